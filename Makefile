@@ -1,0 +1,63 @@
+# make help lists the targets. Everything is installed into .venv; nothing outside this directory is touched.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+EXIT   ?=
+DIST   ?= dist
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint unit integration system bench deb generate lock clean
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+$(VENV)/run.stamp: requirements/run.lock pyproject.toml
+	@echo "installing llama-orch into $(VENV) (once, about half a minute)"
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 has no venv; on Debian: apt install python3-venv" >&2; exit 69; }
+	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/run.lock
+	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . 2>/dev/null || \
+	 $(PY) -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp requirements/dev.lock
+	@echo "installing what the tests need"
+	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@touch $@
+
+venv: $(VENV)/dev.stamp ## install into .venv, tools for development included
+
+demo: $(VENV)/run.stamp ## serve a small model on this machine's CPU; EXIT=1 stops after one answer
+	@$(PY) -m tools.demo $(if $(EXIT),--exit)
+
+test: $(VENV)/dev.stamp lint unit integration system ## everything: linters, unit, integration and system tests
+
+lint: $(VENV)/dev.stamp ## ruff, mypy --strict, shellcheck, manual pages
+	@$(PY) -m ruff check -q . && $(PY) -m ruff format --check -q . && $(PY) -m mypy
+	@$(PY) -m tools.generate --check
+
+unit: $(VENV)/dev.stamp ## unit tests
+	@$(PY) -m pytest -q tests/unit
+
+integration: $(VENV)/dev.stamp ## real daemons and a real engine, without systemd
+	@$(PY) -m pytest -q tests/integration
+
+system: $(VENV)/dev.stamp ## the .deb in booted Debian 12 and 13; wants root and systemd-nspawn
+	@$(PY) -m pytest -q tests/system
+
+bench: $(VENV)/dev.stamp ## figures, not tests
+	@$(PY) -m tests.bench
+
+deb: ## one .deb for Debian 12 and 13, into dist/
+	@packaging/build_deb.sh $(DIST)
+
+generate: $(VENV)/dev.stamp ## what is made from declarations: environment files, journal catalog, JSON schema
+	@$(PY) -m tools.generate
+
+lock: ## renew the lock files; wants uv
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	  pyproject.toml -o requirements/run.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	  pyproject.toml --group dev -o requirements/dev.lock
+
+clean: ## remove what was built here
+	rm -rf $(VENV) build dist .runtime .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info daemons/*.egg-info

@@ -1,0 +1,1 @@
+"""Gets engines and models, has them run, and announces them by handoff files."""

@@ -1,0 +1,36 @@
+"""Files that appear whole or not at all, and survive a power cut once they have appeared."""
+
+import os
+import secrets
+from pathlib import Path
+
+GROUP_READABLE = 0o640
+
+
+def replace(path: Path, content: bytes, mode: int = GROUP_READABLE) -> None:
+    """Write `content` to a temporary name beside `path`, fsync it, rename it to `path`. Blocks; raises OSError.
+
+    The temporary name begins with a dot and does not end in .json, so that no reader of the directory takes it.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make a rename in `directory` durable. Blocks; raises OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,46 @@
+"""What an engine said before it ended: which of its lines tells an operator why."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+LINE_LIMIT = 1000
+KEPT_LINES = 100
+PREFIX = re.compile(r"^(?:\d+\.\d\d\.\d{3}\.\d{3} )?(?P<level>[DIWE] )?\s*")
+CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
+TELLING = re.compile(r"error|fail|unable|cannot|can't|couldn't|could not|invalid|unknown|abort|assert|out of memory", re.I)
+HOLLOW = re.compile(
+    r"exiting due to|cleaning up|failed to load model|fit params|cannot meet free memory|failed to initialize the"
+    r" context"
+)
+
+
+def clean(raw: bytes) -> str:
+    """One line of an engine's output without colours, control characters and excess."""
+    return CONTROL.sub("", raw.decode(errors="replace")).strip()[:LINE_LIMIT]
+
+
+def level_of(line: str) -> str:
+    """The level letter of llama-server's log line, one of D, I, W, E, or `-` where it has none."""
+    match = PREFIX.match(line)
+    return (match["level"] or "-").strip() if match else "-"
+
+
+def without_prefix(line: str) -> str:
+    """The line without llama-server's clock and level."""
+    return PREFIX.sub("", line, count=1)
+
+
+def cause_in(lines: Sequence[str]) -> str | None:
+    """The last line that gives a cause, rather than a consequence such as `exiting due to model loading error`."""
+    errors = [line for line in lines if TELLING.search(line) and level_of(line) in "E-"]
+    return next((line for line in reversed(errors) if not HOLLOW.search(line)), None)
+
+
+def epitaph(how: str, lines: Iterable[str]) -> str:
+    """How an engine ended, with its own words: the cause if it gave one, and its very last line."""
+    said = [line for line in lines if line.strip()]
+    if not said:
+        return f"the engine {how} without a word"
+    cause, last = cause_in(said), without_prefix(said[-1])
+    told = f"the engine {how}" if cause is None else f"the engine {how}: {without_prefix(cause)}"
+    return told if cause == said[-1] else f"{told}; its last line: {last}"

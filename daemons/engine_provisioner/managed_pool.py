@@ -1,0 +1,200 @@
+"""One try to have an engine of our own: get it, start it, see it healthy, announce it, watch it."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import NoReturn, TypeVar
+
+import trio
+
+from engine_provisioner import checksums, command, devices, health, ports, probing
+from engine_provisioner.acquiring import Acquiring
+from engine_provisioner.announcing import Announcement
+from engine_provisioner.engine import Command, Engine, LocalModel
+from engine_provisioner.failures import ProvisioningFailure
+from engine_provisioner.health import Condition
+from engine_provisioner.launcher import Launcher, RunningEngine
+from engine_provisioner.pool_spec import Pool
+from engine_provisioner.progress import Progress
+from engine_provisioner.voice import Voice
+from llama_orch.settings.types import GpuMask
+
+log = logging.getLogger("engine_provisioner.pool")
+T = TypeVar("T")
+
+FIRST_LOOK_S, SLOWEST_LOOK_S = 0.02, 0.5
+WATCH_S = 5.0
+UNHEALTHY_S = 60.0
+"""An engine that has not answered for so long is replaced. A busy one may miss some looks."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What all managed pools of a daemon share."""
+
+    gpu_mask: GpuMask
+    cache_ram_mib: int
+    acquiring: Acquiring
+    launcher: Launcher
+    ports: ports.Ports
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What an engine needs before it can be started."""
+
+    engine: Engine
+    model: LocalModel
+    devices: tuple[int, ...]
+
+
+class ManagedPool:
+    """The life of a pool whose engine this daemon starts."""
+
+    def __init__(self, pool: Pool, workshop: Workshop, voice: Voice, progress: Progress) -> None:
+        self._pool = pool
+        self._shop = workshop
+        self._voice = voice
+        self._progress = progress
+
+    async def live(self) -> NoReturn:
+        """Ends by ProvisioningFailure only."""
+        await self._voice.provisioning("getting the engine and the model")
+        prepared = await self._prepare()
+        if not self._pool.preload:
+            self._progress.rest("not to be started")
+            await self._voice.idle("preload = false: engine and model are here and checked, the engine is not started")
+            await trio.sleep_forever()
+        wanted = await self._command(prepared)
+        self._progress.expect(checksums.DISK_S, "starting the engine")
+        await self._voice.starting("starting the engine")
+        async with self._shop.launcher.run(self._pool.id, wanted, self._answers) as engine:
+            try:
+                await self._come_up(engine, prepared, wanted)
+                await self._announce(engine, prepared, wanted)
+                await self._watch(engine, prepared, wanted)
+            finally:
+                if engine.unit is None:
+                    with trio.CancelScope(shield=True):
+                        await self._voice.withdraw()
+        raise AssertionError("an engine is watched until it is lost")
+
+    async def _prepare(self) -> Prepared:
+        """Cheap checks first: nothing is fetched for a GPU that is not there."""
+        wanted = devices.wanted(self._pool, self._shop.gpu_mask)
+        self._progress.expect(checksums.DISK_S, "looking for GPUs")
+        if wanted:
+            devices.check_present(wanted, await trio.to_thread.run_sync(devices.present_gpus))
+        program = await self._shop.acquiring.program(self._pool, self._progress, self._voice.progress)
+        model = await self._shop.acquiring.model(self._pool, self._progress, self._voice.progress)
+        self._progress.expect(3 * probing.LIMIT_S, "asking the engine for its version")
+        engine = await probing.probe(program)
+        if wanted and "--list-devices" in engine.options:
+            env = command.environment(self._pool, wanted)
+            devices.check_engine_sees(engine, wanted, await probing.output(program, "--list-devices", env=env))
+        return Prepared(engine, model, wanted)
+
+    async def _command(self, prepared: Prepared) -> Command:
+        held = await self._shop.launcher.held_port(self._pool.id)
+        free = lambda port: port == held or ports.is_free(port)  # noqa: E731
+        port = await trio.to_thread.run_sync(self._shop.ports.claim, self._pool.id, free)
+        return command.llama_server(
+            self._pool,
+            prepared.engine,
+            prepared.model,
+            port=port,
+            devices=prepared.devices,
+            cache_ram_mib=self._shop.cache_ram_mib,
+        )
+
+    async def _answers(self, running: Command) -> bool:
+        """Whether an engine that was started by this command is alive, be it ready or loading."""
+        return (await health.look(_url(running))).condition is not Condition.SILENT
+
+    async def _come_up(self, engine: RunningEngine, prepared: Prepared, started: Command) -> None:
+        """Return when the engine is healthy. Raises ProvisioningFailure when it ends or takes too long."""
+        limit_s = self._pool.timeouts.wall_ms / 1000
+        self._progress.expect(limit_s + checksums.DISK_S, "waiting for the engine to load its model")
+        healthy = await while_running(engine, partial(self._until_healthy, _url(started), limit_s))
+        if healthy is None:
+            raise await self._lost(engine, prepared)
+        if not healthy:
+            await engine.stop()
+            what = f"the engine was not healthy within {limit_s:g} s; {await engine.last_words()}"
+            raise ProvisioningFailure(what, "A large model may need a longer timeouts.wall_ms.")
+
+    async def _until_healthy(self, url: str, limit_s: float) -> bool:
+        pause = FIRST_LOOK_S
+        with trio.move_on_after(limit_s):
+            while (seen := await health.look(url)).condition is not Condition.UP:
+                if seen.condition is Condition.LOADING:
+                    await self._voice.starting(seen.detail)
+                await trio.sleep(pause)
+                pause = min(pause * 1.3, SLOWEST_LOOK_S)
+            return True
+        return False
+
+    async def _announce(self, engine: RunningEngine, prepared: Prepared, started: Command) -> None:
+        url, pool = _url(started), self._pool
+        self._progress.expect(checksums.DISK_S, "announcing the engine")
+        said = await health.llama_server_facts(url)
+        if said.ctx and said.ctx < pool.ctx:
+            log.warning("pool %s: the model allows a context of %d tokens, not %d", pool.id, said.ctx, pool.ctx)
+        announced = Announcement(
+            pool_id=pool.id,
+            engine="llamacpp",
+            engine_version=prepared.engine.version,
+            mode=pool.provisioning.mode,
+            url=url,
+            slots=said.slots or pool.slots,
+            ctx=min(said.ctx or pool.ctx, pool.ctx),
+            device_mask=devices.mask_text(prepared.devices),
+            model=prepared.model,
+            flags=tuple(command.announced_flags(started, prepared.engine)),
+            pid=engine.pid,
+            unit=engine.unit,
+        )
+        await self._voice.ready(announced, adopted=engine.adopted)
+
+    async def _watch(self, engine: RunningEngine, prepared: Prepared, started: Command) -> NoReturn:
+        """Raises ProvisioningFailure when the engine ends, or is stopped for being silent."""
+        silent = await while_running(engine, partial(self._until_silent, _url(started)))
+        if silent is None:
+            raise await self._lost(engine, prepared)
+        await engine.stop()
+        raise ProvisioningFailure(f"the engine did not answer its health check for {UNHEALTHY_S:g} s: {silent}")
+
+    async def _until_silent(self, url: str) -> str:
+        last_up = trio.current_time()
+        while True:
+            self._progress.expect(WATCH_S + health.LOOK_S, "watching the engine")
+            await trio.sleep(WATCH_S)
+            seen = await health.look(url)
+            if seen.condition is Condition.UP:
+                last_up = trio.current_time()
+            elif trio.current_time() - last_up >= UNHEALTHY_S:
+                return seen.detail
+
+    async def _lost(self, engine: RunningEngine, prepared: Prepared) -> ProvisioningFailure:
+        watched = [prepared.model.path, prepared.engine.program.file]
+        return ProvisioningFailure(await engine.last_words(), watch=watched)
+
+
+def _url(running: Command) -> str:
+    return f"http://{command.HOST}:{running.port}"
+
+
+async def while_running(engine: RunningEngine, work: Callable[[], Awaitable[T]]) -> T | None:
+    """The result of `work`, which must not raise, or None where the engine ended first."""
+    result = None
+    async with trio.open_nursery() as nursery:
+
+        async def until_the_end() -> None:
+            await engine.ended()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(until_the_end)
+        result = await work()
+        nursery.cancel_scope.cancel()
+    return result

@@ -1,0 +1,135 @@
+"""What the pools file may say, as models: llama-orch-pools(5) is this module in prose.
+
+Everything is strict: a quoted number is a mistake that is better found by the daemon than by the engine.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from engine_provisioner.provisioning_spec import Provisioning
+from llama_orch.contracts.base import Inbound, PoolId
+
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MODEL_SCHEMES = ("file:", "https://", "http://", "hf:", "s3://", "oci://")
+
+# what the daemon itself passes, and the key that says it
+OWNED_FLAGS = {
+    "-m": "model",
+    "--model": "model",
+    "-hf": "model",
+    "--hf-repo": "model",
+    "-mu": "model",
+    "--model-url": "model",
+    "--host": "no key: engines listen on 127.0.0.1 only",
+    "--port": "ports",
+    "-c": "ctx",
+    "--ctx-size": "ctx",
+    "-np": "slots",
+    "--parallel": "slots",
+    "-dev": "devices",
+    "--device": "devices",
+    "-ts": "tensor_split",
+    "--tensor-split": "tensor_split",
+    "--no-slots": "no key: pool-managerd reads /slots",
+    "--api-key": "no key: a command line is no place for a secret, and the engine is on loopback",
+    "--api-key-file": "no key: the daemons ask the engine without one",
+}
+OWNED_ENV = ("CUDA_VISIBLE_DEVICES",)
+
+
+class Table(Inbound):
+    """Base of each table in the file: frozen, strict, unknown keys refused."""
+
+    model_config = ConfigDict(strict=True)
+
+
+def _one_line(value: str) -> str:
+    if re.search(r"[\x00-\x1f\x7f]", value):
+        raise ValueError("must be one line without control characters")
+    return value
+
+
+def _flag(value: str) -> str:
+    name = _one_line(value).partition("=")[0]
+    if name in OWNED_FLAGS:
+        raise ValueError(f"{name} is set by the daemon; the key for it: {OWNED_FLAGS[name]}")
+    return value
+
+
+def _environment(value: dict[str, str]) -> dict[str, str]:
+    for name, text in value.items():
+        if not ENV_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a variable; allowed: letters, digits and _")
+        if name in OWNED_ENV:
+            raise ValueError(f"{name} is set by the daemon; the key for it: devices")
+        _one_line(text)
+    return value
+
+
+def _reference(value: str) -> str:
+    _one_line(value)
+    if not value.startswith(MODEL_SCHEMES):
+        raise ValueError("must begin with file:/, https://, hf:, s3:// or oci://")
+    if value.startswith("file:") and not value.startswith("file:/"):
+        raise ValueError("must name an absolute path, as in file:/srv/models/model.gguf")
+    return value
+
+
+def _distinct(value: list[int]) -> list[int]:
+    if len(set(value)) != len(value):
+        raise ValueError("names one of them twice")
+    return value
+
+
+Flag = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_flag)]
+Reference = Annotated[str, StringConstraints(max_length=2048), AfterValidator(_reference)]
+Checksum = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Device = Annotated[int, Field(ge=0, le=255)]
+
+
+class Timeouts(Table):
+    """In milliseconds. `wall_ms`: from the engine's start to its first healthy answer. `idle_ms`: how long a
+    download may stand still."""
+
+    wall_ms: Annotated[int, Field(ge=1000, le=86_400_000)] = 600_000
+    idle_ms: Annotated[int, Field(ge=1000, le=3_600_000)] = 60_000
+
+
+class Model(Table):
+    """A model to fetch: `ref` says from where; `checksum` is compared before the engine sees the file."""
+
+    ref: Reference
+    checksum: Checksum | None = None
+    cache_dir: Annotated[str, StringConstraints(pattern=r"^/[^\x00-\x1f]*$")] | None = None
+
+
+def _model(value: Any) -> Any:
+    return {"ref": value} if isinstance(value, str) else value
+
+
+class Pool(Table):
+    """One pool: an engine, its model and where it runs. `ctx` is the context of each slot, in tokens."""
+
+    id: PoolId
+    engine: Literal["llamacpp", "vllm", "tgi", "triton"] = "llamacpp"
+    model: Annotated[Model | None, BeforeValidator(_model)] = None
+    devices: Annotated[list[Device], Field(min_length=1), AfterValidator(_distinct)] | None = None
+    ctx: Annotated[int, Field(ge=16, le=16_777_216)] = 4096
+    slots: Annotated[int, Field(ge=1, le=256)] = 1
+    preload: bool = True
+    flags: Annotated[list[Flag], Field(max_length=200)] = []
+    env: Annotated[dict[str, str], AfterValidator(_environment)] = {}
+    ports: Annotated[list[Port], Field(max_length=1)] = []
+    tensor_split: list[Annotated[float, Field(ge=0)]] = []
+    quant: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,32}$")] | None = None
+    timeouts: Timeouts = Timeouts()
+    provisioning: Provisioning
+
+
+class PoolsFile(Table):
+    """The whole file."""
+
+    pools: Annotated[list[Pool], Field(max_length=256)] = []

@@ -1,0 +1,65 @@
+"""One pool's task: live, and after each failure wait and live again. It never ends by itself."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+import trio
+
+from engine_provisioner import checksums, retrying
+from engine_provisioner.failures import ProvisioningFailure
+from engine_provisioner.progress import Progress
+from engine_provisioner.voice import Voice
+
+CHANGE_LOOK_S = 1.0
+
+
+class Life(Protocol):
+    """One try to have a pool: from nothing to ready, and on until the engine is lost."""
+
+    async def live(self) -> NoReturn:
+        """Ends by ProvisioningFailure only."""
+
+
+class Supervisor:
+    """Keeps a pool alive."""
+
+    def __init__(self, life: Life, voice: Voice, progress: Progress) -> None:
+        self._life = life
+        self._voice = voice
+        self._progress = progress
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
+        """Until cancelled."""
+        task_status.started()
+        attempts = retrying.Attempts()
+        while True:
+            try:
+                await self._life.live()
+            except ProvisioningFailure as failure:
+                attempts = attempts.after_failure(self._voice.ready_for_s)
+                delay = retrying.delay_s(failure.retry, attempts.failed)
+                self._progress.expect(checksums.DISK_S, "reporting a failure")
+                await self._voice.failed(str(failure), retrying.next_step(delay, bool(failure.watch)))
+                await self._wait(delay, failure.watch)
+
+    async def _wait(self, delay: float | None, watched: Sequence[Path]) -> None:
+        """Wait for `delay` seconds, for ever if it is None, or until one of the `watched` files changes."""
+        self._progress.rest("waiting for the next try")
+        with trio.move_on_after(float("inf") if delay is None else delay):
+            if not watched:
+                await trio.sleep_forever()
+            before = await trio.to_thread.run_sync(signatures, watched)
+            while await trio.to_thread.run_sync(signatures, watched) == before:
+                await trio.sleep(CHANGE_LOOK_S)
+
+
+def signatures(paths: Sequence[Path]) -> list[list[int] | None]:
+    """What changes when one of `paths` does; None for a file that cannot be seen. Blocks."""
+    found: list[list[int] | None] = []
+    for path in paths:
+        try:
+            found.append(checksums.signature(path))
+        except OSError:
+            found.append(None)
+    return found

@@ -1,0 +1,129 @@
+"""On which line of a TOML document each key stands; `tomllib` gives none, and an operator needs one.
+
+A scanner, no parser: it is only asked about documents that `tomllib` has accepted, and never raises about them.
+"""
+
+import re
+from collections.abc import Iterator
+
+Path = tuple[str | int, ...]
+
+TOKEN = re.compile(
+    r"(?P<space>[ \t\r]+|\#[^\n]*)"
+    r"|(?P<newline>\n)"
+    r'|(?P<long>"""(?:\\.|(?!""").)*"{3,5}|\'\'\'(?:(?!\'\'\').)*\'{3,5})'
+    r'|(?P<string>"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\')'
+    r"|(?P<mark>[\[\]{}=,.])"
+    r"|(?P<bare>[^\s\[\]{}=,.\"'#]+)",
+    re.DOTALL,
+)
+Token = tuple[str, str, int]
+
+
+def locate(text: str) -> dict[Path, int]:
+    """The line, counted from 1, of each table, key and array element in `text`."""
+    scanner = _Scanner(list(_tokens(text)))
+    try:
+        scanner.document()
+    except (IndexError, RecursionError):  # at the end of a document that ends oddly
+        pass
+    return scanner.lines
+
+
+def _tokens(text: str) -> Iterator[Token]:
+    line = 1
+    for match in TOKEN.finditer(text):
+        kind, value = str(match.lastgroup), match.group()
+        if kind != "space":
+            yield kind, value, line
+        line += value.count("\n")
+
+
+class _Scanner:
+    def __init__(self, tokens: list[Token]) -> None:
+        self.lines: dict[Path, int] = {}
+        self._tokens = tokens
+        self._at = 0
+        self._arrays: dict[Path, int] = {}
+
+    def document(self) -> None:
+        table: Path = ()
+        while self._at < len(self._tokens):
+            kind, value, _line = self._tokens[self._at]
+            if kind == "newline":
+                self._at += 1
+            elif value == "[":
+                table = self._header()
+            else:
+                self._pair(table)
+
+    def _header(self) -> Path:
+        line = self._tokens[self._at][2]
+        array = self._tokens[self._at + 1][1] == "["
+        self._at += 2 if array else 1
+        keys = self._keys()
+        self._at += 2 if array else 1
+        path: Path = ()
+        for index, key in enumerate(keys):
+            path = (*path, key)
+            if array and index == len(keys) - 1:
+                self._arrays[path] = self._arrays.get(path, -1) + 1
+                self.lines.setdefault(path, line)
+            if path in self._arrays:
+                path = (*path, self._arrays[path])
+        self.lines.setdefault(path, line)
+        return path
+
+    def _keys(self) -> list[str]:
+        keys = []
+        while True:
+            kind, value, _line = self._tokens[self._at]
+            keys.append(_unquoted(kind, value))
+            self._at += 1
+            if self._tokens[self._at][1] != ".":
+                return keys
+            self._at += 1
+
+    def _pair(self, table: Path) -> None:
+        line = self._tokens[self._at][2]
+        path = table
+        for key in self._keys():
+            path = (*path, key)
+            self.lines.setdefault(path, line)
+        self._at += 1  # the equals sign
+        self._value(path)
+
+    def _value(self, path: Path) -> None:
+        kind, value, _line = self._tokens[self._at]
+        if kind == "mark" and value == "{":
+            self._inline(path)
+        elif kind == "mark" and value == "[":
+            self._array(path)
+        else:
+            while self._tokens[self._at][0] != "newline" and self._tokens[self._at][1] not in ",]}":
+                self._at += 1
+
+    def _inline(self, path: Path) -> None:
+        self._at += 1
+        while self._tokens[self._at][1] != "}":
+            if self._tokens[self._at][1] in (",", "\n"):
+                self._at += 1
+            else:
+                self._pair(path)
+        self._at += 1
+
+    def _array(self, path: Path) -> None:
+        self._at += 1
+        index = 0
+        while self._tokens[self._at][1] != "]":
+            if self._tokens[self._at][1] in (",", "\n"):
+                self._at += 1
+            else:
+                self.lines.setdefault((*path, index), self._tokens[self._at][2])
+                self._value((*path, index))
+                index += 1
+        self._at += 1
+
+
+def _unquoted(kind: str, value: str) -> str:
+    return value[1:-1] if kind == "string" else value

@@ -1,0 +1,57 @@
+"""Errors as clients meet them: the codes, the body, and the exception that carries one to the edge."""
+
+from enum import StrEnum
+
+from llama_orch.contracts.base import Outbound
+
+
+class ErrorCode(StrEnum):
+    """The closed set of codes; clients branch on these."""
+
+    ADMISSION_REJECT = "ADMISSION_REJECT"
+    QUEUE_FULL_DROP_LRU = "QUEUE_FULL_DROP_LRU"
+    INVALID_PARAMS = "INVALID_PARAMS"
+    POOL_UNREADY = "POOL_UNREADY"
+    POOL_UNAVAILABLE = "POOL_UNAVAILABLE"
+    REPLICA_EXHAUSTED = "REPLICA_EXHAUSTED"
+    DEADLINE_UNMET = "DEADLINE_UNMET"
+    DECODE_TIMEOUT = "DECODE_TIMEOUT"
+    WORKER_RESET = "WORKER_RESET"
+    CANCELLED = "CANCELLED"
+    INTERNAL = "INTERNAL"
+    NOT_FOUND = "NOT_FOUND"
+    MISSING_TOKEN = "MISSING_TOKEN"  # noqa: S105
+    BAD_TOKEN = "BAD_TOKEN"  # noqa: S105
+    NON_LOOPBACK_WITHOUT_TOKEN = "NON_LOOPBACK_WITHOUT_TOKEN"  # noqa: S105
+
+
+class FieldProblem(Outbound):
+    """One field of a request that cannot be accepted."""
+
+    field: str
+    problem: str
+
+
+class ErrorBody(Outbound):
+    """The JSON body of every HTTP error and, without `correlation_id`, of every SSE `error` event."""
+
+    code: ErrorCode
+    message: str
+    hint: str | None = None
+    retriable: bool = False
+    retry_after_ms: int | None = None
+    engine: str | None = None
+    pool_id: str | None = None
+    policy_label: str | None = None
+    fields: list[FieldProblem] | None = None
+    correlation_id: str | None = None
+
+
+class ApiError(Exception):
+    """Ends a request with `status` and `body`; raised anywhere below an HTTP handler."""
+
+    def __init__(self, status: int, body: ErrorBody, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(body.message)
+        self.status = status
+        self.body = body
+        self.headers = headers

@@ -1,0 +1,82 @@
+"""The handoff file: how engine-provisioner announces a running engine (llama-orch-handoff(5)).
+
+Owns the document's shape and the rule that an engine is reached on loopback only. Reading such files from a
+directory that others can write to is `llama_orch.spool`'s business.
+"""
+
+import ipaddress
+import re
+from datetime import datetime
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from llama_orch.contracts.base import Outbound, PoolId, ReplicaId
+
+Short = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Path = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+def loopback_url(value: str) -> str:
+    """Check that `value` is a plain http URL of this machine's loopback with a port.
+
+    Raises ValueError: anything else could make a daemon talk to a stranger on a file's word.
+    """
+    if not re.fullmatch(r"[\x21-\x7e]+", value):
+        raise ValueError("must be plain ASCII without blanks")
+    parts = urlsplit(value)
+    if parts.scheme != "http" or parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("must be http://HOST:PORT without user, query or fragment")
+    if not parts.port:
+        raise ValueError("needs a port, as in http://127.0.0.1:18080")
+    if not is_loopback(parts.hostname or ""):
+        raise ValueError("must be a loopback address (127.0.0.0/8, [::1] or localhost)")
+    return value.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host`, an address or `localhost`, names this machine without asking a name server."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+class HandoffModel(Outbound):
+    """The model an engine serves; `size_bytes` in bytes, `ctx_max` in tokens a slot."""
+
+    id: Short
+    path: Path
+    digest: Short | None = None
+    ctx_max: Annotated[int, Field(ge=1)] | None = None
+    size_bytes: Annotated[int, Field(ge=0)] | None = None
+
+
+class Handoff(Outbound):
+    """One running engine. Only `pool_id`, `engine_version` and `url` are required of foreign writers."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    pool_id: PoolId
+    replica_id: ReplicaId = "r0"
+    engine: Literal["llamacpp", "vllm", "tgi", "triton", "openai-http"] = "llamacpp"
+    engine_version: Short
+    provisioning_mode: Literal["external", "source", "container", "package", "binary"] | None = None
+    url: Annotated[str, StringConstraints(max_length=512), AfterValidator(loopback_url)]
+    model: HandoffModel | None = None
+    device_mask: Short | None = None
+    slots_total: Annotated[int, Field(ge=1, le=4096)] | None = None
+    slots_free: Annotated[int, Field(ge=0, le=4096)] | None = None
+    flags: Annotated[list[Short], Field(max_length=256)] = []
+    pid: Annotated[int, Field(ge=1)] | None = None
+    unit: Short | None = None
+    created_at: datetime | None = None
+
+    @property
+    def file_name(self) -> str:
+        """The name under which this handoff is published."""
+        return f"{self.pool_id}-{self.replica_id}.json"

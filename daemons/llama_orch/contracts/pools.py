@@ -1,0 +1,78 @@
+"""What is said about a pool: by engine-provisioner while it comes up, by pool-managerd once it is known."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from llama_orch.contracts.base import Outbound, PoolId, ReplicaId
+
+
+class PoolState(StrEnum):
+    """Where a pool is in its life."""
+
+    UNINITIALIZED = "uninitialized"
+    PROVISIONING = "provisioning"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    OFFLINE = "offline"
+    FAILED = "failed"
+
+
+class ProvisioningReport(Outbound):
+    """`status/<pool_id>.json` in the handoff directory: a pool that is not (or not yet) announced.
+
+    Written by engine-provisioner alone and read by pool-managerd, so that a pool which never came up is
+    visible with its reason.
+    """
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    pool_id: PoolId
+    state: PoolState
+    engine: Annotated[str, StringConstraints(max_length=64)] = "llamacpp"
+    detail: Annotated[str, StringConstraints(max_length=1024)] | None = None
+    last_error: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    updated_at: datetime
+
+
+class ReplicaStatus(Outbound):
+    """One engine of a pool, as pool-managerd last saw it."""
+
+    replica_id: ReplicaId
+    url: str
+    ready: bool
+    slots_total: int
+    slots_free: int
+    last_error: str | None = None
+
+
+class PoolStatus(Outbound):
+    """A pool's status as pool-managerd answers it; bytes are bytes, `ctx_max` is in tokens a slot."""
+
+    pool_id: PoolId
+    state: PoolState
+    live: bool
+    ready: bool
+    draining: bool
+    slots_total: int = 0
+    slots_free: int = 0
+    active_leases: int = 0
+    vram_total_bytes: int = 0
+    vram_free_bytes: int = 0
+    engine: str
+    engine_version: str | None = None
+    device_mask: str | None = None
+    models_available: list[str] = []
+    ctx_max: int | None = None
+    last_error: str | None = None
+    replicas: list[ReplicaStatus] = []
+
+
+class PoolList(Outbound):
+    """The answer to GET /v2/pools; `revision` changes with whatever is said about a pool, and never comes back."""
+
+    pools: list[PoolStatus]
+    count: int
+    revision: int = 0

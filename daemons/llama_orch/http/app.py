@@ -1,0 +1,64 @@
+"""The Quart application every daemon starts from: /health, /ready, /metrics, and errors in one shape."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from quart import Response, jsonify
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+from llama_orch.http.exchange import BODY_LIMIT, error_json
+
+Readiness = Callable[[], list[str]]
+
+
+def create_app(name: str, readiness: Readiness, metrics: CollectorRegistry) -> QuartTrio:
+    """An application with the routes all daemons have; `readiness` lists what stands against being ready."""
+    app = metrics_app(name, metrics)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready() -> tuple[dict[str, object], int]:
+        reasons = readiness()
+        return {"ready": not reasons, "reasons": reasons}, 503 if reasons else 200
+
+    return app
+
+
+def metrics_app(name: str, metrics: CollectorRegistry) -> QuartTrio:
+    """An application that serves /metrics alone, for the metrics port."""
+    app = QuartTrio(name, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
+    app.config["RESPONSE_TIMEOUT"] = None  # a stream lives as long as its client; the relay has its own limits
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.register_error_handler(ApiError, _api_error)
+    app.register_error_handler(HTTPException, _http_error)
+
+    @app.get("/metrics")
+    async def show_metrics() -> Response:
+        return Response(generate_latest(metrics), content_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+async def _api_error(error: ApiError) -> Response:
+    response = jsonify(error_json(error))
+    response.status_code = error.status
+    for name, value in error.headers:
+        response.headers[name] = value
+    return response
+
+
+async def _http_error(error: HTTPException) -> Response:
+    """What Quart itself refuses (no such path, wrong method), in the shape of all other errors."""
+    status = error.code or 500
+    code = {404: ErrorCode.NOT_FOUND, 500: ErrorCode.INTERNAL}.get(status, ErrorCode.INVALID_PARAMS)
+    body = ErrorBody(code=code, message=error.name.lower())
+    headers = tuple(error.get_headers()) if status == 405 else ()
+    allow = tuple((name, value) for name, value in headers if name.lower() == "allow")
+    return await _api_error(ApiError(status, body, allow))

@@ -1,0 +1,158 @@
+"""The small exchange that hot paths are written against, and its mounting on ASGI.
+
+A hot handler gets one `Exchange`: the request's head and body in; one `send`, or a stream of chunks, out. It
+knows nothing of the server, so that a leaner one can go beneath without touching a handler. Everything that is
+not hot stays on Quart.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+import trio
+
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+from llama_orch.telemetry.correlation import current
+
+log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = Iterable[tuple[str, str]]
+
+BODY_LIMIT = 8 << 20
+BODY_LIMIT_S = 30.0
+
+
+@dataclass
+class Exchange:
+    """One request and its answer. Not safe for two tasks at once, but `gone` may be awaited beside the answer."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    variables: Mapping[str, str]
+    _receive: Receive
+    _send: Send
+    started: bool = field(default=False, init=False)
+
+    async def body(self, limit: int = BODY_LIMIT, limit_s: float = BODY_LIMIT_S) -> bytes:
+        """The whole body. Raises ApiError 413 beyond `limit` bytes, 408 when it takes longer than `limit_s`."""
+        parts: list[bytes] = []
+        size = 0
+        with trio.move_on_after(limit_s):
+            while True:
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > limit:
+                    raise _refusal(413, f"the body is longer than {limit} bytes")
+                if not message.get("more_body", False):
+                    return b"".join(parts)
+        raise _refusal(408, f"the body did not arrive within {limit_s:g} s")
+
+    async def send(self, status: int, body: bytes = b"", headers: Headers = ()) -> None:
+        """Answer in one piece."""
+        fields = [*headers, ("content-length", str(len(body)))]
+        await self._start(status, fields)
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def send_json(self, status: int, value: object, headers: Headers = ()) -> None:
+        """Answer with `value` as JSON."""
+        body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        await self.send(status, body, [*headers, ("content-type", "application/json")])
+
+    async def open_stream(self, status: int, headers: Headers) -> None:
+        """Begin an answer of unknown length; `write` sends its pieces, `finish` ends it."""
+        await self._start(status, headers)
+
+    async def write(self, chunk: bytes) -> None:
+        """Send one piece; waits while the client reads slowly."""
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def finish(self) -> None:
+        """End the stream."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def gone(self) -> None:
+        """Return when the client has left. To be awaited only after the body has been read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def _start(self, status: int, headers: Headers) -> None:
+        self.started = True
+        fields = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers]
+        await self._send({"type": "http.response.start", "status": status, "headers": fields})
+
+
+class ClientGone(Exception):
+    """The client left before its request was complete."""
+
+
+def _refusal(status: int, message: str) -> ApiError:
+    return ApiError(status, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message))
+
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+
+class HotRoutes:
+    """The table of hot paths; `{name}` in a pattern matches one segment."""
+
+    def __init__(self) -> None:
+        self._routes: list[tuple[str, re.Pattern[str], Handler]] = []
+
+    def add(self, method: str, pattern: str, handler: Handler) -> None:
+        """Route `method` and `pattern` to `handler`; the first match wins."""
+        regex = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern)
+        self._routes.append((method, re.compile(f"^{regex}$"), handler))
+
+    def find(self, method: str, path: str) -> tuple[Handler, dict[str, str]] | None:
+        """The handler for a request and the path's variables."""
+        for wanted, regex, handler in self._routes:
+            if wanted == method and (match := regex.match(path)):
+                return handler, match.groupdict()
+        return None
+
+
+async def answer(handler: Handler, variables: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
+    """Run a hot handler for one ASGI request; an ApiError before the answer began becomes its answer."""
+    exchange = Exchange(
+        scope["method"],
+        scope["path"],
+        dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)),
+        {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
+        variables,
+        receive,
+        send,
+    )
+    try:
+        await handler(exchange)
+    except ApiError as error:
+        if exchange.started:
+            raise
+        await exchange.send_json(error.status, error_json(error), error.headers)
+    except ClientGone:
+        return
+    except Exception:
+        log.exception("%s %s failed by an error of the daemon's own", scope["method"], scope["path"])
+        if exchange.started:
+            raise
+        body = ErrorBody(code=ErrorCode.INTERNAL, message="an error of the daemon's own", hint="Its log says more.")
+        await exchange.send_json(500, error_json(ApiError(500, body)))
+
+
+def error_json(error: ApiError) -> dict[str, Any]:
+    """The body of `error`, with the correlation id of the request."""
+    body = error.body.model_copy(update={"correlation_id": current.get()})
+    return body.model_dump(mode="json", exclude_none=True)

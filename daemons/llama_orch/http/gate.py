@@ -1,0 +1,109 @@
+"""What every request passes first: its correlation id, and whether its peer may ask at all.
+
+Owns the rules of authentication, as pure functions, and the ASGI layer that applies them before the hot routes
+and Quart see a request.
+"""
+
+import hmac
+from dataclasses import dataclass
+from typing import Any, cast
+
+from quart_trio import QuartTrio
+
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+from llama_orch.contracts.handoff import is_loopback
+from llama_orch.http.exchange import AsgiApp, HotRoutes, Message, Receive, Scope, Send, answer
+from llama_orch.http.exchange import error_json as body_of
+from llama_orch.settings.types import Secret
+from llama_orch.telemetry import correlation
+
+OPEN_PATHS = ("/health", "/ready")
+OPEN_PREFIX = "/v2/meta/"
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may ask: with a token, everybody who has it (and loopback peers if `loopback_excused`); without one,
+    peers on this machine."""
+
+    token: Secret | None = None
+    loopback_excused: bool = False
+
+    def refusal(self, path: str, peer: str | None, authorization: str | None) -> ApiError | None:
+        """Why this request is refused, or None. `peer` is an address, or None for a Unix socket."""
+        if path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
+            return None
+        local = peer is None or is_loopback(peer)
+        if self.token is None:
+            return None if local else _refuse(403, ErrorCode.NON_LOOPBACK_WITHOUT_TOKEN)
+        if local and self.loopback_excused:
+            return None
+        if not authorization:
+            return _refuse(401, ErrorCode.MISSING_TOKEN)
+        scheme, _, given = authorization.partition(" ")
+        known = hmac.compare_digest(given.strip().encode(), self.token.get_secret_value().encode())
+        return None if known and scheme.lower() == "bearer" else _refuse(401, ErrorCode.BAD_TOKEN)
+
+
+REFUSALS = {
+    ErrorCode.NON_LOOPBACK_WITHOUT_TOKEN: (
+        "this daemon has no token, so it serves only requests from its own machine",
+        "Set LLORCH_API_TOKEN on the daemon and send it as 'Authorization: Bearer …', or ask from loopback.",
+    ),
+    ErrorCode.MISSING_TOKEN: ("a token is needed", "Send it as 'Authorization: Bearer …'."),
+    ErrorCode.BAD_TOKEN: (
+        "the token is not the one this daemon has",
+        "Compare the fingerprints: journalctl -u queen-rbee | grep token_fp6",
+    ),
+}
+
+
+def _refuse(status: int, code: ErrorCode) -> ApiError:
+    message, hint = REFUSALS[code]
+    headers = (("www-authenticate", "Bearer"),) if status == 401 else ()
+    return ApiError(status, ErrorBody(code=code, message=message, hint=hint), headers)
+
+
+class Gate:
+    """The outermost ASGI layer of a daemon's API."""
+
+    def __init__(self, app: QuartTrio, access: Access, hot: HotRoutes | None = None) -> None:
+        # Quart types each kind of ASGI message; the gate passes them on as they are
+        self._app = cast(AsgiApp, app)
+        self._access = access
+        self._hot = hot or HotRoutes()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one HTTP request; other kinds of ASGI scope are not spoken here."""
+        if scope["type"] != "http":
+            return
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-correlation-id", b"").decode("latin-1")
+        identifier = correlation.accepted(given)
+        correlation.current.set(identifier)
+        reply = _stamping(send, identifier.encode())
+        peer = scope["client"][0] if scope.get("client") else None
+        authorization = headers.get(b"authorization", b"").decode("latin-1")
+        refusal = self._access.refusal(scope["path"], peer, authorization)
+        if refusal:
+            await _send_error(refusal, scope, receive, reply)
+        elif found := self._hot.find(scope["method"], scope["path"]):
+            await answer(*found, scope, receive, reply)
+        else:
+            await self._app(scope, receive, reply)
+
+
+def _stamping(send: Send, identifier: bytes) -> Send:
+    async def stamped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), (b"x-correlation-id", identifier)]
+        await send(message)
+
+    return stamped
+
+
+async def _send_error(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    async def refuse(exchange: Any) -> None:
+        await exchange.send_json(error.status, body_of(error), error.headers)
+
+    await answer(refuse, {}, scope, receive, send)

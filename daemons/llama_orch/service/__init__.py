@@ -1,0 +1,1 @@
+"""A daemon as systemd sees it: notifications, inherited sockets, the watchdog, signals and exit codes."""

@@ -1,0 +1,29 @@
+"""Exit codes from sysexits(3) and the error that ends a start with one."""
+
+from enum import IntEnum
+
+
+class ExitStatus(IntEnum):
+    """What a daemon's exit status means."""
+
+    OK = 0
+    USAGE = 64
+    DATA = 65
+    NO_INPUT = 66
+    UNAVAILABLE = 69
+    SOFTWARE = 70
+    OS_ERROR = 71
+    CANNOT_CREATE = 73
+    TEMPORARY = 75
+    NO_PERMISSION = 77
+    CONFIG = 78
+
+
+class StartupError(Exception):
+    """The daemon cannot start: what is wrong, how to mend it, and the exit status that says so."""
+
+    def __init__(self, message: str, hint: str, status: ExitStatus) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.status = status

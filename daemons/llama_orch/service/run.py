@@ -1,0 +1,154 @@
+"""From the command line to a running daemon: arguments, settings, logging, signals, exit status.
+
+`main` is what each daemon's `__main__` calls. It owns the process: nothing below it exits, and what an operator
+can cause ends in a message and a status of sysexits(3), never in a traceback.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+import trio
+
+from llama_orch import VERSION
+from llama_orch.service.exit import ExitStatus, StartupError
+from llama_orch.service.notify import Notifier
+from llama_orch.service.watchdog import Watchdog
+from llama_orch.settings.loading import ConfigurationError, Settings
+from llama_orch.telemetry import events, records
+from llama_orch.telemetry.levels import Levels, parse_levels
+
+S = TypeVar("S", bound=Settings)
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a running daemon shares with the service manager.
+
+    `stop` is set by the first SIGTERM or SIGINT; the daemon then drains and returns. A second signal cancels
+    everything at once.
+    """
+
+    name: str
+    notifier: Notifier
+    watchdog: Watchdog
+    stop: trio.Event
+    environ: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Daemon(Generic[S]):
+    """A daemon's name, its settings class, and the coroutine that is the daemon."""
+
+    name: str
+    summary: str
+    settings: type[S]
+    run: Callable[[S, Service], Awaitable[None]]
+
+
+def main(daemon: Daemon[Any], arguments: list[str] | None = None) -> int:
+    """Run `daemon` to its end and return the exit status."""
+    options = _parser(daemon).parse_args(arguments)
+    try:
+        settings = daemon.settings.load(os.environ)
+    except ConfigurationError as error:
+        return _refuse(daemon, error)
+    if options.check_config:
+        for variable, value, source in settings.effective(os.environ):
+            print(f"{variable}={value}  # {source}")  # noqa: T201
+        return ExitStatus.OK
+    _log_as(daemon.name, settings)
+    return _run(daemon, settings)
+
+
+def _parser(daemon: Daemon[Any]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        daemon.name,
+        description=f"{daemon.summary} Configured by environment variables, see {daemon.name}(8).",
+    )
+    parser.add_argument(
+        "--check-config", action="store_true", help="print the effective settings and exit (0, or 78 if wrong)"
+    )
+    parser.add_argument("--version", action="version", version=f"{daemon.name} (llama-orch) {VERSION}")
+    return parser
+
+
+def _log_as(name: str, settings: Settings) -> None:
+    levels = getattr(settings, "log_levels", None)
+    records.configure(
+        name,
+        levels if isinstance(levels, Levels) else parse_levels("info"),
+        getattr(settings, "log_format", "auto"),
+    )
+
+
+def _refuse(daemon: Daemon[Any], error: ConfigurationError) -> int:
+    """Report every problem, to the journal too where standard error goes there."""
+    if "JOURNAL_STREAM" in os.environ:
+        records.configure(daemon.name, parse_levels("info"))
+        for problem in error.problems:
+            records.emit(events.CONFIGURATION_REFUSED, problems=problem)
+    else:
+        count = len(error.problems)
+        print(f"{daemon.name}: {count} setting{'s' * (count > 1)} cannot be used:", file=sys.stderr)  # noqa: T201
+        for problem in error.problems:
+            print(f"  {problem}", file=sys.stderr)  # noqa: T201
+    return ExitStatus.CONFIG
+
+
+def _run(daemon: Daemon[Any], settings: Settings) -> int:
+    try:
+        trio.run(partial(_supervise, daemon, settings), strict_exception_groups=True)
+    except BaseException as error:
+        return _status_of(daemon, error)
+    return ExitStatus.OK
+
+
+def _status_of(daemon: Daemon[Any], error: BaseException) -> int:
+    """What the daemon's end by `error` is reported as, and its exit status."""
+    causes = list(_leaves(error))
+    for cause in causes:
+        if isinstance(cause, StartupError):
+            records.emit(events.START_FAILED, problem=cause.message, hint=cause.hint)
+            return cause.status
+    if all(isinstance(cause, KeyboardInterrupt) for cause in causes):
+        return 128 + signal.SIGINT
+    logging.getLogger("llama_orch.service").error("%s ends by an error of its own", daemon.name, exc_info=error)
+    return ExitStatus.SOFTWARE
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+async def _supervise(daemon: Daemon[Any], settings: Settings) -> None:
+    notifier = Notifier()
+    service = Service(daemon.name, notifier, Watchdog(notifier), trio.Event(), os.environ)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_signals, service, nursery.cancel_scope)
+        nursery.start_soon(service.watchdog.run)
+        await daemon.run(settings, service)
+        nursery.cancel_scope.cancel()
+
+
+async def _signals(
+    service: Service, everything: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+        task_status.started()
+        async for _signal in received:
+            if service.stop.is_set():
+                everything.cancel()
+                return
+            service.notifier.stopping("stopping")
+            service.stop.set()

@@ -1,0 +1,42 @@
+"""From the declarations of a daemon's settings to the environment file that the packages ship."""
+
+import textwrap
+
+from llama_orch.settings.declaration import Var
+from llama_orch.settings.loading import Settings
+
+WIDTH = 100
+PROFILES = {"any": "", "home": " HOME_PROFILE only.", "cloud": " CLOUD_PROFILE only."}
+
+
+def environment_file(daemon: str, settings: type[Settings]) -> str:
+    """The environment file of `daemon`: every variable with its meaning, all but the packaged ones commented out."""
+    head = (
+        f"# Environment of {daemon}.service, see {daemon}(8). Read at its start:\n"
+        f"#   {daemon} --check-config    # shows what is in force\n"
+        f"#   systemctl daemon-reload && systemctl restart {daemon}.socket {daemon}.service\n"
+    )
+    if daemon == "engine-provisioner":
+        head = head.replace("systemctl daemon-reload && ", "").replace(f"{daemon}.socket ", "")
+    return head + "".join(_entry(settings, name, var) for name, var in settings.variables().items())
+
+
+def _entry(settings: type[Settings], name: str, var: Var) -> str:
+    default = default_text(settings, name, var)
+    required = f" Required {var.required}." if var.required else ""
+    text = f"{var.meaning}{PROFILES[var.profile]}{required} Allowed: {var.allowed}. Default: {default}."
+    lines = textwrap.wrap(text, WIDTH - 2, break_long_words=False, break_on_hyphens=False)
+    comment = "\n".join(f"# {line}" for line in lines)
+    if var.packaged is not None:
+        return f"\n{comment}\n{var.env}={var.packaged}\n"
+    return f"\n{comment}\n#{var.env}={'' if var.secret else var.example}\n"
+
+
+def default_text(settings: type[Settings], name: str, var: Var) -> str:
+    """How the default of field `name` reads."""
+    if var.default is not None:
+        return var.default
+    value = settings.model_fields[name].get_default(call_default_factory=True, validated_data={})
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)

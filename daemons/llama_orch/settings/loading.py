@@ -1,0 +1,146 @@
+"""From an environment to frozen settings, or to every problem in it at once.
+
+Owns the base class of each daemon's settings. Sources, first one wins for the token: systemd credential,
+LLORCH_API_TOKEN_FILE, the variable itself; everything else comes from the environment alone.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from llama_orch.settings.declaration import Var
+from llama_orch.settings.types import Secret
+
+TOKEN = "LLORCH_API_TOKEN"  # noqa: S105
+TOKEN_FILE = "LLORCH_API_TOKEN_FILE"  # noqa: S105
+CREDENTIAL = "api-token"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One setting that cannot be used: which, what it holds, what is wrong, what would do."""
+
+    variable: str
+    value: str | None
+    problem: str
+    mend: str
+
+    def __str__(self) -> str:
+        shown = self.variable if self.value is None else f"{self.variable}={self.value}"
+        return f"{shown}: {self.problem}. {self.mend}"
+
+
+class ConfigurationError(Exception):
+    """The environment cannot be used; `problems` names everything that is wrong with it."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+
+class Settings(BaseModel):
+    """Base of a daemon's settings: immutable, one `Var` in each field's annotation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=True)
+
+    @classmethod
+    def variables(cls) -> dict[str, Var]:
+        """Each field's declaration, in the order of the class."""
+        found = {}
+        for name, field in cls.model_fields.items():
+            found[name] = next(item for item in field.metadata if isinstance(item, Var))
+        return found
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str]) -> Self:
+        """Settings from `environ`, where an empty value counts as not set.
+
+        Raises ConfigurationError with all problems of single variables and of their combination.
+        """
+        values, problems = cls._read(environ)
+        settings, invalid = cls._validate(values)
+        problems += invalid
+        if not any(problem.variable in (TOKEN, TOKEN_FILE) for problem in problems):
+            problems += settings.conflicts()
+        else:
+            problems += [p for p in settings.conflicts() if not p.variable.startswith(TOKEN)]
+        if problems:
+            raise ConfigurationError(problems)
+        return settings
+
+    @classmethod
+    def _read(cls, environ: Mapping[str, str]) -> tuple[dict[str, Any], list[Problem]]:
+        values: dict[str, Any] = {}
+        for name, var in cls.variables().items():
+            if environ.get(var.env):
+                values[name] = environ[var.env]
+        names = {var.env: name for name, var in cls.variables().items()}
+        if TOKEN not in names:
+            return values, []
+        try:
+            token = read_token(environ)
+        except OSError as error:
+            problem = f"cannot be read ({error.strerror or error})"
+            mend = f"Make {error.filename} readable for the daemon, or unset the variable."
+            return values, [Problem(TOKEN_FILE, environ.get(TOKEN_FILE), problem, mend)]
+        values.pop(names[TOKEN], None)
+        if token == "":
+            mend = "Write a token into it, as in: openssl rand -hex 32 > FILE"
+            return values, [Problem(TOKEN_FILE, environ.get(TOKEN_FILE), "is empty", mend)]
+        if token:
+            values[names[TOKEN]] = token
+        return values, []
+
+    @classmethod
+    def _validate(cls, values: dict[str, Any]) -> tuple[Self, list[Problem]]:
+        """The settings and what was wrong; a faulty field has its default, so that conflicts show too."""
+        try:
+            return cls(**values), []
+        except ValidationError as error:
+            faulty = {str(item["loc"][0]): str(item["msg"]) for item in error.errors()}
+        problems = [_problem(cls.variables()[name], values[name], text) for name, text in faulty.items()]
+        return cls(**{name: value for name, value in values.items() if name not in faulty}), problems
+
+    def conflicts(self) -> list[Problem]:
+        """Problems of several settings together; a daemon's class says which."""
+        return []
+
+    def effective(self, environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+        """(variable, value as text, source) of each setting, for `--check-config`; secrets as fingerprints."""
+        for name, var in self.variables().items():
+            value = getattr(self, name)
+            source = "environment" if environ.get(var.env) else "default"
+            if isinstance(value, Secret) and source == "default":
+                source = "credential" if environ.get("CREDENTIALS_DIRECTORY") else TOKEN_FILE
+            yield var.env, _shown(var, value), source
+
+
+def _shown(var: Var, value: object) -> str:
+    if value is None:
+        return var.default or "(not set)"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _problem(var: Var, value: Any, text: str) -> Problem:
+    words = text.removeprefix("Value error, ").removeprefix("Input should be ")
+    wrong = words if words.startswith(("is ", "has ", "names ")) else f"must be {words}"
+    shown = f"token_fp6={Secret(value).fingerprint}" if var.env == TOKEN else str(value)
+    return Problem(var.env, shown, wrong, f"Allowed: {var.allowed}. Example: {var.env}={var.example}")
+
+
+def read_token(environ: Mapping[str, str]) -> str | None:
+    """The token's text from the first of its three sources, or None.
+
+    Raises OSError where LLORCH_API_TOKEN_FILE cannot be read; an empty file gives "". An empty credential counts
+    as none: the units carry an empty one for machines without a token.
+    """
+    if directory := environ.get("CREDENTIALS_DIRECTORY"):
+        path = Path(directory, CREDENTIAL)
+        if path.is_file() and (text := path.read_text().strip()):
+            return text
+    if file := environ.get(TOKEN_FILE):
+        return Path(file).read_text().strip()
+    return environ.get(TOKEN) or None

@@ -1,0 +1,153 @@
+"""The types a setting can have, each parsed from the text of an environment variable.
+
+Stricter than pydantic's own conversions: `1e3` is no port and `yes` is no Boolean, since the reference lists
+what is valid and a surprise at start-up is cheaper than one at night.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, SecretStr
+
+from llama_orch.contracts.handoff import is_loopback
+from llama_orch.telemetry.levels import Levels, parse_levels
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host and a TCP port; port 0 asks the kernel for one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return is_loopback(self.host)
+
+
+def _flag(value: Any) -> Any:
+    if isinstance(value, str):
+        known = {"true": True, "1": True, "false": False, "0": False}
+        if value.lower() not in known:
+            raise ValueError("is not a Boolean")
+        return known[value.lower()]
+    return value
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+            raise ValueError("is not a whole number")
+        return int(value)
+    return value
+
+
+def parse_address(value: Any) -> Any:
+    """`host:port` or `[v6]:port` as a Host; ValueError says which part is wrong."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%a-z0-9]+)\]|([^\s:\[\]/]+)):([0-9]{1,5})", value)
+    if match is None:
+        raise ValueError("is not host:port")
+    port = int(match[3])
+    if port > 65535:
+        raise ValueError("has a port above 65535")
+    return Host(match[1] or match[2], port)
+
+
+def http_url(value: str) -> str:
+    """`value` if it is an http or https URL with a host; ValueError says what is missing."""
+    try:
+        parts = urlsplit(value)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError as error:
+        raise ValueError(f"is no URL: {error}") from error
+    if not valid:
+        raise ValueError("is not an http:// or https:// URL with a host")
+    return value.rstrip("/")
+
+
+def _levels(value: Any) -> Any:
+    return parse_levels(value) if isinstance(value, str) else value
+
+
+class Secret(SecretStr):
+    """A token that shows itself only as its fingerprint."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The first six hex digits of its SHA-256, as logged under `token_fp6`."""
+        return hashlib.sha256(self.get_secret_value().encode()).hexdigest()[:6]
+
+    def __str__(self) -> str:
+        return f"token_fp6={self.fingerprint}"
+
+    __repr__ = __str__
+
+
+def _token(value: Any) -> Any:
+    if isinstance(value, str):
+        if not re.fullmatch(r"[\x21-\x7e]{16,512}", value):
+            raise ValueError("is not a usable token")
+        return Secret(value)
+    return value
+
+
+@dataclass(frozen=True)
+class GpuMask:
+    """The GPUs that may be used, by index; none at all means that engines run on the CPU, asked for as `cpu`."""
+
+    indices: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.indices)) or "cpu"
+
+    @property
+    def cpu(self) -> bool:
+        """Whether engines run on the CPU."""
+        return not self.indices
+
+
+def _mask(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value.strip().lower() == "cpu":
+        return GpuMask(())
+    parts = [part.strip() for part in value.split(",")]
+    if not all(re.fullmatch(r"[0-9]{1,3}", part) for part in parts):
+        raise ValueError("is no list of GPU indices")
+    indices = tuple(int(part) for part in parts)
+    if len(set(indices)) != len(indices):
+        raise ValueError("names a GPU twice")
+    return GpuMask(indices)
+
+
+def _urls(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return tuple(http_url(part.strip()) for part in value.split(",") if part.strip())
+
+
+def _expanded(value: Path) -> Path:
+    try:
+        return value.expanduser()
+    except RuntimeError as error:
+        raise ValueError("has a ~ whose home directory is not known") from error
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Whole = Annotated[int, BeforeValidator(_whole)]
+Address = Annotated[Host, BeforeValidator(parse_address)]
+LogLevels = Annotated[Levels, BeforeValidator(_levels)]
+Token = Annotated[Secret, BeforeValidator(_token)]
+UrlList = Annotated[tuple[str, ...], BeforeValidator(_urls)]
+GpuMaskField = Annotated[GpuMask, BeforeValidator(_mask)]
+HomePath = Annotated[Path, AfterValidator(_expanded)]

@@ -1,0 +1,116 @@
+"""Waking up when a directory changes: inotify on trio, with polling as the backstop.
+
+Owns one inotify descriptor for each `watch`. The directory may be missing, be replaced or come back; where inotify
+cannot be had at all, the interval alone wakes the reader.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+from inotify_simple import Event, INotify, flags
+
+from llama_orch.spool.stored import is_document
+
+log = logging.getLogger(__name__)
+
+CHANGES = flags.MOVED_TO | flags.CLOSE_WRITE | flags.CREATE | flags.DELETE
+LOST = flags.DELETE_SELF | flags.MOVE_SELF | flags.IGNORED | flags.UNMOUNT
+WANTED = CHANGES | flags.DELETE_SELF | flags.MOVE_SELF | flags.ONLYDIR | flags.DONT_FOLLOW
+
+
+class Bell:
+    """Rung by many, heard by one. Ringing while nobody waits is not lost; ringing twice is heard once."""
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+
+    def ring(self) -> None:
+        """Wake whoever waits, or the next who comes to wait."""
+        self._event.set()
+
+    async def wait(self, within_s: float) -> bool:
+        """Wait for a ring, at most `within_s` seconds; whether there was one. Resets the bell."""
+        with trio.move_on_after(within_s):
+            await self._event.wait()
+        rung = self._event.is_set()
+        if rung:
+            self._event = trio.Event()
+        return rung
+
+
+async def watch(
+    directory: Path,
+    ring: Callable[[], None],
+    *,
+    interval_s: float,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Call `ring` for ever whenever a document in `directory` comes, goes or changes.
+
+    Every `interval_s` seconds it is checked that the watched directory is still the one of that path; a new one is
+    rung for too. Reports started once the first directory is watched.
+    """
+    try:
+        inotify = INotify(nonblocking=True)
+    except OSError as error:
+        log.warning("cannot watch %s (%s); it is polled every %g s instead", directory, error.strerror, interval_s)
+        task_status.started()
+        return
+    with inotify:
+        follower = _Follower(directory, inotify)
+        follower.attach()
+        task_status.started()
+        while True:
+            with trio.move_on_after(interval_s):
+                await trio.lowlevel.wait_readable(inotify.fileno())
+            if follower.drain() | follower.attach():
+                ring()
+
+
+class _Follower:
+    """Keeps one inotify watch on whatever directory `path` names now."""
+
+    def __init__(self, path: Path, inotify: INotify) -> None:
+        self._path = path
+        self._inotify = inotify
+        self._watch: int | None = None
+        self._inode: tuple[int, int] | None = None
+
+    def drain(self) -> bool:
+        """Read all events that have come; whether one of them matters."""
+        events: list[Event] = list(self._inotify.read(timeout=0))
+        if any(event.wd == self._watch and event.mask & LOST for event in events):
+            self._detach()
+        return any(matters(event.mask, event.name) for event in events)
+
+    def attach(self) -> bool:
+        """Watch the directory if it is not watched yet; whether that is new, so that it may hold something."""
+        try:
+            status = os.stat(self._path, follow_symlinks=False)
+            if self._inode == (status.st_dev, status.st_ino):
+                return False
+            self._detach()
+            self._watch = self._inotify.add_watch(self._path, WANTED)
+            self._inode = (status.st_dev, status.st_ino)
+        except OSError:
+            self._detach()
+            return False
+        return True
+
+    def _detach(self) -> None:
+        watch, self._watch, self._inode = self._watch, None, None
+        try:
+            if watch is not None:
+                self._inotify.rm_watch(watch)
+        except OSError:
+            pass  # the kernel had dropped it with its directory
+
+
+def matters(mask: int, name: str) -> bool:
+    """Whether an event is about a document, or may stand for one that was lost."""
+    if mask & flags.Q_OVERFLOW:
+        return True
+    return bool(mask & CHANGES) and not mask & flags.ISDIR and is_document(name)

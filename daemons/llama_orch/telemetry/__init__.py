@@ -1,0 +1,1 @@
+"""What a daemon tells about itself: log records with stable ids, and metrics."""

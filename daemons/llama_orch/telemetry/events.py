@@ -1,0 +1,271 @@
+"""The operator-visible events: stable MESSAGE_IDs, the words in the journal, and what to do about each.
+
+The journal catalog that ships with the packages is generated from here (`make generate`). An id is never
+reused for another meaning; a new event gets a fresh one (`systemd-id128 new`).
+"""
+
+import logging
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Event:
+    """One kind of event. `text` is filled with the event's fields; `advice` is what `journalctl -x` shows."""
+
+    name: str
+    message_id: str
+    logger: str
+    level: int
+    text: str
+    advice: str
+
+
+CATALOG: list[Event] = []
+
+
+def _event(name: str, message_id: str, logger: str, level: int, text: str, advice: str) -> Event:
+    event = Event(name, message_id, logger, level, text, advice)
+    CATALOG.append(event)
+    return event
+
+
+CONFIGURATION_REFUSED = _event(
+    "configuration_refused",
+    "f3c95789ace14954ac5d6baed2eac902",
+    "llama_orch.service",
+    logging.ERROR,
+    "configuration refused: {problems}",
+    "One or more variables cannot be used; the message names each with what is allowed. The daemon does not\n"
+    "start again by itself. Mend /etc/llama-orch/@SYSLOG_IDENTIFIER@.env, check it with\n"
+    "@SYSLOG_IDENTIFIER@ --check-config, then start the unit again.",
+)
+START_FAILED = _event(
+    "start_failed",
+    "cbf27734ac1045258b66402800e03d2c",
+    "llama_orch.service",
+    logging.ERROR,
+    "cannot start: {problem}. {hint}",
+    "The daemon could not get something that it needs to run. The message says what and how to mend it.",
+)
+DAEMON_READY = _event(
+    "daemon_ready",
+    "e0a3a91f23464c13bc27ed12b10877a9",
+    "llama_orch.service",
+    logging.INFO,
+    "{daemon} {version} ready on {address}",
+    "All loops of the daemon have started and its sockets answer.",
+)
+SOCKET_DISAGREES = _event(
+    "socket_disagrees",
+    "f1260ebc7d564b56b714dc919b27dbdf",
+    "llama_orch.service",
+    logging.WARNING,
+    "the {name} socket listens on {actual}, but {variable} says {wanted}; mend it with: {command}",
+    "The listening socket belongs to systemd and was set up before the environment file changed. Run the\n"
+    "command in the message to move it.",
+)
+NON_LOOPBACK_OPEN = _event(
+    "non_loopback_without_token",
+    "6caf76a5703548ae8280ad3729a6f2e7",
+    "llama_orch.service",
+    logging.WARNING,
+    "listening on {address} without a token: peers from other machines get 403",
+    "Only /health, /ready and /v2/meta/ are served to other machines. Set LLORCH_API_TOKEN to serve them, or\n"
+    "bind to 127.0.0.1.",
+)
+NO_EFFECT = _event(
+    "settings_without_effect",
+    "3f0c9931918c40bf9670c342c6cce996",
+    "llama_orch.service",
+    logging.INFO,
+    "these variables are set but have no effect in {profile}: {variables}",
+    "They belong to the other profile. Nothing needs to be done.",
+)
+HANDOFF_TAKEN = _event(
+    "handoff_taken",
+    "004498f4b98747c18c9c26a813678d7a",
+    "llama_orch.spool",
+    logging.INFO,
+    "handoff taken: pool {pool_id} replica {replica_id}, {engine} {engine_version} at {url}",
+    "A new or restarted engine was announced and is now watched.",
+)
+HANDOFF_REJECTED = _event(
+    "handoff_rejected",
+    "0ecaf828e2f745538fcc69d79561a0d1",
+    "llama_orch.spool",
+    logging.WARNING,
+    "handoff rejected: {file}: {reason}; moved to {moved_to}",
+    "A file in the handoff directory could not be taken as an engine's announcement. It was moved aside with\n"
+    "its reason beside it; nothing else is disturbed. See llama-orch-handoff(5) for what is allowed.",
+)
+POOL_READY = _event(
+    "pool_ready",
+    "73f80e52a36948b5a4414c46f147ecf9",
+    "llama_orch.pools",
+    logging.INFO,
+    "pool {pool_id} replica {replica_id} is ready at {url}, {slots_total} slots",
+    "The engine answers its health check; tasks are placed on it.",
+)
+POOL_UNREADY = _event(
+    "pool_unready",
+    "c1af446506f142fca1010f154a9f2968",
+    "llama_orch.pools",
+    logging.WARNING,
+    "pool {pool_id} replica {replica_id} is not ready: {reason}",
+    "The engine does not answer its health check, so that nothing is placed on it until it does again. Its own\n"
+    "log: journalctl -u llama-engine@@POOL_ID@",
+)
+SPOOL_UNREADABLE = _event(
+    "spool_unreadable",
+    "6af0e4a9aaf94d2c8fdc0fad551fbd15",
+    "llama_orch.spool",
+    logging.ERROR,
+    "no handoff can be taken: {reason}",
+    "The handoff directory itself cannot be read, so that new engines stay unknown. As packaged it is\n"
+    "/run/llama-orch/engines, 2770 engine-provisioner:llama-orch; systemd-tmpfiles --create makes it again.",
+)
+HANDOFF_KEPT = _event(
+    "handoff_kept",
+    "15c3f7c2a11c40cba86e1e025632fb5f",
+    "llama_orch.spool",
+    logging.WARNING,
+    "handoff {file} was taken but cannot be deleted from {directory}: {reason}",
+    "The engine is known; the file stays and is not taken again. The daemon's user needs write access to the\n"
+    "handoff directory, as the group llama-orch has it.",
+)
+POOL_FORGOTTEN = _event(
+    "pool_forgotten",
+    "cc495a5029054417b491dc10e77cef80",
+    "llama_orch.pools",
+    logging.INFO,
+    "pool {pool_id} replica {replica_id} is forgotten: {reason}",
+    "It is not listed any more. It comes back as soon as its engine is announced again.",
+)
+POOLS_STATE_SET_ASIDE = _event(
+    "pools_state_set_aside",
+    "f7a901115de8476b9821d9e682d8bf3e",
+    "pool_managerd.persistence",
+    logging.WARNING,
+    "the saved pools cannot be used: {reason}; moved to {moved_to}",
+    "The file with the pools known before the last stop was damaged. Pools come back as their engines are\n"
+    "announced again: systemctl restart engine-provisioner",
+)
+POOLS_STATE_NOT_SAVED = _event(
+    "pools_state_not_saved",
+    "45bbae5a64dc40d49d31d0ca5d9c8e1d",
+    "pool_managerd.persistence",
+    logging.ERROR,
+    "the pools cannot be saved in {file}: {reason}",
+    "pool-managerd goes on, but would not know its pools after a restart. Mend the disk or the directory's\n"
+    "permissions; saving is tried again at the next change.",
+)
+GPUS_FOUND = _event(
+    "gpus_found",
+    "195db0c0f5dc40f3b0a5ab14429526ce",
+    "pool_managerd.gpus",
+    logging.INFO,
+    "GPUs found: {gpus}",
+    "Nothing needs to be done.",
+)
+GPU_LOST = _event(
+    "gpu_lost",
+    "4ba8f22206464462895c6982119e512b",
+    "pool_managerd.gpus",
+    logging.ERROR,
+    "GPU {device} cannot be used any more: {reason}",
+    "The driver lost the device; pools on it are not ready. See dmesg for Xid messages of the NVIDIA driver.\n"
+    "Often only a reset or a reboot helps.",
+)
+REPORT_UNUSABLE = _event(
+    "report_unusable",
+    "b69fdb45ac834fa3976cd71c80f9ee5d",
+    "pool_managerd.reports",
+    logging.WARNING,
+    "provisioning report {file} cannot be used: {reason}",
+    "engine-provisioner writes these files; what a pool is waiting for is not shown until a good one comes.\n"
+    "Its own log tells more: journalctl -u engine-provisioner",
+)
+GPUS_UNKNOWN = _event(
+    "gpus_unknown",
+    "b459071afb8a4f9ebf72c46dca8fbe35",
+    "pool_managerd.gpus",
+    logging.WARNING,
+    "no NVIDIA GPUs can be seen: {reason}; pools on GPUs are not possible here",
+    "The NVML library or the driver is missing. On a machine with NVIDIA GPUs install the driver\n"
+    "(nvidia-driver and libnvidia-ml1) and restart pool-managerd. Pools on the CPU are not concerned.",
+)
+PROVISIONING_STARTED = _event(
+    "provisioning_started",
+    "5a3c1fbdf9da4bf3a81696a68afe2312",
+    "engine_provisioner.pool",
+    logging.INFO,
+    "provisioning pool {pool_id}: {detail}",
+    "The engine and the model are being fetched and checked.",
+)
+ENGINE_STARTED = _event(
+    "engine_started",
+    "135d63cf1293424c802a2e8f96fc5ce8",
+    "engine_provisioner.pool",
+    logging.INFO,
+    "engine of pool {pool_id} runs at {url} ({engine} {engine_version}); handoff {file} written",
+    "The engine answered its health check and was announced to pool-managerd.",
+)
+ENGINE_ADOPTED = _event(
+    "engine_adopted",
+    "a4ea3938d4294c52810915b0875b0b21",
+    "engine_provisioner.pool",
+    logging.INFO,
+    "engine of pool {pool_id} was already running at {url} and is adopted",
+    "It was started before this daemon and is what the pools file asks for, so it was left running.",
+)
+ENGINE_FAILED = _event(
+    "engine_failed",
+    "bdfaef428c7d4431b331dab129ea3a7b",
+    "engine_provisioner.pool",
+    logging.ERROR,
+    "pool {pool_id} failed: {last_error}; {next_step}",
+    "The engine or its model could not be had or run. The message ends with what happens next. The engine's\n"
+    "own log: journalctl -u llama-engine@@POOL_ID@",
+)
+POOLS_FILE_REFUSED = _event(
+    "pools_file_refused",
+    "4260ce86ca964d78ba569ee452a5d423",
+    "engine_provisioner.pools_file",
+    logging.ERROR,
+    "pools file refused: {problems}",
+    "The message names file, line and key with what is allowed. Mend it and restart engine-provisioner.\n"
+    "See llama-orch-pools(5).",
+)
+POOLS_FILE_ABSENT = _event(
+    "pools_file_absent",
+    "44e767f743bb4898ac59157196f119be",
+    "engine_provisioner.pools_file",
+    logging.WARNING,
+    "there is no pools file at {path}: nothing to provision",
+    "Write one (an example is in /usr/share/doc/llama-orch/examples/pools.toml) and restart\n"
+    "engine-provisioner. On a machine that runs no engines, disable engine-provisioner.",
+)
+DAEMON_STOPPING = _event(
+    "daemon_stopping",
+    "23cc390c935440e38e1f39485d23d1f3",
+    "llama_orch.service",
+    logging.INFO,
+    "{daemon} is stopping: {detail}",
+    "A graceful stop: nothing new is taken, what runs may end within the drain limit.",
+)
+TASK_FAILED = _event(
+    "task_failed",
+    "4d1dd7de07c1437b95d0c57b811008b7",
+    "queen_rbee.tasks",
+    logging.WARNING,
+    "task {job_id} ended with {code}: {reason}",
+    "The client has seen the same code. POOL_ID names the pool it ran on, if any.",
+)
+TASK_ENDED = _event(
+    "task_ended",
+    "06f3179fec434ae0a6e144cf0b4152c8",
+    "queen_rbee.tasks",
+    logging.INFO,
+    "task {job_id} {state} on pool {pool_id}: {tokens_out} tokens in {decode_ms} ms",
+    "Nothing needs to be done.",
+)

@@ -1,0 +1,49 @@
+"""RUST_LOG's own syntax: `info,queen-rbee=debug,pool_managerd::handoff=trace`.
+
+Owns the parsing and the mapping to Python's logger names; `-`, `_` and `::` are taken as people write them.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+TRACE = 5
+NAMES: Mapping[str, int] = MappingProxyType(
+    {"trace": TRACE, "debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40, "off": 100}
+)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A default level and the levels of single loggers, in Python's numbers."""
+
+    text: str
+    default: int
+    loggers: tuple[tuple[str, int], ...]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse_levels(text: str) -> Levels:
+    """Parse RUST_LOG. Raises ValueError that names the directive that is not understood."""
+    default, loggers = NAMES["info"], []
+    for directive in filter(None, (part.strip() for part in text.split(","))):
+        target, equals, level = directive.rpartition("=")
+        if level.lower() in NAMES:
+            if equals:
+                loggers.append((_logger(target), NAMES[level.lower()]))
+            else:
+                default = NAMES[level.lower()]
+        elif equals or not re.fullmatch(r"[A-Za-z_][\w:-]*", directive):
+            raise ValueError(f"has a directive that is not understood: {directive!r}")
+        else:  # a bare target, as env_logger reads it: everything of it
+            loggers.append((_logger(directive), TRACE))
+    return Levels(text, default, tuple(loggers))
+
+
+def _logger(target: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][\w:.-]*", target.strip()):
+        raise ValueError(f"has a target that is not understood: {target!r}")
+    return target.strip().replace("::", ".").replace("-", "_")

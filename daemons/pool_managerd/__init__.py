@@ -1,0 +1,1 @@
+"""The daemon of a GPU machine: GPUs, pools, engine health, handoff files."""

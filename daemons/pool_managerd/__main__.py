@@ -1,0 +1,19 @@
+"""pool-managerd's command line."""
+
+import sys
+
+from llama_orch.service.run import Daemon
+from llama_orch.service.run import main as run_daemon
+from pool_managerd.daemon import run
+from pool_managerd.settings import PoolManagerSettings
+
+DAEMON = Daemon("pool-managerd", "Watches this machine's engines and answers for them.", PoolManagerSettings, run)
+
+
+def main() -> int:
+    """Run pool-managerd; the exit status is one of sysexits(3)."""
+    return run_daemon(DAEMON)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

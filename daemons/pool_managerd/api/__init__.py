@@ -1,0 +1,1 @@
+"""pool-managerd's HTTP handlers: thin, all knowledge is the registry's."""

@@ -1,0 +1,59 @@
+"""GET /v2/pools with its long poll, the status of one pool, the GPUs, and the request to look for handoffs."""
+
+from dataclasses import asdict
+from typing import Any
+
+from quart import request
+from quart_trio import QuartTrio
+
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
+from llama_orch.contracts.pools import PoolList
+from pool_managerd.handoffs import Handoffs
+from pool_managerd.registry import Registry
+
+WAIT_LIMIT_MS = 30_000
+
+
+def add_routes(app: QuartTrio, registry: Registry, handoffs: Handoffs) -> None:
+    """Mount pool-managerd's own routes on `app`."""
+
+    @app.get("/v2/pools")
+    async def pools() -> dict[str, Any]:
+        after = whole("after", request.args.get("after"), 2**63)
+        wait_ms = whole("wait_ms", request.args.get("wait_ms"), WAIT_LIMIT_MS)
+        if after is not None and wait_ms:
+            await registry.changed(after, wait_ms / 1000)
+        listed = PoolList(pools=list(registry.pools), count=len(registry.pools), revision=registry.revision)
+        return listed.model_dump(mode="json")
+
+    @app.get("/v2/pools/<pool_id>/status")
+    @app.get("/pools/<pool_id>/status")
+    async def status(pool_id: str) -> dict[str, Any]:
+        pool = registry.pool(pool_id)
+        if pool is None:
+            known = ", ".join(pool.pool_id for pool in registry.pools) or "none"
+            body = ErrorBody(code=ErrorCode.NOT_FOUND, message="no such pool here", hint=f"Pools: {known}.")
+            raise ApiError(404, body)
+        return pool.model_dump(mode="json")
+
+    @app.get("/v2/gpus")
+    async def gpus() -> dict[str, Any]:
+        devices = [asdict(gpu) for gpu in registry.gpus.devices]
+        return {"gpus": devices, "count": len(devices), "problem": registry.gpus.problem}
+
+    @app.post("/v2/handoff/scan")
+    async def scan() -> tuple[str, int]:
+        await handoffs.scan()
+        return "", 204
+
+
+def whole(name: str, text: str | None, limit: int) -> int | None:
+    """The query parameter `name` as a number from 0 to `limit`. Raises ApiError 400."""
+    if text is None:
+        return None
+    if text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= limit:
+        return int(text)
+    problem = FieldProblem(field=name, problem=f"must be a whole number from 0 to {limit}")
+    raise ApiError(
+        400, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=f"{name}: {problem.problem}", fields=[problem])
+    )

@@ -1,0 +1,135 @@
+"""pool-managerd's nursery: which loops run side by side, in which order they start, and how they stop."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from llama_orch import VERSION
+from llama_orch.http.app import create_app, metrics_app
+from llama_orch.http.gate import Access, Gate
+from llama_orch.http.serving import serve
+from llama_orch.service import listeners
+from llama_orch.service.notify import Notifier
+from llama_orch.service.run import Service
+from llama_orch.settings.types import Host
+from llama_orch.spool import Found, Identity, Intake, watch
+from llama_orch.telemetry.events import DAEMON_READY, DAEMON_STOPPING
+from llama_orch.telemetry.records import emit
+from pool_managerd.api.pools import add_routes
+from pool_managerd.gpus import Discovery, real_nvml, watch_gpus
+from pool_managerd.handoffs import Handoffs
+from pool_managerd.health import Health
+from pool_managerd.metrics import Metrics
+from pool_managerd.persistence import Store
+from pool_managerd.registry import Registry
+from pool_managerd.reports import ReportReader
+from pool_managerd.settings import PoolManagerSettings
+from pool_managerd.summary import status_line
+
+NAME = "pool-managerd"
+DRAIN_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The daemon's one of each."""
+
+    settings: PoolManagerSettings
+    registry: Registry
+    metrics: Metrics
+    health: Health
+    reports: ReportReader
+    handoffs: Handoffs
+
+
+def state_directory(settings: PoolManagerSettings, service: Service) -> Path:
+    """Where pools are kept across a restart: systemd's StateDirectory=, or beside the handoff directory."""
+    given = service.environ.get("STATE_DIRECTORY")
+    return Path(given) if given else settings.runtime_dir.parent / NAME
+
+
+async def build(settings: PoolManagerSettings, service: Service) -> Parts:
+    """All parts, connected, none of them running; the pools of the last run are known again."""
+    store = Store(state_directory(settings, service))
+    saved = await trio.to_thread.run_sync(store.load)
+    registry = Registry()
+    registry.restore(saved)
+    metrics = Metrics(registry)
+    health = Health(registry, metrics)
+    reports = ReportReader(settings.runtime_dir)
+    handoffs = Handoffs(
+        intake=Intake(settings.runtime_dir, moves_bad=True, taken=already_taken(saved, settings)),
+        reports=reports,
+        registry=registry,
+        health=health,
+        store=store,
+        metrics=metrics,
+        interval_s=settings.watch_interval_ms / 1000,
+        deletes=settings.auto_delete,
+    )
+    return Parts(settings, registry, metrics, health, reports, handoffs)
+
+
+def already_taken(saved: Iterable[Found], settings: PoolManagerSettings) -> list[Identity]:
+    """The files not to be taken again. Where taken files are deleted, one that is still there has yet to be."""
+    return [] if settings.auto_delete else [found.identity for found in saved]
+
+
+async def run(settings: PoolManagerSettings, service: Service) -> None:
+    """Run until `service.stop` is set; requests under way then have DRAIN_S seconds to end."""
+    parts = await build(settings, service)
+    async with trio.open_nursery() as loops:
+        await _start_loops(parts, service, loops)
+        async with trio.open_nursery() as serving:
+            await _start_serving(parts, service, serving)
+            service.notifier.ready(status_line(parts.registry.pools))
+            emit(DAEMON_READY, daemon=NAME, version=VERSION, address=settings.bind)
+            await service.stop.wait()
+            emit(DAEMON_STOPPING, daemon=NAME, detail=status_line(parts.registry.pools))
+            parts.registry.release()
+        loops.cancel_scope.cancel()
+
+
+async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) -> None:
+    settings, ring = parts.settings, parts.handoffs.bell.ring
+    interval_s = settings.watch_interval_ms / 1000
+    nursery.start_soon(watch_gpus, Discovery(real_nvml), parts.registry, settings.gpu_interval_ms / 1000)
+    await nursery.start(partial(watch, settings.runtime_dir, ring, interval_s=interval_s))
+    await nursery.start(partial(watch, parts.reports.directory, ring, interval_s=interval_s))
+    await nursery.start(parts.health.run, service.watchdog.pulse("health"))
+    await nursery.start(parts.handoffs.run, service.watchdog.pulse("handoffs"))
+    nursery.start_soon(keep_status, parts.registry, service.notifier)
+
+
+async def _start_serving(parts: Parts, service: Service, nursery: trio.Nursery) -> None:
+    settings, collectors = parts.settings, parts.metrics.collectors
+    app = create_app(NAME, parts.handoffs.troubles, collectors)
+    add_routes(app, parts.registry, parts.handoffs)
+    api = listeners.tcp(service, "api", settings.bind, "HTTP API", "POOL_MANAGERD_BIND_ADDR")
+    metrics_address = Host(settings.bind.host, settings.metrics_port)
+    scrape = listeners.tcp(service, "metrics", metrics_address, "metrics", "PROMETHEUS_METRICS_PORT")
+    local = listeners.local(service, settings.runtime_dir.parent / f"{NAME}.sock")
+    listeners.warn_if_open(settings.bind, settings.token is not None)
+    if settings.token:
+        log.info("requests need the token %s", settings.token)
+    start = partial(serve, shutdown=service.stop, drain_s=DRAIN_S)
+    await nursery.start(start, Gate(app, Access(settings.token, settings.auth_optional)), api)
+    await nursery.start(start, Gate(app, Access()), local)
+    await nursery.start(start, metrics_app(NAME, collectors), scrape)
+
+
+async def keep_status(registry: Registry, notifier: Notifier) -> None:
+    """Keep `systemctl status` true for ever."""
+    shown = ""
+    while True:
+        revision, line = registry.revision, status_line(registry.pools)
+        if line != shown:
+            notifier.status(line)
+            shown = line
+        await registry.changed(revision, float("inf"))

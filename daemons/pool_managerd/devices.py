@@ -1,0 +1,56 @@
+"""GPUs as values, and what a pool's device mask means on this machine. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU. Memory in bytes, `utilization` in per cent; None where the driver does not tell."""
+
+    index: int
+    uuid: str
+    name: str
+    vram_total_bytes: int
+    vram_free_bytes: int
+    utilization: int | None
+    compute_capability: str | None
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """The GPUs of this machine; `problem` says why there are none to be seen, if so."""
+
+    devices: tuple[Gpu, ...] = ()
+    problem: str | None = None
+
+
+NOT_LOOKED = Gpus(problem="they have not been looked at yet")
+"""Before the first look."""
+
+
+def named_devices(mask: str | None) -> tuple[str, ...]:
+    """The GPUs that a device mask names, by index or UUID; none for `cpu` and for no mask."""
+    parts = (part.strip() for part in (mask or "").split(","))
+    return tuple(part for part in parts if part and part.lower() != "cpu")
+
+
+def devices_of(mask: str | None, gpus: Gpus) -> tuple[Gpu, ...]:
+    """The GPUs of this machine that `mask` names."""
+    return tuple(gpu for name in named_devices(mask) for gpu in _matching(name, gpus))
+
+
+def _matching(name: str, gpus: Gpus) -> Iterator[Gpu]:
+    return (gpu for gpu in gpus.devices if name in (str(gpu.index), gpu.uuid))
+
+
+def device_problem(mask: str | None, gpus: Gpus) -> str | None:
+    """Why an engine with `mask` cannot be where it says it is, or None. Engines on the CPU need nothing."""
+    missing = [name for name in named_devices(mask) if not any(_matching(name, gpus))]
+    if not missing:
+        return None
+    wanted = f"device_mask {mask} names GPU {', '.join(missing)}"
+    if gpus.problem:
+        return f"{wanted}, but no GPUs can be seen: {gpus.problem}"
+    there = ", ".join(str(gpu.index) for gpu in gpus.devices) or "none"
+    return f"{wanted}, which this machine does not have (it has: {there})"

@@ -1,0 +1,146 @@
+"""The NVIDIA GPUs of this machine, by NVML, looked at every so often.
+
+NVML blocks and may hang with a sick driver, so it is spoken to in a thread of its own. Owns NVML's initialisation
+and its shutdown.
+"""
+
+import importlib
+from collections.abc import Callable
+from functools import cached_property
+from typing import Protocol, cast
+
+import trio
+
+from llama_orch.telemetry.events import GPU_LOST, GPUS_FOUND, GPUS_UNKNOWN
+from llama_orch.telemetry.records import emit
+from pool_managerd.devices import Gpu, Gpus
+from pool_managerd.registry import Registry
+
+ANSWER_LIMIT_S = 10.0
+NO_DEVICE = Gpus(problem="the driver reports no GPU")
+
+
+class Memory(Protocol):
+    """nvmlMemory_t, in bytes."""
+
+    total: int
+    free: int
+
+
+class Utilization(Protocol):
+    """nvmlUtilization_t, in per cent."""
+
+    gpu: int
+
+
+class Nvml(Protocol):
+    """The part of the module pynvml that is used; its functions raise its NVMLError."""
+
+    NVMLError: type[Exception]
+
+    def nvmlInit(self) -> None: ...  # noqa: N802
+    def nvmlShutdown(self) -> None: ...  # noqa: N802
+    def nvmlDeviceGetCount(self) -> int: ...  # noqa: N802
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> object: ...  # noqa: N802
+    def nvmlDeviceGetUUID(self, handle: object) -> str: ...  # noqa: N802
+    def nvmlDeviceGetName(self, handle: object) -> str: ...  # noqa: N802
+    def nvmlDeviceGetMemoryInfo(self, handle: object) -> Memory: ...  # noqa: N802
+    def nvmlDeviceGetUtilizationRates(self, handle: object) -> Utilization: ...  # noqa: N802
+    def nvmlDeviceGetCudaComputeCapability(self, handle: object) -> tuple[int, int]: ...  # noqa: N802
+
+
+def real_nvml() -> Nvml:
+    """pynvml. Loaded late and in a thread: it is a large module."""
+    return cast(Nvml, importlib.import_module("pynvml"))
+
+
+class Discovery:
+    """NVML, initialised when it is first needed and again after it failed. Blocking; one thread at a time."""
+
+    def __init__(self, load: Callable[[], Nvml]) -> None:
+        self._load = load
+        self._initialised = False
+
+    @cached_property
+    def _nvml(self) -> Nvml:
+        return self._load()
+
+    def look(self) -> Gpus:
+        """The GPUs as they are now; never raises for what the driver or the hardware does."""
+        try:
+            if not self._initialised:
+                self._nvml.nvmlInit()
+                self._initialised = True
+            count = self._nvml.nvmlDeviceGetCount()
+        except self._nvml.NVMLError as error:
+            self.close()
+            return Gpus(problem=f"NVML says: {error}")
+        devices = tuple(gpu for index in range(count) if (gpu := self._device(index)))
+        return Gpus(devices) if devices else NO_DEVICE
+
+    def close(self) -> None:
+        """Shut NVML down, if it is up."""
+        if self._initialised:
+            self._initialised = False
+            try:
+                self._nvml.nvmlShutdown()
+            except self._nvml.NVMLError:
+                return
+
+    def _device(self, index: int) -> Gpu | None:
+        """One GPU, or None where the driver has lost it."""
+        try:
+            handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
+            memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
+            return Gpu(
+                index=index,
+                uuid=self._nvml.nvmlDeviceGetUUID(handle),
+                name=self._nvml.nvmlDeviceGetName(handle),
+                vram_total_bytes=int(memory.total),
+                vram_free_bytes=int(memory.free),
+                utilization=self._utilization(handle),
+                compute_capability=self._capability(handle),
+            )
+        except self._nvml.NVMLError:
+            return None
+
+    def _utilization(self, handle: object) -> int | None:
+        try:
+            return int(self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+        except self._nvml.NVMLError:  # not told by every kind of device
+            return None
+
+    def _capability(self, handle: object) -> str | None:
+        try:
+            return "{}.{}".format(*self._nvml.nvmlDeviceGetCudaComputeCapability(handle))
+        except self._nvml.NVMLError:
+            return None
+
+
+async def watch_gpus(discovery: Discovery, registry: Registry, interval_s: float) -> None:
+    """Keep the registry's GPUs true for ever; NVML is shut down at the end."""
+    limiter = trio.CapacityLimiter(1)
+    try:
+        while True:
+            gpus = Gpus(problem=f"NVML has not answered for {ANSWER_LIMIT_S:g} s")
+            with trio.move_on_after(ANSWER_LIMIT_S):
+                gpus = await trio.to_thread.run_sync(discovery.look, limiter=limiter, abandon_on_cancel=True)
+            announce(registry.gpus, gpus)
+            registry.set_gpus(gpus)
+            await trio.sleep(interval_s)
+    finally:
+        with trio.move_on_after(1.0, shield=True):
+            await trio.to_thread.run_sync(discovery.close, limiter=limiter, abandon_on_cancel=True)
+
+
+def announce(before: Gpus, after: Gpus) -> None:
+    """Say what has changed about the GPUs since the last look; nothing where nothing has."""
+    if after.problem and after.problem != before.problem:
+        emit(GPUS_UNKNOWN, reason=after.problem)
+    known = {gpu.uuid for gpu in before.devices}
+    if fresh := [gpu for gpu in after.devices if gpu.uuid not in known]:
+        emit(GPUS_FOUND, gpus=", ".join(f"{gpu.index} {gpu.name}" for gpu in fresh))
+    left = {gpu.uuid for gpu in after.devices}
+    for gpu in before.devices:
+        if gpu.uuid not in left:
+            emit(GPU_LOST, device=f"{gpu.index} ({gpu.name})", reason=after.problem or "the driver does not list it")

@@ -1,0 +1,93 @@
+"""The loop that takes handoffs: woken by inotify, by POST /v2/handoff/scan, and by the polling interval.
+
+Owns what was taken and is not yet saved: a file is deleted only when its pool would survive a restart without it.
+"""
+
+import time
+
+import trio
+
+from llama_orch.service.watchdog import Pulse
+from llama_orch.spool import Bell, Found, Intake
+from pool_managerd.health import Health
+from pool_managerd.metrics import Metrics
+from pool_managerd.persistence import Store
+from pool_managerd.registry import Registry
+from pool_managerd.reports import ReportReader
+
+
+class Handoffs:
+    """Takes handoffs into the registry and has them looked at. `interval_s` is the polling interval."""
+
+    def __init__(
+        self,
+        *,
+        intake: Intake,
+        reports: ReportReader,
+        registry: Registry,
+        health: Health,
+        store: Store,
+        metrics: Metrics,
+        interval_s: float,
+        deletes: bool,
+    ) -> None:
+        self.bell = Bell()
+        self._intake = intake
+        self._reports = reports
+        self._registry = registry
+        self._health = health
+        self._store = store
+        self._metrics = metrics
+        self._interval_s = interval_s
+        self._deletes = deletes
+        self._unsaved = False
+        self._taken: list[Found] = []
+        self._waiting: list[trio.Event] = []
+
+    async def run(self, pulse: Pulse, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take for ever; started once the first look is done. Beats `pulse` each turn."""
+        await self._turn()
+        task_status.started()
+        while True:
+            pulse.beat()
+            await self.bell.wait(min(self._interval_s, pulse.interval_s))
+            waiting, self._waiting = self._waiting, []
+            await self._turn()
+            for done in waiting:
+                done.set()
+
+    def troubles(self) -> list[str]:
+        """What keeps handoffs from being taken."""
+        return [self._intake.trouble] if self._intake.trouble else []
+
+    async def scan(self) -> None:
+        """Have the directory looked at now; return when what is there has been taken."""
+        done = trio.Event()
+        self._waiting.append(done)
+        self.bell.ring()
+        await done.wait()
+
+    async def _turn(self) -> None:
+        began_s = time.perf_counter()
+        news = await self._intake.look()
+        for found in news.found:
+            self._registry.take(found)
+            self._health.bell.ring()
+            self._metrics.handoff_taken(found.handoff.pool_id, (time.perf_counter() - began_s) * 1000)
+        for _bad in news.bad:
+            self._metrics.handoff_rejected()
+        self._registry.set_reports(await self._reports.read())
+        self._taken += news.found
+        self._unsaved |= self._registry.forget_gone() or bool(news.found)
+        if self._unsaved:
+            await self._save()
+        self._metrics.keep_only({pool.pool_id for pool in self._registry.pools})
+
+    async def _save(self) -> None:
+        known = [Found(replica.handoff, replica.identity) for replica in self._registry.replicas]
+        if not await self._store.save(known):
+            return
+        taken, self._taken, self._unsaved = self._taken, [], False
+        if self._deletes:
+            for found in taken:
+                await self._intake.delete(found)

@@ -1,0 +1,99 @@
+"""pool-managerd's metrics. Gauges are read from the registry at each scrape, so that those of gone pools vanish."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from pool_managerd.devices import devices_of
+from pool_managerd.registry import Registry
+from pool_managerd.replica import Answer
+
+DURATIONS_MS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+NO_POOL = ""
+"""The pool_id of files that could not be understood; no pool can be named so."""
+
+GAUGES = {
+    "pool_ready": ("Whether the pool is ready, 1 or 0", "ready"),
+    "pool_slots_total": ("Slots of the pool's engines", "slots_total"),
+    "pool_slots_free": ("Free slots of the pool's ready engines", "slots_free"),
+    "pool_vram_total_bytes": ("Memory of the pool's GPUs", "vram_total_bytes"),
+    "pool_vram_free_bytes": ("Free memory of the pool's GPUs", "vram_free_bytes"),
+}
+OUTCOMES = {Answer.READY: "ready", Answer.LOADING: "loading", Answer.SILENT: "timeout", Answer.GONE: "unreachable"}
+TAKEN, REJECTED = "taken", "rejected"
+
+
+class Metrics:
+    """The daemon's own collector registry and what is counted in it."""
+
+    def __init__(self, pools: Registry) -> None:
+        self.collectors = CollectorRegistry()
+        ProcessCollector(registry=self.collectors)
+        self.collectors.register(_PoolGauges(pools))
+        labels = ["pool_id", "outcome"]
+        self._handoffs = Counter(
+            "pool_handoff_files_processed", "Handoff files taken and rejected", labels, registry=self.collectors
+        )
+        self._checks = Counter("pool_health_checks", "Looks at engines", labels, registry=self.collectors)
+        self._durations = Histogram(
+            "pool_handoff_processing_duration_ms",
+            "From the look at the directory to the engine being known, in milliseconds",
+            ["pool_id"],
+            buckets=DURATIONS_MS,
+            registry=self.collectors,
+        )
+        self._pools: set[str] = set()
+
+    def handoff_taken(self, pool_id: str, duration_ms: float) -> None:
+        """Count a handoff that was taken."""
+        self._pools.add(pool_id)
+        self._handoffs.labels(pool_id, TAKEN).inc()
+        self._durations.labels(pool_id).observe(duration_ms)
+
+    def handoff_rejected(self) -> None:
+        """Count a file that was no handoff."""
+        self._handoffs.labels(NO_POOL, REJECTED).inc()
+
+    def health_check(self, pool_id: str, answer: Answer) -> None:
+        """Count a look at an engine."""
+        self._pools.add(pool_id)
+        self._checks.labels(pool_id, OUTCOMES[answer]).inc()
+
+    def keep_only(self, pool_ids: set[str]) -> None:
+        """Remove the series of all other pools."""
+        for gone in self._pools - pool_ids:
+            for series in (self._handoffs, self._checks, self._durations):
+                series.remove_by_labels({"pool_id": gone})
+        self._pools &= pool_ids
+
+
+class _PoolGauges(Collector):
+    """What the registry says now."""
+
+    def __init__(self, pools: Registry) -> None:
+        self._registry = pools
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """All gauges of all pools."""
+        for name, (text, field) in GAUGES.items():
+            family = GaugeMetricFamily(name, text, labels=["pool_id"])
+            for pool in self._registry.pools:
+                family.add_metric([pool.pool_id], getattr(pool, field))
+            yield family
+        yield from self._devices()
+
+    def _devices(self) -> Iterator[GaugeMetricFamily]:
+        labels = ["engine", "engine_version", "pool_id", "replica_id", "device"]
+        used = GaugeMetricFamily("vram_used_bytes", "Memory in use on the engine's GPU", labels=labels)
+        busy = GaugeMetricFamily("gpu_utilization", "Per cent of time the engine's GPU was busy", labels=labels)
+        for replica in self._registry.replicas:
+            handoff = replica.handoff
+            names = [handoff.engine, handoff.engine_version, *replica.key]
+            for gpu in devices_of(handoff.device_mask, self._registry.gpus):
+                used.add_metric([*names, str(gpu.index)], gpu.vram_total_bytes - gpu.vram_free_bytes)
+                if gpu.utilization is not None:
+                    busy.add_metric([*names, str(gpu.index)], gpu.utilization)
+        yield used
+        yield busy

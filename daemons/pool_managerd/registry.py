@@ -1,0 +1,142 @@
+"""The one owner of pools and replicas. Everybody else reports to it, or asks it.
+
+Each change of what is said about a pool raises `revision` and wakes those who wait for one. The first revision is
+the time of the start, so that a number from before a restart is never met again.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+
+import trio
+
+from llama_orch.contracts.pools import PoolState, PoolStatus
+from llama_orch.spool import Found
+from llama_orch.telemetry.events import HANDOFF_TAKEN, POOL_FORGOTTEN, POOL_READY, POOL_UNREADY
+from llama_orch.telemetry.records import emit
+from pool_managerd.devices import NOT_LOOKED, Gpus, device_problem
+from pool_managerd.replica import Key, Replica, Sighting, announced, seen
+from pool_managerd.summary import Reports, summarise
+
+FORGET_AFTER_S = 600.0
+
+
+class Registry:
+    """The pools of this machine; to be used from one trio run only."""
+
+    def __init__(self) -> None:
+        self.revision = int(time.time() * 1000)
+        self.pools: tuple[PoolStatus, ...] = ()
+        self.gpus = NOT_LOOKED
+        self._replicas: dict[Key, Replica] = {}
+        self._reports: Reports = {}
+        self._incarnations = 0
+        self._changed = trio.Event()
+        self._released = False
+
+    @property
+    def replicas(self) -> tuple[Replica, ...]:
+        """All replicas as they are now."""
+        return tuple(self._replicas.values())
+
+    def pool(self, pool_id: str) -> PoolStatus | None:
+        """The status of one pool, if there is such a pool."""
+        return next((pool for pool in self.pools if pool.pool_id == pool_id), None)
+
+    def restore(self, saved: Iterable[Found]) -> None:
+        """Know again what was known before a restart; each engine has yet to answer."""
+        for found in saved:
+            self._announce(found)
+        self._settle()
+
+    def take(self, found: Found) -> None:
+        """Know an engine that was announced, in place of any earlier one of its pool and replica id."""
+        handoff = found.handoff
+        self._announce(found)
+        emit(
+            HANDOFF_TAKEN,
+            **handoff.model_dump(include={"pool_id", "replica_id", "engine", "engine_version", "url", "unit"}),
+        )
+        self._settle()
+
+    def saw(self, incarnation: int, sighting: Sighting) -> Replica | None:
+        """Take note of a look at an engine; None where that engine has been replaced or forgotten meanwhile."""
+        replica = next((known for known in self.replicas if known.incarnation == incarnation), None)
+        if replica is None:
+            return None
+        self._put(replica.key, seen(replica, sighting, trio.current_time()))
+        self._settle()
+        return self._replicas[replica.key]
+
+    def set_reports(self, reports: Reports) -> None:
+        """Take note of all provisioning reports there are, by pool id."""
+        self._reports = reports
+        self._settle()
+
+    def set_gpus(self, gpus: Gpus) -> None:
+        """Take note of the GPUs as they are now."""
+        self.gpus = gpus
+        for replica in self.replicas:
+            self._put(replica.key, self._placed(replica))
+        self._settle()
+
+    def forget_gone(self) -> bool:
+        """Drop replicas that have been offline for FORGET_AFTER_S seconds and of which no report tells more."""
+        now_s = trio.current_time()
+        gone = [
+            replica
+            for replica in self.replicas
+            if replica.offline_since_s is not None
+            and now_s - replica.offline_since_s >= FORGET_AFTER_S
+            and replica.handoff.pool_id not in self._reports
+        ]
+        for replica in gone:
+            self._drop(replica, f"its engine has not answered for {FORGET_AFTER_S / 60:g} minutes")
+        self._settle()
+        return bool(gone)
+
+    async def changed(self, after: int, within_s: float) -> None:
+        """Return when the revision is another than `after`, at the latest after `within_s` seconds."""
+        with trio.move_on_after(within_s):
+            while self.revision == after and not self._released:
+                await self._changed.wait()
+
+    def release(self) -> None:
+        """End all waiting for changes, now and later: the daemon stops."""
+        self._released = True
+        self._changed.set()
+
+    def _announce(self, found: Found) -> None:
+        self._incarnations += 1
+        replica = self._placed(announced(self._incarnations, found.handoff, found.identity))
+        for other in self.replicas:
+            if other.handoff.url == found.handoff.url and other.key != replica.key:
+                self._drop(other, f"{found.handoff.url} is now that of pool {found.handoff.pool_id}")
+        self._replicas[replica.key] = replica
+
+    def _placed(self, replica: Replica) -> Replica:
+        return replace(replica, device_problem=device_problem(replica.handoff.device_mask, self.gpus))
+
+    def _put(self, key: Key, after: Replica) -> None:
+        """Store a replica's next state, and say so where it became ready, ceased to be, or was given up."""
+        before, self._replicas[key] = self._replicas[key], after
+        if before.state is after.state:
+            return
+        names = {"pool_id": key[0], "replica_id": key[1], "engine": after.handoff.engine, "unit": after.handoff.unit}
+        if after.state is PoolState.READY:
+            emit(POOL_READY, **names, url=after.handoff.url, slots_total=after.slots.total)
+        elif before.state is PoolState.READY or (after.state is PoolState.OFFLINE and not after.was_ready):
+            emit(POOL_UNREADY, **names, reason=after.error or "its engine is loading")
+
+    def _drop(self, replica: Replica, reason: str) -> None:
+        del self._replicas[replica.key]
+        emit(POOL_FORGOTTEN, pool_id=replica.key[0], replica_id=replica.key[1], reason=reason)
+
+    def _settle(self) -> None:
+        pools = summarise(self.replicas, self._reports, self.gpus)
+        if pools == self.pools:
+            return
+        self.pools = pools
+        self.revision += 1
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()

@@ -1,0 +1,140 @@
+"""One engine of a pool, and what becomes of it with each look at it. Pure: values in, values out.
+
+A loading engine is `starting`. One that refuses connections is not ready at once; one that is merely slow to answer
+(it may be busy) stays ready until it has missed OFFLINE_AFTER checks. Either is `offline` after as many misses, and
+comes back with its first answer.
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from llama_orch.contracts.handoff import Handoff
+from llama_orch.contracts.pools import PoolState
+from llama_orch.spool import Identity
+
+OFFLINE_AFTER = 3
+SOON_S = 0.1
+INTERVAL_S = 1.0
+
+Key = tuple[str, str]
+"""Pool id and replica id."""
+
+
+class Answer(Enum):
+    """How an engine answered its health check."""
+
+    READY = "ready"
+    LOADING = "loading"
+    SILENT = "silent"
+    GONE = "gone"
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many requests an engine can work on at once, and how many more right now."""
+
+    total: int
+    free: int
+
+
+@dataclass(frozen=True)
+class Details:
+    """What an engine says about itself where its handoff does not; `ctx_max` in tokens a slot."""
+
+    models: tuple[str, ...]
+    ctx_max: int | None
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One look at an engine. `slots` and `details` are None where they were not learnt."""
+
+    answer: Answer
+    error: str | None = None
+    slots: Slots | None = None
+    details: Details | None = None
+
+
+@dataclass(frozen=True)
+class Replica:
+    """An engine as it was last seen.
+
+    `incarnation` tells this announcement of it from earlier ones. `offline_since_s` is on trio's clock.
+    `device_problem` says why its devices cannot be had, if they cannot.
+    """
+
+    incarnation: int
+    handoff: Handoff
+    identity: Identity
+    slots: Slots
+    details: Details | None = None
+    health: PoolState = PoolState.STARTING
+    live: bool = False
+    was_ready: bool = False
+    misses: int = 0
+    last_error: str | None = None
+    offline_since_s: float | None = None
+    device_problem: str | None = None
+
+    @property
+    def key(self) -> Key:
+        """What it is known by; a newer announcement of the same key takes its place."""
+        return self.handoff.pool_id, self.handoff.replica_id
+
+    @property
+    def state(self) -> PoolState:
+        """Its state, with its devices counted in."""
+        return PoolState.FAILED if self.device_problem else self.health
+
+    @property
+    def error(self) -> str | None:
+        """Why it is not ready, as far as that is known."""
+        return self.device_problem or self.last_error
+
+
+def announced(incarnation: int, handoff: Handoff, identity: Identity) -> Replica:
+    """A replica that nobody has looked at yet."""
+    model = handoff.model
+    details = Details((model.id,), model.ctx_max) if model and model.ctx_max else None
+    return Replica(incarnation, handoff, identity, assumed_slots(handoff), details)
+
+
+def assumed_slots(handoff: Handoff) -> Slots:
+    """What is taken for true while an engine does not tell its slots."""
+    total = handoff.slots_total or 1
+    return Slots(total, total)
+
+
+def seen(replica: Replica, sighting: Sighting, now_s: float) -> Replica:
+    """`replica` after `sighting`."""
+    if sighting.answer in (Answer.READY, Answer.LOADING):
+        return _answered(replica, sighting)
+    misses = replica.misses + 1
+    missed = replace(replica, misses=misses, last_error=sighting.error)
+    if misses >= OFFLINE_AFTER:
+        since = now_s if replica.offline_since_s is None else replica.offline_since_s
+        return replace(missed, health=PoolState.OFFLINE, live=False, offline_since_s=since)
+    if sighting.answer is Answer.GONE and replica.health is PoolState.READY:
+        return replace(missed, health=PoolState.STARTING, live=False)
+    return missed
+
+
+def _answered(replica: Replica, sighting: Sighting) -> Replica:
+    ready = sighting.answer is Answer.READY
+    return replace(
+        replica,
+        health=PoolState.READY if ready else PoolState.STARTING,
+        live=True,
+        was_ready=ready or replica.was_ready,
+        misses=0,
+        slots=sighting.slots or replica.slots,
+        details=sighting.details or replica.details,
+        last_error=sighting.error,
+        offline_since_s=None,
+    )
+
+
+def next_check_s(replica: Replica) -> float:
+    """Seconds until the next look: soon while something is about to change."""
+    settled = replica.health is PoolState.OFFLINE or (replica.health is PoolState.READY and not replica.misses)
+    return INTERVAL_S if settled else SOON_S

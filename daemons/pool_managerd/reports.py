@@ -1,0 +1,82 @@
+"""engine-provisioner's reports on pools that are not announced yet: `status/*.json` in the handoff directory.
+
+Another user writes them, so they are read with the same care as handoffs. They stay where they are.
+"""
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from llama_orch.contracts.pools import ProvisioningReport
+from llama_orch.spool import Bad, Identity, SpoolUnreadable, trusted_owners
+from llama_orch.spool.judging import GRACE_S, NotJson, decode
+from llama_orch.spool.reading import Document, Refused, read_all
+from llama_orch.spool.stored import printable
+from llama_orch.telemetry.events import REPORT_UNUSABLE
+from llama_orch.telemetry.records import emit
+
+DIRECTORY = "status"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The reports by pool id, and the files that are none."""
+
+    reports: dict[str, ProvisioningReport]
+    bad: tuple[Bad, ...] = ()
+
+
+def read_reports(directory: Path, owners: frozenset[int], now_s: float) -> Reading:
+    """All reports in `directory`; none where it is missing. Blocks. Raises SpoolUnreadable.
+
+    A file is a report on the pool it is named after. What is not JSON yet and young is left for the next look.
+    """
+    reports, bad = {}, []
+    for item in read_all(directory, owners):
+        try:
+            report = understood(item)
+            reports[report.pool_id] = report
+        except NotJson as error:
+            if now_s - item.identity.mtime_ns / 1e9 >= GRACE_S:
+                bad.append(Bad(item.identity.name, str(error), item.identity))
+        except ValueError as error:
+            bad.append(Bad(item.identity.name, str(error), item.identity))
+    return Reading(reports, tuple(bad))
+
+
+def understood(item: Document | Refused) -> ProvisioningReport:
+    """The report in `item`. Raises ValueError that says what is wrong."""
+    if isinstance(item, Refused):
+        raise ValueError(item.reason)
+    report = decode(item.content, ProvisioningReport)
+    if item.identity.name != f"{report.pool_id}.json":
+        raise ValueError(f"pool_id: is {report.pool_id}, and the file is named after another")
+    return report
+
+
+class ReportReader:
+    """Reads the reports again and again and says once what is wrong with each file."""
+
+    def __init__(self, handoff_directory: Path) -> None:
+        self.directory = handoff_directory / DIRECTORY
+        self._known: frozenset[Identity] = frozenset()
+        self._trouble: str | None = None
+
+    async def read(self) -> dict[str, ProvisioningReport]:
+        """The reports as they are now, by pool id."""
+        read = partial(read_reports, self.directory, trusted_owners(), time.time())
+        try:
+            reading = await trio.to_thread.run_sync(read)
+            trouble = None
+        except SpoolUnreadable as error:
+            reading, trouble = Reading({}), str(error)
+        if trouble and trouble != self._trouble:
+            emit(REPORT_UNUSABLE, file=self.directory, reason=trouble)
+        for bad in reading.bad:
+            if bad.identity not in self._known:
+                emit(REPORT_UNUSABLE, file=printable(bad.name), reason=bad.reason)
+        self._trouble, self._known = trouble, frozenset(bad.identity for bad in reading.bad)
+        return reading.reports

@@ -1,0 +1,114 @@
+"""Everything that is only looked at: tasks, pools, versions, and a page for people."""
+
+from uuid import UUID
+
+from quart import Response, request
+from quart_trio import QuartTrio
+
+from llama_orch import VERSION
+from llama_orch.contracts.base import Outbound
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+from llama_orch.contracts.pools import PoolList
+from llama_orch.contracts.tasks import TaskList, TaskState, TaskView
+from queen_rbee.dispatcher import Dispatcher
+from queen_rbee.intake import Intake, invalid, task_id_of, unknown_task
+from queen_rbee.task import Task
+
+PAGE = 50
+LARGEST_PAGE = 500
+
+
+def add_views(app: QuartTrio, dispatcher: Dispatcher, intake: Intake) -> None:
+    """Add the routes to `app`."""
+
+    @app.get("/v2/tasks")
+    async def tasks() -> Response:
+        return answer(_page(dispatcher, intake))
+
+    @app.get("/v2/tasks/<task_id>")
+    async def task(task_id: str) -> Response:
+        found = dispatcher.book.get(task_id_of(task_id))
+        if found is None:
+            raise unknown_task(task_id)
+        return answer(_view(found, intake))
+
+    @app.get("/v2/pools")
+    async def pools() -> Response:
+        known = dispatcher.registry.pools()
+        return answer(PoolList(pools=known, count=len(known)))
+
+    @app.get("/v2/pools/<pool_id>/health")
+    async def pool_health(pool_id: str) -> dict[str, object]:
+        return _health(dispatcher, pool_id)
+
+    @app.get("/v2/meta/version")
+    async def version() -> dict[str, str]:
+        return {"version": VERSION, "api_version": "2"}
+
+    @app.get("/v2/meta/capabilities")
+    async def capabilities() -> dict[str, object]:
+        return {"api_version": "2", "version": VERSION, "pools": _capabilities(dispatcher)}
+
+
+def answer(value: Outbound, status: int = 200) -> Response:
+    """`value` as a JSON response."""
+    return Response(value.model_dump_json(), status=status, content_type="application/json")
+
+
+def _view(task: Task, intake: Intake) -> TaskView:
+    if task.state is TaskState.QUEUED:
+        return task.view(*intake.position(task))
+    return task.view()
+
+
+def _page(dispatcher: Dispatcher, intake: Intake) -> TaskList:
+    """The tasks of one state (or all), newest first, behind the task `before`."""
+    state, limit, before = _page_query()
+    found: list[TaskView] = []
+    seen = before is None
+    for task in dispatcher.book.newest_first():
+        if seen and state in (None, task.state):
+            if len(found) == limit:
+                return TaskList(tasks=found, count=len(found), next=str(found[-1].task_id))
+            found.append(_view(task, intake))
+        seen = seen or task.task_id == before
+    return TaskList(tasks=found, count=len(found))
+
+
+def _page_query() -> tuple[TaskState | None, int, UUID | None]:
+    state, limit, before = (request.args.get(name) for name in ("state", "limit", "before"))
+    problems = []
+    if state is not None and state not in set(TaskState):
+        problems.append(("state", f"must be one of {', '.join(TaskState)}"))
+    if limit is not None and not (limit.isdigit() and 1 <= int(limit[:9]) <= LARGEST_PAGE):
+        problems.append(("limit", f"must be from 1 to {LARGEST_PAGE}"))
+    if problems:
+        raise ApiError(400, invalid(problems))
+    return TaskState(state) if state else None, int(limit) if limit else PAGE, task_id_of(before) if before else None
+
+
+def _health(dispatcher: Dispatcher, pool_id: str) -> dict[str, object]:
+    for pool in dispatcher.registry.pools():
+        if pool.pool_id == pool_id:
+            counted = {"slots_total", "slots_free", "active_leases", "vram_total_bytes", "vram_free_bytes"}
+            shown: dict[str, object] = pool.model_dump(include={"live", "ready", "draining", "last_error"})
+            return {**shown, "metrics": pool.model_dump(include=counted)}
+    message = f"there is no pool {pool_id[:64]}"
+    raise ApiError(404, ErrorBody(code=ErrorCode.NOT_FOUND, message=message, hint="See GET /v2/pools."))
+
+
+def _capabilities(dispatcher: Dispatcher) -> list[dict[str, object]]:
+    return [
+        {
+            "pool_id": pool.pool_id,
+            "engine": pool.engine,
+            "engine_version": pool.engine_version,
+            "ctx_max": pool.ctx_max,
+            "max_tokens": pool.ctx_max,
+            "slots": pool.slots_total,
+            "workloads": ["completion"],
+            "features": ["streaming", "cancel", "seed"],
+            "models": pool.models_available,
+        }
+        for pool in dispatcher.registry.pools()
+    ]

@@ -1,0 +1,84 @@
+"""A replica as placement sees it, and what a task demands of one. Plain values."""
+
+from dataclasses import dataclass
+
+from llama_orch.contracts.pools import PoolState
+from llama_orch.contracts.tasks import TaskRequest
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One engine process of a pool, with the slots that are taken here and now."""
+
+    pool_id: str
+    replica_id: str
+    url: str
+    state: PoolState
+    ready: bool
+    draining: bool
+    slots_total: int
+    leased: int
+    engine: str
+    engine_version: str | None = None
+    models: tuple[str, ...] = ()
+    ctx_max: int | None = None
+    device_mask: str | None = None
+    vram_free_bytes: int = 0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from all others."""
+        return self.pool_id, self.replica_id
+
+    @property
+    def slots_free(self) -> int:
+        """Slots that this queen has not leased."""
+        return max(0, self.slots_total - self.leased)
+
+    @property
+    def open(self) -> bool:
+        """Whether a task could start on it now."""
+        return self.ready and not self.draining and self.slots_free > 0
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a task demands of a replica; tasks with equal demands can run in the same places."""
+
+    model_ref: str | None = None
+    engine: str | None = None
+    ctx: int | None = None
+    pin: str | None = None
+    prefer: tuple[str, ...] = ()
+    avoid: tuple[str, ...] = ()
+    device_mask: str | None = None
+    fallback: bool = True
+
+
+def demand_of(request: TaskRequest) -> Demand:
+    """The demand of `request`; the context it needs is the larger of `ctx` and `max_tokens`."""
+    wish = request.placement
+    sizes = [size for size in (request.ctx, request.max_tokens) if size is not None]
+    base = Demand(request.model_ref, request.engine, max(sizes, default=None))
+    if wish is None:
+        return base
+    return Demand(
+        base.model_ref,
+        base.engine,
+        base.ctx,
+        pin=wish.pin_pool_id if wish.mode == "pin" else None,
+        prefer=wish.prefer_pools if wish.mode == "prefer" else (),
+        avoid=wish.avoid_pools,
+        device_mask=wish.require_device_mask,
+        fallback=wish.allow_fallback,
+    )
+
+
+def serves_model(candidate: Candidate, model_ref: str) -> bool:
+    """Whether `model_ref` names a model of `candidate`: in full, by its file's name, or by that without its ending."""
+    wanted = _short(model_ref)
+    return any(model_ref == model or wanted == _short(model) for model in candidate.models)
+
+
+def _short(model: str) -> str:
+    return model.rpartition("/")[2].removesuffix(".gguf").lower()

@@ -1,0 +1,78 @@
+"""queen-rbee's Prometheus series, with the names, labels and buckets that CONTRACT promises."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.process_collector import ProcessCollector
+
+from queen_rbee.candidates import Candidate
+from queen_rbee.task import Task
+
+FIRST_TOKEN_MS = (50, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 3000)
+DECODE_MS = (250, 500, 1000, 1500, 2000, 3000, 4000, 6000, 8000, 12000)
+PLACE = ("engine", "engine_version", "pool_id", "replica_id")
+TASK = (*PLACE, "priority")
+SPAN = ("engine", "engine_version", "pool_id", "priority")
+
+
+class Metrics:
+    """All series of one queen; a task that was never placed has empty labels for its place."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.enqueued = Counter("tasks_enqueued", "Tasks admitted.", TASK, registry=registry)
+        self.started = Counter("tasks_started", "Tasks that got a slot.", TASK, registry=registry)
+        self.canceled = Counter("tasks_canceled", "Tasks cancelled.", (*PLACE, "reason"), registry=registry)
+        self.rejected = Counter("tasks_rejected", "Tasks refused.", ("engine", "reason"), registry=registry)
+        self.tokens_in = Counter("tokens_in", "Prompt tokens.", PLACE, registry=registry)
+        self.tokens_out = Counter("tokens_out", "Answer tokens.", PLACE, registry=registry)
+        self.backpressure = Counter(
+            "admission_backpressure_events", "Full-queue decisions.", ("engine", "policy"), registry=registry
+        )
+        self.decisions = Counter(
+            "placement_decisions", "Placement decisions.", ("outcome", "pinned", "fallback"), registry=registry
+        )
+        self.considered = Gauge("placement_candidates_considered", "Replicas looked at last.", registry=registry)
+        self.depth = Gauge(
+            "queue_depth", "Tasks that wait.", ("engine", "engine_version", "pool_id", "priority"), registry=registry
+        )
+        self.first_token = Histogram(
+            "latency_first_token_ms", "Admission to first token.", SPAN, buckets=FIRST_TOKEN_MS, registry=registry
+        )
+        self.decode = Histogram("latency_decode_ms", "First token to end.", SPAN, buckets=DECODE_MS, registry=registry)
+        self.dispatched = Counter(
+            "orchd_tasks_dispatched", "Tasks sent to a pool.", ("pool_id", "outcome"), registry=registry
+        )
+        self.dispatch = Histogram("orchd_dispatch_latency_ms", "Wait for a slot.", ("pool_id",), registry=registry)
+        self.available = Gauge("orchd_pools_available", "1 where the pool is ready.", ("pool_id",), registry=registry)
+
+    def placed(self, task: Task, target: Candidate, looked_at: int) -> None:
+        """`task` got a slot of `target`."""
+        self.started.labels(*_place(target), task.request.priority).inc()
+        self.considered.set(looked_at)
+        wish = task.request.placement
+        pinned = bool(wish and wish.mode == "pin")
+        fallback = bool(wish and wish.prefer_pools and target.pool_id not in wish.prefer_pools)
+        self.decisions.labels("assigned", _word(pinned), _word(fallback)).inc()
+        if task.started_at is not None:
+            self.dispatch.labels(target.pool_id).observe(1000 * (task.started_at - task.submitted_at))
+
+    def ended(self, task: Task, target: Candidate) -> None:
+        """`task` left its slot on `target`, however it ended."""
+        place = _place(target)
+        self.dispatched.labels(target.pool_id, task.state.value).inc()
+        self.tokens_in.labels(*place).inc(task.tokens_in)
+        self.tokens_out.labels(*place).inc(task.tokens_out)
+        if task.state == "cancelled":
+            self.canceled.labels(*place, "request").inc()
+        span = (*place[:3], task.request.priority)
+        if task.first_token_at is not None:
+            self.first_token.labels(*span).observe(1000 * (task.first_token_at - task.submitted_at))
+            self.decode.labels(*span).observe(task.decode_ms or 0)
+
+
+def _place(target: Candidate) -> tuple[str, str, str, str]:
+    return target.engine, target.engine_version or "", target.pool_id, target.replica_id
+
+
+def _word(value: bool) -> str:
+    return str(value).lower()

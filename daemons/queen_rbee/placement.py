@@ -1,0 +1,89 @@
+"""Placement as pure functions: which replicas can take a task, which of them does, and why none can.
+
+A filter on what the task demands, then a strategy among those that have a free slot. A pin that cannot be met, and a
+demand that nothing known here could ever meet, are told apart from having to wait.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from llama_orch.contracts.errors import ErrorCode
+from llama_orch.contracts.pools import PoolState
+from queen_rbee.candidates import Candidate, Demand, serves_model
+
+Strategy = Literal["round-robin", "least-loaded", "random"]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a task cannot be placed, now or ever."""
+
+    code: ErrorCode
+    message: str
+    hint: str
+    retriable: bool
+
+
+def unmet(candidate: Candidate, demand: Demand) -> str | None:
+    """What `demand` asks for and `candidate` does not have, or None."""
+    if demand.pin and candidate.pool_id != demand.pin:
+        return f"the task is pinned to pool {demand.pin}"
+    if candidate.pool_id in demand.avoid:
+        return f"the task avoids pool {candidate.pool_id}"
+    if demand.engine and candidate.engine != demand.engine:
+        return f"the engine is {candidate.engine}"
+    if demand.model_ref and not serves_model(candidate, demand.model_ref):
+        return f"the models are {', '.join(candidate.models) or 'not known'}"
+    if demand.ctx and candidate.ctx_max and demand.ctx > candidate.ctx_max:
+        return f"the context of a slot is {candidate.ctx_max} tokens"
+    if demand.device_mask and candidate.device_mask != demand.device_mask:
+        return f"the devices are {candidate.device_mask or 'not known'}"
+    return None
+
+
+def suitable(candidates: Sequence[Candidate], demand: Demand) -> list[Candidate]:
+    """Those that meet `demand`, free or not; only the preferred ones where there must be no fallback."""
+    found = [candidate for candidate in candidates if unmet(candidate, demand) is None]
+    if demand.prefer and not demand.fallback:
+        return [candidate for candidate in found if candidate.pool_id in demand.prefer]
+    return found
+
+
+def choose(candidates: Sequence[Candidate], demand: Demand, strategy: Strategy, turn: int) -> Candidate | None:
+    """The replica that takes the task, or None while all that could are busy.
+
+    `turn` counts placements: round-robin walks by it, and random is seeded with it.
+    """
+    found = [candidate for candidate in suitable(candidates, demand) if candidate.open]
+    preferred = [candidate for candidate in found if candidate.pool_id in demand.prefer]
+    found = sorted(preferred or found, key=lambda candidate: candidate.key)
+    if not found:
+        return None
+    if strategy == "least-loaded":
+        return min(found, key=lambda c: (-c.vram_free_bytes, c.leased, c.key))
+    if strategy == "random":
+        return random.Random(turn).choice(found)  # noqa: S311 -- spreads load, guards nothing
+    return found[turn % len(found)]
+
+
+def refusal(candidates: Sequence[Candidate], demand: Demand) -> Refusal | None:
+    """Why the task must be refused rather than wait; None when something may serve it sooner or later."""
+    found = suitable(candidates, demand)
+    alive = [candidate for candidate in found if candidate.state is not PoolState.FAILED]
+    if alive:
+        return None
+    if found or not candidates:
+        return _unready(found)
+    if demand.pin and all(candidate.pool_id != demand.pin for candidate in candidates):
+        known = ", ".join(sorted({candidate.pool_id for candidate in candidates}))
+        return Refusal(ErrorCode.POOL_UNAVAILABLE, f"there is no pool {demand.pin}", f"Known pools: {known}.", False)
+    reasons = "; ".join(f"{candidate.pool_id}: {unmet(candidate, demand)}" for candidate in candidates[:5])
+    return Refusal(ErrorCode.INVALID_PARAMS, f"no pool can serve this task: {reasons}", "See orchctl pools.", False)
+
+
+def _unready(failed: Sequence[Candidate]) -> Refusal:
+    which = ", ".join(sorted({candidate.pool_id for candidate in failed}))
+    message = f"every pool that could serve this task has failed: {which}" if which else "no pool is known yet"
+    return Refusal(ErrorCode.POOL_UNREADY, message, "See orchctl pools, and journalctl -u engine-provisioner.", True)

@@ -1,0 +1,24 @@
+"""What all tests share: no test may leave a child process behind."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["tests.engines.fixtures"]
+
+
+def children() -> set[int]:
+    """The process ids of this process's children, zombies included."""
+    tasks = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    return {int(pid) for task in tasks for pid in task.read_text().split()}
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_children() -> Iterator[None]:
+    """Fail a test that ends with more child processes than it began with."""
+    before = children()
+    yield
+    leaked = children() - before
+    assert not leaked, f"the test left child processes behind: {sorted(leaked)}"

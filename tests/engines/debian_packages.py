@@ -1,0 +1,125 @@
+"""Debian packages fetched and unpacked without being installed, and without root.
+
+apt itself checks the archive's signatures; it works on lists and a cache of its own, so that the machine's are not
+touched. The mirror is the one in the machine's own apt sources.
+"""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+SOURCES = ("/etc/apt/sources.list", "/etc/apt/sources.list.d")
+MIRROR = re.compile(r"^(?:deb\s+(?:\[[^\]]*\]\s+)?|URIs:\s*)(https?://\S*/debian)/?(?:\s|$)", re.MULTILINE)
+
+
+class PackagesUnavailable(Exception):
+    """The packages cannot be had here; the message says why and what mends it."""
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A package at the version that is known to work, and the SHA-256 of its .deb."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+def debian_mirror() -> str:
+    """The Debian mirror that this machine installs from. Raises PackagesUnavailable where there is none."""
+    if chosen := os.environ.get("MIRROR"):
+        return chosen.rstrip("/")
+    for source in SOURCES:
+        path = Path(source)
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            found = MIRROR.search(file.read_text()) if file.is_file() else None
+            if found:
+                return found.group(1)
+    raise PackagesUnavailable("no Debian mirror in /etc/apt/sources.list*; set MIRROR=https://HOST/debian")
+
+
+def unpack(pins: tuple[Pin, ...], suite: str, workspace: Path) -> tuple[Path, dict[str, str]]:
+    """Fetch `pins` from `suite` and unpack them: the tree, and the version of each package.
+
+    A suite moves on and drops what it had. Then all packages come at the suite's own versions, which fit each
+    other, and standard error says so. Raises PackagesUnavailable.
+    """
+    apt = _Apt(suite, workspace)
+    versions = {pin.name: pin.version for pin in pins}
+    if apt.has(versions):
+        apt.download([f"{name}={version}" for name, version in versions.items()])
+        _check(pins, apt.debs)
+    else:
+        print(f"{suite} has other versions than the pinned ones by now; taking those", file=sys.stderr)
+        apt.download(list(versions))
+        versions = _versions(apt.debs)
+    tree = workspace / "tree"
+    for deb in sorted(apt.debs.glob("*.deb")):
+        subprocess.run(["dpkg-deb", "-x", deb, tree], check=True)
+    return tree, versions
+
+
+def _check(pins: tuple[Pin, ...], debs: Path) -> None:
+    found = {hashlib.sha256(deb.read_bytes()).hexdigest() for deb in debs.glob("*.deb")}
+    if wrong := [pin.name for pin in pins if pin.sha256 not in found]:
+        raise PackagesUnavailable(f"the mirror's {', '.join(wrong)} differ from the pinned files of that version")
+
+
+def _versions(debs: Path) -> dict[str, str]:
+    show = ["dpkg-deb", "-W", "--showformat=${Package} ${Version}"]
+    rows = [subprocess.run([*show, deb], check=True, capture_output=True, text=True) for deb in debs.glob("*.deb")]
+    return dict(sorted((name, version) for name, version in (row.stdout.split() for row in rows)))
+
+
+class _Apt:
+    """apt-get on a state of its own under `workspace`; .debs arrive in `debs`."""
+
+    def __init__(self, suite: str, workspace: Path) -> None:
+        self.debs = workspace / "debs"
+        self._state = workspace / "apt"
+        for directory in (self.debs, self._state / "lists/partial", self._state / "cache/archives/partial"):
+            directory.mkdir(parents=True)
+        source = f"deb [signed-by={KEYRING}] {debian_mirror()} {suite} main\n"
+        (self._state / "sources.list").write_text(source)
+        self._run("apt-get", "update", "--error-on=any")
+
+    def has(self, versions: dict[str, str]) -> bool:
+        """Whether the suite still offers every package at its version."""
+        listed = self._run("apt-cache", "show", "--no-all-versions", *versions)
+        offered = re.findall(r"^Package: (\S+)$|^Version: (\S+)$", listed, re.MULTILINE)
+        names = [name for name, _version in offered if name]
+        return dict(zip(names, [version for _name, version in offered if version], strict=True)) == versions
+
+    def download(self, packages: list[str]) -> None:
+        """Fetch the packages (`name` or `name=version`) into `debs`. Raises PackagesUnavailable."""
+        self._run("apt-get", "download", *packages)
+
+    def _run(self, program: str, *arguments: str) -> str:
+        command = [program, *self._options(), *arguments]
+        try:
+            return subprocess.run(command, cwd=self.debs, check=True, capture_output=True, text=True).stdout
+        except FileNotFoundError as error:
+            raise PackagesUnavailable(f"there is no {program}; a real engine comes from Debian's archive") from error
+        except subprocess.CalledProcessError as error:
+            raise PackagesUnavailable(f"{program} {arguments[0]} failed: {error.stderr.strip()}") from error
+
+    def _options(self) -> list[str]:
+        settings = {
+            "Dir::State": self._state,
+            "Dir::State::Lists": self._state / "lists",
+            "Dir::State::status": "/dev/null",
+            "Dir::Cache": self._state / "cache",
+            "Dir::Etc::sourcelist": self._state / "sources.list",
+            "Dir::Etc::sourceparts": "/dev/null",
+            "Dir::Etc::preferencesparts": "/dev/null",
+            "APT::Sandbox::User": "",
+            "APT::Architecture": "amd64",
+            "APT::Architectures": "amd64",
+            "Acquire::Languages": "none",
+        }
+        return ["-qq", *(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))]

@@ -1,0 +1,77 @@
+"""Machines for the system tests: one for each module and release, booted when its first test asks for it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.engines.fixtures import leave_out
+from tests.engines.llama_server import Archive
+from tests.system.lab.container import booted
+from tests.system.lab.machine import TARGET, Machine, Pool
+from tests.system.lab.package import built_deb
+from tests.system.lab.prerequisites import missing
+from tests.system.lab.rootfs import SUITES
+
+TINY = "/srv/tiny.gguf"
+SLOW = "/srv/slow.gguf"
+POOLS = (Pool("default", TINY), Pool("slow", SLOW))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prerequisites() -> None:
+    """Leave these tests out, with the reason, where no machine can be booted."""
+    if lacking := missing():
+        leave_out(f"no system tests here: {'; '.join(lacking)}")
+
+
+@pytest.fixture(scope="session")
+def deb(prerequisites: None) -> Path:
+    """The package under test."""
+    return built_deb()
+
+
+@pytest.fixture(scope="session", params=SUITES)
+def suite(request: pytest.FixtureRequest) -> str:
+    """The Debian release under test."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def bare(request: pytest.FixtureRequest, suite: str) -> Iterator[Machine]:
+    """A machine without llama-orch."""
+    name = request.path.stem.removeprefix("test_").replace("_", "-")
+    with booted(suite, name) as container:
+        yield Machine(container)
+
+
+@pytest.fixture(scope="module")
+def installed(bare: Machine, deb: Path) -> Machine:
+    """A machine with the package installed, and nothing configured or started."""
+    bare.install(deb)
+    return bare
+
+
+@pytest.fixture(scope="module")
+def stocked(installed: Machine, llama_server_tar: Archive, tiny_model: Path, slow_model: Path) -> Machine:
+    """An installed machine with the engine's archive and the models on its disk."""
+    installed.place(llama_server_tar, {TINY: tiny_model, SLOW: slow_model})
+    return installed
+
+
+@pytest.fixture(scope="module")
+def serving(stocked: Machine, llama_server_tar: Archive) -> Machine:
+    """A machine that serves two pools: `default`, which is quick, and `slow`."""
+    stocked.configure(llama_server_tar, *POOLS)
+    stocked.systemctl("start", TARGET)
+    for pool in POOLS:
+        stocked.wait_until_served(pool.id)
+    return stocked
+
+
+@pytest.fixture
+def undo() -> Iterator[Callable[..., object]]:
+    """Call it with what mends the machine for the next test; done last first when the test ends."""
+    with ExitStack() as stack:
+        yield stack.callback

@@ -1,0 +1,76 @@
+"""Who owns a machine's mounts, processes and groups: a directory for each machine, locked by the run that made it.
+
+The kernel drops the lock with the run, however that ends. So what an unlocked directory stands for is left over,
+and the next run removes it.
+"""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.engines.cache import cache_root, discard
+from tests.system.lab.cgroups import ControlGroup
+from tests.system.lab.overlay import Overlay
+from tests.system.lab.waiting import until
+
+PREFIX = "llama-orch-test-"
+
+
+def _home() -> Path:
+    home = cache_root() / "machines"
+    home.mkdir(exist_ok=True)
+    return home
+
+
+@contextmanager
+def claim(name: str) -> Iterator[Path]:
+    """The directory of the machine `name`, this run's own while the block lasts."""
+    directory = _home() / name
+    with (_home() / ".lock").open("w") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        sweep()
+        directory.mkdir()
+        lock = (directory / "lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        yield directory
+    finally:
+        remove(directory)
+        lock.close()
+
+
+def control_group(directory: Path) -> ControlGroup:
+    """The control group of the machine with this directory."""
+    return ControlGroup(PREFIX + directory.name)
+
+
+def overlay(directory: Path) -> Overlay:
+    """The root file system of the machine with this directory."""
+    return Overlay(directory / "overlay")
+
+
+def remove(directory: Path) -> None:
+    """End what runs in the machine and remove all that it consists of."""
+    group = control_group(directory)
+    group.kill()
+    until(lambda: _is_empty(group), f"the processes of {directory.name} to end")
+    group.remove()
+    overlay(directory).remove()
+    discard(directory)
+
+
+def _is_empty(group: ControlGroup) -> bool:
+    listed = (file for directory in group.directories for file in directory.rglob("cgroup.procs"))
+    return not any(file.read_text().split() for file in listed)
+
+
+def sweep() -> None:
+    """Remove the machines of runs that are no more."""
+    for directory in (path for path in _home().iterdir() if path.is_dir()):
+        with (directory / "lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            remove(directory)

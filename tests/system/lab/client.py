@@ -1,0 +1,108 @@
+"""An HTTP client outside the daemons and outside their machine: JSON, and server-sent events as they come."""
+
+import http.client
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from tests.system.lab.container import Container
+from tests.system.lab.network import socket_in_network_of
+
+QUEEN = 8080
+POOL_MANAGER = 9200
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response: its status, its headers (names in lower case) and its body."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON. Raises ValueError."""
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Event:
+    """A server-sent event."""
+
+    name: str
+    data: Any
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection to 127.0.0.1 as a container sees it."""
+
+    def __init__(self, container: Container, port: int, limit_s: float) -> None:
+        super().__init__("127.0.0.1", port, timeout=limit_s)
+        self._container = container
+
+    def connect(self) -> None:
+        self.sock = socket_in_network_of(self._container.init)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect((self.host, self.port))
+
+
+@dataclass(frozen=True)
+class Client:
+    """Speaks to `port` of a container, with a new connection for each request; `limit_s` bounds every wait."""
+
+    container: Container
+    port: int = QUEEN
+    limit_s: float = 30.0
+
+    def get(self, path: str) -> Answer:
+        """GET `path`. Raises OSError or HTTPException where there is no answer."""
+        return self.send("GET", path)
+
+    def post(self, path: str, body: object = None) -> Answer:
+        """POST `body` as JSON. Raises as `get`."""
+        return self.send("POST", path, body)
+
+    def send(self, method: str, path: str, body: object = None) -> Answer:
+        """One request. Raises as `get`."""
+        with closing(_Connection(self.container, self.port, self.limit_s)) as connection:
+            text = None if body is None else json.dumps(body)
+            connection.request(method, path, text, {"Content-Type": "application/json"} if text else {})
+            response = connection.getresponse()
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, headers, response.read().decode())
+
+    def events(self, path: str) -> Iterator[Event]:
+        """The server-sent events of `path`, each when it comes. Raises as `get`."""
+        with closing(_Connection(self.container, self.port, self.limit_s)) as connection:
+            connection.request("GET", path, headers={"Accept": "text/event-stream"})
+            response = connection.getresponse()
+            assert response.status == 200, response.read().decode()
+            fields: dict[str, str] = {}
+            for line in response:
+                name, _colon, value = line.decode().rstrip("\r\n").partition(":")
+                if name:
+                    fields[name] = value.removeprefix(" ")
+                elif "data" in fields:
+                    yield Event(fields.get("event", "message"), json.loads(fields["data"]))
+                    fields = {}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended: the text of its tokens, how many, and the event that was its last."""
+
+    text: str
+    tokens: int
+    last: Event
+
+
+def complete(client: Client, prompt: str = "the river", **fields: object) -> Outcome:
+    """Submit a task and read its events to the end. Fails where the queen does not take it."""
+    answer = client.post("/v2/tasks", {"prompt": prompt, "max_tokens": 16, "seed": 1, **fields})
+    assert answer.status == 202, answer.body
+    events = list(client.events(answer.json["streams"]["sse"]))
+    tokens = [event.data["t"] for event in events if event.name == "token"]
+    return Outcome("".join(tokens), len(tokens), events[-1])

@@ -1,0 +1,136 @@
+"""A machine with llama-orch on it, worked as an operator works it: apt, systemctl, journalctl and a pools file."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+from tests.engines.llama_server import Archive
+from tests.system.lab.client import POOL_MANAGER, QUEEN, Client
+from tests.system.lab.container import Container
+from tests.system.lab.waiting import until
+
+DAEMONS = ("queen-rbee", "pool-managerd", "engine-provisioner")
+TARGET = "llama-orch.target"
+POOLS_FILE = "/etc/llama-orch/pools.toml"
+PROVISIONER_ENV = "/etc/llama-orch/engine-provisioner.env"
+ENGINE_ARCHIVE = "/srv/llama-server.tar.gz"
+READY_WITHIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pool of the pools file. `model` is a path in the machine and `checksum` the SHA-256 that it shall have;
+    `extra` holds further lines of the table."""
+
+    id: str
+    model: str
+    checksum: str | None = None
+    extra: str = ""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A booted machine, the package installed or about to be."""
+
+    container: Container
+
+    @property
+    def queen(self) -> Client:
+        """A client of queen-rbee."""
+        return Client(self.container, QUEEN)
+
+    @property
+    def pool_manager(self) -> Client:
+        """A client of pool-managerd."""
+        return Client(self.container, POOL_MANAGER)
+
+    def install(self, deb: Path) -> str:
+        """`apt install ./DEB`, without a network: what apt said. Raises CommandFailed."""
+        self.container.write(f"/root/{deb.name}", deb.read_bytes())
+        return self.container.check("sh", "-c", f"cd /root && apt-get install -y ./{deb.name} 2>&1")
+
+    def place(self, archive: Archive, models: dict[str, Path]) -> None:
+        """Put the engine's archive and models (by their path in the machine) on its disk."""
+        self.container.write(ENGINE_ARCHIVE, archive.path.read_bytes())
+        for inside, model in models.items():
+            self.container.write(inside, model.read_bytes())
+
+    def configure(self, archive: Archive, *pools: Pool) -> None:
+        """Write the pools file, and ask for engines on the CPU in so many words."""
+        self.container.write(POOLS_FILE, "\n".join(_table(pool, archive.checksum) for pool in pools))
+        self.set_variable(PROVISIONER_ENV, "ENGINE_PROVISIONER_GPU_MASK", "cpu")
+
+    def set_variable(self, file: str, name: str, value: str) -> None:
+        """Set a variable in an environment file, whatever it was."""
+        path = self.container.path(file)
+        kept = [line for line in path.read_text().splitlines() if not line.startswith(f"{name}=")]
+        path.write_text("\n".join([*kept, f"{name}={value}", ""]))
+
+    def systemctl(self, *words: str) -> str:
+        """systemctl's output. Raises CommandFailed."""
+        return self.container.check("systemctl", *words)
+
+    def show(self, unit: str, name: str) -> str:
+        """One property of a unit."""
+        return self.systemctl("show", "--value", f"--property={name}", unit).strip()
+
+    def journal(self, *matches: str) -> list[dict[str, Any]]:
+        """The journal's entries for `matches` (FIELD=value, or options of journalctl), oldest first."""
+        lines = self.container.check("journalctl", "--output=json", "--no-pager", "--all", *matches).splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def messages(self, *matches: str) -> str:
+        """The texts of those entries, one below the other."""
+        return "\n".join(str(entry.get("MESSAGE")) for entry in self.journal(*matches))
+
+    def pool(self, pool_id: str) -> dict[str, Any]:
+        """The pool as pool-managerd knows it; empty where it does not."""
+        return _pool(self.pool_manager, pool_id)
+
+    def wait_until_served(self, pool_id: str) -> None:
+        """Return when the queen can place tasks on the pool. Raises TimeoutError with what is known of it."""
+        until(
+            lambda: _pool(self.queen, pool_id).get("ready"),
+            f"pool {pool_id} to be ready",
+            READY_WITHIN_S,
+            lambda: f"{self.pool(pool_id)}\n{self.recent()}",
+        )
+
+    def recent(self) -> str:
+        """The journal's last lines, for the reader of a failure."""
+        return self.container.run("journalctl", "--no-pager", "--lines=40", "--output=short-precise").stdout
+
+
+def _pool(client: Client, pool_id: str) -> dict[str, Any]:
+    try:
+        answer = client.get("/v2/pools")
+    except (OSError, HTTPException):
+        return {}
+    pools = answer.json["pools"] if answer.status == 200 else []
+    return next((pool for pool in pools if pool["pool_id"] == pool_id), {})
+
+
+def _table(pool: Pool, checksum: str) -> str:
+    expected = f', checksum = "sha256:{pool.checksum}"' if pool.checksum else ""
+    return f"""\
+[[pools]]
+id = "{pool.id}"
+engine = "llamacpp"
+model = {{ ref = "file:{pool.model}"{expected} }}
+ctx = 512
+slots = 2
+{pool.extra}
+[pools.provisioning]
+mode = "binary"
+url = "file:{ENGINE_ARCHIVE}"
+checksum = "{checksum}"
+allow_binary_downloads = true
+"""
+
+
+def changed_from(before: str, look: Callable[[], str]) -> Callable[[], str | None]:
+    """A condition for `until`: what `look` gives, once it is neither empty, nor 0, nor what it was before."""
+    return lambda: value if (value := look()) not in ("", "0", before) else None

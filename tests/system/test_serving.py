@@ -1,0 +1,164 @@
+"""The main job on a booted machine: tokens of a real engine, and what restarts, crashes and kills do to them."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from llama_orch.telemetry import events
+from tests.system.lab.client import complete
+from tests.system.lab.load import under_load
+from tests.system.lab.machine import DAEMONS, Machine, changed_from
+from tests.system.lab.waiting import until
+
+ENGINE = "llama-engine@default.service"
+QUEEN = "queen-rbee.service"
+MANAGER = "pool-managerd.service"
+SPOOL = "/run/llama-orch/engines"
+ON_SLOW = {"placement": {"mode": "pin", "pin_pool_id": "slow"}}
+
+
+def main_pid(machine: Machine, unit: str) -> str:
+    return machine.show(unit, "MainPID")
+
+
+def health(machine: Machine) -> Callable[[], str | None]:
+    """A request for `under_load`: whether the queen is there."""
+
+    def ask() -> str | None:
+        answer = machine.queen.get("/health")
+        return None if answer.status == 200 else f"status {answer.status}"
+
+    return ask
+
+
+def test_a_client_outside_the_daemons_gets_the_engines_tokens(serving: Machine) -> None:
+    outcome = complete(serving.queen, max_tokens=16)
+    assert outcome.last.name == "end", outcome.last
+    assert outcome.tokens == outcome.last.data["tokens_out"] == 16
+    assert outcome.text.strip()
+    assert complete(serving.queen, max_tokens=16).text == outcome.text, "the same seed gives the same text"
+
+
+def test_orchctl_submits_a_task_and_prints_its_tokens(serving: Machine) -> None:
+    expected = complete(serving.queen, prompt="hello world", max_tokens=16).text
+    words = ("orchctl", "submit", "--seed", "1", "--max-tokens", "16", "hello world")
+    assert expected.strip() in serving.container.check(*words)
+
+
+def test_the_engine_is_a_unit_with_its_own_user_slice_and_journal(serving: Machine) -> None:
+    assert serving.show(ENGINE, "User") == "llama-engine"
+    assert serving.show(ENGINE, "Slice") == "llama-engines.slice"
+    assert "listening" in serving.messages(f"--unit={ENGINE}", "POOL_ID=default")
+
+
+def test_a_stopped_queen_is_started_by_whoever_connects(serving: Machine) -> None:
+    serving.systemctl("stop", QUEEN)
+    assert serving.show(QUEEN, "ActiveState") == "inactive"
+    assert serving.queen.get("/health").status == 200
+    assert serving.show(QUEEN, "ActiveState") == "active"
+    serving.wait_until_served("default")
+    assert complete(serving.queen).last.name == "end"
+
+
+def test_twenty_restarts_refuse_no_connection(serving: Machine) -> None:
+    with under_load(health(serving)) as load:
+        pids = {main_pid(serving, QUEEN)}
+        for _restart in range(20):
+            serving.systemctl("restart", QUEEN)
+            pids.add(main_pid(serving, QUEEN))
+            load.wait_for_more()
+    assert load.failures == {}
+    assert len(pids) == 21
+
+
+def test_a_restart_lets_a_running_stream_end(serving: Machine) -> None:
+    serving.wait_until_served("slow")
+    answer = serving.queen.post("/v2/tasks", {"prompt": "the river", "max_tokens": 400, "seed": 1, **ON_SLOW})
+    stream = serving.queen.events(answer.json["streams"]["sse"])
+    assert next(event for event in stream if event.name == "token")
+    serving.systemctl("restart", QUEEN)
+    *_tokens, last = stream
+    assert (last.name, last.data.get("tokens_out")) == ("end", 400)
+
+
+def test_a_wedged_dispatcher_is_restarted_by_the_watchdog(serving: Machine, undo: Callable[..., object]) -> None:
+    program = Path(__file__).with_name("wedged_queen.py")
+    serving.container.write("/opt/wedged_queen.py", program.read_bytes())
+    start = "/usr/lib/llama-orch/bin/python3 -I -X faulthandler /opt/wedged_queen.py"
+    drop_in = f"[Service]\nExecStart=\nExecStart={start}\nWatchdogSec=3\nRestartSec=100ms\n"
+    serving.container.write(f"/run/systemd/system/{QUEEN}.d/wedge.conf", drop_in)
+    undo(serving.systemctl, "restart", QUEEN)
+    undo(serving.systemctl, "revert", QUEEN)
+    serving.systemctl("daemon-reload")
+    serving.systemctl("restart", QUEEN)
+    serving.wait_until_served("default")
+    before = main_pid(serving, QUEEN)
+
+    serving.systemctl("kill", "--kill-whom=main", "--signal=USR2", QUEEN)
+    until(lambda: "dispatcher is wedged" in serving.messages(f"_PID={before}"), "the dispatcher to hang")
+    task = serving.queen.post("/v2/tasks", {"prompt": "the river", "max_tokens": 4}).json
+    state = serving.queen.get(f"/v2/tasks/{task['task_id']}").json["state"]
+    assert state == "queued", "the rest of the daemon goes on, so only the watchdog can tell"
+
+    until(changed_from(before, lambda: main_pid(serving, QUEEN)), "a restart of queen-rbee", 30)
+    assert "watchdog: no progress in dispatcher" in serving.messages(f"_PID={before}")
+    serving.wait_until_served("default")
+    assert complete(serving.queen).last.name == "end"
+
+
+def test_a_handoff_file_starts_a_stopped_pool_manager(serving: Machine, undo: Callable[..., object]) -> None:
+    handoff = {"schema": 1, "pool_id": "dropped", "engine_version": "0", "url": serving_url(serving)}
+    # whatever else would wake it
+    others = (
+        QUEEN,
+        "queen-rbee.socket",
+        "queen-rbee-local.socket",
+        "queen-rbee-metrics.socket",
+        "queen-rbee-handoff.path",
+    )
+    undo(serving.systemctl, "start", *others)
+    serving.systemctl("stop", *others, MANAGER)
+    assert serving.show(MANAGER, "ActiveState") == "inactive"
+
+    serving.container.write(f"{SPOOL}/.dropped", json.dumps(handoff), mode=0o640)
+    os.rename(serving.container.path(f"{SPOOL}/.dropped"), serving.container.path(f"{SPOOL}/dropped-r0.json"))
+    until(lambda: serving.show(MANAGER, "ActiveState") == "active", "pool-managerd to start")
+    until(lambda: serving.pool("dropped").get("ready"), "the pool of the file to be ready")
+    assert serving.pool("default")["ready"], "it knows the pools that it knew before"
+
+
+def serving_url(machine: Machine) -> str:
+    """Where the engine of the pool `default` listens."""
+    replicas = machine.pool("default")["replicas"]
+    return str(replicas[0]["url"])
+
+
+def test_engines_survive_a_restart_of_all_daemons(serving: Machine) -> None:
+    engine = main_pid(serving, ENGINE)
+    daemons = [main_pid(serving, f"{daemon}.service") for daemon in DAEMONS]
+    serving.systemctl("restart", *(f"{daemon}.service" for daemon in DAEMONS))
+    assert not {main_pid(serving, f"{daemon}.service") for daemon in DAEMONS} & {*daemons, "0"}
+    serving.wait_until_served("default")
+    assert complete(serving.queen).last.name == "end"
+
+    provisioner = main_pid(serving, "engine-provisioner.service")
+    adopted = (
+        "--lines=all",
+        f"_PID={provisioner}",
+        f"MESSAGE_ID={events.ENGINE_ADOPTED.message_id}",
+        "POOL_ID=default",
+    )
+    until(lambda: serving.journal(*adopted), "the engine to be adopted")
+    assert main_pid(serving, ENGINE) == engine
+
+
+def test_an_engine_that_is_killed_comes_back_and_serves(serving: Machine) -> None:
+    before = main_pid(serving, ENGINE)
+    serving.systemctl("kill", "--signal=KILL", ENGINE)
+    until(changed_from(before, lambda: main_pid(serving, ENGINE)), "a new engine", 60)
+    until(
+        lambda: complete(serving.queen, placement={"mode": "pin", "pin_pool_id": "default"}).last.name == "end",
+        "the pool to serve again",
+        60,
+    )

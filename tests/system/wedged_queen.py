@@ -1,0 +1,35 @@
+"""queen-rbee with a dispatcher that hangs from SIGUSR2 on, while everything else in it goes on.
+
+Copied into a machine and run there in place of the daemon; nothing of it is in the product.
+"""
+
+import logging
+import signal
+import sys
+import threading
+from unittest.mock import patch
+
+import trio
+
+from llama_orch.service.watchdog import Pulse
+from queen_rbee import daemon
+from queen_rbee.__main__ import main
+from queen_rbee.dispatcher import Dispatcher
+
+wedged = threading.Event()
+
+
+class WedgingDispatcher(Dispatcher):
+    """Goes to its next turn only while nobody has sent SIGUSR2."""
+
+    async def _rest(self, pulse: Pulse) -> None:
+        await super()._rest(pulse)
+        if wedged.is_set():
+            logging.getLogger(__name__).warning("dispatcher is wedged")
+            await trio.sleep_forever()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGUSR2, lambda _signal, _frame: wedged.set())
+    with patch.object(daemon, "Dispatcher", WedgingDispatcher):
+        sys.exit(main())

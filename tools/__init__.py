@@ -1,0 +1,1 @@
+"""What the Makefile runs: the demo, and the files that are generated from declarations."""

@@ -1,0 +1,66 @@
+"""Writes the files that are made from declarations; `--check` says which of them are out of date."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine_provisioner.pool_spec import PoolsFile
+from engine_provisioner.settings import ProvisionerSettings
+from llama_orch.settings.documents import environment_file
+from llama_orch.settings.loading import Settings
+from llama_orch.telemetry.events import CATALOG
+from pool_managerd.settings import PoolManagerSettings
+from queen_rbee.settings import QueenSettings
+
+ROOT = Path(__file__).resolve().parent.parent
+DAEMONS: dict[str, type[Settings]] = {
+    "queen-rbee": QueenSettings,
+    "pool-managerd": PoolManagerSettings,
+    "engine-provisioner": ProvisionerSettings,
+}
+
+
+def journal_catalog() -> str:
+    """The journal catalog: what `journalctl -x` says below each event."""
+    entries = []
+    for event in CATALOG:
+        subject = event.name.replace("_", " ")
+        entries.append(
+            f"-- {event.message_id}\nSubject: llama-orch: {subject}\nDefined-By: llama-orch\n"
+            f"Documentation: man:llama-orch(7)\n\n{event.advice}\n"
+        )
+    return "\n".join(entries)
+
+
+def pools_schema() -> str:
+    """The JSON Schema of the pools file."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **PoolsFile.model_json_schema()}
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def documents() -> Iterator[tuple[Path, str]]:
+    """Each generated file, and what belongs into it."""
+    for daemon, settings in DAEMONS.items():
+        yield ROOT / f"packaging/env/{daemon}.env", environment_file(daemon, settings)
+    yield ROOT / "packaging/journal/llama-orch.catalog", journal_catalog()
+    yield ROOT / "packaging/pools.schema.json", pools_schema()
+
+
+def main() -> int:
+    """Write, or with --check compare: exit status 1 where a file is out of date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, name what is out of date")
+    check = parser.parse_args().check
+    stale = [(path, text) for path, text in documents() if not path.exists() or path.read_text() != text]
+    for path, text in stale:
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        print(f"{path.relative_to(ROOT)}: {'out of date; run make generate' if check else 'written'}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
