@@ -3,15 +3,31 @@
 import sys
 
 from engine_provisioner.daemon import run
+from engine_provisioner.pools_file import PoolsFileError, path_for, read
 from engine_provisioner.settings import ProvisionerSettings
-from llama_orch.service.run import Daemon
+from llama_orch.service.run import Daemon, Refusal
 from llama_orch.service.run import main as run_daemon
+from llama_orch.telemetry.events import POOLS_FILE_REFUSED
+
+
+def check(settings: ProvisionerSettings) -> Refusal | None:
+    """What is wrong with the pools file, all of it."""
+    path = path_for(settings.pools_config)
+    try:
+        read(path)
+    except PoolsFileError as error:
+        count = len(error.problems)
+        headline = f"{count} problem{'s' * (count > 1)} in the pools file"
+        return Refusal(headline, POOLS_FILE_REFUSED, error.problems)
+    return None
+
 
 DAEMON = Daemon(
     "engine-provisioner",
     "Gets engines and models, has them run, and announces them by handoff files.",
     ProvisionerSettings,
     run,
+    check,
 )
 
 

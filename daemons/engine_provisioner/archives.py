@@ -82,7 +82,10 @@ def _check_member(member: tarfile.TarInfo, target: Path) -> None:
         raise BadArchive(f"has a member that is neither file, directory nor link: {member.name!r}")
     base = os.path.realpath(target)
     anchor = os.path.dirname(os.path.join(base, member.name)) if member.issym() else base
-    for path in (os.path.join(base, member.name), *([os.path.join(anchor, member.linkname)] if member.linkname else [])):
+    for path in (
+        os.path.join(base, member.name),
+        *([os.path.join(anchor, member.linkname)] if member.linkname else []),
+    ):
         if os.path.commonpath([os.path.realpath(path), base]) != base:
             raise BadArchive(f"has a link that leaves its directory: {member.name!r}")
     member.mode = 0o750 if member.isdir() or member.mode & 0o100 else 0o640
@@ -112,4 +115,4 @@ def _check_bounds(count: int, total: int) -> None:
 def _let_group_read(tree: Path) -> None:
     """Engines run as another user, a member of this one's group, whatever the umask."""
     for directory, _names, _files in os.walk(tree):
-        os.chmod(directory, 0o750)
+        os.chmod(directory, 0o750)  # noqa: S103 -- the group is the engine's user, others are kept out

@@ -32,7 +32,7 @@ class Board:
         self._state = Gauge(
             "provisioner_pool_state", "1 for the state a pool is in", ["pool_id", "state"], registry=registry
         )
-        self.starts = Metric("provisioner_engine_starts", "engines started", ["pool_id"], registry=registry)
+        self.starts = Metric("provisioner_engine_starts", "engines started and found healthy", ["pool_id"], registry=registry)
         self.failures = Metric("provisioner_failures", "failed tries to have a pool", ["pool_id"], registry=registry)
 
     async def post(
@@ -63,13 +63,15 @@ class Board:
         try:
             await trio.to_thread.run_sync(durable_file.replace, path, content)
         except OSError as error:
-            log.error("cannot write %s: %s", path, error.strerror or error)  # noqa: TRY400 -- no traceback for a full disk
+            log.error("cannot write %s: %s", path, error.strerror or error)
 
     def waiting_for(self) -> list[str]:
         """What stands against being ready: each pool that is wanted and does not answer yet."""
         done = (PoolState.READY, PoolState.OFFLINE)
         return [
-            f"pool {report.pool_id} is {report.state.value}" for report in self._reports.values() if report.state not in done
+            f"pool {report.pool_id} is {report.state.value}"
+            for report in self._reports.values()
+            if report.state not in done
         ]
 
     def summary(self) -> str:

@@ -4,6 +4,7 @@ Owns `checksums/` in the cache directory: one small file for each path, with wha
 it was hashed (device, inode, size, time of change). A restart does not read 40 GB again.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -36,8 +37,7 @@ def digest(path: Path, cache_dir: Path, on_block: OnBlock) -> str:
         return known
     found = _hash(path, on_block)
     if signature(path) == now:  # else it changed while it was read
-        note.parent.mkdir(parents=True, exist_ok=True)
-        durable_file.replace(note, json.dumps({"signature": now, "digest": found}).encode())
+        _note(note, json.dumps({"signature": now, "digest": found}).encode())
     return found
 
 
@@ -48,6 +48,13 @@ def verify(path: Path, wanted: str, cache_dir: Path, on_block: OnBlock) -> None:
         what = f"{path} has the checksum {found}, and the pools file wants {wanted}"
         hint = "The file is damaged or another one, or the checksum belongs to another file."
         raise ProvisioningFailure(what, hint, Retry.MENDING, [path])
+
+
+def _note(note: Path, content: bytes) -> None:
+    """A note that cannot be written costs time at the next start, nothing else."""
+    with contextlib.suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        durable_file.replace(note, content)
 
 
 def _noted(note: Path, now: list[int]) -> str | None:

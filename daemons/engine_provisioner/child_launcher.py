@@ -111,7 +111,9 @@ class ChildEngine:
         line = clean(raw)
         if line:
             self._lines.append(line)
-            log.log(LEVELS.get(level_of(line), logging.INFO), "%s: %s", self._pool_id, line, extra={"fields": self._fields})
+            log.log(
+                LEVELS.get(level_of(line), logging.INFO), "%s: %s", self._pool_id, line, extra={"fields": self._fields}
+            )
 
     async def ended(self) -> None:
         """Return when the process has ended; reaps it."""

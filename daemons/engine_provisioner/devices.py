@@ -39,7 +39,7 @@ def check_present(wanted_indices: tuple[int, ...], present: Mapping[int, str]) -
 
 
 def check_engine_sees(engine: Engine, wanted_indices: tuple[int, ...], listing: str) -> None:
-    """Raise ProvisioningFailure where the engine's --list-devices shows fewer GPUs than wanted: it would use the CPU."""
+    """Raise ProvisioningFailure where the engine's --list-devices shows fewer GPUs than wanted."""
     seen = devices_in(listing)
     if len(seen) < len(wanted_indices):
         what = (

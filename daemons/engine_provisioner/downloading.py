@@ -53,9 +53,11 @@ async def fetch(download: Download, on_bytes: OnBytes) -> None:
     try:
         await trio.to_thread.run_sync(part.open, download.url)
         timeout = httpx2.Timeout(download.idle_s, connect=CONNECT_S)
-        async with httpx2.AsyncClient(follow_redirects=True, timeout=timeout) as client:
-            async with client.stream("GET", download.url, headers=part.resume_headers()) as response:
-                await _receive(download, response, part, on_bytes)
+        async with (
+            httpx2.AsyncClient(follow_redirects=True, timeout=timeout) as client,
+            client.stream("GET", download.url, headers=part.resume_headers()) as response,
+        ):
+            await _receive(download, response, part, on_bytes)
         await trio.to_thread.run_sync(_finish, download, part)
     except httpx2.TimeoutException as error:
         what = f"{download.shown}: the server was silent for {download.idle_s:g} s"

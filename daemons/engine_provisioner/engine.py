@@ -1,5 +1,6 @@
 """The values a pool's supervisor works with: an engine that can be run, and a command that runs it."""
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Command:
 
 def port_of(argv: tuple[str, ...]) -> int | None:
     """The argument of --port in `argv`, where there is one and it is a number."""
-    for name, value in zip(argv, argv[1:], strict=False):
+    for name, value in itertools.pairwise(argv):
         if name == "--port" and value.isdigit():
             return int(value)
     return None

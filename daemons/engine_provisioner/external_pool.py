@@ -30,21 +30,23 @@ class ExternalPool:
         self._look = partial(health.look, how.url, HEALTH_PATHS.get(pool.engine, "/health"))
 
     async def live(self) -> NoReturn:
-        """Never fails: an engine that is away may come back at any time."""
-        misses, ready = 0, False
+        """An engine that is away may come back at any time: only a handoff file that cannot be written is a failure."""
+        misses, ready, told = 0, False, ""
         while True:
             self._progress.expect(LOOK_EVERY_S + 3 * health.LOOK_S, "watching an engine")
             seen = await self._look()
             misses = 0 if seen.condition is Condition.UP else misses + 1
             if seen.condition is Condition.UP and not ready:
                 await self._voice.ready(announcement(self._pool, self._url, await self._facts()), adopted=True)
-                ready = True
+                ready, told = True, ""
             elif seen.condition is Condition.LOADING and not ready:
                 await self._voice.starting(seen.detail)
             elif misses >= (MISSES if ready else 1):
                 ready = False
                 reason = f"the engine at {self._url} does not answer: {seen.detail}"
-                await self._voice.failed(reason, f"looked at again each {LOOK_EVERY_S:g} s")
+                if reason != told:
+                    await self._voice.failed(reason, f"looked at again each {LOOK_EVERY_S:g} s")
+                told = reason
             await trio.sleep(LOOK_EVERY_S)
 
     async def _facts(self) -> Facts:

@@ -27,9 +27,7 @@ class ProvisioningFailure(Exception):
     A change of one of the files in `watch` is a reason to try again at once.
     """
 
-    def __init__(
-        self, message: str, hint: str = "", retry: Retry = Retry.BACKOFF, watch: Iterable[Path] = ()
-    ) -> None:
+    def __init__(self, message: str, hint: str = "", retry: Retry = Retry.BACKOFF, watch: Iterable[Path] = ()) -> None:
         super().__init__(f"{message}. {hint}" if hint else message)
         self.message = message
         self.hint = hint

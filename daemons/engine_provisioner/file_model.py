@@ -28,7 +28,9 @@ def check_gguf(path: Path) -> int:
         hint = "engine-provisioner and the user of the engine must be able to read it, and to enter its directories."
         raise _failure(path, "may not be read", hint) from error
     except OSError as error:
-        raise _failure(path, f"cannot be read ({error.strerror or error})", "Mend model, or put the file there.") from error
+        raise _failure(
+            path, f"cannot be read ({error.strerror or error})", "Mend model, or put the file there."
+        ) from error
     if head != GGUF:
         raise _failure(path, "is no GGUF file", "llama.cpp serves GGUF files; convert it, or name another one.")
     return size

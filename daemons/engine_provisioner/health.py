@@ -49,11 +49,12 @@ async def look(url: str, path: str = "/health") -> Look:
 
 
 async def llama_server_facts(url: str) -> Facts:
-    """What llama-server tells at /props: the slots it has, and the context that each of them really got."""
+    """What llama-server tells at /props: the slots it has, and the context that each of them really got, in tokens."""
     props = await _json(url + "/props")
     settings = props.get("default_generation_settings")
     ctx = settings.get("n_ctx") if isinstance(settings, dict) else None
-    return Facts(_text(props.get("build_info")), _count(props.get("total_slots")), _count(ctx))
+    model = _text(props.get("model_alias")) or _text(props.get("model_path"))
+    return Facts(_text(props.get("build_info")), _count(props.get("total_slots")), _count(ctx), model)
 
 
 VERSION_PATHS = {"vllm": "/version", "tgi": "/info", "triton": "/v2"}

@@ -7,7 +7,9 @@ LINE_LIMIT = 1000
 KEPT_LINES = 100
 PREFIX = re.compile(r"^(?:\d+\.\d\d\.\d{3}\.\d{3} )?(?P<level>[DIWE] )?\s*")
 CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
-TELLING = re.compile(r"error|fail|unable|cannot|can't|couldn't|could not|invalid|unknown|abort|assert|out of memory", re.I)
+TELLING = re.compile(
+    r"error|fail|unable|cannot|can't|couldn't|could not|invalid|unknown|abort|assert|out of memory", re.I
+)
 HOLLOW = re.compile(
     r"exiting due to|cleaning up|failed to load model|fit params|cannot meet free memory|failed to initialize the"
     r" context"

@@ -44,9 +44,7 @@ class RunningEngine(Protocol):
 class Launcher(Protocol):
     """Starts engines, one a pool."""
 
-    def run(
-        self, pool_id: str, command: Command, answers: Answers
-    ) -> AbstractAsyncContextManager[RunningEngine]:
+    def run(self, pool_id: str, command: Command, answers: Answers) -> AbstractAsyncContextManager[RunningEngine]:
         """The pool's engine for as long as the block lasts. What becomes of it afterwards is the launcher's matter:
         children end, units go on. Raises ProvisioningFailure when it cannot be started."""
 

@@ -1,6 +1,7 @@
 """One try to have an engine of our own: get it, start it, see it healthy, announce it, watch it."""
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -75,9 +76,10 @@ class ManagedPool:
                 await self._announce(engine, prepared, wanted)
                 await self._watch(engine, prepared, wanted)
             finally:
-                if engine.unit is None:
+                if engine.unit is None and trio.current_effective_deadline() == -math.inf:  # it ends with the daemon
                     with trio.CancelScope(shield=True):
                         await self._voice.withdraw()
+                        await self._voice.idle("engine-provisioner has stopped, and the engine with it")
         raise AssertionError("an engine is watched until it is lost")
 
     async def _prepare(self) -> Prepared:

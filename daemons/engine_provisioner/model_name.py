@@ -15,4 +15,4 @@ def model_name(ref: str) -> str:
     if len(shown) <= LIMIT:
         return shown
     mark = hashlib.sha256(shown.encode()).hexdigest()[:12]
-    return f"{mark}-{shown[-(LIMIT - 13):]}"
+    return f"{mark}-{shown[-(LIMIT - 13) :]}"

@@ -14,6 +14,7 @@ from engine_provisioner.provisioning_spec import Binary, Build, Container, Exter
 from engine_provisioner.toml_lines import locate
 
 LIMIT_BYTES = 1 << 20
+HERE, SYSTEM = Path("pools.toml"), Path("/etc/llama-orch/pools.toml")
 MODES: dict[str, type[BaseModel]] = {
     "external": External,
     "source": Source,
@@ -59,6 +60,13 @@ class PoolsFileError(Exception):
     def __init__(self, problems: list[FileProblem]) -> None:
         super().__init__("; ".join(map(str, problems)))
         self.problems = problems
+
+
+def path_for(configured: Path | None) -> Path:
+    """The pools file: the configured one, else one in the working directory, else the system's."""
+    if configured is not None:
+        return configured
+    return HERE if HERE.exists() else SYSTEM
 
 
 def read(path: Path) -> list[Pool] | None:

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from engine_provisioner.failures import ProvisioningFailure, Retry
+from engine_provisioner.failures import ProvisioningFailure
 from engine_provisioner.pool_spec import Pool
 
 RANGE = range(18080, 18480)
@@ -22,7 +22,7 @@ class Ports:
         taken = set(self._claimed.values())
         for pool in pools:
             port = remembered.get(pool.id)
-            if pool.id not in self._claimed and port in RANGE and port not in taken:
+            if port is not None and pool.id not in self._claimed and port in RANGE and port not in taken:
                 self._claimed[pool.id] = port
                 taken.add(port)
 

@@ -37,11 +37,18 @@ class Supervisor:
             try:
                 await self._life.live()
             except ProvisioningFailure as failure:
-                attempts = attempts.after_failure(self._voice.ready_for_s)
-                delay = retrying.delay_s(failure.retry, attempts.failed)
-                self._progress.expect(checksums.DISK_S, "reporting a failure")
-                await self._voice.failed(str(failure), retrying.next_step(delay, bool(failure.watch)))
-                await self._wait(delay, failure.watch)
+                attempts = await self._after(failure, attempts)
+            except OSError as error:  # of the machine, wherever it came from: no reason to end the daemon
+                attempts = await self._after(ProvisioningFailure(str(error)), attempts)
+
+    async def _after(self, failure: ProvisioningFailure, before: retrying.Attempts) -> retrying.Attempts:
+        """Say what failed and wait until it is time to try again."""
+        attempts = before.after_failure(self._voice.ready_for_s)
+        delay = retrying.delay_s(failure.retry, attempts.failed)
+        self._progress.expect(checksums.DISK_S, "reporting a failure")
+        await self._voice.failed(str(failure), retrying.next_step(delay, bool(failure.watch)))
+        await self._wait(delay, failure.watch)
+        return attempts
 
     async def _wait(self, delay: float | None, watched: Sequence[Path]) -> None:
         """Wait for `delay` seconds, for ever if it is None, or until one of the `watched` files changes."""
@@ -50,7 +57,7 @@ class Supervisor:
             if not watched:
                 await trio.sleep_forever()
             before = await trio.to_thread.run_sync(signatures, watched)
-            while await trio.to_thread.run_sync(signatures, watched) == before:
+            while await trio.to_thread.run_sync(signatures, watched) == before:  # noqa: ASYNC110 -- files, no events
                 await trio.sleep(CHANGE_LOOK_S)
 
 

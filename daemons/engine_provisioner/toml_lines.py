@@ -3,6 +3,7 @@
 A scanner, no parser: it is only asked about documents that `tomllib` has accepted, and never raises about them.
 """
 
+import contextlib
 import re
 from collections.abc import Iterator
 
@@ -23,10 +24,8 @@ Token = tuple[str, str, int]
 def locate(text: str) -> dict[Path, int]:
     """The line, counted from 1, of each table, key and array element in `text`."""
     scanner = _Scanner(list(_tokens(text)))
-    try:
+    with contextlib.suppress(IndexError, RecursionError):  # at the end of a document that ends oddly
         scanner.document()
-    except (IndexError, RecursionError):  # at the end of a document that ends oddly
-        pass
     return scanner.lines
 
 

@@ -54,7 +54,7 @@ async def settled(unit: str) -> UnitState:
     """
     async with system_bus() as bus:
         with trio.move_on_after(SETTLE_S):
-            while not (found := await _state(bus, unit)).settled:
+            while not (found := await _state(bus, unit)).settled:  # noqa: ASYNC110 -- another process's state
                 await trio.sleep(LOOK_S)
             return found
     raise BusError(f"{unit} has not settled within {SETTLE_S:g} s")

@@ -60,6 +60,8 @@ class Voice:
             raise ProvisioningFailure(what, "See that there is room, and that the daemon may write there.") from error
         fields = {"pool_id": self.pool.id, "url": announced.url, "engine": announced.engine}
         event = ENGINE_ADOPTED if adopted else ENGINE_STARTED
+        if not adopted:
+            self._board.starts.labels(self.pool.id).inc()
         emit(event, **fields, engine_version=announced.engine_version, file=file)
         self._ready_since, self._last_error = trio.current_time(), None
         await self._state(PoolState.READY, f"{announced.engine} {announced.engine_version} at {announced.url}")

@@ -35,16 +35,9 @@ class Response:
     _connection: h11.Connection
     _stream: trio.abc.Stream
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body's pieces, in the order and the grain in which they arrive. Raises UpstreamError."""
-        while True:
-            event = await _next_event(self._connection, self._stream)
-            if isinstance(event, h11.Data):
-                yield bytes(event.data)
-            elif isinstance(event, h11.EndOfMessage):
-                return
-            elif isinstance(event, h11.ConnectionClosed):
-                raise UpstreamError("the connection closed before the answer was complete")
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body's pieces, in the order and the grain in which they arrive; they raise UpstreamError."""
+        return _Chunks(self._connection, self._stream)
 
     async def read(self, limit: int = 1 << 20) -> bytes:
         """The whole body. Raises UpstreamError when it is longer than `limit` bytes."""
@@ -54,6 +47,25 @@ class Response:
             if len(body) > limit:
                 raise UpstreamError(f"the answer is longer than {limit} bytes")
         return bytes(body)
+
+
+@dataclass
+class _Chunks:
+    """An iterator and no generator: one that is left early has nothing to clean up, and trio nothing to warn of."""
+
+    _connection: h11.Connection
+    _stream: trio.abc.Stream
+
+    def __aiter__(self) -> "_Chunks":
+        return self
+
+    async def __anext__(self) -> bytes:
+        event = await _next_event(self._connection, self._stream)
+        if isinstance(event, h11.Data):
+            return bytes(event.data)
+        if isinstance(event, h11.EndOfMessage):
+            raise StopAsyncIteration
+        raise UpstreamError("the connection closed before the answer was complete")
 
 
 async def _next_event(connection: h11.Connection, stream: trio.abc.Stream) -> h11.Event:

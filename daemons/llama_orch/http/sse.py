@@ -1,5 +1,6 @@
 """Reading server-sent events, whatever the grain in which their bytes come."""
 
+from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -19,27 +20,48 @@ class ServerSentEvent:
     id: str = ""
 
 
-async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[ServerSentEvent]:
+def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[ServerSentEvent]:
     """Each event that has data, in turn; comments are left out, and so is an event that the end cuts off.
 
-    Raises MalformedStream for an event of more than EVENT_LIMIT bytes or for bytes that are not UTF-8.
+    The iterator raises MalformedStream for an event of more than EVENT_LIMIT bytes or for bytes that are not UTF-8,
+    and whatever `chunks` raises.
     """
-    rest = b""
-    lines: list[bytes] = []
-    size = 0
-    async for chunk in chunks:
-        *complete, rest = (rest + chunk).split(b"\n")
+    return _Events(chunks)
+
+
+class _Events:
+    """An iterator and no generator: see the client's own."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._ready: deque[ServerSentEvent] = deque()
+
+    def __aiter__(self) -> "_Events":
+        return self
+
+    async def __anext__(self) -> ServerSentEvent:
+        while not self._ready:
+            self._feed(await anext(self._chunks))
+        return self._ready.popleft()
+
+    def _feed(self, chunk: bytes) -> None:
+        *complete, self._rest = (self._rest + chunk).split(b"\n")
         for line in complete:
-            stripped = line.rstrip(b"\r")
-            if stripped:
-                lines.append(stripped)
-                size += len(stripped)
-            elif event := _event(lines):
-                yield event
-            if not stripped:
-                lines, size = [], 0
-        if size + len(rest) > EVENT_LIMIT:
+            self._line(line.rstrip(b"\r"))
+        if self._size + len(self._rest) > EVENT_LIMIT:
             raise MalformedStream(f"an event is longer than {EVENT_LIMIT} bytes")
+
+    def _line(self, line: bytes) -> None:
+        if line:
+            self._lines.append(line)
+            self._size += len(line)
+            return
+        if event := _event(self._lines):
+            self._ready.append(event)
+        self._lines, self._size = [], 0
 
 
 def _event(lines: list[bytes]) -> ServerSentEvent | None:

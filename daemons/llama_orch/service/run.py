@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -22,6 +22,7 @@ from llama_orch.service.notify import Notifier
 from llama_orch.service.watchdog import Watchdog
 from llama_orch.settings.loading import ConfigurationError, Settings
 from llama_orch.telemetry import events, records
+from llama_orch.telemetry.events import Event
 from llama_orch.telemetry.levels import Levels, parse_levels
 
 S = TypeVar("S", bound=Settings)
@@ -43,13 +44,30 @@ class Service:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """Why a daemon does not start with its configuration: every problem, each complete in itself."""
+
+    headline: str
+    event: Event
+    problems: Sequence[object]
+
+
+def nothing_to_check(_settings: Settings) -> None:
+    """The check of a daemon whose configuration is all in its variables."""
+
+
+@dataclass(frozen=True)
 class Daemon(Generic[S]):
-    """A daemon's name, its settings class, and the coroutine that is the daemon."""
+    """A daemon's name, its settings class, and the coroutine that is the daemon.
+
+    `check` looks at the files that settings point to; what it finds refuses the start as a wrong variable does.
+    """
 
     name: str
     summary: str
     settings: type[S]
     run: Callable[[S, Service], Awaitable[None]]
+    check: Callable[[S], Refusal | None] = nothing_to_check
 
 
 def main(daemon: Daemon[Any], arguments: list[str] | None = None) -> int:
@@ -58,7 +76,11 @@ def main(daemon: Daemon[Any], arguments: list[str] | None = None) -> int:
     try:
         settings = daemon.settings.load(os.environ)
     except ConfigurationError as error:
-        return _refuse(daemon, error)
+        count = len(error.problems)
+        headline = f"{count} setting{'s' * (count > 1)} cannot be used"
+        return _refuse(daemon, Refusal(headline, events.CONFIGURATION_REFUSED, error.problems))
+    if refusal := daemon.check(settings):
+        return _refuse(daemon, refusal)
     if options.check_config:
         for variable, value, source in settings.effective(os.environ):
             print(f"{variable}={value}  # {source}")  # noqa: T201
@@ -88,16 +110,15 @@ def _log_as(name: str, settings: Settings) -> None:
     )
 
 
-def _refuse(daemon: Daemon[Any], error: ConfigurationError) -> int:
+def _refuse(daemon: Daemon[Any], refusal: Refusal) -> int:
     """Report every problem, to the journal too where standard error goes there."""
     if "JOURNAL_STREAM" in os.environ:
         records.configure(daemon.name, parse_levels("info"))
-        for problem in error.problems:
-            records.emit(events.CONFIGURATION_REFUSED, problems=problem)
+        for problem in refusal.problems:
+            records.emit(refusal.event, problems=problem)
     else:
-        count = len(error.problems)
-        print(f"{daemon.name}: {count} setting{'s' * (count > 1)} cannot be used:", file=sys.stderr)  # noqa: T201
-        for problem in error.problems:
+        print(f"{daemon.name}: {refusal.headline}:", file=sys.stderr)  # noqa: T201
+        for problem in refusal.problems:
             print(f"  {problem}", file=sys.stderr)  # noqa: T201
     return ExitStatus.CONFIG
 

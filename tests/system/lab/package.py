@@ -1,4 +1,7 @@
-"""The .deb under test: the one in dist/ if no source is newer, otherwise a new build."""
+"""The .deb under test: the one in dist/ if no source is newer, otherwise a new build.
+
+LLAMA_ORCH_TEST_DEB=FILE tests that package as it is.
+"""
 
 import os
 import subprocess
@@ -17,6 +20,8 @@ class BuildFailed(Exception):
 
 def built_deb(suffix: str = "") -> Path:
     """The package of the sources as they are; `suffix` makes a build that counts as newer. Raises BuildFailed."""
+    if not suffix and (given := os.environ.get("LLAMA_ORCH_TEST_DEB")):
+        return Path(given)
     target = ROOT / "build" / f"newer{suffix}" if suffix else ROOT / "dist"
     found = max(target.glob("llama-orch_*.deb"), key=_changed, default=None)
     if found is None or _changed(found) < max(map(_changed, _sources())):

@@ -1,0 +1,172 @@
+"""Placement chooses only what meets the demand, and tells refusal from waiting."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama_orch.contracts.errors import ErrorCode
+from llama_orch.contracts.pools import PoolState
+from queen_rbee.candidates import Candidate, Demand, serves_model
+from queen_rbee.placement import choose, refusal, suitable, unmet
+
+POOLS = ("alpha", "beta", "gamma")
+MODELS = ("tiny.gguf", "org/large")
+
+
+def candidate(**changes) -> Candidate:
+    plain = Candidate(
+        pool_id="alpha",
+        replica_id="r0",
+        url="http://127.0.0.1:1",
+        state=PoolState.READY,
+        ready=True,
+        draining=False,
+        slots_total=2,
+        leased=0,
+        engine="llamacpp",
+        models=("tiny.gguf",),
+        ctx_max=1024,
+        device_mask="cpu",
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+CANDIDATES = st.builds(
+    candidate,
+    pool_id=st.sampled_from(POOLS),
+    replica_id=st.sampled_from(["r0", "r1"]),
+    state=st.sampled_from(PoolState),
+    ready=st.booleans(),
+    draining=st.booleans(),
+    slots_total=st.integers(0, 3),
+    leased=st.integers(0, 3),
+    engine=st.sampled_from(["llamacpp", "vllm"]),
+    models=st.sets(st.sampled_from(MODELS)).map(tuple),
+    ctx_max=st.sampled_from([None, 512, 4096]),
+    device_mask=st.sampled_from([None, "cpu", "0", "0,1"]),
+    vram_free_bytes=st.integers(0, 3),
+)
+FLEETS = st.lists(CANDIDATES, max_size=6, unique_by=lambda c: c.key)
+DEMANDS = st.builds(
+    Demand,
+    model_ref=st.sampled_from([None, *MODELS]),
+    engine=st.sampled_from([None, "llamacpp"]),
+    ctx=st.sampled_from([None, 600]),
+    pin=st.sampled_from([None, *POOLS]),
+    prefer=st.sets(st.sampled_from(POOLS)).map(tuple),
+    avoid=st.sets(st.sampled_from(POOLS), max_size=1).map(tuple),
+    device_mask=st.sampled_from([None, "cpu"]),
+    fallback=st.booleans(),
+)
+STRATEGIES = st.sampled_from(["round-robin", "least-loaded", "random"])
+
+
+@given(FLEETS, DEMANDS, STRATEGIES, st.integers(0, 1000))
+def test_the_chosen_replica_is_open_and_meets_the_demand(fleet, demand, strategy, turn):
+    chosen = choose(fleet, demand, strategy, turn)
+    if chosen is not None:
+        assert chosen.open
+        assert unmet(chosen, demand) is None
+        assert chosen.leased < chosen.slots_total
+
+
+@given(FLEETS, DEMANDS, STRATEGIES, st.integers(0, 1000))
+def test_a_task_waits_only_when_every_suitable_replica_is_closed(fleet, demand, strategy, turn):
+    if choose(fleet, demand, strategy, turn) is None:
+        assert not any(c.open for c in suitable(fleet, demand))
+
+
+@given(FLEETS, DEMANDS, STRATEGIES, st.integers(0, 1000))
+def test_what_can_be_placed_is_never_refused(fleet, demand, strategy, turn):
+    chosen = choose(fleet, demand, strategy, turn)
+    if chosen is not None and chosen.state is not PoolState.FAILED:
+        assert refusal(fleet, demand) is None
+
+
+@given(FLEETS, DEMANDS, STRATEGIES, st.integers(0, 1000))
+def test_a_preferred_pool_with_a_free_slot_wins_and_without_fallback_nothing_else_does(fleet, demand, strategy, turn):
+    chosen = choose(fleet, demand, strategy, turn)
+    if chosen is None or not demand.prefer or chosen.pool_id in demand.prefer:
+        return
+    assert demand.fallback
+    assert not any(c.open and c.pool_id in demand.prefer for c in suitable(fleet, demand))
+
+
+@given(FLEETS, STRATEGIES)
+def test_the_order_in_which_replicas_are_known_does_not_matter(fleet, strategy):
+    assert choose(fleet, Demand(), strategy, 3) == choose(fleet[::-1], Demand(), strategy, 3)
+
+
+def test_round_robin_visits_all_in_turn():
+    fleet = [candidate(pool_id=pool) for pool in POOLS]
+    chosen = [choose(fleet, Demand(), "round-robin", turn) for turn in range(6)]
+    assert [c.pool_id for c in chosen if c] == [*POOLS, *POOLS]
+
+
+def test_least_loaded_takes_most_free_memory_then_fewest_busy_slots_then_the_id():
+    roomy = candidate(pool_id="gamma", vram_free_bytes=9, leased=1)
+    idle = candidate(pool_id="beta", vram_free_bytes=1)
+    twin = candidate(pool_id="alpha", vram_free_bytes=1)
+    busy = candidate(pool_id="alpha", replica_id="r1", vram_free_bytes=1, leased=1)
+    assert choose([busy, idle, twin, roomy], Demand(), "least-loaded", 0) is roomy
+    assert choose([busy, idle, twin], Demand(), "least-loaded", 0) is twin
+    assert choose([busy, idle], Demand(), "least-loaded", 0) is idle
+
+
+def test_a_pin_on_a_pool_that_does_not_exist_is_refused_and_the_known_ones_are_named():
+    refused = refusal([candidate()], Demand(pin="nowhere"))
+    assert refused is not None
+    assert refused.code is ErrorCode.POOL_UNAVAILABLE
+    assert "nowhere" in refused.message
+    assert "alpha" in refused.hint
+
+
+def test_a_pin_on_a_busy_pool_waits_and_never_falls_back():
+    fleet = [candidate(leased=2), candidate(pool_id="beta")]
+    assert choose(fleet, Demand(pin="alpha"), "round-robin", 0) is None
+    assert refusal(fleet, Demand(pin="alpha")) is None
+
+
+@pytest.mark.parametrize(
+    ("demand", "reason"),
+    [
+        (Demand(model_ref="unknown"), "the models are tiny.gguf"),
+        (Demand(engine="vllm"), "the engine is llamacpp"),
+        (Demand(ctx=4096), "the context of a slot is 1024 tokens"),
+        (Demand(device_mask="0"), "the devices are cpu"),
+    ],
+)
+def test_what_no_pool_can_ever_serve_is_the_clients_mistake_and_named(demand, reason):
+    refused = refusal([candidate()], demand)
+    assert refused is not None
+    assert refused.code is ErrorCode.INVALID_PARAMS
+    assert reason in refused.message
+    assert not refused.retriable
+
+
+def test_a_pool_that_starts_is_waited_for_and_one_that_failed_is_not():
+    starting = candidate(state=PoolState.STARTING, ready=False)
+    failed = candidate(state=PoolState.FAILED, ready=False)
+    assert refusal([starting], Demand()) is None
+    refused = refusal([failed], Demand())
+    assert refused is not None
+    assert refused.code is ErrorCode.POOL_UNREADY
+    assert refused.retriable
+
+
+def test_without_any_pool_the_task_is_told_to_come_back():
+    refused = refusal([], Demand())
+    assert refused is not None
+    assert refused.code is ErrorCode.POOL_UNREADY
+    assert refused.retriable
+
+
+@pytest.mark.parametrize("name", ["tiny.gguf", "tiny", "TINY", "file:/srv/models/tiny.gguf"])
+def test_a_model_is_known_by_its_full_reference_its_file_name_and_that_without_ending(name):
+    assert serves_model(candidate(models=("tiny.gguf",)), name)
+
+
+def test_another_model_is_not_served():
+    assert not serves_model(candidate(models=("tiny.gguf",)), "tin")
