@@ -26,7 +26,12 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp requirements/dev.lock
 
 venv: $(VENV)/dev.stamp ## install into .venv, tools for development included
 
-demo: $(VENV)/run.stamp ## serve a small model on this machine's CPU; EXIT=1 stops after one answer
+$(VENV)/demo.stamp: $(VENV)/run.stamp requirements/demo.lock
+	@echo "installing what makes the demo's model"
+	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/demo.lock
+	@touch $@
+
+demo: $(VENV)/demo.stamp ## serve a small model on this machine's CPU; EXIT=1 stops after one answer
 	@$(PY) -m tools.demo $(if $(EXIT),--exit)
 
 test: $(VENV)/dev.stamp lint unit integration system ## everything: linters, unit, integration and system tests
@@ -53,11 +58,13 @@ deb: ## one .deb for Debian 12 and 13, into dist/
 generate: $(VENV)/dev.stamp ## what is made from declarations: environment files, journal catalog, JSON schema
 	@$(PY) -m tools.generate
 
+LOCK = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+       --no-annotate pyproject.toml
+
 lock: ## renew the lock files; wants uv
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
-	  pyproject.toml -o requirements/run.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
-	  pyproject.toml --group dev -o requirements/dev.lock
+	$(LOCK) -o requirements/run.lock
+	$(LOCK) --group demo -o requirements/demo.lock
+	$(LOCK) --group dev -o requirements/dev.lock
 
 clean: ## remove what was built here
 	rm -rf $(VENV) build dist .runtime .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info daemons/*.egg-info

@@ -32,7 +32,9 @@ class Board:
         self._state = Gauge(
             "provisioner_pool_state", "1 for the state a pool is in", ["pool_id", "state"], registry=registry
         )
-        self.starts = Metric("provisioner_engine_starts", "engines started and found healthy", ["pool_id"], registry=registry)
+        self.starts = Metric(
+            "provisioner_engine_starts", "engines started and found healthy", ["pool_id"], registry=registry
+        )
         self.failures = Metric("provisioner_failures", "failed tries to have a pool", ["pool_id"], registry=registry)
 
     async def post(

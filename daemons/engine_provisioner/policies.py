@@ -15,6 +15,8 @@ def wrong(pool: Pool) -> Iterator[Finding]:
         yield ("model",), "is missing and required in this mode"
     if pool.model and not plain_http_is_local(pool.model.ref):
         yield ("model",), "plain http is allowed from this machine only; use https://"
+    if pool.quant and pool.model and not pool.model.ref.startswith("hf:"):
+        yield ("quant",), "chooses among the files of an hf: repository; this model names its file itself"
     if pool.tensor_split and len(pool.tensor_split) != len(pool.devices or ()):
         yield ("tensor_split",), "needs one number for each of `devices`"
 
@@ -32,6 +34,8 @@ def _mode(pool: Pool) -> Iterator[Finding]:
                 ("provisioning",),
                 "mode package uses what a package manager installs; say allow_package_installs = true to allow it",
             )
+        if how.version is not None and not how.name.startswith(PIP):
+            yield ("provisioning", "version"), "cannot be chosen: the distribution's own version is used"
         if how.name.startswith(PIP) and how.version is None:
             yield ("provisioning",), 'version is missing and required with pip:, as in version = "2026.10.11549"'
     if isinstance(how, Source) and (how.repo is None) == (how.archive is None):

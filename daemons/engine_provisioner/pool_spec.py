@@ -14,29 +14,30 @@ from llama_orch.contracts.base import Inbound, PoolId
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MODEL_SCHEMES = ("file:", "https://", "http://", "hf:", "s3://", "oci://")
 
-# what the daemon itself passes, and the key that says it
+# what the daemon itself passes, and what to do instead
 OWNED_FLAGS = {
-    "-m": "model",
-    "--model": "model",
-    "-hf": "model",
-    "--hf-repo": "model",
-    "-mu": "model",
-    "--model-url": "model",
-    "--host": "no key: engines listen on 127.0.0.1 only",
-    "--port": "ports",
-    "-c": "ctx",
-    "--ctx-size": "ctx",
-    "-np": "slots",
-    "--parallel": "slots",
-    "-dev": "devices",
-    "--device": "devices",
-    "-ts": "tensor_split",
-    "--tensor-split": "tensor_split",
-    "--no-slots": "no key: pool-managerd reads /slots",
-    "--api-key": "no key: a command line is no place for a secret, and the engine is on loopback",
-    "--api-key-file": "no key: the daemons ask the engine without one",
+    "-m": "use the key model",
+    "--model": "use the key model",
+    "-hf": "use the key model",
+    "--hf-repo": "use the key model",
+    "-mu": "use the key model",
+    "--model-url": "use the key model",
+    "--host": "engines listen on 127.0.0.1 only",
+    "--port": "use the key ports",
+    "-c": "use the key ctx",
+    "--ctx-size": "use the key ctx",
+    "-np": "use the key slots",
+    "--parallel": "use the key slots",
+    "-dev": "use the key devices",
+    "--device": "use the key devices",
+    "-ts": "use the key tensor_split",
+    "--tensor-split": "use the key tensor_split",
+    "--reuse-port": "a port belongs to one engine",
+    "--no-slots": "pool-managerd reads /slots",
+    "--api-key": "a command line is no place for a secret, and the engine is on loopback",
+    "--api-key-file": "the daemons ask the engine without one",
 }
-OWNED_ENV = ("CUDA_VISIBLE_DEVICES",)
+OWNED_ENV = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 
 
 class Table(Inbound):
@@ -54,7 +55,7 @@ def _one_line(value: str) -> str:
 def _flag(value: str) -> str:
     name = _one_line(value).partition("=")[0]
     if name in OWNED_FLAGS:
-        raise ValueError(f"{name} is set by the daemon; the key for it: {OWNED_FLAGS[name]}")
+        raise ValueError(f"{name} is set by the daemon: {OWNED_FLAGS[name]}")
     return value
 
 
@@ -63,7 +64,7 @@ def _environment(value: dict[str, str]) -> dict[str, str]:
         if not ENV_NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name of a variable; allowed: letters, digits and _")
         if name in OWNED_ENV:
-            raise ValueError(f"{name} is set by the daemon; the key for it: devices")
+            raise ValueError(f"{name} is set by the daemon: use the key devices")
         _one_line(text)
     return value
 
@@ -115,7 +116,7 @@ class Pool(Table):
 
     id: PoolId
     engine: Literal["llamacpp", "vllm", "tgi", "triton"] = "llamacpp"
-    model: Annotated[Model | None, BeforeValidator(_model)] = None
+    model: Annotated[Model | None, BeforeValidator(_model, json_schema_input_type=str | Model | None)] = None
     devices: Annotated[list[Device], Field(min_length=1), AfterValidator(_distinct)] | None = None
     ctx: Annotated[int, Field(ge=16, le=16_777_216)] = 4096
     slots: Annotated[int, Field(ge=1, le=256)] = 1

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from engine_provisioner.policies import wrong
 from engine_provisioner.pool_spec import Model, Pool, PoolsFile, Timeouts
 from engine_provisioner.provisioning_spec import Binary, Build, Container, External, Package, Source
 from engine_provisioner.toml_lines import locate
@@ -100,13 +101,13 @@ def parse(raw: bytes, path: Path) -> list[Pool]:
     except RecursionError as error:
         raise PoolsFileError([FileProblem(path, None, "", "is nested too deeply")]) from error
     lines = locate(text.replace("\r\n", "\n"))
+    found: list[FileProblem] = []
     try:
         pools = PoolsFile.model_validate(document).pools
     except ValidationError as error:
+        pools = []
         found = [_problem(path, lines, item) for item in error.errors()]
-        found += list(_clashes(path, lines, document))
-        raise PoolsFileError(sorted(found, key=lambda problem: problem.line or 0)) from error
-    found = [*_clashes(path, lines, document), *_policies(path, lines, pools)]
+    found += [*_clashes(path, lines, document), *_policies(path, lines, document)]
     if found:
         raise PoolsFileError(sorted(found, key=lambda problem: problem.line or 0))
     return pools
@@ -161,6 +162,10 @@ def _words(item: Any, location: Location) -> str:
         return f"must be {PATTERNS[name]}" if name in PATTERNS else "has characters that are not allowed here"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return f"needs a mode; allowed: {', '.join(MODES)}"
+    if kind == "too_long":
+        return f"has more than {item['ctx']['max_length']} elements"
+    if name == "model" and kind == "model_type":
+        return "must be a reference such as file:/srv/models/model.gguf, or a table with ref"
     if kind.endswith("_type") and kind.removesuffix("_type") in KINDS:
         return f"must be {KINDS[kind.removesuffix('_type')]}"
     return message.removeprefix("Value error, ").replace("Input should be", "must be")
@@ -185,11 +190,14 @@ def _clashes(path: Path, lines: dict[Location, int], document: dict[str, Any]) -
                 yield FileProblem(path, _line(lines, ("pools", index, key)), f"pools[{index}].{key}", problem)
 
 
-def _policies(path: Path, lines: dict[Location, int], pools: list[Pool]) -> Iterator[FileProblem]:
-    """What is wrong with a pool though each key of it is right."""
-    from engine_provisioner.policies import wrong
-
-    for index, pool in enumerate(pools):
+def _policies(path: Path, lines: dict[Location, int], document: dict[str, Any]) -> Iterator[FileProblem]:
+    """What is wrong with a pool though each key of it is right; of pools with wrong keys nothing is said."""
+    pools = document.get("pools")
+    for index, raw in enumerate(pools if isinstance(pools, list) else []):
+        try:
+            pool = Pool.model_validate(raw)
+        except ValidationError:
+            continue
         for location, problem in wrong(pool):
             full: Location = ("pools", index, *location)
             yield FileProblem(path, _line(lines, full), _dotted(full), problem)

@@ -106,7 +106,7 @@ class JournalHandler(logging.Handler):
                 PRIORITY=str(priority(record.levelno)),
                 SYSLOG_IDENTIFIER=self._identifier,
                 CODE_FILE=record.pathname,
-                CODE_LINE=str(record.lineno),
+                CODE_LINE=record.lineno,
                 TARGET=record.name,
                 **fields,
             )

@@ -1,0 +1,1 @@
+"""engine-provisioner: its decisions, and its edges one by one."""

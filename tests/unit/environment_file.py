@@ -1,0 +1,106 @@
+"""systemd's own reading of an EnvironmentFile, state by state, as src/basic/env-file.c has it since version 254.
+
+Written from that source, character by character, to hold the generator against; the generator itself works by
+lines and pieces.
+"""
+
+NEWLINE = "\n\r"
+BLANK = " \t\n\r"
+COMMENTS = "#;"
+ESCAPABLE = '"\\`$'
+
+
+class Reader:
+    """Takes one character after another; `state` names the method that takes the next."""
+
+    def __init__(self) -> None:
+        self.state = "before_key"
+        self.key = ""
+        self.value = ""
+        self.blanks_from: int | None = None
+        self.found: dict[str, str] = {}
+
+    def push(self) -> None:
+        value = self.value if self.blanks_from is None else self.value[: self.blanks_from]
+        self.found[self.key.rstrip(BLANK)] = value
+        self.state, self.key, self.value, self.blanks_from = "before_key", "", "", None
+
+    def before_key(self, char: str) -> None:
+        if char in COMMENTS:
+            self.state = "comment"
+        elif char not in BLANK:
+            self.state, self.key = "in_key", char
+
+    def in_key(self, char: str) -> None:
+        if char in NEWLINE:
+            self.state, self.key = "before_key", ""
+        elif char == "=":
+            self.state = "before_value"
+        else:
+            self.key += char
+
+    def before_value(self, char: str) -> None:
+        if char in NEWLINE:
+            self.push()
+        elif char == "'":
+            self.state = "single"
+        elif char == '"':
+            self.state = "double"
+        elif char == "\\":
+            self.state = "escape"
+        elif char not in BLANK:
+            self.state = "in_value"
+            self.value += char
+
+    def in_value(self, char: str) -> None:
+        if char in NEWLINE:
+            self.push()
+            return
+        if char == "\\":
+            self.state, self.blanks_from = "escape", None
+            return
+        if char not in BLANK:
+            self.blanks_from = None
+        elif self.blanks_from is None:
+            self.blanks_from = len(self.value)
+        self.value += char
+
+    def escape(self, char: str) -> None:
+        self.state = "in_value"
+        if char not in NEWLINE:
+            self.value += char
+
+    def single(self, char: str) -> None:
+        if char == "'":
+            self.state = "before_value"
+        else:
+            self.value += char
+
+    def double(self, char: str) -> None:
+        if char == '"':
+            self.state = "before_value"
+        elif char == "\\":
+            self.state = "double_escape"
+        else:
+            self.value += char
+
+    def double_escape(self, char: str) -> None:
+        self.state = "double"
+        if char in ESCAPABLE:
+            self.value += char
+        elif char != "\n":
+            self.value += "\\" + char
+
+    def comment(self, char: str) -> None:
+        if char in NEWLINE:
+            self.state = "before_key"
+
+
+def parse(text: str) -> dict[str, str]:
+    """The assignments of the file `text`, the last one of a name in force."""
+    reader = Reader()
+    for char in text:
+        getattr(reader, reader.state)(char)
+    if reader.state not in ("before_key", "in_key", "comment"):
+        reader.push()
+    return reader.found

@@ -1,0 +1,109 @@
+"""wake.py, as the -handoff services run it: one request over the daemon's Unix socket, and a status that tells."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from socket import AF_UNIX, socket
+from threading import Thread
+
+import pytest
+
+from llama_orch.service import wake as module
+
+SCRIPT = module.__file__
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-IS", SCRIPT, *arguments], capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+@contextmanager
+def daemon(path: Path, *answer: bytes) -> Iterator[list[bytes]]:
+    """Accepts one connection at `path` and sends `answer` in these pieces; gives what it was asked."""
+    asked: list[bytes] = []
+
+    def serve() -> None:
+        connection, _peer = listener.accept()
+        with connection:
+            while not b"".join(asked).endswith(b"\r\n\r\n"):
+                asked.append(connection.recv(1024))
+            for piece in answer:
+                connection.sendall(piece)
+
+    with socket(AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = Thread(target=serve)
+        thread.start()
+        yield asked
+        thread.join(30)
+        assert not thread.is_alive(), "the daemon was not asked"
+
+
+def test_asks_for_one_scan_and_is_content_with_204(tmp_path: Path) -> None:
+    with daemon(tmp_path / "d.sock", b"HTTP/1.1 204 No Content\r\n\r\n") as asked:
+        ended = run(str(tmp_path / "d.sock"))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    head = b"".join(asked).decode().splitlines()
+    assert head[0] == "POST /v2/handoff/scan HTTP/1.1"
+    assert "Content-Length: 0" in head
+
+
+def test_does_not_wait_for_more_than_the_status_line(tmp_path: Path) -> None:
+    """The connection stays open in the daemon's hands: its servers do not all honour Connection: close."""
+    path = tmp_path / "d.sock"
+    with socket(AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        process = subprocess.Popen([sys.executable, "-IS", SCRIPT, str(path)])
+        connection, _peer = listener.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.1 204 No Content\r\n")
+            assert process.wait(30) == 0
+
+
+def test_puts_an_answer_in_pieces_together(tmp_path: Path) -> None:
+    with daemon(tmp_path / "d.sock", b"HTTP/1.1", b" 200 OK", b"\r\n\r\n"):
+        assert run(str(tmp_path / "d.sock")).returncode == 0
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 503 Service Unavailable\r\n\r\n", b"x" * 300])
+def test_says_so_when_the_daemon_refuses(tmp_path: Path, answer: bytes) -> None:
+    with daemon(tmp_path / "d.sock", answer):
+        ended = run(str(tmp_path / "d.sock"))
+    assert ended.returncode == module.EX_PROTOCOL
+    assert "refused to scan" in ended.stderr
+    assert str(tmp_path / "d.sock") in ended.stderr
+
+
+def test_says_so_when_nobody_answers(tmp_path: Path) -> None:
+    with daemon(tmp_path / "d.sock"):
+        ended = run(str(tmp_path / "d.sock"))
+    assert ended.returncode == module.EX_UNAVAILABLE
+    assert "closed without an answer" in ended.stderr
+
+
+def test_says_so_when_there_is_no_socket(tmp_path: Path) -> None:
+    ended = run(str(tmp_path / "none.sock"))
+    assert ended.returncode == module.EX_UNAVAILABLE
+    assert ended.stderr.count("\n") == 1, "one line, no traceback"
+    assert "none.sock: No such file or directory" in ended.stderr
+
+
+def test_wants_exactly_one_argument() -> None:
+    assert run().returncode == module.EX_USAGE
+    assert run("a", "b").returncode == module.EX_USAGE
+
+
+def test_needs_nothing_but_the_standard_library() -> None:
+    """Run with -IS from another directory, it cannot see the project's packages at all."""
+    loaded = subprocess.run(
+        [sys.executable, "-IS", "-X", "importtime", SCRIPT, "a", "b"], capture_output=True, text=True, check=False
+    ).stderr
+    assert "socket" in loaded
+    assert "llama_orch" not in loaded
+    assert "asyncio" not in loaded
