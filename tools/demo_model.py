@@ -61,8 +61,8 @@ def _log_transitions(sentences: Sequence[Sequence[str]], vocabulary: dict[str, i
             table[this, following] += 1
     start = table[BOS].copy()
     for mark in ".?!":  # after a sentence comes the next, or the end
-        table[vocabulary[mark]] = 0.75 * start / start.sum()
-        table[vocabulary[mark], EOS] = 0.25
+        table[vocabulary[mark]] = 0.85 * start / start.sum()
+        table[vocabulary[mark], EOS] = 0.15
     table[:, UNK] = 0
     totals = table.sum(axis=1, keepdims=True)
     table[totals[:, 0] == 0] = start

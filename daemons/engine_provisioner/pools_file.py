@@ -146,6 +146,8 @@ def _dotted(location: Location) -> str:
 def _problem(path: Path, lines: dict[Location, int], item: Any) -> FileProblem:
     location: Location = item["loc"]
     shown = _in_document(location)
+    while item["type"] != "missing" and len(shown) > 1 and shown not in lines:
+        shown = shown[:-1]  # a key that only stands for what was written: model.ref for model = "…"
     words = _words(item, location)
     return FileProblem(path, _line(lines, shown), _dotted(shown), words)
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 FAILED = 1
+DEVICES_MAX = 128
+"""How many shares xllamacpp wants."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,9 @@ class Option:
 
 
 def shares(text: str) -> list[float]:
-    """The numbers of --tensor-split."""
-    return [float(part) for part in text.split(",")]
+    """The numbers of --tensor-split, and 0 for each GPU that there might be besides."""
+    given = [float(part) for part in text.split(",")]
+    return given + [0.0] * (DEVICES_MAX - len(given))
 
 
 OPTIONS = (

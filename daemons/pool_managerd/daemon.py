@@ -32,6 +32,8 @@ from pool_managerd.summary import status_line
 
 NAME = "pool-managerd"
 DRAIN_S = 5.0
+FIRST_LOOKS_S = 0.5
+"""How long a start waits for engines known from before: a restart should not make good pools look unready."""
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +94,6 @@ async def run(settings: PoolManagerSettings, service: Service) -> None:
             emit(DAEMON_READY, daemon=NAME, version=VERSION, address=settings.bind)
             await service.stop.wait()
             emit(DAEMON_STOPPING, daemon=NAME, detail=status_line(parts.registry.pools))
-            parts.registry.release()
         loops.cancel_scope.cancel()
 
 
@@ -105,12 +106,14 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
     await nursery.start(parts.health.run, service.watchdog.pulse("health"))
     await nursery.start(parts.handoffs.run, service.watchdog.pulse("handoffs"))
     nursery.start_soon(keep_status, parts.registry, service.notifier)
+    with trio.move_on_after(FIRST_LOOKS_S):
+        await parts.registry.engines_seen()
 
 
 async def _start_serving(parts: Parts, service: Service, nursery: trio.Nursery) -> None:
     settings, collectors = parts.settings, parts.metrics.collectors
     app = create_app(NAME, parts.handoffs.troubles, collectors)
-    add_routes(app, parts.registry, parts.handoffs)
+    add_routes(app, parts.registry, parts.handoffs, service.stop)
     api = listeners.tcp(service, "api", settings.bind, "HTTP API", "POOL_MANAGERD_BIND_ADDR")
     metrics_address = Host(settings.bind.host, settings.metrics_port)
     scrape = listeners.tcp(service, "metrics", metrics_address, "metrics", "PROMETHEUS_METRICS_PORT")
@@ -132,4 +135,4 @@ async def keep_status(registry: Registry, notifier: Notifier) -> None:
         if line != shown:
             notifier.status(line)
             shown = line
-        await registry.changed(revision, float("inf"))
+        await registry.changed(revision)

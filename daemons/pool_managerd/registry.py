@@ -32,7 +32,6 @@ class Registry:
         self._reports: Reports = {}
         self._incarnations = 0
         self._changed = trio.Event()
-        self._released = False
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
@@ -95,16 +94,16 @@ class Registry:
         self._settle()
         return bool(gone)
 
-    async def changed(self, after: int, within_s: float) -> None:
-        """Return when the revision is another than `after`, at the latest after `within_s` seconds."""
-        with trio.move_on_after(within_s):
-            while self.revision == after and not self._released:
-                await self._changed.wait()
+    async def changed(self, after: int) -> None:
+        """Return when the revision is another than `after`."""
+        await trio.lowlevel.checkpoint()
+        while self.revision == after:
+            await self._changed.wait()
 
-    def release(self) -> None:
-        """End all waiting for changes, now and later: the daemon stops."""
-        self._released = True
-        self._changed.set()
+    async def engines_seen(self) -> None:
+        """Return when every engine has been looked at once."""
+        while any(not replica.live and not replica.misses for replica in self.replicas):
+            await self.changed(self.revision)  # a first look always changes `live` or `last_error`
 
     def _announce(self, found: Found) -> None:
         self._incarnations += 1

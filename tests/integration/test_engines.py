@@ -58,9 +58,7 @@ def test_the_archive_runs_from_wherever_it_is_unpacked(
     assert llama_server_tar.checksum == f"sha256:{hashlib.sha256(llama_server_tar.path.read_bytes()).hexdigest()}"
     subprocess.run(["tar", "-xf", llama_server_tar.path, "-C", place], check=True)
     command = [str(place / "llama-server/bin/llama-server"), "--version"]
-    answer = subprocess.run(
-        command, cwd="/", env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=True
-    )
+    answer = subprocess.run(command, cwd="/", env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=True)
     assert "version" in answer.stdout + answer.stderr
 
 

@@ -15,7 +15,11 @@ ENGINE = "llama-engine@default.service"
 QUEEN = "queen-rbee.service"
 MANAGER = "pool-managerd.service"
 SPOOL = "/run/llama-orch/engines"
-ON_SLOW = {"placement": {"mode": "pin", "pin_pool_id": "slow"}}
+
+
+def on(pool_id: str) -> dict[str, object]:
+    """The fields of a task that runs on this pool and nowhere else."""
+    return {"placement": {"mode": "pin", "pin_pool_id": pool_id}}
 
 
 def main_pid(machine: Machine, unit: str) -> str:
@@ -33,16 +37,17 @@ def health(machine: Machine) -> Callable[[], str | None]:
 
 
 def test_a_client_outside_the_daemons_gets_the_engines_tokens(serving: Machine) -> None:
-    outcome = complete(serving.queen, max_tokens=16)
+    outcome = complete(serving.queen, max_tokens=16, **on("default"))
     assert outcome.last.name == "end", outcome.last
     assert outcome.tokens == outcome.last.data["tokens_out"] == 16
     assert outcome.text.strip()
-    assert complete(serving.queen, max_tokens=16).text == outcome.text, "the same seed gives the same text"
+    again = complete(serving.queen, max_tokens=16, **on("default"))
+    assert again.text == outcome.text, "the same seed gives the same text"
 
 
 def test_orchctl_submits_a_task_and_prints_its_tokens(serving: Machine) -> None:
-    expected = complete(serving.queen, prompt="hello world", max_tokens=16).text
-    words = ("orchctl", "submit", "--seed", "1", "--max-tokens", "16", "hello world")
+    expected = complete(serving.queen, prompt="hello world", max_tokens=16, **on("default")).text
+    words = ("orchctl", "submit", "--pool", "default", "--seed", "1", "--max-tokens", "16", "hello world")
     assert expected.strip() in serving.container.check(*words)
 
 
@@ -58,7 +63,7 @@ def test_a_stopped_queen_is_started_by_whoever_connects(serving: Machine) -> Non
     assert serving.queen.get("/health").status == 200
     assert serving.show(QUEEN, "ActiveState") == "active"
     serving.wait_until_served("default")
-    assert complete(serving.queen).last.name == "end"
+    assert complete(serving.queen, **on("default")).last.name == "end"
 
 
 def test_twenty_restarts_refuse_no_connection(serving: Machine) -> None:
@@ -74,7 +79,7 @@ def test_twenty_restarts_refuse_no_connection(serving: Machine) -> None:
 
 def test_a_restart_lets_a_running_stream_end(serving: Machine) -> None:
     serving.wait_until_served("slow")
-    answer = serving.queen.post("/v2/tasks", {"prompt": "the river", "max_tokens": 400, "seed": 1, **ON_SLOW})
+    answer = serving.queen.post("/v2/tasks", {"prompt": "the river", "max_tokens": 400, "seed": 1, **on("slow")})
     stream = serving.queen.events(answer.json["streams"]["sse"])
     assert next(event for event in stream if event.name == "token")
     serving.systemctl("restart", QUEEN)
@@ -104,7 +109,7 @@ def test_a_wedged_dispatcher_is_restarted_by_the_watchdog(serving: Machine, undo
     until(changed_from(before, lambda: main_pid(serving, QUEEN)), "a restart of queen-rbee", 30)
     assert "watchdog: no progress in dispatcher" in serving.messages(f"_PID={before}")
     serving.wait_until_served("default")
-    assert complete(serving.queen).last.name == "end"
+    assert complete(serving.queen, **on("default")).last.name == "end"
 
 
 def test_a_handoff_file_starts_a_stopped_pool_manager(serving: Machine, undo: Callable[..., object]) -> None:
@@ -140,7 +145,7 @@ def test_engines_survive_a_restart_of_all_daemons(serving: Machine) -> None:
     serving.systemctl("restart", *(f"{daemon}.service" for daemon in DAEMONS))
     assert not {main_pid(serving, f"{daemon}.service") for daemon in DAEMONS} & {*daemons, "0"}
     serving.wait_until_served("default")
-    assert complete(serving.queen).last.name == "end"
+    assert complete(serving.queen, **on("default")).last.name == "end"
 
     provisioner = main_pid(serving, "engine-provisioner.service")
     adopted = (
@@ -158,7 +163,7 @@ def test_an_engine_that_is_killed_comes_back_and_serves(serving: Machine) -> Non
     serving.systemctl("kill", "--signal=KILL", ENGINE)
     until(changed_from(before, lambda: main_pid(serving, ENGINE)), "a new engine", 60)
     until(
-        lambda: complete(serving.queen, placement={"mode": "pin", "pin_pool_id": "default"}).last.name == "end",
+        lambda: complete(serving.queen, **on("default")).last.name == "end",
         "the pool to serve again",
         60,
     )

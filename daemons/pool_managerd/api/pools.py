@@ -1,8 +1,11 @@
 """GET /v2/pools with its long poll, the status of one pool, the GPUs, and the request to look for handoffs."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
+import trio
 from quart import request
 from quart_trio import QuartTrio
 
@@ -14,15 +17,16 @@ from pool_managerd.registry import Registry
 WAIT_LIMIT_MS = 30_000
 
 
-def add_routes(app: QuartTrio, registry: Registry, handoffs: Handoffs) -> None:
-    """Mount pool-managerd's own routes on `app`."""
+def add_routes(app: QuartTrio, registry: Registry, handoffs: Handoffs, stop: trio.Event) -> None:
+    """Mount pool-managerd's own routes on `app`; once `stop` is set no long poll waits any more."""
 
     @app.get("/v2/pools")
     async def pools() -> dict[str, Any]:
         after = whole("after", request.args.get("after"), 2**63)
         wait_ms = whole("wait_ms", request.args.get("wait_ms"), WAIT_LIMIT_MS)
         if after is not None and wait_ms:
-            await registry.changed(after, wait_ms / 1000)
+            with trio.move_on_after(wait_ms / 1000):
+                await first_of(partial(registry.changed, after), stop.wait)
         listed = PoolList(pools=list(registry.pools), count=len(registry.pools), revision=registry.revision)
         return listed.model_dump(mode="json")
 
@@ -45,6 +49,18 @@ def add_routes(app: QuartTrio, registry: Registry, handoffs: Handoffs) -> None:
     async def scan() -> tuple[str, int]:
         await handoffs.scan()
         return "", 204
+
+
+async def first_of(*waits: Callable[[], Awaitable[None]]) -> None:
+    """Return as soon as one of `waits` does."""
+
+    async def end_with(wait: Callable[[], Awaitable[None]]) -> None:
+        await wait()
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for wait in waits:
+            nursery.start_soon(end_with, wait)
 
 
 def whole(name: str, text: str | None, limit: int) -> int | None:

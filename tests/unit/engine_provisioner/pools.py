@@ -1,10 +1,10 @@
 """Pools as tests want them: a right one, changed by a few keys."""
 
+from pathlib import Path
 from typing import Any
 
 from engine_provisioner.engine import Engine, LocalModel, Program
 from engine_provisioner.pool_spec import Pool
-from pathlib import Path
 
 CHECKSUM = "sha256:" + "0" * 64
 BINARY = {

@@ -6,12 +6,14 @@ It is told by the prompt what to do; the formats are those measured with a real 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 TOKEN = b'data: {"content":"word ","stop":false}\n\n'
 LAST = b'data: {"content":"","stop":true,"tokens_evaluated":3,"tokens_predicted":2}\n\n'
+FAILED = b'data: {"error":{"code":500,"message":"out of memory"}}\n\n'
 BAD_REQUEST = b'{"error":{"code":400,"message":"the request exceeds the context","type":"exceed_context_size_error"}}'
 
 
@@ -63,7 +65,7 @@ class ScriptedEngine:
             await stream.send_all(HEAD + chunk(TOKEN))
             await self.until_left(stream)
         elif b"midway" in request:
-            await stream.send_all(HEAD + chunk(TOKEN) + chunk(b'data: {"error":{"code":500,"message":"out of memory"}}\n\n'))
+            await stream.send_all(HEAD + chunk(TOKEN) + chunk(FAILED))
         else:
             await stream.send_all(HEAD + chunk(TOKEN) + chunk(TOKEN) + chunk(LAST) + b"0\r\n\r\n")
 
@@ -78,9 +80,8 @@ async def scripted_engine() -> AsyncIterator[ScriptedEngine]:
     """A running stand-in on a free port of the loopback."""
     engine = ScriptedEngine()
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(lambda task_status: trio.serve_tcp(
-            engine.handle, 0, host="127.0.0.1", task_status=task_status
-        ))
+        serve = partial(trio.serve_tcp, engine.handle, 0, host="127.0.0.1")
+        listeners = await nursery.start(serve)
         engine.url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
         yield engine
         nursery.cancel_scope.cancel()

@@ -9,7 +9,7 @@ PRIORITIES = st.sampled_from(["interactive", "batch"])
 
 
 class QueueAgainstModel(RuleBasedStateMachine):
-    """A list of (task, priority) in order of arrival, and when each was last attended, is all that it must agree with."""
+    """It must agree with a list of (task, priority) in order of arrival and with when each was last attended."""
 
     tasks = Bundle("tasks")
 

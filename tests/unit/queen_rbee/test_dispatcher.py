@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -286,7 +287,7 @@ def test_no_order_of_submit_cancel_failure_and_loss_loses_a_slot_a_task_or_a_cou
                         queen.dispatcher.cancel(tasks[0 if "oldest" in deed else -1])
                 else:
                     tasks.append(queen.submit(deed))
-                await trio.sleep(0)
+                await trio.lowlevel.checkpoint()
             queen.pool()
             for task in tasks:
                 await ended(task)

@@ -1,0 +1,194 @@
+"""A whole HOME_PROFILE on free ports: the three daemons as processes, and a real engine under them.
+
+Owns the processes: they are ended by SIGTERM when the block is left, and their exit statuses are checked.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+from tests.engines.llama_server import Archive
+
+READY_WITHIN_S = 60.0
+STOP_WITHIN_S = 40.0
+POLL_S = 0.02
+POOLS = """
+[[pools]]
+id = "default"
+model = "file:{model}"
+ctx = {ctx}
+slots = {slots}
+[pools.provisioning]
+mode = "binary"
+url = "file:{archive}"
+checksum = "{checksum}"
+allow_binary_downloads = true
+"""
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Home:
+    """The running daemons by name, and where they listen."""
+
+    directory: Path
+    environ: dict[str, str]
+    queen_port: int
+    manager_port: int
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """queen-rbee's URL."""
+        return f"http://127.0.0.1:{self.queen_port}"
+
+    def start(self, name: str) -> None:
+        """Start the daemon `name`; its log is `name`.log in the directory."""
+        with (self.directory / f"{name}.log").open("ab") as log:
+            command = [sys.executable, "-m", name.replace("-", "_")]
+            # a port of its own for each daemon's metrics, or they would be in each other's way
+            environ = {**self.environ, "PROMETHEUS_METRICS_PORT": str(free_port())}
+            self.processes[name] = subprocess.Popen(
+                command, cwd=self.directory, env=environ, stdin=subprocess.DEVNULL, stderr=log
+            )
+
+    def stop(self, name: str) -> int:
+        """End the daemon `name` by SIGTERM; its exit status."""
+        process = self.processes.pop(name)
+        process.send_signal(signal.SIGTERM)
+        try:
+            return process.wait(STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+    def ask(self, method: str, path: str, body: object = None, *, port: int | None = None) -> tuple[int, Any]:
+        """Status and parsed JSON of one request to the queen (or to `port`); status 0 while nobody listens."""
+        connection = HTTPConnection("127.0.0.1", port or self.queen_port, timeout=60)
+        try:
+            connection.request(method, path, json.dumps(body) if body is not None else None)
+            answer = connection.getresponse()
+            data = answer.read()
+            return answer.status, json.loads(data) if data else None
+        except ConnectionError:
+            return 0, None
+        finally:
+            connection.close()
+
+    def pool(self) -> dict[str, Any]:
+        """The pool `default` as the queen knows it; empty while she does not."""
+        _status, answer = self.ask("GET", "/v2/pools")
+        return next((pool for pool in (answer or {}).get("pools", ()) if pool["pool_id"] == "default"), {})
+
+    def until_ready(self) -> dict[str, Any]:
+        """The pool, once it is ready. Fails with the provisioner's log."""
+        return self.until(lambda: self.pool() if self.pool().get("ready") else None)
+
+    def until(self, condition: Any, within_s: float = READY_WITHIN_S) -> Any:
+        """What `condition` returns, once it is true. Fails with the daemons' logs."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            if found := condition():
+                return found
+            ended = [name for name, process in self.processes.items() if process.poll() is not None]
+            assert not ended, f"{ended} ended:\n{self.logs()}"
+            time.sleep(POLL_S)
+        raise AssertionError(f"not within {within_s:g} s:\n{self.logs()}")
+
+    def logs(self) -> str:
+        """The end of every daemon's log."""
+        return "\n".join(f"{log.name}:\n{log.read_text()[-3000:]}" for log in sorted(self.directory.glob("*.log")))
+
+    def orchctl(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run orchctl against the queen."""
+        command = [sys.executable, "-m", "orchctl", words[0], "--url", self.url, *words[1:]]
+        return subprocess.run(command, capture_output=True, text=True, env=self.environ, timeout=60, check=False)
+
+    def stream(self, path: str, headers: Mapping[str, str] | None = None) -> "EventStream":
+        """The events of a task as they come; to be closed."""
+        return EventStream(self.queen_port, path, headers or {})
+
+
+class EventStream:
+    """Reads server-sent events from a plain socket, line by line; leaving it closes the connection."""
+
+    def __init__(self, port: int, path: str, headers: Mapping[str, str]) -> None:
+        self._connection = HTTPConnection("127.0.0.1", port, timeout=60)
+        self._connection.request("GET", path, headers=dict(headers))
+        self._answer = self._connection.getresponse()
+        self.status = self._answer.status
+
+    def __enter__(self) -> "EventStream":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._answer.close()
+        self._connection.close()
+
+    def __iter__(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """(id, event, data) in turn."""
+        fields: dict[str, str] = {}
+        while line := self._answer.readline():
+            name, _, value = line.decode().rstrip("\n").partition(": ")
+            if name:
+                fields[name] = value
+            elif "data" in fields:
+                yield int(fields["id"]), fields["event"], json.loads(fields["data"])
+                fields = {}
+
+
+def environment(directory: Path, **more: str) -> dict[str, str]:
+    """HOME_PROFILE on free ports below `directory`; of this process's environment only what Python needs."""
+    queen, manager = free_port(), free_port()
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
+    return {
+        **kept,
+        "ORCHESTRATORD_BIND_ADDR": f"127.0.0.1:{queen}",
+        "POOL_MANAGERD_BIND_ADDR": f"127.0.0.1:{manager}",
+        "ORCHD_POOL_MANAGERS": f"http://127.0.0.1:{manager}",
+        "ENGINE_PROVISIONER_CACHE_DIR": str(directory / "cache"),
+        "ENGINE_PROVISIONER_GPU_MASK": "cpu",
+        "LLAMA_ORCH_LOG_FORMAT": "json",
+        **more,
+    }
+
+
+@contextmanager
+def home(
+    directory: Path, archive: Archive, model: Path, *, slots: int = 2, ctx: int = 1024, **more: str
+) -> Iterator[Home]:
+    """A HOME_PROFILE with one pool, `default`, that is ready when the block begins."""
+    environ = environment(directory, **more)
+    ports = [int(environ[name].rpartition(":")[2]) for name in ("ORCHESTRATORD_BIND_ADDR", "POOL_MANAGERD_BIND_ADDR")]
+    pools = POOLS.format(model=model, ctx=ctx, slots=slots, archive=archive.path, checksum=archive.checksum)
+    (directory / "pools.toml").write_text(pools)
+    running = Home(directory, environ, *ports)
+    with ExitStack() as ending:
+        for name in ("queen-rbee", "pool-managerd", "engine-provisioner"):
+            running.start(name)
+            ending.callback(_stop_if_running, running, name)
+        running.until_ready()
+        yield running
+
+
+def _stop_if_running(running: Home, name: str) -> None:
+    if name in running.processes:
+        status = running.stop(name)
+        assert status == 0, f"{name} ended with status {status}:\n{running.logs()}"

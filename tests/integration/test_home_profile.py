@@ -1,0 +1,169 @@
+"""The main job without systemd: a pools file becomes an engine, whose tokens reach a client through the queen."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engines.llama_server import Archive
+from tests.integration.home import Home, home
+
+LONG = {"prompt": "hello", "max_tokens": 900}
+
+
+@pytest.fixture(scope="module")
+def fast(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, tiny_model: Path) -> Iterator[Home]:
+    """A home with a model of thousands of tokens a second."""
+    with home(tmp_path_factory.mktemp("fast"), llama_server_tar, tiny_model) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
+    """A home with a model slow enough to be cancelled."""
+    with home(tmp_path_factory.mktemp("slow"), llama_server_tar, slow_model) as running:
+        yield running
+
+
+def submit(running: Home, **request: Any) -> dict[str, Any]:
+    status, answer = running.ask("POST", "/v2/tasks", {"prompt": "hello", **request})
+    assert status == 202, answer
+    return answer
+
+
+def busy_slots(running: Home) -> int:
+    """Slots that the engine itself says are at work."""
+    url = running.pool()["replicas"][0]["url"]
+    _status, slots = running.ask("GET", "/slots", port=int(url.rpartition(":")[2]))
+    return sum(slot["is_processing"] for slot in slots)
+
+
+def test_a_tasks_tokens_come_in_order_and_end_with_the_engines_own_counts(fast: Home):
+    accepted = submit(fast, max_tokens=16, seed=1)
+    with fast.stream(accepted["streams"]["sse"]) as stream:
+        events = list(stream)
+    assert [number for number, _, _ in events] == sorted(number for number, _, _ in events)
+    names = [name for _, name, _ in events]
+    assert names[0] == "started"
+    assert names[-1] == "end"
+    tokens = [data for _, name, data in events if name == "token"]
+    assert [token["i"] for token in tokens] == list(range(len(tokens)))
+    assert events[-1][2]["tokens_out"] == 16
+    _status, view = fast.ask("GET", f"/v2/tasks/{accepted['task_id']}")
+    assert (view["state"], view["pool_id"], view["usage"]["tokens_out"]) == ("done", "default", 16)
+
+
+def test_the_same_seed_gives_the_same_text(fast: Home):
+    texts = [fast.orchctl("submit", "hello", "--seed", "7", "--max-tokens", "20").stdout for _ in range(2)]
+    assert texts[0] == texts[1] != ""
+
+
+def test_a_reader_that_comes_back_loses_nothing_and_sees_nothing_twice(fast: Home):
+    accepted = submit(fast, max_tokens=32, seed=3)
+    with fast.stream(accepted["streams"]["sse"]) as stream:
+        whole = list(stream)
+    with fast.stream(accepted["streams"]["sse"], {"Last-Event-ID": "7"}) as stream:
+        rest = list(stream)
+    assert rest == [event for event in whole if event[0] > 7]
+
+
+def test_verbose_readers_get_the_narration_and_others_do_not(fast: Home):
+    accepted = submit(fast, max_tokens=2)
+    with fast.stream(accepted["streams"]["sse"]) as stream:
+        plain = [name for _, name, _ in stream]
+    with fast.stream(accepted["streams"]["sse_verbose"]) as stream:
+        verbose = [name for _, name, _ in stream]
+    assert "narration" not in plain
+    assert "narration" in verbose
+
+
+def test_a_prompt_that_is_too_long_is_the_clients_error_and_the_pool_stays_ready(fast: Home):
+    accepted = submit(fast, prompt="word " * 5000, max_tokens=4)
+    with fast.stream(accepted["streams"]["sse"]) as stream:
+        *_, (_, name, data) = stream
+    assert (name, data["code"], data["retriable"]) == ("error", "INVALID_PARAMS", False)
+    assert fast.pool()["ready"]
+
+
+def test_status_and_pools_tell_a_person_what_there_is(fast: Home):
+    status, pools = fast.orchctl("status"), fast.orchctl("pools")
+    assert status.returncode == pools.returncode == 0
+    assert "ready" in status.stdout
+    assert "default" in pools.stdout
+    assert "llamacpp" in pools.stdout
+
+
+@pytest.mark.parametrize("priority", ["interactive", "batch"])
+def test_more_tasks_than_slots_are_queued_and_all_of_them_end(fast: Home, priority: str):
+    accepted = [submit(fast, max_tokens=64, priority=priority) for _ in range(12)]
+    for answer in accepted:
+        with fast.stream(answer["streams"]["sse"]) as stream:
+            assert [name for _, name, _ in stream][-1] == "end"
+
+
+def test_cancelling_frees_the_engines_slot_and_not_one_token_follows(slow: Home):
+    accepted = submit(slow, **LONG)
+    with slow.stream(accepted["streams"]["sse"]) as stream:
+        events = iter(stream)
+        while next(events)[1] != "token":
+            pass
+        status, _ = slow.ask("POST", f"/v2/tasks/{accepted['task_id']}/cancel")
+        assert status == 204
+        names = [name for _, name, _ in events]
+    assert names[-1] == "error"
+    slow.until(lambda: busy_slots(slow) == 0, within_s=5)
+    after, _ = slow.ask("POST", f"/v2/tasks/{accepted['task_id']}/cancel")
+    assert after == 204
+
+
+def test_a_reader_that_leaves_does_not_end_the_task_but_an_interrupted_orchctl_does(slow: Home):
+    accepted = submit(slow, prompt="hello", max_tokens=40)
+    with slow.stream(accepted["streams"]["sse"]) as stream:
+        next(iter(stream))
+    slow.until(lambda: slow.ask("GET", f"/v2/tasks/{accepted['task_id']}")[1]["state"] == "done", within_s=30)
+    command = [sys.executable, "-m", "orchctl", "submit", "--url", slow.url, "hello", "--max-tokens", "900"]
+    client = subprocess.Popen(command, stdout=subprocess.PIPE, env=slow.environ)
+    assert client.stdout is not None
+    assert client.stdout.read(1)
+    client.send_signal(signal.SIGINT)
+    assert client.wait(30) == 130
+    client.stdout.close()
+    slow.until(lambda: busy_slots(slow) == 0, within_s=5)
+    assert slow.ask("GET", "/v2/tasks?state=cancelled")[1]["count"] >= 1
+
+
+def test_an_engine_that_is_killed_ends_its_task_comes_back_and_serves(slow: Home):
+    accepted = submit(slow, **LONG)
+    with slow.stream(accepted["streams"]["sse"]) as stream:
+        events = iter(stream)
+        while next(events)[1] != "token":
+            pass
+        engine_pid = engine_of(slow)
+        killed_at = time.monotonic()
+        subprocess.run(["kill", "-KILL", str(engine_pid)], check=True)
+        *_, (_, name, data) = events
+    assert (name, data["code"], data["retriable"]) == ("error", "WORKER_RESET", True)
+    slow.until(lambda: slow.pool().get("ready") and engine_of(slow) not in (None, engine_pid))
+    assert time.monotonic() > killed_at
+    done = slow.orchctl("submit", "hello", "--max-tokens", "4")
+    assert done.returncode == 0, done.stderr
+
+
+def engine_of(running: Home) -> int | None:
+    """The pid of the process that listens on the engine's port."""
+    port = running.pool()["replicas"][0]["url"].rpartition(":")[2]
+    found = subprocess.run(["ss", "-ltnpH", f"sport = :{port}"], capture_output=True, text=True, check=True).stdout
+    return int(found.partition("pid=")[2].partition(",")[0]) if "pid=" in found else None
+
+
+def test_pool_manager_and_queen_restart_without_losing_the_pool(fast: Home):
+    for name in ("pool-managerd", "queen-rbee"):
+        assert fast.stop(name) == 0
+        fast.start(name)
+        fast.until_ready()
+        assert fast.orchctl("submit", "hello", "--max-tokens", "2").returncode == 0

@@ -1,0 +1,91 @@
+"""The command line: what the pool says, what this engine knows, and nothing that an older one would refuse."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine_provisioner.command import announced_flags, cache_ram_mib, llama_server
+from engine_provisioner.engine import Command, Engine
+from engine_provisioner.pool_spec import Pool
+from tests.unit.engine_provisioner.pools import MODEL, engine, pool
+
+CURRENT = engine(
+    "--cont-batching", "--metrics", "--slots", "--no-webui", "--offline", "--cache-ram", "--device", "--n-gpu-layers",
+    "--tensor-split",
+)  # fmt: skip
+
+
+def argv(subject: Pool, known: Engine = CURRENT, devices: tuple[int, ...] = ()) -> tuple[str, ...]:
+    return llama_server(subject, known, MODEL, port=18080, devices=devices, cache_ram_mib=512).argv
+
+
+def value(arguments: tuple[str, ...], name: str) -> str:
+    return arguments[arguments.index(name) + 1]
+
+
+def test_it_listens_on_loopback_on_the_port_it_was_given() -> None:
+    arguments = argv(pool())
+    assert (value(arguments, "--host"), value(arguments, "--port")) == ("127.0.0.1", "18080")
+    assert Command(arguments, {}).port == 18080
+
+
+@given(st.integers(16, 100_000), st.integers(1, 64))
+def test_each_slot_gets_the_pools_context(ctx: int, slots: int) -> None:
+    arguments = argv(pool(ctx=ctx, slots=slots))
+    assert int(value(arguments, "-c")) == ctx * int(value(arguments, "-np"))
+
+
+def test_on_the_cpu_no_gpu_is_seen_or_used() -> None:
+    command = llama_server(pool(), CURRENT, MODEL, port=1, devices=(), cache_ram_mib=1)
+    assert value(command.argv, "--device") == "none"
+    assert command.env["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_on_gpus_exactly_those_are_seen_by_their_nvml_numbers_and_all_layers_go_there() -> None:
+    subject = pool(devices=[2, 0], tensor_split=[3, 1])
+    command = llama_server(subject, CURRENT, MODEL, port=1, devices=(2, 0), cache_ram_mib=1)
+    assert command.env == {"CUDA_VISIBLE_DEVICES": "2,0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert value(command.argv, "--n-gpu-layers") == "999"
+    assert value(command.argv, "--tensor-split") == "3,1"
+    assert "--device" not in command.argv
+
+
+def test_an_engine_that_knows_little_gets_only_what_all_have_known() -> None:
+    assert argv(pool(), engine())[1:] == (
+        "-m", "/srv/model.gguf", "--host", "127.0.0.1", "--port", "18080", "-c", "4096", "-np", "1", "-ngl", "0",
+    )  # fmt: skip
+
+
+def test_a_renamed_option_is_passed_by_the_name_this_engine_knows() -> None:
+    assert "--no-ui" in argv(pool(), engine("--no-ui"))
+
+
+def test_a_flag_of_the_pool_wins_over_what_would_be_passed_by_itself() -> None:
+    arguments = argv(pool(flags=["--cache-ram", "0", "--webui"]))
+    assert arguments.count("--cache-ram") == 1
+    assert value(arguments, "--cache-ram") == "0"
+    assert "--no-webui" not in arguments
+
+
+def test_the_pools_variables_reach_the_engine() -> None:
+    command = llama_server(pool(env={"A": "b"}), CURRENT, MODEL, port=1, devices=(), cache_ram_mib=1)
+    assert command.env["A"] == "b"
+
+
+@given(st.integers(0, 1 << 45), st.integers(0, 300))
+def test_kept_prompts_never_take_more_than_an_eighth_of_the_memory(memory: int, pools: int) -> None:
+    share = cache_ram_mib(memory, pools)
+    assert 0 <= share <= 8192
+    assert share * max(pools, 1) * 8 <= memory >> 20
+
+
+def test_the_announced_flags_fit_into_a_handoff_file() -> None:
+    command = llama_server(pool(flags=["x" * 256] * 200), CURRENT, MODEL, port=1, devices=(), cache_ram_mib=1)
+    flags = announced_flags(command, CURRENT)
+    assert flags[0] == "-m"
+    assert len(flags) <= 256
+    assert all(0 < len(flag) <= 256 for flag in flags)
+
+
+def test_the_same_command_gives_the_same_launch_file() -> None:
+    one, other = Command(("/e",), {"a": "1", "b": "2"}), Command(("/e",), {"b": "2", "a": "1"})
+    assert one.document() == other.document()

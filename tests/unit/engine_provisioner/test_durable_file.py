@@ -1,0 +1,30 @@
+"""A file appears whole, with its mode, and a failed write leaves nothing behind."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from engine_provisioner.durable_file import replace
+
+
+def test_the_old_content_is_replaced_whole_with_mode_0640_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        for content in (b"a" * 1000, b"b"):
+            replace(tmp_path / "x.json", content)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.json").read_bytes() == b"b"
+    assert (tmp_path / "x.json").stat().st_mode & 0o777 == 0o640
+    assert os.listdir(tmp_path) == ["x.json"]
+
+
+def test_a_write_that_fails_leaves_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        replace(tmp_path / "x.json", b"x")
+    assert os.listdir(tmp_path) == []

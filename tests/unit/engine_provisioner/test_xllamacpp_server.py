@@ -1,0 +1,47 @@
+"""The runner of xllamacpp is told by llama-server's own options, and refuses those it does not know."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from engine_provisioner import command, xllamacpp_server
+from engine_provisioner.probing import options_in
+from engine_provisioner.xllamacpp_server import OPTIONS, parser, set_parameter
+from tests.unit.engine_provisioner.pools import MODEL, engine, pool
+
+RUN = [sys.executable, "-I", xllamacpp_server.__file__]
+
+
+def test_its_help_is_read_as_llama_servers_is() -> None:
+    shown = subprocess.run([*RUN, "--site", "/x", "--help"], capture_output=True, text=True, check=True).stdout
+    assert options_in(shown) == {name for option in OPTIONS for name in option.names}
+
+
+def test_every_option_that_is_passed_to_it_is_one_it_knows() -> None:
+    known = engine(*(name for option in OPTIONS for name in option.names))
+    for devices in ((), (0, 1)):
+        subject = pool(devices=list(devices) or None, tensor_split=[1.0] * len(devices))
+        made = command.llama_server(subject, known, MODEL, port=1, devices=devices, cache_ram_mib=1)
+        given = vars(parser().parse_args(["--site", "/x", *made.argv[1:]]))
+        assert given["model.path"] == "/srv/model.gguf"
+        assert given["n_gpu_layers"] == (999 if devices else 0)
+
+
+def test_an_unknown_option_is_named() -> None:
+    done = subprocess.run([*RUN, "--site", "/x", "--frob"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--frob" in done.stderr
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.names[-1])
+def test_each_option_sets_a_parameter_that_xllamacpp_has(option: xllamacpp_server.Option) -> None:
+    parameters = pytest.importorskip("xllamacpp").CommonParams()
+    set_parameter(parameters, option.parameter, option.value if option.read is None else option.read("1"))
+
+
+def test_dotted_parameters_are_set_where_they_belong() -> None:
+    parameters = SimpleNamespace(model=SimpleNamespace(path=""))
+    set_parameter(parameters, "model.path", "/m")
+    assert parameters.model.path == "/m"

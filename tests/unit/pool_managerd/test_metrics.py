@@ -1,0 +1,55 @@
+"""The names that dashboards depend on, and that nothing remains of pools that are gone."""
+
+from prometheus_client import generate_latest
+
+from pool_managerd.metrics import Metrics
+from pool_managerd.registry import Registry
+from pool_managerd.replica import Answer
+from tests.unit.pool_managerd.values import READY, TWO_GPUS, found
+
+
+def exposed(metrics: Metrics) -> dict[str, float]:
+    lines = generate_latest(metrics.collectors).decode().splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+
+async def test_a_pool_is_exposed_under_the_names_of_the_contract() -> None:
+    registry = Registry()
+    metrics = Metrics(registry)
+    registry.set_gpus(TWO_GPUS)
+    registry.take(found(device_mask="1"))
+    registry.saw(registry.replicas[0].incarnation, READY)
+    metrics.handoff_taken("default", 1.5)
+    metrics.handoff_rejected()
+    metrics.health_check("default", Answer.GONE)
+    shown = exposed(metrics)
+    device = 'device="1",engine="llamacpp",engine_version="b1",pool_id="default",replica_id="r0"'
+    expected = {
+        'pool_ready{pool_id="default"}': 1,
+        'pool_slots_total{pool_id="default"}': 4,
+        'pool_slots_free{pool_id="default"}': 3,
+        'pool_vram_total_bytes{pool_id="default"}': 80,
+        'pool_vram_free_bytes{pool_id="default"}': 60,
+        'pool_handoff_files_processed_total{outcome="taken",pool_id="default"}': 1,
+        'pool_handoff_files_processed_total{outcome="rejected",pool_id=""}': 1,
+        'pool_handoff_processing_duration_ms_bucket{le="2.0",pool_id="default"}': 1,
+        'pool_health_checks_total{outcome="unreachable",pool_id="default"}': 1,
+        f"vram_used_bytes{{{device}}}": 20,
+        f"gpu_utilization{{{device}}}": 50,
+    }
+    assert {name: shown.get(name) for name in expected} == expected
+    assert "process_resident_memory_bytes" in shown
+
+
+def test_series_of_pools_that_are_gone_are_removed() -> None:
+    metrics = Metrics(Registry())
+    for pool_id in ("gone", "stays"):
+        metrics.handoff_taken(pool_id, 1.0)
+        metrics.health_check(pool_id, Answer.READY)
+        metrics.health_check(pool_id, Answer.GONE)
+    metrics.handoff_rejected()
+    metrics.keep_only({"stays"})
+    shown = exposed(metrics)
+    assert not [name for name in shown if 'pool_id="gone"' in name]
+    assert shown['pool_health_checks_total{outcome="ready",pool_id="stays"}'] == 1
+    assert shown['pool_handoff_files_processed_total{outcome="rejected",pool_id=""}'] == 1
