@@ -1,12 +1,11 @@
 """Writes the files that are made from declarations; `--check` says which of them are out of date."""
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine_provisioner.pool_spec import PoolsFile
+from engine_provisioner.pools_schema import pools_schema
 from engine_provisioner.settings import ProvisionerSettings
 from llama_orch.settings.documents import environment_file
 from llama_orch.settings.loading import Settings
@@ -32,12 +31,6 @@ def journal_catalog() -> str:
             f"Documentation: man:llama-orch(7)\n\n{event.advice}\n"
         )
     return "\n".join(entries)
-
-
-def pools_schema() -> str:
-    """The JSON Schema of the pools file."""
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **PoolsFile.model_json_schema()}
-    return json.dumps(schema, indent=2) + "\n"
 
 
 def documents() -> Iterator[tuple[Path, str]]:

@@ -9,6 +9,8 @@ from engine_provisioner.failures import ProvisioningFailure
 from engine_provisioner.launcher import Launcher
 from engine_provisioner.pool_spec import Pool
 from engine_provisioner.provisioning_spec import External
+from llama_orch.telemetry.events import ENGINE_RETIRED
+from llama_orch.telemetry.records import emit
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,6 @@ async def retire_unwanted(pools: list[Pool], launcher: Launcher) -> None:
     try:
         for pool_id in sorted(await launcher.leftovers() - managed):
             await launcher.retire(pool_id)
-            log.info("pool %s is in the pools file no more: its engine was stopped", pool_id)
-    except ProvisioningFailure as failure:
+            emit(ENGINE_RETIRED, pool_id=pool_id)
+    except (ProvisioningFailure, OSError) as failure:
         log.warning("engines of pools that are gone may still run: %s", failure)

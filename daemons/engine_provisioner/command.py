@@ -11,9 +11,9 @@ from engine_provisioner.pool_spec import Pool
 
 ALL_LAYERS = "999"
 HOST = "127.0.0.1"
-CACHE_RAM_MAX_MIB = 8192
-CACHE_RAM_SHARE = 8
-"""The engines of a machine together keep old prompts in at most one in so many parts of its memory."""
+CACHE_RAM_MAX_MIB = 2048
+CACHE_RAM_SHARE = 16
+"""An engine keeps old prompts in at most one in so many parts of the machine's memory."""
 
 
 def llama_server(
@@ -67,10 +67,12 @@ def environment(pool: Pool, devices: tuple[int, ...]) -> dict[str, str]:
     return {**pool.env, **visible}
 
 
-def cache_ram_mib(memory_bytes: int, pools: int) -> int:
-    """MiB of prompts that one of `pools` engines may keep; llama-server's own default is 8192 for each of them."""
-    share = memory_bytes // (1 << 20) // CACHE_RAM_SHARE // max(pools, 1)
-    return max(0, min(share, CACHE_RAM_MAX_MIB))
+def cache_ram_mib(memory_bytes: int) -> int:
+    """MiB of old prompts that an engine may keep; llama-server's own default is 8192 for each.
+
+    Depends on nothing but the machine: were it on the number of pools, a new pool would replace the engines of all.
+    """
+    return min(memory_bytes // (1 << 20) // CACHE_RAM_SHARE, CACHE_RAM_MAX_MIB)
 
 
 def announced_flags(command: Command, engine: Engine) -> list[str]:

@@ -126,7 +126,7 @@ async def _workshop(settings: ProvisionerSettings, pools: list[Pool], launcher: 
     remembered = {pool_id: known.port for pool_id, known in commands.items() if known.port is not None}
     return Workshop(
         gpu_mask=settings.gpu_mask,
-        cache_ram_mib=cache_ram_mib(memory, len(pools)),
+        cache_ram_mib=cache_ram_mib(memory),
         acquiring=Acquiring(settings.cache_dir.absolute()),
         launcher=launcher,
         ports=Ports(pools, remembered),

@@ -6,10 +6,12 @@ itself appears whole or not at all.
 
 import errno
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import trio
 
@@ -17,6 +19,7 @@ from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.model_name import model_name
 from engine_provisioner.partial_file import OutOfStep, PartialFile
 from engine_provisioner.provisioning_spec import plain_http_is_local
+from llama_orch.contracts.handoff import is_loopback
 
 if TYPE_CHECKING:
     import httpx2
@@ -47,31 +50,46 @@ class Download:
 
 async def fetch(download: Download, on_bytes: OnBytes) -> None:
     """Fetch into the target. Raises ProvisioningFailure; what has come is kept for the next try."""
-    import httpx2
-
     part = PartialFile(download.target)
     try:
-        await trio.to_thread.run_sync(part.open, download.url)
-        timeout = httpx2.Timeout(download.idle_s, connect=CONNECT_S)
-        async with (
-            httpx2.AsyncClient(follow_redirects=True, timeout=timeout) as client,
-            client.stream("GET", download.url, headers=part.resume_headers()) as response,
-        ):
-            await _receive(download, response, part, on_bytes)
-        await trio.to_thread.run_sync(_finish, download, part)
+        with _in_words(download):
+            await trio.to_thread.run_sync(part.open, download.url)
+            await _request(download, part, on_bytes)
+            await trio.to_thread.run_sync(_finish, download, part)
+    except OutOfStep as error:
+        await trio.to_thread.run_sync(part.discard)
+        what = f"{download.shown}: the server sent another part than was asked for"
+        raise ProvisioningFailure(what, "It is fetched anew.") from error
+    finally:
+        part.close()
+
+
+@contextmanager
+def _in_words(download: Download) -> Iterator[None]:
+    """Make a ProvisioningFailure of what network and disk do."""
+    import httpx2
+
+    try:
+        yield
     except httpx2.TimeoutException as error:
         what = f"{download.shown}: the server was silent for {download.idle_s:g} s"
         raise ProvisioningFailure(what, "It is resumed at the next try; timeouts.idle_ms allows more.") from error
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise ProvisioningFailure(f"{download.shown} cannot be fetched: {_words(error)}") from error
-    except OutOfStep as error:
-        await trio.to_thread.run_sync(part.discard)
-        what = f"{download.shown}: the server sent another part than was asked for"
-        raise ProvisioningFailure(what, "It is fetched anew.") from error
     except OSError as error:
         raise _disk(download, error) from error
-    finally:
-        part.close()
+
+
+async def _request(download: Download, part: PartialFile, on_bytes: OnBytes) -> None:
+    import httpx2
+
+    timeout = httpx2.Timeout(download.idle_s, connect=CONNECT_S)
+    proxies = not is_loopback(urlsplit(download.url).hostname or "")
+    async with (
+        httpx2.AsyncClient(follow_redirects=True, timeout=timeout, trust_env=proxies) as client,
+        client.stream("GET", download.url, headers=part.resume_headers()) as response,
+    ):
+        await _receive(download, response, part, on_bytes)
 
 
 async def _receive(download: Download, response: "httpx2.Response", part: PartialFile, on_bytes: OnBytes) -> None:
@@ -87,13 +105,16 @@ async def _receive(download: Download, response: "httpx2.Response", part: Partia
     if total is not None:
         await trio.to_thread.run_sync(_check_room, download, total - part.size)
     batch = bytearray()
-    async for chunk in response.aiter_raw():
-        batch += chunk
-        await on_bytes(part.size + len(batch), total)
-        if len(batch) >= BATCH:
+    try:
+        async for chunk in response.aiter_raw():
+            batch += chunk
+            await on_bytes(part.size + len(batch), total)
+            if len(batch) >= BATCH:
+                await trio.to_thread.run_sync(part.append, bytes(batch))
+                batch.clear()
+    finally:  # what has come is kept, also when the connection broke or the daemon stops
+        with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(part.append, bytes(batch))
-            batch.clear()
-    await trio.to_thread.run_sync(part.append, bytes(batch))
 
 
 def _check_hops(download: Download, response: "httpx2.Response") -> None:

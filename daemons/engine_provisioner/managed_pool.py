@@ -2,10 +2,9 @@
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 import trio
 
@@ -14,20 +13,14 @@ from engine_provisioner.acquiring import Acquiring
 from engine_provisioner.announcing import Announcement
 from engine_provisioner.engine import Command, Engine, LocalModel
 from engine_provisioner.failures import ProvisioningFailure
-from engine_provisioner.health import Condition
 from engine_provisioner.launcher import Launcher, RunningEngine
 from engine_provisioner.pool_spec import Pool
 from engine_provisioner.progress import Progress
 from engine_provisioner.voice import Voice
+from engine_provisioner.watching import UNHEALTHY_S, WATCH_S, is_alive, until_healthy, until_silent, while_running
 from llama_orch.settings.types import GpuMask
 
 log = logging.getLogger("engine_provisioner.pool")
-T = TypeVar("T")
-
-FIRST_LOOK_S, SLOWEST_LOOK_S = 0.02, 0.5
-WATCH_S = 5.0
-UNHEALTHY_S = 60.0
-"""An engine that has not answered for so long is replaced. A busy one may miss some looks."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +91,7 @@ class ManagedPool:
         return Prepared(engine, model, wanted)
 
     async def _command(self, prepared: Prepared) -> Command:
-        held = await self._shop.launcher.held_port(self._pool.id)
-        free = lambda port: port == held or ports.is_free(port)  # noqa: E731
-        port = await trio.to_thread.run_sync(self._shop.ports.claim, self._pool.id, free)
+        port = await self._port()
         return command.llama_server(
             self._pool,
             prepared.engine,
@@ -110,32 +101,29 @@ class ManagedPool:
             cache_ram_mib=self._shop.cache_ram_mib,
         )
 
+    async def _port(self) -> int:
+        held = await self._shop.launcher.held_port(self._pool.id)
+        try:
+            return self._shop.ports.claim(self._pool.id, lambda port: port == held or ports.is_free(port))
+        except ports.Taken as taken:
+            who = await trio.to_thread.run_sync(ports.holder, taken.port)
+            raise ports.taken_failure(taken.port, who) from taken
+
     async def _answers(self, running: Command) -> bool:
-        """Whether an engine that was started by this command is alive, be it ready or loading."""
-        return (await health.look(_url(running))).condition is not Condition.SILENT
+        self._progress.expect(checksums.DISK_S, "looking for a running engine")
+        return await is_alive(_url(running))
 
     async def _come_up(self, engine: RunningEngine, prepared: Prepared, started: Command) -> None:
         """Return when the engine is healthy. Raises ProvisioningFailure when it ends or takes too long."""
         limit_s = self._pool.timeouts.wall_ms / 1000
         self._progress.expect(limit_s + checksums.DISK_S, "waiting for the engine to load its model")
-        healthy = await while_running(engine, partial(self._until_healthy, _url(started), limit_s))
+        healthy = await while_running(engine, partial(until_healthy, _url(started), limit_s, self._voice.starting))
         if healthy is None:
             raise await self._lost(engine, prepared)
         if not healthy:
-            await engine.stop()
+            await self._stop(engine)
             what = f"the engine was not healthy within {limit_s:g} s; {await engine.last_words()}"
             raise ProvisioningFailure(what, "A large model may need a longer timeouts.wall_ms.")
-
-    async def _until_healthy(self, url: str, limit_s: float) -> bool:
-        pause = FIRST_LOOK_S
-        with trio.move_on_after(limit_s):
-            while (seen := await health.look(url)).condition is not Condition.UP:
-                if seen.condition is Condition.LOADING:
-                    await self._voice.starting(seen.detail)
-                await trio.sleep(pause)
-                pause = min(pause * 1.3, SLOWEST_LOOK_S)
-            return True
-        return False
 
     async def _announce(self, engine: RunningEngine, prepared: Prepared, started: Command) -> None:
         url, pool = _url(started), self._pool
@@ -161,42 +149,24 @@ class ManagedPool:
 
     async def _watch(self, engine: RunningEngine, prepared: Prepared, started: Command) -> NoReturn:
         """Raises ProvisioningFailure when the engine ends, or is stopped for being silent."""
-        silent = await while_running(engine, partial(self._until_silent, _url(started)))
+        silent = await while_running(engine, partial(until_silent, _url(started), self._watching))
         if silent is None:
             raise await self._lost(engine, prepared)
-        await engine.stop()
+        await self._stop(engine)
         raise ProvisioningFailure(f"the engine did not answer its health check for {UNHEALTHY_S:g} s: {silent}")
 
-    async def _until_silent(self, url: str) -> str:
-        last_up = trio.current_time()
-        while True:
-            self._progress.expect(WATCH_S + health.LOOK_S, "watching the engine")
-            await trio.sleep(WATCH_S)
-            seen = await health.look(url)
-            if seen.condition is Condition.UP:
-                last_up = trio.current_time()
-            elif trio.current_time() - last_up >= UNHEALTHY_S:
-                return seen.detail
+    def _watching(self) -> None:
+        self._progress.expect(WATCH_S + health.LOOK_S, "watching the engine")
+
+    async def _stop(self, engine: RunningEngine) -> None:
+        self._progress.expect(checksums.DISK_S, "stopping the engine")
+        await engine.stop()
 
     async def _lost(self, engine: RunningEngine, prepared: Prepared) -> ProvisioningFailure:
+        self._progress.expect(checksums.DISK_S, "asking why the engine ended")
         watched = [prepared.model.path, prepared.engine.program.file]
         return ProvisioningFailure(await engine.last_words(), watch=watched)
 
 
 def _url(running: Command) -> str:
     return f"http://{command.HOST}:{running.port}"
-
-
-async def while_running(engine: RunningEngine, work: Callable[[], Awaitable[T]]) -> T | None:
-    """The result of `work`, which must not raise, or None where the engine ended first."""
-    result = None
-    async with trio.open_nursery() as nursery:
-
-        async def until_the_end() -> None:
-            await engine.ended()
-            nursery.cancel_scope.cancel()
-
-        nursery.start_soon(until_the_end)
-        result = await work()
-        nursery.cancel_scope.cancel()
-    return result

@@ -3,6 +3,7 @@
 Owns `engines/pip-xllamacpp-*` in the cache directory; each appears whole or not at all.
 """
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from engine_provisioner.provisioning_spec import Package
 EXECUTABLE = "llama-server"
 RUNNER = Path(__file__).with_name("xllamacpp_server.py")
 INSTALL_S = 900.0
+WHEELS = Path("/usr/share/python-wheels")
 PACKAGE = "xllamacpp"
 
 
@@ -58,8 +60,9 @@ async def _install(how: Package, site: Path) -> None:
 
 async def _pip(requirement: str, target: Path) -> None:
     """Run pip; nothing is compiled and nothing of this machine's own Python is touched."""
+    runner = await trio.to_thread.run_sync(pip)
     quiet = ["--quiet", "--no-input", "--no-cache-dir", "--disable-pip-version-check", "--only-binary", ":all:"]
-    argv = [sys.executable, "-m", "pip", "install", *quiet, "--target", str(target), requirement]
+    argv = [*runner, "install", *quiet, "--target", str(target), requirement]
     with trio.move_on_after(INSTALL_S):
         done = await trio.run_process(
             argv, capture_stdout=True, stderr=subprocess.STDOUT, check=False, env=base_environment()
@@ -67,12 +70,23 @@ async def _pip(requirement: str, target: Path) -> None:
         if done.returncode == 0:
             return
         said = done.stdout.decode(errors="replace").strip()
-        if "No module named pip" in said:
-            raise ProvisioningFailure(f"{sys.executable} has no pip", "apt install python3-pip", Retry.MENDING)
         last = next((line for line in reversed(said.splitlines()) if line.startswith("ERROR")), said[-500:])
         hint = "See that the package index can be reached and has this version for this Python."
         raise ProvisioningFailure(f"pip cannot install {requirement}: {last.removeprefix('ERROR: ')}", hint)
     raise ProvisioningFailure(f"pip did not install {requirement} within {INSTALL_S:g} s")
+
+
+def pip() -> list[str]:
+    """The words that run pip: this Python's own, or the wheel that python3-venv brings.
+
+    Blocks on the disk; raises ProvisioningFailure where there is neither.
+    """
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip"]
+    if wheels := sorted(WHEELS.glob("pip-*.whl")):
+        return [sys.executable, str(wheels[-1] / "pip")]
+    hint = "Install it: apt install python3-venv."
+    raise ProvisioningFailure("there is no pip for this daemon's own Python", hint, Retry.MENDING)
 
 
 def _clear(path: Path) -> None:

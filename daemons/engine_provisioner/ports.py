@@ -13,8 +13,19 @@ TCP_LISTEN = "0A"
 IsFree = Callable[[int], bool]
 
 
+class Taken(Exception):
+    """The configured port of a pool is in use."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(f"port {port} is in use")
+        self.port = port
+
+
 class Ports:
-    """The ports of all pools: no two claim the same. `remembered` are those of engines from an earlier run."""
+    """The ports of all pools: no two claim the same. `remembered` are those of engines from an earlier run.
+
+    Belongs to the event loop: claims that ran beside each other could agree on a port.
+    """
 
     def __init__(self, pools: list[Pool], remembered: Mapping[str, int]) -> None:
         self._claimed = {pool.id: pool.ports[0] for pool in pools if pool.ports}
@@ -29,20 +40,19 @@ class Ports:
     def claim(self, pool_id: str, is_free: IsFree) -> int:
         """The pool's port, which `is_free` has found free.
 
-        Blocks as `is_free` does. Raises ProvisioningFailure where the configured port, or the whole range, is in use.
+        Raises Taken where the configured port is in use, ProvisioningFailure where the whole range is.
         """
         if pool_id in self._configured:
-            return self._free_or_fail(self._claimed[pool_id], is_free)
+            port = self._claimed[pool_id]
+            if not is_free(port):
+                raise Taken(port)
+            return port
         for port in self._candidates(pool_id):
             if is_free(port):
                 self._claimed[pool_id] = port
                 return port
         what = f"no port from {RANGE.start} to {RANGE.stop - 1} is free on 127.0.0.1"
         raise ProvisioningFailure(what, "Give the pool a port of its own with the key ports.")
-
-    def of(self, pool_id: str) -> int | None:
-        """The port that the pool claimed last."""
-        return self._claimed.get(pool_id)
 
     def _candidates(self, pool_id: str) -> Iterator[int]:
         mine = self._claimed.get(pool_id)
@@ -51,12 +61,12 @@ class Ports:
         others = {port for owner, port in self._claimed.items() if owner != pool_id}
         yield from (port for port in RANGE if port != mine and port not in others)
 
-    def _free_or_fail(self, port: int, is_free: IsFree) -> int:
-        if is_free(port):
-            return port
-        who = holder(port) or f"see who holds it: ss -ltnp 'sport = :{port}'"
-        what = f"port {port} on 127.0.0.1 is already in use ({who})"
-        raise ProvisioningFailure(what, "Stop the other program, or give the pool another port with the key ports.")
+
+def taken_failure(port: int, who: str | None) -> ProvisioningFailure:
+    """That `port` is in use, by `who` if that is known."""
+    known = who or f"see who holds it: ss -ltnp 'sport = :{port}'"
+    what = f"port {port} on 127.0.0.1 is already in use ({known})"
+    return ProvisioningFailure(what, "Stop the other program, or give the pool another port with the key ports.")
 
 
 def is_free(port: int) -> bool:

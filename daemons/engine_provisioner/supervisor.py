@@ -12,6 +12,7 @@ from engine_provisioner.progress import Progress
 from engine_provisioner.voice import Voice
 
 CHANGE_LOOK_S = 1.0
+Signatures = list[list[int] | None]
 
 
 class Life(Protocol):
@@ -46,24 +47,25 @@ class Supervisor:
         attempts = before.after_failure(self._voice.ready_for_s)
         delay = retrying.delay_s(failure.retry, attempts.failed)
         self._progress.expect(checksums.DISK_S, "reporting a failure")
+        # before anybody is told: who mends the file thereupon changes it against this
+        seen = await trio.to_thread.run_sync(signatures, failure.watch) if failure.watch else []
         await self._voice.failed(str(failure), retrying.next_step(delay, bool(failure.watch)))
-        await self._wait(delay, failure.watch)
+        await self._wait(delay, failure.watch, seen)
         return attempts
 
-    async def _wait(self, delay: float | None, watched: Sequence[Path]) -> None:
-        """Wait for `delay` seconds, for ever if it is None, or until one of the `watched` files changes."""
+    async def _wait(self, delay: float | None, watched: Sequence[Path], seen: Signatures) -> None:
+        """Wait for `delay` seconds, for ever if it is None, or until the `watched` files are no more as `seen`."""
         self._progress.rest("waiting for the next try")
         with trio.move_on_after(float("inf") if delay is None else delay):
             if not watched:
                 await trio.sleep_forever()
-            before = await trio.to_thread.run_sync(signatures, watched)
-            while await trio.to_thread.run_sync(signatures, watched) == before:  # noqa: ASYNC110 -- files, no events
+            while await trio.to_thread.run_sync(signatures, watched) == seen:  # noqa: ASYNC110 -- files, no events
                 await trio.sleep(CHANGE_LOOK_S)
 
 
-def signatures(paths: Sequence[Path]) -> list[list[int] | None]:
+def signatures(paths: Sequence[Path]) -> Signatures:
     """What changes when one of `paths` does; None for a file that cannot be seen. Blocks."""
-    found: list[list[int] | None] = []
+    found: Signatures = []
     for path in paths:
         try:
             found.append(checksums.signature(path))

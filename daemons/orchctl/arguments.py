@@ -1,21 +1,9 @@
 """orchctl's command line: commands, options, and the request that `submit` makes of them."""
 
 import argparse
-import sys
-from typing import NoReturn
 
 from llama_orch import VERSION
-from llama_orch.service.exit import ExitStatus
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with the exit status that sysexits(3) has for a wrong command line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and end with EX_USAGE."""
-        self.print_usage(sys.stderr)
-        print(f"{self.prog}: {message}", file=sys.stderr)
-        raise SystemExit(ExitStatus.USAGE)
+from llama_orch.service.command_line import Parser
 
 
 def parser() -> Parser:

@@ -1,6 +1,7 @@
 """The queen as orchctl asks her: one URL, one token, and errors in words."""
 
 import os
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 from llama_orch.contracts.errors import ErrorBody
 from llama_orch.http.client import Response, UpstreamError, fetch, request
 from llama_orch.service.exit import ExitStatus
-from llama_orch.settings.loading import TOKEN_FILE, read_token
+from llama_orch.settings.loading import TOKEN, TOKEN_FILE, read_token
+from llama_orch.settings.types import http_url
 
 URL_VARIABLE = "ORCHESTRATORD_URL"
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -48,7 +50,7 @@ class Queen:
         fields = {**self.headers, **({"content-type": "application/json"} if body else {}), **(headers or {})}
         async with request(method, self.url + path, headers=fields, body=body, head_s=LIMIT_S) as response:
             if response.status >= 400:
-                raise refused(response.status, await response.read())
+                raise refused(response.status, await response.read(limit_s=LIMIT_S))
             yield response
 
     async def get(self, path: str) -> bytes:
@@ -68,16 +70,31 @@ class Queen:
 
 
 def from_environment(url: str | None) -> Queen:
-    """The queen of `url`, or of ORCHESTRATORD_URL, or of this machine. Raises Failure for an unreadable token."""
+    """The queen of `url`, or of ORCHESTRATORD_URL, or of this machine. Raises Failure for what cannot be used."""
+    found = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+    if not (found.startswith("http://") and _is_url(found)):
+        hint = f"It must be of the form http://HOST:PORT, as in {DEFAULT_URL}."
+        raise Failure(f"{found} is no URL of a queen", hint, ExitStatus.USAGE)
+    return Queen(found.rstrip("/"), _token())
+
+
+def _is_url(text: str) -> bool:
+    try:
+        return text.isascii() and text.isprintable() and " " not in text and bool(http_url(text))
+    except ValueError:
+        return False
+
+
+def _token() -> str | None:
     try:
         token = read_token(os.environ)
     except OSError as error:
-        raise Failure(f"{TOKEN_FILE}: {error}", "Make it readable, or unset it.", ExitStatus.NO_INPUT) from error
-    found = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
-    if not found.startswith("http://"):
-        hint = f"It must begin with http://, as in {DEFAULT_URL}."
-        raise Failure(f"{found} is no URL of a queen", hint, ExitStatus.USAGE)
-    return Queen(found.rstrip("/"), token)
+        message = f"{TOKEN_FILE}: {error.filename}: {error.strerror}"
+        raise Failure(message, "Make it readable, or unset it.", ExitStatus.NO_INPUT) from error
+    if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token):
+        message = f"the token of {TOKEN_FILE if os.environ.get(TOKEN_FILE) else TOKEN} cannot be one"
+        raise Failure(message, "A token is printable ASCII without blanks, in one line.", ExitStatus.CONFIG)
+    return token
 
 
 def refused(status: int, body: bytes) -> Failure:
@@ -85,12 +102,15 @@ def refused(status: int, body: bytes) -> Failure:
     try:
         error = ErrorBody.model_validate_json(body)
     except ValidationError:
-        text = body[:200].decode(errors="replace")
+        text = " ".join(body[:200].decode(errors="replace").split())
         return Failure(f"the answer is {status}: {text}", "Is this the address of queen-rbee?", ExitStatus.UNAVAILABLE)
-    hint = error.hint or ""
-    if error.retry_after_ms:
-        hint = f"{hint} Try again in {max(1, round(error.retry_after_ms / 1000))} s.".strip()
+    hint = f"{error.hint or ''} {later(error.retry_after_ms)}".strip()
     return Failure(f"{error.code}: {error.message}", hint, exit_status(status, error.retriable))
+
+
+def later(retry_after_ms: int | None) -> str:
+    """When to try again, where the queen said so."""
+    return f"Try again in {max(1, round(retry_after_ms / 1000))} s." if retry_after_ms else ""
 
 
 def exit_status(status: int, retriable: bool) -> ExitStatus:

@@ -3,20 +3,47 @@
 import json
 import sys
 from dataclasses import dataclass
-from typing import Any
 
 import trio
+from pydantic import BaseModel, ConfigDict
 
+from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.tasks import TaskAccepted
 from llama_orch.http.client import UpstreamError
-from llama_orch.http.sse import MalformedStream, ServerSentEvent, read_events
+from llama_orch.http.sse import ServerSentEvent
 from llama_orch.service.exit import ExitStatus
-from orchctl.queen import Failure, Queen, understood
+from orchctl.events import read_to_end
+from orchctl.queen import LIMIT_S, Failure, Queen, later, understood
 
-RECONNECTS = 20
-RECONNECT_S = 0.5
-IDLE_S = 45.0
 CANCEL_LIMIT_S = 5.0
+
+
+class Anything(BaseModel):
+    """The data of any event: a JSON object."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Token(Outbound):
+    """The data of a `token` event."""
+
+    t: str
+
+
+class Started(Outbound):
+    """The data of a `started` event."""
+
+    queue_position: int = 0
+    predicted_start_ms: int = 0
+
+
+class TaskFailure(Outbound):
+    """The data of an `error` event; codes of a newer queen are shown as they are."""
+
+    code: str
+    message: str
+    retriable: bool = False
+    retry_after_ms: int | None = None
 
 
 @dataclass
@@ -29,26 +56,24 @@ class Display:
 
     def event(self, event: ServerSentEvent) -> None:
         """Show one event of the stream."""
-        data: dict[str, Any] = json.loads(event.data)
         if self.as_json:
+            data = understood(Anything, event.data.encode()).model_extra or {}
             print(json.dumps({"event": event.name, **data}, ensure_ascii=False), flush=True)
         elif event.name == "token":
-            sys.stdout.write(str(data.get("t", "")))
-            sys.stdout.flush()
+            print(understood(Token, event.data.encode()).t, end="", flush=True)
             self.tokens += 1
         elif event.name == "started":
-            self.waiting(data)
+            self.waiting(understood(Started, event.data.encode()))
 
-    def waiting(self, data: dict[str, Any]) -> None:
+    def waiting(self, started: Started) -> None:
         """Tell a person who waits where the task stands."""
-        position = int(data.get("queue_position", 0))
-        if position or data.get("predicted_start_ms"):
-            seconds = max(1, round(int(data.get("predicted_start_ms", 0)) / 1000))
-            self.note(f"{ordinal(position + 1)} in the queue, about {seconds} s")
+        if started.queue_position or started.predicted_start_ms:
+            seconds = max(1, round(started.predicted_start_ms / 1000))
+            self.note(f"{ordinal(started.queue_position + 1)} in the queue, about {seconds} s")
 
     def note(self, text: str) -> None:
         """A word to the person at the terminal, never into a pipe."""
-        if not self.quiet and sys.stderr.isatty():
+        if not self.quiet and sys.stderr and sys.stderr.isatty():
             print(f"orchctl: {text}", file=sys.stderr)
 
     def end(self) -> None:
@@ -67,7 +92,7 @@ async def hand_in(queen: Queen, body: dict[str, object]) -> TaskAccepted:
     """POST the task. Raises Failure."""
     try:
         async with queen.ask("POST", "/v2/tasks", json.dumps(body).encode()) as response:
-            return understood(TaskAccepted, await response.read())
+            return understood(TaskAccepted, await response.read(limit_s=LIMIT_S))
     except UpstreamError as error:
         raise queen.unreachable(error) from error
 
@@ -75,38 +100,18 @@ async def hand_in(queen: Queen, body: dict[str, object]) -> TaskAccepted:
 async def follow(queen: Queen, accepted: TaskAccepted, display: Display) -> None:
     """Show the task's events to the end, resuming where a connection breaks. Raises Failure when the task fails.
 
-    When this is cancelled (Ctrl-C) the task is cancelled too: nobody is left to read it.
+    Where this ends before the task does (Ctrl-C, a closed pipe) the task is cancelled: nobody is left to read it.
     """
-    finished = False
     try:
-        last = await _read(queen, accepted, display)
-        finished = True
+        last = await read_to_end(queen, accepted, display.event)
+    except BaseException:
+        with trio.CancelScope(shield=True), trio.move_on_after(CANCEL_LIMIT_S):
+            await cancel(queen, str(accepted.task_id))
+        raise
     finally:
         display.end()
-        if not finished:
-            with trio.CancelScope(shield=True), trio.move_on_after(CANCEL_LIMIT_S):
-                await cancel(queen, str(accepted.task_id))
     if last.name == "error":
-        raise _failed(json.loads(last.data))
-
-
-async def _read(queen: Queen, accepted: TaskAccepted, display: Display) -> ServerSentEvent:
-    """Read until the terminal event, which is returned."""
-    last_id, left = "", RECONNECTS
-    while True:
-        try:
-            async with queen.ask("GET", accepted.streams.sse, headers={"last-event-id": last_id}) as response:
-                async for event in read_events(response.chunks()):
-                    display.event(event)
-                    last_id, left = event.id, RECONNECTS
-                    if event.name in ("end", "error"):
-                        return event
-        except (UpstreamError, MalformedStream) as error:
-            left -= 1
-            if not left:
-                message = f"the stream of task {accepted.task_id} broke off: {error}"
-                raise Failure(message, "See orchctl status.", ExitStatus.UNAVAILABLE) from error
-            await trio.sleep(RECONNECT_S)
+        raise _failed(understood(TaskFailure, last.data.encode()))
 
 
 async def cancel(queen: Queen, task_id: str) -> None:
@@ -118,7 +123,8 @@ async def cancel(queen: Queen, task_id: str) -> None:
         return
 
 
-def _failed(error: dict[str, Any]) -> Failure:
-    status = ExitStatus.TEMPORARY if error.get("retriable") else ExitStatus.SOFTWARE
-    hint = "It may be submitted again." if error.get("retriable") else ""
-    return Failure(f"the task failed: {error.get('code')}: {error.get('message')}", hint, status)
+def _failed(error: TaskFailure) -> Failure:
+    status = ExitStatus.TEMPORARY if error.retriable else ExitStatus.SOFTWARE
+    hint = "It may be submitted again." if error.retriable else ""
+    hint = f"{hint} {later(error.retry_after_ms)}".strip()
+    return Failure(f"the task failed: {error.code}: {error.message}", hint, status)

@@ -22,7 +22,9 @@ def pools_text(pools: Sequence[PoolStatus]) -> str:
     if not pools:
         return "no pools are known; see journalctl -u engine-provisioner"
     rows = [POOL_HEADER, *(_row(pool) for pool in pools)]
-    errors = [f"{pool.pool_id}: {pool.last_error}" for pool in pools if pool.last_error and not pool.ready]
+    errors = [
+        f"{pool.pool_id}: {' '.join(pool.last_error.split())}" for pool in pools if pool.last_error and not pool.ready
+    ]
     return "\n".join([table(rows), *errors])
 
 

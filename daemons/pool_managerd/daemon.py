@@ -10,7 +10,7 @@ import trio
 
 from llama_orch import VERSION
 from llama_orch.http.app import create_app, metrics_app
-from llama_orch.http.gate import Access, Gate
+from llama_orch.http.gate import Access, Gate, for_metrics
 from llama_orch.http.serving import serve
 from llama_orch.service import listeners
 from llama_orch.service.notify import Notifier
@@ -124,7 +124,7 @@ async def _start_serving(parts: Parts, service: Service, nursery: trio.Nursery) 
     start = partial(serve, shutdown=service.stop, drain_s=DRAIN_S)
     await nursery.start(start, Gate(app, Access(settings.token, settings.auth_optional)), api)
     await nursery.start(start, Gate(app, Access()), local)
-    await nursery.start(start, metrics_app(NAME, collectors), scrape)
+    await nursery.start(start, for_metrics(metrics_app(NAME, collectors), settings.token), scrape)
 
 
 async def keep_status(registry: Registry, notifier: Notifier) -> None:

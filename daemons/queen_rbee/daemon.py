@@ -7,7 +7,7 @@ import trio
 
 from llama_orch import VERSION
 from llama_orch.http.app import create_app, metrics_app
-from llama_orch.http.gate import Access, Gate
+from llama_orch.http.gate import Access, Gate, for_metrics
 from llama_orch.http.serving import serve
 from llama_orch.service import listeners
 from llama_orch.service.run import Service
@@ -116,7 +116,7 @@ async def _start_serving(parts: Parts, service: Service, nursery: trio.Nursery) 
     start = partial(serve, shutdown=service.stop, drain_s=DRAIN_S + SERVING_MARGIN_S)
     await nursery.start(start, Gate(app, Access(settings.token, settings.auth_optional), hot), api)
     await nursery.start(start, Gate(app, Access(), hot), local)
-    await nursery.start(start, metrics_app("queen-rbee", metrics), scrape)
+    await nursery.start(start, for_metrics(metrics_app("queen-rbee", metrics), settings.token), scrape)
 
 
 async def _drain(parts: Parts) -> None:

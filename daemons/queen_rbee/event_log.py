@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import trio
 
 TERMINAL = ("end", "error")
+# json.dumps would make an encoder for each token
+COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
@@ -57,5 +59,4 @@ class EventLog:
 
 
 def _encode(number: int, event: str, data: Mapping[str, object]) -> bytes:
-    body = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return f"id: {number}\nevent: {event}\ndata: {body}\n\n".encode()
+    return f"id: {number}\nevent: {event}\ndata: {COMPACT(data)}\n\n".encode()

@@ -65,36 +65,40 @@ async def run(task: Task, target: Candidate, adapter: EngineAdapter, limits: Lim
 
 
 async def _stream(task: Task, adapter: EngineAdapter, response: Response, limits: Limits, first_s: float) -> None:
+    """Append what comes to the task until the answer is complete.
+
+    One scope whose deadline moves with each token: a scope for each would cost as much as the token.
+    """
     events = read_events(response.chunks())
     limit_s = first_s
-    while True:
-        received = await _next(events, limit_s)
-        try:
-            event = adapter.event(received.data)
-        except ValueError as error:
-            raise Failure(ErrorCode.WORKER_RESET, "the engine sends no events we know", retriable=True) from error
-        if isinstance(event, Refused):
-            raise _refused(event)
-        if isinstance(event, Finished):
-            task.end(event.tokens_in, event.tokens_out, trio.current_time())
-            return
-        _token(task, event)
-        limit_s = limits.idle_s
+    with trio.move_on_after(first_s) as silence:
+        while not task.state.final:
+            _act(task, await _next(adapter, events))
+            limit_s = limits.idle_s
+            silence.deadline = trio.current_time() + limit_s
+        return
+    raise UpstreamTimeout(f"no token within {limit_s:g} s")
 
 
-def _token(task: Task, piece: Piece) -> None:
-    if piece.text:
-        task.token(piece.text, trio.current_time())
-
-
-async def _next(events: AsyncIterator[ServerSentEvent], limit_s: float) -> ServerSentEvent:
+async def _next(adapter: EngineAdapter, events: AsyncIterator[ServerSentEvent]) -> Piece | Finished:
+    """What the engine says next. Raises Failure where it refuses, UpstreamError where it ends too early."""
     try:
-        with trio.fail_after(limit_s):
-            return await anext(events)
-    except trio.TooSlowError as error:
-        raise UpstreamTimeout(f"no token within {limit_s:g} s") from error
+        said = adapter.event((await anext(events)).data)
     except StopAsyncIteration as error:
         raise UpstreamError("the stream ended before the answer did") from error
+    except ValueError as error:
+        raise Failure(ErrorCode.WORKER_RESET, "the engine sends no events we know", retriable=True) from error
+    if isinstance(said, Refused):
+        raise _refused(said)
+    return said
+
+
+def _act(task: Task, said: Piece | Finished) -> None:
+    now = trio.current_time()
+    if isinstance(said, Finished):
+        task.end(said.tokens_in, said.tokens_out, now)
+    elif said.text:
+        task.token(said.text, now)
 
 
 def _refused(refused: Refused) -> Failure:

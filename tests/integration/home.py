@@ -28,6 +28,7 @@ id = "default"
 model = "file:{model}"
 ctx = {ctx}
 slots = {slots}
+ports = [{port}]
 [pools.provisioning]
 mode = "binary"
 url = "file:{archive}"
@@ -177,8 +178,8 @@ def home(
     """A HOME_PROFILE with one pool, `default`, that is ready when the block begins."""
     environ = environment(directory, **more)
     ports = [int(environ[name].rpartition(":")[2]) for name in ("ORCHESTRATORD_BIND_ADDR", "POOL_MANAGERD_BIND_ADDR")]
-    pools = POOLS.format(model=model, ctx=ctx, slots=slots, archive=archive.path, checksum=archive.checksum)
-    (directory / "pools.toml").write_text(pools)
+    engine = {"archive": archive.path, "checksum": archive.checksum, "port": free_port()}
+    (directory / "pools.toml").write_text(POOLS.format(model=model, ctx=ctx, slots=slots, **engine))
     running = Home(directory, environ, *ports)
     with ExitStack() as ending:
         for name in ("queen-rbee", "pool-managerd", "engine-provisioner"):

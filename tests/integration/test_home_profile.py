@@ -161,9 +161,12 @@ def engine_of(running: Home) -> int | None:
     return int(found.partition("pid=")[2].partition(",")[0]) if "pid=" in found else None
 
 
-def test_pool_manager_and_queen_restart_without_losing_the_pool(fast: Home):
-    for name in ("pool-managerd", "queen-rbee"):
-        assert fast.stop(name) == 0
-        fast.start(name)
-        fast.until_ready()
-        assert fast.orchctl("submit", "hello", "--max-tokens", "2").returncode == 0
+def test_pool_manager_and_queen_restart_without_losing_the_pool(
+    tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
+):
+    with home(tmp_path, llama_server_tar, tiny_model) as running:
+        for name in ("pool-managerd", "queen-rbee"):
+            assert running.stop(name) == 0
+            running.start(name)
+            running.until_ready()
+            assert running.orchctl("submit", "hello", "--max-tokens", "2").returncode == 0

@@ -6,11 +6,13 @@ rejected here because httpcore 1.0.9 leaks pool slots when requests are cancelle
 """
 
 import json
+import math
+import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import h11
 import trio
@@ -39,14 +41,16 @@ class Response:
         """The body's pieces, in the order and the grain in which they arrive; they raise UpstreamError."""
         return _Chunks(self._connection, self._stream)
 
-    async def read(self, limit: int = 1 << 20) -> bytes:
-        """The whole body. Raises UpstreamError when it is longer than `limit` bytes."""
+    async def read(self, limit: int = 1 << 20, limit_s: float = math.inf) -> bytes:
+        """The whole body. Raises UpstreamError beyond `limit` bytes, UpstreamTimeout beyond `limit_s` seconds."""
         body = bytearray()
-        async for chunk in self.chunks():
-            body += chunk
-            if len(body) > limit:
-                raise UpstreamError(f"the answer is longer than {limit} bytes")
-        return bytes(body)
+        with trio.move_on_after(limit_s):
+            async for chunk in self.chunks():
+                body += chunk
+                if len(body) > limit:
+                    raise UpstreamError(f"the answer is longer than {limit} bytes")
+            return bytes(body)
+        raise UpstreamTimeout(f"no complete answer within {limit_s:g} s")
 
 
 @dataclass
@@ -73,24 +77,63 @@ async def _next_event(connection: h11.Connection, stream: trio.abc.Stream) -> h1
         try:
             event = connection.next_event()
         except h11.RemoteProtocolError as error:
+            if connection.trailing_data[1]:  # the other side has closed
+                raise UpstreamError("the connection closed before the answer was complete") from error
             raise UpstreamError(f"the answer is not HTTP: {error}") from error
         if event is not h11.NEED_DATA:
             return event  # type: ignore[return-value]
         try:
             connection.receive_data(bytes(await stream.receive_some(CHUNK)))
-        except (trio.BrokenResourceError, OSError) as error:
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise UpstreamError("the connection broke off") from error
+
+
+def _where(url: str) -> tuple[SplitResult, int]:
+    """`url` in its parts, and its port. Raises UpstreamError for what this client cannot ask."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise UpstreamError(f"{url} is not of the form http://HOST:PORT; TLS is not spoken here")
+    try:
+        return parts, parts.port or 80
+    except ValueError as error:
+        raise UpstreamError(f"{url} is no URL: {error}") from error
+
+
+async def _to_loopback(port: int) -> trio.SocketStream:
+    """Where engines are, without the nursery and the look-up that open_tcp_stream makes for a name."""
+    sock = trio.socket.socket()
+    try:
+        await sock.connect(("127.0.0.1", port))
+    except BaseException:
+        sock.close()
+        raise
+    return trio.SocketStream(sock)
 
 
 async def _connect(host: str, port: int, limit_s: float) -> trio.SocketStream:
     try:
         with trio.fail_after(limit_s):
+            if host == "127.0.0.1":
+                return await _to_loopback(port)
             return await trio.open_tcp_stream(host, port)
     except trio.TooSlowError as error:
         raise UpstreamTimeout(f"no connection to {host}:{port} within {limit_s:g} s") from error
     except OSError as error:
-        reason = error.strerror or "connection refused"
-        raise UpstreamError(f"cannot connect to {host}:{port}: {reason}") from error
+        raise UpstreamError(f"cannot connect to {host}:{port}: {_reason(error)}") from error
+    except UnicodeError as error:
+        raise UpstreamError(f"cannot connect to {host}:{port}: that is no host name") from error
+
+
+def _reason(error: OSError) -> str:
+    """Why no address could be connected to: trio keeps the single reasons as the cause."""
+    cause = error.__cause__
+    attempts = cause.exceptions if isinstance(cause, BaseExceptionGroup) else (cause or error,)
+    return ", ".join(dict.fromkeys(_words(attempt) for attempt in attempts))
+
+
+def _words(error: BaseException) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number and number > 0 else str(getattr(error, "strerror", None) or error)
 
 
 @asynccontextmanager
@@ -108,34 +151,40 @@ async def request(
     `connect_s` and `head_s` bound, in seconds, the connection and the wait for the head of the answer; the caller
     bounds the wait for the body. Raises UpstreamError and UpstreamTimeout.
     """
-    parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or 80
+    parts, port = _where(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    stream = await _connect(host, port, connect_s)
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=CHUNK)
+    fields = [("host", parts.netloc), ("connection", "close"), *(headers or {}).items()]
+    if body or method in ("POST", "PUT"):
+        fields.append(("content-length", str(len(body))))
+    data = _encoded(connection, method, target, fields, body)
+    stream = await _connect(parts.hostname or "", port, connect_s)
     try:
-        connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=CHUNK)
-        fields = [("host", parts.netloc), ("connection", "close"), *(headers or {}).items()]
-        if body or method in ("POST", "PUT"):
-            fields.append(("content-length", str(len(body))))
-        data = connection.send(h11.Request(method=method, target=target, headers=fields)) or b""
-        data += connection.send(h11.Data(data=body)) or b"" if body else b""
-        data += connection.send(h11.EndOfMessage()) or b""
         yield await _head(connection, stream, data, head_s)
     finally:
         await trio.aclose_forcefully(stream)
 
 
+def _encoded(connection: h11.Connection, method: str, target: str, fields: list[tuple[str, str]], body: bytes) -> bytes:
+    try:
+        data = connection.send(h11.Request(method=method, target=target, headers=fields)) or b""
+    except (h11.LocalProtocolError, UnicodeError) as error:
+        raise UpstreamError(f"the request cannot be put into HTTP: {error}") from error
+    data += connection.send(h11.Data(data=body)) or b"" if body else b""
+    return data + (connection.send(h11.EndOfMessage()) or b"")
+
+
 async def _head(connection: h11.Connection, stream: trio.SocketStream, data: bytes, limit_s: float) -> Response:
     try:
         with trio.fail_after(limit_s):
-            await stream.send_all(data)
+            # who refuses a request may close before the body is through; the answer is there all the same
+            with suppress(trio.BrokenResourceError):
+                await stream.send_all(data)
             event = await _next_event(connection, stream)
             while isinstance(event, h11.InformationalResponse):
                 event = await _next_event(connection, stream)
     except trio.TooSlowError as error:
         raise UpstreamTimeout(f"no answer within {limit_s:g} s") from error
-    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-        raise UpstreamError("the connection broke off") from error
     if not isinstance(event, h11.Response):
         raise UpstreamError("the connection closed without an answer")
     names = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in event.headers}

@@ -62,8 +62,8 @@ class Exchange:
         raise _refusal(408, f"the body did not arrive within {limit_s:g} s")
 
     async def send(self, status: int, body: bytes = b"", headers: Headers = ()) -> None:
-        """Answer in one piece."""
-        fields = [*headers, ("content-length", str(len(body)))]
+        """Answer in one piece; RFC 9110 (8.6) wants no Content-Length in a 204."""
+        fields = [*headers] if status == 204 else [*headers, ("content-length", str(len(body)))]
         await self._start(status, fields)
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
@@ -115,12 +115,12 @@ class HotRoutes:
     def add(self, method: str, pattern: str, handler: Handler) -> None:
         """Route `method` and `pattern` to `handler`; the first match wins."""
         regex = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern)
-        self._routes.append((method, re.compile(f"^{regex}$"), handler))
+        self._routes.append((method, re.compile(regex), handler))
 
     def find(self, method: str, path: str) -> tuple[Handler, dict[str, str]] | None:
         """The handler for a request and the path's variables."""
         for wanted, regex, handler in self._routes:
-            if wanted == method and (match := regex.match(path)):
+            if wanted == method and (match := regex.fullmatch(path)):
                 return handler, match.groupdict()
         return None
 

@@ -45,6 +45,12 @@ class Access:
         return None if known and scheme.lower() == "bearer" else _refuse(401, ErrorCode.BAD_TOKEN)
 
 
+def for_metrics(app: QuartTrio, token: Secret | None) -> AsgiApp:
+    """`app` as the metrics port serves it: to everybody where there is a token to keep the rest safe, else only to
+    this machine, as all listeners do without one."""
+    return cast(AsgiApp, app) if token else Gate(app, Access())
+
+
 REFUSALS = {
     ErrorCode.NON_LOOPBACK_WITHOUT_TOKEN: (
         "this daemon has no token, so it serves only requests from its own machine",
@@ -72,6 +78,10 @@ class Gate:
         self._app = cast(AsgiApp, app)
         self._access = access
         self._hot = hot or HotRoutes()
+
+    def is_hot(self, method: str, path: str) -> bool:
+        """Whether a request goes to a hot path."""
+        return self._hot.find(method, path) is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one HTTP request; other kinds of ASGI scope are not spoken here."""

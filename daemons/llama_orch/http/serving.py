@@ -4,27 +4,97 @@
   the ASGI lifespan. Its connection handler is all that is needed: `TCPServer`, under a loop of our own.
 - `TCPServer.protocol_send` shields `send_all` without a limit, so that one stalled reader hangs the shutdown for
   ever: here a send has a limit, and what is still open when the drain limit has passed is closed.
+- Before it closes a connection hypercorn tells the application `http.disconnect`. Quart ends the request by that,
+  and so cancels the very task that was about to close: after `Connection: close` and HTTP/1.0 the connection stayed
+  open. And where the application has not read the request's body, the message finds its queue full and waits for
+  ever. `Finisher` shields the last send and empties the queue beside it.
+- An exception in one connection ended `serve`, and with it the daemon: `Connections` logs it and goes on.
+- HTTP/2 without TLS is taken up unasked, and there a method that is not ASCII raises such an exception; its flow
+  control also waits without a limit. Nobody here needs it: `Http1` declines it.
 """
 
 import logging
 import socket
 from functools import partial
 
+import h11
 import trio
-from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
 
-from llama_orch.http.exchange import AsgiApp
+from llama_orch.http.exchange import AsgiApp, Message, Receive, Scope, Send
+from llama_orch.http.gate import Gate
+from llama_orch.http.hot_server import HotConnection, Resumed
 
 SEND_LIMIT_S = 30.0
+
+log = logging.getLogger(__name__)
+
+
+class Finisher:
+    """The application as hypercorn calls it, with what ends an exchange protected."""
+
+    def __init__(self, app: AsgiApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, *_threads: object) -> None:
+        """Run the application for one request; its end also ends the exchange."""
+
+        async def sending(message: Message) -> None:
+            last = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await (_finish(receive, send, message) if last else send(message))
+
+        try:
+            await self._app(scope, receive, sending)
+        finally:
+            await _finish(receive, send, None)
+
+
+async def _finish(receive: Receive, send: Send, message: Message | None) -> None:
+    """Send what ends the exchange; None is hypercorn's own sign of an application that has returned."""
+    with trio.move_on_after(SEND_LIMIT_S, shield=True):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_discard, receive)
+            await send(message)  # type: ignore[arg-type]
+            nursery.cancel_scope.cancel()
+
+
+async def _discard(receive: Receive) -> None:
+    while True:
+        await receive()
+
+
+class Http1(H11Protocol):
+    """HTTP/1.1 and nothing else."""
+
+    async def _check_protocol(self, _event: h11.Request) -> None:
+        """Decline to change over to HTTP/2."""
 
 
 class BoundedServer(TCPServer):
     """One connection; a client that reads nothing for SEND_LIMIT_S seconds is dropped."""
+
+    async def run(self) -> None:
+        """Serve the connection to its end: hypercorn's own `run` without TLS and HTTP/2."""
+        try:
+            sock = self.stream.socket
+            client, server = (parse_socket_addr(sock.family, name) for name in (sock.getpeername(), sock.getsockname()))
+            async with TaskGroup() as group:
+                self._task_group = group
+                parts = self.app, self.config, self.context, group, ConnectionState({}), False, client, server
+                self.protocol = Http1(*parts, self.protocol_send)  # type: ignore[assignment]
+                await self.idle_task.restart(self._task_group, self._idle_timeout)
+                await self._read_data()
+        except OSError:
+            return  # the client left before anything was said
+        finally:
+            await self._close()
 
     async def protocol_send(self, event: Event) -> None:
         """Send, or drop the client; anything but data is left to hypercorn."""
@@ -48,23 +118,33 @@ class Connections:
 
     def __init__(self) -> None:
         self._open: set[trio.SocketStream] = set()
+        self._idle: set[trio.CancelScope] = set()
         self._none_left = trio.Event()
+        self._stopping = False
 
     async def handle(self, app: AsgiApp, config: Config, context: WorkerContext, stream: trio.SocketStream) -> None:
-        """Serve one connection to its end."""
+        """Serve one connection to its end; what goes wrong in it is logged and concerns no other."""
         self._open.add(stream)
         try:
-            await BoundedServer(
-                ASGIWrapper(app),  # type: ignore[arg-type]
-                config,
-                context,
-                ConnectionState({}),
-                stream,  # type: ignore[arg-type]
-            )
+            seen: bytes | None = b""
+            if isinstance(app, Gate):
+                seen = await HotConnection(stream, app, app.is_hot, self._idle).serve(lambda: self._stopping)
+            if seen is not None:
+                resumed = Resumed(stream, seen)
+                await BoundedServer(Finisher(app), config, context, ConnectionState({}), resumed)  # type: ignore[arg-type]
+        except Exception:
+            log.exception("a connection failed by an error of the daemon's own")
         finally:
+            await trio.aclose_forcefully(stream)
             self._open.discard(stream)
             if not self._open:
                 self._none_left.set()
+
+    def end_idle(self) -> None:
+        """Serve no further request on any connection; those that wait for one end now."""
+        self._stopping = True
+        for scope in self._idle:
+            scope.cancel()
 
     async def all_closed(self) -> None:
         """Return when no connection is open. For use once nothing new is accepted."""
@@ -74,8 +154,9 @@ class Connections:
 
     async def close_all(self) -> None:
         """Close what is still open; sends under way fail and their handlers end."""
-        for stream in tuple(self._open):
-            await trio.aclose_forcefully(stream)
+        with trio.CancelScope(shield=True):
+            for stream in tuple(self._open):
+                await trio.aclose_forcefully(stream)
 
 
 def hypercorn_config() -> Config:
@@ -105,15 +186,18 @@ async def serve(
     handle = partial(connections.handle, app, config, context)
     listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(_listening(sock))) for sock in sockets]
     async with trio.open_nursery() as handlers:
-        async with trio.open_nursery() as accepting:
-            await accepting.start(partial(trio.serve_listeners, handle, listeners, handler_nursery=handlers))
-            task_status.started()
-            await shutdown.wait()
-            accepting.cancel_scope.cancel()
-        await context.terminated.set()
-        with trio.move_on_after(drain_s):
-            await connections.all_closed()
-        await connections.close_all()
+        try:
+            async with trio.open_nursery() as accepting:
+                await accepting.start(partial(trio.serve_listeners, handle, listeners, handler_nursery=handlers))
+                task_status.started()
+                await shutdown.wait()
+                accepting.cancel_scope.cancel()
+            connections.end_idle()
+            await context.terminated.set()
+            with trio.move_on_after(drain_s):
+                await connections.all_closed()
+        finally:  # when cancelled, too: the shielded sends would hold that up
+            await connections.close_all()
         handlers.cancel_scope.cancel()
 
 

@@ -38,30 +38,41 @@ class _Events:
         self._lines: list[bytes] = []
         self._size = 0
         self._ready: deque[ServerSentEvent] = deque()
+        self._malformed: MalformedStream | None = None
 
     def __aiter__(self) -> "_Events":
         return self
 
     async def __anext__(self) -> ServerSentEvent:
         while not self._ready:
-            self._feed(await anext(self._chunks))
+            if self._malformed:
+                raise self._malformed
+            chunk = await anext(self._chunks)
+            try:
+                self._feed(chunk)
+            except MalformedStream as error:  # the events before it in the same chunk are good
+                self._malformed = error
         return self._ready.popleft()
 
     def _feed(self, chunk: bytes) -> None:
         *complete, self._rest = (self._rest + chunk).split(b"\n")
         for line in complete:
-            self._line(line.rstrip(b"\r"))
-        if self._size + len(self._rest) > EVENT_LIMIT:
-            raise MalformedStream(f"an event is longer than {EVENT_LIMIT} bytes")
+            self._line(line.removesuffix(b"\r"))
+        self._limit(len(self._rest.removesuffix(b"\r")))
 
     def _line(self, line: bytes) -> None:
         if line:
+            self._limit(len(line))
             self._lines.append(line)
             self._size += len(line)
             return
         if event := _event(self._lines):
             self._ready.append(event)
         self._lines, self._size = [], 0
+
+    def _limit(self, more: int) -> None:
+        if self._size + more > EVENT_LIMIT:
+            raise MalformedStream(f"an event is longer than {EVENT_LIMIT} bytes")
 
 
 def _event(lines: list[bytes]) -> ServerSentEvent | None:

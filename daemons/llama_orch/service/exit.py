@@ -14,6 +14,7 @@ class ExitStatus(IntEnum):
     SOFTWARE = 70
     OS_ERROR = 71
     CANNOT_CREATE = 73
+    IO_ERROR = 74
     TEMPORARY = 75
     NO_PERMISSION = 77
     CONFIG = 78

@@ -4,8 +4,11 @@ Uses systemd-python where it is installed and sdnotify elsewhere; without a serv
 nothing, so that a daemon runs in the foreground just as well.
 """
 
+import logging
 import os
 from collections.abc import Callable, Mapping
+
+log = logging.getLogger(__name__)
 
 Send = Callable[[str], object]
 
@@ -24,7 +27,7 @@ class Notifier:
     """Speaks to the service manager; `send` takes one message of `NAME=value` lines."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ, send: Send | None = None) -> None:
-        self._send = send or (_sender() if environ.get("NOTIFY_SOCKET") else lambda _state: None)
+        self._deliver = send or (_sender() if environ.get("NOTIFY_SOCKET") else lambda _state: None)
         self.watchdog_s = watchdog_seconds(environ, os.getpid())
         """The manager's watchdog limit in seconds, or None where it keeps none."""
 
@@ -48,6 +51,13 @@ class Notifier:
         """WATCHDOG=1: all core loops have moved since the last one."""
         self._send("WATCHDOG=1")
 
+    def _send(self, message: str) -> None:
+        """Deliver; a manager that cannot be reached just now (re-executing itself) must not stop the daemon."""
+        try:
+            self._deliver(message)
+        except OSError as error:
+            log.warning("the service manager cannot be notified: %s", error.strerror or error)
+
 
 def _line(text: str) -> str:
     return " ".join(text.split())
@@ -58,4 +68,4 @@ def watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
     if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None
     micros = environ.get("WATCHDOG_USEC", "")
-    return int(micros) / 1e6 if micros.isdigit() and int(micros) > 0 else None
+    return int(micros) / 1e6 if micros.isascii() and micros.isdigit() and int(micros) > 0 else None

@@ -4,7 +4,6 @@
 can cause ends in a message and a status of sysexits(3), never in a traceback.
 """
 
-import argparse
 import logging
 import os
 import signal
@@ -17,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import trio
 
 from llama_orch import VERSION
+from llama_orch.service.command_line import Parser
 from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.notify import Notifier
 from llama_orch.service.watchdog import Watchdog
@@ -24,6 +24,8 @@ from llama_orch.settings.loading import ConfigurationError, Settings
 from llama_orch.telemetry import events, records
 from llama_orch.telemetry.events import Event
 from llama_orch.telemetry.levels import Levels, parse_levels
+
+FORMAT_VARIABLE = "LLAMA_ORCH_LOG_FORMAT"
 
 S = TypeVar("S", bound=Settings)
 
@@ -86,11 +88,14 @@ def main(daemon: Daemon[Any], arguments: list[str] | None = None) -> int:
             print(f"{variable}={value}  # {source}")  # noqa: T201
         return ExitStatus.OK
     _log_as(daemon.name, settings)
+    if inert := settings.without_effect(os.environ):
+        profile = f"{settings.profile.upper()}_PROFILE"
+        records.emit(events.NO_EFFECT, profile=profile, variables=", ".join(inert))
     return _run(daemon, settings)
 
 
-def _parser(daemon: Daemon[Any]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser(daemon: Daemon[Any]) -> Parser:
+    parser = Parser(
         daemon.name,
         description=f"{daemon.summary} Configured by environment variables, see {daemon.name}(8).",
     )
@@ -111,9 +116,10 @@ def _log_as(name: str, settings: Settings) -> None:
 
 
 def _refuse(daemon: Daemon[Any], refusal: Refusal) -> int:
-    """Report every problem, to the journal too where standard error goes there."""
-    if "JOURNAL_STREAM" in os.environ:
-        records.configure(daemon.name, parse_levels("info"))
+    """Report every problem: to a person in lines, to the journal or as JSON one record each, as logs would be."""
+    wanted = os.environ.get(FORMAT_VARIABLE, "auto")
+    if wanted in ("journal", "json") or records.stderr_is_journal(os.environ):
+        records.configure(daemon.name, parse_levels("info"), "json" if wanted == "json" else "journal")
         for problem in refusal.problems:
             records.emit(refusal.event, problems=problem)
     else:

@@ -20,7 +20,8 @@ def inherited_fds(environ: Mapping[str, str], pid: int) -> dict[str, list[int]]:
     """The descriptors that systemd passed to process `pid`, by their FileDescriptorName."""
     if environ.get("LISTEN_PID") != str(pid):
         return {}
-    count = int(environ.get("LISTEN_FDS", "0"))
+    given = environ.get("LISTEN_FDS", "")
+    count = int(given) if given.isascii() and given.isdigit() else 0
     names = environ.get("LISTEN_FDNAMES", "").split(":")
     found: dict[str, list[int]] = {}
     for index in range(count):
@@ -50,7 +51,7 @@ def bind(address: Host, purpose: str, variable: str) -> list[socket.socket]:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind(sockaddr)
             sock.listen(BACKLOG)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be one, such as a..b
         for sock in bound:
             sock.close()
         raise _unavailable(address, purpose, variable, error) from error
@@ -65,8 +66,11 @@ def _resolve(address: Host) -> list[tuple[int, int, int, str, tuple[object, ...]
     return found[:1] if address.port == 0 else found  # type: ignore[return-value]
 
 
-def _unavailable(address: Host, purpose: str, variable: str, error: OSError) -> StartupError:
-    if error.errno == errno.EADDRINUSE:
+def _unavailable(address: Host, purpose: str, variable: str, error: OSError | UnicodeError) -> StartupError:
+    if isinstance(error, UnicodeError):
+        what = f"cannot listen on {address} for the {purpose}: {address.host} is no host name"
+        hint = f"Set {variable} to an address of this machine."
+    elif error.errno == errno.EADDRINUSE:
         what = f"{address} is already in use, it is wanted for the {purpose}"
         hint = f"See who holds it: ss -ltnp 'sport = :{address.port}'. Or set {variable} to another address."
     else:
@@ -80,7 +84,7 @@ def disagreement(sockets: list[socket.socket], address: Host) -> str | None:
     actual = {Host(*sock.getsockname()[:2]) for sock in sockets if sock.family != socket.AF_UNIX}
     try:
         wanted = {Host(*sockaddr[:2]) for *_rest, sockaddr in _resolve(address)}  # type: ignore[arg-type]
-    except OSError:
+    except (OSError, UnicodeError):
         wanted = {address}
     if not actual or actual & wanted:
         return None

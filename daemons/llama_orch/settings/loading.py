@@ -7,7 +7,7 @@ LLORCH_API_TOKEN_FILE, the variable itself; everything else comes from the envir
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -44,7 +44,19 @@ class ConfigurationError(Exception):
 class Settings(BaseModel):
     """Base of a daemon's settings: immutable, one `Var` in each field's annotation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=True, hide_input_in_errors=True
+    )
+
+    @property
+    def profile(self) -> Literal["any", "home", "cloud"]:
+        """The profile in force; `any` for a daemon to which profiles are all the same."""
+        return "any"
+
+    def without_effect(self, environ: Mapping[str, str]) -> list[str]:
+        """The variables that are set in `environ` and belong to the other profile."""
+        inert = {"home": "cloud", "cloud": "home", "any": None}[self.profile]
+        return [var.env for var in self.variables().values() if var.profile == inert and environ.get(var.env)]
 
     @classmethod
     def variables(cls) -> dict[str, Var]:
@@ -63,10 +75,9 @@ class Settings(BaseModel):
         values, problems = cls._read(environ)
         settings, invalid = cls._validate(values)
         problems += invalid
-        if not any(problem.variable in (TOKEN, TOKEN_FILE) for problem in problems):
-            problems += settings.conflicts()
-        else:
-            problems += [p for p in settings.conflicts() if not p.variable.startswith(TOKEN)]
+        faulty = {problem.variable for problem in problems}
+        faulty |= {TOKEN} if TOKEN_FILE in faulty else set()  # a value that cannot be used is not a missing one
+        problems += [problem for problem in settings.conflicts() if problem.variable not in faulty]
         if problems:
             raise ConfigurationError(problems)
         return settings
@@ -80,13 +91,13 @@ class Settings(BaseModel):
         names = {var.env: name for name, var in cls.variables().items()}
         if TOKEN not in names:
             return values, []
+        values.pop(names[TOKEN], None)
         try:
             token = read_token(environ)
         except OSError as error:
-            problem = f"cannot be read ({error.strerror or error})"
-            mend = f"Make {error.filename} readable for the daemon, or unset the variable."
+            problem = f"cannot be read ({error.strerror or error}: {error.filename})"
+            mend = "Make the file readable for the daemon, or unset the variable."
             return values, [Problem(TOKEN_FILE, environ.get(TOKEN_FILE), problem, mend)]
-        values.pop(names[TOKEN], None)
         if token == "":
             mend = "Write a token into it, as in: openssl rand -hex 32 > FILE"
             return values, [Problem(TOKEN_FILE, environ.get(TOKEN_FILE), "is empty", mend)]
@@ -113,8 +124,8 @@ class Settings(BaseModel):
         for name, var in self.variables().items():
             value = getattr(self, name)
             source = "environment" if environ.get(var.env) else "default"
-            if isinstance(value, Secret) and source == "default":
-                source = "credential" if environ.get("CREDENTIALS_DIRECTORY") else TOKEN_FILE
+            if isinstance(value, Secret):
+                source = token_source(environ)
             yield var.env, _shown(var, value), source
 
 
@@ -126,6 +137,7 @@ def _shown(var: Var, value: object) -> str:
 
 def _problem(var: Var, value: Any, text: str) -> Problem:
     words = text.removeprefix("Value error, ").removeprefix("Input should be ")
+    words = "is not of the allowed form" if words.startswith("String should match") else words
     wrong = words if words.startswith(("is ", "has ", "names ")) else f"must be {words}"
     shown = f"token_fp6={Secret(value).fingerprint}" if var.env == TOKEN else str(value)
     return Problem(var.env, shown, wrong, f"Allowed: {var.allowed}. Example: {var.env}={var.example}")
@@ -135,12 +147,24 @@ def read_token(environ: Mapping[str, str]) -> str | None:
     """The token's text from the first of its three sources, or None.
 
     Raises OSError where LLORCH_API_TOKEN_FILE cannot be read; an empty file gives "". An empty credential counts
-    as none: the units carry an empty one for machines without a token.
+    as none: the units carry an empty one for machines without a token. Bytes that are no text are replaced, which
+    makes a token that is refused as any other unusable one.
     """
-    if directory := environ.get("CREDENTIALS_DIRECTORY"):
-        path = Path(directory, CREDENTIAL)
-        if path.is_file() and (text := path.read_text().strip()):
-            return text
+    if credential := _credential(environ):
+        return credential
     if file := environ.get(TOKEN_FILE):
-        return Path(file).read_text().strip()
+        return Path(file).read_text(errors="replace").strip()
     return environ.get(TOKEN) or None
+
+
+def token_source(environ: Mapping[str, str]) -> str:
+    """Where `read_token` has the token from: `credential`, the variable with its file's path, or `environment`."""
+    if _credential(environ):
+        return "credential"
+    return TOKEN_FILE if environ.get(TOKEN_FILE) else "environment"
+
+
+def _credential(environ: Mapping[str, str]) -> str:
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(directory or "", CREDENTIAL)
+    return path.read_text(errors="replace").strip() if directory and path.is_file() else ""

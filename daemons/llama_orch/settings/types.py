@@ -7,6 +7,7 @@ what is valid and a surprise at start-up is cheaper than one at night.
 import hashlib
 import re
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -54,13 +55,22 @@ def parse_address(value: Any) -> Any:
     """`host:port` or `[v6]:port` as a Host; ValueError says which part is wrong."""
     if not isinstance(value, str):
         return value
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%a-z0-9]+)\]|([^\s:\[\]/]+)):([0-9]{1,5})", value)
+    match = re.fullmatch(r"(?:\[([^\s\[\]]+)\]|([^\s:\[\]/]+)):([0-9]{1,5})", value)
     if match is None:
         raise ValueError("is not host:port")
+    if match[1] and not _is_ipv6(match[1]):
+        raise ValueError("has no IPv6 address between its brackets")
     port = int(match[3])
     if port > 65535:
         raise ValueError("has a port above 65535")
     return Host(match[1] or match[2], port)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return isinstance(ip_address(text), IPv6Address)
+    except ValueError:
+        return False
 
 
 def http_url(value: str) -> str:
@@ -133,7 +143,10 @@ def _mask(value: Any) -> Any:
 def _urls(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    return tuple(http_url(part.strip()) for part in value.split(",") if part.strip())
+    urls = tuple(http_url(part.strip()) for part in value.split(",") if part.strip())
+    if not urls:
+        raise ValueError("names no URL")
+    return urls
 
 
 def _expanded(value: Path) -> Path:

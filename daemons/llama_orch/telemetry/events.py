@@ -227,6 +227,15 @@ ENGINE_FAILED = _event(
     "The engine or its model could not be had or run. The message ends with what happens next. The engine's\n"
     "own log: journalctl -u llama-engine@@POOL_ID@",
 )
+ENGINE_RETIRED = _event(
+    "engine_retired",
+    "0d28e8a77eec44eaa88cbfac0f0079d5",
+    "engine_provisioner.clearing",
+    logging.INFO,
+    "pool {pool_id} is in the pools file no more: its engine was stopped and its announcement withdrawn",
+    "Nothing needs to be done. To have the pool again, put it back into the pools file and restart\n"
+    "engine-provisioner.",
+)
 POOLS_FILE_REFUSED = _event(
     "pools_file_refused",
     "4260ce86ca964d78ba569ee452a5d423",

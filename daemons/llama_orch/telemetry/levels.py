@@ -31,11 +31,12 @@ def parse_levels(text: str) -> Levels:
     default, loggers = NAMES["info"], []
     for directive in filter(None, (part.strip() for part in text.split(","))):
         target, equals, level = directive.rpartition("=")
-        if level.lower() in NAMES:
+        known = NAMES.get(level.strip().lower())
+        if known is not None:
             if equals:
-                loggers.append((_logger(target), NAMES[level.lower()]))
+                loggers.append((_logger(target), known))
             else:
-                default = NAMES[level.lower()]
+                default = known
         elif equals or not re.fullmatch(r"[A-Za-z_][\w:-]*", directive):
             raise ValueError(f"has a directive that is not understood: {directive!r}")
         else:  # a bare target, as env_logger reads it: everything of it

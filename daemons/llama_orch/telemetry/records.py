@@ -39,11 +39,16 @@ def priority(level: int) -> int:
 
 def fields_of(record: logging.LogRecord) -> dict[str, str]:
     """The record's own fields, with the correlation id of the request it was made under."""
-    fields = {key: str(value) for key, value in getattr(record, "fields", {}).items() if value is not None}
+    fields = {key: encodable(value) for key, value in getattr(record, "fields", {}).items() if value is not None}
     correlation = current.get()
     if correlation and "correlation_id" not in fields:
         fields["correlation_id"] = correlation
     return fields
+
+
+def encodable(value: object) -> str:
+    """`value` as text that every sink takes: file names may hold bytes that are not UTF-8, as lone surrogates."""
+    return str(value).encode(errors="backslashreplace").decode()
 
 
 class JsonHandler(logging.StreamHandler[Any]):
@@ -56,13 +61,14 @@ class JsonHandler(logging.StreamHandler[Any]):
             "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "target": record.name,
-            "message": record.getMessage(),
+            "message": encodable(record.getMessage()),
         }
         if event:
             body |= {"event": event.name, "message_id": event.message_id}
         if record.exc_info:
             body["exception"] = logging.Formatter().formatException(record.exc_info)
-        return json.dumps(body | fields_of(record), ensure_ascii=False)
+        own = {key: value for key, value in fields_of(record).items() if key not in body}
+        return json.dumps(body | own, ensure_ascii=False)
 
 
 class PrettyHandler(logging.StreamHandler[Any]):
@@ -78,7 +84,7 @@ class PrettyHandler(logging.StreamHandler[Any]):
         if record.exc_info:
             text += "\n" + logging.Formatter().formatException(record.exc_info)
         if self._prefix:
-            return f"<{priority(record.levelno)}>{text}"
+            return "\n".join(f"<{priority(record.levelno)}>{line}" for line in text.split("\n"))
         clock = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
         return f"{clock} {record.levelname.lower():7} {record.name.partition('.')[0]}: {text}"
 
@@ -93,31 +99,47 @@ class JournalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record. A journal that cannot be reached must not stop the daemon."""
-        event: Event | None = getattr(record, "event", None)
+        try:
+            self._send(self._text(record), **self._fields(record))
+        except Exception:  # as in every handler of the standard library
+            self.handleError(record)
+
+    def _text(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
         if record.exc_info:
             message += "\n" + logging.Formatter().formatException(record.exc_info)
-        fields = {key.upper(): value for key, value in fields_of(record).items()}
+        return encodable(message)
+
+    def _fields(self, record: logging.LogRecord) -> dict[str, str | int]:
+        event: Event | None = getattr(record, "event", None)
+        fields: dict[str, str | int] = {
+            key.upper(): value for key, value in fields_of(record).items() if key != "message"
+        }
         if event:
             fields |= {"MESSAGE_ID": event.message_id, "LLORCH_EVENT": event.name}
-        try:
-            self._send(
-                message,
-                PRIORITY=str(priority(record.levelno)),
-                SYSLOG_IDENTIFIER=self._identifier,
-                CODE_FILE=record.pathname,
-                CODE_LINE=record.lineno,
-                TARGET=record.name,
-                **fields,
-            )
-        except OSError:
-            self.handleError(record)
+        return fields | {
+            "PRIORITY": str(priority(record.levelno)),
+            "SYSLOG_IDENTIFIER": self._identifier,
+            "CODE_FILE": record.pathname,
+            "CODE_LINE": record.lineno,  # systemd-python takes this one as a number only
+            "TARGET": record.name,
+        }
+
+
+def stderr_is_journal(environ: Mapping[str, str]) -> bool:
+    """Whether standard error goes to the journal. JOURNAL_STREAM alone says nothing: a terminal's shell may have it
+    from a service that the terminal runs in, so systemd.exec(5) wants the descriptor compared."""
+    try:
+        here = os.fstat(2)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{here.st_dev}:{here.st_ino}"
 
 
 def choose_handler(wanted: Format, identifier: str, environ: Mapping[str, str]) -> logging.Handler:
     """`auto`: the journal where standard error goes there, text on a terminal, JSON lines elsewhere."""
     if wanted == "auto":
-        wanted = "journal" if "JOURNAL_STREAM" in environ else "pretty" if sys.stderr.isatty() else "json"
+        wanted = "journal" if stderr_is_journal(environ) else "pretty" if sys.stderr.isatty() else "json"
     if wanted == "journal":
         try:
             from systemd import journal

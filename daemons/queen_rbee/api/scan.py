@@ -13,4 +13,4 @@ def add_scan(app: QuartTrio, handoffs: HandoffSource | None) -> None:
     async def scan() -> Response:
         if handoffs:
             await handoffs.look()
-        return Response(status=204)
+        return Response("", status=204)  # without a body, Quart looks for an asyncio loop

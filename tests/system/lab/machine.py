@@ -50,7 +50,7 @@ class Machine:
     def install(self, deb: Path) -> str:
         """`apt install ./DEB`, without a network: what apt said. Raises CommandFailed."""
         self.container.write(f"/root/{deb.name}", deb.read_bytes())
-        return self.container.check("sh", "-c", f"cd /root && apt-get install -y ./{deb.name} 2>&1")
+        return self.container.check("sh", "-c", f"cd /root && apt-get install -y -o Dpkg::Use-Pty=0 ./{deb.name} 2>&1")
 
     def place(self, archive: Archive, models: dict[str, Path]) -> None:
         """Put the engine's archive and models (by their path in the machine) on its disk."""

@@ -79,7 +79,15 @@ def test_every_kind_of_archive_gives_an_executable_for_the_group_alone(
         [member("fifo", tarfile.FIFOTYPE)],
     ],
 )
-def test_an_archive_that_reaches_out_is_refused(tmp_path: Path, evil: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+@pytest.mark.parametrize("has_data_filter", [True, False], ids=["data filter", "Debian 12, without"])
+def test_an_archive_that_reaches_out_is_refused(
+    tmp_path: Path,
+    evil: list[tuple[tarfile.TarInfo, bytes]],
+    has_data_filter: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not has_data_filter:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
     with pytest.raises(BadArchive):
         place(tar(tmp_path / "a.tar.gz", *evil), tmp_path / "deep/er/tree")
     assert not (tmp_path / "escaped").exists()

@@ -71,11 +71,11 @@ def test_the_pools_variables_reach_the_engine() -> None:
     assert command.env["A"] == "b"
 
 
-@given(st.integers(0, 1 << 45), st.integers(0, 300))
-def test_kept_prompts_never_take_more_than_an_eighth_of_the_memory(memory: int, pools: int) -> None:
-    share = cache_ram_mib(memory, pools)
-    assert 0 <= share <= 8192
-    assert share * max(pools, 1) * 8 <= memory >> 20
+@given(st.integers(0, 1 << 45))
+def test_kept_prompts_never_take_more_than_a_sixteenth_of_the_memory(memory: int) -> None:
+    share = cache_ram_mib(memory)
+    assert 0 <= share <= 2048
+    assert share * 16 <= memory >> 20
 
 
 def test_the_announced_flags_fit_into_a_handoff_file() -> None:

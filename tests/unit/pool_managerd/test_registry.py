@@ -1,5 +1,7 @@
 """The one owner of pools: what it takes, replaces, forgets, and whom it tells."""
 
+from typing import Any
+
 import pytest
 import trio
 import trio.testing
@@ -7,10 +9,11 @@ import trio.testing
 from llama_orch.contracts.pools import PoolState
 from pool_managerd.devices import Gpus
 from pool_managerd.registry import FORGET_AFTER_S, Registry
+from pool_managerd.replica import Sighting
 from tests.unit.pool_managerd.values import GONE, READY, SILENT, TWO_GPUS, found, report
 
 
-def registry(**fields: object) -> Registry:
+def registry(**fields: Any) -> Registry:
     """A registry that has taken one engine."""
     pools = Registry()
     pools.take(found(**fields))
@@ -145,13 +148,13 @@ async def test_engines_of_the_last_run_are_waited_for_until_each_has_been_seen()
     ],
 )
 async def test_the_log_says_each_turn_once(
-    looks: tuple[object, ...], lines: list[str], caplog: pytest.LogCaptureFixture
+    looks: tuple[Sighting, ...], lines: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     pools = registry()
     caplog.clear()
     for look in looks:
-        pools.saw(incarnation(pools), look)  # type: ignore[arg-type]
+        pools.saw(incarnation(pools), look)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == len(lines)
     assert all(line in text for line, text in zip(lines, said, strict=True))

@@ -1,14 +1,16 @@
 """What is said about a pool."""
 
+from typing import Any
+
 import pytest
 
 from llama_orch.contracts.pools import PoolState, PoolStatus, ProvisioningReport
 from pool_managerd.devices import NOT_LOOKED
-from pool_managerd.replica import Replica
+from pool_managerd.replica import Replica, Sighting
 from pool_managerd.summary import status_line, summarise
 from tests.unit.pool_managerd.values import GONE, LOADING, READY, TWO_GPUS, replica, report
 
-MODEL = {"model": {"id": "tiny", "path": "/m.gguf", "ctx_max": 512}}
+MODEL: dict[str, Any] = {"model": {"id": "tiny", "path": "/m.gguf", "ctx_max": 512}}
 
 
 def told(*replicas: Replica, reports: tuple[ProvisioningReport, ...] = ()) -> PoolStatus:
@@ -68,9 +70,9 @@ def test_an_engine_that_is_gone_is_what_the_provisioner_says_of_it(state: PoolSt
 
 
 @pytest.mark.parametrize("look", [READY, LOADING])
-def test_an_engine_that_answers_is_believed_before_a_report(look: object) -> None:
-    alone = told(replica(look))  # type: ignore[arg-type]
-    assert told(replica(look), reports=(report(PoolState.FAILED, last_error="old"),)) == alone  # type: ignore[arg-type]
+def test_an_engine_that_answers_is_believed_before_a_report(look: Sighting) -> None:
+    alone = told(replica(look))
+    assert told(replica(look), reports=(report(PoolState.FAILED, last_error="old"),)) == alone
 
 
 def test_a_report_of_success_does_not_make_an_engine_ready() -> None:

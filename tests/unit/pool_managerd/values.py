@@ -1,6 +1,7 @@
 """Announcements, replicas and looks for the tests."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
@@ -14,16 +15,16 @@ SILENT = Sighting(Answer.SILENT, "the engine is silent")
 GONE = Sighting(Answer.GONE, "the engine is gone")
 
 
-def handoff(pool_id: str = "default", replica_id: str = "r0", port: int = 18080, **fields: object) -> Handoff:
+def handoff(pool_id: str = "default", replica_id: str = "r0", port: int = 18080, **fields: Any) -> Handoff:
     document = {"pool_id": pool_id, "replica_id": replica_id, "engine_version": "b1"}
     return Handoff.model_validate(document | {"url": f"http://127.0.0.1:{port}"} | fields)
 
 
-def found(name: str = "default-r0.json", inode: int = 1, **fields: object) -> Found:
+def found(name: str = "default-r0.json", inode: int = 1, **fields: Any) -> Found:
     return Found(handoff(**fields), Identity(name, inode, 1_000, "00" * 32))
 
 
-def replica(*sightings: Sighting, incarnation: int = 1, **fields: object) -> Replica:
+def replica(*sightings: Sighting, incarnation: int = 1, **fields: Any) -> Replica:
     """A replica after `sightings`, one a second."""
     known = announced(incarnation, handoff(**fields), Identity("x.json", 1, 1, ""))
     for second, sighting in enumerate(sightings):
@@ -31,7 +32,7 @@ def replica(*sightings: Sighting, incarnation: int = 1, **fields: object) -> Rep
     return known
 
 
-def report(state: PoolState, pool_id: str = "default", **fields: object) -> ProvisioningReport:
+def report(state: PoolState, pool_id: str = "default", **fields: Any) -> ProvisioningReport:
     document = {"pool_id": pool_id, "state": state, "updated_at": datetime(2030, 1, 1, tzinfo=UTC)}
     return ProvisioningReport.model_validate(document | fields)
 

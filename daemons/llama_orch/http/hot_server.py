@@ -1,0 +1,215 @@
+"""The hot paths served straight on h11: what hypercorn spends its time on (tasks, shields and sends a request) is left
+out, the answer's head and first piece go out in one send.
+
+A connection is served here as long as its requests are for hot paths; with the first other one it is handed over to
+hypercorn, with the bytes that were read. Measured on one core: about 0.35 ms a request here, 0.65 ms by hypercorn.
+"""
+
+from collections.abc import Callable
+from email.utils import formatdate
+from urllib.parse import unquote
+
+import h11
+import trio
+
+from llama_orch.http.exchange import AsgiApp, Message, Scope
+
+CHUNK = 65536
+HEAD_LIMIT = 32 * 1024
+HEAD_LIMIT_S = 30.0
+IDLE_LIMIT_S = 60.0
+SEND_LIMIT_S = 30.0
+
+IsHot = Callable[[str, str], bool]
+
+
+class HotConnection:
+    """One connection; owns nothing, the caller closes the stream."""
+
+    def __init__(self, stream: trio.SocketStream, app: AsgiApp, is_hot: IsHot, idle: set[trio.CancelScope]) -> None:
+        self._stream = stream
+        self._app = app
+        self._is_hot = is_hot
+        self._idle = idle
+
+    async def serve(self, stopping: Callable[[], bool]) -> bytes | None:
+        """Serve hot requests. Returns None when the connection is done with, or what was read of another request.
+
+        While it waits for a request its cancel scope is in `idle`, so that a stop can end it.
+        """
+        seen: bytes | None = b""
+        while seen is not None and not stopping():
+            seen = await self._request_line(seen)
+            if not seen or not self._is_hot(*_method_and_path(seen)):
+                return seen or None
+            seen = await _Exchange(self._stream, self._app).run(seen)
+        return None
+
+    async def _request_line(self, seen: bytes) -> bytes:
+        """At least the first line of a request; b"" when none comes."""
+        with trio.move_on_after(IDLE_LIMIT_S) as scope:
+            self._idle.add(scope)
+            try:
+                while b"\n" not in seen and len(seen) < HEAD_LIMIT:
+                    if not (data := await _receive(self._stream)):
+                        return b""
+                    seen += data
+            finally:
+                self._idle.discard(scope)
+            return seen
+        return b""
+
+
+def _method_and_path(seen: bytes) -> tuple[str, str]:
+    method, _, rest = seen.partition(b"\n")[0].decode("latin-1").partition(" ")
+    return method, rest.partition(" ")[0].partition("?")[0]
+
+
+async def _receive(stream: trio.SocketStream) -> bytes:
+    """Bytes as they come; b"" at the end, however it came about."""
+    try:
+        return bytes(await stream.receive_some(CHUNK))
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        return b""
+
+
+class _Exchange:
+    """One request and its answer, as ASGI."""
+
+    def __init__(self, stream: trio.SocketStream, app: AsgiApp) -> None:
+        self._stream = stream
+        self._app = app
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
+        self._head: h11.Response | None = None
+        self._body_read = False
+        self._ended = False
+        self._behind = b""
+
+    async def run(self, seen: bytes) -> bytes | None:
+        """Serve the request that begins with `seen`; what follows it, or None when the connection must close."""
+        try:
+            self._http.receive_data(seen)
+            with trio.fail_after(HEAD_LIMIT_S):
+                request = await self._next()
+            if not isinstance(request, h11.Request):
+                return None
+            await self._app(self._scope(request), self.receive, self.send)
+            if self._ended and self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+                return bytes(self._http.trailing_data[0]) + self._behind
+        except trio.TooSlowError:
+            return None
+        except h11.RemoteProtocolError as error:
+            await self._refuse(error)
+        return None
+
+    async def _next(self) -> h11.Event:
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            if self._http.they_are_waiting_for_100_continue:
+                await self._write(h11.InformationalResponse(status_code=100, headers=[]))
+            self._http.receive_data(await _receive(self._stream))
+        return event  # type: ignore[return-value]
+
+    def _scope(self, request: h11.Request) -> Scope:
+        path, _, query = request.target.partition(b"?")
+        peer = self._stream.socket.getpeername()
+        return {
+            "type": "http",
+            "http_version": request.http_version.decode(),
+            "method": request.method.decode(),
+            "scheme": "http",
+            "path": unquote(path.decode("latin-1")),
+            "raw_path": path,
+            "query_string": query,
+            "headers": list(request.headers),
+            "client": tuple(peer[:2]) if isinstance(peer, tuple) else None,
+        }
+
+    async def receive(self) -> Message:
+        """The body's next piece, and after it the client's leaving."""
+        if self._body_read:
+            return await self._disconnect()
+        try:
+            event = await self._next()
+        except h11.RemoteProtocolError:
+            return {"type": "http.disconnect"}
+        if isinstance(event, h11.Data):
+            return {"type": "http.request", "body": bytes(event.data), "more_body": True}
+        self._body_read = True
+        if isinstance(event, h11.EndOfMessage):
+            return {"type": "http.request", "body": b"", "more_body": False}
+        return {"type": "http.disconnect"}
+
+    async def _disconnect(self) -> Message:
+        """Return when the client has left; what it says meanwhile is the next request."""
+        while len(self._behind) < HEAD_LIMIT:
+            if not (data := await _receive(self._stream)):
+                return {"type": "http.disconnect"}
+            self._behind += data
+        return await trio.sleep_forever()
+
+    async def send(self, message: Message) -> None:
+        """Head and pieces of the answer; the head waits for the first piece. Silent once the client has left."""
+        if message["type"] == "http.response.start":
+            date = (b"date", formatdate(usegmt=True).encode())
+            self._head = h11.Response(status_code=message["status"], headers=[*message["headers"], date])
+            return
+        events: list[h11.Event] = [] if self._head is None else [self._head]
+        self._head = None
+        if message.get("body"):
+            events.append(h11.Data(data=message["body"]))
+        if not message.get("more_body", False):
+            events.append(h11.EndOfMessage())
+            self._ended = True
+        await self._write(*events)
+
+    async def _refuse(self, error: h11.RemoteProtocolError) -> None:
+        """A request that is no HTTP gets its status and the end of the connection."""
+        if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            headers = [("content-length", "0"), ("connection", "close")]
+            head = h11.Response(status_code=error.error_status_hint, headers=headers)
+            await self._write(head, h11.EndOfMessage())
+
+    async def _write(self, *events: h11.Event) -> None:
+        """Send, for SEND_LIMIT_S seconds at most: a client that reads nothing is dropped."""
+        data = b"".join(self._http.send(event) or b"" for event in events)
+        try:
+            with trio.fail_after(SEND_LIMIT_S) as scope:
+                scope.shield = True  # half a chunk on the wire would be worse than a late cancel
+                await self._stream.send_all(data)
+        except trio.TooSlowError:
+            await trio.aclose_forcefully(self._stream)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+
+
+class Resumed(trio.abc.HalfCloseableStream):
+    """A stream of which `seen` was read already: it is read again first."""
+
+    def __init__(self, stream: trio.SocketStream, seen: bytes) -> None:
+        self._stream = stream
+        self._seen = seen
+        self.socket = stream.socket
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """What was seen, then what comes."""
+        if self._seen:
+            seen, self._seen = self._seen, b""
+            await trio.lowlevel.checkpoint()
+            return seen
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send."""
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until there is room."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        """Say no more."""
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        """Close."""
+        await self._stream.aclose()

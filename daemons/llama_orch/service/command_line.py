@@ -1,0 +1,17 @@
+"""The command line of every program here: argparse, with the exit status that sysexits(3) has for a wrong one."""
+
+import argparse
+import sys
+from typing import NoReturn
+
+from llama_orch.service.exit import ExitStatus
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that ends with EX_USAGE, not 2, when the command line is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and end with EX_USAGE."""
+        self.print_usage(sys.stderr)
+        print(f"{self.prog}: {message}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(ExitStatus.USAGE)

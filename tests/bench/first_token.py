@@ -1,0 +1,106 @@
+"""How much later the first token comes through the queen than straight from the engine: 4 clients, a real engine.
+
+Each client is a process of its own with a bare socket, so that what is measured is not the client. The two ways take
+turns request by request in one run, so that a noisy machine is noisy for both.
+"""
+
+import json
+import multiprocessing
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.engines.llama_server import llama_server_archive
+from tests.engines.tiny_model import tiny_model
+from tests.integration.home import Home, home
+
+CLIENTS = 4
+ROUNDS = 100
+TOKENS = 16
+LIMIT_MS = 5.0
+
+
+class Connection:
+    """HTTP/1.1 as bare as it can be: requests go out as they are, answers are read up to a mark."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def send(self, method: str, path: str, body: object = None) -> None:
+        """One request."""
+        data = b"" if body is None else json.dumps(body).encode()
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
+        self._socket.sendall(head.encode() + data)
+
+    def until(self, mark: bytes, seen: bytes = b"") -> bytes:
+        """What comes until `mark` has come, `seen` before it."""
+        while mark not in seen:
+            chunk = self._socket.recv(65536)
+            assert chunk, seen
+            seen += chunk
+        return seen
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+
+def straight(port: int) -> float:
+    """Milliseconds from the request to the first token of the engine itself."""
+    begun = time.perf_counter()
+    connection = Connection(port)
+    connection.send("POST", "/completion", {"prompt": "hello world", "n_predict": TOKENS, "stream": True})
+    seen = connection.until(b"data: ")
+    first = time.perf_counter()
+    connection.until(b'"stop":true', seen)
+    connection.close()
+    return 1000 * (first - begun)
+
+
+def through_queen(port: int) -> float:
+    """Milliseconds from handing in a task to its first token."""
+    begun = time.perf_counter()
+    connection = Connection(port)
+    connection.send("POST", "/v2/tasks", {"prompt": "hello world", "max_tokens": TOKENS})
+    accepted = json.loads(connection.until(b'"preparation":{"steps":[]}}').partition(b"\r\n\r\n")[2])
+    connection.send("GET", accepted["streams"]["sse"])
+    seen = connection.until(b"event: token")
+    first = time.perf_counter()
+    connection.until(b"event: end", seen)
+    connection.close()
+    return 1000 * (first - begun)
+
+
+def client(ports: tuple[int, int]) -> list[tuple[float, float]]:
+    """The times of both ways, in turns."""
+    engine_port, queen_port = ports
+    return [(straight(engine_port), through_queen(queen_port)) for _ in range(ROUNDS)]
+
+
+def measure(running: Home, clients: int) -> tuple[list[float], list[float]]:
+    """The times of both ways, by `clients` clients at once."""
+    engine_port = int(running.pool()["replicas"][0]["url"].rpartition(":")[2])
+    with multiprocessing.Pool(clients) as pool:
+        pairs = [pair for found in pool.map(client, [(engine_port, running.queen_port)] * clients) for pair in found]
+    return [engine for engine, _ in pairs], [queen for _, queen in pairs]
+
+
+def main() -> None:
+    """Print both medians and their difference."""
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        home(Path(directory), llama_server_archive(), tiny_model(), slots=CLIENTS) as running,
+    ):
+        for clients in (1, CLIENTS):
+            engine, queen = map(statistics.median, measure(running, clients))
+            print(f"first token, {clients} clients, median of {clients * ROUNDS}: ", end="")
+            print(f"engine {engine:.2f} ms, queen {queen:.2f} ms", end="")
+            print(f"; later through the queen: {queen - engine:.2f} ms (wanted: at most {LIMIT_MS:g} ms)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""pool-managerd as a process on free ports, told of engines by handoff files.
+
+Owns the process: it is ended by SIGTERM when the block is left, and must then exit with 0.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tests.integration.home import free_port
+
+WITHIN_S = 20.0
+POLL_S = 0.01
+
+T = TypeVar("T")
+
+
+class UnixConnection(HTTPConnection):
+    """HTTP over the Unix socket at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=60)
+        self._path = path
+
+    def connect(self) -> None:
+        """Open the socket."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(60)
+        self.sock.connect(os.fspath(self._path))
+
+
+@dataclass
+class PoolManager:
+    """A running pool-managerd; `spool` is its handoff directory."""
+
+    directory: Path
+    environ: dict[str, str]
+    port: int
+    metrics_port: int
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def spool(self) -> Path:
+        """The handoff directory."""
+        return self.directory / "engines"
+
+    @property
+    def local(self) -> Path:
+        """The Unix socket for requests that need no token."""
+        return self.directory / "pool-managerd.sock"
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        command = [sys.executable, "-m", "pool_managerd"]
+        with (self.directory / "log").open("ab") as log:
+            process = subprocess.Popen(command, cwd=self.directory, env=self.environ, stderr=log)
+        self.processes.append(process)
+        self.until(lambda: self.ask("GET", "/ready")[0] == 200)
+
+    def stop(self, by: signal.Signals = signal.SIGTERM) -> int:
+        """End it by a signal; its exit status."""
+        process = self.processes.pop()
+        process.send_signal(by)
+        try:
+            return process.wait(WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+    def announce(self, url: str, name: str = "default-r0.json", **fields: object) -> None:
+        """Publish a handoff as engine-provisioner does: a temporary name, then a rename."""
+        document = {"pool_id": "default", "engine_version": "b1", "url": url, "device_mask": "cpu"}
+        draft = self.spool / f".{name}.tmp"
+        draft.write_text(json.dumps(document | fields))
+        draft.rename(self.spool / name)
+
+    def ask(
+        self, method: str, path: str, *, headers: dict[str, str] | None = None, connection: HTTPConnection | None = None
+    ) -> tuple[int, Any]:
+        """Status and parsed JSON of one request; status 0 while nobody listens."""
+        connection = connection or HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request(method, path, headers=headers or {})
+            answer = connection.getresponse()
+            data = answer.read()
+            return answer.status, json.loads(data) if data else None
+        except ConnectionError:
+            return 0, None
+        finally:
+            connection.close()
+
+    def pool(self, pool_id: str = "default") -> dict[str, Any]:
+        """A pool's status; empty while it is not known."""
+        status, pool = self.ask("GET", f"/v2/pools/{pool_id}/status")
+        return pool if status == 200 else {}
+
+    def until(self, condition: Callable[[], T]) -> T:
+        """What `condition` returns, once it is true. Fails with the log."""
+        deadline = time.monotonic() + WITHIN_S
+        while time.monotonic() < deadline:
+            if found := condition():
+                return found
+            time.sleep(POLL_S)
+        raise AssertionError(f"not within {WITHIN_S:g} s:\n{self.log()}")
+
+    def log(self) -> str:
+        """What it has logged, JSON lines."""
+        return (self.directory / "log").read_text()
+
+    def metrics(self) -> str:
+        """What the metrics port exposes."""
+        connection = HTTPConnection("127.0.0.1", self.metrics_port, timeout=60)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        return text
+
+
+@contextmanager
+def pool_manager(directory: Path, **environ: str) -> Iterator[PoolManager]:
+    """A pool-managerd that answers when the block begins; `environ` sets further variables."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
+    port, metrics_port = free_port(), free_port()
+    settings = {
+        "POOL_MANAGERD_BIND_ADDR": f"127.0.0.1:{port}",
+        "PROMETHEUS_METRICS_PORT": str(metrics_port),
+        "POOL_MANAGERD_RUNTIME_DIR": "engines",
+        "LLAMA_ORCH_LOG_FORMAT": "json",
+    }
+    manager = PoolManager(directory, {**kept, **settings, **environ}, port, metrics_port)
+    manager.spool.mkdir()
+    manager.start()
+    try:
+        yield manager
+    finally:
+        status = manager.stop() if manager.processes else 0
+    assert status == 0, f"pool-managerd ended with status {status}:\n{manager.log()}"

@@ -1,0 +1,37 @@
+"""A small daemon to run as a process: what its one argument names is what it does once it runs."""
+
+import signal
+import sys
+
+import trio
+
+from llama_orch.service.exit import ExitStatus, StartupError
+from llama_orch.service.run import Daemon, Service, main
+from queen_rbee.settings import QueenSettings
+
+BEHAVIOUR = sys.argv.pop(1)
+
+
+async def run(_settings: QueenSettings, service: Service) -> None:
+    """Serve until told to stop, or fail as asked."""
+    if BEHAVIOUR == "crashes":
+        raise KeyError("the dispatcher's own fault")
+    async with trio.open_nursery() as nursery:
+        if BEHAVIOUR == "cannot-start":
+            nursery.start_soon(port_in_use)
+            return
+        service.notifier.ready("running")
+        print("ready", flush=True)
+        await service.stop.wait()
+        print("stopping", flush=True)
+        if BEHAVIOUR == "drains-for-ever":
+            await trio.sleep_forever()
+
+
+async def port_in_use() -> None:
+    """Fail as a listener does."""
+    raise StartupError("127.0.0.1:8080 is already in use", "Set another port", ExitStatus.UNAVAILABLE)
+
+
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+sys.exit(main(Daemon("sample-daemon", "Shows how a daemon runs.", QueenSettings, run)))

@@ -1,0 +1,97 @@
+"""The catalogue of events: unique ids that stay, words for people, and a file that journalctl takes."""
+
+import ast
+import re
+import shutil
+import string
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import llama_orch
+from llama_orch.telemetry import events
+from llama_orch.telemetry.events import CATALOG, Event
+from tools.generate import journal_catalog
+
+DAEMONS = Path(llama_orch.__file__).parent.parent
+
+
+def named(event: Event) -> str:
+    return event.name
+
+
+def fields_of(event: Event) -> set[str]:
+    return {name for _text, name, _spec, _conversion in string.Formatter().parse(event.text) if name}
+
+
+def test_ids_and_names_are_unique() -> None:
+    assert len({event.message_id for event in CATALOG}) == len(CATALOG)
+    assert len({event.name for event in CATALOG}) == len(CATALOG)
+
+
+def test_ids_that_people_may_have_written_down_stay() -> None:
+    assert events.CONFIGURATION_REFUSED.message_id == "f3c95789ace14954ac5d6baed2eac902"
+    assert events.HANDOFF_REJECTED.message_id == "0ecaf828e2f745538fcc69d79561a0d1"
+    assert events.ENGINE_FAILED.message_id == "bdfaef428c7d4431b331dab129ea3a7b"
+
+
+@pytest.mark.parametrize("event", CATALOG, ids=named)
+def test_an_event_can_be_written_and_explained(event: Event) -> None:
+    assert re.fullmatch(r"[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}", event.message_id), "a random id"
+    assert re.fullmatch(r"[a-z][a-z0-9_]*", event.name)
+    assert all(re.fullmatch(r"[a-z][a-z0-9_]*", field) for field in fields_of(event)), "a journal field in upper case"
+    assert event.advice.strip() == event.advice != ""
+    assert all(len(line) <= 110 for line in event.advice.splitlines())
+
+
+@pytest.mark.parametrize("event", CATALOG, ids=named)
+def test_variables_in_the_advice_are_fields_of_the_event(event: Event) -> None:
+    known = {field.upper() for field in fields_of(event)} | {"SYSLOG_IDENTIFIER"}
+    assert set(re.findall(r"@([A-Z_]+)@", event.advice)) <= known
+
+
+def emits() -> Iterator[tuple[str, str, set[str]]]:
+    """(where, event, fields) of each call of emit with its fields spelled out."""
+    for path in sorted(DAEMONS.glob("*/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("emit", "records.emit"):
+                given = {keyword.arg for keyword in node.keywords}
+                if None not in given:
+                    event = ast.unparse(node.args[0]).removeprefix("events.")
+                    yield f"{path.name}:{node.lineno}", event, {name for name in given if name}
+
+
+def test_whoever_reports_an_event_gives_all_that_its_text_tells() -> None:
+    calls = list(emits())
+    assert len(calls) > 10
+    for where, name, given in calls:
+        event = getattr(events, name, None)
+        if isinstance(event, Event):
+            assert fields_of(event) <= given, where
+
+
+def test_the_catalogue_is_one_that_journalctl_takes(tmp_path: Path) -> None:
+    if not shutil.which("journalctl"):
+        pytest.skip("journalctl is not on this machine")
+    place = tmp_path / "usr/lib/systemd/catalog"
+    place.mkdir(parents=True)
+    (place / "llama-orch.catalog").write_text(journal_catalog())
+    command = ["journalctl", f"--root={tmp_path}"]
+    made = subprocess.run([*command, "--update-catalog"], capture_output=True, text=True, check=False)
+    assert (made.returncode, made.stderr) == (0, "")
+    database = (tmp_path / "var/lib/systemd/catalog/database").read_bytes()
+    for event in CATALOG:
+        assert bytes.fromhex(event.message_id) in database
+        assert event.advice.encode() in database
+
+
+def test_each_entry_of_the_catalogue_has_the_headers_of_the_format() -> None:
+    entries = re.split(r"^-- ", journal_catalog(), flags=re.MULTILINE)[1:]
+    assert len(entries) == len(CATALOG)
+    for entry, event in zip(entries, CATALOG, strict=True):
+        head, _blank, text = entry.partition("\n\n")
+        assert head.splitlines()[0] == event.message_id
+        assert {line.split(":")[0] for line in head.splitlines()[1:]} == {"Subject", "Defined-By", "Documentation"}
+        assert text.strip() == event.advice

@@ -1,0 +1,196 @@
+"""Who may ask: the table of CONTRACT's rules, path by path and peer by peer."""
+
+import hmac
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from llama_orch.contracts.errors import ApiError, ErrorCode
+from llama_orch.http.app import create_app
+from llama_orch.http.exchange import Exchange, HotRoutes, Message
+from llama_orch.http.gate import Access, Gate
+from llama_orch.settings.types import Secret
+
+TOKEN = "0123456789abcdef"
+LOOPBACK = ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", None)
+STRANGERS = ("192.0.2.7", "2001:db8::1", "::ffff:192.0.2.7", "0.0.0.0")
+OPEN = ("/health", "/ready", "/v2/meta/version", "/v2/meta/capabilities")
+CLOSED = ("/v2/tasks", "/metrics", "/", "/v2/meta", "/v2/metadata", "/healthy", "/v2/tasks/health", "/Health")
+GOOD = f"Bearer {TOKEN}"
+BAD = (
+    "Bearer wrong",
+    "Bearer",
+    TOKEN,
+    f"Basic {TOKEN}",
+    f"Bearer {TOKEN}x",
+    "Bearer ",
+    f"Bearer {TOKEN[:-1]}",
+    "Bearer ü",
+)
+
+WITHOUT = Access()
+WITH = Access(Secret(TOKEN))
+EXCUSED = Access(Secret(TOKEN), loopback_excused=True)
+
+
+def code(access: Access, path: str, peer: str | None, authorization: str | None) -> ErrorCode | None:
+    refusal = access.refusal(path, peer, authorization)
+    if refusal is None:
+        return None
+    assert refusal.status == (403 if refusal.body.code is ErrorCode.NON_LOOPBACK_WITHOUT_TOKEN else 401)
+    assert refusal.body.hint
+    assert TOKEN not in f"{refusal.body!r} {refusal}"
+    return refusal.body.code
+
+
+@pytest.mark.parametrize("path", OPEN)
+@pytest.mark.parametrize("peer", [*LOOPBACK, *STRANGERS])
+@pytest.mark.parametrize("access", [WITHOUT, WITH, EXCUSED])
+def test_health_readiness_and_meta_are_for_everybody(path: str, peer: str | None, access: Access) -> None:
+    assert code(access, path, peer, None) is None
+    assert code(access, path, peer, "Bearer wrong") is None
+
+
+@pytest.mark.parametrize("path", CLOSED)
+@pytest.mark.parametrize("peer", LOOPBACK)
+@pytest.mark.parametrize("authorization", [None, GOOD, *BAD])
+def test_without_a_token_this_machine_is_served(path: str, peer: str | None, authorization: str | None) -> None:
+    assert code(WITHOUT, path, peer, authorization) is None
+
+
+@pytest.mark.parametrize("path", CLOSED)
+@pytest.mark.parametrize("peer", STRANGERS)
+@pytest.mark.parametrize("authorization", [None, GOOD, *BAD])
+def test_without_a_token_strangers_are_refused_whatever_they_send(path: str, peer: str, authorization: str) -> None:
+    assert code(WITHOUT, path, peer, authorization) is ErrorCode.NON_LOOPBACK_WITHOUT_TOKEN
+
+
+@pytest.mark.parametrize("path", CLOSED)
+@pytest.mark.parametrize("peer", [*LOOPBACK, *STRANGERS])
+def test_with_a_token_everybody_needs_it(path: str, peer: str | None) -> None:
+    assert code(WITH, path, peer, GOOD) is None
+    assert code(WITH, path, peer, f"bearer  {TOKEN} ") is None
+    assert code(WITH, path, peer, None) is ErrorCode.MISSING_TOKEN
+    assert code(WITH, path, peer, "") is ErrorCode.MISSING_TOKEN
+    assert {code(WITH, path, peer, bad) for bad in BAD} == {ErrorCode.BAD_TOKEN}
+
+
+@pytest.mark.parametrize("path", CLOSED)
+def test_auth_optional_excuses_loopback_and_nobody_else(path: str) -> None:
+    assert {code(EXCUSED, path, peer, None) for peer in LOOPBACK} == {None}
+    assert {code(EXCUSED, path, peer, None) for peer in STRANGERS} == {ErrorCode.MISSING_TOKEN}
+    assert code(EXCUSED, path, STRANGERS[0], GOOD) is None
+
+
+@given(st.text(), st.text())
+def test_no_other_token_opens(path: str, authorization: str) -> None:
+    if path in OPEN or path.startswith("/v2/meta/") or authorization.split()[1:] == [TOKEN]:
+        return
+    assert code(WITH, path, "192.0.2.7", authorization) in (ErrorCode.MISSING_TOKEN, ErrorCode.BAD_TOKEN)
+
+
+def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+
+    def watched(given: bytes, own: bytes) -> bool:
+        compared.append((given, own))
+        return False
+
+    monkeypatch.setattr(hmac, "compare_digest", watched)
+    assert code(WITH, "/v2/tasks", None, GOOD) is ErrorCode.BAD_TOKEN
+    assert compared == [(TOKEN.encode(), TOKEN.encode())]
+
+
+async def asked(
+    gate: Gate, path: str, headers: dict[str, str] | None = None, method: str = "GET", peer: str | None = "192.0.2.7"
+) -> tuple[int, dict[str, str], dict[str, Any]]:
+    """Status, headers and JSON body of one request through `gate`."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(name.encode(), value.encode()) for name, value in (headers or {}).items()],
+        "client": peer and (peer, 1),
+        "server": ("127.0.0.1", 80),
+        "extensions": {},
+    }
+    await gate(scope, receive, send)
+    head = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    return sent[0]["status"], head, json.loads(body) if "json" in head.get("content-type", "") else {}
+
+
+def gate(access: Access = WITHOUT, not_ready: list[str] | None = None) -> Gate:
+    hot = HotRoutes()
+
+    async def greet(exchange: Exchange) -> None:
+        await exchange.send_json(200, {"hello": exchange.variables["name"]})
+
+    async def refuse(_exchange: Exchange) -> None:
+        raise access.refusal("/x", "192.0.2.7", None) or ApiError
+
+    hot.add("GET", "/hot/{name}", greet)
+    hot.add("GET", "/refused", refuse)
+    return Gate(create_app("test", lambda: not_ready or [], CollectorRegistry()), access, hot)
+
+
+async def test_a_refusal_is_json_with_the_correlation_id_in_head_and_body() -> None:
+    status, head, body = await asked(gate(WITH), "/hot/x", {"x-correlation-id": "mine"})
+    assert (status, head["www-authenticate"]) == (401, "Bearer")
+    assert (body["code"], body["retriable"]) == ("MISSING_TOKEN", False)
+    assert (head["x-correlation-id"], body["correlation_id"]) == ("mine", "mine")
+
+
+@pytest.mark.parametrize("path", ["/health", "/hot/x", "/no-such-path", "/metrics"])
+async def test_every_answer_carries_the_correlation_id(path: str) -> None:
+    given = await asked(gate(), path, {"x-correlation-id": "mine"}, peer=None)
+    assert given[1]["x-correlation-id"] == "mine"
+    made = await asked(gate(), path, {"x-correlation-id": "two\r\nlines"}, peer=None)
+    assert len(made[1]["x-correlation-id"]) == 36
+
+
+async def test_liveness_and_readiness() -> None:
+    assert (await asked(gate(), "/health"))[::2] == (200, {"status": "ok"})
+    assert (await asked(gate(), "/ready"))[::2] == (200, {"ready": True, "reasons": []})
+    waiting = gate(not_ready=["no pool is ready"])
+    assert (await asked(waiting, "/ready"))[::2] == (503, {"ready": False, "reasons": ["no pool is ready"]})
+
+
+async def test_what_is_not_there_or_not_so_is_said_in_the_shape_of_all_errors() -> None:
+    status, _head, body = await asked(gate(), "/nothing", peer=None)
+    assert (status, body["code"], body["message"]) == (404, "NOT_FOUND", "not found")
+    assert body["correlation_id"]
+    status, head, body = await asked(gate(), "/health", method="DELETE")
+    assert (status, body["code"]) == (405, "INVALID_PARAMS")
+    assert "GET" in head["allow"]
+
+
+async def test_hot_routes_match_whole_paths_only() -> None:
+    assert (await asked(gate(), "/hot/x", peer=None))[2] == {"hello": "x"}
+    for path in ("/hot/", "/hot/x/y", "/hot/x/", "/xhot/x", "/hot", "/refused\n"):
+        assert (await asked(gate(), path, peer=None))[0] == 404
+    assert (await asked(gate(), "/hot/x", method="POST", peer=None))[0] == 404
+
+
+async def test_a_websocket_is_left_alone() -> None:
+    async def never(*_: object) -> Message:
+        raise AssertionError("nothing is read or sent")
+
+    await gate()({"type": "websocket"}, never, never)

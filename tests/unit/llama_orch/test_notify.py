@@ -1,0 +1,152 @@
+"""What the service manager is told, over a real datagram socket, and when its watchdog is fed."""
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from llama_orch.service import notify
+from llama_orch.service.notify import Notifier, watchdog_seconds
+from llama_orch.service.watchdog import Pulse, Watchdog
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The manager's end of NOTIFY_SOCKET."""
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(path)
+        sock.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", path)
+        yield sock
+
+
+def heard(manager: socket.socket) -> str:
+    return manager.recv(4096).decode()
+
+
+@pytest.mark.parametrize("library", ["systemd", "sdnotify"])
+def test_messages_are_those_of_sd_notify(manager: socket.socket, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    if library == "systemd":
+        pytest.importorskip("systemd.daemon")
+    else:
+        monkeypatch.setitem(sys.modules, "systemd.daemon", None)
+    notifier = Notifier()
+    notifier.ready("2 pools ready,\n7 queued")
+    assert heard(manager) == "READY=1\nSTATUS=2 pools ready, 7 queued"
+    notifier.status("one\nREADY=1")
+    assert heard(manager) == "STATUS=one READY=1", "a status text cannot smuggle in another assignment"
+    notifier.stopping("draining")
+    assert heard(manager) == "STOPPING=1\nSTATUS=draining"
+    notifier.extend(2.5)
+    assert heard(manager) == "EXTEND_TIMEOUT_USEC=2500000"
+    notifier.watchdog()
+    assert heard(manager) == "WATCHDOG=1"
+    if library == "sdnotify":  # it keeps its socket for the life of the process
+        notifier._deliver.__self__.socket.close()  # type: ignore[attr-defined]
+
+
+def test_without_a_manager_nothing_is_sent_and_nothing_fails() -> None:
+    notifier = Notifier({})
+    notifier.ready("ready")
+    assert notifier.watchdog_s is None
+
+
+def test_a_manager_that_is_not_there_does_not_stop_the_daemon(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("systemd.daemon")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "none"))
+    Notifier().ready("ready")
+    assert "cannot be notified" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("environ", "seconds"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "30000000"}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "42"}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "43"}, None),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": ""}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "-1"}, None),
+        ({"WATCHDOG_USEC": "²"}, None),
+        ({"WATCHDOG_USEC": ""}, None),
+    ],
+)
+def test_the_watchdog_is_kept_as_sd_watchdog_enabled_reads_it(environ: dict[str, str], seconds: float | None) -> None:
+    assert watchdog_seconds(environ, 42) == seconds
+
+
+class Manager:
+    """Counts the pings, as the manager's watchdog of 9 seconds would."""
+
+    def __init__(self) -> None:
+        self.pings: list[float] = []
+        self.watchdog = Watchdog(Notifier({"WATCHDOG_USEC": "9000000", "WATCHDOG_PID": str(os.getpid())}, self.hear))
+
+    def hear(self, message: str) -> None:
+        assert message == "WATCHDOG=1"
+        self.pings.append(trio.current_time())
+
+
+async def test_pings_come_at_a_third_of_the_limit_while_all_loops_move(autojump_clock: trio.testing.MockClock) -> None:
+    manager = Manager()
+    never = trio.Event()
+    async with trio.open_nursery() as nursery:
+        for name in ("dispatcher", "health"):
+            nursery.start_soon(turn, manager.watchdog.pulse(name), never)
+        nursery.start_soon(manager.watchdog.run)
+        await trio.sleep(30.5)
+        nursery.cancel_scope.cancel()
+    gaps = [round(after - before, 6) for before, after in zip(manager.pings, manager.pings[1:], strict=False)]
+    assert gaps == [3.0] * 10
+
+
+async def turn(pulse: Pulse, event: trio.Event) -> None:
+    while True:
+        await pulse.wait(event)
+
+
+async def test_one_wedged_loop_among_others_stops_the_pings_and_is_named(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = Manager()
+    never = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(turn, manager.watchdog.pulse("health"), never)
+        wedged = manager.watchdog.pulse("dispatcher")
+        nursery.start_soon(manager.watchdog.run)
+        await trio.sleep(30)
+        assert manager.pings[-1] - manager.pings[0] < 9, "the manager restarts the daemon"
+        assert "no progress in dispatcher" in caplog.text
+        assert "health" not in caplog.text
+        count = len(manager.pings)
+        wedged.beat()
+        await trio.sleep(3.5)
+        assert len(manager.pings) > count, "a loop that moves again is forgiven"
+        nursery.cancel_scope.cancel()
+
+
+async def test_where_no_watchdog_is_kept_the_task_ends_and_pulses_work_all_the_same() -> None:
+    watchdog = Watchdog(Notifier({}))
+    await watchdog.run()
+    event = trio.Event()
+    event.set()
+    pulse = watchdog.pulse("loop")
+    await pulse.wait(event)
+    assert pulse.count == 1
+
+
+def test_the_sender_is_found_without_a_manager_only_when_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> notify.Send:
+        raise AssertionError("no library is loaded where nobody listens")
+
+    monkeypatch.setattr(notify, "_sender", fail)
+    Notifier({}).status("quiet")

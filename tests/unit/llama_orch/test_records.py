@@ -1,0 +1,188 @@
+"""Log records in their three forms, with the fields that people search for and without what must not be there."""
+
+import io
+import json
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from llama_orch.settings.types import Secret
+from llama_orch.telemetry import events, records
+from llama_orch.telemetry.correlation import current
+from llama_orch.telemetry.levels import parse_levels
+from llama_orch.telemetry.records import JournalHandler, JsonHandler, PrettyHandler, choose_handler, emit, priority
+
+
+@pytest.fixture(autouse=True)
+def root() -> Iterator[logging.Logger]:
+    """The root logger, as it was afterwards; so is the correlation id."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    token = current.set(None)
+    yield root
+    current.reset(token)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    for name in ("queen_rbee", "hypercorn", "quart", "httpx2", "httpcore2"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+class Journal:
+    """What systemd.journal.send was called with."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self._error = error
+
+    def send(self, MESSAGE: str, **fields: str) -> None:  # noqa: N803 -- as systemd-python names it
+        if self._error:
+            raise self._error
+        self.sent.append({"MESSAGE": MESSAGE, **fields})
+
+
+@pytest.fixture
+def journal(root: logging.Logger) -> Journal:
+    journal = Journal()
+    root.handlers[:] = [JournalHandler("queen-rbee", journal.send)]
+    root.setLevel(logging.INFO)
+    return journal
+
+
+@pytest.fixture
+def lines(root: logging.Logger) -> io.StringIO:
+    """What the JSON form writes."""
+    stream = io.StringIO()
+    root.handlers[:] = [JsonHandler(stream)]
+    root.setLevel(logging.INFO)
+    return stream
+
+
+def ended(**more: object) -> None:
+    fields = {"job_id": "j1", "state": "done", "pool_id": "p", "tokens_out": 3, "decode_ms": 1.5, **more}
+    emit(events.TASK_ENDED, **fields)
+
+
+def test_an_event_has_its_native_fields_in_the_journal(journal: Journal) -> None:
+    current.set("request-1")
+    ended(session_id=None)
+    (sent,) = journal.sent
+    assert sent["MESSAGE"] == "task j1 done on pool p: 3 tokens in 1.5 ms"
+    assert sent["MESSAGE_ID"] == events.TASK_ENDED.message_id
+    assert sent["PRIORITY"] == "6"
+    assert sent["SYSLOG_IDENTIFIER"] == "queen-rbee"
+    assert (sent["JOB_ID"], sent["POOL_ID"], sent["TOKENS_OUT"]) == ("j1", "p", "3")
+    assert sent["CORRELATION_ID"] == "request-1"
+    assert sent["LLORCH_EVENT"] == "task_ended"
+    assert "SESSION_ID" not in sent, "a field without a value is left out"
+
+
+def test_a_secret_is_its_fingerprint_in_the_journal(journal: Journal) -> None:
+    token = Secret("0123456789abcdef")
+    ended(token_fp6=token.fingerprint, given=token)
+    assert "0123456789abcdef" not in str(journal.sent)
+    assert journal.sent[0]["TOKEN_FP6"] == "9f9f51"
+
+
+def test_fields_cannot_displace_the_records_own(journal: Journal) -> None:
+    ended(message="m", priority="0", target="t", syslog_identifier="root", message_id="x")
+    (sent,) = journal.sent
+    assert (sent["PRIORITY"], sent["SYSLOG_IDENTIFIER"]) == ("6", "queen-rbee")
+    assert (sent["TARGET"], sent["MESSAGE_ID"]) == ("queen_rbee.tasks", events.TASK_ENDED.message_id)
+
+
+def test_an_exception_is_in_the_message(journal: Journal) -> None:
+    try:
+        raise KeyError("missing")
+    except KeyError:
+        logging.getLogger("queen_rbee").exception("it failed")
+    assert "KeyError: 'missing'" in journal.sent[0]["MESSAGE"]
+    assert journal.sent[0]["PRIORITY"] == "3"
+
+
+@pytest.mark.parametrize("error", [OSError("no journal"), ValueError("bad"), UnicodeEncodeError("utf-8", "", 0, 1, "")])
+def test_a_broken_journal_does_not_stop_the_daemon(
+    root: logging.Logger, error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root.handlers[:] = [JournalHandler("queen-rbee", Journal(error).send)]
+    root.setLevel(logging.INFO)
+    ended()
+    assert "Logging error" in capsys.readouterr().err
+
+
+def test_a_wrong_logging_call_does_not_stop_the_daemon(journal: Journal, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = logging.LogRecord("queen_rbee", logging.ERROR, "f", 1, "%d", ("x",), None)
+    JournalHandler("queen-rbee", journal.send).handle(wrong)
+    assert journal.sent == []
+    assert "Logging error" in capsys.readouterr().err
+
+
+def test_a_file_name_that_is_not_utf8_can_be_logged(journal: Journal) -> None:
+    name = os.fsdecode(b"pool-\xff.json")
+    emit(events.HANDOFF_REJECTED, file=name, reason="bad", moved_to="-")
+    assert journal.sent[0]["FILE"] == "pool-\\udcff.json"
+    assert str(journal.sent).encode()
+
+
+def test_systemd_pythons_own_send_takes_what_is_sent() -> None:
+    systemd = pytest.importorskip("systemd.journal")
+    name = os.fsdecode(b"\xff\n")
+    handler = JournalHandler("queen-rbee", systemd.send)
+    made = logging.LogRecord("x", 20, __file__, 1, name, None, None)
+    handler._send(handler._text(made), **handler._fields(made))
+
+
+def test_json_lines_have_the_message_the_event_and_its_fields(lines: io.StringIO) -> None:
+    current.set("request-1")
+    ended(target="displaced?", note="line\nbreak")
+    (line,) = lines.getvalue().splitlines()
+    record = json.loads(line)
+    assert record["event"] == "task_ended"
+    assert record["message_id"] == events.TASK_ENDED.message_id
+    assert (record["level"], record["target"]) == ("info", "queen_rbee.tasks")
+    assert (record["job_id"], record["correlation_id"]) == ("j1", "request-1")
+    assert record["ts"].endswith("+00:00")
+    assert list(record)[:4] == ["ts", "level", "target", "message"]
+
+
+def test_a_missing_field_is_a_dash_and_no_error(lines: io.StringIO) -> None:
+    emit(events.TASK_ENDED, job_id="j1")
+    assert json.loads(lines.getvalue())["message"] == "task j1 - on pool -: - tokens in - ms"
+
+
+def test_text_for_a_terminal_is_one_line_a_record() -> None:
+    record = logging.LogRecord("queen_rbee.tasks", logging.WARNING, "f", 1, "task %s failed", ("j1",), None)
+    assert PrettyHandler().format(record)[8:] == " warning queen_rbee: task j1 failed"
+
+
+def test_with_prefixes_every_line_has_the_priority() -> None:
+    record = logging.LogRecord("x", logging.ERROR, "f", 1, "one\ntwo", None, None)
+    assert PrettyHandler(prefix=True).format(record) == "<3>one\n<3>two"
+
+
+@pytest.mark.parametrize(("level", "number"), [(50, 2), (40, 3), (30, 4), (20, 6), (10, 7), (5, 7)])
+def test_priorities_are_those_of_syslog(level: int, number: int) -> None:
+    assert priority(level) == number
+
+
+def test_auto_takes_the_journal_only_where_standard_error_goes_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = os.fstat(2)
+    pytest.importorskip("systemd.journal")
+    assert isinstance(choose_handler("auto", "x", {"JOURNAL_STREAM": f"{here.st_dev}:{here.st_ino}"}), JournalHandler)
+    monkeypatch.setattr(records.sys, "stderr", io.StringIO())
+    assert isinstance(choose_handler("auto", "x", {"JOURNAL_STREAM": "8:1"}), JsonHandler)
+    assert isinstance(choose_handler("auto", "x", {}), JsonHandler)
+    monkeypatch.setattr(records.sys.stderr, "isatty", lambda: True)
+    assert isinstance(choose_handler("auto", "x", {}), PrettyHandler)
+    assert isinstance(choose_handler("json", "x", {}), JsonHandler)
+
+
+def test_levels_count_for_their_targets(root: logging.Logger) -> None:
+    records.configure("queen-rbee", parse_levels("warn,queen-rbee=trace"), "json")
+    assert root.level == logging.WARNING
+    assert logging.getLogger("queen_rbee.dispatcher").isEnabledFor(5)
+    assert not logging.getLogger("pool_managerd").isEnabledFor(logging.INFO)
+    assert not logging.getLogger("hypercorn.error").isEnabledFor(logging.INFO)

@@ -1,0 +1,176 @@
+"""A daemon as a process: its command line, its refusals, its signals and its exit statuses."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from llama_orch import VERSION
+
+MODULE = "tests.unit.llama_orch.sample_daemon"
+WRONG = {"ORCHD_ADMISSION_CAPACITY": "0", "LLORCH_API_TOKEN": "short-secret", "RUST_LOG": "a=b=c"}
+LIMIT_S = 30
+
+
+def environment(given: dict[str, str]) -> dict[str, str]:
+    """Nothing of the test's own environment but what Python needs."""
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "LANG": "C.UTF-8", **given}
+
+
+def ended(*arguments: str, behaviour: str = "runs", **given: str) -> subprocess.CompletedProcess[str]:
+    """The daemon's whole run."""
+    return subprocess.run(
+        [sys.executable, "-m", MODULE, behaviour, *arguments],
+        env=environment(given),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+
+@contextmanager
+def running(behaviour: str = "runs", **given: str) -> Iterator[subprocess.Popen[str]]:
+    """The daemon, ready."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", MODULE, behaviour],
+        env=environment(given),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def records(text: str) -> list[dict[str, str]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_all_problems_are_on_stderr_and_the_status_is_78() -> None:
+    process = ended(**WRONG)
+    assert process.returncode == 78
+    lines = process.stderr.splitlines()
+    assert lines[0] == "sample-daemon: 3 settings cannot be used:"
+    assert sorted(line.split("=")[0].strip() for line in lines[1:]) == sorted(WRONG)
+    assert "short-secret" not in process.stderr
+    assert process.stdout == ""
+
+
+def test_problems_are_json_records_where_json_is_asked_for() -> None:
+    process = ended(**WRONG, LLAMA_ORCH_LOG_FORMAT="json")
+    assert process.returncode == 78
+    found = records(process.stderr)
+    assert {record["event"] for record in found} == {"configuration_refused"}
+    assert sorted(record["problems"].split("=")[0] for record in found) == sorted(WRONG)
+    assert "short-secret" not in process.stderr
+
+
+def test_under_the_journal_each_problem_is_a_record_of_priority_error(tmp_path: Path) -> None:
+    """Standard error is the journal where JOURNAL_STREAM names it; here without systemd-python, so with prefixes."""
+    (tmp_path / "systemd.py").write_text("raise ImportError\n")
+    with (tmp_path / "journal").open("w+") as journal:
+        there = os.fstat(journal.fileno())
+        given = {**WRONG, "JOURNAL_STREAM": f"{there.st_dev}:{there.st_ino}"}
+        variables = environment(given)
+        variables["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{variables['PYTHONPATH']}"
+        command = [sys.executable, "-m", MODULE, "runs"]
+        status = subprocess.run(command, env=variables, stderr=journal, timeout=LIMIT_S, check=False).returncode
+        journal.seek(0)
+        lines = journal.read().splitlines()
+    assert status == 78
+    assert len(lines) == 3
+    assert all(line.startswith("<3>configuration refused: ") for line in lines)
+
+
+def test_a_terminal_that_inherited_journal_stream_still_shows_the_problems() -> None:
+    process = ended("--check-config", **WRONG, JOURNAL_STREAM="8:1")
+    assert process.returncode == 78
+    assert "3 settings cannot be used" in process.stderr
+
+
+def test_check_config_shows_what_is_in_force_and_where_from() -> None:
+    process = ended("--check-config", ORCHD_ADMISSION_CAPACITY="7", LLORCH_API_TOKEN="0123456789abcdef")
+    assert process.returncode == 0
+    assert "ORCHD_ADMISSION_CAPACITY=7  # environment\n" in process.stdout
+    assert "ORCHD_ADMISSION_POLICY=drop-lru  # default\n" in process.stdout
+    assert "LLORCH_API_TOKEN=token_fp6=9f9f51  # environment\n" in process.stdout
+    assert "0123456789abcdef" not in process.stdout + process.stderr
+
+
+def test_version_and_help_end_well_and_a_wrong_option_is_a_usage_error() -> None:
+    assert ended("--version").stdout == f"sample-daemon (llama-orch) {VERSION}\n"
+    assert "--check-config" in ended("--help").stdout
+    wrong = ended("--chek")
+    assert wrong.returncode == 64
+    assert "--chek" in wrong.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_stops_gracefully_and_tells_the_manager(number: signal.Signals, tmp_path: Path) -> None:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.settimeout(LIMIT_S)
+        with running(NOTIFY_SOCKET=path) as process:
+            assert manager.recv(1024).startswith(b"READY=1")
+            process.send_signal(number)
+            assert manager.recv(1024).startswith(b"STOPPING=1")
+            out, err = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, out, err) == (0, "stopping\n", "")
+
+
+def test_the_second_signal_ends_a_drain_at_once() -> None:
+    with running("drains-for-ever") as process:
+        process.terminate()
+        assert process.stdout
+        assert process.stdout.readline() == "stopping\n"
+        process.terminate()
+        assert process.wait(LIMIT_S) == 0
+
+
+def test_an_error_of_the_daemons_own_is_70_with_a_traceback_in_the_log() -> None:
+    process = ended(behaviour="crashes")
+    assert process.returncode == 70
+    (record,) = records(process.stderr)
+    assert record["level"] == "error"
+    assert "Traceback" in record["exception"]
+    assert "the dispatcher's own fault" in record["exception"]
+
+
+def test_what_an_operator_can_cause_has_its_status_and_no_traceback() -> None:
+    process = ended(behaviour="cannot-start")
+    assert process.returncode == 69
+    (record,) = records(process.stderr)
+    assert record["event"] == "start_failed"
+    assert record["message"] == "cannot start: 127.0.0.1:8080 is already in use. Set another port"
+    assert "Traceback" not in process.stderr
+
+
+def test_variables_of_the_other_profile_give_one_notice_that_names_them_all() -> None:
+    inert = {"ORCHESTRATORD_NODE_TIMEOUT_MS": "5000", "ORCHESTRATORD_STALE_CHECK_INTERVAL_SECS": "5"}
+    with running(**inert, ORCHD_RUNTIME_DIR="/run") as process:
+        process.terminate()
+        _out, err = process.communicate(timeout=LIMIT_S)
+    (record,) = records(err)
+    assert record["event"] == "settings_without_effect"
+    assert record["variables"] == ", ".join(inert)
+    assert record["profile"] == "HOME_PROFILE"
+
+
+def test_variables_in_their_own_profile_give_none() -> None:
+    with running(ORCHD_RUNTIME_DIR="/run") as process:
+        process.terminate()
+        assert process.communicate(timeout=LIMIT_S)[1] == ""

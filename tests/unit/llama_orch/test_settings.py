@@ -1,0 +1,224 @@
+"""Settings are what the user's reference says: names, defaults, ranges, valid values, and every problem at once."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from llama_orch.settings import ConfigurationError, Problem
+from llama_orch.settings.loading import Settings
+from llama_orch.settings.types import GpuMask, Host, parse_address
+from pool_managerd.settings import PoolManagerSettings
+from queen_rbee.settings import QueenSettings
+from tests.unit.llama_orch.reference import CHOICES, DAEMONS, RANGES, REFERENCE, Entry, named, value_of
+
+TOKEN = "0123456789abcdef-secret"
+CLOUD_QUEEN = {"ORCHESTRATORD_CLOUD_PROFILE": "true", "LLORCH_API_TOKEN": TOKEN}
+CLOUD_NODE = {
+    "POOL_MANAGERD_NODE_ID": "gpu-node-1",
+    "ORCHESTRATORD_URL": "http://queen-rbee:8080",
+    "LLORCH_API_TOKEN": TOKEN,
+}
+
+
+def problems(settings: type[Settings], environ: dict[str, str]) -> dict[str, Problem]:
+    """The problems of `environ`, by variable."""
+    with pytest.raises(ConfigurationError) as caught:
+        settings.load(environ)
+    return {problem.variable: problem for problem in caught.value.problems}
+
+
+@pytest.mark.parametrize("entry", REFERENCE, ids=named)
+def test_a_variable_of_the_reference_has_its_default(entry: Entry) -> None:
+    value = value_of(entry.settings.load({}), entry.env)
+    expected = str(Path(entry.default).expanduser()) if entry.default.startswith("~") else entry.default
+    assert str(value) == expected
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_what_is_not_in_the_reference_is_marked_as_an_addition(daemon: str) -> None:
+    settings = DAEMONS[daemon]
+    declared = {var.env for var in settings.variables().values() if not var.addition}
+    known = {entry.env for entry in REFERENCE if entry.settings is settings}
+    assert declared | {"RUST_LOG"} == known | {"RUST_LOG"}
+
+
+@given(st.sampled_from(RANGES), st.data())
+def test_every_number_of_the_range_is_accepted(entry: Entry, data: st.DataObject) -> None:
+    assert entry.range
+    number = data.draw(st.integers(*entry.range))
+    assert value_of(entry.settings.load({entry.env: str(number)}), entry.env) == number
+
+
+@given(st.sampled_from(RANGES), st.data())
+def test_every_number_outside_the_range_is_refused_with_what_is_allowed(entry: Entry, data: st.DataObject) -> None:
+    assert entry.range
+    low, high = entry.range
+    number = data.draw(st.integers(max_value=low - 1) | st.integers(min_value=high + 1))
+    problem = problems(entry.settings, {entry.env: str(number)})[entry.env]
+    assert problem.value == str(number)
+    assert str(low) in problem.mend
+    assert str(high) in problem.mend
+
+
+@pytest.mark.parametrize("entry", RANGES, ids=named)
+@pytest.mark.parametrize("text", ["1e3", "10.0", "ten", " ", "1_000", "0x10", "٣"])
+def test_a_number_is_written_in_digits(entry: Entry, text: str) -> None:
+    assert entry.env in problems(entry.settings, {entry.env: text})
+
+
+@pytest.mark.parametrize("entry", CHOICES, ids=named)
+def test_every_valid_value_is_accepted_and_another_refused_with_all_of_them(entry: Entry) -> None:
+    for value in entry.values:
+        environ = {entry.env: value, "LLORCH_API_TOKEN": TOKEN}
+        entry.settings.load(environ)
+    problem = problems(entry.settings, {entry.env: "no=such=value"})[entry.env]
+    assert all(value in problem.mend for value in entry.values)
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_an_empty_value_counts_as_not_set(daemon: str) -> None:
+    settings = DAEMONS[daemon]
+    empty = {var.env: "" for var in settings.variables().values()}
+    assert settings.load(empty) == settings.load({})
+
+
+def test_all_problems_are_reported_at_once_each_with_value_and_remedy() -> None:
+    wrong = {
+        "ORCHD_ADMISSION_CAPACITY": "0",
+        "ORCHD_ADMISSION_POLICY": "drop-all",
+        "ORCHESTRATORD_BIND_ADDR": "8080",
+        "RUST_LOG": "queen=loud",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "tempo:4317",
+        "ORCHD_POOL_MANAGERS": ",",
+        "PROMETHEUS_METRICS_PORT": "8080",
+        "ORCHESTRATORD_CLOUD_PROFILE": "1",
+    }
+    found = problems(QueenSettings, wrong)
+    assert set(found) == {*wrong, "LLORCH_API_TOKEN"} - {"ORCHESTRATORD_CLOUD_PROFILE"}
+    for variable, problem in found.items():
+        assert problem.value == wrong.get(variable)
+        assert str(problem).startswith(variable)
+        assert problem.problem
+        assert problem.mend.endswith((".", problem.mend.split("=")[-1]))
+
+
+def test_a_problem_reads_as_a_sentence_and_not_as_a_pattern() -> None:
+    problem = problems(PoolManagerSettings, CLOUD_NODE | {"POOL_MANAGERD_NODE_ID": "gpu node"})["POOL_MANAGERD_NODE_ID"]
+    assert str(problem) == (
+        "POOL_MANAGERD_NODE_ID=gpu node: is not of the allowed form. Allowed: 1 to 128 letters, digits, dots, dashes "
+        "and underscores. Example: POOL_MANAGERD_NODE_ID=gpu-node-1"
+    )
+
+
+def test_settings_are_immutable() -> None:
+    settings = QueenSettings.load({})
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.capacity = 5
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("127.0.0.1:8080", Host("127.0.0.1", 8080)),
+        ("[::1]:80", Host("::1", 80)),
+        ("[fe80::1%eth0]:80", Host("fe80::1%eth0", 80)),
+        ("queen-rbee:0", Host("queen-rbee", 0)),
+    ],
+)
+def test_an_address_is_read_and_written_alike(text: str, host: Host) -> None:
+    assert parse_address(text) == host
+    assert str(host) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["8080", ":8080", "host:", "host:65536", "::1:80", "[zz]:80", "[127.0.0.1]:80", "http://h:80", "h:8 0"]
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    assert "ORCHESTRATORD_BIND_ADDR" in problems(QueenSettings, {"ORCHESTRATORD_BIND_ADDR": text})
+
+
+@pytest.mark.parametrize(
+    ("environ", "address", "variable"),
+    [
+        ({}, "127.0.0.1:8080", "ORCHESTRATORD_BIND_ADDR"),
+        (CLOUD_QUEEN, "0.0.0.0:8080", "ORCHESTRATORD_BIND_ADDR"),
+        ({"ORCHD_ADDR": "[::]:81"}, "[::]:81", "ORCHD_ADDR"),
+        ({"ORCHD_ADDR": "h:81", "ORCHESTRATORD_BIND_ADDR": "h:81"}, "h:81", "ORCHESTRATORD_BIND_ADDR"),
+        (CLOUD_QUEEN | {"ORCHESTRATORD_BIND_ADDR": "h:81"}, "h:81", "ORCHESTRATORD_BIND_ADDR"),
+    ],
+)
+def test_the_queens_address_by_profile_and_by_its_two_names(
+    environ: dict[str, str], address: str, variable: str
+) -> None:
+    settings = QueenSettings.load(environ)
+    assert (str(settings.address), settings.address_variable) == (address, variable)
+
+
+def test_two_different_addresses_are_a_conflict() -> None:
+    found = problems(QueenSettings, {"ORCHD_ADDR": "h:81", "ORCHESTRATORD_BIND_ADDR": "h:82"})
+    assert "ORCHESTRATORD_BIND_ADDR=h:82" in found["ORCHD_ADDR"].problem
+
+
+def test_a_cloud_queen_needs_a_token() -> None:
+    assert set(problems(QueenSettings, {"ORCHESTRATORD_CLOUD_PROFILE": "true"})) == {"LLORCH_API_TOKEN"}
+
+
+@pytest.mark.parametrize("missing", CLOUD_NODE)
+def test_a_cloud_node_needs_name_url_and_token(missing: str) -> None:
+    environ = {name: value for name, value in CLOUD_NODE.items() if name != missing}
+    found = problems(PoolManagerSettings, environ)
+    assert set(found) == {missing}
+    assert all(name in found[missing].mend for name in CLOUD_NODE)
+
+
+def test_a_faulty_value_is_not_reported_a_second_time_as_missing() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        PoolManagerSettings.load(CLOUD_NODE | {"POOL_MANAGERD_NODE_ID": "gpu node"})
+    assert len(caught.value.problems) == 1
+
+
+def test_a_token_alone_makes_no_cloud_node() -> None:
+    assert PoolManagerSettings.load({"LLORCH_API_TOKEN": TOKEN}).profile == "home"
+    assert PoolManagerSettings.load(CLOUD_NODE).profile == "cloud"
+
+
+@pytest.mark.parametrize("settings", [QueenSettings, PoolManagerSettings])
+def test_metrics_and_api_cannot_share_a_port(settings: type[Settings]) -> None:
+    port = {QueenSettings: "8080", PoolManagerSettings: "9200"}[settings]
+    assert "PROMETHEUS_METRICS_PORT" in problems(settings, {"PROMETHEUS_METRICS_PORT": port})
+
+
+@pytest.mark.parametrize(
+    ("text", "indices"), [("0", (0,)), ("0,1", (0, 1)), (" 2 , 0 ", (2, 0)), ("cpu", ()), ("CPU", ())]
+)
+def test_a_gpu_mask_names_gpus_or_the_cpu(text: str, indices: tuple[int, ...]) -> None:
+    settings = DAEMONS["engine-provisioner"].load({"ENGINE_PROVISIONER_GPU_MASK": text})
+    mask = value_of(settings, "ENGINE_PROVISIONER_GPU_MASK")
+    assert mask == GpuMask(indices)
+    assert GpuMask(indices).cpu is (not indices)
+
+
+@pytest.mark.parametrize("text", ["gpu", "0,0", "0;1", "-1", ",", "0,cpu"])
+def test_a_gpu_mask_is_never_guessed(text: str) -> None:
+    name = "ENGINE_PROVISIONER_GPU_MASK"
+    assert name in problems(DAEMONS["engine-provisioner"], {name: text})
+
+
+def test_a_home_directory_that_is_not_known_is_a_problem_and_no_traceback() -> None:
+    name = "ENGINE_PROVISIONER_CACHE_DIR"
+    assert "~" in problems(DAEMONS["engine-provisioner"], {name: "~no-such-user/cache"})[name].problem
+
+
+def test_variables_of_the_other_profile_are_named_and_no_others() -> None:
+    set_both = {"ORCHD_RUNTIME_DIR": "/run", "ORCHESTRATORD_NODE_TIMEOUT_MS": "5000", "RUST_LOG": "info"}
+    assert QueenSettings.load(set_both).without_effect(set_both) == ["ORCHESTRATORD_NODE_TIMEOUT_MS"]
+    cloud = CLOUD_QUEEN | set_both
+    assert QueenSettings.load(cloud).without_effect(cloud) == ["ORCHD_RUNTIME_DIR"]
+    heartbeat = {"POOL_MANAGERD_HEARTBEAT_INTERVAL_SECS": "5"}
+    assert PoolManagerSettings.load(heartbeat).without_effect(heartbeat) == list(heartbeat)
+    assert PoolManagerSettings.load(CLOUD_NODE | heartbeat).without_effect(CLOUD_NODE | heartbeat) == []
+    mask = {"ENGINE_PROVISIONER_GPU_MASK": "cpu"}
+    assert DAEMONS["engine-provisioner"].load(mask).without_effect(mask) == []

@@ -1,0 +1,189 @@
+"""Listening sockets: those that systemd passes, by name, and those that a daemon has to bind."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import trio
+
+from llama_orch.service import listeners
+from llama_orch.service.exit import ExitStatus, StartupError
+from llama_orch.service.notify import Notifier
+from llama_orch.service.run import Service
+from llama_orch.service.sockets import bind, disagreement, inherited_fds
+from llama_orch.service.watchdog import Watchdog
+from llama_orch.settings.types import Host
+
+LOOPBACK = Host("127.0.0.1", 0)
+
+
+@pytest.fixture
+def opened() -> Iterator[ExitStack]:
+    """Closes what a test opens."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def service(environ: dict[str, str] | None = None) -> Service:
+    notifier = Notifier({})
+    return Service("queen-rbee", notifier, Watchdog(notifier), trio.Event(), environ or {})
+
+
+def passed(names: str, count: int, pid: int) -> str:
+    """What a process sees that systemd has passed `count` sockets to; run apart, for descriptors 3 and up are its."""
+    code = (
+        "import os, socket\n"
+        "from llama_orch.service.sockets import inherited_fds\n"
+        f"made = [socket.socket() for _ in range({count})]\n"
+        f"print(inherited_fds({{'LISTEN_PID': str(os.getpid() + {pid}), 'LISTEN_FDS': '{count}',"
+        f"  'LISTEN_FDNAMES': '{names}'}}, os.getpid()), [os.get_inheritable(s.fileno()) for s in made])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=path())
+    return ended.stdout.strip()
+
+
+def path() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def test_inherited_descriptors_are_told_apart_by_name_and_not_passed_on() -> None:
+    assert passed("api:metrics:api", 3, 0) == "{'api': [3, 5], 'metrics': [4]} [False, False, False]"
+
+
+def test_descriptors_without_a_name_are_unknown() -> None:
+    assert passed("api", 2, 0) == "{'api': [3], 'unknown': [4]} [False, False]"
+
+
+def test_descriptors_of_another_process_are_not_ours() -> None:
+    assert passed("api", 1, 1).startswith("{}")
+
+
+@pytest.mark.parametrize(
+    "environ", [{}, {"LISTEN_FDS": "3"}, {"LISTEN_PID": "7"}, {"LISTEN_PID": "7", "LISTEN_FDS": "x"}]
+)
+def test_incomplete_variables_pass_nothing(environ: dict[str, str]) -> None:
+    assert inherited_fds(environ, 7) == {}
+
+
+def test_a_bound_socket_listens(opened: ExitStack) -> None:
+    (sock,) = bind(LOOPBACK, "HTTP API", "VARIABLE")
+    opened.enter_context(sock)
+    opened.enter_context(socket.create_connection(sock.getsockname()))
+
+
+def refused(host: Host) -> StartupError:
+    with pytest.raises(StartupError) as caught:
+        bind(host, "HTTP API", "ORCHESTRATORD_BIND_ADDR")
+    assert caught.value.status is ExitStatus.UNAVAILABLE
+    assert "ORCHESTRATORD_BIND_ADDR" in caught.value.hint
+    assert "HTTP API" in caught.value.message
+    return caught.value
+
+
+def test_a_port_in_use_is_named_with_the_command_that_shows_who_holds_it(opened: ExitStack) -> None:
+    (holder,) = bind(LOOPBACK, "x", "y")
+    opened.enter_context(holder)
+    port = holder.getsockname()[1]
+    error = refused(Host("127.0.0.1", port))
+    assert f"127.0.0.1:{port} is already in use" in error.message
+    assert f"ss -ltnp 'sport = :{port}'" in error.hint
+
+
+@pytest.mark.parametrize("host", ["203.0.113.7", "no-such-host.invalid", "a..b", "x" * 70])
+def test_an_address_that_cannot_be_had_is_an_explained_refusal(host: str) -> None:
+    assert host in refused(Host(host, 0)).message
+
+
+def test_a_failed_bind_leaves_no_socket_behind() -> None:
+    before = os.listdir("/proc/self/fd")
+    refused(Host("203.0.113.7", 0))
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_sockets_that_listen_elsewhere_disagree(opened: ExitStack) -> None:
+    (sock,) = bind(LOOPBACK, "x", "y")
+    opened.enter_context(sock)
+    port = sock.getsockname()[1]
+    assert disagreement([sock], Host("127.0.0.1", port)) is None
+    assert disagreement([sock], Host("127.0.0.1", port ^ 1)) == f"127.0.0.1:{port}"
+    assert disagreement([sock], Host("0.0.0.0", port)) == f"127.0.0.1:{port}"
+    assert disagreement([sock], Host("a..b", port)) == f"127.0.0.1:{port}"
+
+
+def test_inherited_sockets_win_and_a_disagreement_names_the_command(
+    opened: ExitStack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (sock,) = bind(LOOPBACK, "x", "y")
+    monkeypatch.setattr(listeners, "inherited_fds", lambda *_: {"metrics": [os.dup(sock.fileno())]})
+    opened.enter_context(sock)
+    (used,) = listeners.tcp(service(), "metrics", Host("127.0.0.1", 1), "metrics", "PROMETHEUS_METRICS_PORT")
+    opened.enter_context(used)
+    assert used.getsockname() == sock.getsockname()
+    command = "systemctl daemon-reload && systemctl restart queen-rbee-metrics.socket queen-rbee.service"
+    assert command in caplog.text
+    assert "PROMETHEUS_METRICS_PORT says 127.0.0.1:1" in caplog.text
+
+
+def test_a_local_socket_is_for_its_group_only(opened: ExitStack, tmp_path: Path) -> None:
+    where = tmp_path / "made" / "queen.sock"
+    before = os.umask(0)
+    os.umask(before)
+    (sock,) = listeners.local(service(), where)
+    opened.enter_context(sock)
+    assert stat.S_IMODE(where.stat().st_mode) == 0o660
+    assert os.umask(before) == before, "the process's umask is as it was"
+
+
+def test_the_socket_of_a_dead_daemon_is_replaced(opened: ExitStack, tmp_path: Path) -> None:
+    where = tmp_path / "queen.sock"
+    listeners.local(service(), where)[0].close()
+    assert where.is_socket()
+    (sock,) = listeners.local(service(), where)
+    opened.enter_context(sock)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(where))
+
+
+def local_refused(where: Path) -> StartupError:
+    with pytest.raises(StartupError) as caught:
+        listeners.local(service(), where)
+    assert caught.value.status is ExitStatus.CANNOT_CREATE
+    assert str(where) in caught.value.message
+    return caught.value
+
+
+def test_the_socket_of_a_running_daemon_is_left_alone(opened: ExitStack, tmp_path: Path) -> None:
+    where = tmp_path / "queen.sock"
+    (sock,) = listeners.local(service(), where)
+    opened.enter_context(sock)
+    assert "already in use" in local_refused(where).message
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(where))
+
+
+def test_a_file_that_is_no_socket_is_not_removed(tmp_path: Path) -> None:
+    where = tmp_path / "queen.sock"
+    where.write_text("somebody's notes")
+    local_refused(where)
+    assert where.read_text() == "somebody's notes"
+
+
+def test_a_path_that_is_too_long_is_an_explained_refusal(tmp_path: Path) -> None:
+    assert "too long" in local_refused(tmp_path / ("x" * 120)).message
+
+
+@pytest.mark.parametrize(
+    ("host", "has_token", "warned"),
+    [("0.0.0.0", False, True), ("192.0.2.1", False, True), ("127.0.0.1", False, False), ("0.0.0.0", True, False)],
+)
+def test_an_open_address_without_a_token_is_said_so(
+    host: str, has_token: bool, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    listeners.warn_if_open(Host(host, 1), has_token)
+    assert ("without a token" in caplog.text) is warned

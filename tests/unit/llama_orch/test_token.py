@@ -1,0 +1,112 @@
+"""The token: found in three places in order, checked, and never shown but as its fingerprint."""
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from llama_orch.settings import ConfigurationError
+from queen_rbee.settings import QueenSettings
+
+VARIABLE, FILE, CREDENTIAL = "variable-0123456789", "file-0123456789abc", "credential-0123456789"
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> dict[str, str]:
+    """An environment with all three sources."""
+    (tmp_path / "api-token").write_text(f"{CREDENTIAL}\n")
+    (tmp_path / "token").write_text(f"{FILE}\n")
+    return {
+        "CREDENTIALS_DIRECTORY": str(tmp_path),
+        "LLORCH_API_TOKEN_FILE": str(tmp_path / "token"),
+        "LLORCH_API_TOKEN": VARIABLE,
+    }
+
+
+def loaded(environ: dict[str, str]) -> tuple[str | None, str]:
+    """The token in force, and where it is said to come from."""
+    settings = QueenSettings.load(environ)
+    source = next(source for env, _value, source in settings.effective(environ) if env == "LLORCH_API_TOKEN")
+    return settings.token and settings.token.get_secret_value(), source
+
+
+def test_credential_then_file_then_variable(sources: dict[str, str]) -> None:
+    assert loaded(sources) == (CREDENTIAL, "credential")
+    Path(sources["CREDENTIALS_DIRECTORY"], "api-token").write_text("")
+    assert loaded(sources) == (FILE, "LLORCH_API_TOKEN_FILE")
+    del sources["LLORCH_API_TOKEN_FILE"]
+    assert loaded(sources) == (VARIABLE, "environment")
+    del sources["LLORCH_API_TOKEN"]
+    assert loaded(sources) == (None, "default")
+
+
+def refused(environ: dict[str, str]) -> ConfigurationError:
+    with pytest.raises(ConfigurationError) as caught:
+        QueenSettings.load(environ)
+    return caught.value
+
+
+def test_a_file_that_cannot_be_read_is_a_problem_and_no_other_source_is_taken(tmp_path: Path) -> None:
+    environ = {"LLORCH_API_TOKEN_FILE": str(tmp_path / "none"), "LLORCH_API_TOKEN": VARIABLE}
+    (problem,) = refused(environ).problems
+    assert problem.variable == "LLORCH_API_TOKEN_FILE"
+    assert "No such file" in problem.problem
+    assert str(tmp_path / "none") in problem.problem
+
+
+def test_an_empty_file_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("\n")
+    (problem,) = refused({"LLORCH_API_TOKEN_FILE": str(tmp_path / "token")}).problems
+    assert (problem.variable, problem.problem) == ("LLORCH_API_TOKEN_FILE", "is empty")
+
+
+def test_a_file_that_is_no_text_is_a_problem_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes(b"\xff\xfe" * 20)
+    (problem,) = refused({"LLORCH_API_TOKEN_FILE": str(tmp_path / "token")}).problems
+    assert problem.variable == "LLORCH_API_TOKEN"
+
+
+def test_a_token_problem_is_not_reported_a_second_time_as_a_missing_token() -> None:
+    environ = {"ORCHESTRATORD_CLOUD_PROFILE": "1", "LLORCH_API_TOKEN": "too-short"}
+    assert [problem.variable for problem in refused(environ).problems] == ["LLORCH_API_TOKEN"]
+
+
+@given(st.text(min_size=1).filter(lambda text: "\0" not in text and text.strip() == text))
+def test_what_is_accepted_is_printable_ascii_of_16_to_512_characters(text: str) -> None:
+    usable = 16 <= len(text) <= 512 and all("!" <= char <= "~" for char in text)
+    try:
+        assert loaded({"LLORCH_API_TOKEN": text})[0] == text
+        assert usable
+    except ConfigurationError:
+        assert not usable
+
+
+def test_a_good_token_appears_nowhere_but_as_its_fingerprint() -> None:
+    environ = {"LLORCH_API_TOKEN": VARIABLE}
+    settings = QueenSettings.load(environ)
+    effective = "\n".join(map(str, settings.effective(environ)))
+    shown = [repr(settings), str(settings), settings.model_dump_json(), str(settings.model_dump()), effective]
+    shown += [f"{settings.token}", repr(settings.token), f"{settings.token!r:>40}"]
+    assert not any(VARIABLE in text for text in shown)
+    fingerprint = hashlib.sha256(VARIABLE.encode()).hexdigest()[:6]
+    assert f"token_fp6={fingerprint}" in effective
+
+
+def test_a_wrong_token_appears_nowhere_either() -> None:
+    wrong = "short-secret"
+    error = refused({"LLORCH_API_TOKEN": wrong})
+    chain = [error, error.__context__, error.__cause__]
+    texts = [f"{item!r} {item}" for item in chain] + [str(problem) for problem in error.problems]
+    assert not any(wrong in text for text in texts)
+    with pytest.raises(ValidationError) as caught:
+        QueenSettings.model_validate({"token": wrong})
+    assert wrong not in str(caught.value)
+
+
+def test_equal_tokens_are_equal_and_survive_a_copy() -> None:
+    first = QueenSettings.load({"LLORCH_API_TOKEN": VARIABLE})
+    assert first == pickle.loads(pickle.dumps(first))

@@ -1,0 +1,35 @@
+"""A server on loopback that answers by path with whatever bytes a test wants, HTTP or not."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import trio
+
+HANG = b""
+"""As an answer: none, while the connection stays open."""
+
+
+def http(status: int, body: bytes) -> bytes:
+    """A complete answer."""
+    return b"HTTP/1.1 %d X\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (status, len(body), body)
+
+
+@asynccontextmanager
+async def scripted_http(answers: Mapping[str, bytes]) -> AsyncIterator[int]:
+    """The port of a server that answers each path as told, and any other with 404."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            head = bytearray()
+            while b"\r\n\r\n" not in head:
+                head += await stream.receive_some()
+            answer = answers.get(head.split(b" ")[1].decode(), http(404, b"{}"))
+            if answer == HANG:
+                await trio.sleep_forever()
+            await stream.send_all(answer)
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        yield listener.socket.getsockname()[1]
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,162 @@
+"""The loop that takes handoffs, over a real directory and a real store."""
+
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from llama_orch.contracts.pools import PoolState
+from llama_orch.service.watchdog import Pulse
+from llama_orch.spool import Intake, watch
+from pool_managerd.handoffs import Handoffs
+from pool_managerd.health import Health
+from pool_managerd.metrics import Metrics
+from pool_managerd.persistence import Store
+from pool_managerd.registry import Registry
+from pool_managerd.reports import ReportReader
+from tests.unit.pool_managerd.values import report
+from tests.unit.spool.files import publish
+
+NEVER_S = 3600.0
+LIMIT_S = 10.0
+
+
+@dataclass
+class Intaking:
+    """A running loop, and what it has to do with."""
+
+    spool: Path
+    state: Path
+    registry: Registry
+    handoffs: Handoffs
+
+    async def until_known(self, *pool_ids: str) -> None:
+        """Return when exactly these pools are known."""
+        with trio.fail_after(LIMIT_S):
+            while [pool.pool_id for pool in self.registry.pools] != list(pool_ids):
+                await self.registry.changed(self.registry.revision)
+
+
+@asynccontextmanager
+async def taking(tmp_path: Path, *, deletes: bool = True, interval_s: float = NEVER_S) -> AsyncIterator[Intaking]:
+    spool, state = tmp_path / "engines", tmp_path / "state"
+    spool.mkdir(exist_ok=True)
+    store, registry = Store(state), Registry()
+    saved = store.load()
+    registry.restore(saved)
+    metrics = Metrics(registry)
+    handoffs = Handoffs(
+        intake=Intake(spool, moves_bad=True, taken=[] if deletes else [found.identity for found in saved]),
+        reports=ReportReader(spool),
+        registry=registry,
+        health=Health(registry, metrics),
+        store=store,
+        metrics=metrics,
+        interval_s=interval_s,
+        deletes=deletes,
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(watch, spool, handoffs.bell.ring, interval_s=NEVER_S))
+        await nursery.start(handoffs.run, Pulse("handoffs", NEVER_S))
+        yield Intaking(spool, state, registry, handoffs)
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_lies_there_at_the_start_is_taken_before_the_loop_has_started(tmp_path: Path) -> None:
+    (tmp_path / "engines").mkdir()
+    publish(tmp_path / "engines")
+    async with taking(tmp_path) as loop:
+        assert [pool.pool_id for pool in loop.registry.pools] == ["default"]
+
+
+async def test_a_rename_into_the_directory_wakes_the_loop(tmp_path: Path) -> None:
+    async with taking(tmp_path) as loop:
+        publish(loop.spool)
+        await loop.until_known("default")
+
+
+async def test_the_polling_interval_is_a_backstop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llama_orch.spool.waking.matters", lambda mask, name: False)
+    async with taking(tmp_path, interval_s=0.01) as loop:
+        publish(loop.spool)
+        await loop.until_known("default")
+
+
+async def test_a_scan_returns_when_everything_there_has_been_taken_saved_and_deleted(tmp_path: Path) -> None:
+    async with taking(tmp_path) as loop:
+        for number in range(20):
+            publish(loop.spool, f"{number}.json", pool_id=f"p{number:02}", url=f"http://127.0.0.1:{2000 + number}")
+        await loop.handoffs.scan()
+        assert len(loop.registry.pools) == 20
+        assert os.listdir(loop.spool) == []
+        assert len(Store(loop.state).load()) == 20
+
+
+async def test_without_deletion_a_file_stays_and_is_not_taken_again_by_this_run_or_the_next(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for _run in range(2):
+        async with taking(tmp_path, deletes=False) as loop:
+            if not os.listdir(loop.spool):
+                publish(loop.spool)
+            await loop.handoffs.scan()
+            await loop.handoffs.scan()
+            assert [pool.pool_id for pool in loop.registry.pools] == ["default"]
+            assert os.listdir(loop.spool) == ["default-r0.json"]
+    assert caplog.text.count("handoff taken") == 1
+
+
+async def test_pools_are_known_again_after_a_restart(tmp_path: Path) -> None:
+    async with taking(tmp_path) as loop:
+        publish(loop.spool)
+        await loop.handoffs.scan()
+    async with taking(tmp_path) as loop:
+        assert [pool.pool_id for pool in loop.registry.pools] == ["default"]
+
+
+async def test_a_file_is_not_deleted_before_its_pool_is_saved(tmp_path: Path) -> None:
+    async with taking(tmp_path) as loop:
+        loop.state.write_text("in the way of the directory")
+        publish(loop.spool)
+        await loop.handoffs.scan()
+        assert [pool.pool_id for pool in loop.registry.pools] == ["default"]
+        assert os.listdir(loop.spool) == ["default-r0.json"]
+        loop.state.unlink()
+        await loop.handoffs.scan()
+        assert os.listdir(loop.spool) == []
+
+
+async def test_bad_files_are_moved_aside_and_the_good_one_beside_them_is_taken(tmp_path: Path) -> None:
+    async with taking(tmp_path) as loop:
+        (loop.spool / "bad.json").write_text("[]")
+        (loop.spool / "link.json").symlink_to("/etc/passwd")
+        publish(loop.spool)
+        await loop.handoffs.scan()
+        assert [pool.pool_id for pool in loop.registry.pools] == ["default"]
+        assert os.listdir(loop.spool) == ["rejected"]
+        assert len(os.listdir(loop.spool / "rejected")) == 4
+
+
+async def test_an_unreadable_directory_stands_against_being_ready(tmp_path: Path) -> None:
+    async with taking(tmp_path) as loop:
+        loop.spool.rename(tmp_path / "away")
+        loop.spool.write_text("")
+        await loop.handoffs.scan()
+        assert loop.handoffs.troubles() == [f"{loop.spool} is a link or no directory; it must be a directory itself"]
+
+
+async def test_a_report_shows_a_pool_that_is_not_announced(tmp_path: Path) -> None:
+    async with taking(tmp_path) as loop:
+        (loop.spool / "status").mkdir()
+        failed = report(PoolState.FAILED, "cuda", last_error="GPU 1 is not there")
+        (loop.spool / "status/cuda.json").write_text(json.dumps(failed.model_dump(mode="json", by_alias=True)))
+        await loop.handoffs.scan()
+        (pool,) = loop.registry.pools
+        assert (pool.pool_id, pool.state, pool.last_error) == ("cuda", PoolState.FAILED, "GPU 1 is not there")

@@ -1,0 +1,253 @@
+"""The manual pages say what is there: no variable, option, endpoint, metric, key or event is missing or wrong."""
+
+import argparse
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+import llama_orch.service.run as daemon_process
+from engine_provisioner import pools_file
+from engine_provisioner.__main__ import DAEMON as PROVISIONER
+from engine_provisioner.board import Board
+from engine_provisioner.pool_spec import OWNED_FLAGS, Model, Pool, Timeouts
+from engine_provisioner.provisioning_spec import Binary, Container, External, Package, Source
+from llama_orch.contracts.handoff import Handoff, HandoffModel
+from llama_orch.contracts.pools import ProvisioningReport
+from llama_orch.contracts.tasks import TaskRequest
+from llama_orch.service.exit import ExitStatus
+from llama_orch.service.run import Daemon
+from llama_orch.settings.documents import default_text
+from llama_orch.telemetry.events import CATALOG
+from orchctl.arguments import parser as orchctl_parser
+from pool_managerd.__main__ import DAEMON as POOL_MANAGER
+from pool_managerd.metrics import Metrics as PoolManagerMetrics
+from pool_managerd.registry import Registry
+from queen_rbee.__main__ import DAEMON as QUEEN
+from queen_rbee.metrics import Metrics as QueenMetrics
+from tests.engines.fixtures import leave_out
+from tests.unit.manual_page import Page
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "man").glob("*.[1-8]"))
+DAEMONS: tuple[Daemon[Any], ...] = (QUEEN, POOL_MANAGER, PROVISIONER)
+EVERY_DAEMON = pytest.mark.parametrize("daemon", DAEMONS, ids=lambda daemon: daemon.name)
+EVERY_PAGE = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+ROUTE = re.compile(r"@app\.(get|post|put|delete)\(\"([^\"]+)\"\)|routes\.add\(\"([A-Z]+)\", \"([^\"]+)\"")
+
+
+def page(name: str) -> Page:
+    return Page(ROOT / "man" / name)
+
+
+def of(daemon: Daemon[Any]) -> Page:
+    return page(f"{daemon.name}.8")
+
+
+def package(daemon: Daemon[Any]) -> Path:
+    return ROOT / "daemons" / daemon.name.replace("-", "_")
+
+
+@EVERY_PAGE
+def test_a_page_is_of_this_release(path: Path) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    name, section = path.name.rsplit(".", 1)
+    head = Page(path).lines[0]
+    assert re.fullmatch(rf'\.TH {name} {section} "\d{{4}}-\d\d-\d\d" "llama-orch {version}" "llama-orch"', head)
+
+
+@EVERY_PAGE
+def test_a_page_is_clean(path: Path) -> None:
+    if shutil.which("mandoc") is None:
+        leave_out("mandoc is missing; apt-get install mandoc")
+    found = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", path], capture_output=True, text=True, check=False)
+    assert (found.stdout, found.returncode) == ("", 0)
+
+
+@EVERY_PAGE
+def test_a_page_names_only_pages_of_ours_that_exist(path: Path) -> None:
+    ours = re.compile(r"\b((?:llama-orch|queen-|pool-|engine-|orchctl)[a-z-]*)\((\d)\)")
+    named = {f"{name}.{section}" for name, section in ours.findall(Page(path).text)}
+    assert named <= {other.name for other in PAGES}
+
+
+@EVERY_DAEMON
+def test_every_variable_is_there_with_what_is_allowed_and_its_default(daemon: Daemon[Any]) -> None:
+    documented = {entry.names[0]: entry.text for entry in of(daemon).entries("ENVIRONMENT")}
+    declared = daemon.settings.variables()
+    assert list(documented) == [var.env for var in declared.values()]
+    for field, var in declared.items():
+        text = documented[var.env]
+        assert f"Allowed: {var.allowed}." in text
+        assert f"Default: {default_text(daemon.settings, field, var)}." in text
+        assert (f"The packages set {var.packaged}." in text) == (var.packaged is not None)
+        assert (f"Required {var.required}." in text) == (var.required is not None)
+
+
+@EVERY_DAEMON
+def test_every_option_of_a_daemon_is_there(daemon: Daemon[Any]) -> None:
+    assert set(of(daemon).names("OPTIONS")) == options(daemon_process._parser(daemon))
+
+
+@EVERY_DAEMON
+def test_the_endpoints_are_those_of_the_code(daemon: Daemon[Any]) -> None:
+    assert set(of(daemon).names("HTTP INTERFACE")) == set(routes(package(daemon)))
+
+
+def routes(daemon: Path) -> Iterator[str]:
+    """As in `GET /v2/pools`: the routes that a daemon's handlers add, and those that every daemon has."""
+    for source in (daemon.parent / "llama_orch/http/app.py", *daemon.rglob("*.py")):
+        for verb, path, hot_verb, hot_path in ROUTE.findall(source.read_text()):
+            yield f"{(verb or hot_verb).upper()} {(path or hot_path).replace('{', '<').replace('}', '>')}"
+
+
+def metrics(daemon: Daemon[Any], directory: Path) -> CollectorRegistry:
+    if daemon is QUEEN:
+        return QueenMetrics().registry
+    if daemon is POOL_MANAGER:
+        return PoolManagerMetrics(Registry()).collectors
+    registry = CollectorRegistry()
+    Board(directory, registry)
+    return registry
+
+
+@EVERY_DAEMON
+def test_the_metrics_are_those_of_the_code(daemon: Daemon[Any], tmp_path: Path) -> None:
+    families = list(metrics(daemon, tmp_path).collect())
+    names = {family.name + ("_total" if family.type == "counter" else "") for family in families}
+    assert set(of(daemon).names("METRICS")) == {name for name in names if not name.startswith("process_")}
+
+
+@EVERY_DAEMON
+def test_every_unit_of_a_daemon_is_there(daemon: Daemon[Any]) -> None:
+    units = {path.name for path in (ROOT / "units").glob(f"{daemon.name}*")}
+    assert {unit for unit in units if unit not in of(daemon).text} == set()
+
+
+def test_the_exit_statuses_of_orchctl_are_those_of_sysexits() -> None:
+    documented = {int(line) for line in re.findall(r"^\.TP\n(\d+)$", "\n".join(page("orchctl.1").lines), re.MULTILINE)}
+    assert documented - {130, 141} <= set(ExitStatus)
+
+
+def options(parser: argparse.ArgumentParser) -> set[str]:
+    """Every option string that `parser` itself takes."""
+    return {name for action in parser._actions for name in action.option_strings}
+
+
+def test_every_command_and_option_of_orchctl_is_there() -> None:
+    parser = orchctl_parser()
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    wanted = options(parser).union(*map(options, commands.choices.values()))
+    assert set(page("orchctl.1").names("OPTIONS")) == wanted
+    assert page("orchctl.1").names("DESCRIPTION") == list(commands.choices)
+
+
+def test_every_field_of_a_task_is_there() -> None:
+    assert set(page("queen-rbee.8").names("Tasks")) == set(TaskRequest.model_fields)
+
+
+KEYS: dict[str, type[BaseModel]] = {
+    "POOL": Pool,
+    "MODEL": Model,
+    "TIMEOUTS": Timeouts,
+    "Mode external": External,
+    "Mode binary": Binary,
+    "Mode package": Package,
+    "Mode source": Source,
+    "Mode container": Container,
+}
+
+
+@pytest.mark.parametrize("section", KEYS)
+def test_every_key_of_the_pools_file_is_there_with_its_default(section: str) -> None:
+    entries = {entry.names[0]: entry.text for entry in page("llama-orch-pools.5").entries(section)}
+    references = {name for name in entries if ":" in name}  # the kinds of model reference, below the keys
+    fields = {name: field for name, field in KEYS[section].model_fields.items() if name != "mode"}
+    assert set(entries) - references == set(fields)
+    for name, field in fields.items():
+        assert said_default(field) in entries[name], name
+
+
+def said_default(field: FieldInfo) -> str:
+    """How a page must put the default of `field`; nothing where it is a table with defaults of its own."""
+    if field.is_required():
+        return "Required"
+    value = field.default
+    if isinstance(value, BaseModel):
+        return ""
+    if value is None:
+        return "efault"
+    text = f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
+    return f"Default: {text}"
+
+
+def test_every_mode_is_there() -> None:
+    (entry,) = page("llama-orch-pools.5").entries("PROVISIONING")
+    assert all(mode in entry.text for mode in pools_file.MODES)
+
+
+def test_every_flag_that_is_refused_is_named() -> None:
+    text = page("llama-orch-pools.5").text.partition("Refused in flags")[2]
+    assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", text.partition(".")[0])) == set(OWNED_FLAGS)
+
+
+def test_the_examples_of_the_pools_file_are_accepted() -> None:
+    examples = [example for example in page("llama-orch-pools.5").examples() if "[[pools]]" in example]
+    assert len(examples) >= 4
+    for example in examples:
+        assert pools_file.parse(example.encode(), Path("example.toml"))
+
+
+def test_the_example_of_a_mistake_is_what_the_daemon_says() -> None:
+    wrong = '[[pools]]\nid = "a"\nmodel = "file:/m.gguf"\n\n# requests at a time\n\nslots = "4"\n'
+    wrong += '[pools.provisioning]\nmode = "package"\nname = "llama.cpp"\nallow_package_installs = true\n'
+    with pytest.raises(pools_file.PoolsFileError) as refused:
+        pools_file.parse(wrong.encode(), Path("pools.toml"))
+    assert f"{refused.value}\n" in page("llama-orch-pools.5").examples()
+
+
+HANDOFF_FIELDS: dict[str, type[BaseModel]] = {"FIELDS": Handoff, "Model": HandoffModel, "REPORTS": ProvisioningReport}
+
+
+@pytest.mark.parametrize("section", HANDOFF_FIELDS)
+def test_every_field_of_a_handoff_and_of_a_report_is_there(section: str) -> None:
+    entries = {entry.names[0]: entry.text for entry in page("llama-orch-handoff.5").entries(section)}
+    model = HANDOFF_FIELDS[section]
+    assert set(entries) == {field.alias or name for name, field in model.model_fields.items()}
+    for name, field in model.model_fields.items():
+        if field.is_required() or field.default is not None:
+            assert said_default(field) in entries[field.alias or name], name
+
+
+def test_the_examples_of_handoffs_and_reports_are_accepted() -> None:
+    documents = [example for example in page("llama-orch-handoff.5").examples() if example.startswith("{")]
+    reports = [document for document in documents if '"state"' in document]
+    handoffs = [document for document in documents if document not in reports]
+    assert (len(handoffs), len(reports)) == (2, 1)
+    full = Handoff.model_validate_json(handoffs[0])
+    assert full.model_fields_set == set(Handoff.model_fields)
+    assert Handoff.model_validate_json(handoffs[1]).pool_id == "mine"
+    assert ProvisioningReport.model_validate_json(reports[0]).pool_id == full.pool_id
+
+
+def test_every_event_is_there_with_its_message_id() -> None:
+    documented = {entry.names[0]: entry.text for entry in page("llama-orch.7").entries("Events")}
+    assert set(documented) == {event.name for event in CATALOG}
+    for event in CATALOG:
+        assert documented[event.name].endswith(event.message_id)
+
+
+def test_every_unit_is_in_the_overview() -> None:
+    text = page("llama-orch.7").text.replace("@POOL", "@")
+    kinds = (".target", ".slice", ".socket", ".path", ".service")
+    units = {path.name for path in (ROOT / "units").iterdir() if path.suffix in kinds}
+    started_by_a_path = {unit for unit in units if unit.endswith("-handoff.service")}
+    assert {unit for unit in units - started_by_a_path if unit not in text} == set()
