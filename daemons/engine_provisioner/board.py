@@ -18,7 +18,14 @@ from llama_orch.contracts.pools import PoolState, ProvisioningReport
 
 log = logging.getLogger(__name__)
 
-ORDER = (PoolState.READY, PoolState.STARTING, PoolState.PROVISIONING, PoolState.FAILED, PoolState.OFFLINE)
+ORDER = (
+    PoolState.READY,
+    PoolState.STARTING,
+    PoolState.PROVISIONING,
+    PoolState.UNINITIALIZED,
+    PoolState.FAILED,
+    PoolState.OFFLINE,
+)
 STATUS_LIMIT = 500
 
 

@@ -54,7 +54,7 @@ class Bus:
             raise BusError("the connection to the system bus broke off") from error
         if reply.header.message_type is MessageType.error:
             name = str(reply.header.fields.get(HeaderFields.error_name))
-            raise BusError(str(reply.body[0]) if reply.body else name, denied=name in DENIED)
+            raise BusError(str(reply.body[0]).rstrip(".") if reply.body else name, denied=name in DENIED)
         return tuple(reply.body)
 
 

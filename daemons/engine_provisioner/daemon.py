@@ -61,6 +61,7 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
         async with trio.open_nursery() as supervisors:
             for pool, promise in zip(pools, promises, strict=True):
                 voice = Voice(pool, board, handoff_dir)
+                await voice.unstarted()
                 await supervisors.start(Supervisor(_life(pool, shop, voice, promise), voice, promise).run)
             service.notifier.ready(board.summary())
             emit(DAEMON_READY, daemon=service.name, version=VERSION, address=address)

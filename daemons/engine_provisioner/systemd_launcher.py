@@ -128,7 +128,7 @@ def manner(state: UnitState) -> str:
     if state.exit_code:
         cause = ", out of memory" if state.result == "oom-kill" else ""
         return f"was killed by {signal.Signals(state.exit_status).name}{cause}"
-    return f"did not start ({state.result})"
+    return "was stopped" if state.result == "success" else f"did not start ({state.result})"
 
 
 async def _asked(what: str, ask: Callable[[str], Awaitable[T]]) -> T:

@@ -33,6 +33,10 @@ class Voice:
         """For how many seconds the pool has been ready; 0 when it is not."""
         return 0.0 if self._ready_since is None else trio.current_time() - self._ready_since
 
+    async def unstarted(self) -> None:
+        """Nothing is known yet; replaces what an earlier run has reported."""
+        await self._state(PoolState.UNINITIALIZED, "not looked at yet")
+
     async def provisioning(self, detail: str) -> None:
         """Something is being fetched or checked."""
         if self._last_error is None:

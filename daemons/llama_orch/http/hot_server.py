@@ -6,6 +6,7 @@ hypercorn, with the bytes that were read. Measured on one core: about 0.35 ms a 
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from email.utils import formatdate
 from urllib.parse import unquote
 
@@ -19,6 +20,7 @@ HEAD_LIMIT = 32 * 1024
 HEAD_LIMIT_S = 30.0
 IDLE_LIMIT_S = 60.0
 SEND_LIMIT_S = 30.0
+LINGER_S = 1.0
 
 IsHot = Callable[[str, str], bool]
 
@@ -100,7 +102,16 @@ class _Exchange:
             return None
         except h11.RemoteProtocolError as error:
             await self._refuse(error)
+        await self._linger()
         return None
+
+    async def _linger(self) -> None:
+        """Read on for a moment where the client still sends: a close would take back the answer it has not read."""
+        if self._http.their_state in (h11.SEND_BODY, h11.ERROR):
+            with trio.move_on_after(LINGER_S), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._stream.send_eof()
+                while await _receive(self._stream):
+                    pass
 
     async def _next(self) -> h11.Event:
         while (event := self._http.next_event()) is h11.NEED_DATA:

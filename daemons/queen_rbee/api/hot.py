@@ -14,6 +14,9 @@ from queen_rbee.intake import Intake, invalid, task_id_of, unknown_task
 from queen_rbee.task import Task
 
 KEEP_ALIVE_S = 15.0
+COALESCE_S = 0.004
+"""Tokens that come closer together are sent in one piece. The first one never waits; nobody sees the others do, and a
+fast engine's stream costs a third."""
 STREAM_HEADERS = (
     ("content-type", "text/event-stream; charset=utf-8"),
     ("cache-control", "no-store"),
@@ -67,6 +70,8 @@ class HotHandlers:
             if task.log.closed and last_id >= len(task.log):
                 await exchange.finish()
                 return
+            if task.first_token_at is not None:
+                await trio.sleep(COALESCE_S)
             with trio.move_on_after(KEEP_ALIVE_S) as waiting:
                 await task.log.wait_beyond(last_id)
             if waiting.cancelled_caught:

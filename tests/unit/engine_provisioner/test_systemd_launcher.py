@@ -27,6 +27,7 @@ def state(active: str = "failed", code: int = 0, status: int = 0, result: str = 
         (state(code=2, status=9, result="oom-kill"), "was killed by SIGKILL, out of memory"),
         (state(code=3, status=11), "was killed by SIGSEGV"),
         (state(result="resources"), "did not start (resources)"),
+        (state("inactive"), "was stopped"),
         (state("active"), "still runs"),
     ],
 )

@@ -87,9 +87,13 @@ async def test_a_busy_engine_gets_another_chance_before_it_is_replaced(
 
 
 async def test_the_end_of_the_engine_ends_the_wait(autojump_clock: trio.testing.MockClock) -> None:
+    async def work() -> str:
+        await trio.sleep(3600)
+        return "done"
+
     engine = Engine()
     engine.over.set()
-    assert await while_running(engine, trio.sleep_forever) is None
+    assert await while_running(engine, work) is None
 
 
 async def test_the_result_is_had_while_the_engine_runs_on() -> None:

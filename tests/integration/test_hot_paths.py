@@ -1,0 +1,225 @@
+"""Hot paths are served straight on h11; everything else on the same connection goes on with hypercorn."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+from prometheus_client import CollectorRegistry
+
+from llama_orch.http.app import create_app
+from llama_orch.http.exchange import Exchange, HotRoutes
+from llama_orch.http.gate import Access, Gate
+from llama_orch.http.serving import serve
+
+SOON_S = 5.0
+
+
+@dataclass
+class Site:
+    """A running server with an echo and an endless stream as its hot paths."""
+
+    port: int = 0
+    stop: trio.Event = field(default_factory=trio.Event)
+    streaming: trio.Event = field(default_factory=trio.Event)
+    left: trio.Event = field(default_factory=trio.Event)
+
+    async def echo(self, exchange: Exchange) -> None:
+        await exchange.send(200, await exchange.body(), [("x-query", exchange.query.get("q", "none"))])
+
+    async def endless(self, exchange: Exchange) -> None:
+        await exchange.body()
+        await exchange.open_stream(200, [("content-type", "text/plain")])
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.until_gone, exchange, nursery.cancel_scope)
+                await exchange.write(b"first ")
+                self.streaming.set()
+                await trio.sleep_forever()
+        finally:
+            self.left.set()
+
+    async def until_gone(self, exchange: Exchange, scope: trio.CancelScope) -> None:
+        await exchange.gone()
+        scope.cancel()
+
+    async def broken(self, _exchange: Exchange) -> None:
+        raise RuntimeError("a defect")
+
+    async def connect(self) -> trio.SocketStream:
+        return await trio.open_tcp_stream("127.0.0.1", self.port)
+
+
+@asynccontextmanager
+async def site() -> AsyncIterator[Site]:
+    running, routes = Site(), HotRoutes()
+    routes.add("POST", "/echo", running.echo)
+    routes.add("GET", "/endless", running.endless)
+    routes.add("GET", "/broken", running.broken)
+    app = create_app("test", list, CollectorRegistry())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        running.port = listener.getsockname()[1]
+        gate = Gate(app, Access(), routes)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(serve, gate, [listener.dup()], shutdown=running.stop, drain_s=SOON_S))
+            yield running
+            running.stop.set()
+
+
+async def until(stream: trio.SocketStream, mark: bytes) -> bytes:
+    """What comes until `mark` has come."""
+    seen = b""
+    with trio.fail_after(SOON_S):
+        while mark not in seen:
+            data = await stream.receive_some()
+            assert data, f"closed after {seen!r}"
+            seen += data
+    return seen
+
+
+async def rest(stream: trio.SocketStream) -> bytes:
+    """Everything until the other side closes."""
+    seen = b""
+    with trio.fail_after(SOON_S):
+        while data := await stream.receive_some():
+            seen += data
+    return seen
+
+
+def post(body: bytes, path: bytes = b"/echo", *headers: bytes) -> bytes:
+    lines = [b"POST " + path + b" HTTP/1.1", b"Host: x", b"Content-Length: %d" % len(body), *headers]
+    return b"\r\n".join([*lines, b"", body])
+
+
+GET_HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def test_one_connection_serves_many_requests_with_their_queries_and_correlation_ids():
+    async with site() as running, await running.connect() as stream:
+        for number in range(3):
+            await stream.send_all(
+                post(b"body %d" % number, b"/echo?q=%d" % number, b"X-Correlation-Id: id-%d" % number)
+            )
+            answer = await until(stream, b"body %d" % number)
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert b"x-query: %d" % number in answer
+            assert b"x-correlation-id: id-%d" % number in answer
+
+
+async def test_requests_sent_ahead_are_answered_in_turn():
+    async with site() as running, await running.connect() as stream:
+        await stream.send_all(post(b"one") + post(b"two") + post(b"three"))
+        answers = await until(stream, b"three")
+        assert answers.index(b"one") < answers.index(b"two") < answers.index(b"three")
+
+
+async def test_a_connection_goes_from_hot_to_other_paths_and_back():
+    async with site() as running, await running.connect() as stream:
+        await stream.send_all(post(b"hot"))
+        await until(stream, b"hot")
+        await stream.send_all(GET_HEALTH)
+        assert b'"ok"' in await until(stream, b"}")
+        await stream.send_all(post(b"hot again"))
+        await until(stream, b"hot again")
+
+
+async def test_another_request_sent_right_behind_a_hot_one_is_not_lost():
+    async with site() as running, await running.connect() as stream:
+        await stream.send_all(post(b"hot") + GET_HEALTH)
+        answers = await until(stream, b'"ok"')
+        assert answers.index(b"hot") < answers.index(b'"ok"')
+
+
+@pytest.mark.parametrize("cut", [1, 7, 30, 60])
+async def test_a_request_may_come_in_pieces(cut: int):
+    request = post(b"in pieces")
+    async with site() as running, await running.connect() as stream:
+        await stream.send_all(request[:cut])
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await stream.send_all(request[cut:])
+        assert b"in pieces" in await until(stream, b"in pieces")
+
+
+@pytest.mark.parametrize("ending", [b"Connection: close", b"connection: Close"])
+async def test_a_connection_that_asks_to_be_closed_is_closed(ending: bytes):
+    async with site() as running, await running.connect() as stream:
+        await stream.send_all(post(b"last", b"/echo", ending))
+        assert b"last" in await rest(stream)
+
+
+async def test_http_1_0_is_answered_and_closed():
+    async with site() as running, await running.connect() as stream:
+        await stream.send_all(b"POST /echo HTTP/1.0\r\nContent-Length: 3\r\n\r\nold")
+        assert (await rest(stream)).endswith(b"old")
+
+
+async def test_a_client_that_waits_to_be_told_to_go_on_is_told():
+    async with site() as running, await running.connect() as stream:
+        head, _, body = post(b"big", b"/echo", b"Expect: 100-continue").partition(b"\r\n\r\n")
+        await stream.send_all(head + b"\r\n\r\n")
+        await until(stream, b"100")
+        await stream.send_all(body)
+        assert b"big" in await until(stream, b"big")
+
+
+async def test_what_is_no_http_is_refused_and_closed():
+    async with site() as running, await running.connect() as stream:
+        await stream.send_all(b"POST /echo HTTP/1.1\r\nno colon here\r\n\r\n")
+        assert (await rest(stream)).startswith(b"HTTP/1.1 400")
+
+
+async def test_a_head_without_end_is_refused_and_closed():
+    async with site() as running, await running.connect() as stream:
+        await stream.send_all(b"POST /echo HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 70_000)
+        assert (await rest(stream)).startswith(b"HTTP/1.1 431")
+
+
+async def test_a_body_that_is_too_long_is_refused_with_its_status():
+    async with site() as running, await running.connect() as stream:
+        await stream.send_all(b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        chunk = b"80000\r\n" + b"x" * 0x80000 + b"\r\n"
+        for _ in range(17):  # half a MiB more than is allowed
+            await stream.send_all(chunk)
+        assert (await until(stream, b"}")).startswith(b"HTTP/1.1 413")
+
+
+async def test_a_handler_learns_that_its_client_has_left():
+    async with site() as running:
+        stream = await running.connect()
+        await stream.send_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+        await until(stream, b"first")
+        await stream.aclose()
+        with trio.fail_after(SOON_S):
+            await running.left.wait()
+
+
+async def test_a_defect_of_ours_is_a_500_in_the_shape_of_all_errors():
+    async with site() as running, await running.connect() as stream:
+        await stream.send_all(b"GET /broken HTTP/1.1\r\nHost: x\r\nX-Correlation-Id: find-me\r\n\r\n")
+        answer = await until(stream, b"}")
+        assert answer.startswith(b"HTTP/1.1 500")
+        assert b'"code":"INTERNAL"' in answer
+        assert b'"correlation_id":"find-me"' in answer
+
+
+async def test_a_stop_ends_connections_that_wait_for_a_request():
+    async with site() as running, await running.connect() as used, await running.connect() as fresh:
+        await used.send_all(post(b"done"))
+        await until(used, b"done")
+        running.stop.set()
+        assert await rest(used) == b""
+        assert await rest(fresh) == b""
+
+
+async def test_a_stop_lets_a_stream_go_on_until_the_drain_limit():
+    async with site() as running, await running.connect() as stream:
+        await stream.send_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+        await until(stream, b"first")
+        running.stop.set()
+        with trio.move_on_after(0.2) as still_open:
+            await stream.receive_some()
+        assert still_open.cancelled_caught
