@@ -108,8 +108,9 @@ program_tree() {
 	"$python" "$src/packaging/vendored.py" "$site" >>"$src/debian/copyright"
 }
 
+# -d: nothing is compiled, so build-essential is not needed; what is was seen to above.
 build() {
-	(cd "$src" && XZ_LEVEL=${VERSION_SUFFIX:+2} quietly dpkg-buildpackage -b -us -uc)
+	(cd "$src" && XZ_LEVEL=${VERSION_SUFFIX:+2} quietly dpkg-buildpackage -b -d -us -uc)
 	grep -E '^dpkg-gencontrol: warning|dh_.*: warning' "$work/log" || true
 	deb=$work/src/llama-orch_${version}_amd64.deb
 }

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,17 +41,26 @@ def troubled(stocked: Machine, llama_server_tar: Archive, tiny_model: Path) -> M
 
 
 def failed(machine: Machine, pool_id: str) -> str:
-    """The pool's last error, once pool-managerd and orchctl both say that it failed."""
-    until(
-        lambda: machine.pool(pool_id).get("state") == "failed",
+    """The pool's last error as pool-managerd tells it, once it failed; orchctl must tell the same."""
+    error = until(
+        lambda: error_of(machine.pool(pool_id)),
         f"pool {pool_id} to fail",
         60,
         lambda: f"{machine.pool(pool_id)}\n{machine.recent()}",
     )
-    error = str(machine.pool(pool_id)["last_error"])
-    listed = json.loads(machine.container.check("orchctl", "pools", "--json"))
-    assert {pool["pool_id"]: pool["state"] for pool in listed["pools"]}[pool_id] == "failed"
+    # between two tries the state is another for a moment
+    until(lambda: error_of(listed(machine).get(pool_id, {})) == error, f"orchctl to show that {pool_id} failed")
     return error
+
+
+def listed(machine: Machine) -> dict[str, dict[str, Any]]:
+    """The pools as `orchctl pools --json` shows them, by id."""
+    shown = json.loads(machine.container.check("orchctl", "pools", "--json"))
+    return {pool["pool_id"]: pool for pool in shown["pools"]}
+
+
+def error_of(pool: dict[str, Any]) -> str | None:
+    return str(pool["last_error"]) if pool.get("state") == "failed" else None
 
 
 def test_a_pool_among_bad_ones_serves(troubled: Machine) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import trio
@@ -107,11 +108,16 @@ trio.run(main)
 """
 
 
+def command_name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
 async def test_a_daemon_that_is_killed_leaves_no_engine_behind() -> None:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     daemon = await trio.lowlevel.open_process([sys.executable, "-c", DAEMON], stdout=subprocess.PIPE, env=env)
     assert daemon.stdout is not None
     engine = int(await daemon.stdout.receive_some())
+    await until(lambda: command_name(engine) == "sleep")
     daemon.send_signal(signal.SIGKILL)
     with trio.fail_after(WAIT_S):
         await process_end(engine)

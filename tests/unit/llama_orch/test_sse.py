@@ -1,6 +1,7 @@
 """Server-sent events come out the same whatever the grain in which their bytes come in."""
 
 from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
@@ -52,7 +53,7 @@ def read(*chunks: bytes) -> tuple[list[ServerSentEvent], str | None]:
 
 def cut(stream: bytes, places: list[int]) -> list[bytes]:
     edges = [0, *sorted(place % (len(stream) + 1) for place in places), len(stream)]
-    return [stream[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [stream[start:end] for start, end in pairwise(edges)]
 
 
 @given(STREAMS, st.lists(st.integers(min_value=0), max_size=8))

@@ -1,0 +1,334 @@
+"""The server over real sockets: clients that leave, stall, refuse to close or speak nonsense, and stops that end."""
+
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+from prometheus_client import CollectorRegistry
+
+from llama_orch.http import serving
+from llama_orch.http.app import create_app
+from llama_orch.http.exchange import Exchange, HotRoutes
+from llama_orch.http.gate import Access, Gate
+from llama_orch.http.serving import serve
+from llama_orch.settings.types import Secret
+
+LIMIT_S = 10
+LARGE = 8 << 20
+
+
+class Served:
+    """A running server: its port, what stops it, and what its handlers saw."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.stop = trio.Event()
+        self.ended = trio.Event()
+        self.streaming = trio.Event()
+        self.may_end = trio.Event()
+        self.gone = trio.Event()
+
+
+def routes(served: Served) -> HotRoutes:
+    """One hot path for each kind of handler."""
+
+    async def hello(exchange: Exchange) -> None:
+        await exchange.send(200, b"hello")
+
+    async def length(exchange: Exchange) -> None:
+        await exchange.send_json(200, len(await exchange.body(limit=100)))
+
+    async def fail(_exchange: Exchange) -> None:
+        raise RuntimeError("secret detail")
+
+    async def say_nothing(_exchange: Exchange) -> None:
+        return
+
+    async def stream(exchange: Exchange) -> None:
+        await exchange.body()
+        await exchange.open_stream(200, ())
+        await exchange.write(b"begun")
+        served.streaming.set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leave, exchange, nursery.cancel_scope)
+            await served.may_end.wait()
+            await exchange.write(b"ended")
+            await exchange.finish()
+            nursery.cancel_scope.cancel()
+
+    async def leave(exchange: Exchange, scope: trio.CancelScope) -> None:
+        await exchange.gone()
+        served.gone.set()
+        scope.cancel()
+
+    async def flood(exchange: Exchange) -> None:
+        await exchange.open_stream(200, ())
+        served.streaming.set()
+        while True:
+            await exchange.write(b"x" * (1 << 20))
+
+    hot = HotRoutes()
+    for method, path, handler in (
+        ("GET", "/hello", hello),
+        ("POST", "/length", length),
+        ("GET", "/fail", fail),
+        ("POST", "/nothing", say_nothing),
+        ("GET", "/stream", stream),
+        ("GET", "/flood", flood),
+    ):
+        hot.add(method, path, handler)
+    return hot
+
+
+@asynccontextmanager
+async def running(access: Access = Access(), drain_s: float = LIMIT_S) -> AsyncIterator[Served]:
+    """A server on a port of its own; stopped at the end, which must come soon."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    served = Served(listener.getsockname()[1])
+    app = create_app("test", lambda: [], CollectorRegistry())
+
+    @app.get("/quart-fails")
+    async def quart_fails() -> str:
+        raise RuntimeError("secret detail")
+
+    async def whole(task_status: trio.TaskStatus[None]) -> None:
+        gate = Gate(app, access, routes(served))
+        await serve(gate, [listener], shutdown=served.stop, drain_s=drain_s, task_status=task_status)
+        served.ended.set()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(whole)
+        yield served
+        served.stop.set()
+        with trio.fail_after(LIMIT_S):
+            await served.ended.wait()
+
+
+@asynccontextmanager
+async def connected(served: Served) -> AsyncIterator[trio.SocketStream]:
+    stream = await trio.open_tcp_stream("127.0.0.1", served.port)
+    try:
+        yield stream
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+async def to_the_end(stream: trio.SocketStream) -> bytes:
+    """All bytes until the server closes; TooSlowError where it does not."""
+    got = bytearray()
+    with trio.fail_after(LIMIT_S):
+        try:
+            async for chunk in stream:
+                got += chunk
+        except trio.BrokenResourceError:
+            pass
+    return bytes(got)
+
+
+async def until(stream: trio.SocketStream, mark: bytes) -> bytes:
+    got = b""
+    with trio.fail_after(LIMIT_S):
+        while mark not in got:
+            got += (chunk := bytes(await stream.receive_some()))
+            assert chunk, got
+    return got
+
+
+async def exchange(served: Served, *parts: bytes) -> tuple[int, bytes, bytes]:
+    """Send `parts` and read until the server closes: status, head, body."""
+    async with connected(served) as stream:
+        try:
+            for part in parts:
+                await stream.send_all(part)
+        except trio.BrokenResourceError:
+            pass  # it has answered and closed before it read all
+        head, _blank, body = (await to_the_end(stream)).partition(b"\r\n\r\n")
+    return int(head.split()[1]), head, body
+
+
+def get(path: str, *headers: str, version: str = "1.1") -> bytes:
+    return "\r\n".join([f"GET {path} HTTP/{version}", "Host: test", *headers, "", ""]).encode()
+
+
+def post(path: str, size: int) -> bytes:
+    return f"POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {size}\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("path", ["/hello", "/health", "/no-such-path", "/fail", "/quart-fails"])
+@pytest.mark.parametrize(
+    "request_of", [partial(get, version="1.0"), lambda path: get(path, "Connection: close")], ids=["1.0", "close"]
+)
+async def test_http_1_0_and_connection_close_are_closed_after_the_answer(path: str, request_of: partial[bytes]) -> None:
+    async with running() as served:
+        status, head, body = await exchange(served, request_of(path))
+        assert status in (200, 404, 500)
+        assert f"content-length: {len(body)}".encode() in head.lower()
+
+
+@pytest.mark.parametrize("path", ["/hello", "/health"])
+async def test_a_connection_is_kept_for_the_next_request_otherwise(path: str) -> None:
+    async with running() as served, connected(served) as stream:
+        for _ in range(3):
+            await stream.send_all(get(path))
+            assert b" 200 " in await until(stream, b"hello" if path == "/hello" else b"}")
+
+
+@pytest.mark.parametrize("path", ["/fail", "/quart-fails"])
+async def test_an_error_of_the_daemons_own_has_the_shape_of_all_errors(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running() as served:
+        status, _head, body = await exchange(served, get(path, "X-Correlation-Id: mine", version="1.0"))
+    error = json.loads(body)
+    assert (status, error["code"], error["correlation_id"]) == (500, "INTERNAL", "mine")
+    assert b"secret detail" not in body
+    assert "secret detail" in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/length", "/nothing", "/hello"])
+async def test_a_large_body_that_is_not_wanted_does_not_hold_the_connection(path: str) -> None:
+    """Hypercorn's queue of the unread body is full then, and its own last word would wait for room in it."""
+    async with running() as served:
+        status, _head, _body = await exchange(served, post(path, LARGE), b"x" * LARGE)
+        assert status == {"/length": 413, "/nothing": 500, "/hello": 404}[path]
+
+
+async def test_a_large_body_with_a_wrong_token_gets_its_401() -> None:
+    async with running(Access(Secret("0123456789abcdef"))) as served:
+        status, _head, body = await exchange(served, post("/length", LARGE), b"x" * LARGE)
+        assert (status, json.loads(body)["code"]) == (401, "MISSING_TOKEN")
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /hello HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    ],
+    ids=["tls", "no host", "long", "websocket"],
+)
+async def test_nonsense_is_refused_and_the_server_goes_on(nonsense: bytes) -> None:
+    async with running() as served:
+        assert (await exchange(served, nonsense))[0] in (400, 431, 500)
+        assert (await exchange(served, get("/hello", version="1.0")))[0] == 200
+
+
+async def test_http_2_is_declined_also_where_it_would_crash() -> None:
+    """A method that is not ASCII, in HTTP/2 without TLS, raised out of hypercorn and ended the daemon."""
+    settings, headers = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00", b"\x02\x03G\xffT\x86\x84\x41\x01h"
+    frame = len(headers).to_bytes(3, "big") + b"\x01\x05\x00\x00\x00\x01" + headers
+    async with running() as served:
+        status, head, _body = await exchange(served, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + frame)
+        assert (status, head[:8]) == (404, b"HTTP/1.1")
+        upgrade = get("/hello", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__", "Connection: close")
+        assert (await exchange(served, upgrade))[0] == 200
+
+
+async def test_what_goes_wrong_in_one_connection_concerns_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running() as served, connected(served) as other:
+        await other.send_all(get("/hello"))
+        await until(other, b"hello")
+
+        async def fail(*_: object) -> None:
+            raise UnicodeDecodeError("ascii", b"\xff", 0, 1, "in a connection")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(serving.Http1, "handle", fail)
+            async with connected(served) as stream:
+                await stream.send_all(get("/hello"))
+                assert await to_the_end(stream) == b""
+        await other.send_all(get("/hello"))
+        assert b"hello" in await until(other, b"hello")
+    assert "in a connection" in caplog.text
+
+
+async def test_a_client_that_leaves_is_noticed() -> None:
+    async with running() as served:
+        async with connected(served) as stream:
+            await stream.send_all(get("/stream"))
+            await until(stream, b"begun")
+        with trio.fail_after(LIMIT_S):
+            await served.gone.wait()
+
+
+async def test_a_graceful_stop_waits_for_a_running_stream_and_accepts_nobody_new() -> None:
+    async with running() as served, connected(served) as stream, connected(served) as idle:
+        await stream.send_all(get("/stream"))
+        await until(stream, b"begun")
+        served.stop.set()
+        assert await to_the_end(idle) == b"", "an idle connection is closed"
+        with pytest.raises(OSError, match="connect"):
+            await trio.open_tcp_stream("127.0.0.1", served.port)
+        assert not served.ended.is_set()
+        served.may_end.set()
+        assert b"ended" in await to_the_end(stream)
+
+
+async def test_a_stream_that_does_not_end_is_cut_off_at_the_drain_limit() -> None:
+    async with running(drain_s=0.05) as served, connected(served) as stream:
+        await stream.send_all(get("/stream"))
+        await until(stream, b"begun")
+        served.stop.set()
+        assert b"ended" not in await to_the_end(stream)
+
+
+@pytest.mark.parametrize("path", ["/flood", "/hello"])
+async def test_a_client_that_stops_reading_does_not_hold_up_the_stop(path: str) -> None:
+    """Neither in the middle of an answer nor with answers to many requests that it does not fetch."""
+    async with running(drain_s=0.05) as served, connected(served) as stream:
+        await stream.send_all(get(path))
+        if path == "/flood":
+            with trio.fail_after(LIMIT_S):
+                await served.streaming.wait()
+        served.stop.set()
+        with trio.fail_after(LIMIT_S):
+            await served.ended.wait()
+
+
+async def test_nor_does_it_hold_up_a_cancel() -> None:
+    """The second signal cancels `serve`: the shielded send to a stalled reader must not outlive that."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    served = Served(listener.getsockname()[1])
+    gate = Gate(create_app("test", lambda: [], CollectorRegistry()), Access(), routes(served))
+    async with connected(served) as stream:
+        with trio.fail_after(LIMIT_S):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(partial(serve, gate, [listener], shutdown=trio.Event(), drain_s=LIMIT_S))
+                await stream.send_all(get("/flood"))
+                await served.streaming.wait()
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_reads_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "SEND_LIMIT_S", 0.05)
+    async with running() as served, connected(served) as stream:
+        await stream.send_all(get("/flood"))
+        with trio.fail_after(LIMIT_S):
+            await served.streaming.wait()
+        await to_the_end(stream)
+
+
+async def test_requests_over_a_unix_socket_have_no_peer_address(tmp_path: object) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"{tmp_path}/local.sock")
+    listener.listen()
+    stop = trio.Event()
+    gate = Gate(create_app("test", lambda: [], CollectorRegistry()), Access(), routes(Served(0)))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve, gate, [listener], shutdown=stop, drain_s=LIMIT_S))
+        stream = await trio.open_unix_socket(f"{tmp_path}/local.sock")
+        async with stream:
+            await stream.send_all(get("/hello", version="1.0"))
+            assert b" 200 " in await to_the_end(stream)
+        stop.set()

@@ -1,0 +1,119 @@
+"""What crosses a boundary: loopback only, unknown fields by name, and answers that an older reader still reads."""
+
+import ipaddress
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from llama_orch.contracts.errors import ErrorBody, ErrorCode
+from llama_orch.contracts.handoff import Handoff, is_loopback, loopback_url
+from llama_orch.contracts.pools import PoolState, ProvisioningReport
+from llama_orch.contracts.tasks import TaskRequest, TaskState
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:8080",
+        "http://127.1.2.3:1/",
+        "http://[::1]:8080",
+        "http://localhost:8080",
+        "http://[::ffff:127.0.0.1]:1",
+    ],
+)
+def test_loopback_urls_are_accepted(url: str) -> None:
+    assert loopback_url(url) == url.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://127.0.0.1:8080",
+        "http://127.0.0.1",
+        "http://127.0.0.1:0",
+        "http://127.0.0.1:99999",
+        "http://192.0.2.1:80",
+        "http://0.0.0.0:80",
+        "http://[::]:80",
+        "http://localhost.example:80",
+        "http://127.0.0.1.example:80",
+        "http://user@127.0.0.1:80",
+        "http://127.0.0.1\\@example:80",
+        "http://127.0.0.1:80?x",
+        "http://127.0.0.1:80#x",
+        "http://127.0.0.1:80/a b",
+        "http://2130706433:80",
+        "http://[::1:80",
+        "",
+    ],
+)
+def test_whatever_could_lead_off_the_machine_is_refused(url: str) -> None:
+    with pytest.raises(ValueError):
+        loopback_url(url)
+
+
+@given(st.ip_addresses())
+def test_only_loopback_addresses_are_loopback(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    assert is_loopback(str(address)) == (mapped or address).is_loopback
+
+
+def test_a_foreign_handoff_needs_three_fields_and_may_have_unknown_ones() -> None:
+    handoff = Handoff.model_validate({"pool_id": "p", "engine_version": "1", "url": "http://127.0.0.1:1", "new": 1})
+    assert (handoff.file_name, handoff.engine, handoff.schema_version) == ("p-r0.json", "llamacpp", 1)
+    assert '"schema":1' in handoff.model_dump_json(by_alias=True)
+
+
+@pytest.mark.parametrize("pool_id", ["", "A", "-a", "a" * 64, "a/b", "a\n", "..", "ä"])
+def test_a_pool_id_is_a_plain_name(pool_id: str) -> None:
+    with pytest.raises(ValidationError):
+        Handoff.model_validate({"pool_id": pool_id, "engine_version": "1", "url": "http://127.0.0.1:1"})
+
+
+def test_an_unknown_field_of_a_task_is_refused_by_name() -> None:
+    with pytest.raises(ValidationError) as caught:
+        TaskRequest.model_validate({"prompt": "x", "max_token": 5, "placement": {"pool": "p"}})
+    assert {error["loc"] for error in caught.value.errors()} == {("max_token",), ("placement", "pool")}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_tokens": 0},
+        {"temperature": float("nan")},
+        {"top_p": 1.1},
+        {"priority": "urgent"},
+        {"task_id": "1"},
+        {"stop": [""]},
+        {"placement": {"mode": "pin"}},
+        {"placement": {"require_device_mask": "0,"}},
+    ],
+)
+def test_values_out_of_range_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        TaskRequest.model_validate({"prompt": "x", **wrong})
+
+
+def test_a_request_is_immutable_and_has_the_contracts_defaults() -> None:
+    made = TaskRequest(prompt="x", task_id=uuid4())
+    assert (made.workload, made.priority, made.determinism) == ("completion", "interactive", "best_effort")
+    with pytest.raises(ValidationError, match="frozen"):
+        made.prompt = "y"
+
+
+def test_final_states_are_the_last_three() -> None:
+    assert [state.value for state in TaskState if state.final] == ["done", "failed", "cancelled"]
+
+
+def test_an_error_body_leaves_out_what_it_has_not() -> None:
+    body = ErrorBody(code=ErrorCode.POOL_UNREADY, message="m")
+    assert body.model_dump(exclude_none=True) == {"code": "POOL_UNREADY", "message": "m", "retriable": False}
+
+
+def test_a_report_says_what_a_pool_waits_for() -> None:
+    report = ProvisioningReport(pool_id="p", state=PoolState.FAILED, last_error="e", updated_at=datetime.now(UTC))
+    assert ProvisioningReport.model_validate_json(report.model_dump_json(by_alias=True)) == report
