@@ -36,9 +36,14 @@ demo: $(VENV)/demo.stamp ## serve a small model on this machine's CPU; EXIT=1 st
 
 test: $(VENV)/dev.stamp lint unit integration system ## everything: linters, unit, integration and system tests
 
-lint: $(VENV)/dev.stamp ## ruff, mypy --strict, shellcheck, manual pages
+SHELL_SCRIPTS = .ci/run units/llama-orch-generator packaging/build_deb.sh \
+                $(addprefix packaging/debian/llama-orch.,postinst postrm prerm)
+
+lint: $(VENV)/dev.stamp ## ruff, mypy --strict, generated files, shellcheck
 	@$(PY) -m ruff check -q . && $(PY) -m ruff format --check -q . && $(PY) -m mypy
 	@$(PY) -m tools.generate --check
+	@if command -v shellcheck >/dev/null; then shellcheck $(SHELL_SCRIPTS); else \
+	  echo "lint: shellcheck is not here, so shell scripts are not checked (apt install shellcheck)"; test -z "$$CI"; fi
 
 unit: $(VENV)/dev.stamp ## unit tests
 	@$(PY) -m pytest -q tests/unit

@@ -25,6 +25,7 @@ from queen_rbee.settings import QueenSettings
 from tools.demo_corpus import sentences
 from tools.demo_model import make
 
+METRICS_PORT = "PROMETHEUS_METRICS_PORT"
 HERE = Path(".runtime/demo")
 ENGINE_VERSION = "2026.10.11549"
 DAEMONS = ("engine-provisioner", "pool-managerd", "queen-rbee")
@@ -63,8 +64,8 @@ def main() -> int:
     parser.add_argument("--exit", action="store_true", help="stop after the answer")
     options = parser.parse_args()
     try:
-        queen, manager = QueenSettings.load(os.environ), PoolManagerSettings.load(os.environ)
-        _check_ports(queen, manager)
+        queen = QueenSettings.load(os.environ)
+        _check_ports(queen, PoolManagerSettings.load(environment("pool-managerd", dict(os.environ))))
         trio.run(run, queen.address, options.exit)
     except* KeyboardInterrupt:
         say("stopped")
@@ -98,12 +99,20 @@ def _is_free(address: Host) -> bool:
     return True
 
 
+def environment(name: str, environ: dict[str, str]) -> dict[str, str]:
+    """The environment of the daemon `name`: one PROMETHEUS_METRICS_PORT cannot be that of two daemons."""
+    port = environ.get(METRICS_PORT, "")
+    if name == "pool-managerd" and port.isdigit():
+        return {**environ, METRICS_PORT: str(int(port) + 1)}
+    return environ
+
+
 async def run(address: Host, stop_after_answer: bool) -> None:
     """Everything from the model to the answer, and then serve until interrupted. Raises DemoFailed."""
     environ = await trio.to_thread.run_sync(prepare)
     async with trio.open_nursery() as nursery:
         for name in DAEMONS:
-            await nursery.start(daemon, name, environ)
+            await nursery.start(daemon, name, environment(name, environ))
         url = f"http://{address}"
         say(f"waiting for the engine (xllamacpp {ENGINE_VERSION}, about 35 MB to fetch the first time)")
         await pool_ready(url)

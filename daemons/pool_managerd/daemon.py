@@ -1,6 +1,5 @@
 """pool-managerd's nursery: which loops run side by side, in which order they start, and how they stop."""
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -34,8 +33,6 @@ NAME = "pool-managerd"
 DRAIN_S = 5.0
 FIRST_LOOKS_S = 0.5
 """How long a start waits for engines known from before: a restart should not make good pools look unready."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -118,9 +115,7 @@ async def _start_serving(parts: Parts, service: Service, nursery: trio.Nursery) 
     metrics_address = Host(settings.bind.host, settings.metrics_port)
     scrape = listeners.tcp(service, "metrics", metrics_address, "metrics", "PROMETHEUS_METRICS_PORT")
     local = listeners.local(service, settings.runtime_dir.parent / f"{NAME}.sock")
-    listeners.warn_if_open(settings.bind, settings.token is not None)
-    if settings.token:
-        log.info("requests need the token %s", settings.token)
+    listeners.say_access(settings.bind, settings.token)
     start = partial(serve, shutdown=service.stop, drain_s=DRAIN_S)
     await nursery.start(start, Gate(app, Access(settings.token, settings.auth_optional)), api)
     await nursery.start(start, Gate(app, Access()), local)

@@ -24,6 +24,8 @@ class Candidate:
     ctx_max: int | None = None
     device_mask: str | None = None
     vram_free_bytes: int = 0
+    spoken: bool = True
+    """Whether this release can speak to the engine at all."""
 
     @property
     def key(self) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from queen_rbee.api.scan import add_scan
 from queen_rbee.api.views import add_views
 from queen_rbee.book import TaskBook
 from queen_rbee.dispatcher import Dispatcher
+from queen_rbee.engines.adapter import EngineAdapter
 from queen_rbee.engines.llamacpp import LlamaCpp
 from queen_rbee.intake import Intake as TaskIntake
 from queen_rbee.metrics import Metrics
@@ -48,13 +49,14 @@ class Parts:
 def build(settings: QueenSettings) -> Parts:
     """All parts, connected, none of them running."""
     bell, metrics = Bell(), Metrics()
-    registry = Registry(bell)
+    adapters: dict[str, EngineAdapter] = {"llamacpp": LlamaCpp()}
+    registry = Registry(bell, adapters)
     dispatcher = Dispatcher(
         queue=AdmissionQueue(settings.capacity, settings.policy),
         book=TaskBook(),
         registry=registry,
         metrics=metrics,
-        adapters={"llamacpp": LlamaCpp()},
+        adapters=adapters,
         strategy=settings.placement,
         bell=bell,
     )
@@ -112,7 +114,7 @@ async def _start_serving(parts: Parts, service: Service, nursery: trio.Nursery) 
     metrics_address = Host(address.host, settings.metrics_port)
     scrape = listeners.tcp(service, "metrics", metrics_address, "metrics", "PROMETHEUS_METRICS_PORT")
     local = listeners.local(service, settings.runtime_dir.parent / "queen-rbee.sock")
-    listeners.warn_if_open(address, settings.token is not None)
+    listeners.say_access(address, settings.token)
     start = partial(serve, shutdown=service.stop, drain_s=DRAIN_S + SERVING_MARGIN_S)
     await nursery.start(start, Gate(app, Access(settings.token, settings.auth_optional), hot), api)
     await nursery.start(start, Gate(app, Access(), hot), local)

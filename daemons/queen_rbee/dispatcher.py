@@ -107,13 +107,8 @@ class Dispatcher:
             self._account(task, target)
 
     async def _relay(self, task: Task, target: Candidate) -> None:
-        adapter = self.adapters.get(target.engine)
-        if adapter is None:
-            message = f"engine {target.engine} is not spoken by this release"
-            _fail(task, target, ErrorCode.POOL_UNAVAILABLE, message, retriable=False)
-            return
         try:
-            await relay.run(task, target, adapter, self.limits)
+            await relay.run(task, target, self.adapters[target.engine], self.limits)
         except relay.Failure as failure:
             _fail(task, target, failure.code, str(failure), retriable=failure.retriable)
 

@@ -28,6 +28,8 @@ class Refusal:
 
 def unmet(candidate: Candidate, demand: Demand) -> str | None:
     """What `demand` asks for and `candidate` does not have, or None."""
+    if not candidate.spoken:
+        return f"engine {candidate.engine} is not spoken by this release"
     if demand.pin and candidate.pool_id != demand.pin:
         return f"the task is pinned to pool {demand.pin}"
     if candidate.pool_id in demand.avoid:

@@ -5,7 +5,7 @@ with the lowest rank is believed. Leases outlive a source's silence: they belong
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 
 from llama_orch.contracts.pools import PoolStatus, ReplicaStatus
@@ -24,12 +24,14 @@ class Known:
 
 
 class Registry:
-    """Owned by the daemon; `changed` is rung whenever a task that could not be placed might be now."""
+    """Owned by the daemon; `changed` is rung whenever a task that could not be placed might be now, `spoken` are the
+    engines that there is an adapter for."""
 
-    def __init__(self, changed: Bell) -> None:
+    def __init__(self, changed: Bell, spoken: Container[str]) -> None:
         self._sources: dict[str, Known] = {}
         self._leases: Counter[Key] = Counter()
         self._changed = changed
+        self._spoken = spoken
         self.synced = False
         """Whether every source has spoken once: only then can a pool be said not to exist."""
 
@@ -79,6 +81,7 @@ class Registry:
                 ctx_max=pool.ctx_max,
                 device_mask=pool.device_mask,
                 vram_free_bytes=pool.vram_free_bytes,
+                spoken=pool.engine in self._spoken,
             )
 
     def lease(self, key: Key) -> None:

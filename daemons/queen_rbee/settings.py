@@ -106,7 +106,7 @@ class QueenSettings(Common):
             "ORCHD_POOL_MANAGERS",
             "The pool-managerds that are asked for their pools, by URL, separated by commas.",
             example="http://127.0.0.1:9200",
-            allowed="http:// or https:// URLs, separated by commas",
+            allowed="http:// URLs, separated by commas",
             profile="home",
             addition=True,
         ),

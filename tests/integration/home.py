@@ -100,7 +100,8 @@ class Home:
 
     def until_ready(self) -> dict[str, Any]:
         """The pool, once it is ready. Fails with the provisioner's log."""
-        return self.until(lambda: self.pool() if self.pool().get("ready") else None)
+        pool: dict[str, Any] = self.until(lambda: self.pool() if self.pool().get("ready") else None)
+        return pool
 
     def until(self, condition: Any, within_s: float = READY_WITHIN_S) -> Any:
         """What `condition` returns, once it is true. Fails with the daemons' logs."""
@@ -177,10 +178,12 @@ def home(
 ) -> Iterator[Home]:
     """A HOME_PROFILE with one pool, `default`, that is ready when the block begins."""
     environ = environment(directory, **more)
-    ports = [int(environ[name].rpartition(":")[2]) for name in ("ORCHESTRATORD_BIND_ADDR", "POOL_MANAGERD_BIND_ADDR")]
+    queen, manager = (
+        int(environ[name].rpartition(":")[2]) for name in ("ORCHESTRATORD_BIND_ADDR", "POOL_MANAGERD_BIND_ADDR")
+    )
     engine = {"archive": archive.path, "checksum": archive.checksum, "port": free_port()}
     (directory / "pools.toml").write_text(POOLS.format(model=model, ctx=ctx, slots=slots, **engine))
-    running = Home(directory, environ, *ports)
+    running = Home(directory, environ, queen, manager)
     with ExitStack() as ending:
         for name in ("queen-rbee", "pool-managerd", "engine-provisioner"):
             running.start(name)

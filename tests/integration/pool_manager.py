@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from tests.integration.home import free_port
 
@@ -105,7 +105,7 @@ class PoolManager:
         status, pool = self.ask("GET", f"/v2/pools/{pool_id}/status")
         return pool if status == 200 else {}
 
-    def until(self, condition: Callable[[], T]) -> T:
+    def until(self, condition: Callable[[], T | None | Literal[False]]) -> T:
         """What `condition` returns, once it is true. Fails with the log."""
         deadline = time.monotonic() + WITHIN_S
         while time.monotonic() < deadline:

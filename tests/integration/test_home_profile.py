@@ -31,6 +31,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, sl
 
 
 def submit(running: Home, **request: Any) -> dict[str, Any]:
+    answer: dict[str, Any]
     status, answer = running.ask("POST", "/v2/tasks", {"prompt": "hello", **request})
     assert status == 202, answer
     return answer

@@ -90,7 +90,7 @@ async def running(access: Access = Access(), drain_s: float = LIMIT_S) -> AsyncI
     """A server on a port of its own; stopped at the end, which must come soon."""
     listener = socket.create_server(("127.0.0.1", 0))
     served = Served(listener.getsockname()[1])
-    app = create_app("test", lambda: [], CollectorRegistry())
+    app = create_app("test", list, CollectorRegistry())
 
     @app.get("/quart-fails")
     async def quart_fails() -> str:
@@ -299,7 +299,7 @@ async def test_nor_does_it_hold_up_a_cancel() -> None:
     """The second signal cancels `serve`: the shielded send to a stalled reader must not outlive that."""
     listener = socket.create_server(("127.0.0.1", 0))
     served = Served(listener.getsockname()[1])
-    gate = Gate(create_app("test", lambda: [], CollectorRegistry()), Access(), routes(served))
+    gate = Gate(create_app("test", list, CollectorRegistry()), Access(), routes(served))
     async with connected(served) as stream:
         with trio.fail_after(LIMIT_S):
             async with trio.open_nursery() as nursery:
@@ -324,7 +324,7 @@ async def test_requests_over_a_unix_socket_have_no_peer_address(tmp_path: object
     listener.bind(f"{tmp_path}/local.sock")
     listener.listen()
     stop = trio.Event()
-    gate = Gate(create_app("test", lambda: [], CollectorRegistry()), Access(), routes(Served(0)))
+    gate = Gate(create_app("test", list, CollectorRegistry()), Access(), routes(Served(0)))
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(serve, gate, [listener], shutdown=stop, drain_s=LIMIT_S))
         stream = await trio.open_unix_socket(f"{tmp_path}/local.sock")

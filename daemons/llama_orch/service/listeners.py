@@ -4,6 +4,7 @@ Each is the socket that systemd passed under that name, or one that the daemon b
 functions owns the sockets.
 """
 
+import logging
 import os
 import socket
 import stat
@@ -12,9 +13,11 @@ from pathlib import Path
 from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.run import Service
 from llama_orch.service.sockets import BACKLOG, adopt, bind, disagreement, inherited_fds
-from llama_orch.settings.types import Host
+from llama_orch.settings.types import Host, Secret
 from llama_orch.telemetry.events import NON_LOOPBACK_OPEN, SOCKET_DISAGREES
 from llama_orch.telemetry.records import emit
+
+log = logging.getLogger(__name__)
 
 
 def tcp(service: Service, name: str, address: Host, purpose: str, variable: str) -> list[socket.socket]:
@@ -81,7 +84,9 @@ def _clear(path: Path) -> None:
             path.unlink()
 
 
-def warn_if_open(address: Host, has_token: bool) -> None:
-    """Say so when other machines can reach `address` and there is no token to tell friend from stranger."""
-    if not address.loopback and not has_token:
+def say_access(address: Host, token: Secret | None) -> None:
+    """Log the fingerprint of the token that requests need, or that other machines are refused for want of one."""
+    if token:
+        log.info("requests to %s need the token %s", address, token)
+    elif not address.loopback:
         emit(NON_LOOPBACK_OPEN, address=address)

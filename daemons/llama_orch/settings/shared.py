@@ -61,7 +61,7 @@ class Common(Settings):
         Annotated[str, AfterValidator(http_url)] | None,
         Var(
             "OTEL_EXPORTER_OTLP_ENDPOINT",
-            "OpenTelemetry collector (OTLP) that traces are sent to. Nothing is sent, or even loaded, without it.",
+            "OpenTelemetry collector (OTLP) for traces. This release checks the URL and sends no traces yet.",
             example="http://tempo:4317",
             allowed="an http:// or https:// URL",
             default="(none)",

@@ -21,6 +21,7 @@ def add_routes(app: QuartTrio, registry: Registry, handoffs: Handoffs, stop: tri
     """Mount pool-managerd's own routes on `app`; once `stop` is set no long poll waits any more."""
 
     @app.get("/v2/pools")
+    @app.get("/pools")
     async def pools() -> dict[str, Any]:
         after = whole("after", request.args.get("after"), 2**63)
         wait_ms = whole("wait_ms", request.args.get("wait_ms"), WAIT_LIMIT_MS)

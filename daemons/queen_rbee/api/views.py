@@ -1,4 +1,4 @@
-"""Everything that is only looked at: tasks, pools, versions, and a page for people."""
+"""Everything that is only looked at: tasks, pools, versions."""
 
 from uuid import UUID
 

@@ -5,6 +5,7 @@ Works where the host has the unified hierarchy and where it has a hybrid of v1 a
 
 import os
 import signal
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,22 +35,30 @@ class ControlGroup:
         join = [f"echo $$ >{directory}/cgroup.procs" for directory in self.directories]
         return ["sh", "-ec", "; ".join([*join, 'exec "$@"']), "sh", *words]
 
+    def pids(self) -> set[int]:
+        """The processes in the group and in those below it."""
+        listed = (Path(parent) / "cgroup.procs" for parent, _below, _files in self._tree())
+        return {int(pid) for file in listed for pid in _read(file).split()}
+
     def kill(self) -> None:
-        """SIGKILL everything in the group and in the groups below it."""
-        for directory in self.directories:
-            for listed in directory.rglob("cgroup.procs"):
-                for pid in listed.read_text().split():
-                    _kill(int(pid))
+        """SIGKILL all of them."""
+        for pid in self.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def remove(self) -> None:
         """Remove the group and those below it. Raises OSError while a process is in one."""
+        for parent, _below, _files in self._tree():
+            with suppress(FileNotFoundError):
+                Path(parent).rmdir()
+
+    def _tree(self) -> Iterator[tuple[str, list[str], list[str]]]:
+        """What os.walk gives, the lowest first; groups may go while it walks."""
         for directory in self.directories:
-            below = sorted((path for path in directory.rglob("*") if path.is_dir()), reverse=True)
-            for group in [*below, directory]:
-                if group.is_dir():
-                    group.rmdir()
+            yield from os.walk(directory, topdown=False)
 
 
-def _kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+def _read(file: Path) -> str:
+    with suppress(OSError):
+        return file.read_text()
+    return ""

@@ -33,11 +33,11 @@ def claim(name: str) -> Iterator[Path]:
         directory.mkdir()
         lock = (directory / "lock").open("w")
         fcntl.flock(lock, fcntl.LOCK_EX)
-    try:
-        yield directory
-    finally:
-        remove(directory)
-        lock.close()
+    with lock:
+        try:
+            yield directory
+        finally:
+            remove(directory)
 
 
 def control_group(directory: Path) -> ControlGroup:
@@ -54,15 +54,10 @@ def remove(directory: Path) -> None:
     """End what runs in the machine and remove all that it consists of."""
     group = control_group(directory)
     group.kill()
-    until(lambda: _is_empty(group), f"the processes of {directory.name} to end")
+    until(lambda: not group.pids(), f"the processes of {directory.name} to end")
     group.remove()
     overlay(directory).remove()
     discard(directory)
-
-
-def _is_empty(group: ControlGroup) -> bool:
-    listed = (file for directory in group.directories for file in directory.rglob("cgroup.procs"))
-    return not any(file.read_text().split() for file in listed)
 
 
 def sweep() -> None:

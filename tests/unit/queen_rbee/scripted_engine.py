@@ -39,7 +39,9 @@ class ScriptedEngine:
         try:
             request = b""
             while b"\r\n\r\n" not in request or b"}" not in request:
-                request += await stream.receive_some(65536)
+                if not (data := await stream.receive_some(65536)):
+                    return  # it left before it had asked
+                request += data
             await self.act(stream, request)
         except trio.BrokenResourceError:
             pass

@@ -15,7 +15,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
 
     @initialize(capacity=st.integers(1, 6), policy=st.sampled_from(["drop-lru", "reject-new"]))
     def begin(self, capacity, policy):
-        self.queue = AdmissionQueue(capacity, policy)
+        self.queue: AdmissionQueue[int] = AdmissionQueue(capacity, policy)
         self.model: list[tuple[int, str]] = []
         self.attended: dict[int, float] = {}
         self.clock = 0.0

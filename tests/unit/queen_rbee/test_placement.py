@@ -136,6 +136,7 @@ def test_a_pin_on_a_busy_pool_waits_and_never_falls_back():
         (Demand(engine="vllm"), "the engine is llamacpp"),
         (Demand(ctx=4096), "the context of a slot is 1024 tokens"),
         (Demand(device_mask="0"), "the devices are cpu"),
+        (Demand(avoid=("alpha",)), "the task avoids pool alpha"),
     ],
 )
 def test_what_no_pool_can_ever_serve_is_the_clients_mistake_and_named(demand, reason):
@@ -144,6 +145,14 @@ def test_what_no_pool_can_ever_serve_is_the_clients_mistake_and_named(demand, re
     assert refused.code is ErrorCode.INVALID_PARAMS
     assert reason in refused.message
     assert not refused.retriable
+
+
+def test_a_pool_of_an_engine_that_is_not_spoken_gets_nothing_and_says_why():
+    stranger = candidate(engine="triton", spoken=False)
+    assert choose([stranger], Demand(), "round-robin", 0) is None
+    refused = refusal([stranger], Demand())
+    assert refused is not None
+    assert "triton is not spoken" in refused.message
 
 
 def test_a_pool_that_starts_is_waited_for_and_one_that_failed_is_not():

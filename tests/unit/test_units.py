@@ -1,0 +1,94 @@
+"""units/ and packaging/ say the same as the code that they start: variables, addresses, names, the example."""
+
+import importlib.util
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+from engine_provisioner import pools_file
+from engine_provisioner.settings import ProvisionerSettings
+from llama_orch.contracts.base import POOL_ID_PATTERN
+from llama_orch.settings.loading import Settings
+from pool_managerd.settings import PoolManagerSettings
+from queen_rbee.settings import QueenSettings
+
+ROOT = Path(__file__).parents[2]
+UNITS = ROOT / "units"
+DAEMONS: dict[str, type[Settings]] = {
+    "queen-rbee": QueenSettings,
+    "pool-managerd": PoolManagerSettings,
+    "engine-provisioner": ProvisionerSettings,
+}
+
+
+def directives(unit: str, name: str) -> list[str]:
+    """The values of the directive `name` in a unit file, in order."""
+    return re.findall(rf"^{name}=(.*)$", (UNITS / unit).read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("daemon", "settings"), DAEMONS.items())
+def test_a_unit_has_the_packaged_values_also_without_its_environment_file(
+    daemon: str, settings: type[Settings]
+) -> None:
+    packaged = {var.env: var.packaged for var in settings.variables().values() if var.packaged}
+    assert dict(line.split("=", 1) for line in directives(f"{daemon}.service", "Environment")) == packaged
+
+
+@pytest.mark.parametrize(("daemon", "settings"), DAEMONS.items())
+def test_the_packaged_values_are_accepted_by_the_daemon(daemon: str, settings: type[Settings]) -> None:
+    settings.load(dict(line.split("=", 1) for line in directives(f"{daemon}.service", "Environment")))
+
+
+def test_the_sockets_listen_where_the_daemons_expect_it() -> None:
+    queen, pools = QueenSettings.load({}), directives("pool-managerd.service", "Environment")
+    pool = PoolManagerSettings.load(dict(line.split("=", 1) for line in pools))
+    assert directives("queen-rbee.socket", "ListenStream") == [str(queen.address)]
+    assert directives("queen-rbee-metrics.socket", "ListenStream") == [f"127.0.0.1:{queen.metrics_port}"]
+    assert directives("pool-managerd.socket", "ListenStream") == [str(pool.bind)]
+    assert directives("pool-managerd-metrics.socket", "ListenStream") == [f"127.0.0.1:{pool.metrics_port}"]
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_a_daemon_gets_all_its_sockets(daemon: str) -> None:
+    own = {path.name for path in UNITS.glob("*.socket") if directives(path.name, "Service") == [f"{daemon}.service"]}
+    assert set(directives(f"{daemon}.service", "Sockets")[0].split()) == own
+    assert set(directives(f"{daemon}.service", "Also")[0].split()) >= own
+
+
+@pytest.mark.parametrize("unit", sorted(path.name for path in UNITS.glob("*.service")))
+def test_what_a_unit_runs_is_there(unit: str) -> None:
+    [command] = directives(unit, "ExecStart")
+    if module := re.search(r" -m (\S+)", command):
+        assert importlib.util.find_spec(module[1]), command
+    else:
+        assert "/usr/lib/llama-orch/wake.py /run/llama-orch/" in command
+
+
+def test_the_preset_enables_what_can_be_enabled_and_nothing_else() -> None:
+    enabled = re.findall(r"^enable (\S+)$", (UNITS / "90-llama-orch.preset").read_text(), re.MULTILINE)
+    units = {path.name for path in UNITS.iterdir() if "." in path.name and path.suffix != ".preset"}
+    installable = {name for name in units if directives(name, "WantedBy")}
+    assert {name for name in units if any(fnmatchcase(name, pattern) for pattern in enabled)} == installable
+
+
+def test_the_target_takes_everything_that_it_starts_with_it() -> None:
+    for path in UNITS.iterdir():
+        if path.suffix in (".service", ".socket", ".path") and directives(path.name, "WantedBy"):
+            assert "llama-orch.target" in directives(path.name, "PartOf")[0].split(), path.name
+
+
+def test_polkit_allows_the_units_of_valid_pool_ids_and_the_verbs_that_are_used() -> None:
+    rules = (ROOT / "packaging/polkit/50-llama-orch.rules").read_text()
+    [allowed] = re.findall(r"/\^llama-engine@(.*)\\\.service\$/", rules)
+    assert allowed == POOL_ID_PATTERN.removeprefix("^").removesuffix("$")
+    assert '["start", "stop", "restart"]' in rules
+
+
+def test_the_example_pools_file_is_right_also_where_it_is_commented_out() -> None:
+    path = ROOT / "packaging/examples/pools.toml"
+    text = path.read_text()
+    assert [pool.id for pool in pools_file.parse(text.encode(), path)] == ["default"]
+    uncommented = re.sub(r"^# ?(?=\[|[a-z_]+ = )", "", text, flags=re.MULTILINE).replace("...", "0" * 64)
+    assert len(pools_file.parse(uncommented.encode(), path)) == 4
