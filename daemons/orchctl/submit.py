@@ -60,8 +60,8 @@ class Display:
             data = understood(Anything, event.data.encode()).model_extra or {}
             print(json.dumps({"event": event.name, **data}, ensure_ascii=False), flush=True)
         elif event.name == "token":
-            print(understood(Token, event.data.encode()).t, end="", flush=True)
             self.tokens += 1
+            print(understood(Token, event.data.encode()).t, end="", flush=True)
         elif event.name == "started":
             self.waiting(understood(Started, event.data.encode()))
 

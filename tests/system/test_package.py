@@ -47,7 +47,7 @@ def test_every_manual_page_is_there_and_clean(installed: Machine) -> None:
     for section, names in PAGES.items():
         for name in names:
             page = installed.container.check("man", "--where", section, name).strip()
-            command = f"zcat -f {page} | man --warnings -E UTF-8 -l -T utf8 -Z - >/dev/null"
+            command = f"zcat -f {page} | man --warnings -E UTF-8 -l -Tutf8 -Z - >/dev/null"
             rendered = installed.container.run("sh", "-c", command)
             assert (rendered.status, rendered.stderr) == (0, ""), page
 

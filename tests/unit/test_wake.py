@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+import termios
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fcntl import ioctl
 from pathlib import Path
 from socket import AF_UNIX, socket
 from threading import Thread
@@ -21,6 +24,14 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def read_by_peer(connection: socket) -> None:
+    """Return once the peer has read all that was sent, so that pieces arrive as pieces."""
+    deadline = time.monotonic() + 30
+    while int.from_bytes(ioctl(connection, termios.TIOCOUTQ, bytes(4)), sys.byteorder):
+        assert time.monotonic() < deadline, "nobody reads"
+        time.sleep(0.001)
+
+
 @contextmanager
 def daemon(path: Path, *answer: bytes) -> Iterator[list[bytes]]:
     """Accepts one connection at `path` and sends `answer` in these pieces; gives what it was asked."""
@@ -33,6 +44,7 @@ def daemon(path: Path, *answer: bytes) -> Iterator[list[bytes]]:
                 asked.append(connection.recv(1024))
             for piece in answer:
                 connection.sendall(piece)
+                read_by_peer(connection)
 
     with socket(AF_UNIX) as listener:
         listener.bind(str(path))

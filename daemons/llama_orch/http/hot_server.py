@@ -96,6 +96,7 @@ class _Exchange:
             if not isinstance(request, h11.Request):
                 return None
             await self._app(self._scope(request), self.receive, self.send)
+            self._pass_over_body()
             if self._ended and self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
                 return bytes(self._http.trailing_data[0]) + self._behind
         except trio.TooSlowError:
@@ -104,6 +105,11 @@ class _Exchange:
             await self._refuse(error)
         await self._linger()
         return None
+
+    def _pass_over_body(self) -> None:
+        """Take what has come of a body that nobody read; of a request without one that is its end."""
+        while self._http.their_state is h11.SEND_BODY and self._http.next_event() is not h11.NEED_DATA:
+            pass
 
     async def _linger(self) -> None:
         """Read on for a moment where the client still sends: a close would take back the answer it has not read."""
@@ -182,6 +188,7 @@ class _Exchange:
 
     async def _write(self, *events: h11.Event) -> None:
         """Send, for SEND_LIMIT_S seconds at most: a client that reads nothing is dropped."""
+        await trio.lowlevel.checkpoint_if_cancelled()  # the send is shielded: who only writes would never see a cancel
         data = b"".join(self._http.send(event) or b"" for event in events)
         try:
             with trio.fail_after(SEND_LIMIT_S) as scope:
@@ -190,7 +197,7 @@ class _Exchange:
         except trio.TooSlowError:
             await trio.aclose_forcefully(self._stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return
+            await trio.lowlevel.checkpoint()  # whoever goes on writing lets the others run
 
 
 class Resumed(trio.abc.HalfCloseableStream):

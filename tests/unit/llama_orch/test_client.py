@@ -14,6 +14,7 @@ from llama_orch.http.client import UpstreamError, UpstreamTimeout, fetch, fetch_
 Talk = Callable[[trio.SocketStream], Awaitable[None]]
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 NEVER = math.inf
+LARGE = 32 << 20
 
 
 @asynccontextmanager
@@ -78,10 +79,12 @@ async def test_a_request_arrives_as_it_was_meant() -> None:
         seen.append(await read_request(stream))
         await stream.send_all(HEAD + b"Content-Length: 2\r\n\r\n{}")
 
-    async with server(talk) as url:
-        async with request("POST", f"{url}/a?b=c", headers={"x-name": "v"}, body=b"body") as response:
-            assert (response.status, response.headers["content-type"]) == (200, "application/json")
-            assert await response.read() == b"{}"
+    async with (
+        server(talk) as url,
+        request("POST", f"{url}/a?b=c", headers={"x-name": "v"}, body=b"body") as response,
+    ):
+        assert (response.status, response.headers["content-type"]) == (200, "application/json")
+        assert await response.read() == b"{}"
     ((head, body),) = seen
     assert (head.method, head.target, body) == (b"POST", b"/a?b=c", b"body")
     headers = dict(head.headers)
@@ -176,9 +179,8 @@ async def test_a_header_that_is_none_is_an_upstream_error() -> None:
 async def test_a_refusal_is_read_though_the_body_could_not_be_sent() -> None:
     """Whoever refuses a large request answers and closes before the body has come through."""
     refusal = HEAD.replace(b"200 OK", b"401 Unauthorized") + b"Content-Length: 2\r\n\r\n{}"
-    async with server(answering(refusal, before=False)) as url:
-        async with request("POST", url, body=b"x" * (32 << 20)) as response:
-            assert (response.status, await response.read()) == (401, b"{}")
+    async with server(answering(refusal, before=False)) as url, request("POST", url, body=b"x" * LARGE) as response:
+        assert (response.status, await response.read()) == (401, b"{}")
 
 
 async def test_silence_ends_at_the_limit_for_the_head() -> None:
@@ -198,7 +200,10 @@ async def test_silence_in_the_body_ends_at_the_callers_limit() -> None:
 
 
 async def test_a_connection_that_is_never_accepted_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trio, "open_tcp_stream", lambda *_args: trio.sleep_forever())
+    async def never(*_: object) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(trio, "open_tcp_stream", never)
     with pytest.raises(UpstreamTimeout, match=r"no connection to 192\.0\.2\.1:80 within 0\.01 s"):
         async with request("GET", "http://192.0.2.1", connect_s=0.01):
             raise AssertionError("there is no connection")

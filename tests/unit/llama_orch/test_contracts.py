@@ -102,7 +102,7 @@ def test_a_request_is_immutable_and_has_the_contracts_defaults() -> None:
     made = TaskRequest(prompt="x", task_id=uuid4())
     assert (made.workload, made.priority, made.determinism) == ("completion", "interactive", "best_effort")
     with pytest.raises(ValidationError, match="frozen"):
-        made.prompt = "y"
+        made.prompt = "y"  # type: ignore[misc]
 
 
 def test_final_states_are_the_last_three() -> None:

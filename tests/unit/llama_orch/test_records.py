@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -172,10 +173,10 @@ def test_auto_takes_the_journal_only_where_standard_error_goes_there(monkeypatch
     here = os.fstat(2)
     pytest.importorskip("systemd.journal")
     assert isinstance(choose_handler("auto", "x", {"JOURNAL_STREAM": f"{here.st_dev}:{here.st_ino}"}), JournalHandler)
-    monkeypatch.setattr(records.sys, "stderr", io.StringIO())
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
     assert isinstance(choose_handler("auto", "x", {"JOURNAL_STREAM": "8:1"}), JsonHandler)
     assert isinstance(choose_handler("auto", "x", {}), JsonHandler)
-    monkeypatch.setattr(records.sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert isinstance(choose_handler("auto", "x", {}), PrettyHandler)
     assert isinstance(choose_handler("json", "x", {}), JsonHandler)
 

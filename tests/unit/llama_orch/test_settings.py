@@ -92,7 +92,7 @@ def test_all_problems_are_reported_at_once_each_with_value_and_remedy() -> None:
         "ORCHESTRATORD_BIND_ADDR": "8080",
         "RUST_LOG": "queen=loud",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "tempo:4317",
-        "ORCHD_POOL_MANAGERS": ",",
+        "ORCHD_POOL_MANAGERS": "https://gpu-node-1:9200",
         "PROMETHEUS_METRICS_PORT": "8080",
         "ORCHESTRATORD_CLOUD_PROFILE": "1",
     }
@@ -116,7 +116,7 @@ def test_a_problem_reads_as_a_sentence_and_not_as_a_pattern() -> None:
 def test_settings_are_immutable() -> None:
     settings = QueenSettings.load({})
     with pytest.raises(ValidationError, match="frozen"):
-        settings.capacity = 5
+        settings.capacity = 5  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(

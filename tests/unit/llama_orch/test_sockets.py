@@ -18,7 +18,7 @@ from llama_orch.service.notify import Notifier
 from llama_orch.service.run import Service
 from llama_orch.service.sockets import bind, disagreement, inherited_fds
 from llama_orch.service.watchdog import Watchdog
-from llama_orch.settings.types import Host
+from llama_orch.settings.types import Host, Secret
 
 LOOPBACK = Host("127.0.0.1", 0)
 
@@ -178,12 +178,14 @@ def test_a_path_that_is_too_long_is_an_explained_refusal(tmp_path: Path) -> None
     assert "too long" in local_refused(tmp_path / ("x" * 120)).message
 
 
-@pytest.mark.parametrize(
-    ("host", "has_token", "warned"),
-    [("0.0.0.0", False, True), ("192.0.2.1", False, True), ("127.0.0.1", False, False), ("0.0.0.0", True, False)],
-)
-def test_an_open_address_without_a_token_is_said_so(
-    host: str, has_token: bool, warned: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    listeners.warn_if_open(Host(host, 1), has_token)
+@pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("192.0.2.1", True), ("127.0.0.1", False)])
+def test_an_open_address_without_a_token_is_said_so(host: str, warned: bool, caplog: pytest.LogCaptureFixture) -> None:
+    listeners.say_access(Host(host, 1), None)
     assert ("without a token" in caplog.text) is warned
+
+
+def test_the_token_that_is_needed_is_named_by_its_fingerprint(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    listeners.say_access(Host("0.0.0.0", 1), Secret("0123456789abcdef"))
+    assert "token_fp6=9f9f51" in caplog.text
+    assert "0123456789abcdef" not in caplog.text

@@ -31,7 +31,7 @@ def loaded(environ: dict[str, str]) -> tuple[str | None, str]:
     """The token in force, and where it is said to come from."""
     settings = QueenSettings.load(environ)
     source = next(source for env, _value, source in settings.effective(environ) if env == "LLORCH_API_TOKEN")
-    return settings.token and settings.token.get_secret_value(), source
+    return settings.token.get_secret_value() if settings.token else None, source
 
 
 def test_credential_then_file_then_variable(sources: dict[str, str]) -> None:

@@ -1,0 +1,192 @@
+"""orchctl pools and status, the command line, and the table for people."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from llama_orch import VERSION
+from llama_orch.contracts.pools import PoolState, PoolStatus
+from orchctl.submit import ordinal
+from orchctl.tables import pools_text, table
+from tests.unit.orchctl.running import LIMIT_S, command, environment, orchctl
+from tests.unit.orchctl.scripted_queen import error, queen, reply
+
+POOL = {
+    "pool_id": "default",
+    "state": "ready",
+    "live": True,
+    "ready": True,
+    "draining": False,
+    "slots_total": 4,
+    "slots_free": 3,
+    "engine": "llamacpp",
+    "engine_version": "b1",
+    "device_mask": "0,1",
+    "models_available": ["tiny"],
+}
+BROKEN = {
+    **POOL,
+    "pool_id": "b",
+    "state": "failed",
+    "ready": False,
+    "last_error": "model:\n  missing",
+    "engine_version": None,
+}
+LIST = {"pools": [POOL, BROKEN], "count": 2, "revision": 9, "newer": True}
+
+
+def seen(**more: bytes) -> dict[str, list[bytes]]:
+    """The script of a queen that is looked at."""
+    return {
+        "GET /v2/pools": [more.get("pools", reply(200, LIST))],
+        "GET /v2/meta/version": [reply(200, {"version": "0.1.0", "api_version": "2"})],
+        "GET /ready": [more.get("ready", reply(200, {"ready": True, "reasons": []}))],
+        "GET /v2/tasks?state=queued&limit=500": [reply(200, {"tasks": [], "count": 7})],
+        "GET /v2/tasks?state=running&limit=500": [reply(200, {"tasks": [], "count": 2})],
+    }
+
+
+TABLE = """\
+POOL     STATE   SLOTS  ENGINE       DEVICES  MODELS
+default  ready   3/4    llamacpp b1  0,1      tiny
+b        failed  3/4    llamacpp     0,1      tiny
+b: model: missing
+"""
+
+
+def test_pools_are_a_table_and_why_one_is_not_well() -> None:
+    with queen(seen()) as her:
+        ended = orchctl("pools", "--url", her.url + "/")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, TABLE, "")
+
+
+def test_json_is_the_queens_own() -> None:
+    with queen(seen()) as her:
+        assert json.loads(orchctl("pools", "--json", "--url", her.url).stdout) == LIST
+
+
+def test_status_says_version_readiness_tasks_and_pools() -> None:
+    with queen(seen(ready=reply(503, {"ready": False, "reasons": ["no pool is ready"]}))) as her:
+        ended = orchctl("status", "--url", her.url)
+        found = json.loads(orchctl("status", "--json", "--url", her.url).stdout)
+    head = f"queen-rbee 0.1.0 at {her.url}: not ready (no pool is ready), 7 queued, 2 running\n\n"
+    assert (ended.returncode, ended.stdout) == (0, head + TABLE)
+    assert found["tasks"] == {"queued": 7, "running": 2}
+    assert found["ready"] == {"ready": False, "reasons": ["no pool is ready"]}
+
+
+@pytest.mark.parametrize("what", ["pools", "status"])
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (error(401, "BAD_TOKEN", "no"), 77),
+        (reply(200, {"x": 1}), 69),
+        (b"nonsense\r\n\r\n", 69),
+        (error(404, "NOT_FOUND", "n"), 66),
+    ],
+)
+def test_a_refusal_has_its_status(what: str, answer: bytes, status: int) -> None:
+    with queen(seen(pools=answer)) as her:
+        ended = orchctl(what, "--url", her.url)
+    assert (ended.returncode, ended.stdout) == (status, "")
+    assert ended.stderr.startswith("orchctl: ")
+
+
+def test_a_queen_that_is_not_there_is_named_with_what_to_look_at() -> None:
+    with queen({}) as her:
+        pass
+    ended = orchctl("status", "--url", her.url)
+    assert ended.returncode == 69
+    assert f"queen-rbee at {her.url} does not answer" in ended.stderr
+    assert "systemctl status queen-rbee" in ended.stderr
+    assert "ORCHESTRATORD_URL" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "queen:8080",
+        "https://queen:8080",
+        "http://",
+        "http://h:99999",
+        "http://h:x",
+        "http://a b/",
+        "http://ü/",
+        "http://[::1",
+    ],
+)
+def test_what_is_no_url_is_a_usage_error(url: str) -> None:
+    ended = orchctl("pools", "--url", url)
+    assert ended.returncode == 64
+    assert url in ended.stderr
+    assert "http://127.0.0.1:8080" in ended.stderr
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70])
+def test_a_host_that_cannot_be_one_is_no_traceback(host: str) -> None:
+    assert orchctl("pools", "--url", f"http://{host}:1").returncode == 69
+
+
+def test_a_token_that_cannot_be_used_is_told_and_not_shown(tmp_path: Path) -> None:
+    missing = orchctl("pools", LLORCH_API_TOKEN_FILE=str(tmp_path / "none"))
+    assert missing.returncode == 66
+    assert "No such file" in missing.stderr
+    (tmp_path / "empty").write_text("")
+    assert orchctl("pools", LLORCH_API_TOKEN_FILE=str(tmp_path / "empty")).returncode == 78
+    odd = orchctl("pools", LLORCH_API_TOKEN="sécret two lines")
+    assert odd.returncode == 78
+    assert "cret" not in odd.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("fly",), ("submit", "--engine", "gpt"), ("submit", "--max-tokens", "many")])
+def test_a_wrong_command_line_is_64(arguments: tuple[str, ...]) -> None:
+    ended = orchctl(*arguments)
+    assert ended.returncode == 64
+    assert ended.stderr.startswith("usage: orchctl")
+
+
+def test_version_and_help() -> None:
+    assert orchctl("--version").stdout == f"orchctl (llama-orch) {VERSION}\n"
+    assert all(word in orchctl("--help").stdout for word in ("status", "pools", "submit"))
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    """As in `orchctl pools | true`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with queen(seen()) as her:
+        process = subprocess.run(
+            command("pools", "--url", her.url),
+            env=environment(),
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_columns_are_as_wide_as_their_widest_cell_and_lines_have_no_tail() -> None:
+    assert table([("A", "LONG", "C"), ("long", "b", "")]) == "A     LONG  C\nlong  b"
+
+
+def test_no_pools_says_where_to_look() -> None:
+    assert "journalctl -u engine-provisioner" in pools_text([])
+
+
+def test_what_is_not_known_is_a_dash() -> None:
+    pool = PoolStatus(pool_id="p", state=PoolState.STARTING, live=False, ready=False, draining=False, engine="llamacpp")
+    assert pools_text([pool]).splitlines()[1].split() == ["p", "starting", "0/0", "llamacpp", "-", "-"]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (12, "12th"), (21, "21st"), (112, "112th")],
+)
+def test_places_in_the_queue_read_as_words(number: int, text: str) -> None:
+    assert ordinal(number) == text
