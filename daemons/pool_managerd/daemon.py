@@ -12,6 +12,7 @@ from llama_orch.http.app import create_app, metrics_app
 from llama_orch.http.gate import Access, Gate, for_metrics
 from llama_orch.http.serving import serve
 from llama_orch.service import listeners
+from llama_orch.service.memory import give_back
 from llama_orch.service.notify import Notifier
 from llama_orch.service.run import Service
 from llama_orch.settings.types import Host
@@ -87,6 +88,7 @@ async def run(settings: PoolManagerSettings, service: Service) -> None:
         await _start_loops(parts, service, loops)
         async with trio.open_nursery() as serving:
             await _start_serving(parts, service, serving)
+            give_back()
             service.notifier.ready(status_line(parts.registry.pools))
             emit(DAEMON_READY, daemon=NAME, version=VERSION, address=settings.bind)
             await service.stop.wait()

@@ -4,6 +4,7 @@ NVML blocks and may hang with a sick driver, so it is spoken to in a thread of i
 and its shutdown.
 """
 
+import ctypes
 import importlib
 from collections.abc import Callable
 from functools import cached_property
@@ -17,6 +18,7 @@ from pool_managerd.devices import Gpu, Gpus
 from pool_managerd.registry import Registry
 
 ANSWER_LIMIT_S = 10.0
+LIBRARY = "libnvidia-ml.so.1"
 NO_DEVICE = Gpus(problem="the driver reports no GPU")
 
 
@@ -50,7 +52,11 @@ class Nvml(Protocol):
 
 
 def real_nvml() -> Nvml:
-    """pynvml. Loaded late and in a thread: it is a large module."""
+    """pynvml. Loaded late and in a thread, and only where its library is: it is a large module.
+
+    Raises OSError where the library is missing.
+    """
+    ctypes.CDLL(LIBRARY)
     return cast(Nvml, importlib.import_module("pynvml"))
 
 
@@ -68,8 +74,12 @@ class Discovery:
     def look(self) -> Gpus:
         """The GPUs as they are now; never raises for what the driver or the hardware does."""
         try:
+            nvml = self._nvml
+        except OSError as error:
+            return Gpus(problem=f"the NVML library cannot be loaded: {error}")
+        try:
             if not self._initialised:
-                self._nvml.nvmlInit()
+                nvml.nvmlInit()
                 self._initialised = True
             count = self._nvml.nvmlDeviceGetCount()
         except self._nvml.NVMLError as error:

@@ -10,6 +10,7 @@ from llama_orch.http.app import create_app, metrics_app
 from llama_orch.http.gate import Access, Gate, for_metrics
 from llama_orch.http.serving import serve
 from llama_orch.service import listeners
+from llama_orch.service.memory import give_back
 from llama_orch.service.run import Service
 from llama_orch.settings.types import Host
 from llama_orch.spool import Bell, Intake, watch
@@ -73,6 +74,7 @@ async def run(settings: QueenSettings, service: Service) -> None:
     async with trio.open_nursery() as serving, trio.open_nursery() as loops:
         await _start_loops(parts, service, loops)
         await _start_serving(parts, service, serving)
+        give_back()
         service.notifier.ready(summary(parts.dispatcher))
         emit(events.DAEMON_READY, daemon="queen-rbee", version=VERSION, address=settings.address)
         await service.stop.wait()

@@ -105,7 +105,7 @@ class PoolManager:
         status, pool = self.ask("GET", f"/v2/pools/{pool_id}/status")
         return pool if status == 200 else {}
 
-    def until(self, condition: Callable[[], T | None | Literal[False]]) -> T:
+    def until(self, condition: Callable[[], T | Literal[False] | None]) -> T:
         """What `condition` returns, once it is true. Fails with the log."""
         deadline = time.monotonic() + WITHIN_S
         while time.monotonic() < deadline:
