@@ -32,6 +32,7 @@ class Registry:
         self._leases: Counter[Key] = Counter()
         self._changed = changed
         self._spoken = spoken
+        self._candidates: tuple[Candidate, ...] | None = None
         self.synced = False
         """Whether every source has spoken once: only then can a pool be said not to exist."""
 
@@ -40,12 +41,12 @@ class Registry:
         known = Known(rank, tuple(pools))
         if self._sources.get(source) != known:
             self._sources[source] = known
-            self._changed.ring()
+            self._altered()
 
     def forget(self, source: str) -> None:
         """`source` cannot be asked any more."""
         if self._sources.pop(source, None):
-            self._changed.ring()
+            self._altered()
 
     def pools(self) -> list[PoolStatus]:
         """Each pool once, as the best source has it, with this queen's leases counted."""
@@ -61,7 +62,9 @@ class Registry:
 
     def candidates(self) -> tuple[Candidate, ...]:
         """Every replica known, ready or not; a pool that has none yet, or none left, stands for itself."""
-        return tuple(candidate for pool in self.pools() for candidate in self._replicas(pool))
+        if self._candidates is None:
+            self._candidates = tuple(candidate for pool in self.pools() for candidate in self._replicas(pool))
+        return self._candidates
 
     def _replicas(self, pool: PoolStatus) -> Iterator[Candidate]:
         absent = ReplicaStatus(replica_id="none", url="", ready=False, slots_total=0, slots_free=0)
@@ -87,13 +90,14 @@ class Registry:
     def lease(self, key: Key) -> None:
         """A task takes a slot of the replica `key`."""
         self._leases[key] += 1
+        self._candidates = None
 
     def release(self, key: Key) -> None:
         """A task gives its slot back."""
         self._leases[key] -= 1
         if not self._leases[key]:
             del self._leases[key]
-        self._changed.ring()
+        self._altered()
 
     @property
     def leased(self) -> int:
@@ -104,3 +108,7 @@ class Registry:
         """Total and free slots of what is ready."""
         ready = [candidate for candidate in self.candidates() if candidate.ready and not candidate.draining]
         return sum(c.slots_total for c in ready), sum(c.slots_free for c in ready)
+
+    def _altered(self) -> None:
+        self._candidates = None
+        self._changed.ring()

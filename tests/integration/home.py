@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -29,6 +29,7 @@ model = "file:{model}"
 ctx = {ctx}
 slots = {slots}
 ports = [{port}]
+flags = {flags}
 [pools.provisioning]
 mode = "binary"
 url = "file:{archive}"
@@ -174,14 +175,21 @@ def environment(directory: Path, **more: str) -> dict[str, str]:
 
 @contextmanager
 def home(
-    directory: Path, archive: Archive, model: Path, *, slots: int = 2, ctx: int = 1024, **more: str
+    directory: Path,
+    archive: Archive,
+    model: Path,
+    *,
+    slots: int = 2,
+    ctx: int = 1024,
+    flags: Sequence[str] = (),
+    **more: str,
 ) -> Iterator[Home]:
     """A HOME_PROFILE with one pool, `default`, that is ready when the block begins."""
     environ = environment(directory, **more)
     queen, manager = (
         int(environ[name].rpartition(":")[2]) for name in ("ORCHESTRATORD_BIND_ADDR", "POOL_MANAGERD_BIND_ADDR")
     )
-    engine = {"archive": archive.path, "checksum": archive.checksum, "port": free_port()}
+    engine = {"archive": archive.path, "checksum": archive.checksum, "port": free_port(), "flags": json.dumps(list(flags))}
     (directory / "pools.toml").write_text(POOLS.format(model=model, ctx=ctx, slots=slots, **engine))
     running = Home(directory, environ, queen, manager)
     with ExitStack() as ending:

@@ -10,6 +10,7 @@ from tests.system.conftest import TINY
 from tests.system.lab.client import complete
 from tests.system.lab.load import under_load
 from tests.system.lab.machine import DAEMONS, Machine, changed_from
+from tests.system.lab.network import socket_in_network_of
 from tests.system.lab.waiting import until
 
 ENGINE = "llama-engine@default.service"
@@ -93,13 +94,7 @@ def test_a_wedged_dispatcher_is_restarted_by_the_watchdog(serving: Machine, undo
     program = Path(__file__).with_name("wedged_queen.py")
     serving.container.write("/opt/wedged_queen.py", program.read_bytes())
     start = "/usr/lib/llama-orch/bin/python3 -I -X faulthandler /opt/wedged_queen.py"
-    drop_in = f"[Service]\nExecStart=\nExecStart={start}\nWatchdogSec=3\nRestartSec=100ms\n"
-    serving.container.write(f"/run/systemd/system/{QUEEN}.d/wedge.conf", drop_in)
-    undo(serving.systemctl, "restart", QUEEN)
-    undo(serving.systemctl, "revert", QUEEN)
-    serving.systemctl("daemon-reload")
-    serving.systemctl("restart", QUEEN)
-    serving.wait_until_served("default")
+    changed(serving, undo, f"[Service]\nExecStart=\nExecStart={start}\nWatchdogSec=3\nRestartSec=100ms\n")
     before = main_pid(serving, QUEEN)
 
     serving.systemctl("kill", "--kill-whom=main", "--signal=USR2", QUEEN)
@@ -112,6 +107,36 @@ def test_a_wedged_dispatcher_is_restarted_by_the_watchdog(serving: Machine, undo
     assert "watchdog: no progress in dispatcher" in serving.messages(f"_PID={before}")
     serving.wait_until_served("default")
     assert complete(serving.queen, **on("default")).last.name == "end"
+
+
+def test_a_client_that_dawdles_does_not_make_a_stop_look_like_a_crash(
+    serving: Machine, undo: Callable[..., object]
+) -> None:
+    changed(serving, undo, "[Service]\nWatchdogSec=2\n")
+    before = main_pid(serving, QUEEN)
+    with socket_in_network_of(serving.container.init) as dawdler:
+        dawdler.connect(("127.0.0.1", serving.queen.port))
+        dawdler.sendall(b"POST /v2/tasks HTTP/1.1\r\nHost: queen\r\nContent-Length: 100\r\n\r\nhalf of i")
+        # answered by the same loop, so the half request has been seen
+        assert serving.queen.get("/health").status == 200
+        serving.systemctl("restart", "--no-block", QUEEN)
+        until(lambda: serving.show(QUEEN, "ActiveState") == "deactivating", "the stop to begin")
+        for _ping in range(3):
+            last = serving.show(QUEEN, "WatchdogTimestampMonotonic")
+            pinged = changed_from(last, lambda: serving.show(QUEEN, "WatchdogTimestampMonotonic"))
+            until(pinged, "a ping of the watchdog while the daemon drains", 5, serving.recent)
+            assert main_pid(serving, QUEEN) == before
+    until(changed_from(before, lambda: main_pid(serving, QUEEN)), "the next queen-rbee")
+    assert serving.show(QUEEN, "NRestarts") == "0"
+
+
+def changed(machine: Machine, undo: Callable[..., object], drop_in: str) -> None:
+    """Run queen-rbee with a drop-in until the test ends."""
+    undo(machine.systemctl, "restart", QUEEN)
+    undo(machine.systemctl, "revert", QUEEN)
+    machine.drop_in(QUEEN, drop_in)
+    machine.systemctl("restart", QUEEN)
+    machine.wait_until_served("default")
 
 
 def test_a_handoff_file_starts_a_stopped_pool_manager(serving: Machine, undo: Callable[..., object]) -> None:

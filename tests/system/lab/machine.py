@@ -77,6 +77,11 @@ class Machine:
         """One property of a unit."""
         return self.systemctl("show", "--value", f"--property={name}", unit).strip()
 
+    def drop_in(self, unit: str, text: str) -> None:
+        """Change a unit by a drop-in; `systemctl revert` takes it back."""
+        self.container.write(f"/run/systemd/system/{unit}.d/test.conf", text)
+        self.systemctl("daemon-reload")
+
     def journal(self, *matches: str) -> list[dict[str, Any]]:
         """The journal's entries for `matches` (FIELD=value, or options of journalctl), oldest first."""
         lines = self.container.check("journalctl", "--output=json", "--no-pager", "--all", *matches).splitlines()
