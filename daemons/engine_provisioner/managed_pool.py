@@ -18,6 +18,7 @@ from engine_provisioner.pool_spec import Pool
 from engine_provisioner.progress import Progress
 from engine_provisioner.voice import Voice
 from engine_provisioner.watching import UNHEALTHY_S, WATCH_S, is_alive, until_healthy, until_silent, while_running
+from llama_orch.service.memory import give_back
 from llama_orch.settings.types import GpuMask
 
 log = logging.getLogger("engine_provisioner.pool")
@@ -146,6 +147,7 @@ class ManagedPool:
             unit=engine.unit,
         )
         await self._voice.ready(announced, adopted=engine.adopted)
+        await trio.to_thread.run_sync(give_back)  # unpacking and hashing leave some 10 MB behind
 
     async def _watch(self, engine: RunningEngine, prepared: Prepared, started: Command) -> NoReturn:
         """Raises ProvisioningFailure when the engine ends, or is stopped for being silent."""

@@ -71,14 +71,16 @@ def build(settings: QueenSettings) -> Parts:
 async def run(settings: QueenSettings, service: Service) -> None:
     """Run until `service.stop` is set and what was running has ended or DRAIN_S seconds have passed."""
     parts = build(settings)
-    async with trio.open_nursery() as serving, trio.open_nursery() as loops:
+    async with trio.open_nursery() as loops:
         await _start_loops(parts, service, loops)
-        await _start_serving(parts, service, serving)
-        give_back()
-        service.notifier.ready(summary(parts.dispatcher))
-        emit(events.DAEMON_READY, daemon="queen-rbee", version=VERSION, address=settings.address)
-        await service.stop.wait()
-        await _drain(parts)
+        async with trio.open_nursery() as serving:
+            await _start_serving(parts, service, serving)
+            give_back()
+            service.notifier.ready(summary(parts.dispatcher))
+            emit(events.DAEMON_READY, daemon="queen-rbee", version=VERSION, address=settings.address)
+            await service.stop.wait()
+            await _drain(parts)
+        # not before: the watchdog watches the loops for as long as answers are under way
         loops.cancel_scope.cancel()
 
 

@@ -27,6 +27,8 @@ from queen_rbee.task import Task
 
 log = logging.getLogger(__name__)
 
+STOPPED = "queen-rbee stopped"
+
 
 @dataclass
 class Dispatcher:
@@ -45,6 +47,7 @@ class Dispatcher:
 
     def __post_init__(self) -> None:
         self._idle = trio.Event()
+        self._running: dict[Task, Candidate] = {}
 
     async def run(self, pulse: Pulse, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Dispatch for ever. Running tasks live in a nursery of its own, ended with it."""
@@ -96,13 +99,15 @@ class Dispatcher:
     async def _serve(self, task: Task, target: Candidate) -> None:
         """Run `task` on `target` to its end, whatever that is; the lease ends with it."""
         correlation.current.set(task.correlation_id)
+        self._running[task] = target
         try:
             with task.scope, trio.move_on_at(task.deadline) as deadline:
                 await self._relay(task, target)
             if deadline.cancelled_caught:
                 _fail(task, target, ErrorCode.DEADLINE_UNMET, "the deadline passed while it ran", retriable=False)
         finally:
-            _fail(task, target, ErrorCode.WORKER_RESET, "queen-rbee stopped", retriable=True)
+            _fail(task, target, ErrorCode.WORKER_RESET, STOPPED, retriable=True)
+            del self._running[task]
             self.registry.release(target.key)
             self._account(task, target)
 
@@ -127,9 +132,12 @@ class Dispatcher:
         await self._idle.wait()
 
     def abandon(self) -> None:
-        """End every task that still waits: its client may submit it again."""
+        """End every task that still waits or runs: its client may submit it again."""
         for task in list(self.queue.order()):
             self.drop(task, ErrorCode.WORKER_RESET, "queen-rbee stopped before its turn came", retriable=True)
+        for task, target in self._running.items():
+            _fail(task, target, ErrorCode.WORKER_RESET, STOPPED, retriable=True)
+            task.scope.cancel()
 
     def drop(self, task: Task, code: ErrorCode, message: str, *, retriable: bool) -> None:
         """End a task that has not started."""

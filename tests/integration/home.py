@@ -189,8 +189,9 @@ def home(
     queen, manager = (
         int(environ[name].rpartition(":")[2]) for name in ("ORCHESTRATORD_BIND_ADDR", "POOL_MANAGERD_BIND_ADDR")
     )
-    engine = {"archive": archive.path, "checksum": archive.checksum, "port": free_port(), "flags": json.dumps(list(flags))}
-    (directory / "pools.toml").write_text(POOLS.format(model=model, ctx=ctx, slots=slots, **engine))
+    engine = {"archive": archive.path, "checksum": archive.checksum, "port": free_port()}
+    wanted = {"model": model, "ctx": ctx, "slots": slots, "flags": json.dumps(list(flags))}
+    (directory / "pools.toml").write_text(POOLS.format(**wanted, **engine))
     running = Home(directory, environ, queen, manager)
     with ExitStack() as ending:
         for name in ("queen-rbee", "pool-managerd", "engine-provisioner"):

@@ -21,6 +21,8 @@ HEAD_LIMIT_S = 30.0
 IDLE_LIMIT_S = 60.0
 SEND_LIMIT_S = 30.0
 LINGER_S = 1.0
+NEWCOMER_S = 1.0
+"""A client that was accepted just before a stop has so long to send its request, which is on its way."""
 
 IsHot = Callable[[str, str], bool]
 
@@ -28,7 +30,9 @@ IsHot = Callable[[str, str], bool]
 class HotConnection:
     """One connection; owns nothing, the caller closes the stream."""
 
-    def __init__(self, stream: trio.SocketStream, app: AsgiApp, is_hot: IsHot, idle: set[trio.CancelScope]) -> None:
+    def __init__(
+        self, stream: trio.SocketStream, app: AsgiApp, is_hot: IsHot, idle: dict[trio.CancelScope, bool]
+    ) -> None:
         self._stream = stream
         self._app = app
         self._is_hot = is_hot
@@ -37,27 +41,31 @@ class HotConnection:
     async def serve(self, stopping: Callable[[], bool]) -> bytes | None:
         """Serve hot requests. Returns None when the connection is done with, or what was read of another request.
 
-        While it waits for a request its cancel scope is in `idle`, so that a stop can end it.
+        While it waits for a request its cancel scope is in `idle`, so that a stop can end it, with whether it is
+        the connection's first: that one is served even when the stop has begun.
         """
         seen: bytes | None = b""
-        while seen is not None and not stopping():
-            seen = await self._request_line(seen)
+        first = True
+        while seen is not None and (first or not stopping()):
+            limit_s = NEWCOMER_S if stopping() else IDLE_LIMIT_S
+            seen = await self._request_line(seen, first, limit_s)
+            first = False
             if not seen or not self._is_hot(*_method_and_path(seen)):
                 return seen or None
             seen = await _Exchange(self._stream, self._app).run(seen)
         return None
 
-    async def _request_line(self, seen: bytes) -> bytes:
+    async def _request_line(self, seen: bytes, first: bool, limit_s: float) -> bytes:
         """At least the first line of a request; b"" when none comes."""
-        with trio.move_on_after(IDLE_LIMIT_S) as scope:
-            self._idle.add(scope)
+        with trio.move_on_after(limit_s) as scope:
+            self._idle[scope] = first
             try:
                 while b"\n" not in seen and len(seen) < HEAD_LIMIT:
                     if not (data := await _receive(self._stream)):
                         return b""
                     seen += data
             finally:
-                self._idle.discard(scope)
+                del self._idle[scope]
             return seen
         return b""
 

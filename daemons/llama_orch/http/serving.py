@@ -9,12 +9,16 @@
   open. And where the application has not read the request's body, the message finds its queue full and waits for
   ever. `Finisher` shields the last send and empties the queue beside it.
 - An exception in one connection ended `serve`, and with it the daemon: `Connections` logs it and goes on.
+- At the stop hypercorn closes at once what has not yet spoken, also a client that was accepted a moment ago, and by a
+  race (its idle task is cancelled, but shields itself) one whose request is being answered: such a client sees its
+  connection end without an answer. `BoundedServer._idle_timeout` waits for the first and gives way to the second.
 - HTTP/2 without TLS is taken up unasked, and there a method that is not ASCII raises such an exception; its flow
   control also waits without a limit. Nobody here needs it: `Http1` declines it.
 """
 
 import logging
 import socket
+from collections.abc import Callable
 from functools import partial
 
 import h11
@@ -30,7 +34,7 @@ from hypercorn.utils import parse_socket_addr
 
 from llama_orch.http.exchange import AsgiApp, Message, Receive, Scope, Send
 from llama_orch.http.gate import Gate
-from llama_orch.http.hot_server import HotConnection, Resumed
+from llama_orch.http.hot_server import NEWCOMER_S, HotConnection, Resumed
 
 SEND_LIMIT_S = 30.0
 
@@ -96,6 +100,16 @@ class BoundedServer(TCPServer):
         finally:
             await self._close()
 
+    async def _idle_timeout(self) -> None:
+        """Close when nothing comes: at once at the stop, but not on a client whose first request is on its way."""
+        with trio.move_on_after(self.config.keep_alive_timeout):
+            await self.context.terminated.wait()
+        if not self.protocol.keep_alive_requests:  # type: ignore[attr-defined]
+            await trio.sleep(NEWCOMER_S)
+        await trio.lowlevel.checkpoint()  # a request that came in this very moment has cancelled this task
+        with trio.CancelScope(shield=True):
+            await self._initiate_server_close()
+
     async def protocol_send(self, event: Event) -> None:
         """Send, or drop the client; anything but data is left to hypercorn."""
         if not isinstance(event, RawData):
@@ -118,13 +132,16 @@ class Connections:
 
     def __init__(self) -> None:
         self._open: set[trio.SocketStream] = set()
-        self._idle: set[trio.CancelScope] = set()
+        self._idle: dict[trio.CancelScope, bool] = {}
         self._none_left = trio.Event()
         self._stopping = False
 
+    def accepted(self, stream: trio.SocketStream) -> None:
+        """The stream counts as open from now on: its handler has its first turn later."""
+        self._open.add(stream)
+
     async def handle(self, app: AsgiApp, config: Config, context: WorkerContext, stream: trio.SocketStream) -> None:
         """Serve one connection to its end; what goes wrong in it is logged and concerns no other."""
-        self._open.add(stream)
         try:
             seen: bytes | None = b""
             if isinstance(app, Gate):
@@ -141,10 +158,10 @@ class Connections:
                 self._none_left.set()
 
     def end_idle(self) -> None:
-        """Serve no further request on any connection; those that wait for one end now."""
+        """Serve no further request on any connection; those that wait for one end now, or soon if it is the first."""
         self._stopping = True
-        for scope in self._idle:
-            scope.cancel()
+        for scope, first in self._idle.items():
+            scope.deadline = min(scope.deadline, trio.current_time() + (NEWCOMER_S if first else 0.0))
 
     async def all_closed(self) -> None:
         """Return when no connection is open. For use once nothing new is accepted."""
@@ -157,6 +174,24 @@ class Connections:
         with trio.CancelScope(shield=True):
             for stream in tuple(self._open):
                 await trio.aclose_forcefully(stream)
+
+
+class Listener(trio.abc.Listener[trio.SocketStream]):
+    """A listening socket that tells of each stream in the moment in which it is accepted."""
+
+    def __init__(self, sock: socket.socket, accepted: Callable[[trio.SocketStream], None]) -> None:
+        self._inner = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+        self._accepted = accepted
+
+    async def accept(self) -> trio.SocketStream:
+        """The next client."""
+        stream = await self._inner.accept()
+        self._accepted(stream)
+        return stream
+
+    async def aclose(self) -> None:
+        """Listen no more."""
+        await self._inner.aclose()
 
 
 def hypercorn_config() -> Config:
@@ -184,7 +219,7 @@ async def serve(
     """
     config, context, connections = hypercorn_config(), WorkerContext(None), Connections()
     handle = partial(connections.handle, app, config, context)
-    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(_listening(sock))) for sock in sockets]
+    listeners = [Listener(_listening(sock), connections.accepted) for sock in sockets]
     async with trio.open_nursery() as handlers:
         try:
             async with trio.open_nursery() as accepting:

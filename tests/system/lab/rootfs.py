@@ -43,7 +43,18 @@ def rootfs(suite: str) -> Path:
 
 def _bootstrap(suite: str, root: Path) -> None:
     include = f"--include={','.join(PACKAGES)}"
-    command = ["nice", "debootstrap", "--variant=minbase", include, suite, str(root), debian_mirror()]
+    # in a mount namespace of its own: what it mounts goes with it, also when it is killed
+    command = [
+        "unshare",
+        "--mount",
+        "nice",
+        "debootstrap",
+        "--variant=minbase",
+        include,
+        suite,
+        str(root),
+        debian_mirror(),
+    ]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode != 0:
         tail = "\n".join((made.stdout + made.stderr).splitlines()[-10:])

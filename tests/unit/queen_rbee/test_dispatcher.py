@@ -259,6 +259,8 @@ async def test_stopping_ends_what_runs_and_what_waits_and_says_that_it_may_come_
         with pytest.raises(ApiError):
             queen.submit()
         queen.dispatcher.abandon()
+        for task in (running_task, waiting):  # before the loops end: somebody must still be there to send it
+            assert (await ended(task))[-1] == "error"
         nursery.cancel_scope.cancel()
     for task in (running_task, waiting):
         assert task.error is not None

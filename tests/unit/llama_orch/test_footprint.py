@@ -1,0 +1,15 @@
+"""What a daemon does not load it does not keep in memory."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("pdb", "readline", "click.testing.pdb", "opentelemetry", "pynvml", "httpx2")
+
+
+@pytest.mark.parametrize("daemon", ["queen_rbee", "pool_managerd"])
+def test_a_daemon_loads_nothing_that_only_tests_and_other_daemons_need(daemon: str) -> None:
+    program = f"import sys, {daemon}.daemon; print(*[name for name in {HEAVY} if name in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert loaded.split() == []
