@@ -1,4 +1,8 @@
-"""The two base classes of everything that crosses a boundary, and the identifiers they share."""
+"""The two base classes of everything that crosses a boundary, and the identifiers they share.
+
+Validators are built when a model is first met (`defer_build`): a daemon keeps none, half a megabyte in all, for what it
+never meets.
+"""
 
 from typing import Annotated
 
@@ -8,9 +12,6 @@ POOL_ID_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 
 PoolId = Annotated[str, StringConstraints(pattern=POOL_ID_PATTERN)]
 ReplicaId = Annotated[str, StringConstraints(pattern=POOL_ID_PATTERN)]
-
-
-# defer_build: a daemon that never meets a model keeps no validator for it (half a megabyte in all)
 
 
 class Inbound(BaseModel):
