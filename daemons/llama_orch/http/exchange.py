@@ -80,9 +80,9 @@ class Exchange:
         """Send one piece; waits while the client reads slowly."""
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
 
-    async def finish(self) -> None:
-        """End the stream."""
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+    async def finish(self, chunk: bytes = b"") -> None:
+        """End the stream with its last piece."""
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": False})
 
     async def gone(self) -> None:
         """Return when the client has left. To be awaited only after the body has been read."""

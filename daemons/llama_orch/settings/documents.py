@@ -11,13 +11,12 @@ PROFILES = {"any": "", "home": " HOME_PROFILE only.", "cloud": " CLOUD_PROFILE o
 
 def environment_file(daemon: str, settings: type[Settings]) -> str:
     """The environment file of `daemon`: every variable with its meaning, all but the packaged ones commented out."""
+    sockets = "" if daemon == "engine-provisioner" else f"{daemon}.socket {daemon}-metrics.socket "
     head = (
-        f"# Environment of {daemon}.service, see {daemon}(8). Read at its start:\n"
-        f"#   {daemon} --check-config    # shows what is in force\n"
-        f"#   systemctl daemon-reload && systemctl restart {daemon}.socket {daemon}.service\n"
+        f"# Environment of {daemon}.service, see {daemon}(8). To check it, and to have it in force:\n"
+        f"#   (set -a; . /etc/llama-orch/{daemon}.env; {daemon} --check-config)\n"
+        f"#   {'systemctl daemon-reload && ' if sockets else ''}systemctl restart {sockets}{daemon}.service\n"
     )
-    if daemon == "engine-provisioner":
-        head = head.replace("systemctl daemon-reload && ", "").replace(f"{daemon}.socket ", "")
     return head + "".join(_entry(settings, name, var) for name, var in settings.variables().items())
 
 

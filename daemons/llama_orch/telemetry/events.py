@@ -36,8 +36,9 @@ CONFIGURATION_REFUSED = _event(
     logging.ERROR,
     "configuration refused: {problems}",
     "One or more variables cannot be used; the message names each with what is allowed. The daemon does not\n"
-    "start again by itself. Mend /etc/llama-orch/@SYSLOG_IDENTIFIER@.env, check it with\n"
-    "@SYSLOG_IDENTIFIER@ --check-config, then start the unit again.",
+    "start again by itself. Mend the environment file, check it with\n"
+    "  (set -a; . /etc/llama-orch/@SYSLOG_IDENTIFIER@.env; @SYSLOG_IDENTIFIER@ --check-config)\n"
+    "and start the unit again.",
 )
 START_FAILED = _event(
     "start_failed",

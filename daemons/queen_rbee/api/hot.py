@@ -65,11 +65,11 @@ class HotHandlers:
         while True:
             self._dispatcher.queue.attend(task, trio.current_time())
             data, last_id = task.log.after(last_id, verbose)
+            if task.log.closed:
+                await exchange.finish(data)
+                return
             if data:
                 await exchange.write(data)
-            if task.log.closed and last_id >= len(task.log):
-                await exchange.finish()
-                return
             if task.first_token_at is not None:
                 await trio.sleep(COALESCE_S)
             with trio.move_on_after(KEEP_ALIVE_S) as waiting:
