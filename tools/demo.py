@@ -23,11 +23,11 @@ from llama_orch.settings.types import Host
 from pool_managerd.settings import PoolManagerSettings
 from queen_rbee.settings import QueenSettings
 from tools.demo_corpus import sentences
+from tools.demo_engine import NoEngine, demo_engine
 from tools.demo_model import make
 
 METRICS_PORT = "PROMETHEUS_METRICS_PORT"
 HERE = Path(".runtime/demo")
-ENGINE_VERSION = "2026.10.11549"
 DAEMONS = ("engine-provisioner", "pool-managerd", "queen-rbee")
 PROMPT = "The queen"
 LIMIT_S = 600.0
@@ -42,10 +42,7 @@ ctx = 2048
 slots = 2
 
 [pools.provisioning]
-mode = "package"
-name = "pip:xllamacpp"
-version = "{version}"
-allow_package_installs = true
+{provisioning}
 """
 
 
@@ -114,7 +111,6 @@ async def run(address: Host, stop_after_answer: bool) -> None:
         for name in DAEMONS:
             await nursery.start(daemon, name, environment(name, environ))
         url = f"http://{address}"
-        say(f"waiting for the engine (xllamacpp {ENGINE_VERSION}, about 35 MB to fetch the first time)")
         await pool_ready(url)
         await ask(url, environ)
         if not stop_after_answer:
@@ -124,12 +120,18 @@ async def run(address: Host, stop_after_answer: bool) -> None:
 
 
 def prepare() -> dict[str, str]:
-    """Make the model and the pools file; the environment of the daemons. Blocks."""
+    """Make the model and the pools file; the environment of the daemons. Blocks. Raises DemoFailed."""
     HERE.mkdir(parents=True, exist_ok=True)
     model, pools = (HERE / "model.gguf").resolve(), (HERE / "pools.toml").resolve()
     say("making a small model from this project's own documentation")
     make(model, sentences())
-    pools.write_text(POOLS.format(model=model, version=ENGINE_VERSION))
+    say("looking for an engine that runs on this machine's CPU")
+    try:
+        engine = demo_engine()
+    except NoEngine as error:
+        raise DemoFailed(str(error)) from error
+    say(f"it is {engine.name}")
+    pools.write_text(POOLS.format(model=model, provisioning=engine.provisioning))
     on_cpu = {"ENGINE_PROVISIONER_GPU_MASK": "cpu", "ENGINE_PROVISIONER_POOLS_CONFIG": str(pools)}
     return {**os.environ, **on_cpu, "LLAMA_ORCH_LOG_FORMAT": "pretty"}
 
@@ -175,13 +177,14 @@ async def pool_ready(url: str) -> None:
     with trio.move_on_after(LIMIT_S):
         while True:
             for pool in await pools(url):
-                if (text := describe(pool)) != told:
+                text = describe(pool)
+                if pool.state is PoolState.FAILED:
+                    raise DemoFailed(f"{text}. See {HERE}/engine-provisioner.log")
+                if text != told:
                     say(text)
                     told = text
                 if pool.ready:
                     return
-                if pool.state is PoolState.FAILED:
-                    raise DemoFailed(f"{text}. See {HERE}/engine-provisioner.log")
             await trio.sleep(0.2)
     raise DemoFailed(f"the engine was not ready within {LIMIT_S:g} s. See {HERE}/engine-provisioner.log")
 

@@ -85,7 +85,7 @@ def _factored(table: Matrix) -> tuple[Matrix, Matrix]:
     rows = (sketch @ left)[:, :RANK] * np.sqrt(values[:RANK])
     columns = right[:RANK].T * np.sqrt(values[:RANK])
     lengths = np.linalg.norm(rows, axis=1)
-    longest = lengths.max() + 1
+    longest = float(np.max(lengths)) + 1
     embeddings = np.zeros((len(table), WIDTH), np.float32)
     output = np.zeros((len(table), WIDTH), np.float32)
     embeddings[:, :RANK], embeddings[:, RANK] = rows, np.sqrt(longest**2 - lengths**2)
