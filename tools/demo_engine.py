@@ -40,10 +40,9 @@ def _from_debian() -> DemoEngine:
     try:
         archive = llama_server_archive()
     except PackagesUnavailable as error:
-        hint = f"Install {OPENMP} (Debian: apt install libgomp1; Fedora: dnf install libgomp) and try again."
-        raise NoEngine(
-            f"{OPENMP} is missing here, and Debian's llama-server cannot be fetched: {error}. {hint}"
-        ) from error
+        hint = "Install it (Debian: apt install libgomp1; Fedora: dnf install libgomp) and try again."
+        what = f"{OPENMP} is missing here, and Debian's llama-server cannot be fetched: {error}"
+        raise NoEngine(f"{what}. {hint}") from error
     lines = (
         'mode = "binary"',
         f'url = "file:{archive.path}"',
