@@ -14,21 +14,21 @@ help: ## this list
 $(VENV)/run.stamp: requirements/run.lock pyproject.toml
 	@echo "installing llama-orch into $(VENV) (once, about half a minute)"
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 has no venv; on Debian: apt install python3-venv" >&2; exit 69; }
-	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/run.lock
+	@$(PY) -m pip install -q --disable-pip-version-check --use-pep517 --require-hashes -r requirements/run.lock
 	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . 2>/dev/null || \
 	 $(PY) -m pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp requirements/dev.lock
 	@echo "installing what the tests need"
-	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@$(PY) -m pip install -q --disable-pip-version-check --use-pep517 --require-hashes -r requirements/dev.lock
 	@touch $@
 
 venv: $(VENV)/dev.stamp ## install into .venv, tools for development included
 
 $(VENV)/demo.stamp: $(VENV)/run.stamp requirements/demo.lock
 	@echo "installing what makes the demo's model"
-	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/demo.lock
+	@$(PY) -m pip install -q --disable-pip-version-check --use-pep517 --require-hashes -r requirements/demo.lock
 	@touch $@
 
 demo: $(VENV)/demo.stamp ## serve a small model on this machine's CPU; EXIT=1 stops after one answer
