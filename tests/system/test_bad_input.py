@@ -97,6 +97,21 @@ def test_a_port_in_use_is_named_and_tried_again(troubled: Machine) -> None:
     troubled.wait_until_served("taken-port")
 
 
+def test_a_full_disk_is_named_and_the_pool_comes_up_once_there_is_room(
+    troubled: Machine, undo: Callable[..., object]
+) -> None:
+    cache, provisioner = "/var/cache/llama-orch", UNITS["engine-provisioner"]
+    undo(troubled.systemctl, "start", provisioner)
+    undo(troubled.container.check, "umount", "--lazy", cache)  # an engine runs from there
+    undo(troubled.systemctl, "stop", provisioner)
+    troubled.systemctl("stop", provisioner, "llama-engine@good.service")
+    troubled.container.check("mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", cache)
+    troubled.systemctl("start", provisioner)
+    assert "No space left on device" in failed(troubled, "good")
+    troubled.container.check("mount", "-o", "remount,size=500m", cache)
+    troubled.wait_until_served("good")
+
+
 def test_the_journal_explains_a_failed_pool(troubled: Machine) -> None:
     failed(troubled, "missing")
     match = f"MESSAGE_ID={events.ENGINE_FAILED.message_id}"
