@@ -102,7 +102,8 @@ class AdmissionQueue(Generic[K]):
         """How many tasks go before `task`, or None when it does not wait."""
         for priority, waiting in self._waiting.items():
             if task in waiting:
-                return self._ahead(priority, list(waiting).index(task))
+                newest = next(reversed(waiting)) == task  # asked for at each admission: no walk through the line
+                return self._ahead(priority, len(waiting) - 1 if newest else list(waiting).index(task))
         return None
 
     def _ahead(self, priority: Priority, rank: int) -> int:

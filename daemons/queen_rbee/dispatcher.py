@@ -48,6 +48,7 @@ class Dispatcher:
     def __post_init__(self) -> None:
         self._idle = trio.Event()
         self._running: dict[Task, Candidate] = {}
+        self._dated: set[Task] = set()
 
     async def run(self, pulse: Pulse, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Dispatch for ever. Running tasks live in a nursery of its own, ended with it."""
@@ -65,7 +66,7 @@ class Dispatcher:
     async def _rest(self, pulse: Pulse) -> None:
         """Wait until something has changed, but not beyond the next deadline of a waiting task."""
         pulse.beat()
-        deadline = min((task.deadline for task in self.queue.order()), default=float("inf"))
+        deadline = min((task.deadline for task in self._dated), default=float("inf"))
         await self.bell.wait(min(pulse.interval_s, max(0.0, deadline - trio.current_time())))
 
     def _placements(self) -> list[tuple[Task, Candidate]]:
@@ -125,6 +126,12 @@ class Dispatcher:
         self.book.ended(task)
         _report(task)
 
+    def admitted(self, task: Task) -> None:
+        """`task` waits now: look for a place for it, and keep its deadline in mind if it has one."""
+        if task.request.deadline_ms:
+            self._dated.add(task)
+        self.bell.ring()
+
     async def finish(self) -> None:
         """Return when nothing waits and nothing runs any more."""
         self._idle = trio.Event()
@@ -159,7 +166,8 @@ class Dispatcher:
 
     def _expire(self) -> None:
         now = trio.current_time()
-        for task in [task for task in self.queue.order() if task.deadline <= now]:
+        self._dated = {task for task in self._dated if task in self.queue}
+        for task in [task for task in self._dated if task.deadline <= now]:
             self.drop(task, ErrorCode.DEADLINE_UNMET, "the deadline passed while it waited", retriable=False)
 
 

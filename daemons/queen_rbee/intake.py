@@ -41,7 +41,7 @@ class Intake:
         answer = self._accepted(task)
         started = {"queue_position": answer.queue_position, "predicted_start_ms": answer.predicted_start_ms}
         task.log.append("started", started)
-        self._dispatcher.bell.ring()
+        self._dispatcher.admitted(task)
         return task, answer
 
     def _enter(self, task: Task) -> None:

@@ -127,6 +127,16 @@ async def test_whatever_an_engine_does_the_client_gets_a_typed_end_and_the_slot_
         await slots_are_free(queen)
 
 
+async def test_an_engine_that_stalls_after_a_token_is_given_the_idle_limit_and_not_that_of_the_first_token():
+    async with running() as queen:
+        queen.dispatcher.limits = Limits(first_token_s=60.0, idle_s=0.05)
+        task = queen.submit("stall")
+        await ended(task)
+        assert task.error is not None
+        assert task.error.code == ErrorCode.DECODE_TIMEOUT
+        await slots_are_free(queen)
+
+
 async def test_an_engine_that_is_gone_ends_the_task_and_frees_the_slot():
     async with running() as queen:
         url = queen.engine.url
