@@ -29,14 +29,16 @@ class Intake:
         """Take nothing more: the daemon is stopping."""
         self._closed = True
 
-    def submit(self, request: TaskRequest, correlation_id: str) -> tuple[Task, TaskAccepted]:
+    def submit(
+        self, request: TaskRequest, correlation_id: str, traceparent: str | None = None
+    ) -> tuple[Task, TaskAccepted]:
         """Admit `request`. Raises ApiError with what is wrong and, where waiting helps, for how long."""
         if self._closed:
             raise self._busy(503, ErrorCode.ADMISSION_REJECT, "queen-rbee is stopping", None)
         _complete(request)
         self._placeable(request)
         now = trio.current_time()
-        task = Task(request, correlation_id, now, now)
+        task = Task(request, correlation_id, now, now, traceparent=traceparent)
         self._enter(task)
         answer = self._accepted(task)
         started = {"queue_position": answer.queue_position, "predicted_start_ms": answer.predicted_start_ms}

@@ -45,6 +45,8 @@ async def run(task: Task, target: Candidate, adapter: EngineAdapter, limits: Lim
     """Relay the engine's answer to `task` until it ends. Raises Failure; the caller decides what follows."""
     ask = adapter.ask(task.request)
     headers = {"content-type": "application/json", "x-correlation-id": task.correlation_id}
+    if task.traceparent:
+        headers["traceparent"] = task.traceparent
     first_s = limits.first(task.request.prompt or "")
     try:
         async with request(

@@ -35,6 +35,7 @@ class Task:
     started_at: float | None = None
     first_token_at: float | None = None
     ended_at: float | None = None
+    traceparent: str | None = None
     tokens_in: int = 0
     tokens_out: int = 0
     error: TaskError | None = None

@@ -110,6 +110,23 @@ async def test_one_connection_serves_many_requests_with_their_queries_and_correl
             assert b"x-correlation-id: id-%d" % number in answer
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", True),
+        (b"00-xyz", False),
+    ],
+)
+async def test_a_trace_is_passed_back_if_it_is_one(given: bytes, kept: bool):
+    async with site() as running, await running.connect() as stream:
+        for request, mark in (
+            (post(b"hot", b"/echo", b"traceparent: " + given), b"hot"),
+            (GET_HEALTH.replace(b"\r\n\r\n", b"\r\ntraceparent: " + given + b"\r\n\r\n"), b'"ok"'),
+        ):
+            await stream.send_all(request)
+            assert (b"traceparent: " + given in await until(stream, mark)) == kept
+
+
 async def test_requests_sent_ahead_are_answered_in_turn():
     async with site() as running, await running.connect() as stream:
         await stream.send_all(post(b"one") + post(b"two") + post(b"three"))

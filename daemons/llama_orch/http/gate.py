@@ -91,7 +91,10 @@ class Gate:
         given = headers.get(b"x-correlation-id", b"").decode("latin-1")
         identifier = correlation.accepted(given)
         correlation.current.set(identifier)
-        reply = _stamping(send, identifier.encode())
+        trace = correlation.accepted_trace(headers.get(b"traceparent", b"").decode("latin-1"))
+        correlation.traceparent.set(trace)
+        stamps = [(b"x-correlation-id", identifier.encode())]
+        reply = _stamping(send, [*stamps, (b"traceparent", trace.encode())] if trace else stamps)
         peer = scope["client"][0] if scope.get("client") else None
         authorization = headers.get(b"authorization", b"").decode("latin-1")
         refusal = self._access.refusal(scope["path"], peer, authorization)
@@ -103,10 +106,10 @@ class Gate:
             await self._app(scope, receive, reply)
 
 
-def _stamping(send: Send, identifier: bytes) -> Send:
+def _stamping(send: Send, stamps: list[tuple[bytes, bytes]]) -> Send:
     async def stamped(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), (b"x-correlation-id", identifier)]
+            message["headers"] = [*message.get("headers", ()), *stamps]
         await send(message)
 
     return stamped

@@ -1,4 +1,6 @@
-"""The correlation id of the request a task is working for; every log record made under it carries it."""
+"""What a request brings along and every hop passes on: its correlation id, which every log record made under it
+carries, and the caller's trace (`traceparent`, W3C Trace Context).
+"""
 
 import re
 import uuid
@@ -6,6 +8,7 @@ from contextvars import ContextVar
 
 HEADER = "x-correlation-id"
 current: ContextVar[str | None] = ContextVar("correlation_id", default=None)
+traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
 
 def accepted(value: str | None) -> str:
@@ -13,3 +16,8 @@ def accepted(value: str | None) -> str:
     if value and re.fullmatch(r"[A-Za-z0-9._:+/=-]{1,128}", value):
         return value
     return str(uuid.uuid4())
+
+
+def accepted_trace(value: str) -> str | None:
+    """The caller's traceparent if it has the form of one, of whatever version; else None, and the trace ends here."""
+    return value if re.fullmatch(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", value) else None

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.http.exchange import Exchange, HotRoutes
-from llama_orch.telemetry.correlation import current
+from llama_orch.telemetry.correlation import current, traceparent
 from queen_rbee.dispatcher import Dispatcher
 from queen_rbee.intake import Intake, invalid, task_id_of, unknown_task
 from queen_rbee.task import Task
@@ -42,7 +42,7 @@ class HotHandlers:
     async def submit(self, exchange: Exchange) -> None:
         """202 with where the task stands, or why not."""
         request = _parsed(await exchange.body())
-        _task, answer = self._intake.submit(request, current.get() or "")
+        _task, answer = self._intake.submit(request, current.get() or "", traceparent.get())
         headers = [("x-queue-position", str(answer.queue_position)), ("content-type", "application/json")]
         await exchange.send(202, answer.model_dump_json().encode(), headers)
 

@@ -30,6 +30,7 @@ class ScriptedEngine:
     connected: int = 0
     most: int = 0
     served: int = 0
+    asked: bytes = b""
     left: trio.Event = field(default_factory=trio.Event)
 
     async def handle(self, stream: trio.SocketStream) -> None:
@@ -42,6 +43,7 @@ class ScriptedEngine:
                 if not (data := await stream.receive_some(65536)):
                     return  # it left before it had asked
                 request += data
+            self.asked = request
             await self.act(stream, request)
         except trio.BrokenResourceError:
             pass

@@ -127,6 +127,15 @@ async def test_whatever_an_engine_does_the_client_gets_a_typed_end_and_the_slot_
         await slots_are_free(queen)
 
 
+async def test_the_callers_correlation_id_and_trace_are_passed_on_to_the_engine():
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with running() as queen:
+        task, _answer = queen.intake.submit(TaskRequest(prompt="hello"), "find-me", trace)
+        await ended(task)
+        assert b"x-correlation-id: find-me\r\n" in queen.engine.asked
+        assert f"traceparent: {trace}\r\n".encode() in queen.engine.asked
+
+
 async def test_an_engine_that_stalls_after_a_token_is_given_the_idle_limit_and_not_that_of_the_first_token():
     async with running() as queen:
         queen.dispatcher.limits = Limits(first_token_s=60.0, idle_s=0.05)
