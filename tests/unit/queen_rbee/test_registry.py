@@ -1,0 +1,95 @@
+"""The registry believes the right source, counts leases, and knows its candidates until something changes."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
+from llama_orch.spool import Bell
+from queen_rbee.registry import Registry
+
+KEY = ("p", "r0")
+
+
+def pool(pool_id: str = "p", *, engine: str = "llamacpp", slots: int = 2, ready: bool = True, **more) -> PoolStatus:
+    replica = ReplicaStatus(replica_id="r0", url="http://127.0.0.1:1", ready=ready, slots_total=slots, slots_free=slots)
+    plain = {"pool_id": pool_id, "state": PoolState.READY, "live": True, "ready": ready, "draining": False}
+    return PoolStatus(**{**plain, "engine": engine, "replicas": [replica], **more})
+
+
+def registry() -> Registry:
+    return Registry(Bell(), {"llamacpp"})
+
+
+async def rung(bell: Bell) -> bool:
+    return await bell.wait(0)
+
+
+def test_the_source_of_the_lowest_rank_is_believed_and_the_others_fill_in():
+    known = registry()
+    known.update("handoff files", 1, [pool("p", slots=1), pool("only-here")])
+    known.update("pool-managerd", 0, [pool("p", slots=4)])
+    assert {c.pool_id: c.slots_total for c in known.candidates()} == {"p": 4, "only-here": 2}
+    known.forget("pool-managerd")
+    assert {c.pool_id: c.slots_total for c in known.candidates()} == {"p": 1, "only-here": 2}
+
+
+def test_a_source_replaces_all_that_it_said_before():
+    known = registry()
+    known.update("s", 0, [pool("old")])
+    known.update("s", 0, [pool("new")])
+    assert [found.pool_id for found in known.pools()] == ["new"]
+
+
+@given(st.lists(st.sampled_from(["lease", "release", "update", "forget"]), max_size=30))
+def test_leases_are_counted_whatever_the_sources_say_meanwhile(deeds):
+    known, held = registry(), 0
+    known.update("s", 0, [pool(slots=64)])
+    for deed in deeds:
+        if deed == "lease":
+            known.lease(KEY)
+            held += 1
+        elif deed == "release" and held:
+            known.release(KEY)
+            held -= 1
+        elif deed == "update":
+            known.update("s", 0, [pool(slots=64, last_error=str(held))])
+        elif deed == "forget":
+            known.forget("s")
+        assert known.leased == held
+        assert all(c.leased == held and c.slots_free == 64 - held for c in known.candidates())
+        assert all(found.active_leases == held for found in known.pools())
+
+
+async def test_the_dispatcher_is_woken_by_what_may_place_a_task_and_by_nothing_else():
+    bell = Bell()
+    known = Registry(bell, {"llamacpp"})
+    known.update("s", 0, [pool()])
+    assert await rung(bell)
+    known.update("s", 0, [pool()])
+    assert not await rung(bell), "the same again is no news"
+    known.lease(KEY)
+    assert not await rung(bell)
+    known.release(KEY)
+    assert await rung(bell)
+    known.forget("s")
+    assert await rung(bell)
+
+
+def test_a_pool_without_an_engine_stands_for_itself_so_that_its_failure_is_known():
+    known = registry()
+    known.update("s", 0, [pool(state=PoolState.FAILED, ready=False, replicas=[])])
+    (candidate,) = known.candidates()
+    assert (candidate.pool_id, candidate.state, candidate.open) == ("p", PoolState.FAILED, False)
+
+
+def test_slots_count_only_what_is_ready_and_not_draining():
+    known = registry()
+    known.update("s", 0, [pool("a"), pool("b", ready=False), pool("c", draining=True)])
+    known.lease(("a", "r0"))
+    assert known.slots() == (2, 1)
+
+
+def test_an_engine_without_an_adapter_is_known_as_not_spoken():
+    known = registry()
+    known.update("s", 0, [pool(engine="triton")])
+    assert [candidate.spoken for candidate in known.candidates()] == [False]
