@@ -107,6 +107,57 @@ def test_more_tasks_than_slots_are_queued_and_all_of_them_end(fast: Home, priori
             assert [name for _, name, _ in stream][-1] == "end"
 
 
+def test_a_wrong_request_is_refused_with_every_wrong_field_by_name(fast: Home):
+    status, error = fast.ask("POST", "/v2/tasks", {"promt": "x", "max_tokens": 0, "placement": {"mode": "pin"}})
+    assert (status, error["code"], error["retriable"]) == (400, "INVALID_PARAMS", False)
+    assert {problem["field"] for problem in error["fields"]} == {"promt", "max_tokens", "placement"}
+    assert fast.ask("POST", "/v2/tasks", {"workload": "embedding"})[1]["fields"][0]["field"] == "workload"
+    assert fast.ask("POST", "/v2/tasks", {"max_tokens": 5})[1]["fields"][0]["field"] == "prompt"
+
+
+def test_what_no_pool_offers_is_refused_at_once_and_a_pin_never_falls_back(fast: Home):
+    for wish, status, code in (
+        ({"model_ref": "no-such-model"}, 400, "INVALID_PARAMS"),
+        ({"ctx": 1_000_000}, 400, "INVALID_PARAMS"),
+        ({"placement": {"mode": "pin", "pin_pool_id": "nowhere"}}, 409, "POOL_UNAVAILABLE"),
+    ):
+        answer = fast.ask("POST", "/v2/tasks", {"prompt": "hello", **wish})
+        assert (answer[0], answer[1]["code"]) == (status, code)
+
+
+def test_unknown_tasks_pools_and_paths_are_404_and_wrong_methods_405(fast: Home):
+    for method, path, status in (
+        ("GET", "/v2/tasks/00000000-0000-4000-8000-000000000000", 404),
+        ("GET", "/v2/tasks/no-uuid/events", 404),
+        ("POST", "/v2/tasks/no-uuid/cancel", 404),
+        ("GET", "/v2/pools/nowhere/health", 404),
+        ("GET", "/v2/nowhere", 404),
+        ("DELETE", "/v2/tasks", 405),
+    ):
+        given, error = fast.ask(method, path)
+        assert (given, bool(error["message"]), bool(error["correlation_id"])) == (status, True, True), path
+
+
+def test_tasks_are_listed_newest_first_and_page_by_page(fast: Home):
+    ids = [submit(fast, max_tokens=1)["task_id"] for _ in range(5)]
+    fast.until(lambda: fast.ask("GET", f"/v2/tasks/{ids[-1]}")[1]["state"] == "done")
+    _status, first = fast.ask("GET", "/v2/tasks?limit=2&state=done")
+    assert [task["task_id"] for task in first["tasks"]] == ids[:2:-1]
+    _status, second = fast.ask("GET", f"/v2/tasks?limit=2&before={first['next']}")
+    assert [task["task_id"] for task in second["tasks"]] == ids[2:0:-1]
+    status, error = fast.ask("GET", "/v2/tasks?state=odd&limit=0")
+    assert (status, {problem["field"] for problem in error["fields"]}) == (400, {"state", "limit"})
+
+
+def test_capabilities_health_and_readiness_are_those_of_the_pool(fast: Home):
+    _status, capabilities = fast.ask("GET", "/v2/meta/capabilities")
+    (pool,) = capabilities["pools"]
+    assert (pool["pool_id"], pool["engine"], pool["ctx_max"], pool["slots"]) == ("default", "llamacpp", 1024, 2)
+    _status, health = fast.ask("GET", "/v2/pools/default/health")
+    assert (health["live"], health["ready"], health["metrics"]["slots_total"]) == (True, True, 2)
+    assert fast.ask("GET", "/ready") == (200, {"ready": True, "reasons": []})
+
+
 def test_cancelling_frees_the_engines_slot_and_not_one_token_follows(slow: Home):
     accepted = submit(slow, **LONG)
     with slow.stream(accepted["streams"]["sse"]) as stream:
