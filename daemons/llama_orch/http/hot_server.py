@@ -2,7 +2,8 @@
 out, the answer's head and first piece go out in one send.
 
 A connection is served here as long as its requests are for hot paths; with the first other one it is handed over to
-hypercorn, with the bytes that were read. Measured on one core: about 0.35 ms a request here, 0.65 ms by hypercorn.
+hypercorn, with the bytes that were read. Measured: 0.33 ms of CPU for a small request here; hypercorn makes 1,500 to
+1,900 of them a second on a core.
 """
 
 from collections.abc import Callable
