@@ -38,7 +38,7 @@ class Intake:
         _complete(request)
         self._placeable(request)
         now = trio.current_time()
-        task = Task(request, correlation_id, now, now, traceparent=traceparent)
+        task = Task(request, correlation_id, now, traceparent=traceparent)
         self._enter(task)
         answer = self._accepted(task)
         started = {"queue_position": answer.queue_position, "predicted_start_ms": answer.predicted_start_ms}

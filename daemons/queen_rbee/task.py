@@ -22,7 +22,6 @@ class Task:
     request: TaskRequest
     correlation_id: str
     submitted_at: float
-    attended_at: float
     submitted_wall: datetime = field(default_factory=lambda: datetime.now(UTC))
     started_wall: datetime | None = None
     ended_wall: datetime | None = None

@@ -81,13 +81,13 @@ def test_twenty_restarts_refuse_no_connection(serving: Machine) -> None:
 
 def test_a_restart_lets_a_running_stream_end(serving: Machine) -> None:
     serving.wait_until_served("slow")
-    answer = serving.queen.post("/v2/tasks", {"prompt": "the river", "max_tokens": 60, "seed": 1, **on("slow")})
+    answer = serving.queen.post("/v2/tasks", {"prompt": "the river", "max_tokens": 100, "seed": 1, **on("slow")})
     stream = serving.queen.events(answer.json["streams"]["sse"])
     assert next(event for event in stream if event.name == "token")
     serving.systemctl("restart", QUEEN)
     *_tokens, last = stream
     assert last.name == "end", last
-    assert last.data["tokens_out"] == 60
+    assert last.data["tokens_out"] == 100
 
 
 def test_a_wedged_dispatcher_is_restarted_by_the_watchdog(serving: Machine, undo: Callable[..., object]) -> None:

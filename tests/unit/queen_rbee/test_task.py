@@ -16,7 +16,7 @@ DEEDS = st.lists(st.sampled_from(["token", "end", "fail", "cancel", "metrics"]),
 
 
 def task(**request) -> Task:
-    return Task(TaskRequest(prompt="x", **request), "correlation", 0.0, 0.0)
+    return Task(TaskRequest(prompt="x", **request), "correlation", 0.0)
 
 
 def frames(log: EventLog) -> list[tuple[int, str, dict[str, object]]]:
@@ -73,7 +73,7 @@ def test_cancelling_closes_the_scope_that_the_engine_connection_lives_in():
 
 
 def test_the_view_tells_times_and_counts_but_never_the_prompt():
-    subject = Task(TaskRequest(prompt="a secret wish"), "c", 10.0, 10.0)
+    subject = Task(TaskRequest(prompt="a secret wish"), "c", 10.0)
     subject.start("pool", "r0", 10.5)
     subject.token("t", 10.75)
     subject.end(7, 1, 11.0)
