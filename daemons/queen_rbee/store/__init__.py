@@ -1,0 +1,1 @@
+"""What must outlive the queen, behind the protocol in `queen_rbee.store.protocol`."""
