@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, StringConstraints
 
 from llama_orch.contracts.base import Outbound, PoolId, ReplicaId
+from llama_orch.contracts.engines import EngineKind
 
 Short = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Path = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
@@ -63,7 +64,7 @@ class Handoff(Outbound):
     schema_version: Literal[1] = Field(default=1, alias="schema")
     pool_id: PoolId
     replica_id: ReplicaId = "r0"
-    engine: Literal["llamacpp", "vllm", "tgi", "triton", "openai-http"] = "llamacpp"
+    engine: EngineKind = "llamacpp"
     engine_version: Short
     provisioning_mode: Literal["external", "source", "container", "package", "binary"] | None = None
     url: Annotated[str, StringConstraints(max_length=512), AfterValidator(loopback_url)]

@@ -49,7 +49,10 @@ class ReplicaStatus(Outbound):
 
 
 class PoolStatus(Outbound):
-    """A pool's status as pool-managerd answers it; bytes are bytes, `ctx_max` is in tokens a slot."""
+    """A pool's status as pool-managerd answers it; bytes are bytes, `ctx_max` is in tokens a slot.
+
+    `model_digests` has the digests (`sha256:…`) that engine-provisioner has checked, by the model's name.
+    """
 
     pool_id: PoolId
     state: PoolState
@@ -65,6 +68,7 @@ class PoolStatus(Outbound):
     engine_version: str | None = None
     device_mask: str | None = None
     models_available: list[str] = []
+    model_digests: dict[str, str] = {}
     ctx_max: int | None = None
     last_error: str | None = None
     replicas: list[ReplicaStatus] = []
@@ -76,3 +80,23 @@ class PoolList(Outbound):
     pools: list[PoolStatus]
     count: int
     revision: int = 0
+
+
+class PoolFigures(Outbound):
+    """Slots, leases and GPU memory of a pool."""
+
+    slots_total: int
+    slots_free: int
+    active_leases: int
+    vram_total_bytes: int
+    vram_free_bytes: int
+
+
+class PoolHealth(Outbound):
+    """The answer to GET /v2/pools/{id}/health of the queen."""
+
+    live: bool
+    ready: bool
+    draining: bool
+    metrics: PoolFigures
+    last_error: str | None = None

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import AfterValidator, Field, StringConstraints
 
 from llama_orch.contracts.base import Inbound, Outbound, PoolId
+from llama_orch.contracts.engines import EngineKind
 
 PROMPT_LIMIT = 4 << 20
 DAY_MS = 86_400_000
@@ -57,7 +58,7 @@ class TaskRequest(Inbound):
     session_id: UUID | None = None
     workload: Literal["completion", "embedding", "rerank"] = "completion"
     model_ref: Name | None = None
-    engine: Literal["llamacpp", "vllm", "tgi", "triton"] | None = None
+    engine: EngineKind | None = None
     ctx: Annotated[int, Field(ge=1, le=16_777_216)] | None = None
     priority: Literal["interactive", "batch"] = "interactive"
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
@@ -127,6 +128,7 @@ class TaskError(Outbound):
     code: str
     message: str
     retriable: bool
+    retry_after_ms: int | None = None
 
 
 class TaskView(Outbound):

@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from quart import Response, jsonify
+from quart import Response, jsonify, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
-from llama_orch.http.exchange import BODY_LIMIT, error_json
+from llama_orch.http.error_shapes import error_answer
+from llama_orch.http.exchange import BODY_LIMIT, HotRoutes
+from llama_orch.telemetry.correlation import current
 
 Readiness = Callable[[], list[str]]
 
@@ -46,10 +48,23 @@ def metrics_app(name: str, metrics: CollectorRegistry) -> QuartTrio:
     return app
 
 
+def add_hot(app: QuartTrio, hot: HotRoutes) -> None:
+    """Let `app` know the paths that the gate serves before it, so that its 405, and its answer to OPTIONS, name all
+    methods of a path."""
+    for method, pattern in hot.declared:
+        path = pattern.replace("{", "<").replace("}", ">")
+        app.add_url_rule(path, f"{method} {pattern}", _served_before, methods=[method])
+
+
+async def _served_before(**_variables: str) -> Response:
+    raise RuntimeError("a hot path has come past the gate")
+
+
 async def _api_error(error: ApiError) -> Response:
-    response = jsonify(error_json(error))
-    response.status_code = error.status
-    for name, value in error.headers:
+    told = error_answer(error, request.path, current.get())
+    response = jsonify(told.body)
+    response.status_code = told.status
+    for name, value in told.headers:
         response.headers[name] = value
     return response
 

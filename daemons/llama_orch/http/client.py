@@ -17,7 +17,10 @@ from urllib.parse import SplitResult, urlsplit
 import h11
 import trio
 
+from llama_orch.http.chunked import ChunkedBody
+
 CHUNK = 65536
+WITHOUT_BODY = (204, 304)
 
 
 class UpstreamError(Exception):
@@ -26,6 +29,14 @@ class UpstreamError(Exception):
 
 class UpstreamTimeout(UpstreamError):
     """The other side did not answer within the caller's limit."""
+
+
+class Unreachable(UpstreamError):
+    """There was no connection: the other side has heard nothing of the request."""
+
+
+class ConnectTimeout(UpstreamTimeout, Unreachable):
+    """There was no connection within the caller's limit."""
 
 
 @dataclass
@@ -38,7 +49,10 @@ class Response:
     _stream: trio.abc.Stream
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The body's pieces, in the order and the grain in which they arrive; they raise UpstreamError."""
+        """The body's pieces, in the order and the grain in which they arrive; they raise UpstreamError. To be asked
+        for once."""
+        if self.headers.get("transfer-encoding", "").lower() == "chunked" and self.status not in WITHOUT_BODY:
+            return _ChunkedChunks(self._connection.trailing_data[0], self._stream)
         return _Chunks(self._connection, self._stream)
 
     async def read(self, limit: int = 1 << 20, limit_s: float = math.inf) -> bytes:
@@ -51,6 +65,40 @@ class Response:
                     raise UpstreamError(f"the answer is longer than {limit} bytes")
             return bytes(body)
         raise UpstreamTimeout(f"no complete answer within {limit_s:g} s")
+
+
+class _ChunkedChunks:
+    """As _Chunks, of a chunked body, which h11 takes its time for."""
+
+    def __init__(self, begun: bytes, stream: trio.abc.Stream) -> None:
+        self._come = begun
+        self._stream = stream
+        self._body = ChunkedBody()
+
+    def __aiter__(self) -> "_ChunkedChunks":
+        return self
+
+    async def __anext__(self) -> bytes:
+        body = self._body
+        while not body.complete:
+            data = self._come or await _received(self._stream)
+            self._come = b""
+            if not data:
+                raise UpstreamError("the connection closed before the answer was complete")
+            try:
+                piece = body.feed(data)
+            except ValueError as error:
+                raise UpstreamError(f"the answer is not HTTP: {error}") from error
+            if piece:
+                return piece
+        raise StopAsyncIteration
+
+
+async def _received(stream: trio.abc.Stream) -> bytes:
+    try:
+        return bytes(await stream.receive_some(CHUNK))
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        raise UpstreamError("the connection broke off") from error
 
 
 @dataclass
@@ -82,10 +130,7 @@ async def _next_event(connection: h11.Connection, stream: trio.abc.Stream) -> h1
             raise UpstreamError(f"the answer is not HTTP: {error}") from error
         if event is not h11.NEED_DATA:
             return event  # type: ignore[return-value]
-        try:
-            connection.receive_data(bytes(await stream.receive_some(CHUNK)))
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise UpstreamError("the connection broke off") from error
+        connection.receive_data(await _received(stream))
 
 
 def _where(url: str) -> tuple[SplitResult, int]:
@@ -117,11 +162,11 @@ async def _connect(host: str, port: int, limit_s: float) -> trio.SocketStream:
                 return await _to_loopback(port)
             return await trio.open_tcp_stream(host, port)
     except trio.TooSlowError as error:
-        raise UpstreamTimeout(f"no connection to {host}:{port} within {limit_s:g} s") from error
+        raise ConnectTimeout(f"no connection to {host}:{port} within {limit_s:g} s") from error
     except OSError as error:
-        raise UpstreamError(f"cannot connect to {host}:{port}: {_reason(error)}") from error
+        raise Unreachable(f"cannot connect to {host}:{port}: {_reason(error)}") from error
     except UnicodeError as error:
-        raise UpstreamError(f"cannot connect to {host}:{port}: that is no host name") from error
+        raise Unreachable(f"cannot connect to {host}:{port}: that is no host name") from error
 
 
 def _reason(error: OSError) -> str:

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 import trio
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+from llama_orch.http.error_shapes import error_answer
 from llama_orch.telemetry.correlation import current
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,11 @@ class Exchange:
         body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
         await self.send(status, body, [*headers, ("content-type", "application/json")])
 
+    async def refuse(self, error: ApiError) -> None:
+        """Answer with `error`, in the shape that clients of this path parse."""
+        told = error_answer(error, self.path, current.get())
+        await self.send_json(told.status, told.body, told.headers)
+
     async def open_stream(self, status: int, headers: Headers) -> None:
         """Begin an answer of unknown length; `write` sends its pieces, `finish` ends it."""
         await self._start(status, headers)
@@ -111,11 +117,14 @@ class HotRoutes:
 
     def __init__(self) -> None:
         self._routes: list[tuple[str, re.Pattern[str], Handler]] = []
+        self.declared: list[tuple[str, str]] = []
+        """Method and pattern of each route."""
 
     def add(self, method: str, pattern: str, handler: Handler) -> None:
         """Route `method` and `pattern` to `handler`; the first match wins."""
         regex = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern)
         self._routes.append((method, re.compile(regex), handler))
+        self.declared.append((method, pattern))
 
     def find(self, method: str, path: str) -> tuple[Handler, dict[str, str]] | None:
         """The handler for a request and the path's variables."""
@@ -141,7 +150,7 @@ async def answer(handler: Handler, variables: dict[str, str], scope: Scope, rece
     except ApiError as error:
         if exchange.started:
             raise
-        await exchange.send_json(error.status, error_json(error), error.headers)
+        await exchange.refuse(error)
     except ClientGone:
         return
     except Exception:
@@ -149,10 +158,21 @@ async def answer(handler: Handler, variables: dict[str, str], scope: Scope, rece
         if exchange.started:
             raise
         body = ErrorBody(code=ErrorCode.INTERNAL, message="an error of the daemon's own", hint="Its log says more.")
-        await exchange.send_json(500, error_json(ApiError(500, body)))
+        await exchange.refuse(ApiError(500, body))
 
 
-def error_json(error: ApiError) -> dict[str, Any]:
-    """The body of `error`, with the correlation id of the request."""
-    body = error.body.model_copy(update={"correlation_id": current.get()})
-    return body.model_dump(mode="json", exclude_none=True)
+def head_only(receive: Receive, send: Send) -> tuple[Receive, Send]:
+    """For an answer to HEAD: its head is sent and its body is not; to its handler the client has then left."""
+    sent = False
+
+    async def receiving() -> Message:
+        return {"type": "http.disconnect"} if sent else await receive()
+
+    async def sending(message: Message) -> None:
+        nonlocal sent
+        if message["type"] == "http.response.start":
+            sent = True
+            await send(message)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return receiving, sending

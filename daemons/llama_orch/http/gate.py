@@ -12,8 +12,8 @@ from quart_trio import QuartTrio
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.handoff import is_loopback
-from llama_orch.http.exchange import AsgiApp, HotRoutes, Message, Receive, Scope, Send, answer
-from llama_orch.http.exchange import error_json as body_of
+from llama_orch.http.error_shapes import IDENTIFIERS, shape_of
+from llama_orch.http.exchange import AsgiApp, HotRoutes, Message, Receive, Scope, Send, answer, head_only
 from llama_orch.settings.types import Secret
 from llama_orch.telemetry import correlation
 
@@ -29,8 +29,11 @@ class Access:
     token: Secret | None = None
     loopback_excused: bool = False
 
-    def refusal(self, path: str, peer: str | None, authorization: str | None) -> ApiError | None:
-        """Why this request is refused, or None. `peer` is an address, or None for a Unix socket."""
+    def refusal(
+        self, path: str, peer: str | None, authorization: str | None, api_key: str | None = None
+    ) -> ApiError | None:
+        """Why this request is refused, or None. `peer` is an address, or None for a Unix socket; `api_key` is
+        the header X-Api-Key, in which some of Anthropic's clients send the token."""
         if path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
             return None
         local = peer is None or is_loopback(peer)
@@ -38,11 +41,18 @@ class Access:
             return None if local else _refuse(403, ErrorCode.NON_LOOPBACK_WITHOUT_TOKEN)
         if local and self.loopback_excused:
             return None
-        if not authorization:
+        if not authorization and not api_key:
             return _refuse(401, ErrorCode.MISSING_TOKEN)
-        scheme, _, given = authorization.partition(" ")
-        known = hmac.compare_digest(given.strip().encode(), self.token.get_secret_value().encode())
-        return None if known and scheme.lower() == "bearer" else _refuse(401, ErrorCode.BAD_TOKEN)
+        own = self.token.get_secret_value().encode()
+        known = any(hmac.compare_digest(given.encode(), own) for given in _given(authorization, api_key))
+        return None if known else _refuse(401, ErrorCode.BAD_TOKEN)
+
+
+def _given(authorization: str | None, api_key: str | None) -> list[str]:
+    """The tokens that a request shows."""
+    scheme, _, token = (authorization or "").partition(" ")
+    bearer = [token.strip()] if scheme.lower() == "bearer" else []
+    return [*bearer, api_key.strip()] if api_key else bearer
 
 
 def for_metrics(app: QuartTrio, token: Secret | None) -> AsgiApp:
@@ -56,7 +66,7 @@ REFUSALS = {
         "this daemon has no token, so it serves only requests from its own machine",
         "Set LLORCH_API_TOKEN on the daemon and send it as 'Authorization: Bearer …', or ask from loopback.",
     ),
-    ErrorCode.MISSING_TOKEN: ("a token is needed", "Send it as 'Authorization: Bearer …'."),
+    ErrorCode.MISSING_TOKEN: ("a token is needed", "Send it as 'Authorization: Bearer …' or 'X-Api-Key: …'."),
     ErrorCode.BAD_TOKEN: (
         "the token is not the one this daemon has",
         "Compare the fingerprints: journalctl -u queen-rbee | grep token_fp6",
@@ -94,14 +104,18 @@ class Gate:
         trace = correlation.accepted_trace(headers.get(b"traceparent", b"").decode("latin-1"))
         correlation.traceparent.set(trace)
         stamps = [(b"x-correlation-id", identifier.encode())]
+        if shown_as := IDENTIFIERS.get(shape_of(scope["path"])):
+            stamps.append((shown_as.encode(), identifier.encode()))
         reply = _stamping(send, [*stamps, (b"traceparent", trace.encode())] if trace else stamps)
         peer = scope["client"][0] if scope.get("client") else None
-        authorization = headers.get(b"authorization", b"").decode("latin-1")
-        refusal = self._access.refusal(scope["path"], peer, authorization)
+        authorization, api_key = (headers.get(name, b"").decode("latin-1") for name in (b"authorization", b"x-api-key"))
+        refusal = self._access.refusal(scope["path"], peer, authorization, api_key)
         if refusal:
             await _send_error(refusal, scope, receive, reply)
         elif found := self._hot.find(scope["method"], scope["path"]):
             await answer(*found, scope, receive, reply)
+        elif scope["method"] == "HEAD" and (found := self._hot.find("GET", scope["path"])):
+            await answer(*found, scope, *head_only(receive, reply))
         else:
             await self._app(scope, receive, reply)
 
@@ -117,6 +131,6 @@ def _stamping(send: Send, stamps: list[tuple[bytes, bytes]]) -> Send:
 
 async def _send_error(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
     async def refuse(exchange: Any) -> None:
-        await exchange.send_json(error.status, body_of(error), error.headers)
+        await exchange.refuse(error)
 
     await answer(refuse, {}, scope, receive, send)

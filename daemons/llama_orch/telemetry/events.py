@@ -279,3 +279,38 @@ TASK_ENDED = _event(
     "task {job_id} {state} on pool {pool_id}: {tokens_out} tokens in {decode_ms} ms",
     "Nothing needs to be done.",
 )
+MODEL_MISMATCH = _event(
+    "model_mismatch",
+    "abe23aaeaf48463097de77c3d798505a",
+    "queen_rbee.catalog",
+    logging.ERROR,
+    "model {model_id} is not what the catalog says and is served no more: {reason}",
+    "The file is damaged or another one, or the digest belongs to another file. Mend either, and then\n"
+    "POST /v2/catalog/models/@MODEL_ID@/verify.",
+)
+STORE_FAILING = _event(
+    "store_failing",
+    "0a7150122956464389fb0c7ff7ef523f",
+    "queen_rbee.store",
+    logging.ERROR,
+    "the queen's state cannot be stored: {problem}. {hint}",
+    "Until it can, new tasks and changes are refused with 503; tasks that are accepted already run on. It is\n"
+    "tried again every second; store_working says when it is over. df and findmnt -T tell about the directory\n"
+    "(/var/lib/queen-rbee), journalctl -k about the disk.",
+)
+STORE_WORKING = _event(
+    "store_working",
+    "4863e4dbc59043bd938c92f8788c314e",
+    "queen_rbee.store",
+    logging.INFO,
+    "the queen's state is stored again in {file}; {lost} records of the meantime were not kept",
+    "Nothing needs to be done.",
+)
+TASKS_RESTORED = _event(
+    "tasks_restored",
+    "54db34e21f1542b7a8431469520992f7",
+    "queen_rbee.store",
+    logging.INFO,
+    "tasks of the previous run: {waiting} wait again, {ended} ended",
+    "Those that ended had a part of their answer shown already (WORKER_RESET, retriable), or their deadline passed.",
+)

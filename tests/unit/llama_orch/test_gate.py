@@ -2,6 +2,7 @@
 
 import hmac
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -87,6 +88,31 @@ def test_auth_optional_excuses_loopback_and_nobody_else(path: str) -> None:
     assert code(EXCUSED, path, STRANGERS[0], GOOD) is None
 
 
+@pytest.mark.parametrize("path", CLOSED)
+@pytest.mark.parametrize("peer", [*LOOPBACK, *STRANGERS])
+def test_an_api_key_is_as_good_as_a_bearer_token(path: str, peer: str | None) -> None:
+    assert WITH.refusal(path, peer, None, TOKEN) is None
+    assert WITH.refusal(path, peer, "", f" {TOKEN} ") is None
+    for wrong in ("wrong", GOOD, f"{TOKEN}x", TOKEN[:-1], "ü", " "):
+        refusal = WITH.refusal(path, peer, None, wrong)
+        assert refusal
+        assert refusal.body.code is ErrorCode.BAD_TOKEN
+    missing = WITH.refusal(path, peer, None, "")
+    assert missing
+    assert missing.body.code is ErrorCode.MISSING_TOKEN
+
+
+def test_of_two_tokens_one_is_enough() -> None:
+    assert WITH.refusal("/v2/tasks", "192.0.2.7", GOOD, "wrong") is None
+    assert WITH.refusal("/v2/tasks", "192.0.2.7", "Bearer wrong", TOKEN) is None
+    assert WITH.refusal("/v2/tasks", "192.0.2.7", f"Basic {TOKEN}", "wrong") is not None
+
+
+def test_without_a_token_an_api_key_makes_no_difference() -> None:
+    assert WITHOUT.refusal("/v1/messages", "127.0.0.1", None, "any") is None
+    assert WITHOUT.refusal("/v1/messages", "192.0.2.7", None, "any") is not None
+
+
 @given(st.text(), st.text())
 def test_no_other_token_opens(path: str, authorization: str) -> None:
     if path in OPEN or path.startswith("/v2/meta/") or authorization.split()[1:] == [TOKEN]:
@@ -168,6 +194,34 @@ async def test_every_answer_carries_the_correlation_id(path: str) -> None:
     assert given[1]["x-correlation-id"] == "mine"
     made = await asked(gate(), path, {"x-correlation-id": "two words"}, peer=None)
     assert len(made[1]["x-correlation-id"]) == 36
+
+
+async def test_an_api_key_opens_the_gate() -> None:
+    status, _head, body = await asked(gate(WITH), "/hot/x", {"x-api-key": TOKEN})
+    assert (status, body) == (200, {"hello": "x"})
+    assert (await asked(gate(WITH), "/hot/x", {"x-api-key": "wrong"}))[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "header"),
+    [
+        ("/v1/messages", lambda body: body["error"]["type"], "request-id"),
+        ("/v1/chat/completions", lambda body: body["error"]["code"].lower(), "x-request-id"),
+        ("/v2/tasks", lambda body: body["code"].lower(), "x-correlation-id"),
+    ],
+)
+async def test_refusals_are_in_the_shape_of_their_path_and_have_its_request_id(
+    path: str, kind: Callable[[dict[str, Any]], str], header: str
+) -> None:
+    status, head, body = await asked(gate(WITH), path, {"x-correlation-id": "mine"})
+    assert (status, head[header]) == (401, "mine")
+    assert kind(body) in ("authentication_error", "missing_token")
+    status, head, body = await asked(gate(), path, {"x-correlation-id": "mine"})
+    assert (status, head[header]) == (403, "mine")
+    assert kind(body) in ("permission_error", "non_loopback_without_token")
+    status, head, body = await asked(gate(), path, {"x-correlation-id": "mine"}, peer=None)
+    assert (status, head[header]) == (404, "mine")
+    assert kind(body) in ("not_found_error", "not_found")
 
 
 async def test_liveness_and_readiness() -> None:

@@ -1,0 +1,131 @@
+"""OpenAI's requests, as far as they must be known to be routed, and the list of models.
+
+Everything else in a body is the engine's business: unknown fields pass. Types are checked where engines answer a wrong
+one by failing or by passing over it; values are left to them.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StrictBool, StrictInt, StrictStr
+
+from llama_orch.contracts.base import Outbound
+
+
+def _texts(value: object) -> object:
+    if isinstance(value, str) or (isinstance(value, list) and value):
+        return value
+    raise ValueError("must be a string, or a list that is not empty")
+
+
+def _stop(value: object) -> object:
+    texts = value if isinstance(value, list) else [value]
+    if value is None or all(isinstance(text, str) for text in texts):
+        return value
+    raise ValueError("must be a string or a list of strings")
+
+
+Number = Annotated[float, Strict()]
+Texts = Annotated[object, AfterValidator(_texts)]
+Tokens = Annotated[StrictInt, Field(ge=-1, le=16_777_216)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+
+
+class Message(_Part):
+    """One message; what it says is for the engine's template."""
+
+    role: Annotated[StrictStr, Field(min_length=1)]
+
+
+class Tool(_Part):
+    """One tool."""
+
+    type: StrictStr
+
+
+class StreamOptions(_Part):
+    """`include_usage`: a last chunk with the counts."""
+
+    include_usage: StrictBool | None = None
+
+
+class ResponseFormat(_Part):
+    """What the answer is to look like."""
+
+    type: StrictStr
+
+
+class Wanted(_Part):
+    """What all endpoints have."""
+
+    model: Annotated[StrictStr, Field(max_length=512)] | None = None
+
+
+class Generation(Wanted):
+    """What chat and text completions have in common. -1 tokens are as many as there is room for."""
+
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
+    stream: StrictBool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[StrictInt, Field(ge=1, le=128)] | None = None
+    seed: StrictInt | None = None
+    temperature: Number | None = None
+    top_p: Number | None = None
+    presence_penalty: Number | None = None
+    frequency_penalty: Number | None = None
+    stop: Annotated[object, AfterValidator(_stop)] = None
+    response_format: ResponseFormat | None = None
+
+
+class Chat(Generation):
+    """POST /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    tools: list[Tool] | None = None
+    logprobs: StrictBool | None = None
+    top_logprobs: Annotated[StrictInt, Field(ge=0)] | None = None
+
+
+class Completions(Generation):
+    """POST /v1/completions."""
+
+    prompt: Texts
+    logprobs: Annotated[StrictInt, Field(ge=0)] | None = None
+
+
+class Embeddings(Wanted):
+    """POST /v1/embeddings."""
+
+    input: Texts
+    encoding_format: Literal["float", "base64"] | None = None
+
+
+class Rerank(Wanted):
+    """POST /v1/rerank, as llama-server and others have it."""
+
+    query: StrictStr
+    documents: Annotated[list[object], Field(min_length=1)]
+    top_n: StrictInt | None = None
+
+
+class ModelEntry(Outbound):
+    """A name that `model` can have. `created` is in seconds since the epoch, 0 where nobody knows; `ready` says whether
+    one of `pools` serves it now, `ctx_max` is in tokens a slot."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "llama-orch"
+    ready: bool
+    pools: list[str]
+    ctx_max: int | None = None
+
+
+class ModelEntries(Outbound):
+    """GET /v1/models."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelEntry]
