@@ -10,6 +10,7 @@ from typing import Literal
 
 from engine_provisioner import durable_file
 from engine_provisioner.engine import LocalModel
+from llama_orch.contracts.engines import EngineKind
 from llama_orch.contracts.handoff import Handoff, HandoffModel
 
 REPLICA = "r0"
@@ -22,7 +23,7 @@ class Announcement:
     """An engine that answers. `ctx` in tokens a slot."""
 
     pool_id: str
-    engine: Literal["llamacpp", "vllm", "tgi", "triton"]
+    engine: EngineKind
     engine_version: str
     mode: Mode
     url: str

@@ -7,7 +7,7 @@ import trio
 
 from engine_provisioner import health
 from engine_provisioner.announcing import Announcement
-from engine_provisioner.health import HEALTH_PATHS, Condition, Facts
+from engine_provisioner.health import Condition, Facts
 from engine_provisioner.model_name import model_name
 from engine_provisioner.pool_spec import Pool
 from engine_provisioner.progress import Progress
@@ -27,7 +27,7 @@ class ExternalPool:
         self._url = how.url
         self._voice = voice
         self._progress = progress
-        self._look = partial(health.look, how.url, HEALTH_PATHS.get(pool.engine, "/health"))
+        self._look = partial(health.look, how.url, pool.engine)
 
     async def live(self) -> NoReturn:
         """An engine that is away may come back at any time: only a handoff file that cannot be written is a failure."""
@@ -54,8 +54,9 @@ class ExternalPool:
 
 
 def announcement(pool: Pool, url: str, said: Facts) -> Announcement:
-    """What is announced of an engine that said this of itself; where it says nothing, the pools file counts."""
-    name = model_name(pool.model.ref) if pool.model else said.model
+    """What is announced of an engine that said this of itself; where it says nothing, the pools file counts, as far as
+    it says something: no limit is made up for an engine that is not ours."""
+    ctx = pool.ctx if "ctx" in pool.model_fields_set else None
     return Announcement(
         pool_id=pool.id,
         engine=pool.engine,
@@ -63,7 +64,14 @@ def announcement(pool: Pool, url: str, said: Facts) -> Announcement:
         mode="external",
         url=url,
         slots=said.slots or pool.slots,
-        ctx=said.ctx or pool.ctx,
+        ctx=said.ctx or ctx,
         device_mask=None,
-        model=name,
+        model=_model(pool, said),
     )
+
+
+def _model(pool: Pool, said: Facts) -> str | None:
+    """The model's name. llama-server answers to any name, so that the pools file may give it one; the others must be
+    asked for a model by the name under which they serve it."""
+    given = model_name(pool.model.ref) if pool.model else None
+    return (given or said.model) if pool.engine == "llamacpp" else said.model

@@ -1,9 +1,11 @@
 """One look at an engine's health, and what it says about itself."""
 
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from llama_orch.contracts.engines import health_path, is_loading
 from llama_orch.http.client import UpstreamError, fetch, fetch_json
 
 LOOK_S = 5.0
@@ -35,15 +37,16 @@ class Facts:
     model: str | None = None
 
 
-async def look(url: str, path: str = "/health") -> Look:
-    """GET `path` of the engine at `url`, bounded by LOOK_S seconds. Never raises for what the engine does."""
+async def look(url: str, engine: str = "llamacpp") -> Look:
+    """Ask the engine at `url`, of that kind, how it is, LOOK_S seconds at most. Never raises for what it does."""
+    path = health_path(engine)
     try:
         status, _body = await fetch(url + path, limit_s=LOOK_S)
     except UpstreamError as error:
         return Look(Condition.SILENT, str(error))
     if status == 200:
         return Look(Condition.UP)
-    if status == 503:
+    if is_loading(engine, status):
         return Look(Condition.LOADING, "loading the model")
     return Look(Condition.SILENT, f"{path} answered with status {status}")
 
@@ -57,16 +60,42 @@ async def llama_server_facts(url: str) -> Facts:
     return Facts(_text(props.get("build_info")), _count(props.get("total_slots")), _count(ctx), model)
 
 
-VERSION_PATHS = {"vllm": "/version", "tgi": "/info", "triton": "/v2"}
-HEALTH_PATHS = {"triton": "/v2/health/ready"}
+async def vllm_facts(url: str) -> Facts:
+    """What vLLM tells at /version and /v1/models; where it serves several models, pool-managerd lists them."""
+    version = _text((await _json(url + "/version")).get("version"))
+    models = (await _json(url + "/v1/models")).get("data")
+    only = models[0] if isinstance(models, list) and len(models) == 1 and isinstance(models[0], dict) else {}
+    return Facts(version, ctx=_count(only.get("max_model_len")), model=_text(only.get("id")))
+
+
+async def tgi_facts(url: str) -> Facts:
+    """What TGI tells at /info; of how many requests it works on at once it says nothing."""
+    said = await _json(url + "/info")
+    return Facts(_text(said.get("version")), None, _count(said.get("max_total_tokens")), _text(said.get("model_id")))
+
+
+async def triton_facts(url: str) -> Facts:
+    """What Triton tells at /v2; pool-managerd finds its models."""
+    return Facts(_text((await _json(url + "/v2")).get("version")))
+
+
+async def openai_facts(_url: str) -> Facts:
+    """Nothing: OpenAI's API tells no more than models, which may come and go, and which pool-managerd looks at."""
+    return Facts()
+
+
+FACTS: Mapping[str, Callable[[str], Awaitable[Facts]]] = {
+    "llamacpp": llama_server_facts,
+    "vllm": vllm_facts,
+    "tgi": tgi_facts,
+    "triton": triton_facts,
+    "openai-http": openai_facts,
+}
 
 
 async def facts(url: str, engine: str) -> Facts:
     """What an engine of that kind tells of itself."""
-    if engine == "llamacpp":
-        return await llama_server_facts(url)
-    said = await _json(url + VERSION_PATHS[engine])
-    return Facts(_text(said.get("version")), model=_text(said.get("model_id")))
+    return await FACTS[engine](url)
 
 
 async def _json(url: str) -> dict[str, Any]:

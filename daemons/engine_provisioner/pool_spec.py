@@ -4,12 +4,13 @@ Everything is strict: a quoted number is a mistake that is better found by the d
 """
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from engine_provisioner.provisioning_spec import Provisioning
 from llama_orch.contracts.base import Inbound, PoolId
+from llama_orch.contracts.engines import EngineKind
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MODEL_SCHEMES = ("file:", "https://", "http://", "hf:", "s3://", "oci://")
@@ -115,7 +116,7 @@ class Pool(Table):
     """One pool: an engine, its model and where it runs. `ctx` is the context of each slot, in tokens."""
 
     id: PoolId
-    engine: Literal["llamacpp", "vllm", "tgi", "triton"] = "llamacpp"
+    engine: EngineKind = "llamacpp"
     model: Annotated[Model | None, BeforeValidator(_model, json_schema_input_type=str | Model | None)] = None
     devices: Annotated[list[Device], Field(min_length=1), AfterValidator(_distinct)] | None = None
     ctx: Annotated[int, Field(ge=16, le=16_777_216)] = 4096

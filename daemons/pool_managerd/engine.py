@@ -1,43 +1,28 @@
-"""Asking one engine how it is: /health, then /slots, and once what it serves where its handoff does not say.
+"""Asking one engine how it is: its health, then /slots, and once what it serves where its handoff does not say.
 
 Every question has a limit in time and size, and an answer of any shape is borne: engines differ, and what listens
 on a port may be no engine at all.
 """
 
 from functools import partial
-from typing import TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+import trio
+from pydantic import BaseModel, TypeAdapter
 
+from llama_orch.contracts.engines import health_path, is_loading
 from llama_orch.contracts.handoff import Handoff
-from llama_orch.http.client import UpstreamError, UpstreamTimeout, fetch
+from llama_orch.http.client import UpstreamError, UpstreamTimeout, fetch, request
+from pool_managerd.describing import describe as description
+from pool_managerd.describing import openai_models, parsed
 from pool_managerd.replica import Answer, Details, Sighting, Slots
 
 LIMIT_S = 2.0
 SIZE_LIMIT = 1 << 20
 SHOWN = 300
 
-Shape = TypeVar("Shape")
-
 
 class _Slot(BaseModel):
     is_processing: bool
-
-
-class _Model(BaseModel):
-    id: str
-
-
-class _Models(BaseModel):
-    data: list[_Model]
-
-
-class _Generation(BaseModel):
-    n_ctx: int
-
-
-class _Properties(BaseModel):
-    default_generation_settings: _Generation
 
 
 class _Complaint(BaseModel):
@@ -49,8 +34,6 @@ class _Refusal(BaseModel):
 
 
 SLOTS = TypeAdapter(list[_Slot])
-MODELS = TypeAdapter(_Models)
-PROPERTIES = TypeAdapter(_Properties)
 REFUSAL = TypeAdapter(_Refusal)
 
 get = partial(fetch, limit_s=LIMIT_S, size=SIZE_LIMIT)
@@ -59,15 +42,23 @@ get = partial(fetch, limit_s=LIMIT_S, size=SIZE_LIMIT)
 async def ask(handoff: Handoff, *, describe: bool) -> Sighting:
     """One look at the engine of `handoff`; with `describe` also at what it serves. Takes at most 4 times LIMIT_S."""
     try:
-        status, body = await get(f"{handoff.url}/health")
+        status, body = await get(handoff.url + health_path(handoff.engine))
     except UpstreamTimeout as error:
         return Sighting(Answer.SILENT, f"the engine at {handoff.url} is silent: {error}")
     except UpstreamError as error:
         return Sighting(Answer.GONE, f"the engine at {handoff.url} is gone: {error}")
-    if status >= 500:
+    if _cannot_work(handoff.engine, status):
         return Sighting(Answer.LOADING, complaint(status, body))
+    if handoff.engine == "openai-http":  # its models may come and go, and this is their list
+        return Sighting(Answer.READY, details=openai_models(body))
     details = await _details(handoff) if describe else None
     return Sighting(Answer.READY, slots=await _slots(handoff), details=details)
+
+
+def _cannot_work(engine: str, status: int) -> bool:
+    """A refusal of the question is no illness; but /v1/models is all that is known of a server of OpenAI's API, and
+    one that refuses it will refuse the rest."""
+    return status >= 500 or is_loading(engine, status) or (engine == "openai-http" and status != 200)
 
 
 def complaint(status: int, body: bytes) -> str:
@@ -78,32 +69,30 @@ def complaint(status: int, body: bytes) -> str:
 
 
 async def _slots(handoff: Handoff) -> Slots | None:
-    """The slots, or None where the engine does not tell: not all do, and a busy one may be late."""
+    """The slots, or None where the engine does not tell: only llama-server does, and a busy one may be late."""
+    if handoff.engine != "llamacpp":
+        return None
     slots = parsed(SLOTS, await _content(f"{handoff.url}/slots"))
     return Slots(len(slots), sum(not slot.is_processing for slot in slots)) if slots else None
 
 
-async def _details(handoff: Handoff) -> Details:
-    models = parsed(MODELS, await _content(f"{handoff.url}/v1/models"))
-    properties = parsed(PROPERTIES, await _content(f"{handoff.url}/props"))
-    return Details(
-        tuple(model.id for model in models.data) if models else (),
-        properties.default_generation_settings.n_ctx if properties else None,
-    )
+async def _details(handoff: Handoff) -> Details | None:
+    with trio.move_on_after(2 * LIMIT_S):
+        return await description(handoff.engine, handoff.url, _content)
+    return None
 
 
-async def _content(url: str) -> bytes:
+async def _content(url: str, *, post: bool = False) -> bytes:
     """The body of a good answer; nothing where there is none."""
     try:
-        status, body = await get(url)
+        status, body = await (_post(url) if post else get(url))
     except UpstreamError:
         return b""
     return body if status == 200 else b""
 
 
-def parsed(shape: TypeAdapter[Shape], body: bytes) -> Shape | None:
-    """`body` if it has that shape."""
-    try:
-        return shape.validate_json(body)
-    except ValidationError:
-        return None
+async def _post(url: str) -> tuple[int, bytes]:
+    """Triton lists its models in answer to an empty POST only."""
+    headers = {"content-type": "application/json"}
+    async with request("POST", url, headers=headers, body=b"{}", connect_s=LIMIT_S, head_s=LIMIT_S) as response:
+        return response.status, await response.read(SIZE_LIMIT, LIMIT_S)

@@ -47,6 +47,7 @@ def pool_status(pool_id: str, replicas: list[Replica], report: ProvisioningRepor
         engine_version=newest.handoff.engine_version,
         device_mask=newest.handoff.device_mask,
         models_available=list(dict.fromkeys(model for replica in replicas for model in models_of(replica))),
+        model_digests=digests_of(replicas),
         ctx_max=min((ctx for replica in replicas if (ctx := ctx_of(replica))), default=None),
         last_error=None if ready else next(iter(errors), None),
         replicas=[_replica_status(replica) for replica in replicas],
@@ -77,6 +78,13 @@ def models_of(replica: Replica) -> tuple[str, ...]:
     if replica.handoff.model:
         return (replica.handoff.model.id,)
     return replica.details.models if replica.details else ()
+
+
+def digests_of(replicas: Iterable[Replica]) -> dict[str, str]:
+    """The digests of models that handoffs give, by the model's name; that of the newest engine is believed."""
+    by_age = sorted(replicas, key=lambda replica: replica.incarnation)
+    models = [replica.handoff.model for replica in by_age if replica.handoff.model]
+    return {model.id: model.digest for model in models if model.digest}
 
 
 def ctx_of(replica: Replica) -> int | None:

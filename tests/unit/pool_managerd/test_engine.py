@@ -1,26 +1,35 @@
 """Asking an engine: every kind of answer, and none, is understood and borne."""
 
 import json
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from llama_orch.http.client import fetch
-from pool_managerd.engine import PROPERTIES, REFUSAL, SLOTS, ask, complaint, parsed
+from pool_managerd.describing import INDEX, INFO, METADATA, MODELS, PROPERTIES, parsed
+from pool_managerd.engine import REFUSAL, SLOTS, ask, complaint
 from pool_managerd.replica import Answer, Details, Sighting, Slots
 from tests.unit.pool_managerd.scripted_http import HANG, http, scripted_http
 from tests.unit.pool_managerd.values import handoff
+from tests.unit.queen_rbee.imitations.openai import OpenAiImitation
+from tests.unit.queen_rbee.imitations.server import Imitation, listening
+from tests.unit.queen_rbee.imitations.tgi import TgiImitation
+from tests.unit.queen_rbee.imitations.triton import TritonImitation
+from tests.unit.queen_rbee.imitations.vllm import VllmImitation
 
 GOOD = http(200, b'{"status":"ok"}')
 TWO_SLOTS = http(200, json.dumps([{"id": 0, "is_processing": True}, {"id": 1, "is_processing": False}]).encode())
 
 
-async def asked(answers: dict[str, bytes], *, describe: bool = False) -> Sighting:
+async def asked(answers: dict[str, bytes], *, engine: str = "llamacpp", describe: bool = False) -> Sighting:
     async with scripted_http(answers) as port:
-        return await ask(handoff(port=port), describe=describe)
+        return await ask(handoff(port=port, engine=engine), describe=describe)
 
 
 async def test_a_ready_engine_tells_its_slots() -> None:
@@ -84,9 +93,83 @@ async def test_an_engine_tells_what_its_announcement_does_not() -> None:
     assert (await asked(answers, describe=True)).details == Details(("tiny", "other"), 512)
 
 
+@pytest.mark.parametrize(
+    ("make", "details"),
+    [
+        (VllmImitation, Details(("org/served",), 2048)),
+        (TgiImitation, Details(("org/tgi",), 2048)),
+        (TritonImitation, Details(("ensemble",), None)),
+        (OpenAiImitation, Details(("org/served",), None)),
+    ],
+)
+async def test_an_engine_of_each_kind_is_ready_and_tells_its_models_in_its_own_way(
+    make: Callable[[], Imitation], details: Details
+) -> None:
+    async with listening(make()) as imitation:
+        port = int(imitation.url.rpartition(":")[2])
+        sighting = await ask(handoff(port=port, engine=imitation.engine), describe=True)
+        assert sighting == Sighting(Answer.READY, details=details)
+        assert not any(call.path == "/slots" for call in imitation.heard)
+
+
+@pytest.mark.parametrize(
+    ("engine", "path", "status", "answer"),
+    [
+        ("triton", "/v2/health/ready", 200, Answer.READY),
+        ("triton", "/v2/health/ready", 400, Answer.LOADING),
+        ("vllm", "/health", 503, Answer.LOADING),
+        ("tgi", "/health", 503, Answer.LOADING),
+        ("openai-http", "/v1/models", 200, Answer.READY),
+        ("openai-http", "/v1/models", 401, Answer.LOADING),
+        ("openai-http", "/v1/models", 404, Answer.LOADING),
+    ],
+)
+async def test_each_kind_is_asked_where_it_answers_and_believed(
+    engine: str, path: str, status: int, answer: Answer
+) -> None:
+    assert (await asked({path: http(status, b'{"error":{"message":"no"}}')}, engine=engine)).answer is answer
+
+
+async def test_a_server_of_openais_api_that_wants_a_key_says_so() -> None:
+    body = b'{"error":{"message":"Incorrect API key provided"}}'
+    sighting = await asked({"/v1/models": http(401, body)}, engine="openai-http")
+    assert sighting.error == "the engine answers 401: Incorrect API key provided"
+
+
+async def test_the_models_of_a_server_of_openais_api_are_looked_at_each_time() -> None:
+    models = http(200, b'{"data":[{"id":"a"},{"id":"b"}]}')
+    assert (await asked({"/v1/models": models}, engine="openai-http")).details == Details(("a", "b"), None)
+
+
+async def test_of_several_models_the_shortest_context_counts() -> None:
+    models = http(200, b'{"data":[{"id":"a","max_model_len":4096},{"id":"b","max_model_len":2048},{"id":"c"}]}')
+    details = (await asked({"/health": GOOD, "/v1/models": models}, engine="vllm", describe=True)).details
+    assert details == Details(("a", "b", "c"), 2048)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "tgi", "triton"])
+async def test_an_engine_that_tells_no_model_is_ready_and_will_be_asked_again(engine: str) -> None:
+    answers = dict.fromkeys(("/health", "/v2/health/ready", "/v1/models", "/info", "/v2/repository/index"), GOOD)
+    assert await asked(answers, engine=engine, describe=True) == Sighting(Answer.READY)
+
+
+async def test_only_ready_models_of_triton_that_make_text_of_text_are_served() -> None:
+    text = b'{"inputs":[{"name":"text_input"}],"outputs":[{"name":"text_output"}]}'
+    index = [{"name": name, "state": "READY"} for name in ("a", "b", "a", "c")] + [{"name": "d"}, {"name": "e"}]
+    answers = {
+        "/v2/health/ready": GOOD,
+        "/v2/repository/index": http(200, json.dumps(index).encode()),
+        "/v2/models/a": http(200, text),
+        "/v2/models/b": http(200, b'{"inputs":[],"outputs":[{"name":"text_output"}]}'),
+        "/v2/models/c": http(200, b"nonsense"),
+        "/v2/models/d": http(200, text),
+    }
+    assert (await asked(answers, engine="triton", describe=True)).details == Details(("a",), None)
+
+
 @given(st.binary(max_size=100) | st.text().map(str.encode) | st.just(b"[" * 100_000), st.integers(500, 599))
 def test_any_body_is_borne(body: bytes, status: int) -> None:
-    parsed(SLOTS, body)
-    parsed(PROPERTIES, body)
-    parsed(REFUSAL, body)
+    shapes: tuple[TypeAdapter[Any], ...] = (SLOTS, PROPERTIES, REFUSAL, MODELS, INFO, INDEX, METADATA)
+    for shape in shapes:
+        parsed(shape, body)
     assert len(complaint(status, body)) < 400

@@ -11,7 +11,10 @@ from pool_managerd.reports import ReportReader, read_reports
 from tests.unit.pool_managerd.values import report
 from tests.unit.spool.files import OWNERS
 
-LATER_S = time.time() + 60
+
+def later_s() -> float:
+    """When nobody can be writing any more what the test has just written."""
+    return time.time() + 60
 
 
 def write(directory: Path, name: str, content: str) -> Path:
@@ -27,13 +30,13 @@ def good(pool_id: str = "default") -> str:
 
 def test_a_report_is_read_under_its_pool(tmp_path: Path) -> None:
     write(tmp_path, "default.json", good())
-    reading = read_reports(tmp_path, OWNERS, LATER_S)
+    reading = read_reports(tmp_path, OWNERS, later_s())
     assert reading.reports["default"].last_error == "no such model"
     assert reading.bad == ()
 
 
 def test_a_missing_directory_holds_no_reports(tmp_path: Path) -> None:
-    assert read_reports(tmp_path / "status", OWNERS, LATER_S).reports == {}
+    assert read_reports(tmp_path / "status", OWNERS, later_s()).reports == {}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,7 @@ def test_a_missing_directory_holds_no_reports(tmp_path: Path) -> None:
 def test_a_file_that_is_no_report_is_named_and_disturbs_no_other(tmp_path: Path, content: str, reason: str) -> None:
     write(tmp_path, "default.json", content)
     write(tmp_path, "fine.json", good("fine"))
-    reading = read_reports(tmp_path, OWNERS, LATER_S)
+    reading = read_reports(tmp_path, OWNERS, later_s())
     assert list(reading.reports) == ["fine"]
     assert reason in reading.bad[0].reason
 
@@ -56,7 +59,7 @@ def test_a_file_that_is_no_report_is_named_and_disturbs_no_other(tmp_path: Path,
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
     elsewhere = write(tmp_path / "elsewhere", "default.json", good())
     (tmp_path / "default.json").symlink_to(elsewhere)
-    reading = read_reports(tmp_path, OWNERS, LATER_S)
+    reading = read_reports(tmp_path, OWNERS, later_s())
     assert (reading.reports, reading.bad[0].reason) == ({}, "is a symbolic link; only regular files are read")
 
 
