@@ -27,9 +27,13 @@ class TaskBook:
         return len(self._tasks)
 
     def add(self, task: Task) -> None:
-        """A new task. Raises KeyError when its id is taken."""
-        if task.task_id in self._tasks:
+        """A new task; an ended one of the same id makes room for it. Raises KeyError while that is still open."""
+        known = self._tasks.get(task.task_id)
+        if known and not known.state.final:
             raise KeyError(task.task_id)
+        if known:
+            self._ended_bytes -= self._ended.pop(task.task_id)
+            del self._tasks[task.task_id]
         self._tasks[task.task_id] = task
 
     def get(self, task_id: UUID) -> Task | None:

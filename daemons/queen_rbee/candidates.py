@@ -1,9 +1,10 @@
 """A replica as placement sees it, and what a task demands of one. Plain values."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import TaskRequest
+from queen_rbee.passage import Endpoint, Passage
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,13 @@ class Candidate:
     engine: str
     engine_version: str | None = None
     models: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()
+    """Models that it has too, but that are not what the catalog says."""
     ctx_max: int | None = None
     device_mask: str | None = None
     vram_free_bytes: int = 0
-    spoken: bool = True
-    """Whether this release can speak to the engine at all."""
+    endpoints: frozenset[Endpoint] | None = None
+    """What its kind of engine can be asked for; None where this release cannot speak to the engine at all."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -49,6 +52,7 @@ class Demand:
 
     model_ref: str | None = None
     engine: str | None = None
+    endpoint: Endpoint = "completion"
     ctx: int | None = None
     pin: str | None = None
     prefer: tuple[str, ...] = ()
@@ -57,17 +61,16 @@ class Demand:
     fallback: bool = True
 
 
-def demand_of(request: TaskRequest) -> Demand:
+def demand_of(request: TaskRequest, passage: Passage | None = None) -> Demand:
     """The demand of `request`; the context it needs is the larger of `ctx` and `max_tokens`."""
     wish = request.placement
     sizes = [size for size in (request.ctx, request.max_tokens) if size is not None]
-    base = Demand(request.model_ref, request.engine, max(sizes, default=None))
+    endpoint: Endpoint = passage.endpoint if passage else "completion"
+    base = Demand(request.model_ref, request.engine, endpoint, max(sizes, default=None))
     if wish is None:
         return base
-    return Demand(
-        base.model_ref,
-        base.engine,
-        base.ctx,
+    return replace(
+        base,
         pin=wish.pin_pool_id if wish.mode == "pin" else None,
         prefer=wish.prefer_pools if wish.mode == "prefer" else (),
         avoid=wish.avoid_pools,
@@ -78,9 +81,17 @@ def demand_of(request: TaskRequest) -> Demand:
 
 def serves_model(candidate: Candidate, model_ref: str) -> bool:
     """Whether `model_ref` names a model of `candidate`: in full, by its file's name, or by that without its ending."""
-    wanted = _short(model_ref)
-    return any(model_ref == model or wanted == _short(model) for model in candidate.models)
+    return served_name(candidate, model_ref) is not None
 
 
-def _short(model: str) -> str:
+def served_name(candidate: Candidate, model_ref: str | None) -> str | None:
+    """The name under which `candidate` serves `model_ref`, or the only model it has; None where that is not known."""
+    if model_ref is None:
+        return candidate.models[0] if len(candidate.models) == 1 else None
+    wanted = short_name(model_ref)
+    return next((model for model in candidate.models if model_ref == model or wanted == short_name(model)), None)
+
+
+def short_name(model: str) -> str:
+    """What names of one model have in common: the name of its file without directory and ending."""
     return model.rpartition("/")[2].removesuffix(".gguf").lower()

@@ -1,83 +1,77 @@
 """queen-rbee's nursery: which loops run side by side, in which order they start, and how they stop."""
 
-from dataclasses import dataclass
+import time
 from functools import partial
+from pathlib import Path
 
 import trio
 
 from llama_orch import VERSION
-from llama_orch.http.app import create_app, metrics_app
+from llama_orch.http.app import add_hot, create_app, metrics_app
+from llama_orch.http.exchange import HotRoutes
 from llama_orch.http.gate import Access, Gate, for_metrics
 from llama_orch.http.serving import serve
 from llama_orch.service import listeners
+from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.memory import give_back
 from llama_orch.service.run import Service
 from llama_orch.settings.types import Host
-from llama_orch.spool import Bell, Intake, watch
+from llama_orch.spool import watch
 from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
-from queen_rbee.admission import AdmissionQueue
-from queen_rbee.api.hot import HotHandlers
-from queen_rbee.api.scan import add_scan
-from queen_rbee.api.views import add_views
-from queen_rbee.book import TaskBook
-from queen_rbee.dispatcher import Dispatcher
-from queen_rbee.engines.adapter import EngineAdapter
-from queen_rbee.engines.llamacpp import LlamaCpp
-from queen_rbee.intake import Intake as TaskIntake
-from queen_rbee.metrics import Metrics
+from queen_rbee.api.routes import cool_routes, hot_routes
+from queen_rbee.parts import Parts, build
+from queen_rbee.progress import keep_telling
 from queen_rbee.registry import Registry
+from queen_rbee.restoring import restore
 from queen_rbee.settings import QueenSettings
-from queen_rbee.sources.handoffs import HandoffSource
 from queen_rbee.sources.pool_manager import PoolManagerSource
 from queen_rbee.status import keep_status, summary, unready
+from queen_rbee.store.protocol import StoreFailure
+from queen_rbee.store.sqlite import open_store
 
 DRAIN_S = 30.0
 SERVING_MARGIN_S = 5.0
 SYNC_LIMIT_S = 5.0
+TIDY_INTERVAL_S = 30.0
+NAME = "queen-rbee"
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The queen's one of each."""
-
-    settings: QueenSettings
-    dispatcher: Dispatcher
-    tasks: TaskIntake
-    handoffs: HandoffSource | None
-
-
-def build(settings: QueenSettings) -> Parts:
-    """All parts, connected, none of them running."""
-    bell, metrics = Bell(), Metrics()
-    adapters: dict[str, EngineAdapter] = {"llamacpp": LlamaCpp()}
-    registry = Registry(bell, adapters)
-    dispatcher = Dispatcher(
-        queue=AdmissionQueue(settings.capacity, settings.policy),
-        book=TaskBook(),
-        registry=registry,
-        metrics=metrics,
-        adapters=adapters,
-        strategy=settings.placement,
-        bell=bell,
-    )
-    handoffs = None
-    if settings.profile == "home":
-        intake = Intake(settings.runtime_dir, moves_bad=False)
-        handoffs = HandoffSource(intake, registry, Bell(), settings.watch_interval_ms / 1000)
-    return Parts(settings, dispatcher, TaskIntake(dispatcher), handoffs)
+def state_directory(settings: QueenSettings, service: Service) -> Path:
+    """Where accepted tasks are kept: systemd's StateDirectory=, or beside the handoff directory."""
+    given = service.environ.get("STATE_DIRECTORY")
+    return Path(given) if given else settings.runtime_dir.parent / NAME
 
 
 async def run(settings: QueenSettings, service: Service) -> None:
-    """Run until `service.stop` is set and what was running has ended or DRAIN_S seconds have passed."""
-    parts = build(settings)
+    """Run until `service.stop` is set and what was running has ended or DRAIN_S seconds have passed.
+
+    Raises StartupError where the state of the last run cannot be had.
+    """
+    try:
+        async with open_store(state_directory(settings, service)) as store:
+            parts = build(settings, store)
+            await _remember(parts)
+            await _run(parts, service)
+    except StoreFailure as failure:
+        raise StartupError(str(failure), failure.hint, ExitStatus.IO_ERROR) from failure
+
+
+async def _remember(parts: Parts) -> None:
+    """Know again what earlier queens have left. Raises StoreFailure."""
+    await parts.accounting.sessions.load(time.time())
+    await parts.accounting.catalog.load()
+    await restore(parts.store, parts.intake, parts.accounting)
+
+
+async def _run(parts: Parts, service: Service) -> None:
     async with trio.open_nursery() as loops:
         await _start_loops(parts, service, loops)
         async with trio.open_nursery() as serving:
             await _start_serving(parts, service, serving)
             give_back()
             service.notifier.ready(summary(parts.dispatcher))
-            emit(events.DAEMON_READY, daemon="queen-rbee", version=VERSION, address=settings.address)
+            emit(events.DAEMON_READY, daemon=NAME, version=VERSION, address=parts.settings.address)
             await service.stop.wait()
             await _drain(parts)
         # not before: the watchdog watches the loops for as long as answers are under way
@@ -85,8 +79,9 @@ async def run(settings: QueenSettings, service: Service) -> None:
 
 
 async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) -> None:
-    settings, registry = parts.settings, parts.dispatcher.registry
+    settings, registry = parts.settings, parts.registry
     await nursery.start(parts.dispatcher.run, service.watchdog.pulse("dispatcher"))
+    await nursery.start(parts.accounting.catalog.run)
     if parts.handoffs:
         interval_s = settings.watch_interval_ms / 1000
         watching = partial(watch, settings.runtime_dir, parts.handoffs.bell.ring, interval_s=interval_s)
@@ -97,6 +92,15 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
             nursery.start_soon(source.run)
         nursery.start_soon(_note_sync, registry, sources)
     nursery.start_soon(keep_status, parts.dispatcher, service.notifier)
+    nursery.start_soon(keep_telling, parts.dispatcher)
+    nursery.start_soon(_keep_tidy, parts)
+
+
+async def _keep_tidy(parts: Parts) -> None:
+    """Sessions whose time has run out go."""
+    while True:
+        await parts.accounting.sessions.tidy(time.time())
+        await trio.sleep(TIDY_INTERVAL_S)
 
 
 async def _note_sync(registry: Registry, sources: list[PoolManagerSource]) -> None:
@@ -109,11 +113,11 @@ async def _note_sync(registry: Registry, sources: list[PoolManagerSource]) -> No
 
 async def _start_serving(parts: Parts, service: Service, nursery: trio.Nursery) -> None:
     settings = parts.settings
-    address, metrics = settings.address, parts.dispatcher.metrics.registry
-    app = create_app("queen-rbee", partial(unready, parts.dispatcher), metrics)
-    add_views(app, parts.dispatcher, parts.tasks)
-    add_scan(app, parts.handoffs)
-    hot = HotHandlers(parts.dispatcher, parts.tasks).routes()
+    address, metrics = settings.address, parts.accounting.metrics.registry
+    app = create_app(NAME, partial(unready, parts.dispatcher), metrics)
+    cool_routes(app, parts)
+    hot: HotRoutes = hot_routes(parts)
+    add_hot(app, hot)
     api = listeners.tcp(service, "api", address, "HTTP API", settings.address_variable)
     metrics_address = Host(address.host, settings.metrics_port)
     scrape = listeners.tcp(service, "metrics", metrics_address, "metrics", "PROMETHEUS_METRICS_PORT")
@@ -122,13 +126,14 @@ async def _start_serving(parts: Parts, service: Service, nursery: trio.Nursery) 
     start = partial(serve, shutdown=service.stop, drain_s=DRAIN_S + SERVING_MARGIN_S)
     await nursery.start(start, Gate(app, Access(settings.token, settings.auth_optional), hot), api)
     await nursery.start(start, Gate(app, Access(), hot), local)
-    await nursery.start(start, for_metrics(metrics_app("queen-rbee", metrics), settings.token), scrape)
+    await nursery.start(start, for_metrics(metrics_app(NAME, metrics), settings.token), scrape)
 
 
 async def _drain(parts: Parts) -> None:
-    """Take nothing more in, let what runs and waits end within DRAIN_S seconds; the rest is told to try again."""
-    parts.tasks.close()
-    emit(events.DAEMON_STOPPING, daemon="queen-rbee", detail=summary(parts.dispatcher))
+    """Take nothing more in, let what runs end within DRAIN_S seconds; the rest waits for the next queen, or is told to
+    try again."""
+    parts.intake.close()
+    emit(events.DAEMON_STOPPING, daemon=NAME, detail=summary(parts.dispatcher))
     with trio.move_on_after(DRAIN_S):
         await parts.dispatcher.finish()
     parts.dispatcher.abandon()

@@ -4,22 +4,25 @@ One loop owns the queue and the leases. A lease is taken in the same turn in whi
 back in `finally`, so that no order of cancel, engine death and shutdown loses a slot.
 """
 
+import heapq
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import count
 
 import trio
 
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import Bell
-from llama_orch.telemetry import correlation, events
-from llama_orch.telemetry.records import emit
+from llama_orch.telemetry import correlation
 from queen_rbee import relay
+from queen_rbee.accounting import Accounting
 from queen_rbee.admission import AdmissionQueue
 from queen_rbee.book import TaskBook
-from queen_rbee.candidates import Candidate, Demand, demand_of
+from queen_rbee.candidates import Candidate, Demand
 from queen_rbee.engines.adapter import EngineAdapter
-from queen_rbee.estimates import ServiceTimes
+from queen_rbee.forecast import Forecast
 from queen_rbee.metrics import Metrics
 from queen_rbee.placement import Strategy, choose
 from queen_rbee.registry import Registry
@@ -35,20 +38,35 @@ class Dispatcher:
     """Everything that decides where a task runs; `run` is its loop."""
 
     queue: AdmissionQueue[Task]
-    book: TaskBook
     registry: Registry
-    metrics: Metrics
-    adapters: dict[str, EngineAdapter]
+    accounting: Accounting
+    adapters: Mapping[str, EngineAdapter]
     strategy: Strategy
     bell: Bell
     limits: relay.Limits = field(default_factory=relay.Limits)
-    times: ServiceTimes = field(default_factory=ServiceTimes)
     turn: int = 0
 
     def __post_init__(self) -> None:
         self._idle = trio.Event()
         self._running: dict[Task, Candidate] = {}
-        self._dated: set[Task] = set()
+        self._dated: list[tuple[float, int, Task]] = []
+        self._numbers = count()
+        self._stopping = False
+
+    @property
+    def book(self) -> TaskBook:
+        """Every task that is known."""
+        return self.accounting.book
+
+    @property
+    def metrics(self) -> Metrics:
+        """The queen's series."""
+        return self.accounting.metrics
+
+    @property
+    def forecast(self) -> Forecast:
+        """What is expected of the time to come."""
+        return self.accounting.forecast
 
     async def run(self, pulse: Pulse, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Dispatch for ever. Running tasks live in a nursery of its own, ended with it."""
@@ -66,7 +84,7 @@ class Dispatcher:
     async def _rest(self, pulse: Pulse) -> None:
         """Wait until something has changed, but not beyond the next deadline of a waiting task."""
         pulse.beat()
-        deadline = min((task.deadline for task in self._dated), default=float("inf"))
+        deadline = self._dated[0][0] if self._dated else float("inf")
         await self.bell.wait(min(pulse.interval_s, max(0.0, deadline - trio.current_time())))
 
     def _placements(self) -> list[tuple[Task, Candidate]]:
@@ -74,115 +92,150 @@ class Dispatcher:
         found: list[tuple[Task, Candidate]] = []
         hopeless: set[Demand] = set()
         candidates = list(self.registry.candidates())
-        for task in self.queue.order():
-            if not any(candidate.open for candidate in candidates):
-                break
-            demand = demand_of(task.request)
-            if demand in hopeless:
+        free = sum(candidate.slots_free for candidate in candidates if candidate.open)
+        for task in self.queue.order(hopeless) if free else ():
+            if task.demand in hopeless:
                 continue
-            target = choose(candidates, demand, self.strategy, self.turn)
+            target = choose(candidates, task.demand, self.strategy, self.turn, self._affinity(task))
             if target is None:
-                hopeless.add(demand)
+                hopeless.add(task.demand)
                 continue
             self.turn += 1
             found.append((task, target))
-            candidates[candidates.index(target)] = _with_one_more(target)
+            if len(found) == free:
+                break
+            candidates[candidates.index(target)] = replace(target, leased=target.leased + 1)
         return found
 
+    def _affinity(self, task: Task) -> tuple[str, str] | None:
+        session_id = task.request.session_id
+        if session_id is None or task.request.kv_hint == "cold":
+            return None
+        return self.accounting.sessions.affinity(session_id)
+
     def _start(self, task: Task, target: Candidate) -> None:
+        now = trio.current_time()
         self.queue.take(task)
-        self.registry.lease(target.key)
-        task.start(target.pool_id, target.replica_id, trio.current_time())
+        self.forecast.started(now, bool(self.queue))
+        self._lease(task, target, now)
         self.metrics.placed(task, target, len(self.registry.candidates()))
-        task.log.append("metrics", {"queue_depth": len(self.queue), "pool_id": target.pool_id})
+
+    def _lease(self, task: Task, target: Candidate, now: float) -> None:
+        """`task` holds a slot of `target` from here on."""
+        self.registry.lease(target.key)
+        task.start(target.pool_id, target.replica_id, now)
+        if task.turn:
+            task.kv_warmth = self.accounting.sessions.placed(task.turn, *target.key)
+        task.log.append("metrics", self._situation(task, target))
         task.log.append("narration", {"text": f"placed on pool {target.pool_id}, replica {target.replica_id}"})
 
+    def _situation(self, task: Task, target: Candidate) -> dict[str, object]:
+        found: dict[str, object] = {"queue_depth": len(self.queue), "pool_id": target.pool_id}
+        if task.request.deadline_ms:
+            found["on_time_probability"] = round(self.forecast.on_time(task, -1, trio.current_time()), 3)
+        if task.kv_warmth is not None:
+            found["kv_warmth"] = task.kv_warmth
+        if task.request.session_id:
+            found |= self.accounting.sessions.budgets(task.request.session_id)
+        return found
+
     async def _serve(self, task: Task, target: Candidate) -> None:
-        """Run `task` on `target` to its end, whatever that is; the lease ends with it."""
+        """Run `task` to its end, whatever that is: on `target`, or elsewhere where that refuses it. The lease ends
+        with it."""
         correlation.current.set(task.correlation_id)
         self._running[task] = target
         try:
             with task.scope, trio.move_on_at(task.deadline) as deadline:
-                await self._relay(task, target)
+                while other := await self._relay(task, self._running[task]):
+                    self._move(task, other)
             if deadline.cancelled_caught:
-                _fail(task, target, ErrorCode.DEADLINE_UNMET, "the deadline passed while it ran", retriable=False)
+                late = "the deadline passed while it ran"
+                _fail(task, self._running[task], ErrorCode.DEADLINE_UNMET, late, retriable=False)
         finally:
-            _fail(task, target, ErrorCode.WORKER_RESET, STOPPED, retriable=True)
-            del self._running[task]
+            target = self._running.pop(task)
             self.registry.release(target.key)
-            self._account(task, target)
+            self._close(task, target)
 
-    async def _relay(self, task: Task, target: Candidate) -> None:
+    def _move(self, task: Task, other: Candidate) -> None:
+        self.registry.release(self._running[task].key)
+        self._running[task] = other
+        self._lease(task, other, trio.current_time())
+
+    def _close(self, task: Task, target: Candidate) -> None:
+        if self._stopping and task.durable and not task.delivered and not task.state.final:
+            task.log.suspend()  # the store still has it: the next queen runs it
+            return
+        _fail(task, target, ErrorCode.WORKER_RESET, STOPPED, retriable=True)
+        self.accounting.ended(task, target)
+
+    async def _relay(self, task: Task, target: Candidate) -> Candidate | None:
         try:
             await relay.run(task, target, self.adapters[target.engine], self.limits)
         except relay.Failure as failure:
-            _fail(task, target, failure.code, str(failure), retriable=failure.retriable)
+            other = self._elsewhere(task, target) if failure.elsewhere and not task.shown else None
+            if other is None:
+                _fail(task, target, failure.code, str(failure), retriable=failure.retriable)
+            return other
+        except Exception:
+            # our own error ends the one task that met it: ending the queen would let a stored task end the next one too
+            log.exception("task %s met an error of queen-rbee's own", task.task_id)
+            _fail(task, target, ErrorCode.INTERNAL, "an error of queen-rbee's own; see its log", retriable=False)
+        return None
 
-    def _account(self, task: Task, target: Candidate) -> None:
-        held_s = (task.ended_at or trio.current_time()) - (task.started_at or 0.0)
-        if task.state == "done":
-            self.times = self.times.ended(held_s)
-        self.metrics.ended(task, target)
-        self.book.ended(task)
-        _report(task)
+    def _elsewhere(self, task: Task, target: Candidate) -> Candidate | None:
+        """Another replica for a task that `target` refused before it began; each is tried once."""
+        task.refused_by.add(target.key)
+        candidates = [c for c in self.registry.candidates() if c.key not in task.refused_by]
+        return choose(candidates, task.demand, self.strategy, self.turn)
 
     def admitted(self, task: Task) -> None:
         """`task` waits now: look for a place for it, and keep its deadline in mind if it has one."""
         if task.request.deadline_ms:
-            self._dated.add(task)
+            heapq.heappush(self._dated, (task.deadline, next(self._numbers), task))
         self.bell.ring()
 
     async def finish(self) -> None:
-        """Return when nothing waits and nothing runs any more."""
+        """Return when nothing waits and nothing runs any more. Durable tasks that wait are left to the next queen."""
+        self._stopping = True
+        for task in [task for task in self.queue.order() if task.durable]:
+            self.queue.remove(task)
+            task.log.suspend()
         self._idle = trio.Event()
         self.bell.ring()
         await self._idle.wait()
 
     def abandon(self) -> None:
-        """End every task that still waits or runs: its client may submit it again."""
+        """End every task that still waits or runs: its client may submit it again, or the next queen runs it."""
         for task in list(self.queue.order()):
             self.drop(task, ErrorCode.WORKER_RESET, "queen-rbee stopped before its turn came", retriable=True)
         for task, target in self._running.items():
-            _fail(task, target, ErrorCode.WORKER_RESET, STOPPED, retriable=True)
+            if task.delivered or not task.durable:
+                _fail(task, target, ErrorCode.WORKER_RESET, STOPPED, retriable=True)
             task.scope.cancel()
 
-    def drop(self, task: Task, code: ErrorCode, message: str, *, retriable: bool) -> None:
+    def drop(
+        self, task: Task, code: ErrorCode, message: str, *, retriable: bool, retry_after_ms: int | None = None
+    ) -> None:
         """End a task that has not started."""
         self.queue.remove(task)
-        if task.fail(code, message, trio.current_time(), retriable=retriable):
-            self.metrics.rejected.labels(task.request.engine or "", code.value).inc()
-            self.book.ended(task)
-            _report(task)
+        now = trio.current_time()
+        if task.fail(code, message, now, retriable=retriable, retry_after_ms=retry_after_ms):
+            self.accounting.ended(task)
 
     def cancel(self, task: Task) -> None:
         """End `task` by its owner's wish, wherever it is. Harmless when it has ended."""
-        if self.queue.remove(task):
-            task.cancel(trio.current_time())
-            self.metrics.canceled.labels("", "", "", "", "request").inc()
-            self.book.ended(task)
-            _report(task)
-        else:
-            task.cancel(trio.current_time())
+        waited = self.queue.remove(task)
+        if task.cancel(trio.current_time()) and waited:
+            self.accounting.ended(task)
 
     def _expire(self) -> None:
-        now = trio.current_time()
-        self._dated = {task for task in self._dated if task in self.queue}
-        for task in [task for task in self._dated if task.deadline <= now]:
-            self.drop(task, ErrorCode.DEADLINE_UNMET, "the deadline passed while it waited", retriable=False)
-
-
-def _with_one_more(target: Candidate) -> Candidate:
-    return Candidate(**{**vars(target), "leased": target.leased + 1})
+        """End what waits beyond its deadline; what does not wait any more is passed over."""
+        while self._dated and (self._dated[0][0] <= trio.current_time() or self._dated[0][2] not in self.queue):
+            task = heapq.heappop(self._dated)[2]
+            if task in self.queue:
+                late = "the deadline passed while it waited"
+                self.drop(task, ErrorCode.DEADLINE_UNMET, late, retriable=False)
 
 
 def _fail(task: Task, target: Candidate, code: ErrorCode, message: str, *, retriable: bool) -> None:
     task.fail(code, message, trio.current_time(), retriable=retriable, engine=target.engine)
-
-
-def _report(task: Task) -> None:
-    fields = {"job_id": task.job_id, "pool_id": task.pool_id, "correlation_id": task.correlation_id}
-    if task.error and task.error.code != ErrorCode.CANCELLED:
-        emit(events.TASK_FAILED, code=task.error.code, reason=task.error.message, **fields)
-    else:
-        decode = round(task.decode_ms or 0)
-        emit(events.TASK_ENDED, state=task.state, tokens_out=task.tokens_out, decode_ms=decode, **fields)

@@ -17,17 +17,29 @@ COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 @dataclass(frozen=True)
 class Frame:
-    """One event; `data` is the whole SSE frame, `narration` marks those for verbose readers only."""
+    """One event by its name; `data` is the whole SSE frame, `narration` is for verbose readers only."""
 
+    event: str
     data: bytes
-    narration: bool
+
+    @property
+    def payload(self) -> bytes:
+        """The JSON alone."""
+        return self.data[self.data.index(b"\ndata: ") + 7 : -2]
 
 
 class EventLog:
-    """Append-only until the terminal event; ids count from 1."""
+    """Append-only until the terminal event; ids count from `base` + 1.
 
-    def __init__(self) -> None:
+    A task that is run again after a restart gets a higher base than before, so that whoever resumes with an id from
+    then misses nothing.
+    """
+
+    def __init__(self, base: int = 0) -> None:
         self.closed = False
+        self.readers = 0
+        """How many read on as events come; nobody needs to be told of what only a waiting reader wants to know."""
+        self._base = base
         self.size = 0
         self._frames: list[Frame] = []
         self._more = trio.Event()
@@ -37,26 +49,40 @@ class EventLog:
 
     def append(self, event: str, data: Mapping[str, object]) -> bool:
         """Add an event and wake the readers; False, and nothing added, after the terminal event."""
+        return self.append_json(event, COMPACT(data))
+
+    def append_json(self, event: str, data: str) -> bool:
+        """As `append`, with data that is JSON already, in one line."""
         if self.closed:
             return False
-        frame = _encode(len(self._frames) + 1, event, data)
-        self._frames.append(Frame(frame, event == "narration"))
-        self.size += len(frame)
+        self._frames.append(Frame(event, f"id: {self.last_id + 1}\nevent: {event}\ndata: {data}\n\n".encode()))
+        self.size += len(self._frames[-1].data)
         self.closed = event in TERMINAL
         self._more.set()
         self._more = trio.Event()
         return True
 
+    def suspend(self) -> None:
+        """No more events come here, though the task has not ended: the next queen goes on with it."""
+        self.closed = True
+        self._more.set()
+
+    @property
+    def last_id(self) -> int:
+        """The id of the newest event."""
+        return self._base + len(self._frames)
+
+    def frames(self, last_id: int) -> list[Frame]:
+        """The events behind event `last_id`."""
+        return self._frames[max(0, last_id - self._base) :]
+
     def after(self, last_id: int, verbose: bool) -> tuple[bytes, int]:
         """The frames behind event `last_id` in one piece, and the id of the last of them."""
-        frames = self._frames[last_id:]
-        return b"".join(frame.data for frame in frames if verbose or not frame.narration), last_id + len(frames)
+        frames = self.frames(last_id)
+        data = b"".join(frame.data for frame in frames if verbose or frame.event != "narration")
+        return data, max(last_id, self.last_id)
 
     async def wait_beyond(self, last_id: int) -> None:
         """Return once there is an event behind `last_id`, or the log is closed."""
-        while len(self._frames) <= last_id and not self.closed:
+        while self.last_id <= last_id and not self.closed:
             await self._more.wait()
-
-
-def _encode(number: int, event: str, data: Mapping[str, object]) -> bytes:
-    return f"id: {number}\nevent: {event}\ndata: {COMPACT(data)}\n\n".encode()

@@ -1,18 +1,27 @@
-"""Admission: from a request to a waiting task, or to the refusal that says why not and when to try again."""
+"""Admission: from a request to a waiting task, or to the refusal that says why not and when to try again.
 
-from collections.abc import Iterable
+Everything is checked before the task stands in the queue, and nothing waits in between, so that what was checked is
+still so when it stands there. What a client of /v2 was told that it is accepted, the store has.
+"""
+
+import time
+from functools import partial
 from uuid import UUID
 
 import trio
 
-from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.tasks import Preparation, Streams, TaskAccepted, TaskRequest
 from queen_rbee.admission import QueueFull
-from queen_rbee.candidates import demand_of
+from queen_rbee.backpressure import Backpressure
 from queen_rbee.dispatcher import Dispatcher
-from queen_rbee.estimates import backoff_ms, predicted_start_ms
+from queen_rbee.estimates import HOPELESS, backoff_ms
+from queen_rbee.passage import Passage
 from queen_rbee.placement import refusal
+from queen_rbee.refusals import invalid, not_stored
+from queen_rbee.store.protocol import Store, StoredTask, StoreFailure
 from queen_rbee.task import Task
+from queen_rbee.workloads import passage_for
 
 STATUS = {ErrorCode.INVALID_PARAMS: 400, ErrorCode.POOL_UNAVAILABLE: 409, ErrorCode.POOL_UNREADY: 503}
 DROPPED = "dropped from a full queue for a newer task (policy drop-lru)"
@@ -21,106 +30,160 @@ DROPPED = "dropped from a full queue for a newer task (policy drop-lru)"
 class Intake:
     """Takes tasks in until it is closed."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, store: Store) -> None:
         self._dispatcher = dispatcher
+        self._store = store
+        self._pressure = Backpressure(dispatcher)
         self._closed = False
 
     def close(self) -> None:
         """Take nothing more: the daemon is stopping."""
         self._closed = True
 
-    def submit(
+    def admit(
+        self,
+        request: TaskRequest,
+        correlation_id: str,
+        traceparent: str | None = None,
+        passage: Passage | None = None,
+        *,
+        durable: bool = False,
+    ) -> Task:
+        """A task that waits now. Raises ApiError with what is wrong and, where waiting helps, for how long.
+
+        Unless it is `durable` it lives no longer than the queen: what a client waits for on the same connection.
+        """
+        if self._closed:
+            raise self._pressure.busy(503, ErrorCode.ADMISSION_REJECT, "queen-rbee is stopping")
+        request = self._named(request)
+        passage = passage or passage_for(request)
+        now = trio.current_time()
+        task = Task(request, correlation_id, now, passage, traceparent=traceparent, durable=durable)
+        self._check(task)
+        self._enter(task)
+        return task
+
+    async def submit(
         self, request: TaskRequest, correlation_id: str, traceparent: str | None = None
     ) -> tuple[Task, TaskAccepted]:
-        """Admit `request`. Raises ApiError with what is wrong and, where waiting helps, for how long."""
-        if self._closed:
-            raise self._busy(503, ErrorCode.ADMISSION_REJECT, "queen-rbee is stopping", None)
-        _complete(request)
-        self._placeable(request)
-        now = trio.current_time()
-        task = Task(request, correlation_id, now, traceparent=traceparent)
-        self._enter(task)
+        """Admit `request` so that it survives the queen, and what to answer. Raises ApiError as `admit` does."""
+        task = self.admit(request, correlation_id, traceparent, durable=True)
         answer = self._accepted(task)
-        started = {"queue_position": answer.queue_position, "predicted_start_ms": answer.predicted_start_ms}
-        task.log.append("started", started)
-        self._dispatcher.admitted(task)
+        try:
+            await self._store.accept(stored(task))
+        except StoreFailure as failure:
+            task.durable = False
+            self._dispatcher.cancel(task)
+            raise not_stored(failure) from failure
         return task, answer
 
-    def _enter(self, task: Task) -> None:
-        dispatcher = self._dispatcher
-        if dispatcher.book.get(task.task_id):
-            raise ApiError(409, invalid([("task_id", "is already taken by another task")]))
-        try:
-            admitted = dispatcher.queue.admit(task, task.request.priority, task.submitted_at)
-        except QueueFull as error:
-            label = dispatcher.queue.policy
-            dispatcher.metrics.backpressure.labels(task.request.engine or "", label).inc()
-            dispatcher.metrics.rejected.labels(task.request.engine or "", ErrorCode.ADMISSION_REJECT.value).inc()
-            message = f"the queue is full ({dispatcher.queue.capacity} tasks wait)"
-            raise self._busy(429, ErrorCode.ADMISSION_REJECT, message, label) from error
-        dispatcher.book.add(task)
-        dispatcher.metrics.enqueued.labels("", "", "", "", task.request.priority).inc()
-        if admitted.dropped:
-            dispatcher.metrics.backpressure.labels(task.request.engine or "", dispatcher.queue.policy).inc()
-            dispatcher.drop(admitted.dropped, ErrorCode.QUEUE_FULL_DROP_LRU, DROPPED, retriable=True)
+    def restore(self, task: Task) -> None:
+        """A task that was accepted before a restart waits again, whatever the queue's capacity."""
+        self._dispatcher.queue.restore(task, task.request.priority, task.demand, task.size)
+        self._waits(task)
 
-    def _placeable(self, request: TaskRequest) -> None:
+    def _named(self, request: TaskRequest) -> TaskRequest:
+        """With the model's name as pools have it, where the client uses one of the catalog's. Raises ApiError."""
+        if request.model_ref is None:
+            return request
+        name = self._dispatcher.accounting.catalog.model_ref_for(request.model_ref)
+        return request if name == request.model_ref else request.model_copy(update={"model_ref": name})
+
+    def _check(self, task: Task) -> None:
+        known = self._dispatcher.book.get(task.task_id)
+        if known and not (known.error and known.error.retriable):
+            raise ApiError(409, invalid([("task_id", "is already taken by another task")]))
+        self._placeable(task)
+        self._in_time(task)
+        if session_id := task.request.session_id:
+            accounting = self._dispatcher.accounting
+            wanted = task.request.max_tokens or task.request.expected_tokens
+            refused = accounting.sessions.check(session_id, wanted, time.time(), price=accounting.price(task))
+            if refused:
+                raise refused
+
+    def _placeable(self, task: Task) -> None:
         """Refuse what nothing here can serve; while pools are still being asked, nothing is refused."""
         registry = self._dispatcher.registry
-        found = refusal(registry.candidates(), demand_of(request)) if registry.synced else None
+        found = refusal(registry.candidates(), task.demand) if registry.synced else None
         if found is None:
             return
         if found.code is ErrorCode.POOL_UNREADY:
-            raise self._busy(503, found.code, found.message, None, found.hint)
+            raise self._pressure.busy(503, found.code, found.message, found.hint)
         body = ErrorBody(code=found.code, message=found.message, hint=found.hint, retriable=found.retriable)
         raise ApiError(STATUS[found.code], body)
 
+    def _in_time(self, task: Task) -> None:
+        """Refuse what would miss its deadline: at once, not when it has waited for nothing."""
+        forecast, now = self._dispatcher.forecast, task.submitted_at
+        position = self._dispatcher.queue.next_position(task.request.priority)
+        if not task.request.deadline_ms or forecast.on_time(task, position, now) >= HOPELESS:
+            return
+        late_s = forecast.late_s(task, position, now)
+        message = f"it would end about {max(late_s, 0.001):.3g} s after its deadline of {task.request.deadline_ms} ms"
+        if forecast.on_time(task, -1, now) < HOPELESS:
+            hint = "Even without a wait it takes longer: give it more time, or ask for fewer tokens."
+            raise ApiError(409, ErrorBody(code=ErrorCode.DEADLINE_UNMET, message=message, hint=hint))
+        hint = "The queue is too long for it now."
+        raise self._pressure.busy(409, ErrorCode.DEADLINE_UNMET, message, hint, wait_s=late_s)
+
+    def _enter(self, task: Task) -> None:
+        dispatcher = self._dispatcher
+        self._pressure.let_in(task)
+        try:
+            admitted = dispatcher.queue.admit(task, task.request.priority, task.demand, task.size)
+        except QueueFull as error:
+            raise self._pressure.refused(task) from error
+        for dropped in admitted.dropped:
+            wait_ms = self._pressure.dropped(dropped)
+            dispatcher.drop(dropped, ErrorCode.QUEUE_FULL_DROP_LRU, DROPPED, retriable=True, retry_after_ms=wait_ms)
+        self._waits(task)
+
+    def _waits(self, task: Task) -> None:
+        dispatcher = self._dispatcher
+        dispatcher.book.add(task)
+        if task.durable:
+            task.on_delivery = partial(self._store.delivered, task.task_id)
+        dispatcher.metrics.enqueued.labels("", "", "", "", task.request.priority).inc()
+        if session_id := task.request.session_id:
+            accounting = dispatcher.accounting
+            wanted = task.request.max_tokens or task.request.expected_tokens
+            task.turn = accounting.sessions.begin(session_id, wanted, time.time(), price=accounting.price(task))
+        position, start_ms = self.position(task)
+        task.log.append("started", {"queue_position": position, "predicted_start_ms": start_ms})
+        task.told_position = position
+        dispatcher.admitted(task)
+
     def position(self, task: Task) -> tuple[int, int]:
         """How many tasks go before `task`, and in how many milliseconds it will probably start."""
-        dispatcher = self._dispatcher
-        total, free = dispatcher.registry.slots()
-        position = dispatcher.queue.position(task) or 0
-        return position, predicted_start_ms(position, total, free, dispatcher.times)
+        position = self._dispatcher.queue.position(task) or 0
+        return position, self._dispatcher.forecast.start_ms(task.demand, position)
 
     def _accepted(self, task: Task) -> TaskAccepted:
-        position, start_ms = self.position(task)
         path = f"/v2/tasks/{task.task_id}/events"
+        position = task.told_position or 0
         return TaskAccepted(
             task_id=task.task_id,
             job_id=task.job_id,
             queue_position=position,
-            predicted_start_ms=start_ms,
-            backoff_ms=0,
+            predicted_start_ms=self._dispatcher.forecast.start_ms(task.demand, position),
+            backoff_ms=backoff_ms(self._dispatcher.forecast.gap_s(task.submitted_at)) if position else 0,
             streams=Streams(sse=path, sse_verbose=f"{path}?verbose=true"),
             preparation=Preparation(),
         )
 
-    def _busy(self, status: int, code: ErrorCode, message: str, label: str | None, hint: str | None = None) -> ApiError:
-        """A refusal that tells when to come back, measured from how fast the queue moves."""
-        wait_ms = backoff_ms(self._dispatcher.registry.slots()[0], self._dispatcher.times)
-        headers = (("retry-after", str(-(-wait_ms // 1000))), ("x-backoff-ms", str(wait_ms)))
-        body = ErrorBody(
-            code=code, message=message, hint=hint, retriable=True, retry_after_ms=wait_ms, policy_label=label
-        )
-        return ApiError(status, body, headers)
 
-
-def _complete(request: TaskRequest) -> None:
-    """What a completion needs, and what this release does not serve."""
-    problems = []
-    if request.workload != "completion":
-        problems.append(("workload", "only completion is served by this release"))
-    elif request.prompt is None:
-        problems.append(("prompt", "is missing and required for a completion"))
-    if problems:
-        raise ApiError(400, invalid(problems))
-
-
-def invalid(problems: Iterable[tuple[str, str]]) -> ErrorBody:
-    """The body of a 400 that names each wrong field."""
-    fields = [FieldProblem(field=field, problem=problem) for field, problem in problems]
-    text = "; ".join(f"{item.field}: {item.problem}" for item in fields)
-    return ErrorBody(code=ErrorCode.INVALID_PARAMS, message=text, fields=fields)
+def stored(task: Task) -> StoredTask:
+    """`task` as the store keeps it."""
+    return StoredTask(
+        task_id=task.task_id,
+        job_id=task.job_id,
+        request=task.request.model_dump_json(exclude_defaults=True),
+        correlation_id=task.correlation_id,
+        submitted=task.submitted_wall.timestamp(),
+        traceparent=task.traceparent,
+        generation=task.generation,
+    )
 
 
 def task_id_of(text: str) -> UUID:

@@ -44,6 +44,10 @@ class Metrics:
         )
         self.dispatch = Histogram("orchd_dispatch_latency_ms", "Wait for a slot.", ("pool_id",), registry=registry)
         self.available = Gauge("orchd_pools_available", "1 where the pool is ready.", ("pool_id",), registry=registry)
+        self.verifications = Counter(
+            "catalog_verifications", "Checks of models' digests.", ("result", "reason", "engine"), registry=registry
+        )
+        self.model_state = Gauge("model_state", "1 for the state of a model.", ("model_id", "state"), registry=registry)
 
     def placed(self, task: Task, target: Candidate, looked_at: int) -> None:
         """`task` got a slot of `target`."""

@@ -28,20 +28,36 @@ class Refusal:
 
 def unmet(candidate: Candidate, demand: Demand) -> str | None:
     """What `demand` asks for and `candidate` does not have, or None."""
-    if not candidate.spoken:
+    return _unspoken(candidate, demand) or _misplaced(candidate, demand) or _lacking(candidate, demand)
+
+
+def _unspoken(candidate: Candidate, demand: Demand) -> str | None:
+    if candidate.endpoints is None:
         return f"engine {candidate.engine} is not spoken by this release"
+    if demand.endpoint not in candidate.endpoints:
+        return f"engine {candidate.engine} does not serve {demand.endpoint}"
+    return None
+
+
+def _misplaced(candidate: Candidate, demand: Demand) -> str | None:
     if demand.pin and candidate.pool_id != demand.pin:
         return f"the task is pinned to pool {demand.pin}"
     if candidate.pool_id in demand.avoid:
         return f"the task avoids pool {candidate.pool_id}"
+    if demand.device_mask and candidate.device_mask != demand.device_mask:
+        return f"the devices are {candidate.device_mask or 'not known'}"
+    return None
+
+
+def _lacking(candidate: Candidate, demand: Demand) -> str | None:
+    if candidate.withheld and not candidate.models:
+        return f"{', '.join(candidate.withheld)} is not what its digest in the catalog says"
     if demand.engine and candidate.engine != demand.engine:
         return f"the engine is {candidate.engine}"
     if demand.model_ref and not serves_model(candidate, demand.model_ref):
         return f"the models are {', '.join(candidate.models) or 'not known'}"
     if demand.ctx and candidate.ctx_max and demand.ctx > candidate.ctx_max:
         return f"the context of a slot is {candidate.ctx_max} tokens"
-    if demand.device_mask and candidate.device_mask != demand.device_mask:
-        return f"the devices are {candidate.device_mask or 'not known'}"
     return None
 
 
@@ -53,12 +69,22 @@ def suitable(candidates: Sequence[Candidate], demand: Demand) -> list[Candidate]
     return found
 
 
-def choose(candidates: Sequence[Candidate], demand: Demand, strategy: Strategy, turn: int) -> Candidate | None:
+def choose(
+    candidates: Sequence[Candidate],
+    demand: Demand,
+    strategy: Strategy,
+    turn: int,
+    affinity: tuple[str, str] | None = None,
+) -> Candidate | None:
     """The replica that takes the task, or None while all that could are busy.
 
-    `turn` counts placements: round-robin walks by it, and random is seeded with it.
+    `turn` counts placements: round-robin walks by it, and random is seeded with it. `affinity` is the key of the
+    replica that holds the KV cache of the task's session: it wins where it is open, and is not waited for where not.
     """
     found = [candidate for candidate in suitable(candidates, demand) if candidate.open]
+    warm = next((candidate for candidate in found if candidate.key == affinity), None)
+    if warm and (not demand.prefer or warm.pool_id in demand.prefer):
+        return warm
     preferred = [candidate for candidate in found if candidate.pool_id in demand.prefer]
     found = sorted(preferred or found, key=lambda candidate: candidate.key)
     if not found:

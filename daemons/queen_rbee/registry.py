@@ -5,12 +5,13 @@ with the lowest rank is believed. Leases outlive a source's silence: they belong
 """
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from llama_orch.contracts.pools import PoolStatus, ReplicaStatus
 from llama_orch.spool import Bell
-from queen_rbee.candidates import Candidate
+from queen_rbee.candidates import Candidate, short_name
+from queen_rbee.engines.adapter import EngineAdapter
 
 Key = tuple[str, str]
 
@@ -24,15 +25,16 @@ class Known:
 
 
 class Registry:
-    """Owned by the daemon; `changed` is rung whenever a task that could not be placed might be now, `spoken` are the
-    engines that there is an adapter for."""
+    """Owned by the daemon; `changed` is rung whenever a task that could not be placed might be now, `adapters` are for
+    the engines that this release speaks to."""
 
-    def __init__(self, changed: Bell, spoken: Container[str]) -> None:
+    def __init__(self, changed: Bell, adapters: Mapping[str, EngineAdapter]) -> None:
         self._sources: dict[str, Known] = {}
         self._leases: Counter[Key] = Counter()
         self._changed = changed
-        self._spoken = spoken
+        self._adapters = adapters
         self._candidates: tuple[Candidate, ...] | None = None
+        self._withheld: frozenset[str] = frozenset()
         self.synced = False
         """Whether every source has spoken once: only then can a pool be said not to exist."""
 
@@ -46,6 +48,12 @@ class Registry:
     def forget(self, source: str) -> None:
         """`source` cannot be asked any more."""
         if self._sources.pop(source, None):
+            self._altered()
+
+    def withhold(self, names: frozenset[str]) -> None:
+        """No pool may be asked for the models of these short names, and only for these."""
+        if self._withheld != names:
+            self._withheld = names
             self._altered()
 
     def pools(self) -> list[PoolStatus]:
@@ -68,6 +76,8 @@ class Registry:
 
     def _replicas(self, pool: PoolStatus) -> Iterator[Candidate]:
         absent = ReplicaStatus(replica_id="none", url="", ready=False, slots_total=0, slots_free=0)
+        adapter = self._adapters.get(pool.engine)
+        refused = tuple(model for model in pool.models_available if short_name(model) in self._withheld)
         for replica in pool.replicas or [absent]:
             yield Candidate(
                 pool_id=pool.pool_id,
@@ -80,11 +90,12 @@ class Registry:
                 leased=self._leases[pool.pool_id, replica.replica_id],
                 engine=pool.engine,
                 engine_version=pool.engine_version,
-                models=tuple(pool.models_available),
+                models=tuple(model for model in pool.models_available if model not in refused),
+                withheld=refused,
                 ctx_max=pool.ctx_max,
                 device_mask=pool.device_mask,
                 vram_free_bytes=pool.vram_free_bytes,
-                spoken=pool.engine in self._spoken,
+                endpoints=adapter.endpoints if adapter else None,
             )
 
     def lease(self, key: Key) -> None:

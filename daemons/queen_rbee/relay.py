@@ -1,109 +1,197 @@
 """The relay: runs one task on one engine and appends what comes to the task's event log.
 
 Owns the connection to the engine for as long as the task runs there; leaving it in any way closes the connection, which
-is what frees the engine's slot. Every wait has a limit.
+is what frees the engine's slot. Every wait has a limit, and so has the answer.
 """
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
 
 import trio
 
 from llama_orch.contracts.errors import ErrorCode
-from llama_orch.http.client import Response, UpstreamError, UpstreamTimeout, request
-from llama_orch.http.sse import MalformedStream, ServerSentEvent, read_events
-from queen_rbee.candidates import Candidate
-from queen_rbee.engines.adapter import EngineAdapter, Finished, Piece, Refused
+from llama_orch.http.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
+from llama_orch.http.sse import MalformedStream, read_events
+from queen_rbee.candidates import Candidate, served_name
+from queen_rbee.engines.adapter import Chunk, Dialogue, EngineAdapter, Finished, Piece, Refused, Said
+from queen_rbee.silence import Limits, Silence
 from queen_rbee.task import Task
 
+__all__ = ["Failure", "Limits", "run"]
 
-@dataclass(frozen=True)
-class Limits:
-    """How long an engine may be silent, in seconds. The first token is given time for the prompt too."""
+ANSWER_LIMIT = 64 << 20
+"""Bytes of the largest answer; a stream is measured in characters. 1,000 embeddings of 4,096 numbers are as many."""
+COMPLAINT_LIMIT = 64 << 10
+IN_THREAD_BYTES = 256 << 10
+OVERRUN = 64
+"""So many pieces more than max_tokens may come; an engine that sends more does not know the limit, or not its end."""
 
-    connect_s: float = 5.0
-    first_token_s: float = 120.0
-    per_prompt_kb_s: float = 2.0
-    idle_s: float = 30.0
-
-    def first(self, prompt: str) -> float:
-        """How long the first token may take."""
-        return self.first_token_s + self.per_prompt_kb_s * len(prompt) / 1024
+Told = TypeVar("Told", str, bytes)
 
 
 class Failure(Exception):
-    """The task cannot be finished here. `engine_fault` is False where the request was wrong, not the engine."""
+    """The task cannot be finished here.
 
-    def __init__(self, code: ErrorCode, message: str, *, retriable: bool, engine_fault: bool = True) -> None:
+    `engine_fault` is False where the request was wrong or the engine has no room: it is well. `elsewhere`: the engine
+    has not begun with the task, so that another replica may be asked at once. Where it has begun and broke, the task
+    may be what breaks it: only the client may ask again, which `retriable` allows.
+    """
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        *,
+        retriable: bool,
+        engine_fault: bool = True,
+        elsewhere: bool = False,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.retriable = retriable
         self.engine_fault = engine_fault
+        self.elsewhere = elsewhere
 
 
 async def run(task: Task, target: Candidate, adapter: EngineAdapter, limits: Limits) -> None:
     """Relay the engine's answer to `task` until it ends. Raises Failure; the caller decides what follows."""
-    ask = adapter.ask(task.request)
-    headers = {"content-type": "application/json", "x-correlation-id": task.correlation_id}
-    if task.traceparent:
-        headers["traceparent"] = task.traceparent
-    first_s = limits.first(task.request.prompt or "")
+    dialogue = _dialogue(task, target, adapter)
+    task.asked_at, task.heard_at = trio.current_time(), None
+    silence = Silence(limits, task.size, task.asked_at)
     try:
-        async with request(
-            "POST",
-            target.url + ask.path,
-            headers=headers,
-            body=ask.body,
-            connect_s=limits.connect_s,
-            head_s=first_s,
-        ) as response:
-            if response.status != 200:
-                raise _refused(adapter.refusal(response.status, await response.read()))
-            await _stream(task, adapter, response, limits, first_s)
+        with silence.scope:
+            await _ask(task, target.url, dialogue, adapter, silence)
+            return
+    except Unreachable as error:
+        raise Failure(ErrorCode.WORKER_RESET, f"the engine is away: {error}", retriable=True, elsewhere=True) from error
     except UpstreamTimeout as error:
         raise Failure(ErrorCode.DECODE_TIMEOUT, f"the engine stalls: {error}", retriable=True) from error
     except (UpstreamError, MalformedStream) as error:
         raise Failure(ErrorCode.WORKER_RESET, f"the engine broke off: {error}", retriable=True) from error
+    words = f"the engine stalls: {silence.words(trio.current_time())}"
+    raise Failure(ErrorCode.DECODE_TIMEOUT, words, retriable=True)
 
 
-async def _stream(task: Task, adapter: EngineAdapter, response: Response, limits: Limits, first_s: float) -> None:
-    """Append what comes to the task until the answer is complete.
-
-    One scope whose deadline moves with each token: a scope for each would cost as much as the token.
-    """
-    events = read_events(response.chunks())
-    limit_s = first_s
-    with trio.move_on_after(first_s) as silence:
-        while not task.state.final:
-            _act(task, await _next(adapter, events))
-            limit_s = limits.idle_s
-            silence.deadline = trio.current_time() + limit_s
-        return
-    raise UpstreamTimeout(f"no token within {limit_s:g} s")
-
-
-async def _next(adapter: EngineAdapter, events: AsyncIterator[ServerSentEvent]) -> Piece | Finished:
-    """What the engine says next. Raises Failure where it refuses, UpstreamError where it ends too early."""
+def _dialogue(task: Task, target: Candidate, adapter: EngineAdapter) -> Dialogue:
     try:
-        said = adapter.event((await anext(events)).data)
-    except StopAsyncIteration as error:
-        raise UpstreamError("the stream ended before the answer did") from error
+        return adapter.dialogue(task.request, task.passage, served_name(target, task.request.model_ref))
     except ValueError as error:
-        raise Failure(ErrorCode.WORKER_RESET, "the engine sends no events we know", retriable=True) from error
-    if isinstance(said, Refused):
-        raise _refused(said)
-    return said
+        raise Failure(ErrorCode.INVALID_PARAMS, str(error), retriable=False, engine_fault=False) from error
 
 
-def _act(task: Task, said: Piece | Finished) -> None:
-    now = trio.current_time()
+async def _ask(task: Task, url: str, dialogue: Dialogue, adapter: EngineAdapter, silence: Silence) -> None:
+    """Put the task to the engine and hear it out."""
+    headers = {"content-type": "application/json", "x-correlation-id": task.correlation_id}
+    if task.traceparent:
+        headers["traceparent"] = task.traceparent
+    async with request(
+        "POST",
+        url + dialogue.path,
+        headers=headers,
+        body=dialogue.body,
+        connect_s=silence.limits.connect_s,
+        head_s=float("inf"),  # the scope of `silence` bounds it
+    ) as response:
+        if response.status != 200:
+            raise refused(adapter.refusal(response.status, await _complaint(response, silence.limits.idle_s)))
+        if dialogue.streamed:
+            await _stream(task, dialogue, response, silence)
+        else:
+            await _whole(task, dialogue, response)
+
+
+async def _complaint(response: Response, limit_s: float) -> bytes:
+    """The beginning of an error's body. The status has said enough: whatever befalls the body changes nothing."""
+    body = bytearray()
+    with trio.move_on_after(limit_s), suppress(UpstreamError):
+        async for chunk in response.chunks():
+            body += chunk
+            if len(body) > COMPLAINT_LIMIT:
+                break
+    return bytes(body[:COMPLAINT_LIMIT])
+
+
+async def _stream(task: Task, dialogue: Dialogue, response: Response, silence: Silence) -> None:
+    """Append what comes to the task until the answer is complete."""
+    room = ANSWER_LIMIT
+    pieces = _most_pieces(task)
+    async for event in read_events(response.chunks()):
+        room -= len(event.data)
+        if room < 0:
+            raise _too_much(f"its answer is longer than {ANSWER_LIMIT} characters")
+        now = trio.current_time()
+        token = False
+        for said in _understood(dialogue.event, event.data) if event.data else ():
+            token |= _act(task, said, now)
+        if task.log.closed:
+            return
+        silence.heard(now, token=token)
+        if task.tokens_out > pieces:
+            raise _too_much(f"max_tokens is {task.request.max_tokens}, and it goes on after {task.tokens_out} pieces")
+    _end(task, dialogue.closed())
+
+
+def _too_much(words: str) -> Failure:
+    return Failure(ErrorCode.WORKER_RESET, f"the engine does not end: {words}", retriable=True)
+
+
+def _most_pieces(task: Task) -> float:
+    """How many pieces an answer may have. A chunk of an OpenAI stream is no measure: it may belong to one of several
+    choices, or bring less than a token."""
+    if task.passage or task.request.max_tokens is None:
+        return float("inf")
+    return task.request.max_tokens + OVERRUN
+
+
+def _end(task: Task, last: Sequence[Said]) -> None:
+    if not last:
+        raise UpstreamError("the stream ended before the answer did")
+    for said in last:
+        _act(task, said, trio.current_time())
+
+
+async def _whole(task: Task, dialogue: Dialogue, response: Response) -> None:
+    """Take an answer that comes in one piece; parsing a large one would hold up every other task."""
+    body = await response.read(ANSWER_LIMIT)
+    if len(body) < IN_THREAD_BYTES:
+        found = _understood(dialogue.whole, body)
+    else:
+        found = await trio.to_thread.run_sync(_understood, dialogue.whole, body)
+    for said in found:
+        _act(task, said, trio.current_time())
+
+
+def _understood(read: Callable[[Told], Sequence[Said]], told: Told) -> Sequence[Said]:
+    """What the engine says. Raises Failure where that is not understood."""
+    try:
+        return read(told)
+    except (ValueError, RecursionError) as error:
+        words = f"the engine says something that is not understood: {error}"
+        raise Failure(ErrorCode.WORKER_RESET, words, retriable=True) from error
+
+
+def _act(task: Task, said: Said, now: float) -> bool:
+    """Do what `said` is about: whether it brought a part of the answer."""
+    if task.heard_at is None:
+        task.heard_at = now
+    if isinstance(said, Piece):
+        return bool(said.text) and task.token(said.text, now)
+    if isinstance(said, Chunk):
+        return task.chunk(said.raw, said.tokens, now, usage=said.usage) and said.tokens > 0
     if isinstance(said, Finished):
-        task.end(said.tokens_in, said.tokens_out, now)
-    elif said.text:
-        task.token(said.text, now)
+        task.tokens_cached = said.cached
+        return task.end(said.tokens_in, said.tokens_out, now)
+    if isinstance(said, Refused):
+        raise refused(said, begun=task.shown)
+    return task.result(said.raw, now)
 
 
-def _refused(refused: Refused) -> Failure:
-    if refused.client_fault:
-        return Failure(ErrorCode.INVALID_PARAMS, refused.message, retriable=False, engine_fault=False)
-    return Failure(ErrorCode.WORKER_RESET, refused.message, retriable=True)
+def refused(said: Refused, *, begun: bool = False) -> Failure:
+    """What an engine's refusal means for the task: the client's fault, or worth another try."""
+    if said.client_fault and not said.busy:
+        return Failure(ErrorCode.INVALID_PARAMS, said.message, retriable=False, engine_fault=False)
+    elsewhere = said.busy and not begun
+    return Failure(
+        ErrorCode.WORKER_RESET, said.message, retriable=True, engine_fault=not said.busy, elsewhere=elsewhere
+    )

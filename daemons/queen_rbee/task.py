@@ -4,7 +4,9 @@ Every way a task can end goes through `end`, `fail` or `cancel`; the first one w
 no order of finish, cancel and engine death ends a task twice.
 """
 
+import json
 import uuid
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -12,22 +14,40 @@ import trio
 
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskError, TaskRequest, TaskState, TaskView, Timings, Usage
+from queen_rbee.candidates import Demand, demand_of
 from queen_rbee.event_log import EventLog
+from queen_rbee.passage import Passage
+from queen_rbee.session import Turn
+
+GENERATION_IDS = 1 << 32
+"""Event ids of one run of a task; a later run, after a restart of the queen, starts this much higher."""
+
+
+def _nothing() -> None:
+    """Nobody needs to know."""
 
 
 @dataclass(eq=False)
 class Task:
-    """A task that was admitted. Times ending in `_at` are trio's clock in seconds, `submitted_wall` is UTC."""
+    """A task that was admitted. Times ending in `_at` are trio's clock in seconds, those in `_wall` are UTC.
+
+    `passage` is what a /v1 client asked, None for the prompt of `request`. A `durable` task is known to the store until
+    it ends; `generation` counts the queens that had it before.
+    """
 
     request: TaskRequest
     correlation_id: str
     submitted_at: float
+    passage: Passage | None = None
     submitted_wall: datetime = field(default_factory=lambda: datetime.now(UTC))
+    generation: int = 0
+    durable: bool = False
     started_wall: datetime | None = None
     ended_wall: datetime | None = None
     job_id: uuid.UUID = field(default_factory=uuid.uuid4)
     state: TaskState = TaskState.QUEUED
-    log: EventLog = field(default_factory=EventLog)
+    log: EventLog = field(init=False)
+    demand: Demand = field(init=False)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     pool_id: str | None = None
     replica_id: str | None = None
@@ -37,10 +57,47 @@ class Task:
     traceparent: str | None = None
     tokens_in: int = 0
     tokens_out: int = 0
+    tokens_cached: int | None = None
+    asked_at: float | None = None
+    heard_at: float | None = None
+    kv_warmth: bool | None = None
+    turn: Turn | None = None
+    refused_by: set[tuple[str, str]] = field(default_factory=set)
+    told_position: int | None = None
     error: TaskError | None = None
+    delivered: bool = False
+    """Whether anybody has been given a piece of the answer: then it cannot be run again."""
+    on_delivery: Callable[[], None] = _nothing
+    """Called once, before the first piece of the answer is given to anybody."""
 
     def __post_init__(self) -> None:
         self.task_id = self.request.task_id or uuid.uuid4()
+        self.log = EventLog(self.generation * GENERATION_IDS)
+        self.demand = demand_of(self.request, self.passage)
+
+    @property
+    def size(self) -> int:
+        """Bytes of what it asks."""
+        if self.passage:
+            return self.passage.size
+        return len(self.request.prompt or "") + sum(map(len, self.request.inputs))
+
+    @property
+    def shown(self) -> bool:
+        """Whether anything of the answer has come."""
+        return self.first_token_at is not None
+
+    @property
+    def identity(self) -> Hashable:
+        """What tells that a client which was refused comes again: its task's id, or else the same words."""
+        if self.request.task_id or self.passage is None:
+            return self.request.task_id or (self.request.prompt, self.request.inputs)
+        return json.dumps(self.passage.body, sort_keys=True)
+
+    def forget_content(self) -> None:
+        """It has ended: what was asked is kept no longer."""
+        self.request = self.request.model_copy(update={"prompt": None, "inputs": (), "stop": ()})
+        self.passage = None
 
     @property
     def deadline(self) -> float:
@@ -55,32 +112,62 @@ class Task:
 
     def token(self, text: str, now: float) -> bool:
         """One piece of the answer; False when the task has ended and nothing may follow."""
+        self._heard(now)
         if not self.log.append("token", {"t": text, "i": self.tokens_out}):
             return False
-        if self.first_token_at is None:
-            self.first_token_at = now
         self.tokens_out += 1
         return True
 
-    def end(self, tokens_in: int, tokens_out: int, now: float) -> bool:
-        """The answer is complete; the counts are the engine's own."""
+    def chunk(self, raw: str, tokens: int, now: float, *, usage: bool = False) -> bool:
+        """One chunk of an OpenAI stream, as it came; False when the task has ended."""
+        self._heard(now)
+        self.tokens_out += tokens
+        return self.log.append_json("usage" if usage else "chunk", raw)
+
+    def result(self, raw: str, now: float) -> bool:
+        """An answer that comes whole; False when the task has ended."""
+        self._heard(now)
+        return self.log.append_json("result", raw)
+
+    def deliver(self) -> None:
+        """All that has come so far is about to be given to a reader."""
+        if self.shown and not self.delivered:
+            self.delivered = True
+            self.on_delivery()
+
+    def _heard(self, now: float) -> None:
+        if self.first_token_at is None and not self.log.closed:
+            self.first_token_at = now
+
+    def end(self, tokens_in: int | None, tokens_out: int | None, now: float) -> bool:
+        """The answer is complete; the counts are the engine's own, or else what was counted here."""
         if self.state.final:
             return False
-        self.tokens_in, self.tokens_out = tokens_in, tokens_out
+        self.tokens_in = tokens_in or 0
+        self.tokens_out = self.tokens_out if tokens_out is None else tokens_out
         self._finish(TaskState.DONE, now)
         decode = round(self.decode_ms or 0)
-        counts = {"tokens_in": tokens_in, "tokens_out": tokens_out}
+        counts = {"tokens_in": self.tokens_in, "tokens_out": self.tokens_out}
         return self.log.append("end", {**counts, "decode_time_ms": decode, "decode_ms": decode})
 
-    def fail(self, code: ErrorCode, message: str, now: float, *, retriable: bool, engine: str | None = None) -> bool:
+    def fail(
+        self,
+        code: ErrorCode,
+        message: str,
+        now: float,
+        *,
+        retriable: bool,
+        engine: str | None = None,
+        retry_after_ms: int | None = None,
+    ) -> bool:
         """It ends with an error that its readers see."""
         if self.state.final:
             return False
-        self.error = TaskError(code=code, message=message, retriable=retriable)
+        self.error = TaskError(code=code, message=message, retriable=retriable, retry_after_ms=retry_after_ms)
         self._finish(TaskState.CANCELLED if code is ErrorCode.CANCELLED else TaskState.FAILED, now)
         body: dict[str, object] = {"code": code.value, "message": message, "retriable": retriable}
-        if engine:
-            body["engine"] = engine
+        body |= {"retry_after_ms": retry_after_ms} if retry_after_ms is not None else {}
+        body |= {"engine": engine} if engine else {}
         return self.log.append("error", body)
 
     def cancel(self, now: float) -> bool:
@@ -91,6 +178,13 @@ class Task:
 
     def _finish(self, state: TaskState, now: float) -> None:
         self.state, self.ended_at, self.ended_wall = state, now, datetime.now(UTC)
+
+    @property
+    def overhead_ms(self) -> float | None:
+        """From admission to the first piece of the answer, less the wait for a slot and the engine's own time."""
+        total, waited = _between(self.submitted_at, self.first_token_at), _between(self.submitted_at, self.started_at)
+        engine = _between(self.asked_at, self.heard_at)
+        return None if total is None or waited is None or engine is None else round(total - waited - engine, 3)
 
     @property
     def decode_ms(self) -> float | None:

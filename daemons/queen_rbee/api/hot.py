@@ -3,20 +3,22 @@
 from collections.abc import Mapping
 
 import trio
-from pydantic import ValidationError
 
-from llama_orch.contracts.errors import ApiError
-from llama_orch.contracts.tasks import TaskRequest
+from llama_orch.contracts.tasks import TaskRequest, TaskState
 from llama_orch.http.exchange import Exchange, HotRoutes
 from llama_orch.telemetry.correlation import current, traceparent
+from queen_rbee.api.bodies import parsed
 from queen_rbee.dispatcher import Dispatcher
-from queen_rbee.intake import Intake, invalid, task_id_of, unknown_task
+from queen_rbee.intake import Intake, task_id_of, unknown_task
 from queen_rbee.task import Task
 
 KEEP_ALIVE_S = 15.0
 COALESCE_S = 0.004
 """Tokens that come closer together are sent in one piece. The first one never waits; nobody sees the others do, and a
 fast engine's stream costs a third."""
+KEEP_ALIVE = b": keep-alive\n\n"
+ATTEND_S = 1.0
+"""A waiting task that somebody reads is attended so often: under drop-lru those that nobody asks for go first."""
 STREAM_HEADERS = (
     ("content-type", "text/event-stream; charset=utf-8"),
     ("cache-control", "no-store"),
@@ -31,51 +33,56 @@ class HotHandlers:
         self._dispatcher = dispatcher
         self._intake = intake
 
-    def routes(self) -> HotRoutes:
-        """The table that the gate looks into before Quart."""
-        routes = HotRoutes()
+    def add_to(self, routes: HotRoutes) -> None:
+        """Add the routes of tasks."""
         routes.add("POST", "/v2/tasks", self.submit)
         routes.add("GET", "/v2/tasks/{task_id}/events", self.events)
         routes.add("POST", "/v2/tasks/{task_id}/cancel", self.cancel)
-        return routes
 
     async def submit(self, exchange: Exchange) -> None:
         """202 with where the task stands, or why not."""
-        request = _parsed(await exchange.body())
-        _task, answer = self._intake.submit(request, current.get() or "", traceparent.get())
+        request = parsed(TaskRequest, await exchange.body())
+        _task, answer = await self._intake.submit(request, current.get() or "", traceparent.get())
         headers = [("x-queue-position", str(answer.queue_position)), ("content-type", "application/json")]
+        if session_id := request.session_id:
+            headers += self._dispatcher.accounting.sessions.budget_headers(session_id)
         await exchange.send(202, answer.model_dump_json().encode(), headers)
 
     async def events(self, exchange: Exchange) -> None:
-        """The task's events as they come, from behind Last-Event-ID on."""
+        """The task's events as they come, from behind Last-Event-ID on. Leaving does not cancel the task."""
         task = self._known(exchange)
         last_id = _last_event_id(exchange.headers)
-        headers = [*STREAM_HEADERS]
-        if task.pool_id:
-            headers.append(("x-llama-orch-pool", task.pool_id))
         await exchange.body()
-        await exchange.open_stream(200, headers)
+        await exchange.open_stream(200, [*STREAM_HEADERS, *_headers(task)])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_until_gone, exchange, nursery.cancel_scope)
-            await self._send_events(exchange, task, last_id)
+            task.log.readers += 1
+            try:
+                await self._send_events(exchange, task, last_id)
+            finally:
+                task.log.readers -= 1
             nursery.cancel_scope.cancel()
 
     async def _send_events(self, exchange: Exchange, task: Task, last_id: int) -> None:
         verbose = exchange.query.get("verbose", "").lower() in ("true", "1")
+        due = trio.current_time() + KEEP_ALIVE_S
         while True:
-            self._dispatcher.queue.attend(task, trio.current_time())
+            self._dispatcher.queue.attend(task)
             data, last_id = task.log.after(last_id, verbose)
+            task.deliver()
             if task.log.closed:
                 await exchange.finish(data)
                 return
+            if not data and trio.current_time() >= due:
+                data = KEEP_ALIVE
             if data:
                 await exchange.write(data)
-            if task.first_token_at is not None:
+                due = trio.current_time() + KEEP_ALIVE_S
+            if task.shown:
                 await trio.sleep(COALESCE_S)
-            with trio.move_on_after(KEEP_ALIVE_S) as waiting:
+            waits = task.state is TaskState.QUEUED
+            with trio.move_on_at(min(due, trio.current_time() + ATTEND_S) if waits else due):
                 await task.log.wait_beyond(last_id)
-            if waiting.cancelled_caught:
-                await exchange.write(b": keep-alive\n\n")
 
     async def cancel(self, exchange: Exchange) -> None:
         """204, also when the task has already ended."""
@@ -97,17 +104,11 @@ async def _until_gone(exchange: Exchange, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-def _parsed(body: bytes) -> TaskRequest:
-    """The request in `body`. Raises ApiError 400 that names each wrong field."""
-    try:
-        return TaskRequest.model_validate_json(body)
-    except ValidationError as error:
-        raise ApiError(400, invalid(_problem(item["loc"], item["msg"]) for item in error.errors())) from error
-
-
-def _problem(location: tuple[int | str, ...], message: str) -> tuple[str, str]:
-    words = message.removeprefix("Value error, ").replace("Extra inputs are not permitted", "is not a known field")
-    return ".".join(map(str, location)) or "body", words.replace("Input should be", "must be")
+def _headers(task: Task) -> list[tuple[str, str]]:
+    """What is known by now of where and how the task runs."""
+    found = [("x-queue-position", str(task.told_position or 0))] if task.state is TaskState.QUEUED else []
+    found += [("x-llama-orch-pool", task.pool_id)] if task.pool_id else []
+    return found + ([("x-llama-orch-overhead-ms", f"{task.overhead_ms:g}")] if task.overhead_ms is not None else [])
 
 
 def _last_event_id(headers: Mapping[str, str]) -> int:

@@ -8,10 +8,14 @@ from quart_trio import QuartTrio
 from llama_orch import VERSION
 from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
-from llama_orch.contracts.pools import PoolList
+from llama_orch.contracts.meta import Version
+from llama_orch.contracts.pools import PoolFigures, PoolHealth, PoolList
 from llama_orch.contracts.tasks import TaskList, TaskState, TaskView
+from queen_rbee.capabilities import API_VERSION
+from queen_rbee.capabilities import capabilities as known_capabilities
 from queen_rbee.dispatcher import Dispatcher
-from queen_rbee.intake import Intake, invalid, task_id_of, unknown_task
+from queen_rbee.intake import Intake, task_id_of, unknown_task
+from queen_rbee.refusals import invalid
 from queen_rbee.task import Task
 
 PAGE = 50
@@ -38,16 +42,16 @@ def add_views(app: QuartTrio, dispatcher: Dispatcher, intake: Intake) -> None:
         return answer(PoolList(pools=known, count=len(known)))
 
     @app.get("/v2/pools/<pool_id>/health")
-    async def pool_health(pool_id: str) -> dict[str, object]:
-        return _health(dispatcher, pool_id)
+    async def pool_health(pool_id: str) -> Response:
+        return answer(_health(dispatcher, pool_id))
 
     @app.get("/v2/meta/version")
-    async def version() -> dict[str, str]:
-        return {"version": VERSION, "api_version": "2"}
+    async def version() -> Response:
+        return answer(Version(version=VERSION, api_version=API_VERSION))
 
     @app.get("/v2/meta/capabilities")
-    async def capabilities() -> dict[str, object]:
-        return {"api_version": "2", "version": VERSION, "pools": _capabilities(dispatcher)}
+    async def capabilities() -> Response:
+        return answer(known_capabilities(dispatcher.registry.pools(), dispatcher.adapters))
 
 
 def answer(value: Outbound, status: int = 200) -> Response:
@@ -87,28 +91,10 @@ def _page_query() -> tuple[TaskState | None, int, UUID | None]:
     return TaskState(state) if state else None, int(limit) if limit else PAGE, task_id_of(before) if before else None
 
 
-def _health(dispatcher: Dispatcher, pool_id: str) -> dict[str, object]:
+def _health(dispatcher: Dispatcher, pool_id: str) -> PoolHealth:
     for pool in dispatcher.registry.pools():
         if pool.pool_id == pool_id:
-            counted = {"slots_total", "slots_free", "active_leases", "vram_total_bytes", "vram_free_bytes"}
-            shown: dict[str, object] = pool.model_dump(include={"live", "ready", "draining", "last_error"})
-            return {**shown, "metrics": pool.model_dump(include=counted)}
+            known = pool.model_dump()
+            return PoolHealth(**known, metrics=PoolFigures(**known))
     message = f"there is no pool {pool_id[:64]}"
     raise ApiError(404, ErrorBody(code=ErrorCode.NOT_FOUND, message=message, hint="See GET /v2/pools."))
-
-
-def _capabilities(dispatcher: Dispatcher) -> list[dict[str, object]]:
-    return [
-        {
-            "pool_id": pool.pool_id,
-            "engine": pool.engine,
-            "engine_version": pool.engine_version,
-            "ctx_max": pool.ctx_max,
-            "max_tokens": pool.ctx_max,
-            "slots": pool.slots_total,
-            "workloads": ["completion"],
-            "features": ["streaming", "cancel", "seed"],
-            "models": pool.models_available,
-        }
-        for pool in dispatcher.registry.pools()
-    ]

@@ -80,6 +80,7 @@ def _pool(pool_id: str, members: list[tuple[Handoff, bool]]) -> PoolStatus:
     first = members[0][0]
     replicas = [_replica(handoff, ready) for handoff, ready in members]
     ready = any(replica.ready for replica in replicas)
+    models = [handoff.model for handoff, _ready in members if handoff.model]
     return PoolStatus(
         pool_id=pool_id,
         state=PoolState.READY if ready else PoolState.STARTING,
@@ -91,7 +92,8 @@ def _pool(pool_id: str, members: list[tuple[Handoff, bool]]) -> PoolStatus:
         engine=first.engine,
         engine_version=first.engine_version,
         device_mask=first.device_mask,
-        models_available=sorted({handoff.model.id for handoff, _ready in members if handoff.model}),
+        models_available=sorted({model.id for model in models}),
+        model_digests={model.id: model.digest for model in models if model.digest},
         ctx_max=first.model.ctx_max if first.model else None,
         replicas=replicas,
     )

@@ -1,9 +1,6 @@
 """The dispatcher runs tasks on free slots and gives each slot back, however a task ends."""
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import pytest
 import trio
@@ -13,89 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llama_orch.contracts.errors import ApiError, ErrorCode
-from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
+from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import TaskRequest, TaskState
-from llama_orch.service.watchdog import Pulse
-from llama_orch.spool import Bell
-from queen_rbee.admission import AdmissionQueue, Policy
-from queen_rbee.book import TaskBook
-from queen_rbee.dispatcher import Dispatcher
-from queen_rbee.engines.llamacpp import LlamaCpp
-from queen_rbee.intake import Intake
-from queen_rbee.metrics import Metrics
-from queen_rbee.registry import Registry
 from queen_rbee.relay import Limits
 from queen_rbee.task import Task
-from tests.unit.queen_rbee.scripted_engine import ScriptedEngine, scripted_engine
-
-SOON_S = 5.0
-SHORT = Limits(connect_s=1.0, first_token_s=0.05, per_prompt_kb_s=0.0, idle_s=0.05)
-
-
-@dataclass
-class Queen:
-    """The queen's core without HTTP, over one scripted engine."""
-
-    dispatcher: Dispatcher
-    intake: Intake
-    engine: ScriptedEngine
-    pulse: Pulse
-
-    def submit(self, prompt: str = "hello", **request) -> Task:
-        task, _answer = self.intake.submit(TaskRequest(prompt=prompt, **request), "c")
-        return task
-
-    def pool(self, **changes) -> None:
-        """Let the registry know one pool, `p`, with what `changes` says of it."""
-        slots = changes.pop("slots", 2)
-        replica = ReplicaStatus(replica_id="r0", url=self.engine.url, ready=True, slots_total=slots, slots_free=slots)
-        plain = {"pool_id": "p", "state": PoolState.READY, "live": True, "ready": True, "draining": False}
-        pool = PoolStatus(**{**plain, "engine": "llamacpp", "replicas": [replica], **changes})
-        self.dispatcher.registry.update("test", 0, [pool])
-
-
-def core(engine: ScriptedEngine, *, capacity: int = 100, policy: Policy = "reject-new") -> Queen:
-    bell = Bell()
-    dispatcher = Dispatcher(
-        AdmissionQueue(capacity, policy),
-        TaskBook(),
-        Registry(bell, {"llamacpp"}),
-        Metrics(),
-        {"llamacpp": LlamaCpp()},
-        "round-robin",
-        bell,
-        SHORT,
-    )
-    dispatcher.registry.synced = True
-    return Queen(dispatcher, Intake(dispatcher), engine, Pulse("dispatcher", 60.0))
-
-
-@asynccontextmanager
-async def running(**options) -> AsyncIterator[Queen]:
-    async with scripted_engine() as engine, trio.open_nursery() as nursery:
-        queen = core(engine, **options)
-        queen.pool()
-        await nursery.start(queen.dispatcher.run, queen.pulse)
-        yield queen
-        nursery.cancel_scope.cancel()
-
-
-async def ended(task: Task) -> list[str]:
-    """The names of all events of `task`, once it has ended."""
-    with trio.fail_after(SOON_S):
-        while not task.log.closed:
-            await task.log.wait_beyond(len(task.log))
-    data, _ = task.log.after(0, verbose=False)
-    return [line[7:] for line in data.decode().split("\n") if line.startswith("event: ")]
-
-
-async def slots_are_free(queen: Queen) -> None:
-    """Nothing holds a slot here, and nobody is connected to the engine."""
-    with trio.fail_after(SOON_S):
-        while queen.engine.connected:
-            await queen.engine.left.wait()
-        await queen.dispatcher.finish()
-    assert queen.dispatcher.registry.leased == 0
+from tests.unit.queen_rbee.core import core, ended, first_token, running, slots_are_free
+from tests.unit.queen_rbee.scripted_engine import scripted_engine
 
 
 async def test_a_task_is_started_relayed_and_ended():
@@ -130,7 +50,7 @@ async def test_whatever_an_engine_does_the_client_gets_a_typed_end_and_the_slot_
 async def test_the_callers_correlation_id_and_trace_are_passed_on_to_the_engine():
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     async with running() as queen:
-        task, _answer = queen.intake.submit(TaskRequest(prompt="hello"), "find-me", trace)
+        task = queen.intake.admit(TaskRequest(prompt="hello"), "find-me", trace)
         await ended(task)
         assert b"x-correlation-id: find-me\r\n" in queen.engine.asked
         assert f"traceparent: {trace}\r\n".encode() in queen.engine.asked
@@ -175,9 +95,7 @@ async def test_cancelling_a_running_task_ends_its_stream_and_its_connection():
     async with running() as queen:
         queen.dispatcher.limits = Limits()
         task = queen.submit("stall")
-        with trio.fail_after(SOON_S):
-            while not task.tokens_out:
-                await task.log.wait_beyond(len(task.log))
+        await first_token(task)
         queen.dispatcher.cancel(task)
         assert (await ended(task))[-1] == "error"
         assert task.state is TaskState.CANCELLED
@@ -271,9 +189,7 @@ async def test_stopping_ends_what_runs_and_what_waits_and_says_that_it_may_come_
         queen.pool(slots=1)
         await nursery.start(queen.dispatcher.run, queen.pulse)
         running_task, waiting = queen.submit("stall"), queen.submit()
-        with trio.fail_after(SOON_S):
-            while not running_task.tokens_out:
-                await running_task.log.wait_beyond(len(running_task.log))
+        await first_token(running_task)
         queen.intake.close()
         with pytest.raises(ApiError):
             queen.submit()

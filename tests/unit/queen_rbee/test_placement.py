@@ -29,6 +29,7 @@ def candidate(**changes) -> Candidate:
         models=("tiny.gguf",),
         ctx_max=1024,
         device_mask="cpu",
+        endpoints=frozenset({"completion", "chat"}),
     )
     return dataclasses.replace(plain, **changes)
 
@@ -53,6 +54,7 @@ DEMANDS = st.builds(
     Demand,
     model_ref=st.sampled_from([None, *MODELS]),
     engine=st.sampled_from([None, "llamacpp"]),
+    endpoint=st.sampled_from(["completion", "chat", "embeddings"]),
     ctx=st.sampled_from([None, 600]),
     pin=st.sampled_from([None, *POOLS]),
     prefer=st.sets(st.sampled_from(POOLS)).map(tuple),
@@ -148,7 +150,7 @@ def test_what_no_pool_can_ever_serve_is_the_clients_mistake_and_named(demand, re
 
 
 def test_a_pool_of_an_engine_that_is_not_spoken_gets_nothing_and_says_why():
-    stranger = candidate(engine="triton", spoken=False)
+    stranger = candidate(engine="triton", endpoints=None)
     assert choose([stranger], Demand(), "round-robin", 0) is None
     refused = refusal([stranger], Demand())
     assert refused is not None

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
 from llama_orch.spool import Bell
+from queen_rbee.engines.llamacpp import LlamaCpp
 from queen_rbee.registry import Registry
 
 KEY = ("p", "r0")
@@ -17,7 +18,7 @@ def pool(pool_id: str = "p", *, engine: str = "llamacpp", slots: int = 2, ready:
 
 
 def registry() -> Registry:
-    return Registry(Bell(), {"llamacpp"})
+    return Registry(Bell(), {"llamacpp": LlamaCpp()})
 
 
 async def rung(bell: Bell) -> bool:
@@ -62,7 +63,7 @@ def test_leases_are_counted_whatever_the_sources_say_meanwhile(deeds):
 
 async def test_the_dispatcher_is_woken_by_what_may_place_a_task_and_by_nothing_else():
     bell = Bell()
-    known = Registry(bell, {"llamacpp"})
+    known = Registry(bell, {"llamacpp": LlamaCpp()})
     known.update("s", 0, [pool()])
     assert await rung(bell)
     known.update("s", 0, [pool()])
@@ -92,4 +93,4 @@ def test_slots_count_only_what_is_ready_and_not_draining():
 def test_an_engine_without_an_adapter_is_known_as_not_spoken():
     known = registry()
     known.update("s", 0, [pool(engine="triton")])
-    assert [candidate.spoken for candidate in known.candidates()] == [False]
+    assert [candidate.endpoints for candidate in known.candidates()] == [None]

@@ -10,6 +10,7 @@ import trio.testing
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
 from llama_orch.spool import Bell, Intake
+from queen_rbee.engines.llamacpp import LlamaCpp
 from queen_rbee.registry import Registry
 from queen_rbee.sources.handoffs import MISSES, HandoffSource, pools_of
 from queen_rbee.sources.pool_manager import GRACE_S, Answer, NoAnswer, PoolManagerSource
@@ -39,7 +40,7 @@ def says(revision: int) -> Callable[[int | None], Answer]:
 
 
 async def test_each_answer_is_taken_over_and_the_next_question_waits_for_a_change(autojump_clock):
-    known = Registry(Bell(), {"llamacpp"})
+    known = Registry(Bell(), {"llamacpp": LlamaCpp()})
     source = Scripted("http://x", None, known)
     source.play(says(7))
     async with trio.open_nursery() as nursery:
@@ -52,7 +53,7 @@ async def test_each_answer_is_taken_over_and_the_next_question_waits_for_a_chang
 
 
 async def test_a_pool_manager_that_restarts_does_not_make_its_pools_vanish_but_one_that_is_gone_does(autojump_clock):
-    known = Registry(Bell(), {"llamacpp"})
+    known = Registry(Bell(), {"llamacpp": LlamaCpp()})
     source = Scripted("http://x", None, known)
     source.play(says(1))
     async with trio.open_nursery() as nursery:
@@ -71,7 +72,7 @@ async def test_a_pool_manager_that_restarts_does_not_make_its_pools_vanish_but_o
 
 
 async def test_one_that_was_never_there_counts_as_asked_so_that_tasks_are_not_held_up_for_it(autojump_clock):
-    source = Scripted("http://x", None, Registry(Bell(), {"llamacpp"}))
+    source = Scripted("http://x", None, Registry(Bell(), {"llamacpp": LlamaCpp()}))
     source.play(silent)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(source.run)
@@ -109,7 +110,7 @@ async def serve(answer, task_status) -> None:
 
 
 async def test_an_announced_engine_is_used_once_it_answers_and_forgotten_when_it_is_gone(tmp_path: Path):
-    known = Registry(Bell(), {"llamacpp"})
+    known = Registry(Bell(), {"llamacpp": LlamaCpp()})
     source = HandoffSource(Intake(tmp_path, moves_bad=False), known, Bell(), 60.0)
     async with trio.open_nursery() as nursery:
         port = await nursery.start(healthy_engine)

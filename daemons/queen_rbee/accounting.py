@@ -1,0 +1,85 @@
+"""What remains of a task when it has ended: measurements, metrics, its session's account, a record, a line in the log.
+
+Every task passes through `ended` exactly once, whatever its end. Its prompt is forgotten here.
+"""
+
+import time
+from dataclasses import dataclass
+
+from llama_orch.contracts.errors import ErrorCode
+from llama_orch.telemetry import events
+from llama_orch.telemetry.records import emit
+from queen_rbee.artifacts import Artifacts
+from queen_rbee.book import TaskBook
+from queen_rbee.candidates import Candidate
+from queen_rbee.catalog import Catalog
+from queen_rbee.forecast import Forecast
+from queen_rbee.metrics import Metrics
+from queen_rbee.sessions import Sessions
+from queen_rbee.store.protocol import Document, Store
+from queen_rbee.task import Task
+
+
+@dataclass
+class Accounting:
+    """All books that a task's end is written into."""
+
+    book: TaskBook
+    metrics: Metrics
+    forecast: Forecast
+    store: Store
+    sessions: Sessions
+    catalog: Catalog
+    artifacts: Artifacts
+
+    def ended(self, task: Task, target: Candidate | None = None) -> None:
+        """`task` has ended, on `target` or before it got a slot."""
+        if target:
+            self.forecast.ended(task)
+            self.metrics.ended(task, target)
+        else:
+            self._never_ran(task)
+        self._settle(task)
+        view = task.view()
+        self.artifacts.record(view, task.request, target, task.passage)
+        if task.durable:
+            self.store.put_later("record", Document(str(task.task_id), view.model_dump_json(exclude_none=True)))
+            self.store.ended(task.task_id)
+        task.forget_content()
+        self.book.ended(task)
+        _report(task)
+
+    def _never_ran(self, task: Task) -> None:
+        if task.state == "cancelled":
+            self.metrics.canceled.labels("", "", "", "", "request").inc()
+        elif task.error:
+            self.metrics.rejected.labels(task.request.engine or "", task.error.code).inc()
+
+    def _settle(self, task: Task) -> None:
+        if task.turn is None:
+            return
+        if task.started_at is None or task.ended_at is None:
+            self.sessions.abandoned(task.turn)
+            return
+        self.sessions.ended(
+            task.turn,
+            tokens_in=task.tokens_in,
+            tokens_out=task.tokens_out,
+            engine_ms=1000 * (task.ended_at - task.started_at),
+            cost=(self.price(task) or 0.0) * (task.tokens_in + task.tokens_out) / 1000,
+            now=time.time(),
+        )
+
+    def price(self, task: Task) -> float | None:
+        """What 1000 tokens of the task's model cost, None where the catalog does not know it."""
+        model = self.catalog.resolve(task.request.model_ref) if task.request.model_ref else None
+        return model.cost_per_1k_tokens if model else None
+
+
+def _report(task: Task) -> None:
+    fields = {"job_id": task.job_id, "pool_id": task.pool_id, "correlation_id": task.correlation_id}
+    if task.error and task.error.code != ErrorCode.CANCELLED:
+        emit(events.TASK_FAILED, code=task.error.code, reason=task.error.message, **fields)
+    else:
+        decode = round(task.decode_ms or 0)
+        emit(events.TASK_ENDED, state=task.state, tokens_out=task.tokens_out, decode_ms=decode, **fields)

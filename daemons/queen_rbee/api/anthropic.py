@@ -1,0 +1,134 @@
+"""/v1/messages for Anthropic's clients, whatever the engine: a message is asked for as an OpenAI chat.
+
+The translation is in `queen_rbee.messages`, which is loaded when the first message is asked for.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+from llama_orch.contracts.openai import Generation
+from llama_orch.http.error_shapes import anthropic_error
+from llama_orch.http.exchange import Exchange, HotRoutes
+from llama_orch.telemetry.correlation import current
+from queen_rbee.api.failures import failure_of
+from queen_rbee.api.openai_requests import task_request
+from queen_rbee.api.passages import Fields, Passages
+from queen_rbee.event_log import COMPACT, Frame
+from queen_rbee.naming import Models, named
+from queen_rbee.passage import Passage
+from queen_rbee.task import Task
+
+if TYPE_CHECKING:
+    from queen_rbee.messages.events import Event
+    from queen_rbee.messages.reading import Reading
+
+NOT_UNDERSTOOD = "the engine says something that is not understood"
+NOT_COUNTED = "the engine that was asked does not tell how many tokens a prompt has"
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+
+
+def add_anthropic(routes: HotRoutes, passages: Passages, catalog: Models) -> None:
+    """Add the routes."""
+    handlers = Anthropic(passages, catalog)
+    routes.add("POST", "/v1/messages", handlers.messages)
+    routes.add("POST", "/v1/messages/count_tokens", handlers.count_tokens)
+
+
+class Anthropic:
+    """Handlers over the queen's one way to engines."""
+
+    def __init__(self, passages: Passages, catalog: Models) -> None:
+        self._passages = passages
+        self._catalog = catalog
+
+    async def messages(self, exchange: Exchange) -> None:
+        """One message, as a stream or whole."""
+        from queen_rbee.messages.chat import chat_body
+        from queen_rbee.messages.ending import wanted_of
+        from queen_rbee.messages.reading import Reading
+        from queen_rbee.messages.request import MessagesRequest, parsed
+
+        body = await exchange.body()
+        asked = parsed(MessagesRequest, body)
+        passage, wanted = Passage("chat", chat_body(asked), len(body)), wanted_of(asked)
+        task = self._admitted(passage, Generation(model=asked.model, max_tokens=asked.max_tokens), exchange.headers)
+        reading = Reading(task.task_id.hex, wanted)
+        if asked.stream:
+            await self._passages.stream(exchange, task, Stream(task, reading))
+        else:
+            await self._whole(exchange, task, reading)
+
+    async def count_tokens(self, exchange: Exchange) -> None:
+        """How long a prompt is, as the engine counts it: it is asked for one token, and its count is passed on.
+
+        The work is not lost: what it reads now is in its cache when the message itself is asked for.
+        """
+        from queen_rbee.messages.chat import count_body
+        from queen_rbee.messages.request import CountRequest, parsed
+
+        body = await exchange.body()
+        asked = parsed(CountRequest, body)
+        passage = Passage("chat", count_body(asked), len(body))
+        task = self._admitted(passage, Generation(model=asked.model, max_tokens=1), exchange.headers)
+        await self._passages.collect(exchange, task, lambda _frame: None)
+        if not task.tokens_in:
+            raise ApiError(501, ErrorBody(code=ErrorCode.INTERNAL, message=NOT_COUNTED, pool_id=task.pool_id))
+        await exchange.send_json(200, {"input_tokens": task.tokens_in}, self._passages.headers(task))
+
+    def _admitted(self, passage: Passage, wanted: Generation, headers: Mapping[str, str]) -> Task:
+        registry = self._passages.dispatcher.registry
+        target = named(wanted.model, self._catalog, registry.candidates(), registry.synced)
+        return self._passages.admit(task_request(wanted, "chat", target, headers), passage)
+
+    async def _whole(self, exchange: Exchange, task: Task, reading: "Reading") -> None:
+        from queen_rbee.messages.whole import Whole
+
+        whole = Whole()
+        await self._passages.collect(exchange, task, lambda frame: whole.take(reading.chunk(frame.payload)))
+        if not reading.understood:
+            raise _not_understood(task)
+        whole.take(reading.end(task.tokens_in, task.tokens_out))
+        await exchange.send_json(200, whole.message(), self._passages.headers(task))
+
+
+class Stream:
+    """An answer as Anthropic streams it."""
+
+    headers: Fields = []
+
+    def __init__(self, task: Task, reading: "Reading") -> None:
+        self._task = task
+        self._reading = reading
+
+    @property
+    def keep_alive(self) -> bytes:
+        """A ping; the message's head goes before everything."""
+        return _frames(self._reading.begin()) + PING
+
+    def piece(self, frame: Frame) -> bytes:
+        """What the chunk means."""
+        return _frames(self._reading.chunk(frame.payload))
+
+    def end(self) -> bytes:
+        """The message's end, or why it is not to be trusted."""
+        if not self._reading.understood:
+            return _failed(_not_understood(self._task))
+        return _frames(self._reading.end(self._task.tokens_in, self._task.tokens_out))
+
+    def failure(self, task: Task) -> bytes:
+        """The event `error`, with which a stream ends that fails midway."""
+        return _failed(failure_of(task))
+
+
+def _frames(events: "list[Event]") -> bytes:
+    return b"".join(event.frame for event in events)
+
+
+def _failed(error: ApiError) -> bytes:
+    return f"event: error\ndata: {COMPACT(anthropic_error(error, current.get()))}\n\n".encode()
+
+
+def _not_understood(task: Task) -> ApiError:
+    body = ErrorBody(code=ErrorCode.WORKER_RESET, message=NOT_UNDERSTOOD, retriable=True, pool_id=task.pool_id)
+    return ApiError(502, body)

@@ -1,0 +1,51 @@
+"""Artifacts: kept, listed and shown."""
+
+import re
+
+from quart import Response, request
+from quart_trio import QuartTrio
+
+from llama_orch.contracts.artifacts import ArtifactList, NewArtifact
+from llama_orch.contracts.errors import ApiError
+from queen_rbee.api.bodies import body_of, too_long
+from queen_rbee.api.paging import wanted_page
+from queen_rbee.api.views import answer
+from queen_rbee.artifacts import LIMIT_BYTES, Artifacts, TooLong
+from queen_rbee.refusals import invalid, unknown
+
+
+def add_artifacts(app: QuartTrio, artifacts: Artifacts) -> None:
+    """Add the routes to `app`."""
+
+    @app.post("/v2/artifacts")
+    async def add_artifact() -> Response:
+        new = await body_of(NewArtifact, LIMIT_BYTES)
+        try:
+            head, is_new = await artifacts.add(new)
+        except TooLong as error:
+            raise too_long(LIMIT_BYTES) from error
+        return answer(head, 201 if is_new else 200)
+
+    @app.get("/v2/artifacts")
+    async def artifact_list() -> Response:
+        return answer(await _listed(artifacts))
+
+    @app.get("/v2/artifacts/<artifact_id>")
+    async def artifact(artifact_id: str) -> Response:
+        found = await artifacts.get(artifact_id) if _is_id(artifact_id) else None
+        if found is None:
+            raise unknown("artifact", artifact_id, "An id is the 64 hex digits that POST /v2/artifacts answers with.")
+        return Response(found, content_type="application/json")
+
+
+async def _listed(artifacts: Artifacts) -> ArtifactList:
+    page = wanted_page()
+    if page.before is not None and not _is_id(page.before):
+        raise ApiError(400, invalid([("before", "must be the id of an artifact, 64 hex digits")]))
+    kind, tag = request.args.get("kind"), request.args.get("tag")
+    heads, following = await artifacts.listed(kind=kind, tag=tag, limit=page.limit, before=page.before)
+    return ArtifactList(artifacts=heads, count=len(heads), next=following)
+
+
+def _is_id(text: str) -> bool:
+    return re.fullmatch("[0-9a-f]{64}", text) is not None

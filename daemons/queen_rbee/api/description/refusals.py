@@ -1,0 +1,80 @@
+"""The errors that operations answer with: each status once for each shape of body, as components to refer to."""
+
+from typing import Literal
+
+from pydantic import BaseModel, JsonValue
+
+from llama_orch.contracts.base import Outbound
+from llama_orch.contracts.errors import ErrorBody, ErrorCode
+from llama_orch.http.error_shapes import OVERLOADED, Shape, shape_of
+from queen_rbee.api.description.operation import Answer, Operation, document
+
+_BACKOFF = ("Retry-After", "X-Backoff-Ms")
+_UNREADY = (
+    "POOL_UNREADY, ADMISSION_REJECT, INTERNAL: no pool is ready for it, the queen is stopping or cannot store it."
+)
+
+MEANINGS: dict[int, tuple[str, tuple[str, ...]]] = {
+    400: ("INVALID_PARAMS: a field is wrong, or nothing here can serve what is asked.", ()),
+    401: ("MISSING_TOKEN, BAD_TOKEN: the daemon has a token, and the request none or another.", ("WWW-Authenticate",)),
+    403: ("NON_LOOPBACK_WITHOUT_TOKEN: the daemon has no token, and the request is from another machine.", ()),
+    404: ("NOT_FOUND: there is no such thing, or no longer.", ()),
+    408: ("INVALID_PARAMS: the body did not arrive in time.", ()),
+    409: ("INVALID_PARAMS, POOL_UNAVAILABLE, CANCELLED: the name is taken, or what is asked for cannot be had.", ()),
+    413: ("INVALID_PARAMS: the body is too long.", ()),
+    429: ("ADMISSION_REJECT, QUEUE_FULL_DROP_LRU: the queue is full.", _BACKOFF),
+    502: ("WORKER_RESET: the engine broke off.", ()),
+    503: (_UNREADY, ()),
+    504: ("DECODE_TIMEOUT, DEADLINE_UNMET: the engine stalls, or the deadline has passed.", ()),
+    OVERLOADED: (_UNREADY, ()),
+}
+"""What each status means, and the headers it always has."""
+
+
+class OpenAiErrorDetail(Outbound):
+    """What went wrong, in OpenAI's words, with our own code."""
+
+    message: str
+    type: str
+    param: str | None
+    code: ErrorCode
+
+
+class OpenAiError(Outbound):
+    """An error as OpenAI's clients parse it."""
+
+    error: OpenAiErrorDetail
+
+
+class AnthropicErrorDetail(Outbound):
+    """What went wrong, in Anthropic's words; `details` has our own code as `error_code`."""
+
+    type: str
+    message: str
+    details: dict[str, JsonValue]
+
+
+class AnthropicError(Outbound):
+    """An error as Anthropic's clients parse it."""
+
+    type: Literal["error"]
+    error: AnthropicErrorDetail
+    request_id: str | None
+
+
+BODIES: dict[Shape, type[BaseModel]] = {"own": ErrorBody, "openai": OpenAiError, "anthropic": AnthropicError}
+
+
+def refusals(operation: Operation) -> dict[int, str]:
+    """The statuses of an operation's errors, each with its component's name."""
+    shape = shape_of(operation.path)
+    statuses = operation.refusals
+    if shape == "anthropic":
+        statuses = [OVERLOADED if status == 503 else status for status in statuses]
+    return {status: f"{BODIES[shape].__name__.removesuffix('Body')}{status}" for status in statuses}
+
+
+def refusal(shape: Shape, status: int) -> Answer:
+    """The answer of this status to clients of `shape`."""
+    about, headers = MEANINGS[status]
+    return document(about, BODIES[shape], *headers, *(() if shape == "own" else ("X-Should-Retry",)))

@@ -1,0 +1,30 @@
+"""Pages of a listing: `?limit=` and `?before=`, read the same way everywhere."""
+
+from dataclasses import dataclass
+
+from quart import request
+
+from llama_orch.contracts.errors import ApiError
+from queen_rbee.refusals import invalid
+
+PAGE = 50
+LARGEST_PAGE = 500
+
+
+@dataclass(frozen=True)
+class Page:
+    """What is asked for: at most `limit` things, those behind the one with the id `before`."""
+
+    limit: int = PAGE
+    before: str | None = None
+
+
+def wanted_page() -> Page:
+    """The page that Quart's current request asks for. Raises ApiError 400."""
+    limit = request.args.get("limit")
+    if limit is None:
+        return Page(before=request.args.get("before"))
+    # isdigit() alone takes digits that int() does not, like a superscript two
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and 1 <= int(limit) <= LARGEST_PAGE):
+        raise ApiError(400, invalid([("limit", f"must be from 1 to {LARGEST_PAGE}")]))
+    return Page(int(limit), request.args.get("before"))

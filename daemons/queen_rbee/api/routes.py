@@ -1,0 +1,43 @@
+"""All routes of the queen: the hot ones, which the gate serves itself, and the others on Quart."""
+
+from quart_trio import QuartTrio
+
+from llama_orch.http.exchange import HotRoutes
+from queen_rbee.api.anthropic import add_anthropic
+from queen_rbee.api.artifacts import add_artifacts
+from queen_rbee.api.catalog import add_catalog
+from queen_rbee.api.hot import HotHandlers
+from queen_rbee.api.models import add_model_list, add_models
+from queen_rbee.api.openai import add_openai
+from queen_rbee.api.passages import Passages
+from queen_rbee.api.scan import add_scan
+from queen_rbee.api.sessions import add_sessions
+from queen_rbee.api.views import add_views
+from queen_rbee.parts import Parts
+from queen_rbee.task import Task
+
+
+def hot_routes(parts: Parts) -> HotRoutes:
+    """What must be fast: tasks and their events, /v1."""
+    routes = HotRoutes()
+    HotHandlers(parts.dispatcher, parts.intake).add_to(routes)
+
+    def budgets(task: Task) -> list[tuple[str, str]]:
+        session_id = task.request.session_id
+        return parts.accounting.sessions.budget_headers(session_id) if session_id else []
+
+    passages = Passages(parts.dispatcher, parts.intake, budgets)
+    add_openai(routes, passages, parts.accounting.catalog)
+    add_model_list(routes, parts.registry, parts.accounting.catalog)
+    add_anthropic(routes, passages, parts.accounting.catalog)
+    return routes
+
+
+def cool_routes(app: QuartTrio, parts: Parts) -> None:
+    """What people and scripts look at now and then."""
+    add_views(app, parts.dispatcher, parts.intake)
+    add_scan(app, parts.handoffs)
+    add_sessions(app, parts.accounting.sessions)
+    add_catalog(app, parts.accounting.catalog, parts.registry.pools)
+    add_artifacts(app, parts.accounting.artifacts)
+    add_models(app, parts.registry, parts.accounting.catalog)

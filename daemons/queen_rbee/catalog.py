@@ -1,0 +1,216 @@
+"""The one owner of the model catalog: which names clients may ask for, and whether models are what they should be.
+
+In memory, with the store behind it. Digests are checked by children of `run`, one after the other; a check that a
+restart cut short begins again.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import trio
+from pydantic import ValidationError
+
+from llama_orch.contracts.catalog import CatalogModel, ModelState, NewModel, Verification, VerificationState
+from llama_orch.contracts.errors import ApiError
+from llama_orch.contracts.pools import PoolStatus
+from llama_orch.telemetry.events import MODEL_MISMATCH
+from llama_orch.telemetry.records import emit
+from queen_rbee import catalog_names
+from queen_rbee.candidates import short_name
+from queen_rbee.catalog_verification import Outcome, check
+from queen_rbee.metrics import Metrics
+from queen_rbee.refusals import invalid
+from queen_rbee.store.protocol import Document, Store, StoreFailure
+
+LIMIT = 10_000
+PENDING = Verification(state=VerificationState.PENDING)
+
+log = logging.getLogger(__name__)
+
+
+class Catalog:
+    """At most `limit` models by their ids; `pools` tells what is known of pools now, and `withhold` is told the short
+    names of those models that no pool may be asked for: they are not what their digests say."""
+
+    def __init__(
+        self,
+        store: Store,
+        pools: Callable[[], Sequence[PoolStatus]],
+        metrics: Metrics,
+        withhold: Callable[[frozenset[str]], None],
+        limit: int = LIMIT,
+    ) -> None:
+        self._store = store
+        self._pools = pools
+        self._metrics = metrics
+        self._withhold = withhold
+        self._limit = limit
+        self._models: dict[str, CatalogModel] = {}
+        self._refs: catalog_names.ByRef = {}
+        self._checks: dict[str, trio.CancelScope] = {}
+        self._nursery: trio.Nursery | None = None
+        self._one_at_a_time = trio.CapacityLimiter(1)
+
+    async def load(self) -> None:
+        """Know again what was stored. Raises StoreFailure."""
+        found = [_read(document) for document in await self._store.listed("model")]
+        self._models = {model.id: model for model in found if model}
+        self._index()
+        for model in self._models.values():
+            self._show(model)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Check what is to be checked, for ever."""
+        async with trio.open_nursery() as self._nursery:
+            for model in self.models():
+                if model.verification.state is VerificationState.PENDING:
+                    self._start_check(model.id)
+            task_status.started()
+            await trio.sleep_forever()
+
+    def models(self) -> list[CatalogModel]:
+        """All models, by id."""
+        return [self._models[model_id] for model_id in sorted(self._models)]
+
+    def model(self, model_id: str) -> CatalogModel | None:
+        """The model with that id."""
+        return self._models.get(model_id)
+
+    def resolve(self, name: str) -> CatalogModel | None:
+        """The model that a client means by `name`: an id, or what pools serve it as."""
+        return catalog_names.resolved(name, self._models, self._refs)
+
+    def model_ref_for(self, name: str) -> str:
+        """What to look for among pools where a client asks for `name`, which the catalog need not know.
+
+        Raises ApiError 404 for a retired model, 409 for one that is not what its digest says.
+        """
+        return catalog_names.model_ref_for(name, self._models, self._refs)
+
+    def price(self, name: str | None) -> float:
+        """The cost of 1000 tokens of what a client means by `name`; nothing where the catalog does not tell."""
+        model = self.resolve(name) if name else None
+        return model.cost_per_1k_tokens if model else 0.0
+
+    async def add(self, new: NewModel) -> tuple[CatalogModel, bool]:
+        """The model, and whether it is new; a digest that is given is checked from now on.
+
+        Durable on return. Raises ApiError 409 where the id belongs to another model, StoreFailure.
+        """
+        if known := self._models.get(new.id):
+            if _content(known) != new:
+                problem = "is already taken by another model; delete that first, or choose another id"
+                raise ApiError(409, invalid([("id", problem)]))
+            return known, False
+        if len(self._models) >= self._limit:
+            raise ApiError(409, invalid([("id", f"the catalog is full ({self._limit} models): delete one first")]))
+        now = datetime.now(UTC)
+        verification = PENDING if new.digest else Verification()
+        model = CatalogModel(**new.model_dump(), created_at=now, updated_at=now, verification=verification)
+        await self._commit(model)
+        return model, True
+
+    async def remove(self, model_id: str) -> bool:
+        """Whether there was such a model. Durable on return; raises StoreFailure, and then it is still there."""
+        model = self._models.get(model_id)
+        if model is None:
+            return False
+        self._drop(model_id)
+        try:
+            await self._store.remove("model", model_id)
+        except StoreFailure:
+            if model_id not in self._models:
+                self._keep(model)
+            raise
+        return True
+
+    async def set_state(self, model: CatalogModel, state: ModelState) -> CatalogModel:
+        """Retire `model`, or bring it back. Durable on return; raises StoreFailure."""
+        changed = model.model_copy(update={"state": state, "updated_at": datetime.now(UTC)})
+        await self._commit(changed)
+        return changed
+
+    async def verify(self, model: CatalogModel) -> CatalogModel:
+        """Have the digest of `model` checked, unless that is under way. Raises StoreFailure."""
+        if model.id in self._checks:
+            return model
+        changed = model.model_copy(update={"verification": PENDING})
+        await self._commit(changed)
+        return changed
+
+    async def _commit(self, model: CatalogModel) -> None:
+        """Keep and store `model`; what cannot be stored is not kept."""
+        before = self._models.get(model.id)
+        self._keep(model)
+        try:
+            await self._store.put("model", _written(model))
+        except StoreFailure:
+            if before is None:
+                self._drop(model.id)
+            elif self._models.get(model.id) is model:
+                self._keep(before)
+            raise
+
+    def _keep(self, model: CatalogModel) -> None:
+        self._models[model.id] = model
+        self._index()
+        self._show(model)
+        if model.verification.state is VerificationState.PENDING:
+            self._start_check(model.id)
+
+    def _drop(self, model_id: str) -> None:
+        if scope := self._checks.pop(model_id, None):
+            scope.cancel()
+        if self._models.pop(model_id, None):
+            self._index()
+            for state in ModelState:
+                self._metrics.model_state.remove(model_id, state.value)
+
+    def _index(self) -> None:
+        self._refs = catalog_names.by_ref(self._models)
+        refused = filter(catalog_names.withheld, self._models.values())
+        self._withhold(frozenset(short_name(model.model_ref) for model in refused))
+
+    def _show(self, model: CatalogModel) -> None:
+        for state in ModelState:
+            self._metrics.model_state.labels(model.id, state.value).set(state is model.state)
+
+    def _start_check(self, model_id: str) -> None:
+        """Begin a check, unless one is under way; before there is a nursery it waits for that."""
+        if self._nursery and model_id not in self._checks:
+            self._checks[model_id] = trio.CancelScope()
+            self._nursery.start_soon(self._check, model_id, self._checks[model_id])
+
+    async def _check(self, model_id: str, scope: trio.CancelScope) -> None:
+        with scope:
+            async with self._one_at_a_time:
+                outcome = await check(self._models[model_id], self._pools())
+            if self._checks.get(model_id) is scope:  # else the model has gone in this very turn
+                del self._checks[model_id]
+                self._checked(self._models[model_id], outcome)
+
+    def _checked(self, model: CatalogModel, outcome: Outcome) -> None:
+        self._metrics.verifications.labels(outcome.state.value, outcome.reason, outcome.engine).inc()
+        checked = model.model_copy(update={"verification": outcome.verification(datetime.now(UTC))})
+        self._keep(checked)
+        self._store.put_later("model", _written(checked))
+        if outcome.state is VerificationState.MISMATCH:
+            emit(MODEL_MISMATCH, model_id=model.id, reason=outcome.words)
+
+
+def _content(model: CatalogModel) -> NewModel:
+    return NewModel.model_validate(model.model_dump(include=set(NewModel.model_fields)))
+
+
+def _written(model: CatalogModel) -> Document:
+    return Document(model.id, model.model_dump_json(), stored=model.updated_at.timestamp())
+
+
+def _read(document: Document) -> CatalogModel | None:
+    """The model that was written; None, and said so in the log, where it cannot be understood."""
+    try:
+        return CatalogModel.model_validate_json(document.body)
+    except ValidationError as error:
+        log.warning("model %s in the store is not understood and left out: %s", document.key, error)
+        return None

@@ -1,0 +1,36 @@
+"""vLLM's OpenAI-compatible server: prompts by /v1/completions, OpenAI's endpoints and /v1/rerank as they are.
+
+As its sources (releases 0.6 to 0.11) have it: `model` must be the served name, or the answer is 404; without
+`max_tokens` /v1/completions ends after 16 tokens, and with null where the context ends. Errors are
+`{"object": "error", "message", "type", "code"}` or, newer, `{"error": {…}}`; midway the same as an event, then [DONE].
+"""
+
+from pydantic import JsonValue
+
+from llama_orch.contracts.tasks import TaskRequest
+from queen_rbee.engines.adapter import Dialogue, Refused
+from queen_rbee.engines.openai_wire import OpenAiPassage, OpenAiPrompt, for_passage, stated
+from queen_rbee.engines.reading import refusal
+from queen_rbee.passage import Endpoint, Passage
+
+
+class Vllm:
+    """The adapter for vLLM."""
+
+    name = "vllm"
+    endpoints: frozenset[Endpoint] = frozenset({"completion", "chat", "completions", "embeddings", "rerank"})
+
+    def dialogue(self, request: TaskRequest, passage: Passage | None, model: str | None) -> Dialogue:
+        """Everything is OpenAI's format, with vLLM's own sampling parameters for prompts."""
+        if passage is None:
+            return OpenAiPrompt(request, model, _besides(request))
+        return OpenAiPassage(passage, model, for_passage(request, passage))
+
+    def refusal(self, status: int, body: bytes) -> Refused:
+        """An error body of one of its two shapes, or FastAPI's own `{"detail": …}`."""
+        return refusal(status, body)
+
+
+def _besides(request: TaskRequest) -> dict[str, JsonValue]:
+    sampling = stated(top_k=request.top_k, min_p=request.min_p, repetition_penalty=request.repeat_penalty)
+    return {"max_tokens": request.max_tokens, **sampling}

@@ -1,0 +1,69 @@
+"""What the queen expects of the time to come: owns what was measured, and answers when a task will start and end."""
+
+from queen_rbee.candidates import Demand
+from queen_rbee.estimates import (
+    Capacity,
+    DrainRate,
+    ServiceTimes,
+    capacity_of,
+    on_time_probability,
+    predicted_start_ms,
+)
+from queen_rbee.placement import suitable
+from queen_rbee.registry import Registry
+from queen_rbee.task import Task
+
+
+class Forecast:
+    """Service times of each pool and of all together, and how fast the queue moves."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._all = ServiceTimes()
+        self._pools: dict[str, ServiceTimes] = {}
+        self._drain = DrainRate()
+
+    def started(self, now: float, backlog: bool) -> None:
+        """A task got a slot; `backlog`: others still wait."""
+        self._drain.started(now, backlog)
+
+    def ended(self, task: Task) -> None:
+        """Only answers that were complete are measured: a cancelled one says nothing about the others."""
+        if task.state != "done" or task.started_at is None or task.ended_at is None or task.pool_id is None:
+            return
+        held_s = task.ended_at - task.started_at
+        first_s = (task.first_token_at or task.started_at) - task.started_at
+        self._all = self._all.ended(held_s, first_s, task.tokens_out)
+        self._pools[task.pool_id] = self._pools.get(task.pool_id, ServiceTimes()).ended(
+            held_s, first_s, task.tokens_out
+        )
+
+    def times(self, pool_id: str | None) -> ServiceTimes:
+        """Of one pool, or of all where nothing is known of it."""
+        return self._pools.get(pool_id or "", self._all)
+
+    def capacity(self, demand: Demand) -> Capacity:
+        """What is ready and could serve `demand`."""
+        ready = [c for c in suitable(self._registry.candidates(), demand) if c.ready and not c.draining]
+        return capacity_of((c.slots_total, c.slots_free, self.times(c.pool_id)) for c in ready)
+
+    def start_ms(self, demand: Demand, position: int) -> int:
+        """Milliseconds until a task with `position` others before it will probably start."""
+        return predicted_start_ms(position, self.capacity(demand))
+
+    def on_time(self, task: Task, position: int, now: float) -> float:
+        """The probability that a waiting task ends before its deadline."""
+        times = self.times(task.demand.pin)
+        tokens = times.answer(task.request.expected_tokens, task.request.max_tokens)
+        return on_time_probability(position, self.capacity(task.demand), times, tokens, task.deadline - now)
+
+    def late_s(self, task: Task, position: int, now: float) -> float:
+        """By how many seconds a task will probably miss its deadline."""
+        wait_s = self.start_ms(task.demand, position) / 1000
+        times = self.times(task.demand.pin)
+        tokens = times.answer(task.request.expected_tokens, task.request.max_tokens)
+        return max(0.0, now + wait_s + times.expected_s(tokens) - task.deadline)
+
+    def gap_s(self, now: float) -> float:
+        """Seconds between two places in the queue that come free."""
+        return self._drain.gap_s(now, self.capacity(Demand()))

@@ -1,0 +1,134 @@
+"""The content of a message as Anthropic's clients write it: blocks of text, images, thoughts, and the use of tools.
+
+Shapes as in https://docs.claude.com/en/api/messages. Fields that are not named here are let be (cache_control,
+citations, what newer clients send); a block that no engine here understands is refused.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+)
+
+STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+
+NOT_HERE: Mapping[str, str] = {
+    "document": "documents are not read here: send what they say as a text block",
+    "search_result": "search results are not read here: send what they say as a text block",
+    "container_upload": "there are no containers here",
+    "tool_reference": "tools cannot be found by search here: name each in `tools`",
+}
+"""What to say of the blocks that only Anthropic's own service understands."""
+
+
+def _finite(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """JSON has no infinity, but 1e999 is read as one."""
+    try:
+        STRICT(value)
+    except ValueError as error:
+        raise ValueError("numbers must be finite") from error
+    return value
+
+
+Object = Annotated[dict[str, JsonValue], AfterValidator(_finite)]
+"""A JSON object that can be written as JSON again."""
+
+
+class Lenient(BaseModel):
+    """Read from clients of another API, perhaps of a newer release: unknown fields are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+
+
+class Text(Lenient):
+    """A piece of text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Base64Image(Lenient):
+    """An image in the request itself."""
+
+    type: Literal["base64"]
+    media_type: Literal["image/jpeg", "image/png", "image/gif", "image/webp"]
+    data: Annotated[str, StringConstraints(min_length=1)]
+
+
+class UrlImage(Lenient):
+    """An image that the engine fetches, if it does."""
+
+    type: Literal["url"]
+    url: Annotated[str, StringConstraints(pattern=r"^https?://", max_length=8192)]
+
+
+class Image(Lenient):
+    """An image."""
+
+    type: Literal["image"]
+    source: Annotated[Base64Image | UrlImage, Field(discriminator="type")]
+
+
+class Thinking(Lenient):
+    """What the assistant thought before it spoke."""
+
+    type: Literal["thinking"]
+    thinking: str
+
+
+class RedactedThinking(Lenient):
+    """Thoughts that only Anthropic can read: they are passed over."""
+
+    type: Literal["redacted_thinking"]
+
+
+class ToolUse(Lenient):
+    """The assistant calls a tool."""
+
+    type: Literal["tool_use"]
+    id: Name
+    name: Name
+    input: Object
+
+
+def as_blocks(content: object) -> object:
+    """A string is short for one block of text, and null for none."""
+    if content is None:
+        return ()
+    return ({"type": "text", "text": content},) if isinstance(content, str) else content
+
+
+class ToolResult(Lenient):
+    """What a tool answered."""
+
+    type: Literal["tool_result"]
+    tool_use_id: Name
+    content: Annotated[
+        tuple[Annotated[Text | Image, Field(discriminator="type")], ...], BeforeValidator(as_blocks)
+    ] = ()
+    is_error: bool | None = None
+
+
+Block = Annotated[
+    Text | Image | Thinking | RedactedThinking | ToolUse | ToolResult,
+    Field(discriminator="type"),
+]
+Blocks = Annotated[tuple[Block, ...], BeforeValidator(as_blocks)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(as_blocks)]
+
+WRITTEN_BY: Mapping[str, frozenset[str]] = {
+    "user": frozenset({"text", "image", "tool_result"}),
+    "assistant": frozenset({"text", "thinking", "redacted_thinking", "tool_use"}),
+    "system": frozenset({"text"}),
+}
+"""The blocks that a message of each role may have."""

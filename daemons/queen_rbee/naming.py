@@ -1,0 +1,121 @@
+"""What a /v1 client means by `model`: an id of the catalog, a pool, or a model that pools serve. Pure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from llama_orch.contracts.catalog import CatalogModel, ModelState
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
+from queen_rbee.candidates import Candidate, serves_model
+
+ANY = ("", "default")
+"""Names of whatever there is, where nothing is called so."""
+SHOWN = 20
+SYNC_MS = 1000
+
+
+class Models(Protocol):
+    """What is needed of the catalog."""
+
+    def models(self) -> Sequence[CatalogModel]:
+        """All models."""
+        ...
+
+    def model(self, model_id: str) -> CatalogModel | None:
+        """The model with that id."""
+        ...
+
+    def model_ref_for(self, name: str) -> str:
+        """What pools serve it as, `name` itself where the catalog does not know it. Raises ApiError: not served."""
+        ...
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a task must ask for; nothing of it: any pool will do."""
+
+    model_ref: str | None = None
+    pool_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A name that can be asked for. `created` is in seconds since the epoch, None where nobody knows; `pools` serve it,
+    in none of them it is `ready` unless one says so."""
+
+    name: str
+    created: int | None
+    pools: tuple[str, ...]
+    ready: bool
+    ctx_max: int | None
+
+
+def named(name: str | None, catalog: Models, candidates: Sequence[Candidate], synced: bool) -> Named:
+    """What `name` stands for. Raises ApiError 404 where it stands for nothing, and what the catalog says against it.
+
+    While pools are still being asked (not `synced`) an unknown name is answered by 503: the pool may be there.
+    """
+    if name and catalog.model(name):
+        return Named(model_ref=catalog.model_ref_for(name))
+    if any(candidate.pool_id == name for candidate in candidates):
+        return Named(pool_id=name)
+    if name and any(serves_model(candidate, name) for candidate in candidates):
+        return Named(model_ref=catalog.model_ref_for(name))
+    if name is None or name in ANY:
+        return Named()
+    if not candidates:
+        return Named(model_ref=catalog.model_ref_for(name))  # admission says that no pool is known
+    if not synced:
+        raise _asking(name)
+    raise _unknown(name, [offer.name for offer in offers(catalog, candidates)])
+
+
+def offers(catalog: Models, candidates: Sequence[Candidate]) -> list[Offer]:
+    """All names that can be asked for, each once: the catalog's active ones, the pools, and what these serve."""
+    active = [model for model in catalog.models() if model.state is ModelState.ACTIVE]
+    found = {model.id: _offer(model.id, _serving(model.model_ref, candidates), model) for model in active}
+    ready = [candidate for candidate in candidates if candidate.ready]
+    for candidate in ready:
+        mine = [other for other in ready if other.pool_id == candidate.pool_id]
+        found.setdefault(candidate.pool_id, _offer(candidate.pool_id, mine))
+    for model in (model for candidate in ready for model in candidate.models):
+        found.setdefault(model, _offer(model, _serving(model, candidates)))
+    return list(found.values())
+
+
+def offer(name: str, catalog: Models, candidates: Sequence[Candidate], synced: bool) -> Offer:
+    """What is offered under `name`. Raises ApiError as `named` does."""
+    meant = named(name, catalog, candidates, synced)
+    pool = [candidate for candidate in candidates if candidate.pool_id == meant.pool_id]
+    serving = _serving(meant.model_ref, candidates) if meant.model_ref else pool
+    return _offer(name, serving, catalog.model(name))
+
+
+def _offer(name: str, serving: Sequence[Candidate], model: CatalogModel | None = None) -> Offer:
+    sizes = [candidate.ctx_max for candidate in serving if candidate.ctx_max is not None]
+    return Offer(
+        name,
+        int(model.created_at.timestamp()) if model else None,
+        tuple(sorted({candidate.pool_id for candidate in serving})),
+        any(candidate.ready and not candidate.draining for candidate in serving),
+        max(sizes, default=None),
+    )
+
+
+def _serving(model_ref: str, candidates: Iterable[Candidate]) -> list[Candidate]:
+    return [candidate for candidate in candidates if serves_model(candidate, model_ref)]
+
+
+def _unknown(name: str, known: Sequence[str]) -> ApiError:
+    shown = ", ".join(known[:SHOWN]) + (f" and {len(known) - SHOWN} more" if len(known) > SHOWN else "")
+    message = f"The model `{name[:128]}` does not exist. There is: {shown or 'nothing yet'}"
+    fields = [FieldProblem(field="model", problem="does not exist")]
+    return ApiError(
+        404, ErrorBody(code=ErrorCode.NOT_FOUND, message=message, fields=fields, hint="See GET /v1/models.")
+    )
+
+
+def _asking(name: str) -> ApiError:
+    message = f"whether a pool serves `{name[:128]}` is being asked"
+    body = ErrorBody(code=ErrorCode.POOL_UNREADY, message=message, retriable=True, retry_after_ms=SYNC_MS)
+    return ApiError(503, body, (("retry-after", str(SYNC_MS // 1000)), ("x-backoff-ms", str(SYNC_MS))))

@@ -1,0 +1,78 @@
+"""The queen's one of each, connected: what belongs to whom is decided here and nowhere else."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from llama_orch.spool import Bell
+from llama_orch.spool import Intake as Spool
+from queen_rbee.accounting import Accounting
+from queen_rbee.admission import AdmissionQueue
+from queen_rbee.artifacts import Artifacts
+from queen_rbee.book import TaskBook
+from queen_rbee.catalog import Catalog
+from queen_rbee.dispatcher import Dispatcher
+from queen_rbee.engines import ADAPTERS
+from queen_rbee.forecast import Forecast
+from queen_rbee.intake import Intake
+from queen_rbee.metrics import Metrics
+from queen_rbee.registry import Registry
+from queen_rbee.sessions import Sessions
+from queen_rbee.settings import QueenSettings
+from queen_rbee.sources.handoffs import HandoffSource
+from queen_rbee.store.protocol import Store
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All parts; none of them runs. `handoffs` is None in CLOUD_PROFILE."""
+
+    settings: QueenSettings
+    store: Store
+    dispatcher: Dispatcher
+    handoffs: HandoffSource | None
+
+    @cached_property
+    def intake(self) -> Intake:
+        """The one way in."""
+        return Intake(self.dispatcher, self.store)
+
+    @property
+    def registry(self) -> Registry:
+        """The pools that are known."""
+        return self.dispatcher.registry
+
+    @property
+    def accounting(self) -> Accounting:
+        """What remains of tasks: also the way to sessions, catalog and artifacts."""
+        return self.dispatcher.accounting
+
+
+def build(settings: QueenSettings, store: Store) -> Parts:
+    """All parts over `store`, which the caller keeps open for as long as they run."""
+    bell, metrics = Bell(), Metrics()
+    registry = Registry(bell, ADAPTERS)
+    accounting = Accounting(
+        book=TaskBook(),
+        metrics=metrics,
+        forecast=Forecast(registry),
+        store=store,
+        sessions=Sessions(store),
+        catalog=Catalog(store, registry.pools, metrics, registry.withhold),
+        artifacts=Artifacts(store),
+    )
+    dispatcher = Dispatcher(
+        queue=AdmissionQueue(settings.capacity, settings.policy),
+        registry=registry,
+        accounting=accounting,
+        adapters=ADAPTERS,
+        strategy=settings.placement,
+        bell=bell,
+    )
+    return Parts(settings, store, dispatcher, _handoffs(settings, registry))
+
+
+def _handoffs(settings: QueenSettings, registry: Registry) -> HandoffSource | None:
+    if settings.profile != "home":
+        return None
+    spool = Spool(settings.runtime_dir, moves_bad=False)
+    return HandoffSource(spool, registry, Bell(), settings.watch_interval_ms / 1000)

@@ -1,0 +1,211 @@
+"""What all imitations share: an HTTP server on loopback that does what a word of the request says.
+
+The word is the first of MOODS that the request's body has in it; without one the answer is complete and good.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+import trio
+
+from tests.unit.queen_rbee.scripted_engine import HEAD, ScriptedEngine, chunk
+
+MOODS = (
+    "refuse",
+    "busy",
+    "break",
+    "close",
+    "silence",
+    "garbage",
+    "nothing",
+    "hang up",
+    "stall",
+    "midway",
+    "comments",
+    "signs",
+    "endless",
+)
+Json = dict[str, Any]
+SIGNS_EVERY_S = 0.01
+MANY = 500
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request as it came."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: Json
+
+    @property
+    def mood(self) -> str:
+        """What is to be done."""
+        words = json.dumps(self.body)
+        return next((mood for mood in MOODS if mood in words), "well")
+
+
+@dataclass
+class Call:
+    """A request and the connection to answer it on."""
+
+    asked: Asked
+    stream: trio.SocketStream
+
+    async def document(self, status: int, document: object) -> None:
+        """A whole answer: JSON, or text where it is a str."""
+        body = (document if isinstance(document, str) else json.dumps(document)).encode()
+        await self.stream.send_all(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%s" % (status, len(body), body))
+
+    async def begin(self) -> None:
+        """The head of a stream."""
+        await self.stream.send_all(HEAD)
+
+    async def send(self, data: bytes) -> None:
+        """Some bytes of the stream."""
+        await self.stream.send_all(chunk(data))
+
+    async def event(self, data: Json | str) -> None:
+        """One event of the stream."""
+        text = data if isinstance(data, str) else json.dumps(data)
+        await self.send(f"data: {text}\n\n".encode())
+
+    async def end(self) -> None:
+        """The orderly end of the stream."""
+        await self.stream.send_all(b"0\r\n\r\n")
+
+    async def until_left(self) -> None:
+        """Say nothing until the client goes, or has gone while something was being sent."""
+        with suppress(trio.BrokenResourceError):
+            while await self.stream.receive_some(1):
+                pass
+
+    async def again_and_again(self, data: bytes) -> None:
+        """Send `data` until the client goes."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._repeat, data)
+            await self.until_left()
+            nursery.cancel_scope.cancel()
+
+    async def _repeat(self, data: bytes) -> None:
+        with suppress(trio.BrokenResourceError):
+            while True:
+                await self.send(data)
+                await trio.sleep(SIGNS_EVERY_S)
+
+
+@dataclass
+class Imitation(ScriptedEngine, ABC):
+    """Counts who is connected, as its base does; `heard` is every request so far."""
+
+    engine = ""
+    heard: list[Asked] = field(default_factory=list)
+
+    async def handle(self, stream: trio.SocketStream) -> None:
+        """Serve one connection."""
+        self.connected += 1
+        try:
+            call = Call(await _request(stream), stream)
+            self.heard.append(call.asked)
+            await self.answer(call, call.asked.mood)
+        except trio.BrokenResourceError:
+            pass  # it left while it was answered
+        finally:
+            self.connected -= 1
+            self.served += 1
+            self.left.set()
+            self.left = trio.Event()
+
+    async def answer(self, call: Call, mood: str) -> None:
+        """Do what `mood` says."""
+        if mood in ("refuse", "busy", "break"):
+            await call.document(*self.error(mood))
+        elif mood == "silence":
+            await call.until_left()
+        elif mood != "close":
+            await self.stream_out(call, mood)
+
+    async def stream_out(self, call: Call, mood: str) -> None:
+        """Answer with a stream; `mood` says how it goes on after its head."""
+        await call.begin()
+        if mood == "garbage":
+            await call.event("<html>")
+        elif mood == "nothing":
+            await call.end()
+        elif mood == "comments":
+            await call.again_and_again(b": ping\n\n")
+        elif mood == "signs":
+            await call.again_and_again(self.encoded(call.asked, ""))
+        elif mood == "endless":
+            await call.send(b"".join(self.encoded(call.asked, "on ") for _ in range(MANY)))
+            await call.until_left()
+        else:
+            await self.speak(call, mood)
+
+    def encoded(self, asked: Asked, text: str) -> bytes:
+        """One token's event."""
+        return f"data: {json.dumps(self.token(asked, text))}\n\n".encode()
+
+    async def speak(self, call: Call, mood: str) -> None:
+        """One token, and what follows it."""
+        await call.event(self.token(call.asked, "hello "))
+        if mood == "stall":
+            await call.until_left()
+        elif mood == "midway":
+            for event in self.midway():
+                await call.event(event)
+            await call.end()
+        elif mood != "hang up":
+            await call.event(self.token(call.asked, "world"))
+            for event in self.last(call.asked):
+                await call.event(event)
+            await call.end()
+
+    @abstractmethod
+    def token(self, asked: Asked, text: str) -> Json:
+        """The event of one token."""
+
+    @abstractmethod
+    def last(self, asked: Asked) -> list[Json | str]:
+        """What follows the last token."""
+
+    @abstractmethod
+    def midway(self) -> list[Json | str]:
+        """How it fails midway."""
+
+    @abstractmethod
+    def error(self, mood: str) -> tuple[int, Json | str]:
+        """Status and body for `refuse` (the request is wrong), `busy` and `break`."""
+
+
+async def _request(stream: trio.SocketStream) -> Asked:
+    request = b""
+    while b"\r\n\r\n" not in request:
+        request += await stream.receive_some(65536)
+    head, _, body = request.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    while len(body) < int(headers.get("content-length", 0)):
+        body += await stream.receive_some(65536)
+    method, path, _version = first.split(" ")
+    return Asked(method, path, headers, json.loads(body) if body else {})
+
+
+Some = TypeVar("Some", bound=ScriptedEngine)
+
+
+@asynccontextmanager
+async def listening(engine: Some) -> AsyncIterator[Some]:
+    """`engine` on a free port of the loopback."""
+    async with trio.open_nursery() as nursery:
+        serve = partial(trio.serve_tcp, engine.handle, 0, host="127.0.0.1")
+        listeners = await nursery.start(serve)
+        engine.url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        yield engine
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,92 @@
+"""A stand-in engine that speaks OpenAI's endpoints as llama-server does, and fails as engines fail, on demand.
+
+It is told by a word in the request's body what to do; the formats are those measured with a real llama-server.
+"""
+
+import json
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import trio
+
+from tests.unit.queen_rbee.scripted_engine import HEAD, ScriptedEngine, chunk
+
+FIXED: dict[str, object] = {"id": "chatcmpl-1", "created": 1795582409, "model": "tiny", "system_fingerprint": "b11669"}
+USAGE = {"completion_tokens": 2, "prompt_tokens": 6, "total_tokens": 8, "prompt_tokens_details": {"cached_tokens": 5}}
+TIMINGS = {"cache_n": 5, "prompt_n": 1, "predicted_n": 2}
+EMBEDDING: dict[str, object] = {"object": "list", "model": "tiny", "usage": {"prompt_tokens": 2, "total_tokens": 2}}
+EMBEDDING |= {"data": [{"object": "embedding", "index": 0, "embedding": [0.25, -0.5]}]}
+TOO_LONG = {"error": {"code": 400, "message": "request exceeds the context", "type": "exceed_context_size_error"}}
+OUT_OF_MEMORY = {"error": {"code": 500, "message": "out of memory", "type": "server_error"}}
+
+
+def delta(finish_reason: str | None = None, index: int = 0, **fields: object) -> dict[str, object]:
+    """One chunk of a chat."""
+    choice = {"finish_reason": finish_reason, "index": index, "delta": fields}
+    return {"choices": [choice], **FIXED, "object": "chat.completion.chunk"}
+
+
+COUNTED = {"choices": [], **FIXED, "object": "chat.completion.chunk", "usage": USAGE, "timings": TIMINGS}
+CHAT = (delta(role="assistant", content=None), delta(content="Hel"), delta(content="lo"), delta("stop"), COUNTED)
+
+
+def events(chunks: Iterable[object], done: bool = True) -> bytes:
+    """The bytes of a stream."""
+    lines = [f"data: {json.dumps(item)}\n\n" for item in chunks]
+    lines += ["data: [DONE]\n\n"] if done else []
+    return "".join(lines).encode()
+
+
+class ScriptedOpenAi(ScriptedEngine):
+    """`body` is what it was asked last; `script` is what it says where nothing else is wanted."""
+
+    body: dict[str, object]
+    script: Iterable[object] = CHAT
+
+    async def act(self, stream: trio.SocketStream, request: bytes) -> None:
+        """Do what the body says; without a word of it, answer as is usual."""
+        head, _, body = request.partition(b"\r\n\r\n")
+        length = next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+        while len(body) < length:
+            body += await stream.receive_some(65536)
+        self.asked, self.body = head + b"\r\n\r\n" + body, json.loads(body)
+        if b"/v1/embeddings" in head or b"/v1/rerank" in head:
+            await _document(stream, b"200 OK", EMBEDDING)
+        elif b"refuse" in body:
+            await _document(stream, b"400 Bad Request", TOO_LONG)
+        elif b"break" in body:
+            await _document(stream, b"500 Oops", OUT_OF_MEMORY)
+        elif b"silence" in body:
+            await self.until_left(stream)
+        else:
+            await self._stream(stream, body)
+
+    async def _stream(self, stream: trio.SocketStream, body: bytes) -> None:
+        if b"stall" in body:
+            await stream.send_all(HEAD + chunk(events(CHAT[:2], done=False)))
+            await self.until_left(stream)
+        elif b"midway" in body:
+            await stream.send_all(
+                HEAD + chunk(events(CHAT[:2], done=False)) + chunk(events([OUT_OF_MEMORY], done=False))
+            )
+        elif b"nothing" in body:
+            await stream.send_all(HEAD + chunk(events([])) + b"0\r\n\r\n")
+        else:
+            await stream.send_all(HEAD + chunk(events(self.script)) + b"0\r\n\r\n")
+
+
+async def _document(stream: trio.SocketStream, status: bytes, document: object) -> None:
+    body = json.dumps(document).encode()
+    await stream.send_all(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+
+
+@asynccontextmanager
+async def scripted_openai() -> AsyncIterator[ScriptedOpenAi]:
+    """A running stand-in on a free port of the loopback."""
+    engine = ScriptedOpenAi()
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, engine.handle, 0, host="127.0.0.1"))
+        engine.url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        yield engine
+        nursery.cancel_scope.cancel()

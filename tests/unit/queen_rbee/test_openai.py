@@ -1,0 +1,257 @@
+"""/v1 answers OpenAI's clients in their own terms, errors included, through the queue that all tasks go through."""
+
+import pytest
+import trio
+
+from llama_orch.contracts.catalog import ModelState, NewModel
+from llama_orch.contracts.pools import PoolState
+from tests.unit.queen_rbee.core import slots_are_free
+from tests.unit.queen_rbee.line import CHAT, Line, Site, said, site
+from tests.unit.queen_rbee.scripted_openai import CHAT as CHUNKS
+from tests.unit.queen_rbee.scripted_openai import EMBEDDING, USAGE, delta
+
+
+async def waiting(site: Site, count: int = 1) -> None:
+    """Return once `count` tasks wait."""
+    with trio.fail_after(5):
+        while len(site.queen.dispatcher.queue) < count:
+            await trio.lowlevel.checkpoint()
+
+
+async def test_a_chat_is_answered_in_one_document():
+    async with site() as running:
+        answer = await running.ask(body=said())
+        assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+        assert answer.json["object"] == "chat.completion"
+        assert answer.json["choices"][0]["message"] == {"role": "assistant", "content": "Hello"}
+        assert answer.json["usage"] == USAGE
+        await slots_are_free(running.queen)
+
+
+async def test_a_stream_is_the_engines_own_chunks_and_ends_with_done():
+    async with site() as running:
+        answer = await running.ask(body=said(stream=True))
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert answer.chunks == [*CHUNKS[:-1], "[DONE]"]
+        assert b"event:" not in answer.body
+        assert b"id:" not in answer.body
+
+
+async def test_the_counts_are_streamed_to_those_who_ask_for_them():
+    async with site() as running:
+        answer = await running.ask(body=said(stream=True, stream_options={"include_usage": True}))
+        assert answer.chunks == [*CHUNKS, "[DONE]"]
+
+
+async def test_the_engine_is_asked_what_the_client_asked_and_always_for_a_stream():
+    async with site() as running:
+        asked = said(tools=[{"type": "function", "function": {"name": "f"}}], logit_bias={"5": -1}, temperature=0)
+        await running.ask(body=asked)
+        assert running.engine.body == {**asked, "stream": True, "stream_options": {"include_usage": True}}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", {"input": ["hello"], "encoding_format": "base64"}),
+        ("/v1/rerank", {"query": "hello", "documents": ["world"]}),
+    ],
+)
+async def test_what_comes_whole_is_passed_on_as_it_is(path: str, body: dict[str, object]):
+    async with site() as running:
+        answer = await running.ask(path, body)
+        assert (answer.status, answer.json) == (200, EMBEDDING)
+        assert running.engine.body == body
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_says_where_it_ran_and_how_it_can_be_found(stream: bool):
+    async with site() as running:
+        answer = await running.ask(body=said(stream=stream), x_correlation_id="find-me")
+        assert answer.headers["x-llama-orch-pool"] == "p"
+        assert answer.headers["x-queue-position"] == "0"
+        assert float(answer.headers["x-llama-orch-overhead-ms"]) >= 0
+        assert answer.headers["x-correlation-id"] == answer.headers["x-request-id"] == "find-me"
+        assert b"x-correlation-id: find-me" in running.engine.asked
+
+
+async def test_our_own_headers_go_into_the_task():
+    async with site() as running:
+        session = "6f9619ff-8b86-d011-b42d-00c04fc964ff"
+        await running.ask(body=said(), x_session_id=session, x_priority="batch", x_deadline_ms="60000")
+        task = next(running.queen.dispatcher.accounting.book.newest_first())
+        assert (str(task.request.session_id), task.request.priority) == (session, "batch")
+        assert task.request.deadline_ms == 60000
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("words", "status", "kind", "retry"),
+    [
+        ("refuse", 400, "invalid_request_error", "false"),
+        ("break", 502, "server_error", "true"),
+        ("nothing", 502, "server_error", "true"),
+        ("silence", 504, "server_error", "true"),
+    ],
+)
+async def test_what_goes_wrong_before_the_first_token_is_a_status(
+    words: str, status: int, kind: str, retry: str, stream: bool
+):
+    async with site() as running:
+        answer = await running.ask(body=said(words, stream=stream))
+        assert (answer.status, answer.error["type"]) == (status, kind)
+        assert set(answer.error) == {"message", "type", "param", "code"}
+        assert answer.headers["x-should-retry"] == retry
+        await slots_are_free(running.queen)
+
+
+async def test_an_engines_own_reason_reaches_the_client():
+    async with site() as running:
+        assert (await running.ask(body=said("refuse"))).error["message"] == "request exceeds the context"
+
+
+@pytest.mark.parametrize(("words", "code"), [("midway", "WORKER_RESET"), ("stall", "DECODE_TIMEOUT")])
+async def test_what_goes_wrong_later_is_the_last_chunk_of_the_stream(words: str, code: str):
+    async with site() as running:
+        answer = await running.ask(body=said(words, stream=True))
+        assert answer.status == 200
+        assert answer.chunks[:-1] == [*CHUNKS[:2]]
+        assert answer.chunks[-1]["error"]["code"] == code
+        await slots_are_free(running.queen)
+
+
+@pytest.mark.parametrize("words", ["midway", "stall"])
+async def test_half_an_answer_is_none_without_a_stream(words: str):
+    async with site() as running:
+        assert (await running.ask(body=said(words))).status in (502, 504)
+
+
+async def test_a_wrong_field_is_the_param_of_the_error():
+    async with site() as running:
+        answer = await running.ask(body={"messages": [{"role": "user"}, {}]})
+        assert (answer.status, answer.error["param"]) == (400, "messages[1].role")
+        assert "missing" in answer.error["message"]
+
+
+async def test_a_body_nested_as_deep_as_is_allowed_reaches_the_engine():
+    async with site() as running:
+        nested = "deep"
+        for _ in range(190):
+            nested = [nested]  # type: ignore[assignment]
+        assert (await running.ask(body=said(metadata=nested))).status == 200
+        assert running.engine.body["metadata"] == nested
+
+
+async def test_a_body_that_is_too_long_is_refused():
+    async with site() as running:
+        answer = await running.ask(body=b" " * (8 << 20) + b"{}")
+        assert (answer.status, answer.error["type"]) == (413, "invalid_request_error")
+
+
+@pytest.mark.parametrize("name", ["p", "tiny", "hf:org/repo/tiny.gguf", "default", None])
+async def test_a_model_may_be_called_by_any_of_its_names(name: str | None):
+    async with site() as running:
+        assert (await running.ask(body=said(model=name))).status == 200
+
+
+async def test_an_unknown_model_is_openais_own_404():
+    async with site() as running:
+        answer = await running.ask(body=said(model="gpt-9"))
+        assert (answer.status, answer.error["code"], answer.error["param"]) == (404, "model_not_found", "model")
+        assert "hf:org/repo/tiny.gguf" in answer.error["message"]
+
+
+async def test_a_retired_model_is_not_found_either():
+    async with site() as running:
+        catalog = running.queen.dispatcher.accounting.catalog
+        model, _new = await catalog.add(NewModel(id="old", model_ref="tiny"))
+        await catalog.set_state(model, ModelState.RETIRED)
+        answer = await running.ask(body=said(model="old"))
+        assert (answer.status, answer.error["code"], answer.error["param"]) == (404, "model_not_found", "model")
+        assert "retired" in answer.error["message"]
+
+
+async def test_a_full_queue_says_when_to_come_back():
+    async with site(capacity=1) as running:
+        running.queen.pool(ready=False)
+        running.dial(body=said())
+        await waiting(running)
+        answer = await running.ask(body=said("another"))
+        assert (answer.status, answer.error["type"]) == (429, "rate_limit_error")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert int(answer.headers["retry-after-ms"]) >= 1
+        assert answer.headers["x-should-retry"] == "true"
+
+
+async def test_whoever_gives_way_to_a_newcomer_is_told_when_to_come_back():
+    async with site(capacity=1, policy="drop-lru") as running:
+        running.queen.pool(ready=False)
+        dropped = running.dial(body=said())
+        await waiting(running)
+        running.dial(body=said("another"))
+        with trio.fail_after(5):
+            await dropped.ended.wait()
+        assert (dropped.status, dropped.error["code"]) == (429, "QUEUE_FULL_DROP_LRU")
+        assert int(dropped.headers["retry-after"]) >= 1
+
+
+async def test_without_a_pool_that_lives_it_is_a_503():
+    async with site() as running:
+        running.queen.pool(state=PoolState.FAILED, ready=False)
+        answer = await running.ask(body=said())
+        assert (answer.status, answer.error["code"]) == (503, "POOL_UNREADY")
+        assert "retry-after" in answer.headers
+
+
+async def test_a_task_that_somebody_else_cancels_is_told_to_its_client():
+    async with site() as running:
+        running.queen.pool(ready=False)
+        line = running.dial(body=said())
+        await waiting(running)
+        queen = running.queen
+        queen.dispatcher.cancel(next(queen.dispatcher.accounting.book.newest_first()))
+        with trio.fail_after(5):
+            await line.ended.wait()
+        assert (line.status, line.error["code"], line.headers["x-should-retry"]) == (409, "CANCELLED", "false")
+
+
+async def test_a_defect_of_ours_is_in_their_shape_too(monkeypatch: pytest.MonkeyPatch):
+    async with site() as running:
+        monkeypatch.setattr(running.queen.dispatcher.accounting.catalog, "model", None)
+        answer = await running.ask(body=said(model="tiny"))
+        assert (answer.status, answer.error["code"]) == (500, "INTERNAL")
+
+
+async def models(running: Site, name: str = "") -> Line:
+    return await running.ask(f"/v1/models{name}", method="GET")
+
+
+async def test_the_models_are_listed_under_every_name_that_can_be_asked_for():
+    async with site() as running:
+        answer = await models(running)
+        assert answer.json["object"] == "list"
+        assert [entry["id"] for entry in answer.json["data"]] == ["p", "hf:org/repo/tiny.gguf"]
+        for entry in answer.json["data"]:
+            assert (entry["object"], entry["owned_by"], entry["ready"]) == ("model", "llama-orch", True)
+            assert isinstance(entry["created"], int)
+            assert (await models(running, f"/{entry['id']}")).json == entry
+        assert (await models(running, "/gpt-9")).error["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize(("path", "method", "status"), [("/v1/nowhere", "POST", 404), (CHAT, "GET", 405)])
+async def test_the_rest_of_v1_is_refused_in_their_shape(path: str, method: str, status: int):
+    async with site() as running:
+        answer = await running.ask(path, method=method)
+        assert (answer.status, answer.error["type"]) == (status, "invalid_request_error")
+
+
+async def test_several_answers_to_one_question_are_all_there():
+    async with site() as running:
+        running.engine.script = (
+            delta(index=1, content="b"),
+            delta(index=0, content="a"),
+            delta("stop", 0),
+            delta("stop", 1),
+        )
+        answer = await running.ask(body=said(n=2))
+        assert [choice["message"]["content"] for choice in answer.json["choices"]] == ["a", "b"]
