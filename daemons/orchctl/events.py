@@ -9,7 +9,8 @@ from llama_orch.contracts.tasks import TaskAccepted
 from llama_orch.http.client import UpstreamError, UpstreamTimeout
 from llama_orch.http.sse import MalformedStream, ServerSentEvent, read_events
 from llama_orch.service.exit import ExitStatus
-from orchctl.queen import Failure, Queen
+from orchctl.failure import Failure
+from orchctl.queen import Queen
 
 RECONNECTS = 20
 RECONNECT_S = 0.5
@@ -37,7 +38,7 @@ async def read_to_end(queen: Queen, accepted: TaskAccepted, show: Callable[[Serv
             left -= 1
             if not left:
                 message = f"the stream of task {accepted.task_id} broke off: {error}"
-                raise Failure(message, "See orchctl status.", ExitStatus.UNAVAILABLE) from error
+                raise Failure(message, f"See orchctl tasks {accepted.task_id}.", ExitStatus.UNAVAILABLE) from error
             await trio.sleep(RECONNECT_S)
 
 

@@ -1,33 +1,33 @@
 """The queen as orchctl asks her: one URL, one token, and errors in words."""
 
+import json
 import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
+from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, ValidationError
 
-from llama_orch.contracts.errors import ErrorBody
-from llama_orch.http.client import Response, UpstreamError, fetch, request
+from llama_orch.http.client import Response, UpstreamError, request
 from llama_orch.service.exit import ExitStatus
 from llama_orch.settings.loading import TOKEN, TOKEN_FILE, read_token
 from llama_orch.settings.types import http_url
+from orchctl.failure import Failure, refused
 
 URL_VARIABLE = "ORCHESTRATORD_URL"
 DEFAULT_URL = "http://127.0.0.1:8080"
 LIMIT_S = 30.0
+ANSWER_LIMIT = 64 << 20
 
 
-class Failure(Exception):
-    """orchctl cannot do what it was asked: what is wrong, how to mend it, and the exit status."""
-
-    def __init__(self, message: str, hint: str, status: ExitStatus) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-        self.status = status
+def below(path: str, *names: str, **query: object) -> str:
+    """`path` with `names` below it and what is not None of `query` behind it, as a URL writes them."""
+    found = "/".join((path, *(quote(name, safe="") for name in names)))
+    asked = urlencode({name: value for name, value in query.items() if value is not None})
+    return f"{found}?{asked}" if asked else found
 
 
 @dataclass(frozen=True)
@@ -37,36 +37,53 @@ class Queen:
     url: str
     token: str | None = None
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """What every request carries."""
-        return {"authorization": f"Bearer {self.token}"} if self.token else {}
-
     @asynccontextmanager
     async def ask(
-        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        *,
+        head_s: float = LIMIT_S,
+        allowed: tuple[int, ...] = (),
     ) -> AsyncIterator[Response]:
-        """One request; leaving closes the connection. Raises Failure where the queen refuses or is not there."""
-        fields = {**self.headers, **({"content-type": "application/json"} if body else {}), **(headers or {})}
-        async with request(method, self.url + path, headers=fields, body=body, head_s=LIMIT_S) as response:
-            if response.status >= 400:
-                raise refused(response.status, await response.read(limit_s=LIMIT_S))
+        """One request; leaving closes the connection.
+
+        Raises Failure where the status is neither a success nor `allowed`, UpstreamError where nobody answers within
+        `head_s` seconds.
+        """
+        fields = {**self._headers(), **({"content-type": "application/json"} if body else {}), **(headers or {})}
+        async with request(method, self.url + path, headers=fields, body=body, head_s=head_s) as response:
+            if not 200 <= response.status < 300 and response.status not in allowed:
+                raise refused(response.status, await response.read(limit_s=LIMIT_S), response.headers)
             yield response
+
+    async def call(self, method: str, path: str, body: object = None, *, allowed: tuple[int, ...] = ()) -> bytes:
+        """The body of the answer to one request, whose own is `body` as JSON. Raises Failure."""
+        data = b"" if body is None else json.dumps(body, allow_nan=False).encode()
+        try:
+            async with self.ask(method, path, data, allowed=allowed) as response:
+                return await response.read(ANSWER_LIMIT, limit_s=LIMIT_S)
+        except UpstreamError as error:
+            raise self.unreachable(error) from error
 
     async def get(self, path: str) -> bytes:
         """The body of a GET. Raises Failure."""
-        try:
-            status, body = await fetch(self.url + path, limit_s=LIMIT_S, headers=self.headers, size=64 << 20)
-        except UpstreamError as error:
-            raise self.unreachable(error) from error
-        if status >= 400 and path != "/ready":
-            raise refused(status, body)
-        return body
+        return await self.call("GET", path)
+
+    async def bid(self, method: str, path: str) -> None:
+        """A request whose answer is empty. Raises Failure."""
+        if await self.call(method, path):
+            raise _foreign()
 
     def unreachable(self, error: UpstreamError) -> Failure:
         """Nobody answers at the URL."""
         hint = f"Is it running (systemctl status queen-rbee)? Is {URL_VARIABLE} right?"
         return Failure(f"queen-rbee at {self.url} does not answer: {error}", hint, ExitStatus.UNAVAILABLE)
+
+    def _headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.token}"} if self.token else {}
 
 
 def from_environment(url: str | None) -> Queen:
@@ -97,33 +114,6 @@ def _token() -> str | None:
     return token
 
 
-def refused(status: int, body: bytes) -> Failure:
-    """The queen's own error, as a person should read it."""
-    try:
-        error = ErrorBody.model_validate_json(body)
-    except ValidationError:
-        text = " ".join(body[:200].decode(errors="replace").split())
-        return Failure(f"the answer is {status}: {text}", "Is this the address of queen-rbee?", ExitStatus.UNAVAILABLE)
-    hint = f"{error.hint or ''} {later(error.retry_after_ms)}".strip()
-    return Failure(f"{error.code}: {error.message}", hint, exit_status(status, error.retriable))
-
-
-def later(retry_after_ms: int | None) -> str:
-    """When to try again, where the queen said so."""
-    return f"Try again in {max(1, round(retry_after_ms / 1000))} s." if retry_after_ms else ""
-
-
-def exit_status(status: int, retriable: bool) -> ExitStatus:
-    """sysexits(3) for an HTTP status: what a script can branch on."""
-    if status in (401, 403):
-        return ExitStatus.NO_PERMISSION
-    if retriable:
-        return ExitStatus.TEMPORARY
-    if status == 404:
-        return ExitStatus.NO_INPUT
-    return ExitStatus.DATA if status < 500 else ExitStatus.UNAVAILABLE
-
-
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -132,5 +122,9 @@ def understood(model: type[M], body: bytes) -> M:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        message, hint = "the answer is not understood", "Is this the address of queen-rbee, and of the same release?"
-        raise Failure(message, hint, ExitStatus.UNAVAILABLE) from error
+        raise _foreign() from error
+
+
+def _foreign() -> Failure:
+    hint = "Is this the address of queen-rbee, and of the same release?"
+    return Failure("the answer is not understood", hint, ExitStatus.UNAVAILABLE)

@@ -1,13 +1,11 @@
-"""orchctl pools and status: what the queen knows, as a table for people."""
+"""Text for people: columns, one thing whole, and how a time, a count or a place in the queue reads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
-from llama_orch.contracts.base import Outbound
-from llama_orch.contracts.pools import PoolList, PoolStatus
-from llama_orch.contracts.tasks import TaskList
-from orchctl.queen import Queen, understood
+from pydantic import BaseModel, JsonValue
 
-POOL_HEADER = ("POOL", "STATE", "SLOTS", "ENGINE", "DEVICES", "MODELS")
+NOTHING = "-"
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -17,67 +15,62 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def pools_text(pools: Sequence[PoolStatus]) -> str:
-    """One line a pool, and below it why it is not well."""
-    if not pools:
-        return "no pools are known; see journalctl -u engine-provisioner"
-    rows = [POOL_HEADER, *(_row(pool) for pool in pools)]
-    errors = [
-        f"{pool.pool_id}: {' '.join(pool.last_error.split())}" for pool in pools if pool.last_error and not pool.ready
-    ]
-    return "\n".join([table(rows), *errors])
+def whole(found: BaseModel, without: str = "") -> str:
+    """Everything that is known of one thing but the field `without`: a line for each name and value."""
+    document = found.model_dump(mode="json", exclude_none=True, exclude={without})
+    return table([*_leaves("", document)])
 
 
-def _row(pool: PoolStatus) -> tuple[str, ...]:
-    engine = " ".join(filter(None, (pool.engine, pool.engine_version)))
-    slots = f"{pool.slots_free}/{pool.slots_total}"
-    return pool.pool_id, pool.state, slots, engine, pool.device_mask or "-", ", ".join(pool.models_available) or "-"
+def _leaves(name: str, value: JsonValue) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield from _leaves(f"{name}.{key}".removeprefix("."), below)
+    elif isinstance(value, list):
+        yield name, ", ".join(map(str, value)) or NOTHING
+    else:
+        yield name, one_line(yes(value) if isinstance(value, bool) else str(value))
 
 
-async def pools(queen: Queen) -> tuple[bytes, str]:
-    """The pools as the queen's own JSON and as a table. Raises Failure."""
-    body = await queen.get("/v2/pools")
-    return body, pools_text(understood(PoolList, body).pools)
+def one_line(text: str | None) -> str:
+    """`text` without its line breaks; a dash for none."""
+    return " ".join((text or "").split()) or NOTHING
 
 
-class Version(Outbound):
-    """GET /v2/meta/version."""
-
-    version: str
-    api_version: str
+def cell(value: object) -> str:
+    """A number as it is; a dash for what is not known."""
+    return NOTHING if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-class Ready(Outbound):
-    """GET /ready."""
-
-    ready: bool
-    reasons: list[str]
+def yes(value: bool) -> str:
+    """A truth."""
+    return "yes" if value else "no"
 
 
-class Status(Outbound):
-    """What `orchctl status --json` prints; `tasks` counts the open ones by state."""
-
-    url: str
-    version: Version
-    ready: Ready
-    tasks: dict[str, int]
-    pools: list[PoolStatus]
+def ms(value: float | None) -> str:
+    """Milliseconds, whole ones."""
+    return NOTHING if value is None else str(round(value))
 
 
-async def status(queen: Queen) -> tuple[str, str]:
-    """Version, readiness, open tasks and pools, as JSON and as text. Raises Failure."""
-    found = Status(
-        url=queen.url,
-        version=understood(Version, await queen.get("/v2/meta/version")),
-        ready=understood(Ready, await queen.get("/ready")),
-        tasks={state: await _count(queen, state) for state in ("queued", "running")},
-        pools=understood(PoolList, await queen.get("/v2/pools")).pools,
-    )
-    tasks = ", ".join(f"{count} {state}" for state, count in found.tasks.items())
-    readiness = "ready" if found.ready.ready else f"not ready ({'; '.join(found.ready.reasons)})"
-    head = f"queen-rbee {found.version.version} at {found.url}: {readiness}, {tasks}"
-    return found.model_dump_json(), f"{head}\n\n{pools_text(found.pools)}"
+def age(since: datetime, now: datetime | None = None) -> str:
+    """How long ago `since` was; 0 s where the queen's clock is ahead of ours."""
+    return duration(((now or datetime.now(UTC)) - since).total_seconds())
 
 
-async def _count(queen: Queen, state: str) -> int:
-    return understood(TaskList, await queen.get(f"/v2/tasks?state={state}&limit=500")).count
+def duration(seconds: float) -> str:
+    """About how long: the largest unit of which there are at least two."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th, 11th, 21st."""
+    last = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{'th' if number % 100 in (11, 12, 13) else last}"
+
+
+def place(position: int, predicted_start_ms: int | None = None) -> str:
+    """Where a task stands that has `position` others before it, and how long it will probably wait."""
+    about = "" if predicted_start_ms is None else f", about {duration(max(1, predicted_start_ms / 1000))}"
+    return f"{ordinal(position + 1)} in the queue{about}"

@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.bench import cancel, first_token, under_systemd
+from tests.bench import admission, cancel, first_token, under_systemd
 from tests.system.lab.prerequisites import missing
 
 
@@ -10,6 +10,7 @@ def main() -> int:
     """First what needs no root, then what is measured in booted machines."""
     first_token.main()
     cancel.main()
+    admission.main()
     if lacking := missing():
         print(f"nothing measured under systemd: {'; '.join(lacking)}", file=sys.stderr)
         return 0

@@ -119,10 +119,12 @@ class Home:
         """The end of every daemon's log."""
         return "\n".join(f"{log.name}:\n{log.read_text()[-3000:]}" for log in sorted(self.directory.glob("*.log")))
 
-    def orchctl(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def orchctl(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run orchctl against the queen."""
         command = [sys.executable, "-m", "orchctl", words[0], "--url", self.url, *words[1:]]
-        return subprocess.run(command, capture_output=True, text=True, env=self.environ, timeout=60, check=False)
+        return subprocess.run(
+            command, input=stdin, capture_output=True, text=True, env=self.environ, timeout=60, check=False
+        )
 
     def stream(self, path: str, headers: Mapping[str, str] | None = None) -> "EventStream":
         """The events of a task as they come; to be closed."""

@@ -59,12 +59,26 @@ def completed(*words: str) -> set[str]:
     return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
 
+def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Those below `parser`."""
+    found = (action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return {name: command for choices in found for name, command in choices.items()}
+
+
 def test_bash_completes_every_command_and_every_long_option() -> None:
-    (commands,) = (action for action in orchctl_parser()._actions if isinstance(action, argparse._SubParsersAction))
-    assert completed("") == {*commands.choices, "--version", "--help"}
-    for name, command in commands.choices.items():
-        options = {option for action in command._actions for option in action.option_strings}
-        assert completed(name, "-") == {option for option in options if option.startswith("--")}
-        for action in command._actions:
-            if action.choices:
-                assert completed(name, action.option_strings[0], "") == set(action.choices)
+    top = orchctl_parser()
+    assert completed("") == {*commands(top), "--version", "--help"}
+    for name, command in commands(top).items():
+        bash_completes(command, name)
+
+
+def bash_completes(command: argparse.ArgumentParser, *words: str) -> None:
+    """What may follow `words`."""
+    options = {option for action in command._actions for option in action.option_strings}
+    assert completed(*words, "-") == completed(*words, "--json", "-") == {o for o in options if o.startswith("--")}
+    for action in command._actions:
+        if action.option_strings and action.choices:
+            assert completed(*words, action.option_strings[0], "") == set(action.choices)
+    for name, below in commands(command).items():
+        assert name in completed(*words, "") & completed(*words, "--url", "http://x", "")
+        bash_completes(below, *words, name)

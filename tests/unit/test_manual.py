@@ -142,12 +142,23 @@ def options(parser: argparse.ArgumentParser) -> set[str]:
     return {name for action in parser._actions for name in action.option_strings}
 
 
+def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Those below `parser`."""
+    found = (action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return {name: command for choices in found for name, command in choices.items()}
+
+
+def every_option(parser: argparse.ArgumentParser) -> set[str]:
+    """What `parser` and the commands below it take."""
+    return options(parser).union(*map(every_option, commands(parser).values()))
+
+
 def test_every_command_and_option_of_orchctl_is_there() -> None:
     parser = orchctl_parser()
-    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    wanted = options(parser).union(*map(options, commands.choices.values()))
-    assert set(page("orchctl.1").names("OPTIONS")) == wanted
-    assert page("orchctl.1").names("DESCRIPTION") == list(commands.choices)
+    assert set(page("orchctl.1").names("OPTIONS")) == every_option(parser)
+    assert page("orchctl.1").names("DESCRIPTION") == list(commands(parser))
+    for name, command in commands(parser).items():
+        assert page("orchctl.1").names(f"Commands of {name}") == list(commands(command))
 
 
 def test_every_field_of_a_task_is_there() -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 TASK_ID = UUID("6f1c2a52-3b57-4bd4-9f5e-1f0e3a5d7c11")
@@ -36,29 +37,64 @@ class Request:
 
 @dataclass
 class Queen:
-    """Answers by `"METHOD /path"`, the last one again and again; `asked` is what came."""
+    """Answers by `"METHOD /path"`, else by ANYTHING, the last one again and again.
+
+    `asked` is what came, `left` those of it whose client has closed a connection that was held open.
+    """
 
     answers: dict[str, list[bytes]]
     url: str = ""
     asked: list[Request] = field(default_factory=list)
     arrived: threading.Condition = field(default_factory=threading.Condition)
-    release: threading.Event = field(default_factory=threading.Event)
+    left: list[str] = field(default_factory=list)
+    held: set[socket.socket] = field(default_factory=set)
 
     def of(self, line: str) -> list[Request]:
         """The requests for `line`."""
         return [request for request in self.asked if request.line == line]
 
-    def wait_for(self, line: str) -> None:
-        """Return when `line` has been asked; AssertionError after a while."""
+    def bodies(self, line: str) -> list[Any]:
+        """What was sent with the requests for `line`, parsed."""
+        return [json.loads(request.body) for request in self.of(line)]
+
+    def wait_for(self, line: str, times: int = 1) -> None:
+        """Return when `line` has been asked so often; AssertionError after a while."""
         with self.arrived:
-            assert self.arrived.wait_for(lambda: self.of(line), 20), f"{line} was not asked: {self.asked}"
+            assert self.arrived.wait_for(lambda: len(self.of(line)) >= times, 20), f"not asked: {line}: {self.asked}"
+
+    def wait_until_left(self, line: str) -> None:
+        """Return when who asked `line` has closed the connection; AssertionError after a while."""
+        with self.arrived:
+            assert self.arrived.wait_for(lambda: line in self.left, 20), f"nobody has left {line}"
+
+    def hold(self, line: str, connection: socket.socket) -> None:
+        """Keep `connection` open until its client closes it, or `release` does."""
+        connection.settimeout(20)
+        with self.arrived:
+            self.held.add(connection)
+            self.arrived.notify_all()
+        connection.recv(1)
+        with self.arrived:
+            if connection in self.held:
+                self.held.remove(connection)
+                self.left.append(line)
+            self.arrived.notify_all()
+
+    def release(self) -> None:
+        """Close what is held open; AssertionError when after a while nothing is."""
+        with self.arrived:
+            assert self.arrived.wait_for(lambda: self.held, 20), "no connection is held open"
+            for connection in self.held:
+                connection.shutdown(socket.SHUT_RDWR)
+            self.held.clear()
 
     def answer(self, request: Request) -> bytes:
         """The answer that is next for `request`."""
         with self.arrived:
             self.asked.append(request)
             self.arrived.notify_all()
-        given = self.answers.get(request.line, [error(404, "NOT_FOUND", "no such path")])
+        unknown = [error(404, "NOT_FOUND", "no such path")]
+        given = self.answers.get(request.line) or self.answers.get(ANYTHING, unknown)
         return given.pop(0) if len(given) > 1 else given[0]
 
 
@@ -87,7 +123,45 @@ def tokens(*texts: str) -> list[tuple[str, object]]:
     return [("token", {"t": text, "i": index}) for index, text in enumerate(texts)]
 
 
-HOLD = b"hold the connection open"
+HOLD = b"hold the connection open until the client closes it"
+ANYTHING = "*"
+
+
+MODEL = {"object": "model", "created": 0, "owned_by": "llama-orch", "pools": ["default"], "ctx_max": 4096}
+MODELS = {"object": "list", "data": [{**MODEL, "id": "slow", "ready": False}, {**MODEL, "id": "tiny", "ready": True}]}
+CHAT = "POST /v1/chat/completions"
+
+
+def chunk(delta: dict[str, object], finish_reason: str | None = None) -> bytes:
+    """A chunk of a chat as llama-server writes it and the queen passes it on."""
+    choice = {"finish_reason": finish_reason, "index": 0, "delta": delta}
+    head = {"created": 1795000001, "id": "chatcmpl-x", "model": "tiny", "object": "chat.completion.chunk"}
+    return b"data: " + json.dumps({"choices": [choice], **head}).encode() + b"\n\n"
+
+
+USAGE = {"completion_tokens": 2, "prompt_tokens": 9, "total_tokens": 11}
+CHAT_HEAD = b"HTTP/1.1 200 X\r\nContent-Type: text/event-stream; charset=utf-8\r\n\r\n"
+LAST_CHUNKS = (
+    chunk({}, "stop")
+    + b'data: {"choices":[],"id":"chatcmpl-x","model":"tiny","object":"chat.completion.chunk","usage":'
+    + json.dumps(USAGE).encode()
+    + b"}\n\n: keep-alive\n\ndata: [DONE]\n\n"
+)
+
+
+def chat_begun(*texts: str) -> bytes:
+    """A streamed answer of /v1/chat/completions that is not complete."""
+    return CHAT_HEAD + chunk({"role": "assistant", "content": None}) + b"".join(chunk({"content": t}) for t in texts)
+
+
+def chat(*texts: str) -> bytes:
+    """A whole one."""
+    return chat_begun(*texts) + LAST_CHUNKS
+
+
+def chatting(*answers: bytes) -> dict[str, list[bytes]]:
+    """The script of a conversation."""
+    return {"GET /v1/models": [reply(200, MODELS)], CHAT: list(answers)}
 
 
 def submitting(*streams: bytes, **more: bytes) -> dict[str, list[bytes]]:
@@ -113,7 +187,7 @@ class _Handler(socketserver.StreamRequestHandler):
         try:
             self.wfile.write(answer.removesuffix(HOLD))
             if answer.endswith(HOLD):
-                self.queen.release.wait(20)
+                self.queen.hold(line, self.connection)
         except OSError:
             return  # orchctl has left
 
@@ -136,6 +210,5 @@ def queen(answers: dict[str, list[bytes]]) -> Iterator[Queen]:
         try:
             yield made
         finally:
-            made.release.set()
             server.shutdown()
             thread.join()

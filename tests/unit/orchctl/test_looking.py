@@ -10,8 +10,8 @@ import pytest
 
 from llama_orch import VERSION
 from llama_orch.contracts.pools import PoolState, PoolStatus
-from orchctl.submit import ordinal
-from orchctl.tables import pools_text, table
+from orchctl.pools import pools_text
+from orchctl.tables import ordinal, table
 from tests.unit.orchctl.running import LIMIT_S, command, environment, orchctl
 from tests.unit.orchctl.scripted_queen import error, queen, reply
 

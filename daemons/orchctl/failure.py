@@ -1,0 +1,107 @@
+"""Why orchctl cannot do what it was asked: the one shape of every error here, and how the queen's own becomes one."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from pydantic import ValidationError
+
+from llama_orch.contracts.base import Outbound
+from llama_orch.service.exit import ExitStatus
+
+
+class Failure(Exception):
+    """orchctl cannot do what it was asked: what is wrong, how to mend it, and the exit status.
+
+    `document` is the queen's own JSON about it, where she said some.
+    """
+
+    def __init__(self, message: str, hint: str, status: ExitStatus, document: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.status = status
+        self.document = document
+
+
+def together(failures: Sequence[Failure]) -> Failure:
+    """Several failures as one: what each says, a line each and once; the status is the first one's."""
+    messages, hints = ([*dict.fromkeys(texts)] for texts in zip(*((f.message, f.hint) for f in failures), strict=True))
+    return Failure("\n".join(messages), "\n".join(filter(None, hints)), failures[0].status)
+
+
+class Said(Outbound):
+    """An error of the queen's API; codes of a newer queen are shown as they are."""
+
+    code: str
+    message: str
+    hint: str | None = None
+    retriable: bool = False
+    retry_after_ms: int | None = None
+
+
+class SaidV1(Outbound):
+    """An error below /v1, in the shape that OpenAI's clients parse."""
+
+    message: str
+    type: str | None = None
+    code: str | int | None = None
+
+
+class WrappedV1(Outbound):
+    """The body of an answer, or the data of an event, that is such an error."""
+
+    error: SaidV1
+
+
+def refused(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
+    """The queen's own error, as a person should read it."""
+    for read in (_own, _of_v1):
+        try:
+            return read(status, body, headers)
+        except ValidationError:
+            continue
+    text = " ".join(body[:200].decode(errors="replace").split())
+    return Failure(f"the answer is {status}: {text}", "Is this the address of queen-rbee?", ExitStatus.UNAVAILABLE)
+
+
+def _own(status: int, body: bytes, _headers: Mapping[str, str]) -> Failure:
+    error = Said.model_validate_json(body)
+    hint = f"{error.hint or ''} {later(error.retry_after_ms)}".strip()
+    return Failure(f"{error.code}: {error.message}", hint, exit_status(status, error.retriable))
+
+
+def _of_v1(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
+    error = WrappedV1.model_validate_json(body).error
+    seconds = headers.get("retry-after", "")
+    hint = later(int(seconds) * 1000) if re.fullmatch(r"[0-9]{1,9}", seconds) else ""
+    retriable = headers.get("x-should-retry") == "true"
+    return Failure(said(error), hint, exit_status(status, retriable), document=body.decode())
+
+
+def said(error: SaidV1) -> str:
+    """An error of /v1 in words: its code, or else its kind, in front."""
+    return ": ".join(filter(None, (str(error.code or error.type or ""), error.message)))
+
+
+def failed(error: SaidV1, document: str) -> Failure:
+    """An error in the midst of a stream below /v1, where no status tells whether trying again helps."""
+    retriable = error.type in ("server_error", "rate_limit_error")
+    status = ExitStatus.TEMPORARY if retriable else ExitStatus.SOFTWARE
+    hint = "It may be asked again." if retriable else ""
+    return Failure(f"the answer failed: {said(error)}", hint, status, document)
+
+
+def later(retry_after_ms: int | None) -> str:
+    """When to try again, where the queen said so."""
+    return f"Try again in {max(1, round(retry_after_ms / 1000))} s." if retry_after_ms else ""
+
+
+def exit_status(status: int, retriable: bool) -> ExitStatus:
+    """sysexits(3) for an HTTP status: what a script can branch on."""
+    if status in (401, 403):
+        return ExitStatus.NO_PERMISSION
+    if retriable:
+        return ExitStatus.TEMPORARY
+    if status == 404:
+        return ExitStatus.NO_INPUT
+    return ExitStatus.DATA if 400 <= status < 500 else ExitStatus.UNAVAILABLE

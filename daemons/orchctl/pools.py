@@ -1,0 +1,96 @@
+"""orchctl pools and status: what there is, and how it is."""
+
+import argparse
+from collections.abc import Sequence
+
+from llama_orch.contracts.base import Outbound
+from llama_orch.contracts.pools import PoolList, PoolStatus
+from llama_orch.contracts.tasks import TaskList
+from orchctl.commands import Commands
+from orchctl.output import emit, show
+from orchctl.queen import Queen, below, understood
+from orchctl.tables import one_line, table
+
+POOL_HEADER = ("POOL", "STATE", "SLOTS", "ENGINE", "DEVICES", "MODELS")
+
+
+def add(commands: Commands) -> None:
+    """Add the commands `status` and `pools`."""
+    commands.add("status", status, "the queen, its tasks and its pools")
+    commands.add("pools", pools, "the pools and how they are")
+
+
+async def pools(options: argparse.Namespace, queen: Queen) -> None:
+    """The pools. Raises Failure."""
+    show(options.json, await queen.get("/v2/pools"), PoolList, lambda found: pools_text(found.pools))
+
+
+def pools_text(pools: Sequence[PoolStatus]) -> str:
+    """One line a pool, and below it why it is not well."""
+    if not pools:
+        return "no pools are known; see journalctl -u engine-provisioner"
+    rows = [POOL_HEADER, *(_row(pool) for pool in pools)]
+    errors = [f"{pool.pool_id}: {one_line(pool.last_error)}" for pool in pools if pool.last_error and not pool.ready]
+    return "\n".join([table(rows), *errors])
+
+
+def _row(pool: PoolStatus) -> tuple[str, ...]:
+    engine = " ".join(filter(None, (pool.engine, pool.engine_version)))
+    slots = f"{pool.slots_free}/{pool.slots_total}"
+    return (
+        pool.pool_id,
+        pool.state,
+        slots,
+        engine,
+        one_line(pool.device_mask),
+        one_line(", ".join(pool.models_available)),
+    )
+
+
+class Version(Outbound):
+    """GET /v2/meta/version."""
+
+    version: str
+    api_version: str
+
+
+class Ready(Outbound):
+    """GET /ready."""
+
+    ready: bool
+    reasons: list[str]
+
+
+class Status(Outbound):
+    """What `orchctl status --json` prints; `tasks` counts the open ones by state."""
+
+    url: str
+    version: Version
+    ready: Ready
+    tasks: dict[str, int]
+    pools: list[PoolStatus]
+
+
+async def status(options: argparse.Namespace, queen: Queen) -> None:
+    """Version, readiness, open tasks and pools: several answers of the queen in one document. Raises Failure."""
+    found = Status(
+        url=queen.url,
+        version=understood(Version, await queen.get("/v2/meta/version")),
+        ready=understood(Ready, await queen.call("GET", "/ready", allowed=(503,))),
+        tasks={state: await _count(queen, state) for state in ("queued", "running")},
+        pools=understood(PoolList, await queen.get("/v2/pools")).pools,
+    )
+    if options.json:
+        print(found.model_dump_json())
+        return
+    emit(f"{_head(found)}\n\n{pools_text(found.pools)}\n")
+
+
+def _head(found: Status) -> str:
+    tasks = ", ".join(f"{count} {state}" for state, count in found.tasks.items())
+    readiness = "ready" if found.ready.ready else f"not ready ({'; '.join(found.ready.reasons)})"
+    return f"queen-rbee {found.version.version} at {found.url}: {readiness}, {tasks}"
+
+
+async def _count(queen: Queen, state: str) -> int:
+    return understood(TaskList, await queen.get(below("/v2/tasks", state=state, limit=500))).count

@@ -1,0 +1,65 @@
+"""The texts that a task is about: those on the command line, or standard input."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TextIO
+
+from llama_orch.service.exit import ExitStatus
+from orchctl.failure import Failure
+from orchctl.output import note
+
+STDIN = ["-"]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a task is about: a completion has a prompt, an embedding inputs, a rerank a query and documents."""
+
+    prompt: str | None = None
+    inputs: Sequence[str] | None = None
+
+
+def texts_of(workload: str | None, given: list[str]) -> Texts:
+    """The texts on the command line or on standard input. Raises Failure where they do not fit the workload."""
+    if workload == "embedding":
+        return Texts(inputs=_each(given))
+    if workload == "rerank":
+        if given in ([], STDIN):
+            raise _misused("a rerank needs the query", "As in: orchctl submit --workload rerank QUERY [DOCUMENT ...]")
+        return Texts(given[0], _each(given[1:]))
+    if len(given) > 1:
+        raise _misused("a completion has one prompt", 'Put it into quotes: orchctl submit "...".')
+    return Texts(read_stdin() if given in ([], STDIN) else given[0])
+
+
+def _each(given: list[str]) -> list[str]:
+    """The texts given, or else each line of standard input that is not empty."""
+    return [line for line in read_stdin().split("\n") if line.strip()] if given in ([], STDIN) else given
+
+
+def _misused(message: str, hint: str) -> Failure:
+    return Failure(message, hint, ExitStatus.USAGE)
+
+
+def read_stdin() -> str:
+    """All of standard input. Raises Failure as `standard_input` does."""
+    with standard_input() as stdin:
+        if stdin.isatty():
+            note("reading the text from the terminal; Ctrl-D on a line of its own ends it")
+        return stdin.read()
+
+
+@contextmanager
+def standard_input() -> Iterator[TextIO]:
+    """Standard input, to be read. Raises Failure where that fails, or where what is read is no text."""
+    if sys.stdin is None:
+        raise Failure("standard input is closed", "", ExitStatus.NO_INPUT)
+    try:
+        yield sys.stdin
+    except UnicodeDecodeError as error:
+        hint = f"It must be {error.encoding}."
+        raise Failure("what comes on standard input is not text", hint, ExitStatus.DATA) from error
+    except OSError as error:
+        raise Failure(f"standard input cannot be read: {error.strerror}", "", ExitStatus.NO_INPUT) from error

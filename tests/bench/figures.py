@@ -1,0 +1,44 @@
+"""How figures are computed and written: spreads of times, and what a process costs."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest of `values` that at least `share` of them do not exceed; nan without values."""
+    if not values:
+        return float("nan")
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, -(-int(share * 1_000_000) * len(ordered) // 1_000_000) - 1))]
+
+
+def spread(seconds: Sequence[float]) -> str:
+    """p50, p99 and the longest of `seconds`, in milliseconds."""
+    p50, p99, longest = (1000 * percentile(seconds, share) for share in (0.5, 0.99, 1.0))
+    return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, longest {longest:.1f} ms"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a process has used so far: CPU in seconds, resident memory in MB (10^6 bytes)."""
+
+    cpu_s: float
+    rss_mb: float
+
+
+def cost(pid: int) -> Cost:
+    """Of the process `pid`, all its threads together."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    status = Path(f"/proc/{pid}/status").read_text()
+    kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+    return Cost((int(fields[11]) + int(fields[12])) / TICKS, kib * 1024 / 1e6)
+
+
+def cores() -> tuple[int, int]:
+    """The core for the queen and the one for everything else; the same one where there is no other."""
+    usable = sorted(os.sched_getaffinity(0))
+    return usable[0], usable[-1]

@@ -1,0 +1,176 @@
+"""queen-rbee alone, as a process on a core of its own, over pools that a stand-in for pool-managerd tells of.
+
+Owns the process, which is ended by SIGTERM when the block is left, and the stand-in, which has nothing to do but to
+keep her long poll waiting.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from llama_orch.contracts.pools import PoolList, PoolState, PoolStatus, ReplicaStatus
+from tests.bench.figures import Cost, cores, cost
+from tests.integration.home import free_port
+
+READY_WITHIN_S = 30.0
+STOP_WITHIN_S = 50.0
+POLL_S = 0.02
+MODEL = "tiny"
+
+
+def pool(url: str, slots: int, ctx: int = 1 << 20) -> PoolStatus:
+    """One pool, `default`, with one llama-server at `url`."""
+    replica = ReplicaStatus(replica_id="r0", url=url, ready=True, slots_total=slots, slots_free=slots)
+    return PoolStatus(
+        pool_id="default",
+        state=PoolState.READY,
+        live=True,
+        ready=True,
+        draining=False,
+        slots_total=slots,
+        slots_free=slots,
+        engine="llamacpp",
+        engine_version="bench",
+        models_available=[MODEL],
+        ctx_max=ctx,
+        replicas=[replica],
+    )
+
+
+@dataclass(frozen=True)
+class Queen:
+    """The running queen; `directory` is hers alone."""
+
+    process: subprocess.Popen[bytes]
+    directory: Path
+    port: int
+
+    @property
+    def cost(self) -> Cost:
+        """What she has used so far."""
+        return cost(self.process.pid)
+
+    def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        """Status and parsed JSON (or text) of one request; status 0 while nobody listens."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request(method, path, json.dumps(body) if body is not None else None)
+            answer = connection.getresponse()
+            data = answer.read()
+            kind = answer.headers.get_content_type()
+            return answer.status, json.loads(data) if kind == "application/json" else data.decode()
+        except ConnectionError:
+            return 0, None
+        finally:
+            connection.close()
+
+    @property
+    def log(self) -> str:
+        """What she has written to standard error."""
+        return (self.directory / "log").read_text()
+
+
+@contextmanager
+def queen(known: PoolStatus, **environ: str) -> Iterator[Queen]:
+    """A queen that knows one pool and is ready; `environ` is added to her environment."""
+    with tempfile.TemporaryDirectory(prefix="bench-queen-") as name, pool_manager(known) as url:
+        directory, port = Path(name), free_port()
+        running = Queen(_launch(directory, port, url, environ), directory, port)
+        try:
+            _until_ready(running)
+            yield running
+        finally:
+            _end(running)
+
+
+def _launch(directory: Path, port: int, manager: str, environ: dict[str, str]) -> subprocess.Popen[bytes]:
+    for name in ("engines", "state"):
+        (directory / name).mkdir()
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
+    given = {
+        "ORCHESTRATORD_BIND_ADDR": f"127.0.0.1:{port}",
+        "ORCHD_POOL_MANAGERS": manager,
+        "ORCHD_RUNTIME_DIR": str(directory / "engines"),
+        "STATE_DIRECTORY": str(directory / "state"),
+        "PROMETHEUS_METRICS_PORT": str(free_port()),
+        "LLAMA_ORCH_LOG_FORMAT": "json",
+        "RUST_LOG": "warn",
+    }
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "queen_rbee"],
+            cwd=directory,
+            env={**kept, **given, **environ},
+            stdin=subprocess.DEVNULL,
+            stderr=log,
+        )
+    os.sched_setaffinity(process.pid, {cores()[0]})
+    return process
+
+
+def _until_ready(running: Queen) -> None:
+    deadline = time.monotonic() + READY_WITHIN_S
+    while running.ask("GET", "/ready")[0] != 200:
+        assert running.process.poll() is None, f"the queen ended:\n{running.log[-3000:]}"
+        assert time.monotonic() < deadline, f"the queen is not ready:\n{running.log[-3000:]}"
+        time.sleep(POLL_S)
+
+
+def _end(running: Queen) -> None:
+    running.process.send_signal(signal.SIGTERM)
+    try:
+        status = running.process.wait(STOP_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        running.process.kill()
+        running.process.wait()
+        raise
+    if status != 0:
+        print(f"the queen ended with status {status}:\n{running.log[-3000:]}", file=sys.stderr)
+
+
+@contextmanager
+def pool_manager(known: PoolStatus) -> Iterator[str]:
+    """A stand-in for pool-managerd that knows just `known`, which never changes; its URL."""
+    over = threading.Event()
+    answer = PoolList(pools=[known], count=1, revision=1).model_dump_json().encode()
+
+    class Asked(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            wait_ms = parse_qs(urlsplit(self.path).query).get("wait_ms", ["0"])[0]
+            if over.wait(int(wait_ms) / 1000):
+                self.close_connection = True
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_words: object) -> None:
+            """Nothing is worth saying."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Asked)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        over.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()

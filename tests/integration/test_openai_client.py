@@ -1,0 +1,226 @@
+"""OpenAI's own Python package against a HOME_PROFILE with a real engine: what it asks for it gets, errors included."""
+
+import asyncio
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import openai
+import pytest
+from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel
+
+from tests.engines.llama_server import Archive
+from tests.integration.home import Home, home
+from tests.integration.openai_home import LEAST, client_of, engine_url
+
+EMBEDS = ("--embeddings", "--pooling", "mean")
+
+
+@pytest.fixture(scope="module")
+def fast(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, tiny_model: Path) -> Iterator[Home]:
+    """A home with a model of thousands of tokens a second, which embeds too."""
+    with home(tmp_path_factory.mktemp("fast"), llama_server_tar, tiny_model, flags=EMBEDS) as running:
+        yield running
+
+
+@pytest.fixture
+def client(fast: Home) -> Iterator[OpenAI]:
+    with client_of(fast) as made:
+        yield made
+
+
+def straight(running: Home, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """What the engine itself answers to the same request, without a stream."""
+    request = urllib.request.Request(f"{engine_url(running)}{path}", json.dumps(body).encode())
+    request.add_header("content-type", "application/json")
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        found: dict[str, Any] = json.load(answer)
+        return found
+
+
+def timeless(document: dict[str, Any]) -> dict[str, Any]:
+    """Without what is another each time: ids, times, and how much of the prompt was still in the cache."""
+    document["usage"].get("prompt_tokens_details", {}).pop("cached_tokens", None)
+    return {key: value for key, value in document.items() if key not in ("id", "created", "timings")}
+
+
+CHATS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "logprobs": {"logprobs": True, "top_logprobs": 3},
+    "two": {"n": 2},
+    "json": {"response_format": {"type": "json_object"}, "max_tokens": 40},
+    "stop": {"stop": ["ir"]},
+    "parts": {"messages": [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]},
+    "no room": {"max_tokens": 900},
+}
+TEXTS: dict[str, dict[str, Any]] = {
+    "plain": {"prompt": "hello"},
+    "logprobs": {"prompt": "hello", "logprobs": 2},
+    "tokens": {"prompt": [5, 6, 7]},
+    "two prompts": {"prompt": ["hello", "world"]},
+    "two": {"prompt": "hello", "n": 2},
+}
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_a_chat_put_together_is_the_document_that_the_engine_makes_itself(fast: Home, name: str):
+    body = {**LEAST, **CHATS[name]}
+    status, answer = fast.ask("POST", "/v1/chat/completions", body)
+    assert status == 200
+    assert set(answer) == set(wanted := straight(fast, "/v1/chat/completions", body))
+    assert set(answer["timings"]) == set(wanted["timings"])
+    assert timeless(answer) == timeless(wanted)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_and_so_is_a_text(fast: Home, name: str):
+    body = {"model": "default", "max_tokens": 8, "temperature": 0, "seed": 1, **TEXTS[name]}
+    status, answer = fast.ask("POST", "/v1/completions", body)
+    assert status == 200
+    assert timeless(answer) == timeless(straight(fast, "/v1/completions", body))
+
+
+def test_a_chat_and_a_text(client: OpenAI):
+    chat = client.chat.completions.create(**LEAST)
+    assert (chat.object, chat.choices[0].message.role) == ("chat.completion", "assistant")
+    assert chat.choices[0].message.content
+    assert chat.usage is not None
+    assert chat.usage.completion_tokens == 8
+    text = client.completions.create(model="default", prompt="hello", max_tokens=3)
+    assert (text.object, text.choices[0].finish_reason) == ("text_completion", "length")
+
+
+def test_a_stream_says_what_the_document_says(client: OpenAI):
+    whole = client.chat.completions.create(**LEAST)
+    chunks = list(client.chat.completions.create(**LEAST, stream=True, stream_options={"include_usage": True}))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.choices[0].message.content
+    assert {chunk.id for chunk in chunks} == {chunks[0].id}
+    assert chunks[-1].usage is not None
+    assert whole.usage is not None
+    assert chunks[-1].usage.total_tokens == whole.usage.total_tokens
+    assert all(chunk.choices for chunk in client.chat.completions.create(**LEAST, stream=True))
+    texts = client.completions.create(model="default", prompt="hello", max_tokens=5, stream=True)
+    assert sum(bool(chunk.choices[0].text) for chunk in texts) == 5
+
+
+def test_the_package_itself_puts_a_stream_together_as_we_do(client: OpenAI):
+    wanted = {**LEAST, "stop": ["ir"], "logprobs": True}
+    whole = client.chat.completions.create(**wanted)
+    with client.chat.completions.stream(**wanted) as stream:
+        final = stream.get_final_completion()
+    assert final.choices[0].message.content == whole.choices[0].message.content
+    assert final.choices[0].logprobs is not None
+    assert whole.choices[0].logprobs is not None
+    assert final.choices[0].logprobs.content == whole.choices[0].logprobs.content
+
+
+class Verdict(BaseModel):
+    """What the engine must answer."""
+
+    good: bool
+
+
+def test_an_answer_has_the_form_that_was_asked_for(client: OpenAI):
+    parsed = client.chat.completions.parse(**{**LEAST, "max_tokens": 60}, response_format=Verdict)
+    assert isinstance(parsed.choices[0].message.parsed, Verdict)
+
+
+def test_the_asynchronous_client(fast: Home):
+    async def talk() -> list[str]:
+        async with AsyncOpenAI(base_url=f"{fast.url}/v1", api_key="none", max_retries=0) as client:
+            stream = await client.chat.completions.create(**LEAST, stream=True)
+            streamed = [chunk.choices[0].delta.content or "" async for chunk in stream]
+            chats = await asyncio.gather(*(client.chat.completions.create(**LEAST) for _ in range(4)))
+            return ["".join(streamed), *(chat.choices[0].message.content or "" for chat in chats)]
+
+    assert len(set(asyncio.run(talk()))) == 1
+
+
+def test_embeddings_come_as_base64_by_default_and_as_numbers_on_request(client: OpenAI, fast: Home):
+    packed = client.embeddings.create(model="default", input=["hello", "world"])
+    plain = client.embeddings.create(model="default", input=["hello", "world"], encoding_format="float")
+    assert [len(item.embedding) for item in packed.data] == [64, 64]
+    for one, other in zip(packed.data, plain.data, strict=True):
+        assert one.embedding == pytest.approx(other.embedding)
+    engines_own = straight(fast, "/v1/embeddings", {"input": "hello"})
+    assert plain.data[0].embedding == pytest.approx(engines_own["data"][0]["embedding"])
+    assert plain.usage.prompt_tokens == 4
+
+
+def test_documents_are_ranked(tmp_path: Path, llama_server_tar: Archive, tiny_model: Path):
+    body = {"query": "hello", "documents": ["world", "river", "hello"], "top_n": 2}
+    with home(tmp_path, llama_server_tar, tiny_model, flags=["--reranking"]) as running:
+        status, answer = running.ask("POST", "/v1/rerank", body)
+        assert (status, answer["results"]) == (200, straight(running, "/v1/rerank", body)["results"])
+        assert len(answer["results"]) == 2
+
+
+def test_what_the_engine_was_not_started_for_is_refused_as_the_clients_error(client: OpenAI):
+    with pytest.raises(openai.BadRequestError, match="--reranking"):
+        client.post("/rerank", cast_to=object, body={"query": "hello", "documents": ["world"]})
+
+
+def test_models_are_listed_and_found_by_names_with_slashes(client: OpenAI, fast: Home):
+    names = [model.id for model in client.models.list()]
+    assert names[0] == "default"
+    assert names[1].startswith("file:/")
+    for name in names:
+        assert client.models.retrieve(name).id == name
+        assert client.chat.completions.create(**{**LEAST, "model": name}).choices
+
+
+def test_a_model_of_the_catalog_is_asked_for_by_its_id(client: OpenAI, fast: Home):
+    served = [model.id for model in client.models.list()][1]
+    status, _model = fast.ask("POST", "/v2/catalog/models", {"id": "parrot", "model_ref": served})
+    assert status == 201
+    assert "parrot" in [model.id for model in client.models.list()]
+    assert client.models.retrieve("parrot").created > 0
+    assert client.chat.completions.create(**{**LEAST, "model": "parrot"}).choices
+    fast.ask("POST", "/v2/catalog/models/parrot/state", {"state": "Retired"})
+    with pytest.raises(openai.NotFoundError, match="retired"):
+        client.chat.completions.create(**{**LEAST, "model": "parrot"})
+
+
+def test_an_answer_tells_its_request_and_its_pool(client: OpenAI):
+    raw = client.chat.completions.with_raw_response.create(**LEAST, extra_headers={"X-Correlation-Id": "find-me"})
+    assert raw.headers["x-llama-orch-pool"] == "default"
+    assert raw.headers["x-queue-position"] == "0"
+    assert float(raw.headers["x-llama-orch-overhead-ms"]) >= 0
+    assert raw.parse()._request_id == "find-me"
+
+
+def test_a_session_is_kept_by_a_header(client: OpenAI, fast: Home):
+    session = str(uuid4())
+    for _ in range(2):
+        client.chat.completions.create(**LEAST, extra_headers={"X-Session-Id": session})
+    _status, view = fast.ask("GET", f"/v2/sessions/{session}")
+    assert view["turns"] == 2
+
+
+def test_a_model_that_is_not_there_is_not_found(client: OpenAI):
+    with pytest.raises(openai.NotFoundError) as refusal:
+        client.chat.completions.create(**{**LEAST, "model": "gpt-9"})
+    assert (refusal.value.code, refusal.value.param) == ("model_not_found", "model")
+    assert "default" in refusal.value.message
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [({"messages": []}, "messages"), ({"temperature": "hot"}, "temperature"), ({"max_tokens": 10_000}, None)],
+)
+def test_a_request_that_cannot_be_is_a_bad_one(client: OpenAI, change: dict[str, Any], param: str | None):
+    with pytest.raises(openai.BadRequestError) as refusal:
+        client.chat.completions.create(**{**LEAST, **change})
+    assert refusal.value.param == param
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_that_is_too_long_is_the_engines_400(client: OpenAI, stream: bool):
+    long = [{"role": "user", "content": "hello world " * 2000}]
+    with pytest.raises(openai.BadRequestError, match="context"):
+        client.chat.completions.create(**{**LEAST, "messages": long}, stream=stream)

@@ -1,0 +1,198 @@
+"""orchctl as a person and a script use it, against three daemons and a real engine."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engines.llama_server import Archive
+from tests.integration.home import Home, home
+from tests.unit.orchctl.terminal import CTRL_C, CTRL_D, terminal
+
+SHORT = ("--max-tokens", "6", "--seed", "1", "--temperature", "0")
+EMBEDS = ("--embeddings", "--pooling", "mean")
+LONG = ("--max-tokens", "7000")
+
+
+@pytest.fixture(scope="module")
+def fast(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, tiny_model: Path) -> Iterator[Home]:
+    """A home that answers at once, and embeds."""
+    with home(tmp_path_factory.mktemp("fast"), llama_server_tar, tiny_model, flags=EMBEDS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
+    """A home with one slot, which a long answer fills."""
+    with home(tmp_path_factory.mktemp("slow"), llama_server_tar, slow_model, slots=1, ctx=8192) as running:
+        yield running
+
+
+def out(running: Home, *words: str, stdin: str = "") -> str:
+    """What orchctl prints where it succeeds and has nothing to complain of."""
+    ended = running.orchctl(*words, stdin=stdin)
+    assert (ended.returncode, ended.stderr) == (0, ""), ended
+    return ended.stdout
+
+
+def shown(running: Home, *words: str, stdin: str = "") -> Any:
+    """What it prints with --json."""
+    return json.loads(out(running, *words, "--json", stdin=stdin))
+
+
+def state_of(running: Home, task_id: str) -> str:
+    return str(shown(running, "tasks", task_id)["state"])
+
+
+def test_models_are_told_and_any_of_them_can_be_talked_to(fast: Home) -> None:
+    names = [model["id"] for model in shown(fast, "models")["data"]]
+    assert "default" in names
+    for name in names:
+        assert out(fast, "chat", "--model", name, *SHORT, stdin="hello\n").endswith("\n")
+
+
+def test_a_chat_from_a_pipe_answers_each_line_and_tells_the_counts(fast: Home) -> None:
+    text = out(fast, "chat", *SHORT, stdin="hello\nagain\n")
+    lines = out(fast, "chat", *SHORT, "--json", stdin="hello\nagain\n").splitlines()
+    first, second = (json.loads(line) for line in lines)
+    said = [answer["choices"][0]["message"]["content"] for answer in (first, second)]
+    assert text == "".join(f"{words}\n".replace("\n\n", "\n") for words in said)
+    assert first["usage"]["completion_tokens"] == 6
+    assert second["usage"]["prompt_tokens"] > first["usage"]["prompt_tokens"]
+
+
+def test_a_chat_with_a_model_that_is_not_there_says_which_are(fast: Home) -> None:
+    ended = fast.orchctl("chat", "--model", "nobody", stdin="hello\n")
+    as_json = fast.orchctl("chat", "--model", "nobody", "--json", stdin="hello\n")
+    assert (ended.returncode, ended.stdout) == (66, "")
+    assert "nobody" in ended.stderr
+    assert json.loads(as_json.stdout)["error"]["code"] == "model_not_found"
+
+
+def test_embeddings_come_a_line_a_text(fast: Home) -> None:
+    lines = out(fast, "submit", "--workload", "embedding", stdin="hello\nworld\n").splitlines()
+    assert [len(json.loads(line)) for line in lines] == [64, 64]
+    assert lines[0] != lines[1]
+
+
+def test_a_rerank_puts_the_documents_in_order(tmp_path: Path, llama_server_tar: Archive, tiny_model: Path) -> None:
+    with home(tmp_path, llama_server_tar, tiny_model, flags=["--reranking"]) as running:
+        text = out(running, "submit", "--workload", "rerank", "hello", "one", "two", "three")
+    header, *rows = (line.split() for line in text.splitlines())
+    assert header == ["SCORE", "INDEX", "DOCUMENT"]
+    assert {row[2] for row in rows} == {"one", "two", "three"}
+    assert [float(row[0]) for row in rows] == sorted((float(row[0]) for row in rows), reverse=True)
+
+
+def test_tasks_are_listed_page_by_page_and_shown_whole(fast: Home) -> None:
+    ids = [out(fast, "submit", "--detach", *SHORT, "hello").strip() for _ in range(3)]
+    fast.until(lambda: all(state_of(fast, task_id) == "done" for task_id in ids))
+    newest = shown(fast, "tasks", "--limit", "2", "--state", "done")
+    assert [task["task_id"] for task in newest["tasks"]] == [ids[2], ids[1]]
+    following = shown(fast, "tasks", "--limit", "1", "--before", newest["next"])
+    assert following["tasks"][0]["task_id"] == ids[0]
+    every = out(fast, "tasks", "--all", "--limit", "2").splitlines()
+    assert [line.split()[0] for line in every[1:4]] == ids[::-1]
+    whole = dict(line.split(maxsplit=1) for line in out(fast, "tasks", ids[0]).splitlines())
+    assert (whole["state"], whole["usage.tokens_out"], whole["pool_id"]) == ("done", "6", "default")
+
+
+def test_a_session_is_limited_used_up_and_ended(fast: Home) -> None:
+    session = str(uuid.uuid4())
+    assert shown(fast, "sessions", session, "--max-turns", "2", "--tokens-budget", "5000")["turns"] == 0
+    out(fast, "chat", "--session", session, *SHORT, stdin="hello\n")
+    out(fast, "submit", "--session", session, *SHORT, "hello")
+    (mine,) = (one for one in shown(fast, "sessions")["sessions"] if one["session_id"] == session)
+    assert (mine["turns"], mine["turns_remaining"]) == (2, 0)
+    assert mine["tokens_budget_remaining"] < 5000
+    assert session in out(fast, "sessions")
+    refused = fast.orchctl("submit", "--session", session, "hello")
+    assert (refused.returncode, refused.stdout) != (0, "")
+    assert refused.stderr
+    assert out(fast, "sessions", session, "--delete") == ""
+    assert fast.orchctl("sessions", session).returncode == 66
+
+
+def test_the_catalog_names_checks_and_retires_a_model(fast: Home, tiny_model: Path) -> None:
+    reference = f"file:{tiny_model}"
+    added = shown(fast, "catalog", "add", "bee", reference, "--digest-of", str(tiny_model), "--cost", "2", "--wait")
+    assert (added["verification"]["state"], added["cost_per_1k_tokens"]) == ("verified", 2)
+    assert out(fast, "submit", "--model", "bee", *SHORT, "hello").strip()
+    assert out(fast, "chat", "--model", "bee", *SHORT, stdin="hello\n").strip()
+    wrong = fast.orchctl("catalog", "add", "wrong", reference, "--digest", f"sha256:{'0' * 64}", "--wait")
+    assert wrong.returncode == 65
+    assert "wrong is not verified" in wrong.stderr
+    assert out(fast, "catalog", "remove", "wrong") == ""
+    assert "bee" in out(fast, "catalog")
+    assert shown(fast, "catalog", "retire", "bee")["state"] == "Retired"
+    assert fast.orchctl("submit", "--model", "bee", *SHORT, "hello").returncode != 0
+    assert shown(fast, "catalog", "activate", "bee")["state"] == "Active"
+    assert out(fast, "submit", "--model", "bee", *SHORT, "hello").strip()
+    assert "default" in out(fast, "catalog", "availability")
+    assert shown(fast, "catalog", "verify", "bee", "--wait")["verification"]["state"] == "verified"
+    assert out(fast, "catalog", "remove", "bee") == ""
+    assert fast.orchctl("catalog", "show", "bee").returncode == 66
+
+
+def test_an_artifact_is_stored_once_and_found_again(fast: Home) -> None:
+    words = ("artifacts", "put", "-", "--kind", "note", "--tag", "mine")
+    first, second = (out(fast, *words, stdin='{"a": [1, "é"]}').strip() for _ in range(2))
+    assert first == second
+    found = shown(fast, "artifacts", "--kind", "note", "--tag", "mine")
+    assert [head["id"] for head in found["artifacts"]] == [first]
+    assert shown(fast, "artifacts", "show", first)["content"] == {"a": [1, "é"]}
+    assert fast.orchctl("artifacts", "show", "0" * 64).returncode == 66
+
+
+def test_a_running_task_is_cancelled_and_one_that_nobody_knows_is_66(slow: Home) -> None:
+    task_id = out(slow, "submit", "--detach", *LONG, "hello").strip()
+    slow.until(lambda: state_of(slow, task_id) == "running")
+    unknown = slow.orchctl("cancel", str(uuid.uuid4()), task_id)
+    assert unknown.returncode == 66
+    assert state_of(slow, task_id) == "cancelled"
+    assert out(slow, "cancel", task_id) == ""
+
+
+def test_who_waits_sees_the_queue_move_and_then_only_the_answer(slow: Home) -> None:
+    filling = [out(slow, "submit", "--detach", *LONG, "hello").strip() for _ in range(3)]
+    with terminal("submit", "--url", slow.url, *SHORT, "hello") as person:
+        person.wait_for("3rd in the queue, about ")
+        out(slow, "cancel", filling[1])
+        person.wait_for("2nd in the queue, about ")
+        out(slow, "cancel", filling[2])
+        person.wait_for("1st in the queue, about ")
+        out(slow, "cancel", filling[0])
+        assert person.end() == 0
+    assert "in the queue" not in " ".join(person.screen)
+    assert person.screen[0].strip()
+
+
+def test_a_chat_at_a_terminal_waits_answers_and_is_interrupted(slow: Home) -> None:
+    filling = out(slow, "submit", "--detach", *LONG, "hello").strip()
+    slow.until(lambda: state_of(slow, filling) == "running")
+    with terminal("chat", "--url", slow.url, *LONG) as person:
+        person.wait_for("/help says what else can be said")
+        person.wait_for("> ")
+        person.type(b"hello\r")
+        person.wait_for("1st in the queue")
+        out(slow, "cancel", filling)
+        (mine,) = slow.until(lambda: shown(slow, "tasks", "--state", "running")["tasks"])
+        slow.until(lambda: shown(slow, "tasks", mine["task_id"])["timings"]["first_token_ms"])
+        person.type(CTRL_C)
+        slow.until(lambda: state_of(slow, mine["task_id"]) == "cancelled", within_s=10)
+        person.wait_for("\r\n> ")
+        person.type(CTRL_D)
+        assert person.end() == 0
+
+
+def test_without_the_queen_every_command_says_what_to_look_at(fast: Home) -> None:
+    assert fast.stop("queen-rbee") == 0
+    for words in (["models"], ["chat"], ["tasks"], ["sessions"], ["catalog"], ["artifacts"]):
+        ended = fast.orchctl(*words)
+        assert (ended.returncode, ended.stdout) == (69, "")
+        assert "systemctl status queen-rbee" in ended.stderr
+    fast.start("queen-rbee")
+    fast.until_ready()

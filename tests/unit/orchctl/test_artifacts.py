@@ -1,0 +1,96 @@
+"""orchctl artifacts."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llama_orch.contracts.artifacts import NewArtifact
+from tests.unit.orchctl.running import here
+from tests.unit.orchctl.scripted_queen import error, queen, reply
+
+ID = "c3" * 32
+HEAD = {
+    "id": ID,
+    "kind": "task",
+    "tags": ["a", "b"],
+    "parent": None,
+    "created_at": "2020-01-01T00:00:00Z",
+    "size_bytes": 321,
+}
+ARTIFACT = {**HEAD, "content": {"tokens": [1, 2], "text": "é"}}
+LISTED = {"artifacts": [HEAD], "count": 1, "next": None}
+POST = "POST /v2/artifacts"
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_artifacts_are_listed_by_kind_and_tag(before: bool) -> None:
+    words = ("--kind", "task", "--tag", "a", "--limit", "5")
+    with queen({"GET /v2/artifacts?limit=5&kind=task&tag=a": [reply(200, LISTED)]}) as her:
+        where = (*words, "list") if before else ("list", *words)
+        ended = here("artifacts", *where, "--url", her.url)
+        assert ended == here("artifacts", *words, "--url", her.url)
+        as_json = here("artifacts", "--json", "--url", her.url, *where)
+    header, line = ended.out.splitlines()
+    assert header.split() == ["ARTIFACT", "KIND", "AGE", "BYTES", "TAGS"]
+    assert line.split()[:2] + line.split()[-3:] == [ID, "task", "321", "a,", "b"]
+    assert json.loads(as_json.out) == LISTED
+
+
+def test_an_artifact_is_shown_with_its_content() -> None:
+    with queen({f"GET /v2/artifacts/{ID}": [reply(200, ARTIFACT)]}) as her:
+        ended = here("artifacts", "show", ID, "--url", her.url)
+        as_json = here("artifacts", "show", ID, "--json", "--url", her.url)
+    head, _, content = ended.out.partition("\n\n")
+    assert "content" not in head
+    assert json.loads(content) == ARTIFACT["content"]
+    assert "é" in content
+    assert json.loads(as_json.out) == ARTIFACT
+
+
+def test_put_prints_the_id_of_what_it_stores(tmp_path: Path) -> None:
+    (tmp_path / "f.json").write_text('{"a": [1, null, "é"]}')
+    with queen({POST: [reply(201, HEAD)]}) as her:
+        ended = here("artifacts", "put", str(tmp_path / "f.json"), "--url", her.url)
+        words = ("--kind", "note", "--tag", "x", "--tag", "y", "--parent", ID)
+        as_json = here("artifacts", "put", "-", *words, "--json", "--url", her.url, stdin="null")
+        least, most = her.bodies(POST)
+    assert (ended.status, ended.out, ended.err) == (0, f"{ID}\n", "")
+    assert json.loads(as_json.out) == HEAD
+    assert least == {"kind": "document", "content": {"a": [1, None, "é"]}}
+    assert most == {"kind": "note", "content": None, "tags": ["x", "y"], "parent": ID}
+    assert set(most) == set(NewArtifact.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "words"),
+    [
+        (b"{", 65, "line 1 column 2"),
+        (b"", 65, "not JSON"),
+        (b"[NaN]", 65, "NaN is no number"),
+        (b"[1e999]", 65, "1e999"),
+        (b"\xff\xfe", 65, "no text"),
+        (b"[" * 100_000, 65, "not JSON"),
+        (None, 66, "No such file"),
+    ],
+)
+def test_what_is_no_json_is_refused_here(tmp_path: Path, data: bytes | None, status: int, words: str) -> None:
+    if data is not None:
+        (tmp_path / "f").write_bytes(data)
+    with queen({}) as her:
+        ended = here("artifacts", "put", str(tmp_path / "f"), "--url", her.url)
+        assert not her.asked
+    assert (ended.status, ended.out) == (status, "")
+    assert words in ended.err
+
+
+def test_standard_input_that_is_no_json_is_named_so() -> None:
+    assert "standard input is not JSON" in here("artifacts", "put", "-", stdin="{").err
+
+
+def test_an_unknown_artifact_is_66_and_none_is_said() -> None:
+    empty = {"artifacts": [], "count": 0}
+    script = {"GET /v2/artifacts/x": [error(404, "NOT_FOUND", "no")], "GET /v2/artifacts": [reply(200, empty)]}
+    with queen(script) as her:
+        assert here("artifacts", "show", "x", "--url", her.url).status == 66
+        assert here("artifacts", "--url", her.url).out == "there are no such artifacts\n"
