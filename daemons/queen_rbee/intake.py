@@ -72,10 +72,17 @@ class Intake:
         try:
             await self._store.accept(stored(task))
         except StoreFailure as failure:
-            task.durable = False
-            self._dispatcher.cancel(task)
+            self._forget(task)
             raise not_stored(failure) from failure
+        except trio.Cancelled:
+            self._forget(task)
+            raise
         return task, answer
+
+    def _forget(self, task: Task) -> None:
+        """Its client was not told that it is accepted."""
+        task.durable = False
+        self._dispatcher.cancel(task)
 
     def restore(self, task: Task) -> None:
         """A task that was accepted before a restart waits again, whatever the queue's capacity."""

@@ -45,11 +45,11 @@ class Queen:
     def sessions(self) -> Sessions:
         return self.dispatcher.accounting.sessions
 
-    def submit(self, prompt: str = "hello", **request) -> Task:
+    def submit(self, prompt: str | None = "hello", **request) -> Task:
         """A task that lives no longer than the queen."""
         return self.intake.admit(TaskRequest(prompt=prompt, **request), "c")
 
-    async def accept(self, prompt: str = "hello", **request) -> Task:
+    async def accept(self, prompt: str | None = "hello", **request) -> Task:
         """A task that the store has."""
         task, _answer = await self.intake.submit(TaskRequest(prompt=prompt, **request), "c")
         return task

@@ -12,6 +12,7 @@ from llama_orch.http.app import add_hot, create_app
 from llama_orch.http.exchange import HotRoutes, Message
 from llama_orch.http.gate import Access, Gate
 from queen_rbee.api.anthropic import add_anthropic
+from queen_rbee.api.hot import HotHandlers
 from queen_rbee.api.models import add_model_list, add_models
 from queen_rbee.api.openai import add_openai
 from queen_rbee.api.passages import Passages
@@ -131,9 +132,10 @@ async def site(*, patient: bool = False, **options) -> AsyncIterator[Site]:
 
 
 def gate_of(queen: Queen, access: Access | None = None) -> Gate:
-    """All of /v1, behind the gate."""
+    """Tasks and all of /v1, behind the gate."""
     app, routes = create_app("test", list, queen.dispatcher.metrics.registry), HotRoutes()
     catalog = queen.dispatcher.accounting.catalog
+    HotHandlers(queen.dispatcher, queen.intake).add_to(routes)
     passages = Passages(queen.dispatcher, queen.intake)
     add_openai(routes, passages, catalog)
     add_anthropic(routes, passages, catalog)

@@ -1,0 +1,125 @@
+"""What was accepted survives the queen: killed without warning, stopped, and started again on the same state."""
+
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engines.llama_server import Archive
+from tests.integration.home import Home, home
+
+LONG = 900
+FINAL = ("done", "failed", "cancelled")
+
+
+@pytest.fixture
+def slow(tmp_path: Path, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
+    """A home with one slot, and a model that needs seconds for an answer."""
+    with home(tmp_path, llama_server_tar, slow_model, slots=1) as running:
+        yield running
+
+
+def submit(running: Home, **request: Any) -> str:
+    status, answer = running.ask("POST", "/v2/tasks", {"prompt": "a secret hello", **request})
+    assert status == 202, answer
+    return str(answer["task_id"])
+
+
+def task(running: Home, task_id: str) -> dict[str, Any]:
+    status, view = running.ask("GET", f"/v2/tasks/{task_id}")
+    assert status == 200, view
+    found: dict[str, Any] = view
+    return found
+
+
+def state(running: Home, task_id: str) -> str:
+    return str(task(running, task_id)["state"])
+
+
+def kill(running: Home, how: signal.Signals = signal.SIGKILL) -> None:
+    process = running.processes.pop("queen-rbee")
+    process.send_signal(how)
+    process.wait(60)  # the kernel has closed all that it had open
+
+
+def restart(running: Home) -> None:
+    running.start("queen-rbee")
+    running.until(lambda: running.ask("GET", "/health")[0] == 200)
+
+
+def left_behind(running: Home) -> bytes:
+    """All that the queen's state directory holds."""
+    files = [path for path in (running.directory / "run").parent.rglob("queen.*") if path.is_file()]
+    assert files
+    return b"".join(path.read_bytes() for path in files)
+
+
+def test_killed_the_queen_forgets_no_task_and_shows_no_answer_twice(slow: Home):
+    shown = submit(slow, max_tokens=LONG)
+    slow.until(lambda: state(slow, shown) == "running")
+    with slow.stream(f"/v2/tasks/{shown}/events") as stream:
+        next(event for _, event, _ in stream if event == "token")
+        waiting = [submit(slow, max_tokens=4) for _ in range(5)]
+        dated = submit(slow, max_tokens=4, deadline_ms=500)
+        kill(slow)
+    time.sleep(0.5)  # until its deadline has passed, with nobody there
+    restart(slow)
+    assert task(slow, shown)["error"]["code"] == "WORKER_RESET"
+    assert task(slow, shown)["error"]["retriable"]
+    slow.until(lambda: all(state(slow, task_id) == "done" for task_id in waiting))
+    assert [task(slow, task_id)["usage"]["tokens_out"] for task_id in waiting] == [4] * 5
+    assert task(slow, dated)["error"]["code"] == "DEADLINE_UNMET"
+    again = submit(slow, task_id=shown, max_tokens=4)
+    slow.until(lambda: state(slow, again) == "done")
+
+
+def test_a_running_task_of_which_nobody_saw_a_token_is_run_again_from_the_start(slow: Home):
+    unseen = submit(slow, max_tokens=40, seed=5)
+    slow.until(lambda: task(slow, unseen)["usage"]["tokens_out"] > 3)
+    kill(slow)
+    restart(slow)
+    with slow.stream(f"/v2/tasks/{unseen}/events", {"Last-Event-ID": "9"}) as stream:
+        events = list(stream)
+    tokens = [data["i"] for _, event, data in events if event == "token"]
+    assert tokens == list(range(40)), "whoever comes back with an id of the first run misses nothing of the second"
+    assert events[-1][1] == "end"
+
+
+def test_a_task_keeps_its_ids_its_priority_and_its_session_over_a_restart(slow: Home):
+    session_id = str(uuid.uuid4())
+    first = submit(slow, max_tokens=LONG)
+    kept = submit(slow, max_tokens=2, session_id=session_id, priority="batch")
+    before = task(slow, kept)
+    kill(slow)
+    restart(slow)
+    after = task(slow, kept)
+    assert [after[name] for name in ("task_id", "job_id", "session_id", "priority", "correlation_id")] == [
+        before[name] for name in ("task_id", "job_id", "session_id", "priority", "correlation_id")
+    ]
+    assert after["timings"]["submitted_at"] == before["timings"]["submitted_at"]
+    slow.ask("POST", f"/v2/tasks/{first}/cancel")
+    slow.until(lambda: state(slow, kept) == "done")
+    assert slow.ask("GET", f"/v2/sessions/{session_id}")[0] == 200
+
+
+def test_a_stopped_queen_leaves_what_waits_to_the_next_and_ended_tasks_can_still_be_looked_at(slow: Home):
+    done = submit(slow, max_tokens=2)
+    slow.until(lambda: state(slow, done) == "done")
+    runs, waits = submit(slow, max_tokens=20), submit(slow, max_tokens=2)
+    slow.until(lambda: state(slow, runs) == "running")
+    assert slow.stop("queen-rbee") == 0
+    restart(slow)
+    assert state(slow, done) == "done"
+    assert state(slow, runs) == "done"
+    slow.until(lambda: state(slow, waits) == "done")
+
+
+def test_when_all_have_ended_no_prompt_is_left_on_disk(slow: Home):
+    tasks = [submit(slow, max_tokens=2) for _ in range(3)]
+    slow.until(lambda: all(state(slow, task_id) in FINAL for task_id in tasks))
+    assert slow.stop("queen-rbee") == 0
+    assert b"a secret hello" not in left_behind(slow)

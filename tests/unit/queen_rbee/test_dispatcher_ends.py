@@ -1,0 +1,111 @@
+"""Tasks that do not simply run: elsewhere after a refusal, with an error of the queen's own, or with the next queen."""
+
+import pytest
+import trio
+import trio.testing
+
+from llama_orch.contracts.errors import ErrorCode
+from llama_orch.contracts.tasks import TaskState
+from queen_rbee import relay
+from queen_rbee.relay import Limits
+from queen_rbee.task import Task
+from tests.unit.queen_rbee.core import SOON_S, Queen, core, ended, first_token, running, slots_are_free
+from tests.unit.queen_rbee.scripted_engine import scripted_engine
+
+NOBODY = "http://127.0.0.1:1"
+
+
+def two_pools(queen: Queen, *, second: str) -> None:
+    """`a` is where round-robin begins, and nobody is there."""
+    queen.dispatcher.registry.update("p", 0, [])
+    pools = [queen.status(pool_id="a", url=NOBODY), queen.status(pool_id="b", url=second)]
+    queen.dispatcher.registry.update("both", 0, pools)
+
+
+async def begun(task: Task) -> None:
+    with trio.fail_after(SOON_S):
+        while task.state is TaskState.QUEUED:
+            await task.log.wait_beyond(task.log.last_id)
+
+
+async def test_a_task_that_one_replica_refuses_before_it_began_runs_on_another():
+    async with running() as queen:
+        two_pools(queen, second=queen.engine.url)
+        task = queen.submit()
+        assert await ended(task) == ["started", "metrics", "metrics", "token", "token", "end"]
+        assert (task.state, task.pool_id) == (TaskState.DONE, "b")
+        await slots_are_free(queen)
+
+
+async def test_each_replica_is_tried_once():
+    async with running() as queen:
+        two_pools(queen, second=NOBODY)
+        task = queen.submit()
+        assert (await ended(task)).count("metrics") == 2
+        assert task.error
+        assert (task.error.code, task.error.retriable) == (ErrorCode.WORKER_RESET, True)
+        await slots_are_free(queen)
+
+
+async def test_a_pinned_task_is_not_run_elsewhere():
+    async with running() as queen:
+        two_pools(queen, second=queen.engine.url)
+        task = queen.submit(placement={"mode": "pin", "pin_pool_id": "a"})
+        await ended(task)
+        assert (task.state, task.pool_id) == (TaskState.FAILED, "a")
+        await slots_are_free(queen)
+
+
+async def test_an_error_of_the_queens_own_ends_the_one_task_that_met_it(monkeypatch):
+    async with running() as queen:
+        with monkeypatch.context() as broken:
+            broken.setattr(relay, "run", lambda *_arguments: [][0])
+            task = queen.submit()
+            await ended(task)
+        assert task.error
+        assert (task.error.code, task.error.retriable) == (ErrorCode.INTERNAL, False)
+        assert (await ended(queen.submit()))[-1] == "end"
+        await slots_are_free(queen)
+
+
+async def stopped(queen: Queen) -> None:
+    """Stop as the daemon does when what runs does not end in time."""
+    queen.intake.close()
+    with trio.move_on_after(0.01):
+        await queen.dispatcher.finish()
+    queen.dispatcher.abandon()
+    with trio.fail_after(SOON_S):
+        while queen.dispatcher.registry.leased:
+            await trio.testing.wait_all_tasks_blocked()
+
+
+@pytest.mark.parametrize("delivered", [False, True])
+async def test_a_stopping_queen_leaves_what_nobody_has_seen_to_the_next_one(delivered):
+    async with scripted_engine() as engine, trio.open_nursery() as nursery:
+        queen = core(engine)
+        queen.dispatcher.limits = Limits()
+        queen.pool(slots=1)
+        await nursery.start(queen.dispatcher.run, queen.pulse)
+        runs = await queen.accept("stall")
+        waits, plain = await queen.accept(), queen.submit()
+        await first_token(runs)
+        if delivered:
+            runs.deliver()
+        await stopped(queen)
+        nursery.cancel_scope.cancel()
+    left = {waits.task_id} if delivered else {runs.task_id, waits.task_id}
+    assert set(queen.store.tasks) == left
+    assert plain.error
+    assert plain.error.code == ErrorCode.WORKER_RESET
+    assert [task.state.final for task in (runs, waits)] == [delivered, False]
+    assert all(task.log.closed for task in (runs, waits, plain)), "every stream ends"
+
+
+async def test_a_stopping_queen_lets_what_runs_end():
+    async with running() as queen:
+        task = await queen.accept()
+        await begun(task)
+        with trio.fail_after(SOON_S):
+            await queen.dispatcher.finish()
+        assert task.state is TaskState.DONE
+        assert queen.store.tasks == {}
