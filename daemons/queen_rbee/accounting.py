@@ -31,6 +31,9 @@ class Accounting:
     sessions: Sessions
     catalog: Catalog
     artifacts: Artifacts
+    dropped: int = 0
+    """Tasks that a full queue dropped and that nobody was told of yet: under overload a line for each would be most of
+    the work, and drown all others."""
 
     def ended(self, task: Task, target: Candidate | None = None) -> None:
         """`task` has ended, on `target` or before it got a slot."""
@@ -41,13 +44,24 @@ class Accounting:
             self._never_ran(task)
         self._settle(task)
         view = task.view()
-        self.artifacts.record(view, task.request, target, task.passage)
+        dropped = bool(task.error and task.error.code == ErrorCode.QUEUE_FULL_DROP_LRU)
+        if not dropped:  # else there is nothing to reproduce: it was refused, only later
+            self.artifacts.record(view, task.request, target, task.passage)
         if task.durable:
             self.store.put_later("record", Document(str(task.task_id), view.model_dump_json(exclude_none=True)))
             self.store.ended(task.task_id)
         task.forget_content()
         self.book.ended(task)
-        _report(task)
+        if dropped:
+            self.dropped += 1
+        else:
+            _report(task)
+
+    def report_dropped(self) -> None:
+        """One line for all that were dropped since the last one."""
+        if self.dropped:
+            emit(events.TASKS_DROPPED, count=self.dropped)
+        self.dropped = 0
 
     def _never_ran(self, task: Task) -> None:
         if task.state == "cancelled":

@@ -1,6 +1,8 @@
 """What the queen expects of the time to come: owns what was measured, and answers when a task will start and end."""
 
-from queen_rbee.candidates import Demand
+from collections.abc import Sequence
+
+from queen_rbee.candidates import Candidate, Demand
 from queen_rbee.estimates import (
     Capacity,
     DrainRate,
@@ -14,6 +16,9 @@ from queen_rbee.registry import Registry
 from queen_rbee.task import Task
 
 
+KEPT = 256
+
+
 class Forecast:
     """Service times of each pool and of all together, and how fast the queue moves."""
 
@@ -22,6 +27,9 @@ class Forecast:
         self._all = ServiceTimes()
         self._pools: dict[str, ServiceTimes] = {}
         self._drain = DrainRate()
+        self._capacities: dict[Demand, Capacity] = {}
+        self._judged: Sequence[Candidate] = ()
+        """The candidates that the capacities were made of: three are asked for with each admission."""
 
     def started(self, now: float, backlog: bool) -> None:
         """A task got a slot; `backlog`: others still wait."""
@@ -31,6 +39,7 @@ class Forecast:
         """Only answers that were complete are measured: a cancelled one says nothing about the others."""
         if task.state != "done" or task.started_at is None or task.ended_at is None or task.pool_id is None:
             return
+        self._capacities.clear()
         held_s = task.ended_at - task.started_at
         first_s = (task.first_token_at or task.started_at) - task.started_at
         self._all = self._all.ended(held_s, first_s, task.tokens_out)
@@ -44,8 +53,15 @@ class Forecast:
 
     def capacity(self, demand: Demand) -> Capacity:
         """What is ready and could serve `demand`."""
-        ready = [c for c in suitable(self._registry.candidates(), demand) if c.ready and not c.draining]
-        return capacity_of((c.slots_total, c.slots_free, self.times(c.pool_id)) for c in ready)
+        candidates = self._registry.candidates()
+        if candidates is not self._judged or len(self._capacities) > KEPT:
+            self._judged = candidates
+            self._capacities.clear()
+        if demand not in self._capacities:
+            ready = [c for c in suitable(candidates, demand) if c.ready and not c.draining]
+            found = capacity_of((c.slots_total, c.slots_free, self.times(c.pool_id)) for c in ready)
+            self._capacities[demand] = found
+        return self._capacities[demand]
 
     def start_ms(self, demand: Demand, position: int) -> int:
         """Milliseconds until a task with `position` others before it will probably start."""

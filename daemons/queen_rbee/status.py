@@ -23,13 +23,15 @@ def unready(dispatcher: Dispatcher) -> list[str]:
 
 
 async def keep_status(dispatcher: Dispatcher, notifier: Notifier) -> None:
-    """Tell the service manager whenever the summary changes, at most once in INTERVAL_S seconds."""
+    """Tell the service manager whenever the summary changes, and the log of dropped tasks, at most once in INTERVAL_S
+    seconds."""
     said, seen = "", set[str]()
     while True:
         if (line := summary(dispatcher)) != said:
             notifier.status(line)
             said = line
         seen = _gauges(dispatcher, seen)
+        dispatcher.accounting.report_dropped()
         await trio.sleep(INTERVAL_S)
 
 

@@ -6,6 +6,7 @@ hypercorn, with the bytes that were read. Measured: 0.33 ms of CPU for a small r
 1,900 of them a second on a core.
 """
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
@@ -198,7 +199,10 @@ class _Exchange:
     async def _write(self, *events: h11.Event) -> None:
         """Send, for SEND_LIMIT_S seconds at most: a client that reads nothing is dropped."""
         await trio.lowlevel.checkpoint_if_cancelled()  # the send is shielded: who only writes would never see a cancel
-        data = b"".join(self._http.send(event) or b"" for event in events)
+        data = self._at_once(b"".join(self._http.send(event) or b"" for event in events))
+        if not data:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
         try:
             with trio.fail_after(SEND_LIMIT_S) as scope:
                 scope.shield = True  # half a chunk on the wire would be worse than a late cancel
@@ -207,6 +211,14 @@ class _Exchange:
             await trio.aclose_forcefully(self._stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             await trio.lowlevel.checkpoint()  # whoever goes on writing lets the others run
+
+    def _at_once(self, data: bytes) -> bytes:
+        """Send what the kernel takes without a wait, nearly always all; the rest. A scope and trio's own way of sending
+        would cost twice what the system call does."""
+        try:
+            return data[os.write(self._stream.socket.fileno(), data) :]
+        except OSError:
+            return data
 
 
 class Resumed(trio.abc.HalfCloseableStream):

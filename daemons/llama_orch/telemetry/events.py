@@ -314,3 +314,12 @@ TASKS_RESTORED = _event(
     "tasks of the previous run: {waiting} wait again, {ended} ended",
     "Those that ended had a part of their answer shown already (WORKER_RESET, retriable), or their deadline passed.",
 )
+TASKS_DROPPED = _event(
+    "tasks_dropped",
+    "53abf5dbce4f4feb9939a84128ba9421",
+    "queen_rbee.tasks",
+    logging.WARNING,
+    "the queue was full: {count} waiting tasks were dropped for newer ones",
+    "Their clients have seen QUEUE_FULL_DROP_LRU and when to come again. Where this goes on, more is asked than the\n"
+    "pools can do: add slots, or set ORCHD_ADMISSION_POLICY=reject-new to keep what waits.",
+)

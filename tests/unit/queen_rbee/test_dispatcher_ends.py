@@ -22,6 +22,10 @@ def two_pools(queen: Queen, *, second: str) -> None:
     queen.dispatcher.registry.update("both", 0, pools)
 
 
+async def broken_relay(*_arguments: object) -> None:
+    raise KeyError("nobody has thought of this")
+
+
 async def begun(task: Task) -> None:
     with trio.fail_after(SOON_S):
         while task.state is TaskState.QUEUED:
@@ -59,7 +63,7 @@ async def test_a_pinned_task_is_not_run_elsewhere():
 async def test_an_error_of_the_queens_own_ends_the_one_task_that_met_it(monkeypatch):
     async with running() as queen:
         with monkeypatch.context() as broken:
-            broken.setattr(relay, "run", lambda *_arguments: [][0])
+            broken.setattr(relay, "run", broken_relay)
             task = queen.submit()
             await ended(task)
         assert task.error

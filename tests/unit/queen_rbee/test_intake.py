@@ -182,6 +182,19 @@ async def test_who_is_dropped_for_a_newer_task_hears_when_to_come_again():
         assert f'"retry_after_ms":{old.error.retry_after_ms}'.encode() in old.log.frames(0)[-1].data
 
 
+async def test_many_that_are_dropped_are_one_line_in_the_log_and_no_artifacts(caplog):
+    async with still(capacity=1, policy="drop-lru") as queen:
+        for _ in range(5):
+            await queen.accept()
+        accounting = queen.dispatcher.accounting
+        assert "dropped" not in caplog.text
+        for _ in range(2):
+            accounting.report_dropped()
+        assert caplog.text.count("4 waiting tasks were dropped") == 1
+        assert len(queen.store.documents["record"]) == 4
+        assert queen.store.documents["artifact"] == {}
+
+
 async def test_while_stopping_nothing_is_taken_in_and_the_refusal_may_be_repeated():
     async with still() as queen:
         queen.intake.close()
