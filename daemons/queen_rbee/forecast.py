@@ -15,7 +15,6 @@ from queen_rbee.placement import suitable
 from queen_rbee.registry import Registry
 from queen_rbee.task import Task
 
-
 KEPT = 256
 
 
