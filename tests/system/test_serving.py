@@ -107,6 +107,25 @@ def test_a_wedged_dispatcher_is_restarted_by_the_watchdog(serving: Machine, undo
     assert "watchdog: no progress in dispatcher" in serving.messages(f"_PID={before}")
     serving.wait_until_served("default")
     assert complete(serving.queen, **on("default")).last.name == "end"
+    until(lambda: state(serving, task["task_id"]) == "done", "the task that the wedged queen had accepted", 30)
+
+
+def state(machine: Machine, task_id: str) -> str:
+    return str(machine.queen.get(f"/v2/tasks/{task_id}").json.get("state"))
+
+
+def test_what_was_accepted_survives_a_kill_of_the_queen(serving: Machine) -> None:
+    serving.wait_until_served("slow")
+    words = {"prompt": "the river of no return", **on("slow")}
+    tasks = [serving.queen.post("/v2/tasks", {**words, "max_tokens": 20 + n}).json["task_id"] for n in range(6)]
+    before = main_pid(serving, QUEEN)
+    serving.systemctl("kill", "--kill-whom=main", "--signal=KILL", QUEEN)
+    until(changed_from(before, lambda: main_pid(serving, QUEEN)), "a restart of queen-rbee", 30)
+    until(lambda: all(state(serving, task_id) == "done" for task_id in tasks), "the tasks of the killed queen", 60)
+    assert "wait again, 0 ended" in serving.messages(f"_PID={main_pid(serving, QUEEN)}")
+    serving.systemctl("stop", QUEEN)
+    found = serving.container.run("grep", "-r", "-l", "river of no return", "/var/lib/queen-rbee")
+    assert (found.status, found.stdout) == (1, ""), "prompts are kept only as long as their tasks are open"
 
 
 def test_a_client_that_dawdles_does_not_make_a_stop_look_like_a_crash(

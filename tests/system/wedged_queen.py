@@ -12,7 +12,7 @@ from unittest.mock import patch
 import trio
 
 from llama_orch.service.watchdog import Pulse
-from queen_rbee import daemon
+from queen_rbee import parts
 from queen_rbee.__main__ import main
 from queen_rbee.dispatcher import Dispatcher
 
@@ -31,5 +31,5 @@ class WedgingDispatcher(Dispatcher):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGUSR2, lambda _signal, _frame: wedged.set())
-    with patch.object(daemon, "Dispatcher", WedgingDispatcher):
+    with patch.object(parts, "Dispatcher", WedgingDispatcher):
         sys.exit(main())
