@@ -52,6 +52,10 @@ class Marks:
         """Whether a token of the task was shown, and it has not ended."""
         return self._live.get(number, 0) > 0
 
+    def gone(self, number: int) -> bool:
+        """Whether the task has ended."""
+        return self._live.get(number, 0) < 0
+
     def delivered(self, number: int) -> None:
         """A token of the task is about to be shown. Raises OSError."""
         if number not in self._live:

@@ -28,7 +28,8 @@ class StoreFailure(Exception):
 class StoredTask:
     """An accepted task that has not ended. `request` is the TaskRequest as JSON, prompt included; `submitted` is in
     seconds since the epoch. `generation` counts the queens that started after it was accepted; `delivered` is whether
-    a token of it was shown to anybody. `accept` takes no notice of these two."""
+    a token of it was shown to anybody; `ended`, that it had ended, and the queen was killed before that was stored, and
+    with it how. `accept` takes no notice of these three."""
 
     task_id: UUID
     job_id: UUID
@@ -38,6 +39,7 @@ class StoredTask:
     traceparent: str | None = None
     generation: int = 0
     delivered: bool = False
+    ended: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class Store(Protocol):
         ...
 
     async def open_tasks(self) -> Sequence[StoredTask]:
-        """The tasks that have not ended, in the order of their admission. Raises StoreFailure.
+        """The tasks that have not ended for all that is stored, in the order of their admission. Raises StoreFailure.
 
         `generation` has been counted up, durably, when the store was opened: what was once given away under a
         generation is not given away again.

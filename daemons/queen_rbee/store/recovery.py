@@ -38,6 +38,9 @@ def recovered(stored: StoredTask, now: float) -> RunAgain | EndNow:
     except ValidationError as error:
         message = f"queen-rbee was replaced by a release that does not understand this task: {_problems(error)}"
         return EndNow(stored, None, ErrorCode.INTERNAL, message, retriable=False)
+    if stored.ended:
+        message = "it had ended just before queen-rbee was killed; how, was not stored"
+        return EndNow(stored, request, ErrorCode.WORKER_RESET, message, retriable=True)
     if stored.delivered:
         message = "queen-rbee restarted after a part of the answer had been shown"
         return EndNow(stored, request, ErrorCode.WORKER_RESET, message, retriable=True)

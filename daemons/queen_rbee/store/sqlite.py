@@ -123,7 +123,7 @@ class SqliteStore:
         """The tasks that have not ended, in the order of their admission. Raises StoreFailure."""
         found = await self._read(partial(sqlite_queries.tasks, opened=self._database.opened))
         return [
-            replace(task, delivered=self._marks.shown(number))
+            replace(task, delivered=self._marks.shown(number), ended=self._marks.gone(number))
             for number, task in found
             if self._open.get(task.task_id) == number
         ]

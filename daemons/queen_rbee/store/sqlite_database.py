@@ -132,11 +132,11 @@ def open_database(directory: Path) -> Database:
             resources.callback(os.close, lock_fd)
             connection = resources.enter_context(contextlib.closing(connect(directory, lock_fd)))
             found = marks.read(marks_file)
-            opened = begin(connection, [-mark for mark in found if mark < 0])
             open_tasks = sqlite_queries.numbers(connection)
+            opened = begin(connection)
             known = set(open_tasks.values())
             kept = resources.enter_context(
-                contextlib.closing(marks.Marks(marks_file, [mark for mark in found if mark in known]))
+                contextlib.closing(marks.Marks(marks_file, [mark for mark in found if abs(mark) in known]))
             )
             return Database(file, connection, kept, opened, open_tasks, resources.pop_all())
         except PROBLEMS as error:

@@ -48,10 +48,9 @@ def insert(connection: sqlite3.Connection, table: str, layout: str, rows: Sequen
         connection.execute(_insertion(table, layout, size), values)
 
 
-def begin(connection: sqlite3.Connection, ended: Sequence[int]) -> int:
-    """A queen has come: erase what had `ended` under the last one. The number of this queen. Raises sqlite3.Error."""
+def begin(connection: sqlite3.Connection) -> int:
+    """A queen has come: her number. Raises sqlite3.Error."""
     connection.execute("BEGIN IMMEDIATE")
-    _erase(connection, ended)
     connection.execute("UPDATE queen SET opened = opened + 1")
     (opened,) = connection.execute("SELECT opened FROM queen").fetchone()
     connection.execute("COMMIT")

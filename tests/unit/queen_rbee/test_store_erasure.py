@@ -82,6 +82,8 @@ async def test_it_leaves_them_after_a_kill_once_the_next_queen_runs(tmp_path: Pa
     assert found(tmp_path / "b") == {1, 2, 3}
     monkeypatch.setattr(sqlite_loop, "PAUSE_S", 0.02)
     async with open_store(tmp_path / "b") as store:
+        assert [each.task_id.int for each in await store.open_tasks() if each.ended] == [2]
+        store.ended(UUID(int=2))
         await until_only({1, 3}, tmp_path / "b")
 
 

@@ -76,10 +76,16 @@ async def test_what_was_accepted_is_there_what_ended_is_not_and_what_was_shown_i
         for deed, numbers in killed(tmp_path, 1 + turn * NUMBERS, after).items():
             said[deed] |= numbers
         async with open_store(tmp_path) as store:
+            open_tasks = await store.open_tasks()
+            for each in open_tasks:
+                if each.ended:
+                    store.ended(each.task_id)
             found = {each.task_id.int: each for each in await store.open_tasks()}
+            unknown = {each.task_id.int for each in open_tasks if each.ended}
             models = {int(document.key) for document in await store.listed("model")}
         assert said["accepted"] - said["ending"] <= found.keys()
         assert not said["ended"] & found.keys()
+        assert unknown <= said["ending"]
         assert said["put"] <= models
         assert all(found[number].delivered for number in said["delivered"] & found.keys())
         assert not any(each.delivered for number, each in found.items() if number % 2 == 0)

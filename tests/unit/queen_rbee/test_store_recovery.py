@@ -14,8 +14,10 @@ SECONDS = st.floats(0, 2e9)
 DEADLINES = st.none() | st.integers(1, 10_000_000)
 
 
-def stored(request: str, submitted: float = 0.0, *, delivered: bool = False) -> StoredTask:
-    return StoredTask(UUID(int=1), UUID(int=2), request, "c", submitted, delivered=delivered)
+def stored(
+    request: str, submitted: float = 0.0, *, delivered: bool = False, ended: bool = False
+) -> StoredTask:
+    return StoredTask(UUID(int=1), UUID(int=2), request, "c", submitted, delivered=delivered, ended=ended)
 
 
 def asking(deadline_ms: int | None = None) -> str:
@@ -50,6 +52,14 @@ def test_what_somebody_has_seen_a_part_of_ends_and_may_be_asked_again(submitted,
     assert (found.code, found.retriable) == (ErrorCode.WORKER_RESET, True)
     assert found.request
     assert "restarted" in found.message
+
+
+@given(SECONDS, SECONDS, DEADLINES)
+def test_what_had_ended_in_a_way_that_was_not_stored_is_not_run_again(submitted, now, deadline_ms) -> None:
+    found = recovered(stored(asking(deadline_ms), submitted, ended=True), now)
+    assert isinstance(found, EndNow)
+    assert (found.code, found.retriable) == (ErrorCode.WORKER_RESET, True)
+    assert "had ended" in found.message
 
 
 @given(
