@@ -51,7 +51,20 @@ def build(settings: QueenSettings, store: Store) -> Parts:
     """All parts over `store`, which the caller keeps open for as long as they run."""
     bell, metrics = Bell(), Metrics()
     registry = Registry(bell, ADAPTERS)
-    accounting = Accounting(
+    dispatcher = Dispatcher(
+        queue=AdmissionQueue(settings.capacity, settings.policy),
+        registry=registry,
+        accounting=books(store, registry, metrics),
+        adapters=ADAPTERS,
+        strategy=settings.placement,
+        bell=bell,
+    )
+    return Parts(settings, store, dispatcher, _handoffs(settings, registry))
+
+
+def books(store: Store, registry: Registry, metrics: Metrics) -> Accounting:
+    """All that tasks are entered in, empty."""
+    return Accounting(
         book=TaskBook(),
         metrics=metrics,
         forecast=Forecast(registry),
@@ -60,15 +73,6 @@ def build(settings: QueenSettings, store: Store) -> Parts:
         catalog=Catalog(store, registry.pools, metrics, registry.withhold),
         artifacts=Artifacts(store),
     )
-    dispatcher = Dispatcher(
-        queue=AdmissionQueue(settings.capacity, settings.policy),
-        registry=registry,
-        accounting=accounting,
-        adapters=ADAPTERS,
-        strategy=settings.placement,
-        bell=bell,
-    )
-    return Parts(settings, store, dispatcher, _handoffs(settings, registry))
 
 
 def _handoffs(settings: QueenSettings, registry: Registry) -> HandoffSource | None:

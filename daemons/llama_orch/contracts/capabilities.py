@@ -3,33 +3,32 @@
 from llama_orch.contracts.base import Outbound
 
 
-class EngineCapabilities(Outbound):
-    """One kind of engine that the queen speaks to. Figures in tokens; null where no pool of it has told them."""
+class Offer(Outbound):
+    """What there is. `ctx_max` and `max_tokens` in tokens, null where no engine has told them."""
 
-    engine: str
-    versions: list[str]
     ctx_max: int | None
     max_tokens: int | None
     slots: int
     workloads: list[str]
     endpoints: list[str]
     features: list[str]
+
+
+class EngineCapabilities(Offer):
+    """One kind of engine that the queen speaks to."""
+
+    engine: str
+    versions: list[str]
     pools: list[str]
 
 
-class PoolCapabilities(Outbound):
-    """One pool. `ctx_max` and `max_tokens` in tokens, null where the engine has not told them."""
+class PoolCapabilities(Offer):
+    """One pool."""
 
     pool_id: str
     engine: str
     engine_version: str | None
     ready: bool
-    ctx_max: int | None
-    max_tokens: int | None
-    slots: int
-    workloads: list[str]
-    endpoints: list[str]
-    features: list[str]
     models: list[str]
 
 

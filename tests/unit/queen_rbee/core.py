@@ -10,16 +10,12 @@ from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import Bell
-from queen_rbee.accounting import Accounting
 from queen_rbee.admission import AdmissionQueue, Policy
-from queen_rbee.artifacts import Artifacts
-from queen_rbee.book import TaskBook
-from queen_rbee.catalog import Catalog
 from queen_rbee.dispatcher import Dispatcher
 from queen_rbee.engines import ADAPTERS
-from queen_rbee.forecast import Forecast
 from queen_rbee.intake import Intake
 from queen_rbee.metrics import Metrics
+from queen_rbee.parts import books
 from queen_rbee.registry import Registry
 from queen_rbee.relay import Limits
 from queen_rbee.sessions import Sessions
@@ -75,17 +71,8 @@ def core(
     bell, metrics, store = Bell(), Metrics(), store or MemoryStore()
     registry = Registry(bell, ADAPTERS)
     registry.synced = True
-    accounting = Accounting(
-        book=TaskBook(),
-        metrics=metrics,
-        forecast=Forecast(registry),
-        store=store,
-        sessions=Sessions(store),
-        catalog=Catalog(store, registry.pools, metrics, registry.withhold),
-        artifacts=Artifacts(store),
-    )
     queue: AdmissionQueue[Task] = AdmissionQueue(capacity, policy)
-    dispatcher = Dispatcher(queue, registry, accounting, ADAPTERS, "round-robin", bell, SHORT)
+    dispatcher = Dispatcher(queue, registry, books(store, registry, metrics), ADAPTERS, "round-robin", bell, SHORT)
     return Queen(dispatcher, Intake(dispatcher, store), engine, store)
 
 
