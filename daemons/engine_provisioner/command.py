@@ -7,6 +7,7 @@ pool wins over what would be passed by itself.
 from collections.abc import Iterator
 
 from engine_provisioner.engine import Command, Engine, LocalModel
+from engine_provisioner.model_name import short_name
 from engine_provisioner.pool_spec import Pool
 
 ALL_LAYERS = "999"
@@ -26,7 +27,7 @@ def llama_server(
     argv = [*engine.program.words, "-m", str(model.path), "--host", HOST, "--port", str(port)]
     argv += ["-c", str(pool.ctx * pool.slots), "-np", str(pool.slots)]
     given = {flag.partition("=")[0] for flag in pool.flags}
-    for names, values in _optional(pool, devices, cache_ram_mib):
+    for names, values in (*_optional(pool, devices, cache_ram_mib), *_named(model)):
         name = engine.first_known(*names)
         if name and not given & {*names, *_opposites(names)}:
             argv += [name, *values]
@@ -51,6 +52,13 @@ def _optional(
         yield ("--device", "-dev"), ("none",)
     if pool.tensor_split:
         yield ("--tensor-split", "-ts"), (",".join(f"{share:g}" for share in pool.tensor_split),)
+
+
+def _named(model: LocalModel) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """The name that its answers give as `model`, in place of the path: short, and asking for it leads here again."""
+    alias = short_name(model.name)
+    if alias and "," not in alias:  # which would be two names
+        yield ("--alias", "-a"), (alias,)
 
 
 def _opposites(names: tuple[str, ...]) -> Iterator[str]:

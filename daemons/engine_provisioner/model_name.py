@@ -1,4 +1,5 @@
-"""The name under which clients ask for a model: its reference in the pools file, without what must not be shown."""
+"""The names under which clients ask for a model: its reference in the pools file, without what must not be shown, and
+that of its file alone."""
 
 import hashlib
 from urllib.parse import urlsplit
@@ -16,3 +17,8 @@ def model_name(ref: str) -> str:
         return shown
     mark = hashlib.sha256(shown.encode()).hexdigest()[:12]
     return f"{mark}-{shown[-(LIMIT - 13) :]}"
+
+
+def short_name(name: str) -> str:
+    """The name of the model's file without directory and ending; queen-rbee knows the model by it too."""
+    return name.rpartition("/")[2].removesuffix(".gguf")

@@ -36,6 +36,7 @@ def shares(text: str) -> list[float]:
 
 OPTIONS = (
     Option(("-m", "--model"), "model.path", str),
+    Option(("-a", "--alias"), "model_alias", str),
     Option(("--host",), "hostnames", lambda text: [text]),
     Option(("--port",), "port", int),
     Option(("-c", "--ctx-size"), "n_ctx", int),
@@ -92,11 +93,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def set_parameter(parameters: Any, name: str, value: Any) -> None:
-    """Set `a.b` on `parameters`."""
+    """Set `a.b` on `parameters`; a text where releases differ in whether they have one text or a set."""
     *path, last = name.split(".")
     for part in path:
         parameters = getattr(parameters, part)
-    setattr(parameters, last, value)
+    several = isinstance(getattr(parameters, last), set)
+    setattr(parameters, last, {value} if several else value)
 
 
 def main() -> int:

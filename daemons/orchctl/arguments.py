@@ -2,7 +2,7 @@
 
 from llama_orch import VERSION
 from llama_orch.service.command_line import Parser
-from orchctl import artifacts, catalog, chat, models, pools, sessions, submit, tasks
+from orchctl import artifacts, capabilities, catalog, chat, models, pools, sessions, submit, tasks
 from orchctl.commands import Commands
 
 
@@ -11,6 +11,6 @@ def parser() -> Parser:
     top = Parser("orchctl", description="The command line client of llama-orch, see orchctl(1).")
     top.add_argument("--version", action="version", version=f"orchctl (llama-orch) {VERSION}")
     commands = Commands(top, required=True)
-    for module in (pools, submit, chat, tasks, sessions, models, catalog, artifacts):
+    for module in (pools, capabilities, submit, chat, tasks, sessions, models, catalog, artifacts):
         module.add(commands)
     return top

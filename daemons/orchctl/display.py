@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llama_orch.contracts.base import Outbound
 from llama_orch.http.sse import ServerSentEvent
-from orchctl.output import Line, emit
+from orchctl.output import Line, emit, emit_json
 from orchctl.queen import understood
 from orchctl.tables import cell, one_line, place, table
 
@@ -72,13 +72,18 @@ class Display:
         """Show one event of the stream. Raises Failure where it is not understood."""
         if self.as_json:
             data = understood(Anything, event.data.encode()).model_extra or {}
-            print(json.dumps({"event": event.name, **data}, ensure_ascii=False), flush=True)
+            emit_json({"event": event.name, **data})
         elif event.name in ("started", "metrics"):
             self._waiting(understood(Waiting, event.data.encode()))
         elif event.name == "token":
             self._text(understood(Token, event.data.encode()).t)
         elif event.name == "result":
             self._text(f"{result_text(event.data, self.inputs)}\n")
+
+    def lost(self) -> None:
+        """Say that the connection is lost and sought again; in the midst of an answer there is no place to say it."""
+        if not self.open:
+            self.line.show("the connection is lost; trying again")
 
     def _waiting(self, waiting: Waiting) -> None:
         if waiting.queue_position or (waiting.queue_position is not None and waiting.predicted_start_ms):

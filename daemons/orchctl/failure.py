@@ -7,6 +7,9 @@ from pydantic import ValidationError
 
 from llama_orch.contracts.base import Outbound
 from llama_orch.service.exit import ExitStatus
+from llama_orch.settings.loading import TOKEN, TOKEN_FILE
+
+TOKEN_HINT = f"orchctl reads the token from the file that {TOKEN_FILE} names, or from {TOKEN}."
 
 
 class Failure(Exception):
@@ -66,7 +69,7 @@ def refused(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
 
 def _own(status: int, body: bytes, _headers: Mapping[str, str]) -> Failure:
     error = Said.model_validate_json(body)
-    hint = f"{error.hint or ''} {later(error.retry_after_ms)}".strip()
+    hint = _hint(status, error.hint or "", later(error.retry_after_ms))
     return Failure(f"{error.code}: {error.message}", hint, exit_status(status, error.retriable))
 
 
@@ -75,7 +78,11 @@ def _of_v1(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
     seconds = headers.get("retry-after", "")
     hint = later(int(seconds) * 1000) if re.fullmatch(r"[0-9]{1,9}", seconds) else ""
     retriable = headers.get("x-should-retry") == "true"
-    return Failure(said(error), hint, exit_status(status, retriable), document=body.decode())
+    return Failure(said(error), _hint(status, hint), exit_status(status, retriable), document=body.decode())
+
+
+def _hint(status: int, *words: str) -> str:
+    return " ".join(filter(None, (*words, TOKEN_HINT if status == 401 else "")))
 
 
 def said(error: SaidV1) -> str:

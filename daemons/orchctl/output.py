@@ -3,10 +3,12 @@
 Words and the line that is kept up to date are for somebody at a terminal; into a pipe or a file they never go.
 """
 
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from contextlib import suppress
+from typing import TextIO, TypeVar
 
 from pydantic import BaseModel
 
@@ -31,10 +33,8 @@ def show(as_json: bool, body: bytes, model: type[M], text: Callable[[M], str]) -
 def show_all(as_json: bool, bodies: Sequence[bytes], model: type[M], text: Callable[[Sequence[M]], str]) -> None:
     """Answers that belong together, such as pages: a line of JSON each, or one `text`. Raises Failure as `show`."""
     found = [understood(model, body) for body in bodies]
-    if as_json:
-        print("\n".join(body.decode() for body in bodies))
-    else:
-        emit(f"{text(found)}\n")
+    emit("\n".join(body.decode() for body in bodies) if as_json else text(found))
+    emit("\n")
 
 
 def emit(text: str) -> None:
@@ -42,18 +42,36 @@ def emit(text: str) -> None:
     print(text.translate(CONTROLS) if sys.stdout.isatty() else text, end="", flush=True)
 
 
+def emit_json(document: object) -> None:
+    """A line of JSON on standard output, at once."""
+    emit(json.dumps(document, ensure_ascii=False) + "\n")
+
+
 def explain(failure: Failure) -> None:
-    """What went wrong and how to mend it, wherever standard error goes."""
+    """What went wrong and how to mend it, wherever standard error goes; it is no failure that nobody reads that."""
     if sys.stderr is None:  # print() would take standard output then
         return
-    for line in (*failure.message.splitlines(), *failure.hint.splitlines()):
-        print(f"orchctl: {line}", file=sys.stderr)
+    try:
+        _tell(f"{failure.message}\n{failure.hint}")
+    except OSError:
+        give_up(sys.stderr)
 
 
 def note(text: str) -> None:
     """Words to the person at the terminal."""
     if _watched():
-        print("".join(f"orchctl: {line}\n" for line in text.splitlines()), end="", file=sys.stderr, flush=True)
+        _tell(text)
+
+
+def _tell(text: str) -> None:
+    lines = "".join(f"orchctl: {line}\n" for line in text.splitlines() if line)
+    print(lines.translate(CONTROLS) if sys.stderr.isatty() else lines, end="", file=sys.stderr, flush=True)
+
+
+def give_up(stream: TextIO) -> None:
+    """Forget what could not be written to `stream`, or Python complains about it at its exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _watched() -> bool:
@@ -73,7 +91,7 @@ class Line:
     def show(self, text: str) -> None:
         """`text` in the place of what the line said; cut where it would wrap, for then it could not be taken back."""
         if self.watched:
-            text = f"orchctl: {text}"[: _columns() - 1]
+            text = f"orchctl: {text}".translate(CONTROLS)[: _columns() - 1]
             covered, self._shown = len(self._shown), text  # before a Ctrl-C can come between
             print("\r" + text.ljust(covered), end="", file=sys.stderr, flush=True)
 

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -23,6 +24,15 @@ class Page(Outbound):
     next: str | None = None
 
 
+@dataclass(frozen=True)
+class Wish:
+    """Which part of a list: from behind the thing `before` on, `limit` of it or `every` one, `limit` at a time."""
+
+    limit: int | None = None
+    before: str | None = None
+    every: bool = False
+
+
 async def show_pages(
     queen: Queen,
     path: str,
@@ -32,21 +42,22 @@ async def show_pages(
     **query: object,
 ) -> None:
     """Show what `--limit`, `--before` and `--all` ask for, each page a `model`. Raises Failure."""
-    bodies = await _pages(queen, path, options, query)
+    bodies = await pages(queen, path, Wish(options.limit, options.before, options.all), **query)
     show_all(options.json, bodies, model, text)
     following = understood(Page, bodies[-1]).next
     if following is not None:
         note(f"there are more: --before {following}, or --all")
 
 
-async def _pages(queen: Queen, path: str, options: argparse.Namespace, query: dict[str, object]) -> list[bytes]:
-    before, seen, bodies = options.before, set[str | None](), list[bytes]()
-    limit = LARGEST_PAGE if options.all and options.limit is None else options.limit
+async def pages(queen: Queen, path: str, wish: Wish, **query: object) -> list[bytes]:
+    """The pages of the list at `path`, at least one. Raises Failure."""
+    before, seen, bodies = wish.before, set[str | None](), list[bytes]()
+    limit = LARGEST_PAGE if wish.every and wish.limit is None else wish.limit
     while before not in seen:
         seen.add(before)
         bodies.append(await queen.get(below(path, limit=limit, before=before, **query)))
         before = understood(Page, bodies[-1]).next
-        if before is None or not options.all:
+        if before is None or not wish.every:
             return bodies
     message = f"the page behind {before} was given before"
     raise Failure(message, "Is this the address of queen-rbee?", ExitStatus.UNAVAILABLE)

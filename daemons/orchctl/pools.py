@@ -8,7 +8,8 @@ from llama_orch.contracts.pools import PoolList, PoolStatus
 from llama_orch.contracts.tasks import TaskList
 from orchctl.commands import Commands
 from orchctl.output import emit, show
-from orchctl.queen import Queen, below, understood
+from orchctl.paging import Wish, pages
+from orchctl.queen import Queen, understood
 from orchctl.tables import one_line, table
 
 POOL_HEADER = ("POOL", "STATE", "SLOTS", "ENGINE", "DEVICES", "MODELS")
@@ -81,7 +82,7 @@ async def status(options: argparse.Namespace, queen: Queen) -> None:
         pools=understood(PoolList, await queen.get("/v2/pools")).pools,
     )
     if options.json:
-        print(found.model_dump_json())
+        emit(found.model_dump_json() + "\n")
         return
     emit(f"{_head(found)}\n\n{pools_text(found.pools)}\n")
 
@@ -93,4 +94,5 @@ def _head(found: Status) -> str:
 
 
 async def _count(queen: Queen, state: str) -> int:
-    return understood(TaskList, await queen.get(below("/v2/tasks", state=state, limit=500))).count
+    bodies = await pages(queen, "/v2/tasks", Wish(every=True), state=state)
+    return sum(understood(TaskList, body).count for body in bodies)

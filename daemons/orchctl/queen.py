@@ -3,8 +3,8 @@
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote, urlencode
@@ -54,10 +54,11 @@ class Queen:
         `head_s` seconds.
         """
         fields = {**self._headers(), **({"content-type": "application/json"} if body else {}), **(headers or {})}
-        async with request(method, self.url + path, headers=fields, body=body, head_s=head_s) as response:
-            if not 200 <= response.status < 300 and response.status not in allowed:
-                raise refused(response.status, await response.read(limit_s=LIMIT_S), response.headers)
-            yield response
+        with _ungrouped():
+            async with request(method, self.url + path, headers=fields, body=body, head_s=head_s) as response:
+                if not 200 <= response.status < 300 and response.status not in allowed:
+                    raise refused(response.status, await response.read(limit_s=LIMIT_S), response.headers)
+                yield response
 
     async def call(self, method: str, path: str, body: object = None, *, allowed: tuple[int, ...] = ()) -> bytes:
         """The body of the answer to one request, whose own is `body` as JSON. Raises Failure."""
@@ -86,6 +87,15 @@ class Queen:
         return {"authorization": f"Bearer {self.token}"} if self.token else {}
 
 
+@contextmanager
+def _ungrouped() -> Iterator[None]:
+    """Ctrl-C as it is: trio connects to a name in a nursery, and gives what ends that in a group."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
 def from_environment(url: str | None) -> Queen:
     """The queen of `url`, or of ORCHESTRATORD_URL, or of this machine. Raises Failure for what cannot be used."""
     found = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
@@ -97,7 +107,7 @@ def from_environment(url: str | None) -> Queen:
 
 def _is_url(text: str) -> bool:
     try:
-        return text.isascii() and text.isprintable() and " " not in text and bool(http_url(text))
+        return text.isascii() and text.isprintable() and not set(text) & set(" ?#@") and bool(http_url(text))
     except ValueError:
         return False
 

@@ -11,6 +11,7 @@ from orchctl.commands import Commands
 from orchctl.display import Display
 from orchctl.events import read_to_end
 from orchctl.failure import Failure, Said, later
+from orchctl.heeding import heeding
 from orchctl.output import Line, show
 from orchctl.queen import Queen, below, understood
 from orchctl.request import add_options, task_of
@@ -41,18 +42,20 @@ async def submit(options: argparse.Namespace, queen: Queen) -> None:
 async def follow(queen: Queen, accepted: TaskAccepted, display: Display) -> None:
     """Show the task's events to the end, resuming where a connection breaks. Raises Failure when the task fails.
 
-    Where this ends before the task does (Ctrl-C, a closed pipe) the task is cancelled: nobody is left to read it.
+    Where this ends before the task does (Ctrl-C, SIGTERM, a closed pipe) the task is cancelled: nobody is left to read
+    it.
     """
-    try:
-        last = await read_to_end(queen, accepted, display.event)
-    except BaseException:
-        with trio.CancelScope(shield=True), trio.move_on_after(CANCEL_LIMIT_S):
-            await _abandon(queen, str(accepted.task_id))
-        raise
-    finally:
-        display.end()
-    if last.name == "error":
-        raise _failed(understood(Said, last.data.encode()))
+    async with heeding():
+        try:
+            last = await read_to_end(queen, accepted, display)
+        except BaseException:
+            with trio.CancelScope(shield=True), trio.move_on_after(CANCEL_LIMIT_S):
+                await _abandon(queen, str(accepted.task_id))
+            raise
+        finally:
+            display.end()
+        if last.name == "error":
+            raise _failed(understood(Said, last.data.encode()))
 
 
 async def _abandon(queen: Queen, task_id: str) -> None:

@@ -11,7 +11,7 @@ from orchctl.answer import Answer, Chunk, stream
 from orchctl.conversation import Command, Conversation, command_of, help_text
 from orchctl.failure import Failure
 from orchctl.models import offered
-from orchctl.output import Line, emit, note
+from orchctl.output import Line, emit, emit_json, note
 from orchctl.queen import Queen
 from orchctl.waiting import meanwhile, tell_place
 
@@ -63,13 +63,13 @@ class Talk:
             self._interrupted(answer)
         except Failure as failure:
             if self.as_json:
-                print(failure.document or _document(failure), flush=True)
+                emit_json(_document(failure))
             raise
         finally:
             self.conversation.answered(text, answer.text)
             self._end(answer)
         if self.as_json:
-            print(json.dumps(answer.document(), ensure_ascii=False), flush=True)
+            emit_json(answer.document())
 
     async def _answer(self, text: str, answer: Answer) -> None:
         body = {"model": self.model, "messages": self.conversation.asking(text), **self.wanted}
@@ -97,6 +97,8 @@ class Talk:
             emit("\n")
 
 
-def _document(failure: Failure) -> str:
-    """A failure that the queen did not tell, in the shape of those that she does."""
-    return json.dumps({"error": {"message": failure.message, "type": "connection_error", "code": None}})
+def _document(failure: Failure) -> object:
+    """The queen's own words about a failure, or ours in the same shape."""
+    if failure.document:
+        return json.loads(failure.document)
+    return {"error": {"message": failure.message, "type": "connection_error", "code": None}}

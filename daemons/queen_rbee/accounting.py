@@ -11,7 +11,7 @@ from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
 from queen_rbee.artifacts import Artifacts
 from queen_rbee.book import TaskBook
-from queen_rbee.candidates import Candidate
+from queen_rbee.candidates import Candidate, served_name
 from queen_rbee.catalog import Catalog
 from queen_rbee.forecast import Forecast
 from queen_rbee.metrics import Metrics
@@ -42,7 +42,7 @@ class Accounting:
             self.metrics.ended(task, target)
         else:
             self._never_ran(task)
-        self._settle(task)
+        self._settle(task, target)
         view = task.view()
         dropped = bool(task.error and task.error.code == ErrorCode.QUEUE_FULL_DROP_LRU)
         if not dropped:  # else there is nothing to reproduce: it was refused, only later
@@ -65,11 +65,11 @@ class Accounting:
 
     def _never_ran(self, task: Task) -> None:
         if task.state == "cancelled":
-            self.metrics.canceled.labels("", "", "", "", "request").inc()
+            self.metrics.canceled.labels("", "", "", "", task.cancel_reason).inc()
         elif task.error:
             self.metrics.rejected.labels(task.request.engine or "", task.error.code).inc()
 
-    def _settle(self, task: Task) -> None:
+    def _settle(self, task: Task, target: Candidate | None) -> None:
         if task.turn is None:
             return
         if task.started_at is None or task.ended_at is None:
@@ -80,14 +80,15 @@ class Accounting:
             tokens_in=task.tokens_in,
             tokens_out=task.tokens_out,
             engine_ms=1000 * (task.ended_at - task.started_at),
-            cost=(self.price(task) or 0.0) * (task.tokens_in + task.tokens_out) / 1000,
+            cost=(self.price(task, target) or 0.0) * (task.tokens_in + task.tokens_out) / 1000,
             now=time.time(),
         )
 
-    def price(self, task: Task) -> float | None:
-        """What 1000 tokens of the task's model cost, None where the catalog does not know it."""
-        model = self.catalog.resolve(task.request.model_ref) if task.request.model_ref else None
-        return model.cost_per_1k_tokens if model else None
+    def price(self, task: Task, target: Candidate | None = None) -> float | None:
+        """What 1000 tokens of the task's model cost, None where that is not known yet; a task that names no model has
+        that of `target`."""
+        name = task.request.model_ref
+        return self.catalog.price(served_name(target, None) if target and name is None else name)
 
 
 def _report(task: Task) -> None:

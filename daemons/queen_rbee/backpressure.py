@@ -33,7 +33,9 @@ class Backpressure:
         queue, metrics, engine = self._dispatcher.queue, self._dispatcher.metrics, task.request.engine or ""
         metrics.backpressure.labels(engine, queue.policy).inc()
         metrics.rejected.labels(engine, ErrorCode.ADMISSION_REJECT.value).inc()
-        waiting = f"{len(queue)} of {queue.capacity} tasks wait, with {queue.weight >> 20} MiB of prompts"
+        kept = 0 if queue.policy == "drop-lru" else self._promises.kept_free(queue.capacity, trio.current_time())
+        places = f", places kept for those who were told to come: {kept}" if kept else ""
+        waiting = f"{len(queue)} of {queue.capacity} tasks wait, with {queue.weight >> 20} MiB of prompts{places}"
         message = f"the queue is full ({waiting})"
         wait_s = self._promise(task)
         return self.busy(429, ErrorCode.ADMISSION_REJECT, message, label=queue.policy, wait_s=wait_s)

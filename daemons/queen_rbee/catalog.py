@@ -1,7 +1,7 @@
 """The one owner of the model catalog: which names clients may ask for, and whether models are what they should be.
 
-In memory, with the store behind it. Digests are checked by children of `run`, one after the other; a check that a
-restart cut short begins again.
+In memory, with the store behind it. A digest is checked when it is given and when a client wishes, and what pools
+report of it for as long as the queen runs; a check that a restart cut short begins again.
 """
 
 import logging
@@ -17,13 +17,15 @@ from llama_orch.contracts.pools import PoolStatus
 from llama_orch.telemetry.events import MODEL_MISMATCH
 from llama_orch.telemetry.records import emit
 from queen_rbee import catalog_names
-from queen_rbee.candidates import short_name
-from queen_rbee.catalog_verification import Outcome, check
+from queen_rbee.catalog_checks import Checks
+from queen_rbee.catalog_verification import Outcome, reconsidered
 from queen_rbee.metrics import Metrics
 from queen_rbee.refusals import invalid
 from queen_rbee.store.protocol import Document, Store, StoreFailure
 
 LIMIT = 10_000
+COMPARE_S = 5.0
+"""So often what pools report is compared with the catalog."""
 PENDING = Verification(state=VerificationState.PENDING)
 
 log = logging.getLogger(__name__)
@@ -48,9 +50,8 @@ class Catalog:
         self._limit = limit
         self._models: dict[str, CatalogModel] = {}
         self._refs: catalog_names.ByRef = {}
-        self._checks: dict[str, trio.CancelScope] = {}
-        self._nursery: trio.Nursery | None = None
-        self._one_at_a_time = trio.CapacityLimiter(1)
+        self._priced = False
+        self._checks = Checks(self.model, pools, self._checked)
 
     async def load(self) -> None:
         """Know again what was stored. Raises StoreFailure."""
@@ -62,12 +63,23 @@ class Catalog:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Check what is to be checked, for ever."""
-        async with trio.open_nursery() as self._nursery:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._checks.run)
             for model in self.models():
                 if model.verification.state is VerificationState.PENDING:
-                    self._start_check(model.id)
+                    self._checks.start(model.id)
             task_status.started()
-            await trio.sleep_forever()
+            while True:
+                await trio.sleep(COMPARE_S)
+                self._compare()
+
+    def _compare(self) -> None:
+        """Judge again by what pools report now: one that came later may bring another file, or the first digest."""
+        pools = self._pools()
+        for model in self.models():
+            outcome = None if model.id in self._checks else reconsidered(model, pools)
+            if outcome:
+                self._checked(model, outcome)
 
     def models(self) -> list[CatalogModel]:
         """All models, by id."""
@@ -88,9 +100,14 @@ class Catalog:
         """
         return catalog_names.model_ref_for(name, self._models, self._refs)
 
-    def price(self, name: str | None) -> float:
-        """The cost of 1000 tokens of what a client means by `name`; nothing where the catalog does not tell."""
-        model = self.resolve(name) if name else None
+    def price(self, name: str | None) -> float | None:
+        """The cost of 1000 tokens of what a client means by `name`; what the catalog does not know costs nothing.
+
+        None where that is not known yet: no model is named, and there are some that cost.
+        """
+        if name is None:
+            return None if self._priced else 0.0
+        model = self.resolve(name)
         return model.cost_per_1k_tokens if model else 0.0
 
     async def add(self, new: NewModel) -> tuple[CatalogModel, bool]:
@@ -132,10 +149,14 @@ class Catalog:
         return changed
 
     async def verify(self, model: CatalogModel) -> CatalogModel:
-        """Have the digest of `model` checked, unless that is under way. Raises StoreFailure."""
+        """Have the digest of `model` checked, unless that is under way. Raises StoreFailure.
+
+        Until the outcome is known the last one stands: what was withheld stays so.
+        """
         if model.id in self._checks:
             return model
-        changed = model.model_copy(update={"verification": PENDING})
+        pending = model.verification.model_copy(update={"state": VerificationState.PENDING})
+        changed = model.model_copy(update={"verification": pending})
         await self._commit(changed)
         return changed
 
@@ -157,11 +178,10 @@ class Catalog:
         self._index()
         self._show(model)
         if model.verification.state is VerificationState.PENDING:
-            self._start_check(model.id)
+            self._checks.start(model.id)
 
     def _drop(self, model_id: str) -> None:
-        if scope := self._checks.pop(model_id, None):
-            scope.cancel()
+        self._checks.stop(model_id)
         if self._models.pop(model_id, None):
             self._index()
             for state in ModelState:
@@ -169,26 +189,12 @@ class Catalog:
 
     def _index(self) -> None:
         self._refs = catalog_names.by_ref(self._models)
-        refused = filter(catalog_names.withheld, self._models.values())
-        self._withhold(frozenset(short_name(model.model_ref) for model in refused))
+        self._priced = any(model.cost_per_1k_tokens for model in self._models.values())
+        self._withhold(catalog_names.withheld_names(self._models, self._refs))
 
     def _show(self, model: CatalogModel) -> None:
         for state in ModelState:
             self._metrics.model_state.labels(model.id, state.value).set(state is model.state)
-
-    def _start_check(self, model_id: str) -> None:
-        """Begin a check, unless one is under way; before there is a nursery it waits for that."""
-        if self._nursery and model_id not in self._checks:
-            self._checks[model_id] = trio.CancelScope()
-            self._nursery.start_soon(self._check, model_id, self._checks[model_id])
-
-    async def _check(self, model_id: str, scope: trio.CancelScope) -> None:
-        with scope:
-            async with self._one_at_a_time:
-                outcome = await check(self._models[model_id], self._pools())
-            if self._checks.get(model_id) is scope:  # else the model has gone in this very turn
-                del self._checks[model_id]
-                self._checked(self._models[model_id], outcome)
 
     def _checked(self, model: CatalogModel, outcome: Outcome) -> None:
         self._metrics.verifications.labels(outcome.state.value, outcome.reason, outcome.engine).inc()

@@ -1,6 +1,6 @@
 """What a client's name for a model leads to: an entry of the catalog, a model_ref, or a refusal in words. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from llama_orch.contracts.catalog import CatalogModel, ModelState, VerificationState
 from llama_orch.contracts.errors import ApiError
@@ -56,5 +56,18 @@ def why_not(model: CatalogModel) -> ApiError | None:
 
 
 def withheld(model: CatalogModel) -> bool:
-    """Whether it must not be served, since it is not what its digest says."""
-    return model.verification.state is VerificationState.MISMATCH
+    """Whether it must not be served, since it is not what its digest says; a new check alone changes nothing."""
+    found = model.verification
+    differs = found.actual not in (None, model.digest)
+    return found.state is VerificationState.MISMATCH or (found.state is VerificationState.PENDING and differs)
+
+
+def withheld_names(models: Known, refs: ByRef) -> frozenset[str]:
+    """The names in `refs` that no pool may be asked for: one model of the name is not what its digest says, and none
+    has been found to be what its own says."""
+    return frozenset(name for name, ids in refs.items() if _refused([models[model_id] for model_id in ids]))
+
+
+def _refused(models: Sequence[CatalogModel]) -> bool:
+    verified = any(model.verification.state is VerificationState.VERIFIED for model in models)
+    return not verified and any(map(withheld, models))

@@ -3,7 +3,7 @@
 Every source must agree: a task that asks for the model may be placed on any of those pools.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -42,13 +42,24 @@ class Outcome:
         return Verification(state=self.state, checked_at=now, reason=self.words, actual=self.actual)
 
 
-async def check(model: CatalogModel, pools: Sequence[PoolStatus]) -> Outcome:
-    """Check `model` now; takes as long as reading its file does."""
+async def check(model: CatalogModel, pools: Callable[[], Sequence[PoolStatus]]) -> Outcome:
+    """Check `model` now; takes as long as reading its file does, and `pools` are asked after that."""
     if model.digest is None:
         words = "no digest was given to check: delete the model and post it with one"
         return Outcome(VerificationState.UNVERIFIED, "no_digest", words)
     evidence, trouble = await _of_file(model.model_ref)
-    return judged(model.digest, [*evidence, *reported(model.model_ref, pools)], trouble)
+    return judged(model.digest, [*evidence, *reported(model.model_ref, pools())], trouble)
+
+
+def reconsidered(model: CatalogModel, pools: Sequence[PoolStatus]) -> Outcome | None:
+    """The outcome that what pools report now gives to a model that was found right, or could not be checked; None where
+    that changes nothing. No file is read, and a mismatch stays until a client has the model checked again."""
+    state = model.verification.state
+    if model.digest is None or state not in (VerificationState.VERIFIED, VerificationState.UNAVAILABLE):
+        return None
+    evidence = reported(model.model_ref, pools)
+    outcome = judged(model.digest, evidence, "")
+    return outcome if evidence and outcome.state is not state else None
 
 
 async def _of_file(model_ref: str) -> tuple[list[Evidence], str]:

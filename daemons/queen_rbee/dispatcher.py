@@ -12,7 +12,7 @@ from itertools import count
 
 import trio
 
-from llama_orch.contracts.errors import ErrorCode
+from llama_orch.contracts.errors import ErrorCode, Reason
 from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import Bell
 from llama_orch.telemetry import correlation
@@ -26,7 +26,7 @@ from queen_rbee.forecast import Forecast
 from queen_rbee.metrics import Metrics
 from queen_rbee.placement import Strategy, choose
 from queen_rbee.registry import Registry
-from queen_rbee.task import Task
+from queen_rbee.task import CancelReason, Task
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +174,7 @@ class Dispatcher:
         except relay.Failure as failure:
             other = self._elsewhere(task, target) if failure.elsewhere and not task.shown else None
             if other is None:
-                _fail(task, target, failure.code, str(failure), retriable=failure.retriable)
+                _fail(task, target, failure.code, str(failure), retriable=failure.retriable, reason=failure.reason)
             return other
         except Exception:
             # our own error ends the one task that met it: ending the queen would let a stored task end the next one too
@@ -222,10 +222,10 @@ class Dispatcher:
         if task.fail(code, message, now, retriable=retriable, retry_after_ms=retry_after_ms):
             self.accounting.ended(task)
 
-    def cancel(self, task: Task) -> None:
+    def cancel(self, task: Task, why: CancelReason = "request") -> None:
         """End `task` by its owner's wish, wherever it is. Harmless when it has ended."""
         waited = self.queue.remove(task)
-        if task.cancel(trio.current_time()) and waited:
+        if task.cancel(trio.current_time(), why) and waited:
             self.accounting.ended(task)
 
     def _expire(self) -> None:
@@ -237,5 +237,7 @@ class Dispatcher:
                 self.drop(task, ErrorCode.DEADLINE_UNMET, late, retriable=False)
 
 
-def _fail(task: Task, target: Candidate, code: ErrorCode, message: str, *, retriable: bool) -> None:
-    task.fail(code, message, trio.current_time(), retriable=retriable, engine=target.engine)
+def _fail(
+    task: Task, target: Candidate, code: ErrorCode, message: str, *, retriable: bool, reason: Reason | None = None
+) -> None:
+    task.fail(code, message, trio.current_time(), retriable=retriable, engine=target.engine, reason=reason)

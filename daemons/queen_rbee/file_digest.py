@@ -32,9 +32,10 @@ async def file_digest(path: Path) -> str:
 
 
 async def _hashed(file: FileIO) -> str:
-    hasher, before = hashlib.sha256(), _signature(file)
-    left = before[0]
+    hasher = hashlib.sha256()
     try:
+        before = _signature(file)
+        left = before[0]
         while size := await trio.to_thread.run_sync(_hash_block, file, hasher):
             left -= size
             if left < 0:  # some files of the kernel's have no end
@@ -49,11 +50,10 @@ async def _hashed(file: FileIO) -> str:
 def _opened(path: Path) -> FileIO:
     """A regular file, opened without waiting for anybody (a FIFO would). Blocks; raises OSError, ValueError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    file = FileIO(descriptor)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        file.close()
-        raise OSError("it is no regular file")
-    return file
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return FileIO(descriptor)
+    os.close(descriptor)  # FileIO refuses a directory and leaves its descriptor open
+    raise OSError("it is no regular file")
 
 
 def _hash_block(file: FileIO, hasher: "hashlib._Hash") -> int:

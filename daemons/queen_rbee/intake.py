@@ -117,7 +117,9 @@ class Intake:
             return
         if found.code is ErrorCode.POOL_UNREADY:
             raise self._pressure.busy(503, found.code, found.message, found.hint)
-        body = ErrorBody(code=found.code, message=found.message, hint=found.hint, retriable=found.retriable)
+        body = ErrorBody(
+            code=found.code, message=found.message, reason=found.reason, hint=found.hint, retriable=found.retriable
+        )
         raise ApiError(STATUS[found.code], body)
 
     def _in_time(self, task: Task) -> None:

@@ -67,7 +67,7 @@ class Metrics:
         self.tokens_in.labels(*place).inc(task.tokens_in)
         self.tokens_out.labels(*place).inc(task.tokens_out)
         if task.state == "cancelled":
-            self.canceled.labels(*place, "request").inc()
+            self.canceled.labels(*place, task.cancel_reason).inc()
         span = (*place[:3], task.request.priority)
         if task.first_token_at is not None:
             self.first_token.labels(*span).observe(1000 * (task.first_token_at - task.submitted_at))

@@ -12,8 +12,8 @@ Endpoint = Literal["completion", "chat", "completions", "embeddings", "rerank"]
 
 @dataclass(frozen=True, eq=False)
 class Passage:
-    """What one OpenAI endpoint is asked. Neither `stream` nor `stream_options` of `body` is passed on: chat and
-    completions are always asked for as a stream with usage, embeddings and rerank never are."""
+    """What one OpenAI endpoint is asked. What `body` says of `stream` is not passed on: chat and completions are always
+    asked for as a stream, and so that their tokens are counted; embeddings and rerank never are."""
 
     endpoint: Endpoint
     body: Mapping[str, JsonValue]

@@ -6,10 +6,10 @@ demand that nothing known here could ever meet, are told apart from having to wa
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from llama_orch.contracts.errors import ErrorCode
+from llama_orch.contracts.errors import ErrorCode, Reason
 from llama_orch.contracts.pools import PoolState
 from queen_rbee.candidates import Candidate, Demand, serves_model
 
@@ -24,6 +24,7 @@ class Refusal:
     message: str
     hint: str
     retriable: bool
+    reason: Reason | None = None
 
 
 def unmet(candidate: Candidate, demand: Demand) -> str | None:
@@ -108,7 +109,10 @@ def refusal(candidates: Sequence[Candidate], demand: Demand) -> Refusal | None:
         known = ", ".join(sorted({candidate.pool_id for candidate in candidates}))
         return Refusal(ErrorCode.POOL_UNAVAILABLE, f"there is no pool {demand.pin}", f"Known pools: {known}.", False)
     reasons = "; ".join(f"{candidate.pool_id}: {unmet(candidate, demand)}" for candidate in candidates[:5])
-    return Refusal(ErrorCode.INVALID_PARAMS, f"no pool can serve this task: {reasons}", "See orchctl pools.", False)
+    message = f"no pool can serve this task: {reasons}"
+    # with a smaller context it could be placed
+    reason: Reason | None = "context_length_exceeded" if suitable(candidates, replace(demand, ctx=None)) else None
+    return Refusal(ErrorCode.INVALID_PARAMS, message, "See orchctl pools.", False, reason)
 
 
 def _unready(failed: Sequence[Candidate]) -> Refusal:

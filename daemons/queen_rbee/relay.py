@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import trio
 
-from llama_orch.contracts.errors import ErrorCode
+from llama_orch.contracts.errors import ErrorCode, Reason
 from llama_orch.http.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
 from llama_orch.http.sse import MalformedStream, read_events
 from queen_rbee.candidates import Candidate, served_name
@@ -46,12 +46,14 @@ class Failure(Exception):
         retriable: bool,
         engine_fault: bool = True,
         elsewhere: bool = False,
+        reason: Reason | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.retriable = retriable
         self.engine_fault = engine_fault
         self.elsewhere = elsewhere
+        self.reason = reason
 
 
 async def run(task: Task, target: Candidate, adapter: EngineAdapter, limits: Limits) -> None:
@@ -190,7 +192,7 @@ def _act(task: Task, said: Said, now: float) -> bool:
 def refused(said: Refused, *, begun: bool = False) -> Failure:
     """What an engine's refusal means for the task: the client's fault, or worth another try."""
     if said.client_fault and not said.busy:
-        return Failure(ErrorCode.INVALID_PARAMS, said.message, retriable=False, engine_fault=False)
+        return Failure(ErrorCode.INVALID_PARAMS, said.message, retriable=False, engine_fault=False, reason=said.reason)
     elsewhere = said.busy and not begun
     return Failure(
         ErrorCode.WORKER_RESET, said.message, retriable=True, engine_fault=not said.busy, elsewhere=elsewhere

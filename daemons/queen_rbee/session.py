@@ -128,7 +128,7 @@ def given_back(session: Session, turn: Turn) -> Session:
         session,
         open_turns=still,
         reserved_tokens=session.reserved_tokens - turn.tokens,
-        reserved_cost=session.reserved_cost - turn.cost if still else 0.0,
+        reserved_cost=max(0.0, session.reserved_cost - turn.cost) if still else 0.0,
     )
 
 

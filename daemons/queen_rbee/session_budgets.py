@@ -1,22 +1,45 @@
-"""Whether another turn fits into a session, and what is reserved for it. Pure.
+"""Whether another turn fits into a session, what is reserved for it, and what is left of each budget. Pure.
 
 What is left of a budget for a new turn is less what open turns have reserved. Engine time cannot be reserved: nobody
-knows it before.
+knows it before. Nor does anybody know how many tokens a prompt has: the last turn may overdraw a budget by its prompt.
 """
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from queen_rbee.session import COST_DIGITS, Session
 
+HEADERS = {
+    "tokens_budget_remaining": "x-budget-tokens-remaining",
+    "time_budget_remaining_ms": "x-budget-time-ms-remaining",
+    "cost_budget_remaining": "x-budget-cost-remaining",
+}
+
+
+def left(session: Session) -> dict[str, int | float]:
+    """What ended turns have left of each budget that is set: tokens, milliseconds, cost."""
+    found: dict[str, int | float | None] = {
+        "tokens_budget_remaining": session.tokens_left,
+        "time_budget_remaining_ms": session.time_left_ms,
+        "cost_budget_remaining": session.cost_left,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def headers(session: Session) -> list[tuple[str, str]]:
+    """The same as headers of an answer."""
+    return [(HEADERS[name], f"{value}") for name, value in left(session).items()]
+
 
 def reservation(session: Session, tokens: int | None, price: float | None) -> tuple[int, float]:
-    """Tokens and cost that a turn reserves; one that does not say how many tokens reserves all that is left.
+    """Tokens and cost that a turn reserves: all that is left where nobody knows what it may use.
 
     `price` is the cost of 1000 tokens, None where it is not known.
     """
-    if tokens is not None:
-        return tokens, tokens * (price or 0.0) / 1000
-    cost = _cost_for_another(session) if price else None
-    return max(0, _tokens_for_another(session) or 0), max(0.0, cost or 0.0)
+    reserved = max(0, _tokens_for_another(session) or 0) if tokens is None else tokens
+    if price == 0:
+        return reserved, 0.0
+    if tokens is None or price is None:
+        return reserved, max(0.0, _cost_for_another(session) or 0.0)
+    return reserved, tokens * price / 1000
 
 
 def refusal(session: Session, tokens: int | None, price: float | None) -> ApiError | None:
@@ -74,7 +97,7 @@ def _cost_for_another(session: Session) -> float | None:
 
 
 def _refused(session: Session, label: str, words: str, *, but_for_open: bool) -> ApiError:
-    """409; retriable only where the turn would fit but for what open ones have reserved."""
+    """409 with what is left; retriable only where the turn would fit but for what open ones have reserved."""
     hint = f"Raise the limit by PUT /v2/sessions/{session.session_id}, or begin a session with another id."
     if but_for_open:
         hint = f"Wait for the session's {session.open_turns} open turns, which have reserved the rest. Else: {hint}"
@@ -85,4 +108,4 @@ def _refused(session: Session, label: str, words: str, *, but_for_open: bool) ->
         retriable=but_for_open,
         policy_label=label,
     )
-    return ApiError(409, body)
+    return ApiError(409, body, tuple(headers(session)))

@@ -6,13 +6,14 @@ no order of finish, cancel and engine death ends a task twice.
 
 import json
 import uuid
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal
 
 import trio
 
-from llama_orch.contracts.errors import ErrorCode
+from llama_orch.contracts.errors import ErrorCode, Reason
 from llama_orch.contracts.tasks import TaskError, TaskRequest, TaskState, TaskView, Timings, Usage
 from queen_rbee.candidates import Demand, demand_of
 from queen_rbee.event_log import EventLog
@@ -21,6 +22,11 @@ from queen_rbee.session import Turn
 
 GENERATION_IDS = 1 << 32
 """Event ids of one run of a task; a later run, after a restart of the queen, starts this much higher."""
+
+
+CancelReason = Literal["request", "client_left"]
+"""Why a task is cancelled: somebody asked for it, or the /v1 client that waited for the answer is not there."""
+CANCELLED: Mapping[CancelReason, str] = {"request": "cancelled on request", "client_left": "its client has left"}
 
 
 def _nothing() -> None:
@@ -65,6 +71,7 @@ class Task:
     refused_by: set[tuple[str, str]] = field(default_factory=set)
     told_position: int | None = None
     error: TaskError | None = None
+    cancel_reason: CancelReason = "request"
     delivered: bool = False
     """Whether anybody has been given a piece of the answer: then it cannot be run again."""
     on_delivery: Callable[[], None] = _nothing
@@ -159,20 +166,25 @@ class Task:
         retriable: bool,
         engine: str | None = None,
         retry_after_ms: int | None = None,
+        reason: Reason | None = None,
     ) -> bool:
         """It ends with an error that its readers see."""
         if self.state.final:
             return False
-        self.error = TaskError(code=code, message=message, retriable=retriable, retry_after_ms=retry_after_ms)
+        self.error = TaskError(
+            code=code, message=message, reason=reason, retriable=retriable, retry_after_ms=retry_after_ms
+        )
         self._finish(TaskState.CANCELLED if code is ErrorCode.CANCELLED else TaskState.FAILED, now)
         body: dict[str, object] = {"code": code.value, "message": message, "retriable": retriable}
         body |= {"retry_after_ms": retry_after_ms} if retry_after_ms is not None else {}
         body |= {"engine": engine} if engine else {}
+        body |= {"reason": reason} if reason else {}
         return self.log.append("error", body)
 
-    def cancel(self, now: float) -> bool:
+    def cancel(self, now: float, why: CancelReason = "request") -> bool:
         """End it by its owner's wish: no token follows, and the engine's connection closes at once."""
-        ended = self.fail(ErrorCode.CANCELLED, "cancelled on request", now, retriable=False)
+        ended = self.fail(ErrorCode.CANCELLED, CANCELLED[why], now, retriable=False)
+        self.cancel_reason = why if ended else self.cancel_reason
         self.scope.cancel()
         return ended
 

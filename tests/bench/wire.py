@@ -4,6 +4,7 @@ What is measured must be the queen and not her client: a request costs about 0.1
 """
 
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ HEAD_END = b"\r\n\r\n"
 LENGTH = b"\r\ncontent-length: "
 CHUNKED = b"\r\ntransfer-encoding: chunked"
 CHUNK = 65536
+FRAME = re.compile(rb"id: (\d+)\nevent: (\w+)\ndata: (.*)")
 
 
 class Broken(Exception):
@@ -42,12 +44,23 @@ def encoded(method: str, path: str, body: object = None, headers: Mapping[str, s
     return f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + data
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of a task's stream; `data` is JSON."""
+
+    number: int
+    name: bytes
+    data: bytes
+
+
 class Wire:
     """One connection, kept alive; closed when the block is left."""
 
     def __init__(self, sock: trio.socket.SocketType) -> None:
         self._socket = sock
         self._seen = b""
+        self.slowly = 0
+        """How many bytes a second are read; 0: as they come."""
 
     @classmethod
     async def open(cls, port: int, *, receive_buffer: int | None = None) -> "Wire":
@@ -103,18 +116,37 @@ class Wire:
                 return
             await self._more()
 
-    async def sip(self, count: int) -> bytes:
-        """At most `count` bytes as they are; b"" at the end."""
-        return await self._socket.recv(count)
+    async def frames(self) -> AsyncIterator[bytes]:
+        """The server-sent events of a chunked body as they come, to its end; comments are left out. Raises Broken."""
+        rest = b""
+        async for piece in self.pieces():
+            *frames, rest = (rest + piece).split(b"\n\n")
+            for frame in frames:
+                if not frame.startswith(b":"):
+                    yield frame
+
+    async def events(self) -> AsyncIterator[Event]:
+        """The events of a task's stream as they come, to its end. Raises Broken."""
+        async for frame in self.frames():
+            yield event_of(frame)
 
     async def _more(self) -> None:
         try:
-            data = await self._socket.recv(CHUNK)
+            data = await self._socket.recv(self.slowly or CHUNK)
         except OSError as error:
             raise Broken(str(error)) from error
         if not data:
             raise Broken("the connection ended")
         self._seen += data
+        if self.slowly:
+            await trio.sleep(len(data) / self.slowly)
+
+
+def event_of(frame: bytes) -> Event:
+    """An event of a task's stream. Raises Broken."""
+    if not (found := FRAME.fullmatch(frame)):
+        raise Broken(f"no event: {frame!r}")
+    return Event(int(found[1]), found[2], found[3])
 
 
 class Chunks:

@@ -14,6 +14,7 @@ from tests.integration.home import Home, home
 
 HELLO: list[MessageParam] = [{"role": "user", "content": "hello world"}]
 LONG = 900
+CTX = 1024
 
 
 @pytest.fixture(scope="module")
@@ -161,9 +162,22 @@ def test_what_is_wrong_is_raised_as_what_it_is(
 def test_images_that_the_model_cannot_see_are_refused_by_the_engine_and_nothing_breaks(client: anthropic.Anthropic):
     source = {"type": "base64", "media_type": "image/png", "data": "aGVsbG8="}
     shown: Any = [{"role": "user", "content": [{"type": "image", "source": source}]}]
-    with pytest.raises(anthropic.APIStatusError, match="image input is not supported"):
+    with pytest.raises(anthropic.BadRequestError, match="image input is not supported"):
         client.messages.create(model="default", max_tokens=4, messages=shown)
     assert client.messages.create(model="default", max_tokens=1, messages=HELLO).usage.output_tokens == 1
+
+
+def test_models_are_listed_page_by_page_and_found_by_their_names(client: anthropic.Anthropic):
+    names = [model.id for model in client.models.list(limit=1)]
+    assert names == [model.id for model in client.models.list()]
+    assert names[0] == "default"
+    for name in names:
+        model = client.models.retrieve(name)
+        assert (model.type, model.display_name, model.max_input_tokens) == ("model", name, CTX)
+        assert client.messages.create(model=name, max_tokens=1, messages=HELLO).usage.output_tokens == 1
+    with pytest.raises(anthropic.NotFoundError, match="gpt-7") as raised:
+        client.models.retrieve("gpt-7")
+    assert raised.value.request_id
 
 
 async def test_the_asynchronous_client_gets_the_same(fast: Home):

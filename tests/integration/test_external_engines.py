@@ -42,8 +42,10 @@ def home_of(directory: Path, pools: str) -> Iterator[Home]:
     """The three daemons over `pools`."""
     (directory / "pools.toml").write_text(pools)
     environ = environment(directory)
-    ports = [int(environ[name].rpartition(":")[2]) for name in ("ORCHESTRATORD_BIND_ADDR", "POOL_MANAGERD_BIND_ADDR")]
-    home = Home(directory, environ, *ports)
+    queen, pool_managerd = (
+        int(environ[name].rpartition(":")[2]) for name in ("ORCHESTRATORD_BIND_ADDR", "POOL_MANAGERD_BIND_ADDR")
+    )
+    home = Home(directory, environ, queen, pool_managerd)
     try:
         for name in DAEMONS:
             home.start(name)

@@ -112,6 +112,11 @@ async def test_several_choices_and_text_completions_are_passed_on_too(llama_serv
     async with serving_engine(llama_server, tiny_model) as engine:
         two = await passed_on(engine.url, "chat", messages=HELLO, max_tokens=2, n=2)
         assert {chunk["choices"][0]["index"] for chunk in payloads(two, "chunk")} == {0, 1}
+        (counted,) = payloads(two, "usage")
+        assert counted["usage"]["completion_tokens"] == two.tokens_out == 4
+        assert counted["usage"]["prompt_tokens"] == two.tokens_in
+        plain = await passed_on(engine.url, "completions", prompt=["the river", "hello"], max_tokens=3, stream=True)
+        assert (plain.tokens_in, plain.tokens_out) == (5, 6)
         plain = await passed_on(engine.url, "completions", prompt="the river", max_tokens=3)
         assert [bool(chunk["choices"][0]["text"]) for chunk in payloads(plain, "chunk")].count(True) == 3
         assert (plain.tokens_in, plain.tokens_out) == (3, 3)

@@ -17,6 +17,8 @@ from tests.engines.llama_server import Archive
 from tests.integration.home import Home, home
 from tests.integration.openai_home import LEAST, client_of, engine_url
 
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}}
+SOUND = {"type": "input_audio", "input_audio": {"data": "aGVsbG8=", "format": "wav"}}
 EMBEDS = ("--embeddings", "--pooling", "mean")
 
 
@@ -40,6 +42,14 @@ def straight(running: Home, path: str, body: dict[str, Any]) -> dict[str, Any]:
     with urllib.request.urlopen(request, timeout=30) as answer:
         found: dict[str, Any] = json.load(answer)
         return found
+
+
+def counted(document: dict[str, Any], prompts: int, each: int) -> dict[str, Any]:
+    """With the counts of all choices, as OpenAI has them: the engine tells those of one of them, all being as long."""
+    usage = document["usage"]
+    tokens_in, tokens_out = usage["prompt_tokens"] * prompts, usage["completion_tokens"] * prompts * each
+    counts = {"prompt_tokens": tokens_in, "completion_tokens": tokens_out, "total_tokens": tokens_in + tokens_out}
+    return {**document, "usage": usage | counts}
 
 
 def timeless(document: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +83,7 @@ def test_a_chat_put_together_is_the_document_that_the_engine_makes_itself(fast: 
     assert status == 200
     assert set(answer) == set(wanted := straight(fast, "/v1/chat/completions", body))
     assert set(answer["timings"]) == set(wanted["timings"])
-    assert timeless(answer) == timeless(wanted)
+    assert timeless(answer) == timeless(counted(wanted, 1, body.get("n", 1)))
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -81,7 +91,36 @@ def test_and_so_is_a_text(fast: Home, name: str):
     body = {"model": "default", "max_tokens": 8, "temperature": 0, "seed": 1, **TEXTS[name]}
     status, answer = fast.ask("POST", "/v1/completions", body)
     assert status == 200
-    assert timeless(answer) == timeless(straight(fast, "/v1/completions", body))
+    wanted = straight(fast, "/v1/completions", body)
+    prompts = 2 if name == "two prompts" else 1
+    assert timeless(answer) == timeless(counted(wanted, prompts, body.get("n", 1)))
+
+
+def test_all_choices_of_a_stream_are_in_its_one_usage_and_in_the_tasks(client: OpenAI, fast: Home):
+    asked: Any = {**LEAST, "n": 2, "stream": True, "stream_options": {"include_usage": True}}
+    usages = [chunk.usage for chunk in client.chat.completions.create(**asked) if chunk.usage]
+    assert [usage.completion_tokens for usage in usages] == [16]
+    alone = client.chat.completions.create(**LEAST).usage
+    assert alone is not None
+    assert usages[0].prompt_tokens == alone.prompt_tokens
+    _single, several, *_earlier = fast.ask("GET", "/v2/tasks")[1]["tasks"]
+    assert several["usage"] == {"tokens_in": alone.prompt_tokens, "tokens_out": 16}
+
+
+def test_a_stream_without_usage_has_the_engines_timings_and_is_counted_all_the_same(client: OpenAI, fast: Home):
+    *_others, last = client.chat.completions.create(**LEAST, stream=True)
+    assert last.usage is None
+    assert last.choices[0].finish_reason == "length"
+    timings: dict[str, Any] = (last.model_extra or {})["timings"]
+    newest = fast.ask("GET", "/v2/tasks")[1]["tasks"][0]
+    assert newest["usage"]["tokens_out"] == timings["predicted_n"] == 8
+    assert newest["usage"]["tokens_in"] == timings["prompt_n"] + timings["cache_n"]
+
+
+def test_an_answer_names_the_model_as_it_can_be_asked_for_and_shows_no_path(client: OpenAI, tiny_model: Path):
+    named = client.chat.completions.create(**LEAST).model
+    assert named == tiny_model.stem
+    assert client.chat.completions.create(**{**LEAST, "model": named}).model == named
 
 
 def test_a_chat_and_a_text(client: OpenAI):
@@ -222,5 +261,24 @@ def test_a_request_that_cannot_be_is_a_bad_one(client: OpenAI, change: dict[str,
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_prompt_that_is_too_long_is_the_engines_400(client: OpenAI, stream: bool):
     long = [{"role": "user", "content": "hello world " * 2000}]
-    with pytest.raises(openai.BadRequestError, match="context"):
+    with pytest.raises(openai.BadRequestError, match="context") as refusal:
         client.chat.completions.create(**{**LEAST, "messages": long}, stream=stream)
+    assert refusal.value.code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"tools": [{"type": "function"}]}, "Failed to parse tools"),
+        ({"messages": [{"role": "user", "content": [IMAGE]}]}, "image input is not supported"),
+        ({"messages": [{"role": "user", "content": [SOUND]}]}, "audio input is not supported"),
+    ],
+)
+def test_what_llama_server_calls_its_own_error_is_the_clients_400(
+    client: OpenAI, fast: Home, change: dict[str, Any], words: str, stream: bool
+):
+    with pytest.raises(openai.BadRequestError, match=words) as refusal:
+        client.chat.completions.create(**{**LEAST, **change}, stream=stream)
+    assert refusal.value.response.headers["x-should-retry"] == "false"
+    assert fast.pool()["ready"]

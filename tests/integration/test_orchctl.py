@@ -1,8 +1,11 @@
 """orchctl as a person and a script use it, against three daemons and a real engine."""
 
 import json
+import signal
+import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,14 @@ import pytest
 
 from tests.engines.llama_server import Archive
 from tests.integration.home import Home, home
+from tests.unit.orchctl.running import command
 from tests.unit.orchctl.terminal import CTRL_C, CTRL_D, terminal
 
 SHORT = ("--max-tokens", "6", "--seed", "1", "--temperature", "0")
 EMBEDS = ("--embeddings", "--pooling", "mean")
 LONG = ("--max-tokens", "7000")
+ROOM = ("--override-kv", "llama.context_length=int:8192")
+"""More than the model was made for: what it says does not matter, only that it takes long."""
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +33,19 @@ def fast(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, ti
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
     """A home with one slot, which a long answer fills."""
-    with home(tmp_path_factory.mktemp("slow"), llama_server_tar, slow_model, slots=1, ctx=8192) as running:
+    with slow_home(tmp_path_factory.mktemp("slow"), llama_server_tar, slow_model) as running:
         yield running
+
+
+@pytest.fixture
+def restarting(tmp_path: Path, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
+    """The same, of a test's own, which may kill and start its queen."""
+    with slow_home(tmp_path, llama_server_tar, slow_model) as running:
+        yield running
+
+
+def slow_home(directory: Path, archive: Archive, model: Path) -> AbstractContextManager[Home]:
+    return home(directory, archive, model, slots=1, ctx=8192, flags=ROOM)
 
 
 def out(running: Home, *words: str, stdin: str = "") -> str:
@@ -188,11 +205,61 @@ def test_a_chat_at_a_terminal_waits_answers_and_is_interrupted(slow: Home) -> No
         assert person.end() == 0
 
 
-def test_without_the_queen_every_command_says_what_to_look_at(fast: Home) -> None:
-    assert fast.stop("queen-rbee") == 0
+def test_capabilities_are_those_of_the_pool(fast: Home) -> None:
+    (pool,) = shown(fast, "capabilities")["pools"]
+    assert (pool["pool_id"], pool["slots"], pool["ctx_max"]) == ("default", 2, 1024)
+    assert [line.split()[0] for line in out(fast, "capabilities").splitlines()[:2]] == ["POOL", "default"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_submit_that_is_ended_cancels_its_task_before_it_goes(slow: Home, number: signal.Signals) -> None:
+    task_id = str(uuid.uuid4())
+    words = ("submit", "--url", slow.url, *LONG, "--task-id", task_id, "hello")
+    with subprocess.Popen(command(*words), env=slow.environ, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.read(1)
+        process.send_signal(number)
+        assert process.wait(30) == -number
+    assert state_of(slow, task_id) == "cancelled"
+
+
+def test_who_waits_while_the_queen_is_killed_is_told_and_gets_the_answer(restarting: Home) -> None:
+    filling = out(restarting, "submit", "--detach", *LONG, "hello").strip()
+    with terminal("submit", "--url", restarting.url, *SHORT, "hello") as person:
+        person.wait_for("1st in the queue")
+        killed(restarting)
+        person.wait_for("the connection is lost; trying again")
+        restarting.start("queen-rbee")
+        person.wait_for("1st in the queue")
+        out(restarting, "cancel", filling)
+        assert person.end() == 0
+    assert [bool(line) for line in person.screen] == [True, False]
+
+
+def test_an_answer_that_a_killed_queen_had_begun_ends_with_the_reason(restarting: Home) -> None:
+    with terminal("submit", "--url", restarting.url, *LONG, "hello") as person:
+        restarting.until(lambda: person.heard(0.1))
+        killed(restarting)
+        restarting.start("queen-rbee")
+        assert person.end() == 75
+    answer, *words = [line for line in person.screen if line]
+    assert answer
+    assert words == [
+        "orchctl: the task failed: WORKER_RESET: queen-rbee restarted after a part of the answer had been shown",
+        "orchctl: It may be submitted again.",
+    ]
+
+
+def killed(running: Home) -> None:
+    """The queen, by SIGKILL."""
+    process = running.processes.pop("queen-rbee")
+    process.kill()
+    process.wait()
+
+
+def test_without_the_queen_every_command_says_what_to_look_at(restarting: Home) -> None:
+    assert restarting.stop("queen-rbee") == 0
     for words in (["models"], ["chat"], ["tasks"], ["sessions"], ["catalog"], ["artifacts"]):
-        ended = fast.orchctl(*words)
+        ended = restarting.orchctl(*words)
         assert (ended.returncode, ended.stdout) == (69, "")
         assert "systemctl status queen-rbee" in ended.stderr
-    fast.start("queen-rbee")
-    fast.until_ready()

@@ -1,6 +1,7 @@
 """Errors as clients meet them: the codes, the body, and the exception that carries one to the edge."""
 
 from enum import StrEnum
+from typing import Literal
 
 from llama_orch.contracts.base import Outbound
 
@@ -25,6 +26,10 @@ class ErrorCode(StrEnum):
     NON_LOOPBACK_WITHOUT_TOKEN = "NON_LOOPBACK_WITHOUT_TOKEN"  # noqa: S105
 
 
+Reason = Literal["context_length_exceeded"]
+"""What clients of OpenAI's API look for as `code`: prompt and answer have more tokens than the context."""
+
+
 class FieldProblem(Outbound):
     """One field of a request that cannot be accepted."""
 
@@ -37,6 +42,7 @@ class ErrorBody(Outbound):
 
     code: ErrorCode
     message: str
+    reason: Reason | None = None
     hint: str | None = None
     retriable: bool = False
     retry_after_ms: int | None = None

@@ -25,7 +25,22 @@ def _stop(value: object) -> object:
 
 
 Number = Annotated[float, Strict()]
-Texts = Annotated[object, AfterValidator(_texts)]
+Texts = Annotated[
+    object,
+    AfterValidator(_texts),
+    Field(json_schema_extra={"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1}]}),
+]
+Stop = Annotated[
+    object,
+    AfterValidator(_stop),
+    Field(
+        json_schema_extra={
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]
+        }
+    ),
+]
+Alternatives = Annotated[StrictInt, Field(ge=0, le=100)]
+"""Tokens that might have been, told with each that was: engines tell the whole vocabulary where they are asked to."""
 Tokens = Annotated[StrictInt, Field(ge=-1, le=16_777_216)]
 
 
@@ -33,13 +48,13 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
-class Message(_Part):
+class ChatMessage(_Part):
     """One message; what it says is for the engine's template."""
 
     role: Annotated[StrictStr, Field(min_length=1)]
 
 
-class Tool(_Part):
+class ChatTool(_Part):
     """One tool."""
 
     type: StrictStr
@@ -76,24 +91,24 @@ class Generation(Wanted):
     top_p: Number | None = None
     presence_penalty: Number | None = None
     frequency_penalty: Number | None = None
-    stop: Annotated[object, AfterValidator(_stop)] = None
+    stop: Stop = None
     response_format: ResponseFormat | None = None
 
 
 class Chat(Generation):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
-    tools: list[Tool] | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    tools: list[ChatTool] | None = None
     logprobs: StrictBool | None = None
-    top_logprobs: Annotated[StrictInt, Field(ge=0)] | None = None
+    top_logprobs: Alternatives | None = None
 
 
 class Completions(Generation):
     """POST /v1/completions."""
 
     prompt: Texts
-    logprobs: Annotated[StrictInt, Field(ge=0)] | None = None
+    logprobs: Alternatives | None = None
 
 
 class Embeddings(Wanted):

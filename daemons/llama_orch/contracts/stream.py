@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 from llama_orch.contracts.base import Outbound
-from llama_orch.contracts.errors import ErrorCode
+from llama_orch.contracts.errors import ErrorCode, Reason
 
 
 class StartedEvent(Outbound):
@@ -21,10 +21,18 @@ class TokenEvent(Outbound):
 
 
 class MetricsEvent(Outbound):
-    """Where the task stands; what is not known, or was never set, is left out."""
+    """Where the task stands: while it waits its position, likely start and chance to meet its deadline (0 to 1), then
+    its pool, and of its session what is left. What is not known, or was never set, is left out."""
 
     queue_depth: int | None = None
+    queue_position: int | None = None
+    predicted_start_ms: int | None = None
+    on_time_probability: float | None = None
     pool_id: str | None = None
+    kv_warmth: bool | None = None
+    tokens_budget_remaining: int | None = None
+    time_budget_remaining_ms: int | None = None
+    cost_budget_remaining: float | None = None
 
 
 class NarrationEvent(Outbound):
@@ -54,6 +62,7 @@ class ErrorEvent(Outbound):
 
     code: ErrorCode
     message: str
+    reason: Reason | None = None
     retriable: bool
     retry_after_ms: int | None = None
     engine: str | None = None

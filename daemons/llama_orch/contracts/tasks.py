@@ -9,12 +9,14 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from llama_orch.contracts.base import Inbound, Outbound, PoolId
 from llama_orch.contracts.engines import EngineKind
+from llama_orch.contracts.errors import Reason
 
 PROMPT_LIMIT = 4 << 20
 DAY_MS = 86_400_000
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 Text = Annotated[str, StringConstraints(max_length=PROMPT_LIMIT)]
+Prompt = Annotated[str, StringConstraints(min_length=1, max_length=PROMPT_LIMIT)]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 PoolIds = Annotated[tuple[PoolId, ...], Field(max_length=256)]
 
@@ -63,7 +65,7 @@ class TaskRequest(Inbound):
     priority: Literal["interactive", "batch"] = "interactive"
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
     determinism: Literal["strict", "best_effort"] = "best_effort"
-    prompt: Annotated[str, StringConstraints(min_length=1, max_length=PROMPT_LIMIT)] | None = None
+    prompt: Annotated[Prompt | None, Field(examples=["The queen"])] = None
     inputs: Annotated[tuple[Text, ...], Field(max_length=2048)] = ()
     max_tokens: Annotated[int, Field(ge=1, le=16_777_216)] | None = None
     deadline_ms: Annotated[int, Field(ge=1, le=7 * DAY_MS)] | None = None
@@ -127,6 +129,7 @@ class TaskError(Outbound):
 
     code: str
     message: str
+    reason: Reason | None = None
     retriable: bool
     retry_after_ms: int | None = None
 

@@ -9,7 +9,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
-from llama_orch.http.error_shapes import error_answer
+from llama_orch.http.error_shapes import ANTHROPIC_VERSION, error_answer
 from llama_orch.http.exchange import BODY_LIMIT, HotRoutes
 from llama_orch.telemetry.correlation import current
 
@@ -61,7 +61,7 @@ async def _served_before(**_variables: str) -> Response:
 
 
 async def _api_error(error: ApiError) -> Response:
-    told = error_answer(error, request.path, current.get())
+    told = error_answer(error, request.path, current.get(), anthropic=ANTHROPIC_VERSION in request.headers)
     response = jsonify(told.body)
     response.status_code = told.status
     for name, value in told.headers:

@@ -38,6 +38,8 @@ OVERLOADED = 529
 """Anthropic's status for what waiting mends; its clients know 503 as somebody else's."""
 IDENTIFIERS: Mapping[Shape, str] = {"openai": "x-request-id", "anthropic": "request-id"}
 """The header in which each API's clients look for the id of a request."""
+ANTHROPIC_VERSION = "anthropic-version"
+"""The header by which Anthropic's clients are known on the paths that both APIs have."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,17 @@ class ErrorAnswer:
     headers: tuple[tuple[str, str], ...]
 
 
-def shape_of(path: str) -> Shape:
-    """Whose errors the clients of `path` parse."""
-    if path == "/v1/messages" or path.startswith("/v1/messages/"):
+def shape_of(path: str, *, anthropic: bool = False) -> Shape:
+    """Whose errors the clients of `path` parse; `anthropic`: the request has the header ANTHROPIC_VERSION."""
+    whose = "/".join(path.split("/", 3)[:3])
+    if whose == "/v1/messages" or (anthropic and whose == "/v1/models"):
         return "anthropic"
     return "openai" if path.startswith("/v1/") else "own"
 
 
-def error_answer(error: ApiError, path: str, correlation_id: str | None) -> ErrorAnswer:
-    """`error` as the answer to a request for `path`."""
-    shape, body = shape_of(path), error.body
+def error_answer(error: ApiError, path: str, correlation_id: str | None, *, anthropic: bool = False) -> ErrorAnswer:
+    """`error` as the answer to a request for `path`, with the header ANTHROPIC_VERSION or without."""
+    shape, body = shape_of(path, anthropic=anthropic), error.body
     if shape == "own":
         own = body.model_copy(update={"correlation_id": correlation_id})
         return ErrorAnswer(error.status, own.model_dump(mode="json", exclude_none=True), error.headers)
@@ -88,7 +91,7 @@ def openai_error(status: int, body: ErrorBody) -> dict[str, JsonValue]:
     """OpenAI's error object, which is also the data of a stream's last event when it fails."""
     kind = OPENAI_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     param = body.fields[0].field if body.fields else None
-    code = MODEL_NOT_FOUND if (status, param) == (404, "model") else body.code.value
+    code = MODEL_NOT_FOUND if (status, param) == (404, "model") else body.reason or body.code.value
     return {"error": {"message": _words(body), "type": kind, "param": param, "code": code}}
 
 

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 import trio
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
-from llama_orch.http.error_shapes import error_answer
+from llama_orch.http.error_shapes import ANTHROPIC_VERSION, error_answer
 from llama_orch.telemetry.correlation import current
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Exchange:
 
     async def refuse(self, error: ApiError) -> None:
         """Answer with `error`, in the shape that clients of this path parse."""
-        told = error_answer(error, self.path, current.get())
+        told = error_answer(error, self.path, current.get(), anthropic=ANTHROPIC_VERSION in self.headers)
         await self.send_json(told.status, told.body, told.headers)
 
     async def open_stream(self, status: int, headers: Headers) -> None:

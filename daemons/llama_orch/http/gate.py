@@ -12,7 +12,7 @@ from quart_trio import QuartTrio
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.handoff import is_loopback
-from llama_orch.http.error_shapes import IDENTIFIERS, shape_of
+from llama_orch.http.error_shapes import ANTHROPIC_VERSION, IDENTIFIERS, shape_of
 from llama_orch.http.exchange import AsgiApp, HotRoutes, Message, Receive, Scope, Send, answer, head_only
 from llama_orch.settings.types import Secret
 from llama_orch.telemetry import correlation
@@ -104,7 +104,8 @@ class Gate:
         trace = correlation.accepted_trace(headers.get(b"traceparent", b"").decode("latin-1"))
         correlation.traceparent.set(trace)
         stamps = [(b"x-correlation-id", identifier.encode())]
-        if shown_as := IDENTIFIERS.get(shape_of(scope["path"])):
+        shape = shape_of(scope["path"], anthropic=ANTHROPIC_VERSION.encode() in headers)
+        if shown_as := IDENTIFIERS.get(shape):
             stamps.append((shown_as.encode(), identifier.encode()))
         reply = _stamping(send, [*stamps, (b"traceparent", trace.encode())] if trace else stamps)
         peer = scope["client"][0] if scope.get("client") else None

@@ -40,11 +40,19 @@ def add_artifacts(app: QuartTrio, artifacts: Artifacts) -> None:
 
 async def _listed(artifacts: Artifacts) -> ArtifactList:
     page = wanted_page()
-    if page.before is not None and not _is_id(page.before):
-        raise ApiError(400, invalid([("before", "must be the id of an artifact, 64 hex digits")]))
+    if page.before is not None:
+        await _check_before(artifacts, page.before)
     kind, tag = request.args.get("kind"), request.args.get("tag")
     heads, following = await artifacts.listed(kind=kind, tag=tag, limit=page.limit, before=page.before)
     return ArtifactList(artifacts=heads, count=len(heads), next=following)
+
+
+async def _check_before(artifacts: Artifacts, before: str) -> None:
+    """A listing that goes on behind what is not there would end there without a word."""
+    if not _is_id(before):
+        raise ApiError(400, invalid([("before", "must be the id of an artifact, 64 hex digits")]))
+    if await artifacts.get(before) is None:
+        raise ApiError(400, invalid([("before", "is no artifact any more; begin without it")]))
 
 
 def _is_id(text: str) -> bool:

@@ -26,9 +26,10 @@ def too_long(limit: int) -> ApiError:
 
 
 def parsed(model: type[Model], body: bytes) -> Model:
-    """`body` as `model`. Raises ApiError 400 that names each wrong field."""
+    """`body` as `model`; no text is taken for a number, and none for a truth. Raises ApiError 400 that names each wrong
+    field."""
     try:
-        return model.model_validate_json(body)
+        return model.model_validate_json(body, strict=True)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
         raise ApiError(400, invalid(problem(item["loc"], item["msg"]) for item in found)) from error

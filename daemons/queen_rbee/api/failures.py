@@ -29,6 +29,7 @@ def failure_of(task: Task) -> ApiError:
     body = ErrorBody(
         code=code,
         message=error.message,
+        reason=error.reason,
         retriable=error.retriable,
         retry_after_ms=error.retry_after_ms,
         pool_id=task.pool_id,

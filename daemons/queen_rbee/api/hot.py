@@ -4,18 +4,22 @@ from collections.abc import Mapping
 
 import trio
 
+from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.tasks import TaskRequest, TaskState
 from llama_orch.http.exchange import Exchange, HotRoutes
 from llama_orch.telemetry.correlation import current, traceparent
 from queen_rbee.api.bodies import parsed
 from queen_rbee.dispatcher import Dispatcher
 from queen_rbee.intake import Intake, task_id_of, unknown_task
+from queen_rbee.refusals import invalid
 from queen_rbee.task import Task
 
 KEEP_ALIVE_S = 15.0
 COALESCE_S = 0.004
 """Tokens that come closer together are sent in one piece. The first one never waits; nobody sees the others do, and a
 fast engine's stream costs a third."""
+VERBOSE = {"true": True, "false": False, "1": True, "0": False, "True": True, "False": False}
+"""What `?verbose=` may be; Python's clients write the last two."""
 KEEP_ALIVE = b": keep-alive\n\n"
 ATTEND_S = 1.0
 """A waiting task that somebody reads is attended so often: under drop-lru those that nobody asks for go first."""
@@ -51,20 +55,19 @@ class HotHandlers:
     async def events(self, exchange: Exchange) -> None:
         """The task's events as they come, from behind Last-Event-ID on. Leaving does not cancel the task."""
         task = self._known(exchange)
-        last_id = _last_event_id(exchange.headers)
+        last_id, verbose = _last_event_id(exchange.headers), _wants_narration(exchange.query)
         await exchange.body()
         await exchange.open_stream(200, [*STREAM_HEADERS, *_headers(task)])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_until_gone, exchange, nursery.cancel_scope)
             task.log.readers += 1
             try:
-                await self._send_events(exchange, task, last_id)
+                await self._send_events(exchange, task, last_id, verbose)
             finally:
                 task.log.readers -= 1
             nursery.cancel_scope.cancel()
 
-    async def _send_events(self, exchange: Exchange, task: Task, last_id: int) -> None:
-        verbose = exchange.query.get("verbose", "").lower() in ("true", "1")
+    async def _send_events(self, exchange: Exchange, task: Task, last_id: int, verbose: bool) -> None:
         due = trio.current_time() + KEEP_ALIVE_S
         while True:
             self._dispatcher.queue.attend(task)
@@ -109,6 +112,14 @@ def _headers(task: Task) -> list[tuple[str, str]]:
     found = [("x-queue-position", str(task.told_position or 0))] if task.state is TaskState.QUEUED else []
     found += [("x-llama-orch-pool", task.pool_id)] if task.pool_id else []
     return found + ([("x-llama-orch-overhead-ms", f"{task.overhead_ms:g}")] if task.overhead_ms is not None else [])
+
+
+def _wants_narration(query: Mapping[str, str]) -> bool:
+    """Whether `?verbose=` says so. Raises ApiError 400 where it says something else."""
+    text = query.get("verbose", "false")
+    if text not in VERBOSE:
+        raise ApiError(400, invalid([("verbose", f"must be one of {', '.join(VERBOSE)}")]))
+    return VERBOSE[text]
 
 
 def _last_event_id(headers: Mapping[str, str]) -> int:

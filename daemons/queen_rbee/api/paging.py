@@ -1,6 +1,7 @@
 """Pages of a listing: `?limit=` and `?before=`, read the same way everywhere."""
 
 from dataclasses import dataclass
+from uuid import UUID
 
 from quart import request
 
@@ -28,3 +29,11 @@ def wanted_page() -> Page:
     if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and 1 <= int(limit) <= LARGEST_PAGE):
         raise ApiError(400, invalid([("limit", f"must be from 1 to {LARGEST_PAGE}")]))
     return Page(int(limit), request.args.get("before"))
+
+
+def uuid_before(page: Page) -> UUID | None:
+    """The id behind which `page` begins, where ids are UUIDs. Raises ApiError 400 where it is none."""
+    try:
+        return None if page.before is None else UUID(page.before)
+    except ValueError as error:
+        raise ApiError(400, invalid([("before", "must be a UUID")])) from error

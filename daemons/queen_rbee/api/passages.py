@@ -114,7 +114,7 @@ class Passages:
                 nursery.cancel_scope.cancel()
         finally:
             if not task.state.final:
-                self.dispatcher.cancel(task)
+                self.dispatcher.cancel(task, "client_left")
         if left:
             raise ClientGone
 

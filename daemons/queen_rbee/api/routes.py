@@ -1,13 +1,17 @@
 """All routes of the queen: the hot ones, which the gate serves itself, and the others on Quart."""
 
+from functools import partial
+
 from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
+from llama_orch.contracts.catalog import NodeModels
 from llama_orch.http.exchange import HotRoutes
 from queen_rbee.api.anthropic import add_anthropic
 from queen_rbee.api.artifacts import add_artifacts
 from queen_rbee.api.catalog import add_catalog
+from queen_rbee.api.described import add_description
 from queen_rbee.api.hot import HotHandlers
 from queen_rbee.api.models import add_model_list, add_models
 from queen_rbee.api.openai import add_openai
@@ -15,6 +19,7 @@ from queen_rbee.api.passages import Passages
 from queen_rbee.api.scan import add_scan
 from queen_rbee.api.sessions import add_sessions
 from queen_rbee.api.views import add_views
+from queen_rbee.availability import local_node
 from queen_rbee.parts import Parts
 from queen_rbee.refusals import not_stored
 from queen_rbee.store.protocol import StoreFailure
@@ -47,6 +52,14 @@ def cool_routes(app: QuartTrio, parts: Parts) -> None:
     add_views(app, parts.dispatcher, parts.intake, parts.store)
     add_scan(app, parts.handoffs)
     add_sessions(app, parts.accounting.sessions)
-    add_catalog(app, parts.accounting.catalog, parts.registry.pools)
+    add_catalog(app, parts.accounting.catalog, partial(_nodes, parts))
     add_artifacts(app, parts.accounting.artifacts)
     add_models(app, parts.registry, parts.accounting.catalog)
+    add_description(app)
+
+
+def _nodes(parts: Parts) -> list[NodeModels]:
+    """What each node has now. Nodes of CLOUD_PROFILE cannot register yet."""
+    if parts.settings.cloud_profile:
+        return []
+    return [local_node(parts.registry.pools(), str(parts.settings.address))]

@@ -9,7 +9,7 @@ from quart_trio import QuartTrio
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.sessions import SessionChange, SessionList
 from queen_rbee.api.bodies import body_of
-from queen_rbee.api.paging import wanted_page
+from queen_rbee.api.paging import uuid_before, wanted_page
 from queen_rbee.api.views import answer
 from queen_rbee.refusals import invalid, unknown
 from queen_rbee.sessions import Sessions
@@ -48,9 +48,7 @@ def add_sessions(app: QuartTrio, sessions: Sessions) -> None:
 
 def _listed(sessions: Sessions) -> SessionList:
     page = wanted_page()
-    before = _uuid(page.before) if page.before is not None else None
-    if page.before is not None and before is None:
-        raise ApiError(400, invalid([("before", "must be a UUID")]))
+    before = uuid_before(page)
     try:
         found = sessions.views(time.time(), page.limit + 1, before)
     except KeyError as error:

@@ -1,7 +1,5 @@
 """Everything that is only looked at: tasks, pools, versions."""
 
-from uuid import UUID
-
 from quart import Response, request
 from quart_trio import QuartTrio
 
@@ -11,6 +9,7 @@ from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.meta import Version
 from llama_orch.contracts.pools import PoolFigures, PoolHealth, PoolList
 from llama_orch.contracts.tasks import TaskList, TaskState, TaskView
+from queen_rbee.api.paging import uuid_before, wanted_page
 from queen_rbee.capabilities import API_VERSION
 from queen_rbee.capabilities import capabilities as known_capabilities
 from queen_rbee.dispatcher import Dispatcher
@@ -18,9 +17,6 @@ from queen_rbee.intake import Intake, task_id_of, unknown_task
 from queen_rbee.refusals import invalid
 from queen_rbee.store.protocol import Store
 from queen_rbee.task import Task
-
-PAGE = 50
-LARGEST_PAGE = 500
 
 
 def add_views(app: QuartTrio, dispatcher: Dispatcher, intake: Intake, store: Store) -> None:
@@ -70,28 +66,26 @@ def _view(task: Task, intake: Intake) -> TaskView:
 
 def _page(dispatcher: Dispatcher, intake: Intake) -> TaskList:
     """The tasks of one state (or all), newest first, behind the task `before`."""
-    state, limit, before = _page_query()
+    state, page = _wanted_state(), wanted_page()
+    before = uuid_before(page)
     found: list[TaskView] = []
     seen = before is None
     for task in dispatcher.book.newest_first():
         if seen and state in (None, task.state):
-            if len(found) == limit:
+            if len(found) == page.limit:
                 return TaskList(tasks=found, count=len(found), next=str(found[-1].task_id))
             found.append(_view(task, intake))
         seen = seen or task.task_id == before
     return TaskList(tasks=found, count=len(found))
 
 
-def _page_query() -> tuple[TaskState | None, int, UUID | None]:
-    state, limit, before = (request.args.get(name) for name in ("state", "limit", "before"))
-    problems = []
-    if state is not None and state not in set(TaskState):
-        problems.append(("state", f"must be one of {', '.join(TaskState)}"))
-    if limit is not None and not (limit.isdigit() and 1 <= int(limit[:9]) <= LARGEST_PAGE):
-        problems.append(("limit", f"must be from 1 to {LARGEST_PAGE}"))
-    if problems:
-        raise ApiError(400, invalid(problems))
-    return TaskState(state) if state else None, int(limit) if limit else PAGE, task_id_of(before) if before else None
+def _wanted_state() -> TaskState | None:
+    state = request.args.get("state")
+    if state is None:
+        return None
+    if state not in set(TaskState):
+        raise ApiError(400, invalid([("state", f"must be one of {', '.join(TaskState)}")]))
+    return TaskState(state)
 
 
 def _health(dispatcher: Dispatcher, pool_id: str) -> PoolHealth:

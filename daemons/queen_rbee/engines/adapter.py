@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from llama_orch.contracts.errors import Reason
 from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.passage import Endpoint, Passage
 
@@ -44,12 +45,13 @@ class Finished:
 
 @dataclass(frozen=True)
 class Refused:
-    """The engine answers with an error. `client_fault`: the request was wrong, the engine is well. `busy`: it is
-    well but has no room now."""
+    """The engine answers with an error. `client_fault`: the request was wrong, the engine is well; `reason` says in
+    which way, where that is known. `busy`: it is well but has no room now."""
 
     message: str
     client_fault: bool
     busy: bool = False
+    reason: Reason | None = None
 
 
 Said = Piece | Chunk | Result | Finished | Refused

@@ -1,18 +1,13 @@
-"""OpenAI's wire format, which most engines speak: chat and text completions as a stream, embeddings and rerank whole.
-
-Measured with llama-server (build 11669), and as vLLM and TGI have it in their sources: `data: {…}` chunks, of which one
-without choices, or the last one with them, has the `usage` that `stream_options.include_usage` asks for, then
-`data: [DONE]`. An error midway is an event with `error`, or with `"object": "error"` in older vLLM.
-"""
+"""What is put to OpenAI's endpoints, which most engines have: a client's own request, or the prompt of a task."""
 
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
 
 from llama_orch.contracts.tasks import TaskRequest
-from queen_rbee.engines.adapter import Chunk, Finished, Piece, Refused, Result, Said
+from queen_rbee.engines.adapter import Chunk, Finished, Piece, Result, Said
+from queen_rbee.engines.openai_stream import Choices, OpenAiStream, counts_of, one_line
 from queen_rbee.engines.reading import count, json_object, refused, table, text
 from queen_rbee.passage import Endpoint, Passage
 
@@ -23,69 +18,31 @@ PATHS: Mapping[Endpoint, str] = {
     "rerank": "/v1/rerank",
 }
 WHOLE: frozenset[Endpoint] = frozenset({"embeddings", "rerank"})
-TOLD_TO_STREAM: dict[str, JsonValue] = {"stream": True, "stream_options": {"include_usage": True}}
-EMPTY = Refused("the engine ended its answer without having begun it; its own log may say why", client_fault=False)
-"""TGI drops an error in a chat stream and sends [DONE] alone."""
-
-
-class OpenAiStream(ABC):
-    """The reading of one stream; what the choices of a chunk mean for the task is told by the two kinds of it."""
-
-    streamed = True
-
-    def __init__(self, choices: int) -> None:
-        """`choices`: how many answers were asked for."""
-        self._counts = Finished(None, None)
-        self._unfinished = choices
-        self._begun = False
-
-    def event(self, data: str) -> Sequence[Said]:
-        """One chunk, or the end."""
-        if data == "[DONE]":
-            return [self._counts if self._begun else EMPTY]
-        if data == "null":  # llama-server's first words where it was given several prompts
-            return []
-        chunk = json_object(data)
-        choices = chunk.get("choices")
-        if chunk.get("error") is not None or chunk.get("object") == "error":
-            return [refused(chunk)]
-        if usage := chunk.get("usage"):
-            self._counts = counts_of(usage)
-        if not isinstance(choices, list) or not choices:
-            return self._aside(data) if usage else []
-        self._begun = True
-        self._unfinished -= sum(1 for choice in choices if table(choice).get("finish_reason"))
-        return self._said(choices, data)
-
-    def whole(self, body: bytes) -> Sequence[Said]:
-        """Never asked for."""
-        raise ValueError(f"a document of {len(body)} bytes came in place of a stream")
-
-    def closed(self) -> Sequence[Said]:
-        """Some servers leave [DONE] out: what has its finish_reason is complete."""
-        return [self._counts] if self._unfinished <= 0 else []
-
-    @abstractmethod
-    def _said(self, choices: list[object], data: str) -> Sequence[Said]:
-        """What a chunk with choices means."""
-
-    def _aside(self, _data: str) -> Sequence[Said]:
-        """A chunk with nothing but counts."""
-        return []
+TOLD_TO_STREAM: Mapping[str, JsonValue] = {"stream": True, "stream_options": {"include_usage": True}}
 
 
 class OpenAiPassage(OpenAiStream):
-    """A client's request to an OpenAI endpoint, passed on, and its answer as it comes."""
+    """A client's request to an OpenAI endpoint, passed on, and its answer as it comes.
 
-    def __init__(self, passage: Passage, model: str | None, defaults: Mapping[str, JsonValue] | None = None) -> None:
-        """`defaults` are for what the body does not say; `model`, if known, is said whatever the client called it."""
-        super().__init__(_choices(passage.body))
+    With `n`, or several prompts, one answer has several choices. It has one lease all the same: how an engine spreads
+    them over its slots is its own business.
+    """
+
+    def __init__(
+        self,
+        passage: Passage,
+        model: str | None,
+        defaults: Mapping[str, JsonValue] | None = None,
+        told: Mapping[str, JsonValue] = TOLD_TO_STREAM,
+    ) -> None:
+        """`defaults` are for what the body does not say; `model`, if known, is said whatever the client called it;
+        `told` is said where the answer is a stream."""
+        super().__init__(asked_choices(passage.body))
         self.path = PATHS[passage.endpoint]
         self.streamed = passage.endpoint not in WHOLE
-        body: dict[str, JsonValue] = {**(defaults or {}), **passage.body}
-        for name in TOLD_TO_STREAM:
-            body.pop(name, None)
-        self.body = encoded(body | (TOLD_TO_STREAM if self.streamed else {}) | _named(model))
+        body = {name: value for name, value in passage.body.items() if name not in TOLD_TO_STREAM}
+        stream = _told(told, passage.body) if self.streamed else {}
+        self.body = encoded({**(defaults or {}), **body, **stream, **_named(model)})
 
     def whole(self, body: bytes) -> Sequence[Said]:
         """The document and its counts."""
@@ -95,8 +52,8 @@ class OpenAiPassage(OpenAiStream):
         counted = counts_of(document.get("usage"))
         return [Result(one_line(body.decode())), Finished(counted.tokens_in or 0, 0, counted.cached)]
 
-    def _said(self, choices: list[object], data: str) -> Sequence[Said]:
-        return [Chunk(one_line(data), sum(_speaks(table(choice)) for choice in choices))]
+    def _said(self, choices: Choices, data: str) -> Sequence[Said]:
+        return [Chunk(one_line(data), sum(map(_speaks, choices)))]
 
     def _aside(self, data: str) -> Sequence[Said]:
         return [Chunk(one_line(data), usage=True)]
@@ -120,8 +77,8 @@ class OpenAiPrompt(OpenAiStream):
         )
         self.body = encoded({**body, **besides, **TOLD_TO_STREAM, **_named(model)})
 
-    def _said(self, choices: list[object], _data: str) -> Sequence[Said]:
-        return [Piece(text(table(choices[0]).get("text")))]
+    def _said(self, choices: Choices, _data: str) -> Sequence[Said]:
+        return [Piece(text(choices[0].get("text")))]
 
 
 def stated(**parameters: JsonValue) -> dict[str, JsonValue]:
@@ -134,33 +91,33 @@ def for_passage(request: TaskRequest, passage: Passage) -> dict[str, JsonValue]:
     return {} if passage.endpoint in WHOLE else stated(seed=request.seed)
 
 
-def encoded(body: Mapping[str, JsonValue]) -> bytes:
+def encoded(body: Mapping[str, object]) -> bytes:
     """`body` as an HTTP body."""
     return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
-def one_line(data: str) -> str:
-    """JSON in one line, as events need it: a line break can only be between its tokens."""
-    return data if "\n" not in data and "\r" not in data else data.replace("\r", " ").replace("\n", " ")
-
-
-def counts_of(usage: object) -> Finished:
-    """OpenAI's `usage`; a reranker of vLLM tells the total only."""
-    said = table(usage)
-    tokens_in, tokens_out = count(said.get("prompt_tokens")), count(said.get("completion_tokens"))
-    cached = count(table(said.get("prompt_tokens_details")).get("cached_tokens"))
-    return Finished(count(said.get("total_tokens")) if tokens_in is None else tokens_in, tokens_out, cached)
+def _told(told: Mapping[str, JsonValue], body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """`told`, and what the client wants of a stream besides."""
+    wanted, said = body.get("stream_options") if body.get("stream") else None, told.get("stream_options")
+    if not isinstance(wanted, dict):
+        return told
+    return {**told, "stream_options": {**wanted, **(said if isinstance(said, dict) else {})}}
 
 
 def _named(model: str | None) -> dict[str, JsonValue]:
     return {} if model is None else {"model": model}
 
 
-def _choices(body: Mapping[str, JsonValue]) -> int:
+def asked_choices(body: Mapping[str, JsonValue]) -> int:
     """How many answers a body asks for: `n` for each prompt; a list of numbers is one prompt in tokens."""
-    prompt, each = body.get("prompt"), count(body.get("n")) or 1
+    prompt, each = body.get("prompt"), asked_each(body)
     several = isinstance(prompt, list) and all(isinstance(one, str | list) for one in prompt)
     return each * len(prompt) if several and isinstance(prompt, list) else each
+
+
+def asked_each(body: Mapping[str, JsonValue]) -> int:
+    """How many answers a body asks for to each prompt."""
+    return count(body.get("n")) or 1
 
 
 def _speaks(choice: Mapping[str, object]) -> bool:

@@ -4,10 +4,12 @@ pydantic's own JSON parser reads a token in half the time of the standard librar
 lone surrogates, which could not be sent on.
 """
 
+import re
 from collections.abc import Mapping
 
 from pydantic_core import from_json
 
+from llama_orch.contracts.errors import Reason
 from queen_rbee.engines.adapter import Refused
 
 WORDS_LIMIT = 2000
@@ -36,6 +38,22 @@ BUSY_KINDS = frozenset(
     {"unavailable_error", "ServiceUnavailableError", "RateLimitError", "rate_limit_error", "overloaded"}
 )
 
+TOO_LONG_KINDS = frozenset(
+    {
+        "context_length_exceeded",  # OpenAI's `code`
+        "exceed_context_size_error",  # llama-server's `type`
+    }
+)
+TOO_LONG = re.compile(
+    r"maximum context length"  # vLLM, and whatever follows OpenAI's words
+    r"|longer than the maximum model length"  # vLLM
+    r"|`inputs` must have less than|`inputs` tokens \+ `max_new_tokens` must be"  # TGI
+    r"|exceeds maximum input length"  # TensorRT-LLM
+)
+"""How engines say it that have no kind for it."""
+COUNT_LIMIT = 1 << 40
+"""No number of tokens is as large; sums of what is larger would not fit into the series of metrics."""
+
 
 def json_object(data: str | bytes) -> dict[str, object]:
     """`data` as a JSON object. Raises ValueError for anything else."""
@@ -51,8 +69,8 @@ def text(value: object) -> str:
 
 
 def count(value: object) -> int | None:
-    """`value` if it is a number of things."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    """`value` if it is a number of things that can be."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < COUNT_LIMIT else None
 
 
 def table(value: object) -> Mapping[str, object]:
@@ -63,8 +81,10 @@ def table(value: object) -> Mapping[str, object]:
 def refusal(status: int, body: bytes) -> Refused:
     """What an answer other than 200 means: the status says whose fault it is, the body why."""
     busy = status in BUSY_STATUSES
-    message = _words(body) or f"status {status}"
-    return Refused(message[:WORDS_LIMIT], client_fault=not busy and _clients(status), busy=busy)
+    document = _document(body)
+    message = (_message(document) or _shown(body) or f"status {status}")[:WORDS_LIMIT]
+    client_fault = not busy and _clients(status)
+    return Refused(message, client_fault, busy, reason_of(document, message) if client_fault else None)
 
 
 def refused(event: Mapping[str, object]) -> Refused:
@@ -75,8 +95,15 @@ def refused(event: Mapping[str, object]) -> Refused:
     code = _number(inner.get("code"))
     busy = kind in BUSY_KINDS or code in BUSY_STATUSES
     client_fault = not busy and (kind in CLIENT_KINDS or (code is not None and _clients(code)))
-    message = _message(event) or "the engine gives no reason"
-    return Refused(message[:WORDS_LIMIT], client_fault, busy)
+    message = (_message(event) or "the engine gives no reason")[:WORDS_LIMIT]
+    return Refused(message, client_fault, busy, reason_of(event, message) if client_fault else None)
+
+
+def reason_of(document: Mapping[str, object], message: str) -> Reason | None:
+    """In which way a request was wrong, where clients are to know it."""
+    error = table(document.get("error") or document)
+    told = {text(error.get("type")), text(error.get("code"))} & TOO_LONG_KINDS
+    return "context_length_exceeded" if told or TOO_LONG.search(message) else None
 
 
 def _clients(status: int) -> bool:
@@ -88,12 +115,12 @@ def _number(value: object) -> int | None:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else count(value)
 
 
-def _words(body: bytes) -> str:
-    """Why, from an error body of any shape."""
+def _document(body: bytes) -> Mapping[str, object]:
+    """An error's body; empty where it is no JSON object."""
     try:
-        return _message(json_object(body)) or _shown(body)
+        return json_object(body)
     except (ValueError, RecursionError):
-        return _shown(body)
+        return {}
 
 
 def _shown(body: bytes) -> str:

@@ -105,7 +105,12 @@ def as_blocks(content: object) -> object:
     """A string is short for one block of text, and null for none."""
     if content is None:
         return ()
-    return ({"type": "text", "text": content},) if isinstance(content, str) else content
+    if isinstance(content, str):
+        return ({"type": "text", "text": content},)
+    return tuple(content) if isinstance(content, list) else content
+
+
+Parts = tuple[Annotated[Text | Image, Field(discriminator="type")], ...]
 
 
 class ToolResult(Lenient):
@@ -113,9 +118,7 @@ class ToolResult(Lenient):
 
     type: Literal["tool_result"]
     tool_use_id: Name
-    content: Annotated[
-        tuple[Annotated[Text | Image, Field(discriminator="type")], ...], BeforeValidator(as_blocks)
-    ] = ()
+    content: Annotated[Parts, BeforeValidator(as_blocks, json_schema_input_type=str | Parts | None)] = ()
     is_error: bool | None = None
 
 
@@ -123,8 +126,8 @@ Block = Annotated[
     Text | Image | Thinking | RedactedThinking | ToolUse | ToolResult,
     Field(discriminator="type"),
 ]
-Blocks = Annotated[tuple[Block, ...], BeforeValidator(as_blocks)]
-Texts = Annotated[tuple[Text, ...], BeforeValidator(as_blocks)]
+Blocks = Annotated[tuple[Block, ...], BeforeValidator(as_blocks, json_schema_input_type=str | tuple[Block, ...] | None)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(as_blocks, json_schema_input_type=str | tuple[Text, ...] | None)]
 
 WRITTEN_BY: Mapping[str, frozenset[str]] = {
     "user": frozenset({"text", "image", "tool_result"}),

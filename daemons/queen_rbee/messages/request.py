@@ -98,7 +98,7 @@ class CountRequest(Lenient):
     """A prompt whose tokens are counted: all that a request has in common with one for an answer."""
 
     model: Name
-    messages: Annotated[tuple[Message, ...], AfterValidator(_some)]
+    messages: Annotated[tuple[Message, ...], AfterValidator(_some), Field(json_schema_extra={"minItems": 1})]
     system: Texts = ()
     tools: tuple[Tool, ...] | None = None
     tool_choice: ToolChoice | None = None
@@ -127,7 +127,7 @@ class MessagesRequest(CountRequest):
     top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     stream: bool = False
 
-    @field_validator("stream", mode="before")
+    @field_validator("stream", mode="before", json_schema_input_type=bool | None)
     @classmethod
     def _null_is_no(cls, given: object) -> object:
         return False if given is None else given
@@ -139,7 +139,7 @@ Model = TypeVar("Model", bound=BaseModel)
 def parsed(model: type[Model], body: bytes) -> Model:
     """`body` as `model`. Raises ApiError 400 that names each wrong field, as `messages.0.content.1.text`."""
     try:
-        return model.model_validate_json(body)
+        return model.model_validate_json(body, strict=True)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
         raise ApiError(400, invalid(_problem(item) for item in found)) from error

@@ -1,21 +1,31 @@
 """The command line: what the pool says, what this engine knows, and nothing that an older one would refuse."""
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine_provisioner.command import announced_flags, cache_ram_mib, llama_server
 from engine_provisioner.engine import Command, Engine
 from engine_provisioner.pool_spec import Pool
+from llama_orch.contracts.pools import PoolState
+from queen_rbee.candidates import Candidate, served_name
 from tests.unit.engine_provisioner.pools import MODEL, engine, pool
 
 CURRENT = engine(
     "--cont-batching", "--metrics", "--slots", "--no-webui", "--offline", "--cache-ram", "--device", "--n-gpu-layers",
-    "--tensor-split",
+    "--tensor-split", "--alias",
 )  # fmt: skip
 
 
 def argv(subject: Pool, known: Engine = CURRENT, devices: tuple[int, ...] = ()) -> tuple[str, ...]:
     return llama_server(subject, known, MODEL, port=18080, devices=devices, cache_ram_mib=512).argv
+
+
+def replica(model: str) -> Candidate:
+    """One that serves `model`, as queen-rbee sees it."""
+    return Candidate("p", "r0", "http://x", PoolState.READY, True, False, 1, 0, "llamacpp", models=(model,))
 
 
 def value(arguments: tuple[str, ...], name: str) -> str:
@@ -64,6 +74,33 @@ def test_a_flag_of_the_pool_wins_over_what_would_be_passed_by_itself() -> None:
     assert arguments.count("--cache-ram") == 1
     assert value(arguments, "--cache-ram") == "0"
     assert "--no-webui" not in arguments
+
+
+@pytest.mark.parametrize(
+    ("name", "alias"),
+    [
+        ("hf:org/repo/Tiny-Q4.gguf", "Tiny-Q4"),
+        ("file:/models/tiny.gguf", "tiny"),
+        ("https://host/dir/tiny", "tiny"),
+        ("tiny", "tiny"),
+    ],
+)
+def test_answers_name_the_model_as_its_file_is_called_and_show_no_path(name: str, alias: str) -> None:
+    command = llama_server(pool(), CURRENT, replace(MODEL, name=name), port=1, devices=(), cache_ram_mib=1)
+    assert value(command.argv, "--alias") == alias
+    assert served_name(replica(name), alias) == name  # who asks for what an answer says gets the same model
+
+
+def test_what_llama_server_would_read_as_two_names_is_not_passed() -> None:
+    command = llama_server(
+        pool(), CURRENT, replace(MODEL, name="file:/m/a,b.gguf"), port=1, devices=(), cache_ram_mib=1
+    )
+    assert "--alias" not in command.argv
+
+
+def test_an_alias_of_the_pools_own_wins() -> None:
+    for flags in (["--alias", "mine"], ["-a", "mine"], ["--alias=mine"]):
+        assert [word for word in argv(pool(flags=flags)) if word.startswith(("--alias", "-a"))] == flags[:1]
 
 
 def test_the_pools_variables_reach_the_engine() -> None:

@@ -50,3 +50,10 @@ def test_dotted_parameters_are_set_where_they_belong() -> None:
     parameters = SimpleNamespace(model=SimpleNamespace(path=""))
     set_parameter(parameters, "model.path", "/m")
     assert parameters.model.path == "/m"
+
+
+def test_a_text_is_one_of_a_set_where_a_release_has_several() -> None:
+    parameters = SimpleNamespace(one="", several=set())
+    for name in ("one", "several"):
+        set_parameter(parameters, name, "text")
+    assert (parameters.one, parameters.several) == ("text", {"text"})

@@ -46,6 +46,24 @@ def test_the_path_decides(path: str, shape: Shape):
     assert shape_of(path) == shape
 
 
+@pytest.mark.parametrize(
+    ("path", "shape"),
+    [
+        ("/v1/models", "anthropic"),
+        ("/v1/models/a/b", "anthropic"),
+        ("/v1/modelsx", "openai"),
+        (CHAT, "openai"),
+        (MESSAGES, "anthropic"),
+        ("/v2/models", "own"),
+    ],
+)
+def test_on_a_path_of_both_apis_the_header_decides(path: str, shape: Shape):
+    assert shape_of(path, anthropic=True) == shape
+    assert error_answer(ApiError(400, WRONG), path, "c", anthropic=True).body.get("request_id") == (
+        "c" if shape == "anthropic" else None
+    )
+
+
 def test_our_own_shape_is_the_body_with_the_correlation_id():
     headers = (("retry-after", "2"),)
     found = error_answer(ApiError(429, FULL, headers), TASKS, "c")
@@ -89,6 +107,16 @@ def test_openais_shape_is_as_documented():
         }
     }
     assert dict(found.headers) == {"x-should-retry": "false"}
+
+
+def test_a_reason_that_openais_clients_look_for_is_their_code_and_ours_is_beside_it_elsewhere():
+    error = ApiError(400, WRONG.model_copy(update={"fields": None, "reason": "context_length_exceeded"}))
+    told = error_answer(error, CHAT, "c")
+    seen = openai.OpenAI(api_key="k")._make_status_error_from_response(response(told))
+    assert isinstance(seen, openai.BadRequestError)
+    assert seen.code == "context_length_exceeded"
+    own = error_answer(error, TASKS, "c").body
+    assert (own["code"], own["reason"]) == ("INVALID_PARAMS", "context_length_exceeded")
 
 
 def response(told: ErrorAnswer) -> httpx2.Response:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.unit.orchctl.running import LIMIT_S, command, environment
 
@@ -40,6 +41,17 @@ class Terminal:
         while self._more(deadline - time.monotonic()):
             pass
         return self.process.wait(max(0.1, deadline - time.monotonic()))
+
+    def heard(self, limit_s: float) -> bytes:
+        """All that was said, with what is said within `limit_s` seconds."""
+        self._more(limit_s)
+        return self.output
+
+    def wait_until_it_waits(self) -> None:
+        """Return when the process sleeps: what is pressed a moment after a prompt would find it on its way there."""
+        deadline = time.monotonic() + LIMIT_S
+        while Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+            assert time.monotonic() < deadline, "it does not come to rest"
 
     @property
     def screen(self) -> list[str]:

@@ -100,6 +100,18 @@ def test_an_error_of_v1_is_read_as_its_clients_read_it() -> None:
     assert (wordless.message, wordless.hint, wordless.status) == ("t: m", "", ExitStatus.DATA)
 
 
+@pytest.mark.parametrize("words", [("tasks",), ("chat",)])
+def test_who_lacks_the_token_is_told_where_to_put_it(words: tuple[str, ...]) -> None:
+    v1 = {"error": {"message": "a token is needed", "type": "authentication_error", "code": "MISSING_TOKEN"}}
+    asked = (
+        [error(401, "MISSING_TOKEN", "a token is needed", hint="Send it.")] if words == ("tasks",) else [reply(401, v1)]
+    )
+    with queen({ANYTHING: asked}) as her:
+        ended = here(*words, "--url", her.url)
+    assert "MISSING_TOKEN: a token is needed" in ended.err
+    assert "LLORCH_API_TOKEN_FILE" in ended.err
+
+
 def test_every_status_that_is_no_success_is_a_failure() -> None:
     assert ExitStatus.OK not in {exit_status(status, retriable=False) for status in range(300, 600)}
 

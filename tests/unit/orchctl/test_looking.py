@@ -12,7 +12,7 @@ from llama_orch import VERSION
 from llama_orch.contracts.pools import PoolState, PoolStatus
 from orchctl.pools import pools_text
 from orchctl.tables import ordinal, table
-from tests.unit.orchctl.running import LIMIT_S, command, environment, orchctl
+from tests.unit.orchctl.running import LIMIT_S, command, environment, here
 from tests.unit.orchctl.scripted_queen import error, queen, reply
 
 POOL = {
@@ -45,8 +45,9 @@ def seen(**more: bytes) -> dict[str, list[bytes]]:
         "GET /v2/pools": [more.get("pools", reply(200, LIST))],
         "GET /v2/meta/version": [reply(200, {"version": "0.1.0", "api_version": "2"})],
         "GET /ready": [more.get("ready", reply(200, {"ready": True, "reasons": []}))],
-        "GET /v2/tasks?state=queued&limit=500": [reply(200, {"tasks": [], "count": 7})],
-        "GET /v2/tasks?state=running&limit=500": [reply(200, {"tasks": [], "count": 2})],
+        "GET /v2/tasks?limit=500&state=queued": [reply(200, {"tasks": [], "count": 500, "next": "t"})],
+        "GET /v2/tasks?limit=500&before=t&state=queued": [reply(200, {"tasks": [], "count": 7})],
+        "GET /v2/tasks?limit=500&state=running": [reply(200, {"tasks": [], "count": 2})],
     }
 
 
@@ -60,22 +61,22 @@ b: model: missing
 
 def test_pools_are_a_table_and_why_one_is_not_well() -> None:
     with queen(seen()) as her:
-        ended = orchctl("pools", "--url", her.url + "/")
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, TABLE, "")
+        ended = here("pools", "--url", her.url + "/")
+    assert (ended.status, ended.out, ended.err) == (0, TABLE, "")
 
 
 def test_json_is_the_queens_own() -> None:
     with queen(seen()) as her:
-        assert json.loads(orchctl("pools", "--json", "--url", her.url).stdout) == LIST
+        assert json.loads(here("pools", "--json", "--url", her.url).out) == LIST
 
 
 def test_status_says_version_readiness_tasks_and_pools() -> None:
     with queen(seen(ready=reply(503, {"ready": False, "reasons": ["no pool is ready"]}))) as her:
-        ended = orchctl("status", "--url", her.url)
-        found = json.loads(orchctl("status", "--json", "--url", her.url).stdout)
-    head = f"queen-rbee 0.1.0 at {her.url}: not ready (no pool is ready), 7 queued, 2 running\n\n"
-    assert (ended.returncode, ended.stdout) == (0, head + TABLE)
-    assert found["tasks"] == {"queued": 7, "running": 2}
+        ended = here("status", "--url", her.url)
+        found = json.loads(here("status", "--json", "--url", her.url).out)
+    head = f"queen-rbee 0.1.0 at {her.url}: not ready (no pool is ready), 507 queued, 2 running\n\n"
+    assert (ended.status, ended.out) == (0, head + TABLE)
+    assert found["tasks"] == {"queued": 507, "running": 2}
     assert found["ready"] == {"ready": False, "reasons": ["no pool is ready"]}
 
 
@@ -91,19 +92,19 @@ def test_status_says_version_readiness_tasks_and_pools() -> None:
 )
 def test_a_refusal_has_its_status(what: str, answer: bytes, status: int) -> None:
     with queen(seen(pools=answer)) as her:
-        ended = orchctl(what, "--url", her.url)
-    assert (ended.returncode, ended.stdout) == (status, "")
-    assert ended.stderr.startswith("orchctl: ")
+        ended = here(what, "--url", her.url)
+    assert (ended.status, ended.out) == (status, "")
+    assert ended.err.startswith("orchctl: ")
 
 
 def test_a_queen_that_is_not_there_is_named_with_what_to_look_at() -> None:
     with queen({}) as her:
         pass
-    ended = orchctl("status", "--url", her.url)
-    assert ended.returncode == 69
-    assert f"queen-rbee at {her.url} does not answer" in ended.stderr
-    assert "systemctl status queen-rbee" in ended.stderr
-    assert "ORCHESTRATORD_URL" in ended.stderr
+    ended = here("status", "--url", her.url)
+    assert ended.status == 69
+    assert f"queen-rbee at {her.url} does not answer" in ended.err
+    assert "systemctl status queen-rbee" in ended.err
+    assert "ORCHESTRATORD_URL" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -117,41 +118,44 @@ def test_a_queen_that_is_not_there_is_named_with_what_to_look_at() -> None:
         "http://a b/",
         "http://ü/",
         "http://[::1",
+        "http://h/?a=b",
+        "http://h#f",
+        "http://user:pass@h",
     ],
 )
 def test_what_is_no_url_is_a_usage_error(url: str) -> None:
-    ended = orchctl("pools", "--url", url)
-    assert ended.returncode == 64
-    assert url in ended.stderr
-    assert "http://127.0.0.1:8080" in ended.stderr
+    ended = here("pools", "--url", url)
+    assert ended.status == 64
+    assert url in ended.err
+    assert "http://127.0.0.1:8080" in ended.err
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 70])
 def test_a_host_that_cannot_be_one_is_no_traceback(host: str) -> None:
-    assert orchctl("pools", "--url", f"http://{host}:1").returncode == 69
+    assert here("pools", "--url", f"http://{host}:1").status == 69
 
 
 def test_a_token_that_cannot_be_used_is_told_and_not_shown(tmp_path: Path) -> None:
-    missing = orchctl("pools", LLORCH_API_TOKEN_FILE=str(tmp_path / "none"))
-    assert missing.returncode == 66
-    assert "No such file" in missing.stderr
+    missing = here("pools", LLORCH_API_TOKEN_FILE=str(tmp_path / "none"))
+    assert missing.status == 66
+    assert "No such file" in missing.err
     (tmp_path / "empty").write_text("")
-    assert orchctl("pools", LLORCH_API_TOKEN_FILE=str(tmp_path / "empty")).returncode == 78
-    odd = orchctl("pools", LLORCH_API_TOKEN="sécret two lines")
-    assert odd.returncode == 78
-    assert "cret" not in odd.stderr
+    assert here("pools", LLORCH_API_TOKEN_FILE=str(tmp_path / "empty")).status == 78
+    odd = here("pools", LLORCH_API_TOKEN="sécret two lines")
+    assert odd.status == 78
+    assert "cret" not in odd.err
 
 
 @pytest.mark.parametrize("arguments", [(), ("fly",), ("submit", "--engine", "gpt"), ("submit", "--max-tokens", "many")])
 def test_a_wrong_command_line_is_64(arguments: tuple[str, ...]) -> None:
-    ended = orchctl(*arguments)
-    assert ended.returncode == 64
-    assert ended.stderr.startswith("usage: orchctl")
+    ended = here(*arguments)
+    assert ended.status == 64
+    assert ended.err.startswith("usage: orchctl")
 
 
 def test_version_and_help() -> None:
-    assert orchctl("--version").stdout == f"orchctl (llama-orch) {VERSION}\n"
-    assert all(word in orchctl("--help").stdout for word in ("status", "pools", "submit"))
+    assert here("--version").out == f"orchctl (llama-orch) {VERSION}\n"
+    assert all(word in here("--help").out for word in ("status", "pools", "submit"))
 
 
 def test_a_closed_pipe_is_quiet() -> None:

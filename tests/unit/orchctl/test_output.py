@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchctl.display import result_text
-from orchctl.output import Line, emit, note
+from llama_orch.http.sse import ServerSentEvent
+from llama_orch.service.exit import ExitStatus
+from orchctl.display import Display, result_text
+from orchctl.failure import Failure
+from orchctl.output import Line, emit, emit_json, explain, note
 from orchctl.tables import cell, place, table
 from tests.unit.orchctl.running import here
 from tests.unit.orchctl.scripted_queen import END, queen, stream, submitting
@@ -75,6 +78,19 @@ def test_a_terminal_is_not_told_what_it_would_obey_but_a_pipe_gets_it_all() -> N
     assert pipe.getvalue() == text
 
 
+def test_words_and_json_for_a_terminal_command_it_as_little() -> None:
+    with mock.patch("sys.stderr", Watched()) as terminal:
+        explain(Failure("a\x1b[2J\nb", "c\x9bd", ExitStatus.DATA))
+        note("\x1bn")
+        Line().show("\x1bl")
+    with mock.patch("sys.stdout", Watched()) as out:
+        emit_json({"t": "\x1b\x9b"})
+    assert terminal.getvalue() == "orchctl: a?[2J\norchctl: b\norchctl: c?d\norchctl: ?n\n\rorchctl: ?l".replace(
+        "?", "\ufffd"
+    )
+    assert out.getvalue() == '{"t": "\\u001b\ufffd"}\n'
+
+
 @given(st.lists(st.lists(st.text(min_size=1, max_size=9), min_size=3, max_size=3), min_size=1))
 def test_columns_begin_where_their_header_does(rows: list[list[str]]) -> None:
     rows = [["".join(character if character.isalnum() else "x" for character in text) for text in row] for row in rows]
@@ -109,6 +125,16 @@ def test_a_rerank_is_its_documents_the_best_first() -> None:
 @pytest.mark.parametrize("data", ['{"x": 1}', '{"data": [{"embedding": "AAAA", "index": 0}]}'])
 def test_a_result_that_is_neither_is_shown_as_it_is(data: str) -> None:
     assert result_text(data, []) == data
+
+
+def test_a_lost_connection_is_told_where_no_answer_is_cut() -> None:
+    with mock.patch("sys.stderr", Watched()) as terminal, mock.patch("sys.stdout", io.StringIO()):
+        display = Display(as_json=False)
+        display.lost()
+        assert screen(terminal.getvalue()) == ["orchctl: the connection is lost; trying again"]
+        display.event(ServerSentEvent("token", '{"t": "half"}'))
+        display.lost()
+        assert screen(terminal.getvalue()) == [""]
 
 
 def test_results_are_shown_and_with_json_they_are_the_engines_own() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from orchctl import events
 from orchctl.__main__ import main
-from tests.unit.orchctl.running import LIMIT_S, command, environment, orchctl
+from tests.unit.orchctl.running import LIMIT_S, command, environment, here, orchctl
 from tests.unit.orchctl.scripted_queen import (
     CANCEL,
     END,
@@ -29,8 +29,8 @@ WHOLE = stream(STARTED, *tokens("Hel", "lo é"), ("metrics", {"queue_depth": 0})
 
 def test_the_answer_is_on_stdout_and_nothing_else() -> None:
     with queen(submitting(WHOLE)) as her:
-        ended = orchctl("submit", "--url", her.url, "--max-tokens", "2", "--pool", "p1", "--stop", "x", "Say hello")
-        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "Hello é\n", "")
+        ended = here("submit", "--url", her.url, "--max-tokens", "2", "--pool", "p1", "--stop", "x", "Say hello")
+        assert (ended.status, ended.out, ended.err) == (0, "Hello é\n", "")
         body = json.loads(her.of("POST /v2/tasks")[0].body)
         assert not her.of(f"POST {CANCEL}"), "a task that has ended is not cancelled"
     assert body == {
@@ -44,23 +44,23 @@ def test_the_answer_is_on_stdout_and_nothing_else() -> None:
 
 def test_the_prompt_may_come_from_standard_input_and_the_queen_and_token_from_the_environment() -> None:
     with queen(submitting(WHOLE)) as her:
-        ended = orchctl("submit", stdin="Grüße".encode(), ORCHESTRATORD_URL=her.url, LLORCH_API_TOKEN="t" * 16)
-        assert ended.returncode == 0
+        ended = here("submit", stdin="Grüße".encode(), ORCHESTRATORD_URL=her.url, LLORCH_API_TOKEN="t" * 16)
+        assert ended.status == 0
         assert json.loads(her.asked[0].body)["prompt"] == "Grüße"
         assert {request.headers["authorization"] for request in her.asked} == {f"Bearer {'t' * 16}"}
 
 
 def test_json_is_one_line_an_event() -> None:
     with queen(submitting(WHOLE)) as her:
-        lines = orchctl("submit", "--json", "--url", her.url, "x").stdout.splitlines()
+        lines = here("submit", "--json", "--url", her.url, "x").out.splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["started", "token", "token", "metrics", "end"]
     assert json.loads(lines[1]) == {"event": "token", "t": "Hel", "i": 0}
 
 
 def test_detach_prints_the_id_and_does_not_wait() -> None:
     with queen(submitting(HOLD)) as her:
-        assert orchctl("submit", "--detach", "--url", her.url, "x").stdout == f"{TASK_ID}\n"
-        accepted = json.loads(orchctl("submit", "--detach", "--json", "--url", her.url, "x").stdout)
+        assert here("submit", "--detach", "--url", her.url, "x").out == f"{TASK_ID}\n"
+        accepted = json.loads(here("submit", "--detach", "--json", "--url", her.url, "x").out)
         assert not her.of(f"GET {EVENTS}")
     assert accepted["streams"]["sse"] == EVENTS
 
@@ -68,9 +68,9 @@ def test_detach_prints_the_id_and_does_not_wait() -> None:
 def test_a_broken_stream_is_resumed_behind_the_last_event() -> None:
     first, second = stream(STARTED, *tokens("Hel")), stream(*tokens("lo"), ("end", END), first_id=3)
     with queen(submitting(first, b"", second)) as her:
-        ended = orchctl("submit", "--url", her.url, "x")
+        ended = here("submit", "--url", her.url, "x")
         ids = [request.headers.get("last-event-id") for request in her.of(f"GET {EVENTS}")]
-    assert (ended.returncode, ended.stdout) == (0, "Hello\n")
+    assert (ended.status, ended.out) == (0, "Hello\n")
     assert ids == ["", "2", "2"]
 
 
@@ -85,10 +85,11 @@ def test_an_event_without_an_id_does_not_start_the_stream_over(monkeypatch: pyte
 def test_a_stream_that_only_ends_is_given_up_and_its_task_cancelled(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(events, "RECONNECT_S", 0.0)
+    monkeypatch.setattr(events, "RECONNECT_S", 0.01)
+    monkeypatch.setattr(events, "RESUME_S", 0.1)
     with queen(submitting(stream())) as her:
         assert main(["submit", "--url", her.url, "x"]) == 69
-        assert len(her.of(f"GET {EVENTS}")) == events.RECONNECTS
+        assert len(her.of(f"GET {EVENTS}")) > 1
         assert her.of(f"POST {CANCEL}")
     assert "it ended before the task did" in capsys.readouterr().err
 
@@ -98,7 +99,7 @@ def test_a_queen_that_says_nothing_more_is_given_up(
 ) -> None:
     monkeypatch.setattr(events, "IDLE_S", 0.02)
     monkeypatch.setattr(events, "RECONNECT_S", 0.0)
-    monkeypatch.setattr(events, "RECONNECTS", 2)
+    monkeypatch.setattr(events, "RESUME_S", 0.01)
     with queen(submitting(stream() + HOLD)) as her:
         assert main(["submit", "--url", her.url, "x"]) == 69
     assert "nothing came for 0.02 s" in capsys.readouterr().err
@@ -121,10 +122,10 @@ def test_a_task_that_fails_says_how_and_whether_to_try_again(
     failure: dict[str, object], status: int, hint: str
 ) -> None:
     with queen(submitting(stream(*tokens("half"), ("error", failure)))) as her:
-        ended = orchctl("submit", "--url", her.url, "x")
-    assert (ended.returncode, ended.stdout) == (status, "half\n")
-    assert f"the task failed: {failure['code']}: {failure['message']}" in ended.stderr
-    assert hint in ended.stderr
+        ended = here("submit", "--url", her.url, "x")
+    assert (ended.status, ended.out) == (status, "half\n")
+    assert f"the task failed: {failure['code']}: {failure['message']}" in ended.err
+    assert hint in ended.err
 
 
 @pytest.mark.parametrize(
@@ -151,10 +152,10 @@ def test_a_task_that_fails_says_how_and_whether_to_try_again(
 )
 def test_a_refusal_has_its_status_its_words_and_a_hint(answer: bytes, status: int, words: list[str]) -> None:
     with queen(submitting(WHOLE, accepted=answer)) as her:
-        ended = orchctl("submit", "--url", her.url, "x")
-    assert (ended.returncode, ended.stdout) == (status, "")
-    assert all(word in ended.stderr for word in words)
-    assert all(line.startswith("orchctl: ") for line in ended.stderr.splitlines())
+        ended = here("submit", "--url", her.url, "x")
+    assert (ended.status, ended.out) == (status, "")
+    assert all(word in ended.err for word in words)
+    assert all(line.startswith("orchctl: ") for line in ended.err.splitlines())
 
 
 @pytest.mark.parametrize("data", [b"nonsense", b"[]", b'{"t": 5}', b"5", b'{"i": 0}'])
@@ -164,9 +165,9 @@ def test_events_that_are_nonsense_end_in_words_and_cancel_the_task(name: bytes, 
         data = b'{"queue_position": "first"}'
     odd = stream() + b"event: " + name + b"\ndata: " + data + b"\n\n"
     with queen(submitting(odd)) as her:
-        ended = orchctl("submit", "--url", her.url, "x")
-        assert ended.returncode == 69
-        assert "not understood" in ended.stderr
+        ended = here("submit", "--url", her.url, "x")
+        assert ended.status == 69
+        assert "not understood" in ended.err
         assert bool(her.of(f"POST {CANCEL}")) is (name != b"error")
 
 
@@ -227,6 +228,6 @@ def test_what_the_terminal_cannot_show_is_replaced() -> None:
 
 
 def test_a_prompt_that_is_no_text_is_refused() -> None:
-    ended = orchctl("submit", stdin=b"\xff\xfe", PYTHONIOENCODING="utf-8:strict")
-    assert ended.returncode == 65
-    assert "not text" in ended.stderr
+    ended = here("submit", stdin=b"\xff\xfe", PYTHONIOENCODING="utf-8:strict")
+    assert ended.status == 65
+    assert "not text" in ended.err

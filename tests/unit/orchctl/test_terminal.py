@@ -74,6 +74,7 @@ def test_ctrl_c_before_anything_came_forgets_the_turn() -> None:
 def test_at_the_prompt_both_leave_with_0_and_the_shell_gets_a_line_of_its_own(key: bytes) -> None:
     with queen(chatting()) as her, terminal("chat", "--url", her.url) as person:
         person.wait_for("> ")
+        person.wait_until_it_waits()
         person.type(key)
         assert person.end() == 0
     assert person.output.endswith(b"\r\n")

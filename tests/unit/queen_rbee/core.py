@@ -24,7 +24,7 @@ from tests.unit.queen_rbee.memory_store import MemoryStore
 from tests.unit.queen_rbee.scripted_engine import ScriptedEngine, scripted_engine
 
 SOON_S = 5.0
-SHORT = Limits(connect_s=1.0, first_token_s=0.05, per_prompt_kb_s=0.0, idle_s=0.05)
+SHORT = Limits(connect_s=5.0, first_token_s=0.5, per_prompt_kb_s=0.0, idle_s=0.05)
 
 
 @dataclass
@@ -65,14 +65,21 @@ class Queen:
 
 
 def core(
-    engine: ScriptedEngine, *, capacity: int = 100, policy: Policy = "reject-new", store: MemoryStore | None = None
+    engine: ScriptedEngine,
+    *,
+    capacity: int = 100,
+    policy: Policy = "reject-new",
+    store: MemoryStore | None = None,
+    hasty: bool = False,
 ) -> Queen:
-    """All parts, none of them running."""
+    """All parts, none of them running. `hasty`: an engine that says nothing is given up at once; not for tests of
+    engines that do answer, since a busy machine lets them be silent, too."""
     bell, metrics, store = Bell(), Metrics(), store or MemoryStore()
     registry = Registry(bell, ADAPTERS)
     registry.synced = True
+    limits = SHORT if hasty else Limits()
     queue: AdmissionQueue[Task] = AdmissionQueue(capacity, policy)
-    dispatcher = Dispatcher(queue, registry, books(store, registry, metrics), ADAPTERS, "round-robin", bell, SHORT)
+    dispatcher = Dispatcher(queue, registry, books(store, registry, metrics), ADAPTERS, "round-robin", bell, limits)
     return Queen(dispatcher, Intake(dispatcher, store), engine, store)
 
 

@@ -16,7 +16,6 @@ from queen_rbee.api.hot import HotHandlers
 from queen_rbee.api.models import add_model_list, add_models
 from queen_rbee.api.openai import add_openai
 from queen_rbee.api.passages import Passages
-from queen_rbee.silence import Limits
 from tests.unit.queen_rbee.core import SOON_S, Queen, core
 from tests.unit.queen_rbee.scripted_openai import ScriptedOpenAi, scripted_openai
 
@@ -104,7 +103,9 @@ class Site:
 
     async def _exchange(self, line: Line, method: str, path: str, headers: Mapping[str, str]) -> None:
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-        scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b""}
+        path, _, query = path.partition("?")
+        scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode()}
+        scope |= {"query_string": query.encode()}
         scope |= {"http_version": "1.1", "scheme": "http", "headers": raw, "client": ("127.0.0.1", 1), "root_path": ""}
         await self.gate({**scope, "server": ("127.0.0.1", 1), "asgi": {}}, line.receive, line.send)
         line.ended.set()
@@ -116,16 +117,11 @@ def said(words: str = "hello", **fields: JsonValue) -> dict[str, JsonValue]:
 
 
 @asynccontextmanager
-async def site(*, patient: bool = False, **options) -> AsyncIterator[Site]:
-    """/v1 over one engine that speaks OpenAI's endpoints, in a pool `p` of two slots that serves `tiny`.
-
-    `patient`: an engine may be silent for as long as in life.
-    """
+async def site(**options) -> AsyncIterator[Site]:
+    """/v1 over one engine that speaks OpenAI's endpoints, in a pool `p` of two slots that serves `tiny`."""
     async with scripted_openai() as engine, trio.open_nursery() as nursery:
         queen = core(engine, **options)
         queen.pool(models_available=["hf:org/repo/tiny.gguf"])
-        if patient:
-            queen.dispatcher.limits = Limits()
         await nursery.start(queen.dispatcher.run, queen.pulse)
         yield Site(queen, engine, nursery, gate_of(queen))
         nursery.cancel_scope.cancel()

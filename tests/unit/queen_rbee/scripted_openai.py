@@ -29,6 +29,8 @@ def delta(finish_reason: str | None = None, index: int = 0, **fields: object) ->
 
 COUNTED = {"choices": [], **FIXED, "object": "chat.completion.chunk", "usage": USAGE, "timings": TIMINGS}
 CHAT = (delta(role="assistant", content=None), delta(content="Hel"), delta(content="lo"), delta("stop"), COUNTED)
+UNCOUNTED = (*CHAT[:-2], {**CHAT[-2], "timings": TIMINGS})
+"""The same where the usage is not asked for."""
 
 
 def events(chunks: Iterable[object], done: bool = True) -> bytes:
@@ -73,7 +75,8 @@ class ScriptedOpenAi(ScriptedEngine):
         elif b"nothing" in body:
             await stream.send_all(HEAD + chunk(events([])) + b"0\r\n\r\n")
         else:
-            await stream.send_all(HEAD + chunk(events(self.script)) + b"0\r\n\r\n")
+            unasked = self.script is CHAT and b'"include_usage": true' not in body
+            await stream.send_all(HEAD + chunk(events(UNCOUNTED if unasked else self.script)) + b"0\r\n\r\n")
 
 
 async def _document(stream: trio.SocketStream, status: bytes, document: object) -> None:

@@ -39,7 +39,7 @@ async def test_a_task_is_started_relayed_and_ended():
     ],
 )
 async def test_whatever_an_engine_does_the_client_gets_a_typed_end_and_the_slot_is_free(prompt, code, retriable):
-    async with running() as queen:
+    async with running(hasty=code is ErrorCode.DECODE_TIMEOUT) as queen:
         task = queen.submit(prompt)
         assert (await ended(task))[-1] == "error"
         assert task.error is not None
@@ -93,7 +93,6 @@ async def test_never_more_tasks_run_than_there_are_slots_and_the_rest_waits_its_
 
 async def test_cancelling_a_running_task_ends_its_stream_and_its_connection():
     async with running() as queen:
-        queen.dispatcher.limits = Limits()
         task = queen.submit("stall")
         await first_token(task)
         queen.dispatcher.cancel(task)
@@ -123,7 +122,6 @@ async def test_a_waiting_task_whose_deadline_passes_is_ended():
 
 async def test_a_running_task_whose_deadline_passes_is_ended_and_its_slot_is_free():
     async with running() as queen:
-        queen.dispatcher.limits = Limits()
         task = queen.submit("stall", deadline_ms=50)
         await ended(task)
         assert task.error is not None
@@ -185,7 +183,6 @@ async def test_a_task_id_is_taken_once():
 async def test_stopping_ends_what_runs_and_what_waits_and_says_that_it_may_come_again():
     async with scripted_engine() as engine, trio.open_nursery() as nursery:
         queen = core(engine)
-        queen.dispatcher.limits = Limits()
         queen.pool(slots=1)
         await nursery.start(queen.dispatcher.run, queen.pulse)
         running_task, waiting = queen.submit("stall"), queen.submit()
@@ -214,7 +211,7 @@ DEEDS = st.lists(
 @given(DEEDS)
 def test_no_order_of_submit_cancel_failure_and_loss_loses_a_slot_a_task_or_a_count(deeds):
     async def play() -> None:
-        async with running() as queen:
+        async with running(hasty=True) as queen:
             tasks: list[Task] = []
             for deed in deeds:
                 if deed == "lose pool":

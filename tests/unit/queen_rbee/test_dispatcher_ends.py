@@ -7,7 +7,6 @@ import trio.testing
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskState
 from queen_rbee import relay
-from queen_rbee.relay import Limits
 from queen_rbee.task import Task
 from tests.unit.queen_rbee.core import SOON_S, Queen, core, ended, first_token, running, slots_are_free
 from tests.unit.queen_rbee.scripted_engine import scripted_engine
@@ -87,7 +86,6 @@ async def stopped(queen: Queen) -> None:
 async def test_a_stopping_queen_leaves_what_nobody_has_seen_to_the_next_one(delivered):
     async with scripted_engine() as engine, trio.open_nursery() as nursery:
         queen = core(engine)
-        queen.dispatcher.limits = Limits()
         queen.pool(slots=1)
         await nursery.start(queen.dispatcher.run, queen.pulse)
         runs = await queen.accept("stall")

@@ -196,6 +196,13 @@ def test_a_chat_is_passed_on_unharmed_and_always_as_a_stream_with_counts(engine:
     assert passed_on(engine, "chat", body) == {**body, **STREAM, "model": model}
 
 
+def test_what_else_a_client_wants_of_its_stream_is_passed_on() -> None:
+    options = {"continuous_usage_stats": True, "include_usage": False}
+    told = passed_on("vllm", "chat", {**CHAT, "stream": True, "stream_options": options})["stream_options"]
+    assert told == {"continuous_usage_stats": True, "include_usage": True}
+    assert "stream_options" not in passed_on("llamacpp", "chat", {**CHAT, "stream": True, "stream_options": None})
+
+
 def test_a_model_that_is_not_known_is_called_what_the_client_calls_it() -> None:
     dialogue = ADAPTERS["vllm"].dialogue(TaskRequest(), Passage("chat", CHAT, 1), None)
     assert json.loads(dialogue.body)["model"] == "mine"

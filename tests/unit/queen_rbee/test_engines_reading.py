@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.engines import ADAPTERS
 from queen_rbee.engines.adapter import Chunk, Dialogue, Finished, Piece, Refused, Result, Said
-from queen_rbee.engines.openai_wire import EMPTY, OpenAiPassage
+from queen_rbee.engines.openai_stream import EMPTY
+from queen_rbee.engines.openai_wire import OpenAiPassage
 from queen_rbee.engines.reading import WORDS_LIMIT, json_object, refusal, refused
 from queen_rbee.engines.stop_texts import StopTexts
 from queen_rbee.passage import Passage
@@ -93,7 +94,7 @@ def test_why_is_found_in_every_shape_of_an_error(body: str, words: str) -> None:
         ({"error": {"code": 500, "message": "m"}}, False, False),
         ({"error": {"code": 400, "message": "m"}}, True, False),
         ({"error": {"code": "400", "message": "m"}}, True, False),
-        ({"error": {"code": "context_length_exceeded", "type": "invalid_request_error", "message": "m"}}, True, False),
+        ({"error": {"code": "invalid_value", "type": "invalid_request_error", "message": "m"}}, True, False),
         ({"error": {"code": 503, "message": "m", "type": "unavailable_error"}}, False, True),
         ({"object": "error", "message": "m", "code": 400}, True, False),
         ({"error": "m", "error_type": "validation"}, True, False),
@@ -104,6 +105,69 @@ def test_why_is_found_in_every_shape_of_an_error(body: str, words: str) -> None:
 )
 def test_an_error_midway_says_it_by_its_code_or_its_kind(event: dict[str, Any], client_fault: bool, busy: bool) -> None:
     assert refused(event) == Refused("m", client_fault, busy)
+
+
+@pytest.mark.parametrize(
+    ("message", "client_fault"),
+    [
+        ("Failed to parse tools: Missing tool function", True),
+        ("Failed to parse messages: Missing tool call type: 5", True),
+        ("image input is not supported - hint: you may need to provide the mmproj", True),
+        ("Cannot use both json_schema and grammar", True),
+        ("Unknown reasoning format: nonsense", True),
+        ("Failed to download image", True),
+        ("Failed to load image or audio file", True),
+        ("Invalid url value", True),
+        ("While executing:\n{{ raise_exception(…) }}\nError: Jinja Exception: Roles must alternate", True),
+        ("Compute error.", False),
+        ("Failed to parse input at pos 5: <tool_call>", False),  # of the model's own answer
+        ("out of memory in a request that says: image input is not supported", False),
+    ],
+)
+def test_a_500_of_llama_server_may_be_the_clients_fault(message: str, client_fault: bool) -> None:
+    body = json.dumps({"error": {"code": 500, "message": message, "type": "server_error"}}).encode()
+    assert ADAPTERS["llamacpp"].refusal(500, body) == Refused(message, client_fault)
+    assert not ADAPTERS["vllm"].refusal(500, body).client_fault
+
+
+PROMPT_TOO_LONG = (
+    {"error": {"code": 400, "message": "m", "type": "exceed_context_size_error", "n_ctx": 512}},
+    {"error": {"code": "context_length_exceeded", "message": "m", "type": "invalid_request_error"}},
+    {"error": {"code": 400, "message": "This model's maximum context length is 8 tokens.", "type": "BadRequestError"}},
+    {"object": "error", "message": "This model's maximum context length is 8 tokens.", "code": 400},
+    {"error": {"code": 400, "message": "The decoder prompt (length 9) is longer than the maximum model length of 8."}},
+    {"error": "Input validation error: `inputs` must have less than 8 tokens. Given: 9", "error_type": "validation"},
+    {
+        "error": "`inputs` tokens + `max_new_tokens` must be <= 8. Given: 7 `inputs` tokens and 2 `max_new_tokens`",
+        "error_type": "validation",
+    },
+)
+
+
+@pytest.mark.parametrize("body", PROMPT_TOO_LONG)
+def test_that_the_context_is_too_small_is_read_in_every_engines_words(body: dict[str, Any]) -> None:
+    assert refusal(400, json.dumps(body).encode()).reason == "context_length_exceeded"
+    assert refused(body).reason == "context_length_exceeded"
+
+
+def test_what_is_no_fault_of_the_request_has_no_reason_of_that_kind() -> None:
+    body = {"error": {"message": "maximum context length: out of memory", "code": 500}}
+    assert refusal(500, json.dumps(body).encode()).reason is refused(body).reason is None
+    assert refusal(400, b'{"error":{"message":"m","type":["exceed_context_size_error"]}}').reason is None
+
+
+@pytest.mark.parametrize("choices", ["x", 5, {"index": 0}, [None], ["x"], [[]], [{"delta": {}}, 5], True])
+def test_choices_of_another_type_are_not_understood(choices: object) -> None:
+    for dialogue in (chat(), prompt("vllm"), prompt("openai-http")):
+        with pytest.raises(ValueError, match="`choices` is no list of objects"):
+            dialogue.event(json.dumps({"choices": choices, "usage": {"prompt_tokens": 1}}))
+
+
+@pytest.mark.parametrize("number", [-1, 1.5, True, "5", None, 10**400])
+def test_a_count_that_can_be_none_is_not_known(number: object) -> None:
+    dialogue = chat()
+    told(dialogue, choice("a"), {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": number}})
+    assert dialogue.event("[DONE]") == [Finished(1, None)]
 
 
 @given(st.integers(300, 599), st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))

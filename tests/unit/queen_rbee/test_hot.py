@@ -12,7 +12,6 @@ import trio.testing
 
 from llama_orch.contracts.tasks import TaskState
 from queen_rbee.api.hot import KEEP_ALIVE_S
-from queen_rbee.relay import Limits
 from queen_rbee.store.protocol import StoreFailure
 from queen_rbee.task import Task
 from tests.unit.queen_rbee.core import SOON_S, Queen, core, ended, first_token, running, slots_are_free
@@ -24,11 +23,9 @@ TASKS = "/v2/tasks"
 
 
 @asynccontextmanager
-async def desk(*, patient: bool = False, **options) -> AsyncIterator[Site]:
+async def desk(**options) -> AsyncIterator[Site]:
     """The routes over a queen that dispatches."""
     async with running(**options) as queen, trio.open_nursery() as nursery:
-        if patient:
-            queen.dispatcher.limits = Limits()
         yield Site(queen, ScriptedOpenAi(), nursery, gate_of(queen))
         nursery.cancel_scope.cancel()
 
@@ -120,7 +117,7 @@ async def test_a_task_that_nobody_knows_has_no_events_and_cannot_be_cancelled():
 
 
 async def test_leaving_a_stream_leaves_the_task_alone_and_what_was_missed_can_be_read():
-    async with desk(patient=True) as site:
+    async with desk() as site:
         task = await submitted(site, "stall")
         line = site.dial(path(task), method="GET")
         await line.until(b"event: token")
@@ -133,7 +130,7 @@ async def test_leaving_a_stream_leaves_the_task_alone_and_what_was_missed_can_be
 
 
 async def test_after_a_cancel_every_reader_gets_the_end_and_not_one_token_more():
-    async with desk(patient=True) as site:
+    async with desk() as site:
         task = await submitted(site, "stall")
         readers = [site.dial(path(task), method="GET") for _ in range(3)]
         for line in readers:
@@ -147,7 +144,7 @@ async def test_after_a_cancel_every_reader_gets_the_end_and_not_one_token_more()
 
 
 async def test_the_store_hears_of_the_first_token_before_its_reader_does():
-    async with desk(patient=True) as site:
+    async with desk() as site:
         task = await submitted(site, "stall")
         await first_token(task)
         assert not site.queen.store.tasks[task.task_id].delivered
@@ -224,3 +221,19 @@ async def test_a_store_that_fails_is_a_503_that_may_be_repeated():
         answer = await site.ask(TASKS, {"prompt": "hello"})
         assert (answer.status, answer.json["retriable"], answer.json["hint"]) == (503, True, "Make room.")
         assert json.loads(answer.body)["message"] == "the disk is full"
+
+
+@pytest.mark.parametrize(("query", "told"), [("?verbose=true", True), ("?verbose=0", False), ("", False)])
+async def test_narration_is_for_those_who_ask_for_it(query: str, told: bool):
+    async with desk() as site:
+        task = await submitted(site)
+        await ended(task)
+        answer = await site.ask(path(task) + query, method="GET")
+        assert ("narration" in names(answer)) == told
+
+
+async def test_what_verbose_cannot_be_is_refused_before_anything_is_streamed():
+    async with desk() as site:
+        task = await submitted(site)
+        answer = await site.ask(path(task) + "?verbose=yes", method="GET")
+        assert (answer.status, answer.json["fields"][0]["field"]) == (400, "verbose")

@@ -149,7 +149,7 @@ async def test_thoughts_are_shown_unless_the_client_does_not_want_them(thinking:
     ],
 )
 async def test_what_fails_before_the_answer_begins_is_a_status(words: str, status: int, kind: str, streamed: bool):
-    async with site() as running:
+    async with site(hasty=words == "silence") as running:
         line = await running.ask(MESSAGES, said(words, stream=streamed), x_correlation_id="mine")
         await slots_are_free(running.queen)
     assert (line.status, line.json["type"], line.json["error"]["type"]) == (status, "error", kind)
@@ -158,7 +158,7 @@ async def test_what_fails_before_the_answer_begins_is_a_status(words: str, statu
 
 @pytest.mark.parametrize(("words", "kind"), [("midway", "api_error"), ("stall", "timeout_error")])
 async def test_what_fails_midway_ends_the_stream_with_an_error_event(words: str, kind: str):
-    async with site() as running:
+    async with site(hasty=words == "stall") as running:
         line = await running.ask(MESSAGES, said(words, stream=True), x_correlation_id="mine")
         await slots_are_free(running.queen)
     name, data = events(line)[-1]
@@ -196,7 +196,7 @@ async def test_an_unknown_model_is_not_found_and_not_to_be_asked_for_again():
 
 
 async def test_a_full_queue_is_a_rate_limit_that_says_when_to_come_back():
-    async with site(capacity=1, patient=True) as running:
+    async with site(capacity=1) as running:
         others = await full(running)
         line = await running.ask(MESSAGES, said())
         for other in others:

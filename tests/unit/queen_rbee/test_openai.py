@@ -2,13 +2,14 @@
 
 import pytest
 import trio
+from pydantic import JsonValue
 
 from llama_orch.contracts.catalog import ModelState, NewModel
 from llama_orch.contracts.pools import PoolState
 from tests.unit.queen_rbee.core import slots_are_free
 from tests.unit.queen_rbee.line import CHAT, Line, Site, said, site
 from tests.unit.queen_rbee.scripted_openai import CHAT as CHUNKS
-from tests.unit.queen_rbee.scripted_openai import EMBEDDING, USAGE, delta
+from tests.unit.queen_rbee.scripted_openai import EMBEDDING, UNCOUNTED, USAGE, delta
 
 
 async def waiting(site: Site, count: int = 1) -> None:
@@ -32,7 +33,7 @@ async def test_a_stream_is_the_engines_own_chunks_and_ends_with_done():
     async with site() as running:
         answer = await running.ask(body=said(stream=True))
         assert answer.headers["content-type"].startswith("text/event-stream")
-        assert answer.chunks == [*CHUNKS[:-1], "[DONE]"]
+        assert answer.chunks == [*UNCOUNTED, "[DONE]"]
         assert b"event:" not in answer.body
         assert b"id:" not in answer.body
 
@@ -41,6 +42,14 @@ async def test_the_counts_are_streamed_to_those_who_ask_for_them():
     async with site() as running:
         answer = await running.ask(body=said(stream=True, stream_options={"include_usage": True}))
         assert answer.chunks == [*CHUNKS, "[DONE]"]
+
+
+@pytest.mark.parametrize("options", [None, {"include_usage": True}])
+async def test_a_stream_is_counted_whether_its_client_wants_to_know_or_not(options: dict[str, JsonValue] | None):
+    async with site() as running:
+        await running.ask(body=said(stream=True, stream_options=options))
+        task = next(running.queen.dispatcher.accounting.book.newest_first())
+        assert (task.tokens_in, task.tokens_out, task.tokens_cached) == (6, 2, 5)
 
 
 async def test_the_engine_is_asked_what_the_client_asked_and_always_for_a_stream():
@@ -97,7 +106,7 @@ async def test_our_own_headers_go_into_the_task():
 async def test_what_goes_wrong_before_the_first_token_is_a_status(
     words: str, status: int, kind: str, retry: str, stream: bool
 ):
-    async with site() as running:
+    async with site(hasty=words == "silence") as running:
         answer = await running.ask(body=said(words, stream=stream))
         assert (answer.status, answer.error["type"]) == (status, kind)
         assert set(answer.error) == {"message", "type", "param", "code"}
@@ -105,14 +114,49 @@ async def test_what_goes_wrong_before_the_first_token_is_a_status(
         await slots_are_free(running.queen)
 
 
-async def test_an_engines_own_reason_reaches_the_client():
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_engines_own_reason_reaches_the_client(stream: bool):
     async with site() as running:
-        assert (await running.ask(body=said("refuse"))).error["message"] == "request exceeds the context"
+        error = (await running.ask(body=said("refuse", stream=stream))).error
+        assert (error["message"], error["code"]) == ("request exceeds the context", "context_length_exceeded")
+
+
+async def test_more_tokens_than_any_context_has_room_for_have_the_code_that_clients_know():
+    async with site() as running:
+        running.queen.pool(ctx_max=512)
+        answer = await running.ask(body=said(max_tokens=513))
+        assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
+        answer = await running.ask(body=said(max_tokens=513, model="gpt"))
+        assert (answer.status, answer.error["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("script", [[{"choices": "x"}], [delta(content="a"), {"choices": [5]}], [[]], ["x"]])
+async def test_an_engine_that_says_nonsense_fails_its_task_and_no_other(script: list[object], stream: bool):
+    async with site() as running:
+        running.engine.script = script
+        answer = await running.ask(body=said(stream=stream))
+        error = answer.chunks[-1]["error"] if stream and answer.status == 200 else answer.error
+        assert (error["code"], error["type"]) == ("WORKER_RESET", "server_error")
+        assert "not understood" in error["message"]
+        running.engine.script = CHUNKS
+        assert (await running.ask(body=said())).status == 200
+        await slots_are_free(running.queen)
+
+
+async def test_counts_that_cannot_be_are_not_believed():
+    async with site() as running:
+        counted = {**CHUNKS[-1], "usage": {"prompt_tokens": 10**400, "completion_tokens": -1}}
+        running.engine.script = [*CHUNKS[:-1], counted]
+        await running.ask(body=said(stream=True, stream_options={"include_usage": True}))
+        task = next(running.queen.dispatcher.accounting.book.newest_first())
+        assert (task.tokens_in, task.tokens_out) == (0, 2)
+        assert (await running.ask(body=said())).status == 200
 
 
 @pytest.mark.parametrize(("words", "code"), [("midway", "WORKER_RESET"), ("stall", "DECODE_TIMEOUT")])
 async def test_what_goes_wrong_later_is_the_last_chunk_of_the_stream(words: str, code: str):
-    async with site() as running:
+    async with site(hasty=words == "stall") as running:
         answer = await running.ask(body=said(words, stream=True))
         assert answer.status == 200
         assert answer.chunks[:-1] == [*CHUNKS[:2]]
@@ -122,7 +166,7 @@ async def test_what_goes_wrong_later_is_the_last_chunk_of_the_stream(words: str,
 
 @pytest.mark.parametrize("words", ["midway", "stall"])
 async def test_half_an_answer_is_none_without_a_stream(words: str):
-    async with site() as running:
+    async with site(hasty=words == "stall") as running:
         assert (await running.ask(body=said(words))).status in (502, 504)
 
 

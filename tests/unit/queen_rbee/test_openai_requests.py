@@ -95,6 +95,8 @@ def test_messages_of_all_kinds_pass(message: dict[str, object]):
         ("completions", {"prompt": None}, "prompt"),
         ("completions", {"prompt": []}, "prompt"),
         ("completions", {"logprobs": True}, "logprobs"),
+        ("completions", {"logprobs": 101}, "logprobs"),
+        ("chat", {"logprobs": True, "top_logprobs": 101}, "top_logprobs"),
         ("embeddings", {"input": []}, "input"),
         ("embeddings", {"input": {"text": "hello"}}, "input"),
         ("embeddings", {"encoding_format": "hex"}, "encoding_format"),

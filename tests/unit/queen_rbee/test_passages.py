@@ -25,6 +25,13 @@ def newest(queen: Queen) -> Task:
     return next(queen.dispatcher.accounting.book.newest_first())
 
 
+def canceled(queen: Queen) -> dict[str, float]:
+    """How many tasks were cancelled, by the reason."""
+    (series,) = queen.dispatcher.metrics.canceled.collect()
+    totals = [sample for sample in series.samples if sample.name.endswith("_total")]
+    return {sample.labels["reason"]: sample.value for sample in totals}
+
+
 async def until(condition) -> None:
     """Return once `condition` is true."""
     with trio.fail_after(SOON_S):
@@ -35,7 +42,7 @@ async def until(condition) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("words", ["silence", "stall"])
 async def test_a_client_that_leaves_takes_its_task_off_the_engine(words: str, stream: bool):
-    async with site(patient=True) as running:
+    async with site() as running:
         queen = running.queen
         line = running.dial(body=said(words, stream=stream))
         await until(lambda: queen.engine.connected and (words == "silence" or newest(queen).shown))
@@ -61,6 +68,35 @@ async def test_a_client_that_leaves_the_queue_leaves_nothing_there(stream: bool)
         assert line.body == b""
 
 
+@pytest.mark.parametrize("ready", [True, False], ids=["runs", "waits"])
+async def test_a_client_that_left_is_told_apart_from_one_that_cancels(ready: bool):
+    async with site() as running:
+        queen = running.queen
+        queen.pool(ready=ready)
+        line = running.dial(body=said("stall"))
+        await until(lambda: len(queen.dispatcher.queue) or queen.engine.connected)
+        line.left.set()
+        with trio.fail_after(SOON_S):
+            await line.ended.wait()
+        task = newest(queen)
+        assert task.error
+        assert (task.error.code, task.error.message) == ("CANCELLED", "its client has left")
+        await slots_are_free(queen)
+        assert canceled(queen) == {"client_left": 1}
+
+
+async def test_a_cancel_on_request_is_counted_as_one():
+    async with site() as running:
+        queen = running.queen
+        line = running.dial(body=said("stall"))
+        await until(lambda: queen.engine.connected)
+        queen.dispatcher.cancel(newest(queen))
+        with trio.fail_after(SOON_S):
+            await line.ended.wait()
+        await slots_are_free(queen)
+        assert canceled(queen) == {"request": 1}
+
+
 async def test_a_client_that_is_gone_before_it_is_admitted_is_noticed():
     async with site() as running:
         running.queen.pool(ready=False)
@@ -72,7 +108,7 @@ async def test_a_client_that_is_gone_before_it_is_admitted_is_noticed():
 
 
 async def test_a_server_that_stops_takes_the_task_with_it():
-    async with site(patient=True) as running:
+    async with site() as running:
         queen = running.queen
         async with trio.open_nursery() as serving:
             running.nursery, kept = serving, running.nursery
@@ -92,7 +128,7 @@ class Broken(Stream):
 
 
 async def test_a_defect_in_the_writing_takes_the_task_with_it():
-    async with site(patient=True) as running:
+    async with site() as running:
         passages, line = Passages(running.queen.dispatcher, running.queen.intake), Line(b"{}")
         task = passages.admit(TaskRequest(), Passage("chat", said("stall"), 2))
         with pytest.RaisesGroup(RuntimeError):
@@ -176,7 +212,7 @@ async def test_whoever_waits_on_the_line_is_not_dropped_before_one_that_nobody_a
 
 
 async def test_nothing_is_collected_of_a_task_whose_client_leaves():
-    async with site(patient=True) as running, trio.open_nursery() as nursery:
+    async with site() as running, trio.open_nursery() as nursery:
         passages, line, taken = Passages(running.queen.dispatcher, running.queen.intake), Line(b"{}"), list[Frame]()
         task = passages.admit(TaskRequest(), Passage("chat", said("stall"), 2))
 

@@ -149,6 +149,16 @@ def test_what_no_pool_can_ever_serve_is_the_clients_mistake_and_named(demand, re
     assert not refused.retriable
 
 
+def test_a_context_that_is_too_small_is_told_apart_where_nothing_else_is_in_the_way():
+    too_small, elsewhere = (
+        refusal([candidate()], Demand(ctx=4096)),
+        refusal([candidate()], Demand(ctx=4096, engine="x")),
+    )
+    assert too_small is not None
+    assert elsewhere is not None
+    assert (too_small.reason, elsewhere.reason) == ("context_length_exceeded", None)
+
+
 def test_a_pool_of_an_engine_that_is_not_spoken_gets_nothing_and_says_why():
     stranger = candidate(engine="triton", endpoints=None)
     assert choose([stranger], Demand(), "round-robin", 0) is None

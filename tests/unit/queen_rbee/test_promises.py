@@ -1,11 +1,14 @@
 """Whoever is refused and comes back when told gets in; nobody is overtaken, and no slot idles for a promise."""
 
+import math
 from collections import Counter
+from itertools import count
 
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from queen_rbee.estimates import MARGIN
 from queen_rbee.promises import GRACE_S, LONGEST_S, Promises
 
 KEYS = st.sampled_from(["a", "b", "c"])
@@ -52,9 +55,14 @@ class PromisesAgainstModel(RuleBasedStateMachine):
     @precondition(lambda self: self.model)
     @invariant()
     def a_newcomer_leaves_room_for_them(self):
+        kept = self.promises.kept_free(16, self.now)
+        assert not self.promises.admits(16 - kept, 16, 0, self.now)
+        assert self.promises.admits(15 - kept, 16, 0, self.now)
+
+    @invariant()
+    def keeps_few_places_for_those_whose_time_comes_next(self):
         due = self.promises.due(self.now)
-        assert not self.promises.admits(10 - due, 10, 0, self.now) or due == 0
-        assert self.promises.admits(9 - due, 10, 0, self.now)
+        assert self.promises.kept_free(16, self.now) - due == min(2, len(self.model) - due)
 
 
 TestPromisesAgainstModel = PromisesAgainstModel.TestCase
@@ -99,3 +107,46 @@ def test_obedient_clients_get_in_whatever_newcomers_do():
                 told.setdefault(int(now + wait), []).append(f"client {number}")
     assert refused_again == 0
     assert got_in > 150
+
+
+@given(slots=st.integers(1, 8), newcomers_first=st.booleans(), newcomers=st.integers(2, 5))
+def test_obedient_clients_get_in_though_places_come_free_in_bursts(slots, newcomers_first, newcomers):
+    """All slots come free together, once in `slots` ticks; who is refused comes at the very tick that it was told."""
+    queue, number = Line(slots), count()
+    for now in range(1, 300):
+        if now % slots == 0:
+            queue.depth -= min(queue.depth, slots)
+        coming = queue.told.pop(now, [])
+        for client in () if newcomers_first else coming:
+            queue.come_back(client, now)
+        for _newcomer in range(newcomers):
+            queue.come(next(number), now)
+        for client in coming if newcomers_first else ():
+            queue.come_back(client, now)
+    assert queue.got_in > 200
+    assert queue.refused_again <= slots  # the queue was full before anybody was promised anything
+
+
+class Line:
+    """Places for 64; one of them comes free each tick on average."""
+
+    def __init__(self, slots: int) -> None:
+        self.promises = Promises()
+        self.told: dict[int, list[int]] = {}
+        self.slots = slots
+        self.depth = self.got_in = self.refused_again = 0
+
+    def come(self, client: int, now: int) -> None:
+        """A newcomer."""
+        if self.promises.admits(self.depth, 64, self.slots, now):
+            self.depth += 1
+        else:
+            wait = self.promises.promise(client, now, MARGIN)
+            self.told.setdefault(math.ceil(now + wait), []).append(client)
+
+    def come_back(self, client: int, now: int) -> None:
+        """One who was told to."""
+        if self.promises.claim(client, now) and self.depth < 64:
+            self.depth, self.got_in = self.depth + 1, self.got_in + 1
+        else:
+            self.refused_again += 1

@@ -14,9 +14,7 @@ SECONDS = st.floats(0, 2e9)
 DEADLINES = st.none() | st.integers(1, 10_000_000)
 
 
-def stored(
-    request: str, submitted: float = 0.0, *, delivered: bool = False, ended: bool = False
-) -> StoredTask:
+def stored(request: str, submitted: float = 0.0, *, delivered: bool = False, ended: bool = False) -> StoredTask:
     return StoredTask(UUID(int=1), UUID(int=2), request, "c", submitted, delivered=delivered, ended=ended)
 
 

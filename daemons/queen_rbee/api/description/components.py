@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pydantic import BaseModel, JsonValue
-from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue, models_json_schema
+from pydantic_core.core_schema import WithDefaultSchema
 
-from llama_orch.contracts.base import Inbound
 from llama_orch.contracts.stream import EVENTS
 from llama_orch.http.error_shapes import Shape, shape_of
 from queen_rbee.api.description.headers import EVERYWHERE, HEADERS
@@ -21,11 +21,16 @@ SECURITY: Json = {
 }
 
 
-class _Untitled(GenerateJsonSchema):
-    """Without the titles that only say a field's name again."""
+class _Terse(GenerateJsonSchema):
+    """Without the titles that only say a field's name again, and without `null` as a default: it says no more than that
+    the field may be left out."""
 
     def field_title_should_be_set(self, schema: object) -> bool:
         return False
+
+    def default_schema(self, schema: WithDefaultSchema) -> JsonSchemaValue:
+        found = super().default_schema(schema)
+        return {key: value for key, value in found.items() if (key, value) != ("default", None)}
 
 
 @dataclass(frozen=True)
@@ -58,20 +63,22 @@ class Components:
 
 def components(operations: Iterable[Operation]) -> Components:
     """The components of all models: bodies of requests as they are read, all else as it is written."""
-    models = dict.fromkeys((*_models(operations), *EVENTS.values(), *BODIES.values()))
-    asked = [(model, "validation" if issubclass(model, Inbound) else "serialization") for model in models]
+    read = [operation.body for operation in operations if operation.body]
+    written = [*_answers(operations), *EVENTS.values(), *BODIES.values()]
+    asked: dict[type[BaseModel], JsonSchemaMode] = {
+        **dict.fromkeys(read, "validation"),
+        **dict.fromkeys(written, "serialization"),
+    }
     found, schemas = models_json_schema(
-        asked,  # type: ignore[arg-type]
+        [*asked.items()],
         ref_template="#/components/schemas/{model}",
-        schema_generator=_Untitled,
+        schema_generator=_Terse,
     )
-    return Components(schemas["$defs"], dict(zip(models, found.values(), strict=True)))
+    return Components(schemas["$defs"], {model: found[model, mode] for model, mode in asked.items()})
 
 
-def _models(operations: Iterable[Operation]) -> Iterable[type[BaseModel]]:
+def _answers(operations: Iterable[Operation]) -> Iterable[type[BaseModel]]:
     for operation in operations:
-        if operation.body:
-            yield operation.body
         for answer in operation.answers.values():
             yield from (body for body in answer.content.values() if isinstance(body, type))
 

@@ -4,7 +4,7 @@ from llama_orch.contracts.capabilities import Capabilities
 from llama_orch.contracts.meta import Liveness, Readiness, Version
 from llama_orch.contracts.pools import PoolHealth, PoolList
 from llama_orch.contracts.tasks import TaskAccepted, TaskList, TaskRequest, TaskState, TaskView
-from queen_rbee.api.description.events import EVENTS_OF_A_TASK
+from queen_rbee.api.description.events import ABOUT, OF_A_TASK
 from queen_rbee.api.description.headers import BUDGETS, PLACE
 from queen_rbee.api.description.operation import (
     EVENT_STREAM,
@@ -18,17 +18,18 @@ from queen_rbee.api.description.operation import (
     for_everybody,
     reading,
 )
+from queen_rbee.api.hot import VERBOSE
 from queen_rbee.api.paging import LARGEST_PAGE, PAGE
 
 COUNT: Schema = {"type": "integer", "minimum": 1, "maximum": LARGEST_PAGE, "default": PAGE}
 LIMIT = Parameter("limit", "How many at most.", COUNT)
 STATES: Schema = {"type": "string", "enum": [state.value for state in TaskState]}
-FLAG: Schema = {"type": "boolean", "default": False}
+FLAG: Schema = {"type": "string", "enum": [*VERBOSE], "default": "false"}
 
 
-def before(schema: Schema) -> Parameter:
+def before(schema: Schema, example: str | None = None) -> Parameter:
     """Where a page begins, by the id of the last thing on the page before."""
-    return Parameter("before", "The `next` of the page before.", schema)
+    return Parameter("before", "The `next` of the page before.", schema, example=example)
 
 
 TASKS = (
@@ -39,7 +40,7 @@ TASKS = (
         "Submit a task",
         {202: document("It waits.", TaskAccepted, "X-Queue-Position", *BUDGETS, task_id="/task_id")},
         body=TaskRequest,
-        errors=(409, 429, 503),
+        errors=(404, 409, 429, 503),
     ),
     reading(
         "/v2/tasks",
@@ -51,18 +52,18 @@ TASKS = (
         before(UUID),
         task_id="/tasks/0/task_id",
     ),
-    reading("/v2/tasks/{task_id}", "get_task", "One task", TaskView),
+    reading("/v2/tasks/{task_id}", "get_task", "One task", TaskView, errors=(503,)),
     Operation(
         "GET",
         "/v2/tasks/{task_id}/events",
         "read_events",
         "A task's events as they come",
-        {200: Answer("The stream.", {EVENT_STREAM: TEXT}, PLACE)},
+        {200: Answer("The stream.", {EVENT_STREAM: OF_A_TASK}, PLACE)},
         parameters=(
             Parameter("verbose", "Whether `narration` is sent, too.", FLAG),
             Parameter("Last-Event-ID", "Go on behind this event; from the start where it is no id.", TEXT, "header"),
         ),
-        about=EVENTS_OF_A_TASK,
+        about=ABOUT,
     ),
     Operation(
         "POST",

@@ -1,22 +1,30 @@
 """From the declarations to the document: OpenAPI 3.1 as plain JSON values."""
 
+from pydantic import BaseModel
+
 from llama_orch import VERSION
 from llama_orch.contracts.base import POOL_ID_PATTERN
 from llama_orch.contracts.catalog import MODEL_ID_PATTERN
 from llama_orch.http.error_shapes import shape_of
-from queen_rbee.api.description.components import Components, Json, components, to
+from queen_rbee.api.description.components import Components, Json, components
 from queen_rbee.api.description.control import DAEMON, POOLS, TASKS
+from queen_rbee.api.description.examples import EXAMPLES, PLAN
 from queen_rbee.api.description.kept import ARTIFACTS, CATALOG, SESSIONS
 from queen_rbee.api.description.operation import ARTIFACT_ID, JSON, TEXT, UUID, Answer, Operation, Parameter, Schema
 from queen_rbee.api.description.refusals import refusals
+from queen_rbee.api.description.v1 import ANTHROPIC, OPENAI
 
-OPERATIONS: tuple[Operation, ...] = (*TASKS, *SESSIONS, *CATALOG, *ARTIFACTS, *POOLS, *DAEMON)
+OPERATIONS: tuple[Operation, ...] = (*TASKS, *SESSIONS, *CATALOG, *ARTIFACTS, *POOLS, *OPENAI, *ANTHROPIC, *DAEMON)
 VARIABLES: dict[str, tuple[str, Schema]] = {
     "task_id": ("The `task_id` of a task.", UUID),
     "session_id": ("The `session_id` of a session, which its client chooses.", UUID),
     "model_id": ("The `id` of a model of the catalog.", {**TEXT, "pattern": MODEL_ID_PATTERN}),
-    "artifact_id": ("The `id` of an artifact.", ARTIFACT_ID),
-    "pool_id": ("The `pool_id` of a pool.", {**TEXT, "pattern": POOL_ID_PATTERN}),
+    "artifact_id": ("The `id` of an artifact.", {**ARTIFACT_ID, "examples": [PLAN]}),
+    "model": (
+        "One of the names of GET /v1/models; it may have slashes.",
+        {**TEXT, "minLength": 1, "examples": ["default"]},
+    ),
+    "pool_id": ("The `pool_id` of a pool.", {**TEXT, "pattern": POOL_ID_PATTERN, "examples": ["default"]}),
 }
 INFO: Json = {
     "title": "queen-rbee",
@@ -63,13 +71,19 @@ def _operation(operation: Operation, known: Components) -> Json:
     if operation.parameters:
         said["parameters"] = [_parameter(parameter) for parameter in operation.parameters]
     if operation.body:
-        said["requestBody"] = {"required": True, "content": {JSON: {"schema": known.schema(operation.body)}}}
+        said["requestBody"] = _body(operation, operation.body, known)
     return {**said, "responses": _answers(operation, known), "security": [*_security(operation)]}
 
 
 def _parameter(parameter: Parameter) -> Json:
     schema = dict(parameter.schema)
-    return {"name": parameter.name, "in": parameter.place, "description": parameter.about, "schema": schema}
+    said: Json = {"name": parameter.name, "in": parameter.place, "description": parameter.about, "schema": schema}
+    return said if parameter.example is None else {**said, "example": parameter.example}
+
+
+def _body(operation: Operation, body: type[BaseModel], known: Components) -> Json:
+    examples: Json = {name: {"value": value} for name, value in EXAMPLES[operation.name].items()}
+    return {"required": True, "content": {JSON: {"schema": known.schema(body), "examples": examples}}}
 
 
 def _answers(operation: Operation, known: Components) -> Json:

@@ -1,25 +1,61 @@
-"""Server-sent events in words: OpenAPI 3.1 has no schema for the single events of a stream."""
+"""Server-sent events as schemas: OpenAPI 3.1 has no word of its own for the events of a stream, and tools take the
+schema of a `text/event-stream` for that of each event."""
 
-from llama_orch.contracts.stream import EVENTS
+from pydantic import JsonValue
+
+from llama_orch.contracts.stream import EVENTS, OpenAiDocument
+from queen_rbee.api.description.operation import Schema
+
+IDENTIFIER: JsonValue = {"type": "string", "pattern": "^[0-9]+$"}
+DONE = "[DONE]"
+ANTHROPIC = (
+    "message_start",
+    "content_block_start",
+    "content_block_delta",
+    "content_block_stop",
+    "message_delta",
+    "message_stop",
+    "ping",
+    "error",
+)
 
 
-def reference(name: str) -> str:
-    """A link to a schema of this document."""
-    return f"[{name}](#/components/schemas/{name})"
+def _holding(schema: JsonValue) -> dict[str, JsonValue]:
+    """Data that is JSON."""
+    return {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
 
 
-def _line(event: str) -> str:
-    model = EVENTS[event]
-    sentence = " ".join((model.__doc__ or "").split()).partition(". ")[0].rstrip(".")
-    return f"- `{event}`, {reference(model.__name__)}: {sentence}."
+def _referred(name: str) -> dict[str, JsonValue]:
+    return {"$ref": f"#/components/schemas/{name}"}
 
 
-EVENTS_OF_A_TASK = "\n".join(
-    (
-        "Server-sent events, each with `id`, `event` and, as `data`, a JSON object:",
-        "",
-        *map(_line, EVENTS),
-        "",
-        "Any number of readers may read at once. Leaving the stream does not cancel the task. Comments keep it alive.",
-    )
+def _event(name: str) -> JsonValue:
+    """The event of a task that is called `name`."""
+    data = _holding(_referred(EVENTS[name].__name__))
+    return {
+        "title": name,
+        "type": "object",
+        "properties": {"id": IDENTIFIER, "event": {"const": name}, "data": data},
+        "required": ["id", "event", "data"],
+    }
+
+
+OF_A_TASK: Schema = {"oneOf": [_event(name) for name in EVENTS]}
+"""Ids go up; one that is missing belongs to a narration that was not asked for."""
+OF_OPENAI: Schema = {
+    "type": "object",
+    "properties": {"data": {"anyOf": [{"const": DONE}, _holding(_referred(OpenAiDocument.__name__))]}},
+    "required": ["data"],
+}
+OF_ANTHROPIC: Schema = {
+    "type": "object",
+    "properties": {
+        "event": {"enum": [*ANTHROPIC]},
+        "data": _holding({"type": "object", "properties": {"type": {"enum": [*ANTHROPIC]}}, "required": ["type"]}),
+    },
+    "required": ["event", "data"],
+}
+ABOUT = (
+    "Any number of readers may read at once, each from the start or from behind `Last-Event-ID`. Leaving the stream "
+    "does not cancel the task. Comments keep it alive. Nothing follows `end` or `error`."
 )

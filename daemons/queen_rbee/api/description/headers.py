@@ -34,8 +34,9 @@ HEADERS: Mapping[str, Header] = {
     "X-Budget-Tokens-Remaining": ("Tokens that the session may still use, if it has such a budget.", _COUNT, False),
     "X-Budget-Time-Ms-Remaining": ("Milliseconds of engine time, likewise.", _COUNT, False),
     "X-Budget-Cost-Remaining": ("Cost, likewise.", {"type": "number", "minimum": 0}, False),
-    "Retry-After": ("Seconds after which a new try has a chance, measured.", _COUNT, True),
-    "X-Backoff-Ms": ("The same in milliseconds.", _COUNT, True),
+    "Retry-After": ("Seconds after which a new try has a chance, measured; where waiting helps.", _COUNT, False),
+    "X-Backoff-Ms": ("The same in milliseconds.", _COUNT, False),
+    "Retry-After-Ms": ("The same, under the name that OpenAI's and Anthropic's clients know.", _COUNT, False),
     "X-Should-Retry": ("Whether trying again helps: `true` or `false`.", {"enum": ["true", "false"]}, True),
     "WWW-Authenticate": ("`Bearer`.", _TEXT, True),
 }

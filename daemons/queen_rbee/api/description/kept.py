@@ -4,6 +4,7 @@ from llama_orch.contracts.artifacts import Artifact, ArtifactHead, ArtifactList,
 from llama_orch.contracts.catalog import Availability, CatalogList, CatalogModel, ModelStateChange, NewModel
 from llama_orch.contracts.sessions import SessionChange, SessionList, SessionView
 from queen_rbee.api.description.control import LIMIT, before
+from queen_rbee.api.description.examples import PLAN
 from queen_rbee.api.description.operation import (
     ARTIFACT_ID,
     TEXT,
@@ -109,7 +110,7 @@ ARTIFACTS = (
         Parameter("kind", "Only those of this kind.", TEXT),
         Parameter("tag", "Only those with this tag.", TEXT),
         LIMIT,
-        before(ARTIFACT_ID),
+        before(ARTIFACT_ID, PLAN),
         artifact_id="/artifacts/0/id",
         errors=(503,),
     ),

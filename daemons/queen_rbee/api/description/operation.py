@@ -21,12 +21,13 @@ VARIABLE = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter in the query or a header."""
+    """A parameter in the query or a header; `example` None for none."""
 
     name: str
     about: str
     schema: Schema
     place: Literal["query", "header"] = "query"
+    example: JsonValue = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Operation:
     @property
     def refusals(self) -> list[int]:
         """The status of every error that it may answer."""
-        implied = set() if self.open else {401, 403}
+        implied = {500} if self.open else {401, 403, 500}
         implied |= {404} if self.variables else set()
         implied |= {400, 408, 413} if self.body else set()
         implied |= {400} if any(parameter.place == "query" for parameter in self.parameters) else set()

@@ -5,30 +5,38 @@ from typing import Literal
 from pydantic import BaseModel, JsonValue
 
 from llama_orch.contracts.base import Outbound
-from llama_orch.contracts.errors import ErrorBody, ErrorCode
+from llama_orch.contracts.errors import ErrorBody, ErrorCode, Reason
 from llama_orch.http.error_shapes import OVERLOADED, Shape, shape_of
+from queen_rbee.api.description.headers import BUDGETS
 from queen_rbee.api.description.operation import Answer, Operation, document
 
 _BACKOFF = ("Retry-After", "X-Backoff-Ms")
+_CONFLICT = (
+    "INVALID_PARAMS: the id is taken. ADMISSION_REJECT: the session's limit is reached. DEADLINE_UNMET: it would end "
+    "after its deadline. POOL_UNAVAILABLE: the pool or the model is not to be had. CANCELLED: somebody cancelled it."
+)
 _UNREADY = (
-    "POOL_UNREADY, ADMISSION_REJECT, INTERNAL: no pool is ready for it, the queen is stopping or cannot store it."
+    "POOL_UNREADY, REPLICA_EXHAUSTED: no pool is ready for it. ADMISSION_REJECT: the queen is stopping. INTERNAL: she "
+    "cannot store it."
 )
 
 MEANINGS: dict[int, tuple[str, tuple[str, ...]]] = {
     400: ("INVALID_PARAMS: a field is wrong, or nothing here can serve what is asked.", ()),
     401: ("MISSING_TOKEN, BAD_TOKEN: the daemon has a token, and the request none or another.", ("WWW-Authenticate",)),
     403: ("NON_LOOPBACK_WITHOUT_TOKEN: the daemon has no token, and the request is from another machine.", ()),
-    404: ("NOT_FOUND: there is no such thing, or no longer.", ()),
+    404: ("NOT_FOUND: there is no such thing, or no longer. INVALID_PARAMS: the model is retired.", ()),
     408: ("INVALID_PARAMS: the body did not arrive in time.", ()),
-    409: ("INVALID_PARAMS, POOL_UNAVAILABLE, CANCELLED: the name is taken, or what is asked for cannot be had.", ()),
+    409: (_CONFLICT, (*_BACKOFF, *BUDGETS)),
     413: ("INVALID_PARAMS: the body is too long.", ()),
     429: ("ADMISSION_REJECT, QUEUE_FULL_DROP_LRU: the queue is full.", _BACKOFF),
+    500: ("INTERNAL: an error of the queen's own; her log says more.", ()),
+    501: ("INTERNAL: the engine does not tell how many tokens a prompt has.", ()),
     502: ("WORKER_RESET: the engine broke off.", ()),
-    503: (_UNREADY, ()),
+    503: (_UNREADY, _BACKOFF),
     504: ("DECODE_TIMEOUT, DEADLINE_UNMET: the engine stalls, or the deadline has passed.", ()),
-    OVERLOADED: (_UNREADY, ()),
+    OVERLOADED: (_UNREADY, _BACKOFF),
 }
-"""What each status means, and the headers it always has."""
+"""What each status means, and the headers that it has, where waiting helps."""
 
 
 class OpenAiErrorDetail(Outbound):
@@ -37,7 +45,7 @@ class OpenAiErrorDetail(Outbound):
     message: str
     type: str
     param: str | None
-    code: ErrorCode
+    code: ErrorCode | Reason | Literal["model_not_found"]
 
 
 class OpenAiError(Outbound):
@@ -77,4 +85,7 @@ def refusals(operation: Operation) -> dict[int, str]:
 def refusal(shape: Shape, status: int) -> Answer:
     """The answer of this status to clients of `shape`."""
     about, headers = MEANINGS[status]
-    return document(about, BODIES[shape], *headers, *(() if shape == "own" else ("X-Should-Retry",)))
+    if shape == "own":
+        return document(about, BODIES[shape], *headers)
+    exact = ("Retry-After-Ms",) if set(_BACKOFF) <= set(headers) else ()
+    return document(about, BODIES[shape], *headers, *exact, "X-Should-Retry")

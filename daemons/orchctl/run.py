@@ -1,0 +1,48 @@
+"""One run of orchctl: from the command line to the exit status, and words for whatever goes wrong between them."""
+
+import io
+import signal
+import sys
+
+import trio
+
+from llama_orch.service.exit import ExitStatus
+from orchctl.arguments import parser
+from orchctl.failure import Failure
+from orchctl.output import explain, give_up
+from orchctl.queen import from_environment
+
+
+def run(arguments: list[str] | None) -> int:
+    """Run one command; its exit status. Raises KeyboardInterrupt and, as argparse, SystemExit."""
+    try:
+        _prepare_output()
+        try:
+            _obey(arguments)
+        finally:  # as late as at its exit, Python could only complain of what it cannot write
+            print(end="", flush=True)
+    except Failure as failure:
+        explain(failure)
+        return failure.status
+    except BrokenPipeError:  # the reader has seen enough
+        give_up(sys.stdout)
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        give_up(sys.stdout)
+        explain(Failure(f"the output cannot be written: {error.strerror}", "", ExitStatus.IO_ERROR))
+        return ExitStatus.IO_ERROR
+    return 0
+
+
+def _obey(arguments: list[str] | None) -> None:
+    """Raises Failure, and SystemExit behind a help text or for a wrong command line."""
+    options = parser().parse_args(arguments)
+    trio.run(options.run, options, from_environment(options.url))
+
+
+def _prepare_output() -> None:
+    """Raises Failure where there is none."""
+    if sys.stdout is None:
+        raise Failure("standard output is closed", "", ExitStatus.IO_ERROR)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a model may say what the terminal's encoding cannot

@@ -1,0 +1,31 @@
+"""Examples of bodies, by the operations that take them: each is accepted as it stands where a pool serves it."""
+
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+Json = dict[str, JsonValue]
+
+CHAT: Json = {"model": "default", "messages": [{"role": "user", "content": "Who are you?"}], "max_tokens": 40}
+COMPLETION: Json = {"model": "default", "prompt": "The queen", "max_tokens": 40}
+STREAMED: Json = {"stream": True}
+PLAN = "0712300a3b25eeee34eddebc1b4d779f1879608cecd3321604bdeb506ababc63"
+"""The id of the artifact below."""
+
+EXAMPLES: Mapping[str, Mapping[str, Json]] = {
+    "submit_task": {
+        "completion": {"prompt": "The queen", "max_tokens": 40},
+        "embedding": {"workload": "embedding", "inputs": ["The queen", "The bees"]},
+        "rerank": {"workload": "rerank", "prompt": "Who reigns?", "inputs": ["The queen", "The bees"]},
+    },
+    "change_session": {"limited": {"ttl_ms": 3_600_000, "max_turns": 20, "tokens_budget": 100_000}},
+    "add_model": {"priced": {"id": "chat", "model_ref": "file:/srv/models/chat.gguf", "cost_per_1k_tokens": 0.02}},
+    "change_model_state": {"retired": {"state": "Retired"}},
+    "add_artifact": {"plan": {"kind": "plan", "tags": ["monday"], "content": {"steps": ["ask", "answer"]}}},
+    "chat": {"whole": CHAT, "streamed": {**CHAT, **STREAMED, "stream_options": {"include_usage": True}}},
+    "complete": {"whole": COMPLETION, "streamed": {**COMPLETION, **STREAMED}},
+    "embed": {"two": {"model": "default", "input": ["The queen", "The bees"]}},
+    "rerank": {"two": {"model": "default", "query": "Who reigns?", "documents": ["The queen", "The bees"]}},
+    "create_message": {"whole": CHAT, "streamed": {**CHAT, **STREAMED}},
+    "count_tokens": {"short": {"model": "default", "messages": [{"role": "user", "content": "Who are you?"}]}},
+}

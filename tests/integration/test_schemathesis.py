@@ -1,0 +1,70 @@
+"""What /openapi.json says is so: schemathesis asks a real queen all that it allows and much that it forbids.
+
+Every answer must have a status, a content type, headers and a body that the document has for it, the events of streams
+included; what the document forbids must be refused, and nothing may be answered by 500 or 502. The cases are the same
+each time. What it found can be asked again by the curl commands that a failure shows.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from queen_rbee.api.description.document import OPERATIONS
+from queen_rbee.api.description.v1 import A_SESSION
+from tests.engines.llama_server import Archive
+from tests.integration.home import Home, home
+
+CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
+LIMIT_S = 300.0
+"""The backstop; on two cores that nothing else uses it takes half a minute."""
+SHORT_ANSWERS = ("--predict", "4")
+"""Where a request does not say how long its answer may be: else it is as long as the context."""
+NOT_ASKED = {"GET /openapi.json"}
+"""Where the document comes from: schemathesis leaves that out."""
+NOT_SERVED = {"POST /v1/rerank"}
+"""What an engine that embeds does not do as well."""
+
+
+@pytest.fixture
+def queen(tmp_path: Path, llama_server_tar: Archive, tiny_model: Path) -> Iterator[Home]:
+    """A home whose pool completes, chats and embeds."""
+    flags = ("--embeddings", "--pooling", "mean", *SHORT_ANSWERS)
+    with home(tmp_path, llama_server_tar, tiny_model, flags=flags) as running:
+        yield running
+
+
+def schemathesis(queen: Home, *options: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION), "run", *options]
+    return subprocess.run(
+        [*command, f"{queen.url}/openapi.json"],
+        cwd=queen.directory,  # it leaves files behind
+        env=queen.environ,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+
+def accepted(report: Any) -> dict[str, int]:
+    """How many of the requests that the document allows were answered by 2xx, by operation."""
+    rates = report["valid_rates"].items()
+    return {operation: sum(phase["accepted"] for phase in phases.values()) for operation, phases in rates}
+
+
+def test_the_queen_does_what_her_description_says(queen: Home):
+    # most requests are a turn of the session that the document has as its example
+    status, _view = queen.ask("PUT", f"/v2/sessions/{A_SESSION}", {"max_turns": 1_000_000})
+    assert status == 200
+    file = queen.directory / "report.json"
+    ended = schemathesis(queen, "--report", "json", "--report-json-path", str(file))
+    assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}\n{queen.logs()}"
+    counts = accepted(json.loads(file.read_text()))
+    assert set(counts) == {f"{operation.method} {operation.path}" for operation in OPERATIONS} - NOT_ASKED
+    assert {operation for operation, count in counts.items() if not count} <= NOT_SERVED
+    assert "Traceback" not in (queen.directory / "queen-rbee.log").read_text()

@@ -1,0 +1,44 @@
+"""orchctl capabilities."""
+
+import json
+
+from llama_orch.contracts.capabilities import Capabilities
+from tests.unit.orchctl.running import here
+from tests.unit.orchctl.scripted_queen import queen, reply
+
+OFFER = {
+    "ctx_max": 4096,
+    "max_tokens": 4096,
+    "slots": 4,
+    "workloads": ["completion", "embedding"],
+    "endpoints": ["chat"],
+    "features": ["cancel", "seed"],
+}
+POOL = {**OFFER, "pool_id": "default", "engine": "llamacpp", "engine_version": "b1", "ready": True, "models": ["tiny"]}
+KNOWN = {**OFFER, "engine": "llamacpp", "versions": ["b1"], "pools": ["default"]}
+UNUSED = {**OFFER, "engine": "tgi", "versions": [], "pools": [], "slots": 0, "ctx_max": None, "max_tokens": None}
+DOCUMENT = {"api_version": "2", "version": "0.1.0", "engines": [KNOWN, UNUSED], "pools": [POOL], "newer": 1}
+ENGINES = """\
+ENGINE    POOLS    SLOTS  CONTEXT  MAX TOKENS  WORKLOADS              FEATURES
+llamacpp  default  4      4096     4096        completion, embedding  cancel, seed
+tgi       -        0      -        -           completion, embedding  cancel, seed
+"""
+POOLS = """\
+POOL     READY  ENGINE       SLOTS  CONTEXT  MAX TOKENS  WORKLOADS              FEATURES
+default  yes    llamacpp b1  4      4096     4096        completion, embedding  cancel, seed
+"""
+PATH = "GET /v2/meta/capabilities"
+
+
+def test_pools_and_then_engines_are_a_line_each() -> None:
+    Capabilities.model_validate(DOCUMENT)
+    with queen({PATH: [reply(200, DOCUMENT)]}) as her:
+        ended = here("capabilities", "--url", her.url)
+        as_json = here("capabilities", "--json", "--url", her.url)
+    assert (ended.status, ended.out, ended.err) == (0, f"{POOLS}\n{ENGINES}", "")
+    assert json.loads(as_json.out) == DOCUMENT
+
+
+def test_without_pools_there_are_the_engines() -> None:
+    with queen({PATH: [reply(200, {**DOCUMENT, "pools": []})]}) as her:
+        assert here("capabilities", "--url", her.url).out == ENGINES

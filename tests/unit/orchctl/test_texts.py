@@ -1,0 +1,62 @@
+"""Where the texts of a task come from: the command line, or standard input as one text or a text a line."""
+
+import io
+from unittest import mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama_orch.service.exit import ExitStatus
+from orchctl.failure import Failure
+from orchctl.texts import Texts, read_stdin, texts_of
+
+WORDS = st.text(min_size=1).filter(lambda text: text != "-")
+
+
+def said(workload: str | None, given_words: list[str], stdin: str) -> Texts:
+    with mock.patch("sys.stdin", io.StringIO(stdin, newline="")):
+        return texts_of(workload, given_words)
+
+
+@given(WORDS, st.text())
+def test_a_prompt_on_the_command_line_leaves_standard_input_alone(prompt: str, stdin: str) -> None:
+    assert said(None, [prompt], stdin) == said("completion", [prompt], "") == Texts(prompt=prompt)
+
+
+@given(st.text(), st.sampled_from([[], ["-"]]))
+def test_a_prompt_from_standard_input_is_all_of_it(stdin: str, given_words: list[str]) -> None:
+    assert said("completion", given_words, stdin) == Texts(prompt=stdin)
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))), st.booleans())
+def test_a_line_is_a_text_whatever_else_it_holds(lines: list[str], ended: bool) -> None:
+    texts = [line for line in lines if line.strip()]
+    stdin = "\n".join(lines) + ("\n" if ended else "")
+    assert said("embedding", [], stdin).inputs == texts
+    assert said("rerank", ["query"], stdin) == Texts("query", texts)
+
+
+@given(st.lists(WORDS, min_size=1))
+def test_texts_on_the_command_line_are_taken_one_by_one(words: list[str]) -> None:
+    assert said("embedding", words, "x") == Texts(inputs=words)
+    assert said("rerank", ["query", *words], "x") == Texts("query", words)
+
+
+@pytest.mark.parametrize(("workload", "words"), [(None, ["a", "b"]), ("rerank", []), ("rerank", ["-"])])
+def test_what_fits_no_workload_is_a_wrong_command_line(workload: str | None, words: list[str]) -> None:
+    with pytest.raises(Failure) as caught:
+        said(workload, words, "x")
+    assert caught.value.status is ExitStatus.USAGE
+    assert caught.value.hint
+
+
+def test_standard_input_that_is_closed_or_fails_is_a_missing_input() -> None:
+    class Failing(io.StringIO):
+        def read(self, _size: int | None = -1, /) -> str:
+            raise OSError(5, "Input/output error")
+
+    for stdin, words in ((None, "is closed"), (Failing(), "Input/output error")):
+        with mock.patch("sys.stdin", stdin), pytest.raises(Failure, match=words) as caught:
+            read_stdin()
+        assert caught.value.status is ExitStatus.NO_INPUT

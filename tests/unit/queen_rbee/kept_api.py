@@ -1,0 +1,59 @@
+"""A client of the paths that only keep and show things: the queen's own routes over a store in memory; nothing runs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quart_trio import QuartTrio
+
+from llama_orch.http.app import create_app
+from queen_rbee.api.routes import cool_routes
+from queen_rbee.parts import Parts, build
+from queen_rbee.settings import QueenSettings
+from queen_rbee.store.protocol import StoreFailure
+from tests.unit.queen_rbee.memory_store import MemoryStore
+
+FULL = StoreFailure("the disk is full", "Make room.")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back; `json` is None for an empty body."""
+
+    status: int
+    json: Any
+    headers: Mapping[str, str]
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields that a 400 names."""
+        assert self.status == 400, self.json
+        return [problem["field"] for problem in self.json["fields"]]
+
+
+@dataclass(frozen=True)
+class Api:
+    """One queen's paths."""
+
+    parts: Parts
+    store: MemoryStore
+    app: QuartTrio
+
+    async def ask(self, method: str, path: str, body: object = None, *, raw: bytes | None = None) -> Answer:
+        """One request; `raw` is a body as it is."""
+        given = {"data": raw} if raw is not None else {} if body is None else {"json": body}
+        response = await self.app.test_client().open(path, method=method, **given)
+        data = await response.get_data(as_text=True)
+        return Answer(
+            response.status_code, await response.get_json(force=True) if data else None, dict(response.headers)
+        )
+
+
+def api(directory: Path, store: MemoryStore | None = None) -> Api:
+    """The paths of a queen that has just started over `store`."""
+    store = store or MemoryStore()
+    parts = build(QueenSettings(runtime_dir=directory / "engines"), store)
+    app = create_app("queen-rbee", list, parts.accounting.metrics.registry)
+    cool_routes(app, parts)
+    return Api(parts, store, app)

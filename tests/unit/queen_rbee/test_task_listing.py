@@ -1,0 +1,87 @@
+"""Tasks are listed page by page and looked at over HTTP, and what is asked for wrongly is named."""
+
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from llama_orch.contracts.errors import ErrorCode
+from llama_orch.contracts.tasks import TaskRequest
+from tests.unit.queen_rbee.kept_api import FULL, Api, api
+
+NONE = str(UUID(int=0))
+
+
+def waiting(served: Api, count: int) -> list[str]:
+    """The ids of so many tasks that wait."""
+    tasks = [served.parts.intake.admit(TaskRequest(prompt="x"), "c") for _ in range(count)]
+    return [str(task.task_id) for task in tasks]
+
+
+async def test_pages_of_tasks_go_from_the_newest_to_the_oldest(tmp_path: Path):
+    served = api(tmp_path)
+    ids = waiting(served, 5)
+    found, query = [], "limit=2"
+    while True:
+        page = (await served.ask("GET", f"/v2/tasks?{query}")).json
+        assert page["count"] == len(page["tasks"]) <= 2
+        found += [task["task_id"] for task in page["tasks"]]
+        if page["next"] is None:
+            break
+        query = f"limit=2&before={page['next']}"
+    assert found == ids[::-1]
+
+
+async def test_tasks_are_narrowed_by_their_state(tmp_path: Path):
+    served = api(tmp_path)
+    first, second = waiting(served, 2)
+    task = served.parts.dispatcher.book.get(UUID(first))
+    assert task is not None
+    served.parts.dispatcher.drop(task, ErrorCode.DEADLINE_UNMET, "late", retriable=False)
+
+    async def listed(state: str) -> list[str]:
+        return [each["task_id"] for each in (await served.ask("GET", f"/v2/tasks?state={state}")).json["tasks"]]
+
+    assert await listed("queued") == [second]
+    assert await listed("failed") == [first]
+    assert await listed("done") == []
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("state=waiting", "state"),
+        ("limit=0", "limit"),
+        ("limit=%C2%B2", "limit"),
+        ("limit=000000001999999", "limit"),
+        ("before=x", "before"),
+    ],
+)
+async def test_what_is_asked_for_wrongly_is_named(query: str, field: str, tmp_path: Path):
+    assert (await api(tmp_path).ask("GET", f"/v2/tasks?{query}")).fields == [field]
+
+
+async def test_a_task_that_waits_is_shown_with_its_place(tmp_path: Path):
+    served = api(tmp_path)
+    waiting(served, 1)
+    [task_id] = waiting(served, 1)
+    answer = await served.ask("GET", f"/v2/tasks/{task_id}")
+    assert (answer.status, answer.json["state"], answer.json["queue_position"]) == (200, "queued", 1)
+
+
+@pytest.mark.parametrize("task_id", ["x", NONE])
+async def test_a_task_that_is_not_there_is_not_found(task_id: str, tmp_path: Path):
+    answer = await api(tmp_path).ask("GET", f"/v2/tasks/{task_id}")
+    assert (answer.status, answer.json["code"]) == (404, "NOT_FOUND")
+
+
+async def test_where_the_store_cannot_tell_whether_there_was_a_task_the_answer_is_a_503(tmp_path: Path):
+    served = api(tmp_path)
+    served.store.failure = FULL
+    answer = await served.ask("GET", f"/v2/tasks/{NONE}")
+    assert (answer.status, answer.json["hint"]) == (503, "Make room.")
+
+
+async def test_a_pool_that_is_not_there_is_not_found(tmp_path: Path):
+    answer = await api(tmp_path).ask("GET", "/v2/pools/none/health")
+    assert (answer.status, answer.json["hint"]) == (404, "See GET /v2/pools.")
