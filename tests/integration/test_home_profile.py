@@ -111,7 +111,7 @@ def test_a_wrong_request_is_refused_with_every_wrong_field_by_name(fast: Home):
     status, error = fast.ask("POST", "/v2/tasks", {"promt": "x", "max_tokens": 0, "placement": {"mode": "pin"}})
     assert (status, error["code"], error["retriable"]) == (400, "INVALID_PARAMS", False)
     assert {problem["field"] for problem in error["fields"]} == {"promt", "max_tokens", "placement"}
-    assert fast.ask("POST", "/v2/tasks", {"workload": "embedding"})[1]["fields"][0]["field"] == "workload"
+    assert fast.ask("POST", "/v2/tasks", {"workload": "embedding"})[1]["fields"][0]["field"] == "inputs"
     assert fast.ask("POST", "/v2/tasks", {"max_tokens": 5})[1]["fields"][0]["field"] == "prompt"
 
 

@@ -1,5 +1,6 @@
 """Pages of a listing: `?limit=` and `?before=`, read the same way everywhere."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -20,14 +21,14 @@ class Page:
     before: str | None = None
 
 
-def wanted_page() -> Page:
-    """The page that Quart's current request asks for. Raises ApiError 400."""
-    limit = request.args.get("limit")
-    if limit is None:
-        return Page(before=request.args.get("before"))
+def wanted_page(problems: Iterable[tuple[str, str]] = ()) -> Page:
+    """The page that Quart's current request asks for. Raises ApiError 400, which names the caller's `problems`, too."""
+    limit = request.args.get("limit", str(PAGE))
     # isdigit() alone takes digits that int() does not, like a superscript two
     if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and 1 <= int(limit) <= LARGEST_PAGE):
-        raise ApiError(400, invalid([("limit", f"must be from 1 to {LARGEST_PAGE}")]))
+        problems = [*problems, ("limit", f"must be from 1 to {LARGEST_PAGE}")]
+    if wrong := [*problems]:
+        raise ApiError(400, invalid(wrong))
     return Page(int(limit), request.args.get("before"))
 
 

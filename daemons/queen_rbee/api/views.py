@@ -14,7 +14,6 @@ from queen_rbee.capabilities import API_VERSION
 from queen_rbee.capabilities import capabilities as known_capabilities
 from queen_rbee.dispatcher import Dispatcher
 from queen_rbee.intake import Intake, task_id_of, unknown_task
-from queen_rbee.refusals import invalid
 from queen_rbee.store.protocol import Store
 from queen_rbee.task import Task
 
@@ -66,7 +65,8 @@ def _view(task: Task, intake: Intake) -> TaskView:
 
 def _page(dispatcher: Dispatcher, intake: Intake) -> TaskList:
     """The tasks of one state (or all), newest first, behind the task `before`."""
-    state, page = _wanted_state(), wanted_page()
+    state = request.args.get("state")
+    page = wanted_page(_wrong_state(state))
     before = uuid_before(page)
     found: list[TaskView] = []
     seen = before is None
@@ -79,13 +79,9 @@ def _page(dispatcher: Dispatcher, intake: Intake) -> TaskList:
     return TaskList(tasks=found, count=len(found))
 
 
-def _wanted_state() -> TaskState | None:
-    state = request.args.get("state")
-    if state is None:
-        return None
-    if state not in set(TaskState):
-        raise ApiError(400, invalid([("state", f"must be one of {', '.join(TaskState)}")]))
-    return TaskState(state)
+def _wrong_state(state: str | None) -> list[tuple[str, str]]:
+    known = state is None or state in set(TaskState)
+    return [] if known else [("state", f"must be one of {', '.join(TaskState)}")]
 
 
 def _health(dispatcher: Dispatcher, pool_id: str) -> PoolHealth:

@@ -16,6 +16,7 @@ from llama_orch.contracts.errors import ApiError, ErrorCode
 from llama_orch.contracts.pools import PoolState, PoolStatus
 from queen_rbee import catalog_checks
 from queen_rbee.catalog import Catalog
+from queen_rbee.catalog_checks import Checks
 from queen_rbee.catalog_verification import Outcome
 from queen_rbee.metrics import Metrics
 from queen_rbee.store.protocol import Document, StoreFailure
@@ -411,23 +412,61 @@ async def test_a_model_that_is_deleted_while_it_is_checked_stays_deleted(monkeyp
         assert shelf.store.documents["model"] == {}
 
 
-async def test_a_model_that_is_deleted_in_the_moment_in_which_its_check_begins_ends_nothing(
+@asynccontextmanager
+async def checking(*models: CatalogModel) -> AsyncIterator[tuple[Checks, dict[str, CatalogModel], list[CatalogModel]]]:
+    """Checks of `models` under way, the models, and those that were checked, as they were then."""
+    known, checked = {model.id: model for model in models}, list[CatalogModel]()
+    checks = Checks(known.get, list, lambda model, _outcome: checked.append(model))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(checks.run)
+        for model_id in known:
+            checks.start(model_id)
+        await trio.testing.wait_all_tasks_blocked()
+        yield checks, known, checked
+        nursery.cancel_scope.cancel()
+
+
+async def a_model(model_id: str, digest: str = RIGHT) -> CatalogModel:
+    return await known(Shelf(), model_id, digest=digest)
+
+
+async def test_a_check_that_is_stopped_is_interrupted(monkeypatch: pytest.MonkeyPatch):
+    held = HeldChecks(monkeypatch)
+    async with checking(await a_model("a")) as (checks, _known, checked):
+        assert ("a" in checks, held.running) == (True, 1)
+        checks.stop("a")
+        await trio.testing.wait_all_tasks_blocked()
+        assert ("a" in checks, held.running, checked) == (False, 0, [])
+
+
+async def test_a_model_that_goes_in_the_moment_in_which_its_check_begins_is_not_looked_for(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    shelf, held = Shelf(), HeldChecks(monkeypatch)
-    async with shelf.running():
-        await known(shelf, "a", digest=RIGHT)
-        await known(shelf, "b", digest=RIGHT)
-        await trio.testing.wait_all_tasks_blocked()
+    held = HeldChecks(monkeypatch)
+    async with checking(await a_model("a"), await a_model("b")) as (checks, known, checked):
         [first] = held.begun
+        [second] = set(known) - {first}
+
+        def done(model: CatalogModel, _outcome: Outcome) -> None:
+            checked.append(model)
+            del known[second]  # its check has the turn by now, and has not run yet
+            checks.stop(second)
+
+        monkeypatch.setattr(checks, "_done", done)
         held.go.set()
-        while held.running:
-            await trio.lowlevel.checkpoint()
-        # the second may have its turn by now, and not yet have looked at its model
-        shelf.catalog._drop("b" if first == "a" else "a")
         await trio.testing.wait_all_tasks_blocked()
-        await known(shelf, "c", digest=RIGHT)
-        await shelf.until(S.VERIFIED, "c")
+        assert (held.begun, [model.id for model in checked]) == ([first], [first])
+
+
+async def test_an_outcome_of_a_model_that_has_just_been_replaced_is_of_no_use(monkeypatch: pytest.MonkeyPatch):
+    held = HeldChecks(monkeypatch)
+    async with checking(await a_model("a")) as (checks, known, checked):
+        held.go.set()  # the check is done, and its task has not run yet
+        checks.stop("a")
+        known["a"] = other = known["a"].model_copy(update={"digest": WRONG})
+        checks.start("a")
+        await trio.testing.wait_all_tasks_blocked()
+        assert (checked, held.begun, "a" in checks) == ([other], ["a", "a"], False)
 
 
 async def test_a_check_is_of_the_model_that_is_there_now(monkeypatch: pytest.MonkeyPatch):

@@ -203,6 +203,14 @@ async def test_a_file_that_changes_while_it_is_read_has_no_digest(
         await file_digest(path)
 
 
+async def test_a_file_that_is_shorter_than_it_says_has_no_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "m"  # as some of the kernel's are
+    path.write_bytes(b"weights")
+    monkeypatch.setattr(hashing, "_hash_block", lambda _file, _hasher: 0)
+    with pytest.raises(Unreadable, match="it changed while it was read"):
+        await file_digest(path)
+
+
 async def test_a_file_without_an_end_has_no_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "m"
     path.write_bytes(b"weights")
