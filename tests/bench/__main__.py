@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.bench import admission, cancel, first_token, under_systemd
+from tests.bench import admission, cancel, first_token, overload, store, streams, under_systemd
 from tests.system.lab.prerequisites import missing
 
 
@@ -11,6 +11,9 @@ def main() -> int:
     first_token.main()
     cancel.main()
     admission.main()
+    store.main()
+    streams.main()
+    overload.main()
     if lacking := missing():
         print(f"nothing measured under systemd: {'; '.join(lacking)}", file=sys.stderr)
         return 0

@@ -6,7 +6,6 @@ her a stand-in for llama-server, in the generator's own process, since a real on
 is what it sees: from the end of an answer to the arrival of the next request, while others wait.
 """
 
-import os
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -16,7 +15,7 @@ from functools import partial
 
 import trio
 
-from tests.bench.figures import cores, spread
+from tests.bench.figures import cores, on_core, spread
 from tests.bench.queen import Queen, pool, queen
 from tests.bench.stand_in import StandIn, stand_in
 from tests.bench.wire import Answer, Wire, encoded
@@ -157,14 +156,13 @@ def _with_new_queen(measure: Callable[[Queen, StandIn], Awaitable[None]], policy
     """Each begins with an empty queue."""
     engine = stand_in(INTERVAL_S)
     environ = {"ORCHD_ADMISSION_CAPACITY": CAPACITY, "ORCHD_ADMISSION_POLICY": policy}
-    with queen(pool(engine.url, SLOTS), **environ) as running:
+    with queen(pool(engine.url, SLOTS), **environ) as running, on_core(cores()[1]):
         trio.run(_over, engine, partial(measure, running, engine))
 
 
 def main() -> None:
     """Print all figures."""
     hers, ours = cores()
-    os.sched_setaffinity(0, {ours})
     print(f"admission: the queen on core {hers}, generator and stand-in engine on core {ours}")
     for policy in ("drop-lru", "reject-new"):
         _with_new_queen(partial(at_rate, policy=policy), policy)

@@ -1,7 +1,8 @@
 """How figures are computed and written: spreads of times, and what a process costs."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,3 +43,14 @@ def cores() -> tuple[int, int]:
     """The core for the queen and the one for everything else; the same one where there is no other."""
     usable = sorted(os.sched_getaffinity(0))
     return usable[0], usable[-1]
+
+
+@contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """This process, and those it starts, run on `core` alone while the block lasts."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

@@ -10,7 +10,7 @@ import statistics
 import tempfile
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -169,12 +169,20 @@ def _total(running: Home, name: str) -> float:
 def main(seconds: float = SECONDS, policies: tuple[Policy, ...] = POLICIES) -> None:
     """Print the figures of all policies, each with a queen and an engine of its own."""
     for policy in policies:
-        environ = {"ORCHD_ADMISSION_CAPACITY": str(CAPACITY), "ORCHD_ADMISSION_POLICY": policy}
-        with (
-            tempfile.TemporaryDirectory() as name,
-            home(Path(name), llama_server_archive(), tiny_model(MODEL), slots=SLOTS, flags=FLAGS, **environ) as running,
-        ):
+        with tempfile.TemporaryDirectory() as name, _overloadable(Path(name), policy) as running:
             trio.run(measure, running, policy, seconds)
+
+
+def _overloadable(directory: Path, policy: Policy) -> AbstractContextManager[Home]:
+    return home(
+        directory,
+        llama_server_archive(),
+        tiny_model(MODEL),
+        slots=SLOTS,
+        flags=FLAGS,
+        ORCHD_ADMISSION_CAPACITY=str(CAPACITY),
+        ORCHD_ADMISSION_POLICY=policy,
+    )
 
 
 if __name__ == "__main__":

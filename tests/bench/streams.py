@@ -5,14 +5,13 @@ fast readers see beside slow ones is compared with what the same ones saw before
 """
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import trio
 
-from tests.bench.figures import Cost, cores, percentile
+from tests.bench.figures import Cost, cores, on_core, percentile
 from tests.bench.queen import Queen, pool, queen
 from tests.bench.readers import PAD, SIP_S, ChatReader, Half, Seen, TaskReader
 from tests.bench.stand_in import apart
@@ -134,23 +133,23 @@ def tell_memory(looks: Sequence[Moment]) -> None:
     if len(looks) < 3:
         return
     first, last = looks[0], looks[-1]
-    tokens = (last.told - first.told) * ALL / FAST
-    grown, each = (
-        1e6 * (last.cost.rss_mb - first.cost.rss_mb),
-        (last.told_bytes - first.told_bytes) / max(1, last.told - first.told),
-    )
-    logged = each + PAD * SLOW / ALL
-    print(f"  grown since the first {grown / 1e6:.1f} MB, {grown / tokens:.0f} bytes a token; ", end="")
-    print(f"an event on the wire has {logged:.0f} on average")
+    told, grown_mb = last.told - first.told, last.cost.rss_mb - first.cost.rss_mb
+    event = (last.told_bytes - first.told_bytes) / told + PAD * SLOW / ALL
+    grown = 1e6 * grown_mb / (told * ALL / FAST)
+    print(f"  grown since the first {grown_mb:.1f} MB: {grown:.0f} bytes a token, ", end="")
+    print(f"{grown / event:.2f} of the {event:.0f} bytes that its event has on the wire")
 
 
 def main(seconds: float = SECONDS) -> None:
     """Print the figures of both ways, each with a queen of its own. Slow readers take SIP_S bytes a second."""
     hers, ours = cores()
-    os.sched_setaffinity(0, {ours})
     print(f"streams: the queen on core {hers}, engine and readers on core {ours}; slow ones read {SIP_S} bytes/s")
     for kind in KINDS:
-        with apart(1 / TOKENS_S) as url, queen(pool(url, ALL), ORCHD_ADMISSION_CAPACITY=CAPACITY) as running:
+        with (
+            apart(1 / TOKENS_S) as url,
+            queen(pool(url, ALL), ORCHD_ADMISSION_CAPACITY=CAPACITY) as running,
+            on_core(ours),
+        ):
             trio.run(measure, running, kind, seconds)
 
 

@@ -36,7 +36,7 @@ def test_what_a_model_thinks_is_no_part_of_it(texts: list[str | None], thought: 
 
 def test_the_last_chunk_has_the_counts_and_no_choice() -> None:
     answer = Answer()
-    for each in (chunk("a"), chunk(None, "stop"), Chunk(id="later", choices=[], usage=USAGE)):
+    for each in (chunk("a"), chunk(None, "stop"), Chunk(id="later", usage=USAGE), Chunk(id="more")):
         answer.take(each)
     assert answer.document() == {
         "id": "c",

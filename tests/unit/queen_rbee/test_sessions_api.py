@@ -148,7 +148,7 @@ async def test_an_empty_list_is_a_list(tmp_path: Path):
     assert (await api(tmp_path).ask("GET", "/v2/sessions")).json == {"sessions": [], "count": 0, "next": None}
 
 
-@pytest.mark.parametrize("limit", ["0", "501", "-1", "x", "", "1.0", "%C2%B2", "0000000001999999"])
+@pytest.mark.parametrize("limit", ["0", "501", "-1", "x", "", "1.0", "%C2%B2", "1" * 5000], ids=lambda limit: limit[:9])
 async def test_a_limit_that_is_none_is_named(limit: str, tmp_path: Path):
     assert (await api(tmp_path).ask("GET", f"/v2/sessions?limit={limit}")).fields == ["limit"]
 
