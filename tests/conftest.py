@@ -1,12 +1,16 @@
-"""What all tests share: no test may leave a child process behind."""
+"""What all tests share: no test may leave a child process behind, and none fails because the machine is busy."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["tests.engines.fixtures"]
+
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 def children() -> set[int]:

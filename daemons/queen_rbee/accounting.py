@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from llama_orch.contracts.errors import ErrorCode
+from llama_orch.contracts.tasks import TaskView
 from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
 from queen_rbee.artifacts import Artifacts
@@ -18,6 +19,8 @@ from queen_rbee.metrics import Metrics
 from queen_rbee.sessions import Sessions
 from queen_rbee.store.protocol import Document, Store
 from queen_rbee.task import Task
+
+NOT_KEPT = "the engine refused it; its words, which may repeat what it was asked, were for the client alone"
 
 
 @dataclass
@@ -48,7 +51,7 @@ class Accounting:
         if not dropped:  # else there is nothing to reproduce: it was refused, only later
             self.artifacts.record(view, task.request, target, task.passage)
         if task.durable:
-            self.store.put_later("record", Document(str(task.task_id), view.model_dump_json(exclude_none=True)))
+            self.store.put_later("record", _record(view, task))
             self.store.ended(task.task_id)
         task.forget_content()
         self.book.ended(task)
@@ -91,10 +94,18 @@ class Accounting:
         return self.catalog.price(served_name(target, None) if target and name is None else name)
 
 
+def _record(view: TaskView, task: Task) -> Document:
+    """What is kept of a task for those who ask later."""
+    if view.error and task.quoted:
+        view = view.model_copy(update={"error": view.error.model_copy(update={"message": NOT_KEPT})})
+    return Document(str(task.task_id), view.model_dump_json(exclude_none=True), tag=task.state)
+
+
 def _report(task: Task) -> None:
     fields = {"job_id": task.job_id, "pool_id": task.pool_id, "correlation_id": task.correlation_id}
     if task.error and task.error.code != ErrorCode.CANCELLED:
-        emit(events.TASK_FAILED, code=task.error.code, reason=task.error.message, **fields)
+        reason = NOT_KEPT if task.quoted else task.error.message
+        emit(events.TASK_FAILED, code=task.error.code, reason=reason, **fields)
     else:
         decode = round(task.decode_ms or 0)
         emit(events.TASK_ENDED, state=task.state, tokens_out=task.tokens_out, decode_ms=decode, **fields)

@@ -174,6 +174,7 @@ class Dispatcher:
         except relay.Failure as failure:
             other = self._elsewhere(task, target) if failure.elsewhere and not task.shown else None
             if other is None:
+                task.quoted = failure.quoted
                 _fail(task, target, failure.code, str(failure), retriable=failure.retriable, reason=failure.reason)
             return other
         except Exception:

@@ -14,7 +14,7 @@ from llama_orch.contracts.errors import ErrorCode, Reason
 from llama_orch.http.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
 from llama_orch.http.sse import MalformedStream, read_events
 from queen_rbee.candidates import Candidate, served_name
-from queen_rbee.engines.adapter import Chunk, Dialogue, EngineAdapter, Finished, Piece, Refused, Said
+from queen_rbee.engines.adapter import Chunk, Dialogue, EngineAdapter, Finished, Piece, Refused, Result, Said
 from queen_rbee.silence import Limits, Silence
 from queen_rbee.task import Task
 
@@ -35,7 +35,8 @@ class Failure(Exception):
 
     `engine_fault` is False where the request was wrong or the engine has no room: it is well. `elsewhere`: the engine
     has not begun with the task, so that another replica may be asked at once. Where it has begun and broke, the task
-    may be what breaks it: only the client may ask again, which `retriable` allows.
+    may be what breaks it: only the client may ask again, which `retriable` allows. `quoted`: the words are the
+    engine's.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Failure(Exception):
         retriable: bool,
         engine_fault: bool = True,
         elsewhere: bool = False,
+        quoted: bool = False,
         reason: Reason | None = None,
     ) -> None:
         super().__init__(message)
@@ -53,17 +55,23 @@ class Failure(Exception):
         self.retriable = retriable
         self.engine_fault = engine_fault
         self.elsewhere = elsewhere
+        self.quoted = quoted
         self.reason = reason
 
 
 async def run(task: Task, target: Candidate, adapter: EngineAdapter, limits: Limits) -> None:
-    """Relay the engine's answer to `task` until it ends. Raises Failure; the caller decides what follows."""
+    """Relay the engine's answer to `task` until it ends. Raises Failure; the caller decides what follows.
+
+    The task ends last of all, when the connection is closed, and nothing is awaited behind that: its readers see the
+    end when the caller has given the slot back, so that a session's next turn finds its replica free.
+    """
     dialogue = _dialogue(task, target, adapter)
     task.asked_at, task.heard_at = trio.current_time(), None
     silence = Silence(limits, task.size, task.asked_at)
     try:
         with silence.scope:
-            await _ask(task, target.url, dialogue, adapter, silence)
+            last = await _ask(task, target.url, dialogue, adapter, silence)
+            task.end(last.tokens_in, last.tokens_out, trio.current_time())
             return
     except Unreachable as error:
         raise Failure(ErrorCode.WORKER_RESET, f"the engine is away: {error}", retriable=True, elsewhere=True) from error
@@ -82,8 +90,8 @@ def _dialogue(task: Task, target: Candidate, adapter: EngineAdapter) -> Dialogue
         raise Failure(ErrorCode.INVALID_PARAMS, str(error), retriable=False, engine_fault=False) from error
 
 
-async def _ask(task: Task, url: str, dialogue: Dialogue, adapter: EngineAdapter, silence: Silence) -> None:
-    """Put the task to the engine and hear it out."""
+async def _ask(task: Task, url: str, dialogue: Dialogue, adapter: EngineAdapter, silence: Silence) -> Finished:
+    """Put the task to the engine and hear it out; its last word."""
     headers = {"content-type": "application/json", "x-correlation-id": task.correlation_id}
     if task.traceparent:
         headers["traceparent"] = task.traceparent
@@ -98,9 +106,8 @@ async def _ask(task: Task, url: str, dialogue: Dialogue, adapter: EngineAdapter,
         if response.status != 200:
             raise refused(adapter.refusal(response.status, await _complaint(response, silence.limits.idle_s)))
         if dialogue.streamed:
-            await _stream(task, dialogue, response, silence)
-        else:
-            await _whole(task, dialogue, response)
+            return await _stream(task, dialogue, response, silence)
+        return await _whole(task, dialogue, response)
 
 
 async def _complaint(response: Response, limit_s: float) -> bytes:
@@ -114,7 +121,7 @@ async def _complaint(response: Response, limit_s: float) -> bytes:
     return bytes(body[:COMPLAINT_LIMIT])
 
 
-async def _stream(task: Task, dialogue: Dialogue, response: Response, silence: Silence) -> None:
+async def _stream(task: Task, dialogue: Dialogue, response: Response, silence: Silence) -> Finished:
     """Append what comes to the task until the answer is complete."""
     room = ANSWER_LIMIT
     pieces = _most_pieces(task)
@@ -123,15 +130,14 @@ async def _stream(task: Task, dialogue: Dialogue, response: Response, silence: S
         if room < 0:
             raise _too_much(f"its answer is longer than {ANSWER_LIMIT} characters")
         now = trio.current_time()
-        token = False
-        for said in _understood(dialogue.event, event.data) if event.data else ():
-            token |= _act(task, said, now)
-        if task.log.closed:
-            return
-        silence.heard(now, token=token)
+        shown = task.tokens_out
+        last = _take(task, _understood(dialogue.event, event.data) if event.data else (), now)
+        if last:
+            return last
+        silence.heard(now, token=task.tokens_out > shown)
         if task.tokens_out > pieces:
             raise _too_much(f"max_tokens is {task.request.max_tokens}, and it goes on after {task.tokens_out} pieces")
-    _end(task, dialogue.closed())
+    return _ended(_take(task, dialogue.closed(), trio.current_time()))
 
 
 def _too_much(words: str) -> Failure:
@@ -146,22 +152,20 @@ def _most_pieces(task: Task) -> float:
     return task.request.max_tokens + OVERRUN
 
 
-def _end(task: Task, last: Sequence[Said]) -> None:
-    if not last:
+def _ended(last: Finished | None) -> Finished:
+    if last is None:
         raise UpstreamError("the stream ended before the answer did")
-    for said in last:
-        _act(task, said, trio.current_time())
+    return last
 
 
-async def _whole(task: Task, dialogue: Dialogue, response: Response) -> None:
+async def _whole(task: Task, dialogue: Dialogue, response: Response) -> Finished:
     """Take an answer that comes in one piece; parsing a large one would hold up every other task."""
     body = await response.read(ANSWER_LIMIT)
     if len(body) < IN_THREAD_BYTES:
         found = _understood(dialogue.whole, body)
     else:
         found = await trio.to_thread.run_sync(_understood, dialogue.whole, body)
-    for said in found:
-        _act(task, said, trio.current_time())
+    return _ended(_take(task, found, trio.current_time()))
 
 
 def _understood(read: Callable[[Told], Sequence[Said]], told: Told) -> Sequence[Said]:
@@ -173,27 +177,44 @@ def _understood(read: Callable[[Told], Sequence[Said]], told: Told) -> Sequence[
         raise Failure(ErrorCode.WORKER_RESET, words, retriable=True) from error
 
 
-def _act(task: Task, said: Said, now: float) -> bool:
-    """Do what `said` is about: whether it brought a part of the answer."""
+def _take(task: Task, found: Sequence[Said], now: float) -> Finished | None:
+    """Append what is `found` to the task; the last word, if it is among it. Raises Failure."""
+    last = None
     if task.heard_at is None:
         task.heard_at = now
-    if isinstance(said, Piece):
-        return bool(said.text) and task.token(said.text, now)
-    if isinstance(said, Chunk):
-        return task.chunk(said.raw, said.tokens, now, usage=said.usage) and said.tokens > 0
-    if isinstance(said, Finished):
-        task.tokens_cached = said.cached
-        return task.end(said.tokens_in, said.tokens_out, now)
-    if isinstance(said, Refused):
-        raise refused(said, begun=task.shown)
-    return task.result(said.raw, now)
+    for said in found:
+        if isinstance(said, Piece):
+            if said.text:
+                task.token(said.text, now)
+        elif isinstance(said, Chunk):
+            task.chunk(said.raw, said.tokens, now, usage=said.usage)
+        elif isinstance(said, Result):
+            task.result(said.raw, now)
+        elif isinstance(said, Refused):
+            raise refused(said, begun=task.shown)
+        else:
+            task.tokens_cached = said.cached
+            last = last or said
+    return last
 
 
 def refused(said: Refused, *, begun: bool = False) -> Failure:
     """What an engine's refusal means for the task: the client's fault, or worth another try."""
     if said.client_fault and not said.busy:
-        return Failure(ErrorCode.INVALID_PARAMS, said.message, retriable=False, engine_fault=False, reason=said.reason)
+        return Failure(
+            ErrorCode.INVALID_PARAMS,
+            said.message,
+            retriable=False,
+            engine_fault=False,
+            quoted=True,
+            reason=said.reason,
+        )
     elsewhere = said.busy and not begun
     return Failure(
-        ErrorCode.WORKER_RESET, said.message, retriable=True, engine_fault=not said.busy, elsewhere=elsewhere
+        ErrorCode.WORKER_RESET,
+        said.message,
+        retriable=True,
+        engine_fault=not said.busy,
+        elsewhere=elsewhere,
+        quoted=True,
     )

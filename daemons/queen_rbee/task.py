@@ -72,6 +72,8 @@ class Task:
     told_position: int | None = None
     error: TaskError | None = None
     cancel_reason: CancelReason = "request"
+    quoted: bool = False
+    """Whether the error's words are the engine's, which may repeat what it was asked: they are for its client alone."""
     delivered: bool = False
     """Whether anybody has been given a piece of the answer: then it cannot be run again."""
     on_delivery: Callable[[], None] = _nothing

@@ -104,7 +104,7 @@ async def test_a_streamed_tools_use_is_the_same_message():
 
 
 async def test_a_full_queue_is_a_rate_limit_error_that_says_when_to_come_back():
-    async with listening(capacity=1, patient=True) as (running, url), client_of(url) as client:
+    async with listening(capacity=1) as (running, url), client_of(url) as client:
         lines = await full(running)
         with pytest.raises(anthropic.RateLimitError) as raised:
             await ask(client)

@@ -54,8 +54,8 @@ class VerificationState(StrEnum):
 
 
 class Verification(Outbound):
-    """The last check of a digest; `reason` says why it is not verified, and `actual` what was found. While another check
-    is pending, all but `state` is of the one before."""
+    """The last check of a digest; `reason` says why it is not verified, and `actual` what was found. While another
+    check is pending, all but `state` is of the one before."""
 
     state: VerificationState = VerificationState.UNVERIFIED
     checked_at: datetime | None = None

@@ -1,5 +1,7 @@
 """Everything that is only looked at: tasks, pools, versions."""
 
+from functools import partial
+
 from quart import Response, request
 from quart_trio import QuartTrio
 
@@ -8,8 +10,9 @@ from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.meta import Version
 from llama_orch.contracts.pools import PoolFigures, PoolHealth, PoolList
-from llama_orch.contracts.tasks import TaskList, TaskState, TaskView
-from queen_rbee.api.paging import uuid_before, wanted_page
+from llama_orch.contracts.tasks import TaskState, TaskView
+from queen_rbee.api.paging import wanted_page
+from queen_rbee.api.task_listing import TaskListing
 from queen_rbee.capabilities import API_VERSION
 from queen_rbee.capabilities import capabilities as known_capabilities
 from queen_rbee.dispatcher import Dispatcher
@@ -20,16 +23,19 @@ from queen_rbee.task import Task
 
 def add_views(app: QuartTrio, dispatcher: Dispatcher, intake: Intake, store: Store) -> None:
     """Add the routes to `app`; `store` has the records of tasks that ended long ago, or before a restart."""
+    listing = TaskListing(dispatcher.book, store, partial(_view, intake))
 
     @app.get("/v2/tasks")
     async def tasks() -> Response:
-        return answer(_page(dispatcher, intake))
+        state = request.args.get("state")
+        page = wanted_page(_wrong_state(state))
+        return answer(await listing.page(TaskState(state) if state else None, page))
 
     @app.get("/v2/tasks/<task_id>")
     async def task(task_id: str) -> Response:
         identifier = task_id_of(task_id)
         if found := dispatcher.book.get(identifier):
-            return answer(_view(found, intake))
+            return answer(_view(intake, found))
         if record := await store.get("record", str(identifier)):
             return Response(record.body, content_type="application/json")
         raise unknown_task(task_id)
@@ -57,26 +63,10 @@ def answer(value: Outbound, status: int = 200) -> Response:
     return Response(value.model_dump_json(), status=status, content_type="application/json")
 
 
-def _view(task: Task, intake: Intake) -> TaskView:
+def _view(intake: Intake, task: Task) -> TaskView:
     if task.state is TaskState.QUEUED:
         return task.view(*intake.position(task))
     return task.view()
-
-
-def _page(dispatcher: Dispatcher, intake: Intake) -> TaskList:
-    """The tasks of one state (or all), newest first, behind the task `before`."""
-    state = request.args.get("state")
-    page = wanted_page(_wrong_state(state))
-    before = uuid_before(page)
-    found: list[TaskView] = []
-    seen = before is None
-    for task in dispatcher.book.newest_first():
-        if seen and state in (None, task.state):
-            if len(found) == page.limit:
-                return TaskList(tasks=found, count=len(found), next=str(found[-1].task_id))
-            found.append(_view(task, intake))
-        seen = seen or task.task_id == before
-    return TaskList(tasks=found, count=len(found))
 
 
 def _wrong_state(state: str | None) -> list[tuple[str, str]]:

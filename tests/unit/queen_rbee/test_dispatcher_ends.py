@@ -1,5 +1,8 @@
 """Tasks that do not simply run: elsewhere after a refusal, with an error of the queen's own, or with the next queen."""
 
+import time
+from uuid import uuid4
+
 import pytest
 import trio
 import trio.testing
@@ -38,6 +41,28 @@ async def test_a_task_that_one_replica_refuses_before_it_began_runs_on_another()
         assert await ended(task) == ["started", "metrics", "metrics", "token", "token", "end"]
         assert (task.state, task.pool_id) == (TaskState.DONE, "b")
         await slots_are_free(queen)
+
+
+@pytest.mark.parametrize("prompt", ["hello", "refuse", "hang up"])
+async def test_whoever_sees_the_end_finds_the_slot_free_and_the_session_settled(prompt):
+    async with running() as queen:
+        task = queen.submit(prompt, session_id=uuid4())
+        assert await ended(task)
+        assert queen.dispatcher.registry.leased == 0
+        (session,) = queen.sessions.views(time.time(), 1)
+        assert (session.turns, queen.sessions._open) == (1, set())
+
+
+async def test_what_an_engine_says_of_a_request_reaches_its_client_and_neither_log_nor_store(caplog):
+    async with running() as queen:
+        task = await queen.accept("refuse")
+        await ended(task)
+        assert task.error
+        assert "exceeds the context" in task.error.message
+        (record,) = queen.store.documents["record"].values()
+        assert "exceeds the context" not in record.body + caplog.text
+        assert "INVALID_PARAMS" in record.body
+        assert "its words, which may repeat what it was asked" in caplog.text
 
 
 async def test_each_replica_is_tried_once():

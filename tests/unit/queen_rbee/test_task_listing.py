@@ -7,6 +7,7 @@ import pytest
 
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskRequest
+from queen_rbee.store.protocol import Document
 from tests.unit.queen_rbee.kept_api import FULL, Api, api
 
 NONE = str(UUID(int=0))
@@ -85,3 +86,52 @@ async def test_where_the_store_cannot_tell_whether_there_was_a_task_the_answer_i
 async def test_a_pool_that_is_not_there_is_not_found(tmp_path: Path):
     answer = await api(tmp_path).ask("GET", "/v2/pools/none/health")
     assert (answer.status, answer.json["hint"]) == (404, "See GET /v2/pools.")
+
+
+async def after_restart(served: Api, tmp_path: Path, *, ended: int) -> tuple[Api, list[str]]:
+    """The next queen, in whose time one more task came; the ids of `ended` tasks of before and of that one."""
+    ids = waiting_durably(served, ended)
+    for task_id in ids:
+        task = served.parts.dispatcher.book.get(UUID(task_id))
+        assert task is not None
+        served.parts.dispatcher.drop(task, ErrorCode.DEADLINE_UNMET, "late", retriable=False)
+    heir = api(tmp_path, store=served.store.after_restart())
+    return heir, [*ids, *waiting(heir, 1)]
+
+
+def waiting_durably(served: Api, count: int) -> list[str]:
+    tasks = [served.parts.intake.admit(TaskRequest(prompt="x"), "c", durable=True) for _ in range(count)]
+    return [str(task.task_id) for task in tasks]
+
+
+async def test_tasks_that_ended_before_a_restart_are_listed_behind_those_in_memory(tmp_path: Path):
+    heir, ids = await after_restart(api(tmp_path), tmp_path, ended=4)
+    found, query = [], "limit=2"
+    for _page in range(3):
+        page = (await heir.ask("GET", f"/v2/tasks?{query}")).json
+        found += [(task["task_id"], task["state"]) for task in page["tasks"]]
+        query = f"limit=2&before={page['next']}"
+    assert page["next"] is None
+    assert found == [(ids[4], "queued"), *[(task_id, "failed") for task_id in reversed(ids[:4])]]
+
+
+async def test_records_are_narrowed_by_their_state_and_found_one_by_one(tmp_path: Path):
+    heir, ids = await after_restart(api(tmp_path), tmp_path, ended=2)
+    for state, wanted in (("failed", ids[1::-1]), ("queued", ids[2:]), ("done", [])):
+        page = (await heir.ask("GET", f"/v2/tasks?state={state}")).json
+        assert [task["task_id"] for task in page["tasks"]] == wanted
+    answer = await heir.ask("GET", f"/v2/tasks/{ids[0]}")
+    assert (answer.status, answer.json["error"]["code"]) == (200, "DEADLINE_UNMET")
+
+
+async def test_a_task_that_is_in_memory_and_in_the_store_is_listed_once(tmp_path: Path):
+    served = api(tmp_path)
+    await after_restart(served, tmp_path, ended=3)
+    page = (await served.ask("GET", "/v2/tasks")).json
+    assert page["count"] == len({task["task_id"] for task in page["tasks"]}) == 3
+
+
+async def test_a_record_that_another_release_wrote_is_passed_over(tmp_path: Path):
+    served = api(tmp_path)
+    served.store.put_later("record", Document(NONE, '{"of": "tomorrow"}', tag="done"))
+    assert (await served.ask("GET", "/v2/tasks")).json["tasks"] == []
