@@ -34,20 +34,21 @@ class QueueFull(Exception):
 @dataclass
 class Line(Generic[K]):
     """Those of one priority: `lanes` in the order of arrival, with the number of each arrival; `attended` begins with
-    the one that nobody has asked for longest, and has the weight of each."""
+    the one that nobody has asked for longest, and has the weight of each; `firm` has those that give way to nobody."""
 
     place: dict[K, Hashable] = field(default_factory=dict)
     lanes: dict[Hashable, dict[K, int]] = field(default_factory=dict)
     attended: dict[K, int] = field(default_factory=dict)
+    firm: dict[K, int] = field(default_factory=dict)
     arrivals: int = 0
     weight: int = 0
 
-    def add(self, task: K, lane: Hashable, weight: int) -> None:
+    def add(self, task: K, lane: Hashable, weight: int, *, firm: bool = False) -> None:
         """`task` stands at the end."""
         self.arrivals += 1
         self.place[task] = lane
         self.lanes.setdefault(lane, {})[task] = self.arrivals
-        self.attended[task] = weight
+        (self.firm if firm else self.attended)[task] = weight
         self.weight += weight
 
     def attend(self, task: K) -> None:
@@ -60,7 +61,7 @@ class Line(Generic[K]):
         if task not in self.place:
             return False
         lane = self.place.pop(task)
-        self.weight -= self.attended.pop(task)
+        self.weight -= (self.firm if task in self.firm else self.attended).pop(task)
         del self.lanes[lane][task]
         if not self.lanes[lane]:
             del self.lanes[lane]
@@ -103,12 +104,17 @@ class AdmissionQueue(Generic[K]):
         """How many tasks of `priority` wait."""
         return len(self._lines[priority].place)
 
-    def admit(self, task: K, priority: Priority, lane: Hashable = None, weight: int = 0) -> Admitted[K]:
-        """Put `task` at the end of its line. Raises QueueFull, and then nothing has changed."""
-        dropped = self._victims(priority, weight)
+    def admit(
+        self, task: K, priority: Priority, lane: Hashable = None, weight: int = 0, *, firm: bool = False
+    ) -> Admitted[K]:
+        """Put `task` at the end of its line. Raises QueueFull, and then nothing has changed.
+
+        A `firm` one is never dropped, and other tasks of either priority make room for it.
+        """
+        dropped = self._victims("interactive" if firm else priority, weight)
         for victim in dropped:
             self.remove(victim)
-        self.restore(task, priority, lane, weight)
+        self._lines[priority].add(task, lane, weight, firm=firm)
         return Admitted(dropped)
 
     def restore(self, task: K, priority: Priority, lane: Hashable = None, weight: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""What a full queue says: refusals that tell when to come back, and the places that are kept for those who do."""
+"""What a full queue says: refusals that tell when to come back, and the places of those who do."""
 
 import trio
 
@@ -16,17 +16,23 @@ class Backpressure:
         self._dispatcher = dispatcher
         self._promises = Promises()
 
-    def let_in(self, task: Task) -> None:
-        """Raise the refusal of a newcomer whose place is promised to another; the queue itself may be full or not."""
-        queue = self._dispatcher.queue
-        if queue.policy == "drop-lru" or not len(self._promises):
-            return
-        now = trio.current_time()
+    def let_in(self, task: Task) -> bool:
+        """Whether `task` comes back when it was told to; then it gives way to nobody.
+
+        Raises the refusal of a newcomer whose place is promised to another; the queue itself may be full or not. Under
+        drop-lru no place is kept: there whoever comes back takes that of one who was promised nothing.
+        """
+        queue, now = self._dispatcher.queue, trio.current_time()
+        if not len(self._promises):
+            return False
         if self._promises.claim(task.identity, now):
-            return
+            return True
+        if queue.policy == "drop-lru":
+            return False
         slots = self._dispatcher.forecast.capacity(task.demand).slots_total
         if not self._promises.admits(len(queue), queue.capacity, slots, now):
             raise self.refused(task)
+        return False
 
     def refused(self, task: Task) -> ApiError:
         """429: there is no room for `task`, and when there will be."""

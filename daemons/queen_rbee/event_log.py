@@ -2,11 +2,13 @@
 
 Each event is encoded once, as the SSE frame that every reader gets, and lies behind the one before in a single piece of
 memory: a token of 5 letters costs 73 bytes (measured; as an object of its own 230). A reader holds only a
-number, so that a slow one costs no memory and holds up nobody. The log is as long as the answer is: `size` bytes.
+number, so that a slow one costs no memory and holds up nobody. The log is as long as the answer is, unless somebody
+discards what its only reader has.
 """
 
 import json
 from array import array
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +16,9 @@ import trio
 
 TERMINAL = ("end", "error")
 NARRATION = "narration"
+PIECE = 16 * 1024
+"""Bytes that are handed out at once, where one event is not longer. A piece is what a slow reader holds of its own, and
+what it must take before the server gives it up: 550 bytes a second are enough."""
 # json.dumps would make an encoder for each token
 COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -47,14 +52,16 @@ class EventLog:
         self._starts = array("Q", [0])
         """Where each frame starts in the data, and behind the last one where the next will."""
         self._narrations: list[int] = []
+        self._gone = self._gone_bytes = 0
+        """How many frames were discarded, and their bytes: data and starts begin behind them."""
         self._more = trio.Event()
 
     def __len__(self) -> int:
-        return len(self._starts) - 1
+        return self._gone + len(self._starts) - 1
 
     @property
     def size(self) -> int:
-        """Bytes of all frames."""
+        """Bytes of all frames that it has."""
         return len(self._data)
 
     def append(self, event: str, data: Mapping[str, object]) -> bool:
@@ -68,7 +75,7 @@ class EventLog:
         if event == NARRATION:
             self._narrations.append(len(self))
         self._data += f"id: {self.last_id + 1}\nevent: {event}\ndata: {data}\n\n".encode()
-        self._starts.append(len(self._data))
+        self._starts.append(self._gone_bytes + len(self._data))
         self.closed = event in TERMINAL
         self._more.set()
         self._more = trio.Event()
@@ -84,27 +91,48 @@ class EventLog:
         """The id of the newest event."""
         return self._base + len(self)
 
+    def piece(self, last_id: int) -> list[Frame]:
+        """As `frames`, as many as make a piece."""
+        start = self._index(last_id)
+        return [_frame(self._slice(index, index + 1)) for index in range(start, self._stop(start))]
+
     def frames(self, last_id: int) -> list[Frame]:
         """The events behind event `last_id`."""
         return [_frame(self._slice(index, index + 1)) for index in range(self._index(last_id), len(self))]
 
     def after(self, last_id: int, verbose: bool) -> tuple[bytes, int]:
-        """The frames behind event `last_id` in one piece, and the id of the last of them."""
+        """The frames behind event `last_id`, as many as make a piece, and the id of the last of them."""
         start = self._index(last_id)
-        left_out = [] if verbose else [index for index in self._narrations if index >= start]
+        stop = self._stop(start)
+        left_out = [] if verbose else [index for index in self._narrations if start <= index < stop]
         pieces = []
         for index in left_out:
             pieces.append(self._slice(start, index))
             start = index + 1
-        pieces.append(self._slice(start, len(self)))
-        return b"".join(pieces), max(last_id, self.last_id)
+        pieces.append(self._slice(start, stop))
+        return b"".join(pieces), max(last_id, self._base + stop)
+
+    def discard(self, last_id: int) -> None:
+        """The only reader there will ever be has all up to event `last_id`: their memory is given back."""
+        index = self._index(last_id)
+        gone_bytes = self._starts[index - self._gone]
+        del self._data[: gone_bytes - self._gone_bytes]
+        del self._starts[: index - self._gone]
+        self._gone, self._gone_bytes = index, gone_bytes
+
+    def _stop(self, start: int) -> int:
+        """Where the piece ends that begins with the event at `start`: behind one event at least, if there is one."""
+        most = self._starts[start - self._gone] + PIECE
+        fitting = self._gone + bisect_right(self._starts, most, start - self._gone) - 1
+        return min(len(self), max(start + 1, fitting))
 
     def _index(self, last_id: int) -> int:
-        return min(max(0, last_id - self._base), len(self))
+        return min(max(self._gone, last_id - self._base), len(self))
 
     def _slice(self, first: int, behind: int) -> bytes:
+        start, stop = (self._starts[index - self._gone] - self._gone_bytes for index in (first, behind))
         with memoryview(self._data) as view:
-            return bytes(view[self._starts[first] : self._starts[behind]])
+            return bytes(view[start:stop])
 
     async def wait_beyond(self, last_id: int) -> None:
         """Return once there is an event behind `last_id`, or the log is closed."""

@@ -138,9 +138,9 @@ class Intake:
 
     def _enter(self, task: Task) -> None:
         dispatcher = self._dispatcher
-        self._pressure.let_in(task)
+        firm = self._pressure.let_in(task)
         try:
-            admitted = dispatcher.queue.admit(task, task.request.priority, task.demand, task.size)
+            admitted = dispatcher.queue.admit(task, task.request.priority, task.demand, task.size, firm=firm)
         except QueueFull as error:
             raise self._pressure.refused(task) from error
         for dropped in admitted.dropped:

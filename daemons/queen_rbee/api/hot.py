@@ -73,7 +73,8 @@ class HotHandlers:
             self._dispatcher.queue.attend(task)
             data, last_id = task.log.after(last_id, verbose)
             task.deliver()
-            if task.log.closed:
+            behind = last_id < task.log.last_id
+            if task.log.closed and not behind:
                 await exchange.finish(data)
                 return
             if not data and trio.current_time() >= due:
@@ -81,7 +82,7 @@ class HotHandlers:
             if data:
                 await exchange.write(data)
                 due = trio.current_time() + KEEP_ALIVE_S
-            if task.shown:
+            if task.shown and not behind:
                 await trio.sleep(COALESCE_S)
             waits = task.state is TaskState.QUEUED
             with trio.move_on_at(min(due, trio.current_time() + ATTEND_S) if waits else due):

@@ -5,7 +5,6 @@ handler ends, by the client's leaving, an error or a stop, the task is cancelled
 What the answer looks like is the API's own business: see `Dialect`.
 """
 
-import json
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -96,7 +95,7 @@ class Passages:
 
     def headers(self, task: Task) -> Fields:
         """What is known by now of where and how `task` runs."""
-        found = [("x-queue-position", _queue_position(task))]
+        found = [("x-queue-position", str(task.told_position or 0))]
         if task.pool_id:
             found.append(("x-llama-orch-pool", task.pool_id))
         if (overhead := task.overhead_ms) is not None:
@@ -165,8 +164,3 @@ async def _collect(reader: Reader, take: Callable[[Frame], object]) -> None:
 async def _until_gone(exchange: Exchange, scope: trio.CancelScope) -> None:
     await exchange.gone()
     scope.cancel()
-
-
-def _queue_position(task: Task) -> str:
-    """As the task's first event has it."""
-    return str(json.loads(task.log.frames(0)[0].payload)["queue_position"])

@@ -15,7 +15,7 @@ NEVER = float("inf")
 
 @dataclass
 class Reader:
-    """One reader, from the first event on."""
+    """The only reader that a /v1 request has, from the first event on: what it has taken is kept no longer."""
 
     dispatcher: Dispatcher
     task: Task
@@ -40,5 +40,7 @@ class Reader:
                 self.dispatcher.queue.attend(self.task)
             with trio.move_on_at(min(until, now + ATTEND_S) if waits else until):
                 await log.wait_beyond(self._seen)
-        frames, self._seen = log.frames(self._seen), log.last_id
+        frames = log.piece(self._seen)
+        self._seen += len(frames)
+        log.discard(self._seen)
         return frames

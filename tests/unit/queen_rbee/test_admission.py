@@ -23,16 +23,16 @@ class QueueAgainstModel(RuleBasedStateMachine):
         self.restored = 0
         self.number = 0
 
-    @rule(target=tasks, priority=PRIORITIES, lane=LANES, weight=st.integers(0, 5))
-    def admit(self, priority, lane, weight):
+    @rule(target=tasks, priority=PRIORITIES, lane=LANES, weight=st.integers(0, 5), firm=st.booleans())
+    def admit(self, priority, lane, weight, firm):
         self.number += 1
-        allowed = ["batch"] if priority == "batch" else ["batch", "interactive"]
+        allowed = ["batch"] if priority == "batch" and not firm else ["batch", "interactive"]
         victims = [t for p in allowed for t in self.attended if self.model[t][0] == p]
         full = self.queue.full(weight)
         before = list(self.queue.order())
         position = self.queue.next_position(priority)
         try:
-            dropped = self.queue.admit(self.number, priority, lane, weight).dropped
+            dropped = self.queue.admit(self.number, priority, lane, weight, firm=firm).dropped
         except QueueFull:
             assert full
             assert list(self.queue.order()) == before
@@ -45,7 +45,8 @@ class QueueAgainstModel(RuleBasedStateMachine):
         for task in dropped:
             self.forget(task)
         self.model[self.number] = (priority, lane, weight)
-        self.attended.append(self.number)
+        if not firm:
+            self.attended.append(self.number)
         assert dropped or self.queue.position(self.number) == position
         return self.number
 
@@ -66,7 +67,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
     @rule(task=tasks)
     def attend(self, task):
         self.queue.attend(task)
-        if task in self.model:
+        if task in self.attended:
             self.attended.remove(task)
             self.attended.append(task)
 
@@ -115,7 +116,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
         assert set(lanes) == {lane for _, lane, _ in self.model.values()}
 
     def forget(self, task: int) -> None:
-        if self.model.pop(task, None):
+        if self.model.pop(task, None) and task in self.attended:
             self.attended.remove(task)
 
     def waiting(self, priority: str) -> list[int]:

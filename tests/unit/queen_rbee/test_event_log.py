@@ -7,7 +7,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queen_rbee.event_log import NARRATION, EventLog
+from queen_rbee.event_log import NARRATION, PIECE, EventLog
 
 BASES = st.sampled_from([0, 1 << 32, 3 << 32])
 EVENTS = st.lists(st.tuples(st.sampled_from(["token", "metrics", NARRATION]), st.text(max_size=8)), max_size=30)
@@ -65,6 +65,20 @@ def test_several_readers_at_different_paces_see_the_same(events, steps):
     assert slow == fast
 
 
+@given(BASES, st.lists(st.integers(0, 2 * PIECE), max_size=12), st.booleans())
+def test_a_reader_that_is_far_behind_gets_it_in_pieces(base, lengths, verbose):
+    log = filled(base, [("token" if length % 5 else NARRATION, "x" * length) for length in lengths])
+    whole, last_id = b"", base
+    while last_id < log.last_id:
+        data, reached = log.after(last_id, verbose)
+        assert reached > last_id
+        assert len(data) <= PIECE or reached == last_id + 1
+        assert b"".join(frame.data for frame in log.piece(last_id) if verbose or frame.event != NARRATION) == data
+        whole, last_id = whole + data, reached
+    assert whole == b"".join(frame.data for frame in log.frames(0) if verbose or frame.event != NARRATION)
+    assert log.after(last_id, verbose) == (b"", last_id)
+
+
 def test_nothing_follows_the_terminal_event():
     for terminal in ("end", "error"):
         log = filled(0, [("token", "a")])
@@ -98,3 +112,34 @@ async def test_waiting_readers_are_woken_by_an_event_and_by_suspension():
 def test_text_of_any_language_goes_through_as_it_is():
     log = filled(0, [("token", "Grüße 🦙")])
     assert "Grüße 🦙".encode() in log.after(0, verbose=False)[0]
+
+
+@given(BASES, EVENTS, st.lists(st.integers(0, 40), max_size=6), st.integers(-5, 40))
+def test_what_is_discarded_is_gone_and_the_rest_is_as_it_was(base, events, discarded, read):
+    log = EventLog(base)
+    gone = 0
+    for number, (event, text) in enumerate(events, 1):
+        log.append(event, {"t": text})
+        if discarded and number % 3 == 0:
+            reached = min(discarded.pop(), number)
+            log.discard(base + reached)
+            gone = max(gone, reached)
+    wanted = [
+        (base + number, event, text) for number, (event, text) in enumerate(events, 1) if number > max(gone, read)
+    ]
+    assert parsed(log.after(base + read, verbose=True)[0]) == wanted
+    assert parsed(b"".join(frame.data for frame in log.frames(base + read))) == wanted
+    assert log.size == len(log.after(0, verbose=True)[0])
+    assert (len(log), log.last_id) == (len(events), base + len(events))
+    plain = [item for item in wanted if item[1] != NARRATION]
+    assert parsed(log.after(base + read, verbose=False)[0]) == plain
+
+
+def test_a_log_whose_only_reader_keeps_up_does_not_grow():
+    log, largest = EventLog(), 0
+    for number in range(10_000):
+        log.append("chunk", {"t": "word ", "n": number})
+        log.discard(log.last_id)
+        largest = max(largest, log.size)
+    assert largest == 0
+    assert len(log) == 10_000

@@ -182,6 +182,25 @@ async def test_who_is_dropped_for_a_newer_task_hears_when_to_come_again():
         assert f'"retry_after_ms":{old.error.retry_after_ms}'.encode() in old.log.frames(0)[-1].data
 
 
+async def test_who_was_dropped_and_comes_back_when_it_was_told_to_gives_way_to_nobody(autojump_clock):
+    async with still(capacity=1, policy="drop-lru") as queen:
+        dropped = queen.submit("obedient", priority="batch")
+        newer = queen.submit("another", priority="interactive")
+        assert dropped.error
+        await trio.sleep((dropped.error.retry_after_ms or 0) / 1000)
+        back = queen.submit("obedient", priority="batch")
+        assert newer.state is TaskState.FAILED
+        assert refused(queen, prompt="a newcomer").status == 429
+        assert back.state is TaskState.QUEUED
+
+
+async def test_who_was_dropped_and_comes_back_too_soon_is_a_newcomer(autojump_clock):
+    async with still(capacity=1, policy="drop-lru") as queen:
+        queen.submit("hasty", priority="batch")
+        queen.submit("another", priority="interactive")
+        assert refused(queen, prompt="hasty", priority="batch").status == 429
+
+
 async def test_many_that_are_dropped_are_one_line_in_the_log_and_no_artifacts(caplog):
     async with still(capacity=1, policy="drop-lru") as queen:
         for _ in range(5):
