@@ -49,7 +49,7 @@ async def run(settings: QueenSettings, service: Service) -> None:
     Raises StartupError where the state of the last run cannot be had.
     """
     try:
-        async with open_store(state_directory(settings, service)) as store:
+        async with open_store(state_directory(settings, service), service.watchdog.pulse("store")) as store:
             parts = build(settings, store)
             await _remember(parts)
             await _run(parts, service)
