@@ -100,8 +100,7 @@ def test_a_wedged_dispatcher_is_restarted_by_the_watchdog(serving: Machine, undo
     serving.systemctl("kill", "--kill-whom=main", "--signal=USR2", QUEEN)
     until(lambda: "dispatcher is wedged" in serving.messages(f"_PID={before}"), "the dispatcher to hang")
     task = serving.queen.post("/v2/tasks", {"prompt": "the river", "max_tokens": 4}).json
-    state = serving.queen.get(f"/v2/tasks/{task['task_id']}").json["state"]
-    assert state == "queued", "the rest of the daemon goes on, so only the watchdog can tell"
+    assert state(serving, task["task_id"]) == "queued", "the rest of the daemon goes on, so only the watchdog can tell"
 
     until(changed_from(before, lambda: main_pid(serving, QUEEN)), "a restart of queen-rbee", 30)
     assert "watchdog: no progress in dispatcher" in serving.messages(f"_PID={before}")
