@@ -13,7 +13,7 @@ from llama_orch.http.gate import Access, Gate, for_metrics
 from llama_orch.http.serving import serve
 from llama_orch.service import listeners
 from llama_orch.service.exit import ExitStatus, StartupError
-from llama_orch.service.memory import give_back
+from llama_orch.service.memory import collect, give_back
 from llama_orch.service.run import Service
 from llama_orch.settings.types import Host
 from llama_orch.spool import watch
@@ -97,9 +97,13 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
 
 
 async def _keep_tidy(parts: Parts) -> None:
-    """Sessions whose time has run out go."""
+    """Sessions whose time has run out go, and once the queen is idle again, the memory that her work has left."""
+    collected = parts.dispatcher.turn
     while True:
         await parts.accounting.sessions.tidy(time.time())
+        if parts.dispatcher.idle and parts.dispatcher.turn != collected:
+            collected = parts.dispatcher.turn
+            collect()
         await trio.sleep(TIDY_INTERVAL_S)
 
 

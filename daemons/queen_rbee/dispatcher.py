@@ -47,7 +47,7 @@ class Dispatcher:
     turn: int = 0
 
     def __post_init__(self) -> None:
-        self._idle = trio.Event()
+        self._idled = trio.Event()
         self._running: dict[Task, Candidate] = {}
         self._dated: list[tuple[float, int, Task]] = []
         self._numbers = count()
@@ -57,6 +57,11 @@ class Dispatcher:
     def book(self) -> TaskBook:
         """Every task that is known."""
         return self.accounting.book
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing runs."""
+        return not self.queue and not self.registry.leased
 
     @property
     def metrics(self) -> Metrics:
@@ -77,8 +82,8 @@ class Dispatcher:
                 for task, target in self._placements():
                     self._start(task, target)
                     running.start_soon(self._serve, task, target)
-                if not self.queue and not self.registry.leased:
-                    self._idle.set()
+                if self.idle:
+                    self._idled.set()
                 await self._rest(pulse)
 
     async def _rest(self, pulse: Pulse) -> None:
@@ -201,9 +206,9 @@ class Dispatcher:
         for task in [task for task in self.queue.order() if task.durable]:
             self.queue.remove(task)
             task.log.suspend()
-        self._idle = trio.Event()
+        self._idled = trio.Event()
         self.bell.ring()
-        await self._idle.wait()
+        await self._idled.wait()
 
     def abandon(self) -> None:
         """End every task that still waits or runs: its client may submit it again, or the next queen runs it."""
