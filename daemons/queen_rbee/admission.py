@@ -131,7 +131,7 @@ class AdmissionQueue(Generic[K]):
         return sum(line.weight for line in self._lines.values())
 
     def _victims(self, newcomer: Priority, weight: int) -> tuple[K, ...]:
-        """Who gives way under drop-lru: batch first, and an interactive task never to a batch one."""
+        """Who gives way under drop-lru to a `newcomer` of that rank: batch first, an interactive one to no batch."""
         number, heavy = len(self) + 1 - self.capacity, self.weight + weight - self.weight_limit
         if self.policy == "reject-new" and (number > 0 or heavy > 0):
             raise QueueFull

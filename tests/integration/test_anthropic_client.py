@@ -2,33 +2,17 @@
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import anthropic
 import pytest
 from anthropic.types import MessageParam
 
-from tests.engines.llama_server import Archive
-from tests.integration.home import Home, home
+from tests.integration.home import Home
 
 HELLO: list[MessageParam] = [{"role": "user", "content": "hello world"}]
 LONG = 900
 CTX = 1024
-
-
-@pytest.fixture(scope="module")
-def fast(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, tiny_model: Path) -> Iterator[Home]:
-    """A home with a model of thousands of tokens a second."""
-    with home(tmp_path_factory.mktemp("fast"), llama_server_tar, tiny_model) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def slow(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
-    """A home with a model slow enough to be left."""
-    with home(tmp_path_factory.mktemp("slow"), llama_server_tar, slow_model) as running:
-        yield running
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,6 @@ from tests.engines.llama_server import Archive
 from tests.integration.home import Home, home
 
 LONG = {"prompt": "hello", "max_tokens": 900}
-
-
-@pytest.fixture(scope="module")
-def fast(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, tiny_model: Path) -> Iterator[Home]:
-    """A home with a model of thousands of tokens a second."""
-    with home(tmp_path_factory.mktemp("fast"), llama_server_tar, tiny_model) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def slow(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
-    """A home with a model slow enough to be cancelled."""
-    with home(tmp_path_factory.mktemp("slow"), llama_server_tar, slow_model) as running:
-        yield running
 
 
 def submit(running: Home, **request: Any) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class HotHandlers:
         await exchange.body()
         await exchange.open_stream(200, [*STREAM_HEADERS, *_headers(task)])
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_until_gone, exchange, nursery.cancel_scope)
+            nursery.start_soon(until_gone, exchange, nursery.cancel_scope)
             task.log.readers += 1
             try:
                 await self._send_events(exchange, task, last_id, verbose)
@@ -103,7 +103,8 @@ class HotHandlers:
         return task
 
 
-async def _until_gone(exchange: Exchange, scope: trio.CancelScope) -> None:
+async def until_gone(exchange: Exchange, scope: trio.CancelScope) -> None:
+    """Cancel `scope` when the client leaves; to be run beside the answer."""
     await exchange.gone()
     scope.cancel()
 

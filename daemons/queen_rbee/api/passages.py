@@ -16,7 +16,7 @@ from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.http.exchange import ClientGone, Exchange
 from llama_orch.telemetry.correlation import current, traceparent
 from queen_rbee.api.failures import failure_of
-from queen_rbee.api.hot import KEEP_ALIVE_S, STREAM_HEADERS
+from queen_rbee.api.hot import KEEP_ALIVE_S, STREAM_HEADERS, until_gone
 from queen_rbee.api.reader import Reader
 from queen_rbee.dispatcher import Dispatcher
 from queen_rbee.event_log import Frame
@@ -107,7 +107,7 @@ class Passages:
         left = True
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_until_gone, exchange, nursery.cancel_scope)
+                nursery.start_soon(until_gone, exchange, nursery.cancel_scope)
                 await act()
                 left = False
                 nursery.cancel_scope.cancel()
@@ -159,8 +159,3 @@ async def _collect(reader: Reader, take: Callable[[Frame], object]) -> None:
         for frame in await reader.news():
             if frame.event in ANSWER:
                 take(frame)
-
-
-async def _until_gone(exchange: Exchange, scope: trio.CancelScope) -> None:
-    await exchange.gone()
-    scope.cancel()

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from llama_orch.contracts.catalog import CatalogModel
-from llama_orch.contracts.pools import PoolState, PoolStatus
 from tests.unit.queen_rbee.kept_api import FULL, Api, api
+from tests.unit.queen_rbee.test_availability import pool
 
 MODELS = "/v2/catalog/models"
 TINY = {"id": "tiny", "model_ref": "hf:org/repo/tiny.gguf"}
@@ -15,17 +15,7 @@ DIGEST = "sha256:" + "a" * 64
 
 def serve(served: Api, pool_id: str, *models: str, ready: bool = True) -> None:
     """A pool is known that serves `models`."""
-    state = PoolState.READY if ready else PoolState.STARTING
-    pool = PoolStatus(
-        pool_id=pool_id,
-        state=state,
-        live=True,
-        ready=ready,
-        draining=False,
-        engine="llamacpp",
-        models_available=list(models),
-    )
-    served.parts.registry.update(pool_id, 0, [pool])
+    served.parts.registry.update(pool_id, 0, [pool(pool_id, *models, ready=ready)])
 
 
 async def test_a_model_is_added_shown_listed_and_deleted(tmp_path: Path):
