@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field
 
+from llama_orch.contracts.nodes import NodeId, node_address
 from llama_orch.settings import Address, Flag, Problem, Var, Whole
 from llama_orch.settings.shared import (
     DEFAULT_RUNTIME_DIRECTORY,
@@ -32,7 +33,7 @@ class PoolManagerSettings(Common):
         ),
     ] = Host("0.0.0.0", 9200)  # noqa: S104 -- the reference's own default
     node_id: Annotated[
-        Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] | None,
+        NodeId | None,
         Var(
             "POOL_MANAGERD_NODE_ID",
             "Name of this GPU machine, unlike that of any other in the cluster.",
@@ -53,6 +54,19 @@ class PoolManagerSettings(Common):
             profile="cloud",
             default="(none)",
             required="in CLOUD_PROFILE",
+        ),
+    ] = None
+    advertised: Annotated[
+        Annotated[str, AfterValidator(node_address)] | None,
+        Var(
+            "POOL_MANAGERD_ADVERTISE_URL",
+            "URL at which the queen reaches this pool-managerd. By default the bind address, and where that is all "
+            "addresses (0.0.0.0, [::]), the one from which the queen is reached.",
+            example="http://gpu-node-1.lan:9200",
+            allowed="http://HOST:PORT or https://HOST:PORT",
+            profile="cloud",
+            default="(found out)",
+            addition=True,
         ),
     ] = None
     token: TokenField = None

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 POOL_ID_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
+NODE_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 PoolId = Annotated[str, StringConstraints(pattern=POOL_ID_PATTERN)]
 ReplicaId = Annotated[str, StringConstraints(pattern=POOL_ID_PATTERN)]

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from llama_orch.contracts.base import Outbound, PoolId, ReplicaId
+from llama_orch.contracts.base import NODE_ID_PATTERN, Outbound, PoolId
+
+CircuitState = Literal["closed", "open", "half-open"]
 
 
 class PoolState(StrEnum):
@@ -40,7 +42,7 @@ class ProvisioningReport(Outbound):
 class ReplicaStatus(Outbound):
     """One engine of a pool, as pool-managerd last saw it."""
 
-    replica_id: ReplicaId
+    replica_id: Annotated[str, StringConstraints(pattern=NODE_ID_PATTERN)]
     url: str
     ready: bool
     slots_total: int
@@ -51,10 +53,14 @@ class ReplicaStatus(Outbound):
 class PoolStatus(Outbound):
     """A pool's status as pool-managerd answers it; bytes are bytes, `ctx_max` is in tokens a slot.
 
-    `model_digests` has the digests (`sha256:…`) that engine-provisioner has checked, by the model's name.
+    `model_digests` has the digests (`sha256:…`) that engine-provisioner has checked, by the model's name. `node_id` is
+    set in CLOUD_PROFILE, where several nodes may have a pool of one id; there the one replica of a pool bears the name
+    of its node. `circuit` is the queen's own: `open` while she sends nothing there after failures, `half-open` while
+    one task tries it.
     """
 
     pool_id: PoolId
+    node_id: str | None = None
     state: PoolState
     live: bool
     ready: bool
@@ -71,6 +77,7 @@ class PoolStatus(Outbound):
     model_digests: dict[str, str] = {}
     ctx_max: int | None = None
     last_error: str | None = None
+    circuit: CircuitState = "closed"
     replicas: list[ReplicaStatus] = []
 
 

@@ -1,0 +1,155 @@
+"""GPU machines as they register with the queen, report to it, and are listed: CLOUD_PROFILE.
+
+What a node says of a pool is a `PoolSnapshot`; its engines are reached through the node's relay only, so that a
+snapshot has no address of an engine.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from llama_orch.contracts.base import NODE_ID_PATTERN, Outbound, PoolId
+from llama_orch.contracts.pools import PoolState
+from llama_orch.settings.types import http_url
+
+POOLS_MOST = 256
+GPUS_MOST = 64
+
+NodeId = Annotated[str, StringConstraints(pattern=NODE_ID_PATTERN)]
+MachineId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+Text = Annotated[str, StringConstraints(max_length=256)]
+Words = Annotated[str, StringConstraints(max_length=4096)]
+Count = Annotated[int, Field(ge=0, le=1 << 53)]
+
+
+def node_address(value: str) -> str:
+    """`value` as the base URL of a node: http:// or https://, a host, nothing behind the port. Raises ValueError."""
+    url = http_url(value)
+    if not url.isascii() or any(sign in url.partition("://")[2] for sign in "/?#@ "):
+        raise ValueError("must be http://HOST:PORT or https://HOST:PORT")
+    return url
+
+
+Address = Annotated[str, StringConstraints(max_length=512), AfterValidator(node_address)]
+
+
+class NodeGpu(Outbound):
+    """One GPU of a node."""
+
+    device_id: Annotated[int, Field(ge=0, le=4096)]
+    name: Text
+    vram_total_bytes: Count
+    compute_capability: Text | None = None
+
+
+class NodeCapabilities(Outbound):
+    """What a node is made of."""
+
+    gpus: Annotated[list[NodeGpu], Field(max_length=GPUS_MOST)] = []
+    cpu_cores: Count = 0
+    ram_total_bytes: Count = 0
+
+
+class NodeRegistration(Outbound):
+    """The body of POST /v2/nodes/register.
+
+    `machine_id` is the machine's own, made application-specific (sd_id128_get_machine_app_specific(3)). `address` is
+    the URL at which the queen reaches the node's pool-managerd. `heartbeat_interval_ms` lets the queen warn of an
+    interval that her timeout does not bear.
+    """
+
+    node_id: NodeId
+    machine_id: MachineId
+    address: Address
+    pools: Annotated[list[PoolId], Field(max_length=POOLS_MOST)] = []
+    capabilities: NodeCapabilities = NodeCapabilities()
+    version: Text
+    heartbeat_interval_ms: Annotated[int, Field(ge=100, le=3_600_000)] = 10_000
+
+
+class NodeRegistered(Outbound):
+    """The answer to a registration. `warning` is for the logs of both sides."""
+
+    success: bool
+    message: str
+    node_id: str
+    warning: str | None = None
+
+
+class PoolSnapshot(Outbound):
+    """A pool of a node as it is now; all engines of it together, `ctx_max` in tokens a slot."""
+
+    pool_id: PoolId
+    node_id: NodeId
+    state: PoolState = PoolState.READY
+    live: bool = True
+    ready: bool
+    draining: bool
+    slots_free: Annotated[int, Field(ge=0, le=1 << 20)]
+    slots_total: Annotated[int, Field(ge=0, le=1 << 20)]
+    active_leases: Count = 0
+    vram_free_bytes: Count = 0
+    vram_total_bytes: Count = 0
+    engine: Text
+    engine_version: Text | None = None
+    models_available: Annotated[list[Text], Field(max_length=1024)] = []
+    model_digests: Annotated[dict[Text, Text], Field(max_length=1024)] = {}
+    device_mask: Text | None = None
+    ctx_max: Count | None = None
+    last_error: Words | None = None
+
+
+class Heartbeat(Outbound):
+    """The body of POST /v2/nodes/{id}/heartbeat. `timestamp` is the node's own clock and only compared, never counted
+    on. `draining` is whether the node as a whole is drained."""
+
+    timestamp: datetime
+    machine_id: MachineId | None = None
+    draining: bool = False
+    pools: Annotated[list[PoolSnapshot], Field(max_length=POOLS_MOST)] = []
+
+
+class HeartbeatAnswer(Outbound):
+    """When the next heartbeat is due, in milliseconds from now: the queen spreads those of many nodes."""
+
+    success: bool
+    next_heartbeat_ms: Annotated[int, Field(ge=1, le=3_600_000)]
+
+
+class NodeStatus(StrEnum):
+    """How a node is: `registering` until its first heartbeat, `offline` when they have stopped, `failed` while it
+    reports and all of its pools have failed."""
+
+    REGISTERING = "registering"
+    ONLINE = "online"
+    DRAINING = "draining"
+    OFFLINE = "offline"
+    FAILED = "failed"
+
+
+class NodeView(Outbound):
+    """One node as clients see it. `age_ms` is the time since it was heard last, `clock_skew_ms` how far its clock is
+    ahead of the queen's (transfer included)."""
+
+    node_id: str
+    machine_id: str
+    address: str
+    status: NodeStatus
+    version: str
+    capabilities: NodeCapabilities
+    registered_at: datetime
+    last_heartbeat_at: datetime | None = None
+    age_ms: int
+    clock_skew_ms: int | None = None
+    heartbeat_interval_ms: int
+    active_leases: int = 0
+    pools: list[PoolSnapshot] = []
+
+
+class NodeList(Outbound):
+    """GET /v2/nodes."""
+
+    nodes: list[NodeView]
+    count: int
