@@ -82,12 +82,23 @@ def choose(
     `turn` counts placements: round-robin walks by it, and random is seeded with it. `affinity` is the key of the
     replica that holds the KV cache of the task's session: it wins where it is open, and is not waited for where not.
     """
-    found = [candidate for candidate in suitable(candidates, demand) if candidate.open]
-    warm = next((candidate for candidate in found if candidate.key == affinity), None)
+    return pick(sorted(suitable(candidates, demand), key=lambda c: c.key), demand, strategy, turn, affinity)
+
+
+def pick(
+    found: Sequence[Candidate],
+    demand: Demand,
+    strategy: Strategy,
+    turn: int,
+    affinity: tuple[str, str] | None = None,
+) -> Candidate | None:
+    """As `choose`, among replicas that meet `demand` and are sorted by key: with thousands of them most of the work."""
+    found = [candidate for candidate in found if candidate.open]
+    warm = next((candidate for candidate in found if candidate.key == affinity), None) if affinity else None
     if warm and (not demand.prefer or warm.pool_id in demand.prefer):
         return warm
-    preferred = [candidate for candidate in found if candidate.pool_id in demand.prefer]
-    found = sorted(preferred or found, key=lambda candidate: candidate.key)
+    if demand.prefer:
+        found = [candidate for candidate in found if candidate.pool_id in demand.prefer] or found
     if not found:
         return None
     if strategy == "least-loaded":

@@ -6,19 +6,24 @@ is what frees the engine's slot. Every wait has a limit, and so has the answer.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TypeVar
 
 import trio
 
-from llama_orch.contracts.errors import ErrorCode, Reason
+from llama_orch.contracts.errors import ErrorBody, ErrorCode, Reason
 from llama_orch.http.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
 from llama_orch.http.sse import MalformedStream, read_events
+from llama_orch.settings.types import Secret
 from queen_rbee.candidates import Candidate, served_name
 from queen_rbee.engines.adapter import Chunk, Dialogue, EngineAdapter, Finished, Piece, Refused, Result, Said
 from queen_rbee.silence import Limits, Silence
 from queen_rbee.task import Task
 
-__all__ = ["Failure", "Limits", "run"]
+__all__ = ["Failure", "Hop", "Limits", "run"]
+
+RELAY_HEADER = "x-llama-orch-relay"
+"""By it a node's relay says that an answer is its own and not the engine's: `refused` or `broken`."""
 
 ANSWER_LIMIT = 64 << 20
 """Bytes of the largest answer; a stream is measured in characters. 1,000 embeddings of 4,096 numbers are as many."""
@@ -36,7 +41,7 @@ class Failure(Exception):
     `engine_fault` is False where the request was wrong or the engine has no room: it is well. `elsewhere`: the engine
     has not begun with the task, so that another replica may be asked at once. Where it has begun and broke, the task
     may be what breaks it: only the client may ask again, which `retriable` allows. `quoted`: the words are the
-    engine's.
+    engine's. `lost`: the way to the engine broke (its node is gone), which says nothing of the task.
     """
 
     def __init__(
@@ -47,6 +52,7 @@ class Failure(Exception):
         retriable: bool,
         engine_fault: bool = True,
         elsewhere: bool = False,
+        lost: bool = False,
         quoted: bool = False,
         reason: Reason | None = None,
     ) -> None:
@@ -55,11 +61,28 @@ class Failure(Exception):
         self.retriable = retriable
         self.engine_fault = engine_fault
         self.elsewhere = elsewhere
+        self.lost = lost
         self.quoted = quoted
         self.reason = reason
 
 
-async def run(task: Task, target: Candidate, adapter: EngineAdapter, limits: Limits) -> None:
+@dataclass(frozen=True)
+class Hop:
+    """What the way through a node needs: the token that its relay wants to see."""
+
+    token: Secret | None = None
+
+    def headers(self, target: Candidate) -> dict[str, str]:
+        """Those for the relay; an engine on loopback gets none."""
+        if target.node_id is None or self.token is None:
+            return {}
+        return {"authorization": f"Bearer {self.token.get_secret_value()}"}
+
+
+DIRECT = Hop()
+
+
+async def run(task: Task, target: Candidate, adapter: EngineAdapter, limits: Limits, hop: Hop = DIRECT) -> None:
     """Relay the engine's answer to `task` until it ends. Raises Failure; the caller decides what follows.
 
     The task ends last of all, when the connection is closed, and nothing is awaited behind that: its readers see the
@@ -70,15 +93,17 @@ async def run(task: Task, target: Candidate, adapter: EngineAdapter, limits: Lim
     silence = Silence(limits, task.size, task.asked_at)
     try:
         with silence.scope:
-            last = await _ask(task, target.url, dialogue, adapter, silence)
+            last = await _ask(task, target, dialogue, adapter, silence, hop)
             task.end(last.tokens_in, last.tokens_out, trio.current_time())
             return
     except Unreachable as error:
-        raise Failure(ErrorCode.WORKER_RESET, f"the engine is away: {error}", retriable=True, elsewhere=True) from error
+        away, lost = f"the engine is away: {error}", target.node_id is not None
+        raise Failure(ErrorCode.WORKER_RESET, away, retriable=True, elsewhere=True, lost=lost) from error
     except UpstreamTimeout as error:
         raise Failure(ErrorCode.DECODE_TIMEOUT, f"the engine stalls: {error}", retriable=True) from error
     except (UpstreamError, MalformedStream) as error:
-        raise Failure(ErrorCode.WORKER_RESET, f"the engine broke off: {error}", retriable=True) from error
+        lost = target.node_id is not None
+        raise Failure(ErrorCode.WORKER_RESET, f"the engine broke off: {error}", retriable=True, lost=lost) from error
     words = f"the engine stalls: {silence.words(trio.current_time())}"
     raise Failure(ErrorCode.DECODE_TIMEOUT, words, retriable=True)
 
@@ -90,19 +115,23 @@ def _dialogue(task: Task, target: Candidate, adapter: EngineAdapter) -> Dialogue
         raise Failure(ErrorCode.INVALID_PARAMS, str(error), retriable=False, engine_fault=False) from error
 
 
-async def _ask(task: Task, url: str, dialogue: Dialogue, adapter: EngineAdapter, silence: Silence) -> Finished:
+async def _ask(
+    task: Task, target: Candidate, dialogue: Dialogue, adapter: EngineAdapter, silence: Silence, hop: Hop
+) -> Finished:
     """Put the task to the engine and hear it out; its last word."""
-    headers = {"content-type": "application/json", "x-correlation-id": task.correlation_id}
+    headers = {"content-type": "application/json", "x-correlation-id": task.correlation_id, **hop.headers(target)}
     if task.traceparent:
         headers["traceparent"] = task.traceparent
     async with request(
         "POST",
-        url + dialogue.path,
+        target.url + dialogue.path,
         headers=headers,
         body=dialogue.body,
         connect_s=silence.limits.connect_s,
         head_s=float("inf"),  # the scope of `silence` bounds it
     ) as response:
+        if target.node_id and (verdict := response.headers.get(RELAY_HEADER)):
+            raise relay_failure(verdict, response.status, await _complaint(response, silence.limits.idle_s))
         if response.status != 200:
             raise refused(adapter.refusal(response.status, await _complaint(response, silence.limits.idle_s)))
         if dialogue.streamed:
@@ -218,3 +247,14 @@ def refused(said: Refused, *, begun: bool = False) -> Failure:
         elsewhere=elsewhere,
         quoted=True,
     )
+
+
+def relay_failure(verdict: str, status: int, body: bytes) -> Failure:
+    """What it means that a node's relay answers in place of the engine: the engine was not reached, or broke off."""
+    try:
+        words = ErrorBody.model_validate_json(body).message
+    except ValueError:
+        words = f"the node's relay answers {status}"
+    reached = verdict != "refused"
+    fault = reached or status in (502, 504)
+    return Failure(ErrorCode.WORKER_RESET, words, retriable=True, engine_fault=fault, elsewhere=not reached)

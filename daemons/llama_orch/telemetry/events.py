@@ -323,3 +323,86 @@ TASKS_DROPPED = _event(
     "Their clients have seen QUEUE_FULL_DROP_LRU and when to come again. Where this goes on, more is asked than the\n"
     "pools can do: add slots, or set ORCHD_ADMISSION_POLICY=reject-new to keep what waits.",
 )
+CIRCUIT_OPENED = _event(
+    "circuit_opened",
+    "3011678527d545799c494d6d9618e905",
+    "queen_rbee.circuits",
+    logging.WARNING,
+    "pool {pool_id} replica {replica_id} failed {faults} times in a row and gets no tasks for {rest_s} s: {reason}",
+    "After that one task tries it: where it is answered, circuit_closed follows; else it rests for longer. The\n"
+    "reason is of the last failure; see the engine's log and, on a node, that of pool-managerd.",
+)
+CIRCUIT_CLOSED = _event(
+    "circuit_closed",
+    "d3f936eac0f345f89178fc92b3ec020e",
+    "queen_rbee.circuits",
+    logging.INFO,
+    "pool {pool_id} replica {replica_id} answers again and gets tasks as before",
+    "Nothing needs to be done.",
+)
+NODE_REGISTERED = _event(
+    "node_registered",
+    "49a123da7a0644a69718f3205780e885",
+    "queen_rbee.fleet",
+    logging.INFO,
+    "node_registration of {node_id} at {address} accepted (from {peer}, release {version}, {pools} pools)",
+    "Nothing needs to be done.",
+)
+NODE_REFUSED = _event(
+    "node_refused",
+    "edc25ff113314be3bb016c0fc243aadc",
+    "queen_rbee.fleet",
+    logging.ERROR,
+    "node_registration of {node_id} at {address} (from {peer}) refused: {reason}",
+    "Each node needs a POOL_MANAGERD_NODE_ID of its own. Where a machine was replaced or reinstalled, take the old\n"
+    "node out with orchctl nodes remove @NODE_ID@; the new one tries again by itself.",
+)
+NODE_WARNING = _event(
+    "node_warning",
+    "a8e08963a6be44679f44c67543f6de28",
+    "queen_rbee.fleet",
+    logging.WARNING,
+    "node_registration of {node_id}: {warning}",
+    "The node serves; the message says what should be changed, and on which side.",
+)
+NODE_ONLINE = _event(
+    "node_online",
+    "5aaabbc63f9741b4901b2c39742ca072",
+    "queen_rbee.fleet",
+    logging.INFO,
+    "node {node_id} sends heartbeats again after {silent_s} s and gets tasks as before",
+    "Nothing needs to be done.",
+)
+NODE_OFFLINE = _event(
+    "node_offline",
+    "7f9bf404a42e4b448ff60dc9c733bb93",
+    "queen_rbee.fleet",
+    logging.WARNING,
+    "node {node_id} at {address} is offline: no heartbeat for {silent_s} s; its {tasks} tasks go elsewhere or end",
+    "The machine, its network or its pool-managerd is down. On the node: systemctl status pool-managerd, and\n"
+    "orchctl check. It gets tasks again with its next heartbeat.",
+)
+NODE_DEREGISTERED = _event(
+    "node_deregistered",
+    "0d38149387274aecbdae56bafac2d6d3",
+    "queen_rbee.fleet",
+    logging.INFO,
+    "node {node_id} has left: {reason}",
+    "A stop of its pool-managerd, or orchctl nodes remove. It comes back by registering again.",
+)
+DRAIN_STARTED = _event(
+    "drain_started",
+    "ae3aff7267954508ad029800dddc9e3d",
+    "queen_rbee.operations",
+    logging.INFO,
+    "drain of {target} started: {leases} tasks run there",
+    "Nothing new is placed there. orchctl operations shows the progress, orchctl resume undoes it.",
+)
+DRAIN_ENDED = _event(
+    "drain_ended",
+    "a27fb467f1f54e329961ef2c4386ea1e",
+    "queen_rbee.operations",
+    logging.INFO,
+    "drain of {target} {state}: {detail}",
+    "What is drained stays so until orchctl resume, or until its pool-managerd starts anew.",
+)
