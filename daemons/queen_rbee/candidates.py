@@ -52,13 +52,15 @@ class Candidate:
         return self.circuit == "closed" or not self.leased
 
     @property
-    def shape(self) -> "Candidate":
+    def shape(self) -> tuple[object, ...]:
         """What decides which tasks it can take, and how many: all but what changes with each task and each look."""
-        return replace(self, leased=0, vram_free_bytes=0)
+        place = self.url, self.state, self.ready, self.draining, self.slots_total, self.circuit, self.device_mask
+        return place, self.engine, self.engine_version, self.models, self.withheld, self.ctx_max, self.endpoints
 
     def counted(self, leased: int, circuit: CircuitState) -> "Candidate":
         """As it is with so many slots leased."""
-        return replace(self, leased=leased, circuit=circuit)
+        same = self.leased == leased and self.circuit == circuit
+        return self if same else replace(self, leased=leased, circuit=circuit)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
 from queen_rbee.candidates import Candidate
 from queen_rbee.circuit import Circuit, failed, rested, worked
+from queen_rbee.matching import Key
 from queen_rbee.metrics import Metrics
-from queen_rbee.registry import Key, Registry
+from queen_rbee.registry import Registry
 
 CLOSED = Circuit()
 

@@ -26,9 +26,10 @@ from queen_rbee.candidates import Candidate, Demand
 from queen_rbee.circuits import Circuits
 from queen_rbee.engines.adapter import EngineAdapter
 from queen_rbee.forecast import Forecast
+from queen_rbee.matching import Key
 from queen_rbee.metrics import Metrics
 from queen_rbee.placement import Strategy, pick
-from queen_rbee.registry import Key, Registry
+from queen_rbee.registry import Registry
 from queen_rbee.task import CancelReason, Task
 
 log = logging.getLogger(__name__)

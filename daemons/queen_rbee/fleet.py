@@ -24,11 +24,12 @@ from llama_orch.service.watchdog import Pulse
 from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
 from queen_rbee.heartbeats import next_heartbeat_ms
+from queen_rbee.matching import Key
 from queen_rbee.metrics import Metrics
 from queen_rbee.node_records import read_node, written_node
 from queen_rbee.nodes import Node, claimed, pools_of, registered, reported, said, shape, silent, too_slow, view
 from queen_rbee.refusals import unknown
-from queen_rbee.registry import Key, Registry
+from queen_rbee.registry import Registry
 from queen_rbee.store.protocol import Store, StoreFailure
 
 GRACE_S = 30.0

@@ -86,8 +86,18 @@ def said(node: Node) -> tuple[object, ...]:
 
 def shape(node: Node) -> tuple[object, ...]:
     """What is worth storing when it changes: all but figures that change with each heartbeat."""
-    figures = {"slots_free": 0, "vram_free_bytes": 0, "active_leases": 0}
-    pools = tuple(pool.model_copy(update=figures) for pool in node.pools)
+    pools = tuple(
+        (
+            pool.pool_id,
+            pool.state,
+            pool.ready,
+            pool.draining,
+            pool.slots_total,
+            tuple(pool.models_available),
+            pool.ctx_max,
+        )
+        for pool in node.pools
+    )
     return node.registration, node.peer, node.draining, node.offline, pools
 
 
@@ -130,11 +140,30 @@ def pools_of(node: Node) -> Iterable[PoolStatus]:
 def _pool(node: Node, pool: PoolSnapshot) -> PoolStatus:
     ready = pool.ready and not node.offline
     url = f"{node.registration.address}/v2/pools/{pool.pool_id}/engine"
-    replica = ReplicaStatus(
-        replica_id=node.node_id, url=url, ready=ready, slots_total=pool.slots_total, slots_free=pool.slots_free
+    replica = ReplicaStatus.model_construct(
+        last_error=None,
+        replica_id=node.node_id,
+        url=url,
+        ready=ready,
+        slots_total=pool.slots_total,
+        slots_free=pool.slots_free,
     )
-    return PoolStatus(
-        **pool.model_dump(exclude={"state", "live", "ready", "draining", "last_error"}),
+    # without validation, which the heartbeat has passed: it would be most of a heartbeat's time
+    return PoolStatus.model_construct(
+        pool_id=pool.pool_id,
+        node_id=pool.node_id,
+        slots_total=pool.slots_total,
+        slots_free=pool.slots_free,
+        active_leases=pool.active_leases,
+        vram_total_bytes=pool.vram_total_bytes,
+        vram_free_bytes=pool.vram_free_bytes,
+        engine=pool.engine,
+        engine_version=pool.engine_version,
+        device_mask=pool.device_mask,
+        models_available=pool.models_available,
+        model_digests=pool.model_digests,
+        ctx_max=pool.ctx_max,
+        circuit="closed",
         state=PoolState.OFFLINE if node.offline else pool.state,
         live=pool.live and not node.offline,
         ready=ready,

@@ -17,8 +17,9 @@ from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
 from queen_rbee.claims import PoolKey
 from queen_rbee.managers import Manager, Managers
+from queen_rbee.matching import Key
 from queen_rbee.refusals import unknown
-from queen_rbee.registry import Key, Registry
+from queen_rbee.registry import Registry
 
 KEPT = 256
 SHOWN_S = 2.0
@@ -84,7 +85,7 @@ class Operations:
 
     def __init__(self, registry: Registry, managers: Managers, take_place: TakePlace) -> None:
         self._registry = registry
-        self._managers = managers
+        self.managers = managers
         self._take_place = take_place
         self._known: dict[str, Drain] = {}
         self._nursery: trio.Nursery | None = None
@@ -135,7 +136,7 @@ class Operations:
     def _keys(self, target: Target) -> list[PoolKey]:
         """The pools of `target`. Raises ApiError 404 where it has none by that name."""
         if target.pool_id is None:
-            node = self._managers.fleet.node(target.node_id or "")
+            node = self.managers.fleet.node(target.node_id or "")
             return [(pool.pool_id, node.node_id) for pool in node.pools]
         found = self._registry.pools_named(target.pool_id)
         keys = [(pool.pool_id, pool.node_id or "") for pool in found if target.node_id in (None, pool.node_id)]
@@ -146,14 +147,14 @@ class Operations:
     async def _bid(self, target: Target, keys: list[PoolKey], verb: str, wish: DrainRequest | None) -> None:
         """Have it done by whoever answers for the pools. Raises ApiError with the first that could not."""
         if target.pool_id is None:
-            node = self._managers.fleet.node(target.node_id or "")
-            await self._managers.bid(Manager(node.address, node.node_id), f"/v2/{verb}", wish)
+            node = self.managers.fleet.node(target.node_id or "")
+            await self.managers.bid(Manager(node.address, node.node_id), f"/v2/{verb}", wish)
             return
         failures: list[ApiError] = []
 
         async def one(key: PoolKey) -> None:
             try:
-                await self._managers.bid(self._managers.of_pool(key), f"/v2/pools/{key[0]}/{verb}", wish)
+                await self.managers.bid(self.managers.of_pool(key), f"/v2/pools/{key[0]}/{verb}", wish)
             except ApiError as error:
                 failures.append(error)
 

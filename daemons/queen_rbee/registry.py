@@ -15,10 +15,9 @@ from llama_orch.spool import Bell
 from queen_rbee.candidates import Candidate, Demand, short_name
 from queen_rbee.claims import Claims, PoolKey
 from queen_rbee.engines.adapter import EngineAdapter
+from queen_rbee.matching import Key, Matching
 from queen_rbee.placement import suitable
 from queen_rbee.replicas import absent, candidate_of
-
-Key = tuple[str, str]
 
 DEMANDS_KEPT = 1024
 
@@ -107,14 +106,14 @@ class Registry:
             self._listed = tuple(sorted(self._candidates.values(), key=lambda candidate: candidate.key))
         return self._listed
 
-    def suitable(self, demand: Demand) -> list[Candidate]:
+    def suitable(self, demand: Demand) -> Matching:
         """The replicas that meet `demand`, free or not, by key; kept in mind until another one could be among them."""
         keys = self._suitable.get(demand)
         if keys is None:
             if len(self._suitable) >= DEMANDS_KEPT:
                 self._suitable.clear()
             keys = self._suitable[demand] = [found.key for found in suitable(self.candidates(), demand)]
-        return [self._candidates[key] for key in keys]
+        return Matching(keys, self._candidates)
 
     async def altered(self) -> None:
         """Return when anything has changed: a pool, or who holds which slot."""

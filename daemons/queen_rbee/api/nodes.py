@@ -1,4 +1,7 @@
-"""Nodes: registered, heard, listed, taken out. Heartbeats are hot: each node of a fleet sends one every few seconds."""
+"""Nodes and their GPUs: registered, heard, listed, taken out.
+
+Heartbeats are hot: each node of a fleet sends one every few seconds.
+"""
 
 from quart import Response, request
 from quart_trio import QuartTrio
@@ -9,6 +12,8 @@ from llama_orch.http.exchange import Exchange, HotRoutes
 from queen_rbee.api.bodies import body_of, parsed
 from queen_rbee.api.views import answer
 from queen_rbee.fleet import Fleet
+from queen_rbee.machines import gpus, reachability
+from queen_rbee.managers import Managers
 
 REGISTRATION_LIMIT = 256 << 10
 HEARTBEAT_LIMIT = 4 << 20
@@ -25,8 +30,16 @@ def add_heartbeats(routes: HotRoutes, fleet: Fleet) -> None:
     routes.add("POST", "/v2/nodes/{node_id}/heartbeat", heartbeat)
 
 
-def add_nodes(app: QuartTrio, fleet: Fleet, *, cloud: bool) -> None:
+def add_nodes(app: QuartTrio, fleet: Fleet, managers: Managers, *, cloud: bool) -> None:
     """Add the other routes to `app`; without `cloud` there are no nodes."""
+
+    @app.get("/v2/gpus")
+    async def all_gpus() -> Response:
+        return answer(await gpus(managers))
+
+    @app.get("/v2/nodes/<node_id>/reachability")
+    async def reached(node_id: str) -> Response:
+        return answer(await reachability(managers, fleet.node(node_id)))
 
     @app.post("/v2/nodes/register")
     async def register() -> Response:

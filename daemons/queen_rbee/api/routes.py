@@ -54,7 +54,7 @@ def cool_routes(app: QuartTrio, parts: Parts) -> None:
 
     add_views(app, parts.dispatcher, parts.intake, parts.store)
     add_scan(app, parts.handoffs)
-    add_nodes(app, parts.fleet, cloud=parts.settings.cloud_profile)
+    add_nodes(app, parts.fleet, parts.operations.managers, cloud=parts.settings.cloud_profile)
     add_operations(app, parts.operations)
     add_sessions(app, parts.accounting.sessions)
     add_catalog(app, parts.accounting.catalog, partial(_nodes, parts))

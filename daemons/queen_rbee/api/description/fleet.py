@@ -1,9 +1,11 @@
 """The operations on nodes, and the drains of pools and nodes."""
 
+from llama_orch.contracts.gpus import GpuList
 from llama_orch.contracts.nodes import (
     Heartbeat,
     HeartbeatAnswer,
     NodeList,
+    NodeReachability,
     NodeRegistered,
     NodeRegistration,
     NodeView,
@@ -77,6 +79,13 @@ NODES = (
     ),
     reading("/v2/nodes", "list_nodes", "The nodes", NodeList, node_id="/nodes/0/node_id"),
     reading("/v2/nodes/{node_id}", "get_node", "One node", NodeView),
+    reading(
+        "/v2/nodes/{node_id}/reachability",
+        "check_node",
+        "Whether the queen reaches a node",
+        NodeReachability,
+    ),
+    reading("/v2/gpus", "list_gpus", "The GPUs of all machines", GpuList),
     Operation(
         "DELETE",
         "/v2/nodes/{node_id}",
