@@ -169,11 +169,11 @@ def test_no_network_is_left_of_a_run_that_was_killed() -> None:
         [sys.executable, "-c", CONNECT_AND_WAIT], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert run.stdout is not None
-    process = Path("/proc") / run.stdout.readline().strip()
-    assert (process / "ns/net").exists()
+    namespace = Path(f"/proc/{run.stdout.readline().strip()}/ns/net")
+    assert namespace.exists()
     run.kill()
     run.communicate()
-    until(lambda: not process.exists(), "the network's process to end")
+    until(lambda: not namespace.exists(), "the network's process to end")
     assert interfaces() == before
 
 
