@@ -81,6 +81,12 @@ def places(whole: Cluster, number: int = 9) -> set[str]:
     return {whole.node_of(task_id) for task_id in tasks}
 
 
+def wait_until_all_are_used(whole: Cluster) -> None:
+    """Return when tasks are placed on every node. Raises TimeoutError."""
+    ids = {node.id for node in whole.nodes}
+    until(lambda: places(whole) == ids, "tasks on every node", 30, whole.head.recent)
+
+
 def begun(whole: Cluster, number: int) -> tuple[list[str], Node]:
     """A number of long tasks, the first of which has begun to answer, and the node where it does."""
     tasks = [submit(whole.queen, max_tokens=LONG) for _task in range(number)]
@@ -190,8 +196,7 @@ def test_a_node_goes_offline_whichever_way_its_packets_are_lost(whole: Cluster) 
     assert places(whole, 4) == {sound.id}
     mute.cable.mend()
     deaf.cable.mend()
-    whole.wait_until_serving()
-    assert places(whole) == {mute.id, deaf.id, sound.id}
+    wait_until_all_are_used(whole)
 
 
 def test_a_node_that_is_killed_ends_only_the_answers_it_had_begun(whole: Cluster) -> None:
@@ -203,8 +208,7 @@ def test_a_node_that_is_killed_ends_only_the_answers_it_had_begun(whole: Cluster
     assert all(done.tokens == LONG for done in ended)
     assert [done.last for done in others if done not in ended and not was_cut_short(done)] == []
     assert len(ended) >= 6, "the node had one other task at most"
-    whole.wait_until_serving(victim)
-    assert victim.id in places(whole)
+    wait_until_all_are_used(whole)
 
 
 def test_a_queen_that_is_restarted_under_load_ends_each_task_once_and_takes_no_node_for_dead(whole: Cluster) -> None:
@@ -227,7 +231,7 @@ def test_a_queen_that_is_restarted_under_load_ends_each_task_once_and_takes_no_n
     ends = [f"MESSAGE_ID={event.message_id}" for event in (events.TASK_ENDED, events.TASK_FAILED)]
     logged = Counter(entry["JOB_ID"] for entry in whole.head.journal("--lines=all", *ends))
     assert {job: logged[job] for job in jobs} == dict.fromkeys(jobs, 1)
-    assert places(whole) == {node.id for node in whole.nodes}
+    wait_until_all_are_used(whole)
     assert [node.machine.show(ENGINE, "MainPID") for node in whole.nodes] == engines
 
 
@@ -241,8 +245,7 @@ def test_a_node_that_is_stopped_leaves_the_list_and_comes_back_when_started(whol
     whole.wait_for("gone", node, limit_s=GRACE_S)
     assert places(whole) == {whole.nodes[0].id, whole.nodes[2].id}
     node.machine.systemctl("start", MANAGER)
-    whole.wait_until_serving(node)
-    assert places(whole) == {other.id for other in whole.nodes}
+    wait_until_all_are_used(whole)
 
 
 def test_rolling_restarts_lose_no_task_and_leave_nothing_drained(whole: Cluster) -> None:
@@ -254,7 +257,7 @@ def test_rolling_restarts_lose_no_task_and_leave_nothing_drained(whole: Cluster)
     assert load.failures == {}
     for listed in whole.listed().values():
         assert [(pool["ready"], pool["draining"]) for pool in listed["pools"]] == [(True, False)]
-    assert places(whole) == {node.id for node in whole.nodes}
+    wait_until_all_are_used(whole)
 
 
 def test_a_node_without_power_ends_only_the_answers_it_had_begun(whole: Cluster) -> None:
