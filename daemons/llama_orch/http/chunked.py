@@ -20,6 +20,11 @@ class ChunkedBody:
         self._after_data = False
         self._in_trailers = False
 
+    @property
+    def behind(self) -> bytes:
+        """What has come behind the end."""
+        return self._rest if self.complete else b""
+
     def feed(self, data: bytes) -> bytes:
         """What of the body `data` brings, perhaps nothing yet. Raises ValueError for what is no chunked body."""
         data = self._rest + data if self._rest else data

@@ -1,184 +1,61 @@
 """The HTTP/1.1 client that engines and neighbouring daemons are asked with: h11 over trio streams.
 
-One connection an exchange; leaving the exchange closes the connection, which is how a request is cancelled: an
-engine frees the slot of a streamed request within about 10 ms of that (measured with llama-server). httpx was
-rejected here because httpcore 1.0.9 leaks pool slots when requests are cancelled.
+Leaving an exchange before its end closes the connection, which is how a request is cancelled: an engine frees the slot
+of a streamed request within about 10 ms of that (measured with llama-server). Each exchange has a connection of its
+own, unless the caller keeps connections: then one whose answer was read to its end serves the next. httpx was rejected
+here because httpcore 1.0.9 leaks pool slots when requests are cancelled.
 """
 
 import json
-import math
-import os
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 import h11
 import trio
 
-from llama_orch.http.chunked import ChunkedBody
+from llama_orch.http.answer import CHUNK, Response, next_event, received
+from llama_orch.http.connecting import Origin, connect, where
+from llama_orch.http.kept_connections import LIMIT_S, KeptConnections
+from llama_orch.http.upstream import ConnectTimeout, Unanswered, Unreachable, UpstreamError, UpstreamTimeout
 
-CHUNK = 65536
-WITHOUT_BODY = (204, 304)
+__all__ = [
+    "ConnectTimeout",
+    "KeptConnections",
+    "Response",
+    "Unreachable",
+    "UpstreamError",
+    "UpstreamTimeout",
+    "fetch",
+    "fetch_json",
+    "request",
+]
 
-
-class UpstreamError(Exception):
-    """The other side could not be reached, broke off, or did not speak HTTP; the text says which."""
-
-
-class UpstreamTimeout(UpstreamError):
-    """The other side did not answer within the caller's limit."""
-
-
-class Unreachable(UpstreamError):
-    """There was no connection: the other side has heard nothing of the request."""
-
-
-class ConnectTimeout(UpstreamTimeout, Unreachable):
-    """There was no connection within the caller's limit."""
-
-
-@dataclass
-class Response:
-    """The head of an answer, and its body as it comes."""
-
-    status: int
-    headers: Mapping[str, str]
-    _connection: h11.Connection
-    _stream: trio.abc.Stream
-
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The body's pieces, in the order and the grain in which they arrive; they raise UpstreamError. To be asked
-        for once."""
-        if self.headers.get("transfer-encoding", "").lower() == "chunked" and self.status not in WITHOUT_BODY:
-            return _ChunkedChunks(self._connection.trailing_data[0], self._stream)
-        return _Chunks(self._connection, self._stream)
-
-    async def read(self, limit: int = 1 << 20, limit_s: float = math.inf) -> bytes:
-        """The whole body. Raises UpstreamError beyond `limit` bytes, UpstreamTimeout beyond `limit_s` seconds."""
-        body = bytearray()
-        with trio.move_on_after(limit_s):
-            async for chunk in self.chunks():
-                body += chunk
-                if len(body) > limit:
-                    raise UpstreamError(f"the answer is longer than {limit} bytes")
-            return bytes(body)
-        raise UpstreamTimeout(f"no complete answer within {limit_s:g} s")
+NETWORK_S = 1.0
+"""So much earlier than a server says that it closes an idle connection, it is not used any more."""
 
 
-class _ChunkedChunks:
-    """As _Chunks, of a chunked body, which h11 takes its time for."""
+@dataclass(frozen=True)
+class _Request:
+    """A request as it is sent, perhaps twice."""
 
-    def __init__(self, begun: bytes, stream: trio.abc.Stream) -> None:
-        self._come = begun
-        self._stream = stream
-        self._body = ChunkedBody()
+    method: str
+    target: str
+    fields: list[tuple[str, str]]
+    body: bytes
 
-    def __aiter__(self) -> "_ChunkedChunks":
-        return self
-
-    async def __anext__(self) -> bytes:
-        body = self._body
-        while not body.complete:
-            data = self._come or await _received(self._stream)
-            self._come = b""
-            if not data:
-                raise UpstreamError("the connection closed before the answer was complete")
-            try:
-                piece = body.feed(data)
-            except ValueError as error:
-                raise UpstreamError(f"the answer is not HTTP: {error}") from error
-            if piece:
-                return piece
-        raise StopAsyncIteration
-
-
-async def _received(stream: trio.abc.Stream) -> bytes:
-    try:
-        return bytes(await stream.receive_some(CHUNK))
-    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-        raise UpstreamError("the connection broke off") from error
-
-
-@dataclass
-class _Chunks:
-    """An iterator and no generator: one that is left early has nothing to clean up, and trio nothing to warn of."""
-
-    _connection: h11.Connection
-    _stream: trio.abc.Stream
-
-    def __aiter__(self) -> "_Chunks":
-        return self
-
-    async def __anext__(self) -> bytes:
-        event = await _next_event(self._connection, self._stream)
-        if isinstance(event, h11.Data):
-            return bytes(event.data)
-        if isinstance(event, h11.EndOfMessage):
-            raise StopAsyncIteration
-        raise UpstreamError("the connection closed before the answer was complete")
-
-
-async def _next_event(connection: h11.Connection, stream: trio.abc.Stream) -> h11.Event:
-    while True:
+    def encoded(self) -> tuple[h11.Connection, bytes]:
+        """The request's bytes, and what reads the answer. Raises UpstreamError for what is no HTTP."""
+        connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=CHUNK)
         try:
-            event = connection.next_event()
-        except h11.RemoteProtocolError as error:
-            if connection.trailing_data[1]:  # the other side has closed
-                raise UpstreamError("the connection closed before the answer was complete") from error
-            raise UpstreamError(f"the answer is not HTTP: {error}") from error
-        if event is not h11.NEED_DATA:
-            return event  # type: ignore[return-value]
-        connection.receive_data(await _received(stream))
-
-
-def _where(url: str) -> tuple[SplitResult, int]:
-    """`url` in its parts, and its port. Raises UpstreamError for what this client cannot ask."""
-    parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
-        raise UpstreamError(f"{url} is not of the form http://HOST:PORT; TLS is not spoken here")
-    try:
-        return parts, parts.port or 80
-    except ValueError as error:
-        raise UpstreamError(f"{url} is no URL: {error}") from error
-
-
-async def _to_loopback(port: int) -> trio.SocketStream:
-    """Where engines are, without the nursery and the look-up that open_tcp_stream makes for a name."""
-    sock = trio.socket.socket()
-    try:
-        await sock.connect(("127.0.0.1", port))
-    except BaseException:
-        sock.close()
-        raise
-    return trio.SocketStream(sock)
-
-
-async def _connect(host: str, port: int, limit_s: float) -> trio.SocketStream:
-    try:
-        with trio.fail_after(limit_s):
-            if host == "127.0.0.1":
-                return await _to_loopback(port)
-            return await trio.open_tcp_stream(host, port)
-    except trio.TooSlowError as error:
-        raise ConnectTimeout(f"no connection to {host}:{port} within {limit_s:g} s") from error
-    except OSError as error:
-        raise Unreachable(f"cannot connect to {host}:{port}: {_reason(error)}") from error
-    except UnicodeError as error:
-        raise Unreachable(f"cannot connect to {host}:{port}: that is no host name") from error
-
-
-def _reason(error: OSError) -> str:
-    """Why no address could be connected to: trio keeps the single reasons as the cause."""
-    cause = error.__cause__
-    attempts = cause.exceptions if isinstance(cause, BaseExceptionGroup) else (cause or error,)
-    return ", ".join(dict.fromkeys(_words(attempt) for attempt in attempts))
-
-
-def _words(error: BaseException) -> str:
-    number = error.errno if isinstance(error, OSError) else None
-    return os.strerror(number) if number and number > 0 else str(getattr(error, "strerror", None) or error)
+            head = h11.Request(method=self.method, target=self.target, headers=self.fields)
+            data = connection.send(head) or b""
+        except (h11.LocalProtocolError, UnicodeError) as error:
+            raise UpstreamError(f"the request cannot be put into HTTP: {error}") from error
+        data += connection.send(h11.Data(data=self.body)) or b"" if self.body else b""
+        return connection, data + (connection.send(h11.EndOfMessage()) or b"")
 
 
 @asynccontextmanager
@@ -190,59 +67,127 @@ async def request(
     body: bytes = b"",
     connect_s: float = 5.0,
     head_s: float = 30.0,
+    connections: KeptConnections | None = None,
+    repeatable: bool = False,
 ) -> AsyncIterator[Response]:
     """Send one request and yield its Response once the head has come; leaving closes the connection.
 
     `connect_s` and `head_s` bound, in seconds, the connection and the wait for the head of the answer; the caller
     bounds the wait for the body. Raises UpstreamError and UpstreamTimeout.
+
+    With `connections` an idle one of them is used, if there is one, and the connection is kept once the answer was read
+    to its end; left in any other way it is closed all the same. An idle connection may turn out to be closed by the
+    other side: then the request is sent once more if it is `repeatable`, that is, if nothing is wrong when it is served
+    twice. Nobody can tell whether the other side had read it (RFC 9110, 9.2.2), so that otherwise the error is the
+    caller's: Unreachable where the request had not even left, or else UpstreamError.
     """
-    parts, port = _where(url)
+    origin, parts = where(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=CHUNK)
-    fields = [("host", parts.netloc), ("connection", "close"), *(headers or {}).items()]
+    fields = [("host", parts.netloc), ("connection", "close" if connections is None else "keep-alive")]
+    fields += (headers or {}).items()
     if body or method in ("POST", "PUT"):
         fields.append(("content-length", str(len(body))))
-    data = _encoded(connection, method, target, fields, body)
-    stream = await _connect(parts.hostname or "", port, connect_s)
+    asked = _Request(method, target, fields, body)
+    stream, response = await _answered(asked, origin, connect_s, head_s, connections, repeatable)
+    left_well = False
     try:
-        yield await _head(connection, stream, data, head_s)
+        yield response
+        left_well = True
     finally:
-        await trio.aclose_forcefully(stream)
+        if connections is not None and left_well and response.at_rest:
+            connections.keep(origin, stream, _idle_s(response.headers))
+        else:
+            await trio.aclose_forcefully(stream)
 
 
-def _encoded(connection: h11.Connection, method: str, target: str, fields: list[tuple[str, str]], body: bytes) -> bytes:
-    try:
-        data = connection.send(h11.Request(method=method, target=target, headers=fields)) or b""
-    except (h11.LocalProtocolError, UnicodeError) as error:
-        raise UpstreamError(f"the request cannot be put into HTTP: {error}") from error
-    data += connection.send(h11.Data(data=body)) or b"" if body else b""
-    return data + (connection.send(h11.EndOfMessage()) or b"")
+async def _answered(
+    asked: _Request,
+    origin: Origin,
+    connect_s: float,
+    head_s: float,
+    connections: KeptConnections | None,
+    repeatable: bool,
+) -> tuple[trio.SocketStream, Response]:
+    """The answer's head, and the connection over which it has come."""
+    connection, data = asked.encoded()
+    if connections is not None and (kept := connections.take(origin)):
+        try:
+            return kept, await _heard(kept, connection, data, head_s)
+        except Unanswered as error:
+            if not repeatable:
+                raise (error if error.sent else Unreachable(f"the request has not left: {error}")) from error
+            connection, data = asked.encoded()
+    stream = await connect(origin, connect_s)
+    return stream, await _heard(stream, connection, data, head_s)
 
 
-async def _head(connection: h11.Connection, stream: trio.SocketStream, data: bytes, limit_s: float) -> Response:
+async def _heard(stream: trio.SocketStream, connection: h11.Connection, data: bytes, limit_s: float) -> Response:
+    """The head of the answer to `data`; where there is none, the stream is closed."""
     try:
         with trio.fail_after(limit_s):
-            # who refuses a request may close before the body is through; the answer is there all the same
-            with suppress(trio.BrokenResourceError):
-                await stream.send_all(data)
-            event = await _next_event(connection, stream)
-            while isinstance(event, h11.InformationalResponse):
-                event = await _next_event(connection, stream)
+            return await _head(stream, connection, data)
     except trio.TooSlowError as error:
+        await trio.aclose_forcefully(stream)
         raise UpstreamTimeout(f"no answer within {limit_s:g} s") from error
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+
+
+async def _head(stream: trio.SocketStream, connection: h11.Connection, data: bytes) -> Response:
+    sent = False
+    # who refuses a request may close before the body is through; the answer is there all the same
+    with suppress(trio.BrokenResourceError):
+        await stream.send_all(data)
+        sent = True
+    connection.receive_data(await _begun(stream, sent))
+    event = await next_event(connection, stream)
+    while isinstance(event, h11.InformationalResponse):
+        event = await next_event(connection, stream)
     if not isinstance(event, h11.Response):
         raise UpstreamError("the connection closed without an answer")
     names = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in event.headers}
     return Response(event.status_code, names, connection, stream)
 
 
+async def _begun(stream: trio.SocketStream, sent: bool) -> bytes:
+    """The answer's first bytes. Raises Unanswered where there are none."""
+    try:
+        data = await received(stream)
+    except UpstreamError as error:
+        raise Unanswered(str(error), sent=sent) from error
+    if not data:
+        raise Unanswered("the connection closed before the answer was complete", sent=sent)
+    return data
+
+
+def _idle_s(headers: Mapping[str, str]) -> float:
+    """How long the other side lets a connection idle, as far as it says so."""
+    told = re.search(r"\btimeout=(\d{1,6})\b", headers.get("keep-alive", ""))
+    return int(told[1]) - NETWORK_S if told else LIMIT_S
+
+
 async def fetch(
-    url: str, *, limit_s: float, headers: Mapping[str, str] | None = None, size: int = 1 << 20
+    url: str,
+    *,
+    limit_s: float,
+    headers: Mapping[str, str] | None = None,
+    size: int = 1 << 20,
+    connections: KeptConnections | None = None,
 ) -> tuple[int, bytes]:
     """GET `url`: status and body, all of it within `limit_s` seconds and `size` bytes. Raises UpstreamError."""
+    asking = request(
+        "GET",
+        url,
+        headers=headers,
+        connect_s=limit_s,
+        head_s=limit_s,
+        connections=connections,
+        repeatable=True,  # RFC 9110, 9.2.1: a GET asks for nothing to be done
+    )
     try:
         with trio.fail_after(limit_s):
-            async with request("GET", url, headers=headers, connect_s=limit_s, head_s=limit_s) as response:
+            async with asking as response:
                 return response.status, await response.read(size)
     except trio.TooSlowError as error:
         raise UpstreamTimeout(f"no complete answer within {limit_s:g} s") from error

@@ -8,7 +8,7 @@ import h11
 import pytest
 import trio
 
-from llama_orch.http import client
+from llama_orch.http import connecting
 from llama_orch.http.client import UpstreamError, UpstreamTimeout, fetch, fetch_json, request
 
 Talk = Callable[[trio.SocketStream], Awaitable[None]]
@@ -264,7 +264,7 @@ async def test_leaving_an_exchange_closes_the_connection(how: str) -> None:
     ],
 )
 def test_the_reason_of_a_failed_connection_is_the_systems_own(error: OSError, words: str) -> None:
-    assert client._reason(error) == words
+    assert connecting._reason(error) == words
     several = OSError("all attempts to connect failed")
     several.__cause__ = ExceptionGroup("attempts", [error, error])
-    assert client._reason(several) == words
+    assert connecting._reason(several) == words
