@@ -25,12 +25,12 @@ class Circuit:
     retry_at: float = float("inf")
 
 
-def failed(circuit: Circuit, now: float) -> Circuit:
+def failed(circuit: Circuit, now: float, first_rest_s: float = FIRST_REST_S) -> Circuit:
     """After one more fault. One of a task that was under way when the circuit opened prolongs nothing."""
     faults = circuit.faults + 1
     if circuit.state == "open" or (circuit.state == "closed" and faults < FAULTS):
         return replace(circuit, faults=faults)
-    rest_s = min(FIRST_REST_S * 2.0 ** min(circuit.opened, 16), LONGEST_REST_S)
+    rest_s = min(first_rest_s * 2.0 ** min(circuit.opened, 16), LONGEST_REST_S)
     return Circuit("open", faults, circuit.opened + 1, now + rest_s)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
 from queen_rbee.candidates import Candidate
-from queen_rbee.circuit import Circuit, failed, rested, worked
+from queen_rbee.circuit import FIRST_REST_S, Circuit, failed, rested, worked
 from queen_rbee.matching import Key
 from queen_rbee.metrics import Metrics
 from queen_rbee.registry import Registry
@@ -20,15 +20,21 @@ class Circuits:
         self._registry = registry
         self._metrics = metrics
         self._known: dict[Key, Circuit] = {}
+        self.first_rest_s = FIRST_REST_S
+        registry.on_ready = self.renewed
 
     def worked(self, target: Candidate) -> None:
         """A task was answered there."""
         self._change(target.key, worked)
 
+    def renewed(self, key: Key) -> None:
+        """A replica has become ready: it is another engine than the one that failed."""
+        self._change(key, lambda _circuit: CLOSED)
+
     def failed(self, target: Candidate, now: float, reason: str) -> None:
         """A task met a fault of the replica there."""
         before = self._known.get(target.key, CLOSED)
-        after = self._change(target.key, lambda circuit: failed(circuit, now))
+        after = self._change(target.key, lambda circuit: failed(circuit, now, self.first_rest_s))
         if after.state == "open" != before.state:
             names = {"pool_id": target.pool_id, "replica_id": target.replica_id, "node_id": target.node_id}
             emit(events.CIRCUIT_OPENED, **names, faults=after.faults, rest_s=round(after.retry_at - now), reason=reason)

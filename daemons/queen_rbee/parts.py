@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from llama_orch.http.kept_connections import KeptConnections
 from llama_orch.spool import Bell
 from llama_orch.spool import Intake as Spool
 from queen_rbee.accounting import Accounting
@@ -64,7 +65,7 @@ def build(settings: QueenSettings, store: Store) -> Parts:
         adapters=ADAPTERS,
         strategy=settings.placement,
         bell=bell,
-        hop=Hop(settings.token),
+        hop=Hop(settings.token, KeptConnections()),
     )
     fleet = Fleet(
         registry, store, metrics, dispatcher.take_place, settings.node_timeout_ms, float(settings.stale_check_s)

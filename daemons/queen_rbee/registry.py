@@ -6,7 +6,7 @@ says is worked in pool by pool, so that a heartbeat costs as much as it brings, 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import trio
 
@@ -20,6 +20,10 @@ from queen_rbee.placement import suitable
 from queen_rbee.replicas import absent, candidate_of
 
 DEMANDS_KEPT = 1024
+
+
+def _nobody(_key: Key) -> None:
+    """Nobody wants to know."""
 
 
 class Registry:
@@ -37,6 +41,8 @@ class Registry:
         self._members: dict[PoolKey, tuple[Key, ...]] = {}
         self._suitable: dict[Demand, list[Key]] = {}
         self._altered = trio.Event()
+        self.on_ready: Callable[[Key], None] = _nobody
+        """Told of each replica that was not ready and is now."""
         self._listed: tuple[Candidate, ...] | None = None
         self.slots_open = 0
         """Slots that a task could start on now, on all replicas."""
@@ -174,10 +180,12 @@ class Registry:
         before = {member: self._candidates[member] for member in self._members.pop(key, ())}
         for gone in before.keys() - after.keys():
             self._drop(gone)
-        for found in after.values():
-            self._put(found)
         if pool:
             self._members[key] = tuple(after)
+        for found in after.values():
+            self._put(found)
+            if found.ready and found.key in before and not before[found.key].ready:
+                self.on_ready(found.key)
         shapes = ({member: found.shape for member, found in some.items()} for some in (before, after))
         return next(shapes) != next(shapes)
 

@@ -4,7 +4,7 @@ Owns the connection to the engine for as long as the task runs there; leaving it
 is what frees the engine's slot. Every wait has a limit, and so has the answer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,6 +13,7 @@ import trio
 
 from llama_orch.contracts.errors import ErrorBody, ErrorCode, Reason
 from llama_orch.http.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
+from llama_orch.http.kept_connections import KeptConnections
 from llama_orch.http.sse import MalformedStream, read_events
 from llama_orch.settings.types import Secret
 from queen_rbee.candidates import Candidate, served_name
@@ -29,6 +30,7 @@ ANSWER_LIMIT = 64 << 20
 """Bytes of the largest answer; a stream is measured in characters. 1,000 embeddings of 4,096 numbers are as many."""
 COMPLAINT_LIMIT = 64 << 10
 IN_THREAD_BYTES = 256 << 10
+REST_S = 0.02
 OVERRUN = 64
 """So many pieces more than max_tokens may come; an engine that sends more does not know the limit, or not its end."""
 
@@ -68,9 +70,10 @@ class Failure(Exception):
 
 @dataclass(frozen=True)
 class Hop:
-    """What the way through a node needs: the token that its relay wants to see."""
+    """What the way through a node needs: the token that its relay wants to see, and connections that are kept."""
 
     token: Secret | None = None
+    connections: KeptConnections | None = None
 
     def headers(self, target: Candidate) -> dict[str, str]:
         """Those for the relay; an engine on loopback gets none."""
@@ -127,6 +130,7 @@ async def _ask(
         target.url + dialogue.path,
         headers=headers,
         body=dialogue.body,
+        connections=hop.connections if target.node_id else None,
         connect_s=silence.limits.connect_s,
         head_s=float("inf"),  # the scope of `silence` bounds it
     ) as response:
@@ -154,7 +158,8 @@ async def _stream(task: Task, dialogue: Dialogue, response: Response, silence: S
     """Append what comes to the task until the answer is complete."""
     room = ANSWER_LIMIT
     pieces = _most_pieces(task)
-    async for event in read_events(response.chunks()):
+    chunks = response.chunks()
+    async for event in read_events(chunks):
         room -= len(event.data)
         if room < 0:
             raise _too_much(f"its answer is longer than {ANSWER_LIMIT} characters")
@@ -162,11 +167,20 @@ async def _stream(task: Task, dialogue: Dialogue, response: Response, silence: S
         shown = task.tokens_out
         last = _take(task, _understood(dialogue.event, event.data) if event.data else (), now)
         if last:
+            await _rest(chunks)
             return last
         silence.heard(now, token=task.tokens_out > shown)
         if task.tokens_out > pieces:
             raise _too_much(f"max_tokens is {task.request.max_tokens}, and it goes on after {task.tokens_out} pieces")
     return _ended(_take(task, dialogue.closed(), trio.current_time()))
+
+
+async def _rest(chunks: AsyncIterator[bytes]) -> None:
+    """Read what an engine says behind its last word, for a moment: only so can a connection be kept, and the engine
+    sees no client that leaves."""
+    with trio.move_on_after(REST_S), suppress(UpstreamError):
+        async for _nothing in chunks:
+            pass
 
 
 def _too_much(words: str) -> Failure:

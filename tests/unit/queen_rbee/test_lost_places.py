@@ -118,6 +118,16 @@ async def test_a_replica_that_fails_in_a_row_gets_no_tasks_until_it_has_rested()
         assert candidate.circuit == "closed"
 
 
+async def test_a_replica_that_becomes_ready_anew_is_not_held_to_what_it_was():
+    async with running() as queen:
+        for _ in range(FAULTS):
+            await ended(queen.submit("break"))
+        queen.pool(ready=False)
+        queen.pool()
+        (candidate,) = queen.dispatcher.registry.candidates()
+        assert (candidate.circuit, candidate.open) == ("closed", True)
+
+
 async def test_refused_requests_and_clients_that_leave_open_no_circuit():
     async with running() as queen:
         for _ in range(2 * FAULTS):
