@@ -1,16 +1,32 @@
 """Every variable of engine-provisioner, declared once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from engine_provisioner.pools_file import HERE, SYSTEM, path_for
-from llama_orch.settings import Var
+from llama_orch.settings import Example, Var
 from llama_orch.settings.shared import DEFAULT_RUNTIME_DIRECTORY, RUNTIME_DIRECTORY, Common
 from llama_orch.settings.types import GpuMask, GpuMaskField, HomePath
 
 
 class ProvisionerSettings(Common):
     """engine-provisioner's settings; immutable."""
+
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(
+            "HOME_PROFILE, on the machine of the queen:",
+            {"ENGINE_PROVISIONER_HANDOFF_DIR": ".runtime/engines"},
+        ),
+        Example(
+            "CLOUD_PROFILE, on a GPU machine:",
+            {
+                "ENGINE_PROVISIONER_HANDOFF_DIR": "/var/lib/llama-orch/engines",
+                "ENGINE_PROVISIONER_CACHE_DIR": "/var/cache/llama-orch",
+                "ENGINE_PROVISIONER_GPU_MASK": "0",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": "http://tempo:4317",
+            },
+        ),
+    )
 
     handoff_dir: Annotated[
         Path,
@@ -49,7 +65,7 @@ class ProvisionerSettings(Common):
         Var(
             "ENGINE_PROVISIONER_POOLS_CONFIG",
             "The pools file.",
-            more="Without one the daemon runs, and has nothing to do.",
+            more="It is checked together with the variables. Without one the daemon runs, and has nothing to do.",
             example=str(SYSTEM),
             allowed="the path of a file",
             packaged=str(SYSTEM),

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from llama_orch.settings import Address, Flag, Problem, Var, Whole, rule
+from llama_orch.settings import Address, Example, Flag, Problem, Var, Whole, rule
 from llama_orch.settings.shared import (
     DEFAULT_RUNTIME_DIRECTORY,
     RUNTIME_DIRECTORY,
@@ -21,6 +21,31 @@ from llama_orch.settings.types import Host, Url
 
 class PoolManagerSettings(Common):
     """pool-managerd's settings; immutable. Durations carry their unit in the name."""
+
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(
+            "HOME_PROFILE, on the machine of the queen:",
+            {
+                "POOL_MANAGERD_BIND_ADDR": "127.0.0.1:9200",
+                "POOL_MANAGERD_RUNTIME_DIR": ".runtime/engines",
+                "RUST_LOG": "info",
+            },
+        ),
+        Example(
+            "CLOUD_PROFILE, on a GPU machine; each has a node id of its own:",
+            {
+                "POOL_MANAGERD_NODE_ID": "gpu-node-1",
+                "ORCHESTRATORD_URL": "http://control-plane:8080",
+                "LLORCH_API_TOKEN": "abc123def456789...",
+                "POOL_MANAGERD_BIND_ADDR": "0.0.0.0:9200",
+                "POOL_MANAGERD_RUNTIME_DIR": "/var/lib/llama-orch/engines",
+                "POOL_MANAGERD_HEARTBEAT_INTERVAL_SECS": "10",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": "http://tempo:4317",
+                "PROMETHEUS_METRICS_PORT": "9091",
+                "RUST_LOG": "info,pool_managerd=debug",
+            },
+        ),
+    )
 
     bind: Annotated[
         Address,

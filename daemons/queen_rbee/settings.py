@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from llama_orch.settings import Address, Flag, Problem, Var, Whole, rule
+from llama_orch.settings import Address, Example, Flag, Problem, Var, Whole, rule
 from llama_orch.settings.shared import (
     DEFAULT_RUNTIME_DIRECTORY,
     RUNTIME_DIRECTORY,
@@ -24,6 +24,32 @@ CLOUD_ADDRESS = Host("0.0.0.0", 8080)  # noqa: S104 -- the reference's own defau
 
 class QueenSettings(Common):
     """queen-rbee's settings; immutable. Durations carry their unit in the name."""
+
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(
+            "HOME_PROFILE, all on one machine:",
+            {
+                "ORCHD_ADDR": "127.0.0.1:8080",
+                "ORCHD_RUNTIME_DIR": ".runtime/engines",
+                "ORCHD_ADMISSION_CAPACITY": "100",
+                "RUST_LOG": "info",
+            },
+        ),
+        Example(
+            "CLOUD_PROFILE, on the control plane, which has no GPU:",
+            {
+                "ORCHESTRATORD_CLOUD_PROFILE": "true",
+                "ORCHESTRATORD_BIND_ADDR": "0.0.0.0:8080",
+                "LLORCH_API_TOKEN": "abc123def456789...",
+                "ORCHESTRATORD_NODE_TIMEOUT_MS": "30000",
+                "ORCHESTRATORD_PLACEMENT_STRATEGY": "least-loaded",
+                "ORCHD_ADMISSION_CAPACITY": "500",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": "http://tempo:4317",
+                "PROMETHEUS_METRICS_PORT": "9090",
+                "RUST_LOG": "info,queen-rbee=debug",
+            },
+        ),
+    )
 
     cloud_profile: Annotated[
         Flag,

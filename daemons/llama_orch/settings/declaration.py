@@ -1,6 +1,6 @@
 """What is declared about an environment variable besides its type: the words a person needs."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -43,6 +43,14 @@ class Allowed:
     """What the values of a type may be, in words; put into the type's own `Annotated`."""
 
     words: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """A set-up as the manual shows it: what it is for, and the variables with their values."""
+
+    title: str
+    values: Mapping[str, str]
 
 
 def allowed_words(annotations: Iterable[Any], unit: str) -> str:

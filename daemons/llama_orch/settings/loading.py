@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from llama_orch.settings.declaration import Var, allowed_words
+from llama_orch.settings.declaration import Example, Var, allowed_words
 from llama_orch.settings.types import Secret
 
 TOKEN = "LLORCH_API_TOKEN"  # noqa: S105
@@ -49,6 +49,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=True, hide_input_in_errors=True
     )
+
+    examples: ClassVar[tuple[Example, ...]] = ()
+    """Those of the configuration reference."""
 
     @property
     def profile(self) -> Literal["any", "home", "cloud"]:
