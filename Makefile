@@ -60,7 +60,7 @@ bench: $(VENV)/dev.stamp ## figures, not tests
 deb: ## one .deb for Debian 12 and 13, into dist/
 	@packaging/build_deb.sh $(DIST)
 
-generate: $(VENV)/dev.stamp ## what is made from declarations: environment files, journal catalog, JSON schema
+generate: $(VENV)/dev.stamp ## what is made from declarations: environment files and their manual, journal catalog, JSON schema
 	@$(PY) -m tools.generate
 
 LOCK = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

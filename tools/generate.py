@@ -1,6 +1,7 @@
 """Writes the files that are made from declarations; `--check` says which of them are out of date."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from engine_provisioner.pools_schema import pools_schema
 from engine_provisioner.settings import ProvisionerSettings
 from llama_orch.settings.documents import environment_file
 from llama_orch.settings.loading import Settings
+from llama_orch.settings.manual import manual_page
 from llama_orch.telemetry.events import CATALOG
 from pool_managerd.settings import PoolManagerSettings
 from queen_rbee.settings import QueenSettings
@@ -33,10 +35,29 @@ def journal_catalog() -> str:
     return "\n".join(entries)
 
 
+def suite() -> str:
+    """The module by which each daemon knows the variables of all others without importing them."""
+    names = sorted({var.env for settings in DAEMONS.values() for var in settings.variables().values()})
+    listed = "".join(f'    "{name}",\n' for name in names)
+    return (
+        '"""The variables of all daemons, so that each can tell those of another from misspelt ones; generated."""'
+        f"\n\nVARIABLES = (\n{listed})\n"
+    )
+
+
+def release() -> tuple[str, str]:
+    """Version and date of the manual, as its overview has them."""
+    head = (ROOT / "man/llama-orch.7").read_text().partition("\n")[0]
+    _th, _name, _section, date, version, _manual = shlex.split(head)
+    return version.removeprefix("llama-orch "), date
+
+
 def documents() -> Iterator[tuple[Path, str]]:
     """Each generated file, and what belongs into it."""
     for daemon, settings in DAEMONS.items():
         yield ROOT / f"packaging/env/{daemon}.env", environment_file(daemon, settings)
+        yield ROOT / f"man/{daemon}.env.5", manual_page(daemon, settings, *release())
+    yield ROOT / "daemons/llama_orch/settings/suite.py", suite()
     yield ROOT / "packaging/journal/llama-orch.catalog", journal_catalog()
     yield ROOT / "packaging/pools.schema.json", pools_schema()
 

@@ -1,9 +1,10 @@
 """Every variable of engine-provisioner, declared once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from llama_orch.settings import Var
+from engine_provisioner.pools_file import HERE, SYSTEM, path_for
+from llama_orch.settings import Example, Var
 from llama_orch.settings.shared import DEFAULT_RUNTIME_DIRECTORY, RUNTIME_DIRECTORY, Common
 from llama_orch.settings.types import GpuMask, GpuMaskField, HomePath
 
@@ -11,12 +12,29 @@ from llama_orch.settings.types import GpuMask, GpuMaskField, HomePath
 class ProvisionerSettings(Common):
     """engine-provisioner's settings; immutable."""
 
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(
+            "HOME_PROFILE, on the machine of the queen:",
+            {"ENGINE_PROVISIONER_HANDOFF_DIR": ".runtime/engines"},
+        ),
+        Example(
+            "CLOUD_PROFILE, on a GPU machine:",
+            {
+                "ENGINE_PROVISIONER_HANDOFF_DIR": "/var/lib/llama-orch/engines",
+                "ENGINE_PROVISIONER_CACHE_DIR": "/var/cache/llama-orch",
+                "ENGINE_PROVISIONER_GPU_MASK": "0",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": "http://tempo:4317",
+            },
+        ),
+    )
+
     handoff_dir: Annotated[
         Path,
         Var(
             "ENGINE_PROVISIONER_HANDOFF_DIR",
             "Directory in which running engines are announced by handoff files; the same as pool-managerd's "
             "POOL_MANAGERD_RUNTIME_DIR.",
+            more="The Unix socket engine-provisioner.sock is made beside it where systemd passes none.",
             example=RUNTIME_DIRECTORY,
             allowed="the path of a directory",
             packaged=RUNTIME_DIRECTORY,
@@ -30,7 +48,6 @@ class ProvisionerSettings(Common):
             example="/var/cache/llama-orch",
             allowed="the path of a directory",
             packaged="/var/cache/llama-orch",
-            default="~/.cache/llama-orch",
         ),
     ] = Path("~/.cache/llama-orch")
     gpu_mask: Annotated[
@@ -38,8 +55,9 @@ class ProvisionerSettings(Common):
         Var(
             "ENGINE_PROVISIONER_GPU_MASK",
             "The GPUs that engines may use, by index, or cpu to run engines on the CPU.",
+            more="The indices are NVML's. A GPU that is named and absent is a failure, never a quiet fall back to the "
+            "CPU.",
             example="0,1",
-            allowed="GPU indices separated by commas, or cpu",
         ),
     ] = GpuMask((0,))
     pools_config: Annotated[
@@ -47,10 +65,16 @@ class ProvisionerSettings(Common):
         Var(
             "ENGINE_PROVISIONER_POOLS_CONFIG",
             "The pools file.",
-            example="/etc/llama-orch/pools.toml",
+            more="It is checked together with the variables. Without one the daemon runs, and has nothing to do.",
+            example=str(SYSTEM),
             allowed="the path of a file",
-            packaged="/etc/llama-orch/pools.toml",
-            default="./pools.toml where there is one, else /etc/llama-orch/pools.toml",
+            packaged=str(SYSTEM),
+            default=f"./{HERE} where there is one, else {SYSTEM}",
             addition=True,
         ),
     ] = None
+
+    def in_force(self, name: str) -> tuple[str, object]:
+        """As in the base; the pools file may be one that is not named."""
+        variable, value = super().in_force(name)
+        return variable, path_for(self.pools_config) if name == "pools_config" else value

@@ -3,17 +3,21 @@
 Owns what was taken and is not yet saved: a file is deleted only when its pool would survive a restart without it.
 """
 
+import logging
 import time
 
 import trio
 
 from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import Bell, Found, Intake
+from llama_orch.telemetry.levels import TRACE
 from pool_managerd.health import Health
 from pool_managerd.metrics import Metrics
 from pool_managerd.persistence import Store
 from pool_managerd.registry import Registry
 from pool_managerd.reports import ReportReader
+
+log = logging.getLogger(__name__)
 
 
 class Handoffs:
@@ -70,10 +74,13 @@ class Handoffs:
     async def _turn(self) -> None:
         began_s = time.perf_counter()
         news = await self._intake.look()
+        log.log(TRACE, "looked for handoffs: %d new, %d bad", len(news.found), len(news.bad))
         for found in news.found:
             self._registry.take(found)
             self._health.bell.ring()
-            self._metrics.handoff_taken(found.handoff.pool_id, (time.perf_counter() - began_s) * 1000)
+            took_ms = (time.perf_counter() - began_s) * 1000
+            self._metrics.handoff_taken(found.handoff.pool_id, took_ms)
+            log.debug("handoff %s of pool %s read in %.1f ms", found.identity.name, found.handoff.pool_id, took_ms)
         for _bad in news.bad:
             self._metrics.handoff_rejected()
         self._registry.set_reports(await self._reports.read())

@@ -3,6 +3,7 @@
 Owns the time of each engine's next look. Looks at different engines do not wait for each other.
 """
 
+import logging
 import math
 from collections.abc import Awaitable
 from typing import Protocol
@@ -12,10 +13,13 @@ import trio
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import Bell
+from llama_orch.telemetry.levels import TRACE
 from pool_managerd.engine import ask
 from pool_managerd.metrics import Metrics
 from pool_managerd.registry import Registry
 from pool_managerd.replica import Replica, Sighting, next_check_s
+
+log = logging.getLogger(__name__)
 
 
 class Ask(Protocol):
@@ -58,6 +62,7 @@ class Health:
         describe = replica.details is None
         sighting = await self._ask(replica.handoff, describe=describe)
         self._metrics.health_check(replica.handoff.pool_id, sighting.answer)
+        log.log(TRACE, "engine of pool %s replica %s is %s", *replica.key, sighting.answer.value)
         after = self._registry.saw(replica.incarnation, sighting)
         if after:
             self._due[replica.incarnation] = trio.current_time() + next_check_s(after)

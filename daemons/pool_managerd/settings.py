@@ -1,12 +1,13 @@
 """Every variable of pool-managerd, declared once."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
 from llama_orch.contracts.nodes import NodeId, node_address
-from llama_orch.settings import Address, Flag, Problem, Var, Whole
+from llama_orch.settings import Address, Example, Flag, Problem, Var, Whole, rule
 from llama_orch.settings.shared import (
     DEFAULT_RUNTIME_DIRECTORY,
     RUNTIME_DIRECTORY,
@@ -16,11 +17,36 @@ from llama_orch.settings.shared import (
     TokenFileField,
     metrics_port_variable,
 )
-from llama_orch.settings.types import Host, http_url
+from llama_orch.settings.types import Host, Url
 
 
 class PoolManagerSettings(Common):
     """pool-managerd's settings; immutable. Durations carry their unit in the name."""
+
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(
+            "HOME_PROFILE, on the machine of the queen:",
+            {
+                "POOL_MANAGERD_BIND_ADDR": "127.0.0.1:9200",
+                "POOL_MANAGERD_RUNTIME_DIR": ".runtime/engines",
+                "RUST_LOG": "info",
+            },
+        ),
+        Example(
+            "CLOUD_PROFILE, on a GPU machine; each has a node id of its own:",
+            {
+                "POOL_MANAGERD_NODE_ID": "gpu-node-1",
+                "ORCHESTRATORD_URL": "http://control-plane:8080",
+                "LLORCH_API_TOKEN": "abc123def456789...",
+                "POOL_MANAGERD_BIND_ADDR": "0.0.0.0:9200",
+                "POOL_MANAGERD_RUNTIME_DIR": "/var/lib/llama-orch/engines",
+                "POOL_MANAGERD_HEARTBEAT_INTERVAL_SECS": "10",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": "http://tempo:4317",
+                "PROMETHEUS_METRICS_PORT": "9091",
+                "RUST_LOG": "info,pool_managerd=debug",
+            },
+        ),
+    )
 
     bind: Annotated[
         Address,
@@ -28,7 +54,6 @@ class PoolManagerSettings(Common):
             "POOL_MANAGERD_BIND_ADDR",
             "Address that the HTTP API listens on.",
             example="127.0.0.1:9200",
-            allowed="host:port or [ipv6]:port",
             packaged="127.0.0.1:9200",
         ),
     ] = Host("0.0.0.0", 9200)  # noqa: S104 -- the reference's own default
@@ -40,19 +65,16 @@ class PoolManagerSettings(Common):
             example="gpu-node-1",
             allowed="1 to 128 letters, digits, dots, dashes and underscores",
             profile="cloud",
-            default="(none)",
             required="in CLOUD_PROFILE",
         ),
     ] = None
     queen_url: Annotated[
-        Annotated[str, AfterValidator(http_url)] | None,
+        Url | None,
         Var(
             "ORCHESTRATORD_URL",
             "URL of queen-rbee, to register with and send heartbeats to.",
             example="http://queen-rbee:8080",
-            allowed="an http:// or https:// URL",
             profile="cloud",
-            default="(none)",
             required="in CLOUD_PROFILE",
         ),
     ] = None
@@ -78,7 +100,7 @@ class PoolManagerSettings(Common):
             "POOL_MANAGERD_HEARTBEAT_INTERVAL_SECS",
             "Seconds between two heartbeats; less than the queen's ORCHESTRATORD_NODE_TIMEOUT_MS.",
             example="10",
-            allowed="seconds from 1 to 60",
+            unit="seconds",
             profile="cloud",
         ),
         Field(ge=1, le=60),
@@ -88,6 +110,7 @@ class PoolManagerSettings(Common):
         Var(
             "POOL_MANAGERD_RUNTIME_DIR",
             "Directory in which engine-provisioner announces engines by handoff files.",
+            more="The Unix socket pool-managerd.sock is made beside it where systemd passes none.",
             example=RUNTIME_DIRECTORY,
             allowed="the path of a directory",
             packaged=RUNTIME_DIRECTORY,
@@ -99,7 +122,7 @@ class PoolManagerSettings(Common):
             "POOL_MANAGERD_WATCH_INTERVAL_MS",
             "Milliseconds between two looks at the handoff directory: the backstop of its wake-ups.",
             example="1000",
-            allowed="milliseconds from 100 to 10000",
+            unit="milliseconds",
         ),
         Field(ge=100, le=10_000),
     ] = 1000
@@ -109,7 +132,6 @@ class PoolManagerSettings(Common):
             "POOL_MANAGERD_AUTO_DELETE_HANDOFF",
             "Whether a handoff file is deleted once it has been taken.",
             example="true",
-            allowed="true, false, 1 or 0",
         ),
     ] = True
     gpu_interval_ms: Annotated[
@@ -118,7 +140,7 @@ class PoolManagerSettings(Common):
             "POOL_MANAGERD_GPU_DISCOVERY_INTERVAL_MS",
             "Milliseconds between two looks at the GPUs.",
             example="10000",
-            allowed="milliseconds from 1000 to 60000",
+            unit="milliseconds",
         ),
         Field(ge=1000, le=60_000),
     ] = 10_000
@@ -126,12 +148,13 @@ class PoolManagerSettings(Common):
 
     @property
     def profile(self) -> Literal["home", "cloud"]:
-        """CLOUD_PROFILE as soon as a queen's URL or a node id is set."""
+        """CLOUD_PROFILE is in force as soon as ORCHESTRATORD_URL or POOL_MANAGERD_NODE_ID is set, otherwise
+        HOME_PROFILE."""
         return "cloud" if self.queen_url or self.node_id else "home"
 
-    def conflicts(self) -> list[Problem]:
-        """Variables that are right by themselves and wrong together."""
-        found = []
+    @rule
+    def cloud_needs_all_three(self) -> Iterator[Problem]:
+        """CLOUD_PROFILE needs ORCHESTRATORD_URL, POOL_MANAGERD_NODE_ID and a token."""
         if self.profile == "cloud":
             wanted = {
                 "POOL_MANAGERD_NODE_ID": self.node_id,
@@ -141,8 +164,11 @@ class PoolManagerSettings(Common):
             because = "ORCHESTRATORD_URL" if self.queen_url else "POOL_MANAGERD_NODE_ID"
             problem = f"is not set, and CLOUD_PROFILE needs it ({because} is set)"
             mend = "Set all three of POOL_MANAGERD_NODE_ID, ORCHESTRATORD_URL and LLORCH_API_TOKEN, or none."
-            found += [Problem(name, None, problem, mend) for name, value in wanted.items() if value is None]
+            yield from (Problem(name, None, problem, mend) for name, value in wanted.items() if value is None)
+
+    @rule
+    def metrics_have_a_port_of_their_own(self) -> Iterator[Problem]:
+        """PROMETHEUS_METRICS_PORT differs from the port of POOL_MANAGERD_BIND_ADDR."""
         if self.metrics_port == self.bind.port:
             problem = f"is also the port of the API ({self.bind})"
-            found.append(Problem("PROMETHEUS_METRICS_PORT", str(self.metrics_port), problem, "Set another port."))
-        return found
+            yield Problem("PROMETHEUS_METRICS_PORT", str(self.metrics_port), problem, "Set another port.")

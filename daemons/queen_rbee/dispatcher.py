@@ -150,6 +150,7 @@ class Dispatcher:
             task.kv_warmth = self.accounting.sessions.placed(task.turn, *target.key)
         task.log.append("metrics", self._situation(task, target))
         task.log.append("narration", {"text": f"placed on pool {target.pool_id}, replica {target.replica_id}"})
+        log.debug("task %s placed on pool %s replica %s", task.task_id, target.pool_id, target.replica_id)
 
     def _situation(self, task: Task, target: Candidate) -> dict[str, object]:
         found: dict[str, object] = {"queue_depth": len(self.queue), "pool_id": target.pool_id}

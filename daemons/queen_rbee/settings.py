@@ -1,11 +1,12 @@
 """Every variable of queen-rbee, declared once."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from llama_orch.settings import Address, Flag, Problem, Var, Whole
+from llama_orch.settings import Address, Example, Flag, Problem, Var, Whole, rule
 from llama_orch.settings.shared import (
     DEFAULT_RUNTIME_DIRECTORY,
     RUNTIME_DIRECTORY,
@@ -24,13 +25,38 @@ CLOUD_ADDRESS = Host("0.0.0.0", 8080)  # noqa: S104 -- the reference's own defau
 class QueenSettings(Common):
     """queen-rbee's settings; immutable. Durations carry their unit in the name."""
 
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(
+            "HOME_PROFILE, all on one machine:",
+            {
+                "ORCHD_ADDR": "127.0.0.1:8080",
+                "ORCHD_RUNTIME_DIR": ".runtime/engines",
+                "ORCHD_ADMISSION_CAPACITY": "100",
+                "RUST_LOG": "info",
+            },
+        ),
+        Example(
+            "CLOUD_PROFILE, on the control plane, which has no GPU:",
+            {
+                "ORCHESTRATORD_CLOUD_PROFILE": "true",
+                "ORCHESTRATORD_BIND_ADDR": "0.0.0.0:8080",
+                "LLORCH_API_TOKEN": "abc123def456789...",
+                "ORCHESTRATORD_NODE_TIMEOUT_MS": "30000",
+                "ORCHESTRATORD_PLACEMENT_STRATEGY": "least-loaded",
+                "ORCHD_ADMISSION_CAPACITY": "500",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": "http://tempo:4317",
+                "PROMETHEUS_METRICS_PORT": "9090",
+                "RUST_LOG": "info,queen-rbee=debug",
+            },
+        ),
+    )
+
     cloud_profile: Annotated[
         Flag,
         Var(
             "ORCHESTRATORD_CLOUD_PROFILE",
             "CLOUD_PROFILE: many GPU machines that register with a token. Otherwise HOME_PROFILE, one machine.",
             example="true",
-            allowed="true, false, 1 or 0",
         ),
     ] = False
     bind: Annotated[
@@ -39,8 +65,7 @@ class QueenSettings(Common):
             "ORCHESTRATORD_BIND_ADDR",
             "Address that the HTTP API listens on.",
             example="127.0.0.1:8080",
-            allowed="host:port or [ipv6]:port",
-            default="127.0.0.1:8080, in CLOUD_PROFILE 0.0.0.0:8080",
+            default=f"{HOME_ADDRESS}, in CLOUD_PROFILE {CLOUD_ADDRESS}",
         ),
     ] = None
     legacy_bind: Annotated[
@@ -49,8 +74,6 @@ class QueenSettings(Common):
             "ORCHD_ADDR",
             "Older name of ORCHESTRATORD_BIND_ADDR; counts only where that is not set.",
             example="127.0.0.1:8080",
-            allowed="host:port or [ipv6]:port",
-            default="(none)",
         ),
     ] = None
     token: TokenField = None
@@ -62,7 +85,7 @@ class QueenSettings(Common):
             "ORCHESTRATORD_NODE_TIMEOUT_MS",
             "A node that sends no heartbeat for so many milliseconds counts as offline.",
             example="30000",
-            allowed="milliseconds from 5000 to 300000",
+            unit="milliseconds",
             profile="cloud",
         ),
         Field(ge=5000, le=300_000),
@@ -73,7 +96,7 @@ class QueenSettings(Common):
             "ORCHESTRATORD_STALE_CHECK_INTERVAL_SECS",
             "Seconds between two looks for nodes whose heartbeats have stopped.",
             example="10",
-            allowed="seconds from 1 to 60",
+            unit="seconds",
             profile="cloud",
         ),
         Field(ge=1, le=60),
@@ -83,6 +106,7 @@ class QueenSettings(Common):
         Var(
             "ORCHD_RUNTIME_DIR",
             "Directory in which engine-provisioner announces engines by handoff files.",
+            more="The Unix socket queen-rbee.sock is made beside it where systemd passes none.",
             example=RUNTIME_DIRECTORY,
             allowed="the path of a directory",
             profile="home",
@@ -95,7 +119,7 @@ class QueenSettings(Common):
             "ORCHD_HANDOFF_WATCH_INTERVAL_MS",
             "Milliseconds between two looks at the handoff directory: the backstop of its wake-ups.",
             example="1000",
-            allowed="milliseconds from 100 to 10000",
+            unit="milliseconds",
             profile="home",
         ),
         Field(ge=100, le=10_000),
@@ -105,8 +129,8 @@ class QueenSettings(Common):
         Var(
             "ORCHD_POOL_MANAGERS",
             "The pool-managerds that are asked for their pools, by URL, separated by commas.",
+            more="They are spoken to in plain HTTP.",
             example="http://127.0.0.1:9200",
-            allowed="http:// URLs, separated by commas",
             profile="home",
             addition=True,
         ),
@@ -116,8 +140,8 @@ class QueenSettings(Common):
         Var(
             "ORCHESTRATORD_PLACEMENT_STRATEGY",
             "How a pool is chosen among those that can take a task.",
+            more="least-loaded takes the one with the most free GPU memory, then the fewest busy slots.",
             example="least-loaded",
-            allowed="round-robin, least-loaded or random",
         ),
     ] = "round-robin"
     capacity: Annotated[
@@ -125,8 +149,8 @@ class QueenSettings(Common):
         Var(
             "ORCHD_ADMISSION_CAPACITY",
             "How many tasks may wait in the admission queue.",
+            more="Those that run do not count.",
             example="500",
-            allowed="1 to 10000",
         ),
         Field(ge=1, le=10_000),
     ] = 100
@@ -136,8 +160,11 @@ class QueenSettings(Common):
             "ORCHD_ADMISSION_POLICY",
             "What happens when the queue is full: drop the waiting task that was least recently attended, or refuse "
             "the new one.",
+            more="drop-lru takes batch tasks first; the stream of a dropped task ends with QUEUE_FULL_DROP_LRU. Who "
+            "was dropped or refused and comes back when it was told to, with the same task_id or the same words, takes "
+            "the place of one who was promised nothing, and is not dropped again. reject-new answers with status 429. "
+            "A running task is never dropped, nor an interactive one for a batch one: then the newcomer is refused.",
             example="drop-lru",
-            allowed="drop-lru or reject-new",
         ),
     ] = "drop-lru"
     metrics_port: Annotated[Whole, metrics_port_variable(9090), Field(ge=1, le=65535)] = 9090
@@ -154,20 +181,31 @@ class QueenSettings(Common):
 
     @property
     def profile(self) -> Literal["home", "cloud"]:
-        """The profile in force."""
+        """CLOUD_PROFILE is in force where ORCHESTRATORD_CLOUD_PROFILE says so, otherwise HOME_PROFILE."""
         return "cloud" if self.cloud_profile else "home"
 
-    def conflicts(self) -> list[Problem]:
-        """Variables that are right by themselves and wrong together."""
-        found = []
+    def in_force(self, name: str) -> tuple[str, object]:
+        """As in the base; the address may come from its older name or from the profile."""
+        return (self.address_variable, self.address) if name == "bind" else super().in_force(name)
+
+    @rule
+    def one_address(self) -> Iterator[Problem]:
+        """ORCHD_ADDR, where it is set beside ORCHESTRATORD_BIND_ADDR, says the same."""
         if self.bind and self.legacy_bind and self.bind != self.legacy_bind:
             problem = f"differs from ORCHESTRATORD_BIND_ADDR={self.bind}"
-            found.append(Problem("ORCHD_ADDR", str(self.legacy_bind), problem, "Set only ORCHESTRATORD_BIND_ADDR."))
+            yield Problem("ORCHD_ADDR", str(self.legacy_bind), problem, "Set only ORCHESTRATORD_BIND_ADDR.")
+
+    @rule
+    def cloud_needs_a_token(self) -> Iterator[Problem]:
+        """CLOUD_PROFILE needs a token."""
         if self.cloud_profile and self.token is None:
             problem = "is not set, and CLOUD_PROFILE needs it"
             mend = "Make one with openssl rand -hex 32 and set it on the queen and on every node."
-            found.append(Problem("LLORCH_API_TOKEN", None, problem, mend))
+            yield Problem("LLORCH_API_TOKEN", None, problem, mend)
+
+    @rule
+    def metrics_have_a_port_of_their_own(self) -> Iterator[Problem]:
+        """PROMETHEUS_METRICS_PORT differs from the port of ORCHESTRATORD_BIND_ADDR."""
         if self.metrics_port == self.address.port:
             problem = f"is also the port of the API ({self.address})"
-            found.append(Problem("PROMETHEUS_METRICS_PORT", str(self.metrics_port), problem, "Set another port."))
-        return found
+            yield Problem("PROMETHEUS_METRICS_PORT", str(self.metrics_port), problem, "Set another port.")

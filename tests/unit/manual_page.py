@@ -5,7 +5,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ESCAPES = {r"\-": "-", r"\(aq": "'", r"\(ga": "`", r"\(ha": "^", r"\(ti": "~", r"\&": "", r"\%": "", r"\e": "\\"}
+ESCAPES = {
+    r"\-": "-",
+    r"\(aq": "'",
+    r"\(ga": "`",
+    r"\(ha": "^",
+    r"\(ti": "~",
+    r"\(dq": '"',
+    r"\&": "",
+    r"\%": "",
+    r"\e": "\\",
+}
 ESCAPE = re.compile(r"\\f[BIRP]|" + "|".join(map(re.escape, ESCAPES)))
 
 

@@ -35,6 +35,7 @@ from queen_rbee.__main__ import DAEMON as QUEEN
 from queen_rbee.api.description.document import OPERATIONS
 from queen_rbee.metrics import Metrics as QueenMetrics
 from tests.engines.fixtures import leave_out
+from tests.unit.environment_file import parse
 from tests.unit.manual_page import Page
 
 ROOT = Path(__file__).parents[2]
@@ -75,22 +76,70 @@ def test_a_page_is_clean(path: Path) -> None:
 
 @EVERY_PAGE
 def test_a_page_names_only_pages_of_ours_that_exist(path: Path) -> None:
-    ours = re.compile(r"\b((?:llama-orch|queen-|pool-|engine-|orchctl)[a-z-]*)\((\d)\)")
+    ours = re.compile(r"\b((?:llama-orch|queen-|pool-|engine-|orchctl)[a-z.-]*)\((\d)\)")
     named = {f"{name}.{section}" for name, section in ours.findall(Page(path).text)}
     assert named <= {other.name for other in PAGES}
 
 
+def environment(daemon: Daemon[Any]) -> Page:
+    return page(f"{daemon.name}.env.5")
+
+
 @EVERY_DAEMON
-def test_every_variable_is_there_with_what_is_allowed_and_its_default(daemon: Daemon[Any]) -> None:
-    documented = {entry.names[0]: entry.text for entry in of(daemon).entries("ENVIRONMENT")}
+def test_every_variable_is_there_with_all_that_is_declared_of_it(daemon: Daemon[Any]) -> None:
+    documented = {entry.names[0]: entry.text for entry in environment(daemon).entries("VARIABLES")}
     declared = daemon.settings.variables()
     assert list(documented) == [var.env for var in declared.values()]
     for field, var in declared.items():
         text = documented[var.env]
+        assert text.startswith(f"{var.meaning} {var.more}".strip())
         assert f"Allowed: {var.allowed}." in text
         assert f"Default: {default_text(daemon.settings, field, var)}." in text
         assert (f"The packages set {var.packaged}." in text) == (var.packaged is not None)
         assert (f"Required {var.required}." in text) == (var.required is not None)
+        assert ("HOME_PROFILE only" in text, "CLOUD_PROFILE only" in text) == (
+            var.profile == "home",
+            var.profile == "cloud",
+        )
+        assert ("An addition to the configuration reference." in text) == var.addition
+        assert ("A secret," in text) == var.secret
+        assert text.endswith(f"{var.env}={var.example}")
+
+
+@EVERY_DAEMON
+def test_the_sources_of_a_secret_are_there_in_their_order(daemon: Daemon[Any]) -> None:
+    documented = {entry.names[0]: entry.text for entry in environment(daemon).entries("VARIABLES")}
+    for var in daemon.settings.variables().values():
+        if var.credential and var.file:
+            sources = f"the systemd credential {var.credential}, the file that {var.file} names, this variable."
+            assert f"The first of these counts: {sources}" in documented[var.env]
+
+
+@EVERY_DAEMON
+def test_the_rules_of_several_variables_are_there(daemon: Daemon[Any]) -> None:
+    for check in daemon.settings.rules().values():
+        assert " ".join((check.__doc__ or "").split()) in environment(daemon).text
+
+
+@EVERY_DAEMON
+def test_the_variables_of_one_profile_are_there(daemon: Daemon[Any]) -> None:
+    for profile in ("home", "cloud"):
+        own = [var.env for var in daemon.settings.variables().values() if var.profile == profile]
+        assert not own or f"{profile.upper()}_PROFILE only: {', '.join(own)}." in environment(daemon).text
+
+
+@EVERY_DAEMON
+def test_the_examples_of_an_environment_are_accepted(daemon: Daemon[Any]) -> None:
+    examples = [example for example in environment(daemon).examples() if re.match("[A-Z]", example)]
+    assert len(examples) == len(daemon.settings.examples)
+    profiles = {daemon.settings.load(parse(example)).profile for example in examples}
+    assert profiles in ({"home", "cloud"}, {"any"})
+
+
+@EVERY_DAEMON
+def test_the_page_of_a_daemon_leaves_its_variables_to_the_page_of_its_environment(daemon: Daemon[Any]) -> None:
+    assert of(daemon).entries("ENVIRONMENT") == []
+    assert f"{daemon.name}.env(5)" in of(daemon).text
 
 
 @EVERY_DAEMON

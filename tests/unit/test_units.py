@@ -8,19 +8,14 @@ from pathlib import Path
 import pytest
 
 from engine_provisioner import pools_file
-from engine_provisioner.settings import ProvisionerSettings
 from llama_orch.contracts.base import POOL_ID_PATTERN
 from llama_orch.settings.loading import Settings
 from pool_managerd.settings import PoolManagerSettings
 from queen_rbee.settings import QueenSettings
+from tools.generate import DAEMONS
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "units"
-DAEMONS: dict[str, type[Settings]] = {
-    "queen-rbee": QueenSettings,
-    "pool-managerd": PoolManagerSettings,
-    "engine-provisioner": ProvisionerSettings,
-}
 
 
 def directives(unit: str, name: str) -> list[str]:

@@ -7,8 +7,7 @@ can cause ends in a message and a status of sysexits(3), never in a traceback.
 import logging
 import os
 import signal
-import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -16,16 +15,15 @@ from typing import Any, Generic, TypeVar
 import trio
 
 from llama_orch import VERSION
+from llama_orch.service import configuration
 from llama_orch.service.command_line import Parser
+from llama_orch.service.configuration import Refusal
 from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.notify import Notifier
 from llama_orch.service.watchdog import Watchdog
 from llama_orch.settings.loading import ConfigurationError, Settings
 from llama_orch.telemetry import events, records
-from llama_orch.telemetry.events import Event
 from llama_orch.telemetry.levels import Levels, parse_levels
-
-FORMAT_VARIABLE = "LLAMA_ORCH_LOG_FORMAT"
 
 S = TypeVar("S", bound=Settings)
 
@@ -43,15 +41,6 @@ class Service:
     watchdog: Watchdog
     stop: trio.Event
     environ: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why a daemon does not start with its configuration: every problem, each complete in itself."""
-
-    headline: str
-    event: Event
-    problems: Sequence[object]
 
 
 def nothing_to_check(_settings: Settings) -> None:
@@ -77,27 +66,25 @@ def main(daemon: Daemon[Any], arguments: list[str] | None = None) -> int:
     options = _parser(daemon).parse_args(arguments)
     try:
         settings = daemon.settings.load(os.environ)
+        refusal = daemon.check(settings)
     except ConfigurationError as error:
-        count = len(error.problems)
-        headline = f"{count} setting{'s' * (count > 1)} cannot be used"
-        return _refuse(daemon, Refusal(headline, events.CONFIGURATION_REFUSED, error.problems))
-    if refusal := daemon.check(settings):
-        return _refuse(daemon, refusal)
+        refusal = configuration.refused(error)
+    if refusal:
+        configuration.report(daemon.name, refusal)
+        return ExitStatus.CONFIG
     if options.check_config:
-        for variable, value, source in settings.effective(os.environ):
-            print(f"{variable}={value}  # {source}")  # noqa: T201
+        configuration.show(daemon.name, settings, os.environ)
         return ExitStatus.OK
     _log_as(daemon.name, settings)
-    if inert := settings.without_effect(os.environ):
-        profile = f"{settings.profile.upper()}_PROFILE"
-        records.emit(events.NO_EFFECT, profile=profile, variables=", ".join(inert))
+    for notice in configuration.notices(os.environ, settings):
+        notice.emit()
     return _run(daemon, settings)
 
 
 def _parser(daemon: Daemon[Any]) -> Parser:
     parser = Parser(
         daemon.name,
-        description=f"{daemon.summary} Configured by environment variables, see {daemon.name}(8).",
+        description=f"{daemon.summary} Configured by environment variables, see {daemon.name}.env(5).",
     )
     parser.add_argument(
         "--check-config", action="store_true", help="print the effective settings and exit (0, or 78 if wrong)"
@@ -113,20 +100,6 @@ def _log_as(name: str, settings: Settings) -> None:
         levels if isinstance(levels, Levels) else parse_levels("info"),
         getattr(settings, "log_format", "auto"),
     )
-
-
-def _refuse(daemon: Daemon[Any], refusal: Refusal) -> int:
-    """Report every problem: to a person in lines, to the journal or as JSON one record each, as logs would be."""
-    wanted = os.environ.get(FORMAT_VARIABLE, "auto")
-    if wanted in ("journal", "json") or records.stderr_is_journal(os.environ):
-        records.configure(daemon.name, parse_levels("info"), "json" if wanted == "json" else "journal")
-        for problem in refusal.problems:
-            records.emit(refusal.event, problems=problem)
-    else:
-        print(f"{daemon.name}: {refusal.headline}:", file=sys.stderr)  # noqa: T201
-        for problem in refusal.problems:
-            print(f"  {problem}", file=sys.stderr)  # noqa: T201
-    return ExitStatus.CONFIG
 
 
 def _run(daemon: Daemon[Any], settings: Settings) -> int:

@@ -3,7 +3,7 @@
 import textwrap
 
 from llama_orch.settings.declaration import Var
-from llama_orch.settings.loading import Settings
+from llama_orch.settings.loading import Settings, as_text
 
 WIDTH = 100
 PROFILES = {"any": "", "home": " HOME_PROFILE only.", "cloud": " CLOUD_PROFILE only."}
@@ -11,13 +11,19 @@ PROFILES = {"any": "", "home": " HOME_PROFILE only.", "cloud": " CLOUD_PROFILE o
 
 def environment_file(daemon: str, settings: type[Settings]) -> str:
     """The environment file of `daemon`: every variable with its meaning, all but the packaged ones commented out."""
-    sockets = "" if daemon == "engine-provisioner" else f"{daemon}.socket {daemon}-metrics.socket "
     head = (
-        f"# Environment of {daemon}.service, see {daemon}(8). To check it, and to have it in force:\n"
+        f"# Environment of {daemon}.service, see {daemon}.env(5). To check it, and to have it in force:\n"
         f"#   (set -a; . /etc/llama-orch/{daemon}.env; {daemon} --check-config)\n"
-        f"#   {'systemctl daemon-reload && ' if sockets else ''}systemctl restart {sockets}{daemon}.service\n"
+        f"#   {' && '.join(in_force_by(daemon))}\n"
     )
     return head + "".join(_entry(settings, name, var) for name, var in settings.variables().items())
+
+
+def in_force_by(daemon: str) -> list[str]:
+    """The commands by which a changed environment file comes into force."""
+    if daemon == "engine-provisioner":
+        return [f"systemctl restart {daemon}.service"]
+    return ["systemctl daemon-reload", f"systemctl restart {daemon}.socket {daemon}-metrics.socket {daemon}.service"]
 
 
 def _entry(settings: type[Settings], name: str, var: Var) -> str:
@@ -35,7 +41,4 @@ def default_text(settings: type[Settings], name: str, var: Var) -> str:
     """How the default of field `name` reads."""
     if var.default is not None:
         return var.default
-    value = settings.model_fields[name].get_default(call_default_factory=True, validated_data={})
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return as_text(settings.model_fields[name].get_default(call_default_factory=True, validated_data={}))

@@ -4,19 +4,21 @@ Owns the base class of each daemon's settings. Sources, first one wins for the t
 LLORCH_API_TOKEN_FILE, the variable itself; everything else comes from the environment alone.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from llama_orch.settings.declaration import Var
+from llama_orch.settings.declaration import Example, Var, allowed_words
 from llama_orch.settings.types import Secret
 
 TOKEN = "LLORCH_API_TOKEN"  # noqa: S105
 TOKEN_FILE = "LLORCH_API_TOKEN_FILE"  # noqa: S105
 CREDENTIAL = "api-token"
+NONE = "(none)"
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class Settings(BaseModel):
         frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=True, hide_input_in_errors=True
     )
 
+    examples: ClassVar[tuple[Example, ...]] = ()
+    """Those of the configuration reference."""
+
     @property
     def profile(self) -> Literal["any", "home", "cloud"]:
         """The profile in force; `any` for a daemon to which profiles are all the same."""
@@ -63,8 +68,16 @@ class Settings(BaseModel):
         """Each field's declaration, in the order of the class."""
         found = {}
         for name, field in cls.model_fields.items():
-            found[name] = next(item for item in field.metadata if isinstance(item, Var))
+            var = next(item for item in field.metadata if isinstance(item, Var))
+            said = var.allowed or allowed_words((field.annotation, *field.metadata), var.unit)
+            found[name] = replace(var, allowed=said)
         return found
+
+    @classmethod
+    def rules(cls) -> dict[str, Callable[[Self], Iterable[Problem]]]:
+        """What is checked of several settings together: the methods that are marked as a `rule`, by name."""
+        methods = [item for base in reversed(cls.__mro__) for item in vars(base).items()]
+        return {name: method for name, method in methods if getattr(method, "rule", False)}
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> Self:
@@ -116,22 +129,29 @@ class Settings(BaseModel):
         return cls(**{name: value for name, value in values.items() if name not in faulty}), problems
 
     def conflicts(self) -> list[Problem]:
-        """Problems of several settings together; a daemon's class says which."""
-        return []
+        """Problems of several settings together."""
+        return [problem for check in self.rules().values() for problem in check(self)]
+
+    def in_force(self, name: str) -> tuple[str, object]:
+        """The variable and the value that count for the field `name`; a daemon's class says where these are others."""
+        return self.variables()[name].env, getattr(self, name)
 
     def effective(self, environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
         """(variable, value as text, source) of each setting, for `--check-config`; secrets as fingerprints."""
         for name, var in self.variables().items():
-            value = getattr(self, name)
-            source = "environment" if environ.get(var.env) else "default"
+            variable, value = self.in_force(name)
+            source = "environment" if environ.get(variable) else "default"
             if isinstance(value, Secret):
                 source = token_source(environ)
-            yield var.env, _shown(var, value), source
+            yield var.env, as_text(value), source if variable == var.env else variable
 
 
-def _shown(var: Var, value: object) -> str:
+def as_text(value: object) -> str:
+    """A setting's value as it is written in an environment."""
     if value is None:
-        return var.default or "(not set)"
+        return NONE
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -140,7 +160,10 @@ def _problem(var: Var, value: Any, text: str) -> Problem:
     words = "is not of the allowed form" if words.startswith("String should match") else words
     wrong = words if words.startswith(("is ", "has ", "names ")) else f"must be {words}"
     shown = f"token_fp6={Secret(value).fingerprint}" if var.env == TOKEN else str(value)
-    return Problem(var.env, shown, wrong, f"Allowed: {var.allowed}. Example: {var.env}={var.example}")
+    mend = f"Allowed: {var.allowed}. Example: {var.env}={var.example}"
+    if re.search(r"\s#", str(value)):
+        mend += ". A comment has a line of its own; behind a value it is a part of it."
+    return Problem(var.env, shown, wrong, mend)
 
 
 def read_token(environ: Mapping[str, str]) -> str | None:
@@ -158,10 +181,10 @@ def read_token(environ: Mapping[str, str]) -> str | None:
 
 
 def token_source(environ: Mapping[str, str]) -> str:
-    """Where `read_token` has the token from: `credential`, the variable with its file's path, or `environment`."""
+    """Where `read_token` has the token from: `credential`, `file`, or `environment`."""
     if _credential(environ):
         return "credential"
-    return TOKEN_FILE if environ.get(TOKEN_FILE) else "environment"
+    return "file" if environ.get(TOKEN_FILE) else "environment"
 
 
 def _credential(environ: Mapping[str, str]) -> str:

@@ -6,11 +6,11 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from llama_orch.settings.declaration import Var
-from llama_orch.settings.loading import TOKEN, TOKEN_FILE, Settings
-from llama_orch.settings.types import Flag, LogLevels, Token, http_url
+from llama_orch.settings.loading import CREDENTIAL, TOKEN, TOKEN_FILE, Settings
+from llama_orch.settings.types import Flag, LogLevels, Token, Url
 from llama_orch.telemetry.levels import parse_levels
 from llama_orch.telemetry.records import Format
 
@@ -23,12 +23,14 @@ TokenField = Annotated[
         TOKEN,
         "Bearer token between the daemons and for clients. The same on the queen and on every node. Better kept in "
         "/etc/llama-orch/api-token, which the units pass as a credential, than in an environment file.",
+        more="Make one with openssl rand -hex 32. With a token, each request needs it but those for /health, /ready "
+        "and /v2/meta/; clients write Authorization: Bearer TOKEN or X-Api-Key: TOKEN. Without one, only this machine "
+        "is served.",
         example="$(openssl rand -hex 32)",
-        allowed="16 to 512 printable ASCII characters without blanks",
-        profile="any",
-        default="(none)",
         required="in CLOUD_PROFILE",
         secret=True,
+        credential=CREDENTIAL,
+        file=TOKEN_FILE,
     ),
 ]
 TokenFileField = Annotated[
@@ -38,7 +40,6 @@ TokenFileField = Annotated[
         "File that holds the token; comes before LLORCH_API_TOKEN and after the systemd credential api-token.",
         example="/etc/llama-orch/api-token",
         allowed="the path of a readable file",
-        default="(none)",
         addition=True,
     ),
 ]
@@ -47,8 +48,8 @@ AuthOptionalField = Annotated[
     Var(
         "AUTH_OPTIONAL",
         "Excuses peers on this machine's loopback from the token.",
+        more="Whoever comes by the Unix socket needs none in any case.",
         example="true",
-        allowed="true, false, 1 or 0",
         addition=True,
     ),
 ]
@@ -58,13 +59,11 @@ class Common(Settings):
     """What every daemon can be told."""
 
     otlp_endpoint: Annotated[
-        Annotated[str, AfterValidator(http_url)] | None,
+        Url | None,
         Var(
             "OTEL_EXPORTER_OTLP_ENDPOINT",
             "OpenTelemetry collector (OTLP) for traces. This release checks the URL and sends no traces yet.",
             example="http://tempo:4317",
-            allowed="an http:// or https:// URL",
-            default="(none)",
         ),
     ] = None
     log_levels: Annotated[
@@ -72,8 +71,10 @@ class Common(Settings):
         Var(
             "RUST_LOG",
             "Verbosity of the log: a level, and levels of single targets after commas.",
+            more="A target is a daemon or the beginning of one of its modules' names; -, _ and :: are taken as people "
+            "write them, as in warn,pool_managerd::handoff=trace. Where several fit, the longest counts. Modules that "
+            "the daemons share (llama_orch) are a part of each daemon, too.",
             example="info,queen-rbee=debug",
-            allowed="trace, debug, info, warn, error or off, and TARGET=LEVEL after commas",
         ),
     ] = Field(default_factory=lambda: parse_levels("info"))
     log_format: Annotated[
@@ -83,7 +84,6 @@ class Common(Settings):
             "How log records are written. auto: to the journal under systemd, as text on a terminal, as JSON lines "
             "elsewhere.",
             example="json",
-            allowed="auto, journal, json or pretty",
             addition=True,
         ),
     ] = "auto"
@@ -95,5 +95,5 @@ def metrics_port_variable(default: int) -> Var:
         "PROMETHEUS_METRICS_PORT",
         "Port that serves /metrics alone, without a token, on the host of the bind address.",
         example=str(default),
-        allowed="a port from 1 to 65535",
+        unit="a port",
     )

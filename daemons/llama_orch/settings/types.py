@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from llama_orch.contracts.handoff import is_loopback
+from llama_orch.settings.declaration import Allowed
 from llama_orch.telemetry.levels import Levels, parse_levels
 
 
@@ -156,11 +157,16 @@ def _expanded(value: Path) -> Path:
         raise ValueError("has a ~ whose home directory is not known") from error
 
 
-Flag = Annotated[bool, BeforeValidator(_flag)]
+Flag = Annotated[bool, BeforeValidator(_flag), Allowed("true, false, 1 or 0")]
 Whole = Annotated[int, BeforeValidator(_whole)]
-Address = Annotated[Host, BeforeValidator(parse_address)]
-LogLevels = Annotated[Levels, BeforeValidator(_levels)]
-Token = Annotated[Secret, BeforeValidator(_token)]
-UrlList = Annotated[tuple[str, ...], BeforeValidator(_urls)]
-GpuMaskField = Annotated[GpuMask, BeforeValidator(_mask)]
+Address = Annotated[Host, BeforeValidator(parse_address), Allowed("host:port or [ipv6]:port")]
+LogLevels = Annotated[
+    Levels,
+    BeforeValidator(_levels),
+    Allowed("trace, debug, info, warn, error or off, and TARGET=LEVEL after commas"),
+]
+Token = Annotated[Secret, BeforeValidator(_token), Allowed("16 to 512 printable ASCII characters without blanks")]
+Url = Annotated[str, AfterValidator(http_url), Allowed("an http:// or https:// URL")]
+UrlList = Annotated[tuple[str, ...], BeforeValidator(_urls), Allowed("http:// URLs, separated by commas")]
+GpuMaskField = Annotated[GpuMask, BeforeValidator(_mask), Allowed("GPU indices separated by commas, or cpu")]
 HomePath = Annotated[Path, AfterValidator(_expanded)]

@@ -82,6 +82,15 @@ NO_EFFECT = _event(
     "these variables are set but have no effect in {profile}: {variables}",
     "They belong to the other profile. Nothing needs to be done.",
 )
+UNKNOWN_VARIABLES = _event(
+    "settings_unknown",
+    "33138eccb4844d4b872ab33f8fb5f160",
+    "llama_orch.service",
+    logging.WARNING,
+    "no daemon knows these variables, which may be misspelt and have no effect: {variables}",
+    "The names look like variables of llama-orch and are none of any daemon's. Correct or remove them in\n"
+    "/etc/llama-orch/@SYSLOG_IDENTIFIER@.env; @SYSLOG_IDENTIFIER@.env(5) has all that there are.",
+)
 HANDOFF_TAKEN = _event(
     "handoff_taken",
     "004498f4b98747c18c9c26a813678d7a",

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from llama_orch.telemetry.correlation import current
 from llama_orch.telemetry.events import Event
 from llama_orch.telemetry.levels import TRACE, Levels
 
+SHARED = "llama_orch"
+NOISY = ("hypercorn", "quart", "httpx2", "httpcore2")
 Format = Literal["auto", "journal", "json", "pretty"]
 PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
 
@@ -149,16 +152,32 @@ def choose_handler(wanted: Format, identifier: str, environ: Mapping[str, str]) 
     return JsonHandler(sys.stderr) if wanted == "json" else PrettyHandler()
 
 
+class Wanted(logging.Filter):
+    """Lets through what RUST_LOG asks for. The modules that the daemons share are a part of the daemon as well:
+    `pool_managerd=debug` is about all that pool-managerd says."""
+
+    def __init__(self, identifier: str, levels: Levels) -> None:
+        super().__init__()
+        self._daemon = identifier.replace("-", "_")
+        self._levels = levels
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is as important as its logger's level."""
+        names = [record.name]
+        if record.name.startswith(SHARED):
+            names.append(self._daemon + record.name.removeprefix(SHARED))
+        return record.levelno >= self._levels.of(*names)
+
+
 def configure(
     identifier: str, levels: Levels, wanted: Format = "auto", environ: Mapping[str, str] = os.environ
 ) -> None:
     """Make the root logger write as asked; called once, before anything is logged."""
     logging.addLevelName(TRACE, "TRACE")
     logging.captureWarnings(True)
+    quiet = tuple((name, max(levels.default, logging.WARNING)) for name in NOISY)
+    handler = choose_handler(wanted, identifier, environ)
+    handler.addFilter(Wanted(identifier, replace(levels, loggers=quiet + levels.loggers)))
     root = logging.getLogger()
-    root.handlers[:] = [choose_handler(wanted, identifier, environ)]
-    root.setLevel(levels.default)
-    for noisy in ("hypercorn", "quart", "httpx2", "httpcore2"):
-        logging.getLogger(noisy).setLevel(max(levels.default, logging.WARNING))
-    for name, level in levels.loggers:
-        logging.getLogger(name).setLevel(level)
+    root.handlers[:] = [handler]
+    root.setLevel(levels.lowest)

@@ -4,6 +4,7 @@ The queen only looks on: bad files and taken ones are pool-managerd's to move an
 says of a pool is believed before this. An engine known from here is asked for its health before a task is placed there.
 """
 
+import logging
 from dataclasses import dataclass, field
 
 import trio
@@ -18,6 +19,8 @@ SOURCE = "handoff files"
 RANK = 1
 HEALTH_LIMIT_S = 2.0
 MISSES = 3
+
+log = logging.getLogger(__name__)
 
 Key = tuple[str, str]
 
@@ -52,6 +55,7 @@ class HandoffSource:
     async def look(self) -> None:
         """Take what is new, ask every engine for its health, and tell the registry."""
         for found in (await self.intake.look()).found:
+            log.debug("handoff %s read: pool %s", found.identity.name, found.handoff.pool_id)
             self.engines[found.handoff.pool_id, found.handoff.replica_id] = Watched(found.handoff)
         async with trio.open_nursery() as nursery:
             for watched in self.engines.values():

@@ -65,6 +65,7 @@ class PoolManagerSource:
                 retry_s = min(2 * retry_s, LONGEST_RETRY_S)
                 continue
             self.registry.update(self.url, RANK, answer.pools)
+            log.debug("pool-managerd at %s has %d pools, revision %d", self.url, len(answer.pools), answer.revision)
             self.asked.set()
             revision, last_answer, retry_s = answer.revision, trio.current_time(), FIRST_RETRY_S
 

@@ -6,7 +6,7 @@ import pytest
 
 from llama_orch.settings.documents import environment_file
 from tests.unit.environment_file import parse
-from tests.unit.llama_orch.reference import DAEMONS
+from tools.generate import DAEMONS
 
 IN_FORCE = {
     "queen-rbee": {"ORCHD_RUNTIME_DIR": "/run/llama-orch/engines"},

@@ -22,7 +22,8 @@ TARGETS = st.lists(SEGMENT, min_size=1, max_size=3).map("::".join)
         ("info,queen-rbee=debug", 20, (("queen_rbee", 10),)),
         ("info, pool_managerd::handoff = trace", 20, (("pool_managerd.handoff", TRACE),)),
         ("queen-rbee=debug", 20, (("queen_rbee", 10),)),
-        ("error,queen_rbee", 40, (("queen_rbee", TRACE),)),
+        ("error,queen-rbee", 40, (("queen_rbee", TRACE),)),
+        ("error,pool_managerd::handoffs", 40, (("pool_managerd.handoffs", TRACE),)),
         ("off", 100, ()),
         (",info,,", 20, ()),
     ],
@@ -42,7 +43,37 @@ def test_directives_count_in_any_order(default: str, targets: list[tuple[str, st
     assert sorted(levels.loggers) == expected
 
 
-@pytest.mark.parametrize("text", ["queen=loud", "=debug", "a=b=debug", "x y", "queen=", "1"])
+@pytest.mark.parametrize(
+    ("text", "target", "level"),
+    [
+        ("info,queen-rbee=debug", "queen_rbee", 10),
+        ("info,queen-rbee=debug", "queen_rbee.sources.handoffs", 10),
+        ("info,queen-rbee=debug", "pool_managerd.handoffs", 20),
+        ("info,pool_managerd=debug", "pool_managerd.handoffs", 10),
+        ("info,pool_managerd::handoff=trace", "pool_managerd.handoffs", TRACE),
+        ("info,pool_managerd::handoff=trace", "pool_managerd.health", 20),
+        ("trace,pool-managerd::handoffs=warn,pool-managerd=debug", "pool_managerd.handoffs", 30),
+        ("trace,pool-managerd=debug,pool-managerd::handoffs=warn", "pool_managerd.handoffs", 30),
+        ("info,queen_rbee=debug,queen-rbee=error", "queen_rbee.task", 40),
+    ],
+)
+def test_a_directive_is_for_what_begins_with_its_target_and_the_longest_counts(
+    text: str, target: str, level: int
+) -> None:
+    assert parse_levels(text).of(target) == level
+
+
+@given(LEVELS, st.lists(st.tuples(TARGETS, LEVELS), max_size=4), TARGETS)
+def test_no_logger_is_more_talkative_than_the_lowest_level(
+    default: str, directives: list[tuple[str, str]], target: str
+) -> None:
+    levels = parse_levels(",".join([default, *(f"{name}={level}" for name, level in directives)]))
+    asked = {levels.default, *(level for _name, level in levels.loggers)}
+    assert levels.of(target) in asked
+    assert levels.lowest == min(asked)
+
+
+@pytest.mark.parametrize("text", ["loud", "inof", "queen=loud", "=debug", "a=b=debug", "x y", "queen=", "1"])
 def test_what_is_not_understood_is_named(text: str) -> None:
     with pytest.raises(ValueError, match="not understood"):
         parse_levels(text)

@@ -28,8 +28,6 @@ def root() -> Iterator[logging.Logger]:
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.captureWarnings(False)
-    for name in ("queen_rbee", "hypercorn", "quart", "httpx2", "httpcore2"):
-        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 class Journal:
@@ -181,9 +179,32 @@ def test_auto_takes_the_journal_only_where_standard_error_goes_there(monkeypatch
     assert isinstance(choose_handler("json", "x", {}), JsonHandler)
 
 
-def test_levels_count_for_their_targets(root: logging.Logger) -> None:
-    records.configure("queen-rbee", parse_levels("warn,queen-rbee=trace"), "json")
-    assert root.level == logging.WARNING
-    assert logging.getLogger("queen_rbee.dispatcher").isEnabledFor(5)
-    assert not logging.getLogger("pool_managerd").isEnabledFor(logging.INFO)
-    assert not logging.getLogger("hypercorn.error").isEnabledFor(logging.INFO)
+SAID = ("queen_rbee.dispatcher", "llama_orch.spool", "pool_managerd", "hypercorn.error", "hypercorn.access")
+
+
+@pytest.mark.parametrize(
+    ("text", "heard"),
+    [
+        ("info", {}),
+        ("debug", {"queen_rbee.dispatcher", "llama_orch.spool", "pool_managerd"}),
+        ("info,queen-rbee=debug", {"queen_rbee.dispatcher", "llama_orch.spool"}),
+        ("info,queen_rbee::dispatch=trace", {"queen_rbee.dispatcher"}),
+        ("info,queen-rbee::spool=debug", {"llama_orch.spool"}),
+        ("info,llama_orch=debug", {"llama_orch.spool"}),
+        ("info,hypercorn=debug", {"hypercorn.error", "hypercorn.access"}),
+        ("off,hypercorn::error=debug", {"hypercorn.error"}),
+    ],
+)
+def test_levels_count_for_their_targets(
+    root: logging.Logger, text: str, heard: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    records.configure("queen-rbee", parse_levels(text), "json")
+    for name in SAID:
+        logging.getLogger(name).debug("listen")
+    written = [json.loads(line)["target"] for line in capsys.readouterr().err.splitlines()]
+    assert written == [name for name in SAID if name in heard]
+
+
+def test_without_a_directive_that_asks_for_more_nothing_is_made_for_nobody(root: logging.Logger) -> None:
+    records.configure("queen-rbee", parse_levels("info,queen-rbee=warn"), "json")
+    assert not logging.getLogger("queen_rbee.dispatcher").isEnabledFor(logging.DEBUG)

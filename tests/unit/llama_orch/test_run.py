@@ -110,6 +110,39 @@ def test_check_config_shows_what_is_in_force_and_where_from() -> None:
     assert "0123456789abcdef" not in process.stdout + process.stderr
 
 
+MISSPELT = {"ORCHD_ADMISION_CAPACITY": "7", "LLORCH_TOKEN": "0123456789abcdef"}
+WORDS = "LLORCH_TOKEN (is LLORCH_API_TOKEN meant?), ORCHD_ADMISION_CAPACITY (is ORCHD_ADMISSION_CAPACITY meant?)"
+
+
+def test_misspelt_variables_give_one_notice_with_what_may_be_meant_and_without_their_values() -> None:
+    with running(**MISSPELT, POOL_MANAGERD_NODE_ID="gpu-node-1", ENGINE_PROVISIONER_GPU_MASK="cpu") as process:
+        process.terminate()
+        _out, err = process.communicate(timeout=LIMIT_S)
+    (record,) = records(err)
+    assert (record["event"], record["level"], record["variables"]) == ("settings_unknown", "warning", WORDS)
+    assert MISSPELT["LLORCH_TOKEN"] not in err
+
+
+def test_check_config_has_notices_on_stderr_and_is_content() -> None:
+    process = ended("--check-config", **MISSPELT, ORCHESTRATORD_NODE_TIMEOUT_MS="5000")
+    unknown, inert = process.stderr.splitlines()
+    assert (
+        unknown == f"sample-daemon: no daemon knows these variables, which may be misspelt and have no effect: {WORDS}"
+    )
+    assert inert.endswith("have no effect in HOME_PROFILE: ORCHESTRATORD_NODE_TIMEOUT_MS")
+    assert process.returncode == 0
+    assert "ADMISION" not in process.stdout
+
+
+@pytest.mark.parametrize("form", ["auto", "json"])
+def test_a_refusal_names_misspelt_variables_too_since_they_may_be_its_cause(form: str) -> None:
+    given = {"ORCHESTRATORD_CLOUD_PROFILE": "1", "LLORCH_API_TOKN": "0123456789abcdef"}
+    process = ended(**given, **({} if form == "auto" else {"LLAMA_ORCH_LOG_FORMAT": form}))
+    assert process.returncode == 78
+    assert "LLORCH_API_TOKEN: is not set" in process.stderr
+    assert "LLORCH_API_TOKN (is LLORCH_API_TOKEN meant?)" in process.stderr
+
+
 def test_version_and_help_end_well_and_a_wrong_option_is_a_usage_error() -> None:
     assert ended("--version").stdout == f"sample-daemon (llama-orch) {VERSION}\n"
     assert "--check-config" in ended("--help").stdout

@@ -1,6 +1,4 @@
-"""Settings are what the user's reference says: names, defaults, ranges, valid values, and every problem at once."""
-
-from pathlib import Path
+"""Settings beyond the letter of the reference (tests/unit/reference): forms, combinations, every problem at once."""
 
 import pytest
 from hypothesis import given
@@ -12,7 +10,8 @@ from llama_orch.settings.loading import Settings
 from llama_orch.settings.types import GpuMask, Host, parse_address
 from pool_managerd.settings import PoolManagerSettings
 from queen_rbee.settings import QueenSettings
-from tests.unit.llama_orch.reference import CHOICES, DAEMONS, RANGES, REFERENCE, Entry, named, value_of
+from tests.unit.reference.parsing import Entry, entries
+from tools.generate import DAEMONS
 
 TOKEN = "0123456789abcdef-secret"
 CLOUD_QUEEN = {"ORCHESTRATORD_CLOUD_PROFILE": "true", "LLORCH_API_TOKEN": TOKEN}
@@ -21,6 +20,13 @@ CLOUD_NODE = {
     "ORCHESTRATORD_URL": "http://queen-rbee:8080",
     "LLORCH_API_TOKEN": TOKEN,
 }
+RANGES = [entry for entry in entries() if entry.range]
+
+
+def value_of(settings: Settings, env: str) -> object:
+    """The value of the variable `env`."""
+    name = next(name for name, var in settings.variables().items() if var.env == env)
+    return getattr(settings, name)
 
 
 def problems(settings: type[Settings], environ: dict[str, str]) -> dict[str, Problem]:
@@ -30,26 +36,11 @@ def problems(settings: type[Settings], environ: dict[str, str]) -> dict[str, Pro
     return {problem.variable: problem for problem in caught.value.problems}
 
 
-@pytest.mark.parametrize("entry", REFERENCE, ids=named)
-def test_a_variable_of_the_reference_has_its_default(entry: Entry) -> None:
-    value = value_of(entry.settings.load({}), entry.env)
-    expected = str(Path(entry.default).expanduser()) if entry.default.startswith("~") else entry.default
-    assert str(value) == expected
-
-
-@pytest.mark.parametrize("daemon", DAEMONS)
-def test_what_is_not_in_the_reference_is_marked_as_an_addition(daemon: str) -> None:
-    settings = DAEMONS[daemon]
-    declared = {var.env for var in settings.variables().values() if not var.addition}
-    known = {entry.env for entry in REFERENCE if entry.settings is settings}
-    assert declared | {"RUST_LOG"} == known | {"RUST_LOG"}
-
-
 @given(st.sampled_from(RANGES), st.data())
 def test_every_number_of_the_range_is_accepted(entry: Entry, data: st.DataObject) -> None:
     assert entry.range
     number = data.draw(st.integers(*entry.range))
-    assert value_of(entry.settings.load({entry.env: str(number)}), entry.env) == number
+    assert value_of(DAEMONS[entry.daemon].load({entry.env: str(number)}), entry.env) == number
 
 
 @given(st.sampled_from(RANGES), st.data())
@@ -57,25 +48,16 @@ def test_every_number_outside_the_range_is_refused_with_what_is_allowed(entry: E
     assert entry.range
     low, high = entry.range
     number = data.draw(st.integers(max_value=low - 1) | st.integers(min_value=high + 1))
-    problem = problems(entry.settings, {entry.env: str(number)})[entry.env]
+    problem = problems(DAEMONS[entry.daemon], {entry.env: str(number)})[entry.env]
     assert problem.value == str(number)
     assert str(low) in problem.mend
     assert str(high) in problem.mend
 
 
-@pytest.mark.parametrize("entry", RANGES, ids=named)
+@pytest.mark.parametrize("entry", RANGES, ids=lambda entry: entry.env)
 @pytest.mark.parametrize("text", ["1e3", "10.0", "ten", " ", "1_000", "0x10", "٣"])
 def test_a_number_is_written_in_digits(entry: Entry, text: str) -> None:
-    assert entry.env in problems(entry.settings, {entry.env: text})
-
-
-@pytest.mark.parametrize("entry", CHOICES, ids=named)
-def test_every_valid_value_is_accepted_and_another_refused_with_all_of_them(entry: Entry) -> None:
-    for value in entry.values:
-        environ = {entry.env: value, "LLORCH_API_TOKEN": TOKEN}
-        entry.settings.load(environ)
-    problem = problems(entry.settings, {entry.env: "no=such=value"})[entry.env]
-    assert all(value in problem.mend for value in entry.values)
+    assert entry.env in problems(DAEMONS[entry.daemon], {entry.env: text})
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)
@@ -160,6 +142,35 @@ def test_the_queens_address_by_profile_and_by_its_two_names(
 def test_two_different_addresses_are_a_conflict() -> None:
     found = problems(QueenSettings, {"ORCHD_ADDR": "h:81", "ORCHESTRATORD_BIND_ADDR": "h:82"})
     assert "ORCHESTRATORD_BIND_ADDR=h:82" in found["ORCHD_ADDR"].problem
+
+
+BREAKING: dict[str, dict[str, dict[str, str]]] = {
+    "queen-rbee": {
+        "one_address": {"ORCHD_ADDR": "h:81", "ORCHESTRATORD_BIND_ADDR": "h:82"},
+        "cloud_needs_a_token": {"ORCHESTRATORD_CLOUD_PROFILE": "true"},
+        "metrics_have_a_port_of_their_own": {"PROMETHEUS_METRICS_PORT": "8080"},
+    },
+    "pool-managerd": {
+        "cloud_needs_all_three": {"POOL_MANAGERD_NODE_ID": "gpu-node-1"},
+        "metrics_have_a_port_of_their_own": {"PROMETHEUS_METRICS_PORT": "9200"},
+    },
+    "engine-provisioner": {},
+}
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_each_rule_of_several_variables_refuses_what_breaks_it_and_is_in_words(daemon: str) -> None:
+    rules = DAEMONS[daemon].rules()
+    assert set(rules) == set(BREAKING[daemon])
+    for name, environ in BREAKING[daemon].items():
+        assert problems(DAEMONS[daemon], environ)
+        assert (rules[name].__doc__ or "").endswith(".")
+
+
+def test_a_comment_behind_a_value_is_pointed_out() -> None:
+    mask = {"ENGINE_PROVISIONER_GPU_MASK": "0,1  # Use GPUs 0 and 1"}
+    mend = problems(DAEMONS["engine-provisioner"], mask)["ENGINE_PROVISIONER_GPU_MASK"].mend
+    assert mend.endswith("A comment has a line of its own; behind a value it is a part of it.")
 
 
 def test_a_cloud_queen_needs_a_token() -> None:

@@ -37,7 +37,7 @@ def loaded(environ: dict[str, str]) -> tuple[str | None, str]:
 def test_credential_then_file_then_variable(sources: dict[str, str]) -> None:
     assert loaded(sources) == (CREDENTIAL, "credential")
     Path(sources["CREDENTIALS_DIRECTORY"], "api-token").write_text("")
-    assert loaded(sources) == (FILE, "LLORCH_API_TOKEN_FILE")
+    assert loaded(sources) == (FILE, "file")
     del sources["LLORCH_API_TOKEN_FILE"]
     assert loaded(sources) == (VARIABLE, "environment")
     del sources["LLORCH_API_TOKEN"]

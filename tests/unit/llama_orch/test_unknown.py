@@ -1,0 +1,43 @@
+"""A variable that nobody knows is noticed with what may be meant; one of another daemon of the suite is not."""
+
+import pytest
+
+from llama_orch.settings.suite import VARIABLES
+from llama_orch.settings.unknown import unknown
+from tools.generate import DAEMONS
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ORCHESTRATORD_BIND_ADDRESS", "ORCHESTRATORD_BIND_ADDR"),
+        ("ORCHESTRATOR_URL", "ORCHESTRATORD_URL"),
+        ("ORCHD_QUEUE_CAPACITY", "ORCHD_ADMISSION_CAPACITY"),
+        ("POOL_MANAGER_NODE_ID", "POOL_MANAGERD_NODE_ID"),
+        ("POOL_MANAGERD_HEARTBEAT_INTERVAL_MS", "POOL_MANAGERD_HEARTBEAT_INTERVAL_SECS"),
+        ("ENGINE_PROVISIONER_GPUMASK", "ENGINE_PROVISIONER_GPU_MASK"),
+        ("LLORCH_API_TOKEN_FIEL", "LLORCH_API_TOKEN_FILE"),
+        ("LLAMA_ORCH_LOGFORMAT", "LLAMA_ORCH_LOG_FORMAT"),
+    ],
+)
+def test_a_misspelt_variable_is_named_with_the_nearest_known_one(name: str, meant: str) -> None:
+    assert list(unknown({name: "x"})) == [f"{name} (is {meant} meant?)"]
+
+
+def test_one_that_is_like_none_is_named_alone() -> None:
+    assert list(unknown({"LLORCHZZZZZZZZZZZZZZZZZZZZZZZZ": "x"})) == ["LLORCHZZZZZZZZZZZZZZZZZZZZZZZZ"]
+
+
+def test_what_others_have_in_an_environment_is_no_matter_of_ours() -> None:
+    others = ("PATH", "HOME", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "MALLOC_ARENA_MAX", "INVOCATION_ID", "RUST_LOGS")
+    assert list(unknown(dict.fromkeys(others, "x"))) == []
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert list(unknown({"ORCHD_NONSENSE": ""})) == []
+
+
+def test_one_environment_for_all_daemons_has_no_misspelt_variables() -> None:
+    declared = {var.env for settings in DAEMONS.values() for var in settings.variables().values()}
+    assert set(VARIABLES) == declared
+    assert list(unknown(dict.fromkeys(declared, "x"))) == []

@@ -1,0 +1,1 @@
+"""The user's configuration reference, word for word in CONFIGURATION.md, and the declarations held against it."""

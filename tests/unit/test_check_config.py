@@ -1,0 +1,116 @@
+"""--check-config of all three daemons as processes: what is in force, where it is from, and status 0 or 78."""
+
+import os
+import re
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from llama_orch.settings.documents import default_text
+from tests.unit.environment_file import parse
+from tools.generate import DAEMONS
+
+ROOT = Path(__file__).parents[2]
+LIMIT_S = 60
+LINE = re.compile(r"([A-Z][A-Z0-9_]*)=(.*)  # (default|environment|credential|file|[A-Z][A-Z0-9_]*)")
+TOKENS = {name: f"{name}-0123456789abcdef" for name in ("credential", "file", "environment")}
+WITH_TOKEN = ("queen-rbee", "pool-managerd")
+EVERY_DAEMON = pytest.mark.parametrize("daemon", DAEMONS)
+
+
+def check(daemon: str, directory: Path, given: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """The daemon's whole run with nothing but `given` in its environment and what Python needs."""
+    paths = os.pathsep.join((str(ROOT / "daemons"), *filter(None, sys.path)))
+    base = {"PATH": os.environ["PATH"], "PYTHONPATH": paths, "LANG": "C.UTF-8", "HOME": str(directory)}
+    return subprocess.run(
+        [sys.executable, "-m", daemon.replace("-", "_"), "--check-config"],
+        cwd=directory,
+        env=base | given,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+
+def shown(daemon: str, directory: Path, given: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """Value and source by variable; the daemon must be content and have no notice."""
+    done = check(daemon, directory, given)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [LINE.fullmatch(line) for line in done.stdout.splitlines()]
+    assert all(lines), done.stdout
+    found = {line[1]: (line[2], line[3]) for line in lines if line}
+    assert list(found) == [var.env for var in DAEMONS[daemon].variables().values()]
+    return found
+
+
+@EVERY_DAEMON
+def test_without_any_variable_each_has_its_default(daemon: str, tmp_path: Path) -> None:
+    found = shown(daemon, tmp_path, {})
+    assert {source for _value, source in found.values()} == {"default"}
+    for field, var in DAEMONS[daemon].variables().items():
+        said = default_text(DAEMONS[daemon], field, var).replace("~", str(tmp_path))
+        assert found[var.env][0] in said
+
+
+@EVERY_DAEMON
+def test_the_shipped_environment_is_in_force(daemon: str, tmp_path: Path) -> None:
+    given = parse((ROOT / f"packaging/env/{daemon}.env").read_text())
+    found = shown(daemon, tmp_path, given)
+    assert {env: value for env, (value, source) in found.items() if source == "environment"} == given
+
+
+@pytest.mark.parametrize("daemon", WITH_TOKEN)
+def test_a_token_is_shown_by_its_fingerprint_with_the_source_that_counts(daemon: str, tmp_path: Path) -> None:
+    (tmp_path / "api-token").write_text(TOKENS["credential"])
+    (tmp_path / "token").write_text(TOKENS["file"])
+    given = {
+        "CREDENTIALS_DIRECTORY": str(tmp_path),
+        "LLORCH_API_TOKEN_FILE": str(tmp_path / "token"),
+        "LLORCH_API_TOKEN": TOKENS["environment"],
+    }
+    for source, variable in zip(TOKENS, tuple(given), strict=True):
+        found = shown(daemon, tmp_path, given)
+        fingerprint = sha256(TOKENS[source].encode()).hexdigest()[:6]
+        assert found["LLORCH_API_TOKEN"] == (f"token_fp6={fingerprint}", source)
+        assert not any(token in str(found) for token in TOKENS.values())
+        del given[variable]
+
+
+def test_an_address_from_the_older_name_or_the_profile_is_shown_as_the_one_in_force(tmp_path: Path) -> None:
+    older = shown("queen-rbee", tmp_path, {"ORCHD_ADDR": "127.0.0.1:81"})
+    assert older["ORCHESTRATORD_BIND_ADDR"] == ("127.0.0.1:81", "ORCHD_ADDR")
+    given = {"ORCHESTRATORD_CLOUD_PROFILE": "1", "LLORCH_API_TOKEN": TOKENS["environment"], "ORCHD_POOL_MANAGERS": ""}
+    cloud = shown("queen-rbee", tmp_path, given)
+    assert cloud["ORCHESTRATORD_BIND_ADDR"] == ("0.0.0.0:8080", "default")
+
+
+def test_the_pools_file_that_is_read_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "pools.toml").touch()
+    found = shown("engine-provisioner", tmp_path, {})
+    assert found["ENGINE_PROVISIONER_POOLS_CONFIG"] == ("pools.toml", "default")
+
+
+@EVERY_DAEMON
+def test_what_cannot_be_used_is_named_and_nothing_is_shown_as_in_force(daemon: str, tmp_path: Path) -> None:
+    wrong = {"RUST_LOG": "loud", "OTEL_EXPORTER_OTLP_ENDPOINT": "tempo:4317", "LLAMA_ORCH_LOG_FORMAT": "xml"}
+    done = check(daemon, tmp_path, wrong)
+    assert (done.returncode, done.stdout) == (78, "")
+    headline, *lines = done.stderr.splitlines()
+    assert headline == f"{daemon}: 3 settings cannot be used:"
+    assert {line.split("=")[0].strip() for line in lines} == set(wrong)
+
+
+@EVERY_DAEMON
+def test_a_misspelt_variable_is_noticed_and_one_of_another_daemon_is_not(daemon: str, tmp_path: Path) -> None:
+    suite = {var.env: "" for settings in DAEMONS.values() for var in settings.variables().values()}
+    others = suite | {"ORCHD_ADMISSION_CAPACITY": "5", "ENGINE_PROVISIONER_GPU_MASK": "cpu"}
+    assert check(daemon, tmp_path, others).stderr == ""
+    done = check(daemon, tmp_path, others | {"POOL_MANAGERD_NODEID": "gpu-node-1"})
+    assert done.returncode == 0
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"{daemon}: ")
+    assert line.endswith("POOL_MANAGERD_NODEID (is POOL_MANAGERD_NODE_ID meant?)")
