@@ -5,7 +5,7 @@ import math
 from collections.abc import Awaitable, Callable
 
 from llama_orch.service.command_line import Parser
-from orchctl.queen import Queen
+from orchctl.queen import DEFAULT_URL, URL_VARIABLE, Queen
 
 Run = Callable[[argparse.Namespace, Queen], Awaitable[None]]
 UNSET = argparse.SUPPRESS
@@ -32,7 +32,7 @@ class Commands:
 
 def common(command: Parser, default: str | None) -> None:
     """The options that every command has."""
-    url = "queen-rbee's URL (default: $ORCHESTRATORD_URL or http://127.0.0.1:8080)"
+    url = f"queen-rbee's URL (default: ${URL_VARIABLE} or {DEFAULT_URL})"
     command.add_argument("--url", default=default, help=url)
     command.add_argument("--json", action="store_true", default=default or False, help="print JSON, for scripts")
 
