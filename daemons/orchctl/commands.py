@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 from collections.abc import Awaitable, Callable
 
 from llama_orch.service.command_line import Parser
@@ -10,6 +11,7 @@ from orchctl.queen import DEFAULT_URL, URL_VARIABLE, Queen
 Run = Callable[[argparse.Namespace, Queen], Awaitable[None]]
 UNSET = argparse.SUPPRESS
 """The default of an option that a command and the commands below it have: the one given last counts."""
+UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
 
 class Commands:
@@ -49,6 +51,14 @@ def identifier(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("an empty text is no id")
     return text
+
+
+def milliseconds(text: str) -> int:
+    """A length of time such as 90s, 5m or 1h, in milliseconds."""
+    found = re.fullmatch(r"([0-9]{1,9})(ms|s|m|h)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text} is no length of time such as 90s, 5m or 1h")
+    return int(found[1]) * UNITS_MS[found[2]]
 
 
 def number(text: str) -> float:
