@@ -415,3 +415,64 @@ DRAIN_ENDED = _event(
     "drain of {target} {state}: {detail}",
     "What is drained stays so until orchctl resume, or until its pool-managerd starts anew.",
 )
+REGISTRATION_ACCEPTED = _event(
+    "registration_accepted",
+    "5aecae852d6e4d23bf06cfd1911dd47a",
+    "pool_managerd.agent",
+    logging.INFO,
+    "registration of node {node_id} with {queen} succeeded; it is reached at {address}",
+    "The queen knows this node. Heartbeats follow, and tasks with them once a pool is ready.",
+)
+REGISTRATION_WARNING = _event(
+    "registration_warning",
+    "b1b664831fba41098f6c9ebfe38b17da",
+    "pool_managerd.agent",
+    logging.WARNING,
+    "registration of node {node_id} with {queen}: {warning}",
+    "The node serves; the message says what should be changed, and on which side.",
+)
+REGISTRATION_LOCAL = _event(
+    "registration_local",
+    "448fbdc1178544fdab3f243c3a71680d",
+    "pool_managerd.agent",
+    logging.WARNING,
+    "registration of node {node_id}: {address} can be reached from this machine only, and {queen} is another",
+    "The queen cannot send tasks there. Set POOL_MANAGERD_BIND_ADDR=0.0.0.0:9200, or to an address of this machine\n"
+    "that the queen can reach; POOL_MANAGERD_ADVERTISE_URL where that is another one (a proxy, a container). Then\n"
+    "  systemctl daemon-reload && systemctl restart pool-managerd.socket pool-managerd.service",
+)
+REGISTRATION_REFUSED = _event(
+    "registration_refused",
+    "67885b8270c54a9382fa018d5d4640e7",
+    "pool_managerd.agent",
+    logging.ERROR,
+    "registration of node {node_id} refused by {queen}: {reason}",
+    "It is tried again and again, so that nothing needs to be done here once the cause is mended. A token that is\n"
+    "not the queen's: compare token_fp6 in both logs. A node id that another machine has: give each its own\n"
+    "POOL_MANAGERD_NODE_ID. A queen that takes no registrations: set ORCHESTRATORD_CLOUD_PROFILE=true there.",
+)
+REGISTRATION_WITHDRAWN = _event(
+    "registration_withdrawn",
+    "9574bf8fd4b84172b2bef9a41c1174bd",
+    "pool_managerd.agent",
+    logging.INFO,
+    "registration of node {node_id} with {queen} withdrawn: pool-managerd stops",
+    "The queen places nothing more here. What runs may end within the drain limit.",
+)
+QUEEN_SILENT = _event(
+    "queen_silent",
+    "ef8904e5d84c4415bc62d0d6bb41eae1",
+    "pool_managerd.agent",
+    logging.WARNING,
+    "neither registration nor heartbeat of node {node_id} gets an answer from {queen}: {reason}",
+    "It is tried again and again, at most 10 seconds apart. Is queen-rbee running, is ORCHESTRATORD_URL right,\n"
+    "does a firewall let its port through? curl @QUEEN@/health asks the same way.",
+)
+QUEEN_ANSWERS = _event(
+    "queen_answers",
+    "e68f2cb295684ada91d2fc62b550be49",
+    "pool_managerd.agent",
+    logging.INFO,
+    "heartbeat of node {node_id} is answered again by {queen}",
+    "Nothing needs to be done.",
+)
