@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from llama_orch import VERSION
-from llama_orch.http.app import create_app, metrics_app
+from llama_orch.http.app import add_hot, create_app, metrics_app
 from llama_orch.http.gate import Access, Gate, for_metrics
 from llama_orch.http.serving import serve
 from llama_orch.service import listeners
@@ -20,6 +20,7 @@ from llama_orch.telemetry.events import DAEMON_READY, DAEMON_STOPPING
 from llama_orch.telemetry.records import emit
 from pool_managerd.addressing import address_of
 from pool_managerd.agent import Agent, Node
+from pool_managerd.api.engine import hot_routes
 from pool_managerd.api.pools import add_routes
 from pool_managerd.capabilities import cores, read_memory
 from pool_managerd.gpus import Discovery, real_nvml, watch_gpus
@@ -148,12 +149,14 @@ async def _start_serving(parts: Parts, service: Service, closing: trio.Event, nu
     settings, collectors = parts.settings, parts.metrics.collectors
     app = create_app(NAME, parts.handoffs.troubles, collectors)
     add_routes(app, parts.registry, parts.handoffs, service.stop)
+    hot = hot_routes(parts.registry)
+    add_hot(app, hot)
     api = listeners.tcp(service, "api", settings.bind, "HTTP API", "POOL_MANAGERD_BIND_ADDR")
     metrics_address = Host(settings.bind.host, settings.metrics_port)
     scrape = listeners.tcp(service, "metrics", metrics_address, "metrics", "PROMETHEUS_METRICS_PORT")
     local = listeners.local(service, settings.runtime_dir.parent / f"{NAME}.sock")
     listeners.say_access(settings.bind, settings.token)
     start = partial(serve, shutdown=closing, drain_s=DRAIN_S[settings.profile])
-    await nursery.start(start, Gate(app, Access(settings.token, settings.auth_optional)), api)
-    await nursery.start(start, Gate(app, Access()), local)
+    await nursery.start(start, Gate(app, Access(settings.token, settings.auth_optional), hot), api)
+    await nursery.start(start, Gate(app, Access(), hot), local)
     await nursery.start(start, for_metrics(metrics_app(NAME, collectors), settings.token), scrape)

@@ -15,8 +15,9 @@ from llama_orch.spool import Found
 from llama_orch.telemetry.events import HANDOFF_TAKEN, POOL_FORGOTTEN, POOL_READY, POOL_UNREADY
 from llama_orch.telemetry.records import emit
 from pool_managerd.devices import NOT_LOOKED, Gpus, device_problem
+from pool_managerd.leases import Leases
 from pool_managerd.replica import Key, Replica, Sighting, announced, seen
-from pool_managerd.summary import NOTHING_DRAINED, Reports, summarise
+from pool_managerd.summary import NOTHING_DRAINED, Drained, Reports, in_service, summarise
 
 FORGET_AFTER_S = 600.0
 
@@ -30,6 +31,7 @@ class Registry:
         self.gpus = NOT_LOOKED
         self.gpus_looked = trio.Event()
         self.drained = NOTHING_DRAINED
+        self.leases = Leases(self._settle)
         self._replicas: dict[Key, Replica] = {}
         self._reports: Reports = {}
         self._incarnations = 0
@@ -80,6 +82,13 @@ class Registry:
         self.gpus_looked.set()
         for replica in self.replicas:
             self._put(replica.key, self._placed(replica))
+        self._settle()
+
+    def set_drained(self, drained: Drained) -> None:
+        """Take note of what takes nothing new. Whoever waits for a change is woken, also where no pool has changed."""
+        self.drained = drained
+        self.revision += 1
+        self._wake()
         self._settle()
 
     def forget_gone(self) -> bool:
@@ -135,10 +144,14 @@ class Registry:
         emit(POOL_FORGOTTEN, pool_id=replica.key[0], replica_id=replica.key[1], reason=reason)
 
     def _settle(self) -> None:
-        pools = summarise(self.replicas, self._reports, self.gpus)
+        summaries = summarise(self.replicas, self._reports, self.gpus)
+        pools = tuple(in_service(pool, self.drained, self.leases.of_pool(pool.pool_id)) for pool in summaries)
         if pools == self.pools:
             return
         self.pools = pools
         self.revision += 1
+        self._wake()
+
+    def _wake(self) -> None:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
