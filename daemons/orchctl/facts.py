@@ -173,5 +173,5 @@ def token_words(token: str | None) -> str | None:
     if token is None:
         return None
     source = token_source(os.environ)
-    named = {"environment": TOKEN, TOKEN_FILE: f"{TOKEN_FILE}={os.environ.get(TOKEN_FILE)}"}
+    named = {"environment": TOKEN, "file": f"{TOKEN_FILE}={os.environ.get(TOKEN_FILE)}"}
     return f"{Secret(token)} from {named.get(source, source)}"

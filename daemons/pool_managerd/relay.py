@@ -65,9 +65,9 @@ class Relay:
         """Ask and answer; what keeps the engine from answering completely, if something does."""
         headers = request_headers(exchange.headers, correlation.current.get(), correlation.traceparent.get())
         url, pool_id = replica.handoff.url + target, replica.handoff.pool_id
-        limits = {"connect_s": CONNECT_S, "head_s": self._head_s}
+        asking = request(exchange.method, url, headers=headers, body=body, connect_s=CONNECT_S, head_s=self._head_s)
         try:
-            async with request(exchange.method, url, headers=headers, body=body, **limits) as response:
+            async with asking as response:
                 await _answer(exchange, response)
         except Unreachable as error:
             return refused(502, pool_id, str(error))

@@ -87,7 +87,7 @@ class PoolManagerSettings(Common):
             example="http://gpu-node-1.lan:9200",
             allowed="http://HOST:PORT or https://HOST:PORT",
             profile="cloud",
-            default="(found out)",
+            default="(none): found out at each registration",
             addition=True,
         ),
     ] = None
