@@ -8,19 +8,16 @@ from pydantic import AfterValidator, Field
 
 from llama_orch.contracts.nodes import NodeId, node_address
 from llama_orch.settings import Address, Example, Flag, Problem, Var, Whole, rule
+from llama_orch.settings.api import ApiSettings
 from llama_orch.settings.shared import (
     DEFAULT_RUNTIME_DIRECTORY,
     RUNTIME_DIRECTORY,
-    AuthOptionalField,
-    Common,
-    TokenField,
-    TokenFileField,
     metrics_port_variable,
 )
 from llama_orch.settings.types import Host, Url
 
 
-class PoolManagerSettings(Common):
+class PoolManagerSettings(ApiSettings):
     """pool-managerd's settings; immutable. Durations carry their unit in the name."""
 
     examples: ClassVar[tuple[Example, ...]] = (
@@ -87,13 +84,9 @@ class PoolManagerSettings(Common):
             example="http://gpu-node-1.lan:9200",
             allowed="http://HOST:PORT or https://HOST:PORT",
             profile="cloud",
-            default="(found out)",
             addition=True,
         ),
     ] = None
-    token: TokenField = None
-    token_file: TokenFileField = None
-    auth_optional: AuthOptionalField = False
     heartbeat_s: Annotated[
         Whole,
         Var(

@@ -37,6 +37,16 @@ def test_the_packaged_values_are_accepted_by_the_daemon(daemon: str, settings: t
     settings.load(dict(line.split("=", 1) for line in directives(f"{daemon}.service", "Environment")))
 
 
+@pytest.mark.parametrize(("daemon", "settings"), DAEMONS.items())
+def test_a_unit_passes_each_token_as_a_credential_and_starts_without_its_file(
+    daemon: str, settings: type[Settings]
+) -> None:
+    wanted = {var.credential for var in settings.variables().values() if var.credential}
+    loaded = directives(f"{daemon}.service", "LoadCredential")
+    assert loaded == [f"{name}:/etc/llama-orch/{name}" for name in sorted(wanted)]
+    assert directives(f"{daemon}.service", "SetCredential") == [f"{name}:\\n" for name in sorted(wanted)]
+
+
 def test_the_sockets_listen_where_the_daemons_expect_it() -> None:
     queen, pools = QueenSettings.load({}), directives("pool-managerd.service", "Environment")
     pool = PoolManagerSettings.load(dict(line.split("=", 1) for line in pools))
