@@ -2,8 +2,41 @@
 
 from llama_orch import VERSION
 from llama_orch.service.command_line import Parser
-from orchctl import artifacts, capabilities, catalog, chat, models, pools, sessions, submit, tasks
+from orchctl import (
+    artifacts,
+    capabilities,
+    catalog,
+    chat,
+    check,
+    drain,
+    gpus,
+    models,
+    nodes,
+    operations,
+    pools,
+    sessions,
+    submit,
+    tasks,
+)
 from orchctl.commands import Commands
+
+MODULES = (
+    check,
+    pools,
+    nodes,
+    gpus,
+    drain,
+    operations,
+    capabilities,
+    submit,
+    chat,
+    tasks,
+    sessions,
+    models,
+    catalog,
+    artifacts,
+)
+"""In the order in which help and manual name their commands."""
 
 
 def parser() -> Parser:
@@ -11,6 +44,6 @@ def parser() -> Parser:
     top = Parser("orchctl", description="The command line client of llama-orch, see orchctl(1).")
     top.add_argument("--version", action="version", version=f"orchctl (llama-orch) {VERSION}")
     commands = Commands(top, required=True)
-    for module in (pools, capabilities, submit, chat, tasks, sessions, models, catalog, artifacts):
+    for module in MODULES:
         module.add(commands)
     return top

@@ -2,14 +2,16 @@
 
 import argparse
 import math
+import re
 from collections.abc import Awaitable, Callable
 
 from llama_orch.service.command_line import Parser
-from orchctl.queen import Queen
+from orchctl.queen import DEFAULT_URL, URL_VARIABLE, Queen
 
 Run = Callable[[argparse.Namespace, Queen], Awaitable[None]]
 UNSET = argparse.SUPPRESS
 """The default of an option that a command and the commands below it have: the one given last counts."""
+UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
 
 class Commands:
@@ -32,7 +34,7 @@ class Commands:
 
 def common(command: Parser, default: str | None) -> None:
     """The options that every command has."""
-    url = "queen-rbee's URL (default: $ORCHESTRATORD_URL or http://127.0.0.1:8080)"
+    url = f"queen-rbee's URL (default: ${URL_VARIABLE} or {DEFAULT_URL})"
     command.add_argument("--url", default=default, help=url)
     command.add_argument("--json", action="store_true", default=default or False, help="print JSON, for scripts")
 
@@ -49,6 +51,14 @@ def identifier(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("an empty text is no id")
     return text
+
+
+def milliseconds(text: str) -> int:
+    """A length of time such as 90s, 5m or 1h, in milliseconds."""
+    found = re.fullmatch(r"([0-9]{1,9})(ms|s|m|h)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text} is no length of time such as 90s, 5m or 1h")
+    return int(found[1]) * UNITS_MS[found[2]]
 
 
 def number(text: str) -> float:

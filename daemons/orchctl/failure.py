@@ -15,15 +15,18 @@ TOKEN_HINT = f"orchctl reads the token from the file that {TOKEN.file} names, or
 class Failure(Exception):
     """orchctl cannot do what it was asked: what is wrong, how to mend it, and the exit status.
 
-    `document` is the queen's own JSON about it, where she said some.
+    `document` is the queen's own JSON about it, where she said some, `code` that of her error.
     """
 
-    def __init__(self, message: str, hint: str, status: ExitStatus, document: str | None = None) -> None:
+    def __init__(
+        self, message: str, hint: str, status: ExitStatus, document: str | None = None, code: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.status = status
         self.document = document
+        self.code = code
 
 
 def together(failures: Sequence[Failure]) -> Failure:
@@ -70,7 +73,7 @@ def refused(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
 def _own(status: int, body: bytes, _headers: Mapping[str, str]) -> Failure:
     error = Said.model_validate_json(body)
     hint = _hint(status, error.hint or "", later(error.retry_after_ms))
-    return Failure(f"{error.code}: {error.message}", hint, exit_status(status, error.retriable))
+    return Failure(f"{error.code}: {error.message}", hint, exit_status(status, error.retriable), code=error.code)
 
 
 def _of_v1(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:

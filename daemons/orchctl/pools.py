@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 from llama_orch.contracts.base import Outbound
-from llama_orch.contracts.pools import PoolList, PoolStatus
+from llama_orch.contracts.meta import Readiness, Version
+from llama_orch.contracts.pools import PoolList, PoolState, PoolStatus
 from llama_orch.contracts.tasks import TaskList
 from orchctl.commands import Commands
 from orchctl.output import emit, show
@@ -12,7 +13,7 @@ from orchctl.paging import Wish, pages
 from orchctl.queen import Queen, understood
 from orchctl.tables import one_line, table
 
-POOL_HEADER = ("POOL", "STATE", "SLOTS", "ENGINE", "DEVICES", "MODELS")
+POOL_HEADER = ("POOL", "NODE", "STATE", "SLOTS", "ENGINE", "DEVICES", "MODELS")
 
 
 def add(commands: Commands) -> None:
@@ -27,12 +28,18 @@ async def pools(options: argparse.Namespace, queen: Queen) -> None:
 
 
 def pools_text(pools: Sequence[PoolStatus]) -> str:
-    """One line a pool, and below it why it is not well."""
+    """One line a pool, with its node where one has any, and below it why it is not well."""
     if not pools:
-        return "no pools are known; see journalctl -u engine-provisioner"
-    rows = [POOL_HEADER, *(_row(pool) for pool in pools)]
-    errors = [f"{pool.pool_id}: {one_line(pool.last_error)}" for pool in pools if pool.last_error and not pool.ready]
-    return "\n".join([table(rows), *errors])
+        return "no pools are known; see journalctl -u engine-provisioner, or orchctl nodes"
+    on_nodes = any(pool.node_id for pool in pools)
+    rows = [row if on_nodes else (row[0], *row[2:]) for row in (POOL_HEADER, *map(_row, pools))]
+    unwell = (pool for pool in pools if pool.last_error and not pool.ready)
+    return "\n".join([table(rows), *(f"{named(pool)}: {one_line(pool.last_error)}" for pool in unwell)])
+
+
+def named(pool: PoolStatus) -> str:
+    """A pool with its node, since several nodes may have a pool of one id."""
+    return f"{pool.pool_id} on {pool.node_id}" if pool.node_id else pool.pool_id
 
 
 def _row(pool: PoolStatus) -> tuple[str, ...]:
@@ -40,7 +47,8 @@ def _row(pool: PoolStatus) -> tuple[str, ...]:
     slots = f"{pool.slots_free}/{pool.slots_total}"
     return (
         pool.pool_id,
-        pool.state,
+        one_line(pool.node_id),
+        _state(pool),
         slots,
         engine,
         one_line(pool.device_mask),
@@ -48,18 +56,10 @@ def _row(pool: PoolStatus) -> tuple[str, ...]:
     )
 
 
-class Version(Outbound):
-    """GET /v2/meta/version."""
-
-    version: str
-    api_version: str
-
-
-class Ready(Outbound):
-    """GET /ready."""
-
-    ready: bool
-    reasons: list[str]
+def _state(pool: PoolStatus) -> str:
+    draining = "draining" if pool.draining and pool.state is not PoolState.DRAINING else ""
+    circuit = "" if pool.circuit == "closed" else f"circuit {pool.circuit}"
+    return ", ".join(filter(None, (pool.state, draining, circuit)))
 
 
 class Status(Outbound):
@@ -67,7 +67,7 @@ class Status(Outbound):
 
     url: str
     version: Version
-    ready: Ready
+    ready: Readiness
     tasks: dict[str, int]
     pools: list[PoolStatus]
 
@@ -77,7 +77,7 @@ async def status(options: argparse.Namespace, queen: Queen) -> None:
     found = Status(
         url=queen.url,
         version=understood(Version, await queen.get("/v2/meta/version")),
-        ready=understood(Ready, await queen.call("GET", "/ready", allowed=(503,))),
+        ready=understood(Readiness, await queen.call("GET", "/ready", allowed=(503,))),
         tasks={state: await _count(queen, state) for state in ("queued", "running")},
         pools=understood(PoolList, await queen.get("/v2/pools")).pools,
     )

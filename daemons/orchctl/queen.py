@@ -54,7 +54,7 @@ class Queen:
         `head_s` seconds.
         """
         fields = {**self._headers(), **({"content-type": "application/json"} if body else {}), **(headers or {})}
-        with _ungrouped():
+        with ungrouped():
             async with request(method, self.url + path, headers=fields, body=body, head_s=head_s) as response:
                 if not 200 <= response.status < 300 and response.status not in allowed:
                     raise refused(response.status, await response.read(limit_s=LIMIT_S), response.headers)
@@ -88,8 +88,8 @@ class Queen:
 
 
 @contextmanager
-def _ungrouped() -> Iterator[None]:
-    """Ctrl-C as it is: trio connects to a name in a nursery, and gives what ends that in a group."""
+def ungrouped() -> Iterator[None]:
+    """Ctrl-C as it is: what ends a nursery, such as the one in which trio connects to a name, comes in a group."""
     try:
         yield
     except BaseExceptionGroup as group:

@@ -25,6 +25,9 @@ def _leaves(name: str, value: JsonValue) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for key, below in value.items():
             yield from _leaves(f"{name}.{key}".removeprefix("."), below)
+    elif isinstance(value, list) and any(isinstance(part, dict) for part in value):
+        for index, part in enumerate(value):
+            yield from _leaves(f"{name}.{index}", part)
     elif isinstance(value, list):
         yield name, ", ".join(map(str, value)) or NOTHING
     else:
@@ -49,6 +52,11 @@ def yes(value: bool) -> str:
 def ms(value: float | None) -> str:
     """Milliseconds, whole ones."""
     return NOTHING if value is None else str(round(value))
+
+
+def gib(size: int) -> str:
+    """Bytes as GiB, which is how the memory of GPUs is told."""
+    return f"{size / 2**30:.1f}"
 
 
 def age(since: datetime, now: datetime | None = None) -> str:

@@ -13,25 +13,30 @@ from llama_orch.http.gate import Access, Gate, for_metrics
 from llama_orch.http.serving import serve
 from llama_orch.service import listeners
 from llama_orch.service.memory import give_back
-from llama_orch.service.notify import Notifier
 from llama_orch.service.run import Service
 from llama_orch.settings.types import Host
 from llama_orch.spool import Found, Identity, Intake, watch
 from llama_orch.telemetry.events import DAEMON_READY, DAEMON_STOPPING
 from llama_orch.telemetry.records import emit
+from pool_managerd.addressing import address_of
+from pool_managerd.agent import Agent, Node
 from pool_managerd.api.pools import add_routes
+from pool_managerd.capabilities import cores, read_memory
 from pool_managerd.gpus import Discovery, real_nvml, watch_gpus
 from pool_managerd.handoffs import Handoffs
 from pool_managerd.health import Health
+from pool_managerd.machine_id import machine_id
 from pool_managerd.metrics import Metrics
 from pool_managerd.persistence import Store
+from pool_managerd.queen import HttpQueen
 from pool_managerd.registry import Registry
 from pool_managerd.reports import ReportReader
 from pool_managerd.settings import PoolManagerSettings
-from pool_managerd.summary import status_line
+from pool_managerd.status import keep_status, line
 
 NAME = "pool-managerd"
-DRAIN_S = 5.0
+DRAIN_S = {"home": 5.0, "cloud": 30.0}
+"""By profile: in CLOUD_PROFILE the answers of engines pass through here."""
 FIRST_LOOKS_S = 0.5
 """How long a start waits for engines known from before: a restart should not make good pools look unready."""
 
@@ -46,6 +51,12 @@ class Parts:
     health: Health
     reports: ReportReader
     handoffs: Handoffs
+    agent: Agent | None
+
+    @property
+    def line(self) -> str:
+        """What the daemon says of itself in one line."""
+        return line(self.registry, self.agent)
 
 
 def state_directory(settings: PoolManagerSettings, service: Service) -> Path:
@@ -56,7 +67,8 @@ def state_directory(settings: PoolManagerSettings, service: Service) -> Path:
 
 async def build(settings: PoolManagerSettings, service: Service) -> Parts:
     """All parts, connected, none of them running; the pools of the last run are known again."""
-    store = Store(state_directory(settings, service))
+    state = state_directory(settings, service)
+    store = Store(state)
     saved = await trio.to_thread.run_sync(store.load)
     registry = Registry()
     registry.restore(saved)
@@ -73,7 +85,24 @@ async def build(settings: PoolManagerSettings, service: Service) -> Parts:
         interval_s=settings.watch_interval_ms / 1000,
         deletes=settings.auto_delete,
     )
-    return Parts(settings, registry, metrics, health, reports, handoffs)
+    agent = await agent_of(settings, state, registry)
+    return Parts(settings, registry, metrics, health, reports, handoffs, agent)
+
+
+async def agent_of(settings: PoolManagerSettings, state: Path, registry: Registry) -> Agent | None:
+    """Who speaks for this node to the queen; nobody in HOME_PROFILE, where she asks by herself."""
+    if not (settings.queen_url and settings.node_id and settings.token):
+        return None
+    node = Node(
+        node_id=settings.node_id,
+        machine_id=await trio.to_thread.run_sync(machine_id, state),
+        queen_url=settings.queen_url,
+        interval_s=settings.heartbeat_s,
+        cpu_cores=cores(),
+        ram_total_bytes=await trio.to_thread.run_sync(read_memory),
+        address=partial(address_of, settings),
+    )
+    return Agent(node, HttpQueen(settings.queen_url, settings.token), registry)
 
 
 def already_taken(saved: Iterable[Found], settings: PoolManagerSettings) -> list[Identity]:
@@ -82,17 +111,23 @@ def already_taken(saved: Iterable[Found], settings: PoolManagerSettings) -> list
 
 
 async def run(settings: PoolManagerSettings, service: Service) -> None:
-    """Run until `service.stop` is set; requests under way then have DRAIN_S seconds to end."""
+    """Run until `service.stop` is set; the queen is told, and requests under way then have DRAIN_S seconds to end."""
     parts = await build(settings, service)
+    closing = trio.Event()
     async with trio.open_nursery() as loops:
         await _start_loops(parts, service, loops)
         async with trio.open_nursery() as serving:
-            await _start_serving(parts, service, serving)
+            await _start_serving(parts, service, closing, serving)
+            if parts.agent:
+                await loops.start(parts.agent.run)
             give_back()
-            service.notifier.ready(status_line(parts.registry.pools))
+            service.notifier.ready(parts.line)
             emit(DAEMON_READY, daemon=NAME, version=VERSION, address=settings.bind)
             await service.stop.wait()
-            emit(DAEMON_STOPPING, daemon=NAME, detail=status_line(parts.registry.pools))
+            emit(DAEMON_STOPPING, daemon=NAME, detail=parts.line)
+            if parts.agent:
+                await parts.agent.leave()
+            closing.set()
         loops.cancel_scope.cancel()
 
 
@@ -104,12 +139,12 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
     await nursery.start(partial(watch, parts.reports.directory, ring, interval_s=interval_s))
     await nursery.start(parts.health.run, service.watchdog.pulse("health"))
     await nursery.start(parts.handoffs.run, service.watchdog.pulse("handoffs"))
-    nursery.start_soon(keep_status, parts.registry, service.notifier)
+    nursery.start_soon(keep_status, parts.registry, parts.agent, service.notifier)
     with trio.move_on_after(FIRST_LOOKS_S):
         await parts.registry.engines_seen()
 
 
-async def _start_serving(parts: Parts, service: Service, nursery: trio.Nursery) -> None:
+async def _start_serving(parts: Parts, service: Service, closing: trio.Event, nursery: trio.Nursery) -> None:
     settings, collectors = parts.settings, parts.metrics.collectors
     app = create_app(NAME, parts.handoffs.troubles, collectors)
     add_routes(app, parts.registry, parts.handoffs, service.stop)
@@ -118,19 +153,8 @@ async def _start_serving(parts: Parts, service: Service, nursery: trio.Nursery) 
     scrape = listeners.tcp(service, "metrics", metrics_address, "metrics", "PROMETHEUS_METRICS_PORT")
     local = listeners.local(service, settings.runtime_dir.parent / f"{NAME}.sock")
     listeners.say_access(settings.bind, settings.token, settings.second_token)
-    start = partial(serve, shutdown=service.stop, drain_s=DRAIN_S)
+    start = partial(serve, shutdown=closing, drain_s=DRAIN_S[settings.profile])
     access = Access(settings.token, settings.auth_optional, settings.second_token)
     await nursery.start(start, Gate(app, access), api)
     await nursery.start(start, Gate(app, Access()), local)
     await nursery.start(start, for_metrics(metrics_app(NAME, collectors), settings.token), scrape)
-
-
-async def keep_status(registry: Registry, notifier: Notifier) -> None:
-    """Keep `systemctl status` true for ever."""
-    shown = ""
-    while True:
-        revision, line = registry.revision, status_line(registry.pools)
-        if line != shown:
-            notifier.status(line)
-            shown = line
-        await registry.changed(revision)

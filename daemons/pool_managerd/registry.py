@@ -16,7 +16,7 @@ from llama_orch.telemetry.events import HANDOFF_TAKEN, POOL_FORGOTTEN, POOL_READ
 from llama_orch.telemetry.records import emit
 from pool_managerd.devices import NOT_LOOKED, Gpus, device_problem
 from pool_managerd.replica import Key, Replica, Sighting, announced, seen
-from pool_managerd.summary import Reports, summarise
+from pool_managerd.summary import NOTHING_DRAINED, Reports, summarise
 
 FORGET_AFTER_S = 600.0
 
@@ -28,6 +28,8 @@ class Registry:
         self.revision = int(time.time() * 1000)
         self.pools: tuple[PoolStatus, ...] = ()
         self.gpus = NOT_LOOKED
+        self.gpus_looked = trio.Event()
+        self.drained = NOTHING_DRAINED
         self._replicas: dict[Key, Replica] = {}
         self._reports: Reports = {}
         self._incarnations = 0
@@ -75,6 +77,7 @@ class Registry:
     def set_gpus(self, gpus: Gpus) -> None:
         """Take note of the GPUs as they are now."""
         self.gpus = gpus
+        self.gpus_looked.set()
         for replica in self.replicas:
             self._put(replica.key, self._placed(replica))
         self._settle()

@@ -1,6 +1,7 @@
 """What is said about a pool: its replicas, its provisioning report and its devices in one status. Pure."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from llama_orch.contracts.pools import PoolState, PoolStatus, ProvisioningReport, ReplicaStatus
 from pool_managerd.devices import Gpus, devices_of
@@ -9,6 +10,20 @@ from pool_managerd.replica import Replica
 Reports = Mapping[str, ProvisioningReport]
 COMING_UP = (PoolState.PROVISIONING, PoolState.STARTING, PoolState.FAILED)
 BEST_FIRST = (PoolState.READY, PoolState.STARTING, PoolState.FAILED, PoolState.OFFLINE)
+
+
+@dataclass(frozen=True)
+class Drained:
+    """What takes nothing new: the whole node, or some pools."""
+
+    node: bool = False
+    pools: frozenset[str] = frozenset()
+
+    def __contains__(self, pool_id: str) -> bool:
+        return self.node or pool_id in self.pools
+
+
+NOTHING_DRAINED = Drained()
 
 
 def summarise(replicas: Iterable[Replica], reports: Reports, gpus: Gpus) -> tuple[PoolStatus, ...]:

@@ -41,6 +41,7 @@ class Line(Generic[K]):
     attended: dict[K, int] = field(default_factory=dict)
     firm: dict[K, int] = field(default_factory=dict)
     arrivals: int = 0
+    returns: int = 0
     weight: int = 0
 
     def add(self, task: K, lane: Hashable, weight: int, *, firm: bool = False) -> None:
@@ -49,6 +50,14 @@ class Line(Generic[K]):
         self.place[task] = lane
         self.lanes.setdefault(lane, {})[task] = self.arrivals
         (self.firm if firm else self.attended)[task] = weight
+        self.weight += weight
+
+    def add_first(self, task: K, lane: Hashable, weight: int) -> None:
+        """`task` stands before all others, and gives way to nobody. As long as the line is, so long it takes."""
+        self.returns += 1
+        self.place = {task: lane, **self.place}
+        self.lanes[lane] = {task: -self.returns, **self.lanes.get(lane, {})}
+        self.firm[task] = weight
         self.weight += weight
 
     def attend(self, task: K) -> None:
@@ -120,6 +129,10 @@ class AdmissionQueue(Generic[K]):
     def restore(self, task: K, priority: Priority, lane: Hashable = None, weight: int = 0) -> None:
         """As `admit`, for a task that was admitted before a restart: there is always room."""
         self._lines[priority].add(task, lane, weight)
+
+    def put_back(self, task: K, priority: Priority, lane: Hashable = None, weight: int = 0) -> None:
+        """As `restore`, for a task that has lost its place: it goes before all others of its priority, as it did."""
+        self._lines[priority].add_first(task, lane, weight)
 
     def full(self, weight: int = 0) -> bool:
         """Whether a newcomer of `weight` finds no room."""

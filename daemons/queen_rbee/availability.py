@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from llama_orch.contracts.catalog import Availability, NodeModels
+from llama_orch.contracts.nodes import NodeStatus, NodeView
 from llama_orch.contracts.pools import PoolStatus
 
 LOCAL = "local"
@@ -20,6 +21,17 @@ def local_node(pools: Iterable[PoolStatus], address: str) -> NodeModels:
         online=True,
         models=sorted(models),
         pools=sorted(pool.pool_id for pool in known),
+    )
+
+
+def models_of(node: NodeView) -> NodeModels:
+    """What a node of CLOUD_PROFILE has."""
+    return NodeModels(
+        node_id=node.node_id,
+        address=node.address,
+        online=node.status in (NodeStatus.ONLINE, NodeStatus.DRAINING),
+        models=sorted({model for pool in node.pools if pool.ready for model in pool.models_available}),
+        pools=sorted(pool.pool_id for pool in node.pools),
     )
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from llama_orch.contracts.pools import PoolState
+from llama_orch.contracts.pools import CircuitState, PoolState
 from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.passage import Endpoint, Passage
 
@@ -29,6 +29,9 @@ class Candidate:
     vram_free_bytes: int = 0
     endpoints: frozenset[Endpoint] | None = None
     """What its kind of engine can be asked for; None where this release cannot speak to the engine at all."""
+    node_id: str | None = None
+    """The node whose relay leads to it; None where the queen speaks to the engine itself."""
+    circuit: CircuitState = "closed"
 
     @property
     def key(self) -> tuple[str, str]:
@@ -37,13 +40,27 @@ class Candidate:
 
     @property
     def slots_free(self) -> int:
-        """Slots that this queen has not leased."""
-        return max(0, self.slots_total - self.leased)
+        """Slots that this queen has not leased; of a half-open circuit one, for a task that tries it."""
+        total = min(1, self.slots_total) if self.circuit == "half-open" else self.slots_total
+        return max(0, total - self.leased)
 
     @property
     def open(self) -> bool:
         """Whether a task could start on it now."""
-        return self.ready and not self.draining and self.slots_free > 0
+        if not self.ready or self.draining or self.leased >= self.slots_total or self.circuit == "open":
+            return False
+        return self.circuit == "closed" or not self.leased
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What decides which tasks it can take, and how many: all but what changes with each task and each look."""
+        place = self.url, self.state, self.ready, self.draining, self.slots_total, self.circuit, self.device_mask
+        return place, self.engine, self.engine_version, self.models, self.withheld, self.ctx_max, self.endpoints
+
+    def counted(self, leased: int, circuit: CircuitState) -> "Candidate":
+        """As it is with so many slots leased."""
+        same = self.leased == leased and self.circuit == circuit
+        return self if same else replace(self, leased=leased, circuit=circuit)
 
 
 @dataclass(frozen=True)

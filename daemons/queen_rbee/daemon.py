@@ -61,6 +61,8 @@ async def _remember(parts: Parts) -> None:
     """Know again what earlier queens have left. Raises StoreFailure."""
     await parts.accounting.sessions.load(time.time())
     await parts.accounting.catalog.load()
+    if parts.settings.cloud_profile:
+        await parts.fleet.load()
     await restore(parts.store, parts.intake, parts.accounting)
 
 
@@ -70,7 +72,7 @@ async def _run(parts: Parts, service: Service) -> None:
         async with trio.open_nursery() as serving:
             await _start_serving(parts, service, serving)
             give_back()
-            service.notifier.ready(summary(parts.dispatcher))
+            service.notifier.ready(summary(parts.dispatcher, parts.fleet))
             emit(events.DAEMON_READY, daemon=NAME, version=VERSION, address=parts.settings.address)
             await service.stop.wait()
             await _drain(parts)
@@ -82,6 +84,9 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
     settings, registry = parts.settings, parts.registry
     await nursery.start(parts.dispatcher.run, service.watchdog.pulse("dispatcher"))
     await nursery.start(parts.accounting.catalog.run)
+    await nursery.start(parts.operations.run)
+    if settings.cloud_profile:
+        await nursery.start(parts.fleet.run, service.watchdog.pulse("fleet"))
     if parts.handoffs:
         interval_s = settings.watch_interval_ms / 1000
         watching = partial(watch, settings.runtime_dir, parts.handoffs.bell.ring, interval_s=interval_s)
@@ -91,7 +96,7 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
         for source in sources:
             nursery.start_soon(source.run)
         nursery.start_soon(_note_sync, registry, sources)
-    nursery.start_soon(keep_status, parts.dispatcher, service.notifier)
+    nursery.start_soon(keep_status, parts.dispatcher, parts.fleet, service.notifier)
     nursery.start_soon(keep_telling, parts.dispatcher)
     nursery.start_soon(_keep_tidy, parts)
 
@@ -138,7 +143,7 @@ async def _drain(parts: Parts) -> None:
     """Take nothing more in, let what runs end within DRAIN_S seconds; the rest waits for the next queen, or is told to
     try again."""
     parts.intake.close()
-    emit(events.DAEMON_STOPPING, daemon=NAME, detail=summary(parts.dispatcher))
+    emit(events.DAEMON_STOPPING, daemon=NAME, detail=summary(parts.dispatcher, parts.fleet))
     with trio.move_on_after(DRAIN_S):
         await parts.dispatcher.finish()
     parts.dispatcher.abandon()

@@ -1,18 +1,20 @@
 """The dispatcher: gives waiting tasks to free slots, runs them, and accounts for how each ends.
 
 One loop owns the queue and the leases. A lease is taken in the same turn in which a task leaves the queue and given
-back in `finally`, so that no order of cancel, engine death and shutdown loses a slot.
+back in `finally`, so that no order of cancel, engine death and shutdown loses a slot. A task whose place is lost under
+it (its node is gone, a drain's time is up) goes elsewhere as long as nothing of its answer has come.
 """
 
 import heapq
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import count
 
 import trio
 
 from llama_orch.contracts.errors import ErrorCode, Reason
+from llama_orch.contracts.tasks import TaskState
 from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import Bell
 from llama_orch.telemetry import correlation
@@ -21,16 +23,29 @@ from queen_rbee.accounting import Accounting
 from queen_rbee.admission import AdmissionQueue
 from queen_rbee.book import TaskBook
 from queen_rbee.candidates import Candidate, Demand
+from queen_rbee.circuits import Circuits
 from queen_rbee.engines.adapter import EngineAdapter
 from queen_rbee.forecast import Forecast
+from queen_rbee.matching import Key
 from queen_rbee.metrics import Metrics
-from queen_rbee.placement import Strategy, choose
+from queen_rbee.placement import Strategy, pick
 from queen_rbee.registry import Registry
 from queen_rbee.task import CancelReason, Task
 
 log = logging.getLogger(__name__)
 
 STOPPED = "queen-rbee stopped"
+MOVES_MOST = 2
+"""So often a task is placed again after the connection to its node broke: a task may be what breaks them."""
+
+
+@dataclass
+class Attempt:
+    """A task that runs on `target`; `lost` says why its place is taken from under it."""
+
+    target: Candidate
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    lost: str | None = None
 
 
 @dataclass
@@ -44,11 +59,13 @@ class Dispatcher:
     strategy: Strategy
     bell: Bell
     limits: relay.Limits = field(default_factory=relay.Limits)
+    hop: relay.Hop = field(default_factory=relay.Hop)
     turn: int = 0
 
     def __post_init__(self) -> None:
+        self.circuits = Circuits(self.registry, self.metrics)
         self._idled = trio.Event()
-        self._running: dict[Task, Candidate] = {}
+        self._running: dict[Task, Attempt] = {}
         self._dated: list[tuple[float, int, Task]] = []
         self._numbers = count()
         self._stopping = False
@@ -79,6 +96,7 @@ class Dispatcher:
             task_status.started()
             while True:
                 self._expire()
+                self.circuits.tick(trio.current_time())
                 for task, target in self._placements():
                     self._start(task, target)
                     running.start_soon(self._serve, task, target)
@@ -87,29 +105,28 @@ class Dispatcher:
                 await self._rest(pulse)
 
     async def _rest(self, pulse: Pulse) -> None:
-        """Wait until something has changed, but not beyond the next deadline of a waiting task."""
+        """Wait until something has changed, but not beyond the next deadline of a waiting task or an open circuit."""
         pulse.beat()
-        deadline = self._dated[0][0] if self._dated else float("inf")
+        deadline = min(self._dated[0][0] if self._dated else float("inf"), self.circuits.next_retry)
         await self.bell.wait(min(pulse.interval_s, max(0.0, deadline - trio.current_time())))
 
     def _placements(self) -> list[tuple[Task, Candidate]]:
-        """Who may start now, and where; at most one for each free slot."""
+        """Who may start now, and where; each has its slot from here on."""
         found: list[tuple[Task, Candidate]] = []
         hopeless: set[Demand] = set()
-        candidates = list(self.registry.candidates())
-        free = sum(candidate.slots_free for candidate in candidates if candidate.open)
-        for task in self.queue.order(hopeless) if free else ():
+        for task in self.queue.order(hopeless) if self.registry.slots_open else ():
             if task.demand in hopeless:
                 continue
-            target = choose(candidates, task.demand, self.strategy, self.turn, self._affinity(task))
+            suitable = self.registry.suitable(task.demand)
+            target = pick(suitable, task.demand, self.strategy, self.turn, self._affinity(task))
             if target is None:
                 hopeless.add(task.demand)
                 continue
             self.turn += 1
+            self.registry.lease(target.key)
             found.append((task, target))
-            if len(found) == free:
+            if not self.registry.slots_open:
                 break
-            candidates[candidates.index(target)] = replace(target, leased=target.leased + 1)
         return found
 
     def _affinity(self, task: Task) -> tuple[str, str] | None:
@@ -122,12 +139,12 @@ class Dispatcher:
         now = trio.current_time()
         self.queue.take(task)
         self.forecast.started(now, bool(self.queue))
-        self._lease(task, target, now)
-        self.metrics.placed(task, target, len(self.registry.candidates()))
+        self._occupy(task, target, now)
+        self.metrics.placed(task, target, self.registry.size)
 
-    def _lease(self, task: Task, target: Candidate, now: float) -> None:
-        """`task` holds a slot of `target` from here on."""
-        self.registry.lease(target.key)
+    def _occupy(self, task: Task, target: Candidate, now: float) -> None:
+        """`task` runs on `target` from here on, where it has a slot."""
+        self._running[task] = Attempt(target)
         task.start(target.pool_id, target.replica_id, now)
         if task.turn:
             task.kv_warmth = self.accounting.sessions.placed(task.turn, *target.key)
@@ -149,51 +166,96 @@ class Dispatcher:
         """Run `task` to its end, whatever that is: on `target`, or elsewhere where that refuses it. The lease ends
         with it."""
         correlation.current.set(task.correlation_id)
-        self._running[task] = target
         try:
             with task.scope, trio.move_on_at(task.deadline) as deadline:
                 while other := await self._relay(task, self._running[task]):
                     self._move(task, other)
             if deadline.cancelled_caught:
                 late = "the deadline passed while it ran"
-                _fail(task, self._running[task], ErrorCode.DEADLINE_UNMET, late, retriable=False)
+                _fail(task, self._running[task].target, ErrorCode.DEADLINE_UNMET, late, retriable=False)
         finally:
-            target = self._running.pop(task)
-            self.registry.release(target.key)
-            self._close(task, target)
+            attempt = self._running.pop(task)
+            self.registry.release(attempt.target.key)
+            self._close(task, attempt.target)
 
     def _move(self, task: Task, other: Candidate) -> None:
-        self.registry.release(self._running[task].key)
-        self._running[task] = other
-        self._lease(task, other, trio.current_time())
+        self.registry.release(self._running[task].target.key)
+        self.registry.lease(other.key)
+        self._occupy(task, other, trio.current_time())
 
     def _close(self, task: Task, target: Candidate) -> None:
+        if task.state is TaskState.QUEUED and not self._stopping:
+            return  # it has lost its place and waits for another
         if self._stopping and task.durable and not task.delivered and not task.state.final:
             task.log.suspend()  # the store still has it: the next queen runs it
             return
         _fail(task, target, ErrorCode.WORKER_RESET, STOPPED, retriable=True)
         self.accounting.ended(task, target)
 
-    async def _relay(self, task: Task, target: Candidate) -> Candidate | None:
+    async def _relay(self, task: Task, attempt: Attempt) -> Candidate | None:
+        """Run `task` on the attempt's target; another replica where it can go on, None where it has ended or waits."""
+        target = attempt.target
         try:
-            await relay.run(task, target, self.adapters[target.engine], self.limits)
-        except relay.Failure as failure:
-            other = self._elsewhere(task, target) if failure.elsewhere and not task.shown else None
-            if other is None:
-                task.quoted = failure.quoted
-                _fail(task, target, failure.code, str(failure), retriable=failure.retriable, reason=failure.reason)
-            return other
+            with attempt.scope:
+                await relay.run(task, target, self.adapters[target.engine], self.limits, self.hop)
+                self.circuits.worked(target)
+                return None
+            reason = attempt.lost or "it was interrupted"
+            failure = relay.Failure(ErrorCode.WORKER_RESET, reason, retriable=True, engine_fault=False, lost=True)
+        except relay.Failure as found:
+            failure = found
+            self._judge(target, failure)
         except Exception:
             # our own error ends the one task that met it: ending the queen would let a stored task end the next one too
             log.exception("task %s met an error of queen-rbee's own", task.task_id)
             _fail(task, target, ErrorCode.INTERNAL, "an error of queen-rbee's own; see its log", retriable=False)
+            return None
+        return self._after(failure, task, attempt)
+
+    def _judge(self, target: Candidate, failure: relay.Failure) -> None:
+        if failure.engine_fault:
+            self.circuits.failed(target, trio.current_time(), str(failure))
+
+    def _after(self, failure: relay.Failure, task: Task, attempt: Attempt) -> Candidate | None:
+        """What becomes of a task that failed on `attempt`: it goes elsewhere, waits again, or ends."""
+        moves = (failure.elsewhere or failure.lost) and not task.shown and not task.state.final
+        if attempt.lost is None and failure.lost:
+            moves = moves and task.moves < MOVES_MOST
+        if moves and (other := self._elsewhere(task, attempt.target)):
+            task.moves += failure.lost
+            return other
+        if moves and failure.lost:
+            self._put_back(task)
+            return None
+        task.quoted = failure.quoted
+        _fail(task, attempt.target, failure.code, str(failure), retriable=failure.retriable, reason=failure.reason)
         return None
 
     def _elsewhere(self, task: Task, target: Candidate) -> Candidate | None:
         """Another replica for a task that `target` refused before it began; each is tried once."""
         task.refused_by.add(target.key)
-        candidates = [c for c in self.registry.candidates() if c.key not in task.refused_by]
-        return choose(candidates, task.demand, self.strategy, self.turn)
+        candidates = [c for c in self.registry.suitable(task.demand) if c.key not in task.refused_by]
+        return pick(candidates, task.demand, self.strategy, self.turn)
+
+    def _put_back(self, task: Task) -> None:
+        """`task` waits for another place, before all others."""
+        if self._stopping:
+            return
+        task.requeue()
+        task.refused_by.clear()
+        task.log.append("narration", {"text": "its place was lost; it waits for another"})
+        self.queue.put_back(task, task.request.priority, task.demand, task.size)
+        self.admitted(task)
+
+    def take_place(self, keys: Iterable[Key], reason: str) -> int:
+        """Take the place of all tasks that run on these replicas from under them; how many there are. Those of which
+        nothing has come go elsewhere, the others end with WORKER_RESET."""
+        wanted = frozenset(keys)
+        found = [attempt for attempt in self._running.values() if attempt.target.key in wanted]
+        for attempt in found:
+            attempt.lost = reason
+            attempt.scope.cancel()
+        return len(found)
 
     def admitted(self, task: Task) -> None:
         """`task` waits now: look for a place for it, and keep its deadline in mind if it has one."""
@@ -215,9 +277,9 @@ class Dispatcher:
         """End every task that still waits or runs: its client may submit it again, or the next queen runs it."""
         for task in list(self.queue.order()):
             self.drop(task, ErrorCode.WORKER_RESET, "queen-rbee stopped before its turn came", retriable=True)
-        for task, target in self._running.items():
+        for task, attempt in self._running.items():
             if task.delivered or not task.durable:
-                _fail(task, target, ErrorCode.WORKER_RESET, STOPPED, retriable=True)
+                _fail(task, attempt.target, ErrorCode.WORKER_RESET, STOPPED, retriable=True)
             task.scope.cancel()
 
     def drop(

@@ -1,8 +1,8 @@
 """What the queen expects of the time to come: owns what was measured, and answers when a task will start and end."""
 
-from collections.abc import Sequence
+import time
 
-from queen_rbee.candidates import Candidate, Demand
+from queen_rbee.candidates import Demand
 from queen_rbee.estimates import (
     Capacity,
     DrainRate,
@@ -11,11 +11,14 @@ from queen_rbee.estimates import (
     on_time_probability,
     predicted_start_ms,
 )
-from queen_rbee.placement import suitable
 from queen_rbee.registry import Registry
 from queen_rbee.task import Task
 
 KEPT = 256
+FEW = 64
+A_LOOK_S = 20e-6
+"""How long a capacity is believed for each replica beyond FEW that it was made of: with thousands of them, making one
+anew at each admission would be most of the work."""
 
 
 class Forecast:
@@ -27,8 +30,8 @@ class Forecast:
         self._pools: dict[str, ServiceTimes] = {}
         self._drain = DrainRate()
         self._capacities: dict[Demand, Capacity] = {}
-        self._judged: Sequence[Candidate] = ()
-        """The candidates that the capacities were made of: three are asked for with each admission."""
+        self._judged = (0, -1.0)
+        """The registry's state, and time, that capacities were made at: three are asked for with each admission."""
 
     def started(self, now: float, backlog: bool) -> None:
         """A task got a slot; `backlog`: others still wait."""
@@ -52,12 +55,15 @@ class Forecast:
 
     def capacity(self, demand: Demand) -> Capacity:
         """What is ready and could serve `demand`."""
-        candidates = self._registry.candidates()
-        if candidates is not self._judged or len(self._capacities) > KEPT:
-            self._judged = candidates
+        now, change = time.monotonic(), self._registry.changes
+        last_change, judged_at = self._judged
+        old = change != last_change and now - judged_at >= A_LOOK_S * max(0, self._registry.size - FEW)
+        if old or len(self._capacities) > KEPT:
             self._capacities.clear()
+        if not self._capacities:
+            self._judged = change, now
         if demand not in self._capacities:
-            ready = [c for c in suitable(candidates, demand) if c.ready and not c.draining]
+            ready = [c for c in self._registry.suitable(demand) if c.ready and not c.draining]
             found = capacity_of((c.slots_total, c.slots_free, self.times(c.pool_id)) for c in ready)
             self._capacities[demand] = found
         return self._capacities[demand]

@@ -11,6 +11,7 @@ from uuid import UUID
 import trio
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import Preparation, Streams, TaskAccepted, TaskRequest
 from queen_rbee.admission import QueueFull
 from queen_rbee.backpressure import Backpressure
@@ -112,7 +113,8 @@ class Intake:
     def _placeable(self, task: Task) -> None:
         """Refuse what nothing here can serve; while pools are still being asked, nothing is refused."""
         registry = self._dispatcher.registry
-        found = refusal(registry.candidates(), task.demand) if registry.synced else None
+        servable = any(candidate.state is not PoolState.FAILED for candidate in registry.suitable(task.demand))
+        found = refusal(registry.candidates(), task.demand) if registry.synced and not servable else None
         if found is None:
             return
         if found.code is ErrorCode.POOL_UNREADY:

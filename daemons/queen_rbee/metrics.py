@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.process_collector import ProcessCollector
 
+from llama_orch.contracts.pools import CircuitState
 from queen_rbee.candidates import Candidate
 from queen_rbee.task import Task
 
@@ -43,11 +44,39 @@ class Metrics:
             "orchd_tasks_dispatched", "Tasks sent to a pool.", ("pool_id", "outcome"), registry=registry
         )
         self.dispatch = Histogram("orchd_dispatch_latency_ms", "Wait for a slot.", ("pool_id",), registry=registry)
-        self.available = Gauge("orchd_pools_available", "1 where the pool is ready.", ("pool_id",), registry=registry)
+        self.available = Gauge("orchd_pools_available", "Ready pools of that id.", ("pool_id",), registry=registry)
+        self.circuits = Gauge(
+            "orchd_circuit_open",
+            "1 while nothing is sent to a replica after failures, 0.5 while one task tries it.",
+            ("pool_id", "replica_id"),
+            registry=registry,
+        )
+        self.circuit_openings = Counter(
+            "orchd_circuit_openings", "Circuits that opened.", ("pool_id",), registry=registry
+        )
+        self.nodes_online = Gauge("orchd_nodes_online", "Nodes that are heard.", registry=registry)
+        self.registrations = Counter("orchd_node_registrations", "Registrations.", ("outcome",), registry=registry)
+        self.heartbeats = Counter("orchd_node_heartbeats", "Heartbeats.", ("node_id", "outcome"), registry=registry)
+        self.deregistrations = Counter(
+            "orchd_node_deregistrations", "Nodes that left.", ("outcome",), registry=registry
+        )
         self.verifications = Counter(
             "catalog_verifications", "Checks of models' digests.", ("result", "reason", "engine"), registry=registry
         )
         self.model_state = Gauge("model_state", "1 for the state of a model.", ("model_id", "state"), registry=registry)
+
+    def circuit(self, key: tuple[str, str], state: CircuitState) -> None:
+        """The circuit of the replica `key` has changed; a closed one has no series."""
+        if state == "closed":
+            self.circuits.remove(*key)
+            return
+        self.circuits.labels(*key).set(1 if state == "open" else 0.5)
+        if state == "open":
+            self.circuit_openings.labels(key[0]).inc()
+
+    def forget_node(self, node_id: str) -> None:
+        """A node is gone, and with it its series."""
+        self.heartbeats.remove_by_labels({"node_id": node_id})
 
     def placed(self, task: Task, target: Candidate, looked_at: int) -> None:
         """`task` got a slot of `target`."""

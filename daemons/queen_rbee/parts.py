@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from llama_orch.http.kept_connections import KeptConnections
 from llama_orch.spool import Bell
 from llama_orch.spool import Intake as Spool
 from queen_rbee.accounting import Accounting
@@ -12,10 +13,14 @@ from queen_rbee.book import TaskBook
 from queen_rbee.catalog import Catalog
 from queen_rbee.dispatcher import Dispatcher
 from queen_rbee.engines import ADAPTERS
+from queen_rbee.fleet import Fleet
 from queen_rbee.forecast import Forecast
 from queen_rbee.intake import Intake
+from queen_rbee.managers import Managers
 from queen_rbee.metrics import Metrics
+from queen_rbee.operations import Operations
 from queen_rbee.registry import Registry
+from queen_rbee.relay import Hop
 from queen_rbee.sessions import Sessions
 from queen_rbee.settings import QueenSettings
 from queen_rbee.sources.handoffs import HandoffSource
@@ -30,6 +35,8 @@ class Parts:
     store: Store
     dispatcher: Dispatcher
     handoffs: HandoffSource | None
+    fleet: Fleet
+    operations: Operations
 
     @cached_property
     def intake(self) -> Intake:
@@ -58,8 +65,14 @@ def build(settings: QueenSettings, store: Store) -> Parts:
         adapters=ADAPTERS,
         strategy=settings.placement,
         bell=bell,
+        hop=Hop(settings.token, KeptConnections()),
     )
-    return Parts(settings, store, dispatcher, _handoffs(settings, registry))
+    fleet = Fleet(
+        registry, store, metrics, dispatcher.take_place, settings.node_timeout_ms, float(settings.stale_check_s)
+    )
+    managers = Managers(fleet, registry, () if settings.cloud_profile else settings.pool_managers, settings.token)
+    operations = Operations(registry, managers, dispatcher.take_place)
+    return Parts(settings, store, dispatcher, _handoffs(settings, registry), fleet, operations)
 
 
 def books(store: Store, registry: Registry, metrics: Metrics) -> Accounting:

@@ -13,6 +13,8 @@ from llama_orch.contracts.errors import ErrorCode, Reason
 from llama_orch.contracts.pools import PoolState
 from queen_rbee.candidates import Candidate, Demand, serves_model
 
+FEW = 64
+
 Strategy = Literal["round-robin", "least-loaded", "random"]
 
 
@@ -82,12 +84,29 @@ def choose(
     `turn` counts placements: round-robin walks by it, and random is seeded with it. `affinity` is the key of the
     replica that holds the KV cache of the task's session: it wins where it is open, and is not waited for where not.
     """
-    found = [candidate for candidate in suitable(candidates, demand) if candidate.open]
-    warm = next((candidate for candidate in found if candidate.key == affinity), None)
+    return pick(sorted(suitable(candidates, demand), key=lambda c: c.key), demand, strategy, turn, affinity)
+
+
+def pick(
+    found: Sequence[Candidate],
+    demand: Demand,
+    strategy: Strategy,
+    turn: int,
+    affinity: tuple[str, str] | None = None,
+) -> Candidate | None:
+    """As `choose`, among replicas that meet `demand` and are sorted by key.
+
+    Of more than FEW, round-robin and random take the first that is open from their place on: to see which of thousands
+    are open would be most of a placement's time, and who follows a busy one has a little more to do only.
+    """
+    if len(found) > FEW and strategy != "least-loaded" and not demand.prefer and affinity is None:
+        return _first_open(found, random.Random(turn).randrange(len(found)) if strategy == "random" else turn)  # noqa: S311
+    found = [candidate for candidate in found if candidate.open]
+    warm = next((candidate for candidate in found if candidate.key == affinity), None) if affinity else None
     if warm and (not demand.prefer or warm.pool_id in demand.prefer):
         return warm
-    preferred = [candidate for candidate in found if candidate.pool_id in demand.prefer]
-    found = sorted(preferred or found, key=lambda candidate: candidate.key)
+    if demand.prefer:
+        found = [candidate for candidate in found if candidate.pool_id in demand.prefer] or found
     if not found:
         return None
     if strategy == "least-loaded":
@@ -95,6 +114,11 @@ def choose(
     if strategy == "random":
         return random.Random(turn).choice(found)  # noqa: S311 -- spreads load, guards nothing
     return found[turn % len(found)]
+
+
+def _first_open(found: Sequence[Candidate], place: int) -> Candidate | None:
+    around = (found[(place + step) % len(found)] for step in range(len(found)))
+    return next((candidate for candidate in around if candidate.open), None)
 
 
 def refusal(candidates: Sequence[Candidate], demand: Demand) -> Refusal | None:

@@ -1,27 +1,29 @@
 """The pools that the queen knows, and the slots that its tasks hold on them: one owner for both.
 
-Sources (a pool-managerd, the handoff directory) replace what they know as a whole; where several know a pool, the one
-with the lowest rank is believed. Leases outlive a source's silence: they belong to running tasks.
+Sources (a pool-managerd, the handoff directory, a node) replace what they know as a whole; where several know a pool,
+the one with the lowest rank is believed. Leases outlive a source's silence: they belong to running tasks. What a source
+says is worked in pool by pool, so that a heartbeat costs as much as it brings, however many nodes there are.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from llama_orch.contracts.pools import PoolStatus, ReplicaStatus
+import trio
+
+from llama_orch.contracts.pools import CircuitState, PoolStatus
 from llama_orch.spool import Bell
-from queen_rbee.candidates import Candidate, short_name
+from queen_rbee.candidates import Candidate, Demand, short_name
+from queen_rbee.claims import Claims, PoolKey
 from queen_rbee.engines.adapter import EngineAdapter
+from queen_rbee.matching import Key, Matching
+from queen_rbee.placement import suitable
+from queen_rbee.replicas import absent, candidate_of
 
-Key = tuple[str, str]
+DEMANDS_KEPT = 1024
 
 
-@dataclass(frozen=True)
-class Known:
-    """What one source said last. A lower rank is believed first."""
-
-    rank: int
-    pools: tuple[PoolStatus, ...]
+def _nobody(_key: Key) -> None:
+    """Nobody wants to know."""
 
 
 class Registry:
@@ -29,97 +31,182 @@ class Registry:
     the engines that this release speaks to."""
 
     def __init__(self, changed: Bell, adapters: Mapping[str, EngineAdapter]) -> None:
-        self._sources: dict[str, Known] = {}
-        self._leases: Counter[Key] = Counter()
+        self._claims = Claims()
         self._changed = changed
         self._adapters = adapters
-        self._candidates: tuple[Candidate, ...] | None = None
+        self._leases: Counter[Key] = Counter()
+        self._circuits: dict[Key, CircuitState] = {}
         self._withheld: frozenset[str] = frozenset()
+        self._candidates: dict[Key, Candidate] = {}
+        self._members: dict[PoolKey, tuple[Key, ...]] = {}
+        self._suitable: dict[Demand, list[Key]] = {}
+        self._altered = trio.Event()
+        self.on_ready: Callable[[Key], None] = _nobody
+        """Told of each replica that was not ready and is now."""
+        self._listed: tuple[Candidate, ...] | None = None
+        self.slots_open = 0
+        """Slots that a task could start on now, on all replicas."""
+        self.changes = 0
+        """Counts whatever changes a candidate."""
         self.synced = False
         """Whether every source has spoken once: only then can a pool be said not to exist."""
 
     def update(self, source: str, rank: int, pools: Iterable[PoolStatus]) -> None:
         """`source` now knows just these pools."""
-        known = Known(rank, tuple(pools))
-        if self._sources.get(source) != known:
-            self._sources[source] = known
-            self._altered()
+        self._work_in(self._claims.replace(source, rank, tuple(pools)))
 
     def forget(self, source: str) -> None:
         """`source` cannot be asked any more."""
-        if self._sources.pop(source, None):
-            self._altered()
+        self._work_in(self._claims.replace(source, 0, ()))
+
+    def source_of(self, key: PoolKey) -> str | None:
+        """Who is believed about a pool."""
+        return self._claims.source_of(key)
 
     def withhold(self, names: frozenset[str]) -> None:
         """No pool may be asked for the models of these short names, and only for these."""
         if self._withheld != names:
             self._withheld = names
-            self._altered()
+            self._work_in(list(self._claims.believed))
+
+    def set_circuit(self, key: Key, state: CircuitState) -> None:
+        """Nothing is sent to an `open` replica, one task at a time to a `half-open` one."""
+        if self._circuits.get(key, "closed") == state:
+            return
+        self._circuits[key] = state
+        if state == "closed":
+            del self._circuits[key]
+        if known := self._candidates.get(key):
+            self._put(known.counted(self._leases[key], state))
+            self._changed.ring()
 
     def pools(self) -> list[PoolStatus]:
         """Each pool once, as the best source has it, with this queen's leases counted."""
-        found: dict[str, PoolStatus] = {}
-        for known in sorted(self._sources.values(), key=lambda item: item.rank):
-            for pool in known.pools:
-                found.setdefault(pool.pool_id, pool)
-        return [self._counted(found[pool_id]) for pool_id in sorted(found)]
+        return [self._counted(key, pool) for key, pool in sorted(self._claims.believed.items())]
 
-    def _counted(self, pool: PoolStatus) -> PoolStatus:
-        leases = sum(self._leases[pool.pool_id, replica.replica_id] for replica in pool.replicas)
-        return pool.model_copy(update={"active_leases": max(leases, pool.active_leases)})
+    def pools_named(self, pool_id: str) -> list[PoolStatus]:
+        """The pools of that id: one for each node that has it."""
+        keys = sorted(key for key in self._claims.believed if key[0] == pool_id)
+        return [self._counted(key, self._claims.believed[key]) for key in keys]
+
+    def known(self, keys: Iterable[PoolKey]) -> list[PoolStatus]:
+        """Those of these pools that are known, as they are believed to be."""
+        return [pool for key in keys if (pool := self._claims.believed.get(key))]
+
+    @property
+    def ready_pools(self) -> int:
+        """How many pools are ready."""
+        return sum(pool.ready for pool in self._claims.believed.values())
+
+    def _counted(self, key: PoolKey, pool: PoolStatus) -> PoolStatus:
+        members = self._members[key]
+        leases = sum(self._leases[member] for member in members)
+        states = {self._circuits.get(member, "closed") for member in members}
+        circuit = next((state for state in ("closed", "half-open") if state in states), "open")
+        changes = {"active_leases": max(leases, pool.active_leases), "circuit": circuit}
+        return pool.model_copy(update=changes) if leases or circuit != "closed" else pool
 
     def candidates(self) -> tuple[Candidate, ...]:
         """Every replica known, ready or not; a pool that has none yet, or none left, stands for itself."""
-        if self._candidates is None:
-            self._candidates = tuple(candidate for pool in self.pools() for candidate in self._replicas(pool))
-        return self._candidates
+        if self._listed is None:
+            self._listed = tuple(sorted(self._candidates.values(), key=lambda candidate: candidate.key))
+        return self._listed
 
-    def _replicas(self, pool: PoolStatus) -> Iterator[Candidate]:
-        absent = ReplicaStatus(replica_id="none", url="", ready=False, slots_total=0, slots_free=0)
-        adapter = self._adapters.get(pool.engine)
-        refused = tuple(model for model in pool.models_available if short_name(model) in self._withheld)
-        for replica in pool.replicas or [absent]:
-            yield Candidate(
-                pool_id=pool.pool_id,
-                replica_id=replica.replica_id,
-                url=replica.url,
-                state=pool.state,
-                ready=replica.ready and pool.ready,
-                draining=pool.draining,
-                slots_total=replica.slots_total,
-                leased=self._leases[pool.pool_id, replica.replica_id],
-                engine=pool.engine,
-                engine_version=pool.engine_version,
-                models=tuple(model for model in pool.models_available if model not in refused),
-                withheld=refused,
-                ctx_max=pool.ctx_max,
-                device_mask=pool.device_mask,
-                vram_free_bytes=pool.vram_free_bytes,
-                endpoints=adapter.endpoints if adapter else None,
-            )
+    def suitable(self, demand: Demand) -> Matching:
+        """The replicas that meet `demand`, free or not, by key; kept in mind until another one could be among them."""
+        keys = self._suitable.get(demand)
+        if keys is None:
+            if len(self._suitable) >= DEMANDS_KEPT:
+                self._suitable.clear()
+            keys = self._suitable[demand] = [found.key for found in suitable(self.candidates(), demand)]
+        return Matching(keys, self._candidates)
+
+    async def altered(self) -> None:
+        """Return when anything has changed: a pool, or who holds which slot."""
+        await self._altered.wait()
+
+    def _tell(self) -> None:
+        altered, self._altered = self._altered, trio.Event()
+        altered.set()
 
     def lease(self, key: Key) -> None:
         """A task takes a slot of the replica `key`."""
         self._leases[key] += 1
-        self._candidates = None
+        self._recount(key)
 
     def release(self, key: Key) -> None:
         """A task gives its slot back."""
         self._leases[key] -= 1
         if not self._leases[key]:
             del self._leases[key]
-        self._altered()
+        self._recount(key)
+        self._changed.ring()
 
     @property
     def leased(self) -> int:
         """Slots that are held now, on all replicas."""
         return self._leases.total()
 
-    def slots(self) -> tuple[int, int]:
-        """Total and free slots of what is ready."""
-        ready = [candidate for candidate in self.candidates() if candidate.ready and not candidate.draining]
-        return sum(c.slots_total for c in ready), sum(c.slots_free for c in ready)
+    @property
+    def size(self) -> int:
+        """How many replicas are known."""
+        return len(self._candidates)
 
-    def _altered(self) -> None:
-        self._candidates = None
-        self._changed.ring()
+    def leases(self, keys: Iterable[Key]) -> int:
+        """Slots that are held now on these replicas."""
+        return sum(self._leases[key] for key in keys)
+
+    def members(self, key: PoolKey) -> Sequence[Key]:
+        """The replicas of a pool."""
+        return self._members.get(key, ())
+
+    def _recount(self, key: Key) -> None:
+        if known := self._candidates.get(key):
+            self._put(known.counted(self._leases[key], known.circuit))
+        self._tell()
+
+    def _work_in(self, keys: Sequence[PoolKey]) -> None:
+        """These pools are others now, or gone. The dispatcher is woken by what can change a placement only."""
+        altered = [self._rebuild(key) for key in keys]
+        self._tell()
+        if any(altered):
+            self._suitable.clear()
+            self._changed.ring()
+
+    def _rebuild(self, key: PoolKey) -> bool:
+        """Whether other tasks than before can run there, or more."""
+        pool = self._claims.believed.get(key)
+        after = {found.key: found for found in self._of(pool)} if pool else {}
+        before = {member: self._candidates[member] for member in self._members.pop(key, ())}
+        for gone in before.keys() - after.keys():
+            self._drop(gone)
+        if pool:
+            self._members[key] = tuple(after)
+        for found in after.values():
+            self._put(found)
+            if found.ready and found.key in before and not before[found.key].ready:
+                self.on_ready(found.key)
+        shapes = ({member: found.shape for member, found in some.items()} for some in (before, after))
+        return next(shapes) != next(shapes)
+
+    def _of(self, pool: PoolStatus) -> list[Candidate]:
+        adapter = self._adapters.get(pool.engine)
+        refused = tuple(model for model in pool.models_available if short_name(model) in self._withheld)
+        found = []
+        for replica in pool.replicas or [absent(pool)]:
+            key = pool.pool_id, replica.replica_id
+            candidate = candidate_of(pool, replica, refused, adapter.endpoints if adapter else None)
+            found.append(candidate.counted(self._leases[key], self._circuits.get(key, "closed")))
+        return found
+
+    def _put(self, candidate: Candidate) -> None:
+        self._drop(candidate.key)
+        self._candidates[candidate.key] = candidate
+        self.slots_open += candidate.slots_free if candidate.open else 0
+
+    def _drop(self, key: Key) -> None:
+        before = self._candidates.pop(key, None)
+        self._listed = None
+        self.changes += 1
+        if before and before.open:
+            self.slots_open -= before.slots_free

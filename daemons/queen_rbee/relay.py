@@ -4,26 +4,33 @@ Owns the connection to the engine for as long as the task runs there; leaving it
 is what frees the engine's slot. Every wait has a limit, and so has the answer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TypeVar
 
 import trio
 
-from llama_orch.contracts.errors import ErrorCode, Reason
+from llama_orch.contracts.errors import ErrorBody, ErrorCode, Reason
 from llama_orch.http.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
+from llama_orch.http.kept_connections import KeptConnections
 from llama_orch.http.sse import MalformedStream, read_events
+from llama_orch.settings.types import Secret
 from queen_rbee.candidates import Candidate, served_name
 from queen_rbee.engines.adapter import Chunk, Dialogue, EngineAdapter, Finished, Piece, Refused, Result, Said
 from queen_rbee.silence import Limits, Silence
 from queen_rbee.task import Task
 
-__all__ = ["Failure", "Limits", "run"]
+__all__ = ["Failure", "Hop", "Limits", "run"]
+
+RELAY_HEADER = "x-llama-orch-relay"
+"""By it a node's relay says that an answer is its own and not the engine's: `refused` or `broken`."""
 
 ANSWER_LIMIT = 64 << 20
 """Bytes of the largest answer; a stream is measured in characters. 1,000 embeddings of 4,096 numbers are as many."""
 COMPLAINT_LIMIT = 64 << 10
 IN_THREAD_BYTES = 256 << 10
+REST_S = 0.02
 OVERRUN = 64
 """So many pieces more than max_tokens may come; an engine that sends more does not know the limit, or not its end."""
 
@@ -36,7 +43,7 @@ class Failure(Exception):
     `engine_fault` is False where the request was wrong or the engine has no room: it is well. `elsewhere`: the engine
     has not begun with the task, so that another replica may be asked at once. Where it has begun and broke, the task
     may be what breaks it: only the client may ask again, which `retriable` allows. `quoted`: the words are the
-    engine's.
+    engine's. `lost`: the way to the engine broke (its node is gone), which says nothing of the task.
     """
 
     def __init__(
@@ -47,6 +54,7 @@ class Failure(Exception):
         retriable: bool,
         engine_fault: bool = True,
         elsewhere: bool = False,
+        lost: bool = False,
         quoted: bool = False,
         reason: Reason | None = None,
     ) -> None:
@@ -55,11 +63,29 @@ class Failure(Exception):
         self.retriable = retriable
         self.engine_fault = engine_fault
         self.elsewhere = elsewhere
+        self.lost = lost
         self.quoted = quoted
         self.reason = reason
 
 
-async def run(task: Task, target: Candidate, adapter: EngineAdapter, limits: Limits) -> None:
+@dataclass(frozen=True)
+class Hop:
+    """What the way through a node needs: the token that its relay wants to see, and connections that are kept."""
+
+    token: Secret | None = None
+    connections: KeptConnections | None = None
+
+    def headers(self, target: Candidate) -> dict[str, str]:
+        """Those for the relay; an engine on loopback gets none."""
+        if target.node_id is None or self.token is None:
+            return {}
+        return {"authorization": f"Bearer {self.token.get_secret_value()}"}
+
+
+DIRECT = Hop()
+
+
+async def run(task: Task, target: Candidate, adapter: EngineAdapter, limits: Limits, hop: Hop = DIRECT) -> None:
     """Relay the engine's answer to `task` until it ends. Raises Failure; the caller decides what follows.
 
     The task ends last of all, when the connection is closed, and nothing is awaited behind that: its readers see the
@@ -70,15 +96,17 @@ async def run(task: Task, target: Candidate, adapter: EngineAdapter, limits: Lim
     silence = Silence(limits, task.size, task.asked_at)
     try:
         with silence.scope:
-            last = await _ask(task, target.url, dialogue, adapter, silence)
+            last = await _ask(task, target, dialogue, adapter, silence, hop)
             task.end(last.tokens_in, last.tokens_out, trio.current_time())
             return
     except Unreachable as error:
-        raise Failure(ErrorCode.WORKER_RESET, f"the engine is away: {error}", retriable=True, elsewhere=True) from error
+        away, lost = f"the engine is away: {error}", target.node_id is not None
+        raise Failure(ErrorCode.WORKER_RESET, away, retriable=True, elsewhere=True, lost=lost) from error
     except UpstreamTimeout as error:
         raise Failure(ErrorCode.DECODE_TIMEOUT, f"the engine stalls: {error}", retriable=True) from error
     except (UpstreamError, MalformedStream) as error:
-        raise Failure(ErrorCode.WORKER_RESET, f"the engine broke off: {error}", retriable=True) from error
+        lost = target.node_id is not None
+        raise Failure(ErrorCode.WORKER_RESET, f"the engine broke off: {error}", retriable=True, lost=lost) from error
     words = f"the engine stalls: {silence.words(trio.current_time())}"
     raise Failure(ErrorCode.DECODE_TIMEOUT, words, retriable=True)
 
@@ -90,19 +118,24 @@ def _dialogue(task: Task, target: Candidate, adapter: EngineAdapter) -> Dialogue
         raise Failure(ErrorCode.INVALID_PARAMS, str(error), retriable=False, engine_fault=False) from error
 
 
-async def _ask(task: Task, url: str, dialogue: Dialogue, adapter: EngineAdapter, silence: Silence) -> Finished:
+async def _ask(
+    task: Task, target: Candidate, dialogue: Dialogue, adapter: EngineAdapter, silence: Silence, hop: Hop
+) -> Finished:
     """Put the task to the engine and hear it out; its last word."""
-    headers = {"content-type": "application/json", "x-correlation-id": task.correlation_id}
+    headers = {"content-type": "application/json", "x-correlation-id": task.correlation_id, **hop.headers(target)}
     if task.traceparent:
         headers["traceparent"] = task.traceparent
     async with request(
         "POST",
-        url + dialogue.path,
+        target.url + dialogue.path,
         headers=headers,
         body=dialogue.body,
+        connections=hop.connections if target.node_id else None,
         connect_s=silence.limits.connect_s,
         head_s=float("inf"),  # the scope of `silence` bounds it
     ) as response:
+        if target.node_id and (verdict := response.headers.get(RELAY_HEADER)):
+            raise relay_failure(verdict, response.status, await _complaint(response, silence.limits.idle_s))
         if response.status != 200:
             raise refused(adapter.refusal(response.status, await _complaint(response, silence.limits.idle_s)))
         if dialogue.streamed:
@@ -125,7 +158,8 @@ async def _stream(task: Task, dialogue: Dialogue, response: Response, silence: S
     """Append what comes to the task until the answer is complete."""
     room = ANSWER_LIMIT
     pieces = _most_pieces(task)
-    async for event in read_events(response.chunks()):
+    chunks = response.chunks()
+    async for event in read_events(chunks):
         room -= len(event.data)
         if room < 0:
             raise _too_much(f"its answer is longer than {ANSWER_LIMIT} characters")
@@ -133,11 +167,20 @@ async def _stream(task: Task, dialogue: Dialogue, response: Response, silence: S
         shown = task.tokens_out
         last = _take(task, _understood(dialogue.event, event.data) if event.data else (), now)
         if last:
+            await _rest(chunks)
             return last
         silence.heard(now, token=task.tokens_out > shown)
         if task.tokens_out > pieces:
             raise _too_much(f"max_tokens is {task.request.max_tokens}, and it goes on after {task.tokens_out} pieces")
     return _ended(_take(task, dialogue.closed(), trio.current_time()))
+
+
+async def _rest(chunks: AsyncIterator[bytes]) -> None:
+    """Read what an engine says behind its last word, for a moment: only so can a connection be kept, and the engine
+    sees no client that leaves."""
+    with trio.move_on_after(REST_S), suppress(UpstreamError):
+        async for _nothing in chunks:
+            pass
 
 
 def _too_much(words: str) -> Failure:
@@ -218,3 +261,14 @@ def refused(said: Refused, *, begun: bool = False) -> Failure:
         elsewhere=elsewhere,
         quoted=True,
     )
+
+
+def relay_failure(verdict: str, status: int, body: bytes) -> Failure:
+    """What it means that a node's relay answers in place of the engine: the engine was not reached, or broke off."""
+    try:
+        words = ErrorBody.model_validate_json(body).message
+    except ValueError:
+        words = f"the node's relay answers {status}"
+    reached = verdict != "refused"
+    fault = reached or status in (502, 504)
+    return Failure(ErrorCode.WORKER_RESET, words, retriable=True, engine_fault=fault, elsewhere=not reached)

@@ -1,36 +1,41 @@
 """What the queen says of itself: the line for `systemctl status`, readiness, and the gauges that follow its state."""
 
+from collections import Counter
+
 import trio
 
 from llama_orch.service.notify import Notifier
 from queen_rbee.dispatcher import Dispatcher
+from queen_rbee.fleet import Fleet
 
 INTERVAL_S = 1.0
 
 
-def summary(dispatcher: Dispatcher) -> str:
-    """As in "2 pools ready, 7 queued, 3 running"."""
-    ready = sum(pool.ready for pool in dispatcher.registry.pools())
-    pools = f"{ready} pool{'s' * (ready != 1)} ready"
+def summary(dispatcher: Dispatcher, fleet: Fleet) -> str:
+    """As in "2 pools ready, 7 queued, 3 running", in CLOUD_PROFILE with "3 of 4 nodes online" before it."""
+    ready = dispatcher.registry.ready_pools
+    nodes = f"{fleet.online} of {fleet.size} nodes online, " if fleet.size else ""
+    pools = f"{nodes}{ready} pool{'s' * (ready != 1)} ready"
     return f"{pools}, {len(dispatcher.queue)} queued, {dispatcher.registry.leased} running"
 
 
 def unready(dispatcher: Dispatcher) -> list[str]:
     """What stands against sending tasks here: nothing, as soon as one pool is ready."""
-    if any(pool.ready for pool in dispatcher.registry.pools()):
+    if dispatcher.registry.ready_pools:
         return []
     return ["no pool is ready; see orchctl pools"]
 
 
-async def keep_status(dispatcher: Dispatcher, notifier: Notifier) -> None:
+async def keep_status(dispatcher: Dispatcher, fleet: Fleet, notifier: Notifier) -> None:
     """Tell the service manager whenever the summary changes, and the log of dropped tasks, at most once in INTERVAL_S
     seconds."""
     said, seen = "", set[str]()
     while True:
-        if (line := summary(dispatcher)) != said:
+        if (line := summary(dispatcher, fleet)) != said:
             notifier.status(line)
             said = line
         seen = _gauges(dispatcher, seen)
+        dispatcher.metrics.nodes_online.set(fleet.online)
         dispatcher.accounting.report_dropped()
         await trio.sleep(INTERVAL_S)
 
@@ -40,9 +45,11 @@ def _gauges(dispatcher: Dispatcher, seen: set[str]) -> set[str]:
     metrics, pools = dispatcher.metrics, dispatcher.registry.pools()
     metrics.depth.labels("", "", "", "interactive").set(dispatcher.queue.depth("interactive"))
     metrics.depth.labels("", "", "", "batch").set(dispatcher.queue.depth("batch"))
-    for pool in pools:
-        metrics.available.labels(pool.pool_id).set(pool.ready)
-    now = {pool.pool_id for pool in pools}
+    ready = Counter({pool.pool_id: 0 for pool in pools})
+    ready.update(pool.pool_id for pool in pools if pool.ready)
+    for pool_id, count in ready.items():
+        metrics.available.labels(pool_id).set(count)
+    now = set(ready)
     for gone in seen - now:
         metrics.available.remove(gone)
     return now

@@ -69,6 +69,8 @@ class Task:
     kv_warmth: bool | None = None
     turn: Turn | None = None
     refused_by: set[tuple[str, str]] = field(default_factory=set)
+    moves: int = 0
+    """How often it was placed again because a place was lost under it."""
     told_position: int | None = None
     error: TaskError | None = None
     cancel_reason: CancelReason = "request"
@@ -118,6 +120,13 @@ class Task:
         """It leaves the queue for a slot of a replica."""
         self.state, self.pool_id, self.replica_id = TaskState.RUNNING, pool_id, replica_id
         self.started_at, self.started_wall = now, datetime.now(UTC)
+
+    def requeue(self) -> None:
+        """It has lost its place before anything of its answer came, and waits again."""
+        self.state, self.pool_id, self.replica_id = TaskState.QUEUED, None, None
+        self.started_at = self.started_wall = self.asked_at = self.heard_at = None
+        self.scope = trio.CancelScope()
+        self.moves += 1
 
     def token(self, text: str, now: float) -> bool:
         """One piece of the answer; False when the task has ended and nothing may follow."""

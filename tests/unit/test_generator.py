@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pool_managerd.settings import PoolManagerSettings
+from queen_rbee.settings import CLOUD_ADDRESS, HOME_ADDRESS, QueenSettings
 from tests.unit.environment_file import parse
 
 GENERATOR = Path(__file__).parents[2] / "units" / "llama-orch-generator"
@@ -46,11 +48,13 @@ def run(folder: Path) -> dict[str, str]:
     return found
 
 
+PACKAGED = {var.env: var.packaged for var in PoolManagerSettings.variables().values() if var.packaged}
+POOLS = PoolManagerSettings.load(PACKAGED)
 HOME = {
-    "queen-rbee": "127.0.0.1:8080",
-    "queen-rbee-metrics": "127.0.0.1:9090",
-    "pool-managerd": "127.0.0.1:9200",
-    "pool-managerd-metrics": "127.0.0.1:9091",
+    "queen-rbee": str(HOME_ADDRESS),
+    "queen-rbee-metrics": f"{HOME_ADDRESS.host}:{QueenSettings.load({}).metrics_port}",
+    "pool-managerd": str(POOLS.bind),
+    "pool-managerd-metrics": f"{POOLS.bind.host}:{POOLS.metrics_port}",
 }
 
 
@@ -86,11 +90,11 @@ def test_each_daemon_has_its_own_metrics_port(tmp_path: Path) -> None:
         ("ORCHD_ADDR=127.0.0.1:1\nORCHESTRATORD_BIND_ADDR=127.0.0.1:2", "127.0.0.1:2"),
         ("ORCHESTRATORD_BIND_ADDR=127.0.0.1:2\nORCHD_ADDR=127.0.0.1:1", "127.0.0.1:2"),
         ("ORCHESTRATORD_BIND_ADDR=\nORCHD_ADDR=127.0.0.1:1", "127.0.0.1:1"),
-        ("ORCHESTRATORD_CLOUD_PROFILE=true", "0.0.0.0:8080"),
-        ("ORCHESTRATORD_CLOUD_PROFILE=1", "0.0.0.0:8080"),
-        ("ORCHESTRATORD_CLOUD_PROFILE=TRUE", "0.0.0.0:8080"),
-        ("ORCHESTRATORD_CLOUD_PROFILE=false", "127.0.0.1:8080"),
-        ("ORCHESTRATORD_CLOUD_PROFILE=yes", "127.0.0.1:8080"),
+        ("ORCHESTRATORD_CLOUD_PROFILE=true", str(CLOUD_ADDRESS)),
+        ("ORCHESTRATORD_CLOUD_PROFILE=1", str(CLOUD_ADDRESS)),
+        ("ORCHESTRATORD_CLOUD_PROFILE=TRUE", str(CLOUD_ADDRESS)),
+        ("ORCHESTRATORD_CLOUD_PROFILE=false", str(HOME_ADDRESS)),
+        ("ORCHESTRATORD_CLOUD_PROFILE=yes", str(HOME_ADDRESS)),
         ("ORCHESTRATORD_CLOUD_PROFILE=1\nORCHD_ADDR=127.0.0.1:1", "127.0.0.1:1"),
     ],
 )
@@ -100,7 +104,7 @@ def test_the_queens_address_is_the_one_her_settings_give(tmp_path: Path, text: s
 
 def test_an_emptied_variable_means_the_daemons_own_default(tmp_path: Path) -> None:
     found = generate(tmp_path, pool="POOL_MANAGERD_BIND_ADDR=\n")
-    assert found["pool-managerd"] == "0.0.0.0:9200"
+    assert found["pool-managerd"] == str(PoolManagerSettings.load({}).bind)
 
 
 @pytest.mark.parametrize("host", ["localhost:9200", "127.0.0.1:09200"])

@@ -12,6 +12,7 @@ from llama_orch.contracts.base import POOL_ID_PATTERN
 from llama_orch.settings.loading import Settings
 from pool_managerd.settings import PoolManagerSettings
 from queen_rbee.settings import QueenSettings
+from tests.unit.reference.parsing import SetUp, set_ups
 from tools.generate import DAEMONS
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +46,16 @@ def test_a_unit_passes_each_token_as_a_credential_and_starts_without_its_file(
     loaded = directives(f"{daemon}.service", "LoadCredential")
     assert loaded == [f"{name}:/etc/llama-orch/{name}" for name in sorted(wanted)]
     assert directives(f"{daemon}.service", "SetCredential") == [f"{name}:\\n" for name in sorted(wanted)]
+
+
+@pytest.mark.parametrize("set_up", set_ups(), ids=lambda each: f"{each.daemon}, {each.title}")
+def test_a_unit_may_write_to_the_directories_of_the_references_complete_examples(set_up: SetUp) -> None:
+    unit = f"{set_up.daemon}.service"
+    writable = {path.removeprefix("-") for line in directives(unit, "ReadWritePaths") for path in line.split()}
+    caches = {f"/var/cache/{name}" for name in directives(unit, "CacheDirectory")}
+    made = set(re.findall(r"^d (\S+)", (ROOT / "tmpfiles.d/llama-orch.conf").read_text(), re.MULTILINE))
+    named = {value for name, value in set_up.values.items() if name.endswith("_DIR") and value.startswith("/")}
+    assert named <= (writable & made) | caches
 
 
 def test_the_sockets_listen_where_the_daemons_expect_it() -> None:

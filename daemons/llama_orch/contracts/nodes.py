@@ -153,3 +153,16 @@ class NodeList(Outbound):
 
     nodes: list[NodeView]
     count: int
+
+
+class NodeReachability(Outbound):
+    """GET /v2/nodes/{id}/reachability: whether the queen reaches the node's pool-managerd at the address that it gave.
+
+    She asks it for /health when she is asked this; `latency_ms` is how long the answer took, `problem` why none came.
+    """
+
+    node_id: str
+    address: str
+    reachable: bool
+    latency_ms: float | None = None
+    problem: str | None = None

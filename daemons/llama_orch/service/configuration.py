@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llama_orch.settings.loading import ConfigurationError, Settings
+from llama_orch.settings.shared import FORMAT_VARIABLE
 from llama_orch.settings.unknown import unknown
 from llama_orch.telemetry import events, records
 from llama_orch.telemetry.events import Event
 from llama_orch.telemetry.levels import parse_levels
-
-FORMAT_VARIABLE = "LLAMA_ORCH_LOG_FORMAT"
 
 
 @dataclass(frozen=True)

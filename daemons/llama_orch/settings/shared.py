@@ -15,6 +15,7 @@ from llama_orch.telemetry.levels import parse_levels
 from llama_orch.telemetry.records import Format
 
 RUNTIME_DIRECTORY = "/run/llama-orch/engines"
+FORMAT_VARIABLE = "LLAMA_ORCH_LOG_FORMAT"
 DEFAULT_RUNTIME_DIRECTORY = Path(".runtime/engines")
 
 
@@ -43,7 +44,7 @@ class Common(Settings):
     log_format: Annotated[
         Format,
         Var(
-            "LLAMA_ORCH_LOG_FORMAT",
+            FORMAT_VARIABLE,
             "How log records are written. auto: to the journal under systemd, as text on a terminal, as JSON lines "
             "elsewhere.",
             example="json",

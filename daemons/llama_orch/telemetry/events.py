@@ -352,3 +352,147 @@ TASKS_DROPPED = _event(
     "Their clients have seen QUEUE_FULL_DROP_LRU and when to come again. Where this goes on, more is asked than the\n"
     "pools can do: add slots, or set ORCHD_ADMISSION_POLICY=reject-new to keep what waits.",
 )
+CIRCUIT_OPENED = _event(
+    "circuit_opened",
+    "3011678527d545799c494d6d9618e905",
+    "queen_rbee.circuits",
+    logging.WARNING,
+    "pool {pool_id} replica {replica_id} failed {faults} times in a row and gets no tasks for {rest_s} s: {reason}",
+    "After that one task tries it: where it is answered, circuit_closed follows; else it rests for longer. The\n"
+    "reason is of the last failure; see the engine's log and, on a node, that of pool-managerd.",
+)
+CIRCUIT_CLOSED = _event(
+    "circuit_closed",
+    "d3f936eac0f345f89178fc92b3ec020e",
+    "queen_rbee.circuits",
+    logging.INFO,
+    "pool {pool_id} replica {replica_id} answers again and gets tasks as before",
+    "Nothing needs to be done.",
+)
+NODE_REGISTERED = _event(
+    "node_registered",
+    "49a123da7a0644a69718f3205780e885",
+    "queen_rbee.fleet",
+    logging.INFO,
+    "node_registration of {node_id} at {address} accepted (from {peer}, release {version}, {pools} pools)",
+    "Nothing needs to be done.",
+)
+NODE_REFUSED = _event(
+    "node_refused",
+    "edc25ff113314be3bb016c0fc243aadc",
+    "queen_rbee.fleet",
+    logging.ERROR,
+    "node_registration of {node_id} at {address} (from {peer}) refused: {reason}",
+    "Each node needs a POOL_MANAGERD_NODE_ID of its own. Where a machine was replaced or reinstalled, take the old\n"
+    "node out with orchctl nodes remove @NODE_ID@; the new one tries again by itself.",
+)
+NODE_WARNING = _event(
+    "node_warning",
+    "a8e08963a6be44679f44c67543f6de28",
+    "queen_rbee.fleet",
+    logging.WARNING,
+    "node_registration of {node_id}: {warning}",
+    "The node serves; the message says what should be changed, and on which side.",
+)
+NODE_ONLINE = _event(
+    "node_online",
+    "5aaabbc63f9741b4901b2c39742ca072",
+    "queen_rbee.fleet",
+    logging.INFO,
+    "node {node_id} sends heartbeats again after {silent_s} s and gets tasks as before",
+    "Nothing needs to be done.",
+)
+NODE_OFFLINE = _event(
+    "node_offline",
+    "7f9bf404a42e4b448ff60dc9c733bb93",
+    "queen_rbee.fleet",
+    logging.WARNING,
+    "node {node_id} at {address} is offline: no heartbeat for {silent_s} s; its {tasks} tasks go elsewhere or end",
+    "The machine, its network or its pool-managerd is down. On the node: systemctl status pool-managerd, and\n"
+    "orchctl check. It gets tasks again with its next heartbeat.",
+)
+NODE_DEREGISTERED = _event(
+    "node_deregistered",
+    "0d38149387274aecbdae56bafac2d6d3",
+    "queen_rbee.fleet",
+    logging.INFO,
+    "node {node_id} has left: {reason}",
+    "A stop of its pool-managerd, or orchctl nodes remove. It comes back by registering again.",
+)
+DRAIN_STARTED = _event(
+    "drain_started",
+    "ae3aff7267954508ad029800dddc9e3d",
+    "queen_rbee.operations",
+    logging.INFO,
+    "drain of {target} started: {leases} tasks run there",
+    "Nothing new is placed there. orchctl operations shows the progress, orchctl resume undoes it.",
+)
+DRAIN_ENDED = _event(
+    "drain_ended",
+    "a27fb467f1f54e329961ef2c4386ea1e",
+    "queen_rbee.operations",
+    logging.INFO,
+    "drain of {target} {state}: {detail}",
+    "What is drained stays so until orchctl resume, or until its pool-managerd starts anew.",
+)
+REGISTRATION_ACCEPTED = _event(
+    "registration_accepted",
+    "5aecae852d6e4d23bf06cfd1911dd47a",
+    "pool_managerd.agent",
+    logging.INFO,
+    "registration of node {node_id} with {queen} succeeded; it is reached at {address}",
+    "The queen knows this node. Heartbeats follow, and tasks with them once a pool is ready.",
+)
+REGISTRATION_WARNING = _event(
+    "registration_warning",
+    "b1b664831fba41098f6c9ebfe38b17da",
+    "pool_managerd.agent",
+    logging.WARNING,
+    "registration of node {node_id} with {queen}: {warning}",
+    "The node serves; the message says what should be changed, and on which side.",
+)
+REGISTRATION_LOCAL = _event(
+    "registration_local",
+    "448fbdc1178544fdab3f243c3a71680d",
+    "pool_managerd.agent",
+    logging.WARNING,
+    "registration of node {node_id}: {address} can be reached from this machine only, and {queen} is another",
+    "The queen cannot send tasks there. Set POOL_MANAGERD_BIND_ADDR=0.0.0.0:9200, or to an address of this machine\n"
+    "that the queen can reach; POOL_MANAGERD_ADVERTISE_URL where that is another one (a proxy, a container). Then\n"
+    "  systemctl daemon-reload && systemctl restart pool-managerd.socket pool-managerd.service",
+)
+REGISTRATION_REFUSED = _event(
+    "registration_refused",
+    "67885b8270c54a9382fa018d5d4640e7",
+    "pool_managerd.agent",
+    logging.ERROR,
+    "registration of node {node_id} refused by {queen}: {reason}",
+    "It is tried again and again, so that nothing needs to be done here once the cause is mended. A token that is\n"
+    "not the queen's: compare token_fp6 in both logs. A node id that another machine has: give each its own\n"
+    "POOL_MANAGERD_NODE_ID. A queen that takes no registrations: set ORCHESTRATORD_CLOUD_PROFILE=true there.",
+)
+REGISTRATION_WITHDRAWN = _event(
+    "registration_withdrawn",
+    "9574bf8fd4b84172b2bef9a41c1174bd",
+    "pool_managerd.agent",
+    logging.INFO,
+    "registration of node {node_id} with {queen} withdrawn: pool-managerd stops",
+    "The queen places nothing more here. What runs may end within the drain limit.",
+)
+QUEEN_SILENT = _event(
+    "queen_silent",
+    "ef8904e5d84c4415bc62d0d6bb41eae1",
+    "pool_managerd.agent",
+    logging.WARNING,
+    "neither registration nor heartbeat of node {node_id} gets an answer from {queen}: {reason}",
+    "It is tried again and again, at most 10 seconds apart. Is queen-rbee running, is ORCHESTRATORD_URL right,\n"
+    "does a firewall let its port through? curl @QUEEN@/health asks the same way.",
+)
+QUEEN_ANSWERS = _event(
+    "queen_answers",
+    "e68f2cb295684ada91d2fc62b550be49",
+    "pool_managerd.agent",
+    logging.INFO,
+    "heartbeat of node {node_id} is answered again by {queen}",
+    "Nothing needs to be done.",
+)

@@ -1,6 +1,5 @@
 """GET /v2/pools with its long poll, the status of one pool, the GPUs, and the request to look for handoffs."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -13,6 +12,7 @@ from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldPro
 from llama_orch.contracts.pools import PoolList
 from pool_managerd.handoffs import Handoffs
 from pool_managerd.registry import Registry
+from pool_managerd.waiting import first_of
 
 WAIT_LIMIT_MS = 30_000
 
@@ -50,18 +50,6 @@ def add_routes(app: QuartTrio, registry: Registry, handoffs: Handoffs, stop: tri
     async def scan() -> tuple[str, int]:
         await handoffs.scan()
         return "", 204
-
-
-async def first_of(*waits: Callable[[], Awaitable[None]]) -> None:
-    """Return as soon as one of `waits` does."""
-
-    async def end_with(wait: Callable[[], Awaitable[None]]) -> None:
-        await wait()
-        nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        for wait in waits:
-            nursery.start_soon(end_with, wait)
 
 
 def whole(name: str, text: str | None, limit: int) -> int | None:

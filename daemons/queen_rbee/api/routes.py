@@ -14,12 +14,14 @@ from queen_rbee.api.catalog import add_catalog
 from queen_rbee.api.described import add_description
 from queen_rbee.api.hot import HotHandlers
 from queen_rbee.api.models import add_model_list, add_models
+from queen_rbee.api.nodes import add_heartbeats, add_nodes
 from queen_rbee.api.openai import add_openai
+from queen_rbee.api.operations import add_operations
 from queen_rbee.api.passages import Passages
 from queen_rbee.api.scan import add_scan
 from queen_rbee.api.sessions import add_sessions
 from queen_rbee.api.views import add_views
-from queen_rbee.availability import local_node
+from queen_rbee.availability import local_node, models_of
 from queen_rbee.parts import Parts
 from queen_rbee.refusals import not_stored
 from queen_rbee.store.protocol import StoreFailure
@@ -39,6 +41,7 @@ def hot_routes(parts: Parts) -> HotRoutes:
     add_openai(routes, passages, parts.accounting.catalog)
     add_model_list(routes, parts.registry, parts.accounting.catalog)
     add_anthropic(routes, passages, parts.accounting.catalog)
+    add_heartbeats(routes, parts.fleet)
     return routes
 
 
@@ -51,6 +54,8 @@ def cool_routes(app: QuartTrio, parts: Parts) -> None:
 
     add_views(app, parts.dispatcher, parts.intake, parts.store)
     add_scan(app, parts.handoffs)
+    add_nodes(app, parts.fleet, parts.operations.managers, cloud=parts.settings.cloud_profile)
+    add_operations(app, parts.operations)
     add_sessions(app, parts.accounting.sessions)
     add_catalog(app, parts.accounting.catalog, partial(_nodes, parts))
     add_artifacts(app, parts.accounting.artifacts)
@@ -59,7 +64,7 @@ def cool_routes(app: QuartTrio, parts: Parts) -> None:
 
 
 def _nodes(parts: Parts) -> list[NodeModels]:
-    """What each node has now. Nodes of CLOUD_PROFILE cannot register yet."""
+    """What each node has now."""
     if parts.settings.cloud_profile:
-        return []
+        return [models_of(node) for node in parts.fleet.views()]
     return [local_node(parts.registry.pools(), str(parts.settings.address))]

@@ -56,6 +56,7 @@ class Client:
     container: Container
     port: int = QUEEN
     limit_s: float = 30.0
+    token: str | None = None
 
     def get(self, path: str) -> Answer:
         """GET `path`. Raises OSError or HTTPException where there is no answer."""
@@ -69,7 +70,8 @@ class Client:
         """One request. Raises as `get`."""
         with closing(_Connection(self.container, self.port, self.limit_s)) as connection:
             text = None if body is None else json.dumps(body)
-            connection.request(method, path, text, {"Content-Type": "application/json"} if text else {})
+            kind = {"Content-Type": "application/json"} if text else {}
+            connection.request(method, path, text, {**kind, **self._authorization})
             response = connection.getresponse()
             headers = {name.lower(): value for name, value in response.getheaders()}
             return Answer(response.status, headers, response.read().decode())
@@ -77,7 +79,7 @@ class Client:
     def events(self, path: str) -> Iterator[Event]:
         """The server-sent events of `path`, each when it comes. Raises as `get`."""
         with closing(_Connection(self.container, self.port, self.limit_s)) as connection:
-            connection.request("GET", path, headers={"Accept": "text/event-stream"})
+            connection.request("GET", path, headers={"Accept": "text/event-stream", **self._authorization})
             response = connection.getresponse()
             assert response.status == 200, response.read().decode()
             fields: dict[str, str] = {}
@@ -89,6 +91,10 @@ class Client:
                     yield Event(fields.get("event", "message"), json.loads(fields["data"]))
                     fields = {}
 
+    @property
+    def _authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -99,10 +105,20 @@ class Outcome:
     last: Event
 
 
-def complete(client: Client, **fields: object) -> Outcome:
-    """Submit a task and read its events to the end. Fails where the queen does not take it."""
+def submit(client: Client, **fields: object) -> str:
+    """Submit a task: its id. Fails where the queen does not take it."""
     answer = client.post("/v2/tasks", {"prompt": "the river", "max_tokens": 16, "seed": 1, **fields})
     assert answer.status == 202, answer.body
-    events = list(client.events(answer.json["streams"]["sse"]))
+    return str(answer.json["task_id"])
+
+
+def outcome(client: Client, task_id: str) -> Outcome:
+    """Read a task's events to the end."""
+    events = list(client.events(f"/v2/tasks/{task_id}/events"))
     tokens = [event.data["t"] for event in events if event.name == "token"]
     return Outcome("".join(tokens), len(tokens), events[-1])
+
+
+def complete(client: Client, **fields: object) -> Outcome:
+    """Submit a task and read its events to the end. Fails where the queen does not take it."""
+    return outcome(client, submit(client, **fields))

@@ -65,6 +65,10 @@ class Container:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         path.chmod(mode)
 
+    def power_off(self) -> None:
+        """End everything in the machine at once, without a word to anybody."""
+        control_group(self.directory).kill()
+
 
 @contextmanager
 def booted(suite: str, name: str) -> Iterator[Container]:

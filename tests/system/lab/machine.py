@@ -33,19 +33,20 @@ class Pool:
 
 @dataclass(frozen=True)
 class Machine:
-    """A booted machine, the package installed or about to be."""
+    """A booted machine, the package installed or about to be. `token` is what its daemons want of clients."""
 
     container: Container
+    token: str | None = None
 
     @property
     def queen(self) -> Client:
         """A client of queen-rbee."""
-        return Client(self.container, QUEEN)
+        return Client(self.container, QUEEN, token=self.token)
 
     @property
     def pool_manager(self) -> Client:
         """A client of pool-managerd."""
-        return Client(self.container, POOL_MANAGER)
+        return Client(self.container, POOL_MANAGER, token=self.token)
 
     def install(self, deb: Path) -> str:
         """`apt install ./DEB`, without a network: what apt said. Raises CommandFailed."""

@@ -15,6 +15,7 @@ PROGRAMS = {
     "systemd-nspawn": "systemd-container",
     "debootstrap": "debootstrap",
     "nsenter": "util-linux",
+    "tc": "iproute2",
     "dpkg-buildpackage": "dpkg-dev",
     "dh": "debhelper",
     "lintian": "lintian",

@@ -12,6 +12,7 @@ from llama_orch import VERSION
 from llama_orch.contracts.pools import PoolState, PoolStatus
 from orchctl.pools import pools_text
 from orchctl.tables import ordinal, table
+from tests.unit.orchctl.cluster import pool
 from tests.unit.orchctl.running import LIMIT_S, command, environment, here
 from tests.unit.orchctl.scripted_queen import error, queen, reply
 
@@ -63,6 +64,26 @@ def test_pools_are_a_table_and_why_one_is_not_well() -> None:
     with queen(seen()) as her:
         ended = here("pools", "--url", her.url + "/")
     assert (ended.status, ended.out, ended.err) == (0, TABLE, "")
+
+
+CLUSTER_TABLE = """\
+POOL     NODE   STATE                                SLOTS  ENGINE       DEVICES  MODELS
+default  gpu-1  ready                                3/4    llamacpp b1  -        tiny
+default  gpu-2  ready, draining, circuit open        3/4    llamacpp b1  -        tiny
+default  -      draining, circuit half-open          3/4    llamacpp b1  -        tiny
+default  gpu-3  failed                               3/4    llamacpp b1  -        tiny
+default on gpu-3: no GPU"""
+
+
+def test_pools_of_nodes_are_told_apart_and_drains_and_circuits_are_seen() -> None:
+    found = [
+        pool(),
+        pool(node_id="gpu-2", draining=True, circuit="open"),
+        pool(node_id=None, state="draining", draining=True, circuit="half-open"),
+        pool(node_id="gpu-3", state="failed", ready=False, last_error="no\nGPU"),
+    ]
+    squeezed, wanted = ([line.split() for line in text.splitlines()] for text in (pools_text(found), CLUSTER_TABLE))
+    assert squeezed == wanted
 
 
 def test_json_is_the_queens_own() -> None:
@@ -184,8 +205,8 @@ def test_no_pools_says_where_to_look() -> None:
 
 
 def test_what_is_not_known_is_a_dash() -> None:
-    pool = PoolStatus(pool_id="p", state=PoolState.STARTING, live=False, ready=False, draining=False, engine="llamacpp")
-    assert pools_text([pool]).splitlines()[1].split() == ["p", "starting", "0/0", "llamacpp", "-", "-"]
+    bare = PoolStatus(pool_id="p", state=PoolState.STARTING, live=False, ready=False, draining=False, engine="llamacpp")
+    assert pools_text([bare]).splitlines()[1].split() == ["p", "starting", "0/0", "llamacpp", "-", "-"]
 
 
 @pytest.mark.parametrize(

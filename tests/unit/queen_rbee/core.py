@@ -80,6 +80,8 @@ def core(
     limits = SHORT if hasty else Limits()
     queue: AdmissionQueue[Task] = AdmissionQueue(capacity, policy)
     dispatcher = Dispatcher(queue, registry, books(store, registry, metrics), ADAPTERS, "round-robin", bell, limits)
+    if hasty:
+        dispatcher.circuits.first_rest_s = 0.001
     return Queen(dispatcher, Intake(dispatcher, store), engine, store)
 
 

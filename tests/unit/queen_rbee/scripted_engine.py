@@ -59,6 +59,8 @@ class ScriptedEngine:
             await stream.send_all(b"HTTP/1.1 400 Bad\r\nContent-Length: %d\r\n\r\n%s" % (len(BAD_REQUEST), BAD_REQUEST))
         elif b"break" in request:
             await stream.send_all(b"HTTP/1.1 500 Oops\r\nContent-Length: 4\r\n\r\noops")
+        elif b"vanish" in request:
+            return
         elif b"silence" in request:
             await self.until_left(stream)
         elif b"garbage" in request:

@@ -87,7 +87,7 @@ def test_slots_count_only_what_is_ready_and_not_draining():
     known = registry()
     known.update("s", 0, [pool("a"), pool("b", ready=False), pool("c", draining=True)])
     known.lease(("a", "r0"))
-    assert known.slots() == (2, 1)
+    assert known.slots_open == 1
 
 
 def test_an_engine_without_an_adapter_is_known_as_not_spoken():

@@ -3,18 +3,30 @@
 from pydantic import BaseModel
 
 from llama_orch import VERSION
-from llama_orch.contracts.base import POOL_ID_PATTERN
+from llama_orch.contracts.base import NODE_ID_PATTERN, POOL_ID_PATTERN
 from llama_orch.contracts.catalog import MODEL_ID_PATTERN
 from llama_orch.http.error_shapes import shape_of
 from queen_rbee.api.description.components import Components, Json, components
 from queen_rbee.api.description.control import DAEMON, POOLS, TASKS
 from queen_rbee.api.description.examples import EXAMPLES, PLAN
+from queen_rbee.api.description.fleet import DRAINS, NODES
 from queen_rbee.api.description.kept import ARTIFACTS, CATALOG, SESSIONS
 from queen_rbee.api.description.operation import ARTIFACT_ID, JSON, TEXT, UUID, Answer, Operation, Parameter, Schema
 from queen_rbee.api.description.refusals import refusals
 from queen_rbee.api.description.v1 import ANTHROPIC, OPENAI
 
-OPERATIONS: tuple[Operation, ...] = (*TASKS, *SESSIONS, *CATALOG, *ARTIFACTS, *POOLS, *OPENAI, *ANTHROPIC, *DAEMON)
+OPERATIONS: tuple[Operation, ...] = (
+    *TASKS,
+    *SESSIONS,
+    *CATALOG,
+    *ARTIFACTS,
+    *POOLS,
+    *DRAINS,
+    *NODES,
+    *OPENAI,
+    *ANTHROPIC,
+    *DAEMON,
+)
 VARIABLES: dict[str, tuple[str, Schema]] = {
     "task_id": ("The `task_id` of a task.", UUID),
     "session_id": ("The `session_id` of a session, which its client chooses.", UUID),
@@ -24,6 +36,8 @@ VARIABLES: dict[str, tuple[str, Schema]] = {
         "One of the names of GET /v1/models; it may have slashes.",
         {**TEXT, "minLength": 1, "examples": ["default"]},
     ),
+    "node_id": ("The `node_id` of a node.", {**TEXT, "pattern": NODE_ID_PATTERN, "examples": ["gpu-node-1"]}),
+    "operation_id": ("The `operation_id` of an operation.", UUID),
     "pool_id": ("The `pool_id` of a pool.", {**TEXT, "pattern": POOL_ID_PATTERN, "examples": ["default"]}),
 }
 INFO: Json = {

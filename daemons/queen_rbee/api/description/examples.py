@@ -12,6 +12,14 @@ STREAMED: Json = {"stream": True}
 PLAN = "0712300a3b25eeee34eddebc1b4d779f1879608cecd3321604bdeb506ababc63"
 """The id of the artifact below."""
 
+NODE: Json = {
+    "node_id": "gpu-node-1",
+    "machine_id": "0123456789abcdef0123456789abcdef",
+    "address": "http://192.0.2.7:9200",
+    "pools": ["default"],
+    "version": "0.1.0",
+}
+
 EXAMPLES: Mapping[str, Mapping[str, Json]] = {
     "submit_task": {
         "completion": {"prompt": "The queen", "max_tokens": 40},
@@ -22,6 +30,10 @@ EXAMPLES: Mapping[str, Mapping[str, Json]] = {
     "add_model": {"priced": {"id": "chat", "model_ref": "file:/srv/models/chat.gguf", "cost_per_1k_tokens": 0.02}},
     "change_model_state": {"retired": {"state": "Retired"}},
     "add_artifact": {"plan": {"kind": "plan", "tags": ["monday"], "content": {"steps": ["ask", "answer"]}}},
+    "drain_pool": {"gently": {}, "within a minute": {"deadline_ms": 60_000}},
+    "drain_node": {"gently": {}, "within a minute": {"deadline_ms": 60_000}},
+    "register_node": {"one": NODE},
+    "heartbeat": {"one": {"timestamp": "2026-01-01T00:00:00Z", "pools": []}},
     "chat": {"whole": CHAT, "streamed": {**CHAT, **STREAMED, "stream_options": {"include_usage": True}}},
     "complete": {"whole": COMPLETION, "streamed": {**COMPLETION, **STREAMED}},
     "embed": {"two": {"model": "default", "input": ["The queen", "The bees"]}},

@@ -1,0 +1,69 @@
+"""Nodes and their GPUs: registered, heard, listed, taken out.
+
+Heartbeats are hot: each node of a fleet sends one every few seconds.
+"""
+
+from quart import Response, request
+from quart_trio import QuartTrio
+
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+from llama_orch.contracts.nodes import Heartbeat, NodeList, NodeRegistration
+from llama_orch.http.exchange import Exchange, HotRoutes
+from queen_rbee.api.bodies import body_of, parsed
+from queen_rbee.api.views import answer
+from queen_rbee.fleet import Fleet
+from queen_rbee.machines import gpus, reachability
+from queen_rbee.managers import Managers
+
+REGISTRATION_LIMIT = 256 << 10
+HEARTBEAT_LIMIT = 4 << 20
+
+
+def add_heartbeats(routes: HotRoutes, fleet: Fleet) -> None:
+    """Add the hot route."""
+
+    async def heartbeat(exchange: Exchange) -> None:
+        told = parsed(Heartbeat, await exchange.body(HEARTBEAT_LIMIT))
+        found = fleet.heartbeat(exchange.variables["node_id"], told)
+        await exchange.send(200, found.model_dump_json().encode(), [("content-type", "application/json")])
+
+    routes.add("POST", "/v2/nodes/{node_id}/heartbeat", heartbeat)
+
+
+def add_nodes(app: QuartTrio, fleet: Fleet, managers: Managers, *, cloud: bool) -> None:
+    """Add the other routes to `app`; without `cloud` there are no nodes."""
+
+    @app.get("/v2/gpus")
+    async def all_gpus() -> Response:
+        return answer(await gpus(managers))
+
+    @app.get("/v2/nodes/<node_id>/reachability")
+    async def reached(node_id: str) -> Response:
+        return answer(await reachability(managers, fleet.node(node_id)))
+
+    @app.post("/v2/nodes/register")
+    async def register() -> Response:
+        registration = await body_of(NodeRegistration, REGISTRATION_LIMIT)
+        if not cloud:
+            raise _at_home()
+        return answer(await fleet.register(registration, request.remote_addr or "this machine"))
+
+    @app.get("/v2/nodes")
+    async def nodes() -> Response:
+        found = fleet.views()
+        return answer(NodeList(nodes=found, count=len(found)))
+
+    @app.get("/v2/nodes/<node_id>")
+    async def node(node_id: str) -> Response:
+        return answer(fleet.node(node_id))
+
+    @app.delete("/v2/nodes/<node_id>")
+    async def remove(node_id: str) -> Response:
+        await fleet.deregister(node_id, f"deregistered from {request.remote_addr or 'this machine'}")
+        return Response("", status=204)  # without a body, Quart looks for an asyncio loop
+
+
+def _at_home() -> ApiError:
+    message = "this queen is in HOME_PROFILE, where there are no nodes"
+    hint = "For nodes: ORCHESTRATORD_CLOUD_PROFILE=true in the queen's environment file, and a restart."
+    return ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message, hint=hint))

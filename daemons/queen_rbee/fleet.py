@@ -1,0 +1,190 @@
+"""The nodes of CLOUD_PROFILE: owns what is known of each, and who is given up.
+
+What a node says goes to the registry as a source of its own. Nodes survive a restart of the queen: she goes on with
+what she knew of them and gives each at least GRACE_S to be heard before it counts as offline.
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import trio
+
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+from llama_orch.contracts.nodes import (
+    Heartbeat,
+    HeartbeatAnswer,
+    NodeRegistered,
+    NodeRegistration,
+    NodeStatus,
+    NodeView,
+)
+from llama_orch.service.watchdog import Pulse
+from llama_orch.telemetry import events
+from llama_orch.telemetry.records import emit
+from queen_rbee.heartbeats import next_heartbeat_ms
+from queen_rbee.matching import Key
+from queen_rbee.metrics import Metrics
+from queen_rbee.node_records import read_node, written_node
+from queen_rbee.nodes import Node, claimed, pools_of, registered, reported, said, shape, silent, too_slow, view
+from queen_rbee.refusals import unknown
+from queen_rbee.registry import Registry
+from queen_rbee.store.protocol import Store, StoreFailure
+
+GRACE_S = 30.0
+FORGET_AFTER_S = 86_400.0
+RANK = 0
+
+TakePlace = Callable[[Iterable[Key], str], int]
+"""How running tasks are told that their place is lost: replicas and the reason; how many there were."""
+
+
+class Fleet:
+    """All nodes by id; `timeout_ms` and `check_s` are the queen's settings."""
+
+    def __init__(
+        self, registry: Registry, store: Store, metrics: Metrics, take_place: TakePlace, timeout_ms: int, check_s: float
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._metrics = metrics
+        self._take_place = take_place
+        self._timeout_ms = timeout_ms
+        self._check_s = check_s
+        self._nodes: dict[str, Node] = {}
+
+    async def load(self) -> None:
+        """Know again the nodes of the last run. Raises StoreFailure."""
+        late = max(0.0, GRACE_S - self._timeout_ms / 1000)
+        for document in await self._store.listed("node"):
+            if node := read_node(document, trio.current_time() + late):
+                self._put(node, store=False)
+
+    async def run(self, pulse: Pulse, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Look for nodes whose heartbeats have stopped, for ever; once GRACE_S have passed, a pool that no node has
+        told of does not exist."""
+        started, due = trio.current_time(), trio.current_time() + self._check_s
+        task_status.started()
+        while True:
+            pulse.beat()
+            await trio.sleep(max(0.0, min(due - trio.current_time(), pulse.interval_s)))
+            if trio.current_time() >= due:
+                due = trio.current_time() + self._check_s
+                await self.check(trio.current_time())
+            self._registry.synced |= trio.current_time() - started >= GRACE_S
+
+    async def check(self, now: float) -> None:
+        """Give up the nodes that are silent for too long; forget those that were for a day."""
+        for node in list(self._nodes.values()):
+            if silent(node, now, self._timeout_ms / 1000):
+                self._lose(node, now)
+            elif node.offline and now - node.heard_at > FORGET_AFTER_S:
+                self._forget(node, "it has been offline for a day")
+                with suppress(StoreFailure):  # the journal has it, and the next queen does this again
+                    await self._store.remove("node", node.node_id)
+
+    async def register(self, registration: NodeRegistration, peer: str) -> NodeRegistered:
+        """A node makes itself known. Raises ApiError 409 where its id is that of another machine, StoreFailure."""
+        known = self._nodes.get(registration.node_id)
+        self._refuse_other(known, registration, peer)
+        node = registered(known, registration, peer, trio.current_time(), datetime.now(UTC))
+        self._put(node, store=False)  # first, so that of two machines with one id that come at once only one gets in
+        await self._store.put("node", written_node(node))
+        self._metrics.registrations.labels("accepted").inc()
+        told = registration.model_dump(include={"node_id", "address", "version"})
+        emit(events.NODE_REGISTERED, **told, peer=peer, pools=len(registration.pools))
+        warning = too_slow(registration, self._timeout_ms)
+        if warning:
+            emit(events.NODE_WARNING, node_id=node.node_id, warning=warning)
+        return NodeRegistered(success=True, message="registered", node_id=node.node_id, warning=warning)
+
+    def _refuse_other(self, known: Node | None, registration: NodeRegistration, peer: str) -> None:
+        if reason := claimed(known, registration, peer):
+            self._metrics.registrations.labels("refused").inc()
+            told = registration.model_dump(include={"node_id", "address"})
+            emit(events.NODE_REFUSED, **told, peer=peer, reason=reason)
+            hint = "Set another POOL_MANAGERD_NODE_ID, or take the old node out: orchctl nodes remove."
+            raise ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=reason, hint=hint))
+
+    def heartbeat(self, node_id: str, heartbeat: Heartbeat) -> HeartbeatAnswer:
+        """A node says how it is. Raises ApiError 404 where it has to register first, 409 for another machine."""
+        node = self._nodes.get(node_id)
+        if node is None:
+            self._metrics.heartbeats.labels("", "unknown").inc()
+            raise unknown("node", node_id, "Register it first: POST /v2/nodes/register.")
+        if heartbeat.machine_id not in (None, node.registration.machine_id):
+            self._metrics.heartbeats.labels(node_id, "refused").inc()
+            message = f"the node id {node_id} belongs to another machine, at {node.registration.address}"
+            raise ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message))
+        now = trio.current_time()
+        if node.offline:
+            emit(events.NODE_ONLINE, node_id=node_id, silent_s=round(now - node.heard_at))
+        self._put(reported(node, heartbeat, now, datetime.now(UTC)))
+        self._metrics.heartbeats.labels(node_id, "accepted").inc()
+        told = node.registration.heartbeat_interval_ms
+        wait_ms = next_heartbeat_ms(node_id, told, self._timeout_ms, round(now * 1000), len(self._nodes))
+        return HeartbeatAnswer(success=True, next_heartbeat_ms=wait_ms)
+
+    async def deregister(self, node_id: str, reason: str) -> None:
+        """A node leaves; what runs there may end. Raises ApiError 404, StoreFailure."""
+        node = self._known(node_id)
+        await self._store.remove("node", node_id)
+        self._metrics.deregistrations.labels("accepted").inc()
+        if node_id in self._nodes:  # it was not taken out meanwhile
+            self._forget(node, reason)
+
+    def _known(self, node_id: str) -> Node:
+        if node := self._nodes.get(node_id):
+            return node
+        raise unknown("node", node_id, "See GET /v2/nodes.")
+
+    def node(self, node_id: str) -> NodeView:
+        """One node. Raises ApiError 404."""
+        return self._view(self._known(node_id))
+
+    def views(self) -> list[NodeView]:
+        """All nodes by id."""
+        return [self._view(self._nodes[node_id]) for node_id in sorted(self._nodes)]
+
+    def _view(self, node: Node) -> NodeView:
+        return view(node, trio.current_time(), self._registry.leases(_keys(node)))
+
+    @property
+    def size(self) -> int:
+        """How many nodes there are."""
+        return len(self._nodes)
+
+    @property
+    def online(self) -> int:
+        """How many nodes are heard."""
+        return sum(node.status not in (NodeStatus.OFFLINE, NodeStatus.REGISTERING) for node in self._nodes.values())
+
+    def _put(self, node: Node, *, store: bool = True) -> None:
+        before = self._nodes.get(node.node_id)
+        self._nodes[node.node_id] = node
+        if before is None or said(before) != said(node):
+            self._registry.update(_source(node.node_id), RANK, pools_of(node))
+            if store and (before is None or shape(before) != shape(node)):
+                self._store.put_later("node", written_node(node))
+
+    def _lose(self, node: Node, now: float) -> None:
+        silent_s = round(now - node.heard_at, 1)
+        self._put(replace(node, offline=True))
+        tasks = self._take_place(_keys(node), f"node {node.node_id} is offline: no heartbeat for {silent_s} s")
+        address = node.registration.address
+        emit(events.NODE_OFFLINE, node_id=node.node_id, address=address, silent_s=silent_s, tasks=tasks)
+
+    def _forget(self, node: Node, reason: str) -> None:
+        del self._nodes[node.node_id]
+        self._registry.forget(_source(node.node_id))
+        self._metrics.forget_node(node.node_id)
+        emit(events.NODE_DEREGISTERED, node_id=node.node_id, reason=reason)
+
+
+def _source(node_id: str) -> str:
+    return f"node {node_id}"
+
+
+def _keys(node: Node) -> list[Key]:
+    return [(pool.pool_id, node.node_id) for pool in node.pools]

@@ -1,0 +1,189 @@
+"""orchctl check as a person runs it: what it asks, what it prints, and how it ends."""
+
+import json
+import time
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama_orch import VERSION
+from llama_orch.settings.types import Host
+from orchctl import facts
+from orchctl.facts import ahead, gathered, local_url
+from orchctl.failure import Failure
+from orchctl.queen import Queen
+from tests.unit.orchctl.cluster import NODE, POOL
+from tests.unit.orchctl.running import here
+from tests.unit.orchctl.scripted_queen import HOLD, error, queen, reply
+from tests.unit.orchctl.terminal import CTRL_C, terminal
+
+TOKEN = "a-token-of-a-test"
+REACHABILITY = "GET /v2/nodes/gpu-1/reachability"
+REACHED = {"node_id": "gpu-1", "address": "http://gpu-1:9200", "reachable": True, "latency_ms": 2.2}
+
+
+@pytest.fixture(autouse=True)
+def nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine may have a pool-managerd of its own."""
+    monkeypatch.setattr(facts, "NODE_HOST", Host("127.0.0.1", 1))
+
+
+def cluster(**changed: bytes) -> dict[str, list[bytes]]:
+    """The script of a cluster that is well."""
+    date = f"Date: {formatdate(usegmt=True)}\r\n"
+    answers = {
+        "GET /v2/meta/version": reply(200, {"version": VERSION, "api_version": "2"}, date),
+        "GET /ready": reply(200, {"ready": True, "reasons": []}),
+        "GET /v2/pools": reply(200, {"pools": [POOL], "count": 1, "revision": 1}),
+        "GET /v2/nodes": reply(200, {"nodes": [NODE], "count": 1}),
+        REACHABILITY: reply(200, REACHED),
+    }
+    names = {"version": "GET /v2/meta/version", "pools": "GET /v2/pools", "nodes": "GET /v2/nodes"}
+    answers |= {names.get(name, f"GET /{name}"): answer for name, answer in changed.items()}
+    return {line: [answer] for line, answer in answers.items()}
+
+
+def test_a_cluster_that_is_well_is_a_line_each_and_status_0() -> None:
+    with queen(cluster()) as her:
+        ended = here("check", "--url", her.url, LLORCH_API_TOKEN=TOKEN)
+        assert {request.headers["authorization"] for request in her.asked} == {f"Bearer {TOKEN}"}
+    assert (ended.status, ended.err) == (0, "")
+    fingerprint = ended.out.partition("token_fp6=")[2][:6]
+    assert ended.out == (
+        f"ok       queen: queen-rbee {VERSION} at {her.url} is ready\n"
+        f"ok       token: token_fp6={fingerprint} from LLORCH_API_TOKEN is accepted\n"
+        "ok       clock: the queen's and this machine's agree\n"
+        "ok       nodes: CLOUD_PROFILE, 1 of 1 online\n"
+        "ok       node gpu-1: online, heard 3 s ago, reached in 2 ms\n"
+        "ok       pools: 1 of 1 ready\n"
+    )
+    assert TOKEN not in ended.out
+
+
+def test_a_problem_is_69_and_the_rest_is_told_all_the_same() -> None:
+    failed = {**POOL, "state": "failed", "ready": False, "last_error": "no such\n model"}
+    with queen(cluster(pools=reply(200, {"pools": [failed], "count": 1}))) as her:
+        ended = here("check", "--url", her.url)
+        document = json.loads(here("check", "--json", "--url", her.url).out)
+    assert ended.status == 69
+    assert "problem  pool default on gpu-1: failed: no such model. On its machine: journalctl" in ended.out
+    assert "ok       node gpu-1" in ended.out
+    assert ended.err == "orchctl: problems: 2, warnings: 0\n"
+    assert (document["problems"], document["warnings"]) == (2, 0)
+    assert {"level": "problem", "subject": "pools"}.items() <= document["findings"][-2].items()
+
+
+def test_a_warning_alone_is_0() -> None:
+    old = reply(200, {"version": "0.0.1", "api_version": "2"})
+    with queen(cluster(version=old, nodes=reply(200, {"nodes": [], "count": 0}))) as her:
+        ended = here("check", "--url", her.url)
+    assert ended.status == 0
+    assert "warning  version: orchctl is " in ended.out
+
+
+def test_a_token_that_is_refused_shows_its_fingerprint_and_where_it_is_from(tmp_path: object) -> None:
+    path = f"{tmp_path}/token"
+    with open(path, "w", encoding="ascii") as file:
+        file.write(TOKEN)
+    no = error(401, "BAD_TOKEN", "the token is not the one this daemon has")
+    with queen(cluster(pools=no, nodes=no)) as her:
+        ended = here("check", "--url", her.url, LLORCH_API_TOKEN_FILE=path)
+    assert ended.status == 69
+    assert f"from LLORCH_API_TOKEN_FILE={path}" in ended.out
+    assert "token_fp6=" in ended.out
+    assert TOKEN not in ended.out + ended.err
+    assert ended.out.count("problem") == 1
+
+
+def test_a_queen_that_is_not_there_is_one_problem() -> None:
+    with queen({}) as her:
+        pass
+    ended = here("check", "--url", her.url)
+    assert ended.status == 69
+    assert ended.out.startswith(f"problem  queen: {her.url}: there is no answer: cannot connect")
+    assert ended.out.count("\n") == 1
+
+
+def test_who_is_no_queen_is_told_so() -> None:
+    with queen({"*": [reply(200, {"hello": 1})]}) as her:
+        ended = here("check", "--url", her.url)
+    assert ended.status == 69
+    assert "Is this the address of queen-rbee" in ended.out
+
+
+async def test_one_answer_that_does_not_come_holds_up_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "LIMIT_S", 0.3)
+    script = {**cluster(), "GET /v2/pools": [HOLD], REACHABILITY: [HOLD]}
+    with queen(script) as her:
+        found = await gathered(Queen(her.url))
+    assert isinstance(found.pools, Failure)
+    assert "within 0.3 s" in found.pools.message
+    assert isinstance(found.reachability["gpu-1"], Failure)
+    assert not isinstance(found.nodes, Failure)
+    assert not isinstance(found.ready, Failure)
+
+
+def test_ctrl_c_ends_it_at_once_and_quietly() -> None:
+    with queen({**cluster(), "GET /v2/pools": [HOLD]}) as her, terminal("check", "--url", her.url) as seen:
+        her.wait_for("GET /v2/pools")
+        seen.type(CTRL_C)
+        assert seen.end() == 130
+        assert "Traceback" not in seen.output.decode()
+
+
+@pytest.mark.parametrize(
+    ("ready", "level"),
+    [(reply(200, {"ready": True, "reasons": []}), "ok"), (reply(503, {"ready": False, "reasons": ["x"]}), "warning")],
+)
+def test_on_a_node_its_pool_managerd_is_looked_at_and_whether_the_queen_knows_it(ready: bytes, level: str) -> None:
+    with queen(cluster()) as her, queen({"GET /ready": [ready]}) as manager:
+        given = {"POOL_MANAGERD_BIND_ADDR": manager.url.removeprefix("http://")}
+        known = here("check", "--url", her.url, POOL_MANAGERD_NODE_ID="gpu-1", **given)
+        unknown = here("check", "--url", her.url, POOL_MANAGERD_NODE_ID="gpu-9", **given)
+    assert f"{level:7}  this node: pool-managerd at {manager.url} is " in known.out
+    assert "ok       this node: the queen knows it as gpu-1" in known.out
+    assert (known.status, unknown.status) == (0, 69)
+    assert "problem  this node: gpu-9 is not registered" in unknown.out
+
+
+def test_a_pool_managerd_that_must_be_there_and_is_not_is_a_problem() -> None:
+    with queen(cluster()) as her:
+        ended = here("check", "--url", her.url, POOL_MANAGERD_NODE_ID="gpu-1")
+    assert ended.status == 69
+    assert "problem  this node: pool-managerd at http://127.0.0.1:1: there is no answer" in ended.out
+
+
+def test_one_that_listens_where_it_always_does_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    with queen(cluster()) as her, queen({"GET /ready": [reply(200, {"ready": True, "reasons": []})]}) as manager:
+        monkeypatch.setattr(facts, "NODE_HOST", Host("127.0.0.1", int(manager.url.rpartition(":")[2])))
+        assert f"this node: pool-managerd at {manager.url} is ready" in here("check", "--url", her.url).out
+
+
+@pytest.mark.parametrize(
+    ("bind", "url"),
+    [
+        (None, "http://127.0.0.1:1"),
+        ("0.0.0.0:9200", "http://127.0.0.1:9200"),
+        ("[::]:9300", "http://[::1]:9300"),
+        ("10.0.0.7:9200", "http://10.0.0.7:9200"),
+        ("nonsense", "http://127.0.0.1:1"),
+    ],
+)
+def test_what_listens_on_all_addresses_is_asked_on_loopback(bind: str | None, url: str) -> None:
+    assert local_url(bind) == url
+
+
+@given(st.integers(0, 2**32), st.floats(-1e6, 1e6))
+def test_a_clock_is_compared_to_the_second(date: int, off: float) -> None:
+    measured = ahead(formatdate(date, usegmt=True), date - off)
+    assert measured is not None
+    assert abs(measured - off) <= 0.5001
+
+
+@pytest.mark.parametrize(
+    "date", [None, "", "yesterday", "Thu, 99 Nov 2026 09:00:00 GMT", "Thu, 01 Jan 99999 00:00:00 GMT"]
+)
+def test_a_date_that_is_none_is_not_compared(date: str | None) -> None:
+    assert ahead(date, time.time()) is None

@@ -1,0 +1,70 @@
+"""A queen for the agent, without a wire: she answers as told, and remembers what she was asked and when."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import trio
+
+from llama_orch.contracts.nodes import Heartbeat, NodeRegistration
+from pool_managerd.standing import Accepted, Heard, Outcome, Unknown
+
+HEARD = Heard(10_000)
+ACCEPTED = Accepted("welcome")
+
+
+@dataclass
+class FakeQueen:
+    """Answers registrations and heartbeats with what is in `answers`, in turn, and well when that is used up.
+
+    `asked` has each request with its time: "register", "heartbeat" or "forget". With `mute` she never answers.
+    """
+
+    answers: deque[Outcome] = field(default_factory=deque)
+    asked: list[tuple[str, float]] = field(default_factory=list)
+    registrations: list[NodeRegistration] = field(default_factory=list)
+    beats: list[Heartbeat] = field(default_factory=list)
+    mute: bool = False
+    news: trio.Event = field(default_factory=trio.Event)
+
+    async def register(self, node: NodeRegistration) -> Outcome:
+        """As told, else accepted."""
+        self.registrations.append(node)
+        return await self._answer("register", ACCEPTED)
+
+    async def heartbeat(self, _node_id: str, beat: Heartbeat) -> Outcome:
+        """As told, else heard."""
+        self.beats.append(beat)
+        return await self._answer("heartbeat", HEARD)
+
+    async def forget(self, _node_id: str) -> Outcome:
+        """Done."""
+        return await self._answer("forget", Unknown())
+
+    async def _answer(self, what: str, usual: Outcome) -> Outcome:
+        self.asked.append((what, trio.current_time()))
+        news, self.news = self.news, trio.Event()
+        news.set()
+        if self.mute:
+            await trio.sleep_forever()
+        await trio.lowlevel.checkpoint()
+        return self.answers.popleft() if self.answers and what != "forget" else usual
+
+    @property
+    def order(self) -> list[str]:
+        """What she was asked, in order."""
+        return [what for what, _at in self.asked]
+
+    @property
+    def times(self) -> list[float]:
+        """When."""
+        return [at for _what, at in self.asked]
+
+    async def until_asked(self, count: int) -> None:
+        """Return when she has been asked so often."""
+        while len(self.asked) < count:
+            await self.news.wait()
+
+    def will(self, answers: Iterable[Outcome]) -> None:
+        """Answer the next requests so."""
+        self.answers.extend(answers)

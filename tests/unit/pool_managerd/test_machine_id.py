@@ -1,0 +1,57 @@
+"""The machine's id for the queen is systemd's own derivation, and the machine's id itself is never shown."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pool_managerd.machine_id import APPLICATION, MACHINE_ID, app_specific, machine_id, understood
+from tests.engines.fixtures import leave_out
+
+
+def test_it_is_what_systemd_makes_of_the_same_ids(tmp_path: Path) -> None:
+    if (
+        shutil.which("systemd-id128") is None
+        or understood(MACHINE_ID.read_text() if MACHINE_ID.exists() else "") is None
+    ):
+        leave_out("systemd-id128 or /etc/machine-id is missing")
+    command = ["systemd-id128", "machine-id", f"--app-specific={APPLICATION.hex()}"]
+    theirs = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert machine_id(tmp_path) == theirs
+    assert not list(tmp_path.iterdir())
+
+
+@given(st.binary(min_size=16, max_size=16))
+def test_it_is_a_uuid_of_version_4_and_not_the_machine_s_own(own: bytes) -> None:
+    derived = app_specific(own)
+    assert (UUID(derived).version, UUID(derived).hex) == (4, derived)
+    assert derived != own.hex()
+    assert derived == app_specific(own)
+
+
+@pytest.mark.parametrize("content", [None, "", "uninitialized\n", "0" * 32, "zz" * 16, "ab" * 15, "\xff"])
+def test_a_machine_without_an_id_gets_one_that_it_keeps(tmp_path: Path, content: str | None) -> None:
+    etc, state = tmp_path / "etc", tmp_path / "state"
+    if content is not None:
+        etc.write_bytes(content.encode("latin-1"))
+    first = machine_id(state, etc)
+    assert machine_id(state, etc) == first
+    assert machine_id(tmp_path / "other", etc) != first
+
+
+def test_its_own_id_counts_as_soon_as_it_has_one(tmp_path: Path) -> None:
+    etc = tmp_path / "etc"
+    made_up = machine_id(tmp_path, etc)
+    etc.write_text("0123456789abcdef0123456789abcdef\n")
+    assert machine_id(tmp_path, etc) == app_specific(bytes.fromhex("0123456789abcdef" * 2)) != made_up
+
+
+def test_an_id_that_cannot_be_kept_is_used_all_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert len(machine_id(blocked, tmp_path / "none")) == 32
+    assert "systemd-machine-id-setup" in caplog.text

@@ -1,0 +1,65 @@
+"""Nodes as tests have them: registrations, snapshots, heartbeats, and a fleet over a store in memory."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from llama_orch.contracts.nodes import Heartbeat, NodeRegistration, PoolSnapshot
+from llama_orch.contracts.pools import PoolState
+from llama_orch.spool import Bell
+from queen_rbee.engines import ADAPTERS
+from queen_rbee.fleet import Fleet
+from queen_rbee.metrics import Metrics
+from queen_rbee.registry import Registry
+from tests.unit.queen_rbee.memory_store import MemoryStore
+
+MACHINE, OTHER_MACHINE = "a" * 32, "b" * 32
+TIMEOUT_MS, CHECK_S = 5000, 1.0
+
+
+def registration(node_id: str = "n1", **changes) -> NodeRegistration:
+    plain = {"node_id": node_id, "machine_id": MACHINE, "address": f"http://{node_id}:9200", "version": "1"}
+    return NodeRegistration(**{**plain, "heartbeat_interval_ms": 1000, **changes})
+
+
+def snapshot(node_id: str = "n1", pool_id: str = "p", **changes) -> PoolSnapshot:
+    plain = {"pool_id": pool_id, "node_id": node_id, "ready": True, "draining": False, "engine": "llamacpp"}
+    return PoolSnapshot(**{**plain, "slots_total": 2, "slots_free": 2, "models_available": ["m"], **changes})
+
+
+def heartbeat(node_id: str = "n1", **changes) -> Heartbeat:
+    pools = changes.pop("pools", [snapshot(node_id)])
+    return Heartbeat(**{"timestamp": datetime.now(UTC), "machine_id": MACHINE, "pools": pools, **changes})
+
+
+def failed(node_id: str = "n1") -> PoolSnapshot:
+    return snapshot(node_id, ready=False, state=PoolState.FAILED)
+
+
+@dataclass
+class Rig:
+    """A fleet and what it tells others; `taken` has the replicas whose tasks lost their place."""
+
+    store: MemoryStore = field(default_factory=MemoryStore)
+    taken: list[tuple[str, str]] = field(default_factory=list)
+    registry: Registry = field(default_factory=lambda: Registry(Bell(), ADAPTERS))
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics()
+        self.fleet = Fleet(self.registry, self.store, self.metrics, self._take, TIMEOUT_MS, CHECK_S)
+
+    def _take(self, keys, _reason: str) -> int:
+        self.taken += keys
+        return len(self.taken)
+
+    async def join(self, node_id: str = "n1", **changes) -> None:
+        """A node registers and sends its first heartbeat."""
+        await self.fleet.register(registration(node_id, **changes), "192.0.2.1")
+        self.fleet.heartbeat(node_id, heartbeat(node_id, machine_id=changes.get("machine_id", MACHINE)))
+
+    def status(self, node_id: str = "n1") -> str:
+        return self.fleet.node(node_id).status
+
+    @property
+    def open_nodes(self) -> set[str]:
+        """The nodes that tasks can be placed on."""
+        return {found.node_id or "" for found in self.registry.candidates() if found.open}

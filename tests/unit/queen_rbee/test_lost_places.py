@@ -1,0 +1,154 @@
+"""Tasks whose place is lost under them: elsewhere before the first token, WORKER_RESET after it; and circuits."""
+
+import trio
+import trio.lowlevel
+
+from llama_orch.contracts.errors import ErrorCode
+from llama_orch.contracts.pools import ReplicaStatus
+from llama_orch.contracts.tasks import TaskState
+from queen_rbee.circuit import FAULTS
+from queen_rbee.relay import relay_failure
+from queen_rbee.task import Task
+from tests.unit.queen_rbee.core import SOON_S, Queen, ended, first_token, running, slots_are_free
+
+NOBODY = "http://127.0.0.1:1"
+
+
+def on_node(queen: Queen, node_id: str, url: str, *, slots: int = 2) -> None:
+    """Pool `p` on a node, whose relay is at `url`."""
+    replica = ReplicaStatus(replica_id=node_id, url=url, ready=True, slots_total=slots, slots_free=slots)
+    pool = queen.status(node_id=node_id, replicas=[replica])
+    queen.dispatcher.registry.update(f"node {node_id}", 0, [pool])
+
+
+def without_home(queen: Queen) -> None:
+    queen.dispatcher.registry.update("p", 0, [])
+
+
+async def asked(queen: Queen, task: Task) -> None:
+    """Return when the engine has been asked for `task`."""
+    with trio.fail_after(SOON_S):
+        while task.state is TaskState.QUEUED or not queen.engine.connected:
+            await trio.lowlevel.checkpoint()
+
+
+async def test_a_task_of_which_nothing_has_come_goes_elsewhere_when_its_node_is_lost():
+    async with running() as queen:
+        without_home(queen)
+        on_node(queen, "n1", queen.engine.url)
+        task = queen.submit("silence")
+        await asked(queen, task)
+        on_node(queen, "n2", queen.engine.url)
+        assert queen.dispatcher.take_place([("p", "n1")], "n1 is offline") == 1
+        with trio.fail_after(SOON_S):
+            while task.replica_id != "n2":
+                await task.log.wait_beyond(task.log.last_id)
+        queen.dispatcher.cancel(task)
+        await slots_are_free(queen)
+
+
+async def test_with_no_other_place_it_waits_before_all_others_and_runs_when_there_is_one():
+    async with running() as queen:
+        without_home(queen)
+        on_node(queen, "n1", queen.engine.url, slots=1)
+        lost = queen.submit("silence")
+        await asked(queen, lost)
+        other = queen.submit()
+        queen.dispatcher.registry.forget("node n1")
+        queen.dispatcher.take_place([("p", "n1")], "n1 is offline")
+        with trio.fail_after(SOON_S):
+            while lost.state is not TaskState.QUEUED:
+                await lost.log.wait_beyond(lost.log.last_id)
+        assert queen.dispatcher.queue.position(lost) == 0
+        assert queen.dispatcher.queue.position(other) == 1
+        queen.dispatcher.cancel(lost)
+        on_node(queen, "n2", queen.engine.url)
+        assert (await ended(other))[-1] == "end"
+        await slots_are_free(queen)
+
+
+async def test_a_task_of_which_something_has_come_ends_with_worker_reset_retriable():
+    async with running() as queen:
+        without_home(queen)
+        on_node(queen, "n1", queen.engine.url)
+        on_node(queen, "n2", NOBODY)
+        task = queen.submit("stall")
+        await first_token(task)
+        queen.dispatcher.take_place([("p", task.replica_id or "")], "the node is offline")
+        assert (await ended(task))[-1] == "error"
+        assert task.error
+        assert (task.error.code, task.error.retriable) == (ErrorCode.WORKER_RESET, True)
+        await slots_are_free(queen)
+
+
+async def test_a_node_that_breaks_the_connection_before_the_first_token_is_left_for_another():
+    async with running() as queen:
+        without_home(queen)
+        on_node(queen, "n1", NOBODY)
+        on_node(queen, "n2", queen.engine.url)
+        tasks = [queen.submit() for _ in range(4)]
+        assert [(await ended(task))[-1] for task in tasks] == ["end"] * 4
+        assert {task.replica_id for task in tasks} == {"n2"}
+
+
+async def test_a_task_that_breaks_every_node_is_not_tried_on_and_on():
+    async with running() as queen:
+        without_home(queen)
+        for number in range(6):
+            on_node(queen, f"n{number}", queen.engine.url)
+        task = queen.submit("vanish")
+        assert (await ended(task))[-1] == "error"
+        assert queen.engine.served <= 3
+        await slots_are_free(queen)
+
+
+async def test_a_replica_that_fails_in_a_row_gets_no_tasks_until_it_has_rested():
+    async with running() as queen:
+        for _ in range(FAULTS):
+            task = queen.submit("break")
+            await ended(task)
+        (candidate,) = queen.dispatcher.registry.candidates()
+        assert (candidate.circuit, candidate.open) == ("open", False)
+        assert [pool.circuit for pool in queen.dispatcher.registry.pools()] == ["open"]
+        waiting = queen.submit()
+        await trio.testing.wait_all_tasks_blocked()
+        assert waiting.state is TaskState.QUEUED
+        assert (await ended(waiting))[-1] == "end"
+        (candidate,) = queen.dispatcher.registry.candidates()
+        assert candidate.circuit == "closed"
+
+
+async def test_a_replica_that_becomes_ready_anew_is_not_held_to_what_it_was():
+    async with running() as queen:
+        for _ in range(FAULTS):
+            await ended(queen.submit("break"))
+        queen.pool(ready=False)
+        queen.pool()
+        (candidate,) = queen.dispatcher.registry.candidates()
+        assert (candidate.circuit, candidate.open) == ("closed", True)
+
+
+async def test_refused_requests_and_clients_that_leave_open_no_circuit():
+    async with running() as queen:
+        for _ in range(2 * FAULTS):
+            await ended(queen.submit("refuse"))
+            task = queen.submit("stall")
+            await first_token(task)
+            queen.dispatcher.cancel(task)
+            await slots_are_quiet(queen)
+        (candidate,) = queen.dispatcher.registry.candidates()
+        assert candidate.circuit == "closed"
+
+
+async def slots_are_quiet(queen: Queen) -> None:
+    with trio.fail_after(SOON_S):
+        while queen.dispatcher.registry.leased:
+            await queen.dispatcher.registry.altered()
+
+
+def test_a_relay_that_did_not_reach_the_engine_lets_the_task_go_elsewhere_and_one_that_did_does_not():
+    refused = relay_failure("refused", 503, b'{"code":"POOL_UNREADY","message":"draining"}')
+    assert (refused.elsewhere, refused.engine_fault, str(refused)) == (True, False, "draining")
+    assert relay_failure("refused", 502, b"").engine_fault
+    broken = relay_failure("broken", 502, b"{}")
+    assert (broken.elsewhere, broken.engine_fault, broken.retriable) == (False, True, True)
