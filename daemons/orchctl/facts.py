@@ -20,7 +20,7 @@ from llama_orch.contracts.nodes import NodeList, NodeReachability
 from llama_orch.contracts.pools import PoolList
 from llama_orch.http.client import UpstreamError
 from llama_orch.service.exit import ExitStatus
-from llama_orch.settings.loading import TOKEN, TOKEN_FILE, token_source
+from llama_orch.settings.tokens import TOKEN
 from llama_orch.settings.types import Host, Secret, parse_address
 from orchctl.failure import Failure
 from orchctl.queen import Queen, below, understood, ungrouped
@@ -172,6 +172,6 @@ def token_words(token: str | None) -> str | None:
     """Which token it is and where it comes from; never the token."""
     if token is None:
         return None
-    source = token_source(os.environ)
-    named = {"environment": TOKEN, "file": f"{TOKEN_FILE}={os.environ.get(TOKEN_FILE)}"}
+    source = TOKEN.source(os.environ)
+    named = {"environment": TOKEN.variable, "file": f"{TOKEN.file}={os.environ.get(TOKEN.file)}"}
     return f"{Secret(token)} from {named.get(source, source)}"

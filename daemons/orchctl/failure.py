@@ -7,9 +7,9 @@ from pydantic import ValidationError
 
 from llama_orch.contracts.base import Outbound
 from llama_orch.service.exit import ExitStatus
-from llama_orch.settings.loading import TOKEN, TOKEN_FILE
+from llama_orch.settings.tokens import TOKEN
 
-TOKEN_HINT = f"orchctl reads the token from the file that {TOKEN_FILE} names, or from {TOKEN}."
+TOKEN_HINT = f"orchctl reads the token from the file that {TOKEN.file} names, or from {TOKEN.variable}."
 
 
 class Failure(Exception):

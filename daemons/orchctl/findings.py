@@ -7,7 +7,7 @@ from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.meta import Readiness, Version
 from llama_orch.contracts.pools import PoolList, PoolState, PoolStatus
 from llama_orch.service.exit import ExitStatus
-from llama_orch.settings.loading import TOKEN, TOKEN_FILE
+from llama_orch.settings.tokens import TOKEN
 from orchctl.facts import Facts
 from orchctl.failure import Failure
 from orchctl.nodes import CLOCK_SKEW_MS, skew
@@ -69,11 +69,11 @@ def reasons(ready: Readiness) -> str:
     return "; ".join(map(one_line, ready.reasons)) or "no reason is given"
 
 
-NO_TOKEN = f"Put the queen's token into a file and name that in {TOKEN_FILE}, or set {TOKEN}."
+NO_TOKEN = f"Put the queen's token into a file and name that in {TOKEN.file}, or set {TOKEN.variable}."
 TOKEN_MENDS = {
     "MISSING_TOKEN": NO_TOKEN,
     "BAD_TOKEN": "Compare with the queen's: journalctl -u queen-rbee | grep token_fp6",
-    "NON_LOOPBACK_WITHOUT_TOKEN": f"Set {TOKEN_FILE} or {TOKEN} on the queen, or ask from her own machine.",
+    "NON_LOOPBACK_WITHOUT_TOKEN": f"Set {TOKEN.file} or {TOKEN.variable} on the queen, or ask from her own machine.",
 }
 
 

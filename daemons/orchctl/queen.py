@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from llama_orch.http.client import Response, UpstreamError, request
 from llama_orch.service.exit import ExitStatus
-from llama_orch.settings.loading import TOKEN, TOKEN_FILE, read_token
+from llama_orch.settings.tokens import TOKEN
 from llama_orch.settings.types import http_url
 from orchctl.failure import Failure, refused
 
@@ -114,12 +114,12 @@ def _is_url(text: str) -> bool:
 
 def _token() -> str | None:
     try:
-        token = read_token(os.environ)
+        token = TOKEN.read(os.environ)
     except OSError as error:
-        message = f"{TOKEN_FILE}: {error.filename}: {error.strerror}"
+        message = f"{TOKEN.file}: {error.filename}: {error.strerror}"
         raise Failure(message, "Make it readable, or unset it.", ExitStatus.NO_INPUT) from error
     if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token):
-        message = f"the token of {TOKEN_FILE if os.environ.get(TOKEN_FILE) else TOKEN} cannot be one"
+        message = f"the token of {TOKEN.file if os.environ.get(TOKEN.file) else TOKEN.variable} cannot be one"
         raise Failure(message, "A token is printable ASCII without blanks, in one line.", ExitStatus.CONFIG)
     return token
 

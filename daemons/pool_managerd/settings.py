@@ -8,19 +8,16 @@ from pydantic import AfterValidator, Field
 
 from llama_orch.contracts.nodes import NodeId, node_address
 from llama_orch.settings import Address, Example, Flag, Problem, Var, Whole, rule
+from llama_orch.settings.api import ApiSettings
 from llama_orch.settings.shared import (
     DEFAULT_RUNTIME_DIRECTORY,
     RUNTIME_DIRECTORY,
-    AuthOptionalField,
-    Common,
-    TokenField,
-    TokenFileField,
     metrics_port_variable,
 )
 from llama_orch.settings.types import Host, Url
 
 
-class PoolManagerSettings(Common):
+class PoolManagerSettings(ApiSettings):
     """pool-managerd's settings; immutable. Durations carry their unit in the name."""
 
     examples: ClassVar[tuple[Example, ...]] = (
@@ -91,9 +88,6 @@ class PoolManagerSettings(Common):
             addition=True,
         ),
     ] = None
-    token: TokenField = None
-    token_file: TokenFileField = None
-    auth_optional: AuthOptionalField = False
     heartbeat_s: Annotated[
         Whole,
         Var(

@@ -7,13 +7,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from llama_orch.settings import Address, Example, Flag, Problem, Var, Whole, rule
+from llama_orch.settings.api import ApiSettings
 from llama_orch.settings.shared import (
     DEFAULT_RUNTIME_DIRECTORY,
     RUNTIME_DIRECTORY,
-    AuthOptionalField,
-    Common,
-    TokenField,
-    TokenFileField,
     metrics_port_variable,
 )
 from llama_orch.settings.types import Host, UrlList
@@ -22,7 +19,7 @@ HOME_ADDRESS = Host("127.0.0.1", 8080)
 CLOUD_ADDRESS = Host("0.0.0.0", 8080)  # noqa: S104 -- the reference's own default in CLOUD_PROFILE
 
 
-class QueenSettings(Common):
+class QueenSettings(ApiSettings):
     """queen-rbee's settings; immutable. Durations carry their unit in the name."""
 
     examples: ClassVar[tuple[Example, ...]] = (
@@ -76,9 +73,6 @@ class QueenSettings(Common):
             example="127.0.0.1:8080",
         ),
     ] = None
-    token: TokenField = None
-    token_file: TokenFileField = None
-    auth_optional: AuthOptionalField = False
     node_timeout_ms: Annotated[
         Whole,
         Var(

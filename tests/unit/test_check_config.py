@@ -80,6 +80,26 @@ def test_a_token_is_shown_by_its_fingerprint_with_the_source_that_counts(daemon:
         del given[variable]
 
 
+@pytest.mark.parametrize("daemon", WITH_TOKEN)
+def test_a_second_token_is_shown_likewise(daemon: str, tmp_path: Path) -> None:
+    (tmp_path / "api-token").write_text(TOKENS["credential"])
+    (tmp_path / "api-token-second").write_text(TOKENS["file"])
+    found = shown(daemon, tmp_path, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    for variable, token in (("LLORCH_API_TOKEN", "credential"), ("LLORCH_API_TOKEN_SECOND", "file")):
+        fingerprint = sha256(TOKENS[token].encode()).hexdigest()[:6]
+        assert found[variable] == (f"token_fp6={fingerprint}", "credential")
+
+
+@pytest.mark.parametrize("daemon", WITH_TOKEN)
+def test_two_tokens_that_are_one_are_noticed(daemon: str, tmp_path: Path) -> None:
+    token = TOKENS["environment"]
+    done = check(daemon, tmp_path, {"LLORCH_API_TOKEN": token, "LLORCH_API_TOKEN_SECOND": token})
+    assert done.returncode == 0
+    [line] = done.stderr.splitlines()
+    assert "LLORCH_API_TOKEN_SECOND is the same" in line
+    assert token not in done.stdout + done.stderr
+
+
 def test_an_address_from_the_older_name_or_the_profile_is_shown_as_the_one_in_force(tmp_path: Path) -> None:
     older = shown("queen-rbee", tmp_path, {"ORCHD_ADDR": "127.0.0.1:81"})
     assert older["ORCHESTRATORD_BIND_ADDR"] == ("127.0.0.1:81", "ORCHD_ADDR")

@@ -38,6 +38,16 @@ def test_the_packaged_values_are_accepted_by_the_daemon(daemon: str, settings: t
     settings.load(dict(line.split("=", 1) for line in directives(f"{daemon}.service", "Environment")))
 
 
+@pytest.mark.parametrize(("daemon", "settings"), DAEMONS.items())
+def test_a_unit_passes_each_token_as_a_credential_and_starts_without_its_file(
+    daemon: str, settings: type[Settings]
+) -> None:
+    wanted = {var.credential for var in settings.variables().values() if var.credential}
+    loaded = directives(f"{daemon}.service", "LoadCredential")
+    assert loaded == [f"{name}:/etc/llama-orch/{name}" for name in sorted(wanted)]
+    assert directives(f"{daemon}.service", "SetCredential") == [f"{name}:\\n" for name in sorted(wanted)]
+
+
 @pytest.mark.parametrize("set_up", set_ups(), ids=lambda each: f"{each.daemon}, {each.title}")
 def test_a_unit_may_write_to_the_directories_of_the_references_complete_examples(set_up: SetUp) -> None:
     unit = f"{set_up.daemon}.service"

@@ -14,6 +14,7 @@ from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.handoff import is_loopback
 from llama_orch.http.error_shapes import ANTHROPIC_VERSION, IDENTIFIERS, shape_of
 from llama_orch.http.exchange import AsgiApp, HotRoutes, Message, Receive, Scope, Send, answer, head_only
+from llama_orch.http.wrong_tokens import WrongTokens
 from llama_orch.settings.types import Secret
 from llama_orch.telemetry import correlation
 
@@ -23,11 +24,12 @@ OPEN_PREFIX = "/v2/meta/"
 
 @dataclass(frozen=True)
 class Access:
-    """Who may ask: with a token, everybody who has it (and loopback peers if `loopback_excused`); without one,
-    peers on this machine."""
+    """Who may ask: with a token, everybody who has it, or the second one (and loopback peers if `loopback_excused`);
+    without one, peers on this machine."""
 
     token: Secret | None = None
     loopback_excused: bool = False
+    second: Secret | None = None
 
     def refusal(
         self, path: str, peer: str | None, authorization: str | None, api_key: str | None = None
@@ -43,12 +45,16 @@ class Access:
             return None
         if not authorization and not api_key:
             return _refuse(401, ErrorCode.MISSING_TOKEN)
-        own = self.token.get_secret_value().encode()
-        known = any(hmac.compare_digest(given.encode(), own) for given in _given(authorization, api_key))
-        return None if known else _refuse(401, ErrorCode.BAD_TOKEN)
+        known = [self._is_ours(token) for token in shown_tokens(authorization, api_key)]
+        return None if any(known) else _refuse(401, ErrorCode.BAD_TOKEN)
+
+    def _is_ours(self, given: str) -> bool:
+        """Whether `given` is one of ours; how long that takes tells nothing, not even which."""
+        ours = [token.get_secret_value().encode() for token in (self.token, self.second) if token]
+        return any([hmac.compare_digest(given.encode(), own) for own in ours])  # noqa: C419 -- with all of them
 
 
-def _given(authorization: str | None, api_key: str | None) -> list[str]:
+def shown_tokens(authorization: str | None, api_key: str | None) -> list[str]:
     """The tokens that a request shows."""
     scheme, _, token = (authorization or "").partition(" ")
     bearer = [token.strip()] if scheme.lower() == "bearer" else []
@@ -68,7 +74,7 @@ REFUSALS = {
     ),
     ErrorCode.MISSING_TOKEN: ("a token is needed", "Send it as 'Authorization: Bearer …' or 'X-Api-Key: …'."),
     ErrorCode.BAD_TOKEN: (
-        "the token is not the one this daemon has",
+        "the token is none that this daemon accepts",
         "Compare the fingerprints: journalctl -u queen-rbee | grep token_fp6",
     ),
 }
@@ -88,6 +94,7 @@ class Gate:
         self._app = cast(AsgiApp, app)
         self._access = access
         self._hot = hot or HotRoutes()
+        self._wrong_tokens = WrongTokens()
 
     def is_hot(self, method: str, path: str) -> bool:
         """Whether a request goes to a hot path."""
@@ -112,6 +119,8 @@ class Gate:
         authorization, api_key = (headers.get(name, b"").decode("latin-1") for name in (b"authorization", b"x-api-key"))
         refusal = self._access.refusal(scope["path"], peer, authorization, api_key)
         if refusal:
+            if refusal.body.code is ErrorCode.BAD_TOKEN:
+                self._wrong_tokens.refused(peer or "the Unix socket", shown_tokens(authorization, api_key))
             await _send_error(refusal, scope, receive, reply)
         elif found := self._hot.find(scope["method"], scope["path"]):
             await answer(*found, scope, receive, reply)

@@ -48,6 +48,8 @@ def notices(environ: Mapping[str, str], settings: Settings | None = None) -> Ite
     """What is worth a line at the start: variables that nobody knows, and those that `settings` make no use of."""
     if names := list(unknown(environ)):
         yield Notice(events.UNKNOWN_VARIABLES, {"variables": ", ".join(names)})
+    if settings:
+        yield from (Notice(event, fields) for event, fields in settings.remarks())
     if settings and (inert := settings.without_effect(environ)):
         profile = f"{settings.profile.upper()}_PROFILE"
         yield Notice(events.NO_EFFECT, {"profile": profile, "variables": ", ".join(inert)})

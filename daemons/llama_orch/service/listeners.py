@@ -84,9 +84,11 @@ def _clear(path: Path) -> None:
             path.unlink()
 
 
-def say_access(address: Host, token: Secret | None) -> None:
+def say_access(address: Host, token: Secret | None, second: Secret | None = None) -> None:
     """Log the fingerprint of the token that requests need, or that other machines are refused for want of one."""
-    if token:
+    if token and second:
+        log.info("requests to %s need the token %s, or the second one, %s", address, token, second)
+    elif token:
         log.info("requests to %s need the token %s", address, token)
     elif not address.loopback:
         emit(NON_LOOPBACK_OPEN, address=address)

@@ -1,23 +1,21 @@
 """From an environment to frozen settings, or to every problem in it at once.
 
-Owns the base class of each daemon's settings. Sources, first one wins for the token: systemd credential,
-LLORCH_API_TOKEN_FILE, the variable itself; everything else comes from the environment alone.
+Owns the base class of each daemon's settings. A token has several sources (`tokens.py`); everything else comes from the
+environment alone.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llama_orch.settings.declaration import Example, Var, allowed_words
+from llama_orch.settings.tokens import TokenSources
 from llama_orch.settings.types import Secret
+from llama_orch.telemetry.events import Event
 
-TOKEN = "LLORCH_API_TOKEN"  # noqa: S105
-TOKEN_FILE = "LLORCH_API_TOKEN_FILE"  # noqa: S105
-CREDENTIAL = "api-token"
 NONE = "(none)"
 
 
@@ -89,34 +87,37 @@ class Settings(BaseModel):
         settings, invalid = cls._validate(values)
         problems += invalid
         faulty = {problem.variable for problem in problems}
-        faulty |= {TOKEN} if TOKEN_FILE in faulty else set()  # a value that cannot be used is not a missing one
+        # a token that cannot be used is not a missing one
+        faulty |= {sources.variable for sources in cls._tokens().values() if sources.file in faulty}
         problems += [problem for problem in settings.conflicts() if problem.variable not in faulty]
         if problems:
             raise ConfigurationError(problems)
         return settings
 
     @classmethod
+    def _tokens(cls) -> dict[str, TokenSources]:
+        """Where each field that is a token has its value from."""
+        return {
+            name: TokenSources(var.env, var.file, var.credential)
+            for name, var in cls.variables().items()
+            if var.file and var.credential
+        }
+
+    @classmethod
     def _read(cls, environ: Mapping[str, str]) -> tuple[dict[str, Any], list[Problem]]:
+        tokens, problems = cls._tokens(), []
         values: dict[str, Any] = {}
         for name, var in cls.variables().items():
-            if environ.get(var.env):
-                values[name] = environ[var.env]
-        names = {var.env: name for name, var in cls.variables().items()}
-        if TOKEN not in names:
-            return values, []
-        values.pop(names[TOKEN], None)
-        try:
-            token = read_token(environ)
-        except OSError as error:
-            problem = f"cannot be read ({error.strerror or error}: {error.filename})"
-            mend = "Make the file readable for the daemon, or unset the variable."
-            return values, [Problem(TOKEN_FILE, environ.get(TOKEN_FILE), problem, mend)]
-        if token == "":
-            mend = "Write a token into it, as in: openssl rand -hex 32 > FILE"
-            return values, [Problem(TOKEN_FILE, environ.get(TOKEN_FILE), "is empty", mend)]
-        if token:
-            values[names[TOKEN]] = token
-        return values, []
+            try:
+                value = tokens[name].read(environ) if name in tokens else environ.get(var.env)
+            except OSError as error:
+                value = None
+                problems.append(_unreadable(tokens[name], environ, error))
+            if value == "" and name in tokens:
+                problems.append(_empty(tokens[name], environ))
+            if value:
+                values[name] = value
+        return values, problems
 
     @classmethod
     def _validate(cls, values: dict[str, Any]) -> tuple[Self, list[Problem]]:
@@ -132,17 +133,22 @@ class Settings(BaseModel):
         """Problems of several settings together."""
         return [problem for check in self.rules().values() for problem in check(self)]
 
+    def remarks(self) -> Iterator[tuple[Event, Mapping[str, object]]]:
+        """What is worth a line at the start though it is no problem: events with their fields."""
+        yield from ()
+
     def in_force(self, name: str) -> tuple[str, object]:
         """The variable and the value that count for the field `name`; a daemon's class says where these are others."""
         return self.variables()[name].env, getattr(self, name)
 
     def effective(self, environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
         """(variable, value as text, source) of each setting, for `--check-config`; secrets as fingerprints."""
+        tokens = self._tokens()
         for name, var in self.variables().items():
             variable, value = self.in_force(name)
             source = "environment" if environ.get(variable) else "default"
-            if isinstance(value, Secret):
-                source = token_source(environ)
+            if isinstance(value, Secret) and name in tokens:
+                source = tokens[name].source(environ)
             yield var.env, as_text(value), source if variable == var.env else variable
 
 
@@ -159,35 +165,19 @@ def _problem(var: Var, value: Any, text: str) -> Problem:
     words = text.removeprefix("Value error, ").removeprefix("Input should be ")
     words = "is not of the allowed form" if words.startswith("String should match") else words
     wrong = words if words.startswith(("is ", "has ", "names ")) else f"must be {words}"
-    shown = f"token_fp6={Secret(value).fingerprint}" if var.env == TOKEN else str(value)
+    shown = f"token_fp6={Secret(value).fingerprint}" if var.secret else str(value)
     mend = f"Allowed: {var.allowed}. Example: {var.env}={var.example}"
     if re.search(r"\s#", str(value)):
         mend += ". A comment has a line of its own; behind a value it is a part of it."
     return Problem(var.env, shown, wrong, mend)
 
 
-def read_token(environ: Mapping[str, str]) -> str | None:
-    """The token's text from the first of its three sources, or None.
-
-    Raises OSError where LLORCH_API_TOKEN_FILE cannot be read; an empty file gives "". An empty credential counts
-    as none: the units carry an empty one for machines without a token. Bytes that are no text are replaced, which
-    makes a token that is refused as any other unusable one.
-    """
-    if credential := _credential(environ):
-        return credential
-    if file := environ.get(TOKEN_FILE):
-        return Path(file).read_text(errors="replace").strip()
-    return environ.get(TOKEN) or None
+def _unreadable(sources: TokenSources, environ: Mapping[str, str], error: OSError) -> Problem:
+    problem = f"cannot be read ({error.strerror or error}: {error.filename})"
+    mend = "Make the file readable for the daemon, or unset the variable."
+    return Problem(sources.file, environ.get(sources.file), problem, mend)
 
 
-def token_source(environ: Mapping[str, str]) -> str:
-    """Where `read_token` has the token from: `credential`, `file`, or `environment`."""
-    if _credential(environ):
-        return "credential"
-    return "file" if environ.get(TOKEN_FILE) else "environment"
-
-
-def _credential(environ: Mapping[str, str]) -> str:
-    directory = environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(directory or "", CREDENTIAL)
-    return path.read_text(errors="replace").strip() if directory and path.is_file() else ""
+def _empty(sources: TokenSources, environ: Mapping[str, str]) -> Problem:
+    mend = "Write a token into it, as in: openssl rand -hex 32 > FILE"
+    return Problem(sources.file, environ.get(sources.file), "is empty", mend)

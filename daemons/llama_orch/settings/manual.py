@@ -16,7 +16,7 @@ FORM = (
 ONCE = "Settings are read at the start and never change while the daemon runs. After a change:"
 CREDENTIAL = (
     "A token in /etc/llama-orch/api-token, which the service has as a credential, is not seen so; add "
-    "LLORCH_API_TOKEN_FILE=/etc/llama-orch/api-token."
+    "LLORCH_API_TOKEN_FILE=/etc/llama-orch/api-token, and likewise for a second one."
 )
 CHECK = (
     "What would be in force, with the source of each value (default, environment, credential or file; the name of "

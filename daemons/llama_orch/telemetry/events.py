@@ -74,6 +74,26 @@ NON_LOOPBACK_OPEN = _event(
     "Only /health, /ready and /v2/meta/ are served to other machines. Set LLORCH_API_TOKEN to serve them, or\n"
     "bind to 127.0.0.1.",
 )
+TOKEN_REFUSED = _event(
+    "token_refused",
+    "561dfe41e85141b29c50260d9abd484b",
+    "llama_orch.gate",
+    logging.WARNING,
+    "{peer} shows a wrong token ({shown}); its requests are refused",
+    "Compare the fingerprint with those that the daemon accepts, which it logs at its start:\n"
+    "  journalctl -u @SYSLOG_IDENTIFIER@ | grep token_fp6\n"
+    "A client or a node with an old token needs the present one; see TOKEN ROTATION in llama-orch(7). There is\n"
+    "at most one such line a minute for each peer, and 64 for all of them.",
+)
+SECOND_TOKEN_SAME = _event(
+    "second_token_same",
+    "4f633f920b40449d87bbab64b58b8ea1",
+    "llama_orch.service",
+    logging.WARNING,
+    "LLORCH_API_TOKEN_SECOND is the same as LLORCH_API_TOKEN ({token}): no other token is accepted",
+    "In a rotation the second token is the other one of the old and the new: see TOKEN ROTATION in\n"
+    "llama-orch(7). Where none is under way, remove it.",
+)
 NO_EFFECT = _event(
     "settings_without_effect",
     "3f0c9931918c40bf9670c342c6cce996",

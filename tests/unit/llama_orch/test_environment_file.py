@@ -47,7 +47,7 @@ def test_the_file_as_shipped_and_with_every_example_in_force_is_accepted(daemon:
         if (
             not var.secret
             and var.required is None
-            and var.env not in ("LLORCH_API_TOKEN_FILE", "ORCHESTRATORD_CLOUD_PROFILE")
+            and var.env not in ("LLORCH_API_TOKEN_FILE", "LLORCH_API_TOKEN_SECOND_FILE", "ORCHESTRATORD_CLOUD_PROFILE")
         ):
             DAEMONS[daemon].load({var.env: var.example})
 

@@ -3,10 +3,12 @@
 import hmac
 import json
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
@@ -15,7 +17,9 @@ from llama_orch.contracts.errors import ApiError, ErrorCode
 from llama_orch.http.app import create_app
 from llama_orch.http.exchange import Exchange, HotRoutes, Message
 from llama_orch.http.gate import Access, Gate
+from llama_orch.http.wrong_tokens import PEERS, WrongTokens
 from llama_orch.settings.types import Secret
+from llama_orch.telemetry.events import TOKEN_REFUSED
 
 TOKEN = "0123456789abcdef"
 LOOPBACK = ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", None)
@@ -132,6 +136,38 @@ def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -
     assert compared == [(TOKEN.encode(), TOKEN.encode())]
 
 
+SECOND = "fedcba9876543210"
+BOTH = Access(Secret(TOKEN), second=Secret(SECOND))
+
+
+def test_a_second_token_is_as_good_as_the_first() -> None:
+    for token in (TOKEN, SECOND):
+        assert code(BOTH, "/v2/tasks", "192.0.2.7", f"Bearer {token}") is None
+        assert BOTH.refusal("/v2/tasks", "192.0.2.7", None, token) is None
+    for wrong in BAD:
+        assert code(BOTH, "/v2/tasks", "192.0.2.7", wrong) is ErrorCode.BAD_TOKEN
+    assert code(BOTH, "/v2/tasks", "192.0.2.7", None) is ErrorCode.MISSING_TOKEN
+    assert code(WITH, "/v2/tasks", "192.0.2.7", f"Bearer {SECOND}") is ErrorCode.BAD_TOKEN
+
+
+def test_a_second_token_alone_opens_nothing() -> None:
+    alone = Access(second=Secret(TOKEN))
+    assert code(alone, "/v2/tasks", "192.0.2.7", GOOD) is ErrorCode.NON_LOOPBACK_WITHOUT_TOKEN
+
+
+@pytest.mark.parametrize("shown", [TOKEN, SECOND, "wrong"])
+def test_both_tokens_are_compared_whichever_is_right(shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+
+    def watched(given: bytes, own: bytes) -> bool:
+        compared.append(own.decode())
+        return given == own
+
+    monkeypatch.setattr(hmac, "compare_digest", watched)
+    assert (code(BOTH, "/v2/tasks", None, f"Bearer {shown}") is None) == (shown != "wrong")
+    assert compared == [TOKEN, SECOND]
+
+
 async def asked(
     gate: Gate, path: str, headers: dict[str, str] | None = None, method: str = "GET", peer: str | None = "192.0.2.7"
 ) -> tuple[int, dict[str, str], dict[str, Any]]:
@@ -222,6 +258,70 @@ async def test_refusals_are_in_the_shape_of_their_path_and_have_its_request_id(
     status, head, body = await asked(gate(), path, {"x-correlation-id": "mine"}, peer=None)
     assert (status, head[header]) == (404, "mine")
     assert kind(body) in ("not_found_error", "not_found")
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged of wrong tokens since the last look."""
+    lines = [r.getMessage() for r in caplog.records if getattr(r, "event", None) is TOKEN_REFUSED]
+    caplog.clear()
+    return lines
+
+
+async def test_a_wrong_token_is_logged_by_its_fingerprint_with_the_peers_address(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wrong, other = "a-wrong-and-secret-token", "Basic dXNlcjpwYXNz"
+    fingerprint = f"token_fp6={sha256(wrong.encode()).hexdigest()[:6]}"
+    guarded = gate(WITH)
+    await asked(guarded, "/hot/x", {"authorization": f"Bearer {wrong}"})
+    await asked(guarded, "/hot/x", {"authorization": other, "x-api-key": wrong}, peer="192.0.2.8")
+    await asked(guarded, "/hot/x", {"authorization": other}, peer="192.0.2.9")
+    await asked(guarded, "/hot/x", {"authorization": f"Bearer {wrong}"}, peer=None)
+    bearer, key, neither, local = lines = told(caplog)
+    assert ("192.0.2.7" in bearer, "192.0.2.8" in key, "192.0.2.9" in neither) == (True, True, True)
+    assert "Unix socket" in local
+    assert [fingerprint in line for line in lines] == [True, True, False, True]
+    assert wrong not in str(lines)
+    assert other.split()[1] not in str(lines)
+
+
+async def test_neither_a_good_token_nor_a_missing_one_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    guarded = gate(WITH)
+    await asked(guarded, "/hot/x", {"authorization": GOOD})
+    await asked(guarded, "/hot/x")
+    await asked(guarded, "/health", {"authorization": "Bearer wrong"})
+    await asked(gate(), "/hot/x", {"authorization": "Bearer wrong"})
+    assert told(caplog) == []
+
+
+async def test_each_peer_has_a_line_a_minute(
+    caplog: pytest.LogCaptureFixture, mock_clock: trio.testing.MockClock
+) -> None:
+    guarded = gate(WITH)
+
+    async def lines_of(peer: str) -> int:
+        assert (await asked(guarded, "/hot/x", {"authorization": "Bearer wrong"}, peer=peer))[0] == 401
+        return len(told(caplog))
+
+    assert [await lines_of("192.0.2.7") for _ in range(3)] == [1, 0, 0]
+    assert await lines_of("192.0.2.8") == 1
+    mock_clock.jump(59)
+    assert await lines_of("192.0.2.7") == 0
+    mock_clock.jump(1)
+    assert [await lines_of("192.0.2.7") for _ in range(2)] == [1, 0]
+
+
+async def test_many_peers_do_not_flood_the_log(
+    caplog: pytest.LogCaptureFixture, mock_clock: trio.testing.MockClock
+) -> None:
+    wrong = WrongTokens()
+    lines = []
+    for _minute in range(2):
+        for number in range(5000):
+            wrong.refused(f"2001:db8::{number:x}", ["wrong"])
+        lines.append(len(told(caplog)))
+        mock_clock.jump(60)
+    assert lines == [PEERS, PEERS]
 
 
 async def test_liveness_and_readiness() -> None:

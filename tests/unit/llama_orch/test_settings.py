@@ -144,13 +144,16 @@ def test_two_different_addresses_are_a_conflict() -> None:
     assert "ORCHESTRATORD_BIND_ADDR=h:82" in found["ORCHD_ADDR"].problem
 
 
+ONLY_A_SECOND = {"LLORCH_API_TOKEN_SECOND": "0123456789abcdef"}
 BREAKING: dict[str, dict[str, dict[str, str]]] = {
     "queen-rbee": {
         "one_address": {"ORCHD_ADDR": "h:81", "ORCHESTRATORD_BIND_ADDR": "h:82"},
+        "a_second_token_has_a_first": ONLY_A_SECOND,
         "cloud_needs_a_token": {"ORCHESTRATORD_CLOUD_PROFILE": "true"},
         "metrics_have_a_port_of_their_own": {"PROMETHEUS_METRICS_PORT": "8080"},
     },
     "pool-managerd": {
+        "a_second_token_has_a_first": ONLY_A_SECOND,
         "cloud_needs_all_three": {"POOL_MANAGERD_NODE_ID": "gpu-node-1"},
         "metrics_have_a_port_of_their_own": {"PROMETHEUS_METRICS_PORT": "9200"},
     },

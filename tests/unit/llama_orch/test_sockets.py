@@ -189,3 +189,12 @@ def test_the_token_that_is_needed_is_named_by_its_fingerprint(caplog: pytest.Log
     listeners.say_access(Host("0.0.0.0", 1), Secret("0123456789abcdef"))
     assert "token_fp6=9f9f51" in caplog.text
     assert "0123456789abcdef" not in caplog.text
+
+
+def test_of_two_tokens_both_fingerprints_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    first, second = Secret("0123456789abcdef"), Secret("fedcba9876543210")
+    listeners.say_access(Host("0.0.0.0", 1), first, second)
+    [record] = caplog.records
+    assert all(f"token_fp6={token.fingerprint}" in record.getMessage() for token in (first, second))
+    assert not any(token.get_secret_value() in caplog.text for token in (first, second))

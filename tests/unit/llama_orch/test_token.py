@@ -44,6 +44,43 @@ def test_credential_then_file_then_variable(sources: dict[str, str]) -> None:
     assert loaded(sources) == (None, "default")
 
 
+def test_a_second_token_has_the_same_three_sources(sources: dict[str, str], tmp_path: Path) -> None:
+    second = {name: f"second-{name}-0123456789" for name in ("credential", "file", "variable")}
+    (tmp_path / "api-token-second").write_text(f"{second['credential']}\n")
+    (tmp_path / "token-second").write_text(f"{second['file']}\n")
+    sources["LLORCH_API_TOKEN_SECOND_FILE"] = str(tmp_path / "token-second")
+    sources["LLORCH_API_TOKEN_SECOND"] = second["variable"]
+    assert (loaded(sources)[0], second_of(sources)) == (CREDENTIAL, second["credential"])
+    (tmp_path / "api-token-second").write_text("\n")
+    assert second_of(sources) == second["file"]
+    del sources["LLORCH_API_TOKEN_SECOND_FILE"]
+    assert second_of(sources) == second["variable"]
+    del sources["LLORCH_API_TOKEN_SECOND"]
+    assert (loaded(sources)[0], second_of(sources)) == (CREDENTIAL, None)
+
+
+def second_of(environ: dict[str, str]) -> str | None:
+    second = QueenSettings.load(environ).second_token
+    return second.get_secret_value() if second else None
+
+
+def test_a_second_token_that_cannot_be_used_is_refused_as_the_first_would_be(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    for environ, variable in (
+        ({"LLORCH_API_TOKEN_SECOND": "too-short"}, "LLORCH_API_TOKEN_SECOND"),
+        ({"LLORCH_API_TOKEN_SECOND_FILE": str(tmp_path / "empty")}, "LLORCH_API_TOKEN_SECOND_FILE"),
+        ({"LLORCH_API_TOKEN_SECOND_FILE": str(tmp_path / "none")}, "LLORCH_API_TOKEN_SECOND_FILE"),
+    ):
+        error = refused({"LLORCH_API_TOKEN": VARIABLE} | environ)
+        assert [problem.variable for problem in error.problems] == [variable]
+        assert "too-short" not in str(error)
+
+
+def test_a_first_token_that_cannot_be_used_is_the_only_problem(tmp_path: Path) -> None:
+    environ = {"LLORCH_API_TOKEN_FILE": str(tmp_path / "none"), "LLORCH_API_TOKEN_SECOND": VARIABLE}
+    assert [problem.variable for problem in refused(environ).problems] == ["LLORCH_API_TOKEN_FILE"]
+
+
 def refused(environ: dict[str, str]) -> ConfigurationError:
     with pytest.raises(ConfigurationError) as caught:
         QueenSettings.load(environ)

@@ -1,0 +1,98 @@
+"""The settings of the daemons that serve an API to others: who may ask.
+
+`ApiSettings` is the base of queen-rbee's and pool-managerd's.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated
+
+from llama_orch.settings.declaration import Var, rule
+from llama_orch.settings.loading import Problem
+from llama_orch.settings.shared import Common
+from llama_orch.settings.tokens import SECOND_TOKEN, TOKEN
+from llama_orch.settings.types import Flag, Token
+from llama_orch.telemetry import events
+from llama_orch.telemetry.events import Event
+
+A_FILE = "the path of a readable file"
+
+
+class ApiSettings(Common):
+    """What a daemon that serves an API can be told beyond what all can."""
+
+    token: Annotated[
+        Token | None,
+        Var(
+            TOKEN.variable,
+            "Bearer token between the daemons and for clients. The same on the queen and on every node. Better kept in "
+            "/etc/llama-orch/api-token, which the units pass as a credential, than in an environment file.",
+            more="Make one with openssl rand -hex 32. With a token, each request needs it but those for /health, "
+            "/ready and /v2/meta/; clients write Authorization: Bearer TOKEN or X-Api-Key: TOKEN. Without one, only "
+            "this machine is served.",
+            example="$(openssl rand -hex 32)",
+            required="in CLOUD_PROFILE",
+            secret=True,
+            credential=TOKEN.credential,
+            file=TOKEN.file,
+        ),
+    ] = None
+    token_file: Annotated[
+        Path | None,
+        Var(
+            TOKEN.file,
+            "File that holds the token; comes before LLORCH_API_TOKEN and after the systemd credential api-token.",
+            example="/etc/llama-orch/api-token",
+            allowed=A_FILE,
+            addition=True,
+        ),
+    ] = None
+    second_token: Annotated[
+        Token | None,
+        Var(
+            SECOND_TOKEN.variable,
+            "A second token that requests may show, while a fleet goes over from one token to another: see TOKEN "
+            "ROTATION in llama-orch(7). Better kept in /etc/llama-orch/api-token-second, which the units pass as a "
+            "credential.",
+            more="It is never sent to another daemon.",
+            example="$(openssl rand -hex 32)",
+            addition=True,
+            secret=True,
+            credential=SECOND_TOKEN.credential,
+            file=SECOND_TOKEN.file,
+        ),
+    ] = None
+    second_token_file: Annotated[
+        Path | None,
+        Var(
+            SECOND_TOKEN.file,
+            "File that holds the second token; comes before LLORCH_API_TOKEN_SECOND and after the systemd credential "
+            "api-token-second.",
+            example="/etc/llama-orch/api-token-second",
+            allowed=A_FILE,
+            addition=True,
+        ),
+    ] = None
+    auth_optional: Annotated[
+        Flag,
+        Var(
+            "AUTH_OPTIONAL",
+            "Excuses peers on this machine's loopback from the token.",
+            more="Whoever comes by the Unix socket needs none in any case.",
+            example="true",
+            addition=True,
+        ),
+    ] = False
+
+    @rule
+    def a_second_token_has_a_first(self) -> Iterator[Problem]:
+        """A second token needs a first one."""
+        if self.second_token and self.token is None:
+            problem = f"is not set, and {SECOND_TOKEN.variable} is, which is accepted but never sent"
+            yield Problem(TOKEN.variable, None, problem, "Set both, or only this one.")
+
+    def remarks(self) -> Iterator[tuple[Event, Mapping[str, object]]]:
+        """As in the base; two tokens that are the same are no reason to be away in the middle of a rotation."""
+        yield from super().remarks()
+        if self.second_token and self.second_token == self.token:
+            yield events.SECOND_TOKEN_SAME, {"token": self.token}
