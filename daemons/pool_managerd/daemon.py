@@ -20,9 +20,11 @@ from llama_orch.telemetry.events import DAEMON_READY, DAEMON_STOPPING
 from llama_orch.telemetry.records import emit
 from pool_managerd.addressing import address_of
 from pool_managerd.agent import Agent, Node
+from pool_managerd.api.draining import add_drain_routes
 from pool_managerd.api.engine import hot_routes
 from pool_managerd.api.pools import add_routes
 from pool_managerd.capabilities import cores, read_memory
+from pool_managerd.draining import Draining
 from pool_managerd.gpus import Discovery, real_nvml, watch_gpus
 from pool_managerd.handoffs import Handoffs
 from pool_managerd.health import Health
@@ -52,6 +54,7 @@ class Parts:
     health: Health
     reports: ReportReader
     handoffs: Handoffs
+    draining: Draining
     agent: Agent | None
 
     @property
@@ -86,8 +89,9 @@ async def build(settings: PoolManagerSettings, service: Service) -> Parts:
         interval_s=settings.watch_interval_ms / 1000,
         deletes=settings.auto_delete,
     )
+    draining = Draining(registry, metrics, settings.node_id)
     agent = await agent_of(settings, state, registry)
-    return Parts(settings, registry, metrics, health, reports, handoffs, agent)
+    return Parts(settings, registry, metrics, health, reports, handoffs, draining, agent)
 
 
 async def agent_of(settings: PoolManagerSettings, state: Path, registry: Registry) -> Agent | None:
@@ -140,6 +144,7 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
     await nursery.start(partial(watch, parts.reports.directory, ring, interval_s=interval_s))
     await nursery.start(parts.health.run, service.watchdog.pulse("health"))
     await nursery.start(parts.handoffs.run, service.watchdog.pulse("handoffs"))
+    await nursery.start(parts.draining.run)
     nursery.start_soon(keep_status, parts.registry, parts.agent, service.notifier)
     with trio.move_on_after(FIRST_LOOKS_S):
         await parts.registry.engines_seen()
@@ -149,6 +154,7 @@ async def _start_serving(parts: Parts, service: Service, closing: trio.Event, nu
     settings, collectors = parts.settings, parts.metrics.collectors
     app = create_app(NAME, parts.handoffs.troubles, collectors)
     add_routes(app, parts.registry, parts.handoffs, service.stop)
+    add_drain_routes(app, parts.registry, parts.draining)
     hot = hot_routes(parts.registry)
     add_hot(app, hot)
     api = listeners.tcp(service, "api", settings.bind, "HTTP API", "POOL_MANAGERD_BIND_ADDR")

@@ -28,10 +28,11 @@ class Registry:
     def __init__(self) -> None:
         self.revision = int(time.time() * 1000)
         self.pools: tuple[PoolStatus, ...] = ()
+        self._summaries: tuple[PoolStatus, ...] = ()
         self.gpus = NOT_LOOKED
         self.gpus_looked = trio.Event()
         self.drained = NOTHING_DRAINED
-        self.leases = Leases(self._settle)
+        self.leases = Leases(self._publish)
         self._replicas: dict[Key, Replica] = {}
         self._reports: Reports = {}
         self._incarnations = 0
@@ -89,7 +90,7 @@ class Registry:
         self.drained = drained
         self.revision += 1
         self._wake()
-        self._settle()
+        self._publish()
 
     def forget_gone(self) -> bool:
         """Drop replicas that have been offline for FORGET_AFTER_S seconds and of which no report tells more."""
@@ -144,8 +145,14 @@ class Registry:
         emit(POOL_FORGOTTEN, pool_id=replica.key[0], replica_id=replica.key[1], reason=reason)
 
     def _settle(self) -> None:
-        summaries = summarise(self.replicas, self._reports, self.gpus)
-        pools = tuple(in_service(pool, self.drained, self.leases.of_pool(pool.pool_id)) for pool in summaries)
+        self._summaries = summarise(self.replicas, self._reports, self.gpus)
+        self._publish()
+
+    def _publish(self) -> None:
+        """What engines make of the pools, with what this daemon does to them. Each request through the relay comes by
+        here twice; the summaries are not made anew for it."""
+        leases, drained = self.leases.of_pool, self.drained
+        pools = tuple(in_service(pool, drained, leases(pool.pool_id)) for pool in self._summaries)
         if pools == self.pools:
             return
         self.pools = pools

@@ -136,6 +136,17 @@ def test_a_client_that_leaves_frees_the_slot_and_the_lease(
     serving.until(lambda: serving.ask("GET", "/v2/pools/default/status", headers=headers)[1]["active_leases"] == 0)
 
 
+def test_a_drain_is_told_at_once_and_a_restart_undoes_it(serving: PoolManager, queen: NodeQueen) -> None:
+    headers = {"authorization": f"Bearer {queen.token}"}
+    assert serving.ask("POST", "/v2/pools/default/drain", headers=headers)[0] == 202
+    serving.until(lambda: told(serving, queen)["state"] == "draining")
+    assert serving.ask("POST", "/v2/drain", headers=headers)[0] == 202
+    serving.until(lambda: queen.last("heartbeat")["draining"])
+    serving.stop()
+    serving.start()
+    serving.until(lambda: told(serving, queen)["state"] == "ready" and not queen.last("heartbeat")["draining"])
+
+
 def test_a_stop_takes_leave_first_and_lets_an_answer_end(queen: NodeQueen, serving: PoolManager) -> None:
     connection, answer = asked(serving, queen, LONG | {"n_predict": 600})
     assert answer.readline()

@@ -1,10 +1,12 @@
 """pool-managerd's API with its relay over real sockets, in front of an odd engine."""
 
+import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import trio
 from prometheus_client import CollectorRegistry
@@ -14,7 +16,10 @@ from llama_orch.http.client import Response, request
 from llama_orch.http.gate import Access, Gate
 from llama_orch.http.serving import serve
 from llama_orch.settings.types import Secret
+from pool_managerd.api.draining import add_drain_routes
 from pool_managerd.api.engine import hot_routes
+from pool_managerd.draining import Draining
+from pool_managerd.metrics import Metrics
 from pool_managerd.registry import Registry
 from tests.unit.pool_managerd.odd_engine import OddEngine, odd_engine
 from tests.unit.pool_managerd.values import READY, found
@@ -31,6 +36,7 @@ class RelaySite:
     registry: Registry
     port: int
     stop: trio.Event = field(default_factory=trio.Event)
+    ended: trio.Event = field(default_factory=trio.Event)
 
     def ask(
         self, path: str, method: str = "POST", pool: str = "default", body: bytes = b"{}", **headers: str
@@ -52,6 +58,12 @@ class RelaySite:
         async with await self.raw(text.replace("Host", "Connection: close\nHost")) as stream:
             return b"".join([data async for data in stream])
 
+    async def post(self, path: str, body: bytes = b"") -> tuple[int, dict[str, Any]]:
+        """Status and JSON of a request to the daemon itself."""
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        async with request("POST", f"http://127.0.0.1:{self.port}{path}", headers=headers, body=body) as answer:
+            return answer.status, json.loads(await answer.read())
+
     def get(self, path: str) -> str:
         """A request for `path` at the engine, to be said on a connection."""
         return f"GET /v2/pools/default/engine/{path} HTTP/1.1\nHost: x\nAuthorization: Bearer {TOKEN}\n\n"
@@ -67,6 +79,13 @@ def ready_registry(*ports: int) -> Registry:
     return registry
 
 
+async def _serve(
+    site: RelaySite, gate: Gate, sock: socket.socket, drain_s: float, task_status: trio.TaskStatus[None]
+) -> None:
+    await serve(gate, [sock], shutdown=site.stop, drain_s=drain_s, task_status=task_status)
+    site.ended.set()
+
+
 @asynccontextmanager
 async def relay_site(drain_s: float = 0.0) -> AsyncIterator[RelaySite]:
     """A running one; requests under way at the end are cut off after `drain_s` seconds."""
@@ -74,9 +93,14 @@ async def relay_site(drain_s: float = 0.0) -> AsyncIterator[RelaySite]:
         registry = ready_registry(engine.port)
         sock = socket.create_server(("127.0.0.1", 0))
         site = RelaySite(engine, registry, sock.getsockname()[1])
+        draining = Draining(registry, Metrics(registry), "gpu-1")
+        await nursery.start(draining.run)
         hot, app = hot_routes(registry), create_app("test", list, CollectorRegistry())
+        add_drain_routes(app, registry, draining)
         add_hot(app, hot)
         gate = Gate(app, Access(Secret(TOKEN)), hot)
-        await nursery.start(partial(serve, gate, [sock], shutdown=site.stop, drain_s=drain_s))
+        await nursery.start(partial(_serve, site, gate, sock, drain_s))
         yield site
         site.stop.set()
+        await site.ended.wait()
+        nursery.cancel_scope.cancel()
