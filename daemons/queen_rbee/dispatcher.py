@@ -219,10 +219,10 @@ class Dispatcher:
     def _after(self, failure: relay.Failure, task: Task, attempt: Attempt) -> Candidate | None:
         """What becomes of a task that failed on `attempt`: it goes elsewhere, waits again, or ends."""
         moves = (failure.elsewhere or failure.lost) and not task.shown and not task.state.final
-        if attempt.lost is None and failure.lost:
+        if attempt.lost is None and not failure.elsewhere:  # what it was sent to has broken
             moves = moves and task.moves < MOVES_MOST
+            task.moves += 1
         if moves and (other := self._elsewhere(task, attempt.target)):
-            task.moves += failure.lost
             return other
         if moves and failure.lost:
             self._put_back(task)

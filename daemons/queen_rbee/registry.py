@@ -191,7 +191,7 @@ class Registry:
             self._members[key] = tuple(after)
         for found in after.values():
             self._put(found)
-            if found.ready and found.key in before and not before[found.key].ready:
+            if found.ready and not (found.key in before and before[found.key].ready):
                 self.on_ready(found.key)
         shapes = ({member: found.shape for member, found in some.items()} for some in (before, after))
         return next(shapes) != next(shapes)

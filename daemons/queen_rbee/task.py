@@ -70,7 +70,7 @@ class Task:
     turn: Turn | None = None
     refused_by: set[tuple[str, str]] = field(default_factory=set)
     moves: int = 0
-    """How often it was placed again because a place was lost under it."""
+    """How often what it was sent to has broken before anything of its answer came."""
     told_position: int | None = None
     error: TaskError | None = None
     cancel_reason: CancelReason = "request"
@@ -126,7 +126,6 @@ class Task:
         self.state, self.pool_id, self.replica_id = TaskState.QUEUED, None, None
         self.started_at = self.started_wall = self.asked_at = self.heard_at = None
         self.scope = trio.CancelScope()
-        self.moves += 1
 
     def token(self, text: str, now: float) -> bool:
         """One piece of the answer; False when the task has ended and nothing may follow."""

@@ -1,7 +1,6 @@
 """CLOUD_PROFILE on one machine: a queen, and a pool-managerd that is her node, by whose relay the engine is reached."""
 
 import json
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,13 @@ NODE = "gpu-node-1"
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
     with home(tmp_path_factory.mktemp("cloud"), llama_server_tar, slow_model, node_id=NODE) as running:
+        yield running
+
+
+@pytest.fixture
+def own(tmp_path: Path, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
+    """For tests that restart daemons."""
+    with home(tmp_path, llama_server_tar, slow_model, node_id=NODE) as running:
         yield running
 
 
@@ -95,41 +101,43 @@ def test_a_node_that_is_drained_as_a_whole_says_so_and_comes_back(cloud: Home):
     online(cloud)
 
 
-def test_a_queen_that_restarts_goes_on_with_her_nodes_at_once(cloud: Home):
-    assert cloud.stop("queen-rbee") == 0
-    cloud.start("queen-rbee")
-    cloud.until(lambda: cloud.ask("GET", "/health")[0] == 200)
-    assert node(cloud)["status"] != "offline"
-    status, answer = cloud.ask("POST", "/v2/tasks", {"prompt": "once", "max_tokens": 2})
+def test_a_queen_that_restarts_goes_on_with_her_nodes_at_once(own: Home):
+    assert own.stop("queen-rbee") == 0
+    own.start("queen-rbee")
+    own.until(lambda: own.ask("GET", "/health")[0] == 200)
+    assert node(own)["status"] != "offline"
+    status, answer = own.ask("POST", "/v2/tasks", {"prompt": "once", "max_tokens": 2})
     assert status == 202
-    cloud.until(lambda: task(cloud, answer["task_id"])["state"] == "done")
+    own.until(lambda: task(own, answer["task_id"])["state"] == "done")
 
 
-def test_a_node_that_stops_takes_leave_and_one_that_starts_registers(cloud: Home):
-    assert cloud.stop("pool-managerd") == 0
-    assert node(cloud) == {}
-    cloud.start("pool-managerd")
-    online(cloud)
+def test_a_node_that_stops_takes_leave_and_one_that_starts_registers(own: Home):
+    assert own.stop("pool-managerd") == 0
+    assert node(own) == {}
+    own.start("pool-managerd")
+    online(own)
 
 
-def test_a_restart_leaves_nothing_drained(cloud: Home):
-    assert cloud.orchctl("drain", "default").returncode == 0
-    assert cloud.stop("pool-managerd") == 0
-    cloud.start("pool-managerd")
-    online(cloud)
-    assert not cloud.pool()["draining"]
+def test_a_restart_leaves_nothing_drained(own: Home):
+    assert own.orchctl("drain", "default").returncode == 0
+    assert own.stop("pool-managerd") == 0
+    own.start("pool-managerd")
+    online(own)
+    assert not own.pool()["draining"]
 
 
-def test_a_node_that_is_killed_ends_its_streams_with_an_error_that_may_be_tried_again(cloud: Home):
-    task_id = begun(cloud)
-    cloud.processes.pop("pool-managerd").send_signal(signal.SIGKILL)
-    cloud.until(lambda: task(cloud, task_id)["state"] == "failed")
-    error = task(cloud, task_id)["error"]
+def test_a_node_that_is_killed_ends_its_streams_with_an_error_that_may_be_tried_again(own: Home):
+    task_id = begun(own)
+    killed = own.processes.pop("pool-managerd")
+    killed.kill()
+    killed.wait()
+    own.until(lambda: task(own, task_id)["state"] == "failed")
+    error = task(own, task_id)["error"]
     assert (error["code"], error["retriable"]) == ("WORKER_RESET", True)  # type: ignore[index]
-    waiting = cloud.ask("POST", "/v2/tasks", {"prompt": "once", "max_tokens": 2})[1]["task_id"]
-    cloud.until(lambda: node(cloud).get("status") == "offline", within_s=20)
-    cloud.start("pool-managerd")
-    cloud.until(lambda: task(cloud, waiting)["state"] == "done")
+    waiting = own.ask("POST", "/v2/tasks", {"prompt": "once", "max_tokens": 2})[1]["task_id"]
+    own.until(lambda: node(own).get("status") == "offline", within_s=20)
+    own.start("pool-managerd")
+    own.until(lambda: task(own, waiting)["state"] == "done")
 
 
 def test_orchctl_shows_the_node_and_finds_nothing_wrong(cloud: Home):

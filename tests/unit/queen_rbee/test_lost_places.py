@@ -91,6 +91,19 @@ async def test_a_node_that_breaks_the_connection_before_the_first_token_is_left_
         assert {task.replica_id for task in tasks} == {"n2"}
 
 
+async def test_a_task_whose_only_node_cannot_be_reached_waits_until_it_can():
+    async with running() as queen:
+        queen.dispatcher.circuits.first_rest_s = 0.001
+        without_home(queen)
+        on_node(queen, "n1", NOBODY)
+        task = queen.submit()
+        with trio.fail_after(SOON_S):
+            while queen.dispatcher.circuits.next_retry == float("inf"):
+                await queen.dispatcher.registry.altered()
+        on_node(queen, "n1", queen.engine.url)
+        assert (await ended(task))[-1] == "end"
+
+
 async def test_a_task_that_breaks_every_node_is_not_tried_on_and_on():
     async with running() as queen:
         without_home(queen)
