@@ -14,6 +14,10 @@ from orchctl.tables import duration, one_line
 MISSED = 3
 """After so many intervals without a heartbeat a node that still counts as online is late."""
 SPEAKING = (NodeStatus.ONLINE, NodeStatus.DRAINING, NodeStatus.FAILED)
+CLOSED_WAY = (
+    "Open that port to the queen, or set POOL_MANAGERD_ADVERTISE_URL on that machine to what she can reach; where it "
+    "answers 401 or 403, compare token_fp6 in both logs."
+)
 
 Reach = NodeReachability | Failure | None
 
@@ -89,8 +93,7 @@ def _way(subject: str, node: NodeView, reach: Reach) -> Iterator[Finding]:
         yield warning(subject, text, "See journalctl -x -u queen-rbee.")
     elif reach and not reach.reachable and node.status in (*SPEAKING, NodeStatus.REGISTERING):
         text = f"it is heard, but the queen does not reach {reach.address}: {one_line(reach.problem)}"
-        mend = "Open that port to the queen, or set POOL_MANAGERD_ADVERTISE_URL on that machine to what she can reach."
-        yield problem(subject, text, mend)
+        yield problem(subject, text, CLOSED_WAY)
 
 
 def _unlike(subject: str, node: NodeView, version: str) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from llama_orch import VERSION
-from llama_orch.http.app import create_app, metrics_app
+from llama_orch.http.app import add_hot, create_app, metrics_app
 from llama_orch.http.gate import Access, Gate, for_metrics
 from llama_orch.http.serving import serve
 from llama_orch.http.tls import Tls
@@ -21,8 +21,11 @@ from llama_orch.telemetry.events import DAEMON_READY, DAEMON_STOPPING
 from llama_orch.telemetry.records import emit
 from pool_managerd.addressing import address_of
 from pool_managerd.agent import Agent, Node
+from pool_managerd.api.draining import add_drain_routes
+from pool_managerd.api.engine import hot_routes
 from pool_managerd.api.pools import add_routes
 from pool_managerd.capabilities import cores, read_memory
+from pool_managerd.draining import Draining
 from pool_managerd.gpus import Discovery, real_nvml, watch_gpus
 from pool_managerd.handoffs import Handoffs
 from pool_managerd.health import Health
@@ -52,6 +55,7 @@ class Parts:
     health: Health
     reports: ReportReader
     handoffs: Handoffs
+    draining: Draining
     agent: Agent | None
     tls: Tls
 
@@ -91,8 +95,9 @@ async def build(settings: PoolManagerSettings, service: Service) -> Parts:
         interval_s=settings.watch_interval_ms / 1000,
         deletes=settings.auto_delete,
     )
+    draining = Draining(registry, metrics, settings.node_id)
     agent = await agent_of(settings, state, registry, tls)
-    return Parts(settings, registry, metrics, health, reports, handoffs, agent, tls)
+    return Parts(settings, registry, metrics, health, reports, handoffs, draining, agent, tls)
 
 
 async def agent_of(settings: PoolManagerSettings, state: Path, registry: Registry, tls: Tls) -> Agent | None:
@@ -145,6 +150,7 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
     await nursery.start(partial(watch, parts.reports.directory, ring, interval_s=interval_s))
     await nursery.start(parts.health.run, service.watchdog.pulse("health"))
     await nursery.start(parts.handoffs.run, service.watchdog.pulse("handoffs"))
+    await nursery.start(parts.draining.run)
     nursery.start_soon(keep_status, parts.registry, parts.agent, service.notifier)
     with trio.move_on_after(FIRST_LOOKS_S):
         await parts.registry.engines_seen()
@@ -154,6 +160,9 @@ async def _start_serving(parts: Parts, service: Service, closing: trio.Event, nu
     settings, collectors = parts.settings, parts.metrics.collectors
     app = create_app(NAME, parts.handoffs.troubles, collectors)
     add_routes(app, parts.registry, parts.handoffs, service.stop)
+    add_drain_routes(app, parts.registry, parts.draining)
+    hot = hot_routes(parts.registry)
+    add_hot(app, hot)
     api = listeners.tcp(service, "api", settings.bind, "HTTP API", "POOL_MANAGERD_BIND_ADDR")
     metrics_address = Host(settings.bind.host, settings.metrics_port)
     scrape = listeners.tcp(service, "metrics", metrics_address, "metrics", "PROMETHEUS_METRICS_PORT")
@@ -161,6 +170,6 @@ async def _start_serving(parts: Parts, service: Service, closing: trio.Event, nu
     listeners.say_access(settings.bind, settings.token, settings.second_token, over=parts.tls.words)
     start = partial(serve, shutdown=closing, drain_s=DRAIN_S[settings.profile])
     access = Access(settings.token, settings.auth_optional, settings.second_token)
-    await nursery.start(partial(start, tls=parts.tls.server), Gate(app, access), api)
-    await nursery.start(start, Gate(app, Access()), local)
+    await nursery.start(partial(start, tls=parts.tls.server), Gate(app, access, hot), api)
+    await nursery.start(start, Gate(app, Access(), hot), local)
     await nursery.start(start, for_metrics(metrics_app(NAME, collectors), settings.token), scrape)

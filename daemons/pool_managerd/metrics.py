@@ -11,6 +11,7 @@ from pool_managerd.registry import Registry
 from pool_managerd.replica import Answer
 
 DURATIONS_MS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+DRAINS_MS = (10, 100, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000)
 NO_POOL = ""
 """The pool_id of files that could not be understood; no pool can be named so."""
 
@@ -44,6 +45,13 @@ class Metrics:
             buckets=DURATIONS_MS,
             registry=self.collectors,
         )
+        self._drains = Histogram(
+            "drain_duration_ms",
+            "From the drain of a pool to the end of its last request, in milliseconds",
+            ["pool_id"],
+            buckets=DRAINS_MS,
+            registry=self.collectors,
+        )
         self._pools: set[str] = set()
 
     def handoff_taken(self, pool_id: str, duration_ms: float) -> None:
@@ -61,10 +69,15 @@ class Metrics:
         self._pools.add(pool_id)
         self._checks.labels(pool_id, OUTCOMES[answer]).inc()
 
+    def drained(self, pool_id: str, duration_ms: float) -> None:
+        """Take note of a drain that is done."""
+        self._pools.add(pool_id)
+        self._drains.labels(pool_id).observe(duration_ms)
+
     def keep_only(self, pool_ids: set[str]) -> None:
         """Remove the series of all other pools."""
         for gone in self._pools - pool_ids:
-            for series in (self._handoffs, self._checks, self._durations):
+            for series in (self._handoffs, self._checks, self._durations, self._drains):
                 series.remove_by_labels({"pool_id": gone})
         self._pools &= pool_ids
 

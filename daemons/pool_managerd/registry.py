@@ -15,8 +15,9 @@ from llama_orch.spool import Found
 from llama_orch.telemetry.events import HANDOFF_TAKEN, POOL_FORGOTTEN, POOL_READY, POOL_UNREADY
 from llama_orch.telemetry.records import emit
 from pool_managerd.devices import NOT_LOOKED, Gpus, device_problem
+from pool_managerd.leases import Leases
 from pool_managerd.replica import Key, Replica, Sighting, announced, seen
-from pool_managerd.summary import NOTHING_DRAINED, Reports, summarise
+from pool_managerd.summary import NOTHING_DRAINED, Drained, Reports, in_service, summarise
 
 FORGET_AFTER_S = 600.0
 
@@ -27,9 +28,11 @@ class Registry:
     def __init__(self) -> None:
         self.revision = int(time.time() * 1000)
         self.pools: tuple[PoolStatus, ...] = ()
+        self._summaries: tuple[PoolStatus, ...] = ()
         self.gpus = NOT_LOOKED
         self.gpus_looked = trio.Event()
         self.drained = NOTHING_DRAINED
+        self.leases = Leases(self._publish)
         self._replicas: dict[Key, Replica] = {}
         self._reports: Reports = {}
         self._incarnations = 0
@@ -81,6 +84,13 @@ class Registry:
         for replica in self.replicas:
             self._put(replica.key, self._placed(replica))
         self._settle()
+
+    def set_drained(self, drained: Drained) -> None:
+        """Take note of what takes nothing new. Whoever waits for a change is woken, also where no pool has changed."""
+        self.drained = drained
+        self.revision += 1
+        self._wake()
+        self._publish()
 
     def forget_gone(self) -> bool:
         """Drop replicas that have been offline for FORGET_AFTER_S seconds and of which no report tells more."""
@@ -135,10 +145,20 @@ class Registry:
         emit(POOL_FORGOTTEN, pool_id=replica.key[0], replica_id=replica.key[1], reason=reason)
 
     def _settle(self) -> None:
-        pools = summarise(self.replicas, self._reports, self.gpus)
+        self._summaries = summarise(self.replicas, self._reports, self.gpus)
+        self._publish()
+
+    def _publish(self) -> None:
+        """What engines make of the pools, with what this daemon does to them. Each request through the relay comes by
+        here twice; the summaries are not made anew for it."""
+        leases, drained = self.leases.of_pool, self.drained
+        pools = tuple(in_service(pool, drained, leases(pool.pool_id)) for pool in self._summaries)
         if pools == self.pools:
             return
         self.pools = pools
         self.revision += 1
+        self._wake()
+
+    def _wake(self) -> None:
         changed, self._changed = self._changed, trio.Event()
         changed.set()

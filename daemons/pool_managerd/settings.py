@@ -84,6 +84,7 @@ class PoolManagerSettings(ApiSettings):
             example="http://gpu-node-1.lan:9200",
             allowed="http://HOST:PORT or https://HOST:PORT",
             profile="cloud",
+            default="(none): found out at each registration",
             addition=True,
         ),
     ] = None

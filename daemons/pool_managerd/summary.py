@@ -69,6 +69,15 @@ def pool_status(pool_id: str, replicas: list[Replica], report: ProvisioningRepor
     )
 
 
+def in_service(pool: PoolStatus, drained: Drained, active_leases: int) -> PoolStatus:
+    """`pool` with what is this daemon's own doing: whether it is drained, and how much passes through the relay."""
+    draining = pool.pool_id in drained
+    if not draining and not active_leases:
+        return pool
+    state = PoolState.DRAINING if draining and pool.state is PoolState.READY else pool.state
+    return pool.model_copy(update={"draining": draining, "state": state, "active_leases": active_leases})
+
+
 def _unannounced(pool_id: str, report: ProvisioningReport | None) -> PoolStatus:
     """A pool of which there is only a report: whatever it says, no engine has been announced here."""
     state = report.state if report and report.state in COMING_UP else PoolState.STARTING

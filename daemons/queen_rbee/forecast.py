@@ -16,7 +16,7 @@ from queen_rbee.task import Task
 
 KEPT = 256
 FEW = 64
-A_LOOK_S = 20e-6
+A_LOOK_S = 50e-6
 """How long a capacity is believed for each replica beyond FEW that it was made of: with thousands of them, making one
 anew at each admission would be most of the work."""
 
@@ -30,6 +30,7 @@ class Forecast:
         self._pools: dict[str, ServiceTimes] = {}
         self._drain = DrainRate()
         self._capacities: dict[Demand, Capacity] = {}
+        self._measured = 0
         self._judged = (0, -1.0)
         """The registry's state, and time, that capacities were made at: three are asked for with each admission."""
 
@@ -41,7 +42,7 @@ class Forecast:
         """Only answers that were complete are measured: a cancelled one says nothing about the others."""
         if task.state != "done" or task.started_at is None or task.ended_at is None or task.pool_id is None:
             return
-        self._capacities.clear()
+        self._measured += 1
         held_s = task.ended_at - task.started_at
         first_s = (task.first_token_at or task.started_at) - task.started_at
         self._all = self._all.ended(held_s, first_s, task.tokens_out)
@@ -55,7 +56,7 @@ class Forecast:
 
     def capacity(self, demand: Demand) -> Capacity:
         """What is ready and could serve `demand`."""
-        now, change = time.monotonic(), self._registry.changes
+        now, change = time.monotonic(), self._registry.changes + self._measured
         last_change, judged_at = self._judged
         old = change != last_change and now - judged_at >= A_LOOK_S * max(0, self._registry.size - FEW)
         if old or len(self._capacities) > KEPT:

@@ -98,6 +98,13 @@ class Registry:
         """How many pools are ready."""
         return sum(pool.ready for pool in self._claims.believed.values())
 
+    def ready_by_id(self) -> Counter[str]:
+        """How many pools of each id are ready; 0 for an id that is known and not ready anywhere."""
+        found: Counter[str] = Counter()
+        for pool in self._claims.believed.values():
+            found[pool.pool_id] += pool.ready
+        return found
+
     def _counted(self, key: PoolKey, pool: PoolStatus) -> PoolStatus:
         members = self._members[key]
         leases = sum(self._leases[member] for member in members)

@@ -1,7 +1,5 @@
 """What the queen says of itself: the line for `systemctl status`, readiness, and the gauges that follow its state."""
 
-from collections import Counter
-
 import trio
 
 from llama_orch.service.notify import Notifier
@@ -42,11 +40,10 @@ async def keep_status(dispatcher: Dispatcher, fleet: Fleet, notifier: Notifier) 
 
 def _gauges(dispatcher: Dispatcher, seen: set[str]) -> set[str]:
     """Set the gauges; series of pools that are gone are removed. Returns the pools that have one now."""
-    metrics, pools = dispatcher.metrics, dispatcher.registry.pools()
+    metrics = dispatcher.metrics
     metrics.depth.labels("", "", "", "interactive").set(dispatcher.queue.depth("interactive"))
     metrics.depth.labels("", "", "", "batch").set(dispatcher.queue.depth("batch"))
-    ready = Counter({pool.pool_id: 0 for pool in pools})
-    ready.update(pool.pool_id for pool in pools if pool.ready)
+    ready = dispatcher.registry.ready_by_id()
     for pool_id, count in ready.items():
         metrics.available.labels(pool_id).set(count)
     now = set(ready)

@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.bench import admission, cancel, first_token, overload, store, streams, under_systemd
+from tests.bench import admission, cancel, first_token, fleet, overload, store, streams, under_systemd
 from tests.system.lab.prerequisites import missing
 
 
@@ -14,6 +14,7 @@ def main() -> int:
     store.main()
     streams.main()
     overload.main()
+    fleet.main()
     if lacking := missing():
         print(f"nothing measured under systemd: {'; '.join(lacking)}", file=sys.stderr)
         return 0

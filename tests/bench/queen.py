@@ -1,4 +1,5 @@
-"""queen-rbee alone, as a process on a core of its own, over pools that a stand-in for pool-managerd tells of.
+"""queen-rbee alone, as a process on a core of its own: over a pool that a stand-in for pool-managerd tells of, or in
+CLOUD_PROFILE, where nodes tell her.
 
 Owns the process, which is ended by SIGTERM when the block is left, and the stand-in, which has nothing to do but to
 keep her long poll waiting.
@@ -57,6 +58,7 @@ class Queen:
     process: subprocess.Popen[bytes]
     directory: Path
     port: int
+    token: str | None = None
 
     @property
     def cost(self) -> Cost:
@@ -67,7 +69,8 @@ class Queen:
         """Status and parsed JSON (or text) of one request; status 0 while nobody listens."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
-            connection.request(method, path, json.dumps(body) if body is not None else None)
+            headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
             answer = connection.getresponse()
             data = answer.read()
             kind = answer.headers.get_content_type()
@@ -86,23 +89,38 @@ class Queen:
 @contextmanager
 def queen(known: PoolStatus, **environ: str) -> Iterator[Queen]:
     """A queen that knows one pool and is ready; `environ` is added to her environment."""
-    with tempfile.TemporaryDirectory(prefix="bench-queen-") as name, pool_manager(known) as url:
+    with pool_manager(known) as url, _running("/ready", ORCHD_POOL_MANAGERS=url, **environ) as running:
+        yield running
+
+
+@contextmanager
+def cloud_queen(token: str, **environ: str) -> Iterator[Queen]:
+    """A queen of CLOUD_PROFILE, with no node yet; `environ` is added to her environment."""
+    cloud = {"ORCHESTRATORD_CLOUD_PROFILE": "true", "LLORCH_API_TOKEN": token}
+    with _running("/health", **cloud, **environ) as running:
+        yield running
+
+
+@contextmanager
+def _running(path: str, **environ: str) -> Iterator[Queen]:
+    """A queen who answers `path` with 200."""
+    with tempfile.TemporaryDirectory(prefix="bench-queen-") as name:
         directory, port = Path(name), free_port()
-        running = Queen(_launch(directory, port, url, environ), directory, port)
+        process = _launch(directory, port, environ)
+        running = Queen(process, directory, port, environ.get("LLORCH_API_TOKEN"))
         try:
-            _until_ready(running)
+            _until_answered(running, path)
             yield running
         finally:
             _end(running)
 
 
-def _launch(directory: Path, port: int, manager: str, environ: dict[str, str]) -> subprocess.Popen[bytes]:
+def _launch(directory: Path, port: int, environ: dict[str, str]) -> subprocess.Popen[bytes]:
     for name in ("engines", "state"):
         (directory / name).mkdir()
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
     given = {
         "ORCHESTRATORD_BIND_ADDR": f"127.0.0.1:{port}",
-        "ORCHD_POOL_MANAGERS": manager,
         "ORCHD_RUNTIME_DIR": str(directory / "engines"),
         "STATE_DIRECTORY": str(directory / "state"),
         "PROMETHEUS_METRICS_PORT": str(free_port()),
@@ -121,9 +139,9 @@ def _launch(directory: Path, port: int, manager: str, environ: dict[str, str]) -
     return process
 
 
-def _until_ready(running: Queen) -> None:
+def _until_answered(running: Queen, path: str) -> None:
     deadline = time.monotonic() + READY_WITHIN_S
-    while running.ask("GET", "/ready")[0] != 200:
+    while running.ask("GET", path)[0] != 200:
         assert running.process.poll() is None, f"the queen ended:\n{running.log[-3000:]}"
         assert time.monotonic() < deadline, f"the queen is not ready:\n{running.log[-3000:]}"
         time.sleep(POLL_S)

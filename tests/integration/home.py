@@ -175,6 +175,22 @@ def environment(directory: Path, **more: str) -> dict[str, str]:
     }
 
 
+def as_node(directory: Path, node_id: str, **more: str) -> dict[str, str]:
+    """As `environment`, in CLOUD_PROFILE: pool-managerd is a node of the queen beside it. Loopback needs no token."""
+    environ = environment(directory, **more)
+    return {
+        **environ,
+        "ORCHESTRATORD_CLOUD_PROFILE": "true",
+        "ORCHESTRATORD_URL": f"http://{environ['ORCHESTRATORD_BIND_ADDR']}",
+        "ORCHESTRATORD_NODE_TIMEOUT_MS": "5000",
+        "ORCHESTRATORD_STALE_CHECK_INTERVAL_SECS": "1",
+        "POOL_MANAGERD_NODE_ID": node_id,
+        "POOL_MANAGERD_HEARTBEAT_INTERVAL_SECS": "1",
+        "LLORCH_API_TOKEN": "a-token-for-tests-only",
+        "AUTH_OPTIONAL": "true",
+    }
+
+
 @contextmanager
 def home(
     directory: Path,
@@ -184,10 +200,11 @@ def home(
     slots: int = 2,
     ctx: int = 1024,
     flags: Sequence[str] = (),
+    node_id: str | None = None,
     **more: str,
 ) -> Iterator[Home]:
-    """A HOME_PROFILE with one pool, `default`, that is ready when the block begins."""
-    environ = environment(directory, **more)
+    """A HOME_PROFILE with one pool, `default`, that is ready when the block begins; CLOUD_PROFILE with a `node_id`."""
+    environ = as_node(directory, node_id, **more) if node_id else environment(directory, **more)
     queen, manager = (
         int(environ[name].rpartition(":")[2]) for name in ("ORCHESTRATORD_BIND_ADDR", "POOL_MANAGERD_BIND_ADDR")
     )

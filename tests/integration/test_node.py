@@ -1,8 +1,11 @@
 """A node of a cluster: pool-managerd as a process, a queen who comes, goes and forgets, a real llama-server."""
 
+import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,3 +76,84 @@ def test_a_token_that_differs_is_told_once_by_its_fingerprint(tmp_path: Path, qu
         assert manager.log().count("registration of node gpu-1 refused") == 1
         assert "token_fp6=" in manager.log()
         assert "another-token-of-mine" not in manager.log()
+
+
+COMPLETION = "/v2/pools/default/engine/completion"
+LONG = {"prompt": "Once", "n_predict": 1900, "ignore_eos": True, "stream": True}
+
+
+@pytest.fixture
+def serving(tmp_path: Path, queen: NodeQueen, engine: Engine) -> Iterator[PoolManager]:
+    """A node whose engine is ready."""
+    with node(tmp_path, queen) as manager:
+        manager.announce(engine.url)
+        manager.until(lambda: told(manager, queen)["ready"])
+        yield manager
+
+
+def told(manager: PoolManager, queen: NodeQueen) -> dict[str, Any]:
+    """The pool as the last heartbeat has it."""
+    pools = manager.until(lambda: (queen.last("heartbeat") or {}).get("pools"))
+    return pools[0]  # type: ignore[no-any-return]
+
+
+def asked(manager: PoolManager, queen: NodeQueen, body: object) -> tuple[HTTPConnection, HTTPResponse]:
+    """A completion through the relay, its head already here."""
+    connection = HTTPConnection("127.0.0.1", manager.port, timeout=30)
+    headers = {"authorization": f"Bearer {queen.token}", "content-type": "application/json"}
+    connection.request("POST", COMPLETION, json.dumps(body), headers)
+    return connection, connection.getresponse()
+
+
+def busy_slots(engine: Engine) -> int:
+    connection = HTTPConnection("127.0.0.1", engine.port, timeout=30)
+    connection.request("GET", "/slots")
+    slots = json.loads(connection.getresponse().read())
+    connection.close()
+    return sum(slot["is_processing"] for slot in slots)
+
+
+def test_an_answer_streams_through_the_relay_token_by_token(serving: PoolManager, queen: NodeQueen) -> None:
+    connection, answer = asked(serving, queen, LONG | {"n_predict": 20})
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream")
+    events = [line for line in answer if line.startswith(b"data: ")]
+    connection.close()
+    assert len(events) >= 20
+    assert json.loads(events[-1][6:])["stop"]
+
+
+def test_a_client_that_leaves_frees_the_slot_and_the_lease(
+    serving: PoolManager, queen: NodeQueen, engine: Engine
+) -> None:
+    connection, answer = asked(serving, queen, LONG)
+    assert answer.readline()
+    assert busy_slots(engine) == 1
+    headers = {"authorization": f"Bearer {queen.token}"}
+    assert serving.ask("GET", "/v2/pools/default/status", headers=headers)[1]["active_leases"] == 1
+    answer.close()
+    connection.close()
+    serving.until(lambda: busy_slots(engine) == 0)
+    serving.until(lambda: serving.ask("GET", "/v2/pools/default/status", headers=headers)[1]["active_leases"] == 0)
+
+
+def test_a_drain_is_told_at_once_and_a_restart_undoes_it(serving: PoolManager, queen: NodeQueen) -> None:
+    headers = {"authorization": f"Bearer {queen.token}"}
+    assert serving.ask("POST", "/v2/pools/default/drain", headers=headers)[0] == 202
+    serving.until(lambda: told(serving, queen)["state"] == "draining")
+    assert serving.ask("POST", "/v2/drain", headers=headers)[0] == 202
+    serving.until(lambda: queen.last("heartbeat")["draining"])
+    serving.stop()
+    serving.start()
+    serving.until(lambda: told(serving, queen)["state"] == "ready" and not queen.last("heartbeat")["draining"])
+
+
+def test_a_stop_takes_leave_first_and_lets_an_answer_end(queen: NodeQueen, serving: PoolManager) -> None:
+    connection, answer = asked(serving, queen, LONG | {"n_predict": 600})
+    assert answer.readline()
+    process = serving.processes.pop()
+    process.terminate()
+    serving.until(lambda: queen.order()[-1] == "DELETE")
+    events = [line for line in answer if line.startswith(b"data: ")]
+    connection.close()
+    assert json.loads(events[-1][6:])["stop"]
+    assert process.wait(20) == 0

@@ -231,7 +231,9 @@ def test_a_listener_that_others_can_reach_without_a_token_is_pointed_out(tmp_pat
         ("/v2/pools?after=1&wait_ms=30001", 400, "INVALID_PARAMS"),
         ("/v2/pools?after=-1", 400, "INVALID_PARAMS"),
         ("/v2/pools/none/status", 404, "NOT_FOUND"),
-        ("/v2/pools/default/drain", 404, "NOT_FOUND"),
+        ("/v2/pools/default/drain", 405, "INVALID_PARAMS"),
+        ("/v2/pools/default/reload", 404, "NOT_FOUND"),
+        ("/v2/pools/none/engine/health", 404, "NOT_FOUND"),
         ("/v2/handoff/scan", 405, "INVALID_PARAMS"),
     ],
 )

@@ -158,7 +158,8 @@ class NodeList(Outbound):
 class NodeReachability(Outbound):
     """GET /v2/nodes/{id}/reachability: whether the queen reaches the node's pool-managerd at the address that it gave.
 
-    She asks it for /health when she is asked this; `latency_ms` is how long the answer took, `problem` why none came.
+    She asks it for its pools, with the token, when she is asked this; `latency_ms` is how long the answer took,
+    `problem` why none came.
     """
 
     node_id: str

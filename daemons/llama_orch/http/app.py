@@ -10,7 +10,7 @@ from werkzeug.exceptions import HTTPException
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.http.error_shapes import ANTHROPIC_VERSION, error_answer
-from llama_orch.http.exchange import BODY_LIMIT, HotRoutes
+from llama_orch.http.exchange import ANY, BODY_LIMIT, HotRoutes
 from llama_orch.telemetry.correlation import current
 
 Readiness = Callable[[], list[str]]
@@ -50,8 +50,10 @@ def metrics_app(name: str, metrics: CollectorRegistry) -> QuartTrio:
 
 def add_hot(app: QuartTrio, hot: HotRoutes) -> None:
     """Let `app` know the paths that the gate serves before it, so that its 405, and its answer to OPTIONS, name all
-    methods of a path."""
+    methods of a path. A path that is served whatever the method never gets here."""
     for method, pattern in hot.declared:
+        if method == ANY:
+            continue
         path = pattern.replace("{", "<").replace("}", ">")
         app.add_url_rule(path, f"{method} {pattern}", _served_before, methods=[method])
 

@@ -30,11 +30,16 @@ Headers = Iterable[tuple[str, str]]
 
 BODY_LIMIT = 8 << 20
 BODY_LIMIT_S = 30.0
+ANY = "ANY"
+"""As the method of a route: whatever the method."""
 
 
 @dataclass
 class Exchange:
-    """One request and its answer. Not safe for two tasks at once, but `gone` may be awaited beside the answer."""
+    """One request and its answer. Not safe for two tasks at once, but `gone` may be awaited beside the answer.
+
+    `path` is decoded; `target` is path and query as they came.
+    """
 
     method: str
     path: str
@@ -43,6 +48,7 @@ class Exchange:
     variables: Mapping[str, str]
     _receive: Receive
     _send: Send
+    target: str = ""
     started: bool = field(default=False, init=False)
 
     async def body(self, limit: int = BODY_LIMIT, limit_s: float = BODY_LIMIT_S) -> bytes:
@@ -105,6 +111,10 @@ class ClientGone(Exception):
     """The client left before its request was complete."""
 
 
+class BrokenOff(Exception):
+    """What an answer is made of has broken off: it must not look complete, so its connection is closed."""
+
+
 def _refusal(status: int, message: str) -> ApiError:
     return ApiError(status, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message))
 
@@ -113,7 +123,7 @@ Handler = Callable[[Exchange], Awaitable[None]]
 
 
 class HotRoutes:
-    """The table of hot paths; `{name}` in a pattern matches one segment."""
+    """The table of hot paths; `{name}` in a pattern matches one segment, `{name...}` at its end all the rest."""
 
     def __init__(self) -> None:
         self._routes: list[tuple[str, re.Pattern[str], Handler]] = []
@@ -121,15 +131,15 @@ class HotRoutes:
         """Method and pattern of each route."""
 
     def add(self, method: str, pattern: str, handler: Handler) -> None:
-        """Route `method` and `pattern` to `handler`; the first match wins."""
-        regex = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern)
+        """Route `method` (or ANY) and `pattern` to `handler`; the first match wins."""
+        regex = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", re.sub(r"\{(\w+)\.\.\.\}$", r"(?P<\1>.+)", pattern))
         self._routes.append((method, re.compile(regex), handler))
         self.declared.append((method, pattern))
 
     def find(self, method: str, path: str) -> tuple[Handler, dict[str, str]] | None:
         """The handler for a request and the path's variables."""
         for wanted, regex, handler in self._routes:
-            if wanted == method and (match := regex.fullmatch(path)):
+            if wanted in (method, ANY) and (match := regex.fullmatch(path)):
                 return handler, match.groupdict()
         return None
 
@@ -144,6 +154,7 @@ async def answer(handler: Handler, variables: dict[str, str], scope: Scope, rece
         variables,
         receive,
         send,
+        _target(scope),
     )
     try:
         await handler(exchange)
@@ -153,12 +164,19 @@ async def answer(handler: Handler, variables: dict[str, str], scope: Scope, rece
         await exchange.refuse(error)
     except ClientGone:
         return
+    except BrokenOff:
+        raise
     except Exception:
         log.exception("%s %s failed by an error of the daemon's own", scope["method"], scope["path"])
         if exchange.started:
             raise
         body = ErrorBody(code=ErrorCode.INTERNAL, message="an error of the daemon's own", hint="Its log says more.")
         await exchange.refuse(ApiError(500, body))
+
+
+def _target(scope: Scope) -> str:
+    query = scope.get("query_string", b"")
+    return bytes(scope.get("raw_path", b"") + (b"?" + query if query else b"")).decode("latin-1")
 
 
 def head_only(receive: Receive, send: Send) -> tuple[Receive, Send]:

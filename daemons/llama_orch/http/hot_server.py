@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import h11
 import trio
 
-from llama_orch.http.exchange import AsgiApp, Message, Scope
+from llama_orch.http.exchange import AsgiApp, BrokenOff, Message, Scope
 from llama_orch.http.secured import Secured, Wire
 
 CHUNK = 65536
@@ -109,7 +109,7 @@ class _Exchange:
             self._pass_over_body()
             if self._ended and self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
                 return bytes(self._http.trailing_data[0]) + self._behind
-        except trio.TooSlowError:
+        except (trio.TooSlowError, BrokenOff):
             return None
         except h11.RemoteProtocolError as error:
             await self._refuse(error)

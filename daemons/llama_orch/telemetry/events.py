@@ -506,3 +506,20 @@ QUEEN_ANSWERS = _event(
     "heartbeat of node {node_id} is answered again by {queen}",
     "Nothing needs to be done.",
 )
+POOL_DRAINING = _event(
+    "pool_draining",
+    "39f19503af4747fca5f8bac074810261",
+    "llama_orch.pools",
+    logging.INFO,
+    "pool {pool_id} is draining: it takes nothing new, and {leases} requests that pass through the relay may end",
+    "Somebody asked for it. POST /v2/pools/@POOL_ID@/resume undoes it, POST /v2/resume where the whole node\n"
+    "drains; so does a restart of pool-managerd.",
+)
+POOL_RESUMED = _event(
+    "pool_resumed",
+    "29c3bbb2373f40e59a6afa498168aa1b",
+    "llama_orch.pools",
+    logging.INFO,
+    "pool {pool_id} is drained no more and takes requests again",
+    "Nothing needs to be done.",
+)

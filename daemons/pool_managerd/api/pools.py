@@ -10,6 +10,7 @@ from quart_trio import QuartTrio
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
 from llama_orch.contracts.pools import PoolList
+from pool_managerd.api.bodies import invalid
 from pool_managerd.handoffs import Handoffs
 from pool_managerd.registry import Registry
 from pool_managerd.waiting import first_of
@@ -36,9 +37,7 @@ def add_routes(app: QuartTrio, registry: Registry, handoffs: Handoffs, stop: tri
     async def status(pool_id: str) -> dict[str, Any]:
         pool = registry.pool(pool_id)
         if pool is None:
-            known = ", ".join(pool.pool_id for pool in registry.pools) or "none"
-            body = ErrorBody(code=ErrorCode.NOT_FOUND, message="no such pool here", hint=f"Pools: {known}.")
-            raise ApiError(404, body)
+            raise no_such_pool(registry)
         return pool.model_dump(mode="json")
 
     @app.get("/v2/gpus")
@@ -52,6 +51,12 @@ def add_routes(app: QuartTrio, registry: Registry, handoffs: Handoffs, stop: tri
         return "", 204
 
 
+def no_such_pool(registry: Registry) -> ApiError:
+    """404 that says which pools there are."""
+    known = ", ".join(pool.pool_id for pool in registry.pools) or "none"
+    return ApiError(404, ErrorBody(code=ErrorCode.NOT_FOUND, message="no such pool here", hint=f"Pools: {known}."))
+
+
 def whole(name: str, text: str | None, limit: int) -> int | None:
     """The query parameter `name` as a number from 0 to `limit`. Raises ApiError 400."""
     if text is None:
@@ -59,6 +64,4 @@ def whole(name: str, text: str | None, limit: int) -> int | None:
     if text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= limit:
         return int(text)
     problem = FieldProblem(field=name, problem=f"must be a whole number from 0 to {limit}")
-    raise ApiError(
-        400, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=f"{name}: {problem.problem}", fields=[problem])
-    )
+    raise invalid([problem])

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
-from llama_orch.http.exchange import Exchange, Handler, Message, answer
+from llama_orch.http.exchange import ANY, BrokenOff, Exchange, Handler, HotRoutes, Message, answer
 
 
 class Client:
@@ -36,6 +36,7 @@ class Client:
     async def asks(self, handler: Handler, query: bytes = b"") -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of the answer; 0 where there is none."""
         scope = {"method": "POST", "path": "/hot", "headers": [(b"x-name", b"\xe9")], "query_string": query}
+        scope["raw_path"] = b"/h%6Ft"
         await answer(handler, {}, scope, self.receive, self.send)
         if not self.sent:
             return 0, {}, b""
@@ -156,3 +157,48 @@ async def test_an_error_after_the_answer_began_breaks_it_off() -> None:
     with pytest.raises(ApiError, match="late"):
         await client.asks(fail)
     assert client.sent[-1]["more_body"] is True
+
+
+async def test_an_answer_whose_source_breaks_off_is_broken_off_and_no_error_of_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail(exchange: Exchange) -> None:
+        await exchange.open_stream(200, ())
+        await exchange.write(b"half")
+        raise BrokenOff
+
+    client = Client()
+    with pytest.raises(BrokenOff):
+        await client.asks(fail)
+    assert client.sent[-1]["more_body"]
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(("query", "target"), [(b"", "/h%6Ft"), (b"a=%2F&a=b", "/h%6Ft?a=%2F&a=b")])
+async def test_the_target_is_path_and_query_as_they_came(query: bytes, target: str) -> None:
+    async def look(exchange: Exchange) -> None:
+        await exchange.send(200, exchange.target.encode())
+
+    assert (await Client().asks(look, query))[2] == target.encode()
+
+
+async def nothing(_exchange: Exchange) -> None:
+    """A handler."""
+
+
+@pytest.mark.parametrize(
+    ("path", "variables"),
+    [
+        ("/pools/a/engine/v1/models", {"id": "a", "path": "v1/models"}),
+        ("/pools/a/engine/x", {"id": "a", "path": "x"}),
+        ("/pools/a/engine//", {"id": "a", "path": "/"}),
+        ("/pools/a/engine/", None),
+        ("/pools/a/b/engine/x", None),
+    ],
+)
+def test_a_pattern_may_end_with_the_rest_of_the_path(path: str, variables: dict[str, str] | None) -> None:
+    routes = HotRoutes()
+    routes.add(ANY, "/pools/{id}/engine/{path...}", nothing)
+    for method in ("GET", "POST", "BREW"):
+        found = routes.find(method, path)
+        assert (found and found[1]) == variables

@@ -1,0 +1,77 @@
+"""What of a request and of its answer passes through the relay, and to which engine. Pure."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from urllib.parse import unquote
+
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+from llama_orch.contracts.pools import PoolState, PoolStatus
+from pool_managerd.replica import Key, Replica
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+RELAY = "x-llama-orch-relay"
+REFUSED = (RELAY, "refused")
+"""Beside an error of the relay's own: no engine has heard of the request."""
+BROKEN = (RELAY, "broken")
+"""Likewise: an engine was asked, and there was no answer of its own."""
+TARGET = re.compile(r"/v2/pools/[^/]+/engine/([^?#]+)(\?[^#]*)?")
+DECODINGS = 4
+ASKED_WITH = ("content-type", "accept")
+NOT_PASSED = frozenset(
+    "connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade date server "
+    f"set-cookie x-correlation-id traceparent {RELAY}".split()
+)
+"""What belongs to one connection only (RFC 9110, 7.6.1), and what is this daemon's own to say."""
+
+
+def inside(target: str) -> str:
+    """Path and query at the engine of a request for `target`. Raises ApiError where that would lead elsewhere."""
+    match = TARGET.fullmatch(target)
+    if match is None or leads_out(match[1]):
+        message = "the path behind /engine/ is not one inside an engine"
+        hint = "It is passed on as it stands; '.' and '..' as parts of it, and '#', are not."
+        raise ApiError(400, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message, hint=hint))
+    return f"/{match[1]}{match[2] or ''}"
+
+
+def leads_out(path: str) -> bool:
+    """Whether `path` has a part `.` or `..`, however often it is decoded."""
+    for _turn in range(DECODINGS):
+        if any(part in (".", "..") for part in re.split(r"[/\\]", path)):
+            return True
+        decoded = unquote(path, "latin-1")
+        if decoded == path:
+            return False
+        path = decoded
+    return True
+
+
+def request_headers(given: Mapping[str, str], correlation_id: str | None, trace: str | None) -> dict[str, str]:
+    """What an engine is told besides the body; never the token."""
+    passed = {name: given[name] for name in ASKED_WITH if name in given}
+    own = {"x-correlation-id": correlation_id, "traceparent": trace}
+    return passed | {name: value for name, value in own.items() if value}
+
+
+def answer_headers(status: int, given: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What of an engine's head goes to the client."""
+    left_out = NOT_PASSED | {name.strip().lower() for name in given.get("connection", "").split(",")}
+    if status == 204 or "transfer-encoding" in given:
+        left_out |= {"content-length"}
+    return [(name, value) for name, value in given.items() if name not in left_out]
+
+
+def choose(pool_id: str, pool: PoolStatus | None, replicas: Iterable[Replica], leases: Callable[[Key], int]) -> Replica:
+    """The engine that is asked: ready, with the fewest leases, then the most free slots. Raises ApiError."""
+    if pool is None:
+        raise ApiError(404, ErrorBody(code=ErrorCode.NOT_FOUND, message="no such pool here", pool_id=pool_id))
+    ready = [replica for replica in replicas if replica.key[0] == pool_id and replica.state is PoolState.READY]
+    if pool.draining:
+        raise _unready(pool_id, "the pool is draining")
+    if not ready:
+        raise _unready(pool_id, f"the pool is not ready: {pool.last_error or pool.state}")
+    return min(ready, key=lambda replica: (leases(replica.key), -replica.slots.free, replica.key))
+
+
+def _unready(pool_id: str, message: str) -> ApiError:
+    return ApiError(503, ErrorBody(code=ErrorCode.POOL_UNREADY, message=message, retriable=True, pool_id=pool_id))

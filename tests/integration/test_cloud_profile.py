@@ -1,0 +1,141 @@
+"""CLOUD_PROFILE on one machine: a queen, and a pool-managerd that is her node, by whose relay the engine is reached."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.engines.llama_server import Archive
+from tests.integration.home import Home, home
+
+NODE = "gpu-node-1"
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
+    with home(tmp_path_factory.mktemp("cloud"), llama_server_tar, slow_model, node_id=NODE) as running:
+        yield running
+
+
+def node(cloud: Home) -> dict[str, object]:
+    _status, found = cloud.ask("GET", "/v2/nodes")
+    return next((each for each in (found or {}).get("nodes", ()) if each["node_id"] == NODE), {})
+
+
+def online(cloud: Home) -> None:
+    cloud.until(lambda: node(cloud).get("status") == "online")
+    cloud.until_ready()
+
+
+def begun(cloud: Home, **request: object) -> str:
+    """A long task of which a token has come."""
+    task_id = str(uuid4())
+    body = {"task_id": task_id, "prompt": "once", "max_tokens": 900, "seed": 1, **request}
+    status, _answer = cloud.ask("POST", "/v2/tasks", body)
+    assert status == 202
+    with cloud.stream(f"/v2/tasks/{task_id}/events") as events:
+        assert "token" in (event for _id, event, _data in events)
+    return task_id
+
+
+def task(cloud: Home, task_id: str) -> dict[str, object]:
+    found: dict[str, object] = cloud.ask("GET", f"/v2/tasks/{task_id}")[1]
+    return found
+
+
+def busy_slots(cloud: Home) -> int:
+    """Slots in use, as the engine itself says by pool-managerd."""
+    _status, pool = cloud.ask("GET", "/v2/pools/default/status", port=cloud.manager_port)
+    return int(pool["slots_total"]) - int(pool["slots_free"])
+
+
+def test_a_task_runs_on_the_node_through_its_relay(cloud: Home):
+    status, answer = cloud.ask("POST", "/v2/tasks", {"prompt": "once", "max_tokens": 5, "seed": 1})
+    assert status == 202
+    with cloud.stream(answer["streams"]["sse"]) as events:
+        names = [event for _id, event, _data in events]
+    assert names[-1] == "end"
+    view = task(cloud, answer["task_id"])
+    assert (view["replica_id"], view["usage"]["tokens_out"]) == (NODE, 5)  # type: ignore[index]
+
+
+def test_a_chat_by_v1_runs_there_too(cloud: Home):
+    chat = {"model": "default", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
+    status, answer = cloud.ask("POST", "/v1/chat/completions", chat)
+    assert (status, answer["usage"]["completion_tokens"]) == (200, 4)
+
+
+def test_cancel_passes_through_both_hops_and_frees_the_engines_slot(cloud: Home):
+    task_id = begun(cloud)
+    cloud.until(lambda: busy_slots(cloud))
+    assert cloud.ask("POST", f"/v2/tasks/{task_id}/cancel")[0] == 204
+    cloud.until(lambda: not busy_slots(cloud))
+    assert node(cloud)["active_leases"] == 0
+
+
+def test_a_drained_pool_gets_nothing_and_what_runs_ends_at_the_deadline(cloud: Home):
+    task_id = begun(cloud)
+    done = cloud.orchctl("drain", "default", "--deadline", "1s")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert task(cloud, task_id)["error"]["code"] == "WORKER_RESET"  # type: ignore[index]
+    waiting = cloud.ask("POST", "/v2/tasks", {"prompt": "once", "max_tokens": 2})[1]["task_id"]
+    assert task(cloud, waiting)["state"] == "queued"
+    assert cloud.orchctl("resume", "default").returncode == 0
+    cloud.until(lambda: task(cloud, waiting)["state"] == "done")
+
+
+def test_a_node_that_is_drained_as_a_whole_says_so_and_comes_back(cloud: Home):
+    assert cloud.orchctl("drain", "--node", NODE).returncode == 0
+    assert node(cloud)["status"] == "draining"
+    assert cloud.orchctl("resume", "--node", NODE).returncode == 0
+    online(cloud)
+
+
+def test_a_queen_that_restarts_goes_on_with_her_nodes_at_once(cloud: Home):
+    assert cloud.stop("queen-rbee") == 0
+    cloud.start("queen-rbee")
+    cloud.until(lambda: cloud.ask("GET", "/health")[0] == 200)
+    assert node(cloud)["status"] != "offline"
+    status, answer = cloud.ask("POST", "/v2/tasks", {"prompt": "once", "max_tokens": 2})
+    assert status == 202
+    cloud.until(lambda: task(cloud, answer["task_id"])["state"] == "done")
+
+
+def test_a_node_that_stops_takes_leave_and_one_that_starts_registers(cloud: Home):
+    assert cloud.stop("pool-managerd") == 0
+    assert node(cloud) == {}
+    cloud.start("pool-managerd")
+    online(cloud)
+
+
+def test_a_restart_leaves_nothing_drained(cloud: Home):
+    assert cloud.orchctl("drain", "default").returncode == 0
+    assert cloud.stop("pool-managerd") == 0
+    cloud.start("pool-managerd")
+    online(cloud)
+    assert not cloud.pool()["draining"]
+
+
+def test_a_node_that_is_killed_ends_its_streams_with_an_error_that_may_be_tried_again(cloud: Home):
+    task_id = begun(cloud)
+    cloud.processes.pop("pool-managerd").send_signal(signal.SIGKILL)
+    cloud.until(lambda: task(cloud, task_id)["state"] == "failed")
+    error = task(cloud, task_id)["error"]
+    assert (error["code"], error["retriable"]) == ("WORKER_RESET", True)  # type: ignore[index]
+    waiting = cloud.ask("POST", "/v2/tasks", {"prompt": "once", "max_tokens": 2})[1]["task_id"]
+    cloud.until(lambda: node(cloud).get("status") == "offline", within_s=20)
+    cloud.start("pool-managerd")
+    cloud.until(lambda: task(cloud, waiting)["state"] == "done")
+
+
+def test_orchctl_shows_the_node_and_finds_nothing_wrong(cloud: Home):
+    online(cloud)
+    shown = cloud.orchctl("nodes", "--json")
+    assert [each["node_id"] for each in json.loads(shown.stdout)["nodes"]] == [NODE]
+    checked: subprocess.CompletedProcess[str] = cloud.orchctl("check")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "problem" not in checked.stdout

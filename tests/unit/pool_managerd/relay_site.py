@@ -1,0 +1,106 @@
+"""pool-managerd's API with its relay over real sockets, in front of an odd engine."""
+
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import trio
+from prometheus_client import CollectorRegistry
+
+from llama_orch.http.app import add_hot, create_app
+from llama_orch.http.client import Response, request
+from llama_orch.http.gate import Access, Gate
+from llama_orch.http.serving import serve
+from llama_orch.settings.types import Secret
+from pool_managerd.api.draining import add_drain_routes
+from pool_managerd.api.engine import hot_routes
+from pool_managerd.draining import Draining
+from pool_managerd.metrics import Metrics
+from pool_managerd.registry import Registry
+from tests.unit.pool_managerd.odd_engine import OddEngine, odd_engine
+from tests.unit.pool_managerd.values import READY, found
+
+TOKEN = "0123456789abcdef0123"
+LIMIT_S = 10.0
+
+
+@dataclass
+class RelaySite:
+    """A relay at `port` to the one engine of pool `default`; `stop` has the server end."""
+
+    engine: OddEngine
+    registry: Registry
+    port: int
+    stop: trio.Event = field(default_factory=trio.Event)
+    ended: trio.Event = field(default_factory=trio.Event)
+
+    def ask(
+        self, path: str, method: str = "POST", pool: str = "default", body: bytes = b"{}", **headers: str
+    ) -> AbstractAsyncContextManager[Response]:
+        """A request for `path` at the engine, as the queen makes it."""
+        given = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+        given |= {name.replace("_", "-"): value for name, value in headers.items()}
+        url = f"http://127.0.0.1:{self.port}/v2/pools/{pool}/engine/{path}"
+        return request(method, url, headers=given, body=body, connect_s=LIMIT_S, head_s=LIMIT_S)
+
+    async def raw(self, text: str) -> trio.SocketStream:
+        """A connection on which `text` has been said."""
+        stream = await trio.open_tcp_stream("127.0.0.1", self.port)
+        await stream.send_all(text.replace("\n", "\r\n").encode())
+        return stream
+
+    async def said(self, text: str) -> bytes:
+        """All that is answered to `text`, to the end of the connection."""
+        async with await self.raw(text.replace("Host", "Connection: close\nHost")) as stream:
+            return b"".join([data async for data in stream])
+
+    async def post(self, path: str, body: bytes = b"") -> tuple[int, dict[str, Any]]:
+        """Status and JSON of a request to the daemon itself."""
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        async with request("POST", f"http://127.0.0.1:{self.port}{path}", headers=headers, body=body) as answer:
+            return answer.status, json.loads(await answer.read())
+
+    def get(self, path: str) -> str:
+        """A request for `path` at the engine, to be said on a connection."""
+        return f"GET /v2/pools/default/engine/{path} HTTP/1.1\nHost: x\nAuthorization: Bearer {TOKEN}\n\n"
+
+
+def ready_registry(*ports: int) -> Registry:
+    """A pool `default` whose engines listen on `ports` and are ready."""
+    registry = Registry()
+    for number, port in enumerate(ports):
+        registry.take(found(replica_id=f"r{number}", port=port))
+    for replica in registry.replicas:
+        registry.saw(replica.incarnation, READY)
+    return registry
+
+
+async def _serve(
+    site: RelaySite, gate: Gate, sock: socket.socket, drain_s: float, task_status: trio.TaskStatus[None]
+) -> None:
+    await serve(gate, [sock], shutdown=site.stop, drain_s=drain_s, task_status=task_status)
+    site.ended.set()
+
+
+@asynccontextmanager
+async def relay_site(drain_s: float = 0.0) -> AsyncIterator[RelaySite]:
+    """A running one; requests under way at the end are cut off after `drain_s` seconds."""
+    async with odd_engine() as engine, trio.open_nursery() as nursery:
+        registry = ready_registry(engine.port)
+        sock = socket.create_server(("127.0.0.1", 0))
+        site = RelaySite(engine, registry, sock.getsockname()[1])
+        draining = Draining(registry, Metrics(registry), "gpu-1")
+        await nursery.start(draining.run)
+        hot, app = hot_routes(registry), create_app("test", list, CollectorRegistry())
+        add_drain_routes(app, registry, draining)
+        add_hot(app, hot)
+        gate = Gate(app, Access(Secret(TOKEN)), hot)
+        await nursery.start(partial(_serve, site, gate, sock, drain_s))
+        yield site
+        site.stop.set()
+        await site.ended.wait()
+        nursery.cancel_scope.cancel()

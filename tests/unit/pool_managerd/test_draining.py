@@ -1,0 +1,218 @@
+"""Drains: nothing new at once, the rest may end until the deadline, and resume undoes all of it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+import trio.testing
+
+from llama_orch.contracts.pools import PoolState
+from pool_managerd.draining import GRACE_S, Draining
+from pool_managerd.metrics import Metrics
+from pool_managerd.registry import Registry
+from tests.unit.pool_managerd.test_metrics import exposed
+from tests.unit.pool_managerd.values import LOADING, READY, found
+
+Clock = trio.testing.MockClock
+
+
+@dataclass
+class Scene:
+    """Two pools, a and b, that are ready, and requests that pass to them."""
+
+    registry: Registry
+    metrics: Metrics
+    draining: Draining
+    nursery: trio.Nursery
+    ended: list[tuple[str, float, bool]] = field(default_factory=list)
+
+    async def request(self, pool_id: str, lasts_s: float) -> None:
+        """One that passes for so long; `ended` has its end, and whether it was cut off."""
+        self.nursery.start_soon(self._pass, pool_id, lasts_s)
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def _pass(self, pool_id: str, lasts_s: float) -> None:
+        with self.registry.leases.held((pool_id, "r0")) as scope:
+            await trio.sleep(lasts_s)
+        self.ended.append((pool_id, trio.current_time(), scope.cancelled_caught))
+
+    def states(self) -> dict[str, tuple[PoolState, bool]]:
+        return {pool.pool_id: (pool.state, pool.draining) for pool in self.registry.pools}
+
+    def drains(self, pool_id: str) -> list[float]:
+        """How many drains of the pool are done, and what they took in all, in milliseconds."""
+        shown = exposed(self.metrics)
+        names = (f'drain_duration_ms_{what}{{pool_id="{pool_id}"}}' for what in ("count", "sum"))
+        return [shown.get(name, 0.0) for name in names]
+
+
+@asynccontextmanager
+async def scene() -> AsyncIterator[Scene]:
+    registry = Registry()
+    for number, pool_id in enumerate(("a", "b")):
+        registry.take(found(pool_id=pool_id, port=18080 + number))
+    for replica in registry.replicas:
+        registry.saw(replica.incarnation, READY)
+    metrics = Metrics(registry)
+    draining = Draining(registry, metrics, "gpu-1")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(draining.run)
+        yield Scene(registry, metrics, draining, nursery)
+        nursery.cancel_scope.cancel()
+
+
+READY_STATE, DRAINING = (PoolState.READY, False), (PoolState.DRAINING, True)
+
+
+async def test_a_drained_pool_is_shown_so_and_others_are_not(autojump_clock: Clock) -> None:
+    async with scene() as play:
+        revision = play.registry.revision
+        play.draining.drain("a", None)
+        assert play.states() == {"a": DRAINING, "b": READY_STATE}
+        assert play.registry.revision > revision
+        pool = play.registry.pool("a")
+        assert pool
+        assert pool.ready
+        play.draining.resume("a")
+        assert play.states() == {"a": READY_STATE, "b": READY_STATE}
+
+
+async def test_a_pool_that_is_not_ready_keeps_its_state_while_it_drains(autojump_clock: Clock) -> None:
+    async with scene() as play:
+        play.registry.saw(play.registry.replicas[0].incarnation, LOADING)
+        play.draining.drain("a", None)
+        assert play.states()["a"] == (PoolState.STARTING, True)
+
+
+async def test_requests_may_end_and_the_metric_tells_how_long_that_took(autojump_clock: Clock) -> None:
+    async with scene() as play:
+        await play.request("a", 2)
+        await play.request("a", 3)
+        play.draining.drain("a", None)
+        await trio.sleep(2.5)
+        assert play.drains("a") == [0, 0]
+        await trio.sleep(100)
+        assert [cut for _pool, _at, cut in play.ended] == [False, False]
+        assert play.drains("a") == pytest.approx([1, 3000])
+
+
+async def test_a_pool_without_requests_is_drained_at_once(autojump_clock: Clock) -> None:
+    async with scene() as play:
+        play.draining.drain("a", 60_000)
+        await trio.testing.wait_all_tasks_blocked()
+        assert play.drains("a") == pytest.approx([1, 0])
+        play.draining.drain("a", 30_000)
+        await trio.sleep(100)
+        assert play.drains("a")[0] == 1
+
+
+async def test_what_runs_at_the_deadline_is_ended_a_moment_after_it_and_no_other_pools(autojump_clock: Clock) -> None:
+    async with scene() as play:
+        await play.request("a", 100)
+        await play.request("b", 100)
+        began_s = trio.current_time()
+        play.draining.drain("a", 5000)
+        await trio.sleep(50)
+        ((pool_id, ended_s, cut),) = play.ended
+        assert (pool_id, cut) == ("a", True)
+        assert ended_s - began_s == pytest.approx(5 + GRACE_S)
+        assert play.drains("a") == pytest.approx([1, (5 + GRACE_S) * 1000])
+
+
+async def test_resume_voids_the_deadline(autojump_clock: Clock) -> None:
+    async with scene() as play:
+        await play.request("a", 50)
+        play.draining.drain("a", 5000)
+        await trio.sleep(5.5)
+        play.draining.resume("a")
+        await trio.sleep(100)
+        assert [cut for _pool, _at, cut in play.ended] == [False]
+        assert play.drains("a") == [0, 0]
+
+
+@pytest.mark.parametrize(("second_ms", "ends_s"), [(1000, 2 + 1 + GRACE_S), (20_000, 2 + 20 + GRACE_S), (None, 50)])
+async def test_the_newer_deadline_counts(autojump_clock: Clock, second_ms: int | None, ends_s: float) -> None:
+    async with scene() as play:
+        began_s = trio.current_time()
+        await play.request("a", 50)
+        play.draining.drain("a", 5000)
+        await trio.sleep(2)
+        play.draining.drain("a", second_ms)
+        await trio.sleep(100)
+        assert play.ended[0][1] - began_s == pytest.approx(ends_s)
+        assert play.drains("a") == pytest.approx([1, ends_s * 1000])
+
+
+async def test_a_drained_node_takes_every_pool_with_it_also_one_that_comes_later(autojump_clock: Clock) -> None:
+    async with scene() as play:
+        await play.request("b", 100)
+        play.draining.drain_node(5000)
+        play.registry.take(found(pool_id="c", port=18099))
+        assert play.registry.drained.node
+        assert [draining for _state, draining in play.states().values()] == [True, True, True]
+        await trio.sleep(10)
+        assert [(pool_id, cut) for pool_id, _at, cut in play.ended] == [("b", True)]
+        play.draining.resume_node()
+        assert not any(draining for _state, draining in play.states().values())
+
+
+async def test_a_node_without_pools_is_drained_all_the_same_and_who_waits_learns_of_it(autojump_clock: Clock) -> None:
+    registry = Registry()
+    draining = Draining(registry, Metrics(registry), None)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(draining.run)
+        nursery.start_soon(registry.changed, registry.revision)
+        draining.drain_node(None)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 1
+        assert draining.status().draining
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_pool_that_was_drained_by_itself_stays_so_when_the_node_is_resumed(autojump_clock: Clock) -> None:
+    async with scene() as play:
+        play.draining.drain("a", None)
+        play.draining.drain_node(None)
+        play.draining.resume_node()
+        assert play.states() == {"a": DRAINING, "b": READY_STATE}
+
+
+async def test_a_pool_cannot_be_resumed_out_of_a_drained_node(autojump_clock: Clock) -> None:
+    async with scene() as play:
+        play.draining.drain("a", None)
+        play.draining.drain_node(None)
+        play.draining.resume("a")
+        assert play.draining.status("a").draining
+        play.draining.resume_node()
+        assert play.states() == {"a": READY_STATE, "b": READY_STATE}
+
+
+async def test_the_status_counts_what_still_passes(autojump_clock: Clock) -> None:
+    async with scene() as play:
+        await play.request("a", 1)
+        await play.request("b", 100)
+        play.draining.drain("a", None)
+        status = play.draining.status("a")
+        assert (status.pools, status.draining, status.active_leases) == (["a"], True, 1)
+        whole = play.draining.status()
+        assert (whole.pools, whole.draining, whole.active_leases) == (["a", "b"], False, 2)
+
+
+async def test_each_change_is_told_once(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with scene() as play:
+        caplog.clear()
+        play.draining.drain("a", None)
+        play.draining.drain("a", 1000)
+        play.draining.drain_node(None)
+        play.draining.resume("a")
+        play.draining.resume_node()
+        play.draining.resume_node()
+    told = [text.partition(" ")[2][:20] for text in caplog.messages if text.startswith("pool ")]
+    assert told == [
+        f"{pool} {what}"[:20]
+        for what, pools in [("is draining: it takes", "ab"), ("is drained no more", "ab")]
+        for pool in pools
+    ]
