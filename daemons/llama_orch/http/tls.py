@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from hypercorn.config import Config
-
 from llama_orch.settings.api import ApiSettings
 from llama_orch.settings.loading import ConfigurationError, Problem
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE, TlsFiles
@@ -52,9 +50,12 @@ def check(settings: ApiSettings) -> None:
 
 
 def _server(files: TlsFiles) -> ssl.SSLContext | None:
+    if not (files.cert and files.key):
+        return None
+    from hypercorn.config import Config  # for servers only: orchctl starts sooner without it
+
     config = Config()
-    if files.cert and files.key:
-        config.certfile, config.keyfile, config.keyfile_password = str(files.cert), str(files.key), NO_PASSWORD
+    config.certfile, config.keyfile, config.keyfile_password = str(files.cert), str(files.key), NO_PASSWORD
     if files.ca:
         config.ca_certs, config.verify_mode = str(files.ca), ssl.CERT_REQUIRED
     config.alpn_protocols = ALPN

@@ -91,9 +91,9 @@ HANDSHAKE_FAILED = _event(
     "llama_orch.serving",
     logging.WARNING,
     "no TLS with {peer}: {reason}",
-    "A peer wanted to speak to the API and could not. Its URL must begin with https://, it must accept the CA of\n"
-    "this daemon's certificate, and show a certificate of the CA in LLORCH_TLS_CA_FILE where that is set; see TLS in\n"
-    "llama-orch(7). There is at most one such line a minute for each peer, and 64 for all of them.",
+    "A peer wanted to speak to the API and could not. Its URL must begin with https://, it must accept the CA\n"
+    "of this daemon's certificate, and show a certificate of the CA in LLORCH_TLS_CA_FILE where that is set;\n"
+    "see TLS in llama-orch(7). There is at most one such line a minute for each peer, and 64 for all of them.",
 )
 SECOND_TOKEN_SAME = _event(
     "second_token_same",
