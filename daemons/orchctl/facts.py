@@ -6,7 +6,7 @@ A question that is not answered is a fact too: the Failure that says why.
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TypeVar
@@ -20,6 +20,7 @@ from llama_orch.contracts.nodes import NodeList, NodeReachability
 from llama_orch.contracts.pools import PoolList
 from llama_orch.http.client import UpstreamError
 from llama_orch.service.exit import ExitStatus
+from llama_orch.settings.tls import CERT_FILE
 from llama_orch.settings.tokens import TOKEN
 from llama_orch.settings.types import Host, Secret, parse_address
 from orchctl.failure import Failure
@@ -111,7 +112,7 @@ class _Gathering:
             self.reachability[node_id] = await limited(partial(answer, self.queen, path, NodeReachability))
 
     async def _local(self) -> None:
-        self.found["local"] = await local(self.queen.token, os.environ)
+        self.found["local"] = await local(self.queen, os.environ)
 
 
 async def gathered(queen: Queen) -> Facts:
@@ -149,23 +150,23 @@ def ahead(date: str | None, now: float) -> float | None:
         return None
 
 
-async def local(token: str | None, environ: Mapping[str, str]) -> Local | None:
+async def local(queen: Queen, environ: Mapping[str, str]) -> Local | None:
     """pool-managerd where it listens on this machine; None where there is no sign of it."""
     expected = any(environ.get(name) for name in (BIND_VARIABLE, NODE_ID_VARIABLE))
-    url = local_url(environ.get(BIND_VARIABLE))
-    ready = await limited(partial(answer, Queen(url, token), "/ready", Readiness))
+    url = local_url(environ.get(BIND_VARIABLE), secure=bool(environ.get(CERT_FILE)))
+    ready = await limited(partial(answer, replace(queen, url=url), "/ready", Readiness))
     if isinstance(ready, Failure) and not expected:
         return None
     return Local(url, expected, ready, environ.get(NODE_ID_VARIABLE) or None)
 
 
-def local_url(bind: str | None) -> str:
+def local_url(bind: str | None, *, secure: bool = False) -> str:
     """Where a pool-managerd that listens on `bind` answers on its own machine."""
     try:
         found = parse_address(bind) if bind else NODE_HOST
     except ValueError:
         found = NODE_HOST
-    return f"http://{Host(UNSPECIFIED.get(found.host, found.host), found.port)}"
+    return f"{'https' if secure else 'http'}://{Host(UNSPECIFIED.get(found.host, found.host), found.port)}"
 
 
 def token_words(token: str | None) -> str | None:

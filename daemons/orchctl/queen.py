@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ from urllib.parse import quote, urlencode
 from pydantic import BaseModel, ValidationError
 
 from llama_orch.http.client import Response, UpstreamError, request
+from llama_orch.http.tls import Tls
 from llama_orch.service.exit import ExitStatus
+from llama_orch.settings.loading import ConfigurationError
+from llama_orch.settings.tls import TlsFiles
 from llama_orch.settings.tokens import TOKEN
 from llama_orch.settings.types import http_url
 from orchctl.failure import Failure, refused
@@ -36,6 +40,7 @@ class Queen:
 
     url: str
     token: str | None = None
+    tls: ssl.SSLContext | None = None
 
     @asynccontextmanager
     async def ask(
@@ -55,7 +60,8 @@ class Queen:
         """
         fields = {**self._headers(), **({"content-type": "application/json"} if body else {}), **(headers or {})}
         with ungrouped():
-            async with request(method, self.url + path, headers=fields, body=body, head_s=head_s) as response:
+            asking = request(method, self.url + path, headers=fields, body=body, head_s=head_s, tls=self.tls)
+            async with asking as response:
                 if not 200 <= response.status < 300 and response.status not in allowed:
                     raise refused(response.status, await response.read(limit_s=LIMIT_S), response.headers)
                 yield response
@@ -99,10 +105,20 @@ def ungrouped() -> Iterator[None]:
 def from_environment(url: str | None) -> Queen:
     """The queen of `url`, or of ORCHESTRATORD_URL, or of this machine. Raises Failure for what cannot be used."""
     found = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
-    if not (found.startswith("http://") and _is_url(found)):
-        hint = f"It must be of the form http://HOST:PORT, as in {DEFAULT_URL}."
+    if not _is_url(found):
+        hint = f"It must be of the form http://HOST:PORT or https://HOST:PORT, as in {DEFAULT_URL}."
         raise Failure(f"{found} is no URL of a queen", hint, ExitStatus.USAGE)
-    return Queen(found.rstrip("/"), _token())
+    return Queen(found.rstrip("/"), _token(), _tls())
+
+
+def _tls() -> ssl.SSLContext | None:
+    """What the files that the environment names are good for. Raises Failure."""
+    try:
+        return Tls.of(TlsFiles.named(os.environ)).client
+    except ConfigurationError as error:
+        first = error.problems[0]
+        message = f"{first.variable}={first.value}: {first.problem}"
+        raise Failure(message, first.mend, ExitStatus.CONFIG) from error
 
 
 def _is_url(text: str) -> bool:

@@ -2,12 +2,14 @@
 
 import sys
 
+from llama_orch.http.tls import check
 from llama_orch.service.run import Daemon
 from llama_orch.service.run import main as run_daemon
 from pool_managerd.daemon import run
 from pool_managerd.settings import PoolManagerSettings
 
-DAEMON = Daemon("pool-managerd", "Watches this machine's engines and answers for them.", PoolManagerSettings, run)
+SUMMARY = "Watches this machine's engines and answers for them."
+DAEMON = Daemon("pool-managerd", SUMMARY, PoolManagerSettings, run, check)
 
 
 def main() -> int:

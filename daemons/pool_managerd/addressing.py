@@ -17,9 +17,9 @@ class AddressUnknown(Exception):
     """From which address the queen is reached cannot be found out now; the text says why."""
 
 
-def scheme(_settings: PoolManagerSettings) -> str:
+def scheme(settings: PoolManagerSettings) -> str:
     """What the API is spoken in."""
-    return "http"
+    return "https" if settings.tls.cert else "http"
 
 
 def is_wildcard(host: str) -> bool:

@@ -11,6 +11,7 @@ from llama_orch import VERSION
 from llama_orch.http.app import add_hot, create_app, metrics_app
 from llama_orch.http.gate import Access, Gate, for_metrics
 from llama_orch.http.serving import serve
+from llama_orch.http.tls import Tls
 from llama_orch.service import listeners
 from llama_orch.service.memory import give_back
 from llama_orch.service.run import Service
@@ -56,6 +57,7 @@ class Parts:
     handoffs: Handoffs
     draining: Draining
     agent: Agent | None
+    tls: Tls
 
     @property
     def line(self) -> str:
@@ -70,7 +72,11 @@ def state_directory(settings: PoolManagerSettings, service: Service) -> Path:
 
 
 async def build(settings: PoolManagerSettings, service: Service) -> Parts:
-    """All parts, connected, none of them running; the pools of the last run are known again."""
+    """All parts, connected, none of them running; the pools of the last run are known again.
+
+    Raises ConfigurationError for files of TLS.
+    """
+    tls = Tls.of(settings.tls)
     state = state_directory(settings, service)
     store = Store(state)
     saved = await trio.to_thread.run_sync(store.load)
@@ -90,11 +96,11 @@ async def build(settings: PoolManagerSettings, service: Service) -> Parts:
         deletes=settings.auto_delete,
     )
     draining = Draining(registry, metrics, settings.node_id)
-    agent = await agent_of(settings, state, registry)
-    return Parts(settings, registry, metrics, health, reports, handoffs, draining, agent)
+    agent = await agent_of(settings, state, registry, tls)
+    return Parts(settings, registry, metrics, health, reports, handoffs, draining, agent, tls)
 
 
-async def agent_of(settings: PoolManagerSettings, state: Path, registry: Registry) -> Agent | None:
+async def agent_of(settings: PoolManagerSettings, state: Path, registry: Registry, tls: Tls) -> Agent | None:
     """Who speaks for this node to the queen; nobody in HOME_PROFILE, where she asks by herself."""
     if not (settings.queen_url and settings.node_id and settings.token):
         return None
@@ -107,7 +113,7 @@ async def agent_of(settings: PoolManagerSettings, state: Path, registry: Registr
         ram_total_bytes=await trio.to_thread.run_sync(read_memory),
         address=partial(address_of, settings),
     )
-    return Agent(node, HttpQueen(settings.queen_url, settings.token), registry)
+    return Agent(node, HttpQueen(settings.queen_url, settings.token, tls.client), registry)
 
 
 def already_taken(saved: Iterable[Found], settings: PoolManagerSettings) -> list[Identity]:
@@ -161,9 +167,9 @@ async def _start_serving(parts: Parts, service: Service, closing: trio.Event, nu
     metrics_address = Host(settings.bind.host, settings.metrics_port)
     scrape = listeners.tcp(service, "metrics", metrics_address, "metrics", "PROMETHEUS_METRICS_PORT")
     local = listeners.local(service, settings.runtime_dir.parent / f"{NAME}.sock")
-    listeners.say_access(settings.bind, settings.token, settings.second_token)
+    listeners.say_access(settings.bind, settings.token, settings.second_token, over=parts.tls.words)
     start = partial(serve, shutdown=closing, drain_s=DRAIN_S[settings.profile])
     access = Access(settings.token, settings.auth_optional, settings.second_token)
-    await nursery.start(start, Gate(app, access, hot), api)
+    await nursery.start(partial(start, tls=parts.tls.server), Gate(app, access, hot), api)
     await nursery.start(start, Gate(app, Access(), hot), local)
     await nursery.start(start, for_metrics(metrics_app(NAME, collectors), settings.token), scrape)

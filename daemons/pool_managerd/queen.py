@@ -3,6 +3,7 @@ Outcome and never an exception.
 """
 
 import math
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +46,7 @@ class HttpQueen:
 
     url: str
     token: Secret
+    tls: ssl.SSLContext | None = None
 
     async def register(self, node: NodeRegistration) -> Outcome:
         """POST /v2/nodes/register."""
@@ -63,7 +65,7 @@ class HttpQueen:
     ) -> Outcome:
         headers = {"authorization": f"Bearer {self.token.get_secret_value()}", "content-type": "application/json"}
         content = b"" if body is None else body.model_dump_json().encode()
-        asking = partial(request, method, f"{self.url}/v2/nodes/{path}", headers=headers, body=content)
+        asking = partial(request, method, f"{self.url}/v2/nodes/{path}", headers=headers, body=content, tls=self.tls)
         try:
             with trio.fail_after(LIMIT_S):
                 async with asking(connect_s=CONNECT_S, head_s=math.inf) as response:

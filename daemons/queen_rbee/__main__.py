@@ -2,12 +2,14 @@
 
 import sys
 
+from llama_orch.http.tls import check
 from llama_orch.service.run import Daemon
 from llama_orch.service.run import main as run_daemon
 from queen_rbee.daemon import run
 from queen_rbee.settings import QueenSettings
 
-DAEMON = Daemon("queen-rbee", "The control plane: takes inference tasks, places and streams them.", QueenSettings, run)
+SUMMARY = "The control plane: takes inference tasks, places and streams them."
+DAEMON = Daemon("queen-rbee", SUMMARY, QueenSettings, run, check)
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ from llama_orch.http.app import add_hot, create_app, metrics_app
 from llama_orch.http.exchange import HotRoutes
 from llama_orch.http.gate import Access, Gate, for_metrics
 from llama_orch.http.serving import serve
+from llama_orch.http.tls import Tls
 from llama_orch.service import listeners
 from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.memory import collect, give_back
@@ -46,11 +47,12 @@ def state_directory(settings: QueenSettings, service: Service) -> Path:
 async def run(settings: QueenSettings, service: Service) -> None:
     """Run until `service.stop` is set and what was running has ended or DRAIN_S seconds have passed.
 
-    Raises StartupError where the state of the last run cannot be had.
+    Raises StartupError where the state of the last run cannot be had, ConfigurationError for files of TLS.
     """
+    tls = Tls.of(settings.tls)
     try:
         async with open_store(state_directory(settings, service), service.watchdog.pulse("store")) as store:
-            parts = build(settings, store)
+            parts = build(settings, store, tls)
             await _remember(parts)
             await _run(parts, service)
     except StoreFailure as failure:
@@ -92,7 +94,8 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
         watching = partial(watch, settings.runtime_dir, parts.handoffs.bell.ring, interval_s=interval_s)
         await nursery.start(watching)
         await nursery.start(parts.handoffs.run)
-        sources = [PoolManagerSource(url, settings.token, registry) for url in settings.pool_managers]
+        asking = partial(PoolManagerSource, token=settings.token, registry=registry, tls=parts.tls.client)
+        sources = [asking(url) for url in settings.pool_managers]
         for source in sources:
             nursery.start_soon(source.run)
         nursery.start_soon(_note_sync, registry, sources)
@@ -131,10 +134,10 @@ async def _start_serving(parts: Parts, service: Service, nursery: trio.Nursery) 
     metrics_address = Host(address.host, settings.metrics_port)
     scrape = listeners.tcp(service, "metrics", metrics_address, "metrics", "PROMETHEUS_METRICS_PORT")
     local = listeners.local(service, settings.runtime_dir.parent / "queen-rbee.sock")
-    listeners.say_access(address, settings.token, settings.second_token)
+    listeners.say_access(address, settings.token, settings.second_token, over=parts.tls.words)
     start = partial(serve, shutdown=service.stop, drain_s=DRAIN_S + SERVING_MARGIN_S)
     access = Access(settings.token, settings.auth_optional, settings.second_token)
-    await nursery.start(start, Gate(app, access, hot), api)
+    await nursery.start(partial(start, tls=parts.tls.server), Gate(app, access, hot), api)
     await nursery.start(start, Gate(app, Access(), hot), local)
     await nursery.start(start, for_metrics(metrics_app(NAME, metrics), settings.token), scrape)
 

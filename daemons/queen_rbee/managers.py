@@ -3,6 +3,7 @@
 Every request is bounded; what cannot be had is an ApiError in words.
 """
 
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,7 @@ class Managers:
     registry: Registry
     urls: Sequence[str]
     token: Secret | None = None
+    tls: ssl.SSLContext | None = None
 
     def every(self) -> list[Manager]:
         """All of them."""
@@ -62,7 +64,13 @@ class Managers:
         headers = {**self._headers(), "content-type": "application/json"}
         try:
             async with request(
-                "POST", manager.url + path, headers=headers, body=data, connect_s=LIMIT_S, head_s=LIMIT_S
+                "POST",
+                manager.url + path,
+                headers=headers,
+                body=data,
+                connect_s=LIMIT_S,
+                head_s=LIMIT_S,
+                tls=self.tls,
             ) as response:
                 answer = await response.read(limit_s=LIMIT_S)
                 if not 200 <= response.status < 300:
@@ -72,7 +80,7 @@ class Managers:
 
     async def ask(self, manager: Manager, path: str) -> tuple[int, bytes]:
         """GET from one of them: status and body. Raises UpstreamError."""
-        return await fetch(manager.url + path, limit_s=LIMIT_S, headers=self._headers())
+        return await fetch(manager.url + path, limit_s=LIMIT_S, headers=self._headers(), tls=self.tls)
 
     def _headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.token.get_secret_value()}"} if self.token else {}

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from llama_orch.http.kept_connections import KeptConnections
+from llama_orch.http.tls import CLEAR, Tls
 from llama_orch.spool import Bell
 from llama_orch.spool import Intake as Spool
 from queen_rbee.accounting import Accounting
@@ -37,6 +38,7 @@ class Parts:
     handoffs: HandoffSource | None
     fleet: Fleet
     operations: Operations
+    tls: Tls = CLEAR
 
     @cached_property
     def intake(self) -> Intake:
@@ -54,7 +56,7 @@ class Parts:
         return self.dispatcher.accounting
 
 
-def build(settings: QueenSettings, store: Store) -> Parts:
+def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
     """All parts over `store`, which the caller keeps open for as long as they run."""
     bell, metrics = Bell(), Metrics()
     registry = Registry(bell, ADAPTERS)
@@ -65,14 +67,15 @@ def build(settings: QueenSettings, store: Store) -> Parts:
         adapters=ADAPTERS,
         strategy=settings.placement,
         bell=bell,
-        hop=Hop(settings.token, KeptConnections()),
+        hop=Hop(settings.token, KeptConnections(), tls.client),
     )
     fleet = Fleet(
         registry, store, metrics, dispatcher.take_place, settings.node_timeout_ms, float(settings.stale_check_s)
     )
-    managers = Managers(fleet, registry, () if settings.cloud_profile else settings.pool_managers, settings.token)
+    urls = () if settings.cloud_profile else settings.pool_managers
+    managers = Managers(fleet, registry, urls, settings.token, tls.client)
     operations = Operations(registry, managers, dispatcher.take_place)
-    return Parts(settings, store, dispatcher, _handoffs(settings, registry), fleet, operations)
+    return Parts(settings, store, dispatcher, _handoffs(settings, registry), fleet, operations, tls)
 
 
 def books(store: Store, registry: Registry, metrics: Metrics) -> Accounting:

@@ -4,6 +4,7 @@ Owns the connection to the engine for as long as the task runs there; leaving it
 is what frees the engine's slot. Every wait has a limit, and so has the answer.
 """
 
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -70,10 +71,11 @@ class Failure(Exception):
 
 @dataclass(frozen=True)
 class Hop:
-    """What the way through a node needs: the token that its relay wants to see, and connections that are kept."""
+    """What the way through a node needs: the token that its relay wants to see, connections that are kept, and TLS."""
 
     token: Secret | None = None
     connections: KeptConnections | None = None
+    tls: ssl.SSLContext | None = None
 
     def headers(self, target: Candidate) -> dict[str, str]:
         """Those for the relay; an engine on loopback gets none."""
@@ -131,6 +133,7 @@ async def _ask(
         headers=headers,
         body=dialogue.body,
         connections=hop.connections if target.node_id else None,
+        tls=hop.tls if target.node_id else None,
         connect_s=silence.limits.connect_s,
         head_s=float("inf"),  # the scope of `silence` bounds it
     ) as response:

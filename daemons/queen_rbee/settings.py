@@ -123,7 +123,6 @@ class QueenSettings(ApiSettings):
         Var(
             "ORCHD_POOL_MANAGERS",
             "The pool-managerds that are asked for their pools, by URL, separated by commas.",
-            more="They are spoken to in plain HTTP.",
             example="http://127.0.0.1:9200",
             profile="home",
             addition=True,

@@ -8,6 +8,7 @@ here because httpcore 1.0.9 leaks pool slots when requests are cancelled.
 
 import json
 import re
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import trio
 from llama_orch.http.answer import CHUNK, Response, next_event, received
 from llama_orch.http.connecting import Origin, connect, where
 from llama_orch.http.kept_connections import LIMIT_S, KeptConnections
+from llama_orch.http.secured import Wire
 from llama_orch.http.upstream import ConnectTimeout, Unanswered, Unreachable, UpstreamError, UpstreamTimeout
 
 __all__ = [
@@ -69,11 +71,14 @@ async def request(
     head_s: float = 30.0,
     connections: KeptConnections | None = None,
     repeatable: bool = False,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Response]:
     """Send one request and yield its Response once the head has come; leaving closes the connection.
 
     `connect_s` and `head_s` bound, in seconds, the connection and the wait for the head of the answer; the caller
     bounds the wait for the body. Raises UpstreamError and UpstreamTimeout.
+
+    An https:// URL is asked over TLS by `tls`; without it the other side is held against the CAs of the system.
 
     With `connections` an idle one of them is used, if there is one, and the connection is kept once the answer was read
     to its end; left in any other way it is closed all the same. An idle connection may turn out to be closed by the
@@ -81,7 +86,7 @@ async def request(
     twice. Nobody can tell whether the other side had read it (RFC 9110, 9.2.2), so that otherwise the error is the
     caller's: Unreachable where the request had not even left, or else UpstreamError.
     """
-    origin, parts = where(url)
+    origin, parts = where(url, tls)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     fields = [("host", parts.netloc), ("connection", "close" if connections is None else "keep-alive")]
     fields += (headers or {}).items()
@@ -107,7 +112,7 @@ async def _answered(
     head_s: float,
     connections: KeptConnections | None,
     repeatable: bool,
-) -> tuple[trio.SocketStream, Response]:
+) -> tuple[Wire, Response]:
     """The answer's head, and the connection over which it has come."""
     connection, data = asked.encoded()
     if connections is not None and (kept := connections.take(origin)):
@@ -121,7 +126,7 @@ async def _answered(
     return stream, await _heard(stream, connection, data, head_s)
 
 
-async def _heard(stream: trio.SocketStream, connection: h11.Connection, data: bytes, limit_s: float) -> Response:
+async def _heard(stream: Wire, connection: h11.Connection, data: bytes, limit_s: float) -> Response:
     """The head of the answer to `data`; where there is none, the stream is closed."""
     try:
         with trio.fail_after(limit_s):
@@ -134,7 +139,7 @@ async def _heard(stream: trio.SocketStream, connection: h11.Connection, data: by
         raise
 
 
-async def _head(stream: trio.SocketStream, connection: h11.Connection, data: bytes) -> Response:
+async def _head(stream: Wire, connection: h11.Connection, data: bytes) -> Response:
     sent = False
     # who refuses a request may close before the body is through; the answer is there all the same
     with suppress(trio.BrokenResourceError):
@@ -150,7 +155,7 @@ async def _head(stream: trio.SocketStream, connection: h11.Connection, data: byt
     return Response(event.status_code, names, connection, stream)
 
 
-async def _begun(stream: trio.SocketStream, sent: bool) -> bytes:
+async def _begun(stream: Wire, sent: bool) -> bytes:
     """The answer's first bytes. Raises Unanswered where there are none."""
     try:
         data = await received(stream)
@@ -174,6 +179,7 @@ async def fetch(
     headers: Mapping[str, str] | None = None,
     size: int = 1 << 20,
     connections: KeptConnections | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> tuple[int, bytes]:
     """GET `url`: status and body, all of it within `limit_s` seconds and `size` bytes. Raises UpstreamError."""
     asking = request(
@@ -183,6 +189,7 @@ async def fetch(
         connect_s=limit_s,
         head_s=limit_s,
         connections=connections,
+        tls=tls,
         repeatable=True,  # RFC 9110, 9.2.1: a GET asks for nothing to be done
     )
     try:
@@ -193,9 +200,11 @@ async def fetch(
         raise UpstreamTimeout(f"no complete answer within {limit_s:g} s") from error
 
 
-async def fetch_json(url: str, *, limit_s: float, headers: Mapping[str, str] | None = None) -> tuple[int, Any]:
+async def fetch_json(
+    url: str, *, limit_s: float, headers: Mapping[str, str] | None = None, tls: ssl.SSLContext | None = None
+) -> tuple[int, Any]:
     """As `fetch`, with the body parsed as JSON. Raises UpstreamError also where it is none."""
-    status, body = await fetch(url, limit_s=limit_s, headers=headers)
+    status, body = await fetch(url, limit_s=limit_s, headers=headers, tls=tls)
     try:
         return status, json.loads(body)
     except ValueError as error:

@@ -1,12 +1,17 @@
-"""From a URL to a connection: where it leads, and the stream that goes there."""
+"""From a URL to a connection: where it leads, and the stream that goes there, over TLS where the URL says so."""
 
 import os
+import ssl
+from functools import cache
 from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 import trio
 
+from llama_orch.http.secured import Secured, Wire, reason
 from llama_orch.http.upstream import ConnectTimeout, Unreachable, UpstreamError
+
+PORTS = {"http": 80, "https": 443}
 
 
 class Origin(NamedTuple):
@@ -15,33 +20,65 @@ class Origin(NamedTuple):
     scheme: str
     host: str
     port: int
+    tls: ssl.SSLContext | None = None
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
 
 
-def where(url: str) -> tuple[Origin, SplitResult]:
+def where(url: str, tls: ssl.SSLContext | None = None) -> tuple[Origin, SplitResult]:
     """Where `url` leads, and its parts. Raises UpstreamError for what this client cannot ask."""
     parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
-        raise UpstreamError(f"{url} is not of the form http://HOST:PORT; TLS is not spoken here")
+    if parts.scheme not in PORTS or not parts.hostname:
+        raise UpstreamError(f"{url} is not of the form http://HOST:PORT or https://HOST:PORT")
     try:
-        return Origin(parts.scheme, parts.hostname, parts.port or 80), parts
+        port = parts.port or PORTS[parts.scheme]
+        return Origin(parts.scheme, parts.hostname, port, tls if parts.scheme == "https" else None), parts
     except ValueError as error:
         raise UpstreamError(f"{url} is no URL: {error}") from error
 
 
-async def connect(origin: Origin, limit_s: float) -> trio.SocketStream:
+async def connect(origin: Origin, limit_s: float) -> Wire:
     """A fresh connection. Raises Unreachable, which ConnectTimeout is, too."""
-    host, port = origin.host, origin.port
     try:
         with trio.fail_after(limit_s):
-            if host == "127.0.0.1":
-                return await _to_loopback(port)
-            return await trio.open_tcp_stream(host, port)
+            stream = await _opened(origin)
+            return await _secured(stream, origin) if origin.scheme == "https" else stream
     except trio.TooSlowError as error:
-        raise ConnectTimeout(f"no connection to {host}:{port} within {limit_s:g} s") from error
+        raise ConnectTimeout(f"no connection to {origin} within {limit_s:g} s") from error
     except OSError as error:
-        raise Unreachable(f"cannot connect to {host}:{port}: {_reason(error)}") from error
+        raise Unreachable(f"cannot connect to {origin}: {_reason(error)}") from error
     except UnicodeError as error:
-        raise Unreachable(f"cannot connect to {host}:{port}: that is no host name") from error
+        raise Unreachable(f"cannot connect to {origin}: that is no host name") from error
+
+
+async def _opened(origin: Origin) -> trio.SocketStream:
+    if origin.host == "127.0.0.1":
+        return await _to_loopback(origin.port)
+    return await trio.open_tcp_stream(origin.host, origin.port)
+
+
+async def _secured(stream: trio.SocketStream, origin: Origin) -> Secured:
+    """`stream` with TLS; it is closed where there is none."""
+    try:
+        context = origin.tls
+        if context is None:
+            context = await trio.to_thread.run_sync(_of_the_system)
+        secured = Secured(stream, context, origin.host)
+        await secured.handshake()
+    except trio.BrokenResourceError as error:
+        await trio.aclose_forcefully(stream)
+        raise Unreachable(f"no TLS with {origin}: {reason(error) or 'the connection broke off'}") from error
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return secured
+
+
+@cache
+def _of_the_system() -> ssl.SSLContext:
+    """What others are held against where the caller says nothing; made when it is first needed."""
+    return ssl.create_default_context()
 
 
 async def _to_loopback(port: int) -> trio.SocketStream:

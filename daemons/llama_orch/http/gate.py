@@ -14,9 +14,11 @@ from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.handoff import is_loopback
 from llama_orch.http.error_shapes import ANTHROPIC_VERSION, IDENTIFIERS, shape_of
 from llama_orch.http.exchange import AsgiApp, HotRoutes, Message, Receive, Scope, Send, answer, head_only
-from llama_orch.http.wrong_tokens import WrongTokens
 from llama_orch.settings.types import Secret
 from llama_orch.telemetry import correlation
+from llama_orch.telemetry.events import TOKEN_REFUSED
+from llama_orch.telemetry.records import emit
+from llama_orch.telemetry.sparing import Sparing
 
 OPEN_PATHS = ("/health", "/ready")
 OPEN_PREFIX = "/v2/meta/"
@@ -94,7 +96,7 @@ class Gate:
         self._app = cast(AsgiApp, app)
         self._access = access
         self._hot = hot or HotRoutes()
-        self._wrong_tokens = WrongTokens()
+        self._told = Sparing()
 
     def is_hot(self, method: str, path: str) -> bool:
         """Whether a request goes to a hot path."""
@@ -120,7 +122,7 @@ class Gate:
         refusal = self._access.refusal(scope["path"], peer, authorization, api_key)
         if refusal:
             if refusal.body.code is ErrorCode.BAD_TOKEN:
-                self._wrong_tokens.refused(peer or "the Unix socket", shown_tokens(authorization, api_key))
+                self._tell(peer or "the Unix socket", shown_tokens(authorization, api_key))
             await _send_error(refusal, scope, receive, reply)
         elif found := self._hot.find(scope["method"], scope["path"]):
             await answer(*found, scope, receive, reply)
@@ -128,6 +130,11 @@ class Gate:
             await answer(*found, scope, *head_only(receive, reply))
         else:
             await self._app(scope, receive, reply)
+
+    def _tell(self, peer: str, shown: list[str]) -> None:
+        """Log whose token is wrong, by its fingerprint."""
+        if self._told.due(peer):
+            emit(TOKEN_REFUSED, peer=peer, shown=", ".join(str(Secret(token)) for token in shown) or "no Bearer token")
 
 
 def _stamping(send: Send, stamps: list[tuple[bytes, bytes]]) -> Send:

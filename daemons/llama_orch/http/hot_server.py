@@ -16,6 +16,7 @@ import h11
 import trio
 
 from llama_orch.http.exchange import AsgiApp, BrokenOff, Message, Scope
+from llama_orch.http.secured import Secured, Wire
 
 CHUNK = 65536
 HEAD_LIMIT = 32 * 1024
@@ -32,9 +33,7 @@ IsHot = Callable[[str, str], bool]
 class HotConnection:
     """One connection; owns nothing, the caller closes the stream."""
 
-    def __init__(
-        self, stream: trio.SocketStream, app: AsgiApp, is_hot: IsHot, idle: dict[trio.CancelScope, bool]
-    ) -> None:
+    def __init__(self, stream: Wire, app: AsgiApp, is_hot: IsHot, idle: dict[trio.CancelScope, bool]) -> None:
         self._stream = stream
         self._app = app
         self._is_hot = is_hot
@@ -77,7 +76,7 @@ def _method_and_path(seen: bytes) -> tuple[str, str]:
     return method, rest.partition(" ")[0].partition("?")[0]
 
 
-async def _receive(stream: trio.SocketStream) -> bytes:
+async def _receive(stream: Wire) -> bytes:
     """Bytes as they come; b"" at the end, however it came about."""
     try:
         return bytes(await stream.receive_some(CHUNK))
@@ -88,8 +87,9 @@ async def _receive(stream: trio.SocketStream) -> bytes:
 class _Exchange:
     """One request and its answer, as ASGI."""
 
-    def __init__(self, stream: trio.SocketStream, app: AsgiApp) -> None:
+    def __init__(self, stream: Wire, app: AsgiApp) -> None:
         self._stream = stream
+        self._secure = isinstance(stream, Secured)
         self._app = app
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
         self._head: h11.Response | None = None
@@ -143,7 +143,7 @@ class _Exchange:
             "type": "http",
             "http_version": request.http_version.decode(),
             "method": request.method.decode(),
-            "scheme": "http",
+            "scheme": "https" if self._secure else "http",
             "path": unquote(path.decode("latin-1")),
             "raw_path": path,
             "query_string": query,
@@ -214,7 +214,9 @@ class _Exchange:
 
     def _at_once(self, data: bytes) -> bytes:
         """Send what the kernel takes without a wait, nearly always all; the rest. A scope and trio's own way of sending
-        would cost twice what the system call does."""
+        would cost twice what the system call does. What TLS has yet to seal is all left."""
+        if self._secure:
+            return data
         try:
             return data[os.write(self._stream.socket.fileno(), data) :]
         except OSError:
@@ -224,10 +226,11 @@ class _Exchange:
 class Resumed(trio.abc.HalfCloseableStream):
     """A stream of which `seen` was read already: it is read again first."""
 
-    def __init__(self, stream: trio.SocketStream, seen: bytes) -> None:
+    def __init__(self, stream: Wire, seen: bytes) -> None:
         self._stream = stream
         self._seen = seen
         self.socket = stream.socket
+        self.secure = isinstance(stream, Secured)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """What was seen, then what comes."""

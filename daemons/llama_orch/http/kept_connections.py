@@ -11,13 +11,14 @@ from typing import NamedTuple, Self
 import trio
 
 from llama_orch.http.connecting import Origin
+from llama_orch.http.secured import Wire
 
 LIMIT_S = 30.0
 LIMIT = 32
 
 
 class _Idle(NamedTuple):
-    stream: trio.SocketStream
+    stream: Wire
     until: float
 
 
@@ -36,7 +37,7 @@ class KeptConnections:
         """How many connections are kept now."""
         return sum(map(len, self._idle.values()))
 
-    def take(self, origin: Origin) -> trio.SocketStream | None:
+    def take(self, origin: Origin) -> Wire | None:
         """A connection to `origin` that is now the caller's: the one used last, for it will live longest."""
         self._close_expired()
         idle = self._idle.get(origin, deque())
@@ -48,7 +49,7 @@ class KeptConnections:
             _close(stream)
         return None
 
-    def keep(self, origin: Origin, stream: trio.SocketStream, limit_s: float = LIMIT_S) -> None:
+    def keep(self, origin: Origin, stream: Wire, limit_s: float = LIMIT_S) -> None:
         """Own `stream`, over which an exchange has come to its full end, for `limit_s` seconds at most."""
         self._close_expired()
         until = trio.current_time() + min(limit_s, self._limit_s)
@@ -84,6 +85,6 @@ class KeptConnections:
                 del self._idle[origin]
 
 
-def _close(stream: trio.SocketStream) -> None:
+def _close(stream: Wire) -> None:
     """At once, and without a checkpoint: what is idle has nothing under way."""
     stream.socket.close()

@@ -18,6 +18,7 @@
 
 import logging
 import socket
+import ssl
 from collections.abc import Callable
 from functools import partial
 
@@ -34,7 +35,9 @@ from hypercorn.utils import parse_socket_addr
 
 from llama_orch.http.exchange import AsgiApp, Message, Receive, Scope, Send
 from llama_orch.http.gate import Gate
+from llama_orch.http.handshakes import Handshakes
 from llama_orch.http.hot_server import NEWCOMER_S, HotConnection, Resumed
+from llama_orch.http.secured import Wire
 
 SEND_LIMIT_S = 30.0
 
@@ -85,13 +88,14 @@ class BoundedServer(TCPServer):
     """One connection; a client that reads nothing for SEND_LIMIT_S seconds is dropped."""
 
     async def run(self) -> None:
-        """Serve the connection to its end: hypercorn's own `run` without TLS and HTTP/2."""
+        """Serve the connection to its end: hypercorn's own `run` without HTTP/2, and behind the handshake."""
         try:
             sock = self.stream.socket
             client, server = (parse_socket_addr(sock.family, name) for name in (sock.getpeername(), sock.getsockname()))
             async with TaskGroup() as group:
                 self._task_group = group
-                parts = self.app, self.config, self.context, group, ConnectionState({}), False, client, server
+                tls = self.stream.secure
+                parts = self.app, self.config, self.context, group, ConnectionState({}), tls, client, server
                 self.protocol = Http1(*parts, self.protocol_send)  # type: ignore[assignment]
                 await self.idle_task.restart(self._task_group, self._idle_timeout)
                 await self._read_data()
@@ -130,11 +134,12 @@ class BoundedServer(TCPServer):
 class Connections:
     """The streams that are open, so that a stop can end them; owned by one `serve`."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._open: set[trio.SocketStream] = set()
         self._idle: dict[trio.CancelScope, bool] = {}
         self._none_left = trio.Event()
         self._stopping = False
+        self._handshakes = Handshakes(tls, self._idle, lambda: self._stopping) if tls else None
 
     def accepted(self, stream: trio.SocketStream) -> None:
         """The stream counts as open from now on: its handler has its first turn later."""
@@ -143,12 +148,9 @@ class Connections:
     async def handle(self, app: AsgiApp, config: Config, context: WorkerContext, stream: trio.SocketStream) -> None:
         """Serve one connection to its end; what goes wrong in it is logged and concerns no other."""
         try:
-            seen: bytes | None = b""
-            if isinstance(app, Gate):
-                seen = await HotConnection(stream, app, app.is_hot, self._idle).serve(lambda: self._stopping)
-            if seen is not None:
-                resumed = Resumed(stream, seen)
-                await BoundedServer(Finisher(app), config, context, ConnectionState({}), resumed)  # type: ignore[arg-type]
+            wire = await self._handshakes.secured(stream) if self._handshakes else stream
+            if wire is not None:
+                await self._serve(app, config, context, wire)
         except Exception:
             log.exception("a connection failed by an error of the daemon's own")
         finally:
@@ -156,6 +158,14 @@ class Connections:
             self._open.discard(stream)
             if not self._open:
                 self._none_left.set()
+
+    async def _serve(self, app: AsgiApp, config: Config, context: WorkerContext, wire: Wire) -> None:
+        seen: bytes | None = b""
+        if isinstance(app, Gate):
+            seen = await HotConnection(wire, app, app.is_hot, self._idle).serve(lambda: self._stopping)
+        if seen is not None:
+            resumed = Resumed(wire, seen)
+            await BoundedServer(Finisher(app), config, context, ConnectionState({}), resumed)  # type: ignore[arg-type]
 
     def end_idle(self) -> None:
         """Serve no further request on any connection; those that wait for one end now, or soon if it is the first."""
@@ -211,13 +221,15 @@ async def serve(
     *,
     shutdown: trio.Event,
     drain_s: float,
+    tls: ssl.SSLContext | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve `app` on listening `sockets`, which it owns from now on, until `shutdown` is set.
+    """Serve `app` on listening `sockets`, which it owns from now on, until `shutdown` is set; over TLS where `tls` says
+    how.
 
     Then nothing new is accepted, idle connections close, and what runs has `drain_s` seconds to end.
     """
-    config, context, connections = hypercorn_config(), WorkerContext(None), Connections()
+    config, context, connections = hypercorn_config(), WorkerContext(None), Connections(tls)
     handle = partial(connections.handle, app, config, context)
     listeners = [Listener(_listening(sock), connections.accepted) for sock in sockets]
     async with trio.open_nursery() as handlers:

@@ -84,8 +84,11 @@ def _clear(path: Path) -> None:
             path.unlink()
 
 
-def say_access(address: Host, token: Secret | None, second: Secret | None = None) -> None:
-    """Log the fingerprint of the token that requests need, or that other machines are refused for want of one."""
+def say_access(address: Host, token: Secret | None, second: Secret | None = None, over: str | None = None) -> None:
+    """Log over what the API is served, where that is not plain HTTP, and the fingerprint of the token that requests
+    need, or that other machines are refused for want of one."""
+    if over:
+        log.info("%s is served over %s", address, over)
     if token and second:
         log.info("requests to %s need the token %s, or the second one, %s", address, token, second)
     elif token:

@@ -114,6 +114,9 @@ def _status_of(daemon: Daemon[Any], error: BaseException) -> int:
     """What the daemon's end by `error` is reported as, and its exit status."""
     causes = list(_leaves(error))
     for cause in causes:
+        if isinstance(cause, ConfigurationError):  # a file that was right when it was checked
+            configuration.report(daemon.name, configuration.refused(cause))
+            return ExitStatus.CONFIG
         if isinstance(cause, StartupError):
             records.emit(events.START_FAILED, problem=cause.message, hint=cause.hint)
             return cause.status

@@ -1,4 +1,4 @@
-"""The settings of the daemons that serve an API to others: who may ask.
+"""The settings of the daemons that serve an API to others: who may ask, and whether over TLS.
 
 `ApiSettings` is the base of queen-rbee's and pool-managerd's.
 """
@@ -10,6 +10,7 @@ from typing import Annotated
 from llama_orch.settings.declaration import Var, rule
 from llama_orch.settings.loading import Problem
 from llama_orch.settings.shared import Common
+from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE, TlsFiles
 from llama_orch.settings.tokens import SECOND_TOKEN, TOKEN
 from llama_orch.settings.types import Flag, Token
 from llama_orch.telemetry import events
@@ -83,6 +84,55 @@ class ApiSettings(Common):
             addition=True,
         ),
     ] = False
+
+    tls_cert: Annotated[
+        Path | None,
+        Var(
+            CERT_FILE,
+            "Certificate chain of this daemon, its own first, in PEM. With it the API is served over TLS (1.2 at "
+            "least) and not in the clear; the metrics port and the Unix socket stay as they are.",
+            more="Its names must be those under which others ask for this daemon, with https:// in their URLs. It is "
+            "also shown to the daemons that this one asks.",
+            example="/etc/llama-orch/tls.pem",
+            allowed=A_FILE,
+            addition=True,
+        ),
+    ] = None
+    tls_key: Annotated[
+        Path | None,
+        Var(
+            KEY_FILE,
+            "The private key to LLORCH_TLS_CERT_FILE, in PEM, without a password.",
+            more="As a credential, which only root can read on the disk, it is passed by a drop-in of the unit: "
+            "LoadCredential=tls-key:/etc/llama-orch/tls.key and Environment=LLORCH_TLS_KEY_FILE=%d/tls-key.",
+            example="/etc/llama-orch/tls.key",
+            allowed=A_FILE,
+            addition=True,
+        ),
+    ] = None
+    tls_ca: Annotated[
+        Path | None,
+        Var(
+            CA_FILE,
+            "Certificates in PEM of the CA that all daemons have theirs from. Then TLS is mutual: clients must show a "
+            "certificate of it, and the daemons that this one asks at https:// are held against it.",
+            more="Without it those are held against the CAs of the system. Without LLORCH_TLS_CERT_FILE it only serves "
+            "to ask others. A token is wanted all the same.",
+            example="/etc/llama-orch/ca.pem",
+            allowed=A_FILE,
+            addition=True,
+        ),
+    ] = None
+
+    @property
+    def tls(self) -> TlsFiles:
+        """The files that TLS is made of."""
+        return TlsFiles(self.tls_cert, self.tls_key, self.tls_ca)
+
+    @rule
+    def a_certificate_has_its_key(self) -> Iterator[Problem]:
+        """LLORCH_TLS_CERT_FILE and LLORCH_TLS_KEY_FILE are set both or not at all."""
+        yield from self.tls.unpaired()
 
     @rule
     def a_second_token_has_a_first(self) -> Iterator[Problem]:

@@ -85,6 +85,16 @@ TOKEN_REFUSED = _event(
     "A client or a node with an old token needs the present one; see TOKEN ROTATION in llama-orch(7). There is\n"
     "at most one such line a minute for each peer, and 64 for all of them.",
 )
+HANDSHAKE_FAILED = _event(
+    "tls_handshake_failed",
+    "7666f371683d4ba48e7806de6240c799",
+    "llama_orch.serving",
+    logging.WARNING,
+    "no TLS with {peer}: {reason}",
+    "A peer wanted to speak to the API and could not. Its URL must begin with https://, it must accept the CA\n"
+    "of this daemon's certificate, and show a certificate of the CA in LLORCH_TLS_CA_FILE where that is set;\n"
+    "see TLS in llama-orch(7). There is at most one such line a minute for each peer, and 64 for all of them.",
+)
 SECOND_TOKEN_SAME = _event(
     "second_token_same",
     "4f633f920b40449d87bbab64b58b8ea1",

@@ -6,6 +6,7 @@ said last stays in force for GRACE_S seconds.
 
 import logging
 import random
+import ssl
 from dataclasses import dataclass, field
 
 import trio
@@ -45,6 +46,7 @@ class PoolManagerSource:
     url: str
     token: Secret | None
     registry: Registry
+    tls: ssl.SSLContext | None = None
     asked: trio.Event = field(default_factory=trio.Event)
 
     async def run(self) -> None:
@@ -75,7 +77,7 @@ class PoolManagerSource:
         limit_s = WAIT_MS / 1000 + MARGIN_S if query else MARGIN_S
         try:
             status, body = await fetch(
-                f"{self.url}/v2/pools{query}", limit_s=limit_s, headers=headers, size=ANSWER_LIMIT
+                f"{self.url}/v2/pools{query}", limit_s=limit_s, headers=headers, size=ANSWER_LIMIT, tls=self.tls
             )
         except UpstreamError as error:
             raise NoAnswer(str(error)) from error

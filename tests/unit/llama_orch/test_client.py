@@ -164,11 +164,14 @@ async def test_a_url_that_cannot_be_asked_is_an_upstream_error(url: str) -> None
 
 
 async def test_an_https_url_is_never_asked_in_the_clear() -> None:
-    async def fail(_stream: trio.SocketStream) -> None:
-        raise AssertionError("nothing may be sent")
+    seen = []
 
-    async with server(fail) as url:
-        assert "TLS is not spoken" in str(await failure(url.replace("http:", "https:")))
+    async def hear(stream: trio.SocketStream) -> None:
+        seen.append(await stream.receive_some())
+
+    async with server(hear) as url:
+        assert "no TLS with 127" in str(await failure(url.replace("http:", "https:")))
+    assert seen[0][:2] == b"\x16\x03", "a handshake, and nothing of the request"
 
 
 async def test_a_header_that_is_none_is_an_upstream_error() -> None:

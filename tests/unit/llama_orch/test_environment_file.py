@@ -39,6 +39,13 @@ def test_every_line_is_an_assignment_a_comment_or_blank(daemon: str) -> None:
     assert all(len(line) <= 120 for line in lines)
 
 
+PARTNERS = {
+    "LLORCH_TLS_CERT_FILE": {"LLORCH_TLS_KEY_FILE": "/tls.key"},
+    "LLORCH_TLS_KEY_FILE": {"LLORCH_TLS_CERT_FILE": "/tls.pem"},
+}
+"""What is not to be set alone."""
+
+
 def test_the_file_as_shipped_and_with_every_example_in_force_is_accepted(daemon: str) -> None:
     text = environment_file(daemon, DAEMONS[daemon])
     DAEMONS[daemon].load(parse(text))
@@ -49,7 +56,7 @@ def test_the_file_as_shipped_and_with_every_example_in_force_is_accepted(daemon:
             and var.required is None
             and var.env not in ("LLORCH_API_TOKEN_FILE", "LLORCH_API_TOKEN_SECOND_FILE", "ORCHESTRATORD_CLOUD_PROFILE")
         ):
-            DAEMONS[daemon].load({var.env: var.example})
+            DAEMONS[daemon].load({var.env: var.example} | PARTNERS.get(var.env, {}))
 
 
 def test_a_person_learns_the_meaning_the_default_and_the_profile(daemon: str) -> None:

@@ -17,9 +17,9 @@ from llama_orch.contracts.errors import ApiError, ErrorCode
 from llama_orch.http.app import create_app
 from llama_orch.http.exchange import Exchange, HotRoutes, Message
 from llama_orch.http.gate import Access, Gate
-from llama_orch.http.wrong_tokens import PEERS, WrongTokens
 from llama_orch.settings.types import Secret
 from llama_orch.telemetry.events import TOKEN_REFUSED
+from llama_orch.telemetry.sparing import LIMIT
 
 TOKEN = "0123456789abcdef"
 LOOPBACK = ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", None)
@@ -314,14 +314,13 @@ async def test_each_peer_has_a_line_a_minute(
 async def test_many_peers_do_not_flood_the_log(
     caplog: pytest.LogCaptureFixture, mock_clock: trio.testing.MockClock
 ) -> None:
-    wrong = WrongTokens()
-    lines = []
+    guarded, lines = gate(WITH), []
     for _minute in range(2):
-        for number in range(5000):
-            wrong.refused(f"2001:db8::{number:x}", ["wrong"])
+        for number in range(3 * LIMIT):
+            await asked(guarded, "/hot/x", {"authorization": "Bearer wrong"}, peer=f"2001:db8::{number:x}")
         lines.append(len(told(caplog)))
         mock_clock.jump(60)
-    assert lines == [PEERS, PEERS]
+    assert lines == [LIMIT, LIMIT]
 
 
 async def test_liveness_and_readiness() -> None:

@@ -74,7 +74,7 @@ def test_all_problems_are_reported_at_once_each_with_value_and_remedy() -> None:
         "ORCHESTRATORD_BIND_ADDR": "8080",
         "RUST_LOG": "queen=loud",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "tempo:4317",
-        "ORCHD_POOL_MANAGERS": "https://gpu-node-1:9200",
+        "ORCHD_POOL_MANAGERS": "gpu-node-1:9200",
         "PROMETHEUS_METRICS_PORT": "8080",
         "ORCHESTRATORD_CLOUD_PROFILE": "1",
     }
@@ -148,11 +148,13 @@ ONLY_A_SECOND = {"LLORCH_API_TOKEN_SECOND": "0123456789abcdef"}
 BREAKING: dict[str, dict[str, dict[str, str]]] = {
     "queen-rbee": {
         "one_address": {"ORCHD_ADDR": "h:81", "ORCHESTRATORD_BIND_ADDR": "h:82"},
+        "a_certificate_has_its_key": {"LLORCH_TLS_CERT_FILE": "/tls.pem"},
         "a_second_token_has_a_first": ONLY_A_SECOND,
         "cloud_needs_a_token": {"ORCHESTRATORD_CLOUD_PROFILE": "true"},
         "metrics_have_a_port_of_their_own": {"PROMETHEUS_METRICS_PORT": "8080"},
     },
     "pool-managerd": {
+        "a_certificate_has_its_key": {"LLORCH_TLS_KEY_FILE": "/tls.key"},
         "a_second_token_has_a_first": ONLY_A_SECOND,
         "cloud_needs_all_three": {"POOL_MANAGERD_NODE_ID": "gpu-node-1"},
         "metrics_have_a_port_of_their_own": {"PROMETHEUS_METRICS_PORT": "9200"},

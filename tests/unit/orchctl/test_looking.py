@@ -132,7 +132,6 @@ def test_a_queen_that_is_not_there_is_named_with_what_to_look_at() -> None:
     "url",
     [
         "queen:8080",
-        "https://queen:8080",
         "http://",
         "http://h:99999",
         "http://h:x",

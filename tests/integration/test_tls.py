@@ -1,0 +1,109 @@
+"""The daemons as processes with mutual TLS: between queen and pool-managerd, in both profiles, and for orchctl."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE, TlsFiles
+from tests.certificates import authority
+from tests.integration.home import Home, _stop_if_running, environment, free_port
+from tests.unit.spool.files import publish
+
+TOKEN = "0123456789abcdef-of-the-fleet"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
+    return authority(tmp_path_factory.mktemp("ca"), "ca").signed("machine")
+
+
+def variables(files: TlsFiles) -> dict[str, str]:
+    named = {CERT_FILE: files.cert, KEY_FILE: files.key, CA_FILE: files.ca}
+    return {name: str(path) for name, path in named.items() if path}
+
+
+@dataclass
+class Secured(Home):
+    """Queen and pool-managerd, over TLS."""
+
+    @property
+    def url(self) -> str:
+        """queen-rbee's URL."""
+        return f"https://127.0.0.1:{self.queen_port}"
+
+    def pools(self) -> list[dict[str, Any]]:
+        """As orchctl shows them."""
+        done = self.orchctl("pools", "--json")
+        return json.loads(done.stdout)["pools"] if done.returncode == 0 else []
+
+
+@contextmanager
+def running(directory: Path, **given: str) -> Iterator[Secured]:
+    """Both daemons, with a handoff file that only pool-managerd sees."""
+    spool = directory / "engines"
+    spool.mkdir()
+    publish(spool)
+    queen, manager = free_port(), free_port()
+    environ = environment(directory) | {
+        "ORCHESTRATORD_BIND_ADDR": f"127.0.0.1:{queen}",
+        "POOL_MANAGERD_BIND_ADDR": f"127.0.0.1:{manager}",
+        "ORCHD_POOL_MANAGERS": f"https://127.0.0.1:{manager}",
+        "POOL_MANAGERD_RUNTIME_DIR": str(spool),
+        "LLORCH_API_TOKEN": TOKEN,
+        **given,
+    }
+    home = Secured(directory, environ, queen, manager)
+    with ExitStack() as ending:
+        for name in ("queen-rbee", "pool-managerd"):
+            home.start(name)
+            ending.callback(_stop_if_running, home, name)
+        yield home
+
+
+def test_the_queen_asks_pool_managerd_over_tls(files: TlsFiles, tmp_path: Path) -> None:
+    with running(tmp_path, **variables(files)) as home:
+        [pool] = home.until(home.pools)
+        assert pool["pool_id"]
+        assert "served over TLS, and wants a client certificate" in home.logs()
+
+
+def test_a_node_registers_over_tls_and_is_reached_over_tls(files: TlsFiles, tmp_path: Path) -> None:
+    queen = free_port()
+    cloud = {
+        "ORCHESTRATORD_CLOUD_PROFILE": "true",
+        "ORCHESTRATORD_BIND_ADDR": f"127.0.0.1:{queen}",
+        "ORCHD_POOL_MANAGERS": "",
+        "ORCHESTRATORD_URL": f"https://127.0.0.1:{queen}",
+        "POOL_MANAGERD_NODE_ID": "gpu-node-1",
+        "POOL_MANAGERD_HEARTBEAT_INTERVAL_SECS": "1",
+    }
+    with running(tmp_path, **variables(files), **cloud) as home:
+        home.queen_port = queen
+        [pool] = home.until(home.pools)
+        assert pool["node_id"] == "gpu-node-1"
+        assert f"https://127.0.0.1:{home.manager_port}" in home.orchctl("nodes", "--json").stdout
+
+
+def orchctl(home: Secured, files: TlsFiles) -> subprocess.CompletedProcess[str]:
+    without = {name: value for name, value in home.environ.items() if not name.startswith("LLORCH_TLS")}
+    return replace(home, environ=without | variables(files)).orchctl("pools")
+
+
+def test_orchctl_is_let_in_by_its_certificate_and_says_why_it_is_not(files: TlsFiles, tmp_path: Path) -> None:
+    with running(tmp_path, **variables(files)) as home:
+        home.until(home.pools)
+        assert orchctl(home, files).returncode == 0
+        unknown = orchctl(home, TlsFiles())
+        assert unknown.returncode == 69
+        assert "its certificate is not accepted" in unknown.stderr
+        assert orchctl(home, replace(files, cert=None, key=None)).returncode == 69
+        home.until(lambda: "no client certificate is shown" in home.logs())
+        broken = orchctl(home, replace(files, ca=tmp_path / "none"))
+        assert broken.returncode == 78
+        assert f"{CA_FILE}={tmp_path / 'none'}" in broken.stderr
