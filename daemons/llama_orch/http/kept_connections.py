@@ -15,6 +15,7 @@ from llama_orch.http.secured import Wire
 
 LIMIT_S = 30.0
 LIMIT = 32
+SWEEP_S = 1.0
 
 
 class _Idle(NamedTuple):
@@ -31,6 +32,7 @@ class KeptConnections:
         self._limit_s = limit_s
         self._idle: dict[Origin, deque[_Idle]] = {}
         self._closed = False
+        self._sweep_at = 0.0
 
     @property
     def idle(self) -> int:
@@ -78,6 +80,9 @@ class KeptConnections:
 
     def _close_expired(self) -> None:
         now = trio.current_time()
+        if now < self._sweep_at:
+            return  # with a thousand origins each look costs more than an exchange
+        self._sweep_at = now + SWEEP_S
         for origin, idle in tuple(self._idle.items()):
             while idle and idle[0].until <= now:
                 _close(idle.popleft().stream)
