@@ -5,6 +5,7 @@ Heartbeats are hot: each node of a fleet sends one every few seconds.
 
 from quart import Response, request
 from quart_trio import QuartTrio
+from werkzeug.routing import BaseConverter
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.nodes import Heartbeat, NodeList, NodeRegistration
@@ -17,6 +18,12 @@ from queen_rbee.managers import Managers
 
 REGISTRATION_LIMIT = 256 << 10
 HEARTBEAT_LIMIT = 4 << 20
+
+
+class NodeName(BaseConverter):
+    """The id of a node in a path; `register` is none, but where they register."""
+
+    regex = "(?!register$)[^/]+"
 
 
 def add_heartbeats(routes: HotRoutes, fleet: Fleet) -> None:
@@ -33,11 +40,13 @@ def add_heartbeats(routes: HotRoutes, fleet: Fleet) -> None:
 def add_nodes(app: QuartTrio, fleet: Fleet, managers: Managers, *, cloud: bool) -> None:
     """Add the other routes to `app`; without `cloud` there are no nodes."""
 
+    app.url_map.converters["node"] = NodeName
+
     @app.get("/v2/gpus")
     async def all_gpus() -> Response:
         return answer(await gpus(managers))
 
-    @app.get("/v2/nodes/<node_id>/reachability")
+    @app.get("/v2/nodes/<node:node_id>/reachability")
     async def reached(node_id: str) -> Response:
         return answer(await reachability(managers, fleet.node(node_id)))
 
@@ -53,11 +62,11 @@ def add_nodes(app: QuartTrio, fleet: Fleet, managers: Managers, *, cloud: bool) 
         found = fleet.views()
         return answer(NodeList(nodes=found, count=len(found)))
 
-    @app.get("/v2/nodes/<node_id>")
+    @app.get("/v2/nodes/<node:node_id>")
     async def node(node_id: str) -> Response:
         return answer(fleet.node(node_id))
 
-    @app.delete("/v2/nodes/<node_id>")
+    @app.delete("/v2/nodes/<node:node_id>")
     async def remove(node_id: str) -> Response:
         await fleet.deregister(node_id, f"deregistered from {request.remote_addr or 'this machine'}")
         return Response("", status=204)  # without a body, Quart looks for an asyncio loop

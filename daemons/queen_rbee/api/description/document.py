@@ -97,7 +97,10 @@ def _parameter(parameter: Parameter) -> Json:
 
 def _body(operation: Operation, body: type[BaseModel], known: Components) -> Json:
     examples: Json = {name: {"value": value} for name, value in EXAMPLES[operation.name].items()}
-    return {"required": True, "content": {JSON: {"schema": known.schema(body), "examples": examples}}}
+    return {
+        "required": not operation.body_optional,
+        "content": {JSON: {"schema": known.schema(body), "examples": examples}},
+    }
 
 
 def _answers(operation: Operation, known: Components) -> Json:

@@ -15,7 +15,7 @@ PLAN = "0712300a3b25eeee34eddebc1b4d779f1879608cecd3321604bdeb506ababc63"
 NODE: Json = {
     "node_id": "gpu-node-1",
     "machine_id": "0123456789abcdef0123456789abcdef",
-    "address": "http://192.0.2.7:9200",
+    "address": "http://127.0.0.1:9200",
     "pools": ["default"],
     "version": "0.1.0",
 }

@@ -28,6 +28,7 @@ def _drains(what: str, *parameters: Parameter) -> tuple[Operation, Operation]:
             f"Let a {what} run empty",
             {202: document("Nothing new is placed there.", OperationView, operation_id="/operation_id")},
             body=DrainRequest,
+            body_optional=True,
             parameters=parameters,
             errors=(503,),
         ),

@@ -61,6 +61,7 @@ class Operation:
     errors: tuple[int, ...] = ()
     about: str = ""
     open: bool = False
+    body_optional: bool = False
 
     @property
     def variables(self) -> list[str]:
