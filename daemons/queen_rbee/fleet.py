@@ -20,6 +20,7 @@ from llama_orch.contracts.nodes import (
     NodeStatus,
     NodeView,
 )
+from llama_orch.contracts.pools import PoolStatus
 from llama_orch.service.watchdog import Pulse
 from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
@@ -53,6 +54,7 @@ class Fleet:
         self._timeout_ms = timeout_ms
         self._check_s = check_s
         self._nodes: dict[str, Node] = {}
+        self._told: dict[str, list[PoolStatus]] = {}
 
     async def load(self) -> None:
         """Know again the nodes of the last run. Raises StoreFailure."""
@@ -164,7 +166,8 @@ class Fleet:
         before = self._nodes.get(node.node_id)
         self._nodes[node.node_id] = node
         if before is None or said(before) != said(node):
-            self._registry.update(_source(node.node_id), RANK, pools_of(node))
+            told = self._told[node.node_id] = pools_of(node, before, self._told.get(node.node_id, ()))
+            self._registry.update(_source(node.node_id), RANK, told)
             if store and (before is None or shape(before) != shape(node)):
                 self._store.put_later("node", written_node(node))
 
@@ -177,6 +180,7 @@ class Fleet:
 
     def _forget(self, node: Node, reason: str) -> None:
         del self._nodes[node.node_id]
+        self._told.pop(node.node_id, None)
         self._registry.forget(_source(node.node_id))
         self._metrics.forget_node(node.node_id)
         emit(events.NODE_DEREGISTERED, node_id=node.node_id, reason=reason)

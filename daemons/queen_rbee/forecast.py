@@ -1,8 +1,9 @@
 """What the queen expects of the time to come: owns what was measured, and answers when a task will start and end."""
 
 import time
+from collections.abc import Iterable
 
-from queen_rbee.candidates import Demand
+from queen_rbee.candidates import Candidate, Demand
 from queen_rbee.estimates import (
     Capacity,
     DrainRate,
@@ -16,7 +17,7 @@ from queen_rbee.task import Task
 
 KEPT = 256
 FEW = 64
-A_LOOK_S = 50e-6
+A_LOOK_S = 100e-6
 """How long a capacity is believed for each replica beyond FEW that it was made of: with thousands of them, making one
 anew at each admission would be most of the work."""
 
@@ -64,10 +65,18 @@ class Forecast:
         if not self._capacities:
             self._judged = change, now
         if demand not in self._capacities:
-            ready = [c for c in self._registry.suitable(demand) if c.ready and not c.draining]
-            found = capacity_of((c.slots_total, c.slots_free, self.times(c.pool_id)) for c in ready)
-            self._capacities[demand] = found
+            self._capacities[demand] = self._made_of(self._registry.suitable(demand))
         return self._capacities[demand]
+
+    def _made_of(self, replicas: Iterable[Candidate]) -> Capacity:
+        """Of those that are ready. Pool by pool, since a pool's replicas are judged alike: there may be thousands."""
+        pools: dict[str, tuple[int, int]] = {}
+        for found in replicas:
+            if found.ready and not found.draining:
+                total, free = pools.get(found.pool_id, (0, 0))
+                unused = found.slots_total - found.leased
+                pools[found.pool_id] = total + found.slots_total, free + (unused if unused > 0 else 0)
+        return capacity_of((total, free, self.times(pool_id)) for pool_id, (total, free) in pools.items())
 
     def start_ms(self, demand: Demand, position: int) -> int:
         """Milliseconds until a task with `position` others before it will probably start."""

@@ -4,7 +4,7 @@ Times ending in `_at` are trio's clock in seconds. A node's own clock is only lo
 jump of it changes nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -81,7 +81,7 @@ def silent(node: Node, now: float, timeout_s: float) -> bool:
 
 def said(node: Node) -> tuple[object, ...]:
     """What the registry has to know of it."""
-    return node.registration.address, node.pools, node.draining, node.offline
+    return node.pools, node.registration.address, node.draining, node.offline
 
 
 def shape(node: Node) -> tuple[object, ...]:
@@ -132,9 +132,19 @@ def view(node: Node, now: float, leases: int) -> NodeView:
     )
 
 
-def pools_of(node: Node) -> Iterable[PoolStatus]:
-    """The node's pools as placement sees them: those of a node that is offline or draining get nothing."""
-    return (_pool(node, pool) for pool in node.pools)
+def pools_of(node: Node, before: "Node | None" = None, known: Sequence[PoolStatus] = ()) -> list[PoolStatus]:
+    """The node's pools as placement sees them: those of a node that is offline or draining get nothing.
+
+    `known` is what this gave for the node as it was `before`: most pools have not changed since the last heartbeat.
+    """
+    if before is None or said(before)[1:] != said(node)[1:] or len(known) != len(before.pools):
+        return [_pool(node, pool) for pool in node.pools]
+    same = {id(old): status for old, status in zip(before.pools, known, strict=True)}
+    olds = {old.pool_id: old for old in before.pools}
+    return [
+        same[id(old)] if (old := olds.get(pool.pool_id)) == pool and old is not None else _pool(node, pool)
+        for pool in node.pools
+    ]
 
 
 def _pool(node: Node, pool: PoolSnapshot) -> PoolStatus:

@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.contracts.errors import ApiError
+from llama_orch.contracts.nodes import PoolSnapshot
+from llama_orch.contracts.pools import PoolStatus
 from llama_orch.service.watchdog import Pulse
 from queen_rbee.fleet import FORGET_AFTER_S, GRACE_S
-from queen_rbee.nodes import Node, silent
+from queen_rbee.nodes import Node, pools_of, silent
 from queen_rbee.store.protocol import StoreFailure
 from tests.unit.queen_rbee.fleets import (
     CHECK_S,
@@ -256,3 +258,16 @@ async def test_without_nodes_a_pool_exists_not_at_all_once_the_grace_period_has_
 def test_a_node_is_given_up_for_its_silence_alone(heard, now, timeout):
     node = Node(registration(), "peer", datetime.now(UTC), heard)
     assert silent(node, now, timeout) is (now - heard > timeout)
+
+
+@given(st.lists(st.tuples(st.sampled_from("pqr"), st.booleans(), st.integers(0, 2)), max_size=6), st.booleans())
+def test_what_is_kept_of_the_heartbeat_before_is_what_would_be_made_anew(changes, draining):
+    known: dict[str, PoolSnapshot] = {}
+    before: Node | None = None
+    told: list[PoolStatus] = []
+    for pool_id, ready, free in changes:
+        known[pool_id] = snapshot(pool_id=pool_id, ready=ready, slots_free=free)
+        node = Node(registration(), "peer", datetime.now(UTC), 0.0, pools=tuple(known.values()), draining=draining)
+        told = pools_of(node, before, told)
+        assert told == pools_of(node)
+        before = node
