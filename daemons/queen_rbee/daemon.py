@@ -105,13 +105,15 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
 
 
 async def _keep_tidy(parts: Parts) -> None:
-    """Sessions whose time has run out go, and once the queen is idle again, the memory that her work has left."""
-    collected = parts.dispatcher.turn
+    """Sessions whose time has run out go, and once the queen has been idle for a while, the memory that her work has
+    left: looking for it stops everything else (0.3 s with 8,000 pools), and a moment between two tasks will not do."""
+    collected = seen = parts.dispatcher.turn
     while True:
         await parts.accounting.sessions.tidy(time.time())
-        if parts.dispatcher.idle and parts.dispatcher.turn != collected:
-            collected = parts.dispatcher.turn
+        if parts.dispatcher.idle and parts.dispatcher.turn == seen != collected:
+            collected = seen
             collect()
+        seen = parts.dispatcher.turn
         await trio.sleep(TIDY_INTERVAL_S)
 
 
