@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote, urlencode
 
+import trio
 from pydantic import BaseModel, ValidationError
 
 from llama_orch.http.client import Response, UpstreamError, request
@@ -143,6 +144,7 @@ def _token() -> str | None:
 M = TypeVar("M", bound=BaseModel)
 
 
+@trio.lowlevel.enable_ki_protection  # a Ctrl-C while pydantic builds a validator would be lost in its native code
 def understood(model: type[M], body: bytes) -> M:
     """`body` as a `model`. Raises Failure where somebody else than a queen of this release has answered."""
     try:
