@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from llama_orch.contracts.artifacts import ArtifactHead, NewArtifact
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.tasks import TaskRequest, TaskView
+from llama_orch.http.bodies import invalid
 from queen_rbee.candidates import Candidate
 from queen_rbee.canonical import artifact_id, canonical, whole
 from queen_rbee.passage import Passage
-from queen_rbee.refusals import invalid
 from queen_rbee.store.protocol import Document, Store
 from queen_rbee.task_records import task_record
 

@@ -14,13 +14,13 @@ from pydantic import ValidationError
 from llama_orch.contracts.catalog import CatalogModel, ModelState, NewModel, Verification, VerificationState
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.pools import PoolStatus
+from llama_orch.http.bodies import invalid
 from llama_orch.telemetry.events import MODEL_MISMATCH
 from llama_orch.telemetry.records import emit
 from queen_rbee import catalog_names
 from queen_rbee.catalog_checks import Checks
 from queen_rbee.catalog_verification import Outcome, reconsidered
 from queen_rbee.metrics import Metrics
-from queen_rbee.refusals import invalid
 from queen_rbee.store.protocol import Document, Store, StoreFailure
 
 LIMIT = 10_000

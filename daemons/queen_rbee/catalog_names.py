@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from llama_orch.contracts.catalog import CatalogModel, ModelState, VerificationState
 from llama_orch.contracts.errors import ApiError
+from llama_orch.http.bodies import invalid
 from queen_rbee.candidates import short_name
-from queen_rbee.refusals import invalid
 
 Known = Mapping[str, CatalogModel]
 """The models by their ids."""

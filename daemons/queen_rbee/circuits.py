@@ -47,7 +47,10 @@ class Circuits:
     def tick(self, now: float) -> None:
         """Let those be tried that have rested, and forget those of replicas that are gone."""
         for key in list(self._known):
-            self._change(key, lambda circuit: rested(circuit, now))
+            if self._registry.knows(key):
+                self._change(key, lambda circuit: rested(circuit, now))
+            else:
+                self._change(key, lambda _circuit: CLOSED)
 
     def _change(self, key: Key, step: Callable[[Circuit], Circuit]) -> Circuit:
         before = self._known.get(key, CLOSED)
@@ -58,6 +61,6 @@ class Circuits:
         if after.state != before.state:
             self._registry.set_circuit(key, after.state)
             self._metrics.circuit(key, after.state)
-            if after.state == "closed":
+            if after.state == "closed" and self._registry.knows(key):
                 emit(events.CIRCUIT_CLOSED, pool_id=key[0], replica_id=key[1])
         return after

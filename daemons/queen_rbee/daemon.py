@@ -54,7 +54,10 @@ async def run(settings: QueenSettings, service: Service) -> None:
         async with open_store(state_directory(settings, service), service.watchdog.pulse("store")) as store:
             parts = build(settings, store, tls)
             await _remember(parts)
-            await _run(parts, service)
+            try:
+                await _run(parts, service)
+            finally:
+                await parts.dispatcher.hop.aclose()
     except StoreFailure as failure:
         raise StartupError(str(failure), failure.hint, ExitStatus.IO_ERROR) from failure
 

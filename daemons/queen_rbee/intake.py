@@ -13,13 +13,14 @@ import trio
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import Preparation, Streams, TaskAccepted, TaskRequest
+from llama_orch.http.bodies import invalid
 from queen_rbee.admission import QueueFull
 from queen_rbee.backpressure import Backpressure
 from queen_rbee.dispatcher import Dispatcher
 from queen_rbee.estimates import HOPELESS, backoff_ms
 from queen_rbee.passage import Passage
 from queen_rbee.placement import refusal
-from queen_rbee.refusals import invalid, not_stored
+from queen_rbee.refusals import not_stored
 from queen_rbee.store.protocol import Store, StoredTask, StoreFailure
 from queen_rbee.task import Task
 from queen_rbee.workloads import passage_for

@@ -12,18 +12,8 @@ from llama_orch.http.client import UpstreamError
 from queen_rbee.managers import Manager, Managers
 
 
-class _Gpu(BaseModel):
-    index: int
-    uuid: str
-    name: str
-    vram_total_bytes: int
-    vram_free_bytes: int
-    utilization: int | None = None
-    compute_capability: str | None = None
-
-
 class _Answer(BaseModel):
-    gpus: list[_Gpu] = Field(max_length=256)
+    gpus: list[GpuView] = Field(max_length=256)
     problem: str | None = None
 
 
@@ -38,7 +28,7 @@ async def gpus(managers: Managers) -> GpuList:
         except UpstreamError as error:
             problems[manager.node_id or manager.url] = str(error)
             return
-        found.extend(GpuView(node_id=manager.node_id, **gpu.model_dump()) for gpu in answer.gpus)
+        found.extend(gpu.model_copy(update={"node_id": manager.node_id}) for gpu in answer.gpus)
         if answer.problem:
             problems[manager.node_id or manager.url] = answer.problem
 

@@ -72,21 +72,6 @@ def suitable(candidates: Sequence[Candidate], demand: Demand) -> list[Candidate]
     return found
 
 
-def choose(
-    candidates: Sequence[Candidate],
-    demand: Demand,
-    strategy: Strategy,
-    turn: int,
-    affinity: tuple[str, str] | None = None,
-) -> Candidate | None:
-    """The replica that takes the task, or None while all that could are busy.
-
-    `turn` counts placements: round-robin walks by it, and random is seeded with it. `affinity` is the key of the
-    replica that holds the KV cache of the task's session: it wins where it is open, and is not waited for where not.
-    """
-    return pick(sorted(suitable(candidates, demand), key=lambda c: c.key), demand, strategy, turn, affinity)
-
-
 def pick(
     found: Sequence[Candidate],
     demand: Demand,
@@ -94,8 +79,10 @@ def pick(
     turn: int,
     affinity: tuple[str, str] | None = None,
 ) -> Candidate | None:
-    """As `choose`, among replicas that meet `demand` and are sorted by key.
+    """The replica that takes the task, of those that meet `demand`, sorted by key; None while all of them are busy.
 
+    `turn` counts placements: round-robin walks by it, and random is seeded with it. `affinity` is the key of the
+    replica that holds the KV cache of the task's session: it wins where it is open, and is not waited for where not.
     Of more than FEW, round-robin and random take the first that is open from their place on: to see which of thousands
     are open would be most of a placement's time, and who follows a busy one has a little more to do only.
     """

@@ -159,6 +159,10 @@ class Registry:
         """How many replicas are known."""
         return len(self._candidates)
 
+    def knows(self, key: Key) -> bool:
+        """Whether there is such a replica."""
+        return key in self._candidates
+
     def leases(self, keys: Iterable[Key]) -> int:
         """Slots that are held now on these replicas."""
         return sum(self._leases[key] for key in keys)

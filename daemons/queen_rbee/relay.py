@@ -77,6 +77,12 @@ class Hop:
     connections: KeptConnections | None = None
     tls: ssl.SSLContext | None = None
 
+    async def aclose(self) -> None:
+        """Close what is kept."""
+        if self.connections:
+            with trio.CancelScope(shield=True):
+                await self.connections.aclose()
+
     def headers(self, target: Candidate) -> dict[str, str]:
         """Those for the relay; an engine on loopback gets none."""
         if target.node_id is None or self.token is None:

@@ -4,8 +4,8 @@ from pydantic import JsonValue
 
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.tasks import TaskRequest
+from llama_orch.http.bodies import invalid
 from queen_rbee.passage import Passage
-from queen_rbee.refusals import invalid
 
 
 def passage_for(request: TaskRequest) -> Passage | None:

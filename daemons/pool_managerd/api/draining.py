@@ -4,7 +4,7 @@ from quart import request
 from quart_trio import QuartTrio
 
 from llama_orch.contracts.operations import DrainRequest, DrainStatus
-from pool_managerd.api.bodies import parsed
+from llama_orch.http.bodies import parsed
 from pool_managerd.api.pools import no_such_pool
 from pool_managerd.draining import Draining
 from pool_managerd.registry import Registry

@@ -8,9 +8,9 @@ import trio
 from quart import request
 from quart_trio import QuartTrio
 
-from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.pools import PoolList
-from pool_managerd.api.bodies import invalid
+from llama_orch.http.bodies import invalid
 from pool_managerd.handoffs import Handoffs
 from pool_managerd.registry import Registry
 from pool_managerd.waiting import first_of
@@ -63,5 +63,4 @@ def whole(name: str, text: str | None, limit: int) -> int | None:
         return None
     if text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= limit:
         return int(text)
-    problem = FieldProblem(field=name, problem=f"must be a whole number from 0 to {limit}")
-    raise invalid([problem])
+    raise ApiError(400, invalid([(name, f"must be a whole number from 0 to {limit}")]))

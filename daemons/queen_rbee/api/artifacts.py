@@ -7,11 +7,12 @@ from quart_trio import QuartTrio
 
 from llama_orch.contracts.artifacts import ArtifactList, NewArtifact
 from llama_orch.contracts.errors import ApiError
+from llama_orch.http.bodies import invalid
 from queen_rbee.api.bodies import body_of, too_long
 from queen_rbee.api.paging import wanted_page
 from queen_rbee.api.views import answer
 from queen_rbee.artifacts import LIMIT_BYTES, Artifacts, TooLong
-from queen_rbee.refusals import invalid, unknown
+from queen_rbee.refusals import unknown
 
 
 def add_artifacts(app: QuartTrio, artifacts: Artifacts) -> None:

@@ -6,12 +6,11 @@ import trio
 
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.tasks import TaskRequest, TaskState
+from llama_orch.http.bodies import invalid, parsed
 from llama_orch.http.exchange import Exchange, HotRoutes
 from llama_orch.telemetry.correlation import current, traceparent
-from queen_rbee.api.bodies import parsed
 from queen_rbee.dispatcher import Dispatcher
 from queen_rbee.intake import Intake, task_id_of, unknown_task
-from queen_rbee.refusals import invalid
 from queen_rbee.task import Task
 
 KEEP_ALIVE_S = 15.0

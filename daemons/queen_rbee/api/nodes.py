@@ -9,8 +9,9 @@ from werkzeug.routing import BaseConverter
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.nodes import Heartbeat, NodeList, NodeRegistration
+from llama_orch.http.bodies import parsed
 from llama_orch.http.exchange import Exchange, HotRoutes
-from queen_rbee.api.bodies import body_of, parsed
+from queen_rbee.api.bodies import body_of
 from queen_rbee.api.views import answer
 from queen_rbee.fleet import Fleet
 from queen_rbee.machines import gpus, reachability

@@ -11,9 +11,9 @@ from pydantic_core import from_json
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.openai import Chat, Completions, Embeddings, Generation, Rerank, Wanted
 from llama_orch.contracts.tasks import TaskRequest
+from llama_orch.http.bodies import invalid
 from queen_rbee.naming import Named
 from queen_rbee.passage import Endpoint, Passage
-from queen_rbee.refusals import invalid
 
 BODIES: Mapping[Endpoint, type[Wanted]] = {
     "chat": Chat,

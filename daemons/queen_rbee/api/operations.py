@@ -4,7 +4,7 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from llama_orch.contracts.operations import DrainRequest, OperationList
-from queen_rbee.api.bodies import parsed
+from llama_orch.http.bodies import parsed
 from queen_rbee.api.views import answer
 from queen_rbee.operations import Operations, Target
 

@@ -15,8 +15,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from llama_orch.contracts.errors import ApiError
+from llama_orch.http.bodies import invalid
 from queen_rbee.messages.blocks import NOT_HERE, WRITTEN_BY, Blocks, Lenient, Name, Object, Texts
-from queen_rbee.refusals import invalid
 
 MOST_TOKENS = 16_777_216
 BLOCKS, SOURCE = "content", "source"

@@ -10,7 +10,7 @@ from llama_orch.contracts.catalog import ModelState, ModelStateChange, NewModel
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.sessions import SessionChange
 from llama_orch.contracts.tasks import TaskRequest
-from queen_rbee.api.bodies import parsed as parsed_body
+from llama_orch.http.bodies import parsed as parsed_body
 from queen_rbee.messages.request import MessagesRequest
 from queen_rbee.messages.request import parsed as parsed_message
 

@@ -141,6 +141,19 @@ async def test_a_replica_that_becomes_ready_anew_is_not_held_to_what_it_was():
         assert (candidate.circuit, candidate.open) == ("closed", True)
 
 
+async def test_of_a_replica_that_is_gone_neither_circuit_nor_series_remain():
+    async with running() as queen:
+        for _ in range(FAULTS):
+            await ended(queen.submit("break"))
+        series = queen.dispatcher.metrics.registry.get_sample_value
+        labels = {"pool_id": "p", "replica_id": "r0"}
+        before = series("orchd_circuit_open", labels)
+        without_home(queen)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (before, series("orchd_circuit_open", labels)) == (1, None)
+        assert queen.dispatcher.circuits.next_retry == float("inf")
+
+
 async def test_refused_requests_and_clients_that_leave_open_no_circuit():
     async with running() as queen:
         for _ in range(2 * FAULTS):

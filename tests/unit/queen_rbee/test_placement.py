@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.pools import PoolState
 from queen_rbee.candidates import Candidate, Demand, serves_model
-from queen_rbee.placement import choose, refusal, suitable, unmet
+from queen_rbee.placement import FEW, pick, refusal, suitable, unmet
 
 POOLS = ("alpha", "beta", "gamma")
 MODELS = ("tiny.gguf", "org/large")
@@ -48,6 +48,7 @@ CANDIDATES = st.builds(
     ctx_max=st.sampled_from([None, 512, 4096]),
     device_mask=st.sampled_from([None, "cpu", "0", "0,1"]),
     vram_free_bytes=st.integers(0, 3),
+    circuit=st.sampled_from(["closed", "open", "half-open"]),
 )
 FLEETS = st.lists(CANDIDATES, max_size=6, unique_by=lambda c: c.key)
 DEMANDS = st.builds(
@@ -63,6 +64,30 @@ DEMANDS = st.builds(
     fallback=st.booleans(),
 )
 STRATEGIES = st.sampled_from(["round-robin", "least-loaded", "random"])
+
+
+def choose(fleet, demand, strategy, turn, affinity=None) -> Candidate | None:
+    """As the dispatcher does, with the registry's order."""
+    return pick(sorted(suitable(fleet, demand), key=lambda c: c.key), demand, strategy, turn, affinity)
+
+
+@given(st.sets(st.integers(0, 2 * FEW)), STRATEGIES, st.integers(0, 1000))
+def test_of_a_large_fleet_one_that_is_open_is_found_wherever_it_is(opened, strategy, turn):
+    fleet = [candidate(replica_id=f"r{n:03}", ready=n in opened) for n in range(2 * FEW + 1)]
+    chosen = choose(fleet, Demand(), strategy, turn)
+    assert (chosen is None) is (not opened)
+    assert chosen is None or chosen.open
+
+
+def test_round_robin_visits_all_of_a_large_fleet_in_turn():
+    fleet = [candidate(replica_id=f"r{n:03}") for n in range(2 * FEW)]
+    chosen = [choose(fleet, Demand(), "round-robin", turn) for turn in range(2 * FEW)]
+    assert chosen == fleet
+
+
+def test_a_half_open_replica_is_tried_by_one_task_at_a_time():
+    assert choose([candidate(circuit="half-open")], Demand(), "round-robin", 0)
+    assert choose([candidate(circuit="half-open", leased=1)], Demand(), "round-robin", 0) is None
 
 
 @given(FLEETS, DEMANDS, STRATEGIES, st.integers(0, 1000))
