@@ -21,6 +21,7 @@ from llama_orch.telemetry import correlation
 from queen_rbee import relay
 from queen_rbee.accounting import Accounting
 from queen_rbee.admission import AdmissionQueue
+from queen_rbee.attempt import Attempt, breaks, next_for
 from queen_rbee.book import TaskBook
 from queen_rbee.candidates import Candidate, Demand
 from queen_rbee.circuits import Circuits
@@ -35,17 +36,6 @@ from queen_rbee.task import CancelReason, Task
 log = logging.getLogger(__name__)
 
 STOPPED = "queen-rbee stopped"
-MOVES_MOST = 2
-"""So often a task is placed again after the connection to its node broke: a task may be what breaks them."""
-
-
-@dataclass
-class Attempt:
-    """A task that runs on `target`; `lost` says why its place is taken from under it."""
-
-    target: Candidate
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    lost: str | None = None
 
 
 @dataclass
@@ -204,7 +194,8 @@ class Dispatcher:
             failure = relay.Failure(ErrorCode.WORKER_RESET, reason, retriable=True, engine_fault=False, lost=True)
         except relay.Failure as found:
             failure = found
-            self._judge(target, failure)
+            if failure.engine_fault:
+                self.circuits.failed(target, trio.current_time(), str(failure))
         except Exception:
             # our own error ends the one task that met it: ending the queen would let a stored task end the next one too
             log.exception("task %s met an error of queen-rbee's own", task.task_id)
@@ -212,19 +203,13 @@ class Dispatcher:
             return None
         return self._after(failure, task, attempt)
 
-    def _judge(self, target: Candidate, failure: relay.Failure) -> None:
-        if failure.engine_fault:
-            self.circuits.failed(target, trio.current_time(), str(failure))
-
     def _after(self, failure: relay.Failure, task: Task, attempt: Attempt) -> Candidate | None:
-        """What becomes of a task that failed on `attempt`: it goes elsewhere, waits again, or ends."""
-        moves = (failure.elsewhere or failure.lost) and not task.shown and not task.state.final
-        if attempt.lost is None and not failure.elsewhere:  # what it was sent to has broken
-            moves = moves and task.moves < MOVES_MOST
-            task.moves += 1
-        if moves and (other := self._elsewhere(task, attempt.target)):
+        """Where `task` goes on after a failure; None where it waits again, or has ended."""
+        following = next_for(task, failure, attempt)
+        task.moves += breaks(failure, attempt)
+        if following != "end" and (other := self._elsewhere(task, attempt.target)):
             return other
-        if moves and failure.lost:
+        if following == "elsewhere or wait":
             self._put_back(task)
             return None
         task.quoted = failure.quoted

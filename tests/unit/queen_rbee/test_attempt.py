@@ -1,0 +1,56 @@
+"""What becomes of a task whose replica fails: where it may go on, where it may wait, and when it must end."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama_orch.contracts.errors import ErrorCode
+from llama_orch.contracts.tasks import TaskRequest
+from queen_rbee.attempt import MOVES_MOST, Attempt, breaks, next_for
+from queen_rbee.relay import Failure
+from queen_rbee.task import Task
+from tests.unit.queen_rbee.test_placement import candidate
+
+FAILURES = st.builds(
+    Failure,
+    st.just(ErrorCode.WORKER_RESET),
+    st.just("it broke"),
+    retriable=st.just(True),
+    elsewhere=st.booleans(),
+    lost=st.booleans(),
+)
+ATTEMPTS = st.builds(Attempt, st.just(candidate()), lost=st.sampled_from([None, "the node is offline"]))
+MOVES = st.integers(0, 2 * MOVES_MOST)
+
+
+def task(*, shown: bool = False, ended: bool = False, moves: int = 0) -> Task:
+    found = Task(TaskRequest(prompt="hello"), "c", 0.0, moves=moves)
+    if shown:
+        found.token("a word", 1.0)
+    if ended:
+        found.cancel(2.0)
+    return found
+
+
+@given(FAILURES, ATTEMPTS, MOVES)
+def test_what_readers_have_seen_a_part_of_and_what_has_ended_is_not_tried_again(failure, attempt, moves):
+    assert next_for(task(shown=True, moves=moves), failure, attempt) == "end"
+    assert next_for(task(ended=True, moves=moves), failure, attempt) == "end"
+
+
+@given(FAILURES, ATTEMPTS, MOVES)
+def test_a_task_waits_only_where_its_place_was_lost(failure, attempt, moves):
+    if next_for(task(moves=moves), failure, attempt) == "elsewhere or wait":
+        assert failure.lost
+
+
+@given(FAILURES, ATTEMPTS)
+def test_a_task_that_has_broken_enough_is_tried_on_only_where_it_cannot_be_to_blame(failure, attempt):
+    if next_for(task(moves=MOVES_MOST), failure, attempt) != "end":
+        assert attempt.lost or failure.elsewhere
+
+
+@given(FAILURES, ATTEMPTS)
+def test_a_place_that_is_taken_breaks_nothing_and_one_that_is_lost_lets_the_first_try_go_on(failure, attempt):
+    assert not (attempt.lost and breaks(failure, attempt))
+    if failure.lost:
+        assert next_for(task(), failure, attempt) == "elsewhere or wait"
