@@ -1,0 +1,66 @@
+"""Events of engine-provisioner: engines, and the pools file."""
+
+import logging
+
+from llama_orch.telemetry.events.declaring import declared
+
+PROVISIONING_STARTED = declared(
+    "provisioning_started",
+    "5a3c1fbdf9da4bf3a81696a68afe2312",
+    "engine_provisioner.pool",
+    logging.INFO,
+    "provisioning pool {pool_id}: {detail}",
+    "The engine and the model are being fetched and checked.",
+)
+ENGINE_STARTED = declared(
+    "engine_started",
+    "135d63cf1293424c802a2e8f96fc5ce8",
+    "engine_provisioner.pool",
+    logging.INFO,
+    "engine of pool {pool_id} runs at {url} ({engine} {engine_version}); handoff {file} written",
+    "The engine answered its health check and was announced to pool-managerd.",
+)
+ENGINE_ADOPTED = declared(
+    "engine_adopted",
+    "a4ea3938d4294c52810915b0875b0b21",
+    "engine_provisioner.pool",
+    logging.INFO,
+    "engine of pool {pool_id} was already running at {url} and is adopted",
+    "It was started before this daemon and is what the pools file asks for, so it was left running.",
+)
+ENGINE_FAILED = declared(
+    "engine_failed",
+    "bdfaef428c7d4431b331dab129ea3a7b",
+    "engine_provisioner.pool",
+    logging.ERROR,
+    "pool {pool_id} failed: {last_error}; {next_step}",
+    "The engine or its model could not be had or run. The message ends with what happens next. The engine's\n"
+    "own log: journalctl -u llama-engine@@POOL_ID@",
+)
+ENGINE_RETIRED = declared(
+    "engine_retired",
+    "0d28e8a77eec44eaa88cbfac0f0079d5",
+    "engine_provisioner.clearing",
+    logging.INFO,
+    "pool {pool_id} is in the pools file no more: its engine was stopped and its announcement withdrawn",
+    "Nothing needs to be done. To have the pool again, put it back into the pools file and restart\n"
+    "engine-provisioner.",
+)
+POOLS_FILE_REFUSED = declared(
+    "pools_file_refused",
+    "4260ce86ca964d78ba569ee452a5d423",
+    "engine_provisioner.pools_file",
+    logging.ERROR,
+    "pools file refused: {problems}",
+    "The message names file, line and key with what is allowed. Mend it and restart engine-provisioner.\n"
+    "See llama-orch-pools(5).",
+)
+POOLS_FILE_ABSENT = declared(
+    "pools_file_absent",
+    "44e767f743bb4898ac59157196f119be",
+    "engine_provisioner.pools_file",
+    logging.WARNING,
+    "there is no pools file at {path}: nothing to provision",
+    "Write one (an example is in /usr/share/doc/llama-orch/examples/pools.toml) and restart\n"
+    "engine-provisioner. On a machine that runs no engines, disable engine-provisioner.",
+)
