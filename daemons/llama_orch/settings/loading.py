@@ -57,9 +57,11 @@ class Settings(BaseModel):
         return "any"
 
     def without_effect(self, environ: Mapping[str, str]) -> list[str]:
-        """The variables that are set in `environ` and belong to the other profile."""
+        """The variables that are set in `environ` and belong to the other profile; what the packages set there for
+        either profile is no news to anybody."""
         inert = {"home": "cloud", "cloud": "home", "any": None}[self.profile]
-        return [var.env for var in self.variables().values() if var.profile == inert and environ.get(var.env)]
+        others = (var for var in self.variables().values() if var.profile == inert)
+        return [var.env for var in others if environ.get(var.env) not in (None, "", var.packaged)]
 
     @classmethod
     def variables(cls) -> dict[str, Var]:

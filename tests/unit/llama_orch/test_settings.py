@@ -233,6 +233,8 @@ def test_variables_of_the_other_profile_are_named_and_no_others() -> None:
     assert QueenSettings.load(set_both).without_effect(set_both) == ["ORCHESTRATORD_NODE_TIMEOUT_MS"]
     cloud = CLOUD_QUEEN | set_both
     assert QueenSettings.load(cloud).without_effect(cloud) == ["ORCHD_RUNTIME_DIR"]
+    packaged = cloud | {"ORCHD_RUNTIME_DIR": "/run/llama-orch/engines"}
+    assert QueenSettings.load(packaged).without_effect(packaged) == [], "the packages set it, whatever the profile"
     heartbeat = {"POOL_MANAGERD_HEARTBEAT_INTERVAL_SECS": "5"}
     assert PoolManagerSettings.load(heartbeat).without_effect(heartbeat) == list(heartbeat)
     assert PoolManagerSettings.load(CLOUD_NODE | heartbeat).without_effect(CLOUD_NODE | heartbeat) == []
