@@ -1,0 +1,111 @@
+"""The way through a node: its token, its marks, and connections that are used again unless a task was left."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+
+from llama_orch.contracts.tasks import TaskRequest, TaskState
+from llama_orch.http.kept_connections import KeptConnections
+from llama_orch.settings.types import Secret
+from queen_rbee import relay
+from queen_rbee.engines import ADAPTERS
+from queen_rbee.task import Task
+from tests.unit.queen_rbee.scripted_engine import HEAD, LAST, TOKEN, chunk
+from tests.unit.queen_rbee.test_placement import candidate
+
+TOKEN_OF_ALL = Secret("0123456789abcdef")
+LIMITS = relay.Limits()
+
+
+@dataclass
+class Node:
+    """A relay that keeps connections; `heads` has what each request began with, in turn."""
+
+    url: str = ""
+    connections: int = 0
+    heads: list[bytes] = field(default_factory=list)
+
+    async def handle(self, stream: trio.SocketStream) -> None:
+        self.connections += 1
+        asked = b""
+        while data := await stream.receive_some(65536):
+            asked += data
+            head, blank, body = asked.partition(b"\r\n\r\n")
+            if not blank or not body.endswith(b"}"):
+                continue
+            self.heads.append(head.lower())
+            asked = b""
+            await stream.send_all(HEAD + chunk(TOKEN))
+            if b"stall" in body:
+                await stream.receive_some(1)
+                return
+            await stream.send_all(chunk(LAST))
+            await trio.testing.wait_all_tasks_blocked()  # the end of the body comes apart from the last word
+            await stream.send_all(b"0\r\n\r\n")
+
+
+@asynccontextmanager
+async def node() -> AsyncIterator[Node]:
+    found = Node()
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, found.handle, 0, host="127.0.0.1"))
+        found.url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        yield found
+        nursery.cancel_scope.cancel()
+
+
+async def run(at: Node, hop: relay.Hop, prompt: str = "hello", node_id: str | None = "n1") -> Task:
+    task = Task(TaskRequest(prompt=prompt), "c", trio.current_time())
+    task.start("p", "n1", trio.current_time())
+    await relay.run(task, candidate(url=at.url, node_id=node_id), ADAPTERS["llamacpp"], LIMITS, hop)
+    return task
+
+
+async def test_tasks_one_after_the_other_go_over_one_connection_and_show_the_token():
+    async with node() as there, KeptConnections() as kept:
+        for _ in range(3):
+            assert (await run(there, relay.Hop(TOKEN_OF_ALL, kept))).state is TaskState.DONE
+        assert (there.connections, len(there.heads)) == (1, 3)
+        assert all(b"authorization: bearer 0123456789abcdef" in head for head in there.heads)
+
+
+async def test_a_connection_that_a_cancelled_task_has_left_is_closed_and_not_used_again():
+    async with node() as there, KeptConnections() as kept:
+        hop = relay.Hop(TOKEN_OF_ALL, kept)
+        with trio.move_on_after(0.1) as scope:
+            await run(there, hop, "stall")
+        assert scope.cancelled_caught
+        assert kept.idle == 0
+        await run(there, hop)
+        assert there.connections == 2
+
+
+async def test_an_engine_on_loopback_sees_no_token_and_its_connections_are_not_kept():
+    async with node() as there, KeptConnections() as kept:
+        await run(there, relay.Hop(TOKEN_OF_ALL, kept), node_id=None)
+        assert kept.idle == 0
+        assert b"authorization" not in there.heads[0]
+
+
+async def test_when_the_queen_ends_nothing_is_kept():
+    async with node() as there:
+        hop = relay.Hop(TOKEN_OF_ALL, KeptConnections())
+        await run(there, hop)
+        assert hop.connections
+        assert hop.connections.idle == 1
+        await hop.aclose()
+        assert hop.connections.idle == 0
+
+
+@pytest.mark.parametrize("node_id", ["n1", None])
+async def test_a_task_that_breaks_off_says_whether_its_node_or_its_engine_was_lost(node_id):
+    task = Task(TaskRequest(prompt="hello"), "c", trio.current_time())
+    target = candidate(url="http://127.0.0.1:1", node_id=node_id)
+    with pytest.raises(relay.Failure) as failed:
+        await relay.run(task, target, ADAPTERS["llamacpp"], LIMITS, relay.Hop())
+    assert (failed.value.elsewhere, failed.value.lost) == (True, node_id is not None)
