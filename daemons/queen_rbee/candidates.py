@@ -7,7 +7,7 @@ from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.passage import Endpoint, Passage
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """One engine process of a pool, with the slots that are taken here and now."""
 
@@ -54,8 +54,13 @@ class Candidate:
     @property
     def shape(self) -> tuple[object, ...]:
         """What decides which tasks it can take, and how many: all but what changes with each task and each look."""
-        place = self.url, self.state, self.ready, self.draining, self.slots_total, self.circuit, self.device_mask
-        return place, self.engine, self.engine_version, self.models, self.withheld, self.ctx_max, self.endpoints
+        place = self.url, self.state, self.ready, self.draining, self.slots_total, self.circuit
+        return place, self.engine_version, self.traits
+
+    @property
+    def traits(self) -> tuple[object, ...]:
+        """What a demand is held against: it stays while the replica comes and goes, unlike the rest of its shape."""
+        return self.device_mask, self.engine, self.models, self.withheld, self.ctx_max, self.endpoints
 
     def counted(self, leased: int, circuit: CircuitState) -> "Candidate":
         """As it is with so many slots leased."""

@@ -47,7 +47,7 @@ class Circuits:
     def tick(self, now: float) -> None:
         """Let those be tried that have rested, and forget those of replicas that are gone."""
         for key in list(self._known):
-            if self._registry.knows(key):
+            if key in self._registry.replicas:
                 self._change(key, lambda circuit: rested(circuit, now))
             else:
                 self._change(key, lambda _circuit: CLOSED)
@@ -61,6 +61,6 @@ class Circuits:
         if after.state != before.state:
             self._registry.set_circuit(key, after.state)
             self._metrics.circuit(key, after.state)
-            if after.state == "closed" and self._registry.knows(key):
+            if after.state == "closed" and key in self._registry.replicas:
                 emit(events.CIRCUIT_CLOSED, pool_id=key[0], replica_id=key[1])
         return after

@@ -1,5 +1,6 @@
 """Who says what of each pool, and who is believed. Plain data without I/O."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from llama_orch.contracts.pools import PoolStatus
@@ -23,10 +24,12 @@ class Claim:
 
 @dataclass
 class Claims:
-    """`believed` has each pool as the best source knows it."""
+    """`believed` has each pool as the best source knows it; `ready`, by pool id, how many of them are."""
 
     believed: dict[PoolKey, PoolStatus] = field(default_factory=dict)
+    ready: Counter[str] = field(default_factory=Counter)
     _by_pool: dict[PoolKey, dict[str, Claim]] = field(default_factory=dict)
+    _known: Counter[str] = field(default_factory=Counter)
     _by_source: dict[str, dict[PoolKey, Claim]] = field(default_factory=dict)
 
     def replace(self, source: str, rank: int, pools: tuple[PoolStatus, ...]) -> list[PoolKey]:
@@ -51,9 +54,18 @@ class Claims:
 
     def _settle(self, key: PoolKey) -> bool:
         source = self.source_of(key)
+        before = self.believed.get(key)
         if source is None:
             del self._by_pool[key]
-            return self.believed.pop(key, None) is not None
-        before, pool = self.believed.get(key), self._by_pool[key][source].pool
-        self.believed[key] = pool
-        return before != pool
+            self.believed.pop(key, None)
+        else:
+            self.believed[key] = self._by_pool[key][source].pool
+        self._count(key[0], before, self.believed.get(key))
+        return before != self.believed.get(key)
+
+    def _count(self, pool_id: str, before: PoolStatus | None, after: PoolStatus | None) -> None:
+        """The last pool of an id takes its count with it."""
+        self._known[pool_id] += (after is not None) - (before is not None)
+        self.ready[pool_id] += bool(after and after.ready) - bool(before and before.ready)
+        if not self._known[pool_id]:
+            del self._known[pool_id], self.ready[pool_id]

@@ -104,7 +104,7 @@ class Dispatcher:
         """Who may start now, and where; each has its slot from here on."""
         found: list[tuple[Task, Candidate]] = []
         hopeless: set[Demand] = set()
-        for task in self.queue.order(hopeless) if self.registry.slots_open else ():
+        for task in self.queue.order(hopeless) if self.registry.replicas.slots_open else ():
             if task.demand in hopeless:
                 continue
             suitable = self.registry.suitable(task.demand)
@@ -115,7 +115,7 @@ class Dispatcher:
             self.turn += 1
             self.registry.lease(target.key)
             found.append((task, target))
-            if not self.registry.slots_open:
+            if not self.registry.replicas.slots_open:
                 break
         return found
 
@@ -130,7 +130,7 @@ class Dispatcher:
         self.queue.take(task)
         self.forecast.started(now, bool(self.queue))
         self._occupy(task, target, now)
-        self.metrics.placed(task, target, self.registry.size)
+        self.metrics.placed(task, target, len(self.registry.replicas))
 
     def _occupy(self, task: Task, target: Candidate, now: float) -> None:
         """`task` runs on `target` from here on, where it has a slot."""

@@ -57,9 +57,9 @@ class Forecast:
 
     def capacity(self, demand: Demand) -> Capacity:
         """What is ready and could serve `demand`."""
-        now, change = time.monotonic(), self._registry.changes + self._measured
+        now, change = time.monotonic(), self._registry.replicas.changes + self._measured
         last_change, judged_at = self._judged
-        old = change != last_change and now - judged_at >= A_LOOK_S * max(0, self._registry.size - FEW)
+        old = change != last_change and now - judged_at >= A_LOOK_S * max(0, len(self._registry.replicas) - FEW)
         if old or len(self._capacities) > KEPT:
             self._capacities.clear()
         if not self._capacities:

@@ -1,12 +1,13 @@
 """What a /v1 client means by `model`: an id of the catalog, a pool, or a model that pools serve. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from llama_orch.contracts.catalog import CatalogModel, ModelState
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
-from queen_rbee.candidates import Candidate, serves_model
+from queen_rbee.candidates import Candidate
+from queen_rbee.directory import Directory
 
 ANY = ("", "default")
 """Names of whatever there is, where nothing is called so."""
@@ -50,44 +51,44 @@ class Offer:
     ctx_max: int | None
 
 
-def named(name: str | None, catalog: Models, candidates: Sequence[Candidate], synced: bool) -> Named:
+def named(name: str | None, catalog: Models, replicas: Directory, synced: bool) -> Named:
     """What `name` stands for. Raises ApiError 404 where it stands for nothing, and what the catalog says against it.
 
     While pools are still being asked (not `synced`) an unknown name is answered by 503: the pool may be there.
     """
     if name and catalog.model(name):
         return Named(model_ref=catalog.model_ref_for(name))
-    if any(candidate.pool_id == name for candidate in candidates):
+    if name and replicas.of_pool(name):
         return Named(pool_id=name)
-    if name and any(serves_model(candidate, name) for candidate in candidates):
+    if name and replicas.serving(name):
         return Named(model_ref=catalog.model_ref_for(name))
     if name is None or name in ANY:
         return Named()
-    if not candidates:
+    if not replicas:
         return Named(model_ref=catalog.model_ref_for(name))  # admission says that no pool is known
     if not synced:
         raise _asking(name)
-    raise _unknown(name, [offer.name for offer in offers(catalog, candidates)])
+    raise _unknown(name, [offer.name for offer in offers(catalog, replicas)])
 
 
-def offers(catalog: Models, candidates: Sequence[Candidate]) -> list[Offer]:
+def offers(catalog: Models, replicas: Directory) -> list[Offer]:
     """All names that can be asked for, each once: the catalog's active ones, the pools, and what these serve."""
     active = [model for model in catalog.models() if model.state is ModelState.ACTIVE]
-    found = {model.id: _offer(model.id, _serving(model.model_ref, candidates), model) for model in active}
-    ready = [candidate for candidate in candidates if candidate.ready]
-    for candidate in ready:
-        mine = [other for other in ready if other.pool_id == candidate.pool_id]
-        found.setdefault(candidate.pool_id, _offer(candidate.pool_id, mine))
-    for model in (model for candidate in ready for model in candidate.models):
-        found.setdefault(model, _offer(model, _serving(model, candidates)))
+    found = {model.id: _offer(model.id, replicas.serving(model.model_ref), model) for model in active}
+    ready = [candidate for candidate in replicas.all() if candidate.ready]
+    for pool_id in dict.fromkeys(candidate.pool_id for candidate in ready):
+        if pool_id not in found:
+            found[pool_id] = _offer(pool_id, [mine for mine in replicas.of_pool(pool_id) if mine.ready])
+    for model in dict.fromkeys(model for candidate in ready for model in candidate.models):
+        if model not in found:
+            found[model] = _offer(model, replicas.serving(model))
     return list(found.values())
 
 
-def offer(name: str, catalog: Models, candidates: Sequence[Candidate], synced: bool) -> Offer:
+def offer(name: str, catalog: Models, replicas: Directory, synced: bool) -> Offer:
     """What is offered under `name`. Raises ApiError as `named` does."""
-    meant = named(name, catalog, candidates, synced)
-    pool = [candidate for candidate in candidates if candidate.pool_id == meant.pool_id]
-    serving = _serving(meant.model_ref, candidates) if meant.model_ref else pool
+    meant = named(name, catalog, replicas, synced)
+    serving = replicas.serving(meant.model_ref) if meant.model_ref else replicas.of_pool(meant.pool_id or "")
     return _offer(name, serving, catalog.model(name))
 
 
@@ -100,10 +101,6 @@ def _offer(name: str, serving: Sequence[Candidate], model: CatalogModel | None =
         any(candidate.ready and not candidate.draining for candidate in serving),
         max(sizes, default=None),
     )
-
-
-def _serving(model_ref: str, candidates: Iterable[Candidate]) -> list[Candidate]:
-    return [candidate for candidate in candidates if serves_model(candidate, model_ref)]
 
 
 def _unknown(name: str, known: Sequence[str]) -> ApiError:

@@ -5,7 +5,7 @@ demand that nothing known here could ever meet, are told apart from having to wa
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -64,12 +64,17 @@ def _lacking(candidate: Candidate, demand: Demand) -> str | None:
     return None
 
 
-def suitable(candidates: Sequence[Candidate], demand: Demand) -> list[Candidate]:
-    """Those that meet `demand`, free or not; only the preferred ones where there must be no fallback."""
-    found = [candidate for candidate in candidates if unmet(candidate, demand) is None]
-    if demand.prefer and not demand.fallback:
-        return [candidate for candidate in found if candidate.pool_id in demand.prefer]
-    return found
+def meets(candidate: Candidate, demand: Demand) -> bool:
+    """Whether `candidate` can take what demands that, free or not; only a preferred one where there must be no
+    fallback."""
+    if demand.prefer and not demand.fallback and candidate.pool_id not in demand.prefer:
+        return False
+    return unmet(candidate, demand) is None
+
+
+def suitable(candidates: Iterable[Candidate], demand: Demand) -> list[Candidate]:
+    """Those that meet `demand`."""
+    return [candidate for candidate in candidates if meets(candidate, demand)]
 
 
 def pick(

@@ -14,12 +14,10 @@ from llama_orch.contracts.pools import CircuitState, PoolStatus
 from llama_orch.spool import Bell
 from queen_rbee.candidates import Candidate, Demand, short_name
 from queen_rbee.claims import Claims, PoolKey
+from queen_rbee.directory import Directory
 from queen_rbee.engines.adapter import EngineAdapter
 from queen_rbee.matching import Key, Matching
-from queen_rbee.placement import suitable
 from queen_rbee.replicas import absent, candidate_of
-
-DEMANDS_KEPT = 1024
 
 
 def _nobody(_key: Key) -> None:
@@ -37,17 +35,12 @@ class Registry:
         self._leases: Counter[Key] = Counter()
         self._circuits: dict[Key, CircuitState] = {}
         self._withheld: frozenset[str] = frozenset()
-        self._candidates: dict[Key, Candidate] = {}
         self._members: dict[PoolKey, tuple[Key, ...]] = {}
-        self._suitable: dict[Demand, list[Key]] = {}
         self._altered = trio.Event()
+        self.replicas = Directory()
+        """All of them, with this queen's leases; to be looked at only."""
         self.on_ready: Callable[[Key], None] = _nobody
         """Told of each replica that was not ready and is now."""
-        self._listed: tuple[Candidate, ...] | None = None
-        self.slots_open = 0
-        """Slots that a task could start on now, on all replicas."""
-        self.changes = 0
-        """Counts whatever changes a candidate."""
         self.synced = False
         """Whether every source has spoken once: only then can a pool be said not to exist."""
 
@@ -76,8 +69,8 @@ class Registry:
         self._circuits[key] = state
         if state == "closed":
             del self._circuits[key]
-        if known := self._candidates.get(key):
-            self._put(known.counted(self._leases[key], state))
+        if known := self.replicas.get(key):
+            self.replicas.put(known.counted(self._leases[key], state))
             self._changed.ring()
 
     def pools(self) -> list[PoolStatus]:
@@ -96,14 +89,12 @@ class Registry:
     @property
     def ready_pools(self) -> int:
         """How many pools are ready."""
-        return sum(pool.ready for pool in self._claims.believed.values())
+        return self._claims.ready.total()
 
-    def ready_by_id(self) -> Counter[str]:
+    @property
+    def ready_by_id(self) -> Mapping[str, int]:
         """How many pools of each id are ready; 0 for an id that is known and not ready anywhere."""
-        found: Counter[str] = Counter()
-        for pool in self._claims.believed.values():
-            found[pool.pool_id] += pool.ready
-        return found
+        return self._claims.ready
 
     def _counted(self, key: PoolKey, pool: PoolStatus) -> PoolStatus:
         members = self._members[key]
@@ -113,20 +104,13 @@ class Registry:
         changes = {"active_leases": max(leases, pool.active_leases), "circuit": circuit}
         return pool.model_copy(update=changes) if leases or circuit != "closed" else pool
 
-    def candidates(self) -> tuple[Candidate, ...]:
+    def candidates(self) -> Sequence[Candidate]:
         """Every replica known, ready or not; a pool that has none yet, or none left, stands for itself."""
-        if self._listed is None:
-            self._listed = tuple(sorted(self._candidates.values(), key=lambda candidate: candidate.key))
-        return self._listed
+        return self.replicas.all()
 
     def suitable(self, demand: Demand) -> Matching:
-        """The replicas that meet `demand`, free or not, by key; kept in mind until another one could be among them."""
-        keys = self._suitable.get(demand)
-        if keys is None:
-            if len(self._suitable) >= DEMANDS_KEPT:
-                self._suitable.clear()
-            keys = self._suitable[demand] = [found.key for found in suitable(self.candidates(), demand)]
-        return Matching(keys, self._candidates)
+        """The replicas that meet `demand`, free or not, by key."""
+        return self.replicas.suitable(demand)
 
     async def altered(self) -> None:
         """Return when anything has changed: a pool, or who holds which slot."""
@@ -154,15 +138,6 @@ class Registry:
         """Slots that are held now, on all replicas."""
         return self._leases.total()
 
-    @property
-    def size(self) -> int:
-        """How many replicas are known."""
-        return len(self._candidates)
-
-    def knows(self, key: Key) -> bool:
-        """Whether there is such a replica."""
-        return key in self._candidates
-
     def leases(self, keys: Iterable[Key]) -> int:
         """Slots that are held now on these replicas."""
         return sum(self._leases[key] for key in keys)
@@ -172,8 +147,8 @@ class Registry:
         return self._members.get(key, ())
 
     def _recount(self, key: Key) -> None:
-        if known := self._candidates.get(key):
-            self._put(known.counted(self._leases[key], known.circuit))
+        if known := self.replicas.get(key):
+            self.replicas.put(known.counted(self._leases[key], known.circuit))
         self._tell()
 
     def _work_in(self, keys: Sequence[PoolKey]) -> None:
@@ -181,20 +156,19 @@ class Registry:
         altered = [self._rebuild(key) for key in keys]
         self._tell()
         if any(altered):
-            self._suitable.clear()
             self._changed.ring()
 
     def _rebuild(self, key: PoolKey) -> bool:
         """Whether other tasks than before can run there, or more."""
         pool = self._claims.believed.get(key)
         after = {found.key: found for found in self._of(pool)} if pool else {}
-        before = {member: self._candidates[member] for member in self._members.pop(key, ())}
+        before = {member: found for member in self._members.pop(key, ()) if (found := self.replicas.get(member))}
         for gone in before.keys() - after.keys():
-            self._drop(gone)
+            self.replicas.drop(gone)
         if pool:
             self._members[key] = tuple(after)
         for found in after.values():
-            self._put(found)
+            self.replicas.put(found)
             if found.ready and not (found.key in before and before[found.key].ready):
                 self.on_ready(found.key)
         shapes = ({member: found.shape for member, found in some.items()} for some in (before, after))
@@ -209,15 +183,3 @@ class Registry:
             candidate = candidate_of(pool, replica, refused, adapter.endpoints if adapter else None)
             found.append(candidate.counted(self._leases[key], self._circuits.get(key, "closed")))
         return found
-
-    def _put(self, candidate: Candidate) -> None:
-        self._drop(candidate.key)
-        self._candidates[candidate.key] = candidate
-        self.slots_open += candidate.slots_free if candidate.open else 0
-
-    def _drop(self, key: Key) -> None:
-        before = self._candidates.pop(key, None)
-        self._listed = None
-        self.changes += 1
-        if before and before.open:
-            self.slots_open -= before.slots_free

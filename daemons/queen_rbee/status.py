@@ -43,7 +43,7 @@ def _gauges(dispatcher: Dispatcher, seen: set[str]) -> set[str]:
     metrics = dispatcher.metrics
     metrics.depth.labels("", "", "", "interactive").set(dispatcher.queue.depth("interactive"))
     metrics.depth.labels("", "", "", "batch").set(dispatcher.queue.depth("batch"))
-    ready = dispatcher.registry.ready_by_id()
+    ready = dispatcher.registry.ready_by_id
     for pool_id, count in ready.items():
         metrics.available.labels(pool_id).set(count)
     now = set(ready)

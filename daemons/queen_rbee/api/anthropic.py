@@ -78,7 +78,7 @@ class Anthropic:
 
     def _admitted(self, passage: Passage, wanted: Generation, headers: Mapping[str, str]) -> Task:
         registry = self._passages.dispatcher.registry
-        target = named(wanted.model, self._catalog, registry.candidates(), registry.synced)
+        target = named(wanted.model, self._catalog, registry.replicas, registry.synced)
         return self._passages.admit(task_request(wanted, "chat", target, headers), passage)
 
     async def _whole(self, exchange: Exchange, task: Task, reading: "Reading") -> None:

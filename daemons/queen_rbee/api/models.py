@@ -27,7 +27,7 @@ def add_model_list(routes: HotRoutes, registry: Registry, catalog: Models) -> No
 
     async def models(exchange: Exchange) -> None:
         await exchange.body()
-        found = offers(catalog, registry.candidates())
+        found = offers(catalog, registry.replicas)
         anthropics = ANTHROPIC_VERSION in exchange.headers
         body: BaseModel = page(found, exchange.query) if anthropics else ModelEntries(data=[*map(_entry, found)])
         await exchange.send(200, body.model_dump_json().encode(), [("content-type", JSON)])
@@ -40,7 +40,7 @@ def add_models(app: QuartTrio, registry: Registry, catalog: Models) -> None:
 
     @app.get("/v1/models/<path:model>")
     async def named_model(model: str) -> Response:
-        found = offer(model, catalog, registry.candidates(), registry.synced)
+        found = offer(model, catalog, registry.replicas, registry.synced)
         body: BaseModel = _anthropics(found) if ANTHROPIC_VERSION in request.headers else _entry(found)
         return Response(body.model_dump_json(), content_type=JSON)
 

@@ -56,7 +56,7 @@ class OpenAi:
 
     def _admitted(self, request: Asked, headers: Mapping[str, str]) -> Task:
         registry = self._passages.dispatcher.registry
-        target = named(request.wanted.model, self._catalog, registry.candidates(), registry.synced)
+        target = named(request.wanted.model, self._catalog, registry.replicas, registry.synced)
         wanted = task_request(request.wanted, request.passage.endpoint, target, headers)
         return self._passages.admit(wanted, request.passage)
 

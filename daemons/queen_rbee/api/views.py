@@ -75,9 +75,8 @@ def _wrong_state(state: str | None) -> list[tuple[str, str]]:
 
 
 def _health(dispatcher: Dispatcher, pool_id: str) -> PoolHealth:
-    for pool in dispatcher.registry.pools():
-        if pool.pool_id == pool_id:
-            known = pool.model_dump()
-            return PoolHealth(**known, metrics=PoolFigures(**known))
+    for pool in dispatcher.registry.pools_named(pool_id):
+        known = pool.model_dump()
+        return PoolHealth(**known, metrics=PoolFigures(**known))
     message = f"there is no pool {pool_id[:64]}"
     raise ApiError(404, ErrorBody(code=ErrorCode.NOT_FOUND, message=message, hint="See GET /v2/pools."))

@@ -12,6 +12,7 @@ from llama_orch.contracts.errors import ApiError, ErrorCode
 from llama_orch.contracts.pools import PoolState
 from queen_rbee import catalog_names
 from queen_rbee.candidates import Candidate
+from queen_rbee.directory import Directory
 from queen_rbee.naming import Named, named, offer, offers
 
 CREATED = datetime(2026, 1, 2, tzinfo=UTC)
@@ -47,7 +48,11 @@ def pool(pool_id: str, *models: str, ready: bool = True, ctx_max: int | None = 5
     return Candidate(pool_id, "r0", "http://x", state, ready, False, 2, 0, "llamacpp", models=models, ctx_max=ctx_max)
 
 
-POOLS = (pool("small", "hf:org/repo/tiny.gguf"), pool("large", "file:/models/big.gguf"))
+def pools(*known: Candidate) -> Directory:
+    return Directory(known)
+
+
+POOLS = pools(pool("small", "hf:org/repo/tiny.gguf"), pool("large", "file:/models/big.gguf"))
 
 
 @pytest.mark.parametrize(
@@ -67,10 +72,10 @@ def test_what_a_name_means(name: str | None, meaning: Named):
 
 
 def test_the_catalog_goes_before_a_pool_and_a_pool_before_a_model_of_that_name():
-    pools = (pool("same", "other.gguf"), pool("other", "same.gguf"))
-    assert named("same", Shelf(("same", "x")), pools, True) == Named(model_ref="x")
-    assert named("same", Shelf(), pools, True) == Named(pool_id="same")
-    assert named("default", Shelf(), (pool("default"),), True) == Named(pool_id="default")
+    known = pools(pool("same", "other.gguf"), pool("other", "same.gguf"))
+    assert named("same", Shelf(("same", "x")), known, True) == Named(model_ref="x")
+    assert named("same", Shelf(), known, True) == Named(pool_id="same")
+    assert named("default", Shelf(), pools(pool("default")), True) == Named(pool_id="default")
 
 
 def test_a_name_without_meaning_is_refused_with_what_there_is():
@@ -84,7 +89,7 @@ def test_a_name_without_meaning_is_refused_with_what_there_is():
 
 def test_a_long_list_is_cut():
     with pytest.raises(ApiError, match="and 81 more"):
-        named("gpt-9", Shelf(), [pool(f"p{number}", "m.gguf") for number in range(100)], True)
+        named("gpt-9", Shelf(), pools(*(pool(f"p{number}", "m.gguf") for number in range(100))), True)
 
 
 def test_a_retired_model_is_refused_as_the_catalog_has_it():
@@ -102,20 +107,20 @@ def test_while_pools_are_being_asked_nothing_is_said_not_to_exist():
 
 
 def test_without_a_pool_it_is_admission_that_says_so():
-    assert named("tiny", Shelf(), (), True) == Named(model_ref="tiny")
+    assert named("tiny", Shelf(), pools(), True) == Named(model_ref="tiny")
 
 
 def test_everything_that_can_be_asked_for_is_offered_once():
-    pools = (*POOLS, pool("twin", "hf:org/repo/tiny.gguf"), pool("coming", "file:/new.gguf", ready=False))
-    found = {item.name: item for item in offers(Shelf(("gpt", "tiny"), ("OLD", "big")), pools)}
-    assert list(found) == ["gpt", "small", "large", "twin", "hf:org/repo/tiny.gguf", "file:/models/big.gguf"]
+    known = pools(*POOLS.all(), pool("twin", "hf:org/repo/tiny.gguf"), pool("coming", "file:/new.gguf", ready=False))
+    found = {item.name: item for item in offers(Shelf(("gpt", "tiny"), ("OLD", "big")), known)}
+    assert list(found) == ["gpt", "large", "small", "twin", "file:/models/big.gguf", "hf:org/repo/tiny.gguf"]
     assert found["gpt"].created == int(CREATED.timestamp())
     assert found["gpt"].pools == ("small", "twin")
     assert found["gpt"].ctx_max == 512
 
 
 def test_an_active_model_that_nobody_serves_now_is_offered_as_not_ready():
-    (found,) = offers(Shelf(("gpt", "elsewhere.gguf")), (pool("coming", "file:/new.gguf", ready=False),))
+    (found,) = offers(Shelf(("gpt", "elsewhere.gguf")), pools(pool("coming", "file:/new.gguf", ready=False)))
     assert (found.name, found.ready, found.pools) == ("gpt", False, ())
 
 
@@ -134,8 +139,8 @@ NAMES = st.sampled_from(["a", "b", "c", "default"])
     st.lists(st.tuples(NAMES, NAMES), max_size=3, unique_by=lambda entry: entry[0]),
     st.lists(st.tuples(NAMES, NAMES, st.booleans()), min_size=1, max_size=3),
 )
-def test_whatever_is_offered_can_be_asked_for(entries: list[tuple[str, str]], pools: list[tuple[str, str, bool]]):
-    shelf, candidates = Shelf(*entries), [pool(name, model, ready=ready) for name, model, ready in pools]
+def test_whatever_is_offered_can_be_asked_for(entries: list[tuple[str, str]], those: list[tuple[str, str, bool]]):
+    shelf, candidates = Shelf(*entries), pools(*(pool(name, model, ready=ready) for name, model, ready in those))
     found = [item.name for item in offers(shelf, candidates)]
     assert len(found) == len(set(found))
     for name in found:

@@ -59,7 +59,7 @@ def test_leases_are_counted_whatever_the_sources_say_meanwhile(deeds):
         assert known.leased == held
         assert all(c.leased == held and c.slots_free == 64 - held for c in known.candidates())
         assert all(found.active_leases == held for found in known.pools())
-        assert known.slots_open == sum(c.slots_free for c in known.candidates() if c.open)
+        assert known.replicas.slots_open == sum(c.slots_free for c in known.candidates() if c.open)
 
 
 async def test_the_dispatcher_is_woken_by_what_may_place_a_task_and_by_nothing_else():
@@ -88,7 +88,7 @@ def test_slots_count_only_what_is_ready_and_not_draining():
     known = registry()
     known.update("s", 0, [pool("a"), pool("b", ready=False), pool("c", draining=True)])
     known.lease(("a", "r0"))
-    assert known.slots_open == 1
+    assert known.replicas.slots_open == 1
 
 
 def test_an_engine_without_an_adapter_is_known_as_not_spoken():
