@@ -5,7 +5,7 @@ report of it for as long as the queen runs; a check that a restart cut short beg
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 
 import trio
@@ -19,7 +19,7 @@ from llama_orch.telemetry.events import MODEL_MISMATCH
 from llama_orch.telemetry.records import emit
 from queen_rbee import catalog_names
 from queen_rbee.catalog_checks import Checks
-from queen_rbee.catalog_verification import Outcome, reconsidered
+from queen_rbee.catalog_verification import Outcome, reconsiderable, reconsidered, reports_of
 from queen_rbee.metrics import Metrics
 from queen_rbee.store.protocol import Document, Store, StoreFailure
 
@@ -38,7 +38,7 @@ class Catalog:
     def __init__(
         self,
         store: Store,
-        pools: Callable[[], Sequence[PoolStatus]],
+        pools: Callable[[], Collection[PoolStatus]],
         metrics: Metrics,
         withhold: Callable[[frozenset[str]], None],
         limit: int = LIMIT,
@@ -75,10 +75,10 @@ class Catalog:
 
     def _compare(self) -> None:
         """Judge again by what pools report now: one that came later may bring another file, or the first digest."""
-        pools = self._pools()
-        for model in self.models():
-            outcome = None if model.id in self._checks else reconsidered(model, pools)
-            if outcome:
+        due = [model for model in self.models() if reconsiderable(model) and model.id not in self._checks]
+        reports = reports_of(self._pools()) if due else {}
+        for model in due:
+            if outcome := reconsidered(model, reports):
                 self._checked(model, outcome)
 
     def models(self) -> list[CatalogModel]:

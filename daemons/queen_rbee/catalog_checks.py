@@ -1,6 +1,6 @@
 """The checks of digests that are under way: children of `run`, one after the other; each can be stopped."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 
 import trio
 
@@ -15,7 +15,7 @@ class Checks:
     """`model` finds a model by its id, `pools` tells what is known of pools, `done` takes the outcome."""
 
     def __init__(
-        self, model: Callable[[str], CatalogModel | None], pools: Callable[[], Sequence[PoolStatus]], done: Done
+        self, model: Callable[[str], CatalogModel | None], pools: Callable[[], Collection[PoolStatus]], done: Done
     ) -> None:
         self._model = model
         self._pools = pools

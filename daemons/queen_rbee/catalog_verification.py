@@ -3,7 +3,7 @@
 Every source must agree: a task that asks for the model may be placed on any of those pools.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -27,6 +27,10 @@ class Evidence:
     engine: str = ""
 
 
+Reports = Mapping[str, Sequence[Evidence]]
+"""What pools report of a model, by its short name."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a check ended, for the catalog and for the metric."""
@@ -42,24 +46,27 @@ class Outcome:
         return Verification(state=self.state, checked_at=now, reason=self.words, actual=self.actual)
 
 
-async def check(model: CatalogModel, pools: Callable[[], Sequence[PoolStatus]]) -> Outcome:
+async def check(model: CatalogModel, pools: Callable[[], Collection[PoolStatus]]) -> Outcome:
     """Check `model` now; takes as long as reading its file does, and `pools` are asked after that."""
     if model.digest is None:
         words = "no digest was given to check: delete the model and post it with one"
         return Outcome(VerificationState.UNVERIFIED, "no_digest", words)
     evidence, trouble = await _of_file(model.model_ref)
-    return judged(model.digest, [*evidence, *reported(model.model_ref, pools())], trouble)
+    return judged(model.digest, [*evidence, *reported(model.model_ref, reports_of(pools()))], trouble)
 
 
-def reconsidered(model: CatalogModel, pools: Sequence[PoolStatus]) -> Outcome | None:
-    """The outcome that what pools report now gives to a model that was found right, or could not be checked; None where
-    that changes nothing. No file is read, and a mismatch stays until a client has the model checked again."""
-    state = model.verification.state
-    if model.digest is None or state not in (VerificationState.VERIFIED, VerificationState.UNAVAILABLE):
-        return None
-    evidence = reported(model.model_ref, pools)
-    outcome = judged(model.digest, evidence, "")
-    return outcome if evidence and outcome.state is not state else None
+def reconsiderable(model: CatalogModel) -> bool:
+    """Whether what pools report can change how a check ended; a mismatch stays until a client has it checked again."""
+    found = model.verification.state
+    return model.digest is not None and found in (VerificationState.VERIFIED, VerificationState.UNAVAILABLE)
+
+
+def reconsidered(model: CatalogModel, reports: Reports) -> Outcome | None:
+    """The outcome that `reports` give to a model that is reconsiderable; None where that changes nothing. No file is
+    read."""
+    evidence = reported(model.model_ref, reports)
+    outcome = judged(model.digest or "", evidence, "")
+    return outcome if evidence and outcome.state is not model.verification.state else None
 
 
 async def _of_file(model_ref: str) -> tuple[list[Evidence], str]:
@@ -73,15 +80,19 @@ async def _of_file(model_ref: str) -> tuple[list[Evidence], str]:
         return [], f"the queen cannot read {path}: {error}"
 
 
-def reported(model_ref: str, pools: Iterable[PoolStatus]) -> list[Evidence]:
-    """What pools report that would be asked for `model_ref`."""
-    wanted = short_name(model_ref)
-    return [
-        Evidence(digest.lower(), f"pool {pool.pool_id}", "pool_report", pool.engine)
-        for pool in pools
-        for model, digest in pool.model_digests.items()
-        if short_name(model) == wanted
-    ]
+def reports_of(pools: Iterable[PoolStatus]) -> Reports:
+    """What all pools report, sorted once for all models: there may be thousands of either."""
+    found: dict[str, list[Evidence]] = {}
+    for pool in pools:
+        for model, digest in pool.model_digests.items():
+            evidence = Evidence(digest.lower(), f"pool {pool.pool_id}", "pool_report", pool.engine)
+            found.setdefault(short_name(model), []).append(evidence)
+    return found
+
+
+def reported(model_ref: str, reports: Reports) -> Sequence[Evidence]:
+    """What those pools report that would be asked for `model_ref`."""
+    return reports.get(short_name(model_ref), ())
 
 
 def judged(wanted: str, evidence: Sequence[Evidence], trouble: str) -> Outcome:

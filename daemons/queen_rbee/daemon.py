@@ -14,7 +14,7 @@ from llama_orch.http.serving import serve
 from llama_orch.http.tls import Tls
 from llama_orch.service import listeners
 from llama_orch.service.exit import ExitStatus, StartupError
-from llama_orch.service.memory import collect, give_back
+from llama_orch.service.memory import collect, give_back, keep_young
 from llama_orch.service.run import Service
 from llama_orch.settings.types import Host
 from llama_orch.spool import watch
@@ -105,6 +105,7 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
     nursery.start_soon(keep_status, parts.dispatcher, parts.fleet, service.notifier)
     nursery.start_soon(keep_telling, parts.dispatcher)
     nursery.start_soon(_keep_tidy, parts)
+    nursery.start_soon(keep_young)
 
 
 async def _keep_tidy(parts: Parts) -> None:

@@ -4,6 +4,7 @@ What a node says goes to the registry as a source of its own. Nodes survive a re
 what she knew of them and gives each at least GRACE_S to be heard before it counts as offline.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -55,6 +56,7 @@ class Fleet:
         self._check_s = check_s
         self._nodes: dict[str, Node] = {}
         self._told: dict[str, list[PoolStatus]] = {}
+        self._statuses: Counter[NodeStatus] = Counter()
 
     async def load(self) -> None:
         """Know again the nodes of the last run. Raises StoreFailure."""
@@ -160,16 +162,22 @@ class Fleet:
     @property
     def online(self) -> int:
         """How many nodes are heard."""
-        return sum(node.status not in (NodeStatus.OFFLINE, NodeStatus.REGISTERING) for node in self._nodes.values())
+        return len(self._nodes) - self._statuses[NodeStatus.OFFLINE] - self._statuses[NodeStatus.REGISTERING]
 
     def _put(self, node: Node, *, store: bool = True) -> None:
         before = self._nodes.get(node.node_id)
         self._nodes[node.node_id] = node
+        self._count(before, node)
         if before is None or said(before) != said(node):
             told = self._told[node.node_id] = pools_of(node, before, self._told.get(node.node_id, ()))
             self._registry.update(_source(node.node_id), RANK, told)
             if store and (before is None or shape(before) != shape(node)):
                 self._store.put_later("node", written_node(node))
+
+    def _count(self, before: Node | None, after: Node | None) -> None:
+        """Statuses are counted as they change: to look at each node would take longer than what is done with it."""
+        self._statuses.update([after.status] if after else ())
+        self._statuses.subtract([before.status] if before else ())
 
     def _lose(self, node: Node, now: float) -> None:
         silent_s = round(now - node.heard_at, 1)
@@ -180,6 +188,7 @@ class Fleet:
 
     def _forget(self, node: Node, reason: str) -> None:
         del self._nodes[node.node_id]
+        self._count(node, None)
         self._told.pop(node.node_id, None)
         self._registry.forget(_source(node.node_id))
         self._metrics.forget_node(node.node_id)

@@ -86,7 +86,7 @@ def books(store: Store, registry: Registry, metrics: Metrics) -> Accounting:
         forecast=Forecast(registry),
         store=store,
         sessions=Sessions(store),
-        catalog=Catalog(store, registry.pools, metrics, registry.withhold),
+        catalog=Catalog(store, registry.believed, metrics, registry.withhold),
         artifacts=Artifacts(store),
     )
 

@@ -6,7 +6,7 @@ says is worked in pool by pool, so that a heartbeat costs as much as it brings, 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import trio
 
@@ -73,8 +73,12 @@ class Registry:
             self.replicas.put(known.counted(self._leases[key], state))
             self._changed.ring()
 
+    def believed(self) -> Collection[PoolStatus]:
+        """Each pool once, in no order, as the best source has it."""
+        return self._claims.believed.values()
+
     def pools(self) -> list[PoolStatus]:
-        """Each pool once, as the best source has it, with this queen's leases counted."""
+        """The same by id, with this queen's leases counted: a copy of all that are used."""
         return [self._counted(key, pool) for key, pool in sorted(self._claims.believed.items())]
 
     def pools_named(self, pool_id: str) -> list[PoolStatus]:

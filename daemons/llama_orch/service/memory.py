@@ -8,8 +8,11 @@ THRESHOLDS), and when the daemon is idle instead.
 import ctypes
 import gc
 
+import trio
+
 THRESHOLDS = (20_000, 50, 100)
 """A young look after so many new objects, an older one after so many young ones, a full one after so many of these."""
+YOUNG_S = 1.0
 
 
 def give_back() -> None:
@@ -20,6 +23,17 @@ def give_back() -> None:
     collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
+
+
+async def keep_young(interval_s: float = YOUNG_S) -> None:
+    """Take a young look each `interval_s` seconds, for ever.
+
+    Python begins one when so many more objects have come than gone. With thousands of pools that are told of anew all
+    the time as many go as come: all of them are young then, and looked at in one go (0.1 s for 8,000, measured).
+    """
+    while True:
+        await trio.sleep(interval_s)
+        gc.collect(0)
 
 
 def collect() -> None:

@@ -1,9 +1,15 @@
 """Memory that is free is the system's again."""
 
 import gc
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
-from llama_orch.service.memory import give_back
+import pytest
+import trio
+from trio.testing import MockClock
+
+from llama_orch.service.memory import give_back, keep_young
 
 MANY = 400_000
 
@@ -24,3 +30,30 @@ def test_what_was_freed_is_given_back() -> None:
     gc.set_threshold(*thresholds)
     assert last is not None
     assert before - resident_kib() > MANY // 4
+
+
+class Ring:
+    """Refers to itself, so that only a look for garbage finds it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.fixture
+def no_looks() -> Iterator[None]:
+    """Python does not look for garbage of its own accord."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_looks")
+async def test_garbage_is_found_while_it_is_young_however_few_objects_there_are_more(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_young, 1.0)
+        for _second in range(3):
+            ring = weakref.ref(Ring())
+            assert ring() is not None
+            await trio.sleep(1.5)
+            assert ring() is None
+        nursery.cancel_scope.cancel()

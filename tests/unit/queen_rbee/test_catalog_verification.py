@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from llama_orch.contracts.catalog import CatalogModel, Verification, VerificationState
 from llama_orch.contracts.pools import PoolState, PoolStatus
 from queen_rbee import file_digest as hashing
-from queen_rbee.catalog_verification import Evidence, Outcome, check, judged, reconsidered, reported
+from queen_rbee.catalog_verification import (
+    Evidence,
+    Outcome,
+    check,
+    judged,
+    reconsiderable,
+    reconsidered,
+    reported,
+    reports_of,
+)
 from queen_rbee.file_digest import Unreadable, file_digest, local_path
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -150,12 +159,13 @@ def test_all_evidence_must_agree_and_without_any_nothing_is_verified(evidence: l
 def test_what_pools_report_later_is_news_only_where_it_changes_the_outcome(
     known: VerificationState, digests: dict[str, str], news: VerificationState | None
 ):
-    outcome = reconsidered(model(state=known), [pool(**digests)])
+    known_model = model(state=known)
+    outcome = reconsidered(known_model, reports_of([pool(**digests)])) if reconsiderable(known_model) else None
     assert (outcome and outcome.state) == news
 
 
 def test_reports_in_capitals_are_the_same_digests():
-    assert [found.digest for found in reported("tiny", [pool(tiny=RIGHT.upper())])] == [RIGHT]
+    assert [found.digest for found in reported("tiny", reports_of([pool(tiny=RIGHT.upper())]))] == [RIGHT]
 
 
 @pytest.mark.parametrize(

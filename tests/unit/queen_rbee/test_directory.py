@@ -10,10 +10,11 @@ from llama_orch.contracts.pools import PoolState
 from queen_rbee.candidates import Candidate, Demand, serves_model
 from queen_rbee.directory import DEMANDS_KEPT, Directory
 from queen_rbee.matching import Key
+from queen_rbee.passage import Endpoint
 from queen_rbee.placement import suitable
 
 MODELS = ("file:/m/Tiny.gguf", "tiny", "big.gguf")
-ENDPOINTS = frozenset({"completion", "chat"})
+ENDPOINTS: frozenset[Endpoint] = frozenset({"completion", "chat"})
 DEMANDS = [
     Demand(model_ref, pin=pin, ctx=ctx, prefer=prefer, fallback=not prefer, avoid=avoid)
     for model_ref, pin, ctx, prefer, avoid in product(

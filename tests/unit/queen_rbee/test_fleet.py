@@ -75,6 +75,32 @@ async def test_the_loop_gives_a_silent_node_up_within_the_timeout_and_one_check(
         nursery.cancel_scope.cancel()
 
 
+async def test_the_nodes_that_are_heard_are_counted_through_all_that_becomes_of_them(autojump_clock):
+    rig, counts = Rig(), []
+
+    def count() -> None:
+        heard = [view.node_id for view in rig.fleet.views() if view.status in ("online", "draining", "failed")]
+        assert rig.fleet.online == len(heard)
+        counts.append((rig.fleet.online, rig.fleet.size))
+
+    await rig.fleet.register(registration("n1"), "192.0.2.1")
+    count()
+    for node_id, told in (("n1", [snapshot("n1")]), ("n2", []), ("n1", [failed("n1")])):
+        if node_id == "n2":
+            await rig.join(node_id)
+        rig.fleet.heartbeat(node_id, heartbeat(node_id, pools=told))
+        count()
+    await trio.sleep(60)
+    await rig.fleet.check(trio.current_time())
+    count()
+    rig.fleet.heartbeat("n2", heartbeat("n2"))
+    count()
+    for node_id in ("n1", "n2"):
+        await rig.fleet.deregister(node_id, "it was stopped")
+        count()
+    assert counts == [(0, 1), (1, 1), (2, 2), (2, 2), (0, 2), (1, 2), (1, 1), (0, 0)]
+
+
 async def test_the_next_heartbeat_of_a_node_that_was_given_up_brings_it_back(autojump_clock):
     rig = Rig()
     await rig.join()

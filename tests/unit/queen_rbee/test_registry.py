@@ -95,3 +95,18 @@ def test_an_engine_without_an_adapter_is_known_as_not_spoken():
     known = registry()
     known.update("s", 0, [pool(engine="triton")])
     assert [candidate.endpoints for candidate in known.candidates()] == [None]
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.booleans()), max_size=4), max_size=6)
+)
+def test_ready_pools_are_counted_by_id_and_an_id_that_nobody_has_is_not_there(told: list[list[tuple[str, str, bool]]]):
+    known = registry()
+    for number, pools in enumerate(told):
+        those = {(name, node): pool(name, node_id=node, ready=ready) for name, node, ready in pools}
+        known.update(f"s{number % 2}", number % 2, those.values())
+        ids = {found.pool_id for found in known.pools()}
+        assert dict(known.ready_by_id) == {
+            name: sum(found.ready for found in known.pools() if found.pool_id == name) for name in ids
+        }
+        assert known.ready_pools == sum(found.ready for found in known.pools())
