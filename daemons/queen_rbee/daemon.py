@@ -97,7 +97,8 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
         watching = partial(watch, settings.runtime_dir, parts.handoffs.bell.ring, interval_s=interval_s)
         await nursery.start(watching)
         await nursery.start(parts.handoffs.run)
-        asking = partial(PoolManagerSource, token=settings.token, registry=registry, tls=parts.tls.client)
+        metrics, tls = parts.accounting.metrics, parts.tls.client
+        asking = partial(PoolManagerSource, token=settings.token, registry=registry, metrics=metrics, tls=tls)
         sources = [asking(url) for url in settings.pool_managers]
         for source in sources:
             nursery.start_soon(source.run)

@@ -27,7 +27,7 @@ from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
 from queen_rbee.heartbeats import next_heartbeat_ms
 from queen_rbee.matching import Key
-from queen_rbee.metrics import Metrics
+from queen_rbee.metrics import Metrics, outcome_of
 from queen_rbee.node_records import read_node, written_node
 from queen_rbee.nodes import Node, claimed, pools_of, registered, reported, said, shape, silent, too_slow, view
 from queen_rbee.refusals import unknown
@@ -126,6 +126,8 @@ class Fleet:
             emit(events.NODE_ONLINE, node_id=node_id, silent_s=round(now - node.heard_at))
         self._put(reported(node, heartbeat, now, datetime.now(UTC)))
         self._metrics.heartbeats.labels(node_id, "accepted").inc()
+        for pool in heartbeat.pools:
+            self._metrics.checked(pool.pool_id, outcome_of(pool.ready))
         told = node.registration.heartbeat_interval_ms
         wait_ms = next_heartbeat_ms(node_id, told, self._timeout_ms, round(now * 1000), len(self._nodes))
         return HeartbeatAnswer(success=True, next_heartbeat_ms=wait_ms)

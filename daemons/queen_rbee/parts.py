@@ -75,7 +75,7 @@ def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
     urls = () if settings.cloud_profile else settings.pool_managers
     managers = Managers(fleet, registry, urls, settings.token, tls.client)
     operations = Operations(registry, managers, dispatcher.take_place)
-    return Parts(settings, store, dispatcher, _handoffs(settings, registry), fleet, operations, tls)
+    return Parts(settings, store, dispatcher, _handoffs(settings, registry, metrics), fleet, operations, tls)
 
 
 def books(store: Store, registry: Registry, metrics: Metrics) -> Accounting:
@@ -91,8 +91,8 @@ def books(store: Store, registry: Registry, metrics: Metrics) -> Accounting:
     )
 
 
-def _handoffs(settings: QueenSettings, registry: Registry) -> HandoffSource | None:
+def _handoffs(settings: QueenSettings, registry: Registry, metrics: Metrics) -> HandoffSource | None:
     if settings.profile != "home":
         return None
     spool = Spool(settings.runtime_dir, moves_bad=False)
-    return HandoffSource(spool, registry, Bell(), settings.watch_interval_ms / 1000)
+    return HandoffSource(spool, registry, metrics, Bell(), settings.watch_interval_ms / 1000)

@@ -27,26 +27,19 @@ def unready(dispatcher: Dispatcher) -> list[str]:
 async def keep_status(dispatcher: Dispatcher, fleet: Fleet, notifier: Notifier) -> None:
     """Tell the service manager whenever the summary changes, and the log of dropped tasks, at most once in INTERVAL_S
     seconds."""
-    said, seen = "", set[str]()
+    said = ""
     while True:
         if (line := summary(dispatcher, fleet)) != said:
             notifier.status(line)
             said = line
-        seen = _gauges(dispatcher, seen)
+        _gauges(dispatcher)
         dispatcher.metrics.nodes_online.set(fleet.online)
         dispatcher.accounting.report_dropped()
         await trio.sleep(INTERVAL_S)
 
 
-def _gauges(dispatcher: Dispatcher, seen: set[str]) -> set[str]:
-    """Set the gauges; series of pools that are gone are removed. Returns the pools that have one now."""
+def _gauges(dispatcher: Dispatcher) -> None:
     metrics = dispatcher.metrics
     metrics.depth.labels("", "", "", "interactive").set(dispatcher.queue.depth("interactive"))
     metrics.depth.labels("", "", "", "batch").set(dispatcher.queue.depth("batch"))
-    ready = dispatcher.registry.ready_by_id
-    for pool_id, count in ready.items():
-        metrics.available.labels(pool_id).set(count)
-    now = set(ready)
-    for gone in seen - now:
-        metrics.available.remove(gone)
-    return now
+    metrics.ready_pools(dispatcher.registry.ready_by_id)

@@ -13,6 +13,7 @@ from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
 from llama_orch.http.client import UpstreamError, fetch
 from llama_orch.spool import Bell, Intake
+from queen_rbee.metrics import Metrics, outcome_of
 from queen_rbee.registry import Registry
 
 SOURCE = "handoff files"
@@ -40,6 +41,7 @@ class HandoffSource:
 
     intake: Intake
     registry: Registry
+    metrics: Metrics
     bell: Bell
     interval_s: float
     engines: dict[Key, Watched] = field(default_factory=dict)
@@ -59,17 +61,20 @@ class HandoffSource:
             self.engines[found.handoff.pool_id, found.handoff.replica_id] = Watched(found.handoff)
         async with trio.open_nursery() as nursery:
             for watched in self.engines.values():
-                nursery.start_soon(_check, watched)
+                nursery.start_soon(self._check, watched)
         self.engines = {key: watched for key, watched in self.engines.items() if watched.misses < MISSES}
         self.registry.update(SOURCE, RANK, pools_of([(w.handoff, w.ready) for w in self.engines.values()]))
 
-
-async def _check(watched: Watched) -> None:
-    try:
-        status, _body = await fetch(f"{watched.handoff.url}/health", limit_s=HEALTH_LIMIT_S)
-        watched.ready, watched.misses = status == 200, 0
-    except UpstreamError:
-        watched.ready, watched.misses = False, watched.misses + 1
+    async def _check(self, watched: Watched) -> None:
+        pool_id, asked_at = watched.handoff.pool_id, trio.current_time()
+        try:
+            status, _body = await fetch(f"{watched.handoff.url}/health", limit_s=HEALTH_LIMIT_S)
+            watched.ready, watched.misses = status == 200, 0
+            outcome = outcome_of(watched.ready)
+        except UpstreamError:
+            watched.ready, watched.misses = False, watched.misses + 1
+            outcome = "unreachable"
+        self.metrics.checked(pool_id, outcome, trio.current_time() - asked_at)
 
 
 def pools_of(engines: list[tuple[Handoff, bool]]) -> list[PoolStatus]:

@@ -7,6 +7,7 @@ said last stays in force for GRACE_S seconds.
 import logging
 import random
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import trio
@@ -16,6 +17,7 @@ from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.pools import PoolStatus
 from llama_orch.http.client import UpstreamError, fetch
 from llama_orch.settings.types import Secret
+from queen_rbee.metrics import Metrics, outcome_of
 from queen_rbee.registry import Registry
 
 WAIT_MS = 20_000
@@ -46,6 +48,7 @@ class PoolManagerSource:
     url: str
     token: Secret | None
     registry: Registry
+    metrics: Metrics
     tls: ssl.SSLContext | None = None
     asked: trio.Event = field(default_factory=trio.Event)
 
@@ -54,6 +57,7 @@ class PoolManagerSource:
         revision: int | None = None
         last_answer, retry_s = trio.current_time(), FIRST_RETRY_S
         while True:
+            asked_at = trio.current_time()
             try:
                 answer = await self._ask(revision)
             except NoAnswer as error:
@@ -67,9 +71,15 @@ class PoolManagerSource:
                 retry_s = min(2 * retry_s, LONGEST_RETRY_S)
                 continue
             self.registry.update(self.url, RANK, answer.pools)
+            # whoever is asked for what has changed since may wait with the answer
+            self._count(answer.pools, trio.current_time() - asked_at if revision is None else None)
             log.debug("pool-managerd at %s has %d pools, revision %d", self.url, len(answer.pools), answer.revision)
             self.asked.set()
             revision, last_answer, retry_s = answer.revision, trio.current_time(), FIRST_RETRY_S
+
+    def _count(self, pools: Iterable[PoolStatus], took_s: float | None) -> None:
+        for pool in pools:
+            self.metrics.checked(pool.pool_id, outcome_of(pool.ready), took_s)
 
     async def _ask(self, revision: int | None) -> Answer:
         query = "" if revision is None else f"?after={revision}&wait_ms={WAIT_MS}"

@@ -11,6 +11,7 @@ from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
 from llama_orch.spool import Bell, Intake
 from queen_rbee.engines.llamacpp import LlamaCpp
+from queen_rbee.metrics import Metrics
 from queen_rbee.registry import Registry
 from queen_rbee.sources.handoffs import MISSES, HandoffSource, pools_of
 from queen_rbee.sources.pool_manager import GRACE_S, Answer, NoAnswer, PoolManagerSource
@@ -31,6 +32,15 @@ class Scripted(PoolManagerSource):
         return self.answer(revision)
 
 
+def checks(metrics: Metrics, outcome: str, pool_id: str = "p") -> float | None:
+    labels = {"pool_id": pool_id, "outcome": outcome}
+    return metrics.registry.get_sample_value("orchd_pool_health_checks_total", labels)
+
+
+def timed(metrics: Metrics, pool_id: str = "p") -> float | None:
+    return metrics.registry.get_sample_value("orchd_pool_health_check_duration_ms_count", {"pool_id": pool_id})
+
+
 def silent(_revision: int | None) -> Answer:
     raise NoAnswer("it does not answer")
 
@@ -40,8 +50,8 @@ def says(revision: int) -> Callable[[int | None], Answer]:
 
 
 async def test_each_answer_is_taken_over_and_the_next_question_waits_for_a_change(autojump_clock):
-    known = Registry(Bell(), {"llamacpp": LlamaCpp()})
-    source = Scripted("http://x", None, known)
+    known, metrics = Registry(Bell(), {"llamacpp": LlamaCpp()}), Metrics()
+    source = Scripted("http://x", None, known, metrics)
     source.play(says(7))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(source.run)
@@ -50,11 +60,13 @@ async def test_each_answer_is_taken_over_and_the_next_question_waits_for_a_chang
     assert source.asked.is_set()
     assert source.asked_after[:2] == [None, 7]
     assert [found.pool_id for found in known.pools()] == ["p"]
+    assert checks(metrics, "ready") == len(source.asked_after) - 1
+    assert timed(metrics) == 1, "how long an answer took says nothing where it waited for a change"
 
 
 async def test_a_pool_manager_that_restarts_does_not_make_its_pools_vanish_but_one_that_is_gone_does(autojump_clock):
     known = Registry(Bell(), {"llamacpp": LlamaCpp()})
-    source = Scripted("http://x", None, known)
+    source = Scripted("http://x", None, known, Metrics())
     source.play(says(1))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(source.run)
@@ -72,7 +84,7 @@ async def test_a_pool_manager_that_restarts_does_not_make_its_pools_vanish_but_o
 
 
 async def test_one_that_was_never_there_counts_as_asked_so_that_tasks_are_not_held_up_for_it(autojump_clock):
-    source = Scripted("http://x", None, Registry(Bell(), {"llamacpp": LlamaCpp()}))
+    source = Scripted("http://x", None, Registry(Bell(), {"llamacpp": LlamaCpp()}), Metrics())
     source.play(silent)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(source.run)
@@ -110,8 +122,8 @@ async def serve(answer, task_status) -> None:
 
 
 async def test_an_announced_engine_is_used_once_it_answers_and_forgotten_when_it_is_gone(tmp_path: Path):
-    known = Registry(Bell(), {"llamacpp": LlamaCpp()})
-    source = HandoffSource(Intake(tmp_path, moves_bad=False), known, Bell(), 60.0)
+    known, metrics = Registry(Bell(), {"llamacpp": LlamaCpp()}), Metrics()
+    source = HandoffSource(Intake(tmp_path, moves_bad=False), known, metrics, Bell(), 60.0)
     async with trio.open_nursery() as nursery:
         port = await nursery.start(healthy_engine)
         file = tmp_path / "p-r0.json"
@@ -129,3 +141,4 @@ async def test_an_announced_engine_is_used_once_it_answers_and_forgotten_when_it
         assert [found.ready for found in known.pools()] == [False]
     await source.look()
     assert known.pools() == []
+    assert (checks(metrics, "ready"), checks(metrics, "unreachable"), timed(metrics)) == (2, MISSES, 2 + MISSES)

@@ -1,0 +1,71 @@
+"""What the queen says of herself follows what she knows; the series of pools that are gone are gone."""
+
+import trio
+from prometheus_client import generate_latest
+from trio.testing import MockClock
+
+from llama_orch.service.notify import Notifier
+from queen_rbee.fleet import Fleet
+from queen_rbee.status import INTERVAL_S, keep_status
+from tests.unit.queen_rbee.core import Queen, core, ended, running, slots_are_free
+from tests.unit.queen_rbee.fleets import CHECK_S, TIMEOUT_MS, heartbeat, registration
+from tests.unit.queen_rbee.memory_store import MemoryStore
+from tests.unit.queen_rbee.scripted_engine import ScriptedEngine
+
+POOL, REPLICA = 'pool_id="p"', 'replica_id="r0"'
+
+
+class Said(Notifier):
+    """Keeps what the service manager is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def status(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def series_of(queen: Queen, label: str) -> set[str]:
+    """The names of all series with that label."""
+    text = generate_latest(queen.dispatcher.metrics.registry).decode()
+    return {line.partition("{")[0] for line in text.splitlines() if label in line}
+
+
+async def test_the_line_and_the_series_follow_the_nodes_and_their_pools(autojump_clock: MockClock) -> None:
+    queen, said = core(ScriptedEngine()), Said()
+    dispatcher = queen.dispatcher
+    fleet = Fleet(dispatcher.registry, MemoryStore(), dispatcher.metrics, dispatcher.take_place, TIMEOUT_MS, CHECK_S)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_status, dispatcher, fleet, said)
+        await trio.sleep(INTERVAL_S / 2)
+        await fleet.register(registration(), "192.0.2.1")
+        fleet.heartbeat("n1", heartbeat())
+        await trio.sleep(INTERVAL_S)
+        assert {"orchd_pools_available", "orchd_pool_health_checks_total"} <= series_of(queen, POOL)
+        await trio.sleep(5 * INTERVAL_S)
+        await fleet.deregister("n1", "it was stopped")
+        await trio.sleep(INTERVAL_S)
+        assert series_of(queen, POOL) == set()
+        nursery.cancel_scope.cancel()
+    assert said.lines == [
+        "0 pools ready, 0 queued, 0 running",
+        "1 of 1 nodes online, 1 pool ready, 0 queued, 0 running",
+        "0 pools ready, 0 queued, 0 running",
+    ]
+
+
+async def test_what_tasks_have_left_behind_goes_with_their_pool() -> None:
+    async with running() as queen:
+        task = queen.submit()
+        await ended(task)
+        await slots_are_free(queen)
+        metrics = queen.dispatcher.metrics
+        counted = {"tasks_started_total", "tokens_out_total", "orchd_tasks_dispatched_total", "latency_decode_ms_count"}
+        assert counted <= series_of(queen, POOL)
+        metrics.ready_pools({"p": 0})
+        assert counted <= series_of(queen, POOL), "a pool that is not ready is not gone"
+        metrics.forget_node("r0")
+        assert series_of(queen, REPLICA) == set()
+        assert "orchd_tasks_dispatched_total" in series_of(queen, POOL), "other nodes may have a pool of that id"
+        metrics.ready_pools({})
+        assert series_of(queen, POOL) == set()
