@@ -28,7 +28,7 @@ QUEEN_ENV, NODE_ENV = "/etc/llama-orch/queen-rbee.env", "/etc/llama-orch/pool-ma
 REFERENCE = DOCUMENT.read_text()
 SPOOLS = ("/run/llama-orch/engines", "/var/lib/llama-orch/engines")
 CACHES = ("/var/cache/llama-orch", "/var/cache/llama-engine")
-WRONG = "not-the-token-of-the-queen"
+WRONG, NEW = "not-the-token-of-the-queen", "the-token-after-a-restart"
 
 
 def given(*titles: str) -> dict[str, Mapping[str, str]]:
@@ -148,7 +148,7 @@ def test_a_changed_variable_counts_after_a_restart_and_not_before(
     home: Machine, as_before: Callable[[Machine, str], None]
 ) -> None:
     as_before(home, "queen-rbee")
-    home.set_variable(QUEEN_ENV, "LLORCH_API_TOKEN", WRONG)
+    home.set_variable(QUEEN_ENV, "LLORCH_API_TOKEN", NEW)
     home.systemctl("daemon-reload")
     assert home.queen.get("/v2/pools").status == 200
     home.systemctl("restart", "queen-rbee.service")
