@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 from engine_provisioner.pools_file import HERE, SYSTEM, path_for
 from llama_orch.settings import Example, Var
-from llama_orch.settings.shared import DEFAULT_RUNTIME_DIRECTORY, RUNTIME_DIRECTORY, Common
+from llama_orch.settings.shared import DEFAULT_RUNTIME_DIRECTORY, RELATIVE, RUNTIME_DIRECTORY, Common
 from llama_orch.settings.types import GpuMask, GpuMaskField, HomePath
 
 
@@ -34,7 +34,7 @@ class ProvisionerSettings(Common):
             "ENGINE_PROVISIONER_HANDOFF_DIR",
             "Directory in which running engines are announced by handoff files; the same as pool-managerd's "
             "POOL_MANAGERD_RUNTIME_DIR.",
-            more="The Unix socket engine-provisioner.sock is made beside it where systemd passes none.",
+            more=f"The Unix socket engine-provisioner.sock is made beside it where systemd passes none. {RELATIVE}",
             example=RUNTIME_DIRECTORY,
             allowed="the path of a directory",
             packaged=RUNTIME_DIRECTORY,

@@ -11,6 +11,7 @@ from llama_orch.settings import Address, Example, Flag, Problem, Var, Whole, rul
 from llama_orch.settings.api import ApiSettings
 from llama_orch.settings.shared import (
     DEFAULT_RUNTIME_DIRECTORY,
+    RELATIVE,
     RUNTIME_DIRECTORY,
     metrics_port_variable,
 )
@@ -104,7 +105,7 @@ class PoolManagerSettings(ApiSettings):
         Var(
             "POOL_MANAGERD_RUNTIME_DIR",
             "Directory in which engine-provisioner announces engines by handoff files.",
-            more="The Unix socket pool-managerd.sock is made beside it where systemd passes none.",
+            more=f"The Unix socket pool-managerd.sock is made beside it where systemd passes none. {RELATIVE}",
             example=RUNTIME_DIRECTORY,
             allowed="the path of a directory",
             packaged=RUNTIME_DIRECTORY,

@@ -10,6 +10,7 @@ from llama_orch.settings import Address, Example, Flag, Problem, Var, Whole, rul
 from llama_orch.settings.api import ApiSettings
 from llama_orch.settings.shared import (
     DEFAULT_RUNTIME_DIRECTORY,
+    RELATIVE,
     RUNTIME_DIRECTORY,
     metrics_port_variable,
 )
@@ -100,7 +101,7 @@ class QueenSettings(ApiSettings):
         Var(
             "ORCHD_RUNTIME_DIR",
             "Directory in which engine-provisioner announces engines by handoff files.",
-            more="The Unix socket queen-rbee.sock is made beside it where systemd passes none.",
+            more=f"The Unix socket queen-rbee.sock is made beside it where systemd passes none. {RELATIVE}",
             example=RUNTIME_DIRECTORY,
             allowed="the path of a directory",
             profile="home",

@@ -49,13 +49,36 @@ def test_a_unit_passes_each_token_as_a_credential_and_starts_without_its_file(
 
 
 @pytest.mark.parametrize("set_up", set_ups(), ids=lambda each: f"{each.daemon}, {each.title}")
-def test_a_unit_may_write_to_the_directories_of_the_references_complete_examples(set_up: SetUp) -> None:
+def test_a_unit_may_use_the_directories_of_the_references_complete_examples(set_up: SetUp) -> None:
     unit = f"{set_up.daemon}.service"
     writable = {path.removeprefix("-") for line in directives(unit, "ReadWritePaths") for path in line.split()}
     caches = {f"/var/cache/{name}" for name in directives(unit, "CacheDirectory")}
-    made = set(re.findall(r"^d (\S+)", (ROOT / "tmpfiles.d/llama-orch.conf").read_text(), re.MULTILINE))
-    named = {value for name, value in set_up.values.items() if name.endswith("_DIR") and value.startswith("/")}
-    assert named <= (writable & made) | caches
+    named = {beneath(unit, value) for name, value in set_up.values.items() if name.endswith("_DIR")}
+    assert named <= set(made("d")) | caches
+    assert named <= writable | caches or set_up.daemon == "queen-rbee", "the queen only reads there"
+
+
+def made(kind: str) -> dict[str, str]:
+    """The paths of this kind that systemd-tmpfiles makes, each with its argument."""
+    lines = [line.split() for line in (ROOT / "tmpfiles.d/llama-orch.conf").read_text().splitlines()]
+    return {line[1]: line[-1] for line in lines if line[0] == kind}
+
+
+def beneath(unit: str, path: str) -> str:
+    """Where a path of the environment file leads when systemd runs the unit: from its directory, through our links."""
+    [directory] = directives(unit, "WorkingDirectory")
+    whole = f"{directory.removeprefix('-')}/{path}" if not path.startswith("/") else path
+    for link, target in made("L").items():
+        if whole.startswith(f"{link}/"):
+            return target + whole.removeprefix(link)
+    return whole
+
+
+def test_what_wakes_a_daemon_watches_every_handoff_directory_that_the_package_makes() -> None:
+    spools = {path for path in made("d") if path.endswith("/engines")}
+    assert len(spools) == 2
+    for unit in ("pool-managerd-handoff.path", "queen-rbee-handoff.path"):
+        assert set(directives(unit, "PathChanged")) == spools
 
 
 def test_the_sockets_listen_where_the_daemons_expect_it() -> None:

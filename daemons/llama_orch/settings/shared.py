@@ -17,6 +17,12 @@ from llama_orch.telemetry.records import Format
 RUNTIME_DIRECTORY = "/run/llama-orch/engines"
 FORMAT_VARIABLE = "LLAMA_ORCH_LOG_FORMAT"
 DEFAULT_RUNTIME_DIRECTORY = Path(".runtime/engines")
+RELATIVE = (
+    "A relative path is below the working directory. For the packaged services that is /var/lib/llama-orch, where "
+    ".runtime leads to /run/llama-orch, so that .runtime/engines is what the packages set. Besides, they may write to "
+    "/var/lib/llama-orch/engines; any other directory needs ReadWritePaths= in a drop-in of pool-managerd.service and "
+    "of engine-provisioner.service."
+)
 
 
 class Common(Settings):
