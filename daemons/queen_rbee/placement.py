@@ -5,6 +5,7 @@ demand that nothing known here could ever meet, are told apart from having to wa
 """
 
 import random
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -91,12 +92,12 @@ def pick(
     Of more than FEW, round-robin and random take the first that is open from their place on: to see which of thousands
     are open would be most of a placement's time, and who follows a busy one has a little more to do only.
     """
-    if len(found) > FEW and strategy != "least-loaded" and not demand.prefer and affinity is None:
+    warm = _of_key(found, affinity) if affinity else None
+    if warm and warm.open and (not demand.prefer or warm.pool_id in demand.prefer):
+        return warm
+    if len(found) > FEW and strategy != "least-loaded" and not demand.prefer:
         return _first_open(found, random.Random(turn).randrange(len(found)) if strategy == "random" else turn)  # noqa: S311
     found = [candidate for candidate in found if candidate.open]
-    warm = next((candidate for candidate in found if candidate.key == affinity), None) if affinity else None
-    if warm and (not demand.prefer or warm.pool_id in demand.prefer):
-        return warm
     if demand.prefer:
         found = [candidate for candidate in found if candidate.pool_id in demand.prefer] or found
     if not found:
@@ -106,6 +107,11 @@ def pick(
     if strategy == "random":
         return random.Random(turn).choice(found)  # noqa: S311 -- spreads load, guards nothing
     return found[turn % len(found)]
+
+
+def _of_key(found: Sequence[Candidate], key: tuple[str, str]) -> Candidate | None:
+    place = bisect_left(found, key, key=lambda candidate: candidate.key)
+    return found[place] if place < len(found) and found[place].key == key else None
 
 
 def _first_open(found: Sequence[Candidate], place: int) -> Candidate | None:

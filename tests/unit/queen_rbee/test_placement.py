@@ -85,6 +85,14 @@ def test_round_robin_visits_all_of_a_large_fleet_in_turn():
     assert chosen == fleet
 
 
+@given(st.sets(st.integers(0, 2 * FEW)), STRATEGIES, st.integers(0, 1000), st.integers(0, 3 * FEW))
+def test_in_a_large_fleet_a_session_finds_its_replica_or_another_where_it_is_not_open(opened, strategy, turn, warm):
+    fleet = [candidate(replica_id=f"r{n:03}", ready=n in opened) for n in range(2 * FEW + 1)]
+    chosen = choose(fleet, Demand(), strategy, turn, ("alpha", f"r{warm:03}"))
+    expected = fleet[warm] if warm in opened else choose(fleet, Demand(), strategy, turn)
+    assert chosen == expected
+
+
 def test_a_half_open_replica_is_tried_by_one_task_at_a_time():
     assert choose([candidate(circuit="half-open")], Demand(), "round-robin", 0)
     assert choose([candidate(circuit="half-open", leased=1)], Demand(), "round-robin", 0) is None
