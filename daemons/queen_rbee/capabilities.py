@@ -1,6 +1,7 @@
 """What can be asked of each pool and of each kind of engine, from what is known of pools and of adapters. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
 from llama_orch import VERSION
 from llama_orch.contracts.capabilities import Capabilities, EngineCapabilities, PoolCapabilities
@@ -71,10 +72,12 @@ def _engine(name: str, endpoints: frozenset[Endpoint], pools: Sequence[PoolCapab
     )
 
 
+@cache
 def _workloads(endpoints: frozenset[Endpoint]) -> list[str]:
     return sorted({WORKLOADS[endpoint] for endpoint in endpoints})
 
 
+@cache
 def _features(endpoints: frozenset[Endpoint]) -> list[str]:
     if not endpoints:
         return []

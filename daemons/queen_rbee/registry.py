@@ -101,6 +101,8 @@ class Registry:
         return self._claims.ready
 
     def _counted(self, key: PoolKey, pool: PoolStatus) -> PoolStatus:
+        if not self._leases and not self._circuits:
+            return pool
         members = self._members[key]
         leases = sum(self._leases[member] for member in members)
         states = {self._circuits.get(member, "closed") for member in members}

@@ -12,7 +12,7 @@ from llama_orch.contracts.nodes import Heartbeat, NodeList, NodeRegistration
 from llama_orch.http.bodies import parsed
 from llama_orch.http.exchange import Exchange, HotRoutes
 from queen_rbee.api.bodies import body_of
-from queen_rbee.api.views import answer
+from queen_rbee.api.views import answer, answer_of
 from queen_rbee.fleet import Fleet
 from queen_rbee.machines import gpus, reachability
 from queen_rbee.managers import Managers
@@ -61,7 +61,7 @@ def add_nodes(app: QuartTrio, fleet: Fleet, managers: Managers, *, cloud: bool) 
     @app.get("/v2/nodes")
     async def nodes() -> Response:
         found = fleet.views()
-        return answer(NodeList(nodes=found, count=len(found)))
+        return await answer_of(lambda: NodeList(nodes=found, count=len(found)))
 
     @app.get("/v2/nodes/<node:node_id>")
     async def node(node_id: str) -> Response:
