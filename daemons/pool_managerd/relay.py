@@ -5,6 +5,7 @@ that breaks off leaves the client with an answer that is visibly incomplete.
 """
 
 import math
+from functools import partial
 
 import trio
 
@@ -43,7 +44,7 @@ class Relay:
         target, body_sent = inside(exchange.target), await exchange.body()
         pool_id, registry = exchange.variables["pool_id"], self._registry
         replica = choose(pool_id, registry.pool(pool_id), registry.replicas, registry.leases.of)
-        with registry.leases.held(replica.key) as lease:
+        with registry.leases.held(replica.key, partial(_cut, exchange)) as lease:
             failure = await self._attended(exchange, replica, target, body_sent)
         if lease.cancelled_caught:
             failure = broken(502, pool_id, "the pool was drained, and its deadline has passed")
@@ -76,6 +77,12 @@ class Relay:
         except UpstreamError as error:
             return broken(502, pool_id, str(error))
         return None
+
+
+def _cut(exchange: Exchange) -> None:
+    """End an answer under way: a send is shielded for as long as a client that does not read is borne with."""
+    if exchange.started:
+        exchange.abort()
 
 
 async def _leave_with(exchange: Exchange, scope: trio.CancelScope) -> None:
