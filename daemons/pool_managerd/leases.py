@@ -13,14 +13,15 @@ class Leases:
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
-        self._held: dict[Key, set[trio.CancelScope]] = {}
+        self._held: dict[Key, dict[trio.CancelScope, Callable[[], None]]] = {}
         self._fewer = trio.Event()
 
     @contextmanager
-    def held(self, key: Key) -> Iterator[trio.CancelScope]:
-        """Hold a lease on the engine `key` in a scope that is cancelled where it must end early."""
+    def held(self, key: Key, cut: Callable[[], None]) -> Iterator[trio.CancelScope]:
+        """Hold a lease on the engine `key` in a scope that is cancelled where it must end early; `cut` is called just
+        before, to end what does not heed a cancel."""
         with trio.CancelScope() as scope:
-            self._held.setdefault(key, set()).add(scope)
+            self._held.setdefault(key, {})[scope] = cut
             self._changed()
             try:
                 yield scope
@@ -28,7 +29,7 @@ class Leases:
                 self._give_back(key, scope)
 
     def _give_back(self, key: Key, scope: trio.CancelScope) -> None:
-        self._held[key].discard(scope)
+        del self._held[key][scope]
         if not self._held[key]:
             del self._held[key]
         fewer, self._fewer = self._fewer, trio.Event()
@@ -41,7 +42,7 @@ class Leases:
 
     def of_pool(self, pool_id: str) -> int:
         """How many are held on the engines of a pool."""
-        return sum(len(scopes) for key, scopes in self._held.items() if key[0] == pool_id)
+        return sum(len(leases) for key, leases in self._held.items() if key[0] == pool_id)
 
     async def none_left(self, pool_id: str) -> None:
         """Return when none is held on the pool."""
@@ -50,7 +51,8 @@ class Leases:
 
     def end(self, pool_id: str) -> None:
         """End all that are held on the pool."""
-        for key, scopes in self._held.items():
+        for key, leases in self._held.items():
             if key[0] == pool_id:
-                for scope in scopes:
+                for scope, cut in leases.items():
+                    cut()
                     scope.cancel()

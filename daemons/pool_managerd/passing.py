@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import unquote
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+from llama_orch.contracts.nodes import SESSION_HEADER, SESSION_MARK_PATTERN
 from llama_orch.contracts.pools import PoolState, PoolStatus
 from pool_managerd.replica import Key, Replica
 
@@ -61,8 +62,21 @@ def answer_headers(status: int, given: Mapping[str, str]) -> list[tuple[str, str
     return [(name, value) for name, value in given.items() if name not in left_out]
 
 
-def choose(pool_id: str, pool: PoolStatus | None, replicas: Iterable[Replica], leases: Callable[[Key], int]) -> Replica:
-    """The engine that is asked: ready, with the fewest leases, then the most free slots. Raises ApiError."""
+def session_of(given: Mapping[str, str]) -> str | None:
+    """The mark of the request's session. One that is not of the form counts as none: nothing but speed hangs on it."""
+    mark = given.get(SESSION_HEADER, "")
+    return mark if re.fullmatch(SESSION_MARK_PATTERN, mark) else None
+
+
+def choose(
+    pool_id: str,
+    pool: PoolStatus | None,
+    replicas: Iterable[Replica],
+    leases: Callable[[Key], int],
+    last: int | None = None,
+) -> Replica:
+    """The engine that is asked: ready, and the one of the incarnation `last` where that has room, otherwise the one
+    with the fewest leases, then the most free slots. Raises ApiError."""
     if pool is None:
         raise ApiError(404, ErrorBody(code=ErrorCode.NOT_FOUND, message="no such pool here", pool_id=pool_id))
     ready = [replica for replica in replicas if replica.key[0] == pool_id and replica.state is PoolState.READY]
@@ -70,7 +84,14 @@ def choose(pool_id: str, pool: PoolStatus | None, replicas: Iterable[Replica], l
         raise _unready(pool_id, "the pool is draining")
     if not ready:
         raise _unready(pool_id, f"the pool is not ready: {pool.last_error or pool.state}")
-    return min(ready, key=lambda replica: (leases(replica.key), -replica.slots.free, replica.key))
+
+    def rank(replica: Replica) -> tuple[bool, int, int, Key]:
+        # room by leases: the free slots are those of the last look, which may have seen the session's turn before
+        held = leases(replica.key)
+        warm = replica.incarnation == last and held < replica.slots.total
+        return not warm, held, -replica.slots.free, replica.key
+
+    return min(ready, key=rank)
 
 
 def _unready(pool_id: str, message: str) -> ApiError:

@@ -5,6 +5,9 @@ that breaks off leaves the client with an answer that is visibly incomplete.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import trio
 
@@ -12,7 +15,18 @@ from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.http.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
 from llama_orch.http.exchange import BrokenOff, Exchange
 from llama_orch.telemetry import correlation
-from pool_managerd.passing import BROKEN, METHODS, REFUSED, RELAY, answer_headers, choose, inside, request_headers
+from pool_managerd.affinity import Affinity
+from pool_managerd.passing import (
+    BROKEN,
+    METHODS,
+    REFUSED,
+    RELAY,
+    answer_headers,
+    choose,
+    inside,
+    request_headers,
+    session_of,
+)
 from pool_managerd.registry import Registry
 from pool_managerd.replica import Replica
 
@@ -24,6 +38,7 @@ class Relay:
 
     def __init__(self, registry: Registry, head_s: float = math.inf) -> None:
         self._registry = registry
+        self._affinity = Affinity()
         self._head_s = head_s
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -42,8 +57,9 @@ class Relay:
             raise ApiError(405, body, (("allow", ", ".join(METHODS)),))
         target, body_sent = inside(exchange.target), await exchange.body()
         pool_id, registry = exchange.variables["pool_id"], self._registry
-        replica = choose(pool_id, registry.pool(pool_id), registry.replicas, registry.leases.of)
-        with registry.leases.held(replica.key) as lease:
+        last = self._affinity.last(pool_id, session_of(exchange.headers), trio.current_time())
+        replica = choose(pool_id, registry.pool(pool_id), registry.replicas, registry.leases.of, last)
+        with registry.leases.held(replica.key, partial(_cut, exchange)) as lease:
             failure = await self._attended(exchange, replica, target, body_sent)
         if lease.cancelled_caught:
             failure = broken(502, pool_id, "the pool was drained, and its deadline has passed")
@@ -68,7 +84,8 @@ class Relay:
         asking = request(exchange.method, url, headers=headers, body=body, connect_s=CONNECT_S, head_s=self._head_s)
         try:
             async with asking as response:
-                await _answer(exchange, response)
+                with self._serving(exchange, replica, response):
+                    await _answer(exchange, response)
         except Unreachable as error:
             return refused(502, pool_id, str(error))
         except UpstreamTimeout as error:
@@ -76,6 +93,24 @@ class Relay:
         except UpstreamError as error:
             return broken(502, pool_id, str(error))
         return None
+
+    @contextmanager
+    def _serving(self, exchange: Exchange, replica: Replica, response: Response) -> Iterator[None]:
+        """The session is its engine's from the head of an answer on, and for a while after its end, however that
+        comes."""
+        session = session_of(exchange.headers) if response.status == 200 else None
+        here = replica.handoff.pool_id, session, replica.incarnation
+        self._affinity.served(*here, trio.current_time())
+        try:
+            yield
+        finally:
+            self._affinity.served(*here, trio.current_time())
+
+
+def _cut(exchange: Exchange) -> None:
+    """End an answer under way: a send is shielded for as long as a client that does not read is borne with."""
+    if exchange.started:
+        exchange.abort()
 
 
 async def _leave_with(exchange: Exchange, scope: trio.CancelScope) -> None:

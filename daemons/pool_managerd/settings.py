@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
+from llama_orch.contracts.base import NODE_ID_RESERVED
 from llama_orch.contracts.nodes import NodeId, node_address
 from llama_orch.settings import Address, Example, Flag, Problem, Var, Whole, rule
 from llama_orch.settings.api import ApiSettings
@@ -61,7 +62,7 @@ class PoolManagerSettings(ApiSettings):
             "POOL_MANAGERD_NODE_ID",
             "Name of this GPU machine, unlike that of any other in the cluster.",
             example="gpu-node-1",
-            allowed="1 to 128 letters, digits, dots, dashes and underscores",
+            allowed=f"1 to 128 letters, digits, dots, dashes and underscores, but not the word {NODE_ID_RESERVED}",
             profile="cloud",
             required="in CLOUD_PROFILE",
         ),

@@ -16,12 +16,12 @@ from queen_rbee.dispatcher import Dispatcher
 from queen_rbee.engines import ADAPTERS
 from queen_rbee.fleet import Fleet
 from queen_rbee.forecast import Forecast
+from queen_rbee.hop import Hop
 from queen_rbee.intake import Intake
 from queen_rbee.managers import Managers
 from queen_rbee.metrics import Metrics
 from queen_rbee.operations import Operations
 from queen_rbee.registry import Registry
-from queen_rbee.relay import Hop
 from queen_rbee.sessions import Sessions
 from queen_rbee.settings import QueenSettings
 from queen_rbee.sources.handoffs import HandoffSource

@@ -4,21 +4,18 @@ Owns the connection to the engine for as long as the task runs there; leaving it
 is what frees the engine's slot. Every wait has a limit, and so has the answer.
 """
 
-import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TypeVar
 
 import trio
 
 from llama_orch.contracts.errors import ErrorBody, ErrorCode, Reason
 from llama_orch.http.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
-from llama_orch.http.kept_connections import KeptConnections
 from llama_orch.http.sse import MalformedStream, read_events
-from llama_orch.settings.types import Secret
 from queen_rbee.candidates import Candidate, served_name
 from queen_rbee.engines.adapter import Chunk, Dialogue, EngineAdapter, Finished, Piece, Refused, Result, Said
+from queen_rbee.hop import DIRECT, Hop
 from queen_rbee.silence import Limits, Silence
 from queen_rbee.task import Task
 
@@ -69,30 +66,6 @@ class Failure(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True)
-class Hop:
-    """What the way through a node needs: the token that its relay wants to see, connections that are kept, and TLS."""
-
-    token: Secret | None = None
-    connections: KeptConnections | None = None
-    tls: ssl.SSLContext | None = None
-
-    async def aclose(self) -> None:
-        """Close what is kept."""
-        if self.connections:
-            with trio.CancelScope(shield=True):
-                await self.connections.aclose()
-
-    def headers(self, target: Candidate) -> dict[str, str]:
-        """Those for the relay; an engine on loopback gets none."""
-        if target.node_id is None or self.token is None:
-            return {}
-        return {"authorization": f"Bearer {self.token.get_secret_value()}"}
-
-
-DIRECT = Hop()
-
-
 async def run(task: Task, target: Candidate, adapter: EngineAdapter, limits: Limits, hop: Hop = DIRECT) -> None:
     """Relay the engine's answer to `task` until it ends. Raises Failure; the caller decides what follows.
 
@@ -130,7 +103,11 @@ async def _ask(
     task: Task, target: Candidate, dialogue: Dialogue, adapter: EngineAdapter, silence: Silence, hop: Hop
 ) -> Finished:
     """Put the task to the engine and hear it out; its last word."""
-    headers = {"content-type": "application/json", "x-correlation-id": task.correlation_id, **hop.headers(target)}
+    headers = {
+        "content-type": "application/json",
+        "x-correlation-id": task.correlation_id,
+        **hop.headers(target, task.request),
+    }
     if task.traceparent:
         headers["traceparent"] = task.traceparent
     async with request(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llama_orch.contracts.nodes import SESSION_HEADER
 from tests.engines.running import Engine, running_engine
 from tests.integration.node_queen import NodeQueen, node_queen
 from tests.integration.pool_manager import PoolManager, pool_manager
@@ -97,10 +98,10 @@ def told(manager: PoolManager, queen: NodeQueen) -> dict[str, Any]:
     return pools[0]  # type: ignore[no-any-return]
 
 
-def asked(manager: PoolManager, queen: NodeQueen, body: object) -> tuple[HTTPConnection, HTTPResponse]:
-    """A completion through the relay, its head already here."""
+def asked(manager: PoolManager, queen: NodeQueen, body: object, **more: str) -> tuple[HTTPConnection, HTTPResponse]:
+    """A completion through the relay, its head already here; `more` are further headers."""
     connection = HTTPConnection("127.0.0.1", manager.port, timeout=30)
-    headers = {"authorization": f"Bearer {queen.token}", "content-type": "application/json"}
+    headers = {"authorization": f"Bearer {queen.token}", "content-type": "application/json", **more}
     connection.request("POST", COMPLETION, json.dumps(body), headers)
     return connection, connection.getresponse()
 
@@ -134,6 +135,38 @@ def test_a_client_that_leaves_frees_the_slot_and_the_lease(
     connection.close()
     serving.until(lambda: busy_slots(engine) == 0)
     serving.until(lambda: serving.ask("GET", "/v2/pools/default/status", headers=headers)[1]["active_leases"] == 0)
+
+
+def cached(manager: PoolManager, queen: NodeQueen, prompt: str, session: str) -> int:
+    """How many tokens of the prompt of a session's turn its engine had in its cache."""
+    body = {"prompt": prompt, "n_predict": 4, "cache_prompt": True}
+    connection, answer = asked(manager, queen, body, **{SESSION_HEADER: session})
+    told = json.loads(answer.read())
+    connection.close()
+    return int(told["timings"]["cache_n"])
+
+
+def slots_free(manager: PoolManager, queen: NodeQueen) -> int:
+    """As the last look at the pool's engines had it."""
+    headers = {"authorization": f"Bearer {queen.token}"}
+    return int(manager.ask("GET", "/v2/pools/default/status", headers=headers)[1]["slots_free"])
+
+
+def test_a_session_finds_its_cache_again_among_two_engines(
+    serving: PoolManager, queen: NodeQueen, llama_server: Path, tiny_model: Path
+) -> None:
+    prompt = "A session that comes back wants its cache. " * 5
+    with running_engine(llama_server, tiny_model, slots=2, ctx=2048) as other:
+        serving.announce(other.url, "default-r1.json", replica_id="r1")
+        serving.until(lambda: slots_free(serving, queen) == 4)
+        busy, stream = asked(serving, queen, LONG)
+        serving.until(lambda: slots_free(serving, queen) == 3)
+        assert cached(serving, queen, prompt, "mine") == 0
+        stream.close()
+        busy.close()
+        serving.until(lambda: slots_free(serving, queen) == 4)
+        assert cached(serving, queen, prompt + "Again.", "mine") > 0
+        assert cached(serving, queen, prompt + "Again.", "another") == 0, "it goes where the first was busy"
 
 
 def test_a_drain_is_told_at_once_and_a_restart_undoes_it(serving: PoolManager, queen: NodeQueen) -> None:

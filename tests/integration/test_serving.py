@@ -15,6 +15,7 @@ from llama_orch.http import hot_server, serving
 from llama_orch.http.app import create_app
 from llama_orch.http.exchange import Exchange, HotRoutes
 from llama_orch.http.gate import Access, Gate
+from llama_orch.http.secured import abort
 from llama_orch.http.serving import serve
 from llama_orch.settings.types import Secret
 
@@ -70,6 +71,14 @@ def routes(served: Served) -> HotRoutes:
         while not served.ended.is_set():
             await exchange.write(b"x" * (1 << 20))
 
+    async def cut(exchange: Exchange) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flood, exchange)
+            await served.may_end.wait()
+            exchange.abort()
+            nursery.cancel_scope.cancel()
+        served.gone.set()
+
     hot = HotRoutes()
     for method, path, handler in (
         ("GET", "/hello", hello),
@@ -77,6 +86,7 @@ def routes(served: Served) -> HotRoutes:
         ("GET", "/fail", fail),
         ("GET", "/stream", stream),
         ("GET", "/flood", flood),
+        ("GET", "/cut", cut),
     ):
         hot.add(method, path, handler)
     return hot
@@ -316,6 +326,29 @@ async def test_a_client_that_reads_nothing_is_dropped(monkeypatch: pytest.Monkey
             await served.streaming.wait()
         await trio.sleep(0.2)  # the client does nothing for longer than the limit: this is the case, no wait for it
         await to_the_end(stream)
+
+
+@pytest.mark.parametrize("before", [b"", get("/health")], ids=["hot", "behind another request"])
+async def test_a_handler_can_cut_off_a_client_that_reads_nothing(before: bytes) -> None:
+    """At once: what the kernel holds for the client is thrown away, and it gets a reset."""
+    async with running() as served, connected(served) as stream:
+        await stream.send_all(before)
+        if before:
+            await until(stream, b"}")
+        await stream.send_all(get("/cut"))
+        with trio.fail_after(LIMIT_S):
+            await served.streaming.wait()
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            served.may_end.set()
+            await served.gone.wait()
+            with pytest.raises(trio.BrokenResourceError):
+                _ = [data async for data in stream]
+
+
+async def test_an_abort_of_what_is_closed_already_does_nothing() -> None:
+    async with running() as served, connected(served) as stream:
+        abort(stream)
+        abort(stream)
 
 
 async def test_requests_over_a_unix_socket_have_no_peer_address(tmp_path: object) -> None:

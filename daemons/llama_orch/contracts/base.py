@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 POOL_ID_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 NODE_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+NODE_ID_RESERVED = "register"
+"""No node's id: GET and DELETE of /v2/nodes/ID would not reach it, for there nodes register."""
 
 PoolId = Annotated[str, StringConstraints(pattern=POOL_ID_PATTERN)]
 ReplicaId = Annotated[str, StringConstraints(pattern=POOL_ID_PATTERN)]

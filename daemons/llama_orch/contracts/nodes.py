@@ -10,18 +10,27 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from llama_orch.contracts.base import NODE_ID_PATTERN, Outbound, PoolId
+from llama_orch.contracts.base import NODE_ID_PATTERN, NODE_ID_RESERVED, Outbound, PoolId
 from llama_orch.contracts.pools import PoolState
 from llama_orch.settings.types import http_url
 
+SESSION_HEADER = "x-llama-orch-session"
+"""With a request for a node's relay: the mark of its session, which says what belongs together and nothing else."""
+SESSION_MARK_PATTERN = r"[A-Za-z0-9_-]{1,64}"
 POOLS_MOST = 256
 GPUS_MOST = 64
 
-NodeId = Annotated[str, StringConstraints(pattern=NODE_ID_PATTERN)]
 MachineId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Text = Annotated[str, StringConstraints(max_length=256)]
 Words = Annotated[str, StringConstraints(max_length=4096)]
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
+
+
+def node_name(value: str) -> str:
+    """`value`, unless a node of that name could not be asked after. Raises ValueError."""
+    if value == NODE_ID_RESERVED:
+        raise ValueError(f"is reserved: nodes register at /v2/nodes/{NODE_ID_RESERVED}")
+    return value
 
 
 def node_address(value: str) -> str:
@@ -32,6 +41,11 @@ def node_address(value: str) -> str:
     return url
 
 
+NodeId = Annotated[
+    str,
+    Field(pattern=NODE_ID_PATTERN, json_schema_extra={"not": {"const": NODE_ID_RESERVED}}),
+    AfterValidator(node_name),
+]
 Address = Annotated[str, StringConstraints(max_length=512), AfterValidator(node_address)]
 
 

@@ -32,6 +32,12 @@ BODY_LIMIT = 8 << 20
 BODY_LIMIT_S = 30.0
 ANY = "ANY"
 """As the method of a route: whatever the method."""
+ABORT = "llama_orch.abort"
+"""In an ASGI scope: what closes the request's connection at once, also under a send that is shielded."""
+
+
+def _nothing() -> None:
+    """There is no connection to close."""
 
 
 @dataclass
@@ -49,6 +55,7 @@ class Exchange:
     _receive: Receive
     _send: Send
     target: str = ""
+    _abort: Callable[[], None] = _nothing
     started: bool = field(default=False, init=False)
 
     async def body(self, limit: int = BODY_LIMIT, limit_s: float = BODY_LIMIT_S) -> bytes:
@@ -95,6 +102,10 @@ class Exchange:
     async def finish(self, chunk: bytes = b"") -> None:
         """End the stream with its last piece."""
         await self._send({"type": "http.response.body", "body": chunk, "more_body": False})
+
+    def abort(self) -> None:
+        """Close the connection: nothing more goes out, and a send that waits for the client returns."""
+        self._abort()
 
     async def gone(self) -> None:
         """Return when the client has left. To be awaited only after the body has been read."""
@@ -155,6 +166,7 @@ async def answer(handler: Handler, variables: dict[str, str], scope: Scope, rece
         receive,
         send,
         _target(scope),
+        scope.get(ABORT, _nothing),
     )
     try:
         await handler(exchange)

@@ -10,13 +10,14 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
+from functools import partial
 from urllib.parse import unquote
 
 import h11
 import trio
 
-from llama_orch.http.exchange import AsgiApp, BrokenOff, Message, Scope
-from llama_orch.http.secured import Secured, Wire
+from llama_orch.http.exchange import ABORT, AsgiApp, BrokenOff, Message, Scope
+from llama_orch.http.secured import Secured, Wire, abort
 
 CHUNK = 65536
 HEAD_LIMIT = 32 * 1024
@@ -149,6 +150,7 @@ class _Exchange:
             "query_string": query,
             "headers": list(request.headers),
             "client": tuple(peer[:2]) if isinstance(peer, tuple) else None,
+            ABORT: partial(abort, self._stream),
         }
 
     async def receive(self) -> Message:

@@ -1,6 +1,9 @@
 """TLS over a socket's stream, with what is asked of a plain one: half a close, and the socket itself."""
 
 import ssl
+import struct
+from contextlib import suppress
+from socket import SO_LINGER, SOL_SOCKET
 
 import trio
 
@@ -45,6 +48,16 @@ class Secured(trio.abc.HalfCloseableStream):
 
 Wire = trio.SocketStream | Secured
 """What HTTP is spoken over."""
+
+RESET = struct.pack("ii", 1, 0)
+"""As SO_LINGER (socket(7)): what is not sent at the close is thrown away, and the other side gets a reset."""
+
+
+def abort(wire: Wire) -> None:
+    """Close at once, without a wait for whoever reads nothing; sends and receives that are under way fail."""
+    with suppress(OSError):  # it is closed already
+        wire.socket.setsockopt(SOL_SOCKET, SO_LINGER, RESET)
+    wire.socket.close()
 
 
 WORDS = {

@@ -20,6 +20,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import h11
@@ -33,11 +34,11 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
-from llama_orch.http.exchange import AsgiApp, Message, Receive, Scope, Send
+from llama_orch.http.exchange import ABORT, AsgiApp, BrokenOff, Message, Receive, Scope, Send
 from llama_orch.http.gate import Gate
 from llama_orch.http.handshakes import Handshakes
 from llama_orch.http.hot_server import NEWCOMER_S, HotConnection, Resumed
-from llama_orch.http.secured import Wire
+from llama_orch.http.secured import Wire, abort
 
 SEND_LIMIT_S = 30.0
 
@@ -45,10 +46,11 @@ log = logging.getLogger(__name__)
 
 
 class Finisher:
-    """The application as hypercorn calls it, with what ends an exchange protected."""
+    """The application as hypercorn calls it for requests over `wire`, with what ends an exchange protected."""
 
-    def __init__(self, app: AsgiApp) -> None:
+    def __init__(self, app: AsgiApp, wire: Wire) -> None:
         self._app = app
+        self._abort = partial(abort, wire)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, *_threads: object) -> None:
         """Run the application for one request; its end also ends the exchange."""
@@ -58,7 +60,8 @@ class Finisher:
             await (_finish(receive, send, message) if last else send(message))
 
         try:
-            await self._app(scope, receive, sending)
+            with suppress(BrokenOff):  # an answer that has no end closes the connection
+                await self._app({**scope, ABORT: self._abort}, receive, sending)
         finally:
             await _finish(receive, send, None)
 
@@ -165,7 +168,7 @@ class Connections:
             seen = await HotConnection(wire, app, app.is_hot, self._idle).serve(lambda: self._stopping)
         if seen is not None:
             resumed = Resumed(wire, seen)
-            await BoundedServer(Finisher(app), config, context, ConnectionState({}), resumed)  # type: ignore[arg-type]
+            await BoundedServer(Finisher(app, wire), config, context, ConnectionState({}), resumed)  # type: ignore[arg-type]
 
     def end_idle(self) -> None:
         """Serve no further request on any connection; those that wait for one end now, or soon if it is the first."""

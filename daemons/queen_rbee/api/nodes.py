@@ -7,6 +7,7 @@ from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.routing import BaseConverter
 
+from llama_orch.contracts.base import NODE_ID_RESERVED
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.nodes import Heartbeat, NodeList, NodeRegistration
 from llama_orch.http.bodies import parsed
@@ -22,9 +23,9 @@ HEARTBEAT_LIMIT = 4 << 20
 
 
 class NodeName(BaseConverter):
-    """The id of a node in a path; `register` is none, but where they register."""
+    """The id of a node in a path."""
 
-    regex = "(?!register$)[^/]+"
+    regex = f"(?!{NODE_ID_RESERVED}$)[^/]+"
 
 
 def add_heartbeats(routes: HotRoutes, fleet: Fleet) -> None:

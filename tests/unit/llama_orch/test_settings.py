@@ -91,8 +91,18 @@ def test_a_problem_reads_as_a_sentence_and_not_as_a_pattern() -> None:
     problem = problems(PoolManagerSettings, CLOUD_NODE | {"POOL_MANAGERD_NODE_ID": "gpu node"})["POOL_MANAGERD_NODE_ID"]
     assert str(problem) == (
         "POOL_MANAGERD_NODE_ID=gpu node: is not of the allowed form. Allowed: 1 to 128 letters, digits, dots, dashes "
-        "and underscores. Example: POOL_MANAGERD_NODE_ID=gpu-node-1"
+        "and underscores, but not the word register. Example: POOL_MANAGERD_NODE_ID=gpu-node-1"
     )
+
+
+def test_a_node_cannot_be_called_what_the_queens_paths_mean_otherwise() -> None:
+    wrong = CLOUD_NODE | {"POOL_MANAGERD_NODE_ID": "register"}
+    found = problems(PoolManagerSettings, wrong)
+    assert set(found) == {"POOL_MANAGERD_NODE_ID"}
+    assert "/v2/nodes/register" in found["POOL_MANAGERD_NODE_ID"].problem
+    assert "not the word register" in found["POOL_MANAGERD_NODE_ID"].mend
+    for near in ("Register", "register-1", "register."):
+        assert PoolManagerSettings.load(CLOUD_NODE | {"POOL_MANAGERD_NODE_ID": near}).node_id == near
 
 
 def test_settings_are_immutable() -> None:

@@ -103,6 +103,14 @@ class Site:
         while not self.ended.is_set():
             await exchange.write(LARGE)
 
+    async def cut(self, exchange: Exchange) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.flood, exchange)
+            await self.may_end.wait()
+            exchange.abort()
+            nursery.cancel_scope.cancel()
+        self.left.set()
+
     async def cool_stream(self) -> Response:
         async def pieces() -> AsyncIterator[bytes]:
             try:
@@ -135,6 +143,7 @@ async def served(tls: Tls, drain_s: float = math.inf) -> AsyncIterator[Site]:
     hot.add("POST", "/hot/echo", site.echo)
     hot.add("GET", HOT, site.stream)
     hot.add("GET", "/flood", site.flood)
+    hot.add("GET", "/cut", site.cut)
     app = create_app("test", list, CollectorRegistry())
     app.add_url_rule("/cool/echo", "echo", site.cool_echo, methods=["POST"])
     app.add_url_rule(COOL, "stream", site.cool_stream)
@@ -332,6 +341,16 @@ async def test_leaving_is_noticed_at_once(path: str, one_sided: TlsFiles, asking
             await site.streaming.wait()
         with trio.fail_after(LIMIT_S):
             await site.left.wait()
+
+
+async def test_a_handler_can_cut_off_a_client_that_reads_nothing(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+    async with served(Tls.of(one_sided)) as site, request("GET", site.url + "/cut", tls=asking) as response:
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        with trio.fail_after(LIMIT_S):
+            site.may_end.set()
+            await site.left.wait()
+            with pytest.raises(UpstreamError):
+                await response.read(1 << 30)
 
 
 @pytest.mark.parametrize("path", [HOT, COOL])

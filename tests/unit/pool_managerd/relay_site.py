@@ -64,6 +64,11 @@ class RelaySite:
         async with request("POST", f"http://127.0.0.1:{self.port}{path}", headers=headers, body=body) as answer:
             return answer.status, json.loads(await answer.read())
 
+    async def end(self) -> None:
+        """Have the server end; all that it logs is logged then."""
+        self.stop.set()
+        await self.ended.wait()
+
     def get(self, path: str) -> str:
         """A request for `path` at the engine, to be said on a connection."""
         return f"GET /v2/pools/default/engine/{path} HTTP/1.1\nHost: x\nAuthorization: Bearer {TOKEN}\n\n"
@@ -101,6 +106,5 @@ async def relay_site(drain_s: float = 0.0) -> AsyncIterator[RelaySite]:
         gate = Gate(app, Access(Secret(TOKEN)), hot)
         await nursery.start(partial(_serve, site, gate, sock, drain_s))
         yield site
-        site.stop.set()
-        await site.ended.wait()
+        await site.end()
         nursery.cancel_scope.cancel()

@@ -34,7 +34,7 @@ class Scene:
         await trio.testing.wait_all_tasks_blocked()
 
     async def _pass(self, pool_id: str, lasts_s: float) -> None:
-        with self.registry.leases.held((pool_id, "r0")) as scope:
+        with self.registry.leases.held((pool_id, "r0"), lambda: None) as scope:
             await trio.sleep(lasts_s)
         self.ended.append((pool_id, trio.current_time(), scope.cancelled_caught))
 

@@ -1,5 +1,6 @@
 """Drain and resume over HTTP, and what the relay makes of them."""
 
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -10,6 +11,8 @@ from pool_managerd import draining
 from tests.unit.pool_managerd.relay_site import LIMIT_S, RelaySite, relay_site
 
 POOL = "/v2/pools/default"
+HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+SOON_S = 2.0
 
 
 @pytest.fixture
@@ -51,6 +54,52 @@ async def test_what_passes_at_the_deadline_is_cut_off(
         await site.engine.arrived.wait()
         await site.post(f"{POOL}/drain", b'{"deadline_ms": 10}')
     assert site.engine.open == 0 or await left(site)
+
+
+def mute(port: int) -> socket.socket:
+    """A client that will not read, and whose kernel holds little for it."""
+    sock = socket.socket()
+    sock.settimeout(LIMIT_S)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.connect(("127.0.0.1", port))
+    return sock
+
+
+@pytest.mark.parametrize("before", [b"", HEALTH], ids=["hot", "behind another request"])
+async def test_a_client_that_reads_nothing_is_cut_off_no_later_than_others(
+    site: RelaySite, before: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(draining, "GRACE_S", 0.0)
+    with mute(site.port) as client:
+        client.sendall(before + site.get("flood").replace("\n", "\r\n").encode())
+        await stalled(site)
+        told = (await site.post(f"{POOL}/drain", b'{"deadline_ms": 0}'))[1]
+        assert told["active_leases"] == 1
+        with trio.fail_after(SOON_S):
+            await site.registry.leases.none_left("default")
+            if site.engine.open:
+                await site.engine.left.wait()
+        assert reset(client)
+    await site.end()
+    assert caplog.text == ""
+
+
+def reset(client: socket.socket) -> bool:
+    """Whether its connection ends with a reset, behind what has come."""
+    try:
+        while client.recv(65536):
+            pass
+    except ConnectionResetError:
+        return True
+    return False
+
+
+async def stalled(site: RelaySite) -> None:
+    """Return when the engine can get rid of nothing more."""
+    seen = -1
+    while seen != site.engine.flooded or not seen:
+        seen = site.engine.flooded
+        await trio.sleep(0.2)
 
 
 async def cut_off(site: RelaySite, how: str) -> None:

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.contracts.errors import ApiError
+from llama_orch.contracts.nodes import SESSION_HEADER
 from llama_orch.contracts.pools import PoolState, PoolStatus
-from pool_managerd.passing import RELAY, answer_headers, choose, inside, leads_out, request_headers
+from pool_managerd.passing import RELAY, answer_headers, choose, inside, leads_out, request_headers, session_of
 from pool_managerd.replica import Answer, Key, Replica, Sighting, Slots
 from tests.unit.pool_managerd.values import GONE, replica
 
@@ -61,7 +62,9 @@ def test_a_path_that_is_coded_too_often_is_not_trusted() -> None:
 
 @given(st.dictionaries(NAMES, st.just("x")))
 def test_only_what_an_engine_needs_is_told_to_it(given_headers: dict[str, str]) -> None:
-    told = request_headers({**given_headers, "authorization": "Bearer x", "accept": "a/b"}, "id", None)
+    told = request_headers(
+        {**given_headers, "authorization": "Bearer x", SESSION_HEADER: "x", "accept": "a/b"}, "id", None
+    )
     assert set(told) <= {"content-type", "accept", "x-correlation-id"}
     assert told["x-correlation-id"] == "id"
     assert told["accept"] == "a/b"
@@ -84,7 +87,11 @@ def engine(number: int, free: int, *more: Sighting) -> Replica:
     return replica(ready, *more, incarnation=number, replica_id=f"r{number}", port=18080 + number)
 
 
-@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 5), st.booleans()), min_size=1, max_size=6))
+ENGINES = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 9), st.booleans()), min_size=1, max_size=6)
+"""Of each engine its free slots, its leases, and whether it is ready."""
+
+
+@given(ENGINES)
 def test_the_engine_with_the_fewest_leases_is_asked_then_the_one_with_most_free_slots(
     drawn: list[tuple[int, int, bool]],
 ) -> None:
@@ -100,6 +107,44 @@ def test_the_engine_with_the_fewest_leases_is_asked_then_the_one_with_most_free_
     assert chosen in ready
     assert held[chosen.key] == min(held[one.key] for one in ready)
     assert chosen.slots.free == max(one.slots.free for one in ready if held[one.key] == held[chosen.key])
+
+
+@given(ENGINES, st.integers(0, 7))
+def test_the_engine_that_served_the_session_last_is_asked_again_where_it_is_ready_and_has_room(
+    drawn: list[tuple[int, int, bool]], last: int
+) -> None:
+    engines = [engine(number, free, *([] if ready else [GONE])) for number, (free, _held, ready) in enumerate(drawn)]
+    held = {one.key: count for one, (_free, count, _ready) in zip(engines, drawn, strict=True)}
+    if all(one.state is not PoolState.READY for one in engines):
+        return
+    chosen = choose("default", pool(), engines, held.__getitem__, last)
+    known = next((one for one in engines if one.incarnation == last), None)
+    if known and known.state is PoolState.READY and held[known.key] < known.slots.total:
+        assert chosen == known
+    else:
+        assert chosen == choose("default", pool(), engines, held.__getitem__)
+
+
+def test_an_engine_that_was_announced_anew_has_no_session() -> None:
+    idle, anew = engine(1, 8), engine(2, 8)
+    assert choose("default", pool(), [idle, anew], {idle.key: 0, anew.key: 1}.__getitem__, last=3) == idle
+
+
+@pytest.mark.parametrize("last", [None, 1])
+def test_a_session_is_no_way_past_a_drain(last: int | None) -> None:
+    with pytest.raises(ApiError, match="draining"):
+        choose("default", pool(draining=True), [engine(1, 8)], lambda _key: 0, last)
+
+
+@pytest.mark.parametrize("mark", ["a", "0123456789abcdef" * 4, "A-z_9"])
+def test_the_mark_of_a_session_is_taken(mark: str) -> None:
+    assert session_of({SESSION_HEADER: mark}) == mark
+
+
+@pytest.mark.parametrize("mark", ["", " ", "a b", "a" * 65, "a\n", "a,b", "\xe9", "../a"])
+def test_a_mark_that_is_none_counts_as_none(mark: str) -> None:
+    assert session_of({SESSION_HEADER: mark}) is None
+    assert session_of({}) is None
 
 
 def test_an_engine_of_another_pool_is_never_asked() -> None:

@@ -144,6 +144,17 @@ async def test_an_engine_that_breaks_off_leaves_an_answer_that_is_visibly_incomp
     assert leases(site.registry) == 0
 
 
+async def test_so_it_does_behind_another_request_on_the_connection(
+    site: RelaySite, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = await site.said("GET /health HTTP/1.1\nhost: x\n\n" + site.get("cut"))
+    assert said.count(b"HTTP/1.1 200 ") == 2
+    assert b"half" in said
+    assert not said.endswith(b"0\r\n\r\n")
+    await site.end()
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("how", ["hangup", "nonsense"])
 async def test_an_engine_that_gives_no_head_is_told_as_broken(site: RelaySite, how: str) -> None:
     async with site.ask(how) as answer:

@@ -1,14 +1,17 @@
 """The way through a node: its token, its marks, and connections that are used again unless a task was left."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from uuid import uuid4
 
 import pytest
 import trio
 import trio.testing
 
+from llama_orch.contracts.nodes import SESSION_HEADER, SESSION_MARK_PATTERN
 from llama_orch.contracts.tasks import TaskRequest, TaskState
 from llama_orch.http.kept_connections import KeptConnections
 from llama_orch.settings.types import Secret
@@ -59,8 +62,8 @@ async def node() -> AsyncIterator[Node]:
         nursery.cancel_scope.cancel()
 
 
-async def run(at: Node, hop: relay.Hop, prompt: str = "hello", node_id: str | None = "n1") -> Task:
-    task = Task(TaskRequest(prompt=prompt), "c", trio.current_time())
+async def run(at: Node, hop: relay.Hop, prompt: str = "hello", node_id: str | None = "n1", **request) -> Task:
+    task = Task(TaskRequest(prompt=prompt, **request), "c", trio.current_time())
     task.start("p", "n1", trio.current_time())
     await relay.run(task, candidate(url=at.url, node_id=node_id), ADAPTERS["llamacpp"], LIMITS, hop)
     return task
@@ -90,6 +93,31 @@ async def test_an_engine_on_loopback_sees_no_token_and_its_connections_are_not_k
         await run(there, relay.Hop(TOKEN_OF_ALL, kept), node_id=None)
         assert kept.idle == 0
         assert b"authorization" not in there.heads[0]
+
+
+def mark(head: bytes) -> bytes | None:
+    """What a request says of its session."""
+    found = [line.partition(b": ")[2] for line in head.split(b"\r\n") if line.startswith(SESSION_HEADER.encode())]
+    return found[0] if found else None
+
+
+async def test_the_turns_of_a_session_bear_one_mark_which_is_not_its_id_and_a_cold_one_bears_none():
+    first, second = uuid4(), uuid4()
+    async with node() as there:
+        for session_id, hint in [(first, None), (first, "reuse"), (second, None), (first, "cold"), (None, None)]:
+            await run(there, relay.Hop(TOKEN_OF_ALL), session_id=session_id, kv_hint=hint)
+    one, again, other, *none = map(mark, there.heads)
+    assert one == again != other
+    assert none == [None, None]
+    assert one
+    assert re.fullmatch(SESSION_MARK_PATTERN, one.decode())
+    assert not [head for head in there.heads if str(first).encode() in head or first.hex.encode() in head]
+
+
+async def test_an_engine_that_the_queen_speaks_to_herself_learns_of_no_session():
+    async with node() as there:
+        await run(there, relay.Hop(TOKEN_OF_ALL), node_id=None, session_id=uuid4())
+        assert b"session" not in there.heads[0]
 
 
 async def test_when_the_queen_ends_nothing_is_kept():
