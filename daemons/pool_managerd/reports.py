@@ -12,7 +12,7 @@ import trio
 
 from llama_orch.contracts.pools import ProvisioningReport
 from llama_orch.spool import Bad, Identity, SpoolUnreadable, trusted_owners
-from llama_orch.spool.judging import GRACE_S, NotJson, decode
+from llama_orch.spool.judging import NotJson, decode, young
 from llama_orch.spool.reading import Document, Refused, read_all
 from llama_orch.spool.stored import printable
 from llama_orch.telemetry.events import REPORT_UNUSABLE
@@ -40,7 +40,7 @@ def read_reports(directory: Path, owners: frozenset[int], now_s: float) -> Readi
             report = understood(item)
             reports[report.pool_id] = report
         except NotJson as error:
-            if now_s - item.identity.mtime_ns / 1e9 >= GRACE_S:
+            if not young(item.identity, now_s):
                 bad.append(Bad(item.identity.name, str(error), item.identity))
         except ValueError as error:
             bad.append(Bad(item.identity.name, str(error), item.identity))

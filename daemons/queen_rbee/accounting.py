@@ -3,8 +3,9 @@
 Every task passes through `ended` exactly once, whatever its end. Its prompt is forgotten here.
 """
 
-import time
 from dataclasses import dataclass
+
+import trio
 
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskView
@@ -84,7 +85,7 @@ class Accounting:
             tokens_out=task.tokens_out,
             engine_ms=1000 * (task.ended_at - task.started_at),
             cost=(self.price(task, target) or 0.0) * (task.tokens_in + task.tokens_out) / 1000,
-            now=time.time(),
+            now=trio.current_time(),
         )
 
     def price(self, task: Task, target: Candidate | None = None) -> float | None:

@@ -1,6 +1,5 @@
 """queen-rbee's nursery: which loops run side by side, in which order they start, and how they stop."""
 
-import time
 from functools import partial
 from pathlib import Path
 
@@ -64,7 +63,7 @@ async def run(settings: QueenSettings, service: Service) -> None:
 
 async def _remember(parts: Parts) -> None:
     """Know again what earlier queens have left. Raises StoreFailure."""
-    await parts.accounting.sessions.load(time.time())
+    await parts.accounting.sessions.load(trio.current_time())
     await parts.accounting.catalog.load()
     if parts.settings.cloud_profile:
         await parts.fleet.load()
@@ -114,7 +113,7 @@ async def _keep_tidy(parts: Parts) -> None:
     left: looking for it stops everything else (0.3 s with 8,000 pools), and a moment between two tasks will not do."""
     collected = seen = parts.dispatcher.turn
     while True:
-        await parts.accounting.sessions.tidy(time.time())
+        await parts.accounting.sessions.tidy(trio.current_time())
         if parts.dispatcher.idle and parts.dispatcher.turn == seen != collected:
             collected = seen
             collect()

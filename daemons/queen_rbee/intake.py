@@ -4,7 +4,6 @@ Everything is checked before the task stands in the queue, and nothing waits in 
 still so when it stands there. What a client of /v2 was told that it is accepted, the store has.
 """
 
-import time
 from functools import partial
 from uuid import UUID
 
@@ -107,7 +106,7 @@ class Intake:
         if session_id := task.request.session_id:
             accounting = self._dispatcher.accounting
             wanted = task.request.max_tokens or task.request.expected_tokens
-            refused = accounting.sessions.check(session_id, wanted, time.time(), price=accounting.price(task))
+            refused = accounting.sessions.check(session_id, wanted, trio.current_time(), price=accounting.price(task))
             if refused:
                 raise refused
 
@@ -160,7 +159,7 @@ class Intake:
         if session_id := task.request.session_id:
             accounting = dispatcher.accounting
             wanted = task.request.max_tokens or task.request.expected_tokens
-            task.turn = accounting.sessions.begin(session_id, wanted, time.time(), price=accounting.price(task))
+            task.turn = accounting.sessions.begin(session_id, wanted, trio.current_time(), price=accounting.price(task))
         position, start_ms = self.position(task)
         task.log.append("started", {"queue_position": position, "predicted_start_ms": start_ms})
         task.told_position = position

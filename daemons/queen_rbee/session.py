@@ -52,7 +52,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session. `used_at` is wall clock in seconds since the epoch; `epoch` tells it from an earlier one of its id.
+    """A session. `used_at` is trio's clock in seconds; `epoch` tells it from an earlier one of its id.
 
     `turns` have ended, `open_turns` have not. `place` is the pool and the replica of the last turn that was placed.
     """

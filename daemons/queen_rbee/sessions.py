@@ -1,7 +1,7 @@
 """The one owner of sessions: in memory, with the store behind it; metadata only, never content.
 
-Open turns are not stored: they belong to open tasks, which begin them again after a restart. Times are wall clock in
-seconds since the epoch, so that a session's time runs on while no queen does.
+Open turns are not stored: they belong to open tasks, which begin them again after a restart. Times are trio's clock in
+seconds; the store has the wall's.
 """
 
 import logging
@@ -17,7 +17,7 @@ from llama_orch.contracts.sessions import SessionChange, SessionView
 from queen_rbee import session_budgets, session_record
 from queen_rbee.session import Limits, Session, Spent, Turn, begun, changed, given_back, placed, settled, view
 from queen_rbee.session_table import SessionTable
-from queen_rbee.store.protocol import Store, StoreFailure
+from queen_rbee.store.protocol import Document, Store, StoreFailure
 
 LIMIT = 100_000
 REMOVED_TOGETHER = 256
@@ -27,10 +27,14 @@ log = logging.getLogger(__name__)
 
 
 class Sessions:
-    """At most `limit` sessions; beyond that the ones that idle longest go."""
+    """At most `limit` sessions; beyond that the ones that idle longest go. `ahead` tells how many seconds the wall's
+    clock is ahead of trio's."""
 
-    def __init__(self, store: Store, limit: int = LIMIT) -> None:
+    def __init__(
+        self, store: Store, limit: int = LIMIT, ahead: Callable[[], float] = session_record.wall_ahead
+    ) -> None:
         self._store = store
+        self._ahead = ahead
         self._limit = limit
         self._table = SessionTable(limit)
         self._open: set[int] = set()
@@ -44,7 +48,8 @@ class Sessions:
 
         Also those whose time has run out: open tasks that begin their turns again go on with them.
         """
-        found = [session_record.read(document) for document in await self._store.listed("session")]
+        ahead_s = self._ahead()
+        found = [session_record.read(document, ahead_s) for document in await self._store.listed("session")]
         # a clock that was ahead must not make a session live for ever
         self._table.fill(
             replace(session, epoch=next(self._numbers), used_at=min(session.used_at, now))
@@ -99,7 +104,7 @@ class Sessions:
         used = Spent(tokens_in + tokens_out, engine_ms, cost)
         session = self._settle(turn, lambda before: settled(before, turn, used, now, kv_bytes))
         if session:
-            self._store.put_later("session", session_record.written(session))
+            self._store.put_later("session", self._written(session))
 
     def abandoned(self, turn: Turn) -> None:
         """`turn` never ran: its reservation and the turn are given back."""
@@ -131,7 +136,7 @@ class Sessions:
         after = changed(before or self._new(session_id, now), change, now)
         self._table.keep(after)
         try:
-            await self._store.put("session", session_record.written(after))
+            await self._store.put("session", self._written(after))
         except StoreFailure:
             self._undo(after, before)
             raise
@@ -147,7 +152,7 @@ class Sessions:
             return
         session = replace(session, limits=before.limits if before else Limits())
         self._table.replace(session)
-        self._store.put_later("session", session_record.written(session))
+        self._store.put_later("session", self._written(session))
 
     async def delete(self, session_id: UUID, now: float) -> bool:
         """Forget a session; whether there was one. Its open turns run on and count no more.
@@ -199,6 +204,9 @@ class Sessions:
         """A session with the limits that all have; the one that idles longest goes for it if need be."""
         self._table.make_room()
         return Session(session_id, now, epoch=next(self._numbers))
+
+    def _written(self, session: Session) -> Document:
+        return session_record.written(session, self._ahead())
 
     def _of(self, known: Turn | Session) -> Session | None:
         """The session as it is now; None where it has gone, whether or not there is a new one of its id."""

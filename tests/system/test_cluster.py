@@ -5,14 +5,19 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from itertools import cycle, islice
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from llama_orch.telemetry import events
 from tests.engines.llama_server import Archive
 from tests.system.lab.client import Client, Outcome, complete, outcome, submit
+from tests.system.lab.clock import clock_of_its_own
 from tests.system.lab.cluster import ENGINE, MANAGER, NODE_TIMEOUT_S, POOL, STALE_CHECK_S, Cluster, Node, cluster
 from tests.system.lab.load import under_load
 from tests.system.lab.machine import Machine
@@ -25,6 +30,8 @@ OFFLINE_WITHIN_S = NODE_TIMEOUT_S + STALE_CHECK_S + GRACE_S
 RESTARTS = 40
 LONG = 200
 """Tokens of a task that is still running when something is done to its node."""
+JUMPS_S = (3600, -86400)
+"""What clocks are set to, one after the other: so far ahead, and so far behind."""
 
 Say = Callable[[str], None]
 
@@ -264,6 +271,83 @@ def test_rolling_restarts_lose_no_task_and_leave_nothing_drained(whole: Cluster)
     for listed in whole.listed().values():
         assert [(pool["ready"], pool["draining"]) for pool in listed["pools"]] == [(True, False)]
     wait_until_all_are_used(whole)
+
+
+def ask_while_all_are_online(whole: Cluster) -> str | None:
+    """As `ask`, after a look at the nodes."""
+    statuses = {node["status"] for node in whole.listed().values()}
+    return ask(whole) if statuses == {"online"} else f"nodes are {statuses}"
+
+
+def times_offline(whole: Cluster) -> int:
+    """How often the queen has given a node up."""
+    return len(whole.head.journal("--lines=all", f"MESSAGE_ID={events.NODE_OFFLINE.message_id}"))
+
+
+def wait_until_ahead(whole: Cluster, seconds: int, *nodes: Node) -> None:
+    """Return when the queen knows that the nodes' clocks are so far ahead of hers. Raises TimeoutError."""
+
+    def known() -> bool:
+        listed = whole.listed()
+        return all(abs((listed[node.id]["clock_skew_ms"] or 0) / 1000 - seconds) < 2 for node in nodes)
+
+    until(known, f"the queen to find clocks {seconds} s ahead", explain=lambda: f"{whole.listed()}")
+
+
+def orchctl(whole: Cluster, command: str) -> str:
+    """What orchctl tells on the queen's machine, whatever it makes of it."""
+    return whole.head.container.run("env", f"LLORCH_API_TOKEN={whole.token}", "orchctl", command).stdout
+
+
+def test_a_node_whose_clock_jumps_stays_online_and_serves(whole: Cluster, undo: Callable[..., object]) -> None:
+    node = whole.nodes[0]
+    clock = clock_of_its_own(node.machine, MANAGER, undo)
+    whole.wait_until_serving(node)
+    pid, offline = node.machine.show(MANAGER, "MainPID"), times_offline(whole)
+    with under_load(lambda: ask_while_all_are_online(whole), workers=1) as load:
+        for ahead_s in JUMPS_S:
+            clock.set_ahead(ahead_s)
+            wait_until_ahead(whole, ahead_s, node)
+            assert node.id in places(whole, 3)
+            for command in ("check", "nodes"):
+                (told,) = [line for line in orchctl(whole, command).splitlines() if "its clock is" in line]
+                assert node.id in told
+        load.wait_for_more()
+    assert load.failures == {}
+    assert times_offline(whole) == offline
+    assert node.machine.show(MANAGER, "MainPID") == pid
+
+
+def some_run_and_some_wait(whole: Cluster) -> bool:
+    """Whether the queen has tasks of both kinds."""
+    return {"running", "queued"} <= {task["state"] for task in whole.queen.get("/v2/tasks").json["tasks"]}
+
+
+def test_a_queen_whose_clock_jumps_ends_nothing_before_its_time(whole: Cluster, undo: Callable[..., object]) -> None:
+    clock = clock_of_its_own(whole.head, QUEEN, undo)
+    whole.wait_until_serving()
+    pid, offline = whole.head.show(QUEEN, "MainPID"), times_offline(whole)
+    session_id = str(uuid4())
+    told = submit(whole.queen, session_id=session_id, max_tokens=2)
+    assert outcome(whole.queen, told).last.name == "end"
+    with ThreadPoolExecutor(8) as clients:
+        for ahead_s in JUMPS_S:
+            asked = {"max_tokens": LONG // 2, "deadline_ms": 120_000}
+            answers = [clients.submit(complete, whole.queen, **asked) for _client in range(8)]
+            until(lambda: some_run_and_some_wait(whole), "running and waiting tasks", explain=whole.head.recent)
+            clock.set_ahead(ahead_s)
+            date = parsedate_to_datetime(whole.queen.get("/health").headers["date"])
+            assert abs(date - datetime.now(UTC) - timedelta(seconds=ahead_s)) < timedelta(seconds=2)
+            assert 400_000 < whole.queen.get(f"/v2/sessions/{session_id}").json["ttl_ms_remaining"] < 600_000
+            done = [answer.result() for answer in answers]
+            assert [(each.last.name, each.tokens) for each in done] == [("end", LONG // 2)] * len(answers)
+            wait_until_ahead(whole, -ahead_s, *whole.nodes)
+            assert state(whole, told) == "done"
+    assert complete(whole.queen, session_id=session_id, max_tokens=2).last.name == "end"
+    assert whole.queen.get(f"/v2/sessions/{session_id}").json["turns"] == 2
+    assert {node["status"] for node in whole.listed().values()} == {"online"}
+    assert times_offline(whole) == offline
+    assert whole.head.show(QUEEN, "MainPID") == pid
 
 
 def test_a_node_without_power_ends_only_the_answers_it_had_begun(whole: Cluster) -> None:

@@ -61,10 +61,14 @@ def judge(document: Document, now_s: float) -> Found | Bad | None:
     try:
         return Found(decode(document.content, Handoff), identity)
     except NotJson as error:
-        young = abs(now_s - identity.mtime_ns / 1e9) < GRACE_S
-        return None if young else Bad(identity.name, str(error), identity)
+        return None if young(identity, now_s) else Bad(identity.name, str(error), identity)
     except ValueError as error:
         return Bad(identity.name, str(error), identity)
+
+
+def young(identity: Identity, now_s: float) -> bool:
+    """Whether the file's writer may still be at it; a file from the future tells of a clock that was set."""
+    return abs(now_s - identity.mtime_ns / 1e9) < GRACE_S
 
 
 class NotJson(ValueError):

@@ -1,8 +1,8 @@
 """Sessions: looked at, limited and forgotten by clients."""
 
-import time
 from uuid import UUID
 
+import trio
 from quart import Response
 from quart_trio import QuartTrio
 
@@ -26,7 +26,7 @@ def add_sessions(app: QuartTrio, sessions: Sessions) -> None:
     @app.get("/v2/sessions/<session_id>")
     async def session(session_id: str) -> Response:
         identifier = _uuid(session_id)
-        found = sessions.view(identifier, time.time()) if identifier else None
+        found = sessions.view(identifier, trio.current_time()) if identifier else None
         if found is None:
             raise _unknown(session_id)
         return answer(found)
@@ -37,12 +37,12 @@ def add_sessions(app: QuartTrio, sessions: Sessions) -> None:
         identifier = _uuid(session_id)
         if identifier is None:
             raise ApiError(400, invalid([("session_id", "must be a UUID")]))
-        return answer(await sessions.change(identifier, change, time.time()))
+        return answer(await sessions.change(identifier, change, trio.current_time()))
 
     @app.delete("/v2/sessions/<session_id>")
     async def forget_session(session_id: str) -> Response:
         identifier = _uuid(session_id)
-        if identifier is None or not await sessions.delete(identifier, time.time()):
+        if identifier is None or not await sessions.delete(identifier, trio.current_time()):
             raise _unknown(session_id)
         return Response("", status=204)  # without a body, Quart looks for an asyncio loop
 
@@ -51,7 +51,7 @@ def _listed(sessions: Sessions) -> SessionList:
     page = wanted_page()
     before = uuid_before(page)
     try:
-        found = sessions.views(time.time(), page.limit + 1, before)
+        found = sessions.views(trio.current_time(), page.limit + 1, before)
     except KeyError as error:
         raise ApiError(400, invalid([("before", "is no session any more; begin without it")])) from error
     shown = found[: page.limit]

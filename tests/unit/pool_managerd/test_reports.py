@@ -69,6 +69,12 @@ def test_a_report_that_is_being_written_is_waited_for(tmp_path: Path) -> None:
     assert (reading.reports, reading.bad) == ({}, ())
 
 
+def test_a_bad_file_is_named_also_where_the_clock_was_set_back_since_it_was_written(tmp_path: Path) -> None:
+    path = write(tmp_path, "default.json", good()[:10])
+    reading = read_reports(tmp_path, OWNERS, path.stat().st_mtime - 3600)
+    assert [bad.name for bad in reading.bad] == ["default.json"]
+
+
 async def test_a_bad_file_is_complained_about_once_and_left_in_place(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,6 +1,5 @@
 """Tasks that do not simply run: elsewhere after a refusal, with an error of the queen's own, or with the next queen."""
 
-import time
 from uuid import uuid4
 
 import pytest
@@ -49,7 +48,7 @@ async def test_whoever_sees_the_end_finds_the_slot_free_and_the_session_settled(
         task = queen.submit(prompt, session_id=uuid4())
         assert await ended(task)
         assert queen.dispatcher.registry.leased == 0
-        (session,) = queen.sessions.views(time.time(), 1)
+        (session,) = queen.sessions.views(trio.current_time(), 1)
         assert (session.turns, queen.sessions._open) == (1, set())
 
 

@@ -1,7 +1,6 @@
 """A session's next turn goes where its KV cache is, is not kept waiting for it, and is told whether it found it."""
 
 import json
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
@@ -69,7 +68,7 @@ async def test_the_turns_of_a_session_go_to_one_replica_and_all_but_the_first_ar
         others = [await turn(queen, session_id) for _ in range(3)]
         assert {task.replica_id for task in others} == {first.replica_id}
         assert [told_warmth(task) for task in [first, *others]] == [None, True, True, True]
-        seen = queen.sessions.view(session_id, time.time())
+        seen = queen.sessions.view(session_id, trio.current_time())
         assert seen is not None
         assert (seen.kv_warmth, seen.pool_id, seen.replica_id) == (True, "p", first.replica_id)
 
@@ -128,7 +127,7 @@ async def test_the_next_queen_knows_where_the_cache_is():
         await slots_are_free(queen)
         store = queen.store.after_restart()
     async with two_replicas(store=store) as queen:
-        await queen.sessions.load(time.time())
+        await queen.sessions.load(trio.current_time())
         for _ in range(2):
             again = await turn(queen, session_id)
             assert (again.replica_id, told_warmth(again)) == (first.replica_id, True)

@@ -1,7 +1,6 @@
 """Each task of a session is a turn of it: budgets are looked at before it waits and charged when it has ended."""
 
 import json
-import time
 from uuid import UUID, uuid4
 
 import pytest
@@ -24,14 +23,14 @@ USED = 5
 
 
 def seen(queen: Queen, session_id: UUID) -> SessionView:
-    found = queen.sessions.view(session_id, time.time())
+    found = queen.sessions.view(session_id, trio.current_time())
     assert found is not None
     return found
 
 
 async def limited(queen: Queen, **limits) -> UUID:
     session_id = uuid4()
-    await queen.sessions.change(session_id, SessionChange(**limits), time.time())
+    await queen.sessions.change(session_id, SessionChange(**limits), trio.current_time())
     return session_id
 
 
@@ -190,7 +189,7 @@ async def test_a_waiting_turn_is_reserved_again_by_the_next_queen_however_late_i
         session_id = await limited(queen, tokens_budget=10)
         await queen.accept(session_id=session_id, max_tokens=8)
         store = queen.store.after_restart()
-        late = time.time() + 2 * TTL_MS / 1000
+        late = trio.current_time() + 2 * TTL_MS / 1000
         after = core(engine, store=store)
         await after.sessions.load(late)
         await restore(store, after.intake, after.dispatcher.accounting)

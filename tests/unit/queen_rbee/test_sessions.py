@@ -1,5 +1,6 @@
 """Sessions: their limits bind, their time runs out, and memory and store agree, whatever fails and whoever restarts."""
 
+from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
@@ -16,7 +17,11 @@ from tests.unit.queen_rbee.memory_store import MemoryStore
 
 NOW = 1_000_000.0
 TTL_S = TTL_MS / 1000
+AHEAD_S = float(1 << 30)
+"""How far the wall's clock is ahead of trio's, on which NOW is."""
 FULL = StoreFailure("the disk is full")
+
+made = partial(Sessions, ahead=lambda: AHEAD_S)
 
 
 def take_turn(
@@ -27,9 +32,9 @@ def take_turn(
     sessions.ended(turn, tokens_in=0, tokens_out=tokens, engine_ms=ms, cost=cost, now=now)
 
 
-async def restarted(store: MemoryStore, now: float = NOW) -> Sessions:
-    """What the next queen knows."""
-    sessions = Sessions(store.after_restart())
+async def restarted(store: MemoryStore, now: float = NOW, ahead_s: float = AHEAD_S) -> Sessions:
+    """What the next queen knows; the wall's clock is then so far ahead of hers."""
+    sessions = Sessions(store.after_restart(), ahead=lambda: ahead_s)
     await sessions.load(now)
     return sessions
 
@@ -44,7 +49,7 @@ def labels(refused: ApiError | None) -> tuple[int, ErrorCode, str | None] | None
 
 
 async def test_a_session_begins_with_its_first_turn_and_has_the_limits_that_all_have():
-    sessions, session_id = Sessions(MemoryStore()), uuid4()
+    sessions, session_id = made(MemoryStore()), uuid4()
     assert sessions.view(session_id, NOW) is None
     assert sessions.check(session_id, 10, NOW) is None
     take_turn(sessions, session_id)
@@ -56,7 +61,7 @@ async def test_a_session_begins_with_its_first_turn_and_has_the_limits_that_all_
 
 
 async def test_after_its_last_turn_a_session_takes_no_more():
-    sessions, session_id = Sessions(MemoryStore()), uuid4()
+    sessions, session_id = made(MemoryStore()), uuid4()
     for _ in range(MAX_TURNS):
         assert sessions.check(session_id, 10, NOW) is None
         take_turn(sessions, session_id)
@@ -74,7 +79,7 @@ async def test_after_its_last_turn_a_session_takes_no_more():
     ],
 )
 async def test_each_limit_that_is_set_binds(limit: dict[str, float], label: str):
-    sessions, session_id = Sessions(MemoryStore()), uuid4()
+    sessions, session_id = made(MemoryStore()), uuid4()
     await sessions.change(session_id, SessionChange.model_validate(limit), NOW)
     for _ in range(2):
         assert sessions.check(session_id, 10, NOW, price=10.0) is None
@@ -83,7 +88,7 @@ async def test_each_limit_that_is_set_binds(limit: dict[str, float], label: str)
 
 
 async def test_two_turns_at_once_cannot_overdraw_a_budget_together():
-    sessions, session_id = Sessions(MemoryStore()), uuid4()
+    sessions, session_id = made(MemoryStore()), uuid4()
     await sessions.change(session_id, SessionChange(tokens_budget=15), NOW)
     turn = sessions.begin(session_id, 10, NOW)
     refused = sessions.check(session_id, 10, NOW)
@@ -95,7 +100,7 @@ async def test_two_turns_at_once_cannot_overdraw_a_budget_together():
 
 
 async def test_a_turn_that_never_ran_gives_everything_back():
-    sessions, session_id = Sessions(MemoryStore()), uuid4()
+    sessions, session_id = made(MemoryStore()), uuid4()
     await sessions.change(session_id, SessionChange(tokens_budget=15, max_turns=1), NOW)
     sessions.abandoned(sessions.begin(session_id, 10, NOW))
     assert sessions.check(session_id, 15, NOW) is None
@@ -105,7 +110,7 @@ async def test_a_turn_that_never_ran_gives_everything_back():
 
 
 async def test_a_turn_is_settled_once():
-    sessions, session_id = Sessions(MemoryStore()), uuid4()
+    sessions, session_id = made(MemoryStore()), uuid4()
     turn = sessions.begin(session_id, 10, NOW)
     for _ in range(2):
         sessions.ended(turn, tokens_in=0, tokens_out=7, engine_ms=1.0, cost=0.0, now=NOW)
@@ -123,7 +128,7 @@ moves = st.lists(st.tuples(st.sampled_from(["begin", "ended", "abandoned", "dele
 @given(moves)
 def test_no_order_of_begin_end_and_delete_loses_a_turn_or_counts_one_twice(moves: list[tuple[str, int]]):
     async def play() -> None:
-        sessions, ids = Sessions(MemoryStore()), [UUID(int=number) for number in range(3)]
+        sessions, ids = made(MemoryStore()), [UUID(int=number) for number in range(3)]
         begun: list[Turn] = []
         living: dict[UUID, list[Turn]] = {}
         done: dict[UUID, int] = {}
@@ -157,7 +162,7 @@ def test_no_order_of_begin_end_and_delete_loses_a_turn_or_counts_one_twice(moves
 
 async def test_a_session_ends_when_its_time_has_run_out_since_the_last_turn():
     store, session_id = MemoryStore(), uuid4()
-    sessions = Sessions(store)
+    sessions = made(store)
     take_turn(sessions, session_id)
     take_turn(sessions, session_id, NOW + 500)
     assert sessions.view(session_id, NOW + 500 + TTL_S - 0.001) is not None
@@ -167,7 +172,7 @@ async def test_a_session_ends_when_its_time_has_run_out_since_the_last_turn():
 
 
 async def test_an_ended_session_has_no_more_say_in_a_new_one_of_its_id():
-    sessions, session_id = Sessions(MemoryStore()), uuid4()
+    sessions, session_id = made(MemoryStore()), uuid4()
     await sessions.change(session_id, SessionChange(tokens_budget=5, ttl_ms=1000), NOW)
     assert sessions.check(session_id, 10, NOW) is not None
     assert sessions.check(session_id, 10, NOW + 1) is None
@@ -179,7 +184,7 @@ async def test_an_ended_session_has_no_more_say_in_a_new_one_of_its_id():
 
 async def test_a_session_with_an_open_turn_does_not_end():
     store, session_id = MemoryStore(), uuid4()
-    sessions = Sessions(store)
+    sessions = made(store)
     turn = sessions.begin(session_id, 10, NOW)
     later = NOW + 2 * TTL_S
     await sessions.tidy(later)
@@ -192,7 +197,7 @@ async def test_a_session_with_an_open_turn_does_not_end():
 
 async def test_sessions_survive_a_restart_but_for_their_open_turns():
     store, session_id = MemoryStore(), uuid4()
-    sessions = Sessions(store)
+    sessions = made(store)
     await sessions.change(
         session_id, SessionChange(tokens_budget=100, time_budget_ms=900, cost_budget=2.5, max_turns=3), NOW
     )
@@ -208,7 +213,7 @@ async def test_sessions_survive_a_restart_but_for_their_open_turns():
 
 async def test_time_runs_on_while_no_queen_does():
     store, session_id = MemoryStore(), uuid4()
-    take_turn(Sessions(store), session_id)
+    take_turn(made(store), session_id)
     seen = (await restarted(store, NOW + 100)).view(session_id, NOW + 100)
     assert seen is not None
     assert seen.ttl_ms_remaining == TTL_MS - 100_000
@@ -216,9 +221,42 @@ async def test_time_runs_on_while_no_queen_does():
     assert late.view(session_id, NOW + TTL_S) is None
 
 
+@given(st.floats(-1e6, 1e6), st.floats(0, 2 * TTL_S))
+def test_a_session_has_the_same_time_left_after_a_restart_wherever_the_next_queens_clock_begins(
+    begins: float, idle_s: float
+):
+    async def play() -> None:
+        store, session_id = MemoryStore(), uuid4()
+        take_turn(made(store), session_id)
+        after = await restarted(store, begins, AHEAD_S + NOW + idle_s - begins)
+        seen = after.view(session_id, begins)
+        if seen is None:
+            assert idle_s >= TTL_S - 0.001
+        else:
+            assert seen.ttl_ms_remaining == pytest.approx(TTL_MS - idle_s * 1000, abs=1)
+
+    trio.run(play)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5))
+def test_a_clock_that_is_set_while_the_queen_runs_neither_ends_a_session_nor_keeps_it(jumps: list[float]):
+    async def play() -> None:
+        ahead_s, store, session_id = AHEAD_S, MemoryStore(), uuid4()
+        sessions = Sessions(store, ahead=lambda: ahead_s)
+        take_turn(sessions, session_id)
+        for jump_s in jumps:
+            ahead_s += jump_s
+            await sessions.tidy(NOW + TTL_S - 0.001)
+        assert sessions.view(session_id, NOW + TTL_S - 0.001) is not None
+        await sessions.tidy(NOW + TTL_S)
+        assert store.documents["session"] == {}
+
+    trio.run(play)
+
+
 async def test_an_open_task_goes_on_with_its_session_however_long_no_queen_ran():
     store, session_id = MemoryStore(), uuid4()
-    sessions = Sessions(store)
+    sessions = made(store)
     await sessions.change(session_id, SessionChange(tokens_budget=15), NOW)
     take_turn(sessions, session_id)
     sessions.begin(session_id, 5, NOW)
@@ -232,7 +270,7 @@ async def test_an_open_task_goes_on_with_its_session_however_long_no_queen_ran()
 
 async def test_a_clock_that_was_ahead_does_not_make_a_session_live_for_ever():
     store, session_id = MemoryStore(), uuid4()
-    take_turn(Sessions(store), session_id, NOW + 1_000_000)
+    take_turn(made(store), session_id, NOW + 1_000_000)
     seen = (await restarted(store)).view(session_id, NOW)
     assert seen is not None
     assert seen.ttl_ms_remaining == TTL_MS
@@ -241,14 +279,14 @@ async def test_a_clock_that_was_ahead_does_not_make_a_session_live_for_ever():
 
 async def test_a_session_in_the_store_that_is_not_understood_is_left_out_and_named(caplog: pytest.LogCaptureFixture):
     store, session_id = MemoryStore(), uuid4()
-    take_turn(Sessions(store), session_id)
+    take_turn(made(store), session_id)
     store.put_later("session", Document("something", '{"turns":"many"}'))
     assert len(await restarted(store)) == 1
     assert "session something in the store is not understood" in caplog.text
 
 
 async def test_a_change_names_only_what_it_changes():
-    sessions, session_id = Sessions(MemoryStore()), uuid4()
+    sessions, session_id = made(MemoryStore()), uuid4()
     await sessions.change(session_id, SessionChange(tokens_budget=100, max_turns=3), NOW)
     take_turn(sessions, session_id)
     seen = await sessions.change(session_id, SessionChange(time_budget_ms=50, ttl_ms=5000), NOW + 1)
@@ -257,7 +295,7 @@ async def test_a_change_names_only_what_it_changes():
 
 
 async def test_a_raised_budget_lets_the_next_turn_in():
-    sessions, session_id = Sessions(MemoryStore()), uuid4()
+    sessions, session_id = made(MemoryStore()), uuid4()
     await sessions.change(session_id, SessionChange(tokens_budget=10), NOW)
     take_turn(sessions, session_id)
     assert sessions.check(session_id, 10, NOW) is not None
@@ -267,14 +305,14 @@ async def test_a_raised_budget_lets_the_next_turn_in():
 
 async def test_a_change_is_durable_when_it_is_answered():
     store, session_id = MemoryStore(), uuid4()
-    sessions = Sessions(store)
+    sessions = made(store)
     await sessions.change(session_id, SessionChange(tokens_budget=10), NOW)
     assert await agree(sessions, store, session_id)
 
 
 async def test_a_change_that_cannot_be_stored_leaves_the_limits_as_they_were():
     store, session_id = MemoryStore(), uuid4()
-    sessions = Sessions(store)
+    sessions = made(store)
     await sessions.change(session_id, SessionChange(tokens_budget=10), NOW)
     store.failure = FULL
     with pytest.raises(StoreFailure):
@@ -286,7 +324,7 @@ async def test_a_change_that_cannot_be_stored_leaves_the_limits_as_they_were():
 
 async def test_a_session_that_cannot_be_stored_is_not_made():
     store, session_id = MemoryStore(failure=FULL), uuid4()
-    sessions = Sessions(store)
+    sessions = made(store)
     with pytest.raises(StoreFailure):
         await sessions.change(session_id, SessionChange(tokens_budget=99), NOW)
     assert sessions.view(session_id, NOW) is None
@@ -314,7 +352,7 @@ class SlowStore(MemoryStore):
 @pytest.mark.parametrize("known", [True, False])
 async def test_a_turn_that_ends_while_a_change_fails_is_counted_under_the_old_limits(known: bool):
     store, session_id = SlowStore(), uuid4()
-    sessions = Sessions(store)
+    sessions = made(store)
     if known:
         take_turn(sessions, session_id)
 
@@ -335,7 +373,7 @@ async def test_a_turn_that_ends_while_a_change_fails_is_counted_under_the_old_li
 
 async def test_a_deleted_session_is_forgotten_also_by_the_store():
     store, session_id = MemoryStore(), uuid4()
-    sessions = Sessions(store)
+    sessions = made(store)
     take_turn(sessions, session_id)
     assert await sessions.delete(session_id, NOW)
     assert sessions.view(session_id, NOW) is None
@@ -345,7 +383,7 @@ async def test_a_deleted_session_is_forgotten_also_by_the_store():
 
 async def test_a_session_that_cannot_be_deleted_is_still_there():
     store, session_id = MemoryStore(), uuid4()
-    sessions = Sessions(store)
+    sessions = made(store)
     take_turn(sessions, session_id)
     store.failure = FULL
     with pytest.raises(StoreFailure):
@@ -357,7 +395,7 @@ async def test_a_session_that_cannot_be_deleted_is_still_there():
 
 async def test_a_turn_that_ends_while_its_session_is_deleted_does_not_bring_it_back():
     store, session_id = SlowStore(), uuid4()
-    sessions = Sessions(store)
+    sessions = made(store)
     turn = sessions.begin(session_id, 10, NOW)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sessions.delete, session_id, NOW)
@@ -370,7 +408,7 @@ async def test_a_turn_that_ends_while_its_session_is_deleted_does_not_bring_it_b
 
 
 async def test_a_turn_of_a_deleted_session_runs_on_and_counts_no_more():
-    sessions, session_id = Sessions(MemoryStore()), uuid4()
+    sessions, session_id = made(MemoryStore()), uuid4()
     turn = sessions.begin(session_id, 10, NOW)
     await sessions.delete(session_id, NOW)
     take_turn(sessions, session_id)
@@ -383,7 +421,7 @@ async def test_a_turn_of_a_deleted_session_runs_on_and_counts_no_more():
 
 async def test_what_cannot_be_taken_out_of_the_store_is_tried_again(caplog: pytest.LogCaptureFixture):
     store, later = MemoryStore(), NOW + TTL_S
-    sessions = Sessions(store)
+    sessions = made(store)
     for _ in range(600):
         take_turn(sessions, uuid4())
     store.failure = FULL
@@ -406,7 +444,7 @@ async def test_sessions_that_are_made_anew_while_others_are_taken_out_of_the_sto
             return await super().remove(kind, key)
 
     store = BusyStore()
-    sessions = Sessions(store)
+    sessions = made(store)
     for session_id in ids:
         take_turn(sessions, session_id)
     await sessions.tidy(later)
@@ -415,7 +453,7 @@ async def test_sessions_that_are_made_anew_while_others_are_taken_out_of_the_sto
 
 async def test_a_session_that_is_used_again_is_not_taken_out_of_the_store():
     store, session_id, later = MemoryStore(), uuid4(), NOW + TTL_S
-    sessions = Sessions(store)
+    sessions = made(store)
     take_turn(sessions, session_id)
     assert sessions.check(session_id, 10, later) is None
     take_turn(sessions, session_id, later)
@@ -426,7 +464,7 @@ async def test_a_session_that_is_used_again_is_not_taken_out_of_the_store():
 
 async def test_beyond_the_limit_the_session_goes_that_idles_longest_and_never_one_with_an_open_turn():
     store = MemoryStore()
-    sessions, (first, second, third, fourth) = Sessions(store, limit=2), [uuid4() for _ in range(4)]
+    sessions, (first, second, third, fourth) = made(store, limit=2), [uuid4() for _ in range(4)]
     open_turn = sessions.begin(first, 10, NOW)
     take_turn(sessions, second)
     take_turn(sessions, third)
@@ -448,8 +486,8 @@ async def test_beyond_the_limit_the_session_goes_that_idles_longest_and_never_on
 async def test_a_queen_takes_over_no_more_sessions_than_it_keeps():
     store, ids = MemoryStore(), [uuid4() for _ in range(5)]
     for number, session_id in enumerate(ids):
-        take_turn(Sessions(store), session_id, NOW + number)
-    after = Sessions(store, limit=2)
+        take_turn(made(store), session_id, NOW + number)
+    after = made(store, limit=2)
     await after.load(NOW + 5)
     assert [seen.session_id for seen in after.views(NOW + 5, 10)] == [ids[4], ids[3]]
     await after.tidy(NOW + 5)
@@ -457,7 +495,7 @@ async def test_a_queen_takes_over_no_more_sessions_than_it_keeps():
 
 
 async def test_the_cache_is_warm_where_the_last_turn_was_and_only_there():
-    sessions, session_id = Sessions(MemoryStore()), uuid4()
+    sessions, session_id = made(MemoryStore()), uuid4()
     assert sessions.affinity(session_id) is None
     told = []
     for replica in ("r0", "r0", "r1", "r1"):
@@ -474,7 +512,7 @@ async def test_the_cache_is_warm_where_the_last_turn_was_and_only_there():
 @settings(deadline=None)
 @given(st.integers(0, 12), st.integers(1, 5))
 def test_pages_show_each_session_once_the_most_recently_used_first(count: int, size: int):
-    sessions, ids = Sessions(MemoryStore()), [UUID(int=number) for number in range(count)]
+    sessions, ids = made(MemoryStore()), [UUID(int=number) for number in range(count)]
     for number, session_id in enumerate(ids):
         take_turn(sessions, session_id, NOW + number)
     found: list[UUID] = []
@@ -486,7 +524,7 @@ def test_pages_show_each_session_once_the_most_recently_used_first(count: int, s
 
 async def test_a_page_begins_behind_a_session_that_is_there():
     with pytest.raises(KeyError):
-        Sessions(MemoryStore()).views(NOW, 10, uuid4())
+        made(MemoryStore()).views(NOW, 10, uuid4())
 
 
 def test_a_session_holds_no_content():

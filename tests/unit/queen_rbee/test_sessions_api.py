@@ -5,6 +5,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+import trio
 
 from llama_orch.contracts.sessions import SessionView
 from queen_rbee.session import MAX_TURNS, TTL_MS
@@ -19,9 +20,9 @@ def turns(served: Api, session_id: UUID, count: int = 1) -> None:
     """The session has had so many turns of 5 tokens."""
     sessions = served.parts.accounting.sessions
     for _ in range(count):
-        turn = sessions.begin(session_id, 5, time.time())
+        turn = sessions.begin(session_id, 5, trio.current_time())
         sessions.placed(turn, "p", "r0")
-        sessions.ended(turn, tokens_in=3, tokens_out=2, engine_ms=10.0, cost=0.5, now=time.time())
+        sessions.ended(turn, tokens_in=3, tokens_out=2, engine_ms=10.0, cost=0.5, now=trio.current_time())
 
 
 async def test_a_session_is_shown_with_what_it_has_left(tmp_path: Path):
@@ -105,15 +106,31 @@ async def test_a_forgotten_session_is_gone_also_after_a_restart(tmp_path: Path):
     assert (answer.status, answer.json) == (204, None)
     assert (await served.ask("GET", PATH)).status == 404
     after = api(tmp_path, served.store.after_restart())
-    await after.parts.accounting.sessions.load(time.time())
+    await after.parts.accounting.sessions.load(trio.current_time())
     assert (await after.ask("GET", PATH)).status == 404
+
+
+@pytest.mark.parametrize("jump_s", [3600, -86400])
+async def test_a_session_has_the_same_time_left_when_the_clock_on_the_wall_is_set(
+    jump_s: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    served = api(tmp_path)
+    turns(served, ID)
+    before = (await served.ask("GET", PATH)).json["ttl_ms_remaining"]
+    wall = time.time
+    monkeypatch.setattr(time, "time", lambda: wall() + jump_s)
+    await served.parts.accounting.sessions.tidy(trio.current_time())
+    turns(served, ID)
+    left = (await served.ask("GET", PATH)).json["ttl_ms_remaining"]
+    assert (left, before) == (pytest.approx(TTL_MS, abs=5000), pytest.approx(TTL_MS, abs=5000))
+    assert (await served.ask("GET", "/v2/sessions")).json["count"] == 1
 
 
 async def test_a_change_survives_a_restart(tmp_path: Path):
     served = api(tmp_path)
     await served.ask("PUT", PATH, {"tokens_budget": 7})
     after = api(tmp_path, served.store.after_restart())
-    await after.parts.accounting.sessions.load(time.time())
+    await after.parts.accounting.sessions.load(trio.current_time())
     assert (await after.ask("GET", PATH)).json["tokens_budget_remaining"] == 7
 
 
@@ -170,8 +187,8 @@ async def test_a_turn_beyond_a_budget_is_refused_to_clients_of_v1_in_their_terms
     async with site() as running:
         headers = {"x_session_id": str(ID)}
         sessions = running.queen.sessions
-        turn = sessions.begin(ID, None, time.time())
-        sessions.ended(turn, tokens_in=3, tokens_out=2, engine_ms=1.0, cost=0.0, now=time.time())
+        turn = sessions.begin(ID, None, trio.current_time())
+        sessions.ended(turn, tokens_in=3, tokens_out=2, engine_ms=1.0, cost=0.0, now=trio.current_time())
         for _ in range(MAX_TURNS - 1):
             assert (await running.ask(body=said(), **headers)).status == 200
         answer = await running.ask(body=said(), **headers)
