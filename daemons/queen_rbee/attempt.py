@@ -5,6 +5,7 @@ from typing import Literal
 
 import trio
 
+from llama_orch.contracts.errors import ErrorCode
 from queen_rbee.candidates import Candidate
 from queen_rbee.relay import Failure
 from queen_rbee.task import Task
@@ -37,3 +38,13 @@ def next_for(task: Task, failure: Failure, attempt: Attempt) -> Next:
     if breaks(failure, attempt) and task.moves >= MOVES_MOST:
         return "end"
     return "elsewhere or wait" if failure.lost else "elsewhere"
+
+
+def ending(task: Task, failure: Failure, attempt: Attempt) -> Failure:
+    """What `task` ends with that goes on nowhere. Where several replicas were tried and it has begun on none, that says
+    more than the last one's own failure, which it quotes."""
+    tried = {*task.refused_by, attempt.target.key}
+    if task.shown or len(tried) < 2 or not (failure.elsewhere or failure.lost):
+        return failure
+    message = f"{len(tried)} replicas were tried, and none has taken the task; the last one: {failure}"
+    return Failure(ErrorCode.REPLICA_EXHAUSTED, message, retriable=True, quoted=failure.quoted)

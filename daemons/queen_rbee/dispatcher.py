@@ -21,7 +21,7 @@ from llama_orch.telemetry import correlation
 from queen_rbee import relay
 from queen_rbee.accounting import Accounting
 from queen_rbee.admission import AdmissionQueue
-from queen_rbee.attempt import Attempt, breaks, next_for
+from queen_rbee.attempt import Attempt, breaks, ending, next_for
 from queen_rbee.book import TaskBook
 from queen_rbee.candidates import Candidate, Demand
 from queen_rbee.circuits import Circuits
@@ -212,6 +212,7 @@ class Dispatcher:
         if following == "elsewhere or wait":
             self._put_back(task)
             return None
+        failure = ending(task, failure, attempt)
         task.quoted = failure.quoted
         _fail(task, attempt.target, failure.code, str(failure), retriable=failure.retriable, reason=failure.reason)
         return None

@@ -96,6 +96,15 @@ async def running(**options) -> AsyncIterator[Queen]:
         nursery.cancel_scope.cancel()
 
 
+def nobody_answers(queen: Queen) -> None:
+    """Two replicas that are said to be well, and no engine at either."""
+    replicas = [
+        ReplicaStatus(replica_id=name, url="http://127.0.0.1:1", ready=True, slots_total=2, slots_free=2)
+        for name in ("r0", "r1")
+    ]
+    queen.pool(replicas=replicas)
+
+
 async def ended(task: Task) -> list[str]:
     """The names of all events of `task`, once it has ended."""
     with trio.fail_after(SOON_S):

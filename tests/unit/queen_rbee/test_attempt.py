@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskRequest
-from queen_rbee.attempt import MOVES_MOST, Attempt, breaks, next_for
+from queen_rbee.attempt import MOVES_MOST, Attempt, breaks, ending, next_for
 from queen_rbee.relay import Failure
 from queen_rbee.task import Task
 from tests.unit.queen_rbee.test_placement import candidate
@@ -54,3 +54,35 @@ def test_a_place_that_is_taken_breaks_nothing_and_one_that_is_lost_lets_the_firs
     assert not (attempt.lost and breaks(failure, attempt))
     if failure.lost:
         assert next_for(task(), failure, attempt) == "elsewhere or wait"
+
+
+KEYS = st.sets(st.tuples(st.sampled_from("pq"), st.sampled_from(["r0", "r1"])))
+
+
+def last_word(failure: Failure, attempt: Attempt, refused_by: set[tuple[str, str]], *, shown: bool = False) -> Failure:
+    found = task(shown=shown)
+    found.refused_by = refused_by
+    return ending(found, failure, attempt)
+
+
+@given(FAILURES, ATTEMPTS, KEYS)
+def test_a_task_that_several_replicas_would_not_take_is_told_how_many_and_why_the_last_one(failure, attempt, refused):
+    tried = len(refused | {attempt.target.key})
+    told = last_word(failure, attempt, refused)
+    if tried > 1 and (failure.elsewhere or failure.lost):
+        assert (told.code, told.retriable) == (ErrorCode.REPLICA_EXHAUSTED, True)
+        assert str(told).startswith(f"{tried} replicas ")
+        assert str(told).endswith(str(failure))
+    else:
+        assert told is failure
+
+
+@given(FAILURES, ATTEMPTS, KEYS)
+def test_of_a_task_that_has_begun_the_failure_is_told_as_it_is(failure, attempt, refused):
+    assert last_word(failure, attempt, refused, shown=True) is failure
+
+
+@given(st.booleans(), ATTEMPTS)
+def test_an_engines_own_words_stay_between_it_and_its_client(quoted, attempt):
+    busy = Failure(ErrorCode.WORKER_RESET, "no room for: secret", retriable=True, elsewhere=True, quoted=quoted)
+    assert last_word(busy, attempt, {("q", "r1")}).quoted is quoted

@@ -64,13 +64,26 @@ async def test_what_an_engine_says_of_a_request_reaches_its_client_and_neither_l
         assert "its words, which may repeat what it was asked" in caplog.text
 
 
-async def test_each_replica_is_tried_once():
+async def test_each_replica_is_tried_once_and_the_end_says_how_many_were_and_why_the_last_one_would_not():
     async with running() as queen:
         two_pools(queen, second=NOBODY)
         task = queen.submit()
         assert (await ended(task)).count("metrics") == 2
         assert task.error
+        assert (task.error.code, task.error.retriable) == (ErrorCode.REPLICA_EXHAUSTED, True)
+        assert "2 replicas were tried" in task.error.message
+        assert "the engine is away: cannot connect" in task.error.message
+        await slots_are_free(queen)
+
+
+async def test_what_one_replica_alone_could_take_ends_with_the_reason_of_that_one():
+    async with running() as queen:
+        two_pools(queen, second=NOBODY)
+        task = queen.submit(placement={"mode": "pin", "pin_pool_id": "a"})
+        assert (await ended(task)).count("metrics") == 1
+        assert task.error
         assert (task.error.code, task.error.retriable) == (ErrorCode.WORKER_RESET, True)
+        assert task.error.message.startswith("the engine is away")
         await slots_are_free(queen)
 
 

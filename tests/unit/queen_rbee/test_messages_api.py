@@ -16,7 +16,7 @@ from llama_orch.http.gate import Access
 from llama_orch.settings.types import Secret
 from queen_rbee.api import passages
 from queen_rbee.messages.events import Event
-from tests.unit.queen_rbee.core import slots_are_free
+from tests.unit.queen_rbee.core import nobody_answers, slots_are_free
 from tests.unit.queen_rbee.line import Line, Site, gate_of, site
 from tests.unit.queen_rbee.messages_examples import WEATHER, call
 from tests.unit.queen_rbee.scripted_openai import COUNTED, delta
@@ -206,6 +206,16 @@ async def test_a_full_queue_is_a_rate_limit_that_says_when_to_come_back():
     assert line.json["error"]["details"] == {"error_code": "ADMISSION_REJECT"}
     assert int(line.headers["retry-after"]) * 1000 >= int(line.headers["retry-after-ms"]) > 0
     assert line.headers["x-should-retry"] == "true"
+
+
+async def test_that_no_replica_has_taken_it_is_an_overload_that_is_worth_another_try():
+    async with site() as running:
+        nobody_answers(running.queen)
+        line = await running.ask(MESSAGES, said(model="p"))
+        assert (line.status, line.json["error"]["type"]) == (529, "overloaded_error")
+        assert line.json["error"]["details"] == {"error_code": "REPLICA_EXHAUSTED"}
+        assert line.headers["x-should-retry"] == "true"
+        await slots_are_free(running.queen)
 
 
 async def test_a_queen_that_stops_is_overloaded():

@@ -6,7 +6,7 @@ from pydantic import JsonValue
 
 from llama_orch.contracts.catalog import ModelState, NewModel
 from llama_orch.contracts.pools import PoolState
-from tests.unit.queen_rbee.core import slots_are_free
+from tests.unit.queen_rbee.core import nobody_answers, slots_are_free
 from tests.unit.queen_rbee.line import CHAT, Line, Site, said, site
 from tests.unit.queen_rbee.scripted_openai import CHAT as CHUNKS
 from tests.unit.queen_rbee.scripted_openai import EMBEDDING, UNCOUNTED, USAGE, delta
@@ -111,6 +111,16 @@ async def test_what_goes_wrong_before_the_first_token_is_a_status(
         assert (answer.status, answer.error["type"]) == (status, kind)
         assert set(answer.error) == {"message", "type", "param", "code"}
         assert answer.headers["x-should-retry"] == retry
+        await slots_are_free(running.queen)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_that_no_replica_has_taken_it_is_a_503_that_is_worth_another_try(stream: bool):
+    async with site() as running:
+        nobody_answers(running.queen)
+        answer = await running.ask(body=said(stream=stream))
+        assert (answer.status, answer.error["type"]) == (503, "server_error")
+        assert (answer.error["code"], answer.headers["x-should-retry"]) == ("REPLICA_EXHAUSTED", "true")
         await slots_are_free(running.queen)
 
 
