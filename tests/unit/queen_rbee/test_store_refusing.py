@@ -110,6 +110,16 @@ async def test_whatever_is_cut_off_is_missed_and_whatever_else_is_damaged_ends_i
             await store.accept(task(999))
 
 
+@pytest.mark.parametrize("wrong", ["task SET request = 5", "task SET correlation = x'00'", "record SET body = x'00'"])
+async def test_a_row_whose_columns_are_of_other_types_ends_in_words(wrong: str, tmp_path: Path) -> None:
+    await fill(tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / NAME)) as connection, connection:
+        assert connection.execute(f"UPDATE {wrong}").rowcount
+    async with open_store(tmp_path) as store:
+        with pytest.raises(StoreFailure, match="is damaged"):
+            await (store.open_tasks() if wrong.startswith("task") else store.listed("record"))
+
+
 async def test_a_missing_database_is_missed_where_its_last_changes_are_left(tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         await store.accept(task(1))
