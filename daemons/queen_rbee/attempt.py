@@ -7,7 +7,7 @@ import trio
 
 from llama_orch.contracts.errors import ErrorCode
 from queen_rbee.candidates import Candidate
-from queen_rbee.relay import Failure
+from queen_rbee.failure import Failure
 from queen_rbee.task import Task
 
 MOVES_MOST = 2

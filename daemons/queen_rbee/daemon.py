@@ -56,7 +56,7 @@ async def run(settings: QueenSettings, service: Service) -> None:
             try:
                 await _run(parts, service)
             finally:
-                await parts.dispatcher.hop.aclose()
+                await parts.dispatcher.runs.hop.aclose()
     except StoreFailure as failure:
         raise StartupError(str(failure), failure.hint, ExitStatus.IO_ERROR) from failure
 

@@ -1,41 +1,32 @@
-"""The dispatcher: gives waiting tasks to free slots, runs them, and accounts for how each ends.
+"""The dispatcher: gives waiting tasks to free slots.
 
-One loop owns the queue and the leases. A lease is taken in the same turn in which a task leaves the queue and given
-back in `finally`, so that no order of cancel, engine death and shutdown loses a slot. A task whose place is lost under
-it (its node is gone, a drain's time is up) goes elsewhere as long as nothing of its answer has come.
+One loop owns the queue. A lease is taken in the same turn in which a task leaves it, and is `runs`'s from there on.
 """
 
 import heapq
-import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass
 from itertools import count
 
 import trio
 
-from llama_orch.contracts.errors import ErrorCode, Reason
-from llama_orch.contracts.tasks import TaskState
+from llama_orch.contracts.errors import ErrorCode
 from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import Bell
-from llama_orch.telemetry import correlation
-from queen_rbee import relay
 from queen_rbee.accounting import Accounting
 from queen_rbee.admission import AdmissionQueue
-from queen_rbee.attempt import Attempt, breaks, ending, next_for
 from queen_rbee.book import TaskBook
 from queen_rbee.candidates import Candidate, Demand
 from queen_rbee.circuits import Circuits
 from queen_rbee.engines.adapter import EngineAdapter
 from queen_rbee.forecast import Forecast
-from queen_rbee.matching import Key
+from queen_rbee.hop import DIRECT, Hop
 from queen_rbee.metrics import Metrics
 from queen_rbee.placement import Strategy, pick
 from queen_rbee.registry import Registry
+from queen_rbee.runs import Runs
+from queen_rbee.silence import LIMITS, Limits
 from queen_rbee.task import CancelReason, Task
-
-log = logging.getLogger(__name__)
-
-STOPPED = "queen-rbee stopped"
 
 
 @dataclass
@@ -48,17 +39,26 @@ class Dispatcher:
     adapters: Mapping[str, EngineAdapter]
     strategy: Strategy
     bell: Bell
-    limits: relay.Limits = field(default_factory=relay.Limits)
-    hop: relay.Hop = field(default_factory=relay.Hop)
+    limits: InitVar[Limits] = LIMITS
+    hop: InitVar[Hop] = DIRECT
     turn: int = 0
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, limits: Limits, hop: Hop) -> None:
         self.circuits = Circuits(self.registry, self.metrics)
+        self.runs = Runs(
+            self.registry,
+            self.accounting,
+            self.adapters,
+            self.circuits,
+            waiting=self.queue.__len__,
+            elsewhere=self._elsewhere,
+            put_back=self._put_back,
+            limits=limits,
+            hop=hop,
+        )
         self._idled = trio.Event()
-        self._running: dict[Task, Attempt] = {}
         self._dated: list[tuple[float, int, Task]] = []
         self._numbers = count()
-        self._stopping = False
 
     @property
     def book(self) -> TaskBook:
@@ -89,7 +89,7 @@ class Dispatcher:
                 self.circuits.tick(trio.current_time())
                 for task, target in self._placements():
                     self._start(task, target)
-                    running.start_soon(self._serve, task, target)
+                    running.start_soon(self.runs.serve, task)
                 if self.idle:
                     self._idled.set()
                 await self._rest(pulse)
@@ -129,119 +129,18 @@ class Dispatcher:
         now = trio.current_time()
         self.queue.take(task)
         self.forecast.started(now, bool(self.queue))
-        self._occupy(task, target, now)
+        self.runs.begin(task, target, now)
         self.metrics.placed(task, target, len(self.registry.replicas))
 
-    def _occupy(self, task: Task, target: Candidate, now: float) -> None:
-        """`task` runs on `target` from here on, where it has a slot."""
-        self._running[task] = Attempt(target)
-        task.start(target.pool_id, target.replica_id, now)
-        if task.turn:
-            task.kv_warmth = self.accounting.sessions.placed(task.turn, *target.key)
-        task.log.append("metrics", self._situation(task, target))
-        task.log.append("narration", {"text": f"placed on pool {target.pool_id}, replica {target.replica_id}"})
-        log.debug("task %s placed on pool %s replica %s", task.task_id, target.pool_id, target.replica_id)
-
-    def _situation(self, task: Task, target: Candidate) -> dict[str, object]:
-        found: dict[str, object] = {"queue_depth": len(self.queue), "pool_id": target.pool_id}
-        if task.request.deadline_ms:
-            found["on_time_probability"] = round(self.forecast.on_time(task, -1, trio.current_time()), 3)
-        if task.kv_warmth is not None:
-            found["kv_warmth"] = task.kv_warmth
-        if task.request.session_id:
-            found |= self.accounting.sessions.budgets(task.request.session_id)
-        return found
-
-    async def _serve(self, task: Task, target: Candidate) -> None:
-        """Run `task` to its end, whatever that is: on `target`, or elsewhere where that refuses it. The lease ends
-        with it."""
-        correlation.current.set(task.correlation_id)
-        try:
-            with task.scope, trio.move_on_at(task.deadline) as deadline:
-                while other := await self._relay(task, self._running[task]):
-                    self._move(task, other)
-            if deadline.cancelled_caught:
-                late = "the deadline passed while it ran"
-                _fail(task, self._running[task].target, ErrorCode.DEADLINE_UNMET, late, retriable=False)
-        finally:
-            attempt = self._running.pop(task)
-            self.registry.release(attempt.target.key)
-            self._close(task, attempt.target)
-
-    def _move(self, task: Task, other: Candidate) -> None:
-        self.registry.release(self._running[task].target.key)
-        self.registry.lease(other.key)
-        self._occupy(task, other, trio.current_time())
-
-    def _close(self, task: Task, target: Candidate) -> None:
-        if task.state is TaskState.QUEUED and not self._stopping:
-            return  # it has lost its place and waits for another
-        if self._stopping and task.durable and not task.delivered and not task.state.final:
-            task.log.suspend()  # the store still has it: the next queen runs it
-            return
-        _fail(task, target, ErrorCode.WORKER_RESET, STOPPED, retriable=True)
-        self.accounting.ended(task, target)
-
-    async def _relay(self, task: Task, attempt: Attempt) -> Candidate | None:
-        """Run `task` on the attempt's target; another replica where it can go on, None where it has ended or waits."""
-        target = attempt.target
-        try:
-            with attempt.scope:
-                await relay.run(task, target, self.adapters[target.engine], self.limits, self.hop)
-                self.circuits.worked(target)
-                return None
-            reason = attempt.lost or "it was interrupted"
-            failure = relay.Failure(ErrorCode.WORKER_RESET, reason, retriable=True, engine_fault=False, lost=True)
-        except relay.Failure as found:
-            failure = found
-            if failure.engine_fault:
-                self.circuits.failed(target, trio.current_time(), str(failure))
-        except Exception:
-            # our own error ends the one task that met it: ending the queen would let a stored task end the next one too
-            log.exception("task %s met an error of queen-rbee's own", task.task_id)
-            _fail(task, target, ErrorCode.INTERNAL, "an error of queen-rbee's own; see its log", retriable=False)
-            return None
-        return self._after(failure, task, attempt)
-
-    def _after(self, failure: relay.Failure, task: Task, attempt: Attempt) -> Candidate | None:
-        """Where `task` goes on after a failure; None where it waits again, or has ended."""
-        following = next_for(task, failure, attempt)
-        task.moves += breaks(failure, attempt)
-        if following != "end" and (other := self._elsewhere(task, attempt.target)):
-            return other
-        if following == "elsewhere or wait":
-            self._put_back(task)
-            return None
-        failure = ending(task, failure, attempt)
-        task.quoted = failure.quoted
-        _fail(task, attempt.target, failure.code, str(failure), retriable=failure.retriable, reason=failure.reason)
-        return None
-
-    def _elsewhere(self, task: Task, target: Candidate) -> Candidate | None:
-        """Another replica for a task that `target` refused before it began; each is tried once."""
-        task.refused_by.add(target.key)
+    def _elsewhere(self, task: Task) -> Candidate | None:
+        """A replica for a task that those in its `refused_by` have not taken; each is tried once."""
         candidates = [c for c in self.registry.suitable(task.demand) if c.key not in task.refused_by]
         return pick(candidates, task.demand, self.strategy, self.turn)
 
     def _put_back(self, task: Task) -> None:
         """`task` waits for another place, before all others."""
-        if self._stopping:
-            return
-        task.requeue()
-        task.refused_by.clear()
-        task.log.append("narration", {"text": "its place was lost; it waits for another"})
         self.queue.put_back(task, task.request.priority, task.demand, task.size)
         self.admitted(task)
-
-    def take_place(self, keys: Iterable[Key], reason: str) -> int:
-        """Take the place of all tasks that run on these replicas from under them; how many there are. Those of which
-        nothing has come go elsewhere, the others end with WORKER_RESET."""
-        wanted = frozenset(keys)
-        found = [attempt for attempt in self._running.values() if attempt.target.key in wanted]
-        for attempt in found:
-            attempt.lost = reason
-            attempt.scope.cancel()
-        return len(found)
 
     def admitted(self, task: Task) -> None:
         """`task` waits now: look for a place for it, and keep its deadline in mind if it has one."""
@@ -251,7 +150,7 @@ class Dispatcher:
 
     async def finish(self) -> None:
         """Return when nothing waits and nothing runs any more. Durable tasks that wait are left to the next queen."""
-        self._stopping = True
+        self.runs.stopping = True
         for task in [task for task in self.queue.order() if task.durable]:
             self.queue.remove(task)
             task.log.suspend()
@@ -263,10 +162,7 @@ class Dispatcher:
         """End every task that still waits or runs: its client may submit it again, or the next queen runs it."""
         for task in list(self.queue.order()):
             self.drop(task, ErrorCode.WORKER_RESET, "queen-rbee stopped before its turn came", retriable=True)
-        for task, attempt in self._running.items():
-            if task.delivered or not task.durable:
-                _fail(task, attempt.target, ErrorCode.WORKER_RESET, STOPPED, retriable=True)
-            task.scope.cancel()
+        self.runs.abandon()
 
     def drop(
         self, task: Task, code: ErrorCode, message: str, *, retriable: bool, retry_after_ms: int | None = None
@@ -290,9 +186,3 @@ class Dispatcher:
             if task in self.queue:
                 late = "the deadline passed while it waited"
                 self.drop(task, ErrorCode.DEADLINE_UNMET, late, retriable=False)
-
-
-def _fail(
-    task: Task, target: Candidate, code: ErrorCode, message: str, *, retriable: bool, reason: Reason | None = None
-) -> None:
-    task.fail(code, message, trio.current_time(), retriable=retriable, engine=target.engine, reason=reason)

@@ -70,11 +70,11 @@ def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
         hop=Hop(settings.token, KeptConnections(), tls.client),
     )
     fleet = Fleet(
-        registry, store, metrics, dispatcher.take_place, settings.node_timeout_ms, float(settings.stale_check_s)
+        registry, store, metrics, dispatcher.runs.take_place, settings.node_timeout_ms, float(settings.stale_check_s)
     )
     urls = () if settings.cloud_profile else settings.pool_managers
     managers = Managers(fleet, registry, urls, settings.token, tls.client)
-    operations = Operations(registry, managers, dispatcher.take_place)
+    operations = Operations(registry, managers, dispatcher.runs.take_place)
     return Parts(settings, store, dispatcher, _handoffs(settings, registry, metrics), fleet, operations, tls)
 
 

@@ -10,19 +10,15 @@ from typing import TypeVar
 
 import trio
 
-from llama_orch.contracts.errors import ErrorBody, ErrorCode, Reason
+from llama_orch.contracts.errors import ErrorCode
 from llama_orch.http.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
 from llama_orch.http.sse import MalformedStream, read_events
 from queen_rbee.candidates import Candidate, served_name
 from queen_rbee.engines.adapter import Chunk, Dialogue, EngineAdapter, Finished, Piece, Refused, Result, Said
+from queen_rbee.failure import RELAY_HEADER, Failure, refused, relay_failure
 from queen_rbee.hop import DIRECT, Hop
 from queen_rbee.silence import Limits, Silence
 from queen_rbee.task import Task
-
-__all__ = ["Failure", "Hop", "Limits", "run"]
-
-RELAY_HEADER = "x-llama-orch-relay"
-"""By it a node's relay says that an answer is its own and not the engine's: `refused` or `broken`."""
 
 ANSWER_LIMIT = 64 << 20
 """Bytes of the largest answer; a stream is measured in characters. 1,000 embeddings of 4,096 numbers are as many."""
@@ -33,37 +29,6 @@ OVERRUN = 64
 """So many pieces more than max_tokens may come; an engine that sends more does not know the limit, or not its end."""
 
 Told = TypeVar("Told", str, bytes)
-
-
-class Failure(Exception):
-    """The task cannot be finished here.
-
-    `engine_fault` is False where the request was wrong or the engine has no room: it is well. `elsewhere`: the engine
-    has not begun with the task, so that another replica may be asked at once. Where it has begun and broke, the task
-    may be what breaks it: only the client may ask again, which `retriable` allows. `quoted`: the words are the
-    engine's. `lost`: the way to the engine broke (its node is gone), which says nothing of the task.
-    """
-
-    def __init__(
-        self,
-        code: ErrorCode,
-        message: str,
-        *,
-        retriable: bool,
-        engine_fault: bool = True,
-        elsewhere: bool = False,
-        lost: bool = False,
-        quoted: bool = False,
-        reason: Reason | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.code = code
-        self.retriable = retriable
-        self.engine_fault = engine_fault
-        self.elsewhere = elsewhere
-        self.lost = lost
-        self.quoted = quoted
-        self.reason = reason
 
 
 async def run(task: Task, target: Candidate, adapter: EngineAdapter, limits: Limits, hop: Hop = DIRECT) -> None:
@@ -225,36 +190,3 @@ def _take(task: Task, found: Sequence[Said], now: float) -> Finished | None:
             task.tokens_cached = said.cached
             last = last or said
     return last
-
-
-def refused(said: Refused, *, begun: bool = False) -> Failure:
-    """What an engine's refusal means for the task: the client's fault, or worth another try."""
-    if said.client_fault and not said.busy:
-        return Failure(
-            ErrorCode.INVALID_PARAMS,
-            said.message,
-            retriable=False,
-            engine_fault=False,
-            quoted=True,
-            reason=said.reason,
-        )
-    elsewhere = said.busy and not begun
-    return Failure(
-        ErrorCode.WORKER_RESET,
-        said.message,
-        retriable=True,
-        engine_fault=not said.busy,
-        elsewhere=elsewhere,
-        quoted=True,
-    )
-
-
-def relay_failure(verdict: str, status: int, body: bytes) -> Failure:
-    """What it means that a node's relay answers in place of the engine: the engine was not reached, or broke off."""
-    try:
-        words = ErrorBody.model_validate_json(body).message
-    except ValueError:
-        words = f"the node's relay answers {status}"
-    reached = verdict != "refused"
-    fault = reached or status in (502, 504)
-    return Failure(ErrorCode.WORKER_RESET, words, retriable=True, engine_fault=fault, elsewhere=not reached)

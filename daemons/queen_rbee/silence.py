@@ -29,6 +29,9 @@ class Limits:
         return self.first_token_s + self.per_prompt_kb_s * prompt_size / 1024
 
 
+LIMITS = Limits()
+
+
 class Silence:
     """The engine's silence so far; `scope` is cancelled when it lasts too long. Times are trio's clock in seconds."""
 

@@ -20,7 +20,9 @@ from llama_orch.http.client import UpstreamError, fetch_json
 from queen_rbee import relay
 from queen_rbee.candidates import Candidate
 from queen_rbee.engines.llamacpp import LlamaCpp
+from queen_rbee.failure import Failure
 from queen_rbee.passage import Endpoint, Passage
+from queen_rbee.silence import Limits
 from queen_rbee.task import Task
 from tests.engines.running import serving_engine
 
@@ -29,10 +31,10 @@ HELLO: list[JsonValue] = [{"role": "user", "content": "hello there"}]
 
 
 async def run(task: Task, url: str) -> Task:
-    """Relay `task` to its end. Raises relay.Failure."""
+    """Relay `task` to its end. Raises Failure."""
     target = Candidate("p", "r0", url, PoolState.READY, True, False, 1, 0, "llamacpp")
     task.start("p", "r0", trio.current_time())
-    await relay.run(task, target, LlamaCpp(), relay.Limits())
+    await relay.run(task, target, LlamaCpp(), Limits())
     assert task.state is TaskState.DONE
     return task
 
@@ -46,8 +48,8 @@ async def passed_on(url: str, endpoint: Endpoint, **body: Any) -> Task:
     return await run(Task(TaskRequest(), "c", trio.current_time(), passage), url)
 
 
-async def failed(url: str, **request: Any) -> relay.Failure:
-    with pytest.raises(relay.Failure) as failure:
+async def failed(url: str, **request: Any) -> Failure:
+    with pytest.raises(Failure) as failure:
         await prompted(url, **request)
     return failure.value
 
@@ -146,10 +148,10 @@ async def test_a_wrong_request_is_refused_in_the_engines_words_and_the_engine_is
         too_long = await failed(engine.url, prompt="the river " * 600)
         assert (too_long.code, too_long.engine_fault) == (ErrorCode.INVALID_PARAMS, False)
         assert "exceeds the available context size" in str(too_long)
-        with pytest.raises(relay.Failure, match="Start it with `--embeddings`") as not_served:
+        with pytest.raises(Failure, match="Start it with `--embeddings`") as not_served:
             await passed_on(engine.url, "embeddings", input="a")
         assert (not_served.value.code, not_served.value.retriable) == (ErrorCode.INVALID_PARAMS, False)
-        with pytest.raises(relay.Failure, match="Expected 'messages' to be an array"):
+        with pytest.raises(Failure, match="Expected 'messages' to be an array"):
             await passed_on(engine.url, "chat", messages="hello")
         assert (await prompted(engine.url, max_tokens=1)).tokens_out == 1
 
@@ -208,10 +210,10 @@ async def test_leaving_a_task_frees_the_engines_slot(llama_server: Path, slow_mo
 async def test_an_engine_that_is_killed_midway_breaks_off(llama_server: Path, slow_model: Path) -> None:
     async with serving_engine(llama_server, slow_model, ctx=2048) as engine:
         task = Task(TaskRequest(prompt="the river", max_tokens=LONG), "c", trio.current_time())
-        failures: list[relay.Failure] = []
+        failures: list[Failure] = []
 
         async def relayed() -> None:
-            with pytest.raises(relay.Failure) as failure:
+            with pytest.raises(Failure) as failure:
                 await run(task, engine.url)
             failures.append(failure.value)
 

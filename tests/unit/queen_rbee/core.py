@@ -17,8 +17,8 @@ from queen_rbee.intake import Intake
 from queen_rbee.metrics import Metrics
 from queen_rbee.parts import books
 from queen_rbee.registry import Registry
-from queen_rbee.relay import Limits
 from queen_rbee.sessions import Sessions
+from queen_rbee.silence import Limits
 from queen_rbee.task import Task
 from tests.unit.queen_rbee.memory_store import MemoryStore
 from tests.unit.queen_rbee.scripted_engine import ScriptedEngine, scripted_engine

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.attempt import MOVES_MOST, Attempt, breaks, ending, next_for
-from queen_rbee.relay import Failure
+from queen_rbee.failure import Failure
 from queen_rbee.task import Task
 from tests.unit.queen_rbee.test_placement import candidate
 

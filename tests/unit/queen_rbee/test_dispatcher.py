@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llama_orch.contracts.errors import ApiError, ErrorCode
 from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import TaskRequest, TaskState
-from queen_rbee.relay import Limits
+from queen_rbee.silence import Limits
 from queen_rbee.task import Task
 from tests.unit.queen_rbee.core import core, ended, first_token, running, slots_are_free
 from tests.unit.queen_rbee.scripted_engine import scripted_engine
@@ -58,7 +58,7 @@ async def test_the_callers_correlation_id_and_trace_are_passed_on_to_the_engine(
 
 async def test_an_engine_that_stalls_after_a_token_is_given_the_idle_limit_and_not_that_of_the_first_token():
     async with running() as queen:
-        queen.dispatcher.limits = Limits(first_token_s=60.0, idle_s=0.05)
+        queen.dispatcher.runs.limits = Limits(first_token_s=60.0, idle_s=0.05)
         task = queen.submit("stall")
         await ended(task)
         assert task.error is not None

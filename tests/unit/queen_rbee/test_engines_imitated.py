@@ -13,7 +13,7 @@ import trio
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskRequest, TaskState
 from queen_rbee.passage import Endpoint, Passage
-from queen_rbee.relay import Limits
+from queen_rbee.silence import Limits
 from queen_rbee.task import Task
 from tests.unit.queen_rbee.core import Queen, core, ended, slots_are_free
 from tests.unit.queen_rbee.imitations.openai import MODEL, OpenAiImitation
@@ -44,7 +44,7 @@ async def queen_with(make: Make, limits: Limits | None = None) -> AsyncIterator[
     """A queen with one pool of two slots on the imitation that `make` makes."""
     async with listening(make()) as imitation, trio.open_nursery() as nursery:
         queen = core(imitation)
-        queen.dispatcher.limits = limits or Limits()
+        queen.dispatcher.runs.limits = limits or Limits()
         model = ENSEMBLE if imitation.engine == "triton" else MODEL
         queen.pool(engine=imitation.engine, models_available=[model])
         await nursery.start(queen.dispatcher.run, queen.pulse)

@@ -17,12 +17,15 @@ from llama_orch.http.kept_connections import KeptConnections
 from llama_orch.settings.types import Secret
 from queen_rbee import relay
 from queen_rbee.engines import ADAPTERS
+from queen_rbee.failure import Failure
+from queen_rbee.hop import Hop
+from queen_rbee.silence import Limits
 from queen_rbee.task import Task
 from tests.unit.queen_rbee.scripted_engine import HEAD, LAST, TOKEN, chunk
 from tests.unit.queen_rbee.test_placement import candidate
 
 TOKEN_OF_ALL = Secret("0123456789abcdef")
-LIMITS = relay.Limits()
+LIMITS = Limits()
 
 
 @dataclass
@@ -62,7 +65,7 @@ async def node() -> AsyncIterator[Node]:
         nursery.cancel_scope.cancel()
 
 
-async def run(at: Node, hop: relay.Hop, prompt: str = "hello", node_id: str | None = "n1", **request) -> Task:
+async def run(at: Node, hop: Hop, prompt: str = "hello", node_id: str | None = "n1", **request) -> Task:
     task = Task(TaskRequest(prompt=prompt, **request), "c", trio.current_time())
     task.start("p", "n1", trio.current_time())
     await relay.run(task, candidate(url=at.url, node_id=node_id), ADAPTERS["llamacpp"], LIMITS, hop)
@@ -72,14 +75,14 @@ async def run(at: Node, hop: relay.Hop, prompt: str = "hello", node_id: str | No
 async def test_tasks_one_after_the_other_go_over_one_connection_and_show_the_token():
     async with node() as there, KeptConnections() as kept:
         for _ in range(3):
-            assert (await run(there, relay.Hop(TOKEN_OF_ALL, kept))).state is TaskState.DONE
+            assert (await run(there, Hop(TOKEN_OF_ALL, kept))).state is TaskState.DONE
         assert (there.connections, len(there.heads)) == (1, 3)
         assert all(b"authorization: bearer 0123456789abcdef" in head for head in there.heads)
 
 
 async def test_a_connection_that_a_cancelled_task_has_left_is_closed_and_not_used_again():
     async with node() as there, KeptConnections() as kept:
-        hop = relay.Hop(TOKEN_OF_ALL, kept)
+        hop = Hop(TOKEN_OF_ALL, kept)
         with trio.move_on_after(0.1) as scope:
             await run(there, hop, "stall")
         assert scope.cancelled_caught
@@ -90,7 +93,7 @@ async def test_a_connection_that_a_cancelled_task_has_left_is_closed_and_not_use
 
 async def test_an_engine_on_loopback_sees_no_token_and_its_connections_are_not_kept():
     async with node() as there, KeptConnections() as kept:
-        await run(there, relay.Hop(TOKEN_OF_ALL, kept), node_id=None)
+        await run(there, Hop(TOKEN_OF_ALL, kept), node_id=None)
         assert kept.idle == 0
         assert b"authorization" not in there.heads[0]
 
@@ -105,7 +108,7 @@ async def test_the_turns_of_a_session_bear_one_mark_which_is_not_its_id_and_a_co
     first, second = uuid4(), uuid4()
     async with node() as there:
         for session_id, hint in [(first, None), (first, "reuse"), (second, None), (first, "cold"), (None, None)]:
-            await run(there, relay.Hop(TOKEN_OF_ALL), session_id=session_id, kv_hint=hint)
+            await run(there, Hop(TOKEN_OF_ALL), session_id=session_id, kv_hint=hint)
     one, again, other, *none = map(mark, there.heads)
     assert one == again != other
     assert none == [None, None]
@@ -116,13 +119,13 @@ async def test_the_turns_of_a_session_bear_one_mark_which_is_not_its_id_and_a_co
 
 async def test_an_engine_that_the_queen_speaks_to_herself_learns_of_no_session():
     async with node() as there:
-        await run(there, relay.Hop(TOKEN_OF_ALL), node_id=None, session_id=uuid4())
+        await run(there, Hop(TOKEN_OF_ALL), node_id=None, session_id=uuid4())
         assert b"session" not in there.heads[0]
 
 
 async def test_when_the_queen_ends_nothing_is_kept():
     async with node() as there:
-        hop = relay.Hop(TOKEN_OF_ALL, KeptConnections())
+        hop = Hop(TOKEN_OF_ALL, KeptConnections())
         await run(there, hop)
         assert hop.connections
         assert hop.connections.idle == 1
@@ -134,6 +137,6 @@ async def test_when_the_queen_ends_nothing_is_kept():
 async def test_a_task_that_breaks_off_says_whether_its_node_or_its_engine_was_lost(node_id):
     task = Task(TaskRequest(prompt="hello"), "c", trio.current_time())
     target = candidate(url="http://127.0.0.1:1", node_id=node_id)
-    with pytest.raises(relay.Failure) as failed:
-        await relay.run(task, target, ADAPTERS["llamacpp"], LIMITS, relay.Hop())
+    with pytest.raises(Failure) as failed:
+        await relay.run(task, target, ADAPTERS["llamacpp"], LIMITS, Hop())
     assert (failed.value.elsewhere, failed.value.lost) == (True, node_id is not None)

@@ -7,7 +7,7 @@ from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.pools import ReplicaStatus
 from llama_orch.contracts.tasks import TaskState
 from queen_rbee.circuit import FAULTS
-from queen_rbee.relay import relay_failure
+from queen_rbee.failure import relay_failure
 from queen_rbee.task import Task
 from tests.unit.queen_rbee.core import SOON_S, Queen, ended, first_token, running, slots_are_free
 
@@ -39,7 +39,7 @@ async def test_a_task_of_which_nothing_has_come_goes_elsewhere_when_its_node_is_
         task = queen.submit("silence")
         await asked(queen, task)
         on_node(queen, "n2", queen.engine.url)
-        assert queen.dispatcher.take_place([("p", "n1")], "n1 is offline") == 1
+        assert queen.dispatcher.runs.take_place([("p", "n1")], "n1 is offline") == 1
         with trio.fail_after(SOON_S):
             while task.replica_id != "n2":
                 await task.log.wait_beyond(task.log.last_id)
@@ -55,7 +55,7 @@ async def test_with_no_other_place_it_waits_before_all_others_and_runs_when_ther
         await asked(queen, lost)
         other = queen.submit()
         queen.dispatcher.registry.forget("node n1")
-        queen.dispatcher.take_place([("p", "n1")], "n1 is offline")
+        queen.dispatcher.runs.take_place([("p", "n1")], "n1 is offline")
         with trio.fail_after(SOON_S):
             while lost.state is not TaskState.QUEUED:
                 await lost.log.wait_beyond(lost.log.last_id)
@@ -74,7 +74,7 @@ async def test_a_task_of_which_something_has_come_ends_with_worker_reset_retriab
         on_node(queen, "n2", NOBODY)
         task = queen.submit("stall")
         await first_token(task)
-        queen.dispatcher.take_place([("p", task.replica_id or "")], "the node is offline")
+        queen.dispatcher.runs.take_place([("p", task.replica_id or "")], "the node is offline")
         assert (await ended(task))[-1] == "error"
         assert task.error
         assert (task.error.code, task.error.retriable) == (ErrorCode.WORKER_RESET, True)

@@ -22,14 +22,16 @@ from llama_orch.http.sse import EVENT_LIMIT
 from queen_rbee import relay
 from queen_rbee.candidates import Candidate
 from queen_rbee.engines import ADAPTERS
+from queen_rbee.failure import Failure
 from queen_rbee.passage import Passage
+from queen_rbee.silence import Limits
 from queen_rbee.task import Task
 from tests.unit.queen_rbee.imitations.server import listening
 from tests.unit.queen_rbee.imitations.tgi import TgiImitation
 from tests.unit.queen_rbee.imitations.vllm import VllmImitation
 from tests.unit.queen_rbee.scripted_engine import HEAD, chunk
 
-LIMITS = relay.Limits(connect_s=5.0, first_token_s=100.0, per_prompt_kb_s=1.0, idle_s=10.0)
+LIMITS = Limits(connect_s=5.0, first_token_s=100.0, per_prompt_kb_s=1.0, idle_s=10.0)
 LAST = b'data: {"content":"","stop":true,"tokens_evaluated":3,"tokens_predicted":2}\n\n'
 END = b"0\r\n\r\n"
 
@@ -48,9 +50,9 @@ def running(request: TaskRequest | None = None, passage: Passage | None = None) 
     return task
 
 
-async def failure(task: Task, target: Candidate, limits: relay.Limits = LIMITS) -> relay.Failure:
+async def failure(task: Task, target: Candidate, limits: Limits = LIMITS) -> Failure:
     """How relaying fails."""
-    with pytest.raises(relay.Failure) as failed:
+    with pytest.raises(Failure) as failed:
         await relay.run(task, target, ADAPTERS[target.engine], limits)
     return failed.value
 
@@ -326,7 +328,7 @@ async def test_an_engine_that_lets_nobody_in_lets_a_task_go_elsewhere() -> None:
             client = waiting.enter_context(socket.socket())
             client.setblocking(False)
             client.connect_ex(server.getsockname())
-        hasty = relay.Limits(connect_s=0.05)
+        hasty = Limits(connect_s=0.05)
         failed = await failure(running(), candidate(f"http://127.0.0.1:{server.getsockname()[1]}"), hasty)
     assert (failed.code, failed.elsewhere) == (ErrorCode.WORKER_RESET, True)
     assert "no connection" in str(failed)

@@ -10,9 +10,9 @@ from llama_orch.contracts.catalog import NewModel
 from llama_orch.contracts.errors import ApiError, ErrorCode
 from llama_orch.contracts.sessions import SessionChange, SessionView
 from llama_orch.contracts.tasks import TaskRequest
-from queen_rbee.relay import Limits
 from queen_rbee.restoring import restore
 from queen_rbee.session import TTL_MS
+from queen_rbee.silence import Limits
 from queen_rbee.store.protocol import StoreFailure
 from queen_rbee.task import Task
 from tests.unit.queen_rbee.core import SOON_S, Queen, core, ended, first_token, running
@@ -49,7 +49,7 @@ async def closed(task: Task) -> None:
 
 
 async def turn(queen: Queen, session_id: UUID, **request) -> Task:
-    queen.dispatcher.limits = Limits()
+    queen.dispatcher.runs.limits = Limits()
     task = queen.submit(session_id=session_id, **request)
     await closed(task)
     return task

@@ -34,7 +34,9 @@ def series_of(queen: Queen, label: str) -> set[str]:
 async def test_the_line_and_the_series_follow_the_nodes_and_their_pools(autojump_clock: MockClock) -> None:
     queen, said = core(ScriptedEngine()), Said()
     dispatcher = queen.dispatcher
-    fleet = Fleet(dispatcher.registry, MemoryStore(), dispatcher.metrics, dispatcher.take_place, TIMEOUT_MS, CHECK_S)
+    fleet = Fleet(
+        dispatcher.registry, MemoryStore(), dispatcher.metrics, dispatcher.runs.take_place, TIMEOUT_MS, CHECK_S
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keep_status, dispatcher, fleet, said)
         await trio.sleep(INTERVAL_S / 2)
