@@ -9,6 +9,7 @@ import trio
 
 from llama_orch import VERSION
 from llama_orch.http.app import add_hot, create_app, metrics_app
+from llama_orch.http.expiry import held, keep_warning
 from llama_orch.http.gate import Access, Gate, for_metrics
 from llama_orch.http.serving import serve
 from llama_orch.http.tls import Tls
@@ -152,6 +153,7 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
     await nursery.start(parts.handoffs.run, service.watchdog.pulse("handoffs"))
     await nursery.start(parts.draining.run)
     nursery.start_soon(keep_status, parts.registry, parts.agent, service.notifier)
+    nursery.start_soon(keep_warning, held(settings.tls))
     with trio.move_on_after(FIRST_LOOKS_S):
         await parts.registry.engines_seen()
 

@@ -107,3 +107,11 @@ def test_orchctl_is_let_in_by_its_certificate_and_says_why_it_is_not(files: TlsF
         broken = orchctl(home, replace(files, ca=tmp_path / "none"))
         assert broken.returncode == 78
         assert f"{CA_FILE}={tmp_path / 'none'}" in broken.stderr
+
+
+def test_each_daemon_warns_of_a_certificate_that_ends_soon(tmp_path: Path) -> None:
+    ca = authority(tmp_path, "ca")
+    brief = ca.signed("brief", days=5)
+    with running(tmp_path, **variables(brief)) as home:
+        home.until(home.pools)
+        assert home.logs().count(f"certificate 1 of {brief.cert} (LLORCH_TLS_CERT_FILE) ends on ") == 2
