@@ -5,11 +5,13 @@ from collections.abc import Iterator, Sequence
 
 from llama_orch.contracts.base import Outbound
 from llama_orch.service.exit import ExitStatus
+from orchctl.certificate_findings import of_certificates
 from orchctl.commands import Commands
 from orchctl.facts import Facts, gathered
 from orchctl.failure import Failure
 from orchctl.findings import Finding, Level, of_clock, of_pools, of_queen, of_token, of_version
-from orchctl.node_findings import of_local, of_nodes
+from orchctl.local_findings import of_local
+from orchctl.node_findings import of_nodes
 from orchctl.output import emit
 from orchctl.queen import Queen
 from orchctl.tables import one_line
@@ -26,7 +28,8 @@ class Report(Outbound):
 
 def add(commands: Commands) -> None:
     """Add the command `check`."""
-    commands.add("check", check, "look at queen, token, clocks, versions, nodes and pools, and say what to do")
+    about = "queen, token, clocks, versions, nodes, pools and certificates"
+    commands.add("check", check, f"look at {about}, and say what to do")
 
 
 async def check(options: argparse.Namespace, queen: Queen) -> None:
@@ -44,6 +47,7 @@ def found(facts: Facts) -> Iterator[Finding]:
         for judge in (of_token, of_version, of_clock, of_nodes, of_pools):
             yield from judge(facts)
     yield from of_local(facts)
+    yield from of_certificates(facts)
 
 
 def report_of(url: str, findings: Sequence[Finding]) -> Report:

@@ -5,11 +5,11 @@ A question that is not answered is a fact too: the Failure that says why.
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import TypeVar
 
 import trio
 from pydantic import BaseModel
@@ -18,40 +18,23 @@ from llama_orch import VERSION
 from llama_orch.contracts.meta import Readiness, Version
 from llama_orch.contracts.nodes import NodeList, NodeReachability
 from llama_orch.contracts.pools import PoolList
-from llama_orch.http.client import UpstreamError
-from llama_orch.service.exit import ExitStatus
-from llama_orch.settings.tls import CERT_FILE
+from llama_orch.http.expiry import wall_clock
 from llama_orch.settings.tokens import TOKEN
-from llama_orch.settings.types import Host, Secret, parse_address
+from llama_orch.settings.types import Secret
+from orchctl.certificates import Certificate, own, presented
 from orchctl.failure import Failure
 from orchctl.queen import Queen, below, understood, ungrouped
+from orchctl.questions import NOT_ASKED, answer, limited
+from orchctl.this_machine import Local, Nodes, local
 
-LIMIT_S = 10.0
-"""How long one answer may take, in seconds."""
 AT_ONCE = 32
 """How many nodes the queen is asked to look at in one moment."""
-BIND_VARIABLE, NODE_ID_VARIABLE = "POOL_MANAGERD_BIND_ADDR", "POOL_MANAGERD_NODE_ID"
-NODE_HOST = Host("127.0.0.1", 9200)
-UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- what is listened on, and where that answers here
-NOT_ASKED = Failure("it was not asked", "", ExitStatus.UNAVAILABLE)
-
-M = TypeVar("M", bound=BaseModel)
-
-
-@dataclass(frozen=True)
-class Local:
-    """The pool-managerd of this machine; `node_id` where this environment names it, `expected` where it must be one."""
-
-    url: str
-    expected: bool
-    ready: Readiness | Failure
-    node_id: str | None = None
 
 
 @dataclass(frozen=True)
 class Facts:
     """What was found. `token` says which token was shown and whence it is, `ahead_s` how far the queen's clock is ahead
-    of ours; `reachability` is her own view of each node, by its id.
+    of ours; `reachability` is her own view of each node, by its id. `looked_at` is this machine's time of day.
     """
 
     url: str
@@ -64,6 +47,8 @@ class Facts:
     nodes: NodeList | Failure = NOT_ASKED
     reachability: Mapping[str, NodeReachability | Failure] = field(default_factory=dict)
     local: Local | None = None
+    certificates: Sequence[Certificate] = ()
+    looked_at: datetime = field(default_factory=wall_clock)
 
 
 @dataclass
@@ -72,7 +57,10 @@ class _Gathering:
 
     queen: Queen
     found: dict[str, object] = field(default_factory=dict)
+    nodes: Nodes = NOT_ASKED
     reachability: dict[str, NodeReachability | Failure] = field(default_factory=dict)
+    shown: dict[str, Certificate] = field(default_factory=dict)
+    nodes_told: trio.Event = field(default_factory=trio.Event)
     limiter: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, AT_ONCE))
 
     async def all(self) -> None:
@@ -82,6 +70,7 @@ class _Gathering:
                 nursery.start_soon(self._ask, "ready", Readiness, "/ready")
                 nursery.start_soon(self._ask, "pools", PoolList, "/v2/pools")
                 nursery.start_soon(self._version)
+                nursery.start_soon(self._certificate, self.queen.url, "queen-rbee")
                 nursery.start_soon(self._nodes)
                 nursery.start_soon(self._local)
 
@@ -99,8 +88,8 @@ class _Gathering:
             return understood(Version, await response.read())
 
     async def _nodes(self) -> None:
-        nodes = await limited(partial(answer, self.queen, "/v2/nodes", NodeList))
-        self.found["nodes"] = nodes
+        nodes = self.nodes = await limited(partial(answer, self.queen, "/v2/nodes", NodeList))
+        self.nodes_told.set()
         if isinstance(nodes, NodeList):
             async with trio.open_nursery() as nursery:
                 for node in nodes.nodes:
@@ -112,7 +101,21 @@ class _Gathering:
             self.reachability[node_id] = await limited(partial(answer, self.queen, path, NodeReachability))
 
     async def _local(self) -> None:
-        self.found["local"] = await local(self.queen, os.environ)
+        found = self.found["local"] = await local(self.queen, os.environ, self._when_told)
+        await self._certificate(found.url, "pool-managerd")
+
+    async def _when_told(self) -> Nodes:
+        await self.nodes_told.wait()
+        return self.nodes
+
+    async def _certificate(self, url: str, daemon: str) -> None:
+        if found := await presented(url, daemon):
+            self.shown[daemon] = found
+
+    @property
+    def certificates(self) -> list[Certificate]:
+        """Those of daemons, and then those of our files."""
+        return [*(self.shown[daemon] for daemon in sorted(self.shown, reverse=True)), *own()]
 
 
 async def gathered(queen: Queen) -> Facts:
@@ -120,26 +123,8 @@ async def gathered(queen: Queen) -> Facts:
     gathering = _Gathering(queen)
     await gathering.all()
     found = gathering.found
-    return Facts(queen.url, token=token_words(queen.token), reachability=gathering.reachability, **found)  # type: ignore[arg-type]
-
-
-async def limited(ask: Callable[[], Awaitable[M]]) -> M | Failure:
-    """What `ask` finds within LIMIT_S seconds, or why it does not."""
-    try:
-        with trio.fail_after(LIMIT_S):
-            return await ask()
-    except trio.TooSlowError:
-        return Failure(f"there is no answer within {LIMIT_S:g} s", "", ExitStatus.UNAVAILABLE)
-    except UpstreamError as error:
-        return Failure(f"there is no answer: {error}", "", ExitStatus.UNAVAILABLE)
-    except Failure as failure:
-        return failure
-
-
-async def answer(queen: Queen, path: str, model: type[M]) -> M:
-    """One answer; that a daemon is not ready is one. Raises Failure and UpstreamError."""
-    async with queen.ask("GET", path, allowed=(503,) if path == "/ready" else ()) as response:
-        return understood(model, await response.read(64 << 20))
+    found |= {"nodes": gathering.nodes, "reachability": gathering.reachability, "certificates": gathering.certificates}
+    return Facts(queen.url, token=token_words(queen.token), **found)  # type: ignore[arg-type]
 
 
 def ahead(date: str | None, now: float) -> float | None:
@@ -148,25 +133,6 @@ def ahead(date: str | None, now: float) -> float | None:
         return parsedate_to_datetime(date or "").timestamp() + 0.5 - now
     except ValueError:
         return None
-
-
-async def local(queen: Queen, environ: Mapping[str, str]) -> Local | None:
-    """pool-managerd where it listens on this machine; None where there is no sign of it."""
-    expected = any(environ.get(name) for name in (BIND_VARIABLE, NODE_ID_VARIABLE))
-    url = local_url(environ.get(BIND_VARIABLE), secure=bool(environ.get(CERT_FILE)))
-    ready = await limited(partial(answer, replace(queen, url=url), "/ready", Readiness))
-    if isinstance(ready, Failure) and not expected:
-        return None
-    return Local(url, expected, ready, environ.get(NODE_ID_VARIABLE) or None)
-
-
-def local_url(bind: str | None, *, secure: bool = False) -> str:
-    """Where a pool-managerd that listens on `bind` answers on its own machine."""
-    try:
-        found = parse_address(bind) if bind else NODE_HOST
-    except ValueError:
-        found = NODE_HOST
-    return f"{'https' if secure else 'http'}://{Host(UNSPECIFIED.get(found.host, found.host), found.port)}"
 
 
 def token_words(token: str | None) -> str | None:

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from llama_orch.contracts.meta import Version
 from llama_orch.contracts.nodes import NodeList, NodeReachability, NodeStatus, NodeView
 from llama_orch.service.exit import ExitStatus
-from orchctl.facts import Facts, Local
+from orchctl.facts import Facts
 from orchctl.failure import Failure
-from orchctl.findings import Finding, problem, reasons, refused, warning, well
+from orchctl.findings import Finding, problem, refused, warning, well
 from orchctl.nodes import CLOCK_SKEW_MS, errors_of, last_heard, skew
 from orchctl.tables import duration, one_line
 
@@ -103,28 +103,3 @@ def _unlike(subject: str, node: NodeView, version: str) -> Iterator[Finding]:
     if node.version != version:
         text = f"its version is {one_line(node.version)}, the queen's {version}"
         yield warning(subject, text, "Upgrade the older of the two.")
-
-
-def of_local(facts: Facts) -> Iterator[Finding]:
-    """How the pool-managerd of this machine is, and whether the queen knows it."""
-    if facts.local is None:
-        return
-    yield _answers(facts.local)
-    if facts.local.node_id and isinstance(facts.nodes, NodeList):
-        yield _registered(facts.local.node_id, facts.nodes)
-
-
-def _answers(found: Local) -> Finding:
-    subject, where = "this node", f"pool-managerd at {found.url}"
-    if isinstance(found.ready, Failure):
-        return problem(subject, f"{where}: {found.ready.message}", "See systemctl status pool-managerd.")
-    if not found.ready.ready:
-        return warning(subject, f"{where} is not ready: {reasons(found.ready)}", "See journalctl -x -u pool-managerd.")
-    return well(subject, f"{where} is ready")
-
-
-def _registered(node_id: str, found: NodeList) -> Finding:
-    if any(node.node_id == node_id for node in found.nodes):
-        return well("this node", f"the queen knows it as {node_id}")
-    mend = "Compare ORCHESTRATORD_URL and token_fp6 of both: journalctl -u pool-managerd | grep registration"
-    return problem("this node", f"{node_id} is not registered with the queen", mend)

@@ -7,13 +7,14 @@ import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 import trio
 from pydantic import BaseModel, ValidationError
 
-from llama_orch.http.client import Response, UpstreamError, request
+from llama_orch.http.client import KeptConnections, Response, UpstreamError, request
 from llama_orch.http.tls import Tls
 from llama_orch.service.exit import ExitStatus
 from llama_orch.settings.loading import ConfigurationError
@@ -37,11 +38,12 @@ def below(path: str, *names: str, **query: object) -> str:
 
 @dataclass(frozen=True)
 class Queen:
-    """Where the queen is and what proves that we may ask."""
+    """Where the queen is and what proves that we may ask. `connections`: those that are kept between two requests."""
 
     url: str
     token: str | None = None
     tls: ssl.SSLContext | None = None
+    connections: KeptConnections | None = None
 
     @asynccontextmanager
     async def ask(
@@ -53,25 +55,36 @@ class Queen:
         *,
         head_s: float = LIMIT_S,
         allowed: tuple[int, ...] = (),
+        repeatable: bool = False,
     ) -> AsyncIterator[Response]:
-        """One request; leaving closes the connection.
+        """One request; leaving before the end of the answer closes the connection.
+
+        A `repeatable` one is sent again where a connection that was kept turns out to be closed.
 
         Raises Failure where the status is neither a success nor `allowed`, UpstreamError where nobody answers within
         `head_s` seconds.
         """
         fields = {**self._headers(), **({"content-type": "application/json"} if body else {}), **(headers or {})}
         with ungrouped():
-            asking = request(method, self.url + path, headers=fields, body=body, head_s=head_s, tls=self.tls)
-            async with asking as response:
+            asking = partial(request, method, self.url + path, headers=fields, body=body, head_s=head_s, tls=self.tls)
+            async with asking(connections=self.connections, repeatable=repeatable) as response:
                 if not 200 <= response.status < 300 and response.status not in allowed:
                     raise refused(response.status, await response.read(limit_s=LIMIT_S), response.headers)
                 yield response
 
-    async def call(self, method: str, path: str, body: object = None, *, allowed: tuple[int, ...] = ()) -> bytes:
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        allowed: tuple[int, ...] = (),
+        repeatable: bool = False,
+    ) -> bytes:
         """The body of the answer to one request, whose own is `body` as JSON. Raises Failure."""
         data = b"" if body is None else json.dumps(body, allow_nan=False).encode()
         try:
-            async with self.ask(method, path, data, allowed=allowed) as response:
+            async with self.ask(method, path, data, allowed=allowed, repeatable=repeatable) as response:
                 return await response.read(ANSWER_LIMIT, limit_s=LIMIT_S)
         except UpstreamError as error:
             raise self.unreachable(error) from error
@@ -81,8 +94,8 @@ class Queen:
         return await self.call("GET", path)
 
     async def bid(self, method: str, path: str) -> None:
-        """A request whose answer is empty. Raises Failure."""
-        if await self.call(method, path):
+        """A request whose answer is empty, and that does no more when it is served twice. Raises Failure."""
+        if await self.call(method, path, repeatable=True):
             raise _foreign()
 
     def unreachable(self, error: UpstreamError) -> Failure:

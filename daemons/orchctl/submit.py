@@ -2,10 +2,12 @@
 
 import argparse
 from contextlib import suppress
+from dataclasses import replace
 
 import trio
 
 from llama_orch.contracts.tasks import TaskAccepted
+from llama_orch.http.client import KeptConnections
 from llama_orch.service.exit import ExitStatus
 from orchctl.commands import Commands
 from orchctl.display import Display
@@ -31,26 +33,29 @@ def add(commands: Commands) -> None:
 async def submit(options: argparse.Namespace, queen: Queen) -> None:
     """Hand in a task and, unless detached, show it to its end. Raises Failure."""
     texts = texts_of(options.workload, options.text)
-    answer = await queen.call("POST", "/v2/tasks", task_of(options, texts))
-    accepted = understood(TaskAccepted, answer)
-    if options.detach:
-        show(options.json, answer, TaskAccepted, lambda found: str(found.task_id))
-        return
-    await follow(queen, accepted, Display(options.json, texts.inputs or (), Line(options.quiet)))
+    async with KeptConnections() as kept:
+        bidding = replace(queen, connections=kept)
+        answer = await bidding.call("POST", "/v2/tasks", task_of(options, texts))
+        accepted = understood(TaskAccepted, answer)
+        if options.detach:
+            show(options.json, answer, TaskAccepted, lambda found: str(found.task_id))
+            return
+        await follow(queen, bidding, accepted, Display(options.json, texts.inputs or (), Line(options.quiet)))
 
 
-async def follow(queen: Queen, accepted: TaskAccepted, display: Display) -> None:
+async def follow(queen: Queen, bidding: Queen, accepted: TaskAccepted, display: Display) -> None:
     """Show the task's events to the end, resuming where a connection breaks. Raises Failure when the task fails.
 
     Where this ends before the task does (Ctrl-C, SIGTERM, a closed pipe) the task is cancelled: nobody is left to read
-    it.
+    it. That is asked of `bidding`, the same queen over the connection by which the task was handed in: to look a name
+    up, to connect and to agree on TLS anew would cost most of the time until the engine's slot is free.
     """
     async with heeding():
         try:
             last = await read_to_end(queen, accepted, display)
         except BaseException:
             with trio.CancelScope(shield=True), trio.move_on_after(CANCEL_LIMIT_S):
-                await _abandon(queen, str(accepted.task_id))
+                await _abandon(bidding, str(accepted.task_id))
             raise
         finally:
             display.end()

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import trio
 
 from llama_orch import VERSION
-from llama_orch.contracts.nodes import POOLS_MOST, Heartbeat, NodeCapabilities, NodeRegistration
+from llama_orch.contracts.nodes import POOLS_MOST, Heartbeat, NodeCapabilities, NodeRegistration, NodeStanding
 from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
 from pool_managerd.addressing import AddressUnknown, only_here
@@ -74,6 +74,20 @@ class Agent:
         if standing.trouble:
             return f"{'no answer from' if standing.registered else 'not registered with'} {url}: {standing.trouble}"
         return f"registered with {url}" if standing.registered else f"registering with {url}"
+
+    @property
+    def view(self) -> NodeStanding:
+        """How it stands, for those who look for what is wrong."""
+        node, standing = self._node, self._standing
+        return NodeStanding(
+            profile="cloud",
+            version=VERSION,
+            node_id=node.node_id,
+            machine_id=node.machine_id,
+            queen_url=node.queen_url,
+            registered=standing.registered,
+            problem=standing.trouble,
+        )
 
     async def changed(self, shown: str) -> None:
         """Return when `line` is another than `shown`."""

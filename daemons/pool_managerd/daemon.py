@@ -9,10 +9,12 @@ import trio
 
 from llama_orch import VERSION
 from llama_orch.http.app import add_hot, create_app, metrics_app
+from llama_orch.http.expiry import held, keep_warning
 from llama_orch.http.gate import Access, Gate, for_metrics
 from llama_orch.http.serving import serve
 from llama_orch.http.tls import Tls
 from llama_orch.service import listeners
+from llama_orch.service.machine_id import machine_id
 from llama_orch.service.memory import give_back
 from llama_orch.service.run import Service
 from llama_orch.settings.types import Host
@@ -23,13 +25,13 @@ from pool_managerd.addressing import address_of
 from pool_managerd.agent import Agent, Node
 from pool_managerd.api.draining import add_drain_routes
 from pool_managerd.api.engine import hot_routes
+from pool_managerd.api.node import add_node_route
 from pool_managerd.api.pools import add_routes
 from pool_managerd.capabilities import cores, read_memory
 from pool_managerd.draining import Draining
 from pool_managerd.gpus import Discovery, real_nvml, watch_gpus
 from pool_managerd.handoffs import Handoffs
 from pool_managerd.health import Health
-from pool_managerd.machine_id import machine_id
 from pool_managerd.metrics import Metrics
 from pool_managerd.persistence import Store
 from pool_managerd.queen import HttpQueen
@@ -152,6 +154,7 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
     await nursery.start(parts.handoffs.run, service.watchdog.pulse("handoffs"))
     await nursery.start(parts.draining.run)
     nursery.start_soon(keep_status, parts.registry, parts.agent, service.notifier)
+    nursery.start_soon(keep_warning, held(settings.tls))
     with trio.move_on_after(FIRST_LOOKS_S):
         await parts.registry.engines_seen()
 
@@ -161,6 +164,7 @@ async def _start_serving(parts: Parts, service: Service, closing: trio.Event, nu
     app = create_app(NAME, parts.handoffs.troubles, collectors)
     add_routes(app, parts.registry, parts.handoffs, service.stop)
     add_drain_routes(app, parts.registry, parts.draining)
+    add_node_route(app, parts.agent)
     hot = hot_routes(parts.registry)
     add_hot(app, hot)
     api = listeners.tcp(service, "api", settings.bind, "HTTP API", "POOL_MANAGERD_BIND_ADDR")

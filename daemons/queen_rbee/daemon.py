@@ -8,6 +8,7 @@ import trio
 from llama_orch import VERSION
 from llama_orch.http.app import add_hot, create_app, metrics_app
 from llama_orch.http.exchange import HotRoutes
+from llama_orch.http.expiry import held, keep_warning
 from llama_orch.http.gate import Access, Gate, for_metrics
 from llama_orch.http.serving import serve
 from llama_orch.http.tls import Tls
@@ -103,6 +104,7 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
             nursery.start_soon(source.run)
         nursery.start_soon(_note_sync, registry, sources)
     nursery.start_soon(keep_status, parts.dispatcher, parts.fleet, service.notifier)
+    nursery.start_soon(keep_warning, held(settings.tls))
     nursery.start_soon(keep_telling, parts.dispatcher)
     nursery.start_soon(_keep_tidy, parts)
     nursery.start_soon(keep_young)

@@ -250,6 +250,11 @@ def test_gpus_are_listed_or_it_is_said_why_there_are_none(manager: PoolManager) 
     assert bool(answer["gpus"]) != bool(answer["problem"])
 
 
+def test_in_home_profile_it_says_that_it_is_no_node(manager: PoolManager) -> None:
+    told = manager.ask("GET", "/v2/node")[1]
+    assert (told["profile"], told["node_id"], told["registered"]) == ("home", None, False)
+
+
 def _looked(answer: dict[str, Any]) -> dict[str, Any] | None:
     return None if answer["problem"] == "they have not been looked at yet" else answer
 

@@ -87,7 +87,13 @@ def test_a_node_registers_over_tls_and_is_reached_over_tls(files: TlsFiles, tmp_
         home.queen_port = queen
         [pool] = home.until(home.pools)
         assert pool["node_id"] == "gpu-node-1"
-        assert f"https://127.0.0.1:{home.manager_port}" in home.orchctl("nodes", "--json").stdout
+        where = f"https://127.0.0.1:{home.manager_port}"
+        assert where in home.orchctl("nodes", "--json").stdout
+        by_machine_id = {name: value for name, value in home.environ.items() if not name.startswith("POOL_MANAGERD_")}
+        checked = replace(home, environ=by_machine_id).orchctl("check").stdout
+        assert f"ok       this node: pool-managerd at {where} is ready, CLOUD_PROFILE\n" in checked
+        assert f"ok       this node: it reaches the queen at {home.url}, who accepts its token\n" in checked
+        assert f"ok       this node: the queen knows it as gpu-node-1: online, and reaches it at {where}\n" in checked
 
 
 def orchctl(home: Secured, files: TlsFiles) -> subprocess.CompletedProcess[str]:
@@ -107,3 +113,17 @@ def test_orchctl_is_let_in_by_its_certificate_and_says_why_it_is_not(files: TlsF
         broken = orchctl(home, replace(files, ca=tmp_path / "none"))
         assert broken.returncode == 78
         assert f"{CA_FILE}={tmp_path / 'none'}" in broken.stderr
+
+
+def test_each_daemon_warns_of_a_certificate_that_ends_soon_and_orchctl_check_sees_it(tmp_path: Path) -> None:
+    ca = authority(tmp_path, "ca")
+    brief = ca.signed("brief", days=5)
+    with running(tmp_path, **variables(brief)) as home:
+        home.until(home.pools)
+        assert home.logs().count(f"certificate 1 of {brief.cert} (LLORCH_TLS_CERT_FILE) ends on ") == 2
+        found = json.loads(home.orchctl("check", "--json").stdout)["findings"]
+        (queen, manager, own) = (each for each in found if each["subject"] == "certificate" and each["level"] != "ok")
+        assert {each["level"] for each in (queen, manager, own)} == {"warning"}
+        assert f"that of queen-rbee at {home.url} ends on " in queen["text"]
+        assert f"that of pool-managerd at https://127.0.0.1:{home.manager_port} ends on " in manager["text"]
+        assert f"{brief.cert} ({CERT_FILE}) ends on " in own["text"]

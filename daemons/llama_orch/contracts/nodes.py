@@ -6,7 +6,7 @@ snapshot has no address of an engine.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
@@ -180,4 +180,20 @@ class NodeReachability(Outbound):
     address: str
     reachable: bool
     latency_ms: float | None = None
+    problem: str | None = None
+
+
+class NodeStanding(Outbound):
+    """GET /v2/node of pool-managerd: which node it is, and how it stands with its queen.
+
+    In HOME_PROFILE, where it knows of no queen, only profile and version. `registered` is whether she knows the node,
+    `problem` why she did not take what it sent her last.
+    """
+
+    profile: Literal["home", "cloud"]
+    version: str
+    node_id: str | None = None
+    machine_id: str | None = None
+    queen_url: str | None = None
+    registered: bool = False
     problem: str | None = None

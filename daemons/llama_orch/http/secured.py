@@ -25,6 +25,12 @@ class Secured(trio.abc.HalfCloseableStream):
         """Agree with the other side. Raises BrokenResourceError, of which `reason` tells more."""
         await self._tls.do_handshake()
 
+    @property
+    def shown(self) -> bytes | None:
+        """The certificate that the other side has shown, accepted or not, as DER."""
+        certificate: bytes | None = self._tls.getpeercert(binary_form=True)
+        return certificate
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """What comes."""
         return await self._tls.receive_some(max_bytes)

@@ -3,17 +3,20 @@
 import json
 import time
 from email.utils import formatdate
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch import VERSION
+from llama_orch.service.machine_id import app_specific
 from llama_orch.settings.types import Host
-from orchctl import facts
-from orchctl.facts import ahead, gathered, local_url
+from orchctl import questions, this_machine
+from orchctl.facts import ahead, gathered
 from orchctl.failure import Failure
 from orchctl.queen import Queen
+from orchctl.this_machine import local_url
 from tests.unit.orchctl.cluster import NODE, POOL
 from tests.unit.orchctl.running import here
 from tests.unit.orchctl.scripted_queen import HOLD, error, queen, reply
@@ -24,10 +27,17 @@ REACHABILITY = "GET /v2/nodes/gpu-1/reachability"
 REACHED = {"node_id": "gpu-1", "address": "http://gpu-1:9200", "reachable": True, "latency_ms": 2.2}
 
 
+OWN = "0123456789abcdef" * 2
+MINE = app_specific(bytes.fromhex(OWN))
+WELL = reply(200, {"ready": True, "reasons": []})
+
+
 @pytest.fixture(autouse=True)
-def nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This machine may have a pool-managerd of its own."""
-    monkeypatch.setattr(facts, "NODE_HOST", Host("127.0.0.1", 1))
+def id_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """This machine may have a pool-managerd of its own, and has an id, which may here be written into the file."""
+    monkeypatch.setattr(this_machine, "NODE_HOST", Host("127.0.0.1", 1))
+    monkeypatch.setattr(this_machine, "ID_FILES", (tmp_path / "none", tmp_path / "machine-id"))
+    return tmp_path / "machine-id"
 
 
 def cluster(**changed: bytes) -> dict[str, list[bytes]]:
@@ -114,7 +124,7 @@ def test_who_is_no_queen_is_told_so() -> None:
 
 
 async def test_one_answer_that_does_not_come_holds_up_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facts, "LIMIT_S", 0.3)
+    monkeypatch.setattr(questions, "LIMIT_S", 0.3)
     script = {**cluster(), "GET /v2/pools": [HOLD], REACHABILITY: [HOLD]}
     with queen(script) as her:
         found = await gathered(Queen(her.url))
@@ -148,6 +158,52 @@ def test_on_a_node_its_pool_managerd_is_looked_at_and_whether_the_queen_knows_it
     assert "problem  this node: gpu-9 is not registered" in unknown.out
 
 
+def mine(**changed: object) -> bytes:
+    """The nodes of a queen, one of which is this machine."""
+    other = {**NODE, "node_id": "gpu-2"}
+    return reply(200, {"nodes": [{**NODE, "machine_id": MINE, **changed}, other], "count": 2})
+
+
+def test_a_node_is_known_by_its_machine_id_and_found_where_the_queen_has_it_though_no_variable_says_so(
+    id_file: Path,
+) -> None:
+    id_file.write_text(OWN)
+    standing = {"profile": "cloud", "version": VERSION, "node_id": "gpu-1", "machine_id": MINE, "registered": True}
+    with queen({"GET /ready": [WELL], "GET /v2/node": [reply(200, {**standing, "queen_url": "http://q"})]}) as manager:
+        with queen(cluster(nodes=mine(address=manager.url))) as her:
+            out = here("check", "--url", her.url, LLORCH_API_TOKEN=TOKEN).out
+        assert manager.of("GET /v2/node")[0].headers["authorization"] == f"Bearer {TOKEN}"
+    assert out.endswith(
+        f"ok       this node: pool-managerd at {manager.url} is ready, CLOUD_PROFILE\n"
+        "ok       this node: it reaches the queen at http://q, who accepts its token\n"
+        f"ok       this node: the queen knows it as gpu-1: online, and reaches it at {manager.url}\n"
+    )
+
+
+def test_a_node_whose_pool_managerd_is_down_is_known_all_the_same(id_file: Path) -> None:
+    id_file.write_text(OWN)
+    with queen(cluster(nodes=mine(address="http://127.0.0.1:1"))) as her:
+        ended = here("check", "--url", her.url)
+    assert ended.status == 69
+    assert "problem  this node: pool-managerd at http://127.0.0.1:1: there is no answer" in ended.out
+    assert "ok       this node: the queen knows it as gpu-1: online" in ended.out
+
+
+def test_a_machine_that_is_no_node_is_not_spoken_of(id_file: Path) -> None:
+    id_file.write_text(OWN)
+    with queen(cluster()) as her:
+        assert "this node" not in here("check", "--url", her.url).out
+
+
+def test_where_the_queen_does_not_answer_this_machine_is_looked_at_all_the_same(id_file: Path) -> None:
+    id_file.write_text(OWN)
+    with queen({}) as her:
+        pass
+    with queen({"GET /ready": [WELL]}) as manager:
+        given = {"POOL_MANAGERD_BIND_ADDR": manager.url.removeprefix("http://")}
+        assert f"this node: pool-managerd at {manager.url} is ready" in here("check", "--url", her.url, **given).out
+
+
 def test_a_pool_managerd_that_must_be_there_and_is_not_is_a_problem() -> None:
     with queen(cluster()) as her:
         ended = here("check", "--url", her.url, POOL_MANAGERD_NODE_ID="gpu-1")
@@ -157,7 +213,7 @@ def test_a_pool_managerd_that_must_be_there_and_is_not_is_a_problem() -> None:
 
 def test_one_that_listens_where_it_always_does_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     with queen(cluster()) as her, queen({"GET /ready": [reply(200, {"ready": True, "reasons": []})]}) as manager:
-        monkeypatch.setattr(facts, "NODE_HOST", Host("127.0.0.1", int(manager.url.rpartition(":")[2])))
+        monkeypatch.setattr(this_machine, "NODE_HOST", Host("127.0.0.1", int(manager.url.rpartition(":")[2])))
         assert f"this node: pool-managerd at {manager.url} is ready" in here("check", "--url", her.url).out
 
 

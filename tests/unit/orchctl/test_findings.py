@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,13 +11,15 @@ from hypothesis import strategies as st
 
 from llama_orch import VERSION
 from llama_orch.contracts.meta import Readiness, Version
-from llama_orch.contracts.nodes import NodeList, NodeReachability, NodeStatus, NodeView
+from llama_orch.contracts.nodes import NodeList, NodeReachability, NodeStanding, NodeStatus, NodeView
 from llama_orch.contracts.pools import PoolList, PoolState, PoolStatus
 from llama_orch.service.exit import ExitStatus
+from orchctl.certificates import Certificate
 from orchctl.check import found, report_of, report_text
-from orchctl.facts import Facts, Local
+from orchctl.facts import Facts
 from orchctl.failure import Failure
 from orchctl.findings import Finding, Level
+from orchctl.this_machine import Local
 from tests.unit.orchctl.cluster import SNAPSHOT, node, pool
 
 OK, WARNING, PROBLEM = Level.OK, Level.WARNING, Level.PROBLEM
@@ -121,6 +124,90 @@ def test_what_is_wrong_is_told_once(name: str) -> None:
     assert wrong_with(**changed) == wrong
 
 
+def here(standing: object = None, **changed: Any) -> Local:
+    """This machine as a node, whose pool-managerd says `standing` of itself."""
+    plain = {"ready": READY, "machine_id": "0" * 32, "standing": standing or SILENT}
+    return Local("http://127.0.0.1:9200", **{"expected": False, **plain, **changed})
+
+
+def cloud(**changed: Any) -> NodeStanding:
+    plain = {"node_id": "gpu-1", "machine_id": "0" * 32, "queen_url": "http://q:8080", "registered": True}
+    return NodeStanding(profile="cloud", version=VERSION, **{**plain, **changed})
+
+
+HOME = NodeStanding(profile="home", version=VERSION)
+LOST = cloud(registered=False, problem="it answers 401: the token is another one (this node's is token_fp6=1a2b3c)")
+OTHER_MACHINE = nodes(node(machine_id="1" * 32))
+
+HERE_CASES: dict[str, tuple[dict[str, Any], Level, list[str]]] = {
+    "registered and heard": ({"local": here(cloud())}, OK, ["it reaches the queen at http://q:8080"]),
+    "known by its machine id": ({"local": here()}, OK, ["the queen knows it as gpu-1: online", "http://gpu-1:9200"]),
+    "not reached by the queen": ({"local": here(), "reachability": {}}, OK, ["the queen knows it as gpu-1: online"]),
+    "refused by the queen": (
+        {"local": here(LOST), "nodes": nodes()},
+        PROBLEM,
+        ["401", "token_fp6=1a2b3c", "both logs"],
+    ),
+    "cut off from the queen": ({"local": here(cloud(problem="no route to host"))}, WARNING, ["no route to host"]),
+    "not registered yet": ({"local": here(cloud(registered=False))}, WARNING, ["registering with"]),
+    "registered with another queen": ({"local": here(cloud()), "nodes": nodes()}, PROBLEM, ["gpu-1 is not registered"]),
+    "a name that is taken": (
+        {"local": here(cloud()), "nodes": OTHER_MACHINE},
+        PROBLEM,
+        ["another machine as gpu-1", "nodes remove gpu-1"],
+    ),
+    "of a name that another machine has": (
+        {"local": here(node_id="gpu-1"), "nodes": OTHER_MACHINE},
+        PROBLEM,
+        ["another machine as gpu-1"],
+    ),
+    "in the other profile": (
+        {"local": here(HOME), "nodes": OTHER_MACHINE},
+        WARNING,
+        ["HOME_PROFILE", "POOL_MANAGERD_"],
+    ),
+    "a token that only the queen takes": (
+        {"local": here(Failure("BAD_TOKEN: no", "", ExitStatus.NO_PERMISSION, code="BAD_TOKEN"))},
+        PROBLEM,
+        ["refuses the token that the queen accepts"],
+    ),
+    "down, and known to the queen": ({"local": here(ready=SILENT)}, PROBLEM, ["systemctl status pool-managerd"]),
+}
+
+
+@pytest.mark.parametrize("name", HERE_CASES)
+def test_of_this_machine_as_a_node_it_is_told_how_it_stands_with_the_queen_and_each_problem_once(name: str) -> None:
+    changed, level, words = HERE_CASES[name]
+    findings = [finding for finding in found_with(**changed) if finding.subject == "this node"]
+    wrong = [finding for finding in findings if finding.level is not OK]
+    assert [finding.level for finding in wrong] == ([] if level is OK else [level])
+    text = " ".join(f"{finding.text}. {finding.mend}" for finding in wrong or findings)
+    assert [word for word in words if word not in text] == []
+
+
+def test_a_machine_without_any_sign_of_a_node_is_not_spoken_of() -> None:
+    nobody = here(ready=SILENT)
+    assert not [f for f in found_with(local=nobody, nodes=OTHER_MACHINE) if f.subject == "this node"]
+    at_home = here(HOME)
+    findings = [f for f in found_with(local=at_home, nodes=nodes(), reachability={}) if f.subject == "this node"]
+    assert [(f.level, f.text) for f in findings] == [
+        (OK, "pool-managerd at http://127.0.0.1:9200 is ready, HOME_PROFILE")
+    ]
+
+
+SPANS = st.timedeltas(timedelta(-400), timedelta(400))
+
+
+@given(SPANS)
+def test_a_certificate_is_told_with_its_end_and_what_to_do_in_the_last_thirty_days(left: timedelta) -> None:
+    now = datetime(2026, 11, 28, tzinfo=UTC)
+    seen = Certificate("that of queen-rbee", now + left, "Renew it.")
+    (finding,) = (f for f in found_with(certificates=[seen], looked_at=now) if f.subject == "certificate")
+    expected = PROBLEM if left < timedelta(0) else WARNING if left <= timedelta(30) else OK
+    assert (finding.level, finding.mend) == (expected, "" if expected is OK else "Renew it.")
+    assert finding.text.startswith(f"that of queen-rbee end{'ed' if left < timedelta(0) else 's'} on ")
+
+
 NODE_CASES: dict[str, tuple[dict[str, object], object, Level, list[str]]] = {
     "offline": ({"status": "offline"}, CLOSED, PROBLEM, ["not heard since", "orchctl nodes remove gpu-1"]),
     "offline and reached": ({"status": "offline"}, REACHED, PROBLEM, ["whether it reaches her"]),
@@ -201,6 +288,16 @@ def some(make: Callable[..., Any], parts: st.SearchStrategy[Any]) -> st.SearchSt
     return st.builds(lambda given: make(*given), st.lists(parts, max_size=4))
 
 
+STANDINGS = st.builds(
+    NodeStanding,
+    profile=st.sampled_from(["home", "cloud"]),
+    version=TEXTS,
+    node_id=st.none() | TEXTS,
+    machine_id=st.none() | st.just("0" * 32),
+    queen_url=st.none() | TEXTS,
+    registered=st.booleans(),
+    problem=st.none() | TEXTS,
+)
 FACTS = st.builds(
     replace,
     st.just(GOOD),
@@ -211,7 +308,8 @@ FACTS = st.builds(
     pools=FAILURES | some(pools, POOLS),
     nodes=FAILURES | some(nodes, NODES),
     reachability=st.dictionaries(TEXTS, st.sampled_from([REACHED, CLOSED, SILENT])),
-    local=st.none() | st.just(GOOD.local),
+    local=st.none() | st.just(GOOD.local) | st.builds(here, st.none() | STANDINGS, node_id=st.none() | TEXTS),
+    certificates=st.lists(st.builds(Certificate, TEXTS, st.datetimes(timezones=st.just(UTC)), st.just("Renew it."))),
 )
 
 

@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from llama_orch import VERSION
 from llama_orch.contracts.pools import PoolState
 from pool_managerd.addressing import AddressUnknown
 from pool_managerd.agent import LEAVE_S, Agent, Node
@@ -152,6 +153,21 @@ async def test_a_queen_that_is_silent_is_asked_for_ever_ever_less_often(autojump
         play.queen.answers.clear()
         await play.queen.until_asked(len(play.queen.asked) + 2)
         assert play.queen.order[-2:] == ["register", "heartbeat"]
+
+
+async def test_how_it_stands_is_shown_to_those_who_look_for_what_is_wrong(autojump_clock: Clock) -> None:
+    token = Refused("it answers 401: the token is not the one this daemon has")
+    async with scene() as play:
+        play.queen.will([token, Accepted(""), Heard(1000), *[Silent("timeout")] * 20])
+        seen = []
+        for asked in (1, 3, 4):
+            await play.queen.until_asked(asked)
+            await trio.testing.wait_all_tasks_blocked()
+            seen.append((play.agent.view.registered, play.agent.view.problem))
+        shown = play.agent.view
+    assert seen == [(False, token.reason), (True, None), (True, "timeout")]
+    assert (shown.profile, shown.node_id, shown.machine_id) == ("cloud", "gpu-1", "0" * 32)
+    assert (shown.queen_url, shown.version) == ("http://queen:8080", VERSION)
 
 
 async def test_after_a_silence_the_heartbeat_is_tried_and_not_a_registration(autojump_clock: Clock) -> None:

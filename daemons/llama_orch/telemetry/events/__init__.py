@@ -58,6 +58,8 @@ from llama_orch.telemetry.events.queen import (
     TASKS_RESTORED,
 )
 from llama_orch.telemetry.events.service import (
+    CERTIFICATE_ENDED,
+    CERTIFICATE_ENDING,
     CONFIGURATION_REFUSED,
     DAEMON_READY,
     DAEMON_STOPPING,
@@ -73,6 +75,8 @@ from llama_orch.telemetry.events.service import (
 
 __all__ = [
     "CATALOG",
+    "CERTIFICATE_ENDED",
+    "CERTIFICATE_ENDING",
     "CIRCUIT_CLOSED",
     "CIRCUIT_OPENED",
     "CONFIGURATION_REFUSED",

@@ -70,6 +70,26 @@ HANDSHAKE_FAILED = declared(
     "of this daemon's certificate, and show a certificate of the CA in LLORCH_TLS_CA_FILE where that is set;\n"
     "see TLS in llama-orch(7). There is at most one such line a minute for each peer, and 64 for all of them.",
 )
+CERTIFICATE_ENDING = declared(
+    "certificate_ending",
+    "bd0d2600a3f84b7497b2b63f4713d27f",
+    "llama_orch.tls",
+    logging.WARNING,
+    "certificate {number} of {path} ({variable}) {end}",
+    "From then on nobody accepts it, and the daemons do not reach each other. Put a new one in its place, with\n"
+    "its key, and restart the daemon, which reads its files at the start only; see TLS in llama-orch(7). Of a CA\n"
+    "that has a successor, the old one is taken out of the file. There is one such line at the start and one a day.",
+)
+CERTIFICATE_ENDED = declared(
+    "certificate_ended",
+    "31080f7cb4f343faa6faa26d78f3888d",
+    "llama_orch.tls",
+    logging.ERROR,
+    "certificate {number} of {path} ({variable}) {end}",
+    "Nobody accepts it any more. Put a new one in its place, with its key, and restart the daemon, which reads\n"
+    "its files at the start only; see TLS in llama-orch(7). Of a CA that has a successor, the old one is taken out\n"
+    "of the file. Where the certificate is good, this machine's clock is wrong: timedatectl",
+)
 SECOND_TOKEN_SAME = declared(
     "second_token_same",
     "4f633f920b40449d87bbab64b58b8ea1",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_managerd.machine_id import APPLICATION, MACHINE_ID, app_specific, machine_id, understood
+from llama_orch.service.machine_id import APPLICATION, FILE, MACHINE_ID, app_specific, known_id, machine_id, understood
 from tests.engines.fixtures import leave_out
 
 
@@ -55,3 +55,13 @@ def test_an_id_that_cannot_be_kept_is_used_all_the_same(tmp_path: Path, caplog: 
     blocked.write_text("")
     assert len(machine_id(blocked, tmp_path / "none")) == 32
     assert "systemd-machine-id-setup" in caplog.text
+
+
+def test_others_on_the_machine_find_the_id_that_pool_managerd_has_and_make_none_up(tmp_path: Path) -> None:
+    etc, state = tmp_path / "etc", tmp_path / "state"
+    assert known_id(etc, state / FILE) is None
+    assert not state.exists()
+    made_up = machine_id(state, etc)
+    assert known_id(etc, state / FILE) == made_up
+    etc.write_text("0123456789abcdef0123456789abcdef\n")
+    assert known_id(etc, state / FILE) == machine_id(state, etc) != made_up

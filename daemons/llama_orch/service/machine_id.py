@@ -1,6 +1,6 @@
 """Which machine this is, without telling its machine id: sd_id128_get_machine_app_specific(3).
 
-Owns the file `machine-id` in the daemon's state directory, for machines that have none of their own.
+Owns the file `machine-id` in pool-managerd's state directory, for machines that have none of their own.
 """
 
 import hmac
@@ -36,7 +36,12 @@ def machine_id(state_directory: Path, etc: Path = MACHINE_ID) -> str:
 
     A machine without an id gets a random one, kept in `state_directory`.
     """
-    return app_specific(_read(etc) or _own(state_directory / FILE))
+    return known_id(etc, state_directory / FILE) or app_specific(_made_up(state_directory / FILE))
+
+
+def known_id(*files: Path) -> str | None:
+    """This machine's id for the queen, of the first of `files` that has one and can be read."""
+    return next((app_specific(found) for path in files if (found := _read(path))), None)
 
 
 def _read(path: Path) -> bytes | None:
@@ -46,9 +51,7 @@ def _read(path: Path) -> bytes | None:
         return None
 
 
-def _own(path: Path) -> bytes:
-    if known := _read(path):
-        return known
+def _made_up(path: Path) -> bytes:
     fresh = secrets.token_bytes(16)
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)

@@ -1,0 +1,37 @@
+"""One question of `orchctl check`: answered within a limit, or by the Failure that says why not."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import trio
+from pydantic import BaseModel
+
+from llama_orch.http.client import UpstreamError
+from llama_orch.service.exit import ExitStatus
+from orchctl.failure import Failure
+from orchctl.queen import Queen, understood
+
+LIMIT_S = 10.0
+"""How long one answer may take, in seconds."""
+NOT_ASKED = Failure("it was not asked", "", ExitStatus.UNAVAILABLE)
+
+M = TypeVar("M", bound=BaseModel)
+
+
+async def limited(ask: Callable[[], Awaitable[M]]) -> M | Failure:
+    """What `ask` finds within LIMIT_S seconds, or why it does not."""
+    try:
+        with trio.fail_after(LIMIT_S):
+            return await ask()
+    except trio.TooSlowError:
+        return Failure(f"there is no answer within {LIMIT_S:g} s", "", ExitStatus.UNAVAILABLE)
+    except UpstreamError as error:
+        return Failure(f"there is no answer: {error}", "", ExitStatus.UNAVAILABLE)
+    except Failure as failure:
+        return failure
+
+
+async def answer(queen: Queen, path: str, model: type[M]) -> M:
+    """One answer; that a daemon is not ready is one. Raises Failure and UpstreamError."""
+    async with queen.ask("GET", path, allowed=(503,) if path == "/ready" else ()) as response:
+        return understood(model, await response.read(64 << 20))
