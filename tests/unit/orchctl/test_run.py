@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -54,6 +55,20 @@ def test_ctrl_c_while_it_loads_is_no_traceback(module: str) -> None:
     others = {name: loaded for name, loaded in sys.modules.items() if not name.startswith(("orchctl", module))}
     with mock.patch.dict(sys.modules, others, clear=True), mock.patch("sys.meta_path", [Interrupted(), *sys.meta_path]):
         assert main(["tasks"]) == 130
+
+
+def test_ctrl_c_between_a_coroutine_and_its_await_is_quiet() -> None:
+    async def asking() -> None:
+        """Nobody awaits it."""
+
+    def interrupted(_arguments: object) -> int:
+        asking()
+        raise KeyboardInterrupt
+
+    with warnings.catch_warnings(record=True) as told, mock.patch("orchctl.run.run", interrupted):
+        warnings.simplefilter("always")
+        assert main(["tasks"]) == 130
+    assert told == []
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
