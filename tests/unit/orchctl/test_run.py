@@ -62,7 +62,8 @@ def test_ctrl_c_between_a_coroutine_and_its_await_is_quiet() -> None:
         """Nobody awaits it."""
 
     def interrupted(_arguments: object) -> int:
-        asking()
+        forgotten = asking()
+        del forgotten
         raise KeyboardInterrupt
 
     with warnings.catch_warnings(record=True) as told, mock.patch("orchctl.run.run", interrupted):
