@@ -3,7 +3,7 @@
 from pydantic import BaseModel
 
 from llama_orch import VERSION
-from llama_orch.contracts.base import NODE_ID_PATTERN, NODE_ID_RESERVED, POOL_ID_PATTERN
+from llama_orch.contracts.base import NODE_ID_PATTERN, POOL_ID_PATTERN
 from llama_orch.contracts.catalog import MODEL_ID_PATTERN
 from llama_orch.http.error_shapes import shape_of
 from queen_rbee.api.description.components import Components, Json, components
@@ -36,10 +36,7 @@ VARIABLES: dict[str, tuple[str, Schema]] = {
         "One of the names of GET /v1/models; it may have slashes.",
         {**TEXT, "minLength": 1, "examples": ["default"]},
     ),
-    "node_id": (
-        "The `node_id` of a node.",
-        {**TEXT, "pattern": NODE_ID_PATTERN, "not": {"const": NODE_ID_RESERVED}, "examples": ["gpu-node-1"]},
-    ),
+    "node_id": ("The `node_id` of a node.", {**TEXT, "pattern": NODE_ID_PATTERN, "examples": ["gpu-node-1"]}),
     "operation_id": ("The `operation_id` of an operation.", UUID),
     "pool_id": ("The `pool_id` of a pool.", {**TEXT, "pattern": POOL_ID_PATTERN, "examples": ["default"]}),
 }
