@@ -22,6 +22,9 @@ from queen_rbee.intake import Intake, task_id_of, unknown_task
 from queen_rbee.store.protocol import Store
 from queen_rbee.task import Task
 
+ONE_AT_A_TIME = trio.CapacityLimiter(1)
+"""Of long lists: each takes the interpreter from the loop, and whoever asks for many must not take it all."""
+
 
 def add_views(app: QuartTrio, dispatcher: Dispatcher, intake: Intake, store: Store) -> None:
     """Add the routes to `app`; `store` has the records of tasks that ended long ago, or before a restart."""
@@ -69,7 +72,7 @@ def answer(value: Outbound, status: int = 200) -> Response:
 async def answer_of(made: Callable[[], Outbound]) -> Response:
     """What `made` gives as a JSON response, made beside the loop: thousands of pools take 0.3 s, and heartbeats and
     streams must not wait for whoever asks for them."""
-    text = await trio.to_thread.run_sync(lambda: made().model_dump_json())
+    text = await trio.to_thread.run_sync(lambda: made().model_dump_json(), limiter=ONE_AT_A_TIME)
     return Response(text, content_type="application/json")
 
 
