@@ -124,9 +124,10 @@ class Fleet:
         now = trio.current_time()
         if node.offline:
             emit(events.NODE_ONLINE, node_id=node_id, silent_s=round(now - node.heard_at))
-        self._put(reported(node, heartbeat, now, datetime.now(UTC)))
+        node = reported(node, heartbeat, now, datetime.now(UTC))
+        self._put(node)
         self._metrics.heartbeats.labels(node_id, "accepted").inc()
-        for pool in heartbeat.pools:
+        for pool in node.pools:
             self._metrics.checked(pool.pool_id, outcome_of(pool.ready))
         told = node.registration.heartbeat_interval_ms
         wait_ms = next_heartbeat_ms(node_id, told, self._timeout_ms, round(now * 1000), len(self._nodes))

@@ -45,7 +45,7 @@ async def test_pools_of_one_name_on_several_nodes_are_reached_through_each_nodes
     rig = Rig()
     await rig.join("n1")
     await rig.join("n2", machine_id=OTHER_MACHINE)
-    assert {found.url for found in rig.registry.candidates()} == {
+    assert {found.url for found in rig.registry.replicas.all()} == {
         "http://n1:9200/v2/pools/p/engine",
         "http://n2:9200/v2/pools/p/engine",
     }
@@ -73,6 +73,14 @@ async def test_the_loop_gives_a_silent_node_up_within_the_timeout_and_one_check(
             await rig.registry.altered()
         assert TIMEOUT_MS / 1000 <= trio.current_time() - began <= TIMEOUT_MS / 1000 + CHECK_S
         nursery.cancel_scope.cancel()
+
+
+async def test_a_node_that_tells_of_anothers_pool_is_not_heard_in_that(autojump_clock):
+    rig = Rig()
+    await rig.join("n1")
+    rig.fleet.heartbeat("n1", heartbeat("n1", pools=[snapshot("n1", "mine"), snapshot("n2", "not-mine")]))
+    heard = {sample.labels["pool_id"] for metric in rig.metrics.checks.collect() for sample in metric.samples}
+    assert ("mine" in heard, "not-mine" in heard) == (True, False)
 
 
 async def test_the_nodes_that_are_heard_are_counted_through_all_that_becomes_of_them(autojump_clock):
