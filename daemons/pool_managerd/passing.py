@@ -5,22 +5,21 @@ from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import unquote
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
-from llama_orch.contracts.nodes import SESSION_HEADER, SESSION_MARK_PATTERN
+from llama_orch.contracts.nodes import RELAY_HEADER, SESSION_HEADER, SESSION_MARK_PATTERN
 from llama_orch.contracts.pools import PoolState, PoolStatus
 from pool_managerd.replica import Key, Replica
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-RELAY = "x-llama-orch-relay"
-REFUSED = (RELAY, "refused")
+REFUSED = (RELAY_HEADER, "refused")
 """Beside an error of the relay's own: no engine has heard of the request."""
-BROKEN = (RELAY, "broken")
+BROKEN = (RELAY_HEADER, "broken")
 """Likewise: an engine was asked, and there was no answer of its own."""
 TARGET = re.compile(r"/v2/pools/[^/]+/engine/([^?#]+)(\?[^#]*)?")
 DECODINGS = 4
 ASKED_WITH = ("content-type", "accept")
 NOT_PASSED = frozenset(
     "connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade date server "
-    f"set-cookie x-correlation-id traceparent {RELAY}".split()
+    f"set-cookie x-correlation-id traceparent {RELAY_HEADER}".split()
 )
 """What belongs to one connection only (RFC 9110, 7.6.1), and what is this daemon's own to say."""
 

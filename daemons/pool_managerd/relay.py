@@ -12,6 +12,7 @@ from functools import partial
 import trio
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+from llama_orch.contracts.nodes import RELAY_HEADER
 from llama_orch.http.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
 from llama_orch.http.exchange import BrokenOff, Exchange
 from llama_orch.telemetry import correlation
@@ -20,7 +21,6 @@ from pool_managerd.passing import (
     BROKEN,
     METHODS,
     REFUSED,
-    RELAY,
     answer_headers,
     choose,
     inside,
@@ -46,7 +46,7 @@ class Relay:
         try:
             await self._relay(exchange)
         except ApiError as error:
-            if any(name == RELAY for name, _value in error.headers):
+            if any(name == RELAY_HEADER for name, _value in error.headers):
                 raise
             raise ApiError(error.status, error.body, (*error.headers, REFUSED)) from error
 

@@ -107,7 +107,7 @@ class Dispatcher:
         for task in self.queue.order(hopeless) if self.registry.replicas.slots_open else ():
             if task.demand in hopeless:
                 continue
-            suitable = self.registry.suitable(task.demand)
+            suitable = self.registry.replicas.suitable(task.demand)
             target = pick(suitable, task.demand, self.strategy, self.turn, self._affinity(task))
             if target is None:
                 hopeless.add(task.demand)
@@ -134,7 +134,7 @@ class Dispatcher:
 
     def _elsewhere(self, task: Task) -> Candidate | None:
         """A replica for a task that those in its `refused_by` have not taken; each is tried once."""
-        candidates = [c for c in self.registry.suitable(task.demand) if c.key not in task.refused_by]
+        candidates = [c for c in self.registry.replicas.suitable(task.demand) if c.key not in task.refused_by]
         return pick(candidates, task.demand, self.strategy, self.turn)
 
     def _put_back(self, task: Task) -> None:

@@ -3,9 +3,6 @@
 from llama_orch.contracts.errors import ErrorBody, ErrorCode, Reason
 from queen_rbee.engines.adapter import Refused
 
-RELAY_HEADER = "x-llama-orch-relay"
-"""By it a node's relay says that an answer is its own and not the engine's: `refused` or `broken`."""
-
 
 class Failure(Exception):
     """The task cannot be finished here.

@@ -65,7 +65,7 @@ class Forecast:
         if not self._capacities:
             self._judged = change, now
         if demand not in self._capacities:
-            self._capacities[demand] = self._made_of(self._registry.suitable(demand))
+            self._capacities[demand] = self._made_of(self._registry.replicas.suitable(demand))
         return self._capacities[demand]
 
     def _made_of(self, replicas: Iterable[Candidate]) -> Capacity:

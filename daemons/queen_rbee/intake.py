@@ -113,8 +113,8 @@ class Intake:
     def _placeable(self, task: Task) -> None:
         """Refuse what nothing here can serve; while pools are still being asked, nothing is refused."""
         registry = self._dispatcher.registry
-        servable = any(candidate.state is not PoolState.FAILED for candidate in registry.suitable(task.demand))
-        found = refusal(registry.candidates(), task.demand) if registry.synced and not servable else None
+        servable = any(candidate.state is not PoolState.FAILED for candidate in registry.replicas.suitable(task.demand))
+        found = refusal(registry.replicas.all(), task.demand) if registry.synced and not servable else None
         if found is None:
             return
         if found.code is ErrorCode.POOL_UNREADY:

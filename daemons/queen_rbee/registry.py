@@ -12,11 +12,11 @@ import trio
 
 from llama_orch.contracts.pools import CircuitState, PoolStatus
 from llama_orch.spool import Bell
-from queen_rbee.candidates import Candidate, Demand, short_name
+from queen_rbee.candidates import Candidate, short_name
 from queen_rbee.claims import Claims, PoolKey
 from queen_rbee.directory import Directory
 from queen_rbee.engines.adapter import EngineAdapter
-from queen_rbee.matching import Key, Matching
+from queen_rbee.matching import Key
 from queen_rbee.replicas import absent, candidate_of
 
 
@@ -38,7 +38,7 @@ class Registry:
         self._members: dict[PoolKey, tuple[Key, ...]] = {}
         self._altered = trio.Event()
         self.replicas = Directory()
-        """All of them, with this queen's leases; to be looked at only."""
+        """All of them, with this queen's leases; to be looked at only. A pool without any stands for itself."""
         self.on_ready: Callable[[Key], None] = _nobody
         """Told of each replica that was not ready and is now."""
         self.synced = False
@@ -109,14 +109,6 @@ class Registry:
         circuit = next((state for state in ("closed", "half-open") if state in states), "open")
         changes = {"active_leases": max(leases, pool.active_leases), "circuit": circuit}
         return pool.model_copy(update=changes) if leases or circuit != "closed" else pool
-
-    def candidates(self) -> Sequence[Candidate]:
-        """Every replica known, ready or not; a pool that has none yet, or none left, stands for itself."""
-        return self.replicas.all()
-
-    def suitable(self, demand: Demand) -> Matching:
-        """The replicas that meet `demand`, free or not, by key."""
-        return self.replicas.suitable(demand)
 
     async def altered(self) -> None:
         """Return when anything has changed: a pool, or who holds which slot."""

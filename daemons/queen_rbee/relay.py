@@ -11,11 +11,12 @@ from typing import TypeVar
 import trio
 
 from llama_orch.contracts.errors import ErrorCode
+from llama_orch.contracts.nodes import RELAY_HEADER
 from llama_orch.http.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
 from llama_orch.http.sse import MalformedStream, read_events
 from queen_rbee.candidates import Candidate, served_name
 from queen_rbee.engines.adapter import Chunk, Dialogue, EngineAdapter, Finished, Piece, Refused, Result, Said
-from queen_rbee.failure import RELAY_HEADER, Failure, refused, relay_failure
+from queen_rbee.failure import Failure, refused, relay_failure
 from queen_rbee.hop import DIRECT, Hop
 from queen_rbee.silence import Limits, Silence
 from queen_rbee.task import Task

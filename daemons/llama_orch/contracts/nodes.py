@@ -14,6 +14,8 @@ from llama_orch.contracts.base import NODE_ID_PATTERN, NODE_ID_RESERVED, Outboun
 from llama_orch.contracts.pools import PoolState
 from llama_orch.settings.types import http_url
 
+RELAY_HEADER = "x-llama-orch-relay"
+"""With an answer of a node's relay that is its own and not the engine's: `refused` or `broken`."""
 SESSION_HEADER = "x-llama-orch-session"
 """With a request for a node's relay: the mark of its session, which says what belongs together and nothing else."""
 SESSION_MARK_PATTERN = r"[A-Za-z0-9_-]{1,64}"

@@ -2,7 +2,7 @@
 
 Owns when Python looks for garbage cycles, too: seldom while requests are served, since each full look stops everything
 for as long as there are objects (10,000 waiting tasks: 0.5 s for the slowest in a hundred, measured; 0.07 s with
-THRESHOLDS), and when the daemon is idle instead.
+THRESHOLDS), and when the daemon is idle instead. Young objects alone are looked at each YOUNG_S seconds.
 """
 
 import ctypes

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.contracts.errors import ApiError
-from llama_orch.contracts.nodes import SESSION_HEADER
+from llama_orch.contracts.nodes import RELAY_HEADER, SESSION_HEADER
 from llama_orch.contracts.pools import PoolState, PoolStatus
-from pool_managerd.passing import RELAY, answer_headers, choose, inside, leads_out, request_headers, session_of
+from pool_managerd.passing import answer_headers, choose, inside, leads_out, request_headers, session_of
 from pool_managerd.replica import Answer, Key, Replica, Sighting, Slots
 from tests.unit.pool_managerd.values import GONE, replica
 
@@ -72,9 +72,9 @@ def test_only_what_an_engine_needs_is_told_to_it(given_headers: dict[str, str]) 
 
 @given(st.dictionaries(NAMES, st.just("x")), NAMES)
 def test_what_belongs_to_a_connection_ends_there(headers: dict[str, str], named: str) -> None:
-    hop = {"connection": f"close, {named.upper()}", "transfer-encoding": "chunked", named: "x", RELAY: "refused"}
+    hop = {"connection": f"close, {named.upper()}", "transfer-encoding": "chunked", named: "x", RELAY_HEADER: "refused"}
     passed = dict(answer_headers(200, headers | hop | {"content-length": "5"}))
-    assert not passed.keys() & {"connection", "transfer-encoding", "content-length", RELAY, named}
+    assert not passed.keys() & {"connection", "transfer-encoding", "content-length", RELAY_HEADER, named}
 
 
 def test_a_known_length_passes_but_not_that_of_no_content() -> None:

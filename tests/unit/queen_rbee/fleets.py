@@ -62,4 +62,4 @@ class Rig:
     @property
     def open_nodes(self) -> set[str]:
         """The nodes that tasks can be placed on."""
-        return {found.node_id or "" for found in self.registry.candidates() if found.open}
+        return {found.node_id or "" for found in self.registry.replicas.all() if found.open}

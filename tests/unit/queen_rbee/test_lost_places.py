@@ -120,14 +120,14 @@ async def test_a_replica_that_fails_in_a_row_gets_no_tasks_until_it_has_rested()
         for _ in range(FAULTS):
             task = queen.submit("break")
             await ended(task)
-        (candidate,) = queen.dispatcher.registry.candidates()
+        (candidate,) = queen.dispatcher.registry.replicas.all()
         assert (candidate.circuit, candidate.open) == ("open", False)
         assert [pool.circuit for pool in queen.dispatcher.registry.pools()] == ["open"]
         waiting = queen.submit()
         await trio.testing.wait_all_tasks_blocked()
         assert waiting.state is TaskState.QUEUED
         assert (await ended(waiting))[-1] == "end"
-        (candidate,) = queen.dispatcher.registry.candidates()
+        (candidate,) = queen.dispatcher.registry.replicas.all()
         assert candidate.circuit == "closed"
 
 
@@ -137,7 +137,7 @@ async def test_a_replica_that_becomes_ready_anew_is_not_held_to_what_it_was():
             await ended(queen.submit("break"))
         queen.pool(ready=False)
         queen.pool()
-        (candidate,) = queen.dispatcher.registry.candidates()
+        (candidate,) = queen.dispatcher.registry.replicas.all()
         assert (candidate.circuit, candidate.open) == ("closed", True)
 
 
@@ -162,7 +162,7 @@ async def test_refused_requests_and_clients_that_leave_open_no_circuit():
             await first_token(task)
             queen.dispatcher.cancel(task)
             await slots_are_quiet(queen)
-        (candidate,) = queen.dispatcher.registry.candidates()
+        (candidate,) = queen.dispatcher.registry.replicas.all()
         assert candidate.circuit == "closed"
 
 

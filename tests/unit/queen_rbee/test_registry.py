@@ -29,9 +29,9 @@ def test_the_source_of_the_lowest_rank_is_believed_and_the_others_fill_in():
     known = registry()
     known.update("handoff files", 1, [pool("p", slots=1), pool("only-here")])
     known.update("pool-managerd", 0, [pool("p", slots=4)])
-    assert {c.pool_id: c.slots_total for c in known.candidates()} == {"p": 4, "only-here": 2}
+    assert {c.pool_id: c.slots_total for c in known.replicas.all()} == {"p": 4, "only-here": 2}
     known.forget("pool-managerd")
-    assert {c.pool_id: c.slots_total for c in known.candidates()} == {"p": 1, "only-here": 2}
+    assert {c.pool_id: c.slots_total for c in known.replicas.all()} == {"p": 1, "only-here": 2}
 
 
 def test_a_source_replaces_all_that_it_said_before():
@@ -57,9 +57,9 @@ def test_leases_are_counted_whatever_the_sources_say_meanwhile(deeds):
         elif deed == "forget":
             known.forget("s")
         assert known.leased == held
-        assert all(c.leased == held and c.slots_free == 64 - held for c in known.candidates())
+        assert all(c.leased == held and c.slots_free == 64 - held for c in known.replicas.all())
         assert all(found.active_leases == held for found in known.pools())
-        assert known.replicas.slots_open == sum(c.slots_free for c in known.candidates() if c.open)
+        assert known.replicas.slots_open == sum(c.slots_free for c in known.replicas.all() if c.open)
 
 
 async def test_the_dispatcher_is_woken_by_what_may_place_a_task_and_by_nothing_else():
@@ -80,7 +80,7 @@ async def test_the_dispatcher_is_woken_by_what_may_place_a_task_and_by_nothing_e
 def test_a_pool_without_an_engine_stands_for_itself_so_that_its_failure_is_known():
     known = registry()
     known.update("s", 0, [pool(state=PoolState.FAILED, ready=False, replicas=[])])
-    (candidate,) = known.candidates()
+    (candidate,) = known.replicas.all()
     assert (candidate.pool_id, candidate.state, candidate.open) == ("p", PoolState.FAILED, False)
 
 
@@ -94,7 +94,7 @@ def test_slots_count_only_what_is_ready_and_not_draining():
 def test_an_engine_without_an_adapter_is_known_as_not_spoken():
     known = registry()
     known.update("s", 0, [pool(engine="triton")])
-    assert [candidate.endpoints for candidate in known.candidates()] == [None]
+    assert [candidate.endpoints for candidate in known.replicas.all()] == [None]
 
 
 @given(
