@@ -15,8 +15,12 @@ settings.load_profile("patient")
 
 def children() -> set[int]:
     """The process ids of this process's children, zombies included."""
-    tasks = Path(f"/proc/{os.getpid()}/task").glob("*/children")
-    return {int(pid) for task in tasks for pid in task.read_text().split()}
+    while True:
+        try:
+            tasks = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+            return {int(pid) for task in tasks for pid in task.read_text().split()}
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # a thread has ended meanwhile, and another one has its children now
 
 
 @pytest.fixture(autouse=True)
