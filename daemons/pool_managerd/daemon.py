@@ -43,8 +43,8 @@ from pool_managerd.status import keep_status, line
 NAME = "pool-managerd"
 DRAIN_S = {"home": 5.0, "cloud": 30.0}
 """By profile: in CLOUD_PROFILE the answers of engines pass through here."""
-FIRST_LOOKS_S = 0.5
-"""How long a start waits for engines known from before: a restart should not make good pools look unready."""
+FIRST_LOOKS_S = 2.0
+"""How long a start waits for GPUs and engines known from before: a restart should not make good pools look unready."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,7 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
     nursery.start_soon(keep_status, parts.registry, parts.agent, service.notifier)
     nursery.start_soon(keep_warning, held(settings.tls))
     with trio.move_on_after(FIRST_LOOKS_S):
+        await parts.registry.gpus_looked.wait()
         await parts.registry.engines_seen()
 
 

@@ -5,9 +5,11 @@ Owns what was taken and is not yet saved: a file is deleted only when its pool w
 
 import logging
 import time
+from collections.abc import Sequence
 
 import trio
 
+from llama_orch.contracts.handoff import Handoff
 from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import Bell, Found, Intake
 from llama_orch.telemetry.levels import TRACE
@@ -15,6 +17,7 @@ from pool_managerd.health import Health
 from pool_managerd.metrics import Metrics
 from pool_managerd.persistence import Store
 from pool_managerd.registry import Registry
+from pool_managerd.replica import Sighting
 from pool_managerd.reports import ReportReader
 
 log = logging.getLogger(__name__)
@@ -75,12 +78,7 @@ class Handoffs:
         began_s = time.perf_counter()
         news = await self._intake.look()
         log.log(TRACE, "looked for handoffs: %d new, %d bad", len(news.found), len(news.bad))
-        for found in news.found:
-            self._registry.take(found)
-            self._health.bell.ring()
-            took_ms = (time.perf_counter() - began_s) * 1000
-            self._metrics.handoff_taken(found.handoff.pool_id, took_ms)
-            log.debug("handoff %s of pool %s read in %.1f ms", found.identity.name, found.handoff.pool_id, took_ms)
+        await self._take(news.found, began_s)
         for _bad in news.bad:
             self._metrics.handoff_rejected()
         self._registry.set_reports(await self._reports.read())
@@ -89,6 +87,24 @@ class Handoffs:
         if self._unsaved:
             await self._save()
         self._metrics.keep_only({pool.pool_id for pool in self._registry.pools})
+
+    async def _take(self, news: Sequence[Found], began_s: float) -> None:
+        """Each engine is looked at first: a queen that has read the file too and found the engine ready would otherwise
+        be told that it is not, and a moment later that it is."""
+        sightings: list[Sighting | None] = [None] * len(news)
+
+        async def look(number: int, handoff: Handoff) -> None:
+            sightings[number] = await self._health.first_look(handoff)
+
+        async with trio.open_nursery() as looks:
+            for number, found in enumerate(news):
+                looks.start_soon(look, number, found.handoff)
+        for found, sighting in zip(news, sightings, strict=True):
+            self._registry.take(found, sighting)
+            self._health.bell.ring()
+            took_ms = (time.perf_counter() - began_s) * 1000
+            self._metrics.handoff_taken(found.handoff.pool_id, took_ms)
+            log.debug("handoff %s of pool %s taken in %.1f ms", found.identity.name, found.handoff.pool_id, took_ms)
 
     async def _save(self) -> None:
         known = [Found(replica.handoff, replica.identity) for replica in self._registry.replicas]

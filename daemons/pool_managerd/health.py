@@ -1,4 +1,4 @@
-"""The loop that looks at every engine: about once a second, at once after its handoff, faster while it loads.
+"""The loop that looks at every engine: about once a second, before its handoff is taken, faster while it loads.
 
 Owns the time of each engine's next look. Looks at different engines do not wait for each other.
 """
@@ -17,7 +17,9 @@ from llama_orch.telemetry.levels import TRACE
 from pool_managerd.engine import ask
 from pool_managerd.metrics import Metrics
 from pool_managerd.registry import Registry
-from pool_managerd.replica import Replica, Sighting, next_check_s
+from pool_managerd.replica import Replica, Sighting, announced_details, next_check_s
+
+FIRST_LOOK_S = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,14 @@ class Health:
                 self._start_due(looks)
                 wait_s = min(self._due.values(), default=math.inf) - trio.current_time()
                 await self.bell.wait(max(0.0, min(wait_s, pulse.interval_s)))
+
+    async def first_look(self, handoff: Handoff) -> Sighting | None:
+        """A look at an engine that is not known yet; None where it takes more than FIRST_LOOK_S seconds."""
+        with trio.move_on_after(FIRST_LOOK_S):
+            sighting = await self._ask(handoff, describe=announced_details(handoff) is None)
+            self._metrics.health_check(handoff.pool_id, sighting.answer)
+            return sighting
+        return None
 
     def _start_due(self, looks: trio.Nursery) -> None:
         now_s = trio.current_time()

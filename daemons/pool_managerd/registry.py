@@ -53,14 +53,19 @@ class Registry:
             self._announce(found)
         self._settle()
 
-    def take(self, found: Found) -> None:
-        """Know an engine that was announced, in place of any earlier one of its pool and replica id."""
+    def take(self, found: Found, sighting: Sighting | None = None) -> None:
+        """Know an engine that was announced, in place of any earlier one of its pool and replica id.
+
+        With a `sighting` of it, it is never said to be other than it was seen.
+        """
         handoff = found.handoff
-        self._announce(found)
+        replica = self._announce(found)
         emit(
             HANDOFF_TAKEN,
             **handoff.model_dump(include={"pool_id", "replica_id", "engine", "engine_version", "url", "unit"}),
         )
+        if sighting:
+            self._put(replica.key, seen(replica, sighting, trio.current_time()))
         self._settle()
 
     def saw(self, incarnation: int, sighting: Sighting) -> Replica | None:
@@ -118,13 +123,14 @@ class Registry:
         while any(not replica.live and not replica.misses for replica in self.replicas):
             await self.changed(self.revision)  # a first look always changes `live` or `last_error`
 
-    def _announce(self, found: Found) -> None:
+    def _announce(self, found: Found) -> Replica:
         self._incarnations += 1
         replica = self._placed(announced(self._incarnations, found.handoff, found.identity))
         for other in self.replicas:
             if other.handoff.url == found.handoff.url and other.key != replica.key:
                 self._drop(other, f"{found.handoff.url} is now that of pool {found.handoff.pool_id}")
         self._replicas[replica.key] = replica
+        return replica
 
     def _placed(self, replica: Replica) -> Replica:
         return replace(replica, device_problem=device_problem(replica.handoff.device_mask, self.gpus))

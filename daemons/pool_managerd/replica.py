@@ -94,9 +94,13 @@ class Replica:
 
 def announced(incarnation: int, handoff: Handoff, identity: Identity) -> Replica:
     """A replica that nobody has looked at yet."""
+    return Replica(incarnation, handoff, identity, assumed_slots(handoff), announced_details(handoff))
+
+
+def announced_details(handoff: Handoff) -> Details | None:
+    """What a handoff says of what its engine serves; None where the engine must be asked."""
     model = handoff.model
-    details = Details((model.id,), model.ctx_max) if model and model.ctx_max else None
-    return Replica(incarnation, handoff, identity, assumed_slots(handoff), details)
+    return Details((model.id,), model.ctx_max) if model and model.ctx_max else None
 
 
 def assumed_slots(handoff: Handoff) -> Slots:

@@ -11,16 +11,19 @@ from pathlib import Path
 import pytest
 import trio
 
+from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
 from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import Intake, watch
+from pool_managerd.engine import ask
 from pool_managerd.handoffs import Handoffs
-from pool_managerd.health import Health
+from pool_managerd.health import Ask, Health
 from pool_managerd.metrics import Metrics
 from pool_managerd.persistence import Store
 from pool_managerd.registry import Registry
+from pool_managerd.replica import Sighting
 from pool_managerd.reports import ReportReader
-from tests.unit.pool_managerd.values import report
+from tests.unit.pool_managerd.values import READY, report
 from tests.unit.spool.files import publish
 
 NEVER_S = 3600.0
@@ -44,7 +47,9 @@ class Intaking:
 
 
 @asynccontextmanager
-async def taking(tmp_path: Path, *, deletes: bool = True, interval_s: float = NEVER_S) -> AsyncIterator[Intaking]:
+async def taking(
+    tmp_path: Path, *, deletes: bool = True, interval_s: float = NEVER_S, ask: Ask = ask
+) -> AsyncIterator[Intaking]:
     spool, state = tmp_path / "engines", tmp_path / "state"
     spool.mkdir(exist_ok=True)
     store, registry = Store(state), Registry()
@@ -55,7 +60,7 @@ async def taking(tmp_path: Path, *, deletes: bool = True, interval_s: float = NE
         intake=Intake(spool, moves_bad=True, taken=[] if deletes else [found.identity for found in saved]),
         reports=ReportReader(spool),
         registry=registry,
-        health=Health(registry, metrics),
+        health=Health(registry, metrics, ask),
         store=store,
         metrics=metrics,
         interval_s=interval_s,
@@ -73,6 +78,40 @@ async def test_what_lies_there_at_the_start_is_taken_before_the_loop_has_started
     publish(tmp_path / "engines")
     async with taking(tmp_path) as loop:
         assert [pool.pool_id for pool in loop.registry.pools] == ["default"]
+
+
+async def test_an_engine_that_is_ready_is_never_said_not_to_be(tmp_path: Path) -> None:
+    said: list[list[bool]] = []
+
+    async def ready(handoff: Handoff, *, describe: bool) -> Sighting:
+        await trio.lowlevel.checkpoint()
+        return READY
+
+    async def listen(registry: Registry) -> None:
+        while True:
+            await registry.changed(registry.revision)
+            said.append([replica.ready for pool in registry.pools for replica in pool.replicas])
+
+    async with taking(tmp_path, ask=ready) as loop, trio.open_nursery() as listening:
+        listening.start_soon(listen, loop.registry)
+        for name in ("r0", "r1", "r0"):
+            publish(loop.spool, f"default-{name}.json", replica_id=name, url=f"http://127.0.0.1:2{name[1]}00")
+            await loop.handoffs.scan()
+        listening.cancel_scope.cancel()
+    assert said == [[True], [True, True]]
+
+
+async def test_an_engine_that_hangs_is_known_without_a_look_and_its_neighbour_with_it(tmp_path: Path) -> None:
+    async def silent(handoff: Handoff, *, describe: bool) -> Sighting:
+        if handoff.pool_id == "silent":
+            await trio.sleep_forever()
+        return READY
+
+    async with taking(tmp_path, ask=silent) as loop:
+        publish(loop.spool, "a.json", pool_id="silent", url="http://127.0.0.1:2001")
+        publish(loop.spool, "b.json", pool_id="well", url="http://127.0.0.1:2002")
+        await loop.handoffs.scan()
+        assert {pool.pool_id: pool.ready for pool in loop.registry.pools} == {"silent": False, "well": True}
 
 
 async def test_a_rename_into_the_directory_wakes_the_loop(tmp_path: Path) -> None:
