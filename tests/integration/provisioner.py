@@ -12,6 +12,7 @@ import trio
 
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
+from tests.connections import heard
 
 READY_WITHIN_S = 30.0
 STOP_WITHIN_S = 20.0
@@ -79,7 +80,7 @@ class Provisioner:
             answer = b""
             with trio.fail_after(READY_WITHIN_S):
                 while b"\r\n\r\n" not in answer or len(answer.partition(b"\r\n\r\n")[2]) < _length(answer):
-                    answer += await stream.receive_some()
+                    answer += await heard(stream)
         head, _, body = answer.partition(b"\r\n\r\n")
         return int(head.split()[1]), body.decode()
 

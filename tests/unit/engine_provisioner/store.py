@@ -8,6 +8,8 @@ from functools import partial
 
 import trio
 
+from tests.connections import heard
+
 
 @dataclass
 class Store:
@@ -27,11 +29,11 @@ class Store:
     async def handle(self, stream: trio.SocketStream) -> None:
         """Answer one request and close."""
         head = b""
-        while b"\r\n\r\n" not in head:
-            head += await stream.receive_some()
-        request = head.decode("latin-1")
-        self.requests.append(request)
         try:
+            while b"\r\n\r\n" not in head:
+                head += await heard(stream)
+            request = head.decode("latin-1")
+            self.requests.append(request)
             await self._answer(stream, request)
         except trio.BrokenResourceError:
             pass

@@ -1,9 +1,11 @@
 """A server on loopback that answers by path with whatever bytes a test wants, HTTP or not."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import trio
+
+from tests.connections import heard
 
 HANG = b""
 """As an answer: none, while the connection stays open."""
@@ -19,10 +21,10 @@ async def scripted_http(answers: Mapping[str, bytes]) -> AsyncIterator[int]:
     """The port of a server that answers each path as told, and any other with 404."""
 
     async def serve(stream: trio.SocketStream) -> None:
-        async with stream:
+        with suppress(trio.BrokenResourceError):
             head = bytearray()
             while b"\r\n\r\n" not in head:
-                head += await stream.receive_some()
+                head += await heard(stream)
             answer = answers.get(head.split(b" ")[1].decode(), http(404, b"{}"))
             if answer == HANG:
                 await trio.sleep_forever()

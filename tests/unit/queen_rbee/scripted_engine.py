@@ -10,6 +10,8 @@ from functools import partial
 
 import trio
 
+from tests.connections import heard
+
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 TOKEN = b'data: {"content":"word ","stop":false}\n\n'
 LAST = b'data: {"content":"","stop":true,"tokens_evaluated":3,"tokens_predicted":2}\n\n'
@@ -40,9 +42,7 @@ class ScriptedEngine:
         try:
             request = b""
             while b"\r\n\r\n" not in request or b"}" not in request:
-                if not (data := await stream.receive_some(65536)):
-                    return  # it left before it had asked
-                request += data
+                request += await heard(stream)
             self.asked = request
             await self.act(stream, request)
         except trio.BrokenResourceError:

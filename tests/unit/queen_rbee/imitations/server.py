@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import trio
 
+from tests.connections import heard
 from tests.unit.queen_rbee.scripted_engine import HEAD, ScriptedEngine, chunk
 
 MOODS = (
@@ -187,12 +188,12 @@ class Imitation(ScriptedEngine, ABC):
 async def _request(stream: trio.SocketStream) -> Asked:
     request = b""
     while b"\r\n\r\n" not in request:
-        request += await stream.receive_some(65536)
+        request += await heard(stream)
     head, _, body = request.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     while len(body) < int(headers.get("content-length", 0)):
-        body += await stream.receive_some(65536)
+        body += await heard(stream)
     method, path, _version = first.split(" ")
     return Asked(method, path, headers, json.loads(body) if body else {})
 
