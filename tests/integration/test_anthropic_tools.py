@@ -140,8 +140,8 @@ async def test_an_engine_that_fails_midway_raises_what_it_is():
     assert (raised.value.type, raised.value.api_message) == ("api_error", "out of memory")
 
 
-async def test_an_engine_that_stalls_is_a_timeout():
-    async with listening() as (_running, url), client_of(url) as client:
+async def test_an_engine_that_says_nothing_is_a_timeout():
+    async with listening(hasty=True) as (_running, url), client_of(url) as client:
         with pytest.raises(anthropic.GatewayTimeoutError) as raised:
             await ask(client, "silence")
     assert raised.value.type == "timeout_error"

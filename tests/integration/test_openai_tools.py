@@ -14,6 +14,7 @@ from openai import OpenAI
 
 from llama_orch.http.gate import Access
 from llama_orch.settings.types import Secret
+from queen_rbee.silence import Limits
 from tests.integration.test_anthropic_tools import listening
 from tests.unit.queen_rbee.core import slots_are_free
 from tests.unit.queen_rbee.scripted_openai import COUNTED, delta
@@ -105,6 +106,8 @@ async def test_an_engine_that_fails_midway_raises_in_the_middle_of_the_stream(wo
         return len(begun), failure.value.code
 
     async with listening() as (running, url):
+        if words == "stall":
+            running.queen.dispatcher.runs.limits = Limits(idle_s=0.1)
         assert await beside(stream, url) == (2, code)
         await slots_are_free(running.queen)
 
