@@ -31,6 +31,8 @@ NOT_SERVED = {"POST /v1/rerank"}
 """What an engine that embeds does not do as well."""
 FLEET = "/v2/(nodes/|pools/[^/]+/(drain|resume)|operations/)"
 """Paths of what a home has none of, or would miss: nodes, and a pool that is not drained."""
+COMES_BACK = ("--exclude-checks", "use_after_free")
+"""A node that is deleted while it runs registers again by itself: it may be there when it is asked for next."""
 
 
 @pytest.fixture
@@ -84,7 +86,8 @@ def test_a_queen_of_nodes_does_what_her_description_says_of_them(
 ):
     with home(tmp_path, llama_server_tar, tiny_model, node_id="gpu-node-1") as queen:
         file = queen.directory / "report.json"
-        ended = schemathesis(queen, "--include-path-regex", FLEET, "--report", "json", "--report-json-path", str(file))
+        report = ("--report", "json", "--report-json-path", str(file))
+        ended = schemathesis(queen, "--include-path-regex", FLEET, *COMES_BACK, *report)
         assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}\n{queen.logs()}"
         counts = accepted(json.loads(file.read_text()))
         assert set(counts) == asked(lambda path: re.search(FLEET, path))
