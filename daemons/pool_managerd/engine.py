@@ -7,7 +7,7 @@ on a port may be no engine at all.
 from functools import partial
 
 import trio
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, NonNegativeInt, PositiveInt, TypeAdapter
 
 from llama_orch.contracts.engines import health_path, is_loading
 from llama_orch.contracts.handoff import Handoff
@@ -25,6 +25,13 @@ class _Slot(BaseModel):
     is_processing: bool
 
 
+class _Cache(_Slot):
+    """How much of its context a slot has filled. One that works no more keeps that for a prompt that begins alike."""
+
+    n_ctx: PositiveInt
+    n_prompt_tokens: NonNegativeInt = 0
+
+
 class _Complaint(BaseModel):
     message: str
 
@@ -34,6 +41,7 @@ class _Refusal(BaseModel):
 
 
 SLOTS = TypeAdapter(list[_Slot])
+CACHES = TypeAdapter(list[_Cache])
 REFUSAL = TypeAdapter(_Refusal)
 
 get = partial(fetch, limit_s=LIMIT_S, size=SIZE_LIMIT)
@@ -52,7 +60,10 @@ async def ask(handoff: Handoff, *, describe: bool) -> Sighting:
     if handoff.engine == "openai-http":  # its models may come and go, and this is their list
         return Sighting(Answer.READY, details=openai_models(body))
     details = await _details(handoff) if describe else None
-    return Sighting(Answer.READY, slots=await _slots(handoff), details=details)
+    if handoff.engine != "llamacpp":  # only llama-server tells its slots, and a busy one may be late
+        return Sighting(Answer.READY, details=details)
+    told = await _content(f"{handoff.url}/slots")
+    return Sighting(Answer.READY, slots=slots_of(told), details=details, kv_usage=kv_usage(told))
 
 
 def _cannot_work(engine: str, status: int) -> bool:
@@ -68,12 +79,21 @@ def complaint(status: int, body: bytes) -> str:
     return f"the engine answers {status}: {words[:SHOWN] or 'no reason given'}"
 
 
-async def _slots(handoff: Handoff) -> Slots | None:
-    """The slots, or None where the engine does not tell: only llama-server does, and a busy one may be late."""
-    if handoff.engine != "llamacpp":
-        return None
-    slots = parsed(SLOTS, await _content(f"{handoff.url}/slots"))
+def slots_of(told: bytes) -> Slots | None:
+    """The slots by what /slots says, or None where that is not told."""
+    slots = parsed(SLOTS, told)
     return Slots(len(slots), sum(not slot.is_processing for slot in slots)) if slots else None
+
+
+def kv_usage(told: bytes) -> float | None:
+    """The part of all slots' contexts that requests have taken, from 0 to 1; None where /slots does not tell.
+
+    While a slot works, its n_prompt_tokens grows with each token of the answer (measured with build 11669).
+    """
+    if not (slots := parsed(CACHES, told)):
+        return None
+    taken = sum(slot.n_prompt_tokens for slot in slots if slot.is_processing)
+    return min(1.0, taken / sum(slot.n_ctx for slot in slots))
 
 
 async def _details(handoff: Handoff) -> Details | None:

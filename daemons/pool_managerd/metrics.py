@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector
 
 from pool_managerd.devices import devices_of
 from pool_managerd.registry import Registry
-from pool_managerd.replica import Answer
+from pool_managerd.replica import Answer, Replica
 
 DURATIONS_MS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 DRAINS_MS = (10, 100, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000)
@@ -22,6 +22,7 @@ GAUGES = {
     "pool_vram_total_bytes": ("Memory of the pool's GPUs", "vram_total_bytes"),
     "pool_vram_free_bytes": ("Free memory of the pool's GPUs", "vram_free_bytes"),
 }
+PLACE = ["engine", "engine_version", "pool_id", "replica_id"]
 OUTCOMES = {Answer.READY: "ready", Answer.LOADING: "loading", Answer.SILENT: "timeout", Answer.GONE: "unreachable"}
 TAKEN, REJECTED = "taken", "rejected"
 
@@ -96,17 +97,28 @@ class _PoolGauges(Collector):
                 family.add_metric([pool.pool_id], getattr(pool, field))
             yield family
         yield from self._devices()
+        yield self._caches()
+
+    def _caches(self) -> GaugeMetricFamily:
+        family = GaugeMetricFamily("kv_cache_usage_ratio", "Part of the engine's KV cache in use", labels=PLACE)
+        for replica in self._registry.replicas:
+            if replica.kv_usage is not None:
+                family.add_metric(_place(replica), replica.kv_usage)
+        return family
 
     def _devices(self) -> Iterator[GaugeMetricFamily]:
-        labels = ["engine", "engine_version", "pool_id", "replica_id", "device"]
+        labels = [*PLACE, "device"]
         used = GaugeMetricFamily("vram_used_bytes", "Memory in use on the engine's GPU", labels=labels)
         busy = GaugeMetricFamily("gpu_utilization", "Per cent of time the engine's GPU was busy", labels=labels)
         for replica in self._registry.replicas:
-            handoff = replica.handoff
-            names = [handoff.engine, handoff.engine_version, *replica.key]
-            for gpu in devices_of(handoff.device_mask, self._registry.gpus):
+            names = _place(replica)
+            for gpu in devices_of(replica.handoff.device_mask, self._registry.gpus):
                 used.add_metric([*names, str(gpu.index)], gpu.vram_total_bytes - gpu.vram_free_bytes)
                 if gpu.utilization is not None:
                     busy.add_metric([*names, str(gpu.index)], gpu.utilization)
         yield used
         yield busy
+
+
+def _place(replica: Replica) -> list[str]:
+    return [replica.handoff.engine, replica.handoff.engine_version, *replica.key]

@@ -47,12 +47,13 @@ class Details:
 
 @dataclass(frozen=True)
 class Sighting:
-    """One look at an engine. `slots` and `details` are None where they were not learnt."""
+    """One look at an engine. What was not learnt is None; `kv_usage` is the part of the KV cache that is in use."""
 
     answer: Answer
     error: str | None = None
     slots: Slots | None = None
     details: Details | None = None
+    kv_usage: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Replica:
     identity: Identity
     slots: Slots
     details: Details | None = None
+    kv_usage: float | None = None
     health: PoolState = PoolState.STARTING
     live: bool = False
     was_ready: bool = False
@@ -114,7 +116,7 @@ def seen(replica: Replica, sighting: Sighting, now_s: float) -> Replica:
     if sighting.answer in (Answer.READY, Answer.LOADING):
         return _answered(replica, sighting)
     misses = replica.misses + 1
-    missed = replace(replica, misses=misses, last_error=sighting.error)
+    missed = replace(replica, misses=misses, last_error=sighting.error, kv_usage=None)
     if misses >= OFFLINE_AFTER:
         since = now_s if replica.offline_since_s is None else replica.offline_since_s
         return replace(missed, health=PoolState.OFFLINE, live=False, offline_since_s=since)
@@ -133,6 +135,7 @@ def _answered(replica: Replica, sighting: Sighting) -> Replica:
         misses=0,
         slots=sighting.slots or replica.slots,
         details=sighting.details or replica.details,
+        kv_usage=sighting.kv_usage,
         last_error=sighting.error,
         offline_since_s=None,
     )

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -27,6 +28,14 @@ def busy_slots(running: Home) -> int:
     url = running.pool()["replicas"][0]["url"]
     _status, slots = running.ask("GET", "/slots", port=int(url.rpartition(":")[2]))
     return sum(slot["is_processing"] for slot in slots)
+
+
+def cache_in_use(running: Home) -> float:
+    """What pool-managerd exposes of the only engine."""
+    with urlopen(f"http://127.0.0.1:{running.manager_port}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    (line,) = (line for line in lines if line.startswith("kv_cache_usage_ratio{"))
+    return float(line.rpartition(" ")[2])
 
 
 def test_a_tasks_tokens_come_in_order_and_end_with_the_engines_own_counts(fast: Home):
@@ -141,6 +150,13 @@ def test_capabilities_health_and_readiness_are_those_of_the_pool(fast: Home):
     _status, health = fast.ask("GET", "/v2/pools/default/health")
     assert (health["live"], health["ready"], health["metrics"]["slots_total"]) == (True, True, 2)
     assert fast.ask("GET", "/ready") == (200, {"ready": True, "reasons": []})
+
+
+def test_the_part_of_the_kv_cache_in_use_is_told_while_a_task_runs_and_0_afterwards(slow: Home):
+    accepted = submit(slow, **LONG)
+    assert 0 < slow.until(lambda: cache_in_use(slow)) < 1
+    slow.ask("POST", f"/v2/tasks/{accepted['task_id']}/cancel")
+    slow.until(lambda: cache_in_use(slow) == 0)
 
 
 def test_cancelling_frees_the_engines_slot_and_not_one_token_follows(slow: Home):

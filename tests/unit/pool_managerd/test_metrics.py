@@ -1,11 +1,13 @@
 """The names that dashboards depend on, and that nothing remains of pools that are gone."""
 
+from dataclasses import replace
+
 from prometheus_client import generate_latest
 
 from pool_managerd.metrics import Metrics
 from pool_managerd.registry import Registry
 from pool_managerd.replica import Answer
-from tests.unit.pool_managerd.values import READY, TWO_GPUS, found
+from tests.unit.pool_managerd.values import READY, SILENT, TWO_GPUS, found
 
 
 def exposed(metrics: Metrics) -> dict[str, float]:
@@ -18,12 +20,13 @@ async def test_a_pool_is_exposed_under_the_names_of_the_contract() -> None:
     metrics = Metrics(registry)
     registry.set_gpus(TWO_GPUS)
     registry.take(found(device_mask="1"))
-    registry.saw(registry.replicas[0].incarnation, READY)
+    registry.saw(registry.replicas[0].incarnation, replace(READY, kv_usage=0.25))
     metrics.handoff_taken("default", 1.5)
     metrics.handoff_rejected()
     metrics.health_check("default", Answer.GONE)
     shown = exposed(metrics)
-    device = 'device="1",engine="llamacpp",engine_version="b1",pool_id="default",replica_id="r0"'
+    engine = 'engine="llamacpp",engine_version="b1",pool_id="default",replica_id="r0"'
+    device = f'device="1",{engine}'
     expected = {
         'pool_ready{pool_id="default"}': 1,
         'pool_slots_total{pool_id="default"}': 4,
@@ -36,9 +39,22 @@ async def test_a_pool_is_exposed_under_the_names_of_the_contract() -> None:
         'pool_health_checks_total{outcome="unreachable",pool_id="default"}': 1,
         f"vram_used_bytes{{{device}}}": 20,
         f"gpu_utilization{{{device}}}": 50,
+        f"kv_cache_usage_ratio{{{engine}}}": 0.25,
     }
     assert {name: shown.get(name) for name in expected} == expected
     assert "process_resident_memory_bytes" in shown
+
+
+async def test_a_cache_that_fills_is_shown_and_wakes_nobody_and_one_that_is_not_told_has_no_series() -> None:
+    registry = Registry()
+    metrics = Metrics(registry)
+    registry.take(found(), replace(READY, kv_usage=0.25))
+    revision, incarnation = registry.revision, registry.replicas[0].incarnation
+    for sighting, shown in ((replace(READY, kv_usage=0.5), [0.5]), (READY, []), (SILENT, [])):
+        registry.saw(incarnation, sighting)
+        assert [value for name, value in exposed(metrics).items() if "kv_cache" in name] == shown
+    registry.saw(incarnation, READY)
+    assert registry.revision == revision + 2  # an error came, and went
 
 
 def test_series_of_pools_that_are_gone_are_removed() -> None:
