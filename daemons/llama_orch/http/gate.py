@@ -84,7 +84,7 @@ REFUSALS = {
 
 
 def _nowhere(path: str) -> ApiError | None:
-    """Why no route can be looked up for `path`, or None: it may be a whole URL (RFC 9112, 3.2.2), which Quart parses."""
+    """Why no route can be looked up for `path`, or None. It may be a whole URL (RFC 9112, 3.2.2): Quart parses it."""
     try:
         if path.startswith("/") or urlsplit(path).path:
             return None
