@@ -25,7 +25,6 @@ from pool_managerd.standing import (
     Accepted,
     Heard,
     Outcome,
-    Refused,
     Silent,
     Standing,
     Unknown,
@@ -34,6 +33,8 @@ from pool_managerd.standing import (
 )
 
 LEAVE_S = 2.0
+SAID_MOST = 16
+"""So many lines of the log are not repeated before the queen takes a heartbeat."""
 GPUS_S = 3.0
 """A registration waits so long for the first look at the GPUs."""
 
@@ -59,7 +60,8 @@ class Agent:
         self._queen = queen
         self._registry = registry
         self._standing = Standing()
-        self._told: str | None = None
+        self._said: deque[str] = deque(maxlen=SAID_MOST)
+        self._troubled = False
         self._sent: View = ()
         self._registered_as: NodeCapabilities | None = None
         self._early: deque[float] = deque(maxlen=EARLY_MOST)
@@ -126,9 +128,9 @@ class Agent:
             outcome = await self._heartbeat()
         else:
             outcome = await self._register(made_of)
-        self._say(outcome)
         interval_s = self._node.interval_s
         self._standing = after(self._standing, outcome, interval_s, random.random())  # noqa: S311 -- jitter
+        self._say(outcome)
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
@@ -183,7 +185,10 @@ class Agent:
             await registry.changed(registry.revision)
 
     def _say_accepted(self, accepted: Accepted, address: str) -> None:
+        if not self._is_new(address):
+            return
         names = {"node_id": self._node.node_id, "queen": self._node.queen_url}
+        self._troubled = False
         emit(events.REGISTRATION_ACCEPTED, **names, address=address)
         if accepted.warning:
             emit(events.REGISTRATION_WARNING, **names, warning=accepted.warning)
@@ -193,11 +198,20 @@ class Agent:
     def _say(self, outcome: Outcome) -> None:
         """Tell an operator what has gone wrong, once for each cause, and when it is over."""
         names = {"node_id": self._node.node_id, "queen": self._node.queen_url}
-        if isinstance(outcome, Heard) and self._told:
-            emit(events.QUEEN_ANSWERS, **names)
-        if isinstance(outcome, Heard | Accepted):
-            self._told = None
-        if isinstance(outcome, Refused | Silent) and outcome.reason != self._told:
-            self._told = outcome.reason
-            event = events.REGISTRATION_REFUSED if isinstance(outcome, Refused) else events.QUEEN_SILENT
-            emit(event, **names, reason=outcome.reason)
+        if isinstance(outcome, Heard):
+            if self._troubled:
+                emit(events.QUEEN_ANSWERS, **names)
+            self._said.clear()
+        trouble = self._standing.trouble
+        self._troubled = trouble is not None or (self._troubled and not isinstance(outcome, Heard))
+        if trouble is not None and self._is_new(trouble):
+            event = events.QUEEN_SILENT if isinstance(outcome, Silent) else events.REGISTRATION_REFUSED
+            emit(event, **names, reason=trouble)
+
+    def _is_new(self, words: str) -> bool:
+        """Whether the log has yet to say so since the queen last took a heartbeat: one that takes a registration and
+        then refuses each heartbeat, or forgets the node, would have it said every few seconds."""
+        if words in self._said:
+            return False
+        self._said.append(words)
+        return True

@@ -24,9 +24,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Watch:
-    """A pool whose requests have yet to end; `scope` is that of the task that waits for it."""
+    """A pool whose requests have yet to end, by `ends_s`; `scope` is that of the task that waits for it."""
 
     since_s: float
+    ends_s: float
     scope: trio.CancelScope
 
 
@@ -37,6 +38,8 @@ class Draining:
         self._registry = registry
         self._metrics = metrics
         self._name = node
+        self._node_ends_s = math.inf
+        self._pool_ends_s: dict[str, float] = {}
         self._watches: dict[str, Watch] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -59,66 +62,69 @@ class Draining:
         return DrainStatus(pools=list(pools), draining=draining, active_leases=sum(map(registry.leases.of_pool, pools)))
 
     def drain(self, pool_id: str, deadline_ms: int | None) -> None:
-        """The pool takes nothing new; an earlier deadline is replaced."""
+        """The pool takes nothing new; an earlier deadline of its own is replaced."""
         before = self._registry.drained
+        self._pool_ends_s[pool_id] = _ends_s(deadline_ms)
         self._become(Drained(before.node, before.pools | {pool_id}))
-        self._watch(pool_id, deadline_ms, before)
 
     def resume(self, pool_id: str) -> None:
         """The pool takes requests again, unless the node as a whole is drained; its deadline is void."""
-        drained = self._registry.drained
-        self._become(Drained(drained.node, drained.pools - {pool_id}))
+        before = self._registry.drained
+        self._pool_ends_s.pop(pool_id, None)
+        self._become(Drained(before.node, before.pools - {pool_id}))
 
     def drain_node(self, deadline_ms: int | None) -> None:
-        """No pool takes anything new, nor does one that comes later."""
-        before = self._registry.drained
-        self._become(Drained(True, before.pools))
-        for pool in self._registry.pools:
-            self._watch(pool.pool_id, deadline_ms, before)
+        """No pool takes anything new, nor does one that comes later; an earlier deadline of the node is replaced."""
+        self._node_ends_s = _ends_s(deadline_ms)
+        self._become(Drained(True, self._registry.drained.pools))
 
     def resume_node(self) -> None:
-        """All pools take requests again but those that are drained by themselves."""
+        """All pools take requests again but those that are drained by themselves; the node's deadline is void."""
+        self._node_ends_s = math.inf
         self._become(Drained(False, self._registry.drained.pools))
 
     def _become(self, after: Drained) -> None:
-        """Have it so, and say what has changed for which pool."""
+        """Have it so, say what has changed for which pool, and see to the deadlines as they are now."""
         before = self._registry.drained
-        if after == before:
-            return
-        self._registry.set_drained(after)
+        if after != before:
+            self._registry.set_drained(after)
         if after.node != before.node:
             log.info("the node %s", "is draining: its pools take nothing new" if after.node else "is drained no more")
         for pool_id in sorted({pool.pool_id for pool in self._registry.pools} | before.pools | after.pools):
             if pool_id in after and pool_id not in before:
                 emit(POOL_DRAINING, pool_id=pool_id, node=self._name, leases=self._registry.leases.of_pool(pool_id))
+                self._watch(pool_id, trio.current_time())
             elif pool_id in before and pool_id not in after:
                 self._forget(pool_id)
                 emit(POOL_RESUMED, pool_id=pool_id, node=self._name)
+            elif watch := self._watches.get(pool_id):
+                self._watch(pool_id, watch.since_s)
 
     def _forget(self, pool_id: str) -> None:
         if watch := self._watches.pop(pool_id, None):
             watch.scope.cancel()
 
-    def _watch(self, pool_id: str, deadline_ms: int | None, before: Drained) -> None:
-        """Have a deadline seen to, and the end of the last request; nothing where that has come already."""
-        earlier = self._watches.get(pool_id)
-        if earlier is None and pool_id in before:
-            return
-        now_s = trio.current_time()
-        watch = Watch(earlier.since_s if earlier else now_s, trio.CancelScope())
+    def _watch(self, pool_id: str, since_s: float) -> None:
+        """Have the end of the pool's last request seen to: by the deadline that comes first, of its own or the
+        node's."""
         self._forget(pool_id)
-        self._watches[pool_id] = watch
-        ends_s = math.inf if deadline_ms is None else now_s + deadline_ms / 1000 + GRACE_S
+        ends_s = min(self._node_ends_s, self._pool_ends_s.get(pool_id, math.inf))
+        watch = self._watches[pool_id] = Watch(since_s, ends_s, trio.CancelScope())
         assert self._nursery, "Draining.run has yet to be started"
-        self._nursery.start_soon(self._until_empty, pool_id, watch, ends_s)
+        self._nursery.start_soon(self._until_empty, pool_id, watch)
 
-    async def _until_empty(self, pool_id: str, watch: Watch, ends_s: float) -> None:
+    async def _until_empty(self, pool_id: str, watch: Watch) -> None:
         leases = self._registry.leases
         with watch.scope:
-            with trio.move_on_at(ends_s):
+            with trio.move_on_at(watch.ends_s):
                 await leases.none_left(pool_id)
             leases.end(pool_id)
             await leases.none_left(pool_id)
         if self._watches.get(pool_id) is watch:
             del self._watches[pool_id]
             self._metrics.drained(pool_id, (trio.current_time() - watch.since_s) * 1000)
+
+
+def _ends_s(deadline_ms: int | None) -> float:
+    """When what is still under way is ended, on trio's clock."""
+    return math.inf if deadline_ms is None else trio.current_time() + deadline_ms / 1000 + GRACE_S

@@ -7,6 +7,7 @@ and Quart see a request.
 import hmac
 from dataclasses import dataclass
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from quart_trio import QuartTrio
 
@@ -82,6 +83,16 @@ REFUSALS = {
 }
 
 
+def _nowhere(path: str) -> ApiError | None:
+    """Why no route can be looked up for `path`, or None. It may be a whole URL (RFC 9112, 3.2.2): Quart parses it."""
+    try:
+        if path.startswith("/") or urlsplit(path).path:
+            return None
+    except ValueError:
+        pass
+    return ApiError(400, ErrorBody(code=ErrorCode.INVALID_PARAMS, message="the request's target is no path"))
+
+
 def _refuse(status: int, code: ErrorCode) -> ApiError:
     message, hint = REFUSALS[code]
     headers = (("www-authenticate", "Bearer"),) if status == 401 else ()
@@ -119,7 +130,7 @@ class Gate:
         reply = _stamping(send, [*stamps, (b"traceparent", trace.encode())] if trace else stamps)
         peer = scope["client"][0] if scope.get("client") else None
         authorization, api_key = (headers.get(name, b"").decode("latin-1") for name in (b"authorization", b"x-api-key"))
-        refusal = self._access.refusal(scope["path"], peer, authorization, api_key)
+        refusal = self._access.refusal(scope["path"], peer, authorization, api_key) or _nowhere(scope["path"])
         if refusal:
             if refusal.body.code is ErrorCode.BAD_TOKEN:
                 self._tell(peer or "the Unix socket", shown_tokens(authorization, api_key))

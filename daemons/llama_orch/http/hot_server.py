@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import h11
 import trio
 
-from llama_orch.http.exchange import ABORT, AsgiApp, BrokenOff, Message, Scope
+from llama_orch.http.exchange import ABORT, AsgiApp, BrokenOff, ClientGone, Message, Scope
 from llama_orch.http.secured import Secured, Wire, abort
 
 CHUNK = 65536
@@ -110,7 +110,7 @@ class _Exchange:
             self._pass_over_body()
             if self._ended and self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
                 return bytes(self._http.trailing_data[0]) + self._behind
-        except (trio.TooSlowError, BrokenOff):
+        except (trio.TooSlowError, BrokenOff, ClientGone):
             return None
         except h11.RemoteProtocolError as error:
             await self._refuse(error)
@@ -139,7 +139,10 @@ class _Exchange:
 
     def _scope(self, request: h11.Request) -> Scope:
         path, _, query = request.target.partition(b"?")
-        peer = self._stream.socket.getpeername()
+        try:
+            peer = self._stream.socket.getpeername()
+        except OSError as error:  # reset, though all of its request can still be read
+            raise ClientGone from error
         return {
             "type": "http",
             "http_version": request.http_version.decode(),

@@ -96,13 +96,11 @@ def _new_name(name: str, now: datetime) -> str:
 
 
 def _write_reason(target: int, name: str, bad: Bad) -> None:
-    """The reason is for people; a full disk does not keep the bad file where it was."""
-    try:
+    """The reason is for people; a full disk, which may bear an empty file, does not keep the bad one where it was."""
+    with suppress(OSError):
         fd = os.open(name, NEW_FILE, 0o640, dir_fd=target)
-    except OSError:
-        return
-    with os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(f"{printable(bad.name)}: {bad.reason}\n")
+        with os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{printable(bad.name)}: {bad.reason}\n")
 
 
 def _prune(target: int) -> None:

@@ -1,5 +1,6 @@
 """The agent and a queen of any mood: registered and heard whatever she does, early where it matters, never given up."""
 
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from pool_managerd.agent import LEAVE_S, Agent, Node
 from pool_managerd.devices import Gpus
 from pool_managerd.registry import Registry
 from pool_managerd.replica import Answer, Sighting, Slots
-from pool_managerd.standing import Accepted, Heard, Refused, Silent, Unknown
+from pool_managerd.standing import Accepted, Heard, Outcome, Refused, Silent, Unknown
 from tests.unit.pool_managerd.fake_queen import FakeQueen
-from tests.unit.pool_managerd.values import GONE, READY, TWO_GPUS, found, gpu
+from tests.unit.pool_managerd.values import GONE, LOADING, READY, TWO_GPUS, found, gpu
 
 Clock = trio.testing.MockClock
 NO_GPU = Gpus(problem="none")
@@ -207,6 +208,70 @@ async def test_a_silence_is_told_once_and_so_is_its_end(
         "neither registration nor heartbeat of node gpu-1 gets an answer from http://queen",
         "heartbeat of node gpu-1 is answered again by http://queen",
     ]
+
+
+@pytest.mark.parametrize(
+    ("heartbeat", "words"),
+    [
+        (Refused("it answers 400: pools: unknown"), "it answers 400: pools: unknown"),
+        (Unknown(), "it forgets this node as soon as it has registered"),
+    ],
+)
+async def test_a_queen_that_takes_registrations_and_no_heartbeats_does_not_fill_the_log(
+    heartbeat: Outcome, words: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with scene() as play:
+        caplog.clear()
+        play.queen.will([outcome for _turn in range(400) for outcome in (Accepted(""), heartbeat)])
+        await trio.sleep(600)
+        told = [text.replace(" by http://queen:8080", "") for text in caplog.messages]
+        assert told == [
+            "registration of node gpu-1 with http://queen:8080 succeeded; it is reached at http://192.0.2.7:9200",
+            f"registration of node gpu-1 refused: {words}",
+        ]
+        play.queen.answers.clear()
+        await play.queen.until_asked(len(play.queen.asked) + 3)
+        await trio.testing.wait_all_tasks_blocked()
+        assert caplog.messages[2:] == ["heartbeat of node gpu-1 is answered again by http://queen:8080"]
+
+
+MOODS: tuple[Outcome, ...] = (
+    Accepted("welcome"),
+    Heard(1),
+    Heard(3_600_000),
+    Unknown(),
+    Refused("it answers 403: no"),
+    Refused("it answers 409: another machine"),
+    Silent("it answers 503: starting"),
+    Silent("no answer within 5 s"),
+)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_whatever_the_queen_does_she_is_neither_overrun_nor_given_up_and_left_once(
+    seed: int, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    dice = random.Random(seed)
+    moods = dice.sample(MOODS, dice.randint(1, len(MOODS)))
+    async with scene() as play:
+        play.queen.will(dice.choices(moods, k=500))
+        for _turn in range(300):
+            await trio.sleep(dice.expovariate(2))
+            play.engine(dice.choice([READY, GONE]))
+        times = play.queen.times
+        assert all(later - earlier > 0.2 for earlier, later in zip(times, times[10:], strict=False))
+        assert len(caplog.messages) < len(times) + 310  # and 300 are of the pool
+        play.queen.answers.clear()
+        play.engine(LOADING)
+        await trio.sleep(12)
+        play.engine(READY)
+        await trio.sleep(1)
+        assert play.agent.view.registered
+        assert play.queen.beats[-1].pools[0].ready
+        await play.agent.leave()
+        assert play.queen.order.count("forget") == 1
 
 
 async def test_a_warning_of_the_queen_is_logged(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:

@@ -189,6 +189,40 @@ async def test_a_pool_cannot_be_resumed_out_of_a_drained_node(autojump_clock: Cl
         assert play.states() == {"a": READY_STATE, "b": READY_STATE}
 
 
+async def test_the_deadline_of_a_drain_that_is_undone_ends_nothing_though_another_drain_lasts(
+    autojump_clock: Clock,
+) -> None:
+    async with scene() as play:
+        await play.request("a", 50)
+        play.draining.drain("a", None)
+        play.draining.drain_node(5000)
+        await trio.sleep(2)
+        play.draining.resume_node()
+        await trio.sleep(100)
+        assert [cut for _pool, _at, cut in play.ended] == [False]
+
+
+@pytest.mark.parametrize("node_first", [True, False])
+@pytest.mark.parametrize("undone", ["pool", "node", "neither"])
+async def test_of_two_drains_that_last_the_earlier_deadline_counts(
+    autojump_clock: Clock, node_first: bool, undone: str
+) -> None:
+    """The pool's is in 5 seconds, the node's in 8."""
+    async with scene() as play:
+        began_s = trio.current_time()
+        await play.request("a", 50)
+        drains = [lambda: play.draining.drain_node(8000), lambda: play.draining.drain("a", 5000)]
+        for drain in drains if node_first else reversed(drains):
+            drain()
+        await trio.sleep(1)
+        if undone != "neither":
+            play.draining.resume("a") if undone == "pool" else play.draining.resume_node()
+        await trio.sleep(100)
+        ((_pool, ended_s, cut),) = play.ended
+        assert cut
+        assert ended_s - began_s == pytest.approx((8 if undone == "pool" else 5) + GRACE_S)
+
+
 async def test_the_status_counts_what_still_passes(autojump_clock: Clock) -> None:
     async with scene() as play:
         await play.request("a", 1)

@@ -1,12 +1,14 @@
 """The relay over real sockets: what passes and what does not, at once, and what becomes of those who break off."""
 
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 import trio
 
 from llama_orch.http.client import UpstreamError
+from llama_orch.http.secured import RESET
 from pool_managerd.registry import Registry
 from pool_managerd.summary import Drained
 from tests.unit.pool_managerd.relay_site import LIMIT_S, TOKEN, RelaySite, relay_site
@@ -226,6 +228,32 @@ async def test_a_target_with_a_host_of_its_own_goes_nowhere(site: RelaySite) -> 
         said = await site.said(f"GET {target} HTTP/1.1\nHost: x\nAuthorization: Bearer {TOKEN}\n\n")
         assert said.split(b" ")[1] == status
     assert [asked.split(b" ")[1] for asked in site.engine.asked] == [b"//evil.example/hello"]
+
+
+@pytest.mark.parametrize("hot", [True, False])
+async def test_a_client_that_is_gone_with_its_request_on_the_way_is_no_error(
+    site: RelaySite, hot: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = site.get("hello")
+    said = (wanted if hot else wanted.replace("/engine/hello", "/status")).replace("\n", "\r\n").encode()
+    for _client in range(20):
+        with socket.create_connection(("127.0.0.1", site.port)) as client:
+            client.sendall(said)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    async with site.ask("hello") as answer:  # by its turn, all others have had theirs
+        assert answer.status == 418
+    await until(lambda: leases(site.registry) == 0 and site.engine.open == 0)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("target", ["http://[/v2/pools", "?after=1", "http://x", "//[/v2/pools", "*", "[", "x:y"])
+async def test_a_target_that_is_no_path_is_refused_in_words(
+    site: RelaySite, target: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = await site.said(f"GET {target} HTTP/1.1\nHost: x\nAuthorization: Bearer {TOKEN}\n\n")
+    assert said.split(b" ")[1] in (b"400", b"404")
+    assert b'"code"' in said
+    assert caplog.messages == []
 
 
 async def test_a_method_that_is_none_of_an_engine_is_refused(site: RelaySite) -> None:

@@ -1,8 +1,11 @@
 """Taking files out: only the very file that was looked at, nothing followed, the reason beside what is moved."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 
 import pytest
 
@@ -11,6 +14,17 @@ from llama_orch.spool.removal import KEPT
 from tests.unit.spool.files import NEEDS_ROOT, ODD_ENTRIES, OWNERS, age, publish
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@contextmanager
+def no_room() -> Iterator[None]:
+    """Files can be made, and nothing can be written to them: so it is where a disk is full."""
+    soft, hard = getrlimit(RLIMIT_FSIZE)
+    setrlimit(RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        setrlimit(RLIMIT_FSIZE, (soft, hard))
 
 
 def found_in(directory: Path) -> Found:
@@ -107,6 +121,16 @@ def test_a_link_in_the_place_of_rejected_is_not_followed(tmp_path: Path) -> None
     assert done.problem.startswith("rejected/ cannot be used")
     assert (spool / "bad.json").exists()
     assert not any(elsewhere.iterdir())
+
+
+def test_a_full_disk_does_not_keep_a_bad_file_where_it_was(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("[]")
+    bad = bad_in(tmp_path)
+    with no_room():
+        moved = reject(tmp_path, bad, NOW)
+    assert moved.moved_to
+    assert not (tmp_path / "bad.json").exists()
+    assert (tmp_path / moved.moved_to).read_text() == "[]"
 
 
 def test_a_bad_file_that_is_old_keeps_its_date(tmp_path: Path) -> None:
