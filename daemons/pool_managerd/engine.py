@@ -4,6 +4,7 @@ Every question has a limit in time and size, and an answer of any shape is borne
 on a port may be no engine at all.
 """
 
+import math
 from functools import partial
 
 import trio
@@ -39,8 +40,12 @@ REFUSAL = TypeAdapter(_Refusal)
 get = partial(fetch, limit_s=LIMIT_S, size=SIZE_LIMIT)
 
 
-async def ask(handoff: Handoff, *, describe: bool) -> Sighting:
-    """One look at the engine of `handoff`; with `describe` also at what it serves. Takes at most 4 times LIMIT_S."""
+async def ask(handoff: Handoff, *, describe: bool, aside_s: float = math.inf) -> Sighting:
+    """One look at the engine of `handoff`; with `describe` also at what it serves. Takes at most 4 times LIMIT_S.
+
+    What comes beside its health is not waited for beyond `aside_s` seconds from now: a busy engine may be late with it.
+    """
+    until_s = trio.current_time() + aside_s
     try:
         status, body = await get(handoff.url + health_path(handoff.engine))
     except UpstreamTimeout as error:
@@ -51,8 +56,11 @@ async def ask(handoff: Handoff, *, describe: bool) -> Sighting:
         return Sighting(Answer.LOADING, complaint(status, body))
     if handoff.engine == "openai-http":  # its models may come and go, and this is their list
         return Sighting(Answer.READY, details=openai_models(body))
-    details = await _details(handoff) if describe else None
-    return Sighting(Answer.READY, slots=await _slots(handoff), details=details)
+    slots = details = None
+    with trio.move_on_at(until_s):
+        details = await _details(handoff) if describe else None
+        slots = await _slots(handoff)
+    return Sighting(Answer.READY, slots=slots, details=details)
 
 
 def _cannot_work(engine: str, status: int) -> bool:
