@@ -4,6 +4,7 @@ Every question has a limit in time and size, and an answer of any shape is borne
 on a port may be no engine at all.
 """
 
+import math
 from functools import partial
 
 import trio
@@ -47,8 +48,12 @@ REFUSAL = TypeAdapter(_Refusal)
 get = partial(fetch, limit_s=LIMIT_S, size=SIZE_LIMIT)
 
 
-async def ask(handoff: Handoff, *, describe: bool) -> Sighting:
-    """One look at the engine of `handoff`; with `describe` also at what it serves. Takes at most 4 times LIMIT_S."""
+async def ask(handoff: Handoff, *, describe: bool, aside_s: float = math.inf) -> Sighting:
+    """One look at the engine of `handoff`; with `describe` also at what it serves. Takes at most 4 times LIMIT_S.
+
+    What comes beside its health is not waited for beyond `aside_s` seconds from now: a busy engine may be late with it.
+    """
+    until_s = trio.current_time() + aside_s
     try:
         status, body = await get(handoff.url + health_path(handoff.engine))
     except UpstreamTimeout as error:
@@ -59,10 +64,11 @@ async def ask(handoff: Handoff, *, describe: bool) -> Sighting:
         return Sighting(Answer.LOADING, complaint(status, body))
     if handoff.engine == "openai-http":  # its models may come and go, and this is their list
         return Sighting(Answer.READY, details=openai_models(body))
-    details = await _details(handoff) if describe else None
-    if handoff.engine != "llamacpp":  # only llama-server tells its slots, and a busy one may be late
-        return Sighting(Answer.READY, details=details)
-    told = await _content(f"{handoff.url}/slots")
+    details, told = None, b""
+    with trio.move_on_at(until_s):
+        details = await _details(handoff) if describe else None
+        if handoff.engine == "llamacpp":  # nobody else tells
+            told = await _content(f"{handoff.url}/slots")
     return Sighting(Answer.READY, slots=slots_of(told), details=details, kv_usage=kv_usage(told))
 
 

@@ -5,7 +5,7 @@ Owns what was taken and is not yet saved: a file is deleted only when its pool w
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import trio
 
@@ -17,7 +17,7 @@ from pool_managerd.health import Health
 from pool_managerd.metrics import Metrics
 from pool_managerd.persistence import Store
 from pool_managerd.registry import Registry
-from pool_managerd.replica import Sighting
+from pool_managerd.replica import Replica, Sighting
 from pool_managerd.reports import ReportReader
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Handoffs:
 
     async def run(self, pulse: Pulse, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take for ever; started once the first look is done. Beats `pulse` each turn."""
-        await self._turn()
+        await self._turn(self._registry.replicas)
         task_status.started()
         while True:
             pulse.beat()
@@ -74,11 +74,11 @@ class Handoffs:
         self.bell.ring()
         await done.wait()
 
-    async def _turn(self) -> None:
+    async def _turn(self, of_last_run: Sequence[Replica] = ()) -> None:
         began_s = time.perf_counter()
         news = await self._intake.look()
         log.log(TRACE, "looked for handoffs: %d new, %d bad", len(news.found), len(news.bad))
-        await self._take(news.found, began_s)
+        await self._take([found for found in news.found if not outdated(found, of_last_run)], began_s)
         for _bad in news.bad:
             self._metrics.handoff_rejected()
         self._registry.set_reports(await self._reports.read())
@@ -114,3 +114,15 @@ class Handoffs:
         if self._deletes:
             for found in taken:
                 await self._intake.delete(found)
+
+
+def outdated(found: Found, known: Iterable[Replica]) -> bool:
+    """Whether one of the `known` engines was announced later and has taken the place of `found`, whose file is still
+    there: it could not be deleted, or was not to be."""
+    return any(
+        found.identity.mtime_ns < replica.identity.mtime_ns
+        and (
+            found.handoff.url == replica.handoff.url or (found.handoff.pool_id, found.handoff.replica_id) == replica.key
+        )
+        for replica in known
+    )

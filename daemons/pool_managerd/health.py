@@ -11,6 +11,7 @@ from typing import Protocol
 import trio
 
 from llama_orch.contracts.handoff import Handoff
+from llama_orch.contracts.pools import PoolState
 from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import Bell
 from llama_orch.telemetry.levels import TRACE
@@ -19,7 +20,9 @@ from pool_managerd.metrics import Metrics
 from pool_managerd.registry import Registry
 from pool_managerd.replica import Replica, Sighting, announced_details, next_check_s
 
-FIRST_LOOK_S = 0.5
+FIRST_LOOK_S, FIRST_ASIDE_S = 0.5, 0.4
+ASIDE_S = 1.0
+"""That an engine is ready is told without its slots, and without what it serves, where those take longer."""
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +30,8 @@ log = logging.getLogger(__name__)
 class Ask(Protocol):
     """How an engine is asked."""
 
-    def __call__(self, handoff: Handoff, *, describe: bool) -> Awaitable[Sighting]:
-        """One look, bounded in time."""
+    def __call__(self, handoff: Handoff, *, describe: bool, aside_s: float) -> Awaitable[Sighting]:
+        """One look, bounded in time; what is not its health for `aside_s` seconds at most."""
 
 
 class Health:
@@ -54,7 +57,7 @@ class Health:
     async def first_look(self, handoff: Handoff) -> Sighting | None:
         """A look at an engine that is not known yet; None where it takes more than FIRST_LOOK_S seconds."""
         with trio.move_on_after(FIRST_LOOK_S):
-            sighting = await self._ask(handoff, describe=announced_details(handoff) is None)
+            sighting = await self._ask(handoff, describe=announced_details(handoff) is None, aside_s=FIRST_ASIDE_S)
             self._metrics.health_check(handoff.pool_id, sighting.answer)
             return sighting
         return None
@@ -69,8 +72,8 @@ class Health:
                 looks.start_soon(self._look, replica)
 
     async def _look(self, replica: Replica) -> None:
-        describe = replica.details is None
-        sighting = await self._ask(replica.handoff, describe=describe)
+        aside_s = math.inf if replica.health is PoolState.READY else ASIDE_S
+        sighting = await self._ask(replica.handoff, describe=replica.details is None, aside_s=aside_s)
         self._metrics.health_check(replica.handoff.pool_id, sighting.answer)
         log.log(TRACE, "engine of pool %s replica %s is %s", *replica.key, sighting.answer.value)
         after = self._registry.saw(replica.incarnation, sighting)

@@ -16,7 +16,7 @@ from llama_orch.telemetry.events import HANDOFF_TAKEN, POOL_FORGOTTEN, POOL_READ
 from llama_orch.telemetry.records import emit
 from pool_managerd.devices import NOT_LOOKED, Gpus, device_problem
 from pool_managerd.leases import Leases
-from pool_managerd.replica import Key, Replica, Sighting, announced, seen
+from pool_managerd.replica import Key, Replica, Sighting, announced, announced_again, seen
 from pool_managerd.summary import NOTHING_DRAINED, Drained, Reports, in_service, summarise
 
 FORGET_AFTER_S = 600.0
@@ -48,9 +48,11 @@ class Registry:
         return next((pool for pool in self.pools if pool.pool_id == pool_id), None)
 
     def restore(self, saved: Iterable[Found]) -> None:
-        """Know again what was known before a restart; each engine has yet to answer."""
+        """Know again what was known before a restart; each engine has yet to answer. Nothing speaks against its devices
+        before they have been looked at."""
         for found in saved:
-            self._announce(found)
+            replica = self._announce(found)
+            self._replicas[replica.key] = replace(replica, device_problem=None)
         self._settle()
 
     def take(self, found: Found, sighting: Sighting | None = None) -> None:
@@ -129,6 +131,9 @@ class Registry:
         for other in self.replicas:
             if other.handoff.url == found.handoff.url and other.key != replica.key:
                 self._drop(other, f"{found.handoff.url} is now that of pool {found.handoff.pool_id}")
+        before = self._replicas.pop(replica.key, None)  # what is announced last is saved last
+        if before and before.handoff.url == found.handoff.url:
+            replica = announced_again(before, replica)
         self._replicas[replica.key] = replica
         return replica
 

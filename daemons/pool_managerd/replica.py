@@ -99,6 +99,25 @@ def announced(incarnation: int, handoff: Handoff, identity: Identity) -> Replica
     return Replica(incarnation, handoff, identity, assumed_slots(handoff), announced_details(handoff))
 
 
+def announced_again(before: Replica, after: Replica) -> Replica:
+    """`after`, an announcement of what may be the very engine of `before`, at the same address: if that has answered,
+    it is as it was seen last until it is looked at. What it serves may have changed."""
+    if before.handoff.device_mask == after.handoff.device_mask:
+        after = replace(after, device_problem=before.device_problem)
+    if not before.live:
+        return after
+    told = after.handoff.slots_total
+    return replace(
+        after,
+        health=before.health,
+        live=True,
+        was_ready=before.was_ready,
+        misses=before.misses,
+        last_error=before.last_error,
+        slots=before.slots if told in (None, before.slots.total) else after.slots,
+    )
+
+
 def announced_details(handoff: Handoff) -> Details | None:
     """What a handoff says of what its engine serves; None where the engine must be asked."""
     model = handoff.model

@@ -110,6 +110,15 @@ async def test_late_slots_do_not_make_a_healthy_engine_silent(monkeypatch: pytes
     assert await asked({"/health": GOOD, "/slots": HANG}) == Sighting(Answer.READY)
 
 
+@pytest.mark.parametrize("late", ["/slots", "/props"])
+async def test_that_an_engine_is_ready_is_told_in_time_whatever_else_is_late(late: str) -> None:
+    answers = {"/health": GOOD, "/slots": TWO_SLOTS, "/v1/models": GOOD, "/props": GOOD} | {late: HANG}
+    async with scripted_http(answers) as port:
+        with trio.fail_after(2):
+            sighting = await ask(handoff(port=port), describe=True, aside_s=0.05)
+    assert (sighting.answer, sighting.slots) == (Answer.READY, None)
+
+
 async def test_an_endless_answer_is_cut_off() -> None:
     with trio.fail_after(10):
         sighting = await asked({"/health": GOOD, "/slots": http(200, b" " * (2 << 20))})

@@ -24,7 +24,7 @@ from pool_managerd.registry import Registry
 from pool_managerd.replica import Sighting
 from pool_managerd.reports import ReportReader
 from tests.unit.pool_managerd.values import READY, report
-from tests.unit.spool.files import publish
+from tests.unit.spool.files import age, publish
 
 NEVER_S = 3600.0
 LIMIT_S = 10.0
@@ -83,7 +83,7 @@ async def test_what_lies_there_at_the_start_is_taken_before_the_loop_has_started
 async def test_an_engine_that_is_ready_is_never_said_not_to_be(tmp_path: Path) -> None:
     said: list[list[bool]] = []
 
-    async def ready(handoff: Handoff, *, describe: bool) -> Sighting:
+    async def ready(handoff: Handoff, *, describe: bool, aside_s: float) -> Sighting:
         await trio.lowlevel.checkpoint()
         return READY
 
@@ -102,7 +102,7 @@ async def test_an_engine_that_is_ready_is_never_said_not_to_be(tmp_path: Path) -
 
 
 async def test_an_engine_that_hangs_is_known_without_a_look_and_its_neighbour_with_it(tmp_path: Path) -> None:
-    async def silent(handoff: Handoff, *, describe: bool) -> Sighting:
+    async def silent(handoff: Handoff, *, describe: bool, aside_s: float) -> Sighting:
         if handoff.pool_id == "silent":
             await trio.sleep_forever()
         return READY
@@ -150,6 +150,33 @@ async def test_without_deletion_a_file_stays_and_is_not_taken_again_by_this_run_
             assert [pool.pool_id for pool in loop.registry.pools] == ["default"]
             assert os.listdir(loop.spool) == ["default-r0.json"]
     assert caplog.text.count("handoff taken") == 1
+
+
+@pytest.mark.parametrize(
+    "later", [{"pool_id": "new"}, {"url": "http://127.0.0.1:18081"}], ids=["the port is another pool's", "it has moved"]
+)
+async def test_a_file_that_was_overtaken_and_stayed_is_not_believed_after_a_restart(
+    tmp_path: Path, later: dict[str, str]
+) -> None:
+    said = []
+    for run in range(3):
+        async with taking(tmp_path, deletes=False) as loop:
+            if not run:
+                age(publish(loop.spool), 20)
+                age(publish(loop.spool, "later.json", **later), 10)
+                await loop.handoffs.scan()
+            said.append([(pool.pool_id, pool.replicas[0].url) for pool in loop.registry.pools])
+    url = "http://127.0.0.1:18080"
+    assert said == [[(later.get("pool_id", "default"), later.get("url", url))]] * 3
+
+
+async def test_a_file_that_came_while_nobody_looked_is_taken_at_the_next_start(tmp_path: Path) -> None:
+    async with taking(tmp_path, deletes=False) as loop:
+        age(publish(loop.spool))
+        await loop.handoffs.scan()
+    publish(tmp_path / "engines", "later.json", pool_id="new")
+    async with taking(tmp_path, deletes=False) as loop:
+        assert [pool.pool_id for pool in loop.registry.pools] == ["new"]
 
 
 async def test_pools_are_known_again_after_a_restart(tmp_path: Path) -> None:

@@ -4,31 +4,36 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import pytest
 import trio
 import trio.testing
 
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.service.watchdog import Pulse
-from pool_managerd.health import Health
+from pool_managerd.daemon import FIRST_LOOKS_S
+from pool_managerd.health import FIRST_LOOK_S, Health
 from pool_managerd.metrics import Metrics
 from pool_managerd.registry import Registry
 from pool_managerd.replica import Sighting
-from tests.unit.pool_managerd.values import GONE, LOADING, READY, found
+from tests.unit.pool_managerd.values import GONE, LOADING, READY, found, handoff
 
 
 @dataclass
 class Script:
-    """Answers for engines by pool id, and when each was asked. An engine without one hangs."""
+    """Answers for engines by pool id, and when each was asked. An engine without one hangs; the others take `late_s`
+    seconds for what is not their health."""
 
     answers: dict[str, list[Sighting]]
+    late_s: float = 0.0
     asked: list[tuple[str, float]] = field(default_factory=list)
 
-    async def __call__(self, handoff: Handoff, *, describe: bool) -> Sighting:
+    async def __call__(self, handoff: Handoff, *, describe: bool, aside_s: float) -> Sighting:
         self.asked.append((handoff.pool_id, trio.current_time()))
         answers = self.answers.get(handoff.pool_id)
         if answers is None:
             await trio.sleep_forever()
         assert answers
+        await trio.sleep(min(self.late_s, aside_s))
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
     def times(self, pool_id: str) -> list[float]:
@@ -108,6 +113,18 @@ async def test_an_engine_that_is_gone_is_offline_after_three_looks_and_back_with
         assert registry.pools[0].state.value == "offline"
         await trio.sleep(1.0)
         assert registry.pools[0].ready
+
+
+async def test_a_busy_engine_is_ready_at_once_though_its_slots_are_late(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    script = Script({"a": [READY]}, late_s=2.0)
+    async with watched(script, "a") as (registry, health, _pulse):
+        assert await health.first_look(handoff("a")) == READY
+        await trio.sleep(FIRST_LOOKS_S - FIRST_LOOK_S)
+        assert registry.pools[0].ready
+        await trio.sleep(10)
+    assert script.times("a")[-1] - script.times("a")[-2] == pytest.approx(3.0)  # and once it is, they are waited for
 
 
 async def test_the_pulse_beats_with_no_engine_at_all(autojump_clock: trio.testing.MockClock) -> None:

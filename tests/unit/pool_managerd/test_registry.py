@@ -7,10 +7,11 @@ import trio
 import trio.testing
 
 from llama_orch.contracts.pools import PoolState
+from llama_orch.spool import Found
 from pool_managerd.devices import Gpus
 from pool_managerd.registry import FORGET_AFTER_S, Registry
 from pool_managerd.replica import Sighting
-from tests.unit.pool_managerd.values import GONE, READY, SILENT, TWO_GPUS, found, report
+from tests.unit.pool_managerd.values import GONE, LOADING, READY, SILENT, TWO_GPUS, found, report
 
 
 def registry(**fields: Any) -> Registry:
@@ -33,6 +34,50 @@ async def test_a_newer_announcement_takes_the_place_of_the_older() -> None:
     assert (replica.handoff.url, replica.state) == ("http://127.0.0.1:18081", PoolState.STARTING)
     assert pools.saw(old, READY) is None
     assert pools.replicas == (replica,)
+
+
+@pytest.mark.parametrize(
+    ("look", "ready"), [(None, True), (READY, True), (SILENT, True), (LOADING, False), (GONE, False)]
+)
+async def test_a_ready_engine_that_is_announced_again_stays_ready_unless_it_says_otherwise(
+    look: Sighting | None, ready: bool
+) -> None:
+    pools = registry()
+    pools.saw(incarnation(pools), READY)
+    old, said = incarnation(pools), pools.pools
+    pools.take(found(inode=2), look)
+    assert incarnation(pools) != old
+    assert [pool.ready for pool in pools.pools] == [ready]
+    assert look not in (None, READY) or pools.pools == said
+
+
+async def test_of_an_engine_that_is_announced_again_the_announcement_is_believed() -> None:
+    pools = registry(slots_total=4, model={"id": "old", "path": "/old", "ctx_max": 512})
+    pools.saw(incarnation(pools), READY)
+    pools.take(found(slots_total=2, model={"id": "new", "path": "/new", "ctx_max": 256}))
+    (pool,) = pools.pools
+    assert (pool.ready, pool.slots_total, pool.models_available, pool.ctx_max) == (True, 2, ["new"], 256)
+
+
+async def test_an_engine_that_was_offline_has_ten_minutes_more_when_it_is_announced_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    pools = registry()
+    for look in (READY, GONE, GONE, GONE):
+        pools.saw(incarnation(pools), look)
+    await trio.sleep(FORGET_AFTER_S)
+    pools.take(found(inode=2), GONE)
+    assert not pools.forget_gone()
+    assert pools.pools[0].state is PoolState.STARTING
+
+
+async def test_engines_are_known_again_in_the_order_in_which_they_were_announced() -> None:
+    pools = registry(replica_id="r0", engine="vllm")
+    pools.take(found(replica_id="r1", port=18081))
+    pools.take(found(replica_id="r0", engine="vllm"))
+    again = Registry()
+    again.restore(Found(replica.handoff, replica.identity) for replica in pools.replicas)
+    assert [each.pools[0].engine for each in (pools, again)] == ["vllm", "vllm"]
 
 
 async def test_an_address_belongs_to_the_engine_that_was_announced_last() -> None:
@@ -125,6 +170,22 @@ async def test_a_pool_on_gpus_is_not_ready_before_they_have_been_looked_at() -> 
     pools = registry(device_mask="0")
     pools.saw(incarnation(pools), READY)
     assert not pools.pools[0].ready
+
+
+@pytest.mark.parametrize("announced_again", [False, True])
+async def test_a_pool_of_the_last_run_is_ready_though_a_slow_driver_has_yet_to_tell_of_its_gpu(
+    announced_again: bool,
+) -> None:
+    pools = Registry()
+    pools.restore([found(device_mask="1")])
+    if announced_again:
+        pools.take(found(device_mask="1"), READY)
+    pools.saw(incarnation(pools), READY)
+    assert pools.pools[0].ready
+    pools.set_gpus(TWO_GPUS)
+    assert pools.pools[0].ready
+    pools.set_gpus(Gpus(problem="NVML has not answered for 10 s"))
+    assert pools.pools[0].state is PoolState.FAILED
 
 
 async def test_engines_of_the_last_run_are_waited_for_until_each_has_been_seen() -> None:
