@@ -57,6 +57,7 @@ class Fleet:
         self._nodes: dict[str, Node] = {}
         self._told: dict[str, list[PoolStatus]] = {}
         self._statuses: Counter[NodeStatus] = Counter()
+        self._gone: set[str] = set()
 
     async def load(self) -> None:
         """Know again the nodes of the last run. Raises StoreFailure."""
@@ -79,14 +80,28 @@ class Fleet:
             self._registry.synced |= trio.current_time() - started >= GRACE_S
 
     async def check(self, now: float) -> None:
-        """Give up the nodes that are silent for too long; forget those that were for a day."""
+        """Give up the nodes that are silent for too long; forget those that were for a day.
+
+        All is decided before the disk is waited for: meanwhile nodes come, go and are heard.
+        """
+        gone = []
         for node in list(self._nodes.values()):
             if silent(node, now, self._timeout_ms / 1000):
                 self._lose(node, now)
             elif node.offline and now - node.heard_at > FORGET_AFTER_S:
-                self._forget(node, "it has been offline for a day")
-                with suppress(StoreFailure):  # the journal has it, and the next queen does this again
-                    await self._store.remove("node", node.node_id)
+                self._forget(node)
+                emit(events.NODE_DEREGISTERED, node_id=node.node_id, reason="it has been offline for a day")
+                gone.append(node.node_id)
+        self._forget_series()
+        async with trio.open_nursery() as nursery:  # together: one after the other, many would hold up the next check
+            for node_id in gone:
+                nursery.start_soon(self._remove, node_id)
+
+    async def _remove(self, node_id: str) -> None:
+        if node_id in self._nodes:
+            return  # it is back, and stored anew
+        with suppress(StoreFailure):  # the journal has it, and the next queen does this again
+            await self._store.remove("node", node_id)
 
     async def register(self, registration: NodeRegistration, peer: str) -> NodeRegistered:
         """A node makes itself known. Raises ApiError 409 where its id is that of another machine, StoreFailure."""
@@ -134,12 +149,17 @@ class Fleet:
         return HeartbeatAnswer(success=True, next_heartbeat_ms=wait_ms)
 
     async def deregister(self, node_id: str, reason: str) -> None:
-        """A node leaves; what runs there may end. Raises ApiError 404, StoreFailure."""
+        """A node leaves; what runs there may end. Raises ApiError 404, StoreFailure, and then it is still known."""
         node = self._known(node_id)
-        await self._store.remove("node", node_id)
+        self._forget(node)  # first: nothing that it says from now on may be stored behind its removal
+        try:
+            await self._store.remove("node", node_id)
+        except StoreFailure:
+            if node_id not in self._nodes:
+                self._put(node, store=False)
+            raise
         self._metrics.deregistrations.labels("accepted").inc()
-        if node_id in self._nodes:  # it was not taken out meanwhile
-            self._forget(node, reason)
+        emit(events.NODE_DEREGISTERED, node_id=node_id, reason=reason)
 
     def _known(self, node_id: str) -> Node:
         if node := self._nodes.get(node_id):
@@ -148,14 +168,22 @@ class Fleet:
 
     def node(self, node_id: str) -> NodeView:
         """One node. Raises ApiError 404."""
-        return self._view(self._known(node_id))
+        return self._view(self._known(node_id), self._leases())
 
     def views(self) -> list[NodeView]:
         """All nodes by id."""
-        return [self._view(self._nodes[node_id]) for node_id in sorted(self._nodes)]
+        leases = self._leases()
+        return [self._view(self._nodes[node_id], leases) for node_id in sorted(self._nodes)]
 
-    def _view(self, node: Node) -> NodeView:
-        return view(node, trio.current_time(), self._registry.leases(_keys(node)))
+    def _view(self, node: Node, leases: Counter[str]) -> NodeView:
+        return view(node, trio.current_time(), leases[node.node_id])
+
+    def _leases(self) -> Counter[str]:
+        """The slots that are held on each node, also those of pools that it does not tell of any more."""
+        leases: Counter[str] = Counter()
+        for (_pool_id, node_id), count in self._registry.held.items():
+            leases[node_id] += count
+        return leases
 
     @property
     def size(self) -> int:
@@ -185,22 +213,27 @@ class Fleet:
     def _lose(self, node: Node, now: float) -> None:
         silent_s = round(now - node.heard_at, 1)
         self._put(replace(node, offline=True))
-        tasks = self._take_place(_keys(node), f"node {node.node_id} is offline: no heartbeat for {silent_s} s")
+        keys = [key for key in self._registry.held if key[1] == node.node_id]
+        tasks = self._take_place(keys, f"node {node.node_id} is offline: no heartbeat for {silent_s} s")
         address = node.registration.address
         emit(events.NODE_OFFLINE, node_id=node.node_id, address=address, silent_s=silent_s, tasks=tasks)
 
-    def _forget(self, node: Node, reason: str) -> None:
+    def _forget(self, node: Node) -> None:
         del self._nodes[node.node_id]
         self._count(node, None)
         self._told.pop(node.node_id, None)
         self._registry.forget(_source(node.node_id))
-        self._metrics.forget_node(node.node_id)
-        emit(events.NODE_DEREGISTERED, node_id=node.node_id, reason=reason)
+        self._gone.add(node.node_id)
+        self._forget_series()
+
+    def _forget_series(self) -> None:
+        """The series of nodes that are gone go, too: of one where tasks still run, when the last of them has ended."""
+        leases = self._leases() if self._gone else ()
+        for node_id in [node_id for node_id in self._gone if node_id not in leases]:
+            self._gone.discard(node_id)
+            if node_id not in self._nodes:
+                self._metrics.forget_node(node_id)
 
 
 def _source(node_id: str) -> str:
     return f"node {node_id}"
-
-
-def _keys(node: Node) -> list[Key]:
-    return [(pool.pool_id, node.node_id) for pool in node.pools]

@@ -80,8 +80,8 @@ def silent(node: Node, now: float, timeout_s: float) -> bool:
 
 
 def said(node: Node) -> tuple[object, ...]:
-    """What the registry has to know of it."""
-    return node.pools, node.registration.address, node.draining, node.offline
+    """What others have to know of it: the registry, or, of a first heartbeat without pools, the store alone."""
+    return node.pools, node.registration.address, node.draining, node.offline, node.heard_wall is None
 
 
 def shape(node: Node) -> tuple[object, ...]:
@@ -98,7 +98,7 @@ def shape(node: Node) -> tuple[object, ...]:
         )
         for pool in node.pools
     )
-    return node.registration, node.peer, node.draining, node.offline, pools
+    return node.registration, node.peer, node.draining, node.offline, node.heard_wall is None, pools
 
 
 def too_slow(registration: NodeRegistration, timeout_ms: int) -> str | None:

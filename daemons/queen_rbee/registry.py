@@ -132,6 +132,11 @@ class Registry:
         self._changed.ring()
 
     @property
+    def held(self) -> Mapping[Key, int]:
+        """The slots that are held now, by replica: also where that is not known any more."""
+        return self._leases
+
+    @property
     def leased(self) -> int:
         """Slots that are held now, on all replicas."""
         return self._leases.total()

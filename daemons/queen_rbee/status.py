@@ -32,13 +32,14 @@ async def keep_status(dispatcher: Dispatcher, fleet: Fleet, notifier: Notifier) 
         if (line := summary(dispatcher, fleet)) != said:
             notifier.status(line)
             said = line
-        _gauges(dispatcher)
+        show_gauges(dispatcher)
         dispatcher.metrics.nodes_online.set(fleet.online)
         dispatcher.accounting.report_dropped()
         await trio.sleep(INTERVAL_S)
 
 
-def _gauges(dispatcher: Dispatcher) -> None:
+def show_gauges(dispatcher: Dispatcher) -> None:
+    """Have the gauges say what is so now, and those of gone pools nothing."""
     metrics = dispatcher.metrics
     metrics.depth.labels("", "", "", "interactive").set(dispatcher.queue.depth("interactive"))
     metrics.depth.labels("", "", "", "batch").set(dispatcher.queue.depth("batch"))

@@ -55,12 +55,23 @@ async def test_pools_of_one_name_on_several_nodes_are_reached_through_each_nodes
 async def test_a_node_that_is_silent_for_the_timeout_gets_nothing_and_its_tasks_lose_their_place(autojump_clock):
     rig = Rig()
     await rig.join()
+    rig.registry.lease(("p", "n1"))
     await trio.sleep(TIMEOUT_MS / 1000)
     await rig.fleet.check(trio.current_time())
     assert rig.open_nodes == {"n1"}, "just the timeout is not longer than the timeout"
     await trio.sleep(0.001)
     await rig.fleet.check(trio.current_time())
     assert (rig.status(), rig.open_nodes, rig.taken) == ("offline", set(), [("p", "n1")])
+
+
+async def test_so_do_the_tasks_of_a_pool_that_it_does_not_tell_of_any_more(autojump_clock):
+    rig = Rig()
+    await rig.join()
+    rig.registry.lease(("p", "n1"))
+    rig.fleet.heartbeat("n1", heartbeat(pools=[]))
+    assert rig.fleet.node("n1").active_leases == 1
+    await rig.fleet.check(trio.current_time() + TIMEOUT_MS / 1000 + 0.001)
+    assert rig.taken == [("p", "n1")]
 
 
 async def test_the_loop_gives_a_silent_node_up_within_the_timeout_and_one_check(autojump_clock):

@@ -1,0 +1,103 @@
+"""What a queen must know of her fleet, said the plain way: a value for each node, changed by words and by silence."""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from llama_orch.contracts.nodes import PoolSnapshot
+from llama_orch.contracts.pools import PoolState
+from queen_rbee.fleet import FORGET_AFTER_S, GRACE_S
+from queen_rbee.matching import Key
+from tests.unit.queen_rbee.fleets import TIMEOUT_MS
+
+TIMEOUT_S = TIMEOUT_MS / 1000
+
+
+@dataclass(frozen=True)
+class KnownNode:
+    """`heard`: it has sent a heartbeat since it registered."""
+
+    machine: str
+    address: str
+    heard_at: float
+    heard: bool = False
+    pools: tuple[PoolSnapshot, ...] = ()
+    draining: bool = False
+    offline: bool = False
+
+    @property
+    def online(self) -> bool:
+        return self.heard and not self.offline
+
+    def takes(self, pool: PoolSnapshot) -> bool:
+        """Whether tasks may be placed on its `pool`, if there is a slot."""
+        return pool.ready and not (self.offline or self.draining or pool.draining)
+
+
+@dataclass
+class Model:
+    """All nodes that must be known, by id."""
+
+    nodes: dict[str, KnownNode] = field(default_factory=dict)
+
+    def registers(self, node_id: str, machine: str, address: str, now: float) -> int:
+        """The status of the answer."""
+        known = self.nodes.get(node_id)
+        if known and known.machine != machine and not known.offline:
+            return 409
+        self.nodes[node_id] = KnownNode(machine, address, now)
+        return 200
+
+    def beats(self, node_id: str, machine: str, pools: tuple[PoolSnapshot, ...], draining: bool, now: float) -> int:
+        """The status of the answer."""
+        known = self.nodes.get(node_id)
+        if known is None:
+            return 404
+        if known.machine != machine:
+            return 409
+        self.nodes[node_id] = replace(known, heard_at=now, heard=True, pools=pools, draining=draining, offline=False)
+        return 200
+
+    def leaves(self, node_id: str) -> int:
+        """The status of the answer."""
+        return 204 if self.nodes.pop(node_id, None) else 404
+
+    def checked(self, now: float) -> None:
+        """The queen has looked for nodes that are silent."""
+        for node_id, node in list(self.nodes.items()):
+            silent_s = now - node.heard_at
+            if node.offline and silent_s > FORGET_AFTER_S:
+                del self.nodes[node_id]
+            elif silent_s > TIMEOUT_S:
+                self.nodes[node_id] = replace(node, offline=True)
+
+    def restarted(self, now: float) -> None:
+        """Another queen knows what this one knew, and gives each node its time to be heard."""
+        for node_id, node in self.nodes.items():
+            self.nodes[node_id] = replace(node, heard_at=now + max(0.0, GRACE_S - TIMEOUT_S))
+
+    @property
+    def online(self) -> int:
+        return sum(node.online for node in self.nodes.values())
+
+    @property
+    def ready_by_id(self) -> dict[str, int]:
+        """How many pools of each id are ready."""
+        ready: Counter[str] = Counter()
+        for node in self.nodes.values():
+            for pool in node.pools:
+                ready[pool.pool_id] += pool.ready and not node.offline
+        return dict(ready)
+
+    @property
+    def places(self) -> dict[Key, tuple[str, PoolState, bool, int]]:
+        """Each pool of each node: where its engine is reached, its state, whether it takes tasks, and how many."""
+        return {
+            (pool.pool_id, node_id): (
+                f"{node.address}/v2/pools/{pool.pool_id}/engine",
+                PoolState.OFFLINE if node.offline else pool.state,
+                node.takes(pool),
+                pool.slots_total,
+            )
+            for node_id, node in self.nodes.items()
+            for pool in node.pools
+        }

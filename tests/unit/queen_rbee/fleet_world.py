@@ -1,0 +1,184 @@
+"""A queen and her fleet in which everything happens on demand: nodes, engines, the disk, the clock, a restart."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from uuid import UUID
+
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from llama_orch.contracts.errors import ApiError, ErrorCode
+from llama_orch.contracts.nodes import PoolSnapshot
+from llama_orch.contracts.tasks import TaskRequest
+from queen_rbee.candidates import Candidate
+from queen_rbee.failure import Failure
+from queen_rbee.fleet import Fleet
+from queen_rbee.matching import Key
+from queen_rbee.restoring import restore
+from queen_rbee.store.protocol import Document, Kind
+from queen_rbee.task import Task
+from tests.unit.queen_rbee.core import Queen, core
+from tests.unit.queen_rbee.fleet_model import Model
+from tests.unit.queen_rbee.fleets import CHECK_S, TIMEOUT_MS, heartbeat, registration
+from tests.unit.queen_rbee.memory_store import MemoryStore
+from tests.unit.queen_rbee.scripted_engine import ScriptedEngine
+
+WORDS = {
+    "away": Failure(ErrorCode.WORKER_RESET, "away", retriable=True, elsewhere=True, lost=True),
+    "broken": Failure(ErrorCode.WORKER_RESET, "broken", retriable=True, lost=True),
+    "stalled": Failure(ErrorCode.DECODE_TIMEOUT, "stalled", retriable=True),
+    "refused": Failure(ErrorCode.INVALID_PARAMS, "refused", retriable=False, engine_fault=False),
+    "busy": Failure(ErrorCode.WORKER_RESET, "busy", retriable=True, engine_fault=False, elsewhere=True),
+}
+"""How an engine, or the way to it, fails."""
+
+
+@dataclass
+class SlowStore(MemoryStore):
+    """Nothing is durable before `moves` is set; what takes effect does so in the order of the calls all the same."""
+
+    moves: trio.Event = field(default_factory=trio.Event)
+
+    async def put(self, kind: Kind, document: Document) -> None:
+        await super().put(kind, document)
+        await self.moves.wait()
+
+    async def remove(self, kind: Kind, key: str) -> bool:
+        found = await super().remove(kind, key)
+        await self.moves.wait()
+        return found
+
+    async def ping(self) -> None:
+        await super().ping()
+        await self.moves.wait()
+
+
+class World:
+    """The queen of now, and the model of what she must know. `lines` lead to the engine that a task runs on."""
+
+    nursery: trio.Nursery
+
+    def __init__(self, clock: MockClock) -> None:
+        self.clock = clock
+        self.model = Model()
+        self.lines: dict[Task, trio.MemorySendChannel[str]] = {}
+        self.accepted: set[UUID] = set()
+        self.wrong: list[str] = []
+
+    async def start(self, store: SlowStore) -> None:
+        """A queen begins with what is in `store`."""
+        store.moves.set()
+        self.store = store
+        self.queen: Queen = core(ScriptedEngine(), store=store)
+        dispatcher = self.queen.dispatcher
+        dispatcher.registry.synced = False  # so that a task for a pool that is not there yet waits for it
+        parts = dispatcher.registry, store, dispatcher.metrics, dispatcher.runs.take_place
+        self.fleet = Fleet(*parts, TIMEOUT_MS, CHECK_S)
+        await self.fleet.load()
+        await restore(store, self.queen.intake, dispatcher.accounting)
+        self.scope = trio.CancelScope()
+        self._lease, dispatcher.registry.lease = dispatcher.registry.lease, self.lease  # type: ignore[method-assign]
+        await self.nursery.start(self._live, self.scope)
+
+    async def _live(self, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+        with scope:
+            async with trio.open_nursery() as self.deeds:
+                await self.queen.dispatcher.run(self.queen.pulse, task_status=task_status)
+
+    def do(self, deed: Callable[..., Awaitable[None]], *told: object) -> None:
+        """Begin `deed`; how long it takes, the disk decides."""
+        self.deeds.start_soon(deed, *told)
+
+    async def relay(self, task: Task, target: Candidate, *_: object) -> None:
+        """What stands for `relay.run`: the engine does what is said on the task's line."""
+        self._begins(task, target)
+        send, receive = trio.open_memory_channel[str](1000)
+        self.lines[task] = send
+        try:
+            async for word in receive:
+                now = trio.current_time()
+                if word in WORDS:
+                    raise WORDS[word]
+                if word == "end":
+                    task.end(1, None, now)
+                    return
+                task.token(word, now)
+                if word == "read":
+                    task.deliver()
+        finally:
+            del self.lines[task]
+
+    def lease(self, key: Key) -> None:
+        """What stands for the registry's: a place is given away only if it takes tasks and has room."""
+        found, place = self.queen.dispatcher.registry.replicas.get(key), self.model.places.get(key)
+        if not found or not found.open or found.leased >= found.slots_total:
+            self.wrong.append(f"a task is placed on {key}, where there is no room: {found}")
+        if not place or not place[2]:
+            self.wrong.append(f"a task is placed on {key}, which takes none: {place}")
+        self._lease(key)
+
+    def _begins(self, task: Task, target: Candidate) -> None:
+        """A task comes to an engine only if that is what it asks for, and before anything of its answer has come."""
+        demand = task.demand
+        if task.shown or task.delivered or task.state.final:
+            self.wrong.append("a task of which something has come, or that has ended, is run again")
+        if (demand.model_ref and demand.model_ref not in target.models) or demand.pin not in (None, target.pool_id):
+            self.wrong.append(f"{target.key} is not what the task asks for")
+
+    @property
+    def tasks(self) -> list[Task]:
+        """All that the queen knows."""
+        return list(self.queen.dispatcher.book.newest_first())
+
+    async def restart(self) -> None:
+        """The queen is killed, and another one begins with what is stored."""
+        await wait_all_tasks_blocked()
+        found = self.store.after_restart()
+        self.scope.cancel()
+        await wait_all_tasks_blocked()
+        self.accepted = set(found.tasks)
+        self.model.restarted(trio.current_time())
+        await self.start(SlowStore(found.tasks, found.documents))
+
+    async def submit(self, request: TaskRequest, durable: bool) -> None:
+        """It may be refused."""
+        with suppress(ApiError):
+            if durable:
+                task, _answer = await self.queen.intake.submit(request, "c")
+                self.accepted.add(task.task_id)
+            else:
+                self.queen.intake.admit(request, "c")
+
+    async def register(self, node_id: str, machine: str, address: str) -> None:
+        told = registration(node_id, machine_id=machine, address=address)
+        wanted = self.model.registers(node_id, machine, address, trio.current_time())
+        await self._answers(wanted, partial(self.fleet.register, told, "192.0.2.1"))
+
+    async def leave(self, node_id: str) -> None:
+        wanted = self.model.leaves(node_id)
+        await self._answers(wanted, partial(self.fleet.deregister, node_id, "it was stopped"))
+
+    async def beat(self, node_id: str, machine: str, pools: tuple[PoolSnapshot, ...], draining: bool) -> None:
+        now = trio.current_time()
+        told = heartbeat(node_id, machine_id=machine, pools=list(pools), draining=draining)
+
+        async def heard() -> None:
+            self.fleet.heartbeat(node_id, told)
+
+        await self._answers(self.model.beats(node_id, machine, pools, draining, now), heard)
+
+    async def check(self) -> None:
+        now = trio.current_time()
+        self.model.checked(now)
+        await self.fleet.check(now)
+
+    async def _answers(self, wanted: int, deed: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await deed()
+            found = 200
+        except ApiError as error:
+            found = error.status
+        if found != (200 if wanted == 204 else wanted):
+            self.wrong.append(f"the answer is {found} and must be {wanted}")

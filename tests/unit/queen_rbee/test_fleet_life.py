@@ -1,0 +1,137 @@
+"""Whatever befalls a fleet, in whatever order: no task is lost, doubled or misplaced, and nothing is counted wrong."""
+
+import uuid
+from unittest.mock import patch
+
+import trio
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from llama_orch.contracts.nodes import PoolSnapshot
+from llama_orch.contracts.pools import PoolState
+from llama_orch.contracts.tasks import PlacementWish, TaskRequest
+from tests.unit.queen_rbee.fleet_promises import broken, left_behind
+from tests.unit.queen_rbee.fleet_world import WORDS, SlowStore, World
+from tests.unit.queen_rbee.fleets import MACHINE, OTHER_MACHINE, snapshot
+
+NODES, POOLS, MODELS = ("n1", "n2"), ("p", "q"), ("m", "k")
+SESSIONS = (uuid.UUID(int=1), uuid.UUID(int=2))
+LONG_S = 90_000.0
+
+
+def pool(node_id: str, pool_id: str, how: str, slots: int, model: str):
+    ready, draining = how in ("ready", "draining"), how == "draining"
+    state = {"ready": PoolState.READY, "draining": PoolState.DRAINING, "failed": PoolState.FAILED}
+    told = {"ready": ready, "draining": draining, "state": state.get(how, PoolState.STARTING)}
+    return snapshot(node_id, pool_id, slots_total=slots, slots_free=slots, models_available=[model], **told)
+
+
+def told_by(node_id: str):
+    """What a node says of its pools; most are ready."""
+    how = st.sampled_from(["ready", "ready", "ready", "draining", "starting", "failed"])
+    each = st.builds(pool, st.just(node_id), st.sampled_from(POOLS), how, st.integers(0, 2), st.sampled_from(MODELS))
+    return st.lists(each, max_size=2, unique_by=lambda pool: pool.pool_id).map(tuple)
+
+
+nodes = st.sampled_from(NODES)
+drained = st.sampled_from([False, False, True])
+machines = st.sampled_from([MACHINE, MACHINE, MACHINE, OTHER_MACHINE])
+requests = st.builds(
+    TaskRequest,
+    prompt=st.just("hello"),
+    model_ref=st.sampled_from([None, None, *MODELS]),
+    priority=st.sampled_from(["interactive", "batch"]),
+    session_id=st.sampled_from([None, *SESSIONS]),
+    deadline_ms=st.sampled_from([None, None, 4000]),
+    placement=st.sampled_from([None, None, *POOLS]).map(
+        lambda pool_id: pool_id and PlacementWish(mode="pin", pin_pool_id=pool_id)
+    ),
+)
+words = st.sampled_from(["read", "token", "end", "end", *WORDS])
+deeds = st.one_of(
+    st.just(("nothing",)),
+    st.tuples(st.just("register"), nodes, machines, st.sampled_from(["http://a:1", "http://b:1"])),
+    nodes.flatmap(lambda node: st.tuples(st.just("beat"), st.just(node), machines, told_by(node), drained)),
+    *2 * [nodes.flatmap(lambda node: st.tuples(st.just("join"), st.just(node), told_by(node)))],
+    st.tuples(st.just("leave"), nodes),
+    st.tuples(st.just("check"), st.sampled_from([0.0, 1.0, 1.0, 3.0, 5.5, 40.0, LONG_S])),
+    st.tuples(st.just("disk"), st.booleans()),
+    *3 * [st.tuples(st.just("submit"), requests, st.booleans())],
+    *2 * [st.tuples(st.just("say"), st.integers(0, 5), words)],
+    st.tuples(st.just("cancel"), st.integers(0, 5)),
+    st.just(("restart",)),
+)
+
+
+class Life(World):
+    """The deeds by their names."""
+
+    async def perform(self, name: str, *told) -> None:
+        """One deed. But for a restart, it is only begun."""
+        if name == "restart":
+            await self.restart()
+        elif name == "disk":
+            self.disk(*told)
+        elif name == "say" and self.lines:
+            line = list(self.lines.values())[told[0] % len(self.lines)]
+            line.send_nowait(told[1])
+        elif name == "cancel" and (tasks := [task for task in self.tasks if not task.state.final]):
+            self.queen.dispatcher.cancel(tasks[told[0] % len(tasks)])
+        elif name == "check":
+            self.clock.jump(told[0])
+            self.do(self.check)
+        elif name in ("register", "beat", "join", "leave", "submit"):
+            self.do(getattr(self, name), *told)
+
+    def disk(self, moves: bool) -> None:
+        if moves:
+            self.store.moves.set()
+        elif self.store.moves.is_set():
+            self.store.moves = trio.Event()
+
+    async def join(self, node_id: str, pools: tuple[PoolSnapshot, ...]) -> None:
+        """A node that takes tasks, whatever it was."""
+        await self.register(node_id, MACHINE, "http://a:1")
+        await self.beat(node_id, MACHINE, pools, False)
+
+    async def end(self) -> None:
+        """One node is left, which has all, and every task may end."""
+        for deed in (("disk", True), ("check", 100.0), ("leave", "n1")):
+            await self.perform(*deed)
+            await wait_all_tasks_blocked()
+        everything = tuple(snapshot("n2", pool_id, models_available=list(MODELS)) for pool_id in POOLS)
+        for _round in range(50):
+            self.do(self.join, "n2", everything)
+            for line in self.lines.values():
+                line.send_nowait("end")
+            await wait_all_tasks_blocked()
+            if all(task.state.final for task in self.tasks):
+                break
+            self.clock.jump(61.0)
+        await self.perform("check", 0.0)
+        await wait_all_tasks_blocked()
+
+
+@settings(max_examples=60, derandomize=True)
+@given(st.lists(st.tuples(deeds, st.booleans()), min_size=20, max_size=40))
+def test_no_order_of_what_nodes_engines_clients_disk_and_clock_do_breaks_a_promise(plan):
+    for step in plan:
+        note(repr(step))
+
+    async def play() -> None:
+        async with trio.open_nursery() as life.nursery:
+            await life.start(SlowStore())
+            for deed, alone in plan:
+                await life.perform(*deed)
+                if alone:
+                    await wait_all_tasks_blocked()
+                    assert broken(life) == []
+            await life.end()
+            assert [*broken(life), *left_behind(life)] == []
+            life.nursery.cancel_scope.cancel()
+
+    clock = MockClock()
+    life = Life(clock)
+    with patch("queen_rbee.relay.run", life.relay):
+        trio.run(play, clock=clock)
