@@ -17,7 +17,7 @@ import h11
 import trio
 
 from llama_orch.http.exchange import ABORT, AsgiApp, BrokenOff, ClientGone, Message, Scope
-from llama_orch.http.secured import Secured, Wire, abort
+from llama_orch.http.secured import Secured, Wire, abort, hung_up
 
 CHUNK = 65536
 HEAD_LIMIT = 32 * 1024
@@ -25,6 +25,7 @@ HEAD_LIMIT_S = 30.0
 IDLE_LIMIT_S = 60.0
 SEND_LIMIT_S = 30.0
 LINGER_S = 1.0
+HANG_UP_S = 0.25
 NEWCOMER_S = 1.0
 """A client that was accepted just before a stop has so long to send its request, which is on its way."""
 
@@ -94,6 +95,7 @@ class _Exchange:
         self._app = app
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
         self._head: h11.Response | None = None
+        self._head_only = False
         self._body_read = False
         self._ended = False
         self._behind = b""
@@ -106,6 +108,7 @@ class _Exchange:
                 request = await self._next()
             if not isinstance(request, h11.Request):
                 return None
+            self._head_only = request.method == b"HEAD"
             await self._app(self._scope(request), self.receive, self.send)
             self._pass_over_body()
             if self._ended and self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
@@ -177,7 +180,9 @@ class _Exchange:
             if not (data := await _receive(self._stream)):
                 return {"type": "http.disconnect"}
             self._behind += data
-        return await trio.sleep_forever()
+        while not hung_up(self._stream.socket):  # noqa: ASYNC110 -- what it says is not read now, nor is its end
+            await trio.sleep(HANG_UP_S)
+        return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
         """Head and pieces of the answer; the head waits for the first piece. Silent once the client has left."""
@@ -187,7 +192,7 @@ class _Exchange:
             return
         events: list[h11.Event] = [] if self._head is None else [self._head]
         self._head = None
-        if message.get("body"):
+        if message.get("body") and not self._head_only:
             events.append(h11.Data(data=message["body"]))
         if not message.get("more_body", False):
             events.append(h11.EndOfMessage())

@@ -1,5 +1,6 @@
 """TLS over a socket's stream, with what is asked of a plain one: half a close, and the socket itself."""
 
+import select
 import ssl
 import struct
 from contextlib import suppress
@@ -64,6 +65,16 @@ def abort(wire: Wire) -> None:
     with suppress(OSError):  # it is closed already
         wire.socket.setsockopt(SOL_SOCKET, SO_LINGER, RESET)
     wire.socket.close()
+
+
+def hung_up(socket: trio.socket.SocketType) -> bool:
+    """Whether the other side has closed, though what it said before has not been read; or this side has."""
+    poll = select.poll()
+    try:
+        poll.register(socket, select.POLLRDHUP)
+    except ValueError:  # a closed socket has no number
+        return True
+    return bool(poll.poll(0))
 
 
 WORDS = {

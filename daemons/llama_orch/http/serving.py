@@ -8,6 +8,10 @@
   and so cancels the very task that was about to close: after `Connection: close` and HTTP/1.0 the connection stayed
   open. And where the application has not read the request's body, the message finds its queue full and waits for
   ever. `Finisher` shields the last send and empties the queue beside it.
+- A client that closes its connection between two requests is waited for, as one that is silent, until the keep-alive
+  timeout: each such client kept a socket for a minute. `BoundedServer.run` ends that wait.
+- While a request waits for the one ahead of it to be answered, nothing is read, and a client that left was waited for
+  for ever. `Turn` looks whether it has.
 - An exception in one connection ended `serve`, and with it the daemon: `Connections` logs it and goes on.
 - At the stop hypercorn closes at once what has not yet spoken, also a client that was accepted a moment ago, and by a
   race (its idle task is cancelled, but shields itself) one whose request is being answered: such a client sees its
@@ -30,15 +34,15 @@ from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.trio.worker_context import EventWrapper, WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from llama_orch.http.exchange import ABORT, AsgiApp, BrokenOff, Message, Receive, Scope, Send
 from llama_orch.http.gate import Gate
 from llama_orch.http.handshakes import Handshakes
-from llama_orch.http.hot_server import NEWCOMER_S, HotConnection, Resumed
-from llama_orch.http.secured import Wire, abort
+from llama_orch.http.hot_server import HANG_UP_S, NEWCOMER_S, HotConnection, Resumed
+from llama_orch.http.secured import Wire, abort, hung_up
 
 SEND_LIMIT_S = 30.0
 
@@ -57,13 +61,20 @@ class Finisher:
 
         async def sending(message: Message) -> None:
             last = message["type"] == "http.response.body" and not message.get("more_body", False)
-            await (_finish(receive, send, message) if last else send(message))
+            await (_finish(receive, send, message) if last else _whole(send, message))
 
         try:
             with suppress(BrokenOff):  # an answer that has no end closes the connection
                 await self._app({**scope, ABORT: self._abort}, receive, sending)
         finally:
             await _finish(receive, send, None)
+
+
+async def _whole(send: Send, message: Message) -> None:
+    """Send all of a message or nothing: a cancel in its midst would leave hypercorn in doubt about what was sent."""
+    await trio.lowlevel.checkpoint_if_cancelled()
+    with trio.CancelScope(shield=True):
+        await send(message)
 
 
 async def _finish(receive: Receive, send: Send, message: Message | None) -> None:
@@ -87,8 +98,28 @@ class Http1(H11Protocol):
         """Decline to change over to HTTP/2."""
 
 
+class Turn(EventWrapper):
+    """The turn of a request that came before the one ahead of it was answered: it is `lost` where the client leaves."""
+
+    def __init__(self, sock: trio.socket.SocketType, lost: Callable[[], None]) -> None:
+        super().__init__()
+        self._sock = sock
+        self._lost = lost
+
+    async def wait(self) -> None:
+        """Return when it has come."""
+        while not self.is_set():
+            with trio.move_on_after(HANG_UP_S):
+                await super().wait()
+            if hung_up(self._sock):
+                self._lost()
+
+
 class BoundedServer(TCPServer):
     """One connection; a client that reads nothing for SEND_LIMIT_S seconds is dropped."""
+
+    _left = False
+    """Whether the client has said all it will."""
 
     async def run(self) -> None:
         """Serve the connection to its end: hypercorn's own `run` without HTTP/2, and behind the handshake."""
@@ -99,9 +130,13 @@ class BoundedServer(TCPServer):
                 self._task_group = group
                 tls = self.stream.secure
                 parts = self.app, self.config, self.context, group, ConnectionState({}), tls, client, server
-                self.protocol = Http1(*parts, self.protocol_send)  # type: ignore[assignment]
+                protocol = Http1(*parts, self.protocol_send)
+                protocol.can_read = Turn(sock, group._nursery.cancel_scope.cancel)  # type: ignore[union-attr]
+                self.protocol = protocol  # type: ignore[assignment]
                 await self.idle_task.restart(self._task_group, self._idle_timeout)
                 await self._read_data()
+                self._left = True
+                await self.idle_task.stop()
         except OSError:
             return  # the client left before anything was said
         finally:
@@ -109,6 +144,8 @@ class BoundedServer(TCPServer):
 
     async def _idle_timeout(self) -> None:
         """Close when nothing comes: at once at the stop, but not on a client whose first request is on its way."""
+        if self._left:
+            return
         with trio.move_on_after(self.config.keep_alive_timeout):
             await self.context.terminated.wait()
         if not self.protocol.keep_alive_requests:  # type: ignore[attr-defined]

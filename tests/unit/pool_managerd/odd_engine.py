@@ -53,7 +53,8 @@ class OddEngine:
         self.open += 1
         try:
             async with stream:
-                request = await whole_request(stream)
+                if not (request := await whole_request(stream)):
+                    return
                 self.asked.append(request)
                 self.arrived.set()
                 await self.act(stream, request.split(b" ")[1].decode().partition("?")[0].rpartition("/")[2])

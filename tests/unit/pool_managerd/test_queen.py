@@ -95,6 +95,32 @@ async def test_a_token_that_differs_is_told_by_its_fingerprint_and_never_shown()
             assert TOKEN.get_secret_value() not in outcome.reason
 
 
+@pytest.mark.parametrize(
+    ("answer", "outcome", "words"),
+    [
+        (b"HTTP/1.1 302 X\r\nlocation: http://192.0.2.1/\r\ncontent-length: 0\r\n\r\n", Refused, "it answers 302"),
+        (
+            b"HTTP/1.1 200 X\r\ncontent-length: 500\r\n\r\n" + REGISTERED,
+            Silent,
+            "closed before the answer was complete",
+        ),
+        (b"HTTP/1.1 200 X\r\ncontent-le", Silent, "closed before the answer was complete"),
+        (http(200, b" " * (2 << 20)), Silent, "the answer is longer than"),
+        (http(404, b" " * (2 << 20)), Silent, "the answer is longer than"),
+        (http(500, b"<html>" + b"x" * 100_000), Silent, "it answers 500: <html>x"),
+    ],
+)
+async def test_whatever_stands_between_them_is_told_in_a_few_words(
+    answer: bytes, outcome: type[Outcome], words: str
+) -> None:
+    async with queen(answer) as asked:
+        for told in (await asked.register(NODE), await asked.heartbeat("gpu-1", BEAT), await asked.forget("gpu-1")):
+            assert isinstance(told, outcome)
+            assert isinstance(told, Refused | Silent)
+            assert words in told.reason
+            assert len(told.reason) < 500
+
+
 async def test_a_queen_that_is_not_there_is_silent() -> None:
     outcome = await HttpQueen(NO_LISTENER, TOKEN).register(NODE)
     assert isinstance(outcome, Silent)

@@ -1,0 +1,207 @@
+"""The relay among faults: engines that answer oddly or break off anywhere, clients that leave at any time. Whatever
+happens, the client is not deceived, the log has nothing to say, and neither lease nor connection is left behind."""
+
+import os
+import random
+import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from llama_orch.http.secured import RESET
+from tests.unit.pool_managerd import odd_engine
+from tests.unit.pool_managerd.odd_engine import STREAM, WHOLE, chunk
+from tests.unit.pool_managerd.relay_site import LIMIT_S, TOKEN, RelaySite, relay_site
+
+HEALTH = "GET /health HTTP/1.1\nHost: x\n\n"
+"""Ahead of another request, it has the connection served by hypercorn."""
+END = chunk(b"")
+
+
+def head(fields: str, status: str = "200 OK") -> bytes:
+    return f"HTTP/1.1 {status}\r\n{fields}\r\n\r\n".encode("latin-1")
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@asynccontextmanager
+async def nothing_left(caplog: pytest.LogCaptureFixture) -> AsyncIterator[RelaySite]:
+    """A relay, and what is promised of it at the end."""
+    async with relay_site() as site:
+        files = open_files()
+        yield site
+        with trio.fail_after(LIMIT_S):
+            while site.registry.pools[0].active_leases or site.engine.open or open_files() > files:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+    assert caplog.messages == []
+
+
+async def heard(stream: trio.SocketStream) -> bytes:
+    """All that comes, to the end of the connection."""
+    said = b""
+    try:
+        async for data in stream:
+            said += data
+    except trio.BrokenResourceError:
+        pass
+    return said
+
+
+def is_whole(answer: bytes) -> bool:
+    """Whether a client takes `answer` for complete."""
+    top, gap, body = answer.partition(b"\r\n\r\n")
+    if not gap:
+        return False
+    told = re.search(rb"content-length: (\d+)", top)
+    return len(body) == int(told[1]) if told else body.endswith(END)
+
+
+ODD: dict[str, tuple[bytes, int, bytes]] = {
+    "trailers": (STREAM + chunk(b"x") + b"0\r\nX-T: 1\r\n\r\n", 200, b"1\r\nx\r\n0\r\n\r\n"),
+    "an extension of a chunk": (STREAM + b"1;a=b\r\nx\r\n" + END, 200, b"1\r\nx\r\n0\r\n\r\n"),
+    "a 204 with a length": (head("Content-Length: 5", "204 No Content") + b"hello", 204, b""),
+    "a 204 in chunks": (head("Transfer-Encoding: chunked", "204 No Content") + END, 204, b""),
+    "a 304 with a length": (head("Content-Length: 5", "304 Not Modified"), 304, b""),
+    "a 304 in chunks": (head("Transfer-Encoding: chunked", "304 Not Modified"), 304, b""),
+    "early hints": (head("Link: x", "103 Early Hints") * 3 + WHOLE, 418, b"hello"),
+    "another protocol": (head("Upgrade: x\r\nConnection: upgrade", "101 Switching Protocols"), 502, b""),
+    "a length besides chunks": (head("Content-Length: 9\r\nTransfer-Encoding: chunked") + END, 200, END),
+    "another coding": (head("Transfer-Encoding: gzip, chunked") + END, 502, b""),
+    "two lengths": (head("Content-Length: 3\r\nContent-Length: 4") + b"abc", 502, b""),
+    "more than its length": (WHOLE + WHOLE, 418, b"hello"),
+    "a length of the connection": (head("Connection: content-length\r\nContent-Length: 0"), 200, END),
+    "a number for a status": (head("Content-Length: 0", "999 X"), 999, b""),
+    "no number for a status": (head("Content-Length: 0", "000 X"), 502, b""),
+    "a head without an end": (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000, 502, b""),
+}
+
+
+@pytest.mark.parametrize("server", ["", HEALTH], ids=["hot", "hypercorn"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize("name", ODD)
+async def test_an_odd_answer_passes_or_is_told_as_broken(
+    name: str, method: str, server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer, status, body = ODD[name]
+    monkeypatch.setitem(odd_engine.ANSWERS, "odd", answer)
+    async with nothing_left(caplog) as site:
+        last = site.get("hello").replace("Host", "Connection: close\nHost")
+        async with await site.raw(server + site.get("odd").replace("GET", method) + last) as stream:
+            with trio.fail_after(LIMIT_S):
+                said = await heard(stream)
+    answers = re.split(rb"(?=HTTP/1.1 \d)", said)[1:]
+    assert [int(each.split(b" ")[1]) for each in answers[-2:]] == [status, 418]
+    assert answers[-1].endswith(b"hello")
+    got = answers[-2].partition(b"\r\n\r\n")[2]
+    if method == "HEAD":
+        assert got == b""
+    elif status == 502:
+        assert b"WORKER_RESET" in got
+    else:
+        assert got == body
+
+
+@pytest.mark.parametrize("server", ["", HEALTH], ids=["hot", "hypercorn"])
+@pytest.mark.parametrize("answer", [WHOLE, STREAM + chunk(b"data: 1\n\n") + chunk(b"data: 2\n\n") + END])
+async def test_wherever_an_engine_breaks_off_its_answer_does_not_look_complete(
+    answer: bytes, server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with nothing_left(caplog) as site:
+        for length in range(len(answer), -1, -3):
+            monkeypatch.setitem(odd_engine.ANSWERS, "odd", answer[:length])
+            async with await site.raw(server + site.get("odd").replace("Host", "Connection: close\nHost")) as stream:
+                said = re.split(rb"(?=HTTP/1.1 \d)", await heard(stream))[-1]
+            told = b"502" if length < answer.index(b"\r\n\r\n") + 4 else answer.split(b" ")[1]
+            good = length == len(answer) or told == b"502"
+            assert is_whole(said) == good
+            assert not good or said.split(b" ")[1] == told
+
+
+@pytest.mark.parametrize("server", ["", HEALTH], ids=["hot", "hypercorn"])
+@pytest.mark.parametrize(
+    ("path", "token", "status"),
+    [("hello", "another", b"401"), ("../hello", TOKEN, b"400"), ("hangup", TOKEN, b"502")],
+)
+async def test_a_refusal_of_head_has_no_body(
+    path: str, token: str, status: bytes, server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("ERROR")
+    async with nothing_left(caplog) as site:
+        asked = f"HEAD /v2/pools/default/engine/{path} HTTP/1.1\nHost: x\nAuthorization: Bearer {token}\n\n"
+        async with await site.raw(
+            server + asked + site.get("hello").replace("Host", "Connection: close\nHost")
+        ) as stream:
+            answers = re.split(rb"(?=HTTP/1.1 \d)", await heard(stream))[-2:]
+    assert [each.split(b" ")[1] for each in answers] == [status, b"418"]
+    assert answers[0].endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "half a close"])
+@pytest.mark.parametrize("server", ["", HEALTH], ids=["hot", "hypercorn"])
+@pytest.mark.parametrize("path", ["silence", "stall", "flood", "hello"])
+@pytest.mark.parametrize("behind", [0, 1, 40])
+async def test_a_client_that_leaves_is_noticed_whatever_it_has_said_besides(
+    path: str, behind: int, server: str, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`behind` requests of a kilobyte stand behind the one that is answered."""
+    async with nothing_left(caplog) as site:
+        padded = site.get("silence").replace("Host", f"X: {'x' * 1000}\nHost")
+        async with await site.raw(server + site.get(path) + padded * behind) as client:
+            await site.engine.arrived.wait()
+            if how == "reset":
+                client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            elif how == "half a close":
+                await client.send_eof()
+                with trio.fail_after(LIMIT_S):
+                    await heard(client)
+
+
+async def test_a_client_that_leaves_between_two_requests_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    async with nothing_left(caplog) as site, await site.raw(HEALTH) as client:
+        assert (await client.receive_some()).startswith(b"HTTP/1.1 200")
+        await trio.testing.wait_all_tasks_blocked(0.05)  # the server waits for another request now
+
+
+def request_of(dice: random.Random) -> bytes:
+    """Some request for the relay, perhaps cut off, perhaps twice."""
+    path = dice.choice(["hello", "silence", "stall", "flood", "cut", "short", "hangup", "nonsense", "empty", "old"])
+    fields = dice.choice(["", "Expect: 100-continue\r\n", "Connection: close\r\n"])
+    body = b"x" * dice.choice([0, 5, 1000, 20_000])
+    if dice.random() < 0.5:
+        sent = b"Content-Length: %d\r\n\r\n" % len(body) + body
+    else:
+        sent = b"Transfer-Encoding: chunked\r\n\r\n" + (chunk(body) if body else b"") + b"0\r\nX-T: 1\r\n\r\n"
+    top = f"POST /v2/pools/default/engine/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n{fields}"
+    said = (top.encode() + sent) * dice.choice([1, 1, 2])
+    said = HEALTH.replace("\n", "\r\n").encode() + said if dice.random() < 0.3 else said
+    return said[: dice.randrange(len(said))] if dice.random() < 0.5 else said
+
+
+async def visit(site: RelaySite, dice: random.Random) -> None:
+    """Say something, listen for a moment, leave in one of the ways."""
+    client = await trio.open_tcp_stream("127.0.0.1", site.port)
+    with trio.move_on_after(dice.choice([0.001, 0.01, 0.05, 0.2])):
+        try:
+            await client.send_all(request_of(dice))
+            if dice.random() < 0.3:
+                await client.send_eof()
+            await heard(client)
+        except trio.BrokenResourceError:
+            pass
+    if dice.random() < 0.5:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    await trio.aclose_forcefully(client)
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_of_many_clients_that_come_and_go_nothing_is_left(seed: int, caplog: pytest.LogCaptureFixture) -> None:
+    dice = random.Random(seed)
+    async with nothing_left(caplog) as site, trio.open_nursery() as clients:
+        for _client in range(30):
+            clients.start_soon(visit, site, random.Random(dice.random()))
