@@ -36,8 +36,8 @@ def named_devices(mask: str | None) -> tuple[str, ...]:
 
 
 def devices_of(mask: str | None, gpus: Gpus) -> tuple[Gpu, ...]:
-    """The GPUs of this machine that `mask` names."""
-    return tuple(gpu for name in named_devices(mask) for gpu in _matching(name, gpus))
+    """The GPUs of this machine that `mask` names, each once."""
+    return tuple(dict.fromkeys(gpu for name in named_devices(mask) for gpu in _matching(name, gpus)))
 
 
 def _matching(name: str, gpus: Gpus) -> Iterator[Gpu]:

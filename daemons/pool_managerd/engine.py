@@ -1,36 +1,44 @@
-"""Asking one engine how it is: its health, then /slots, and once what it serves where its handoff does not say.
+"""Asking one engine how it is: its health, then its work, and once what it serves where its handoff does not say.
 
 Every question has a limit in time and size, and an answer of any shape is borne: engines differ, and what listens
 on a port may be no engine at all.
 """
 
 import math
+from dataclasses import dataclass
 from functools import partial
 
 import trio
-from pydantic import BaseModel, NonNegativeInt, PositiveInt, TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from llama_orch.contracts.engines import health_path, is_loading
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.http.client import UpstreamError, UpstreamTimeout, fetch, request
 from pool_managerd.describing import describe as description
 from pool_managerd.describing import openai_models, parsed
+from pool_managerd.kv_cache import llama_server_usage, vllm_usage
 from pool_managerd.replica import Answer, Details, Sighting, Slots
 
 LIMIT_S = 2.0
+METRICS_LIMIT_S = 0.25
+"""An engine is no less healthy where its own metrics are late: they are not waited for."""
 SIZE_LIMIT = 1 << 20
 SHOWN = 300
 
 
+@dataclass(frozen=True)
+class Work:
+    """What an engine tells of the requests that it works on; None where it does not."""
+
+    slots: Slots | None
+    kv_usage: float | None
+
+
+NOTHING_TOLD = Work(None, None)
+
+
 class _Slot(BaseModel):
     is_processing: bool
-
-
-class _Cache(_Slot):
-    """How much of its context a slot has filled. One that works no more keeps that for a prompt that begins alike."""
-
-    n_ctx: PositiveInt
-    n_prompt_tokens: NonNegativeInt = 0
 
 
 class _Complaint(BaseModel):
@@ -42,7 +50,6 @@ class _Refusal(BaseModel):
 
 
 SLOTS = TypeAdapter(list[_Slot])
-CACHES = TypeAdapter(list[_Cache])
 REFUSAL = TypeAdapter(_Refusal)
 
 get = partial(fetch, limit_s=LIMIT_S, size=SIZE_LIMIT)
@@ -64,12 +71,11 @@ async def ask(handoff: Handoff, *, describe: bool, aside_s: float = math.inf) ->
         return Sighting(Answer.LOADING, complaint(status, body))
     if handoff.engine == "openai-http":  # its models may come and go, and this is their list
         return Sighting(Answer.READY, details=openai_models(body))
-    details, told = None, b""
+    details, work = None, NOTHING_TOLD
     with trio.move_on_at(until_s):
         details = await _details(handoff) if describe else None
-        if handoff.engine == "llamacpp":  # nobody else tells
-            told = await _content(f"{handoff.url}/slots")
-    return Sighting(Answer.READY, slots=slots_of(told), details=details, kv_usage=kv_usage(told))
+        work = await _work(handoff)
+    return Sighting(Answer.READY, slots=work.slots, details=details, kv_usage=work.kv_usage)
 
 
 def _cannot_work(engine: str, status: int) -> bool:
@@ -85,21 +91,20 @@ def complaint(status: int, body: bytes) -> str:
     return f"the engine answers {status}: {words[:SHOWN] or 'no reason given'}"
 
 
+async def _work(handoff: Handoff) -> Work:
+    if handoff.engine == "llamacpp":
+        told = await _content(f"{handoff.url}/slots")
+        return Work(slots_of(told), llama_server_usage(told, handoff.flags))
+    if handoff.engine == "vllm":
+        with trio.move_on_after(METRICS_LIMIT_S):
+            return Work(None, vllm_usage(await _content(f"{handoff.url}/metrics")))
+    return NOTHING_TOLD
+
+
 def slots_of(told: bytes) -> Slots | None:
     """The slots by what /slots says, or None where that is not told."""
     slots = parsed(SLOTS, told)
     return Slots(len(slots), sum(not slot.is_processing for slot in slots)) if slots else None
-
-
-def kv_usage(told: bytes) -> float | None:
-    """The part of all slots' contexts that requests have taken, from 0 to 1; None where /slots does not tell.
-
-    While a slot works, its n_prompt_tokens grows with each token of the answer (measured with build 11669).
-    """
-    if not (slots := parsed(CACHES, told)):
-        return None
-    taken = sum(slot.n_prompt_tokens for slot in slots if slot.is_processing)
-    return min(1.0, taken / sum(slot.n_ctx for slot in slots))
 
 
 async def _details(handoff: Handoff) -> Details | None:

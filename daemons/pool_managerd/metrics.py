@@ -100,7 +100,7 @@ class _PoolGauges(Collector):
         yield self._caches()
 
     def _caches(self) -> GaugeMetricFamily:
-        family = GaugeMetricFamily("kv_cache_usage_ratio", "Part of the engine's KV cache in use", labels=PLACE)
+        family = GaugeMetricFamily("kv_cache_usage_ratio", "Part of the engine's KV cache in use, 0 to 1", labels=PLACE)
         for replica in self._registry.replicas:
             if replica.kv_usage is not None:
                 family.add_metric(_place(replica), replica.kv_usage)

@@ -22,6 +22,12 @@ def test_gpus_are_named_by_index_or_by_uuid() -> None:
     assert device_problem("1,GPU-0", TWO_GPUS) is None
 
 
+@given(st.lists(st.sampled_from(["0", "1", "GPU-0", "GPU-1", "2"])))
+def test_a_gpu_that_is_named_again_is_the_same_one(names: list[str]) -> None:
+    indices = [gpu.index for gpu in devices_of(",".join(names), TWO_GPUS)]
+    assert sorted(indices) == sorted({int(name[-1]) for name in names} - {2})
+
+
 def test_a_gpu_that_is_not_there_is_named_with_those_that_are() -> None:
     assert device_problem("0,3", TWO_GPUS) == (
         "device_mask 0,3 names GPU 3, which this machine does not have (it has: 0, 1)"
@@ -34,5 +40,5 @@ def test_why_no_gpus_can_be_seen_is_part_of_the_reason() -> None:
 
 @given(st.text(max_size=20))
 def test_any_mask_is_either_all_there_or_a_problem(mask: str) -> None:
-    there = len(devices_of(mask, TWO_GPUS)) == len(named_devices(mask))
+    there = all(devices_of(name, TWO_GPUS) for name in named_devices(mask))
     assert there == (device_problem(mask, TWO_GPUS) is None)

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from llama_orch.http.client import fetch
 from pool_managerd.describing import INDEX, INFO, METADATA, MODELS, PROPERTIES, parsed
-from pool_managerd.engine import CACHES, REFUSAL, SLOTS, ask, complaint, kv_usage
+from pool_managerd.engine import LIMIT_S, REFUSAL, SLOTS, ask, complaint
 from pool_managerd.replica import Answer, Details, Sighting, Slots
 from tests.unit.pool_managerd.scripted_http import HANG, http, scripted_http
 from tests.unit.pool_managerd.values import handoff
@@ -21,21 +21,9 @@ from tests.unit.queen_rbee.imitations.openai import OpenAiImitation
 from tests.unit.queen_rbee.imitations.server import Imitation, listening
 from tests.unit.queen_rbee.imitations.tgi import TgiImitation
 from tests.unit.queen_rbee.imitations.triton import TritonImitation
-from tests.unit.queen_rbee.imitations.vllm import VllmImitation
+from tests.unit.queen_rbee.imitations.vllm import CACHE_USAGE, VllmImitation
 
 GOOD = http(200, b'{"status":"ok"}')
-TOLD = st.fixed_dictionaries(
-    {"is_processing": st.booleans(), "n_ctx": st.integers(1, 1 << 20)},
-    optional={"n_prompt_tokens": st.integers(0, 1 << 22)},
-)
-ODD: list[object] = [
-    {"is_processing": True},
-    {"is_processing": True, "n_ctx": 0},
-    {"is_processing": True, "n_ctx": 5, "n_prompt_tokens": -1},
-    {"is_processing": True, "n_ctx": "all"},
-    {"n_ctx": 5},
-    7,
-]
 TWO_SLOTS = http(200, json.dumps([{"id": 0, "is_processing": True}, {"id": 1, "is_processing": False}]).encode())
 
 
@@ -55,17 +43,32 @@ async def test_a_ready_engine_tells_how_much_of_its_cache_is_in_use() -> None:
     assert await asked(answers) == Sighting(Answer.READY, slots=Slots(2, 1), kv_usage=0.25)
 
 
-@given(st.lists(TOLD, min_size=1))
-def test_the_cache_in_use_is_from_none_of_it_to_all(slots: list[dict[str, int]]) -> None:
-    usage = kv_usage(json.dumps(slots).encode())
-    assert usage is not None
-    assert 0 <= usage <= 1
-    assert (usage > 0) == any(slot["is_processing"] and slot.get("n_prompt_tokens") for slot in slots)
+async def test_slots_are_told_also_where_the_tokens_in_them_cannot_be() -> None:
+    working = {"id": 0, "is_processing": True, "n_ctx": 1, "n_prompt_tokens": 10**400}
+    answers = {"/health": GOOD, "/slots": http(200, json.dumps([working]).encode())}
+    assert await asked(answers) == Sighting(Answer.READY, slots=Slots(1, 0))
 
 
-@given(st.lists(TOLD), st.sampled_from(ODD))
-def test_with_a_slot_of_another_shape_the_cache_is_not_told(slots: list[object], odd: object) -> None:
-    assert kv_usage(json.dumps([*slots, odd]).encode()) is None
+async def test_an_engine_whose_slots_share_one_cache_is_known_by_its_flags() -> None:
+    slots = [{"is_processing": True, "n_ctx": 1000, "n_prompt_tokens": 500}, {"is_processing": False, "n_ctx": 1000}]
+    async with scripted_http({"/health": GOOD, "/slots": http(200, json.dumps(slots).encode())}) as port:
+        assert (await ask(handoff(port=port, flags=["--kv-unified"]), describe=False)).kv_usage == 0.5
+
+
+@pytest.mark.parametrize("metrics", [HANG, b"x", http(404, b"{}"), http(200, b"\xff"), http(200, b" " * (2 << 20))])
+async def test_an_engine_whose_metrics_are_late_or_odd_is_ready_all_the_same_and_soon(metrics: bytes) -> None:
+    with trio.fail_after(LIMIT_S):
+        sighting = await asked({"/health": GOOD, "/metrics": metrics}, engine="vllm")
+    assert sighting == Sighting(Answer.READY)
+
+
+@pytest.mark.parametrize("old", [False, True])
+async def test_vllm_tells_how_much_of_its_cache_is_in_use(old: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pool_managerd.engine.METRICS_LIMIT_S", 10.0)  # however busy this machine is
+    async with listening(VllmImitation(old=old)) as imitation:
+        port = int(imitation.url.rpartition(":")[2])
+        sighting = await ask(handoff(port=port, engine="vllm"), describe=False)
+    assert sighting == Sighting(Answer.READY, kv_usage=CACHE_USAGE)
 
 
 async def test_an_engine_that_loads_says_so_in_its_own_words() -> None:
@@ -149,7 +152,7 @@ async def test_an_engine_of_each_kind_is_ready_and_tells_its_models_in_its_own_w
     async with listening(make()) as imitation:
         port = int(imitation.url.rpartition(":")[2])
         sighting = await ask(handoff(port=port, engine=imitation.engine), describe=True)
-        assert sighting == Sighting(Answer.READY, details=details)
+        assert (sighting.answer, sighting.slots, sighting.details) == (Answer.READY, None, details)
         assert not any(call.path == "/slots" for call in imitation.heard)
 
 
@@ -210,7 +213,7 @@ async def test_only_ready_models_of_triton_that_make_text_of_text_are_served() -
 
 @given(st.binary(max_size=100) | st.text().map(str.encode) | st.just(b"[" * 100_000), st.integers(500, 599))
 def test_any_body_is_borne(body: bytes, status: int) -> None:
-    shapes: tuple[TypeAdapter[Any], ...] = (SLOTS, CACHES, PROPERTIES, REFUSAL, MODELS, INFO, INDEX, METADATA)
+    shapes: tuple[TypeAdapter[Any], ...] = (SLOTS, PROPERTIES, REFUSAL, MODELS, INFO, INDEX, METADATA)
     for shape in shapes:
         parsed(shape, body)
     assert len(complaint(status, body)) < 400

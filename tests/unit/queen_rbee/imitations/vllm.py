@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tests.unit.queen_rbee.imitations.openai import MODEL, OpenAiImitation
 from tests.unit.queen_rbee.imitations.server import Asked, Call, Json
 
+CACHE_USAGE = 0.375
 CONTEXT = "This model's maximum context length is 2048 tokens. However, you requested 4096 tokens."
 
 
@@ -26,11 +27,19 @@ class VllmImitation(OpenAiImitation):
             await call.document(200, {"version": "0.11.0"})
         elif path == "/health":
             await call.document(200, "")
+        elif path == "/metrics":
+            await call.document(200, self.metrics())
         elif path == "/v1/rerank" and mood == "well":
             results = [{"index": 0, "document": {"text": body["documents"][0]}, "relevance_score": 0.9}]
             await call.document(200, {"id": "r", "model": MODEL, "usage": {"total_tokens": 9}, "results": results})
         else:
             await super().answer(call, mood)
+
+    def metrics(self) -> str:
+        name = f"vllm:{'gpu' if self.old else 'kv'}_cache_usage_perc"
+        labels = f'{{engine="0",model_name="{MODEL}"}}'
+        kinds = f"# HELP {name} KV-cache usage. 1 means 100 percent usage.\n# TYPE {name} gauge\n"
+        return f"{kinds}{name}{labels} {CACHE_USAGE}\nvllm:num_requests_running{labels} 1.0\n"
 
     def models(self) -> list[Json]:
         return [
