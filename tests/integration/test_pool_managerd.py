@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,44 @@ def test_an_engine_that_dies_is_offline_and_ready_again_when_it_is_back(
         port = engine.port
     with running_engine(llama_server, tiny_model, port=port):
         manager.until(lambda: manager.pool()["ready"])
+
+
+def test_of_one_cache_that_slots_share_it_is_told_how_full_it_is(
+    manager: PoolManager, llama_server: Path, tiny_model: Path
+) -> None:
+    flags = ("--kv-unified",)
+    with running_engine(llama_server, tiny_model, slots=2, ctx=512, flags=flags) as engine, kept_busy(engine, 700, 300):
+        manager.announce(engine.url, flags=flags)
+        usage = manager.until(lambda: cache_in_use(manager))
+    assert 700 / 1024 <= usage <= 1  # were there a cache for each slot, it would be half of it at most
+
+
+def cache_in_use(manager: PoolManager) -> float | None:
+    """What is exposed of the only engine; None while nothing is."""
+    lines = [line for line in manager.metrics().splitlines() if line.startswith("kv_cache_usage_ratio{")]
+    return next((float(line.rpartition(" ")[2]) for line in lines), None)
+
+
+@contextmanager
+def kept_busy(engine: Engine, prompt_tokens: int, answer_tokens: int) -> Iterator[None]:
+    """Requests to `engine`, one after the other, until the block is left."""
+    body = json.dumps({"prompt": [5] * prompt_tokens, "n_predict": answer_tokens, "ignore_eos": True})
+    done = threading.Event()
+
+    def asking() -> None:
+        while not done.is_set():
+            connection = HTTPConnection("127.0.0.1", engine.port, timeout=60)
+            connection.request("POST", "/completion", body, {"content-type": "application/json"})
+            connection.getresponse().read()
+            connection.close()
+
+    thread = threading.Thread(target=asking)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_an_engine_that_is_stopped_is_noticed(manager: PoolManager, llama_server: Path, tiny_model: Path) -> None:
