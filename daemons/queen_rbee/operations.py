@@ -44,7 +44,8 @@ class Target:
 
 @dataclass
 class Drain:
-    """One that is under way, or was. A resume cancels `scope`."""
+    """One that is under way, or was. A resume cancels `scope`. `replicas` are all that its pools have had: tasks still
+    run on those of a pool that is told of no more, as when its node registers anew."""
 
     kind: str
     target: Target
@@ -58,6 +59,7 @@ class Drain:
     ended: datetime | None = None
     message: str | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    replicas: set[Key] = field(default_factory=set)
 
     def finish(self, state: OperationState, message: str) -> None:
         """It has ended so."""
@@ -112,9 +114,10 @@ class Operations:
         await self._bid(target, keys, "drain", wish)
         await self._shown(keys, draining=True)
         after = timedelta(milliseconds=wish.deadline_ms) if wish.deadline_ms is not None else None
-        leases = self._leases(keys)
-        drain = self._keep(Drain("drain", target, keys, leases, datetime.now(UTC) + after if after else None))
-        drain.left = leases
+        replicas = self._replicas(target, keys)
+        leases = self._registry.leases(replicas)
+        deadline = datetime.now(UTC) + after if after else None
+        drain = self._keep(Drain("drain", target, keys, leases, deadline, left=leases, replicas=replicas))
         emit(events.DRAIN_STARTED, target=target, leases=leases, pool_id=target.pool_id, node_id=target.node_id)
         limit_s = wish.deadline_ms / 1000 if wish.deadline_ms is not None else float("inf")
         if self._nursery:
@@ -169,11 +172,11 @@ class Operations:
             while any(pool.draining is not draining for pool in self._registry.known(keys)):
                 await self._registry.altered()
 
-    def _leases(self, keys: Iterable[PoolKey]) -> int:
-        return self._registry.leases(self._replicas(keys))
-
-    def _replicas(self, keys: Iterable[PoolKey]) -> list[Key]:
-        return [member for key in keys for member in self._registry.members(key)]
+    def _replicas(self, target: Target, keys: Iterable[PoolKey]) -> set[Key]:
+        """Those of the pools, and of a node also those of its tasks whose pool it does not tell of any more."""
+        members = {member for key in keys for member in self._registry.members(key)}
+        whole = target.node_id if target.pool_id is None else None
+        return members.union(key for key in self._registry.held if key[1] == whole)
 
     def _keep(self, drain: Drain) -> Drain:
         while len(self._known) >= KEPT:
@@ -188,7 +191,7 @@ class Operations:
             with trio.move_on_after(limit_s) as late:
                 await self._until_empty(drain)
             if late.cancelled_caught:
-                cut = self._take_place(self._replicas(drain.keys), f"{drain.target} is drained, and its time is up")
+                cut = self._take_place(drain.replicas, f"{drain.target} is drained, and its time is up")
                 with trio.move_on_after(CUT_S):
                     await self._until_empty(drain)
         drain.finish(*_outcome(drain, cut))
@@ -196,10 +199,14 @@ class Operations:
         emit(events.DRAIN_ENDED, target=drain.target, state=drain.state, detail=drain.message, **told)
 
     async def _until_empty(self, drain: Drain) -> None:
-        drain.left = self._leases(drain.keys)
-        while drain.left:
+        while left := self._left(drain):
+            drain.left = left
             await self._registry.altered()
-            drain.left = self._leases(drain.keys)
+        drain.left = 0
+
+    def _left(self, drain: Drain) -> int:
+        drain.replicas |= self._replicas(drain.target, drain.keys)
+        return self._registry.leases(drain.replicas)
 
 
 def _outcome(drain: Drain, cut: int) -> tuple[OperationState, str]:

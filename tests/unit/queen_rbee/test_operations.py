@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 
 import pytest
 import trio
+import trio.testing
 from pydantic import BaseModel
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.operations import DrainRequest, OperationState
 from queen_rbee.managers import Manager, Managers
 from queen_rbee.operations import CUT_S, KEPT, Operations, Target
-from tests.unit.queen_rbee.fleets import Rig, heartbeat, snapshot
+from tests.unit.queen_rbee.fleets import Rig, heartbeat, registration, snapshot
 
 POOL, NODE = Target("p"), Target(node_id="n1")
 
@@ -109,6 +110,31 @@ async def test_when_the_deadline_passes_what_still_runs_loses_its_place(autojump
         assert trio.current_time() - began == pytest.approx(60, abs=0.1)
         assert here.rig.taken == [("p", "n1")]
         assert "1 tasks were cut off" in (here.operations.view(drain.operation_id).message or "")
+
+
+@pytest.mark.parametrize("target", [POOL, NODE], ids=["pool", "node"])
+@pytest.mark.parametrize("told", ["registers anew", "tells of no pool"])
+async def test_a_drain_is_not_done_while_tasks_run_on_a_pool_that_is_told_of_no_more(target, told, autojump_clock):
+    async with site("n1") as here:
+        here.rig.registry.lease(("p", "n1"))
+        drain = await here.operations.drain(target, DrainRequest(deadline_ms=60_000))
+        if told == "registers anew":
+            await here.rig.fleet.register(registration(), "192.0.2.1")
+        else:
+            here.rig.fleet.heartbeat("n1", heartbeat(pools=[], draining=True))
+        await trio.testing.wait_all_tasks_blocked()
+        shown = here.operations.view(drain.operation_id)
+        assert (shown.state, shown.leases_left) == (OperationState.RUNNING, 1)
+        assert await here.ended(drain.operation_id) is OperationState.DONE
+        assert here.rig.taken == [("p", "n1")], "the deadline holds all the same"
+
+
+async def test_a_node_that_has_not_told_of_its_pools_yet_is_drained_of_what_runs_there(autojump_clock):
+    async with site("n1") as here:
+        here.rig.registry.lease(("p", "n1"))
+        await here.rig.fleet.register(registration(), "192.0.2.1")
+        drain = await here.operations.drain(NODE, DrainRequest())
+        assert (drain.state, drain.leases_total) == (OperationState.RUNNING, 1)
 
 
 async def test_a_task_that_does_not_end_even_so_is_told_as_a_failure(autojump_clock):
