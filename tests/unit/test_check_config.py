@@ -21,7 +21,9 @@ WITH_TOKEN = ("queen-rbee", "pool-managerd")
 EVERY_DAEMON = pytest.mark.parametrize("daemon", DAEMONS)
 
 
-def check(daemon: str, directory: Path, given: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def check(
+    daemon: str, directory: Path, given: dict[str, str], stdout: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
     """The daemon's whole run with nothing but `given` in its environment and what Python needs."""
     paths = os.pathsep.join((str(ROOT / "daemons"), *filter(None, sys.path)))
     base = {"PATH": os.environ["PATH"], "PYTHONPATH": paths, "LANG": "C.UTF-8", "HOME": str(directory)}
@@ -29,7 +31,8 @@ def check(daemon: str, directory: Path, given: dict[str, str]) -> subprocess.Com
         [sys.executable, "-m", daemon.replace("-", "_"), "--check-config"],
         cwd=directory,
         env=base | given,
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=LIMIT_S,
         check=False,
@@ -122,6 +125,23 @@ def test_what_cannot_be_used_is_named_and_nothing_is_shown_as_in_force(daemon: s
     headline, *lines = done.stderr.splitlines()
     assert headline == f"{daemon}: 3 settings cannot be used:"
     assert {line.split("=")[0].strip() for line in lines} == set(wrong)
+
+
+@EVERY_DAEMON
+def test_a_reader_that_has_seen_enough_ends_it_without_a_word(daemon: str, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w"):
+        done = check(daemon, tmp_path, {}, stdout=writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_pools_file_that_cannot_be_used_is_told_beside_variables_that_cannot(tmp_path: Path) -> None:
+    (tmp_path / "pools.toml").write_text("pools = [\n")
+    done = check("engine-provisioner", tmp_path, {"ENGINE_PROVISIONER_GPU_MASK": "first"})
+    assert done.returncode == 78
+    assert "ENGINE_PROVISIONER_GPU_MASK=first" in done.stderr
+    assert "pools.toml" in done.stderr
 
 
 @EVERY_DAEMON
