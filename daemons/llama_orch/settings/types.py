@@ -86,6 +86,14 @@ def http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def base_url(value: str) -> str:
+    """As http_url, of a URL that paths are put behind; ValueError for one with a name, a query or a fragment in it."""
+    url = http_url(value)
+    if set(url) & set("?#@ "):
+        raise ValueError("has more than a host, a port and a path")
+    return url
+
+
 def _levels(value: Any) -> Any:
     return parse_levels(value) if isinstance(value, str) else value
 
@@ -144,7 +152,7 @@ def _mask(value: Any) -> Any:
 def _urls(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    return tuple(http_url(part.strip()) for part in value.split(",") if part.strip())
+    return tuple(base_url(part.strip()) for part in value.split(",") if part.strip())
 
 
 def _expanded(value: Path) -> Path:
@@ -164,6 +172,7 @@ LogLevels = Annotated[
 ]
 Token = Annotated[Secret, BeforeValidator(_token), Allowed("16 to 512 printable ASCII characters without blanks")]
 Url = Annotated[str, AfterValidator(http_url), Allowed("an http:// or https:// URL")]
+BaseUrl = Annotated[str, AfterValidator(base_url), Allowed("an http:// or https:// URL")]
 UrlList = Annotated[tuple[str, ...], BeforeValidator(_urls), Allowed("http:// or https:// URLs, separated by commas")]
 GpuMaskField = Annotated[GpuMask, BeforeValidator(_mask), Allowed("GPU indices separated by commas, or cpu")]
 HomePath = Annotated[Path, AfterValidator(_expanded)]
