@@ -1,6 +1,7 @@
 """--check-config of all three daemons as processes: what is in force, where it is from, and status 0 or 78."""
 
 import os
+import pwd
 import re
 import subprocess
 import sys
@@ -154,3 +155,9 @@ def test_a_misspelt_variable_is_noticed_and_one_of_another_daemon_is_not(daemon:
     [line] = done.stderr.splitlines()
     assert line.startswith(f"{daemon}: ")
     assert line.endswith("POOL_MANAGERD_NODEID (is POOL_MANAGERD_NODE_ID meant?)")
+
+
+def test_an_empty_home_is_none_and_not_the_root_directory(tmp_path: Path) -> None:
+    found = shown("engine-provisioner", tmp_path, {"HOME": ""})
+    own = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    assert found["ENGINE_PROVISIONER_CACHE_DIR"][0] == str(own / ".cache/llama-orch")

@@ -5,6 +5,8 @@ what is valid and a surprise at start-up is cheaper than one at night.
 """
 
 import hashlib
+import os
+import pwd
 import re
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
@@ -157,8 +159,10 @@ def _urls(value: Any) -> Any:
 
 def _expanded(value: Path) -> Path:
     try:
+        if value.parts[:1] == ("~",) and os.environ.get("HOME") == "":  # the root directory would be taken for it
+            return Path(pwd.getpwuid(os.getuid()).pw_dir, *value.parts[1:])
         return value.expanduser()
-    except RuntimeError as error:
+    except (RuntimeError, KeyError) as error:
         raise ValueError("has a ~ whose home directory is not known") from error
 
 
