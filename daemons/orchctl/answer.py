@@ -1,6 +1,5 @@
 """One answer of POST /v1/chat/completions, as it streams in; leaving it closes the connection, which cancels it."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -10,6 +9,7 @@ from llama_orch.contracts.base import Outbound
 from llama_orch.http.client import UpstreamError
 from llama_orch.http.sse import MalformedStream, read_events
 from llama_orch.service.exit import ExitStatus
+from orchctl.encoding import as_json
 from orchctl.events import Timely
 from orchctl.failure import Failure, WrappedV1, failed
 from orchctl.queen import Queen, understood
@@ -82,7 +82,7 @@ async def stream(
     queen: Queen, body: Mapping[str, object], headers: Mapping[str, str], take: Callable[[Chunk], None]
 ) -> None:
     """Ask `body` and give each chunk to `take`. Raises Failure, also where the answer breaks off."""
-    asked = json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}, allow_nan=False).encode()
+    asked = as_json({**body, "stream": True, "stream_options": {"include_usage": True}})
     begun = False
     try:
         async with queen.ask("POST", PATH, asked, headers) as response:

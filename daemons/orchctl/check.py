@@ -64,5 +64,6 @@ def report_text(findings: Sequence[Finding]) -> str:
 
 
 def _line(finding: Finding, width: int) -> str:
-    text = one_line(f"{finding.subject}: {finding.text}{'. ' if finding.mend else ''}{finding.mend}")
+    told = f"{finding.text.rstrip('.')}. {finding.mend}" if finding.mend else finding.text
+    text = one_line(f"{finding.subject}: {told}")
     return f"{finding.level:{width}}  {text}"

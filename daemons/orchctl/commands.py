@@ -6,6 +6,7 @@ import re
 from collections.abc import Awaitable, Callable
 
 from llama_orch.service.command_line import Parser
+from orchctl.encoding import is_text
 from orchctl.queen import DEFAULT_URL, URL_VARIABLE, Queen
 
 Run = Callable[[argparse.Namespace, Queen], Awaitable[None]]
@@ -50,6 +51,8 @@ def identifier(text: str) -> str:
     """A name or an id; what else it must be, the queen knows."""
     if not text.strip():
         raise argparse.ArgumentTypeError("an empty text is no id")
+    if not is_text(text):
+        raise argparse.ArgumentTypeError("what is no text (UTF-8) is no id")
     return text
 
 

@@ -6,7 +6,7 @@ A question that is not answered is a fact too: the Failure that says why.
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -18,6 +18,7 @@ from llama_orch import VERSION
 from llama_orch.contracts.meta import Readiness, Version
 from llama_orch.contracts.nodes import NodeList, NodeReachability
 from llama_orch.contracts.pools import PoolList
+from llama_orch.contracts.sessions import SessionList
 from llama_orch.http.expiry import wall_clock
 from llama_orch.settings.tokens import TOKEN
 from llama_orch.settings.types import Secret
@@ -33,13 +34,15 @@ AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Facts:
-    """What was found. `token` says which token was shown and whence it is, `ahead_s` how far the queen's clock is ahead
-    of ours; `reachability` is her own view of each node, by its id. `looked_at` is this machine's time of day.
+    """What was found. `token` says which token was shown and whence it is, `excused` whether it would go without;
+    `ahead_s` is how far the queen's clock is ahead of ours, `reachability` her own view of each node, by its id.
+    `looked_at` is this machine's time of day.
     """
 
     url: str
     own_version: str = VERSION
     token: str | None = None
+    excused: bool = False
     ahead_s: float | None = None
     version: Version | Failure = NOT_ASKED
     ready: Readiness | Failure = NOT_ASKED
@@ -70,6 +73,8 @@ class _Gathering:
                 nursery.start_soon(self._ask, "ready", Readiness, "/ready")
                 nursery.start_soon(self._ask, "pools", PoolList, "/v2/pools")
                 nursery.start_soon(self._version)
+                if self.queen.token:
+                    nursery.start_soon(self._without_token)
                 nursery.start_soon(self._certificate, self.queen.url, "queen-rbee")
                 nursery.start_soon(self._nodes)
                 nursery.start_soon(self._local)
@@ -78,7 +83,13 @@ class _Gathering:
         self.found[name] = await limited(partial(answer, self.queen, path, model))
 
     async def _version(self) -> None:
-        self.found["version"] = await limited(self._version_and_clock)
+        self.found["version"] = await limited(self._version_and_clock, self.queen.url)
+
+    async def _without_token(self) -> None:
+        """Who is excused from the token learns nothing of it by an answer, whatever it is."""
+        bare = replace(self.queen, token=None)
+        without = await limited(partial(answer, bare, below("/v2/sessions", limit=1), SessionList))
+        self.found["excused"] = not isinstance(without, Failure)
 
     async def _version_and_clock(self) -> Version:
         asked = time.time()

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pydantic import ValidationError
 
 from llama_orch.contracts.base import Outbound
+from llama_orch.contracts.errors import NO_SUCH_PATH, ErrorCode
 from llama_orch.service.exit import ExitStatus
 from llama_orch.settings.tokens import TOKEN
 
+FOREIGN_HINT = "Is this the address of queen-rbee, and of the same release?"
 TOKEN_HINT = f"orchctl reads the token from the file that {TOKEN.file} names, or from {TOKEN.variable}."
 
 
@@ -40,6 +42,7 @@ class Said(Outbound):
 
     code: str
     message: str
+    reason: str | None = None
     hint: str | None = None
     retriable: bool = False
     retry_after_ms: int | None = None
@@ -72,12 +75,16 @@ def refused(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
 
 def _own(status: int, body: bytes, _headers: Mapping[str, str]) -> Failure:
     error = Said.model_validate_json(body)
+    if error.reason == NO_SUCH_PATH:
+        return Failure(error.message, FOREIGN_HINT, ExitStatus.UNAVAILABLE, code=error.code)
     hint = _hint(status, error.hint or "", later(error.retry_after_ms))
     return Failure(f"{error.code}: {error.message}", hint, exit_status(status, error.retriable), code=error.code)
 
 
 def _of_v1(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
     error = WrappedV1.model_validate_json(body).error
+    if error.code == ErrorCode.NOT_FOUND:  # of a model that is not there it is another
+        return Failure(error.message, FOREIGN_HINT, ExitStatus.UNAVAILABLE, document=body.decode())
     seconds = headers.get("retry-after", "")
     hint = later(int(seconds) * 1000) if re.fullmatch(r"[0-9]{1,9}", seconds) else ""
     retriable = headers.get("x-should-retry") == "true"
@@ -85,7 +92,8 @@ def _of_v1(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
 
 
 def _hint(status: int, *words: str) -> str:
-    return " ".join(filter(None, (*words, TOKEN_HINT if status == 401 else "")))
+    said = " ".join(filter(None, words))
+    return "\n".join(filter(None, (said, TOKEN_HINT if status == 401 else "")))
 
 
 def said(error: SaidV1) -> str:

@@ -88,8 +88,14 @@ def of_token(facts: Facts) -> Iterator[Finding]:
     if isinstance(answer, Failure) and refused(answer):
         own = f" (ours: {facts.token or 'none'})"
         yield problem("token", f"{answer.message}{own}", TOKEN_MENDS.get(answer.code or "", NO_TOKEN))
-    elif not isinstance(answer, Failure):
-        yield well("token", f"{facts.token} is accepted" if facts.token else "none is needed from here")
+    elif isinstance(answer, Failure):
+        return
+    elif facts.token is None:
+        yield well("token", "none is needed from here")
+    elif facts.excused:
+        yield well("token", f"none is needed from here, and {facts.token} is not looked at")
+    else:
+        yield well("token", f"{facts.token} is accepted")
 
 
 def of_version(facts: Facts) -> Iterator[Finding]:
@@ -127,7 +133,8 @@ def _together(found: PoolList) -> Finding:
         return well("pools", text)
     if found.pools:
         return problem("pools", text, "See below why; no task can run until one is.")
-    return problem("pools", "none is known", "On the machines with GPUs: journalctl -x -u engine-provisioner")
+    mend = "On the machines with GPUs: journalctl -x -u pool-managerd -u engine-provisioner"
+    return problem("pools", "none is known", mend)
 
 
 def _of_pool(pool: PoolStatus) -> Iterator[Finding]:

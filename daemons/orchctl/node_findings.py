@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.meta import Version
 from llama_orch.contracts.nodes import NodeList, NodeReachability, NodeStatus, NodeView
-from llama_orch.service.exit import ExitStatus
 from orchctl.facts import Facts
 from orchctl.failure import Failure
 from orchctl.findings import Finding, problem, refused, warning, well
@@ -28,7 +28,7 @@ def of_nodes(facts: Facts) -> Iterator[Finding]:
         yield _together(facts.nodes)
         for node in facts.nodes.nodes:
             yield from of_node(node, facts.reachability.get(node.node_id), _version(facts))
-    elif facts.nodes.status is ExitStatus.NO_INPUT:
+    elif facts.nodes.code == ErrorCode.NOT_FOUND:
         yield warning("nodes", "this queen does not know of nodes", "Upgrade queen-rbee.")
     elif not refused(facts.nodes):
         yield problem("nodes", f"/v2/nodes: {facts.nodes.message}", "See journalctl -x -u queen-rbee.")

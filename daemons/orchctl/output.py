@@ -7,11 +7,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import TextIO, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel
 
+from llama_orch.service.output import give_up
 from orchctl.failure import Failure
 from orchctl.queen import understood
 
@@ -66,12 +66,6 @@ def note(text: str) -> None:
 def _tell(text: str) -> None:
     lines = "".join(f"orchctl: {line}\n" for line in text.splitlines() if line)
     print(lines.translate(CONTROLS) if sys.stderr.isatty() else lines, end="", file=sys.stderr, flush=True)
-
-
-def give_up(stream: TextIO) -> None:
-    """Forget what could not be written to `stream`, or Python complains about it at its exit."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _watched() -> bool:

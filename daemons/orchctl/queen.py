@@ -1,6 +1,5 @@
 """The queen as orchctl asks her: one URL, one token, and errors in words."""
 
-import json
 import os
 import re
 import ssl
@@ -21,7 +20,9 @@ from llama_orch.settings.loading import ConfigurationError
 from llama_orch.settings.tls import TlsFiles
 from llama_orch.settings.tokens import TOKEN
 from llama_orch.settings.types import http_url
-from orchctl.failure import Failure, refused
+from orchctl.encoding import as_json
+from orchctl.failure import FOREIGN_HINT, Failure, refused
+from orchctl.tls_hints import over_tls
 
 URL_VARIABLE = "ORCHESTRATORD_URL"
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -82,7 +83,7 @@ class Queen:
         repeatable: bool = False,
     ) -> bytes:
         """The body of the answer to one request, whose own is `body` as JSON. Raises Failure."""
-        data = b"" if body is None else json.dumps(body, allow_nan=False).encode()
+        data = b"" if body is None else as_json(body)
         try:
             async with self.ask(method, path, data, allowed=allowed, repeatable=repeatable) as response:
                 return await response.read(ANSWER_LIMIT, limit_s=LIMIT_S)
@@ -100,7 +101,7 @@ class Queen:
 
     def unreachable(self, error: UpstreamError) -> Failure:
         """Nobody answers at the URL."""
-        hint = f"Is it running (systemctl status queen-rbee)? Is {URL_VARIABLE} right?"
+        hint = over_tls(self.url, error) or f"Is it running (systemctl status queen-rbee)? Is {URL_VARIABLE} right?"
         return Failure(f"queen-rbee at {self.url} does not answer: {error}", hint, ExitStatus.UNAVAILABLE)
 
     def _headers(self) -> dict[str, str]:
@@ -130,9 +131,8 @@ def _tls() -> ssl.SSLContext | None:
     try:
         return Tls.of(TlsFiles.named(os.environ)).client
     except ConfigurationError as error:
-        first = error.problems[0]
-        message = f"{first.variable}={first.value}: {first.problem}"
-        raise Failure(message, first.mend, ExitStatus.CONFIG) from error
+        message = "\n".join(map(str, error.problems))
+        raise Failure(message, "See TLS in llama-orch(7).", ExitStatus.CONFIG) from error
 
 
 def _is_url(text: str) -> bool:
@@ -167,5 +167,4 @@ def understood(model: type[M], body: bytes) -> M:
 
 
 def _foreign() -> Failure:
-    hint = "Is this the address of queen-rbee, and of the same release?"
-    return Failure("the answer is not understood", hint, ExitStatus.UNAVAILABLE)
+    return Failure("the answer is not understood", FOREIGN_HINT, ExitStatus.UNAVAILABLE)

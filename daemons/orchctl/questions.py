@@ -10,6 +10,7 @@ from llama_orch.http.client import UpstreamError
 from llama_orch.service.exit import ExitStatus
 from orchctl.failure import Failure
 from orchctl.queen import Queen, understood
+from orchctl.tls_hints import over_tls
 
 LIMIT_S = 10.0
 """How long one answer may take, in seconds."""
@@ -18,15 +19,15 @@ NOT_ASKED = Failure("it was not asked", "", ExitStatus.UNAVAILABLE)
 M = TypeVar("M", bound=BaseModel)
 
 
-async def limited(ask: Callable[[], Awaitable[M]]) -> M | Failure:
-    """What `ask` finds within LIMIT_S seconds, or why it does not."""
+async def limited(ask: Callable[[], Awaitable[M]], url: str = "") -> M | Failure:
+    """What `ask` finds within LIMIT_S seconds, or why it does not; `url`: where it asks, if that is to be explained."""
     try:
         with trio.fail_after(LIMIT_S):
             return await ask()
     except trio.TooSlowError:
         return Failure(f"there is no answer within {LIMIT_S:g} s", "", ExitStatus.UNAVAILABLE)
     except UpstreamError as error:
-        return Failure(f"there is no answer: {error}", "", ExitStatus.UNAVAILABLE)
+        return Failure(f"there is no answer: {error}", over_tls(url, error) if url else "", ExitStatus.UNAVAILABLE)
     except Failure as failure:
         return failure
 

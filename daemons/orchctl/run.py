@@ -1,15 +1,15 @@
 """One run of orchctl: from the command line to the exit status, and words for whatever goes wrong between them."""
 
 import io
-import signal
 import sys
 
 import trio
 
 from llama_orch.service.exit import ExitStatus
+from llama_orch.service.output import printing
 from orchctl.arguments import parser
 from orchctl.failure import Failure
-from orchctl.output import explain, give_up
+from orchctl.output import explain
 from orchctl.queen import from_environment
 
 
@@ -17,20 +17,11 @@ def run(arguments: list[str] | None) -> int:
     """Run one command; its exit status. Raises KeyboardInterrupt and, as argparse, SystemExit."""
     try:
         _prepare_output()
-        try:
+        with printing("orchctl"):
             _obey(arguments)
-        finally:  # as late as at its exit, Python could only complain of what it cannot write
-            print(end="", flush=True)
     except Failure as failure:
         explain(failure)
         return failure.status
-    except BrokenPipeError:  # the reader has seen enough
-        give_up(sys.stdout)
-        return 128 + signal.SIGPIPE
-    except OSError as error:
-        give_up(sys.stdout)
-        explain(Failure(f"the output cannot be written: {error.strerror}", "", ExitStatus.IO_ERROR))
-        return ExitStatus.IO_ERROR
     return 0
 
 

@@ -1,12 +1,12 @@
 """The URL at which the queen reaches this pool-managerd, where no variable says it."""
 
 import socket
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import trio
 
 from llama_orch.contracts.handoff import is_loopback
+from llama_orch.contracts.nodes import is_wildcard
 from llama_orch.settings.types import Host
 from pool_managerd.settings import PoolManagerSettings
 
@@ -20,14 +20,6 @@ class AddressUnknown(Exception):
 def scheme(settings: PoolManagerSettings) -> str:
     """What the API is spoken in."""
     return "https" if settings.tls.cert else "http"
-
-
-def is_wildcard(host: str) -> bool:
-    """Whether a listener on `host` listens on all addresses."""
-    try:
-        return ip_address(host).is_unspecified
-    except ValueError:
-        return False
 
 
 async def address_of(settings: PoolManagerSettings) -> str:

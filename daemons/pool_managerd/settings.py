@@ -16,7 +16,7 @@ from llama_orch.settings.shared import (
     RUNTIME_DIRECTORY,
     metrics_port_variable,
 )
-from llama_orch.settings.types import Host, Url
+from llama_orch.settings.types import BaseUrl, Host
 
 
 class PoolManagerSettings(ApiSettings):
@@ -68,7 +68,7 @@ class PoolManagerSettings(ApiSettings):
         ),
     ] = None
     queen_url: Annotated[
-        Url | None,
+        BaseUrl | None,
         Var(
             "ORCHESTRATORD_URL",
             "URL of queen-rbee, to register with and send heartbeats to.",

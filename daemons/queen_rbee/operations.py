@@ -133,8 +133,18 @@ class Operations:
                 drain.scope.cancel()
         await self._shown(keys, draining=False)
         done = self._keep(Drain("resume", target, keys, 0, None))
-        done.finish(OperationState.DONE, "it gets tasks again")
+        done.finish(OperationState.DONE, self._resumed(target, keys))
         return done.view()
+
+    def _resumed(self, target: Target, keys: list[PoolKey]) -> str:
+        """What a resume has come to: a pool stays drained with its node, and within one what was drained by itself."""
+        still = [pool for pool in self._registry.known(keys) if pool.draining]
+        if not still:
+            return "it gets tasks again"
+        if target.pool_id is None:
+            return f"pools that were drained by themselves stay so: {', '.join(sorted(pool.pool_id for pool in still))}"
+        nodes = ", ".join(sorted(pool.node_id or "this machine" for pool in still))
+        return f"it stays drained with the whole of its node until that is resumed, too: {nodes}"
 
     def _keys(self, target: Target) -> list[PoolKey]:
         """The pools of `target`. Raises ApiError 404 where it has none by that name."""
@@ -154,10 +164,13 @@ class Operations:
             await self.managers.bid(Manager(node.address, node.node_id), f"/v2/{verb}", wish)
             return
         failures: list[ApiError] = []
+        heard: list[str] = []
 
         async def one(key: PoolKey) -> None:
             try:
-                await self.managers.bid(self.managers.of_pool(key), f"/v2/pools/{key[0]}/{verb}", wish)
+                manager = self.managers.of_pool(key)
+                await self.managers.bid(manager, f"/v2/pools/{key[0]}/{verb}", wish)
+                heard.append(manager.name)
             except ApiError as error:
                 failures.append(error)
 
@@ -165,7 +178,7 @@ class Operations:
             for key in keys:
                 nursery.start_soon(one, key)
         if failures:
-            raise failures[0]
+            raise _beside(failures[0], verb, sorted(heard))
 
     async def _shown(self, keys: list[PoolKey], *, draining: bool) -> None:
         with trio.move_on_after(SHOWN_S):
@@ -207,6 +220,14 @@ class Operations:
     def _left(self, drain: Drain) -> int:
         drain.replicas |= self._replicas(drain.target, drain.keys)
         return self._registry.leases(drain.replicas)
+
+
+def _beside(failure: ApiError, verb: str, heard: list[str]) -> ApiError:
+    """`failure`, with those that have done it all the same: nobody undoes that."""
+    if not heard:
+        return failure
+    told = f"The {verb} is in force on {', '.join(heard)}. {failure.body.hint or ''}".strip()
+    return ApiError(failure.status, failure.body.model_copy(update={"hint": told}), failure.headers)
 
 
 def _outcome(drain: Drain, cut: int) -> tuple[OperationState, str]:

@@ -1,6 +1,7 @@
 """--check-config of all three daemons as processes: what is in force, where it is from, and status 0 or 78."""
 
 import os
+import pwd
 import re
 import subprocess
 import sys
@@ -21,7 +22,9 @@ WITH_TOKEN = ("queen-rbee", "pool-managerd")
 EVERY_DAEMON = pytest.mark.parametrize("daemon", DAEMONS)
 
 
-def check(daemon: str, directory: Path, given: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def check(
+    daemon: str, directory: Path, given: dict[str, str], stdout: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
     """The daemon's whole run with nothing but `given` in its environment and what Python needs."""
     paths = os.pathsep.join((str(ROOT / "daemons"), *filter(None, sys.path)))
     base = {"PATH": os.environ["PATH"], "PYTHONPATH": paths, "LANG": "C.UTF-8", "HOME": str(directory)}
@@ -29,7 +32,8 @@ def check(daemon: str, directory: Path, given: dict[str, str]) -> subprocess.Com
         [sys.executable, "-m", daemon.replace("-", "_"), "--check-config"],
         cwd=directory,
         env=base | given,
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=LIMIT_S,
         check=False,
@@ -125,6 +129,23 @@ def test_what_cannot_be_used_is_named_and_nothing_is_shown_as_in_force(daemon: s
 
 
 @EVERY_DAEMON
+def test_a_reader_that_has_seen_enough_ends_it_without_a_word(daemon: str, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w"):
+        done = check(daemon, tmp_path, {}, stdout=writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_pools_file_that_cannot_be_used_is_told_beside_variables_that_cannot(tmp_path: Path) -> None:
+    (tmp_path / "pools.toml").write_text("pools = [\n")
+    done = check("engine-provisioner", tmp_path, {"ENGINE_PROVISIONER_GPU_MASK": "first"})
+    assert done.returncode == 78
+    assert "ENGINE_PROVISIONER_GPU_MASK=first" in done.stderr
+    assert "pools.toml" in done.stderr
+
+
+@EVERY_DAEMON
 def test_a_misspelt_variable_is_noticed_and_one_of_another_daemon_is_not(daemon: str, tmp_path: Path) -> None:
     suite = {var.env: "" for settings in DAEMONS.values() for var in settings.variables().values()}
     others = suite | {"ORCHD_ADMISSION_CAPACITY": "5", "ENGINE_PROVISIONER_GPU_MASK": "cpu"}
@@ -134,3 +155,9 @@ def test_a_misspelt_variable_is_noticed_and_one_of_another_daemon_is_not(daemon:
     [line] = done.stderr.splitlines()
     assert line.startswith(f"{daemon}: ")
     assert line.endswith("POOL_MANAGERD_NODEID (is POOL_MANAGERD_NODE_ID meant?)")
+
+
+def test_an_empty_home_is_none_and_not_the_root_directory(tmp_path: Path) -> None:
+    found = shown("engine-provisioner", tmp_path, {"HOME": ""})
+    own = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    assert found["ENGINE_PROVISIONER_CACHE_DIR"][0] == str(own / ".cache/llama-orch")

@@ -26,8 +26,10 @@ class ErrorCode(StrEnum):
     NON_LOOPBACK_WITHOUT_TOKEN = "NON_LOOPBACK_WITHOUT_TOKEN"  # noqa: S105
 
 
-Reason = Literal["context_length_exceeded"]
-"""What clients of OpenAI's API look for as `code`: prompt and answer have more tokens than the context."""
+NO_SUCH_PATH: Literal["no_such_path"] = "no_such_path"
+Reason = Literal["context_length_exceeded", "no_such_path"]
+"""What clients of OpenAI's API look for as `code`: prompt and answer have more tokens than the context. And what tells
+a path that a daemon does not have from a thing that it does not know."""
 
 
 class FieldProblem(Outbound):

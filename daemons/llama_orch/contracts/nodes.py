@@ -6,7 +6,9 @@ snapshot has no address of an engine.
 
 from datetime import datetime
 from enum import StrEnum
+from ipaddress import ip_address
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints
 
@@ -35,11 +37,21 @@ def node_name(value: str) -> str:
     return value
 
 
+def is_wildcard(host: str) -> bool:
+    """Whether `host` is the address that stands for all: 0.0.0.0, or that of IPv6."""
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
 def node_address(value: str) -> str:
     """`value` as the base URL of a node: http:// or https://, a host, nothing behind the port. Raises ValueError."""
     url = http_url(value)
     if not url.isascii() or any(sign in url.partition("://")[2] for sign in "/?#@ "):
         raise ValueError("must be http://HOST:PORT or https://HOST:PORT")
+    if is_wildcard(urlsplit(url).hostname or ""):
+        raise ValueError("names no machine: its host stands for all addresses of whoever asks")
     return url
 
 

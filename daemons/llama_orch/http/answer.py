@@ -8,6 +8,7 @@ import h11
 import trio
 
 from llama_orch.http.chunked import ChunkedBody
+from llama_orch.http.secured import reason
 from llama_orch.http.upstream import UpstreamError, UpstreamTimeout
 
 CHUNK = 65536
@@ -142,4 +143,5 @@ async def received(stream: trio.abc.Stream) -> bytes:
     try:
         return bytes(await stream.receive_some(CHUNK))
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-        raise UpstreamError("the connection broke off") from error
+        told = reason(error) if isinstance(error, trio.BrokenResourceError) else None
+        raise UpstreamError(f"the connection broke off{f': {told}' if told else ''}") from error

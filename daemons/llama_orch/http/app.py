@@ -1,6 +1,7 @@
 """The Quart application every daemon starts from: /health, /ready, /metrics, and errors in one shape."""
 
 from collections.abc import Callable
+from functools import partial
 
 import trio
 from prometheus_client import CollectorRegistry
@@ -9,12 +10,14 @@ from quart import Response, jsonify, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+from llama_orch.contracts.errors import NO_SUCH_PATH, ApiError, ErrorBody, ErrorCode
 from llama_orch.http.error_shapes import ANTHROPIC_VERSION, error_answer
 from llama_orch.http.exchange import ANY, BODY_LIMIT, HotRoutes
 from llama_orch.telemetry.correlation import current
 
 Readiness = Callable[[], list[str]]
+SHOWN = 128
+"""How much of a path is told to who asked for it."""
 
 
 def create_app(name: str, readiness: Readiness, metrics: CollectorRegistry) -> QuartTrio:
@@ -40,7 +43,7 @@ def metrics_app(name: str, metrics: CollectorRegistry) -> QuartTrio:
     app.config["RESPONSE_TIMEOUT"] = None  # a stream lives as long as its client; the relay has its own limits
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_error_handler(ApiError, _api_error)
-    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(HTTPException, partial(_http_error, name))
 
     @app.get("/metrics")
     async def show_metrics() -> Response:
@@ -74,11 +77,15 @@ async def _api_error(error: ApiError) -> Response:
     return response
 
 
-async def _http_error(error: HTTPException) -> Response:
+async def _http_error(name: str, error: HTTPException) -> Response:
     """What Quart itself refuses (no such path, wrong method), in the shape of all other errors."""
-    status = error.code or 500
-    code = {404: ErrorCode.NOT_FOUND, 500: ErrorCode.INTERNAL}.get(status, ErrorCode.INVALID_PARAMS)
-    body = ErrorBody(code=code, message=error.name.lower())
+    status, path = error.code or 500, request.path[:SHOWN]
+    if status == 404:
+        body = ErrorBody(code=ErrorCode.NOT_FOUND, message=f"{name} has no path {path}", reason=NO_SUCH_PATH)
+        return await _api_error(ApiError(status, body.model_copy(update={"hint": f"See {name}(8)."})))
     headers = tuple(error.get_headers()) if status == 405 else ()
-    allow = tuple((name, value) for name, value in headers if name.lower() == "allow")
-    return await _api_error(ApiError(status, body, allow))
+    allow = tuple((field, value) for field, value in headers if field.lower() == "allow")
+    code = ErrorCode.INTERNAL if status == 500 else ErrorCode.INVALID_PARAMS
+    message = f"{path} has no {request.method}" if status == 405 else error.name.lower()
+    hint = f"Allowed there: {allow[0][1]}." if allow else None
+    return await _api_error(ApiError(status, ErrorBody(code=code, message=message, hint=hint), allow))

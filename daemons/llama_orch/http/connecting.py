@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 import trio
 
 from llama_orch.http.secured import Secured, Wire, reason
-from llama_orch.http.upstream import ConnectTimeout, Unreachable, UpstreamError
+from llama_orch.http.upstream import ConnectTimeout, NoTls, Unreachable, UpstreamError
 
 PORTS = {"http": 80, "https": 443}
 
@@ -68,7 +68,7 @@ async def _secured(stream: trio.SocketStream, origin: Origin) -> Secured:
         await secured.handshake()
     except trio.BrokenResourceError as error:
         await trio.aclose_forcefully(stream)
-        raise Unreachable(f"no TLS with {origin}: {reason(error) or 'the connection broke off'}") from error
+        raise NoTls(f"no TLS with {origin}: {reason(error) or 'the connection broke off'}") from error
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from llama_orch.contracts.errors import ApiError, ErrorBody
+from llama_orch.contracts.errors import NO_SUCH_PATH, ApiError, ErrorBody
 
 Shape = Literal["own", "openai", "anthropic"]
 
@@ -91,7 +91,8 @@ def openai_error(status: int, body: ErrorBody) -> dict[str, JsonValue]:
     """OpenAI's error object, which is also the data of a stream's last event when it fails."""
     kind = OPENAI_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     param = body.fields[0].field if body.fields else None
-    code = MODEL_NOT_FOUND if (status, param) == (404, "model") else body.reason or body.code.value
+    reason = None if body.reason == NO_SUCH_PATH else body.reason
+    code = MODEL_NOT_FOUND if (status, param) == (404, "model") else reason or body.code.value
     return {"error": {"message": _words(body), "type": kind, "param": param, "code": code}}
 
 

@@ -81,6 +81,9 @@ WORDS = {
     "HTTP_REQUEST": "plain HTTP is spoken where TLS is wanted",
     "WRONG_VERSION_NUMBER": "what is spoken there is not TLS",
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "no client certificate is shown",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "a client certificate is wanted there",
+    "TLSV1_ALERT_UNKNOWN_CA": "our certificate is of no CA that is accepted there",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our certificate has ended",
 }
 
 

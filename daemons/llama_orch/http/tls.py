@@ -3,6 +3,7 @@
 TLS 1.2 at least, HTTP/1.1 only. With a CA both are mutual: whoever asks or is asked shows a certificate of that CA.
 """
 
+import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE, TlsFiles
 ALPN = ["http/1.1"]
 NO_PASSWORD = ""
 """An encrypted key is refused; OpenSSL would ask the terminal for its password."""
+PRIVATE_KEY = b"PRIVATE KEY-----"
+"""What each kind of private key begins and ends with in PEM."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def _client(files: TlsFiles) -> ssl.SSLContext | None:
 
 def _problems(files: TlsFiles) -> Iterator[Problem]:
     found = [*files.unpaired(), *_certificates(CERT_FILE, files.cert), *_certificates(CA_FILE, files.ca)]
-    found += _unreadable(KEY_FILE, files.key)
+    found += _key(files.key)
     yield from found
     if files.cert and files.key and not found:
         yield from _mismatch(files.cert, files.key)
@@ -89,6 +92,22 @@ def _unreadable(variable: str, path: Path | None) -> Iterator[Problem]:
     except OSError as error:
         mend = "Make it readable for the daemon's user; see TLS in llama-orch(7)."
         yield Problem(variable, str(path), f"cannot be read ({error.strerror or error})", mend)
+
+
+def _key(path: Path | None) -> Iterator[Problem]:
+    """What can be told of a key without its certificate."""
+    if found := list(_unreadable(KEY_FILE, path)):
+        yield from found
+        return
+    pem = path.read_bytes() if path else PRIVATE_KEY
+    if PRIVATE_KEY not in pem:
+        yield _no_key(path, "holds no private key that can be used (there is none in it)")
+    elif b"ENCRYPTED" in pem:
+        yield _no_key(path, "holds no private key that can be used (it has a password)")
+
+
+def _no_key(path: Path | None, problem: str) -> Problem:
+    return Problem(KEY_FILE, str(path), problem, "It must be the certificate's own key, PEM, without a password.")
 
 
 def _certificates(variable: str, path: Path | None) -> Iterator[Problem]:
@@ -110,8 +129,10 @@ def _mismatch(cert: Path, key: Path) -> Iterator[Problem]:
             problem = f"is not the key of the first certificate in {cert} ({CERT_FILE})"
         else:
             problem = f"holds no private key that can be used ({_words(error)})"
-        yield Problem(KEY_FILE, str(key), problem, "It must be the certificate's own key, PEM, without a password.")
+        yield _no_key(key, problem)
 
 
 def _words(error: ssl.SSLError) -> str:
-    return (error.reason or error.strerror or str(error)).replace("_", " ").lower()
+    """As OpenSSL has it, without the place in its source."""
+    told = error.reason or re.sub(r"^\[\w+\] | \(_ssl.*\)$", "", error.strerror or str(error))
+    return told.replace("_", " ").lower()

@@ -13,6 +13,10 @@ class Unreachable(UpstreamError):
     """There was no connection: the other side has not heard the request."""
 
 
+class NoTls(Unreachable):
+    """There was a connection, and no agreement on TLS: no certificate, or one that is not accepted."""
+
+
 class ConnectTimeout(UpstreamTimeout, Unreachable):
     """There was no connection within the caller's limit."""
 

@@ -1,10 +1,10 @@
 """The command line of every program here: argparse, with the exit status that sysexits(3) has for a wrong one."""
 
 import argparse
-import sys
 from typing import NoReturn
 
 from llama_orch.service.exit import ExitStatus
+from llama_orch.service.output import complain
 
 
 class Parser(argparse.ArgumentParser):
@@ -12,6 +12,5 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and end with EX_USAGE."""
-        self.print_usage(sys.stderr)
-        print(f"{self.prog}: {message}", file=sys.stderr)  # noqa: T201
+        complain(f"{self.format_usage()}{self.prog}: {message}")
         raise SystemExit(ExitStatus.USAGE)

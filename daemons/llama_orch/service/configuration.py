@@ -1,10 +1,10 @@
 """What a daemon says about its configuration: refusals, notices, and all that is in force for `--check-config`."""
 
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from llama_orch.service.output import complain
 from llama_orch.settings.loading import ConfigurationError, Settings
 from llama_orch.settings.shared import FORMAT_VARIABLE
 from llama_orch.settings.unknown import unknown
@@ -60,19 +60,21 @@ def show(daemon: str, settings: Settings, environ: Mapping[str, str]) -> None:
     for variable, value, source in settings.effective(environ):
         print(f"{variable}={value}  # {source}")  # noqa: T201
     for notice in notices(environ, settings):
-        print(f"{daemon}: {notice}", file=sys.stderr)  # noqa: T201
+        complain(f"{daemon}: {notice}")
 
 
-def report(daemon: str, refusal: Refusal, environ: Mapping[str, str] = os.environ) -> None:
+def report(daemon: str, *refusals: Refusal, environ: Mapping[str, str] = os.environ) -> None:
     """Every problem: to a person in lines, to the journal or as JSON one record each, as logs would be."""
     wanted = environ.get(FORMAT_VARIABLE, "auto")
     if wanted in ("journal", "json") or records.stderr_is_journal(environ):
         records.configure(daemon, parse_levels("info"), "json" if wanted == "json" else "journal")
-        for problem in refusal.problems:
-            records.emit(refusal.event, problems=problem)
+        for refusal in refusals:
+            for problem in refusal.problems:
+                records.emit(refusal.event, problems=problem)
         for notice in notices(environ):
             notice.emit()
         return
-    print(f"{daemon}: {refusal.headline}:", file=sys.stderr)  # noqa: T201
-    for line in (*refusal.problems, *notices(environ)):
-        print(f"  {line}", file=sys.stderr)  # noqa: T201
+    for refusal in refusals:
+        complain("\n  ".join((f"{daemon}: {refusal.headline}:", *map(str, refusal.problems))))
+    for notice in notices(environ):
+        complain(f"  {notice}")

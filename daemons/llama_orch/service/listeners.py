@@ -4,6 +4,7 @@ Each is the socket that systemd passed under that name, or one that the daemon b
 functions owns the sockets.
 """
 
+import errno
 import logging
 import os
 import socket
@@ -64,7 +65,9 @@ def local(service: Service, path: Path) -> list[socket.socket]:
     except OSError as error:
         sock.close()
         what = f"cannot listen on {path} for local requests: {error.strerror or error}"
-        hint = "Another one may be running here; the directory must be writable for the daemon."
+        hint = f"The daemon must be able to write there: ls -ld {path.parent}"
+        if error.errno == errno.EADDRINUSE:
+            hint = f"Another {service.name} runs here: fuser -v {path}"
         raise StartupError(what, hint, ExitStatus.CANNOT_CREATE) from error
     return [sock]
 

@@ -20,8 +20,9 @@ from llama_orch.service.command_line import Parser
 from llama_orch.service.configuration import Refusal
 from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.notify import Notifier
+from llama_orch.service.output import printing
 from llama_orch.service.watchdog import Watchdog
-from llama_orch.settings.loading import ConfigurationError, Settings
+from llama_orch.settings.loading import ConfigurationError, Problem, Settings
 from llama_orch.telemetry import events, records
 from llama_orch.telemetry.levels import Levels, parse_levels
 
@@ -51,7 +52,8 @@ def nothing_to_check(_settings: Settings) -> None:
 class Daemon(Generic[S]):
     """A daemon's name, its settings class, and the coroutine that is the daemon.
 
-    `check` looks at the files that settings point to; what it finds refuses the start as a wrong variable does.
+    `check` looks at the files that settings point to; what it finds refuses the start as a wrong variable does. It is
+    asked of settings that are refused, too, in which a variable that cannot be used has its default.
     """
 
     name: str
@@ -63,22 +65,35 @@ class Daemon(Generic[S]):
 
 def main(daemon: Daemon[Any], arguments: list[str] | None = None) -> int:
     """Run `daemon` to its end and return the exit status."""
-    options = _parser(daemon).parse_args(arguments)
-    try:
-        settings = daemon.settings.load(os.environ)
-        refusal = daemon.check(settings)
-    except ConfigurationError as error:
-        refusal = configuration.refused(error)
-    if refusal:
-        configuration.report(daemon.name, refusal)
-        return ExitStatus.CONFIG
-    if options.check_config:
-        configuration.show(daemon.name, settings, os.environ)
-        return ExitStatus.OK
+    with printing(daemon.name):
+        options = _parser(daemon).parse_args(arguments)
+        settings, refusals = _checked(daemon, os.environ)
+        if refusals:
+            configuration.report(daemon.name, *refusals)
+            return ExitStatus.CONFIG
+        if options.check_config:
+            configuration.show(daemon.name, settings, os.environ)
+            return ExitStatus.OK
     _log_as(daemon.name, settings)
     for notice in configuration.notices(os.environ, settings):
         notice.emit()
     return _run(daemon, settings)
+
+
+def _checked(daemon: Daemon[Any], environ: Mapping[str, str]) -> tuple[Settings, list[Refusal]]:
+    """The settings, and all that stands against them, the files that they point to included."""
+    problems: list[Problem] = []
+    refusal: Refusal | None = None
+    try:
+        settings: Settings = daemon.settings.load(environ)
+    except ConfigurationError as error:
+        settings, problems = error.settings or daemon.settings(), error.problems
+    try:
+        refusal = daemon.check(settings)
+    except ConfigurationError as error:
+        problems = [*dict.fromkeys((*problems, *error.problems))]
+    variables = configuration.refused(ConfigurationError(problems)) if problems else None
+    return settings, [found for found in (variables, refusal) if found]
 
 
 def _parser(daemon: Daemon[Any]) -> Parser:

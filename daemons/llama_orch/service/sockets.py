@@ -72,7 +72,10 @@ def _unavailable(address: Host, purpose: str, variable: str, error: OSError | Un
         hint = f"Set {variable} to an address of this machine."
     elif error.errno == errno.EADDRINUSE:
         what = f"{address} is already in use, it is wanted for the {purpose}"
-        hint = f"See who holds it: ss -ltnp 'sport = :{address.port}'. Or set {variable} to another address."
+        hint = f"See who holds it: ss -ltnp 'sport = :{address.port}'. Or set {variable} to another port."
+    elif error.errno == errno.EACCES:
+        what = f"cannot listen on {address} for the {purpose}: {error.strerror}"
+        hint = f"Ports below 1024 are for root, or for systemd's sockets. Set {variable} to another port."
     else:
         what = f"cannot listen on {address} for the {purpose}: {error.strerror or error}"
         hint = f"Set {variable} to an address of this machine."

@@ -34,11 +34,13 @@ class Problem:
 
 
 class ConfigurationError(Exception):
-    """The environment cannot be used; `problems` names everything that is wrong with it."""
+    """The environment cannot be used; `problems` names everything that is wrong with it. `settings` is what can be
+    used, with defaults in the place of the rest."""
 
-    def __init__(self, problems: list[Problem]) -> None:
+    def __init__(self, problems: list[Problem], settings: "Settings | None" = None) -> None:
         super().__init__("; ".join(map(str, problems)))
         self.problems = problems
+        self.settings = settings
 
 
 class Settings(BaseModel):
@@ -87,13 +89,13 @@ class Settings(BaseModel):
         """
         values, problems = cls._read(environ)
         settings, invalid = cls._validate(values)
-        problems += invalid
-        faulty = {problem.variable for problem in problems}
+        faulty = {problem.variable for problem in (*problems, *invalid)}
+        problems += [cls._at_its_source(problem, environ) for problem in invalid]
         # a token that cannot be used is not a missing one
         faulty |= {sources.variable for sources in cls._tokens().values() if sources.file in faulty}
         problems += [problem for problem in settings.conflicts() if problem.variable not in faulty]
         if problems:
-            raise ConfigurationError(problems)
+            raise ConfigurationError(problems, settings)
         return settings
 
     @classmethod
@@ -104,6 +106,18 @@ class Settings(BaseModel):
             for name, var in cls.variables().items()
             if var.file and var.credential
         }
+
+    @classmethod
+    def _at_its_source(cls, problem: Problem, environ: Mapping[str, str]) -> Problem:
+        """A token that cannot be used as the problem of the credential or the file that holds it."""
+        sources = next((found for found in cls._tokens().values() if found.variable == problem.variable), None)
+        if sources is None or (source := sources.source(environ)) == "environment":
+            return problem
+        words = f"{problem.value} in it {problem.problem}"
+        mend = f"{problem.mend.partition('. Example')[0]}, in one line. As in: openssl rand -hex 32 > FILE"
+        if source == "file":
+            return Problem(sources.file, environ[sources.file], words, mend)
+        return Problem(f"the credential {sources.credential}", None, words, mend)
 
     @classmethod
     def _read(cls, environ: Mapping[str, str]) -> tuple[dict[str, Any], list[Problem]]:
@@ -168,7 +182,10 @@ def _problem(var: Var, value: Any, text: str) -> Problem:
     words = "is not of the allowed form" if words.startswith("String should match") else words
     wrong = words if words.startswith(("is ", "has ", "names ")) else f"must be {words}"
     shown = f"token_fp6={Secret(value).fingerprint}" if var.secret else str(value)
-    mend = f"Allowed: {var.allowed}. Example: {var.env}={var.example}"
+    example = "Example, in a shell" if "$(" in var.example else "Example"
+    mend = f"Allowed: {var.allowed}. {example}: {var.env}={var.example}"
+    if re.search(r"\$[({]", str(value)):
+        mend += ". In an environment file neither commands nor variables are replaced: write what they give."
     if re.search(r"\s#", str(value)):
         mend += ". A comment has a line of its own; behind a value it is a part of it."
     return Problem(var.env, shown, wrong, mend)

@@ -21,7 +21,8 @@ CREDENTIAL = (
 CHECK = (
     "What would be in force, with the source of each value (default, environment, credential or file; the name of "
     "another variable where that decides), is shown by --check-config. It reads the environment that it is given. What "
-    "the service would get is checked so, by root:"
+    "the service would get is checked so, by root (a shell, other than systemd, replaces what stands behind a $, and "
+    "knows no comment with ;):"
 )
 REFUSED = (
     "Where something cannot be used, this and the start end with exit status 78 and every problem at once: the "

@@ -5,6 +5,8 @@ what is valid and a surprise at start-up is cheaper than one at night.
 """
 
 import hashlib
+import os
+import pwd
 import re
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
@@ -86,6 +88,14 @@ def http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def base_url(value: str) -> str:
+    """As http_url, of a URL that paths are put behind; ValueError for one with a name, a query or a fragment in it."""
+    url = http_url(value)
+    if set(url) & set("?#@ "):
+        raise ValueError("has more than a host, a port and a path")
+    return url
+
+
 def _levels(value: Any) -> Any:
     return parse_levels(value) if isinstance(value, str) else value
 
@@ -144,13 +154,15 @@ def _mask(value: Any) -> Any:
 def _urls(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    return tuple(http_url(part.strip()) for part in value.split(",") if part.strip())
+    return tuple(base_url(part.strip()) for part in value.split(",") if part.strip())
 
 
 def _expanded(value: Path) -> Path:
     try:
+        if value.parts[:1] == ("~",) and os.environ.get("HOME") == "":  # the root directory would be taken for it
+            return Path(pwd.getpwuid(os.getuid()).pw_dir, *value.parts[1:])
         return value.expanduser()
-    except RuntimeError as error:
+    except (RuntimeError, KeyError) as error:
         raise ValueError("has a ~ whose home directory is not known") from error
 
 
@@ -164,6 +176,7 @@ LogLevels = Annotated[
 ]
 Token = Annotated[Secret, BeforeValidator(_token), Allowed("16 to 512 printable ASCII characters without blanks")]
 Url = Annotated[str, AfterValidator(http_url), Allowed("an http:// or https:// URL")]
+BaseUrl = Annotated[str, AfterValidator(base_url), Allowed("an http:// or https:// URL")]
 UrlList = Annotated[tuple[str, ...], BeforeValidator(_urls), Allowed("http:// or https:// URLs, separated by commas")]
 GpuMaskField = Annotated[GpuMask, BeforeValidator(_mask), Allowed("GPU indices separated by commas, or cpu")]
 HomePath = Annotated[Path, AfterValidator(_expanded)]

@@ -332,10 +332,12 @@ async def test_liveness_and_readiness() -> None:
 
 async def test_what_is_not_there_or_not_so_is_said_in_the_shape_of_all_errors() -> None:
     status, _head, body = await asked(gate(), "/nothing", peer=None)
-    assert (status, body["code"], body["message"]) == (404, "NOT_FOUND", "not found")
+    assert (status, body["code"], body["reason"]) == (404, "NOT_FOUND", "no_such_path")
+    assert (body["message"], body["hint"]) == ("test has no path /nothing", "See test(8).")
+    assert len((await asked(gate(), f"/{'x' * 5000}", peer=None))[2]["message"]) < 200
     assert body["correlation_id"]
     status, head, body = await asked(gate(), "/health", method="DELETE")
-    assert (status, body["code"]) == (405, "INVALID_PARAMS")
+    assert (status, body["code"], body["message"]) == (405, "INVALID_PARAMS", "/health has no DELETE")
     assert "GET" in head["allow"]
 
 

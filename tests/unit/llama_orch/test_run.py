@@ -151,6 +151,35 @@ def test_version_and_help_end_well_and_a_wrong_option_is_a_usage_error() -> None
     assert "--chek" in wrong.stderr
 
 
+def into(place: str, *arguments: str, **given: str) -> tuple[int, str]:
+    """Exit status and standard error of the daemon whose standard output is `place`."""
+    with open(place, "w") as out:
+        ended = subprocess.run(
+            [sys.executable, "-m", MODULE, "runs", *arguments],
+            env=environment(given),
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    return ended.returncode, ended.stderr
+
+
+@pytest.mark.parametrize("option", ["--check-config", "--version", "--help"])
+def test_output_that_cannot_be_written_is_told_in_a_line(option: str) -> None:
+    words = "sample-daemon: the output cannot be written: No space left on device\n"
+    assert into("/dev/full", option) == (74, words)
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["--check-config"], 78), (["--chek"], 64)])
+def test_that_nobody_reads_what_is_wrong_does_not_change_the_status(arguments: list[str], status: int) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", MODULE, "runs", *arguments]
+        ended = subprocess.run(command, env=environment(WRONG), stderr=full, timeout=LIMIT_S, check=False)
+    assert ended.returncode == status
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_first_signal_stops_gracefully_and_tells_the_manager(number: signal.Signals, tmp_path: Path) -> None:
     path = str(tmp_path / "notify")

@@ -206,6 +206,24 @@ def test_a_faulty_value_is_not_reported_a_second_time_as_missing() -> None:
     assert len(caught.value.problems) == 1
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "[0:0:0:0:0:0:0:0]"])
+def test_an_address_that_leads_whoever_asks_to_himself_is_not_advertised(host: str) -> None:
+    address = {"POOL_MANAGERD_ADVERTISE_URL": f"http://{host}:9200"}
+    assert "names no machine" in problems(PoolManagerSettings, CLOUD_NODE | address)[next(iter(address))].problem
+
+
+@pytest.mark.parametrize("behind", ["?a=b", "#a", "/?"])
+@pytest.mark.parametrize("before", ["", "me:secret@"])
+def test_a_url_that_paths_are_put_behind_has_nothing_else_in_it(before: str, behind: str) -> None:
+    for settings, environ in (
+        (PoolManagerSettings, CLOUD_NODE | {"ORCHESTRATORD_URL": f"http://{before}queen:8080{behind}"}),
+        (PoolManagerSettings, CLOUD_NODE | {"ORCHESTRATORD_URL": "http://me:secret@queen:8080"}),
+        (QueenSettings, {"ORCHD_POOL_MANAGERS": f"http://a:1,http://{before}b:2{behind}"}),
+    ):
+        (problem,) = problems(settings, environ).values()
+        assert "more than a host, a port and a path" in problem.problem
+
+
 def test_a_token_alone_makes_no_cloud_node() -> None:
     assert PoolManagerSettings.load({"LLORCH_API_TOKEN": TOKEN}).profile == "home"
     assert PoolManagerSettings.load(CLOUD_NODE).profile == "cloud"

@@ -93,6 +93,7 @@ def test_a_port_in_use_is_named_with_the_command_that_shows_who_holds_it(opened:
     error = refused(Host("127.0.0.1", port))
     assert f"127.0.0.1:{port} is already in use" in error.message
     assert f"ss -ltnp 'sport = :{port}'" in error.hint
+    assert "another port" in error.hint
 
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "no-such-host.invalid", "a..b", "x" * 70])
@@ -162,7 +163,9 @@ def test_the_socket_of_a_running_daemon_is_left_alone(opened: ExitStack, tmp_pat
     where = tmp_path / "queen.sock"
     (sock,) = listeners.local(service(), where)
     opened.enter_context(sock)
-    assert "already in use" in local_refused(where).message
+    error = local_refused(where)
+    assert "already in use" in error.message
+    assert f"fuser -v {where}" in error.hint
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(where))
 
@@ -176,6 +179,11 @@ def test_a_file_that_is_no_socket_is_not_removed(tmp_path: Path) -> None:
 
 def test_a_path_that_is_too_long_is_an_explained_refusal(tmp_path: Path) -> None:
     assert "too long" in local_refused(tmp_path / ("x" * 120)).message
+
+
+def test_a_directory_that_is_not_there_is_named_by_the_command_that_shows_it(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert f"ls -ld {tmp_path / 'file'}" in local_refused(tmp_path / "file" / "queen.sock").hint
 
 
 @pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("192.0.2.1", True), ("127.0.0.1", False)])

@@ -99,6 +99,18 @@ def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(ca: Authori
     assert "without a password" in found[KEY_FILE]
 
 
+def test_of_files_that_are_swapped_each_is_named(good: TlsFiles) -> None:
+    assert set(refused(replace(good, cert=good.key, key=good.cert))) == {CERT_FILE, KEY_FILE}
+
+
+@pytest.mark.parametrize("daemon", WITH_TOKEN)
+def test_files_are_looked_at_beside_variables_that_cannot_be_used(daemon: str, tmp_path: Path) -> None:
+    done = check(daemon, tmp_path, {"RUST_LOG": "loud", CERT_FILE: str(tmp_path / "none")})
+    headline, *lines = done.stderr.splitlines()
+    assert headline == f"{daemon}: 3 settings cannot be used:"
+    assert [line.replace(":", "=").split("=")[0].strip() for line in lines] == ["RUST_LOG", KEY_FILE, CERT_FILE]
+
+
 @pytest.mark.parametrize(("name", "variable"), [("cert", CERT_FILE), ("key", KEY_FILE)])
 def test_one_half_of_a_pair_is_refused(name: str, variable: str, good: TlsFiles) -> None:
     assert set(refused(replace(good, **{name: None}))) == {variable}

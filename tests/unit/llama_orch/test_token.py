@@ -104,7 +104,23 @@ def test_an_empty_file_is_a_problem(tmp_path: Path) -> None:
 def test_a_file_that_is_no_text_is_a_problem_and_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "token").write_bytes(b"\xff\xfe" * 20)
     (problem,) = refused({"LLORCH_API_TOKEN_FILE": str(tmp_path / "token")}).problems
-    assert problem.variable == "LLORCH_API_TOKEN"
+    assert problem.variable == "LLORCH_API_TOKEN_FILE"
+
+
+def test_what_cannot_be_used_is_told_of_the_file_or_the_credential_that_holds_it(tmp_path: Path) -> None:
+    file = tmp_path / "api-token"
+    file.write_text(f"{VARIABLE}\n{VARIABLE}\n")
+    (problem,) = refused({"LLORCH_API_TOKEN_FILE": str(file), "ORCHESTRATORD_CLOUD_PROFILE": "1"}).problems
+    assert (problem.variable, problem.value) == ("LLORCH_API_TOKEN_FILE", str(file))
+    assert "is not a usable token" in problem.problem
+    assert "in one line" in problem.mend
+    (problem,) = refused({"CREDENTIALS_DIRECTORY": str(tmp_path), "ORCHESTRATORD_CLOUD_PROFILE": "1"}).problems
+    assert str(problem).startswith("the credential api-token: ")
+
+
+def test_a_command_that_nobody_has_run_is_told_as_such() -> None:
+    (problem,) = refused({"LLORCH_API_TOKEN": "$(openssl rand -hex 32)"}).problems
+    assert "neither commands nor variables are replaced" in problem.mend
 
 
 def test_a_token_problem_is_not_reported_a_second_time_as_a_missing_token() -> None:

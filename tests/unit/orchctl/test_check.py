@@ -27,6 +27,7 @@ REACHABILITY = "GET /v2/nodes/gpu-1/reachability"
 REACHED = {"node_id": "gpu-1", "address": "http://gpu-1:9200", "reachable": True, "latency_ms": 2.2}
 
 
+WITHOUT = "GET /v2/sessions?limit=1"
 OWN = "0123456789abcdef" * 2
 MINE = app_specific(bytes.fromhex(OWN))
 WELL = reply(200, {"ready": True, "reasons": []})
@@ -58,7 +59,9 @@ def cluster(**changed: bytes) -> dict[str, list[bytes]]:
 def test_a_cluster_that_is_well_is_a_line_each_and_status_0() -> None:
     with queen(cluster()) as her:
         ended = here("check", "--url", her.url, LLORCH_API_TOKEN=TOKEN)
-        assert {request.headers["authorization"] for request in her.asked} == {f"Bearer {TOKEN}"}
+        shown = {request.headers["authorization"] for request in her.asked if request.line != WITHOUT}
+        assert shown == {f"Bearer {TOKEN}"}
+        assert [request.headers.get("authorization") for request in her.of(WITHOUT)] == [None]
     assert (ended.status, ended.err) == (0, "")
     fingerprint = ended.out.partition("token_fp6=")[2][:6]
     assert ended.out == (
@@ -70,6 +73,22 @@ def test_a_cluster_that_is_well_is_a_line_each_and_status_0() -> None:
         "ok       pools: 1 of 1 ready\n"
     )
     assert TOKEN not in ended.out
+
+
+def test_a_token_that_nobody_looks_at_is_not_called_accepted() -> None:
+    with queen({**cluster(), WITHOUT: [reply(200, {"sessions": [], "count": 0})]}) as her:
+        ended = here("check", "--url", her.url, LLORCH_API_TOKEN=TOKEN)
+        assert "none is needed from here" in ended.out
+        assert "accepted" not in ended.out
+        asked = len(her.of(WITHOUT))
+        assert here("check", "--url", her.url).status == 0
+        assert len(her.of(WITHOUT)) == asked
+
+
+def test_a_sentence_that_ends_gets_no_second_full_stop() -> None:
+    reasons = reply(503, {"ready": False, "reasons": ["the disk is full."]})
+    with queen(cluster(ready=reasons)) as her:
+        assert "the disk is full. See" in here("check", "--url", her.url).out
 
 
 def test_a_problem_is_69_and_the_rest_is_told_all_the_same() -> None:

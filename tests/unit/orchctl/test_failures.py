@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_orch.http.client import UpstreamError
+from llama_orch.http.upstream import NoTls, Unanswered, Unreachable, UpstreamError, UpstreamTimeout
 from llama_orch.service.exit import ExitStatus
 from orchctl.failure import Failure, exit_status, refused, together
 from orchctl.queen import Queen, below
@@ -59,6 +59,9 @@ V1_ERROR = {"error": {"message": "slow down", "type": "rate_limit_error", "param
         pytest.param(reply(502, "<h1>Bad  Gateway</h1>"), 69, id="a proxy's error"),
         pytest.param(error(401, "BAD_TOKEN", "the token is wrong"), 77, id="401"),
         pytest.param(error(404, "NOT_FOUND", "no such thing"), 66, id="404"),
+        pytest.param(
+            error(404, "NOT_FOUND", "pool-managerd has no path", reason="no_such_path"), 69, id="another daemon"
+        ),
         pytest.param(error(429, "A_NEWER_CODE", "later", retriable=True, retry_after_ms=1500), 75, id="429"),
         pytest.param(error(500, "INTERNAL", "oops"), 69, id="500"),
         pytest.param(reply(429, V1_ERROR, "Retry-After: 7\r\nx-should-retry: true\r\n"), 75, id="429 of /v1"),
@@ -110,6 +113,54 @@ def test_who_lacks_the_token_is_told_where_to_put_it(words: tuple[str, ...]) -> 
         ended = here(*words, "--url", her.url)
     assert "MISSING_TOKEN: a token is needed" in ended.err
     assert "LLORCH_API_TOKEN_FILE" in ended.err
+
+
+def test_another_daemon_of_ours_is_no_queen_under_v1_either() -> None:
+    told = {"error": {"message": "pool-managerd has no path /v1/models", "code": "NOT_FOUND", "type": "t"}}
+    failure = refused(404, json.dumps(told).encode(), {})
+    assert (failure.status, failure.message) == (ExitStatus.UNAVAILABLE, "pool-managerd has no path /v1/models")
+    told["error"]["code"] = "model_not_found"
+    assert refused(404, json.dumps(told).encode(), {}).status is ExitStatus.NO_INPUT
+
+
+@pytest.mark.parametrize("command", [("drain", "p\udcff"), ("tasks", "\udcff"), ("nodes", "remove", "\udc80")])
+def test_an_id_that_is_no_text_is_a_wrong_command_line(command: tuple[str, ...]) -> None:
+    ended = here(*command)
+    assert ended.status == 64
+    assert "UTF-8" in ended.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("submit", "p\udcff"), ("submit", "x", "--stop", "\udcff"), ("chat", "--model", "m", "--system", "\udcff")],
+)
+def test_a_prompt_that_is_no_text_is_not_sent(command: tuple[str, ...]) -> None:
+    with queen({ANYTHING: [reply(500)]}) as her:
+        ended = here(*command, "--url", her.url, stdin="hello")
+        assert her.asked == []
+    assert (ended.status, ended.out) == (65, "")
+    assert "UTF-8" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "words"),
+    [
+        ("http://x", Unanswered("closed", sent=True), "begins with https://"),
+        ("https://x", Unanswered("closed", sent=True), "LLORCH_TLS_CERT_FILE"),
+        ("https://x", NoTls("its certificate is not accepted"), "LLORCH_TLS_CA_FILE"),
+        ("https://x", Unreachable("Connection refused"), "systemctl status queen-rbee"),
+        ("http://x", UpstreamTimeout("no answer within 30 s"), "systemctl status queen-rbee"),
+    ],
+)
+def test_who_gets_no_answer_is_told_what_may_be_amiss_with_tls(url: str, error: UpstreamError, words: str) -> None:
+    assert words in Queen(url).unreachable(error).hint
+
+
+def test_a_file_of_tls_that_is_not_set_is_told_without_a_value() -> None:
+    ended = here("status", LLORCH_TLS_CERT_FILE="/none")
+    assert ended.status == 78
+    assert "LLORCH_TLS_KEY_FILE: is not set" in ended.err
+    assert "LLORCH_TLS_CERT_FILE=/none: cannot be read" in ended.err
 
 
 def test_every_status_that_is_no_success_is_a_failure() -> None:

@@ -71,6 +71,18 @@ def test_home_is_well_without_nodes_and_without_a_token() -> None:
     assert wrong_with(nodes=nodes(), reachability={}, token=None, local=None) == []
 
 
+def test_a_token_that_is_not_looked_at_is_not_called_accepted() -> None:
+    (finding,) = (each for each in found_with(token="token_fp6=abcdef from X", excused=True) if each.subject == "token")
+    assert finding.level is OK
+    assert "accepted" not in finding.text
+
+
+def test_none_known_names_both_daemons_that_may_be_to_blame() -> None:
+    (finding,) = (each for each in found_with(pools=pools()) if each.subject == "pools")
+    assert "pool-managerd" in finding.mend
+    assert "engine-provisioner" in finding.mend
+
+
 def refusal(code: str, status: int = 401) -> Failure:
     assert status in (401, 403)
     return Failure(f"{code}: no", "", ExitStatus.NO_PERMISSION, code=code)
@@ -105,7 +117,10 @@ CASES: dict[str, tuple[dict[str, Any], list[tuple[Level, str]]]] = {
     "no pools": ({"pools": pools()}, [(PROBLEM, "pools")]),
     "pools that cannot be had": ({"pools": SILENT}, [(PROBLEM, "pools")]),
     "nodes that cannot be had": ({"nodes": SILENT}, [(PROBLEM, "nodes")]),
-    "a queen without nodes": ({"nodes": Failure("NOT_FOUND: no", "", ExitStatus.NO_INPUT)}, [(WARNING, "nodes")]),
+    "a queen without nodes": (
+        {"nodes": Failure("no", "", ExitStatus.UNAVAILABLE, code="NOT_FOUND")},
+        [(WARNING, "nodes")],
+    ),
     "a node that is not registered": ({"nodes": nodes()}, [(PROBLEM, "this node")]),
     "a node whose daemon is silent": (
         {"local": Local("http://x", expected=True, ready=SILENT)},

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from pool_managerd.addressing import AddressUnknown, address_of, is_wildcard, only_here
+from llama_orch.contracts.nodes import is_wildcard
+from pool_managerd.addressing import AddressUnknown, address_of, only_here
 from pool_managerd.settings import PoolManagerSettings
 
 CLOUD = {

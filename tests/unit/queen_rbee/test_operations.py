@@ -25,16 +25,18 @@ class FakeManagers(Managers):
         super().__init__(rig.fleet, rig.registry, ())
         object.__setattr__(self, "bids", [])
         object.__setattr__(self, "deaf", False)
+        object.__setattr__(self, "stays", set())
 
     async def bid(self, manager: Manager, path: str, body: BaseModel | None = None) -> None:
         await trio.lowlevel.checkpoint()
-        if self.deaf:  # type: ignore[attr-defined]
+        if self.deaf is True or manager.node_id == self.deaf:  # type: ignore[attr-defined]
             raise ApiError(503, ErrorBody(code=ErrorCode.POOL_UNAVAILABLE, message="nobody hears"))
         self.bids.append((manager.node_id, path, body))  # type: ignore[attr-defined]
         node = manager.node_id or ""
         draining = path.endswith("drain")
         told = {"draining": draining} if path in ("/v2/drain", "/v2/resume") else {}
-        self.fleet.heartbeat(node, heartbeat(node, pools=[snapshot(node, draining=draining)], machine_id=None, **told))
+        shown = draining or bool({node, *told} & self.stays)  # type: ignore[attr-defined]
+        self.fleet.heartbeat(node, heartbeat(node, pools=[snapshot(node, draining=shown)], machine_id=None, **told))
 
 
 @dataclass
@@ -166,6 +168,27 @@ async def test_a_drain_that_nobody_hears_is_refused_and_leaves_no_operation():
             await here.operations.drain(POOL, DrainRequest())
         assert caught.value.status == 503
         assert here.operations.views() == []
+
+
+async def test_what_was_done_before_one_could_not_be_asked_is_told_since_nobody_undoes_it():
+    async with site("n1", "n2") as here:
+        object.__setattr__(here.managers, "deaf", "n2")
+        with pytest.raises(ApiError) as caught:
+            await here.operations.drain(POOL, DrainRequest())
+        assert (caught.value.status, here.rig.open_nodes) == (503, {"n2"})
+        assert "The drain is in force on node n1." in (caught.value.body.hint or "")
+
+
+@pytest.mark.parametrize("target", [POOL, NODE])
+async def test_a_resume_does_not_say_that_tasks_come_where_something_stays_drained(target, autojump_clock):
+    async with site("n1") as here:
+        await here.operations.drain(target, DrainRequest())
+        here.managers.stays.add("n1")  # type: ignore[attr-defined]
+        done = await here.operations.resume(target)
+        assert "gets tasks again" not in (done.message or "")
+        assert ("n1" if target is POOL else "themselves stay so: p") in (done.message or "")
+        here.managers.stays.clear()  # type: ignore[attr-defined]
+        assert (await here.operations.resume(target)).message == "it gets tasks again"
 
 
 @pytest.mark.parametrize("target", [Target("q"), Target("p", "n9"), Target(node_id="n9")])
