@@ -113,7 +113,13 @@ class World:
     def lease(self, key: Key) -> None:
         """What stands for the registry's: a place is given away only if it takes tasks and has room."""
         found, place = self.queen.dispatcher.registry.replicas.get(key), self.model.places.get(key)
-        if not found or not found.open or found.leased >= found.slots_total:
+        if (
+            not found
+            or not found.ready
+            or found.draining
+            or found.circuit == "open"
+            or found.leased >= found.slots_total
+        ):
             self.wrong.append(f"a task is placed on {key}, where there is no room: {found}")
         if not place or not place[2]:
             self.wrong.append(f"a task is placed on {key}, which takes none: {place}")
@@ -122,7 +128,8 @@ class World:
     def _begins(self, task: Task, target: Candidate) -> None:
         """A task comes to an engine only if that is what it asks for, and before anything of its answer has come."""
         demand = task.demand
-        if task.shown or task.delivered or task.state.final:
+        ended = task.state.final and not task.scope.cancel_called  # else it was cancelled on the way, and asks nothing
+        if task.shown or task.delivered or ended:
             self.wrong.append("a task of which something has come, or that has ended, is run again")
         if (demand.model_ref and demand.model_ref not in target.models) or demand.pin not in (None, target.pool_id):
             self.wrong.append(f"{target.key} is not what the task asks for")
