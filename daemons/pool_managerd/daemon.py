@@ -9,6 +9,7 @@ import trio
 
 from llama_orch import VERSION
 from llama_orch.http.app import add_hot, create_app, metrics_app
+from llama_orch.http.browsers import WebPolicy, own_names
 from llama_orch.http.expiry import held, keep_warning
 from llama_orch.http.gate import Access, Gate, for_metrics
 from llama_orch.http.serving import serve
@@ -173,8 +174,9 @@ async def _start_serving(parts: Parts, service: Service, closing: trio.Event, nu
     scrape = listeners.tcp(service, "metrics", metrics_address, "metrics", "PROMETHEUS_METRICS_PORT")
     local = listeners.local(service, settings.runtime_dir.parent / f"{NAME}.sock")
     listeners.say_access(settings.bind, settings.token, settings.second_token, over=parts.tls.words)
-    start = partial(serve, shutdown=closing, drain_s=DRAIN_S[settings.profile])
+    start = partial(serve, pulse=service.watchdog.pulse, shutdown=closing, drain_s=DRAIN_S[settings.profile])
     access = Access(settings.token, settings.auth_optional, settings.second_token)
-    await nursery.start(partial(start, tls=parts.tls.server), Gate(app, access, hot), api)
+    web = WebPolicy(settings.allowed_hosts, settings.allowed_origins, own_names(settings.bind.host))
+    await nursery.start(partial(start, tls=parts.tls.server), Gate(app, access, hot, web), api)
     await nursery.start(start, Gate(app, Access(), hot), local)
-    await nursery.start(start, for_metrics(metrics_app(NAME, collectors), settings.token), scrape)
+    await nursery.start(start, for_metrics(metrics_app(NAME, collectors), settings.token, web), scrape)

@@ -7,6 +7,7 @@ import trio
 
 from llama_orch import VERSION
 from llama_orch.http.app import add_hot, create_app, metrics_app
+from llama_orch.http.browsers import WebPolicy, own_names
 from llama_orch.http.exchange import HotRoutes
 from llama_orch.http.expiry import held, keep_warning
 from llama_orch.http.gate import Access, Gate, for_metrics
@@ -143,11 +144,12 @@ async def _start_serving(parts: Parts, service: Service, nursery: trio.Nursery) 
     scrape = listeners.tcp(service, "metrics", metrics_address, "metrics", "PROMETHEUS_METRICS_PORT")
     local = listeners.local(service, settings.runtime_dir.parent / "queen-rbee.sock")
     listeners.say_access(address, settings.token, settings.second_token, over=parts.tls.words)
-    start = partial(serve, shutdown=service.stop, drain_s=DRAIN_S + SERVING_MARGIN_S)
+    start = partial(serve, pulse=service.watchdog.pulse, shutdown=service.stop, drain_s=DRAIN_S + SERVING_MARGIN_S)
     access = Access(settings.token, settings.auth_optional, settings.second_token)
-    await nursery.start(partial(start, tls=parts.tls.server), Gate(app, access, hot), api)
+    web = WebPolicy(settings.allowed_hosts, settings.allowed_origins, own_names(settings.address.host))
+    await nursery.start(partial(start, tls=parts.tls.server), Gate(app, access, hot, web), api)
     await nursery.start(start, Gate(app, Access(), hot), local)
-    await nursery.start(start, for_metrics(metrics_app(NAME, metrics), settings.token), scrape)
+    await nursery.start(start, for_metrics(metrics_app(NAME, metrics), settings.token, web), scrape)
 
 
 async def _drain(parts: Parts) -> None:

@@ -24,6 +24,8 @@ class ErrorCode(StrEnum):
     MISSING_TOKEN = "MISSING_TOKEN"  # noqa: S105
     BAD_TOKEN = "BAD_TOKEN"  # noqa: S105
     NON_LOOPBACK_WITHOUT_TOKEN = "NON_LOOPBACK_WITHOUT_TOKEN"  # noqa: S105
+    FORBIDDEN_HOST = "FORBIDDEN_HOST"
+    FORBIDDEN_ORIGIN = "FORBIDDEN_ORIGIN"
 
 
 NO_SUCH_PATH: Literal["no_such_path"] = "no_such_path"

@@ -1,23 +1,25 @@
-"""What every request passes first: its correlation id, and whether its peer may ask at all.
+"""The outermost ASGI layer of every listener: identify the request, normalize its head, authorize it, route it.
 
-Owns the rules of authentication, as pure functions, and the ASGI layer that applies them before the hot routes
-and Quart see a request.
+Owns the rules of authentication, as pure functions. What is refused here was not routed: neither the hot routes nor
+Quart see it.
 """
 
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
-from urllib.parse import urlsplit
+from typing import cast
 
 from quart_trio import QuartTrio
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.handoff import is_loopback
+from llama_orch.http import heads
+from llama_orch.http.browsers import WebPolicy, cors_fields, forbidden_origin, preflight_fields
 from llama_orch.http.error_shapes import ANTHROPIC_VERSION, IDENTIFIERS, shape_of
-from llama_orch.http.exchange import AsgiApp, HotRoutes, Message, Receive, Scope, Send, answer, head_only
+from llama_orch.http.exchange import AsgiApp, Exchange, HotRoutes, Message, Receive, Scope, Send, answer, head_only
 from llama_orch.settings.types import Secret
 from llama_orch.telemetry import correlation
-from llama_orch.telemetry.events import TOKEN_REFUSED
+from llama_orch.telemetry.events import PAGE_REFUSED, TOKEN_REFUSED
 from llama_orch.telemetry.records import emit
 from llama_orch.telemetry.sparing import Sparing
 
@@ -26,48 +28,70 @@ OPEN_PREFIX = "/v2/meta/"
 
 
 @dataclass(frozen=True)
+class Asker:
+    """What a request says about who sends it: the peer's address (None on a Unix socket) and the two headers that can
+    hold a token. X-Api-Key is what some of Anthropic's clients send."""
+
+    peer: str | None
+    authorization: str | None = None
+    api_key: str | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether it comes from this machine."""
+        return self.peer is None or is_loopback(self.peer)
+
+    @property
+    def tokens(self) -> list[str]:
+        """The tokens it shows."""
+        scheme, _, token = (self.authorization or "").partition(" ")
+        bearer = [token.strip()] if scheme.lower() == "bearer" else []
+        return [*bearer, self.api_key.strip()] if self.api_key else bearer
+
+
+@dataclass(frozen=True)
 class Access:
     """Who may ask: with a token, everybody who has it, or the second one (and loopback peers if `loopback_excused`);
-    without one, peers on this machine."""
+    without one, peers on this machine, unless `everybody` may."""
 
     token: Secret | None = None
     loopback_excused: bool = False
     second: Secret | None = None
+    everybody: bool = False
 
-    def refusal(
-        self, path: str, peer: str | None, authorization: str | None, api_key: str | None = None
-    ) -> ApiError | None:
-        """Why this request is refused, or None. `peer` is an address, or None for a Unix socket; `api_key` is
-        the header X-Api-Key, in which some of Anthropic's clients send the token."""
-        if path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
+    def refusal(self, path: str, asker: Asker) -> ApiError | None:
+        """Return why a request for `path` is refused, or None."""
+        if self.everybody or path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
             return None
-        local = peer is None or is_loopback(peer)
         if self.token is None:
-            return None if local else _refuse(403, ErrorCode.NON_LOOPBACK_WITHOUT_TOKEN)
-        if local and self.loopback_excused:
+            return None if asker.local else _refuse(403, ErrorCode.NON_LOOPBACK_WITHOUT_TOKEN)
+        if asker.local and self.loopback_excused:
             return None
-        if not authorization and not api_key:
+        if not asker.authorization and not asker.api_key:
             return _refuse(401, ErrorCode.MISSING_TOKEN)
-        known = [self._is_ours(token) for token in shown_tokens(authorization, api_key)]
-        return None if any(known) else _refuse(401, ErrorCode.BAD_TOKEN)
+        return None if self.proven(asker) else _refuse(401, ErrorCode.BAD_TOKEN)
+
+    def proven(self, asker: Asker) -> bool:
+        """Return whether a token that the request shows is one of ours."""
+        known = [self._is_ours(token) for token in asker.tokens]
+        return any(known)
+
+    def by_place(self, asker: Asker) -> bool:
+        """Return whether the request is served for the place it comes from alone, where a browser could be, too."""
+        if self.everybody or asker.peer is None:
+            return False
+        return self.token is None or (self.loopback_excused and asker.local and not self.proven(asker))
 
     def _is_ours(self, given: str) -> bool:
-        """Whether `given` is one of ours; how long that takes tells nothing, not even which."""
+        """Compare `given` with all our tokens, in a time that tells nothing, not even which one is right."""
         ours = [token.get_secret_value().encode() for token in (self.token, self.second) if token]
         return any([hmac.compare_digest(given.encode(), own) for own in ours])  # noqa: C419 -- with all of them
 
 
-def shown_tokens(authorization: str | None, api_key: str | None) -> list[str]:
-    """The tokens that a request shows."""
-    scheme, _, token = (authorization or "").partition(" ")
-    bearer = [token.strip()] if scheme.lower() == "bearer" else []
-    return [*bearer, api_key.strip()] if api_key else bearer
-
-
-def for_metrics(app: QuartTrio, token: Secret | None) -> AsgiApp:
-    """`app` as the metrics port serves it: to everybody where there is a token to keep the rest safe, else only to
-    this machine, as all listeners do without one."""
-    return cast(AsgiApp, app) if token else Gate(app, Access())
+def for_metrics(app: QuartTrio, token: Secret | None, web: WebPolicy) -> "Gate":
+    """Return `app` as the metrics port serves it: to everybody where there is a token to keep the rest safe, else only
+    to this machine, as all listeners do without one."""
+    return Gate(app, Access(everybody=token is not None), web=web)
 
 
 REFUSALS = {
@@ -83,16 +107,6 @@ REFUSALS = {
 }
 
 
-def _nowhere(path: str) -> ApiError | None:
-    """Why no route can be looked up for `path`, or None. It may be a whole URL (RFC 9112, 3.2.2): Quart parses it."""
-    try:
-        if path.startswith("/") or urlsplit(path).path:
-            return None
-    except ValueError:
-        pass
-    return ApiError(400, ErrorBody(code=ErrorCode.INVALID_PARAMS, message="the request's target is no path"))
-
-
 def _refuse(status: int, code: ErrorCode) -> ApiError:
     message, hint = REFUSALS[code]
     headers = (("www-authenticate", "Bearer"),) if status == 401 else ()
@@ -100,13 +114,16 @@ def _refuse(status: int, code: ErrorCode) -> ApiError:
 
 
 class Gate:
-    """The outermost ASGI layer of a daemon's API."""
+    """The outermost ASGI layer of a listener."""
 
-    def __init__(self, app: QuartTrio, access: Access, hot: HotRoutes | None = None) -> None:
+    def __init__(
+        self, app: QuartTrio, access: Access, hot: HotRoutes | None = None, web: WebPolicy | None = None
+    ) -> None:
         # Quart types each kind of ASGI message; the gate passes them on as they are
         self._app = cast(AsgiApp, app)
         self._access = access
         self._hot = hot or HotRoutes()
+        self._web = web or WebPolicy()
         self._told = Sparing()
 
     def is_hot(self, method: str, path: str) -> bool:
@@ -118,34 +135,91 @@ class Gate:
         if scope["type"] != "http":
             return
         headers = dict(scope["headers"])
-        given = headers.get(b"x-correlation-id", b"").decode("latin-1")
-        identifier = correlation.accepted(given)
-        correlation.current.set(identifier)
-        trace = correlation.accepted_trace(headers.get(b"traceparent", b"").decode("latin-1"))
-        correlation.traceparent.set(trace)
-        stamps = [(b"x-correlation-id", identifier.encode())]
-        shape = shape_of(scope["path"], anthropic=ANTHROPIC_VERSION.encode() in headers)
-        if shown_as := IDENTIFIERS.get(shape):
-            stamps.append((shown_as.encode(), identifier.encode()))
-        reply = _stamping(send, [*stamps, (b"traceparent", trace.encode())] if trace else stamps)
+        refused = normalize(scope, headers)
+        stamps = _identify(scope["path"], headers)
+        if (origin := _text(headers, b"origin")) and self._web.allows(origin):
+            stamps += cors_fields(origin)
+        reply = _stamping(send, stamps)
+        if refused := refused or self._refusal(scope, headers):
+            await _send_error(refused, scope, receive, reply)
+        elif _is_preflight(scope["method"], headers):
+            await _send_preflight(headers, scope, receive, reply)
+        else:
+            await self._route(scope, receive, reply)
+
+    def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> ApiError | None:
+        """Return why a request with a good head is refused, or None. A preflight has no token: its origin decides."""
         peer = scope["client"][0] if scope.get("client") else None
-        authorization, api_key = (headers.get(name, b"").decode("latin-1") for name in (b"authorization", b"x-api-key"))
-        refusal = self._access.refusal(scope["path"], peer, authorization, api_key) or _nowhere(scope["path"])
-        if refusal:
-            if refusal.body.code is ErrorCode.BAD_TOKEN:
-                self._tell(peer or "the Unix socket", shown_tokens(authorization, api_key))
-            await _send_error(refusal, scope, receive, reply)
-        elif found := self._hot.find(scope["method"], scope["path"]):
+        asker = Asker(peer, _text(headers, b"authorization"), _text(headers, b"x-api-key"))
+        origin = _text(headers, b"origin")
+        if _is_preflight(scope["method"], headers) and peer is not None:
+            if origin is None or not self._web.allows(origin):
+                return self._page_refused(forbidden_origin(origin), peer, origin)
+            return None
+        if refused := self._access.refusal(scope["path"], asker):
+            if refused.body.code is ErrorCode.BAD_TOKEN:
+                self._token_refused(asker)
+            return refused
+        if self._access.by_place(asker):
+            host = None if scope["path"] in OPEN_PATHS else _text(headers, b"host")
+            site = _text(headers, b"sec-fetch-site")
+            if refused := self._web.refusal(host, origin, site, scope["scheme"]):
+                return self._page_refused(refused, asker.peer, origin or host)
+        return None
+
+    async def _route(self, scope: Scope, receive: Receive, reply: Send) -> None:
+        if found := self._hot.find(scope["method"], scope["path"]):
             await answer(*found, scope, receive, reply)
         elif scope["method"] == "HEAD" and (found := self._hot.find("GET", scope["path"])):
             await answer(*found, scope, *head_only(receive, reply))
         else:
             await self._app(scope, receive, reply)
 
-    def _tell(self, peer: str, shown: list[str]) -> None:
+    def _token_refused(self, asker: Asker) -> None:
         """Log whose token is wrong, by its fingerprint."""
+        peer = asker.peer or "the Unix socket"
         if self._told.due(peer):
-            emit(TOKEN_REFUSED, peer=peer, shown=", ".join(str(Secret(token)) for token in shown) or "no Bearer token")
+            shown = ", ".join(str(Secret(token)) for token in asker.tokens) or "no Bearer token"
+            emit(TOKEN_REFUSED, peer=peer, shown=shown)
+
+    def _page_refused(self, refused: ApiError, peer: str | None, source: str | None) -> ApiError:
+        if self._told.due(f"page {peer}"):
+            emit(PAGE_REFUSED, peer=peer, source=(source or "another site")[:128], code=refused.body.code)
+        return refused
+
+
+def normalize(scope: Scope, headers: dict[bytes, bytes]) -> ApiError | None:
+    """Give `scope` the path that is routed, and `headers` the authority of an absolute target as their Host, which it
+    replaces (RFC 9112, 3.2.2). Return why the head is refused, or None."""
+    refused = heads.refusal(scope["method"], scope["http_version"], scope["headers"])
+    found = heads.target(scope["raw_path"])
+    if isinstance(found, ApiError):
+        return refused or found
+    scope["path"], scope["raw_path"] = found.path, found.raw_path
+    if found.authority is not None:
+        headers[b"host"] = found.authority
+    return refused
+
+
+def _identify(path: str, headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """Set the correlation id and the trace of the current task; return the headers that tell the client."""
+    identifier = correlation.accepted(_text(headers, b"x-correlation-id"))
+    correlation.current.set(identifier)
+    trace = correlation.accepted_trace(_text(headers, b"traceparent") or "")
+    correlation.traceparent.set(trace)
+    stamps = [(b"x-correlation-id", identifier.encode())]
+    if shown_as := IDENTIFIERS.get(shape_of(path, anthropic=ANTHROPIC_VERSION.encode() in headers)):
+        stamps.append((shown_as.encode(), identifier.encode()))
+    return [*stamps, (b"traceparent", trace.encode())] if trace else stamps
+
+
+def _is_preflight(method: str, headers: Mapping[bytes, bytes]) -> bool:
+    return method == "OPTIONS" and b"origin" in headers and b"access-control-request-method" in headers
+
+
+def _text(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1")
 
 
 def _stamping(send: Send, stamps: list[tuple[bytes, bytes]]) -> Send:
@@ -158,7 +232,14 @@ def _stamping(send: Send, stamps: list[tuple[bytes, bytes]]) -> Send:
 
 
 async def _send_error(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    async def refuse(exchange: Any) -> None:
+    async def refuse(exchange: Exchange) -> None:
         await exchange.refuse(error)
 
     await answer(refuse, {}, scope, receive, send)
+
+
+async def _send_preflight(headers: Mapping[bytes, bytes], scope: Scope, receive: Receive, send: Send) -> None:
+    async def allow(exchange: Exchange) -> None:
+        await exchange.send(204, headers=preflight_fields(headers))
+
+    await answer(allow, {}, scope, receive, send)

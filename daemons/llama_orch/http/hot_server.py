@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import h11
 import trio
 
+from llama_orch.contracts.errors import ErrorBody, ErrorCode
 from llama_orch.http.exchange import ABORT, AsgiApp, BrokenOff, ClientGone, Message, Scope
 from llama_orch.http.secured import Secured, Wire, abort, hung_up
 
@@ -30,6 +31,19 @@ NEWCOMER_S = 1.0
 """A client that was accepted just before a stop has so long to send its request, which is on its way."""
 
 IsHot = Callable[[str, str], bool]
+
+
+def malformed(status: int) -> bytes:
+    """Return the body of the answer to a request that is no HTTP/1.1; `status` is h11's hint."""
+    what = "the request's head is too long" if status == 431 else "the request is not valid HTTP/1.1"
+    error = ErrorBody(code=ErrorCode.INVALID_PARAMS, message=what)
+    return error.model_dump_json(exclude_none=True).encode()
+
+
+def malformed_fields(body: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the headers of such an answer; the connection ends with it."""
+    length = (b"content-length", str(len(body)).encode())
+    return [(b"content-type", b"application/json"), length, (b"connection", b"close")]
 
 
 class HotConnection:
@@ -99,12 +113,14 @@ class _Exchange:
         self._body_read = False
         self._ended = False
         self._behind = b""
+        self._malformed: h11.RemoteProtocolError | None = None
 
     async def run(self, seen: bytes) -> bytes | None:
         """Serve the request that begins with `seen`; what follows it, or None when the connection must close."""
         try:
+            request: h11.Event | None = None
             self._http.receive_data(seen)
-            with trio.fail_after(HEAD_LIMIT_S):
+            with trio.move_on_after(HEAD_LIMIT_S):
                 request = await self._next()
             if not isinstance(request, h11.Request):
                 return None
@@ -113,10 +129,12 @@ class _Exchange:
             self._pass_over_body()
             if self._ended and self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
                 return bytes(self._http.trailing_data[0]) + self._behind
-        except (trio.TooSlowError, BrokenOff, ClientGone):
+        except (BrokenOff, ClientGone):
             return None
         except h11.RemoteProtocolError as error:
-            await self._refuse(error)
+            self._malformed = error
+        if self._malformed:
+            await self._refuse(self._malformed)
         await self._linger()
         return None
 
@@ -165,7 +183,8 @@ class _Exchange:
             return await self._disconnect()
         try:
             event = await self._next()
-        except h11.RemoteProtocolError:
+        except h11.RemoteProtocolError as error:
+            self._malformed = error  # to whoever reads the body the client is gone; the answer to it is in `run`
             return {"type": "http.disconnect"}
         if isinstance(event, h11.Data):
             return {"type": "http.request", "body": bytes(event.data), "more_body": True}
@@ -202,9 +221,9 @@ class _Exchange:
     async def _refuse(self, error: h11.RemoteProtocolError) -> None:
         """A request that is no HTTP gets its status and the end of the connection."""
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            headers = [("content-length", "0"), ("connection", "close")]
-            head = h11.Response(status_code=error.error_status_hint, headers=headers)
-            await self._write(head, h11.EndOfMessage())
+            body = malformed(error.error_status_hint)
+            head = h11.Response(status_code=error.error_status_hint, headers=malformed_fields(body))
+            await self._write(head, h11.Data(data=body), h11.EndOfMessage())
 
     async def _write(self, *events: h11.Event) -> None:
         """Send, for SEND_LIMIT_S seconds at most: a client that reads nothing is dropped."""

@@ -12,7 +12,11 @@
   timeout: each such client kept a socket for a minute. `BoundedServer.run` ends that wait.
 - While a request waits for the one ahead of it to be answered, nothing is read, and a client that left was waited for
   for ever. `Turn` looks whether it has.
-- An exception in one connection ended `serve`, and with it the daemon: `Connections` logs it and goes on.
+- `hypercorn.trio.TaskGroup.__aexit__` drops the verdict of its nursery, so that the cancellation of one connection left
+  it as a `trio.Cancelled` that belongs to nobody. `BoundedServer` opens the nursery itself.
+- Whatever leaves one connection would end `serve`, and with it the daemon: `Connections.handle` logs it and goes on.
+- A request with `Upgrade: websocket` became an ASGI scope of its own, which nothing here serves, and methods were put
+  in upper case: `Http1` passes every request on as it came, and the gate judges its head.
 - At the stop hypercorn closes at once what has not yet spoken, also a client that was accepted a moment ago, and by a
   race (its idle task is cancelled, but shields itself) one whose request is being answered: such a client sees its
   connection end without an answer. `BoundedServer._idle_timeout` waits for the first and gives way to the second.
@@ -20,7 +24,9 @@
   control also waits without a limit. Nobody here needs it: `Http1` declines it.
 """
 
+import errno
 import logging
+import math
 import socket
 import ssl
 from collections.abc import Callable
@@ -31,7 +37,9 @@ import h11
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.events import Request
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
+from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import EventWrapper, WorkerContext
@@ -41,10 +49,14 @@ from hypercorn.utils import parse_socket_addr
 from llama_orch.http.exchange import ABORT, AsgiApp, BrokenOff, Message, Receive, Scope, Send
 from llama_orch.http.gate import Gate
 from llama_orch.http.handshakes import Handshakes
-from llama_orch.http.hot_server import HANG_UP_S, NEWCOMER_S, HotConnection, Resumed
+from llama_orch.http.hot_server import HANG_UP_S, NEWCOMER_S, HotConnection, Resumed, malformed, malformed_fields
 from llama_orch.http.secured import Wire, abort, hung_up
+from llama_orch.service.watchdog import UNWATCHED_INTERVAL_S, Pulse
+from llama_orch.telemetry.sparing import Sparing
 
 SEND_LIMIT_S = 30.0
+ACCEPT_PAUSE_S = 0.1
+OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +109,28 @@ class Http1(H11Protocol):
     async def _check_protocol(self, _event: h11.Request) -> None:
         """Decline to change over to HTTP/2."""
 
+    async def _create_stream(self, request: h11.Request) -> None:
+        """Hand a request to the application as it came, whatever its method and its Upgrade header."""
+        parts = self.app, self.config, self.context, self.task_group, self.ssl, self.client, self.server
+        self.stream = HTTPStream(*parts, self.stream_send, STREAM_ID)
+        head = Request(
+            STREAM_ID,
+            [*request.headers],
+            request.http_version.decode(),
+            request.method.decode(),
+            request.target,
+            self.connection_state,
+        )
+        await self.stream.handle(head)
+        self.keep_alive_requests += 1
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """Answer what is no HTTP."""
+        body = malformed(status_code)
+        await self._send_h11_event(h11.Response(status_code=status_code, headers=malformed_fields(body)))
+        await self._send_h11_event(h11.Data(data=body))
+        await self._send_h11_event(h11.EndOfMessage())
+
 
 class Turn(EventWrapper):
     """The turn of a request that came before the one ahead of it was answered: it is `lost` where the client leaves."""
@@ -126,12 +160,13 @@ class BoundedServer(TCPServer):
         try:
             sock = self.stream.socket
             client, server = (parse_socket_addr(sock.family, name) for name in (sock.getpeername(), sock.getsockname()))
-            async with TaskGroup() as group:
-                self._task_group = group
+            async with trio.open_nursery() as nursery:
+                self._task_group = group = TaskGroup()
+                group._nursery = nursery
                 tls = self.stream.secure
                 parts = self.app, self.config, self.context, group, ConnectionState({}), tls, client, server
                 protocol = Http1(*parts, self.protocol_send)
-                protocol.can_read = Turn(sock, group._nursery.cancel_scope.cancel)  # type: ignore[union-attr]
+                protocol.can_read = Turn(sock, nursery.cancel_scope.cancel)
                 self.protocol = protocol  # type: ignore[assignment]
                 await self.idle_task.restart(self._task_group, self._idle_timeout)
                 await self._read_data()
@@ -191,7 +226,9 @@ class Connections:
             wire = await self._handshakes.secured(stream) if self._handshakes else stream
             if wire is not None:
                 await self._serve(app, config, context, wire)
-        except Exception:
+        except BaseException as error:
+            if not _contained(error):
+                raise
             log.exception("a connection failed by an error of the daemon's own")
         finally:
             await trio.aclose_forcefully(stream)
@@ -226,22 +263,56 @@ class Connections:
                 await trio.aclose_forcefully(stream)
 
 
-class Listener(trio.abc.Listener[trio.SocketStream]):
-    """A listening socket that tells of each stream in the moment in which it is accepted."""
+def _contained(error: BaseException) -> bool:
+    """Return whether `error` concerns one connection only: any exception, or a cancellation that is not the server's."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_contained(inner) for inner in error.exceptions)
+    cancelled = isinstance(error, trio.Cancelled) and trio.current_effective_deadline() != -math.inf
+    return cancelled or isinstance(error, Exception)
 
-    def __init__(self, sock: socket.socket, accepted: Callable[[trio.SocketStream], None]) -> None:
+
+class ListenerEnded(Exception):
+    """A listener accepts no more, though no stop was asked for."""
+
+
+class Listener:
+    """A listening socket, which it owns, and its accept loop."""
+
+    def __init__(self, sock: socket.socket, pulse: Pulse) -> None:
+        sock.setblocking(False)
         self._inner = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-        self._accepted = accepted
+        self._pulse = pulse
+        self._told = Sparing()
 
-    async def accept(self) -> trio.SocketStream:
-        """The next client."""
-        stream = await self._inner.accept()
-        self._accepted(stream)
-        return stream
+    async def accept_all(
+        self, handle: Callable[[trio.SocketStream], None], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Call `handle` with each client, in the moment in which it is accepted, until cancelled. Raises OSError."""
+        try:
+            async with self._inner:
+                task_status.started()
+                while True:
+                    self._pulse.beat()
+                    with trio.move_on_after(self._pulse.interval_s):
+                        handle(await self._accept())
+        finally:
+            self._pulse.retire()
 
-    async def aclose(self) -> None:
-        """Listen no more."""
-        await self._inner.aclose()
+    async def _accept(self) -> trio.SocketStream:
+        while True:
+            try:
+                return await self._inner.accept()
+            except OSError as error:
+                if error.errno not in OUT_OF_RESOURCES:
+                    raise
+                if self._told.due("resources"):
+                    log.error("cannot accept a connection: %s; trying on", error.strerror)
+                await trio.sleep(ACCEPT_PAUSE_S)
+
+
+def unwatched(name: str) -> Pulse:
+    """A pulse that no watchdog looks at."""
+    return Pulse(name, UNWATCHED_INTERVAL_S)
 
 
 def hypercorn_config() -> Config:
@@ -262,20 +333,27 @@ async def serve(
     shutdown: trio.Event,
     drain_s: float,
     tls: ssl.SSLContext | None = None,
+    pulse: Callable[[str], Pulse] = unwatched,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` on listening `sockets`, which it owns from now on, until `shutdown` is set; over TLS where `tls` says
-    how.
+    how. Each accept loop beats a pulse made by `pulse`.
 
-    Then nothing new is accepted, idle connections close, and what runs has `drain_s` seconds to end.
+    Then nothing new is accepted, idle connections close, and what runs has `drain_s` seconds to end. Raises OSError
+    where a socket fails, ListenerEnded where accepting ends for any other reason.
     """
     config, context, connections = hypercorn_config(), WorkerContext(None), Connections(tls)
-    handle = partial(connections.handle, app, config, context)
-    listeners = [Listener(_listening(sock), connections.accepted) for sock in sockets]
+    listeners = [Listener(sock, pulse(f"listener {sock.getsockname()}")) for sock in sockets]
     async with trio.open_nursery() as handlers:
+
+        def handle(stream: trio.SocketStream) -> None:
+            connections.accepted(stream)
+            handlers.start_soon(connections.handle, app, config, context, stream)
+
         try:
             async with trio.open_nursery() as accepting:
-                await accepting.start(partial(trio.serve_listeners, handle, listeners, handler_nursery=handlers))
+                for listener in listeners:
+                    await accepting.start(listener.accept_all, handle)
                 task_status.started()
                 await shutdown.wait()
                 accepting.cancel_scope.cancel()
@@ -286,8 +364,5 @@ async def serve(
         finally:  # when cancelled, too: the shielded sends would hold that up
             await connections.close_all()
         handlers.cancel_scope.cancel()
-
-
-def _listening(sock: socket.socket) -> socket.socket:
-    sock.setblocking(False)
-    return sock
+    if not shutdown.is_set():
+        raise ListenerEnded("a listener ended without being asked to stop")

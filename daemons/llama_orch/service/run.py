@@ -156,6 +156,8 @@ async def _supervise(daemon: Daemon[Any], settings: Settings) -> None:
         await nursery.start(_signals, service, nursery.cancel_scope)
         nursery.start_soon(service.watchdog.run)
         await daemon.run(settings, service)
+        if not service.stop.is_set():
+            raise RuntimeError(f"{daemon.name} ended without being asked to stop")
         nursery.cancel_scope.cancel()
 
 

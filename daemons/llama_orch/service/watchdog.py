@@ -23,10 +23,15 @@ class Pulse:
     name: str
     interval_s: float
     count: int = 0
+    retired: bool = False
 
     def beat(self) -> None:
         """One turn of the loop is done."""
         self.count += 1
+
+    def retire(self) -> None:
+        """End the watch: the loop has ended as it should."""
+        self.retired = True
 
     async def wait(self, event: trio.Event) -> None:
         """Beat, then wait for `event`, but never longer than the watchdog allows."""
@@ -59,6 +64,7 @@ class Watchdog:
             return
         seen: dict[str, int] = {}
         while True:
+            self._pulses = [pulse for pulse in self._pulses if not pulse.retired]
             silent = [pulse.name for pulse in self._pulses if seen.get(pulse.name) == pulse.count]
             if silent:
                 log.error("watchdog: no progress in %s; not pinging", ", ".join(silent))

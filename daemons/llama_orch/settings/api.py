@@ -12,7 +12,7 @@ from llama_orch.settings.loading import Problem
 from llama_orch.settings.shared import Common
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE, TlsFiles
 from llama_orch.settings.tokens import SECOND_TOKEN, TOKEN
-from llama_orch.settings.types import Flag, Token
+from llama_orch.settings.types import Flag, HostNames, Origins, Token
 from llama_orch.telemetry import events
 from llama_orch.telemetry.events import Event
 
@@ -84,6 +84,33 @@ class ApiSettings(Common):
             addition=True,
         ),
     ] = False
+    allowed_hosts: Annotated[
+        HostNames,
+        Var(
+            "LLORCH_ALLOWED_HOSTS",
+            "Names under which this daemon is asked, beside localhost, IP addresses and the machine's own names.",
+            more="Counts without a token, and for peers that AUTH_OPTIONAL excuses: a request that names another host "
+            "is refused with 403 FORBIDDEN_HOST, so that no web page can read answers through a DNS name of its own "
+            "that points to this machine. *.example.org means all names below example.org.",
+            default="none",
+            example="llm.example.org,*.home.arpa",
+            addition=True,
+        ),
+    ] = ()
+    allowed_origins: Annotated[
+        Origins,
+        Var(
+            "LLORCH_ALLOWED_ORIGINS",
+            "Web pages and browser extensions that may use this daemon, by their origin.",
+            more="Their requests get CORS headers, never with credentials. Without a token, a request by any other page "
+            "is refused with 403 FORBIDDEN_ORIGIN; with one, it needs the token, and the page cannot read the answer. "
+            "SCHEME://* means all origins of a scheme, as in moz-extension://*; * alone means all pages and needs a "
+            "token.",
+            default="none",
+            example="https://chat.example.org,moz-extension://*",
+            addition=True,
+        ),
+    ] = ()
 
     tls_cert: Annotated[
         Path | None,
@@ -140,6 +167,13 @@ class ApiSettings(Common):
         if self.second_token and self.token is None:
             problem = f"is not set, and {SECOND_TOKEN.variable} is, which is accepted but never sent"
             yield Problem(TOKEN.variable, None, problem, "Set both, or only this one.")
+
+    @rule
+    def all_origins_need_a_token(self) -> Iterator[Problem]:
+        """LLORCH_ALLOWED_ORIGINS=* needs a token."""
+        if "*" in self.allowed_origins and self.token is None:
+            problem = "lets every web page that is open on this machine drive the daemon, since no token is set"
+            yield Problem("LLORCH_ALLOWED_ORIGINS", "*", problem, f"Set {TOKEN.variable}, or list the origins.")
 
     def remarks(self) -> Iterator[tuple[Event, Mapping[str, object]]]:
         """As in the base; two tokens that are the same are no reason to be away in the middle of a rotation."""

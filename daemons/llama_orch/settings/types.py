@@ -20,6 +20,8 @@ from llama_orch.contracts.handoff import is_loopback
 from llama_orch.settings.declaration import Allowed
 from llama_orch.telemetry.levels import Levels, parse_levels
 
+HOST_NAME = r"[a-z0-9_]([a-z0-9_.-]{0,252}[a-z0-9_])?"
+
 
 @dataclass(frozen=True)
 class Host:
@@ -157,6 +159,25 @@ def _urls(value: Any) -> Any:
     return tuple(base_url(part.strip()) for part in value.split(",") if part.strip())
 
 
+def _host_names(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    names = tuple(part.strip().lower().rstrip(".") for part in value.split(",") if part.strip())
+    if bad := next((name for name in names if not re.fullmatch(rf"(\*\.)?{HOST_NAME}", name)), None):
+        raise ValueError(f"has {bad!r}, which is not a host name")
+    return names
+
+
+def _origins(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    origins = tuple(part.strip().lower().rstrip("/") for part in value.split(",") if part.strip())
+    pattern = rf"\*|[a-z][a-z0-9+.-]*://(\*|({HOST_NAME}|\[[0-9a-f:.]+\])(:[0-9]{{1,5}})?)"
+    if bad := next((origin for origin in origins if not re.fullmatch(pattern, origin)), None):
+        raise ValueError(f"has {bad!r}, which is not an origin")
+    return origins
+
+
 def _expanded(value: Path) -> Path:
     try:
         if value.parts[:1] == ("~",) and os.environ.get("HOME") == "":  # the root directory would be taken for it
@@ -178,5 +199,11 @@ Token = Annotated[Secret, BeforeValidator(_token), Allowed("16 to 512 printable 
 Url = Annotated[str, AfterValidator(http_url), Allowed("an http:// or https:// URL")]
 BaseUrl = Annotated[str, AfterValidator(base_url), Allowed("an http:// or https:// URL")]
 UrlList = Annotated[tuple[str, ...], BeforeValidator(_urls), Allowed("http:// or https:// URLs, separated by commas")]
+HostNames = Annotated[
+    tuple[str, ...], BeforeValidator(_host_names), Allowed("host names, or *.DOMAIN, separated by commas")
+]
+Origins = Annotated[
+    tuple[str, ...], BeforeValidator(_origins), Allowed("SCHEME://HOST[:PORT], SCHEME://* or *, separated by commas")
+]
 GpuMaskField = Annotated[GpuMask, BeforeValidator(_mask), Allowed("GPU indices separated by commas, or cpu")]
 HomePath = Annotated[Path, AfterValidator(_expanded)]

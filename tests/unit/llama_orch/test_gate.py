@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from llama_orch.contracts.errors import ApiError, ErrorCode
 from llama_orch.http.app import create_app
 from llama_orch.http.exchange import Exchange, HotRoutes, Message
-from llama_orch.http.gate import Access, Gate
+from llama_orch.http.gate import Access, Asker, Gate
 from llama_orch.settings.types import Secret
 from llama_orch.telemetry.events import TOKEN_REFUSED
 from llama_orch.telemetry.sparing import LIMIT
@@ -43,85 +43,80 @@ WITH = Access(Secret(TOKEN))
 EXCUSED = Access(Secret(TOKEN), loopback_excused=True)
 
 
-def code(access: Access, path: str, peer: str | None, authorization: str | None) -> ErrorCode | None:
-    refusal = access.refusal(path, peer, authorization)
+def refused(
+    access: Access, path: str, peer: str | None, authorization: str | None = None, key: str | None = None
+) -> str:
+    """The code of the refusal, or "" where the request is served."""
+    refusal = access.refusal(path, Asker(peer, authorization, key))
     if refusal is None:
-        return None
+        return ""
     assert refusal.status == (403 if refusal.body.code is ErrorCode.NON_LOOPBACK_WITHOUT_TOKEN else 401)
     assert refusal.body.hint
     assert TOKEN not in f"{refusal.body!r} {refusal}"
     return refusal.body.code
 
 
-@pytest.mark.parametrize("path", OPEN)
-@pytest.mark.parametrize("peer", [*LOOPBACK, *STRANGERS])
-@pytest.mark.parametrize("access", [WITHOUT, WITH, EXCUSED])
-def test_health_readiness_and_meta_are_for_everybody(path: str, peer: str | None, access: Access) -> None:
-    assert code(access, path, peer, None) is None
-    assert code(access, path, peer, "Bearer wrong") is None
+ANYBODY = (*LOOPBACK, *STRANGERS)
+
+
+def test_health_readiness_and_meta_are_open_to_everyone() -> None:
+    asked = [(access, path, peer) for access in (WITHOUT, WITH, EXCUSED) for path in OPEN for peer in ANYBODY]
+    assert {refused(*case, shown) for case in asked for shown in (None, "Bearer wrong")} == {""}
 
 
 @pytest.mark.parametrize("path", CLOSED)
-@pytest.mark.parametrize("peer", LOOPBACK)
-@pytest.mark.parametrize("authorization", [None, GOOD, *BAD])
-def test_without_a_token_this_machine_is_served(path: str, peer: str | None, authorization: str | None) -> None:
-    assert code(WITHOUT, path, peer, authorization) is None
+def test_without_a_token_only_this_machine_is_served(path: str) -> None:
+    for shown in (None, GOOD, *BAD):
+        assert {refused(WITHOUT, path, peer, shown) for peer in LOOPBACK} == {""}
+        assert {refused(WITHOUT, path, peer, shown) for peer in STRANGERS} == {"NON_LOOPBACK_WITHOUT_TOKEN"}
+        assert {refused(WITHOUT, path, peer, None, shown) for peer in STRANGERS} == {"NON_LOOPBACK_WITHOUT_TOKEN"}
 
 
 @pytest.mark.parametrize("path", CLOSED)
-@pytest.mark.parametrize("peer", STRANGERS)
-@pytest.mark.parametrize("authorization", [None, GOOD, *BAD])
-def test_without_a_token_strangers_are_refused_whatever_they_send(path: str, peer: str, authorization: str) -> None:
-    assert code(WITHOUT, path, peer, authorization) is ErrorCode.NON_LOOPBACK_WITHOUT_TOKEN
+def test_with_a_token_every_peer_needs_it(path: str) -> None:
+    for peer in ANYBODY:
+        assert {refused(WITH, path, peer, good) for good in (GOOD, f"bearer  {TOKEN} ")} == {""}
+        assert {refused(WITH, path, peer, none) for none in (None, "")} == {"MISSING_TOKEN"}
+        assert {refused(WITH, path, peer, bad) for bad in BAD} == {"BAD_TOKEN"}
 
 
 @pytest.mark.parametrize("path", CLOSED)
-@pytest.mark.parametrize("peer", [*LOOPBACK, *STRANGERS])
-def test_with_a_token_everybody_needs_it(path: str, peer: str | None) -> None:
-    assert code(WITH, path, peer, GOOD) is None
-    assert code(WITH, path, peer, f"bearer  {TOKEN} ") is None
-    assert code(WITH, path, peer, None) is ErrorCode.MISSING_TOKEN
-    assert code(WITH, path, peer, "") is ErrorCode.MISSING_TOKEN
-    assert {code(WITH, path, peer, bad) for bad in BAD} == {ErrorCode.BAD_TOKEN}
+def test_auth_optional_excuses_loopback_only(path: str) -> None:
+    assert {refused(EXCUSED, path, peer) for peer in LOOPBACK} == {""}
+    assert {refused(EXCUSED, path, peer) for peer in STRANGERS} == {"MISSING_TOKEN"}
+    assert refused(EXCUSED, path, STRANGERS[0], GOOD) == ""
 
 
-@pytest.mark.parametrize("path", CLOSED)
-def test_auth_optional_excuses_loopback_and_nobody_else(path: str) -> None:
-    assert {code(EXCUSED, path, peer, None) for peer in LOOPBACK} == {None}
-    assert {code(EXCUSED, path, peer, None) for peer in STRANGERS} == {ErrorCode.MISSING_TOKEN}
-    assert code(EXCUSED, path, STRANGERS[0], GOOD) is None
+def test_api_key_equals_a_bearer_token() -> None:
+    for peer in ANYBODY:
+        assert refused(WITH, "/v2/tasks", peer, None, TOKEN) == ""
+        assert refused(WITH, "/v2/tasks", peer, "", f" {TOKEN} ") == ""
+        wrong = ("wrong", GOOD, f"{TOKEN}x", TOKEN[:-1], "ü", " ")
+        assert {refused(WITH, "/v2/tasks", peer, None, key) for key in wrong} == {"BAD_TOKEN"}
+        assert refused(WITH, "/v2/tasks", peer, None, "") == "MISSING_TOKEN"
 
 
-@pytest.mark.parametrize("path", CLOSED)
-@pytest.mark.parametrize("peer", [*LOOPBACK, *STRANGERS])
-def test_an_api_key_is_as_good_as_a_bearer_token(path: str, peer: str | None) -> None:
-    assert WITH.refusal(path, peer, None, TOKEN) is None
-    assert WITH.refusal(path, peer, "", f" {TOKEN} ") is None
-    for wrong in ("wrong", GOOD, f"{TOKEN}x", TOKEN[:-1], "ü", " "):
-        refusal = WITH.refusal(path, peer, None, wrong)
-        assert refusal
-        assert refusal.body.code is ErrorCode.BAD_TOKEN
-    missing = WITH.refusal(path, peer, None, "")
-    assert missing
-    assert missing.body.code is ErrorCode.MISSING_TOKEN
+def test_of_two_shown_tokens_one_is_enough() -> None:
+    assert refused(WITH, "/v2/tasks", "192.0.2.7", GOOD, "wrong") == ""
+    assert refused(WITH, "/v2/tasks", "192.0.2.7", "Bearer wrong", TOKEN) == ""
+    assert refused(WITH, "/v2/tasks", "192.0.2.7", f"Basic {TOKEN}", "wrong") == "BAD_TOKEN"
 
 
-def test_of_two_tokens_one_is_enough() -> None:
-    assert WITH.refusal("/v2/tasks", "192.0.2.7", GOOD, "wrong") is None
-    assert WITH.refusal("/v2/tasks", "192.0.2.7", "Bearer wrong", TOKEN) is None
-    assert WITH.refusal("/v2/tasks", "192.0.2.7", f"Basic {TOKEN}", "wrong") is not None
-
-
-def test_without_a_token_an_api_key_makes_no_difference() -> None:
-    assert WITHOUT.refusal("/v1/messages", "127.0.0.1", None, "any") is None
-    assert WITHOUT.refusal("/v1/messages", "192.0.2.7", None, "any") is not None
+def test_only_requests_without_proof_are_served_by_place() -> None:
+    for peer in ("127.0.0.1", "192.0.2.7"):
+        assert WITHOUT.by_place(Asker(peer, GOOD))
+        assert not WITH.by_place(Asker(peer, GOOD))
+        assert not EXCUSED.by_place(Asker(peer, GOOD))
+        assert EXCUSED.by_place(Asker(peer, "Bearer wrong")) == (peer == "127.0.0.1")
+        assert not Access(everybody=True).by_place(Asker(peer))
+    assert not WITHOUT.by_place(Asker(None))
 
 
 @given(st.text(), st.text())
 def test_no_other_token_opens(path: str, authorization: str) -> None:
     if path in OPEN or path.startswith("/v2/meta/") or authorization.split()[1:] == [TOKEN]:
         return
-    assert code(WITH, path, "192.0.2.7", authorization) in (ErrorCode.MISSING_TOKEN, ErrorCode.BAD_TOKEN)
+    assert refused(WITH, path, "192.0.2.7", authorization) in ("MISSING_TOKEN", "BAD_TOKEN")
 
 
 def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +127,7 @@ def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -
         return False
 
     monkeypatch.setattr(hmac, "compare_digest", watched)
-    assert code(WITH, "/v2/tasks", None, GOOD) is ErrorCode.BAD_TOKEN
+    assert refused(WITH, "/v2/tasks", None, GOOD) == "BAD_TOKEN"
     assert compared == [(TOKEN.encode(), TOKEN.encode())]
 
 
@@ -142,17 +137,17 @@ BOTH = Access(Secret(TOKEN), second=Secret(SECOND))
 
 def test_a_second_token_is_as_good_as_the_first() -> None:
     for token in (TOKEN, SECOND):
-        assert code(BOTH, "/v2/tasks", "192.0.2.7", f"Bearer {token}") is None
-        assert BOTH.refusal("/v2/tasks", "192.0.2.7", None, token) is None
+        assert refused(BOTH, "/v2/tasks", "192.0.2.7", f"Bearer {token}") == ""
+        assert refused(BOTH, "/v2/tasks", "192.0.2.7", None, token) == ""
     for wrong in BAD:
-        assert code(BOTH, "/v2/tasks", "192.0.2.7", wrong) is ErrorCode.BAD_TOKEN
-    assert code(BOTH, "/v2/tasks", "192.0.2.7", None) is ErrorCode.MISSING_TOKEN
-    assert code(WITH, "/v2/tasks", "192.0.2.7", f"Bearer {SECOND}") is ErrorCode.BAD_TOKEN
+        assert refused(BOTH, "/v2/tasks", "192.0.2.7", wrong) == "BAD_TOKEN"
+    assert refused(BOTH, "/v2/tasks", "192.0.2.7", None) == "MISSING_TOKEN"
+    assert refused(WITH, "/v2/tasks", "192.0.2.7", f"Bearer {SECOND}") == "BAD_TOKEN"
 
 
 def test_a_second_token_alone_opens_nothing() -> None:
     alone = Access(second=Secret(TOKEN))
-    assert code(alone, "/v2/tasks", "192.0.2.7", GOOD) is ErrorCode.NON_LOOPBACK_WITHOUT_TOKEN
+    assert refused(alone, "/v2/tasks", "192.0.2.7", GOOD) == "NON_LOOPBACK_WITHOUT_TOKEN"
 
 
 @pytest.mark.parametrize("shown", [TOKEN, SECOND, "wrong"])
@@ -164,7 +159,7 @@ def test_both_tokens_are_compared_whichever_is_right(shown: str, monkeypatch: py
         return given == own
 
     monkeypatch.setattr(hmac, "compare_digest", watched)
-    assert (code(BOTH, "/v2/tasks", None, f"Bearer {shown}") is None) == (shown != "wrong")
+    assert (refused(BOTH, "/v2/tasks", None, f"Bearer {shown}") == "") == (shown != "wrong")
     assert compared == [TOKEN, SECOND]
 
 
@@ -192,7 +187,9 @@ async def asked(
         "raw_path": path.encode(),
         "query_string": b"",
         "root_path": "",
-        "headers": [(name.encode(), value.encode()) for name, value in (headers or {}).items()],
+        "headers": [
+            (name.encode(), value.encode()) for name, value in {"host": "localhost", **(headers or {})}.items()
+        ],
         "client": peer and (peer, 1),
         "server": ("127.0.0.1", 80),
         "extensions": {},
@@ -210,7 +207,7 @@ def gate(access: Access = WITHOUT, not_ready: list[str] | None = None) -> Gate:
         await exchange.send_json(200, {"hello": exchange.variables["name"]})
 
     async def refuse(_exchange: Exchange) -> None:
-        raise access.refusal("/x", "192.0.2.7", None) or ApiError
+        raise access.refusal("/x", Asker("192.0.2.7")) or ApiError
 
     hot.add("GET", "/hot/{name}", greet)
     hot.add("GET", "/refused", refuse)

@@ -60,6 +60,17 @@ TOKEN_REFUSED = declared(
     "A client or a node with an old token needs the present one; see TOKEN ROTATION in llama-orch(7). There is\n"
     "at most one such line a minute for each peer, and 64 for all of them.",
 )
+PAGE_REFUSED = declared(
+    "page_refused",
+    "8e1bb038c56d4ee08c68c337fcc353ac",
+    "llama_orch.gate",
+    logging.WARNING,
+    "{code}: a request by {source} from {peer} is refused",
+    "A browser on this machine sent a request that a web page of another site had made, or one under a name that\n"
+    "is not this machine's (DNS rebinding). If you trust the page, add its origin to LLORCH_ALLOWED_ORIGINS; if\n"
+    "the name is this machine's, add it to LLORCH_ALLOWED_HOSTS. See SECURITY in llama-orch(7). There is at most\n"
+    "one such line a minute.",
+)
 HANDSHAKE_FAILED = declared(
     "tls_handshake_failed",
     "7666f371683d4ba48e7806de6240c799",
