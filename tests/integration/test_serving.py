@@ -17,6 +17,7 @@ from llama_orch.http.exchange import Exchange, HotRoutes
 from llama_orch.http.gate import Access, Gate
 from llama_orch.http.secured import abort
 from llama_orch.http.serving import serve
+from llama_orch.service.watchdog import Pulse
 from llama_orch.settings.types import Secret
 
 LIMIT_S = 10
@@ -258,6 +259,68 @@ async def test_what_goes_wrong_in_one_connection_concerns_no_other(
         await other.send_all(get("/hello"))
         assert b"hello" in await until(other, b"hello")
     assert "in a connection" in caplog.text
+
+
+async def test_cancellation_that_leaks_from_a_connection_stays_in_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As it leaked from hypercorn's task group: the listener was closed for good, and nothing said so."""
+    leaked: list[trio.Cancelled] = []
+    with trio.CancelScope() as cancelled:
+        cancelled.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as error:
+            leaked.append(error)
+            raise
+
+    async def leak(*_: object) -> None:
+        raise leaked[0]
+
+    async with running() as served:
+        with monkeypatch.context() as patch:
+            patch.setattr(serving.BoundedServer, "run", leak)
+            async with connected(served) as stream:
+                await stream.send_all(get("/health"))
+                assert await to_the_end(stream) == b""
+        assert (await exchange(served, get("/hello", version="1.0")))[0] == 200
+    assert "a connection failed" in caplog.text
+
+
+async def test_listener_that_ends_unasked_ends_the_server() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    app = create_app("test", list, CollectorRegistry())
+    server = partial(serve, Gate(app, OPEN), [listener], shutdown=trio.Event(), drain_s=LIMIT_S)
+
+    async def serve_until_it_fails() -> None:
+        with trio.fail_after(LIMIT_S):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(server)
+                listener.shutdown(socket.SHUT_RDWR)
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await serve_until_it_fails()
+    assert raised.group_contains(OSError)
+
+
+async def test_accept_loop_beats_while_nobody_comes_and_retires_at_the_stop() -> None:
+    listener, stop = socket.create_server(("127.0.0.1", 0)), trio.Event()
+    port, pulses = str(listener.getsockname()[1]), list[Pulse]()
+
+    def pulse(name: str) -> Pulse:
+        pulses.append(Pulse(name, 0.01))
+        return pulses[-1]
+
+    app = create_app("test", list, CollectorRegistry())
+    server = partial(serve, Gate(app, OPEN), [listener], shutdown=stop, drain_s=LIMIT_S, pulse=pulse)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server)
+        with trio.fail_after(LIMIT_S):
+            while pulses[0].count < 5:  # noqa: ASYNC110 -- it tells nobody
+                await trio.sleep(0.01)
+        assert not pulses[0].retired
+        stop.set()
+    assert [(port in pulse.name, pulse.retired) for pulse in pulses] == [(True, True)]
 
 
 async def test_a_client_that_leaves_is_noticed() -> None:

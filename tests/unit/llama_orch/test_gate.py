@@ -15,10 +15,11 @@ from prometheus_client import CollectorRegistry
 
 from llama_orch.contracts.errors import ApiError, ErrorCode
 from llama_orch.http.app import create_app
+from llama_orch.http.browsers import WebPolicy
 from llama_orch.http.exchange import Exchange, HotRoutes, Message
 from llama_orch.http.gate import Access, Asker, Gate
 from llama_orch.settings.types import Secret
-from llama_orch.telemetry.events import TOKEN_REFUSED
+from llama_orch.telemetry.events import PAGE_REFUSED, TOKEN_REFUSED
 from llama_orch.telemetry.sparing import LIMIT
 
 TOKEN = "0123456789abcdef"
@@ -200,7 +201,7 @@ async def asked(
     return sent[0]["status"], head, json.loads(body) if "json" in head.get("content-type", "") else {}
 
 
-def gate(access: Access = WITHOUT, not_ready: list[str] | None = None) -> Gate:
+def gate(access: Access = WITHOUT, not_ready: list[str] | None = None, web: WebPolicy | None = None) -> Gate:
     hot = HotRoutes()
 
     async def greet(exchange: Exchange) -> None:
@@ -211,7 +212,7 @@ def gate(access: Access = WITHOUT, not_ready: list[str] | None = None) -> Gate:
 
     hot.add("GET", "/hot/{name}", greet)
     hot.add("GET", "/refused", refuse)
-    return Gate(create_app("test", lambda: not_ready or [], CollectorRegistry()), access, hot)
+    return Gate(create_app("test", lambda: not_ready or [], CollectorRegistry()), access, hot, web)
 
 
 async def test_a_refusal_is_json_with_the_correlation_id_in_head_and_body() -> None:
@@ -343,6 +344,84 @@ async def test_hot_routes_match_whole_paths_only() -> None:
     for path in ("/hot/", "/hot/x/y", "/hot/x/", "/xhot/x", "/hot", "/refused\n"):
         assert (await asked(gate(), path, peer=None))[0] == 404
     assert (await asked(gate(), "/hot/x", method="POST", peer=None))[0] == 404
+
+
+EVIL, FRIEND = "https://evil.example", "https://chat.example.org"
+LOCAL = "127.0.0.1"
+WEB = WebPolicy(origins=(FRIEND,))
+PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,x-stainless-os"}
+
+
+async def test_page_cannot_use_a_daemon_without_token() -> None:
+    status, head, body = await asked(gate(), "/hot/x", {"origin": EVIL, "sec-fetch-site": "cross-site"}, peer=LOCAL)
+    assert (status, body["code"]) == (403, "FORBIDDEN_ORIGIN")
+    assert "LLORCH_ALLOWED_ORIGINS" in body["hint"]
+    assert "access-control-allow-origin" not in head
+    status, _head, body = await asked(gate(), "/metrics", {"host": "evil.example"}, peer=LOCAL)
+    assert (status, body["code"]) == (403, "FORBIDDEN_HOST")
+
+
+@pytest.mark.parametrize("path", ["/hot/x", "/no-such-path", "/health"])
+async def test_absolute_target_decides_the_host(path: str) -> None:
+    status, _head, body = await asked(gate(), f"http://evil.example{path}", peer=LOCAL)
+    expected = (200, None) if path == "/health" else (403, "FORBIDDEN_HOST")
+    assert (status, body.get("code")) == expected
+    assert (await asked(gate(), f"http://localhost{path}", {"host": "evil.example"}, peer=LOCAL))[0] in (200, 404)
+
+
+async def test_page_is_no_matter_where_a_token_is_shown() -> None:
+    shown = {"origin": EVIL, "sec-fetch-site": "cross-site", "host": "evil.example"}
+    for access in (WITH, EXCUSED):
+        status, head, _body = await asked(gate(access), "/hot/x", {**shown, "authorization": GOOD}, peer=LOCAL)
+        assert (status, "access-control-allow-origin" in head) == (200, False)
+    assert (await asked(gate(WITH), "/hot/x", shown, peer=LOCAL))[2]["code"] == "MISSING_TOKEN"
+    assert (await asked(gate(EXCUSED), "/hot/x", shown, peer=LOCAL))[2]["code"] == "FORBIDDEN_HOST"
+
+
+async def test_unix_socket_is_out_of_reach_of_pages() -> None:
+    assert (await asked(gate(), "/hot/x", {"host": "anything", "origin": EVIL}, peer=None))[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/hot/x", "/no-such-path", "/health"])
+@pytest.mark.parametrize("access", [WITHOUT, WITH])
+async def test_allowed_page_may_read_every_answer(path: str, access: Access) -> None:
+    allowing = gate(access, web=WEB)
+    sent = {"origin": FRIEND, "sec-fetch-site": "cross-site", "authorization": GOOD}
+    _status, head, _body = await asked(allowing, path, sent, peer=LOCAL)
+    assert (head["access-control-allow-origin"], head["access-control-expose-headers"]) == (FRIEND, "*")
+    assert "access-control-allow-credentials" not in head
+    refused = await asked(gate(WITH, web=WEB), path, {"origin": FRIEND}, peer=LOCAL)
+    assert refused[1]["access-control-allow-origin"] == FRIEND, "also the refusal, or the page cannot show it"
+
+
+@pytest.mark.parametrize("access", [WITHOUT, WITH])
+async def test_preflight_is_answered_by_origin_without_token(access: Access) -> None:
+    allowing = gate(access, web=WEB)
+    status, head, _body = await asked(allowing, "/hot/x", {"origin": FRIEND, **PREFLIGHT}, "OPTIONS", LOCAL)
+    assert (status, head["access-control-allow-origin"]) == (204, FRIEND)
+    assert "POST" in head["access-control-allow-methods"]
+    assert head["access-control-allow-headers"] == PREFLIGHT["access-control-request-headers"]
+    for origin in (EVIL, "null"):
+        status, head, body = await asked(allowing, "/hot/x", {"origin": origin, **PREFLIGHT}, "OPTIONS", LOCAL)
+        assert (status, body["code"]) == (403, "FORBIDDEN_ORIGIN")
+        assert "access-control-allow-origin" not in head
+
+
+async def test_refused_page_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    guarded = gate()
+    for _ in range(3):
+        await asked(guarded, "/hot/x", {"origin": EVIL}, peer=LOCAL)
+    lines = [r.getMessage() for r in caplog.records if getattr(r, "event", None) is PAGE_REFUSED]
+    assert len(lines) == 1
+    assert EVIL in lines[0]
+
+
+async def test_head_is_judged_before_anything_else() -> None:
+    for access in (WITHOUT, WITH):
+        assert (await asked(gate(access), "/hot/x", method="CONNECT"))[0] == 501
+        assert (await asked(gate(access), "/hot/x", {"upgrade": "websocket"}))[0] == 400
+    assert (await asked(gate(), "//hot//x", peer=None))[2] == {"hello": "x"}
+    assert (await asked(gate(WITH), "/v2/meta/../../hot/x", peer=LOCAL))[0] == 401
 
 
 async def test_a_websocket_is_left_alone() -> None:
