@@ -29,7 +29,11 @@ class Listening:
         if isinstance(self.address, Path):
             connected = socket.socket(socket.AF_UNIX)
             connected.settimeout(TIMEOUT_S)
-            connected.connect(os.fspath(self.address))
+            try:
+                connected.connect(os.fspath(self.address))
+            except OSError:
+                connected.close()
+                raise
             return connected
         plain = socket.create_connection(("127.0.0.1", self.address), timeout=TIMEOUT_S)
         return self.tls.wrap_socket(plain) if self.tls else plain
