@@ -74,6 +74,7 @@ TOKEN_MENDS = {
     "MISSING_TOKEN": NO_TOKEN,
     "BAD_TOKEN": "Compare with the queen's: journalctl -u queen-rbee | grep token_fp6",
     "NON_LOOPBACK_WITHOUT_TOKEN": f"Set {TOKEN.file} or {TOKEN.variable} on the queen, or ask from her own machine.",
+    "FORBIDDEN_HOST": "Ask by an IP address or localhost, or add the name to LLORCH_ALLOWED_HOSTS on the queen.",
 }
 
 

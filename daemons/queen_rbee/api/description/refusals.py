@@ -23,7 +23,11 @@ _UNREADY = (
 MEANINGS: dict[int, tuple[str, tuple[str, ...]]] = {
     400: ("INVALID_PARAMS: a field is wrong, or nothing here can serve what is asked.", ()),
     401: ("MISSING_TOKEN, BAD_TOKEN: the daemon has a token, and the request none or another.", ("WWW-Authenticate",)),
-    403: ("NON_LOOPBACK_WITHOUT_TOKEN: the daemon has no token, and the request is from another machine.", ()),
+    403: (
+        "The daemon has no token, and: NON_LOOPBACK_WITHOUT_TOKEN: the request comes from another machine. "
+        "FORBIDDEN_HOST: it names a host that is not this machine. FORBIDDEN_ORIGIN: a web page of another site sent it.",
+        (),
+    ),
     404: ("NOT_FOUND: there is no such thing, or no longer. INVALID_PARAMS: the model is retired.", ()),
     408: ("INVALID_PARAMS: the body did not arrive in time.", ()),
     409: (_CONFLICT, (*_BACKOFF, *BUDGETS)),
