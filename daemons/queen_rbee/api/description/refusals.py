@@ -25,7 +25,7 @@ MEANINGS: dict[int, tuple[str, tuple[str, ...]]] = {
     401: ("MISSING_TOKEN, BAD_TOKEN: the daemon has a token, and the request none or another.", ("WWW-Authenticate",)),
     403: (
         "The daemon has no token, and: NON_LOOPBACK_WITHOUT_TOKEN: the request comes from another machine. "
-        "FORBIDDEN_HOST: it names a host that is not this machine. FORBIDDEN_ORIGIN: a web page of another site sent it.",
+        "FORBIDDEN_HOST: it names a host that is not this machine. FORBIDDEN_ORIGIN: a page of another site sent it.",
         (),
     ),
     404: ("NOT_FOUND: there is no such thing, or no longer. INVALID_PARAMS: the model is retired.", ()),
