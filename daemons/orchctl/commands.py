@@ -6,8 +6,9 @@ import re
 from collections.abc import Awaitable, Callable
 
 from llama_orch.service.command_line import Parser
+from orchctl.destination import DEFAULT_URL, SOCKET
 from orchctl.encoding import is_text
-from orchctl.queen import DEFAULT_URL, URL_VARIABLE, Queen
+from orchctl.queen import URL_VARIABLE, Queen
 
 Run = Callable[[argparse.Namespace, Queen], Awaitable[None]]
 UNSET = argparse.SUPPRESS
@@ -35,7 +36,7 @@ class Commands:
 
 def common(command: Parser, default: str | None) -> None:
     """The options that every command has."""
-    url = f"queen-rbee's URL (default: ${URL_VARIABLE} or {DEFAULT_URL})"
+    url = f"queen-rbee's URL, or unix:PATH (default: ${URL_VARIABLE}, or {SOCKET} where that may be used, or {DEFAULT_URL})"
     command.add_argument("--url", default=default, help=url)
     command.add_argument("--json", action="store_true", default=default or False, help="print JSON, for scripts")
 
