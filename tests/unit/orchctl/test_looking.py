@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llama_orch import VERSION
-from llama_orch.contracts.pools import PoolState, PoolStatus
+from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolState, PoolStatus
 from orchctl.pools import pools_text
 from orchctl.tables import ordinal, table
 from tests.unit.orchctl.cluster import pool
@@ -200,7 +200,7 @@ def test_columns_are_as_wide_as_their_widest_cell_and_lines_have_no_tail() -> No
 
 
 def test_no_pools_says_where_to_look() -> None:
-    assert "journalctl -u engine-provisioner" in pools_text([])
+    assert all(path in pools_text([]) for path in (POOLS_FILE, POOLS_EXAMPLE))
 
 
 def test_what_is_not_known_is_a_dash() -> None:
