@@ -36,7 +36,8 @@ class Commands:
 
 def common(command: Parser, default: str | None) -> None:
     """The options that every command has."""
-    url = f"queen-rbee's URL, or unix:PATH (default: ${URL_VARIABLE}, or {SOCKET} where that may be used, or {DEFAULT_URL})"
+    default_words = f"${URL_VARIABLE}, or {SOCKET} where that may be used, or {DEFAULT_URL}"
+    url = f"queen-rbee's URL, or unix:PATH (default: {default_words})"
     command.add_argument("--url", default=default, help=url)
     command.add_argument("--json", action="store_true", default=default or False, help="print JSON, for scripts")
 
