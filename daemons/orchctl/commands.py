@@ -20,7 +20,6 @@ class Commands:
     """The commands of a parser; `required` is whether there must be one."""
 
     def __init__(self, parser: Parser, *, required: bool = False) -> None:
-        self._nested = not required
         # pinned so that the usage line of a command below another does not repeat that one's options
         self._parsers = parser.add_subparsers(
             required=required, metavar="COMMAND" if required else "[COMMAND]", parser_class=Parser, prog=parser.prog
@@ -29,13 +28,13 @@ class Commands:
     def add(self, name: str, run: Run, words: str) -> Parser:
         """A command that `run` runs, with `--url` and `--json`; its further options are for the caller to add."""
         command = self._parsers.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
-        common(command, UNSET if self._nested else None)
+        common(command, UNSET)
         command.set_defaults(run=run)
         return command
 
 
-def common(command: Parser, default: str | None) -> None:
-    """The options that every command has."""
+def common(command: Parser, default: str | None = None) -> None:
+    """The options that every command has, and that may stand before it as well."""
     default_words = f"${URL_VARIABLE}, or {SOCKET} where that may be used, or {DEFAULT_URL}"
     url = f"queen-rbee's URL, or unix:PATH (default: {default_words})"
     command.add_argument("--url", default=default, help=url)

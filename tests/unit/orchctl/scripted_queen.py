@@ -199,8 +199,8 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = False
 
 
-class _UnixServer(_Server):
-    address_family = socket.AF_UNIX
+class _UnixServer(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = False
 
 
 @contextmanager
