@@ -209,7 +209,7 @@ def queen(answers: dict[str, list[bytes]], path: Path | None = None) -> Iterator
     made = Queen(answers)
     handler: Callable[..., _Handler] = type("Handler", (_Handler,), {"queen": made})
     with _UnixServer(str(path), handler) if path else _Server(("127.0.0.1", 0), handler) as server:
-        made.url = f"unix:{path}" if path else f"http://127.0.0.1:{server.server_address[1]}"
+        made.url = f"unix:{path}" if path else f"http://127.0.0.1:{server.socket.getsockname()[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
