@@ -34,20 +34,21 @@ def settle(service: Service, name: str, address: Host, variable: str) -> Host:
         actual = disagreement(sockets, address)
         if actual:
             shown = ", ".join(map(str, actual))
-            advice = _advice(service.name, name, variable, shown)
+            advice = _advice(service.name, name, variable, actual[0])
             emit(SOCKET_DISAGREES, name=name, actual=shown, variable=variable, wanted=address, advice=advice)
         for absent in unassigned(sockets):
             log.warning("%s: no interface has this address yet; the %s socket serves once one has it", absent, name)
     return actual[0] if actual else address
 
 
-def _advice(daemon: str, name: str, variable: str, actual: str) -> str:
+def _advice(daemon: str, name: str, variable: str, actual: Host) -> str:
     """What moves the socket, or makes the configuration agree with it; names the file that is in the way."""
     service, file = f"{daemon}.service", f"/etc/llama-orch/{daemon}.env"
     unit = f"{daemon}.socket" if name == "api" else f"{daemon}-{name}.socket"
     command = f"systemctl daemon-reload && systemctl restart {unit} {service}"
     if found := drop_ins.setting(unit, "ListenStream"):
-        return f"{found} sets ListenStream=: remove that, or set {variable} in {file} to {actual}; then: {command}"
+        value = actual if name == "api" else actual.port
+        return f"{found} sets ListenStream=: remove that, or set {variable} in {file} to {value}; then: {command}"
     if found := drop_ins.setting(service, variable):
         return f"{found} sets {variable}, which moves no socket: set it in {file} instead; then: {command}"
     return f"To move the socket: {command}"

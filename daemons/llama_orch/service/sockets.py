@@ -95,7 +95,7 @@ def disagreement(sockets: list[socket.socket], address: Host) -> list[Host]:
 def unassigned(sockets: list[socket.socket]) -> list[Host]:
     """The addresses of inherited sockets that no interface has now: systemd binds them all the same (FreeBind=)."""
     found = []
-    for sock in sockets:
+    for sock in (each for each in sockets if each.family != socket.AF_UNIX):
         host, port = sock.getsockname()[:2]
         with socket.socket(sock.family, socket.SOCK_STREAM) as probe:
             try:

@@ -184,6 +184,24 @@ def test_advice_names_the_file_that_is_in_the_way(
     assert f"then: {RESTART}" in caplog.text
 
 
+def test_advice_for_metrics_names_the_port(
+    inherited: socket.socket, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "queen-rbee-metrics.socket").write_text("ListenStream=9999\n")
+    listeners.settle(service(), "metrics", ELSEWHERE, "PROMETHEUS_METRICS_PORT")
+    assert f"PROMETHEUS_METRICS_PORT in /etc/llama-orch/queen-rbee.env to {inherited.getsockname()[1]};" in caplog.text
+
+
+def test_unix_socket_in_place_of_the_port_is_taken(
+    opened: ExitStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sock = opened.enter_context(socket.socket(socket.AF_UNIX))
+    sock.bind(str(tmp_path / "api.sock"))
+    monkeypatch.setattr(listeners, "inherited_fds", lambda *_: {"api": [sock.fileno()]})
+    assert settled() == ELSEWHERE
+    assert caplog.text == ""
+
+
 def test_commented_lines_and_other_units_set_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drop_ins, "ROOTS", (tmp_path / "none", tmp_path))
     (tmp_path / "a.socket.d").mkdir()
