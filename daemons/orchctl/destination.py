@@ -44,7 +44,7 @@ def usable(socket: Path) -> str | None:
 
 
 def socket_advice(socket: Path) -> str:
-    """How to ask the queen of this machine without a token; empty where she has no `socket`."""
+    """How to ask the queen of this machine without a token; empty where there is no `socket`."""
     if usable(socket):
         return f"Over {socket} no token is needed: leave out --url and {URL_VARIABLE}, or give --url {UNIX}{socket}."
     if _exists(socket):

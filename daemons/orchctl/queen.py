@@ -35,8 +35,8 @@ def below(path: str, *names: str, **query: object) -> str:
 class Queen:
     """Where the queen is and what proves that we may ask. `connections`: those that are kept between two requests.
 
-    `url` is an http:// or https:// URL, or unix: and the path of a socket. `socket_advice` is added when she wants a
-    token: it says how to do without one.
+    `url` is an http:// or https:// URL, or unix: and the path of a socket. `socket_advice` says how to do without a
+    token; it is added to the error when one is missing.
     """
 
     url: str

@@ -40,10 +40,10 @@ def _width(widths: Sequence[int]) -> int:
 
 def _narrowed(widths: Sequence[int], titles: Sequence[int], limit: int) -> list[int] | None:
     """`widths` with the widest columns made narrower until all fit into `limit`; None where they cannot."""
-    narrowed = [*widths]
     least = [widths[0], *(min(width, max(title, NARROW)) for width, title in zip(widths[1:], titles[1:], strict=True))]
     if _width(least) > limit:
         return None
+    narrowed = [min(width, limit) for width in widths]
     while _width(narrowed) > limit:
         spare = [have - need for have, need in zip(narrowed, least, strict=True)]
         widest = max((index for index, left in enumerate(spare) if left), key=lambda index: narrowed[index])
@@ -56,7 +56,7 @@ def _block(titles: Sequence[str], row: Sequence[str], limit: int) -> str:
     margin = min(max(map(len, titles)) + 2, limit // 2)
     lines = []
     for title, value in zip(titles, row, strict=True):
-        first, *others = wrap(value, limit - margin) or [""]
+        first, *others = wrap(value, limit - margin, break_on_hyphens=False) or [""]
         lines += [cut(title, margin - 1).ljust(margin) + first, *(" " * margin + other for other in others)]
     return "\n".join(line.rstrip() for line in lines)
 
