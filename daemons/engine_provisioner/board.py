@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client import Counter as Metric
 
 from engine_provisioner import durable_file
-from llama_orch.contracts.pools import PoolState, ProvisioningReport
+from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolState, ProvisioningReport
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def summary(reports: Iterable[ProvisioningReport]) -> str:
     """As in `1 pool ready, 1 starting, 1 failed: cuda: GPU 1 is configured and not in this machine`."""
     reports = list(reports)
     if not reports:
-        return "no pools"
+        return f"no pools; configure them in {POOLS_FILE}, as in {POOLS_EXAMPLE}"
     counts = Counter(report.state for report in reports)
     parts = [f"{counts[state]} {state.value}" for state in ORDER if counts[state]]
     first, _, rest = parts[0].partition(" ")

@@ -25,6 +25,7 @@ from engine_provisioner.supervisor import Life, Supervisor
 from engine_provisioner.systemd_launcher import SystemdLauncher
 from engine_provisioner.voice import Voice
 from llama_orch import VERSION
+from llama_orch.contracts.pools import POOLS_EXAMPLE
 from llama_orch.http.app import create_app
 from llama_orch.http.gate import Access, Gate
 from llama_orch.http.serving import serve
@@ -81,7 +82,7 @@ def load(settings: ProvisionerSettings) -> list[Pool]:
     except pools_file.PoolsFileError as error:  # it was right when the start began
         raise StartupError(str(error), "See llama-orch-pools(5).", ExitStatus.CONFIG) from error
     if pools is None:
-        emit(POOLS_FILE_ABSENT, path=path)
+        emit(POOLS_FILE_ABSENT, path=path, example=POOLS_EXAMPLE)
     return pools or []
 
 

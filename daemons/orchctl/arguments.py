@@ -18,7 +18,7 @@ from orchctl import (
     submit,
     tasks,
 )
-from orchctl.commands import Commands
+from orchctl.commands import Commands, common
 
 MODULES = (
     check,
@@ -43,6 +43,7 @@ def parser() -> Parser:
     """The parser of the whole command line; `run` of what it returns is the command's coroutine."""
     top = Parser("orchctl", description="The command line client of llama-orch, see orchctl(1).")
     top.add_argument("--version", action="version", version=f"orchctl (llama-orch) {VERSION}")
+    common(top)
     commands = Commands(top, required=True)
     for module in MODULES:
         module.add(commands)

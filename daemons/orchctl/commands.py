@@ -6,8 +6,9 @@ import re
 from collections.abc import Awaitable, Callable
 
 from llama_orch.service.command_line import Parser
+from orchctl.destination import DEFAULT_URL, SOCKET
 from orchctl.encoding import is_text
-from orchctl.queen import DEFAULT_URL, URL_VARIABLE, Queen
+from orchctl.queen import URL_VARIABLE, Queen
 
 Run = Callable[[argparse.Namespace, Queen], Awaitable[None]]
 UNSET = argparse.SUPPRESS
@@ -19,7 +20,6 @@ class Commands:
     """The commands of a parser; `required` is whether there must be one."""
 
     def __init__(self, parser: Parser, *, required: bool = False) -> None:
-        self._nested = not required
         # pinned so that the usage line of a command below another does not repeat that one's options
         self._parsers = parser.add_subparsers(
             required=required, metavar="COMMAND" if required else "[COMMAND]", parser_class=Parser, prog=parser.prog
@@ -28,14 +28,15 @@ class Commands:
     def add(self, name: str, run: Run, words: str) -> Parser:
         """A command that `run` runs, with `--url` and `--json`; its further options are for the caller to add."""
         command = self._parsers.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
-        common(command, UNSET if self._nested else None)
+        common(command, UNSET)
         command.set_defaults(run=run)
         return command
 
 
-def common(command: Parser, default: str | None) -> None:
-    """The options that every command has."""
-    url = f"queen-rbee's URL (default: ${URL_VARIABLE} or {DEFAULT_URL})"
+def common(command: Parser, default: str | None = None) -> None:
+    """The options that every command has, and that may stand before it as well."""
+    default_words = f"${URL_VARIABLE}, or {SOCKET} where that may be used, or {DEFAULT_URL}"
+    url = f"queen-rbee's URL, or unix:PATH (default: {default_words})"
     command.add_argument("--url", default=default, help=url)
     command.add_argument("--json", action="store_true", default=default or False, help="print JSON, for scripts")
 

@@ -16,5 +16,5 @@ def as_json(body: object) -> bytes:
     try:
         return json.dumps(body, allow_nan=False, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        hint = "What is on the command line must be UTF-8."
+        hint = "What is on the command line, or typed, must be UTF-8."
         raise Failure("what is to be sent is not text", hint, ExitStatus.DATA) from error

@@ -11,7 +11,7 @@ from llama_orch.settings.tokens import TOKEN
 from orchctl.facts import Facts
 from orchctl.failure import Failure
 from orchctl.nodes import CLOCK_SKEW_MS, skew
-from orchctl.pools import named
+from orchctl.pools import CONFIGURE, named
 from orchctl.tables import one_line
 
 UNWELL = (PoolState.FAILED, PoolState.OFFLINE)
@@ -134,7 +134,7 @@ def _together(found: PoolList) -> Finding:
         return well("pools", text)
     if found.pools:
         return problem("pools", text, "See below why; no task can run until one is.")
-    mend = "On the machines with GPUs: journalctl -x -u pool-managerd -u engine-provisioner"
+    mend = f"{CONFIGURE}. If they are configured: journalctl -x -u pool-managerd -u engine-provisioner"
     return problem("pools", "none is known", mend)
 
 

@@ -7,16 +7,17 @@ import sys
 from dataclasses import dataclass
 from typing import TextIO
 
-from orchctl.texts import standard_input
+from orchctl.texts import decoded, standard_input
 
 PROMPT = "> "
 
 
-@dataclass(frozen=True)
+@dataclass
 class Lines:
-    """Lines of standard input; `typed` is whether a person types them."""
+    """Lines of standard input; `typed` is whether a person types them, `offset` how many bytes have been read."""
 
     typed: bool
+    offset: int = 0
 
     def next(self) -> str | None:
         """The next line without its end; None behind the last one. Raises Failure, and KeyboardInterrupt.
@@ -24,7 +25,24 @@ class Lines:
         A person who presses Ctrl-C instead of typing has said the last one.
         """
         with standard_input() as stdin:
-            return _asked(stdin) if self.typed else _read(stdin)
+            return self._asked(stdin) if self.typed else self._read(stdin)
+
+    def _asked(self, stdin: TextIO) -> str | None:
+        try:
+            if sys.stdout.isatty():
+                return _edited()
+            # the answers go elsewhere, and the prompt must not follow them
+            print(PROMPT, end="", file=sys.stderr, flush=True)
+            return self._read(stdin)
+        except (EOFError, KeyboardInterrupt):
+            print(file=sys.stderr)  # the shell's own prompt gets a line of its own
+            return None
+
+    def _read(self, stdin: TextIO) -> str | None:
+        data = stdin.buffer.readline()
+        line = decoded(data, stdin.encoding, self.offset)
+        self.offset += len(data)
+        return line.removesuffix("\n").removesuffix("\r") if line else None
 
 
 def lines() -> Lines:
@@ -33,24 +51,7 @@ def lines() -> Lines:
         return Lines(stdin.isatty())
 
 
-def _asked(stdin: TextIO) -> str | None:
-    try:
-        if sys.stdout.isatty():
-            return _edited()
-        # the answers go elsewhere, and the prompt must not follow them
-        print(PROMPT, end="", file=sys.stderr, flush=True)
-        return _read(stdin)
-    except (EOFError, KeyboardInterrupt):
-        print(file=sys.stderr)  # the shell's own prompt gets a line of its own
-        return None
-
-
 def _edited() -> str:
     import readline  # noqa: F401  # input() edits with it, and only a terminal needs it
 
     return input(PROMPT)
-
-
-def _read(stdin: TextIO) -> str | None:
-    line = stdin.readline()
-    return line.removesuffix("\n") if line else None

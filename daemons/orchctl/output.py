@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from pydantic import BaseModel
 
@@ -85,7 +85,7 @@ class Line:
     def show(self, text: str) -> None:
         """`text` in the place of what the line said; cut where it would wrap, for then it could not be taken back."""
         if self.watched:
-            text = f"orchctl: {text}".translate(CONTROLS)[: _columns() - 1]
+            text = f"orchctl: {text}".translate(CONTROLS)[: _columns(sys.stderr) - 1]
             covered, self._shown = len(self._shown), text  # before a Ctrl-C can come between
             print("\r" + text.ljust(covered), end="", file=sys.stderr, flush=True)
 
@@ -96,8 +96,13 @@ class Line:
             self._shown = ""
 
 
-def _columns() -> int:
+def terminal_columns() -> int | None:
+    """How wide the terminal is that standard output goes to; None where it goes elsewhere."""
+    return _columns(sys.stdout) if sys.stdout.isatty() else None
+
+
+def _columns(stream: TextIO) -> int:
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+        return os.get_terminal_size(stream.fileno()).columns or 80
     except OSError:
         return 80

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.meta import Readiness, Version
-from llama_orch.contracts.pools import PoolList, PoolState, PoolStatus
+from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolList, PoolState, PoolStatus
 from llama_orch.contracts.tasks import TaskList
 from orchctl.commands import Commands
 from orchctl.output import emit, show
@@ -13,6 +13,10 @@ from orchctl.paging import Wish, pages
 from orchctl.queen import Queen, understood
 from orchctl.tables import one_line, table
 
+CONFIGURE = (
+    f"On each machine with GPUs, configure them in {POOLS_FILE} (an example is {POOLS_EXAMPLE}), "
+    "then: systemctl restart engine-provisioner"
+)
 POOL_HEADER = ("POOL", "NODE", "STATE", "SLOTS", "ENGINE", "DEVICES", "MODELS")
 
 
@@ -30,7 +34,7 @@ async def pools(options: argparse.Namespace, queen: Queen) -> None:
 def pools_text(pools: Sequence[PoolStatus]) -> str:
     """One line a pool, with its node where one has any, and below it why it is not well."""
     if not pools:
-        return "no pools are known; see journalctl -u engine-provisioner, or orchctl nodes"
+        return f"no pools are known\n{CONFIGURE}"
     on_nodes = any(pool.node_id for pool in pools)
     rows = [row if on_nodes else (row[0], *row[2:]) for row in (POOL_HEADER, *map(_row, pools))]
     unwell = (pool for pool in pools if pool.last_error and not pool.ready)

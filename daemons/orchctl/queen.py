@@ -1,7 +1,5 @@
 """The queen as orchctl asks her: one URL, one token, and errors in words."""
 
-import os
-import re
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -14,18 +12,14 @@ import trio
 from pydantic import BaseModel, ValidationError
 
 from llama_orch.http.client import KeptConnections, Response, UpstreamError, request
-from llama_orch.http.tls import Tls
+from llama_orch.http.connecting import unix_url
 from llama_orch.service.exit import ExitStatus
-from llama_orch.settings.loading import ConfigurationError
-from llama_orch.settings.tls import TlsFiles
-from llama_orch.settings.tokens import TOKEN
-from llama_orch.settings.types import http_url
 from orchctl.encoding import as_json
 from orchctl.failure import FOREIGN_HINT, Failure, refused
 from orchctl.tls_hints import over_tls
 
 URL_VARIABLE = "ORCHESTRATORD_URL"
-DEFAULT_URL = "http://127.0.0.1:8080"
+UNIX = "unix:"
 LIMIT_S = 30.0
 ANSWER_LIMIT = 64 << 20
 
@@ -39,12 +33,17 @@ def below(path: str, *names: str, **query: object) -> str:
 
 @dataclass(frozen=True)
 class Queen:
-    """Where the queen is and what proves that we may ask. `connections`: those that are kept between two requests."""
+    """Where the queen is and what proves that we may ask. `connections`: those that are kept between two requests.
+
+    `url` is an http:// or https:// URL, or unix: and the path of a socket. `socket_advice` says how to do without a
+    token; it is added to the error when one is missing.
+    """
 
     url: str
     token: str | None = None
     tls: ssl.SSLContext | None = None
     connections: KeptConnections | None = None
+    socket_advice: str = ""
 
     @asynccontextmanager
     async def ask(
@@ -67,10 +66,13 @@ class Queen:
         """
         fields = {**self._headers(), **({"content-type": "application/json"} if body else {}), **(headers or {})}
         with ungrouped():
-            asking = partial(request, method, self.url + path, headers=fields, body=body, head_s=head_s, tls=self.tls)
+            asking = partial(request, method, self._base + path, headers=fields, body=body, head_s=head_s, tls=self.tls)
             async with asking(connections=self.connections, repeatable=repeatable) as response:
                 if not 200 <= response.status < 300 and response.status not in allowed:
-                    raise refused(response.status, await response.read(limit_s=LIMIT_S), response.headers)
+                    failure = refused(response.status, await response.read(limit_s=LIMIT_S), response.headers)
+                    if response.status == 401 and self.socket_advice:
+                        failure.hint = f"{failure.hint}\n{self.socket_advice}".strip()
+                    raise failure
                 yield response
 
     async def call(
@@ -101,8 +103,13 @@ class Queen:
 
     def unreachable(self, error: UpstreamError) -> Failure:
         """Nobody answers at the URL."""
-        hint = over_tls(self.url, error) or f"Is it running (systemctl status queen-rbee)? Is {URL_VARIABLE} right?"
+        right = "" if self.url.startswith(UNIX) else f" Is {URL_VARIABLE} right?"
+        hint = over_tls(self.url, error) or f"Is it running (systemctl status queen-rbee)?{right}"
         return Failure(f"queen-rbee at {self.url} does not answer: {error}", hint, ExitStatus.UNAVAILABLE)
+
+    @property
+    def _base(self) -> str:
+        return unix_url(self.url.removeprefix(UNIX)) if self.url.startswith(UNIX) else self.url
 
     def _headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.token}"} if self.token else {}
@@ -115,43 +122,6 @@ def ungrouped() -> Iterator[None]:
         yield
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from None
-
-
-def from_environment(url: str | None) -> Queen:
-    """The queen of `url`, or of ORCHESTRATORD_URL, or of this machine. Raises Failure for what cannot be used."""
-    found = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
-    if not _is_url(found):
-        hint = f"It must be of the form http://HOST:PORT or https://HOST:PORT, as in {DEFAULT_URL}."
-        raise Failure(f"{found} is no URL of a queen", hint, ExitStatus.USAGE)
-    return Queen(found.rstrip("/"), _token(), _tls())
-
-
-def _tls() -> ssl.SSLContext | None:
-    """What the files that the environment names are good for. Raises Failure."""
-    try:
-        return Tls.of(TlsFiles.named(os.environ)).client
-    except ConfigurationError as error:
-        message = "\n".join(map(str, error.problems))
-        raise Failure(message, "See TLS in llama-orch(7).", ExitStatus.CONFIG) from error
-
-
-def _is_url(text: str) -> bool:
-    try:
-        return text.isascii() and text.isprintable() and not set(text) & set(" ?#@") and bool(http_url(text))
-    except ValueError:
-        return False
-
-
-def _token() -> str | None:
-    try:
-        token = TOKEN.read(os.environ)
-    except OSError as error:
-        message = f"{TOKEN.file}: {error.filename}: {error.strerror}"
-        raise Failure(message, "Make it readable, or unset it.", ExitStatus.NO_INPUT) from error
-    if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token):
-        message = f"the token of {TOKEN.file if os.environ.get(TOKEN.file) else TOKEN.variable} cannot be one"
-        raise Failure(message, "A token is printable ASCII without blanks, in one line.", ExitStatus.CONFIG)
-    return token
 
 
 M = TypeVar("M", bound=BaseModel)

@@ -8,9 +8,9 @@ import trio
 from llama_orch.service.exit import ExitStatus
 from llama_orch.service.output import printing
 from orchctl.arguments import parser
+from orchctl.destination import from_environment
 from orchctl.failure import Failure
 from orchctl.output import explain
-from orchctl.queen import from_environment
 
 
 def run(arguments: list[str] | None) -> int:

@@ -2,23 +2,75 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from textwrap import wrap
 
 from pydantic import BaseModel, JsonValue
 
+from orchctl.output import terminal_columns
+
 NOTHING = "-"
+NARROW = 8
+"""No column is made narrower than this, or than its title."""
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, two blanks apart."""
+def table(rows: Sequence[Sequence[str]], columns: int | None = None) -> str:
+    """A header and rows, in columns two blanks apart: as wide as their widest cell, or to fit a terminal's `columns`.
+
+    What is too wide is cut, but in the first column, whose names are asked for; where that does not help, each row
+    becomes a block of lines. By default the terminal is standard output; a pipe or a file has any width.
+    """
+    limit = columns or terminal_columns()
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    if limit and _width(widths) > limit:
+        narrowed = _narrowed(widths, [len(title) for title in rows[0]], limit)
+        if narrowed is None:
+            return "\n\n".join(_block(rows[0], row, limit) for row in rows[1:])
+        widths = narrowed
+    return _aligned(rows, widths)
+
+
+def _aligned(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
+    lines = ("  ".join(cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _width(widths: Sequence[int]) -> int:
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _narrowed(widths: Sequence[int], titles: Sequence[int], limit: int) -> list[int] | None:
+    """`widths` with the widest columns made narrower until all fit into `limit`; None where they cannot."""
+    least = [widths[0], *(min(width, max(title, NARROW)) for width, title in zip(widths[1:], titles[1:], strict=True))]
+    if _width(least) > limit:
+        return None
+    narrowed = [min(width, limit) for width in widths]
+    while _width(narrowed) > limit:
+        spare = [have - need for have, need in zip(narrowed, least, strict=True)]
+        widest = max((index for index, left in enumerate(spare) if left), key=lambda index: narrowed[index])
+        narrowed[widest] -= 1
+    return narrowed
+
+
+def _block(titles: Sequence[str], row: Sequence[str], limit: int) -> str:
+    """One row below itself, a line for each title; long values go on in further lines."""
+    margin = min(max(map(len, titles)) + 2, limit // 2)
+    lines = []
+    for title, value in zip(titles, row, strict=True):
+        first, *others = wrap(value, limit - margin, break_on_hyphens=False) or [""]
+        lines += [cut(title, margin - 1).ljust(margin) + first, *(" " * margin + other for other in others)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def cut(text: str, width: int) -> str:
+    """`text`, or as much of it as `width` has room for, with an ellipsis."""
+    return text if len(text) <= width else text[: max(0, width - 1)] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def whole(found: BaseModel, without: str = "") -> str:
     """Everything that is known of one thing but the field `without`: a line for each name and value."""
     document = found.model_dump(mode="json", exclude_none=True, exclude={without})
-    return table([*_leaves("", document)])
+    leaves = [*_leaves("", document)]
+    return _aligned(leaves, [max(len(leaf[part]) for leaf in leaves) for part in (0, 1)])
 
 
 def _leaves(name: str, value: JsonValue) -> Iterator[tuple[str, str]]:

@@ -48,18 +48,29 @@ def read_stdin() -> str:
     with standard_input() as stdin:
         if stdin.isatty():
             note("reading the text from the terminal; Ctrl-D on a line of its own ends it")
-        return stdin.read()
+        text = decoded(stdin.buffer.read(), stdin.encoding)
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def decoded(data: bytes, encoding: str, offset: int = 0) -> str:
+    """What was read of standard input from byte `offset` on. Raises Failure that names the first byte that is wrong.
+
+    Python would pass wrong bytes on as surrogates where the locale is C or POSIX.
+    """
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        place = f"byte {offset + error.start} (0x{data[error.start]:02x}, counted from 0)"
+        message = f"standard input is not text: {place} is not {encoding.upper()}"
+        raise Failure(message, f"orchctl reads it as {encoding.upper()}.", ExitStatus.DATA) from error
 
 
 @contextmanager
 def standard_input() -> Iterator[TextIO]:
-    """Standard input, to be read. Raises Failure where that fails, or where what is read is no text."""
+    """Standard input, to be read. Raises Failure where that fails."""
     if sys.stdin is None:
         raise Failure("standard input is closed", "", ExitStatus.NO_INPUT)
     try:
         yield sys.stdin
-    except UnicodeDecodeError as error:
-        hint = f"It must be {error.encoding}."
-        raise Failure("what comes on standard input is not text", hint, ExitStatus.DATA) from error
     except OSError as error:
         raise Failure(f"standard input cannot be read: {error.strerror}", "", ExitStatus.NO_INPUT) from error

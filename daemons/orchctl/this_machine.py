@@ -10,6 +10,7 @@ from llama_orch.contracts.nodes import NodeList, NodeStanding, NodeView
 from llama_orch.service.machine_id import FILE, MACHINE_ID, known_id
 from llama_orch.settings.tls import CERT_FILE
 from llama_orch.settings.types import Host, parse_address
+from orchctl.destination import NODE_SOCKET, usable
 from orchctl.failure import Failure
 from orchctl.queen import Queen
 from orchctl.questions import NOT_ASKED, answer, limited
@@ -44,11 +45,12 @@ def own_nodes(nodes: Nodes, machine_id: str | None) -> Sequence[NodeView]:
 
 
 async def local(queen: Queen, environ: Mapping[str, str], nodes: Callable[[], Awaitable[Nodes]]) -> Local:
-    """The pool-managerd where it listens according to `environ`, or by default; or else where `nodes`, those of the
-    queen, have this machine."""
+    """The pool-managerd where it listens according to `environ`, or on its Unix socket, or by default; or else where
+    `nodes`, those of the queen, have this machine."""
     bind, machine_id = environ.get(BIND_VARIABLE), known_id(*ID_FILES)
     expected = bool(bind or environ.get(NODE_ID_VARIABLE))
-    url = local_url(bind, secure=bool(environ.get(CERT_FILE)))
+    socket = None if bind else usable(NODE_SOCKET)
+    url = socket or local_url(bind, secure=bool(environ.get(CERT_FILE)))
     ready = await _ready(queen, url)
     if isinstance(ready, Failure) and not bind:
         for node in own_nodes(await nodes(), machine_id):

@@ -9,7 +9,7 @@ def over_tls(url: str, error: UpstreamError) -> str:
     if isinstance(error, NoTls):
         wanted = f"A certificate must be of the CA that {CA_FILE} names, and for the host of the URL"
         return f"{wanted}; without TLS the URL begins with http://."
-    if not isinstance(error, Unanswered):
+    if not isinstance(error, Unanswered) or not url.startswith("http"):
         return ""
     if url.startswith("https:"):
         return f"Is a client certificate wanted? {CERT_FILE} and {KEY_FILE} name one of the CA that it is held against."

@@ -124,8 +124,18 @@ def already_taken(saved: Iterable[Found], settings: PoolManagerSettings) -> list
     return [] if settings.auto_delete else [found.identity for found in saved]
 
 
+def as_bound(settings: PoolManagerSettings, service: Service) -> PoolManagerSettings:
+    """`settings` with the address at which systemd's socket really listens, if there is one."""
+    metrics_address = Host(settings.bind.host, settings.metrics_port)
+    listeners.settle(service, "metrics", metrics_address, "PROMETHEUS_METRICS_PORT")
+    return settings.model_copy(
+        update={"bind": listeners.settle(service, "api", settings.bind, "POOL_MANAGERD_BIND_ADDR")}
+    )
+
+
 async def run(settings: PoolManagerSettings, service: Service) -> None:
     """Run until `service.stop` is set; the queen is told, and requests under way then have DRAIN_S seconds to end."""
+    settings = as_bound(settings, service)
     parts = await build(settings, service)
     closing = trio.Event()
     async with trio.open_nursery() as loops:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from llama_orch.contracts.pools import PoolState, PoolStatus, ProvisioningReport, ReplicaStatus
+from llama_orch.contracts.pools import POOLS_FILE, PoolState, PoolStatus, ProvisioningReport, ReplicaStatus
 from pool_managerd.devices import Gpus, devices_of
 from pool_managerd.replica import Replica
 
@@ -132,7 +132,7 @@ def status_line(pools: Iterable[PoolStatus]) -> str:
     """One line for `systemctl status`: how many pools are in which state, and the first failure's reason."""
     pools = tuple(pools)
     if not pools:
-        return "no pools yet"
+        return f"no pools yet; {POOLS_FILE} configures them"
     counts = {state: sum(pool.state is state for pool in pools) for state in PoolState}
     ready = counts.pop(PoolState.READY)
     parts = [f"{ready} pool{'' if ready == 1 else 's'} ready"]

@@ -51,6 +51,7 @@ async def run(settings: QueenSettings, service: Service) -> None:
     Raises StartupError where the state of the last run cannot be had, ConfigurationError for files of TLS.
     """
     tls = Tls.of(settings.tls)
+    settings = as_bound(settings, service)
     try:
         async with open_store(state_directory(settings, service), service.watchdog.pulse("store")) as store:
             parts = build(settings, store, tls)
@@ -61,6 +62,14 @@ async def run(settings: QueenSettings, service: Service) -> None:
                 await parts.dispatcher.runs.hop.aclose()
     except StoreFailure as failure:
         raise StartupError(str(failure), failure.hint, ExitStatus.IO_ERROR) from failure
+
+
+def as_bound(settings: QueenSettings, service: Service) -> QueenSettings:
+    """`settings` with the address at which systemd's socket really listens, if there is one."""
+    metrics_address = Host(settings.address.host, settings.metrics_port)
+    listeners.settle(service, "metrics", metrics_address, "PROMETHEUS_METRICS_PORT")
+    real = listeners.settle(service, "api", settings.address, settings.address_variable)
+    return settings if real == settings.address else settings.model_copy(update={"bind": real})
 
 
 async def _remember(parts: Parts) -> None:

@@ -17,6 +17,7 @@ from queen_rbee.admission import QueueFull
 from queen_rbee.backpressure import Backpressure
 from queen_rbee.dispatcher import Dispatcher
 from queen_rbee.estimates import HOPELESS, backoff_ms
+from queen_rbee.naming import resolved
 from queen_rbee.passage import Passage
 from queen_rbee.placement import refusal
 from queen_rbee.refusals import not_stored
@@ -56,7 +57,7 @@ class Intake:
         """
         if self._closed:
             raise self._pressure.busy(503, ErrorCode.ADMISSION_REJECT, "queen-rbee is stopping")
-        request = self._named(request)
+        request = resolved(request, self._dispatcher.accounting.catalog, self._dispatcher.registry.replicas)
         passage = passage or passage_for(request)
         now = trio.current_time()
         task = Task(request, correlation_id, now, passage, traceparent=traceparent, durable=durable)
@@ -89,13 +90,6 @@ class Intake:
         """A task that was accepted before a restart waits again, whatever the queue's capacity."""
         self._dispatcher.queue.restore(task, task.request.priority, task.demand, task.size)
         self._waits(task)
-
-    def _named(self, request: TaskRequest) -> TaskRequest:
-        """With the model's name as pools have it, where the client uses one of the catalog's. Raises ApiError."""
-        if request.model_ref is None:
-            return request
-        name = self._dispatcher.accounting.catalog.model_ref_for(request.model_ref)
-        return request if name == request.model_ref else request.model_copy(update={"model_ref": name})
 
     def _check(self, task: Task) -> None:
         known = self._dispatcher.book.get(task.task_id)

@@ -1,4 +1,4 @@
-"""What a /v1 client means by `model`: an id of the catalog, a pool, or a model that pools serve. Pure."""
+"""What a client means by a model's name: an id of the catalog, a pool, or a model that pools serve. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Protocol
 
 from llama_orch.contracts.catalog import CatalogModel, ModelState
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
+from llama_orch.contracts.tasks import PlacementWish, TaskRequest
 from queen_rbee.candidates import Candidate
 from queen_rbee.directory import Directory
 
@@ -69,6 +70,23 @@ def named(name: str | None, catalog: Models, replicas: Directory, synced: bool) 
     if not synced:
         raise _asking(name)
     raise _unknown(name, [offer.name for offer in offers(catalog, replicas)])
+
+
+def resolved(request: TaskRequest, catalog: Models, replicas: Directory) -> TaskRequest:
+    """`request` with the model's name as pools have it. Raises ApiError for what the catalog withholds.
+
+    The id of a pool, which /v1/models lists too, pins the task to that pool, unless it names a model as well.
+    """
+    name, wish = request.model_ref, request.placement or PlacementWish()
+    if name is None:
+        return request
+    if catalog.model(name) is None and replicas.of_pool(name) and not replicas.serving(name):
+        if wish.mode != "pin" or wish.pin_pool_id == name:
+            pinned = wish.model_copy(update={"mode": "pin", "pin_pool_id": name})
+            return request.model_copy(update={"model_ref": None, "placement": pinned})
+        return request
+    found = catalog.model_ref_for(name)
+    return request if found == name else request.model_copy(update={"model_ref": found})
 
 
 def offers(catalog: Models, replicas: Directory) -> list[Offer]:

@@ -304,7 +304,7 @@ def test_the_service_manager_hears_of_readiness_of_each_state_and_of_the_stop(tm
         manager_socket.bind(os.fspath(tmp_path / "notify"))
         manager_socket.settimeout(20)
         with pool_manager(tmp_path, NOTIFY_SOCKET=os.fspath(tmp_path / "notify")) as manager:
-            assert said(manager_socket, "READY=1") == "no pools yet"
+            assert said(manager_socket, "READY=1") == "no pools yet; /etc/llama-orch/pools.toml configures them"
             manager.announce(engine.url)
             while said(manager_socket, "STATUS=") != "1 pool ready":
                 pass

@@ -2,13 +2,14 @@
 
 import pytest
 
+from llama_orch.contracts.pools import POOLS_EXAMPLE
 from llama_orch.telemetry.events import CATALOG
 from tests.system.lab.machine import DAEMONS, TARGET, Machine
 
 PAGES = {
     "7": ("llama-orch",),
     "8": DAEMONS,
-    "5": ("llama-orch-pools", "llama-orch-handoff"),
+    "5": ("llama-orch-pools", "llama-orch-handoff", *(f"{daemon}.env" for daemon in DAEMONS)),
     "1": ("orchctl",),
 }
 EXPOSURE_LIMIT = 15
@@ -50,6 +51,16 @@ def test_every_manual_page_is_there_and_clean(installed: Machine) -> None:
             command = f"zcat -f {page} | man --warnings -E UTF-8 -l -Tutf8 -Z - >/dev/null"
             rendered = installed.container.run("sh", "-c", command)
             assert (rendered.status, rendered.stderr) == (0, ""), page
+
+
+def test_every_manual_page_is_found_by_the_name_of_the_suite(installed: Machine) -> None:
+    installed.container.check("mandb", "--quiet", "--create")
+    found = {line.split()[0] for line in installed.container.check("man", "-k", "llama").splitlines()}
+    assert found >= {name for names in PAGES.values() for name in names}
+
+
+def test_example_pools_file_is_where_messages_say(installed: Machine) -> None:
+    assert "[[pools]]" in installed.container.check("cat", POOLS_EXAMPLE)
 
 
 def test_every_command_says_what_it_is(installed: Machine) -> None:

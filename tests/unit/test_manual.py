@@ -36,7 +36,7 @@ from queen_rbee.api.description.document import OPERATIONS
 from queen_rbee.metrics import Metrics as QueenMetrics
 from tests.engines.fixtures import leave_out
 from tests.unit.environment_file import parse
-from tests.unit.manual_page import Page
+from tests.unit.manual_page import Page, plain
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "man").glob("*.[1-8]"))
@@ -64,6 +64,18 @@ def test_a_page_is_of_this_release(path: Path) -> None:
     name, section = path.name.rsplit(".", 1)
     head = Page(path).lines[0]
     assert re.fullmatch(rf'\.TH {name} {section} "\d{{4}}-\d\d-\d\d" "llama-orch {version}" "llama-orch"', head)
+
+
+@EVERY_PAGE
+def test_page_is_found_by_the_name_of_the_suite(path: Path) -> None:
+    lines = Page(path).lines
+    described = plain(lines[lines.index(".SH NAME") + 1])
+    assert described.startswith(f"{path.stem} - ")
+    assert "llama" in described, "man -k llama shows it"
+    if shutil.which("lexgrog") is None:
+        leave_out("lexgrog is missing; apt-get install man-db")
+    found = subprocess.run(["lexgrog", path], capture_output=True, text=True, check=False)
+    assert found.stdout == f'{path}: "{described}"\n', found.stderr
 
 
 @EVERY_PAGE

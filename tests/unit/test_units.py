@@ -113,10 +113,18 @@ def test_the_preset_enables_what_can_be_enabled_and_nothing_else() -> None:
     assert {name for name in units if any(fnmatchcase(name, pattern) for pattern in enabled)} == installable
 
 
-def test_the_target_takes_everything_that_it_starts_with_it() -> None:
+def test_units_of_the_target_stop_with_it() -> None:
     for path in UNITS.iterdir():
-        if path.suffix in (".service", ".socket", ".path") and directives(path.name, "WantedBy"):
+        if path.suffix in (".service", ".path") and directives(path.name, "WantedBy"):
             assert "llama-orch.target" in directives(path.name, "PartOf")[0].split(), path.name
+
+
+@pytest.mark.parametrize("unit", sorted(path.name for path in UNITS.glob("*.socket")))
+def test_socket_stays_open_while_the_target_restarts(unit: str) -> None:
+    for name in ("PartOf", "StopPropagatedFrom", "BindsTo", "Requires"):
+        assert directives(unit, name) == [], "systemd propagates restarts along it"
+    assert directives(unit, "StopWhenUnneeded") == ["yes"]
+    assert directives(unit, "WantedBy") == ["llama-orch.target"]
 
 
 def test_polkit_allows_the_units_of_valid_pool_ids_and_the_verbs_that_are_used() -> None:

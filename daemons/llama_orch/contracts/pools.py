@@ -11,6 +11,11 @@ from llama_orch.contracts.base import NODE_ID_PATTERN, Outbound, PoolId
 CircuitState = Literal["closed", "open", "half-open"]
 
 
+POOLS_FILE = "/etc/llama-orch/pools.toml"
+POOLS_EXAMPLE = "/usr/share/doc/llama-orch/examples/pools.toml"
+"""Where the packages have the pools file, and the commented example that they install; named in advice."""
+
+
 class PoolState(StrEnum):
     """Where a pool is in its life."""
 

@@ -4,7 +4,7 @@ import os
 import ssl
 from functools import cache
 from typing import NamedTuple
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import trio
 
@@ -12,10 +12,12 @@ from llama_orch.http.secured import Secured, Wire, reason
 from llama_orch.http.upstream import ConnectTimeout, NoTls, Unreachable, UpstreamError
 
 PORTS = {"http": 80, "https": 443}
+UNIX = "http+unix"
+"""The scheme of HTTP over a Unix socket: the host is the socket's path, percent-encoded."""
 
 
 class Origin(NamedTuple):
-    """What a connection leads to: two requests with the same can go over one."""
+    """What a connection leads to: two requests with the same can go over one. `host` is a path for a Unix socket."""
 
     scheme: str
     host: str
@@ -23,12 +25,19 @@ class Origin(NamedTuple):
     tls: ssl.SSLContext | None = None
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return self.host if self.scheme == UNIX else f"{self.host}:{self.port}"
+
+
+def unix_url(path: str) -> str:
+    """The URL of the HTTP server that listens on the Unix socket at `path`."""
+    return f"{UNIX}://{quote(path, safe='')}"
 
 
 def where(url: str, tls: ssl.SSLContext | None = None) -> tuple[Origin, SplitResult]:
     """Where `url` leads, and its parts. Raises UpstreamError for what this client cannot ask."""
     parts = urlsplit(url)
+    if parts.scheme == UNIX:
+        return Origin(UNIX, unquote(parts.netloc), 0), parts._replace(netloc="localhost")
     if parts.scheme not in PORTS or not parts.hostname:
         raise UpstreamError(f"{url} is not of the form http://HOST:PORT or https://HOST:PORT")
     try:
@@ -53,6 +62,8 @@ async def connect(origin: Origin, limit_s: float) -> Wire:
 
 
 async def _opened(origin: Origin) -> trio.SocketStream:
+    if origin.scheme == UNIX:
+        return await trio.open_unix_socket(origin.host)
     if origin.host == "127.0.0.1":
         return await _to_loopback(origin.port)
     return await trio.open_tcp_stream(origin.host, origin.port)

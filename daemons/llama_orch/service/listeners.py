@@ -9,11 +9,13 @@ import logging
 import os
 import socket
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 
+from llama_orch.service import drop_ins
 from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.run import Service
-from llama_orch.service.sockets import BACKLOG, adopt, bind, disagreement, inherited_fds
+from llama_orch.service.sockets import BACKLOG, adopt, bind, disagreement, inherited_fds, unassigned
 from llama_orch.settings.types import Host, Secret
 from llama_orch.telemetry.events import NON_LOOPBACK_OPEN, SOCKET_DISAGREES
 from llama_orch.telemetry.records import emit
@@ -21,27 +23,45 @@ from llama_orch.telemetry.records import emit
 log = logging.getLogger(__name__)
 
 
-def tcp(service: Service, name: str, address: Host, purpose: str, variable: str) -> list[socket.socket]:
-    """The sockets for `address`; `purpose` and `variable` are named where they cannot be had.
+def settle(service: Service, name: str, address: Host, variable: str) -> Host:
+    """The address that counts for the listener `name`: that of its inherited socket, or `address`, as `variable` says.
 
-    Raises StartupError when a bind fails. Inherited sockets that listen elsewhere are used, and said so with the
-    command that mends it.
+    Warns, with what to change and where, if the two differ; and if no interface has the address.
+    """
+    fds = inherited_fds(service.environ, os.getpid()).get(name, [])
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(sock) for sock in adopt([os.dup(fd) for fd in fds])]
+        actual = disagreement(sockets, address)
+        if actual:
+            shown = ", ".join(map(str, actual))
+            advice = _advice(service.name, name, variable, actual[0])
+            emit(SOCKET_DISAGREES, name=name, actual=shown, variable=variable, wanted=address, advice=advice)
+        for absent in unassigned(sockets):
+            log.warning("%s: no interface has this address yet; the %s socket serves once one has it", absent, name)
+    return actual[0] if actual else address
+
+
+def _advice(daemon: str, name: str, variable: str, actual: Host) -> str:
+    """What moves the socket, or makes the configuration agree with it; names the file that is in the way."""
+    service, file = f"{daemon}.service", f"/etc/llama-orch/{daemon}.env"
+    unit = f"{daemon}.socket" if name == "api" else f"{daemon}-{name}.socket"
+    command = f"systemctl daemon-reload && systemctl restart {unit} {service}"
+    if found := drop_ins.setting(unit, "ListenStream"):
+        value = actual if name == "api" else actual.port
+        return f"{found} sets ListenStream=: remove that, or set {variable} in {file} to {value}; then: {command}"
+    if found := drop_ins.setting(service, variable):
+        return f"{found} sets {variable}, which moves no socket: set it in {file} instead; then: {command}"
+    return f"To move the socket: {command}"
+
+
+def tcp(service: Service, name: str, address: Host, purpose: str, variable: str) -> list[socket.socket]:
+    """The sockets for `address`, or those that were inherited; `settle` tells which. `purpose` and `variable` are named
+    in errors.
+
+    Raises StartupError when a bind fails.
     """
     fds = inherited_fds(service.environ, os.getpid()).get(name)
-    if not fds:
-        return bind(address, purpose, variable)
-    sockets = adopt(fds)
-    if actual := disagreement(sockets, address):
-        unit = f"{service.name}.socket" if name == "api" else f"{service.name}-{name}.socket"
-        emit(
-            SOCKET_DISAGREES,
-            name=name,
-            actual=actual,
-            variable=variable,
-            wanted=address,
-            command=f"systemctl daemon-reload && systemctl restart {unit} {service.name}.service",
-        )
-    return sockets
+    return adopt(fds) if fds else bind(address, purpose, variable)
 
 
 def local(service: Service, path: Path) -> list[socket.socket]:

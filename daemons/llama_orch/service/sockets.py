@@ -82,13 +82,25 @@ def _unavailable(address: Host, purpose: str, variable: str, error: OSError | Un
     return StartupError(what, hint, ExitStatus.UNAVAILABLE)
 
 
-def disagreement(sockets: list[socket.socket], address: Host) -> str | None:
-    """The address that the inherited sockets really listen on, if it is not the configured one."""
+def disagreement(sockets: list[socket.socket], address: Host) -> list[Host]:
+    """The addresses that the inherited sockets really listen on, if the configured one is not among them."""
     actual = {Host(*sock.getsockname()[:2]) for sock in sockets if sock.family != socket.AF_UNIX}
     try:
         wanted = {Host(*sockaddr[:2]) for *_rest, sockaddr in _resolve(address)}  # type: ignore[arg-type]
     except (OSError, UnicodeError):
         wanted = {address}
-    if not actual or actual & wanted:
-        return None
-    return ", ".join(sorted(map(str, actual)))
+    return [] if actual & wanted else sorted(actual, key=str)
+
+
+def unassigned(sockets: list[socket.socket]) -> list[Host]:
+    """The addresses of inherited sockets that no interface has now: systemd binds them all the same (FreeBind=)."""
+    found = []
+    for sock in (each for each in sockets if each.family != socket.AF_UNIX):
+        host, port = sock.getsockname()[:2]
+        with socket.socket(sock.family, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind((host, 0, *sock.getsockname()[2:]))
+            except OSError as error:
+                if error.errno == errno.EADDRNOTAVAIL:
+                    found.append(Host(host, port))
+    return found

@@ -39,8 +39,9 @@ ADDITION = "An addition to the configuration reference."
 def manual_page(daemon: str, settings: type[Settings], version: str, date: str) -> str:
     """The page DAEMON.env(5) of release `version`, dated `date`."""
     name = f"{daemon}.env"
+    about = f"{name} - environment of {daemon}, a daemon of llama-orch: every variable that it reads"
     sections = {
-        "NAME": f"{name} - environment of {daemon}: every variable that it reads\n".replace("-", r"\-"),
+        "NAME": about.replace("-", r"\-") + "\n",
         "SYNOPSIS": f"{literal(f'/etc/llama-orch/{name}')}\n",
         "DESCRIPTION": "".join(_description(daemon, settings)),
         "VARIABLES": "".join(_entry(settings, field, var) for field, var in settings.variables().items()),

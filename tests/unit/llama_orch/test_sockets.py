@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from llama_orch.service import listeners
+from llama_orch.service import drop_ins, listeners
 from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.notify import Notifier
 from llama_orch.service.run import Service
@@ -21,6 +21,7 @@ from llama_orch.service.watchdog import Watchdog
 from llama_orch.settings.types import Host, Secret
 
 LOOPBACK = Host("127.0.0.1", 0)
+IP_FREEBIND, IPV6_FREEBIND = 15, 78  # not in the socket module of Python 3.11
 
 
 @pytest.fixture
@@ -111,24 +112,123 @@ def test_sockets_that_listen_elsewhere_disagree(opened: ExitStack) -> None:
     (sock,) = bind(LOOPBACK, "x", "y")
     opened.enter_context(sock)
     port = sock.getsockname()[1]
-    assert disagreement([sock], Host("127.0.0.1", port)) is None
-    assert disagreement([sock], Host("127.0.0.1", port ^ 1)) == f"127.0.0.1:{port}"
-    assert disagreement([sock], Host("0.0.0.0", port)) == f"127.0.0.1:{port}"
-    assert disagreement([sock], Host("a..b", port)) == f"127.0.0.1:{port}"
+    assert disagreement([sock], Host("127.0.0.1", port)) == []
+    for wanted in (Host("127.0.0.1", port ^ 1), Host("0.0.0.0", port), Host("a..b", port)):
+        assert disagreement([sock], wanted) == [Host("127.0.0.1", port)]
 
 
-def test_inherited_sockets_win_and_a_disagreement_names_the_command(
-    opened: ExitStack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture
+def inherited(opened: ExitStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> socket.socket:
+    """A socket that systemd has passed as `api` and as `metrics`; unit files are looked for below `tmp_path`."""
     (sock,) = bind(LOOPBACK, "x", "y")
-    monkeypatch.setattr(listeners, "inherited_fds", lambda *_: {"metrics": [os.dup(sock.fileno())]})
     opened.enter_context(sock)
-    (used,) = listeners.tcp(service(), "metrics", Host("127.0.0.1", 1), "metrics", "PROMETHEUS_METRICS_PORT")
-    opened.enter_context(used)
-    assert used.getsockname() == sock.getsockname()
-    command = "systemctl daemon-reload && systemctl restart queen-rbee-metrics.socket queen-rbee.service"
-    assert command in caplog.text
-    assert "PROMETHEUS_METRICS_PORT says 127.0.0.1:1" in caplog.text
+    monkeypatch.setattr(listeners, "inherited_fds", lambda *_: {name: [sock.fileno()] for name in ("api", "metrics")})
+    monkeypatch.setattr(drop_ins, "ROOTS", (tmp_path,))
+    return sock
+
+
+ELSEWHERE = Host("127.0.0.1", 1)
+RESTART = "systemctl daemon-reload && systemctl restart queen-rbee.socket queen-rbee.service"
+
+
+def settled(name: str = "api", address: Host = ELSEWHERE) -> Host:
+    return listeners.settle(service(), name, address, "ORCHESTRATORD_BIND_ADDR")
+
+
+def test_inherited_socket_is_used_wherever_it_listens(inherited: socket.socket, opened: ExitStack) -> None:
+    (used,) = listeners.tcp(service(), "metrics", ELSEWHERE, "metrics", "PROMETHEUS_METRICS_PORT")
+    assert used.getsockname() == inherited.getsockname()
+    used.detach()
+
+
+def test_address_of_the_inherited_socket_counts(inherited: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
+    real = Host(*inherited.getsockname())
+    assert settled() == settled("metrics") == real
+    assert inherited.getsockname()[1] == real.port, "it is still open"
+    assert f"listens on {real}, which counts, but ORCHESTRATORD_BIND_ADDR says 127.0.0.1:1" in caplog.text
+
+
+def test_agreeing_socket_is_no_news(inherited: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
+    real = Host(*inherited.getsockname())
+    assert settled(address=real) == real
+    assert settled("other") == ELSEWHERE, "it is not inherited"
+    assert caplog.text == ""
+
+
+def test_advice_without_drop_ins_is_the_command(inherited: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
+    settled()
+    assert f"To move the socket: {RESTART}" in caplog.text
+    settled("metrics")
+    assert "systemctl restart queen-rbee-metrics.socket queen-rbee.service" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "advice"),
+    [
+        (
+            "queen-rbee.service.d/override.conf",
+            "[Service]\nEnvironment=ORCHESTRATORD_BIND_ADDR=127.0.0.1:1\n",
+            "sets ORCHESTRATORD_BIND_ADDR, which moves no socket: set it in /etc/llama-orch/queen-rbee.env instead",
+        ),
+        ("queen-rbee.socket.d/a.conf", "[Socket]\nListenStream=\nListenStream=8098\n", "sets ListenStream=: remove"),
+        ("queen-rbee.socket", "[Socket]\nListenStream=8098\n", "sets ListenStream=: remove"),
+    ],
+)
+def test_advice_names_the_file_that_is_in_the_way(
+    inherited: socket.socket, tmp_path: Path, caplog: pytest.LogCaptureFixture, path: str, text: str, advice: str
+) -> None:
+    (tmp_path / path).parent.mkdir(exist_ok=True)
+    (tmp_path / path).write_text(text)
+    settled()
+    assert f"{tmp_path / path} {advice}" in caplog.text
+    assert f"then: {RESTART}" in caplog.text
+
+
+def test_advice_for_metrics_names_the_port(
+    inherited: socket.socket, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "queen-rbee-metrics.socket").write_text("ListenStream=9999\n")
+    listeners.settle(service(), "metrics", ELSEWHERE, "PROMETHEUS_METRICS_PORT")
+    assert f"PROMETHEUS_METRICS_PORT in /etc/llama-orch/queen-rbee.env to {inherited.getsockname()[1]};" in caplog.text
+
+
+def test_unix_socket_in_place_of_the_port_is_taken(
+    opened: ExitStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sock = opened.enter_context(socket.socket(socket.AF_UNIX))
+    sock.bind(str(tmp_path / "api.sock"))
+    monkeypatch.setattr(listeners, "inherited_fds", lambda *_: {"api": [sock.fileno()]})
+    assert settled() == ELSEWHERE
+    assert caplog.text == ""
+
+
+def test_commented_lines_and_other_units_set_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drop_ins, "ROOTS", (tmp_path / "none", tmp_path))
+    (tmp_path / "a.socket.d").mkdir()
+    (tmp_path / "a.socket.d/x.conf").write_text("#ListenStream=1\n; ListenStream=2\nXListenStream=3\n")
+    (tmp_path / "a.socket.d/unreadable.conf").mkdir()
+    assert drop_ins.setting("a.socket", "ListenStream") is None
+    (tmp_path / "b.socket").write_text("ListenStream=1\n")
+    assert drop_ins.setting("a.socket", "ListenStream") is None
+    assert drop_ins.setting("b.socket", "ListenStream") == tmp_path / "b.socket"
+
+
+@pytest.mark.parametrize(("host", "family"), [("203.0.113.7", socket.AF_INET), ("2001:db8::7", socket.AF_INET6)])
+def test_address_that_no_interface_has_is_said(
+    opened: ExitStack,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    host: str,
+    family: socket.AddressFamily,
+) -> None:
+    sock = opened.enter_context(socket.socket(family))
+    level, option = (socket.SOL_IP, IP_FREEBIND) if family == socket.AF_INET else (socket.IPPROTO_IPV6, IPV6_FREEBIND)
+    sock.setsockopt(level, option, 1)  # as FreeBind=yes does
+    sock.bind((host, 0))
+    monkeypatch.setattr(listeners, "inherited_fds", lambda *_: {"api": [sock.fileno()]})
+    address = Host(*sock.getsockname()[:2])
+    assert settled(address=address) == address
+    assert f"{address}: no interface has this address yet" in caplog.text
 
 
 def test_a_local_socket_is_for_its_group_only(opened: ExitStack, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -198,13 +199,17 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = False
 
 
+class _UnixServer(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = False
+
+
 @contextmanager
-def queen(answers: dict[str, list[bytes]]) -> Iterator[Queen]:
-    """A running queen with this script."""
+def queen(answers: dict[str, list[bytes]], path: Path | None = None) -> Iterator[Queen]:
+    """A running queen with this script, on a port or on a Unix socket at `path`."""
     made = Queen(answers)
     handler: Callable[..., _Handler] = type("Handler", (_Handler,), {"queen": made})
-    with _Server(("127.0.0.1", 0), handler) as server:
-        made.url = f"http://127.0.0.1:{server.server_address[1]}"
+    with _UnixServer(str(path), handler) if path else _Server(("127.0.0.1", 0), handler) as server:
+        made.url = f"unix:{path}" if path else f"http://127.0.0.1:{server.socket.getsockname()[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:

@@ -4,6 +4,7 @@ import os
 import pty
 import select
 import subprocess
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,9 +87,10 @@ def screen(output: str) -> list[str]:
 
 
 @contextmanager
-def terminal(*arguments: str, **given: str) -> Iterator[Terminal]:
-    """orchctl with a terminal of its own; ended if the block leaves it running."""
+def terminal(*arguments: str, columns: int = 0, **given: str) -> Iterator[Terminal]:
+    """orchctl with a terminal of its own, `columns` wide (0: unknown); ended if the block leaves it running."""
     master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, columns))
     try:
         with subprocess.Popen(
             ["setsid", "--ctty", *command(*arguments)],

@@ -52,6 +52,14 @@ def test_what_stands_before_the_inner_command_counts_too_and_what_stands_last_wi
 
 
 @EVERY_COMMAND
+def test_common_options_may_stand_before_the_command(words: tuple[str, ...]) -> None:
+    more = [*words, *NEEDS.get(words, [])]
+    options = parser().parse_args(["--url", "http://a", "--json", *more])
+    assert (options.url, options.json) == ("http://a", True)
+    assert parser().parse_args(["--url", "http://a", *more, "--url", "http://b"]).url == "http://b"
+
+
+@EVERY_COMMAND
 def test_help_names_the_command_and_every_option_has_words_or_says_itself(words: tuple[str, ...]) -> None:
     ended = here(*words, "--help")
     assert (ended.status, ended.err) == (0, "")

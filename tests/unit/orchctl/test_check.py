@@ -37,6 +37,7 @@ WELL = reply(200, {"ready": True, "reasons": []})
 def id_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """This machine may have a pool-managerd of its own, and has an id, which may here be written into the file."""
     monkeypatch.setattr(this_machine, "NODE_HOST", Host("127.0.0.1", 1))
+    monkeypatch.setattr(this_machine, "NODE_SOCKET", tmp_path / "none")
     monkeypatch.setattr(this_machine, "ID_FILES", (tmp_path / "none", tmp_path / "machine-id"))
     return tmp_path / "machine-id"
 
@@ -262,3 +263,19 @@ def test_a_clock_is_compared_to_the_second(date: int, off: float) -> None:
 )
 def test_a_date_that_is_none_is_not_compared(date: str | None) -> None:
     assert ahead(date, time.time()) is None
+
+
+def test_pool_managerd_is_asked_over_its_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "pool-managerd.sock"
+    monkeypatch.setattr(this_machine, "NODE_SOCKET", path)
+    with queen(cluster()) as her, queen({"GET /ready": [WELL]}, path):
+        assert f"pool-managerd at unix:{path} is ready" in here("check", "--url", her.url).out
+
+
+def test_node_address_in_environment_wins_over_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "pool-managerd.sock"
+    monkeypatch.setattr(this_machine, "NODE_SOCKET", path)
+    with queen(cluster()) as her, queen({"GET /ready": [WELL]}) as manager, queen({}, path):
+        bind = manager.url.removeprefix("http://")
+        out = here("check", "--url", her.url, POOL_MANAGERD_BIND_ADDR=bind).out
+    assert f"pool-managerd at {manager.url} is ready" in out

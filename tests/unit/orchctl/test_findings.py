@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from llama_orch import VERSION
 from llama_orch.contracts.meta import Readiness, Version
 from llama_orch.contracts.nodes import NodeList, NodeReachability, NodeStanding, NodeStatus, NodeView
-from llama_orch.contracts.pools import PoolList, PoolState, PoolStatus
+from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolList, PoolState, PoolStatus
 from llama_orch.service.exit import ExitStatus
 from orchctl.certificates import Certificate
 from orchctl.check import found, report_of, report_text
 from orchctl.facts import Facts
 from orchctl.failure import Failure
-from orchctl.findings import Finding, Level
+from orchctl.findings import Finding, Level, of_pools
 from orchctl.this_machine import Local
 from tests.unit.orchctl.cluster import SNAPSHOT, node, pool
 
@@ -105,6 +105,11 @@ def test_a_token_that_is_refused_is_one_problem_and_says_whose_it_is(
     (finding,) = (finding for finding in findings if finding.level is not OK)
     assert (finding.level, finding.subject) == (PROBLEM, "token")
     assert all(word in f"{finding.text} {finding.mend}" for word in words)
+
+
+def test_check_of_unconfigured_machine_names_the_pools_file() -> None:
+    (finding,) = of_pools(Facts("http://q", pools=pools()))
+    assert all(path in finding.mend for path in (POOLS_FILE, POOLS_EXAMPLE))
 
 
 CASES: dict[str, tuple[dict[str, Any], list[tuple[Level, str]]]] = {

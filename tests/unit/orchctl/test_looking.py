@@ -7,14 +7,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llama_orch import VERSION
-from llama_orch.contracts.pools import PoolState, PoolStatus
+from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolState, PoolStatus
 from orchctl.pools import pools_text
 from orchctl.tables import ordinal, table
 from tests.unit.orchctl.cluster import pool
 from tests.unit.orchctl.running import LIMIT_S, command, environment, here
 from tests.unit.orchctl.scripted_queen import error, queen, reply
+from tests.unit.orchctl.terminal import terminal
 
 POOL = {
     "pool_id": "default",
@@ -199,8 +202,44 @@ def test_columns_are_as_wide_as_their_widest_cell_and_lines_have_no_tail() -> No
     assert table([("A", "LONG", "C"), ("long", "b", "")]) == "A     LONG  C\nlong  b"
 
 
+CELLS = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=70)
+
+
+@given(st.integers(1, 9).flatmap(lambda size: st.lists(st.lists(CELLS, min_size=size, max_size=size), min_size=2)))
+def test_table_fits_60_columns(rows: list[list[str]]) -> None:
+    assert max(map(len, table(rows, 60).splitlines())) <= 60
+
+
+def test_wide_column_is_cut_and_the_first_never() -> None:
+    name = "a" * 36
+    shown = table([("POOL", "STATE", "MODELS"), (name, "ready", "file:/srv/models/a-long-name.gguf")], 60)
+    assert shown.splitlines()[1] == f"{name}  ready  file:/srv/mode\u2026"
+
+
+def test_table_too_wide_to_cut_is_stacked() -> None:
+    header = [f"TITLE{number}" for number in range(9)]
+    rows = [header, [f"{'x' * 50} {number}" for number in range(9)], ["y"] * 9]
+    first, second = table(rows, 60).split("\n\n")
+    assert first.splitlines()[:2] == ["TITLE0  " + "x" * 50 + " 0", "TITLE1  " + "x" * 50 + " 1"]
+    assert second.splitlines()[-1] == "TITLE8  y"
+
+
+def test_table_in_a_pipe_has_its_full_width() -> None:
+    models = [f"file:/srv/models/{'m' * 100}.gguf"]
+    with queen({"GET /v2/pools": [reply(200, {**LIST, "pools": [{**POOL, "models_available": models}]})]}) as her:
+        assert models[0] in here("pools", "--url", her.url).out
+
+
+def test_table_on_a_terminal_has_the_terminals_width() -> None:
+    models = [f"file:/srv/models/{'m' * 100}.gguf"]
+    script = {"GET /v2/pools": [reply(200, {**LIST, "pools": [{**POOL, "models_available": models}]})]}
+    with queen(script) as her, terminal("pools", "--url", her.url, columns=60) as person:
+        assert person.end() == 0
+    assert max(map(len, person.screen)) == 60
+
+
 def test_no_pools_says_where_to_look() -> None:
-    assert "journalctl -u engine-provisioner" in pools_text([])
+    assert all(path in pools_text([]) for path in (POOLS_FILE, POOLS_EXAMPLE))
 
 
 def test_what_is_not_known_is_a_dash() -> None:

@@ -10,26 +10,33 @@ from hypothesis import strategies as st
 from llama_orch.service.exit import ExitStatus
 from orchctl.failure import Failure
 from orchctl.texts import Texts, read_stdin, texts_of
+from tests.unit.orchctl.running import orchctl
 
+TEXT = st.text(st.characters(exclude_characters="\r", exclude_categories=["Cs"]))
 WORDS = st.text(min_size=1).filter(lambda text: text != "-")
 
 
+def standard(data: bytes) -> io.TextIOWrapper:
+    """Standard input with `data` in it, as Python opens it in the locale C: what is wrong is passed on."""
+    return io.TextIOWrapper(io.BytesIO(data), "utf-8", errors="surrogateescape")
+
+
 def said(workload: str | None, given_words: list[str], stdin: str) -> Texts:
-    with mock.patch("sys.stdin", io.StringIO(stdin, newline="")):
+    with mock.patch("sys.stdin", standard(stdin.encode())):
         return texts_of(workload, given_words)
 
 
-@given(WORDS, st.text())
+@given(WORDS, TEXT)
 def test_a_prompt_on_the_command_line_leaves_standard_input_alone(prompt: str, stdin: str) -> None:
     assert said(None, [prompt], stdin) == said("completion", [prompt], "") == Texts(prompt=prompt)
 
 
-@given(st.text(), st.sampled_from([[], ["-"]]))
+@given(TEXT, st.sampled_from([[], ["-"]]))
 def test_a_prompt_from_standard_input_is_all_of_it(stdin: str, given_words: list[str]) -> None:
     assert said("completion", given_words, stdin) == Texts(prompt=stdin)
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))), st.booleans())
+@given(st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]))), st.booleans())
 def test_a_line_is_a_text_whatever_else_it_holds(lines: list[str], ended: bool) -> None:
     texts = [line for line in lines if line.strip()]
     stdin = "\n".join(lines) + ("\n" if ended else "")
@@ -52,11 +59,32 @@ def test_what_fits_no_workload_is_a_wrong_command_line(workload: str | None, wor
 
 
 def test_standard_input_that_is_closed_or_fails_is_a_missing_input() -> None:
-    class Failing(io.StringIO):
-        def read(self, _size: int | None = -1, /) -> str:
+    class Failing(io.BytesIO):
+        def read(self, _size: int | None = -1, /) -> bytes:
             raise OSError(5, "Input/output error")
 
-    for stdin, words in ((None, "is closed"), (Failing(), "Input/output error")):
+    for stdin, words in ((None, "is closed"), (io.TextIOWrapper(Failing()), "Input/output error")):
         with mock.patch("sys.stdin", stdin), pytest.raises(Failure, match=words) as caught:
             read_stdin()
         assert caught.value.status is ExitStatus.NO_INPUT
+
+
+@pytest.mark.parametrize(
+    ("data", "offset"), [(b"\xff", 0), ("gr\u00fc\u00dfe ".encode() + b"\xfc", 8), (b"a" * 9000 + b"\xc3", 9000)]
+)
+def test_wrong_byte_on_standard_input_is_named(data: bytes, offset: int) -> None:
+    with mock.patch("sys.stdin", standard(data)), pytest.raises(Failure, match="standard input") as caught:
+        read_stdin()
+    assert f"byte {offset} (0x{data[offset]:02x}" in caught.value.message
+    assert caught.value.status is ExitStatus.DATA
+
+
+def test_line_ends_of_other_systems_are_line_ends() -> None:
+    assert said("embedding", [], "a\r\nb\rc") == Texts(inputs=["a", "b", "c"])
+
+
+def test_wrong_bytes_are_not_blamed_on_the_command_line() -> None:
+    ended = orchctl("submit", "--url", "http://127.0.0.1:1", stdin=b"caf\xe9", LC_ALL="C")
+    assert ended.returncode == ExitStatus.DATA
+    assert "byte 3 (0xe9" in ended.stderr
+    assert "command line" not in ended.stderr

@@ -90,4 +90,4 @@ def test_the_status_line_counts_and_names_the_first_failure() -> None:
     pools = summarise([replica(READY), replica(READY, pool_id="b"), replica(pool_id="c")], failed, NOT_LOOKED)
     assert status_line(pools) == "2 pools ready, 1 starting, 1 failed: cuda: GPU 1 is not there"
     assert status_line(pools[:1]) == "1 pool ready"
-    assert status_line(()) == "no pools yet"
+    assert status_line(()) == "no pools yet; /etc/llama-orch/pools.toml configures them"

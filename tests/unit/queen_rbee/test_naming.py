@@ -1,6 +1,7 @@
 """`model` means a catalog's id, else a pool, else what pools serve; anything else is a 404 that says what there is."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -10,10 +11,11 @@ from hypothesis import strategies as st
 from llama_orch.contracts.catalog import CatalogModel, ModelState
 from llama_orch.contracts.errors import ApiError, ErrorCode
 from llama_orch.contracts.pools import PoolState
+from llama_orch.contracts.tasks import PlacementWish, TaskRequest
 from queen_rbee import catalog_names
-from queen_rbee.candidates import Candidate
+from queen_rbee.candidates import Candidate, demand_of
 from queen_rbee.directory import Directory
-from queen_rbee.naming import Named, named, offer, offers
+from queen_rbee.naming import Named, named, offer, offers, resolved
 
 CREATED = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -145,3 +147,33 @@ def test_whatever_is_offered_can_be_asked_for(entries: list[tuple[str, str]], th
     assert len(found) == len(set(found))
     for name in found:
         assert named(name, shelf, candidates, True) != Named()
+
+
+def placed(known: Directory, shelf: Shelf, **wanted: object) -> list[str]:
+    """The pools that a task of /v2 can go to."""
+    request = resolved(TaskRequest.model_validate({"prompt": "x", **wanted}), shelf, known)
+    spoken = Directory([replace(candidate, endpoints=frozenset({"completion"})) for candidate in known.all()])
+    return sorted({candidate.pool_id for candidate in spoken.suitable(demand_of(request))})
+
+
+def test_task_may_ask_for_every_name_that_is_listed():
+    known = pools(*POOLS.all(), pool("twin", "hf:org/repo/tiny.gguf"))
+    shelf = Shelf(("gpt", "tiny"))
+    for item in offers(shelf, known):
+        assert placed(known, shelf, model_ref=item.name) == list(item.pools), item.name
+
+
+def test_pool_id_as_model_keeps_the_rest_of_the_placement():
+    request = TaskRequest.model_validate({"prompt": "x", "model_ref": "small", "placement": {"avoid_pools": ["large"]}})
+    wish = resolved(request, Shelf(), POOLS).placement
+    assert wish == PlacementWish(mode="pin", pin_pool_id="small", avoid_pools=("large",))
+
+
+def test_pool_id_as_model_does_not_move_a_pinned_task():
+    assert placed(POOLS, Shelf(), model_ref="small", placement={"mode": "pin", "pin_pool_id": "large"}) == []
+    assert placed(POOLS, Shelf(), model_ref="small", placement={"mode": "pin", "pin_pool_id": "small"}) == ["small"]
+
+
+def test_name_of_model_and_pool_is_the_model_for_tasks():
+    known = pools(pool("same", "other.gguf"), pool("other", "same.gguf"))
+    assert placed(known, Shelf(), model_ref="same") == ["other"]

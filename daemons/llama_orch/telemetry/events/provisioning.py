@@ -60,7 +60,7 @@ POOLS_FILE_ABSENT = declared(
     "44e767f743bb4898ac59157196f119be",
     "engine_provisioner.pools_file",
     logging.WARNING,
-    "there is no pools file at {path}: nothing to provision",
-    "Write one (an example is in /usr/share/doc/llama-orch/examples/pools.toml) and restart\n"
+    "there is no pools file at {path}: nothing to provision; an example is {example}",
+    "Write one, as in /usr/share/doc/llama-orch/examples/pools.toml, and restart\n"
     "engine-provisioner. On a machine that runs no engines, disable engine-provisioner.",
 )

@@ -36,9 +36,9 @@ SOCKET_DISAGREES = declared(
     "f1260ebc7d564b56b714dc919b27dbdf",
     "llama_orch.service",
     logging.WARNING,
-    "the {name} socket listens on {actual}, but {variable} says {wanted}; mend it with: {command}",
-    "The listening socket belongs to systemd and was set up before the environment file changed. Run the\n"
-    "command in the message to move it.",
+    "the {name} socket listens on {actual}, which counts, but {variable} says {wanted}. {advice}",
+    "The listening socket belongs to systemd. It was set up before the environment file changed, or a drop-in\n"
+    "of the socket or of the service has another address. The message has the file and the command.",
 )
 NON_LOOPBACK_OPEN = declared(
     "non_loopback_without_token",
