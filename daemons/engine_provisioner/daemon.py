@@ -56,6 +56,7 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(serve, app, sockets, shutdown=service.stop, drain_s=DRAIN_S))
         await nursery.start(oversee, service, board, promises, service.watchdog.pulse("supervisors"))
+        nursery.start_soon(board.keep)
         launcher = _launcher(service, nursery)
         nursery.start_soon(clearing.retire_unwanted, pools, launcher)
         shop = await _workshop(settings, pools, launcher)

@@ -11,6 +11,7 @@ from engine_provisioner.announcing import Announcement
 from engine_provisioner.board import Board
 from engine_provisioner.failures import ProvisioningFailure
 from engine_provisioner.pool_spec import Pool
+from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
 from llama_orch.telemetry.events import ENGINE_ADOPTED, ENGINE_FAILED, ENGINE_STARTED, PROVISIONING_STARTED
 from llama_orch.telemetry.records import emit
@@ -58,7 +59,7 @@ class Voice:
     async def ready(self, announced: Announcement, *, adopted: bool) -> None:
         """Write the handoff file, then say that the pool is ready. Raises ProvisioningFailure when it cannot."""
         try:
-            file = await trio.to_thread.run_sync(announcing.write, self._directory, announced)
+            document = await trio.to_thread.run_sync(announcing.write, self._directory, announced)
         except OSError as error:
             what = f"the handoff file cannot be written into {self._directory}: {error.strerror or error}"
             raise ProvisioningFailure(what, "See that there is room, and that the daemon may write there.") from error
@@ -66,9 +67,11 @@ class Voice:
         event = ENGINE_ADOPTED if adopted else ENGINE_STARTED
         if not adopted:
             self._board.starts.labels(self.pool.id).inc()
+        file = announcing.file_of(self._directory, self.pool.id)
         emit(event, **fields, engine_version=announced.engine_version, file=file)
         self._ready_since, self._last_error = trio.current_time(), None
-        await self._state(PoolState.READY, f"{announced.engine} {announced.engine_version} at {announced.url}")
+        detail = f"{announced.engine} {announced.engine_version} at {announced.url}"
+        await self._state(PoolState.READY, detail, handoff=document)
 
     async def failed(self, reason: str, next_step: str) -> None:
         """Withdraw the engine and say why the pool is not to be had. The journal gets each reason once."""
@@ -86,6 +89,8 @@ class Voice:
         except OSError as error:
             log.warning("cannot remove the handoff file of pool %s: %s", self.pool.id, error.strerror or error)
 
-    async def _state(self, state: PoolState, detail: str, last_error: str | None = None) -> None:
+    async def _state(
+        self, state: PoolState, detail: str, last_error: str | None = None, handoff: Handoff | None = None
+    ) -> None:
         shown = last_error if state in (PoolState.FAILED, PoolState.READY) else self._last_error
-        await self._board.post(self.pool.id, self.pool.engine, state, detail, shown)
+        await self._board.post(self.pool.id, self.pool.engine, state, detail, shown, handoff)
