@@ -141,13 +141,11 @@ class Fleet:
             told = registration.model_dump(include={"node_id", "address"})
             if self._refusals.due(f"{registration.node_id} {registration.address}"):
                 emit(events.NODE_REFUSED, **told, peer=peer, reason=reason)
-            self._rivals[registration.node_id] = (
-                trio.current_time(),
-                (
-                    f"another pool-managerd, at {registration.address} (from {peer}), tries to register under this node id "
-                    "and is refused; give it a POOL_MANAGERD_NODE_ID of its own, or stop it"
-                ),
+            warning = (
+                f"another pool-managerd, at {registration.address} (from {peer}), tries to register under this node "
+                "id and is refused; give it a POOL_MANAGERD_NODE_ID of its own, or stop it"
             )
+            self._rivals[registration.node_id] = trio.current_time(), warning
             hint = (
                 "Set another POOL_MANAGERD_NODE_ID, or stop the other pool-managerd. Where that one is gone, take the "
                 f"old node out (orchctl nodes remove), or wait: after {self._timeout_ms / 1000:g} s without a "
