@@ -1,5 +1,5 @@
-"""What the daemon says of itself in `systemctl status`: its pools, whether their state can be stored, and how it stands with
-the queen of a cluster.
+"""What the daemon says of itself in `systemctl status`: its pools, whether their state can be stored, and how it stands
+with the queen of a cluster.
 """
 
 from functools import partial
