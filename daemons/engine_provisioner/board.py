@@ -1,7 +1,7 @@
 """What is known of each pool, shown to everybody who asks: files for pool-managerd, readiness, metrics, STATUS=.
 
-Owns `status/<pool_id>.json` in the handoff directory. Each is written when its pool's state or reason changes, and again
-when the file was removed or replaced: pool-managerd finds in it the engines whose handoff files it has lost.
+Owns `status/<pool_id>.json` in the handoff directory. Each is written when its pool's state or reason changes, and
+again when the file was removed or replaced: pool-managerd finds in it the engines whose handoff files it has lost.
 """
 
 import logging
