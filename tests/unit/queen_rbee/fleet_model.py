@@ -50,7 +50,8 @@ class Model:
             restarted = known.address == address and instance not in known.superseded
             if not known.offline and (known.machine != machine or not (same or restarted)):
                 return 409
-            superseded = known.superseded if same else known.superseded | ({known.instance} - {None})
+            replaced = {known.instance} if known.instance and not same else set()
+            superseded = known.superseded | replaced
         self.nodes[node_id] = KnownNode(machine, address, now, instance=instance, superseded=superseded - {instance})
         return 200
 
