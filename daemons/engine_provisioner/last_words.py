@@ -1,5 +1,6 @@
-"""What an engine said before it ended: which of its lines tells an operator why."""
+"""The lines that an engine writes: how much each matters, and which of them tells an operator why it ended."""
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 
@@ -14,6 +15,9 @@ HOLLOW = re.compile(
     r"exiting due to|cleaning up|failed to load model|fit params|cannot meet free memory|failed to initialize the"
     r" context"
 )
+TASK = re.compile(r"\btask (?:id = )?-?\d")
+"""About one request: there are several such lines for each, some of them warnings, and clients can cause errors."""
+SEVERITIES = {"E": logging.ERROR, "W": logging.WARNING}
 
 
 def clean(raw: bytes) -> str:
@@ -25,6 +29,19 @@ def level_of(line: str) -> str:
     """The level letter of llama-server's log line, one of D, I, W, E, or `-` where it has none."""
     match = PREFIX.match(line)
     return (match["level"] or "-").strip() if match else "-"
+
+
+def severity_of(line: str) -> int:
+    """The logging level of an engine's line: DEBUG for what it writes while all is well, and about single requests.
+
+    Releases that write no level letter are judged by their words.
+    """
+    if TASK.search(line):
+        return logging.DEBUG
+    letter = level_of(line)
+    if letter == "-" and TELLING.search(line) and not HOLLOW.search(line):
+        return logging.WARNING
+    return SEVERITIES.get(letter, logging.DEBUG)
 
 
 def without_prefix(line: str) -> str:
