@@ -16,6 +16,7 @@ from engine_provisioner.model_name import model_name
 from engine_provisioner.pool_spec import Model, Pool
 from engine_provisioner.progress import Progress
 from engine_provisioner.provisioning_spec import PIP, Binary, Package
+from engine_provisioner.reachability import Reader
 from engine_provisioner.single_flight import SingleFlight
 
 Tell = Callable[[str], Awaitable[None]]
@@ -30,6 +31,15 @@ class Acquiring:
     def __init__(self, cache_dir: Path) -> None:
         self._cache_dir = cache_dir
         self._flights = SingleFlight()
+
+    async def check_here(self, pool: Pool, progress: Progress, engine_user: Callable[[], Reader | None]) -> None:
+        """Raise ProvisioningFailure where the pool names a file of this machine as its model, and that cannot be used:
+        to be asked before anything is fetched."""
+        if pool.model and pool.model.ref.startswith("file:"):
+            progress.expect(checksums.DISK_S, "looking at the model")
+            path = file_model.local_path(pool.model.ref)
+            await trio.to_thread.run_sync(lambda: file_model.check_readable(path, engine_user()))
+            await trio.to_thread.run_sync(file_model.check_gguf, path)
 
     async def program(self, pool: Pool, progress: Progress, tell: Tell) -> Program:
         """The engine's program. Raises ProvisioningFailure."""

@@ -35,6 +35,9 @@ class ChildLauncher:
     def __init__(self, readers: trio.Nursery) -> None:
         self._readers = readers
 
+    def engine_user(self) -> None:
+        """This daemon's own."""
+
     @asynccontextmanager
     async def run(self, pool_id: str, command: Command, _answers: Answers) -> AsyncIterator[RunningEngine]:
         """The engine as a child; leaving the block ends it."""

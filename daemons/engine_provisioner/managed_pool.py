@@ -77,11 +77,12 @@ class ManagedPool:
         raise AssertionError("an engine is watched until it is lost")
 
     async def _prepare(self) -> Prepared:
-        """Cheap checks first: nothing is fetched for a GPU that is not there."""
+        """Cheap checks first: nothing is fetched for a GPU that is not there, or a model that cannot be read."""
         wanted = devices.wanted(self._pool, self._shop.gpu_mask)
         self._progress.expect(checksums.DISK_S, "looking for GPUs")
         if wanted:
             devices.check_present(wanted, await trio.to_thread.run_sync(devices.present_gpus))
+        await self._shop.acquiring.check_here(self._pool, self._progress, self._shop.launcher.engine_user)
         program = await self._shop.acquiring.program(self._pool, self._progress, self._voice.progress)
         model = await self._shop.acquiring.model(self._pool, self._progress, self._voice.progress)
         self._progress.expect(3 * probing.LIMIT_S, "asking the engine for its version")

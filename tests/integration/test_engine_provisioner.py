@@ -128,6 +128,12 @@ async def test_a_model_that_is_missing_is_named_and_served_once_it_is_there(
         await daemon.ready("default")
 
 
+async def test_nothing_is_fetched_for_a_model_that_is_missing(tmp_path: Path) -> None:
+    nowhere = Archive(tmp_path / "no-such-engine.tar.gz", "0" * 64)
+    async with provisioner(tmp_path, entry(nowhere, tmp_path / "absent.gguf")) as daemon:
+        assert "absent.gguf" in await daemon.failed("default")
+
+
 async def test_a_model_with_a_wrong_checksum_never_reaches_the_engine(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
