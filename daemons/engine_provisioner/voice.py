@@ -18,6 +18,8 @@ from llama_orch.telemetry.records import emit
 
 log = logging.getLogger("engine_provisioner.pool")
 
+REPEAT_FIRST_S, REPEAT_MOST_S = 60.0, 3600.0
+
 
 class Voice:
     """Speaks for `pool`. Owns the knowledge since when it has been ready."""
@@ -28,6 +30,7 @@ class Voice:
         self._directory = handoff_dir
         self._ready_since: float | None = None
         self._last_error: str | None = None
+        self._repeat_s, self._repeat_at = REPEAT_FIRST_S, 0.0
 
     @property
     def ready_for_s(self) -> float:
@@ -74,10 +77,18 @@ class Voice:
         await self._state(PoolState.READY, detail, handoff=document)
 
     async def failed(self, reason: str, next_step: str) -> None:
-        """Withdraw the engine and say why the pool is not to be had. The journal gets each reason once."""
+        """Withdraw the engine and say why the pool is not to be had.
+
+        The journal gets each new reason, and one that stays so again after a minute, two, four, up to an hour: else
+        "tried again in 0.5 s" would be the last that is heard of a pool which is tried, and fails, for hours.
+        """
         await self.withdraw()
-        if reason != self._last_error:
+        now = trio.current_time()
+        new = reason != self._last_error
+        if new or now >= self._repeat_at:
             emit(ENGINE_FAILED, pool_id=self.pool.id, last_error=reason, next_step=next_step)
+            self._repeat_s = REPEAT_FIRST_S if new else min(2 * self._repeat_s, REPEAT_MOST_S)
+            self._repeat_at = now + self._repeat_s
         self._ready_since, self._last_error = None, reason
         self._board.failures.labels(self.pool.id).inc()
         await self._state(PoolState.FAILED, next_step, reason)
