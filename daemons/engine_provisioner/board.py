@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NoReturn
 
 import trio
-from prometheus_client import CollectorRegistry, Gauge
-from prometheus_client import Counter as Metric
+from prometheus_client import CollectorRegistry
 
 from engine_provisioner import durable_file
+from engine_provisioner.metrics import Metrics
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
 
@@ -48,13 +48,7 @@ class Board:
         self.trouble: str | None = None
         """Why a report cannot be written, as of the last try."""
         self.changed = trio.Event()
-        self._state = Gauge(
-            "provisioner_pool_state", "1 for the state a pool is in", ["pool_id", "state"], registry=registry
-        )
-        self.starts = Metric(
-            "provisioner_engine_starts", "engines started and found healthy", ["pool_id"], registry=registry
-        )
-        self.failures = Metric("provisioner_failures", "failed tries to have a pool", ["pool_id"], registry=registry)
+        self.metrics = Metrics(registry)
 
     async def keep(self) -> NoReturn:
         """Write again, for ever, each report whose file is not as it was written, such as after the directory was
@@ -92,8 +86,7 @@ class Board:
         self._reports[pool_id] = report
         if before and before.model_copy(update={"updated_at": report.updated_at}) == report:
             return
-        for each in PoolState:
-            self._state.labels(pool_id, each.value).set(each is state)
+        self.metrics.show(pool_id, state, (each.state for each in self._reports.values()))
         self.changed.set()
         self.changed = trio.Event()
         await self._write(pool_id)

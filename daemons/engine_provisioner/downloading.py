@@ -110,6 +110,7 @@ async def _receive(download: Download, response: "httpx2.Response", part: Partia
     if total is not None:
         await trio.to_thread.run_sync(_check_room, download, total - part.size)
     batch = bytearray()
+    await on_bytes(part.size, total)
     try:
         async for chunk in response.aiter_raw():
             batch += chunk

@@ -55,6 +55,14 @@ def cause_in(lines: Sequence[str]) -> str | None:
     return next((line for line in reversed(errors) if not HOLLOW.search(line)), None)
 
 
+def exit_cause(words: str) -> str:
+    """`ended`, `killed` or `oom`: what the words of `epitaph` say of how the engine ended."""
+    manner = words.partition(":")[0]
+    if "was killed by" not in manner:
+        return "ended"
+    return "oom" if "out of memory" in manner else "killed"
+
+
 def epitaph(how: str, lines: Iterable[str]) -> str:
     """How an engine ended, with its own words: the cause if it gave one, and its very last line."""
     said = [line for line in lines if line.strip()]

@@ -28,6 +28,7 @@ class Voice:
         self.pool = pool
         self._board = board
         self._directory = handoff_dir
+        self._began: float | None = None
         self._ready_since: float | None = None
         self._last_error: str | None = None
         self._repeat_s, self._repeat_at = REPEAT_FIRST_S, 0.0
@@ -39,10 +40,12 @@ class Voice:
 
     async def unstarted(self) -> None:
         """Nothing is known yet; replaces what an earlier run has reported."""
+        self._board.metrics.add(self.pool.id)
         await self._state(PoolState.UNINITIALIZED, "not looked at yet")
 
     async def provisioning(self, detail: str) -> None:
         """Something is being fetched or checked."""
+        self._began = trio.current_time()
         if self._last_error is None:
             emit(PROVISIONING_STARTED, pool_id=self.pool.id, detail=detail)
         await self._state(PoolState.PROVISIONING, detail)
@@ -68,8 +71,10 @@ class Voice:
             raise ProvisioningFailure(what, "See that there is room, and that the daemon may write there.") from error
         fields = {"pool_id": self.pool.id, "url": announced.url, "engine": announced.engine}
         event = ENGINE_ADOPTED if adopted else ENGINE_STARTED
-        if not adopted:
-            self._board.starts.labels(self.pool.id).inc()
+        metrics = self._board.metrics
+        (metrics.adoptions if adopted else metrics.starts).labels(self.pool.id).inc()
+        if self._began is not None and not adopted:
+            metrics.durations.labels(self.pool.id).observe(trio.current_time() - self._began)
         file = announcing.file_of(self._directory, self.pool.id)
         emit(event, **fields, engine_version=announced.engine_version, file=file)
         self._ready_since, self._last_error = trio.current_time(), None
@@ -90,8 +95,12 @@ class Voice:
             self._repeat_s = REPEAT_FIRST_S if new else min(2 * self._repeat_s, REPEAT_MOST_S)
             self._repeat_at = now + self._repeat_s
         self._ready_since, self._last_error = None, reason
-        self._board.failures.labels(self.pool.id).inc()
+        self._board.metrics.failures.labels(self.pool.id).inc()
         await self._state(PoolState.FAILED, next_step, reason)
+
+    def lost(self, cause: str) -> None:
+        """Count an engine that ended or was given up; `cause` is one of metrics.EXITS."""
+        self._board.metrics.exits.labels(self.pool.id, cause).inc()
 
     async def withdraw(self) -> None:
         """Take the handoff file back if nobody has taken it."""
