@@ -16,10 +16,14 @@ from engine_provisioner.model_name import model_name
 from engine_provisioner.pool_spec import Model, Pool
 from engine_provisioner.progress import Progress
 from engine_provisioner.provisioning_spec import PIP, Binary, Package
+from engine_provisioner.reachability import Reader
 from engine_provisioner.single_flight import SingleFlight
 
 Tell = Callable[[str], Awaitable[None]]
 """Says how far it is, for people."""
+
+Fetched = Callable[[str, int], None]
+"""Counts the bytes that were fetched for a pool."""
 
 TELL_EVERY_S = 2.0
 
@@ -27,9 +31,19 @@ TELL_EVERY_S = 2.0
 class Acquiring:
     """Fetches into `cache_dir`, an absolute path. Serves all pools; what two of them want is fetched once."""
 
-    def __init__(self, cache_dir: Path) -> None:
+    def __init__(self, cache_dir: Path, fetched: Fetched = lambda _pool_id, _count: None) -> None:
         self._cache_dir = cache_dir
+        self._fetched = fetched
         self._flights = SingleFlight()
+
+    async def check_here(self, pool: Pool, progress: Progress, engine_user: Callable[[], Reader | None]) -> None:
+        """Raise ProvisioningFailure where the pool names a file of this machine as its model, and that cannot be used:
+        to be asked before anything is fetched."""
+        if pool.model and pool.model.ref.startswith("file:"):
+            progress.expect(checksums.DISK_S, "looking at the model")
+            path = file_model.local_path(pool.model.ref)
+            await trio.to_thread.run_sync(lambda: file_model.check_readable(path, engine_user()))
+            await trio.to_thread.run_sync(file_model.check_gguf, path)
 
     async def program(self, pool: Pool, progress: Progress, tell: Tell) -> Program:
         """The engine's program. Raises ProvisioningFailure."""
@@ -87,9 +101,13 @@ class Acquiring:
     ) -> None:
         idle_s = pool.timeouts.idle_ms / 1000
         last_told = -TELL_EVERY_S
+        before: int | None = None
 
         async def on_bytes(there: int, total: int | None) -> None:
-            nonlocal last_told
+            nonlocal last_told, before
+            if before is not None and there > before:
+                self._fetched(pool.id, there - before)
+            before = there
             progress.expect(idle_s + checksums.DISK_S, "downloading")
             if trio.current_time() - last_told >= TELL_EVERY_S:
                 last_told = trio.current_time()

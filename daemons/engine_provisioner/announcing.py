@@ -71,12 +71,12 @@ def file_of(directory: Path, pool_id: str) -> Path:
     return directory / f"{pool_id}-{REPLICA}.json"
 
 
-def write(directory: Path, announced: Announcement) -> Path:
-    """Publish `announced`: the file that is now there. Blocks; raises OSError."""
+def write(directory: Path, announced: Announcement) -> Handoff:
+    """Publish `announced`; the document that is now there. Blocks; raises OSError."""
     document = handoff(announced, datetime.now(UTC))
-    path = file_of(directory, announced.pool_id)
-    durable_file.replace(path, document.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode() + b"\n")
-    return path
+    content = document.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode() + b"\n"
+    durable_file.replace(file_of(directory, announced.pool_id), content)
+    return document
 
 
 def withdraw(directory: Path, pool_id: str) -> None:

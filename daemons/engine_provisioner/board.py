@@ -1,19 +1,23 @@
 """What is known of each pool, shown to everybody who asks: files for pool-managerd, readiness, metrics, STATUS=.
 
-Owns `status/<pool_id>.json` in the handoff directory; each is written when its pool's state or reason changes.
+Owns `status/<pool_id>.json` in the handoff directory. Each is written when its pool's state or reason changes, and
+again when the file was removed or replaced: pool-managerd finds in it the engines whose handoff files it has lost.
 """
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 import trio
-from prometheus_client import CollectorRegistry, Gauge
-from prometheus_client import Counter as Metric
+from prometheus_client import CollectorRegistry
 
 from engine_provisioner import durable_file
+from engine_provisioner.metrics import Metrics
+from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolState, ProvisioningReport
 
 log = logging.getLogger(__name__)
@@ -27,6 +31,10 @@ ORDER = (
     PoolState.OFFLINE,
 )
 STATUS_LIMIT = 500
+KEEP_EVERY_S = 1.0
+
+Signature = tuple[int, int, int] | None
+"""Inode, time of change and size of a file; None where there is none."""
 
 
 class Board:
@@ -35,17 +43,34 @@ class Board:
     def __init__(self, directory: Path, registry: CollectorRegistry) -> None:
         self._directory = directory
         self._reports: dict[str, ProvisioningReport] = {}
+        self._written: dict[str, Signature] = {}
+        self._writes: dict[str, trio.Event] = {}
+        self.trouble: str | None = None
+        """Why a report cannot be written, as of the last try."""
         self.changed = trio.Event()
-        self._state = Gauge(
-            "provisioner_pool_state", "1 for the state a pool is in", ["pool_id", "state"], registry=registry
-        )
-        self.starts = Metric(
-            "provisioner_engine_starts", "engines started and found healthy", ["pool_id"], registry=registry
-        )
-        self.failures = Metric("provisioner_failures", "failed tries to have a pool", ["pool_id"], registry=registry)
+        self.metrics = Metrics(registry)
+
+    async def keep(self) -> NoReturn:
+        """Write again, for ever, each report whose file is not as it was written, such as after the directory was
+        cleared."""
+        while True:
+            await trio.sleep(KEEP_EVERY_S)
+            for report in list(self._reports.values()):
+                signature = await trio.to_thread.run_sync(signature_of, self._path(report.pool_id))
+                if signature is None or signature != self._written.get(report.pool_id):
+                    await self._write(report.pool_id)
+
+    def _path(self, pool_id: str) -> Path:
+        return self._directory / f"{pool_id}.json"
 
     async def post(
-        self, pool_id: str, engine: str, state: PoolState, detail: str | None = None, last_error: str | None = None
+        self,
+        pool_id: str,
+        engine: str,
+        state: PoolState,
+        detail: str | None = None,
+        last_error: str | None = None,
+        handoff: Handoff | None = None,
     ) -> None:
         """Make this the pool's report. A file that cannot be written is logged; the pool goes on without it."""
         report = ProvisioningReport(
@@ -54,25 +79,43 @@ class Board:
             engine=engine,
             detail=detail and detail[:1024],
             last_error=last_error and last_error[:4096],
+            handoff=handoff,
             updated_at=datetime.now(UTC),
         )
         before = self._reports.get(pool_id)
         self._reports[pool_id] = report
         if before and before.model_copy(update={"updated_at": report.updated_at}) == report:
             return
-        for each in PoolState:
-            self._state.labels(pool_id, each.value).set(each is state)
+        self.metrics.show(pool_id, state, (each.state for each in self._reports.values()))
         self.changed.set()
         self.changed = trio.Event()
-        await self._write(report)
+        await self._write(pool_id)
 
-    async def _write(self, report: ProvisioningReport) -> None:
-        path = self._directory / f"{report.pool_id}.json"
+    async def _write(self, pool_id: str) -> None:
+        """Write the pool's report of now; one write of a pool follows the other, so that the newest is the last."""
+        while pool_id in self._writes:
+            await self._writes[pool_id].wait()
+        self._writes[pool_id] = trio.Event()
+        try:
+            await self._write_now(self._reports[pool_id])
+        finally:
+            self._writes.pop(pool_id).set()
+
+    async def _write_now(self, report: ProvisioningReport) -> None:
+        path = self._path(report.pool_id)
         content = report.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode() + b"\n"
         try:
-            await trio.to_thread.run_sync(durable_file.replace, path, content)
+            self._written[report.pool_id] = await trio.to_thread.run_sync(_replace, path, content)
+            trouble = None
         except OSError as error:
-            log.error("cannot write %s: %s", path, error.strerror or error)
+            self._written.pop(report.pool_id, None)
+            trouble = f"cannot write {path}: {error.strerror or error}"
+            if trouble != self.trouble:
+                log.error("%s; pool-managerd does not learn of changes", trouble)
+        if trouble != self.trouble:
+            self.trouble = trouble
+            self.changed.set()
+            self.changed = trio.Event()
 
     def waiting_for(self) -> list[str]:
         """What stands against being ready: each pool that is wanted and does not answer yet."""
@@ -85,7 +128,24 @@ class Board:
 
     def summary(self) -> str:
         """One line for people."""
-        return summary(self._reports.values())
+        pools = summary(self._reports.values())
+        return f"{pools}; {self.trouble}" if self.trouble else pools
+
+
+def _replace(path: Path, content: bytes) -> Signature:
+    """Blocks; raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    durable_file.replace(path, content)
+    return signature_of(path)
+
+
+def signature_of(path: Path) -> Signature:
+    """What changes when the file at `path` does. Blocks."""
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def summary(reports: Iterable[ProvisioningReport]) -> str:

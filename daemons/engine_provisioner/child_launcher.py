@@ -17,7 +17,7 @@ import trio
 
 from engine_provisioner.engine import Command
 from engine_provisioner.failures import ProvisioningFailure, Retry
-from engine_provisioner.last_words import KEPT_LINES, LINE_LIMIT, clean, epitaph, level_of
+from engine_provisioner.last_words import KEPT_LINES, LINE_LIMIT, clean, epitaph, severity_of
 from engine_provisioner.launcher import Answers, RunningEngine, process_end
 from engine_provisioner.probing import base_environment
 
@@ -27,7 +27,6 @@ GUARD = Path(__file__).with_name("die_with_parent.py")
 GRACE_S = 3.0
 """How long one SIGTERM may take. A llama-server that is generating usually hangs in its first one."""
 OUTPUT_DRAIN_S = 2.0
-LEVELS = {"E": logging.WARNING, "W": logging.INFO, "I": logging.INFO}
 
 
 class ChildLauncher:
@@ -35,6 +34,9 @@ class ChildLauncher:
 
     def __init__(self, readers: trio.Nursery) -> None:
         self._readers = readers
+
+    def engine_user(self) -> None:
+        """This daemon's own."""
 
     @asynccontextmanager
     async def run(self, pool_id: str, command: Command, _answers: Answers) -> AsyncIterator[RunningEngine]:
@@ -111,9 +113,7 @@ class ChildEngine:
         line = clean(raw)
         if line:
             self._lines.append(line)
-            log.log(
-                LEVELS.get(level_of(line), logging.INFO), "%s: %s", self._pool_id, line, extra={"fields": self._fields}
-            )
+            log.log(severity_of(line), "%s: %s", self._pool_id, line, extra={"fields": self._fields})
 
     async def ended(self) -> None:
         """Return when the process has ended; reaps it."""

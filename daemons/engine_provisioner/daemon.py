@@ -9,7 +9,7 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from engine_provisioner import clearing, pools_file, systemd_launcher
-from engine_provisioner.acquiring import Acquiring
+from engine_provisioner.acquiring import Acquiring, Fetched
 from engine_provisioner.board import Board
 from engine_provisioner.child_launcher import ChildLauncher
 from engine_provisioner.command import cache_ram_mib
@@ -20,13 +20,14 @@ from engine_provisioner.pool_spec import Pool
 from engine_provisioner.ports import Ports
 from engine_provisioner.progress import Progress, overdue
 from engine_provisioner.provisioning_spec import External
-from engine_provisioner.settings import ProvisionerSettings
+from engine_provisioner.settings import METRICS_VARIABLE, ProvisionerSettings
 from engine_provisioner.supervisor import Life, Supervisor
 from engine_provisioner.systemd_launcher import SystemdLauncher
 from engine_provisioner.voice import Voice
 from llama_orch import VERSION
 from llama_orch.contracts.pools import POOLS_EXAMPLE
-from llama_orch.http.app import create_app
+from llama_orch.http.app import create_app, metrics_app
+from llama_orch.http.browsers import WebPolicy, own_names
 from llama_orch.http.gate import Access, Gate
 from llama_orch.http.serving import serve
 from llama_orch.service import listeners
@@ -55,11 +56,15 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
     app = Gate(create_app(__name__, board.waiting_for, registry), Access())
     promises = [Progress(pool.id) for pool in pools]
     async with trio.open_nursery() as nursery:
-        await nursery.start(partial(serve, app, sockets, shutdown=service.stop, drain_s=DRAIN_S))
+        await nursery.start(
+            partial(serve, app, sockets, shutdown=service.stop, drain_s=DRAIN_S, pulse=service.watchdog.pulse)
+        )
         await nursery.start(oversee, service, board, promises, service.watchdog.pulse("supervisors"))
+        await _start_metrics(settings, service, registry, nursery)
+        nursery.start_soon(board.keep)
         launcher = _launcher(service, nursery)
         nursery.start_soon(clearing.retire_unwanted, pools, launcher)
-        shop = await _workshop(settings, pools, launcher)
+        shop = await _workshop(settings, pools, launcher, board.metrics.fetched)
         async with trio.open_nursery() as supervisors:
             for pool, promise in zip(pools, promises, strict=True):
                 voice = Voice(pool, board, handoff_dir)
@@ -124,14 +129,27 @@ def _launcher(service: Service, nursery: trio.Nursery) -> Launcher:
     return ChildLauncher(nursery)
 
 
-async def _workshop(settings: ProvisionerSettings, pools: list[Pool], launcher: Launcher) -> Workshop:
+async def _start_metrics(
+    settings: ProvisionerSettings, service: Service, registry: CollectorRegistry, nursery: trio.Nursery
+) -> None:
+    """Serve /metrics on TCP where an address is set: on loopback to this machine, elsewhere to whoever connects."""
+    if (address := settings.metrics_address) is None:
+        return
+    app = metrics_app(service.name, registry)
+    served = Gate(app, Access(everybody=not address.loopback), web=WebPolicy(own_names=own_names(address.host)))
+    sockets = listeners.tcp(service, "metrics", address, "metrics", METRICS_VARIABLE)
+    start = partial(serve, shutdown=service.stop, drain_s=DRAIN_S, pulse=service.watchdog.pulse)
+    await nursery.start(start, served, sockets)
+
+
+async def _workshop(settings: ProvisionerSettings, pools: list[Pool], launcher: Launcher, fetched: Fetched) -> Workshop:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     commands = await launcher.remembered()
     remembered = {pool_id: known.port for pool_id, known in commands.items() if known.port is not None}
     return Workshop(
         gpu_mask=settings.gpu_mask,
         cache_ram_mib=cache_ram_mib(memory),
-        acquiring=Acquiring(settings.cache_dir.absolute()),
+        acquiring=Acquiring(settings.cache_dir.absolute(), fetched),
         launcher=launcher,
         ports=Ports(pools, remembered),
     )

@@ -85,8 +85,13 @@ async def _request(download: Download, part: PartialFile, on_bytes: OnBytes) -> 
 
     timeout = httpx2.Timeout(download.idle_s, connect=CONNECT_S)
     proxies = not is_loopback(urlsplit(download.url).hostname or "")
+    try:
+        prepared = httpx2.AsyncClient(follow_redirects=True, timeout=timeout, trust_env=proxies)
+    except (ValueError, ImportError) as error:  # of a proxy's URL; its password is not in the words
+        what = f"{download.shown} cannot be fetched: a proxy of the environment cannot be used: {_words(error)}"
+        raise ProvisioningFailure(what, "Set HTTPS_PROXY and HTTP_PROXY to http://HOST:PORT.", Retry.MENDING) from error
     async with (
-        httpx2.AsyncClient(follow_redirects=True, timeout=timeout, trust_env=proxies) as client,
+        prepared as client,
         client.stream("GET", download.url, headers=part.resume_headers()) as response,
     ):
         await _receive(download, response, part, on_bytes)
@@ -105,6 +110,7 @@ async def _receive(download: Download, response: "httpx2.Response", part: Partia
     if total is not None:
         await trio.to_thread.run_sync(_check_room, download, total - part.size)
     batch = bytearray()
+    await on_bytes(part.size, total)
     try:
         async for chunk in response.aiter_raw():
             batch += chunk

@@ -7,6 +7,7 @@ from engine_provisioner import checksums
 from engine_provisioner.engine import LocalModel
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.pool_spec import Model
+from engine_provisioner.reachability import Reader, myself, obstacle
 
 GGUF = b"GGUF"
 
@@ -15,6 +16,15 @@ def local_path(ref: str) -> Path:
     """The path that a file: reference names: file:/a/b, file:///a/b; nothing in it is encoded."""
     rest = ref.removeprefix("file:")
     return Path("/" + rest.lstrip("/"))
+
+
+def check_readable(path: Path, engine_user: Reader | None) -> None:
+    """Raise ProvisioningFailure where a directory on the way to the model, or its mode, keeps this daemon or the
+    engine's user from reading it. Blocks."""
+    for reader in (myself(), engine_user):
+        if reader and (found := obstacle(path, reader)):
+            hint = f"Run: {found.command}"
+            raise ProvisioningFailure(f"the model {path} cannot be read: {found}", hint, Retry.MENDING, [path])
 
 
 def check_gguf(path: Path) -> int:

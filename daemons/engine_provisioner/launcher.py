@@ -11,6 +11,7 @@ from typing import Protocol
 import trio
 
 from engine_provisioner.engine import Command
+from engine_provisioner.reachability import Reader
 
 Answers = Callable[[Command], Awaitable[bool]]
 """Whether an engine started by this command answers its health check now."""
@@ -43,6 +44,9 @@ class RunningEngine(Protocol):
 
 class Launcher(Protocol):
     """Starts engines, one a pool."""
+
+    def engine_user(self) -> Reader | None:
+        """The user that engines run as, where it is not this daemon's own. Blocks."""
 
     def run(self, pool_id: str, command: Command, answers: Answers) -> AbstractAsyncContextManager[RunningEngine]:
         """The pool's engine for as long as the block lasts. What becomes of it afterwards is the launcher's matter:

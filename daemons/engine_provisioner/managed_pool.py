@@ -13,6 +13,7 @@ from engine_provisioner.acquiring import Acquiring
 from engine_provisioner.announcing import Announcement
 from engine_provisioner.engine import Command, Engine, LocalModel
 from engine_provisioner.failures import ProvisioningFailure
+from engine_provisioner.last_words import exit_cause
 from engine_provisioner.launcher import Launcher, RunningEngine
 from engine_provisioner.pool_spec import Pool
 from engine_provisioner.progress import Progress
@@ -77,11 +78,12 @@ class ManagedPool:
         raise AssertionError("an engine is watched until it is lost")
 
     async def _prepare(self) -> Prepared:
-        """Cheap checks first: nothing is fetched for a GPU that is not there."""
+        """Cheap checks first: nothing is fetched for a GPU that is not there, or a model that cannot be read."""
         wanted = devices.wanted(self._pool, self._shop.gpu_mask)
         self._progress.expect(checksums.DISK_S, "looking for GPUs")
         if wanted:
             devices.check_present(wanted, await trio.to_thread.run_sync(devices.present_gpus))
+        await self._shop.acquiring.check_here(self._pool, self._progress, self._shop.launcher.engine_user)
         program = await self._shop.acquiring.program(self._pool, self._progress, self._voice.progress)
         model = await self._shop.acquiring.model(self._pool, self._progress, self._voice.progress)
         self._progress.expect(3 * probing.LIMIT_S, "asking the engine for its version")
@@ -123,6 +125,7 @@ class ManagedPool:
             raise await self._lost(engine, prepared)
         if not healthy:
             await self._stop(engine)
+            self._voice.lost("start_timeout")
             what = f"the engine was not healthy within {limit_s:g} s; {await engine.last_words()}"
             raise ProvisioningFailure(what, "A large model may need a longer timeouts.wall_ms.")
 
@@ -155,6 +158,7 @@ class ManagedPool:
         if silent is None:
             raise await self._lost(engine, prepared)
         await self._stop(engine)
+        self._voice.lost("unhealthy")
         raise ProvisioningFailure(f"the engine did not answer its health check for {UNHEALTHY_S:g} s: {silent}")
 
     def _watching(self) -> None:
@@ -167,7 +171,9 @@ class ManagedPool:
     async def _lost(self, engine: RunningEngine, prepared: Prepared) -> ProvisioningFailure:
         self._progress.expect(checksums.DISK_S, "asking why the engine ended")
         watched = [prepared.model.path, prepared.engine.program.file]
-        return ProvisioningFailure(await engine.last_words(), watch=watched)
+        words = await engine.last_words()
+        self._voice.lost(exit_cause(words))
+        return ProvisioningFailure(words, watch=watched)
 
 
 def _url(running: Command) -> str:

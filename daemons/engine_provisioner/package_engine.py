@@ -4,6 +4,7 @@ Owns `engines/pip-xllamacpp-*` in the cache directory; each appears whole or not
 """
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-from engine_provisioner import durable_file
+from engine_provisioner import durable_file, pip_words
 from engine_provisioner.engine import Program
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.probing import base_environment
@@ -59,20 +60,28 @@ async def _install(how: Package, site: Path) -> None:
 
 
 async def _pip(requirement: str, target: Path) -> None:
-    """Run pip; nothing is compiled and nothing of this machine's own Python is touched."""
+    """Run pip; nothing is compiled and nothing of this machine's own Python is touched.
+
+    -vv: otherwise it does not say why an index could not be asked.
+    """
     runner = await trio.to_thread.run_sync(pip)
-    quiet = ["--quiet", "--no-input", "--no-cache-dir", "--disable-pip-version-check", "--only-binary", ":all:"]
-    argv = [*runner, "install", *quiet, "--target", str(target), requirement]
+    options = [
+        "-vv",
+        "--progress-bar",
+        "off",
+        "--no-input",
+        "--no-cache-dir",
+        "--disable-pip-version-check",
+        "--only-binary",
+        ":all:",
+    ]
+    argv = [*runner, "install", *options, "--target", str(target), requirement]
+    environment = {**base_environment(), **pip_words.environment(os.environ)}
     with trio.move_on_after(INSTALL_S):
-        done = await trio.run_process(
-            argv, capture_stdout=True, stderr=subprocess.STDOUT, check=False, env=base_environment()
-        )
+        done = await trio.run_process(argv, capture_stdout=True, stderr=subprocess.STDOUT, check=False, env=environment)
         if done.returncode == 0:
             return
-        said = done.stdout.decode(errors="replace").strip()
-        last = next((line for line in reversed(said.splitlines()) if line.startswith("ERROR")), said[-500:])
-        hint = "See that the package index can be reached and has this version for this Python."
-        raise ProvisioningFailure(f"pip cannot install {requirement}: {last.removeprefix('ERROR: ')}", hint)
+        raise pip_words.failure(requirement, done.stdout.decode(errors="replace"))
     raise ProvisioningFailure(f"pip did not install {requirement} within {INSTALL_S:g} s")
 
 

@@ -36,9 +36,10 @@ def delay_s(retry: Retry, failed: int) -> float | None:
             return None
 
 
-def next_step(delay: float | None, watched: bool) -> str:
-    """What happens next, for the operator who reads of the failure."""
+def next_step(delay: float | None, watched: bool, failed: int = 1) -> str:
+    """What happens next after `failed` failures in a row, for the operator who reads of the failure."""
     if delay is None:
         return "not tried again; change the pools file and restart engine-provisioner"
     changed = ", or when the file changes" if watched else ""
-    return f"tried again in {delay:g} s{changed}"
+    count = f" (failed {failed} times)" if failed > 1 else ""
+    return f"tried again in {delay:g} s{changed}{count}"

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from engine_provisioner.pools_file import HERE, SYSTEM, path_for
-from llama_orch.settings import Example, Var
+from llama_orch.settings import Address, Example, Var
 from llama_orch.settings.shared import DEFAULT_RUNTIME_DIRECTORY, RELATIVE, RUNTIME_DIRECTORY, Common
 from llama_orch.settings.types import GpuMask, GpuMaskField, HomePath
+
+METRICS_VARIABLE = "ENGINE_PROVISIONER_METRICS_ADDR"
 
 
 class ProvisionerSettings(Common):
@@ -70,6 +72,18 @@ class ProvisionerSettings(Common):
             allowed="the path of a file",
             packaged=str(SYSTEM),
             default=f"./{HERE} where there is one, else {SYSTEM}",
+            addition=True,
+        ),
+    ] = None
+
+    metrics_address: Annotated[
+        Address | None,
+        Var(
+            METRICS_VARIABLE,
+            "Address that serves /metrics alone, by plain HTTP and without a token.",
+            more="Without it the metrics are served on the Unix socket only. A loopback address serves this machine, "
+            "any other address whoever can connect.",
+            example="127.0.0.1:9092",
             addition=True,
         ),
     ] = None

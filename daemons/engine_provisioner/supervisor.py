@@ -49,7 +49,7 @@ class Supervisor:
         self._progress.expect(checksums.DISK_S, "reporting a failure")
         # before anybody is told: who mends the file thereupon changes it against this
         seen = await trio.to_thread.run_sync(signatures, failure.watch) if failure.watch else []
-        await self._voice.failed(str(failure), retrying.next_step(delay, bool(failure.watch)))
+        await self._voice.failed(str(failure), retrying.next_step(delay, bool(failure.watch), attempts.failed))
         await self._wait(delay, failure.watch, seen)
         return attempts
 

@@ -20,10 +20,12 @@ from engine_provisioner.engine import Command
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.last_words import KEPT_LINES, clean, epitaph
 from engine_provisioner.launcher import Answers, RunningEngine, process_end
+from engine_provisioner.reachability import Reader, user
 from engine_provisioner.unit_manager import UnitState
 
 LAUNCH_DIR = Path("/run/llama-orch/launch")
 PREFIX, SUFFIX = "llama-engine@", ".service"
+USER = "llama-engine"
 JOURNAL_S = 2.0
 JOURNAL_LOOK_S = 0.1
 CLD_EXITED = 1
@@ -45,6 +47,10 @@ class SystemdLauncher:
 
     def __init__(self, launch_dir: Path = LAUNCH_DIR) -> None:
         self._directory = launch_dir
+
+    def engine_user(self) -> Reader | None:
+        """The user in llama-engine@.service."""
+        return user(USER)
 
     @asynccontextmanager
     async def run(self, pool_id: str, command: Command, answers: Answers) -> AsyncIterator[RunningEngine]:

@@ -4,9 +4,11 @@ Owns how the node stands with her. Both may start in any order and restart at an
 """
 
 import random
+import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import trio
@@ -35,13 +37,15 @@ from pool_managerd.standing import (
 LEAVE_S = 2.0
 SAID_MOST = 16
 """So many lines of the log are not repeated before the queen takes a heartbeat."""
+ADDRESS_S = 1.0
 GPUS_S = 3.0
 """A registration waits so long for the first look at the GPUs."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """What stays the same about this node while it runs; `queen_url` is for people."""
+    """What stays the same about this node while it runs; `queen_url` is for people. `instance_id` tells this run from
+    earlier ones, and from another pool-managerd that was given the same node id."""
 
     node_id: str
     machine_id: str
@@ -50,6 +54,7 @@ class Node:
     cpu_cores: int
     ram_total_bytes: int
     address: Callable[[], Awaitable[str]]
+    instance_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 class Agent:
@@ -64,6 +69,8 @@ class Agent:
         self._troubled = False
         self._sent: View = ()
         self._registered_as: NodeCapabilities | None = None
+        self._registered_at = ""
+        self._warning: str | None = None
         self._early: deque[float] = deque(maxlen=EARLY_MOST)
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
@@ -118,13 +125,13 @@ class Agent:
             await self._ended.wait()
             if not known:
                 return
-            outcome = await self._queen.forget(self._node.node_id)
+            outcome = await self._queen.forget(self._node.node_id, self._node.instance_id)
         if isinstance(outcome, Unknown):
             emit(events.REGISTRATION_WITHDRAWN, node_id=self._node.node_id, queen=self._node.queen_url)
 
     async def _turn(self) -> None:
         made_of = self._capabilities()
-        if self._standing.registered and made_of == self._registered_as:
+        if self._standing.registered and made_of == self._registered_as and not await self._moved():
             outcome = await self._heartbeat()
         else:
             outcome = await self._register(made_of)
@@ -137,6 +144,13 @@ class Agent:
     def _capabilities(self) -> NodeCapabilities:
         return capabilities(self._registry.gpus, self._node.cpu_cores, self._node.ram_total_bytes)
 
+    async def _moved(self) -> bool:
+        """Whether this node's address has changed since it registered, as by DHCP. False where that cannot be found
+        out within ADDRESS_S seconds: a slow name server must not hold up heartbeats."""
+        with trio.move_on_after(ADDRESS_S), suppress(AddressUnknown):
+            return await self._node.address() != self._registered_at
+        return False
+
     async def _register(self, made_of: NodeCapabilities) -> Outcome:
         node = self._node
         try:
@@ -146,6 +160,7 @@ class Agent:
         registration = NodeRegistration(
             node_id=node.node_id,
             machine_id=node.machine_id,
+            instance_id=node.instance_id,
             address=address,
             pools=[pool.pool_id for pool in self._registry.pools[:POOLS_MOST]],
             capabilities=made_of,
@@ -154,7 +169,7 @@ class Agent:
         )
         outcome = await self._queen.register(registration)
         if isinstance(outcome, Accepted):
-            self._registered_as = made_of
+            self._registered_as, self._registered_at = made_of, address
             self._say_accepted(outcome, address)
         return outcome
 
@@ -164,6 +179,7 @@ class Agent:
         beat = Heartbeat(
             timestamp=datetime.now(UTC),
             machine_id=self._node.machine_id,
+            instance_id=self._node.instance_id,
             draining=draining,
             pools=snapshots(pools, self._node.node_id),
         )
@@ -202,6 +218,9 @@ class Agent:
             if self._troubled:
                 emit(events.QUEEN_ANSWERS, **names)
             self._said.clear()
+            if outcome.warning and outcome.warning != self._warning:
+                emit(events.REGISTRATION_WARNING, **names, warning=outcome.warning)
+            self._warning = outcome.warning
         trouble = self._standing.trouble
         self._troubled = trouble is not None or (self._troubled and not isinstance(outcome, Heard))
         if trouble is not None and self._is_new(trouble):

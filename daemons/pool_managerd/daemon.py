@@ -61,11 +61,12 @@ class Parts:
     draining: Draining
     agent: Agent | None
     tls: Tls
+    store: Store
 
     @property
     def line(self) -> str:
         """What the daemon says of itself in one line."""
-        return line(self.registry, self.agent)
+        return line(self.registry, self.agent, self.store)
 
 
 def state_directory(settings: PoolManagerSettings, service: Service) -> Path:
@@ -100,7 +101,7 @@ async def build(settings: PoolManagerSettings, service: Service) -> Parts:
     )
     draining = Draining(registry, metrics, settings.node_id)
     agent = await agent_of(settings, state, registry, tls)
-    return Parts(settings, registry, metrics, health, reports, handoffs, draining, agent, tls)
+    return Parts(settings, registry, metrics, health, reports, handoffs, draining, agent, tls, store)
 
 
 async def agent_of(settings: PoolManagerSettings, state: Path, registry: Registry, tls: Tls) -> Agent | None:
@@ -164,7 +165,7 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
     await nursery.start(parts.health.run, service.watchdog.pulse("health"))
     await nursery.start(parts.handoffs.run, service.watchdog.pulse("handoffs"))
     await nursery.start(parts.draining.run)
-    nursery.start_soon(keep_status, parts.registry, parts.agent, service.notifier)
+    nursery.start_soon(keep_status, parts.registry, parts.agent, parts.store, service.notifier)
     nursery.start_soon(keep_warning, held(settings.tls))
     with trio.move_on_after(FIRST_LOOKS_S):
         await parts.registry.gpus_looked.wait()

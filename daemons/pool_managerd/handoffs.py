@@ -1,6 +1,7 @@
 """The loop that takes handoffs: woken by inotify, by POST /v2/handoff/scan, and by the polling interval.
 
 Owns what was taken and is not yet saved: a file is deleted only when its pool would survive a restart without it.
+engine-provisioner repeats its announcements in its reports, so that an engine is known again when all of that is lost.
 """
 
 import logging
@@ -81,9 +82,12 @@ class Handoffs:
         await self._take([found for found in news.found if not outdated(found, of_last_run)], began_s)
         for _bad in news.bad:
             self._metrics.handoff_rejected()
-        self._registry.set_reports(await self._reports.read())
+        reading = await self._reports.read()
+        lost = unknown(reading.announced, self._registry.replicas)
+        await self._take(lost, began_s)
+        self._registry.set_reports(reading.reports)
         self._taken += news.found
-        self._unsaved |= self._registry.forget_gone() or bool(news.found)
+        self._unsaved |= self._registry.forget_gone() or bool(news.found or lost) or await self._store.lost()
         if self._unsaved:
             await self._save()
         self._metrics.keep_only({pool.pool_id for pool in self._registry.pools})
@@ -114,6 +118,21 @@ class Handoffs:
         if self._deletes:
             for found in taken:
                 await self._intake.delete(found)
+
+
+def unknown(announced: Iterable[Found], known: Iterable[Replica]) -> list[Found]:
+    """Those of the engines `announced` in reports that no replica stands for: this daemon has lost its state, or the
+    handoff file was lost before it was taken."""
+    known = tuple(known)
+    return [found for found in announced if not any(_stands_for(each, found) for each in known)]
+
+
+def _stands_for(replica: Replica, found: Found) -> bool:
+    """Whether `replica` is the engine of `found`, or was announced after it in its place."""
+    ours, theirs = replica.handoff, found.handoff
+    if (replica.key, ours.url) != ((theirs.pool_id, theirs.replica_id), theirs.url):
+        return outdated(found, [replica])
+    return not (ours.created_at and theirs.created_at and ours.created_at < theirs.created_at)
 
 
 def outdated(found: Found, known: Iterable[Replica]) -> bool:

@@ -22,6 +22,9 @@ from llama_orch.telemetry.records import emit
 
 FILE = "pools.json"
 
+Signature = tuple[int, int, int] | None
+"""Inode, time of change and size of a file; None where there is none."""
+
 
 class SavedFile(Outbound):
     """The identity of the handoff file that a pool came in."""
@@ -74,12 +77,17 @@ class Store:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / FILE
-        self._trouble: str | None = None
+        self._written: Signature = None
+        self._changed = trio.Event()
+        self.trouble: str | None = None
+        """Why the pools cannot be saved, as of the last try."""
 
     def load(self) -> tuple[Found, ...]:
         """What was saved last. A file that cannot be used is set aside and the log says so; nothing is raised."""
         try:
-            return decode_saved(self._path.read_bytes())
+            saved = decode_saved(self._path.read_bytes())
+            self._written = self._signature()
+            return saved
         except FileNotFoundError:
             return ()
         except (ValueError, OSError) as error:
@@ -100,13 +108,35 @@ class Store:
         try:
             await trio.to_thread.run_sync(self._replace, encode(known))
         except OSError as error:
-            trouble = error.strerror or str(error)
-            if trouble != self._trouble:
-                emit(POOLS_STATE_NOT_SAVED, file=self._path, reason=trouble)
-            self._trouble = trouble
+            reason = error.strerror or str(error)
+            trouble = f"the pools cannot be saved in {self._path}: {reason}"
+            if trouble != self.trouble:
+                emit(POOLS_STATE_NOT_SAVED, file=self._path, reason=reason)
+            self._say(trouble)
             return False
-        self._trouble = None
+        self._say(None)
         return True
+
+    def _say(self, trouble: str | None) -> None:
+        self.trouble = trouble
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    async def changed(self, shown: str | None) -> None:
+        """Return when `trouble` is another than `shown`."""
+        while self.trouble == shown:
+            await self._changed.wait()
+
+    async def lost(self) -> bool:
+        """Whether a file that this process has loaded or saved is gone or was replaced by another."""
+        return self._written is not None and await trio.to_thread.run_sync(self._signature) != self._written
+
+    def _signature(self) -> Signature:
+        try:
+            found = os.stat(self._path, follow_symlinks=False)
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
     def _replace(self, content: bytes) -> None:
         self._path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -117,6 +147,7 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(self._path)
+            self._written = self._signature()
         except OSError:
             with contextlib.suppress(OSError):
                 draft.unlink()

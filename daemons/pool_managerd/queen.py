@@ -36,8 +36,8 @@ class Queen(Protocol):
     async def heartbeat(self, node_id: str, beat: Heartbeat) -> Outcome:
         """Tell how the node and its pools are."""
 
-    async def forget(self, node_id: str) -> Outcome:
-        """Take leave; Unknown when that is done."""
+    async def forget(self, node_id: str, instance_id: str) -> Outcome:
+        """Take leave; Unknown when that is done. Refused where another instance has registered meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class HttpQueen:
         """POST /v2/nodes/{id}/heartbeat."""
         return await self._ask("POST", f"{node_id}/heartbeat", beat, heartbeat_outcome)
 
-    async def forget(self, node_id: str) -> Outcome:
+    async def forget(self, node_id: str, instance_id: str) -> Outcome:
         """DELETE /v2/nodes/{id}."""
-        return await self._ask("DELETE", node_id, None, farewell_outcome)
+        return await self._ask("DELETE", f"{node_id}?instance_id={instance_id}", None, farewell_outcome)
 
     async def _ask(
         self, method: str, path: str, body: BaseModel | None, outcome: Callable[[int, bytes], Outcome]
@@ -104,7 +104,8 @@ def heartbeat_outcome(status: int, body: bytes) -> Outcome:
         told = HeartbeatAnswer.model_validate_json(body)
     except ValidationError:
         return NOT_UNDERSTOOD
-    return Heard(told.next_heartbeat_ms) if told.success else Refused("it did not take the heartbeat")
+    heard = Heard(told.next_heartbeat_ms, told.warning)
+    return heard if told.success else Refused("it did not take the heartbeat")
 
 
 def farewell_outcome(status: int, body: bytes) -> Outcome:

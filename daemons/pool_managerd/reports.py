@@ -1,4 +1,4 @@
-"""engine-provisioner's reports on pools that are not announced yet: `status/*.json` in the handoff directory.
+"""engine-provisioner's reports on its pools: `status/*.json` in the handoff directory.
 
 Another user writes them, so they are read with the same care as handoffs. They stay where they are.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 
 from llama_orch.contracts.pools import ProvisioningReport
-from llama_orch.spool import Bad, Identity, SpoolUnreadable, trusted_owners
+from llama_orch.spool import Bad, Found, Identity, SpoolUnreadable, trusted_owners
 from llama_orch.spool.judging import NotJson, decode, young
 from llama_orch.spool.reading import Document, Refused, read_all
 from llama_orch.spool.stored import printable
@@ -23,10 +23,11 @@ DIRECTORY = "status"
 
 @dataclass(frozen=True)
 class Reading:
-    """The reports by pool id, and the files that are none."""
+    """The reports by pool id, the announcements in them, and the files that are no reports."""
 
     reports: dict[str, ProvisioningReport]
     bad: tuple[Bad, ...] = ()
+    announced: tuple[Found, ...] = ()
 
 
 def read_reports(directory: Path, owners: frozenset[int], now_s: float) -> Reading:
@@ -34,17 +35,20 @@ def read_reports(directory: Path, owners: frozenset[int], now_s: float) -> Readi
 
     A file is a report on the pool it is named after. What is not JSON yet and young is left for the next look.
     """
-    reports, bad = {}, []
+    reports: dict[str, ProvisioningReport] = {}
+    bad: list[Bad] = []
+    announced: list[Found] = []
     for item in read_all(directory, owners):
         try:
             report = understood(item)
             reports[report.pool_id] = report
+            announced += [Found(report.handoff, item.identity)] if report.handoff else []
         except NotJson as error:
             if not young(item.identity, now_s):
                 bad.append(Bad(item.identity.name, str(error), item.identity))
         except ValueError as error:
             bad.append(Bad(item.identity.name, str(error), item.identity))
-    return Reading(reports, tuple(bad))
+    return Reading(reports, tuple(bad), tuple(announced))
 
 
 def understood(item: Document | Refused) -> ProvisioningReport:
@@ -54,6 +58,8 @@ def understood(item: Document | Refused) -> ProvisioningReport:
     report = decode(item.content, ProvisioningReport)
     if item.identity.name != f"{report.pool_id}.json":
         raise ValueError(f"pool_id: is {report.pool_id}, and the file is named after another")
+    if report.handoff and report.handoff.pool_id != report.pool_id:
+        raise ValueError(f"handoff.pool_id: is {report.handoff.pool_id}, and the report is on {report.pool_id}")
     return report
 
 
@@ -65,8 +71,8 @@ class ReportReader:
         self._known: frozenset[Identity] = frozenset()
         self._trouble: str | None = None
 
-    async def read(self) -> dict[str, ProvisioningReport]:
-        """The reports as they are now, by pool id."""
+    async def read(self) -> Reading:
+        """The reports as they are now."""
         read = partial(read_reports, self.directory, trusted_owners(), time.time())
         try:
             reading = await trio.to_thread.run_sync(read)
@@ -79,4 +85,4 @@ class ReportReader:
             if bad.identity not in self._known:
                 emit(REPORT_UNUSABLE, file=printable(bad.name), reason=bad.reason)
         self._trouble, self._known = trouble, frozenset(bad.identity for bad in reading.bad)
-        return reading.reports
+        return reading

@@ -24,9 +24,10 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Heard:
-    """A heartbeat was taken; the next one is due in so many milliseconds."""
+    """A heartbeat was taken; the next one is due in so many milliseconds. `warning` is for the log."""
 
     next_heartbeat_ms: int
+    warning: str | None = None
 
 
 @dataclass(frozen=True)

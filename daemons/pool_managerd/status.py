@@ -1,30 +1,32 @@
-"""What the daemon says of itself in `systemctl status`: its pools, and how it stands with the queen of a cluster."""
+"""What the daemon says of itself in `systemctl status`: its pools, whether their state can be stored, and how it stands
+with the queen of a cluster.
+"""
 
 from functools import partial
 
 from llama_orch.service.notify import Notifier
 from pool_managerd.agent import Agent
+from pool_managerd.persistence import Store
 from pool_managerd.registry import Registry
 from pool_managerd.summary import status_line
 from pool_managerd.waiting import first_of
 
 
-def line(registry: Registry, agent: Agent | None) -> str:
+def line(registry: Registry, agent: Agent | None, store: Store) -> str:
     """All of it in one line."""
-    pools = status_line(registry.pools)
-    return f"{pools}; {agent.line}" if agent else pools
+    return "; ".join(filter(None, [status_line(registry.pools), store.trouble, agent.line if agent else None]))
 
 
-async def keep_status(registry: Registry, agent: Agent | None, notifier: Notifier) -> None:
+async def keep_status(registry: Registry, agent: Agent | None, store: Store, notifier: Notifier) -> None:
     """Keep `systemctl status` true for ever."""
     shown = ""
     while True:
-        revision, standing = registry.revision, agent.line if agent else ""
-        now = line(registry, agent)
+        revision, standing, trouble = registry.revision, agent.line if agent else "", store.trouble
+        now = line(registry, agent, store)
         if now != shown:
             notifier.status(now)
             shown = now
-        changes = [partial(registry.changed, revision)]
+        changes = [partial(registry.changed, revision), partial(store.changed, trouble)]
         if agent:
             changes.append(partial(agent.changed, standing))
         await first_of(*changes)

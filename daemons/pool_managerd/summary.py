@@ -93,8 +93,14 @@ def _unannounced(pool_id: str, report: ProvisioningReport | None) -> PoolStatus:
 
 
 def _errors(report: ProvisioningReport) -> list[str]:
-    told = report.last_error or (report.detail if report.state is PoolState.FAILED else None)
-    return [told] if told else []
+    """Why the pool has no engine that is known here, as far as the report tells."""
+    if report.last_error:
+        return [report.last_error]
+    if report.state is PoolState.READY:
+        return [f"engine-provisioner has its engine ({report.detail}) and has not announced it here; restart it"]
+    if report.state in (PoolState.PROVISIONING, PoolState.STARTING) or not report.detail:
+        return []
+    return [report.detail]
 
 
 def models_of(replica: Replica) -> tuple[str, ...]:

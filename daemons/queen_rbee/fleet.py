@@ -25,17 +25,32 @@ from llama_orch.contracts.pools import PoolStatus
 from llama_orch.service.watchdog import Pulse
 from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
+from llama_orch.telemetry.sparing import Sparing
 from queen_rbee.heartbeats import next_heartbeat_ms
 from queen_rbee.matching import Key
 from queen_rbee.metrics import Metrics, outcome_of
 from queen_rbee.node_records import read_node, written_node
-from queen_rbee.nodes import Node, claimed, pools_of, registered, reported, said, shape, silent, too_slow, view
+from queen_rbee.nodes import (
+    Node,
+    claimed,
+    pools_of,
+    registered,
+    reported,
+    said,
+    shape,
+    silent,
+    too_slow,
+    unregistered,
+    view,
+)
 from queen_rbee.refusals import unknown
 from queen_rbee.registry import Registry
 from queen_rbee.store.protocol import Store, StoreFailure
 
 GRACE_S = 30.0
 FORGET_AFTER_S = 86_400.0
+RIVAL_S = 60.0
+"""So long after a refused registration the node whose id was wanted is told of it."""
 RANK = 0
 
 TakePlace = Callable[[Iterable[Key], str], int]
@@ -58,6 +73,8 @@ class Fleet:
         self._told: dict[str, list[PoolStatus]] = {}
         self._statuses: Counter[NodeStatus] = Counter()
         self._gone: set[str] = set()
+        self._rivals: dict[str, tuple[float, str]] = {}
+        self._refusals = Sparing()
 
     async def load(self) -> None:
         """Know again the nodes of the last run. Raises StoreFailure."""
@@ -104,7 +121,7 @@ class Fleet:
             await self._store.remove("node", node_id)
 
     async def register(self, registration: NodeRegistration, peer: str) -> NodeRegistered:
-        """A node makes itself known. Raises ApiError 409 where its id is that of another machine, StoreFailure."""
+        """A node makes itself known. Raises ApiError 409 where its id is in use by another one, StoreFailure."""
         known = self._nodes.get(registration.node_id)
         self._refuse_other(known, registration, peer)
         node = registered(known, registration, peer, trio.current_time(), datetime.now(UTC))
@@ -122,20 +139,29 @@ class Fleet:
         if reason := claimed(known, registration, peer):
             self._metrics.registrations.labels("refused").inc()
             told = registration.model_dump(include={"node_id", "address"})
-            emit(events.NODE_REFUSED, **told, peer=peer, reason=reason)
-            hint = "Set another POOL_MANAGERD_NODE_ID, or take the old node out: orchctl nodes remove."
+            if self._refusals.due(f"{registration.node_id} {registration.address}"):
+                emit(events.NODE_REFUSED, **told, peer=peer, reason=reason)
+            warning = (
+                f"another pool-managerd, at {registration.address} (from {peer}), tries to register under this node "
+                "id and is refused; give it a POOL_MANAGERD_NODE_ID of its own, or stop it"
+            )
+            self._rivals[registration.node_id] = trio.current_time(), warning
+            hint = (
+                "Set another POOL_MANAGERD_NODE_ID, or stop the other pool-managerd. Where that one is gone, take the "
+                f"old node out (orchctl nodes remove), or wait: after {self._timeout_ms / 1000:g} s without a "
+                "heartbeat its id is free."
+            )
             raise ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=reason, hint=hint))
 
     def heartbeat(self, node_id: str, heartbeat: Heartbeat) -> HeartbeatAnswer:
-        """A node says how it is. Raises ApiError 404 where it has to register first, 409 for another machine."""
+        """A node says how it is. Raises ApiError 404 where it has to register first, 409 where another has."""
         node = self._nodes.get(node_id)
         if node is None:
             self._metrics.heartbeats.labels("", "unknown").inc()
             raise unknown("node", node_id, "Register it first: POST /v2/nodes/register.")
-        if heartbeat.machine_id not in (None, node.registration.machine_id):
+        if reason := unregistered(node, heartbeat):
             self._metrics.heartbeats.labels(node_id, "refused").inc()
-            message = f"the node id {node_id} belongs to another machine, at {node.registration.address}"
-            raise ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message))
+            raise ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=reason))
         now = trio.current_time()
         if node.offline:
             emit(events.NODE_ONLINE, node_id=node_id, silent_s=round(now - node.heard_at))
@@ -146,11 +172,25 @@ class Fleet:
             self._metrics.checked(pool.pool_id, outcome_of(pool.ready))
         told = node.registration.heartbeat_interval_ms
         wait_ms = next_heartbeat_ms(node_id, told, self._timeout_ms, round(now * 1000), len(self._nodes))
-        return HeartbeatAnswer(success=True, next_heartbeat_ms=wait_ms)
+        return HeartbeatAnswer(success=True, next_heartbeat_ms=wait_ms, warning=self._rival(node_id, now))
 
-    async def deregister(self, node_id: str, reason: str) -> None:
-        """A node leaves; what runs there may end. Raises ApiError 404, StoreFailure, and then it is still known."""
+    def _rival(self, node_id: str, now: float) -> str | None:
+        since, warning = self._rivals.get(node_id, (-RIVAL_S, ""))
+        if now - since < RIVAL_S:
+            return warning
+        self._rivals.pop(node_id, None)
+        return None
+
+    async def deregister(self, node_id: str, reason: str, instance_id: str | None = None) -> None:
+        """A node leaves; what runs there may end. `instance_id` restricts that to the pool-managerd that is registered
+        now: the farewell of one that stopped may come after its successor's registration.
+
+        Raises ApiError 404 and 409, StoreFailure, and then it is still known.
+        """
         node = self._known(node_id)
+        if instance_id not in (None, node.registration.instance_id):
+            message = f"the node id {node_id} is in use by another pool-managerd, at {node.registration.address}"
+            raise ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message))
         self._forget(node)  # first: nothing that it says from now on may be stored behind its removal
         try:
             await self._store.remove("node", node_id)
@@ -222,6 +262,7 @@ class Fleet:
         del self._nodes[node.node_id]
         self._count(node, None)
         self._told.pop(node.node_id, None)
+        self._rivals.pop(node.node_id, None)
         self._registry.forget(_source(node.node_id))
         self._gone.add(node.node_id)
         self._forget_series()

@@ -11,10 +11,13 @@ from datetime import UTC, datetime
 from llama_orch.contracts.nodes import Heartbeat, NodeRegistration, NodeStatus, NodeView, PoolSnapshot
 from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
 
+SUPERSEDED_MOST = 8
+
 
 @dataclass(frozen=True)
 class Node:
-    """`peer` is the address it registered from. `heard_at` is when it was heard last, or when this queen started."""
+    """`peer` is the address it registered from. `heard_at` is when it was heard last, or when this queen started.
+    `superseded` has the last instances that a restart replaced, newest last."""
 
     registration: NodeRegistration
     peer: str
@@ -25,6 +28,7 @@ class Node:
     draining: bool = False
     offline: bool = False
     skew_ms: int | None = None
+    superseded: tuple[str, ...] = ()
 
     @property
     def node_id(self) -> str:
@@ -45,19 +49,46 @@ class Node:
 
 
 def claimed(known: Node | None, registration: NodeRegistration, peer: str) -> str | None:
-    """Why `registration` is refused because its node id belongs to another machine, or None. The id of a node that is
-    offline can be taken over: its machine may have been replaced."""
-    if known is None or known.offline or known.registration.machine_id == registration.machine_id:
+    """Why `registration` is refused because its node id is in use by another pool-managerd, or None.
+
+    The id of a node that is offline can be taken over: its machine may have been replaced. On the same machine, another
+    instance at the same address is a restart, unless it is one that a restart has replaced and that runs all the same.
+    """
+    if known is None or known.offline:
         return None
+    told = known.registration
+    if told.machine_id == registration.machine_id:
+        restarted = told.address == registration.address and registration.instance_id not in known.superseded
+        if told.instance_id == registration.instance_id or restarted:
+            return None
+        owner = "in use by another pool-managerd on the same machine"
+    else:
+        owner = "in use by another machine"
     return (
-        f"the node id {known.node_id} belongs to another machine, at {known.registration.address} "
+        f"the node id {known.node_id} is {owner}, at {told.address} "
         f"(registered from {known.peer}); {registration.address} (from {peer}) needs one of its own"
     )
 
 
+def unregistered(node: Node, heartbeat: Heartbeat) -> str | None:
+    """Why `heartbeat` is not of the pool-managerd that has registered as `node`, or None. Older releases do not say
+    which machine it is from."""
+    told = node.registration
+    if heartbeat.machine_id not in (None, told.machine_id):
+        return f"the node id {node.node_id} is in use by another machine, at {told.address}"
+    if heartbeat.instance_id != told.instance_id:
+        return f"the node id {node.node_id} is in use by another pool-managerd on the same machine, at {told.address}"
+    return None
+
+
 def registered(known: Node | None, registration: NodeRegistration, peer: str, now: float, wall: datetime) -> Node:
     """The node after it has registered; what it last said of its pools is forgotten, its heartbeat follows at once."""
-    return Node(registration, peer, known.registered_wall if known else wall, now)
+    if known is None:
+        return Node(registration, peer, wall, now)
+    replaced = known.registration.instance_id
+    superseded = known.superseded if replaced in (None, registration.instance_id) else (*known.superseded, replaced)
+    kept = tuple(instance for instance in superseded if instance != registration.instance_id)[-SUPERSEDED_MOST:]
+    return Node(registration, peer, known.registered_wall, now, superseded=kept)
 
 
 def reported(node: Node, heartbeat: Heartbeat, now: float, wall: datetime) -> Node:

@@ -1,8 +1,10 @@
 """CLOUD_PROFILE on one machine: a queen, and a pool-managerd that is her node, by whose relay the engine is reached."""
 
 import json
+import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,6 +12,7 @@ import pytest
 
 from tests.engines.llama_server import Archive
 from tests.integration.home import Home, home
+from tests.integration.pool_manager import PoolManager, pool_manager
 
 NODE = "gpu-node-1"
 
@@ -147,3 +150,40 @@ def test_orchctl_shows_the_node_and_finds_nothing_wrong(cloud: Home):
     checked: subprocess.CompletedProcess[str] = cloud.orchctl("check")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "problem" not in checked.stdout
+
+
+def test_duplicate_node_id_on_one_machine_is_refused(own: Home):
+    online(own)
+    first = f"http://127.0.0.1:{own.manager_port}"
+    with duplicate(own) as second:
+        second.until(lambda: "registration of node gpu-node-1 refused" in second.log())
+        assert node(own)["address"] == first
+        own.until(lambda: "tries to register under this node id" in (own.directory / "pool-managerd.log").read_text())
+        queen = (own.directory / "queen-rbee.log").read_text()
+        for log in (queen, second.log()):
+            assert first in log
+            assert f":{second.port}" in log
+        assert second.stop(signal.SIGKILL) == -signal.SIGKILL
+    for _each in range(12):
+        chat = {"model": "default", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+        assert own.ask("POST", "/v1/chat/completions", chat)[0] == 200
+    assert (node(own)["address"], node(own)["status"]) == (first, "online")
+
+
+def test_a_killed_pool_managerd_is_registered_again_at_once(own: Home):
+    online(own)
+    process = own.processes.pop("pool-managerd")
+    process.kill()
+    process.wait()
+    own.start("pool-managerd")
+    own.until(lambda: (own.directory / "queen-rbee.log").read_text().count("node_registration of gpu-node-1") == 2)
+    assert "refused" not in (own.directory / "queen-rbee.log").read_text()
+    online(own)
+
+
+def duplicate(own: Home) -> AbstractContextManager[PoolManager]:
+    """Another pool-managerd with the node id of the first."""
+    names = ("ORCHESTRATORD_URL", "POOL_MANAGERD_NODE_ID", "POOL_MANAGERD_HEARTBEAT_INTERVAL_SECS", "LLORCH_API_TOKEN")
+    directory = own.directory / "second"
+    directory.mkdir()
+    return pool_manager(directory, AUTH_OPTIONAL="true", **{name: own.environ[name] for name in names})

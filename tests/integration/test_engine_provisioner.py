@@ -20,6 +20,7 @@ from llama_orch.http.client import fetch_json, request
 from tests.engines.fixtures import leave_out
 from tests.engines.llama_server import Archive
 from tests.engines.running import serving_engine
+from tests.integration.home import free_port
 from tests.integration.provisioner import Provisioner, environment, provisioner, start
 
 
@@ -126,6 +127,12 @@ async def test_a_model_that_is_missing_is_named_and_served_once_it_is_there(
         shutil.copy(tiny_model, tmp_path / "draft")
         (tmp_path / "draft").rename(model)
         await daemon.ready("default")
+
+
+async def test_nothing_is_fetched_for_a_model_that_is_missing(tmp_path: Path) -> None:
+    nowhere = Archive(tmp_path / "no-such-engine.tar.gz", "0" * 64)
+    async with provisioner(tmp_path, entry(nowhere, tmp_path / "absent.gguf")) as daemon:
+        assert "absent.gguf" in await daemon.failed("default")
 
 
 async def test_a_model_with_a_wrong_checksum_never_reaches_the_engine(
@@ -286,3 +293,28 @@ async def test_xllamacpp_is_installed_privately_and_serves(tmp_path: Path, tiny_
         assert handoff.engine_version == f"xllamacpp {version}"
         assert await complete(handoff) == 5
     assert gone(handoff.pid)
+
+
+async def test_metrics_are_served_on_an_address_of_their_own(
+    tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    pools = entry(llama_server_tar, tiny_model)
+    async with provisioner(tmp_path, pools, ENGINE_PROVISIONER_METRICS_ADDR=address) as daemon:
+        handoff = await daemon.ready("default")
+        assert handoff.pid is not None
+        os.kill(handoff.pid, signal.SIGKILL)
+        await daemon.until(lambda: (other := daemon.handoff("default")) is not None and other.pid != handoff.pid)
+        await daemon.until(lambda: daemon.state("default") is PoolState.READY)
+        async with request("GET", f"http://{address}/metrics") as response:
+            text = (await response.read()).decode()
+        async with request("GET", f"http://{address}/ready") as response:
+            assert response.status == 404
+    wanted = (
+        'provisioner_pools{state="ready"} 1.0',
+        'provisioner_engine_exits_total{cause="killed",pool_id="default"} 1.0',
+        'provisioner_engine_starts_total{pool_id="default"} 2.0',
+        'provisioner_provisioning_duration_seconds_count{pool_id="default"} 2.0',
+        'provisioner_downloaded_bytes_total{pool_id="default"} 0.0',
+    )
+    assert [line for line in wanted if line not in text] == [], text

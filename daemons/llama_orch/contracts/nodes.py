@@ -25,6 +25,8 @@ POOLS_MOST = 256
 GPUS_MOST = 64
 
 MachineId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+InstanceId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+"""Identifies one run of a pool-managerd. Made at start, never stored by it. Releases up to 0.1 send none."""
 Text = Annotated[str, StringConstraints(max_length=256)]
 Words = Annotated[str, StringConstraints(max_length=4096)]
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
@@ -85,11 +87,13 @@ class NodeRegistration(Outbound):
 
     `machine_id` is the machine's own, made application-specific (sd_id128_get_machine_app_specific(3)). `address` is
     the URL at which the queen reaches the node's pool-managerd. `heartbeat_interval_ms` lets the queen warn of an
-    interval that her timeout does not bear.
+    interval that her timeout does not bear. While a node is heard, a registration with another `instance_id` is
+    accepted only at the same address (a restart).
     """
 
     node_id: NodeId
     machine_id: MachineId
+    instance_id: InstanceId | None = None
     address: Address
     pools: Annotated[list[PoolId], Field(max_length=POOLS_MOST)] = []
     capabilities: NodeCapabilities = NodeCapabilities()
@@ -131,19 +135,22 @@ class PoolSnapshot(Outbound):
 
 class Heartbeat(Outbound):
     """The body of POST /v2/nodes/{id}/heartbeat. `timestamp` is the node's own clock and only compared, never counted
-    on. `draining` is whether the node as a whole is drained."""
+    on. `draining` is whether the node as a whole is drained. `instance_id` must be the one that has registered."""
 
     timestamp: datetime
     machine_id: MachineId | None = None
+    instance_id: InstanceId | None = None
     draining: bool = False
     pools: Annotated[list[PoolSnapshot], Field(max_length=POOLS_MOST)] = []
 
 
 class HeartbeatAnswer(Outbound):
-    """When the next heartbeat is due, in milliseconds from now: the queen spreads those of many nodes."""
+    """When the next heartbeat is due, in milliseconds from now: the queen spreads those of many nodes. `warning` is
+    for the node's log, such as that another pool-managerd tries to register under the same node id."""
 
     success: bool
     next_heartbeat_ms: Annotated[int, Field(ge=1, le=3_600_000)]
+    warning: str | None = None
 
 
 class NodeStatus(StrEnum):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from llama_orch.contracts.base import NODE_ID_PATTERN, Outbound, PoolId
+from llama_orch.contracts.handoff import Handoff
 
 CircuitState = Literal["closed", "open", "half-open"]
 
@@ -29,10 +30,11 @@ class PoolState(StrEnum):
 
 
 class ProvisioningReport(Outbound):
-    """`status/<pool_id>.json` in the handoff directory: a pool that is not (or not yet) announced.
+    """`status/<pool_id>.json` in the handoff directory: how engine-provisioner stands with a pool.
 
     Written by engine-provisioner alone and read by pool-managerd, so that a pool which never came up is
-    visible with its reason.
+    visible with its reason. While the pool is ready, `handoff` repeats the handoff file, which is deleted once it was
+    taken: a pool-managerd that has lost its state finds the engine here.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -41,6 +43,7 @@ class ProvisioningReport(Outbound):
     engine: Annotated[str, StringConstraints(max_length=64)] = "llamacpp"
     detail: Annotated[str, StringConstraints(max_length=1024)] | None = None
     last_error: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    handoff: Handoff | None = None
     updated_at: datetime
 
 

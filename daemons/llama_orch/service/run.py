@@ -28,13 +28,15 @@ from llama_orch.telemetry.levels import Levels, parse_levels
 
 S = TypeVar("S", bound=Settings)
 
+log = logging.getLogger("llama_orch.service")
+
 
 @dataclass(frozen=True)
 class Service:
     """What a running daemon shares with the service manager.
 
     `stop` is set by the first SIGTERM or SIGINT; the daemon then drains and returns. A second signal cancels
-    everything at once.
+    everything at once. SIGHUP is ignored.
     """
 
     name: str
@@ -137,7 +139,7 @@ def _status_of(daemon: Daemon[Any], error: BaseException) -> int:
             return cause.status
     if all(isinstance(cause, KeyboardInterrupt) for cause in causes):
         return 128 + signal.SIGINT
-    logging.getLogger("llama_orch.service").error("%s ends by an error of its own", daemon.name, exc_info=error)
+    log.error("%s ends by an error of its own", daemon.name, exc_info=error)
     return ExitStatus.SOFTWARE
 
 
@@ -164,9 +166,12 @@ async def _supervise(daemon: Daemon[Any], settings: Settings) -> None:
 async def _signals(
     service: Service, everything: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
         task_status.started()
-        async for _signal in received:
+        async for number in received:
+            if number == signal.SIGHUP:  # its default action would end the daemon
+                log.info("SIGHUP is ignored: %s reads its configuration at its start only", service.name)
+                continue
             if service.stop.is_set():
                 everything.cancel()
                 return

@@ -70,7 +70,8 @@ def add_nodes(app: QuartTrio, fleet: Fleet, managers: Managers, *, cloud: bool) 
 
     @app.delete("/v2/nodes/<node:node_id>")
     async def remove(node_id: str) -> Response:
-        await fleet.deregister(node_id, f"deregistered from {request.remote_addr or 'this machine'}")
+        reason = f"deregistered from {request.remote_addr or 'this machine'}"
+        await fleet.deregister(node_id, reason, request.args.get("instance_id"))
         return Response("", status=204)  # without a body, Quart looks for an asyncio loop
 
 

@@ -158,3 +158,13 @@ def test_no_address_leads_a_fetched_model_out_of_its_directory(tmp_path: Path, r
     path = stored_at(Model(ref=ref), tmp_path)
     assert path.parent.parent == tmp_path / "models"
     assert not path.name.startswith(".")
+
+
+async def test_bytes_that_are_fetched_are_counted_for_the_pool(tmp_path: Path) -> None:
+    counted: list[tuple[str, int]] = []
+    acquiring = Acquiring(tmp_path, lambda pool_id, count: counted.append((pool_id, count)))
+    async with serving(Store(GGUF)) as store:
+        await acquiring.model(served(store, id="a"), Progress("a"), untold)
+        await acquiring.model(served(store, id="b"), Progress("b"), untold)
+    assert {pool_id for pool_id, _count in counted} == {"a"}
+    assert sum(count for _pool_id, count in counted) == len(GGUF)

@@ -38,8 +38,10 @@ def test_a_handoff_says_all_that_the_contract_names() -> None:
 
 
 def test_the_file_has_its_contracted_name_mode_and_content(tmp_path: Path) -> None:
-    path = write(tmp_path, OURS)
-    assert path.name == "default-r0.json" == Handoff.model_validate_json(path.read_bytes()).file_name
+    document = write(tmp_path, OURS)
+    (path,) = tmp_path.iterdir()
+    assert path.name == "default-r0.json" == document.file_name
+    assert Handoff.model_validate_json(path.read_bytes()) == document
     assert path.stat().st_mode & 0o777 == 0o640
 
 

@@ -27,7 +27,7 @@ async def never(_command: Command) -> bool:
 
 
 async def test_an_engines_output_is_logged_and_its_last_line_kept(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
     async with trio.open_nursery() as nursery:
         command = shell('echo "hello $WHO"; echo "error: no such model" >&2; exit 3', WHO="you")
         async with ChildLauncher(nursery).run("default", command, never) as engine:
@@ -40,7 +40,7 @@ async def test_an_engine_that_ignores_sigterm_is_killed(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(child_launcher, "GRACE_S", 0.1)
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
     async with trio.open_nursery() as nursery:
         script = "trap 'echo had a signal' TERM; echo trapped; while :; do sleep 0.05; done"
         async with ChildLauncher(nursery).run("default", shell(script), never) as engine:
@@ -62,7 +62,7 @@ async def test_an_engine_gets_nothing_of_the_daemons_own_environment(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("LLORCH_API_TOKEN", "secret-of-the-daemon")
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
     async with (
         trio.open_nursery() as nursery,
         ChildLauncher(nursery).run("default", shell("env", MINE="1"), never) as engine,
@@ -73,7 +73,7 @@ async def test_an_engine_gets_nothing_of_the_daemons_own_environment(
 
 
 async def test_an_endless_line_is_cut(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
     async with trio.open_nursery() as nursery:
         script = "head -c 1000000 /dev/zero | tr '\\0' x; echo; echo after"
         async with ChildLauncher(nursery).run("default", shell(script), never) as engine:
@@ -128,3 +128,15 @@ async def test_a_daemon_that_is_killed_leaves_no_engine_behind() -> None:
 async def test_the_end_of_a_process_that_is_gone_is_no_wait() -> None:
     with trio.fail_after(WAIT_S):
         await process_end(2**22 - 1)
+
+
+async def test_only_an_engines_warnings_and_errors_are_logged_above_debug(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    lines = ("0.00.001.000 I srv: listening", "0.00.002.000 W srv: no API key", "0.00.003.000 E srv: no memory")
+    async with trio.open_nursery() as nursery:
+        command = shell(f"printf '%s\\n' {' '.join(repr(line) for line in lines)}")
+        async with ChildLauncher(nursery).run("default", command, never) as engine:
+            await engine.ended()
+            await engine.last_words()
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert told == [("WARNING", f"default: {lines[1]}"), ("ERROR", f"default: {lines[2]}")]

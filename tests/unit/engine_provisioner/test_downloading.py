@@ -139,3 +139,14 @@ def test_a_weak_etag_is_no_proof_that_a_file_is_the_same() -> None:
     assert strong_validator({"etag": 'W/"1"', "last-modified": "Mon"}) == "Mon"
     assert strong_validator({"etag": '"1"', "last-modified": "Mon"}) == '"1"'
     assert strong_validator({}) is None
+
+
+@pytest.mark.parametrize("proxy", ["socks5://user:secret@h:1", "htps://user:secret@h:1", "http://user:secret@[::1:1"])
+async def test_unusable_proxy_is_a_failure_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    download = Download("https://192.0.2.1/m.gguf", tmp_path / "m.gguf", None, 1.0)
+    with pytest.raises(ProvisioningFailure, match="cannot be fetched") as caught:
+        await fetch(download, nothing)
+    assert "secret" not in str(caught.value)

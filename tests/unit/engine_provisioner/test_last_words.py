@@ -1,9 +1,12 @@
 """Of all that an engine said, an operator is shown the line that says why."""
 
+import logging
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_provisioner.last_words import LINE_LIMIT, clean, epitaph, level_of
+from engine_provisioner.last_words import LINE_LIMIT, clean, epitaph, level_of, severity_of
 
 TRUNCATED = [
     "0.00.009.532 I srv    load_model: loading model '/tmp/m.gguf'",
@@ -41,6 +44,24 @@ def test_a_silent_engine_is_said_to_be_silent() -> None:
 
 def test_levels_are_known() -> None:
     assert [level_of(line) for line in (TRUNCATED[0], TRUNCATED[1], "plain")] == ["I", "E", "-"]
+
+
+@pytest.mark.parametrize(
+    ("line", "severity"),
+    [
+        ("0.00.114.458 I srv  llama_server: listening on http://127.0.0.1:1", logging.DEBUG),
+        ("0.00.067.016 W srv  llama_server: security: no API key is set", logging.WARNING),
+        (TRUNCATED[1], logging.ERROR),
+        ("0.03.066.114 I slot print_timing: id  0 | task 0 | prompt eval time = 15.94 ms", logging.DEBUG),
+        ("0.03.111.315 W slot   operator(): id  0 | task 5 | n_past was set to 1", logging.DEBUG),
+        ("0.03.111.315 E srv    send_error: task id = 7, error: request exceeds the context", logging.DEBUG),
+        ("llama_model_loader: loaded meta data with 24 key-value pairs", logging.DEBUG),
+        ("ggml.c:100: GGML_ASSERT(n > 0) failed", logging.WARNING),
+        ("CUDA error: out of memory", logging.WARNING),
+    ],
+)
+def test_severity_of_an_engines_line(line: str, severity: int) -> None:
+    assert severity_of(line) == severity
 
 
 @given(st.binary(max_size=5000))

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 from prometheus_client import CollectorRegistry
 
+from engine_provisioner import retrying
 from engine_provisioner.announcing import Announcement, file_of
 from engine_provisioner.board import Board
 from engine_provisioner.failures import ProvisioningFailure, Retry
@@ -176,3 +177,16 @@ async def test_while_a_failed_pool_is_tried_again_its_last_reason_stays_visible(
     await stage.voice.failed("it crashed", "tried again in 1 s")
     await stage.voice.provisioning("getting the engine and the model")
     assert (stage.report.state, stage.report.last_error) == (PoolState.PROVISIONING, "it crashed")
+
+
+async def test_a_reason_that_lasts_is_logged_ever_less_often(
+    stage: Stage, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    for _minute in range(60):
+        await stage.voice.failed("it crashed", "tried again in 60 s")
+        await trio.sleep(60)
+    assert len([message for message in caplog.messages if " failed: " in message]) == 6
+
+
+def test_next_step_says_how_often_it_failed() -> None:
+    assert retrying.next_step(8.0, False, 5) == "tried again in 8 s (failed 5 times)"

@@ -236,3 +236,18 @@ def test_variables_in_their_own_profile_give_none() -> None:
     with running(ORCHD_RUNTIME_DIR="/run") as process:
         process.terminate()
         assert process.communicate(timeout=LIMIT_S)[1] == ""
+
+
+def test_sighup_is_ignored_and_logged(tmp_path: Path) -> None:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.settimeout(LIMIT_S)
+        with running(NOTIFY_SOCKET=path, RUST_LOG="info") as process:
+            assert manager.recv(1024).startswith(b"READY=1")
+            process.send_signal(signal.SIGHUP)
+            assert process.stderr is not None
+            assert "SIGHUP is ignored" in process.stderr.readline()
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0

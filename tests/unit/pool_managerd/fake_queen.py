@@ -37,7 +37,7 @@ class FakeQueen:
         self.beats.append(beat)
         return await self._answer("heartbeat", HEARD)
 
-    async def forget(self, _node_id: str) -> Outcome:
+    async def forget(self, _node_id: str, _instance_id: str) -> Outcome:
         """Done."""
         return await self._answer("forget", Unknown())
 

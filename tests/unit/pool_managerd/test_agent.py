@@ -369,3 +369,37 @@ async def test_the_line_for_systemctl_says_how_it_stands(autojump_clock: Clock) 
         "no answer from http://queen:8080: timeout",
         "registered with http://queen:8080",
     ]
+
+
+async def test_each_request_carries_the_instance_of_this_run(autojump_clock: Clock) -> None:
+    async with scene() as play:
+        await play.queen.until_asked(2)
+    (registration,), (beat,) = play.queen.registrations, play.queen.beats
+    assert registration.instance_id is not None
+    assert registration.instance_id == beat.instance_id
+    async with scene() as other:
+        await other.queen.until_asked(1)
+    assert other.queen.registrations[0].instance_id != registration.instance_id
+
+
+async def test_an_address_that_changes_is_registered(autojump_clock: Clock) -> None:
+    addresses = ["http://192.0.2.7:9200"]
+
+    async def address() -> str:
+        return addresses[-1]
+
+    async with scene(address=address) as play:
+        await play.queen.until_asked(2)
+        addresses.append("http://192.0.2.8:9200")
+        await play.queen.until_asked(5)
+    assert [told.address for told in play.queen.registrations] == addresses
+    assert play.queen.order == ["register", "heartbeat", "register", "heartbeat", "heartbeat"]
+
+
+async def test_a_warning_with_heartbeats_is_logged_once(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with scene() as play:
+        play.queen.will([Accepted(""), *3 * [Heard(700, "another pool-managerd registers")]])
+        await play.queen.until_asked(5)
+    assert caplog.text.count("another pool-managerd registers") == 1

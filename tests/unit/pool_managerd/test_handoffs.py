@@ -16,14 +16,14 @@ from llama_orch.contracts.pools import PoolState
 from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import Intake, watch
 from pool_managerd.engine import ask
-from pool_managerd.handoffs import Handoffs
+from pool_managerd.handoffs import Handoffs, unknown
 from pool_managerd.health import Ask, Health
 from pool_managerd.metrics import Metrics
 from pool_managerd.persistence import Store
 from pool_managerd.registry import Registry
 from pool_managerd.replica import Sighting
 from pool_managerd.reports import ReportReader
-from tests.unit.pool_managerd.values import READY, report
+from tests.unit.pool_managerd.values import READY, found, handoff, replica, report
 from tests.unit.spool.files import age, publish
 
 NEVER_S = 3600.0
@@ -226,3 +226,59 @@ async def test_a_report_shows_a_pool_that_is_not_announced(tmp_path: Path) -> No
         await loop.handoffs.scan()
         (pool,) = loop.registry.pools
         assert (pool.pool_id, pool.state, pool.last_error) == ("cuda", PoolState.FAILED, "GPU 1 is not there")
+
+
+def reported(spool: Path, pool_id: str = "default", port: int = 18080) -> None:
+    """Write engine-provisioner's report on an engine that it has announced."""
+    (spool / "status").mkdir(parents=True, exist_ok=True)
+    told = report(PoolState.READY, pool_id, handoff=handoff(pool_id, port=port).model_dump(by_alias=True))
+    (spool / f"status/{pool_id}.json").write_text(told.model_dump_json(by_alias=True))
+
+
+async def test_engine_is_known_from_its_report_when_all_else_is_lost(tmp_path: Path) -> None:
+    reported(tmp_path / "engines")
+    async with taking(tmp_path) as loop:
+        assert [replica.handoff.pool_id for replica in loop.registry.replicas] == ["default"]
+        assert b"18080" in (loop.state / "pools.json").read_bytes()
+    assert (tmp_path / "engines/status/default.json").exists()
+
+
+async def test_reported_engine_that_is_known_is_not_taken_again(tmp_path: Path) -> None:
+    reported(tmp_path / "engines")
+    async with taking(tmp_path) as loop:
+        first = loop.registry.replicas
+        await loop.handoffs.scan()
+        assert loop.registry.replicas == first
+
+
+async def test_two_reports_of_one_address_do_not_take_turns(tmp_path: Path) -> None:
+    for pool_id in ("a", "b"):
+        reported(tmp_path / "engines", pool_id)
+    async with taking(tmp_path) as loop:
+        await loop.handoffs.scan()
+        before = loop.registry.replicas
+        for _look in range(3):
+            await loop.handoffs.scan()
+        assert loop.registry.replicas == before
+        assert len(before) == 1
+
+
+async def test_state_file_that_is_lost_is_written_again(tmp_path: Path) -> None:
+    async with taking(tmp_path) as loop:
+        publish(loop.spool)
+        await loop.until_known("default")
+        await loop.handoffs.scan()
+        saved = (loop.state / "pools.json").read_bytes()
+        (loop.state / "pools.json").unlink()
+        await loop.handoffs.scan()
+        assert (loop.state / "pools.json").read_bytes() == saved
+
+
+@pytest.mark.parametrize(
+    ("announced_at", "known_at", "taken"),
+    [("2030-01-02", "2030-01-01", True), ("2030-01-01", "2030-01-01", False), ("2030-01-01", "2030-01-02", False)],
+)
+def test_report_counts_when_its_announcement_is_newer(announced_at: str, known_at: str, taken: bool) -> None:
+    announced = found(created_at=f"{announced_at}T00:00:00Z")
+    known = replica(created_at=f"{known_at}T00:00:00Z")
+    assert unknown([announced], [known]) == ([announced] if taken else [])

@@ -18,6 +18,7 @@ from tests.unit.pool_managerd.scripted_http import HANG, http, scripted_http
 TOKEN = Secret("0123456789abcdef0123")
 NODE = NodeRegistration(node_id="gpu-1", machine_id="0" * 32, address="http://192.0.2.7:9200", version="1")
 BEAT = Heartbeat(timestamp=datetime(2030, 1, 1, tzinfo=UTC))
+INSTANCE = "1" * 32
 NO_LISTENER = "http://127.0.0.1:1"
 
 
@@ -27,7 +28,8 @@ def error(code: str, message: str, hint: str | None = None) -> bytes:
 
 @asynccontextmanager
 async def queen(answer: bytes) -> AsyncIterator[HttpQueen]:
-    paths = ("/v2/nodes/register", "/v2/nodes/gpu-1/heartbeat", "/v2/nodes/gpu-1")
+    farewell = f"/v2/nodes/gpu-1?instance_id={INSTANCE}"
+    paths = ("/v2/nodes/register", "/v2/nodes/gpu-1/heartbeat", farewell)
     async with scripted_http(dict.fromkeys(paths, answer)) as port:
         yield HttpQueen(f"http://127.0.0.1:{port}", TOKEN)
 
@@ -84,7 +86,7 @@ async def test_a_heartbeat(answer: bytes, outcome: Outcome) -> None:
 @pytest.mark.parametrize(("status", "left"), [(204, True), (404, True), (500, False), (403, False)])
 async def test_a_farewell(status: int, left: bool) -> None:
     async with queen(http(status, b"") if status != 204 else b"HTTP/1.1 204 X\r\nconnection: close\r\n\r\n") as asked:
-        assert (await asked.forget("gpu-1") == Unknown()) is left
+        assert (await asked.forget("gpu-1", INSTANCE) == Unknown()) is left
 
 
 async def test_a_token_that_differs_is_told_by_its_fingerprint_and_never_shown() -> None:
@@ -114,7 +116,8 @@ async def test_whatever_stands_between_them_is_told_in_a_few_words(
     answer: bytes, outcome: type[Outcome], words: str
 ) -> None:
     async with queen(answer) as asked:
-        for told in (await asked.register(NODE), await asked.heartbeat("gpu-1", BEAT), await asked.forget("gpu-1")):
+        farewell = await asked.forget("gpu-1", INSTANCE)
+        for told in (await asked.register(NODE), await asked.heartbeat("gpu-1", BEAT), farewell):
             assert isinstance(told, outcome)
             assert isinstance(told, Refused | Silent)
             assert words in told.reason

@@ -8,7 +8,7 @@ import pytest
 
 from llama_orch.contracts.pools import PoolState
 from pool_managerd.reports import ReportReader, read_reports
-from tests.unit.pool_managerd.values import report
+from tests.unit.pool_managerd.values import handoff, report
 from tests.unit.spool.files import OWNERS
 
 
@@ -80,8 +80,8 @@ async def test_a_bad_file_is_complained_about_once_and_left_in_place(
 ) -> None:
     path = write(tmp_path / "status", "default.json", "{}")
     reader = ReportReader(tmp_path)
-    assert await reader.read() == {}
-    assert await reader.read() == {}
+    assert (await reader.read()).reports == {}
+    assert (await reader.read()).reports == {}
     assert os.listdir(path.parent) == [path.name]
     assert caplog.text.count("provisioning report default.json cannot be used") == 1
 
@@ -94,3 +94,18 @@ async def test_an_unreadable_directory_is_complained_about_once(
     await reader.read()
     await reader.read()
     assert caplog.text.count("cannot be used") == 1
+
+
+def test_announcement_in_a_report_is_found_under_its_file(tmp_path: Path) -> None:
+    told = report(PoolState.READY, handoff=handoff().model_dump(by_alias=True))
+    write(tmp_path, "default.json", told.model_dump_json(by_alias=True))
+    (found,) = read_reports(tmp_path, OWNERS, later_s()).announced
+    assert (found.handoff, found.identity.name) == (handoff(), "default.json")
+
+
+def test_report_that_announces_another_pool_is_bad(tmp_path: Path) -> None:
+    told = report(PoolState.READY, handoff=handoff("other").model_dump(by_alias=True))
+    write(tmp_path, "default.json", told.model_dump_json(by_alias=True))
+    reading = read_reports(tmp_path, OWNERS, later_s())
+    assert (reading.reports, reading.announced) == ({}, ())
+    assert "handoff.pool_id: is other" in reading.bad[0].reason

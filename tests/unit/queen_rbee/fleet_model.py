@@ -14,7 +14,7 @@ TIMEOUT_S = TIMEOUT_MS / 1000
 
 @dataclass(frozen=True)
 class KnownNode:
-    """`heard`: it has sent a heartbeat since it registered."""
+    """`heard`: it has sent a heartbeat since it registered. `superseded`: the instances that were restarted."""
 
     machine: str
     address: str
@@ -23,6 +23,8 @@ class KnownNode:
     pools: tuple[PoolSnapshot, ...] = ()
     draining: bool = False
     offline: bool = False
+    instance: str | None = None
+    superseded: frozenset[str] = frozenset()
 
     @property
     def online(self) -> bool:
@@ -39,26 +41,43 @@ class Model:
 
     nodes: dict[str, KnownNode] = field(default_factory=dict)
 
-    def registers(self, node_id: str, machine: str, address: str, now: float) -> int:
+    def registers(self, node_id: str, machine: str, instance: str | None, address: str, now: float) -> int:
         """The status of the answer."""
         known = self.nodes.get(node_id)
-        if known and known.machine != machine and not known.offline:
-            return 409
-        self.nodes[node_id] = KnownNode(machine, address, now)
+        superseded: frozenset[str] = frozenset()
+        if known:
+            same = known.instance == instance
+            restarted = known.address == address and instance not in known.superseded
+            if not known.offline and (known.machine != machine or not (same or restarted)):
+                return 409
+            replaced = {known.instance} if known.instance and not same else set()
+            superseded = known.superseded | replaced
+        self.nodes[node_id] = KnownNode(machine, address, now, instance=instance, superseded=superseded - {instance})
         return 200
 
-    def beats(self, node_id: str, machine: str, pools: tuple[PoolSnapshot, ...], draining: bool, now: float) -> int:
+    def beats(
+        self,
+        node_id: str,
+        machine: str,
+        instance: str | None,
+        pools: tuple[PoolSnapshot, ...],
+        draining: bool,
+        now: float,
+    ) -> int:
         """The status of the answer."""
         known = self.nodes.get(node_id)
         if known is None:
             return 404
-        if known.machine != machine:
+        if (known.machine, known.instance) != (machine, instance):
             return 409
         self.nodes[node_id] = replace(known, heard_at=now, heard=True, pools=pools, draining=draining, offline=False)
         return 200
 
-    def leaves(self, node_id: str) -> int:
+    def leaves(self, node_id: str, instance: str | None) -> int:
         """The status of the answer."""
+        known = self.nodes.get(node_id)
+        if known and instance not in (None, known.instance):
+            return 409
         return 204 if self.nodes.pop(node_id, None) else 404
 
     def checked(self, now: float) -> None:
@@ -73,7 +92,8 @@ class Model:
     def restarted(self, now: float) -> None:
         """Another queen knows what this one knew, and gives each node its time to be heard."""
         for node_id, node in self.nodes.items():
-            self.nodes[node_id] = replace(node, heard_at=now + max(0.0, GRACE_S - TIMEOUT_S))
+            late = max(0.0, GRACE_S - TIMEOUT_S)
+            self.nodes[node_id] = replace(node, heard_at=now + late, superseded=frozenset())
 
     @property
     def online(self) -> int:

@@ -158,23 +158,25 @@ class World:
             else:
                 self.queen.intake.admit(request, "c")
 
-    async def register(self, node_id: str, machine: str, address: str) -> None:
-        told = registration(node_id, machine_id=machine, address=address)
-        wanted = self.model.registers(node_id, machine, address, trio.current_time())
+    async def register(self, node_id: str, machine: str, instance: str | None, address: str) -> None:
+        told = registration(node_id, machine_id=machine, instance_id=instance, address=address)
+        wanted = self.model.registers(node_id, machine, instance, address, trio.current_time())
         await self._answers(wanted, partial(self.fleet.register, told, "192.0.2.1"))
 
-    async def leave(self, node_id: str) -> None:
-        wanted = self.model.leaves(node_id)
-        await self._answers(wanted, partial(self.fleet.deregister, node_id, "it was stopped"))
+    async def leave(self, node_id: str, instance: str | None) -> None:
+        wanted = self.model.leaves(node_id, instance)
+        await self._answers(wanted, partial(self.fleet.deregister, node_id, "it was stopped", instance))
 
-    async def beat(self, node_id: str, machine: str, pools: tuple[PoolSnapshot, ...], draining: bool) -> None:
+    async def beat(
+        self, node_id: str, machine: str, instance: str | None, pools: tuple[PoolSnapshot, ...], draining: bool
+    ) -> None:
         now = trio.current_time()
-        told = heartbeat(node_id, machine_id=machine, pools=list(pools), draining=draining)
+        told = heartbeat(node_id, machine_id=machine, instance_id=instance, pools=list(pools), draining=draining)
 
         async def heard() -> None:
             self.fleet.heartbeat(node_id, told)
 
-        await self._answers(self.model.beats(node_id, machine, pools, draining, now), heard)
+        await self._answers(self.model.beats(node_id, machine, instance, pools, draining, now), heard)
 
     async def check(self) -> None:
         now = trio.current_time()

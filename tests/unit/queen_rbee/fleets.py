@@ -13,6 +13,7 @@ from queen_rbee.registry import Registry
 from tests.unit.queen_rbee.memory_store import MemoryStore
 
 MACHINE, OTHER_MACHINE = "a" * 32, "b" * 32
+INSTANCE, OTHER_INSTANCE = "1" * 32, "2" * 32
 TIMEOUT_MS, CHECK_S = 5000, 1.0
 
 

@@ -13,7 +13,7 @@ from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import PlacementWish, TaskRequest
 from tests.unit.queen_rbee.fleet_promises import broken, left_behind
 from tests.unit.queen_rbee.fleet_world import WORDS, SlowStore, World
-from tests.unit.queen_rbee.fleets import MACHINE, OTHER_MACHINE, snapshot
+from tests.unit.queen_rbee.fleets import INSTANCE, MACHINE, OTHER_INSTANCE, OTHER_MACHINE, snapshot
 
 NODES, POOLS, MODELS = ("n1", "n2"), ("p", "q"), ("m", "k")
 SESSIONS = (uuid.UUID(int=1), uuid.UUID(int=2))
@@ -37,6 +37,8 @@ def told_by(node_id: str):
 nodes = st.sampled_from(NODES)
 drained = st.sampled_from([False, False, True])
 machines = st.sampled_from([MACHINE, MACHINE, MACHINE, OTHER_MACHINE])
+instances = st.sampled_from([INSTANCE, INSTANCE, INSTANCE, OTHER_INSTANCE, None])
+"""Of another pool-managerd with the same node id, of a restart, or of a release that tells none."""
 requests = st.builds(
     TaskRequest,
     prompt=st.just("hello"),
@@ -50,10 +52,10 @@ requests = st.builds(
 )
 words = st.sampled_from(["read", "end", *3 * ["stalled"], *WORDS])
 told = {
-    "register": st.tuples(nodes, machines, st.sampled_from(["http://a:1", "http://b:1"])),
-    "beat": nodes.flatmap(lambda node: st.tuples(st.just(node), machines, told_by(node), drained)),
+    "register": st.tuples(nodes, machines, instances, st.sampled_from(["http://a:1", "http://a:1", "http://b:1"])),
+    "beat": nodes.flatmap(lambda node: st.tuples(st.just(node), machines, instances, told_by(node), drained)),
     "join": nodes.flatmap(lambda node: st.tuples(st.just(node), told_by(node))),
-    "leave": st.tuples(nodes),
+    "leave": st.tuples(nodes, instances),
     "check": st.tuples(st.sampled_from([0.0, 1.0, 5.5, 5.5, 40.0, LONG_S])),
     "disk": st.tuples(st.booleans()),
     "submit": st.tuples(requests, st.booleans()),
@@ -96,12 +98,12 @@ class Life(World):
 
     async def join(self, node_id: str, pools: tuple[PoolSnapshot, ...]) -> None:
         """A node that takes tasks, whatever it was."""
-        await self.register(node_id, MACHINE, "http://a:1")
-        await self.beat(node_id, MACHINE, pools, False)
+        await self.register(node_id, MACHINE, INSTANCE, "http://a:1")
+        await self.beat(node_id, MACHINE, INSTANCE, pools, False)
 
     async def end(self) -> None:
         """One node is left, which has all, and every task may end."""
-        for deed in (("disk", True), ("check", 100.0), ("leave", "n1")):
+        for deed in (("disk", True), ("check", 100.0), ("leave", "n1", None)):
             await self.perform(*deed)
             await wait_all_tasks_blocked()
         everything = tuple(snapshot("n2", pool_id, models_available=list(MODELS)) for pool_id in POOLS)

@@ -66,7 +66,8 @@ NODES = (
         {200: document("It is known.", NodeRegistered, node_id="/node_id")},
         body=NodeRegistration,
         errors=(409, 503),
-        about="For pool-managerd; in HOME_PROFILE there are no nodes, and the answer is 409.",
+        about="For pool-managerd. 409 while another pool-managerd is heard under this node id (one of another machine, "
+        "or of the same machine at another address), and in HOME_PROFILE, where there are no nodes.",
     ),
     Operation(
         "POST",
@@ -76,7 +77,8 @@ NODES = (
         {200: document("When to tell it next.", HeartbeatAnswer)},
         body=Heartbeat,
         errors=(409,),
-        about="For pool-managerd; 404 asks it to register again.",
+        about="For pool-managerd; 404 asks it to register again. 409 where another pool-managerd is registered under "
+        "this node id: machine_id and instance_id must be those of the registration.",
     ),
     reading("/v2/nodes", "list_nodes", "The nodes", NodeList, node_id="/nodes/0/node_id"),
     reading("/v2/nodes/{node_id}", "get_node", "One node", NodeView),
@@ -93,6 +95,9 @@ NODES = (
         "remove_node",
         "Take a node out",
         {204: Answer("It is known no more.")},
-        errors=(503,),
+        parameters=(
+            Parameter("instance_id", "Only if it is this run of pool-managerd that is registered; else 409.", TEXT),
+        ),
+        errors=(409, 503),
     ),
 )

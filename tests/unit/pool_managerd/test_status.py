@@ -1,0 +1,43 @@
+"""STATUS= tells what an operator must know besides the pools."""
+
+from pathlib import Path
+
+import trio
+
+from llama_orch.service.notify import Notifier
+from pool_managerd.persistence import Store
+from pool_managerd.registry import Registry
+from pool_managerd.status import keep_status
+from tests.unit.pool_managerd.values import found
+
+LIMIT_S = 10.0
+
+
+class Said(Notifier):
+    """What STATUS= was set to."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def status(self, text: str) -> None:
+        """Note it."""
+        self.lines.append(text)
+
+    async def until(self, words: str, *, there: bool) -> None:
+        with trio.fail_after(LIMIT_S):
+            while not self.lines or (words in self.lines[-1]) is not there:  # noqa: ASYNC110 -- a list, no event
+                await trio.sleep(0.01)
+
+
+async def test_status_says_that_the_state_cannot_be_stored(tmp_path: Path) -> None:
+    state, said = tmp_path / "state", Said()
+    state.write_text("in the way")
+    store = Store(state)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_status, Registry(), None, store, said)
+        await store.save([found()])
+        await said.until(f"no pools yet; the pools cannot be saved in {state}/pools.json", there=True)
+        state.unlink()
+        await store.save([found()])
+        await said.until("cannot be saved", there=False)
+        nursery.cancel_scope.cancel()
