@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client import Counter as Metric
 
 from engine_provisioner import durable_file
+from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,13 @@ class Board:
         self.failures = Metric("provisioner_failures", "failed tries to have a pool", ["pool_id"], registry=registry)
 
     async def post(
-        self, pool_id: str, engine: str, state: PoolState, detail: str | None = None, last_error: str | None = None
+        self,
+        pool_id: str,
+        engine: str,
+        state: PoolState,
+        detail: str | None = None,
+        last_error: str | None = None,
+        workloads: list[Workload] | None = None,
     ) -> None:
         """Make this the pool's report. A file that cannot be written is logged; the pool goes on without it."""
         report = ProvisioningReport(
@@ -54,6 +61,7 @@ class Board:
             engine=engine,
             detail=detail and detail[:1024],
             last_error=last_error and last_error[:4096],
+            workloads=workloads,
             updated_at=datetime.now(UTC),
         )
         before = self._reports.get(pool_id)

@@ -114,6 +114,12 @@ def served_name(candidate: Candidate, model_ref: str | None) -> str | None:
     return next((model for model in candidate.models if model_ref == model or wanted == short_name(model)), None)
 
 
+def public_name(model: str) -> str:
+    """`model` as clients see it: a path on some machine's disk is cut to the name of its file, by which the model can
+    be asked for as well."""
+    return short_name(model) if model.startswith(("/", "file:")) else model
+
+
 def short_name(model: str) -> str:
     """What names of one model have in common: the name of its file without directory and ending."""
     return model.rpartition("/")[2].removesuffix(".gguf").lower()

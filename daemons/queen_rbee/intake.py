@@ -120,7 +120,12 @@ class Intake:
         if found.code is ErrorCode.POOL_UNREADY:
             raise self._pressure.busy(503, found.code, found.message, found.hint)
         body = ErrorBody(
-            code=found.code, message=found.message, reason=found.reason, hint=found.hint, retriable=found.retriable
+            code=found.code,
+            message=found.message,
+            reason=found.reason,
+            hint=found.hint,
+            retriable=found.retriable,
+            fields=list(found.fields) or None,
         )
         raise ApiError(STATUS[found.code], body)
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, StringConstraints
 
 from llama_orch.contracts.base import Outbound, PoolId, ReplicaId
-from llama_orch.contracts.engines import EngineKind
+from llama_orch.contracts.engines import EngineKind, Workload
 
 Short = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Path = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
@@ -73,6 +73,7 @@ class Handoff(Outbound):
     slots_total: Annotated[int, Field(ge=1, le=4096)] | None = None
     slots_free: Annotated[int, Field(ge=0, le=4096)] | None = None
     flags: Annotated[list[Short], Field(max_length=256)] = []
+    workloads: Annotated[list[Workload], Field(min_length=1, max_length=8)] | None = None
     pid: Annotated[int, Field(ge=1)] | None = None
     unit: Short | None = None
     created_at: datetime | None = None

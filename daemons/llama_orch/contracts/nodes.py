@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, StringConstraints
 
 from llama_orch.contracts.base import NODE_ID_PATTERN, NODE_ID_RESERVED, Outbound, PoolId
+from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.pools import PoolState
 from llama_orch.settings.types import http_url
 
@@ -126,6 +127,7 @@ class PoolSnapshot(Outbound):
     model_digests: Annotated[dict[Text, Text], Field(max_length=1024)] = {}
     device_mask: Text | None = None
     ctx_max: Count | None = None
+    workloads: Annotated[list[Workload], Field(max_length=8)] | None = None
     last_error: Words | None = None
 
 
