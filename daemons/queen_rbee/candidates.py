@@ -84,9 +84,10 @@ class Demand:
 
 
 def demand_of(request: TaskRequest, passage: Passage | None = None) -> Demand:
-    """The demand of `request`; the context it needs is the larger of `ctx` and `max_tokens`."""
+    """The demand of `request`; the context it needs is the larger of `ctx` and `max_tokens`. The max_tokens of a /v1
+    client is no demand: see `rooms.fitted`."""
     wish = request.placement
-    sizes = [size for size in (request.ctx, request.max_tokens) if size is not None]
+    sizes = [size for size in (request.ctx, None if passage else request.max_tokens) if size is not None]
     endpoint: Endpoint = passage.endpoint if passage else "completion"
     base = Demand(request.model_ref, request.engine, endpoint, max(sizes, default=None))
     if wish is None:

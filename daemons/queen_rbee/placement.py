@@ -18,10 +18,11 @@ from queen_rbee.passage import WORKLOADS, workloads_of
 
 FEW = 64
 NAMES_SHOWN = 10
+ASK_LESS = "Ask for less, or give a pool more ctx: see orchctl pools."
 START: Mapping[Workload, str] = {
     "completion": "Its pool must be started without --embeddings and --reranking, or declare workloads.",
-    "embedding": 'Give one of them workloads = ["embedding"] in pools.toml, and a model for that.',
-    "rerank": 'Give one of them workloads = ["rerank"] in pools.toml, and a model for that.',
+    "embedding": 'Give a pool workloads = ["embedding"] in pools.toml (llama-server\'s --embeddings).',
+    "rerank": 'Give a pool workloads = ["rerank"] in pools.toml (llama-server\'s --reranking).',
 }
 """How a pool comes to do it: see llama-orch-pools(5)."""
 
@@ -38,6 +39,8 @@ class Refusal:
     retriable: bool
     reason: Reason | None = None
     fields: tuple[FieldProblem, ...] = ()
+    room: int | None = None
+    """The largest context there is, where only the context is too small."""
 
 
 def unmet(candidate: Candidate, demand: Demand) -> str | None:
@@ -144,11 +147,12 @@ def refusal(candidates: Sequence[Candidate], demand: Demand) -> Refusal | None:
         c for c in candidates if c.endpoints is not None and not (_misplaced(c, demand) or _lacking(c, demand))
     ]:
         return _other_work(idle, candidates, demand)
-    reasons = "; ".join(f"{candidate.pool_id}: {unmet(candidate, demand)}" for candidate in candidates[:5])
-    message = f"no pool can serve this task: {reasons}"
     # with a smaller context it could be placed
-    reason: Reason | None = "context_length_exceeded" if suitable(candidates, replace(demand, ctx=None)) else None
-    return Refusal(ErrorCode.INVALID_PARAMS, message, "See orchctl pools.", False, reason)
+    if wide := [found.ctx_max for found in suitable(candidates, replace(demand, ctx=None)) if found.ctx_max]:
+        message = f"{demand.ctx} tokens of context are asked for, room for {max(wide)}"
+        return Refusal(ErrorCode.INVALID_PARAMS, message, ASK_LESS, False, "context_length_exceeded", room=max(wide))
+    reasons = "; ".join(f"{candidate.pool_id}: {unmet(candidate, demand)}" for candidate in candidates[:5])
+    return Refusal(ErrorCode.INVALID_PARAMS, f"no pool can serve this task: {reasons}", "See orchctl pools.", False)
 
 
 def _other_work(idle: Sequence[Candidate], candidates: Sequence[Candidate], demand: Demand) -> Refusal:

@@ -169,7 +169,7 @@ def test_a_pin_on_a_busy_pool_waits_and_never_falls_back():
     [
         (Demand(model_ref="unknown"), "the models are tiny.gguf"),
         (Demand(engine="vllm"), "the engine is llamacpp"),
-        (Demand(ctx=4096), "the context of a slot is 1024 tokens"),
+        (Demand(ctx=4096), "4096 tokens of context are asked for, room for 1024"),
         (Demand(device_mask="0"), "the devices are cpu"),
         (Demand(avoid=("alpha",)), "the task avoids pool alpha"),
     ],
