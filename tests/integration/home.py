@@ -69,12 +69,12 @@ class Home:
         """queen-rbee's URL."""
         return f"http://127.0.0.1:{self.queen_port}"
 
-    def start(self, name: str) -> None:
-        """Start the daemon `name`; its log is `name`.log in the directory."""
+    def start(self, name: str, **more: str) -> None:
+        """Start the daemon `name` with `more` variables; its log is `name`.log in the directory."""
         with (self.directory / f"{name}.log").open("ab") as log:
             command = [sys.executable, "-m", name.replace("-", "_")]
             # a port of its own for each daemon's metrics, or they would be in each other's way
-            environ = {**self.environ, "PROMETHEUS_METRICS_PORT": str(free_port())}
+            environ = {**self.environ, "PROMETHEUS_METRICS_PORT": str(free_port()), **more}
             self.processes[name] = subprocess.Popen(
                 command, cwd=self.directory, env=environ, stdin=subprocess.DEVNULL, stderr=log
             )

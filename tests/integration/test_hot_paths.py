@@ -91,11 +91,11 @@ async def rest(stream: trio.SocketStream) -> bytes:
 
 
 def post(body: bytes, path: bytes = b"/echo", *headers: bytes) -> bytes:
-    lines = [b"POST " + path + b" HTTP/1.1", b"Host: x", b"Content-Length: %d" % len(body), *headers]
+    lines = [b"POST " + path + b" HTTP/1.1", b"Host: localhost", b"Content-Length: %d" % len(body), *headers]
     return b"\r\n".join([*lines, b"", body])
 
 
-GET_HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+GET_HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 async def test_one_connection_serves_many_requests_with_their_queries_and_correlation_ids():
@@ -191,13 +191,13 @@ async def test_what_is_no_http_is_refused_and_closed():
 
 async def test_a_head_without_end_is_refused_and_closed():
     async with site() as running, await running.connect() as stream:
-        await stream.send_all(b"POST /echo HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 70_000)
+        await stream.send_all(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * 70_000)
         assert (await rest(stream)).startswith(b"HTTP/1.1 431")
 
 
 async def test_a_body_that_is_too_long_is_refused_with_its_status():
     async with site() as running, await running.connect() as stream:
-        await stream.send_all(b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await stream.send_all(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         chunk = b"80000\r\n" + b"x" * 0x80000 + b"\r\n"
         for _ in range(17):  # half a MiB more than is allowed
             await stream.send_all(chunk)
@@ -207,7 +207,7 @@ async def test_a_body_that_is_too_long_is_refused_with_its_status():
 async def test_a_handler_learns_that_its_client_has_left():
     async with site() as running:
         stream = await running.connect()
-        await stream.send_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+        await stream.send_all(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await until(stream, b"first")
         await stream.aclose()
         with trio.fail_after(SOON_S):
@@ -216,7 +216,7 @@ async def test_a_handler_learns_that_its_client_has_left():
 
 async def test_a_defect_of_ours_is_a_500_in_the_shape_of_all_errors():
     async with site() as running, await running.connect() as stream:
-        await stream.send_all(b"GET /broken HTTP/1.1\r\nHost: x\r\nX-Correlation-Id: find-me\r\n\r\n")
+        await stream.send_all(b"GET /broken HTTP/1.1\r\nHost: localhost\r\nX-Correlation-Id: find-me\r\n\r\n")
         answer = await until(stream, b"}")
         assert answer.startswith(b"HTTP/1.1 500")
         assert b'"code":"INTERNAL"' in answer
@@ -234,7 +234,7 @@ async def test_a_stop_ends_connections_that_wait_for_a_request():
 
 async def test_a_stop_lets_a_stream_go_on_until_the_drain_limit():
     async with site() as running, await running.connect() as stream:
-        await stream.send_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+        await stream.send_all(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await until(stream, b"first")
         running.stop.set()
         with trio.move_on_after(0.2) as still_open:

@@ -159,11 +159,11 @@ async def exchange(served: Served, *parts: bytes) -> tuple[int, bytes, bytes]:
 
 
 def get(path: str, *headers: str, version: str = "1.1") -> bytes:
-    return "\r\n".join([f"GET {path} HTTP/{version}", "Host: test", *headers, "", ""]).encode()
+    return "\r\n".join([f"GET {path} HTTP/{version}", "Host: localhost", *headers, "", ""]).encode()
 
 
 def post(path: str, size: int) -> bytes:
-    return f"POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {size}\r\n\r\n".encode()
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode()
 
 
 @pytest.mark.parametrize("path", ["/hello", "/health", "/no-such-path", "/fail", "/quart-fails"])
@@ -217,14 +217,15 @@ async def test_a_large_body_with_a_wrong_token_gets_its_401() -> None:
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
         b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\n\r\n",
-        b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     ],
     ids=["tls", "no host", "long", "websocket"],
 )
 async def test_nonsense_is_refused_and_the_server_goes_on(nonsense: bytes) -> None:
     async with running() as served:
-        assert (await exchange(served, nonsense))[0] in (400, 431, 500)
+        assert (await exchange(served, nonsense))[0] in (400, 414)
         assert (await exchange(served, get("/hello", version="1.0")))[0] == 200
 
 
@@ -234,7 +235,7 @@ async def test_http_2_is_declined_also_where_it_would_crash() -> None:
     frame = len(headers).to_bytes(3, "big") + b"\x01\x05\x00\x00\x00\x01" + headers
     async with running() as served:
         status, head, _body = await exchange(served, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + frame)
-        assert (status, head[:8]) == (404, b"HTTP/1.1")
+        assert (status in (400, 505), head[:8]) == (True, b"HTTP/1.1")
         upgrade = get("/hello", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__", "Connection: close")
         assert (await exchange(served, upgrade))[0] == 200
 

@@ -134,7 +134,7 @@ def test_a_client_that_dawdles_does_not_make_a_stop_look_like_a_crash(
     before = main_pid(serving, QUEEN)
     with socket_in_network_of(serving.container.init) as dawdler:
         dawdler.connect(("127.0.0.1", serving.queen.port))
-        dawdler.sendall(b"POST /v2/tasks HTTP/1.1\r\nHost: queen\r\nContent-Length: 100\r\n\r\nhalf of i")
+        dawdler.sendall(b"POST /v2/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf of i")
         # answered by the same loop, so the half request has been seen
         assert serving.queen.get("/health").status == 200
         serving.systemctl("restart", "--no-block", QUEEN)

@@ -191,7 +191,8 @@ class Gate:
 def normalize(scope: Scope, headers: dict[bytes, bytes]) -> ApiError | None:
     """Give `scope` the path that is routed, and `headers` the authority of an absolute target as their Host, which it
     replaces (RFC 9112, 3.2.2). Return why the head is refused, or None."""
-    refused = heads.refusal(scope["method"], scope["http_version"], scope["headers"])
+    raw = scope["raw_path"] + scope["query_string"]
+    refused = heads.refusal(scope["method"], scope["http_version"], raw, scope["headers"])
     found = heads.target(scope["raw_path"])
     if isinstance(found, ApiError):
         return refused or found

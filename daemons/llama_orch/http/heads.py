@@ -15,6 +15,10 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 VERSIONS = ("1.0", "1.1")
 ONCE = (b"host", b"authorization", b"x-api-key", b"origin", b"sec-fetch-site", b"content-encoding")
 """Headers that decide something: sent twice, they could mean one thing here and another to a proxy in front."""
+TARGET_LIMIT = 8192
+FIELDS_LIMIT = 32 * 1024
+FIELD_COUNT_LIMIT = 100
+"""Bytes of the target, bytes and number of the headers. h11 limits only what it has not yet read in full."""
 UNESCAPED = "/:@!$&'()*+,;=~"
 
 Fields = Iterable[tuple[bytes, bytes]]
@@ -29,13 +33,32 @@ class Target:
     authority: bytes | None = None
 
 
-def refusal(method: str, version: str, fields: Fields) -> ApiError | None:
+def refusal(method: str, version: str, raw_target: bytes, fields: Fields) -> ApiError | None:
     """Return why a request head cannot be served, or None. The connection is closed after the answer."""
+    fields = list(fields)
+    return _too_large(raw_target, fields) or _not_spoken(method, version, fields) or _ambiguous(version, fields)
+
+
+def _too_large(raw_target: bytes, fields: list[tuple[bytes, bytes]]) -> ApiError | None:
+    if len(raw_target) > TARGET_LIMIT:
+        return _closing(414, f"the request's target is longer than {TARGET_LIMIT} bytes")
+    if len(fields) > FIELD_COUNT_LIMIT or sum(len(name) + len(value) for name, value in fields) > FIELDS_LIMIT:
+        limits = f"at most {FIELD_COUNT_LIMIT} headers of {FIELDS_LIMIT} bytes together"
+        return _closing(431, "the request has too many headers, or too long ones", f"Allowed: {limits}.")
+    return None
+
+
+def _not_spoken(method: str, version: str, fields: list[tuple[bytes, bytes]]) -> ApiError | None:
     if version not in VERSIONS:
         return _closing(505, f"HTTP/{version} is not spoken here", "Use HTTP/1.1.")
     if method not in METHODS:
         return _closing(501, f"the method {method[:32]} is not implemented", f"Allowed: {', '.join(METHODS)}.")
-    fields = list(fields)
+    if any(name == b"upgrade" and b"websocket" in value.lower() for name, value in fields):
+        return _closing(400, "WebSocket is not spoken here", "Streams are server-sent events over plain HTTP.")
+    return None
+
+
+def _ambiguous(version: str, fields: list[tuple[bytes, bytes]]) -> ApiError | None:
     names = [name for name, _value in fields]
     if twice := next((name for name in ONCE if names.count(name) > 1), None):
         return _closing(400, f"the header {twice.decode()} is sent more than once")
@@ -47,8 +70,6 @@ def refusal(method: str, version: str, fields: Fields) -> ApiError | None:
         )
     if version == "1.1" and not dict(fields).get(b"host", b"").strip():
         return _closing(400, "the header host is empty or missing", "HTTP/1.1 needs one (RFC 9112, 3.2).")
-    if any(name == b"upgrade" and b"websocket" in value.lower() for name, value in fields):
-        return _closing(400, "WebSocket is not spoken here", "Streams are server-sent events over plain HTTP.")
     return None
 
 

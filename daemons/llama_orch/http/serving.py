@@ -49,7 +49,16 @@ from hypercorn.utils import parse_socket_addr
 from llama_orch.http.exchange import ABORT, AsgiApp, BrokenOff, Message, Receive, Scope, Send
 from llama_orch.http.gate import Gate
 from llama_orch.http.handshakes import Handshakes
-from llama_orch.http.hot_server import HANG_UP_S, NEWCOMER_S, HotConnection, Resumed, malformed, malformed_fields
+from llama_orch.http.hot_server import (
+    CHUNK,
+    HANG_UP_S,
+    LINGER_S,
+    NEWCOMER_S,
+    HotConnection,
+    Resumed,
+    malformed,
+    malformed_fields,
+)
 from llama_orch.http.secured import Wire, abort, hung_up
 from llama_orch.service.watchdog import UNWATCHED_INTERVAL_S, Pulse
 from llama_orch.telemetry.sparing import Sparing
@@ -152,8 +161,12 @@ class Turn(EventWrapper):
 class BoundedServer(TCPServer):
     """One connection; a client that reads nothing for SEND_LIMIT_S seconds is dropped."""
 
-    _left = False
-    """Whether the client has said all it will."""
+    def __init__(self, app: Finisher, config: Config, context: WorkerContext, stream: Resumed) -> None:
+        super().__init__(app, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
+        self._left = False
+        """Whether the client has said all it will."""
+        self._reading = trio.CancelScope()
+        """Around the reading; it has a deadline once the server has said all it will."""
 
     async def run(self) -> None:
         """Serve the connection to its end: hypercorn's own `run` without HTTP/2, and behind the handshake."""
@@ -177,6 +190,15 @@ class BoundedServer(TCPServer):
         finally:
             await self._close()
 
+    async def _read_data(self) -> None:
+        """Hand what comes to the protocol until the client has said all it will. After the server's last word, read on
+        for a moment: closing at once would reset the connection and take back an answer not yet read."""
+        with self._reading, suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while data := await self.stream.receive_some(CHUNK):
+                if self._reading.deadline == math.inf:
+                    await self.protocol.handle(RawData(bytes(data)))
+        await self.protocol.handle(Closed())
+
     async def _idle_timeout(self) -> None:
         """Close when nothing comes: at once at the stop, but not on a client whose first request is on its way."""
         if self._left:
@@ -190,7 +212,14 @@ class BoundedServer(TCPServer):
             await self._initiate_server_close()
 
     async def protocol_send(self, event: Event) -> None:
-        """Send, or drop the client; anything but data is left to hypercorn."""
+        """Send, or drop the client; begin to close; anything else is left to hypercorn."""
+        if isinstance(event, Closed):
+            async with self.send_lock:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await self.stream.send_eof()
+            self._reading.deadline = trio.current_time() + LINGER_S
+            await self.protocol.handle(event)
+            return
         if not isinstance(event, RawData):
             await super().protocol_send(event)
             return
@@ -242,7 +271,7 @@ class Connections:
             seen = await HotConnection(wire, app, app.is_hot, self._idle).serve(lambda: self._stopping)
         if seen is not None:
             resumed = Resumed(wire, seen)
-            await BoundedServer(Finisher(app, wire), config, context, ConnectionState({}), resumed)  # type: ignore[arg-type]
+            await BoundedServer(Finisher(app, wire), config, context, resumed)
 
     def end_idle(self) -> None:
         """Serve no further request on any connection; those that wait for one end now, or soon if it is the first."""
@@ -264,7 +293,7 @@ class Connections:
 
 
 def _contained(error: BaseException) -> bool:
-    """Return whether `error` concerns one connection only: any exception, or a cancellation that is not the server's."""
+    """Return whether `error` concerns one connection only: any exception, or a cancellation not of the server."""
     if isinstance(error, BaseExceptionGroup):
         return all(_contained(inner) for inner in error.exceptions)
     cancelled = isinstance(error, trio.Cancelled) and trio.current_effective_deadline() != -math.inf

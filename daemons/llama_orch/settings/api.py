@@ -102,10 +102,10 @@ class ApiSettings(Common):
         Var(
             "LLORCH_ALLOWED_ORIGINS",
             "Web pages and browser extensions that may use this daemon, by their origin.",
-            more="Their requests get CORS headers, never with credentials. Without a token, a request by any other page "
-            "is refused with 403 FORBIDDEN_ORIGIN; with one, it needs the token, and the page cannot read the answer. "
-            "SCHEME://* means all origins of a scheme, as in moz-extension://*; * alone means all pages and needs a "
-            "token.",
+            more="Their requests get CORS headers, never with credentials. Without a token, a request by any other "
+            "page is refused with 403 FORBIDDEN_ORIGIN; with one, it needs the token, and the page cannot read the "
+            "answer. SCHEME://* means all origins of a scheme, as in moz-extension://*; * alone means all pages and "
+            "needs a token.",
             default="none",
             example="https://chat.example.org,moz-extension://*",
             addition=True,

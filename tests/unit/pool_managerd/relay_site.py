@@ -73,7 +73,7 @@ class RelaySite:
 
     def get(self, path: str) -> str:
         """A request for `path` at the engine, to be said on a connection."""
-        return f"GET /v2/pools/default/engine/{path} HTTP/1.1\nHost: x\nAuthorization: Bearer {TOKEN}\n\n"
+        return f"GET /v2/pools/default/engine/{path} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {TOKEN}\n\n"
 
 
 def ready_registry(*ports: int) -> Registry:

@@ -11,7 +11,7 @@ from pool_managerd import draining
 from tests.unit.pool_managerd.relay_site import LIMIT_S, RelaySite, relay_site
 
 POOL = "/v2/pools/default"
-HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 SOON_S = 2.0
 
 

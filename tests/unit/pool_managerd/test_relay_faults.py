@@ -17,7 +17,7 @@ from tests.unit.pool_managerd import odd_engine
 from tests.unit.pool_managerd.odd_engine import STREAM, WHOLE, chunk
 from tests.unit.pool_managerd.relay_site import LIMIT_S, TOKEN, RelaySite, relay_site
 
-HEALTH = "GET /health HTTP/1.1\nHost: x\n\n"
+HEALTH = "GET /health HTTP/1.1\nHost: localhost\n\n"
 """Ahead of another request, it has the connection served by hypercorn."""
 END = chunk(b"")
 
@@ -133,7 +133,7 @@ async def test_a_refusal_of_head_has_no_body(
 ) -> None:
     caplog.set_level("ERROR")
     async with nothing_left(caplog) as site:
-        asked = f"HEAD /v2/pools/default/engine/{path} HTTP/1.1\nHost: x\nAuthorization: Bearer {token}\n\n"
+        asked = f"HEAD /v2/pools/default/engine/{path} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {token}\n\n"
         async with await site.raw(
             server + asked + site.get("hello").replace("Host", "Connection: close\nHost")
         ) as stream:
@@ -177,7 +177,9 @@ def request_of(dice: random.Random) -> bytes:
         sent = b"Content-Length: %d\r\n\r\n" % len(body) + body
     else:
         sent = b"Transfer-Encoding: chunked\r\n\r\n" + (chunk(body) if body else b"") + b"0\r\nX-T: 1\r\n\r\n"
-    top = f"POST /v2/pools/default/engine/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n{fields}"
+    top = (
+        f"POST /v2/pools/default/engine/{path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n{fields}"
+    )
     said = (top.encode() + sent) * dice.choice([1, 1, 2])
     said = HEALTH.replace("\n", "\r\n").encode() + said if dice.random() < 0.3 else said
     return said[: dice.randrange(len(said))] if dice.random() < 0.5 else said
