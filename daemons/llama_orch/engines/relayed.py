@@ -1,14 +1,14 @@
 """The requests that a node's relay passes on to an engine: exactly those that queen-rbee's adapters send.
 
-Everything else an engine offers stays on loopback: /slots and /lora-adapters change what other clients get, /models/load
-and /props change the server, /metrics and /v1/models tell paths. pool-managerd asks its engines directly.
+Everything else that an engine offers stays on loopback: /slots and /lora-adapters change what other clients get,
+/models/load and /props change the server, /metrics and /v1/models tell paths. pool-managerd asks its engines directly.
 
-Matching is exact, on the target as it came: nothing is decoded, no query is allowed, case counts.
+Matching is exact, on the target as it is sent on: nothing is decoded, no query is allowed, case counts.
 """
 
 import re
 from collections.abc import Mapping
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from llama_orch.contracts.engines import Workload
 
@@ -24,7 +24,7 @@ PATHS: Mapping[str, Mapping[str, Workload]] = {
     "openai-http": {**OPENAI, **EMBEDDINGS},
 }
 """By the kind of engine; `{model}` stands for one segment, percent-encoded."""
-SEGMENT = r"([A-Za-z0-9._~%-]{1,1024})"
+SEGMENT = r"([A-Za-z0-9._~%:@!$&'()*+,=-]{1,1024})"
 
 
 def relayed(engine: str, method: str, target: str) -> Workload | None:
@@ -44,8 +44,6 @@ def _matches(path: str, target: str) -> bool:
 
 
 def _names_one_model(segment: str) -> bool:
-    """Whether `segment` is a name as the queen encodes it, and stays one segment however often it is decoded."""
+    """Whether `segment` stays one segment however often it is decoded."""
     name = unquote(segment, errors="replace")
-    if quote(name, safe="") != segment or name in (".", ".."):
-        return False
-    return not re.search(r"[/\\%\x00-\x1f\x7f\ufffd]", name)
+    return name not in (".", "..") and not re.search(r"[/\\%\x00-\x1f\x7f\ufffd]", name)

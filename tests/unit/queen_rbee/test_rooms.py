@@ -18,14 +18,14 @@ from tests.unit.queen_rbee.test_placement import candidate
 COMPLAINTS = {
     "vllm 0.6": "This model's maximum context length is 2048 tokens. However, you requested 4100 tokens (100 in the "
     "messages, 4000 in the completion). Please reduce the length of the messages or completion.",
-    "vllm 0.11": "'max_tokens' or 'max_completion_tokens' is too large: 4000. This model's maximum context length is 2048 "
-    "tokens and your request has 100 input tokens (4000 > 2048 - 100).",
-    "sglang": "Requested token count exceeds the model's maximum context length of 2048 tokens. You requested a total of "
-    "4100 tokens: 100 tokens from the input messages and 4000 tokens for the completion.",
+    "vllm 0.11": "'max_tokens' or 'max_completion_tokens' is too large: 4000. This model's maximum context length is "
+    "2048 tokens and your request has 100 input tokens (4000 > 2048 - 100).",
+    "sglang": "Requested token count exceeds the model's maximum context length of 2048 tokens. You requested a total "
+    "of 4100 tokens: 100 tokens from the input messages and 4000 tokens for the completion.",
     "tgi": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 2048. Given: 100 `inputs` tokens and "
     "4000 `max_new_tokens`",
-    "openai": "This model's maximum context length is 2048 tokens, however you requested 4100 tokens (100 in your prompt; "
-    "4000 for the completion).",
+    "openai": "This model's maximum context length is 2048 tokens, however you requested 4100 tokens (100 in your "
+    "prompt; 4000 for the completion).",
 }
 
 
