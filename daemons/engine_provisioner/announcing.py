@@ -10,7 +10,7 @@ from typing import Literal
 
 from engine_provisioner import durable_file
 from engine_provisioner.engine import LocalModel
-from llama_orch.contracts.engines import EngineKind
+from llama_orch.contracts.engines import EngineKind, Workload
 from llama_orch.contracts.handoff import Handoff, HandoffModel
 
 REPLICA = "r0"
@@ -34,6 +34,7 @@ class Announcement:
     flags: tuple[str, ...] = ()
     pid: int | None = None
     unit: str | None = None
+    workloads: list[Workload] | None = None
 
 
 def handoff(announced: Announcement, created_at: datetime) -> Handoff:
@@ -50,6 +51,7 @@ def handoff(announced: Announcement, created_at: datetime) -> Handoff:
         slots_total=announced.slots,
         slots_free=announced.slots,
         flags=list(announced.flags),
+        workloads=announced.workloads or None,
         pid=announced.pid,
         unit=announced.unit,
         created_at=created_at,

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from engine_provisioner import durable_file
 from engine_provisioner.metrics import Metrics
+from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolState, ProvisioningReport
 
@@ -71,6 +72,7 @@ class Board:
         detail: str | None = None,
         last_error: str | None = None,
         handoff: Handoff | None = None,
+        workloads: list[Workload] | None = None,
     ) -> None:
         """Make this the pool's report. A file that cannot be written is logged; the pool goes on without it."""
         report = ProvisioningReport(
@@ -80,6 +82,7 @@ class Board:
             detail=detail and detail[:1024],
             last_error=last_error and last_error[:4096],
             handoff=handoff,
+            workloads=workloads,
             updated_at=datetime.now(UTC),
         )
         before = self._reports.get(pool_id)

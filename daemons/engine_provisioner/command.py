@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from engine_provisioner.engine import Command, Engine, LocalModel
 from engine_provisioner.model_name import short_name
 from engine_provisioner.pool_spec import Pool
+from engine_provisioner.workloads import OPTIONS
 
 ALL_LAYERS = "999"
 HOST = "127.0.0.1"
@@ -50,6 +51,9 @@ def _optional(
         yield ("--n-gpu-layers", "--gpu-layers", "-ngl"), (ALL_LAYERS,)
     else:
         yield ("--device", "-dev"), ("none",)
+    for workload in pool.workloads or ():
+        if workload in OPTIONS:
+            yield OPTIONS[workload], ()
     if pool.tensor_split:
         yield ("--tensor-split", "-ts"), (",".join(f"{share:g}" for share in pool.tensor_split),)
 

@@ -13,6 +13,7 @@ from engine_provisioner.pool_spec import Pool
 from engine_provisioner.progress import Progress
 from engine_provisioner.provisioning_spec import External
 from engine_provisioner.voice import Voice
+from engine_provisioner.workloads import served
 
 LOOK_EVERY_S = 2.0
 MISSES = 3
@@ -67,6 +68,7 @@ def announcement(pool: Pool, url: str, said: Facts) -> Announcement:
         ctx=said.ctx or ctx,
         device_mask=None,
         model=_model(pool, said),
+        workloads=served(pool, said.workloads),
     )
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from llama_orch.contracts.engines import health_path, is_loading
+from llama_orch.contracts.engines import Workload, health_path, is_loading
+from llama_orch.engines.asking import llama_server_workloads
 from llama_orch.http.client import UpstreamError, fetch, fetch_json
 
 LOOK_S = 5.0
@@ -35,6 +36,7 @@ class Facts:
     slots: int | None = None
     ctx: int | None = None
     model: str | None = None
+    workloads: list[Workload] | None = None
 
 
 async def look(url: str, engine: str = "llamacpp") -> Look:
@@ -52,12 +54,14 @@ async def look(url: str, engine: str = "llamacpp") -> Look:
 
 
 async def llama_server_facts(url: str) -> Facts:
-    """What llama-server tells at /props: the slots it has, and the context that each of them really got, in tokens."""
+    """What llama-server tells at /props: the slots it has, and the context that each of them really got, in tokens;
+    and what it was started for."""
     props = await _json(url + "/props")
     settings = props.get("default_generation_settings")
     ctx = settings.get("n_ctx") if isinstance(settings, dict) else None
     model = _text(props.get("model_alias")) or _text(props.get("model_path"))
-    return Facts(_text(props.get("build_info")), _count(props.get("total_slots")), _count(ctx), model)
+    workloads = await llama_server_workloads(url, LOOK_S)
+    return Facts(_text(props.get("build_info")), _count(props.get("total_slots")), _count(ctx), model, workloads)
 
 
 async def vllm_facts(url: str) -> Facts:

@@ -19,6 +19,7 @@ from engine_provisioner.pool_spec import Pool
 from engine_provisioner.progress import Progress
 from engine_provisioner.voice import Voice
 from engine_provisioner.watching import UNHEALTHY_S, WATCH_S, is_alive, until_healthy, until_silent, while_running
+from engine_provisioner.workloads import served
 from llama_orch.service.memory import give_back
 from llama_orch.settings.types import GpuMask
 
@@ -146,6 +147,7 @@ class ManagedPool:
             device_mask=devices.mask_text(prepared.devices),
             model=prepared.model,
             flags=tuple(command.announced_flags(started, prepared.engine)),
+            workloads=served(pool, said.workloads),
             pid=engine.pid,
             unit=engine.unit,
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from engine_provisioner import workloads
 from engine_provisioner.pool_spec import Pool
 from engine_provisioner.provisioning_spec import PIP, Binary, External, Package, Source, plain_http_is_local
 
@@ -11,6 +12,7 @@ Finding = tuple[tuple[str, ...], str]
 def wrong(pool: Pool) -> Iterator[Finding]:
     """(key below the pool, what is wrong and how to mend it) for each contradiction in `pool`."""
     yield from _mode(pool)
+    yield from ((("workloads",), problem) for problem in workloads.wrong(pool))
     if pool.model is None and not isinstance(pool.provisioning, External):
         yield ("model",), "is missing and required in this mode"
     if pool.model and not plain_http_is_local(pool.model.ref):

@@ -4,13 +4,13 @@ Everything is strict: a quoted number is a mistake that is better found by the d
 """
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from engine_provisioner.provisioning_spec import Provisioning
 from llama_orch.contracts.base import Inbound, PoolId
-from llama_orch.contracts.engines import EngineKind
+from llama_orch.contracts.engines import EngineKind, Workload
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MODEL_SCHEMES = ("file:", "https://", "http://", "hf:", "s3://", "oci://")
@@ -38,6 +38,8 @@ OWNED_FLAGS = {
     "--api-key": "a command line is no place for a secret, and the engine is on loopback",
     "--api-key-file": "the daemons ask the engine without one",
 }
+Item = TypeVar("Item", int, str)
+
 OWNED_ENV = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 
 
@@ -79,7 +81,7 @@ def _reference(value: str) -> str:
     return value
 
 
-def _distinct(value: list[int]) -> list[int]:
+def _distinct(value: list[Item]) -> list[Item]:
     if len(set(value)) != len(value):
         raise ValueError("names one of them twice")
     return value
@@ -122,6 +124,7 @@ class Pool(Table):
     ctx: Annotated[int, Field(ge=16, le=16_777_216)] = 4096
     slots: Annotated[int, Field(ge=1, le=256)] = 1
     preload: bool = True
+    workloads: Annotated[list[Workload], Field(min_length=1), AfterValidator(_distinct)] | None = None
     flags: Annotated[list[Flag], Field(max_length=200)] = []
     env: Annotated[dict[str, str], AfterValidator(_environment)] = {}
     ports: Annotated[list[Port], Field(max_length=1)] = []

@@ -11,6 +11,7 @@ from engine_provisioner.announcing import Announcement
 from engine_provisioner.board import Board
 from engine_provisioner.failures import ProvisioningFailure
 from engine_provisioner.pool_spec import Pool
+from engine_provisioner.workloads import expected
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
 from llama_orch.telemetry.events import ENGINE_ADOPTED, ENGINE_FAILED, ENGINE_STARTED, PROVISIONING_STARTED
@@ -113,4 +114,5 @@ class Voice:
         self, state: PoolState, detail: str, last_error: str | None = None, handoff: Handoff | None = None
     ) -> None:
         shown = last_error if state in (PoolState.FAILED, PoolState.READY) else self._last_error
-        await self._board.post(self.pool.id, self.pool.engine, state, detail, shown, handoff)
+        workloads = expected(self.pool)
+        await self._board.post(self.pool.id, self.pool.engine, state, detail, shown, handoff, workloads)

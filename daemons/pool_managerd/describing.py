@@ -9,8 +9,10 @@ from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from llama_orch.engines.asking import llama_server_workloads
 from pool_managerd.replica import Details
 
+ASK_S = 2.0
 MODELS_LIMIT = 64
 """Of so many models of a Triton server it is found out which make text."""
 
@@ -87,8 +89,11 @@ def openai_models(body: bytes) -> Details | None:
 async def _llama_server(url: str, fetch: Fetch) -> Details:
     models = openai_models(await fetch(f"{url}/v1/models"))
     properties = parsed(PROPERTIES, await fetch(f"{url}/props"))
+    workloads = await llama_server_workloads(url, ASK_S)
     return Details(
-        models.models if models else (), properties.default_generation_settings.n_ctx if properties else None
+        models.models if models else (),
+        properties.default_generation_settings.n_ctx if properties else None,
+        tuple(workloads) if workloads else None,
     )
 
 

@@ -4,12 +4,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import unquote
 
-from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+from llama_orch.contracts.engines import Workload
+from llama_orch.contracts.errors import NO_SUCH_PATH, ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.nodes import RELAY_HEADER, SESSION_HEADER, SESSION_MARK_PATTERN
 from llama_orch.contracts.pools import PoolState, PoolStatus
-from pool_managerd.replica import Key, Replica
+from pool_managerd.replica import Key, Replica, workloads_of
 
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+Allows = Callable[[str, str, str], Workload | None]
+"""The workload of a request by kind of engine, method and target, None where it is not passed on."""
 REFUSED = (RELAY_HEADER, "refused")
 """Beside an error of the relay's own: no engine has heard of the request."""
 BROKEN = (RELAY_HEADER, "broken")
@@ -67,18 +69,48 @@ def session_of(given: Mapping[str, str]) -> str | None:
     return mark if re.fullmatch(SESSION_MARK_PATTERN, mark) else None
 
 
+def admit(
+    pool_id: str, replicas: Iterable[Replica], allows: Allows, method: str, target: str
+) -> Callable[[Replica], bool]:
+    """Which of `replicas` may be asked for `target`: those whose kind of engine has it on the allow-list, and which
+    were started for it. Raises ApiError: 404 where it is on no list, 400 where no engine was started for it."""
+    mine = [replica for replica in replicas if replica.key[0] == pool_id]
+    listed = {replica.key: found for replica in mine if (found := allows(replica.handoff.engine, method, target))}
+    if mine and not listed:
+        body = ErrorBody(
+            code=ErrorCode.NOT_FOUND,
+            message=f"{method} {target[:128]} is not passed on to an engine of kind {mine[0].handoff.engine}",
+            reason=NO_SUCH_PATH,
+            hint="The relay passes on inference requests only: see pool-managerd(8).",
+            pool_id=pool_id,
+        )
+        raise ApiError(404, body)
+    able = {
+        replica.key
+        for replica in mine
+        if replica.key in listed and listed[replica.key] in (workloads_of(replica) or (listed[replica.key],))
+    }
+    if listed and not able:
+        workload = next(iter(listed.values()))
+        message = f"no engine of the pool was started for {workload} tasks"
+        raise ApiError(400, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message, pool_id=pool_id))
+    return lambda replica: replica.key in able
+
+
 def choose(
     pool_id: str,
     pool: PoolStatus | None,
     replicas: Iterable[Replica],
     leases: Callable[[Key], int],
     last: int | None = None,
+    may: Callable[[Replica], bool] = lambda _replica: True,
 ) -> Replica:
-    """The engine that is asked: ready, and the one of the incarnation `last` where that has room, otherwise the one
-    with the fewest leases, then the most free slots. Raises ApiError."""
+    """The engine that is asked: ready, one that `may` be, and the one of the incarnation `last` where that has room,
+    otherwise the one with the fewest leases, then the most free slots. Raises ApiError."""
     if pool is None:
         raise ApiError(404, ErrorBody(code=ErrorCode.NOT_FOUND, message="no such pool here", pool_id=pool_id))
     ready = [replica for replica in replicas if replica.key[0] == pool_id and replica.state is PoolState.READY]
+    ready = [replica for replica in ready if may(replica)]
     if pool.draining:
         raise _unready(pool_id, "the pool is draining")
     if not ready:

@@ -13,14 +13,16 @@ import trio
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.nodes import RELAY_HEADER
+from llama_orch.engines.relayed import relayed
 from llama_orch.http.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
 from llama_orch.http.exchange import BrokenOff, Exchange
 from llama_orch.telemetry import correlation
 from pool_managerd.affinity import Affinity
 from pool_managerd.passing import (
     BROKEN,
-    METHODS,
     REFUSED,
+    Allows,
+    admit,
     answer_headers,
     choose,
     inside,
@@ -36,7 +38,8 @@ CONNECT_S = 5.0
 class Relay:
     """Passes on to the engines of `registry`. The wait for an engine's head is the client's to bound; `head_s` can."""
 
-    def __init__(self, registry: Registry, head_s: float = math.inf) -> None:
+    def __init__(self, registry: Registry, head_s: float = math.inf, allows: Allows = relayed) -> None:
+        self._allows = allows
         self._registry = registry
         self._affinity = Affinity()
         self._head_s = head_s
@@ -51,14 +54,12 @@ class Relay:
             raise ApiError(error.status, error.body, (*error.headers, REFUSED)) from error
 
     async def _relay(self, exchange: Exchange) -> None:
-        if exchange.method not in METHODS:
-            message = f"{exchange.method} is not passed on"
-            body = ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message)
-            raise ApiError(405, body, (("allow", ", ".join(METHODS)),))
-        target, body_sent = inside(exchange.target), await exchange.body()
+        target = inside(exchange.target)
         pool_id, registry = exchange.variables["pool_id"], self._registry
+        may = admit(pool_id, registry.replicas, self._allows, exchange.method, target)
+        body_sent = await exchange.body()
         last = self._affinity.last(pool_id, session_of(exchange.headers), trio.current_time())
-        replica = choose(pool_id, registry.pool(pool_id), registry.replicas, registry.leases.of, last)
+        replica = choose(pool_id, registry.pool(pool_id), registry.replicas, registry.leases.of, last, may)
         with registry.leases.held(replica.key, partial(_cut, exchange)) as lease:
             failure = await self._attended(exchange, replica, target, body_sent)
         if lease.cancelled_caught:

@@ -8,8 +8,10 @@ comes back with its first answer.
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
+from llama_orch.engines import workloads
 from llama_orch.spool import Identity
 
 OFFLINE_AFTER = 3
@@ -43,6 +45,7 @@ class Details:
 
     models: tuple[str, ...]
     ctx_max: int | None
+    workloads: tuple[Workload, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,8 +123,16 @@ def announced_again(before: Replica, after: Replica) -> Replica:
 
 def announced_details(handoff: Handoff) -> Details | None:
     """What a handoff says of what its engine serves; None where the engine must be asked."""
-    model = handoff.model
-    return Details((model.id,), model.ctx_max) if model and model.ctx_max else None
+    model, told = handoff.model, workloads.announced(handoff)
+    if model is None or model.ctx_max is None or (told is None and handoff.engine == "llamacpp"):
+        return None
+    return Details((model.id,), model.ctx_max, tuple(told) if told else None)
+
+
+def workloads_of(replica: Replica) -> list[Workload] | None:
+    """The workloads of an engine: by its handoff, or else by what it answered; None where neither tells."""
+    told = workloads.announced(replica.handoff) or (replica.details.workloads if replica.details else None)
+    return list(told) if told else None
 
 
 def assumed_slots(handoff: Handoff) -> Slots:

@@ -39,6 +39,7 @@ def snapshot(pool: PoolStatus, node_id: str) -> PoolSnapshot:
         model_digests=_digests(pool.model_digests),
         device_mask=_cut(pool.device_mask),
         ctx_max=None if pool.ctx_max is None else _within(pool.ctx_max, COUNT_MOST),
+        workloads=pool.workloads,
         last_error=_cut(pool.last_error, WORDS_LIMIT),
     )
 
@@ -69,4 +70,5 @@ def placement_view(pools: Iterable[PoolStatus], draining: bool) -> View:
 def _of_pool(pool: PoolStatus) -> View:
     models = tuple(pool.models_available), tuple(sorted(pool.model_digests.items()))
     standing = pool.state, pool.live, pool.ready, pool.draining
-    return (pool.pool_id, *standing, pool.slots_total, pool.ctx_max, *models)
+    workloads = tuple(pool.workloads) if pool.workloads else None
+    return (pool.pool_id, *standing, pool.slots_total, pool.ctx_max, workloads, *models)

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from llama_orch.contracts.pools import POOLS_FILE, PoolState, PoolStatus, ProvisioningReport, ReplicaStatus
+from llama_orch.engines.workloads import union
 from pool_managerd.devices import Gpus, devices_of
-from pool_managerd.replica import Replica
+from pool_managerd.replica import Replica, workloads_of
 
 Reports = Mapping[str, ProvisioningReport]
 COMING_UP = (PoolState.PROVISIONING, PoolState.STARTING, PoolState.FAILED)
@@ -64,6 +65,7 @@ def pool_status(pool_id: str, replicas: list[Replica], report: ProvisioningRepor
         models_available=list(dict.fromkeys(model for replica in replicas for model in models_of(replica))),
         model_digests=digests_of(replicas),
         ctx_max=min((ctx for replica in replicas if (ctx := ctx_of(replica))), default=None),
+        workloads=union(map(workloads_of, replicas)),
         last_error=None if ready else next(iter(errors), None),
         replicas=[_replica_status(replica) for replica in replicas],
     )
@@ -88,6 +90,7 @@ def _unannounced(pool_id: str, report: ProvisioningReport | None) -> PoolStatus:
         ready=False,
         draining=False,
         engine=report.engine if report else "llamacpp",
+        workloads=report.workloads if report else None,
         last_error=next(iter(_errors(report)), None) if report else None,
     )
 
@@ -131,6 +134,7 @@ def _replica_status(replica: Replica) -> ReplicaStatus:
         slots_total=replica.slots.total,
         slots_free=replica.slots.free,
         last_error=replica.error,
+        workloads=workloads_of(replica),
     )
 
 

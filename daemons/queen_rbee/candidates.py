@@ -84,9 +84,10 @@ class Demand:
 
 
 def demand_of(request: TaskRequest, passage: Passage | None = None) -> Demand:
-    """The demand of `request`; the context it needs is the larger of `ctx` and `max_tokens`."""
+    """The demand of `request`; the context it needs is the larger of `ctx` and `max_tokens`. The max_tokens of a /v1
+    client is no demand: see `rooms.fitted`."""
     wish = request.placement
-    sizes = [size for size in (request.ctx, request.max_tokens) if size is not None]
+    sizes = [size for size in (request.ctx, None if passage else request.max_tokens) if size is not None]
     endpoint: Endpoint = passage.endpoint if passage else "completion"
     base = Demand(request.model_ref, request.engine, endpoint, max(sizes, default=None))
     if wish is None:
@@ -112,6 +113,12 @@ def served_name(candidate: Candidate, model_ref: str | None) -> str | None:
         return candidate.models[0] if len(candidate.models) == 1 else None
     wanted = short_name(model_ref)
     return next((model for model in candidate.models if model_ref == model or wanted == short_name(model)), None)
+
+
+def public_name(model: str) -> str:
+    """`model` as clients see it: a path on some machine's disk is cut to the name of its file, by which the model can
+    be asked for as well."""
+    return short_name(model) if model.startswith(("/", "file:")) else model
 
 
 def short_name(model: str) -> str:

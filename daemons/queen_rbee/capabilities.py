@@ -7,17 +7,10 @@ from llama_orch import VERSION
 from llama_orch.contracts.capabilities import Capabilities, EngineCapabilities, PoolCapabilities
 from llama_orch.contracts.pools import PoolStatus
 from queen_rbee.engines.adapter import EngineAdapter
-from queen_rbee.passage import Endpoint
+from queen_rbee.passage import Endpoint, endpoints_for, workloads_of
 
 API_VERSION = "2"
 
-WORKLOADS: dict[Endpoint, str] = {
-    "completion": "completion",
-    "chat": "completion",
-    "completions": "completion",
-    "embeddings": "embedding",
-    "rerank": "rerank",
-}
 ALWAYS = ("cancel", "resume", "streaming")
 """What the queen itself gives to every task, whatever the engine."""
 BY_ENDPOINT: dict[Endpoint, tuple[str, ...]] = {
@@ -41,7 +34,7 @@ def capabilities(pools: Iterable[PoolStatus], adapters: Adapters) -> Capabilitie
 
 def _pool(pool: PoolStatus, adapters: Adapters) -> PoolCapabilities:
     adapter = adapters.get(pool.engine)
-    endpoints: frozenset[Endpoint] = adapter.endpoints if adapter else frozenset()
+    endpoints: frozenset[Endpoint] = endpoints_for(adapter.endpoints, pool.workloads) if adapter else frozenset()
     return PoolCapabilities(
         pool_id=pool.pool_id,
         engine=pool.engine,
@@ -50,7 +43,7 @@ def _pool(pool: PoolStatus, adapters: Adapters) -> PoolCapabilities:
         ctx_max=pool.ctx_max,
         max_tokens=pool.ctx_max,
         slots=pool.slots_total,
-        workloads=_workloads(endpoints),
+        workloads=list(workloads_of(endpoints)),
         endpoints=sorted(endpoints),
         features=_features(endpoints),
         models=pool.models_available,
@@ -65,16 +58,11 @@ def _engine(name: str, endpoints: frozenset[Endpoint], pools: Sequence[PoolCapab
         ctx_max=ctx_max,
         max_tokens=ctx_max,
         slots=sum(pool.slots for pool in pools),
-        workloads=_workloads(endpoints),
+        workloads=list(workloads_of(endpoints)),
         endpoints=sorted(endpoints),
         features=_features(endpoints),
         pools=[pool.pool_id for pool in pools],
     )
-
-
-@cache
-def _workloads(endpoints: frozenset[Endpoint]) -> list[str]:
-    return sorted({WORKLOADS[endpoint] for endpoint in endpoints})
 
 
 @cache

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import trio
 
-from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
 from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import Preparation, Streams, TaskAccepted, TaskRequest
 from llama_orch.http.bodies import invalid
@@ -19,8 +19,9 @@ from queen_rbee.dispatcher import Dispatcher
 from queen_rbee.estimates import HOPELESS, backoff_ms
 from queen_rbee.naming import resolved
 from queen_rbee.passage import Passage
-from queen_rbee.placement import refusal
+from queen_rbee.placement import Refusal, refusal
 from queen_rbee.refusals import not_stored
+from queen_rbee.rooms import fitted
 from queen_rbee.store.protocol import Store, StoredTask, StoreFailure
 from queen_rbee.task import Task
 from queen_rbee.workloads import passage_for
@@ -58,6 +59,8 @@ class Intake:
         if self._closed:
             raise self._pressure.busy(503, ErrorCode.ADMISSION_REJECT, "queen-rbee is stopping")
         request = resolved(request, self._dispatcher.accounting.catalog, self._dispatcher.registry.replicas)
+        if passage:
+            request = fitted(request, passage, self._dispatcher.registry.replicas)
         passage = passage or passage_for(request)
         now = trio.current_time()
         task = Task(request, correlation_id, now, passage, traceparent=traceparent, durable=durable)
@@ -114,7 +117,12 @@ class Intake:
         if found.code is ErrorCode.POOL_UNREADY:
             raise self._pressure.busy(503, found.code, found.message, found.hint)
         body = ErrorBody(
-            code=found.code, message=found.message, reason=found.reason, hint=found.hint, retriable=found.retriable
+            code=found.code,
+            message=_sized(found, task.request),
+            reason=found.reason,
+            hint=found.hint,
+            retriable=found.retriable,
+            fields=_fields(found, task.request),
         )
         raise ApiError(STATUS[found.code], body)
 
@@ -176,6 +184,23 @@ class Intake:
             streams=Streams(sse=path, sse_verbose=f"{path}?verbose=true"),
             preparation=Preparation(),
         )
+
+
+def _fields(found: Refusal, request: TaskRequest) -> list[FieldProblem] | None:
+    """The fields that are wrong; where the context is too small, the one that asks for the most."""
+    if found.room is None:
+        return list(found.fields) or None
+    return [FieldProblem(field=_largest(request), problem=f"there is room for {found.room}")]
+
+
+def _sized(found: Refusal, request: TaskRequest) -> str:
+    if found.room is None:
+        return found.message
+    return f"{_largest(request)} {max(request.ctx or 0, request.max_tokens or 0)}, room for {found.room}"
+
+
+def _largest(request: TaskRequest) -> str:
+    return "ctx" if (request.ctx or 0) >= (request.max_tokens or 0) else "max_tokens"
 
 
 def stored(task: Task) -> StoredTask:

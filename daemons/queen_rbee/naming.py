@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from llama_orch.contracts.catalog import CatalogModel, ModelState
+from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
 from llama_orch.contracts.tasks import PlacementWish, TaskRequest
 from queen_rbee.candidates import Candidate
 from queen_rbee.directory import Directory
+from queen_rbee.passage import Endpoint, workloads_of
 
 ANY = ("", "default")
 """Names of whatever there is, where nothing is called so."""
@@ -50,6 +52,7 @@ class Offer:
     pools: tuple[str, ...]
     ready: bool
     ctx_max: int | None
+    workloads: tuple[Workload, ...] = ()
 
 
 def named(name: str | None, catalog: Models, replicas: Directory, synced: bool) -> Named:
@@ -118,6 +121,7 @@ def _offer(name: str, serving: Sequence[Candidate], model: CatalogModel | None =
         tuple(sorted({candidate.pool_id for candidate in serving})),
         any(candidate.ready and not candidate.draining for candidate in serving),
         max(sizes, default=None),
+        workloads_of(frozenset[Endpoint]().union(*(candidate.endpoints or () for candidate in serving))),
     )
 
 

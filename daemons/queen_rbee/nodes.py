@@ -126,6 +126,7 @@ def shape(node: Node) -> tuple[object, ...]:
             pool.slots_total,
             tuple(pool.models_available),
             pool.ctx_max,
+            pool.workloads,
         )
         for pool in node.pools
     )
@@ -183,6 +184,7 @@ def _pool(node: Node, pool: PoolSnapshot) -> PoolStatus:
     url = f"{node.registration.address}/v2/pools/{pool.pool_id}/engine"
     replica = ReplicaStatus.model_construct(
         last_error=None,
+        workloads=None,
         replica_id=node.node_id,
         url=url,
         ready=ready,
@@ -204,6 +206,7 @@ def _pool(node: Node, pool: PoolSnapshot) -> PoolStatus:
         models_available=pool.models_available,
         model_digests=pool.model_digests,
         ctx_max=pool.ctx_max,
+        workloads=pool.workloads,
         circuit="closed",
         state=PoolState.OFFLINE if node.offline else pool.state,
         live=pool.live and not node.offline,

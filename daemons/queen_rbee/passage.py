@@ -1,13 +1,23 @@
 """A request of a /v1 client on its way to an engine: OpenAI's endpoints, their bodies passed on as they came."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from pydantic import JsonValue
 
+from llama_orch.contracts.engines import Workload
+
 Endpoint = Literal["completion", "chat", "completions", "embeddings", "rerank"]
 """What a task is put to. `completion` is a /v2 prompt in the engine's own way, the others are OpenAI's endpoints."""
+WORKLOADS: Mapping[Endpoint, Workload] = {
+    "completion": "completion",
+    "chat": "completion",
+    "completions": "completion",
+    "embeddings": "embedding",
+    "rerank": "rerank",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,3 +29,16 @@ class Passage:
     body: Mapping[str, JsonValue]
     size: int
     """Bytes of the body as it came: the time limit of the first token grows with it."""
+
+
+def endpoints_for(kind: frozenset[Endpoint], workloads: Sequence[Workload] | None) -> frozenset[Endpoint]:
+    """Of the endpoints that a `kind` of engine has, those for `workloads`; None stands for all."""
+    if workloads is None:
+        return kind
+    return frozenset(endpoint for endpoint in kind if WORKLOADS[endpoint] in workloads)
+
+
+@cache
+def workloads_of(endpoints: frozenset[Endpoint]) -> tuple[Workload, ...]:
+    """The workloads that `endpoints` are for, sorted."""
+    return tuple(sorted({WORKLOADS[endpoint] for endpoint in endpoints}))

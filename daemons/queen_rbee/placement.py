@@ -6,15 +6,25 @@ demand that nothing known here could ever meet, are told apart from having to wa
 
 import random
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from llama_orch.contracts.errors import ErrorCode, Reason
+from llama_orch.contracts.engines import Workload
+from llama_orch.contracts.errors import ErrorCode, FieldProblem, Reason
 from llama_orch.contracts.pools import PoolState
-from queen_rbee.candidates import Candidate, Demand, serves_model
+from queen_rbee.candidates import Candidate, Demand, public_name, serves_model
+from queen_rbee.passage import WORKLOADS, workloads_of
 
 FEW = 64
+NAMES_SHOWN = 10
+ASK_LESS = "Ask for less, or give a pool more ctx: see orchctl pools."
+START: Mapping[Workload, str] = {
+    "completion": "Its pool must be started without --embeddings and --reranking, or declare workloads.",
+    "embedding": 'Give a pool workloads = ["embedding"] in pools.toml (llama-server\'s --embeddings).',
+    "rerank": 'Give a pool workloads = ["rerank"] in pools.toml (llama-server\'s --reranking).',
+}
+"""How a pool comes to do it: see llama-orch-pools(5)."""
 
 Strategy = Literal["round-robin", "least-loaded", "random"]
 
@@ -28,6 +38,9 @@ class Refusal:
     hint: str
     retriable: bool
     reason: Reason | None = None
+    fields: tuple[FieldProblem, ...] = ()
+    room: int | None = None
+    """The largest context there is, where only the context is too small."""
 
 
 def unmet(candidate: Candidate, demand: Demand) -> str | None:
@@ -39,7 +52,7 @@ def _unspoken(candidate: Candidate, demand: Demand) -> str | None:
     if candidate.endpoints is None:
         return f"engine {candidate.engine} is not spoken by this release"
     if demand.endpoint not in candidate.endpoints:
-        return f"engine {candidate.engine} does not serve {demand.endpoint}"
+        return f"its engine does not serve {WORKLOADS[demand.endpoint]} tasks"
     return None
 
 
@@ -130,11 +143,32 @@ def refusal(candidates: Sequence[Candidate], demand: Demand) -> Refusal | None:
     if demand.pin and all(candidate.pool_id != demand.pin for candidate in candidates):
         known = ", ".join(sorted({candidate.pool_id for candidate in candidates}))
         return Refusal(ErrorCode.POOL_UNAVAILABLE, f"there is no pool {demand.pin}", f"Known pools: {known}.", False)
-    reasons = "; ".join(f"{candidate.pool_id}: {unmet(candidate, demand)}" for candidate in candidates[:5])
-    message = f"no pool can serve this task: {reasons}"
+    if idle := [
+        c for c in candidates if c.endpoints is not None and not (_misplaced(c, demand) or _lacking(c, demand))
+    ]:
+        return _other_work(idle, candidates, demand)
     # with a smaller context it could be placed
-    reason: Reason | None = "context_length_exceeded" if suitable(candidates, replace(demand, ctx=None)) else None
-    return Refusal(ErrorCode.INVALID_PARAMS, message, "See orchctl pools.", False, reason)
+    if wide := [found.ctx_max for found in suitable(candidates, replace(demand, ctx=None)) if found.ctx_max]:
+        message = f"{demand.ctx} tokens of context are asked for, room for {max(wide)}"
+        return Refusal(ErrorCode.INVALID_PARAMS, message, ASK_LESS, False, "context_length_exceeded", room=max(wide))
+    reasons = "; ".join(f"{candidate.pool_id}: {unmet(candidate, demand)}" for candidate in candidates[:5])
+    return Refusal(ErrorCode.INVALID_PARAMS, f"no pool can serve this task: {reasons}", "See orchctl pools.", False)
+
+
+def _other_work(idle: Sequence[Candidate], candidates: Sequence[Candidate], demand: Demand) -> Refusal:
+    """`idle` meet all of `demand` but its workload: name the models that do it."""
+    workload = WORKLOADS[demand.endpoint]
+    able = [candidate for candidate in candidates if demand.endpoint in (candidate.endpoints or ())]
+    names = sorted({public_name(model) for candidate in able for model in candidate.models or (candidate.pool_id,)})
+    shown = ", ".join(names[:NAMES_SHOWN]) + (", …" if len(names) > NAMES_SHOWN else "")
+    hint = f"Models that do: {shown}." if names else f"No pool here does. {START[workload]}"
+    if demand.model_ref is None and demand.pin is None:
+        return Refusal(ErrorCode.INVALID_PARAMS, f"no pool that fits serves {workload} tasks", hint, False)
+    asked = f"the model {demand.model_ref}" if demand.model_ref else f"pool {demand.pin}"
+    others = sorted({other for candidate in idle for other in workloads_of(candidate.endpoints or frozenset())})
+    message = f"{asked} does not serve {workload} tasks, only {' and '.join(others) or 'none'}"
+    problem = FieldProblem(field="model_ref", problem=f"does not serve {workload} tasks")
+    return Refusal(ErrorCode.INVALID_PARAMS, message, hint, False, fields=(problem,))
 
 
 def _unready(failed: Sequence[Candidate]) -> Refusal:

@@ -17,6 +17,7 @@ from queen_rbee.claims import Claims, PoolKey
 from queen_rbee.directory import Directory
 from queen_rbee.engines.adapter import EngineAdapter
 from queen_rbee.matching import Key
+from queen_rbee.passage import endpoints_for
 from queen_rbee.replicas import absent, candidate_of
 
 
@@ -183,6 +184,8 @@ class Registry:
         found = []
         for replica in pool.replicas or [absent(pool)]:
             key = pool.pool_id, replica.replica_id
-            candidate = candidate_of(pool, replica, refused, adapter.endpoints if adapter else None)
+            workloads = replica.workloads or pool.workloads
+            endpoints = endpoints_for(adapter.endpoints, workloads) if adapter else None
+            candidate = candidate_of(pool, replica, refused, endpoints)
             found.append(candidate.counted(self._leases[key], self._circuits.get(key, "closed")))
         return found

@@ -18,6 +18,7 @@ from queen_rbee.candidates import Candidate, served_name
 from queen_rbee.engines.adapter import Chunk, Dialogue, EngineAdapter, Finished, Piece, Refused, Result, Said
 from queen_rbee.failure import Failure, refused, relay_failure
 from queen_rbee.hop import DIRECT, Hop
+from queen_rbee.rooms import clamped
 from queen_rbee.silence import Limits, Silence
 from queen_rbee.task import Task
 
@@ -43,7 +44,7 @@ async def run(task: Task, target: Candidate, adapter: EngineAdapter, limits: Lim
     silence = Silence(limits, task.size, task.asked_at)
     try:
         with silence.scope:
-            last = await _ask(task, target, dialogue, adapter, silence, hop)
+            last = await _ask_within_room(task, target, dialogue, adapter, silence, hop)
             task.end(last.tokens_in, last.tokens_out, trio.current_time())
             return
     except Unreachable as error:
@@ -63,6 +64,20 @@ def _dialogue(task: Task, target: Candidate, adapter: EngineAdapter) -> Dialogue
         return adapter.dialogue(task.request, task.passage, served_name(target, task.request.model_ref))
     except ValueError as error:
         raise Failure(ErrorCode.INVALID_PARAMS, str(error), retriable=False, engine_fault=False) from error
+
+
+async def _ask_within_room(
+    task: Task, target: Candidate, dialogue: Dialogue, adapter: EngineAdapter, silence: Silence, hop: Hop
+) -> Finished:
+    """As `_ask`; an engine that refuses a max_tokens beyond its context is asked once more for what it has room for."""
+    try:
+        return await _ask(task, target, dialogue, adapter, silence, hop)
+    except Failure as failure:
+        smaller = clamped(task.passage, str(failure)) if task.passage and failure.quoted and not task.shown else None
+        if smaller is None:
+            raise
+        task.passage = smaller
+    return await _ask(task, target, _dialogue(task, target, adapter), adapter, silence, hop)
 
 
 async def _ask(

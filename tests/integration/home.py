@@ -31,6 +31,7 @@ ctx = {ctx}
 slots = {slots}
 ports = [{port}]
 flags = {flags}
+{keys}
 [pools.provisioning]
 mode = "binary"
 url = "file:{archive}"
@@ -208,6 +209,7 @@ def home(
     slots: int = 2,
     ctx: int = 1024,
     flags: Sequence[str] = (),
+    workloads: Sequence[str] = (),
     node_id: str | None = None,
     **more: str,
 ) -> Iterator[Home]:
@@ -217,7 +219,8 @@ def home(
         int(environ[name].rpartition(":")[2]) for name in ("ORCHESTRATORD_BIND_ADDR", "POOL_MANAGERD_BIND_ADDR")
     )
     engine = {"archive": archive.path, "checksum": archive.checksum, "port": free_port()}
-    wanted = {"model": model, "ctx": ctx, "slots": slots, "flags": json.dumps(list(flags))}
+    wanted: dict[str, object] = {"model": model, "ctx": ctx, "slots": slots, "flags": json.dumps(list(flags))}
+    wanted["keys"] = f"workloads = {json.dumps(list(workloads))}" if workloads else ""
     (directory / "pools.toml").write_text(POOLS.format(**wanted, **engine))
     running = Home(directory, environ, queen, manager)
     with ExitStack() as ending:

@@ -19,13 +19,14 @@ from tests.integration.openai_home import LEAST, client_of, engine_url
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}}
 SOUND = {"type": "input_audio", "input_audio": {"data": "aGVsbG8=", "format": "wav"}}
-EMBEDS = ("--embeddings", "--pooling", "mean")
+EMBEDS = ("--pooling", "mean")
+BOTH = ("completion", "embedding")
 
 
 @pytest.fixture(scope="module")
 def fast(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, tiny_model: Path) -> Iterator[Home]:
     """A home with a model of thousands of tokens a second, which embeds too."""
-    with home(tmp_path_factory.mktemp("fast"), llama_server_tar, tiny_model, flags=EMBEDS) as running:
+    with home(tmp_path_factory.mktemp("fast"), llama_server_tar, tiny_model, flags=EMBEDS, workloads=BOTH) as running:
         yield running
 
 
@@ -250,7 +251,7 @@ def test_a_model_that_is_not_there_is_not_found(client: OpenAI):
 
 @pytest.mark.parametrize(
     ("change", "param"),
-    [({"messages": []}, "messages"), ({"temperature": "hot"}, "temperature"), ({"max_tokens": 10_000}, None)],
+    [({"messages": []}, "messages"), ({"temperature": "hot"}, "temperature")],
 )
 def test_a_request_that_cannot_be_is_a_bad_one(client: OpenAI, change: dict[str, Any], param: str | None):
     with pytest.raises(openai.BadRequestError) as refusal:
@@ -263,7 +264,16 @@ def test_a_prompt_that_is_too_long_is_the_engines_400(client: OpenAI, stream: bo
     long = [{"role": "user", "content": "hello world " * 2000}]
     with pytest.raises(openai.BadRequestError, match="context") as refusal:
         client.chat.completions.create(**{**LEAST, "messages": long}, stream=stream)
-    assert refusal.value.code == "context_length_exceeded"
+    assert (refusal.value.code, refusal.value.param) == ("context_length_exceeded", "messages")
+
+
+@pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_limit_beyond_the_context_gets_what_there_is_room_for(client: OpenAI, limit: str, stream: bool):
+    asked = {**{name: value for name, value in LEAST.items() if name != "max_tokens"}, limit: 32_000, "stream": stream}
+    answer = client.chat.completions.create(**asked)
+    last = [chunk for chunk in answer if chunk.choices][-1] if stream else answer
+    assert last.choices[0].finish_reason == "length"
 
 
 @pytest.mark.parametrize("stream", [False, True])

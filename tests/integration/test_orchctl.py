@@ -17,7 +17,8 @@ from tests.unit.orchctl.running import command
 from tests.unit.orchctl.terminal import CTRL_C, CTRL_D, terminal
 
 SHORT = ("--max-tokens", "6", "--seed", "1", "--temperature", "0")
-EMBEDS = ("--embeddings", "--pooling", "mean")
+EMBEDS = ("--pooling", "mean")
+BOTH = ("completion", "embedding")
 LONG = ("--max-tokens", "7000")
 ROOM = ("--override-kv", "llama.context_length=int:8192")
 """More than the model was made for: what it says does not matter, only that it takes long."""
@@ -26,7 +27,7 @@ ROOM = ("--override-kv", "llama.context_length=int:8192")
 @pytest.fixture(scope="module")
 def fast(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, tiny_model: Path) -> Iterator[Home]:
     """A home that answers at once, and embeds."""
-    with home(tmp_path_factory.mktemp("fast"), llama_server_tar, tiny_model, flags=EMBEDS) as running:
+    with home(tmp_path_factory.mktemp("fast"), llama_server_tar, tiny_model, flags=EMBEDS, workloads=BOTH) as running:
         yield running
 
 

@@ -38,8 +38,8 @@ COMES_BACK = ("--exclude-checks", "use_after_free")
 @pytest.fixture
 def queen(tmp_path: Path, llama_server_tar: Archive, tiny_model: Path) -> Iterator[Home]:
     """A home whose pool completes, chats and embeds."""
-    flags = ("--embeddings", "--pooling", "mean", *SHORT_ANSWERS)
-    with home(tmp_path, llama_server_tar, tiny_model, flags=flags) as running:
+    flags = ("--pooling", "mean", *SHORT_ANSWERS)
+    with home(tmp_path, llama_server_tar, tiny_model, flags=flags, workloads=("completion", "embedding")) as running:
         yield running
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 EngineKind = Literal["llamacpp", "vllm", "tgi", "triton", "openai-http"]
+Workload = Literal["completion", "embedding", "rerank"]
 
 HEALTH_PATHS: Mapping[str, str] = {"triton": "/v2/health/ready", "openai-http": "/v1/models"}
 """Where they differ from /health: servers of OpenAI's API need have nothing but that API."""

@@ -8,32 +8,32 @@ import ipaddress
 import re
 from datetime import datetime
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints
 
 from llama_orch.contracts.base import Outbound, PoolId, ReplicaId
-from llama_orch.contracts.engines import EngineKind
+from llama_orch.contracts.engines import EngineKind, Workload
 
 Short = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+LOOPBACK_URL = re.compile(r"http://(?P<host>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z.-]+):(?P<port>[0-9]{1,5})/?")
+
 Path = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
 
 def loopback_url(value: str) -> str:
-    """Check that `value` is a plain http URL of this machine's loopback with a port.
+    """Return `value`, which must be http://HOST:PORT of this machine's loopback, without a slash at its end.
 
-    Raises ValueError: anything else could make a daemon talk to a stranger on a file's word.
+    Raises ValueError: anything else could make a daemon talk to a stranger on a file's word. Paths are put behind it,
+    so it must have none itself.
     """
-    if not re.fullmatch(r"[\x21-\x7e]+", value):
-        raise ValueError("must be plain ASCII without blanks")
-    parts = urlsplit(value)
-    if parts.scheme != "http" or parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("must be http://HOST:PORT without user, query or fragment")
-    if not parts.port:
-        raise ValueError("needs a port, as in http://127.0.0.1:18080")
-    if not is_loopback(parts.hostname or ""):
+    found = LOOPBACK_URL.fullmatch(value)
+    if found is None:
+        raise ValueError("must be http://HOST:PORT, as in http://127.0.0.1:18080, and nothing else")
+    if not 0 < int(found["port"]) < 65536:
+        raise ValueError(f"port {found['port']} is out of range (1 to 65535)")
+    if not is_loopback(found["host"].strip("[]").lower()):
         raise ValueError("must be a loopback address (127.0.0.0/8, [::1] or localhost)")
-    return value.rstrip("/")
+    return value.removesuffix("/")
 
 
 def is_loopback(host: str) -> bool:
@@ -73,6 +73,7 @@ class Handoff(Outbound):
     slots_total: Annotated[int, Field(ge=1, le=4096)] | None = None
     slots_free: Annotated[int, Field(ge=0, le=4096)] | None = None
     flags: Annotated[list[Short], Field(max_length=256)] = []
+    workloads: Annotated[list[Workload], Field(min_length=1, max_length=8)] | None = None
     pid: Annotated[int, Field(ge=1)] | None = None
     unit: Short | None = None
     created_at: datetime | None = None

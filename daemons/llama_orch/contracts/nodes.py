@@ -4,6 +4,7 @@ What a node says of a pool is a `PoolSnapshot`; its engines are reached through 
 snapshot has no address of an engine.
 """
 
+import re
 from datetime import datetime
 from enum import StrEnum
 from ipaddress import ip_address
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, StringConstraints
 
 from llama_orch.contracts.base import NODE_ID_PATTERN, NODE_ID_RESERVED, Outbound, PoolId
+from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.pools import PoolState
 from llama_orch.settings.types import http_url
 
@@ -23,6 +25,9 @@ SESSION_HEADER = "x-llama-orch-session"
 SESSION_MARK_PATTERN = r"[A-Za-z0-9_-]{1,64}"
 POOLS_MOST = 256
 GPUS_MOST = 64
+
+AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(:[0-9]{1,5})?")
+"""A host and perhaps a port; no zone of an IPv6 address, which means something on one machine only."""
 
 MachineId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 InstanceId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
@@ -50,7 +55,7 @@ def is_wildcard(host: str) -> bool:
 def node_address(value: str) -> str:
     """`value` as the base URL of a node: http:// or https://, a host, nothing behind the port. Raises ValueError."""
     url = http_url(value)
-    if not url.isascii() or any(sign in url.partition("://")[2] for sign in "/?#@ "):
+    if not AUTHORITY.fullmatch(url.partition("://")[2]):
         raise ValueError("must be http://HOST:PORT or https://HOST:PORT")
     if is_wildcard(urlsplit(url).hostname or ""):
         raise ValueError("names no machine: its host stands for all addresses of whoever asks")
@@ -130,6 +135,7 @@ class PoolSnapshot(Outbound):
     model_digests: Annotated[dict[Text, Text], Field(max_length=1024)] = {}
     device_mask: Text | None = None
     ctx_max: Count | None = None
+    workloads: Annotated[list[Workload], Field(max_length=8)] | None = None
     last_error: Words | None = None
 
 

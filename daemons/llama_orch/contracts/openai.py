@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StrictBool, StrictInt, StrictStr
 
 from llama_orch.contracts.base import Outbound
+from llama_orch.contracts.engines import Workload
 
 
 def _texts(value: object) -> object:
@@ -128,7 +129,7 @@ class Rerank(Wanted):
 
 class ModelEntry(Outbound):
     """A name that `model` can have. `created` is in seconds since the epoch, 0 where nobody knows; `ready` says whether
-    one of `pools` serves it now, `ctx_max` is in tokens a slot."""
+    one of `pools` serves it now, `ctx_max` is in tokens a slot, `workloads` are what its engines were started for."""
 
     id: str
     object: Literal["model"] = "model"
@@ -137,6 +138,7 @@ class ModelEntry(Outbound):
     ready: bool
     pools: list[str]
     ctx_max: int | None = None
+    workloads: list[Workload] = []
 
 
 class ModelEntries(Outbound):

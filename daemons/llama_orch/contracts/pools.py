@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from llama_orch.contracts.base import NODE_ID_PATTERN, Outbound, PoolId
+from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.handoff import Handoff
 
 CircuitState = Literal["closed", "open", "half-open"]
@@ -44,6 +45,7 @@ class ProvisioningReport(Outbound):
     detail: Annotated[str, StringConstraints(max_length=1024)] | None = None
     last_error: Annotated[str, StringConstraints(max_length=4096)] | None = None
     handoff: Handoff | None = None
+    workloads: list[Workload] | None = None
     updated_at: datetime
 
 
@@ -56,6 +58,7 @@ class ReplicaStatus(Outbound):
     slots_total: int
     slots_free: int
     last_error: str | None = None
+    workloads: list[Workload] | None = None
 
 
 class PoolStatus(Outbound):
@@ -64,7 +67,7 @@ class PoolStatus(Outbound):
     `model_digests` has the digests (`sha256:…`) that engine-provisioner has checked, by the model's name. `node_id` is
     set in CLOUD_PROFILE, where several nodes may have a pool of one id; there the one replica of a pool bears the name
     of its node. `circuit` is the queen's own: `open` while she sends nothing there after failures, `half-open` while
-    one task tries it.
+    one task tries it. `workloads` is None where nobody knows them: then all that the kind of engine can do counts.
     """
 
     pool_id: PoolId
@@ -85,6 +88,7 @@ class PoolStatus(Outbound):
     model_digests: dict[str, str] = {}
     ctx_max: int | None = None
     last_error: str | None = None
+    workloads: list[Workload] | None = None
     circuit: CircuitState = "closed"
     replicas: list[ReplicaStatus] = []
 

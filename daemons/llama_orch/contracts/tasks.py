@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import AfterValidator, Field, StringConstraints
 
 from llama_orch.contracts.base import Inbound, Outbound, PoolId
-from llama_orch.contracts.engines import EngineKind
+from llama_orch.contracts.engines import EngineKind, Workload
 from llama_orch.contracts.errors import Reason
 
 PROMPT_LIMIT = 4 << 20
@@ -58,7 +58,7 @@ class TaskRequest(Inbound):
 
     task_id: UUID | None = None
     session_id: UUID | None = None
-    workload: Literal["completion", "embedding", "rerank"] = "completion"
+    workload: Workload = "completion"
     model_ref: Name | None = None
     engine: EngineKind | None = None
     ctx: Annotated[int, Field(ge=1, le=16_777_216)] | None = None

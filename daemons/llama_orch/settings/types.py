@@ -80,6 +80,8 @@ def _is_ipv6(text: str) -> bool:
 
 def http_url(value: str) -> str:
     """`value` if it is an http or https URL with a host; ValueError says what is missing."""
+    if re.search(r"[\x00-\x20\x7f\\]", value):  # urlsplit drops some of them, and they would be sent all the same
+        raise ValueError("has a blank, a control character or a backslash in it")
     try:
         parts = urlsplit(value)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

@@ -1,12 +1,14 @@
 """/v2/pools/{id}/engine/{path}: the relay to a pool's engines, as a hot path."""
 
+from llama_orch.engines.relayed import relayed
 from llama_orch.http.exchange import HotRoutes
+from pool_managerd.passing import Allows
 from pool_managerd.registry import Registry
 from pool_managerd.relay import Relay
 
 
-def hot_routes(registry: Registry) -> HotRoutes:
+def hot_routes(registry: Registry, allows: Allows = relayed) -> HotRoutes:
     """pool-managerd's hot paths."""
     routes = HotRoutes()
-    routes.add("ANY", "/v2/pools/{pool_id}/engine/{path...}", Relay(registry))
+    routes.add("ANY", "/v2/pools/{pool_id}/engine/{path...}", Relay(registry, allows=allows))
     return routes

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
+from queen_rbee.passage import Endpoint
 from queen_rbee.task import Task
 
 STATUS: Mapping[ErrorCode, int] = {
@@ -20,6 +21,16 @@ STATUS: Mapping[ErrorCode, int] = {
 """Statuses of tasks that fail after they were admitted; all others are 500."""
 
 
+PROMPTS: Mapping[Endpoint, str] = {
+    "completion": "prompt",
+    "chat": "messages",
+    "completions": "prompt",
+    "embeddings": "input",
+    "rerank": "documents",
+}
+"""The field of the prompt, as each endpoint's clients call it."""
+
+
 def failure_of(task: Task) -> ApiError:
     """Why `task` failed, as an answer to its client; without `task.error` it is a defect of ours."""
     error = task.error
@@ -30,11 +41,17 @@ def failure_of(task: Task) -> ApiError:
         code=code,
         message=error.message,
         reason=error.reason,
+        fields=_too_long(task) if error.reason == "context_length_exceeded" else None,
         retriable=error.retriable,
         retry_after_ms=error.retry_after_ms,
         pool_id=task.pool_id,
     )
     return ApiError(STATUS.get(code, 500), body, retry_headers(error.retry_after_ms))
+
+
+def _too_long(task: Task) -> list[FieldProblem]:
+    """What does not fit is the prompt: an engine that has room for some of max_tokens is asked for that."""
+    return [FieldProblem(field=PROMPTS[task.demand.endpoint], problem="is longer than the context of the model")]
 
 
 def retry_headers(wait_ms: int | None) -> tuple[tuple[str, str], ...]:

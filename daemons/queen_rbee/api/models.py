@@ -88,5 +88,10 @@ def _anthropics(item: Offer) -> AnthropicModel:
 
 def _entry(item: Offer) -> ModelEntry:
     return ModelEntry(
-        id=item.name, created=item.created or 0, ready=item.ready, pools=list(item.pools), ctx_max=item.ctx_max
+        id=item.name,
+        created=item.created or 0,
+        ready=item.ready,
+        pools=list(item.pools),
+        ctx_max=item.ctx_max,
+        workloads=list(item.workloads),
     )

@@ -11,6 +11,7 @@ import trio
 
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
+from llama_orch.engines.workloads import announced, union
 from llama_orch.http.client import UpstreamError, fetch
 from llama_orch.spool import Bell, Intake
 from queen_rbee.metrics import Metrics, outcome_of
@@ -104,16 +105,19 @@ def _pool(pool_id: str, members: list[tuple[Handoff, bool]]) -> PoolStatus:
         models_available=sorted({model.id for model in models}),
         model_digests={model.id: model.digest for model in models if model.digest},
         ctx_max=first.model.ctx_max if first.model else None,
+        workloads=union(replica.workloads for replica in replicas),
         replicas=replicas,
     )
 
 
 def _replica(handoff: Handoff, ready: bool) -> ReplicaStatus:
     slots = handoff.slots_total or 1
+    workloads = announced(handoff)
     return ReplicaStatus(
         replica_id=handoff.replica_id,
         url=handoff.url,
         ready=ready,
         slots_total=slots,
         slots_free=slots if ready else 0,
+        workloads=list(workloads) if workloads else None,
     )

@@ -11,8 +11,10 @@ from pydantic import ValidationError
 
 from llama_orch.contracts.errors import ErrorBody, ErrorCode
 from llama_orch.contracts.handoff import Handoff, is_loopback, loopback_url
+from llama_orch.contracts.nodes import node_address
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
 from llama_orch.contracts.tasks import TaskRequest, TaskState
+from llama_orch.settings.types import http_url
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,18 @@ def test_loopback_urls_are_accepted(url: str) -> None:
         "http://127.0.0.1:80?x",
         "http://127.0.0.1:80#x",
         "http://127.0.0.1:80/a b",
+        "http://127.0.0.1:80/v1",
+        "http://127.0.0.1:80//",
+        "http://127.0.0.1:80/..",
+        "http://127.0.0.1:80;x",
+        "http://127.0.0.1:80\n",
+        "http://127.0.0.1:8\t0",
+        "http://127.0.0.1:+80",
+        "http://127.0.0.1:\u0668\u0660",
+        "http://[::1%25lo]:80",
+        "http://[::1%lo]:80",
+        "http://[fe80::1%25eth0]:80",
+        "http://[::1]x:80",
         "http://2130706433:80",
         "http://[::1:80",
         "",
@@ -54,6 +68,44 @@ def test_loopback_urls_are_accepted(url: str) -> None:
 def test_whatever_could_lead_off_the_machine_is_refused(url: str) -> None:
     with pytest.raises(ValueError):
         loopback_url(url)
+
+
+@given(st.text(st.sampled_from("htp:/[]%.@?#\\ \t\n018localhost;-"), max_size=24))
+def test_a_loopback_url_has_a_host_and_a_port_alone(rest: str) -> None:
+    try:
+        url = loopback_url(f"http://{rest}")
+    except ValueError:
+        return
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    assert is_loopback(host.strip("[]"))
+    assert 0 < int(port) < 65536
+    assert not set(url.removeprefix("http://")) & set("/%?#@\\ \t\n;")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://node:80/path",
+        "http://node\t:80",
+        "http://node\n:80",
+        "http://node\\x:80",
+        "http://[fe80::1%25eth0]:80",
+        "http://node:70000",
+        "http://no%20de:80",
+        "http://node:80;x",
+    ],
+)
+def test_a_node_address_is_a_host_and_a_port_alone(address: str) -> None:
+    with pytest.raises(ValueError):
+        node_address(address)
+    assert node_address("https://node-1.example:9200/") == "https://node-1.example:9200"
+    assert node_address("http://[2001:db8::1]:9200") == "http://[2001:db8::1]:9200"
+
+
+@pytest.mark.parametrize("url", ["http://a\tb", "http://a:80\n", " http://a", "http://a\\b", "http://a\x00b"])
+def test_a_url_with_what_parsers_drop_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="control character"):
+        http_url(url)
 
 
 @given(st.ip_addresses())

@@ -11,6 +11,7 @@ from typing import Any
 import trio
 from prometheus_client import CollectorRegistry
 
+from llama_orch.contracts.engines import Workload
 from llama_orch.http.app import add_hot, create_app
 from llama_orch.http.client import Response, request
 from llama_orch.http.gate import Access, Gate
@@ -20,6 +21,7 @@ from pool_managerd.api.draining import add_drain_routes
 from pool_managerd.api.engine import hot_routes
 from pool_managerd.draining import Draining
 from pool_managerd.metrics import Metrics
+from pool_managerd.passing import Allows
 from pool_managerd.registry import Registry
 from tests.unit.pool_managerd.odd_engine import OddEngine, odd_engine
 from tests.unit.pool_managerd.values import READY, found
@@ -91,8 +93,13 @@ async def _serve(
     site.ended.set()
 
 
+def anything(_engine: str, _method: str, _target: str) -> Workload | None:
+    """An allow-list for tests of how requests are passed on: their paths say what the odd engine does."""
+    return "completion"
+
+
 @asynccontextmanager
-async def relay_site(drain_s: float = 0.0) -> AsyncIterator[RelaySite]:
+async def relay_site(drain_s: float = 0.0, allows: Allows = anything) -> AsyncIterator[RelaySite]:
     """A running one; requests under way at the end are cut off after `drain_s` seconds."""
     async with odd_engine() as engine, trio.open_nursery() as nursery:
         registry = ready_registry(engine.port)
@@ -100,7 +107,7 @@ async def relay_site(drain_s: float = 0.0) -> AsyncIterator[RelaySite]:
         site = RelaySite(engine, registry, sock.getsockname()[1])
         draining = Draining(registry, Metrics(registry), "gpu-1")
         await nursery.start(draining.run)
-        hot, app = hot_routes(registry), create_app("test", list, CollectorRegistry())
+        hot, app = hot_routes(registry, allows), create_app("test", list, CollectorRegistry())
         add_drain_routes(app, registry, draining)
         add_hot(app, hot)
         gate = Gate(app, Access(Secret(TOKEN)), hot)

@@ -126,7 +126,7 @@ async def test_wherever_an_engine_breaks_off_its_answer_does_not_look_complete(
 @pytest.mark.parametrize("server", ["", HEALTH], ids=["hot", "hypercorn"])
 @pytest.mark.parametrize(
     ("path", "token", "status"),
-    [("hello", "another", b"401"), ("../hello", TOKEN, b"400"), ("hangup", TOKEN, b"502")],
+    [("hello", "another", b"401"), ("../hello", TOKEN, b"404"), ("hangup", TOKEN, b"502")],
 )
 async def test_a_refusal_of_head_has_no_body(
     path: str, token: str, status: bytes, server: str, caplog: pytest.LogCaptureFixture

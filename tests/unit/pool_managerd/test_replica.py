@@ -1,14 +1,25 @@
 """What becomes of an engine with each look at it."""
 
 from itertools import takewhile
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.contracts.pools import PoolState
-from pool_managerd.replica import INTERVAL_S, OFFLINE_AFTER, SOON_S, Answer, Details, Sighting, Slots, next_check_s
-from tests.unit.pool_managerd.values import GONE, LOADING, READY, SILENT, replica
+from pool_managerd.replica import (
+    INTERVAL_S,
+    OFFLINE_AFTER,
+    SOON_S,
+    Answer,
+    Details,
+    Sighting,
+    Slots,
+    announced_details,
+    next_check_s,
+)
+from tests.unit.pool_managerd.values import GONE, LOADING, READY, SILENT, handoff, replica
 
 sightings = st.lists(st.sampled_from([READY, LOADING, SILENT, GONE]), max_size=12)
 
@@ -71,6 +82,20 @@ def test_slots_are_those_announced_until_the_engine_tells_its_own() -> None:
 def test_details_are_learnt_once() -> None:
     learnt = Sighting(Answer.READY, details=Details(("m",), 512))
     assert replica(learnt, READY).details == Details(("m",), 512)
+
+
+@pytest.mark.parametrize(
+    ("fields", "known"),
+    [
+        ({"workloads": ["completion"]}, True),
+        ({"flags": ["--embeddings"]}, True),
+        ({"engine": "vllm"}, True),
+        ({"flags": ["--metrics"]}, False),
+    ],
+)
+def test_a_handoff_without_workloads_has_its_llama_server_asked(fields: dict[str, Any], known: bool) -> None:
+    model = {"id": "tiny", "path": "/m.gguf", "ctx_max": 512}
+    assert (announced_details(handoff(model=model, **fields)) is not None) is known
 
 
 def test_an_engine_is_looked_at_soon_while_something_is_about_to_change() -> None:

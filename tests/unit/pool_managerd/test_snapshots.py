@@ -66,6 +66,7 @@ def test_of_too_many_pools_the_first_are_told() -> None:
         {"model_digests": {"new": "sha256:1"}},
         {"slots_total": 5},
         {"ctx_max": 1},
+        {"workloads": ["embedding"]},
         {"pool_id": "other"},
     ],
 )

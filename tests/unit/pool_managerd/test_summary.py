@@ -91,3 +91,16 @@ def test_the_status_line_counts_and_names_the_first_failure() -> None:
     assert status_line(pools) == "2 pools ready, 1 starting, 1 failed: cuda: GPU 1 is not there"
     assert status_line(pools[:1]) == "1 pool ready"
     assert status_line(()) == "no pools yet; /etc/llama-orch/pools.toml configures them"
+
+
+def test_a_pool_tells_the_workloads_of_its_engines_together() -> None:
+    embeds, chats = replica(READY, flags=["--embeddings"]), replica(READY, replica_id="r1", workloads=["completion"])
+    status = told(embeds, chats)
+    assert status.workloads == ["completion", "embedding"]
+    assert [each.workloads for each in status.replicas] == [["embedding"], ["completion"]]
+    assert told(embeds, replica(READY, replica_id="r1")).workloads is None
+
+
+def test_a_pool_that_comes_up_tells_the_workloads_of_its_report() -> None:
+    coming = report(PoolState.STARTING, workloads=["rerank"])
+    assert told(reports=(coming,)).workloads == ["rerank"]

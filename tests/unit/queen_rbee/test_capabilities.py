@@ -8,8 +8,9 @@ from llama_orch import VERSION
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.pools import PoolState, PoolStatus
 from llama_orch.contracts.tasks import TaskRequest
-from queen_rbee.capabilities import WORKLOADS, capabilities
+from queen_rbee.capabilities import capabilities
 from queen_rbee.engines import ADAPTERS
+from queen_rbee.passage import WORKLOADS
 from tests.unit.queen_rbee.core import core
 from tests.unit.queen_rbee.kept_api import api
 from tests.unit.queen_rbee.scripted_engine import scripted_engine

@@ -136,6 +136,17 @@ async def test_what_no_pool_can_do_is_refused_with_the_reason(pool, request_, st
         assert refusal.body.retriable == (status == 503)
 
 
+@pytest.mark.parametrize(
+    ("request_", "field"), [({"ctx": 8192, "max_tokens": 9}, "ctx"), ({"max_tokens": 8192}, "max_tokens")]
+)
+async def test_a_task_without_room_is_told_how_much_there_is(request_, field):
+    async with still() as queen:
+        queen.pool(ctx_max=1024)
+        body = refused(queen, **request_).body
+        assert (body.message, body.reason) == (f"{field} 8192, room for 1024", "context_length_exceeded")
+        assert [problem.field for problem in body.fields or ()] == [field]
+
+
 async def test_while_pools_are_still_being_asked_nothing_is_refused_for_them():
     async with still() as queen:
         queen.dispatcher.registry.synced = False

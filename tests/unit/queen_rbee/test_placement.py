@@ -169,7 +169,7 @@ def test_a_pin_on_a_busy_pool_waits_and_never_falls_back():
     [
         (Demand(model_ref="unknown"), "the models are tiny.gguf"),
         (Demand(engine="vllm"), "the engine is llamacpp"),
-        (Demand(ctx=4096), "the context of a slot is 1024 tokens"),
+        (Demand(ctx=4096), "4096 tokens of context are asked for, room for 1024"),
         (Demand(device_mask="0"), "the devices are cpu"),
         (Demand(avoid=("alpha",)), "the task avoids pool alpha"),
     ],
@@ -198,6 +198,20 @@ def test_a_pool_of_an_engine_that_is_not_spoken_gets_nothing_and_says_why():
     refused = refusal([stranger], Demand())
     assert refused is not None
     assert "triton is not spoken" in refused.message
+
+
+def test_a_refusal_for_other_work_names_the_models_that_do_it():
+    chat = candidate(models=("file:/srv/chat.gguf",), endpoints=frozenset({"completion", "chat"}))
+    embeds = candidate(pool_id="beta", models=("file:/srv/e5.gguf",), endpoints=frozenset({"embeddings"}))
+    refused = refusal([chat, embeds], Demand(model_ref="chat", endpoint="embeddings"))
+    assert refused is not None
+    assert (refused.code, refused.retriable, refused.fields[0].field) == (ErrorCode.INVALID_PARAMS, False, "model_ref")
+    assert refused.message == "the model chat does not serve embedding tasks, only completion"
+    assert refused.hint == "Models that do: e5."
+    nowhere = refusal([chat], Demand(endpoint="rerank"))
+    assert nowhere is not None
+    assert (nowhere.message, nowhere.fields) == ("no pool that fits serves rerank tasks", ())
+    assert 'workloads = ["rerank"]' in nowhere.hint
 
 
 def test_a_pool_that_starts_is_waited_for_and_one_that_failed_is_not():

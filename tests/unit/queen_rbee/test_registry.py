@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
 from llama_orch.spool import Bell
+from queen_rbee.candidates import Demand
 from queen_rbee.engines.llamacpp import LlamaCpp
 from queen_rbee.registry import Registry
 
@@ -110,3 +111,19 @@ def test_ready_pools_are_counted_by_id_and_an_id_that_nobody_has_is_not_there(to
             name: sum(found.ready for found in known.pools() if found.pool_id == name) for name in ids
         }
         assert known.ready_pools == sum(found.ready for found in known.pools())
+
+
+def test_a_replica_is_asked_only_for_its_own_workloads():
+    replicas = [
+        ReplicaStatus(
+            replica_id=name, url="http://127.0.0.1:1", ready=True, slots_total=1, slots_free=1, workloads=does
+        )
+        for name, does in (("r0", ["embedding"]), ("r1", ["completion"]), ("r2", None))
+    ]
+    known = registry()
+    known.update("s", 0, [pool(replicas=replicas)])
+    told = {found.replica_id: sorted(found.endpoints or ()) for found in known.replicas.all()}
+    assert told["r0"] == ["embeddings"]
+    assert told["r1"] == ["chat", "completion", "completions"]
+    assert told["r2"] == sorted(LlamaCpp.endpoints), "an older node does not tell: all that its kind can do"
+    assert [c.replica_id for c in known.replicas.suitable(Demand(endpoint="embeddings"))] == ["r0", "r2"]

@@ -1,0 +1,112 @@
+"""Chat, embeddings and rerank go to engines that were started for them; all engines are real llama-servers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engines.llama_server import Archive
+from tests.engines.running import running_engine
+from tests.integration.home import Home, environment, free_port
+
+DAEMONS = ("queen-rbee", "pool-managerd", "engine-provisioner")
+POOL = """
+[[pools]]
+id = "{pool_id}"
+model = "file:{model}"
+ctx = 512
+ports = [{port}]
+{keys}
+[pools.provisioning]
+mode = "binary"
+url = "file:{archive.path}"
+checksum = "{archive.checksum}"
+allow_binary_downloads = true
+"""
+MANAGED = {
+    "chat": "",
+    "embed-flags": 'flags = ["--embeddings"]',
+    "embed": 'workloads = ["embedding"]\nflags = ["--pooling", "mean"]',
+    "both": 'workloads = ["completion", "embedding"]\nflags = ["--pooling", "last"]',
+    "rank": 'workloads = ["rerank"]',
+}
+EXTERNAL = '[[pools]]\nid = "foreign"\nprovisioning = {{ mode = "external", url = "{url}" }}\n'
+CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
+
+
+@pytest.fixture(scope="module")
+def fleet(
+    tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, llama_server: Path, tiny_model: Path
+) -> Iterator[Home]:
+    """Five pools of one model, and an embeddings engine that somebody else started."""
+    directory = tmp_path_factory.mktemp("workloads")
+    environ = environment(directory)
+    with running_engine(llama_server, tiny_model, flags=("--embeddings", "--pooling", "mean")) as foreign:
+        pools = [
+            POOL.format(pool_id=pool_id, model=tiny_model, port=free_port(), keys=keys, archive=llama_server_tar)
+            for pool_id, keys in MANAGED.items()
+        ]
+        (directory / "pools.toml").write_text("".join([*pools, EXTERNAL.format(url=foreign.url)]))
+        queen, manager = (
+            int(environ[name].rpartition(":")[2]) for name in ("ORCHESTRATORD_BIND_ADDR", "POOL_MANAGERD_BIND_ADDR")
+        )
+        running = Home(directory, environ, queen, manager)
+        try:
+            for name in DAEMONS:
+                running.start(name)
+            running.until(lambda: _ready(running) == {*MANAGED, "foreign"})
+            yield running
+        finally:
+            for name in [*running.processes]:
+                running.stop(name)
+
+
+def _ready(running: Home) -> set[str]:
+    _status, answer = running.ask("GET", "/v2/pools")
+    return {pool["pool_id"] for pool in (answer or {}).get("pools", ()) if pool["ready"]}
+
+
+def test_each_pool_tells_its_workloads(fleet: Home) -> None:
+    told = {pool["pool_id"]: pool["workloads"] for pool in fleet.ask("GET", "/v2/meta/capabilities")[1]["pools"]}
+    assert told == {
+        "chat": ["completion"],
+        "embed-flags": ["embedding"],
+        "embed": ["embedding"],
+        "both": ["completion", "embedding"],
+        "rank": ["rerank"],
+        "foreign": ["embedding"],
+    }
+
+
+def test_a_chat_without_model_ends_no_embeddings_engine(fleet: Home) -> None:
+    assert {fleet.ask("POST", "/v1/chat/completions", CHAT)[0] for _turn in range(12)} == {200}
+    assert _ready(fleet) == {*MANAGED, "foreign"}
+    assert '"engine_failed"' not in fleet.logs()
+
+
+def test_a_shared_name_serves_each_workload_by_its_own_pools(fleet: Home, tiny_model: Path) -> None:
+    # of the engine with no pooling every embedding is refused by 400, so it is not among those asked here
+    fleet.ask("POST", "/v2/pools/embed-flags/drain", {})
+    name = tiny_model.name.removesuffix(".gguf")
+    fleet.until(lambda: any(pool["draining"] for pool in fleet.ask("GET", "/v2/pools")[1]["pools"]))
+    asked = {"model": name, "input": ["hello", "world"]}
+    assert [fleet.ask("POST", "/v1/embeddings", asked)[0] for _turn in range(9)] == [200] * 9
+    assert [fleet.ask("POST", "/v1/chat/completions", {**CHAT, "model": name})[0] for _turn in range(9)] == [200] * 9
+    documents = {"model": name, "query": "hello", "documents": ["world", "hello"]}
+    assert [fleet.ask("POST", "/v1/rerank", documents)[0] for _turn in range(3)] == [200] * 3
+
+
+@pytest.mark.parametrize("pool_id", ["embed", "embed-flags", "rank", "foreign"])
+def test_chat_with_a_model_for_other_work_is_refused(fleet: Home, pool_id: str) -> None:
+    status, answer = fleet.ask("POST", "/v1/chat/completions", {**CHAT, "model": pool_id})
+    assert (status, answer["error"]["param"]) == (400, "model")
+    assert "does not serve completion tasks" in answer["error"]["message"]
+    assert "Models that do: tiny-" in answer["error"]["message"]
+
+
+def test_a_task_for_other_work_is_refused_at_once(fleet: Home) -> None:
+    pinned = {"mode": "pin", "pin_pool_id": "chat"}
+    status, answer = fleet.ask("POST", "/v2/tasks", {"workload": "embedding", "inputs": ["a"], "placement": pinned})
+    assert (status, answer["code"]) == (400, "INVALID_PARAMS")
+    assert answer["message"] == "pool chat does not serve embedding tasks, only completion"
