@@ -147,9 +147,11 @@ async def test_a_model_with_a_wrong_checksum_never_reaches_the_engine(
     assert "load_model" not in daemon.log
 
 
-async def test_an_engine_with_a_wrong_checksum_is_not_run(tmp_path: Path, llama_server_tar: Archive) -> None:
+async def test_an_engine_with_a_wrong_checksum_is_not_run(
+    tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
+) -> None:
     wrong = Archive(llama_server_tar.path, "0" * 64)
-    async with provisioner(tmp_path, entry(wrong, "/nonexistent")) as daemon:
+    async with provisioner(tmp_path, entry(wrong, tiny_model)) as daemon:
         assert f"has the checksum {llama_server_tar.checksum}" in await daemon.failed("default")
     assert not (tmp_path / "cache/engines").exists()
 

@@ -33,6 +33,8 @@ ONLY = {
     "home": "HOME_PROFILE only; otherwise without effect, which a notice says.",
     "cloud": "CLOUD_PROFILE only; otherwise without effect, which a notice says.",
 }
+LEFT_ALIGNED = ".ad l\n.ds AD l\n"
+"""The second is for groff 1.23, which adjusts each paragraph anew and warns of lines that it cannot."""
 ADDITION = "An addition to the configuration reference."
 
 
@@ -50,7 +52,7 @@ def manual_page(daemon: str, settings: type[Settings], version: str, date: str) 
         "EXAMPLES": "".join(_examples(settings)),
         "SEE ALSO": f"{_see_also(daemon)}\n",
     }
-    head = f'.TH {name} 5 "{date}" "llama-orch {version}" "llama-orch"\n.ad l\n'
+    head = f'.TH {name} 5 "{date}" "llama-orch {version}" "llama-orch"\n{LEFT_ALIGNED}'
     return head + "".join(f".SH {title}\n{text}" for title, text in sections.items() if text)
 
 
