@@ -106,6 +106,7 @@ class Site:
         path, _, query = path.partition("?")
         scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode()}
         scope |= {"query_string": query.encode()}
+        raw = [(b"host", b"localhost"), *raw]
         scope |= {"http_version": "1.1", "scheme": "http", "headers": raw, "client": ("127.0.0.1", 1), "root_path": ""}
         await self.gate({**scope, "server": ("127.0.0.1", 1), "asgi": {}}, line.receive, line.send)
         line.ended.set()
