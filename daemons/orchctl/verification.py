@@ -27,7 +27,9 @@ async def show_verified(options: argparse.Namespace, queen: Queen, body: bytes) 
     show(options.json, body, CatalogModel, whole)
     found = understood(CatalogModel, body).verification
     if options.wait and found.state in OUTCOMES:
-        raise Failure(f"{options.id} is not verified: {found.reason or found.state}", "", OUTCOMES[found.state])
+        actual = f": {found.actual}" if found.state is VerificationState.MISMATCH and found.actual else ""
+        reason = f"{found.reason or found.state}{actual}"
+        raise Failure(f"{options.id} is not verified: {reason}", "", OUTCOMES[found.state])
 
 
 async def _outcome(name: str, queen: Queen, body: bytes) -> bytes:

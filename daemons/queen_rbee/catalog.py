@@ -5,8 +5,10 @@ report of it for as long as the queen runs; a check that a restart cut short beg
 """
 
 import logging
-from collections.abc import Callable, Collection
+import re
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import trio
 from pydantic import ValidationError
@@ -26,6 +28,7 @@ from queen_rbee.store.protocol import Document, Store, StoreFailure
 LIMIT = 10_000
 COMPARE_S = 5.0
 """So often what pools report is compared with the catalog."""
+WRITTEN_DIGEST = re.compile(r"(?<= has )sha256:[0-9a-f]{64}(?=, and the catalog wants)")
 PENDING = Verification(state=VerificationState.PENDING)
 
 log = logging.getLogger(__name__)
@@ -33,7 +36,8 @@ log = logging.getLogger(__name__)
 
 class Catalog:
     """At most `limit` models by their ids; `pools` tells what is known of pools now, and `withhold` is told the short
-    names of those models that no pool may be asked for: they are not what their digests say."""
+    names of those models that no pool may be asked for: they are not what their digests say. Files of models are below
+    `directories`."""
 
     def __init__(
         self,
@@ -42,6 +46,7 @@ class Catalog:
         metrics: Metrics,
         withhold: Callable[[frozenset[str]], None],
         limit: int = LIMIT,
+        directories: Sequence[Path] = (),
     ) -> None:
         self._store = store
         self._pools = pools
@@ -51,7 +56,7 @@ class Catalog:
         self._models: dict[str, CatalogModel] = {}
         self._refs: catalog_names.ByRef = {}
         self._priced = False
-        self._checks = Checks(self.model, pools, self._checked)
+        self._checks = Checks(self.model, pools, self._checked, directories)
 
     async def load(self) -> None:
         """Know again what was stored. Raises StoreFailure."""
@@ -214,9 +219,12 @@ def _written(model: CatalogModel) -> Document:
 
 
 def _read(document: Document) -> CatalogModel | None:
-    """The model that was written; None, and said so in the log, where it cannot be understood."""
+    """The model that was written; None, and said so in the log, where it cannot be understood.
+
+    Release 0.1.0 wrote the digest that was found into the reason, which clients see.
+    """
     try:
-        return CatalogModel.model_validate_json(document.body)
+        return CatalogModel.model_validate_json(WRITTEN_DIGEST.sub("another digest", document.body))
     except ValidationError as error:
         log.warning("model %s in the store is not understood and left out: %s", document.key, error)
         return None

@@ -1,6 +1,7 @@
 """The checks of digests that are under way: children of `run`, one after the other; each can be stopped."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 
 import trio
 
@@ -12,11 +13,17 @@ Done = Callable[[CatalogModel, Outcome], None]
 
 
 class Checks:
-    """`model` finds a model by its id, `pools` tells what is known of pools, `done` takes the outcome."""
+    """`model` finds a model by its id, `pools` tells what is known of pools, `done` takes the outcome; files of models
+    are below `directories`."""
 
     def __init__(
-        self, model: Callable[[str], CatalogModel | None], pools: Callable[[], Collection[PoolStatus]], done: Done
+        self,
+        model: Callable[[str], CatalogModel | None],
+        pools: Callable[[], Collection[PoolStatus]],
+        done: Done,
+        directories: Sequence[Path],
     ) -> None:
+        self._directories = directories
         self._model = model
         self._pools = pools
         self._done = done
@@ -49,7 +56,7 @@ class Checks:
             async with self._one_at_a_time:
                 # whoever got the turn in the moment in which its check was stopped is not interrupted before it waits
                 model = self._model(model_id)
-                outcome = await check(model, self._pools) if model else None
+                outcome = await check(model, self._pools, self._directories) if model else None
             if outcome and self._scopes.get(model_id) is scope and (model := self._model(model_id)):
                 del self._scopes[model_id]
                 self._done(model, outcome)

@@ -6,6 +6,7 @@ Every source must agree: a task that asks for the model may be placed on any of 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 from llama_orch.contracts.catalog import CatalogModel, Verification, VerificationState
@@ -46,12 +47,15 @@ class Outcome:
         return Verification(state=self.state, checked_at=now, reason=self.words, actual=self.actual)
 
 
-async def check(model: CatalogModel, pools: Callable[[], Collection[PoolStatus]]) -> Outcome:
-    """Check `model` now; takes as long as reading its file does, and `pools` are asked after that."""
+async def check(
+    model: CatalogModel, pools: Callable[[], Collection[PoolStatus]], directories: Sequence[Path]
+) -> Outcome:
+    """Check `model` now; takes as long as reading its file does, which must be below one of `directories`. `pools` are
+    asked after that."""
     if model.digest is None:
         words = "no digest was given to check: delete the model and post it with one"
         return Outcome(VerificationState.UNVERIFIED, "no_digest", words)
-    evidence, trouble = await _of_file(model.model_ref)
+    evidence, trouble = await _of_file(model.model_ref, directories)
     return judged(model.digest, [*evidence, *reported(model.model_ref, reports_of(pools()))], trouble)
 
 
@@ -69,13 +73,13 @@ def reconsidered(model: CatalogModel, reports: Reports) -> Outcome | None:
     return outcome if evidence and outcome.state is not model.verification.state else None
 
 
-async def _of_file(model_ref: str) -> tuple[list[Evidence], str]:
+async def _of_file(model_ref: str, directories: Sequence[Path]) -> tuple[list[Evidence], str]:
     """The file's digest, or why there is none."""
     path = local_path(model_ref)
     if path is None:
         return [], "the model is no file: of this machine"
     try:
-        return [Evidence(await file_digest(path), str(path), "file")], ""
+        return [Evidence(await file_digest(path, directories), "its file", "file")], ""
     except Unreadable as error:
         return [], f"the queen cannot read {path}: {error}"
 
@@ -99,7 +103,7 @@ def judged(wanted: str, evidence: Sequence[Evidence], trouble: str) -> Outcome:
     """The outcome of comparing `wanted` with all that was found; `trouble` is why there was no file to hash."""
     wrong = next((found for found in evidence if found.digest != wanted), None)
     if wrong:
-        words = f"{wrong.where} has {wrong.digest}, and the catalog wants {wanted}"
+        words = f"{wrong.where} has another digest than the catalog"
         return Outcome(VerificationState.MISMATCH, wrong.reason, words, wrong.digest, wrong.engine)
     if not evidence:
         words = f"{trouble}, and no pool reports a checked digest of it (model.checksum in the pools file)"

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import stat
+from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
 
@@ -21,10 +22,13 @@ def local_path(model_ref: str) -> Path | None:
     return Path("/" + rest.lstrip("/")) if scheme == "file" and colon else None
 
 
-async def file_digest(path: Path) -> str:
-    """The file's `sha256:…`. Raises Unreadable."""
+async def file_digest(path: Path, directories: Sequence[Path]) -> str:
+    """The `sha256:…` of a file below one of `directories`. Raises Unreadable.
+
+    A digest tells what is in a file, so that it is told of models only, whatever else the queen can read.
+    """
     try:
-        file = await trio.to_thread.run_sync(_opened, path)
+        file = await trio.to_thread.run_sync(_opened, path, directories)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise Unreadable(_words(error)) from error
     with file:
@@ -47,13 +51,28 @@ async def _hashed(file: FileIO) -> str:
     return f"sha256:{hasher.hexdigest()}"
 
 
-def _opened(path: Path) -> FileIO:
-    """A regular file, opened without waiting for anybody (a FIFO would). Blocks; raises OSError, ValueError."""
+def _opened(path: Path, directories: Sequence[Path]) -> FileIO:
+    """A regular file below `directories`, opened without waiting for anybody (a FIFO would). Blocks; raises OSError,
+    ValueError, and Unreadable, in the same words whether or not there is a file outside."""
+    roots = [Path(os.path.realpath(directory)) for directory in directories]
+    _check_inside(os.path.realpath(path), roots)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return FileIO(descriptor)
-    os.close(descriptor)  # FileIO refuses a directory and leaves its descriptor open
-    raise OSError("it is no regular file")
+    try:
+        # a symlink may have been put in place meanwhile: what counts is where the open file is
+        _check_inside(os.readlink(f"/proc/self/fd/{descriptor}"), roots)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError("it is no regular file")
+    except (OSError, Unreadable):
+        os.close(descriptor)
+        raise
+    return FileIO(descriptor)
+
+
+def _check_inside(real: str, roots: Sequence[Path]) -> None:
+    if not any(Path(real).is_relative_to(root) for root in roots):
+        raise Unreadable(
+            f"it is not below a model directory (LLORCH_MODEL_DIRS: {', '.join(map(str, roots)) or 'none'})"
+        )
 
 
 def _hash_block(file: FileIO, hasher: "hashlib._Hash") -> int:

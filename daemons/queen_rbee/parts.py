@@ -1,7 +1,9 @@
 """The queen's one of each, connected: what belongs to whom is decided here and nowhere else."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from llama_orch.http.kept_connections import KeptConnections
 from llama_orch.http.tls import CLEAR, Tls
@@ -63,7 +65,7 @@ def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
     dispatcher = Dispatcher(
         queue=AdmissionQueue(settings.capacity, settings.policy),
         registry=registry,
-        accounting=books(store, registry, metrics),
+        accounting=books(store, registry, metrics, settings.model_dirs),
         adapters=ADAPTERS,
         strategy=settings.placement,
         bell=bell,
@@ -78,7 +80,7 @@ def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
     return Parts(settings, store, dispatcher, _handoffs(settings, registry, metrics), fleet, operations, tls)
 
 
-def books(store: Store, registry: Registry, metrics: Metrics) -> Accounting:
+def books(store: Store, registry: Registry, metrics: Metrics, model_dirs: Sequence[Path] = ()) -> Accounting:
     """All that tasks are entered in, empty."""
     return Accounting(
         book=TaskBook(),
@@ -86,7 +88,7 @@ def books(store: Store, registry: Registry, metrics: Metrics) -> Accounting:
         forecast=Forecast(registry),
         store=store,
         sessions=Sessions(store),
-        catalog=Catalog(store, registry.believed, metrics, registry.withhold),
+        catalog=Catalog(store, registry.believed, metrics, registry.withhold, directories=model_dirs),
         artifacts=Artifacts(store),
     )
 

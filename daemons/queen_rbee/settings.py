@@ -14,9 +14,11 @@ from llama_orch.settings.shared import (
     RUNTIME_DIRECTORY,
     metrics_port_variable,
 )
-from llama_orch.settings.types import Host, UrlList
+from llama_orch.settings.types import Host, PathList, UrlList
 
 HOME_ADDRESS = Host("127.0.0.1", 8080)
+MODEL_DIRS = ("/srv/models", "/var/lib/llama-orch/models", "/var/cache/llama-orch/models", "~/.cache/llama-orch/models")
+"""The last two are where engine-provisioner keeps the models that it has fetched."""
 CLOUD_ADDRESS = Host("0.0.0.0", 8080)  # noqa: S104 -- the reference's own default in CLOUD_PROFILE
 
 
@@ -119,6 +121,17 @@ class QueenSettings(ApiSettings):
         ),
         Field(ge=100, le=10_000),
     ] = 1000
+    model_dirs: Annotated[
+        PathList,
+        Var(
+            "LLORCH_MODEL_DIRS",
+            "Directories of model files, separated by commas: only below them does the catalog check digests of files.",
+            more="A symbolic link must not lead out of them. The digest of another file would tell what is in it.",
+            default=",".join(MODEL_DIRS),
+            example="/srv/models,/data/gguf",
+            addition=True,
+        ),
+    ] = tuple(map(Path, MODEL_DIRS))
     pool_managers: Annotated[
         UrlList,
         Var(

@@ -18,6 +18,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+from tests.engines.cache import cache_root
 from tests.engines.llama_server import Archive
 
 READY_WITHIN_S = 60.0
@@ -179,6 +180,7 @@ def environment(directory: Path, **more: str) -> dict[str, str]:
         "ORCHD_POOL_MANAGERS": f"http://127.0.0.1:{manager}",
         "ENGINE_PROVISIONER_CACHE_DIR": str(directory / "cache"),
         "ENGINE_PROVISIONER_GPU_MASK": "cpu",
+        "LLORCH_MODEL_DIRS": f"{cache_root()},{directory}",
         "LLAMA_ORCH_LOG_FORMAT": "json",
         **more,
     }

@@ -8,6 +8,8 @@ import hashlib
 import os
 import pwd
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
@@ -180,6 +182,23 @@ def _origins(value: Any) -> Any:
     return origins
 
 
+def _paths(value: Any) -> Any:
+    """A list of absolute paths; ~ stands for the home directory. Without one, a default below it is left out."""
+    if not isinstance(value, str):
+        return tuple(path for path in value if path.is_absolute()) + tuple(_homes(value))
+    paths = tuple(_expanded(Path(part.strip())) for part in value.split(",") if part.strip())
+    if bad := next((path for path in paths if not path.is_absolute()), None):
+        raise ValueError(f"has {str(bad)!r}, which is not an absolute path")
+    return paths
+
+
+def _homes(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        if not path.is_absolute():
+            with suppress(ValueError):
+                yield _expanded(path)
+
+
 def _expanded(value: Path) -> Path:
     try:
         if value.parts[:1] == ("~",) and os.environ.get("HOME") == "":  # the root directory would be taken for it
@@ -208,4 +227,5 @@ Origins = Annotated[
     tuple[str, ...], BeforeValidator(_origins), Allowed("SCHEME://HOST[:PORT], SCHEME://* or *, separated by commas")
 ]
 GpuMaskField = Annotated[GpuMask, BeforeValidator(_mask), Allowed("GPU indices separated by commas, or cpu")]
+PathList = Annotated[tuple[Path, ...], BeforeValidator(_paths), Allowed("absolute paths, separated by commas")]
 HomePath = Annotated[Path, AfterValidator(_expanded)]

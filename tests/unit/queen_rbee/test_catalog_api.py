@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from llama_orch.contracts.catalog import CatalogModel
+from llama_orch.contracts.catalog import CatalogModel, NewModel, VerificationState
+from llama_orch.http.peers import is_local_operator
+from queen_rbee.catalog_verification import Outcome
 from tests.unit.queen_rbee.kept_api import FULL, Api, api
 from tests.unit.queen_rbee.test_availability import pool
 
@@ -142,3 +144,34 @@ async def test_what_is_answered_is_what_the_contract_has(tmp_path: Path):
     answer = await api(tmp_path).ask("POST", MODELS, TINY)
     assert set(answer.json) == set(CatalogModel.model_fields)
     assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("client", "headers", "shown"),
+    [
+        (("127.0.0.1", 1), {}, True),
+        (("::1", 1), {}, True),
+        (None, {}, True),
+        (("192.0.2.1", 1), {}, False),
+        (("127.0.0.1", 1), {"X-Forwarded-For": "192.0.2.1"}, False),
+        (None, {"Forwarded": "for=192.0.2.1"}, False),
+    ],
+)
+def test_what_operators_may_see_is_for_this_machine(client, headers, shown):
+    lower = {name.lower(): value for name, value in headers.items()}
+    assert is_local_operator(client, lower) is shown
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Forwarded-For": "192.0.2.1"}])
+async def test_the_digest_that_was_found_is_told_to_local_operators(tmp_path: Path, headers):
+    served = api(tmp_path)
+    catalog = served.parts.accounting.catalog
+    await catalog.add(NewModel(id="tiny", model_ref="hf:org/repo/tiny.gguf", digest=DIGEST))
+    other = "sha256:" + "b" * 64
+    mismatch = Outcome(VerificationState.MISMATCH, "file", "its file has another digest than the catalog", other)
+    model = catalog.model("tiny")
+    assert model is not None
+    catalog._checked(model, mismatch)
+    for path in (MODELS, f"{MODELS}/tiny"):
+        response = await served.app.test_client().get(path, headers=headers, scope_base={"client": ("127.0.0.1", 1)})
+        assert (other in await response.get_data(as_text=True)) is (not headers)

@@ -57,7 +57,7 @@ def model(model_ref: str = "hf:org/repo/tiny.gguf", digest: str | None = RIGHT, 
 
 
 async def checked(model: CatalogModel, *pools: PoolStatus) -> Outcome:
-    return await check(model, lambda: pools)
+    return await check(model, lambda: pools, [Path("/tmp")])
 
 
 async def test_a_file_with_the_digest_is_verified(tmp_path: Path):
@@ -68,12 +68,12 @@ async def test_a_file_with_the_digest_is_verified(tmp_path: Path):
     assert outcome.verification(NOW) == Verification(state=S.VERIFIED, checked_at=NOW, actual=digest_of(b"weights"))
 
 
-async def test_another_file_is_a_mismatch_that_names_both_digests_and_the_place(tmp_path: Path):
+async def test_another_file_is_a_mismatch_without_its_digest_in_words(tmp_path: Path):
     path = tmp_path / "tiny.gguf"
     path.write_bytes(b"other")
     outcome = await checked(model(f"file:{path}", RIGHT))
     assert (outcome.state, outcome.reason, outcome.actual) == (S.MISMATCH, "file", digest_of(b"other"))
-    assert outcome.words == f"{path} has {digest_of(b'other')}, and the catalog wants {RIGHT}"
+    assert outcome.words == "its file has another digest than the catalog"
 
 
 async def test_what_a_pool_reports_of_the_model_counts_by_whatever_name():
@@ -84,7 +84,7 @@ async def test_what_a_pool_reports_of_the_model_counts_by_whatever_name():
 async def test_one_pool_with_another_file_is_enough_for_a_mismatch():
     outcome = await checked(model(), pool(tiny=RIGHT), pool("q", "vllm", tiny=WRONG))
     assert (outcome.state, outcome.reason, outcome.engine) == (S.MISMATCH, "pool_report", "vllm")
-    assert outcome.words == f"pool q has {WRONG}, and the catalog wants {RIGHT}"
+    assert outcome.words == "pool q has another digest than the catalog"
 
 
 async def test_a_right_file_does_not_excuse_a_pool_that_serves_another(tmp_path: Path):
@@ -98,9 +98,9 @@ async def test_a_right_file_does_not_excuse_a_pool_that_serves_another(tmp_path:
     ("model_ref", "words"),
     [
         ("hf:org/repo/tiny.gguf", "the model is no file: of this machine"),
-        ("file:/nonexistent/tiny.gguf", "the queen cannot read /nonexistent/tiny.gguf: No such file or directory"),
-        ("file:/", "the queen cannot read /: it is no regular file"),
-        ("file:/a\0b", "the queen cannot read /a\0b: embedded null byte"),
+        ("file:/tmp/none/tiny.gguf", "the queen cannot read /tmp/none/tiny.gguf: No such file or directory"),
+        ("file:/tmp", "the queen cannot read /tmp: it is no regular file"),
+        ("file:/tmp/a\0b", "the queen cannot read /tmp/a\0b: embedded null byte"),
     ],
 )
 async def test_where_nothing_can_be_checked_that_is_said_with_the_way_to_mend_it(model_ref: str, words: str):
@@ -126,9 +126,9 @@ async def test_pools_are_asked_when_the_file_has_been_read(tmp_path: Path):
 
     with trio.CancelScope() as scope:
         scope.cancel()
-        await check(model(f"file:{path}"), pools)
+        await check(model(f"file:{path}"), pools, [tmp_path])
     assert not asked
-    assert (await check(model(f"file:{path}", digest_of(b"weights")), pools)).state is S.MISMATCH
+    assert (await check(model(f"file:{path}", digest_of(b"weights")), pools, [tmp_path])).state is S.MISMATCH
 
 
 evidences = st.lists(st.builds(Evidence, st.sampled_from([RIGHT, WRONG]), st.just("x"), st.just("file")), max_size=4)
@@ -191,7 +191,7 @@ def test_the_digest_is_that_of_all_bytes_whatever_the_size_of_the_blocks(data: b
             patch.setattr(hashing, "BLOCK", block)
             file.write(data)
             file.flush()
-            assert await file_digest(Path(file.name)) == digest_of(data)
+            assert await file_digest(Path(file.name), [Path(file.name).parent]) == digest_of(data)
 
     trio.run(play)
 
@@ -210,7 +210,7 @@ async def test_a_file_that_changes_while_it_is_read_has_no_digest(
 
     monkeypatch.setattr(hashing, "_hash_block", meddling)
     with pytest.raises(Unreadable, match="it changed while it was read"):
-        await file_digest(path)
+        await file_digest(path, [path.parent])
 
 
 async def test_a_file_that_is_shorter_than_it_says_has_no_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -218,7 +218,7 @@ async def test_a_file_that_is_shorter_than_it_says_has_no_digest(tmp_path: Path,
     path.write_bytes(b"weights")
     monkeypatch.setattr(hashing, "_hash_block", lambda _file, _hasher: 0)
     with pytest.raises(Unreadable, match="it changed while it was read"):
-        await file_digest(path)
+        await file_digest(path, [path.parent])
 
 
 async def test_a_file_without_an_end_has_no_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -226,17 +226,17 @@ async def test_a_file_without_an_end_has_no_digest(tmp_path: Path, monkeypatch: 
     path.write_bytes(b"weights")
     monkeypatch.setattr(hashing, "_hash_block", lambda _file, _hasher: 4)
     with pytest.raises(Unreadable, match="it grows while it is read"):
-        await file_digest(path)
+        await file_digest(path, [path.parent])
 
 
 async def test_no_descriptor_stays_open(tmp_path: Path):
     path = tmp_path / "m"
     path.write_bytes(b"weights")
     before = set(os.listdir("/proc/self/fd"))
-    await file_digest(path)
+    await file_digest(path, [path.parent])
     for wrong in (tmp_path, tmp_path / "none"):
         with pytest.raises(Unreadable):
-            await file_digest(wrong)
+            await file_digest(wrong, [tmp_path])
     assert set(os.listdir("/proc/self/fd")) == before
 
 
@@ -244,7 +244,7 @@ async def test_nobody_waits_for_the_writer_of_a_fifo(tmp_path: Path):
     path = tmp_path / "fifo"
     os.mkfifo(path)
     with trio.fail_after(5), pytest.raises(Unreadable, match="no regular file"):
-        await file_digest(path)
+        await file_digest(path, [path.parent])
 
 
 async def test_a_disk_that_fails_while_it_is_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -256,4 +256,56 @@ async def test_a_disk_that_fails_while_it_is_read_is_told(tmp_path: Path, monkey
 
     monkeypatch.setattr(hashing, "_hash_block", failing)
     with pytest.raises(Unreadable, match="Input/output error"):
-        await file_digest(path)
+        await file_digest(path, [path.parent])
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "/etc/passwd",
+        "/etc/none",
+        "{models}/../secret",
+        "{models}/link",
+        "{models}/down/secret",
+        "{models}-other/secret",
+        "{models}/.",
+    ],
+)
+async def test_the_digest_of_no_file_outside_is_told(tmp_path: Path, reference: str):
+    models, other = tmp_path / "models", tmp_path / "models-other"
+    models.mkdir()
+    other.mkdir()
+    for secret in (tmp_path / "secret", other / "secret"):
+        secret.write_bytes(b"secret")
+    (models / "link").symlink_to(tmp_path / "secret")
+    (models / "down").symlink_to(other)
+    path = reference.format(models=models)
+    outcome = await check(model(f"file:{path}", RIGHT), list, [models])
+    assert (outcome.state, outcome.actual) == (S.UNAVAILABLE, None)
+    reason = "it is no regular file" if path.endswith("/.") else "it is not below a model directory"
+    assert reason in (outcome.words or "")
+
+
+async def test_a_link_within_the_model_directories_is_followed(tmp_path: Path):
+    (tmp_path / "v2.gguf").write_bytes(b"weights")
+    (tmp_path / "current.gguf").symlink_to("v2.gguf")
+    root = tmp_path.with_name(f"{tmp_path.name}-root")
+    root.symlink_to(tmp_path)
+    assert await file_digest(tmp_path / "current.gguf", [root]) == digest_of(b"weights")
+
+
+async def test_a_link_that_is_put_in_place_meanwhile_leads_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "m").write_bytes(b"weights")
+    (tmp_path / "secret").write_bytes(b"secret")
+    opened = os.open
+
+    def swapping(path: Path, flags: int) -> int:
+        (models / "m").unlink()
+        (models / "m").symlink_to(tmp_path / "secret")
+        return opened(path, flags)
+
+    monkeypatch.setattr(os, "open", swapping)
+    with pytest.raises(Unreadable, match="not below a model directory"):
+        await file_digest(models / "m", [models])
