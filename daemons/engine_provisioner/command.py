@@ -12,6 +12,9 @@ from engine_provisioner.pool_spec import Pool
 
 ALL_LAYERS = "999"
 HOST = "127.0.0.1"
+EMBEDDING_FLAGS = frozenset({"--embedding", "--embeddings", "--pooling", "--rerank", "--reranking"})
+EMBEDDING_VARIABLES = frozenset({"LLAMA_ARG_EMBEDDINGS", "LLAMA_ARG_POOLING", "LLAMA_ARG_RERANKING"})
+BATCH_VARIABLES = {"LLAMA_ARG_BATCH": "--batch-size", "LLAMA_ARG_UBATCH": "--ubatch-size"}
 CACHE_RAM_MAX_MIB = 2048
 CACHE_RAM_SHARE = 16
 """An engine keeps old prompts in at most one in so many parts of the machine's memory."""
@@ -26,7 +29,7 @@ def llama_server(
     """
     argv = [*engine.program.words, "-m", str(model.path), "--host", HOST, "--port", str(port)]
     argv += ["-c", str(pool.ctx * pool.slots), "-np", str(pool.slots)]
-    given = {flag.partition("=")[0] for flag in pool.flags}
+    given = {flag.partition("=")[0] for flag in pool.flags} | {BATCH_VARIABLES.get(name, name) for name in pool.env}
     for names, values in (*_optional(pool, devices, cache_ram_mib), *_named(model)):
         name = engine.first_known(*names)
         if name and not given & {*names, *_opposites(names)}:
@@ -46,12 +49,22 @@ def _optional(
     yield ("--no-webui", "--no-ui"), ()
     yield ("--offline",), ()
     yield ("--cache-ram", "-cram"), (str(cache_ram_mib),)
+    if embeds(pool):
+        yield ("--batch-size", "-b"), (str(pool.ctx),)
+        yield ("--ubatch-size", "-ub"), (str(pool.ctx),)
     if devices:
         yield ("--n-gpu-layers", "--gpu-layers", "-ngl"), (ALL_LAYERS,)
     else:
         yield ("--device", "-dev"), ("none",)
     if pool.tensor_split:
         yield ("--tensor-split", "-ts"), (",".join(f"{share:g}" for share in pool.tensor_split),)
+
+
+def embeds(pool: Pool) -> bool:
+    """Whether the pool's engine is started for embeddings or rerank: it refuses an input that is longer than its batch,
+    which is 512 tokens unless something else is said, while a prompt to complete may be read in several batches."""
+    names = {flag.partition("=")[0] for flag in pool.flags}
+    return bool(names & EMBEDDING_FLAGS or pool.env.keys() & EMBEDDING_VARIABLES)
 
 
 def _named(model: LocalModel) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:

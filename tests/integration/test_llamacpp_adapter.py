@@ -146,7 +146,7 @@ async def test_a_wrong_request_is_refused_in_the_engines_words_and_the_engine_is
 ) -> None:
     async with serving_engine(llama_server, tiny_model) as engine:
         too_long = await failed(engine.url, prompt="the river " * 600)
-        assert (too_long.code, too_long.engine_fault) == (ErrorCode.INVALID_PARAMS, False)
+        assert (too_long.code, too_long.blame) == (ErrorCode.INVALID_PARAMS, "nobody")
         assert "exceeds the available context size" in str(too_long)
         with pytest.raises(Failure, match="Start it with `--embeddings`") as not_served:
             await passed_on(engine.url, "embeddings", input="a")
@@ -182,7 +182,7 @@ async def test_an_engine_that_loads_has_no_room_yet_and_the_task_may_go_elsewher
             while "is away" in str(loading := await failed(url)):  # noqa: ASYNC110 -- another process's doing
                 await trio.sleep(0.02)
         assert str(loading) == "Loading model"
-        assert (loading.code, loading.engine_fault, loading.elsewhere) == (ErrorCode.WORKER_RESET, False, True)
+        assert (loading.code, loading.blame, loading.elsewhere) == (ErrorCode.WORKER_RESET, "replica", True)
 
 
 async def tokens(task: Task, least: int) -> None:

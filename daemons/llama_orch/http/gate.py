@@ -129,6 +129,7 @@ class Gate:
             stamps.append((shown_as.encode(), identifier.encode()))
         reply = _stamping(send, [*stamps, (b"traceparent", trace.encode())] if trace else stamps)
         peer = scope["client"][0] if scope.get("client") else None
+        correlation.peer.set(peer)
         authorization, api_key = (headers.get(name, b"").decode("latin-1") for name in (b"authorization", b"x-api-key"))
         refusal = self._access.refusal(scope["path"], peer, authorization, api_key) or _nowhere(scope["path"])
         if refusal:
