@@ -133,6 +133,21 @@ async def test_embeddings_come_whole(llama_server: Path, tiny_model: Path) -> No
         assert task.tokens_in == result["usage"]["prompt_tokens"] > 0
 
 
+async def test_input_beyond_the_batch_is_the_clients_fault(llama_server: Path, tiny_model: Path) -> None:
+    """By default, that is with a batch of 512 tokens; as large as the context, it takes what fits into that."""
+    pooled = ("--embeddings", "--pooling", "mean")
+    async with serving_engine(llama_server, tiny_model, ctx=2048, flags=pooled) as engine:
+        with pytest.raises(Failure, match="is too large to process") as failure:
+            await passed_on(engine.url, "embeddings", input="word " * 450)
+        refused = failure.value
+        assert (refused.code, refused.blame) == (ErrorCode.INVALID_PARAMS, "nobody")
+        assert refused.reason == "context_length_exceeded"
+    async with serving_engine(
+        llama_server, tiny_model, ctx=2048, flags=(*pooled, "-b", "2048", "-ub", "2048")
+    ) as engine:
+        assert (await passed_on(engine.url, "embeddings", input="word " * 450)).tokens_in > 512
+
+
 async def test_documents_are_ranked(llama_server: Path, tiny_model: Path) -> None:
     async with serving_engine(llama_server, tiny_model, flags=("--reranking",)) as engine:
         task = await passed_on(engine.url, "rerank", query="a", documents=["b", "c"])

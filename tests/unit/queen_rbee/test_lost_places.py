@@ -226,15 +226,21 @@ async def slots_are_quiet(queen: Queen) -> None:
             await queen.dispatcher.registry.altered()
 
 
+async def displaced(task: Task) -> None:
+    """Return once `task` has lost its place and has not failed for that."""
+    with trio.fail_after(SOON_S):
+        while task.displaced_at is None and not task.log.closed:
+            await task.log.wait_beyond(task.log.last_id)
+    assert task.error is None
+
+
 @pytest.mark.parametrize("mood", ["vanish", "loading", "bad gateway"])
 async def test_task_waits_while_its_only_engine_restarts(mood):
     """In HOME_PROFILE, where the queen speaks to the engine itself."""
     async with running() as queen:
         queen.engine.mood = mood
         task = queen.submit()
-        with trio.fail_after(SOON_S):
-            while task.displaced_at is None:
-                await task.log.wait_beyond(task.log.last_id)
+        await displaced(task)
         queen.engine.mood = ""
         assert (await ended(task))[-1] == "end"
         await slots_are_free(queen)
@@ -245,9 +251,7 @@ async def test_task_waits_while_its_only_engine_is_gone():
         url, queen.engine.url = queen.engine.url, NOBODY
         queen.pool()
         task = queen.submit()
-        with trio.fail_after(SOON_S):
-            while task.displaced_at is None:
-                await task.log.wait_beyond(task.log.last_id)
+        await displaced(task)
         assert not task.state.final
         queen.engine.url = url
         queen.pool()

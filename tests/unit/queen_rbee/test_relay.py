@@ -349,6 +349,17 @@ async def test_an_engine_that_says_in_its_stream_that_it_has_no_room_shows_nothi
     assert texts(task) == ["hello ", "world"]
 
 
+async def test_known_complaint_in_a_stream_is_the_clients_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = b"input (902 tokens) is too large to process"
+    engine_in_memory(monkeypatch, chunk(b'data: {"error":{"code":500,"message":"%s"}}\n\n' % words))
+    failed = await failure(running(), candidate())
+    assert (failed.code, failed.blame, failed.reason) == (
+        ErrorCode.INVALID_PARAMS,
+        "nobody",
+        "context_length_exceeded",
+    )
+
+
 async def test_no_room_after_a_token_is_too_late_to_go_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     busy = b'data: {"error":{"code":503,"message":"busy"}}\n\n'
     engine_in_memory(monkeypatch, chunk(piece("a") + busy))
