@@ -4,7 +4,6 @@ One loop owns the queue. A lease is taken in the same turn in which a task leave
 """
 
 import heapq
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
 from functools import partial
@@ -213,8 +212,9 @@ class Dispatcher:
         self._look_at = now + LOOK_S
         replicas = self.registry.replicas
         any_serves = any(found.serves for found in replicas.all())
-        lanes = {lane: any_serves and any(found.serves for found in replicas.suitable(lane)) for lane in self.lanes}
-        self.patience.look(lanes, now)
+        lanes = {task.demand for task in self.queue.order()}
+        served = {lane: any_serves and any(found.serves for found in replicas.suitable(lane)) for lane in lanes}
+        self.patience.look(served, now)
         if not self.patience.unserved:
             return
         for task in list(self.queue.order()):
@@ -223,14 +223,6 @@ class Dispatcher:
                 words += f"; the last replica that was tried: {task.last_failure}" if task.last_failure else ""
                 again_ms = backoff_ms(self.patience.retry_s(task.demand, now))
                 self.drop(task, ErrorCode.POOL_UNREADY, words, retriable=True, retry_after_ms=again_ms)
-
-    @property
-    def lanes(self) -> Mapping[Demand, int]:
-        """What waiting tasks demand, each with how many there are."""
-        counts: Counter[Demand] = Counter()
-        for task in self.queue.order():
-            counts[task.demand] += 1
-        return counts
 
     def again_s(self, demand: Demand) -> float:
         """In how many seconds a client that is refused may come again."""

@@ -1,6 +1,7 @@
 """The series say what alert rules and dashboards ask: outcomes, places of waiting tasks, and 0 rather than nothing."""
 
 import pytest
+import trio
 import trio.testing
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -114,3 +115,11 @@ async def test_task_that_finds_no_free_slot_is_counted_once():
         assert shown(queen, decisions)["fallback=false,outcome=assigned,pinned=false"] == 1
         await ended(queen.submit())
         assert shown(queen, decisions)["fallback=false,outcome=no_capacity,pinned=false"] == 1
+
+
+async def test_gauges_drop_refused_heartbeats_in_time(autojump_clock):
+    queen = core(ScriptedEngine())
+    queen.dispatcher.metrics.heartbeat_refused("", "unknown", trio.current_time())
+    assert shown(queen, "orchd_node_heartbeats_total")
+    await trio.sleep(ERROR_SHOWN_S)
+    assert not shown(queen, "orchd_node_heartbeats_total")
