@@ -179,7 +179,7 @@ async def test_failed_health_check_opens_the_circuit():
         await ended(fails_for(queen, "192.0.2.1", "x"))
         with trio.fail_after(SOON_S):
             while circuit_of(queen) == "closed":
-                await queen.dispatcher.registry.altered()
+                await trio.lowlevel.checkpoint()
         waiting = queen.submit()
         queen.engine.health = b"200"
         assert (await ended(waiting))[-1] == "end"
