@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from engine_provisioner.engine import Command, Engine, LocalModel
 from engine_provisioner.model_name import short_name
 from engine_provisioner.pool_spec import Pool
-from engine_provisioner.workloads import OPTIONS
+from engine_provisioner.workloads import OPTIONS, mode
 
 ALL_LAYERS = "999"
 HOST = "127.0.0.1"
+NO_ORIGIN = "http://none.invalid"
+"""By default llama-server lets web pages of every origin read its answers; the daemons ask it without one."""
+BATCH_VARIABLES = {"LLAMA_ARG_BATCH": "--batch-size", "LLAMA_ARG_UBATCH": "--ubatch-size"}
 CACHE_RAM_MAX_MIB = 2048
 CACHE_RAM_SHARE = 16
 """An engine keeps old prompts in at most one in so many parts of the machine's memory."""
@@ -27,7 +30,7 @@ def llama_server(
     """
     argv = [*engine.program.words, "-m", str(model.path), "--host", HOST, "--port", str(port)]
     argv += ["-c", str(pool.ctx * pool.slots), "-np", str(pool.slots)]
-    given = {flag.partition("=")[0] for flag in pool.flags}
+    given = {flag.partition("=")[0] for flag in pool.flags} | {BATCH_VARIABLES.get(name, name) for name in pool.env}
     for names, values in (*_optional(pool, devices, cache_ram_mib), *_named(model)):
         name = engine.first_known(*names)
         if name and not given & {*names, *_opposites(names)}:
@@ -47,6 +50,10 @@ def _optional(
     yield ("--no-webui", "--no-ui"), ()
     yield ("--offline",), ()
     yield ("--cache-ram", "-cram"), (str(cache_ram_mib),)
+    yield ("--cors-origins",), (NO_ORIGIN,)
+    if mode(pool).embeds:  # such an input must fit into one batch, of 512 tokens by default
+        yield ("--batch-size", "-b"), (str(pool.ctx),)
+        yield ("--ubatch-size", "-ub"), (str(pool.ctx),)
     if devices:
         yield ("--n-gpu-layers", "--gpu-layers", "-ngl"), (ALL_LAYERS,)
     else:

@@ -29,7 +29,7 @@ class Waiting(Outbound):
     """The data of a `started` event, and of a `metrics` event of a task that waits; others have no position."""
 
     queue_position: int | None = None
-    predicted_start_ms: int = 0
+    predicted_start_ms: int | None = None
 
 
 class Vector(Outbound):
@@ -86,7 +86,7 @@ class Display:
             self.line.show("the connection is lost; trying again")
 
     def _waiting(self, waiting: Waiting) -> None:
-        if waiting.queue_position or (waiting.queue_position is not None and waiting.predicted_start_ms):
+        if waiting.queue_position is not None and (waiting.queue_position or waiting.predicted_start_ms != 0):
             self.line.show(place(waiting.queue_position, waiting.predicted_start_ms))
         else:
             self.line.clear()

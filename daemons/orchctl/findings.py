@@ -149,8 +149,8 @@ def _of_pool(pool: PoolStatus) -> Iterator[Finding]:
         why = f": {one_line(pool.last_error)}" if pool.last_error else ""
         yield warning(subject, f"{pool.state}, not ready{why}", f"If it lasts: journalctl -x POOL_ID={pool.pool_id}")
     if pool.circuit != "closed":
-        make, tasks = (problem, "no tasks") if pool.circuit == "open" else (warning, "one task to try it")
-        text = f"its circuit is {pool.circuit}: after failures the queen sends it {tasks}"
+        make, until = (problem, "it is healthy") if pool.circuit == "open" else (warning, "its health check has ended")
+        text = f"its circuit is {pool.circuit}: after failures the queen sends it no tasks until {until}"
         yield make(subject, text, f"See journalctl -u queen-rbee POOL_ID={pool.pool_id}")
 
 

@@ -130,7 +130,9 @@ def ordinal(number: int) -> str:
     return f"{number}{'th' if number % 100 in (11, 12, 13) else last}"
 
 
-def place(position: int, predicted_start_ms: int | None = None) -> str:
-    """Where a task stands that has `position` others before it, and how long it will probably wait."""
-    about = "" if predicted_start_ms is None else f", about {duration(max(1, predicted_start_ms / 1000))}"
-    return f"{ordinal(position + 1)} in the queue{about}"
+def place(position: int, predicted_start_ms: int | None) -> str:
+    """Where a task stands that has `position` others before it, and how long it will probably wait; None: no pool that
+    could serve it is ready."""
+    if predicted_start_ms is None:
+        return f"{ordinal(position + 1)} in the queue, no pool for it is ready"
+    return f"{ordinal(position + 1)} in the queue, about {duration(max(1, predicted_start_ms / 1000))}"

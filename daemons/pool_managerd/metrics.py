@@ -23,7 +23,13 @@ GAUGES = {
     "pool_vram_free_bytes": ("Free memory of the pool's GPUs", "vram_free_bytes"),
 }
 PLACE = ["engine", "engine_version", "pool_id", "replica_id"]
-OUTCOMES = {Answer.READY: "ready", Answer.LOADING: "loading", Answer.SILENT: "timeout", Answer.GONE: "unreachable"}
+RESULTS = {
+    Answer.READY: ("success", "ready"),
+    Answer.LOADING: ("success", "loading"),
+    Answer.SILENT: ("error", "timeout"),
+    Answer.GONE: ("error", "unreachable"),
+}
+"""Outcome and reason of a health check: an engine that loads does what it is meant to."""
 TAKEN, REJECTED = "taken", "rejected"
 
 
@@ -38,7 +44,7 @@ class Metrics:
         self._handoffs = Counter(
             "pool_handoff_files_processed", "Handoff files taken and rejected", labels, registry=self.collectors
         )
-        self._checks = Counter("pool_health_checks", "Looks at engines", labels, registry=self.collectors)
+        self._checks = Counter("pool_health_checks", "Looks at engines", [*labels, "reason"], registry=self.collectors)
         self._durations = Histogram(
             "pool_handoff_processing_duration_ms",
             "From the look at the directory to the engine being known, in milliseconds",
@@ -68,7 +74,7 @@ class Metrics:
     def health_check(self, pool_id: str, answer: Answer) -> None:
         """Count a look at an engine."""
         self._pools.add(pool_id)
-        self._checks.labels(pool_id, OUTCOMES[answer]).inc()
+        self._checks.labels(pool_id, *RESULTS[answer]).inc()
 
     def drained(self, pool_id: str, duration_ms: float) -> None:
         """Take note of a drain that is done."""

@@ -1,7 +1,6 @@
-"""A task on one replica, and what becomes of it where that fails."""
+"""A task on one replica, and what becomes of it where that fails. Pure."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import trio
 
@@ -12,8 +11,6 @@ from queen_rbee.task import Task
 
 MOVES_MOST = 2
 """So often a task is placed again after what it was sent to has broken: a task may be what breaks it."""
-
-Next = Literal["elsewhere", "elsewhere or wait", "end"]
 
 
 @dataclass
@@ -30,21 +27,24 @@ def breaks(failure: Failure, attempt: Attempt) -> bool:
     return attempt.lost is None and not failure.elsewhere
 
 
-def next_for(task: Task, failure: Failure, attempt: Attempt) -> Next:
-    """What becomes of `task`: it ends; it goes on elsewhere, where that can be had at once; or it waits for that, too,
-    since its place was lost and nobody has refused it. Of what its readers have seen a part, nothing is tried again."""
+def goes_on(task: Task, failure: Failure, attempt: Attempt, waited_s: float, limit_s: float) -> bool:
+    """Whether `task` is tried on another replica, or waits for one, rather than ending with `failure`.
+
+    A task whose readers have seen a part of its answer is never tried again. `waited_s` is the time since its first
+    place was lost, `limit_s` the longest that may become.
+    """
     if task.shown or task.state.final or not (failure.elsewhere or failure.lost):
-        return "end"
+        return False
     if breaks(failure, attempt) and task.moves >= MOVES_MOST:
-        return "end"
-    return "elsewhere or wait" if failure.lost else "elsewhere"
+        return False
+    return waited_s < limit_s
 
 
 def ending(task: Task, failure: Failure, attempt: Attempt) -> Failure:
     """What `task` ends with that goes on nowhere. Where several replicas were tried and it has begun on none, that says
     more than the last one's own failure, which it quotes."""
-    tried = {*task.refused_by, attempt.target.key}
+    tried = {*task.tried, attempt.target.key}
     if task.shown or len(tried) < 2 or not (failure.elsewhere or failure.lost):
         return failure
-    message = f"{len(tried)} replicas were tried, and none has taken the task; the last one: {failure}"
-    return Failure(ErrorCode.REPLICA_EXHAUSTED, message, retriable=True, quoted=failure.quoted)
+    message = f"{len(tried)} replicas were tried, and none has begun to answer; the last one: {failure}"
+    return Failure(ErrorCode.REPLICA_EXHAUSTED, message, retriable=True, blame=failure.blame, quoted=failure.quoted)

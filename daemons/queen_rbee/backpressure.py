@@ -53,8 +53,10 @@ class Backpressure:
         return backoff_ms(self._promise(task))
 
     def _promise(self, task: Task) -> float:
-        now = trio.current_time()
-        return self._promises.promise(task.identity, now, MARGIN * self._dispatcher.forecast.gap_s(now))
+        now, again_s = trio.current_time(), self._dispatcher.again_s(task.demand)
+        if not self._dispatcher.forecast.capacity(task.demand).slots_total:
+            return again_s  # the queue does not move: no place can be promised
+        return self._promises.promise(task.identity, now, MARGIN * again_s)
 
     def busy(
         self,

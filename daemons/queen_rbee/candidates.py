@@ -44,16 +44,18 @@ class Candidate:
 
     @property
     def slots_free(self) -> int:
-        """Slots that this queen has not leased; of a half-open circuit one, for a task that tries it."""
-        total = min(1, self.slots_total) if self.circuit == "half-open" else self.slots_total
-        return max(0, total - self.leased)
+        """Slots that this queen has not leased."""
+        return max(0, self.slots_total - self.leased)
 
     @property
     def open(self) -> bool:
         """Whether a task could start on it now."""
-        if not self.ready or self.draining or self.leased >= self.slots_total or self.circuit == "open":
-            return False
-        return self.circuit == "closed" or not self.leased
+        return self.serves and self.leased < self.slots_total
+
+    @property
+    def serves(self) -> bool:
+        """Whether tasks run on it at present; one more could start as soon as a slot is free."""
+        return self.ready and not self.draining and self.circuit == "closed"
 
     @property
     def shape(self) -> tuple[object, ...]:

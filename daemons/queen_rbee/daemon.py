@@ -22,6 +22,7 @@ from llama_orch.spool import watch
 from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
 from queen_rbee.api.routes import cool_routes, hot_routes
+from queen_rbee.health_checks import keep_checking
 from queen_rbee.parts import Parts, build
 from queen_rbee.progress import keep_telling
 from queen_rbee.registry import Registry
@@ -116,6 +117,7 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
     nursery.start_soon(keep_status, parts.dispatcher, parts.fleet, service.notifier)
     nursery.start_soon(keep_warning, held(settings.tls))
     nursery.start_soon(keep_telling, parts.dispatcher)
+    nursery.start_soon(keep_checking, registry, parts.dispatcher.runs.hop, parts.accounting.metrics)
     nursery.start_soon(_keep_tidy, parts)
     nursery.start_soon(keep_young)
 

@@ -20,6 +20,7 @@ class Directory:
         self._by_pool: dict[str, list[Key]] = {}
         self._by_model: dict[str, list[Key]] = {}
         self._by_demand: dict[Demand, list[Key]] = {}
+        self._places: dict[Demand, tuple[str, str]] = {}
         self.slots_open = 0
         """Slots that a task could start on now, on all replicas."""
         self.changes = 0
@@ -58,6 +59,17 @@ class Directory:
             keys = self._by_demand[demand] = [found.key for found in self._near(demand) if meets(found, demand)]
         return Matching(keys, self._known)
 
+    def place_of(self, demand: Demand) -> tuple[str, str]:
+        """The engine and the pool id of all replicas that meet `demand`; each is empty where they differ in it."""
+        found = self._places.get(demand)
+        if found is None:
+            if len(self._places) >= DEMANDS_KEPT:
+                self._places.clear()
+            suitable = self.suitable(demand)
+            found = _common(replica.engine for replica in suitable), _common(replica.pool_id for replica in suitable)
+            self._places[demand] = found
+        return found
+
     def _near(self, demand: Demand) -> Sequence[Candidate]:
         """A short list that has all that meet `demand`."""
         if demand.pin:
@@ -84,6 +96,7 @@ class Directory:
 
     def _enter(self, key: Key, before: Candidate | None, after: Candidate | None) -> None:
         """Put `key` where it belongs now, and take it from where it did before."""
+        self._places.clear()
         _set(self._keys, key, wanted=after is not None)
         _file(self._by_pool, key[0], key, wanted=after is not None)
         names = set(_names(after))
@@ -91,6 +104,11 @@ class Directory:
             _file(self._by_model, name, key, wanted=name in names)
         for demand, keys in self._by_demand.items():
             _set(keys, key, wanted=after is not None and meets(after, demand))
+
+
+def _common(names: Iterable[str]) -> str:
+    known = set(names)
+    return known.pop() if len(known) == 1 else ""
 
 
 def _open_slots(candidate: Candidate | None) -> int:

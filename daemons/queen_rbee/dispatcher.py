@@ -6,6 +6,7 @@ One loop owns the queue. A lease is taken in the same turn in which a task leave
 import heapq
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
+from functools import partial
 from itertools import count
 
 import trio
@@ -19,14 +20,21 @@ from queen_rbee.book import TaskBook
 from queen_rbee.candidates import Candidate, Demand
 from queen_rbee.circuits import Circuits
 from queen_rbee.engines.adapter import EngineAdapter
+from queen_rbee.estimates import backoff_ms
 from queen_rbee.forecast import Forecast
+from queen_rbee.health_checks import is_well
 from queen_rbee.hop import DIRECT, Hop
 from queen_rbee.metrics import Metrics
+from queen_rbee.patience import Patience
 from queen_rbee.placement import Strategy, pick
 from queen_rbee.registry import Registry
 from queen_rbee.runs import Runs
 from queen_rbee.silence import LIMITS, Limits
 from queen_rbee.task import CancelReason, Task
+
+LOOK_S = 1.0
+"""So often it is asked whether anything serves the tasks that wait."""
+POOL_WAIT_S = 600.0
 
 
 @dataclass
@@ -41,10 +49,12 @@ class Dispatcher:
     bell: Bell
     limits: InitVar[Limits] = LIMITS
     hop: InitVar[Hop] = DIRECT
+    pool_wait_s: InitVar[float] = POOL_WAIT_S
     turn: int = 0
 
-    def __post_init__(self, limits: Limits, hop: Hop) -> None:
-        self.circuits = Circuits(self.registry, self.metrics)
+    def __post_init__(self, limits: Limits, hop: Hop, pool_wait_s: float) -> None:
+        self.circuits = Circuits(self.registry, self.metrics, partial(is_well, hop=hop, metrics=self.metrics))
+        self.patience: Patience[Demand] = Patience(pool_wait_s)
         self.runs = Runs(
             self.registry,
             self.accounting,
@@ -55,10 +65,13 @@ class Dispatcher:
             put_back=self._put_back,
             limits=limits,
             hop=hop,
+            pool_wait_s=pool_wait_s,
         )
         self._idled = trio.Event()
         self._dated: list[tuple[float, int, Task]] = []
         self._numbers = count()
+        self._newcomers: list[Task] = []
+        self._look_at = float("-inf")
 
     @property
     def book(self) -> TaskBook:
@@ -86,18 +99,22 @@ class Dispatcher:
             task_status.started()
             while True:
                 self._expire()
-                self.circuits.tick(trio.current_time())
+                for replica in self.circuits.due(trio.current_time()):
+                    running.start_soon(self.circuits.check, replica)
                 for task, target in self._placements():
                     self._start(task, target)
                     running.start_soon(self.runs.serve, task)
+                self._count_unplaced()
+                self._give_up()
                 if self.idle:
                     self._idled.set()
                 await self._rest(pulse)
 
     async def _rest(self, pulse: Pulse) -> None:
-        """Wait until something has changed, but not beyond the next deadline of a waiting task or an open circuit."""
+        """Wait until something has changed, but not beyond the next deadline of a waiting task or a health check."""
         pulse.beat()
-        deadline = min(self._dated[0][0] if self._dated else float("inf"), self.circuits.next_retry)
+        deadline = min(self._dated[0][0] if self._dated else float("inf"), self.circuits.next_check)
+        deadline = min(deadline, self._look_at if self.queue else float("inf"))
         await self.bell.wait(min(pulse.interval_s, max(0.0, deadline - trio.current_time())))
 
     def _placements(self) -> list[tuple[Task, Candidate]]:
@@ -146,6 +163,7 @@ class Dispatcher:
         """`task` waits now: look for a place for it, and keep its deadline in mind if it has one."""
         if task.request.deadline_ms:
             heapq.heappush(self._dated, (task.deadline, next(self._numbers), task))
+        self._newcomers.append(task)
         self.bell.ring()
 
     async def finish(self) -> None:
@@ -178,6 +196,40 @@ class Dispatcher:
         waited = self.queue.remove(task)
         if task.cancel(trio.current_time(), why) and waited:
             self.accounting.ended(task)
+
+    def _count_unplaced(self) -> None:
+        """Count those that have begun to wait and found no free slot, each once."""
+        for task in self._newcomers:
+            if task in self.queue:
+                self.metrics.not_placed(task)
+        self._newcomers.clear()
+
+    def _give_up(self) -> None:
+        """End what has waited too long for any replica that serves it."""
+        now = trio.current_time()
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_S
+        replicas = self.registry.replicas
+        any_serves = any(found.serves for found in replicas.all())
+        lanes = {task.demand for task in self.queue.order()}
+        served = {lane: any_serves and any(found.serves for found in replicas.suitable(lane)) for lane in lanes}
+        self.patience.look(served, now)
+        if not self.patience.unserved:
+            return
+        for task in list(self.queue.order()):
+            if self.patience.until(task.demand, task.submitted_at) <= now:
+                words = f"no pool that could serve it was ready for {self.patience.limit_s:g} s"
+                words += f"; the last replica that was tried: {task.last_failure}" if task.last_failure else ""
+                again_ms = backoff_ms(self.patience.retry_s(task.demand, now))
+                self.drop(task, ErrorCode.POOL_UNREADY, words, retriable=True, retry_after_ms=again_ms)
+
+    def again_s(self, demand: Demand) -> float:
+        """In how many seconds a client that is refused may come again."""
+        now = trio.current_time()
+        if not self.forecast.capacity(demand).slots_total:
+            return self.patience.retry_s(demand, now)
+        return self.forecast.gap_s(now)
 
     def _expire(self) -> None:
         """End what waits beyond its deadline; what does not wait any more is passed over."""

@@ -105,8 +105,10 @@ class DrainRate:
         return max(mean, still / 2)  # a queue that has stopped moving is slower than it was
 
 
-def predicted_start_ms(position: int, capacity: Capacity) -> int:
-    """Milliseconds until the task with `position` others before it gets a slot."""
+def predicted_start_ms(position: int, capacity: Capacity) -> int | None:
+    """Milliseconds until the task with `position` others before it gets a slot; None where there are no slots."""
+    if not capacity.slots_total:
+        return None
     return _bounded(1000 * _wait_s(position, capacity))
 
 

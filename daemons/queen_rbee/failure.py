@@ -1,16 +1,24 @@
 """How a task fails on a replica, and what the words of an engine, or of a node's relay, mean for it. Pure."""
 
+from typing import Literal
+
 from llama_orch.contracts.errors import ErrorBody, ErrorCode, Reason
 from queen_rbee.engines.adapter import Refused
+
+Blame = Literal["nobody", "unsure", "replica"]
+"""Whom a failure counts against. `nobody`: the request was wrong, or its place was taken; the replica is well.
+`unsure`: the request or the replica may be at fault. `replica`: it can serve nothing at present, whoever asks."""
+
+NODE_STATUSES = frozenset({401, 403, 404, 408, 429})
+"""Of the 4xx of a relay those that are the node's: a token that differs, a pool that it does not have."""
 
 
 class Failure(Exception):
     """The task cannot be finished here.
 
-    `engine_fault` is False where the request was wrong or the engine has no room: it is well. `elsewhere`: the engine
-    has not begun with the task, so that another replica may be asked at once. Where it has begun and broke, the task
-    may be what breaks it: only the client may ask again, which `retriable` allows. `quoted`: the words are the
-    engine's. `lost`: the way to the engine broke (its node is gone), which says nothing of the task.
+    `elsewhere`: the engine has not begun with the task, so any number of replicas may be tried. `lost`: the connection
+    broke after the request was sent; the task may be the cause, so that it is tried only a few times more. With neither
+    the task ends, and only its client may try again, which `retriable` allows. `quoted`: the words are the engine's.
     """
 
     def __init__(
@@ -19,7 +27,7 @@ class Failure(Exception):
         message: str,
         *,
         retriable: bool,
-        engine_fault: bool = True,
+        blame: Blame = "unsure",
         elsewhere: bool = False,
         lost: bool = False,
         quoted: bool = False,
@@ -28,7 +36,7 @@ class Failure(Exception):
         super().__init__(message)
         self.code = code
         self.retriable = retriable
-        self.engine_fault = engine_fault
+        self.blame = blame
         self.elsewhere = elsewhere
         self.lost = lost
         self.quoted = quoted
@@ -42,17 +50,17 @@ def refused(said: Refused, *, begun: bool = False) -> Failure:
             ErrorCode.INVALID_PARAMS,
             said.message,
             retriable=False,
-            engine_fault=False,
+            blame="nobody",
             quoted=True,
             reason=said.reason,
         )
-    elsewhere = said.busy and not begun
     return Failure(
         ErrorCode.WORKER_RESET,
         said.message,
         retriable=True,
-        engine_fault=not said.busy,
-        elsewhere=elsewhere,
+        blame="replica" if said.busy else "unsure",
+        elsewhere=said.busy and not begun,
+        lost=said.gone and not begun,
         quoted=True,
     )
 
@@ -63,6 +71,10 @@ def relay_failure(verdict: str, status: int, body: bytes) -> Failure:
         words = ErrorBody.model_validate_json(body).message
     except ValueError:
         words = f"the node's relay answers {status}"
-    reached = verdict != "refused"
-    fault = reached or status in (502, 504)
-    return Failure(ErrorCode.WORKER_RESET, words, retriable=True, engine_fault=fault, elsewhere=not reached)
+    if verdict == "refused" and 400 <= status < 500 and status not in NODE_STATUSES:
+        return Failure(ErrorCode.INVALID_PARAMS, words, retriable=False, blame="nobody")
+    if verdict == "refused":
+        return Failure(ErrorCode.WORKER_RESET, words, retriable=True, blame="replica", elsewhere=True)
+    if status == 504:
+        return Failure(ErrorCode.DECODE_TIMEOUT, words, retriable=True)
+    return Failure(ErrorCode.WORKER_RESET, words, retriable=True, lost=True)

@@ -28,7 +28,7 @@ from llama_orch.telemetry.records import emit
 from llama_orch.telemetry.sparing import Sparing
 from queen_rbee.heartbeats import next_heartbeat_ms
 from queen_rbee.matching import Key
-from queen_rbee.metrics import Metrics, outcome_of
+from queen_rbee.metrics import Metrics, check_result
 from queen_rbee.node_records import read_node, written_node
 from queen_rbee.nodes import (
     Node,
@@ -107,6 +107,7 @@ class Fleet:
                 self._lose(node, now)
             elif node.offline and now - node.heard_at > FORGET_AFTER_S:
                 self._forget(node)
+                self._metrics.deregistrations.labels("error", "silent").inc()
                 emit(events.NODE_DEREGISTERED, node_id=node.node_id, reason="it has been offline for a day")
                 gone.append(node.node_id)
         self._forget_series()
@@ -126,8 +127,12 @@ class Fleet:
         self._refuse_other(known, registration, peer)
         node = registered(known, registration, peer, trio.current_time(), datetime.now(UTC))
         self._put(node, store=False)  # first, so that of two machines with one id that come at once only one gets in
-        await self._store.put("node", written_node(node))
-        self._metrics.registrations.labels("accepted").inc()
+        try:
+            await self._store.put("node", written_node(node))
+        except StoreFailure:
+            self._metrics.registrations.labels("error", "not_stored").inc()
+            raise
+        self._metrics.registrations.labels("success", "").inc()
         told = registration.model_dump(include={"node_id", "address", "version"})
         emit(events.NODE_REGISTERED, **told, peer=peer, pools=len(registration.pools))
         warning = too_slow(registration, self._timeout_ms)
@@ -137,7 +142,7 @@ class Fleet:
 
     def _refuse_other(self, known: Node | None, registration: NodeRegistration, peer: str) -> None:
         if reason := claimed(known, registration, peer):
-            self._metrics.registrations.labels("refused").inc()
+            self._metrics.registrations.labels("error", "refused").inc()
             told = registration.model_dump(include={"node_id", "address"})
             if self._refusals.due(f"{registration.node_id} {registration.address}"):
                 emit(events.NODE_REFUSED, **told, peer=peer, reason=reason)
@@ -157,19 +162,19 @@ class Fleet:
         """A node says how it is. Raises ApiError 404 where it has to register first, 409 where another has."""
         node = self._nodes.get(node_id)
         if node is None:
-            self._metrics.heartbeats.labels("", "unknown").inc()
+            self._metrics.heartbeat_refused("", "unknown", trio.current_time())
             raise unknown("node", node_id, "Register it first: POST /v2/nodes/register.")
         if reason := unregistered(node, heartbeat):
-            self._metrics.heartbeats.labels(node_id, "refused").inc()
+            self._metrics.heartbeat_refused(node_id, "refused", trio.current_time())
             raise ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=reason))
         now = trio.current_time()
         if node.offline:
             emit(events.NODE_ONLINE, node_id=node_id, silent_s=round(now - node.heard_at))
         node = reported(node, heartbeat, now, datetime.now(UTC))
         self._put(node)
-        self._metrics.heartbeats.labels(node_id, "accepted").inc()
+        self._metrics.heartbeat(node_id)
         for pool in node.pools:
-            self._metrics.checked(pool.pool_id, outcome_of(pool.ready))
+            self._metrics.checked(pool.pool_id, check_result(pool))
         told = node.registration.heartbeat_interval_ms
         wait_ms = next_heartbeat_ms(node_id, told, self._timeout_ms, round(now * 1000), len(self._nodes))
         return HeartbeatAnswer(success=True, next_heartbeat_ms=wait_ms, warning=self._rival(node_id, now))
@@ -197,8 +202,9 @@ class Fleet:
         except StoreFailure:
             if node_id not in self._nodes:
                 self._put(node, store=False)
+            self._metrics.deregistrations.labels("error", "not_stored").inc()
             raise
-        self._metrics.deregistrations.labels("accepted").inc()
+        self._metrics.deregistrations.labels("success", "").inc()
         emit(events.NODE_DEREGISTERED, node_id=node_id, reason=reason)
 
     def _known(self, node_id: str) -> Node:

@@ -56,7 +56,7 @@ class Forecast:
         return self._pools.get(pool_id or "", self._all)
 
     def capacity(self, demand: Demand) -> Capacity:
-        """What is ready and could serve `demand`."""
+        """What serves at present and could serve `demand`."""
         now, change = time.monotonic(), self._registry.replicas.changes + self._measured
         last_change, judged_at = self._judged
         old = change != last_change and now - judged_at >= A_LOOK_S * max(0, len(self._registry.replicas) - FEW)
@@ -69,28 +69,31 @@ class Forecast:
         return self._capacities[demand]
 
     def _made_of(self, replicas: Iterable[Candidate]) -> Capacity:
-        """Of those that are ready. Pool by pool, since a pool's replicas are judged alike: there may be thousands."""
+        """Of those that serve. Pool by pool, since a pool's replicas are judged alike: there may be thousands."""
         pools: dict[str, tuple[int, int]] = {}
         for found in replicas:
-            if found.ready and not found.draining:
+            if found.serves:
                 total, free = pools.get(found.pool_id, (0, 0))
                 unused = found.slots_total - found.leased
                 pools[found.pool_id] = total + found.slots_total, free + (unused if unused > 0 else 0)
         return capacity_of((total, free, self.times(pool_id)) for pool_id, (total, free) in pools.items())
 
-    def start_ms(self, demand: Demand, position: int) -> int:
-        """Milliseconds until a task with `position` others before it will probably start."""
+    def start_ms(self, demand: Demand, position: int) -> int | None:
+        """Milliseconds until a task with `position` others before it will probably start; None while nothing serves it,
+        since nobody knows when that will be."""
         return predicted_start_ms(position, self.capacity(demand))
 
     def on_time(self, task: Task, position: int, now: float) -> float:
-        """The probability that a waiting task ends before its deadline."""
+        """The probability that a waiting task ends before its deadline; while nothing serves it, as if it could start
+        at once, which is the most it can be."""
+        position = position if self.capacity(task.demand).slots_total else -1
         times = self.times(task.demand.pin)
         tokens = times.answer(task.request.expected_tokens, task.request.max_tokens)
         return on_time_probability(position, self.capacity(task.demand), times, tokens, task.deadline - now)
 
     def late_s(self, task: Task, position: int, now: float) -> float:
         """By how many seconds a task will probably miss its deadline."""
-        wait_s = self.start_ms(task.demand, position) / 1000
+        wait_s = (self.start_ms(task.demand, position) or 0) / 1000
         times = self.times(task.demand.pin)
         tokens = times.answer(task.request.expected_tokens, task.request.max_tokens)
         return max(0.0, now + wait_s + times.expected_s(tokens) - task.deadline)

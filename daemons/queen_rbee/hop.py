@@ -31,11 +31,13 @@ class Hop:
 
     def headers(self, target: Candidate, request: TaskRequest) -> dict[str, str]:
         """Those for the relay; an engine that the queen speaks to herself gets none."""
-        if target.node_id is None:
-            return {}
-        token = {"authorization": f"Bearer {self.token.get_secret_value()}"} if self.token else {}
-        mark = session_mark(request)
-        return token | ({SESSION_HEADER: mark} if mark else {})
+        mark = session_mark(request) if target.node_id is not None else None
+        return self.credentials(target) | ({SESSION_HEADER: mark} if mark else {})
+
+    def credentials(self, target: Candidate) -> dict[str, str]:
+        """What the relay of a node wants to see; an engine that the queen speaks to herself gets none."""
+        known = target.node_id is not None and self.token
+        return {"authorization": f"Bearer {known.get_secret_value()}"} if known else {}
 
 
 DIRECT = Hop()

@@ -13,6 +13,7 @@ from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldPro
 from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import Preparation, Streams, TaskAccepted, TaskRequest
 from llama_orch.http.bodies import invalid
+from llama_orch.telemetry import correlation
 from queen_rbee.admission import QueueFull
 from queen_rbee.backpressure import Backpressure
 from queen_rbee.dispatcher import Dispatcher
@@ -63,7 +64,8 @@ class Intake:
             request = fitted(request, passage, self._dispatcher.registry.replicas)
         passage = passage or passage_for(request)
         now = trio.current_time()
-        task = Task(request, correlation_id, now, passage, traceparent=traceparent, durable=durable)
+        client = correlation.peer.get() or ""
+        task = Task(request, correlation_id, now, passage, traceparent=traceparent, durable=durable, client=client)
         self._check(task)
         self._enter(task)
         return task
@@ -115,7 +117,8 @@ class Intake:
         if found is None:
             return
         if found.code is ErrorCode.POOL_UNREADY:
-            raise self._pressure.busy(503, found.code, found.message, found.hint)
+            again_s = self._dispatcher.again_s(task.demand)
+            raise self._pressure.busy(503, found.code, found.message, found.hint, wait_s=again_s)
         body = ErrorBody(
             code=found.code,
             message=_sized(found, task.request),
@@ -157,7 +160,7 @@ class Intake:
         dispatcher.book.add(task)
         if task.durable:
             task.on_delivery = partial(self._store.delivered, task.task_id)
-        dispatcher.metrics.enqueued.labels("", "", "", "", task.request.priority).inc()
+        dispatcher.metrics.admitted(dispatcher.registry.replicas.place_of(task.demand), task.request.priority)
         if session_id := task.request.session_id:
             accounting = dispatcher.accounting
             wanted = task.request.max_tokens or task.request.expected_tokens
@@ -167,8 +170,8 @@ class Intake:
         task.told_position = position
         dispatcher.admitted(task)
 
-    def position(self, task: Task) -> tuple[int, int]:
-        """How many tasks go before `task`, and in how many milliseconds it will probably start."""
+    def position(self, task: Task) -> tuple[int, int | None]:
+        """How many tasks go before `task`, and in how many milliseconds it will probably start (see `Forecast`)."""
         position = self._dispatcher.queue.position(task) or 0
         return position, self._dispatcher.forecast.start_ms(task.demand, position)
 
@@ -180,7 +183,7 @@ class Intake:
             job_id=task.job_id,
             queue_position=position,
             predicted_start_ms=self._dispatcher.forecast.start_ms(task.demand, position),
-            backoff_ms=backoff_ms(self._dispatcher.forecast.gap_s(task.submitted_at)) if position else 0,
+            backoff_ms=backoff_ms(self._dispatcher.again_s(task.demand)) if position else 0,
             streams=Streams(sse=path, sse_verbose=f"{path}?verbose=true"),
             preparation=Preparation(),
         )

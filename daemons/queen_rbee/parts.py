@@ -70,6 +70,7 @@ def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
         strategy=settings.placement,
         bell=bell,
         hop=Hop(settings.token, KeptConnections(), tls.client),
+        pool_wait_s=settings.pool_wait_ms / 1000,
     )
     fleet = Fleet(
         registry, store, metrics, dispatcher.runs.take_place, settings.node_timeout_ms, float(settings.stale_check_s)

@@ -36,8 +36,10 @@ def tell(dispatcher: Dispatcher, task: Task, position: int) -> None:
     said: dict[str, object] = {
         "queue_depth": len(dispatcher.queue),
         "queue_position": position,
-        "predicted_start_ms": dispatcher.forecast.start_ms(task.demand, position),
     }
-    if task.request.deadline_ms:
+    start_ms = dispatcher.forecast.start_ms(task.demand, position)
+    if start_ms is not None:
+        said["predicted_start_ms"] = start_ms
+    if task.request.deadline_ms and start_ms is not None:
         said["on_time_probability"] = round(dispatcher.forecast.on_time(task, position, now), 3)
     task.log.append("metrics", said)

@@ -64,7 +64,7 @@ class Registry:
             self._work_in(list(self._claims.believed))
 
     def set_circuit(self, key: Key, state: CircuitState) -> None:
-        """Nothing is sent to an `open` replica, one task at a time to a `half-open` one."""
+        """Nothing is sent to a replica whose circuit is not `closed`."""
         if self._circuits.get(key, "closed") == state:
             return
         self._circuits[key] = state

@@ -16,6 +16,7 @@ from llama_orch.http.client import Response, Unreachable, UpstreamError, Upstrea
 from llama_orch.http.sse import MalformedStream, read_events
 from queen_rbee.candidates import Candidate, served_name
 from queen_rbee.engines.adapter import Chunk, Dialogue, EngineAdapter, Finished, Piece, Refused, Result, Said
+from queen_rbee.engines.complaints import judged
 from queen_rbee.failure import Failure, refused, relay_failure
 from queen_rbee.hop import DIRECT, Hop
 from queen_rbee.rooms import clamped
@@ -48,12 +49,12 @@ async def run(task: Task, target: Candidate, adapter: EngineAdapter, limits: Lim
             task.end(last.tokens_in, last.tokens_out, trio.current_time())
             return
     except Unreachable as error:
-        away, lost = f"the engine is away: {error}", target.node_id is not None
-        raise Failure(ErrorCode.WORKER_RESET, away, retriable=True, elsewhere=True, lost=lost) from error
+        away = f"the engine is away: {error}"
+        raise Failure(ErrorCode.WORKER_RESET, away, retriable=True, blame="replica", elsewhere=True) from error
     except UpstreamTimeout as error:
         raise Failure(ErrorCode.DECODE_TIMEOUT, f"the engine stalls: {error}", retriable=True) from error
     except (UpstreamError, MalformedStream) as error:
-        lost = target.node_id is not None
+        lost = isinstance(error, UpstreamError)
         raise Failure(ErrorCode.WORKER_RESET, f"the engine broke off: {error}", retriable=True, lost=lost) from error
     words = f"the engine stalls: {silence.words(trio.current_time())}"
     raise Failure(ErrorCode.DECODE_TIMEOUT, words, retriable=True)
@@ -63,7 +64,7 @@ def _dialogue(task: Task, target: Candidate, adapter: EngineAdapter) -> Dialogue
     try:
         return adapter.dialogue(task.request, task.passage, served_name(target, task.request.model_ref))
     except ValueError as error:
-        raise Failure(ErrorCode.INVALID_PARAMS, str(error), retriable=False, engine_fault=False) from error
+        raise Failure(ErrorCode.INVALID_PARAMS, str(error), retriable=False, blame="nobody") from error
 
 
 async def _ask_within_room(
@@ -106,8 +107,8 @@ async def _ask(
         if response.status != 200:
             raise refused(adapter.refusal(response.status, await _complaint(response, silence.limits.idle_s)))
         if dialogue.streamed:
-            return await _stream(task, dialogue, response, silence)
-        return await _whole(task, dialogue, response)
+            return await _stream(task, dialogue, response, silence, adapter)
+        return await _whole(task, dialogue, response, adapter)
 
 
 async def _complaint(response: Response, limit_s: float) -> bytes:
@@ -121,7 +122,9 @@ async def _complaint(response: Response, limit_s: float) -> bytes:
     return bytes(body[:COMPLAINT_LIMIT])
 
 
-async def _stream(task: Task, dialogue: Dialogue, response: Response, silence: Silence) -> Finished:
+async def _stream(
+    task: Task, dialogue: Dialogue, response: Response, silence: Silence, adapter: EngineAdapter
+) -> Finished:
     """Append what comes to the task until the answer is complete."""
     room = ANSWER_LIMIT
     pieces = _most_pieces(task)
@@ -132,14 +135,14 @@ async def _stream(task: Task, dialogue: Dialogue, response: Response, silence: S
             raise _too_much(f"its answer is longer than {ANSWER_LIMIT} characters")
         now = trio.current_time()
         shown = task.tokens_out
-        last = _take(task, _understood(dialogue.event, event.data) if event.data else (), now)
+        last = _take(task, _understood(dialogue.event, event.data) if event.data else (), now, adapter)
         if last:
             await _rest(chunks)
             return last
         silence.heard(now, token=task.tokens_out > shown)
         if task.tokens_out > pieces:
             raise _too_much(f"max_tokens is {task.request.max_tokens}, and it goes on after {task.tokens_out} pieces")
-    return _ended(_take(task, dialogue.closed(), trio.current_time()))
+    return _ended(_take(task, dialogue.closed(), trio.current_time(), adapter))
 
 
 async def _rest(chunks: AsyncIterator[bytes]) -> None:
@@ -168,14 +171,14 @@ def _ended(last: Finished | None) -> Finished:
     return last
 
 
-async def _whole(task: Task, dialogue: Dialogue, response: Response) -> Finished:
+async def _whole(task: Task, dialogue: Dialogue, response: Response, adapter: EngineAdapter) -> Finished:
     """Take an answer that comes in one piece; parsing a large one would hold up every other task."""
     body = await response.read(ANSWER_LIMIT)
     if len(body) < IN_THREAD_BYTES:
         found = _understood(dialogue.whole, body)
     else:
         found = await trio.to_thread.run_sync(_understood, dialogue.whole, body)
-    return _ended(_take(task, found, trio.current_time()))
+    return _ended(_take(task, found, trio.current_time(), adapter))
 
 
 def _understood(read: Callable[[Told], Sequence[Said]], told: Told) -> Sequence[Said]:
@@ -187,7 +190,7 @@ def _understood(read: Callable[[Told], Sequence[Said]], told: Told) -> Sequence[
         raise Failure(ErrorCode.WORKER_RESET, words, retriable=True) from error
 
 
-def _take(task: Task, found: Sequence[Said], now: float) -> Finished | None:
+def _take(task: Task, found: Sequence[Said], now: float, adapter: EngineAdapter) -> Finished | None:
     """Append what is `found` to the task; the last word, if it is among it. Raises Failure."""
     last = None
     if task.heard_at is None:
@@ -201,7 +204,7 @@ def _take(task: Task, found: Sequence[Said], now: float) -> Finished | None:
         elif isinstance(said, Result):
             task.result(said.raw, now)
         elif isinstance(said, Refused):
-            raise refused(said, begun=task.shown)
+            raise refused(judged(said, adapter.complaints), begun=task.shown)
         else:
             task.tokens_cached = said.cached
             last = last or said

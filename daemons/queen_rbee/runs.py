@@ -1,8 +1,8 @@
 """The tasks that run: each from its slot to its end, whatever that is, and accounted for.
 
 Owns the attempts and gives each lease back in `finally`, so that no order of cancel, engine death and shutdown loses a
-slot. A task whose place is lost under it (its node is gone, a drain's time is up) goes elsewhere as long as nothing of
-its answer has come.
+slot. A task whose place is lost under it (its engine or its node is gone, a drain's time is up) goes elsewhere as long
+as nothing of its answer has come, or waits in the queue until it can.
 """
 
 import logging
@@ -16,8 +16,9 @@ from llama_orch.contracts.tasks import TaskState
 from llama_orch.telemetry import correlation
 from queen_rbee import relay
 from queen_rbee.accounting import Accounting
-from queen_rbee.attempt import Attempt, breaks, ending, next_for
+from queen_rbee.attempt import Attempt, breaks, ending, goes_on
 from queen_rbee.candidates import Candidate
+from queen_rbee.circuit import Fault
 from queen_rbee.circuits import Circuits
 from queen_rbee.engines.adapter import EngineAdapter
 from queen_rbee.failure import Failure
@@ -30,12 +31,15 @@ from queen_rbee.task import Task
 log = logging.getLogger(__name__)
 
 STOPPED = "queen-rbee stopped"
+LARGE_BYTES = 1 << 20
+"""Content of that size is told from other content by its size alone: comparing it would hold up the loop."""
 
 
 @dataclass
 class Runs:
     """`waiting` tells how many tasks wait, `elsewhere` finds a replica for a task that others have refused, `put_back`
-    lets it wait before all others. `serve` is to be started for each task that has begun."""
+    lets it wait before all others. `serve` is to be started for each task that has begun. `pool_wait_s` bounds how long
+    a task that loses place after place is tried again."""
 
     registry: Registry
     accounting: Accounting
@@ -46,6 +50,7 @@ class Runs:
     put_back: Callable[[Task], None]
     limits: Limits
     hop: Hop
+    pool_wait_s: float
     stopping: bool = False
     """From then on nothing waits for another place."""
     _attempts: dict[Task, Attempt] = field(default_factory=dict)
@@ -108,11 +113,10 @@ class Runs:
                 self.circuits.worked(target)
                 return None
             reason = attempt.lost or "it was interrupted"
-            failure = Failure(ErrorCode.WORKER_RESET, reason, retriable=True, engine_fault=False, lost=True)
+            failure = Failure(ErrorCode.WORKER_RESET, reason, retriable=True, blame="nobody", lost=True)
         except Failure as found:
             failure = found
-            if failure.engine_fault:
-                self.circuits.failed(target, trio.current_time(), str(failure))
+            self._blame(task, target, failure)
         except Exception:
             # our own error ends the one task that met it: ending the queen would let a stored task end the next one too
             log.exception("task %s met an error of queen-rbee's own", task.task_id)
@@ -122,19 +126,32 @@ class Runs:
 
     def _after(self, failure: Failure, task: Task, attempt: Attempt) -> Candidate | None:
         """Where `task` goes on after a failure; None where it waits again, or has ended."""
-        following = next_for(task, failure, attempt)
+        now = trio.current_time()
+        waited_s = now - (now if task.displaced_at is None else task.displaced_at)
+        going_on = goes_on(task, failure, attempt, waited_s, self.pool_wait_s)
         task.moves += breaks(failure, attempt)
-        if following != "end":
+        if going_on:
+            task.displaced_at = now - waited_s
             task.refused_by.add(attempt.target.key)
+            task.tried.add(attempt.target.key)
+            task.last_failure = None if failure.quoted else str(failure)
             if other := self.elsewhere(task):
                 return other
-        if following == "elsewhere or wait":
             self._wait_again(task)
             return None
         failure = ending(task, failure, attempt)
         task.quoted = failure.quoted
         _fail(task, attempt.target, failure.code, str(failure), retriable=failure.retriable, reason=failure.reason)
         return None
+
+    def _blame(self, task: Task, target: Candidate, failure: Failure) -> None:
+        now = trio.current_time()
+        reason = "it answers with errors" if failure.quoted else str(failure)  # else its words would be in the journal
+        if failure.blame == "replica":
+            self.circuits.away(target, now, reason)
+        elif failure.blame == "unsure":
+            content = task.size if task.size > LARGE_BYTES else hash(task.content)
+            self.circuits.failed(target, now, Fault(task.client, content), reason)
 
     def _wait_again(self, task: Task) -> None:
         if self.stopping:

@@ -174,6 +174,18 @@ class QueenSettings(ApiSettings):
             example="drop-lru",
         ),
     ] = "drop-lru"
+    pool_wait_ms: Annotated[
+        Whole,
+        Var(
+            "ORCHD_POOL_WAIT_MS",
+            "How long a task waits while no pool that could serve it is ready, in milliseconds.",
+            more="After that it ends with POOL_UNREADY, retriable. A deadline of the task that passes earlier counts. "
+            "Give it more time than the largest model needs to load.",
+            example="600000",
+            addition=True,
+        ),
+        Field(ge=1000, le=86_400_000),
+    ] = 600_000
     metrics_port: Annotated[Whole, metrics_port_variable(9090), Field(ge=1, le=65535)] = 9090
 
     @property

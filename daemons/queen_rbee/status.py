@@ -1,10 +1,13 @@
 """What the queen says of itself: the line for `systemctl status`, readiness, and the gauges that follow its state."""
 
+from collections import Counter
+
 import trio
 
 from llama_orch.service.notify import Notifier
 from queen_rbee.dispatcher import Dispatcher
 from queen_rbee.fleet import Fleet
+from queen_rbee.metrics import NO_POOL
 
 INTERVAL_S = 1.0
 
@@ -41,6 +44,14 @@ async def keep_status(dispatcher: Dispatcher, fleet: Fleet, notifier: Notifier) 
 def show_gauges(dispatcher: Dispatcher) -> None:
     """Have the gauges say what is so now, and those of gone pools nothing."""
     metrics = dispatcher.metrics
-    metrics.depth.labels("", "", "", "interactive").set(dispatcher.queue.depth("interactive"))
-    metrics.depth.labels("", "", "", "batch").set(dispatcher.queue.depth("batch"))
+    metrics.depths(waiting(dispatcher))
     metrics.ready_pools(dispatcher.registry.ready_by_id)
+    metrics.hide_old_errors(trio.current_time())
+
+
+def waiting(dispatcher: Dispatcher) -> Counter[tuple[str, str, str]]:
+    """How many tasks wait, by the engine and pool that they could go to (see `Directory.place_of`), and priority."""
+    found = Counter({("", NO_POOL, "interactive"): 0, ("", NO_POOL, "batch"): 0})
+    for task in dispatcher.queue.order():
+        found[(*dispatcher.registry.replicas.place_of(task.demand), task.request.priority)] += 1
+    return found

@@ -61,6 +61,10 @@ class Task:
     first_token_at: float | None = None
     ended_at: float | None = None
     traceparent: str | None = None
+    client: str = ""
+    """The address of the client that sent it; empty where that is not known (a Unix socket, an earlier queen)."""
+    displaced_at: float | None = None
+    """When it lost its first place before anything of its answer came."""
     tokens_in: int = 0
     tokens_out: int = 0
     tokens_cached: int | None = None
@@ -69,6 +73,11 @@ class Task:
     kv_warmth: bool | None = None
     turn: Turn | None = None
     refused_by: set[tuple[str, str]] = field(default_factory=set)
+    """The replicas that it is not sent to again before it has waited."""
+    tried: set[tuple[str, str]] = field(default_factory=set)
+    """All replicas that it was sent to in vain."""
+    last_failure: str | None = None
+    """Why the last of them did not answer; None where those are words of an engine, which are for its client alone."""
     moves: int = 0
     """How often what it was sent to has broken before anything of its answer came."""
     told_position: int | None = None
@@ -101,8 +110,13 @@ class Task:
     @property
     def identity(self) -> Hashable:
         """What tells that a client which was refused comes again: its task's id, or else the same words."""
-        if self.request.task_id or self.passage is None:
-            return self.request.task_id or (self.request.prompt, self.request.inputs)
+        return self.request.task_id or self.content
+
+    @property
+    def content(self) -> Hashable:
+        """What it asks, apart from who asks."""
+        if self.passage is None:
+            return self.request.prompt, self.request.inputs
         return json.dumps(self.passage.body, sort_keys=True)
 
     def forget_content(self) -> None:

@@ -133,6 +133,21 @@ async def test_embeddings_come_whole(llama_server: Path, tiny_model: Path) -> No
         assert task.tokens_in == result["usage"]["prompt_tokens"] > 0
 
 
+async def test_input_beyond_the_batch_is_the_clients_fault(llama_server: Path, tiny_model: Path) -> None:
+    """By default, that is with a batch of 512 tokens; as large as the context, it takes what fits into that."""
+    pooled = ("--embeddings", "--pooling", "mean")
+    async with serving_engine(llama_server, tiny_model, ctx=2048, flags=pooled) as engine:
+        with pytest.raises(Failure, match="is too large to process") as failure:
+            await passed_on(engine.url, "embeddings", input="word " * 450)
+        refused = failure.value
+        assert (refused.code, refused.blame) == (ErrorCode.INVALID_PARAMS, "nobody")
+        assert refused.reason == "context_length_exceeded"
+    async with serving_engine(
+        llama_server, tiny_model, ctx=2048, flags=(*pooled, "-b", "2048", "-ub", "2048")
+    ) as engine:
+        assert (await passed_on(engine.url, "embeddings", input="word " * 450)).tokens_in > 512
+
+
 async def test_documents_are_ranked(llama_server: Path, tiny_model: Path) -> None:
     async with serving_engine(llama_server, tiny_model, flags=("--reranking",)) as engine:
         task = await passed_on(engine.url, "rerank", query="a", documents=["b", "c"])
@@ -146,7 +161,7 @@ async def test_a_wrong_request_is_refused_in_the_engines_words_and_the_engine_is
 ) -> None:
     async with serving_engine(llama_server, tiny_model) as engine:
         too_long = await failed(engine.url, prompt="the river " * 600)
-        assert (too_long.code, too_long.engine_fault) == (ErrorCode.INVALID_PARAMS, False)
+        assert (too_long.code, too_long.blame) == (ErrorCode.INVALID_PARAMS, "nobody")
         assert "exceeds the available context size" in str(too_long)
         with pytest.raises(Failure, match="Start it with `--embeddings`") as not_served:
             await passed_on(engine.url, "embeddings", input="a")
@@ -182,7 +197,7 @@ async def test_an_engine_that_loads_has_no_room_yet_and_the_task_may_go_elsewher
             while "is away" in str(loading := await failed(url)):  # noqa: ASYNC110 -- another process's doing
                 await trio.sleep(0.02)
         assert str(loading) == "Loading model"
-        assert (loading.code, loading.engine_fault, loading.elsewhere) == (ErrorCode.WORKER_RESET, False, True)
+        assert (loading.code, loading.blame, loading.elsewhere) == (ErrorCode.WORKER_RESET, "replica", True)
 
 
 async def tokens(task: Task, least: int) -> None:

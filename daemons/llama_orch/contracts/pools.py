@@ -66,8 +66,9 @@ class PoolStatus(Outbound):
 
     `model_digests` has the digests (`sha256:…`) that engine-provisioner has checked, by the model's name. `node_id` is
     set in CLOUD_PROFILE, where several nodes may have a pool of one id; there the one replica of a pool bears the name
-    of its node. `circuit` is the queen's own: `open` while she sends nothing there after failures, `half-open` while
-    one task tries it. `workloads` is None where nobody knows them: then all that the kind of engine can do counts.
+    of its node. `circuit` is the queen's own: `open` while it sends nothing there after failures, `half-open` while
+    it asks the engine whether it is well again. `workloads` is None where nobody knows them: then all that the kind of
+    engine can do counts.
     """
 
     pool_id: PoolId

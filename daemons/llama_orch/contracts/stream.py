@@ -7,10 +7,11 @@ from llama_orch.contracts.errors import ErrorCode, Reason
 
 
 class StartedEvent(Outbound):
-    """The first event. `queue_position` is 0 for the task that runs next; the time is in milliseconds."""
+    """The first event. `queue_position` is 0 for the task that runs next; the time is in milliseconds, and null while
+    no pool that could serve the task is ready."""
 
     queue_position: int
-    predicted_start_ms: int
+    predicted_start_ms: int | None
 
 
 class TokenEvent(Outbound):

@@ -95,12 +95,15 @@ class Preparation(Outbound):
 
 
 class TaskAccepted(Outbound):
-    """The 202 answer. `queue_position` is 0 for the task that runs next; times are in milliseconds."""
+    """The 202 answer. `queue_position` is 0 for the task that runs next; times are in milliseconds.
+
+    `predicted_start_ms` is null while no pool that could serve the task is ready.
+    """
 
     task_id: UUID
     job_id: UUID
     queue_position: int
-    predicted_start_ms: int
+    predicted_start_ms: int | None
     backoff_ms: int
     streams: Streams
     preparation: Preparation

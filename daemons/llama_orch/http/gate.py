@@ -150,6 +150,7 @@ class Gate:
     def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> ApiError | None:
         """Return why a request with a good head is refused, or None. A preflight has no token: its origin decides."""
         peer = scope["client"][0] if scope.get("client") else None
+        correlation.peer.set(peer)
         asker = Asker(peer, _text(headers, b"authorization"), _text(headers, b"x-api-key"))
         origin = _text(headers, b"origin")
         if _is_preflight(scope["method"], headers) and peer is not None:

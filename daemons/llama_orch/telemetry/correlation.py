@@ -9,6 +9,8 @@ from contextvars import ContextVar
 HEADER = "x-correlation-id"
 current: ContextVar[str | None] = ContextVar("correlation_id", default=None)
 traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
+peer: ContextVar[str | None] = ContextVar("peer", default=None)
+"""The address that the request came from; None for a Unix socket."""
 
 
 def accepted(value: str | None) -> str:

@@ -1,5 +1,6 @@
 """What the relay needs to know of an engine: how a task is asked for, and what the answer means."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -46,13 +47,25 @@ class Finished:
 @dataclass(frozen=True)
 class Refused:
     """The engine answers with an error. `client_fault`: the request was wrong, the engine is well; `reason` says in
-    which way, where that is known. `busy`: it is well but has no room now."""
+    which way, where that is known. `busy`: it is well but has no room now. `gone`: a proxy in front of it says that it
+    cannot be reached."""
 
     message: str
     client_fault: bool
     busy: bool = False
     reason: Reason | None = None
+    gone: bool = False
 
+
+@dataclass(frozen=True)
+class Complaint:
+    """Words by which a kind of engine rejects a request with a server error; `reason` as clients are told."""
+
+    words: re.Pattern[str]
+    reason: Reason | None = None
+
+
+Complaints = Sequence[Complaint]
 
 Said = Piece | Chunk | Result | Finished | Refused
 
@@ -84,6 +97,8 @@ class EngineAdapter(Protocol):
     name: str
     endpoints: frozenset[Endpoint]
     """What engines of this kind can be asked for."""
+    complaints: Complaints
+    """What engines of this kind answer with a server error though the request is at fault."""
 
     def dialogue(self, request: TaskRequest, passage: Passage | None, model: str | None) -> Dialogue:
         """How a task is put to the engine; `model` is the name under which it serves the task's model, if known.

@@ -6,29 +6,17 @@ Wire format as measured with build 11669: `data: {"content": …, "stop": false}
 what it was not started for, say embeddings without --embeddings.
 """
 
-import re
 from collections.abc import Sequence
-from dataclasses import replace
 
 from pydantic import JsonValue
 
 from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.engines.adapter import Dialogue, Finished, Piece, Refused, Said
+from queen_rbee.engines.complaints import LLAMACPP, judged
 from queen_rbee.engines.llamacpp_passage import LlamaCppPassage
 from queen_rbee.engines.openai_wire import WHOLE, OpenAiPassage, encoded, for_passage, stated
 from queen_rbee.engines.reading import count, json_object, refusal, refused, table, text
 from queen_rbee.passage import Endpoint, Passage
-
-WRONG_REQUESTS = re.compile(
-    r"(image|audio|video) input is not supported"
-    r"|Failed to (parse (tools|messages)|download image|load image)"
-    r"|Invalid url|url must be base64 encoded"
-    r"|Cannot use both |Unknown reasoning format|tools? param requires|tool_choice param requires"
-    r"|(?s:.*)Jinja Exception: "  # what the model's template says of the conversation
-)
-"""What it answers by 500 though it is the request that is wrong: tools and messages it cannot read, images without a
-model for them, contradictions. The server is well, and no other try helps. Matched at the beginning, where its words
-stand before what it quotes (as in tools/server/server-common.cpp and common/chat.cpp of llama.cpp)."""
 
 
 class LlamaCpp:
@@ -36,6 +24,7 @@ class LlamaCpp:
 
     name = "llamacpp"
     endpoints: frozenset[Endpoint] = frozenset({"completion", "chat", "completions", "embeddings", "rerank"})
+    complaints = LLAMACPP
 
     def dialogue(self, request: TaskRequest, passage: Passage | None, model: str | None) -> Dialogue:
         """A passage is passed on; the server has one model, whatever the client calls it."""
@@ -47,9 +36,7 @@ class LlamaCpp:
 
     def refusal(self, status: int, body: bytes) -> Refused:
         """An error body `{"error": {code, message, type}}`, or whatever came instead."""
-        found = refusal(status, body)
-        wrong = status == 500 and WRONG_REQUESTS.match(found.message)
-        return replace(found, client_fault=True) if wrong else found
+        return judged(refusal(status, body), self.complaints)
 
 
 class Completion:

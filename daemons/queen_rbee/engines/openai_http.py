@@ -6,6 +6,7 @@ So top_k, min_p and repeat_penalty of a task are not passed on, and rerank is no
 
 from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.engines.adapter import Dialogue, Refused
+from queen_rbee.engines.complaints import OPENAI_HTTP, judged
 from queen_rbee.engines.openai_wire import OpenAiPassage, OpenAiPrompt, for_passage
 from queen_rbee.engines.reading import refusal
 from queen_rbee.passage import Endpoint, Passage
@@ -16,6 +17,7 @@ class OpenAiHttp:
 
     name = "openai-http"
     endpoints: frozenset[Endpoint] = frozenset({"completion", "chat", "completions", "embeddings"})
+    complaints = OPENAI_HTTP
 
     def dialogue(self, request: TaskRequest, passage: Passage | None, model: str | None) -> Dialogue:
         """Prompts go to /v1/completions, passages where they belong."""
@@ -25,4 +27,4 @@ class OpenAiHttp:
 
     def refusal(self, status: int, body: bytes) -> Refused:
         """An error body of any of the shapes in use."""
-        return refusal(status, body)
+        return judged(refusal(status, body), self.complaints)

@@ -16,8 +16,10 @@ WORDS_LIMIT = 2000
 """Characters of an engine's error that are passed on."""
 
 BUSY_STATUSES = frozenset({429, 503})
-ENGINE_STATUSES = frozenset({408, 424})
-"""Of the 4xx those that blame the engine: TGI answers 424 when generating fails."""
+ENGINE_STATUSES = frozenset({401, 403, 407, 408, 424})
+"""Of the 4xx those that no client can help: TGI answers 424 when generating fails, and credentials are the queen's."""
+GONE = 502
+"""What a proxy in front of an engine answers while the engine is gone."""
 NOT_SERVED = 501
 """How llama-server answers what it was not started for, say embeddings without --embeddings."""
 
@@ -84,7 +86,8 @@ def refusal(status: int, body: bytes) -> Refused:
     document = _document(body)
     message = (_message(document) or _shown(body) or f"status {status}")[:WORDS_LIMIT]
     client_fault = not busy and _clients(status)
-    return Refused(message, client_fault, busy, reason_of(document, message) if client_fault else None)
+    reason = reason_of(document, message) if client_fault else None
+    return Refused(message, client_fault, busy, reason, gone=status == GONE)
 
 
 def refused(event: Mapping[str, object]) -> Refused:

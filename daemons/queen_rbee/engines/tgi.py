@@ -14,6 +14,7 @@ from pydantic import JsonValue
 
 from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.engines.adapter import Dialogue, Finished, Piece, Refused, Said
+from queen_rbee.engines.complaints import TGI, judged
 from queen_rbee.engines.openai_wire import OpenAiPassage, encoded, for_passage, stated
 from queen_rbee.engines.reading import count, json_object, refusal, refused, table, text
 from queen_rbee.engines.stop_texts import StopTexts
@@ -28,6 +29,7 @@ class Tgi:
 
     name = "tgi"
     endpoints: frozenset[Endpoint] = frozenset({"completion", "chat", "completions"})
+    complaints = TGI
 
     def dialogue(self, request: TaskRequest, passage: Passage | None, model: str | None) -> Dialogue:
         """A server has one model; a passage is passed on without what TGI would refuse."""
@@ -38,7 +40,7 @@ class Tgi:
 
     def refusal(self, status: int, body: bytes) -> Refused:
         """An error body `{"error": "…", "error_type": "…"}`: 422 of a wrong request, 429 overloaded, 424 failed."""
-        return refusal(status, body)
+        return judged(refusal(status, body), self.complaints)
 
 
 class Generation:

@@ -23,6 +23,7 @@ from pydantic import JsonValue
 
 from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.engines.adapter import Dialogue, Finished, Piece, Refused, Said
+from queen_rbee.engines.complaints import TRITON, judged
 from queen_rbee.engines.openai_wire import encoded, stated
 from queen_rbee.engines.reading import count, json_object, refusal, refused
 from queen_rbee.engines.stop_texts import StopTexts
@@ -37,6 +38,7 @@ class Triton:
 
     name = "triton"
     endpoints: frozenset[Endpoint] = frozenset({"completion"})
+    complaints = TRITON
 
     def dialogue(self, request: TaskRequest, passage: Passage | None, model: str | None) -> Dialogue:
         """A prompt for `model`. Raises ValueError where it is not known which of its models is meant."""
@@ -46,7 +48,7 @@ class Triton:
 
     def refusal(self, status: int, body: bytes) -> Refused:
         """An error body `{"error": "…"}`."""
-        return refusal(status, body)
+        return judged(refusal(status, body), self.complaints)
 
 
 class Generation:

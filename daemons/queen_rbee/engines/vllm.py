@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.engines.adapter import Dialogue, Refused
+from queen_rbee.engines.complaints import VLLM, judged
 from queen_rbee.engines.openai_wire import TOLD_TO_STREAM, OpenAiPassage, OpenAiPrompt, for_passage, stated
 from queen_rbee.engines.reading import refusal
 from queen_rbee.passage import Endpoint, Passage
@@ -27,6 +28,7 @@ class Vllm:
 
     name = "vllm"
     endpoints: frozenset[Endpoint] = frozenset({"completion", "chat", "completions", "embeddings", "rerank"})
+    complaints = VLLM
 
     def dialogue(self, request: TaskRequest, passage: Passage | None, model: str | None) -> Dialogue:
         """Everything is OpenAI's format, with vLLM's own sampling parameters for prompts."""
@@ -37,7 +39,7 @@ class Vllm:
 
     def refusal(self, status: int, body: bytes) -> Refused:
         """An error body of one of its two shapes, or FastAPI's own `{"detail": …}`."""
-        return refusal(status, body)
+        return judged(refusal(status, body), self.complaints)
 
 
 def _besides(request: TaskRequest) -> dict[str, JsonValue]:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 import trio
 
+from llama_orch.contracts.engines import is_loading
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
 from llama_orch.engines.workloads import announced, union
 from llama_orch.http.client import UpstreamError, fetch
 from llama_orch.spool import Bell, Intake
-from queen_rbee.metrics import Metrics, outcome_of
+from queen_rbee.metrics import Metrics
 from queen_rbee.registry import Registry
 
 SOURCE = "handoff files"
@@ -71,11 +72,12 @@ class HandoffSource:
         try:
             status, _body = await fetch(f"{watched.handoff.url}/health", limit_s=HEALTH_LIMIT_S)
             watched.ready, watched.misses = status == 200, 0
-            outcome = outcome_of(watched.ready)
+            loading = is_loading(watched.handoff.engine, status)
+            found = "ready" if watched.ready else "starting" if loading else "unready"
         except UpstreamError:
             watched.ready, watched.misses = False, watched.misses + 1
-            outcome = "unreachable"
-        self.metrics.checked(pool_id, outcome, trio.current_time() - asked_at)
+            found = "unreachable"
+        self.metrics.checked(pool_id, found, trio.current_time() - asked_at)
 
 
 def pools_of(engines: list[tuple[Handoff, bool]]) -> list[PoolStatus]:

@@ -17,7 +17,7 @@ from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.pools import PoolStatus
 from llama_orch.http.client import UpstreamError, fetch
 from llama_orch.settings.types import Secret
-from queen_rbee.metrics import Metrics, outcome_of
+from queen_rbee.metrics import Metrics, check_result
 from queen_rbee.registry import Registry
 
 WAIT_MS = 20_000
@@ -55,6 +55,7 @@ class PoolManagerSource:
     async def run(self) -> None:
         """Ask for ever."""
         revision: int | None = None
+        pool_ids: list[str] = []
         last_answer, retry_s = trio.current_time(), FIRST_RETRY_S
         while True:
             asked_at = trio.current_time()
@@ -65,8 +66,11 @@ class PoolManagerSource:
                     log.warning("pool-managerd at %s does not answer: %s", self.url, error)
                 self.asked.set()
                 revision = None
+                for pool_id in pool_ids:
+                    self.metrics.checked(pool_id, "unreachable")
                 if trio.current_time() - last_answer > GRACE_S:
                     self.registry.forget(self.url)
+                    pool_ids = []
                 await trio.sleep(retry_s * random.uniform(0.8, 1.2))  # noqa: S311 -- jitter
                 retry_s = min(2 * retry_s, LONGEST_RETRY_S)
                 continue
@@ -75,11 +79,12 @@ class PoolManagerSource:
             self._count(answer.pools, trio.current_time() - asked_at if revision is None else None)
             log.debug("pool-managerd at %s has %d pools, revision %d", self.url, len(answer.pools), answer.revision)
             self.asked.set()
+            pool_ids = [pool.pool_id for pool in answer.pools]
             revision, last_answer, retry_s = answer.revision, trio.current_time(), FIRST_RETRY_S
 
     def _count(self, pools: Iterable[PoolStatus], took_s: float | None) -> None:
         for pool in pools:
-            self.metrics.checked(pool.pool_id, outcome_of(pool.ready), took_s)
+            self.metrics.checked(pool.pool_id, check_result(pool), took_s)
 
     async def _ask(self, revision: int | None) -> Answer:
         query = "" if revision is None else f"?after={revision}&wait_ms={WAIT_MS}"

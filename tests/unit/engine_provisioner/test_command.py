@@ -1,6 +1,7 @@
 """The command line: what the pool says, what this engine knows, and nothing that an older one would refuse."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,8 @@ from tests.unit.engine_provisioner.pools import MODEL, engine, pool
 
 CURRENT = engine(
     "--cont-batching", "--metrics", "--slots", "--no-webui", "--offline", "--cache-ram", "--device", "--n-gpu-layers",
-    "--tensor-split", "--alias",
+    "--tensor-split", "--alias", "--batch-size", "--ubatch-size",
+    "--cors-origins",
 )  # fmt: skip
 
 
@@ -101,6 +103,32 @@ def test_what_llama_server_would_read_as_two_names_is_not_passed() -> None:
 def test_an_alias_of_the_pools_own_wins() -> None:
     for flags in (["--alias", "mine"], ["-a", "mine"], ["--alias=mine"]):
         assert [word for word in argv(pool(flags=flags)) if word.startswith(("--alias", "-a"))] == flags[:1]
+
+
+@pytest.mark.parametrize(
+    "started_by",
+    [{"flags": [flag]} for flag in ("--embeddings", "--embedding", "--rerank", "--reranking")]
+    + [{"workloads": ["embedding"]}, {"env": {"LLAMA_ARG_EMBEDDINGS": "1"}}],
+    ids=str,
+)
+def test_embeddings_pool_has_a_batch_as_large_as_its_context(started_by: dict[str, Any]) -> None:
+    arguments = argv(pool(ctx=4096, slots=4, **started_by))
+    assert (value(arguments, "--batch-size"), value(arguments, "--ubatch-size")) == ("4096", "4096")
+
+
+def test_embeddings_pool_keeps_the_batch_that_it_sets() -> None:
+    arguments = argv(pool(ctx=4096, flags=["--embeddings", "-ub", "1024"]))
+    assert ("--ubatch-size" in arguments, value(arguments, "-ub")) == (False, "1024")
+    by_variable = argv(pool(ctx=4096, env={"LLAMA_ARG_EMBEDDINGS": "1", "LLAMA_ARG_UBATCH": "1024"}))
+    assert ("--ubatch-size" in by_variable, value(by_variable, "--batch-size")) == (False, "4096")
+
+
+def test_web_pages_cannot_read_what_an_engine_answers() -> None:
+    assert value(argv(pool()), "--cors-origins") == "http://none.invalid"
+
+
+def test_pool_without_embeddings_keeps_the_engines_batch() -> None:
+    assert not {"--batch-size", "--ubatch-size"} & set(argv(pool(ctx=4096)))
 
 
 def test_the_pools_variables_reach_the_engine() -> None:

@@ -261,8 +261,8 @@ POOL_CASES: dict[str, tuple[dict[str, object], Level, str]] = {
     "offline": ({"state": "offline", "ready": False}, PROBLEM, "offline"),
     "starting": ({"state": "starting", "ready": False, "last_error": "loading"}, WARNING, "not ready: loading"),
     "draining": ({"draining": True}, WARNING, "orchctl resume b --node gpu-1"),
-    "circuit open": ({"circuit": "open"}, PROBLEM, "no tasks"),
-    "circuit half open": ({"circuit": "half-open"}, WARNING, "one task"),
+    "circuit open": ({"circuit": "open"}, PROBLEM, "no tasks until it is healthy"),
+    "circuit half open": ({"circuit": "half-open"}, WARNING, "no tasks until its health check has ended"),
 }
 
 

@@ -104,7 +104,7 @@ def test_a_place_in_the_queue_reads_as_words() -> None:
     assert place(2, 3400) == "3rd in the queue, about 3 s"
     assert place(0, 10) == "1st in the queue, about 1 s"
     assert place(20, 600_000) == "21st in the queue, about 10 min"
-    assert place(1) == "2nd in the queue"
+    assert place(1, None) == "2nd in the queue, no pool for it is ready"
 
 
 def test_numbers_read_short() -> None:

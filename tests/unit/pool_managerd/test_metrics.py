@@ -36,7 +36,7 @@ async def test_a_pool_is_exposed_under_the_names_of_the_contract() -> None:
         'pool_handoff_files_processed_total{outcome="taken",pool_id="default"}': 1,
         'pool_handoff_files_processed_total{outcome="rejected",pool_id=""}': 1,
         'pool_handoff_processing_duration_ms_bucket{le="2.0",pool_id="default"}': 1,
-        'pool_health_checks_total{outcome="unreachable",pool_id="default"}': 1,
+        'pool_health_checks_total{outcome="error",pool_id="default",reason="unreachable"}': 1,
         f"vram_used_bytes{{{device}}}": 20,
         f"gpu_utilization{{{device}}}": 50,
         f"kv_cache_usage_ratio{{{engine}}}": 0.25,
@@ -67,5 +67,5 @@ def test_series_of_pools_that_are_gone_are_removed() -> None:
     metrics.keep_only({"stays"})
     shown = exposed(metrics)
     assert not [name for name in shown if 'pool_id="gone"' in name]
-    assert shown['pool_health_checks_total{outcome="ready",pool_id="stays"}'] == 1
+    assert shown['pool_health_checks_total{outcome="success",pool_id="stays",reason="ready"}'] == 1
     assert shown['pool_handoff_files_processed_total{outcome="rejected",pool_id=""}'] == 1

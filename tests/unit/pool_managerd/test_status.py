@@ -37,7 +37,7 @@ async def test_status_says_that_the_state_cannot_be_stored(tmp_path: Path) -> No
         nursery.start_soon(keep_status, Registry(), None, store, said)
         await store.save([found()])
         await said.until(
-            f"no pools yet; /etc/llama-orch/pools.toml configures them; the pools cannot be saved in {state}/pools.json",
+            f"pools.toml configures them; the pools cannot be saved in {state}/pools.json",
             there=True,
         )
         state.unlink()

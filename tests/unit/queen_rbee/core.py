@@ -11,7 +11,7 @@ from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import Bell
 from queen_rbee.admission import AdmissionQueue, Policy
-from queen_rbee.dispatcher import Dispatcher
+from queen_rbee.dispatcher import POOL_WAIT_S, Dispatcher
 from queen_rbee.engines import ADAPTERS
 from queen_rbee.intake import Intake
 from queen_rbee.metrics import Metrics
@@ -71,6 +71,7 @@ def core(
     policy: Policy = "reject-new",
     store: MemoryStore | None = None,
     hasty: bool = False,
+    pool_wait_s: float = POOL_WAIT_S,
 ) -> Queen:
     """All parts, none of them running. `hasty`: an engine that says nothing is given up at once; not for tests of
     engines that do answer, since a busy machine lets them be silent, too."""
@@ -79,7 +80,8 @@ def core(
     registry.synced = True
     limits = SHORT if hasty else Limits()
     queue: AdmissionQueue[Task] = AdmissionQueue(capacity, policy)
-    dispatcher = Dispatcher(queue, registry, books(store, registry, metrics), ADAPTERS, "round-robin", bell, limits)
+    accounting = books(store, registry, metrics)
+    dispatcher = Dispatcher(queue, registry, accounting, ADAPTERS, "round-robin", bell, limits, pool_wait_s=pool_wait_s)
     if hasty:
         dispatcher.circuits.first_rest_s = 0.001
     return Queen(dispatcher, Intake(dispatcher, store), engine, store)
@@ -97,9 +99,10 @@ async def running(**options) -> AsyncIterator[Queen]:
 
 
 def nobody_answers(queen: Queen) -> None:
-    """Two replicas that are said to be well, and no engine at either."""
+    """Two replicas that are said to be well, and close each connection without an answer."""
+    queen.engine.mood = "vanish"
     replicas = [
-        ReplicaStatus(replica_id=name, url="http://127.0.0.1:1", ready=True, slots_total=2, slots_free=2)
+        ReplicaStatus(replica_id=name, url=queen.engine.url, ready=True, slots_total=2, slots_free=2)
         for name in ("r0", "r1")
     ]
     queen.pool(replicas=replicas)

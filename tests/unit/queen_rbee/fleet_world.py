@@ -7,6 +7,7 @@ from functools import partial
 from uuid import UUID
 
 import trio
+import trio.lowlevel
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llama_orch.contracts.errors import ApiError, ErrorCode
@@ -26,11 +27,11 @@ from tests.unit.queen_rbee.memory_store import MemoryStore
 from tests.unit.queen_rbee.scripted_engine import ScriptedEngine
 
 WORDS = {
-    "away": Failure(ErrorCode.WORKER_RESET, "away", retriable=True, elsewhere=True, lost=True),
+    "away": Failure(ErrorCode.WORKER_RESET, "away", retriable=True, blame="replica", elsewhere=True),
     "broken": Failure(ErrorCode.WORKER_RESET, "broken", retriable=True, lost=True),
     "stalled": Failure(ErrorCode.DECODE_TIMEOUT, "stalled", retriable=True),
-    "refused": Failure(ErrorCode.INVALID_PARAMS, "refused", retriable=False, engine_fault=False),
-    "busy": Failure(ErrorCode.WORKER_RESET, "busy", retriable=True, engine_fault=False, elsewhere=True),
+    "refused": Failure(ErrorCode.INVALID_PARAMS, "refused", retriable=False, blame="nobody"),
+    "busy": Failure(ErrorCode.WORKER_RESET, "busy", retriable=True, blame="replica", elsewhere=True),
 }
 """How an engine, or the way to it, fails."""
 
@@ -73,6 +74,7 @@ class World:
         self.store = store
         self.queen: Queen = core(ScriptedEngine(), store=store)
         dispatcher = self.queen.dispatcher
+        dispatcher.circuits.well = self.well
         dispatcher.registry.synced = False  # so that a task for a pool that is not there yet waits for it
         parts = dispatcher.registry, store, dispatcher.metrics, dispatcher.runs.take_place
         self.fleet = Fleet(*parts, TIMEOUT_MS, CHECK_S)
@@ -86,6 +88,11 @@ class World:
         with scope:
             async with trio.open_nursery() as self.deeds:
                 await self.queen.dispatcher.run(self.queen.pulse, task_status=task_status)
+
+    async def well(self, _target: Candidate) -> bool:
+        """What stands for the health check: engines and ways are only away for a moment."""
+        await trio.lowlevel.checkpoint()
+        return True
 
     def do(self, deed: Callable[..., Awaitable[None]], *told: object) -> None:
         """Begin `deed`; how long it takes, the disk decides."""
@@ -117,7 +124,7 @@ class World:
             not found
             or not found.ready
             or found.draining
-            or found.circuit == "open"
+            or found.circuit != "closed"
             or found.leased >= found.slots_total
         ):
             self.wrong.append(f"a task is placed on {key}, where there is no room: {found}")

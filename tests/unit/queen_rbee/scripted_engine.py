@@ -16,6 +16,13 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding
 TOKEN = b'data: {"content":"word ","stop":false}\n\n'
 LAST = b'data: {"content":"","stop":true,"tokens_evaluated":3,"tokens_predicted":2}\n\n'
 FAILED = b'data: {"error":{"code":500,"message":"out of memory"}}\n\n'
+LOADING = b'{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}'
+AWAY = {
+    "vanish": b"",
+    "loading": b"HTTP/1.1 503 Loading\r\nContent-Length: %d\r\n\r\n%s" % (len(LOADING), LOADING),
+    "bad gateway": b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n",
+}
+"""What an engine that restarts answers, whoever asks; the last is a proxy in front of it."""
 BAD_REQUEST = b'{"error":{"code":400,"message":"the request exceeds the context","type":"exceed_context_size_error"}}'
 
 
@@ -33,23 +40,33 @@ class ScriptedEngine:
     most: int = 0
     served: int = 0
     asked: bytes = b""
+    health: bytes = b"200"
+    mood: str = ""
+    checks: int = 0
     left: trio.Event = field(default_factory=trio.Event)
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """Serve one connection."""
         self.connected += 1
         self.most = max(self.most, self.connected)
+        request = b""
         try:
-            request = b""
-            while b"\r\n\r\n" not in request or b"}" not in request:
+            while b"\r\n\r\n" not in request or not (b"}" in request or request.startswith(b"GET ")):
                 request += await heard(stream)
+            if request.startswith(b"GET /health "):
+                self.checks += 1
+                await stream.send_all(b"HTTP/1.1 %s X\r\nContent-Length: 0\r\n\r\n" % self.health)
+                return
             self.asked = request
+            if self.mood:
+                await stream.send_all(AWAY[self.mood])
+                return
             await self.act(stream, request)
         except trio.BrokenResourceError:
             pass
         finally:
             self.connected -= 1
-            self.served += 1
+            self.served += not request.startswith(b"GET ")
             self.left.set()
             self.left = trio.Event()
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskRequest
-from queen_rbee.attempt import MOVES_MOST, Attempt, breaks, ending, next_for
+from queen_rbee.attempt import MOVES_MOST, Attempt, breaks, ending, goes_on
 from queen_rbee.failure import Failure
 from queen_rbee.task import Task
 from tests.unit.queen_rbee.test_placement import candidate
@@ -31,29 +31,39 @@ def task(*, shown: bool = False, ended: bool = False, moves: int = 0) -> Task:
     return found
 
 
-@given(FAILURES, ATTEMPTS, MOVES)
-def test_what_readers_have_seen_a_part_of_and_what_has_ended_is_not_tried_again(failure, attempt, moves):
-    assert next_for(task(shown=True, moves=moves), failure, attempt) == "end"
-    assert next_for(task(ended=True, moves=moves), failure, attempt) == "end"
+LIMIT_S = 600.0
+WAITS = st.floats(0, LIMIT_S, exclude_max=True)
 
 
-@given(FAILURES, ATTEMPTS, MOVES)
-def test_a_task_waits_only_where_its_place_was_lost(failure, attempt, moves):
-    if next_for(task(moves=moves), failure, attempt) == "elsewhere or wait":
-        assert failure.lost
+@given(FAILURES, ATTEMPTS, MOVES, WAITS)
+def test_task_with_a_shown_or_final_answer_is_not_tried_again(failure, attempt, moves, waited_s):
+    assert not goes_on(task(shown=True, moves=moves), failure, attempt, waited_s, LIMIT_S)
+    assert not goes_on(task(ended=True, moves=moves), failure, attempt, waited_s, LIMIT_S)
 
 
-@given(FAILURES, ATTEMPTS)
-def test_a_task_that_has_broken_enough_is_tried_on_only_where_it_cannot_be_to_blame(failure, attempt):
-    if next_for(task(moves=MOVES_MOST), failure, attempt) != "end":
-        assert attempt.lost or failure.elsewhere
+@given(FAILURES, ATTEMPTS, MOVES, WAITS)
+def test_task_that_no_engine_has_begun_goes_on(failure, attempt, moves, waited_s):
+    """However often: nothing says that the task is the cause."""
+    if failure.elsewhere:
+        assert goes_on(task(moves=moves), failure, attempt, waited_s, LIMIT_S)
 
 
-@given(FAILURES, ATTEMPTS)
-def test_a_place_that_is_taken_breaks_nothing_and_one_that_is_lost_lets_the_first_try_go_on(failure, attempt):
+@given(FAILURES, ATTEMPTS, WAITS)
+def test_task_that_breaks_replicas_is_tried_only_so_often(failure, attempt, waited_s):
+    expected = failure.elsewhere or (failure.lost and attempt.lost is not None)
+    assert goes_on(task(moves=MOVES_MOST), failure, attempt, waited_s, LIMIT_S) == expected
+
+
+@given(FAILURES, ATTEMPTS, MOVES, st.floats(LIMIT_S, 1e9))
+def test_task_that_loses_places_for_too_long_ends(failure, attempt, moves, waited_s):
+    assert not goes_on(task(moves=moves), failure, attempt, waited_s, LIMIT_S)
+
+
+@given(FAILURES, ATTEMPTS, WAITS)
+def test_place_that_is_taken_away_is_no_break(failure, attempt, waited_s):
     assert not (attempt.lost and breaks(failure, attempt))
     if failure.lost:
-        assert next_for(task(), failure, attempt) == "elsewhere or wait"
+        assert goes_on(task(), failure, attempt, waited_s, LIMIT_S)
 
 
 KEYS = st.sets(st.tuples(st.sampled_from("pq"), st.sampled_from(["r0", "r1"])))
@@ -61,7 +71,7 @@ KEYS = st.sets(st.tuples(st.sampled_from("pq"), st.sampled_from(["r0", "r1"])))
 
 def last_word(failure: Failure, attempt: Attempt, refused_by: set[tuple[str, str]], *, shown: bool = False) -> Failure:
     found = task(shown=shown)
-    found.refused_by = refused_by
+    found.tried = refused_by
     return ending(found, failure, attempt)
 
 

@@ -9,8 +9,9 @@ import trio.testing
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskState
 from queen_rbee import relay
+from queen_rbee.attempt import MOVES_MOST
 from queen_rbee.task import Task
-from tests.unit.queen_rbee.core import SOON_S, Queen, core, ended, first_token, running, slots_are_free
+from tests.unit.queen_rbee.core import SOON_S, Queen, core, ended, first_token, nobody_answers, running, slots_are_free
 from tests.unit.queen_rbee.scripted_engine import scripted_engine
 
 NOBODY = "http://127.0.0.1:1"
@@ -64,35 +65,48 @@ async def test_what_an_engine_says_of_a_request_reaches_its_client_and_neither_l
         assert "its words, which may repeat what it was asked" in caplog.text
 
 
-async def test_each_replica_is_tried_once_and_the_end_says_how_many_were_and_why_the_last_one_would_not():
+async def test_end_says_how_many_replicas_were_tried_and_why_in_vain():
     async with running() as queen:
-        two_pools(queen, second=NOBODY)
+        nobody_answers(queen)
         task = queen.submit()
-        assert (await ended(task)).count("metrics") == 2
+        assert (await ended(task)).count("metrics") == 1 + MOVES_MOST
         assert task.error
         assert (task.error.code, task.error.retriable) == (ErrorCode.REPLICA_EXHAUSTED, True)
         assert "2 replicas were tried" in task.error.message
-        assert "the engine is away: cannot connect" in task.error.message
+        assert "the engine broke off: the connection closed" in task.error.message
         await slots_are_free(queen)
 
 
-async def test_what_one_replica_alone_could_take_ends_with_the_reason_of_that_one():
+async def test_end_on_one_replica_says_its_own_reason():
     async with running() as queen:
-        two_pools(queen, second=NOBODY)
-        task = queen.submit(placement={"mode": "pin", "pin_pool_id": "a"})
-        assert (await ended(task)).count("metrics") == 1
+        task = queen.submit("vanish")
+        assert (await ended(task)).count("metrics") == 1 + MOVES_MOST
         assert task.error
         assert (task.error.code, task.error.retriable) == (ErrorCode.WORKER_RESET, True)
-        assert task.error.message.startswith("the engine is away")
+        assert task.error.message.startswith("the engine broke off")
         await slots_are_free(queen)
+
+
+async def test_task_given_up_says_what_the_last_replica_said(autojump_clock):
+    async with running(pool_wait_s=30.0) as queen:
+        two_pools(queen, second=NOBODY)
+        task = queen.submit()
+        with trio.fail_after(120):
+            while not task.log.closed:
+                await task.log.wait_beyond(task.log.last_id)
+        assert task.error
+        assert (task.error.code, task.error.retriable) == (ErrorCode.POOL_UNREADY, True)
+        assert "ready for 30 s; the last replica that was tried: the engine is away" in task.error.message
+        assert task.error.retry_after_ms
 
 
 async def test_a_pinned_task_is_not_run_elsewhere():
     async with running() as queen:
         two_pools(queen, second=queen.engine.url)
-        task = queen.submit(placement={"mode": "pin", "pin_pool_id": "a"})
+        task = queen.submit(placement={"mode": "pin", "pin_pool_id": "a"}, deadline_ms=500)
         await ended(task)
-        assert (task.state, task.pool_id) == (TaskState.FAILED, "a")
+        assert task.state is TaskState.FAILED
+        assert queen.engine.served == 0
         await slots_are_free(queen)
 
 

@@ -89,7 +89,6 @@ FAILURES = [
     ("stall", ErrorCode.DECODE_TIMEOUT),
     ("comments", ErrorCode.DECODE_TIMEOUT),
     ("signs", ErrorCode.DECODE_TIMEOUT),
-    ("busy", ErrorCode.WORKER_RESET),
 ]
 
 

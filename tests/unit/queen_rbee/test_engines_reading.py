@@ -27,6 +27,8 @@ FIELDS = st.sampled_from(
 )
 EVENTS = st.dictionaries(FIELDS, JSON, max_size=4)
 
+TOO_LONG = "context_length_exceeded"
+
 
 def prompt(engine: str, **request: Any) -> Dialogue:
     return ADAPTERS[engine].dialogue(TaskRequest(prompt="x", **request), None, "m")
@@ -128,6 +130,38 @@ def test_a_500_of_llama_server_may_be_the_clients_fault(message: str, client_fau
     body = json.dumps({"error": {"code": 500, "message": message, "type": "server_error"}}).encode()
     assert ADAPTERS["llamacpp"].refusal(500, body) == Refused(message, client_fault)
     assert not ADAPTERS["vllm"].refusal(500, body).client_fault
+
+
+@pytest.mark.parametrize(
+    ("engine", "status", "message", "reason"),
+    [
+        ("llamacpp", 500, "input (902 tokens) is too large to process. increase the physical batch size", TOO_LONG),
+        ("llamacpp", 500, "input is too large to process. increase the physical batch size", TOO_LONG),
+        ("llamacpp", 500, "[json.exception.type_error.302] type must be string, but is number", None),
+        ("vllm", 500, "This model's maximum context length is 4096 tokens. However, you requested 5000", TOO_LONG),
+        ("vllm", 500, "Conversation roles must alternate user/assistant/user/assistant/...", None),
+        ("vllm", 500, "cannot identify image file <_io.BytesIO object at 0x7f>", None),
+        ("tgi", 424, "Request failed during generation: Server error: Could not translate the instance {'a'", None),
+        ("triton", 500, "Prompt length (200) exceeds maximum input length (1)", TOO_LONG),
+        ("triton", 500, "[request id: <id_unknown>] expected 4 inputs but got 1 inputs for model 'm'", None),
+        ("openai-http", 500, "input (902 tokens) is too large to process", TOO_LONG),
+    ],
+)
+def test_known_complaint_is_the_clients_fault(engine: str, status: int, message: str, reason: str | None) -> None:
+    body = json.dumps({"error": message} if engine in ("tgi", "triton") else {"error": {"message": message}}).encode()
+    found = ADAPTERS[engine].refusal(status, body)
+    assert (found.client_fault, found.reason) == (True, reason)
+
+
+@pytest.mark.parametrize("engine", sorted(ADAPTERS))
+@pytest.mark.parametrize("message", ["CUDA error: out of memory", "EngineCore encountered an issue", "oops", ""])
+def test_other_server_errors_are_not_the_clients_fault(engine: str, message: str) -> None:
+    assert not ADAPTERS[engine].refusal(500, json.dumps({"error": message}).encode()).client_fault
+
+
+@pytest.mark.parametrize("status", [401, 403, 407])
+def test_credentials_are_not_the_clients_fault(status: int) -> None:
+    assert not ADAPTERS["llamacpp"].refusal(status, b'{"error":{"message":"Invalid API Key"}}').client_fault
 
 
 PROMPT_TOO_LONG = (

@@ -188,7 +188,9 @@ async def test_a_node_that_leaves_is_forgotten_with_its_pools_and_series():
     assert rig.registry.pools() == []
     assert rig.store.documents["node"] == {}
     assert (
-        rig.metrics.registry.get_sample_value("orchd_node_heartbeats_total", {"node_id": "n1", "outcome": "accepted"})
+        rig.metrics.registry.get_sample_value(
+            "orchd_node_heartbeats_total", {"node_id": "n1", "outcome": "success", "reason": ""}
+        )
         is None
     )
     assert (await refused(rig.fleet.deregister("n1", "again"))).status == 404

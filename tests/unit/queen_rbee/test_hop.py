@@ -134,9 +134,9 @@ async def test_when_the_queen_ends_nothing_is_kept():
 
 
 @pytest.mark.parametrize("node_id", ["n1", None])
-async def test_a_task_that_breaks_off_says_whether_its_node_or_its_engine_was_lost(node_id):
+async def test_engine_that_cannot_be_reached_is_to_blame_for_it(node_id):
     task = Task(TaskRequest(prompt="hello"), "c", trio.current_time())
     target = candidate(url="http://127.0.0.1:1", node_id=node_id)
     with pytest.raises(Failure) as failed:
         await relay.run(task, target, ADAPTERS["llamacpp"], LIMITS, Hop())
-    assert (failed.value.elsewhere, failed.value.lost) == (True, node_id is not None)
+    assert (failed.value.elsewhere, failed.value.blame) == (True, "replica")

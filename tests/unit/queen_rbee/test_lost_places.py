@@ -1,12 +1,16 @@
 """Tasks whose place is lost under them: elsewhere before the first token, WORKER_RESET after it; and circuits."""
 
+import pytest
 import trio
 import trio.lowlevel
+import trio.testing
 
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.pools import ReplicaStatus
 from llama_orch.contracts.tasks import TaskState
+from llama_orch.telemetry.correlation import peer
 from queen_rbee.circuit import FAULTS
+from queen_rbee.dispatcher import POOL_WAIT_S
 from queen_rbee.failure import relay_failure
 from queen_rbee.task import Task
 from tests.unit.queen_rbee.core import SOON_S, Queen, ended, first_token, running, slots_are_free
@@ -93,12 +97,11 @@ async def test_a_node_that_breaks_the_connection_before_the_first_token_is_left_
 
 async def test_a_task_whose_only_node_cannot_be_reached_waits_until_it_can():
     async with running() as queen:
-        queen.dispatcher.circuits.first_rest_s = 0.001
         without_home(queen)
         on_node(queen, "n1", NOBODY)
         task = queen.submit()
         with trio.fail_after(SOON_S):
-            while queen.dispatcher.circuits.next_retry == float("inf"):
+            while queen.dispatcher.circuits.next_check == float("inf"):
                 await queen.dispatcher.registry.altered()
         on_node(queen, "n1", queen.engine.url)
         assert (await ended(task))[-1] == "end"
@@ -115,26 +118,76 @@ async def test_a_task_that_breaks_every_node_is_not_tried_on_and_on():
         await slots_are_free(queen)
 
 
-async def test_a_replica_that_fails_in_a_row_gets_no_tasks_until_it_has_rested():
+def fails_for(queen: Queen, client: str, prompt: str) -> Task:
+    """A task of `client` that the engine will answer with 500."""
+    peer.set(client)
+    return queen.submit(f"break {prompt}")
+
+
+async def opened(queen: Queen) -> None:
+    """The circuit of `p` is open by failures of different clients' requests."""
+    for number in range(FAULTS):
+        await ended(fails_for(queen, f"192.0.2.{number}", str(number)))
+
+
+def circuit_of(queen: Queen) -> str:
+    (candidate,) = queen.dispatcher.registry.replicas.all()
+    return candidate.circuit
+
+
+async def test_failures_of_different_clients_open_the_circuit():
     async with running() as queen:
-        for _ in range(FAULTS):
-            task = queen.submit("break")
-            await ended(task)
-        (candidate,) = queen.dispatcher.registry.replicas.all()
-        assert (candidate.circuit, candidate.open) == ("open", False)
+        await opened(queen)
+        assert circuit_of(queen) == "open"
         assert [pool.circuit for pool in queen.dispatcher.registry.pools()] == ["open"]
         waiting = queen.submit()
         await trio.testing.wait_all_tasks_blocked()
         assert waiting.state is TaskState.QUEUED
+        assert (await ended(waiting))[-1] == "end", "the health check has closed the circuit"
+        assert circuit_of(queen) == "closed"
+
+
+async def test_one_client_cannot_keep_a_pool_from_others():
+    async with running() as queen:
+        for number in range(4 * FAULTS):
+            await ended(fails_for(queen, "192.0.2.1", str(number)))
+            peer.set("192.0.2.2")
+            good = queen.submit()
+            assert (await ended(good))[-1] == "end"
+            assert circuit_of(queen) == "closed"
+        assert queen.engine.checks >= 1
+
+
+async def test_words_of_an_engine_do_not_reach_the_journal(caplog):
+    async with running() as queen:
+        await opened(queen)
+        assert circuit_of(queen) == "open"
+    assert "gets no tasks until it passes a health check" in caplog.text
+    assert "oops" not in caplog.text
+
+
+async def test_same_request_of_many_clients_opens_no_circuit():
+    async with running() as queen:
+        for number in range(4 * FAULTS):
+            await ended(fails_for(queen, f"192.0.2.{number}", "the same words"))
+        assert circuit_of(queen) == "closed"
+
+
+async def test_failed_health_check_opens_the_circuit():
+    async with running() as queen:
+        queen.engine.health = b"500"
+        await ended(fails_for(queen, "192.0.2.1", "x"))
+        with trio.fail_after(SOON_S):
+            while circuit_of(queen) == "closed":
+                await queen.dispatcher.registry.altered()
+        waiting = queen.submit()
+        queen.engine.health = b"200"
         assert (await ended(waiting))[-1] == "end"
-        (candidate,) = queen.dispatcher.registry.replicas.all()
-        assert candidate.circuit == "closed"
 
 
 async def test_a_replica_that_becomes_ready_anew_is_not_held_to_what_it_was():
     async with running() as queen:
-        for _ in range(FAULTS):
-            await ended(queen.submit("break"))
+        await opened(queen)
         queen.pool(ready=False)
         queen.pool()
         (candidate,) = queen.dispatcher.registry.replicas.all()
@@ -143,15 +196,16 @@ async def test_a_replica_that_becomes_ready_anew_is_not_held_to_what_it_was():
 
 async def test_of_a_replica_that_is_gone_neither_circuit_nor_series_remain():
     async with running() as queen:
-        for _ in range(FAULTS):
-            await ended(queen.submit("break"))
+        await opened(queen)
         series = queen.dispatcher.metrics.registry.get_sample_value
         labels = {"pool_id": "p", "replica_id": "r0"}
         before = series("orchd_circuit_open", labels)
         without_home(queen)
-        await trio.testing.wait_all_tasks_blocked()
-        assert (before, series("orchd_circuit_open", labels)) == (1, None)
-        assert queen.dispatcher.circuits.next_retry == float("inf")
+        assert before == 1
+        with trio.fail_after(SOON_S):
+            while series("orchd_circuit_open", labels) is not None:
+                await trio.lowlevel.checkpoint()
+        assert queen.dispatcher.circuits.next_check == float("inf")
 
 
 async def test_refused_requests_and_clients_that_leave_open_no_circuit():
@@ -172,9 +226,74 @@ async def slots_are_quiet(queen: Queen) -> None:
             await queen.dispatcher.registry.altered()
 
 
-def test_a_relay_that_did_not_reach_the_engine_lets_the_task_go_elsewhere_and_one_that_did_does_not():
+async def displaced(task: Task) -> None:
+    """Return once `task` has lost its place and has not failed for that."""
+    with trio.fail_after(SOON_S):
+        while task.displaced_at is None and not task.log.closed:
+            await task.log.wait_beyond(task.log.last_id)
+    assert task.error is None
+
+
+@pytest.mark.parametrize("mood", ["vanish", "loading", "bad gateway"])
+async def test_task_waits_while_its_only_engine_restarts(mood):
+    """In HOME_PROFILE, where the queen speaks to the engine itself."""
+    async with running() as queen:
+        queen.engine.mood = mood
+        task = queen.submit()
+        await displaced(task)
+        queen.engine.mood = ""
+        assert (await ended(task))[-1] == "end"
+        await slots_are_free(queen)
+
+
+async def test_task_waits_while_its_only_engine_is_gone():
+    async with running() as queen:
+        url, queen.engine.url = queen.engine.url, NOBODY
+        queen.pool()
+        task = queen.submit()
+        await displaced(task)
+        assert not task.state.final
+        queen.engine.url = url
+        queen.pool()
+        assert (await ended(task))[-1] == "end"
+        await slots_are_free(queen)
+
+
+async def test_task_that_waits_for_its_engine_ends_at_its_deadline():
+    async with running() as queen:
+        queen.engine.url = NOBODY
+        queen.pool()
+        task = queen.submit(deadline_ms=100)
+        assert (await ended(task))[-1] == "error"
+        assert task.error
+        assert task.error.code == ErrorCode.DEADLINE_UNMET
+
+
+async def test_task_that_waits_for_its_engine_is_given_up_in_time(autojump_clock):
+    async with running() as queen:
+        queen.engine.url = NOBODY
+        queen.pool()
+        task = queen.submit()
+        with trio.fail_after(2 * POOL_WAIT_S):
+            while not task.log.closed:
+                await task.log.wait_beyond(task.log.last_id)
+        assert task.error
+        assert task.error.code in (ErrorCode.POOL_UNREADY, ErrorCode.WORKER_RESET)
+        assert task.error.retriable
+        assert task.ended_at
+        assert task.ended_at - task.submitted_at == pytest.approx(POOL_WAIT_S, abs=10.0)
+        await slots_are_free(queen)
+
+
+def test_relay_that_did_not_reach_the_engine_lets_the_task_go_on():
     refused = relay_failure("refused", 503, b'{"code":"POOL_UNREADY","message":"draining"}')
-    assert (refused.elsewhere, refused.engine_fault, str(refused)) == (True, False, "draining")
-    assert relay_failure("refused", 502, b"").engine_fault
+    assert (refused.elsewhere, refused.blame, str(refused)) == (True, "replica", "draining")
+    assert relay_failure("refused", 502, b"").blame == "replica"
+    assert relay_failure("refused", 404, b"").blame == "replica"
     broken = relay_failure("broken", 502, b"{}")
-    assert (broken.elsewhere, broken.engine_fault, broken.retriable) == (False, True, True)
+    assert (broken.elsewhere, broken.lost, broken.blame, broken.retriable) == (False, True, "unsure", True)
+
+
+def test_request_that_the_relay_refuses_counts_against_nobody():
+    too_large = relay_failure("refused", 413, b"")
+    assert (too_large.code, too_large.blame, too_large.elsewhere) == (ErrorCode.INVALID_PARAMS, "nobody", False)

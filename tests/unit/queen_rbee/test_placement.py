@@ -93,9 +93,9 @@ def test_in_a_large_fleet_a_session_finds_its_replica_or_another_where_it_is_not
     assert chosen == expected
 
 
-def test_a_half_open_replica_is_tried_by_one_task_at_a_time():
-    assert choose([candidate(circuit="half-open")], Demand(), "round-robin", 0)
-    assert choose([candidate(circuit="half-open", leased=1)], Demand(), "round-robin", 0) is None
+@pytest.mark.parametrize("circuit", ["open", "half-open"])
+def test_replica_whose_circuit_is_not_closed_gets_nothing(circuit):
+    assert choose([candidate(circuit=circuit)], Demand(), "round-robin", 0) is None
 
 
 @given(FLEETS, DEMANDS, STRATEGIES, st.integers(0, 1000))

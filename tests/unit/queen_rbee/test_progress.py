@@ -39,7 +39,20 @@ async def test_a_reader_hears_of_each_place_that_its_task_gains(autojump_clock):
         nursery.cancel_scope.cancel()
     assert told(tasks[3]) == [2, 1, 0]
     said = json.loads(next(frame for frame in tasks[3].log.frames(0) if frame.event == "metrics").payload)
-    assert {"queue_depth", "queue_position", "predicted_start_ms", "on_time_probability"} <= set(said)
+    assert {"queue_depth", "queue_position"} == set(said), "nothing serves them: when they start is not known"
+
+
+async def test_reader_is_told_the_likely_start_while_a_pool_is_busy(autojump_clock):
+    queen, tasks = queue_of(1)
+    queen.pool()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_telling, queen.dispatcher)
+        await trio.sleep(INTERVAL_S + 0.1)
+        tasks[0].told_position = None
+        await trio.sleep(INTERVAL_S + 0.1)
+        nursery.cancel_scope.cancel()
+    said = json.loads([frame for frame in tasks[0].log.frames(0) if frame.event == "metrics"][-1].payload)
+    assert {"queue_depth", "queue_position", "predicted_start_ms", "on_time_probability"} == set(said)
 
 
 async def test_a_task_that_nobody_reads_is_told_nothing(autojump_clock):

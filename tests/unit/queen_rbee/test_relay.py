@@ -293,23 +293,21 @@ async def test_a_document_that_trickles_is_left_when_its_time_is_up(
 
 
 @pytest.mark.parametrize(
-    ("mood", "engine_fault", "elsewhere"),
+    ("mood", "blame", "elsewhere"),
     [
-        ("busy", False, True),
-        ("refuse", False, False),
-        ("break", True, False),
-        ("close", True, False),
-        ("nothing", True, False),
-        ("hang up", True, False),
-        ("midway", True, False),
+        ("busy", "replica", True),
+        ("refuse", "nobody", False),
+        ("break", "unsure", False),
+        ("close", "unsure", False),
+        ("nothing", "unsure", False),
+        ("hang up", "unsure", False),
+        ("midway", "unsure", False),
     ],
 )
-async def test_only_an_engine_that_has_no_room_lets_a_task_go_elsewhere(
-    mood: str, engine_fault: bool, elsewhere: bool
-) -> None:
+async def test_only_an_engine_that_has_no_room_lets_a_task_go_elsewhere(mood: str, blame: str, elsewhere: bool) -> None:
     async with listening(VllmImitation()) as engine:
         failed = await failure(running(TaskRequest(prompt=mood)), candidate(engine.url, "vllm"))
-    assert (failed.engine_fault, failed.elsewhere) == (engine_fault, elsewhere)
+    assert (failed.blame, failed.elsewhere) == (blame, elsewhere)
 
 
 async def test_an_engine_that_is_away_lets_a_task_go_elsewhere() -> None:
@@ -351,6 +349,17 @@ async def test_an_engine_that_says_in_its_stream_that_it_has_no_room_shows_nothi
     assert texts(task) == ["hello ", "world"]
 
 
+async def test_known_complaint_in_a_stream_is_the_clients_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = b"input (902 tokens) is too large to process"
+    engine_in_memory(monkeypatch, chunk(b'data: {"error":{"code":500,"message":"%s"}}\n\n' % words))
+    failed = await failure(running(), candidate())
+    assert (failed.code, failed.blame, failed.reason) == (
+        ErrorCode.INVALID_PARAMS,
+        "nobody",
+        "context_length_exceeded",
+    )
+
+
 async def test_no_room_after_a_token_is_too_late_to_go_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     busy = b'data: {"error":{"code":503,"message":"busy"}}\n\n'
     engine_in_memory(monkeypatch, chunk(piece("a") + busy))
@@ -369,11 +378,11 @@ async def test_a_refusal_counts_whatever_befalls_its_body(body: bytes) -> None:
         port = listeners[0].socket.getsockname()[1]
         failed = await failure(running(), candidate(f"http://127.0.0.1:{port}"))
         nursery.cancel_scope.cancel()
-    assert (failed.code, failed.retriable, failed.engine_fault) == (ErrorCode.INVALID_PARAMS, False, False)
+    assert (failed.code, failed.retriable, failed.blame) == (ErrorCode.INVALID_PARAMS, False, "nobody")
     assert 0 < len(str(failed)) < 5000
 
 
 async def test_what_cannot_be_put_to_an_engine_is_the_clients_own() -> None:
     target = Candidate("p", "r0", "http://127.0.0.1:1", PoolState.READY, True, False, 1, 0, "triton", models=("a", "b"))
     failed = await failure(running(), target)
-    assert (failed.code, failed.engine_fault) == (ErrorCode.INVALID_PARAMS, False)
+    assert (failed.code, failed.blame) == (ErrorCode.INVALID_PARAMS, "nobody")

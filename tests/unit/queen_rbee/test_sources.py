@@ -32,8 +32,8 @@ class Scripted(PoolManagerSource):
         return self.answer(revision)
 
 
-def checks(metrics: Metrics, outcome: str, pool_id: str = "p") -> float | None:
-    labels = {"pool_id": pool_id, "outcome": outcome}
+def checks(metrics: Metrics, reason: str, pool_id: str = "p") -> float | None:
+    labels = {"pool_id": pool_id, "outcome": "success" if reason == "ready" else "error", "reason": reason}
     return metrics.registry.get_sample_value("orchd_pool_health_checks_total", labels)
 
 

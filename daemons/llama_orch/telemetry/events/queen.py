@@ -69,9 +69,9 @@ CIRCUIT_OPENED = declared(
     "3011678527d545799c494d6d9618e905",
     "queen_rbee.circuits",
     logging.WARNING,
-    "pool {pool_id} replica {replica_id} failed {faults} times in a row and gets no tasks for {rest_s} s: {reason}",
-    "After that one task tries it: where it is answered, circuit_closed follows; else it rests for longer. The\n"
-    "reason is of the last failure; see the engine's log and, on a node, that of pool-managerd.",
+    "pool {pool_id} replica {replica_id} gets no tasks until it passes a health check: {reason}",
+    "It refused connections, failed its health check, or failed requests of several clients. It is checked again\n"
+    "and again; circuit_closed follows when it passes. See the engine's log and, on a node, that of pool-managerd.",
 )
 CIRCUIT_CLOSED = declared(
     "circuit_closed",

@@ -16,7 +16,7 @@ _CONFLICT = (
     "after its deadline. POOL_UNAVAILABLE: the pool or the model is not to be had. CANCELLED: somebody cancelled it."
 )
 _UNREADY = (
-    "POOL_UNREADY: no pool is ready for it. REPLICA_EXHAUSTED: several replicas were tried, and none has taken it. "
+    "POOL_UNREADY: no pool is ready for it. REPLICA_EXHAUSTED: several replicas were tried, and each broke off. "
     "ADMISSION_REJECT: the queen is stopping. INTERNAL: she cannot store it."
 )
 

@@ -1,0 +1,79 @@
+"""An engine that is killed under load, again and again: no accepted task of which nothing has come fails."""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engines.llama_server import Archive
+from tests.integration.home import Home, home
+
+FINAL = frozenset({"done", "failed", "cancelled"})
+TASKS = 36
+KILLS = 2
+BETWEEN = 12
+"""So many tasks end between two kills: the engine is at work whenever it is killed."""
+
+
+@pytest.fixture(params=["home", "node"])
+def under_load(
+    request: pytest.FixtureRequest, tmp_path: Path, llama_server_tar: Archive, slow_model: Path
+) -> Iterator[Home]:
+    """A home, or a node and its queen, with one engine of two slots and room for all tasks."""
+    node_id = "gpu-1" if request.param == "node" else None
+    with home(
+        tmp_path, llama_server_tar, slow_model, node_id=node_id, ORCHD_ADMISSION_CAPACITY=str(2 * TASKS)
+    ) as running:
+        yield running
+
+
+def submit(running: Home) -> str:
+    status, answer = running.ask("POST", "/v2/tasks", {"prompt": "hello world", "max_tokens": 6})
+    assert status == 202, answer
+    return str(answer["task_id"])
+
+
+def listed(running: Home) -> list[dict[str, Any]]:
+    """All tasks of the queen, however many pages they are."""
+    found: list[dict[str, Any]] = []
+    query = "?limit=500"
+    while query:
+        _status, page = running.ask("GET", f"/v2/tasks{query}")
+        found += page["tasks"]
+        query = f"?limit=500&before={page['next']}" if page.get("next") else ""
+    return found
+
+
+def ended(running: Home) -> int:
+    return sum(task["state"] in FINAL for task in listed(running))
+
+
+def engine_pid(running: Home) -> int:
+    """The process that serves the pool now: its program is in the home's cache."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes()
+        except OSError:
+            continue  # it has ended meanwhile
+        if str(running.directory).encode() in words and b"\0--port\0" in words:
+            return int(process.name)
+    raise AssertionError(f"no engine is found:\n{running.logs()}")
+
+
+def test_no_task_without_a_token_fails_while_its_engine_restarts(under_load: Home):
+    tasks = {submit(under_load) for _ in range(TASKS)}
+    for number in range(KILLS):
+        wanted = BETWEEN * (number + 1)
+        under_load.until(lambda wanted=wanted: ended(under_load) >= wanted)
+        under_load.until_ready()
+        os.kill(engine_pid(under_load), signal.SIGKILL)
+    under_load.until(lambda: ended(under_load) == TASKS, within_s=120)
+    found = [task for task in listed(under_load) if task["task_id"] in tasks]
+    lost = [task for task in found if task["state"] != "done" and not task["usage"]["tokens_out"]]
+    assert [task["error"] for task in lost] == []
+    states = Counter(task["state"] for task in found)
+    assert states["failed"] <= 2 * KILLS, "no more than ran when the engine was killed"
