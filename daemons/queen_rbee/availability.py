@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from llama_orch.contracts.catalog import Availability, NodeModels
 from llama_orch.contracts.nodes import NodeStatus, NodeView
 from llama_orch.contracts.pools import PoolStatus
+from queen_rbee.candidates import public_name
 
 LOCAL = "local"
 """The one node of HOME_PROFILE."""
@@ -14,7 +15,7 @@ LOCAL = "local"
 def local_node(pools: Iterable[PoolStatus], address: str) -> NodeModels:
     """This machine as a node: all its pools, and the models that those of them which are ready serve."""
     known = list(pools)
-    models = {model for pool in known if pool.ready for model in pool.models_available}
+    models = {public_name(model) for pool in known if pool.ready for model in pool.models_available}
     return NodeModels(
         node_id=LOCAL,
         address=address,
@@ -30,7 +31,7 @@ def models_of(node: NodeView) -> NodeModels:
         node_id=node.node_id,
         address=node.address,
         online=node.status in (NodeStatus.ONLINE, NodeStatus.DRAINING),
-        models=sorted({model for pool in node.pools if pool.ready for model in pool.models_available}),
+        models=sorted({public_name(model) for pool in node.pools if pool.ready for model in pool.models_available}),
         pools=sorted(pool.pool_id for pool in node.pools),
     )
 

@@ -1,10 +1,14 @@
 """A replica as placement sees it, and what a task demands of one. Plain values."""
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from llama_orch.contracts.pools import CircuitState, PoolState
+from llama_orch.contracts.nodes import PoolSnapshot
+from llama_orch.contracts.pools import CircuitState, PoolState, PoolStatus
 from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.passage import Endpoint, Passage
+
+Reported = TypeVar("Reported", PoolStatus, PoolSnapshot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,15 @@ def public_name(model: str) -> str:
     """`model` as clients see it: a path on some machine's disk is cut to the name of its file, by which the model can
     be asked for as well."""
     return short_name(model) if model.startswith(("/", "file:")) else model
+
+
+def public_pool(pool: Reported) -> Reported:
+    """`pool` as clients see it: no paths in the names of its models."""
+    if not any(public_name(model) != model for model in (*pool.models_available, *pool.model_digests)):
+        return pool
+    names = list(dict.fromkeys(map(public_name, pool.models_available)))
+    digests = {public_name(model): digest for model, digest in pool.model_digests.items()}
+    return pool.model_copy(update={"models_available": names, "model_digests": digests})
 
 
 def short_name(model: str) -> str:

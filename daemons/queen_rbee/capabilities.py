@@ -6,6 +6,7 @@ from functools import cache
 from llama_orch import VERSION
 from llama_orch.contracts.capabilities import Capabilities, EngineCapabilities, PoolCapabilities
 from llama_orch.contracts.pools import PoolStatus
+from queen_rbee.candidates import public_name
 from queen_rbee.engines.adapter import EngineAdapter
 from queen_rbee.passage import Endpoint, endpoints_for, workloads_of
 
@@ -46,7 +47,7 @@ def _pool(pool: PoolStatus, adapters: Adapters) -> PoolCapabilities:
         workloads=list(workloads_of(endpoints)),
         endpoints=sorted(endpoints),
         features=_features(endpoints),
-        models=pool.models_available,
+        models=[public_name(model) for model in pool.models_available],
     )
 
 

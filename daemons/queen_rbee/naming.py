@@ -8,7 +8,7 @@ from llama_orch.contracts.catalog import CatalogModel, ModelState
 from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
 from llama_orch.contracts.tasks import PlacementWish, TaskRequest
-from queen_rbee.candidates import Candidate
+from queen_rbee.candidates import Candidate, public_name
 from queen_rbee.directory import Directory
 from queen_rbee.passage import Endpoint, workloads_of
 
@@ -101,8 +101,8 @@ def offers(catalog: Models, replicas: Directory) -> list[Offer]:
         if pool_id not in found:
             found[pool_id] = _offer(pool_id, [mine for mine in replicas.of_pool(pool_id) if mine.ready])
     for model in dict.fromkeys(model for candidate in ready for model in candidate.models):
-        if model not in found:
-            found[model] = _offer(model, replicas.serving(model))
+        if (name := public_name(model)) not in found:
+            found[name] = _offer(name, replicas.serving(model))
     return list(found.values())
 
 

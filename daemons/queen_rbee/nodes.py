@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from llama_orch.contracts.nodes import Heartbeat, NodeRegistration, NodeStatus, NodeView, PoolSnapshot
 from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
+from queen_rbee.candidates import public_pool
 
 SUPERSEDED_MOST = 8
 
@@ -160,7 +161,7 @@ def view(node: Node, now: float, leases: int) -> NodeView:
         clock_skew_ms=node.skew_ms,
         heartbeat_interval_ms=told.heartbeat_interval_ms,
         active_leases=leases,
-        pools=list(node.pools),
+        pools=[public_pool(pool) for pool in node.pools],
     )
 
 

@@ -29,6 +29,8 @@ class Passage:
     body: Mapping[str, JsonValue]
     size: int
     """Bytes of the body as it came: the time limit of the first token grows with it."""
+    counts_first: bool = False
+    """Whether the client is to be told the prompt's tokens before the answer, where the engine can tell them."""
 
 
 def endpoints_for(kind: frozenset[Endpoint], workloads: Sequence[Workload] | None) -> frozenset[Endpoint]:

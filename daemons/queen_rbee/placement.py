@@ -68,14 +68,18 @@ def _misplaced(candidate: Candidate, demand: Demand) -> str | None:
 
 def _lacking(candidate: Candidate, demand: Demand) -> str | None:
     if candidate.withheld and not candidate.models:
-        return f"{', '.join(candidate.withheld)} is not what its digest in the catalog says"
+        return f"{_shown(candidate.withheld)} is not what its digest in the catalog says"
     if demand.engine and candidate.engine != demand.engine:
         return f"the engine is {candidate.engine}"
     if demand.model_ref and not serves_model(candidate, demand.model_ref):
-        return f"the models are {', '.join(candidate.models) or 'not known'}"
+        return f"the models are {_shown(candidate.models) or 'not known'}"
     if demand.ctx and candidate.ctx_max and demand.ctx > candidate.ctx_max:
         return f"the context of a slot is {candidate.ctx_max} tokens"
     return None
+
+
+def _shown(models: Iterable[str]) -> str:
+    return ", ".join(map(public_name, models))
 
 
 def meets(candidate: Candidate, demand: Demand) -> bool:

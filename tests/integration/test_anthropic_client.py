@@ -57,6 +57,18 @@ def test_the_events_of_a_stream_come_in_anthropics_order(client: anthropic.Anthr
     assert kinds[-3:] == ["content_block_stop", "message_delta", "message_stop"]
 
 
+def test_a_stream_begins_with_the_tokens_of_its_prompt(client: anthropic.Anthropic):
+    for words in ("hello", "a prompt that is new and that no slot has in its cache"):
+        asked: Any = {"model": "default", "max_tokens": 3, "messages": [{"role": "user", "content": words}]}
+        events = list(client.messages.create(**asked, stream=True))
+        begins, ends = events[0], events[-2]
+        assert begins.type == "message_start"
+        assert ends.type == "message_delta"
+        first, last = begins.message.usage, ends.usage
+        assert first.input_tokens + (first.cache_read_input_tokens or 0) > 0
+        assert (first.input_tokens, first.cache_read_input_tokens) == (last.input_tokens, last.cache_read_input_tokens)
+
+
 def test_blocks_turns_and_an_answer_that_is_begun_reach_the_model(client: anthropic.Anthropic):
     text = {"type": "text", "text": "hello", "cache_control": {"type": "ephemeral"}}
     turns: Any = [

@@ -84,7 +84,7 @@ def test_a_chat_put_together_is_the_document_that_the_engine_makes_itself(fast: 
     assert status == 200
     assert set(answer) == set(wanted := straight(fast, "/v1/chat/completions", body))
     assert set(answer["timings"]) == set(wanted["timings"])
-    assert timeless(answer) == timeless(counted(wanted, 1, body.get("n", 1)))
+    assert timeless(answer) == timeless(counted({**wanted, "model": "default"}, 1, body.get("n", 1)))
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -94,7 +94,7 @@ def test_and_so_is_a_text(fast: Home, name: str):
     assert status == 200
     wanted = straight(fast, "/v1/completions", body)
     prompts = 2 if name == "two prompts" else 1
-    assert timeless(answer) == timeless(counted(wanted, prompts, body.get("n", 1)))
+    assert timeless(answer) == timeless(counted({**wanted, "model": "default"}, prompts, body.get("n", 1)))
 
 
 def test_all_choices_of_a_stream_are_in_its_one_usage_and_in_the_tasks(client: OpenAI, fast: Home):
@@ -118,10 +118,13 @@ def test_a_stream_without_usage_has_the_engines_timings_and_is_counted_all_the_s
     assert newest["usage"]["tokens_in"] == timings["prompt_n"] + timings["cache_n"]
 
 
-def test_an_answer_names_the_model_as_it_can_be_asked_for_and_shows_no_path(client: OpenAI, tiny_model: Path):
-    named = client.chat.completions.create(**LEAST).model
-    assert named == tiny_model.stem
-    assert client.chat.completions.create(**{**LEAST, "model": named}).model == named
+def test_an_answer_names_the_model_as_it_was_asked_for(client: OpenAI, tiny_model: Path):
+    for name in ("default", tiny_model.stem, f"file:{tiny_model}"):
+        assert client.chat.completions.create(**{**LEAST, "model": name}).model == name
+        assert {chunk.model for chunk in client.chat.completions.create(**{**LEAST, "model": name}, stream=True)} == {
+            name
+        }
+        assert client.embeddings.create(model=name, input="hello").model == name
 
 
 def test_a_chat_and_a_text(client: OpenAI):
@@ -157,6 +160,7 @@ def test_the_package_itself_puts_a_stream_together_as_we_do(client: OpenAI):
     assert final.choices[0].logprobs is not None
     assert whole.choices[0].logprobs is not None
     assert final.choices[0].logprobs.content == whole.choices[0].logprobs.content
+    assert {len(token.top_logprobs) for token in whole.choices[0].logprobs.content or ()} == {0}
 
 
 class Verdict(BaseModel):
@@ -205,11 +209,11 @@ def test_what_the_engine_was_not_started_for_is_refused_as_the_clients_error(cli
         client.post("/rerank", cast_to=object, body={"query": "hello", "documents": ["world"]})
 
 
-def test_models_are_listed_and_found_by_names_with_slashes(client: OpenAI, fast: Home):
+def test_models_are_listed_and_found_by_names_with_slashes(client: OpenAI, tiny_model: Path):
     names = [model.id for model in client.models.list()]
     assert names[0] == "default"
-    assert names[1].startswith("file:/")
-    for name in names:
+    assert names[1] == tiny_model.stem
+    for name in (*names, f"file:{tiny_model}"):
         assert client.models.retrieve(name).id == name
         assert client.chat.completions.create(**{**LEAST, "model": name}).choices
 

@@ -97,6 +97,25 @@ def test_a_shared_name_serves_each_workload_by_its_own_pools(fleet: Home, tiny_m
     assert [fleet.ask("POST", "/v1/rerank", documents)[0] for _turn in range(3)] == [200] * 3
 
 
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
+def test_rerank_is_asked_for_by_each_of_its_paths(fleet: Home, path: str) -> None:
+    status, answer = fleet.ask("POST", path, {"model": "rank", "query": "hello", "documents": ["world", "hello"]})
+    assert (status, answer["model"], len(answer["results"])) == (200, "rank", 2)
+    status, answer = fleet.ask("POST", path, {"model": "rank", "query": 5, "documents": ["world"]})
+    assert (status, answer["error"]["param"]) == (400, "query")
+
+
+def test_no_answer_shows_where_a_model_lies(fleet: Home, tiny_model: Path) -> None:
+    paths = ("/v1/models", "/v2/meta/capabilities", "/v2/pools", "/v2/catalog/availability")
+    asked = [fleet.ask("GET", path)[1] for path in paths]
+    asked.append(fleet.ask("POST", "/v1/embeddings", {"model": "foreign", "input": "hello"})[1])
+    asked.append(fleet.ask("POST", "/v1/embeddings", {"input": "hello"})[1])
+    asked.append(fleet.ask("POST", "/v1/chat/completions", CHAT)[1])
+    asked.append(fleet.ask("POST", "/v2/tasks", {"prompt": "a", "model_ref": "none"})[1])
+    assert asked[4]["model"] == "foreign"
+    assert str(tiny_model.parent) not in str(asked)
+
+
 @pytest.mark.parametrize("pool_id", ["embed", "embed-flags", "rank", "foreign"])
 def test_chat_with_a_model_for_other_work_is_refused(fleet: Home, pool_id: str) -> None:
     status, answer = fleet.ask("POST", "/v1/chat/completions", {**CHAT, "model": pool_id})

@@ -38,6 +38,8 @@ OVERLOADED = 529
 """Anthropic's status for what waiting mends; its clients know 503 as somebody else's."""
 IDENTIFIERS: Mapping[Shape, str] = {"openai": "x-request-id", "anthropic": "request-id"}
 """The header in which each API's clients look for the id of a request."""
+RERANK_ALIASES = ("/rerank", "/v2/rerank")
+"""Where clients of Jina's, Cohere's and TEI's APIs ask for what is /v1/rerank here."""
 ANTHROPIC_VERSION = "anthropic-version"
 """The header by which Anthropic's clients are known on the paths that both APIs have."""
 
@@ -56,7 +58,7 @@ def shape_of(path: str, *, anthropic: bool = False) -> Shape:
     whose = "/".join(path.split("/", 3)[:3])
     if whose == "/v1/messages" or (anthropic and whose == "/v1/models"):
         return "anthropic"
-    return "openai" if path.startswith("/v1/") else "own"
+    return "openai" if path.startswith("/v1/") or path in RERANK_ALIASES else "own"
 
 
 def error_answer(error: ApiError, path: str, correlation_id: str | None, *, anthropic: bool = False) -> ErrorAnswer:

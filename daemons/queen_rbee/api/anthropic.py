@@ -51,7 +51,7 @@ class Anthropic:
 
         body = await exchange.body()
         asked = parsed(MessagesRequest, body)
-        passage, wanted = Passage("chat", chat_body(asked), len(body)), wanted_of(asked)
+        passage, wanted = Passage("chat", chat_body(asked), len(body), bool(asked.stream)), wanted_of(asked)
         task = self._admitted(passage, Generation(model=asked.model, max_tokens=asked.max_tokens), exchange.headers)
         reading = Reading(task.task_id.hex, wanted)
         if asked.stream:

@@ -23,6 +23,8 @@ PATHS: Mapping[str, Endpoint] = {
     "/v1/completions": "completions",
     "/v1/embeddings": "embeddings",
     "/v1/rerank": "rerank",
+    "/v2/rerank": "rerank",
+    "/rerank": "rerank",
 }
 JSON = ("content-type", "application/json")
 DATA = b"\ndata: "

@@ -15,6 +15,7 @@ from llama_orch.contracts.pools import PoolFigures, PoolHealth, PoolList
 from llama_orch.contracts.tasks import TaskState, TaskView
 from queen_rbee.api.paging import wanted_page
 from queen_rbee.api.task_listing import TaskListing
+from queen_rbee.candidates import public_pool
 from queen_rbee.capabilities import API_VERSION
 from queen_rbee.capabilities import capabilities as known_capabilities
 from queen_rbee.dispatcher import Dispatcher
@@ -48,7 +49,7 @@ def add_views(app: QuartTrio, dispatcher: Dispatcher, intake: Intake, store: Sto
     @app.get("/v2/pools")
     async def pools() -> Response:
         known = dispatcher.registry.pools()
-        return await answer_of(lambda: PoolList(pools=known, count=len(known)))
+        return await answer_of(lambda: PoolList(pools=[*map(public_pool, known)], count=len(known)))
 
     @app.get("/v2/pools/<pool_id>/health")
     async def pool_health(pool_id: str) -> Response:

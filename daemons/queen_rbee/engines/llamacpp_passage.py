@@ -13,8 +13,11 @@ from pydantic import JsonValue
 from queen_rbee.engines.adapter import Chunk, Finished, Said
 from queen_rbee.engines.openai_stream import counts_of
 from queen_rbee.engines.openai_wire import TOLD_TO_STREAM, OpenAiPassage, asked_choices, asked_each, encoded
-from queen_rbee.engines.reading import count, table
+from queen_rbee.engines.reading import count, json_object, table
+from queen_rbee.engines.shown import wants_no_alternatives
 from queen_rbee.passage import Passage
+
+PROGRESS = '"prompt_progress"'
 
 
 class LlamaCppPassage(OpenAiPassage):
@@ -23,13 +26,21 @@ class LlamaCppPassage(OpenAiPassage):
 
     def __init__(self, passage: Passage, defaults: Mapping[str, JsonValue]) -> None:
         self._usage = _wants_usage(passage.body)
-        super().__init__(passage, None, defaults, told=TOLD_TO_STREAM if self._usage else {"stream": True})
+        told: dict[str, JsonValue] = {**TOLD_TO_STREAM} if self._usage else {"stream": True}
+        if passage.counts_first:
+            told["return_progress"] = True
+        if passage.endpoint == "chat" and wants_no_alternatives(passage.body):
+            told["top_logprobs"] = 1  # by itself the server tells 20 of them, and with 0 no log probability at all
+        super().__init__(passage, None, defaults, told=told)
         self._choices, self._each = asked_choices(passage.body), asked_each(passage.body)
         self._counted: list[Finished] = []
         self._last: Mapping[str, object] = {}
 
     def event(self, data: str) -> Sequence[Said]:
-        """One chunk; before the end the counts of all choices."""
+        """One chunk; before the end the counts of all choices. Of progress only the last report is passed on: what is
+        passed on counts as the beginning of the answer."""
+        if PROGRESS in data and not _all_read(data):
+            return []
         said = super().event(data)
         return [*self._all(), *said] if data == "[DONE]" else said
 
@@ -51,7 +62,13 @@ class LlamaCppPassage(OpenAiPassage):
         if self._choices < 2 or not (self._usage and self._last):
             return []
         whole = {**self._last, "choices": [], "usage": _usage_of(self._counts)}
-        return [Chunk(encoded(whole).decode(), usage=True)]
+        return [Chunk(self._shown(encoded(whole).decode()), usage=True)]
+
+
+def _all_read(data: str) -> bool:
+    """Whether a chunk that reports progress says that the whole prompt has been read."""
+    progress = table(json_object(data).get("prompt_progress"))
+    return not progress or progress.get("processed") == progress.get("total")
 
 
 def _wants_usage(body: Mapping[str, JsonValue]) -> bool:

@@ -9,6 +9,7 @@ from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.engines.adapter import Chunk, Finished, Piece, Result, Said
 from queen_rbee.engines.openai_stream import Choices, OpenAiStream, counts_of, one_line
 from queen_rbee.engines.reading import count, json_object, refused, table, text
+from queen_rbee.engines.shown import Shown
 from queen_rbee.passage import Endpoint, Passage
 
 PATHS: Mapping[Endpoint, str] = {
@@ -40,6 +41,7 @@ class OpenAiPassage(OpenAiStream):
         super().__init__(asked_choices(passage.body))
         self.path = PATHS[passage.endpoint]
         self.streamed = passage.endpoint not in WHOLE
+        self._shown = Shown(passage)
         body = {name: value for name, value in passage.body.items() if name not in TOLD_TO_STREAM}
         stream = _told(told, passage.body) if self.streamed else {}
         self.body = encoded({**(defaults or {}), **body, **stream, **_named(model)})
@@ -50,13 +52,13 @@ class OpenAiPassage(OpenAiStream):
         if document.get("error") is not None or document.get("object") == "error":
             return [refused(document)]
         counted = counts_of(document.get("usage"))
-        return [Result(one_line(body.decode())), Finished(counted.tokens_in or 0, 0, counted.cached)]
+        return [Result(self._shown(one_line(body.decode()))), Finished(counted.tokens_in or 0, 0, counted.cached)]
 
     def _said(self, choices: Choices, data: str) -> Sequence[Said]:
-        return [Chunk(one_line(data), sum(map(_speaks, choices)))]
+        return [Chunk(self._shown(one_line(data)), sum(map(_speaks, choices)))]
 
     def _aside(self, data: str) -> Sequence[Said]:
-        return [Chunk(one_line(data), usage=True)]
+        return [Chunk(self._shown(one_line(data)), usage=True)]
 
 
 class OpenAiPrompt(OpenAiStream):

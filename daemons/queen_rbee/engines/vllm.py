@@ -5,14 +5,22 @@ As its sources (releases 0.6 to 0.11) have it: `model` must be the served name, 
 `{"object": "error", "message", "type", "code"}` or, newer, `{"error": {…}}`; midway the same as an event, then [DONE].
 """
 
+from collections.abc import Mapping
+
 from pydantic import JsonValue
 
 from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.engines.adapter import Dialogue, Refused
 from queen_rbee.engines.complaints import VLLM, judged
-from queen_rbee.engines.openai_wire import OpenAiPassage, OpenAiPrompt, for_passage, stated
+from queen_rbee.engines.openai_wire import TOLD_TO_STREAM, OpenAiPassage, OpenAiPrompt, for_passage, stated
 from queen_rbee.engines.reading import refusal
 from queen_rbee.passage import Endpoint, Passage
+
+COUNTS_FIRST: Mapping[str, JsonValue] = {
+    "stream": True,
+    "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+}
+"""For clients that are told the prompt's tokens before the answer: each chunk has the counts so far."""
 
 
 class Vllm:
@@ -26,7 +34,8 @@ class Vllm:
         """Everything is OpenAI's format, with vLLM's own sampling parameters for prompts."""
         if passage is None:
             return OpenAiPrompt(request, model, _besides(request))
-        return OpenAiPassage(passage, model, for_passage(request, passage))
+        told = COUNTS_FIRST if passage.counts_first else TOLD_TO_STREAM
+        return OpenAiPassage(passage, model, for_passage(request, passage), told)
 
     def refusal(self, status: int, body: bytes) -> Refused:
         """An error body of one of its two shapes, or FastAPI's own `{"detail": …}`."""

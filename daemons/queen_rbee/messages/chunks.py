@@ -80,8 +80,21 @@ class Usage(Lenient):
         return self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
 
 
+class Progress(Lenient):
+    """llama-server's report of how much of the prompt it has read: tokens in all, and those that were in its cache."""
+
+    total: int = 0
+    cache: int = 0
+
+    @property
+    def usage(self) -> Usage:
+        """The counts of the prompt."""
+        return Usage(prompt_tokens=self.total, prompt_tokens_details=Details(cached_tokens=self.cache))
+
+
 class Chunk(Lenient):
     """One chunk; the last one has no choices but `usage`."""
 
     choices: tuple[Choice, ...] | None = None
     usage: Usage | None = None
+    prompt_progress: Progress | None = None

@@ -41,13 +41,14 @@ class Reading:
         self._calls = ToolCalls(answer_id)
         self._ending = Ending()
         self._usage: Usage | None = None
+        self._read: Usage | None = None
 
     def begin(self) -> list[Event]:
         """The message's head, once."""
         if self._begun:
             return []
         self._begun = True
-        return [message_start(f"msg_{self._id}", self._wanted.model, self._usage or Usage())]
+        return [message_start(f"msg_{self._id}", self._wanted.model, self._usage or self._read or Usage())]
 
     def chunk(self, chunk: str | bytes) -> list[Event]:
         """The events that a chunk makes; none, and no longer `understood`, where it is no chunk."""
@@ -57,6 +58,7 @@ class Reading:
             self.understood = False
             return []
         self._usage = read.usage or self._usage
+        self._read = read.prompt_progress.usage if read.prompt_progress else self._read
         found = self.begin()
         for choice in read.choices or ():
             self._ending = self._ending.after(choice)

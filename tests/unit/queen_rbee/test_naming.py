@@ -115,7 +115,7 @@ def test_without_a_pool_it_is_admission_that_says_so():
 def test_everything_that_can_be_asked_for_is_offered_once():
     known = pools(*POOLS.all(), pool("twin", "hf:org/repo/tiny.gguf"), pool("coming", "file:/new.gguf", ready=False))
     found = {item.name: item for item in offers(Shelf(("gpt", "tiny"), ("OLD", "big")), known)}
-    assert list(found) == ["gpt", "large", "small", "twin", "file:/models/big.gguf", "hf:org/repo/tiny.gguf"]
+    assert list(found) == ["gpt", "large", "small", "twin", "big", "hf:org/repo/tiny.gguf"]
     assert found["gpt"].created == int(CREATED.timestamp())
     assert found["gpt"].pools == ("small", "twin")
     assert found["gpt"].ctx_max == 512

@@ -20,6 +20,7 @@ NODE: Json = {
     "version": "0.1.0",
 }
 
+RANKING: Json = {"model": "default", "query": "Who reigns?", "documents": ["The queen", "The bees"]}
 EXAMPLES: Mapping[str, Mapping[str, Json]] = {
     "submit_task": {
         "completion": {"prompt": "The queen", "max_tokens": 40},
@@ -37,7 +38,7 @@ EXAMPLES: Mapping[str, Mapping[str, Json]] = {
     "chat": {"whole": CHAT, "streamed": {**CHAT, **STREAMED, "stream_options": {"include_usage": True}}},
     "complete": {"whole": COMPLETION, "streamed": {**COMPLETION, **STREAMED}},
     "embed": {"two": {"model": "default", "input": ["The queen", "The bees"]}},
-    "rerank": {"two": {"model": "default", "query": "Who reigns?", "documents": ["The queen", "The bees"]}},
+    **{name: {"two": RANKING} for name in ("rerank", "rerank_v2", "rerank_bare")},
     "create_message": {"whole": CHAT, "streamed": {**CHAT, **STREAMED}},
     "count_tokens": {"short": {"model": "default", "messages": [{"role": "user", "content": "Who are you?"}]}},
 }

@@ -137,6 +137,8 @@ OPENAI = (
     passed_on("/v1/completions", "complete", "Go on from a text", Completions, TextCompletion, OF_OPENAI),
     passed_on("/v1/embeddings", "embed", "Embed texts", Embeddings, EmbeddingList),
     passed_on("/v1/rerank", "rerank", "Rank documents by a query", Rerank, Ranking),
+    passed_on("/v2/rerank", "rerank_v2", "As POST /v1/rerank", Rerank, Ranking),
+    passed_on("/rerank", "rerank_bare", "As POST /v1/rerank", Rerank, Ranking),
 )
 ANTHROPIC = (
     passed_on(
