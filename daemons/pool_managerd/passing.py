@@ -4,14 +4,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import unquote
 
-from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.errors import NO_SUCH_PATH, ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.nodes import RELAY_HEADER, SESSION_HEADER, SESSION_MARK_PATTERN
 from llama_orch.contracts.pools import PoolState, PoolStatus
+from llama_orch.engines.relayed import Purpose
 from pool_managerd.replica import Key, Replica, workloads_of
 
-Allows = Callable[[str, str, str], Workload | None]
-"""The workload of a request by kind of engine, method and target, None where it is not passed on."""
+Allows = Callable[[str, str, str], Purpose | None]
+"""What a request is for, by kind of engine, method and target; None where it is not passed on."""
 REFUSED = (RELAY_HEADER, "refused")
 """Beside an error of the relay's own: no engine has heard of the request."""
 BROKEN = (RELAY_HEADER, "broken")
@@ -81,14 +81,15 @@ def admit(
             code=ErrorCode.NOT_FOUND,
             message=f"{method} {target[:128]} is not passed on to an engine of kind {mine[0].handoff.engine}",
             reason=NO_SUCH_PATH,
-            hint="The relay passes on inference requests only: see pool-managerd(8).",
+            hint="The relay passes on inference requests and health checks only: see pool-managerd(8).",
             pool_id=pool_id,
         )
         raise ApiError(404, body)
     able = {
         replica.key
         for replica in mine
-        if replica.key in listed and listed[replica.key] in (workloads_of(replica) or (listed[replica.key],))
+        if replica.key in listed
+        and listed[replica.key] in ("health", *(workloads_of(replica) or (listed[replica.key],)))
     }
     if listed and not able:
         workload = next(iter(listed.values()))

@@ -1,4 +1,4 @@
-"""The requests that a node's relay passes on to an engine: exactly those that queen-rbee's adapters send.
+"""The requests that a node's relay passes on to an engine: exactly those that queen-rbee sends.
 
 Everything else that an engine offers stays on loopback: /slots and /lora-adapters change what other clients get,
 /models/load and /props change the server, /metrics and /v1/models tell paths. pool-managerd asks its engines directly.
@@ -8,11 +8,12 @@ Matching is exact, on the target as it is sent on: nothing is decoded, no query 
 
 import re
 from collections.abc import Mapping
+from typing import Literal
 from urllib.parse import unquote
 
-from llama_orch.contracts.engines import Workload
+from llama_orch.contracts.engines import Workload, health_path
 
-METHOD = "POST"
+Purpose = Workload | Literal["health"]
 OPENAI: Mapping[str, Workload] = {"/v1/chat/completions": "completion", "/v1/completions": "completion"}
 EMBEDDINGS: Mapping[str, Workload] = {"/v1/embeddings": "embedding"}
 RERANK: Mapping[str, Workload] = {"/v1/rerank": "rerank"}
@@ -27,11 +28,13 @@ PATHS: Mapping[str, Mapping[str, Workload]] = {
 SEGMENT = r"([A-Za-z0-9._~%:@!$&'()*+,=-]{1,1024})"
 
 
-def relayed(engine: str, method: str, target: str) -> Workload | None:
-    """The workload of a request for `target` at an engine of that kind, None where it is not passed on."""
-    if method != METHOD:
-        return None
+def relayed(engine: str, method: str, target: str) -> Purpose | None:
+    """Return what a request for `target` at an engine of that kind is for, or None if it is not passed on."""
     paths = PATHS.get(engine, {})
+    if paths and (method, target) == ("GET", health_path(engine)):
+        return "health"
+    if method != "POST":
+        return None
     if target in paths:
         return paths[target]
     patterns = ((path, workload) for path, workload in paths.items() if "{model}" in path)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from llama_orch.contracts.engines import health_path
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.engines.relayed import PATHS, relayed
 from queen_rbee.engines import ADAPTERS
@@ -20,9 +21,7 @@ STATEFUL = [
     "/props",
     "/models/load",
     "/models/unload",
-    "/v1/models",
     "/metrics",
-    "/health",
     "/v1/load_lora_adapter",
     "/sleep",
     "/reset_prefix_cache",
@@ -86,7 +85,7 @@ def test_no_endpoint_that_changes_or_tells_state_is_passed_on(engine: str, targe
 @example("llamacpp", "POST", ["/", "completion", "?action=erase"])
 def test_no_way_of_writing_a_path_passes_the_list(engine: str, method: str, pieces: list[str]) -> None:
     target = "".join(pieces)
-    if relayed(engine, method, target) is None:
+    if relayed(engine, method, target) is None or (method, target) == ("GET", health_path(engine)):
         return
     assert method == "POST"
     meant = target
@@ -107,6 +106,14 @@ def test_an_allowed_path_with_anything_added_is_another_one(allowed: tuple[str, 
     assert relayed(engine, "POST", path) is not None
     assert relayed(engine, "POST", path[:place] + added + path[place:]) is None
     assert relayed(engine, "POST", path.upper()) is None
+
+
+@pytest.mark.parametrize("engine", sorted(PATHS))
+def test_health_check_of_the_queen_is_passed_on(engine: str) -> None:
+    assert relayed(engine, "GET", health_path(engine)) == "health"
+    assert relayed(engine, "POST", health_path(engine)) is None
+    assert relayed(engine, "GET", health_path(engine) + "/") is None
+    assert [path for path in ("/health", "/v1/models") if relayed(engine, "GET", path)] in ([], [health_path(engine)])
 
 
 def test_an_engine_of_an_unknown_kind_gets_nothing() -> None:
