@@ -31,6 +31,8 @@ from pool_managerd.registry import Registry
 from pool_managerd.replica import Replica
 
 CONNECT_S = 5.0
+TRANSLATION_ROOM = 8 << 20
+"""Bytes by which a body of the queen's may be longer than the client's own: 1e9 becomes 1000000000.0."""
 
 
 class Relay:
@@ -55,7 +57,7 @@ class Relay:
             message = f"{exchange.method} is not passed on"
             body = ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message)
             raise ApiError(405, body, (("allow", ", ".join(METHODS)),))
-        target, body_sent = inside(exchange.target), await exchange.body()
+        target, body_sent = inside(exchange.target), await self._body(exchange)
         pool_id, registry = exchange.variables["pool_id"], self._registry
         last = self._affinity.last(pool_id, session_of(exchange.headers), trio.current_time())
         replica = choose(pool_id, registry.pool(pool_id), registry.replicas, registry.leases.of, last)
@@ -68,7 +70,10 @@ class Relay:
         if failure:
             raise failure
 
-    async def _attended(self, exchange: Exchange, replica: Replica, target: str, body: bytes) -> ApiError | None:
+    async def _body(self, exchange: Exchange) -> bytearray:
+        return await exchange.body(exchange.body_limit + TRANSLATION_ROOM)
+
+    async def _attended(self, exchange: Exchange, replica: Replica, target: str, body: bytearray) -> ApiError | None:
         """Pass on for as long as the client is there."""
         failure = None
         async with trio.open_nursery() as nursery:
@@ -77,7 +82,7 @@ class Relay:
             nursery.cancel_scope.cancel()
         return failure
 
-    async def _pass_on(self, exchange: Exchange, replica: Replica, target: str, body: bytes) -> ApiError | None:
+    async def _pass_on(self, exchange: Exchange, replica: Replica, target: str, body: bytearray) -> ApiError | None:
         """Ask and answer; what keeps the engine from answering completely, if something does."""
         headers = request_headers(exchange.headers, correlation.current.get(), correlation.traceparent.get())
         url, pool_id = replica.handoff.url + target, replica.handoff.pool_id

@@ -19,3 +19,5 @@ class Passage:
     body: Mapping[str, JsonValue]
     size: int
     """Bytes of the body as it came: the time limit of the first token grows with it."""
+    mark: bytes | None = None
+    """A digest of the body as it came, by which a client is known that sends it again."""

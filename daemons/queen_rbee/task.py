@@ -4,7 +4,6 @@ Every way a task can end goes through `end`, `fail` or `cancel`; the first one w
 no order of finish, cancel and engine death ends a task twice.
 """
 
-import json
 import uuid
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -100,10 +99,13 @@ class Task:
 
     @property
     def identity(self) -> Hashable:
-        """What tells that a client which was refused comes again: its task's id, or else the same words."""
-        if self.request.task_id or self.passage is None:
-            return self.request.task_id or (self.request.prompt, self.request.inputs)
-        return json.dumps(self.passage.body, sort_keys=True)
+        """What tells that a client which was refused comes again: its task's id, or else the same words. These may be
+        many megabytes, and thousands of clients are remembered: only a digest is."""
+        if self.request.task_id:
+            return self.request.task_id
+        if self.passage and self.passage.mark:
+            return self.passage.mark
+        return hash((self.request.workload, self.request.prompt, self.request.inputs))
 
     def forget_content(self) -> None:
         """It has ended: what was asked is kept no longer."""

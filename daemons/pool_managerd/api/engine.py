@@ -1,12 +1,13 @@
 """/v2/pools/{id}/engine/{path}: the relay to a pool's engines, as a hot path."""
 
 from llama_orch.http.exchange import HotRoutes
+from llama_orch.http.receiving import BODY_LIMIT
 from pool_managerd.registry import Registry
 from pool_managerd.relay import Relay
 
 
-def hot_routes(registry: Registry) -> HotRoutes:
+def hot_routes(registry: Registry, body_limit: int = BODY_LIMIT) -> HotRoutes:
     """pool-managerd's hot paths."""
-    routes = HotRoutes()
+    routes = HotRoutes(body_limit)
     routes.add("ANY", "/v2/pools/{pool_id}/engine/{path...}", Relay(registry))
     return routes

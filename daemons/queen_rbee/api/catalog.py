@@ -6,7 +6,7 @@ from quart import Response
 from quart_trio import QuartTrio
 
 from llama_orch.contracts.catalog import CatalogList, CatalogModel, ModelStateChange, NewModel, NodeModels
-from queen_rbee.api.bodies import body_of
+from llama_orch.http.posted import body_of
 from queen_rbee.api.views import answer
 from queen_rbee.availability import availability
 from queen_rbee.catalog import Catalog

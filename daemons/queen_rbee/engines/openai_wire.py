@@ -10,6 +10,7 @@ from queen_rbee.engines.adapter import Chunk, Finished, Piece, Result, Said
 from queen_rbee.engines.openai_stream import Choices, OpenAiStream, counts_of, one_line
 from queen_rbee.engines.reading import count, json_object, refused, table, text
 from queen_rbee.passage import Endpoint, Passage
+from queen_rbee.sliced_json import sliced
 
 PATHS: Mapping[Endpoint, str] = {
     "chat": "/v1/chat/completions",
@@ -42,7 +43,7 @@ class OpenAiPassage(OpenAiStream):
         self.streamed = passage.endpoint not in WHOLE
         body = {name: value for name, value in passage.body.items() if name not in TOLD_TO_STREAM}
         stream = _told(told, passage.body) if self.streamed else {}
-        self.body = encoded({**(defaults or {}), **body, **stream, **_named(model)})
+        self.body = b"".join(sliced({**(defaults or {}), **body, **stream, **_named(model)}))
 
     def whole(self, body: bytes) -> Sequence[Said]:
         """The document and its counts."""

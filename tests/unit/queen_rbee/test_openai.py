@@ -6,6 +6,7 @@ from pydantic import JsonValue
 
 from llama_orch.contracts.catalog import ModelState, NewModel
 from llama_orch.contracts.pools import PoolState
+from llama_orch.http.receiving import BODY_LIMIT
 from tests.unit.queen_rbee.core import nobody_answers, slots_are_free
 from tests.unit.queen_rbee.line import CHAT, Line, Site, said, site
 from tests.unit.queen_rbee.scripted_openai import CHAT as CHUNKS
@@ -198,8 +199,9 @@ async def test_a_body_nested_as_deep_as_is_allowed_reaches_the_engine():
 
 async def test_a_body_that_is_too_long_is_refused():
     async with site() as running:
-        answer = await running.ask(body=b" " * (8 << 20) + b"{}")
+        answer = await running.ask(body=b" " * BODY_LIMIT + b"{}")
         assert (answer.status, answer.error["type"]) == (413, "invalid_request_error")
+        assert "LLORCH_BODY_LIMIT" in answer.error["message"]
 
 
 @pytest.mark.parametrize("name", ["p", "tiny", "hf:org/repo/tiny.gguf", "default", None])
