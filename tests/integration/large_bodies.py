@@ -65,10 +65,8 @@ def bomb() -> bytes:
 
 def chunked(body: bytes, size: int = 2) -> bytes:
     """`body` as a client sends it that writes a few bytes at a time."""
-    frames = (
-        b"%x\r\n%s\r\n" % (len(part), part) for part in (body[at : at + size] for at in range(0, len(body), size))
-    )
-    return b"".join(frames) + b"0\r\n\r\n"
+    parts = (body[at : at + size] for at in range(0, len(body), size))
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
 
 
 def photo(size: int) -> str:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -81,10 +81,8 @@ class Daemon:
             for field_name, value in {**fields, **headers, "Content-Type": "application/json"}.items():
                 connection.putheader(field_name, value)
             connection.endheaders()
-            try:
+            with suppress(BrokenPipeError, ConnectionResetError):  # it is answered already
                 connection.send(body)
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # it is answered already
             response = connection.getresponse()
             response.read()
             return response.status

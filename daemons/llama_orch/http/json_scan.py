@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
 
 TEXT_LIMIT = 8 << 20
-"""Bytes of strings with escapes or other than ASCII characters. A parser decodes those at 300 MB/s in one go, with the
+"""Bytes outside of strings, and of strings with escapes or other than ASCII characters. A parser decodes those at 300 MB/s in one go, with the
 interpreter's lock held. Plain ASCII, such as an image in base64, costs a tenth and has no limit but the body's."""
 DIGITS_MOST = 400
 """Digits in a row. Python reads an integer in quadratic time."""
@@ -53,7 +53,9 @@ class JsonScan:
         if b"\\" in data:
             data = data.replace(b"\\\\", b"\\_").replace(b'\\"', b"\\_")
         parts = data.split(b'"')
-        self._count(b"".join(parts[int(self._inside) :: 2]))
+        outside = b"".join(parts[int(self._inside) :: 2])
+        self._text += len(outside)
+        self._count(outside)
         self._measure(data, parts)
         if self._text + (0 if self._plain else self._open) > TEXT_LIMIT:
             raise _refusal(f"has more than {TEXT_LIMIT >> 20} MiB of text, not counting plain ASCII such as base64")

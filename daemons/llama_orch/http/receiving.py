@@ -21,6 +21,11 @@ MIB_LIMIT_S = 8.0
 """So much more time for each MiB that has come: slow lines bring photos, too."""
 SETTING = "LLORCH_BODY_LIMIT"
 SLICE = 64 << 10
+PIECES_MOST = 10_000
+BYTES_A_PIECE = 256
+"""A client may send PIECES_MOST chunks of any length, and one more for each so many bytes. A chunk costs as much as a
+kilobyte, however short it is."""
+TURN_PIECES = 64
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -48,7 +53,7 @@ async def received(
     for another encoding than gzip, 400 for what is not gzip or not of the shape.
     """
     decode, began = _decoder(encoding), trio.current_time()
-    body, scanned = bytearray(), 0
+    body, scanned, count = bytearray(), 0, 0
     scan = JsonScan(shape) if shape else None
     with trio.move_on_after(limit_s) as scope:
         while (piece := await receive()) is not None:
@@ -59,14 +64,20 @@ async def received(
                 while len(body) - scanned >= SLICE:
                     scanned = _scanned(scan, body, scanned)
                     await trio.lowlevel.checkpoint()
+            count += 1
+            if count > PIECES_MOST + len(body) // BYTES_A_PIECE:
+                raise _refused(
+                    400, f"the body comes in chunks that are too short: {len(body)} bytes in {count} of them"
+                )
+            if count % TURN_PIECES == 0:
+                await trio.lowlevel.checkpoint()
             scope.deadline = began + limit_s + MIB_LIMIT_S * (len(body) >> 20)
         decode.end()
         _scanned(scan, body, scanned)
         if scan and body.startswith(BYTE_ORDER_MARK):
             del body[: len(BYTE_ORDER_MARK)]
         return body
-    message = f"the body did not arrive within {trio.current_time() - began:g} s"
-    raise ApiError(408, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message))
+    raise _refused(408, f"the body did not arrive within {trio.current_time() - began:g} s")
 
 
 def _scanned(scan: JsonScan | None, body: bytearray, start: int) -> int:
@@ -78,8 +89,11 @@ def _scanned(scan: JsonScan | None, body: bytearray, start: int) -> int:
 
 def too_long(limit: int, hint: str | None = None) -> ApiError:
     """What is answered to a body of more than `limit` bytes."""
-    message = f"the body is longer than {limit} bytes"
-    return ApiError(413, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message, hint=hint))
+    return _refused(413, f"the body is longer than {limit} bytes", hint)
+
+
+def _refused(status: int, message: str, hint: str | None = None) -> ApiError:
+    return ApiError(status, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message, hint=hint))
 
 
 def limit_hint(limit: int, own: int) -> str | None:
@@ -140,5 +154,4 @@ class _Gunzip:
 
 
 def _not_gzip(why: str) -> ApiError:
-    message = f"the body is not gzip, as its Content-Encoding says: {why}"
-    return ApiError(400, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message))
+    return _refused(400, f"the body is not gzip, as its Content-Encoding says: {why}")
