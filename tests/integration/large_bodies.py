@@ -6,10 +6,10 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 
 MIB = 1 << 20
-SIZE = 6 * MIB
+SIZE = 3 * MIB
 """The size of what is made to harm: more does no more harm, since it is refused on the way."""
-LISTS = ("inputs", "messages", "prompt", "input", "documents", "tools", "stop", "pools", "tags", "content", "system")
-OBJECTS = ("metadata", "placement", "capabilities", "tool_choice")
+LISTS = ("inputs", "messages", "prompt", "documents", "tools", "stop", "pools", "content")
+OBJECTS = ("metadata", "capabilities")
 TASK = {"model": "default", "max_tokens": 1, "query": "q", "role": "user", "kind": "note"}
 """What is otherwise asked for, so that a body does not fail by the first field that is missing."""
 

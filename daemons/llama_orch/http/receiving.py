@@ -66,9 +66,7 @@ async def received(
                     await trio.lowlevel.checkpoint()
             count += 1
             if count > PIECES_MOST + len(body) // BYTES_A_PIECE:
-                raise _refused(
-                    400, f"the body comes in chunks that are too short: {len(body)} bytes in {count} of them"
-                )
+                raise _refused(400, f"the body comes in chunks that are too short: {count} for {len(body)} bytes")
             if count % TURN_PIECES == 0:
                 await trio.lowlevel.checkpoint()
             scope.deadline = began + limit_s + MIB_LIMIT_S * (len(body) >> 20)

@@ -111,11 +111,10 @@ async def test_others_have_their_turn_while_short_chunks_come() -> None:
 
 
 async def test_a_long_body_has_more_time(autojump_clock: trio.testing.MockClock) -> None:
-    async def slow() -> bytes | None:
-        nonlocal left
-        await trio.sleep(MIB_LIMIT_S - 1)
-        left -= 1
-        return b"x" * LIMIT if left else None
+    send = sender(*[b"x" * LIMIT] * 9)
 
-    left = 10
+    async def slow() -> bytes | None:
+        await trio.sleep(MIB_LIMIT_S - 1)
+        return await send()
+
     assert len(await received(slow, 10 * LIMIT, limit_s=10)) == 9 * LIMIT
