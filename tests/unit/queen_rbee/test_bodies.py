@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from llama_orch.contracts.catalog import ModelState, ModelStateChange, NewModel
 from llama_orch.contracts.errors import ApiError
+from llama_orch.contracts.nodes import Heartbeat
 from llama_orch.contracts.openai import MESSAGES_MOST, TOOLS_MOST
 from llama_orch.contracts.sessions import SessionChange
 from llama_orch.contracts.tasks import TaskRequest
@@ -92,3 +93,11 @@ def test_only_the_problems_that_are_shown_are_described():
     refused = invalid((f"field{number}", "is wrong") for number in range(1000))
     assert len(refused.fields or ()) == SHOWN_PROBLEMS
     assert refused.message.endswith("and 980 more")
+
+
+def test_many_wrong_digests_are_one_problem():
+    pool = {"pool_id": "p", "node_id": "n", "ready": True, "draining": False, "slots_free": 1, "slots_total": 1}
+    pools = [{**pool, "engine": "e", "model_digests": {str(number): 1 for number in range(5000)}}] * 2
+    with pytest.raises(ApiError) as refused:
+        parsed_body(Heartbeat, json.dumps({"timestamp": "2026-01-01T00:00:00Z", "pools": pools}).encode())
+    assert [problem.field for problem in refused.value.body.fields or ()] == ["pools.0.model_digests"]

@@ -1,5 +1,9 @@
 """/v1 answers OpenAI's clients in their own terms, errors included, through the queue that all tasks go through."""
 
+import gzip
+import json
+from collections.abc import Callable
+
 import pytest
 import trio
 from pydantic import JsonValue
@@ -311,3 +315,18 @@ async def test_several_answers_to_one_question_are_all_there():
         )
         answer = await running.ask(body=said(n=2))
         assert [choice["message"]["content"] for choice in answer.json["choices"]] == ["a", "b"]
+
+
+@pytest.mark.parametrize("encode", [gzip.compress, lambda body: gzip.compress(b"\xef\xbb\xbf" + body)])
+async def test_a_compressed_body_is_served(encode: Callable[[bytes], bytes]):
+    async with site() as running:
+        answer = await running.ask(body=encode(json.dumps(said()).encode()), content_encoding="gzip")
+        assert answer.status == 200
+        assert running.engine.body["messages"] == said()["messages"]
+
+
+async def test_another_encoding_is_a_415_in_openais_shape():
+    async with site() as running:
+        answer = await running.ask(body=b"{}", content_encoding="br")
+        assert (answer.status, answer.error["type"]) == (415, "invalid_request_error")
+        assert answer.headers["accept-encoding"] == "gzip"
