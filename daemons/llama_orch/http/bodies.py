@@ -16,7 +16,7 @@ SHOWN_PROBLEMS = 20
 SHOWN = 128
 FEW = Shape(values=1_000, nodes=500)
 """The shape of what people and daemons write about one thing."""
-IN_THREAD_BYTES = 64 << 10
+IN_THREAD_BYTES = 32 << 10
 ONE_AT_A_TIME = trio.CapacityLimiter(1)
 """Large bodies share the interpreter's lock with the event loop: one of them leaves it more than half of the time."""
 

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.engines.adapter import Chunk, Finished, Piece, Result, Said
 from queen_rbee.engines.openai_stream import Choices, OpenAiStream, counts_of, one_line
-from queen_rbee.engines.reading import count, json_object, refused, table, text
+from queen_rbee.engines.reading import count, json_object, refused, table, text, without_numbers
 from queen_rbee.passage import Endpoint, Passage
 from queen_rbee.sliced_json import sliced
 
@@ -47,7 +47,7 @@ class OpenAiPassage(OpenAiStream):
 
     def whole(self, body: bytes) -> Sequence[Said]:
         """The document and its counts."""
-        document = json_object(body)
+        document = json_object(without_numbers(body))
         if document.get("error") is not None or document.get("object") == "error":
             return [refused(document)]
         counted = counts_of(document.get("usage"))
