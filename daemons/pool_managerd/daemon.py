@@ -178,7 +178,7 @@ async def _start_serving(parts: Parts, service: Service, closing: trio.Event, nu
     add_routes(app, parts.registry, parts.handoffs, service.stop)
     add_drain_routes(app, parts.registry, parts.draining)
     add_node_route(app, parts.agent)
-    hot = hot_routes(parts.registry)
+    hot = hot_routes(parts.registry, settings.body_limit)
     add_hot(app, hot)
     api = listeners.tcp(service, "api", settings.bind, "HTTP API", "POOL_MANAGERD_BIND_ADDR")
     metrics_address = Host(settings.bind.host, settings.metrics_port)

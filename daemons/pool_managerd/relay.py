@@ -33,6 +33,8 @@ from pool_managerd.registry import Registry
 from pool_managerd.replica import Replica
 
 CONNECT_S = 5.0
+TRANSLATION_ROOM = 8 << 20
+"""Bytes by which a body of the queen's may be longer than the client's own: 1e9 becomes 1000000000.0."""
 
 
 class Relay:
@@ -57,7 +59,7 @@ class Relay:
         target = inside(exchange.target)
         pool_id, registry = exchange.variables["pool_id"], self._registry
         may = admit(pool_id, registry.replicas, self._allows, exchange.method, target)
-        body_sent = await exchange.body()
+        body_sent = await self._body(exchange)
         last = self._affinity.last(pool_id, session_of(exchange.headers), trio.current_time())
         replica = choose(pool_id, registry.pool(pool_id), registry.replicas, registry.leases.of, last, may)
         with registry.leases.held(replica.key, partial(_cut, exchange)) as lease:
@@ -69,7 +71,10 @@ class Relay:
         if failure:
             raise failure
 
-    async def _attended(self, exchange: Exchange, replica: Replica, target: str, body: bytes) -> ApiError | None:
+    async def _body(self, exchange: Exchange) -> bytearray:
+        return await exchange.body(exchange.body_limit + TRANSLATION_ROOM)
+
+    async def _attended(self, exchange: Exchange, replica: Replica, target: str, body: bytearray) -> ApiError | None:
         """Pass on for as long as the client is there."""
         failure = None
         async with trio.open_nursery() as nursery:
@@ -78,7 +83,7 @@ class Relay:
             nursery.cancel_scope.cancel()
         return failure
 
-    async def _pass_on(self, exchange: Exchange, replica: Replica, target: str, body: bytes) -> ApiError | None:
+    async def _pass_on(self, exchange: Exchange, replica: Replica, target: str, body: bytearray) -> ApiError | None:
         """Ask and answer; what keeps the engine from answering completely, if something does."""
         headers = request_headers(exchange.headers, correlation.current.get(), correlation.traceparent.get())
         url, pool_id = replica.handoff.url + target, replica.handoff.pool_id

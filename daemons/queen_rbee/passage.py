@@ -31,6 +31,8 @@ class Passage:
     """Bytes of the body as it came: the time limit of the first token grows with it."""
     counts_first: bool = False
     """Whether the client is to be told the prompt's tokens before the answer, where the engine can tell them."""
+    mark: bytes | None = None
+    """A digest of the body as it came, by which a client is known that sends it again."""
 
 
 def endpoints_for(kind: frozenset[Endpoint], workloads: Sequence[Workload] | None) -> frozenset[Endpoint]:

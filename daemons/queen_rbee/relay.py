@@ -6,12 +6,14 @@ is what frees the engine's slot. Every wait has a limit, and so has the answer.
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import trio
 
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.nodes import RELAY_HEADER
+from llama_orch.http.bodies import aside
 from llama_orch.http.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
 from llama_orch.http.sse import MalformedStream, read_events
 from queen_rbee.candidates import Candidate, served_name
@@ -40,7 +42,7 @@ async def run(task: Task, target: Candidate, adapter: EngineAdapter, limits: Lim
     The task ends last of all, when the connection is closed, and nothing is awaited behind that: its readers see the
     end when the caller has given the slot back, so that a session's next turn finds its replica free.
     """
-    dialogue = _dialogue(task, target, adapter)
+    dialogue = await aside(task.size, partial(_dialogue, task, target, adapter))
     task.asked_at, task.heard_at = trio.current_time(), None
     silence = Silence(limits, task.size, task.asked_at)
     try:

@@ -31,8 +31,6 @@ from queen_rbee.task import Task
 log = logging.getLogger(__name__)
 
 STOPPED = "queen-rbee stopped"
-LARGE_BYTES = 1 << 20
-"""Content of that size is told from other content by its size alone: comparing it would hold up the loop."""
 
 
 @dataclass
@@ -150,8 +148,7 @@ class Runs:
         if failure.blame == "replica":
             self.circuits.away(target, now, reason)
         elif failure.blame == "unsure":
-            content = task.size if task.size > LARGE_BYTES else hash(task.content)
-            self.circuits.failed(target, now, Fault(task.client, content), reason)
+            self.circuits.failed(target, now, Fault(task.client, task.content), reason)
 
     def _wait_again(self, task: Task) -> None:
         if self.stopping:

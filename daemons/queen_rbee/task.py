@@ -4,7 +4,6 @@ Every way a task can end goes through `end`, `fail` or `cancel`; the first one w
 no order of finish, cancel and engine death ends a task twice.
 """
 
-import json
 import uuid
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -114,10 +113,11 @@ class Task:
 
     @property
     def content(self) -> Hashable:
-        """What it asks, apart from who asks."""
-        if self.passage is None:
-            return self.request.prompt, self.request.inputs
-        return json.dumps(self.passage.body, sort_keys=True)
+        """What it asks, apart from who asks: a digest, since that may be many megabytes, and thousands of clients are
+        remembered."""
+        if self.passage and self.passage.mark:
+            return self.passage.mark
+        return hash((self.request.workload, self.request.prompt, self.request.inputs))
 
     def forget_content(self) -> None:
         """It has ended: what was asked is kept no longer."""

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, FailFast, Field, StringConstraints
 
 from llama_orch.contracts.base import NODE_ID_PATTERN, NODE_ID_RESERVED, Outbound, PoolId
 from llama_orch.contracts.engines import Workload
@@ -25,6 +25,7 @@ SESSION_HEADER = "x-llama-orch-session"
 SESSION_MARK_PATTERN = r"[A-Za-z0-9_-]{1,64}"
 POOLS_MOST = 256
 GPUS_MOST = 64
+MODELS_MOST = 1024
 
 AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(:[0-9]{1,5})?")
 """A host and perhaps a port; no zone of an IPv6 address, which means something on one machine only."""
@@ -41,6 +42,13 @@ def node_name(value: str) -> str:
     """`value`, unless a node of that name could not be asked after. Raises ValueError."""
     if value == NODE_ID_RESERVED:
         raise ValueError(f"is reserved: nodes register at /v2/nodes/{NODE_ID_RESERVED}")
+    return value
+
+
+def _digests(value: object) -> object:
+    """pydantic counts the entries of an object when it has described what is wrong with each."""
+    if isinstance(value, dict) and len(value) > MODELS_MOST:
+        raise ValueError(f"has {len(value)} entries, and at most {MODELS_MOST} are allowed")
     return value
 
 
@@ -131,8 +139,8 @@ class PoolSnapshot(Outbound):
     vram_total_bytes: Count = 0
     engine: Text
     engine_version: Text | None = None
-    models_available: Annotated[list[Text], Field(max_length=1024)] = []
-    model_digests: Annotated[dict[Text, Text], Field(max_length=1024)] = {}
+    models_available: Annotated[list[Text], Field(max_length=MODELS_MOST), FailFast()] = []
+    model_digests: Annotated[dict[Text, Text], Field(max_length=MODELS_MOST), BeforeValidator(_digests)] = {}
     device_mask: Text | None = None
     ctx_max: Count | None = None
     workloads: Annotated[list[Workload], Field(max_length=8)] | None = None
@@ -147,7 +155,7 @@ class Heartbeat(Outbound):
     machine_id: MachineId | None = None
     instance_id: InstanceId | None = None
     draining: bool = False
-    pools: Annotated[list[PoolSnapshot], Field(max_length=POOLS_MOST)] = []
+    pools: Annotated[list[PoolSnapshot], Field(max_length=POOLS_MOST), FailFast()] = []
 
 
 class HeartbeatAnswer(Outbound):

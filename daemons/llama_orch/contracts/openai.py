@@ -6,13 +6,21 @@ one by failing or by passing over it; values are left to them.
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StrictBool, StrictInt, StrictStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, Strict, StrictBool, StrictInt, StrictStr
 
 from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.engines import Workload
 
+MESSAGES_MOST = 10_000
+TOOLS_MOST = 1_000
+TEXTS_MOST = 2_048
+"""As OpenAI has it. An engine answers one text after the other, as many at a time as it has slots."""
+DOCUMENTS_MOST = 10_000
+
 
 def _texts(value: object) -> object:
+    if isinstance(value, list) and len(value) > TEXTS_MOST and not isinstance(value[0], int):
+        raise ValueError(f"has {len(value)} texts, and at most {TEXTS_MOST} are allowed: send them in several requests")
     if isinstance(value, str) or (isinstance(value, list) and value):
         return value
     raise ValueError("must be a string, or a list that is not empty")
@@ -99,8 +107,8 @@ class Generation(Wanted):
 class Chat(Generation):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    tools: list[ChatTool] | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MESSAGES_MOST), FailFast()]
+    tools: Annotated[list[ChatTool] | None, Field(max_length=TOOLS_MOST), FailFast()] = None
     logprobs: StrictBool | None = None
     top_logprobs: Alternatives | None = None
 
@@ -123,7 +131,7 @@ class Rerank(Wanted):
     """POST /v1/rerank, as llama-server and others have it."""
 
     query: StrictStr
-    documents: Annotated[list[object], Field(min_length=1)]
+    documents: Annotated[list[object], Field(min_length=1, max_length=DOCUMENTS_MOST)]
     top_n: StrictInt | None = None
 
 

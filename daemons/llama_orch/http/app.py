@@ -7,13 +7,14 @@ from functools import partial
 import trio
 from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
-from quart import Response, jsonify, request
+from quart import Response, current_app, jsonify, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from llama_orch.contracts.errors import NO_SUCH_PATH, ApiError, ErrorBody, ErrorCode
 from llama_orch.http.error_shapes import ANTHROPIC_VERSION, error_answer
-from llama_orch.http.exchange import ANY, BODY_LIMIT, HotRoutes
+from llama_orch.http.exchange import ANY, HotRoutes
+from llama_orch.http.receiving import too_long
 from llama_orch.telemetry.correlation import current
 
 Readiness = Callable[[], list[str]]
@@ -22,6 +23,8 @@ GZIP_LEVEL = 1
 times as long."""
 SHOWN = 128
 """How much of a path is told to who asked for it."""
+DOCUMENT_LIMIT = 1 << 20
+"""Bytes of a body outside of the hot paths: there nobody sends what people or models have written."""
 
 
 def create_app(name: str, readiness: Readiness, metrics: CollectorRegistry) -> QuartTrio:
@@ -43,7 +46,7 @@ def create_app(name: str, readiness: Readiness, metrics: CollectorRegistry) -> Q
 def metrics_app(name: str, metrics: CollectorRegistry) -> QuartTrio:
     """An application that serves /metrics alone, for the metrics port."""
     app = QuartTrio(name, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
+    app.config["MAX_CONTENT_LENGTH"] = DOCUMENT_LIMIT
     app.config["RESPONSE_TIMEOUT"] = None  # a stream lives as long as its client; the relay has its own limits
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_error_handler(ApiError, _api_error)
@@ -105,6 +108,8 @@ async def _http_error(name: str, error: HTTPException) -> Response:
     if status == 404:
         body = ErrorBody(code=ErrorCode.NOT_FOUND, message=f"{name} has no path {path}", reason=NO_SUCH_PATH)
         return await _api_error(ApiError(status, body.model_copy(update={"hint": f"See {name}(8)."})))
+    if status == 413:
+        return await _api_error(too_long(current_app.config["MAX_CONTENT_LENGTH"]))
     headers = tuple(error.get_headers()) if status == 405 else ()
     allow = tuple((field, value) for field, value in headers if field.lower() == "allow")
     code = ErrorCode.INTERNAL if status == 500 else ErrorCode.INVALID_PARAMS

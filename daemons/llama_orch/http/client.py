@@ -9,7 +9,7 @@ here because httpcore 1.0.9 leaks pool slots when requests are cancelled.
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -35,8 +35,12 @@ __all__ = [
     "request",
 ]
 
+PIECE = 256 << 10
 NETWORK_S = 1.0
 """So much earlier than a server says that it closes an idle connection, it is not used any more."""
+
+
+Pieces = Iterator[bytes | memoryview]
 
 
 @dataclass(frozen=True)
@@ -46,18 +50,29 @@ class _Request:
     method: str
     target: str
     fields: list[tuple[str, str]]
-    body: bytes
+    body: bytes | bytearray
 
-    def encoded(self) -> tuple[h11.Connection, bytes]:
-        """The request's bytes, and what reads the answer. Raises UpstreamError for what is no HTTP."""
+    def begun(self) -> tuple[h11.Connection, bytes]:
+        """The bytes before the body, and what reads the answer. Raises UpstreamError for what is no HTTP."""
         connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=CHUNK)
         try:
             head = h11.Request(method=self.method, target=self.target, headers=self.fields)
             data = connection.send(head) or b""
         except (h11.LocalProtocolError, UnicodeError) as error:
             raise UpstreamError(f"the request cannot be put into HTTP: {error}") from error
-        data += connection.send(h11.Data(data=self.body)) or b"" if self.body else b""
-        return connection, data + (connection.send(h11.EndOfMessage()) or b"")
+        if self.body:
+            connection.send_with_data_passthrough(h11.Data(data=self.body))  # type: ignore[arg-type]
+        connection.send(h11.EndOfMessage())
+        return connection, data
+
+    def pieces(self, head: bytes) -> Iterator[bytes | memoryview]:
+        """What is sent: all at once, or a long body in pieces, since TLS seals each in one go."""
+        if len(self.body) <= PIECE:
+            yield head + self.body
+            return
+        yield head
+        with memoryview(self.body) as body:
+            yield from (body[at : at + PIECE] for at in range(0, len(body), PIECE))
 
 
 @asynccontextmanager
@@ -66,7 +81,7 @@ async def request(
     url: str,
     *,
     headers: Mapping[str, str] | None = None,
-    body: bytes = b"",
+    body: bytes | bytearray = b"",
     connect_s: float = 5.0,
     head_s: float = 30.0,
     connections: KeptConnections | None = None,
@@ -114,19 +129,19 @@ async def _answered(
     repeatable: bool,
 ) -> tuple[Wire, Response]:
     """The answer's head, and the connection over which it has come."""
-    connection, data = asked.encoded()
+    connection, head = asked.begun()
     if connections is not None and (kept := connections.take(origin)):
         try:
-            return kept, await _heard(kept, connection, data, head_s)
+            return kept, await _heard(kept, connection, asked.pieces(head), head_s)
         except Unanswered as error:
             if not repeatable:
                 raise (error if error.sent else Unreachable(f"the request has not left: {error}")) from error
-            connection, data = asked.encoded()
+            connection, head = asked.begun()
     stream = await connect(origin, connect_s)
-    return stream, await _heard(stream, connection, data, head_s)
+    return stream, await _heard(stream, connection, asked.pieces(head), head_s)
 
 
-async def _heard(stream: Wire, connection: h11.Connection, data: bytes, limit_s: float) -> Response:
+async def _heard(stream: Wire, connection: h11.Connection, data: Pieces, limit_s: float) -> Response:
     """The head of the answer to `data`; where there is none, the stream is closed."""
     try:
         with trio.fail_after(limit_s):
@@ -139,11 +154,12 @@ async def _heard(stream: Wire, connection: h11.Connection, data: bytes, limit_s:
         raise
 
 
-async def _head(stream: Wire, connection: h11.Connection, data: bytes) -> Response:
+async def _head(stream: Wire, connection: h11.Connection, data: Pieces) -> Response:
     sent = False
     # who refuses a request may close before the body is through; the answer is there all the same
     with suppress(trio.BrokenResourceError):
-        await stream.send_all(data)
+        for piece in data:
+            await stream.send_all(piece)
         sent = True
     connection.receive_data(await _begun(stream, sent))
     event = await next_event(connection, stream)

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
-import trio
-
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.http.error_shapes import ANTHROPIC_VERSION, error_answer
+from llama_orch.http.json_scan import Shape
+from llama_orch.http.receiving import BODY_LIMIT, BODY_LIMIT_S, limit_hint, received
 from llama_orch.telemetry.correlation import current
 
 log = logging.getLogger(__name__)
@@ -28,8 +28,6 @@ Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Iterable[tuple[str, str]]
 
-BODY_LIMIT = 8 << 20
-BODY_LIMIT_S = 30.0
 ANY = "ANY"
 """As the method of a route: whatever the method."""
 ABORT = "llama_orch.abort"
@@ -56,26 +54,31 @@ class Exchange:
     _send: Send
     target: str = ""
     _abort: Callable[[], None] = _nothing
+    body_limit: int = BODY_LIMIT
+    """Bytes that a body may have, where its path has no limit of its own."""
     started: bool = field(default=False, init=False)
+    _body_ended: bool = field(default=False, init=False)
 
-    async def body(self, limit: int = BODY_LIMIT, limit_s: float = BODY_LIMIT_S) -> bytes:
-        """The whole body. Raises ApiError 413 beyond `limit` bytes, 408 when it takes longer than `limit_s`."""
-        parts: list[bytes] = []
-        size = 0
-        with trio.move_on_after(limit_s):
-            while True:
-                message = await self._receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > limit:
-                    raise _refusal(413, f"the body is longer than {limit} bytes")
-                if not message.get("more_body", False):
-                    return b"".join(parts)
-        raise _refusal(408, f"the body did not arrive within {limit_s:g} s")
+    async def body(
+        self, limit: int | None = None, shape: Shape | None = None, limit_s: float = BODY_LIMIT_S
+    ) -> bytearray:
+        """The whole body, decoded, within `limit` bytes or the daemon's own limit. Raises ClientGone, and ApiError as
+        `received` does."""
+        limit = self.body_limit if limit is None else limit
+        encoding, hint = self.headers.get("content-encoding", ""), limit_hint(limit, self.body_limit)
+        return await received(self._piece, limit, shape, encoding=encoding, limit_s=limit_s, hint=hint)
 
-    async def send(self, status: int, body: bytes = b"", headers: Headers = ()) -> None:
+    async def _piece(self) -> bytes | None:
+        """The body's next piece, None behind the last one."""
+        if self._body_ended:
+            return None
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        self._body_ended = not message.get("more_body", False)
+        return bytes(message.get("body", b""))
+
+    async def send(self, status: int, body: bytes | bytearray = b"", headers: Headers = ()) -> None:
         """Answer in one piece; RFC 9110 (8.6) wants no Content-Length in a 204."""
         fields = [*headers] if status == 204 else [*headers, ("content-length", str(len(body)))]
         await self._start(status, fields)
@@ -126,17 +129,15 @@ class BrokenOff(Exception):
     """What an answer is made of has broken off: it must not look complete, so its connection is closed."""
 
 
-def _refusal(status: int, message: str) -> ApiError:
-    return ApiError(status, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message))
-
-
 Handler = Callable[[Exchange], Awaitable[None]]
 
 
 class HotRoutes:
-    """The table of hot paths; `{name}` in a pattern matches one segment, `{name...}` at its end all the rest."""
+    """The table of hot paths; `{name}` in a pattern matches one segment, `{name...}` at its end all the rest.
+    `body_limit` bounds the bodies of requests, in bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, body_limit: int = BODY_LIMIT) -> None:
+        self.body_limit = body_limit
         self._routes: list[tuple[str, re.Pattern[str], Handler]] = []
         self.declared: list[tuple[str, str]] = []
         """Method and pattern of each route."""
@@ -144,8 +145,15 @@ class HotRoutes:
     def add(self, method: str, pattern: str, handler: Handler) -> None:
         """Route `method` (or ANY) and `pattern` to `handler`; the first match wins."""
         regex = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", re.sub(r"\{(\w+)\.\.\.\}$", r"(?P<\1>.+)", pattern))
-        self._routes.append((method, re.compile(regex), handler))
+        self._routes.append((method, re.compile(regex), self._limited(handler)))
         self.declared.append((method, pattern))
+
+    def _limited(self, handler: Handler) -> Handler:
+        async def limited(exchange: Exchange) -> None:
+            exchange.body_limit = self.body_limit
+            await handler(exchange)
+
+        return limited
 
     def find(self, method: str, path: str) -> tuple[Handler, dict[str, str]] | None:
         """The handler for a request and the path's variables."""

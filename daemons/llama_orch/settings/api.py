@@ -7,12 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
+from pydantic import Field
+
+from llama_orch.http.receiving import BODY_LIMIT, SETTING
 from llama_orch.settings.declaration import Var, rule
 from llama_orch.settings.loading import Problem
 from llama_orch.settings.shared import Common
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE, TlsFiles
 from llama_orch.settings.tokens import SECOND_TOKEN, TOKEN
-from llama_orch.settings.types import Flag, HostNames, Origins, Token
+from llama_orch.settings.types import Flag, HostNames, Origins, Token, Whole
 from llama_orch.telemetry import events
 from llama_orch.telemetry.events import Event
 
@@ -111,6 +114,20 @@ class ApiSettings(Common):
             addition=True,
         ),
     ] = ()
+    body_limit: Annotated[
+        Whole,
+        Field(ge=1 << 20, le=256 << 20),
+        Var(
+            SETTING,
+            "How long the body of a request may be that goes to an engine, such as a chat with photos in base64.",
+            more="A longer one is refused with 413. It is counted as decoded, where a client compresses it by gzip. "
+            "A large request takes up to ten times its body in memory while it is read. Requests to the daemons "
+            "themselves have lower limits of their own: see LIMITS in llama-orch(7).",
+            example="67108864",
+            unit="bytes",
+            addition=True,
+        ),
+    ] = BODY_LIMIT
 
     tls_cert: Annotated[
         Path | None,

@@ -1,10 +1,9 @@
 """Drain and resume, of one pool and of the node: POST, answered with 202 and how it stands."""
 
-from quart import request
 from quart_trio import QuartTrio
 
 from llama_orch.contracts.operations import DrainRequest, DrainStatus
-from llama_orch.http.bodies import parsed
+from llama_orch.http.posted import body_or
 from pool_managerd.api.pools import no_such_pool
 from pool_managerd.draining import Draining
 from pool_managerd.registry import Registry
@@ -43,8 +42,7 @@ def add_drain_routes(app: QuartTrio, registry: Registry, draining: Draining) -> 
 
 async def drain_request() -> DrainRequest:
     """The body of the current request; none at all asks for no deadline. Raises ApiError 400."""
-    body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
-    return parsed(DrainRequest, body) if body.strip() else DrainRequest()
+    return await body_or(DrainRequest, DrainRequest())
 
 
 def answer(status: DrainStatus) -> Answer:

@@ -2,13 +2,14 @@
 
 from llama_orch.engines.relayed import relayed
 from llama_orch.http.exchange import HotRoutes
+from llama_orch.http.receiving import BODY_LIMIT
 from pool_managerd.passing import Allows
 from pool_managerd.registry import Registry
 from pool_managerd.relay import Relay
 
 
-def hot_routes(registry: Registry, allows: Allows = relayed) -> HotRoutes:
+def hot_routes(registry: Registry, body_limit: int = BODY_LIMIT, allows: Allows = relayed) -> HotRoutes:
     """pool-managerd's hot paths."""
-    routes = HotRoutes()
+    routes = HotRoutes(body_limit)
     routes.add("ANY", "/v2/pools/{pool_id}/engine/{path...}", Relay(registry, allows=allows))
     return routes

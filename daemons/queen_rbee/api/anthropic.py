@@ -3,16 +3,18 @@
 The translation is in `queen_rbee.messages`, which is loaded when the first message is asked for.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from typing import TYPE_CHECKING, TypeVar
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.openai import Generation
+from llama_orch.http.bodies import aside
 from llama_orch.http.error_shapes import anthropic_error
 from llama_orch.http.exchange import Exchange, HotRoutes
 from llama_orch.telemetry.correlation import current
 from queen_rbee.api.failures import failure_of
-from queen_rbee.api.openai_requests import task_request
+from queen_rbee.api.openai_requests import SHAPE, task_request
 from queen_rbee.api.passages import Fields, Passages
 from queen_rbee.event_log import COMPACT, Frame
 from queen_rbee.naming import Models, named
@@ -22,6 +24,10 @@ from queen_rbee.task import Task
 if TYPE_CHECKING:
     from queen_rbee.messages.events import Event
     from queen_rbee.messages.reading import Reading
+    from queen_rbee.messages.request import CountRequest
+    from queen_rbee.messages.turns import Json
+
+    Request = TypeVar("Request", bound=CountRequest)
 
 NOT_UNDERSTOOD = "the engine says something that is not understood"
 NOT_COUNTED = "the engine that was asked does not tell how many tokens a prompt has"
@@ -47,14 +53,15 @@ class Anthropic:
         from queen_rbee.messages.chat import chat_body
         from queen_rbee.messages.ending import wanted_of
         from queen_rbee.messages.reading import Reading
-        from queen_rbee.messages.request import MessagesRequest, parsed
+        from queen_rbee.messages.request import MessagesRequest
 
-        body = await exchange.body()
-        asked = parsed(MessagesRequest, body)
-        passage, wanted = Passage("chat", chat_body(asked), len(body), bool(asked.stream)), wanted_of(asked)
-        task = self._admitted(passage, Generation(model=asked.model, max_tokens=asked.max_tokens), exchange.headers)
+        asked, passage = await _understood(exchange, MessagesRequest, chat_body)
+        wanted, stream = wanted_of(asked), asked.stream
+        generation = Generation(model=asked.model, max_tokens=asked.max_tokens)
+        del asked  # the passage says it all once more
+        task = self._admitted(passage, generation, exchange.headers)
         reading = Reading(task.task_id.hex, wanted)
-        if asked.stream:
+        if stream:
             await self._passages.stream(exchange, task, Stream(task, reading))
         else:
             await self._whole(exchange, task, reading)
@@ -65,11 +72,9 @@ class Anthropic:
         The work is not lost: what it reads now is in its cache when the message itself is asked for.
         """
         from queen_rbee.messages.chat import count_body
-        from queen_rbee.messages.request import CountRequest, parsed
+        from queen_rbee.messages.request import CountRequest
 
-        body = await exchange.body()
-        asked = parsed(CountRequest, body)
-        passage = Passage("chat", count_body(asked), len(body))
+        asked, passage = await _understood(exchange, CountRequest, count_body)
         task = self._admitted(passage, Generation(model=asked.model, max_tokens=1), exchange.headers)
         await self._passages.collect(exchange, task, lambda _frame: None)
         if not task.tokens_in:
@@ -90,6 +95,22 @@ class Anthropic:
             raise _not_understood(task)
         whole.take(reading.end(task.tokens_in, task.tokens_out))
         await exchange.send_json(200, whole.message(), self._passages.headers(task))
+
+
+async def _understood(
+    exchange: Exchange, model: "type[Request]", translate: "Callable[[Request], Json]"
+) -> "tuple[Request, Passage]":
+    """The request, and what is made of it."""
+    from queen_rbee.messages.request import MessagesRequest, parsed
+
+    body = await exchange.body(shape=SHAPE)
+
+    def understood() -> "tuple[Request, Passage]":
+        asked = parsed(model, body)
+        streams = isinstance(asked, MessagesRequest) and bool(asked.stream)
+        return asked, Passage("chat", translate(asked), len(body), counts_first=streams, mark=sha256(body).digest())
+
+    return await aside(len(body), understood)
 
 
 class Stream:

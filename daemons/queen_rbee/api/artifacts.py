@@ -8,11 +8,15 @@ from quart_trio import QuartTrio
 from llama_orch.contracts.artifacts import ArtifactList, NewArtifact
 from llama_orch.contracts.errors import ApiError
 from llama_orch.http.bodies import invalid
-from queen_rbee.api.bodies import body_of, too_long
+from llama_orch.http.json_scan import Shape
+from llama_orch.http.posted import body_of
+from llama_orch.http.receiving import too_long
 from queen_rbee.api.paging import wanted_page
 from queen_rbee.api.views import answer
 from queen_rbee.artifacts import LIMIT_BYTES, Artifacts, TooLong
 from queen_rbee.refusals import unknown
+
+SHAPE = Shape(values=100_000, nodes=50_000)
 
 
 def add_artifacts(app: QuartTrio, artifacts: Artifacts) -> None:
@@ -20,7 +24,7 @@ def add_artifacts(app: QuartTrio, artifacts: Artifacts) -> None:
 
     @app.post("/v2/artifacts")
     async def add_artifact() -> Response:
-        new = await body_of(NewArtifact, LIMIT_BYTES)
+        new = await body_of(NewArtifact, SHAPE, LIMIT_BYTES)
         try:
             head, is_new = await artifacts.add(new)
         except TooLong as error:

@@ -7,7 +7,7 @@ from quart_trio import QuartTrio
 
 from llama_orch.contracts.catalog import CatalogList, CatalogModel, ModelStateChange, NewModel, NodeModels
 from llama_orch.http.peers import is_local_operator
-from queen_rbee.api.bodies import body_of
+from llama_orch.http.posted import body_of
 from queen_rbee.api.views import answer
 from queen_rbee.availability import availability
 from queen_rbee.catalog import Catalog

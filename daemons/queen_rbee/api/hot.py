@@ -6,13 +6,19 @@ import trio
 
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.tasks import TaskRequest, TaskState
-from llama_orch.http.bodies import invalid, parsed
+from llama_orch.http.bodies import invalid, read
 from llama_orch.http.exchange import Exchange, HotRoutes
+from llama_orch.http.json_scan import Shape
 from llama_orch.telemetry.correlation import current, traceparent
 from queen_rbee.dispatcher import Dispatcher
 from queen_rbee.intake import Intake, task_id_of, unknown_task
 from queen_rbee.task import Task
 
+TASK_LIMIT = 8 << 20
+"""Bytes: a task is text, and the store takes it whole."""
+TASK_SHAPE = Shape(values=4_000, nodes=100)
+NO_BODY = 64 << 10
+"""Bytes of a body that nobody reads."""
 KEEP_ALIVE_S = 15.0
 COALESCE_S = 0.004
 """Tokens that come closer together are sent in one piece. The first one never waits; nobody sees the others do, and a
@@ -44,7 +50,7 @@ class HotHandlers:
 
     async def submit(self, exchange: Exchange) -> None:
         """202 with where the task stands, or why not."""
-        request = parsed(TaskRequest, await exchange.body())
+        request = await read(exchange, TaskRequest, TASK_SHAPE, min(TASK_LIMIT, exchange.body_limit))
         _task, answer = await self._intake.submit(request, current.get() or "", traceparent.get())
         headers = [("x-queue-position", str(answer.queue_position)), ("content-type", "application/json")]
         if session_id := request.session_id:
@@ -55,7 +61,7 @@ class HotHandlers:
         """The task's events as they come, from behind Last-Event-ID on. Leaving does not cancel the task."""
         task = self._known(exchange)
         last_id, verbose = _last_event_id(exchange.headers), _wants_narration(exchange.query)
-        await exchange.body()
+        await exchange.body(NO_BODY)
         await exchange.open_stream(200, [*STREAM_HEADERS, *_headers(task)])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(until_gone, exchange, nursery.cancel_scope)
@@ -90,7 +96,7 @@ class HotHandlers:
     async def cancel(self, exchange: Exchange) -> None:
         """204, also when the task has already ended."""
         task = self._known(exchange)
-        await exchange.body()
+        await exchange.body(NO_BODY)
         self._dispatcher.cancel(task)
         await exchange.send(204)
 

@@ -10,16 +10,19 @@ from werkzeug.routing import BaseConverter
 from llama_orch.contracts.base import NODE_ID_RESERVED
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.nodes import Heartbeat, NodeList, NodeRegistration
-from llama_orch.http.bodies import parsed
+from llama_orch.http.bodies import read
 from llama_orch.http.exchange import Exchange, HotRoutes
-from queen_rbee.api.bodies import body_of
+from llama_orch.http.json_scan import Shape
+from llama_orch.http.posted import body_of
 from queen_rbee.api.views import answer, answer_of
 from queen_rbee.fleet import Fleet
 from queen_rbee.machines import gpus, reachability
 from queen_rbee.managers import Managers
 
 REGISTRATION_LIMIT = 256 << 10
+REGISTRATION_SHAPE = Shape(values=4_000, nodes=4_000)
 HEARTBEAT_LIMIT = 4 << 20
+HEARTBEAT_SHAPE = Shape(values=200_000, nodes=100_000)
 
 
 class NodeName(BaseConverter):
@@ -32,7 +35,7 @@ def add_heartbeats(routes: HotRoutes, fleet: Fleet) -> None:
     """Add the hot route."""
 
     async def heartbeat(exchange: Exchange) -> None:
-        told = parsed(Heartbeat, await exchange.body(HEARTBEAT_LIMIT))
+        told = await read(exchange, Heartbeat, HEARTBEAT_SHAPE, HEARTBEAT_LIMIT)
         found = fleet.heartbeat(exchange.variables["node_id"], told)
         await exchange.send(200, found.model_dump_json().encode(), [("content-type", "application/json")])
 
@@ -54,7 +57,7 @@ def add_nodes(app: QuartTrio, fleet: Fleet, managers: Managers, *, cloud: bool) 
 
     @app.post("/v2/nodes/register")
     async def register() -> Response:
-        registration = await body_of(NodeRegistration, REGISTRATION_LIMIT)
+        registration = await body_of(NodeRegistration, REGISTRATION_SHAPE, REGISTRATION_LIMIT)
         if not cloud:
             raise _at_home()
         return answer(await fleet.register(registration, request.remote_addr or "this machine"))

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from functools import partial
 
 from llama_orch.contracts.errors import ApiError, FieldProblem
+from llama_orch.http.bodies import aside
 from llama_orch.http.error_shapes import openai_error
 from llama_orch.http.exchange import Exchange, HotRoutes
 from queen_rbee.api.failures import failure_of
-from queen_rbee.api.openai_requests import NAMES, Asked, asked, task_request
+from queen_rbee.api.openai_requests import NAMES, SHAPE, Asked, asked, task_request
 from queen_rbee.api.passages import Fields, Passages
 from queen_rbee.assembling import Assembly
 from queen_rbee.event_log import COMPACT, Frame
@@ -46,7 +47,9 @@ class OpenAi:
 
     async def serve(self, endpoint: Endpoint, exchange: Exchange) -> None:
         """One request, from its body to the end of its answer."""
-        request = asked(endpoint, await exchange.body())
+        body = await exchange.body(shape=SHAPE)
+        request = await aside(len(body), partial(asked, endpoint, body))
+        del body
         try:
             task = self._admitted(request, exchange.headers)
             if request.streamed:

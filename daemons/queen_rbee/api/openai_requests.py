@@ -1,8 +1,8 @@
 """From an OpenAI client's request to what admission wants to know and what the engine is asked, or to a 400. Pure."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Literal
 
 from pydantic import JsonValue, ValidationError
@@ -11,7 +11,8 @@ from pydantic_core import from_json
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.openai import Chat, Completions, Embeddings, Generation, Rerank, Wanted
 from llama_orch.contracts.tasks import TaskRequest
-from llama_orch.http.bodies import invalid
+from llama_orch.http.bodies import finite, invalid
+from llama_orch.http.json_scan import Shape
 from queen_rbee.naming import Named
 from queen_rbee.passage import Endpoint, Passage
 
@@ -26,8 +27,8 @@ HEADERS = {"session_id": "X-Session-Id", "priority": "X-Priority", "deadline_ms"
 NAMES = {**HEADERS, "model_ref": "model", "placement": "model"}
 """What a client calls the fields of a task."""
 SEEDS = 2**32
-# refuses Infinity, which is what a number like 1e999 is read as
-STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+SHAPE = Shape(values=400_000, nodes=100_000)
+"""A prompt of 300,000 tokens as numbers, or 1,000 messages with 100 objects, arrays and keys each."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,12 @@ class Asked:
         return bool(options and options.include_usage)
 
 
-def asked(endpoint: Endpoint, body: bytes) -> Asked:
+def asked(endpoint: Endpoint, body: bytes | bytearray) -> Asked:
     """What `body` asks of `endpoint`. Raises ApiError 400 that names each wrong field."""
     document = _document(body)
     try:
-        return Asked(BODIES[endpoint].model_validate(document), Passage(endpoint, document, len(body)))
+        wanted = BODIES[endpoint].model_validate(document)
+        return Asked(wanted, Passage(endpoint, document, len(body), mark=sha256(body).digest()))
     except ValidationError as error:
         raise _wrong(error) from error
 
@@ -79,13 +81,14 @@ def _limits(wanted: Generation) -> dict[str, object]:
     return {"max_tokens": tokens if tokens > 0 else None, "seed": seed}
 
 
-def _document(body: bytes) -> dict[str, JsonValue]:
+def _document(body: bytes | bytearray) -> dict[str, JsonValue]:
     """The JSON object in `body`: nested less than 200 deep, whole characters, finite numbers."""
     try:
         document = from_json(body, allow_inf_nan=False)
-        STRICT(document)
     except ValueError as error:
         raise ApiError(400, invalid([("body", f"is not JSON: {error}")])) from error
+    if not finite(document):
+        raise ApiError(400, invalid([("body", "is not JSON: it has a number that is not finite")]))
     if not isinstance(document, dict):
         raise ApiError(400, invalid([("body", "must be a JSON object")]))
     return document

@@ -4,7 +4,7 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from llama_orch.contracts.operations import DrainRequest, OperationList
-from llama_orch.http.bodies import parsed
+from llama_orch.http.posted import body_or
 from queen_rbee.api.views import answer
 from queen_rbee.operations import Operations, Target
 
@@ -45,5 +45,4 @@ def _pool(pool_id: str) -> Target:
 
 async def _wish() -> DrainRequest:
     """The body; none at all is one without a deadline. Raises ApiError 400."""
-    body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
-    return parsed(DrainRequest, body) if body else DrainRequest()
+    return await body_or(DrainRequest, DrainRequest())

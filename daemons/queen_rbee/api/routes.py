@@ -30,7 +30,7 @@ from queen_rbee.task import Task
 
 def hot_routes(parts: Parts) -> HotRoutes:
     """What must be fast: tasks and their events, /v1."""
-    routes = HotRoutes()
+    routes = HotRoutes(parts.settings.body_limit)
     HotHandlers(parts.dispatcher, parts.intake).add_to(routes)
 
     def budgets(task: Task) -> list[tuple[str, str]]:

@@ -8,9 +8,10 @@ from pydantic import JsonValue
 from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.engines.adapter import Chunk, Finished, Piece, Result, Said
 from queen_rbee.engines.openai_stream import Choices, OpenAiStream, counts_of, one_line
-from queen_rbee.engines.reading import count, json_object, refused, table, text
+from queen_rbee.engines.reading import count, json_object, refused, table, text, without_numbers
 from queen_rbee.engines.shown import Shown
 from queen_rbee.passage import Endpoint, Passage
+from queen_rbee.sliced_json import sliced
 
 PATHS: Mapping[Endpoint, str] = {
     "chat": "/v1/chat/completions",
@@ -44,11 +45,11 @@ class OpenAiPassage(OpenAiStream):
         self._shown = Shown(passage)
         body = {name: value for name, value in passage.body.items() if name not in TOLD_TO_STREAM}
         stream = _told(told, passage.body) if self.streamed else {}
-        self.body = encoded({**(defaults or {}), **body, **stream, **_named(model)})
+        self.body = b"".join(sliced({**(defaults or {}), **body, **stream, **_named(model)}))
 
     def whole(self, body: bytes) -> Sequence[Said]:
         """The document and its counts."""
-        document = json_object(body)
+        document = json_object(without_numbers(body))
         if document.get("error") is not None or document.get("object") == "error":
             return [refused(document)]
         counted = counts_of(document.get("usage"))

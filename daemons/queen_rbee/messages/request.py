@@ -6,6 +6,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    FailFast,
     Field,
     StringConstraints,
     ValidationError,
@@ -15,6 +16,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from llama_orch.contracts.errors import ApiError
+from llama_orch.contracts.openai import MESSAGES_MOST, TOOLS_MOST
 from llama_orch.http.bodies import invalid
 from queen_rbee.messages.blocks import NOT_HERE, WRITTEN_BY, Blocks, Lenient, Name, Object, Texts
 
@@ -98,9 +100,14 @@ class CountRequest(Lenient):
     """A prompt whose tokens are counted: all that a request has in common with one for an answer."""
 
     model: Name
-    messages: Annotated[tuple[Message, ...], AfterValidator(_some), Field(json_schema_extra={"minItems": 1})]
+    messages: Annotated[
+        tuple[Message, ...],
+        Field(max_length=MESSAGES_MOST, json_schema_extra={"minItems": 1}),
+        FailFast(),
+        AfterValidator(_some),
+    ]
     system: Texts = ()
-    tools: tuple[Tool, ...] | None = None
+    tools: Annotated[tuple[Tool, ...] | None, Field(max_length=TOOLS_MOST), FailFast()] = None
     tool_choice: ToolChoice | None = None
     thinking: ThinkingWish | None = None
     output_config: OutputConfig | None = None
@@ -121,7 +128,7 @@ class MessagesRequest(CountRequest):
     """A message to be answered. Lengths are in tokens."""
 
     max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)]
-    stop_sequences: Annotated[tuple[StopText, ...], Field(max_length=256)] | None = None
+    stop_sequences: Annotated[tuple[StopText, ...] | None, Field(max_length=256), FailFast()] = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
@@ -136,7 +143,7 @@ class MessagesRequest(CountRequest):
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def parsed(model: type[Model], body: bytes) -> Model:
+def parsed(model: type[Model], body: bytes | bytearray) -> Model:
     """`body` as `model`. Raises ApiError 400 that names each wrong field, as `messages.0.content.1.text`."""
     try:
         return model.model_validate_json(body, strict=True)

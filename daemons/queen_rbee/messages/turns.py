@@ -5,8 +5,8 @@ user's turn, text stays a plain string, and images that a tool shows follow in t
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from itertools import takewhile
+from dataclasses import dataclass
+from itertools import chain, groupby, takewhile
 from json import dumps
 from typing import Literal
 
@@ -16,6 +16,7 @@ from queen_rbee.messages.blocks import Base64Image, Image, Text, Thinking, ToolR
 from queen_rbee.messages.request import CountRequest, Message
 
 Json = dict[str, JsonValue]
+Role = Literal["user", "assistant", "tool"]
 
 BILLING = "x-anthropic-billing-header"
 """How a block of Claude Code's begins that is no instruction: a hash, new with each request, that would keep the engine
@@ -26,20 +27,11 @@ from finding the rest of the prompt in its cache."""
 class Turn:
     """One message of the chat. `answers` is the id of the call that a tool's message answers."""
 
-    role: Literal["user", "assistant", "tool"]
+    role: Role
     parts: tuple[Text | Image, ...] = ()
     calls: tuple[ToolUse, ...] = ()
     thoughts: tuple[str, ...] = ()
     answers: str | None = None
-
-    def joined(self, other: "Turn") -> "Turn":
-        """Both as one."""
-        return replace(
-            self,
-            parts=self.parts + other.parts,
-            calls=self.calls + other.calls,
-            thoughts=self.thoughts + other.thoughts,
-        )
 
 
 def messages_of(asked: CountRequest) -> list[JsonValue]:
@@ -68,13 +60,18 @@ def _is_system(message: Message) -> bool:
 def _turns(asked: CountRequest) -> list[Turn]:
     """The turns behind the leading instructions, those of one role that follow each other as one."""
     leading = len(list(takewhile(_is_system, asked.messages)))
-    found: list[Turn] = []
-    for turn in (turn for message in asked.messages[leading:] for turn in _turns_of(message)):
-        if found and turn.role == found[-1].role and turn.role != "tool":
-            found[-1] = found[-1].joined(turn)
-        else:
-            found.append(turn)
-    return found
+    each = (turn for message in asked.messages[leading:] for turn in _turns_of(message))
+    return [turn for role, run in groupby(each, lambda turn: turn.role) for turn in _joined(role, [*run])]
+
+
+def _joined(role: Role, run: list[Turn]) -> list[Turn]:
+    """`run` as one turn, but what tools say. All at once: turn by turn, 10,000 turns take a second."""
+    if role == "tool" or len(run) == 1:
+        return run
+    parts = tuple(chain.from_iterable(turn.parts for turn in run))
+    calls = tuple(chain.from_iterable(turn.calls for turn in run))
+    thoughts = tuple(chain.from_iterable(turn.thoughts for turn in run))
+    return [Turn(role, parts, calls, thoughts)]
 
 
 def _turns_of(message: Message) -> list[Turn]:

@@ -145,6 +145,7 @@ async def served(tls: Tls, drain_s: float = math.inf) -> AsyncIterator[Site]:
     hot.add("GET", "/flood", site.flood)
     hot.add("GET", "/cut", site.cut)
     app = create_app("test", list, CollectorRegistry())
+    app.config["MAX_CONTENT_LENGTH"] = 2 * len(LARGE)
     app.add_url_rule("/cool/echo", "echo", site.cool_echo, methods=["POST"])
     app.add_url_rule(COOL, "stream", site.cool_stream)
     gate = Watched(app, Access(), hot)

@@ -107,7 +107,7 @@ async def relay_site(drain_s: float = 0.0, allows: Allows = anything) -> AsyncIt
         site = RelaySite(engine, registry, sock.getsockname()[1])
         draining = Draining(registry, Metrics(registry), "gpu-1")
         await nursery.start(draining.run)
-        hot, app = hot_routes(registry, allows), create_app("test", list, CollectorRegistry())
+        hot, app = hot_routes(registry, allows=allows), create_app("test", list, CollectorRegistry())
         add_drain_routes(app, registry, draining)
         add_hot(app, hot)
         gate = Gate(app, Access(Secret(TOKEN)), hot)

@@ -8,7 +8,7 @@ import trio
 
 from llama_orch.http.client import UpstreamError
 from pool_managerd import draining
-from tests.unit.pool_managerd.relay_site import LIMIT_S, RelaySite, relay_site
+from tests.unit.pool_managerd.relay_site import LIMIT_S, TOKEN, RelaySite, relay_site
 
 POOL = "/v2/pools/default"
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -139,3 +139,21 @@ async def test_a_body_that_is_wrong_is_told_where(site: RelaySite, body: bytes, 
 async def test_a_pool_that_nobody_knows_is_404(site: RelaySite, what: str) -> None:
     status, told = await site.post(f"/v2/pools/none/{what}")
     assert (status, told["code"], told["hint"]) == (404, "NOT_FOUND", "Pools: default.")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [("identity", "\ufeff{}", b"202"), ("br", "{}", b"415"), ("gzip", "{}", b"400"), ("", " ", b"202")],
+)
+async def test_a_body_is_decoded_outside_of_the_hot_paths_too(
+    site: RelaySite, encoding: str, body: str, status: bytes
+) -> None:
+    head = f"POST {POOL}/drain HTTP/1.1\nHost: x\nAuthorization: Bearer {TOKEN}\n"
+    said = await site.said(f"{head}Content-Encoding: {encoding}\nContent-Length: {len(body.encode())}\n\n{body}")
+    assert said.startswith(b"HTTP/1.1 " + status)
+
+
+async def test_unknown_members_are_refused_before_they_are_described(site: RelaySite) -> None:
+    body = ",".join(f'"k{number}":1' for number in range(1000))
+    status, told = await site.post(f"{POOL}/drain", b"{%s}" % body.encode())
+    assert (status, told["message"]) == (400, "body: has more than 500 objects, arrays and keys")

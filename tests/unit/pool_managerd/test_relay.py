@@ -8,8 +8,10 @@ import pytest
 import trio
 
 from llama_orch.http.client import UpstreamError
+from llama_orch.http.receiving import BODY_LIMIT
 from llama_orch.http.secured import RESET
 from pool_managerd.registry import Registry
+from pool_managerd.relay import TRANSLATION_ROOM
 from pool_managerd.summary import Drained
 from tests.unit.pool_managerd.relay_site import LIMIT_S, TOKEN, RelaySite, relay_site
 from tests.unit.pool_managerd.values import LOADING, READY
@@ -254,7 +256,7 @@ async def test_a_target_that_is_no_path_is_refused_in_words(
 
 
 async def test_a_body_that_is_too_long_is_refused_by_the_relay(site: RelaySite) -> None:
-    async with site.ask("hello", body=bytes((8 << 20) + 1)) as answer:
+    async with site.ask("hello", body=bytes(BODY_LIMIT + TRANSLATION_ROOM + 1)) as answer:
         assert (answer.status, answer.headers["x-llama-orch-relay"]) == (413, "refused")
 
 

@@ -8,8 +8,11 @@ from pydantic import BaseModel
 
 from llama_orch.contracts.catalog import ModelState, ModelStateChange, NewModel
 from llama_orch.contracts.errors import ApiError
+from llama_orch.contracts.nodes import Heartbeat
+from llama_orch.contracts.openai import MESSAGES_MOST, TOOLS_MOST
 from llama_orch.contracts.sessions import SessionChange
 from llama_orch.contracts.tasks import TaskRequest
+from llama_orch.http.bodies import SHOWN_PROBLEMS, invalid
 from llama_orch.http.bodies import parsed as parsed_body
 from queen_rbee.messages.request import MessagesRequest
 from queen_rbee.messages.request import parsed as parsed_message
@@ -59,3 +62,42 @@ def test_blocks_of_a_message_are_read_at_every_depth():
         "system": [{"type": "text", "text": "b"}],
         "messages": [{"role": "user", "content": [{**result, "is_error": None}]}],
     }
+
+
+@pytest.mark.parametrize("name", ["messages", "tools", "stop_sequences", "system"])
+def test_of_a_list_of_messages_the_first_wrong_item_is_named(name: str):
+    with pytest.raises(ApiError) as refused:
+        parsed_message(MessagesRequest, json.dumps({**MESSAGE, name: [1] * 1000}).encode())
+    assert [problem.field for problem in refused.value.body.fields or ()] == [f"{name}.0"]
+
+
+@pytest.mark.parametrize("content", [[1] * 1000, [{"type": "tool_result", "tool_use_id": "t", "content": [1] * 1000}]])
+def test_of_a_list_of_blocks_the_first_wrong_one_is_named(content: Any):
+    with pytest.raises(ApiError) as refused:
+        parsed_message(
+            MessagesRequest, json.dumps({**MESSAGE, "messages": [{"role": "user", "content": content}]}).encode()
+        )
+    assert len(refused.value.body.fields or ()) == 1
+
+
+@pytest.mark.parametrize(("name", "most"), [("messages", MESSAGES_MOST), ("tools", TOOLS_MOST)])
+def test_a_conversation_has_a_bound(name: str, most: int):
+    tool = {"name": "t", "input_schema": {}}
+    item = MESSAGE["messages"][0] if name == "messages" else tool  # type: ignore[index]
+    assert parsed_message(MessagesRequest, json.dumps({**MESSAGE, name: [item] * most}).encode())
+    with pytest.raises(ApiError, match=str(most)):
+        parsed_message(MessagesRequest, json.dumps({**MESSAGE, name: [item] * (most + 1)}).encode())
+
+
+def test_only_the_problems_that_are_shown_are_described():
+    refused = invalid((f"field{number}", "is wrong") for number in range(1000))
+    assert len(refused.fields or ()) == SHOWN_PROBLEMS
+    assert refused.message.endswith("and 980 more")
+
+
+def test_many_wrong_digests_are_one_problem():
+    pool = {"pool_id": "p", "node_id": "n", "ready": True, "draining": False, "slots_free": 1, "slots_total": 1}
+    pools = [{**pool, "engine": "e", "model_digests": {str(number): 1 for number in range(5000)}}] * 2
+    with pytest.raises(ApiError) as refused:
+        parsed_body(Heartbeat, json.dumps({"timestamp": "2026-01-01T00:00:00Z", "pools": pools}).encode())
+    assert [problem.field for problem in refused.value.body.fields or ()] == ["pools.0.model_digests"]

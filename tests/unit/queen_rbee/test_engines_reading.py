@@ -9,11 +9,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llama_orch.contracts.tasks import TaskRequest
-from queen_rbee.engines import ADAPTERS
+from queen_rbee.engines import ADAPTERS, reading
 from queen_rbee.engines.adapter import Chunk, Dialogue, Finished, Piece, Refused, Result, Said
 from queen_rbee.engines.openai_stream import EMPTY
 from queen_rbee.engines.openai_wire import OpenAiPassage
-from queen_rbee.engines.reading import WORDS_LIMIT, json_object, refusal, refused
+from queen_rbee.engines.reading import WORDS_LIMIT, json_object, refusal, refused, without_numbers
 from queen_rbee.engines.stop_texts import StopTexts
 from queen_rbee.passage import Passage
 
@@ -427,3 +427,20 @@ def test_nothing_is_held_back_that_cannot_be_a_stop_text() -> None:
     reader = StopTexts(["END"])
     assert reader.feed("word E") == ("word ", False)
     assert reader.feed("x") == ("Ex", False)
+
+
+def test_only_arrays_of_numbers_are_emptied(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = {
+        "data": [{"embedding": [0.5, -1e-7, 3], "index": 0}, {"embedding": []}],
+        "usage": {"n": [1]},
+        "x": ["1"],
+    }
+    told = json.dumps(document).encode()
+    assert without_numbers(told) == told
+    monkeypatch.setattr(reading, "LARGE", 0)
+    assert json.loads(without_numbers(told)) == {
+        **document,
+        "data": [{"embedding": [], "index": 0}, {"embedding": []}],
+        "usage": {"n": []},
+    }
+    assert without_numbers(b"{}") == b"{}"

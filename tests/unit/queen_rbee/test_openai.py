@@ -1,11 +1,16 @@
 """/v1 answers OpenAI's clients in their own terms, errors included, through the queue that all tasks go through."""
 
+import gzip
+import json
+from collections.abc import Callable
+
 import pytest
 import trio
 from pydantic import JsonValue
 
 from llama_orch.contracts.catalog import ModelState, NewModel
 from llama_orch.contracts.pools import PoolState
+from llama_orch.http.receiving import BODY_LIMIT
 from tests.unit.queen_rbee.core import nobody_answers, slots_are_free
 from tests.unit.queen_rbee.line import CHAT, Line, Site, said, site
 from tests.unit.queen_rbee.scripted_openai import CHAT as CHUNKS
@@ -199,8 +204,9 @@ async def test_a_body_nested_as_deep_as_is_allowed_reaches_the_engine():
 
 async def test_a_body_that_is_too_long_is_refused():
     async with site() as running:
-        answer = await running.ask(body=b" " * (8 << 20) + b"{}")
+        answer = await running.ask(body=b'"' + b"A" * BODY_LIMIT)
         assert (answer.status, answer.error["type"]) == (413, "invalid_request_error")
+        assert "LLORCH_BODY_LIMIT" in answer.error["message"]
 
 
 @pytest.mark.parametrize("name", ["p", "tiny", "hf:org/repo/tiny.gguf", "default", None])
@@ -310,3 +316,18 @@ async def test_several_answers_to_one_question_are_all_there():
         )
         answer = await running.ask(body=said(n=2))
         assert [choice["message"]["content"] for choice in answer.json["choices"]] == ["a", "b"]
+
+
+@pytest.mark.parametrize("encode", [gzip.compress, lambda body: gzip.compress(b"\xef\xbb\xbf" + body)])
+async def test_a_compressed_body_is_served(encode: Callable[[bytes], bytes]):
+    async with site() as running:
+        answer = await running.ask(body=encode(json.dumps(said()).encode()), content_encoding="gzip")
+        assert answer.status == 200
+        assert running.engine.body["messages"] == said()["messages"]
+
+
+async def test_another_encoding_is_a_415_in_openais_shape():
+    async with site() as running:
+        answer = await running.ask(body=b"{}", content_encoding="br")
+        assert (answer.status, answer.error["type"]) == (415, "invalid_request_error")
+        assert answer.headers["accept-encoding"] == "gzip"

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.contracts.errors import ApiError
+from llama_orch.contracts.openai import DOCUMENTS_MOST, MESSAGES_MOST, TEXTS_MOST
 from llama_orch.contracts.tasks import PlacementWish
 from queen_rbee.api.openai_requests import BODIES, Asked, asked, task_request
 from queen_rbee.naming import Named
@@ -201,3 +202,31 @@ def test_only_those_who_ask_for_a_stream_or_the_counts_get_them():
     assert (streamed.streamed, streamed.tells_usage) == (True, True)
     vectors = asked("embeddings", json.dumps({**LEAST["embeddings"], "stream": True}).encode())
     assert not vectors.streamed
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "words"),
+    [
+        ("chat", {"messages": [{"role": "user"}] * (MESSAGES_MOST + 1)}, "10000"),
+        ("chat", {"messages": [1] * 1000}, "messages[0]"),
+        ("chat", {"messages": [{"role": "user"}], "tools": [1] * 1000}, "tools[0]"),
+        ("completions", {"prompt": ["a"] * (TEXTS_MOST + 1)}, "several requests"),
+        ("embeddings", {"input": [[1]] * (TEXTS_MOST + 1)}, "several requests"),
+        ("rerank", {"query": "q", "documents": ["a"] * (DOCUMENTS_MOST + 1)}, "10000"),
+    ],
+)
+def test_lists_have_bounds_and_name_their_first_wrong_item(endpoint: Endpoint, body: object, words: str):
+    with pytest.raises(ApiError) as refused:
+        asked(endpoint, json.dumps(body).encode())
+    assert words in refused.value.body.message
+    assert len(refused.value.body.fields or ()) == 1
+
+
+def test_a_prompt_of_many_tokens_is_one_prompt():
+    assert asked("completions", json.dumps({"prompt": [1] * 100_000}).encode())
+
+
+def test_the_same_body_has_the_same_mark():
+    bodies = [b'{"prompt":"a"}', b'{"prompt":"a"}', b'{"prompt":"b"}']
+    first, again, other = (asked("completions", body).passage.mark for body in bodies)
+    assert first == again != other

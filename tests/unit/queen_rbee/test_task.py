@@ -137,3 +137,10 @@ def test_ended_tasks_are_kept_within_their_bounds_and_open_ones_always(sizes, ke
         assert sum(t.log.size for t in kept) <= kept_bytes
         assert kept == ended[len(ended) - len(kept) :]
     assert book.get(open_task.task_id) is open_task
+
+
+def test_a_task_is_known_again_by_its_words_and_keeps_none_of_them():
+    prompt = "x" * 100_000
+    first, again, other = (Task(TaskRequest(prompt=words), "c", 0.0) for words in (prompt, prompt, prompt + "y"))
+    assert first.identity == again.identity != other.identity
+    assert len(repr(first.identity)) < 100

@@ -39,4 +39,5 @@ HEADERS: Mapping[str, Header] = {
     "Retry-After-Ms": ("The same, under the name that OpenAI's and Anthropic's clients know.", _COUNT, False),
     "X-Should-Retry": ("Whether trying again helps: `true` or `false`.", {"enum": ["true", "false"]}, True),
     "WWW-Authenticate": ("`Bearer`.", _TEXT, True),
+    "Accept-Encoding": ("`gzip`.", _TEXT, True),
 }

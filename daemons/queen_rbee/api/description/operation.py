@@ -73,7 +73,7 @@ class Operation:
         """The status of every error that it may answer."""
         implied = {500} if self.open else {401, 403, 500}
         implied |= {404} if self.variables else set()
-        implied |= {400, 408, 413} if self.body else set()
+        implied |= {400, 408, 413, 415} if self.body else set()
         implied |= {400} if any(parameter.place == "query" for parameter in self.parameters) else set()
         return sorted(implied.union(self.errors) - set(self.answers))
 

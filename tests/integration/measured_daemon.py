@@ -1,0 +1,148 @@
+"""A daemon's own routes in a process that measures itself: the longest gap between two turns of its event loop, and the
+most memory it has had.
+
+`python -m tests.integration.measured_daemon queen-rbee ENGINE_URL` says in one line of JSON where it listens and which
+routes take a body, read from its own tables. GET /measured tells the figures since it was asked last.
+"""
+
+import json
+import re
+import socket
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import trio
+from prometheus_client import CollectorRegistry
+from quart_trio import QuartTrio
+
+from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
+from llama_orch.http.app import add_hot, create_app
+from llama_orch.http.exchange import Exchange, HotRoutes
+from llama_orch.http.gate import Access, Gate
+from llama_orch.http.serving import serve
+from llama_orch.service.memory import give_back
+from llama_orch.service.watchdog import Pulse
+from pool_managerd.api.draining import add_drain_routes
+from pool_managerd.api.engine import hot_routes as relay_routes
+from pool_managerd.draining import Draining
+from pool_managerd.metrics import Metrics
+from pool_managerd.registry import Registry
+from queen_rbee.api.routes import cool_routes
+from queen_rbee.api.routes import hot_routes as queen_routes
+from queen_rbee.parts import build
+from queen_rbee.settings import QueenSettings
+from tests.unit.pool_managerd.values import READY, found
+from tests.unit.queen_rbee.memory_store import MemoryStore
+
+WITHOUT_BODY = {"GET", "HEAD", "OPTIONS"}
+TURN_S = 0.001
+
+
+@dataclass
+class Figures:
+    """What was measured since the last reset."""
+
+    longest_s: float = 0.0
+    base_kib: int = 0
+
+    async def watch(self) -> None:
+        last = perf_counter()
+        while True:
+            await trio.sleep(TURN_S)
+            now = perf_counter()
+            self.longest_s, last = max(self.longest_s, now - last), now
+
+    def told(self) -> dict[str, float]:
+        return {"gap_ms": self.longest_s * 1000, "grown_kib": max(0, _memory("VmHWM") - self.base_kib)}
+
+    def reset(self) -> None:
+        give_back()
+        Path("/proc/self/clear_refs").write_text("5")
+        self.base_kib, self.longest_s = _memory("VmRSS"), 0.0
+
+
+def _memory(name: str) -> int:
+    """KiB, as proc_pid_status(5) tells."""
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1])
+
+
+@dataclass
+class Served:
+    """What a daemon serves, and what must run for it."""
+
+    app: QuartTrio
+    hot: HotRoutes
+    loops: list[Callable[..., Awaitable[None]]] = field(default_factory=list)
+
+
+def queen(engine_url: str) -> Served:
+    """queen-rbee over a store in memory, with one pool `p`."""
+    directory = Path(tempfile.mkdtemp())
+    parts = build(QueenSettings(runtime_dir=directory / "engines"), MemoryStore())
+    parts.registry.synced = True
+    replica = ReplicaStatus(replica_id="r0", url=engine_url, ready=True, slots_total=2, slots_free=2)
+    pool = PoolStatus(
+        pool_id="p", state=PoolState.READY, live=True, ready=True, draining=False, engine="llamacpp", replicas=[replica]
+    )
+    parts.registry.update("p", 0, [pool])
+    app = create_app("queen-rbee", list, parts.accounting.metrics.registry)
+    cool_routes(app, parts)
+    return Served(app, queen_routes(parts), [partial(parts.dispatcher.run, Pulse("dispatcher", 60.0))])
+
+
+def pool_manager(engine_url: str) -> Served:
+    """pool-managerd with one engine in the pool `default`."""
+    registry = Registry()
+    registry.take(found(port=int(engine_url.rpartition(":")[2])))
+    for replica in registry.replicas:
+        registry.saw(replica.incarnation, READY)
+    app, draining = create_app("pool-managerd", list, CollectorRegistry()), Draining(registry, Metrics(registry), "n")
+    add_drain_routes(app, registry, draining)
+    return Served(app, relay_routes(registry), [draining.run])
+
+
+DAEMONS = {"queen-rbee": queen, "pool-managerd": pool_manager}
+
+
+def routes(served: Served) -> list[tuple[str, str]]:
+    """Method and path of each route that a body can be sent to; those of the hot paths, whatever their method."""
+    cool = [
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
+        for rule in served.app.url_map.iter_rules()
+        for method in sorted((rule.methods or set()) - WITHOUT_BODY)
+    ]
+    hot = [("POST" if method == "ANY" else method, path) for method, path in served.hot.declared]
+    return sorted({*cool, *hot})
+
+
+async def main(name: str, engine_url: str) -> None:
+    """Serve until the process is ended."""
+    served, figures = DAEMONS[name](engine_url), Figures()
+
+    async def measured(exchange: Exchange) -> None:
+        await exchange.send_json(200, figures.told())
+        figures.reset()
+
+    add_hot(served.app, served.hot)
+    told = routes(served)
+    served.hot.add("GET", "/measured", measured)
+    sock = socket.create_server(("127.0.0.1", 0))
+    async with trio.open_nursery() as nursery:
+        for loop in served.loops:
+            await nursery.start(loop)
+        gate = Gate(served.app, Access(), served.hot)
+        await nursery.start(partial(serve, gate, [sock], shutdown=trio.Event(), drain_s=0.0))
+        nursery.start_soon(figures.watch)
+        sys.stdout.write(json.dumps({"port": sock.getsockname()[1], "routes": told}) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    trio.run(main, sys.argv[1], sys.argv[2])
