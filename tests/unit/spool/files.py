@@ -59,10 +59,7 @@ ODD_ENTRIES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no-object": (lambda path: path.write_text("[]"), "the document: Input should be an object"),
     "off-machine": (lambda path: path.write_text(json.dumps(GOOD | {"url": "http://10.0.0.9:80"})), "loopback"),
     "no-pool": (lambda path: path.write_text(json.dumps({"url": "http://127.0.0.1:1"})), "pool_id: Field required"),
-    "odd-url": (
-        lambda path: path.write_text(json.dumps(GOOD | {"url": "http://127.0.0.1:1/ü"})),
-        "must be http://HOST:PORT",
-    ),
+    "odd-url": (lambda path: path.write_text(json.dumps(GOOD | {"url": "http://127.0.0.1:1/ü"})), "http://HOST:PORT"),
 }
 """What does not belong into the directory: how to make it, and what its reason says."""
 
