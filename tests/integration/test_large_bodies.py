@@ -10,13 +10,15 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 import trio
 
 from llama_orch.http.receiving import BODY_LIMIT
+from tests.connections import heard
 from tests.integration.large_bodies import MIB, SERVED, bomb, chunked, hostile, repeated
-from tests.unit.queen_rbee.scripted_openai import scripted_openai
+from tests.unit.queen_rbee.scripted_openai import CHAT, EMBEDDING, events
 
 LIMIT_S = 60.0
 GAP_MS = 250.0
@@ -113,12 +115,29 @@ def daemon(name: str, engine_url: str) -> Iterator[Daemon]:
             process.kill()
 
 
+async def engine(stream: trio.SocketStream) -> None:
+    """Read a request of any kind and length, and answer it as one that was understood."""
+    with suppress(trio.BrokenResourceError):
+        said = bytearray()
+        while b"\r\n\r\n" not in said:
+            said += await heard(stream)
+        head, _, body = said.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+        left = int(length[1]) - len(body) if length else 0
+        while left > 0:
+            left -= len(await heard(stream))
+        answer = json.dumps(EMBEDDING).encode() if b"/v1/embeddings" in head else events(CHAT)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
+
+
 @asynccontextmanager
 async def running(name: str) -> AsyncIterator[Daemon]:
-    """With a scripted engine in this process."""
-    async with scripted_openai() as engine:
-        with daemon(name, engine.url) as found:
+    """With an engine in this process."""
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, engine, 0, host="127.0.0.1"))
+        with daemon(name, f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}") as found:
             yield found
+        nursery.cancel_scope.cancel()
 
 
 def all_hostile(found: Daemon) -> None:
