@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from llama_orch.http.app import create_app
 from llama_orch.http.exchange import Exchange, HotRoutes
 from llama_orch.http.gate import Access, Gate
+from llama_orch.http.receiving import BODY_LIMIT
 from llama_orch.http.serving import serve
 
 SOON_S = 5.0
@@ -199,7 +200,7 @@ async def test_a_body_that_is_too_long_is_refused_with_its_status():
     async with site() as running, await running.connect() as stream:
         await stream.send_all(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         chunk = b"80000\r\n" + b"x" * 0x80000 + b"\r\n"
-        for _ in range(17):  # half a MiB more than is allowed
+        for _ in range(BODY_LIMIT // 0x80000 + 1):  # half a MiB more than is allowed
             await stream.send_all(chunk)
         assert (await until(stream, b"}")).startswith(b"HTTP/1.1 413")
 

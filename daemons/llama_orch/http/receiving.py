@@ -95,8 +95,8 @@ def _refused(status: int, message: str, hint: str | None = None) -> ApiError:
 
 
 def limit_hint(limit: int, own: int) -> str | None:
-    """How to raise `limit`, if it is the daemon's `own` and not the path's."""
-    return f"{SETTING} in the daemon's environment file raises this limit." if limit == own else None
+    """How to raise `limit`, if the daemon's `own` bounds it and not one of the path's."""
+    return f"{SETTING} in the daemon's environment file raises this limit." if limit >= own else None
 
 
 class _Decoder(Protocol):

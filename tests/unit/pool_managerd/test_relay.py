@@ -258,6 +258,7 @@ async def test_a_target_that_is_no_path_is_refused_in_words(
 async def test_a_body_that_is_too_long_is_refused_by_the_relay(site: RelaySite) -> None:
     async with site.ask("hello", body=bytes(BODY_LIMIT + TRANSLATION_ROOM + 1)) as answer:
         assert (answer.status, answer.headers["x-llama-orch-relay"]) == (413, "refused")
+        assert b"LLORCH_BODY_LIMIT" in await answer.read()
 
 
 async def test_requests_that_pass_are_counted_while_they_do(site: RelaySite) -> None:
