@@ -45,8 +45,8 @@ def kill(running: Home, name: str) -> None:
 
 
 def clear(directory: Path) -> None:
-    """Remove everything in `directory`; its files may come back meanwhile."""
-    for path in directory.iterdir():
+    """Remove everything in `directory`, if it is there yet; its files may come back meanwhile."""
+    for path in directory.iterdir() if directory.is_dir() else ():
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 

@@ -10,8 +10,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
-"""Known methods, which are routed; a path that has not the one asked for answers 405. Others get 501."""
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY")
+"""Known methods, which are routed: a path that does not have the one asked for answers 405. Others get 501."""
 VERSIONS = ("1.0", "1.1")
 ONCE = (b"host", b"authorization", b"x-api-key", b"origin", b"sec-fetch-site", b"content-encoding")
 """Headers that decide something: sent twice, they could mean one thing here and another to a proxy in front."""
