@@ -140,9 +140,15 @@ async def running(name: str) -> AsyncIterator[Daemon]:
         nursery.cancel_scope.cancel()
 
 
+READERS = {"/v2/tasks", "/v1/chat/completions", "/v1/messages", "/v2/pools/{pool_id}/engine/{path...}"}
+"""The routes that get every body. The others are read by the same code, and get the worst ones."""
+WORST = ("messages: empty objects", "unknown members", "a list", "deep objects", "escapes")
+
+
 def all_hostile(found: Daemon) -> None:
-    """Each of the worst bodies to each route that takes one."""
+    """The worst bodies to each route that takes one."""
     bodies, packed, seen = list(hostile()), bomb(), list[Figures]()
+    assert set(WORST) < {name for name, _body in bodies}
     for method, route in found.routes:
         path = path_of(route)
         found.ask(method, path, "the first one", b"{}")
@@ -151,7 +157,8 @@ def all_hostile(found: Daemon) -> None:
                 found.ask("POST", path_of(undo), "undo", b"")
         found.seen.clear()  # the first request to a route loads what it needs
         for name, body in bodies:
-            found.ask(method, path, name, body)
+            if name in WORST or route in READERS:
+                found.ask(method, path, name, body)
         found.ask(method, path, "a gzip bomb of 1 GiB", packed, GZIP, size=BODY_LIMIT)
         found.ask(method, path, "gzip of numbers", gzip.compress(repeated(b"1")), GZIP)
         small = chunked(repeated(b"1", 2 * MIB))
