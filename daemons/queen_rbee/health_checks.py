@@ -9,7 +9,7 @@ from queen_rbee.hop import Hop
 from queen_rbee.metrics import Metrics
 from queen_rbee.registry import Registry
 
-LIMIT_S = 2.0
+LIMIT_S = 5.0
 ANSWER_LIMIT = 1 << 20
 INTERVAL_S = 15.0
 MOST_A_SECOND = 20.0

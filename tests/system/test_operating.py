@@ -14,6 +14,7 @@ from tests.system.lab.machine import DAEMONS, TARGET, Machine, changed_from
 from tests.system.lab.waiting import until
 
 RESTARTS = 20
+MOVES = 10
 TCP_PORTS = {8080, 9090, 9200, 9091}
 
 
@@ -52,6 +53,17 @@ def test_restarts_of_the_target_refuse_no_connection(serving: Machine) -> None:
     assert load.failures == {}
     assert held_by_systemd(serving) >= TCP_PORTS
     serving.wait_until_served("default")
+
+
+def test_sockets_of_a_daemon_restart_without_failure(serving: Machine, undo: Callable[..., object]) -> None:
+    """As after a change of an address; while the target is stopped, so that the Unix socket closes, too."""
+    undo(serving.wait_until_served, "default")
+    undo(serving.systemctl, "start", TARGET)
+    serving.systemctl("stop", TARGET)
+    for daemon in ("queen-rbee", "pool-managerd"):
+        for _restart in range(MOVES):
+            serving.systemctl("restart", f"{daemon}.socket", f"{daemon}-metrics.socket", f"{daemon}.service")
+            assert failed_units(serving) == ""
 
 
 def test_target_stops_while_clients_knock(serving: Machine, undo: Callable[..., object]) -> None:

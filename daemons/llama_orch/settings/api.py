@@ -110,7 +110,7 @@ class ApiSettings(Common):
             "answer. SCHEME://* means all origins of a scheme, as in moz-extension://*; * alone means all pages and "
             "needs a token.",
             default="none",
-            example="https://chat.example.org,moz-extension://*",
+            example="https://chat.example.org",
             addition=True,
         ),
     ] = ()
