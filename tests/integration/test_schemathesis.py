@@ -27,7 +27,7 @@ SHORT_ANSWERS = ("--predict", "4")
 """Where a request does not say how long its answer may be: else it is as long as the context."""
 NOT_ASKED = {"GET /openapi.json"}
 """Where the document comes from: schemathesis leaves that out."""
-NOT_SERVED = {"POST /v1/rerank"}
+NOT_SERVED = {"POST /v1/rerank", "POST /rerank", "POST /v2/rerank"}
 """What an engine that embeds does not do as well."""
 FLEET = "/v2/(nodes/|pools/[^/]+/(drain|resume)|operations/)"
 """Paths of what a home has none of, or would miss: nodes, and a pool that is not drained."""
