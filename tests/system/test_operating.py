@@ -14,7 +14,7 @@ from tests.system.lab.machine import DAEMONS, TARGET, Machine, changed_from
 from tests.system.lab.waiting import until
 
 RESTARTS = 20
-MOVES = 10
+MOVES = 6
 TCP_PORTS = {8080, 9090, 9200, 9091}
 
 
