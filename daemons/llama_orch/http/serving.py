@@ -24,7 +24,6 @@
   control also waits without a limit. Nobody here needs it: `Http1` declines it.
 """
 
-import errno
 import logging
 import math
 import socket
@@ -46,6 +45,7 @@ from hypercorn.trio.worker_context import EventWrapper, WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
+from llama_orch.http.accepting import Listener, ListenerEnded, unwatched
 from llama_orch.http.exchange import ABORT, AsgiApp, BrokenOff, Message, Receive, Scope, Send
 from llama_orch.http.gate import Gate
 from llama_orch.http.handshakes import Handshakes
@@ -60,12 +60,9 @@ from llama_orch.http.hot_server import (
     malformed_fields,
 )
 from llama_orch.http.secured import Wire, abort, hung_up
-from llama_orch.service.watchdog import UNWATCHED_INTERVAL_S, Pulse
-from llama_orch.telemetry.sparing import Sparing
+from llama_orch.service.watchdog import Pulse
 
 SEND_LIMIT_S = 30.0
-ACCEPT_PAUSE_S = 0.1
-OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 log = logging.getLogger(__name__)
 
@@ -298,50 +295,6 @@ def _contained(error: BaseException) -> bool:
         return all(_contained(inner) for inner in error.exceptions)
     cancelled = isinstance(error, trio.Cancelled) and trio.current_effective_deadline() != -math.inf
     return cancelled or isinstance(error, Exception)
-
-
-class ListenerEnded(Exception):
-    """A listener accepts no more, though no stop was asked for."""
-
-
-class Listener:
-    """A listening socket, which it owns, and its accept loop."""
-
-    def __init__(self, sock: socket.socket, pulse: Pulse) -> None:
-        sock.setblocking(False)
-        self._inner = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-        self._pulse = pulse
-        self._told = Sparing()
-
-    async def accept_all(
-        self, handle: Callable[[trio.SocketStream], None], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Call `handle` with each client, in the moment in which it is accepted, until cancelled. Raises OSError."""
-        try:
-            async with self._inner:
-                task_status.started()
-                while True:
-                    self._pulse.beat()
-                    with trio.move_on_after(self._pulse.interval_s):
-                        handle(await self._accept())
-        finally:
-            self._pulse.retire()
-
-    async def _accept(self) -> trio.SocketStream:
-        while True:
-            try:
-                return await self._inner.accept()
-            except OSError as error:
-                if error.errno not in OUT_OF_RESOURCES:
-                    raise
-                if self._told.due("resources"):
-                    log.error("cannot accept a connection: %s; trying on", error.strerror)
-                await trio.sleep(ACCEPT_PAUSE_S)
-
-
-def unwatched(name: str) -> Pulse:
-    """A pulse that no watchdog looks at."""
-    return Pulse(name, UNWATCHED_INTERVAL_S)
 
 
 def hypercorn_config() -> Config:
