@@ -127,7 +127,7 @@ class QueenSettings(ApiSettings):
             "LLORCH_MODEL_DIRS",
             "Directories of model files, separated by commas: only below them does the catalog check digests of files.",
             more="A symbolic link must not lead out of them. The digest of another file would tell what is in it.",
-            default=", ".join(MODEL_DIRS),
+            default=",".join(MODEL_DIRS),
             example="/srv/models,/data/gguf",
             addition=True,
         ),
