@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine_provisioner.pools_schema import pools_schema
 from engine_provisioner.settings import ProvisionerSettings
+from engine_provisioner.spec.pools_schema import pools_schema
 from llama_orch.settings.documents import environment_file
 from llama_orch.settings.loading import Settings
 from llama_orch.settings.manual import manual_page

@@ -3,8 +3,8 @@
 import sys
 
 from engine_provisioner.daemon import run
-from engine_provisioner.pools_file import PoolsFileError, path_for, read
 from engine_provisioner.settings import ProvisionerSettings
+from engine_provisioner.spec.pools_file import PoolsFileError, path_for, read
 from llama_orch.service.configuration import Refusal
 from llama_orch.service.run import Daemon
 from llama_orch.service.run import main as run_daemon

@@ -4,11 +4,11 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from engine_provisioner import announcing
 from engine_provisioner.failures import ProvisioningFailure
-from engine_provisioner.launcher import Launcher
-from engine_provisioner.pool_spec import Pool
-from engine_provisioner.provisioning_spec import External
+from engine_provisioner.launch.launcher import Launcher
+from engine_provisioner.report import announcing
+from engine_provisioner.spec.pool_spec import Pool
+from engine_provisioner.spec.provisioning_spec import External
 from llama_orch.telemetry.events import ENGINE_RETIRED
 from llama_orch.telemetry.records import emit
 

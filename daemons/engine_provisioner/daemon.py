@@ -8,22 +8,24 @@ from pathlib import Path
 import trio
 from prometheus_client import CollectorRegistry
 
-from engine_provisioner import clearing, pools_file, systemd_launcher
-from engine_provisioner.acquiring import Acquiring, Fetched
-from engine_provisioner.board import Board
-from engine_provisioner.child_launcher import ChildLauncher
-from engine_provisioner.command import cache_ram_mib
-from engine_provisioner.external_pool import ExternalPool
-from engine_provisioner.launcher import Launcher
-from engine_provisioner.managed_pool import ManagedPool, Workshop
-from engine_provisioner.pool_spec import Pool
-from engine_provisioner.ports import Ports
+from engine_provisioner import clearing
+from engine_provisioner.acquire.acquiring import Acquiring, Fetched
+from engine_provisioner.launch import systemd_launcher
+from engine_provisioner.launch.child_launcher import ChildLauncher
+from engine_provisioner.launch.command import cache_ram_mib
+from engine_provisioner.launch.launcher import Launcher
+from engine_provisioner.launch.ports import Ports
+from engine_provisioner.launch.systemd_launcher import SystemdLauncher
 from engine_provisioner.progress import Progress, overdue
-from engine_provisioner.provisioning_spec import External
+from engine_provisioner.report.board import Board
+from engine_provisioner.report.voice import Voice
 from engine_provisioner.settings import METRICS_VARIABLE, ProvisionerSettings
-from engine_provisioner.supervisor import Life, Supervisor
-from engine_provisioner.systemd_launcher import SystemdLauncher
-from engine_provisioner.voice import Voice
+from engine_provisioner.spec import pools_file
+from engine_provisioner.spec.pool_spec import Pool
+from engine_provisioner.spec.provisioning_spec import External
+from engine_provisioner.supervise.external_pool import ExternalPool
+from engine_provisioner.supervise.managed_pool import ManagedPool, Workshop
+from engine_provisioner.supervise.supervisor import Life, Supervisor
 from llama_orch import VERSION
 from llama_orch.contracts.pools import POOLS_EXAMPLE
 from llama_orch.http.app import create_app, metrics_app

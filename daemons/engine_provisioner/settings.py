@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from engine_provisioner.pools_file import HERE, SYSTEM, path_for
+from engine_provisioner.spec.pools_file import HERE, SYSTEM, path_for
 from llama_orch.settings import Address, Example, Var
 from llama_orch.settings.shared import DEFAULT_RUNTIME_DIRECTORY, RELATIVE, RUNTIME_DIRECTORY, Common
 from llama_orch.settings.types import GpuMask, GpuMaskField, HomePath

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine_provisioner import pools_file
+from engine_provisioner.spec import pools_file
 from orchctl.arguments import parser as orchctl_parser
 
 ROOT = Path(__file__).parents[2]

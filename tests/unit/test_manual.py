@@ -15,11 +15,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import llama_orch.service.run as daemon_process
-from engine_provisioner import pools_file
 from engine_provisioner.__main__ import DAEMON as PROVISIONER
-from engine_provisioner.board import Board
-from engine_provisioner.pool_spec import OWNED_FLAGS, Model, Pool, Timeouts
-from engine_provisioner.provisioning_spec import Binary, Container, External, Package, Source
+from engine_provisioner.report.board import Board
+from engine_provisioner.spec import pools_file
+from engine_provisioner.spec.pool_spec import OWNED_FLAGS, Model, Pool, Timeouts
+from engine_provisioner.spec.provisioning_spec import Binary, Container, External, Package, Source
 from llama_orch.contracts.handoff import Handoff, HandoffModel
 from llama_orch.contracts.pools import ProvisioningReport
 from llama_orch.contracts.tasks import TaskRequest

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine_provisioner import pools_file
+from engine_provisioner.spec import pools_file
 from llama_orch.contracts.base import POOL_ID_PATTERN
 from llama_orch.settings.loading import Settings
 from pool_managerd.settings import PoolManagerSettings

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from engine_provisioner.engine import Engine, LocalModel, Program
-from engine_provisioner.pool_spec import Pool
+from engine_provisioner.spec.pool_spec import Pool
 
 CHECKSUM = "sha256:" + "0" * 64
 BINARY = {

@@ -1,0 +1,129 @@
+"""Getting what a pool needs onto this machine: its engine and its model, each by its own way."""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+import trio
+
+from engine_provisioner.acquire import binary_engine, checksums, downloading, file_model, package_engine
+from engine_provisioner.acquire.downloading import Download
+from engine_provisioner.acquire.single_flight import SingleFlight
+from engine_provisioner.engine import LocalModel, Program
+from engine_provisioner.failures import ProvisioningFailure, Retry
+from engine_provisioner.progress import Progress
+from engine_provisioner.spec.model_name import model_name
+from engine_provisioner.spec.pool_spec import Model, Pool
+from engine_provisioner.spec.provisioning_spec import PIP, Binary, Package
+from engine_provisioner.spec.reachability import Reader
+
+Tell = Callable[[str], Awaitable[None]]
+"""Says how far it is, for people."""
+
+Fetched = Callable[[str, int], None]
+"""Counts the bytes that were fetched for a pool."""
+
+TELL_EVERY_S = 2.0
+
+
+class Acquiring:
+    """Fetches into `cache_dir`, an absolute path. Serves all pools; what two of them want is fetched once."""
+
+    def __init__(self, cache_dir: Path, fetched: Fetched = lambda _pool_id, _count: None) -> None:
+        self._cache_dir = cache_dir
+        self._fetched = fetched
+        self._flights = SingleFlight()
+
+    async def check_here(self, pool: Pool, progress: Progress, engine_user: Callable[[], Reader | None]) -> None:
+        """Raise ProvisioningFailure where the pool names a file of this machine as its model, and that cannot be used:
+        to be asked before anything is fetched."""
+        if pool.model and pool.model.ref.startswith("file:"):
+            progress.expect(checksums.DISK_S, "looking at the model")
+            path = file_model.local_path(pool.model.ref)
+            await trio.to_thread.run_sync(lambda: file_model.check_readable(path, engine_user()))
+            await trio.to_thread.run_sync(file_model.check_gguf, path)
+
+    async def program(self, pool: Pool, progress: Progress, tell: Tell) -> Program:
+        """The engine's program. Raises ProvisioningFailure."""
+        how = pool.provisioning
+        if pool.engine != "llamacpp":
+            what = f"engine {pool.engine} can only be used with mode external in this release"
+            raise ProvisioningFailure(what, "Run it yourself and name its url, or use llamacpp.", Retry.NEVER)
+        progress.rest("waiting for another pool that fetches the same engine")
+        if isinstance(how, Binary):
+            async with self._flights.alone(how.checksum):
+                on_block = partial(progress.expect, checksums.DISK_S, "checking the engine")
+                on_block()
+                fetch = partial(self._fetch, pool, progress, tell)
+                return await binary_engine.program(how, self._cache_dir, fetch, on_block)
+        if isinstance(how, Package):
+            async with self._flights.alone(how.name):
+                return await self._packaged(how, progress, tell)
+        raise _later(f"provisioning mode {how.mode}", "Use mode binary, package or external")
+
+    async def _packaged(self, how: Package, progress: Progress, tell: Tell) -> Program:
+        if not how.name.startswith(PIP):
+            return await trio.to_thread.run_sync(package_engine.from_distribution)
+        progress.expect(package_engine.INSTALL_S, "installing the engine by pip")
+        await tell(f"installing {how.name} {how.version}")
+        return await package_engine.from_pip(how, self._cache_dir)
+
+    async def model(self, pool: Pool, progress: Progress, tell: Tell) -> LocalModel:
+        """The model's file, checked. Raises ProvisioningFailure."""
+        model = pool.model
+        if model is None:
+            raise ProvisioningFailure("the pool names no model", "Add the key model.", Retry.NEVER)
+        if model.ref.startswith("file:"):
+            return await self._checked(model, file_model.local_path(model.ref), progress)
+        if not model.ref.startswith(("https://", "http://")):
+            raise _later(f"models from {model.ref.partition(':')[0]}:", "Fetch the file yourself, name it as file:/…")
+        path = stored_at(model, self._cache_dir)
+        progress.rest("waiting for another pool that fetches the same model")
+        async with self._flights.alone(str(path)):
+            if not await trio.Path(path).exists():
+                await self._fetch(pool, progress, tell, model.ref, path, model.checksum)
+            try:
+                return await self._checked(model, path, progress)
+            except ProvisioningFailure as failure:  # fetched again rather than found bad for ever
+                await trio.Path(path).unlink(missing_ok=True)
+                raise ProvisioningFailure(failure.message, failure.hint, Retry.COSTLY) from failure
+
+    async def _checked(self, model: Model, path: Path, progress: Progress) -> LocalModel:
+        on_block = partial(progress.expect, checksums.DISK_S, "checking the model")
+        on_block()
+        check = partial(file_model.on_disk, model, model_name(model.ref), path, self._cache_dir, on_block)
+        return await trio.to_thread.run_sync(check)
+
+    async def _fetch(
+        self, pool: Pool, progress: Progress, tell: Tell, url: str, target: Path, checksum: str | None
+    ) -> None:
+        idle_s = pool.timeouts.idle_ms / 1000
+        last_told = -TELL_EVERY_S
+        before: int | None = None
+
+        async def on_bytes(there: int, total: int | None) -> None:
+            nonlocal last_told, before
+            if before is not None and there > before:
+                self._fetched(pool.id, there - before)
+            before = there
+            progress.expect(idle_s + checksums.DISK_S, "downloading")
+            if trio.current_time() - last_told >= TELL_EVERY_S:
+                last_told = trio.current_time()
+                await tell(f"downloading {model_name(url)}: {downloading.how_far(there, total)}")
+
+        progress.expect(downloading.CONNECT_S + idle_s + checksums.DISK_S, "downloading")
+        await downloading.fetch(Download(url, target, checksum, idle_s), on_bytes)
+
+
+def stored_at(model: Model, cache_dir: Path) -> Path:
+    """Where a fetched model is kept: under its checksum, or under its address where it has none."""
+    base = Path(model.cache_dir) if model.cache_dir else cache_dir / "models"
+    key = model.checksum.removeprefix("sha256:") if model.checksum else hashlib.sha256(model.ref.encode()).hexdigest()
+    name = PurePosixPath(unquote(urlsplit(model.ref).path)).name.lstrip(".")[-128:] or "model.gguf"
+    return base / key / name
+
+
+def _later(what: str, instead: str) -> ProvisioningFailure:
+    return ProvisioningFailure(f"{what} cannot be used yet in this release", f"{instead}.", Retry.NEVER)

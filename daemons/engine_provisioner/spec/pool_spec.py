@@ -1,0 +1,140 @@
+"""What the pools file may say, as models: llama-orch-pools(5) is this module in prose.
+
+Everything is strict: a quoted number is a mistake that is better found by the daemon than by the engine.
+"""
+
+import re
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from engine_provisioner.spec.provisioning_spec import Provisioning
+from llama_orch.contracts.base import Inbound, PoolId
+from llama_orch.contracts.engines import EngineKind, Workload
+
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MODEL_SCHEMES = ("file:", "https://", "http://", "hf:", "s3://", "oci://")
+
+# what the daemon itself passes, and what to do instead
+OWNED_FLAGS = {
+    "-m": "use the key model",
+    "--model": "use the key model",
+    "-hf": "use the key model",
+    "--hf-repo": "use the key model",
+    "-mu": "use the key model",
+    "--model-url": "use the key model",
+    "--host": "engines listen on 127.0.0.1 only",
+    "--port": "use the key ports",
+    "-c": "use the key ctx",
+    "--ctx-size": "use the key ctx",
+    "-np": "use the key slots",
+    "--parallel": "use the key slots",
+    "-dev": "use the key devices",
+    "--device": "use the key devices",
+    "-ts": "use the key tensor_split",
+    "--tensor-split": "use the key tensor_split",
+    "--reuse-port": "a port belongs to one engine",
+    "--no-slots": "pool-managerd reads /slots",
+    "--api-key": "a command line is no place for a secret, and the engine is on loopback",
+    "--api-key-file": "the daemons ask the engine without one",
+}
+Item = TypeVar("Item", int, str)
+
+OWNED_ENV = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
+
+
+class Table(Inbound):
+    """Base of each table in the file: frozen, strict, unknown keys refused."""
+
+    model_config = ConfigDict(strict=True)
+
+
+def _one_line(value: str) -> str:
+    if re.search(r"[\x00-\x1f\x7f]", value):
+        raise ValueError("must be one line without control characters")
+    return value
+
+
+def _flag(value: str) -> str:
+    name = _one_line(value).partition("=")[0]
+    if name in OWNED_FLAGS:
+        raise ValueError(f"{name} is set by the daemon: {OWNED_FLAGS[name]}")
+    return value
+
+
+def _environment(value: dict[str, str]) -> dict[str, str]:
+    for name, text in value.items():
+        if not ENV_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a variable; allowed: letters, digits and _")
+        if name in OWNED_ENV:
+            raise ValueError(f"{name} is set by the daemon: use the key devices")
+        _one_line(text)
+    return value
+
+
+def _reference(value: str) -> str:
+    _one_line(value)
+    if not value.startswith(MODEL_SCHEMES):
+        raise ValueError("must begin with file:/, https://, hf:, s3:// or oci://")
+    if value.startswith("file:") and not value.startswith("file:/"):
+        raise ValueError("must name an absolute path, as in file:/srv/models/model.gguf")
+    return value
+
+
+def _distinct(value: list[Item]) -> list[Item]:
+    if len(set(value)) != len(value):
+        raise ValueError("names one of them twice")
+    return value
+
+
+Flag = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_flag)]
+Reference = Annotated[str, StringConstraints(max_length=2048), AfterValidator(_reference)]
+Checksum = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Device = Annotated[int, Field(ge=0, le=255)]
+
+
+class Timeouts(Table):
+    """In milliseconds. `wall_ms`: from the engine's start to its first healthy answer. `idle_ms`: how long a
+    download may stand still."""
+
+    wall_ms: Annotated[int, Field(ge=1000, le=86_400_000)] = 600_000
+    idle_ms: Annotated[int, Field(ge=1000, le=3_600_000)] = 60_000
+
+
+class Model(Table):
+    """A model to fetch: `ref` says from where; `checksum` is compared before the engine sees the file."""
+
+    ref: Reference
+    checksum: Checksum | None = None
+    cache_dir: Annotated[str, StringConstraints(pattern=r"^/[^\x00-\x1f]*$")] | None = None
+
+
+def _model(value: Any) -> Any:
+    return {"ref": value} if isinstance(value, str) else value
+
+
+class Pool(Table):
+    """One pool: an engine, its model and where it runs. `ctx` is the context of each slot, in tokens."""
+
+    id: PoolId
+    engine: EngineKind = "llamacpp"
+    model: Annotated[Model | None, BeforeValidator(_model, json_schema_input_type=str | Model | None)] = None
+    devices: Annotated[list[Device], Field(min_length=1), AfterValidator(_distinct)] | None = None
+    ctx: Annotated[int, Field(ge=16, le=16_777_216)] = 4096
+    slots: Annotated[int, Field(ge=1, le=256)] = 1
+    preload: bool = True
+    workloads: Annotated[list[Workload], Field(min_length=1), AfterValidator(_distinct)] | None = None
+    flags: Annotated[list[Flag], Field(max_length=200)] = []
+    env: Annotated[dict[str, str], AfterValidator(_environment)] = {}
+    ports: Annotated[list[Port], Field(max_length=1)] = []
+    tensor_split: list[Annotated[float, Field(ge=0)]] = []
+    quant: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,32}$")] | None = None
+    timeouts: Timeouts = Timeouts()
+    provisioning: Provisioning
+
+
+class PoolsFile(Table):
+    """The whole file."""
+
+    pools: Annotated[list[Pool], Field(max_length=256)] = []

@@ -1,0 +1,19 @@
+"""The JSON Schema of the pools file, for editors and checks: `python -m engine_provisioner.pools_schema`."""
+
+import json
+import sys
+
+from engine_provisioner.spec.pool_spec import PoolsFile
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def pools_schema() -> str:
+    """The schema as JSON text with a newline at its end."""
+    return (
+        json.dumps({"$schema": DIALECT, "title": "llama-orch-pools", **PoolsFile.model_json_schema()}, indent=2) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(pools_schema())

@@ -1,0 +1,63 @@
+"""A file is read once for its checksum, and again only when it has changed."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from engine_provisioner.acquire.checksums import digest, verify
+from engine_provisioner.failures import ProvisioningFailure, Retry
+
+
+class Blocks:
+    """Counts the blocks that are read."""
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    def __call__(self) -> None:
+        self.read += 1
+
+
+def test_an_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
+    file, blocks = tmp_path / "model", Blocks()
+    file.write_bytes(b"abc")
+    expected = "sha256:" + hashlib.sha256(b"abc").hexdigest()
+    assert [digest(file, tmp_path / "cache", blocks) for _ in range(3)] == [expected] * 3
+    assert blocks.read == 1
+
+
+def test_a_changed_file_is_read_again_though_its_size_is_the_same(tmp_path: Path) -> None:
+    file, blocks = tmp_path / "model", Blocks()
+    file.write_bytes(b"abc")
+    first = digest(file, tmp_path / "cache", blocks)
+    file.write_bytes(b"abd")
+    os.utime(file, ns=(1, 1))
+    assert digest(file, tmp_path / "cache", blocks) != first
+    assert blocks.read == 2
+
+
+@pytest.mark.parametrize("note", [b"", b"[]", b'{"signature": 1}', b'{"signature": null, "digest": 7}', b"\xff"])
+def test_a_spoilt_note_costs_time_and_nothing_else(tmp_path: Path, note: bytes) -> None:
+    file = tmp_path / "model"
+    file.write_bytes(b"abc")
+    first = digest(file, tmp_path / "cache", Blocks())
+    for path in (tmp_path / "cache/checksums").iterdir():
+        path.write_bytes(note)
+    assert digest(file, tmp_path / "cache", Blocks()) == first
+
+
+def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "model"
+    file.write_bytes(b"abc")
+    (tmp_path / "cache").write_bytes(b"a file, not a directory")
+    assert digest(file, tmp_path / "cache", Blocks()).startswith("sha256:")
+
+
+def test_a_wrong_checksum_is_a_failure_that_waits_for_the_file_to_change(tmp_path: Path) -> None:
+    file = tmp_path / "model"
+    file.write_bytes(b"abc")
+    with pytest.raises(ProvisioningFailure, match="the pools file wants sha256:0000") as caught:
+        verify(file, "sha256:" + "0" * 64, tmp_path, Blocks())
+    assert (caught.value.retry, caught.value.watch) == (Retry.MENDING, (file,))

@@ -1,0 +1,135 @@
+"""An engine of any kind that somebody else runs is watched, announced with what it says of itself, and missed."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from prometheus_client import CollectorRegistry
+
+from engine_provisioner.progress import Progress
+from engine_provisioner.report.announcing import file_of, handoff
+from engine_provisioner.report.board import Board
+from engine_provisioner.report.voice import Voice
+from engine_provisioner.spec.provisioning_spec import External
+from engine_provisioner.supervise import external_pool
+from engine_provisioner.supervise.external_pool import ExternalPool, announcement
+from engine_provisioner.supervise.health import Condition, Facts, facts, look
+from llama_orch.contracts.handoff import Handoff
+from llama_orch.contracts.pools import PoolState, ProvisioningReport
+from tests.unit.engine_provisioner.pools import pool
+from tests.unit.engine_provisioner.waiting import until
+from tests.unit.pool_managerd.scripted_http import http, scripted_http
+from tests.unit.queen_rbee.imitations.openai import OpenAiImitation
+from tests.unit.queen_rbee.imitations.server import Imitation, listening
+from tests.unit.queen_rbee.imitations.tgi import TgiImitation
+from tests.unit.queen_rbee.imitations.triton import TritonImitation
+from tests.unit.queen_rbee.imitations.vllm import VllmImitation
+
+URL = "http://127.0.0.1:9000"
+SAID: Mapping[type[Imitation], Facts] = {
+    VllmImitation: Facts("0.11.0", None, 2048, "org/served"),
+    TgiImitation: Facts("3.3.4", None, 2048, "org/tgi"),
+    TritonImitation: Facts("2.59.0"),
+    OpenAiImitation: Facts(),
+}
+KINDS = pytest.mark.parametrize("make", SAID, ids=lambda make: make.engine)
+
+
+def announced(said: Facts, **keys: Any) -> Handoff:
+    keys = {"model": None, "engine": "vllm", **keys}
+    spec = pool(provisioning={"mode": "external", "url": URL}, **keys)
+    return handoff(announcement(spec, URL, said), datetime.now(UTC))
+
+
+@KINDS
+async def test_an_engine_of_each_kind_is_up_and_says_of_itself_what_it_can(make: type[Imitation]) -> None:
+    async with listening(make()) as imitation:
+        assert (await look(imitation.url, imitation.engine)).condition is Condition.UP
+        assert await facts(imitation.url, imitation.engine) == SAID[make]
+
+
+@pytest.mark.parametrize(
+    ("engine", "path", "status", "condition"),
+    [
+        ("llamacpp", "/health", 503, Condition.LOADING),
+        ("vllm", "/health", 503, Condition.LOADING),
+        ("triton", "/v2/health/ready", 400, Condition.LOADING),
+        ("openai-http", "/v1/models", 401, Condition.SILENT),
+        ("tgi", "/health", 404, Condition.SILENT),
+    ],
+)
+async def test_what_an_engine_answers_is_read_as_its_kind_means_it(
+    engine: str, path: str, status: int, condition: Condition
+) -> None:
+    async with scripted_http({path: http(status, b"{}")}) as port:
+        seen = await look(f"http://127.0.0.1:{port}", engine)
+    assert seen.condition is condition
+    assert seen.detail
+
+
+@pytest.mark.parametrize("body", [b"nonsense", b"[]", b'{"data":[1]}', b'{"data":[{"id":1}],"version":{}}'])
+@pytest.mark.parametrize("engine", ["vllm", "tgi", "triton", "openai-http", "llamacpp"])
+async def test_an_engine_that_says_nonsense_has_said_nothing(engine: str, body: bytes) -> None:
+    paths = ("/version", "/v1/models", "/info", "/v2", "/props")
+    async with scripted_http({path: http(200, body) for path in paths}) as port:
+        assert await facts(f"http://127.0.0.1:{port}", engine) == Facts()
+
+
+def test_a_model_is_announced_under_the_name_that_the_engine_serves_it_by() -> None:
+    told = announced(Facts("1", None, 2048, "org/served"), model="hf:org/other", slots=4)
+    assert told.model
+    assert (told.model.id, told.model.ctx_max, told.slots_total) == ("org/served", 2048, 4)
+    assert announced(Facts("1"), model="hf:org/other").model is None
+
+
+def test_no_context_is_made_up_for_an_engine_that_tells_none() -> None:
+    silent = announced(Facts("1", model="m"))
+    assert silent.model
+    assert silent.model.ctx_max is None
+    written = announced(Facts("1", model="m"), ctx=512)
+    assert written.model
+    assert written.model.ctx_max == 512
+
+
+class Stage:
+    """An external pool's life over a directory of its own."""
+
+    def __init__(self, directory: Path, imitation: Imitation, **keys: Any) -> None:
+        (directory / "status").mkdir()
+        self.directory = directory
+        how = {"mode": "external", "url": imitation.url}
+        spec = pool(engine=imitation.engine, model=None, provisioning=how, **keys)
+        voice = Voice(spec, Board(directory / "status", CollectorRegistry()), directory)
+        self.life = ExternalPool(spec, External.model_validate(how), voice, Progress("default"))
+
+    @property
+    def state(self) -> PoolState | None:
+        file = self.directory / "status/default.json"
+        return ProvisioningReport.model_validate_json(file.read_bytes()).state if file.exists() else None
+
+    @property
+    def handoff(self) -> Handoff | None:
+        file = file_of(self.directory, "default")
+        return Handoff.model_validate_json(file.read_bytes()) if file.exists() else None
+
+
+@KINDS
+async def test_it_is_announced_when_it_answers_and_withdrawn_when_it_has_gone(
+    make: type[Imitation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(external_pool, "LOOK_EVERY_S", 0.01)
+    async with trio.open_nursery() as nursery:
+        async with listening(make()) as imitation:
+            stage = Stage(tmp_path, imitation, slots=3)
+            nursery.start_soon(stage.life.live)
+            await until(lambda: stage.handoff is not None)
+            told = stage.handoff
+            assert told
+            assert (told.engine, told.slots_total) == (imitation.engine, 3)
+            assert told.engine_version == (SAID[make].version or "unknown")
+        await until(lambda: stage.state is PoolState.FAILED)
+        assert stage.handoff is None
+        nursery.cancel_scope.cancel()
