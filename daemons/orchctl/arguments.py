@@ -2,12 +2,13 @@
 
 from llama_orch import VERSION
 from llama_orch.service.command_line import Parser
-from orchctl import (
+from orchctl.chat import chat
+from orchctl.check import check
+from orchctl.command_line import Commands, common
+from orchctl.commands import (
     artifacts,
     capabilities,
     catalog,
-    chat,
-    check,
     drain,
     gpus,
     models,
@@ -15,10 +16,9 @@ from orchctl import (
     operations,
     pools,
     sessions,
-    submit,
     tasks,
 )
-from orchctl.commands import Commands, common
+from orchctl.submit import submit
 
 MODULES = (
     check,

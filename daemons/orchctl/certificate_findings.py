@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from llama_orch.http.expiry import Standing, standing, told
-from orchctl.facts import Facts
-from orchctl.findings import Finding, problem, warning, well
+from orchctl.check.facts import Facts
+from orchctl.check.findings import Finding, problem, warning, well
 
 SUBJECT = "certificate"
 

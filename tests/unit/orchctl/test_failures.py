@@ -12,9 +12,9 @@ from llama_orch.http.upstream import NoTls, Unanswered, Unreachable, UpstreamErr
 from llama_orch.service.exit import ExitStatus
 from orchctl.failure import Failure, exit_status, refused, together
 from orchctl.queen import Queen, below
+from tests.unit.orchctl.commands.test_tasks import QUEUED, page
 from tests.unit.orchctl.running import LIMIT_S, command, environment, here, orchctl
 from tests.unit.orchctl.scripted_queen import ANYTHING, error, queen, reply
-from tests.unit.orchctl.test_tasks import QUEUED, page
 
 COMMANDS = (
     ("status",),

@@ -11,7 +11,7 @@ import trio
 
 from orchctl.arguments import parser
 from orchctl.queen import Queen
-from orchctl.submit import submit
+from orchctl.submit.submit import submit
 from tests.unit.orchctl.scripted_queen import ACCEPTED, CANCEL, EVENTS, reply, stream, tokens
 
 LIMIT_S = 10

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llama_orch import VERSION
 from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolState, PoolStatus
-from orchctl.pools import pools_text
+from orchctl.commands.pools import pools_text
 from orchctl.tables import ordinal, table
 from tests.unit.orchctl.cluster import pool
 from tests.unit.orchctl.running import LIMIT_S, command, environment, here

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from llama_orch.http.sse import ServerSentEvent
 from llama_orch.service.exit import ExitStatus
-from orchctl.display import Display, result_text
 from orchctl.failure import Failure
 from orchctl.output import Line, emit, emit_json, explain, note
+from orchctl.submit.display import Display, result_text
 from orchctl.tables import cell, place, table
 from tests.unit.orchctl.running import here
 from tests.unit.orchctl.scripted_queen import END, queen, stream, submitting

@@ -5,6 +5,9 @@ import json
 import pytest
 
 from orchctl.waiting import PATH as QUEUED
+from tests.unit.orchctl.chat.test_chat import FAILED, assistant, user
+from tests.unit.orchctl.commands.test_tasks import QUEUED as TASK
+from tests.unit.orchctl.commands.test_tasks import page
 from tests.unit.orchctl.running import orchctl
 from tests.unit.orchctl.scripted_queen import (
     CHAT,
@@ -19,9 +22,6 @@ from tests.unit.orchctl.scripted_queen import (
     tokens,
 )
 from tests.unit.orchctl.terminal import BACKSPACE, CTRL_C, CTRL_D, UP, terminal
-from tests.unit.orchctl.test_chat import FAILED, assistant, user
-from tests.unit.orchctl.test_tasks import QUEUED as TASK
-from tests.unit.orchctl.test_tasks import page
 
 
 def test_a_conversation_with_editing_and_recall() -> None:

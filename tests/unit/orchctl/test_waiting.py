@@ -10,10 +10,10 @@ from orchctl import waiting
 from orchctl.output import Line
 from orchctl.queen import Queen
 from orchctl.waiting import PATH, meanwhile, tell_place
+from tests.unit.orchctl.commands.test_tasks import QUEUED, page
 from tests.unit.orchctl.scripted_queen import error, queen
 from tests.unit.orchctl.terminal import screen
 from tests.unit.orchctl.test_output import Watched
-from tests.unit.orchctl.test_tasks import QUEUED, page
 
 MINE = {**QUEUED, "correlation_id": "mine", "predicted_start_ms": 4000}
 

@@ -1,0 +1,63 @@
+"""orchctl chat: a conversation with a model, turn by turn."""
+
+import argparse
+
+from llama_orch.service.exit import ExitStatus
+from orchctl.chat.conversation import Conversation
+from orchctl.chat.lines import Lines, lines
+from orchctl.chat.talk import Talk
+from orchctl.command_line import Commands, identifier, number
+from orchctl.commands.models import offered
+from orchctl.failure import Failure
+from orchctl.output import explain, note
+from orchctl.queen import Queen
+
+BODY = ("max_tokens", "temperature", "top_p", "seed", "stop")
+"""Options whose names are OpenAI's."""
+HEADERS = {"x-session-id": "session", "x-priority": "priority", "x-deadline-ms": "deadline_ms"}
+"""What OpenAI's requests have no place for, and its option."""
+
+
+def add(commands: Commands) -> None:
+    """Add the command `chat`."""
+    command = commands.add("chat", chat, "talk with a model; a line of input is a turn")
+    command.add_argument("--model", type=identifier, help="model to use (default: the first that is ready)")
+    command.add_argument("--system", metavar="TEXT", help="what the model is told before all else")
+    command.add_argument("--session", type=identifier, metavar="UUID", help="count the turns to this session")
+    command.add_argument("--priority", choices=["interactive", "batch"])
+    command.add_argument("--deadline-ms", type=int, metavar="MS", help="give an answer up after so many milliseconds")
+    command.add_argument("--max-tokens", type=int, metavar="N", help="length of each answer at most, in tokens")
+    command.add_argument("--temperature", type=number, metavar="X")
+    command.add_argument("--top-p", type=number, metavar="X")
+    command.add_argument("--seed", type=int, metavar="N", help="same seed, same text")
+    command.add_argument("--stop", action="append", metavar="TEXT", help="end an answer at this text; repeatable")
+
+
+async def chat(options: argparse.Namespace, queen: Queen) -> None:
+    """Talk until standard input ends or the person leaves. Raises Failure, to a person only at the beginning."""
+    heard = lines()
+    talk = await _begin(options, queen, heard)
+    while True:
+        try:
+            line = heard.next()
+            if line is None or not await talk.turn(line):
+                return
+        except Failure as failure:
+            if not heard.typed:
+                raise
+            explain(failure)
+
+
+async def _begin(options: argparse.Namespace, queen: Queen, heard: Lines) -> Talk:
+    model = options.model or await _first(queen)
+    wanted = {name: value for name in BODY if (value := getattr(options, name)) is not None}
+    headers = {name: str(value) for name, option in HEADERS.items() if (value := getattr(options, option)) is not None}
+    if heard.typed:
+        note(f"{model} answers; /help says what else can be said, Ctrl-D leaves")
+    return Talk(queen, model, Conversation(options.system), wanted, headers, heard.typed, options.json)
+
+
+async def _first(queen: Queen) -> str:
+    for model in await offered(queen):
+        return model.id
+    raise Failure("no model is served", "See orchctl pools.", ExitStatus.TEMPORARY)

@@ -1,0 +1,358 @@
+"""What `orchctl check` makes of what it found: pure judgments."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama_orch import VERSION
+from llama_orch.contracts.meta import Readiness, Version
+from llama_orch.contracts.nodes import NodeList, NodeReachability, NodeStanding, NodeStatus, NodeView
+from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolList, PoolState, PoolStatus
+from llama_orch.service.exit import ExitStatus
+from orchctl.check.certificates import Certificate
+from orchctl.check.check import found, report_of, report_text
+from orchctl.check.facts import Facts
+from orchctl.check.findings import Finding, Level, of_pools
+from orchctl.check.this_machine import Local
+from orchctl.failure import Failure
+from tests.unit.orchctl.cluster import SNAPSHOT, node, pool
+
+OK, WARNING, PROBLEM = Level.OK, Level.WARNING, Level.PROBLEM
+REACHED = NodeReachability(node_id="gpu-1", address="http://gpu-1:9200", reachable=True, latency_ms=1.6)
+CLOSED = NodeReachability(node_id="gpu-1", address="http://gpu-1:9200", reachable=False, problem="no route to host")
+SILENT = Failure("there is no answer", "Is it running?", ExitStatus.UNAVAILABLE)
+READY = Readiness(ready=True, reasons=[])
+
+
+def pools(*given: PoolStatus) -> PoolList:
+    return PoolList(pools=[*given], count=len(given))
+
+
+def nodes(*given: NodeView) -> NodeList:
+    return NodeList(nodes=[*given], count=len(given))
+
+
+GOOD = Facts(
+    url="http://q:8080",
+    token="token_fp6=abcdef from LLORCH_API_TOKEN",
+    ahead_s=0.2,
+    version=Version(version=VERSION, api_version="2"),
+    ready=READY,
+    pools=pools(pool()),
+    nodes=nodes(node()),
+    reachability={"gpu-1": REACHED},
+    local=Local("http://127.0.0.1:9200", expected=True, ready=READY, node_id="gpu-1"),
+)
+
+
+def found_with(**changed: Any) -> list[Finding]:
+    return [*found(replace(GOOD, **changed))]
+
+
+def wrong_with(**changed: Any) -> list[tuple[Level, str]]:
+    return [(finding.level, finding.subject) for finding in found_with(**changed) if finding.level is not OK]
+
+
+def test_where_all_is_well_each_thing_is_named_and_nothing_is_to_be_done() -> None:
+    findings = found_with()
+    assert {finding.level for finding in findings} == {OK}
+    assert [finding.subject for finding in findings] == [
+        *("queen", "token", "clock", "nodes", "node gpu-1", "pools", "this node", "this node")
+    ]
+    assert "heard 3 s ago, reached in 2 ms" in findings[4].text
+
+
+def test_home_is_well_without_nodes_and_without_a_token() -> None:
+    assert wrong_with(nodes=nodes(), reachability={}, token=None, local=None) == []
+
+
+def test_a_token_that_is_not_looked_at_is_not_called_accepted() -> None:
+    (finding,) = (each for each in found_with(token="token_fp6=abcdef from X", excused=True) if each.subject == "token")
+    assert finding.level is OK
+    assert "accepted" not in finding.text
+
+
+def test_none_known_names_both_daemons_that_may_be_to_blame() -> None:
+    (finding,) = (each for each in found_with(pools=pools()) if each.subject == "pools")
+    assert "pool-managerd" in finding.mend
+    assert "engine-provisioner" in finding.mend
+
+
+def refusal(code: str, status: int = 401) -> Failure:
+    assert status in (401, 403)
+    return Failure(f"{code}: no", "", ExitStatus.NO_PERMISSION, code=code)
+
+
+@pytest.mark.parametrize(
+    ("code", "token", "words"),
+    [
+        ("MISSING_TOKEN", None, ["ours: none", "LLORCH_API_TOKEN_FILE"]),
+        ("BAD_TOKEN", "token_fp6=abcdef from X", ["token_fp6=abcdef from X", "grep token_fp6"]),
+        ("NON_LOOPBACK_WITHOUT_TOKEN", None, ["on the queen"]),
+        ("A_NEWER_CODE", None, ["A_NEWER_CODE"]),
+    ],
+)
+def test_a_token_that_is_refused_is_one_problem_and_says_whose_it_is(
+    code: str, token: str | None, words: list[str]
+) -> None:
+    no = refusal(code)
+    findings = found_with(pools=no, nodes=no, token=token, local=None, reachability={})
+    (finding,) = (finding for finding in findings if finding.level is not OK)
+    assert (finding.level, finding.subject) == (PROBLEM, "token")
+    assert all(word in f"{finding.text} {finding.mend}" for word in words)
+
+
+def test_check_of_unconfigured_machine_names_the_pools_file() -> None:
+    (finding,) = of_pools(Facts("http://q", pools=pools()))
+    assert all(path in finding.mend for path in (POOLS_FILE, POOLS_EXAMPLE))
+
+
+CASES: dict[str, tuple[dict[str, Any], list[tuple[Level, str]]]] = {
+    "a queen that is not ready": ({"ready": Readiness(ready=False, reasons=["no"])}, [(PROBLEM, "queen")]),
+    "a queen that does not say": ({"ready": SILENT}, [(PROBLEM, "queen")]),
+    "another release": ({"own_version": "9"}, [(WARNING, "version")]),
+    "a clock ahead": ({"ahead_s": 5.1}, [(WARNING, "clock")]),
+    "a clock behind": ({"ahead_s": -5.1}, [(WARNING, "clock")]),
+    "a clock that is not told": ({"ahead_s": None}, []),
+    "no pools": ({"pools": pools()}, [(PROBLEM, "pools")]),
+    "pools that cannot be had": ({"pools": SILENT}, [(PROBLEM, "pools")]),
+    "nodes that cannot be had": ({"nodes": SILENT}, [(PROBLEM, "nodes")]),
+    "a queen without nodes": (
+        {"nodes": Failure("no", "", ExitStatus.UNAVAILABLE, code="NOT_FOUND")},
+        [(WARNING, "nodes")],
+    ),
+    "a node that is not registered": ({"nodes": nodes()}, [(PROBLEM, "this node")]),
+    "a node whose daemon is silent": (
+        {"local": Local("http://x", expected=True, ready=SILENT)},
+        [(PROBLEM, "this node")],
+    ),
+    "a node that is not ready": (
+        {"local": Local("http://x", expected=False, ready=Readiness(ready=False, reasons=["GPU"]))},
+        [(WARNING, "this node")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_wrong_is_told_once(name: str) -> None:
+    changed, wrong = CASES[name]
+    assert wrong_with(**changed) == wrong
+
+
+def here(standing: object = None, **changed: Any) -> Local:
+    """This machine as a node, whose pool-managerd says `standing` of itself."""
+    plain = {"ready": READY, "machine_id": "0" * 32, "standing": standing or SILENT}
+    return Local("http://127.0.0.1:9200", **{"expected": False, **plain, **changed})
+
+
+def cloud(**changed: Any) -> NodeStanding:
+    plain = {"node_id": "gpu-1", "machine_id": "0" * 32, "queen_url": "http://q:8080", "registered": True}
+    return NodeStanding(profile="cloud", version=VERSION, **{**plain, **changed})
+
+
+HOME = NodeStanding(profile="home", version=VERSION)
+LOST = cloud(registered=False, problem="it answers 401: the token is another one (this node's is token_fp6=1a2b3c)")
+OTHER_MACHINE = nodes(node(machine_id="1" * 32))
+
+HERE_CASES: dict[str, tuple[dict[str, Any], Level, list[str]]] = {
+    "registered and heard": ({"local": here(cloud())}, OK, ["it reaches the queen at http://q:8080"]),
+    "known by its machine id": ({"local": here()}, OK, ["the queen knows it as gpu-1: online", "http://gpu-1:9200"]),
+    "not reached by the queen": ({"local": here(), "reachability": {}}, OK, ["the queen knows it as gpu-1: online"]),
+    "refused by the queen": (
+        {"local": here(LOST), "nodes": nodes()},
+        PROBLEM,
+        ["401", "token_fp6=1a2b3c", "both logs"],
+    ),
+    "cut off from the queen": ({"local": here(cloud(problem="no route to host"))}, WARNING, ["no route to host"]),
+    "not registered yet": ({"local": here(cloud(registered=False))}, WARNING, ["registering with"]),
+    "registered with another queen": ({"local": here(cloud()), "nodes": nodes()}, PROBLEM, ["gpu-1 is not registered"]),
+    "a name that is taken": (
+        {"local": here(cloud()), "nodes": OTHER_MACHINE},
+        PROBLEM,
+        ["another machine as gpu-1", "nodes remove gpu-1"],
+    ),
+    "of a name that another machine has": (
+        {"local": here(node_id="gpu-1"), "nodes": OTHER_MACHINE},
+        PROBLEM,
+        ["another machine as gpu-1"],
+    ),
+    "in the other profile": (
+        {"local": here(HOME), "nodes": OTHER_MACHINE},
+        WARNING,
+        ["HOME_PROFILE", "POOL_MANAGERD_"],
+    ),
+    "a token that only the queen takes": (
+        {"local": here(Failure("BAD_TOKEN: no", "", ExitStatus.NO_PERMISSION, code="BAD_TOKEN"))},
+        PROBLEM,
+        ["refuses the token that the queen accepts"],
+    ),
+    "down, and known to the queen": ({"local": here(ready=SILENT)}, PROBLEM, ["systemctl status pool-managerd"]),
+}
+
+
+@pytest.mark.parametrize("name", HERE_CASES)
+def test_of_this_machine_as_a_node_it_is_told_how_it_stands_with_the_queen_and_each_problem_once(name: str) -> None:
+    changed, level, words = HERE_CASES[name]
+    findings = [finding for finding in found_with(**changed) if finding.subject == "this node"]
+    wrong = [finding for finding in findings if finding.level is not OK]
+    assert [finding.level for finding in wrong] == ([] if level is OK else [level])
+    text = " ".join(f"{finding.text}. {finding.mend}" for finding in wrong or findings)
+    assert [word for word in words if word not in text] == []
+
+
+def test_a_machine_without_any_sign_of_a_node_is_not_spoken_of() -> None:
+    nobody = here(ready=SILENT)
+    assert not [f for f in found_with(local=nobody, nodes=OTHER_MACHINE) if f.subject == "this node"]
+    at_home = here(HOME)
+    findings = [f for f in found_with(local=at_home, nodes=nodes(), reachability={}) if f.subject == "this node"]
+    assert [(f.level, f.text) for f in findings] == [
+        (OK, "pool-managerd at http://127.0.0.1:9200 is ready, HOME_PROFILE")
+    ]
+
+
+SPANS = st.timedeltas(timedelta(-400), timedelta(400))
+
+
+@given(SPANS)
+def test_a_certificate_is_told_with_its_end_and_what_to_do_in_the_last_thirty_days(left: timedelta) -> None:
+    now = datetime(2026, 11, 28, tzinfo=UTC)
+    seen = Certificate("that of queen-rbee", now + left, "Renew it.")
+    (finding,) = (f for f in found_with(certificates=[seen], looked_at=now) if f.subject == "certificate")
+    expected = PROBLEM if left < timedelta(0) else WARNING if left <= timedelta(30) else OK
+    assert (finding.level, finding.mend) == (expected, "" if expected is OK else "Renew it.")
+    assert finding.text.startswith(f"that of queen-rbee end{'ed' if left < timedelta(0) else 's'} on ")
+
+
+NODE_CASES: dict[str, tuple[dict[str, object], object, Level, list[str]]] = {
+    "offline": ({"status": "offline"}, CLOSED, PROBLEM, ["not heard since", "orchctl nodes remove gpu-1"]),
+    "offline and reached": ({"status": "offline"}, REACHED, PROBLEM, ["whether it reaches her"]),
+    "failed": (
+        {"status": "failed", "pools": [{**SNAPSHOT, "last_error": "no GPU"}]},
+        REACHED,
+        PROBLEM,
+        ["no GPU", "engine-provisioner"],
+    ),
+    "draining": ({"status": "draining"}, REACHED, WARNING, ["orchctl resume --node gpu-1"]),
+    "registering": ({"status": "registering"}, REACHED, WARNING, ["no heartbeat"]),
+    "late": ({"age_ms": 30_001}, REACHED, WARNING, ["late", "each 10 s"]),
+    "not reached": ({}, CLOSED, PROBLEM, ["no route to host", "POOL_MANAGERD_ADVERTISE_URL"]),
+    "not known to be reached": ({}, SILENT, WARNING, ["there is no answer"]),
+    "with a wrong clock": ({"clock_skew_ms": -9000}, REACHED, WARNING, ["9 s behind the queen's", "NTP"]),
+    "of another release": ({"version": "0.0.9"}, REACHED, WARNING, ["0.0.9"]),
+}
+
+
+@pytest.mark.parametrize("name", NODE_CASES)
+def test_a_node_that_is_not_well_says_what_and_what_to_do(name: str) -> None:
+    changed, reach, level, words = NODE_CASES[name]
+    findings = [f for f in found_with(nodes=nodes(node(**changed)), reachability={"gpu-1": reach}) if f.level is not OK]
+    (finding,) = findings
+    assert (finding.level, finding.subject) == (level, "node gpu-1")
+    assert [word for word in words if word not in f"{finding.text}. {finding.mend}"] == []
+
+
+POOL_CASES: dict[str, tuple[dict[str, object], Level, str]] = {
+    "failed": ({"state": "failed", "ready": False, "last_error": "no\nmodel"}, PROBLEM, "failed: no model"),
+    "offline": ({"state": "offline", "ready": False}, PROBLEM, "offline"),
+    "starting": ({"state": "starting", "ready": False, "last_error": "loading"}, WARNING, "not ready: loading"),
+    "draining": ({"draining": True}, WARNING, "orchctl resume b --node gpu-1"),
+    "circuit open": ({"circuit": "open"}, PROBLEM, "no tasks until it is healthy"),
+    "circuit half open": ({"circuit": "half-open"}, WARNING, "no tasks until its health check has ended"),
+}
+
+
+@pytest.mark.parametrize("name", POOL_CASES)
+def test_a_pool_that_is_not_well_is_named_beside_one_that_is(name: str) -> None:
+    changed, level, word = POOL_CASES[name]
+    (finding,) = (f for f in found_with(pools=pools(pool(), pool(pool_id="b", **changed))) if f.level is not OK)
+    assert (finding.level, finding.subject) == (level, "pool b on gpu-1")
+    assert word in f"{finding.text}. {finding.mend}"
+
+
+def test_of_a_queen_that_does_not_answer_nothing_more_is_said_but_of_this_machine() -> None:
+    findings = found_with(version=SILENT, ready=SILENT, pools=SILENT, nodes=SILENT, reachability={})
+    assert [(finding.level, finding.subject) for finding in findings] == [(PROBLEM, "queen"), (OK, "this node")]
+    assert "Is it running?" in findings[0].mend
+
+
+TEXTS = st.text(max_size=20)
+POOLS: st.SearchStrategy[PoolStatus] = st.builds(
+    pool,
+    pool_id=st.sampled_from("abc"),
+    node_id=st.sampled_from(["x", None]),
+    state=st.sampled_from(PoolState),
+    ready=st.booleans(),
+    draining=st.booleans(),
+    circuit=st.sampled_from(["closed", "open", "half-open"]),
+    last_error=st.none() | TEXTS,
+)
+NODES: st.SearchStrategy[NodeView] = st.builds(
+    node,
+    node_id=TEXTS,
+    status=st.sampled_from(NodeStatus),
+    version=TEXTS,
+    age_ms=st.integers(0, 10**9),
+    clock_skew_ms=st.none() | st.integers(-(10**6), 10**6),
+    last_heartbeat_at=st.none() | st.just("2026-11-25T09:00:00Z"),
+    pools=st.lists(st.just(SNAPSHOT), max_size=2),
+)
+FAILURES = st.sampled_from([SILENT, refusal("BAD_TOKEN"), Failure("NOT_FOUND: no", "", ExitStatus.NO_INPUT)])
+
+
+def some(make: Callable[..., Any], parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.builds(lambda given: make(*given), st.lists(parts, max_size=4))
+
+
+STANDINGS = st.builds(
+    NodeStanding,
+    profile=st.sampled_from(["home", "cloud"]),
+    version=TEXTS,
+    node_id=st.none() | TEXTS,
+    machine_id=st.none() | st.just("0" * 32),
+    queen_url=st.none() | TEXTS,
+    registered=st.booleans(),
+    problem=st.none() | TEXTS,
+)
+FACTS = st.builds(
+    replace,
+    st.just(GOOD),
+    token=st.none() | TEXTS,
+    ahead_s=st.none() | st.floats(-1e9, 1e9),
+    version=FAILURES | st.builds(Version, version=TEXTS, api_version=TEXTS),
+    ready=FAILURES | st.builds(Readiness, ready=st.booleans(), reasons=st.lists(TEXTS, max_size=2)),
+    pools=FAILURES | some(pools, POOLS),
+    nodes=FAILURES | some(nodes, NODES),
+    reachability=st.dictionaries(TEXTS, st.sampled_from([REACHED, CLOSED, SILENT])),
+    local=st.none() | st.just(GOOD.local) | st.builds(here, st.none() | STANDINGS, node_id=st.none() | TEXTS),
+    certificates=st.lists(st.builds(Certificate, TEXTS, st.datetimes(timezones=st.just(UTC)), st.just("Renew it."))),
+)
+
+
+@given(FACTS)
+def test_whatever_is_found_each_thing_that_is_not_well_says_what_to_do_and_has_one_line(facts: Facts) -> None:
+    findings = [*found(facts)]
+    assert all(bool(finding.mend) is (finding.level is not OK) for finding in findings)
+    lines = report_text(findings).split("\n")
+    assert [line.split()[0] for line in lines] == [finding.level for finding in findings]
+    report = report_of("", findings)
+    assert report.problems + report.warnings == sum(finding.level is not OK for finding in findings)
+
+
+@given(FACTS)
+def test_every_failed_pool_and_every_node_that_is_not_heard_is_a_problem(facts: Facts) -> None:
+    bad = {finding.subject for finding in found(facts) if finding.level is PROBLEM}
+    if isinstance(facts.version, Failure):
+        assert "queen" in bad
+        return
+    if isinstance(facts.pools, PoolList):
+        assert bool({"pools"} & bad) is not any(pool.ready for pool in facts.pools.pools)
+        failed = [pool for pool in facts.pools.pools if pool.state is PoolState.FAILED]
+        assert all({f"pool {pool.pool_id}", f"pool {pool.pool_id} on {pool.node_id}"} & bad for pool in failed)
+    if isinstance(facts.nodes, NodeList):
+        offline = [node for node in facts.nodes.nodes if node.status is NodeStatus.OFFLINE]
+        assert {f"node {node.node_id}" for node in offline} <= bad
