@@ -22,22 +22,22 @@ from llama_orch.settings.types import Host
 from llama_orch.spool import Found, Identity, Intake, watch
 from llama_orch.telemetry.events import DAEMON_READY, DAEMON_STOPPING
 from llama_orch.telemetry.records import emit
-from pool_managerd.addressing import address_of
-from pool_managerd.agent import Agent, Node
 from pool_managerd.api.draining import add_drain_routes
 from pool_managerd.api.engine import hot_routes
 from pool_managerd.api.node import add_node_route
 from pool_managerd.api.pools import add_routes
-from pool_managerd.capabilities import cores, read_memory
+from pool_managerd.cluster.addressing import address_of
+from pool_managerd.cluster.agent import Agent, Node
+from pool_managerd.cluster.capabilities import cores, read_memory
+from pool_managerd.cluster.queen import HttpQueen
 from pool_managerd.draining import Draining
+from pool_managerd.engines.health import Health
 from pool_managerd.gpus import Discovery, real_nvml, watch_gpus
-from pool_managerd.handoffs import Handoffs
-from pool_managerd.health import Health
+from pool_managerd.handoffs.handoffs import Handoffs
+from pool_managerd.handoffs.persistence import Store
+from pool_managerd.handoffs.reports import ReportReader
 from pool_managerd.metrics import Metrics
-from pool_managerd.persistence import Store
-from pool_managerd.queen import HttpQueen
-from pool_managerd.registry import Registry
-from pool_managerd.reports import ReportReader
+from pool_managerd.pools.registry import Registry
 from pool_managerd.settings import PoolManagerSettings
 from pool_managerd.status import keep_status, line
 

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from llama_orch.engines.asking import llama_server_workloads
-from pool_managerd.replica import Details
+from pool_managerd.pools.replica import Details
 
 ASK_S = 2.0
 MODELS_LIMIT = 64

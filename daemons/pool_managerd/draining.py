@@ -13,8 +13,8 @@ from llama_orch.contracts.operations import DrainStatus
 from llama_orch.telemetry.events import POOL_DRAINING, POOL_RESUMED
 from llama_orch.telemetry.records import emit
 from pool_managerd.metrics import Metrics
-from pool_managerd.registry import Registry
-from pool_managerd.summary import Drained
+from pool_managerd.pools.registry import Registry
+from pool_managerd.pools.summary import Drained
 
 GRACE_S = 1.0
 """What is still under way at a deadline is ended so much later: the queen ends her own tasks first, and says why."""

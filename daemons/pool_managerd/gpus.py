@@ -14,8 +14,8 @@ import trio
 
 from llama_orch.telemetry.events import GPU_LOST, GPUS_FOUND, GPUS_UNKNOWN
 from llama_orch.telemetry.records import emit
-from pool_managerd.devices import Gpu, Gpus
-from pool_managerd.registry import Registry
+from pool_managerd.pools.devices import Gpu, Gpus
+from pool_managerd.pools.registry import Registry
 
 ANSWER_LIMIT_S = 10.0
 LIBRARY = "libnvidia-ml.so.1"

@@ -6,9 +6,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from pool_managerd.devices import devices_of
-from pool_managerd.registry import Registry
-from pool_managerd.replica import Answer, Replica
+from pool_managerd.pools.devices import devices_of
+from pool_managerd.pools.registry import Registry
+from pool_managerd.pools.replica import Answer, Replica
 
 DURATIONS_MS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 DRAINS_MS = (10, 100, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000)

@@ -5,10 +5,10 @@ with the queen of a cluster.
 from functools import partial
 
 from llama_orch.service.notify import Notifier
-from pool_managerd.agent import Agent
-from pool_managerd.persistence import Store
-from pool_managerd.registry import Registry
-from pool_managerd.summary import status_line
+from pool_managerd.cluster.agent import Agent
+from pool_managerd.handoffs.persistence import Store
+from pool_managerd.pools.registry import Registry
+from pool_managerd.pools.summary import status_line
 from pool_managerd.waiting import first_of
 
 

@@ -31,7 +31,7 @@ from pool_managerd.api.draining import add_drain_routes
 from pool_managerd.api.engine import hot_routes as relay_routes
 from pool_managerd.draining import Draining
 from pool_managerd.metrics import Metrics
-from pool_managerd.registry import Registry
+from pool_managerd.pools.registry import Registry
 from queen_rbee.api.routes import cool_routes
 from queen_rbee.api.routes import hot_routes as queen_routes
 from queen_rbee.parts import build

@@ -30,7 +30,7 @@ from llama_orch.telemetry.events import CATALOG
 from orchctl.arguments import parser as orchctl_parser
 from pool_managerd.__main__ import DAEMON as POOL_MANAGER
 from pool_managerd.metrics import Metrics as PoolManagerMetrics
-from pool_managerd.registry import Registry
+from pool_managerd.pools.registry import Registry
 from queen_rbee.__main__ import DAEMON as QUEEN
 from queen_rbee.api.description.document import OPERATIONS
 from queen_rbee.metrics import Metrics as QueenMetrics

@@ -6,7 +6,7 @@ from llama_orch.contracts.operations import DrainRequest, DrainStatus
 from llama_orch.http.posted import body_or
 from pool_managerd.api.pools import no_such_pool
 from pool_managerd.draining import Draining
-from pool_managerd.registry import Registry
+from pool_managerd.pools.registry import Registry
 
 Answer = tuple[dict[str, object], int]
 

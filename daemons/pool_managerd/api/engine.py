@@ -3,9 +3,9 @@
 from llama_orch.engines.relayed import relayed
 from llama_orch.http.exchange import HotRoutes
 from llama_orch.http.receiving import BODY_LIMIT
-from pool_managerd.passing import Allows
-from pool_managerd.registry import Registry
-from pool_managerd.relay import Relay
+from pool_managerd.pools.registry import Registry
+from pool_managerd.relay.passing import Allows
+from pool_managerd.relay.relay import Relay
 
 
 def hot_routes(registry: Registry, body_limit: int = BODY_LIMIT, allows: Allows = relayed) -> HotRoutes:

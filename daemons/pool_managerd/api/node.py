@@ -6,7 +6,7 @@ from quart_trio import QuartTrio
 
 from llama_orch import VERSION
 from llama_orch.contracts.nodes import NodeStanding
-from pool_managerd.agent import Agent
+from pool_managerd.cluster.agent import Agent
 
 
 def add_node_route(app: QuartTrio, agent: Agent | None) -> None:

@@ -11,8 +11,8 @@ from quart_trio import QuartTrio
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.pools import PoolList
 from llama_orch.http.bodies import invalid
-from pool_managerd.handoffs import Handoffs
-from pool_managerd.registry import Registry
+from pool_managerd.handoffs.handoffs import Handoffs
+from pool_managerd.pools.registry import Registry
 from pool_managerd.waiting import first_of
 
 WAIT_LIMIT_MS = 30_000

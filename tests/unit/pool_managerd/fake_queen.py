@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import trio
 
 from llama_orch.contracts.nodes import Heartbeat, NodeRegistration
-from pool_managerd.standing import Accepted, Heard, Outcome, Unknown
+from pool_managerd.cluster.standing import Accepted, Heard, Outcome, Unknown
 
 HEARD = Heard(10_000)
 ACCEPTED = Accepted("welcome")

@@ -21,8 +21,8 @@ from pool_managerd.api.draining import add_drain_routes
 from pool_managerd.api.engine import hot_routes
 from pool_managerd.draining import Draining
 from pool_managerd.metrics import Metrics
-from pool_managerd.passing import Allows
-from pool_managerd.registry import Registry
+from pool_managerd.pools.registry import Registry
+from pool_managerd.relay.passing import Allows
 from tests.unit.pool_managerd.odd_engine import OddEngine, odd_engine
 from tests.unit.pool_managerd.values import READY, found
 

@@ -11,7 +11,7 @@ import trio.testing
 from llama_orch.contracts.pools import PoolState
 from pool_managerd.draining import GRACE_S, Draining
 from pool_managerd.metrics import Metrics
-from pool_managerd.registry import Registry
+from pool_managerd.pools.registry import Registry
 from tests.unit.pool_managerd.test_metrics import exposed
 from tests.unit.pool_managerd.values import LOADING, READY, found
 

@@ -9,9 +9,9 @@ import pytest
 import trio
 import trio.testing
 
-from pool_managerd.devices import NOT_LOOKED, Gpu, Gpus
 from pool_managerd.gpus import Discovery, announce, real_nvml, watch_gpus
-from pool_managerd.registry import Registry
+from pool_managerd.pools.devices import NOT_LOOKED, Gpu, Gpus
+from pool_managerd.pools.registry import Registry
 from tests.unit.pool_managerd.imitation_nvml import ImitationNvml
 
 INTERVAL_S = 0.01

@@ -14,13 +14,13 @@ from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolStatus
 from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import Found
-from pool_managerd.devices import Gpus
 from pool_managerd.draining import GRACE_S, Draining
-from pool_managerd.health import Health
+from pool_managerd.engines.health import Health
 from pool_managerd.metrics import Metrics
-from pool_managerd.registry import Registry
-from pool_managerd.replica import Sighting
-from pool_managerd.summary import Drained
+from pool_managerd.pools.devices import Gpus
+from pool_managerd.pools.registry import Registry
+from pool_managerd.pools.replica import Sighting
+from pool_managerd.pools.summary import Drained
 from tests.unit.pool_managerd.values import GONE, LOADING, READY, SILENT, TWO_GPUS, found
 
 HANGS = None

@@ -5,8 +5,8 @@ from dataclasses import replace
 from prometheus_client import generate_latest
 
 from pool_managerd.metrics import Metrics
-from pool_managerd.registry import Registry
-from pool_managerd.replica import Answer
+from pool_managerd.pools.registry import Registry
+from pool_managerd.pools.replica import Answer
 from tests.unit.pool_managerd.values import READY, SILENT, TWO_GPUS, found
 
 

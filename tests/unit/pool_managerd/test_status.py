@@ -5,8 +5,8 @@ from pathlib import Path
 import trio
 
 from llama_orch.service.notify import Notifier
-from pool_managerd.persistence import Store
-from pool_managerd.registry import Registry
+from pool_managerd.handoffs.persistence import Store
+from pool_managerd.pools.registry import Registry
 from pool_managerd.status import keep_status
 from tests.unit.pool_managerd.values import found
 

@@ -6,8 +6,8 @@ from typing import Any
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
 from llama_orch.spool import Found, Identity
-from pool_managerd.devices import Gpu, Gpus
-from pool_managerd.replica import Answer, Replica, Sighting, Slots, announced, seen
+from pool_managerd.pools.devices import Gpu, Gpus
+from pool_managerd.pools.replica import Answer, Replica, Sighting, Slots, announced, seen
 
 READY = Sighting(Answer.READY, slots=Slots(4, 3))
 LOADING = Sighting(Answer.LOADING, "the engine answers 503: Loading model")

@@ -1,0 +1,44 @@
+"""What this machine is made of, as it is told to the queen: its GPUs, its cores, its memory."""
+
+import os
+import re
+from pathlib import Path
+
+from llama_orch.contracts.nodes import GPUS_MOST, NodeCapabilities, NodeGpu
+from pool_managerd.pools.devices import Gpus
+
+MEMINFO = Path("/proc/meminfo")
+NAME_LIMIT = 256
+
+
+def cores() -> int:
+    """Those that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def total_memory(meminfo: str) -> int:
+    """MemTotal of /proc/meminfo in bytes; 0 where it does not tell."""
+    found = re.search(r"^MemTotal:\s+(\d+) kB$", meminfo, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+def read_memory(path: Path = MEMINFO) -> int:
+    """The machine's memory in bytes; 0 where it cannot be told. Blocks."""
+    try:
+        return total_memory(path.read_text())
+    except OSError:
+        return 0
+
+
+def capabilities(gpus: Gpus, cpu_cores: int, ram_total_bytes: int) -> NodeCapabilities:
+    """All of it as the contract has it."""
+    devices = [
+        NodeGpu(
+            device_id=gpu.index,
+            name=gpu.name[:NAME_LIMIT],
+            vram_total_bytes=gpu.vram_total_bytes,
+            compute_capability=gpu.compute_capability,
+        )
+        for gpu in gpus.devices[:GPUS_MOST]
+    ]
+    return NodeCapabilities(gpus=devices, cpu_cores=cpu_cores, ram_total_bytes=ram_total_bytes)

@@ -1,0 +1,84 @@
+"""Whatever an engine says of itself, its node can tell of it; and what matters for placement is told at once."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama_orch.contracts.nodes import POOLS_MOST, Heartbeat
+from llama_orch.contracts.pools import PoolState, PoolStatus
+from pool_managerd.cluster.snapshots import placement_view, snapshot, snapshots
+
+WHOLE = st.integers(-(1 << 60), 1 << 60)
+TEXT = st.text(max_size=20) | st.text("x", min_size=250, max_size=9000)
+POOLS = st.builds(
+    PoolStatus,
+    pool_id=st.just("default"),
+    state=st.sampled_from(PoolState),
+    slots_total=WHOLE,
+    slots_free=WHOLE,
+    active_leases=WHOLE,
+    vram_total_bytes=WHOLE,
+    vram_free_bytes=WHOLE,
+    engine=TEXT,
+    engine_version=st.none() | TEXT,
+    device_mask=st.none() | TEXT,
+    models_available=st.lists(TEXT, max_size=5),
+    model_digests=st.dictionaries(TEXT, TEXT, max_size=5),
+    ctx_max=st.none() | WHOLE,
+    last_error=st.none() | TEXT,
+)
+
+
+def pool(**fields: Any) -> PoolStatus:
+    usual = {"pool_id": "default", "state": PoolState.READY, "live": True, "ready": True, "draining": False}
+    return PoolStatus.model_validate(usual | {"engine": "llamacpp", "slots_total": 4, "slots_free": 3} | fields)
+
+
+@given(POOLS)
+def test_every_pool_makes_a_snapshot_that_the_contract_takes(status: PoolStatus) -> None:
+    beat = Heartbeat(timestamp=datetime.now(UTC), pools=[snapshot(status, "gpu-1")])
+    (read,) = Heartbeat.model_validate_json(beat.model_dump_json()).pools
+    assert (read.pool_id, read.node_id, read.state, read.ready) == ("default", "gpu-1", status.state, status.ready)
+
+
+def test_what_fits_is_told_as_it_is() -> None:
+    status = pool(models_available=["a", "b"], model_digests={"a": "sha256:1"}, ctx_max=4096, active_leases=2)
+    told = snapshot(status, "gpu-1").model_dump()
+    known = status.model_dump(exclude={"circuit", "replicas"}) | {"node_id": "gpu-1"}
+    assert told == known
+
+
+def test_of_too_many_pools_the_first_are_told() -> None:
+    many = [pool(pool_id=f"p{number}") for number in range(POOLS_MOST + 5)]
+    assert [told.pool_id for told in snapshots(many, "gpu-1")] == [one.pool_id for one in many[:POOLS_MOST]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ready": False},
+        {"draining": True},
+        {"state": PoolState.OFFLINE},
+        {"models_available": ["new"]},
+        {"model_digests": {"new": "sha256:1"}},
+        {"slots_total": 5},
+        {"ctx_max": 1},
+        {"workloads": ["embedding"]},
+        {"pool_id": "other"},
+    ],
+)
+def test_what_placement_depends_on_is_seen(change: dict[str, Any]) -> None:
+    assert placement_view([pool()], False) != placement_view([pool(**change)], False)
+
+
+def test_a_pool_that_comes_and_a_node_that_drains_are_seen() -> None:
+    assert placement_view([], False) != placement_view([pool()], False)
+    assert placement_view([pool()], False) != placement_view([pool()], True)
+
+
+@pytest.mark.parametrize("name", ["slots_free", "vram_free_bytes", "vram_total_bytes", "active_leases"])
+def test_what_changes_with_every_task_is_not(name: str) -> None:
+    assert placement_view([pool()], False) == placement_view([pool(**{name: 1})], False)

@@ -1,0 +1,133 @@
+"""The loop that looks at engines: at once, about once a second, independently, and never two looks at one engine."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+import trio.testing
+
+from llama_orch.contracts.handoff import Handoff
+from llama_orch.service.watchdog import Pulse
+from pool_managerd.daemon import FIRST_LOOKS_S
+from pool_managerd.engines.health import FIRST_LOOK_S, Health
+from pool_managerd.metrics import Metrics
+from pool_managerd.pools.registry import Registry
+from pool_managerd.pools.replica import Sighting
+from tests.unit.pool_managerd.values import GONE, LOADING, READY, found, handoff
+
+
+@dataclass
+class Script:
+    """Answers for engines by pool id, and when each was asked. An engine without one hangs; the others take `late_s`
+    seconds for what is not their health."""
+
+    answers: dict[str, list[Sighting]]
+    late_s: float = 0.0
+    asked: list[tuple[str, float]] = field(default_factory=list)
+
+    async def __call__(self, handoff: Handoff, *, describe: bool, aside_s: float) -> Sighting:
+        self.asked.append((handoff.pool_id, trio.current_time()))
+        answers = self.answers.get(handoff.pool_id)
+        if answers is None:
+            await trio.sleep_forever()
+        assert answers
+        await trio.sleep(min(self.late_s, aside_s))
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    def times(self, pool_id: str) -> list[float]:
+        """When the engine of `pool_id` was asked, in seconds after the first time."""
+        times = [time for asked, time in self.asked if asked == pool_id]
+        return [round(time - times[0], 3) for time in times]
+
+
+@asynccontextmanager
+async def watched(script: Script, *pool_ids: str) -> AsyncIterator[tuple[Registry, Health, Pulse]]:
+    registry = Registry()
+    for number, pool_id in enumerate(pool_ids):
+        registry.take(found(pool_id=pool_id, port=18080 + number))
+    health = Health(registry, Metrics(registry), script)
+    pulse = Pulse("health", 5.0)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(health.run, pulse)
+        yield registry, health, pulse
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_ready_engine_is_looked_at_every_second(autojump_clock: trio.testing.MockClock) -> None:
+    script = Script({"a": [READY]})
+    async with watched(script, "a"):
+        await trio.sleep(3.5)
+    assert script.times("a") == [0.0, 1.0, 2.0, 3.0]
+
+
+async def test_a_loading_engine_is_looked_at_ten_times_a_second(autojump_clock: trio.testing.MockClock) -> None:
+    script = Script({"a": [LOADING, LOADING, READY]})
+    async with watched(script, "a") as (registry, _health, _pulse):
+        await trio.sleep(0.25)
+        assert registry.pools[0].ready
+    assert script.times("a") == [0.0, 0.1, 0.2]
+
+
+async def test_a_new_engine_is_looked_at_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    script = Script({"a": [READY], "b": [READY]})
+    async with watched(script, "a") as (registry, health, _pulse):
+        await trio.sleep(0.5)
+        registry.take(found(pool_id="b", port=18099))
+        health.bell.ring()
+        await trio.testing.wait_all_tasks_blocked()
+        assert registry.pool("b")
+        assert script.asked[-1] == ("b", trio.current_time())
+
+
+async def test_an_engine_that_hangs_holds_up_no_other_and_is_not_asked_twice(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    script = Script({"a": [READY]})
+    async with watched(script, "a", "hangs"):
+        await trio.sleep(10.5)
+    assert len(script.times("a")) == 11
+    assert len(script.times("hangs")) == 1
+
+
+async def test_an_announcement_made_again_is_looked_at_though_the_old_one_hangs(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    script = Script({})
+    async with watched(script, "a") as (registry, health, _pulse):
+        await trio.sleep(0.5)
+        script.answers["a"] = [READY]
+        registry.take(found(pool_id="a"))
+        health.bell.ring()
+        await trio.testing.wait_all_tasks_blocked()
+        assert registry.pools[0].ready
+
+
+async def test_an_engine_that_is_gone_is_offline_after_three_looks_and_back_with_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    script = Script({"a": [READY, GONE, GONE, GONE, READY]})
+    async with watched(script, "a") as (registry, _health, _pulse):
+        await trio.sleep(1.25)
+        assert registry.pools[0].state.value == "offline"
+        await trio.sleep(1.0)
+        assert registry.pools[0].ready
+
+
+async def test_a_busy_engine_is_ready_at_once_though_its_slots_are_late(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    script = Script({"a": [READY]}, late_s=2.0)
+    async with watched(script, "a") as (registry, health, _pulse):
+        assert await health.first_look(handoff("a")) == READY
+        await trio.sleep(FIRST_LOOKS_S - FIRST_LOOK_S)
+        assert registry.pools[0].ready
+        await trio.sleep(10)
+    assert script.times("a")[-1] - script.times("a")[-2] == pytest.approx(3.0)  # and once it is, they are waited for
+
+
+async def test_the_pulse_beats_with_no_engine_at_all(autojump_clock: trio.testing.MockClock) -> None:
+    async with watched(Script({})) as (_registry, _health, pulse):
+        await trio.sleep(60)
+        assert pulse.count >= 12

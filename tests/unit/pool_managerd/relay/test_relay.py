@@ -1,0 +1,283 @@
+"""The relay over real sockets: what passes and what does not, at once, and what becomes of those who break off."""
+
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import trio
+
+from llama_orch.http.client import UpstreamError
+from llama_orch.http.receiving import BODY_LIMIT
+from llama_orch.http.secured import RESET
+from pool_managerd.pools.registry import Registry
+from pool_managerd.pools.summary import Drained
+from pool_managerd.relay.relay import TRANSLATION_ROOM
+from tests.unit.pool_managerd.relay_site import LIMIT_S, TOKEN, RelaySite, relay_site
+from tests.unit.pool_managerd.values import LOADING, READY
+
+SOON_S = 0.1
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[RelaySite]:
+    async with relay_site() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+async def limit() -> AsyncIterator[None]:
+    with trio.fail_after(LIMIT_S):
+        yield
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 -- whatever makes it true
+        await trio.sleep(0.001)
+
+
+def leases(registry: Registry) -> int:
+    pool = registry.pool("default")
+    assert pool
+    return pool.active_leases
+
+
+async def test_an_answer_passes_with_its_status_its_headers_and_its_body(site: RelaySite) -> None:
+    async with site.ask("v1/hello") as answer:
+        assert (answer.status, await answer.read()) == (418, b"hello")
+    assert answer.headers["content-type"] == "text/plain"
+    assert (answer.headers["x-compute"], answer.headers["content-length"]) == ("7", "5")
+    assert "x-llama-orch-relay" not in answer.headers
+    assert answer.headers.get("server") != "odd"
+
+
+async def test_a_request_passes_with_its_body_its_query_and_its_ids_but_not_with_its_token(site: RelaySite) -> None:
+    async with site.ask(
+        "a/b%20c?x=1&x=%2F", body=b'{"a":1}', x_correlation_id="mine", traceparent=TRACE, cookie="secret=1"
+    ) as answer:
+        assert answer.headers["x-correlation-id"] == "mine"
+    (asked,) = site.engine.asked
+    head, _, body = asked.partition(b"\r\n\r\n")
+    lines = head.decode().lower().split("\r\n")
+    assert lines[0] == "post /a/b%20c?x=1&x=%2f http/1.1"
+    assert body == b'{"a":1}'
+    assert "x-correlation-id: mine" in lines
+    assert f"traceparent: {TRACE}" in lines
+    assert "content-type: application/json" in lines
+    assert not [line for line in lines if line.startswith(("authorization", "cookie"))]
+    assert TOKEN.encode() not in asked
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+async def test_every_method_passes(site: RelaySite, method: str) -> None:
+    async with site.ask("hello", method, body=b"") as answer:
+        assert (answer.status, await answer.read()) == (418, b"hello")
+    assert site.engine.asked[0].startswith(f"{method} /hello ".encode())
+
+
+async def test_the_head_of_an_answer_passes_alone(site: RelaySite) -> None:
+    said = await site.said(site.get("hello").replace("GET", "HEAD", 1))
+    assert site.engine.asked[0].startswith(b"HEAD /hello ")
+    assert said.lower().partition(b"\r\n\r\n")[2] == b""
+    assert b"content-length: 5" in said.lower()
+
+
+async def test_an_answer_without_a_body_passes(site: RelaySite) -> None:
+    async with site.ask("empty") as answer:
+        assert (answer.status, await answer.read()) == (204, b"")
+
+
+async def test_an_answer_that_ends_with_its_connection_is_complete(site: RelaySite) -> None:
+    async with site.ask("old") as answer:
+        assert await answer.read() == b"until the end"
+
+
+async def test_each_piece_of_a_stream_passes_when_it_comes(site: RelaySite) -> None:
+    async with site.ask("told") as answer:  # the head is here before any piece
+        chunks = answer.chunks()
+        for piece in (b"data: 1\n\n", b"data: 2\n\n", b"x" * 100_000):
+            await site.engine.say.send(piece)
+            got = b""
+            while len(got) < len(piece):
+                got += await anext(chunks)
+            assert got == piece
+        await site.engine.say.send(b"")
+        with pytest.raises(StopAsyncIteration):
+            await anext(chunks)
+
+
+async def test_a_client_that_reads_nothing_holds_up_the_engine(site: RelaySite) -> None:
+    async with site.ask("flood"):
+        seen = -1
+        while seen != site.engine.flooded:
+            seen = site.engine.flooded
+            await trio.sleep(0.2)
+        assert seen < 64 << 20
+    await until(lambda: site.engine.open == 0)
+
+
+@pytest.mark.parametrize("how", ["stall", "silence", "told"])
+async def test_a_client_that_leaves_closes_the_engines_connection_at_once(site: RelaySite, how: str) -> None:
+    stream = await site.raw(site.get(how))
+    await site.engine.arrived.wait()
+    if how == "stall":
+        await stream.receive_some(65536)
+    assert leases(site.registry) == 1
+    left, began_s = site.engine.left, trio.current_time()
+    await stream.aclose()
+    if how == "told":  # the odd engine notices when it is told to write
+        await until(lambda: leases(site.registry) == 0)
+    else:
+        await left.wait()
+    assert trio.current_time() - began_s < SOON_S
+    await until(lambda: leases(site.registry) == 0)
+
+
+@pytest.mark.parametrize("how", ["cut", "short"])
+async def test_an_engine_that_breaks_off_leaves_an_answer_that_is_visibly_incomplete(
+    site: RelaySite, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = await site.said(site.get(how))
+    assert said.startswith(b"HTTP/1.1 ") or not said
+    assert not said.endswith(b"0\r\n\r\n")
+    with pytest.raises(UpstreamError, match="before the answer was complete"):
+        async with site.ask(how) as answer:
+            await answer.read()
+    assert caplog.text == ""
+    assert leases(site.registry) == 0
+
+
+async def test_so_it_does_behind_another_request_on_the_connection(
+    site: RelaySite, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = await site.said("GET /health HTTP/1.1\nhost: localhost\n\n" + site.get("cut"))
+    assert said.count(b"HTTP/1.1 200 ") == 2
+    assert b"half" in said
+    assert not said.endswith(b"0\r\n\r\n")
+    await site.end()
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("how", ["hangup", "nonsense"])
+async def test_an_engine_that_gives_no_head_is_told_as_broken(site: RelaySite, how: str) -> None:
+    async with site.ask(how) as answer:
+        assert (answer.status, answer.headers["x-llama-orch-relay"]) == (502, "broken")
+        body = json.loads(await answer.read())
+    assert (body["code"], body["retriable"], body["pool_id"]) == ("WORKER_RESET", True, "default")
+
+
+async def test_an_engine_that_is_not_there_has_heard_nothing(site: RelaySite) -> None:
+    replica = site.registry.replicas[0]
+    gone = replica.handoff.model_copy(update={"url": "http://127.0.0.1:1"})
+    object.__setattr__(replica, "handoff", gone)
+    async with site.ask("hello") as answer:
+        assert (answer.status, answer.headers["x-llama-orch-relay"]) == (502, "refused")
+        assert "Connection refused" in json.loads(await answer.read())["message"]
+    assert site.engine.asked == []
+
+
+async def test_a_pool_that_nobody_knows_is_404(site: RelaySite) -> None:
+    async with site.ask("hello", pool="none") as answer:
+        assert (answer.status, answer.headers["x-llama-orch-relay"]) == (404, "refused")
+
+
+async def test_a_pool_that_is_not_ready_refuses_until_it_is(site: RelaySite) -> None:
+    incarnation = site.registry.replicas[0].incarnation
+    site.registry.saw(incarnation, LOADING)
+    async with site.ask("hello") as answer:
+        assert (answer.status, answer.headers["x-llama-orch-relay"]) == (503, "refused")
+        body = json.loads(await answer.read())
+    assert (body["code"], body["retriable"]) == ("POOL_UNREADY", True)
+    assert "Loading model" in body["message"]
+    site.registry.saw(incarnation, READY)
+    async with site.ask("hello") as answer:
+        assert answer.status == 418
+
+
+async def test_a_pool_that_is_drained_refuses_what_is_new_and_lets_the_rest_end(site: RelaySite) -> None:
+    async with site.ask("told") as running:
+        site.registry.set_drained(Drained(pools=frozenset({"default"})))
+        async with site.ask("hello") as answer:
+            assert (answer.status, answer.headers["x-llama-orch-relay"]) == (503, "refused")
+            assert "draining" in json.loads(await answer.read())["message"]
+        await site.engine.say.send(b"last")
+        await site.engine.say.send(b"")
+        assert await running.read() == b"last"
+
+
+async def test_without_the_token_nothing_passes(site: RelaySite) -> None:
+    async with site.ask("hello", authorization="Bearer wrong") as answer:
+        assert answer.status == 401
+    assert site.engine.asked == []
+
+
+@pytest.mark.parametrize("path", ["../v2/gpus", "a/../../b", "%2e%2e/b", "%252e%252e/b", "..%2fb", r"..\b", "a#b", "."])
+async def test_a_path_that_leads_out_is_refused(site: RelaySite, path: str) -> None:
+    said = await site.said(site.get(path))
+    assert said.split(b" ")[1] in (b"400", b"404")
+    assert site.engine.asked == []
+
+
+async def test_a_target_with_a_host_of_its_own_goes_nowhere(site: RelaySite) -> None:
+    for target, status in (
+        ("http://127.0.0.1:1/v2/pools/default/engine/hello", b"418"),
+        ("/v2/pools/default/engine//evil.example/hello", b"418"),
+    ):
+        said = await site.said(f"GET {target} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {TOKEN}\n\n")
+        assert said.split(b" ")[1] == status
+    assert [asked.split(b" ")[1] for asked in site.engine.asked] == [b"/hello", b"/evil.example/hello"]
+
+
+@pytest.mark.parametrize("hot", [True, False])
+async def test_a_client_that_is_gone_with_its_request_on_the_way_is_no_error(
+    site: RelaySite, hot: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = site.get("hello")
+    said = (wanted if hot else wanted.replace("/engine/hello", "/status")).replace("\n", "\r\n").encode()
+    for _client in range(20):
+        with socket.create_connection(("127.0.0.1", site.port)) as client:
+            client.sendall(said)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    async with site.ask("hello") as answer:  # by its turn, all others have had theirs
+        assert answer.status == 418
+    await until(lambda: leases(site.registry) == 0 and site.engine.open == 0)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("target", ["http://[/v2/pools", "?after=1", "http://x", "//[/v2/pools", "*", "[", "x:y"])
+async def test_a_target_that_is_no_path_is_refused_in_words(
+    site: RelaySite, target: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = await site.said(f"GET {target} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {TOKEN}\n\n")
+    assert said.split(b" ")[1] in (b"400", b"404")
+    assert b'"code"' in said
+    assert caplog.messages == []
+
+
+async def test_a_body_that_is_too_long_is_refused_by_the_relay(site: RelaySite) -> None:
+    async with site.ask("hello", body=bytes(BODY_LIMIT + TRANSLATION_ROOM + 1)) as answer:
+        assert (answer.status, answer.headers["x-llama-orch-relay"]) == (413, "refused")
+        assert b"LLORCH_BODY_LIMIT" in await answer.read()
+
+
+async def test_requests_that_pass_are_counted_while_they_do(site: RelaySite) -> None:
+    revision = site.registry.revision
+    async with site.ask("told"), site.ask("told"):
+        assert leases(site.registry) == 2
+        assert site.registry.revision > revision
+    await until(lambda: leases(site.registry) == 0)
+
+
+async def test_a_stop_lets_what_passes_end_and_cuts_it_off_after_the_limit() -> None:
+    async with relay_site(drain_s=LIMIT_S) as site, site.ask("told") as answer:
+        site.stop.set()
+        await site.engine.say.send(b"last")
+        await site.engine.say.send(b"")
+        assert await answer.read() == b"last"
+    async with relay_site(drain_s=0.05) as site:
+        async with site.ask("stall") as answer:
+            site.stop.set()
+            with pytest.raises(UpstreamError):
+                await answer.read()
+        await until(lambda: leases(site.registry) == 0)
