@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import trio
 
 from llama_orch.contracts.errors import ErrorCode
-from queen_rbee.candidates import Candidate
-from queen_rbee.failure import Failure
-from queen_rbee.task import Task
+from queen_rbee.dispatch.failure import Failure
+from queen_rbee.pools.candidates import Candidate
+from queen_rbee.tasks.task import Task
 
 MOVES_MOST = 2
 """So often a task is placed again after what it was sent to has broken: a task may be what breaks it."""

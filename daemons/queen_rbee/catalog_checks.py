@@ -7,7 +7,7 @@ import trio
 
 from llama_orch.contracts.catalog import CatalogModel
 from llama_orch.contracts.pools import PoolStatus
-from queen_rbee.catalog_verification import Outcome, check
+from queen_rbee.catalog.verification import Outcome, check
 
 Done = Callable[[CatalogModel, Outcome], None]
 

@@ -22,16 +22,16 @@ from llama_orch.spool import watch
 from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
 from queen_rbee.api.routes import cool_routes, hot_routes
-from queen_rbee.health_checks import keep_checking
+from queen_rbee.dispatch.health_checks import keep_checking
+from queen_rbee.intake.progress import keep_telling
+from queen_rbee.intake.restoring import restore
 from queen_rbee.parts import Parts, build
-from queen_rbee.progress import keep_telling
-from queen_rbee.registry import Registry
-from queen_rbee.restoring import restore
+from queen_rbee.pools.registry import Registry
 from queen_rbee.settings import QueenSettings
 from queen_rbee.sources.pool_manager import PoolManagerSource
 from queen_rbee.status import keep_status, summary, unready
 from queen_rbee.store.protocol import StoreFailure
-from queen_rbee.store.sqlite import open_store
+from queen_rbee.store.sqlite.store import open_store
 
 DRAIN_S = 30.0
 SERVING_MARGIN_S = 5.0

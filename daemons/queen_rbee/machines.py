@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, ValidationError
 from llama_orch.contracts.gpus import GpuList, GpuView
 from llama_orch.contracts.nodes import NodeReachability, NodeView
 from llama_orch.http.client import UpstreamError
-from queen_rbee.managers import Manager, Managers
+from queen_rbee.fleet.managers import Manager, Managers
 
 
 class _Answer(BaseModel):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import overload
 
-from queen_rbee.candidates import Candidate
+from queen_rbee.pools.candidates import Candidate
 
 Key = tuple[str, str]
 

@@ -9,8 +9,8 @@ from prometheus_client.process_collector import ProcessCollector
 
 from llama_orch.contracts.nodes import PoolSnapshot
 from llama_orch.contracts.pools import CircuitState, PoolStatus
-from queen_rbee.candidates import Candidate
-from queen_rbee.task import Task
+from queen_rbee.pools.candidates import Candidate
+from queen_rbee.tasks.task import Task
 
 FIRST_TOKEN_MS = (50, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 3000)
 DECODE_MS = (250, 500, 1000, 1500, 2000, 3000, 4000, 6000, 8000, 12000)

@@ -9,25 +9,25 @@ from llama_orch.http.kept_connections import KeptConnections
 from llama_orch.http.tls import CLEAR, Tls
 from llama_orch.spool import Bell
 from llama_orch.spool import Intake as Spool
-from queen_rbee.accounting import Accounting
-from queen_rbee.admission import AdmissionQueue
-from queen_rbee.artifacts import Artifacts
-from queen_rbee.book import TaskBook
-from queen_rbee.catalog import Catalog
-from queen_rbee.dispatcher import Dispatcher
+from queen_rbee.catalog.catalog import Catalog
+from queen_rbee.dispatch.accounting import Accounting
+from queen_rbee.dispatch.dispatcher import Dispatcher
+from queen_rbee.dispatch.forecast import Forecast
+from queen_rbee.dispatch.hop import Hop
+from queen_rbee.dispatch.queue import AdmissionQueue
 from queen_rbee.engines import ADAPTERS
-from queen_rbee.fleet import Fleet
-from queen_rbee.forecast import Forecast
-from queen_rbee.hop import Hop
-from queen_rbee.intake import Intake
-from queen_rbee.managers import Managers
+from queen_rbee.fleet.fleet import Fleet
+from queen_rbee.fleet.managers import Managers
+from queen_rbee.fleet.operations import Operations
+from queen_rbee.intake.intake import Intake
 from queen_rbee.metrics import Metrics
-from queen_rbee.operations import Operations
-from queen_rbee.registry import Registry
-from queen_rbee.sessions import Sessions
+from queen_rbee.pools.registry import Registry
+from queen_rbee.sessions.sessions import Sessions
 from queen_rbee.settings import QueenSettings
 from queen_rbee.sources.handoffs import HandoffSource
 from queen_rbee.store.protocol import Store
+from queen_rbee.tasks.artifacts import Artifacts
+from queen_rbee.tasks.book import TaskBook
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """From what is said of a pool to its replicas as placement sees them. Pure."""
 
 from llama_orch.contracts.pools import PoolStatus, ReplicaStatus
-from queen_rbee.candidates import Candidate
-from queen_rbee.passage import Endpoint
+from queen_rbee.engines.passage import Endpoint
+from queen_rbee.pools.candidates import Candidate
 
 
 def absent(pool: PoolStatus) -> ReplicaStatus:

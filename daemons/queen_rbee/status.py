@@ -5,8 +5,8 @@ from collections import Counter
 import trio
 
 from llama_orch.service.notify import Notifier
-from queen_rbee.dispatcher import Dispatcher
-from queen_rbee.fleet import Fleet
+from queen_rbee.dispatch.dispatcher import Dispatcher
+from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.metrics import NO_POOL
 
 INTERVAL_S = 1.0

@@ -5,7 +5,7 @@ from pydantic import JsonValue
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.http.bodies import invalid
-from queen_rbee.passage import Passage
+from queen_rbee.engines.passage import Passage
 
 
 def passage_for(request: TaskRequest) -> Passage | None:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import trio
 
-from queen_rbee.admission import Priority
+from queen_rbee.dispatch.queue import Priority
 from tests.bench.wire import Answer, Wire, encoded
 
 WORDS = "the queue moves on and the engine answers one after the other "

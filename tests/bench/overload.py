@@ -17,7 +17,7 @@ from typing import Any
 
 import trio
 
-from queen_rbee.admission import Policy
+from queen_rbee.dispatch.queue import Policy
 from tests.bench.admission import schedule
 from tests.bench.clients import Client, Ledger
 from tests.bench.figures import cost, percentile

@@ -21,7 +21,7 @@ from uuid import UUID, uuid4
 import trio
 
 from queen_rbee.store.protocol import Document, StoredTask
-from queen_rbee.store.sqlite import SqliteStore, open_store
+from queen_rbee.store.sqlite.store import SqliteStore, open_store
 from tests.bench.figures import spread
 
 CALLERS = 64

@@ -17,11 +17,11 @@ from anthropic.types import MessageParam, ToolParam
 from llama_orch.http.gate import Access
 from llama_orch.http.serving import serve
 from llama_orch.settings.types import Secret
+from tests.unit.queen_rbee.api.v1.test_messages_api import full
 from tests.unit.queen_rbee.core import SOON_S, slots_are_free
 from tests.unit.queen_rbee.line import Site, gate_of, site
 from tests.unit.queen_rbee.messages_examples import call
 from tests.unit.queen_rbee.scripted_openai import COUNTED, delta
-from tests.unit.queen_rbee.test_messages_api import full
 
 TOKEN = "0123456789abcdef"
 WEATHER: ToolParam = {

@@ -17,13 +17,13 @@ from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import TaskRequest, TaskState
 from llama_orch.http.client import UpstreamError, fetch_json
-from queen_rbee import relay
-from queen_rbee.candidates import Candidate
+from queen_rbee.dispatch import relay
+from queen_rbee.dispatch.failure import Failure
+from queen_rbee.dispatch.silence import Limits
 from queen_rbee.engines.llamacpp import LlamaCpp
-from queen_rbee.failure import Failure
-from queen_rbee.passage import Endpoint, Passage
-from queen_rbee.silence import Limits
-from queen_rbee.task import Task
+from queen_rbee.engines.passage import Endpoint, Passage
+from queen_rbee.pools.candidates import Candidate
+from queen_rbee.tasks.task import Task
 from tests.engines.running import serving_engine
 
 LONG = 100_000

@@ -14,7 +14,7 @@ from openai import OpenAI
 
 from llama_orch.http.gate import Access
 from llama_orch.settings.types import Secret
-from queen_rbee.silence import Limits
+from queen_rbee.dispatch.silence import Limits
 from tests.integration.test_anthropic_tools import listening
 from tests.unit.queen_rbee.core import slots_are_free
 from tests.unit.queen_rbee.scripted_openai import COUNTED, delta

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from queen_rbee.api.description.document import OPERATIONS
-from queen_rbee.api.description.v1 import A_SESSION
+from queen_rbee.api.openapi.document import OPERATIONS
+from queen_rbee.api.openapi.v1 import A_SESSION
 from tests.engines.llama_server import Archive
 from tests.integration.home import Home, home
 

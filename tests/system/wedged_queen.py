@@ -14,7 +14,7 @@ import trio
 from llama_orch.service.watchdog import Pulse
 from queen_rbee import parts
 from queen_rbee.__main__ import main
-from queen_rbee.dispatcher import Dispatcher
+from queen_rbee.dispatch.dispatcher import Dispatcher
 
 wedged = threading.Event()
 

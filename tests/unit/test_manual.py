@@ -32,7 +32,7 @@ from pool_managerd.__main__ import DAEMON as POOL_MANAGER
 from pool_managerd.metrics import Metrics as PoolManagerMetrics
 from pool_managerd.pools.registry import Registry
 from queen_rbee.__main__ import DAEMON as QUEEN
-from queen_rbee.api.description.document import OPERATIONS
+from queen_rbee.api.openapi.document import OPERATIONS
 from queen_rbee.metrics import Metrics as QueenMetrics
 from tests.engines.fixtures import leave_out
 from tests.unit.environment_file import parse

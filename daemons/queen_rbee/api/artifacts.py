@@ -13,8 +13,8 @@ from llama_orch.http.posted import body_of
 from llama_orch.http.receiving import too_long
 from queen_rbee.api.paging import wanted_page
 from queen_rbee.api.views import answer
-from queen_rbee.artifacts import LIMIT_BYTES, Artifacts, TooLong
 from queen_rbee.refusals import unknown
+from queen_rbee.tasks.artifacts import LIMIT_BYTES, Artifacts, TooLong
 
 SHAPE = Shape(values=100_000, nodes=50_000)
 

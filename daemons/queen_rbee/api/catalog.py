@@ -9,8 +9,8 @@ from llama_orch.contracts.catalog import CatalogList, CatalogModel, ModelStateCh
 from llama_orch.http.peers import is_local_operator
 from llama_orch.http.posted import body_of
 from queen_rbee.api.views import answer
-from queen_rbee.availability import availability
-from queen_rbee.catalog import Catalog
+from queen_rbee.catalog.availability import availability
+from queen_rbee.catalog.catalog import Catalog
 from queen_rbee.refusals import unknown
 
 

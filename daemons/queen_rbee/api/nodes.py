@@ -15,9 +15,9 @@ from llama_orch.http.exchange import Exchange, HotRoutes
 from llama_orch.http.json_scan import Shape
 from llama_orch.http.posted import body_of
 from queen_rbee.api.views import answer, answer_of
-from queen_rbee.fleet import Fleet
+from queen_rbee.fleet.fleet import Fleet
+from queen_rbee.fleet.managers import Managers
 from queen_rbee.machines import gpus, reachability
-from queen_rbee.managers import Managers
 
 REGISTRATION_LIMIT = 256 << 10
 REGISTRATION_SHAPE = Shape(values=4_000, nodes=4_000)

@@ -6,7 +6,7 @@ from quart_trio import QuartTrio
 from llama_orch.contracts.operations import DrainRequest, OperationList
 from llama_orch.http.posted import body_or
 from queen_rbee.api.views import answer
-from queen_rbee.operations import Operations, Target
+from queen_rbee.fleet.operations import Operations, Target
 
 
 def add_operations(app: QuartTrio, operations: Operations) -> None:

@@ -13,7 +13,7 @@ from llama_orch.http.posted import body_of
 from queen_rbee.api.paging import uuid_before, wanted_page
 from queen_rbee.api.views import answer
 from queen_rbee.refusals import unknown
-from queen_rbee.sessions import Sessions
+from queen_rbee.sessions.sessions import Sessions
 
 
 def add_sessions(app: QuartTrio, sessions: Sessions) -> None:

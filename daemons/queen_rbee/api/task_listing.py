@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from llama_orch.contracts.tasks import TaskList, TaskState, TaskView
 from queen_rbee.api.paging import Page, uuid_before
-from queen_rbee.book import TaskBook
 from queen_rbee.store.protocol import Document, Store
-from queen_rbee.task import Task
+from queen_rbee.tasks.book import TaskBook
+from queen_rbee.tasks.task import Task
 
 BATCH = 100
 

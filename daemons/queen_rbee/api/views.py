@@ -15,13 +15,13 @@ from llama_orch.contracts.pools import PoolFigures, PoolHealth, PoolList
 from llama_orch.contracts.tasks import TaskState, TaskView
 from queen_rbee.api.paging import wanted_page
 from queen_rbee.api.task_listing import TaskListing
-from queen_rbee.candidates import public_pool
-from queen_rbee.capabilities import API_VERSION
-from queen_rbee.capabilities import capabilities as known_capabilities
-from queen_rbee.dispatcher import Dispatcher
-from queen_rbee.intake import Intake, task_id_of, unknown_task
+from queen_rbee.dispatch.dispatcher import Dispatcher
+from queen_rbee.intake.intake import Intake, task_id_of, unknown_task
+from queen_rbee.pools.candidates import public_pool
+from queen_rbee.pools.capabilities import API_VERSION
+from queen_rbee.pools.capabilities import capabilities as known_capabilities
 from queen_rbee.store.protocol import Store
-from queen_rbee.task import Task
+from queen_rbee.tasks.task import Task
 
 ONE_AT_A_TIME = trio.CapacityLimiter(1)
 """Of long lists: each takes the interpreter from the loop, and whoever asks for many must not take it all."""

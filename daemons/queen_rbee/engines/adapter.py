@@ -7,7 +7,7 @@ from typing import Protocol
 
 from llama_orch.contracts.errors import Reason
 from llama_orch.contracts.tasks import TaskRequest
-from queen_rbee.passage import Endpoint, Passage
+from queen_rbee.engines.passage import Endpoint, Passage
 
 
 @dataclass(frozen=True)

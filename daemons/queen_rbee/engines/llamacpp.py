@@ -15,8 +15,8 @@ from queen_rbee.engines.adapter import Dialogue, Finished, Piece, Refused, Said
 from queen_rbee.engines.complaints import LLAMACPP, judged
 from queen_rbee.engines.llamacpp_passage import LlamaCppPassage
 from queen_rbee.engines.openai_wire import WHOLE, OpenAiPassage, encoded, for_passage, stated
+from queen_rbee.engines.passage import Endpoint, Passage
 from queen_rbee.engines.reading import count, json_object, refusal, refused, table, text
-from queen_rbee.passage import Endpoint, Passage
 
 
 class LlamaCpp:

@@ -13,9 +13,9 @@ from pydantic import JsonValue
 from queen_rbee.engines.adapter import Chunk, Finished, Said
 from queen_rbee.engines.openai_stream import counts_of
 from queen_rbee.engines.openai_wire import TOLD_TO_STREAM, OpenAiPassage, asked_choices, asked_each, encoded
+from queen_rbee.engines.passage import Passage
 from queen_rbee.engines.reading import count, json_object, table
 from queen_rbee.engines.shown import wants_no_alternatives
-from queen_rbee.passage import Passage
 
 PROGRESS = '"prompt_progress"'
 

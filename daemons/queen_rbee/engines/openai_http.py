@@ -8,8 +8,8 @@ from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.engines.adapter import Dialogue, Refused
 from queen_rbee.engines.complaints import OPENAI_HTTP, judged
 from queen_rbee.engines.openai_wire import OpenAiPassage, OpenAiPrompt, for_passage
+from queen_rbee.engines.passage import Endpoint, Passage
 from queen_rbee.engines.reading import refusal
-from queen_rbee.passage import Endpoint, Passage
 
 
 class OpenAiHttp:

@@ -8,10 +8,10 @@ from pydantic import JsonValue
 from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.engines.adapter import Chunk, Finished, Piece, Result, Said
 from queen_rbee.engines.openai_stream import Choices, OpenAiStream, counts_of, one_line
+from queen_rbee.engines.passage import Endpoint, Passage
 from queen_rbee.engines.reading import count, json_object, refused, table, text, without_numbers
 from queen_rbee.engines.shown import Shown
-from queen_rbee.passage import Endpoint, Passage
-from queen_rbee.sliced_json import sliced
+from queen_rbee.engines.sliced_json import sliced
 
 PATHS: Mapping[Endpoint, str] = {
     "chat": "/v1/chat/completions",

@@ -16,9 +16,9 @@ from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.engines.adapter import Dialogue, Finished, Piece, Refused, Said
 from queen_rbee.engines.complaints import TGI, judged
 from queen_rbee.engines.openai_wire import OpenAiPassage, encoded, for_passage, stated
+from queen_rbee.engines.passage import Endpoint, Passage
 from queen_rbee.engines.reading import count, json_object, refusal, refused, table, text
 from queen_rbee.engines.stop_texts import StopTexts
-from queen_rbee.passage import Endpoint, Passage
 
 BASE_MODEL = "tgi"
 """Any other `model` is taken for the name of a LoRA adapter."""

@@ -25,9 +25,9 @@ from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.engines.adapter import Dialogue, Finished, Piece, Refused, Said
 from queen_rbee.engines.complaints import TRITON, judged
 from queen_rbee.engines.openai_wire import encoded, stated
+from queen_rbee.engines.passage import Endpoint, Passage
 from queen_rbee.engines.reading import count, json_object, refusal, refused
 from queen_rbee.engines.stop_texts import StopTexts
-from queen_rbee.passage import Endpoint, Passage
 
 MAX_TOKENS = 512
 """Where a task gives neither max_tokens nor expected_tokens."""

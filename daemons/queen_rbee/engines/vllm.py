@@ -13,8 +13,8 @@ from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.engines.adapter import Dialogue, Refused
 from queen_rbee.engines.complaints import VLLM, judged
 from queen_rbee.engines.openai_wire import TOLD_TO_STREAM, OpenAiPassage, OpenAiPrompt, for_passage, stated
+from queen_rbee.engines.passage import Endpoint, Passage
 from queen_rbee.engines.reading import refusal
-from queen_rbee.passage import Endpoint, Passage
 
 COUNTS_FIRST: Mapping[str, JsonValue] = {
     "stream": True,

@@ -16,7 +16,7 @@ from llama_orch.engines.workloads import announced, union
 from llama_orch.http.client import UpstreamError, fetch
 from llama_orch.spool import Bell, Intake
 from queen_rbee.metrics import Metrics
-from queen_rbee.registry import Registry
+from queen_rbee.pools.registry import Registry
 
 SOURCE = "handoff files"
 RANK = 1

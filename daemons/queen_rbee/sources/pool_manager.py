@@ -18,7 +18,7 @@ from llama_orch.contracts.pools import PoolStatus
 from llama_orch.http.client import UpstreamError, fetch
 from llama_orch.settings.types import Secret
 from queen_rbee.metrics import Metrics, check_result
-from queen_rbee.registry import Registry
+from queen_rbee.pools.registry import Registry
 
 WAIT_MS = 20_000
 MARGIN_S = 10.0

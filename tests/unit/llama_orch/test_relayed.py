@@ -11,7 +11,7 @@ from llama_orch.contracts.engines import health_path
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.engines.relayed import PATHS, relayed
 from queen_rbee.engines import ADAPTERS
-from queen_rbee.passage import WORKLOADS, Passage
+from queen_rbee.engines.passage import WORKLOADS, Passage
 
 METHODS = st.sampled_from(["POST", "post", "GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "POST "])
 STATEFUL = [

@@ -10,16 +10,16 @@ from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import Bell
-from queen_rbee.admission import AdmissionQueue, Policy
-from queen_rbee.dispatcher import POOL_WAIT_S, Dispatcher
+from queen_rbee.dispatch.dispatcher import POOL_WAIT_S, Dispatcher
+from queen_rbee.dispatch.queue import AdmissionQueue, Policy
+from queen_rbee.dispatch.silence import Limits
 from queen_rbee.engines import ADAPTERS
-from queen_rbee.intake import Intake
+from queen_rbee.intake.intake import Intake
 from queen_rbee.metrics import Metrics
 from queen_rbee.parts import books
-from queen_rbee.registry import Registry
-from queen_rbee.sessions import Sessions
-from queen_rbee.silence import Limits
-from queen_rbee.task import Task
+from queen_rbee.pools.registry import Registry
+from queen_rbee.sessions.sessions import Sessions
+from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.memory_store import MemoryStore
 from tests.unit.queen_rbee.scripted_engine import ScriptedEngine, scripted_engine
 

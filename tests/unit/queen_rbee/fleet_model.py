@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from llama_orch.contracts.nodes import PoolSnapshot
 from llama_orch.contracts.pools import PoolState
-from queen_rbee.fleet import FORGET_AFTER_S, GRACE_S
+from queen_rbee.fleet.fleet import FORGET_AFTER_S, GRACE_S
 from queen_rbee.matching import Key
 from tests.unit.queen_rbee.fleets import TIMEOUT_MS
 

@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from queen_rbee.candidates import Demand
-from queen_rbee.directory import Directory
-from queen_rbee.placement import pick
-from queen_rbee.session import Session
+from queen_rbee.pools.candidates import Demand
+from queen_rbee.pools.directory import Directory
+from queen_rbee.pools.placement import pick
+from queen_rbee.sessions.session import Session
 from queen_rbee.status import show_gauges
-from queen_rbee.task import Task
+from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.fleet_world import World
 
 

@@ -13,13 +13,13 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from llama_orch.contracts.errors import ApiError, ErrorCode
 from llama_orch.contracts.nodes import PoolSnapshot
 from llama_orch.contracts.tasks import TaskRequest
-from queen_rbee.candidates import Candidate
-from queen_rbee.failure import Failure
-from queen_rbee.fleet import Fleet
+from queen_rbee.dispatch.failure import Failure
+from queen_rbee.fleet.fleet import Fleet
+from queen_rbee.intake.restoring import restore
 from queen_rbee.matching import Key
-from queen_rbee.restoring import restore
+from queen_rbee.pools.candidates import Candidate
 from queen_rbee.store.protocol import Document, Kind
-from queen_rbee.task import Task
+from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.core import Queen, core
 from tests.unit.queen_rbee.fleet_model import Model
 from tests.unit.queen_rbee.fleets import CHECK_S, TIMEOUT_MS, heartbeat, registration

@@ -7,9 +7,9 @@ from llama_orch.contracts.nodes import Heartbeat, NodeRegistration, PoolSnapshot
 from llama_orch.contracts.pools import PoolState
 from llama_orch.spool import Bell
 from queen_rbee.engines import ADAPTERS
-from queen_rbee.fleet import Fleet
+from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.metrics import Metrics
-from queen_rbee.registry import Registry
+from queen_rbee.pools.registry import Registry
 from tests.unit.queen_rbee.memory_store import MemoryStore
 
 MACHINE, OTHER_MACHINE = "a" * 32, "b" * 32

@@ -11,11 +11,11 @@ from pydantic import JsonValue
 from llama_orch.http.app import add_hot, create_app
 from llama_orch.http.exchange import HotRoutes, Message
 from llama_orch.http.gate import Access, Gate
-from queen_rbee.api.anthropic import add_anthropic
-from queen_rbee.api.hot import HotHandlers
-from queen_rbee.api.models import add_model_list, add_models
-from queen_rbee.api.openai import add_openai
-from queen_rbee.api.passages import Passages
+from queen_rbee.api.tasks import HotHandlers
+from queen_rbee.api.v1.anthropic import add_anthropic
+from queen_rbee.api.v1.models import add_model_list, add_models
+from queen_rbee.api.v1.openai import add_openai
+from queen_rbee.api.v1.passages import Passages
 from tests.unit.queen_rbee.core import SOON_S, Queen, core
 from tests.unit.queen_rbee.scripted_openai import ScriptedOpenAi, scripted_openai
 

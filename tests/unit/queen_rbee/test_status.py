@@ -5,7 +5,7 @@ from prometheus_client import generate_latest
 from trio.testing import MockClock
 
 from llama_orch.service.notify import Notifier
-from queen_rbee.fleet import Fleet
+from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.status import INTERVAL_S, keep_status
 from tests.unit.queen_rbee.core import Queen, core, ended, running, slots_are_free
 from tests.unit.queen_rbee.fleets import CHECK_S, TIMEOUT_MS, heartbeat, registration

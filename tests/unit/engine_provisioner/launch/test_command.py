@@ -11,7 +11,7 @@ from engine_provisioner.engine import Command, Engine
 from engine_provisioner.launch.command import announced_flags, cache_ram_mib, llama_server
 from engine_provisioner.spec.pool_spec import Pool
 from llama_orch.contracts.pools import PoolState
-from queen_rbee.candidates import Candidate, served_name
+from queen_rbee.pools.candidates import Candidate, served_name
 from tests.unit.engine_provisioner.pools import MODEL, engine, pool
 
 CURRENT = engine(

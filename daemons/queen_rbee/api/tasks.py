@@ -1,0 +1,135 @@
+"""The hot paths: POST /v2/tasks, its event stream, and cancel."""
+
+from collections.abc import Mapping
+
+import trio
+
+from llama_orch.contracts.errors import ApiError
+from llama_orch.contracts.tasks import TaskRequest, TaskState
+from llama_orch.http.bodies import invalid, read
+from llama_orch.http.exchange import Exchange, HotRoutes
+from llama_orch.http.json_scan import Shape
+from llama_orch.telemetry.correlation import current, traceparent
+from queen_rbee.dispatch.dispatcher import Dispatcher
+from queen_rbee.intake.intake import Intake, task_id_of, unknown_task
+from queen_rbee.tasks.task import Task
+
+TASK_LIMIT = 8 << 20
+"""Bytes: a task is text, and the store takes it whole."""
+TASK_SHAPE = Shape(values=4_000, nodes=100)
+NO_BODY = 64 << 10
+"""Bytes of a body that nobody reads."""
+KEEP_ALIVE_S = 15.0
+COALESCE_S = 0.004
+"""Tokens that come closer together are sent in one piece. The first one never waits; nobody sees the others do, and a
+fast engine's stream costs a third."""
+VERBOSE = {"true": True, "false": False, "1": True, "0": False, "True": True, "False": False}
+"""What `?verbose=` may be; Python's clients write the last two."""
+KEEP_ALIVE = b": keep-alive\n\n"
+ATTEND_S = 1.0
+"""A waiting task that somebody reads is attended so often: under drop-lru those that nobody asks for go first."""
+STREAM_HEADERS = (
+    ("content-type", "text/event-stream; charset=utf-8"),
+    ("cache-control", "no-store"),
+    ("x-accel-buffering", "no"),
+)
+
+
+class HotHandlers:
+    """Handlers over one dispatcher and its intake."""
+
+    def __init__(self, dispatcher: Dispatcher, intake: Intake) -> None:
+        self._dispatcher = dispatcher
+        self._intake = intake
+
+    def add_to(self, routes: HotRoutes) -> None:
+        """Add the routes of tasks."""
+        routes.add("POST", "/v2/tasks", self.submit)
+        routes.add("GET", "/v2/tasks/{task_id}/events", self.events)
+        routes.add("POST", "/v2/tasks/{task_id}/cancel", self.cancel)
+
+    async def submit(self, exchange: Exchange) -> None:
+        """202 with where the task stands, or why not."""
+        request = await read(exchange, TaskRequest, TASK_SHAPE, min(TASK_LIMIT, exchange.body_limit))
+        _task, answer = await self._intake.submit(request, current.get() or "", traceparent.get())
+        headers = [("x-queue-position", str(answer.queue_position)), ("content-type", "application/json")]
+        if session_id := request.session_id:
+            headers += self._dispatcher.accounting.sessions.budget_headers(session_id)
+        await exchange.send(202, answer.model_dump_json().encode(), headers)
+
+    async def events(self, exchange: Exchange) -> None:
+        """The task's events as they come, from behind Last-Event-ID on. Leaving does not cancel the task."""
+        task = self._known(exchange)
+        last_id, verbose = _last_event_id(exchange.headers), _wants_narration(exchange.query)
+        await exchange.body(NO_BODY)
+        await exchange.open_stream(200, [*STREAM_HEADERS, *_headers(task)])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(until_gone, exchange, nursery.cancel_scope)
+            task.log.readers += 1
+            try:
+                await self._send_events(exchange, task, last_id, verbose)
+            finally:
+                task.log.readers -= 1
+            nursery.cancel_scope.cancel()
+
+    async def _send_events(self, exchange: Exchange, task: Task, last_id: int, verbose: bool) -> None:
+        due = trio.current_time() + KEEP_ALIVE_S
+        while True:
+            self._dispatcher.queue.attend(task)
+            data, last_id = task.log.after(last_id, verbose)
+            task.deliver()
+            behind = last_id < task.log.last_id
+            if task.log.closed and not behind:
+                await exchange.finish(data)
+                return
+            if not data and trio.current_time() >= due:
+                data = KEEP_ALIVE
+            if data:
+                await exchange.write(data)
+                due = trio.current_time() + KEEP_ALIVE_S
+            if task.shown and not behind:
+                await trio.sleep(COALESCE_S)
+            waits = task.state is TaskState.QUEUED
+            with trio.move_on_at(min(due, trio.current_time() + ATTEND_S) if waits else due):
+                await task.log.wait_beyond(last_id)
+
+    async def cancel(self, exchange: Exchange) -> None:
+        """204, also when the task has already ended."""
+        task = self._known(exchange)
+        await exchange.body(NO_BODY)
+        self._dispatcher.cancel(task)
+        await exchange.send(204)
+
+    def _known(self, exchange: Exchange) -> Task:
+        text = exchange.variables["task_id"]
+        task = self._dispatcher.book.get(task_id_of(text))
+        if task is None:
+            raise unknown_task(text)
+        return task
+
+
+async def until_gone(exchange: Exchange, scope: trio.CancelScope) -> None:
+    """Cancel `scope` when the client leaves; to be run beside the answer."""
+    await exchange.gone()
+    scope.cancel()
+
+
+def _headers(task: Task) -> list[tuple[str, str]]:
+    """What is known by now of where and how the task runs."""
+    found = [("x-queue-position", str(task.told_position or 0))] if task.state is TaskState.QUEUED else []
+    found += [("x-llama-orch-pool", task.pool_id)] if task.pool_id else []
+    return found + ([("x-llama-orch-overhead-ms", f"{task.overhead_ms:g}")] if task.overhead_ms is not None else [])
+
+
+def _wants_narration(query: Mapping[str, str]) -> bool:
+    """Whether `?verbose=` says so. Raises ApiError 400 where it says something else."""
+    text = query.get("verbose", "false")
+    if text not in VERBOSE:
+        raise ApiError(400, invalid([("verbose", f"must be one of {', '.join(VERBOSE)}")]))
+    return VERBOSE[text]
+
+
+def _last_event_id(headers: Mapping[str, str]) -> int:
+    """The id after which the client wants to go on; anything that is no id means from the start."""
+    text = headers.get("last-event-id", "").strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else 0

@@ -1,0 +1,73 @@
+"""What can be asked of each pool and of each kind of engine, from what is known of pools and of adapters. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+
+from llama_orch import VERSION
+from llama_orch.contracts.capabilities import Capabilities, EngineCapabilities, PoolCapabilities
+from llama_orch.contracts.pools import PoolStatus
+from queen_rbee.engines.adapter import EngineAdapter
+from queen_rbee.engines.passage import Endpoint, endpoints_for, workloads_of
+from queen_rbee.pools.candidates import public_name
+
+API_VERSION = "2"
+
+ALWAYS = ("cancel", "resume", "streaming")
+"""What the queen itself gives to every task, whatever the engine."""
+BY_ENDPOINT: dict[Endpoint, tuple[str, ...]] = {
+    "completion": ("seed", "stop"),
+    "chat": ("chat", "messages"),
+    "completions": ("seed", "stop"),
+}
+
+Adapters = Mapping[str, EngineAdapter]
+
+
+def capabilities(pools: Iterable[PoolStatus], adapters: Adapters) -> Capabilities:
+    """All of them, by id and by name; a pool of an engine that is not spoken to can be asked for nothing."""
+    known = [_pool(pool, adapters) for pool in sorted(pools, key=lambda pool: pool.pool_id)]
+    engines = [
+        _engine(name, adapters[name].endpoints, [pool for pool in known if pool.engine == name])
+        for name in sorted(adapters)
+    ]
+    return Capabilities(api_version=API_VERSION, version=VERSION, engines=engines, pools=known)
+
+
+def _pool(pool: PoolStatus, adapters: Adapters) -> PoolCapabilities:
+    adapter = adapters.get(pool.engine)
+    endpoints: frozenset[Endpoint] = endpoints_for(adapter.endpoints, pool.workloads) if adapter else frozenset()
+    return PoolCapabilities(
+        pool_id=pool.pool_id,
+        engine=pool.engine,
+        engine_version=pool.engine_version,
+        ready=pool.ready,
+        ctx_max=pool.ctx_max,
+        max_tokens=pool.ctx_max,
+        slots=pool.slots_total,
+        workloads=list(workloads_of(endpoints)),
+        endpoints=sorted(endpoints),
+        features=_features(endpoints),
+        models=[public_name(model) for model in pool.models_available],
+    )
+
+
+def _engine(name: str, endpoints: frozenset[Endpoint], pools: Sequence[PoolCapabilities]) -> EngineCapabilities:
+    ctx_max = max((pool.ctx_max for pool in pools if pool.ctx_max), default=None)
+    return EngineCapabilities(
+        engine=name,
+        versions=sorted({pool.engine_version for pool in pools if pool.engine_version}),
+        ctx_max=ctx_max,
+        max_tokens=ctx_max,
+        slots=sum(pool.slots for pool in pools),
+        workloads=list(workloads_of(endpoints)),
+        endpoints=sorted(endpoints),
+        features=_features(endpoints),
+        pools=[pool.pool_id for pool in pools],
+    )
+
+
+@cache
+def _features(endpoints: frozenset[Endpoint]) -> list[str]:
+    if not endpoints:
+        return []
+    return sorted({*ALWAYS, *(word for endpoint in endpoints for word in BY_ENDPOINT.get(endpoint, ()))})

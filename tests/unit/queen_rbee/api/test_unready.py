@@ -1,0 +1,101 @@
+"""While nothing serves a task it is told so, and it does not wait for ever."""
+
+import json
+
+import pytest
+import trio
+import trio.testing
+
+from llama_orch.contracts.errors import ApiError, ErrorCode
+from llama_orch.contracts.pools import PoolState
+from llama_orch.contracts.tasks import TaskRequest
+from queen_rbee.dispatch.patience import SOONEST_S
+from queen_rbee.tasks.task import Task
+from tests.unit.queen_rbee.core import core, ended, running
+from tests.unit.queen_rbee.scripted_engine import ScriptedEngine
+
+
+def started(task: Task):
+    frame = next(frame for frame in task.log.frames(0) if frame.event == "started")
+    return json.loads(frame.payload)
+
+
+@pytest.mark.parametrize("how", [{"ready": False, "state": PoolState.STARTING}, {"draining": True}])
+async def test_start_of_task_that_nothing_serves_is_not_predicted(how):
+    queen = core(ScriptedEngine())
+    queen.pool(**how)
+    task, answer = await queen.intake.submit(TaskRequest(prompt="hello"), "c")
+    assert answer.predicted_start_ms is None
+    assert started(task) == {"queue_position": 0, "predicted_start_ms": None}
+    assert queen.intake.position(task) == (0, None)
+    queen.pool()
+    assert queen.intake.position(task) == (0, 0)
+
+
+async def test_open_circuit_leaves_the_start_unpredicted():
+    queen = core(ScriptedEngine())
+    queen.pool()
+    (replica,) = queen.dispatcher.registry.replicas.all()
+    queen.dispatcher.circuits.away(replica, trio.current_time(), "cannot connect")
+    assert queen.dispatcher.forecast.start_ms(queen.submit().demand, 0) is None
+
+
+async def test_task_ends_when_no_pool_is_ready_in_time(autojump_clock):
+    async with running(pool_wait_s=60.0) as queen:
+        queen.pool(ready=False, state=PoolState.STARTING)
+        task, dated = queen.submit(), queen.submit(deadline_ms=10_000)
+        assert await ended_within(task, 100) == ErrorCode.POOL_UNREADY
+        assert 60.0 <= (task.ended_at or 0) - task.submitted_at < 65.0
+        assert task.error
+        assert task.error.retriable
+        assert (task.error.retry_after_ms or 0) >= 60_000, "as long again as it has lasted"
+        assert dated.error
+        assert dated.error.code == ErrorCode.DEADLINE_UNMET
+
+
+async def ended_within(task: Task, limit_s: float) -> str | None:
+    with trio.fail_after(limit_s):
+        while not task.log.closed:
+            await task.log.wait_beyond(task.log.last_id)
+    return task.error.code if task.error else None
+
+
+async def test_task_behind_busy_slots_is_not_given_up(autojump_clock):
+    async with running(pool_wait_s=5.0) as queen:
+        (replica,) = queen.dispatcher.registry.replicas.all()
+        for _slot in range(2):
+            queen.dispatcher.registry.lease(replica.key)
+        task = queen.submit()
+        await trio.sleep(100)
+        assert not task.state.final
+        queen.dispatcher.registry.release(replica.key)
+        assert (await ended(task))[-1] == "end"
+
+
+async def test_pool_that_comes_in_time_serves_what_waits(autojump_clock):
+    async with running(pool_wait_s=60.0) as queen:
+        queen.pool(ready=False, state=PoolState.STARTING)
+        task = queen.submit()
+        await trio.sleep(50)
+        queen.pool()
+        assert (await ended(task))[-1] == "end"
+
+
+async def test_full_queue_without_a_pool_says_to_come_back_later(autojump_clock):
+    async with running(capacity=1) as queen:
+        queen.pool(ready=False, state=PoolState.STARTING)
+        queen.submit("first")
+        told = []
+        for number in range(3):
+            with pytest.raises(ApiError) as refused:
+                queen.submit(f"newcomer {number}")
+            told.append((refused.value.body.retry_after_ms or 0) / 1000)
+            await trio.sleep(60)
+        assert told[0] == SOONEST_S
+        assert told[1:] == pytest.approx([60.0, 120.0], abs=2.0)
+
+
+async def test_deadline_is_judged_without_a_made_up_wait():
+    queen = core(ScriptedEngine())
+    queen.pool(ready=False, state=PoolState.STARTING)
+    assert queen.submit(deadline_ms=100).error is None

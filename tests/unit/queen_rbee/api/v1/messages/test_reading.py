@@ -1,0 +1,293 @@
+"""An engine's chunks become the events that Anthropic's clients read, and, put together, the message that they get."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from queen_rbee.api.v1.messages.chat import chat_body
+from queen_rbee.api.v1.messages.ending import Wanted
+from queen_rbee.api.v1.messages.events import Event
+from queen_rbee.api.v1.messages.reading import Reading
+from queen_rbee.api.v1.messages.request import MessagesRequest, parsed
+from queen_rbee.api.v1.messages.whole import UNREADABLE, Whole
+from tests.unit.queen_rbee.messages_examples import QUESTION, body, call, chunk, names, objects, usage
+
+WANTED = Wanted("m", max_tokens=100, stop_sequences=("END",))
+
+
+def read(chunks: Iterable[str], wanted: Wanted = WANTED) -> list[Event]:
+    """All events of an answer of these chunks."""
+    reading = Reading("1", wanted)
+    found = [event for one in chunks for event in reading.chunk(one)]
+    assert reading.understood
+    return [*found, *reading.end(0, 0)]
+
+
+def data_of(events: Iterable[Event]) -> list[dict[str, Any]]:
+    return [event.data for event in events]
+
+
+def whole(events: Iterable[Event]) -> dict[str, Any]:
+    found = Whole()
+    found.take(events)
+    return found.message()
+
+
+def message(chunks: Iterable[str], wanted: Wanted = WANTED) -> dict[str, Any]:
+    return whole(read(chunks, wanted))
+
+
+def test_text_is_streamed_as_documented():
+    chunks = [
+        chunk({"role": "assistant", "content": None}),
+        chunk({"content": "Hello"}),
+        chunk({"content": "!"}),
+        chunk(finish="stop"),
+        usage(25, 15, 5),
+    ]
+    counts = {"cache_creation_input_tokens": 0}
+    head = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": []}
+    nothing = counts | {"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 0}
+    assert data_of(read(chunks)) == [
+        {"type": "message_start", "message": head | {"stop_reason": None, "stop_sequence": None, "usage": nothing}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello"}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "!"}},
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+            "usage": counts | {"input_tokens": 20, "cache_read_input_tokens": 5, "output_tokens": 15},
+        },
+        {"type": "message_stop"},
+    ]
+
+
+def test_an_event_is_framed_by_its_type():
+    assert Event({"type": "message_stop"}).frame == b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+    assert (
+        Event({"type": "x", "text": "a\nb Zürich"}).frame
+        == 'event: x\ndata: {"type":"x","text":"a\\nb Zürich"}\n\n'.encode()
+    )
+
+
+def test_a_tools_use_is_streamed_as_documented():
+    chunks = [
+        chunk({"content": "I look."}),
+        chunk(call(0, id="c1", name="get_weather")),
+        chunk(call(0, '{"place": ')),
+        chunk(call(0, '"Bern"}')),
+        chunk(finish="tool_calls"),
+    ]
+    assert data_of(read(chunks))[3:-1] == [
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "content_block_start",
+            "index": 1,
+            "content_block": {"type": "tool_use", "id": "c1", "name": "get_weather", "input": {}},
+        },
+        {
+            "type": "content_block_delta",
+            "index": 1,
+            "delta": {"type": "input_json_delta", "partial_json": '{"place": '},
+        },
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": '"Bern"}'}},
+        {"type": "content_block_stop", "index": 1},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "tool_use", "stop_sequence": None},
+            "usage": {
+                "input_tokens": 0,
+                "cache_creation_input_tokens": 0,
+                "cache_read_input_tokens": 0,
+                "output_tokens": 0,
+            },
+        },
+    ]
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_thoughts_go_before_what_is_said_and_are_signed_with_nothing(field: str):
+    events = data_of(read([chunk({field: "hm"}), chunk({"content": "so"})]))
+    assert [event["type"] for event in events[1:6]] == [
+        "content_block_start",
+        "content_block_delta",
+        "content_block_delta",
+        "content_block_stop",
+        "content_block_start",
+    ]
+    assert events[1]["content_block"] == {"type": "thinking", "thinking": "", "signature": ""}
+    assert events[2]["delta"] == {"type": "thinking_delta", "thinking": "hm"}
+    assert events[3]["delta"] == {"type": "signature_delta", "signature": ""}
+    assert message([chunk({field: "hm"}), chunk({"content": "so"})])["content"] == [
+        {"type": "thinking", "thinking": "hm", "signature": ""},
+        {"type": "text", "text": "so"},
+    ]
+
+
+def test_thoughts_that_the_client_does_not_want_are_kept_back():
+    content = message([chunk({"reasoning": "hm"}), chunk({"content": "so"})], Wanted("m", 100, thoughts=False))[
+        "content"
+    ]
+    assert content == [{"type": "text", "text": "so"}]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "reason", "sequence"),
+    [
+        ([chunk(finish="stop")], "end_turn", None),
+        ([chunk({"content": "x"})], "end_turn", None),
+        ([chunk(finish="length"), usage(1, 100)], "max_tokens", None),
+        ([chunk(finish="length"), usage(1, 99)], "model_context_window_exceeded", None),
+        ([chunk(finish="stop", stop_reason="END")], "stop_sequence", "END"),
+        ([chunk(finish="stop", stop_reason="other")], "end_turn", None),
+        ([chunk(finish="stop", stop_reason=128009)], "end_turn", None),
+        ([chunk(finish="stop_sequence")], "stop_sequence", "END"),
+        ([chunk(call(0, "{}", id="a", name="n")), chunk(finish="tool_calls")], "tool_use", None),
+        ([chunk(call(0, "{}", id="a", name="n")), chunk(finish="stop")], "tool_use", None),
+        ([chunk(call(0, '{"a', id="a", name="n")), chunk(finish="length"), usage(1, 100)], "max_tokens", None),
+        ([chunk({"refusal": "No."}), chunk(finish="stop")], "refusal", None),
+        ([chunk(finish="content_filter")], "refusal", None),
+    ],
+)
+def test_why_it_ends(chunks: Sequence[str], reason: str, sequence: str | None):
+    found = message(chunks)
+    assert (found["stop_reason"], found["stop_sequence"]) == (reason, sequence)
+
+
+def test_which_of_several_stop_sequences_was_met_is_not_guessed():
+    found = message([chunk(finish="stop_sequence")], Wanted("m", 100, stop_sequences=("A", "B")))
+    assert (found["stop_reason"], found["stop_sequence"]) == ("stop_sequence", None)
+
+
+def test_the_queens_counts_hold_where_the_engine_tells_none():
+    reading = Reading("1", WANTED)
+    found = whole([*reading.chunk(chunk({"content": "x"})), *reading.end(7, 1)])
+    assert (found["usage"]["input_tokens"], found["usage"]["output_tokens"]) == (7, 1)
+
+
+def test_counts_that_come_with_the_first_chunk_are_in_the_head():
+    first = json.dumps({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 0}})
+    (head,) = data_of(Reading("1", WANTED).chunk(first))
+    assert head["message"]["usage"]["input_tokens"] == 9
+
+
+def test_the_head_comes_once_however_early_it_is_wanted():
+    reading = Reading("1", WANTED)
+    events = [*reading.begin(), *reading.begin(), *reading.chunk(chunk({"content": "x"})), *reading.end(0, 0)]
+    assert [event.data["type"] for event in events].count("message_start") == 1
+
+
+def test_an_answer_of_nothing_is_a_message_without_content():
+    found = message([])
+    assert (found["content"], found["stop_reason"]) == ([], "end_turn")
+
+
+@pytest.mark.parametrize("broken", ["", "null", "[]", '{"choices": 7}', '{"choices": [{"delta": "x"}]}', "<html>"])
+def test_what_is_no_chunk_is_noticed(broken: str):
+    reading = Reading("1", WANTED)
+    assert reading.chunk(broken) == []
+    assert not reading.understood
+
+
+def test_calls_without_a_number_or_an_id_and_with_an_object_are_understood():
+    piece = {"tool_calls": [{"function": {"name": "n", "arguments": {"a": 1}}}]}
+    (block,) = message([chunk(piece)])["content"]
+    assert block == {"type": "tool_use", "id": "toolu_1_0", "name": "n", "input": {"a": 1}}
+
+
+@pytest.mark.parametrize("arguments", ["not json", '{"a": ', "[1]", "7"])
+def test_an_input_that_is_no_object_is_passed_on_as_it_is(arguments: str):
+    (block,) = message([chunk(call(0, arguments, id="a", name="n"))])["content"]
+    assert block["input"] == {UNREADABLE: arguments}
+
+
+def test_a_call_without_arguments_has_an_empty_input():
+    events = read([chunk(call(0, id="a", name="n"))])
+    assert whole(events)["content"] == [{"type": "tool_use", "id": "a", "name": "n", "input": {}}]
+    assert "content_block_delta" not in {event.data["type"] for event in events}
+
+
+def test_a_second_call_is_streamed_as_soon_as_the_first_is_complete():
+    reading = Reading("1", WANTED)
+    reading.chunk(chunk(call(0, '{"a": 1}', id="a", name="n")))
+    found = data_of(reading.chunk(chunk(call(1, '{"b": ', id="b", name="n"))))
+    assert [event["type"] for event in found] == ["content_block_stop", "content_block_start", "content_block_delta"]
+    assert found[2] == {
+        "type": "content_block_delta",
+        "index": 1,
+        "delta": {"type": "input_json_delta", "partial_json": '{"b": '},
+    }
+
+
+@pytest.mark.parametrize("broken", ["", '{"a": '])
+def test_a_call_that_is_never_completed_holds_up_the_others_no_longer_than_to_the_end(broken: str):
+    first, second = call(0, broken, id="a", name="n"), call(1, '{"b": 1}', id="b", name="n")
+    content = message([chunk(first), chunk(second), chunk(finish="tool_calls")])["content"]
+    assert [block["id"] for block in content] == ["a", "b"]
+    assert content[1]["input"] == {"b": 1}
+
+
+def test_more_of_a_call_that_was_given_away_is_not_understood():
+    reading = Reading("1", WANTED)
+    reading.chunk(chunk(call(0, '{"a": ', id="a", name="n")))
+    reading.chunk(chunk({"content": "by the way"}))
+    reading.chunk(chunk(call(0, "1}")))
+    assert not reading.understood
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> tuple[str, list[tuple[str, str, dict[str, Any]]], list[str]]:
+    """What an engine says: a text, calls of (id, name, input), and its chunks, the calls interleaved."""
+    text = draw(st.text(max_size=30))
+    calls = [(f"c{index}", draw(names), draw(objects)) for index in range(draw(st.integers(0, 3)))]
+    said = [chunk({"content": piece}) for piece in pieces(draw, text)]
+    parts = [
+        [call(i, id=c[0], name=c[1]), *(call(i, p) for p in pieces(draw, json.dumps(c[2])))]
+        for i, c in enumerate(calls)
+    ]
+    said += [chunk(part.pop(0)) for part in parts]
+    while rest := [part for part in parts if part]:
+        said.append(chunk(draw(st.sampled_from(rest)).pop(0)))
+    return text, calls, [*said, chunk(finish="tool_calls" if calls else "stop")]
+
+
+def pieces(draw: st.DrawFn, text: str) -> list[str]:
+    cuts = sorted(draw(st.sets(st.integers(0, len(text)), max_size=4)))
+    return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
+@given(answers())
+def test_blocks_follow_one_another_however_the_pieces_come(answer: tuple[str, Any, list[str]]):
+    events = data_of(read(answer[2]))
+    assert [event["type"] for event in events[:1] + events[-2:]] == ["message_start", "message_delta", "message_stop"]
+    open_, begun = None, 0
+    for event in events[1:-2]:
+        if event["type"] == "content_block_start":
+            assert (open_, event["index"]) == (None, begun)
+            open_, begun = begun, begun + 1
+        else:
+            assert event["index"] == open_
+            open_ = None if event["type"] == "content_block_stop" else open_
+    assert open_ is None
+
+
+@given(answers())
+def test_what_the_model_said_comes_back_to_it_unchanged_with_the_next_request(answer: tuple[str, Any, list[str]]):
+    text, calls, chunks = answer
+    content = message(chunks)["content"]
+    asked = {**QUESTION, "messages": [*QUESTION["messages"], {"role": "assistant", "content": content}]}  # type: ignore[misc]
+    chat: dict[str, Any] = chat_body(parsed(MessagesRequest, body(asked)))
+    last = chat["messages"][-1]
+    if not text and not calls:
+        assert last["role"] == "user"
+        return
+    assert last["content"] == text
+    assert [
+        (call["id"], call["function"]["name"], json.loads(call["function"]["arguments"]))
+        for call in last.get("tool_calls", ())
+    ] == calls

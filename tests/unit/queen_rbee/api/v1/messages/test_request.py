@@ -1,0 +1,344 @@
+"""What an Anthropic client asks is understood or refused by name, and reaches the engine as an OpenAI chat."""
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama_orch.contracts.errors import ApiError
+from queen_rbee.api.v1.messages.chat import chat_body, count_body
+from queen_rbee.api.v1.messages.request import CountRequest, MessagesRequest, parsed
+from tests.unit.queen_rbee.messages_examples import PNG, QUESTION, WEATHER, anything, body, requests
+
+
+def chat_of(request: object) -> dict[str, Any]:
+    """The chat that is made of `request`."""
+    return chat_body(parsed(MessagesRequest, body(request)))
+
+
+def chat(**changes: Any) -> dict[str, Any]:
+    """The chat that is made of QUESTION with `changes`."""
+    return chat_of({**QUESTION, **changes})
+
+
+def conversation(*messages: tuple[str, Any], **changes: Any) -> list[dict[str, Any]]:
+    """The chat's messages for those of (role, content)."""
+    found: list[dict[str, Any]] = chat(
+        messages=[{"role": role, "content": content} for role, content in messages], **changes
+    )["messages"]
+    return found
+
+
+def problems(request: object) -> dict[str, str]:
+    """Each wrong field with what is wrong with it."""
+    with pytest.raises(ApiError) as refusal:
+        parsed(MessagesRequest, request if isinstance(request, bytes) else body(request))
+    assert refusal.value.status == 400
+    return {problem.field: problem.problem for problem in refusal.value.body.fields or ()}
+
+
+def test_the_smallest_request_becomes_the_smallest_chat():
+    assert chat() == {
+        "model": "m",
+        "max_tokens": 32,
+        "messages": [{"role": "user", "content": "What is the weather?"}],
+    }
+
+
+def test_instructions_go_first_in_one_message():
+    system = [
+        {"type": "text", "text": "Be kind.", "cache_control": {"type": "ephemeral"}},
+        {"type": "text", "text": "Be brief."},
+    ]
+    assert conversation(("user", "hi"), system=system)[0] == {"role": "system", "content": "Be kind.\nBe brief."}
+    assert conversation(("user", "hi"), system="Be kind.")[0] == {"role": "system", "content": "Be kind."}
+    assert conversation(("system", "Be kind."), ("user", "hi"))[0] == {"role": "system", "content": "Be kind."}
+
+
+def test_instructions_in_between_join_the_users_turn_since_many_templates_take_none_there():
+    found = conversation(("user", "hi"), ("assistant", "yes?"), ("system", "It is late."), ("user", "go on"))
+    assert [(message["role"], message["content"]) for message in found] == [
+        ("user", "hi"),
+        ("assistant", "yes?"),
+        ("user", "It is late.\ngo on"),
+    ]
+
+
+def test_a_hash_that_is_new_with_each_request_is_left_out_of_the_prompt():
+    system = [{"type": "text", "text": "x-anthropic-billing-header: cch=1a2b3;"}, {"type": "text", "text": "Be kind."}]
+    assert conversation(("user", "hi"), system=system)[0]["content"] == "Be kind."
+
+
+def test_images_become_urls_between_their_texts():
+    url = {"type": "url", "url": "https://example.org/a.png"}
+    blocks = [
+        {"type": "text", "text": "Compare"},
+        {"type": "image", "source": PNG},
+        {"type": "image", "source": url},
+    ]
+    assert conversation(("user", blocks))[0]["content"] == [
+        {"type": "text", "text": "Compare"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}},
+        {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
+    ]
+
+
+def test_a_tools_use_and_its_result_become_a_call_and_a_tools_message():
+    use = {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {"place": "Zürich"}}
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "text", "text": "rain"}]}
+    asked, answered, asks_on = conversation(
+        ("assistant", [{"type": "text", "text": "I look."}, use]),
+        ("user", [result, {"type": "text", "text": "And now?"}]),
+    )
+    assert asked["content"] == "I look."
+    assert asked["tool_calls"] == [
+        {
+            "id": "toolu_1",
+            "type": "function",
+            "function": {"name": "get_weather", "arguments": '{"place": "Zürich"}'},
+        }
+    ]
+    assert answered == {"role": "tool", "tool_call_id": "toolu_1", "content": "rain"}
+    assert asks_on == {"role": "user", "content": "And now?"}
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        ({}, ""),
+        ({"content": "rain"}, "rain"),
+        ({"content": None}, ""),
+        ({"content": "no such place", "is_error": True}, "Error:\nno such place"),
+        ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "a\nb"),
+    ],
+)
+def test_what_a_tool_said_is_text_and_its_failure_is_said(result: dict[str, Any], said: str):
+    block = {"type": "tool_result", "tool_use_id": "t", **result}
+    assert conversation(("user", [block])) == [{"role": "tool", "tool_call_id": "t", "content": said}]
+
+
+def test_an_image_that_a_tool_shows_follows_all_tools_in_the_users_turn():
+    results = [
+        {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "image", "source": PNG}]},
+        {"type": "tool_result", "tool_use_id": "b", "content": "done"},
+    ]
+    found = conversation(("user", results))
+    assert [message["role"] for message in found] == ["tool", "tool", "user"]
+    assert [part["type"] for part in found[2]["content"]] == ["image_url"]
+
+
+def test_thoughts_are_handed_back_and_redacted_ones_are_passed_over():
+    blocks = [
+        {"type": "thinking", "thinking": "hm", "signature": "s"},
+        {"type": "redacted_thinking", "data": "xyz"},
+        {"type": "text", "text": "so"},
+    ]
+    (message,) = conversation(("assistant", blocks))
+    assert (message["reasoning_content"], message["content"]) == ("hm", "so")
+    assert conversation(("user", "hi"), ("assistant", blocks[1:2])) == [{"role": "user", "content": "hi"}]
+
+
+def test_an_answer_that_is_begun_goes_on_where_it_stands():
+    begun = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "The answer is ("}]
+    found = chat(messages=begun)
+    assert (found["continue_final_message"], found["add_generation_prompt"]) == (True, False)
+    assert "continue_final_message" not in chat()
+    called = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "n", "input": {}}]}
+    assert "continue_final_message" not in chat(messages=[called])
+
+
+def test_sampling_is_passed_on_and_what_is_not_said_is_left_to_the_engine():
+    wishes = {"temperature": 0.5, "top_p": 0.9, "top_k": 40}
+    assert chat(**wishes, stop_sequences=["END"]).items() >= {**wishes, "stop": ["END"]}.items()
+    assert chat(temperature=None, stop_sequences=[], stream=None) == chat()
+
+
+def test_tools_become_functions():
+    found = chat(
+        tools=[WEATHER | {"cache_control": {"type": "ephemeral"}}, {"name": "b", "type": "custom", "input_schema": {}}]
+    )
+    functions = [tool["function"] for tool in found["tools"]]
+    assert functions[0] == {"name": "get_weather", "description": "Says it.", "parameters": WEATHER["input_schema"]}
+    assert functions[1] == {"name": "b", "description": "", "parameters": {}}
+    assert "tool_choice" not in found
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [({"type": "auto"}, "auto"), ({"type": "any"}, "required"), ({"type": "none"}, "none")],
+)
+def test_whether_a_tool_is_used_is_the_clients_choice(choice: dict[str, Any], told: str):
+    found = chat(tools=[WEATHER], tool_choice=choice)
+    assert found["tool_choice"] == told
+    assert "parallel_tool_calls" not in found
+    one = chat(tools=[WEATHER], tool_choice=choice | {"disable_parallel_tool_use": True})
+    assert one["parallel_tool_calls"] is False
+
+
+def test_a_tool_that_must_be_used_is_the_only_one_offered():
+    found = chat(
+        tools=[{"name": "b", "input_schema": {}}, WEATHER], tool_choice={"type": "tool", "name": "get_weather"}
+    )
+    assert [tool["function"]["name"] for tool in found["tools"]] == ["get_weather"]
+    assert found["tool_choice"] == "required"
+
+
+def test_thinking_is_told_as_chat_templates_know_it_and_never_an_error():
+    enabled = chat(thinking={"type": "enabled", "budget_tokens": 2000})
+    assert enabled["chat_template_kwargs"] == {"enable_thinking": True}
+    assert enabled["thinking_budget_tokens"] == 2000
+    assert chat(thinking={"type": "disabled"})["chat_template_kwargs"] == {"enable_thinking": False}
+    for unknown in ({"type": "adaptive"}, {"type": "between_tools"}, {"type": "of tomorrow", "budget_tokens": 5}):
+        assert chat(thinking=unknown) == chat()
+
+
+def test_a_schema_of_the_answer_and_the_effort_are_passed_on():
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    found = chat(output_config={"effort": "max", "format": {"type": "json_schema", "schema": schema}})
+    assert found["response_format"]["json_schema"]["schema"] == schema
+    assert found["reasoning_effort"] == "high"
+    assert chat(output_config={"effort": "of tomorrow"}) == chat()
+
+
+def test_counting_asks_for_one_token_and_needs_no_max_tokens():
+    request = {"model": "m", "messages": QUESTION["messages"], "tools": [WEATHER]}
+    found = count_body(parsed(CountRequest, body(request)))
+    assert found["max_tokens"] == 1
+    assert {**found, "max_tokens": 32} == chat(tools=[WEATHER])
+
+
+def user(*blocks: object) -> dict[str, Any]:
+    return {**QUESTION, "messages": [{"role": "user", "content": list(blocks)}]}
+
+
+@pytest.mark.parametrize(
+    ("request_", "field", "words"),
+    [
+        ({}, "model", "Field required"),
+        ({"model": "m", "messages": []}, "max_tokens", "Field required"),
+        ({"model": "m", "messages": []}, "messages", "must not be empty"),
+        (QUESTION | {"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
+        (QUESTION | {"temperature": 2.5}, "temperature", "less than or equal to 2"),
+        (QUESTION | {"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role", "'user', 'assistant'"),
+        (QUESTION | {"messages": [{"role": "user", "content": []}]}, "messages.0.content", "must not be empty"),
+        (QUESTION | {"messages": [{"role": "user"}]}, "messages.0.content", "Field required"),
+        (QUESTION | {"system": [{"type": "image"}]}, "system.0.type", "'text'"),
+        (user({"type": "text"}), "messages.0.content.0.text", "Field required"),
+        (user({"text": "x"}), "messages.0.content.0.type", "Field required"),
+        (user({"type": "document"}), "messages.0.content.0.type", "send what they say as a text block"),
+        (user({"type": "of_tomorrow"}), "messages.0.content.0.type", "of_tomorrow is not known here"),
+        (user({"type": "text", "text": "a"}, 7), "messages.0.content.1", "must be an object"),
+        (
+            user({"type": "image", "source": {"type": "file", "file_id": "f"}}),
+            "messages.0.content.0.source.type",
+            "file is not known here",
+        ),
+        (
+            user({"type": "image", "source": {"type": "url", "url": "file:///etc/passwd"}}),
+            "messages.0.content.0.source.url",
+            "should match pattern",
+        ),
+        (
+            user({"type": "tool_use", "id": "a", "name": "b", "input": {}}),
+            "messages.0.content.0",
+            "a message of role user has no tool_use blocks",
+        ),
+        (
+            user({"type": "tool_result", "tool_use_id": "a", "content": [{"type": "document"}]}),
+            "messages.0.content.0.content.0.type",
+            "documents are not read here",
+        ),
+        (QUESTION | {"tools": [{"name": "n"}]}, "tools.0.input_schema", "Field required"),
+        (
+            QUESTION | {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+            "tools.0.type",
+            "describe it as a custom tool",
+        ),
+        (QUESTION | {"tool_choice": {"type": "any"}}, "tool_choice.type", "needs `tools`"),
+        (
+            QUESTION | {"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "other"}},
+            "tool_choice.name",
+            "one of `tools`",
+        ),
+        (b'{"model": "m",', "body", "Invalid JSON"),
+        (b"[]", "body", "must be an object"),
+        (b'{"model": "\\ud800"}', "body", "Invalid JSON"),
+        (
+            body(QUESTION | {"tools": [WEATHER]}).replace(b'"properties": {}', b'"maximum": 1e999'),
+            "tools.0.input_schema",
+            "numbers must be finite",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_field(request_: Any, field: str, words: str):
+    found = problems(request_)
+    assert words in found[field], found
+
+
+def test_nothing_else_is_said_to_be_wrong():
+    assert list(problems(user({"type": "document"}))) == ["messages.0.content.0.type"]
+    assert list(problems(QUESTION | {"tools": [{"type": "bash_20250124"}]})) == ["tools.0.type"]
+
+
+def is_chat_or_400(document: object) -> bool:
+    """Whether `document` becomes a chat, or a refusal that names fields; whatever else is raised is a defect."""
+    try:
+        return bool(chat_of(document))
+    except ApiError as refusal:
+        return refusal.status == 400 and bool(refusal.body.fields)
+
+
+@given(anything)
+def test_whatever_comes_is_a_request_or_a_400_that_names_its_fields(document: object):
+    assert is_chat_or_400(document)
+
+
+@given(requests(), st.data())
+def test_a_request_with_one_field_of_another_kind_is_a_request_or_a_400(request: dict[str, Any], data: st.DataObject):
+    field = data.draw(st.sampled_from(sorted(request)))
+    assert is_chat_or_400({**request, field: data.draw(anything)})
+
+
+@given(requests())
+def test_every_right_request_becomes_a_chat_that_templates_take(request: dict[str, Any]):
+    found = chat_of(request)
+    json.dumps(found, allow_nan=False)
+    roles = [message["role"] for message in found["messages"]]
+    assert "system" not in roles[1:]
+    turns = [role for role in roles if role != "system"]
+    assert all(one != next_ or one == "tool" for one, next_ in pairwise(turns))
+    assert found["max_tokens"] == request["max_tokens"]
+    assert set(found) <= {
+        "model", "messages", "max_tokens", "stop", "temperature", "top_p", "top_k", "tools", "tool_choice",
+        "parallel_tool_calls", "chat_template_kwargs", "thinking_budget_tokens", "reasoning_effort",
+        "add_generation_prompt", "continue_final_message",
+    }  # fmt: skip
+
+
+@given(requests())
+def test_no_word_no_call_and_no_image_is_lost_or_out_of_order(request: dict[str, Any]):
+    found = chat_of(request)["messages"]
+    blocks = [block for message in request["messages"] for block in as_list(message["content"])]
+    calls = [call for message in found for call in message.get("tool_calls", ())]
+    assert [(call["id"], call["function"]["name"], json.loads(call["function"]["arguments"])) for call in calls] == [
+        (block["id"], block["name"], block["input"]) for block in blocks if block["type"] == "tool_use"
+    ]
+    results = [block for block in blocks if block["type"] == "tool_result"]
+    assert [message["tool_call_id"] for message in found if message["role"] == "tool"] == [
+        result["tool_use_id"] for result in results
+    ]
+    shown = [part for block in [*blocks, *results] for part in [block, *as_list(block.get("content"))]]
+    images = sum(part["type"] == "image" for result in results for part in as_list(result.get("content")))
+    images += sum(block["type"] == "image" for block in blocks)
+    assert json.dumps(found).count('"image_url": {') == images
+    spoken = "\n".join(map(str, (message["content"] for message in found)))
+    for part in shown:
+        if part["type"] == "text" and part["text"].isalnum():
+            assert part["text"] in spoken
+
+
+def as_list(content: Any) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": content or ""}] if content is None or isinstance(content, str) else content

@@ -1,0 +1,167 @@
+"""The chunks of a stream give the document that the engine would have made of the same answer."""
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from queen_rbee.api.v1.assembling import Assembly
+from tests.unit.queen_rbee.scripted_openai import CHAT, FIXED, TIMINGS, USAGE, delta
+
+
+def assembled(*chunks: Any) -> dict[str, Any]:
+    assembly = Assembly()
+    for chunk in chunks:
+        assembly.take_json(json.dumps(chunk).encode())
+    return assembly.document()
+
+
+def message(*chunks: Any) -> dict[str, Any]:
+    found: dict[str, Any] = assembled(*chunks)["choices"][0]["message"]
+    return found
+
+
+def call(index: int, **function: object) -> dict[str, Any]:
+    """A piece of a tool call; its id and type come with the name, as engines have it."""
+    named = {"id": f"call-{index}", "type": "function"} if "name" in function else {}
+    return {"index": index, **named, "function": function}
+
+
+def test_a_chat_is_the_document_that_llama_server_makes():
+    assert assembled(*CHAT) == {
+        **FIXED,
+        "object": "chat.completion",
+        "choices": [{"finish_reason": "stop", "index": 0, "message": {"role": "assistant", "content": "Hello"}}],
+        "usage": USAGE,
+        "timings": TIMINGS,
+    }
+
+
+def test_a_text_completion_keeps_its_kind_and_its_empty_logprobs():
+    chunks = [
+        {"choices": [{"text": text, "index": 0, "logprobs": None, "finish_reason": end}], "object": "text_completion"}
+        for text, end in (("Hel", None), ("lo", None), ("", "length"))
+    ]
+    choice = {"text": "Hello", "index": 0, "logprobs": None, "finish_reason": "length"}
+    assert assembled(*chunks) == {"object": "text_completion", "choices": [choice]}
+
+
+def test_tool_calls_are_put_together_by_their_index_however_they_come():
+    found = message(
+        delta(role="assistant", content=None),
+        delta(tool_calls=[call(1, name="time", arguments="{")]),
+        delta(tool_calls=[call(0, name="weather", arguments="")]),
+        delta(tool_calls=[call(0, arguments='{"city"'), call(1, arguments="}")]),
+        delta(tool_calls=[call(0, arguments=':"Oslo"}')]),
+        delta("tool_calls"),
+    )
+    assert found["content"] is None
+    assert found["tool_calls"] == [
+        {"id": "call-0", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Oslo"}'}},
+        {"id": "call-1", "type": "function", "function": {"name": "time", "arguments": "{}"}},
+    ]
+
+
+def test_names_that_an_engine_repeats_are_not_joined():
+    found = message(delta(role="assistant", content="a"), delta(role="assistant", content="b"))
+    assert found == {"role": "assistant", "content": "ab"}
+    piece = {"index": 0, "id": "call-0", "type": "function", "function": {"arguments": "x"}}
+    (joined,) = message(delta(tool_calls=[piece]), delta(tool_calls=[piece]))["tool_calls"]
+    assert joined == {"id": "call-0", "type": "function", "function": {"arguments": "xx"}}
+
+
+def test_a_whole_tool_call_without_an_index_stands_for_itself():
+    whole = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    assert message(delta(tool_calls=[whole]), delta(tool_calls=[whole]))["tool_calls"] == [whole, whole]
+
+
+def test_reasoning_and_refusal_and_what_only_one_engine_has_are_joined_like_the_content():
+    found = message(
+        delta(reasoning_content="think", refusal="n", murmur="a"), delta(reasoning_content="ing", murmur="b")
+    )
+    assert found == {"reasoning_content": "thinking", "refusal": "n", "murmur": "ab"}
+
+
+def test_logprobs_go_on_one_behind_the_other():
+    first, second = ({"token": t, "logprob": -1.5, "bytes": [104], "top_logprobs": []} for t in ("h", "i"))
+    chunks = [delta(content="h"), delta(content="i"), delta("stop")]
+    for chunk, entry in zip(chunks, (first, second), strict=False):
+        chunk["choices"][0]["logprobs"] = {"content": [entry]}  # type: ignore[index]
+    assert assembled(*chunks)["choices"][0]["logprobs"] == {"content": [first, second]}
+
+
+def test_several_answers_come_in_the_order_of_their_index():
+    found = assembled(delta(index=1, content="b"), delta(index=0, content="a"), delta("stop", 1), delta("length", 0))
+    assert [(choice["message"]["content"], choice["finish_reason"]) for choice in found["choices"]] == [
+        ("a", "length"),
+        ("b", "stop"),
+    ]
+
+
+def test_counts_that_grow_with_each_chunk_end_with_the_last():
+    chunks = [{**delta(content="a"), "usage": {"completion_tokens": count}} for count in (1, 2)]
+    assert assembled(*chunks, {**delta("stop"), "usage": None})["usage"] == {"completion_tokens": 2}
+
+
+def test_nothing_makes_no_answer():
+    assembly = Assembly()
+    assembly.take({"choices": [], "usage": {}})
+    assert assembly.empty
+    assembly.take(delta(content="a"))  # type: ignore[arg-type]
+    assert not assembly.empty
+
+
+ODD = st.recursive(
+    st.none() | st.integers() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["choices", "index", "delta", "tool_calls", "text"]), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["choices", "object", "usage"]), ODD), max_size=4))
+def test_chunks_that_are_not_as_openai_has_them_break_nothing(chunks: list[dict[str, Any]]):
+    document = assembled(*chunks)
+    assert isinstance(document["choices"], list)
+    json.dumps(document)
+
+
+TEXT = st.text(max_size=12)
+CALLS = st.lists(st.tuples(TEXT, TEXT), max_size=3)
+
+
+@given(st.lists(st.tuples(TEXT, CALLS), min_size=1, max_size=3), st.data())
+def test_an_answer_cut_into_chunks_anywhere_is_put_together_again(answers: list[tuple[str, Any]], data: st.DataObject):
+    pieces = [
+        [delta(index=index, role="assistant", content="")]
+        + [delta(index=index, content=letter) for letter in content]
+        + [delta(index=index, tool_calls=[call(n, name=name, arguments="")]) for n, (name, _) in enumerate(calls)]
+        + [delta(index=index, tool_calls=[call(n, arguments=c)]) for n, (_, words) in enumerate(calls) for c in words]
+        + [delta("stop", index)]
+        for index, (content, calls) in enumerate(answers)
+    ]
+    document = assembled(*shuffled(pieces, data))
+    for choice, (content, calls) in zip(document["choices"], answers, strict=True):
+        assert choice["message"]["content"] == content
+        found = [
+            (each["function"]["name"], each["function"]["arguments"])
+            for each in choice["message"].get("tool_calls", ())
+        ]
+        assert found == calls
+
+
+def shuffled(lines: list[list[Any]], data: st.DataObject) -> list[Any]:
+    """All items, those of one line in their order."""
+    rest, found = [list(line) for line in lines], []
+    while open_lines := [line for line in rest if line]:
+        found.append(data.draw(st.sampled_from(open_lines)).pop(0))
+    return found
+
+
+@given(st.integers(min_value=1, max_value=5))
+def test_a_long_text_is_joined_once(thousands: int):
+    found = message(*[delta(content="word ") for _ in range(1000 * thousands)])
+    assert len(found["content"]) == 5000 * thousands

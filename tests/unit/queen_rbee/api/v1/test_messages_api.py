@@ -1,0 +1,302 @@
+"""/v1/messages over a scripted engine: streams, messages, errors in Anthropic's shape, no task without a client."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama_orch.http.gate import Access
+from llama_orch.settings.types import Secret
+from queen_rbee.api.v1 import passages
+from queen_rbee.api.v1.messages.events import Event
+from tests.unit.queen_rbee.core import nobody_answers, slots_are_free
+from tests.unit.queen_rbee.line import Line, Site, gate_of, site
+from tests.unit.queen_rbee.messages_examples import WEATHER, call
+from tests.unit.queen_rbee.scripted_openai import COUNTED, delta
+
+MESSAGES = "/v1/messages"
+COUNT = "/v1/messages/count_tokens"
+DAEMONS = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def said(words: str = "hello", **fields: object) -> dict[str, Any]:
+    """A request in which the user says `words`."""
+    return {"model": "tiny", "max_tokens": 8, "messages": [{"role": "user", "content": words}], **fields}
+
+
+def events(line: Line) -> list[tuple[str, dict[str, Any]]]:
+    """(event, data) in turn."""
+    frames = [frame.split("\n") for frame in line.body.decode().split("\n\n") if frame]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in frames]
+
+
+def names(line: Line) -> list[str]:
+    return [name for name, _data in events(line)]
+
+
+async def full(running: Site) -> list[Line]:
+    """Two messages that are answered for ever, and one that waits: the whole queue where its capacity is one."""
+    found = []
+    for _ in range(2):
+        found.append(running.dial(MESSAGES, said("stall", stream=True)))
+        await found[-1].until(b"message_start")
+    found.append(running.dial(MESSAGES, said()))
+    await trio.testing.wait_all_tasks_blocked()
+    return found
+
+
+async def test_a_message_comes_whole_with_the_engines_own_counts():
+    async with site() as running:
+        line = await running.ask(MESSAGES, said(), x_correlation_id="mine")
+    assert (line.status, line.headers["request-id"], line.headers["x-llama-orch-pool"]) == (200, "mine", "p")
+    assert line.json["id"].startswith("msg_")
+    assert {key: value for key, value in line.json.items() if key != "id"} == {
+        "type": "message",
+        "role": "assistant",
+        "model": "tiny",
+        "content": [{"type": "text", "text": "Hello"}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {
+            "input_tokens": 1,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 5,
+            "output_tokens": 2,
+        },
+    }
+
+
+async def test_the_engine_is_asked_for_a_chat_as_a_stream_and_never_sees_anthropics_words():
+    async with site() as running:
+        await running.ask(MESSAGES, said(system="Be kind.", stop_sequences=["END"], metadata={"user_id": "secret"}))
+        asked = running.engine.asked
+    assert b"POST /v1/chat/completions" in asked
+    for told in (
+        b'"stream": true',
+        b'"stop": ["END"]',
+        b'{"role": "system", "content": "Be kind."}',
+        b'"max_tokens": 8',
+    ):
+        assert told in asked
+    for untold in (b"secret", b"stop_sequences", b'"system":'):
+        assert untold not in asked
+
+
+async def test_a_stream_has_anthropics_events_and_only_those():
+    async with site() as running:
+        line = await running.ask(MESSAGES, said(stream=True))
+    assert line.headers["content-type"].startswith("text/event-stream")
+    assert names(line) == [
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    assert all(name == data["type"] for name, data in events(line))
+
+
+async def test_a_tools_use_comes_back_as_one():
+    use = [
+        delta(**call(0, id="c1", name="get_weather")),
+        delta(**call(0, '{"place": "Bern"}')),
+        delta("tool_calls"),
+        COUNTED,
+    ]
+    async with site() as running:
+        running.engine.script = use
+        whole = await running.ask(MESSAGES, said(tools=[WEATHER]))
+        stream = await running.ask(MESSAGES, said(tools=[WEATHER], stream=True))
+    assert whole.json["content"] == [
+        {"type": "tool_use", "id": "c1", "name": "get_weather", "input": {"place": "Bern"}},
+    ]
+    assert whole.json["stop_reason"] == "tool_use"
+    assert (names(stream)[1], names(stream)[-2]) == ("content_block_start", "message_delta")
+
+
+@pytest.mark.parametrize(
+    ("thinking", "kinds"),
+    [
+        ({}, ["thinking", "text"]),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, ["thinking", "text"]),
+        ({"thinking": {"type": "adaptive", "display": "omitted"}}, ["text"]),
+        ({"thinking": {"type": "disabled"}}, ["text"]),
+    ],
+)
+async def test_thoughts_are_shown_unless_the_client_does_not_want_them(thinking: dict[str, Any], kinds: list[str]):
+    async with site() as running:
+        running.engine.script = [delta(reasoning_content="hm"), delta(content="so"), delta("stop"), COUNTED]
+        line = await running.ask(MESSAGES, said(**thinking))
+    assert [block["type"] for block in line.json["content"]] == kinds
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize(
+    ("words", "status", "kind"),
+    [
+        ("refuse", 400, "invalid_request_error"),
+        ("break", 502, "api_error"),
+        ("silence", 504, "timeout_error"),
+    ],
+)
+async def test_what_fails_before_the_answer_begins_is_a_status(words: str, status: int, kind: str, streamed: bool):
+    async with site(hasty=words == "silence") as running:
+        line = await running.ask(MESSAGES, said(words, stream=streamed), x_correlation_id="mine")
+        await slots_are_free(running.queen)
+    assert (line.status, line.json["type"], line.json["error"]["type"]) == (status, "error", kind)
+    assert (line.json["request_id"], line.headers["request-id"]) == ("mine", "mine")
+
+
+@pytest.mark.parametrize(("words", "kind"), [("midway", "api_error"), ("stall", "timeout_error")])
+async def test_what_fails_midway_ends_the_stream_with_an_error_event(words: str, kind: str):
+    async with site(hasty=words == "stall") as running:
+        line = await running.ask(MESSAGES, said(words, stream=True), x_correlation_id="mine")
+        await slots_are_free(running.queen)
+    name, data = events(line)[-1]
+    assert (line.status, name, data["error"]["type"], data["request_id"]) == (200, "error", kind, "mine")
+    assert "message_stop" not in names(line)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_an_answer_that_is_none_is_never_passed_off_as_one(streamed: bool):
+    async with site() as running:
+        running.engine.script = [delta(content="Hel"), delta(content={"not": "text"}), delta("stop"), COUNTED]
+        line = await running.ask(MESSAGES, said(stream=streamed))
+    error = events(line)[-1][1] if streamed else line.json
+    assert (error["type"], error["error"]["type"]) == ("error", "api_error")
+    assert "not understood" in error["error"]["message"]
+    assert line.status == (200 if streamed else 502)
+
+
+async def test_a_wrong_field_is_named_as_anthropic_names_it():
+    async with site() as running:
+        line = await running.ask(MESSAGES, said(messages=[{"role": "user"}]))
+    assert line.status == 400
+    assert line.json["error"]["message"] == "messages.0.content: Field required"
+    assert line.json["error"]["type"] == "invalid_request_error"
+
+
+async def test_an_unknown_model_is_not_found_and_not_to_be_asked_for_again():
+    async with site() as running:
+        line = await running.ask(MESSAGES, said(model="gpt-7"))
+    assert (line.status, line.json["error"]["type"], line.headers["x-should-retry"]) == (
+        404,
+        "not_found_error",
+        "false",
+    )
+
+
+async def test_a_full_queue_is_a_rate_limit_that_says_when_to_come_back():
+    async with site(capacity=1) as running:
+        others = await full(running)
+        line = await running.ask(MESSAGES, said())
+        for other in others:
+            other.left.set()
+        await slots_are_free(running.queen)
+    assert (line.status, line.json["error"]["type"]) == (429, "rate_limit_error")
+    assert line.json["error"]["details"] == {"error_code": "ADMISSION_REJECT"}
+    assert int(line.headers["retry-after"]) * 1000 >= int(line.headers["retry-after-ms"]) > 0
+    assert line.headers["x-should-retry"] == "true"
+
+
+async def test_that_no_replica_has_taken_it_is_an_overload_that_is_worth_another_try():
+    async with site() as running:
+        nobody_answers(running.queen)
+        line = await running.ask(MESSAGES, said(model="p"))
+        assert (line.status, line.json["error"]["type"]) == (529, "overloaded_error")
+        assert line.json["error"]["details"] == {"error_code": "REPLICA_EXHAUSTED"}
+        assert line.headers["x-should-retry"] == "true"
+        await slots_are_free(running.queen)
+
+
+async def test_a_queen_that_stops_is_overloaded():
+    async with site() as running:
+        running.queen.intake.close()
+        line = await running.ask(MESSAGES, said())
+    assert (line.status, line.json["error"]["type"]) == (529, "overloaded_error")
+    assert line.headers["retry-after"]
+
+
+@pytest.mark.parametrize("path", [MESSAGES, COUNT])
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_client_that_leaves_takes_its_task_along(streamed: bool, path: str):
+    async with site() as running:
+        line = running.dial(path, said("silence", stream=streamed))
+        with trio.fail_after(5):
+            while not running.engine.connected:
+                await trio.lowlevel.checkpoint()
+        line.left.set()
+        with trio.fail_after(5):
+            await line.ended.wait()
+        await slots_are_free(running.queen)
+        (task,) = running.queen.dispatcher.accounting.book.newest_first()
+    assert task.state == "cancelled"
+
+
+async def test_while_it_waits_a_stream_pings_behind_the_messages_head(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(passages, "KEEP_ALIVE_S", 0.001)
+    async with site() as running:
+        running.queen.pool(models_available=["tiny"], slots=0)
+        line = running.dial(MESSAGES, said(stream=True))
+        await line.until(b"event: ping\n")
+        running.queen.pool(models_available=["tiny"])
+        with trio.fail_after(5):
+            await line.ended.wait()
+    assert names(line)[:2] == ["message_start", "ping"]
+    others = [name for name in names(line) if name != "ping"]
+    assert (others.count("message_start"), others[-1]) == (1, "message_stop")
+
+
+async def test_tokens_are_counted_by_the_engine_itself():
+    async with site() as running:
+        line = await running.ask(COUNT, {key: value for key, value in said().items() if key != "max_tokens"})
+        assert b'"max_tokens": 1' in running.engine.asked
+    assert (line.status, line.json) == (200, {"input_tokens": 6})
+
+
+async def test_where_the_engine_does_not_count_nothing_is_made_up():
+    async with site() as running:
+        running.engine.script = [delta(content="x"), delta("length")]
+        line = await running.ask(COUNT, said())
+    assert (line.status, line.json["error"]["type"]) == (501, "api_error")
+    assert "does not tell" in line.json["error"]["message"]
+
+
+async def test_the_token_may_come_as_an_api_key_and_its_want_is_told_in_anthropics_shape():
+    async with site() as running:
+        running.gate = gate_of(running.queen, Access(Secret("0123456789abcdef")))
+        none, wrong = await running.ask(MESSAGES, said()), await running.ask(MESSAGES, said(), x_api_key="wrong")
+        right = await running.ask(MESSAGES, said(), x_api_key="0123456789abcdef")
+    assert [line.status for line in (none, wrong, right)] == [401, 401, 200]
+    assert none.json["error"]["type"] == wrong.json["error"]["type"] == "authentication_error"
+    assert "token" in none.json["error"]["message"]
+
+
+async def test_other_methods_and_paths_are_refused_in_anthropics_shape():
+    async with site() as running:
+        method = await running.ask(MESSAGES, method="GET")
+        path = await running.ask("/v1/messages/batches", {})
+    assert (method.status, method.json["error"]["type"]) == (405, "invalid_request_error")
+    assert (path.status, path.json["error"]["type"]) == (404, "not_found_error")
+
+
+def test_an_idle_queen_has_not_loaded_the_translation():
+    program = "import sys, queen_rbee.api.anthropic; print(*(name for name in sys.modules if '.messages' in name))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=DAEMONS)
+    assert loaded.stdout.split() == []
+
+
+@given(st.text())
+def test_a_frame_is_two_lines_whatever_it_says(text: str):
+    frame = Event({"type": "content_block_delta", "delta": {"text": text}}).frame.decode()
+    assert frame.split("\n")[2:] == ["", ""]
+    assert json.loads(frame.split("\n")[1].removeprefix("data: "))["delta"]["text"] == text

@@ -1,0 +1,92 @@
+"""GET /v1/models: OpenAI's clients and Anthropic's each get the names in the shape that they parse."""
+
+from datetime import UTC, datetime
+
+import pytest
+from anthropic.types import ModelInfo
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama_orch.contracts.anthropic import AnthropicModels
+from llama_orch.contracts.errors import ApiError
+from queen_rbee.api.v1.models import page
+from queen_rbee.pools.naming import Offer
+from tests.unit.queen_rbee.line import Line, Site, site
+
+NAMES = ["p", "hf:org/repo/tiny.gguf"]
+
+
+async def asked(running: Site, path: str = "/v1/models") -> Line:
+    """What one of Anthropic's clients is answered."""
+    return await running.ask(path, method="GET", anthropic_version="2023-06-01")
+
+
+def offered(*names: str) -> list[Offer]:
+    return [Offer(name, None, ("p",), True, 512) for name in names]
+
+
+def names_of(found: AnthropicModels) -> list[str]:
+    return [model.id for model in found.data]
+
+
+async def test_anthropics_clients_are_told_apart_by_their_header():
+    async with site() as running:
+        answer = await asked(running)
+        assert [model["id"] for model in answer.json["data"]] == NAMES
+        assert (answer.json["has_more"], answer.json["first_id"], answer.json["last_id"]) == (False, *NAMES)
+        assert "object" not in answer.json
+        assert (await running.ask("/v1/models", method="GET")).json["object"] == "list"
+
+
+async def test_one_model_is_described_as_the_package_reads_it():
+    async with site() as running:
+        running.queen.pool(models_available=["hf:org/repo/tiny.gguf"], ctx_max=512)
+        for name in NAMES:
+            model = ModelInfo.model_validate((await asked(running, f"/v1/models/{name}")).json)
+            assert (model.id, model.display_name, model.type, model.lifecycle) == (name, name, "model", "active")
+            assert (model.created_at, model.max_input_tokens) == (datetime.fromtimestamp(0, UTC), 512)
+
+
+async def test_what_is_wrong_is_told_in_their_shape_with_their_request_id():
+    async with site() as running:
+        answer = await asked(running, "/v1/models/gpt-9")
+        assert (answer.status, answer.error["type"]) == (404, "not_found_error")
+        assert answer.headers["request-id"] == answer.headers["x-correlation-id"]
+        for query in ("limit=0", "limit=1001", "limit=many", "after_id=gpt-9", "before_id="):
+            wrong = await asked(running, f"/v1/models?{query}")
+            assert (wrong.status, wrong.error["type"]) == (400, "invalid_request_error")
+            assert query.partition("=")[0] in wrong.error["message"]
+
+
+async def test_a_page_is_asked_for_by_the_query():
+    async with site() as running:
+        assert [model["id"] for model in (await asked(running, "/v1/models?limit=1")).json["data"]] == NAMES[:1]
+        assert [model["id"] for model in (await asked(running, "/v1/models?after_id=p")).json["data"]] == NAMES[1:]
+
+
+@given(count=st.integers(0, 30), limit=st.integers(1, 40))
+def test_page_by_page_every_name_comes_once_in_either_direction(count: int, limit: int):
+    found = offered(*(f"m{number}" for number in range(count)))
+    forwards, query = [], {"limit": str(limit)}
+    while (got := page(found, query)).data:
+        forwards += names_of(got)
+        assert len(got.data) <= limit
+        assert got.has_more == (len(forwards) < count)
+        query = {"limit": str(limit), "after_id": got.last_id or ""}
+    backwards: list[str] = names_of(page(found[-1:], {}))
+    while backwards and (got := page(found, {"limit": str(limit), "before_id": backwards[0]})).data:
+        backwards = names_of(got) + backwards
+        assert got.has_more == (len(backwards) < count)
+    assert forwards == backwards == [item.name for item in found]
+
+
+def test_what_is_asked_for_between_two_names_is_between_them():
+    found = offered(*"abcde")
+    assert names_of(page(found, {"after_id": "a", "before_id": "e"})) == ["b", "c", "d"]
+    assert page(found, {"after_id": "d", "before_id": "b"}) == AnthropicModels(data=[], has_more=False)
+
+
+def test_a_name_that_is_gone_is_no_place_to_go_on_from():
+    with pytest.raises(ApiError) as refusal:
+        page(offered("a"), {"after_id": "b"})
+    assert refusal.value.status == 400

@@ -1,0 +1,80 @@
+"""Which models are where: only what is ready and online counts, and each model is counted once."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llama_orch.contracts.catalog import Availability, NodeModels
+from llama_orch.contracts.pools import PoolState, PoolStatus
+from queen_rbee.catalog.availability import availability, local_node
+
+
+def pool(pool_id: str, *models: str, ready: bool = True) -> PoolStatus:
+    state = PoolState.READY if ready else PoolState.STARTING
+    return PoolStatus(
+        pool_id=pool_id,
+        state=state,
+        live=True,
+        ready=ready,
+        draining=False,
+        engine="llamacpp",
+        models_available=list(models),
+    )
+
+
+def node(node_id: str, *models: str, online: bool = True) -> NodeModels:
+    return NodeModels(node_id=node_id, address="http://x:1", online=online, models=list(models), pools=[])
+
+
+def totals(*nodes: NodeModels) -> tuple[int, int, int]:
+    found = availability(nodes)
+    return found.total_models, found.replicated_models, found.single_node_models
+
+
+def test_this_machine_is_one_node_with_all_its_pools_and_the_models_of_those_that_are_ready():
+    found = local_node([pool("b", "y", "x"), pool("a", "x"), pool("c", "z", ready=False)], "127.0.0.1:8080")
+    assert found == NodeModels(
+        node_id="local", address="127.0.0.1:8080", online=True, models=["x", "y"], pools=["a", "b", "c"]
+    )
+
+
+def test_a_machine_without_pools_is_there_too():
+    assert availability([local_node([], "x")]).nodes["local"].models == []
+
+
+def test_a_model_on_two_nodes_is_replicated_and_on_one_it_is_not():
+    assert totals(node("a", "x", "y"), node("b", "x")) == (2, 1, 1)
+
+
+def test_a_node_that_is_offline_is_shown_and_its_models_do_not_count():
+    assert totals(node("a", "x"), node("b", "x", "y", online=False)) == (1, 0, 1)
+    assert set(availability([node("b", "y", online=False)]).nodes) == {"b"}
+
+
+def test_a_model_that_a_node_names_twice_is_on_one_node():
+    assert totals(node("a", "x", "x")) == (1, 0, 1)
+
+
+names = st.sampled_from("uvwxyz")
+nodes = st.lists(
+    st.builds(
+        NodeModels,
+        node_id=st.sampled_from(["a", "b", "c", "d"]),
+        address=st.just("x"),
+        online=st.booleans(),
+        models=st.lists(names, max_size=6),
+        pools=st.just([]),
+    ),
+    max_size=4,
+    unique_by=lambda found: found.node_id,
+)
+
+
+@settings(deadline=None)
+@given(nodes)
+def test_the_totals_are_those_of_the_nodes(found: list[NodeModels]):
+    told: Availability = availability(found)
+    where = {model: [each.node_id for each in found if each.online and model in each.models] for model in "uvwxyz"}
+    assert told.total_models == sum(bool(each) for each in where.values())
+    assert told.replicated_models == sum(len(each) > 1 for each in where.values())
+    assert told.single_node_models == sum(len(each) == 1 for each in where.values())
+    assert told.nodes == {each.node_id: each for each in found}

@@ -1,0 +1,320 @@
+"""Nodes register, are heard, are given up when silent, and come back; the queen knows them again after a restart."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama_orch.contracts.errors import ApiError
+from llama_orch.contracts.nodes import PoolSnapshot
+from llama_orch.contracts.pools import PoolStatus
+from llama_orch.service.watchdog import Pulse
+from queen_rbee.fleet.fleet import FORGET_AFTER_S, GRACE_S
+from queen_rbee.fleet.nodes import Node, pools_of, silent
+from queen_rbee.store.protocol import StoreFailure
+from tests.unit.queen_rbee.fleets import (
+    CHECK_S,
+    MACHINE,
+    OTHER_MACHINE,
+    TIMEOUT_MS,
+    Rig,
+    failed,
+    heartbeat,
+    registration,
+    snapshot,
+)
+
+
+async def refused(deed) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        await deed
+    return caught.value
+
+
+async def test_a_node_is_registering_until_its_first_heartbeat_and_gets_tasks_from_then_on():
+    rig = Rig()
+    await rig.fleet.register(registration(), "192.0.2.1")
+    assert (rig.status(), rig.open_nodes) == ("registering", set())
+    rig.fleet.heartbeat("n1", heartbeat())
+    assert (rig.status(), rig.open_nodes) == ("online", {"n1"})
+
+
+async def test_pools_of_one_name_on_several_nodes_are_reached_through_each_nodes_own_relay():
+    rig = Rig()
+    await rig.join("n1")
+    await rig.join("n2", machine_id=OTHER_MACHINE)
+    assert {found.url for found in rig.registry.replicas.all()} == {
+        "http://n1:9200/v2/pools/p/engine",
+        "http://n2:9200/v2/pools/p/engine",
+    }
+    assert [(pool.pool_id, pool.node_id) for pool in rig.registry.pools()] == [("p", "n1"), ("p", "n2")]
+
+
+async def test_a_node_that_is_silent_for_the_timeout_gets_nothing_and_its_tasks_lose_their_place(autojump_clock):
+    rig = Rig()
+    await rig.join()
+    rig.registry.lease(("p", "n1"))
+    await trio.sleep(TIMEOUT_MS / 1000)
+    await rig.fleet.check(trio.current_time())
+    assert rig.open_nodes == {"n1"}, "just the timeout is not longer than the timeout"
+    await trio.sleep(0.001)
+    await rig.fleet.check(trio.current_time())
+    assert (rig.status(), rig.open_nodes, rig.taken) == ("offline", set(), [("p", "n1")])
+
+
+async def test_so_do_the_tasks_of_a_pool_that_it_does_not_tell_of_any_more(autojump_clock):
+    rig = Rig()
+    await rig.join()
+    rig.registry.lease(("p", "n1"))
+    rig.fleet.heartbeat("n1", heartbeat(pools=[]))
+    assert rig.fleet.node("n1").active_leases == 1
+    await rig.fleet.check(trio.current_time() + TIMEOUT_MS / 1000 + 0.001)
+    assert rig.taken == [("p", "n1")]
+
+
+async def test_the_loop_gives_a_silent_node_up_within_the_timeout_and_one_check(autojump_clock):
+    rig = Rig()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(rig.fleet.run, Pulse("fleet", 60.0))
+        await rig.join()
+        began = trio.current_time()
+        while rig.status() != "offline":
+            await rig.registry.altered()
+        assert TIMEOUT_MS / 1000 <= trio.current_time() - began <= TIMEOUT_MS / 1000 + CHECK_S
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_node_that_tells_of_anothers_pool_is_not_heard_in_that(autojump_clock):
+    rig = Rig()
+    await rig.join("n1")
+    rig.fleet.heartbeat("n1", heartbeat("n1", pools=[snapshot("n1", "mine"), snapshot("n2", "not-mine")]))
+    heard = {sample.labels["pool_id"] for metric in rig.metrics.checks.collect() for sample in metric.samples}
+    assert ("mine" in heard, "not-mine" in heard) == (True, False)
+
+
+async def test_the_nodes_that_are_heard_are_counted_through_all_that_becomes_of_them(autojump_clock):
+    rig, counts = Rig(), []
+
+    def count() -> None:
+        heard = [view.node_id for view in rig.fleet.views() if view.status in ("online", "draining", "failed")]
+        assert rig.fleet.online == len(heard)
+        counts.append((rig.fleet.online, rig.fleet.size))
+
+    await rig.fleet.register(registration("n1"), "192.0.2.1")
+    count()
+    for node_id, told in (("n1", [snapshot("n1")]), ("n2", []), ("n1", [failed("n1")])):
+        if node_id == "n2":
+            await rig.join(node_id)
+        rig.fleet.heartbeat(node_id, heartbeat(node_id, pools=told))
+        count()
+    await trio.sleep(60)
+    await rig.fleet.check(trio.current_time())
+    count()
+    rig.fleet.heartbeat("n2", heartbeat("n2"))
+    count()
+    for node_id in ("n1", "n2"):
+        await rig.fleet.deregister(node_id, "it was stopped")
+        count()
+    assert counts == [(0, 1), (1, 1), (2, 2), (2, 2), (0, 2), (1, 2), (1, 1), (0, 0)]
+
+
+async def test_the_next_heartbeat_of_a_node_that_was_given_up_brings_it_back(autojump_clock):
+    rig = Rig()
+    await rig.join()
+    await trio.sleep(60)
+    await rig.fleet.check(trio.current_time())
+    rig.fleet.heartbeat("n1", heartbeat())
+    assert (rig.status(), rig.open_nodes) == ("online", {"n1"})
+
+
+async def test_a_heartbeat_of_an_unknown_node_asks_it_to_register():
+    with pytest.raises(ApiError) as caught:
+        Rig().fleet.heartbeat("n1", heartbeat())
+    assert caught.value.status == 404
+
+
+async def test_an_id_that_a_second_machine_wants_is_refused_and_the_log_has_both_addresses(caplog):
+    rig = Rig()
+    await rig.join()
+    other = registration(machine_id=OTHER_MACHINE, address="http://elsewhere:9200")
+    error = await refused(rig.fleet.register(other, "192.0.2.2"))
+    assert error.status == 409
+    (line,) = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+    assert all(part in line for part in ("node_registration", "http://n1:9200", "192.0.2.1", "elsewhere", "192.0.2.2"))
+    assert rig.open_nodes == {"n1"}, "the first machine is not concerned"
+
+
+async def test_of_two_machines_that_want_one_id_at_once_one_gets_it():
+    rig, outcomes = Rig(), []
+
+    async def join(machine: str) -> None:
+        try:
+            await rig.fleet.register(registration(machine_id=machine), "192.0.2.1")
+            outcomes.append("registered")
+        except ApiError:
+            outcomes.append("refused")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(join, MACHINE)
+        nursery.start_soon(join, OTHER_MACHINE)
+    assert sorted(outcomes) == ["refused", "registered"]
+
+
+async def test_a_heartbeat_of_a_second_machine_under_an_id_is_refused():
+    rig = Rig()
+    await rig.join()
+    with pytest.raises(ApiError) as caught:
+        rig.fleet.heartbeat("n1", heartbeat(machine_id=OTHER_MACHINE, pools=[]))
+    assert caught.value.status == 409
+    assert rig.open_nodes == {"n1"}
+
+
+async def test_the_id_of_a_machine_that_is_gone_can_be_taken_over(autojump_clock):
+    rig = Rig()
+    await rig.join()
+    await trio.sleep(60)
+    await rig.fleet.check(trio.current_time())
+    await rig.join(machine_id=OTHER_MACHINE)
+    assert rig.status() == "online"
+
+
+async def test_a_node_that_leaves_is_forgotten_with_its_pools_and_series():
+    rig = Rig()
+    await rig.join()
+    await rig.fleet.deregister("n1", "stopped")
+    assert rig.fleet.views() == []
+    assert rig.registry.pools() == []
+    assert rig.store.documents["node"] == {}
+    assert (
+        rig.metrics.registry.get_sample_value(
+            "orchd_node_heartbeats_total", {"node_id": "n1", "outcome": "success", "reason": ""}
+        )
+        is None
+    )
+    assert (await refused(rig.fleet.deregister("n1", "again"))).status == 404
+
+
+async def test_a_node_that_is_offline_for_a_day_is_forgotten(autojump_clock):
+    rig = Rig()
+    await rig.join()
+    for wait in (60, FORGET_AFTER_S):
+        await trio.sleep(wait)
+        await rig.fleet.check(trio.current_time())
+    assert (rig.fleet.views(), rig.store.documents["node"]) == ([], {})
+
+
+async def test_a_restarted_queen_goes_on_with_the_fleet_she_knew(autojump_clock):
+    before = Rig()
+    await before.join()
+    after = Rig(store=before.store)
+    await after.fleet.load()
+    assert after.open_nodes == {"n1"}
+    after.fleet.heartbeat("n1", heartbeat())
+    assert after.status() == "online"
+
+
+async def test_a_restarted_queen_gives_nobody_up_before_the_grace_period_has_passed(autojump_clock):
+    before = Rig()
+    await before.join()
+    after = Rig(store=before.store)
+    await after.fleet.load()
+    await trio.sleep(GRACE_S)
+    await after.fleet.check(trio.current_time())
+    assert after.status() == "online"
+    await trio.sleep(0.001)
+    await after.fleet.check(trio.current_time())
+    assert after.status() == "offline"
+
+
+async def test_a_node_document_of_another_release_is_passed_over(autojump_clock):
+    rig = Rig()
+    await rig.join()
+    (document,) = rig.store.documents["node"].values()
+    rig.store.put_later("node", type(document)("n1", '{"what":"is this"}'))
+    after = Rig(store=rig.store)
+    await after.fleet.load()
+    assert after.fleet.views() == []
+
+
+async def test_a_registration_that_cannot_be_stored_is_not_answered_with_success():
+    rig = Rig()
+    rig.store.failure = StoreFailure("the disk is full")
+    with pytest.raises(StoreFailure):
+        await rig.fleet.register(registration(), "192.0.2.1")
+
+
+async def test_an_interval_that_the_timeout_does_not_bear_is_answered_and_logged_as_a_warning(caplog):
+    answer = await Rig().fleet.register(registration(heartbeat_interval_ms=TIMEOUT_MS), "192.0.2.1")
+    assert "POOL_MANAGERD_HEARTBEAT_INTERVAL_SECS" in (answer.warning or "")
+    assert answer.warning in caplog.text
+    assert (await Rig().fleet.register(registration(heartbeat_interval_ms=TIMEOUT_MS - 1), "192.0.2.1")).warning is None
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(days=400), timedelta(0)])
+async def test_a_clock_that_jumps_changes_nothing_but_the_skew_that_is_shown(jump):
+    rig = Rig()
+    await rig.join()
+    rig.fleet.heartbeat("n1", heartbeat(timestamp=datetime.now(UTC) + jump))
+    assert (rig.status(), rig.open_nodes) == ("online", {"n1"})
+    skew = rig.fleet.node("n1").clock_skew_ms
+    assert skew is not None
+    assert abs(skew - jump.total_seconds() * 1000) < 5000
+
+
+async def test_a_node_is_draining_when_it_says_so_and_failed_when_all_of_its_pools_are():
+    rig = Rig()
+    await rig.join()
+    rig.fleet.heartbeat("n1", heartbeat(draining=True))
+    assert (rig.status(), rig.open_nodes) == ("draining", set())
+    rig.fleet.heartbeat("n1", heartbeat(pools=[failed()]))
+    assert rig.status() == "failed"
+    rig.fleet.heartbeat("n1", heartbeat(pools=[failed(), snapshot(pool_id="q")]))
+    assert (rig.status(), rig.open_nodes) == ("online", {"n1"})
+
+
+async def test_a_pool_that_a_node_tells_of_in_anothers_name_is_passed_over():
+    rig = Rig()
+    await rig.join()
+    rig.fleet.heartbeat("n1", heartbeat(pools=[snapshot("n2")]))
+    assert rig.registry.pools() == []
+
+
+async def test_figures_that_change_with_each_heartbeat_are_not_stored_again():
+    rig = Rig()
+    await rig.join()
+    (before,) = rig.store.documents["node"].values()
+    rig.fleet.heartbeat("n1", heartbeat(pools=[snapshot(slots_free=1, vram_free_bytes=7)]))
+    assert list(rig.store.documents["node"].values()) == [before]
+    rig.fleet.heartbeat("n1", heartbeat(pools=[snapshot(ready=False)]))
+    assert list(rig.store.documents["node"].values()) != [before]
+
+
+async def test_without_nodes_a_pool_exists_not_at_all_once_the_grace_period_has_passed(autojump_clock):
+    rig = Rig()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(rig.fleet.run, Pulse("fleet", 60.0))
+        before = rig.registry.synced
+        await trio.sleep(GRACE_S + CHECK_S)
+        assert (before, rig.registry.synced) == (False, True)
+        nursery.cancel_scope.cancel()
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(5, 300))
+def test_a_node_is_given_up_for_its_silence_alone(heard, now, timeout):
+    node = Node(registration(), "peer", datetime.now(UTC), heard)
+    assert silent(node, now, timeout) is (now - heard > timeout)
+
+
+@given(st.lists(st.tuples(st.sampled_from("pqr"), st.booleans(), st.integers(0, 2)), max_size=6), st.booleans())
+def test_what_is_kept_of_the_heartbeat_before_is_what_would_be_made_anew(changes, draining):
+    known: dict[str, PoolSnapshot] = {}
+    before: Node | None = None
+    told: list[PoolStatus] = []
+    for pool_id, ready, free in changes:
+        known[pool_id] = snapshot(pool_id=pool_id, ready=ready, slots_free=free)
+        node = Node(registration(), "peer", datetime.now(UTC), 0.0, pools=tuple(known.values()), draining=draining)
+        told = pools_of(node, before, told)
+        assert told == pools_of(node)
+        before = node

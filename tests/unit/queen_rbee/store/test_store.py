@@ -1,0 +1,293 @@
+"""Every store keeps the protocol's promises: the one in SQLite, and the one in memory that other tests stand on."""
+
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from queen_rbee.store import protocol
+from queen_rbee.store.protocol import Document, Kind, Store, StoredTask
+from queen_rbee.store.sqlite import database as sqlite_database
+from queen_rbee.store.sqlite import loop as sqlite_loop
+from queen_rbee.store.sqlite import writing as sqlite_writing
+from queen_rbee.store.sqlite.store import open_store
+from tests.unit.queen_rbee import memory_store
+from tests.unit.queen_rbee.memory_store import MemoryStore
+
+
+def task(number: int = 1, **more) -> StoredTask:
+    plain = StoredTask(UUID(int=number), UUID(int=2**64 + number), f'{{"prompt":"p{number}"}}', f"c{number}", 1000.5)
+    return replace(plain, **more)
+
+
+class InMemory:
+    """A store that is kept in memory from one opening to the next."""
+
+    def __init__(self) -> None:
+        self._left: MemoryStore | None = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        store = self._left.after_restart() if self._left else MemoryStore()
+        yield store
+        self._left = store
+
+
+class InSqlite:
+    """A store that is kept in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        async with open_store(self._directory) as store:
+            yield store
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def shelf(request, tmp_path: Path) -> InMemory | InSqlite:
+    return InMemory() if request.param == "memory" else InSqlite(tmp_path)
+
+
+async def keys(store: Store, kind: Kind, **more) -> list[str]:
+    return [document.key for document in await store.listed(kind, **more)]
+
+
+async def begun() -> None:
+    """Return when all tasks that have been started have begun: trio runs each once between two of its rounds."""
+    await trio.lowlevel.checkpoint()
+    await trio.lowlevel.checkpoint()
+
+
+async def test_accepted_tasks_are_there_after_a_restart_in_their_order_until_they_end(shelf) -> None:
+    tasks = [task(number, traceparent=f"00-{number}" if number % 2 else None) for number in (3, 1, 2)]
+    async with shelf.open() as store:
+        for each in tasks:
+            await store.accept(each)
+        assert await store.open_tasks() == tasks
+        store.ended(tasks[1].task_id)
+    for generation in (1, 2):
+        async with shelf.open() as store:
+            assert await store.open_tasks() == [replace(tasks[i], generation=generation) for i in (0, 2)]
+
+
+async def test_that_a_token_was_shown_is_known_after_a_restart_and_the_next(shelf) -> None:
+    async with shelf.open() as store:
+        await store.accept(task(1))
+        await store.accept(task(2))
+        store.delivered(task(2).task_id)
+        assert [each.delivered for each in await store.open_tasks()] == [False, True]
+    for _ in range(2):
+        async with shelf.open() as store:
+            assert [each.delivered for each in await store.open_tasks()] == [False, True]
+
+
+async def test_a_task_may_be_shown_and_end_before_it_is_known_to_be_accepted(shelf) -> None:
+    async with shelf.open() as store:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.accept, task(1))
+            nursery.start_soon(store.accept, task(2))
+            await begun()
+            for number in (1, 2):
+                store.delivered(task(number).task_id)
+            store.ended(task(1).task_id)
+        assert await store.open_tasks() == [task(2, delivered=True)]
+
+
+async def test_an_id_can_be_used_again_once_its_task_has_ended_and_begins_anew(shelf) -> None:
+    async with shelf.open() as store:
+        await store.accept(task(1, delivered=True, generation=7))
+        with pytest.raises(ValueError, match="open"):
+            await store.accept(task(1))
+        store.delivered(task(1).task_id)
+        store.ended(task(1).task_id)
+        store.ended(task(1).task_id)
+        await store.accept(task(1, request="{}"))
+    async with shelf.open() as store:
+        assert await store.open_tasks() == [task(1, request="{}", generation=1)]
+
+
+async def test_a_task_whose_caller_is_cancelled_is_not_accepted(shelf) -> None:
+    async with shelf.open() as store:
+        with trio.move_on_after(0) as scope:
+            await store.accept(task(1))
+        assert scope.cancelled_caught
+        await store.accept(task(2))
+        assert await store.open_tasks() == [task(2)]
+        await store.accept(task(1))
+    async with shelf.open() as store:
+        assert [each.task_id.int for each in await store.open_tasks()] == [2, 1]
+
+
+async def test_what_the_store_does_not_know_is_no_error(shelf) -> None:
+    async with shelf.open() as store:
+        store.delivered(task(9).task_id)
+        store.ended(task(9).task_id)
+        assert not await store.remove("model", "none")
+        assert await store.get("model", "none") is None
+        assert list(await store.listed("model")) == []
+        await store.ping()
+
+
+async def test_a_document_is_replaced_as_a_whole_and_is_the_newest_again(shelf) -> None:
+    async with shelf.open() as store:
+        for key in "abc":
+            await store.put("session", Document(key, "{}", "t", 1.5))
+        store.put_later("session", Document("a", '{"n":1}', "", 2.5))
+        assert await store.get("session", "a") == Document("a", '{"n":1}', "", 2.5)
+    async with shelf.open() as store:
+        assert await keys(store, "session") == ["a", "c", "b"]
+        assert await store.get("session", "b") == Document("b", "{}", "t", 1.5)
+
+
+async def test_kinds_keep_apart_and_what_is_removed_is_gone(shelf) -> None:
+    async with shelf.open() as store:
+        for kind in protocol.KINDS:
+            await store.put(kind, Document("same", kind))
+        store.put_later("node", Document("later", "{}"))
+        assert await store.remove("node", "later")
+        assert await store.remove("model", "same")
+        assert not await store.remove("model", "same")
+    async with shelf.open() as store:
+        found = [[document.body for document in await store.listed(kind)] for kind in protocol.KINDS]
+        assert found == [["session"], [], ["artifact"], ["node"], ["record"]]
+
+
+async def test_listings_are_paged_and_narrowed(shelf) -> None:
+    async with shelf.open() as store:
+        for number in range(6):
+            store.put_later("artifact", Document(str(number), "{}", "odd" if number % 2 else "even"))
+        assert await keys(store, "artifact", limit=2) == ["5", "4"]
+        assert await keys(store, "artifact", limit=2, before="4") == ["3", "2"]
+        assert await keys(store, "artifact", tag="odd", before="4", limit=9) == ["3", "1"]
+        assert await keys(store, "artifact", tag="none") == []
+        assert await keys(store, "artifact", before="none") == []
+
+
+async def test_text_that_is_not_unicode_is_refused_before_it_disturbs_others(shelf) -> None:
+    async with shelf.open() as store, trio.open_nursery() as nursery:
+        nursery.start_soon(store.accept, task(1))
+        await begun()
+        for bad in (task(2, request="\ud800"), task(2, correlation_id="\ud800"), task(2, traceparent="\ud800")):
+            with pytest.raises(ValueError):
+                await store.accept(bad)
+        with pytest.raises(ValueError):
+            await store.put("model", Document("\ud800", "{}"))
+        with pytest.raises(ValueError):
+            store.put_later("model", Document("k", "\ud800"))
+        await store.accept(task(2, request='"ä\0𝄞"'))
+        assert await store.open_tasks() == [task(1), task(2, request='"ä\0𝄞"')]
+
+
+async def test_the_oldest_records_and_artifacts_go_when_there_are_too_many(shelf, monkeypatch) -> None:
+    bounds: dict[Kind, int] = {"record": 200, "artifact": 300}
+    for module in (memory_store, sqlite_writing):
+        monkeypatch.setattr(module, "BOUNDS", bounds)
+    async with shelf.open() as store:
+        for number in range(700):
+            for kind in ("record", "artifact", "session"):
+                store.put_later(kind, Document(f"{number:03}", "{}"))
+            if number % 37 == 0:
+                for kind, bound in bounds.items():
+                    assert len(await store.listed(kind)) <= bound
+    async with shelf.open() as store:
+        for kind, bound in bounds.items():
+            found = await keys(store, kind)
+            assert bound * 0.99 <= len(found) <= bound
+            assert found == [f"{number:03}" for number in range(699, 699 - len(found), -1)]
+        assert len(await store.listed("session")) == 700
+
+
+Deed = tuple[Any, ...]
+"""A name and what it takes."""
+
+NUMBERS = st.integers(1, 5)
+KEYS = st.sampled_from("abcd")
+SOME_KINDS: st.SearchStrategy[Kind] = st.sampled_from(["record", "artifact"])
+DEEDS = st.lists(
+    st.one_of(
+        st.tuples(st.just("accept"), NUMBERS, st.integers(0, 3000)),
+        st.tuples(st.just("abandon"), NUMBERS),
+        st.tuples(st.sampled_from(["delivered", "ended"]), NUMBERS),
+        st.tuples(st.sampled_from(["put", "put_later"]), SOME_KINDS, KEYS, st.text(max_size=2)),
+        st.tuples(st.just("remove"), SOME_KINDS, KEYS),
+        st.tuples(st.just("listed"), SOME_KINDS, st.none() | KEYS, st.none() | st.text(max_size=1), st.integers(0, 3)),
+        st.tuples(st.sampled_from(["close", "kill"])),
+    ),
+    max_size=25,
+)
+
+
+async def do(store: Store, deed: Deed) -> object:
+    """One deed on one store; what it says."""
+    match deed:
+        case "accept", number, size:
+            try:
+                await store.accept(task(number, request="x" * size))
+            except ValueError as error:
+                return str(type(error))
+            return None
+        case "abandon", number:
+            open_ids = [each.task_id.int for each in await store.open_tasks()]
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                if number not in open_ids:
+                    await store.accept(task(number))
+        case ("delivered" | "ended") as name, number:
+            getattr(store, name)(task(number).task_id)
+        case "put", kind, key, body:
+            await store.put(kind, Document(key, body, tag=body[:1]))
+        case "put_later", kind, key, body:
+            store.put_later(kind, Document(key, body, tag=body[:1]))
+            return await store.get(kind, key)
+        case "remove", kind, key:
+            return await store.remove(kind, key)
+        case "listed", kind, before, tag, limit:
+            return list(await store.listed(kind, before=before, tag=tag, limit=limit))
+    return None
+
+
+async def contents(store: Store) -> tuple[Sequence[StoredTask], list[list[Document]]]:
+    return await store.open_tasks(), [list(await store.listed(kind)) for kind in protocol.KINDS]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(deeds=DEEDS)
+async def test_sqlite_does_what_memory_does_in_any_order_of_deeds_closings_and_kills(
+    deeds, tmp_path_factory, monkeypatch
+) -> None:
+    # a copy of the files is what a kill leaves, as long as nothing moves from the log into the database meanwhile
+    monkeypatch.setattr(sqlite_loop, "PAUSE_S", 3600)
+    monkeypatch.setattr(sqlite_database, "ERASED_WITHIN_S", 3600)
+    directory, model, left = tmp_path_factory.mktemp("store"), MemoryStore(), list(deeds)
+    while True:
+        async with open_store(directory) as store:
+            for each in await store.open_tasks():
+                if each.ended:
+                    store.ended(each.task_id)
+            assert await contents(store) == await contents(model)
+            end = await until_end(store, model, left)
+            if end == "kill":
+                directory = Path(shutil.copytree(directory, tmp_path_factory.mktemp("killed"), dirs_exist_ok=True))
+        if not end:
+            return
+        model = model.after_restart()
+
+
+async def until_end(store: Store, model: MemoryStore, left: list[Deed]) -> str:
+    """Do what is left on both, up to a closing, a kill or the end."""
+    while left:
+        deed = left.pop(0)
+        if deed[0] in ("close", "kill"):
+            return str(deed[0])
+        assert await do(store, deed) == await do(model, deed), deed
+    return ""
