@@ -16,7 +16,7 @@ import trio
 from pydantic import ValidationError
 
 from llama_orch.contracts.pools import PoolList, PoolState, PoolStatus
-from llama_orch.http.client import UpstreamError, fetch
+from llama_orch.http.client.client import UpstreamError, fetch
 from llama_orch.service.exit import ExitStatus
 from llama_orch.settings.loading import ConfigurationError
 from llama_orch.settings.types import Host

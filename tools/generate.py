@@ -8,12 +8,12 @@ from pathlib import Path
 
 from engine_provisioner.settings import ProvisionerSettings
 from engine_provisioner.spec.pools_schema import pools_schema
-from llama_orch.settings.documents import environment_file
 from llama_orch.settings.loading import Settings
-from llama_orch.settings.manual import manual_page
 from llama_orch.telemetry.events import CATALOG
 from pool_managerd.settings import PoolManagerSettings
 from queen_rbee.settings import QueenSettings
+from tools.generating.documents import environment_file
+from tools.generating.manual import manual_page
 
 ROOT = Path(__file__).resolve().parent.parent
 DAEMONS: dict[str, type[Settings]] = {

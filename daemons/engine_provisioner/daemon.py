@@ -28,10 +28,10 @@ from engine_provisioner.supervise.managed_pool import ManagedPool, Workshop
 from engine_provisioner.supervise.supervisor import Life, Supervisor
 from llama_orch import VERSION
 from llama_orch.contracts.pools import POOLS_EXAMPLE
-from llama_orch.http.app import create_app, metrics_app
-from llama_orch.http.browsers import WebPolicy, own_names
-from llama_orch.http.gate import Access, Gate
-from llama_orch.http.serving import serve
+from llama_orch.http.server.app import create_app, metrics_app
+from llama_orch.http.server.browsers import WebPolicy, own_names
+from llama_orch.http.server.gate import Access, Gate
+from llama_orch.http.server.serving import serve
 from llama_orch.service import listeners
 from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.memory import give_back

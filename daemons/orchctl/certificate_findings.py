@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from llama_orch.http.expiry import Standing, standing, told
+from llama_orch.http.tls.expiry import Standing, standing, told
 from orchctl.check.facts import Facts
 from orchctl.check.findings import Finding, problem, warning, well
 

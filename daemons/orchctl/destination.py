@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
-from llama_orch.http.tls import Tls
+from llama_orch.http.tls.tls import Tls
 from llama_orch.service.exit import ExitStatus
 from llama_orch.settings.loading import ConfigurationError
 from llama_orch.settings.tls import TlsFiles

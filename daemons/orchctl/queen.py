@@ -11,8 +11,8 @@ from urllib.parse import quote, urlencode
 import trio
 from pydantic import BaseModel, ValidationError
 
-from llama_orch.http.client import KeptConnections, Response, UpstreamError, request
-from llama_orch.http.connecting import unix_url
+from llama_orch.http.client.client import KeptConnections, Response, UpstreamError, request
+from llama_orch.http.client.connecting import unix_url
 from llama_orch.service.exit import ExitStatus
 from orchctl.encoding import as_json
 from orchctl.failure import FOREIGN_HINT, Failure, refused

@@ -1,6 +1,6 @@
 """What may be amiss with TLS where a daemon gives no answer."""
 
-from llama_orch.http.upstream import NoTls, Unanswered, UpstreamError
+from llama_orch.http.client.upstream import NoTls, Unanswered, UpstreamError
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from llama_orch.http.tls import check
+from llama_orch.http.tls.tls import check
 from llama_orch.service.run import Daemon
 from llama_orch.service.run import main as run_daemon
 from queen_rbee.daemon import run

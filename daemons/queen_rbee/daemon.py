@@ -6,13 +6,13 @@ from pathlib import Path
 import trio
 
 from llama_orch import VERSION
-from llama_orch.http.app import add_hot, create_app, metrics_app
-from llama_orch.http.browsers import WebPolicy, own_names
-from llama_orch.http.exchange import HotRoutes
-from llama_orch.http.expiry import held, keep_warning
-from llama_orch.http.gate import Access, Gate, for_metrics
-from llama_orch.http.serving import serve
-from llama_orch.http.tls import Tls
+from llama_orch.http.server.app import add_hot, create_app, metrics_app
+from llama_orch.http.server.browsers import WebPolicy, own_names
+from llama_orch.http.server.exchange import HotRoutes
+from llama_orch.http.server.gate import Access, Gate, for_metrics
+from llama_orch.http.server.serving import serve
+from llama_orch.http.tls.expiry import held, keep_warning
+from llama_orch.http.tls.tls import Tls
 from llama_orch.service import listeners
 from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.memory import collect, give_back, keep_young

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from llama_orch.contracts.gpus import GpuList, GpuView
 from llama_orch.contracts.nodes import NodeReachability, NodeView
-from llama_orch.http.client import UpstreamError
+from llama_orch.http.client.client import UpstreamError
 from queen_rbee.fleet.managers import Manager, Managers
 
 

@@ -4,7 +4,7 @@ from pydantic import JsonValue
 
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.tasks import TaskRequest
-from llama_orch.http.bodies import invalid
+from llama_orch.http.server.bodies import invalid
 from queen_rbee.engines.passage import Passage
 
 

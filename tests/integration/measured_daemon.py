@@ -21,10 +21,10 @@ from prometheus_client import CollectorRegistry
 from quart_trio import QuartTrio
 
 from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
-from llama_orch.http.app import add_hot, create_app
-from llama_orch.http.exchange import Exchange, HotRoutes
-from llama_orch.http.gate import Access, Gate
-from llama_orch.http.serving import serve
+from llama_orch.http.server.app import add_hot, create_app
+from llama_orch.http.server.exchange import Exchange, HotRoutes
+from llama_orch.http.server.gate import Access, Gate
+from llama_orch.http.server.serving import serve
 from llama_orch.service.memory import give_back
 from llama_orch.service.watchdog import Pulse
 from pool_managerd.api.draining import add_drain_routes

@@ -16,7 +16,7 @@ import trio
 
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
-from llama_orch.http.client import fetch_json, request
+from llama_orch.http.client.client import fetch_json, request
 from tests.engines.fixtures import leave_out
 from tests.engines.llama_server import Archive
 from tests.engines.running import serving_engine

@@ -11,11 +11,11 @@ import trio
 import trio.testing
 from prometheus_client import CollectorRegistry
 
-from llama_orch.http.app import create_app
-from llama_orch.http.exchange import Exchange, HotRoutes
-from llama_orch.http.gate import Access, Gate
-from llama_orch.http.receiving import BODY_LIMIT
-from llama_orch.http.serving import serve
+from llama_orch.http.server.app import create_app
+from llama_orch.http.server.exchange import Exchange, HotRoutes
+from llama_orch.http.server.gate import Access, Gate
+from llama_orch.http.server.receiving import BODY_LIMIT
+from llama_orch.http.server.serving import serve
 
 SOON_S = 5.0
 

@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import TaskRequest, TaskState
-from llama_orch.http.client import UpstreamError, fetch_json
+from llama_orch.http.client.client import UpstreamError, fetch_json
 from queen_rbee.dispatch import relay
 from queen_rbee.dispatch.failure import Failure
 from queen_rbee.dispatch.silence import Limits

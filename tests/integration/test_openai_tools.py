@@ -12,7 +12,7 @@ import pytest
 import trio
 from openai import OpenAI
 
-from llama_orch.http.gate import Access
+from llama_orch.http.server.gate import Access
 from llama_orch.settings.types import Secret
 from queen_rbee.dispatch.silence import Limits
 from tests.integration.test_anthropic_tools import listening

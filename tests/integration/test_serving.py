@@ -11,12 +11,12 @@ import trio
 import trio.testing
 from prometheus_client import CollectorRegistry
 
-from llama_orch.http import hot_server, serving
-from llama_orch.http.app import create_app
-from llama_orch.http.exchange import Exchange, HotRoutes
-from llama_orch.http.gate import Access, Gate
-from llama_orch.http.secured import abort
-from llama_orch.http.serving import serve
+from llama_orch.http.server import hot_server, serving
+from llama_orch.http.server.app import create_app
+from llama_orch.http.server.exchange import Exchange, HotRoutes
+from llama_orch.http.server.gate import Access, Gate
+from llama_orch.http.server.serving import serve
+from llama_orch.http.tls.secured import abort
 from llama_orch.service.watchdog import Pulse
 from llama_orch.settings.types import Secret
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from tests.integration.home import free_port
+from tests.unit.llama_orch.spool.files import publish
 from tests.unit.reference.parsing import DOCUMENT
-from tests.unit.spool.files import publish
 
 TOKEN = "0123456789abcdef-secret"
 WITHIN_S = 40.0

@@ -10,13 +10,13 @@ from hashlib import sha256
 
 import pytest
 
-from llama_orch.settings.documents import in_force_by
 from tests.engines.llama_server import Archive
 from tests.system.conftest import TINY
 from tests.system.lab.client import QUEEN, Client, complete
 from tests.system.lab.machine import DAEMONS, TARGET, Machine, Pool
 from tests.system.lab.waiting import until
 from tests.unit.reference.parsing import DOCUMENT, set_ups
+from tools.generating.documents import in_force_by
 
 HOME, CONTROL_PLANE, NODE = "HOME_PROFILE", "Control Plane Node", "GPU Worker Node 1"
 NO_GPU = {"ENGINE_PROVISIONER_GPU_MASK": "cpu"}

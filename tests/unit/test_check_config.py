@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from llama_orch.settings.documents import default_text
 from tests.unit.environment_file import parse
 from tools.generate import DAEMONS
+from tools.generating.documents import default_text
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 60

@@ -25,7 +25,6 @@ from llama_orch.contracts.pools import ProvisioningReport
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.service.exit import ExitStatus
 from llama_orch.service.run import Daemon
-from llama_orch.settings.documents import default_text
 from llama_orch.telemetry.events import CATALOG
 from orchctl.arguments import parser as orchctl_parser
 from pool_managerd.__main__ import DAEMON as POOL_MANAGER
@@ -37,6 +36,7 @@ from queen_rbee.metrics import Metrics as QueenMetrics
 from tests.engines.fixtures import leave_out
 from tests.unit.environment_file import parse
 from tests.unit.manual_page import Page, plain
+from tools.generating.documents import default_text
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "man").glob("*.[1-8]"))
@@ -178,7 +178,7 @@ def angled(path: str) -> str:
 
 def routes(daemon: Path) -> Iterator[str]:
     """As in `GET /v2/pools`: the routes that a daemon's handlers add, and those that every daemon has."""
-    for source in (daemon.parent / "llama_orch/http/app.py", *daemon.rglob("*.py")):
+    for source in (daemon.parent / "llama_orch/http/server/app.py", *daemon.rglob("*.py")):
         for verb, path, hot_verb, hot_path in ROUTE.findall(source.read_text()):
             yield f"{(verb or hot_verb).upper()} {angled(path or hot_path)}"
 

@@ -12,11 +12,11 @@ from urllib.parse import unquote, urlsplit
 
 import trio
 
-from engine_provisioner import durable_file
 from engine_provisioner.acquire import archives, checksums
 from engine_provisioner.engine import Program
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.spec.provisioning_spec import Binary
+from llama_orch.files import replace as durable_file
 
 Fetch = Callable[[str, Path, str], Awaitable[None]]
 """Fetches a URL into a file and checks it against `sha256:…`. Raises ProvisioningFailure."""

@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from engine_provisioner import durable_file
 from engine_provisioner.failures import ProvisioningFailure, Retry
+from llama_orch.files import replace as durable_file
 
 BLOCK = 4 << 20
 DISK_S = 60.0

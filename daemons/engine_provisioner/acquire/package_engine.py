@@ -13,12 +13,12 @@ from pathlib import Path
 
 import trio
 
-from engine_provisioner import durable_file
 from engine_provisioner.acquire import pip_words
 from engine_provisioner.engine import Program
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.launch.probing import base_environment
 from engine_provisioner.spec.provisioning_spec import Package
+from llama_orch.files import replace as durable_file
 
 EXECUTABLE = "llama-server"
 RUNNER = Path(__file__).with_name("xllamacpp_server.py")

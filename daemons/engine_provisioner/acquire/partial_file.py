@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from engine_provisioner import durable_file
+from llama_orch.files import replace as durable_file
 
 BLOCK = 4 << 20
 

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import trio
 
-from engine_provisioner import durable_file
 from engine_provisioner.engine import Command
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.launch import unit_manager
@@ -23,6 +22,7 @@ from engine_provisioner.launch.last_words import KEPT_LINES, clean, epitaph
 from engine_provisioner.launch.launcher import Answers, RunningEngine, process_end
 from engine_provisioner.launch.unit_manager import UnitState
 from engine_provisioner.spec.reachability import Reader, user
+from llama_orch.files import replace as durable_file
 
 LAUNCH_DIR = Path("/run/llama-orch/launch")
 PREFIX, SUFFIX = "llama-engine@", ".service"

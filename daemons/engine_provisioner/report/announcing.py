@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from engine_provisioner import durable_file
 from engine_provisioner.engine import LocalModel
 from llama_orch.contracts.engines import EngineKind, Workload
 from llama_orch.contracts.handoff import Handoff, HandoffModel
+from llama_orch.files import replace as durable_file
 
 REPLICA = "r0"
 NAME_LIMIT = 256

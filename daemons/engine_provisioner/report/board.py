@@ -15,11 +15,11 @@ from typing import NoReturn
 import trio
 from prometheus_client import CollectorRegistry
 
-from engine_provisioner import durable_file
 from engine_provisioner.metrics import Metrics
 from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolState, ProvisioningReport
+from llama_orch.files import replace as durable_file
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from llama_orch.contracts.engines import Workload, health_path, is_loading
 from llama_orch.engines.asking import llama_server_workloads
-from llama_orch.http.client import UpstreamError, fetch, fetch_json
+from llama_orch.http.client.client import UpstreamError, fetch, fetch_json
 
 LOOK_S = 5.0
 

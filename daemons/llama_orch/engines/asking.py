@@ -8,7 +8,7 @@ import re
 import trio
 
 from llama_orch.contracts.engines import Workload
-from llama_orch.http.client import UpstreamError, request
+from llama_orch.http.client.client import UpstreamError, request
 
 SIZE_LIMIT = 64 << 10
 NOT_STARTED_FOR = 501

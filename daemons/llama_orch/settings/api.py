@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from llama_orch.http.receiving import BODY_LIMIT, SETTING
+from llama_orch.http.server.receiving import BODY_LIMIT, SETTING
 from llama_orch.settings.declaration import Var, rule
 from llama_orch.settings.loading import Problem
 from llama_orch.settings.shared import Common

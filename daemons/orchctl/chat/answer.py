@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pydantic import JsonValue, ValidationError
 
 from llama_orch.contracts.base import Outbound
-from llama_orch.http.client import UpstreamError
-from llama_orch.http.sse import MalformedStream, read_events
+from llama_orch.http.client.client import UpstreamError
+from llama_orch.http.client.sse import MalformedStream, read_events
 from llama_orch.service.exit import ExitStatus
 from orchctl.encoding import as_json
 from orchctl.failure import Failure, WrappedV1, failed

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from llama_orch.http.connecting import connect, where
-from llama_orch.http.expiry import held
-from llama_orch.http.secured import Secured
-from llama_orch.http.tls import Tls
-from llama_orch.http.upstream import UpstreamError
-from llama_orch.http.x509 import ends_at
+from llama_orch.http.client.connecting import connect, where
+from llama_orch.http.client.upstream import UpstreamError
+from llama_orch.http.tls.expiry import held
+from llama_orch.http.tls.secured import Secured
+from llama_orch.http.tls.tls import Tls
+from llama_orch.http.tls.x509 import ends_at
 from llama_orch.settings.tls import TlsFiles
 from orchctl.check.questions import LIMIT_S
 

@@ -19,7 +19,7 @@ from llama_orch.contracts.meta import Readiness, Version
 from llama_orch.contracts.nodes import NodeList, NodeReachability
 from llama_orch.contracts.pools import PoolList
 from llama_orch.contracts.sessions import SessionList
-from llama_orch.http.expiry import wall_clock
+from llama_orch.http.tls.expiry import wall_clock
 from llama_orch.settings.tokens import TOKEN
 from llama_orch.settings.types import Secret
 from orchctl.check.certificates import Certificate, own, presented

@@ -6,7 +6,7 @@ from typing import TypeVar
 import trio
 from pydantic import BaseModel
 
-from llama_orch.http.client import UpstreamError
+from llama_orch.http.client.client import UpstreamError
 from llama_orch.service.exit import ExitStatus
 from orchctl.failure import Failure
 from orchctl.queen import Queen, understood

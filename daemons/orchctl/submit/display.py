@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llama_orch.contracts.base import Outbound
-from llama_orch.http.sse import ServerSentEvent
+from llama_orch.http.client.sse import ServerSentEvent
 from orchctl.output import Line, emit, emit_json
 from orchctl.queen import understood
 from orchctl.tables import cell, one_line, place, table

@@ -8,8 +8,8 @@ from typing import Protocol
 import trio
 
 from llama_orch.contracts.tasks import TaskAccepted
-from llama_orch.http.client import UpstreamError, UpstreamTimeout
-from llama_orch.http.sse import MalformedStream, ServerSentEvent, read_events
+from llama_orch.http.client.client import UpstreamError, UpstreamTimeout
+from llama_orch.http.client.sse import MalformedStream, ServerSentEvent, read_events
 from llama_orch.service.exit import ExitStatus
 from orchctl.failure import Failure
 from orchctl.queen import Queen

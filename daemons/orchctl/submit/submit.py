@@ -7,7 +7,7 @@ from dataclasses import replace
 import trio
 
 from llama_orch.contracts.tasks import TaskAccepted
-from llama_orch.http.client import KeptConnections
+from llama_orch.http.client.client import KeptConnections
 from llama_orch.service.exit import ExitStatus
 from orchctl.command_line import Commands
 from orchctl.failure import Failure, Said, later

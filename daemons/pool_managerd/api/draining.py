@@ -3,7 +3,7 @@
 from quart_trio import QuartTrio
 
 from llama_orch.contracts.operations import DrainRequest, DrainStatus
-from llama_orch.http.posted import body_or
+from llama_orch.http.server.posted import body_or
 from pool_managerd.api.pools import no_such_pool
 from pool_managerd.draining import Draining
 from pool_managerd.pools.registry import Registry

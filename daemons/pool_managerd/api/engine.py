@@ -1,8 +1,8 @@
 """/v2/pools/{id}/engine/{path}: the relay to a pool's engines, as a hot path."""
 
 from llama_orch.engines.relayed import relayed
-from llama_orch.http.exchange import HotRoutes
-from llama_orch.http.receiving import BODY_LIMIT
+from llama_orch.http.server.exchange import HotRoutes
+from llama_orch.http.server.receiving import BODY_LIMIT
 from pool_managerd.pools.registry import Registry
 from pool_managerd.relay.passing import Allows
 from pool_managerd.relay.relay import Relay

@@ -10,7 +10,7 @@ from quart_trio import QuartTrio
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.pools import PoolList
-from llama_orch.http.bodies import invalid
+from llama_orch.http.server.bodies import invalid
 from pool_managerd.handoffs.handoffs import Handoffs
 from pool_managerd.pools.registry import Registry
 from pool_managerd.waiting import first_of

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from llama_orch.contracts.errors import ErrorBody
 from llama_orch.contracts.nodes import Heartbeat, HeartbeatAnswer, NodeRegistered, NodeRegistration
-from llama_orch.http.client import UpstreamError, request
+from llama_orch.http.client.client import UpstreamError, request
 from llama_orch.settings.types import Secret
 from pool_managerd.cluster.standing import Accepted, Heard, Outcome, Refused, Silent, Unknown
 

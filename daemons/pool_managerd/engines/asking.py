@@ -13,9 +13,9 @@ from pydantic import BaseModel, TypeAdapter
 
 from llama_orch.contracts.engines import health_path, is_loading
 from llama_orch.contracts.handoff import Handoff
-from llama_orch.http.client import UpstreamError, UpstreamTimeout, fetch, request
-from pool_managerd.describing import describe as description
-from pool_managerd.describing import openai_models, parsed
+from llama_orch.engines.describing import describe as description
+from llama_orch.engines.describing import openai_models, parsed
+from llama_orch.http.client.client import UpstreamError, UpstreamTimeout, fetch, request
 from pool_managerd.engines.kv_cache import llama_server_usage, vllm_usage
 from pool_managerd.pools.replica import Answer, Details, Sighting, Slots
 

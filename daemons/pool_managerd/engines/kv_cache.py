@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from pool_managerd.describing import parsed
+from llama_orch.engines.describing import parsed
 
 TOKENS_LIMIT = (1 << 31) - 1
 """llama.cpp counts tokens in 32 bits."""

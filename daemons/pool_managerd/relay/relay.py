@@ -14,8 +14,8 @@ import trio
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.nodes import RELAY_HEADER
 from llama_orch.engines.relayed import relayed
-from llama_orch.http.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
-from llama_orch.http.exchange import BrokenOff, Exchange
+from llama_orch.http.client.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
+from llama_orch.http.server.exchange import BrokenOff, Exchange
 from llama_orch.telemetry import correlation
 from pool_managerd.pools.registry import Registry
 from pool_managerd.pools.replica import Replica

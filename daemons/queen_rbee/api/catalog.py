@@ -6,8 +6,8 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from llama_orch.contracts.catalog import CatalogList, CatalogModel, ModelStateChange, NewModel, NodeModels
-from llama_orch.http.peers import is_local_operator
-from llama_orch.http.posted import body_of
+from llama_orch.http.server.peers import is_local_operator
+from llama_orch.http.server.posted import body_of
 from queen_rbee.api.views import answer
 from queen_rbee.catalog.availability import availability
 from queen_rbee.catalog.catalog import Catalog

@@ -10,10 +10,10 @@ from werkzeug.routing import BaseConverter
 from llama_orch.contracts.base import NODE_ID_RESERVED
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.nodes import Heartbeat, NodeList, NodeRegistration
-from llama_orch.http.bodies import read
-from llama_orch.http.exchange import Exchange, HotRoutes
-from llama_orch.http.json_scan import Shape
-from llama_orch.http.posted import body_of
+from llama_orch.http.server.bodies import read
+from llama_orch.http.server.exchange import Exchange, HotRoutes
+from llama_orch.http.server.json_scan import Shape
+from llama_orch.http.server.posted import body_of
 from queen_rbee.api.views import answer, answer_of
 from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.fleet.managers import Managers

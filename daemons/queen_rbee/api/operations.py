@@ -4,7 +4,7 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from llama_orch.contracts.operations import DrainRequest, OperationList
-from llama_orch.http.posted import body_or
+from llama_orch.http.server.posted import body_or
 from queen_rbee.api.views import answer
 from queen_rbee.fleet.operations import Operations, Target
 

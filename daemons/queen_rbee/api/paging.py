@@ -7,7 +7,7 @@ from uuid import UUID
 from quart import request
 
 from llama_orch.contracts.errors import ApiError
-from llama_orch.http.bodies import invalid
+from llama_orch.http.server.bodies import invalid
 
 PAGE = 50
 LARGEST_PAGE = 500

@@ -7,7 +7,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from llama_orch.contracts.catalog import NodeModels
-from llama_orch.http.exchange import HotRoutes
+from llama_orch.http.server.exchange import HotRoutes
 from queen_rbee.api.artifacts import add_artifacts
 from queen_rbee.api.catalog import add_catalog
 from queen_rbee.api.nodes import add_heartbeats, add_nodes

@@ -8,8 +8,8 @@ from quart_trio import QuartTrio
 
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.sessions import SessionChange, SessionList
-from llama_orch.http.bodies import invalid
-from llama_orch.http.posted import body_of
+from llama_orch.http.server.bodies import invalid
+from llama_orch.http.server.posted import body_of
 from queen_rbee.api.paging import uuid_before, wanted_page
 from queen_rbee.api.views import answer
 from queen_rbee.refusals import unknown

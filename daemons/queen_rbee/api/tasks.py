@@ -6,9 +6,9 @@ import trio
 
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.tasks import TaskRequest, TaskState
-from llama_orch.http.bodies import invalid, read
-from llama_orch.http.exchange import Exchange, HotRoutes
-from llama_orch.http.json_scan import Shape
+from llama_orch.http.server.bodies import invalid, read
+from llama_orch.http.server.exchange import Exchange, HotRoutes
+from llama_orch.http.server.json_scan import Shape
 from llama_orch.telemetry.correlation import current, traceparent
 from queen_rbee.dispatch.dispatcher import Dispatcher
 from queen_rbee.intake.intake import Intake, task_id_of, unknown_task

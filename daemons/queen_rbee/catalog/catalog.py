@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from llama_orch.contracts.catalog import CatalogModel, ModelState, NewModel, Verification, VerificationState
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.pools import PoolStatus
-from llama_orch.http.bodies import invalid
+from llama_orch.http.server.bodies import invalid
 from llama_orch.telemetry.events import MODEL_MISMATCH
 from llama_orch.telemetry.records import emit
 from queen_rbee.catalog import names as catalog_names

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from llama_orch.contracts.catalog import CatalogModel, ModelState, VerificationState
 from llama_orch.contracts.errors import ApiError
-from llama_orch.http.bodies import invalid
+from llama_orch.http.server.bodies import invalid
 from queen_rbee.pools.candidates import short_name
 
 Known = Mapping[str, CatalogModel]

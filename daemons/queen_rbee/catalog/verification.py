@@ -11,7 +11,7 @@ from typing import Literal
 
 from llama_orch.contracts.catalog import CatalogModel, Verification, VerificationState
 from llama_orch.contracts.pools import PoolStatus
-from queen_rbee.file_digest import Unreadable, file_digest, local_path
+from llama_orch.files.digest import Unreadable, file_digest, local_path
 from queen_rbee.pools.candidates import short_name
 
 Reason = Literal["file", "pool_report", "no_digest", "no_source"]

@@ -3,7 +3,7 @@
 import trio
 
 from llama_orch.contracts.engines import health_path, is_loading
-from llama_orch.http.client import UpstreamError, fetch
+from llama_orch.http.client.client import UpstreamError, fetch
 from queen_rbee.dispatch.hop import Hop
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.candidates import Candidate

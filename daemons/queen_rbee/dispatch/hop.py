@@ -8,7 +8,7 @@ import trio
 
 from llama_orch.contracts.nodes import SESSION_HEADER
 from llama_orch.contracts.tasks import TaskRequest
-from llama_orch.http.kept_connections import KeptConnections
+from llama_orch.http.client.kept_connections import KeptConnections
 from llama_orch.settings.types import Secret
 from queen_rbee.pools.candidates import Candidate
 

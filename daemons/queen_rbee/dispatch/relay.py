@@ -13,9 +13,9 @@ import trio
 
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.nodes import RELAY_HEADER
-from llama_orch.http.bodies import aside
-from llama_orch.http.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
-from llama_orch.http.sse import MalformedStream, read_events
+from llama_orch.http.client.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
+from llama_orch.http.client.sse import MalformedStream, read_events
+from llama_orch.http.server.bodies import aside
 from queen_rbee.dispatch.failure import Failure, refused, relay_failure
 from queen_rbee.dispatch.hop import DIRECT, Hop
 from queen_rbee.dispatch.rooms import clamped

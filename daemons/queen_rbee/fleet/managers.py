@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ValidationError
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
-from llama_orch.http.client import UpstreamError, fetch, request
+from llama_orch.http.client.client import UpstreamError, fetch, request
 from llama_orch.settings.types import Secret
 from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.pools.claims import PoolKey

@@ -12,7 +12,7 @@ import trio
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
 from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import Preparation, Streams, TaskAccepted, TaskRequest
-from llama_orch.http.bodies import invalid
+from llama_orch.http.server.bodies import invalid
 from llama_orch.telemetry import correlation
 from queen_rbee.dispatch.dispatcher import Dispatcher
 from queen_rbee.dispatch.estimates import HOPELESS, backoff_ms

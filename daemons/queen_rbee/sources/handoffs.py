@@ -13,7 +13,7 @@ from llama_orch.contracts.engines import is_loading
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
 from llama_orch.engines.workloads import announced, union
-from llama_orch.http.client import UpstreamError, fetch
+from llama_orch.http.client.client import UpstreamError, fetch
 from llama_orch.spool import Bell, Intake
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.registry import Registry

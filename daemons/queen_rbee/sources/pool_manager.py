@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.pools import PoolStatus
-from llama_orch.http.client import UpstreamError, fetch
+from llama_orch.http.client.client import UpstreamError, fetch
 from llama_orch.settings.types import Secret
 from queen_rbee.metrics import Metrics, check_result
 from queen_rbee.pools.registry import Registry

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from llama_orch.contracts.artifacts import ArtifactHead, NewArtifact
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.tasks import TaskRequest, TaskView
-from llama_orch.http.bodies import invalid
+from llama_orch.http.server.bodies import invalid
 from queen_rbee.canonical import artifact_id, canonical, whole
 from queen_rbee.engines.passage import Passage
 from queen_rbee.pools.candidates import Candidate

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_orch.http.upstream import NoTls, Unanswered, Unreachable, UpstreamError, UpstreamTimeout
+from llama_orch.http.client.upstream import NoTls, Unanswered, Unreachable, UpstreamError, UpstreamTimeout
 from llama_orch.service.exit import ExitStatus
 from orchctl.failure import Failure, exit_status, refused, together
 from orchctl.queen import Queen, below

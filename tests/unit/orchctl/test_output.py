@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_orch.http.sse import ServerSentEvent
+from llama_orch.http.client.sse import ServerSentEvent
 from llama_orch.service.exit import ExitStatus
 from orchctl.failure import Failure
 from orchctl.output import Line, emit, emit_json, explain, note

@@ -12,10 +12,10 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from llama_orch.contracts.engines import Workload
-from llama_orch.http.app import add_hot, create_app
-from llama_orch.http.client import Response, request
-from llama_orch.http.gate import Access, Gate
-from llama_orch.http.serving import serve
+from llama_orch.http.client.client import Response, request
+from llama_orch.http.server.app import add_hot, create_app
+from llama_orch.http.server.gate import Access, Gate
+from llama_orch.http.server.serving import serve
 from llama_orch.settings.types import Secret
 from pool_managerd.api.draining import add_drain_routes
 from pool_managerd.api.engine import hot_routes

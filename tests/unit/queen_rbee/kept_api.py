@@ -7,7 +7,7 @@ from typing import Any
 
 from quart_trio import QuartTrio
 
-from llama_orch.http.app import create_app
+from llama_orch.http.server.app import create_app
 from queen_rbee.api.routes import cool_routes
 from queen_rbee.parts import Parts, build
 from queen_rbee.settings import QueenSettings

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import trio
 from pydantic import JsonValue
 
-from llama_orch.http.app import add_hot, create_app
-from llama_orch.http.exchange import HotRoutes, Message
-from llama_orch.http.gate import Access, Gate
+from llama_orch.http.server.app import add_hot, create_app
+from llama_orch.http.server.exchange import HotRoutes, Message
+from llama_orch.http.server.gate import Access, Gate
 from queen_rbee.api.tasks import HotHandlers
 from queen_rbee.api.v1.anthropic import add_anthropic
 from queen_rbee.api.v1.models import add_model_list, add_models

@@ -8,7 +8,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaV
 from pydantic_core.core_schema import WithDefaultSchema
 
 from llama_orch.contracts.stream import EVENTS
-from llama_orch.http.error_shapes import Shape, shape_of
+from llama_orch.http.server.error_shapes import Shape, shape_of
 from queen_rbee.api.openapi.headers import EVERYWHERE, HEADERS
 from queen_rbee.api.openapi.operation import Answer, Body, Operation
 from queen_rbee.api.openapi.refusals import BODIES, refusal, refusals

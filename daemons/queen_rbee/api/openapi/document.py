@@ -5,7 +5,7 @@ from pydantic import BaseModel
 from llama_orch import VERSION
 from llama_orch.contracts.base import NODE_ID_PATTERN, POOL_ID_PATTERN
 from llama_orch.contracts.catalog import MODEL_ID_PATTERN
-from llama_orch.http.error_shapes import shape_of
+from llama_orch.http.server.error_shapes import shape_of
 from queen_rbee.api.openapi.components import Components, Json, components
 from queen_rbee.api.openapi.control import DAEMON, POOLS, TASKS
 from queen_rbee.api.openapi.examples import EXAMPLES, PLAN

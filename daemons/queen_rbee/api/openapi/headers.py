@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from llama_orch.http.error_shapes import Shape
+from llama_orch.http.server.error_shapes import Shape
 from queen_rbee.api.openapi.operation import Schema
 
 Header = tuple[str, Schema, bool]

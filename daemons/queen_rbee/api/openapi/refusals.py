@@ -6,7 +6,7 @@ from pydantic import BaseModel, JsonValue
 
 from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.errors import ErrorBody, ErrorCode, Reason
-from llama_orch.http.error_shapes import OVERLOADED, Shape, shape_of
+from llama_orch.http.server.error_shapes import OVERLOADED, Shape, shape_of
 from queen_rbee.api.openapi.headers import BUDGETS
 from queen_rbee.api.openapi.operation import Answer, Operation, document
 

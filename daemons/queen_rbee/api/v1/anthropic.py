@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.openai import Generation
-from llama_orch.http.bodies import aside
-from llama_orch.http.error_shapes import anthropic_error
-from llama_orch.http.exchange import Exchange, HotRoutes
+from llama_orch.http.server.bodies import aside
+from llama_orch.http.server.error_shapes import anthropic_error
+from llama_orch.http.server.exchange import Exchange, HotRoutes
 from llama_orch.telemetry.correlation import current
 from queen_rbee.api.v1.failures import failure_of
 from queen_rbee.api.v1.openai_requests import SHAPE, task_request

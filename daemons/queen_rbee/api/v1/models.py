@@ -10,9 +10,9 @@ from quart_trio import QuartTrio
 from llama_orch.contracts.anthropic import AnthropicModel, AnthropicModels
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.openai import ModelEntries, ModelEntry
-from llama_orch.http.bodies import invalid
-from llama_orch.http.error_shapes import ANTHROPIC_VERSION
-from llama_orch.http.exchange import Exchange, HotRoutes
+from llama_orch.http.server.bodies import invalid
+from llama_orch.http.server.error_shapes import ANTHROPIC_VERSION
+from llama_orch.http.server.exchange import Exchange, HotRoutes
 from queen_rbee.pools.naming import Models, Offer, offer, offers
 from queen_rbee.pools.registry import Registry
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from functools import partial
 
 from llama_orch.contracts.errors import ApiError, FieldProblem
-from llama_orch.http.bodies import aside
-from llama_orch.http.error_shapes import openai_error
-from llama_orch.http.exchange import Exchange, HotRoutes
+from llama_orch.http.server.bodies import aside
+from llama_orch.http.server.error_shapes import openai_error
+from llama_orch.http.server.exchange import Exchange, HotRoutes
 from queen_rbee.api.v1.assembling import Assembly
 from queen_rbee.api.v1.failures import failure_of
 from queen_rbee.api.v1.openai_requests import NAMES, SHAPE, Asked, asked, task_request

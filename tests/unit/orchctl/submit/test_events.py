@@ -7,8 +7,8 @@ import pytest
 import trio
 
 from llama_orch.contracts.tasks import Preparation, Streams, TaskAccepted
-from llama_orch.http.client import UpstreamError, UpstreamTimeout
-from llama_orch.http.sse import ServerSentEvent
+from llama_orch.http.client.client import UpstreamError, UpstreamTimeout
+from llama_orch.http.client.sse import ServerSentEvent
 from llama_orch.service.exit import ExitStatus
 from orchctl.failure import Failure
 from orchctl.queen import Queen

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 
-from llama_orch.http.client import UpstreamError
+from llama_orch.http.client.client import UpstreamError
 from pool_managerd import draining
 from tests.unit.pool_managerd.relay_site import LIMIT_S, TOKEN, RelaySite, relay_site
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from llama_orch.http.client import fetch
-from pool_managerd.describing import INDEX, INFO, METADATA, MODELS, PROPERTIES, parsed
+from llama_orch.engines.describing import INDEX, INFO, METADATA, MODELS, PROPERTIES, parsed
+from llama_orch.http.client.client import fetch
 from pool_managerd.engines.asking import LIMIT_S, REFUSAL, SLOTS, ask, complaint
 from pool_managerd.pools.replica import Answer, Details, Sighting, Slots
 from tests.unit.pool_managerd.scripted_http import HANG, http, scripted_http

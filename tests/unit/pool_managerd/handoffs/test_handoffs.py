@@ -23,8 +23,8 @@ from pool_managerd.handoffs.reports import ReportReader
 from pool_managerd.metrics import Metrics
 from pool_managerd.pools.registry import Registry
 from pool_managerd.pools.replica import Sighting
+from tests.unit.llama_orch.spool.files import age, publish
 from tests.unit.pool_managerd.values import READY, found, handoff, replica, report
-from tests.unit.spool.files import age, publish
 
 NEVER_S = 3600.0
 LIMIT_S = 10.0

@@ -8,8 +8,8 @@ import pytest
 
 from llama_orch.contracts.pools import PoolState
 from pool_managerd.handoffs.reports import ReportReader, read_reports
+from tests.unit.llama_orch.spool.files import OWNERS
 from tests.unit.pool_managerd.values import handoff, report
-from tests.unit.spool.files import OWNERS
 
 
 def later_s() -> float:

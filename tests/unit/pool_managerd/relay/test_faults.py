@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from llama_orch.http.secured import RESET
+from llama_orch.http.tls.secured import RESET
 from tests.unit.pool_managerd import odd_engine
 from tests.unit.pool_managerd.odd_engine import STREAM, WHOLE, chunk
 from tests.unit.pool_managerd.relay_site import LIMIT_S, TOKEN, RelaySite, relay_site

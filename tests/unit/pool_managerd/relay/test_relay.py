@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import trio
 
-from llama_orch.http.client import UpstreamError
-from llama_orch.http.receiving import BODY_LIMIT
-from llama_orch.http.secured import RESET
+from llama_orch.http.client.client import UpstreamError
+from llama_orch.http.server.receiving import BODY_LIMIT
+from llama_orch.http.tls.secured import RESET
 from pool_managerd.pools.registry import Registry
 from pool_managerd.pools.summary import Drained
 from pool_managerd.relay.relay import TRANSLATION_ROOM

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from llama_orch.contracts.catalog import CatalogModel, NewModel, VerificationState
-from llama_orch.http.peers import is_local_operator
+from llama_orch.http.server.peers import is_local_operator
 from queen_rbee.catalog.verification import Outcome
 from tests.unit.queen_rbee.catalog.test_availability import pool
 from tests.unit.queen_rbee.kept_api import FULL, Api, api

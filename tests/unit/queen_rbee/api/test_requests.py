@@ -12,8 +12,8 @@ from llama_orch.contracts.nodes import Heartbeat
 from llama_orch.contracts.openai import MESSAGES_MOST, TOOLS_MOST
 from llama_orch.contracts.sessions import SessionChange
 from llama_orch.contracts.tasks import TaskRequest
-from llama_orch.http.bodies import SHOWN_PROBLEMS, invalid
-from llama_orch.http.bodies import parsed as parsed_body
+from llama_orch.http.server.bodies import SHOWN_PROBLEMS, invalid
+from llama_orch.http.server.bodies import parsed as parsed_body
 from queen_rbee.api.v1.messages.request import MessagesRequest
 from queen_rbee.api.v1.messages.request import parsed as parsed_message
 

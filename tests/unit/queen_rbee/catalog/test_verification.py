@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from llama_orch.contracts.catalog import CatalogModel, Verification, VerificationState
 from llama_orch.contracts.pools import PoolState, PoolStatus
-from queen_rbee import file_digest as hashing
+from llama_orch.files import digest as hashing
+from llama_orch.files.digest import Unreadable, file_digest, local_path
 from queen_rbee.catalog.verification import (
     Evidence,
     Outcome,
@@ -25,7 +26,6 @@ from queen_rbee.catalog.verification import (
     reported,
     reports_of,
 )
-from queen_rbee.file_digest import Unreadable, file_digest, local_path
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RIGHT, WRONG = "sha256:" + "a" * 64, "sha256:" + "b" * 64

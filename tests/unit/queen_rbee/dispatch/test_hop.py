@@ -13,7 +13,7 @@ import trio.testing
 
 from llama_orch.contracts.nodes import SESSION_HEADER, SESSION_MARK_PATTERN
 from llama_orch.contracts.tasks import TaskRequest, TaskState
-from llama_orch.http.kept_connections import KeptConnections
+from llama_orch.http.client.kept_connections import KeptConnections
 from llama_orch.settings.types import Secret
 from queen_rbee.dispatch import relay
 from queen_rbee.dispatch.failure import Failure

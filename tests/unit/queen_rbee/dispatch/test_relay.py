@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import TaskRequest, TaskState
-from llama_orch.http.client import Response
-from llama_orch.http.sse import EVENT_LIMIT
+from llama_orch.http.client.client import Response
+from llama_orch.http.client.sse import EVENT_LIMIT
 from queen_rbee.dispatch import relay
 from queen_rbee.dispatch.failure import Failure
 from queen_rbee.dispatch.silence import Limits

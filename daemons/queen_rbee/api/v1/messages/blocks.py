@@ -18,7 +18,7 @@ from pydantic import (
     StringConstraints,
 )
 
-from llama_orch.http.bodies import finite
+from llama_orch.http.server.bodies import finite
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.openai import MESSAGES_MOST, TOOLS_MOST
-from llama_orch.http.bodies import invalid
+from llama_orch.http.server.bodies import invalid
 from queen_rbee.api.v1.messages.blocks import NOT_HERE, WRITTEN_BY, Blocks, Lenient, Name, Object, Texts
 
 MOST_TOKENS = 16_777_216

@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 from llama_orch.contracts.artifacts import NewArtifact
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskRequest
-from llama_orch.http.app import add_hot
+from llama_orch.http.server.app import add_hot
 from queen_rbee.api.openapi.document import OPERATIONS, openapi
 from queen_rbee.api.openapi.examples import EXAMPLES, PLAN
 from queen_rbee.api.openapi.operation import Operation

@@ -1,0 +1,204 @@
+"""The small exchange of the hot paths: bodies within limits, one answer or a stream, and errors in one shape."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+from llama_orch.http.server.exchange import ANY, BrokenOff, Exchange, Handler, HotRoutes, Message, answer
+
+
+class Client:
+    """The ASGI side of one request: `messages` to receive, and what was sent."""
+
+    def __init__(self, *messages: Message, then_silent: bool = False) -> None:
+        self.sent: list[Message] = []
+        self._send_in, self._receive_in = trio.open_memory_channel[Message](math.inf)
+        for message in messages:
+            self._send_in.send_nowait(message)
+        self._silent = then_silent
+
+    async def receive(self) -> Message:
+        try:
+            return self._receive_in.receive_nowait()
+        except trio.WouldBlock:
+            if self._silent:
+                await trio.sleep_forever()
+            return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    async def asks(self, handler: Handler, query: bytes = b"") -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of the answer; 0 where there is none."""
+        scope = {"method": "POST", "path": "/hot", "headers": [(b"x-name", b"\xe9")], "query_string": query}
+        scope["raw_path"] = b"/h%6Ft"
+        await answer(handler, {}, scope, self.receive, self.send)
+        if not self.sent:
+            return 0, {}, b""
+        head = {name.decode(): value.decode("latin-1") for name, value in self.sent[0]["headers"]}
+        return self.sent[0]["status"], head, b"".join(message.get("body", b"") for message in self.sent[1:])
+
+
+def part(body: bytes, more: bool = True) -> Message:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+GONE: Message = {"type": "http.disconnect"}
+
+
+async def echo(exchange: Exchange) -> None:
+    await exchange.send(200, await exchange.body(limit=10, limit_s=5))
+
+
+async def test_a_body_in_parts_is_put_together() -> None:
+    status, head, body = await Client(part(b"01234"), part(b"56789"), part(b"", False)).asks(echo)
+    assert (status, body) == (200, b"0123456789")
+    assert head["content-length"] == "10"
+
+
+async def test_a_body_beyond_the_limit_is_413_before_all_of_it_was_read() -> None:
+    client = Client(part(b"01234"), part(b"567890"), part(b"never read"))
+    status, _head, body = await client.asks(echo)
+    assert status == 413
+    assert "longer than 10 bytes" in json.loads(body)["message"]
+    assert (await client.receive())["body"] == b"never read"
+
+
+async def test_a_body_that_stops_coming_is_408(autojump_clock: trio.testing.MockClock) -> None:
+    began = trio.current_time()
+    status, _head, body = await Client(part(b"01234"), then_silent=True).asks(echo)
+    assert (status, trio.current_time() - began) == (408, 5.0)
+    assert json.loads(body)["code"] == "INVALID_PARAMS"
+
+
+async def test_a_client_that_leaves_in_its_body_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    assert (await Client(part(b"0"), GONE).asks(echo))[0] == 0
+    assert caplog.text == ""
+
+
+async def test_gone_returns_when_the_client_has_left() -> None:
+    async def watch(exchange: Exchange) -> None:
+        await exchange.body()
+        await exchange.gone()
+
+    await Client(part(b"", False), part(b"", False), GONE).asks(watch)
+
+
+async def test_a_stream_is_sent_piece_by_piece() -> None:
+    async def stream(exchange: Exchange) -> None:
+        await exchange.open_stream(200, [("content-type", "text/event-stream")])
+        await exchange.write(b"one")
+        await exchange.write(b"two")
+        await exchange.finish()
+
+    client = Client()
+    assert (await client.asks(stream))[::2] == (200, b"onetwo")
+    assert [message.get("more_body") for message in client.sent] == [None, True, True, False]
+    assert "content-length" not in dict(client.sent[0]["headers"])
+
+
+async def test_a_204_has_no_content_length() -> None:
+    async def nothing(exchange: Exchange) -> None:
+        await exchange.send(204)
+
+    assert (await Client().asks(nothing))[:2] == (204, {})
+
+
+async def test_query_and_headers_are_read() -> None:
+    seen: list[Any] = []
+
+    async def look(exchange: Exchange) -> None:
+        seen.extend((exchange.query, exchange.headers))
+        await exchange.send(200)
+
+    await Client().asks(look, b"verbose=true&empty=&verbose=false&x=%C3%A9")
+    assert seen == [{"verbose": "false", "empty": "", "x": "é"}, {"x-name": "é"}]
+
+
+async def test_an_api_error_becomes_the_answer_with_its_headers() -> None:
+    async def refuse(_exchange: Exchange) -> None:
+        body = ErrorBody(code=ErrorCode.ADMISSION_REJECT, message="full", retriable=True, retry_after_ms=1500)
+        raise ApiError(429, body, (("retry-after", "2"),))
+
+    status, head, body = await Client().asks(refuse)
+    assert (status, head["retry-after"], head["content-type"]) == (429, "2", "application/json")
+    assert json.loads(body) == {
+        "code": "ADMISSION_REJECT",
+        "message": "full",
+        "retriable": True,
+        "retry_after_ms": 1500,
+    }
+
+
+async def test_an_error_of_the_daemons_own_is_500_and_tells_strangers_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail(_exchange: Exchange) -> None:
+        raise KeyError("secret detail")
+
+    status, _head, body = await Client().asks(fail)
+    assert (status, json.loads(body)["code"]) == (500, "INTERNAL")
+    assert b"secret detail" not in body
+    assert "KeyError: 'secret detail'" in caplog.text
+
+
+async def test_an_error_after_the_answer_began_breaks_it_off() -> None:
+    async def fail(exchange: Exchange) -> None:
+        await exchange.open_stream(200, [])
+        await exchange.write(b"half")
+        raise ApiError(503, ErrorBody(code=ErrorCode.POOL_UNREADY, message="late"))
+
+    client = Client()
+    with pytest.raises(ApiError, match="late"):
+        await client.asks(fail)
+    assert client.sent[-1]["more_body"] is True
+
+
+async def test_an_answer_whose_source_breaks_off_is_broken_off_and_no_error_of_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail(exchange: Exchange) -> None:
+        await exchange.open_stream(200, ())
+        await exchange.write(b"half")
+        raise BrokenOff
+
+    client = Client()
+    with pytest.raises(BrokenOff):
+        await client.asks(fail)
+    assert client.sent[-1]["more_body"]
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(("query", "target"), [(b"", "/h%6Ft"), (b"a=%2F&a=b", "/h%6Ft?a=%2F&a=b")])
+async def test_the_target_is_path_and_query_as_they_came(query: bytes, target: str) -> None:
+    async def look(exchange: Exchange) -> None:
+        await exchange.send(200, exchange.target.encode())
+
+    assert (await Client().asks(look, query))[2] == target.encode()
+
+
+async def nothing(_exchange: Exchange) -> None:
+    """A handler."""
+
+
+@pytest.mark.parametrize(
+    ("path", "variables"),
+    [
+        ("/pools/a/engine/v1/models", {"id": "a", "path": "v1/models"}),
+        ("/pools/a/engine/x", {"id": "a", "path": "x"}),
+        ("/pools/a/engine//", {"id": "a", "path": "/"}),
+        ("/pools/a/engine/", None),
+        ("/pools/a/b/engine/x", None),
+    ],
+)
+def test_a_pattern_may_end_with_the_rest_of_the_path(path: str, variables: dict[str, str] | None) -> None:
+    routes = HotRoutes()
+    routes.add(ANY, "/pools/{id}/engine/{path...}", nothing)
+    for method in ("GET", "POST", "BREW"):
+        found = routes.find(method, path)
+        assert (found and found[1]) == variables

@@ -1,0 +1,431 @@
+"""TLS on loopback, with real certificates: who gets in on either side, and that nothing else is different."""
+
+import math
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from prometheus_client import CollectorRegistry
+from quart import Response
+from quart import request as quart_request
+
+from llama_orch.http.client.client import KeptConnections, Unreachable, UpstreamError, fetch, request
+from llama_orch.http.server import handshakes, hot_server
+from llama_orch.http.server.app import create_app
+from llama_orch.http.server.exchange import Exchange, HotRoutes, Receive, Scope, Send
+from llama_orch.http.server.gate import Access, Gate
+from llama_orch.http.server.serving import serve
+from llama_orch.http.tls.tls import CLEAR, Tls
+from llama_orch.settings.tls import TlsFiles
+from llama_orch.telemetry.events import HANDSHAKE_FAILED
+from tests.certificates import Authority, authority
+
+LIMIT_S = 10
+LARGE = bytes(range(256)) * (4 << 12)
+"""More than any buffer takes at once."""
+HOT, COOL = "/hot/stream", "/cool/stream"
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return authority(tmp_path_factory.mktemp("ca"), "ca")
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
+    """What another CA has signed."""
+    return authority(tmp_path_factory.mktemp("other"), "other").signed("stranger")
+
+
+@pytest.fixture(scope="module")
+def mutual(ca: Authority) -> TlsFiles:
+    return ca.signed("daemon")
+
+
+@pytest.fixture(scope="module")
+def one_sided(mutual: TlsFiles) -> TlsFiles:
+    return replace(mutual, ca=None)
+
+
+@pytest.fixture(scope="module")
+def asking(mutual: TlsFiles) -> ssl.SSLContext:
+    """Of a client that knows the CA and has no certificate."""
+    return client(TlsFiles(ca=mutual.ca))
+
+
+def client(files: TlsFiles) -> ssl.SSLContext:
+    context = Tls.of(files).client
+    assert context
+    return context
+
+
+@dataclass
+class Site:
+    """A running server, and what has become of those who asked."""
+
+    url: str = ""
+    address: tuple[str, int] = ("", 0)
+    stop: trio.Event = field(default_factory=trio.Event)
+    ended: trio.Event = field(default_factory=trio.Event)
+    streaming: trio.Event = field(default_factory=trio.Event)
+    left: trio.Event = field(default_factory=trio.Event)
+    may_end: trio.Event = field(default_factory=trio.Event)
+    schemes: list[str] = field(default_factory=list)
+
+    async def echo(self, exchange: Exchange) -> None:
+        await exchange.send(200, await exchange.body())
+
+    async def stream(self, exchange: Exchange) -> None:
+        await exchange.body()
+        await exchange.open_stream(200, ())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._leave, exchange, nursery.cancel_scope)
+            await exchange.write(b"begun")
+            self.streaming.set()
+            await self.may_end.wait()
+            await exchange.finish(b"ended")
+            nursery.cancel_scope.cancel()
+
+    async def _leave(self, exchange: Exchange, scope: trio.CancelScope) -> None:
+        await exchange.gone()
+        self.left.set()
+        scope.cancel()
+
+    async def flood(self, exchange: Exchange) -> None:
+        await exchange.open_stream(200, ())
+        self.streaming.set()
+        while not self.ended.is_set():
+            await exchange.write(LARGE)
+
+    async def cut(self, exchange: Exchange) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.flood, exchange)
+            await self.may_end.wait()
+            exchange.abort()
+            nursery.cancel_scope.cancel()
+        self.left.set()
+
+    async def cool_stream(self) -> Response:
+        async def pieces() -> AsyncIterator[bytes]:
+            try:
+                yield b"begun"
+                self.streaming.set()
+                await self.may_end.wait()
+                yield b"ended"
+            finally:
+                self.left.set()
+
+        return Response(pieces())
+
+    async def cool_echo(self) -> bytes:
+        return await quart_request.get_data()  # type: ignore[return-value]
+
+
+class Watched(Gate):
+    """A gate that notes how it is asked."""
+
+    site: Site
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.site.schemes.append(scope["scheme"])
+        await super().__call__(scope, receive, send)
+
+
+@asynccontextmanager
+async def served(tls: Tls, drain_s: float = math.inf) -> AsyncIterator[Site]:
+    site, hot = Site(), HotRoutes()
+    hot.add("POST", "/hot/echo", site.echo)
+    hot.add("GET", HOT, site.stream)
+    hot.add("GET", "/flood", site.flood)
+    hot.add("GET", "/cut", site.cut)
+    app = create_app("test", list, CollectorRegistry())
+    app.config["MAX_CONTENT_LENGTH"] = 2 * len(LARGE)
+    app.add_url_rule("/cool/echo", "echo", site.cool_echo, methods=["POST"])
+    app.add_url_rule(COOL, "stream", site.cool_stream)
+    gate = Watched(app, Access(), hot)
+    gate.site = site
+
+    async def run(sock: socket.socket, task_status: trio.TaskStatus[None]) -> None:
+        await serve(gate, [sock], shutdown=site.stop, drain_s=drain_s, tls=tls.server, task_status=task_status)
+        site.ended.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        site.address = listener.getsockname()
+        site.url = f"{'https' if tls.server else 'http'}://127.0.0.1:{site.address[1]}"
+        async with trio.open_nursery() as nursery:
+            await nursery.start(run, listener.dup())
+            yield site
+            site.may_end.set()
+            site.stop.set()
+            with trio.fail_after(LIMIT_S):
+                await site.ended.wait()
+
+
+async def health(site: Site, tls: ssl.SSLContext | None) -> int:
+    status, _body = await fetch(f"{site.url}/health", limit_s=LIMIT_S, tls=tls)
+    return status
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged of failed handshakes."""
+    return [r.getMessage() for r in caplog.records if getattr(r, "event", None) is HANDSHAKE_FAILED]
+
+
+async def test_hot_paths_and_others_are_served_over_one_connection(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+    ports = set()
+    async with served(Tls.of(one_sided)) as site, KeptConnections() as connections:
+        site.may_end.set()
+        for method, path, body in (
+            ("POST", "/hot/echo", LARGE),
+            ("GET", HOT, b""),
+            ("POST", "/hot/echo", b"small"),
+            ("POST", "/cool/echo", LARGE),
+            ("GET", COOL, b""),
+        ):
+            asked = request(method, site.url + path, body=body, connections=connections, tls=asking)
+            async with asked as response:
+                ports.add(response._stream.socket.getsockname()[1])  # type: ignore[attr-defined]
+                assert await response.read(len(LARGE)) == (body or b"begunended"), path
+        assert site.schemes == ["https"] * 5
+    assert len(ports) == 1
+
+
+async def test_what_is_not_served_over_tls_is_said_to_be_so() -> None:
+    async with served(CLEAR) as site:
+        assert await health(site, None) == 200
+        assert site.schemes == ["http"]
+
+
+async def test_many_at_once_get_their_own_answers(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+    async with served(Tls.of(one_sided)) as site, KeptConnections() as connections:
+
+        async def ask(number: int) -> None:
+            body = b"%d" % number * 50_000
+            for path in ("/hot/echo", "/cool/echo"):
+                asked = request("POST", site.url + path, body=body, connections=connections, tls=asking)
+                async with asked as response:
+                    assert await response.read() == body
+
+        async with trio.open_nursery() as nursery:
+            for number in range(20):
+                nursery.start_soon(ask, number)
+
+
+async def test_a_server_of_an_unknown_ca_is_not_asked(
+    one_sided: TlsFiles, stranger: TlsFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(Tls.of(one_sided)) as site:
+        for context in (None, client(stranger)):
+            with pytest.raises(Unreachable, match="its certificate is not accepted: unable to get local issuer"):
+                await health(site, context)
+        assert site.schemes == []
+
+
+async def test_a_server_under_another_name_is_not_asked(ca: Authority, asking: ssl.SSLContext) -> None:
+    elsewhere = replace(ca.signed("elsewhere", "DNS:elsewhere.example,IP:192.0.2.1"), ca=None)
+    async with served(Tls.of(elsewhere)) as site:
+        with pytest.raises(Unreachable, match=r"its certificate is not accepted: IP address mismatch.*127\.0\.0\.1"):
+            await health(site, asking)
+
+
+async def test_with_a_ca_only_its_clients_are_served(
+    mutual: TlsFiles, stranger: TlsFiles, asking: ssl.SSLContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(Tls.of(mutual)) as site:
+        assert await health(site, client(mutual)) == 200
+        for context in (asking, client(replace(stranger, ca=mutual.ca))):
+            with pytest.raises(UpstreamError):
+                await health(site, context)
+        assert site.schemes == ["https"]
+        assert await health(site, client(mutual)) == 200
+    assert told(caplog) == ["no TLS with 127.0.0.1: no client certificate is shown"]
+
+
+async def test_each_peer_that_fails_has_a_line_a_minute(
+    mutual: TlsFiles, stranger: TlsFiles, caplog: pytest.LogCaptureFixture, mock_clock: trio.testing.MockClock
+) -> None:
+    async with served(Tls.of(mutual)) as site:
+        for _ in range(3):
+            with pytest.raises(UpstreamError):
+                await health(site, client(replace(stranger, ca=mutual.ca)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(told(caplog)) == 1
+        assert "its certificate is not accepted" in told(caplog)[0]
+        mock_clock.jump(60)
+        with pytest.raises(UpstreamError):
+            await health(site, client(replace(stranger, ca=mutual.ca)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(told(caplog)) == 2
+
+
+async def test_plain_http_is_not_served_where_tls_is(
+    one_sided: TlsFiles, asking: ssl.SSLContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(Tls.of(one_sided)) as site:
+        with pytest.raises(UpstreamError):
+            await fetch(site.url.replace("https", "http") + "/health", limit_s=LIMIT_S)
+        assert site.schemes == []
+        assert await health(site, asking) == 200
+    assert told(caplog) == ["no TLS with 127.0.0.1: plain HTTP is spoken where TLS is wanted"]
+
+
+@pytest.mark.parametrize("noise", [b"\x16\x03\x01\x02\x00\x01" + b"\xff" * 600, b"\x00" * 5000, b"\x16", b""])
+async def test_noise_ends_its_own_connection_only(noise: bytes, one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+    async with served(Tls.of(one_sided)) as site:
+        async with await trio.open_tcp_stream(*site.address) as stream:
+            await stream.send_all(noise)
+            await stream.send_eof()
+            with trio.fail_after(LIMIT_S):
+                try:
+                    while await stream.receive_some():
+                        pass
+                except trio.BrokenResourceError:
+                    pass
+        assert await health(site, asking) == 200
+
+
+async def test_tls_is_not_spoken_with_a_server_of_plain_http(asking: ssl.SSLContext) -> None:
+    async with served(CLEAR) as site:
+        with pytest.raises(Unreachable, match="no TLS with 127"):
+            await fetch(site.url.replace("http", "https"), limit_s=LIMIT_S, tls=asking)
+        assert await health(site, None) == 200
+
+
+async def test_who_never_shakes_hands_holds_nobody_up_and_is_dropped(
+    one_sided: TlsFiles,
+    asking: ssl.SSLContext,
+    mock_clock: trio.testing.MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with served(Tls.of(one_sided)) as site, await trio.open_tcp_stream(*site.address) as slow:
+        await trio.testing.wait_all_tasks_blocked()
+        assert await health(site, asking) == 200
+        mock_clock.jump(handshakes.LIMIT_S)
+        assert await slow.receive_some() == b""
+    assert told(caplog) == ["no TLS with 127.0.0.1: no handshake in time"]
+
+
+async def test_who_never_shakes_hands_does_not_hold_up_a_stop(
+    one_sided: TlsFiles, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(handshakes, "LIMIT_S", math.inf)
+    monkeypatch.setattr(handshakes, "NEWCOMER_S", 0.05)
+    monkeypatch.setattr("llama_orch.http.serving.NEWCOMER_S", 0.05)
+    async with served(Tls.of(one_sided)) as site, await trio.open_tcp_stream(*site.address) as before:
+        await trio.testing.wait_all_tasks_blocked()
+        site.stop.set()
+        with trio.fail_after(LIMIT_S):
+            assert await before.receive_some() == b""
+            await site.ended.wait()
+    assert told(caplog) == []
+
+
+async def test_a_server_that_never_shakes_hands_is_given_up(asking: ssl.SSLContext) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(Unreachable, match=r"within 0\.05 s"):
+            async with request("GET", url, tls=asking, connect_s=0.05):
+                raise AssertionError("there is no connection")
+
+
+@pytest.mark.parametrize("path", [HOT, COOL])
+async def test_leaving_is_noticed_at_once(path: str, one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+    async with served(Tls.of(one_sided)) as site:
+        async with request("GET", site.url + path, tls=asking) as response:
+            assert await anext(response.chunks()) == b"begun"
+            await site.streaming.wait()
+        with trio.fail_after(LIMIT_S):
+            await site.left.wait()
+
+
+async def test_a_handler_can_cut_off_a_client_that_reads_nothing(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+    async with served(Tls.of(one_sided)) as site, request("GET", site.url + "/cut", tls=asking) as response:
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        with trio.fail_after(LIMIT_S):
+            site.may_end.set()
+            await site.left.wait()
+            with pytest.raises(UpstreamError):
+                await response.read(1 << 30)
+
+
+@pytest.mark.parametrize("path", [HOT, COOL])
+async def test_a_stop_lets_a_stream_come_to_its_end(path: str, one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+    async with served(Tls.of(one_sided)) as site, request("GET", site.url + path, tls=asking) as response:
+        chunks = response.chunks()
+        assert await anext(chunks) == b"begun"
+        site.stop.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not site.ended.is_set()
+        site.may_end.set()
+        assert b"".join([chunk async for chunk in chunks]) == b"ended"
+        with trio.fail_after(LIMIT_S):
+            await site.ended.wait()
+
+
+@pytest.mark.parametrize("path", [HOT, COOL, "/flood"])
+async def test_a_stop_ends_what_does_not_end_by_itself(path: str, one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+    async with (
+        served(Tls.of(one_sided), drain_s=0.05) as site,
+        request("GET", site.url + path, tls=asking) as response,
+    ):
+        await site.streaming.wait()
+        site.stop.set()
+        with trio.fail_after(LIMIT_S):
+            await site.ended.wait()
+        with pytest.raises(UpstreamError):
+            await response.read(math.inf)  # type: ignore[arg-type]
+
+
+async def test_a_client_that_reads_nothing_is_dropped(
+    one_sided: TlsFiles, asking: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hot_server, "SEND_LIMIT_S", 0.05)
+    async with (
+        served(Tls.of(one_sided), drain_s=0.05) as site,
+        request("GET", f"{site.url}/flood", tls=asking) as response,
+    ):
+        with pytest.raises(UpstreamError):
+            await read_slowly(response.chunks())
+
+
+async def read_slowly(chunks: AsyncIterator[bytes]) -> None:
+    async for _ in chunks:
+        await trio.sleep(0.2)
+
+
+async def test_ends_of_connections_are_told_apart_from_answers(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+    """Who asks for the end of the connection has the whole answer, and then the end."""
+    async with served(Tls.of(one_sided)) as site:
+        for path in ("/hot/echo", "/cool/echo"):
+            async with request("POST", site.url + path, body=LARGE, tls=asking) as response:
+                assert await response.read(len(LARGE)) == LARGE
+                with trio.fail_after(LIMIT_S):
+                    assert await response._stream.receive_some() == b""
+
+
+def test_tls_is_of_this_century(mutual: TlsFiles) -> None:
+    tls = Tls.of(mutual)
+    for context in (tls.server, tls.client):
+        assert context
+        assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+async def test_http_1_1_is_what_is_agreed_upon(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+    greedy = ssl.create_default_context(cafile=asking_ca(one_sided))
+    greedy.set_alpn_protocols(["h2", "http/1.1"])
+    async with served(Tls.of(one_sided)) as site:
+        stream = await trio.open_ssl_over_tcp_stream(*site.address, ssl_context=greedy, https_compatible=True)
+        async with stream:
+            await stream.do_handshake()
+            assert stream.selected_alpn_protocol() == "http/1.1"
+
+
+def asking_ca(files: TlsFiles) -> Path:
+    assert files.cert
+    return files.cert.with_name("ca.pem")

@@ -1,0 +1,67 @@
+"""The environment files that the packages ship: every variable once, and what is in force is what was decided."""
+
+import re
+
+import pytest
+
+from tests.unit.environment_file import parse
+from tools.generate import DAEMONS
+from tools.generating.documents import environment_file
+
+IN_FORCE = {
+    "queen-rbee": {"ORCHD_RUNTIME_DIR": "/run/llama-orch/engines"},
+    "pool-managerd": {
+        "POOL_MANAGERD_BIND_ADDR": "127.0.0.1:9200",
+        "POOL_MANAGERD_RUNTIME_DIR": "/run/llama-orch/engines",
+    },
+    "engine-provisioner": {
+        "ENGINE_PROVISIONER_HANDOFF_DIR": "/run/llama-orch/engines",
+        "ENGINE_PROVISIONER_CACHE_DIR": "/var/cache/llama-orch",
+        "ENGINE_PROVISIONER_POOLS_CONFIG": "/etc/llama-orch/pools.toml",
+    },
+}
+pytestmark = pytest.mark.parametrize("daemon", DAEMONS)
+
+
+def test_each_variable_stands_there_once(daemon: str) -> None:
+    text = environment_file(daemon, DAEMONS[daemon])
+    written = re.findall(r"^#?([A-Z][A-Z0-9_]*)=", text, re.MULTILINE)
+    assert written == [var.env for var in DAEMONS[daemon].variables().values()]
+
+
+def test_systemd_reads_the_packaged_values_and_nothing_else(daemon: str) -> None:
+    assert parse(environment_file(daemon, DAEMONS[daemon])) == IN_FORCE[daemon]
+
+
+def test_every_line_is_an_assignment_a_comment_or_blank(daemon: str) -> None:
+    lines = environment_file(daemon, DAEMONS[daemon]).splitlines()
+    assert all(re.fullmatch(r"[A-Z][A-Z0-9_]*=\S*|#.*|", line) for line in lines)
+    assert all(len(line) <= 120 for line in lines)
+
+
+PARTNERS = {
+    "LLORCH_TLS_CERT_FILE": {"LLORCH_TLS_KEY_FILE": "/tls.key"},
+    "LLORCH_TLS_KEY_FILE": {"LLORCH_TLS_CERT_FILE": "/tls.pem"},
+}
+"""What is not to be set alone."""
+
+
+def test_the_file_as_shipped_and_with_every_example_in_force_is_accepted(daemon: str) -> None:
+    text = environment_file(daemon, DAEMONS[daemon])
+    DAEMONS[daemon].load(parse(text))
+    variables = DAEMONS[daemon].variables().values()
+    for var in variables:
+        if (
+            not var.secret
+            and var.required is None
+            and var.env not in ("LLORCH_API_TOKEN_FILE", "LLORCH_API_TOKEN_SECOND_FILE", "ORCHESTRATORD_CLOUD_PROFILE")
+        ):
+            DAEMONS[daemon].load({var.env: var.example} | PARTNERS.get(var.env, {}))
+
+
+def test_a_person_learns_the_meaning_the_default_and_the_profile(daemon: str) -> None:
+    flat = environment_file(daemon, DAEMONS[daemon]).replace("\n# ", " ")
+    for var in DAEMONS[daemon].variables().values():
+        assert var.meaning in flat
+        assert f"Allowed: {var.allowed}. Default:" in flat
+    assert flat.count("_PROFILE only.") == sum(var.profile != "any" for var in DAEMONS[daemon].variables().values())

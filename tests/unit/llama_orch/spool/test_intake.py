@@ -1,0 +1,96 @@
+"""A reader's memory: each file once, each bad one reported once, trouble with the directory said once."""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from llama_orch.spool import Intake
+from llama_orch.spool.intake import News
+from tests.unit.llama_orch.spool.files import OWNERS, age, publish
+
+
+def intake(directory: Path, *, moves_bad: bool = True) -> Intake:
+    return Intake(directory, moves_bad=moves_bad, owners=lambda: OWNERS)
+
+
+async def test_a_file_that_stays_is_taken_once(tmp_path: Path) -> None:
+    publish(tmp_path)
+    reader = intake(tmp_path)
+    assert len((await reader.look()).found) == 1
+    assert await reader.look() == News()
+
+
+async def test_a_file_written_again_is_taken_again(tmp_path: Path) -> None:
+    reader = intake(tmp_path)
+    publish(tmp_path)
+    await reader.look()
+    publish(tmp_path, url="http://127.0.0.1:18081")
+    (found,) = (await reader.look()).found
+    assert found.handoff.url.endswith(":18081")
+
+
+async def test_what_was_taken_before_a_restart_is_not_taken_again(tmp_path: Path) -> None:
+    publish(tmp_path)
+    (found,) = (await intake(tmp_path).look()).found
+    later = Intake(tmp_path, moves_bad=True, taken=[found.identity], owners=lambda: OWNERS)
+    assert await later.look() == News()
+
+
+async def test_the_latest_announcement_comes_last(tmp_path: Path) -> None:
+    publish(tmp_path, "a.json", url="http://127.0.0.1:2")
+    age(publish(tmp_path, "b.json", url="http://127.0.0.1:1"))
+    urls = [found.handoff.url for found in (await intake(tmp_path).look()).found]
+    assert urls == ["http://127.0.0.1:1", "http://127.0.0.1:2"]
+
+
+async def test_of_two_readers_the_second_finds_what_the_first_has_left(tmp_path: Path) -> None:
+    publish(tmp_path)
+    first, second = intake(tmp_path), intake(tmp_path, moves_bad=False)
+    (found,) = (await first.look()).found
+    assert len((await second.look()).found) == 1
+    await first.delete(found)
+    await second.delete(found)
+    assert (await second.look(), os.listdir(tmp_path)) == (News(), [])
+
+
+async def test_a_bad_file_is_moved_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "bad.json").write_text("[]")
+    news = await intake(tmp_path).look()
+    assert [bad.name for bad in news.bad] == ["bad.json"]
+    assert not (tmp_path / "bad.json").exists()
+    assert "handoff rejected: bad.json" in caplog.text
+
+
+async def test_a_reader_that_only_looks_on_leaves_bad_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "bad.json").write_text("[]")
+    await intake(tmp_path, moves_bad=False).look()
+    assert (tmp_path / "bad.json").exists()
+    assert not caplog.records
+
+
+async def test_a_bad_file_that_cannot_be_moved_is_reported_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "rejected").write_text("in the way")
+    (tmp_path / "bad.json").write_text("[]")
+    reader = intake(tmp_path)
+    assert len((await reader.look()).bad) == 1
+    assert await reader.look() == News()
+    assert caplog.text.count("moved to nowhere: rejected/ cannot be used") == 1
+
+
+async def test_an_unreadable_directory_is_said_once_and_again_after_it_was_well(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    spool = tmp_path / "engines"
+    reader = intake(spool)
+    for _turn in range(2):
+        spool.write_text("")
+        await reader.look()
+        await reader.look()
+        spool.unlink()
+        await reader.look()
+    assert caplog.text.count("no handoff can be taken") == 2

@@ -1,0 +1,121 @@
+"""Waking up: every change of a document rings, whatever becomes of the directory, and nothing rings for nothing."""
+
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from llama_orch.spool import Bell, watch
+from tests.unit.llama_orch.spool.files import publish
+
+LIMIT_S = 10.0
+NEVER_S = 3600.0
+
+
+@asynccontextmanager
+async def watched(directory: Path, interval_s: float = NEVER_S) -> AsyncIterator[Bell]:
+    """A bell that is rung for `directory` while the block lasts."""
+    bell = Bell()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(watch, directory, bell.ring, interval_s=interval_s))
+        yield bell
+        nursery.cancel_scope.cancel()
+
+
+async def heard(bell: Bell) -> bool:
+    return await bell.wait(LIMIT_S)
+
+
+async def silent(bell: Bell) -> bool:
+    """Whether nothing has rung once everything that was due has run."""
+    await trio.testing.wait_all_tasks_blocked(0.02)
+    return not await bell.wait(0)
+
+
+def _write_in_place(directory: Path) -> None:
+    (directory / "x.json").write_text("{}")
+
+
+def _delete(directory: Path) -> None:
+    (directory / "old.json").unlink()
+
+
+@pytest.mark.parametrize("change", [publish, _write_in_place, _delete])
+async def test_a_change_of_a_document_rings(tmp_path: Path, change: Callable[[Path], object]) -> None:
+    (tmp_path / "old.json").write_text("{}")
+    async with watched(tmp_path) as bell:
+        change(tmp_path)
+        assert await heard(bell)
+
+
+async def test_a_writers_temporary_files_do_not_ring(tmp_path: Path) -> None:
+    async with watched(tmp_path) as bell:
+        (tmp_path / ".draft.json").write_text("{}")
+        (tmp_path / "draft.tmp").write_text("{}")
+        (tmp_path / "rejected").mkdir()
+        assert await silent(bell)
+
+
+async def test_a_directory_that_comes_later_is_noticed_and_then_watched(tmp_path: Path) -> None:
+    spool = tmp_path / "engines"
+    async with watched(spool, interval_s=0.01) as bell:
+        spool.mkdir()
+        assert await heard(bell)
+        publish(spool)
+        assert await heard(bell)
+
+
+@pytest.mark.parametrize("how", ["removed", "moved"])
+async def test_a_directory_that_is_replaced_is_watched_again(tmp_path: Path, how: str) -> None:
+    spool = tmp_path / "engines"
+    spool.mkdir()
+    async with watched(spool, interval_s=0.01) as bell:
+        if how == "removed":
+            shutil.rmtree(spool)
+        else:
+            spool.rename(tmp_path / "old")
+        spool.mkdir()
+        assert await heard(bell)
+        publish(spool)
+        assert await heard(bell)
+
+
+async def test_a_missing_directory_costs_one_look_an_interval(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def counted(follower: object) -> bool:
+        nonlocal looks
+        looks += 1
+        return False
+
+    monkeypatch.setattr("llama_orch.spool.waking._Follower.attach", counted)
+    async with watched(tmp_path / "missing", interval_s=1.0):
+        await trio.sleep(100.5)
+    assert looks == 101
+
+
+async def test_without_inotify_there_is_still_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(**options: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("llama_orch.spool.waking.INotify", refused)
+    async with watched(tmp_path):
+        pass
+    assert "it is polled every" in caplog.text
+
+
+async def test_a_ring_before_the_wait_is_not_lost_and_two_are_heard_as_one() -> None:
+    bell = Bell()
+    bell.ring()
+    bell.ring()
+    assert await bell.wait(NEVER_S)
+    assert not await bell.wait(0)
