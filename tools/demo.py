@@ -15,11 +15,11 @@ from pathlib import Path
 import trio
 from pydantic import ValidationError
 
+from llama_orch.addresses import Host
 from llama_orch.contracts.pools import PoolList, PoolState, PoolStatus
 from llama_orch.http.client.client import UpstreamError, fetch
 from llama_orch.service.exit import ExitStatus
 from llama_orch.settings.loading import ConfigurationError
-from llama_orch.settings.types import Host
 from pool_managerd.settings import PoolManagerSettings
 from queen_rbee.settings import QueenSettings
 from tools.demo_corpus import sentences

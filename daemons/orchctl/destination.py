@@ -6,12 +6,12 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
+from llama_orch.addresses import http_url
 from llama_orch.http.tls.tls import Tls
 from llama_orch.service.exit import ExitStatus
 from llama_orch.settings.loading import ConfigurationError
 from llama_orch.settings.tls import TlsFiles
 from llama_orch.settings.tokens import TOKEN
-from llama_orch.settings.types import http_url
 from orchctl.failure import Failure
 from orchctl.queen import UNIX, URL_VARIABLE, Queen
 

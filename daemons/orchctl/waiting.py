@@ -1,5 +1,6 @@
 """Where a request to /v1 stands while it waits: its connection does not tell, so the queen is asked beside it."""
 
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVarTuple, Unpack
@@ -51,3 +52,29 @@ async def _place(queen: Queen, request_id: str) -> str | None:
     waiting = (task for task in tasks if task.correlation_id == request_id and task.queue_position is not None)
     task = next(waiting, None)
     return place(task.queue_position or 0, task.predicted_start_ms) if task else "waiting for the answer"
+
+
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
+@asynccontextmanager
+async def heeding() -> AsyncIterator[None]:
+    """Either signal cancels the block, and ends the process behind it as if it had come there.
+
+    One that is ignored, as nohup(1) has it, is ignored here too.
+    """
+    heeded = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    if not heeded:
+        yield
+        return
+    come: list[int] = []
+    with trio.open_signal_receiver(*heeded) as signals, trio.CancelScope() as scope:
+        async with meanwhile(_cancel, scope, signals, come):
+            yield
+    for number in come:
+        signal.raise_signal(number)
+
+
+async def _cancel(scope: trio.CancelScope, signals: AsyncIterator[int], come: list[int]) -> None:
+    come.append(await anext(signals))
+    scope.cancel()

@@ -8,6 +8,7 @@ from pathlib import Path
 import trio
 
 from llama_orch import VERSION
+from llama_orch.addresses import Host
 from llama_orch.http.server.app import add_hot, create_app, metrics_app
 from llama_orch.http.server.browsers import WebPolicy, own_names
 from llama_orch.http.server.gate import Access, Gate, for_metrics
@@ -18,7 +19,6 @@ from llama_orch.service import listeners
 from llama_orch.service.machine_id import machine_id
 from llama_orch.service.memory import give_back
 from llama_orch.service.run import Service
-from llama_orch.settings.types import Host
 from llama_orch.spool import Found, Identity, Intake, watch
 from llama_orch.telemetry.events import DAEMON_READY, DAEMON_STOPPING
 from llama_orch.telemetry.records import emit

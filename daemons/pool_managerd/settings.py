@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
+from llama_orch.addresses import Host
 from llama_orch.contracts.base import NODE_ID_RESERVED
 from llama_orch.contracts.nodes import NodeId, node_address
 from llama_orch.settings import Address, Example, Flag, Problem, Var, Whole, rule
@@ -16,7 +17,7 @@ from llama_orch.settings.shared import (
     RUNTIME_DIRECTORY,
     metrics_port_variable,
 )
-from llama_orch.settings.types import BaseUrl, Host
+from llama_orch.settings.types import BaseUrl
 
 
 class PoolManagerSettings(ApiSettings):

@@ -6,6 +6,7 @@ from pathlib import Path
 import trio
 
 from llama_orch import VERSION
+from llama_orch.addresses import Host
 from llama_orch.http.server.app import add_hot, create_app, metrics_app
 from llama_orch.http.server.browsers import WebPolicy, own_names
 from llama_orch.http.server.exchange import HotRoutes
@@ -17,7 +18,6 @@ from llama_orch.service import listeners
 from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.memory import collect, give_back, keep_young
 from llama_orch.service.run import Service
-from llama_orch.settings.types import Host
 from llama_orch.spool import watch
 from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from llama_orch.bell import Bell
 from llama_orch.http.client.kept_connections import KeptConnections
 from llama_orch.http.tls.tls import CLEAR, Tls
-from llama_orch.spool import Bell
 from llama_orch.spool import Intake as Spool
 from queen_rbee.catalog.catalog import Catalog
 from queen_rbee.dispatch.accounting import Accounting

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from llama_orch.addresses import Host
 from llama_orch.settings import Address, Example, Flag, Problem, Var, Whole, rule
 from llama_orch.settings.api import ApiSettings
 from llama_orch.settings.shared import (
@@ -14,7 +15,7 @@ from llama_orch.settings.shared import (
     RUNTIME_DIRECTORY,
     metrics_port_variable,
 )
-from llama_orch.settings.types import Host, PathList, UrlList
+from llama_orch.settings.types import PathList, UrlList
 
 HOME_ADDRESS = Host("127.0.0.1", 8080)
 MODEL_DIRS = ("/srv/models", "/var/lib/llama-orch/models", "/var/cache/llama-orch/models", "~/.cache/llama-orch/models")

@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry
 from llama_orch.http.server.app import create_app
 from llama_orch.http.server.exchange import Exchange, HotRoutes
 from llama_orch.http.server.gate import Access, Gate
-from llama_orch.http.server.receiving import BODY_LIMIT
 from llama_orch.http.server.serving import serve
+from llama_orch.settings.api import BODY_LIMIT
 
 SOON_S = 5.0
 

@@ -15,7 +15,7 @@ from functools import partial
 import pytest
 import trio
 
-from llama_orch.http.server.receiving import BODY_LIMIT
+from llama_orch.settings.api import BODY_LIMIT
 from tests.connections import heard
 from tests.integration.large_bodies import MIB, SERVED, bomb, chunked, hostile, repeated
 from tests.unit.queen_rbee.scripted_openai import CHAT, EMBEDDING, events

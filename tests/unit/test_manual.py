@@ -26,7 +26,7 @@ from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.service.exit import ExitStatus
 from llama_orch.service.run import Daemon
 from llama_orch.telemetry.events import CATALOG
-from orchctl.arguments import parser as orchctl_parser
+from orchctl.run import parser as orchctl_parser
 from pool_managerd.__main__ import DAEMON as POOL_MANAGER
 from pool_managerd.metrics import Metrics as PoolManagerMetrics
 from pool_managerd.pools.registry import Registry

@@ -16,7 +16,7 @@ from engine_provisioner.acquire import archives, checksums
 from engine_provisioner.engine import Program
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.spec.provisioning_spec import Binary
-from llama_orch.files import replace as durable_file
+from llama_orch.files import durable
 
 Fetch = Callable[[str, Path, str], Awaitable[None]]
 """Fetches a URL into a file and checks it against `sha256:…`. Raises ProvisioningFailure."""
@@ -59,7 +59,7 @@ def _unpack(source: Path, tree: Path) -> None:
     try:
         archives.place(source, draft)
         draft.rename(tree)
-        durable_file.sync_directory(tree.parent)
+        durable.sync_directory(tree.parent)
     except archives.BadArchive as error:
         raise _unusable(str(source), error) from error
     except OSError as error:

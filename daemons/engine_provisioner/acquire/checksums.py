@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine_provisioner.failures import ProvisioningFailure, Retry
-from llama_orch.files import replace as durable_file
+from llama_orch.files import durable
 
 BLOCK = 4 << 20
 DISK_S = 60.0
@@ -54,7 +54,7 @@ def _note(note: Path, content: bytes) -> None:
     """A note that cannot be written costs time at the next start, nothing else."""
     with contextlib.suppress(OSError):
         note.parent.mkdir(parents=True, exist_ok=True)
-        durable_file.replace(note, content)
+        durable.replace(note, content)
 
 
 def _noted(note: Path, now: list[int]) -> str | None:

@@ -19,7 +19,7 @@ from engine_provisioner.acquire.partial_file import OutOfStep, PartialFile
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.spec.model_name import model_name
 from engine_provisioner.spec.provisioning_spec import plain_http_is_local
-from llama_orch.contracts.handoff import is_loopback
+from llama_orch.addresses import is_loopback
 
 if TYPE_CHECKING:
     import httpx2

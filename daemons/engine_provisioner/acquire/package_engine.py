@@ -18,10 +18,10 @@ from engine_provisioner.engine import Program
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.launch.probing import base_environment
 from engine_provisioner.spec.provisioning_spec import Package
-from llama_orch.files import replace as durable_file
+from llama_orch.files import durable
 
 EXECUTABLE = "llama-server"
-RUNNER = Path(__file__).with_name("xllamacpp_server.py")
+RUNNER = Path(__file__).parents[1] / "xllamacpp_server.py"
 INSTALL_S = 900.0
 WHEELS = Path("/usr/share/python-wheels")
 PACKAGE = "xllamacpp"
@@ -110,4 +110,4 @@ def _settle(draft: Path, site: Path) -> None:
         if not path.is_symlink():
             path.chmod(0o750 if path.is_dir() or path.stat().st_mode & 0o100 else 0o640)
     draft.rename(site)
-    durable_file.sync_directory(site.parent)
+    durable.sync_directory(site.parent)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from llama_orch.files import replace as durable_file
+from llama_orch.files import durable
 
 BLOCK = 4 << 20
 
@@ -38,7 +38,7 @@ class PartialFile:
         self._validator = self._noted()
         if self._validator is None:
             self._path.unlink(missing_ok=True)
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, durable_file.GROUP_READABLE)
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, durable.GROUP_READABLE)
         self._file = os.fdopen(fd, "r+b")
         while block := self._file.read(BLOCK):
             self._hash.update(block)
@@ -78,11 +78,11 @@ class PartialFile:
         """Make it the target."""
         file = self._opened()
         file.flush()
-        os.fchmod(file.fileno(), durable_file.GROUP_READABLE)
+        os.fchmod(file.fileno(), durable.GROUP_READABLE)
         os.fsync(file.fileno())
         self._path.rename(self._target)
         self._note.unlink(missing_ok=True)
-        durable_file.sync_directory(self._target.parent)
+        durable.sync_directory(self._target.parent)
 
     def discard(self) -> None:
         """Forget it."""

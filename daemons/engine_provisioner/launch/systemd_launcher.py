@@ -22,7 +22,7 @@ from engine_provisioner.launch.last_words import KEPT_LINES, clean, epitaph
 from engine_provisioner.launch.launcher import Answers, RunningEngine, process_end
 from engine_provisioner.launch.unit_manager import UnitState
 from engine_provisioner.spec.reachability import Reader, user
-from llama_orch.files import replace as durable_file
+from llama_orch.files import durable
 
 LAUNCH_DIR = Path("/run/llama-orch/launch")
 PREFIX, SUFFIX = "llama-engine@", ".service"
@@ -97,7 +97,7 @@ class SystemdLauncher:
     async def _write(self, pool_id: str, content: bytes) -> None:
         path = self._file(pool_id)
         try:
-            await trio.to_thread.run_sync(durable_file.replace, path, content)
+            await trio.to_thread.run_sync(durable.replace, path, content)
         except OSError as error:
             what = f"the launch file {path} cannot be written: {error.strerror or error}"
             raise ProvisioningFailure(what, "systemd-tmpfiles --create makes its directory.") from error

@@ -11,7 +11,7 @@ from typing import Literal
 from engine_provisioner.engine import LocalModel
 from llama_orch.contracts.engines import EngineKind, Workload
 from llama_orch.contracts.handoff import Handoff, HandoffModel
-from llama_orch.files import replace as durable_file
+from llama_orch.files import durable
 
 REPLICA = "r0"
 NAME_LIMIT = 256
@@ -77,7 +77,7 @@ def write(directory: Path, announced: Announcement) -> Handoff:
     """Publish `announced`; the document that is now there. Blocks; raises OSError."""
     document = handoff(announced, datetime.now(UTC))
     content = document.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode() + b"\n"
-    durable_file.replace(file_of(directory, announced.pool_id), content)
+    durable.replace(file_of(directory, announced.pool_id), content)
     return document
 
 

@@ -19,7 +19,7 @@ from engine_provisioner.metrics import Metrics
 from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolState, ProvisioningReport
-from llama_orch.files import replace as durable_file
+from llama_orch.files import durable
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class Board:
 def _replace(path: Path, content: bytes) -> Signature:
     """Blocks; raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    durable_file.replace(path, content)
+    durable.replace(path, content)
     return signature_of(path)
 
 

@@ -1,4 +1,4 @@
-"""The JSON Schema of the pools file, for editors and checks: `python -m engine_provisioner.pools_schema`."""
+"""The JSON Schema of the pools file, for editors and checks: `python -m engine_provisioner.spec.pools_schema`."""
 
 import json
 import sys

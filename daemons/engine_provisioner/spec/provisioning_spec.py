@@ -5,8 +5,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
+from llama_orch.addresses import is_loopback
 from llama_orch.contracts.base import Inbound
-from llama_orch.contracts.handoff import is_loopback, loopback_url
+from llama_orch.contracts.handoff import loopback_url
 
 Line = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]+$")]
 PIP = "pip:"

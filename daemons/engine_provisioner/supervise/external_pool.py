@@ -13,7 +13,8 @@ from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.provisioning_spec import External
 from engine_provisioner.spec.workloads import served
 from engine_provisioner.supervise import health
-from engine_provisioner.supervise.health import Condition, Facts
+from engine_provisioner.supervise.health import Condition
+from llama_orch.engines.describing import LOOK_S, Facts, facts
 
 LOOK_EVERY_S = 2.0
 MISSES = 3
@@ -34,7 +35,7 @@ class ExternalPool:
         """An engine that is away may come back at any time: only a handoff file that cannot be written is a failure."""
         misses, ready, told = 0, False, ""
         while True:
-            self._progress.expect(LOOK_EVERY_S + 3 * health.LOOK_S, "watching an engine")
+            self._progress.expect(LOOK_EVERY_S + 3 * LOOK_S, "watching an engine")
             seen = await self._look()
             misses = 0 if seen.condition is Condition.UP else misses + 1
             if seen.condition is Condition.UP and not ready:
@@ -51,7 +52,7 @@ class ExternalPool:
             await trio.sleep(LOOK_EVERY_S)
 
     async def _facts(self) -> Facts:
-        return await health.facts(self._url, self._pool.engine)
+        return await facts(self._url, self._pool.engine)
 
 
 def announcement(pool: Pool, url: str, said: Facts) -> Announcement:

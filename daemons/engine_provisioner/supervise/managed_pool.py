@@ -20,7 +20,6 @@ from engine_provisioner.report.announcing import Announcement
 from engine_provisioner.report.voice import Voice
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.workloads import served
-from engine_provisioner.supervise import health
 from engine_provisioner.supervise.watching import (
     UNHEALTHY_S,
     WATCH_S,
@@ -29,6 +28,7 @@ from engine_provisioner.supervise.watching import (
     until_silent,
     while_running,
 )
+from llama_orch.engines.describing import LOOK_S, llama_server_facts
 from llama_orch.service.memory import give_back
 from llama_orch.settings.types import GpuMask
 
@@ -142,7 +142,7 @@ class ManagedPool:
     async def _announce(self, engine: RunningEngine, prepared: Prepared, started: Command) -> None:
         url, pool = _url(started), self._pool
         self._progress.expect(checksums.DISK_S, "announcing the engine")
-        said = await health.llama_server_facts(url)
+        said = await llama_server_facts(url)
         if said.ctx and said.ctx < pool.ctx:
             log.warning("pool %s: the model allows a context of %d tokens, not %d", pool.id, said.ctx, pool.ctx)
         announced = Announcement(
@@ -173,7 +173,7 @@ class ManagedPool:
         raise ProvisioningFailure(f"the engine did not answer its health check for {UNHEALTHY_S:g} s: {silent}")
 
     def _watching(self) -> None:
-        self._progress.expect(WATCH_S + health.LOOK_S, "watching the engine")
+        self._progress.expect(WATCH_S + LOOK_S, "watching the engine")
 
     async def _stop(self, engine: RunningEngine) -> None:
         self._progress.expect(checksums.DISK_S, "stopping the engine")

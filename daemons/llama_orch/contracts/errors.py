@@ -65,3 +65,11 @@ class ApiError(Exception):
         self.status = status
         self.body = body
         self.headers = headers
+
+
+def unknown(what: str, name: str, hint: str) -> ApiError:
+    """404: there is no `what` (a noun) of that name."""
+    return ApiError(404, ErrorBody(code=ErrorCode.NOT_FOUND, message=f"there is no {what} {name[:SHOWN]}", hint=hint))
+
+
+SHOWN = 128

@@ -4,13 +4,13 @@ Owns the document's shape and the rule that an engine is reached on loopback onl
 directory that others can write to is `llama_orch.spool`'s business.
 """
 
-import ipaddress
 import re
 from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
+from llama_orch.addresses import is_loopback
 from llama_orch.contracts.base import Outbound, PoolId, ReplicaId
 from llama_orch.contracts.engines import EngineKind, Workload
 
@@ -34,18 +34,6 @@ def loopback_url(value: str) -> str:
     if not is_loopback(found["host"].strip("[]").lower()):
         raise ValueError("must be a loopback address (127.0.0.0/8, [::1] or localhost)")
     return value.removesuffix("/")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host`, an address or `localhost`, names this machine without asking a name server."""
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
 
 
 class HandoffModel(Outbound):

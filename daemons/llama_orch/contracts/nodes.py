@@ -7,16 +7,15 @@ snapshot has no address of an engine.
 import re
 from datetime import datetime
 from enum import StrEnum
-from ipaddress import ip_address
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, FailFast, Field, StringConstraints
 
+from llama_orch.addresses import http_url, is_wildcard
 from llama_orch.contracts.base import NODE_ID_PATTERN, NODE_ID_RESERVED, Outbound, PoolId
 from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.pools import PoolState
-from llama_orch.settings.types import http_url
 
 RELAY_HEADER = "x-llama-orch-relay"
 """With an answer of a node's relay that is its own and not the engine's: `refused` or `broken`."""
@@ -50,14 +49,6 @@ def _digests(value: object) -> object:
     if isinstance(value, dict) and len(value) > MODELS_MOST:
         raise ValueError(f"has {len(value)} entries, and at most {MODELS_MOST} are allowed")
     return value
-
-
-def is_wildcard(host: str) -> bool:
-    """Whether `host` is the address that stands for all: 0.0.0.0, or that of IPv6."""
-    try:
-        return ip_address(host).is_unspecified
-    except ValueError:
-        return False
 
 
 def node_address(value: str) -> str:
@@ -232,3 +223,27 @@ class NodeStanding(Outbound):
     queen_url: str | None = None
     registered: bool = False
     problem: str | None = None
+
+
+class GpuView(Outbound):
+    """One GPU. Memory in bytes, `utilization` in per cent; None where the driver does not tell.
+
+    `node_id` is None for a machine that is no node: HOME_PROFILE.
+    """
+
+    node_id: str | None = None
+    index: int
+    uuid: str
+    name: str
+    vram_total_bytes: int
+    vram_free_bytes: int
+    utilization: int | None = None
+    compute_capability: str | None = None
+
+
+class GpuList(Outbound):
+    """GET /v2/gpus. `problems` says why a machine's GPUs are not among them, by its node id, or else its URL."""
+
+    gpus: list[GpuView]
+    count: int
+    problems: dict[str, str] = {}

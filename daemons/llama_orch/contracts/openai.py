@@ -4,6 +4,7 @@ Everything else in a body is the engine's business: unknown fields pass. Types a
 one by failing or by passing over it; values are left to them.
 """
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, Strict, StrictBool, StrictInt, StrictStr
@@ -154,3 +155,23 @@ class ModelEntries(Outbound):
 
     object: Literal["list"] = "list"
     data: list[ModelEntry]
+
+
+class AnthropicModel(Outbound):
+    """A name that `model` can have. `created_at` is the epoch where nobody knows; the context is in tokens."""
+
+    type: Literal["model"] = "model"
+    id: str
+    display_name: str
+    created_at: datetime
+    lifecycle: Literal["active"] = "active"
+    max_input_tokens: int | None = None
+
+
+class AnthropicModels(Outbound):
+    """A page of GET /v1/models; `first_id` and `last_id` are what `before_id` and `after_id` of the next ask for."""
+
+    data: list[AnthropicModel]
+    has_more: bool
+    first_id: str | None = None
+    last_id: str | None = None

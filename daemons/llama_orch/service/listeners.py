@@ -12,11 +12,12 @@ import stat
 from contextlib import ExitStack
 from pathlib import Path
 
+from llama_orch.addresses import Host
 from llama_orch.service import drop_ins
 from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.run import Service
 from llama_orch.service.sockets import BACKLOG, adopt, bind, disagreement, inherited_fds, unassigned
-from llama_orch.settings.types import Host, Secret
+from llama_orch.settings.types import Secret
 from llama_orch.telemetry.events import NON_LOOPBACK_OPEN, SOCKET_DISAGREES
 from llama_orch.telemetry.records import emit
 

@@ -9,8 +9,8 @@ import os
 import socket
 from collections.abc import Mapping
 
+from llama_orch.addresses import Host
 from llama_orch.service.exit import ExitStatus, StartupError
-from llama_orch.settings.types import Host
 
 FIRST_FD = 3
 BACKLOG = 512

@@ -9,7 +9,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from llama_orch.http.server.receiving import BODY_LIMIT, SETTING
 from llama_orch.settings.declaration import Var, rule
 from llama_orch.settings.loading import Problem
 from llama_orch.settings.shared import Common
@@ -18,6 +17,11 @@ from llama_orch.settings.tokens import SECOND_TOKEN, TOKEN
 from llama_orch.settings.types import Flag, HostNames, Origins, Token, Whole
 from llama_orch.telemetry import events
 from llama_orch.telemetry.events import Event
+
+BODY_LIMIT = 32 << 20
+"""Bytes, unless LLORCH_BODY_LIMIT says otherwise: photos in base64 have up to 25 MB."""
+
+SETTING = "LLORCH_BODY_LIMIT"
 
 A_FILE = "the path of a readable file"
 

@@ -11,34 +11,16 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
-from llama_orch.contracts.handoff import is_loopback
+from llama_orch.addresses import Host, base_url, http_url, parse_address
 from llama_orch.settings.declaration import Allowed
 from llama_orch.telemetry.levels import Levels, parse_levels
 
 HOST_NAME = r"[a-z0-9_]([a-z0-9_.-]{0,252}[a-z0-9_])?"
-
-
-@dataclass(frozen=True)
-class Host:
-    """A host and a TCP port; port 0 asks the kernel for one."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        return is_loopback(self.host)
 
 
 def _flag(value: Any) -> Any:
@@ -56,50 +38,6 @@ def _whole(value: Any) -> Any:
             raise ValueError("is not a whole number")
         return int(value)
     return value
-
-
-def parse_address(value: Any) -> Any:
-    """`host:port` or `[v6]:port` as a Host; ValueError says which part is wrong."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"(?:\[([^\s\[\]]+)\]|([^\s:\[\]/]+)):([0-9]{1,5})", value)
-    if match is None:
-        raise ValueError("is not host:port")
-    if match[1] and not _is_ipv6(match[1]):
-        raise ValueError("has no IPv6 address between its brackets")
-    port = int(match[3])
-    if port > 65535:
-        raise ValueError("has a port above 65535")
-    return Host(match[1] or match[2], port)
-
-
-def _is_ipv6(text: str) -> bool:
-    try:
-        return isinstance(ip_address(text), IPv6Address)
-    except ValueError:
-        return False
-
-
-def http_url(value: str) -> str:
-    """`value` if it is an http or https URL with a host; ValueError says what is missing."""
-    if re.search(r"[\x00-\x20\x7f\\]", value):  # urlsplit drops some of them, and they would be sent all the same
-        raise ValueError("has a blank, a control character or a backslash in it")
-    try:
-        parts = urlsplit(value)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError as error:
-        raise ValueError(f"is no URL: {error}") from error
-    if not valid:
-        raise ValueError("is not an http:// or https:// URL with a host")
-    return value.rstrip("/")
-
-
-def base_url(value: str) -> str:
-    """As http_url, of a URL that paths are put behind; ValueError for one with a name, a query or a fragment in it."""
-    url = http_url(value)
-    if set(url) & set("?#@ "):
-        raise ValueError("has more than a host, a port and a path")
-    return url
 
 
 def _levels(value: Any) -> Any:

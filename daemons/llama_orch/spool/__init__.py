@@ -9,11 +9,10 @@ from llama_orch.spool.judging import Bad, Found, scan
 from llama_orch.spool.reading import SpoolUnreadable, trusted_owners
 from llama_orch.spool.removal import Rejection, delete, reject
 from llama_orch.spool.stored import Identity
-from llama_orch.spool.waking import Bell, watch
+from llama_orch.spool.waking import watch
 
 __all__ = [
     "Bad",
-    "Bell",
     "Found",
     "Identity",
     "Intake",

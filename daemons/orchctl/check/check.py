@@ -5,9 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from llama_orch.contracts.base import Outbound
 from llama_orch.service.exit import ExitStatus
-from orchctl.certificate_findings import of_certificates
 from orchctl.check.facts import Facts, gathered
-from orchctl.check.findings import Finding, Level, of_clock, of_pools, of_queen, of_token, of_version
+from orchctl.check.findings import Finding, Level, of_certificates, of_clock, of_pools, of_queen, of_token, of_version
 from orchctl.check.local_findings import of_local
 from orchctl.check.node_findings import of_nodes
 from orchctl.command_line import Commands

@@ -6,6 +6,7 @@ from enum import StrEnum
 from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.meta import Readiness, Version
 from llama_orch.contracts.pools import PoolList, PoolState, PoolStatus
+from llama_orch.http.tls.expiry import Standing, standing, told
 from llama_orch.service.exit import ExitStatus
 from llama_orch.settings.tokens import TOKEN
 from orchctl.check.facts import Facts
@@ -156,3 +157,19 @@ def _of_pool(pool: PoolStatus) -> Iterator[Finding]:
 
 def _resume(pool: PoolStatus) -> str:
     return f"orchctl resume {pool.pool_id}" + (f" --node {pool.node_id}" if pool.node_id else "")
+
+
+SUBJECT = "certificate"
+
+
+def of_certificates(facts: Facts) -> Iterator[Finding]:
+    """A line for each that was seen."""
+    for certificate in facts.certificates:
+        text = f"{certificate.whose} {told(certificate.ends, facts.looked_at)}"
+        match standing(certificate.ends, facts.looked_at):
+            case Standing.GOOD:
+                yield well(SUBJECT, text)
+            case Standing.ENDING:
+                yield warning(SUBJECT, text, certificate.mend)
+            case Standing.ENDED:
+                yield problem(SUBJECT, text, certificate.mend)

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from llama_orch.addresses import Host, parse_address
 from llama_orch.contracts.meta import Readiness
 from llama_orch.contracts.nodes import NodeList, NodeStanding, NodeView
 from llama_orch.service.machine_id import FILE, MACHINE_ID, known_id
 from llama_orch.settings.tls import CERT_FILE
-from llama_orch.settings.types import Host, parse_address
 from orchctl.check.questions import NOT_ASKED, answer, limited
 from orchctl.destination import NODE_SOCKET, usable
 from orchctl.failure import Failure

@@ -2,7 +2,7 @@
 
 import argparse
 
-from llama_orch.contracts.capabilities import Capabilities, EngineCapabilities, PoolCapabilities
+from llama_orch.contracts.meta import Capabilities, EngineCapabilities, PoolCapabilities
 from orchctl.command_line import Commands
 from orchctl.output import show
 from orchctl.queen import Queen

@@ -1,15 +1,81 @@
 """orchctl catalog: the models that the queen knows by name, and whether their digests are right."""
 
 import argparse
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
-from llama_orch.contracts.catalog import Availability, CatalogList, CatalogModel, ModelState
+import trio
+
+from llama_orch.contracts.catalog import Availability, CatalogList, CatalogModel, ModelState, VerificationState
+from llama_orch.service.exit import ExitStatus
 from orchctl.command_line import Commands, identifier, number
-from orchctl.digest import digest_of
-from orchctl.output import show
-from orchctl.queen import Queen, below
+from orchctl.failure import Failure
+from orchctl.output import Line, show
+from orchctl.queen import Queen, below, understood
 from orchctl.tables import cell, one_line, table, whole, yes
-from orchctl.verification import show_verified
+
+CHUNK = 4 << 20
+
+
+def digest_of(name: str) -> str:
+    """`sha256:` and the digest of the file. Raises Failure where it cannot be read.
+
+    In no thread: nothing else waits for this process, and Ctrl-C gets through between two chunks.
+    """
+    line = Line()
+    try:
+        if not Path(name).is_file():
+            raise Failure(f"{name} is no file", "", ExitStatus.NO_INPUT)
+        return f"sha256:{_hashed(Path(name), line)}"
+    except OSError as error:
+        raise Failure(f"{name}: {error.strerror}", "", ExitStatus.NO_INPUT) from error
+    finally:
+        line.clear()
+
+
+def _hashed(path: Path, line: Line) -> str:
+    digest, size, done = hashlib.sha256(), path.stat().st_size, 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            done += len(chunk)
+            line.show(f"{path.name}: {100 * done // max(size, done)} %")
+    return digest.hexdigest()
+
+
+POLL_S = 0.5
+OUTCOMES = {
+    VerificationState.MISMATCH: ExitStatus.DATA,
+    VerificationState.UNVERIFIED: ExitStatus.DATA,
+    VerificationState.UNAVAILABLE: ExitStatus.UNAVAILABLE,
+}
+"""How `--wait` ends where the digest is not right, was never given, or cannot be checked now."""
+
+
+async def show_verified(options: argparse.Namespace, queen: Queen, body: bytes) -> None:
+    """Show the model `options.id`; `body` is how it was a moment ago. Raises Failure, with `--wait` unless verified."""
+    if options.wait:
+        body = await _outcome(options.id, queen, body)
+    show(options.json, body, CatalogModel, whole)
+    found = understood(CatalogModel, body).verification
+    if options.wait and found.state in OUTCOMES:
+        actual = f": {found.actual}" if found.state is VerificationState.MISMATCH and found.actual else ""
+        reason = f"{found.reason or found.state}{actual}"
+        raise Failure(f"{options.id} is not verified: {reason}", "", OUTCOMES[found.state])
+
+
+async def _outcome(name: str, queen: Queen, body: bytes) -> bytes:
+    line = Line()
+    try:
+        while understood(CatalogModel, body).verification.state is VerificationState.PENDING:
+            line.show(f"{name} is being verified")
+            await trio.sleep(POLL_S)
+            body = await queen.get(below("/v2/catalog/models", name))
+        return body
+    finally:
+        line.clear()
+
 
 PATH = "/v2/catalog/models"
 HEADER = ("MODEL", "STATE", "DIGEST", "COST", "SERVED AS")

@@ -2,7 +2,7 @@
 
 import argparse
 
-from llama_orch.contracts.gpus import GpuList, GpuView
+from llama_orch.contracts.nodes import GpuList, GpuView
 from orchctl.command_line import Commands
 from orchctl.output import show
 from orchctl.queen import Queen

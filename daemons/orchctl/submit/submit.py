@@ -11,13 +11,13 @@ from llama_orch.http.client.client import KeptConnections
 from llama_orch.service.exit import ExitStatus
 from orchctl.command_line import Commands
 from orchctl.failure import Failure, Said, later
-from orchctl.heeding import heeding
 from orchctl.output import Line, show
 from orchctl.queen import Queen, below, understood
 from orchctl.submit.display import Display
 from orchctl.submit.events import read_to_end
 from orchctl.submit.request import add_options, task_of
 from orchctl.texts import texts_of
+from orchctl.waiting import heeding
 
 CANCEL_LIMIT_S = 5.0
 

@@ -2,7 +2,7 @@
 
 from llama_orch.engines.relayed import relayed
 from llama_orch.http.server.exchange import HotRoutes
-from llama_orch.http.server.receiving import BODY_LIMIT
+from llama_orch.settings.api import BODY_LIMIT
 from pool_managerd.pools.registry import Registry
 from pool_managerd.relay.passing import Allows
 from pool_managerd.relay.relay import Relay

@@ -5,9 +5,7 @@ from urllib.parse import urlsplit
 
 import trio
 
-from llama_orch.contracts.handoff import is_loopback
-from llama_orch.contracts.nodes import is_wildcard
-from llama_orch.settings.types import Host
+from llama_orch.addresses import Host, is_loopback, is_wildcard
 from pool_managerd.settings import PoolManagerSettings
 
 DEFAULT_PORTS = {"http": 80, "https": 443}

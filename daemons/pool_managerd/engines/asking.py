@@ -13,11 +13,11 @@ from pydantic import BaseModel, TypeAdapter
 
 from llama_orch.contracts.engines import health_path, is_loading
 from llama_orch.contracts.handoff import Handoff
+from llama_orch.engines.describing import Details, openai_models, parsed
 from llama_orch.engines.describing import describe as description
-from llama_orch.engines.describing import openai_models, parsed
 from llama_orch.http.client.client import UpstreamError, UpstreamTimeout, fetch, request
 from pool_managerd.engines.kv_cache import llama_server_usage, vllm_usage
-from pool_managerd.pools.replica import Answer, Details, Sighting, Slots
+from pool_managerd.pools.replica import Answer, Sighting, Slots
 
 LIMIT_S = 2.0
 METRICS_LIMIT_S = 0.25

@@ -10,10 +10,10 @@ from typing import Protocol
 
 import trio
 
+from llama_orch.bell import Bell
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
 from llama_orch.service.watchdog import Pulse
-from llama_orch.spool import Bell
 from llama_orch.telemetry.levels import TRACE
 from pool_managerd.engines.asking import ask
 from pool_managerd.metrics import Metrics

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 
 import trio
 
+from llama_orch.bell import Bell
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.service.watchdog import Pulse
-from llama_orch.spool import Bell, Found, Intake
+from llama_orch.spool import Found, Intake
 from llama_orch.telemetry.levels import TRACE
 from pool_managerd.engines.health import Health
 from pool_managerd.handoffs.persistence import Store

@@ -12,6 +12,7 @@ from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
 from llama_orch.engines import workloads
+from llama_orch.engines.describing import Details
 from llama_orch.spool import Identity
 
 OFFLINE_AFTER = 3
@@ -37,15 +38,6 @@ class Slots:
 
     total: int
     free: int
-
-
-@dataclass(frozen=True)
-class Details:
-    """What an engine says about itself where its handoff does not; `ctx_max` in tokens a slot."""
-
-    models: tuple[str, ...]
-    ctx_max: int | None
-    workloads: tuple[Workload, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,13 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from llama_orch.contracts.artifacts import ArtifactList, NewArtifact
-from llama_orch.contracts.errors import ApiError
+from llama_orch.contracts.errors import ApiError, unknown
 from llama_orch.http.server.bodies import invalid
 from llama_orch.http.server.json_scan import Shape
 from llama_orch.http.server.posted import body_of
 from llama_orch.http.server.receiving import too_long
 from queen_rbee.api.paging import wanted_page
 from queen_rbee.api.views import answer
-from queen_rbee.refusals import unknown
 from queen_rbee.tasks.artifacts import LIMIT_BYTES, Artifacts, TooLong
 
 SHAPE = Shape(values=100_000, nodes=50_000)

@@ -6,12 +6,12 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from llama_orch.contracts.catalog import CatalogList, CatalogModel, ModelStateChange, NewModel, NodeModels
+from llama_orch.contracts.errors import unknown
 from llama_orch.http.server.peers import is_local_operator
 from llama_orch.http.server.posted import body_of
 from queen_rbee.api.views import answer
 from queen_rbee.catalog.availability import availability
 from queen_rbee.catalog.catalog import Catalog
-from queen_rbee.refusals import unknown
 
 
 def add_catalog(app: QuartTrio, catalog: Catalog, nodes: Callable[[], Sequence[NodeModels]]) -> None:

@@ -16,8 +16,7 @@ from llama_orch.http.server.json_scan import Shape
 from llama_orch.http.server.posted import body_of
 from queen_rbee.api.views import answer, answer_of
 from queen_rbee.fleet.fleet import Fleet
-from queen_rbee.fleet.managers import Managers
-from queen_rbee.machines import gpus, reachability
+from queen_rbee.fleet.managers import Managers, gpus, reachability
 
 REGISTRATION_LIMIT = 256 << 10
 REGISTRATION_SHAPE = Shape(values=4_000, nodes=4_000)

@@ -13,18 +13,16 @@ from queen_rbee.api.catalog import add_catalog
 from queen_rbee.api.nodes import add_heartbeats, add_nodes
 from queen_rbee.api.openapi.route import add_description
 from queen_rbee.api.operations import add_operations
-from queen_rbee.api.scan import add_scan
 from queen_rbee.api.sessions import add_sessions
 from queen_rbee.api.tasks import HotHandlers
 from queen_rbee.api.v1.anthropic import add_anthropic
 from queen_rbee.api.v1.models import add_model_list, add_models
 from queen_rbee.api.v1.openai import add_openai
 from queen_rbee.api.v1.passages import Passages
-from queen_rbee.api.views import add_views
+from queen_rbee.api.views import add_scan, add_views
 from queen_rbee.catalog.availability import local_node, models_of
 from queen_rbee.parts import Parts
-from queen_rbee.refusals import not_stored
-from queen_rbee.store.protocol import StoreFailure
+from queen_rbee.store.protocol import StoreFailure, not_stored
 from queen_rbee.tasks.task import Task
 
 

@@ -6,13 +6,12 @@ import trio
 from quart import Response
 from quart_trio import QuartTrio
 
-from llama_orch.contracts.errors import ApiError
+from llama_orch.contracts.errors import ApiError, unknown
 from llama_orch.contracts.sessions import SessionChange, SessionList
 from llama_orch.http.server.bodies import invalid
 from llama_orch.http.server.posted import body_of
 from queen_rbee.api.paging import uuid_before, wanted_page
 from queen_rbee.api.views import answer
-from queen_rbee.refusals import unknown
 from queen_rbee.sessions.sessions import Sessions
 
 

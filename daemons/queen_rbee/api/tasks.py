@@ -1,17 +1,25 @@
 """The hot paths: POST /v2/tasks, its event stream, and cancel."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import dropwhile, islice
+from uuid import UUID
 
 import trio
+from pydantic import ValidationError
 
 from llama_orch.contracts.errors import ApiError
-from llama_orch.contracts.tasks import TaskRequest, TaskState
+from llama_orch.contracts.tasks import TaskList, TaskRequest, TaskState, TaskView
 from llama_orch.http.server.bodies import invalid, read
 from llama_orch.http.server.exchange import Exchange, HotRoutes
 from llama_orch.http.server.json_scan import Shape
 from llama_orch.telemetry.correlation import current, traceparent
+from queen_rbee.api.paging import Page, uuid_before
+from queen_rbee.api.streaming import ATTEND_S, COALESCE_S, KEEP_ALIVE, KEEP_ALIVE_S, STREAM_HEADERS, until_gone
 from queen_rbee.dispatch.dispatcher import Dispatcher
 from queen_rbee.intake.intake import Intake, task_id_of, unknown_task
+from queen_rbee.store.protocol import Document, Store
+from queen_rbee.tasks.book import TaskBook
 from queen_rbee.tasks.task import Task
 
 TASK_LIMIT = 8 << 20
@@ -19,20 +27,8 @@ TASK_LIMIT = 8 << 20
 TASK_SHAPE = Shape(values=4_000, nodes=100)
 NO_BODY = 64 << 10
 """Bytes of a body that nobody reads."""
-KEEP_ALIVE_S = 15.0
-COALESCE_S = 0.004
-"""Tokens that come closer together are sent in one piece. The first one never waits; nobody sees the others do, and a
-fast engine's stream costs a third."""
 VERBOSE = {"true": True, "false": False, "1": True, "0": False, "True": True, "False": False}
 """What `?verbose=` may be; Python's clients write the last two."""
-KEEP_ALIVE = b": keep-alive\n\n"
-ATTEND_S = 1.0
-"""A waiting task that somebody reads is attended so often: under drop-lru those that nobody asks for go first."""
-STREAM_HEADERS = (
-    ("content-type", "text/event-stream; charset=utf-8"),
-    ("cache-control", "no-store"),
-    ("x-accel-buffering", "no"),
-)
 
 
 class HotHandlers:
@@ -108,12 +104,6 @@ class HotHandlers:
         return task
 
 
-async def until_gone(exchange: Exchange, scope: trio.CancelScope) -> None:
-    """Cancel `scope` when the client leaves; to be run beside the answer."""
-    await exchange.gone()
-    scope.cancel()
-
-
 def _headers(task: Task) -> list[tuple[str, str]]:
     """What is known by now of where and how the task runs."""
     found = [("x-queue-position", str(task.told_position or 0))] if task.state is TaskState.QUEUED else []
@@ -133,3 +123,49 @@ def _last_event_id(headers: Mapping[str, str]) -> int:
     """The id after which the client wants to go on; anything that is no id means from the start."""
     text = headers.get("last-event-id", "").strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else 0
+
+
+BATCH = 100
+
+
+@dataclass(frozen=True)
+class TaskListing:
+    """`view` shows a task that is in memory."""
+
+    book: TaskBook
+    store: Store
+    view: Callable[[Task], TaskView]
+
+    async def page(self, state: TaskState | None, page: Page) -> TaskList:
+        """The tasks of one state (or all) behind the task `page.before`. Raises ApiError 400, StoreFailure."""
+        before, wanted = uuid_before(page), page.limit + 1
+        in_memory = before is None or self.book.get(before) is not None
+        found = self._in_memory(state, before, wanted) if in_memory else []
+        if len(found) < wanted and (state is None or state.final):
+            found += await self._recorded(state, None if in_memory else str(before), wanted - len(found))
+        tasks = found[: page.limit]
+        return TaskList(tasks=tasks, count=len(tasks), next=str(tasks[-1].task_id) if len(found) == wanted else None)
+
+    def _in_memory(self, state: TaskState | None, before: UUID | None, wanted: int) -> list[TaskView]:
+        tasks = self.book.newest_first()
+        if before:
+            tasks = islice(dropwhile(lambda task: task.task_id != before, tasks), 1, None)
+        return [self.view(task) for task in islice((t for t in tasks if state in (None, t.state)), wanted)]
+
+    async def _recorded(self, state: TaskState | None, before: str | None, wanted: int) -> list[TaskView]:
+        found: list[TaskView] = []
+        batch = [Document("", "")] * BATCH
+        while len(batch) == BATCH and len(found) < wanted:
+            batch = [*await self.store.listed("record", tag=state, before=before, limit=BATCH)]
+            before = batch[-1].key if batch else before
+            views = [view for document in batch if (view := _read(document))]
+            found += [view for view in views if self.book.get(view.task_id) is None]
+        return found[:wanted]
+
+
+def _read(document: Document) -> TaskView | None:
+    """The task's last view; None where another release wrote what this one does not read."""
+    try:
+        return TaskView.model_validate_json(document.body)
+    except ValidationError:
+        return None

@@ -14,12 +14,13 @@ from llama_orch.contracts.meta import Version
 from llama_orch.contracts.pools import PoolFigures, PoolHealth, PoolList
 from llama_orch.contracts.tasks import TaskState, TaskView
 from queen_rbee.api.paging import wanted_page
-from queen_rbee.api.task_listing import TaskListing
+from queen_rbee.api.tasks import TaskListing
 from queen_rbee.dispatch.dispatcher import Dispatcher
 from queen_rbee.intake.intake import Intake, task_id_of, unknown_task
 from queen_rbee.pools.candidates import public_pool
 from queen_rbee.pools.capabilities import API_VERSION
 from queen_rbee.pools.capabilities import capabilities as known_capabilities
+from queen_rbee.sources.handoffs import HandoffSource
 from queen_rbee.store.protocol import Store
 from queen_rbee.tasks.task import Task
 
@@ -94,3 +95,13 @@ def _health(dispatcher: Dispatcher, pool_id: str) -> PoolHealth:
         return PoolHealth(**known, metrics=PoolFigures(**known))
     message = f"there is no pool {pool_id[:64]}"
     raise ApiError(404, ErrorBody(code=ErrorCode.NOT_FOUND, message=message, hint="See GET /v2/pools."))
+
+
+def add_scan(app: QuartTrio, handoffs: HandoffSource | None) -> None:
+    """Add the route; without a handoff directory (CLOUD_PROFILE) it has nothing to do and says so by 204 too."""
+
+    @app.post("/v2/handoff/scan")
+    async def scan() -> Response:
+        if handoffs:
+            await handoffs.look()
+        return Response("", status=204)  # without a body, Quart looks for an asyncio loop

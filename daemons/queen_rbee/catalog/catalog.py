@@ -20,8 +20,7 @@ from llama_orch.http.server.bodies import invalid
 from llama_orch.telemetry.events import MODEL_MISMATCH
 from llama_orch.telemetry.records import emit
 from queen_rbee.catalog import names as catalog_names
-from queen_rbee.catalog.verification import Outcome, reconsiderable, reconsidered, reports_of
-from queen_rbee.catalog_checks import Checks
+from queen_rbee.catalog.verification import Checks, Outcome, reconsiderable, reconsidered, reports_of
 from queen_rbee.metrics import Metrics
 from queen_rbee.store.protocol import Document, Store, StoreFailure
 

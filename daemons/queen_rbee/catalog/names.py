@@ -5,19 +5,19 @@ from collections.abc import Mapping, Sequence
 from llama_orch.contracts.catalog import CatalogModel, ModelState, VerificationState
 from llama_orch.contracts.errors import ApiError
 from llama_orch.http.server.bodies import invalid
-from queen_rbee.pools.candidates import short_name
+from queen_rbee.engines.model_names import model_key
 
 Known = Mapping[str, CatalogModel]
 """The models by their ids."""
 ByRef = Mapping[str, frozenset[str]]
-"""The ids of the models that pools serve by one name, as `short_name` has it."""
+"""The ids of the models that pools serve by one name, as `model_key` has it."""
 
 
 def by_ref(models: Known) -> dict[str, frozenset[str]]:
     """The second index of `models`."""
     found: dict[str, set[str]] = {}
     for model in models.values():
-        found.setdefault(short_name(model.model_ref), set()).add(model.id)
+        found.setdefault(model_key(model.model_ref), set()).add(model.id)
     return {name: frozenset(ids) for name, ids in found.items()}
 
 
@@ -25,7 +25,7 @@ def resolved(name: str, models: Known, refs: ByRef) -> CatalogModel | None:
     """The model with the id `name`; else one that pools serve by that name, if possible one that may be served."""
     if found := models.get(name):
         return found
-    known = [models[model_id] for model_id in sorted(refs.get(short_name(name), ()))]
+    known = [models[model_id] for model_id in sorted(refs.get(model_key(name), ()))]
     return next((model for model in known if why_not(model) is None), known[0] if known else None)
 
 

@@ -11,9 +11,9 @@ from itertools import count
 
 import trio
 
+from llama_orch.bell import Bell
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.service.watchdog import Pulse
-from llama_orch.spool import Bell
 from queen_rbee.dispatch.accounting import Accounting
 from queen_rbee.dispatch.circuits import Circuits
 from queen_rbee.dispatch.estimates import backoff_ms

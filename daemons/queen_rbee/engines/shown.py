@@ -8,8 +8,8 @@ import json
 import re
 from collections.abc import Mapping
 
+from queen_rbee.engines.model_names import public_name
 from queen_rbee.engines.passage import Passage
-from queen_rbee.pools.candidates import public_name
 
 MODEL = re.compile(r'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import trio
 
-from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, unknown
 from llama_orch.contracts.nodes import (
     Heartbeat,
     HeartbeatAnswer,
@@ -29,6 +29,7 @@ from llama_orch.telemetry.sparing import Sparing
 from queen_rbee.fleet.nodes import (
     Node,
     claimed,
+    next_heartbeat_ms,
     pools_of,
     registered,
     reported,
@@ -40,11 +41,9 @@ from queen_rbee.fleet.nodes import (
     view,
 )
 from queen_rbee.fleet.records import read_node, written_node
-from queen_rbee.heartbeats import next_heartbeat_ms
-from queen_rbee.matching import Key
 from queen_rbee.metrics import Metrics, check_result
+from queen_rbee.pools.candidates import Key
 from queen_rbee.pools.registry import Registry
-from queen_rbee.refusals import unknown
 from queen_rbee.store.protocol import Store, StoreFailure
 
 GRACE_S = 30.0

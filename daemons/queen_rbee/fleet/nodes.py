@@ -4,6 +4,7 @@ Times ending in `_at` are trio's clock in seconds. A node's own clock is only lo
 jump of it changes nothing.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -216,3 +217,22 @@ def _pool(node: Node, pool: PoolSnapshot) -> PoolStatus:
         last_error="its node is offline" if node.offline else pool.last_error,
         replicas=[replica],
     )
+
+
+MANY = 16
+"""Fewer nodes than this are let alone."""
+SHARE = 0.8
+"""No heartbeat is put off beyond this part of the time after which the node would count as offline."""
+
+
+def next_heartbeat_ms(node_id: str, interval_ms: int, timeout_ms: int, now_ms: int, nodes: int) -> int:
+    """Milliseconds until the next heartbeat of a node that wants to send one every `interval_ms`."""
+    if nodes < MANY:
+        return interval_ms
+    place = zlib.crc32(node_id.encode()) % interval_ms
+    wait_ms = (place - now_ms) % interval_ms
+    if wait_ms < interval_ms / 2:
+        wait_ms += interval_ms
+    if wait_ms > interval_ms and wait_ms > SHARE * timeout_ms:
+        return max(1, min(interval_ms, wait_ms - interval_ms // 2))
+    return wait_ms

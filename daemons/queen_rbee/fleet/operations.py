@@ -11,15 +11,14 @@ from datetime import UTC, datetime, timedelta
 
 import trio
 
-from llama_orch.contracts.errors import ApiError
+from llama_orch.contracts.errors import ApiError, unknown
 from llama_orch.contracts.operations import DrainRequest, Operation, OperationState
 from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
 from queen_rbee.fleet.managers import Manager, Managers
-from queen_rbee.matching import Key
+from queen_rbee.pools.candidates import Key
 from queen_rbee.pools.claims import PoolKey
 from queen_rbee.pools.registry import Registry
-from queen_rbee.refusals import unknown
 
 KEPT = 256
 SHOWN_S = 2.0

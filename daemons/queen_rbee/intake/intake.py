@@ -18,14 +18,12 @@ from queen_rbee.dispatch.dispatcher import Dispatcher
 from queen_rbee.dispatch.estimates import HOPELESS, backoff_ms
 from queen_rbee.dispatch.queue import QueueFull
 from queen_rbee.dispatch.rooms import fitted
-from queen_rbee.engines.passage import Passage
+from queen_rbee.engines.passage import Passage, passage_for
 from queen_rbee.intake.backpressure import Backpressure
 from queen_rbee.pools.naming import resolved
 from queen_rbee.pools.placement import Refusal, refusal
-from queen_rbee.refusals import not_stored
-from queen_rbee.store.protocol import Store, StoredTask, StoreFailure
+from queen_rbee.store.protocol import Store, StoredTask, StoreFailure, not_stored
 from queen_rbee.tasks.task import Task
-from queen_rbee.workloads import passage_for
 
 STATUS = {ErrorCode.INVALID_PARAMS: 400, ErrorCode.POOL_UNAVAILABLE: 409, ErrorCode.POOL_UNREADY: 503}
 DROPPED = "dropped from a full queue for a newer task (policy drop-lru)"

@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from llama_orch.contracts.nodes import PoolSnapshot
-from llama_orch.contracts.pools import CircuitState, PoolState, PoolStatus
+from llama_orch.contracts.pools import CircuitState, PoolState, PoolStatus, ReplicaStatus
 from llama_orch.contracts.tasks import TaskRequest
+from queen_rbee.engines.model_names import model_key, public_name
 from queen_rbee.engines.passage import Endpoint, Passage
 
 Reported = TypeVar("Reported", PoolStatus, PoolSnapshot)
@@ -117,14 +118,8 @@ def served_name(candidate: Candidate, model_ref: str | None) -> str | None:
     """The name under which `candidate` serves `model_ref`, or the only model it has; None where that is not known."""
     if model_ref is None:
         return candidate.models[0] if len(candidate.models) == 1 else None
-    wanted = short_name(model_ref)
-    return next((model for model in candidate.models if model_ref == model or wanted == short_name(model)), None)
-
-
-def public_name(model: str) -> str:
-    """`model` as clients see it: a path on some machine's disk is cut to the name of its file, by which the model can
-    be asked for as well."""
-    return short_name(model) if model.startswith(("/", "file:")) else model
+    wanted = model_key(model_ref)
+    return next((model for model in candidate.models if model_ref == model or wanted == model_key(model)), None)
 
 
 def public_pool(pool: Reported) -> Reported:
@@ -136,6 +131,34 @@ def public_pool(pool: Reported) -> Reported:
     return pool.model_copy(update={"models_available": names, "model_digests": digests})
 
 
-def short_name(model: str) -> str:
-    """What names of one model have in common: the name of its file without directory and ending."""
-    return model.rpartition("/")[2].removesuffix(".gguf").lower()
+Key = tuple[str, str]
+
+
+def absent(pool: PoolStatus) -> ReplicaStatus:
+    """What stands for a pool that has no engine yet, or none left."""
+    return ReplicaStatus(replica_id=pool.node_id or "none", url="", ready=False, slots_total=0, slots_free=0)
+
+
+def candidate_of(
+    pool: PoolStatus, replica: ReplicaStatus, refused: tuple[str, ...], endpoints: frozenset[Endpoint] | None
+) -> Candidate:
+    """`replica` of `pool`, without leases; `refused` are its models that are not what the catalog says."""
+    return Candidate(
+        pool_id=pool.pool_id,
+        replica_id=replica.replica_id,
+        node_id=pool.node_id,
+        url=replica.url,
+        state=pool.state,
+        ready=replica.ready and pool.ready,
+        draining=pool.draining,
+        slots_total=replica.slots_total,
+        leased=0,
+        engine=pool.engine,
+        engine_version=pool.engine_version,
+        models=tuple(model for model in pool.models_available if model not in refused),
+        withheld=refused,
+        ctx_max=pool.ctx_max,
+        device_mask=pool.device_mask,
+        vram_free_bytes=pool.vram_free_bytes,
+        endpoints=endpoints,
+    )

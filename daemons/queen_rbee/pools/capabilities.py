@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 from llama_orch import VERSION
-from llama_orch.contracts.capabilities import Capabilities, EngineCapabilities, PoolCapabilities
+from llama_orch.contracts.meta import Capabilities, EngineCapabilities, PoolCapabilities
 from llama_orch.contracts.pools import PoolStatus
 from queen_rbee.engines.adapter import EngineAdapter
+from queen_rbee.engines.model_names import public_name
 from queen_rbee.engines.passage import Endpoint, endpoints_for, workloads_of
-from queen_rbee.pools.candidates import public_name
 
 API_VERSION = "2"
 

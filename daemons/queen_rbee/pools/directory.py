@@ -2,11 +2,37 @@
 heartbeat nor a placement walks through thousands of them. Plain data without I/O."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import overload
 
-from queen_rbee.matching import Key, Matching
-from queen_rbee.pools.candidates import Candidate, Demand, short_name
+from queen_rbee.engines.model_names import model_key
+from queen_rbee.pools.candidates import Candidate, Demand, Key
 from queen_rbee.pools.placement import meets
+
+
+class Matching(Sequence[Candidate]):
+    """A sequence over `known`, which goes on changing; good until other replicas are known."""
+
+    def __init__(self, keys: Sequence[Key], known: Mapping[Key, Candidate]) -> None:
+        self._keys = keys
+        self._known = known
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[Candidate]:
+        return map(self._known.__getitem__, self._keys)
+
+    @overload
+    def __getitem__(self, index: int) -> Candidate: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Candidate]: ...
+    def __getitem__(self, index: int | slice) -> Candidate | Sequence[Candidate]:
+        """One, or a part of them."""
+        if isinstance(index, slice):
+            return Matching(self._keys[index], self._known)
+        return self._known[self._keys[index]]
+
 
 DEMANDS_KEPT = 256
 
@@ -48,7 +74,7 @@ class Directory:
 
     def serving(self, model_ref: str) -> Sequence[Candidate]:
         """The replicas that have a model of that name, as `serves_model` has it."""
-        return Matching(self._by_model.get(short_name(model_ref), ()), self._known)
+        return Matching(self._by_model.get(model_key(model_ref), ()), self._known)
 
     def suitable(self, demand: Demand) -> Matching:
         """The replicas that meet `demand`, free or not."""
@@ -116,7 +142,7 @@ def _open_slots(candidate: Candidate | None) -> int:
 
 
 def _names(candidate: Candidate | None) -> Iterator[str]:
-    return map(short_name, candidate.models if candidate else ())
+    return map(model_key, candidate.models if candidate else ())
 
 
 def _file(index: dict[str, list[Key]], name: str, key: Key, *, wanted: bool) -> None:

@@ -8,8 +8,9 @@ from llama_orch.contracts.catalog import CatalogModel, ModelState
 from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
 from llama_orch.contracts.tasks import PlacementWish, TaskRequest
+from queen_rbee.engines.model_names import public_name
 from queen_rbee.engines.passage import Endpoint, workloads_of
-from queen_rbee.pools.candidates import Candidate, public_name
+from queen_rbee.pools.candidates import Candidate
 from queen_rbee.pools.directory import Directory
 
 ANY = ("", "default")

@@ -10,15 +10,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import trio
 
+from llama_orch.bell import Bell
 from llama_orch.contracts.pools import CircuitState, PoolStatus
-from llama_orch.spool import Bell
 from queen_rbee.engines.adapter import EngineAdapter
+from queen_rbee.engines.model_names import model_key
 from queen_rbee.engines.passage import endpoints_for
-from queen_rbee.matching import Key
-from queen_rbee.pools.candidates import Candidate, short_name
+from queen_rbee.pools.candidates import Candidate, Key, absent, candidate_of
 from queen_rbee.pools.claims import Claims, PoolKey
 from queen_rbee.pools.directory import Directory
-from queen_rbee.replicas import absent, candidate_of
 
 
 def _nobody(_key: Key) -> None:
@@ -180,7 +179,7 @@ class Registry:
 
     def _of(self, pool: PoolStatus) -> list[Candidate]:
         adapter = self._adapters.get(pool.engine)
-        refused = tuple(model for model in pool.models_available if short_name(model) in self._withheld)
+        refused = tuple(model for model in pool.models_available if model_key(model) in self._withheld)
         found = []
         for replica in pool.replicas or [absent(pool)]:
             key = pool.pool_id, replica.replica_id

@@ -15,7 +15,7 @@ import trio
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.sessions import SessionChange, SessionView
 from queen_rbee.sessions import budgets as session_budgets
-from queen_rbee.sessions import record as session_record
+from queen_rbee.sessions import record
 from queen_rbee.sessions.session import Limits, Session, Spent, Turn, begun, changed, given_back, placed, settled, view
 from queen_rbee.sessions.table import SessionTable
 from queen_rbee.store.protocol import Document, Store, StoreFailure
@@ -31,9 +31,7 @@ class Sessions:
     """At most `limit` sessions; beyond that the ones that idle longest go. `ahead` tells how many seconds the wall's
     clock is ahead of trio's."""
 
-    def __init__(
-        self, store: Store, limit: int = LIMIT, ahead: Callable[[], float] = session_record.wall_ahead
-    ) -> None:
+    def __init__(self, store: Store, limit: int = LIMIT, ahead: Callable[[], float] = record.wall_ahead) -> None:
         self._store = store
         self._ahead = ahead
         self._limit = limit
@@ -50,7 +48,7 @@ class Sessions:
         Also those whose time has run out: open tasks that begin their turns again go on with them.
         """
         ahead_s = self._ahead()
-        found = [session_record.read(document, ahead_s) for document in await self._store.listed("session")]
+        found = [record.read(document, ahead_s) for document in await self._store.listed("session")]
         # a clock that was ahead must not make a session live for ever
         self._table.fill(
             replace(session, epoch=next(self._numbers), used_at=min(session.used_at, now))
@@ -207,7 +205,7 @@ class Sessions:
         return Session(session_id, now, epoch=next(self._numbers))
 
     def _written(self, session: Session) -> Document:
-        return session_record.written(session, self._ahead())
+        return record.written(session, self._ahead())
 
     def _of(self, known: Turn | Session) -> Session | None:
         """The session as it is now; None where it has gone, whether or not there is a new one of its id."""

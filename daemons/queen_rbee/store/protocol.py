@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 from uuid import UUID
 
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+
 Kind = Literal["session", "model", "artifact", "node", "record"]
 """`record` is the view of a task that has ended, by its task id."""
 
@@ -120,3 +122,9 @@ class Store(Protocol):
     async def ping(self) -> None:
         """Return when a small write has become durable. Raises StoreFailure."""
         ...
+
+
+def not_stored(error: StoreFailure) -> ApiError:
+    """503: the queen's state could not be written or read; nothing was half done."""
+    hint = error.hint or "See journalctl -u queen-rbee. Once that is mended, send the same request again."
+    return ApiError(503, ErrorBody(code=ErrorCode.INTERNAL, message=str(error), hint=hint, retriable=True))

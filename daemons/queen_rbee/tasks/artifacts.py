@@ -4,18 +4,43 @@ Owns how they are stored: as the JSON array `[HEAD,\\nCONTENT]`, so that a listi
 content is shown just as it was hashed.
 """
 
+import hashlib
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from pydantic import JsonValue
 
 from llama_orch.contracts.artifacts import ArtifactHead, NewArtifact
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.tasks import TaskRequest, TaskView
 from llama_orch.http.server.bodies import invalid
-from queen_rbee.canonical import artifact_id, canonical, whole
 from queen_rbee.engines.passage import Passage
 from queen_rbee.pools.candidates import Candidate
 from queen_rbee.store.protocol import Document, Store
 from queen_rbee.tasks.records import task_record
+
+_ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
+def canonical(value: JsonValue) -> str:
+    """`value` as above. Raises ValueError for infinities and NaN, which JSON has not."""
+    return _ENCODE(value)
+
+
+def whole(new: NewArtifact, content: str) -> bytes:
+    """The document that the id of `new` is made of; `content` is its content, canonical already.
+
+    Raises ValueError for lone surrogates, which UTF-8 has not.
+    """
+    kind, parent, tags = _ENCODE(new.kind), _ENCODE(new.parent), _ENCODE(new.tags)
+    return f'{{"content":{content},"kind":{kind},"parent":{parent},"tags":{tags}}}'.encode()
+
+
+def artifact_id(document: bytes) -> str:
+    """The id of a canonical document."""
+    return hashlib.sha256(document).hexdigest()
+
 
 LIMIT_BYTES = 1 << 20
 BATCH = 32

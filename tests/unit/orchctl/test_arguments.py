@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchctl.arguments import parser
+from orchctl.run import parser
 from tests.unit.orchctl.running import here
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from orchctl.heeding import heeding
+from orchctl.waiting import heeding
 from tests.unit.orchctl.running import LIMIT_S, command, environment
 from tests.unit.orchctl.scripted_queen import CANCEL, END, HOLD, Queen, queen, stream, submitting, tokens
 

@@ -9,8 +9,8 @@ from functools import partial
 import pytest
 import trio
 
-from orchctl.arguments import parser
 from orchctl.queen import Queen
+from orchctl.run import parser
 from orchctl.submit.submit import submit
 from tests.unit.orchctl.scripted_queen import ACCEPTED, CANCEL, EVENTS, reply, stream, tokens
 

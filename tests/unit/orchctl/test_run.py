@@ -45,7 +45,7 @@ def test_words_that_nobody_reads_change_nothing(where: str) -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (69, "", "")
 
 
-@pytest.mark.parametrize("module", ["orchctl.run", "orchctl.tasks", "trio"])
+@pytest.mark.parametrize("module", ["orchctl.run", "orchctl.commands.tasks", "trio"])
 def test_ctrl_c_while_it_loads_is_no_traceback(module: str) -> None:
     class Interrupted:
         def find_spec(self, name: str, *_more: object) -> None:

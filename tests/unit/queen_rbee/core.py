@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import trio
 
+from llama_orch.bell import Bell
 from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.service.watchdog import Pulse
-from llama_orch.spool import Bell
 from queen_rbee.dispatch.dispatcher import POOL_WAIT_S, Dispatcher
 from queen_rbee.dispatch.queue import AdmissionQueue, Policy
 from queen_rbee.dispatch.silence import Limits

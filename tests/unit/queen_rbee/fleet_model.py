@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from llama_orch.contracts.nodes import PoolSnapshot
 from llama_orch.contracts.pools import PoolState
 from queen_rbee.fleet.fleet import FORGET_AFTER_S, GRACE_S
-from queen_rbee.matching import Key
+from queen_rbee.pools.candidates import Key
 from tests.unit.queen_rbee.fleets import TIMEOUT_MS
 
 TIMEOUT_S = TIMEOUT_MS / 1000

@@ -16,8 +16,7 @@ from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.dispatch.failure import Failure
 from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.intake.restoring import restore
-from queen_rbee.matching import Key
-from queen_rbee.pools.candidates import Candidate
+from queen_rbee.pools.candidates import Candidate, Key
 from queen_rbee.store.protocol import Document, Kind
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.core import Queen, core

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from llama_orch.bell import Bell
 from llama_orch.contracts.nodes import Heartbeat, NodeRegistration, PoolSnapshot
 from llama_orch.contracts.pools import PoolState
-from llama_orch.spool import Bell
 from queen_rbee.engines import ADAPTERS
 from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.metrics import Metrics

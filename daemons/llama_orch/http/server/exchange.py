@@ -16,7 +16,8 @@ from urllib.parse import parse_qsl
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.http.server.error_shapes import ANTHROPIC_VERSION, error_answer
 from llama_orch.http.server.json_scan import Shape
-from llama_orch.http.server.receiving import BODY_LIMIT, BODY_LIMIT_S, limit_hint, received
+from llama_orch.http.server.receiving import BODY_LIMIT_S, limit_hint, received
+from llama_orch.settings.api import BODY_LIMIT
 from llama_orch.telemetry.correlation import current
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from typing import cast
 
 from quart_trio import QuartTrio
 
+from llama_orch.addresses import is_loopback
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
-from llama_orch.contracts.handoff import is_loopback
 from llama_orch.http.server import heads
 from llama_orch.http.server.browsers import WebPolicy, cors_fields, forbidden_origin, preflight_fields
 from llama_orch.http.server.error_shapes import ANTHROPIC_VERSION, IDENTIFIERS, shape_of

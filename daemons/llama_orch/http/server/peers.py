@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from llama_orch.contracts.handoff import is_loopback
+from llama_orch.addresses import is_loopback
 
 PROXIES = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 """Headers of a proxy, behind which a loopback peer may speak for anybody."""

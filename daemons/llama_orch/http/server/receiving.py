@@ -13,13 +13,11 @@ import trio
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.http.server.json_scan import JsonScan, Shape
+from llama_orch.settings.api import SETTING
 
-BODY_LIMIT = 32 << 20
-"""Bytes, unless LLORCH_BODY_LIMIT says otherwise: photos in base64 have up to 25 MB."""
 BODY_LIMIT_S = 30.0
 MIB_LIMIT_S = 8.0
 """So much more time for each MiB that has come: slow lines bring photos, too."""
-SETTING = "LLORCH_BODY_LIMIT"
 SLICE = 64 << 10
 PIECES_MOST = 10_000
 BYTES_A_PIECE = 256

@@ -1,7 +1,6 @@
 """The operations of /v2 and those that every daemon has."""
 
-from llama_orch.contracts.capabilities import Capabilities
-from llama_orch.contracts.meta import Liveness, Readiness, Version
+from llama_orch.contracts.meta import Capabilities, Liveness, Readiness, Version
 from llama_orch.contracts.pools import PoolHealth, PoolList
 from llama_orch.contracts.tasks import TaskAccepted, TaskList, TaskRequest, TaskState, TaskView
 from queen_rbee.api.openapi.events import ABOUT, OF_A_TASK

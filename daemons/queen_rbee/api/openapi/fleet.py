@@ -1,7 +1,7 @@
 """The operations on nodes, and the drains of pools and nodes."""
 
-from llama_orch.contracts.gpus import GpuList
 from llama_orch.contracts.nodes import (
+    GpuList,
     Heartbeat,
     HeartbeatAnswer,
     NodeList,

@@ -1,6 +1,6 @@
 """/v1/messages for Anthropic's clients, whatever the engine: a message is asked for as an OpenAI chat.
 
-The translation is in `queen_rbee.messages`, which is loaded when the first message is asked for.
+The translation is in `queen_rbee.api.v1.messages`, which is loaded when the first message is asked for.
 """
 
 from collections.abc import Callable, Mapping

@@ -7,9 +7,8 @@ from pydantic import BaseModel
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from llama_orch.contracts.anthropic import AnthropicModel, AnthropicModels
 from llama_orch.contracts.errors import ApiError
-from llama_orch.contracts.openai import ModelEntries, ModelEntry
+from llama_orch.contracts.openai import AnthropicModel, AnthropicModels, ModelEntries, ModelEntry
 from llama_orch.http.server.bodies import invalid
 from llama_orch.http.server.error_shapes import ANTHROPIC_VERSION
 from llama_orch.http.server.exchange import Exchange, HotRoutes

@@ -32,7 +32,7 @@ DATA = b"\ndata: "
 
 
 def add_openai(routes: HotRoutes, passages: Passages, catalog: Models) -> None:
-    """Add the endpoints that engines answer; see `queen_rbee.api.models` for the list of models."""
+    """Add the endpoints that engines answer; see `queen_rbee.api.v1.models` for the list of models."""
     handlers = OpenAi(passages, catalog)
     for path, endpoint in PATHS.items():
         routes.add("POST", path, partial(handlers.serve, endpoint))

@@ -15,7 +15,7 @@ import trio
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.http.server.exchange import ClientGone, Exchange
 from llama_orch.telemetry.correlation import current, traceparent
-from queen_rbee.api.tasks import KEEP_ALIVE_S, STREAM_HEADERS, until_gone
+from queen_rbee.api.streaming import KEEP_ALIVE_S, STREAM_HEADERS, until_gone
 from queen_rbee.api.v1.failures import failure_of
 from queen_rbee.api.v1.reader import Reader
 from queen_rbee.dispatch.dispatcher import Dispatcher

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import trio
 
 from llama_orch.contracts.tasks import TaskState
-from queen_rbee.api.tasks import ATTEND_S, COALESCE_S
+from queen_rbee.api.streaming import ATTEND_S, COALESCE_S
 from queen_rbee.dispatch.dispatcher import Dispatcher
 from queen_rbee.tasks.event_log import Frame
 from queen_rbee.tasks.task import Task

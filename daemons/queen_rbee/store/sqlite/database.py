@@ -14,8 +14,7 @@ from typing import Any, ParamSpec
 from uuid import UUID
 
 from queen_rbee.store.protocol import StoreFailure
-from queen_rbee.store.sqlite import marks
-from queen_rbee.store.sqlite import queries as sqlite_queries
+from queen_rbee.store.sqlite import marks, queries
 from queen_rbee.store.sqlite.batch import Batch, Read
 from queen_rbee.store.sqlite.failures import failure, in_words
 from queen_rbee.store.sqlite.opening import NAME, connect, lock
@@ -133,7 +132,7 @@ def open_database(directory: Path) -> Database:
             resources.callback(os.close, lock_fd)
             connection = resources.enter_context(contextlib.closing(connect(directory, lock_fd)))
             found = marks.read(marks_file)
-            open_tasks = sqlite_queries.numbers(connection)
+            open_tasks = queries.numbers(connection)
             opened = begin(connection)
             known = set(open_tasks.values())
             kept = resources.enter_context(

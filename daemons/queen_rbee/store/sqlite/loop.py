@@ -11,8 +11,8 @@ from functools import partial
 
 import trio
 
+from llama_orch.bell import Bell
 from llama_orch.service.watchdog import Pulse
-from llama_orch.spool import Bell
 from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
 from queen_rbee.store.protocol import StoreFailure

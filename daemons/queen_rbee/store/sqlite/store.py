@@ -19,7 +19,7 @@ from llama_orch.service.watchdog import UNWATCHED_INTERVAL_S, Pulse
 from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
 from queen_rbee.store.protocol import Document, Kind, StoredTask, StoreFailure
-from queen_rbee.store.sqlite import queries as sqlite_queries
+from queen_rbee.store.sqlite import queries
 from queen_rbee.store.sqlite.batch import DocumentRow, Read, Removal, document_row, task_row
 from queen_rbee.store.sqlite.database import Database, open_database
 from queen_rbee.store.sqlite.failures import in_words
@@ -111,17 +111,17 @@ class SqliteStore:
 
     async def get(self, kind: Kind, key: str) -> Document | None:
         """One document. Raises StoreFailure."""
-        return await self._read(partial(sqlite_queries.get, kind=kind, key=key))
+        return await self._read(partial(queries.get, kind=kind, key=key))
 
     async def listed(
         self, kind: Kind, *, tag: str | None = None, before: str | None = None, limit: int = 1_000_000
     ) -> Sequence[Document]:
         """Documents, those stored or replaced last first. Raises StoreFailure."""
-        return await self._read(partial(sqlite_queries.listed, kind=kind, tag=tag, before=before, limit=limit))
+        return await self._read(partial(queries.listed, kind=kind, tag=tag, before=before, limit=limit))
 
     async def open_tasks(self) -> Sequence[StoredTask]:
         """The tasks that have not ended, in the order of their admission. Raises StoreFailure."""
-        found = await self._read(partial(sqlite_queries.tasks, opened=self._database.opened))
+        found = await self._read(partial(queries.tasks, opened=self._database.opened))
         return [
             replace(task, delivered=self._marks.shown(number), ended=self._marks.gone(number))
             for number, task in found

@@ -95,7 +95,7 @@ async def test_a_machine_without_processes_left_is_a_failure_in_words(monkeypatc
 
 DAEMON = """
 import sys, trio
-from engine_provisioner.child_launcher import ChildLauncher
+from engine_provisioner.launch.child_launcher import ChildLauncher
 from engine_provisioner.engine import Command
 
 async def main():

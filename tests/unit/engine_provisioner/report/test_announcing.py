@@ -7,8 +7,8 @@ from engine_provisioner import clearing
 from engine_provisioner.report import announcing
 from engine_provisioner.report.announcing import Announcement, file_of, handoff, write
 from engine_provisioner.supervise.external_pool import announcement
-from engine_provisioner.supervise.health import Facts
 from llama_orch.contracts.handoff import Handoff
+from llama_orch.engines.describing import Facts
 from tests.unit.engine_provisioner.pools import MODEL, pool
 
 OURS = Announcement(

@@ -16,9 +16,10 @@ from engine_provisioner.report.voice import Voice
 from engine_provisioner.spec.provisioning_spec import External
 from engine_provisioner.supervise import external_pool
 from engine_provisioner.supervise.external_pool import ExternalPool, announcement
-from engine_provisioner.supervise.health import Condition, Facts, facts, look
+from engine_provisioner.supervise.health import Condition, look
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
+from llama_orch.engines.describing import Facts, facts
 from tests.unit.engine_provisioner.pools import pool
 from tests.unit.engine_provisioner.waiting import until
 from tests.unit.pool_managerd.scripted_http import http, scripted_http

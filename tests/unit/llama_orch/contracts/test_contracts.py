@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from llama_orch.addresses import http_url, is_loopback
 from llama_orch.contracts.errors import ErrorBody, ErrorCode
-from llama_orch.contracts.handoff import Handoff, is_loopback, loopback_url
+from llama_orch.contracts.handoff import Handoff, loopback_url
 from llama_orch.contracts.nodes import node_address
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
 from llama_orch.contracts.tasks import TaskRequest, TaskState
-from llama_orch.settings.types import http_url
 
 
 @pytest.mark.parametrize(

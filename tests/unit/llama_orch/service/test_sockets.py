@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import trio
 
+from llama_orch.addresses import Host
 from llama_orch.service import drop_ins, listeners
 from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.notify import Notifier
 from llama_orch.service.run import Service
 from llama_orch.service.sockets import bind, disagreement, inherited_fds
 from llama_orch.service.watchdog import Watchdog
-from llama_orch.settings.types import Host, Secret
+from llama_orch.settings.types import Secret
 
 LOOPBACK = Host("127.0.0.1", 0)
 IP_FREEBIND, IPV6_FREEBIND = 15, 78  # not in the socket module of Python 3.11

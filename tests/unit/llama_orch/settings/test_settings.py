@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from llama_orch.addresses import Host, parse_address
 from llama_orch.settings import ConfigurationError, Problem
 from llama_orch.settings.loading import Settings
-from llama_orch.settings.types import GpuMask, Host, parse_address
+from llama_orch.settings.types import GpuMask
 from pool_managerd.settings import PoolManagerSettings
 from queen_rbee.settings import QueenSettings
 from tests.unit.reference.parsing import Entry, entries

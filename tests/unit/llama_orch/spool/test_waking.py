@@ -10,7 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from llama_orch.spool import Bell, watch
+from llama_orch.bell import Bell
+from llama_orch.spool import watch
 from tests.unit.llama_orch.spool.files import publish
 
 LIMIT_S = 10.0

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch import VERSION
+from llama_orch.addresses import Host
 from llama_orch.service.machine_id import app_specific
-from llama_orch.settings.types import Host
 from orchctl.check import questions, this_machine
 from orchctl.check.facts import ahead, gathered
 from orchctl.check.this_machine import local_url

@@ -2,7 +2,7 @@
 
 import json
 
-from llama_orch.contracts.capabilities import Capabilities
+from llama_orch.contracts.meta import Capabilities
 from tests.unit.orchctl.running import here
 from tests.unit.orchctl.scripted_queen import queen, reply
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llama_orch.contracts.catalog import NewModel
-from orchctl import verification
+from orchctl.commands import catalog as verification
 from tests.unit.orchctl.running import here
 from tests.unit.orchctl.scripted_queen import MODELS, error, queen, reply
 

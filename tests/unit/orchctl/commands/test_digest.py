@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llama_orch.service.exit import ExitStatus
-from orchctl import digest
-from orchctl.digest import digest_of
+from orchctl.commands import catalog as digest
+from orchctl.commands.catalog import digest_of
 from orchctl.failure import Failure
 from tests.unit.orchctl.terminal import screen
 from tests.unit.orchctl.test_output import Watched

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from llama_orch import VERSION
-from llama_orch.contracts.gpus import GpuList
-from llama_orch.contracts.nodes import NodeList
+from llama_orch.contracts.nodes import GpuList, NodeList
 from orchctl.commands.gpus import gpus_text
 from orchctl.commands.nodes import nodes_text, problems_of
 from tests.unit.orchctl.cluster import NODE, SNAPSHOT, node

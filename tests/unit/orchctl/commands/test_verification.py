@@ -8,10 +8,10 @@ import pytest
 
 from llama_orch.contracts.catalog import VerificationState
 from llama_orch.service.exit import ExitStatus
-from orchctl import verification
+from orchctl.commands import catalog as verification
+from orchctl.commands.catalog import OUTCOMES, show_verified
 from orchctl.failure import Failure
 from orchctl.queen import Queen
-from orchctl.verification import OUTCOMES, show_verified
 from tests.unit.orchctl.commands.test_catalog import MODEL, ONE, checked
 from tests.unit.orchctl.scripted_queen import error, queen, reply
 from tests.unit.orchctl.terminal import screen

@@ -7,7 +7,7 @@ from typing import Literal, get_args, get_origin
 import pytest
 
 from llama_orch.contracts.tasks import PlacementWish, TaskRequest
-from orchctl.arguments import parser
+from orchctl.run import parser
 from tests.unit.orchctl.running import here
 from tests.unit.orchctl.scripted_queen import ACCEPTED, queen, reply, submitting
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from llama_orch.contracts.nodes import is_wildcard
+from llama_orch.addresses import is_wildcard
 from pool_managerd.cluster.addressing import AddressUnknown, address_of, only_here
 from pool_managerd.settings import PoolManagerSettings
 

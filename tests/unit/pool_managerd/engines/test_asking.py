@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from llama_orch.engines.describing import INDEX, INFO, METADATA, MODELS, PROPERTIES, parsed
+from llama_orch.engines.describing import INDEX, INFO, METADATA, MODELS, PROPERTIES, Details, parsed
 from llama_orch.http.client.client import fetch
 from pool_managerd.engines.asking import LIMIT_S, REFUSAL, SLOTS, ask, complaint
-from pool_managerd.pools.replica import Answer, Details, Sighting, Slots
+from pool_managerd.pools.replica import Answer, Sighting, Slots
 from tests.unit.pool_managerd.scripted_http import HANG, http, scripted_http
 from tests.unit.pool_managerd.values import handoff
 from tests.unit.queen_rbee.imitations.openai import OpenAiImitation
@@ -64,7 +64,7 @@ async def test_an_engine_whose_metrics_are_late_or_odd_is_ready_all_the_same_and
 
 @pytest.mark.parametrize("old", [False, True])
 async def test_vllm_tells_how_much_of_its_cache_is_in_use(old: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pool_managerd.engine.METRICS_LIMIT_S", 10.0)  # however busy this machine is
+    monkeypatch.setattr("pool_managerd.engines.asking.METRICS_LIMIT_S", 10.0)  # however busy this machine is
     async with listening(VllmImitation(old=old)) as imitation:
         port = int(imitation.url.rpartition(":")[2])
         sighting = await ask(handoff(port=port, engine="vllm"), describe=False)
@@ -101,7 +101,7 @@ async def test_a_closed_port_is_gone_and_the_address_is_named() -> None:
 
 
 async def test_an_engine_that_does_not_answer_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pool_managerd.engine.get", partial(fetch, limit_s=0.05))
+    monkeypatch.setattr("pool_managerd.engines.asking.get", partial(fetch, limit_s=0.05))
     assert (await asked({"/health": HANG})).answer is Answer.SILENT
 
 
@@ -109,7 +109,7 @@ async def test_late_slots_do_not_make_a_healthy_engine_silent(monkeypatch: pytes
     async def impatient(url: str) -> tuple[int, bytes]:
         return await fetch(url, limit_s=0.05 if url.endswith("/slots") else 10.0)
 
-    monkeypatch.setattr("pool_managerd.engine.get", impatient)
+    monkeypatch.setattr("pool_managerd.engines.asking.get", impatient)
     assert await asked({"/health": GOOD, "/slots": HANG}) == Sighting(Answer.READY)
 
 

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.contracts.pools import PoolState
+from llama_orch.engines.describing import Details
 from pool_managerd.pools.replica import (
     INTERVAL_S,
     OFFLINE_AFTER,
     SOON_S,
     Answer,
-    Details,
     Sighting,
     Slots,
     announced_details,

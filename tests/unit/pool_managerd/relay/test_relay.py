@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from llama_orch.http.client.client import UpstreamError
-from llama_orch.http.server.receiving import BODY_LIMIT
 from llama_orch.http.tls.secured import RESET
+from llama_orch.settings.api import BODY_LIMIT
 from pool_managerd.pools.registry import Registry
 from pool_managerd.pools.summary import Drained
 from pool_managerd.relay.relay import TRANSLATION_ROOM

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from llama_orch.contracts.tasks import TaskState
-from queen_rbee.api.tasks import KEEP_ALIVE_S
+from queen_rbee.api.streaming import KEEP_ALIVE_S
 from queen_rbee.store.protocol import StoreFailure
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.core import SOON_S, Queen, core, ended, first_token, running, slots_are_free

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from llama_orch.contracts.catalog import CatalogModel, ModelState, NewModel, Verification, VerificationState
 from llama_orch.contracts.errors import ApiError, ErrorCode
 from llama_orch.contracts.pools import PoolState, PoolStatus
-from queen_rbee import catalog_checks
+from queen_rbee.catalog import verification as catalog_checks
 from queen_rbee.catalog.catalog import Catalog
-from queen_rbee.catalog.verification import Outcome
-from queen_rbee.catalog_checks import Checks
+from queen_rbee.catalog.verification import Checks, Outcome
 from queen_rbee.metrics import Metrics
 from queen_rbee.store.protocol import Document, StoreFailure
 from tests.unit.queen_rbee.core import SOON_S, core, ended, running

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskRequest
-from queen_rbee.attempt import MOVES_MOST, Attempt, breaks, ending, goes_on
 from queen_rbee.dispatch.failure import Failure
+from queen_rbee.dispatch.runs import MOVES_MOST, Attempt, breaks, ending, goes_on
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.pools.test_placement import candidate
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queen_rbee.circuit import (
+from queen_rbee.dispatch.circuits import (
     CLOSED,
     FAULTS,
     FIRST_LOOK_S,

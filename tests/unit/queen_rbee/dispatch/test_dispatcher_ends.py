@@ -8,8 +8,8 @@ import trio.testing
 
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskState
-from queen_rbee.attempt import MOVES_MOST
 from queen_rbee.dispatch import relay
+from queen_rbee.dispatch.runs import MOVES_MOST
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.core import SOON_S, Queen, core, ended, first_token, nobody_answers, running, slots_are_free
 from tests.unit.queen_rbee.scripted_engine import scripted_engine

@@ -9,7 +9,7 @@ from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.pools import ReplicaStatus
 from llama_orch.contracts.tasks import TaskState
 from llama_orch.telemetry.correlation import peer
-from queen_rbee.circuit import FAULTS
+from queen_rbee.dispatch.circuits import FAULTS
 from queen_rbee.dispatch.dispatcher import POOL_WAIT_S
 from queen_rbee.dispatch.failure import relay_failure
 from queen_rbee.tasks.task import Task

@@ -9,10 +9,11 @@ from pydantic import JsonValue
 
 from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.engines.llamacpp_passage import LlamaCppPassage
+from queen_rbee.engines.model_names import public_name
 from queen_rbee.engines.passage import Passage
 from queen_rbee.engines.shown import Shown
 from queen_rbee.engines.vllm import Vllm
-from queen_rbee.pools.candidates import public_name, public_pool
+from queen_rbee.pools.candidates import public_pool
 from tests.unit.queen_rbee.pools.test_capabilities import pool
 
 PATH = "/srv/models/tiny.gguf"

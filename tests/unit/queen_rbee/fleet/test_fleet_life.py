@@ -141,5 +141,5 @@ def test_no_order_of_what_nodes_engines_clients_disk_and_clock_do_breaks_a_promi
 
     clock = MockClock()
     life = Life(clock)
-    with patch("queen_rbee.relay.run", life.relay):
+    with patch("queen_rbee.dispatch.relay.run", life.relay):
         trio.run(play, clock=clock)

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queen_rbee.heartbeats import MANY, SHARE, next_heartbeat_ms
+from queen_rbee.fleet.nodes import MANY, SHARE, next_heartbeat_ms
 
 INTERVALS = st.integers(min_value=1000, max_value=60_000)
 

@@ -11,8 +11,7 @@ import trio
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.operations import DrainRequest
 from llama_orch.settings.types import Secret
-from queen_rbee.fleet.managers import Manager, Managers
-from queen_rbee.machines import gpus, reachability
+from queen_rbee.fleet.managers import Manager, Managers, gpus, reachability
 from tests.unit.queen_rbee.fleets import Rig
 
 GPU = {"index": 0, "uuid": "GPU-1", "name": "H100", "vram_total_bytes": 80, "vram_free_bytes": 70}

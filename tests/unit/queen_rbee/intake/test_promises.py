@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from queen_rbee.dispatch.estimates import MARGIN
-from queen_rbee.promises import GRACE_S, LONGEST_S, Promises
+from queen_rbee.intake.backpressure import GRACE_S, LONGEST_S, Promises
 
 KEYS = st.sampled_from(["a", "b", "c"])
 

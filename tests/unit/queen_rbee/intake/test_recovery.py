@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskRequest
+from queen_rbee.intake.restoring import EndNow, RunAgain, recovered
 from queen_rbee.store.protocol import StoredTask
-from queen_rbee.store.recovery import EndNow, RunAgain, recovered
 
 SECONDS = st.floats(0, 2e9)
 DEADLINES = st.none() | st.integers(1, 10_000_000)

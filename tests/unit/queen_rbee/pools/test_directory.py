@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from llama_orch.contracts.pools import PoolState
 from queen_rbee.engines.passage import Endpoint
-from queen_rbee.matching import Key
-from queen_rbee.pools.candidates import Candidate, Demand, serves_model
+from queen_rbee.pools.candidates import Candidate, Demand, Key, serves_model
 from queen_rbee.pools.directory import DEMANDS_KEPT, Directory
 from queen_rbee.pools.placement import suitable
 

@@ -12,7 +12,7 @@ from llama_orch.contracts.catalog import CatalogModel, ModelState
 from llama_orch.contracts.errors import ApiError, ErrorCode
 from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import PlacementWish, TaskRequest
-from queen_rbee.catalog import names as catalog_names
+from queen_rbee.catalog import names
 from queen_rbee.pools.candidates import Candidate, demand_of
 from queen_rbee.pools.directory import Directory
 from queen_rbee.pools.naming import Named, named, offer, offers, resolved
@@ -42,7 +42,7 @@ class Shelf:
         return self._models.get(model_id)
 
     def model_ref_for(self, name: str) -> str:
-        return catalog_names.model_ref_for(name, self._models, catalog_names.by_ref(self._models))
+        return names.model_ref_for(name, self._models, names.by_ref(self._models))
 
 
 def pool(pool_id: str, *models: str, ready: bool = True, ctx_max: int | None = 512) -> Candidate:

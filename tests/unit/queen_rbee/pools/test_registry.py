@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llama_orch.bell import Bell
 from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
-from llama_orch.spool import Bell
 from queen_rbee.engines.llamacpp import LlamaCpp
 from queen_rbee.pools.candidates import Demand
 from queen_rbee.pools.registry import Registry

@@ -7,9 +7,10 @@ from pathlib import Path
 import trio
 import trio.testing
 
+from llama_orch.bell import Bell
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
-from llama_orch.spool import Bell, Intake
+from llama_orch.spool import Intake
 from queen_rbee.engines.llamacpp import LlamaCpp
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.registry import Registry

@@ -12,8 +12,7 @@ import trio
 
 from queen_rbee.store.protocol import Document
 from queen_rbee.store.sqlite import database as sqlite_database
-from queen_rbee.store.sqlite import loop as sqlite_loop
-from queen_rbee.store.sqlite import marks
+from queen_rbee.store.sqlite import loop, marks
 from queen_rbee.store.sqlite.batch import Batch, task_row
 from queen_rbee.store.sqlite.database import Database, open_database
 from queen_rbee.store.sqlite.opening import NAME
@@ -46,7 +45,7 @@ async def accept(store: SqliteStore, number: int) -> None:
 
 
 async def test_an_ended_prompt_leaves_the_files_in_the_next_pause(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(sqlite_loop, "PAUSE_S", 0.05)
+    monkeypatch.setattr(loop, "PAUSE_S", 0.05)
     async with open_store(tmp_path) as store:
         for number in range(1, 41):
             await accept(store, number)
@@ -75,14 +74,14 @@ async def test_it_leaves_them_when_the_queen_stops(tmp_path: Path) -> None:
 
 
 async def test_it_leaves_them_after_a_kill_once_the_next_queen_runs(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(sqlite_loop, "PAUSE_S", 3600)
+    monkeypatch.setattr(loop, "PAUSE_S", 3600)
     async with open_store(tmp_path / "a") as store:
         for number in (1, 2, 3):
             await accept(store, number)
         store.ended(UUID(int=2))
         shutil.copytree(tmp_path / "a", tmp_path / "b")
     assert found(tmp_path / "b") == {1, 2, 3}
-    monkeypatch.setattr(sqlite_loop, "PAUSE_S", 0.02)
+    monkeypatch.setattr(loop, "PAUSE_S", 0.02)
     async with open_store(tmp_path / "b") as store:
         assert [each.task_id.int for each in await store.open_tasks() if each.ended] == [2]
         store.ended(UUID(int=2))

@@ -17,9 +17,7 @@ import trio
 from llama_orch.service.watchdog import Pulse
 from queen_rbee.store.protocol import Document, StoreFailure
 from queen_rbee.store.sqlite import database as sqlite_database
-from queen_rbee.store.sqlite import loop as sqlite_loop
-from queen_rbee.store.sqlite import queries as sqlite_queries
-from queen_rbee.store.sqlite import writing as sqlite_writing
+from queen_rbee.store.sqlite import loop, queries, writing
 from queen_rbee.store.sqlite.batch import Batch, DocumentRow, Removal, task_row
 from queen_rbee.store.sqlite.marks import Marks
 from queen_rbee.store.sqlite.opening import NAME
@@ -60,7 +58,7 @@ WRITE = Writer.write
 def disk(monkeypatch) -> Iterator[Disk]:
     disk = Disk()
     monkeypatch.setattr(Writer, "write", lambda writer, batch: disk.write(writer, batch))  # noqa: PLW0108 -- a function, to be bound
-    monkeypatch.setattr(sqlite_loop, "RETRY_S", 0.01)
+    monkeypatch.setattr(loop, "RETRY_S", 0.01)
     yield disk
     disk.goes_on.set()
 
@@ -107,7 +105,7 @@ async def test_everyone_who_waits_is_told_and_nothing_of_it_is_stored(disk, tmp_
 async def test_while_nothing_can_be_stored_callers_are_told_without_another_try(
     disk, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(sqlite_loop, "RETRY_S", 3600)
+    monkeypatch.setattr(loop, "RETRY_S", 3600)
     async with open_store(tmp_path) as store:
         disk.full = True
         for deed in (store.ping(), store.accept(task(1)), store.put("model", Document("m", "{}"))):
@@ -159,7 +157,7 @@ async def test_what_waits_for_a_full_disk_is_bounded_and_what_was_given_up_is_co
     disk, tmp_path: Path, monkeypatch, caplog
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr(sqlite_loop, "KEPT_DOCUMENTS", 10)
+    monkeypatch.setattr(loop, "KEPT_DOCUMENTS", 10)
     async with open_store(tmp_path) as store:
         disk.full = True
         for number in range(25):
@@ -177,7 +175,7 @@ async def test_what_waits_for_a_full_disk_is_bounded_and_what_was_given_up_is_co
 async def test_a_disk_that_does_not_answer_keeps_nobody_waiting_nor_the_pulse_from_beating(
     disk, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(sqlite_loop, "STALL_S", 0.05)
+    monkeypatch.setattr(loop, "STALL_S", 0.05)
     pulse = Pulse("store", 0.01)
     async with open_store(tmp_path, pulse) as store:
         await store.accept(task(1))
@@ -270,7 +268,7 @@ async def test_a_mark_that_cannot_be_made_is_reported_once_and_holds_up_nobody(
 async def test_a_prompt_leaves_the_files_though_the_disk_was_full_when_it_ended(
     disk: Disk, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(sqlite_loop, "PAUSE_S", 0.02)
+    monkeypatch.setattr(loop, "PAUSE_S", 0.02)
     async with open_store(tmp_path) as store:
         for number in (1, 2):
             await accept(store, number)
@@ -287,7 +285,7 @@ def records(*keys: str) -> list[DocumentRow | Removal]:
 
 
 def test_a_batch_of_which_a_part_fails_leaves_no_trace_not_even_in_the_counting(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(sqlite_writing, "BOUNDS", {"record": 100})
+    monkeypatch.setattr(writing, "BOUNDS", {"record": 100})
     database = sqlite_database.open_database(tmp_path)
     refused: DocumentRow = ("key", None, 0.0, "{}")  # type: ignore[assignment]
     for turn in range(6):
@@ -297,11 +295,11 @@ def test_a_batch_of_which_a_part_fails_leaves_no_trace_not_even_in_the_counting(
             documents={"record": records(*(f"no {n}" for n in range(60))), "model": [refused]},
         )
         assert "NOT NULL constraint failed: model.tag" in str(database.work(bad))
-        found = sqlite_queries.listed(database.connection, "record", None, None, 1000)
+        found = queries.listed(database.connection, "record", None, None, 1000)
         assert len(found) == min(25 * (turn + 1), len(found))
         assert min(25 * (turn + 1), 99) <= len(found) <= 100
         assert not any(document.key.startswith("no") for document in found)
-    assert sqlite_queries.numbers(database.connection) == {}
+    assert queries.numbers(database.connection) == {}
     assert database.close() is None
 
 

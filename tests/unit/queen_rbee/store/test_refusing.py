@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from queen_rbee.store.protocol import Document, StoreFailure
-from queen_rbee.store.sqlite import opening as sqlite_opening
+from queen_rbee.store.sqlite import opening
 from queen_rbee.store.sqlite.opening import NAME
 from queen_rbee.store.sqlite.store import open_store
 from tests.unit.queen_rbee.store.test_store import task
@@ -202,8 +202,8 @@ async def test_what_a_first_start_left_behind_when_it_was_killed_is_no_hindrance
 
 async def test_a_check_that_takes_too_long_is_given_up_with_a_notice(tmp_path: Path, monkeypatch, caplog) -> None:
     await fill(tmp_path, 50)
-    monkeypatch.setattr(sqlite_opening, "CHECK_S", 0.0)
-    monkeypatch.setattr(sqlite_opening, "CHECK_STEPS", 1)
+    monkeypatch.setattr(opening, "CHECK_S", 0.0)
+    monkeypatch.setattr(opening, "CHECK_STEPS", 1)
     async with open_store(tmp_path) as store:
         assert len(await store.open_tasks()) == 50
     assert "too large to be checked within 0 s" in caplog.text

@@ -15,9 +15,7 @@ from hypothesis import strategies as st
 
 from queen_rbee.store import protocol
 from queen_rbee.store.protocol import Document, Kind, Store, StoredTask
-from queen_rbee.store.sqlite import database as sqlite_database
-from queen_rbee.store.sqlite import loop as sqlite_loop
-from queen_rbee.store.sqlite import writing as sqlite_writing
+from queen_rbee.store.sqlite import database, loop, writing
 from queen_rbee.store.sqlite.store import open_store
 from tests.unit.queen_rbee import memory_store
 from tests.unit.queen_rbee.memory_store import MemoryStore
@@ -190,7 +188,7 @@ async def test_text_that_is_not_unicode_is_refused_before_it_disturbs_others(she
 
 async def test_the_oldest_records_and_artifacts_go_when_there_are_too_many(shelf, monkeypatch) -> None:
     bounds: dict[Kind, int] = {"record": 200, "artifact": 300}
-    for module in (memory_store, sqlite_writing):
+    for module in (memory_store, writing):
         monkeypatch.setattr(module, "BOUNDS", bounds)
     async with shelf.open() as store:
         for number in range(700):
@@ -266,8 +264,8 @@ async def test_sqlite_does_what_memory_does_in_any_order_of_deeds_closings_and_k
     deeds, tmp_path_factory, monkeypatch
 ) -> None:
     # a copy of the files is what a kill leaves, as long as nothing moves from the log into the database meanwhile
-    monkeypatch.setattr(sqlite_loop, "PAUSE_S", 3600)
-    monkeypatch.setattr(sqlite_database, "ERASED_WITHIN_S", 3600)
+    monkeypatch.setattr(loop, "PAUSE_S", 3600)
+    monkeypatch.setattr(database, "ERASED_WITHIN_S", 3600)
     directory, model, left = tmp_path_factory.mktemp("store"), MemoryStore(), list(deeds)
     while True:
         async with open_store(directory) as store:

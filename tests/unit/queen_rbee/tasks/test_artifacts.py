@@ -12,9 +12,8 @@ from pydantic import JsonValue
 from llama_orch.contracts.artifacts import Artifact, ArtifactHead, NewArtifact
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.tasks import TaskRequest
-from queen_rbee.canonical import artifact_id, canonical, whole
 from queen_rbee.store.protocol import StoreFailure
-from queen_rbee.tasks.artifacts import BATCH, LIMIT_BYTES, LOOKED_AT, Artifacts, TooLong
+from queen_rbee.tasks.artifacts import BATCH, LIMIT_BYTES, LOOKED_AT, Artifacts, TooLong, artifact_id, canonical, whole
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.memory_store import MemoryStore
 

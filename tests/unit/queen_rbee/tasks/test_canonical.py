@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from llama_orch.contracts.artifacts import NewArtifact
-from queen_rbee.canonical import artifact_id, canonical, whole
+from queen_rbee.tasks.artifacts import artifact_id, canonical, whole
 
 texts = st.text(st.characters(codec="utf-8"), max_size=8)
 scalars = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)

@@ -316,7 +316,7 @@ async def test_who_never_shakes_hands_does_not_hold_up_a_stop(
 ) -> None:
     monkeypatch.setattr(handshakes, "LIMIT_S", math.inf)
     monkeypatch.setattr(handshakes, "NEWCOMER_S", 0.05)
-    monkeypatch.setattr("llama_orch.http.serving.NEWCOMER_S", 0.05)
+    monkeypatch.setattr("llama_orch.http.server.serving.NEWCOMER_S", 0.05)
     async with served(Tls.of(one_sided)) as site, await trio.open_tcp_stream(*site.address) as before:
         await trio.testing.wait_all_tasks_blocked()
         site.stop.set()

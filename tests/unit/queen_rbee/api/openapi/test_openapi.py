@@ -22,7 +22,7 @@ from queen_rbee.api.openapi.examples import EXAMPLES, PLAN
 from queen_rbee.api.openapi.operation import Operation
 from queen_rbee.api.openapi.refusals import MEANINGS
 from queen_rbee.api.routes import hot_routes
-from queen_rbee.canonical import artifact_id, canonical, whole
+from queen_rbee.tasks.artifacts import artifact_id, canonical, whole
 from tests.unit.queen_rbee.kept_api import api
 
 AUTOMATIC = {"HEAD", "OPTIONS"}
@@ -191,7 +191,7 @@ def test_a_prompt_may_be_text_or_blocks(document: Any):
 
 
 def test_a_queen_that_nobody_asks_loads_nothing_of_it():
-    unwanted = "[name for name in sys.modules if 'api.description' in name or 'queen_rbee.messages' in name]"
+    unwanted = "[name for name in sys.modules if 'api.openapi' in name or 'queen_rbee.api.v1.messages' in name]"
     program = f"import sys, queen_rbee.daemon; print(*{unwanted})"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert loaded.split() == []

@@ -290,7 +290,7 @@ async def test_other_methods_and_paths_are_refused_in_anthropics_shape():
 
 
 def test_an_idle_queen_has_not_loaded_the_translation():
-    program = "import sys, queen_rbee.api.anthropic; print(*(name for name in sys.modules if '.messages' in name))"
+    program = "import sys, queen_rbee.api.v1.anthropic; print(*(name for name in sys.modules if '.messages' in name))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=DAEMONS)
     assert loaded.stdout.split() == []
 

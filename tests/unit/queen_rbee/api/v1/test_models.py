@@ -7,8 +7,8 @@ from anthropic.types import ModelInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_orch.contracts.anthropic import AnthropicModels
 from llama_orch.contracts.errors import ApiError
+from llama_orch.contracts.openai import AnthropicModels
 from queen_rbee.api.v1.models import page
 from queen_rbee.pools.naming import Offer
 from tests.unit.queen_rbee.line import Line, Site, site

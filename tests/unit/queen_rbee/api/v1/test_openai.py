@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from llama_orch.contracts.catalog import ModelState, NewModel
 from llama_orch.contracts.pools import PoolState
-from llama_orch.http.server.receiving import BODY_LIMIT
+from llama_orch.settings.api import BODY_LIMIT
 from tests.unit.queen_rbee.core import nobody_answers, slots_are_free
 from tests.unit.queen_rbee.line import CHAT, Line, Site, said, site
 from tests.unit.queen_rbee.scripted_openai import CHAT as CHUNKS

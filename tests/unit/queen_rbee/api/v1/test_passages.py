@@ -8,7 +8,7 @@ import trio.testing
 
 from llama_orch.contracts.tasks import TaskRequest, TaskState
 from llama_orch.http.server.exchange import ClientGone, Exchange
-from queen_rbee.api.tasks import KEEP_ALIVE_S
+from queen_rbee.api.streaming import KEEP_ALIVE_S
 from queen_rbee.api.v1.openai import Stream
 from queen_rbee.api.v1.passages import Passages
 from queen_rbee.engines.passage import Passage

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_orch.files.replace import replace
+from llama_orch.files.durable import replace
 
 
 def test_the_old_content_is_replaced_whole_with_mode_0640_whatever_the_umask(tmp_path: Path) -> None:

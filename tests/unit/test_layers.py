@@ -1,0 +1,84 @@
+"""Folders of a package import in one direction only, and no daemon imports another."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2] / "daemons"
+
+LAYERS = {
+    "llama_orch": "addresses telemetry contracts settings service bell spool http engines files",
+    "llama_orch/http": "tls client server",
+    "queen_rbee": "settings engines store pools sessions tasks metrics catalog fleet sources dispatch intake status "
+    "parts api daemon __main__",
+    "queen_rbee/api": "paging streaming v1 tasks views * openapi routes",
+    "queen_rbee/store": "protocol sqlite",
+    "pool_managerd": "settings pools waiting cluster gpus metrics relay draining engines handoffs status api daemon "
+    "__main__",
+    "engine_provisioner": "exec_engine xllamacpp_server "
+    "engine failures metrics progress spec launch report settings acquire "
+    "clearing supervise daemon __main__",
+    "orchctl": "failure tls_hints encoding queen destination output command_line paging tables texts waiting submit "
+    "commands chat check run __main__",
+}
+"""Each folder's modules and folders, lowest first: an import may only point to an earlier name. `*` stands for all that
+are not listed, which may import each other's lower layers but not each other."""
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The dotted names of the modules of ours that the module at `path` imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def against_the_order(folder: str, order: str) -> list[str]:
+    """What the modules below `folder` import against `order`, as `importer imports imported`."""
+    names, prefix = order.split(), folder.replace("/", ".") + "."
+    rank = {name: position for position, name in enumerate(names)}
+    found = []
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        here = module.removeprefix(prefix).split(".")[0]
+        for imported in imports(path):
+            there = imported.removeprefix(prefix).split(".")[0]
+            if not imported.startswith(prefix) or there == here or here == "__init__":
+                continue
+            if not (ROOT / folder / there).is_dir() and not (ROOT / folder / f"{there}.py").is_file():
+                continue  # a name that the package itself defines, such as llama_orch.VERSION
+            if rank.get(there, rank.get("*", -1)) >= rank.get(here, rank.get("*", -1)):
+                found.append(f"{module} imports {imported}")
+    return found
+
+
+@pytest.mark.parametrize("folder", LAYERS)
+def test_folders_import_in_one_direction(folder: str) -> None:
+    assert against_the_order(folder, LAYERS[folder]) == []
+
+
+def test_an_import_against_the_order_names_both_modules() -> None:
+    swapped = against_the_order("queen_rbee", "api engines")
+    assert any(line.startswith("queen_rbee.api.") and " imports queen_rbee.engines." in line for line in swapped)
+
+
+@pytest.mark.parametrize("folder", [name for name in LAYERS if "/" not in name])
+def test_every_module_has_a_place_in_the_order(folder: str) -> None:
+    there = {path.stem for path in (ROOT / folder).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert there - {"__init__"} == set(LAYERS[folder].split())
+
+
+@pytest.mark.parametrize("daemon", ["queen_rbee", "pool_managerd", "engine_provisioner", "orchctl"])
+def test_no_daemon_imports_another(daemon: str) -> None:
+    own = {daemon, "llama_orch"}
+    packages = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
+    found = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sorted((ROOT / daemon).rglob("*.py"))
+        for name in imports(path)
+        if name.split(".")[0] in packages - own
+    ]
+    assert found == []
