@@ -6,7 +6,7 @@ EXIT   ?=
 DIST   ?= dist
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint unit integration system bench deb generate lock clean
+.PHONY: help venv demo test check lint unit integration system bench deb generate lock clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -45,14 +45,21 @@ lint: $(VENV)/dev.stamp ## ruff, mypy --strict, generated files, shellcheck
 	@if command -v shellcheck >/dev/null; then shellcheck $(SHELL_SCRIPTS); else \
 	  echo "lint: shellcheck is not here, so shell scripts are not checked (apt install shellcheck)"; test -z "$$CI"; fi
 
+check: $(VENV)/dev.stamp lint ## for daily work: linters, types, and the unit tests of what changed
+	@$(PYTEST) --dist worksteal $$($(PY) -m tools.changed_tests)
+
+# JOBS tests run side by side; tests that share a machine or a daemon stay in one of the processes
+JOBS   ?= auto
+PYTEST  = $(PY) -m pytest -q -n $(JOBS) --durations=20
+
 unit: $(VENV)/dev.stamp ## unit tests
-	@$(PY) -m pytest -q tests/unit
+	@$(PYTEST) --dist worksteal tests/unit
 
 integration: $(VENV)/dev.stamp ## real daemons and a real engine, without systemd
-	@$(PY) -m pytest -q tests/integration
+	@$(PYTEST) --dist loadfile tests/integration
 
 system: $(VENV)/dev.stamp ## the .deb in booted Debian 12 and 13; wants root and systemd-nspawn
-	@$(PY) -m pytest -q tests/system
+	@$(PYTEST) --dist loadgroup tests/system
 
 bench: $(VENV)/dev.stamp ## figures, not tests
 	@$(PY) -m tests.bench

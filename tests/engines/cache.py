@@ -25,7 +25,7 @@ def cached(name: str, make: Callable[[Path], None]) -> Path:
     entry = cache_root() / name
     if entry.exists():
         return entry
-    with _alone(name):
+    with alone(name):
         if not entry.exists():
             _build(entry, make)
     return entry
@@ -50,8 +50,8 @@ def discard(path: Path) -> None:
 
 
 @contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """Hold the machine-wide lock of one entry; the kernel drops it with its holder."""
+def alone(name: str) -> Iterator[None]:
+    """Hold the machine-wide lock `name` while the block lasts; the kernel releases it when its holder dies."""
     with (cache_root() / f".{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -19,6 +19,14 @@ SLOW = "/srv/slow.gguf"
 POOLS = (Pool("default", TINY), Pool("slow", SLOW))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of one module and release in one xdist worker: they share a machine."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            release = getattr(item, "callspec").params.get("suite", "") if hasattr(item, "callspec") else ""
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{release}"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def prerequisites() -> None:
     """Leave these tests out, with the reason, where no machine can be booted."""

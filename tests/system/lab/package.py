@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.engines.cache import alone
+
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = ("daemons", "man", "packaging", "requirements", "tmpfiles.d", "units", "pyproject.toml")
 BUILD_LIMIT_S = 900
@@ -23,6 +25,11 @@ def built_deb(suffix: str = "") -> Path:
     if not suffix and (given := os.environ.get("LLAMA_ORCH_TEST_DEB")):
         return Path(given)
     target = ROOT / "build" / f"newer{suffix}" if suffix else ROOT / "dist"
+    with alone("deb"):
+        return _current(target, suffix)
+
+
+def _current(target: Path, suffix: str) -> Path:
     found = max(target.glob("llama-orch_*.deb"), key=_changed, default=None)
     if found is None or _changed(found) < max(map(_changed, _sources())):
         _build(target, suffix)
