@@ -23,7 +23,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of one module and release in one xdist worker: they share a machine."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            release = getattr(item, "callspec").params.get("suite", "") if hasattr(item, "callspec") else ""
+            callspec = getattr(item, "callspec", None)
+            release = callspec.params.get("suite", "") if callspec else ""
             item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{release}"))
 
 

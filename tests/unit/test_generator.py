@@ -200,7 +200,11 @@ def test_any_file_means_the_same_to_systemd_and_to_the_generator(
     value = parse(text).get("ORCHD_ADDR") or "127.0.0.1:8080"
     expected = value if value in ("1.1.1.1:1", "2.2.2.2:22", "127.0.0.1:8080") else None
     found = generate(tmp_path_factory.mktemp("etc"), text).get("queen-rbee")
-    if expected:
+    if "END" not in parse(
+        f"{text}\nEND=1"
+    ):  # a quote that is never closed: the generator may leave the socket as it is
+        assert found in (None, BY_ITSELF, expected) or found.strip("0123456789.:") == ""
+    elif expected:
         assert found == expected
     else:
         assert found in (None, BY_ITSELF) or found.strip("0123456789.:") == ""
