@@ -16,6 +16,7 @@ from llama_orch.settings.shared import (
     metrics_port_variable,
 )
 from llama_orch.settings.types import PathList, UrlList
+from queen_rbee.pools.strategies import StrategyName, descriptions
 
 HOME_ADDRESS = Host("127.0.0.1", 8080)
 MODEL_DIRS = ("/srv/models", "/var/lib/llama-orch/models", "/var/cache/llama-orch/models", "~/.cache/llama-orch/models")
@@ -144,11 +145,11 @@ class QueenSettings(ApiSettings):
         ),
     ] = ("http://127.0.0.1:9200",)
     placement: Annotated[
-        Literal["round-robin", "least-loaded", "random"],
+        StrategyName,
         Var(
             "ORCHESTRATORD_PLACEMENT_STRATEGY",
-            "How a pool is chosen among those that can take a task.",
-            more="least-loaded takes the one with the most free GPU memory, then the fewest busy slots.",
+            "How a replica is chosen among those that can take a task.",
+            more=descriptions(),
             example="least-loaded",
         ),
     ] = "round-robin"

@@ -15,7 +15,7 @@ from llama_orch.contracts.pools import CircuitState, PoolStatus
 from queen_rbee.engines.adapter import EngineAdapter
 from queen_rbee.engines.model_names import model_key
 from queen_rbee.engines.passage import endpoints_for
-from queen_rbee.pools.candidates import Candidate, Key, absent, candidate_of
+from queen_rbee.pools.candidates import Candidate, Key, build_candidate, placeholder_replica
 from queen_rbee.pools.claims import Claims, PoolKey
 from queen_rbee.pools.directory import Directory
 
@@ -70,7 +70,7 @@ class Registry:
         if state == "closed":
             del self._circuits[key]
         if known := self.replicas.get(key):
-            self.replicas.put(known.counted(self._leases[key], state))
+            self.replicas.put(known.with_load(self._leases[key], state))
             self._changed.ring()
 
     def believed(self) -> Collection[PoolStatus]:
@@ -151,7 +151,7 @@ class Registry:
 
     def _recount(self, key: Key) -> None:
         if known := self.replicas.get(key):
-            self.replicas.put(known.counted(self._leases[key], known.circuit))
+            self.replicas.put(known.with_load(self._leases[key], known.circuit))
         self._tell()
 
     def _work_in(self, keys: Sequence[PoolKey]) -> None:
@@ -174,17 +174,17 @@ class Registry:
             self.replicas.put(found)
             if found.ready and not (found.key in before and before[found.key].ready):
                 self.on_ready(found.key)
-        shapes = ({member: found.shape for member, found in some.items()} for some in (before, after))
+        shapes = ({member: found.capacity for member, found in some.items()} for some in (before, after))
         return next(shapes) != next(shapes)
 
     def _of(self, pool: PoolStatus) -> list[Candidate]:
         adapter = self._adapters.get(pool.engine)
         refused = tuple(model for model in pool.models_available if model_key(model) in self._withheld)
         found = []
-        for replica in pool.replicas or [absent(pool)]:
+        for replica in pool.replicas or [placeholder_replica(pool)]:
             key = pool.pool_id, replica.replica_id
             workloads = replica.workloads or pool.workloads
             endpoints = endpoints_for(adapter.endpoints, workloads) if adapter else None
-            candidate = candidate_of(pool, replica, refused, endpoints)
-            found.append(candidate.counted(self._leases[key], self._circuits.get(key, "closed")))
+            candidate = build_candidate(pool, replica, refused, endpoints)
+            found.append(candidate.with_load(self._leases[key], self._circuits.get(key, "closed")))
         return found
