@@ -86,7 +86,7 @@ class Registry:
         keys = sorted(key for key in self._claims.believed if key[0] == pool_id)
         return [self._counted(key, self._claims.believed[key]) for key in keys]
 
-    def known(self, keys: Iterable[PoolKey]) -> list[PoolStatus]:
+    def find_pools(self, keys: Iterable[PoolKey]) -> list[PoolStatus]:
         """Those of these pools that are known, as they are believed to be."""
         return [pool for key in keys if (pool := self._claims.believed.get(key))]
 
@@ -110,7 +110,7 @@ class Registry:
         changes = {"active_leases": max(leases, pool.active_leases), "circuit": circuit}
         return pool.model_copy(update=changes) if leases or circuit != "closed" else pool
 
-    async def altered(self) -> None:
+    async def wait_for_change(self) -> None:
         """Return when anything has changed: a pool, or who holds which slot."""
         await self._altered.wait()
 
@@ -132,7 +132,7 @@ class Registry:
         self._changed.ring()
 
     @property
-    def held(self) -> Mapping[Key, int]:
+    def leases_by_replica(self) -> Mapping[Key, int]:
         """The slots that are held now, by replica: also where that is not known any more."""
         return self._leases
 
@@ -141,11 +141,11 @@ class Registry:
         """Slots that are held now, on all replicas."""
         return self._leases.total()
 
-    def leases(self, keys: Iterable[Key]) -> int:
+    def count_leases(self, keys: Iterable[Key]) -> int:
         """Slots that are held now on these replicas."""
         return sum(self._leases[key] for key in keys)
 
-    def members(self, key: PoolKey) -> Sequence[Key]:
+    def replicas_of(self, key: PoolKey) -> Sequence[Key]:
         """The replicas of a pool."""
         return self._members.get(key, ())
 

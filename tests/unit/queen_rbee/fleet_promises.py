@@ -39,8 +39,8 @@ def _each_task_is_in_one_place(world: World) -> Iterator[str]:
 def _slots_are_those_of_running_tasks(world: World) -> Iterator[str]:
     registry = world.queen.dispatcher.registry
     held = Counter(attempt.target.key for attempt in world.queen.dispatcher.runs._attempts.values())
-    if held != registry.held:
-        yield f"slots are held: {registry.held}, by tasks: {held}"
+    if held != registry.leases_by_replica:
+        yield f"slots are held: {registry.leases_by_replica}, by tasks: {held}"
     for key in held:
         node = world.model.nodes.get(key[1])
         if node and node.offline:
