@@ -89,7 +89,7 @@ def books(store: Store, registry: Registry, metrics: Metrics, model_dirs: Sequen
         forecast=Forecast(registry),
         store=store,
         sessions=Sessions(store),
-        catalog=Catalog(store, registry.believed, metrics, registry.withhold, directories=model_dirs),
+        catalog=Catalog(store, registry.effective_pools, metrics, registry.withhold, directories=model_dirs),
         artifacts=Artifacts(store),
     )
 

@@ -15,7 +15,7 @@ from llama_orch.contracts.nodes import GpuList, GpuView, NodeReachability, NodeV
 from llama_orch.http.client.client import UpstreamError, fetch, request
 from llama_orch.settings.types import Secret
 from queen_rbee.fleet.fleet import Fleet
-from queen_rbee.pools.claims import PoolKey
+from queen_rbee.pools.pool_reports import PoolKey
 from queen_rbee.pools.registry import Registry
 
 LIMIT_S = 5.0

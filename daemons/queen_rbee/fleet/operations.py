@@ -18,7 +18,7 @@ from llama_orch.telemetry.records import emit
 from queen_rbee.fleet.fleet import InterruptTasks
 from queen_rbee.fleet.managers import PoolManager, PoolManagers
 from queen_rbee.pools.candidates import ReplicaKey
-from queen_rbee.pools.claims import PoolKey
+from queen_rbee.pools.pool_reports import PoolKey
 from queen_rbee.pools.registry import Registry
 
 HISTORY_LIMIT = 256

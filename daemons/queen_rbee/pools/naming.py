@@ -1,4 +1,4 @@
-"""What a client means by a model's name: an id of the catalog, a pool, or a model that pools serve. Pure."""
+"""Resolve the model names of clients: a catalog id, a pool id, or a model that pools serve. Pure functions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,40 +13,39 @@ from queen_rbee.engines.passage import Endpoint, workloads_of
 from queen_rbee.pools.candidates import Candidate
 from queen_rbee.pools.directory import Directory
 
-ANY = ("", "default")
-"""Names of whatever there is, where nothing is called so."""
-SHOWN = 20
-SYNC_MS = 1000
+ANY_MODEL = ("", "default")
+"""Names that select any model, unless a model or a pool has that name."""
+NAMES_LIMIT = 20
+"""The most names in one message."""
+SYNC_RETRY_MS = 1000
 
 
-class Models(Protocol):
-    """What is needed of the catalog."""
+class ModelCatalog(Protocol):
+    """The part of the catalog that name resolution needs."""
 
-    def models(self) -> Sequence[CatalogModel]:
-        """All models."""
-        ...
+    def models(self) -> Sequence[CatalogModel]: ...
 
-    def model(self, model_id: str) -> CatalogModel | None:
-        """The model with that id."""
-        ...
+    def model(self, model_id: str) -> CatalogModel | None: ...
 
     def model_ref_for(self, name: str) -> str:
-        """What pools serve it as, `name` itself where the catalog does not know it. Raises ApiError: not served."""
+        """Return the name under which pools serve the model: `name` itself if the catalog does not know it.
+
+        Raises ApiError if the model must not be served.
+        """
         ...
 
 
 @dataclass(frozen=True)
-class Named:
-    """What a task must ask for; nothing of it: any pool will do."""
+class ModelTarget:
+    """What a model name selects: a model, a pool, or neither, which means any pool."""
 
     model_ref: str | None = None
     pool_id: str | None = None
 
 
 @dataclass(frozen=True)
-class Offer:
-    """A name that can be asked for. `created` is in seconds since the epoch, None where nobody knows; `pools` serve it,
-    in none of them it is `ready` unless one says so."""
+class ModelListing:
+    """A name that clients can request. `created` is in seconds since the epoch, None if unknown."""
 
     name: str
     created: int | None
@@ -56,30 +55,30 @@ class Offer:
     workloads: tuple[Workload, ...] = ()
 
 
-def named(name: str | None, catalog: Models, replicas: Directory, synced: bool) -> Named:
-    """What `name` stands for. Raises ApiError 404 where it stands for nothing, and what the catalog says against it.
+def find_target(name: str | None, catalog: ModelCatalog, replicas: Directory, synced: bool) -> ModelTarget:
+    """Resolve `name`. Raises ApiError 404 if nothing has this name, and the catalog's refusal of a model.
 
-    While pools are still being asked (not `synced`) an unknown name is answered by 503: the pool may be there.
+    Raises ApiError 503 for an unknown name while not all sources have reported (not `synced`).
     """
     if name and catalog.model(name):
-        return Named(model_ref=catalog.model_ref_for(name))
+        return ModelTarget(model_ref=catalog.model_ref_for(name))
     if name and replicas.of_pool(name):
-        return Named(pool_id=name)
+        return ModelTarget(pool_id=name)
     if name and replicas.serving(name):
-        return Named(model_ref=catalog.model_ref_for(name))
-    if name is None or name in ANY:
-        return Named()
+        return ModelTarget(model_ref=catalog.model_ref_for(name))
+    if name is None or name in ANY_MODEL:
+        return ModelTarget()
     if not replicas:
-        return Named(model_ref=catalog.model_ref_for(name))  # admission says that no pool is known
+        return ModelTarget(model_ref=catalog.model_ref_for(name))  # admission refuses it: no pool is known
     if not synced:
-        raise _asking(name)
-    raise _unknown(name, [offer.name for offer in offers(catalog, replicas)])
+        raise _not_synced(name)
+    raise _unknown(name, [listing.name for listing in list_models(catalog, replicas)])
 
 
-def resolved(request: TaskRequest, catalog: Models, replicas: Directory) -> TaskRequest:
-    """`request` with the model's name as pools have it. Raises ApiError for what the catalog withholds.
+def resolve_request(request: TaskRequest, catalog: ModelCatalog, replicas: Directory) -> TaskRequest:
+    """Return `request` with the model name that pools use. Raises ApiError if the catalog withholds the model.
 
-    The id of a pool, which /v1/models lists too, pins the task to that pool, unless it names a model as well.
+    The id of a pool, which /v1/models lists too, pins the task to that pool, unless a model has the same name.
     """
     name, wish = request.model_ref, request.placement or PlacementWish()
     if name is None:
@@ -93,30 +92,30 @@ def resolved(request: TaskRequest, catalog: Models, replicas: Directory) -> Task
     return request if found == name else request.model_copy(update={"model_ref": found})
 
 
-def offers(catalog: Models, replicas: Directory) -> list[Offer]:
-    """All names that can be asked for, each once: the catalog's active ones, the pools, and what these serve."""
+def list_models(catalog: ModelCatalog, replicas: Directory) -> list[ModelListing]:
+    """Return each name that clients can request once: the catalog's active models, ready pools, and their models."""
     active = [model for model in catalog.models() if model.state is ModelState.ACTIVE]
-    found = {model.id: _offer(model.id, replicas.serving(model.model_ref), model) for model in active}
+    found = {model.id: _listing(model.id, replicas.serving(model.model_ref), model) for model in active}
     ready = [candidate for candidate in replicas.all() if candidate.ready]
     for pool_id in dict.fromkeys(candidate.pool_id for candidate in ready):
         if pool_id not in found:
-            found[pool_id] = _offer(pool_id, [mine for mine in replicas.of_pool(pool_id) if mine.ready])
+            found[pool_id] = _listing(pool_id, [each for each in replicas.of_pool(pool_id) if each.ready])
     for model in dict.fromkeys(model for candidate in ready for model in candidate.models):
         if (name := public_name(model)) not in found:
-            found[name] = _offer(name, replicas.serving(model))
+            found[name] = _listing(name, replicas.serving(model))
     return list(found.values())
 
 
-def offer(name: str, catalog: Models, replicas: Directory, synced: bool) -> Offer:
-    """What is offered under `name`. Raises ApiError as `named` does."""
-    meant = named(name, catalog, replicas, synced)
-    serving = replicas.serving(meant.model_ref) if meant.model_ref else replicas.of_pool(meant.pool_id or "")
-    return _offer(name, serving, catalog.model(name))
+def find_listing(name: str, catalog: ModelCatalog, replicas: Directory, synced: bool) -> ModelListing:
+    """Return the listing of `name`. Raises ApiError as `find_target` does."""
+    target = find_target(name, catalog, replicas, synced)
+    serving = replicas.serving(target.model_ref) if target.model_ref else replicas.of_pool(target.pool_id or "")
+    return _listing(name, serving, catalog.model(name))
 
 
-def _offer(name: str, serving: Sequence[Candidate], model: CatalogModel | None = None) -> Offer:
+def _listing(name: str, serving: Sequence[Candidate], model: CatalogModel | None = None) -> ModelListing:
     sizes = [candidate.ctx_max for candidate in serving if candidate.ctx_max is not None]
-    return Offer(
+    return ModelListing(
         name,
         int(model.created_at.timestamp()) if model else None,
         tuple(sorted({candidate.pool_id for candidate in serving})),
@@ -127,15 +126,26 @@ def _offer(name: str, serving: Sequence[Candidate], model: CatalogModel | None =
 
 
 def _unknown(name: str, known: Sequence[str]) -> ApiError:
-    shown = ", ".join(known[:SHOWN]) + (f" and {len(known) - SHOWN} more" if len(known) > SHOWN else "")
-    message = f"The model `{name[:128]}` does not exist. There is: {shown or 'nothing yet'}"
+    listed = ", ".join(known[:NAMES_LIMIT])
+    listed += f" and {len(known) - NAMES_LIMIT} more" if len(known) > NAMES_LIMIT else ""
+    message = f"The model `{name[:128]}` does not exist. Available: {listed or 'none'}"
     fields = [FieldProblem(field="model", problem="does not exist")]
     return ApiError(
         404, ErrorBody(code=ErrorCode.NOT_FOUND, message=message, fields=fields, hint="See GET /v1/models.")
     )
 
 
-def _asking(name: str) -> ApiError:
-    message = f"whether a pool serves `{name[:128]}` is being asked"
-    body = ErrorBody(code=ErrorCode.POOL_UNREADY, message=message, retriable=True, retry_after_ms=SYNC_MS)
-    return ApiError(503, body, (("retry-after", str(SYNC_MS // 1000)), ("x-backoff-ms", str(SYNC_MS))))
+def _not_synced(name: str) -> ApiError:
+    message = f"not all pools are known yet, so it is unknown whether one serves `{name[:128]}`"
+    body = ErrorBody(code=ErrorCode.POOL_UNREADY, message=message, retriable=True, retry_after_ms=SYNC_RETRY_MS)
+    headers = (("retry-after", str(SYNC_RETRY_MS // 1000)), ("x-backoff-ms", str(SYNC_RETRY_MS)))
+    return ApiError(503, body, headers)
+
+
+Models = ModelCatalog
+Named = ModelTarget
+Offer = ModelListing
+named = find_target
+resolved = resolve_request
+offers = list_models
+offer = find_listing

@@ -1,4 +1,4 @@
-"""Whatever comes, changes and goes, the directory's lists are those that a walk through all replicas would give."""
+"""After any changes the directory's lists equal those that a full scan of the replicas gives."""
 
 from dataclasses import replace
 from itertools import product
@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from llama_orch.contracts.pools import PoolState
 from queen_rbee.engines.passage import Endpoint
-from queen_rbee.pools.candidates import Candidate, Demand, Key, serves_model
-from queen_rbee.pools.directory import DEMANDS_KEPT, Directory
+from queen_rbee.pools.candidates import Candidate, Demand, ReplicaKey, serves_model
+from queen_rbee.pools.directory import DEMANDS_LIMIT, Directory
 from queen_rbee.pools.placement import suitable
 
 MODELS = ("file:/m/Tiny.gguf", "tiny", "big.gguf")
@@ -37,27 +37,27 @@ replicas = st.builds(
     endpoints=st.sampled_from([None, ENDPOINTS]),
     circuit=st.sampled_from(["closed", "half-open", "open"]),
 )
-deeds = st.lists(st.one_of(replicas, replicas.map(lambda candidate: candidate.key)), max_size=12)
+changes = st.lists(st.one_of(replicas, replicas.map(lambda candidate: candidate.key)), max_size=12)
 
 
-def done(deeds_: list[Candidate | Key]) -> tuple[Directory, list[Candidate]]:
-    """The directory after all of `deeds_`, asked for each demand after each of them, and what it must know."""
+def apply(operations: list[Candidate | ReplicaKey]) -> tuple[Directory, list[Candidate]]:
+    """Return the directory after all changes, queried for each demand after each change, and the expected replicas."""
     directory, known = Directory(), {}
-    for deed in deeds_:
-        if isinstance(deed, Candidate):
-            directory.put(deed)
-            known[deed.key] = deed
+    for change in operations:
+        if isinstance(change, Candidate):
+            directory.put(change)
+            known[change.key] = change
         else:
-            directory.drop(deed)
-            known.pop(deed, None)
+            directory.drop(change)
+            known.pop(change, None)
         for demand in DEMANDS:
             directory.suitable(demand)
     return directory, [known[key] for key in sorted(known)]
 
 
-@given(deeds)
-def test_each_list_is_what_a_walk_through_all_gives(deeds_: list[Candidate | Key]):
-    directory, known = done(deeds_)
+@given(changes)
+def test_lists_equal_full_scan(operations: list[Candidate | ReplicaKey]):
+    directory, known = apply(operations)
     assert (list(directory.all()), len(directory)) == (known, len(known))
     assert all(candidate.key in directory and directory.get(candidate.key) == candidate for candidate in known)
     for pool_id in ("a", "b", "nowhere"):
@@ -68,14 +68,14 @@ def test_each_list_is_what_a_walk_through_all_gives(deeds_: list[Candidate | Key
         assert list(directory.suitable(demand)) == suitable(known, demand)
 
 
-@given(deeds)
-def test_open_slots_are_those_of_all_that_are_open(deeds_: list[Candidate | Key]):
-    directory, known = done(deeds_)
+@given(changes)
+def test_open_slots_are_sum_over_open_replicas(operations: list[Candidate | ReplicaKey]):
+    directory, known = apply(operations)
     assert directory.slots_open == sum(found.slots_free for found in known if found.open)
 
 
 @given(replicas)
-def test_what_a_replica_has_leased_does_not_change_what_it_is_suitable_for(candidate: Candidate):
+def test_leases_do_not_affect_suitability(candidate: Candidate):
     directory = Directory([candidate])
     before = [list(directory.suitable(demand)) for demand in DEMANDS]
     directory.put(replace(candidate, leased=candidate.leased + 1))
@@ -84,18 +84,18 @@ def test_what_a_replica_has_leased_does_not_change_what_it_is_suitable_for(candi
     assert all(found.leased == candidate.leased + 1 for some in after for found in some)
 
 
-def test_each_change_is_counted_so_that_what_was_computed_from_them_can_be_told_to_be_old():
+def test_every_change_increments_counter():
     directory, replica = Directory(), Candidate("a", "r0", "", PoolState.READY, True, False, 1, 0, "llamacpp")
     counts = [directory.changes]
-    for deed in (replica, replace(replica, leased=1)):
-        directory.put(deed)
+    for change in (replica, replace(replica, leased=1)):
+        directory.put(change)
         counts.append(directory.changes)
     directory.drop(replica.key)
     assert sorted({*counts, directory.changes}) == [*counts, directory.changes]
 
 
-def test_of_more_demands_than_are_kept_each_is_still_answered():
+def test_demands_beyond_limit_are_answered():
     replica = Candidate("a", "r0", "", PoolState.READY, True, False, 1, 0, "llamacpp", ctx_max=100, endpoints=ENDPOINTS)
     directory = Directory([replica])
-    for ctx in range(1, 2 * DEMANDS_KEPT):
+    for ctx in range(1, 2 * DEMANDS_LIMIT):
         assert bool(directory.suitable(Demand(ctx=ctx))) is (ctx <= 100)

@@ -1,4 +1,4 @@
-"""`model` means a catalog's id, else a pool, else what pools serve; anything else is a 404 that says what there is."""
+"""A model name selects a catalog model, else a pool, else a served model; other names are a 404 with the known ones."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,13 +15,13 @@ from llama_orch.contracts.tasks import PlacementWish, TaskRequest
 from queen_rbee.catalog import names
 from queen_rbee.pools.candidates import Candidate, demand_of
 from queen_rbee.pools.directory import Directory
-from queen_rbee.pools.naming import Named, named, offer, offers, resolved
+from queen_rbee.pools.naming import ModelTarget, find_listing, find_target, list_models, resolve_request
 
 CREATED = datetime(2026, 1, 2, tzinfo=UTC)
 
 
-class Shelf:
-    """A catalog of `(id, model_ref)`; ids in capitals are retired."""
+class FakeCatalog:
+    """A catalog of `(id, model_ref)` pairs; ids in capitals are retired."""
 
     def __init__(self, *entries: tuple[str, str]) -> None:
         self._models = {
@@ -58,80 +58,80 @@ POOLS = pools(pool("small", "hf:org/repo/tiny.gguf"), pool("large", "file:/model
 
 
 @pytest.mark.parametrize(
-    ("name", "meaning"),
+    ("name", "target"),
     [
-        ("gpt", Named(model_ref="hf:org/repo/tiny.gguf")),
-        ("small", Named(pool_id="small")),
-        ("hf:org/repo/tiny.gguf", Named(model_ref="hf:org/repo/tiny.gguf")),
-        ("tiny", Named(model_ref="tiny")),
-        ("", Named()),
-        (None, Named()),
-        ("default", Named()),
+        ("gpt", ModelTarget(model_ref="hf:org/repo/tiny.gguf")),
+        ("small", ModelTarget(pool_id="small")),
+        ("hf:org/repo/tiny.gguf", ModelTarget(model_ref="hf:org/repo/tiny.gguf")),
+        ("tiny", ModelTarget(model_ref="tiny")),
+        ("", ModelTarget()),
+        (None, ModelTarget()),
+        ("default", ModelTarget()),
     ],
 )
-def test_what_a_name_means(name: str | None, meaning: Named):
-    assert named(name, Shelf(("gpt", "hf:org/repo/tiny.gguf")), POOLS, True) == meaning
+def test_name_selects_model_pool_or_any(name: str | None, target: ModelTarget):
+    assert find_target(name, FakeCatalog(("gpt", "hf:org/repo/tiny.gguf")), POOLS, True) == target
 
 
-def test_the_catalog_goes_before_a_pool_and_a_pool_before_a_model_of_that_name():
+def test_catalog_id_wins_over_pool_and_pool_over_model():
     known = pools(pool("same", "other.gguf"), pool("other", "same.gguf"))
-    assert named("same", Shelf(("same", "x")), known, True) == Named(model_ref="x")
-    assert named("same", Shelf(), known, True) == Named(pool_id="same")
-    assert named("default", Shelf(), pools(pool("default")), True) == Named(pool_id="default")
+    assert find_target("same", FakeCatalog(("same", "x")), known, True) == ModelTarget(model_ref="x")
+    assert find_target("same", FakeCatalog(), known, True) == ModelTarget(pool_id="same")
+    assert find_target("default", FakeCatalog(), pools(pool("default")), True) == ModelTarget(pool_id="default")
 
 
-def test_a_name_without_meaning_is_refused_with_what_there_is():
+def test_unknown_name_is_refused_with_known_names():
     with pytest.raises(ApiError) as refusal:
-        named("gpt-9", Shelf(("mine", "tiny.gguf")), POOLS, True)
+        find_target("gpt-9", FakeCatalog(("mine", "tiny.gguf")), POOLS, True)
     assert refusal.value.status == 404
     assert [item.field for item in refusal.value.body.fields or ()] == ["model"]
     for known in ("gpt-9", "mine", "small", "hf:org/repo/tiny.gguf"):
         assert known in refusal.value.body.message
 
 
-def test_a_long_list_is_cut():
+def test_long_list_of_names_is_truncated():
     with pytest.raises(ApiError, match="and 81 more"):
-        named("gpt-9", Shelf(), pools(*(pool(f"p{number}", "m.gguf") for number in range(100))), True)
+        find_target("gpt-9", FakeCatalog(), pools(*(pool(f"p{number}", "m.gguf") for number in range(100))), True)
 
 
-def test_a_retired_model_is_refused_as_the_catalog_has_it():
+def test_retired_model_is_refused():
     with pytest.raises(ApiError, match="retired") as refusal:
-        named("OLD", Shelf(("OLD", "tiny.gguf")), POOLS, True)
+        find_target("OLD", FakeCatalog(("OLD", "tiny.gguf")), POOLS, True)
     assert refusal.value.status == 404
 
 
-def test_while_pools_are_being_asked_nothing_is_said_not_to_exist():
+def test_unknown_name_before_sync_is_503():
     with pytest.raises(ApiError) as refusal:
-        named("late", Shelf(), POOLS, False)
+        find_target("late", FakeCatalog(), POOLS, False)
     assert (refusal.value.status, refusal.value.body.code) == (503, ErrorCode.POOL_UNREADY)
     assert ("retry-after", "1") in refusal.value.headers
     assert refusal.value.body.retriable
 
 
-def test_without_a_pool_it_is_admission_that_says_so():
-    assert named("tiny", Shelf(), pools(), True) == Named(model_ref="tiny")
+def test_name_is_passed_on_while_no_pool_is_known():
+    assert find_target("tiny", FakeCatalog(), pools(), True) == ModelTarget(model_ref="tiny")
 
 
-def test_everything_that_can_be_asked_for_is_offered_once():
+def test_every_name_is_listed_once():
     known = pools(*POOLS.all(), pool("twin", "hf:org/repo/tiny.gguf"), pool("coming", "file:/new.gguf", ready=False))
-    found = {item.name: item for item in offers(Shelf(("gpt", "tiny"), ("OLD", "big")), known)}
+    found = {item.name: item for item in list_models(FakeCatalog(("gpt", "tiny"), ("OLD", "big")), known)}
     assert list(found) == ["gpt", "large", "small", "twin", "big", "hf:org/repo/tiny.gguf"]
     assert found["gpt"].created == int(CREATED.timestamp())
     assert found["gpt"].pools == ("small", "twin")
     assert found["gpt"].ctx_max == 512
 
 
-def test_an_active_model_that_nobody_serves_now_is_offered_as_not_ready():
-    (found,) = offers(Shelf(("gpt", "elsewhere.gguf")), pools(pool("coming", "file:/new.gguf", ready=False)))
+def test_unserved_active_model_is_listed_as_not_ready():
+    (found,) = list_models(FakeCatalog(("gpt", "elsewhere.gguf")), pools(pool("coming", "file:/new.gguf", ready=False)))
     assert (found.name, found.ready, found.pools) == ("gpt", False, ())
 
 
-def test_one_offer_is_found_by_any_name_that_can_be_asked_for():
-    assert offer("tiny", Shelf(), POOLS, True).pools == ("small",)
-    assert offer("large", Shelf(), POOLS, True).pools == ("large",)
-    assert offer("gpt", Shelf(("gpt", "big")), POOLS, True).pools == ("large",)
+def test_listing_is_found_by_any_name():
+    assert find_listing("tiny", FakeCatalog(), POOLS, True).pools == ("small",)
+    assert find_listing("large", FakeCatalog(), POOLS, True).pools == ("large",)
+    assert find_listing("gpt", FakeCatalog(("gpt", "big")), POOLS, True).pools == ("large",)
     with pytest.raises(ApiError):
-        offer("none", Shelf(), POOLS, True)
+        find_listing("none", FakeCatalog(), POOLS, True)
 
 
 NAMES = st.sampled_from(["a", "b", "c", "default"])
@@ -141,39 +141,44 @@ NAMES = st.sampled_from(["a", "b", "c", "default"])
     st.lists(st.tuples(NAMES, NAMES), max_size=3, unique_by=lambda entry: entry[0]),
     st.lists(st.tuples(NAMES, NAMES, st.booleans()), min_size=1, max_size=3),
 )
-def test_whatever_is_offered_can_be_asked_for(entries: list[tuple[str, str]], those: list[tuple[str, str, bool]]):
-    shelf, candidates = Shelf(*entries), pools(*(pool(name, model, ready=ready) for name, model, ready in those))
-    found = [item.name for item in offers(shelf, candidates)]
+def test_listed_name_can_be_requested(entries: list[tuple[str, str]], served: list[tuple[str, str, bool]]):
+    catalog, candidates = (
+        FakeCatalog(*entries),
+        pools(*(pool(name, model, ready=ready) for name, model, ready in served)),
+    )
+    found = [item.name for item in list_models(catalog, candidates)]
     assert len(found) == len(set(found))
     for name in found:
-        assert named(name, shelf, candidates, True) != Named()
+        assert find_target(name, catalog, candidates, True) != ModelTarget()
 
 
-def placed(known: Directory, shelf: Shelf, **wanted: object) -> list[str]:
-    """The pools that a task of /v2 can go to."""
-    request = resolved(TaskRequest.model_validate({"prompt": "x", **wanted}), shelf, known)
-    spoken = Directory([replace(candidate, endpoints=frozenset({"completion"})) for candidate in known.all()])
-    return sorted({candidate.pool_id for candidate in spoken.suitable(demand_of(request))})
+def placed(known: Directory, catalog: FakeCatalog, **fields: object) -> list[str]:
+    """Return the pools on which a /v2 task with these fields can run."""
+    request = resolve_request(TaskRequest.model_validate({"prompt": "x", **fields}), catalog, known)
+    supported = Directory([replace(candidate, endpoints=frozenset({"completion"})) for candidate in known.all()])
+    return sorted({candidate.pool_id for candidate in supported.suitable(demand_of(request))})
 
 
-def test_task_may_ask_for_every_name_that_is_listed():
+def test_task_can_request_every_listed_name():
     known = pools(*POOLS.all(), pool("twin", "hf:org/repo/tiny.gguf"))
-    shelf = Shelf(("gpt", "tiny"))
-    for item in offers(shelf, known):
-        assert placed(known, shelf, model_ref=item.name) == list(item.pools), item.name
+    catalog = FakeCatalog(("gpt", "tiny"))
+    for item in list_models(catalog, known):
+        assert placed(known, catalog, model_ref=item.name) == list(item.pools), item.name
 
 
-def test_pool_id_as_model_keeps_the_rest_of_the_placement():
+def test_pool_id_as_model_keeps_other_placement_fields():
     request = TaskRequest.model_validate({"prompt": "x", "model_ref": "small", "placement": {"avoid_pools": ["large"]}})
-    wish = resolved(request, Shelf(), POOLS).placement
+    wish = resolve_request(request, FakeCatalog(), POOLS).placement
     assert wish == PlacementWish(mode="pin", pin_pool_id="small", avoid_pools=("large",))
 
 
 def test_pool_id_as_model_does_not_move_a_pinned_task():
-    assert placed(POOLS, Shelf(), model_ref="small", placement={"mode": "pin", "pin_pool_id": "large"}) == []
-    assert placed(POOLS, Shelf(), model_ref="small", placement={"mode": "pin", "pin_pool_id": "small"}) == ["small"]
+    assert placed(POOLS, FakeCatalog(), model_ref="small", placement={"mode": "pin", "pin_pool_id": "large"}) == []
+    assert placed(POOLS, FakeCatalog(), model_ref="small", placement={"mode": "pin", "pin_pool_id": "small"}) == [
+        "small"
+    ]
 
 
-def test_name_of_model_and_pool_is_the_model_for_tasks():
+def test_model_wins_over_pool_of_same_name_for_tasks():
     known = pools(pool("same", "other.gguf"), pool("other", "same.gguf"))
-    assert placed(known, Shelf(), model_ref="same") == ["other"]
+    assert placed(known, FakeCatalog(), model_ref="same") == ["other"]
