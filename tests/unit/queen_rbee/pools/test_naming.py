@@ -12,7 +12,7 @@ from llama_orch.contracts.catalog import CatalogModel, ModelState
 from llama_orch.contracts.errors import ApiError, ErrorCode
 from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import PlacementWish, TaskRequest
-from queen_rbee.catalog import names
+from queen_rbee.catalog.names import NameIndex
 from queen_rbee.pools.candidates import Candidate, demand_of
 from queen_rbee.pools.directory import Directory
 from queen_rbee.pools.naming import ModelTarget, find_listing, find_target, list_models, resolve_request
@@ -42,7 +42,7 @@ class FakeCatalog:
         return self._models.get(model_id)
 
     def model_ref_for(self, name: str) -> str:
-        return names.model_ref_for(name, self._models, names.by_ref(self._models))
+        return NameIndex(self._models).model_ref_for(name)
 
 
 def pool(pool_id: str, *models: str, ready: bool = True, ctx_max: int | None = 512) -> Candidate:
