@@ -139,7 +139,7 @@ async def _note_sync(registry: Registry, sources: list[PoolManagerSource]) -> No
     """From now on a pool that nobody knows does not exist."""
     with trio.move_on_after(SYNC_LIMIT_S):
         for source in sources:
-            await source.asked.wait()
+            await source.polled.wait()
     registry.synced = True
 
 
