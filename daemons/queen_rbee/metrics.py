@@ -233,8 +233,8 @@ class Metrics:
         """Count a task that got a slot of `target`."""
         self._series(target.pool_id, self.started, *_replica_labels(target), task.request.priority).inc()
         self.considered.set(considered)
-        wish = task.request.placement
-        fallback = bool(wish and wish.prefer_pools and target.pool_id not in wish.prefer_pools)
+        placement = task.request.placement
+        fallback = bool(placement and placement.prefer_pools and target.pool_id not in placement.prefer_pools)
         self.decisions.labels("assigned", _boolean(_pinned(task)), _boolean(fallback)).inc()
         if task.started_at is not None:
             self._series(target.pool_id, self.dispatch, target.pool_id).observe(
@@ -266,8 +266,8 @@ def _replica_labels(target: Candidate) -> tuple[str, str, str, str]:
 
 
 def _pinned(task: Task) -> bool:
-    wish = task.request.placement
-    return bool(wish and wish.mode == "pin")
+    placement = task.request.placement
+    return bool(placement and placement.mode == "pin")
 
 
 def _boolean(value: bool) -> str:

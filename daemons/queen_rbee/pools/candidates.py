@@ -100,19 +100,19 @@ def demand_of(request: TaskRequest, passage: Passage | None = None) -> Demand:
 
     The max_tokens of a /v1 client is not part of the demand, because it is reduced to fit: see `rooms.fitted`.
     """
-    wish = request.placement
+    placement = request.placement
     sizes = [size for size in (request.ctx, None if passage else request.max_tokens) if size is not None]
     endpoint: Endpoint = passage.endpoint if passage else "completion"
     demand = Demand(request.model_ref, request.engine, endpoint, max(sizes, default=None))
-    if wish is None:
+    if placement is None:
         return demand
     return replace(
         demand,
-        pin=wish.pin_pool_id if wish.mode == "pin" else None,
-        prefer=wish.prefer_pools if wish.mode == "prefer" else (),
-        avoid=wish.avoid_pools,
-        device_mask=wish.require_device_mask,
-        fallback=wish.allow_fallback,
+        pin=placement.pin_pool_id if placement.mode == "pin" else None,
+        prefer=placement.prefer_pools if placement.mode == "prefer" else (),
+        avoid=placement.avoid_pools,
+        device_mask=placement.require_device_mask,
+        fallback=placement.allow_fallback,
     )
 
 

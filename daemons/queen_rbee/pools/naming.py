@@ -80,12 +80,12 @@ def resolve_request(request: TaskRequest, catalog: ModelCatalog, replicas: Direc
 
     The id of a pool, which /v1/models lists too, pins the task to that pool, unless a model has the same name.
     """
-    name, wish = request.model_ref, request.placement or PlacementWish()
+    name, placement = request.model_ref, request.placement or PlacementWish()
     if name is None:
         return request
     if catalog.model(name) is None and replicas.of_pool(name) and not replicas.serving(name):
-        if wish.mode != "pin" or wish.pin_pool_id == name:
-            pinned = wish.model_copy(update={"mode": "pin", "pin_pool_id": name})
+        if placement.mode != "pin" or placement.pin_pool_id == name:
+            pinned = placement.model_copy(update={"mode": "pin", "pin_pool_id": name})
             return request.model_copy(update={"model_ref": None, "placement": pinned})
         return request
     found = catalog.model_ref_for(name)

@@ -1,7 +1,7 @@
 """Placement: which replicas can take a task, which one does, and why a task cannot be placed.
 
 All functions are pure. A filter on the task's demand comes first, then a strategy chooses among the replicas with a
-free slot. `refusal` tells a demand that can never be met, which is refused, from one that only has to wait.
+free slot. `refusal` distinguishes a demand that can never be met from one that only has to wait.
 """
 
 from bisect import bisect_left

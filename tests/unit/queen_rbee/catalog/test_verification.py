@@ -102,7 +102,7 @@ async def test_pool_with_other_file_overrides_correct_file(tmp_path: Path):
         ("file:/tmp/a\0b", "the queen cannot read /tmp/a\0b: embedded null byte"),
     ],
 )
-async def test_where_nothing_can_be_checked_that_is_said_with_the_way_to_mend_it(model_ref: str, problem: str):
+async def test_outcome_without_evidence_explains_how_to_get_it(model_ref: str, problem: str):
     outcome = await verified(model(model_ref))
     assert (outcome.state, outcome.reason) == (S.UNAVAILABLE, "no_source")
     assert (
