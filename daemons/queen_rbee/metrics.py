@@ -203,7 +203,7 @@ class Metrics:
             self.heartbeats.remove(key[0], "error", key[1])
 
     def admitted(self, place: tuple[str, str], priority: str) -> None:
-        """Count an admitted task; `place` is from `Directory.place_of`."""
+        """Count an admitted task; `place` is from `ReplicaIndex.shared_labels`."""
         engine, pool_id = place
         labels = (engine, "", pool_id, "", priority)
         (self._series(pool_id, self.enqueued, *labels) if pool_id else self.enqueued.labels(*labels)).inc()

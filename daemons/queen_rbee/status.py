@@ -49,8 +49,8 @@ def show_gauges(dispatcher: Dispatcher) -> None:
 
 
 def waiting(dispatcher: Dispatcher) -> Counter[tuple[str, str, str]]:
-    """Count the waiting tasks by engine and pool id (see `Directory.place_of`) and priority."""
+    """Count the waiting tasks by engine and pool id (see `ReplicaIndex.shared_labels`) and priority."""
     counts = Counter({("", NO_POOL, "interactive"): 0, ("", NO_POOL, "batch"): 0})
     for task in dispatcher.queue.order():
-        counts[(*dispatcher.registry.replicas.place_of(task.demand), task.request.priority)] += 1
+        counts[(*dispatcher.registry.replicas.shared_labels(task.demand), task.request.priority)] += 1
     return counts

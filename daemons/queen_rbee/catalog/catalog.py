@@ -68,7 +68,7 @@ class Catalog:
 
     async def load(self) -> None:
         """Load the models from the store. Raises StoreFailure."""
-        found = [_read(document) for document in await self._store.listed("model")]
+        found = [_read(document) for document in await self._store.list_documents("model")]
         self._models = {model.id: model for model in found if model}
         self._index()
         for model in self._models.values():

@@ -42,7 +42,7 @@ from queen_rbee.fleet.nodes import (
 from queen_rbee.fleet.records import node_document, read_node
 from queen_rbee.metrics import Metrics, check_result
 from queen_rbee.pools.candidates import ReplicaKey
-from queen_rbee.pools.registry import Registry
+from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.store.protocol import Store, StoreFailure
 
 GRACE_S = 30.0
@@ -60,7 +60,7 @@ class Fleet:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: PoolRegistry,
         store: Store,
         metrics: Metrics,
         interrupt_tasks: InterruptTasks,
@@ -84,7 +84,7 @@ class Fleet:
     async def load(self) -> None:
         """Load the nodes from the store. Raises StoreFailure."""
         extra_s = max(0.0, GRACE_S - self._timeout_ms / 1000)
-        for document in await self._store.listed("node"):
+        for document in await self._store.list_documents("node"):
             if node := read_node(document, trio.current_time() + extra_s):
                 self._put(node, store=False)
 

@@ -16,7 +16,7 @@ from llama_orch.http.client.client import UpstreamError, fetch, request
 from llama_orch.settings.types import Secret
 from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.pools.pool_reports import PoolKey
-from queen_rbee.pools.registry import Registry
+from queen_rbee.pools.registry import PoolRegistry
 
 LIMIT_S = 5.0
 
@@ -39,7 +39,7 @@ class PoolManagers:
     """Finds pool-managerds and sends requests to them; `urls` are the configured ones of HOME_PROFILE."""
 
     fleet: Fleet
-    registry: Registry
+    registry: PoolRegistry
     urls: Sequence[str]
     token: Secret | None = None
     tls: ssl.SSLContext | None = None
@@ -153,6 +153,3 @@ async def reachability(managers: PoolManagers, node: NodeView) -> NodeReachabili
         latency_ms=None if problem else latency_ms,
         problem=problem,
     )
-
-
-Managers = PoolManagers

@@ -19,7 +19,7 @@ from queen_rbee.fleet.fleet import InterruptTasks
 from queen_rbee.fleet.managers import PoolManager, PoolManagers
 from queen_rbee.pools.candidates import ReplicaKey
 from queen_rbee.pools.pool_reports import PoolKey
-from queen_rbee.pools.registry import Registry
+from queen_rbee.pools.registry import PoolRegistry
 
 HISTORY_LIMIT = 256
 CONFIRM_TIMEOUT_S = 2.0
@@ -84,7 +84,7 @@ class Drain:
 class Operations:
     """Owns the latest operations, oldest first. `run` must be running while there are drains to watch."""
 
-    def __init__(self, registry: Registry, managers: PoolManagers, interrupt_tasks: InterruptTasks) -> None:
+    def __init__(self, registry: PoolRegistry, managers: PoolManagers, interrupt_tasks: InterruptTasks) -> None:
         self._registry = registry
         self.managers = managers
         self._interrupt_tasks = interrupt_tasks
@@ -242,6 +242,3 @@ def _outcome(drain: Drain, interrupted: int) -> tuple[OperationState, str]:
         return OperationState.FAILED, f"{drain.left} tasks are still running"
     suffix = f"; {interrupted} tasks were interrupted" if interrupted else ""
     return OperationState.DONE, f"no tasks are running{suffix}"
-
-
-Target = DrainTarget

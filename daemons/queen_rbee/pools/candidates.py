@@ -11,7 +11,6 @@ from queen_rbee.engines.passage import Endpoint, Passage
 
 ReplicaKey = tuple[str, str]
 """The pool id and the replica id; unique among all replicas."""
-Key = ReplicaKey
 
 Reported = TypeVar("Reported", PoolStatus, PoolSnapshot)
 

@@ -45,14 +45,6 @@ class PlacementRefusal:
     fields: tuple[FieldProblem, ...] = ()
     max_ctx: int | None = None
 
-    @property
-    def room(self) -> int | None:
-        return self.max_ctx
-
-
-Refusal = PlacementRefusal
-Strategy = StrategyName
-
 
 def unmet(candidate: Candidate, demand: Demand) -> str | None:
     """Return the first requirement of `demand` that `candidate` does not meet, or None."""

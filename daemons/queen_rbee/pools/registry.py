@@ -16,8 +16,8 @@ from queen_rbee.engines.adapter import EngineAdapter
 from queen_rbee.engines.model_names import model_key
 from queen_rbee.engines.passage import endpoints_for
 from queen_rbee.pools.candidates import Candidate, ReplicaKey, build_candidate, placeholder_replica
-from queen_rbee.pools.directory import Directory
 from queen_rbee.pools.pool_reports import PoolKey, PoolReports
+from queen_rbee.pools.replica_index import ReplicaIndex
 
 
 def _ignore(_key: ReplicaKey) -> None:
@@ -39,7 +39,7 @@ class PoolRegistry:
         self._withheld: frozenset[str] = frozenset()
         self._replicas_of: dict[PoolKey, tuple[ReplicaKey, ...]] = {}
         self._change = trio.Event()
-        self.replicas = Directory()
+        self.replicas = ReplicaIndex()
         """All replicas with this queen's leases; read-only for others. A pool without replicas has a placeholder."""
         self.on_ready: Callable[[ReplicaKey], None] = _ignore
         """Called with each replica that becomes ready."""
@@ -191,6 +191,3 @@ class PoolRegistry:
 
 def _capacities(candidates: Mapping[ReplicaKey, Candidate]) -> dict[ReplicaKey, tuple[object, ...]]:
     return {key: candidate.capacity for key, candidate in candidates.items()}
-
-
-Registry = PoolRegistry

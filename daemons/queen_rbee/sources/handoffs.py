@@ -18,7 +18,7 @@ from llama_orch.http.client.client import UpstreamError, fetch
 from llama_orch.spool import Intake
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.candidates import ReplicaKey
-from queen_rbee.pools.registry import Registry
+from queen_rbee.pools.registry import PoolRegistry
 
 SOURCE = "handoff files"
 RANK = 1
@@ -43,7 +43,7 @@ class HandoffSource:
     """Owns the engines that handoff files announced."""
 
     spool: Intake
-    registry: Registry
+    registry: PoolRegistry
     metrics: Metrics
     bell: Bell
     interval_s: float
@@ -52,12 +52,12 @@ class HandoffSource:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Scan forever: when the bell rings, and every `interval_s` seconds."""
         while True:
-            await self.look()
+            await self.scan()
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED
             await self.bell.wait(self.interval_s)
 
-    async def look(self) -> None:
+    async def scan(self) -> None:
         """Read new files, check the health of all engines, and update the registry."""
         for found in (await self.spool.look()).found:
             log.debug("handoff %s read: pool %s", found.identity.name, found.handoff.pool_id)

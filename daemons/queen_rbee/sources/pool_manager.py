@@ -18,7 +18,7 @@ from llama_orch.contracts.pools import PoolStatus
 from llama_orch.http.client.client import UpstreamError, fetch
 from llama_orch.settings.types import Secret
 from queen_rbee.metrics import Metrics, check_result
-from queen_rbee.pools.registry import Registry
+from queen_rbee.pools.registry import PoolRegistry
 
 WAIT_MS = 20_000
 MARGIN_S = 10.0
@@ -47,7 +47,7 @@ class PoolManagerSource:
 
     url: str
     token: Secret | None
-    registry: Registry
+    registry: PoolRegistry
     metrics: Metrics
     tls: ssl.SSLContext | None = None
     polled: trio.Event = field(default_factory=trio.Event)

@@ -70,12 +70,12 @@ class Store(Protocol):
     async def accept(self, task: StoredTask) -> None:
         """Store the task. On return it survives a crash and a power failure.
 
-        If the call fails or is cancelled, the task is forgotten. `delivered` and `ended` may be called before it
-        returns. Raises StoreFailure, and ValueError if a task with this id is open.
+        If the call fails or is cancelled, the task is forgotten. `mark_delivered` and `mark_ended` may be called before
+        it returns. Raises StoreFailure, and ValueError if a task with this id is open.
         """
         ...
 
-    def delivered(self, task_id: UUID) -> None:
+    def mark_delivered(self, task_id: UUID) -> None:
         """Record that a token is about to be delivered, so that it is known after the queen is killed.
 
         Takes microseconds: it does not wait for the disk, and a power failure may undo it. Failures are logged. Does
@@ -83,10 +83,10 @@ class Store(Protocol):
         """
         ...
 
-    def ended(self, task_id: UUID) -> None:
+    def mark_ended(self, task_id: UUID) -> None:
         """Record that the task has ended, so that it is known after the queen is killed.
 
-        The task and its prompt are erased within seconds. Cost and failures are those of `delivered`.
+        The task and its prompt are erased within seconds. Cost and failures are those of `mark_delivered`.
         """
         ...
 
@@ -106,7 +106,7 @@ class Store(Protocol):
         """Return a document, including one that `put_later` has not written yet. Raises StoreFailure."""
         ...
 
-    async def listed(
+    async def list_documents(
         self, kind: Kind, *, tag: str | None = None, before: str | None = None, limit: int = 1_000_000
     ) -> Sequence[Document]:
         """Return documents, the last stored or replaced first, after the one with the key `before`.

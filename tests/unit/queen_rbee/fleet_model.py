@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from llama_orch.contracts.nodes import PoolSnapshot
 from llama_orch.contracts.pools import PoolState
 from queen_rbee.fleet.fleet import FORGET_AFTER_S, GRACE_S
-from queen_rbee.pools.candidates import Key
+from queen_rbee.pools.candidates import ReplicaKey
 from tests.unit.queen_rbee.fleets import TIMEOUT_MS
 
 TIMEOUT_S = TIMEOUT_MS / 1000
@@ -109,7 +109,7 @@ class Model:
         return dict(ready)
 
     @property
-    def places(self) -> dict[Key, tuple[str, PoolState, bool, int]]:
+    def places(self) -> dict[ReplicaKey, tuple[str, PoolState, bool, int]]:
         """Each pool of each node: where its engine is reached, its state, whether it takes tasks, and how many."""
         return {
             (pool.pool_id, node_id): (

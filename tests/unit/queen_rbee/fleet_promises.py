@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from queen_rbee.pools.candidates import Demand
-from queen_rbee.pools.directory import Directory
 from queen_rbee.pools.placement import pick
+from queen_rbee.pools.replica_index import ReplicaIndex
 from queen_rbee.sessions.session import Session
 from queen_rbee.status import show_gauges
 from queen_rbee.tasks.task import Task
@@ -75,7 +75,7 @@ def _the_fleet_is_as_it_told(world: World) -> Iterator[str]:
 
 def _lists_are_those_of_a_walk_through_all(world: World) -> Iterator[str]:
     replicas = world.queen.dispatcher.registry.replicas
-    anew = Directory(list(replicas.all()))
+    anew = ReplicaIndex(list(replicas.all()))
     demands = [Demand(), *(task.demand for task in world.tasks)]
     if any(list(replicas.suitable(demand)) != list(anew.suitable(demand)) for demand in demands):
         yield "what is suitable is not what would be found anew"

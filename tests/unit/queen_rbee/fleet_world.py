@@ -16,7 +16,7 @@ from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.dispatch.failure import Failure
 from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.intake.restoring import restore
-from queen_rbee.pools.candidates import Candidate, Key
+from queen_rbee.pools.candidates import Candidate, ReplicaKey
 from queen_rbee.store.protocol import Document, Kind
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.core import Queen, core
@@ -116,7 +116,7 @@ class World:
         finally:
             del self.lines[task]
 
-    def lease(self, key: Key) -> None:
+    def lease(self, key: ReplicaKey) -> None:
         """What stands for the registry's: a place is given away only if it takes tasks and has room."""
         found, place = self.queen.dispatcher.registry.replicas.get(key), self.model.places.get(key)
         if (

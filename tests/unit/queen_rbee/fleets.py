@@ -9,7 +9,7 @@ from llama_orch.contracts.pools import PoolState
 from queen_rbee.engines import ADAPTERS
 from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.metrics import Metrics
-from queen_rbee.pools.registry import Registry
+from queen_rbee.pools.registry import PoolRegistry
 from tests.unit.queen_rbee.memory_store import MemoryStore
 
 MACHINE, OTHER_MACHINE = "a" * 32, "b" * 32
@@ -42,7 +42,7 @@ class Rig:
 
     store: MemoryStore = field(default_factory=MemoryStore)
     interrupted: list[tuple[str, str]] = field(default_factory=list)
-    registry: Registry = field(default_factory=lambda: Registry(Bell(), ADAPTERS))
+    registry: PoolRegistry = field(default_factory=lambda: PoolRegistry(Bell(), ADAPTERS))
 
     def __post_init__(self) -> None:
         self.metrics = Metrics()

@@ -26,15 +26,15 @@ class MemoryStore:
         try:
             await self.ping()
         except BaseException:
-            self.ended(task.task_id)
+            self.mark_ended(task.task_id)
             raise
 
-    def delivered(self, task_id: UUID) -> None:
+    def mark_delivered(self, task_id: UUID) -> None:
         """Remember that a token of it was shown."""
         if task := self.tasks.get(task_id):
             self.tasks[task_id] = replace(task, delivered=True)
 
-    def ended(self, task_id: UUID) -> None:
+    def mark_ended(self, task_id: UUID) -> None:
         """Forget it."""
         self.tasks.pop(task_id, None)
 
@@ -65,7 +65,7 @@ class MemoryStore:
         await self.ping()
         return self.documents[kind].get(key)
 
-    async def listed(
+    async def list_documents(
         self, kind: Kind, *, tag: str | None = None, before: str | None = None, limit: int = 1_000_000
     ) -> Sequence[Document]:
         """Documents, the newest first."""

@@ -54,15 +54,15 @@ class SqliteStore:
         except BaseException:
             # the caller does not treat it as accepted, so it must not exist after a restart
             if self._open_tasks.get(task.task_id) == number:
-                self.ended(task.task_id)
+                self.mark_ended(task.task_id)
             raise
 
-    def delivered(self, task_id: UUID) -> None:
+    def mark_delivered(self, task_id: UUID) -> None:
         number = self._open_tasks.get(task_id)
         if number is not None:
             self._mark(self._marks.mark_delivered, number)
 
-    def ended(self, task_id: UUID) -> None:
+    def mark_ended(self, task_id: UUID) -> None:
         number = self._open_tasks.pop(task_id, None)
         if number is None:
             return
@@ -106,7 +106,7 @@ class SqliteStore:
     async def get(self, kind: Kind, key: str) -> Document | None:
         return await self._read(partial(queries.get, kind=kind, key=key))
 
-    async def listed(
+    async def list_documents(
         self, kind: Kind, *, tag: str | None = None, before: str | None = None, limit: int = 1_000_000
     ) -> Sequence[Document]:
         return await self._read(partial(queries.listed, kind=kind, tag=tag, before=before, limit=limit))

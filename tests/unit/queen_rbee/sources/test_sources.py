@@ -13,7 +13,7 @@ from llama_orch.contracts.pools import PoolState
 from llama_orch.spool import Intake
 from queen_rbee.engines.llamacpp import LlamaCpp
 from queen_rbee.metrics import Metrics
-from queen_rbee.pools.registry import Registry
+from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.sources.handoffs import MAX_MISSES, HandoffSource, pools_of
 from queen_rbee.sources.pool_manager import GRACE_S, PollFailure, PoolManagerSource, PoolsAnswer
 from tests.unit.queen_rbee.pools.test_registry import pool
@@ -51,7 +51,7 @@ def answers(revision: int) -> Callable[[int | None], PoolsAnswer]:
 
 
 async def test_answers_update_registry_by_long_polls(autojump_clock):
-    known, metrics = Registry(Bell(), {"llamacpp": LlamaCpp()}), Metrics()
+    known, metrics = PoolRegistry(Bell(), {"llamacpp": LlamaCpp()}), Metrics()
     source = ScriptedSource("http://x", None, known, metrics)
     source.play(answers(7))
     async with trio.open_nursery() as nursery:
@@ -66,7 +66,7 @@ async def test_answers_update_registry_by_long_polls(autojump_clock):
 
 
 async def test_pools_survive_outage_shorter_than_grace_period(autojump_clock):
-    known = Registry(Bell(), {"llamacpp": LlamaCpp()})
+    known = PoolRegistry(Bell(), {"llamacpp": LlamaCpp()})
     source = ScriptedSource("http://x", None, known, Metrics())
     source.play(answers(1))
     async with trio.open_nursery() as nursery:
@@ -85,7 +85,7 @@ async def test_pools_survive_outage_shorter_than_grace_period(autojump_clock):
 
 
 async def test_failed_first_poll_counts_as_polled(autojump_clock):
-    source = ScriptedSource("http://x", None, Registry(Bell(), {"llamacpp": LlamaCpp()}), Metrics())
+    source = ScriptedSource("http://x", None, PoolRegistry(Bell(), {"llamacpp": LlamaCpp()}), Metrics())
     source.play(failing)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(source.run)
@@ -123,23 +123,23 @@ async def serve(answer, task_status) -> None:
 
 
 async def test_announced_engine_follows_its_health(tmp_path: Path):
-    known, metrics = Registry(Bell(), {"llamacpp": LlamaCpp()}), Metrics()
+    known, metrics = PoolRegistry(Bell(), {"llamacpp": LlamaCpp()}), Metrics()
     source = HandoffSource(Intake(tmp_path, moves_bad=False), known, metrics, Bell(), 60.0)
     async with trio.open_nursery() as nursery:
         port = await nursery.start(healthy_engine)
         file = tmp_path / "p-r0.json"
         file.write_text(json.dumps({"pool_id": "p", "engine_version": "1", "url": f"http://127.0.0.1:{port}"}))
         (tmp_path / "bad.json").write_text("[]")
-        await source.look()
+        await source.scan()
         assert [found.ready for found in known.pools()] == [True]
         assert (tmp_path / "bad.json").exists(), "only pool-managerd moves invalid files"
         file.unlink()
-        await source.look()
+        await source.scan()
         assert [found.ready for found in known.pools()] == [True], "the engine outlives its file"
         nursery.cancel_scope.cancel()
     for _ in range(MAX_MISSES - 1):
-        await source.look()
+        await source.scan()
         assert [found.ready for found in known.pools()] == [False]
-    await source.look()
+    await source.scan()
     assert known.pools() == []
     assert (checks(metrics, "ready"), checks(metrics, "unreachable"), timed(metrics)) == (2, MAX_MISSES, 2 + MAX_MISSES)

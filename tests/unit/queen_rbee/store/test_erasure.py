@@ -51,7 +51,7 @@ async def test_ended_prompt_is_erased_in_next_pause(tmp_path: Path, monkeypatch)
             await accept(store, number)
         assert prompts_in(tmp_path) == set(range(1, 41))
         for number in range(1, 40):
-            store.ended(UUID(int=number))
+            store.mark_ended(UUID(int=number))
         await until_only({40}, tmp_path)
 
 
@@ -59,7 +59,7 @@ async def test_ended_prompt_is_erased_under_load(tmp_path: Path, monkeypatch) ->
     monkeypatch.setattr(sqlite_database, "LOG_MAX_AGE_S", 0.1)
     async with open_store(tmp_path) as store:
         await accept(store, 1)
-        store.ended(UUID(int=1))
+        store.mark_ended(UUID(int=1))
         with trio.fail_after(LIMIT_S):
             while prompts_in(tmp_path):
                 await store.put("model", Document("busy", "{}"))
@@ -69,7 +69,7 @@ async def test_ended_prompt_is_erased_on_stop(tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         for number in (1, 2, 3):
             await accept(store, number)
-        store.ended(UUID(int=2))
+        store.mark_ended(UUID(int=2))
     assert prompts_in(tmp_path) == {1, 3}
 
 
@@ -78,13 +78,13 @@ async def test_ended_prompt_is_erased_after_kill_and_restart(tmp_path: Path, mon
     async with open_store(tmp_path / "a") as store:
         for number in (1, 2, 3):
             await accept(store, number)
-        store.ended(UUID(int=2))
+        store.mark_ended(UUID(int=2))
         shutil.copytree(tmp_path / "a", tmp_path / "b")
     assert prompts_in(tmp_path / "b") == {1, 2, 3}
     monkeypatch.setattr(loop, "PAUSE_S", 0.02)
     async with open_store(tmp_path / "b") as store:
         assert [each.task_id.int for each in await store.open_tasks() if each.ended] == [2]
-        store.ended(UUID(int=2))
+        store.mark_ended(UUID(int=2))
         await until_only({1, 3}, tmp_path / "b")
 
 
@@ -93,8 +93,8 @@ async def test_marks_file_does_not_grow_with_erased_tasks(tmp_path: Path, monkey
     async with open_store(tmp_path) as store:
         for number in range(1, 100):
             await accept(store, number)
-            store.delivered(UUID(int=number))
-            store.ended(UUID(int=number))
+            store.mark_delivered(UUID(int=number))
+            store.mark_ended(UUID(int=number))
             await store.ping()
         assert (tmp_path / marks.NAME).stat().st_size <= 8 * (16 + 2)
 

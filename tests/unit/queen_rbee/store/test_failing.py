@@ -138,7 +138,7 @@ async def test_unawaited_operations_are_retried_in_order(disk, tmp_path: Path) -
         for number in (1, 2):
             await store.accept(task(number))
         disk.full = True
-        store.ended(UUID(int=1))
+        store.mark_ended(UUID(int=1))
         store.put_later("record", Document("a", "old"))
         with pytest.raises(StoreFailure):
             await store.put("record", Document("a", "refused"))
@@ -150,7 +150,7 @@ async def test_unawaited_operations_are_retried_in_order(disk, tmp_path: Path) -
         assert await store.get("record", "a") == Document("a", "new")
         assert await numbers(store) == [2]
     async with open_store(tmp_path) as store:
-        assert [document.key for document in await store.listed("record")] == ["b", "a"]
+        assert [document.key for document in await store.list_documents("record")] == ["b", "a"]
         assert await numbers(store) == [2]
 
 
@@ -166,7 +166,9 @@ async def test_unawaited_documents_are_bounded_and_counted(disk, tmp_path: Path,
             await store.ping()
         disk.full = False
         await wait_for_recovery(store)
-        assert [document.key for document in await store.listed("record")] == [str(n) for n in range(24, 14, -1)]
+        assert [document.key for document in await store.list_documents("record")] == [
+            str(n) for n in range(24, 14, -1)
+        ]
         assert await store.get("artifact", "only one") == Document("only one", "24")
     assert "30 records of the meantime were not kept" in caplog.text
 
@@ -217,7 +219,7 @@ async def test_only_awaited_operations_are_durable(disk, tmp_path: Path) -> None
         ):
             await operation
         assert disk.durable == [True] * 4
-        store.ended(UUID(int=1))
+        store.mark_ended(UUID(int=1))
         store.put_later("record", Document("r", "{}"))
         assert await store.get("record", "r")
         assert disk.durable[4:] == [False]
@@ -254,8 +256,8 @@ async def test_failing_mark_is_logged_once_and_not_fatal(tmp_path: Path, monkeyp
         await store.accept(task(2))
         with monkeypatch.context() as patch:
             patch.setattr(Marks, "_write", broken)
-            store.delivered(UUID(int=1))
-            store.ended(UUID(int=1))
+            store.mark_delivered(UUID(int=1))
+            store.mark_ended(UUID(int=1))
         assert await numbers(store) == [2]
     assert caplog.text.count(f"{tmp_path}/queen.marks cannot be used (Input/output error)") == 1
 
@@ -266,7 +268,7 @@ async def test_prompt_ended_on_full_disk_is_erased_later(disk: Disk, tmp_path: P
         for number in (1, 2):
             await accept(store, number)
         disk.full = True
-        store.ended(UUID(int=1))
+        store.mark_ended(UUID(int=1))
         with pytest.raises(StoreFailure):
             await store.ping()
         disk.full = False
@@ -308,8 +310,8 @@ async def test_closed_store_refuses_operations(tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         await store.accept(task(1))
         store.put_later("record", Document("r", "{}"))
-    store.delivered(UUID(int=1))
-    store.ended(UUID(int=1))
+    store.mark_delivered(UUID(int=1))
+    store.mark_ended(UUID(int=1))
     for operation in (store.ping(), store.get("record", "r"), store.accept(task(2))):
         with pytest.raises(StoreFailure, match="stopping"):
             await operation
@@ -357,7 +359,7 @@ async def full(directory: Path) -> None:
         await wait_for_recovery(store)
         await store.accept(task(20_000))
         for number in accepted[3:]:
-            store.ended(UUID(int=number))
+            store.mark_ended(UUID(int=number))
     async with open_store(directory / "state") as store:
         assert await numbers(store) == [*accepted[:3], 20_000]
     with pytest.raises(OSError, match="space"):

@@ -37,11 +37,11 @@ async def caller(store: SqliteStore, numbers: "itertools.count[int]") -> None:
         await store.accept(task(number))
         report("accepted", number)
         if number % 2:
-            store.delivered(UUID(int=number))
+            store.mark_delivered(UUID(int=number))
             report("delivered", number)
         if number % 3:
             report("ending", number)
-            store.ended(UUID(int=number))
+            store.mark_ended(UUID(int=number))
             report("ended", number)
         if number % 10 == 0:
             await store.put("model", Document(str(number), "{}"))
@@ -79,10 +79,10 @@ async def test_killed_queen_keeps_promised_state(tmp_path: Path) -> None:
             open_tasks = await store.open_tasks()
             for each in open_tasks:
                 if each.ended:
-                    store.ended(each.task_id)
+                    store.mark_ended(each.task_id)
             found = {each.task_id.int: each for each in await store.open_tasks()}
             unknown = {each.task_id.int for each in open_tasks if each.ended}
-            models = {int(document.key) for document in await store.listed("model")}
+            models = {int(document.key) for document in await store.list_documents("model")}
         assert reported["accepted"] - reported["ending"] <= found.keys()
         assert not reported["ended"] & found.keys()
         assert unknown <= reported["ending"]

@@ -104,7 +104,7 @@ async def test_truncated_or_damaged_file_is_a_store_failure(cut, flips, intact, 
     with contextlib.suppress(StoreFailure):
         async with open_store(directory) as store:
             await store.open_tasks()
-            await store.listed("record")
+            await store.list_documents("record")
             await store.accept(task(999))
 
 
@@ -115,7 +115,7 @@ async def test_row_with_wrong_column_type_is_a_store_failure(wrong: str, tmp_pat
         assert connection.execute(f"UPDATE {wrong}").rowcount
     async with open_store(tmp_path) as store:
         with pytest.raises(StoreFailure, match="is damaged"):
-            await (store.open_tasks() if wrong.startswith("task") else store.listed("record"))
+            await (store.open_tasks() if wrong.startswith("task") else store.list_documents("record"))
 
 
 async def test_missing_database_with_log_is_refused(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ async def test_files_are_private_regardless_of_umask(tmp_path: Path) -> None:
     try:
         async with open_store(tmp_path / "a" / "b") as store:
             await store.accept(task(1))
-            store.delivered(task(1).task_id)
+            store.mark_delivered(task(1).task_id)
             modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "a" / "b").iterdir()}
     finally:
         os.umask(umask)

@@ -57,7 +57,7 @@ def reopenable(request, tmp_path: Path) -> InMemory | InSqlite:
 
 
 async def keys(store: Store, kind: Kind, **more) -> list[str]:
-    return [document.key for document in await store.listed(kind, **more)]
+    return [document.key for document in await store.list_documents(kind, **more)]
 
 
 async def let_tasks_start() -> None:
@@ -72,7 +72,7 @@ async def test_open_tasks_survive_restart_in_order(reopenable) -> None:
         for each in tasks:
             await store.accept(each)
         assert await store.open_tasks() == tasks
-        store.ended(tasks[1].task_id)
+        store.mark_ended(tasks[1].task_id)
     for generation in (1, 2):
         async with reopenable.open() as store:
             assert await store.open_tasks() == [replace(tasks[i], generation=generation) for i in (0, 2)]
@@ -82,7 +82,7 @@ async def test_delivery_is_known_after_restarts(reopenable) -> None:
     async with reopenable.open() as store:
         await store.accept(task(1))
         await store.accept(task(2))
-        store.delivered(task(2).task_id)
+        store.mark_delivered(task(2).task_id)
         assert [each.delivered for each in await store.open_tasks()] == [False, True]
     for _ in range(2):
         async with reopenable.open() as store:
@@ -96,8 +96,8 @@ async def test_task_may_end_before_accept_returns(reopenable) -> None:
             nursery.start_soon(store.accept, task(2))
             await let_tasks_start()
             for number in (1, 2):
-                store.delivered(task(number).task_id)
-            store.ended(task(1).task_id)
+                store.mark_delivered(task(number).task_id)
+            store.mark_ended(task(1).task_id)
         assert await store.open_tasks() == [task(2, delivered=True)]
 
 
@@ -106,9 +106,9 @@ async def test_id_of_ended_task_can_be_reused(reopenable) -> None:
         await store.accept(task(1, delivered=True, generation=7))
         with pytest.raises(ValueError, match="open"):
             await store.accept(task(1))
-        store.delivered(task(1).task_id)
-        store.ended(task(1).task_id)
-        store.ended(task(1).task_id)
+        store.mark_delivered(task(1).task_id)
+        store.mark_ended(task(1).task_id)
+        store.mark_ended(task(1).task_id)
         await store.accept(task(1, request="{}"))
     async with reopenable.open() as store:
         assert await store.open_tasks() == [task(1, request="{}", generation=1)]
@@ -128,11 +128,11 @@ async def test_task_of_cancelled_caller_is_not_accepted(reopenable) -> None:
 
 async def test_unknown_keys_are_no_error(reopenable) -> None:
     async with reopenable.open() as store:
-        store.delivered(task(9).task_id)
-        store.ended(task(9).task_id)
+        store.mark_delivered(task(9).task_id)
+        store.mark_ended(task(9).task_id)
         assert not await store.remove("model", "none")
         assert await store.get("model", "none") is None
-        assert list(await store.listed("model")) == []
+        assert list(await store.list_documents("model")) == []
         await store.ping()
 
 
@@ -156,7 +156,7 @@ async def test_kinds_are_separate_and_removal_is_final(reopenable) -> None:
         assert await store.remove("model", "same")
         assert not await store.remove("model", "same")
     async with reopenable.open() as store:
-        found = [[document.body for document in await store.listed(kind)] for kind in protocol.KINDS]
+        found = [[document.body for document in await store.list_documents(kind)] for kind in protocol.KINDS]
         assert found == [["session"], [], ["artifact"], ["node"], ["record"]]
 
 
@@ -196,13 +196,13 @@ async def test_oldest_documents_are_removed_at_bound(reopenable, monkeypatch) ->
                 store.put_later(kind, Document(f"{number:03}", "{}"))
             if number % 37 == 0:
                 for kind, bound in bounds.items():
-                    assert len(await store.listed(kind)) <= bound
+                    assert len(await store.list_documents(kind)) <= bound
     async with reopenable.open() as store:
         for kind, bound in bounds.items():
             found = await keys(store, kind)
             assert bound * 0.99 <= len(found) <= bound
             assert found == [f"{number:03}" for number in range(699, 699 - len(found), -1)]
-        assert len(await store.listed("session")) == 700
+        assert len(await store.list_documents("session")) == 700
 
 
 Operation = tuple[Any, ...]
@@ -215,7 +215,7 @@ OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.just("accept"), NUMBERS, st.integers(0, 3000)),
         st.tuples(st.just("abandon"), NUMBERS),
-        st.tuples(st.sampled_from(["delivered", "ended"]), NUMBERS),
+        st.tuples(st.sampled_from(["mark_delivered", "mark_ended"]), NUMBERS),
         st.tuples(st.sampled_from(["put", "put_later"]), SOME_KINDS, KEYS, st.text(max_size=2)),
         st.tuples(st.just("remove"), SOME_KINDS, KEYS),
         st.tuples(st.just("listed"), SOME_KINDS, st.none() | KEYS, st.none() | st.text(max_size=1), st.integers(0, 3)),
@@ -240,7 +240,7 @@ async def perform(store: Store, operation: Operation) -> object:
                 scope.cancel()
                 if number not in open_ids:
                     await store.accept(task(number))
-        case ("delivered" | "ended") as name, number:
+        case ("mark_delivered" | "mark_ended") as name, number:
             getattr(store, name)(task(number).task_id)
         case "put", kind, key, body:
             await store.put(kind, Document(key, body, tag=body[:1]))
@@ -250,12 +250,12 @@ async def perform(store: Store, operation: Operation) -> object:
         case "remove", kind, key:
             return await store.remove(kind, key)
         case "listed", kind, before, tag, limit:
-            return list(await store.listed(kind, before=before, tag=tag, limit=limit))
+            return list(await store.list_documents(kind, before=before, tag=tag, limit=limit))
     return None
 
 
 async def contents(store: Store) -> tuple[Sequence[StoredTask], list[list[Document]]]:
-    return await store.open_tasks(), [list(await store.listed(kind)) for kind in protocol.KINDS]
+    return await store.open_tasks(), [list(await store.list_documents(kind)) for kind in protocol.KINDS]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -269,7 +269,7 @@ async def test_sqlite_behaves_like_memory_in_any_order(operations, tmp_path_fact
         async with open_store(directory) as store:
             for each in await store.open_tasks():
                 if each.ended:
-                    store.ended(each.task_id)
+                    store.mark_ended(each.task_id)
             assert await contents(store) == await contents(model)
             end = await perform_until_end(store, model, remaining)
             if end == "kill":

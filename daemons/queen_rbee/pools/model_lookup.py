@@ -11,7 +11,7 @@ from llama_orch.contracts.tasks import PlacementWish, TaskRequest
 from queen_rbee.engines.model_names import public_name
 from queen_rbee.engines.passage import Endpoint, workloads_of
 from queen_rbee.pools.candidates import Candidate
-from queen_rbee.pools.directory import Directory
+from queen_rbee.pools.replica_index import ReplicaIndex
 
 ANY_MODEL = ("", "default")
 """Names that select any model, unless a model or a pool has that name."""
@@ -55,7 +55,7 @@ class ModelListing:
     workloads: tuple[Workload, ...] = ()
 
 
-def find_target(name: str | None, catalog: ModelCatalog, replicas: Directory, synced: bool) -> ModelTarget:
+def find_target(name: str | None, catalog: ModelCatalog, replicas: ReplicaIndex, synced: bool) -> ModelTarget:
     """Resolve `name`. Raises ApiError 404 if nothing has this name, and the catalog's refusal of a model.
 
     Raises ApiError 503 for an unknown name while not all sources have reported (not `synced`).
@@ -75,7 +75,7 @@ def find_target(name: str | None, catalog: ModelCatalog, replicas: Directory, sy
     raise _unknown(name, [listing.name for listing in list_models(catalog, replicas)])
 
 
-def resolve_request(request: TaskRequest, catalog: ModelCatalog, replicas: Directory) -> TaskRequest:
+def resolve_request(request: TaskRequest, catalog: ModelCatalog, replicas: ReplicaIndex) -> TaskRequest:
     """Return `request` with the model name that pools use. Raises ApiError if the catalog withholds the model.
 
     The id of a pool, which /v1/models lists too, pins the task to that pool, unless a model has the same name.
@@ -92,7 +92,7 @@ def resolve_request(request: TaskRequest, catalog: ModelCatalog, replicas: Direc
     return request if found == name else request.model_copy(update={"model_ref": found})
 
 
-def list_models(catalog: ModelCatalog, replicas: Directory) -> list[ModelListing]:
+def list_models(catalog: ModelCatalog, replicas: ReplicaIndex) -> list[ModelListing]:
     """Return each name that clients can request once: the catalog's active models, ready pools, and their models."""
     active = [model for model in catalog.models() if model.state is ModelState.ACTIVE]
     found = {model.id: _listing(model.id, replicas.serving(model.model_ref), model) for model in active}
@@ -106,7 +106,7 @@ def list_models(catalog: ModelCatalog, replicas: Directory) -> list[ModelListing
     return list(found.values())
 
 
-def find_listing(name: str, catalog: ModelCatalog, replicas: Directory, synced: bool) -> ModelListing:
+def find_listing(name: str, catalog: ModelCatalog, replicas: ReplicaIndex, synced: bool) -> ModelListing:
     """Return the listing of `name`. Raises ApiError as `find_target` does."""
     target = find_target(name, catalog, replicas, synced)
     serving = replicas.serving(target.model_ref) if target.model_ref else replicas.of_pool(target.pool_id or "")
@@ -140,12 +140,3 @@ def _not_synced(name: str) -> ApiError:
     body = ErrorBody(code=ErrorCode.POOL_UNREADY, message=message, retriable=True, retry_after_ms=SYNC_RETRY_MS)
     headers = (("retry-after", str(SYNC_RETRY_MS // 1000)), ("x-backoff-ms", str(SYNC_RETRY_MS)))
     return ApiError(503, body, headers)
-
-
-Models = ModelCatalog
-Named = ModelTarget
-Offer = ModelListing
-named = find_target
-resolved = resolve_request
-offers = list_models
-offer = find_listing

@@ -14,8 +14,8 @@ from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import PlacementWish, TaskRequest
 from queen_rbee.catalog.names import NameIndex
 from queen_rbee.pools.candidates import Candidate, demand_of
-from queen_rbee.pools.directory import Directory
-from queen_rbee.pools.naming import ModelTarget, find_listing, find_target, list_models, resolve_request
+from queen_rbee.pools.model_lookup import ModelTarget, find_listing, find_target, list_models, resolve_request
+from queen_rbee.pools.replica_index import ReplicaIndex
 
 CREATED = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -50,8 +50,8 @@ def pool(pool_id: str, *models: str, ready: bool = True, ctx_max: int | None = 5
     return Candidate(pool_id, "r0", "http://x", state, ready, False, 2, 0, "llamacpp", models=models, ctx_max=ctx_max)
 
 
-def pools(*known: Candidate) -> Directory:
-    return Directory(known)
+def pools(*known: Candidate) -> ReplicaIndex:
+    return ReplicaIndex(known)
 
 
 POOLS = pools(pool("small", "hf:org/repo/tiny.gguf"), pool("large", "file:/models/big.gguf"))
@@ -152,10 +152,10 @@ def test_listed_name_can_be_requested(entries: list[tuple[str, str]], served: li
         assert find_target(name, catalog, candidates, True) != ModelTarget()
 
 
-def placed(known: Directory, catalog: FakeCatalog, **fields: object) -> list[str]:
+def placed(known: ReplicaIndex, catalog: FakeCatalog, **fields: object) -> list[str]:
     """Return the pools on which a /v2 task with these fields can run."""
     request = resolve_request(TaskRequest.model_validate({"prompt": "x", **fields}), catalog, known)
-    supported = Directory([replace(candidate, endpoints=frozenset({"completion"})) for candidate in known.all()])
+    supported = ReplicaIndex([replace(candidate, endpoints=frozenset({"completion"})) for candidate in known.all()])
     return sorted({candidate.pool_id for candidate in supported.suitable(demand_of(request))})
 
 

@@ -39,7 +39,7 @@ DEMANDS_LIMIT = 256
 """The most demands with a list of their own; when there are more, all these lists are dropped."""
 
 
-class Directory:
+class ReplicaIndex:
     """All lists are sorted by key. The list of each demand that was asked for is kept up to date."""
 
     def __init__(self, candidates: Iterable[Candidate] = ()) -> None:
@@ -86,7 +86,7 @@ class Directory:
             keys = self._by_demand[demand] = [found.key for found in self._superset(demand) if meets(found, demand)]
         return Matching(keys, self._known)
 
-    def place_of(self, demand: Demand) -> tuple[str, str]:
+    def shared_labels(self, demand: Demand) -> tuple[str, str]:
         """Return the engine and the pool id that all suitable replicas share; each is empty if they differ."""
         found = self._labels.get(demand)
         if found is None:

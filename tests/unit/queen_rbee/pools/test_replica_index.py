@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from llama_orch.contracts.pools import PoolState
 from queen_rbee.engines.passage import Endpoint
 from queen_rbee.pools.candidates import Candidate, Demand, ReplicaKey, serves_model
-from queen_rbee.pools.directory import DEMANDS_LIMIT, Directory
 from queen_rbee.pools.placement import suitable
+from queen_rbee.pools.replica_index import DEMANDS_LIMIT, ReplicaIndex
 
 MODELS = ("file:/m/Tiny.gguf", "tiny", "big.gguf")
 ENDPOINTS: frozenset[Endpoint] = frozenset({"completion", "chat"})
@@ -40,9 +40,9 @@ replicas = st.builds(
 changes = st.lists(st.one_of(replicas, replicas.map(lambda candidate: candidate.key)), max_size=12)
 
 
-def apply(operations: list[Candidate | ReplicaKey]) -> tuple[Directory, list[Candidate]]:
+def apply(operations: list[Candidate | ReplicaKey]) -> tuple[ReplicaIndex, list[Candidate]]:
     """Return the directory after all changes, queried for each demand after each change, and the expected replicas."""
-    directory, known = Directory(), {}
+    directory, known = ReplicaIndex(), {}
     for change in operations:
         if isinstance(change, Candidate):
             directory.put(change)
@@ -76,7 +76,7 @@ def test_open_slots_are_sum_over_open_replicas(operations: list[Candidate | Repl
 
 @given(replicas)
 def test_leases_do_not_affect_suitability(candidate: Candidate):
-    directory = Directory([candidate])
+    directory = ReplicaIndex([candidate])
     before = [list(directory.suitable(demand)) for demand in DEMANDS]
     directory.put(replace(candidate, leased=candidate.leased + 1))
     after = [list(directory.suitable(demand)) for demand in DEMANDS]
@@ -85,7 +85,7 @@ def test_leases_do_not_affect_suitability(candidate: Candidate):
 
 
 def test_every_change_increments_counter():
-    directory, replica = Directory(), Candidate("a", "r0", "", PoolState.READY, True, False, 1, 0, "llamacpp")
+    directory, replica = ReplicaIndex(), Candidate("a", "r0", "", PoolState.READY, True, False, 1, 0, "llamacpp")
     counts = [directory.changes]
     for change in (replica, replace(replica, leased=1)):
         directory.put(change)
@@ -96,6 +96,6 @@ def test_every_change_increments_counter():
 
 def test_demands_beyond_limit_are_answered():
     replica = Candidate("a", "r0", "", PoolState.READY, True, False, 1, 0, "llamacpp", ctx_max=100, endpoints=ENDPOINTS)
-    directory = Directory([replica])
+    directory = ReplicaIndex([replica])
     for ctx in range(1, 2 * DEMANDS_LIMIT):
         assert bool(directory.suitable(Demand(ctx=ctx))) is (ctx <= 100)
