@@ -11,8 +11,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from llama_orch.contracts.nodes import PoolSnapshot
 from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import PlacementWish, TaskRequest
-from tests.unit.queen_rbee.fleet_promises import broken, left_behind
-from tests.unit.queen_rbee.fleet_world import WORDS, SlowStore, World
+from tests.unit.queen_rbee.fleet_invariants import left_behind, violations
+from tests.unit.queen_rbee.fleet_world import FAILURES, SlowStore, World
 from tests.unit.queen_rbee.fleets import INSTANCE, MACHINE, OTHER_INSTANCE, OTHER_MACHINE, snapshot
 
 NODES, POOLS, MODELS = ("n1", "n2"), ("p", "q"), ("m", "k")
@@ -50,7 +50,7 @@ requests = st.builds(
         lambda pool_id: pool_id and PlacementWish(mode="pin", pin_pool_id=pool_id)
     ),
 )
-words = st.sampled_from(["read", "end", *3 * ["stalled"], *WORDS])
+words = st.sampled_from(["read", "end", *3 * ["stalled"], *FAILURES])
 arguments = {
     "register": st.tuples(nodes, machines, instances, st.sampled_from(["http://a:1", "http://a:1", "http://b:1"])),
     "beat": nodes.flatmap(lambda node: st.tuples(st.just(node), machines, instances, pools_of(node), drained)),
@@ -134,9 +134,9 @@ def test_random_events_break_no_invariant(plan):
                 await life.perform(*event)
                 if alone:
                     await wait_all_tasks_blocked()
-                    assert broken(life) == []
+                    assert violations(life) == []
             await life.end()
-            assert [*broken(life), *left_behind(life)] == []
+            assert [*violations(life), *left_behind(life)] == []
             life.nursery.cancel_scope.cancel()
 
     clock = MockClock()
