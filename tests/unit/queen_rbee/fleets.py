@@ -18,13 +18,13 @@ TIMEOUT_MS, CHECK_S = 5000, 1.0
 
 
 def registration(node_id: str = "n1", **changes) -> NodeRegistration:
-    plain = {"node_id": node_id, "machine_id": MACHINE, "address": f"http://{node_id}:9200", "version": "1"}
-    return NodeRegistration(**{**plain, "heartbeat_interval_ms": 1000, **changes})
+    default = {"node_id": node_id, "machine_id": MACHINE, "address": f"http://{node_id}:9200", "version": "1"}
+    return NodeRegistration(**{**default, "heartbeat_interval_ms": 1000, **changes})
 
 
 def snapshot(node_id: str = "n1", pool_id: str = "p", **changes) -> PoolSnapshot:
-    plain = {"pool_id": pool_id, "node_id": node_id, "ready": True, "draining": False, "engine": "llamacpp"}
-    return PoolSnapshot(**{**plain, "slots_total": 2, "slots_free": 2, "models_available": ["m"], **changes})
+    default = {"pool_id": pool_id, "node_id": node_id, "ready": True, "draining": False, "engine": "llamacpp"}
+    return PoolSnapshot(**{**default, "slots_total": 2, "slots_free": 2, "models_available": ["m"], **changes})
 
 
 def heartbeat(node_id: str = "n1", **changes) -> Heartbeat:

@@ -72,9 +72,9 @@ nodes = st.lists(
 @settings(deadline=None)
 @given(nodes)
 def test_totals_match_nodes(found: list[NodeModels]):
-    told: Availability = availability(found)
+    result: Availability = availability(found)
     where = {model: [each.node_id for each in found if each.online and model in each.models] for model in "uvwxyz"}
-    assert told.total_models == sum(bool(each) for each in where.values())
-    assert told.replicated_models == sum(len(each) > 1 for each in where.values())
-    assert told.single_node_models == sum(len(each) == 1 for each in where.values())
-    assert told.nodes == {each.node_id: each for each in found}
+    assert result.total_models == sum(bool(each) for each in where.values())
+    assert result.replicated_models == sum(len(each) > 1 for each in where.values())
+    assert result.single_node_models == sum(len(each) == 1 for each in where.values())
+    assert result.nodes == {each.node_id: each for each in found}

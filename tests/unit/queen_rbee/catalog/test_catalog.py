@@ -530,8 +530,8 @@ async def test_restarted_queen_withholds_mismatch_at_once():
 async def test_digest_in_reason_of_old_release_is_hidden():
     fixture = CatalogFixture()
     model = await known(fixture, digest=RIGHT)
-    words = f"/etc/shadow has {WRONG}, and the catalog wants {RIGHT}"
-    old = model.model_copy(update={"verification": Verification(state=S.MISMATCH, reason=words, actual=WRONG)})
+    reason = f"/etc/shadow has {WRONG}, and the catalog wants {RIGHT}"
+    old = model.model_copy(update={"verification": Verification(state=S.MISMATCH, reason=reason, actual=WRONG)})
     fixture.store.put_later("model", Document("m", old.model_dump_json()))
     found = (await fixture.after_restart()).catalog.model("m")
     assert found is not None

@@ -101,13 +101,13 @@ async def test_placement_of_task_overrides_affinity():
         session_id, _first = await warm_session(queen)
         elsewhere = queen.status(pool_id="other")
         queen.dispatcher.registry.update("other", 0, [elsewhere])
-        for wish in (
+        for placement in (
             PlacementWish(mode="pin", pin_pool_id="other"),
             PlacementWish(mode="prefer", prefer_pools=("other",)),
             PlacementWish(avoid_pools=("p",)),
         ):
             await turn(queen, session_id, placement=PlacementWish(mode="pin", pin_pool_id="p"))
-            moved = await turn(queen, session_id, placement=wish)
+            moved = await turn(queen, session_id, placement=placement)
             assert (moved.pool_id, reported_warmth(moved)) == ("other", False)
 
 
@@ -115,10 +115,10 @@ async def test_session_moves_if_its_replica_is_gone():
     async with two_replicas() as queen:
         session_id, first = await warm_session(queen)
         known: PoolStatus = queen.dispatcher.registry.pools()[0]
-        left = [each for each in known.replicas if each.replica_id != first.replica_id]
-        queen.pool(replicas=left)
+        remaining = [each for each in known.replicas if each.replica_id != first.replica_id]
+        queen.pool(replicas=remaining)
         moved = await turn(queen, session_id)
-        assert (moved.replica_id, reported_warmth(moved)) == (left[0].replica_id, False)
+        assert (moved.replica_id, reported_warmth(moved)) == (remaining[0].replica_id, False)
 
 
 async def test_affinity_survives_restart():

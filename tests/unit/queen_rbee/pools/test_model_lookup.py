@@ -168,8 +168,8 @@ def test_task_can_request_every_listed_name():
 
 def test_pool_id_as_model_keeps_other_placement_fields():
     request = TaskRequest.model_validate({"prompt": "x", "model_ref": "small", "placement": {"avoid_pools": ["large"]}})
-    wish = resolve_request(request, FakeCatalog(), POOLS).placement
-    assert wish == PlacementWish(mode="pin", pin_pool_id="small", avoid_pools=("large",))
+    placement = resolve_request(request, FakeCatalog(), POOLS).placement
+    assert placement == PlacementWish(mode="pin", pin_pool_id="small", avoid_pools=("large",))
 
 
 def test_pool_id_as_model_does_not_move_a_pinned_task():

@@ -1,4 +1,4 @@
-"""After any changes the directory's lists equal those that a full scan of the replicas gives."""
+"""After any changes the lists of the index equal those that a full scan of the replicas gives."""
 
 from dataclasses import replace
 from itertools import product
@@ -41,61 +41,61 @@ changes = st.lists(st.one_of(replicas, replicas.map(lambda candidate: candidate.
 
 
 def apply(operations: list[Candidate | ReplicaKey]) -> tuple[ReplicaIndex, list[Candidate]]:
-    """Return the directory after all changes, queried for each demand after each change, and the expected replicas."""
-    directory, known = ReplicaIndex(), {}
+    """Return the index after all changes, queried for each demand after each change, and the expected replicas."""
+    index, known = ReplicaIndex(), {}
     for change in operations:
         if isinstance(change, Candidate):
-            directory.put(change)
+            index.put(change)
             known[change.key] = change
         else:
-            directory.drop(change)
+            index.drop(change)
             known.pop(change, None)
         for demand in DEMANDS:
-            directory.suitable(demand)
-    return directory, [known[key] for key in sorted(known)]
+            index.suitable(demand)
+    return index, [known[key] for key in sorted(known)]
 
 
 @given(changes)
 def test_lists_equal_full_scan(operations: list[Candidate | ReplicaKey]):
-    directory, known = apply(operations)
-    assert (list(directory.all()), len(directory)) == (known, len(known))
-    assert all(candidate.key in directory and directory.get(candidate.key) == candidate for candidate in known)
+    index, known = apply(operations)
+    assert (list(index.all()), len(index)) == (known, len(known))
+    assert all(candidate.key in index and index.get(candidate.key) == candidate for candidate in known)
     for pool_id in ("a", "b", "nowhere"):
-        assert list(directory.of_pool(pool_id)) == [found for found in known if found.pool_id == pool_id]
+        assert list(index.of_pool(pool_id)) == [found for found in known if found.pool_id == pool_id]
     for model in (*MODELS, "TINY.gguf", "none"):
-        assert list(directory.serving(model)) == [found for found in known if serves_model(found, model)]
+        assert list(index.serving(model)) == [found for found in known if serves_model(found, model)]
     for demand in DEMANDS:
-        assert list(directory.suitable(demand)) == suitable(known, demand)
+        assert list(index.suitable(demand)) == suitable(known, demand)
 
 
 @given(changes)
 def test_open_slots_are_sum_over_open_replicas(operations: list[Candidate | ReplicaKey]):
-    directory, known = apply(operations)
-    assert directory.slots_open == sum(found.slots_free for found in known if found.open)
+    index, known = apply(operations)
+    assert index.slots_open == sum(found.slots_free for found in known if found.open)
 
 
 @given(replicas)
 def test_leases_do_not_affect_suitability(candidate: Candidate):
-    directory = ReplicaIndex([candidate])
-    before = [list(directory.suitable(demand)) for demand in DEMANDS]
-    directory.put(replace(candidate, leased=candidate.leased + 1))
-    after = [list(directory.suitable(demand)) for demand in DEMANDS]
+    index = ReplicaIndex([candidate])
+    before = [list(index.suitable(demand)) for demand in DEMANDS]
+    index.put(replace(candidate, leased=candidate.leased + 1))
+    after = [list(index.suitable(demand)) for demand in DEMANDS]
     assert [len(found) for found in before] == [len(found) for found in after]
     assert all(found.leased == candidate.leased + 1 for some in after for found in some)
 
 
 def test_every_change_increments_counter():
-    directory, replica = ReplicaIndex(), Candidate("a", "r0", "", PoolState.READY, True, False, 1, 0, "llamacpp")
-    counts = [directory.changes]
+    index, replica = ReplicaIndex(), Candidate("a", "r0", "", PoolState.READY, True, False, 1, 0, "llamacpp")
+    counts = [index.changes]
     for change in (replica, replace(replica, leased=1)):
-        directory.put(change)
-        counts.append(directory.changes)
-    directory.drop(replica.key)
-    assert sorted({*counts, directory.changes}) == [*counts, directory.changes]
+        index.put(change)
+        counts.append(index.changes)
+    index.drop(replica.key)
+    assert sorted({*counts, index.changes}) == [*counts, index.changes]
 
 
 def test_demands_beyond_limit_are_answered():
     replica = Candidate("a", "r0", "", PoolState.READY, True, False, 1, 0, "llamacpp", ctx_max=100, endpoints=ENDPOINTS)
-    directory = ReplicaIndex([replica])
+    index = ReplicaIndex([replica])
     for ctx in range(1, 2 * DEMANDS_LIMIT):
-        assert bool(directory.suitable(Demand(ctx=ctx))) is (ctx <= 100)
+        assert bool(index.suitable(Demand(ctx=ctx))) is (ctx <= 100)

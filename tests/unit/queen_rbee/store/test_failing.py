@@ -322,10 +322,10 @@ async def test_closed_store_refuses_operations(tmp_path: Path) -> None:
 
 def mounting() -> str | None:
     """Return why a small file system cannot be mounted here, None if it can."""
-    words = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
+    command = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
     return (
         None
-        if shutil.which("unshare") and not subprocess.run(words, capture_output=True, check=False).returncode
+        if shutil.which("unshare") and not subprocess.run(command, capture_output=True, check=False).returncode
         else "no mount"
     )
 
@@ -333,9 +333,9 @@ def mounting() -> str | None:
 @pytest.mark.skipif(mounting() is not None, reason="a small file system cannot be mounted: needs root")
 @pytest.mark.parametrize("case", ["full", "read_only"])
 def test_real_file_system_full_or_read_only(case: str, tmp_path: Path) -> None:
-    words = ["unshare", "-m", sys.executable, "-m", __name__, case, str(tmp_path)]
+    command = ["unshare", "-m", sys.executable, "-m", __name__, case, str(tmp_path)]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(words, capture_output=True, text=True, env=environ, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environ, check=False)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 

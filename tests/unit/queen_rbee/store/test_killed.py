@@ -58,9 +58,9 @@ async def victim(directory: Path, first: int) -> None:
 def killed(directory: Path, first: int, after: int) -> dict[str, set[int]]:
     """Run a queen, kill it after `after` lines, and return the operations it reported."""
     reported: dict[str, set[int]] = defaultdict(set)
-    words = [sys.executable, "-m", __name__, str(directory), str(first)]
+    command = [sys.executable, "-m", __name__, str(directory), str(first)]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environ) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as process:
         assert process.stdout
         for count, line in enumerate(process.stdout):
             operation, number = line.split()

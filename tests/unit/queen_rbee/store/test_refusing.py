@@ -139,8 +139,8 @@ async def test_second_queen_on_same_directory_is_refused(tmp_path: Path) -> None
 async def test_database_in_use_by_other_program_is_refused(tmp_path: Path) -> None:
     await fill(tmp_path)
     program = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('BEGIN IMMEDIATE'); print(1); input()"
-    words = [sys.executable, "-uc", program, str(tmp_path / NAME)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:  # noqa: ASYNC220
+    command = [sys.executable, "-uc", program, str(tmp_path / NAME)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:  # noqa: ASYNC220
         assert other.stdin
         assert other.stdout
         other.stdout.readline()
@@ -172,9 +172,9 @@ async def test_unwritable_state_is_refused(unwritable: str, tmp_path: Path) -> N
 
 def as_another(state: Path, *, drops: bool = False, before: tuple[str, ...] = ()) -> str:
     """Open the store in another process, optionally as another user or with a command prefix; return its output."""
-    words = [*before, sys.executable, "-m", __name__, str(state), str(int(drops))]
+    command = [*before, sys.executable, "-m", __name__, str(state), str(int(drops))]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.run(words, check=True, capture_output=True, text=True, env=environ).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environ).stdout
 
 
 async def test_files_are_private_regardless_of_umask(tmp_path: Path) -> None:
