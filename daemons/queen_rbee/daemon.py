@@ -26,7 +26,7 @@ from queen_rbee.dispatch.health_checks import keep_checking
 from queen_rbee.intake.progress import keep_telling
 from queen_rbee.intake.restoring import restore
 from queen_rbee.parts import Parts, build
-from queen_rbee.pools.registry import Registry
+from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.settings import QueenSettings
 from queen_rbee.sources.pool_manager import PoolManagerSource
 from queen_rbee.status import keep_status, summary, unready
@@ -135,11 +135,11 @@ async def _keep_tidy(parts: Parts) -> None:
         await trio.sleep(TIDY_INTERVAL_S)
 
 
-async def _note_sync(registry: Registry, sources: list[PoolManagerSource]) -> None:
+async def _note_sync(registry: PoolRegistry, sources: list[PoolManagerSource]) -> None:
     """From now on a pool that nobody knows does not exist."""
     with trio.move_on_after(SYNC_LIMIT_S):
         for source in sources:
-            await source.asked.wait()
+            await source.polled.wait()
     registry.synced = True
 
 

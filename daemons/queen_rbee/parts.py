@@ -17,11 +17,11 @@ from queen_rbee.dispatch.hop import Hop
 from queen_rbee.dispatch.queue import AdmissionQueue
 from queen_rbee.engines import ADAPTERS
 from queen_rbee.fleet.fleet import Fleet
-from queen_rbee.fleet.managers import Managers
+from queen_rbee.fleet.managers import PoolManagers
 from queen_rbee.fleet.operations import Operations
 from queen_rbee.intake.intake import Intake
 from queen_rbee.metrics import Metrics
-from queen_rbee.pools.registry import Registry
+from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.sessions.sessions import Sessions
 from queen_rbee.settings import QueenSettings
 from queen_rbee.sources.handoffs import HandoffSource
@@ -48,7 +48,7 @@ class Parts:
         return Intake(self.dispatcher, self.store)
 
     @property
-    def registry(self) -> Registry:
+    def registry(self) -> PoolRegistry:
         """The pools that are known."""
         return self.dispatcher.registry
 
@@ -61,7 +61,7 @@ class Parts:
 def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
     """All parts over `store`, which the caller keeps open for as long as they run."""
     bell, metrics = Bell(), Metrics()
-    registry = Registry(bell, ADAPTERS)
+    registry = PoolRegistry(bell, ADAPTERS)
     dispatcher = Dispatcher(
         queue=AdmissionQueue(settings.capacity, settings.policy),
         registry=registry,
@@ -76,12 +76,12 @@ def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
         registry, store, metrics, dispatcher.runs.take_place, settings.node_timeout_ms, float(settings.stale_check_s)
     )
     urls = () if settings.cloud_profile else settings.pool_managers
-    managers = Managers(fleet, registry, urls, settings.token, tls.client)
+    managers = PoolManagers(fleet, registry, urls, settings.token, tls.client)
     operations = Operations(registry, managers, dispatcher.runs.take_place)
     return Parts(settings, store, dispatcher, _handoffs(settings, registry, metrics), fleet, operations, tls)
 
 
-def books(store: Store, registry: Registry, metrics: Metrics, model_dirs: Sequence[Path] = ()) -> Accounting:
+def books(store: Store, registry: PoolRegistry, metrics: Metrics, model_dirs: Sequence[Path] = ()) -> Accounting:
     """All that tasks are entered in, empty."""
     return Accounting(
         book=TaskBook(),
@@ -89,12 +89,12 @@ def books(store: Store, registry: Registry, metrics: Metrics, model_dirs: Sequen
         forecast=Forecast(registry),
         store=store,
         sessions=Sessions(store),
-        catalog=Catalog(store, registry.believed, metrics, registry.withhold, directories=model_dirs),
+        catalog=Catalog(store, registry.effective_pools, metrics, registry.withhold, directories=model_dirs),
         artifacts=Artifacts(store),
     )
 
 
-def _handoffs(settings: QueenSettings, registry: Registry, metrics: Metrics) -> HandoffSource | None:
+def _handoffs(settings: QueenSettings, registry: PoolRegistry, metrics: Metrics) -> HandoffSource | None:
     if settings.profile != "home":
         return None
     spool = Spool(settings.runtime_dir, moves_bad=False)

@@ -1,4 +1,4 @@
-"""Every variable of queen-rbee, declared once."""
+"""The settings of queen-rbee. Each is declared once; documentation and validation follow."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,15 +16,16 @@ from llama_orch.settings.shared import (
     metrics_port_variable,
 )
 from llama_orch.settings.types import PathList, UrlList
+from queen_rbee.pools.strategies import StrategyName, descriptions
 
 HOME_ADDRESS = Host("127.0.0.1", 8080)
 MODEL_DIRS = ("/srv/models", "/var/lib/llama-orch/models", "/var/cache/llama-orch/models", "~/.cache/llama-orch/models")
-"""The last two are where engine-provisioner keeps the models that it has fetched."""
+"""engine-provisioner stores fetched models in the last two."""
 CLOUD_ADDRESS = Host("0.0.0.0", 8080)  # noqa: S104 -- the reference's own default in CLOUD_PROFILE
 
 
 class QueenSettings(ApiSettings):
-    """queen-rbee's settings; immutable. Durations carry their unit in the name."""
+    """The settings of queen-rbee; immutable."""
 
     examples: ClassVar[tuple[Example, ...]] = (
         Example(
@@ -56,7 +57,7 @@ class QueenSettings(ApiSettings):
         Flag,
         Var(
             "ORCHESTRATORD_CLOUD_PROFILE",
-            "CLOUD_PROFILE: many GPU machines that register with a token. Otherwise HOME_PROFILE, one machine.",
+            "Select CLOUD_PROFILE, many GPU machines that register with a token, instead of HOME_PROFILE, one machine.",
             example="true",
         ),
     ] = False
@@ -73,7 +74,7 @@ class QueenSettings(ApiSettings):
         Address | None,
         Var(
             "ORCHD_ADDR",
-            "Older name of ORCHESTRATORD_BIND_ADDR; counts only where that is not set.",
+            "Older name of ORCHESTRATORD_BIND_ADDR. Used only if that is not set.",
             example="127.0.0.1:8080",
         ),
     ] = None
@@ -81,7 +82,7 @@ class QueenSettings(ApiSettings):
         Whole,
         Var(
             "ORCHESTRATORD_NODE_TIMEOUT_MS",
-            "A node that sends no heartbeat for so many milliseconds counts as offline.",
+            "Milliseconds without a heartbeat after which a node counts as offline.",
             example="30000",
             unit="milliseconds",
             profile="cloud",
@@ -92,7 +93,7 @@ class QueenSettings(ApiSettings):
         Whole,
         Var(
             "ORCHESTRATORD_STALE_CHECK_INTERVAL_SECS",
-            "Seconds between two looks for nodes whose heartbeats have stopped.",
+            "Seconds between checks for nodes without heartbeats.",
             example="10",
             unit="seconds",
             profile="cloud",
@@ -103,8 +104,8 @@ class QueenSettings(ApiSettings):
         Path,
         Var(
             "ORCHD_RUNTIME_DIR",
-            "Directory in which engine-provisioner announces engines by handoff files.",
-            more=f"The Unix socket queen-rbee.sock is made beside it where systemd passes none. {RELATIVE}",
+            "Directory where engine-provisioner writes the handoff files of engines.",
+            more=f"Without socket activation, the Unix socket queen-rbee.sock is created next to it. {RELATIVE}",
             example=RUNTIME_DIRECTORY,
             allowed="the path of a directory",
             profile="home",
@@ -115,7 +116,7 @@ class QueenSettings(ApiSettings):
         Whole,
         Var(
             "ORCHD_HANDOFF_WATCH_INTERVAL_MS",
-            "Milliseconds between two looks at the handoff directory: the backstop of its wake-ups.",
+            "Milliseconds between scans of the handoff directory, in case a change notification is lost.",
             example="1000",
             unit="milliseconds",
             profile="home",
@@ -126,8 +127,8 @@ class QueenSettings(ApiSettings):
         PathList,
         Var(
             "LLORCH_MODEL_DIRS",
-            "Directories of model files, separated by commas: only below them does the catalog check digests of files.",
-            more="A symbolic link must not lead out of them. The digest of another file would tell what is in it.",
+            "Directories of model files, separated by commas. The catalog verifies digests of files below them only.",
+            more="Symbolic links must not lead out of them: the digest of any other file would reveal its content.",
             default=",".join(MODEL_DIRS),
             example="/srv/models,/data/gguf",
             addition=True,
@@ -137,18 +138,18 @@ class QueenSettings(ApiSettings):
         UrlList,
         Var(
             "ORCHD_POOL_MANAGERS",
-            "The pool-managerds that are asked for their pools, by URL, separated by commas.",
+            "URLs of the pool-managerds to poll for pools, separated by commas.",
             example="http://127.0.0.1:9200",
             profile="home",
             addition=True,
         ),
     ] = ("http://127.0.0.1:9200",)
     placement: Annotated[
-        Literal["round-robin", "least-loaded", "random"],
+        StrategyName,
         Var(
             "ORCHESTRATORD_PLACEMENT_STRATEGY",
-            "How a pool is chosen among those that can take a task.",
-            more="least-loaded takes the one with the most free GPU memory, then the fewest busy slots.",
+            "How a replica is chosen among those that can take a task.",
+            more=descriptions(),
             example="least-loaded",
         ),
     ] = "round-robin"
@@ -156,8 +157,8 @@ class QueenSettings(ApiSettings):
         Whole,
         Var(
             "ORCHD_ADMISSION_CAPACITY",
-            "How many tasks may wait in the admission queue.",
-            more="Those that run do not count.",
+            "Number of tasks that may wait in the admission queue.",
+            more="Running tasks do not count.",
             example="500",
         ),
         Field(ge=1, le=10_000),
@@ -166,12 +167,13 @@ class QueenSettings(ApiSettings):
         Literal["drop-lru", "reject-new"],
         Var(
             "ORCHD_ADMISSION_POLICY",
-            "What happens when the queue is full: drop the waiting task that was least recently attended, or refuse "
-            "the new one.",
-            more="drop-lru takes batch tasks first; the stream of a dropped task ends with QUEUE_FULL_DROP_LRU. Who "
-            "was dropped or refused and comes back when it was told to, with the same task_id or the same words, takes "
-            "the place of one who was promised nothing, and is not dropped again. reject-new answers with status 429. "
-            "A running task is never dropped, nor an interactive one for a batch one: then the newcomer is refused.",
+            "What to do with a new task when the queue is full: drop the least recently attended waiting task, or "
+            "refuse the new one.",
+            more="drop-lru drops batch tasks first. The stream of a dropped task ends with QUEUE_FULL_DROP_LRU. A "
+            "dropped or refused task that is sent again at the time of its Retry-After, with the same task_id or the "
+            "same prompt, takes the place of a task without such a promise, and is not dropped again. reject-new "
+            "answers with status 429. Running tasks are never dropped, nor interactive tasks for batch tasks: the new "
+            "task is then refused.",
             example="drop-lru",
         ),
     ] = "drop-lru"
@@ -179,9 +181,9 @@ class QueenSettings(ApiSettings):
         Whole,
         Var(
             "ORCHD_POOL_WAIT_MS",
-            "How long a task waits while no pool that could serve it is ready, in milliseconds.",
-            more="After that it ends with POOL_UNREADY, retriable. A deadline of the task that passes earlier counts. "
-            "Give it more time than the largest model needs to load.",
+            "Milliseconds that a task waits while no pool that could serve it is ready.",
+            more="The task then ends with the retriable error POOL_UNREADY, or earlier at its own deadline. Set it to "
+            "more than the time that the largest model needs to load.",
             example="600000",
             addition=True,
         ),
@@ -196,36 +198,36 @@ class QueenSettings(ApiSettings):
 
     @property
     def address_variable(self) -> str:
-        """The variable to change when `address` cannot be had."""
+        """The variable to change if `address` cannot be bound."""
         return "ORCHD_ADDR" if self.bind is None and self.legacy_bind else "ORCHESTRATORD_BIND_ADDR"
 
     @property
     def profile(self) -> Literal["home", "cloud"]:
-        """CLOUD_PROFILE is in force where ORCHESTRATORD_CLOUD_PROFILE says so, otherwise HOME_PROFILE."""
+        """CLOUD_PROFILE is in effect if ORCHESTRATORD_CLOUD_PROFILE is true, otherwise HOME_PROFILE."""
         return "cloud" if self.cloud_profile else "home"
 
     def in_force(self, name: str) -> tuple[str, object]:
-        """As in the base; the address may come from its older name or from the profile."""
+        """As in the base class. The address may come from the older variable or from the profile."""
         return (self.address_variable, self.address) if name == "bind" else super().in_force(name)
 
     @rule
     def one_address(self) -> Iterator[Problem]:
-        """ORCHD_ADDR, where it is set beside ORCHESTRATORD_BIND_ADDR, says the same."""
+        """If both ORCHD_ADDR and ORCHESTRATORD_BIND_ADDR are set, they must be equal."""
         if self.bind and self.legacy_bind and self.bind != self.legacy_bind:
             problem = f"differs from ORCHESTRATORD_BIND_ADDR={self.bind}"
             yield Problem("ORCHD_ADDR", str(self.legacy_bind), problem, "Set only ORCHESTRATORD_BIND_ADDR.")
 
     @rule
-    def cloud_needs_a_token(self) -> Iterator[Problem]:
-        """CLOUD_PROFILE needs a token."""
+    def cloud_requires_token(self) -> Iterator[Problem]:
+        """CLOUD_PROFILE requires a token."""
         if self.cloud_profile and self.token is None:
-            problem = "is not set, and CLOUD_PROFILE needs it"
-            mend = "Make one with openssl rand -hex 32 and set it on the queen and on every node."
-            yield Problem("LLORCH_API_TOKEN", None, problem, mend)
+            problem = "is not set, but CLOUD_PROFILE requires it"
+            hint = "Generate one with openssl rand -hex 32 and set it on the queen and on every node."
+            yield Problem("LLORCH_API_TOKEN", None, problem, hint)
 
     @rule
-    def metrics_have_a_port_of_their_own(self) -> Iterator[Problem]:
-        """PROMETHEUS_METRICS_PORT differs from the port of ORCHESTRATORD_BIND_ADDR."""
+    def metrics_port_is_separate(self) -> Iterator[Problem]:
+        """PROMETHEUS_METRICS_PORT must differ from the port of ORCHESTRATORD_BIND_ADDR."""
         if self.metrics_port == self.address.port:
             problem = f"is also the port of the API ({self.address})"
             yield Problem("PROMETHEUS_METRICS_PORT", str(self.metrics_port), problem, "Set another port.")

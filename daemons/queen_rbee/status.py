@@ -1,4 +1,4 @@
-"""What the queen says of itself: the line for `systemctl status`, readiness, and the gauges that follow its state."""
+"""The status line for `systemctl status`, readiness, and the metrics that are set from the state of the queen."""
 
 from collections import Counter
 
@@ -13,7 +13,7 @@ INTERVAL_S = 1.0
 
 
 def summary(dispatcher: Dispatcher, fleet: Fleet) -> str:
-    """As in "2 pools ready, 7 queued, 3 running", in CLOUD_PROFILE with "3 of 4 nodes online" before it."""
+    """Return, for example, "2 pools ready, 7 queued, 3 running", in CLOUD_PROFILE after "3 of 4 nodes online"."""
     ready = dispatcher.registry.ready_pools
     nodes = f"{fleet.online} of {fleet.size} nodes online, " if fleet.size else ""
     pools = f"{nodes}{ready} pool{'s' * (ready != 1)} ready"
@@ -21,20 +21,19 @@ def summary(dispatcher: Dispatcher, fleet: Fleet) -> str:
 
 
 def unready(dispatcher: Dispatcher) -> list[str]:
-    """What stands against sending tasks here: nothing, as soon as one pool is ready."""
+    """Return the reasons why the queen is not ready. It is ready when at least one pool is."""
     if dispatcher.registry.ready_pools:
         return []
     return ["no pool is ready; see orchctl pools"]
 
 
 async def keep_status(dispatcher: Dispatcher, fleet: Fleet, notifier: Notifier) -> None:
-    """Tell the service manager whenever the summary changes, and the log of dropped tasks, at most once in INTERVAL_S
-    seconds."""
-    said = ""
+    """Update the service manager's status line, the gauges and the log of dropped tasks every INTERVAL_S seconds."""
+    current = ""
     while True:
-        if (line := summary(dispatcher, fleet)) != said:
+        if (line := summary(dispatcher, fleet)) != current:
             notifier.status(line)
-            said = line
+            current = line
         show_gauges(dispatcher)
         dispatcher.metrics.nodes_online.set(fleet.online)
         dispatcher.accounting.report_dropped()
@@ -42,7 +41,7 @@ async def keep_status(dispatcher: Dispatcher, fleet: Fleet, notifier: Notifier) 
 
 
 def show_gauges(dispatcher: Dispatcher) -> None:
-    """Have the gauges say what is so now, and those of gone pools nothing."""
+    """Set the gauges to the current state, and remove the series of pools that are gone."""
     metrics = dispatcher.metrics
     metrics.depths(waiting(dispatcher))
     metrics.ready_pools(dispatcher.registry.ready_by_id)
@@ -50,8 +49,8 @@ def show_gauges(dispatcher: Dispatcher) -> None:
 
 
 def waiting(dispatcher: Dispatcher) -> Counter[tuple[str, str, str]]:
-    """How many tasks wait, by the engine and pool that they could go to (see `Directory.place_of`), and priority."""
-    found = Counter({("", NO_POOL, "interactive"): 0, ("", NO_POOL, "batch"): 0})
+    """Count the waiting tasks by engine and pool id (see `ReplicaIndex.shared_labels`) and priority."""
+    counts = Counter({("", NO_POOL, "interactive"): 0, ("", NO_POOL, "batch"): 0})
     for task in dispatcher.queue.order():
-        found[(*dispatcher.registry.replicas.place_of(task.demand), task.request.priority)] += 1
-    return found
+        counts[(*dispatcher.registry.replicas.shared_labels(task.demand), task.request.priority)] += 1
+    return counts

@@ -58,8 +58,8 @@ class Accepted:
         self.opened.append(mine.task_id)
         if len(self.opened) > OPEN_TASKS:
             oldest = self.opened.popleft()
-            store.delivered(oldest)
-            store.ended(oldest)
+            store.mark_delivered(oldest)
+            store.mark_ended(oldest)
 
 
 async def _caller(store: SqliteStore, until: float, accepted: Accepted) -> None:
@@ -124,7 +124,7 @@ async def calls(directory: Path) -> None:
         async with trio.open_nursery() as nursery:
             for each in tasks:
                 nursery.start_soon(store.accept, each)
-        delivered, ended = (_median_us(deed, tasks) for deed in (store.delivered, store.ended))
+        delivered, ended = (_median_us(deed, tasks) for deed in (store.mark_delivered, store.mark_ended))
         begun = time.perf_counter()
         for number in range(LATER):
             store.put_later("record", Document(str(number), REQUEST))

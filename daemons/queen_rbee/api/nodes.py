@@ -16,7 +16,7 @@ from llama_orch.http.server.json_scan import Shape
 from llama_orch.http.server.posted import body_of
 from queen_rbee.api.views import answer, answer_of
 from queen_rbee.fleet.fleet import Fleet
-from queen_rbee.fleet.managers import Managers, gpus, reachability
+from queen_rbee.fleet.managers import PoolManagers, gpus, reachability
 
 REGISTRATION_LIMIT = 256 << 10
 REGISTRATION_SHAPE = Shape(values=4_000, nodes=4_000)
@@ -41,7 +41,7 @@ def add_heartbeats(routes: HotRoutes, fleet: Fleet) -> None:
     routes.add("POST", "/v2/nodes/{node_id}/heartbeat", heartbeat)
 
 
-def add_nodes(app: QuartTrio, fleet: Fleet, managers: Managers, *, cloud: bool) -> None:
+def add_nodes(app: QuartTrio, fleet: Fleet, managers: PoolManagers, *, cloud: bool) -> None:
     """Add the other routes to `app`; without `cloud` there are no nodes."""
 
     app.url_map.converters["node"] = NodeName

@@ -6,7 +6,7 @@ from quart_trio import QuartTrio
 from llama_orch.contracts.operations import DrainRequest, OperationList
 from llama_orch.http.server.posted import body_or
 from queen_rbee.api.views import answer
-from queen_rbee.fleet.operations import Operations, Target
+from queen_rbee.fleet.operations import DrainTarget, Operations
 
 
 def add_operations(app: QuartTrio, operations: Operations) -> None:
@@ -22,11 +22,11 @@ def add_operations(app: QuartTrio, operations: Operations) -> None:
 
     @app.post("/v2/nodes/<node_id>/drain")
     async def drain_node(node_id: str) -> Response:
-        return answer(await operations.drain(Target(node_id=node_id), await _wish()), 202)
+        return answer(await operations.drain(DrainTarget(node_id=node_id), await _wish()), 202)
 
     @app.post("/v2/nodes/<node_id>/resume")
     async def resume_node(node_id: str) -> Response:
-        return answer(await operations.resume(Target(node_id=node_id)), 202)
+        return answer(await operations.resume(DrainTarget(node_id=node_id)), 202)
 
     @app.get("/v2/operations")
     async def listed() -> Response:
@@ -38,9 +38,9 @@ def add_operations(app: QuartTrio, operations: Operations) -> None:
         return answer(operations.view(operation_id))
 
 
-def _pool(pool_id: str) -> Target:
+def _pool(pool_id: str) -> DrainTarget:
     """The pool of the path, on the node of `?node_id=` or on all that have it."""
-    return Target(pool_id, request.args.get("node_id") or None)
+    return DrainTarget(pool_id, request.args.get("node_id") or None)
 
 
 async def _wish() -> DrainRequest:

@@ -156,7 +156,7 @@ class TaskListing:
         found: list[TaskView] = []
         batch = [Document("", "")] * BATCH
         while len(batch) == BATCH and len(found) < wanted:
-            batch = [*await self.store.listed("record", tag=state, before=before, limit=BATCH)]
+            batch = [*await self.store.list_documents("record", tag=state, before=before, limit=BATCH)]
             before = batch[-1].key if batch else before
             views = [view for document in batch if (view := _read(document))]
             found += [view for view in views if self.book.get(view.task_id) is None]

@@ -103,5 +103,5 @@ def add_scan(app: QuartTrio, handoffs: HandoffSource | None) -> None:
     @app.post("/v2/handoff/scan")
     async def scan() -> Response:
         if handoffs:
-            await handoffs.look()
+            await handoffs.scan()
         return Response("", status=204)  # without a body, Quart looks for an asyncio loop

@@ -1,4 +1,4 @@
-"""Which models are where: GET /v2/catalog/availability, from what is known of pools. Pure."""
+"""The models on each node, for GET /v2/catalog/availability. Pure functions."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -8,16 +8,16 @@ from llama_orch.contracts.nodes import NodeStatus, NodeView
 from llama_orch.contracts.pools import PoolStatus
 from queen_rbee.engines.model_names import public_name
 
-LOCAL = "local"
-"""The one node of HOME_PROFILE."""
+LOCAL_NODE_ID = "local"
+"""The id of the only node in HOME_PROFILE."""
 
 
 def local_node(pools: Iterable[PoolStatus], address: str) -> NodeModels:
-    """This machine as a node: all its pools, and the models that those of them which are ready serve."""
+    """Return this machine as a node, with all its pools and the models of those that are ready."""
     known = list(pools)
     models = {public_name(model) for pool in known if pool.ready for model in pool.models_available}
     return NodeModels(
-        node_id=LOCAL,
+        node_id=LOCAL_NODE_ID,
         address=address,
         online=True,
         models=sorted(models),
@@ -26,7 +26,7 @@ def local_node(pools: Iterable[PoolStatus], address: str) -> NodeModels:
 
 
 def models_of(node: NodeView) -> NodeModels:
-    """What a node of CLOUD_PROFILE has."""
+    """Return the pools of a CLOUD_PROFILE node, and the models of those that are ready."""
     return NodeModels(
         node_id=node.node_id,
         address=node.address,
@@ -37,7 +37,7 @@ def models_of(node: NodeView) -> NodeModels:
 
 
 def availability(nodes: Iterable[NodeModels]) -> Availability:
-    """What all nodes have together; only models of nodes that are online count."""
+    """Count the models of all nodes; those of offline nodes do not count."""
     known = {node.node_id: node for node in nodes}
     copies = Counter(model for node in known.values() if node.online for model in set(node.models))
     single = sum(count == 1 for count in copies.values())

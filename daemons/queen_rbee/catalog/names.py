@@ -1,4 +1,4 @@
-"""What a client's name for a model leads to: an entry of the catalog, a model_ref, or a refusal in words. Pure."""
+"""Find catalog models by the names that clients use, and decide which names must not be served. Pure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,67 +7,70 @@ from llama_orch.contracts.errors import ApiError
 from llama_orch.http.server.bodies import invalid
 from queen_rbee.engines.model_names import model_key
 
-Known = Mapping[str, CatalogModel]
-"""The models by their ids."""
-ByRef = Mapping[str, frozenset[str]]
-"""The ids of the models that pools serve by one name, as `model_key` has it."""
 
+class NameIndex:
+    """An index of models by the names under which pools serve them.
 
-def by_ref(models: Known) -> dict[str, frozenset[str]]:
-    """The second index of `models`."""
-    found: dict[str, set[str]] = {}
-    for model in models.values():
-        found.setdefault(model_key(model.model_ref), set()).add(model.id)
-    return {name: frozenset(ids) for name, ids in found.items()}
-
-
-def resolved(name: str, models: Known, refs: ByRef) -> CatalogModel | None:
-    """The model with the id `name`; else one that pools serve by that name, if possible one that may be served."""
-    if found := models.get(name):
-        return found
-    known = [models[model_id] for model_id in sorted(refs.get(model_key(name), ()))]
-    return next((model for model in known if why_not(model) is None), known[0] if known else None)
-
-
-def model_ref_for(name: str, models: Known, refs: ByRef) -> str:
-    """What to look for among pools; a name that the catalog does not know stays as it is.
-
-    Raises ApiError 404 for a retired model, 409 for one that is not what its digest says.
+    `models` are the models by id. Build a new index when they change.
     """
-    model = resolved(name, models, refs)
-    if model is None:
-        return name
-    if refused := why_not(model):
-        raise refused
-    return model.model_ref if model.id == name else name
+
+    def __init__(self, models: Mapping[str, CatalogModel]) -> None:
+        self._models = models
+        self._ids_by_key: dict[str, set[str]] = {}
+        for model in models.values():
+            self._ids_by_key.setdefault(model_key(model.model_ref), set()).add(model.id)
+
+    def find(self, name: str) -> CatalogModel | None:
+        """Return the model with the id `name`, else one that pools serve under that name, preferably one that may be
+        served."""
+        if found := self._models.get(name):
+            return found
+        candidates = [self._models[model_id] for model_id in sorted(self._ids_by_key.get(model_key(name), ()))]
+        return next((model for model in candidates if refusal(model) is None), candidates[0] if candidates else None)
+
+    def model_ref_for(self, name: str) -> str:
+        """Return the model name to look for among pools; a name that the catalog does not know stays as it is.
+
+        Raises ApiError 404 for a retired model, 409 for one whose digest does not match.
+        """
+        model = self.find(name)
+        if model is None:
+            return name
+        if error := refusal(model):
+            raise error
+        return model.model_ref if model.id == name else name
+
+    def withheld_keys(self) -> frozenset[str]:
+        """Return the `model_key` of all models that no pool may be asked for.
+
+        These are names of which one model's digest does not match and no other model has been verified.
+        """
+        return frozenset(
+            key for key, ids in self._ids_by_key.items() if _withhold_all([self._models[model_id] for model_id in ids])
+        )
 
 
-def why_not(model: CatalogModel) -> ApiError | None:
-    """Why tasks may not ask for `model`, or None."""
+def refusal(model: CatalogModel) -> ApiError | None:
+    """Return the error for a task that requests `model`, None if it may be served."""
     if model.state is ModelState.RETIRED:
         body = invalid([("model_ref", f"the model {model.id} is retired")])
-        hint = f"See GET /v2/catalog/models for others. POST /v2/catalog/models/{model.id}/state brings it back."
+        hint = f"See GET /v2/catalog/models for others. POST /v2/catalog/models/{model.id}/state activates it again."
         return ApiError(404, body.model_copy(update={"hint": hint}))
-    if withheld(model):
+    if is_withheld(model):
         body = invalid([("model_ref", f"the model {model.id} is withheld: {model.verification.reason}")])
-        hint = f"Mend the file or the digest, then POST /v2/catalog/models/{model.id}/verify."
+        hint = f"Correct the file or the digest, then POST /v2/catalog/models/{model.id}/verify."
         return ApiError(409, body.model_copy(update={"hint": hint}))
     return None
 
 
-def withheld(model: CatalogModel) -> bool:
-    """Whether it must not be served, since it is not what its digest says; a new check alone changes nothing."""
-    found = model.verification
-    differs = found.actual not in (None, model.digest)
-    return found.state is VerificationState.MISMATCH or (found.state is VerificationState.PENDING and differs)
+def is_withheld(model: CatalogModel) -> bool:
+    """Return whether the digest does not match. A model stays withheld while it is checked again."""
+    verification = model.verification
+    differs = verification.actual not in (None, model.digest)
+    pending = verification.state is VerificationState.PENDING
+    return verification.state is VerificationState.MISMATCH or (pending and differs)
 
 
-def withheld_names(models: Known, refs: ByRef) -> frozenset[str]:
-    """The names in `refs` that no pool may be asked for: one model of the name is not what its digest says, and none
-    has been found to be what its own says."""
-    return frozenset(name for name, ids in refs.items() if _refused([models[model_id] for model_id in ids]))
-
-
-def _refused(models: Sequence[CatalogModel]) -> bool:
+def _withhold_all(models: Sequence[CatalogModel]) -> bool:
     verified = any(model.verification.state is VerificationState.VERIFIED for model in models)
-    return not verified and any(map(withheld, models))
+    return not verified and any(map(is_withheld, models))

@@ -1,6 +1,6 @@
-"""Whether a model is what its digest says: the file where the queen can read it, and what pools report of theirs.
+"""Verification of model digests: of the file if the queen can read it, and of the digests that pools report.
 
-Every source must agree: a task that asks for the model may be placed on any of those pools.
+All sources must agree, because a task that requests the model may be placed on any of these pools.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -13,81 +13,87 @@ import trio
 
 from llama_orch.contracts.catalog import CatalogModel, Verification, VerificationState
 from llama_orch.contracts.pools import PoolStatus
-from llama_orch.files.digest import Unreadable, file_digest, local_path
+from llama_orch.files.digest import FileUnreadable, file_digest, local_path
 from queen_rbee.engines.model_names import model_key
 
-Reason = Literal["file", "pool_report", "no_digest", "no_source"]
-"""What a check rests on; a label of catalog_verifications_total."""
+VerificationReason = Literal["file", "pool_report", "no_digest", "no_source"]
+"""What an outcome is based on; a label of catalog_verifications_total."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """A digest that was found: `where` in words, `engine` of the pool that reports it, empty for a file."""
+    """A digest that was found.
+
+    `source` describes its origin in messages. `engine` is that of the reporting pool, empty for a file.
+    """
 
     digest: str
-    where: str
-    reason: Reason
+    source: str
+    reason: VerificationReason
     engine: str = ""
 
 
-Reports = Mapping[str, Sequence[Evidence]]
-"""What pools report of a model, by its short name."""
+ReportedDigests = Mapping[str, Sequence[Evidence]]
+"""The digests that pools report, by `model_key`."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a check ended, for the catalog and for the metric."""
+class VerificationOutcome:
+    """The result of a verification, for the catalog and for the metric."""
 
     state: VerificationState
-    reason: Reason
-    words: str | None = None
+    reason: VerificationReason
+    message: str | None = None
     actual: str | None = None
     engine: str = ""
 
     def verification(self, now: datetime) -> Verification:
-        """As the catalog keeps it."""
-        return Verification(state=self.state, checked_at=now, reason=self.words, actual=self.actual)
+        return Verification(state=self.state, checked_at=now, reason=self.message, actual=self.actual)
 
 
-async def check(
+async def verify(
     model: CatalogModel, pools: Callable[[], Collection[PoolStatus]], directories: Sequence[Path]
-) -> Outcome:
-    """Check `model` now; takes as long as reading its file does, which must be below one of `directories`. `pools` are
-    asked after that."""
+) -> VerificationOutcome:
+    """Verify `model`, which takes as long as reading its file, if that is below one of `directories`.
+
+    `pools` is called after the file has been read.
+    """
     if model.digest is None:
-        words = "no digest was given to check: delete the model and post it with one"
-        return Outcome(VerificationState.UNVERIFIED, "no_digest", words)
-    evidence, trouble = await _of_file(model.model_ref, directories)
-    return judged(model.digest, [*evidence, *reported(model.model_ref, reports_of(pools()))], trouble)
+        message = "no digest was given; delete the model and add it again with one"
+        return VerificationOutcome(VerificationState.UNVERIFIED, "no_digest", message)
+    evidence, problem = await _file_evidence(model.model_ref, directories)
+    return judge(model.digest, [*evidence, *_reported(model.model_ref, digests_by_model(pools()))], problem)
 
 
-def reconsiderable(model: CatalogModel) -> bool:
-    """Whether what pools report can change how a check ended; a mismatch stays until a client has it checked again."""
-    found = model.verification.state
-    return model.digest is not None and found in (VerificationState.VERIFIED, VerificationState.UNAVAILABLE)
+def can_be_reconsidered(model: CatalogModel) -> bool:
+    """Return whether reports of pools can change the outcome.
+
+    A mismatch stays until a client requests a verification.
+    """
+    state = model.verification.state
+    return model.digest is not None and state in (VerificationState.VERIFIED, VerificationState.UNAVAILABLE)
 
 
-def reconsidered(model: CatalogModel, reports: Reports) -> Outcome | None:
-    """The outcome that `reports` give to a model that is reconsiderable; None where that changes nothing. No file is
-    read."""
-    evidence = reported(model.model_ref, reports)
-    outcome = judged(model.digest or "", evidence, "")
+def reconsider(model: CatalogModel, reports: ReportedDigests) -> VerificationOutcome | None:
+    """Return the outcome that `reports` alone give for such a model, None if it does not change the state."""
+    evidence = _reported(model.model_ref, reports)
+    outcome = judge(model.digest or "", evidence, "")
     return outcome if evidence and outcome.state is not model.verification.state else None
 
 
-async def _of_file(model_ref: str, directories: Sequence[Path]) -> tuple[list[Evidence], str]:
-    """The file's digest, or why there is none."""
+async def _file_evidence(model_ref: str, directories: Sequence[Path]) -> tuple[list[Evidence], str]:
+    """Return the digest of the file, or the reason why there is none."""
     path = local_path(model_ref)
     if path is None:
-        return [], "the model is no file: of this machine"
+        return [], "the model is not a file: reference"
     try:
-        return [Evidence(await file_digest(path, directories), "its file", "file")], ""
-    except Unreadable as error:
+        return [Evidence(await file_digest(path, directories), "the file", "file")], ""
+    except FileUnreadable as error:
         return [], f"the queen cannot read {path}: {error}"
 
 
-def reports_of(pools: Iterable[PoolStatus]) -> Reports:
-    """What all pools report, sorted once for all models: there may be thousands of either."""
+def digests_by_model(pools: Iterable[PoolStatus]) -> ReportedDigests:
+    """Index the digests that pools report. One index serves all models, since there may be thousands of both."""
     found: dict[str, list[Evidence]] = {}
     for pool in pools:
         for model, digest in pool.model_digests.items():
@@ -96,35 +102,36 @@ def reports_of(pools: Iterable[PoolStatus]) -> Reports:
     return found
 
 
-def reported(model_ref: str, reports: Reports) -> Sequence[Evidence]:
-    """What those pools report that would be asked for `model_ref`."""
+def _reported(model_ref: str, reports: ReportedDigests) -> Sequence[Evidence]:
     return reports.get(model_key(model_ref), ())
 
 
-def judged(wanted: str, evidence: Sequence[Evidence], trouble: str) -> Outcome:
-    """The outcome of comparing `wanted` with all that was found; `trouble` is why there was no file to hash."""
-    wrong = next((found for found in evidence if found.digest != wanted), None)
-    if wrong:
-        words = f"{wrong.where} has another digest than the catalog"
-        return Outcome(VerificationState.MISMATCH, wrong.reason, words, wrong.digest, wrong.engine)
+def judge(expected: str, evidence: Sequence[Evidence], problem: str) -> VerificationOutcome:
+    """Compare `expected` with all evidence; `problem` is the reason why there is no evidence of the file."""
+    mismatch = next((found for found in evidence if found.digest != expected), None)
+    if mismatch:
+        message = f"the digest of {mismatch.source} differs from the catalog"
+        return VerificationOutcome(
+            VerificationState.MISMATCH, mismatch.reason, message, mismatch.digest, mismatch.engine
+        )
     if not evidence:
-        words = f"{trouble}, and no pool reports a checked digest of it (model.checksum in the pools file)"
-        return Outcome(VerificationState.UNAVAILABLE, "no_source", words)
-    return Outcome(VerificationState.VERIFIED, evidence[0].reason, None, wanted, evidence[0].engine)
+        message = f"{problem}, and no pool reports a verified digest of it (model.checksum in the pools file)"
+        return VerificationOutcome(VerificationState.UNAVAILABLE, "no_source", message)
+    return VerificationOutcome(VerificationState.VERIFIED, evidence[0].reason, None, expected, evidence[0].engine)
 
 
-Done = Callable[[CatalogModel, Outcome], None]
+class Verifier:
+    """Runs verifications, one at a time, in a nursery of its own.
 
-
-class Checks:
-    """`model` finds a model by its id, `pools` tells what is known of pools, `done` takes the outcome; files of models
-    are below `directories`."""
+    `model` finds a model by its id, `pools` returns the known pools, `done` is called with each outcome. Only files
+    below `directories` are read.
+    """
 
     def __init__(
         self,
         model: Callable[[str], CatalogModel | None],
         pools: Callable[[], Collection[PoolStatus]],
-        done: Done,
+        done: Callable[[CatalogModel, VerificationOutcome], None],
         directories: Sequence[Path],
     ) -> None:
         self._directories = directories
@@ -136,31 +143,32 @@ class Checks:
         self._one_at_a_time = trio.CapacityLimiter(1)
 
     def __contains__(self, model_id: str) -> bool:
+        """Return whether a verification of the model is running or queued."""
         return model_id in self._scopes
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Hold the checks, for ever."""
+        """Run the verifications that `start` adds, forever."""
         async with trio.open_nursery() as self._nursery:
             task_status.started()
             await trio.sleep_forever()
 
     def start(self, model_id: str) -> None:
-        """Begin a check, unless one is under way, or nothing runs yet."""
+        """Start a verification, unless one is running. Does nothing until `run` has started."""
         if self._nursery and model_id not in self._scopes:
             self._scopes[model_id] = trio.CancelScope()
-            self._nursery.start_soon(self._check, model_id, self._scopes[model_id])
+            self._nursery.start_soon(self._verify, model_id, self._scopes[model_id])
 
     def stop(self, model_id: str) -> None:
-        """The model is checked no more."""
+        """Cancel the verification of the model, if any."""
         if scope := self._scopes.pop(model_id, None):
             scope.cancel()
 
-    async def _check(self, model_id: str, scope: trio.CancelScope) -> None:
+    async def _verify(self, model_id: str, scope: trio.CancelScope) -> None:
         with scope:
             async with self._one_at_a_time:
-                # whoever got the turn in the moment in which its check was stopped is not interrupted before it waits
+                # a task that is cancelled in the moment it acquires the limiter runs on until its next checkpoint
                 model = self._model(model_id)
-                outcome = await check(model, self._pools, self._directories) if model else None
+                outcome = await verify(model, self._pools, self._directories) if model else None
             if outcome and self._scopes.get(model_id) is scope and (model := self._model(model_id)):
                 del self._scopes[model_id]
                 self._done(model, outcome)

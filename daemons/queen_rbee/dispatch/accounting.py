@@ -53,7 +53,7 @@ class Accounting:
             self.artifacts.record(view, task.request, target, task.passage)
         if task.durable:
             self.store.put_later("record", _record(view, task))
-            self.store.ended(task.task_id)
+            self.store.mark_ended(task.task_id)
         task.forget_content()
         self.book.ended(task)
         if dropped:

@@ -10,8 +10,8 @@ from llama_orch.contracts.pools import CircuitState
 from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
 from queen_rbee.metrics import Metrics
-from queen_rbee.pools.candidates import Candidate, Key
-from queen_rbee.pools.registry import Registry
+from queen_rbee.pools.candidates import Candidate, ReplicaKey
+from queen_rbee.pools.registry import PoolRegistry
 
 FAULTS = 3
 """Failures of so many different requests open the circuit."""
@@ -99,13 +99,13 @@ Well = Callable[[Candidate], Awaitable[bool]]
 class Circuits:
     """Told of each task's outcome by `Runs`; the dispatcher starts `check` for what `due` returns."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, well: Well) -> None:
+    def __init__(self, registry: PoolRegistry, metrics: Metrics, well: Well) -> None:
         self._registry = registry
         self._metrics = metrics
         self.well = well
-        self._known: dict[Key, Circuit] = {}
-        self._checked_now: set[Key] = set()
-        self._told: set[Key] = set()
+        self._known: dict[ReplicaKey, Circuit] = {}
+        self._checked_now: set[ReplicaKey] = set()
+        self._told: set[ReplicaKey] = set()
         self.first_rest_s = FIRST_REST_S
         registry.on_ready = self.renewed
 
@@ -114,7 +114,7 @@ class Circuits:
         if target.key in self._known:
             self._change(target.key, worked)
 
-    def renewed(self, key: Key) -> None:
+    def renewed(self, key: ReplicaKey) -> None:
         """A replica has become ready: it is another engine than the one that failed."""
         if key in self._known:
             self._change(key, lambda _circuit: CLOSED)
@@ -158,7 +158,7 @@ class Circuits:
             now = trio.current_time()
             self._change(target.key, lambda circuit: checked(circuit, now, well=well), "it fails its health check")
 
-    def _change(self, key: Key, step: Callable[[Circuit], Circuit], reason: str = "") -> None:
+    def _change(self, key: ReplicaKey, step: Callable[[Circuit], Circuit], reason: str = "") -> None:
         before = self._known.get(key, CLOSED)
         after = step(before)
         self._known[key] = after
@@ -170,7 +170,7 @@ class Circuits:
             self._metrics.circuit(key, after.state)
             self._tell(key, before, after, reason)
 
-    def _tell(self, key: Key, before: Circuit, after: Circuit, reason: str) -> None:
+    def _tell(self, key: ReplicaKey, before: Circuit, after: Circuit, reason: str) -> None:
         """Report what lasts: an engine that restarts, or is full for a moment, has passed its first health check."""
         names = {"pool_id": key[0], "replica_id": key[1]}
         lasting = after.opened > before.opened or before.state == "half-open"

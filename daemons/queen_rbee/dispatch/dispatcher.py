@@ -27,8 +27,9 @@ from queen_rbee.dispatch.silence import LIMITS, Limits
 from queen_rbee.engines.adapter import EngineAdapter
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.candidates import Candidate, Demand
-from queen_rbee.pools.placement import Strategy, pick
-from queen_rbee.pools.registry import Registry
+from queen_rbee.pools.placement import pick
+from queen_rbee.pools.registry import PoolRegistry
+from queen_rbee.pools.strategies import StrategyName
 from queen_rbee.tasks.book import TaskBook
 from queen_rbee.tasks.task import CancelReason, Task
 
@@ -42,10 +43,10 @@ class Dispatcher:
     """Everything that decides where a task runs; `run` is its loop."""
 
     queue: AdmissionQueue[Task]
-    registry: Registry
+    registry: PoolRegistry
     accounting: Accounting
     adapters: Mapping[str, EngineAdapter]
-    strategy: Strategy
+    strategy: StrategyName
     bell: Bell
     limits: InitVar[Limits] = LIMITS
     hop: InitVar[Hop] = DIRECT

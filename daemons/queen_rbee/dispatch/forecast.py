@@ -12,7 +12,7 @@ from queen_rbee.dispatch.estimates import (
     predicted_start_ms,
 )
 from queen_rbee.pools.candidates import Candidate, Demand
-from queen_rbee.pools.registry import Registry
+from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.tasks.task import Task
 
 KEPT = 256
@@ -25,7 +25,7 @@ anew at each admission would be most of the work."""
 class Forecast:
     """Service times of each pool and of all together, and how fast the queue moves."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: PoolRegistry) -> None:
         self._registry = registry
         self._all = ServiceTimes()
         self._pools: dict[str, ServiceTimes] = {}

@@ -7,7 +7,7 @@ from llama_orch.http.client.client import UpstreamError, fetch
 from queen_rbee.dispatch.hop import Hop
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.candidates import Candidate
-from queen_rbee.pools.registry import Registry
+from queen_rbee.pools.registry import PoolRegistry
 
 LIMIT_S = 5.0
 ANSWER_LIMIT = 1 << 20
@@ -35,7 +35,7 @@ async def is_well(target: Candidate, hop: Hop, metrics: Metrics) -> bool:
     return status == 200
 
 
-async def keep_checking(registry: Registry, hop: Hop, metrics: Metrics) -> None:
+async def keep_checking(registry: PoolRegistry, hop: Hop, metrics: Metrics) -> None:
     """Measure how every replica that is said to be ready answers, for ever. A circuit opens by what tasks meet, not by
     this: it only counts and times."""
     while True:

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.engines.passage import Passage
 from queen_rbee.pools.candidates import Candidate, demand_of
-from queen_rbee.pools.directory import Directory
+from queen_rbee.pools.replica_index import ReplicaIndex
 
 LIMITS = ("max_tokens", "max_completion_tokens")
 CONTEXT = re.compile(r"(?:maximum context length (?:is|of)|`max_new_tokens` must be <=) (\d{1,9})\b")
@@ -23,7 +23,7 @@ PROMPT = re.compile(
 """How vLLM, SGLang, TGI and OpenAI tell the context and the prompt's part of a request that does not fit."""
 
 
-def fitted(request: TaskRequest, passage: Passage, replicas: Directory) -> TaskRequest:
+def fitted(request: TaskRequest, passage: Passage, replicas: ReplicaIndex) -> TaskRequest:
     """`request` with a max_tokens that the largest context of those that could serve it has, and a demand for that
     context. As long as no context is known, `request` as it is."""
     wanted = request.max_tokens

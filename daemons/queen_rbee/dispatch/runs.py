@@ -21,8 +21,8 @@ from queen_rbee.dispatch.failure import Failure
 from queen_rbee.dispatch.hop import Hop
 from queen_rbee.dispatch.silence import Limits
 from queen_rbee.engines.adapter import EngineAdapter
-from queen_rbee.pools.candidates import Candidate, Key
-from queen_rbee.pools.registry import Registry
+from queen_rbee.pools.candidates import Candidate, ReplicaKey
+from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.tasks.task import Task
 
 MOVES_MOST = 2
@@ -77,7 +77,7 @@ class Runs:
     lets it wait before all others. `serve` is to be started for each task that has begun. `pool_wait_s` bounds how long
     a task that loses place after place is tried again."""
 
-    registry: Registry
+    registry: PoolRegistry
     accounting: Accounting
     adapters: Mapping[str, EngineAdapter]
     circuits: Circuits
@@ -196,7 +196,7 @@ class Runs:
         task.log.append("narration", {"text": "its place was lost; it waits for another"})
         self.put_back(task)
 
-    def take_place(self, keys: Iterable[Key], reason: str) -> int:
+    def take_place(self, keys: Iterable[ReplicaKey], reason: str) -> int:
         """Take the place of all tasks that run on these replicas from under them; how many there are. Those of which
         nothing has come go elsewhere, the others end with WORKER_RESET."""
         wanted = frozenset(keys)

@@ -1,7 +1,7 @@
-"""The nodes of CLOUD_PROFILE: owns what is known of each, and who is given up.
+"""The nodes of CLOUD_PROFILE: their registrations, heartbeats and timeouts.
 
-What a node says goes to the registry as a source of its own. Nodes survive a restart of the queen: she goes on with
-what she knew of them and gives each at least GRACE_S to be heard before it counts as offline.
+Each node is a source of the pool registry. Nodes survive a restart of the queen: it loads them from the store, and each
+has at least GRACE_S to send a heartbeat before it counts as offline.
 """
 
 from collections import Counter
@@ -21,70 +21,76 @@ from llama_orch.contracts.nodes import (
     NodeStatus,
     NodeView,
 )
-from llama_orch.contracts.pools import PoolStatus
 from llama_orch.service.watchdog import Pulse
 from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
 from llama_orch.telemetry.sparing import Sparing
+from queen_rbee.fleet.node_pools import NodePools
 from queen_rbee.fleet.nodes import (
     Node,
-    claimed,
+    after_heartbeat,
+    after_registration,
+    heartbeat_conflict,
+    interval_warning,
     next_heartbeat_ms,
-    pools_of,
-    registered,
-    reported,
-    said,
-    shape,
-    silent,
-    too_slow,
-    unregistered,
+    published_state,
+    registration_conflict,
+    stored_state,
+    timed_out,
     view,
 )
-from queen_rbee.fleet.records import read_node, written_node
+from queen_rbee.fleet.records import node_document, read_node
 from queen_rbee.metrics import Metrics, check_result
-from queen_rbee.pools.candidates import Key
-from queen_rbee.pools.registry import Registry
+from queen_rbee.pools.candidates import ReplicaKey
+from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.store.protocol import Store, StoreFailure
 
 GRACE_S = 30.0
 FORGET_AFTER_S = 86_400.0
-RIVAL_S = 60.0
-"""So long after a refused registration the node whose id was wanted is told of it."""
+CONFLICT_WARNING_S = 60.0
+"""How long the answers to a node's heartbeats warn that another pool-managerd tried to register under its id."""
 RANK = 0
 
-TakePlace = Callable[[Iterable[Key], str], int]
-"""How running tasks are told that their place is lost: replicas and the reason; how many there were."""
+InterruptTasks = Callable[[Iterable[ReplicaKey], str], int]
+"""Interrupt the tasks that run on these replicas, for the given reason. Returns their number."""
 
 
 class Fleet:
-    """All nodes by id; `timeout_ms` and `check_s` are the queen's settings."""
+    """Owns all nodes. `timeout_ms` and `check_s` are the settings of the heartbeat timeout and of its check."""
 
     def __init__(
-        self, registry: Registry, store: Store, metrics: Metrics, take_place: TakePlace, timeout_ms: int, check_s: float
+        self,
+        registry: PoolRegistry,
+        store: Store,
+        metrics: Metrics,
+        interrupt_tasks: InterruptTasks,
+        timeout_ms: int,
+        check_s: float,
     ) -> None:
         self._registry = registry
         self._store = store
         self._metrics = metrics
-        self._take_place = take_place
+        self._interrupt_tasks = interrupt_tasks
         self._timeout_ms = timeout_ms
         self._check_s = check_s
         self._nodes: dict[str, Node] = {}
-        self._told: dict[str, list[PoolStatus]] = {}
-        self._statuses: Counter[NodeStatus] = Counter()
-        self._gone: set[str] = set()
-        self._rivals: dict[str, tuple[float, str]] = {}
+        self._pools: dict[str, NodePools] = {}
+        self._status_counts: Counter[NodeStatus] = Counter()
+        self._removed: set[str] = set()
+        """Removed nodes whose metric series remain until their last task has ended."""
+        self._conflict_warnings: dict[str, tuple[float, str]] = {}
         self._refusals = Sparing()
 
     async def load(self) -> None:
-        """Know again the nodes of the last run. Raises StoreFailure."""
-        late = max(0.0, GRACE_S - self._timeout_ms / 1000)
-        for document in await self._store.listed("node"):
-            if node := read_node(document, trio.current_time() + late):
+        """Load the nodes from the store. Raises StoreFailure."""
+        extra_s = max(0.0, GRACE_S - self._timeout_ms / 1000)
+        for document in await self._store.list_documents("node"):
+            if node := read_node(document, trio.current_time() + extra_s):
                 self._put(node, store=False)
 
     async def run(self, pulse: Pulse, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Look for nodes whose heartbeats have stopped, for ever; once GRACE_S have passed, a pool that no node has
-        told of does not exist."""
+        """Check for nodes without heartbeats, forever. After GRACE_S the registry counts as complete: a pool that no
+        node has reported does not exist."""
         started, due = trio.current_time(), trio.current_time() + self._check_s
         task_status.started()
         while True:
@@ -96,106 +102,107 @@ class Fleet:
             self._registry.synced |= trio.current_time() - started >= GRACE_S
 
     async def check(self, now: float) -> None:
-        """Give up the nodes that are silent for too long; forget those that were for a day.
+        """Mark silent nodes as offline and remove nodes that have been offline for a day.
 
-        All is decided before the disk is waited for: meanwhile nodes come, go and are heard.
+        Decides everything before it waits for the disk, because nodes register and send heartbeats meanwhile.
         """
-        gone = []
+        removed = []
         for node in list(self._nodes.values()):
-            if silent(node, now, self._timeout_ms / 1000):
-                self._lose(node, now)
+            if timed_out(node, now, self._timeout_ms / 1000):
+                self._mark_offline(node, now)
             elif node.offline and now - node.heard_at > FORGET_AFTER_S:
-                self._forget(node)
+                self._remove(node)
                 self._metrics.deregistrations.labels("error", "silent").inc()
                 emit(events.NODE_DEREGISTERED, node_id=node.node_id, reason="it has been offline for a day")
-                gone.append(node.node_id)
-        self._forget_series()
-        async with trio.open_nursery() as nursery:  # together: one after the other, many would hold up the next check
-            for node_id in gone:
-                nursery.start_soon(self._remove, node_id)
+                removed.append(node.node_id)
+        self._remove_series()
+        async with trio.open_nursery() as nursery:  # concurrently: in sequence, many would delay the next check
+            for node_id in removed:
+                nursery.start_soon(self._remove_document, node_id)
 
-    async def _remove(self, node_id: str) -> None:
+    async def _remove_document(self, node_id: str) -> None:
         if node_id in self._nodes:
-            return  # it is back, and stored anew
-        with suppress(StoreFailure):  # the journal has it, and the next queen does this again
+            return  # it has registered again, which stored it again
+        with suppress(StoreFailure):  # the store reports failures itself, and the removal is repeated after a restart
             await self._store.remove("node", node_id)
 
     async def register(self, registration: NodeRegistration, peer: str) -> NodeRegistered:
-        """A node makes itself known. Raises ApiError 409 where its id is in use by another one, StoreFailure."""
+        """Register a node. Raises ApiError 409 if another pool-managerd uses its id, StoreFailure."""
         known = self._nodes.get(registration.node_id)
-        self._refuse_other(known, registration, peer)
-        node = registered(known, registration, peer, trio.current_time(), datetime.now(UTC))
-        self._put(node, store=False)  # first, so that of two machines with one id that come at once only one gets in
+        self._refuse_conflict(known, registration, peer)
+        node = after_registration(known, registration, peer, trio.current_time(), datetime.now(UTC))
+        self._put(node, store=False)  # before the store, so that two machines cannot register one id at the same time
         try:
-            await self._store.put("node", written_node(node))
+            await self._store.put("node", node_document(node))
         except StoreFailure:
             self._metrics.registrations.labels("error", "not_stored").inc()
             raise
         self._metrics.registrations.labels("success", "").inc()
-        told = registration.model_dump(include={"node_id", "address", "version"})
-        emit(events.NODE_REGISTERED, **told, peer=peer, pools=len(registration.pools))
-        warning = too_slow(registration, self._timeout_ms)
+        fields = registration.model_dump(include={"node_id", "address", "version"})
+        emit(events.NODE_REGISTERED, **fields, peer=peer, pools=len(registration.pools))
+        warning = interval_warning(registration, self._timeout_ms)
         if warning:
             emit(events.NODE_WARNING, node_id=node.node_id, warning=warning)
         return NodeRegistered(success=True, message="registered", node_id=node.node_id, warning=warning)
 
-    def _refuse_other(self, known: Node | None, registration: NodeRegistration, peer: str) -> None:
-        if reason := claimed(known, registration, peer):
+    def _refuse_conflict(self, known: Node | None, registration: NodeRegistration, peer: str) -> None:
+        if reason := registration_conflict(known, registration, peer):
             self._metrics.registrations.labels("error", "refused").inc()
-            told = registration.model_dump(include={"node_id", "address"})
+            fields = registration.model_dump(include={"node_id", "address"})
             if self._refusals.due(f"{registration.node_id} {registration.address}"):
-                emit(events.NODE_REFUSED, **told, peer=peer, reason=reason)
+                emit(events.NODE_REFUSED, **fields, peer=peer, reason=reason)
             warning = (
-                f"another pool-managerd, at {registration.address} (from {peer}), tries to register under this node "
-                "id and is refused; give it a POOL_MANAGERD_NODE_ID of its own, or stop it"
+                f"refused another pool-managerd, at {registration.address} (from {peer}), that tries to register under "
+                "this node id; set a different POOL_MANAGERD_NODE_ID there, or stop it"
             )
-            self._rivals[registration.node_id] = trio.current_time(), warning
+            self._conflict_warnings[registration.node_id] = trio.current_time(), warning
             hint = (
-                "Set another POOL_MANAGERD_NODE_ID, or stop the other pool-managerd. Where that one is gone, take the "
-                f"old node out (orchctl nodes remove), or wait: after {self._timeout_ms / 1000:g} s without a "
-                "heartbeat its id is free."
+                "Set a different POOL_MANAGERD_NODE_ID, or stop the other pool-managerd. If that one is gone, remove "
+                f"the old node (orchctl nodes remove), or wait: its id is free after {self._timeout_ms / 1000:g} s "
+                "without a heartbeat."
             )
             raise ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=reason, hint=hint))
 
     def heartbeat(self, node_id: str, heartbeat: Heartbeat) -> HeartbeatAnswer:
-        """A node says how it is. Raises ApiError 404 where it has to register first, 409 where another has."""
+        """Record a heartbeat. Raises ApiError 404 if the node has to register first, 409 if another one owns the id."""
         node = self._nodes.get(node_id)
         if node is None:
             self._metrics.heartbeat_refused("", "unknown", trio.current_time())
             raise unknown("node", node_id, "Register it first: POST /v2/nodes/register.")
-        if reason := unregistered(node, heartbeat):
+        if reason := heartbeat_conflict(node, heartbeat):
             self._metrics.heartbeat_refused(node_id, "refused", trio.current_time())
             raise ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=reason))
         now = trio.current_time()
         if node.offline:
             emit(events.NODE_ONLINE, node_id=node_id, silent_s=round(now - node.heard_at))
-        node = reported(node, heartbeat, now, datetime.now(UTC))
+        node = after_heartbeat(node, heartbeat, now, datetime.now(UTC))
         self._put(node)
         self._metrics.heartbeat(node_id)
         for pool in node.pools:
             self._metrics.checked(pool.pool_id, check_result(pool))
-        told = node.registration.heartbeat_interval_ms
-        wait_ms = next_heartbeat_ms(node_id, told, self._timeout_ms, round(now * 1000), len(self._nodes))
-        return HeartbeatAnswer(success=True, next_heartbeat_ms=wait_ms, warning=self._rival(node_id, now))
+        interval_ms = node.registration.heartbeat_interval_ms
+        wait_ms = next_heartbeat_ms(node_id, interval_ms, self._timeout_ms, round(now * 1000), len(self._nodes))
+        return HeartbeatAnswer(success=True, next_heartbeat_ms=wait_ms, warning=self._conflict_warning(node_id, now))
 
-    def _rival(self, node_id: str, now: float) -> str | None:
-        since, warning = self._rivals.get(node_id, (-RIVAL_S, ""))
-        if now - since < RIVAL_S:
+    def _conflict_warning(self, node_id: str, now: float) -> str | None:
+        since, warning = self._conflict_warnings.get(node_id, (-CONFLICT_WARNING_S, ""))
+        if now - since < CONFLICT_WARNING_S:
             return warning
-        self._rivals.pop(node_id, None)
+        self._conflict_warnings.pop(node_id, None)
         return None
 
     async def deregister(self, node_id: str, reason: str, instance_id: str | None = None) -> None:
-        """A node leaves; what runs there may end. `instance_id` restricts that to the pool-managerd that is registered
-        now: the farewell of one that stopped may come after its successor's registration.
+        """Remove a node; tasks that run there may finish.
 
-        Raises ApiError 404 and 409, StoreFailure, and then it is still known.
+        With `instance_id`, only the pool-managerd that is registered now can be removed: the deregistration of one that
+        stopped may arrive after its successor's registration. Raises ApiError 404 and 409; StoreFailure, and then the
+        node stays registered.
         """
         node = self._known(node_id)
         if instance_id not in (None, node.registration.instance_id):
-            message = f"the node id {node_id} is in use by another pool-managerd, at {node.registration.address}"
+            message = f"node id {node_id} is in use by another pool-managerd, at {node.registration.address}"
             raise ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message))
-        self._forget(node)  # first: nothing that it says from now on may be stored behind its removal
+        self._remove(node)  # first: no later heartbeat may be stored after the removal
         try:
             await self._store.remove("node", node_id)
         except StoreFailure:
@@ -212,11 +219,11 @@ class Fleet:
         raise unknown("node", node_id, "See GET /v2/nodes.")
 
     def node(self, node_id: str) -> NodeView:
-        """One node. Raises ApiError 404."""
+        """Raise ApiError 404 for an unknown node."""
         return self._view(self._known(node_id), self._leases())
 
     def views(self) -> list[NodeView]:
-        """All nodes by id."""
+        """Return all nodes, sorted by id."""
         leases = self._leases()
         return [self._view(self._nodes[node_id], leases) for node_id in sorted(self._nodes)]
 
@@ -224,59 +231,59 @@ class Fleet:
         return view(node, trio.current_time(), leases[node.node_id])
 
     def _leases(self) -> Counter[str]:
-        """The slots that are held on each node, also those of pools that it does not tell of any more."""
+        """Count the leased slots per node, including those of pools that it no longer reports."""
         leases: Counter[str] = Counter()
-        for (_pool_id, node_id), count in self._registry.held.items():
+        for (_pool_id, node_id), count in self._registry.leases_by_replica.items():
             leases[node_id] += count
         return leases
 
     @property
     def size(self) -> int:
-        """How many nodes there are."""
         return len(self._nodes)
 
     @property
     def online(self) -> int:
-        """How many nodes are heard."""
-        return len(self._nodes) - self._statuses[NodeStatus.OFFLINE] - self._statuses[NodeStatus.REGISTERING]
+        """The number of nodes that send heartbeats."""
+        silent = self._status_counts[NodeStatus.OFFLINE] + self._status_counts[NodeStatus.REGISTERING]
+        return len(self._nodes) - silent
 
     def _put(self, node: Node, *, store: bool = True) -> None:
         before = self._nodes.get(node.node_id)
         self._nodes[node.node_id] = node
         self._count(before, node)
-        if before is None or said(before) != said(node):
-            told = self._told[node.node_id] = pools_of(node, before, self._told.get(node.node_id, ()))
-            self._registry.update(_source(node.node_id), RANK, told)
-            if store and (before is None or shape(before) != shape(node)):
-                self._store.put_later("node", written_node(node))
+        if before is None or published_state(before) != published_state(node):
+            pools = self._pools.setdefault(node.node_id, NodePools())
+            self._registry.update(_source(node.node_id), RANK, pools.update(node))
+            if store and (before is None or stored_state(before) != stored_state(node)):
+                self._store.put_later("node", node_document(node))
 
     def _count(self, before: Node | None, after: Node | None) -> None:
-        """Statuses are counted as they change: to look at each node would take longer than what is done with it."""
-        self._statuses.update([after.status] if after else ())
-        self._statuses.subtract([before.status] if before else ())
+        """Count statuses as they change: visiting every node would take longer than the heartbeat itself."""
+        self._status_counts.update([after.status] if after else ())
+        self._status_counts.subtract([before.status] if before else ())
 
-    def _lose(self, node: Node, now: float) -> None:
+    def _mark_offline(self, node: Node, now: float) -> None:
         silent_s = round(now - node.heard_at, 1)
         self._put(replace(node, offline=True))
-        keys = [key for key in self._registry.held if key[1] == node.node_id]
-        tasks = self._take_place(keys, f"node {node.node_id} is offline: no heartbeat for {silent_s} s")
+        keys = [key for key in self._registry.leases_by_replica if key[1] == node.node_id]
+        tasks = self._interrupt_tasks(keys, f"node {node.node_id} is offline: no heartbeat for {silent_s} s")
         address = node.registration.address
         emit(events.NODE_OFFLINE, node_id=node.node_id, address=address, silent_s=silent_s, tasks=tasks)
 
-    def _forget(self, node: Node) -> None:
+    def _remove(self, node: Node) -> None:
         del self._nodes[node.node_id]
         self._count(node, None)
-        self._told.pop(node.node_id, None)
-        self._rivals.pop(node.node_id, None)
+        self._pools.pop(node.node_id, None)
+        self._conflict_warnings.pop(node.node_id, None)
         self._registry.forget(_source(node.node_id))
-        self._gone.add(node.node_id)
-        self._forget_series()
+        self._removed.add(node.node_id)
+        self._remove_series()
 
-    def _forget_series(self) -> None:
-        """The series of nodes that are gone go, too: of one where tasks still run, when the last of them has ended."""
-        leases = self._leases() if self._gone else ()
-        for node_id in [node_id for node_id in self._gone if node_id not in leases]:
-            self._gone.discard(node_id)
+    def _remove_series(self) -> None:
+        """Remove the metric series of removed nodes on which no task runs any more."""
+        leases = self._leases() if self._removed else ()
+        for node_id in [node_id for node_id in self._removed if node_id not in leases]:
+            self._removed.discard(node_id)
             if node_id not in self._nodes:
                 self._metrics.forget_node(node_id)
 

@@ -1,6 +1,6 @@
-"""The pool-managerds as the queen bids and asks them: on this machine in HOME_PROFILE, on each node in CLOUD_PROFILE.
+"""Client for the pool-managerds: on this machine in HOME_PROFILE, on every node in CLOUD_PROFILE.
 
-Every request is bounded; what cannot be had is an ApiError in words.
+All requests are bounded in time.
 """
 
 import ssl
@@ -15,53 +15,52 @@ from llama_orch.contracts.nodes import GpuList, GpuView, NodeReachability, NodeV
 from llama_orch.http.client.client import UpstreamError, fetch, request
 from llama_orch.settings.types import Secret
 from queen_rbee.fleet.fleet import Fleet
-from queen_rbee.pools.claims import PoolKey
-from queen_rbee.pools.registry import Registry
+from queen_rbee.pools.pool_reports import PoolKey
+from queen_rbee.pools.registry import PoolRegistry
 
 LIMIT_S = 5.0
 
 
 @dataclass(frozen=True)
-class Manager:
-    """One of them; `node_id` is None on the queen's own machine."""
+class PoolManager:
+    """The address of a pool-managerd; `node_id` is None on the queen's own machine."""
 
     url: str
     node_id: str | None = None
 
     @property
     def name(self) -> str:
-        """As it is called in messages."""
+        """The name in messages."""
         return f"node {self.node_id}" if self.node_id else f"pool-managerd at {self.url}"
 
 
 @dataclass(frozen=True)
-class Managers:
-    """How they are found; `urls` are those of HOME_PROFILE."""
+class PoolManagers:
+    """Finds pool-managerds and sends requests to them; `urls` are the configured ones of HOME_PROFILE."""
 
     fleet: Fleet
-    registry: Registry
+    registry: PoolRegistry
     urls: Sequence[str]
     token: Secret | None = None
     tls: ssl.SSLContext | None = None
 
-    def every(self) -> list[Manager]:
-        """All of them."""
-        nodes = [Manager(node.address, node.node_id) for node in self.fleet.views()]
-        return nodes or [Manager(url) for url in self.urls]
+    def all(self) -> list[PoolManager]:
+        nodes = [PoolManager(node.address, node.node_id) for node in self.fleet.views()]
+        return nodes or [PoolManager(url) for url in self.urls]
 
-    def of_pool(self, key: PoolKey) -> Manager:
-        """The one that answers for a pool. Raises ApiError where nobody does."""
+    def for_pool(self, key: PoolKey) -> PoolManager:
+        """Return the pool-managerd of a pool. Raises ApiError 503 if none reports it."""
         if key[1]:
-            return Manager(self.fleet.node(key[1]).address, key[1])
+            return PoolManager(self.fleet.node(key[1]).address, key[1])
         source = self.registry.source_of(key)
         if source is not None and source in self.urls:
-            return Manager(source)
-        message = f"no pool-managerd answers for pool {key[0]}"
-        hint = "Is pool-managerd running (systemctl status pool-managerd)? See ORCHD_POOL_MANAGERS."
+            return PoolManager(source)
+        message = f"no pool-managerd reports pool {key[0]}"
+        hint = "Check that pool-managerd runs (systemctl status pool-managerd), and ORCHD_POOL_MANAGERS."
         raise ApiError(503, ErrorBody(code=ErrorCode.POOL_UNAVAILABLE, message=message, hint=hint, retriable=True))
 
-    async def bid(self, manager: Manager, path: str, body: BaseModel | None = None) -> None:
-        """POST to one of them. Raises ApiError."""
+    async def post(self, manager: PoolManager, path: str, body: BaseModel | None = None) -> None:
+        """Send a POST request. Raises ApiError 503 if it fails or is refused."""
         data = body.model_dump_json(exclude_none=True).encode() if body else b"{}"
         headers = {**self._headers(), "content-type": "application/json"}
         try:
@@ -76,42 +75,42 @@ class Managers:
             ) as response:
                 answer = await response.read(limit_s=LIMIT_S)
                 if not 200 <= response.status < 300:
-                    raise _failed(manager, _words(response.status, answer))
+                    raise _failed(manager, _describe(response.status, answer))
         except UpstreamError as error:
             raise _failed(manager, str(error)) from error
 
-    async def ask(self, manager: Manager, path: str) -> tuple[int, bytes]:
-        """GET from one of them: status and body. Raises UpstreamError."""
+    async def get(self, manager: PoolManager, path: str) -> tuple[int, bytes]:
+        """Send a GET request; return status and body. Raises UpstreamError."""
         return await fetch(manager.url + path, limit_s=LIMIT_S, headers=self._headers(), tls=self.tls)
 
     def _headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.token.get_secret_value()}"} if self.token else {}
 
 
-def _words(status: int, body: bytes) -> str:
+def _describe(status: int, body: bytes) -> str:
     try:
-        return f"it answers {status}: {ErrorBody.model_validate_json(body).message}"
+        return f"status {status}: {ErrorBody.model_validate_json(body).message}"
     except ValidationError:
-        return f"it answers {status}"
+        return f"status {status}"
 
 
-def _failed(manager: Manager, reason: str) -> ApiError:
-    message = f"{manager.name} cannot be asked: {reason}"
-    hint = "See orchctl check, and on that machine journalctl -u pool-managerd."
+def _failed(manager: PoolManager, reason: str) -> ApiError:
+    message = f"request to {manager.name} failed: {reason}"
+    hint = "See orchctl check, and journalctl -u pool-managerd on that machine."
     return ApiError(503, ErrorBody(code=ErrorCode.POOL_UNAVAILABLE, message=message, hint=hint, retriable=True))
 
 
-class _Answer(BaseModel):
+class _GpuAnswer(BaseModel):
     gpus: list[GpuView] = Field(max_length=256)
     problem: str | None = None
 
 
-async def gpus(managers: Managers) -> GpuList:
-    """The GPUs of all machines, by node and index."""
+async def gpus(managers: PoolManagers) -> GpuList:
+    """Return the GPUs of all machines, sorted by node and index, and the problems by node id or URL."""
     found: list[GpuView] = []
     problems: dict[str, str] = {}
 
-    async def look(manager: Manager) -> None:
+    async def query(manager: PoolManager) -> None:
         try:
             answer = await _gpus_of(managers, manager)
         except UpstreamError as error:
@@ -122,31 +121,31 @@ async def gpus(managers: Managers) -> GpuList:
             problems[manager.node_id or manager.url] = answer.problem
 
     async with trio.open_nursery() as nursery:
-        for manager in managers.every():
-            nursery.start_soon(look, manager)
+        for manager in managers.all():
+            nursery.start_soon(query, manager)
     found.sort(key=lambda gpu: (gpu.node_id or "", gpu.index))
     return GpuList(gpus=found, count=len(found), problems=dict(sorted(problems.items())))
 
 
-async def _gpus_of(managers: Managers, manager: Manager) -> _Answer:
-    status, body = await managers.ask(manager, "/v2/gpus")
+async def _gpus_of(managers: PoolManagers, manager: PoolManager) -> _GpuAnswer:
+    status, body = await managers.get(manager, "/v2/gpus")
     if status != 200:
-        raise UpstreamError(f"it answers {status}")
+        raise UpstreamError(f"status {status}")
     try:
-        return _Answer.model_validate_json(body)
+        return _GpuAnswer.model_validate_json(body)
     except ValidationError as error:
-        raise UpstreamError("its answer is not understood; do the versions differ?") from error
+        raise UpstreamError("unexpected answer; check that both run the same release") from error
 
 
-async def reachability(managers: Managers, node: NodeView) -> NodeReachability:
-    """Whether the queen reaches a node at the address that it gave; with the token, as her tasks do."""
-    began, problem = trio.current_time(), None
+async def reachability(managers: PoolManagers, node: NodeView) -> NodeReachability:
+    """Return whether the queen reaches a node at its registered address, with the token that tasks use."""
+    started, problem = trio.current_time(), None
     try:
-        status, _body = await managers.ask(Manager(node.address, node.node_id), "/v2/pools")
-        problem = None if status == 200 else f"it answers {status}"
+        status, _body = await managers.get(PoolManager(node.address, node.node_id), "/v2/pools")
+        problem = None if status == 200 else f"status {status}"
     except UpstreamError as error:
         problem = str(error)
-    latency_ms = round(1000 * (trio.current_time() - began), 1)
+    latency_ms = round(1000 * (trio.current_time() - started), 1)
     return NodeReachability(
         node_id=node.node_id,
         address=node.address,

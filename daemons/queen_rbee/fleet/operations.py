@@ -1,11 +1,11 @@
-"""What takes its time: drains of pools and nodes. Owns the operations and the tasks that watch over them.
+"""Operations: drains of pools and nodes, and the tasks that watch them.
 
-That something is drained, its pool-managerd knows, and tells all who ask; the queen sends nothing there from then on,
-and when the deadline passes she takes their places from the tasks that still run.
+The pool-managerds own the drained state and report it. The queen sends no new tasks to a drained pool, and interrupts
+the running ones when the drain's deadline passes.
 """
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -15,23 +15,22 @@ from llama_orch.contracts.errors import ApiError, unknown
 from llama_orch.contracts.operations import DrainRequest, Operation, OperationState
 from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
-from queen_rbee.fleet.managers import Manager, Managers
-from queen_rbee.pools.candidates import Key
-from queen_rbee.pools.claims import PoolKey
-from queen_rbee.pools.registry import Registry
+from queen_rbee.fleet.fleet import InterruptTasks
+from queen_rbee.fleet.managers import PoolManager, PoolManagers
+from queen_rbee.pools.candidates import ReplicaKey
+from queen_rbee.pools.pool_reports import PoolKey
+from queen_rbee.pools.registry import PoolRegistry
 
-KEPT = 256
-SHOWN_S = 2.0
-"""How long an answer waits for what is drained to be known here as drained."""
-CUT_S = 10.0
-"""How long tasks may take to end once their places are taken."""
-
-TakePlace = Callable[[Iterable[Key], str], int]
+HISTORY_LIMIT = 256
+CONFIRM_TIMEOUT_S = 2.0
+"""How long a request waits until the pools report the new state."""
+INTERRUPT_TIMEOUT_S = 10.0
+"""How long interrupted tasks may take to end."""
 
 
 @dataclass(frozen=True)
-class Target:
-    """A pool on every node that has it, or on one; or, with no pool, a node as a whole."""
+class DrainTarget:
+    """A pool on every node that has it, a pool on one node, or, without a pool id, a whole node."""
 
     pool_id: str | None = None
     node_id: str | None = None
@@ -43,11 +42,14 @@ class Target:
 
 @dataclass
 class Drain:
-    """One that is under way, or was. A resume cancels `scope`. `replicas` are all that its pools have had: tasks still
-    run on those of a pool that is told of no more, as when its node registers anew."""
+    """A drain or resume, running or ended. A resume cancels the `scope` of a running drain.
+
+    `replicas` are all that its pools have had so far. Tasks may still run on replicas of a pool that is no longer
+    reported, for example because its node has registered again.
+    """
 
     kind: str
-    target: Target
+    target: DrainTarget
     keys: list[PoolKey]
     total: int
     deadline: datetime | None
@@ -58,14 +60,12 @@ class Drain:
     ended: datetime | None = None
     message: str | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    replicas: set[Key] = field(default_factory=set)
+    replicas: set[ReplicaKey] = field(default_factory=set)
 
     def finish(self, state: OperationState, message: str) -> None:
-        """It has ended so."""
         self.state, self.message, self.ended = state, message, datetime.now(UTC)
 
     def view(self) -> Operation:
-        """As clients see it."""
         return Operation(
             operation_id=self.identifier,
             kind=self.kind,
@@ -82,71 +82,75 @@ class Drain:
 
 
 class Operations:
-    """All of them, the newest last; `run` is the parent of those that go on."""
+    """Owns the latest operations, oldest first. `run` must be running while there are drains to watch."""
 
-    def __init__(self, registry: Registry, managers: Managers, take_place: TakePlace) -> None:
+    def __init__(self, registry: PoolRegistry, managers: PoolManagers, interrupt_tasks: InterruptTasks) -> None:
         self._registry = registry
         self.managers = managers
-        self._take_place = take_place
-        self._known: dict[str, Drain] = {}
+        self._interrupt_tasks = interrupt_tasks
+        self._operations: dict[str, Drain] = {}
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Watch over drains for ever."""
+        """Watch drains forever."""
         async with trio.open_nursery() as self._nursery:
             task_status.started()
             await trio.sleep_forever()
 
     def views(self) -> list[Operation]:
-        """All that are known, newest first."""
-        return [drain.view() for drain in reversed(self._known.values())]
+        """Return the known operations, newest first."""
+        return [drain.view() for drain in reversed(self._operations.values())]
 
     def view(self, identifier: str) -> Operation:
-        """One. Raises ApiError 404."""
-        if found := self._known.get(identifier):
+        """Return one operation. Raises ApiError 404."""
+        if found := self._operations.get(identifier):
             return found.view()
-        raise unknown("operation", identifier, "See GET /v2/operations; only the last ones are kept.")
+        raise unknown("operation", identifier, f"See GET /v2/operations for the last {HISTORY_LIMIT} operations.")
 
-    async def drain(self, target: Target, wish: DrainRequest) -> Operation:
-        """Let nothing new run on `target`, and when the deadline has passed, nothing at all. Raises ApiError."""
+    async def drain(self, target: DrainTarget, request: DrainRequest) -> Operation:
+        """Send no new tasks to `target`, and interrupt the running ones at the deadline. Raises ApiError."""
         keys = self._keys(target)
-        await self._bid(target, keys, "drain", wish)
-        await self._shown(keys, draining=True)
-        after = timedelta(milliseconds=wish.deadline_ms) if wish.deadline_ms is not None else None
+        await self._send(target, keys, "drain", request)
+        await self._confirm(keys, draining=True)
+        after = timedelta(milliseconds=request.deadline_ms) if request.deadline_ms is not None else None
         replicas = self._replicas(target, keys)
-        leases = self._registry.leases(replicas)
+        leases = self._registry.count_leases(replicas)
         deadline = datetime.now(UTC) + after if after else None
-        drain = self._keep(Drain("drain", target, keys, leases, deadline, left=leases, replicas=replicas))
+        drain = self._add(Drain("drain", target, keys, leases, deadline, left=leases, replicas=replicas))
         emit(events.DRAIN_STARTED, target=target, leases=leases, pool_id=target.pool_id, node_id=target.node_id)
-        limit_s = wish.deadline_ms / 1000 if wish.deadline_ms is not None else float("inf")
+        limit_s = request.deadline_ms / 1000 if request.deadline_ms is not None else float("inf")
         if self._nursery:
             self._nursery.start_soon(self._watch, drain, limit_s)
         return drain.view()
 
-    async def resume(self, target: Target) -> Operation:
+    async def resume(self, target: DrainTarget) -> Operation:
         """Undo a drain of `target`. Raises ApiError."""
         keys = self._keys(target)
-        await self._bid(target, keys, "resume", None)
-        for drain in self._known.values():
+        await self._send(target, keys, "resume", None)
+        for drain in self._operations.values():
             if drain.state is OperationState.RUNNING and set(drain.keys) & set(keys):
                 drain.scope.cancel()
-        await self._shown(keys, draining=False)
-        done = self._keep(Drain("resume", target, keys, 0, None))
+        await self._confirm(keys, draining=False)
+        done = self._add(Drain("resume", target, keys, 0, None))
         done.finish(OperationState.DONE, self._resumed(target, keys))
         return done.view()
 
-    def _resumed(self, target: Target, keys: list[PoolKey]) -> str:
-        """What a resume has come to: a pool stays drained with its node, and within one what was drained by itself."""
-        still = [pool for pool in self._registry.known(keys) if pool.draining]
-        if not still:
-            return "it gets tasks again"
-        if target.pool_id is None:
-            return f"pools that were drained by themselves stay so: {', '.join(sorted(pool.pool_id for pool in still))}"
-        nodes = ", ".join(sorted(pool.node_id or "this machine" for pool in still))
-        return f"it stays drained with the whole of its node until that is resumed, too: {nodes}"
+    def _resumed(self, target: DrainTarget, keys: list[PoolKey]) -> str:
+        """Describe the result of a resume.
 
-    def _keys(self, target: Target) -> list[PoolKey]:
-        """The pools of `target`. Raises ApiError 404 where it has none by that name."""
+        A pool stays drained while its node is. Resuming a node does not resume pools that were drained individually.
+        """
+        draining = [pool for pool in self._registry.find_pools(keys) if pool.draining]
+        if not draining:
+            return "it accepts tasks again"
+        if target.pool_id is None:
+            pool_ids = ", ".join(sorted(pool.pool_id for pool in draining))
+            return f"pools that were drained individually stay drained: {pool_ids}"
+        nodes = ", ".join(sorted(pool.node_id or "this machine" for pool in draining))
+        return f"the pool stays drained until its whole node is resumed: {nodes}"
+
+    def _keys(self, target: DrainTarget) -> list[PoolKey]:
+        """Return the pools of `target`. Raises ApiError 404 if there are none."""
         if target.pool_id is None:
             node = self.managers.fleet.node(target.node_id or "")
             return [(pool.pool_id, node.node_id) for pool in node.pools]
@@ -156,83 +160,85 @@ class Operations:
             raise unknown("pool", str(target).removeprefix("pool "), "See GET /v2/pools.")
         return keys
 
-    async def _bid(self, target: Target, keys: list[PoolKey], verb: str, wish: DrainRequest | None) -> None:
-        """Have it done by whoever answers for the pools. Raises ApiError with the first that could not."""
+    async def _send(self, target: DrainTarget, keys: list[PoolKey], verb: str, body: DrainRequest | None) -> None:
+        """Send the request to the pool-managerds of the pools. Raises the first ApiError after all have answered."""
         if target.pool_id is None:
             node = self.managers.fleet.node(target.node_id or "")
-            await self.managers.bid(Manager(node.address, node.node_id), f"/v2/{verb}", wish)
+            await self.managers.post(PoolManager(node.address, node.node_id), f"/v2/{verb}", body)
             return
         failures: list[ApiError] = []
-        heard: list[str] = []
+        succeeded: list[str] = []
 
-        async def one(key: PoolKey) -> None:
+        async def send(key: PoolKey) -> None:
             try:
-                manager = self.managers.of_pool(key)
-                await self.managers.bid(manager, f"/v2/pools/{key[0]}/{verb}", wish)
-                heard.append(manager.name)
+                manager = self.managers.for_pool(key)
+                await self.managers.post(manager, f"/v2/pools/{key[0]}/{verb}", body)
+                succeeded.append(manager.name)
             except ApiError as error:
                 failures.append(error)
 
         async with trio.open_nursery() as nursery:
             for key in keys:
-                nursery.start_soon(one, key)
+                nursery.start_soon(send, key)
         if failures:
-            raise _beside(failures[0], verb, sorted(heard))
+            raise _partial_failure(failures[0], verb, sorted(succeeded))
 
-    async def _shown(self, keys: list[PoolKey], *, draining: bool) -> None:
-        with trio.move_on_after(SHOWN_S):
-            while any(pool.draining is not draining for pool in self._registry.known(keys)):
-                await self._registry.altered()
+    async def _confirm(self, keys: list[PoolKey], *, draining: bool) -> None:
+        """Wait until the pools report the new state, for at most CONFIRM_TIMEOUT_S."""
+        with trio.move_on_after(CONFIRM_TIMEOUT_S):
+            while any(pool.draining is not draining for pool in self._registry.find_pools(keys)):
+                await self._registry.wait_for_change()
 
-    def _replicas(self, target: Target, keys: Iterable[PoolKey]) -> set[Key]:
-        """Those of the pools, and of a node also those of its tasks whose pool it does not tell of any more."""
-        members = {member for key in keys for member in self._registry.members(key)}
-        whole = target.node_id if target.pool_id is None else None
-        return members.union(key for key in self._registry.held if key[1] == whole)
+    def _replicas(self, target: DrainTarget, keys: Iterable[PoolKey]) -> set[ReplicaKey]:
+        """Return the replicas of the pools. For a node, include leased replicas of pools that it no longer reports."""
+        replicas = {replica for key in keys for replica in self._registry.replicas_of(key)}
+        node_id = target.node_id if target.pool_id is None else None
+        return replicas.union(key for key in self._registry.leases_by_replica if key[1] == node_id)
 
-    def _keep(self, drain: Drain) -> Drain:
-        while len(self._known) >= KEPT:
-            del self._known[next(iter(self._known))]
-        self._known[drain.identifier] = drain
+    def _add(self, drain: Drain) -> Drain:
+        while len(self._operations) >= HISTORY_LIMIT:
+            del self._operations[next(iter(self._operations))]
+        self._operations[drain.identifier] = drain
         return drain
 
     async def _watch(self, drain: Drain, limit_s: float) -> None:
-        """Until nothing runs there any more, or the drain is undone."""
-        cut = 0
+        """Wait until the target is empty or resumed; interrupt its tasks after `limit_s`."""
+        interrupted = 0
         with drain.scope:
-            with trio.move_on_after(limit_s) as late:
+            with trio.move_on_after(limit_s) as deadline:
                 await self._until_empty(drain)
-            if late.cancelled_caught:
-                cut = self._take_place(drain.replicas, f"{drain.target} is drained, and its time is up")
-                with trio.move_on_after(CUT_S):
+            if deadline.cancelled_caught:
+                reason = f"the drain deadline of {drain.target} has passed"
+                interrupted = self._interrupt_tasks(drain.replicas, reason)
+                with trio.move_on_after(INTERRUPT_TIMEOUT_S):
                     await self._until_empty(drain)
-        drain.finish(*_outcome(drain, cut))
-        told = {"pool_id": drain.target.pool_id, "node_id": drain.target.node_id}
-        emit(events.DRAIN_ENDED, target=drain.target, state=drain.state, detail=drain.message, **told)
+        drain.finish(*_outcome(drain, interrupted))
+        fields = {"pool_id": drain.target.pool_id, "node_id": drain.target.node_id}
+        emit(events.DRAIN_ENDED, target=drain.target, state=drain.state, detail=drain.message, **fields)
 
     async def _until_empty(self, drain: Drain) -> None:
-        while left := self._left(drain):
+        while left := self._leases_left(drain):
             drain.left = left
-            await self._registry.altered()
+            await self._registry.wait_for_change()
         drain.left = 0
 
-    def _left(self, drain: Drain) -> int:
+    def _leases_left(self, drain: Drain) -> int:
         drain.replicas |= self._replicas(drain.target, drain.keys)
-        return self._registry.leases(drain.replicas)
+        return self._registry.count_leases(drain.replicas)
 
 
-def _beside(failure: ApiError, verb: str, heard: list[str]) -> ApiError:
-    """`failure`, with those that have done it all the same: nobody undoes that."""
-    if not heard:
+def _partial_failure(failure: ApiError, verb: str, succeeded: list[str]) -> ApiError:
+    """Return `failure` with a hint that names those that succeeded, because nothing is rolled back."""
+    if not succeeded:
         return failure
-    told = f"The {verb} is in force on {', '.join(heard)}. {failure.body.hint or ''}".strip()
-    return ApiError(failure.status, failure.body.model_copy(update={"hint": told}), failure.headers)
+    hint = f"The {verb} is in force on {', '.join(succeeded)}. {failure.body.hint or ''}".strip()
+    return ApiError(failure.status, failure.body.model_copy(update={"hint": hint}), failure.headers)
 
 
-def _outcome(drain: Drain, cut: int) -> tuple[OperationState, str]:
+def _outcome(drain: Drain, interrupted: int) -> tuple[OperationState, str]:
     if drain.scope.cancelled_caught:
-        return OperationState.CANCELLED, "undone by resume"
+        return OperationState.CANCELLED, "cancelled by a resume"
     if drain.left:
-        return OperationState.FAILED, f"{drain.left} tasks still run there"
-    ended = f"; {cut} tasks were cut off" if cut else ""
-    return OperationState.DONE, f"nothing runs there any more{ended}"
+        return OperationState.FAILED, f"{drain.left} tasks are still running"
+    suffix = f"; {interrupted} tasks were interrupted" if interrupted else ""
+    return OperationState.DONE, f"no tasks are running{suffix}"

@@ -1,4 +1,4 @@
-"""How a node is kept in the store, so that a queen that restarts knows her fleet. Pure."""
+"""Nodes as documents in the store, so that the queen knows its fleet after a restart. Pure functions."""
 
 from datetime import datetime
 
@@ -11,7 +11,7 @@ from queen_rbee.store.protocol import Document
 
 
 class SavedNode(Outbound):
-    """The document."""
+    """The JSON body of a node's document."""
 
     registration: NodeRegistration
     peer: str
@@ -22,8 +22,7 @@ class SavedNode(Outbound):
     pools: list[PoolSnapshot] = Field(default_factory=list)
 
 
-def written_node(node: Node) -> Document:
-    """The document of `node`."""
+def node_document(node: Node) -> Document:
     saved = SavedNode(
         registration=node.registration,
         peer=node.peer,
@@ -37,7 +36,7 @@ def written_node(node: Node) -> Document:
 
 
 def read_node(document: Document, heard_at: float) -> Node | None:
-    """The node of a document, taken for heard at `heard_at`; None where another release wrote otherwise."""
+    """Return the node as last heard at `heard_at`; None if another release wrote a body this one cannot read."""
     try:
         saved = SavedNode.model_validate_json(document.body)
     except ValidationError:

@@ -20,8 +20,8 @@ from queen_rbee.dispatch.queue import QueueFull
 from queen_rbee.dispatch.rooms import fitted
 from queen_rbee.engines.passage import Passage, passage_for
 from queen_rbee.intake.backpressure import Backpressure
-from queen_rbee.pools.naming import resolved
-from queen_rbee.pools.placement import Refusal, refusal
+from queen_rbee.pools.model_lookup import resolve_request
+from queen_rbee.pools.placement import PlacementRefusal, refusal
 from queen_rbee.store.protocol import Store, StoredTask, StoreFailure, not_stored
 from queen_rbee.tasks.task import Task
 
@@ -57,7 +57,7 @@ class Intake:
         """
         if self._closed:
             raise self._pressure.busy(503, ErrorCode.ADMISSION_REJECT, "queen-rbee is stopping")
-        request = resolved(request, self._dispatcher.accounting.catalog, self._dispatcher.registry.replicas)
+        request = resolve_request(request, self._dispatcher.accounting.catalog, self._dispatcher.registry.replicas)
         if passage:
             request = fitted(request, passage, self._dispatcher.registry.replicas)
         passage = passage or passage_for(request)
@@ -157,8 +157,8 @@ class Intake:
         dispatcher = self._dispatcher
         dispatcher.book.add(task)
         if task.durable:
-            task.on_delivery = partial(self._store.delivered, task.task_id)
-        dispatcher.metrics.admitted(dispatcher.registry.replicas.place_of(task.demand), task.request.priority)
+            task.on_delivery = partial(self._store.mark_delivered, task.task_id)
+        dispatcher.metrics.admitted(dispatcher.registry.replicas.shared_labels(task.demand), task.request.priority)
         if session_id := task.request.session_id:
             accounting = dispatcher.accounting
             wanted = task.request.max_tokens or task.request.expected_tokens
@@ -187,17 +187,17 @@ class Intake:
         )
 
 
-def _fields(found: Refusal, request: TaskRequest) -> list[FieldProblem] | None:
+def _fields(found: PlacementRefusal, request: TaskRequest) -> list[FieldProblem] | None:
     """The fields that are wrong; where the context is too small, the one that asks for the most."""
-    if found.room is None:
+    if found.max_ctx is None:
         return list(found.fields) or None
-    return [FieldProblem(field=_largest(request), problem=f"there is room for {found.room}")]
+    return [FieldProblem(field=_largest(request), problem=f"there is room for {found.max_ctx}")]
 
 
-def _sized(found: Refusal, request: TaskRequest) -> str:
-    if found.room is None:
+def _sized(found: PlacementRefusal, request: TaskRequest) -> str:
+    if found.max_ctx is None:
         return found.message
-    return f"{_largest(request)} {max(request.ctx or 0, request.max_tokens or 0)}, room for {found.room}"
+    return f"{_largest(request)} {max(request.ctx or 0, request.max_tokens or 0)}, room for {found.max_ctx}"
 
 
 def _largest(request: TaskRequest) -> str:

@@ -1,4 +1,4 @@
-"""A replica as placement sees it, and what a task demands of one. Plain values."""
+"""Replicas as placement sees them, and the demands of tasks. Plain values."""
 
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -9,12 +9,20 @@ from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.engines.model_names import model_key, public_name
 from queen_rbee.engines.passage import Endpoint, Passage
 
+ReplicaKey = tuple[str, str]
+"""The pool id and the replica id; unique among all replicas."""
+
 Reported = TypeVar("Reported", PoolStatus, PoolSnapshot)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One engine process of a pool, with the slots that are taken here and now."""
+    """A replica (one engine process of a pool) with the number of its slots that this queen has leased.
+
+    `withheld` are models it has but must not be asked for, because their digests do not match the catalog. `endpoints`
+    is None if this release does not support the engine. `node_id` is the node that relays to it, None if the queen
+    connects to the engine directly.
+    """
 
     pool_id: str
     replica_id: str
@@ -28,19 +36,15 @@ class Candidate:
     engine_version: str | None = None
     models: tuple[str, ...] = ()
     withheld: tuple[str, ...] = ()
-    """Models that it has too, but that are not what the catalog says."""
     ctx_max: int | None = None
     device_mask: str | None = None
     vram_free_bytes: int = 0
     endpoints: frozenset[Endpoint] | None = None
-    """What its kind of engine can be asked for; None where this release cannot speak to the engine at all."""
     node_id: str | None = None
-    """The node whose relay leads to it; None where the queen speaks to the engine itself."""
     circuit: CircuitState = "closed"
 
     @property
-    def key(self) -> tuple[str, str]:
-        """What tells it from all others."""
+    def key(self) -> ReplicaKey:
         return self.pool_id, self.replica_id
 
     @property
@@ -55,29 +59,29 @@ class Candidate:
 
     @property
     def serves(self) -> bool:
-        """Whether tasks run on it at present; one more could start as soon as a slot is free."""
+        """Whether it accepts tasks at present, given a free slot."""
         return self.ready and not self.draining and self.circuit == "closed"
 
     @property
-    def shape(self) -> tuple[object, ...]:
-        """What decides which tasks it can take, and how many: all but what changes with each task and each look."""
-        place = self.url, self.state, self.ready, self.draining, self.slots_total, self.circuit
-        return place, self.engine_version, self.traits
+    def capacity(self) -> tuple[object, ...]:
+        """Everything that decides which tasks it can take and how many, without the current leases and free memory."""
+        availability = self.url, self.state, self.ready, self.draining, self.slots_total, self.circuit
+        return availability, self.engine_version, self.traits
 
     @property
     def traits(self) -> tuple[object, ...]:
-        """What a demand is held against: it stays while the replica comes and goes, unlike the rest of its shape."""
+        """The fields that demands are matched against. They stay the same while the replica goes down and returns."""
         return self.device_mask, self.engine, self.models, self.withheld, self.ctx_max, self.endpoints
 
-    def counted(self, leased: int, circuit: CircuitState) -> "Candidate":
-        """As it is with so many slots leased."""
-        same = self.leased == leased and self.circuit == circuit
-        return self if same else replace(self, leased=leased, circuit=circuit)
+    def with_load(self, leased: int, circuit: CircuitState) -> "Candidate":
+        """Return the replica with this number of leased slots and this circuit state."""
+        unchanged = self.leased == leased and self.circuit == circuit
+        return self if unchanged else replace(self, leased=leased, circuit=circuit)
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What a task demands of a replica; tasks with equal demands can run in the same places."""
+    """A task's requirements on a replica; tasks with equal demands can run on the same replicas."""
 
     model_ref: str | None = None
     engine: str | None = None
@@ -91,39 +95,45 @@ class Demand:
 
 
 def demand_of(request: TaskRequest, passage: Passage | None = None) -> Demand:
-    """The demand of `request`; the context it needs is the larger of `ctx` and `max_tokens`. The max_tokens of a /v1
-    client is no demand: see `rooms.fitted`."""
-    wish = request.placement
+    """Return the demand of `request`. The context it needs is the larger of `ctx` and `max_tokens`.
+
+    The max_tokens of a /v1 client is not part of the demand, because it is reduced to fit: see `rooms.fitted`.
+    """
+    placement = request.placement
     sizes = [size for size in (request.ctx, None if passage else request.max_tokens) if size is not None]
     endpoint: Endpoint = passage.endpoint if passage else "completion"
-    base = Demand(request.model_ref, request.engine, endpoint, max(sizes, default=None))
-    if wish is None:
-        return base
+    demand = Demand(request.model_ref, request.engine, endpoint, max(sizes, default=None))
+    if placement is None:
+        return demand
     return replace(
-        base,
-        pin=wish.pin_pool_id if wish.mode == "pin" else None,
-        prefer=wish.prefer_pools if wish.mode == "prefer" else (),
-        avoid=wish.avoid_pools,
-        device_mask=wish.require_device_mask,
-        fallback=wish.allow_fallback,
+        demand,
+        pin=placement.pin_pool_id if placement.mode == "pin" else None,
+        prefer=placement.prefer_pools if placement.mode == "prefer" else (),
+        avoid=placement.avoid_pools,
+        device_mask=placement.require_device_mask,
+        fallback=placement.allow_fallback,
     )
 
 
 def serves_model(candidate: Candidate, model_ref: str) -> bool:
-    """Whether `model_ref` names a model of `candidate`: in full, by its file's name, or by that without its ending."""
+    """Return whether `model_ref` names a model of `candidate`: the full reference, or its file name with or without
+    extension."""
     return served_name(candidate, model_ref) is not None
 
 
 def served_name(candidate: Candidate, model_ref: str | None) -> str | None:
-    """The name under which `candidate` serves `model_ref`, or the only model it has; None where that is not known."""
+    """Return the name under which `candidate` serves `model_ref`, None if it does not.
+
+    Without a `model_ref`, return the candidate's model if it has exactly one.
+    """
     if model_ref is None:
         return candidate.models[0] if len(candidate.models) == 1 else None
-    wanted = model_key(model_ref)
-    return next((model for model in candidate.models if model_ref == model or wanted == model_key(model)), None)
+    key = model_key(model_ref)
+    return next((model for model in candidate.models if model_ref == model or key == model_key(model)), None)
 
 
 def public_pool(pool: Reported) -> Reported:
-    """`pool` as clients see it: no paths in the names of its models."""
+    """Return `pool` as clients see it: without file paths in model names."""
     if not any(public_name(model) != model for model in (*pool.models_available, *pool.model_digests)):
         return pool
     names = list(dict.fromkeys(map(public_name, pool.models_available)))
@@ -131,18 +141,15 @@ def public_pool(pool: Reported) -> Reported:
     return pool.model_copy(update={"models_available": names, "model_digests": digests})
 
 
-Key = tuple[str, str]
-
-
-def absent(pool: PoolStatus) -> ReplicaStatus:
-    """What stands for a pool that has no engine yet, or none left."""
+def placeholder_replica(pool: PoolStatus) -> ReplicaStatus:
+    """Return a replica that represents a pool without engines, so that its state is known to placement."""
     return ReplicaStatus(replica_id=pool.node_id or "none", url="", ready=False, slots_total=0, slots_free=0)
 
 
-def candidate_of(
-    pool: PoolStatus, replica: ReplicaStatus, refused: tuple[str, ...], endpoints: frozenset[Endpoint] | None
+def build_candidate(
+    pool: PoolStatus, replica: ReplicaStatus, withheld: tuple[str, ...], endpoints: frozenset[Endpoint] | None
 ) -> Candidate:
-    """`replica` of `pool`, without leases; `refused` are its models that are not what the catalog says."""
+    """Return `replica` of `pool` as a candidate without leases."""
     return Candidate(
         pool_id=pool.pool_id,
         replica_id=replica.replica_id,
@@ -155,8 +162,8 @@ def candidate_of(
         leased=0,
         engine=pool.engine,
         engine_version=pool.engine_version,
-        models=tuple(model for model in pool.models_available if model not in refused),
-        withheld=refused,
+        models=tuple(model for model in pool.models_available if model not in withheld),
+        withheld=withheld,
         ctx_max=pool.ctx_max,
         device_mask=pool.device_mask,
         vram_free_bytes=pool.vram_free_bytes,

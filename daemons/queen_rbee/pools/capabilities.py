@@ -1,4 +1,4 @@
-"""What can be asked of each pool and of each kind of engine, from what is known of pools and of adapters. Pure."""
+"""Capabilities of pools and engines, derived from pool statuses and engine adapters. Pure functions."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -12,9 +12,9 @@ from queen_rbee.engines.passage import Endpoint, endpoints_for, workloads_of
 
 API_VERSION = "2"
 
-ALWAYS = ("cancel", "resume", "streaming")
-"""What the queen itself gives to every task, whatever the engine."""
-BY_ENDPOINT: dict[Endpoint, tuple[str, ...]] = {
+COMMON_FEATURES = ("cancel", "resume", "streaming")
+"""Features that the queen provides for every engine."""
+FEATURES_BY_ENDPOINT: dict[Endpoint, tuple[str, ...]] = {
     "completion": ("seed", "stop"),
     "chat": ("chat", "messages"),
     "completions": ("seed", "stop"),
@@ -24,7 +24,7 @@ Adapters = Mapping[str, EngineAdapter]
 
 
 def capabilities(pools: Iterable[PoolStatus], adapters: Adapters) -> Capabilities:
-    """All of them, by id and by name; a pool of an engine that is not spoken to can be asked for nothing."""
+    """Return pools sorted by id and engines sorted by name. A pool of an unsupported engine has no features."""
     known = [_pool(pool, adapters) for pool in sorted(pools, key=lambda pool: pool.pool_id)]
     engines = [
         _engine(name, adapters[name].endpoints, [pool for pool in known if pool.engine == name])
@@ -70,4 +70,6 @@ def _engine(name: str, endpoints: frozenset[Endpoint], pools: Sequence[PoolCapab
 def _features(endpoints: frozenset[Endpoint]) -> list[str]:
     if not endpoints:
         return []
-    return sorted({*ALWAYS, *(word for endpoint in endpoints for word in BY_ENDPOINT.get(endpoint, ()))})
+    return sorted(
+        {*COMMON_FEATURES, *(name for endpoint in endpoints for name in FEATURES_BY_ENDPOINT.get(endpoint, ()))}
+    )

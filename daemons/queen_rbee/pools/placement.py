@@ -1,38 +1,41 @@
-"""Placement as pure functions: which replicas can take a task, which of them does, and why none can.
+"""Placement: which replicas can take a task, which one does, and why a task cannot be placed.
 
-A filter on what the task demands, then a strategy among those that have a free slot. A pin that cannot be met, and a
-demand that nothing known here could ever meet, are told apart from having to wait.
+All functions are pure. A filter on the task's demand comes first, then a strategy chooses among the replicas with a
+free slot. `refusal` distinguishes a demand that can never be met from one that only has to wait.
 """
 
-import random
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.errors import ErrorCode, FieldProblem, Reason
 from llama_orch.contracts.pools import PoolState
 from queen_rbee.engines.model_names import public_name
 from queen_rbee.engines.passage import WORKLOADS, workloads_of
-from queen_rbee.pools.candidates import Candidate, Demand, serves_model
+from queen_rbee.pools.candidates import Candidate, Demand, ReplicaKey, serves_model
+from queen_rbee.pools.strategies import STRATEGIES, StrategyName
 
-FEW = 64
-NAMES_SHOWN = 10
-ASK_LESS = "Ask for less, or give a pool more ctx: see orchctl pools."
-START: Mapping[Workload, str] = {
-    "completion": "Its pool must be started without --embeddings and --reranking, or declare workloads.",
-    "embedding": 'Give a pool workloads = ["embedding"] in pools.toml (llama-server\'s --embeddings).',
-    "rerank": 'Give a pool workloads = ["rerank"] in pools.toml (llama-server\'s --reranking).',
+FILTER_LIMIT = 64
+"""Strategies get only the open candidates if there are at most this many, otherwise all of them.
+
+With thousands of replicas the filter would take most of a placement's time. The price is that a replica that follows a
+busy one gets slightly more tasks.
+"""
+NAMES_LIMIT = 10
+"""The most model names in one hint."""
+CONTEXT_HINT = "Ask for less, or give a pool more ctx: see orchctl pools."
+WORKLOAD_HINTS: Mapping[Workload, str] = {
+    "completion": "Start its pool without --embeddings and --reranking, or declare its workloads.",
+    "embedding": 'Set workloads = ["embedding"] for a pool in pools.toml (llama-server\'s --embeddings).',
+    "rerank": 'Set workloads = ["rerank"] for a pool in pools.toml (llama-server\'s --reranking).',
 }
-"""How a pool comes to do it: see llama-orch-pools(5)."""
-
-Strategy = Literal["round-robin", "least-loaded", "random"]
+"""How to configure a pool for a workload: see llama-orch-pools(5)."""
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """Why a task cannot be placed, now or ever."""
+class PlacementRefusal:
+    """Why a task is refused. `max_ctx` is the largest context available, set if only the context is too small."""
 
     code: ErrorCode
     message: str
@@ -40,143 +43,141 @@ class Refusal:
     retriable: bool
     reason: Reason | None = None
     fields: tuple[FieldProblem, ...] = ()
-    room: int | None = None
-    """The largest context there is, where only the context is too small."""
+    max_ctx: int | None = None
 
 
 def unmet(candidate: Candidate, demand: Demand) -> str | None:
-    """What `demand` asks for and `candidate` does not have, or None."""
-    return _unspoken(candidate, demand) or _misplaced(candidate, demand) or _lacking(candidate, demand)
+    """Return the first requirement of `demand` that `candidate` does not meet, or None."""
+    return _unmet_endpoint(candidate, demand) or _unmet_placement(candidate, demand) or _unmet_model(candidate, demand)
 
 
-def _unspoken(candidate: Candidate, demand: Demand) -> str | None:
+def _unmet_endpoint(candidate: Candidate, demand: Demand) -> str | None:
     if candidate.endpoints is None:
-        return f"engine {candidate.engine} is not spoken by this release"
+        return f"engine {candidate.engine} is not supported by this release"
     if demand.endpoint not in candidate.endpoints:
-        return f"its engine does not serve {WORKLOADS[demand.endpoint]} tasks"
+        return f"the engine does not serve {WORKLOADS[demand.endpoint]} tasks"
     return None
 
 
-def _misplaced(candidate: Candidate, demand: Demand) -> str | None:
+def _unmet_placement(candidate: Candidate, demand: Demand) -> str | None:
     if demand.pin and candidate.pool_id != demand.pin:
         return f"the task is pinned to pool {demand.pin}"
     if candidate.pool_id in demand.avoid:
         return f"the task avoids pool {candidate.pool_id}"
     if demand.device_mask and candidate.device_mask != demand.device_mask:
-        return f"the devices are {candidate.device_mask or 'not known'}"
+        return f"the devices are {candidate.device_mask or 'unknown'}"
     return None
 
 
-def _lacking(candidate: Candidate, demand: Demand) -> str | None:
+def _unmet_model(candidate: Candidate, demand: Demand) -> str | None:
     if candidate.withheld and not candidate.models:
-        return f"{_shown(candidate.withheld)} is not what its digest in the catalog says"
+        return f"the digest of {_public_names(candidate.withheld)} does not match the catalog"
     if demand.engine and candidate.engine != demand.engine:
         return f"the engine is {candidate.engine}"
     if demand.model_ref and not serves_model(candidate, demand.model_ref):
-        return f"the models are {_shown(candidate.models) or 'not known'}"
+        return f"the models are {_public_names(candidate.models) or 'unknown'}"
     if demand.ctx and candidate.ctx_max and demand.ctx > candidate.ctx_max:
         return f"the context of a slot is {candidate.ctx_max} tokens"
     return None
 
 
-def _shown(models: Iterable[str]) -> str:
+def _public_names(models: Iterable[str]) -> str:
     return ", ".join(map(public_name, models))
 
 
 def meets(candidate: Candidate, demand: Demand) -> bool:
-    """Whether `candidate` can take what demands that, free or not; only a preferred one where there must be no
-    fallback."""
+    """Return whether `candidate` can take a task with this demand, busy or not.
+
+    Without `demand.fallback`, only preferred pools qualify.
+    """
     if demand.prefer and not demand.fallback and candidate.pool_id not in demand.prefer:
         return False
     return unmet(candidate, demand) is None
 
 
 def suitable(candidates: Iterable[Candidate], demand: Demand) -> list[Candidate]:
-    """Those that meet `demand`."""
     return [candidate for candidate in candidates if meets(candidate, demand)]
 
 
 def pick(
-    found: Sequence[Candidate],
+    candidates: Sequence[Candidate],
     demand: Demand,
-    strategy: Strategy,
+    strategy: StrategyName,
     turn: int,
-    affinity: tuple[str, str] | None = None,
+    affinity: ReplicaKey | None = None,
 ) -> Candidate | None:
-    """The replica that takes the task, of those that meet `demand`, sorted by key; None while all of them are busy.
+    """Choose the replica that takes the task; None while all of them are busy.
 
-    `turn` counts placements: round-robin walks by it, and random is seeded with it. `affinity` is the key of the
-    replica that holds the KV cache of the task's session: it wins where it is open, and is not waited for where not.
-    Of more than FEW, round-robin and random take the first that is open from their place on: to see which of thousands
-    are open would be most of a placement's time, and who follows a busy one has a little more to do only.
+    `candidates` meet `demand` and are sorted by key. `turn` counts placements. `affinity` is the replica that holds the
+    KV cache of the task's session: it wins if it is open, but the task does not wait for it.
     """
-    warm = _of_key(found, affinity) if affinity else None
-    if warm and warm.open and (not demand.prefer or warm.pool_id in demand.prefer):
-        return warm
-    if len(found) > FEW and strategy != "least-loaded" and not demand.prefer:
-        return _first_open(found, random.Random(turn).randrange(len(found)) if strategy == "random" else turn)  # noqa: S311
-    found = [candidate for candidate in found if candidate.open]
+    cached = _find(candidates, affinity) if affinity else None
+    if cached and cached.open and (not demand.prefer or cached.pool_id in demand.prefer):
+        return cached
+    if demand.prefer or len(candidates) <= FILTER_LIMIT:
+        candidates = [candidate for candidate in candidates if candidate.open]
     if demand.prefer:
-        found = [candidate for candidate in found if candidate.pool_id in demand.prefer] or found
-    if not found:
+        candidates = [candidate for candidate in candidates if candidate.pool_id in demand.prefer] or candidates
+    return STRATEGIES[strategy].choose(candidates, turn) if candidates else None
+
+
+def _find(candidates: Sequence[Candidate], key: ReplicaKey) -> Candidate | None:
+    index = bisect_left(candidates, key, key=lambda candidate: candidate.key)
+    return candidates[index] if index < len(candidates) and candidates[index].key == key else None
+
+
+def refusal(candidates: Sequence[Candidate], demand: Demand) -> PlacementRefusal | None:
+    """Return why a task must be refused instead of waiting; None if a known replica may serve it sooner or later."""
+    matching = suitable(candidates, demand)
+    if any(candidate.state is not PoolState.FAILED for candidate in matching):
         return None
-    if strategy == "least-loaded":
-        return min(found, key=lambda c: (-c.vram_free_bytes, c.leased, c.key))
-    if strategy == "random":
-        return random.Random(turn).choice(found)  # noqa: S311 -- spreads load, guards nothing
-    return found[turn % len(found)]
-
-
-def _of_key(found: Sequence[Candidate], key: tuple[str, str]) -> Candidate | None:
-    place = bisect_left(found, key, key=lambda candidate: candidate.key)
-    return found[place] if place < len(found) and found[place].key == key else None
-
-
-def _first_open(found: Sequence[Candidate], place: int) -> Candidate | None:
-    around = (found[(place + step) % len(found)] for step in range(len(found)))
-    return next((candidate for candidate in around if candidate.open), None)
-
-
-def refusal(candidates: Sequence[Candidate], demand: Demand) -> Refusal | None:
-    """Why the task must be refused rather than wait; None when something may serve it sooner or later."""
-    found = suitable(candidates, demand)
-    alive = [candidate for candidate in found if candidate.state is not PoolState.FAILED]
-    if alive:
-        return None
-    if found or not candidates:
-        return _unready(found)
+    if matching or not candidates:
+        return _not_ready(matching)
     if demand.pin and all(candidate.pool_id != demand.pin for candidate in candidates):
         known = ", ".join(sorted({candidate.pool_id for candidate in candidates}))
-        return Refusal(ErrorCode.POOL_UNAVAILABLE, f"there is no pool {demand.pin}", f"Known pools: {known}.", False)
-    if idle := [
-        c for c in candidates if c.endpoints is not None and not (_misplaced(c, demand) or _lacking(c, demand))
+        message = f"pool {demand.pin} does not exist"
+        return PlacementRefusal(ErrorCode.POOL_UNAVAILABLE, message, f"Known pools: {known}.", False)
+    if other_workload := [
+        c
+        for c in candidates
+        if c.endpoints is not None and not (_unmet_placement(c, demand) or _unmet_model(c, demand))
     ]:
-        return _other_work(idle, candidates, demand)
+        return _wrong_workload(other_workload, candidates, demand)
     # with a smaller context it could be placed
-    if wide := [found.ctx_max for found in suitable(candidates, replace(demand, ctx=None)) if found.ctx_max]:
-        message = f"{demand.ctx} tokens of context are asked for, room for {max(wide)}"
-        return Refusal(ErrorCode.INVALID_PARAMS, message, ASK_LESS, False, "context_length_exceeded", room=max(wide))
+    if sizes := [found.ctx_max for found in suitable(candidates, replace(demand, ctx=None)) if found.ctx_max]:
+        return _context_too_large(demand, max(sizes))
     reasons = "; ".join(f"{candidate.pool_id}: {unmet(candidate, demand)}" for candidate in candidates[:5])
-    return Refusal(ErrorCode.INVALID_PARAMS, f"no pool can serve this task: {reasons}", "See orchctl pools.", False)
+    message = f"no pool can serve this task: {reasons}"
+    return PlacementRefusal(ErrorCode.INVALID_PARAMS, message, "See orchctl pools.", False)
 
 
-def _other_work(idle: Sequence[Candidate], candidates: Sequence[Candidate], demand: Demand) -> Refusal:
-    """`idle` meet all of `demand` but its workload: name the models that do it."""
+def _context_too_large(demand: Demand, max_ctx: int) -> PlacementRefusal:
+    message = f"{demand.ctx} tokens of context requested, the largest available is {max_ctx}"
+    return PlacementRefusal(
+        ErrorCode.INVALID_PARAMS, message, CONTEXT_HINT, False, "context_length_exceeded", max_ctx=max_ctx
+    )
+
+
+def _wrong_workload(
+    other_workload: Sequence[Candidate], candidates: Sequence[Candidate], demand: Demand
+) -> PlacementRefusal:
+    """`other_workload` are the replicas that meet all of `demand` except its workload."""
     workload = WORKLOADS[demand.endpoint]
     able = [candidate for candidate in candidates if demand.endpoint in (candidate.endpoints or ())]
     names = sorted({public_name(model) for candidate in able for model in candidate.models or (candidate.pool_id,)})
-    shown = ", ".join(names[:NAMES_SHOWN]) + (", …" if len(names) > NAMES_SHOWN else "")
-    hint = f"Models that do: {shown}." if names else f"No pool here does. {START[workload]}"
+    listed = ", ".join(names[:NAMES_LIMIT]) + (", …" if len(names) > NAMES_LIMIT else "")
+    hint = f"Models that do: {listed}." if names else f"No pool here does. {WORKLOAD_HINTS[workload]}"
     if demand.model_ref is None and demand.pin is None:
-        return Refusal(ErrorCode.INVALID_PARAMS, f"no pool that fits serves {workload} tasks", hint, False)
-    asked = f"the model {demand.model_ref}" if demand.model_ref else f"pool {demand.pin}"
-    others = sorted({other for candidate in idle for other in workloads_of(candidate.endpoints or frozenset())})
-    message = f"{asked} does not serve {workload} tasks, only {' and '.join(others) or 'none'}"
+        return PlacementRefusal(ErrorCode.INVALID_PARAMS, f"no matching pool serves {workload} tasks", hint, False)
+    subject = f"the model {demand.model_ref}" if demand.model_ref else f"pool {demand.pin}"
+    served = sorted({each for candidate in other_workload for each in workloads_of(candidate.endpoints or frozenset())})
+    message = f"{subject} does not serve {workload} tasks, only {' and '.join(served) or 'none'}"
     problem = FieldProblem(field="model_ref", problem=f"does not serve {workload} tasks")
-    return Refusal(ErrorCode.INVALID_PARAMS, message, hint, False, fields=(problem,))
+    return PlacementRefusal(ErrorCode.INVALID_PARAMS, message, hint, False, fields=(problem,))
 
 
-def _unready(failed: Sequence[Candidate]) -> Refusal:
-    which = ", ".join(sorted({candidate.pool_id for candidate in failed}))
-    message = f"every pool that could serve this task has failed: {which}" if which else "no pool is known yet"
-    return Refusal(ErrorCode.POOL_UNREADY, message, "See orchctl pools, and journalctl -u engine-provisioner.", True)
+def _not_ready(failed: Sequence[Candidate]) -> PlacementRefusal:
+    pool_ids = ", ".join(sorted({candidate.pool_id for candidate in failed}))
+    message = f"all pools that could serve this task have failed: {pool_ids}" if pool_ids else "no pool is known yet"
+    hint = "See orchctl pools, and journalctl -u engine-provisioner."
+    return PlacementRefusal(ErrorCode.POOL_UNREADY, message, hint, True)

@@ -1,8 +1,8 @@
-"""The pools that the queen knows, and the slots that its tasks hold on them: one owner for both.
+"""The pools that the queen knows, and the slots that its tasks lease on them: one owner for both.
 
-Sources (a pool-managerd, the handoff directory, a node) replace what they know as a whole; where several know a pool,
-the one with the lowest rank is believed. Leases outlive a source's silence: they belong to running tasks. What a source
-says is worked in pool by pool, so that a heartbeat costs as much as it brings, however many nodes there are.
+A source (a pool-managerd, the handoff directory, a node) always reports all of its pools. If several sources report a
+pool, the one with the lowest rank is in effect. Leases belong to running tasks and outlive a source's reports. Only
+pools that a report changes are processed, so that the cost of a heartbeat does not depend on the number of nodes.
 """
 
 from collections import Counter
@@ -15,176 +15,179 @@ from llama_orch.contracts.pools import CircuitState, PoolStatus
 from queen_rbee.engines.adapter import EngineAdapter
 from queen_rbee.engines.model_names import model_key
 from queen_rbee.engines.passage import endpoints_for
-from queen_rbee.pools.candidates import Candidate, Key, absent, candidate_of
-from queen_rbee.pools.claims import Claims, PoolKey
-from queen_rbee.pools.directory import Directory
+from queen_rbee.pools.candidates import Candidate, ReplicaKey, build_candidate, placeholder_replica
+from queen_rbee.pools.pool_reports import PoolKey, PoolReports
+from queen_rbee.pools.replica_index import ReplicaIndex
 
 
-def _nobody(_key: Key) -> None:
-    """Nobody wants to know."""
+def _ignore(_key: ReplicaKey) -> None:
+    pass
 
 
-class Registry:
-    """Owned by the daemon; `changed` is rung whenever a task that could not be placed might be now, `adapters` are for
-    the engines that this release speaks to."""
+class PoolRegistry:
+    """Owned by the daemon. Rings `changed` when a task that could not be placed might be now.
+
+    `adapters` are those of the engines that this release supports.
+    """
 
     def __init__(self, changed: Bell, adapters: Mapping[str, EngineAdapter]) -> None:
-        self._claims = Claims()
+        self._reports = PoolReports()
         self._changed = changed
         self._adapters = adapters
-        self._leases: Counter[Key] = Counter()
-        self._circuits: dict[Key, CircuitState] = {}
+        self._leases: Counter[ReplicaKey] = Counter()
+        self._circuits: dict[ReplicaKey, CircuitState] = {}
         self._withheld: frozenset[str] = frozenset()
-        self._members: dict[PoolKey, tuple[Key, ...]] = {}
-        self._altered = trio.Event()
-        self.replicas = Directory()
-        """All of them, with this queen's leases; to be looked at only. A pool without any stands for itself."""
-        self.on_ready: Callable[[Key], None] = _nobody
-        """Told of each replica that was not ready and is now."""
+        self._replicas_of: dict[PoolKey, tuple[ReplicaKey, ...]] = {}
+        self._change = trio.Event()
+        self.replicas = ReplicaIndex()
+        """All replicas with this queen's leases; read-only for others. A pool without replicas has a placeholder."""
+        self.on_ready: Callable[[ReplicaKey], None] = _ignore
+        """Called with each replica that becomes ready."""
         self.synced = False
-        """Whether every source has spoken once: only then can a pool be said not to exist."""
+        """Whether every source has reported once. Only then does a pool that is not known not exist."""
 
     def update(self, source: str, rank: int, pools: Iterable[PoolStatus]) -> None:
-        """`source` now knows just these pools."""
-        self._work_in(self._claims.replace(source, rank, tuple(pools)))
+        """Replace everything `source` reported."""
+        self._apply(self._reports.replace(source, rank, tuple(pools)))
 
     def forget(self, source: str) -> None:
-        """`source` cannot be asked any more."""
-        self._work_in(self._claims.replace(source, 0, ()))
+        """Drop everything `source` reported."""
+        self._apply(self._reports.replace(source, 0, ()))
 
     def source_of(self, key: PoolKey) -> str | None:
-        """Who is believed about a pool."""
-        return self._claims.source_of(key)
+        """Return the source whose report of the pool is in effect."""
+        return self._reports.source_of(key)
 
     def withhold(self, names: frozenset[str]) -> None:
-        """No pool may be asked for the models of these short names, and only for these."""
+        """Set the model names (as by `model_key`) that no pool may be asked for."""
         if self._withheld != names:
             self._withheld = names
-            self._work_in(list(self._claims.believed))
+            self._apply(list(self._reports.effective))
 
-    def set_circuit(self, key: Key, state: CircuitState) -> None:
-        """Nothing is sent to a replica whose circuit is not `closed`."""
+    def set_circuit(self, key: ReplicaKey, state: CircuitState) -> None:
+        """Set the state of a replica's circuit. Tasks are sent only through closed ones."""
         if self._circuits.get(key, "closed") == state:
             return
         self._circuits[key] = state
         if state == "closed":
             del self._circuits[key]
         if known := self.replicas.get(key):
-            self.replicas.put(known.counted(self._leases[key], state))
+            self.replicas.put(known.with_load(self._leases[key], state))
             self._changed.ring()
 
-    def believed(self) -> Collection[PoolStatus]:
-        """Each pool once, in no order, as the best source has it."""
-        return self._claims.believed.values()
+    def effective_pools(self) -> Collection[PoolStatus]:
+        """Return each pool as reported, unsorted. The collection is a live view."""
+        return self._reports.effective.values()
 
     def pools(self) -> list[PoolStatus]:
-        """The same by id, with this queen's leases counted: a copy of all that are used."""
-        return [self._counted(key, pool) for key, pool in sorted(self._claims.believed.items())]
+        """Return all pools sorted by id, with this queen's leases and circuits."""
+        return [self._with_load(key, pool) for key, pool in sorted(self._reports.effective.items())]
 
     def pools_named(self, pool_id: str) -> list[PoolStatus]:
-        """The pools of that id: one for each node that has it."""
-        keys = sorted(key for key in self._claims.believed if key[0] == pool_id)
-        return [self._counted(key, self._claims.believed[key]) for key in keys]
+        """Return the pools with this id, one for each node that has it, as `pools` does."""
+        keys = sorted(key for key in self._reports.effective if key[0] == pool_id)
+        return [self._with_load(key, self._reports.effective[key]) for key in keys]
 
-    def known(self, keys: Iterable[PoolKey]) -> list[PoolStatus]:
-        """Those of these pools that are known, as they are believed to be."""
-        return [pool for key in keys if (pool := self._claims.believed.get(key))]
+    def find_pools(self, keys: Iterable[PoolKey]) -> list[PoolStatus]:
+        """Return those of these pools that are known, as reported."""
+        return [pool for key in keys if (pool := self._reports.effective.get(key))]
 
     @property
     def ready_pools(self) -> int:
-        """How many pools are ready."""
-        return self._claims.ready.total()
+        """The number of ready pools."""
+        return self._reports.ready.total()
 
     @property
     def ready_by_id(self) -> Mapping[str, int]:
-        """How many pools of each id are ready; 0 for an id that is known and not ready anywhere."""
-        return self._claims.ready
+        """The number of ready pools by pool id; 0 for an id that is known but not ready anywhere."""
+        return self._reports.ready
 
-    def _counted(self, key: PoolKey, pool: PoolStatus) -> PoolStatus:
+    def _with_load(self, key: PoolKey, pool: PoolStatus) -> PoolStatus:
         if not self._leases and not self._circuits:
             return pool
-        members = self._members[key]
-        leases = sum(self._leases[member] for member in members)
-        states = {self._circuits.get(member, "closed") for member in members}
+        replicas = self._replicas_of[key]
+        leases = self.count_leases(replicas)
+        states = {self._circuits.get(replica, "closed") for replica in replicas}
         circuit = next((state for state in ("closed", "half-open") if state in states), "open")
         changes = {"active_leases": max(leases, pool.active_leases), "circuit": circuit}
         return pool.model_copy(update=changes) if leases or circuit != "closed" else pool
 
-    async def altered(self) -> None:
-        """Return when anything has changed: a pool, or who holds which slot."""
-        await self._altered.wait()
+    async def wait_for_change(self) -> None:
+        """Return when a pool or a lease has changed."""
+        await self._change.wait()
 
-    def _tell(self) -> None:
-        altered, self._altered = self._altered, trio.Event()
-        altered.set()
+    def _notify(self) -> None:
+        change, self._change = self._change, trio.Event()
+        change.set()
 
-    def lease(self, key: Key) -> None:
-        """A task takes a slot of the replica `key`."""
+    def lease(self, key: ReplicaKey) -> None:
+        """Lease a slot of the replica to a task."""
         self._leases[key] += 1
-        self._recount(key)
+        self._update_leases(key)
 
-    def release(self, key: Key) -> None:
-        """A task gives its slot back."""
+    def release(self, key: ReplicaKey) -> None:
+        """Release a slot of the replica."""
         self._leases[key] -= 1
         if not self._leases[key]:
             del self._leases[key]
-        self._recount(key)
+        self._update_leases(key)
         self._changed.ring()
 
     @property
-    def held(self) -> Mapping[Key, int]:
-        """The slots that are held now, by replica: also where that is not known any more."""
+    def leases_by_replica(self) -> Mapping[ReplicaKey, int]:
+        """The leased slots by replica, including replicas that are no longer known."""
         return self._leases
 
     @property
     def leased(self) -> int:
-        """Slots that are held now, on all replicas."""
+        """The number of leased slots on all replicas."""
         return self._leases.total()
 
-    def leases(self, keys: Iterable[Key]) -> int:
-        """Slots that are held now on these replicas."""
+    def count_leases(self, keys: Iterable[ReplicaKey]) -> int:
         return sum(self._leases[key] for key in keys)
 
-    def members(self, key: PoolKey) -> Sequence[Key]:
-        """The replicas of a pool."""
-        return self._members.get(key, ())
+    def replicas_of(self, key: PoolKey) -> Sequence[ReplicaKey]:
+        return self._replicas_of.get(key, ())
 
-    def _recount(self, key: Key) -> None:
+    def _update_leases(self, key: ReplicaKey) -> None:
         if known := self.replicas.get(key):
-            self.replicas.put(known.counted(self._leases[key], known.circuit))
-        self._tell()
+            self.replicas.put(known.with_load(self._leases[key], known.circuit))
+        self._notify()
 
-    def _work_in(self, keys: Sequence[PoolKey]) -> None:
-        """These pools are others now, or gone. The dispatcher is woken by what can change a placement only."""
-        altered = [self._rebuild(key) for key in keys]
-        self._tell()
-        if any(altered):
+    def _apply(self, keys: Sequence[PoolKey]) -> None:
+        """Rebuild pools whose reports changed. Wake the dispatcher only if that can change a placement."""
+        capacity_changed = [self._rebuild(key) for key in keys]
+        self._notify()
+        if any(capacity_changed):
             self._changed.ring()
 
     def _rebuild(self, key: PoolKey) -> bool:
-        """Whether other tasks than before can run there, or more."""
-        pool = self._claims.believed.get(key)
-        after = {found.key: found for found in self._of(pool)} if pool else {}
-        before = {member: found for member in self._members.pop(key, ()) if (found := self.replicas.get(member))}
-        for gone in before.keys() - after.keys():
-            self.replicas.drop(gone)
+        """Rebuild a pool's candidates. Return whether the tasks that can run there, or their number, changed."""
+        pool = self._reports.effective.get(key)
+        after = {found.key: found for found in self._candidates(pool)} if pool else {}
+        before = {member: found for member in self._replicas_of.pop(key, ()) if (found := self.replicas.get(member))}
+        for removed in before.keys() - after.keys():
+            self.replicas.drop(removed)
         if pool:
-            self._members[key] = tuple(after)
+            self._replicas_of[key] = tuple(after)
         for found in after.values():
             self.replicas.put(found)
             if found.ready and not (found.key in before and before[found.key].ready):
                 self.on_ready(found.key)
-        shapes = ({member: found.shape for member, found in some.items()} for some in (before, after))
-        return next(shapes) != next(shapes)
+        return _capacities(before) != _capacities(after)
 
-    def _of(self, pool: PoolStatus) -> list[Candidate]:
+    def _candidates(self, pool: PoolStatus) -> list[Candidate]:
         adapter = self._adapters.get(pool.engine)
-        refused = tuple(model for model in pool.models_available if model_key(model) in self._withheld)
-        found = []
-        for replica in pool.replicas or [absent(pool)]:
+        withheld = tuple(model for model in pool.models_available if model_key(model) in self._withheld)
+        candidates = []
+        for replica in pool.replicas or [placeholder_replica(pool)]:
             key = pool.pool_id, replica.replica_id
             workloads = replica.workloads or pool.workloads
             endpoints = endpoints_for(adapter.endpoints, workloads) if adapter else None
-            candidate = candidate_of(pool, replica, refused, endpoints)
-            found.append(candidate.counted(self._leases[key], self._circuits.get(key, "closed")))
-        return found
+            candidate = build_candidate(pool, replica, withheld, endpoints)
+            candidates.append(candidate.with_load(self._leases[key], self._circuits.get(key, "closed")))
+        return candidates
+
+
+def _capacities(candidates: Mapping[ReplicaKey, Candidate]) -> dict[ReplicaKey, tuple[object, ...]]:
+    return {key: candidate.capacity for key, candidate in candidates.items()}

@@ -48,7 +48,7 @@ class Sessions:
         Also those whose time has run out: open tasks that begin their turns again go on with them.
         """
         ahead_s = self._ahead()
-        found = [record.read(document, ahead_s) for document in await self._store.listed("session")]
+        found = [record.read(document, ahead_s) for document in await self._store.list_documents("session")]
         # a clock that was ahead must not make a session live for ever
         self._table.fill(
             replace(session, epoch=next(self._numbers), used_at=min(session.used_at, now))

@@ -1,1 +1,1 @@
-"""Where the queen learns of pools from: pool-managerds that it asks, and the handoff directory that it reads."""
+"""Sources of pools in HOME_PROFILE: polled pool-managerds and the handoff directory."""

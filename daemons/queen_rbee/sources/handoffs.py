@@ -1,7 +1,7 @@
-"""HOME_PROFILE: learns of engines from the handoff directory itself, in case no pool-managerd tells of them.
+"""HOME_PROFILE: learns of engines from the handoff directory, in case no pool-managerd reports them.
 
-The queen only looks on: bad files and taken ones are pool-managerd's to move and delete, and whatever pool-managerd
-says of a pool is believed before this. An engine known from here is asked for its health before a task is placed there.
+The queen only reads the directory: pool-managerd moves invalid files and deletes consumed ones, and its reports take
+precedence. An engine known only from here is checked before a task is placed on it.
 """
 
 import logging
@@ -17,21 +17,21 @@ from llama_orch.engines.workloads import announced, union
 from llama_orch.http.client.client import UpstreamError, fetch
 from llama_orch.spool import Intake
 from queen_rbee.metrics import Metrics
-from queen_rbee.pools.registry import Registry
+from queen_rbee.pools.candidates import ReplicaKey
+from queen_rbee.pools.registry import PoolRegistry
 
 SOURCE = "handoff files"
 RANK = 1
 HEALTH_LIMIT_S = 2.0
-MISSES = 3
+MAX_MISSES = 3
+"""An engine is forgotten after this many consecutive failed health checks."""
 
 log = logging.getLogger(__name__)
 
-Key = tuple[str, str]
-
 
 @dataclass
-class Watched:
-    """An engine that was announced; `misses` counts failed health checks in a row."""
+class AnnouncedEngine:
+    """An engine that a handoff file announced; `misses` counts consecutive failed health checks."""
 
     handoff: Handoff
     ready: bool = False
@@ -40,49 +40,50 @@ class Watched:
 
 @dataclass
 class HandoffSource:
-    """Owns what the queen knows from handoff files."""
+    """Owns the engines that handoff files announced."""
 
-    intake: Intake
-    registry: Registry
+    spool: Intake
+    registry: PoolRegistry
     metrics: Metrics
     bell: Bell
     interval_s: float
-    engines: dict[Key, Watched] = field(default_factory=dict)
+    engines: dict[ReplicaKey, AnnouncedEngine] = field(default_factory=dict)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Look for ever: when the bell rings, and every `interval_s` seconds."""
+        """Scan forever: when the bell rings, and every `interval_s` seconds."""
         while True:
-            await self.look()
+            await self.scan()
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED
             await self.bell.wait(self.interval_s)
 
-    async def look(self) -> None:
-        """Take what is new, ask every engine for its health, and tell the registry."""
-        for found in (await self.intake.look()).found:
+    async def scan(self) -> None:
+        """Read new files, check the health of all engines, and update the registry."""
+        for found in (await self.spool.look()).found:
             log.debug("handoff %s read: pool %s", found.identity.name, found.handoff.pool_id)
-            self.engines[found.handoff.pool_id, found.handoff.replica_id] = Watched(found.handoff)
+            self.engines[found.handoff.pool_id, found.handoff.replica_id] = AnnouncedEngine(found.handoff)
         async with trio.open_nursery() as nursery:
-            for watched in self.engines.values():
-                nursery.start_soon(self._check, watched)
-        self.engines = {key: watched for key, watched in self.engines.items() if watched.misses < MISSES}
-        self.registry.update(SOURCE, RANK, pools_of([(w.handoff, w.ready) for w in self.engines.values()]))
+            for engine in self.engines.values():
+                nursery.start_soon(self._check, engine)
+        self.engines = {key: engine for key, engine in self.engines.items() if engine.misses < MAX_MISSES}
+        pools = pools_of([(engine.handoff, engine.ready) for engine in self.engines.values()])
+        self.registry.update(SOURCE, RANK, pools)
 
-    async def _check(self, watched: Watched) -> None:
-        pool_id, asked_at = watched.handoff.pool_id, trio.current_time()
+    async def _check(self, engine: AnnouncedEngine) -> None:
+        pool_id, started_at = engine.handoff.pool_id, trio.current_time()
         try:
-            status, _body = await fetch(f"{watched.handoff.url}/health", limit_s=HEALTH_LIMIT_S)
-            watched.ready, watched.misses = status == 200, 0
-            loading = is_loading(watched.handoff.engine, status)
-            found = "ready" if watched.ready else "starting" if loading else "unready"
+            status, _body = await fetch(f"{engine.handoff.url}/health", limit_s=HEALTH_LIMIT_S)
+            engine.ready, engine.misses = status == 200, 0
+            loading = is_loading(engine.handoff.engine, status)
+            result = "ready" if engine.ready else "starting" if loading else "unready"
         except UpstreamError:
-            watched.ready, watched.misses = False, watched.misses + 1
-            found = "unreachable"
-        self.metrics.checked(pool_id, found, trio.current_time() - asked_at)
+            engine.ready, engine.misses = False, engine.misses + 1
+            result = "unreachable"
+        self.metrics.checked(pool_id, result, trio.current_time() - started_at)
 
 
 def pools_of(engines: list[tuple[Handoff, bool]]) -> list[PoolStatus]:
-    """The pools that announced engines make up, each engine with whether it answers."""
+    """Return the pools of the announced engines; each engine comes with whether it is healthy."""
     pools: dict[str, list[tuple[Handoff, bool]]] = {}
     for handoff, ready in engines:
         pools.setdefault(handoff.pool_id, []).append((handoff, ready))

@@ -1,1 +1,1 @@
-"""What must outlive the queen, behind the protocol in `queen_rbee.store.protocol`."""
+"""The queen's persistent state; `queen_rbee.store.protocol` is its interface."""

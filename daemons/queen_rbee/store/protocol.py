@@ -1,4 +1,4 @@
-"""What the queen asks of whatever keeps its state: accepted tasks until they end, and small documents of five kinds."""
+"""The interface of the queen's store: accepted tasks until they end, and small documents of five kinds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,18 +8,16 @@ from uuid import UUID
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 
 Kind = Literal["session", "model", "artifact", "node", "record"]
-"""`record` is the view of a task that has ended, by its task id."""
+"""A `record` is the view of an ended task; its key is the task id."""
 
 KINDS: tuple[Kind, ...] = ("session", "model", "artifact", "node", "record")
 
-RECORDS_KEPT = 10_000
-ARTIFACTS_KEPT = 100_000
-BOUNDS: dict[Kind, int] = {"record": RECORDS_KEPT, "artifact": ARTIFACTS_KEPT}
-"""How many documents of a kind are kept at most, the oldest go first. A store may keep up to 1 % less."""
+BOUNDS: dict[Kind, int] = {"record": 10_000, "artifact": 100_000}
+"""The maximum number of documents of a kind; the oldest are removed first. A store may keep up to 1 % fewer."""
 
 
 class StoreFailure(Exception):
-    """Something could not be stored or read: the text says what and where, `hint` how to mend it."""
+    """A read or write failed. The message says what and where, `hint` how to correct it."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -28,10 +26,13 @@ class StoreFailure(Exception):
 
 @dataclass(frozen=True)
 class StoredTask:
-    """An accepted task that has not ended. `request` is the TaskRequest as JSON, prompt included; `submitted` is in
-    seconds since the epoch. `generation` counts the queens that started after it was accepted; `delivered` is whether
-    a token of it was shown to anybody; `ended`, that it had ended, and the queen was killed before that was stored, and
-    with it how. `accept` takes no notice of these three."""
+    """An accepted task that has not ended.
+
+    `request` is the TaskRequest as JSON, including the prompt. `submitted` is in seconds since the epoch. `accept`
+    ignores the last three fields: `generation` is the number of queen starts since the task was accepted, `delivered`
+    is whether a token was delivered to a client, and `ended` is whether the task had ended before the queen was killed,
+    without its outcome being stored.
+    """
 
     task_id: UUID
     job_id: UUID
@@ -46,8 +47,11 @@ class StoredTask:
 
 @dataclass(frozen=True)
 class Document:
-    """A small JSON document; `tag` narrows listings (an artifact's kind), `stored` is in seconds since the epoch and
-    the caller's own: a store keeps it and orders nothing by it."""
+    """A small JSON document.
+
+    `tag` filters listings (the kind of an artifact). `stored` is a time of the caller's, in seconds since the epoch;
+    listings are not sorted by it.
+    """
 
     key: str
     body: str
@@ -56,75 +60,75 @@ class Document:
 
 
 class Store(Protocol):
-    """One store; a single loop owns the writing, callers wait for what they need to be durable.
+    """A store. One loop does all writing; callers wait for what they need to be durable.
 
-    Operations take effect in the order in which they are called. Text that is not Unicode (lone surrogates) is a
-    ValueError. When StoreFailure is raised, nothing of the operation was stored, except that a document may have been
-    where the disk did not answer in time. A caller that is cancelled does not know.
+    Operations take effect in the order of their calls. Text that cannot be encoded (lone surrogates) raises ValueError.
+    An operation that raises StoreFailure has stored nothing, with one exception: if the disk did not answer in time,
+    its document may have been stored. The same uncertainty applies to a cancelled caller.
     """
 
     async def accept(self, task: StoredTask) -> None:
-        """Return when `task` survives a crash and a power cut. Raises StoreFailure.
+        """Store the task. On return it survives a crash and a power failure.
 
-        A task that `accept` did not return for, cancelled or failed, is forgotten. The task may be `delivered` and
-        `ended` before this returns. Raises ValueError when a task of this id is open.
+        If the call fails or is cancelled, the task is forgotten. `mark_delivered` and `mark_ended` may be called before
+        it returns. Raises StoreFailure, and ValueError if a task with this id is open.
         """
         ...
 
-    def delivered(self, task_id: UUID) -> None:
-        """A token of the task is about to be shown: from now on a killed queen knows.
+    def mark_delivered(self, task_id: UUID) -> None:
+        """Record that a token is about to be delivered, so that it is known after the queen is killed.
 
-        Takes microseconds: it does not wait for the disk, and a power cut may undo it. A failure is reported in the
-        journal. Nothing for a task that is not open.
+        Takes microseconds: it does not wait for the disk, and a power failure may undo it. Failures are logged. Does
+        nothing if the task is not open.
         """
         ...
 
-    def ended(self, task_id: UUID) -> None:
-        """The task has ended: a killed queen knows from now on; it and its prompt are erased within seconds.
+    def mark_ended(self, task_id: UUID) -> None:
+        """Record that the task has ended, so that it is known after the queen is killed.
 
-        As cheap as `delivered`, and as tolerant.
+        The task and its prompt are erased within seconds. Cost and failures are those of `mark_delivered`.
         """
         ...
 
     async def put(self, kind: Kind, document: Document) -> None:
-        """Store or replace a document; durable on return. Raises StoreFailure."""
+        """Store or replace a document. Durable on return. Raises StoreFailure."""
         ...
 
     def put_later(self, kind: Kind, document: Document) -> None:
-        """Store or replace a document, within a fraction of a second; a failure is reported in the journal."""
+        """Store or replace a document within a fraction of a second. Failures are logged."""
         ...
 
     async def remove(self, kind: Kind, key: str) -> bool:
-        """Remove a document; whether it was there. Durable on return. Raises StoreFailure."""
+        """Remove a document; return whether it existed. Durable on return. Raises StoreFailure."""
         ...
 
     async def get(self, kind: Kind, key: str) -> Document | None:
-        """One document, those of `put_later` included unless they fail. Raises StoreFailure."""
+        """Return a document, including one that `put_later` has not written yet. Raises StoreFailure."""
         ...
 
-    async def listed(
+    async def list_documents(
         self, kind: Kind, *, tag: str | None = None, before: str | None = None, limit: int = 1_000_000
     ) -> Sequence[Document]:
-        """Documents, those stored or replaced last first, behind the one with key `before`. Raises StoreFailure.
+        """Return documents, the last stored or replaced first, after the one with the key `before`.
 
-        Behind a document that is not there (any more) there is nothing.
+        Returns nothing if there is no document with that key. Raises StoreFailure.
         """
         ...
 
     async def open_tasks(self) -> Sequence[StoredTask]:
-        """The tasks that have not ended for all that is stored, in the order of their admission. Raises StoreFailure.
+        """Return the tasks that have not ended, in the order of admission. Raises StoreFailure.
 
-        `generation` has been counted up, durably, when the store was opened: what was once given away under a
-        generation is not given away again.
+        `generation` is incremented durably when the store is opened, so that nothing issued under one generation is
+        issued again.
         """
         ...
 
     async def ping(self) -> None:
-        """Return when a small write has become durable. Raises StoreFailure."""
+        """Return when a small write is durable. Raises StoreFailure."""
         ...
 
 
 def not_stored(error: StoreFailure) -> ApiError:
-    """503: the queen's state could not be written or read; nothing was half done."""
-    hint = error.hint or "See journalctl -u queen-rbee. Once that is mended, send the same request again."
+    """Return the 503 error for a request whose state could not be read or written. Nothing was partially stored."""
+    hint = error.hint or "See journalctl -u queen-rbee. Send the request again after the problem is corrected."
     return ApiError(503, ErrorBody(code=ErrorCode.INTERNAL, message=str(error), hint=hint, retriable=True))

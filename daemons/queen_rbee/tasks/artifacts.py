@@ -133,7 +133,7 @@ class Artifacts:
         found: list[ArtifactHead] = []
         size = min(BATCH, limit + 1) if tag is None else BATCH
         for _batch in range(LOOKED_AT // size):
-            batch = await self._store.listed("artifact", tag=kind, before=before, limit=size)
+            batch = await self._store.list_documents("artifact", tag=kind, before=before, limit=size)
             for document in batch:
                 head = head_of(document)
                 if tag is None or tag in head.tags:

@@ -17,7 +17,7 @@ from queen_rbee.engines import ADAPTERS
 from queen_rbee.intake.intake import Intake
 from queen_rbee.metrics import Metrics
 from queen_rbee.parts import books
-from queen_rbee.pools.registry import Registry
+from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.sessions.sessions import Sessions
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.memory_store import MemoryStore
@@ -76,7 +76,7 @@ def core(
     """All parts, none of them running. `hasty`: an engine that says nothing is given up at once; not for tests of
     engines that do answer, since a busy machine lets them be silent, too."""
     bell, metrics, store = Bell(), Metrics(), store or MemoryStore()
-    registry = Registry(bell, ADAPTERS)
+    registry = PoolRegistry(bell, ADAPTERS)
     registry.synced = True
     limits = SHORT if hasty else Limits()
     queue: AdmissionQueue[Task] = AdmissionQueue(capacity, policy)

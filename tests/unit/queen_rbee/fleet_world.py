@@ -1,4 +1,4 @@
-"""A queen and her fleet in which everything happens on demand: nodes, engines, the disk, the clock, a restart."""
+"""A queen and its fleet in which the test triggers every event: of nodes, engines, disk and clock, and restarts."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -16,7 +16,7 @@ from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.dispatch.failure import Failure
 from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.intake.restoring import restore
-from queen_rbee.pools.candidates import Candidate, Key
+from queen_rbee.pools.candidates import Candidate, ReplicaKey
 from queen_rbee.store.protocol import Document, Kind
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.core import Queen, core
@@ -25,19 +25,19 @@ from tests.unit.queen_rbee.fleets import CHECK_S, TIMEOUT_MS, heartbeat, registr
 from tests.unit.queen_rbee.memory_store import MemoryStore
 from tests.unit.queen_rbee.scripted_engine import ScriptedEngine
 
-WORDS = {
+FAILURES = {
     "away": Failure(ErrorCode.WORKER_RESET, "away", retriable=True, blame="replica", elsewhere=True),
     "broken": Failure(ErrorCode.WORKER_RESET, "broken", retriable=True, lost=True),
     "stalled": Failure(ErrorCode.DECODE_TIMEOUT, "stalled", retriable=True),
     "refused": Failure(ErrorCode.INVALID_PARAMS, "refused", retriable=False, blame="nobody"),
     "busy": Failure(ErrorCode.WORKER_RESET, "busy", retriable=True, blame="replica", elsewhere=True),
 }
-"""How an engine, or the way to it, fails."""
+"""The failures of an engine or of the connection to it."""
 
 
 @dataclass
 class SlowStore(MemoryStore):
-    """Nothing is durable before `moves` is set; what takes effect does so in the order of the calls all the same."""
+    """Nothing is durable until `moves` is set. Operations still take effect in the order of their calls."""
 
     moves: trio.Event = field(default_factory=trio.Event)
 
@@ -56,7 +56,7 @@ class SlowStore(MemoryStore):
 
 
 class World:
-    """The queen of now, and the model of what she must know. `lines` lead to the engine that a task runs on."""
+    """The current queen, and the model of its expected state. `lines` are channels to the engine of each task."""
 
     nursery: trio.Nursery
 
@@ -68,7 +68,7 @@ class World:
         self.wrong: list[str] = []
 
     async def start(self, store: SlowStore) -> None:
-        """A queen begins with what is in `store`."""
+        """Start a queen with the content of `store`."""
         store.moves.set()
         self.store = store
         self.queen: Queen = core(ScriptedEngine(), store=store)
@@ -85,28 +85,28 @@ class World:
 
     async def _live(self, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
         with scope:
-            async with trio.open_nursery() as self.deeds:
+            async with trio.open_nursery() as self.events:
                 await self.queen.dispatcher.run(self.queen.pulse, task_status=task_status)
 
     async def well(self, _target: Candidate) -> bool:
-        """What stands for the health check: engines and ways are only away for a moment."""
+        """Replaces the health check: engines and connections recover at once."""
         await trio.lowlevel.checkpoint()
         return True
 
-    def do(self, deed: Callable[..., Awaitable[None]], *told: object) -> None:
-        """Begin `deed`; how long it takes, the disk decides."""
-        self.deeds.start_soon(deed, *told)
+    def do(self, event: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Start an event; its duration depends on the disk."""
+        self.events.start_soon(event, *arguments)
 
     async def relay(self, task: Task, target: Candidate, *_: object) -> None:
-        """What stands for `relay.run`: the engine does what is said on the task's line."""
+        """Replaces `relay.run`: the engine obeys the words on the task's line."""
         self._begins(task, target)
         send, receive = trio.open_memory_channel[str](1000)
         self.lines[task] = send
         try:
             async for word in receive:
                 now = trio.current_time()
-                if word in WORDS:
-                    raise WORDS[word]
+                if word in FAILURES:
+                    raise FAILURES[word]
                 if word == "end":
                     task.end(1, None, now)
                     return
@@ -116,8 +116,8 @@ class World:
         finally:
             del self.lines[task]
 
-    def lease(self, key: Key) -> None:
-        """What stands for the registry's: a place is given away only if it takes tasks and has room."""
+    def lease(self, key: ReplicaKey) -> None:
+        """Replaces `PoolRegistry.lease`: checks that the replica accepts tasks and has a free slot."""
         found, place = self.queen.dispatcher.registry.replicas.get(key), self.model.places.get(key)
         if (
             not found
@@ -126,37 +126,37 @@ class World:
             or found.circuit != "closed"
             or found.leased >= found.slots_total
         ):
-            self.wrong.append(f"a task is placed on {key}, where there is no room: {found}")
+            self.wrong.append(f"a task is placed on {key}, which has no free slot: {found}")
         if not place or not place[2]:
-            self.wrong.append(f"a task is placed on {key}, which takes none: {place}")
+            self.wrong.append(f"a task is placed on {key}, which accepts none: {place}")
         self._lease(key)
 
     def _begins(self, task: Task, target: Candidate) -> None:
-        """A task comes to an engine only if that is what it asks for, and before anything of its answer has come."""
+        """Check that the replica meets the task's demand, and that no token has been delivered yet."""
         demand = task.demand
-        ended = task.state.final and not task.scope.cancel_called  # else it was cancelled on the way, and asks nothing
+        ended = task.state.final and not task.scope.cancel_called  # otherwise it was cancelled on the way
         if task.shown or task.delivered or ended:
-            self.wrong.append("a task of which something has come, or that has ended, is run again")
+            self.wrong.append("a task that has delivered tokens or ended runs again")
         if (demand.model_ref and demand.model_ref not in target.models) or demand.pin not in (None, target.pool_id):
-            self.wrong.append(f"{target.key} is not what the task asks for")
+            self.wrong.append(f"{target.key} does not meet the task's demand")
 
     @property
     def tasks(self) -> list[Task]:
-        """All that the queen knows."""
+        """All tasks that the queen knows."""
         return list(self.queen.dispatcher.book.newest_first())
 
     async def restart(self) -> None:
-        """The queen is killed, and another one begins with what is stored."""
+        """Kill the queen, and start another one with the stored state."""
         await wait_all_tasks_blocked()
-        found = self.store.after_restart()
+        store = self.store.after_restart()
         self.scope.cancel()
         await wait_all_tasks_blocked()
-        self.accepted = set(found.tasks)
+        self.accepted = set(store.tasks)
         self.model.restarted(trio.current_time())
-        await self.start(SlowStore(found.tasks, found.documents))
+        await self.start(SlowStore(store.tasks, store.documents))
 
     async def submit(self, request: TaskRequest, durable: bool) -> None:
-        """It may be refused."""
+        """Submit a task, which may be refused."""
         with suppress(ApiError):
             if durable:
                 task, _answer = await self.queen.intake.submit(request, "c")
@@ -165,35 +165,35 @@ class World:
                 self.queen.intake.admit(request, "c")
 
     async def register(self, node_id: str, machine: str, instance: str | None, address: str) -> None:
-        told = registration(node_id, machine_id=machine, instance_id=instance, address=address)
-        wanted = self.model.registers(node_id, machine, instance, address, trio.current_time())
-        await self._answers(wanted, partial(self.fleet.register, told, "192.0.2.1"))
+        request = registration(node_id, machine_id=machine, instance_id=instance, address=address)
+        expected = self.model.registers(node_id, machine, instance, address, trio.current_time())
+        await self._expect_status(expected, partial(self.fleet.register, request, "192.0.2.1"))
 
     async def leave(self, node_id: str, instance: str | None) -> None:
-        wanted = self.model.leaves(node_id, instance)
-        await self._answers(wanted, partial(self.fleet.deregister, node_id, "it was stopped", instance))
+        expected = self.model.leaves(node_id, instance)
+        await self._expect_status(expected, partial(self.fleet.deregister, node_id, "stopped", instance))
 
     async def beat(
         self, node_id: str, machine: str, instance: str | None, pools: tuple[PoolSnapshot, ...], draining: bool
     ) -> None:
         now = trio.current_time()
-        told = heartbeat(node_id, machine_id=machine, instance_id=instance, pools=list(pools), draining=draining)
+        message = heartbeat(node_id, machine_id=machine, instance_id=instance, pools=list(pools), draining=draining)
 
-        async def heard() -> None:
-            self.fleet.heartbeat(node_id, told)
+        async def send() -> None:
+            self.fleet.heartbeat(node_id, message)
 
-        await self._answers(self.model.beats(node_id, machine, instance, pools, draining, now), heard)
+        await self._expect_status(self.model.beats(node_id, machine, instance, pools, draining, now), send)
 
     async def check(self) -> None:
         now = trio.current_time()
         self.model.checked(now)
         await self.fleet.check(now)
 
-    async def _answers(self, wanted: int, deed: Callable[[], Awaitable[object]]) -> None:
+    async def _expect_status(self, expected: int, request: Callable[[], Awaitable[object]]) -> None:
         try:
-            await deed()
-            found = 200
+            await request()
+            status = 200
         except ApiError as error:
-            found = error.status
-        if found != (200 if wanted == 204 else wanted):
-            self.wrong.append(f"the answer is {found} and must be {wanted}")
+            status = error.status
+        if status != (200 if expected == 204 else expected):
+            self.wrong.append(f"the status is {status}, expected {expected}")

@@ -1,4 +1,4 @@
-"""Nodes as tests have them: registrations, snapshots, heartbeats, and a fleet over a store in memory."""
+"""Registrations, snapshots and heartbeats for tests, and a fleet with an in-memory store."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from llama_orch.contracts.pools import PoolState
 from queen_rbee.engines import ADAPTERS
 from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.metrics import Metrics
-from queen_rbee.pools.registry import Registry
+from queen_rbee.pools.registry import PoolRegistry
 from tests.unit.queen_rbee.memory_store import MemoryStore
 
 MACHINE, OTHER_MACHINE = "a" * 32, "b" * 32
@@ -18,13 +18,13 @@ TIMEOUT_MS, CHECK_S = 5000, 1.0
 
 
 def registration(node_id: str = "n1", **changes) -> NodeRegistration:
-    plain = {"node_id": node_id, "machine_id": MACHINE, "address": f"http://{node_id}:9200", "version": "1"}
-    return NodeRegistration(**{**plain, "heartbeat_interval_ms": 1000, **changes})
+    default = {"node_id": node_id, "machine_id": MACHINE, "address": f"http://{node_id}:9200", "version": "1"}
+    return NodeRegistration(**{**default, "heartbeat_interval_ms": 1000, **changes})
 
 
 def snapshot(node_id: str = "n1", pool_id: str = "p", **changes) -> PoolSnapshot:
-    plain = {"pool_id": pool_id, "node_id": node_id, "ready": True, "draining": False, "engine": "llamacpp"}
-    return PoolSnapshot(**{**plain, "slots_total": 2, "slots_free": 2, "models_available": ["m"], **changes})
+    default = {"pool_id": pool_id, "node_id": node_id, "ready": True, "draining": False, "engine": "llamacpp"}
+    return PoolSnapshot(**{**default, "slots_total": 2, "slots_free": 2, "models_available": ["m"], **changes})
 
 
 def heartbeat(node_id: str = "n1", **changes) -> Heartbeat:
@@ -38,22 +38,22 @@ def failed(node_id: str = "n1") -> PoolSnapshot:
 
 @dataclass
 class Rig:
-    """A fleet and what it tells others; `taken` has the replicas whose tasks lost their place."""
+    """A fleet with its registry; `interrupted` are the replicas whose tasks the fleet interrupted."""
 
     store: MemoryStore = field(default_factory=MemoryStore)
-    taken: list[tuple[str, str]] = field(default_factory=list)
-    registry: Registry = field(default_factory=lambda: Registry(Bell(), ADAPTERS))
+    interrupted: list[tuple[str, str]] = field(default_factory=list)
+    registry: PoolRegistry = field(default_factory=lambda: PoolRegistry(Bell(), ADAPTERS))
 
     def __post_init__(self) -> None:
         self.metrics = Metrics()
-        self.fleet = Fleet(self.registry, self.store, self.metrics, self._take, TIMEOUT_MS, CHECK_S)
+        self.fleet = Fleet(self.registry, self.store, self.metrics, self._interrupt_tasks, TIMEOUT_MS, CHECK_S)
 
-    def _take(self, keys, _reason: str) -> int:
-        self.taken += keys
-        return len(self.taken)
+    def _interrupt_tasks(self, keys, _reason: str) -> int:
+        self.interrupted += keys
+        return len(self.interrupted)
 
     async def join(self, node_id: str = "n1", **changes) -> None:
-        """A node registers and sends its first heartbeat."""
+        """Register a node and send its first heartbeat."""
         await self.fleet.register(registration(node_id, **changes), "192.0.2.1")
         self.fleet.heartbeat(node_id, heartbeat(node_id, machine_id=changes.get("machine_id", MACHINE)))
 

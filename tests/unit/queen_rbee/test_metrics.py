@@ -1,4 +1,4 @@
-"""The series say what alert rules and dashboards ask: outcomes, places of waiting tasks, and 0 rather than nothing."""
+"""Metrics have the outcomes and labels that alert rules need, and 0 instead of absent series."""
 
 import pytest
 import trio
@@ -7,14 +7,14 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from llama_orch.contracts.pools import PoolState, PoolStatus
-from queen_rbee.metrics import ERROR_SHOWN_S, Metrics, check_result, outcome
+from queen_rbee.metrics import ERROR_SERIES_S, Metrics, check_outcome, check_result
 from queen_rbee.status import show_gauges
 from tests.unit.queen_rbee.core import Queen, core, ended, running
 from tests.unit.queen_rbee.scripted_engine import ScriptedEngine
 
 
 def series(metrics: Metrics, name: str) -> dict[str, float]:
-    """The samples of that name, by their labels that are not empty."""
+    """Return the samples of a metric by their non-empty labels."""
     text = generate_latest(metrics.registry).decode()
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return {
@@ -24,24 +24,24 @@ def series(metrics: Metrics, name: str) -> dict[str, float]:
     }
 
 
-def shown(queen: Queen, name: str) -> dict[str, float]:
+def exported(queen: Queen, name: str) -> dict[str, float]:
     show_gauges(queen.dispatcher)
     return series(queen.dispatcher.metrics, name)
 
 
-async def test_available_pools_are_zero_rather_than_absent():
+async def test_available_pools_metric_is_zero_instead_of_absent():
     queen = core(ScriptedEngine())
-    assert shown(queen, "orchd_pools_available") == {"": 0}
+    assert exported(queen, "orchd_pools_available") == {"": 0}
     queen.pool(ready=False)
-    assert shown(queen, "orchd_pools_available") == {"pool_id=p": 0}
+    assert exported(queen, "orchd_pools_available") == {"pool_id=p": 0}
     queen.pool()
-    assert shown(queen, "orchd_pools_available") == {"pool_id=p": 1}
+    assert exported(queen, "orchd_pools_available") == {"pool_id=p": 1}
     queen.dispatcher.registry.update("p", 0, [])
-    assert shown(queen, "orchd_pools_available") == {"": 0}
+    assert exported(queen, "orchd_pools_available") == {"": 0}
 
 
 @pytest.mark.parametrize(
-    ("changes", "result", "verdict"),
+    ("changes", "result", "expected_outcome"),
     [
         ({}, "ready", "success"),
         ({"ready": False, "state": PoolState.STARTING}, "starting", "success"),
@@ -52,30 +52,32 @@ async def test_available_pools_are_zero_rather_than_absent():
         ({"ready": False}, "unready", "error"),
     ],
 )
-def test_health_check_errs_only_where_something_is_wrong(changes, result, verdict):
-    plain = {"pool_id": "p", "state": PoolState.READY, "live": True, "ready": True, "draining": False}
-    pool = PoolStatus(**{**plain, "engine": "llamacpp", **changes})
-    assert (check_result(pool), outcome(check_result(pool))) == (result, verdict)
+def test_health_check_outcome_of_pool_state(changes, result, expected_outcome):
+    default = {"pool_id": "p", "state": PoolState.READY, "live": True, "ready": True, "draining": False}
+    pool = PoolStatus(**{**default, "engine": "llamacpp", **changes})
+    assert (check_result(pool), check_outcome(check_result(pool))) == (result, expected_outcome)
     metrics = Metrics()
     metrics.checked("p", result)
-    assert series(metrics, "orchd_pool_health_checks_total") == {f"outcome={verdict},pool_id=p,reason={result}": 1}
+    assert series(metrics, "orchd_pool_health_checks_total") == {
+        f"outcome={expected_outcome},pool_id=p,reason={result}": 1
+    }
 
 
-def test_refused_heartbeats_are_shown_for_a_while_only():
+def test_refused_heartbeat_series_expires():
     metrics = Metrics()
     metrics.heartbeat("n1")
     metrics.heartbeat_refused("", "unknown", 0.0)
     metrics.heartbeat_refused("n1", "refused", 100.0)
-    metrics.hide_old_errors(ERROR_SHOWN_S)
+    metrics.hide_old_errors(ERROR_SERIES_S)
     assert series(metrics, "orchd_node_heartbeats_total") == {
         "node_id=n1,outcome=success": 1,
         "node_id=n1,outcome=error,reason=refused": 1,
     }
-    metrics.hide_old_errors(100.0 + ERROR_SHOWN_S)
+    metrics.hide_old_errors(100.0 + ERROR_SERIES_S)
     assert series(metrics, "orchd_node_heartbeats_total") == {"node_id=n1,outcome=success": 1}
 
 
-async def test_waiting_task_has_the_pool_and_engine_that_it_could_go_to():
+async def test_waiting_task_has_labels_of_its_only_pool():
     queen = core(ScriptedEngine())
     pools = [
         queen.status(pool_id="a", slots=1, models_available=["one"]),
@@ -83,25 +85,25 @@ async def test_waiting_task_has_the_pool_and_engine_that_it_could_go_to():
     ]
     queen.dispatcher.registry.update("both", 0, pools)
     tasks = [queen.submit(model_ref="one"), queen.submit(placement={"mode": "pin", "pin_pool_id": "b"}), queen.submit()]
-    named = {f"engine=llamacpp,{pool}priority=interactive" for pool in ("pool_id=a,", "pool_id=b,", "")}
-    enqueued = shown(queen, "tasks_enqueued_total")
-    assert enqueued == dict.fromkeys(named, 1)
-    assert shown(queen, "queue_depth") == {**enqueued, "priority=interactive": 0, "priority=batch": 0}
+    expected = {f"engine=llamacpp,{pool}priority=interactive" for pool in ("pool_id=a,", "pool_id=b,", "")}
+    enqueued = exported(queen, "tasks_enqueued_total")
+    assert enqueued == dict.fromkeys(expected, 1)
+    assert exported(queen, "queue_depth") == {**enqueued, "priority=interactive": 0, "priority=batch": 0}
     for task in tasks:
         queen.dispatcher.cancel(task)
-    assert set(shown(queen, "queue_depth").values()) == {0}, "what was shown is 0 now, not absent"
+    assert set(exported(queen, "queue_depth").values()) == {0}, "existing series become 0"
     queen.dispatcher.registry.update("both", 0, [])
-    assert not [labels for labels in shown(queen, "queue_depth") if "pool_id" in labels]
+    assert not [labels for labels in exported(queen, "queue_depth") if "pool_id" in labels]
 
 
-async def test_unknown_names_of_clients_make_no_series():
+async def test_client_names_do_not_become_labels():
     queen = core(ScriptedEngine())
     queen.dispatcher.registry.synced = False
     queen.submit(placement={"mode": "pin", "pin_pool_id": "made-up"}, model_ref="made-up")
-    assert shown(queen, "tasks_enqueued_total") == {"priority=interactive": 1}
+    assert exported(queen, "tasks_enqueued_total") == {"priority=interactive": 1}
 
 
-async def test_task_that_finds_no_free_slot_is_counted_once():
+async def test_task_without_free_slot_is_counted_once():
     async with running() as queen:
         queen.pool(ready=False)
         waiting = queen.submit()
@@ -109,17 +111,17 @@ async def test_task_that_finds_no_free_slot_is_counted_once():
             queen.dispatcher.bell.ring()
             await trio.testing.wait_all_tasks_blocked()
         decisions = "placement_decisions_total"
-        assert shown(queen, decisions) == {"fallback=false,outcome=no_capacity,pinned=false": 1}
+        assert exported(queen, decisions) == {"fallback=false,outcome=no_capacity,pinned=false": 1}
         queen.pool()
         await ended(waiting)
-        assert shown(queen, decisions)["fallback=false,outcome=assigned,pinned=false"] == 1
+        assert exported(queen, decisions)["fallback=false,outcome=assigned,pinned=false"] == 1
         await ended(queen.submit())
-        assert shown(queen, decisions)["fallback=false,outcome=no_capacity,pinned=false"] == 1
+        assert exported(queen, decisions)["fallback=false,outcome=no_capacity,pinned=false"] == 1
 
 
-async def test_gauges_drop_refused_heartbeats_in_time(autojump_clock):
+async def test_gauge_update_expires_refused_heartbeats(autojump_clock):
     queen = core(ScriptedEngine())
     queen.dispatcher.metrics.heartbeat_refused("", "unknown", trio.current_time())
-    assert shown(queen, "orchd_node_heartbeats_total")
-    await trio.sleep(ERROR_SHOWN_S)
-    assert not shown(queen, "orchd_node_heartbeats_total")
+    assert exported(queen, "orchd_node_heartbeats_total")
+    await trio.sleep(ERROR_SERIES_S)
+    assert not exported(queen, "orchd_node_heartbeats_total")

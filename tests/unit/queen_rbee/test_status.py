@@ -1,4 +1,4 @@
-"""What the queen says of herself follows what she knows; the series of pools that are gone are gone."""
+"""The status line and the metrics follow nodes and pools; series of removed pools are removed."""
 
 import trio
 from prometheus_client import generate_latest
@@ -15,8 +15,8 @@ from tests.unit.queen_rbee.scripted_engine import ScriptedEngine
 POOL, REPLICA = 'pool_id="p"', 'replica_id="r0"'
 
 
-class Said(Notifier):
-    """Keeps what the service manager is told."""
+class RecordingNotifier(Notifier):
+    """Records status lines instead of sending them."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -26,48 +26,48 @@ class Said(Notifier):
 
 
 def series_of(queen: Queen, label: str) -> set[str]:
-    """The names of all series with that label."""
+    """Return the names of all series with this label."""
     text = generate_latest(queen.dispatcher.metrics.registry).decode()
     return {line.partition("{")[0] for line in text.splitlines() if label in line}
 
 
-async def test_the_line_and_the_series_follow_the_nodes_and_their_pools(autojump_clock: MockClock) -> None:
-    queen, said = core(ScriptedEngine()), Said()
+async def test_status_line_and_series_follow_nodes(autojump_clock: MockClock) -> None:
+    queen, notifier = core(ScriptedEngine()), RecordingNotifier()
     dispatcher = queen.dispatcher
     fleet = Fleet(
         dispatcher.registry, MemoryStore(), dispatcher.metrics, dispatcher.runs.take_place, TIMEOUT_MS, CHECK_S
     )
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(keep_status, dispatcher, fleet, said)
+        nursery.start_soon(keep_status, dispatcher, fleet, notifier)
         await trio.sleep(INTERVAL_S / 2)
         await fleet.register(registration(), "192.0.2.1")
         fleet.heartbeat("n1", heartbeat())
         await trio.sleep(INTERVAL_S)
         assert {"orchd_pools_available", "orchd_pool_health_checks_total"} <= series_of(queen, POOL)
         await trio.sleep(5 * INTERVAL_S)
-        await fleet.deregister("n1", "it was stopped")
+        await fleet.deregister("n1", "stopped")
         await trio.sleep(INTERVAL_S)
         assert series_of(queen, POOL) == set()
         nursery.cancel_scope.cancel()
-    assert said.lines == [
+    assert notifier.lines == [
         "0 pools ready, 0 queued, 0 running",
         "1 of 1 nodes online, 1 pool ready, 0 queued, 0 running",
         "0 pools ready, 0 queued, 0 running",
     ]
 
 
-async def test_what_tasks_have_left_behind_goes_with_their_pool() -> None:
+async def test_series_of_tasks_are_removed_with_their_pool() -> None:
     async with running() as queen:
         task = queen.submit()
         await ended(task)
         await slots_are_free(queen)
         metrics = queen.dispatcher.metrics
-        counted = {"tasks_started_total", "tokens_out_total", "orchd_tasks_dispatched_total", "latency_decode_ms_count"}
-        assert counted <= series_of(queen, POOL)
+        names = {"tasks_started_total", "tokens_out_total", "orchd_tasks_dispatched_total", "latency_decode_ms_count"}
+        assert names <= series_of(queen, POOL)
         metrics.ready_pools({"p": 0})
-        assert counted <= series_of(queen, POOL), "a pool that is not ready is not gone"
+        assert names <= series_of(queen, POOL), "the pool exists although it is not ready"
         metrics.forget_node("r0")
         assert series_of(queen, REPLICA) == set()
-        assert "orchd_tasks_dispatched_total" in series_of(queen, POOL), "other nodes may have a pool of that id"
+        assert "orchd_tasks_dispatched_total" in series_of(queen, POOL), "other nodes may have a pool with the same id"
         metrics.ready_pools({})
         assert series_of(queen, POOL) == set()

@@ -17,7 +17,7 @@ from queen_rbee.api.v1.failures import failure_of
 from queen_rbee.api.v1.openai_requests import SHAPE, task_request
 from queen_rbee.api.v1.passages import Fields, Passages
 from queen_rbee.engines.passage import Passage
-from queen_rbee.pools.naming import Models, named
+from queen_rbee.pools.model_lookup import ModelCatalog, find_target
 from queen_rbee.tasks.event_log import COMPACT, Frame
 from queen_rbee.tasks.task import Task
 
@@ -34,7 +34,7 @@ NOT_COUNTED = "the engine that was asked does not tell how many tokens a prompt 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
 
-def add_anthropic(routes: HotRoutes, passages: Passages, catalog: Models) -> None:
+def add_anthropic(routes: HotRoutes, passages: Passages, catalog: ModelCatalog) -> None:
     """Add the routes."""
     handlers = Anthropic(passages, catalog)
     routes.add("POST", "/v1/messages", handlers.messages)
@@ -44,7 +44,7 @@ def add_anthropic(routes: HotRoutes, passages: Passages, catalog: Models) -> Non
 class Anthropic:
     """Handlers over the queen's one way to engines."""
 
-    def __init__(self, passages: Passages, catalog: Models) -> None:
+    def __init__(self, passages: Passages, catalog: ModelCatalog) -> None:
         self._passages = passages
         self._catalog = catalog
 
@@ -83,7 +83,7 @@ class Anthropic:
 
     def _admitted(self, passage: Passage, wanted: Generation, headers: Mapping[str, str]) -> Task:
         registry = self._passages.dispatcher.registry
-        target = named(wanted.model, self._catalog, registry.replicas, registry.synced)
+        target = find_target(wanted.model, self._catalog, registry.replicas, registry.synced)
         return self._passages.admit(task_request(wanted, "chat", target, headers), passage)
 
     async def _whole(self, exchange: Exchange, task: Task, reading: "Reading") -> None:

@@ -12,8 +12,8 @@ from llama_orch.contracts.openai import AnthropicModel, AnthropicModels, ModelEn
 from llama_orch.http.server.bodies import invalid
 from llama_orch.http.server.error_shapes import ANTHROPIC_VERSION
 from llama_orch.http.server.exchange import Exchange, HotRoutes
-from queen_rbee.pools.naming import Models, Offer, offer, offers
-from queen_rbee.pools.registry import Registry
+from queen_rbee.pools.model_lookup import ModelCatalog, ModelListing, find_listing, list_models
+from queen_rbee.pools.registry import PoolRegistry
 
 JSON = "application/json"
 PAGE = 20
@@ -21,12 +21,12 @@ LARGEST_PAGE = 1000
 """Anthropic's own figures."""
 
 
-def add_model_list(routes: HotRoutes, registry: Registry, catalog: Models) -> None:
+def add_model_list(routes: HotRoutes, registry: PoolRegistry, catalog: ModelCatalog) -> None:
     """Add the list, which programs ask for on the connection that they chat on next: so it must be a hot path too."""
 
     async def models(exchange: Exchange) -> None:
         await exchange.body()
-        found = offers(catalog, registry.replicas)
+        found = list_models(catalog, registry.replicas)
         anthropics = ANTHROPIC_VERSION in exchange.headers
         body: BaseModel = page(found, exchange.query) if anthropics else ModelEntries(data=[*map(_entry, found)])
         await exchange.send(200, body.model_dump_json().encode(), [("content-type", JSON)])
@@ -34,17 +34,17 @@ def add_model_list(routes: HotRoutes, registry: Registry, catalog: Models) -> No
     routes.add("GET", "/v1/models", models)
 
 
-def add_models(app: QuartTrio, registry: Registry, catalog: Models) -> None:
+def add_models(app: QuartTrio, registry: PoolRegistry, catalog: ModelCatalog) -> None:
     """Add the way to one model by its name, which may have slashes."""
 
     @app.get("/v1/models/<path:model>")
     async def named_model(model: str) -> Response:
-        found = offer(model, catalog, registry.replicas, registry.synced)
+        found = find_listing(model, catalog, registry.replicas, registry.synced)
         body: BaseModel = _anthropics(found) if ANTHROPIC_VERSION in request.headers else _entry(found)
         return Response(body.model_dump_json(), content_type=JSON)
 
 
-def page(found: Sequence[Offer], query: Mapping[str, str]) -> AnthropicModels:
+def page(found: Sequence[ModelListing], query: Mapping[str, str]) -> AnthropicModels:
     """The page of `found` that `limit`, `after_id` and `before_id` ask for. Raises ApiError 400."""
     limit, begin, end = _limit(query), 0, len(found)
     if "after_id" in query:
@@ -68,7 +68,7 @@ def _limit(query: Mapping[str, str]) -> int:
     raise ApiError(400, invalid([("limit", f"must be from 1 to {LARGEST_PAGE}")]))
 
 
-def _place(found: Sequence[Offer], query: Mapping[str, str], parameter: str) -> int:
+def _place(found: Sequence[ModelListing], query: Mapping[str, str], parameter: str) -> int:
     """Where the model stands that `parameter` names."""
     place = next((place for place, item in enumerate(found) if item.name == query[parameter]), None)
     if place is None:
@@ -76,7 +76,7 @@ def _place(found: Sequence[Offer], query: Mapping[str, str], parameter: str) -> 
     return place
 
 
-def _anthropics(item: Offer) -> AnthropicModel:
+def _anthropics(item: ModelListing) -> AnthropicModel:
     return AnthropicModel(
         id=item.name,
         display_name=item.name,
@@ -85,7 +85,7 @@ def _anthropics(item: Offer) -> AnthropicModel:
     )
 
 
-def _entry(item: Offer) -> ModelEntry:
+def _entry(item: ModelListing) -> ModelEntry:
     return ModelEntry(
         id=item.name,
         created=item.created or 0,

@@ -15,7 +15,7 @@ from queen_rbee.api.v1.failures import failure_of
 from queen_rbee.api.v1.openai_requests import NAMES, SHAPE, Asked, asked, task_request
 from queen_rbee.api.v1.passages import Fields, Passages
 from queen_rbee.engines.passage import Endpoint
-from queen_rbee.pools.naming import Models, named
+from queen_rbee.pools.model_lookup import ModelCatalog, find_target
 from queen_rbee.tasks.event_log import COMPACT, Frame
 from queen_rbee.tasks.task import Task
 
@@ -31,7 +31,7 @@ JSON = ("content-type", "application/json")
 DATA = b"\ndata: "
 
 
-def add_openai(routes: HotRoutes, passages: Passages, catalog: Models) -> None:
+def add_openai(routes: HotRoutes, passages: Passages, catalog: ModelCatalog) -> None:
     """Add the endpoints that engines answer; see `queen_rbee.api.v1.models` for the list of models."""
     handlers = OpenAi(passages, catalog)
     for path, endpoint in PATHS.items():
@@ -41,7 +41,7 @@ def add_openai(routes: HotRoutes, passages: Passages, catalog: Models) -> None:
 class OpenAi:
     """Handlers over the queen's one way to engines."""
 
-    def __init__(self, passages: Passages, catalog: Models) -> None:
+    def __init__(self, passages: Passages, catalog: ModelCatalog) -> None:
         self._passages = passages
         self._catalog = catalog
 
@@ -61,7 +61,7 @@ class OpenAi:
 
     def _admitted(self, request: Asked, headers: Mapping[str, str]) -> Task:
         registry = self._passages.dispatcher.registry
-        target = named(request.wanted.model, self._catalog, registry.replicas, registry.synced)
+        target = find_target(request.wanted.model, self._catalog, registry.replicas, registry.synced)
         wanted = task_request(request.wanted, request.passage.endpoint, target, headers)
         return self._passages.admit(wanted, request.passage)
 

@@ -14,7 +14,7 @@ from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.http.server.bodies import finite, invalid
 from llama_orch.http.server.json_scan import Shape
 from queen_rbee.engines.passage import Endpoint, Passage
-from queen_rbee.pools.naming import Named
+from queen_rbee.pools.model_lookup import ModelTarget
 
 BODIES: Mapping[Endpoint, type[Wanted]] = {
     "chat": Chat,
@@ -60,7 +60,7 @@ def asked(endpoint: Endpoint, body: bytes | bytearray) -> Asked:
         raise _wrong(error) from error
 
 
-def task_request(wanted: Wanted, endpoint: Endpoint, target: Named, headers: Mapping[str, str]) -> TaskRequest:
+def task_request(wanted: Wanted, endpoint: Endpoint, target: ModelTarget, headers: Mapping[str, str]) -> TaskRequest:
     """What admission and placement go by. Raises ApiError 400 that names each wrong header."""
     fields: dict[str, object] = {"workload": WORKLOADS.get(endpoint, "completion"), "model_ref": target.model_ref}
     fields |= {field: headers[name.lower()] for field, name in HEADERS.items() if name.lower() in headers}

@@ -1,6 +1,6 @@
-"""What waits to be stored: a batch becomes one transaction, and everyone who waits for it wakes with its outcome.
+"""A batch of pending operations. It becomes one transaction, and all callers that wait for it get its outcome.
 
-Plain tuples, since a batch is filled at the rate at which tasks are accepted.
+Rows are plain tuples, because batches are filled at the rate at which tasks are accepted.
 """
 
 import sqlite3
@@ -19,21 +19,24 @@ DocumentRow = tuple[str, str, float, str]
 
 
 def task_row(number: int, task: StoredTask) -> TaskRow:
-    """A row of the table `task`. Raises ValueError for text that is not Unicode: one bad row would fail the batch."""
+    """Return a row of the table `task`.
+
+    Raises ValueError for text that cannot be encoded, because one such row would fail the whole batch.
+    """
     (task.correlation_id + (task.traceparent or "")).encode()
     ids = task.task_id.bytes, task.job_id.bytes
     return number, *ids, task.submitted, task.correlation_id, task.traceparent, task.request.encode()
 
 
 def document_row(document: Document) -> DocumentRow:
-    """A row of a table of documents, but for its number. Raises ValueError as `task_row` does."""
+    """Return a row of a document table, without its number. Raises ValueError as `task_row` does."""
     (document.key + document.tag + document.body).encode()
     return document.key, document.tag, document.stored, document.body
 
 
 @dataclass(eq=False)
 class Removal:
-    """A document that is to go; `found` is whether it was there, once the batch is done."""
+    """The removal of a document. `found` is set by the write: whether the document existed."""
 
     key: str
     found: bool = False
@@ -41,25 +44,25 @@ class Removal:
 
 @dataclass(eq=False)
 class Read(Generic[T]):
-    """A question that is asked once the batch is written: then there is one answer, or why there is none."""
+    """A query that runs after the batch is written. It sets either one result or the failure."""
 
     query: Callable[[sqlite3.Connection], T]
-    answers: list[T] = field(default_factory=list)
+    results: list[T] = field(default_factory=list)
     failure: StoreFailure | None = None
 
 
 @dataclass(eq=False)
 class Batch:
-    """Operations that take effect together: tasks go, then tasks come, then each kind's documents in their order.
+    """Operations that take effect together: tasks are erased, tasks are added, then documents change in their order.
 
-    `later` are those of `documents` that nobody waits for; `awaited` is whether somebody waits for anything here,
-    `durable` whether it must survive a power cut, `repairs` whether it is the first after a failure.
+    `unawaited` are the rows of `documents` that no caller waits for. `awaited` is whether a caller waits for anything
+    in the batch, `durable` whether it must survive a power failure, `repairs` whether it is the first after a failure.
     """
 
-    gone: list[int] = field(default_factory=list)
+    erased: list[int] = field(default_factory=list)
     tasks: dict[int, TaskRow] = field(default_factory=dict)
     documents: dict[Kind, list[DocumentRow | Removal]] = field(default_factory=dict)
-    later: dict[Kind, list[DocumentRow]] = field(default_factory=dict)
+    unawaited: dict[Kind, list[DocumentRow]] = field(default_factory=dict)
     reads: list[Read[Any]] = field(default_factory=list)
     ping: bool = False
     awaited: bool = False
@@ -70,38 +73,37 @@ class Batch:
 
     @property
     def writes(self) -> bool:
-        """Whether there is anything to write. A repair is proved by a write."""
-        return bool(self.tasks or self.gone or self.documents or self.ping or self.repairs)
+        """Whether there is anything to write. A repair always writes, to prove that the disk works again."""
+        return bool(self.tasks or self.erased or self.documents or self.ping or self.repairs)
 
     def __bool__(self) -> bool:
         return self.awaited or self.writes
 
     def change(self, kind: Kind, change: DocumentRow | Removal) -> None:
-        """Add a change to a document."""
         self.documents.setdefault(kind, []).append(change)
 
     def settle(self, failure: StoreFailure | None) -> None:
-        """Wake everyone who waits. Only the first outcome counts."""
+        """Set the outcome and wake all waiting callers. Later outcomes are ignored."""
         if not self.done.is_set():
             self.failure = failure
             self.done.set()
 
-    def takes_over(self, failed: "Batch", kept: int) -> int:
-        """What nobody waits for in a batch that `failed` is tried again with this one, before what is here.
+    def take_over(self, failed: "Batch", limit: int) -> int:
+        """Retry the unawaited operations of a failed batch with this one, before its own.
 
-        At most `kept` documents wait so; the number of those that are given up is returned.
+        At most `limit` documents of a kind are kept, the latest. Return the number of dropped documents.
         """
-        self.gone[:0] = failed.gone
-        for kind, rows in failed.later.items():
+        self.erased[:0] = failed.erased
+        for kind, rows in failed.unawaited.items():
             self.documents[kind] = [*rows, *self.documents.get(kind, ())]
-            self.later[kind] = [*rows, *self.later.get(kind, ())]
-        return self._give_up(kept)
+            self.unawaited[kind] = [*rows, *self.unawaited.get(kind, ())]
+        return self._drop_oldest(limit)
 
-    def _give_up(self, kept: int) -> int:
-        lost = 0
-        for kind, rows in self.later.items():
-            for row in rows[: max(0, len(rows) - kept)]:
+    def _drop_oldest(self, limit: int) -> int:
+        dropped = 0
+        for kind, rows in self.unawaited.items():
+            for row in rows[: max(0, len(rows) - limit)]:
                 self.documents[kind].remove(row)
-                lost += 1
-            del rows[:-kept]
-        return lost
+                dropped += 1
+            del rows[:-limit]
+        return dropped

@@ -1,6 +1,6 @@
-"""The database as one thread at a time uses it: opened, written batch by batch, tidied, closed.
+"""The database: opening, writing batches, cleaning up, closing. Everything here blocks; use one thread at a time.
 
-Owns the connection, the lock on the directory, and when what was erased leaves the files. Everything here blocks.
+Owns the connection and the lock on the directory, and decides when erased data is removed from the files.
 """
 
 import contextlib
@@ -16,27 +16,27 @@ from uuid import UUID
 from queen_rbee.store.protocol import StoreFailure
 from queen_rbee.store.sqlite import marks, queries
 from queen_rbee.store.sqlite.batch import Batch, Read
-from queen_rbee.store.sqlite.failures import failure, in_words
+from queen_rbee.store.sqlite.failures import failure, to_store_failure
 from queen_rbee.store.sqlite.opening import NAME, connect, lock
-from queen_rbee.store.sqlite.writing import Writer, begin
+from queen_rbee.store.sqlite.writing import Writer, count_start
 
-ERASED_WITHIN_S = 5.0
-LOG_BYTES = 16 << 20
-"""How old and how large the write-ahead log may become before it is emptied, even where there is no pause."""
-PAGES_GIVEN_BACK = 4096
-"""How many free pages the file system gets back at a time (4 MiB)."""
+LOG_MAX_AGE_S = 5.0
+LOG_MAX_BYTES = 16 << 20
+"""The maximum age and size of the write-ahead log. Beyond them it is emptied even under load."""
+VACUUM_PAGES = 4096
+"""How many free pages are returned to the file system at a time (4 MiB)."""
 
-REMOVED = "Restart queen-rbee: what it holds in memory is then known, and what it had stored is lost with the file."
+REMOVED_HINT = "Restart queen-rbee. The state that was in the file is lost."
 P = ParamSpec("P")
-PROBLEMS = (sqlite3.Error, OSError, StoreFailure, ValueError, TypeError)
-"""The last two are what a damaged row reads as."""
+ERRORS = (sqlite3.Error, OSError, StoreFailure, ValueError, TypeError)
+"""The last two are raised for damaged rows."""
 
 
 @dataclass(eq=False)
 class Database:
-    """An open database. `opened` is the number of this queen, `open_tasks` the number of each task she found.
+    """An open database. `opened` counts the queen's starts; `open_tasks` are the tasks found, with their numbers.
 
-    `marks` is the caller's: nothing here touches it while it is open.
+    `marks` belongs to the caller: only `close` touches it here.
     """
 
     file: Path
@@ -45,8 +45,8 @@ class Database:
     opened: int
     open_tasks: dict[UUID, int]
     resources: contextlib.ExitStack
-    _written_at: float | None = field(default_factory=time.monotonic, init=False)
-    """Since when the log holds something: a database that was just opened has counted its queen."""
+    _log_used_since: float | None = field(default_factory=time.monotonic, init=False)
+    """When the log got its first entry. Opening the database writes to it."""
 
     def __post_init__(self) -> None:
         self._log = self.file.with_name(f"{NAME}-wal")
@@ -54,90 +54,90 @@ class Database:
         self._writer = Writer(self.connection)
 
     def work(self, batch: Batch) -> StoreFailure | None:
-        """Write `batch` and answer what is asked in it; the failure is that of the writing.
+        """Write `batch`, then run its queries. Return the failure of the write, if any.
 
-        A batch that repairs empties the log first: a disk that failed to flush may have dropped what it was to flush,
-        and only what has gone through the database file is sure again.
+        A repairing batch empties the log first: after a failed flush the kernel may have dropped the data, so that only
+        the database file can be trusted.
         """
-        failed = self.tidied() if batch.repairs else None
+        failed = self.clean_up() if batch.repairs else None
         if batch.writes and not failed:
             failed = self._attempt(self._write, batch)
         for read in batch.reads:
-            read.failure = self._attempt(self._answer, read)
+            read.failure = self._attempt(self._run_query, read)
         return failed
 
-    def tidied(self) -> StoreFailure | None:
-        """Have what was erased leave the files."""
-        return self._attempt(self._tidy)
+    def clean_up(self) -> StoreFailure | None:
+        """Remove erased data from the files."""
+        return self._attempt(self._empty_log)
 
     def close(self) -> StoreFailure | None:
-        """Have what was erased leave the files, and let go of everything."""
+        """Remove erased data from the files, and release all resources."""
         with self.resources:
-            return self.tidied()
+            return self.clean_up()
 
-    def _attempt(self, deed: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> StoreFailure | None:
+    def _attempt(self, action: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> StoreFailure | None:
         try:
-            self._look_after_files()
-            deed(*args, **kwargs)
-        except PROBLEMS as error:
-            return in_words(error, self.file)
+            self._check_files()
+            action(*args, **kwargs)
+        except ERRORS as error:
+            return to_store_failure(error, self.file)
         return None
 
     def _write(self, batch: Batch) -> None:
-        self._written_at = self._written_at or time.monotonic()
+        self._log_used_since = self._log_used_since or time.monotonic()
         self._writer.write(batch)
 
-    def _answer(self, read: Read[Any]) -> None:
-        read.answers.append(read.query(self.connection))
+    def _run_query(self, read: Read[Any]) -> None:
+        read.results.append(read.query(self.connection))
 
-    def _look_after_files(self) -> None:
-        """What is written to a file without a name would be lost at the end. Raises StoreFailure."""
+    def _check_files(self) -> None:
+        """Raise StoreFailure if a file was removed or replaced: what is written to it would be lost."""
         for file, inode in self._inodes:
             if not file.exists() or file.stat().st_ino != inode:
-                raise failure("{file} was removed or replaced in use", REMOVED, file)
+                raise failure("{file} was removed or replaced while in use", REMOVED_HINT, file)
 
     @property
-    def untidy(self) -> bool:
-        """Whether something may be in the files that was erased."""
-        return self._written_at is not None
+    def needs_clean_up(self) -> bool:
+        """Whether erased data may still be in the files."""
+        return self._log_used_since is not None
 
     @property
-    def tidying_due(self) -> bool:
-        """Whether that has lasted too long."""
-        if self._written_at is None:
+    def clean_up_due(self) -> bool:
+        """Whether the log has exceeded its maximum age or size."""
+        if self._log_used_since is None:
             return False
-        return time.monotonic() - self._written_at > ERASED_WITHIN_S or self._log_bytes() > LOG_BYTES
+        return time.monotonic() - self._log_used_since > LOG_MAX_AGE_S or self._log_bytes() > LOG_MAX_BYTES
 
     def _log_bytes(self) -> int:
         with contextlib.suppress(FileNotFoundError):
             return self._log.stat().st_size
         return 0
 
-    def _tidy(self) -> None:
-        """Empty the log into the database; give back some of its free pages. Raises sqlite3.Error."""
+    def _empty_log(self) -> None:
+        """Move the log into the database and return free pages to the file system. Raises sqlite3.Error."""
         (free,) = self.connection.execute("PRAGMA freelist_count").fetchone()
-        if free > PAGES_GIVEN_BACK:
-            # a row without columns for each page: `execute` would stop after the first
-            self.connection.executescript(f"PRAGMA incremental_vacuum({PAGES_GIVEN_BACK})")
+        if free > VACUUM_PAGES:
+            # the statement returns a row per page, and `execute` would stop after the first
+            self.connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
         self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        self._written_at = None
+        self._log_used_since = None
 
 
 def open_database(directory: Path) -> Database:
-    """The database in `directory`, which is made where there is none. Raises StoreFailure."""
+    """Open the database in `directory`; create it if it does not exist. Raises StoreFailure."""
     file, marks_file = directory / NAME, directory / marks.NAME
     with contextlib.ExitStack() as resources:
         try:
             lock_fd = lock(directory)
             resources.callback(os.close, lock_fd)
             connection = resources.enter_context(contextlib.closing(connect(directory, lock_fd)))
-            found = marks.read(marks_file)
-            open_tasks = queries.numbers(connection)
-            opened = begin(connection)
+            old_marks = marks.read(marks_file)
+            open_tasks = queries.task_numbers(connection)
+            opened = count_start(connection)
             known = set(open_tasks.values())
-            kept = resources.enter_context(
-                contextlib.closing(marks.Marks(marks_file, [mark for mark in found if abs(mark) in known]))
+            current_marks = resources.enter_context(
+                contextlib.closing(marks.Marks(marks_file, [mark for mark in old_marks if abs(mark) in known]))
             )
-            return Database(file, connection, kept, opened, open_tasks, resources.pop_all())
-        except PROBLEMS as error:
-            raise in_words(error, file) from error
+            return Database(file, connection, current_marks, opened, open_tasks, resources.pop_all())
+        except ERRORS as error:
+            raise to_store_failure(error, file) from error

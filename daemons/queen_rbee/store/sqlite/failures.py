@@ -1,53 +1,56 @@
-"""From an error of SQLite or of the kernel to what an operator can read: what, where, and how to mend it."""
+"""Converts errors of SQLite and the kernel to StoreFailure: what failed, where, and how to correct it."""
 
 import sqlite3
 from pathlib import Path
 
 from queen_rbee.store.protocol import StoreFailure
 
-FULL = "Make room there, 32 MiB at least, or move the directory; what waits is stored as soon as there is room."
-DAMAGED = (
-    "Put back a copy from before the damage; or move the files aside (mv {file}* /some/where) and start again with "
-    "none: the accepted tasks, sessions, catalog and artifacts in them are lost then."
+DISK_FULL_HINT = (
+    "Make room, at least 32 MiB, or move the directory. Pending writes are stored as soon as there is space."
 )
-FOREIGN = "Move the file away, or have the queen use another directory (StateDirectory=, STATE_DIRECTORY)."
-BUSY = "End the other program (fuser -v {file} names it), or give each queen a directory of its own."
-UNWRITABLE = (
-    "The user that queen-rbee runs as must own the directory and its files, on a file system that is mounted "
-    "read-write: ls -la {directory}; findmnt -T {directory}."
+DAMAGED_HINT = (
+    "Restore a backup, or move the files away (mv {file}* /some/where) and start with an empty database. The accepted "
+    "tasks, sessions, catalog and artifacts in it are then lost."
 )
-DISK = "The kernel's log says more (journalctl -k -p warning); a quota that is used up reads the same."
-OTHER = "Restart queen-rbee. If it happens again, it is an error of queen-rbee's own: report it with this text."
+FOREIGN_HINT = "Move the file away, or configure another directory (StateDirectory=, STATE_DIRECTORY)."
+BUSY_HINT = "Stop the other program (fuser -v {file} shows it), or give each queen-rbee its own directory."
+UNWRITABLE_HINT = (
+    "The user of queen-rbee must own the directory and its files, on a file system mounted read-write. Check "
+    "ls -la {directory} and findmnt -T {directory}."
+)
+DISK_HINT = "See the kernel log (journalctl -k -p warning). An exhausted quota causes the same error."
+UNKNOWN_HINT = "Restart queen-rbee. If the error recurs, it is a bug in queen-rbee: report it with this message."
 
-CODES = {
-    sqlite3.SQLITE_FULL: ("the file system of {directory} is full", FULL),
-    sqlite3.SQLITE_CORRUPT: ("{file} is damaged ({words})", DAMAGED),
-    sqlite3.SQLITE_NOTADB: ("{file} is no SQLite database", DAMAGED),
-    sqlite3.SQLITE_BUSY: ("{file} is in use by another program", BUSY),
-    sqlite3.SQLITE_LOCKED: ("{file} is in use by another program", BUSY),
-    sqlite3.SQLITE_READONLY: ("{file} cannot be written to ({words})", UNWRITABLE),
-    sqlite3.SQLITE_CANTOPEN: ("{file} cannot be opened ({words})", UNWRITABLE),
-    sqlite3.SQLITE_PERM: ("{file} cannot be opened ({words})", UNWRITABLE),
-    sqlite3.SQLITE_IOERR: ("{file} cannot be read or written ({words})", DISK),
+MESSAGES = {
+    sqlite3.SQLITE_FULL: ("the file system of {directory} is full", DISK_FULL_HINT),
+    sqlite3.SQLITE_CORRUPT: ("{file} is damaged ({detail})", DAMAGED_HINT),
+    sqlite3.SQLITE_NOTADB: ("{file} is not a SQLite database", DAMAGED_HINT),
+    sqlite3.SQLITE_BUSY: ("{file} is in use by another program", BUSY_HINT),
+    sqlite3.SQLITE_LOCKED: ("{file} is in use by another program", BUSY_HINT),
+    sqlite3.SQLITE_READONLY: ("{file} cannot be written ({detail})", UNWRITABLE_HINT),
+    sqlite3.SQLITE_CANTOPEN: ("{file} cannot be opened ({detail})", UNWRITABLE_HINT),
+    sqlite3.SQLITE_PERM: ("{file} cannot be opened ({detail})", UNWRITABLE_HINT),
+    sqlite3.SQLITE_IOERR: ("{file} cannot be read or written ({detail})", DISK_HINT),
 }
+"""The message and the hint by SQLite's primary result code."""
 
 
-def in_words(error: Exception, file: Path) -> StoreFailure:
-    """The failure that `error`, met in using the database `file`, is for whoever reads it."""
+def to_store_failure(error: Exception, file: Path) -> StoreFailure:
+    """Convert an error that occurred while using the database `file`."""
     if isinstance(error, StoreFailure):
         return error
     if isinstance(error, OSError):
         path = Path(str(error.filename)) if error.filename else file
-        return failure("{file} cannot be used ({words})", UNWRITABLE, path, error.strerror or str(error))
+        return failure("{file} cannot be used ({detail})", UNWRITABLE_HINT, path, error.strerror or str(error))
     if isinstance(error, ValueError | TypeError):
-        return failure("{file} is damaged ({words})", DAMAGED, file, str(error))
-    # the lower eight bits are the kind of error, the rest is its place: sqlite.org/rescode.html
+        return failure("{file} is damaged ({detail})", DAMAGED_HINT, file, str(error))
+    # the lower eight bits are the primary result code: sqlite.org/rescode.html
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    message, hint = CODES.get(code, ("{file} cannot be used ({words})", OTHER))
+    message, hint = MESSAGES.get(code, ("{file} cannot be used ({detail})", UNKNOWN_HINT))
     return failure(message, hint, file, str(error))
 
 
-def failure(message: str, hint: str, file: Path, words: str = "") -> StoreFailure:
-    """The two texts with their places filled in."""
-    places = {"file": str(file), "directory": str(file.parent), "words": words}
-    return StoreFailure(message.format_map(places), hint.format_map(places))
+def failure(message: str, hint: str, file: Path, detail: str = "") -> StoreFailure:
+    """Return a failure with `{file}`, `{directory}` and `{detail}` replaced in message and hint."""
+    values = {"file": str(file), "directory": str(file.parent), "detail": detail}
+    return StoreFailure(message.format_map(values), hint.format_map(values))

@@ -1,9 +1,8 @@
-"""The loop that owns the writing: what waits becomes a batch, one thread writes it, and whoever waits for it wakes.
+"""The loop that does all writing: it takes the pending batch, writes it in a thread, and wakes the waiting callers.
 
-What comes while a batch is being written becomes the next one: the slower the disk, the larger the batches. What
-nobody waits for may gather for LATER_S and goes along with what is urgent. Nobody waits longer than STALL_S (and a
-pulse) for a disk that does not answer; while nothing can be stored, callers are told at once and the loop tries every
-RETRY_S.
+Operations that arrive during a write form the next batch: the slower the disk, the larger the batches. Operations that
+no caller waits for are collected for LATER_S. No caller waits longer than STALL_S (plus a watchdog interval) for a disk
+that does not answer. While writes fail, callers get the failure at once, and the loop retries every RETRY_S.
 """
 
 from collections.abc import Callable
@@ -18,96 +17,96 @@ from llama_orch.telemetry.records import emit
 from queen_rbee.store.protocol import StoreFailure
 from queen_rbee.store.sqlite.batch import Batch
 from queen_rbee.store.sqlite.database import Database
-from queen_rbee.store.sqlite.failures import DISK, failure
+from queen_rbee.store.sqlite.failures import DISK_HINT, failure
 
 LATER_S = 0.05
 PAUSE_S = 1.0
-"""After so much quiet, in seconds, the files are tidied."""
+"""The files are cleaned up after this idle time."""
 RETRY_S = 1.0
 STALL_S = 10.0
 STOPPING = "queen-rbee is stopping"
-KEPT_DOCUMENTS = 10_000
-"""How many documents of a kind that nobody waits for are kept in memory while nothing can be stored."""
+UNAWAITED_LIMIT = 10_000
+"""How many unawaited documents of a kind are kept in memory while writes fail."""
 
 
 class BatchLoop:
-    """`pending` is the batch that callers add to; `run` writes it, and ends with everything written and closed."""
+    """Callers add operations to `pending`; `run` writes them. On cancellation `run` writes the rest and closes."""
 
     def __init__(self, database: Database) -> None:
         self.pending = Batch()
         self._database = database
         self._writing = Batch()
-        self._stirred, self._hurried = Bell(), Bell()
+        self._work, self._urgent = Bell(), Bell()
         self._limiter = trio.CapacityLimiter(1)
-        self._trouble: StoreFailure | None = None
-        self._lost = 0
+        self._failure: StoreFailure | None = None
+        self._dropped = 0
         self.closed = False
 
-    def refuse(self) -> None:
-        """Raise StoreFailure when it is known that nothing can be stored now."""
+    def check_writable(self) -> None:
+        """Raise StoreFailure if the store is closed or writes are failing."""
         if self.closed:
             raise StoreFailure(STOPPING)
-        if self._trouble:
-            raise again(self._trouble)
+        if self._failure:
+            raise copy_failure(self._failure)
 
-    def stir(self) -> None:
-        """There is something in `pending` that nobody waits for."""
-        self._stirred.ring()
+    def notify(self) -> None:
+        """Tell the loop that `pending` has operations that no caller waits for."""
+        self._work.ring()
 
-    async def settled(self, batch: Batch) -> None:
-        """Wait until `batch`, which is `pending`, is written or has failed; see its `failure`."""
+    async def wait_written(self, batch: Batch) -> None:
+        """Wait until `batch`, which must be `pending`, is written or has failed; see its `failure`."""
         if not batch.awaited:
             batch.awaited = True
-            self._stirred.ring()
-            self._hurried.ring()
+            self._work.ring()
+            self._urgent.ring()
         await batch.done.wait()
 
     async def run(self, pulse: Pulse) -> None:
-        """Write for ever. What has been begun is ended, whatever is cancelled."""
+        """Write forever. Cancellation does not interrupt a write."""
         try:
             while True:
-                quiet = await self._rest(pulse)
+                idle = await self._wait(pulse)
                 with trio.CancelScope(shield=True):
-                    await self._turn(pulse, tidies=quiet)
+                    await self._work_once(pulse, idle=idle)
         finally:
             with trio.CancelScope(shield=True):
                 await self._close(pulse)
 
-    async def _rest(self, pulse: Pulse) -> bool:
-        """Wait until there is something to do; whether there was nothing at all for a while."""
+    async def _wait(self, pulse: Pulse) -> bool:
+        """Wait until there is work. Return whether there was none for PAUSE_S or a watchdog interval."""
         pulse.beat()
-        quiet = False
-        if not self.pending and not self._trouble:
-            pause_s = PAUSE_S if self._database.untidy else pulse.interval_s
-            quiet = not await self._stirred.wait(min(pause_s, pulse.interval_s))
-        if not self.pending.awaited and not quiet:
-            await self._hurried.wait(min(RETRY_S if self._trouble else LATER_S, pulse.interval_s))
-        return quiet
+        idle = False
+        if not self.pending and not self._failure:
+            pause_s = PAUSE_S if self._database.needs_clean_up else pulse.interval_s
+            idle = not await self._work.wait(min(pause_s, pulse.interval_s))
+        if not self.pending.awaited and not idle:
+            await self._urgent.wait(min(RETRY_S if self._failure else LATER_S, pulse.interval_s))
+        return idle
 
-    async def _turn(self, pulse: Pulse, *, tidies: bool) -> None:
-        if self.pending or self._trouble:
+    async def _work_once(self, pulse: Pulse, *, idle: bool) -> None:
+        if self.pending or self._failure:
             await self._write(pulse)
-        if self._database.tidying_due or (tidies and self._database.untidy):
-            failed = await self._by_thread(self._database.tidied, pulse)
+        if self._database.clean_up_due or (idle and self._database.needs_clean_up):
+            failed = await self._in_thread(self._database.clean_up, pulse)
             if failed:
-                self._in_trouble(failed)
+                self._report_failure(failed)
 
     async def _write(self, pulse: Pulse) -> None:
         batch, self.pending = self.pending, Batch()
-        if self._trouble:
+        if self._failure:
             batch.repairs = batch.durable = True
         self._writing = batch
-        failed = await self._by_thread(partial(self._database.work, batch), pulse)
+        failed = await self._in_thread(partial(self._database.work, batch), pulse)
         if failed:
             self._retry_later(batch)
-            self._in_trouble(failed)
+            self._report_failure(failed)
         else:
-            self._database.marks.forget(batch.gone)
-            self._out_of_trouble()
+            self._database.marks.forget(batch.erased)
+            self._report_recovery()
         batch.settle(failed)
 
-    async def _by_thread(self, work: Callable[[], StoreFailure | None], pulse: Pulse) -> StoreFailure | None:
-        """Do blocking `work`; the pulse goes on, since no restart would mend a disk that stalls."""
+    async def _in_thread(self, work: Callable[[], StoreFailure | None], pulse: Pulse) -> StoreFailure | None:
+        """Run blocking `work`. The watchdog is fed meanwhile, because a restart does not help if the disk stalls."""
         failures: list[StoreFailure | None] = []
         done = trio.Event()
 
@@ -115,49 +114,49 @@ class BatchLoop:
             failures.append(await trio.to_thread.run_sync(work, limiter=self._limiter))
             done.set()
 
-        began = trio.current_time()
+        started = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(call)
             while not done.is_set():
                 await pulse.wait(done)
-                if trio.current_time() - began > STALL_S:
-                    self._give_up()
+                if trio.current_time() - started > STALL_S:
+                    self._fail_stalled()
         return failures[0]
 
-    def _give_up(self) -> None:
-        """Tell everyone who waits that the disk does not answer. What it is at may yet succeed."""
-        words = f"the disk has not answered for {STALL_S:g} s"
-        stalled = failure("{file}: {words}", DISK, self._database.file, words)
-        self._in_trouble(stalled)
+    def _fail_stalled(self) -> None:
+        """Fail all waiting callers because the disk does not answer. The write in progress may still succeed."""
+        detail = f"the disk has not answered for {STALL_S:g} s"
+        stalled = failure("{file}: {detail}", DISK_HINT, self._database.file, detail)
+        self._report_failure(stalled)
         self._writing.settle(stalled)
         waiting, self.pending = self.pending, Batch()
         self._retry_later(waiting)
         waiting.settle(stalled)
 
     def _retry_later(self, batch: Batch) -> None:
-        self._lost += self.pending.takes_over(batch, KEPT_DOCUMENTS)
+        self._dropped += self.pending.take_over(batch, UNAWAITED_LIMIT)
 
-    def _in_trouble(self, failed: StoreFailure) -> None:
-        if self._trouble is None:
+    def _report_failure(self, failed: StoreFailure) -> None:
+        if self._failure is None:
             emit(events.STORE_FAILING, problem=failed, hint=failed.hint)
-        self._trouble = failed
+        self._failure = failed
 
-    def _out_of_trouble(self) -> None:
-        if self._trouble:
-            emit(events.STORE_WORKING, file=self._database.file, lost=self._lost)
-        self._trouble, self._lost = None, 0
+    def _report_recovery(self) -> None:
+        if self._failure:
+            emit(events.STORE_WORKING, file=self._database.file, lost=self._dropped)
+        self._failure, self._dropped = None, 0
 
     async def _close(self, pulse: Pulse) -> None:
-        """Write what waits, once; then empty the files."""
+        """Write the pending operations once, then close the database."""
         self.closed = True
         if self.pending:
             await self._write(pulse)
         self.pending.settle(StoreFailure(STOPPING))
-        failed = await self._by_thread(self._database.close, pulse)
+        failed = await self._in_thread(self._database.close, pulse)
         if failed:
-            self._in_trouble(failed)
+            self._report_failure(failed)
 
 
-def again(known: StoreFailure) -> StoreFailure:
-    """The same failure for one more caller: an exception that is raised twice gathers tracebacks."""
-    return StoreFailure(str(known), known.hint)
+def copy_failure(original: StoreFailure) -> StoreFailure:
+    """Return a copy for another caller: an exception that is raised repeatedly accumulates tracebacks."""
+    return StoreFailure(str(original), original.hint)

@@ -1,7 +1,6 @@
-"""From a directory to a connection that may be used: locked, made if it is new, checked, and never started afresh in
-place of one that cannot be read.
+"""Opening the database: lock the directory, create the file if it is missing, check it, and connect.
 
-Owns the lock on the directory, which keeps a second queen out.
+A file that cannot be read is never replaced by a new one. The lock on the directory excludes a second queen.
 """
 
 import fcntl
@@ -12,7 +11,7 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
-from queen_rbee.store.sqlite.failures import BUSY, DAMAGED, FOREIGN, failure
+from queen_rbee.store.sqlite.failures import BUSY_HINT, DAMAGED_HINT, FOREIGN_HINT, failure
 from queen_rbee.store.sqlite.schema import APPLICATION, VERSION, create
 
 log = logging.getLogger(__name__)
@@ -22,29 +21,30 @@ DIRECTORY_MODE = 0o750
 FILE_MODE = 0o600
 CACHE_KIB = 512
 STATEMENTS = 32
-CHECK_S = 10.0
-"""How long the check at a start may take; what is larger is checked as far as that."""
+CHECK_LIMIT_S = 10.0
+"""How long the integrity check may take. The rest of a larger file is not checked."""
 CHECK_STEPS = 10_000
+"""The number of SQLite instructions between two looks at the clock."""
 
-SETTINGS = (
-    # one process only, so no shared memory: the index of the WAL is in this process, and no file beside the two
+PRAGMAS = (
+    # there is only one process, so the index of the WAL needs no shared memory file
     "locking_mode=EXCLUSIVE",
     "secure_delete=ON",
-    # ours to say when: a checkpoint inside a commit makes its callers wait
+    # BatchLoop decides when: a checkpoint inside a commit would delay its callers
     "wal_autocheckpoint=0",
     f"cache_size=-{CACHE_KIB}",
     "mmap_size=0",
-    # a temporary file would hold prompts
+    # a temporary file would contain prompts
     "temp_store=MEMORY",
     "trusted_schema=OFF",
 )
 
 
 def lock(directory: Path) -> int:
-    """The descriptor that holds the directory, which is made if need be. Raises OSError, StoreFailure.
+    """Lock the directory, creating it if necessary; return the descriptor. Raises OSError, StoreFailure.
 
-    flock(2) on the directory and not SQLite's own lock alone: that one is lost when any part of this process opens and
-    closes the file (fcntl(2)), and it tells of the other too late.
+    SQLite's own lock is not sufficient: it is lost when any part of this process opens and closes the file (fcntl(2)),
+    and a conflict would be detected too late.
     """
     directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -52,22 +52,22 @@ def lock(directory: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(fd)
-        raise failure("another queen-rbee uses {directory}", BUSY, directory / NAME) from error
+        raise failure("another queen-rbee uses {directory}", BUSY_HINT, directory / NAME) from error
     return fd
 
 
 def connect(directory: Path, lock_fd: int) -> sqlite3.Connection:
-    """The database of a locked directory, ready for use by one thread at a time.
+    """Connect to the database of a locked directory. Use the connection in one thread at a time.
 
-    Blocks, up to CHECK_S and more for a large file. Raises sqlite3.Error, OSError, StoreFailure.
+    Blocks for CHECK_LIMIT_S or slightly longer if the file is large. Raises sqlite3.Error, OSError, StoreFailure.
     """
     file = directory / NAME
     if file.is_symlink():
-        raise failure("{file} is a link", FOREIGN, file)
+        raise failure("{file} is a symbolic link", FOREIGN_HINT, file)
     if not file.exists():
-        _make(file, lock_fd)
+        _create(file, lock_fd)
     if file.stat().st_size == 0:
-        raise failure("{file} is empty: it was cut off", DAMAGED, file)
+        raise failure("{file} is empty: it was truncated", DAMAGED_HINT, file)
     file.chmod(FILE_MODE)
     connection = sqlite3.connect(
         f"file:{quote(str(file))}?mode=rw",
@@ -85,11 +85,11 @@ def connect(directory: Path, lock_fd: int) -> sqlite3.Connection:
     return connection
 
 
-def _make(file: Path, lock_fd: int) -> None:
-    """A new database, there whole or not at all."""
-    left = file.with_name(f"{NAME}-wal")
-    if left.exists() and left.stat().st_size:
-        raise failure("{file} is missing, but its last changes are there ({words})", DAMAGED, file, left.name)
+def _create(file: Path, lock_fd: int) -> None:
+    """Create a new database atomically."""
+    log_file = file.with_name(f"{NAME}-wal")
+    if log_file.exists() and log_file.stat().st_size:
+        raise failure("{file} is missing, but its write-ahead log {detail} exists", DAMAGED_HINT, file, log_file.name)
     draft = file.with_name(f".{NAME}.new")
     draft.unlink(missing_ok=True)
     os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE))
@@ -99,37 +99,39 @@ def _make(file: Path, lock_fd: int) -> None:
 
 
 def _prepare(connection: sqlite3.Connection, file: Path) -> None:
-    for setting in SETTINGS:
+    for setting in PRAGMAS:
         connection.execute(f"PRAGMA {setting}").fetchall()
-    application, version = (_asked(connection, name) for name in ("application_id", "user_version"))
+    application, version = (_query_pragma(connection, name) for name in ("application_id", "user_version"))
     if application != APPLICATION:
-        raise failure("{file} is not queen-rbee's: it is a database of another program", FOREIGN, file)
+        raise failure("{file} is not a database of queen-rbee", FOREIGN_HINT, file)
     if version != VERSION:
-        words = f"layout {version}, this queen-rbee knows {VERSION}"
-        hint = "Install the release of llama-orch that wrote it, or a newer one. " + DAMAGED
-        raise failure("{file} was written by another release ({words})", hint, file, words)
-    if _asked(connection, "journal_mode=WAL") != "wal":
-        raise failure("{file} cannot have a write-ahead log", FOREIGN, file)
+        detail = f"layout {version}, supported is {VERSION}"
+        hint = "Install the release of llama-orch that wrote it, or a newer one. " + DAMAGED_HINT
+        raise failure("{file} was written by another release ({detail})", hint, file, detail)
+    if _query_pragma(connection, "journal_mode=WAL") != "wal":
+        raise failure("cannot enable the write-ahead log of {file}", FOREIGN_HINT, file)
     _check(connection, file)
 
 
-def _asked(connection: sqlite3.Connection, pragma: str) -> object:
+def _query_pragma(connection: sqlite3.Connection, pragma: str) -> object:
     (answer,) = connection.execute(f"PRAGMA {pragma}").fetchone()
     return answer
 
 
 def _check(connection: sqlite3.Connection, file: Path) -> None:
-    """Look for damage, within CHECK_S or thereabouts. Raises StoreFailure, sqlite3.Error."""
-    until = time.monotonic() + CHECK_S
-    connection.set_progress_handler(lambda: time.monotonic() > until, CHECK_STEPS)
+    """Check the integrity of the database for about CHECK_LIMIT_S. Raises StoreFailure, sqlite3.Error."""
+    deadline = time.monotonic() + CHECK_LIMIT_S
+    connection.set_progress_handler(lambda: time.monotonic() > deadline, CHECK_STEPS)
     try:
-        found = str(_asked(connection, "quick_check(1)"))
+        result = str(_query_pragma(connection, "quick_check(1)"))
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
             raise
-        log.warning("%s is too large to be checked within %g s; it is used as it is", file, CHECK_S)
+        log.warning(
+            "%s is too large for an integrity check within %g s; using it without a complete check", file, CHECK_LIMIT_S
+        )
         return
     finally:
         connection.set_progress_handler(None, 0)
-    if found != "ok":
-        raise failure("{file} is damaged ({words})", DAMAGED, file, " ".join(found.split()))
+    if result != "ok":
+        raise failure("{file} is damaged ({detail})", DAMAGED_HINT, file, " ".join(result.split()))

@@ -1,16 +1,17 @@
-"""The database's layout, and how an empty one is made.
+"""The schema of the database, and its creation.
 
-Each kind of document has a table of its own: rows stand in the order in which they were stored or replaced, so that the
-newest and the oldest are found without an index and without a clock.
+Each kind of document has its own table. Its rows are in the order in which they were stored or replaced, so that the
+newest and the oldest are found without an index or a clock.
 
-A task's `number` is made of two: which queen accepted it (the upper 32 bits, `queen.opened`) and its place among hers.
-So numbers follow the order of admission, are never used twice, and tell how many queens have started since.
+A task's `number` consists of the number of the queen that accepted it (the upper 32 bits, `queen.opened`) and of a
+counter. Numbers therefore follow the order of admission, are never reused, and tell how many queens have started since.
 
-Why pages are small and `task` has padding: ended prompts must be gone from the files. PRAGMA secure_delete overwrites
-what is deleted, but where SQLite moves rows between pages to balance its tree, copies of the moved ones stay behind in
-free space (about one prompt of a thousand of mixed lengths, with 3.40). Only what does not fit into a row's own page
-never moves: it has pages of its own, which are overwritten as a whole. Of a row longer than that at most PAGE - 35
-bytes stay in the tree (sqlite.org/fileformat.html, "Cell payload"); the padding before the prompt takes them all.
+Pages are small and `task` has padding because the prompts of ended tasks must be removed from the files. PRAGMA
+secure_delete overwrites deleted rows. But when SQLite moves rows between pages to balance its tree, copies of the moved
+rows remain in free space (measured with 3.40: about one prompt in a thousand of mixed lengths). Only overflow pages,
+which hold the part of a row that does not fit into its page, are never moved, and they are overwritten completely. Of a
+longer row, at most PAGE - 35 bytes stay in the tree (sqlite.org/fileformat.html, "Cell payload"); the padding before
+the prompt occupies all of them.
 """
 
 import sqlite3
@@ -19,7 +20,7 @@ from pathlib import Path
 from queen_rbee.store.protocol import KINDS
 
 APPLICATION = 0x6C6C6F71
-"""`lloq`: what file(1) and we know the file by."""
+"""`lloq`, the application id by which file(1) and queen-rbee identify the file."""
 VERSION = 1
 PAGE = 1024
 PADDING = PAGE - 35
@@ -41,7 +42,7 @@ CREATE INDEX {kind}_tag ON {kind} (tag);
 
 
 def create(file: Path) -> None:
-    """An empty database in `file`, which must be an empty file. Blocks; raises sqlite3.Error."""
+    """Create an empty database in `file`, which must be an empty file. Blocks. Raises sqlite3.Error."""
     connection = sqlite3.connect(file, isolation_level=None)
     try:
         connection.executescript(

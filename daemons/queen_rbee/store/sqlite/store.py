@@ -1,7 +1,7 @@
-"""The queen's store in SQLite: what the protocol promises, turned into batches for the one loop that writes.
+"""The queen's store in SQLite. It turns the calls of the protocol into batches for the loop that writes.
 
-Owns which tasks are open, and the numbers that they are stored under. A task's own state lies in two places: what must
-survive a power cut in the database, what must be known in microseconds in `marks`.
+Owns the set of open tasks and their numbers. The state of a task is in two places: what must survive a power failure is
+in the database, what must be recorded within microseconds is in `marks`.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -22,57 +22,54 @@ from queen_rbee.store.protocol import Document, Kind, StoredTask, StoreFailure
 from queen_rbee.store.sqlite import queries
 from queen_rbee.store.sqlite.batch import DocumentRow, Read, Removal, document_row, task_row
 from queen_rbee.store.sqlite.database import Database, open_database
-from queen_rbee.store.sqlite.failures import in_words
-from queen_rbee.store.sqlite.loop import BatchLoop, again
+from queen_rbee.store.sqlite.failures import to_store_failure
+from queen_rbee.store.sqlite.loop import BatchLoop, copy_failure
 from queen_rbee.store.sqlite.queries import QUEEN_SHIFT
 
 T = TypeVar("T")
 
 
 class SqliteStore:
-    """`queen_rbee.store.protocol.Store` over an open database; `open_store` runs what it needs."""
+    """Implements `queen_rbee.store.protocol.Store`. Created by `open_store`, which runs the loop that it needs."""
 
     def __init__(self, database: Database, loop: BatchLoop) -> None:
         self._database = database
         self._loop = loop
         self._marks = database.marks
-        self._open = database.open_tasks
-        self._next = database.opened << QUEEN_SHIFT
-        self._marks_fail = False
+        self._open_tasks = database.open_tasks
+        self._next_number = database.opened << QUEEN_SHIFT
+        self._marks_failing = False
 
     async def accept(self, task: StoredTask) -> None:
-        """Return when `task` survives a crash and a power cut. Raises StoreFailure, ValueError."""
-        self._loop.refuse()
-        if task.task_id in self._open:
-            raise ValueError(f"task {task.task_id} is open already")
-        number = self._next
+        self._loop.check_writable()
+        if task.task_id in self._open_tasks:
+            raise ValueError(f"task {task.task_id} is already open")
+        number = self._next_number
         row = task_row(number, task)
-        self._next += 1
-        self._open[task.task_id] = number
+        self._next_number += 1
+        self._open_tasks[task.task_id] = number
         self._loop.pending.tasks[number] = row
         try:
             await self._durable()
         except BaseException:
-            # its caller does not know it as accepted: so it must not be there after a restart
-            if self._open.get(task.task_id) == number:
-                self.ended(task.task_id)
+            # the caller does not treat it as accepted, so it must not exist after a restart
+            if self._open_tasks.get(task.task_id) == number:
+                self.mark_ended(task.task_id)
             raise
 
-    def delivered(self, task_id: UUID) -> None:
-        """A token of the task is about to be shown: from now on a killed queen knows."""
-        number = self._open.get(task_id)
+    def mark_delivered(self, task_id: UUID) -> None:
+        number = self._open_tasks.get(task_id)
         if number is not None:
-            self._mark(self._marks.delivered, number)
+            self._mark(self._marks.mark_delivered, number)
 
-    def ended(self, task_id: UUID) -> None:
-        """The task has ended: a killed queen knows from now on, and it is erased soon."""
-        number = self._open.pop(task_id, None)
+    def mark_ended(self, task_id: UUID) -> None:
+        number = self._open_tasks.pop(task_id, None)
         if number is None:
             return
         self._loop.pending.tasks.pop(number, None)
-        self._loop.pending.gone.append(number)
-        self._mark(self._marks.ended, number)
-        self._loop.stir()
+        self._loop.pending.erased.append(number)
+        self._mark(self._marks.mark_ended, number)
+        self._loop.notify()
 
     def _mark(self, mark: Callable[[int], None], number: int) -> None:
         if self._loop.closed:
@@ -80,85 +77,78 @@ class SqliteStore:
         try:
             mark(number)
         except OSError as error:
-            failed = in_words(error, self._marks.path)
-            if not self._marks_fail:
+            failed = to_store_failure(error, self._marks.path)
+            if not self._marks_failing:
                 emit(events.STORE_FAILING, problem=failed, hint=failed.hint)
-            self._marks_fail = True
+            self._marks_failing = True
         else:
-            self._marks_fail = False
+            self._marks_failing = False
 
     async def put(self, kind: Kind, document: Document) -> None:
-        """Store or replace a document; durable on return. Raises StoreFailure, ValueError."""
-        await self._changed(kind, document_row(document))
+        await self._change(kind, document_row(document))
 
     def put_later(self, kind: Kind, document: Document) -> None:
-        """Store or replace a document, soon. Raises ValueError."""
         row = document_row(document)
         self._loop.pending.change(kind, row)
-        self._loop.pending.later.setdefault(kind, []).append(row)
-        self._loop.stir()
+        self._loop.pending.unawaited.setdefault(kind, []).append(row)
+        self._loop.notify()
 
     async def remove(self, kind: Kind, key: str) -> bool:
-        """Remove a document; whether it was there. Durable on return. Raises StoreFailure."""
         removal = Removal(key)
-        await self._changed(kind, removal)
+        await self._change(kind, removal)
         return removal.found
 
-    async def _changed(self, kind: Kind, change: DocumentRow | Removal) -> None:
-        self._loop.refuse()
+    async def _change(self, kind: Kind, change: DocumentRow | Removal) -> None:
+        self._loop.check_writable()
         self._loop.pending.change(kind, change)
         await self._durable()
 
     async def get(self, kind: Kind, key: str) -> Document | None:
-        """One document. Raises StoreFailure."""
         return await self._read(partial(queries.get, kind=kind, key=key))
 
-    async def listed(
+    async def list_documents(
         self, kind: Kind, *, tag: str | None = None, before: str | None = None, limit: int = 1_000_000
     ) -> Sequence[Document]:
-        """Documents, those stored or replaced last first. Raises StoreFailure."""
         return await self._read(partial(queries.listed, kind=kind, tag=tag, before=before, limit=limit))
 
     async def open_tasks(self) -> Sequence[StoredTask]:
-        """The tasks that have not ended, in the order of their admission. Raises StoreFailure."""
         found = await self._read(partial(queries.tasks, opened=self._database.opened))
         return [
-            replace(task, delivered=self._marks.shown(number), ended=self._marks.gone(number))
+            replace(task, delivered=self._marks.is_delivered(number), ended=self._marks.is_ended(number))
             for number, task in found
-            if self._open.get(task.task_id) == number
+            if self._open_tasks.get(task.task_id) == number
         ]
 
     async def ping(self) -> None:
-        """Return when a small write has become durable. Raises StoreFailure."""
-        self._loop.refuse()
+        self._loop.check_writable()
         self._loop.pending.ping = True
         await self._durable()
 
     async def _durable(self) -> None:
-        """Wait for what was just added. Raises StoreFailure."""
+        """Wait until the pending batch is durable. Raises StoreFailure."""
         batch = self._loop.pending
         batch.durable = True
-        await self._loop.settled(batch)
+        await self._loop.wait_written(batch)
         if batch.failure:
-            raise again(batch.failure)
+            raise copy_failure(batch.failure)
 
     async def _read(self, query: Callable[[Connection], T]) -> T:
-        """The answer to `query`. Asked even where nothing can be written. Raises StoreFailure."""
+        """Return the result of `query`, which runs even if writes fail. Raises StoreFailure."""
         if self._loop.closed:
-            self._loop.refuse()
+            self._loop.check_writable()
         batch, read = self._loop.pending, Read(query)
         batch.reads.append(read)
-        await self._loop.settled(batch)
-        for answer in read.answers:
-            return answer
-        raise again(read.failure or batch.failure or StoreFailure("nothing was read"))
+        await self._loop.wait_written(batch)
+        for result in read.results:
+            return result
+        raise copy_failure(read.failure or batch.failure or StoreFailure("the query returned nothing"))
 
 
 @asynccontextmanager
 async def open_store(directory: Path, pulse: Pulse | None = None) -> AsyncIterator[SqliteStore]:
-    """The store in `directory`, for as long as the context lasts. Raises StoreFailure where it cannot be had.
+    """Open the store in `directory` for the duration of the context. Raises StoreFailure.
 
-    On leaving, what is pending is written and prompts that were erased are gone from the files.
+    On exit, pending operations are written and erased prompts are removed from the files.
     """
     database = await trio.to_thread.run_sync(open_database, directory)
     loop = BatchLoop(database)
@@ -170,5 +160,5 @@ async def open_store(directory: Path, pulse: Pulse | None = None) -> AsyncIterat
     except BaseExceptionGroup as group:
         if len(group.exceptions) > 1:
             raise
-        # the nursery is no business of whoever uses the store: their own exceptions pass through as they are
+        # the nursery is an implementation detail: exceptions of the caller pass through unchanged
         raise group.exceptions[0] from None

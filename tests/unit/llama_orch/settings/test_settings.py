@@ -162,8 +162,8 @@ BREAKING: dict[str, dict[str, dict[str, str]]] = {
         "a_certificate_has_its_key": {"LLORCH_TLS_CERT_FILE": "/tls.pem"},
         "a_second_token_has_a_first": ONLY_A_SECOND,
         "all_origins_need_a_token": {"LLORCH_ALLOWED_ORIGINS": "*"},
-        "cloud_needs_a_token": {"ORCHESTRATORD_CLOUD_PROFILE": "true"},
-        "metrics_have_a_port_of_their_own": {"PROMETHEUS_METRICS_PORT": "8080"},
+        "cloud_requires_token": {"ORCHESTRATORD_CLOUD_PROFILE": "true"},
+        "metrics_port_is_separate": {"PROMETHEUS_METRICS_PORT": "8080"},
     },
     "pool-managerd": {
         "a_certificate_has_its_key": {"LLORCH_TLS_KEY_FILE": "/tls.key"},

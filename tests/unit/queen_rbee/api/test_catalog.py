@@ -6,7 +6,7 @@ import pytest
 
 from llama_orch.contracts.catalog import CatalogModel, NewModel, VerificationState
 from llama_orch.http.server.peers import is_local_operator
-from queen_rbee.catalog.verification import Outcome
+from queen_rbee.catalog.verification import VerificationOutcome
 from tests.unit.queen_rbee.catalog.test_availability import pool
 from tests.unit.queen_rbee.kept_api import FULL, Api, api
 
@@ -168,10 +168,12 @@ async def test_the_digest_that_was_found_is_told_to_local_operators(tmp_path: Pa
     catalog = served.parts.accounting.catalog
     await catalog.add(NewModel(id="tiny", model_ref="hf:org/repo/tiny.gguf", digest=DIGEST))
     other = "sha256:" + "b" * 64
-    mismatch = Outcome(VerificationState.MISMATCH, "file", "its file has another digest than the catalog", other)
+    mismatch = VerificationOutcome(
+        VerificationState.MISMATCH, "file", "the digest of the file differs from the catalog", other
+    )
     model = catalog.model("tiny")
     assert model is not None
-    catalog._checked(model, mismatch)
+    catalog._record(model, mismatch)
     for path in (MODELS, f"{MODELS}/tiny"):
         response = await served.app.test_client().get(path, headers=headers, scope_base={"client": ("127.0.0.1", 1)})
         assert (other in await response.get_data(as_text=True)) is (not headers)

@@ -1,4 +1,4 @@
-"""Which models are where: only what is ready and online counts, and each model is counted once."""
+"""Availability counts only ready models of online nodes, each once per node."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,27 +30,27 @@ def totals(*nodes: NodeModels) -> tuple[int, int, int]:
     return found.total_models, found.replicated_models, found.single_node_models
 
 
-def test_this_machine_is_one_node_with_all_its_pools_and_the_models_of_those_that_are_ready():
+def test_local_node_has_all_pools_and_ready_models():
     found = local_node([pool("b", "y", "x"), pool("a", "x"), pool("c", "z", ready=False)], "127.0.0.1:8080")
     assert found == NodeModels(
         node_id="local", address="127.0.0.1:8080", online=True, models=["x", "y"], pools=["a", "b", "c"]
     )
 
 
-def test_a_machine_without_pools_is_there_too():
+def test_local_node_without_pools_is_listed():
     assert availability([local_node([], "x")]).nodes["local"].models == []
 
 
-def test_a_model_on_two_nodes_is_replicated_and_on_one_it_is_not():
+def test_model_on_two_nodes_is_replicated():
     assert totals(node("a", "x", "y"), node("b", "x")) == (2, 1, 1)
 
 
-def test_a_node_that_is_offline_is_shown_and_its_models_do_not_count():
+def test_models_of_offline_node_do_not_count():
     assert totals(node("a", "x"), node("b", "x", "y", online=False)) == (1, 0, 1)
     assert set(availability([node("b", "y", online=False)]).nodes) == {"b"}
 
 
-def test_a_model_that_a_node_names_twice_is_on_one_node():
+def test_model_listed_twice_by_node_counts_once():
     assert totals(node("a", "x", "x")) == (1, 0, 1)
 
 
@@ -71,10 +71,10 @@ nodes = st.lists(
 
 @settings(deadline=None)
 @given(nodes)
-def test_the_totals_are_those_of_the_nodes(found: list[NodeModels]):
-    told: Availability = availability(found)
+def test_totals_match_nodes(found: list[NodeModels]):
+    result: Availability = availability(found)
     where = {model: [each.node_id for each in found if each.online and model in each.models] for model in "uvwxyz"}
-    assert told.total_models == sum(bool(each) for each in where.values())
-    assert told.replicated_models == sum(len(each) > 1 for each in where.values())
-    assert told.single_node_models == sum(len(each) == 1 for each in where.values())
-    assert told.nodes == {each.node_id: each for each in found}
+    assert result.total_models == sum(bool(each) for each in where.values())
+    assert result.replicated_models == sum(len(each) > 1 for each in where.values())
+    assert result.single_node_models == sum(len(each) == 1 for each in where.values())
+    assert result.nodes == {each.node_id: each for each in found}

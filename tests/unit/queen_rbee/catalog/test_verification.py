@@ -1,4 +1,4 @@
-"""A digest that is given is checked against everything that can be found of the model, and every doubt is told."""
+"""Verification compares a digest with the file and the reports of pools; hashing refuses unsafe files."""
 
 import hashlib
 import os
@@ -15,16 +15,15 @@ from hypothesis import strategies as st
 from llama_orch.contracts.catalog import CatalogModel, Verification, VerificationState
 from llama_orch.contracts.pools import PoolState, PoolStatus
 from llama_orch.files import digest as hashing
-from llama_orch.files.digest import Unreadable, file_digest, local_path
+from llama_orch.files.digest import FileUnreadable, file_digest, local_path
 from queen_rbee.catalog.verification import (
     Evidence,
-    Outcome,
-    check,
-    judged,
-    reconsiderable,
-    reconsidered,
-    reported,
-    reports_of,
+    VerificationOutcome,
+    can_be_reconsidered,
+    digests_by_model,
+    judge,
+    reconsider,
+    verify,
 )
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -56,79 +55,81 @@ def model(model_ref: str = "hf:org/repo/tiny.gguf", digest: str | None = RIGHT, 
     )
 
 
-async def checked(model: CatalogModel, *pools: PoolStatus) -> Outcome:
-    return await check(model, lambda: pools, [Path("/tmp")])
+async def verified(model: CatalogModel, *pools: PoolStatus) -> VerificationOutcome:
+    return await verify(model, lambda: pools, [Path("/tmp")])
 
 
-async def test_a_file_with_the_digest_is_verified(tmp_path: Path):
+async def test_file_with_given_digest_is_verified(tmp_path: Path):
     path = tmp_path / "tiny.gguf"
     path.write_bytes(b"weights")
-    outcome = await checked(model(f"file:{path}", digest_of(b"weights")))
-    assert (outcome.state, outcome.reason, outcome.words, outcome.engine) == (S.VERIFIED, "file", None, "")
+    outcome = await verified(model(f"file:{path}", digest_of(b"weights")))
+    assert (outcome.state, outcome.reason, outcome.message, outcome.engine) == (S.VERIFIED, "file", None, "")
     assert outcome.verification(NOW) == Verification(state=S.VERIFIED, checked_at=NOW, actual=digest_of(b"weights"))
 
 
-async def test_another_file_is_a_mismatch_without_its_digest_in_words(tmp_path: Path):
+async def test_mismatch_message_does_not_reveal_digest(tmp_path: Path):
     path = tmp_path / "tiny.gguf"
     path.write_bytes(b"other")
-    outcome = await checked(model(f"file:{path}", RIGHT))
+    outcome = await verified(model(f"file:{path}", RIGHT))
     assert (outcome.state, outcome.reason, outcome.actual) == (S.MISMATCH, "file", digest_of(b"other"))
-    assert outcome.words == "its file has another digest than the catalog"
+    assert outcome.message == "the digest of the file differs from the catalog"
 
 
-async def test_what_a_pool_reports_of_the_model_counts_by_whatever_name():
-    outcome = await checked(model("tiny"), pool(tiny=RIGHT, other=WRONG))
+async def test_pool_report_counts_for_any_name_of_model():
+    outcome = await verified(model("tiny"), pool(tiny=RIGHT, other=WRONG))
     assert (outcome.state, outcome.reason, outcome.engine) == (S.VERIFIED, "pool_report", "llamacpp")
 
 
-async def test_one_pool_with_another_file_is_enough_for_a_mismatch():
-    outcome = await checked(model(), pool(tiny=RIGHT), pool("q", "vllm", tiny=WRONG))
+async def test_one_pool_with_other_file_is_a_mismatch():
+    outcome = await verified(model(), pool(tiny=RIGHT), pool("q", "vllm", tiny=WRONG))
     assert (outcome.state, outcome.reason, outcome.engine) == (S.MISMATCH, "pool_report", "vllm")
-    assert outcome.words == "pool q has another digest than the catalog"
+    assert outcome.message == "the digest of pool q differs from the catalog"
 
 
-async def test_a_right_file_does_not_excuse_a_pool_that_serves_another(tmp_path: Path):
+async def test_pool_with_other_file_overrides_correct_file(tmp_path: Path):
     path = tmp_path / "tiny.gguf"
     path.write_bytes(b"weights")
-    outcome = await checked(model(f"file:{path}", digest_of(b"weights")), pool(tiny=WRONG))
+    outcome = await verified(model(f"file:{path}", digest_of(b"weights")), pool(tiny=WRONG))
     assert outcome.state is S.MISMATCH
 
 
 @pytest.mark.parametrize(
-    ("model_ref", "words"),
+    ("model_ref", "problem"),
     [
-        ("hf:org/repo/tiny.gguf", "the model is no file: of this machine"),
+        ("hf:org/repo/tiny.gguf", "the model is not a file: reference"),
         ("file:/tmp/none/tiny.gguf", "the queen cannot read /tmp/none/tiny.gguf: No such file or directory"),
-        ("file:/tmp", "the queen cannot read /tmp: it is no regular file"),
+        ("file:/tmp", "the queen cannot read /tmp: not a regular file"),
         ("file:/tmp/a\0b", "the queen cannot read /tmp/a\0b: embedded null byte"),
     ],
 )
-async def test_where_nothing_can_be_checked_that_is_said_with_the_way_to_mend_it(model_ref: str, words: str):
-    outcome = await checked(model(model_ref))
+async def test_outcome_without_evidence_explains_how_to_get_it(model_ref: str, problem: str):
+    outcome = await verified(model(model_ref))
     assert (outcome.state, outcome.reason) == (S.UNAVAILABLE, "no_source")
-    assert outcome.words == f"{words}, and no pool reports a checked digest of it (model.checksum in the pools file)"
+    assert (
+        outcome.message == f"{problem}, and no pool reports a verified digest of it (model.checksum in the pools file)"
+    )
 
 
-async def test_without_a_digest_there_is_nothing_to_check():
-    outcome = await checked(model(digest=None), pool(tiny=RIGHT))
+async def test_model_without_digest_is_unverified():
+    outcome = await verified(model(digest=None), pool(tiny=RIGHT))
     assert (outcome.state, outcome.reason) == (S.UNVERIFIED, "no_digest")
-    assert "delete the model and post it with one" in (outcome.words or "")
+    assert "delete the model and add it again with one" in (outcome.message or "")
 
 
-async def test_pools_are_asked_when_the_file_has_been_read(tmp_path: Path):
+async def test_pools_are_read_after_the_file(tmp_path: Path):
     path = tmp_path / "tiny.gguf"
     path.write_bytes(b"weights")
-    asked: list[bool] = []
+    calls: list[bool] = []
 
     def pools() -> list[PoolStatus]:
-        asked.append(True)
+        calls.append(True)
         return [pool(tiny=WRONG)]
 
     with trio.CancelScope() as scope:
         scope.cancel()
-        await check(model(f"file:{path}"), pools, [tmp_path])
-    assert not asked
-    assert (await check(model(f"file:{path}", digest_of(b"weights")), pools, [tmp_path])).state is S.MISMATCH
+        await verify(model(f"file:{path}"), pools, [tmp_path])
+    assert not calls
+    assert (await verify(model(f"file:{path}", digest_of(b"weights")), pools, [tmp_path])).state is S.MISMATCH
 
 
 evidences = st.lists(st.builds(Evidence, st.sampled_from([RIGHT, WRONG]), st.just("x"), st.just("file")), max_size=4)
@@ -136,14 +137,14 @@ evidences = st.lists(st.builds(Evidence, st.sampled_from([RIGHT, WRONG]), st.jus
 
 @settings(deadline=None)
 @given(evidences)
-def test_all_evidence_must_agree_and_without_any_nothing_is_verified(evidence: list[Evidence]):
+def test_verification_requires_unanimous_evidence(evidence: list[Evidence]):
     digests = {found.digest for found in evidence}
-    wanted = S.UNAVAILABLE if not digests else S.VERIFIED if digests == {RIGHT} else S.MISMATCH
-    assert judged(RIGHT, evidence, "x").state is wanted
+    expected = S.UNAVAILABLE if not digests else S.VERIFIED if digests == {RIGHT} else S.MISMATCH
+    assert judge(RIGHT, evidence, "x").state is expected
 
 
 @pytest.mark.parametrize(
-    ("known", "digests", "news"),
+    ("known", "digests", "changed"),
     [
         (S.UNAVAILABLE, {"tiny": RIGHT}, S.VERIFIED),
         (S.UNAVAILABLE, {"tiny": WRONG}, S.MISMATCH),
@@ -156,16 +157,16 @@ def test_all_evidence_must_agree_and_without_any_nothing_is_verified(evidence: l
         (S.UNVERIFIED, {"tiny": WRONG}, None),
     ],
 )
-def test_what_pools_report_later_is_news_only_where_it_changes_the_outcome(
-    known: VerificationState, digests: dict[str, str], news: VerificationState | None
+def test_later_report_counts_only_if_it_changes_state(
+    known: VerificationState, digests: dict[str, str], changed: VerificationState | None
 ):
     known_model = model(state=known)
-    outcome = reconsidered(known_model, reports_of([pool(**digests)])) if reconsiderable(known_model) else None
-    assert (outcome and outcome.state) == news
+    outcome = reconsider(known_model, digests_by_model([pool(**digests)])) if can_be_reconsidered(known_model) else None
+    assert (outcome and outcome.state) == changed
 
 
-def test_reports_in_capitals_are_the_same_digests():
-    assert [found.digest for found in reported("tiny", reports_of([pool(tiny=RIGHT.upper())]))] == [RIGHT]
+def test_reported_digest_is_case_insensitive():
+    assert [found.digest for found in digests_by_model([pool(tiny=RIGHT.upper())])["tiny"]] == [RIGHT]
 
 
 @pytest.mark.parametrize(
@@ -179,13 +180,13 @@ def test_reports_in_capitals_are_the_same_digests():
         ("file", None),
     ],
 )
-def test_a_path_is_what_a_file_reference_names(model_ref: str, path: str | None):
+def test_local_path_of_file_reference(model_ref: str, path: str | None):
     assert local_path(model_ref) == (None if path is None else Path(path))
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=40), st.integers(1, 9))
-def test_the_digest_is_that_of_all_bytes_whatever_the_size_of_the_blocks(data: bytes, block: int):
+def test_digest_is_independent_of_block_size(data: bytes, block: int):
     async def play() -> None:
         with pytest.MonkeyPatch.context() as patch, tempfile.NamedTemporaryFile() as file:
             patch.setattr(hashing, "BLOCK", block)
@@ -197,7 +198,7 @@ def test_the_digest_is_that_of_all_bytes_whatever_the_size_of_the_blocks(data: b
 
 
 @pytest.mark.parametrize("data", [b"WEIGHTS", b"w"])
-async def test_a_file_that_changes_while_it_is_read_has_no_digest(
+async def test_file_that_changes_during_hashing_is_unreadable(
     data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     path, read = tmp_path / "m", hashing._hash_block
@@ -209,45 +210,45 @@ async def test_a_file_that_changes_while_it_is_read_has_no_digest(
         return read(file, hasher)
 
     monkeypatch.setattr(hashing, "_hash_block", meddling)
-    with pytest.raises(Unreadable, match="it changed while it was read"):
+    with pytest.raises(FileUnreadable, match="the file changed while it was read"):
         await file_digest(path, [path.parent])
 
 
-async def test_a_file_that_is_shorter_than_it_says_has_no_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = tmp_path / "m"  # as some of the kernel's are
+async def test_truncated_file_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "m"  # like some files in /proc
     path.write_bytes(b"weights")
     monkeypatch.setattr(hashing, "_hash_block", lambda _file, _hasher: 0)
-    with pytest.raises(Unreadable, match="it changed while it was read"):
+    with pytest.raises(FileUnreadable, match="the file changed while it was read"):
         await file_digest(path, [path.parent])
 
 
-async def test_a_file_without_an_end_has_no_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_endless_file_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "m"
     path.write_bytes(b"weights")
     monkeypatch.setattr(hashing, "_hash_block", lambda _file, _hasher: 4)
-    with pytest.raises(Unreadable, match="it grows while it is read"):
+    with pytest.raises(FileUnreadable, match="the file grows while it is read"):
         await file_digest(path, [path.parent])
 
 
-async def test_no_descriptor_stays_open(tmp_path: Path):
+async def test_hashing_leaks_no_descriptor(tmp_path: Path):
     path = tmp_path / "m"
     path.write_bytes(b"weights")
     before = set(os.listdir("/proc/self/fd"))
     await file_digest(path, [path.parent])
     for wrong in (tmp_path, tmp_path / "none"):
-        with pytest.raises(Unreadable):
+        with pytest.raises(FileUnreadable):
             await file_digest(wrong, [tmp_path])
     assert set(os.listdir("/proc/self/fd")) == before
 
 
-async def test_nobody_waits_for_the_writer_of_a_fifo(tmp_path: Path):
+async def test_fifo_is_refused_without_waiting(tmp_path: Path):
     path = tmp_path / "fifo"
     os.mkfifo(path)
-    with trio.fail_after(5), pytest.raises(Unreadable, match="no regular file"):
+    with trio.fail_after(5), pytest.raises(FileUnreadable, match="not a regular file"):
         await file_digest(path, [path.parent])
 
 
-async def test_a_disk_that_fails_while_it_is_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_read_error_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "m"
     path.write_bytes(b"weights")
 
@@ -255,7 +256,7 @@ async def test_a_disk_that_fails_while_it_is_read_is_told(tmp_path: Path, monkey
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(hashing, "_hash_block", failing)
-    with pytest.raises(Unreadable, match="Input/output error"):
+    with pytest.raises(FileUnreadable, match="Input/output error"):
         await file_digest(path, [path.parent])
 
 
@@ -271,7 +272,7 @@ async def test_a_disk_that_fails_while_it_is_read_is_told(tmp_path: Path, monkey
         "{models}/.",
     ],
 )
-async def test_the_digest_of_no_file_outside_is_told(tmp_path: Path, reference: str):
+async def test_file_outside_model_directories_is_refused(tmp_path: Path, reference: str):
     models, other = tmp_path / "models", tmp_path / "models-other"
     models.mkdir()
     other.mkdir()
@@ -280,13 +281,13 @@ async def test_the_digest_of_no_file_outside_is_told(tmp_path: Path, reference: 
     (models / "link").symlink_to(tmp_path / "secret")
     (models / "down").symlink_to(other)
     path = reference.format(models=models)
-    outcome = await check(model(f"file:{path}", RIGHT), list, [models])
+    outcome = await verify(model(f"file:{path}", RIGHT), list, [models])
     assert (outcome.state, outcome.actual) == (S.UNAVAILABLE, None)
-    reason = "it is no regular file" if path.endswith("/.") else "it is not below a model directory"
-    assert reason in (outcome.words or "")
+    reason = "not a regular file" if path.endswith("/.") else "not below a model directory"
+    assert reason in (outcome.message or "")
 
 
-async def test_a_link_within_the_model_directories_is_followed(tmp_path: Path):
+async def test_link_within_model_directories_is_followed(tmp_path: Path):
     (tmp_path / "v2.gguf").write_bytes(b"weights")
     (tmp_path / "current.gguf").symlink_to("v2.gguf")
     root = tmp_path.with_name(f"{tmp_path.name}-root")
@@ -294,7 +295,7 @@ async def test_a_link_within_the_model_directories_is_followed(tmp_path: Path):
     assert await file_digest(tmp_path / "current.gguf", [root]) == digest_of(b"weights")
 
 
-async def test_a_link_that_is_put_in_place_meanwhile_leads_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_link_created_during_open_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     models = tmp_path / "models"
     models.mkdir()
     (models / "m").write_bytes(b"weights")
@@ -307,5 +308,5 @@ async def test_a_link_that_is_put_in_place_meanwhile_leads_nowhere(tmp_path: Pat
         return opened(path, flags)
 
     monkeypatch.setattr(os, "open", swapping)
-    with pytest.raises(Unreadable, match="not below a model directory"):
+    with pytest.raises(FileUnreadable, match="not below a model directory"):
         await file_digest(models / "m", [models])

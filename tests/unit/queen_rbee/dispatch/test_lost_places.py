@@ -102,7 +102,7 @@ async def test_a_task_whose_only_node_cannot_be_reached_waits_until_it_can():
         task = queen.submit()
         with trio.fail_after(SOON_S):
             while queen.dispatcher.circuits.next_check == float("inf"):
-                await queen.dispatcher.registry.altered()
+                await queen.dispatcher.registry.wait_for_change()
         on_node(queen, "n1", queen.engine.url)
         assert (await ended(task))[-1] == "end"
 
@@ -223,7 +223,7 @@ async def test_refused_requests_and_clients_that_leave_open_no_circuit():
 async def slots_are_quiet(queen: Queen) -> None:
     with trio.fail_after(SOON_S):
         while queen.dispatcher.registry.leased:
-            await queen.dispatcher.registry.altered()
+            await queen.dispatcher.registry.wait_for_change()
 
 
 async def displaced(task: Task) -> None:

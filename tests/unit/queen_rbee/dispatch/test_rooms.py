@@ -9,7 +9,7 @@ from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.dispatch.rooms import clamped, fitted, room_left
 from queen_rbee.engines.passage import Passage
 from queen_rbee.pools.candidates import demand_of
-from queen_rbee.pools.directory import Directory
+from queen_rbee.pools.replica_index import ReplicaIndex
 from tests.unit.queen_rbee.imitations.server import listening
 from tests.unit.queen_rbee.imitations.vllm import VllmImitation
 from tests.unit.queen_rbee.line import said, site
@@ -33,9 +33,9 @@ def passage(**body) -> Passage:
     return Passage("chat", {"messages": [], **body}, 10)
 
 
-def sized(*sizes: int | None) -> Directory:
+def sized(*sizes: int | None) -> ReplicaIndex:
     """Replicas with contexts of these sizes."""
-    return Directory(candidate(pool_id=f"p{place}", ctx_max=size) for place, size in enumerate(sizes))
+    return ReplicaIndex(candidate(pool_id=f"p{place}", ctx_max=size) for place, size in enumerate(sizes))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Nodes register, are heard, are given up when silent, and come back; the queen knows them again after a restart."""
+"""Nodes register, send heartbeats, go offline when silent and return; they survive a restart of the queen."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.nodes import PoolSnapshot
-from llama_orch.contracts.pools import PoolStatus
 from llama_orch.service.watchdog import Pulse
 from queen_rbee.fleet.fleet import FORGET_AFTER_S, GRACE_S
-from queen_rbee.fleet.nodes import Node, pools_of, silent
+from queen_rbee.fleet.node_pools import NodePools
+from queen_rbee.fleet.nodes import Node, timed_out
 from queen_rbee.store.protocol import StoreFailure
 from tests.unit.queen_rbee.fleets import (
     CHECK_S,
@@ -27,13 +27,13 @@ from tests.unit.queen_rbee.fleets import (
 )
 
 
-async def refused(deed) -> ApiError:
+async def refused(action) -> ApiError:
     with pytest.raises(ApiError) as caught:
-        await deed
+        await action
     return caught.value
 
 
-async def test_a_node_is_registering_until_its_first_heartbeat_and_gets_tasks_from_then_on():
+async def test_node_gets_tasks_after_first_heartbeat():
     rig = Rig()
     await rig.fleet.register(registration(), "192.0.2.1")
     assert (rig.status(), rig.open_nodes) == ("registering", set())
@@ -41,7 +41,7 @@ async def test_a_node_is_registering_until_its_first_heartbeat_and_gets_tasks_fr
     assert (rig.status(), rig.open_nodes) == ("online", {"n1"})
 
 
-async def test_pools_of_one_name_on_several_nodes_are_reached_through_each_nodes_own_relay():
+async def test_same_pool_on_two_nodes_has_two_relay_urls():
     rig = Rig()
     await rig.join("n1")
     await rig.join("n2", machine_id=OTHER_MACHINE)
@@ -52,62 +52,62 @@ async def test_pools_of_one_name_on_several_nodes_are_reached_through_each_nodes
     assert [(pool.pool_id, pool.node_id) for pool in rig.registry.pools()] == [("p", "n1"), ("p", "n2")]
 
 
-async def test_a_node_that_is_silent_for_the_timeout_gets_nothing_and_its_tasks_lose_their_place(autojump_clock):
+async def test_silent_node_goes_offline_and_its_tasks_end(autojump_clock):
     rig = Rig()
     await rig.join()
     rig.registry.lease(("p", "n1"))
     await trio.sleep(TIMEOUT_MS / 1000)
     await rig.fleet.check(trio.current_time())
-    assert rig.open_nodes == {"n1"}, "just the timeout is not longer than the timeout"
+    assert rig.open_nodes == {"n1"}, "a silence of exactly the timeout is tolerated"
     await trio.sleep(0.001)
     await rig.fleet.check(trio.current_time())
-    assert (rig.status(), rig.open_nodes, rig.taken) == ("offline", set(), [("p", "n1")])
+    assert (rig.status(), rig.open_nodes, rig.interrupted) == ("offline", set(), [("p", "n1")])
 
 
-async def test_so_do_the_tasks_of_a_pool_that_it_does_not_tell_of_any_more(autojump_clock):
+async def test_tasks_of_unreported_pool_end_with_silent_node(autojump_clock):
     rig = Rig()
     await rig.join()
     rig.registry.lease(("p", "n1"))
     rig.fleet.heartbeat("n1", heartbeat(pools=[]))
     assert rig.fleet.node("n1").active_leases == 1
     await rig.fleet.check(trio.current_time() + TIMEOUT_MS / 1000 + 0.001)
-    assert rig.taken == [("p", "n1")]
+    assert rig.interrupted == [("p", "n1")]
 
 
-async def test_the_loop_gives_a_silent_node_up_within_the_timeout_and_one_check(autojump_clock):
+async def test_silent_node_is_offline_within_timeout_and_one_check(autojump_clock):
     rig = Rig()
     async with trio.open_nursery() as nursery:
         await nursery.start(rig.fleet.run, Pulse("fleet", 60.0))
         await rig.join()
-        began = trio.current_time()
+        started = trio.current_time()
         while rig.status() != "offline":
-            await rig.registry.altered()
-        assert TIMEOUT_MS / 1000 <= trio.current_time() - began <= TIMEOUT_MS / 1000 + CHECK_S
+            await rig.registry.wait_for_change()
+        assert TIMEOUT_MS / 1000 <= trio.current_time() - started <= TIMEOUT_MS / 1000 + CHECK_S
         nursery.cancel_scope.cancel()
 
 
-async def test_a_node_that_tells_of_anothers_pool_is_not_heard_in_that(autojump_clock):
+async def test_health_of_foreign_pool_is_not_recorded(autojump_clock):
     rig = Rig()
     await rig.join("n1")
     rig.fleet.heartbeat("n1", heartbeat("n1", pools=[snapshot("n1", "mine"), snapshot("n2", "not-mine")]))
-    heard = {sample.labels["pool_id"] for metric in rig.metrics.checks.collect() for sample in metric.samples}
-    assert ("mine" in heard, "not-mine" in heard) == (True, False)
+    pool_ids = {sample.labels["pool_id"] for metric in rig.metrics.checks.collect() for sample in metric.samples}
+    assert ("mine" in pool_ids, "not-mine" in pool_ids) == (True, False)
 
 
-async def test_the_nodes_that_are_heard_are_counted_through_all_that_becomes_of_them(autojump_clock):
+async def test_online_count_follows_status_changes(autojump_clock):
     rig, counts = Rig(), []
 
     def count() -> None:
-        heard = [view.node_id for view in rig.fleet.views() if view.status in ("online", "draining", "failed")]
-        assert rig.fleet.online == len(heard)
+        sending = [view.node_id for view in rig.fleet.views() if view.status in ("online", "draining", "failed")]
+        assert rig.fleet.online == len(sending)
         counts.append((rig.fleet.online, rig.fleet.size))
 
     await rig.fleet.register(registration("n1"), "192.0.2.1")
     count()
-    for node_id, told in (("n1", [snapshot("n1")]), ("n2", []), ("n1", [failed("n1")])):
+    for node_id, pools in (("n1", [snapshot("n1")]), ("n2", []), ("n1", [failed("n1")])):
         if node_id == "n2":
             await rig.join(node_id)
-        rig.fleet.heartbeat(node_id, heartbeat(node_id, pools=told))
+        rig.fleet.heartbeat(node_id, heartbeat(node_id, pools=pools))
         count()
     await trio.sleep(60)
     await rig.fleet.check(trio.current_time())
@@ -115,12 +115,12 @@ async def test_the_nodes_that_are_heard_are_counted_through_all_that_becomes_of_
     rig.fleet.heartbeat("n2", heartbeat("n2"))
     count()
     for node_id in ("n1", "n2"):
-        await rig.fleet.deregister(node_id, "it was stopped")
+        await rig.fleet.deregister(node_id, "stopped")
         count()
     assert counts == [(0, 1), (1, 1), (2, 2), (2, 2), (0, 2), (1, 2), (1, 1), (0, 0)]
 
 
-async def test_the_next_heartbeat_of_a_node_that_was_given_up_brings_it_back(autojump_clock):
+async def test_heartbeat_brings_offline_node_back(autojump_clock):
     rig = Rig()
     await rig.join()
     await trio.sleep(60)
@@ -129,13 +129,13 @@ async def test_the_next_heartbeat_of_a_node_that_was_given_up_brings_it_back(aut
     assert (rig.status(), rig.open_nodes) == ("online", {"n1"})
 
 
-async def test_a_heartbeat_of_an_unknown_node_asks_it_to_register():
+async def test_heartbeat_of_unknown_node_is_404():
     with pytest.raises(ApiError) as caught:
         Rig().fleet.heartbeat("n1", heartbeat())
     assert caught.value.status == 404
 
 
-async def test_an_id_that_a_second_machine_wants_is_refused_and_the_log_has_both_addresses(caplog):
+async def test_second_machine_with_same_id_is_refused_and_logged(caplog):
     rig = Rig()
     await rig.join()
     other = registration(machine_id=OTHER_MACHINE, address="http://elsewhere:9200")
@@ -143,10 +143,10 @@ async def test_an_id_that_a_second_machine_wants_is_refused_and_the_log_has_both
     assert error.status == 409
     (line,) = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
     assert all(part in line for part in ("node_registration", "http://n1:9200", "192.0.2.1", "elsewhere", "192.0.2.2"))
-    assert rig.open_nodes == {"n1"}, "the first machine is not concerned"
+    assert rig.open_nodes == {"n1"}, "the first machine is not affected"
 
 
-async def test_of_two_machines_that_want_one_id_at_once_one_gets_it():
+async def test_concurrent_registrations_of_one_id_admit_one():
     rig, outcomes = Rig(), []
 
     async def join(machine: str) -> None:
@@ -162,7 +162,7 @@ async def test_of_two_machines_that_want_one_id_at_once_one_gets_it():
     assert sorted(outcomes) == ["refused", "registered"]
 
 
-async def test_a_heartbeat_of_a_second_machine_under_an_id_is_refused():
+async def test_heartbeat_from_second_machine_is_refused():
     rig = Rig()
     await rig.join()
     with pytest.raises(ApiError) as caught:
@@ -171,7 +171,7 @@ async def test_a_heartbeat_of_a_second_machine_under_an_id_is_refused():
     assert rig.open_nodes == {"n1"}
 
 
-async def test_the_id_of_a_machine_that_is_gone_can_be_taken_over(autojump_clock):
+async def test_id_of_offline_machine_can_be_taken_over(autojump_clock):
     rig = Rig()
     await rig.join()
     await trio.sleep(60)
@@ -180,7 +180,7 @@ async def test_the_id_of_a_machine_that_is_gone_can_be_taken_over(autojump_clock
     assert rig.status() == "online"
 
 
-async def test_a_node_that_leaves_is_forgotten_with_its_pools_and_series():
+async def test_deregistration_removes_pools_and_metrics():
     rig = Rig()
     await rig.join()
     await rig.fleet.deregister("n1", "stopped")
@@ -196,7 +196,7 @@ async def test_a_node_that_leaves_is_forgotten_with_its_pools_and_series():
     assert (await refused(rig.fleet.deregister("n1", "again"))).status == 404
 
 
-async def test_a_node_that_is_offline_for_a_day_is_forgotten(autojump_clock):
+async def test_node_is_removed_after_a_day_offline(autojump_clock):
     rig = Rig()
     await rig.join()
     for wait in (60, FORGET_AFTER_S):
@@ -205,7 +205,7 @@ async def test_a_node_that_is_offline_for_a_day_is_forgotten(autojump_clock):
     assert (rig.fleet.views(), rig.store.documents["node"]) == ([], {})
 
 
-async def test_a_restarted_queen_goes_on_with_the_fleet_she_knew(autojump_clock):
+async def test_restarted_queen_keeps_nodes(autojump_clock):
     before = Rig()
     await before.join()
     after = Rig(store=before.store)
@@ -215,7 +215,7 @@ async def test_a_restarted_queen_goes_on_with_the_fleet_she_knew(autojump_clock)
     assert after.status() == "online"
 
 
-async def test_a_restarted_queen_gives_nobody_up_before_the_grace_period_has_passed(autojump_clock):
+async def test_restarted_queen_waits_grace_period_for_heartbeats(autojump_clock):
     before = Rig()
     await before.join()
     after = Rig(store=before.store)
@@ -228,24 +228,24 @@ async def test_a_restarted_queen_gives_nobody_up_before_the_grace_period_has_pas
     assert after.status() == "offline"
 
 
-async def test_a_node_document_of_another_release_is_passed_over(autojump_clock):
+async def test_unreadable_node_document_is_ignored(autojump_clock):
     rig = Rig()
     await rig.join()
     (document,) = rig.store.documents["node"].values()
-    rig.store.put_later("node", type(document)("n1", '{"what":"is this"}'))
+    rig.store.put_later("node", type(document)("n1", '{"unknown":"field"}'))
     after = Rig(store=rig.store)
     await after.fleet.load()
     assert after.fleet.views() == []
 
 
-async def test_a_registration_that_cannot_be_stored_is_not_answered_with_success():
+async def test_registration_that_cannot_be_stored_fails():
     rig = Rig()
     rig.store.failure = StoreFailure("the disk is full")
     with pytest.raises(StoreFailure):
         await rig.fleet.register(registration(), "192.0.2.1")
 
 
-async def test_an_interval_that_the_timeout_does_not_bear_is_answered_and_logged_as_a_warning(caplog):
+async def test_heartbeat_interval_not_below_timeout_warns(caplog):
     answer = await Rig().fleet.register(registration(heartbeat_interval_ms=TIMEOUT_MS), "192.0.2.1")
     assert "POOL_MANAGERD_HEARTBEAT_INTERVAL_SECS" in (answer.warning or "")
     assert answer.warning in caplog.text
@@ -253,7 +253,7 @@ async def test_an_interval_that_the_timeout_does_not_bear_is_answered_and_logged
 
 
 @pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(days=400), timedelta(0)])
-async def test_a_clock_that_jumps_changes_nothing_but_the_skew_that_is_shown(jump):
+async def test_clock_jump_of_node_affects_only_skew(jump):
     rig = Rig()
     await rig.join()
     rig.fleet.heartbeat("n1", heartbeat(timestamp=datetime.now(UTC) + jump))
@@ -263,7 +263,7 @@ async def test_a_clock_that_jumps_changes_nothing_but_the_skew_that_is_shown(jum
     assert abs(skew - jump.total_seconds() * 1000) < 5000
 
 
-async def test_a_node_is_draining_when_it_says_so_and_failed_when_all_of_its_pools_are():
+async def test_node_is_failed_when_all_its_pools_are():
     rig = Rig()
     await rig.join()
     rig.fleet.heartbeat("n1", heartbeat(draining=True))
@@ -274,14 +274,14 @@ async def test_a_node_is_draining_when_it_says_so_and_failed_when_all_of_its_poo
     assert (rig.status(), rig.open_nodes) == ("online", {"n1"})
 
 
-async def test_a_pool_that_a_node_tells_of_in_anothers_name_is_passed_over():
+async def test_pool_of_other_node_in_heartbeat_is_ignored():
     rig = Rig()
     await rig.join()
     rig.fleet.heartbeat("n1", heartbeat(pools=[snapshot("n2")]))
     assert rig.registry.pools() == []
 
 
-async def test_figures_that_change_with_each_heartbeat_are_not_stored_again():
+async def test_only_lasting_changes_of_node_are_stored():
     rig = Rig()
     await rig.join()
     (before,) = rig.store.documents["node"].values()
@@ -291,7 +291,7 @@ async def test_figures_that_change_with_each_heartbeat_are_not_stored_again():
     assert list(rig.store.documents["node"].values()) != [before]
 
 
-async def test_without_nodes_a_pool_exists_not_at_all_once_the_grace_period_has_passed(autojump_clock):
+async def test_registry_is_synced_after_grace_period(autojump_clock):
     rig = Rig()
     async with trio.open_nursery() as nursery:
         await nursery.start(rig.fleet.run, Pulse("fleet", 60.0))
@@ -302,19 +302,16 @@ async def test_without_nodes_a_pool_exists_not_at_all_once_the_grace_period_has_
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(5, 300))
-def test_a_node_is_given_up_for_its_silence_alone(heard, now, timeout):
-    node = Node(registration(), "peer", datetime.now(UTC), heard)
-    assert silent(node, now, timeout) is (now - heard > timeout)
+def test_node_times_out_by_silence_alone(heard_at, now, timeout):
+    node = Node(registration(), "peer", datetime.now(UTC), heard_at)
+    assert timed_out(node, now, timeout) is (now - heard_at > timeout)
 
 
 @given(st.lists(st.tuples(st.sampled_from("pqr"), st.booleans(), st.integers(0, 2)), max_size=6), st.booleans())
-def test_what_is_kept_of_the_heartbeat_before_is_what_would_be_made_anew(changes, draining):
+def test_reused_pool_statuses_equal_new_ones(changes, draining):
     known: dict[str, PoolSnapshot] = {}
-    before: Node | None = None
-    told: list[PoolStatus] = []
+    pools = NodePools()
     for pool_id, ready, free in changes:
         known[pool_id] = snapshot(pool_id=pool_id, ready=ready, slots_free=free)
         node = Node(registration(), "peer", datetime.now(UTC), 0.0, pools=tuple(known.values()), draining=draining)
-        told = pools_of(node, before, told)
-        assert told == pools_of(node)
-        before = node
+        assert pools.update(node) == NodePools().update(node)

@@ -1,4 +1,4 @@
-"""Whatever befalls a fleet, in whatever order: no task is lost, doubled or misplaced, and nothing is counted wrong."""
+"""Random events of nodes, engines, clients and disk lose, duplicate or misplace no task, and keep all counts right."""
 
 import uuid
 from unittest.mock import patch
@@ -11,8 +11,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from llama_orch.contracts.nodes import PoolSnapshot
 from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import PlacementWish, TaskRequest
-from tests.unit.queen_rbee.fleet_promises import broken, left_behind
-from tests.unit.queen_rbee.fleet_world import WORDS, SlowStore, World
+from tests.unit.queen_rbee.fleet_invariants import left_behind, violations
+from tests.unit.queen_rbee.fleet_world import FAILURES, SlowStore, World
 from tests.unit.queen_rbee.fleets import INSTANCE, MACHINE, OTHER_INSTANCE, OTHER_MACHINE, snapshot
 
 NODES, POOLS, MODELS = ("n1", "n2"), ("p", "q"), ("m", "k")
@@ -23,12 +23,12 @@ LONG_S = 90_000.0
 def pool(node_id: str, pool_id: str, how: str, slots: int, model: str):
     ready, draining = how in ("ready", "draining"), how == "draining"
     state = {"ready": PoolState.READY, "draining": PoolState.DRAINING, "failed": PoolState.FAILED}
-    told = {"ready": ready, "draining": draining, "state": state.get(how, PoolState.STARTING)}
-    return snapshot(node_id, pool_id, slots_total=slots, slots_free=slots, models_available=[model], **told)
+    fields = {"ready": ready, "draining": draining, "state": state.get(how, PoolState.STARTING)}
+    return snapshot(node_id, pool_id, slots_total=slots, slots_free=slots, models_available=[model], **fields)
 
 
-def told_by(node_id: str):
-    """What a node says of its pools; most are ready."""
+def pools_of(node_id: str):
+    """Generate the pools that a node reports; most are ready."""
     how = st.sampled_from(["ready", "ready", "ready", "draining", "starting", "failed"])
     each = st.builds(pool, st.just(node_id), st.sampled_from(POOLS), how, st.integers(0, 2), st.sampled_from(MODELS))
     return st.lists(each, max_size=2, unique_by=lambda pool: pool.pool_id).map(tuple)
@@ -38,7 +38,7 @@ nodes = st.sampled_from(NODES)
 drained = st.sampled_from([False, False, True])
 machines = st.sampled_from([MACHINE, MACHINE, MACHINE, OTHER_MACHINE])
 instances = st.sampled_from([INSTANCE, INSTANCE, INSTANCE, OTHER_INSTANCE, None])
-"""Of another pool-managerd with the same node id, of a restart, or of a release that tells none."""
+"""The same instance, another one (a restart or a duplicate), or a release without instance ids."""
 requests = st.builds(
     TaskRequest,
     prompt=st.just("hello"),
@@ -50,11 +50,11 @@ requests = st.builds(
         lambda pool_id: pool_id and PlacementWish(mode="pin", pin_pool_id=pool_id)
     ),
 )
-words = st.sampled_from(["read", "end", *3 * ["stalled"], *WORDS])
-told = {
+words = st.sampled_from(["read", "end", *3 * ["stalled"], *FAILURES])
+arguments = {
     "register": st.tuples(nodes, machines, instances, st.sampled_from(["http://a:1", "http://a:1", "http://b:1"])),
-    "beat": nodes.flatmap(lambda node: st.tuples(st.just(node), machines, instances, told_by(node), drained)),
-    "join": nodes.flatmap(lambda node: st.tuples(st.just(node), told_by(node))),
+    "beat": nodes.flatmap(lambda node: st.tuples(st.just(node), machines, instances, pools_of(node), drained)),
+    "join": nodes.flatmap(lambda node: st.tuples(st.just(node), pools_of(node))),
     "leave": st.tuples(nodes, instances),
     "check": st.tuples(st.sampled_from([0.0, 1.0, 5.5, 5.5, 40.0, LONG_S])),
     "disk": st.tuples(st.booleans()),
@@ -64,31 +64,31 @@ told = {
     "restart": st.just(()),
     "nothing": st.just(()),
 }
-OFTEN = {"submit": 9, "say": 9, "beat": 3, "check": 3}
-names = st.sampled_from(["nothing", *(name for name in told for _ in range(OFTEN.get(name, 1)))])
-"""Each as often as it is among them: `one_of` takes no notice of what is there twice."""
-deeds = names.flatmap(lambda name: told[name].map(lambda words: (name, *words)))
+WEIGHTS = {"submit": 9, "say": 9, "beat": 3, "check": 3}
+names = st.sampled_from(["nothing", *(name for name in arguments for _ in range(WEIGHTS.get(name, 1)))])
+"""Weighted by repetition, because `one_of` ignores duplicates."""
+events = names.flatmap(lambda name: arguments[name].map(lambda words: (name, *words)))
 
 
 class Life(World):
-    """The deeds by their names."""
+    """A world whose events can be performed by name."""
 
-    async def perform(self, name: str, *told) -> None:
-        """One deed. But for a restart, it is only begun."""
+    async def perform(self, name: str, *arguments) -> None:
+        """Start one event; a restart runs to its end."""
         if name == "restart":
             await self.restart()
         elif name == "disk":
-            self.disk(*told)
+            self.disk(*arguments)
         elif name == "say" and self.lines:
-            line = list(self.lines.values())[told[0] % len(self.lines)]
-            line.send_nowait(told[1])
+            line = list(self.lines.values())[arguments[0] % len(self.lines)]
+            line.send_nowait(arguments[1])
         elif name == "cancel" and (tasks := [task for task in self.tasks if not task.state.final]):
-            self.queen.dispatcher.cancel(tasks[told[0] % len(tasks)])
+            self.queen.dispatcher.cancel(tasks[arguments[0] % len(tasks)])
         elif name == "check":
-            self.clock.jump(told[0])
+            self.clock.jump(arguments[0])
             self.do(self.check)
         elif name in ("register", "beat", "join", "leave", "submit"):
-            self.do(getattr(self, name), *told)
+            self.do(getattr(self, name), *arguments)
 
     def disk(self, moves: bool) -> None:
         if moves:
@@ -97,14 +97,14 @@ class Life(World):
             self.store.moves = trio.Event()
 
     async def join(self, node_id: str, pools: tuple[PoolSnapshot, ...]) -> None:
-        """A node that takes tasks, whatever it was."""
+        """Register a node and send a heartbeat, whatever its state was."""
         await self.register(node_id, MACHINE, INSTANCE, "http://a:1")
         await self.beat(node_id, MACHINE, INSTANCE, pools, False)
 
     async def end(self) -> None:
-        """One node is left, which has all, and every task may end."""
-        for deed in (("disk", True), ("check", 100.0), ("leave", "n1", None)):
-            await self.perform(*deed)
+        """Leave one node with all models, and let every task end."""
+        for event in (("disk", True), ("check", 100.0), ("leave", "n1", None)):
+            await self.perform(*event)
             await wait_all_tasks_blocked()
         everything = tuple(snapshot("n2", pool_id, models_available=list(MODELS)) for pool_id in POOLS)
         for _round in range(50):
@@ -120,8 +120,8 @@ class Life(World):
 
 
 @settings(max_examples=80, derandomize=True)
-@given(st.lists(st.tuples(deeds, st.booleans()), min_size=30, max_size=50))
-def test_no_order_of_what_nodes_engines_clients_disk_and_clock_do_breaks_a_promise(plan):
+@given(st.lists(st.tuples(events, st.booleans()), min_size=30, max_size=50))
+def test_random_events_break_no_invariant(plan):
     for step in plan:
         note(repr(step))
 
@@ -130,13 +130,13 @@ def test_no_order_of_what_nodes_engines_clients_disk_and_clock_do_breaks_a_promi
             await life.start(SlowStore())
             for node_id in NODES:
                 await life.perform("join", node_id, (pool(node_id, "p", "ready", 1, "m"),))
-            for deed, alone in plan:
-                await life.perform(*deed)
+            for event, alone in plan:
+                await life.perform(*event)
                 if alone:
                     await wait_all_tasks_blocked()
-                    assert broken(life) == []
+                    assert violations(life) == []
             await life.end()
-            assert [*broken(life), *left_behind(life)] == []
+            assert [*violations(life), *left_behind(life)] == []
             life.nursery.cancel_scope.cancel()
 
     clock = MockClock()

@@ -4,14 +4,14 @@ import pytest
 import trio
 
 from llama_orch.contracts.errors import ApiError
-from queen_rbee.fleet.fleet import RIVAL_S
+from queen_rbee.fleet.fleet import CONFLICT_WARNING_S
 from tests.unit.queen_rbee.fleets import INSTANCE, OTHER_INSTANCE, TIMEOUT_MS, Rig, heartbeat, registration
 
 FIRST, SECOND = "http://n1:9200", "http://n1:9300"
 
 
 def beat(rig: Rig, instance: str | None) -> str | None:
-    """Send a heartbeat; the warning in the answer."""
+    """Send a heartbeat and return the warning in the answer."""
     return rig.fleet.heartbeat("n1", heartbeat(instance_id=instance)).warning
 
 
@@ -55,16 +55,16 @@ async def test_registered_node_is_warned_of_its_duplicate(autojump_clock):
     assert beat(rig, INSTANCE) is None
     await refused(rig, OTHER_INSTANCE, SECOND)
     assert SECOND in (beat(rig, INSTANCE) or "")
-    await trio.sleep(RIVAL_S)
+    await trio.sleep(CONFLICT_WARNING_S)
     assert beat(rig, INSTANCE) is None
 
 
-async def test_heartbeat_of_a_duplicate_changes_nothing():
+async def test_heartbeat_of_duplicate_changes_nothing():
     rig = Rig()
     await online(rig)
-    for stranger in (OTHER_INSTANCE, None):
+    for other in (OTHER_INSTANCE, None):
         with pytest.raises(ApiError) as caught:
-            beat(rig, stranger)
+            beat(rig, other)
         assert (caught.value.status, FIRST in caught.value.body.message) == (409, True)
     assert rig.status() == "online"
 
@@ -76,8 +76,8 @@ async def test_restart_at_the_same_address_is_accepted_at_once():
     assert rig.status() == "online"
 
 
-async def test_process_that_a_restart_replaced_stays_out():
-    """Two processes that advertise one address do not take turns."""
+async def test_superseded_process_stays_refused():
+    """Two processes that advertise the same address do not alternate."""
     rig = Rig()
     await online(rig)
     await online(rig, OTHER_INSTANCE)
@@ -85,7 +85,7 @@ async def test_process_that_a_restart_replaced_stays_out():
     assert beat(rig, OTHER_INSTANCE) is not None
 
 
-async def test_address_change_of_one_process_is_accepted():
+async def test_address_change_of_same_process_is_accepted():
     rig = Rig()
     await online(rig)
     await online(rig, INSTANCE, SECOND)
@@ -103,7 +103,7 @@ async def test_other_address_is_accepted_once_the_first_is_offline(autojump_cloc
     await refused(rig, INSTANCE, FIRST)
 
 
-async def test_releases_without_an_instance_id_work_as_before():
+async def test_nodes_without_instance_id_can_register():
     rig = Rig()
     for address in (FIRST, SECOND):
         await online(rig, None, address)
@@ -111,7 +111,7 @@ async def test_releases_without_an_instance_id_work_as_before():
     assert rig.fleet.node("n1").address == SECOND
 
 
-async def test_late_farewell_of_a_replaced_process_is_refused():
+async def test_late_deregistration_of_replaced_process_is_refused():
     rig = Rig()
     await online(rig)
     await online(rig, OTHER_INSTANCE)

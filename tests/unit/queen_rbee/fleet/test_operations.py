@@ -1,4 +1,4 @@
-"""Drains: of a pool on one node or all, of a node; with progress, deadline and undo."""
+"""Drain and resume pools and nodes: progress, deadlines, cancellation and failures."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,32 +11,37 @@ from pydantic import BaseModel
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.operations import DrainRequest, OperationState
-from queen_rbee.fleet.managers import Manager, Managers
-from queen_rbee.fleet.operations import CUT_S, KEPT, Operations, Target
+from queen_rbee.fleet.managers import PoolManager, PoolManagers
+from queen_rbee.fleet.operations import HISTORY_LIMIT, INTERRUPT_TIMEOUT_S, DrainTarget, Operations
 from tests.unit.queen_rbee.fleets import Rig, heartbeat, registration, snapshot
 
-POOL, NODE = Target("p"), Target(node_id="n1")
+POOL, NODE = DrainTarget("p"), DrainTarget(node_id="n1")
 
 
-class FakeManagers(Managers):
-    """Pool-managerds that do what they are bid, and tell the queen of it at once."""
+class FakeManagers(PoolManagers):
+    """Pool-managerds that obey and send a heartbeat at once.
+
+    `unreachable` is the node that fails, or True for all; `still_draining` are nodes whose pools stay drained.
+    """
 
     def __init__(self, rig: Rig) -> None:
         super().__init__(rig.fleet, rig.registry, ())
-        object.__setattr__(self, "bids", [])
-        object.__setattr__(self, "deaf", False)
-        object.__setattr__(self, "stays", set())
+        object.__setattr__(self, "requests", [])
+        object.__setattr__(self, "unreachable", False)
+        object.__setattr__(self, "still_draining", set())
 
-    async def bid(self, manager: Manager, path: str, body: BaseModel | None = None) -> None:
+    async def post(self, manager: PoolManager, path: str, body: BaseModel | None = None) -> None:
         await trio.lowlevel.checkpoint()
-        if self.deaf is True or manager.node_id == self.deaf:  # type: ignore[attr-defined]
-            raise ApiError(503, ErrorBody(code=ErrorCode.POOL_UNAVAILABLE, message="nobody hears"))
-        self.bids.append((manager.node_id, path, body))  # type: ignore[attr-defined]
+        if self.unreachable is True or manager.node_id == self.unreachable:  # type: ignore[attr-defined]
+            raise ApiError(503, ErrorBody(code=ErrorCode.POOL_UNAVAILABLE, message="cannot connect"))
+        self.requests.append((manager.node_id, path, body))  # type: ignore[attr-defined]
         node = manager.node_id or ""
         draining = path.endswith("drain")
-        told = {"draining": draining} if path in ("/v2/drain", "/v2/resume") else {}
-        shown = draining or bool({node, *told} & self.stays)  # type: ignore[attr-defined]
-        self.fleet.heartbeat(node, heartbeat(node, pools=[snapshot(node, draining=shown)], machine_id=None, **told))
+        fields = {"draining": draining} if path in ("/v2/drain", "/v2/resume") else {}
+        pool_draining = draining or bool({node, *fields} & self.still_draining)  # type: ignore[attr-defined]
+        self.fleet.heartbeat(
+            node, heartbeat(node, pools=[snapshot(node, draining=pool_draining)], machine_id=None, **fields)
+        )
 
 
 @dataclass
@@ -45,15 +50,15 @@ class Site:
 
     def __post_init__(self) -> None:
         self.managers = FakeManagers(self.rig)
-        self.operations = Operations(self.rig.registry, self.managers, self.take_place)
+        self.operations = Operations(self.rig.registry, self.managers, self.interrupt_tasks)
 
-    def take_place(self, keys, reason: str) -> int:
-        """As the dispatcher does, of tasks that leave at once."""
+    def interrupt_tasks(self, keys, reason: str) -> int:
+        """Interrupt as the dispatcher does; the tasks end at once."""
         for key in keys:
-            while self.rig.registry.leases([key]):
+            while self.rig.registry.count_leases([key]):
                 self.rig.registry.release(key)
-                self.rig.taken.append(key)
-        return len(self.rig.taken)
+                self.rig.interrupted.append(key)
+        return len(self.rig.interrupted)
 
     async def ended(self, identifier: str) -> OperationState:
         while self.operations.view(identifier).state is OperationState.RUNNING:  # noqa: ASYNC110 -- the clock jumps
@@ -72,7 +77,7 @@ async def site(*nodes: str) -> AsyncIterator[Site]:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_drained_pool_gets_nothing_more_and_the_drain_is_done_when_nothing_runs_there(autojump_clock):
+async def test_drain_ends_when_last_task_has_ended(autojump_clock):
     async with site("n1") as here:
         here.rig.registry.lease(("p", "n1"))
         drain = await here.operations.drain(POOL, DrainRequest())
@@ -80,22 +85,22 @@ async def test_a_drained_pool_gets_nothing_more_and_the_drain_is_done_when_nothi
         assert here.rig.open_nodes == set()
         here.rig.registry.release(("p", "n1"))
         assert await here.ended(drain.operation_id) is OperationState.DONE
-        assert here.rig.taken == []
+        assert here.rig.interrupted == []
 
 
-async def test_a_pool_is_drained_on_every_node_that_has_it_or_on_the_one_that_is_named():
+async def test_drain_of_pool_affects_all_nodes_or_the_given_one():
     async with site("n1", "n2") as here:
         await here.operations.drain(POOL, DrainRequest(deadline_ms=5))
         assert here.rig.open_nodes == set()
         await here.operations.resume(POOL)
         assert here.rig.open_nodes == {"n1", "n2"}
-        await here.operations.drain(Target("p", "n2"), DrainRequest())
+        await here.operations.drain(DrainTarget("p", "n2"), DrainRequest())
         assert here.rig.open_nodes == {"n1"}
-        (last,) = here.managers.bids[-1:]  # type: ignore[attr-defined]
+        (last,) = here.managers.requests[-1:]  # type: ignore[attr-defined]
         assert last == ("n2", "/v2/pools/p/drain", DrainRequest())
 
 
-async def test_a_node_is_drained_as_a_whole():
+async def test_drain_of_node_affects_all_its_pools():
     async with site("n1", "n2") as here:
         await here.operations.drain(NODE, DrainRequest())
         assert (here.rig.open_nodes, here.rig.status("n1")) == ({"n2"}, "draining")
@@ -103,35 +108,35 @@ async def test_a_node_is_drained_as_a_whole():
         assert here.rig.open_nodes == {"n1", "n2"}
 
 
-async def test_when_the_deadline_passes_what_still_runs_loses_its_place(autojump_clock):
+async def test_drain_interrupts_tasks_at_deadline(autojump_clock):
     async with site("n1") as here:
         here.rig.registry.lease(("p", "n1"))
         drain = await here.operations.drain(POOL, DrainRequest(deadline_ms=60_000))
-        began = trio.current_time()
+        started = trio.current_time()
         assert await here.ended(drain.operation_id) is OperationState.DONE
-        assert trio.current_time() - began == pytest.approx(60, abs=0.1)
-        assert here.rig.taken == [("p", "n1")]
-        assert "1 tasks were cut off" in (here.operations.view(drain.operation_id).message or "")
+        assert trio.current_time() - started == pytest.approx(60, abs=0.1)
+        assert here.rig.interrupted == [("p", "n1")]
+        assert "1 tasks were interrupted" in (here.operations.view(drain.operation_id).message or "")
 
 
 @pytest.mark.parametrize("target", [POOL, NODE], ids=["pool", "node"])
-@pytest.mark.parametrize("told", ["registers anew", "tells of no pool"])
-async def test_a_drain_is_not_done_while_tasks_run_on_a_pool_that_is_told_of_no_more(target, told, autojump_clock):
+@pytest.mark.parametrize("node", ["registers again", "reports no pool"])
+async def test_drain_waits_for_tasks_of_unreported_pool(target, node, autojump_clock):
     async with site("n1") as here:
         here.rig.registry.lease(("p", "n1"))
         drain = await here.operations.drain(target, DrainRequest(deadline_ms=60_000))
-        if told == "registers anew":
+        if node == "registers again":
             await here.rig.fleet.register(registration(), "192.0.2.1")
         else:
             here.rig.fleet.heartbeat("n1", heartbeat(pools=[], draining=True))
         await trio.testing.wait_all_tasks_blocked()
-        shown = here.operations.view(drain.operation_id)
-        assert (shown.state, shown.leases_left) == (OperationState.RUNNING, 1)
+        view = here.operations.view(drain.operation_id)
+        assert (view.state, view.leases_left) == (OperationState.RUNNING, 1)
         assert await here.ended(drain.operation_id) is OperationState.DONE
-        assert here.rig.taken == [("p", "n1")], "the deadline holds all the same"
+        assert here.rig.interrupted == [("p", "n1")], "the deadline still applies"
 
 
-async def test_a_node_that_has_not_told_of_its_pools_yet_is_drained_of_what_runs_there(autojump_clock):
+async def test_drain_of_node_without_pools_counts_its_tasks(autojump_clock):
     async with site("n1") as here:
         here.rig.registry.lease(("p", "n1"))
         await here.rig.fleet.register(registration(), "192.0.2.1")
@@ -139,17 +144,17 @@ async def test_a_node_that_has_not_told_of_its_pools_yet_is_drained_of_what_runs
         assert (drain.state, drain.leases_total) == (OperationState.RUNNING, 1)
 
 
-async def test_a_task_that_does_not_end_even_so_is_told_as_a_failure(autojump_clock):
+async def test_drain_fails_if_interrupted_task_does_not_end(autojump_clock):
     async with site("n1") as here:
-        here.operations._take_place = lambda keys, reason: 1
+        here.operations._interrupt_tasks = lambda keys, reason: 1
         here.rig.registry.lease(("p", "n1"))
         drain = await here.operations.drain(POOL, DrainRequest(deadline_ms=0))
         assert await here.ended(drain.operation_id) is OperationState.FAILED
         assert here.operations.view(drain.operation_id).leases_left == 1
-        assert CUT_S > 0
+        assert INTERRUPT_TIMEOUT_S > 0
 
 
-async def test_resume_undoes_a_drain_that_goes_on_and_its_deadline(autojump_clock):
+async def test_resume_cancels_running_drain_and_its_deadline(autojump_clock):
     async with site("n1") as here:
         here.rig.registry.lease(("p", "n1"))
         drain = await here.operations.drain(POOL, DrainRequest(deadline_ms=1000))
@@ -157,22 +162,22 @@ async def test_resume_undoes_a_drain_that_goes_on_and_its_deadline(autojump_cloc
         assert done.state is OperationState.DONE
         assert await here.ended(drain.operation_id) is OperationState.CANCELLED
         await trio.sleep(10)
-        assert here.rig.taken == []
+        assert here.rig.interrupted == []
         assert here.rig.open_nodes == {"n1"}
 
 
-async def test_a_drain_that_nobody_hears_is_refused_and_leaves_no_operation():
+async def test_failed_drain_request_leaves_no_operation():
     async with site("n1") as here:
-        object.__setattr__(here.managers, "deaf", True)
+        object.__setattr__(here.managers, "unreachable", True)
         with pytest.raises(ApiError) as caught:
             await here.operations.drain(POOL, DrainRequest())
         assert caught.value.status == 503
         assert here.operations.views() == []
 
 
-async def test_what_was_done_before_one_could_not_be_asked_is_told_since_nobody_undoes_it():
+async def test_partially_failed_drain_names_drained_nodes():
     async with site("n1", "n2") as here:
-        object.__setattr__(here.managers, "deaf", "n2")
+        object.__setattr__(here.managers, "unreachable", "n2")
         with pytest.raises(ApiError) as caught:
             await here.operations.drain(POOL, DrainRequest())
         assert (caught.value.status, here.rig.open_nodes) == (503, {"n2"})
@@ -180,30 +185,33 @@ async def test_what_was_done_before_one_could_not_be_asked_is_told_since_nobody_
 
 
 @pytest.mark.parametrize("target", [POOL, NODE])
-async def test_a_resume_does_not_say_that_tasks_come_where_something_stays_drained(target, autojump_clock):
+async def test_resume_reports_what_stays_drained(target, autojump_clock):
     async with site("n1") as here:
         await here.operations.drain(target, DrainRequest())
-        here.managers.stays.add("n1")  # type: ignore[attr-defined]
+        here.managers.still_draining.add("n1")  # type: ignore[attr-defined]
         done = await here.operations.resume(target)
-        assert "gets tasks again" not in (done.message or "")
-        assert ("n1" if target is POOL else "themselves stay so: p") in (done.message or "")
-        here.managers.stays.clear()  # type: ignore[attr-defined]
-        assert (await here.operations.resume(target)).message == "it gets tasks again"
+        assert "accepts tasks again" not in (done.message or "")
+        assert ("n1" if target is POOL else "individually stay drained: p") in (done.message or "")
+        here.managers.still_draining.clear()  # type: ignore[attr-defined]
+        assert (await here.operations.resume(target)).message == "it accepts tasks again"
 
 
-@pytest.mark.parametrize("target", [Target("q"), Target("p", "n9"), Target(node_id="n9")])
-async def test_what_is_not_there_cannot_be_drained(target):
+@pytest.mark.parametrize("target", [DrainTarget("q"), DrainTarget("p", "n9"), DrainTarget(node_id="n9")])
+async def test_drain_of_unknown_target_is_refused(target):
     async with site("n1") as here:
         with pytest.raises(ApiError) as caught:
             await here.operations.drain(target, DrainRequest())
         assert caught.value.status == 404
 
 
-async def test_only_the_last_operations_are_kept_newest_first():
+async def test_operation_history_is_bounded_and_newest_first():
     async with site("n1") as here:
         first = await here.operations.resume(POOL)
-        for _ in range(KEPT):
+        for _ in range(HISTORY_LIMIT):
             last = await here.operations.resume(POOL)
-        assert (len(here.operations.views()), here.operations.views()[0].operation_id) == (KEPT, last.operation_id)
+        assert (len(here.operations.views()), here.operations.views()[0].operation_id) == (
+            HISTORY_LIMIT,
+            last.operation_id,
+        )
         with pytest.raises(ApiError):
             here.operations.view(first.operation_id)

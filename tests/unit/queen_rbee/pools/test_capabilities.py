@@ -1,4 +1,4 @@
-"""What can be asked of each engine and each pool is what the queen can really put to it."""
+"""The capabilities of engines and pools match what the queen admits."""
 
 from pathlib import Path
 
@@ -17,49 +17,51 @@ from tests.unit.queen_rbee.scripted_engine import scripted_engine
 
 
 def pool(pool_id: str, engine: str = "llamacpp", **known) -> PoolStatus:
-    plain = {"state": PoolState.READY, "live": True, "ready": True, "draining": False}
-    return PoolStatus(**{**plain, "pool_id": pool_id, "engine": engine, **known})
+    default = {"state": PoolState.READY, "live": True, "ready": True, "draining": False}
+    return PoolStatus(**{**default, "pool_id": pool_id, "engine": engine, **known})
 
 
-def test_a_pool_says_what_it_is_and_how_much_it_takes():
-    told = capabilities(
+def test_pool_reports_engine_limits_and_features():
+    result = capabilities(
         [pool("p", engine_version="b6000", ctx_max=4096, slots_total=4, models_available=["x"])], ADAPTERS
     )
-    [found] = told.pools
+    [found] = result.pools
     assert (found.pool_id, found.engine, found.engine_version, found.ready) == ("p", "llamacpp", "b6000", True)
     assert (found.ctx_max, found.max_tokens, found.slots, found.models) == (4096, 4096, 4, ["x"])
     assert found.workloads == ["completion", "embedding", "rerank"]
     assert {"streaming", "cancel", "seed", "stop", "chat"} <= set(found.features)
 
 
-def test_every_engine_is_there_whether_or_not_there_is_a_pool_of_it():
-    told = capabilities([], ADAPTERS)
-    assert [found.engine for found in told.engines] == sorted(ADAPTERS)
-    assert all((found.ctx_max, found.slots, found.pools, found.versions) == (None, 0, [], []) for found in told.engines)
-    assert (told.pools, told.version, told.api_version) == ([], VERSION, "2")
+def test_every_engine_is_listed_without_pools():
+    result = capabilities([], ADAPTERS)
+    assert [found.engine for found in result.engines] == sorted(ADAPTERS)
+    assert all(
+        (found.ctx_max, found.slots, found.pools, found.versions) == (None, 0, [], []) for found in result.engines
+    )
+    assert (result.pools, result.version, result.api_version) == ([], VERSION, "2")
 
 
-def test_an_engine_has_the_most_context_and_all_slots_of_its_pools():
+def test_engine_has_largest_context_and_sum_of_slots():
     pools = [
         pool("b", ctx_max=8192, slots_total=2, engine_version="b2"),
         pool("a", ctx_max=4096, slots_total=4, engine_version="b1"),
         pool("c", slots_total=1),
         pool("d", "vllm", ctx_max=99_999, slots_total=64),
     ]
-    told = capabilities(pools, ADAPTERS)
-    [found] = [each for each in told.engines if each.engine == "llamacpp"]
+    result = capabilities(pools, ADAPTERS)
+    [found] = [each for each in result.engines if each.engine == "llamacpp"]
     assert (found.ctx_max, found.max_tokens, found.slots) == (8192, 8192, 7)
     assert (found.versions, found.pools) == (["b1", "b2"], ["a", "b", "c"])
-    assert [each.pool_id for each in told.pools] == ["a", "b", "c", "d"]
+    assert [each.pool_id for each in result.pools] == ["a", "b", "c", "d"]
 
 
-def test_a_pool_of_an_engine_that_is_not_spoken_to_can_be_asked_for_nothing():
+def test_pool_of_unsupported_engine_has_no_features():
     [found] = capabilities([pool("p", "other")], ADAPTERS).pools
     assert (found.workloads, found.endpoints, found.features) == ([], [], [])
 
 
 @pytest.mark.parametrize("name", sorted(ADAPTERS))
-def test_endpoints_are_those_of_the_adapter_and_workloads_follow_from_them(name: str):
+def test_workloads_follow_from_adapter_endpoints(name: str):
     [found] = [each for each in capabilities([], ADAPTERS).engines if each.engine == name]
     assert found.endpoints == sorted(ADAPTERS[name].endpoints)
     assert set(found.workloads) == {WORKLOADS[endpoint] for endpoint in ADAPTERS[name].endpoints}
@@ -75,7 +77,7 @@ def test_endpoints_are_those_of_the_adapter_and_workloads_follow_from_them(name:
         ("rerank", TaskRequest(workload="rerank", prompt="x", inputs=("y",))),
     ],
 )
-async def test_a_workload_is_named_just_where_admission_lets_it_in(name: str, workload: str, request_: TaskRequest):
+async def test_workload_is_listed_if_and_only_if_admitted(name: str, workload: str, request_: TaskRequest):
     async with scripted_engine() as engine:
         queen = core(engine)
         known = queen.pool(engine=name)
@@ -88,7 +90,7 @@ async def test_a_workload_is_named_just_where_admission_lets_it_in(name: str, wo
             assert workload in found.workloads
 
 
-async def test_clients_see_them_over_http(tmp_path: Path):
+async def test_capabilities_are_served_over_http(tmp_path: Path):
     served = api(tmp_path)
     known = pool("p", ctx_max=4096, slots_total=4)
     served.parts.registry.update("x", 0, [known])

@@ -1,4 +1,4 @@
-"""A session's next turn goes where its KV cache is, is not kept waiting for it, and is told whether it found it."""
+"""A session's next turn goes to the replica with its KV cache, does not wait for it, and reports cache warmth."""
 
 import json
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from tests.unit.queen_rbee.scripted_engine import scripted_engine
 
 @asynccontextmanager
 async def two_replicas(slots: int = 1, **options) -> AsyncIterator[Queen]:
-    """A queen with one pool of two replicas, which round-robin would take in turns."""
+    """Run a queen with one pool of two replicas, which round-robin takes in turn."""
     async with running(**options) as queen, scripted_engine() as other:
         urls = {"r0": queen.engine.url, "r1": other.url}
         queen.pool(replicas=[replica(name, url, slots) for name, url in urls.items()])
@@ -29,7 +29,7 @@ def replica(name: str, url: str, slots: int = 1) -> ReplicaStatus:
 
 
 async def turn(queen: Queen, session_id: UUID | None, **request) -> Task:
-    """A task from its beginning to its end."""
+    """Run a task to its end."""
     task = queen.submit(session_id=session_id, **request)
     await closed(task)
     assert task.state is TaskState.DONE
@@ -45,35 +45,35 @@ async def closed(task: Task) -> None:
 
 
 async def warm_session(queen: Queen) -> tuple[UUID, Task]:
-    """A session that has had its first turn, and that."""
+    """Return a session id and its completed first turn."""
     session_id = uuid4()
     return session_id, await turn(queen, session_id)
 
 
-def told_warmth(task: Task) -> object:
-    """What the task's readers are told, in the metrics event of its placement."""
+def reported_warmth(task: Task) -> object:
+    """Return kv_warmth from the metrics event of the task's placement."""
     frames = [json.loads(frame.payload) for frame in task.log.frames(0) if frame.event == "metrics"]
     return next(frame for frame in frames if "pool_id" in frame).get("kv_warmth")
 
 
-async def test_without_a_session_replicas_take_turns():
+async def test_replicas_alternate_without_session():
     async with two_replicas() as queen:
         places = [(await turn(queen, None)).replica_id for _ in range(4)]
         assert places in (["r0", "r1"] * 2, ["r1", "r0"] * 2)
 
 
-async def test_the_turns_of_a_session_go_to_one_replica_and_all_but_the_first_are_warm():
+async def test_turns_of_session_stay_on_one_replica():
     async with two_replicas() as queen:
         session_id, first = await warm_session(queen)
         others = [await turn(queen, session_id) for _ in range(3)]
         assert {task.replica_id for task in others} == {first.replica_id}
-        assert [told_warmth(task) for task in [first, *others]] == [None, True, True, True]
+        assert [reported_warmth(task) for task in [first, *others]] == [None, True, True, True]
         seen = queen.sessions.view(session_id, trio.current_time())
         assert seen is not None
         assert (seen.kv_warmth, seen.pool_id, seen.replica_id) == (True, "p", first.replica_id)
 
 
-async def test_a_busy_replica_is_not_waited_for_and_the_session_moves_with_its_cache():
+async def test_session_moves_if_its_replica_is_busy():
     async with two_replicas() as queen:
         session_id, first = await warm_session(queen)
         blocking = queen.submit("stall", session_id=session_id)
@@ -81,14 +81,14 @@ async def test_a_busy_replica_is_not_waited_for_and_the_session_moves_with_its_c
         assert blocking.replica_id == first.replica_id
         moved = await turn(queen, session_id)
         assert moved.replica_id != first.replica_id
-        assert told_warmth(moved) is False
+        assert reported_warmth(moved) is False
         queen.dispatcher.cancel(blocking)
         await closed(blocking)
         back = await turn(queen, session_id)
-        assert (back.replica_id, told_warmth(back)) == (moved.replica_id, True)
+        assert (back.replica_id, reported_warmth(back)) == (moved.replica_id, True)
 
 
-async def test_a_cold_turn_goes_wherever_its_turn_comes():
+async def test_cold_turn_ignores_affinity():
     async with two_replicas() as queen:
         session_id, _first = await warm_session(queen)
         places = [(await turn(queen, session_id, kv_hint="cold")).replica_id for _ in range(4)]
@@ -96,32 +96,32 @@ async def test_a_cold_turn_goes_wherever_its_turn_comes():
         assert (await turn(queen, session_id, kv_hint="reuse")).replica_id == places[-1]
 
 
-async def test_a_wish_of_the_task_goes_before_the_sessions_cache():
+async def test_placement_of_task_overrides_affinity():
     async with two_replicas() as queen:
         session_id, _first = await warm_session(queen)
         elsewhere = queen.status(pool_id="other")
         queen.dispatcher.registry.update("other", 0, [elsewhere])
-        for wish in (
+        for placement in (
             PlacementWish(mode="pin", pin_pool_id="other"),
             PlacementWish(mode="prefer", prefer_pools=("other",)),
             PlacementWish(avoid_pools=("p",)),
         ):
             await turn(queen, session_id, placement=PlacementWish(mode="pin", pin_pool_id="p"))
-            moved = await turn(queen, session_id, placement=wish)
-            assert (moved.pool_id, told_warmth(moved)) == ("other", False)
+            moved = await turn(queen, session_id, placement=placement)
+            assert (moved.pool_id, reported_warmth(moved)) == ("other", False)
 
 
-async def test_a_replica_that_is_gone_or_not_ready_is_no_hindrance():
+async def test_session_moves_if_its_replica_is_gone():
     async with two_replicas() as queen:
         session_id, first = await warm_session(queen)
         known: PoolStatus = queen.dispatcher.registry.pools()[0]
-        left = [each for each in known.replicas if each.replica_id != first.replica_id]
-        queen.pool(replicas=left)
+        remaining = [each for each in known.replicas if each.replica_id != first.replica_id]
+        queen.pool(replicas=remaining)
         moved = await turn(queen, session_id)
-        assert (moved.replica_id, told_warmth(moved)) == (left[0].replica_id, False)
+        assert (moved.replica_id, reported_warmth(moved)) == (remaining[0].replica_id, False)
 
 
-async def test_the_next_queen_knows_where_the_cache_is():
+async def test_affinity_survives_restart():
     async with two_replicas() as queen:
         session_id, first = await warm_session(queen)
         await slots_are_free(queen)
@@ -130,7 +130,7 @@ async def test_the_next_queen_knows_where_the_cache_is():
         await queen.sessions.load(trio.current_time())
         for _ in range(2):
             again = await turn(queen, session_id)
-            assert (again.replica_id, told_warmth(again)) == (first.replica_id, True)
+            assert (again.replica_id, reported_warmth(again)) == (first.replica_id, True)
 
 
 @pytest.mark.parametrize("hint", [None, "reuse"])

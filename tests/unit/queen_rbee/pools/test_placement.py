@@ -1,4 +1,4 @@
-"""Placement chooses only what meets the demand, and tells refusal from waiting."""
+"""Placement chooses open replicas that meet the demand, and refuses only tasks that can never be placed."""
 
 import dataclasses
 
@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.pools import PoolState
 from queen_rbee.pools.candidates import Candidate, Demand, serves_model
-from queen_rbee.pools.placement import FEW, pick, refusal, suitable, unmet
+from queen_rbee.pools.placement import FILTER_LIMIT, pick, refusal, suitable, unmet
+from queen_rbee.pools.strategies import STRATEGIES
 
 POOLS = ("alpha", "beta", "gamma")
 MODELS = ("tiny.gguf", "org/large")
 
 
 def candidate(**changes) -> Candidate:
-    plain = Candidate(
+    default = Candidate(
         pool_id="alpha",
         replica_id="r0",
         url="http://127.0.0.1:1",
@@ -31,7 +32,7 @@ def candidate(**changes) -> Candidate:
         device_mask="cpu",
         endpoints=frozenset({"completion", "chat"}),
     )
-    return dataclasses.replace(plain, **changes)
+    return dataclasses.replace(default, **changes)
 
 
 CANDIDATES = st.builds(
@@ -63,43 +64,45 @@ DEMANDS = st.builds(
     device_mask=st.sampled_from([None, "cpu"]),
     fallback=st.booleans(),
 )
-STRATEGIES = st.sampled_from(["round-robin", "least-loaded", "random"])
+STRATEGY_NAMES = st.sampled_from(list(STRATEGIES))
 
 
 def choose(fleet, demand, strategy, turn, affinity=None) -> Candidate | None:
-    """As the dispatcher does, with the registry's order."""
+    """Pick as the dispatcher does: from the suitable replicas, sorted by key."""
     return pick(sorted(suitable(fleet, demand), key=lambda c: c.key), demand, strategy, turn, affinity)
 
 
-@given(st.sets(st.integers(0, 2 * FEW)), STRATEGIES, st.integers(0, 1000))
-def test_of_a_large_fleet_one_that_is_open_is_found_wherever_it_is(opened, strategy, turn):
-    fleet = [candidate(replica_id=f"r{n:03}", ready=n in opened) for n in range(2 * FEW + 1)]
+@given(st.sets(st.integers(0, 2 * FILTER_LIMIT)), STRATEGY_NAMES, st.integers(0, 1000))
+def test_open_replica_is_found_in_large_fleet(open_numbers, strategy, turn):
+    fleet = [candidate(replica_id=f"r{n:03}", ready=n in open_numbers) for n in range(2 * FILTER_LIMIT + 1)]
     chosen = choose(fleet, Demand(), strategy, turn)
-    assert (chosen is None) is (not opened)
+    assert (chosen is None) is (not open_numbers)
     assert chosen is None or chosen.open
 
 
-def test_round_robin_visits_all_of_a_large_fleet_in_turn():
-    fleet = [candidate(replica_id=f"r{n:03}") for n in range(2 * FEW)]
-    chosen = [choose(fleet, Demand(), "round-robin", turn) for turn in range(2 * FEW)]
+def test_round_robin_visits_large_fleet_in_order():
+    fleet = [candidate(replica_id=f"r{n:03}") for n in range(2 * FILTER_LIMIT)]
+    chosen = [choose(fleet, Demand(), "round-robin", turn) for turn in range(2 * FILTER_LIMIT)]
     assert chosen == fleet
 
 
-@given(st.sets(st.integers(0, 2 * FEW)), STRATEGIES, st.integers(0, 1000), st.integers(0, 3 * FEW))
-def test_in_a_large_fleet_a_session_finds_its_replica_or_another_where_it_is_not_open(opened, strategy, turn, warm):
-    fleet = [candidate(replica_id=f"r{n:03}", ready=n in opened) for n in range(2 * FEW + 1)]
-    chosen = choose(fleet, Demand(), strategy, turn, ("alpha", f"r{warm:03}"))
-    expected = fleet[warm] if warm in opened else choose(fleet, Demand(), strategy, turn)
+@given(
+    st.sets(st.integers(0, 2 * FILTER_LIMIT)), STRATEGY_NAMES, st.integers(0, 1000), st.integers(0, 3 * FILTER_LIMIT)
+)
+def test_affinity_in_large_fleet_falls_back_when_busy(open_numbers, strategy, turn, cached):
+    fleet = [candidate(replica_id=f"r{n:03}", ready=n in open_numbers) for n in range(2 * FILTER_LIMIT + 1)]
+    chosen = choose(fleet, Demand(), strategy, turn, ("alpha", f"r{cached:03}"))
+    expected = fleet[cached] if cached in open_numbers else choose(fleet, Demand(), strategy, turn)
     assert chosen == expected
 
 
 @pytest.mark.parametrize("circuit", ["open", "half-open"])
-def test_replica_whose_circuit_is_not_closed_gets_nothing(circuit):
+def test_replica_without_closed_circuit_gets_no_task(circuit):
     assert choose([candidate(circuit=circuit)], Demand(), "round-robin", 0) is None
 
 
-@given(FLEETS, DEMANDS, STRATEGIES, st.integers(0, 1000))
-def test_the_chosen_replica_is_open_and_meets_the_demand(fleet, demand, strategy, turn):
+@given(FLEETS, DEMANDS, STRATEGY_NAMES, st.integers(0, 1000))
+def test_chosen_replica_is_open_and_meets_demand(fleet, demand, strategy, turn):
     chosen = choose(fleet, demand, strategy, turn)
     if chosen is not None:
         assert chosen.open
@@ -107,21 +110,21 @@ def test_the_chosen_replica_is_open_and_meets_the_demand(fleet, demand, strategy
         assert chosen.leased < chosen.slots_total
 
 
-@given(FLEETS, DEMANDS, STRATEGIES, st.integers(0, 1000))
-def test_a_task_waits_only_when_every_suitable_replica_is_closed(fleet, demand, strategy, turn):
+@given(FLEETS, DEMANDS, STRATEGY_NAMES, st.integers(0, 1000))
+def test_task_waits_only_when_no_suitable_replica_is_open(fleet, demand, strategy, turn):
     if choose(fleet, demand, strategy, turn) is None:
         assert not any(c.open for c in suitable(fleet, demand))
 
 
-@given(FLEETS, DEMANDS, STRATEGIES, st.integers(0, 1000))
-def test_what_can_be_placed_is_never_refused(fleet, demand, strategy, turn):
+@given(FLEETS, DEMANDS, STRATEGY_NAMES, st.integers(0, 1000))
+def test_placeable_task_is_not_refused(fleet, demand, strategy, turn):
     chosen = choose(fleet, demand, strategy, turn)
     if chosen is not None and chosen.state is not PoolState.FAILED:
         assert refusal(fleet, demand) is None
 
 
-@given(FLEETS, DEMANDS, STRATEGIES, st.integers(0, 1000))
-def test_a_preferred_pool_with_a_free_slot_wins_and_without_fallback_nothing_else_does(fleet, demand, strategy, turn):
+@given(FLEETS, DEMANDS, STRATEGY_NAMES, st.integers(0, 1000))
+def test_open_preferred_pool_wins_over_fallback(fleet, demand, strategy, turn):
     chosen = choose(fleet, demand, strategy, turn)
     if chosen is None or not demand.prefer or chosen.pool_id in demand.prefer:
         return
@@ -129,18 +132,18 @@ def test_a_preferred_pool_with_a_free_slot_wins_and_without_fallback_nothing_els
     assert not any(c.open and c.pool_id in demand.prefer for c in suitable(fleet, demand))
 
 
-@given(FLEETS, STRATEGIES)
-def test_the_order_in_which_replicas_are_known_does_not_matter(fleet, strategy):
+@given(FLEETS, STRATEGY_NAMES)
+def test_order_of_discovery_does_not_affect_choice(fleet, strategy):
     assert choose(fleet, Demand(), strategy, 3) == choose(fleet[::-1], Demand(), strategy, 3)
 
 
-def test_round_robin_visits_all_in_turn():
+def test_round_robin_visits_pools_in_order():
     fleet = [candidate(pool_id=pool) for pool in POOLS]
     chosen = [choose(fleet, Demand(), "round-robin", turn) for turn in range(6)]
     assert [c.pool_id for c in chosen if c] == [*POOLS, *POOLS]
 
 
-def test_least_loaded_takes_most_free_memory_then_fewest_busy_slots_then_the_id():
+def test_least_loaded_orders_by_memory_slots_and_id():
     roomy = candidate(pool_id="gamma", vram_free_bytes=9, leased=1)
     idle = candidate(pool_id="beta", vram_free_bytes=1)
     twin = candidate(pool_id="alpha", vram_free_bytes=1)
@@ -150,7 +153,7 @@ def test_least_loaded_takes_most_free_memory_then_fewest_busy_slots_then_the_id(
     assert choose([busy, idle], Demand(), "least-loaded", 0) is idle
 
 
-def test_a_pin_on_a_pool_that_does_not_exist_is_refused_and_the_known_ones_are_named():
+def test_pin_to_unknown_pool_is_refused_with_known_pools():
     refused = refusal([candidate()], Demand(pin="nowhere"))
     assert refused is not None
     assert refused.code is ErrorCode.POOL_UNAVAILABLE
@@ -158,7 +161,7 @@ def test_a_pin_on_a_pool_that_does_not_exist_is_refused_and_the_known_ones_are_n
     assert "alpha" in refused.hint
 
 
-def test_a_pin_on_a_busy_pool_waits_and_never_falls_back():
+def test_pin_to_busy_pool_waits_without_fallback():
     fleet = [candidate(leased=2), candidate(pool_id="beta")]
     assert choose(fleet, Demand(pin="alpha"), "round-robin", 0) is None
     assert refusal(fleet, Demand(pin="alpha")) is None
@@ -169,12 +172,12 @@ def test_a_pin_on_a_busy_pool_waits_and_never_falls_back():
     [
         (Demand(model_ref="unknown"), "the models are tiny.gguf"),
         (Demand(engine="vllm"), "the engine is llamacpp"),
-        (Demand(ctx=4096), "4096 tokens of context are asked for, room for 1024"),
+        (Demand(ctx=4096), "4096 tokens of context requested, the largest available is 1024"),
         (Demand(device_mask="0"), "the devices are cpu"),
         (Demand(avoid=("alpha",)), "the task avoids pool alpha"),
     ],
 )
-def test_what_no_pool_can_ever_serve_is_the_clients_mistake_and_named(demand, reason):
+def test_demand_no_pool_can_meet_is_refused_with_reason(demand, reason):
     refused = refusal([candidate()], demand)
     assert refused is not None
     assert refused.code is ErrorCode.INVALID_PARAMS
@@ -182,7 +185,7 @@ def test_what_no_pool_can_ever_serve_is_the_clients_mistake_and_named(demand, re
     assert not refused.retriable
 
 
-def test_a_context_that_is_too_small_is_told_apart_where_nothing_else_is_in_the_way():
+def test_context_reason_requires_all_else_to_match():
     too_small, elsewhere = (
         refusal([candidate()], Demand(ctx=4096)),
         refusal([candidate()], Demand(ctx=4096, engine="x")),
@@ -192,15 +195,15 @@ def test_a_context_that_is_too_small_is_told_apart_where_nothing_else_is_in_the_
     assert (too_small.reason, elsewhere.reason) == ("context_length_exceeded", None)
 
 
-def test_a_pool_of_an_engine_that_is_not_spoken_gets_nothing_and_says_why():
-    stranger = candidate(engine="triton", endpoints=None)
-    assert choose([stranger], Demand(), "round-robin", 0) is None
-    refused = refusal([stranger], Demand())
+def test_unsupported_engine_gets_no_task():
+    unsupported = candidate(engine="triton", endpoints=None)
+    assert choose([unsupported], Demand(), "round-robin", 0) is None
+    refused = refusal([unsupported], Demand())
     assert refused is not None
-    assert "triton is not spoken" in refused.message
+    assert "triton is not supported" in refused.message
 
 
-def test_a_refusal_for_other_work_names_the_models_that_do_it():
+def test_wrong_workload_refusal_names_capable_models():
     chat = candidate(models=("file:/srv/chat.gguf",), endpoints=frozenset({"completion", "chat"}))
     embeds = candidate(pool_id="beta", models=("file:/srv/e5.gguf",), endpoints=frozenset({"embeddings"}))
     refused = refusal([chat, embeds], Demand(model_ref="chat", endpoint="embeddings"))
@@ -210,11 +213,11 @@ def test_a_refusal_for_other_work_names_the_models_that_do_it():
     assert refused.hint == "Models that do: e5."
     nowhere = refusal([chat], Demand(endpoint="rerank"))
     assert nowhere is not None
-    assert (nowhere.message, nowhere.fields) == ("no pool that fits serves rerank tasks", ())
+    assert (nowhere.message, nowhere.fields) == ("no matching pool serves rerank tasks", ())
     assert 'workloads = ["rerank"]' in nowhere.hint
 
 
-def test_a_pool_that_starts_is_waited_for_and_one_that_failed_is_not():
+def test_task_waits_for_starting_pool_but_not_failed_one():
     starting = candidate(state=PoolState.STARTING, ready=False)
     failed = candidate(state=PoolState.FAILED, ready=False)
     assert refusal([starting], Demand()) is None
@@ -224,7 +227,7 @@ def test_a_pool_that_starts_is_waited_for_and_one_that_failed_is_not():
     assert refused.retriable
 
 
-def test_without_any_pool_the_task_is_told_to_come_back():
+def test_refusal_without_pools_is_retriable():
     refused = refusal([], Demand())
     assert refused is not None
     assert refused.code is ErrorCode.POOL_UNREADY
@@ -232,9 +235,9 @@ def test_without_any_pool_the_task_is_told_to_come_back():
 
 
 @pytest.mark.parametrize("name", ["tiny.gguf", "tiny", "TINY", "file:/srv/models/tiny.gguf"])
-def test_a_model_is_known_by_its_full_reference_its_file_name_and_that_without_ending(name):
+def test_model_is_found_by_reference_or_file_name(name):
     assert serves_model(candidate(models=("tiny.gguf",)), name)
 
 
-def test_another_model_is_not_served():
+def test_model_name_prefix_does_not_match():
     assert not serves_model(candidate(models=("tiny.gguf",)), "tin")

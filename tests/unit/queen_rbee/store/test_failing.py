@@ -1,4 +1,4 @@
-"""A disk that fails while the queen runs: callers are told, nothing is half stored, and it works again by itself."""
+"""Disk failures at run time: callers get errors, nothing is partially stored, and the store recovers by itself."""
 
 import errno
 import os
@@ -30,20 +30,19 @@ LIMIT_S = 20.0
 
 
 class Disk:
-    """What becomes of each write: it fails while `full`, and waits while `stalled`. `flushed` says how each was asked
-    for."""
+    """Makes writes fail while `full`, and block until `goes_on` is set. `durable` records how each was requested."""
 
     def __init__(self) -> None:
         self.full = False
         self.goes_on = threading.Event()
         self.goes_on.set()
-        self.at_work = threading.Event()
-        self.flushed: list[bool] = []
+        self.writing = threading.Event()
+        self.durable: list[bool] = []
 
     def write(self, writer: Writer, batch: Batch) -> None:
-        self.at_work.set()
+        self.writing.set()
         assert self.goes_on.wait(LIMIT_S)
-        self.flushed.append(batch.durable)
+        self.durable.append(batch.durable)
         if self.full:
             error = sqlite3.OperationalError("database or disk is full")
             error.sqlite_errorcode = sqlite3.SQLITE_FULL
@@ -57,13 +56,13 @@ WRITE = Writer.write
 @pytest.fixture
 def disk(monkeypatch) -> Iterator[Disk]:
     disk = Disk()
-    monkeypatch.setattr(Writer, "write", lambda writer, batch: disk.write(writer, batch))  # noqa: PLW0108 -- a function, to be bound
+    monkeypatch.setattr(Writer, "write", lambda writer, batch: disk.write(writer, batch))  # noqa: PLW0108 -- only a function is bound to the instance
     monkeypatch.setattr(loop, "RETRY_S", 0.01)
     yield disk
     disk.goes_on.set()
 
 
-async def until_it_works(store: SqliteStore) -> None:
+async def wait_for_recovery(store: SqliteStore) -> None:
     with trio.fail_after(LIMIT_S):
         while True:
             try:
@@ -76,46 +75,48 @@ async def numbers(store: SqliteStore) -> list[int]:
     return [each.task_id.int for each in await store.open_tasks()]
 
 
-async def test_everyone_who_waits_is_told_and_nothing_of_it_is_stored(disk, tmp_path: Path) -> None:
-    told = []
+async def test_failure_reaches_all_callers_and_stores_nothing(disk, tmp_path: Path) -> None:
+    failures = []
 
-    async def refused(deed) -> None:
+    async def expect_failure(operation) -> None:
         with pytest.raises(StoreFailure) as caught:
-            await deed
-        told.append(caught.value)
+            await operation
+        failures.append(caught.value)
 
     async with open_store(tmp_path) as store:
         await store.accept(task(1))
         disk.full = True
         async with trio.open_nursery() as nursery:
-            for deed in (store.accept(task(2)), store.put("model", Document("m", "{}")), store.remove("model", "x")):
-                nursery.start_soon(refused, deed)
+            for operation in (
+                store.accept(task(2)),
+                store.put("model", Document("m", "{}")),
+                store.remove("model", "x"),
+            ):
+                nursery.start_soon(expect_failure, operation)
         assert await numbers(store) == [1]
         assert await store.get("model", "m") is None
         disk.full = False
-        await until_it_works(store)
+        await wait_for_recovery(store)
         await store.accept(task(2))
-    assert {str(failure) for failure in told} == {f"the file system of {tmp_path} is full"}
-    assert len({id(failure) for failure in told}) == 3
-    assert all("Make room" in failure.hint for failure in told)
+    assert {str(failure) for failure in failures} == {f"the file system of {tmp_path} is full"}
+    assert len({id(failure) for failure in failures}) == 3
+    assert all("Make room" in failure.hint for failure in failures)
     async with open_store(tmp_path) as store:
         assert await numbers(store) == [1, 2]
 
 
-async def test_while_nothing_can_be_stored_callers_are_told_without_another_try(
-    disk, tmp_path: Path, monkeypatch
-) -> None:
+async def test_callers_fail_at_once_while_disk_is_failing(disk, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(loop, "RETRY_S", 3600)
     async with open_store(tmp_path) as store:
         disk.full = True
-        for deed in (store.ping(), store.accept(task(1)), store.put("model", Document("m", "{}"))):
+        for operation in (store.ping(), store.accept(task(1)), store.put("model", Document("m", "{}"))):
             with pytest.raises(StoreFailure, match="is full"):
-                await deed
-        assert disk.flushed == [True]
+                await operation
+        assert disk.durable == [True]
         assert await store.get("model", "m") is None
 
 
-async def test_the_journal_is_told_once_of_the_trouble_and_once_of_its_end(disk, tmp_path: Path, caplog) -> None:
+async def test_failure_and_recovery_are_logged_once(disk, tmp_path: Path, caplog) -> None:
     caplog.set_level("INFO")
     async with open_store(tmp_path) as store:
         disk.full = True
@@ -123,7 +124,7 @@ async def test_the_journal_is_told_once_of_the_trouble_and_once_of_its_end(disk,
             with pytest.raises(StoreFailure):
                 await store.accept(task(1))
         disk.full = False
-        await until_it_works(store)
+        await wait_for_recovery(store)
     texts = [record.getMessage() for record in caplog.records if record.name == "queen_rbee.store"]
     assert [text[:43] for text in texts] == [
         "the queen's state cannot be stored: the fil",
@@ -132,12 +133,12 @@ async def test_the_journal_is_told_once_of_the_trouble_and_once_of_its_end(disk,
     assert texts[0].count("Make room") == 1
 
 
-async def test_what_nobody_waits_for_is_stored_when_it_can_be_in_its_order(disk, tmp_path: Path) -> None:
+async def test_unawaited_operations_are_retried_in_order(disk, tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         for number in (1, 2):
             await store.accept(task(number))
         disk.full = True
-        store.ended(UUID(int=1))
+        store.mark_ended(UUID(int=1))
         store.put_later("record", Document("a", "old"))
         with pytest.raises(StoreFailure):
             await store.put("record", Document("a", "refused"))
@@ -145,19 +146,17 @@ async def test_what_nobody_waits_for_is_stored_when_it_can_be_in_its_order(disk,
         store.put_later("record", Document("a", "new"))
         store.put_later("record", Document("b", "{}"))
         disk.full = False
-        await until_it_works(store)
+        await wait_for_recovery(store)
         assert await store.get("record", "a") == Document("a", "new")
         assert await numbers(store) == [2]
     async with open_store(tmp_path) as store:
-        assert [document.key for document in await store.listed("record")] == ["b", "a"]
+        assert [document.key for document in await store.list_documents("record")] == ["b", "a"]
         assert await numbers(store) == [2]
 
 
-async def test_what_waits_for_a_full_disk_is_bounded_and_what_was_given_up_is_counted(
-    disk, tmp_path: Path, monkeypatch, caplog
-) -> None:
+async def test_unawaited_documents_are_bounded_and_counted(disk, tmp_path: Path, monkeypatch, caplog) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr(loop, "KEPT_DOCUMENTS", 10)
+    monkeypatch.setattr(loop, "UNAWAITED_LIMIT", 10)
     async with open_store(tmp_path) as store:
         disk.full = True
         for number in range(25):
@@ -166,15 +165,15 @@ async def test_what_waits_for_a_full_disk_is_bounded_and_what_was_given_up_is_co
         with pytest.raises(StoreFailure):
             await store.ping()
         disk.full = False
-        await until_it_works(store)
-        assert [document.key for document in await store.listed("record")] == [str(n) for n in range(24, 14, -1)]
+        await wait_for_recovery(store)
+        assert [document.key for document in await store.list_documents("record")] == [
+            str(n) for n in range(24, 14, -1)
+        ]
         assert await store.get("artifact", "only one") == Document("only one", "24")
     assert "30 records of the meantime were not kept" in caplog.text
 
 
-async def test_a_disk_that_does_not_answer_keeps_nobody_waiting_nor_the_pulse_from_beating(
-    disk, tmp_path: Path, monkeypatch
-) -> None:
+async def test_stalled_disk_fails_callers_and_feeds_watchdog(disk, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(loop, "STALL_S", 0.05)
     pulse = Pulse("store", 0.01)
     async with open_store(tmp_path, pulse) as store:
@@ -186,23 +185,23 @@ async def test_a_disk_that_does_not_answer_keeps_nobody_waiting_nor_the_pulse_fr
             await store.accept(task(3))
         beats = pulse.count
         with trio.fail_after(LIMIT_S):
-            while pulse.count < beats + 3:  # noqa: ASYNC110 -- a pulse wakes nobody
+            while pulse.count < beats + 3:  # noqa: ASYNC110 -- a pulse has no event
                 await trio.sleep(0.01)
         disk.goes_on.set()
-        await until_it_works(store)
+        await wait_for_recovery(store)
         assert await numbers(store) == [1]
         await store.accept(task(4))
     async with open_store(tmp_path) as store:
         assert await numbers(store) == [1, 4]
 
 
-async def test_a_caller_that_is_cancelled_while_its_task_is_written_leaves_nothing_behind(disk, tmp_path: Path) -> None:
+async def test_task_of_cancelled_caller_is_not_stored(disk, tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
-        disk.at_work.clear()
+        disk.writing.clear()
         disk.goes_on.clear()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.accept, task(1))
-            assert await trio.to_thread.run_sync(disk.at_work.wait, LIMIT_S)
+            assert await trio.to_thread.run_sync(disk.writing.wait, LIMIT_S)
             nursery.cancel_scope.cancel()
         disk.goes_on.set()
         assert await numbers(store) == []
@@ -210,24 +209,24 @@ async def test_a_caller_that_is_cancelled_while_its_task_is_written_leaves_nothi
         assert await numbers(store) == [1]
 
 
-async def test_only_what_is_awaited_waits_for_the_disk(disk, tmp_path: Path) -> None:
+async def test_only_awaited_operations_are_durable(disk, tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
-        for deed in (
+        for operation in (
             store.accept(task(1)),
             store.put("model", Document("m", "{}")),
             store.remove("model", "m"),
             store.ping(),
         ):
-            await deed
-        assert disk.flushed == [True] * 4
-        store.ended(UUID(int=1))
+            await operation
+        assert disk.durable == [True] * 4
+        store.mark_ended(UUID(int=1))
         store.put_later("record", Document("r", "{}"))
         assert await store.get("record", "r")
-        assert disk.flushed[4:] == [False]
+        assert disk.durable[4:] == [False]
 
 
 @pytest.mark.parametrize(("durable", "synchronous"), [(True, 2), (False, 1)])
-def test_to_wait_for_the_disk_is_to_have_sqlite_flush_with_the_commit(durable, synchronous, tmp_path: Path) -> None:
+def test_durable_batch_sets_synchronous_full(durable, synchronous, tmp_path: Path) -> None:
     database = sqlite_database.open_database(tmp_path)
     for other in (not durable, durable):
         assert database.work(Batch(ping=True, durable=other)) is None
@@ -237,20 +236,18 @@ def test_to_wait_for_the_disk_is_to_have_sqlite_flush_with_the_commit(durable, s
 
 
 @pytest.mark.parametrize("name", [NAME, f"{NAME}-wal"])
-async def test_nothing_is_accepted_into_a_file_that_was_removed(name: str, tmp_path: Path) -> None:
+async def test_removed_file_is_detected(name: str, tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         await store.accept(task(1))
         (tmp_path / name).unlink()
-        with pytest.raises(StoreFailure, match=f"{tmp_path / name} was removed or replaced in use"):
+        with pytest.raises(StoreFailure, match=f"{tmp_path / name} was removed or replaced while in use"):
             await store.accept(task(2))
         shutil.copy(__file__, tmp_path / name)
-        with pytest.raises(StoreFailure, match="was removed or replaced in use"):
+        with pytest.raises(StoreFailure, match="was removed or replaced while in use"):
             await store.accept(task(3))
 
 
-async def test_a_mark_that_cannot_be_made_is_reported_once_and_holds_up_nobody(
-    tmp_path: Path, monkeypatch, caplog
-) -> None:
+async def test_failing_mark_is_logged_once_and_not_fatal(tmp_path: Path, monkeypatch, caplog) -> None:
     def broken(_marks: Marks, _number: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -259,21 +256,19 @@ async def test_a_mark_that_cannot_be_made_is_reported_once_and_holds_up_nobody(
         await store.accept(task(2))
         with monkeypatch.context() as patch:
             patch.setattr(Marks, "_write", broken)
-            store.delivered(UUID(int=1))
-            store.ended(UUID(int=1))
+            store.mark_delivered(UUID(int=1))
+            store.mark_ended(UUID(int=1))
         assert await numbers(store) == [2]
     assert caplog.text.count(f"{tmp_path}/queen.marks cannot be used (Input/output error)") == 1
 
 
-async def test_a_prompt_leaves_the_files_though_the_disk_was_full_when_it_ended(
-    disk: Disk, tmp_path: Path, monkeypatch
-) -> None:
+async def test_prompt_ended_on_full_disk_is_erased_later(disk: Disk, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(loop, "PAUSE_S", 0.02)
     async with open_store(tmp_path) as store:
         for number in (1, 2):
             await accept(store, number)
         disk.full = True
-        store.ended(UUID(int=1))
+        store.mark_ended(UUID(int=1))
         with pytest.raises(StoreFailure):
             await store.ping()
         disk.full = False
@@ -284,7 +279,7 @@ def records(*keys: str) -> list[DocumentRow | Removal]:
     return [(key, "", 0.0, "{}") for key in keys]
 
 
-def test_a_batch_of_which_a_part_fails_leaves_no_trace_not_even_in_the_counting(tmp_path: Path, monkeypatch) -> None:
+def test_partly_failing_batch_is_rolled_back(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(writing, "BOUNDS", {"record": 100})
     database = sqlite_database.open_database(tmp_path)
     refused: DocumentRow = ("key", None, 0.0, "{}")  # type: ignore[assignment]
@@ -299,11 +294,11 @@ def test_a_batch_of_which_a_part_fails_leaves_no_trace_not_even_in_the_counting(
         assert len(found) == min(25 * (turn + 1), len(found))
         assert min(25 * (turn + 1), 99) <= len(found) <= 100
         assert not any(document.key.startswith("no") for document in found)
-    assert queries.numbers(database.connection) == {}
+    assert queries.task_numbers(database.connection) == {}
     assert database.close() is None
 
 
-def test_that_it_works_again_is_proved_by_a_write(tmp_path: Path) -> None:
+def test_repairing_batch_always_writes(tmp_path: Path) -> None:
     database = sqlite_database.open_database(tmp_path)
     before = database.connection.total_changes
     assert database.work(Batch(repairs=True, durable=True)) is None
@@ -311,36 +306,36 @@ def test_that_it_works_again_is_proved_by_a_write(tmp_path: Path) -> None:
     assert database.close() is None
 
 
-async def test_after_the_end_the_store_says_so(tmp_path: Path) -> None:
+async def test_closed_store_refuses_operations(tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         await store.accept(task(1))
         store.put_later("record", Document("r", "{}"))
-    store.delivered(UUID(int=1))
-    store.ended(UUID(int=1))
-    for deed in (store.ping(), store.get("record", "r"), store.accept(task(2))):
+    store.mark_delivered(UUID(int=1))
+    store.mark_ended(UUID(int=1))
+    for operation in (store.ping(), store.get("record", "r"), store.accept(task(2))):
         with pytest.raises(StoreFailure, match="stopping"):
-            await deed
+            await operation
     async with open_store(tmp_path) as store:
         assert await store.get("record", "r")
         assert [each.delivered for each in await store.open_tasks()] == [False]
 
 
 def mounting() -> str | None:
-    """Why a small file system cannot be had here."""
-    words = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
+    """Return why a small file system cannot be mounted here, None if it can."""
+    command = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
     return (
         None
-        if shutil.which("unshare") and not subprocess.run(words, capture_output=True, check=False).returncode
+        if shutil.which("unshare") and not subprocess.run(command, capture_output=True, check=False).returncode
         else "no mount"
     )
 
 
 @pytest.mark.skipif(mounting() is not None, reason="a small file system cannot be mounted: needs root")
 @pytest.mark.parametrize("case", ["full", "read_only"])
-def test_a_real_disk_that_is_full_or_read_only(case: str, tmp_path: Path) -> None:
-    words = ["unshare", "-m", sys.executable, "-m", __name__, case, str(tmp_path)]
+def test_real_file_system_full_or_read_only(case: str, tmp_path: Path) -> None:
+    command = ["unshare", "-m", sys.executable, "-m", __name__, case, str(tmp_path)]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(words, capture_output=True, text=True, env=environ, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environ, check=False)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
@@ -349,7 +344,7 @@ def mount(directory: Path, *options: str) -> None:
 
 
 async def full(directory: Path) -> None:
-    """Accept tasks until the disk is full; make room; go on; look what is there. Then the same at an opening."""
+    """Fill the disk with tasks, make room, and continue. Then open a store on a full disk."""
     mount(directory, "-o", "size=8m")
     ballast = directory / "ballast"
     ballast.write_bytes(bytes(5 << 20))
@@ -361,10 +356,10 @@ async def full(directory: Path) -> None:
                 accepted.append(number)
         assert await numbers(store) == accepted
         ballast.unlink()
-        await until_it_works(store)
+        await wait_for_recovery(store)
         await store.accept(task(20_000))
         for number in accepted[3:]:
-            store.ended(UUID(int=number))
+            store.mark_ended(UUID(int=number))
     async with open_store(directory / "state") as store:
         assert await numbers(store) == [*accepted[:3], 20_000]
     with pytest.raises(OSError, match="space"):
@@ -375,7 +370,7 @@ async def full(directory: Path) -> None:
 
 
 async def read_only(directory: Path) -> None:
-    """A file system that is read-only at an opening, and one that becomes so."""
+    """Open a store on a file system that has become read-only."""
     mount(directory)
     async with open_store(directory) as store:
         await store.accept(task(1))

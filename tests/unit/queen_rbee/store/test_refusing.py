@@ -1,4 +1,4 @@
-"""A database that cannot be used is refused in words that say what, where and how to mend it; never begun afresh."""
+"""An unusable database is refused with a clear message and a hint. It is never replaced by an empty one."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ from queen_rbee.store.sqlite.store import open_store
 from tests.unit.queen_rbee.store.test_store import task
 
 LOG = f"{NAME}-wal"
-NOBODY = 65534
+NOBODY_UID = 65534
 
 
 async def fill(directory: Path, tasks: int = 20) -> None:
@@ -39,42 +39,42 @@ async def refusal(directory: Path) -> StoreFailure:
     return caught.value
 
 
-def changed(file: Path, statement: str) -> None:
+def execute_in(file: Path, statement: str) -> None:
     with contextlib.closing(sqlite3.connect(file)) as connection:
         connection.execute(statement)
 
 
-def replaced(file: Path) -> Path:
-    """Its place, where it is no more."""
+def removed(file: Path) -> Path:
+    """Remove the file and return its path."""
     file.unlink()
     return file
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda file: file.write_bytes(b""), "is empty"),
-    "garbage": (lambda file: file.write_bytes(os.urandom(20_000)), "is no SQLite database"),
-    "text": (lambda file: file.write_text("hello"), "is no SQLite database"),
+    "garbage": (lambda file: file.write_bytes(os.urandom(20_000)), "is not a SQLite database"),
+    "text": (lambda file: file.write_text("hello"), "is not a SQLite database"),
     "cut": (lambda file: os.truncate(file, file.stat().st_size // 2), "is damaged"),
     "holed": (
         lambda file: file.write_bytes(file.read_bytes()[:2048] + bytes(4096) + file.read_bytes()[6144:]),
         "damag",
     ),
-    "foreign": (lambda file: changed(file, "PRAGMA application_id=0"), "is not queen-rbee's"),
-    "newer": (lambda file: changed(file, "PRAGMA user_version=2"), "layout 2, this queen-rbee knows 1"),
-    "tableless": (lambda file: changed(file, "DROP TABLE task"), "no such table: task"),
-    "directory": (lambda file: replaced(file).mkdir(), "cannot be opened"),
-    "dangling link": (lambda file: replaced(file).symlink_to("nowhere"), "is a link"),
+    "foreign": (lambda file: execute_in(file, "PRAGMA application_id=0"), "is not a database of queen-rbee"),
+    "newer": (lambda file: execute_in(file, "PRAGMA user_version=2"), "layout 2, supported is 1"),
+    "tableless": (lambda file: execute_in(file, "DROP TABLE task"), "no such table: task"),
+    "directory": (lambda file: removed(file).mkdir(), "cannot be opened"),
+    "dangling link": (lambda file: removed(file).symlink_to("nowhere"), "is a symbolic link"),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-async def test_a_database_that_is_none_of_ours_or_damaged_is_refused_and_left_as_it_is(name, tmp_path: Path) -> None:
+async def test_damaged_or_foreign_database_is_refused_unchanged(name, tmp_path: Path) -> None:
     await fill(tmp_path)
-    damage, words = DAMAGE[name]
+    damage, message = DAMAGE[name]
     damage(tmp_path / NAME)
     before = snapshot(tmp_path)
     failure = await refusal(tmp_path)
-    assert words in str(failure)
+    assert message in str(failure)
     assert str(tmp_path / NAME) in str(failure)
     assert snapshot(tmp_path) == before
 
@@ -84,53 +84,51 @@ def snapshot(directory: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def whole(tmp_path: Path) -> bytes:
-    """A sound database."""
-    trio.run(fill, tmp_path / "sound")
-    return (tmp_path / "sound" / NAME).read_bytes()
+def intact(tmp_path: Path) -> bytes:
+    """The content of an intact database."""
+    trio.run(fill, tmp_path / "intact")
+    return (tmp_path / "intact" / NAME).read_bytes()
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.floats(0, 1, exclude_max=True), flips=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1))))
-async def test_whatever_is_cut_off_is_missed_and_whatever_else_is_damaged_ends_in_words(
-    cut, flips, whole, tmp_path_factory
-) -> None:
+async def test_truncated_or_damaged_file_is_a_store_failure(cut, flips, intact, tmp_path_factory) -> None:
     directory = tmp_path_factory.mktemp("store")
-    (directory / NAME).write_bytes(whole[: int(len(whole) * cut)])
+    (directory / NAME).write_bytes(intact[: int(len(intact) * cut)])
     await refusal(directory)
-    content = bytearray(whole)
+    content = bytearray(intact)
     for place, wrong in flips:
-        start = int((len(whole) - len(wrong)) * place)
+        start = int((len(intact) - len(wrong)) * place)
         content[start : start + len(wrong)] = wrong
     (directory / NAME).write_bytes(content)
     with contextlib.suppress(StoreFailure):
         async with open_store(directory) as store:
             await store.open_tasks()
-            await store.listed("record")
+            await store.list_documents("record")
             await store.accept(task(999))
 
 
 @pytest.mark.parametrize("wrong", ["task SET request = 5", "task SET correlation = x'00'", "record SET body = x'00'"])
-async def test_a_row_whose_columns_are_of_other_types_ends_in_words(wrong: str, tmp_path: Path) -> None:
+async def test_row_with_wrong_column_type_is_a_store_failure(wrong: str, tmp_path: Path) -> None:
     await fill(tmp_path)
     with contextlib.closing(sqlite3.connect(tmp_path / NAME)) as connection, connection:
         assert connection.execute(f"UPDATE {wrong}").rowcount
     async with open_store(tmp_path) as store:
         with pytest.raises(StoreFailure, match="is damaged"):
-            await (store.open_tasks() if wrong.startswith("task") else store.listed("record"))
+            await (store.open_tasks() if wrong.startswith("task") else store.list_documents("record"))
 
 
-async def test_a_missing_database_is_missed_where_its_last_changes_are_left(tmp_path: Path) -> None:
+async def test_missing_database_with_log_is_refused(tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         await store.accept(task(1))
         shutil.copy(tmp_path / LOG, tmp_path / "copy")
     (tmp_path / NAME).unlink()
     (tmp_path / "copy").rename(tmp_path / LOG)
-    assert "is missing, but its last changes are there" in str(await refusal(tmp_path))
+    assert "is missing, but its write-ahead log" in str(await refusal(tmp_path))
     assert (tmp_path / LOG).exists()
 
 
-async def test_of_two_queens_on_one_directory_the_second_is_refused(tmp_path: Path) -> None:
+async def test_second_queen_on_same_directory_is_refused(tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         assert f"another queen-rbee uses {tmp_path}" in str(await refusal(tmp_path))
         await store.accept(task(1))
@@ -138,11 +136,11 @@ async def test_of_two_queens_on_one_directory_the_second_is_refused(tmp_path: Pa
         assert len(await store.open_tasks()) == 1
 
 
-async def test_a_database_that_another_program_works_in_is_refused(tmp_path: Path) -> None:
+async def test_database_in_use_by_other_program_is_refused(tmp_path: Path) -> None:
     await fill(tmp_path)
     program = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('BEGIN IMMEDIATE'); print(1); input()"
-    words = [sys.executable, "-uc", program, str(tmp_path / NAME)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:  # noqa: ASYNC220
+    command = [sys.executable, "-uc", program, str(tmp_path / NAME)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:  # noqa: ASYNC220
         assert other.stdin
         assert other.stdout
         other.stdout.readline()
@@ -152,7 +150,7 @@ async def test_a_database_that_another_program_works_in_is_refused(tmp_path: Pat
     assert "fuser" in failure.hint
 
 
-async def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+async def test_directory_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert f"{tmp_path}/file" in str(await refusal(tmp_path / "file" / "store"))
     assert f"{tmp_path}/file" in str(await refusal(tmp_path / "file"))
@@ -160,31 +158,31 @@ async def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> Non
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can try as another user")
 @pytest.mark.parametrize("unwritable", [".", NAME])
-async def test_what_the_queens_user_may_not_write_to_is_refused(unwritable: str, tmp_path: Path) -> None:
+async def test_unwritable_state_is_refused(unwritable: str, tmp_path: Path) -> None:
     state = tmp_path / "state"
     await fill(state)
     for path in (state, *state.iterdir()):
-        os.chown(path, NOBODY, NOBODY)
+        os.chown(path, NOBODY_UID, NOBODY_UID)
     os.chown(state / unwritable, 0, 0)
     (state / unwritable).chmod(0o755 if unwritable == "." else 0o644)
-    said = as_another(state, drops=True)
-    assert said.startswith(f"refused: {state}")
-    assert "ls -la" in said
+    output = as_another(state, drops=True)
+    assert output.startswith(f"refused: {state}")
+    assert "ls -la" in output
 
 
 def as_another(state: Path, *, drops: bool = False, before: tuple[str, ...] = ()) -> str:
-    """What another process says of the store in `state`: as another user, or behind the command `before`."""
-    words = [*before, sys.executable, "-m", __name__, str(state), str(int(drops))]
+    """Open the store in another process, optionally as another user or with a command prefix; return its output."""
+    command = [*before, sys.executable, "-m", __name__, str(state), str(int(drops))]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.run(words, check=True, capture_output=True, text=True, env=environ).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environ).stdout
 
 
-async def test_files_and_directory_are_for_the_queen_only_whatever_the_umask(tmp_path: Path) -> None:
+async def test_files_are_private_regardless_of_umask(tmp_path: Path) -> None:
     umask = os.umask(0)
     try:
         async with open_store(tmp_path / "a" / "b") as store:
             await store.accept(task(1))
-            store.delivered(task(1).task_id)
+            store.mark_delivered(task(1).task_id)
             modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "a" / "b").iterdir()}
     finally:
         os.umask(umask)
@@ -192,7 +190,7 @@ async def test_files_and_directory_are_for_the_queen_only_whatever_the_umask(tmp
     assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o750
 
 
-async def test_what_a_first_start_left_behind_when_it_was_killed_is_no_hindrance(tmp_path: Path) -> None:
+async def test_leftovers_of_killed_first_start_are_ignored(tmp_path: Path) -> None:
     (tmp_path / f".{NAME}.new").write_bytes(b"half")
     (tmp_path / ".queen.marks.new").write_bytes(b"half")
     await fill(tmp_path, 3)
@@ -200,16 +198,16 @@ async def test_what_a_first_start_left_behind_when_it_was_killed_is_no_hindrance
         assert len(await store.open_tasks()) == 3
 
 
-async def test_a_check_that_takes_too_long_is_given_up_with_a_notice(tmp_path: Path, monkeypatch, caplog) -> None:
+async def test_long_integrity_check_is_abandoned_and_logged(tmp_path: Path, monkeypatch, caplog) -> None:
     await fill(tmp_path, 50)
-    monkeypatch.setattr(opening, "CHECK_S", 0.0)
+    monkeypatch.setattr(opening, "CHECK_LIMIT_S", 0.0)
     monkeypatch.setattr(opening, "CHECK_STEPS", 1)
     async with open_store(tmp_path) as store:
         assert len(await store.open_tasks()) == 50
-    assert "too large to be checked within 0 s" in caplog.text
+    assert "too large for an integrity check within 0 s" in caplog.text
 
 
-async def test_an_exception_of_the_stores_user_passes_through_as_it_is(tmp_path: Path) -> None:
+async def test_exception_of_caller_passes_through(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="mine"):  # noqa: PT012 -- the exception is raised inside
         async with open_store(tmp_path) as store:
             store.put_later("model", Document("kept", "{}"))
@@ -218,7 +216,7 @@ async def test_an_exception_of_the_stores_user_passes_through_as_it_is(tmp_path:
         assert await store.get("model", "kept")
 
 
-async def opened(state: Path) -> None:
+async def try_open(state: Path) -> None:
     try:
         async with open_store(state) as store:
             await store.ping()
@@ -229,6 +227,6 @@ async def opened(state: Path) -> None:
 
 if __name__ == "__main__":
     if sys.argv[2] == "1":
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
-    trio.run(opened, Path(sys.argv[1]))
+        os.setgid(NOBODY_UID)
+        os.setuid(NOBODY_UID)
+    trio.run(try_open, Path(sys.argv[1]))

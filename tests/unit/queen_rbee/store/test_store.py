@@ -1,4 +1,4 @@
-"""Every store keeps the protocol's promises: the one in SQLite, and the one in memory that other tests stand on."""
+"""The SQLite store and the in-memory store of other tests both implement the protocol."""
 
 import shutil
 from collections.abc import AsyncIterator, Sequence
@@ -22,25 +22,25 @@ from tests.unit.queen_rbee.memory_store import MemoryStore
 
 
 def task(number: int = 1, **more) -> StoredTask:
-    plain = StoredTask(UUID(int=number), UUID(int=2**64 + number), f'{{"prompt":"p{number}"}}', f"c{number}", 1000.5)
-    return replace(plain, **more)
+    default = StoredTask(UUID(int=number), UUID(int=2**64 + number), f'{{"prompt":"p{number}"}}', f"c{number}", 1000.5)
+    return replace(default, **more)
 
 
 class InMemory:
-    """A store that is kept in memory from one opening to the next."""
+    """Opens in-memory stores, each with the content of the previous one."""
 
     def __init__(self) -> None:
-        self._left: MemoryStore | None = None
+        self._previous: MemoryStore | None = None
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Store]:
-        store = self._left.after_restart() if self._left else MemoryStore()
+        store = self._previous.after_restart() if self._previous else MemoryStore()
         yield store
-        self._left = store
+        self._previous = store
 
 
 class InSqlite:
-    """A store that is kept in a directory."""
+    """Opens SQLite stores on the same directory."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -52,116 +52,116 @@ class InSqlite:
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def shelf(request, tmp_path: Path) -> InMemory | InSqlite:
+def reopenable(request, tmp_path: Path) -> InMemory | InSqlite:
     return InMemory() if request.param == "memory" else InSqlite(tmp_path)
 
 
 async def keys(store: Store, kind: Kind, **more) -> list[str]:
-    return [document.key for document in await store.listed(kind, **more)]
+    return [document.key for document in await store.list_documents(kind, **more)]
 
 
-async def begun() -> None:
-    """Return when all tasks that have been started have begun: trio runs each once between two of its rounds."""
+async def let_tasks_start() -> None:
+    """Return when all started tasks have run once."""
     await trio.lowlevel.checkpoint()
     await trio.lowlevel.checkpoint()
 
 
-async def test_accepted_tasks_are_there_after_a_restart_in_their_order_until_they_end(shelf) -> None:
+async def test_open_tasks_survive_restart_in_order(reopenable) -> None:
     tasks = [task(number, traceparent=f"00-{number}" if number % 2 else None) for number in (3, 1, 2)]
-    async with shelf.open() as store:
+    async with reopenable.open() as store:
         for each in tasks:
             await store.accept(each)
         assert await store.open_tasks() == tasks
-        store.ended(tasks[1].task_id)
+        store.mark_ended(tasks[1].task_id)
     for generation in (1, 2):
-        async with shelf.open() as store:
+        async with reopenable.open() as store:
             assert await store.open_tasks() == [replace(tasks[i], generation=generation) for i in (0, 2)]
 
 
-async def test_that_a_token_was_shown_is_known_after_a_restart_and_the_next(shelf) -> None:
-    async with shelf.open() as store:
+async def test_delivery_is_known_after_restarts(reopenable) -> None:
+    async with reopenable.open() as store:
         await store.accept(task(1))
         await store.accept(task(2))
-        store.delivered(task(2).task_id)
+        store.mark_delivered(task(2).task_id)
         assert [each.delivered for each in await store.open_tasks()] == [False, True]
     for _ in range(2):
-        async with shelf.open() as store:
+        async with reopenable.open() as store:
             assert [each.delivered for each in await store.open_tasks()] == [False, True]
 
 
-async def test_a_task_may_be_shown_and_end_before_it_is_known_to_be_accepted(shelf) -> None:
-    async with shelf.open() as store:
+async def test_task_may_end_before_accept_returns(reopenable) -> None:
+    async with reopenable.open() as store:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.accept, task(1))
             nursery.start_soon(store.accept, task(2))
-            await begun()
+            await let_tasks_start()
             for number in (1, 2):
-                store.delivered(task(number).task_id)
-            store.ended(task(1).task_id)
+                store.mark_delivered(task(number).task_id)
+            store.mark_ended(task(1).task_id)
         assert await store.open_tasks() == [task(2, delivered=True)]
 
 
-async def test_an_id_can_be_used_again_once_its_task_has_ended_and_begins_anew(shelf) -> None:
-    async with shelf.open() as store:
+async def test_id_of_ended_task_can_be_reused(reopenable) -> None:
+    async with reopenable.open() as store:
         await store.accept(task(1, delivered=True, generation=7))
         with pytest.raises(ValueError, match="open"):
             await store.accept(task(1))
-        store.delivered(task(1).task_id)
-        store.ended(task(1).task_id)
-        store.ended(task(1).task_id)
+        store.mark_delivered(task(1).task_id)
+        store.mark_ended(task(1).task_id)
+        store.mark_ended(task(1).task_id)
         await store.accept(task(1, request="{}"))
-    async with shelf.open() as store:
+    async with reopenable.open() as store:
         assert await store.open_tasks() == [task(1, request="{}", generation=1)]
 
 
-async def test_a_task_whose_caller_is_cancelled_is_not_accepted(shelf) -> None:
-    async with shelf.open() as store:
+async def test_task_of_cancelled_caller_is_not_accepted(reopenable) -> None:
+    async with reopenable.open() as store:
         with trio.move_on_after(0) as scope:
             await store.accept(task(1))
         assert scope.cancelled_caught
         await store.accept(task(2))
         assert await store.open_tasks() == [task(2)]
         await store.accept(task(1))
-    async with shelf.open() as store:
+    async with reopenable.open() as store:
         assert [each.task_id.int for each in await store.open_tasks()] == [2, 1]
 
 
-async def test_what_the_store_does_not_know_is_no_error(shelf) -> None:
-    async with shelf.open() as store:
-        store.delivered(task(9).task_id)
-        store.ended(task(9).task_id)
+async def test_unknown_keys_are_no_error(reopenable) -> None:
+    async with reopenable.open() as store:
+        store.mark_delivered(task(9).task_id)
+        store.mark_ended(task(9).task_id)
         assert not await store.remove("model", "none")
         assert await store.get("model", "none") is None
-        assert list(await store.listed("model")) == []
+        assert list(await store.list_documents("model")) == []
         await store.ping()
 
 
-async def test_a_document_is_replaced_as_a_whole_and_is_the_newest_again(shelf) -> None:
-    async with shelf.open() as store:
+async def test_replaced_document_becomes_the_newest(reopenable) -> None:
+    async with reopenable.open() as store:
         for key in "abc":
             await store.put("session", Document(key, "{}", "t", 1.5))
         store.put_later("session", Document("a", '{"n":1}', "", 2.5))
         assert await store.get("session", "a") == Document("a", '{"n":1}', "", 2.5)
-    async with shelf.open() as store:
+    async with reopenable.open() as store:
         assert await keys(store, "session") == ["a", "c", "b"]
         assert await store.get("session", "b") == Document("b", "{}", "t", 1.5)
 
 
-async def test_kinds_keep_apart_and_what_is_removed_is_gone(shelf) -> None:
-    async with shelf.open() as store:
+async def test_kinds_are_separate_and_removal_is_final(reopenable) -> None:
+    async with reopenable.open() as store:
         for kind in protocol.KINDS:
             await store.put(kind, Document("same", kind))
         store.put_later("node", Document("later", "{}"))
         assert await store.remove("node", "later")
         assert await store.remove("model", "same")
         assert not await store.remove("model", "same")
-    async with shelf.open() as store:
-        found = [[document.body for document in await store.listed(kind)] for kind in protocol.KINDS]
+    async with reopenable.open() as store:
+        found = [[document.body for document in await store.list_documents(kind)] for kind in protocol.KINDS]
         assert found == [["session"], [], ["artifact"], ["node"], ["record"]]
 
 
-async def test_listings_are_paged_and_narrowed(shelf) -> None:
-    async with shelf.open() as store:
+async def test_listings_can_be_paged_and_filtered(reopenable) -> None:
+    async with reopenable.open() as store:
         for number in range(6):
             store.put_later("artifact", Document(str(number), "{}", "odd" if number % 2 else "even"))
         assert await keys(store, "artifact", limit=2) == ["5", "4"]
@@ -171,10 +171,10 @@ async def test_listings_are_paged_and_narrowed(shelf) -> None:
         assert await keys(store, "artifact", before="none") == []
 
 
-async def test_text_that_is_not_unicode_is_refused_before_it_disturbs_others(shelf) -> None:
-    async with shelf.open() as store, trio.open_nursery() as nursery:
+async def test_lone_surrogates_are_refused(reopenable) -> None:
+    async with reopenable.open() as store, trio.open_nursery() as nursery:
         nursery.start_soon(store.accept, task(1))
-        await begun()
+        await let_tasks_start()
         for bad in (task(2, request="\ud800"), task(2, correlation_id="\ud800"), task(2, traceparent="\ud800")):
             with pytest.raises(ValueError):
                 await store.accept(bad)
@@ -186,36 +186,36 @@ async def test_text_that_is_not_unicode_is_refused_before_it_disturbs_others(she
         assert await store.open_tasks() == [task(1), task(2, request='"ä\0𝄞"')]
 
 
-async def test_the_oldest_records_and_artifacts_go_when_there_are_too_many(shelf, monkeypatch) -> None:
+async def test_oldest_documents_are_removed_at_bound(reopenable, monkeypatch) -> None:
     bounds: dict[Kind, int] = {"record": 200, "artifact": 300}
     for module in (memory_store, writing):
         monkeypatch.setattr(module, "BOUNDS", bounds)
-    async with shelf.open() as store:
+    async with reopenable.open() as store:
         for number in range(700):
             for kind in ("record", "artifact", "session"):
                 store.put_later(kind, Document(f"{number:03}", "{}"))
             if number % 37 == 0:
                 for kind, bound in bounds.items():
-                    assert len(await store.listed(kind)) <= bound
-    async with shelf.open() as store:
+                    assert len(await store.list_documents(kind)) <= bound
+    async with reopenable.open() as store:
         for kind, bound in bounds.items():
             found = await keys(store, kind)
             assert bound * 0.99 <= len(found) <= bound
             assert found == [f"{number:03}" for number in range(699, 699 - len(found), -1)]
-        assert len(await store.listed("session")) == 700
+        assert len(await store.list_documents("session")) == 700
 
 
-Deed = tuple[Any, ...]
-"""A name and what it takes."""
+Operation = tuple[Any, ...]
+"""A name and its arguments."""
 
 NUMBERS = st.integers(1, 5)
 KEYS = st.sampled_from("abcd")
 SOME_KINDS: st.SearchStrategy[Kind] = st.sampled_from(["record", "artifact"])
-DEEDS = st.lists(
+OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.just("accept"), NUMBERS, st.integers(0, 3000)),
         st.tuples(st.just("abandon"), NUMBERS),
-        st.tuples(st.sampled_from(["delivered", "ended"]), NUMBERS),
+        st.tuples(st.sampled_from(["mark_delivered", "mark_ended"]), NUMBERS),
         st.tuples(st.sampled_from(["put", "put_later"]), SOME_KINDS, KEYS, st.text(max_size=2)),
         st.tuples(st.just("remove"), SOME_KINDS, KEYS),
         st.tuples(st.just("listed"), SOME_KINDS, st.none() | KEYS, st.none() | st.text(max_size=1), st.integers(0, 3)),
@@ -225,9 +225,9 @@ DEEDS = st.lists(
 )
 
 
-async def do(store: Store, deed: Deed) -> object:
-    """One deed on one store; what it says."""
-    match deed:
+async def perform(store: Store, operation: Operation) -> object:
+    """Perform an operation on a store and return its result."""
+    match operation:
         case "accept", number, size:
             try:
                 await store.accept(task(number, request="x" * size))
@@ -240,7 +240,7 @@ async def do(store: Store, deed: Deed) -> object:
                 scope.cancel()
                 if number not in open_ids:
                     await store.accept(task(number))
-        case ("delivered" | "ended") as name, number:
+        case ("mark_delivered" | "mark_ended") as name, number:
             getattr(store, name)(task(number).task_id)
         case "put", kind, key, body:
             await store.put(kind, Document(key, body, tag=body[:1]))
@@ -250,30 +250,28 @@ async def do(store: Store, deed: Deed) -> object:
         case "remove", kind, key:
             return await store.remove(kind, key)
         case "listed", kind, before, tag, limit:
-            return list(await store.listed(kind, before=before, tag=tag, limit=limit))
+            return list(await store.list_documents(kind, before=before, tag=tag, limit=limit))
     return None
 
 
 async def contents(store: Store) -> tuple[Sequence[StoredTask], list[list[Document]]]:
-    return await store.open_tasks(), [list(await store.listed(kind)) for kind in protocol.KINDS]
+    return await store.open_tasks(), [list(await store.list_documents(kind)) for kind in protocol.KINDS]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(deeds=DEEDS)
-async def test_sqlite_does_what_memory_does_in_any_order_of_deeds_closings_and_kills(
-    deeds, tmp_path_factory, monkeypatch
-) -> None:
-    # a copy of the files is what a kill leaves, as long as nothing moves from the log into the database meanwhile
+@given(operations=OPERATIONS)
+async def test_sqlite_behaves_like_memory_in_any_order(operations, tmp_path_factory, monkeypatch) -> None:
+    # a copy of the files equals the state after a kill, provided that the log is not emptied during the copy
     monkeypatch.setattr(loop, "PAUSE_S", 3600)
-    monkeypatch.setattr(database, "ERASED_WITHIN_S", 3600)
-    directory, model, left = tmp_path_factory.mktemp("store"), MemoryStore(), list(deeds)
+    monkeypatch.setattr(database, "LOG_MAX_AGE_S", 3600)
+    directory, model, remaining = tmp_path_factory.mktemp("store"), MemoryStore(), list(operations)
     while True:
         async with open_store(directory) as store:
             for each in await store.open_tasks():
                 if each.ended:
-                    store.ended(each.task_id)
+                    store.mark_ended(each.task_id)
             assert await contents(store) == await contents(model)
-            end = await until_end(store, model, left)
+            end = await perform_until_end(store, model, remaining)
             if end == "kill":
                 directory = Path(shutil.copytree(directory, tmp_path_factory.mktemp("killed"), dirs_exist_ok=True))
         if not end:
@@ -281,11 +279,11 @@ async def test_sqlite_does_what_memory_does_in_any_order_of_deeds_closings_and_k
         model = model.after_restart()
 
 
-async def until_end(store: Store, model: MemoryStore, left: list[Deed]) -> str:
-    """Do what is left on both, up to a closing, a kill or the end."""
-    while left:
-        deed = left.pop(0)
-        if deed[0] in ("close", "kill"):
-            return str(deed[0])
-        assert await do(store, deed) == await do(model, deed), deed
+async def perform_until_end(store: Store, model: MemoryStore, remaining: list[Operation]) -> str:
+    """Perform the remaining operations on both stores, up to a close, a kill or the end."""
+    while remaining:
+        operation = remaining.pop(0)
+        if operation[0] in ("close", "kill"):
+            return str(operation[0])
+        assert await perform(store, operation) == await perform(model, operation), operation
     return ""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.openai import AnthropicModels
 from queen_rbee.api.v1.models import page
-from queen_rbee.pools.naming import Offer
+from queen_rbee.pools.model_lookup import ModelListing
 from tests.unit.queen_rbee.line import Line, Site, site
 
 NAMES = ["p", "hf:org/repo/tiny.gguf"]
@@ -21,8 +21,8 @@ async def asked(running: Site, path: str = "/v1/models") -> Line:
     return await running.ask(path, method="GET", anthropic_version="2023-06-01")
 
 
-def offered(*names: str) -> list[Offer]:
-    return [Offer(name, None, ("p",), True, 512) for name in names]
+def offered(*names: str) -> list[ModelListing]:
+    return [ModelListing(name, None, ("p",), True, 512) for name in names]
 
 
 def names_of(found: AnthropicModels) -> list[str]:

@@ -12,7 +12,7 @@ from llama_orch.contracts.openai import DOCUMENTS_MOST, MESSAGES_MOST, TEXTS_MOS
 from llama_orch.contracts.tasks import PlacementWish
 from queen_rbee.api.v1.openai_requests import BODIES, Asked, asked, task_request
 from queen_rbee.engines.passage import Endpoint
-from queen_rbee.pools.naming import Named
+from queen_rbee.pools.model_lookup import ModelTarget
 
 HELLO = {"role": "user", "content": "hello"}
 LEAST: dict[Endpoint, dict[str, object]] = {
@@ -38,10 +38,12 @@ def refused(endpoint: Endpoint, body: object) -> list[str]:
     return [item.field for item in refusal.value.body.fields]
 
 
-def request(endpoint: Endpoint = "chat", target: Named | None = None, headers: dict[str, str] | None = None, **more):
+def request(
+    endpoint: Endpoint = "chat", target: ModelTarget | None = None, headers: dict[str, str] | None = None, **more
+):
     """What admission goes by."""
     understood = asked(endpoint, json.dumps({**LEAST[endpoint], **more}).encode())
-    return task_request(understood.wanted, endpoint, target or Named(), headers or {})
+    return task_request(understood.wanted, endpoint, target or ModelTarget(), headers or {})
 
 
 @pytest.mark.parametrize("endpoint", BODIES)
@@ -153,7 +155,7 @@ def test_whatever_stands_in_a_known_field_it_is_understood_or_named(endpoint: En
     found = outcome(endpoint, json.dumps(body).encode())
     if isinstance(found, Asked):
         assert found.passage.body == body
-        task_request(found.wanted, endpoint, Named(), {})
+        task_request(found.wanted, endpoint, ModelTarget(), {})
     else:
         named = {item.field.partition("[")[0].partition(".")[0] for item in found.body.fields or ()}
         assert named <= {*change, "body"}
@@ -173,8 +175,8 @@ def test_seeds_and_sizes_that_only_openai_has_are_the_engines_business(seed: int
 
 
 def test_a_pool_is_a_pin_and_a_model_is_asked_for_by_its_ref():
-    assert request(target=Named(model_ref="hf:a/b.gguf")).model_ref == "hf:a/b.gguf"
-    assert request(target=Named(pool_id="p")).placement == PlacementWish(mode="pin", pin_pool_id="p")
+    assert request(target=ModelTarget(model_ref="hf:a/b.gguf")).model_ref == "hf:a/b.gguf"
+    assert request(target=ModelTarget(pool_id="p")).placement == PlacementWish(mode="pin", pin_pool_id="p")
     assert request().placement is None
 
 

@@ -1,4 +1,4 @@
-"""What the queen finds out about machines: GPUs of all of them, and whether she reaches a node; within a limit."""
+"""Requests to pool-managerds: GPU lists, reachability and control, with failures reported as problems."""
 
 import json
 from collections.abc import AsyncIterator
@@ -11,90 +11,90 @@ import trio
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.operations import DrainRequest
 from llama_orch.settings.types import Secret
-from queen_rbee.fleet.managers import Manager, Managers, gpus, reachability
+from queen_rbee.fleet.managers import PoolManager, PoolManagers, gpus, reachability
 from tests.unit.queen_rbee.fleets import Rig
 
 GPU = {"index": 0, "uuid": "GPU-1", "name": "H100", "vram_total_bytes": 80, "vram_free_bytes": 70}
-NOBODY = "http://127.0.0.1:1"
+UNREACHABLE = "http://127.0.0.1:1"
 TOKEN = Secret("0123456789abcdef")
 
 
 @asynccontextmanager
 async def manager(status: int, body: object) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A pool-managerd that answers every request so; its URL and what it was asked."""
-    asked: list[bytes] = []
+    """Run a pool-managerd that gives every request this answer; yield its URL and the requests."""
+    requests: list[bytes] = []
 
     async def handle(stream: trio.SocketStream) -> None:
-        asked.append(bytes(await stream.receive_some(65536)))
+        requests.append(bytes(await stream.receive_some(65536)))
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         await stream.send_all(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(data), data))
 
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(partial(trio.serve_tcp, handle, 0, host="127.0.0.1"))
-        yield f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}", asked
+        yield f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}", requests
         nursery.cancel_scope.cancel()
 
 
-def at_home(rig: Rig, *urls: str) -> Managers:
-    return Managers(rig.fleet, rig.registry, urls, TOKEN)
+def managers(rig: Rig, *urls: str) -> PoolManagers:
+    return PoolManagers(rig.fleet, rig.registry, urls, TOKEN)
 
 
-async def test_gpus_of_all_nodes_are_listed_by_node_and_who_cannot_tell_is_named():
+async def test_gpus_are_listed_by_node_with_failed_nodes():
     rig = Rig()
-    async with manager(200, {"gpus": [GPU], "count": 1, "problem": None}) as (url, asked):
+    async with manager(200, {"gpus": [GPU], "count": 1, "problem": None}) as (url, requests):
         await rig.join("n2", address=url)
         await rig.join("n1", address=url)
-        await rig.join("away", address=NOBODY)
-        found = await gpus(at_home(rig))
+        await rig.join("away", address=UNREACHABLE)
+        found = await gpus(managers(rig))
     assert [(gpu.node_id, gpu.name) for gpu in found.gpus] == [("n1", "H100"), ("n2", "H100")]
     assert set(found.problems) == {"away"}
-    assert b"Bearer 0123456789abcdef" in asked[0]
+    assert b"Bearer 0123456789abcdef" in requests[0]
 
 
 @pytest.mark.parametrize(
     ("status", "body"),
     [(401, {}), (200, b"<html>"), (200, {"gpus": "many"}), (200, {"gpus": [], "problem": "no NVML"})],
 )
-async def test_an_answer_of_any_shape_is_a_problem_and_no_failure(status, body):
+async def test_malformed_gpu_answer_is_reported_as_problem(status, body):
     rig = Rig()
-    async with manager(status, body) as (url, _asked):
-        found = await gpus(at_home(rig, url))
+    async with manager(status, body) as (url, _requests):
+        found = await gpus(managers(rig, url))
     assert (found.gpus, list(found.problems)) == ([], [url])
 
 
-async def test_a_node_is_reachable_when_it_answers_with_the_token():
+async def test_node_that_accepts_token_is_reachable():
     rig = Rig()
-    async with manager(200, {"pools": []}) as (url, _asked):
+    async with manager(200, {"pools": []}) as (url, _requests):
         await rig.join(address=url)
-        found = await reachability(at_home(rig), rig.fleet.node("n1"))
+        found = await reachability(managers(rig), rig.fleet.node("n1"))
     assert (found.reachable, found.problem, found.latency_ms is None) == (True, None, False)
 
 
 @pytest.mark.parametrize("status", [401, 503])
-async def test_a_node_that_refuses_or_is_not_there_is_not_reachable_and_it_is_said_why(status):
+async def test_unreachable_node_is_reported_with_reason(status):
     rig = Rig()
-    async with manager(status, {}) as (url, _asked):
+    async with manager(status, {}) as (url, _requests):
         await rig.join(address=url)
-        found = await reachability(at_home(rig), rig.fleet.node("n1"))
-    assert (found.reachable, found.problem) == (False, f"it answers {status}")
-    gone = await reachability(at_home(rig), rig.fleet.node("n1"))
-    assert not gone.reachable
-    assert "cannot connect" in (gone.problem or "")
+        found = await reachability(managers(rig), rig.fleet.node("n1"))
+    assert (found.reachable, found.problem) == (False, f"status {status}")
+    stopped = await reachability(managers(rig), rig.fleet.node("n1"))
+    assert not stopped.reachable
+    assert "cannot connect" in (stopped.problem or "")
 
 
-async def test_what_a_manager_refuses_is_told_in_its_own_words():
+async def test_refusal_of_pool_managerd_is_passed_on():
     rig = Rig()
     refusal = {"code": "NOT_FOUND", "message": "no such pool here"}
-    async with manager(404, refusal) as (url, asked):
+    async with manager(404, refusal) as (url, requests):
         with pytest.raises(ApiError) as caught:
-            await at_home(rig).bid(Manager(url, "n1"), "/v2/pools/p/drain", DrainRequest(deadline_ms=5))
+            await managers(rig).post(PoolManager(url, "n1"), "/v2/pools/p/drain", DrainRequest(deadline_ms=5))
     assert caught.value.status == 503
     assert "node n1" in caught.value.body.message
     assert "no such pool here" in caught.value.body.message
-    assert asked[0].endswith(b'{"deadline_ms":5}')
+    assert requests[0].endswith(b'{"deadline_ms":5}')
 
 
-async def test_without_anybody_who_answers_for_a_pool_it_is_said_what_to_look_at():
+async def test_pool_without_pool_managerd_gives_hint():
     with pytest.raises(ApiError) as caught:
-        at_home(Rig(), NOBODY).of_pool(("p", ""))
+        managers(Rig(), UNREACHABLE).for_pool(("p", ""))
     assert "systemctl status pool-managerd" in (caught.value.body.hint or "")
