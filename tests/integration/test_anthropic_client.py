@@ -29,7 +29,7 @@ def text_of(message: anthropic.types.Message) -> str:
     return block.text
 
 
-def test_a_message_is_answered_with_the_engines_own_counts(client: anthropic.Anthropic):
+def test_message_reports_engine_token_counts(client: anthropic.Anthropic):
     message = client.messages.create(
         model="default", max_tokens=16, messages=HELLO, system="be brief", extra_headers={"X-Correlation-Id": "mine"}
     )
@@ -39,7 +39,7 @@ def test_a_message_is_answered_with_the_engines_own_counts(client: anthropic.Ant
     assert message._request_id == "mine"
 
 
-def test_a_stream_says_the_same_by_and_by_as_at_its_end(client: anthropic.Anthropic):
+def test_streamed_text_equals_final_message(client: anthropic.Anthropic):
     with client.messages.stream(model="default", max_tokens=24, messages=HELLO) as stream:
         pieces = list(stream.text_stream)
         message = stream.get_final_message()
@@ -49,7 +49,7 @@ def test_a_stream_says_the_same_by_and_by_as_at_its_end(client: anthropic.Anthro
     assert message.usage.input_tokens + (message.usage.cache_read_input_tokens or 0) > 0
 
 
-def test_the_events_of_a_stream_come_in_anthropics_order(client: anthropic.Anthropic):
+def test_stream_events_follow_anthropic_order(client: anthropic.Anthropic):
     stream = client.messages.create(model="default", max_tokens=3, messages=HELLO, stream=True)
     kinds = [event.type for event in stream]
     assert kinds[:2] == ["message_start", "content_block_start"]
@@ -57,7 +57,7 @@ def test_the_events_of_a_stream_come_in_anthropics_order(client: anthropic.Anthr
     assert kinds[-3:] == ["content_block_stop", "message_delta", "message_stop"]
 
 
-def test_a_stream_begins_with_the_tokens_of_its_prompt(client: anthropic.Anthropic):
+def test_message_start_reports_prompt_tokens(client: anthropic.Anthropic):
     for words in ("hello", "a prompt that is new and that no slot has in its cache"):
         asked: Any = {"model": "default", "max_tokens": 3, "messages": [{"role": "user", "content": words}]}
         events = list(client.messages.create(**asked, stream=True))
@@ -69,7 +69,7 @@ def test_a_stream_begins_with_the_tokens_of_its_prompt(client: anthropic.Anthrop
         assert (first.input_tokens, first.cache_read_input_tokens) == (last.input_tokens, last.cache_read_input_tokens)
 
 
-def test_blocks_turns_and_an_answer_that_is_begun_reach_the_model(client: anthropic.Anthropic):
+def test_blocks_turns_and_prefilled_answer_reach_model(client: anthropic.Anthropic):
     text = {"type": "text", "text": "hello", "cache_control": {"type": "ephemeral"}}
     turns: Any = [
         {"role": "user", "content": [text, {"type": "text", "text": "world"}]},
@@ -82,7 +82,7 @@ def test_blocks_turns_and_an_answer_that_is_begun_reach_the_model(client: anthro
     assert message.usage.input_tokens + (message.usage.cache_read_input_tokens or 0) > alone.input_tokens
 
 
-def test_all_that_a_client_may_wish_for_is_taken(client: anthropic.Anthropic):
+def test_optional_request_fields_are_accepted(client: anthropic.Anthropic):
     message = client.messages.create(
         model="default",
         max_tokens=4,
@@ -98,13 +98,13 @@ def test_all_that_a_client_may_wish_for_is_taken(client: anthropic.Anthropic):
     assert message.usage.output_tokens == 4
 
 
-def test_a_stop_sequence_ends_the_answer_before_it(client: anthropic.Anthropic):
+def test_stop_sequence_ends_answer_before_it(client: anthropic.Anthropic):
     message = client.messages.create(model="default", max_tokens=200, messages=HELLO, stop_sequences=["e"])
     assert message.stop_reason in ("end_turn", "stop_sequence")
     assert "e" not in "".join(block.text for block in message.content if block.type == "text")
 
 
-def test_an_answer_follows_the_schema_that_is_wanted(client: anthropic.Anthropic):
+def test_answer_follows_requested_schema(client: anthropic.Anthropic):
     schema = {
         "type": "object",
         "properties": {"colour": {"enum": ["red", "blue"]}},
@@ -120,13 +120,13 @@ def test_an_answer_follows_the_schema_that_is_wanted(client: anthropic.Anthropic
     assert json.loads(text_of(message))["colour"] in ("red", "blue")
 
 
-def test_tokens_are_counted_as_the_answers_usage_counts_them(client: anthropic.Anthropic):
+def test_token_count_matches_usage_of_answer(client: anthropic.Anthropic):
     counted = client.messages.count_tokens(model="default", messages=HELLO, system="be brief")
     usage = client.messages.create(model="default", max_tokens=1, messages=HELLO, system="be brief").usage
     assert counted.input_tokens == usage.input_tokens + (usage.cache_read_input_tokens or 0)
 
 
-def test_an_answer_that_fills_the_context_says_so(client: anthropic.Anthropic):
+def test_full_context_is_reported_as_stop_reason(client: anthropic.Anthropic):
     words = "hello " * 980
     message = client.messages.create(
         model="default", max_tokens=LONG, messages=[{"role": "user", "content": words}], stop_sequences=["never said"]
@@ -143,7 +143,7 @@ def test_an_answer_that_fills_the_context_says_so(client: anthropic.Anthropic):
         ({"model": "gpt-7"}, "NotFoundError", "gpt-7"),
     ],
 )
-def test_what_is_wrong_is_raised_as_what_it_is(
+def test_invalid_request_raises_matching_exception(
     client: anthropic.Anthropic, wrong: dict[str, Any], kind: str, words: str
 ):
     request: Any = {"model": "default", "max_tokens": 4, "messages": HELLO, **wrong}
@@ -155,7 +155,7 @@ def test_what_is_wrong_is_raised_as_what_it_is(
         assert raised.value.request_id
 
 
-def test_images_that_the_model_cannot_see_are_refused_by_the_engine_and_nothing_breaks(client: anthropic.Anthropic):
+def test_unsupported_image_is_refused_and_engine_goes_on(client: anthropic.Anthropic):
     source = {"type": "base64", "media_type": "image/png", "data": "aGVsbG8="}
     shown: Any = [{"role": "user", "content": [{"type": "image", "source": source}]}]
     with pytest.raises(anthropic.BadRequestError, match="image input is not supported"):
@@ -163,7 +163,7 @@ def test_images_that_the_model_cannot_see_are_refused_by_the_engine_and_nothing_
     assert client.messages.create(model="default", max_tokens=1, messages=HELLO).usage.output_tokens == 1
 
 
-def test_models_are_listed_page_by_page_and_found_by_their_names(client: anthropic.Anthropic):
+def test_models_are_listed_in_pages_and_found_by_name(client: anthropic.Anthropic):
     names = [model.id for model in client.models.list(limit=1)]
     assert names == [model.id for model in client.models.list()]
     assert names[0] == "default"
@@ -176,7 +176,7 @@ def test_models_are_listed_page_by_page_and_found_by_their_names(client: anthrop
     assert raised.value.request_id
 
 
-async def test_the_asynchronous_client_gets_the_same(fast: Home):
+async def test_async_client_gets_same_answers(fast: Home):
     async with anthropic.AsyncAnthropic(base_url=fast.url, api_key="any", max_retries=0) as client:
         message = await client.messages.create(model="default", max_tokens=8, messages=HELLO)
         assert message.usage.output_tokens == 8
@@ -204,7 +204,7 @@ def leave_whole(client: anthropic.Anthropic) -> None:
 
 
 @pytest.mark.parametrize("leave", [leave_stream, leave_whole])
-def test_a_client_that_leaves_frees_the_engines_slot(slow: Home, leave: Callable[[anthropic.Anthropic], None]):
+def test_client_disconnect_frees_engine_slot(slow: Home, leave: Callable[[anthropic.Anthropic], None]):
     before = len(slow.ask("GET", "/v2/tasks")[1]["tasks"])
     with anthropic.Anthropic(base_url=slow.url, api_key="any", max_retries=0) as client:
         leave(client)

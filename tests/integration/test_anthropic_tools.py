@@ -71,7 +71,7 @@ async def ask(client: anthropic.AsyncAnthropic, words: str = "hello", **more: An
     return message
 
 
-async def test_tools_are_used_and_what_they_answer_reaches_the_model():
+async def test_tool_calls_and_results_round_trip():
     async with listening() as (running, url), client_of(url) as client:
         running.engine.script = CALLS
         message = await ask(client, ASKED)
@@ -92,7 +92,7 @@ async def test_tools_are_used_and_what_they_answer_reaches_the_model():
     ]
 
 
-async def test_a_streamed_tools_use_is_the_same_message():
+async def test_streamed_tool_use_equals_whole_message():
     async with listening() as (running, url), client_of(url) as client:
         running.engine.script = CALLS
         whole = await ask(client, ASKED)
@@ -103,7 +103,7 @@ async def test_a_streamed_tools_use_is_the_same_message():
     assert (final.stop_reason, final.usage.to_dict()) == (whole.stop_reason, whole.usage.to_dict())
 
 
-async def test_a_full_queue_is_a_rate_limit_error_that_says_when_to_come_back():
+async def test_full_queue_raises_rate_limit_error_with_retry_after():
     async with listening(capacity=1) as (running, url), client_of(url) as client:
         lines = await full(running)
         with pytest.raises(anthropic.RateLimitError) as raised:
@@ -115,7 +115,7 @@ async def test_a_full_queue_is_a_rate_limit_error_that_says_when_to_come_back():
     assert int(raised.value.response.headers["retry-after"]) >= 1
 
 
-async def test_a_client_that_tries_again_as_it_is_told_gets_in():
+async def test_client_that_honours_retry_after_is_admitted():
     async with listening(capacity=1) as (running, url), client_of(url, max_retries=5) as client:
         for _ in range(3):
             running.dial("/v1/messages", BUSY)  # each ends by itself, in a time limit
@@ -123,7 +123,7 @@ async def test_a_client_that_tries_again_as_it_is_told_gets_in():
     assert message.stop_reason == "end_turn"
 
 
-async def test_a_queen_that_stops_is_overloaded():
+async def test_stopping_queen_raises_overloaded_error():
     async with listening() as (running, url), client_of(url) as client:
         running.queen.intake.close()
         with pytest.raises(anthropic.OverloadedError) as raised:
@@ -131,7 +131,7 @@ async def test_a_queen_that_stops_is_overloaded():
     assert raised.value.type == "overloaded_error"
 
 
-async def test_an_engine_that_fails_midway_raises_what_it_is():
+async def test_engine_failure_midway_raises_api_error():
     async with listening() as (_running, url), client_of(url) as client:
         stream = client.messages.stream(model="tiny", max_tokens=5, messages=[say("midway")])
         async with stream as events:
@@ -140,7 +140,7 @@ async def test_an_engine_that_fails_midway_raises_what_it_is():
     assert (raised.value.type, raised.value.api_message) == ("api_error", "out of memory")
 
 
-async def test_an_engine_that_says_nothing_is_a_timeout():
+async def test_silent_engine_raises_gateway_timeout():
     async with listening(hasty=True) as (_running, url), client_of(url) as client:
         with pytest.raises(anthropic.GatewayTimeoutError) as raised:
             await ask(client, "silence")
@@ -155,7 +155,7 @@ async def test_an_engine_that_says_nothing_is_a_timeout():
         {"api_key": "other", "default_headers": {"X-Api-Key": TOKEN}},
     ],
 )
-async def test_the_token_is_the_clients_key(how: dict[str, Any]):
+async def test_token_is_accepted_as_api_key(how: dict[str, Any]):
     async with listening(Access(Secret(TOKEN))) as (_running, url):
         async with client_of(url, **how) as client:
             assert (await ask(client)).stop_reason == "end_turn"
@@ -165,7 +165,7 @@ async def test_the_token_is_the_clients_key(how: dict[str, Any]):
     assert (raised.value.type, raised.value.error_code) == ("authentication_error", "BAD_TOKEN")
 
 
-async def test_leaving_a_stream_ends_its_task_at_once():
+async def test_closing_stream_cancels_task():
     async with listening() as (running, url), client_of(url) as client:
         with trio.fail_after(SOON_S):
             async with client.messages.stream(model="tiny", max_tokens=5, messages=[say("stall")]) as stream:

@@ -62,7 +62,7 @@ def busy_slots(cloud: Home) -> int:
     return int(pool["slots_total"]) - int(pool["slots_free"])
 
 
-def test_a_task_runs_on_the_node_through_its_relay(cloud: Home):
+def test_task_runs_on_node_through_relay(cloud: Home):
     status, answer = cloud.ask("POST", "/v2/tasks", {"prompt": "once", "max_tokens": 5, "seed": 1})
     assert status == 202
     with cloud.stream(answer["streams"]["sse"]) as events:
@@ -72,13 +72,13 @@ def test_a_task_runs_on_the_node_through_its_relay(cloud: Home):
     assert (view["replica_id"], view["usage"]["tokens_out"]) == (NODE, 5)  # type: ignore[index]
 
 
-def test_a_chat_by_v1_runs_there_too(cloud: Home):
+def test_v1_chat_runs_on_node(cloud: Home):
     chat = {"model": "default", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
     status, answer = cloud.ask("POST", "/v1/chat/completions", chat)
     assert (status, answer["usage"]["completion_tokens"]) == (200, 4)
 
 
-def test_cancel_passes_through_both_hops_and_frees_the_engines_slot(cloud: Home):
+def test_cancel_passes_both_hops_and_frees_engine_slot(cloud: Home):
     task_id = begun(cloud)
     cloud.until(lambda: busy_slots(cloud))
     assert cloud.ask("POST", f"/v2/tasks/{task_id}/cancel")[0] == 204
@@ -86,7 +86,7 @@ def test_cancel_passes_through_both_hops_and_frees_the_engines_slot(cloud: Home)
     assert node(cloud)["active_leases"] == 0
 
 
-def test_a_drained_pool_gets_nothing_and_what_runs_ends_at_the_deadline(cloud: Home):
+def test_drain_stops_admission_and_ends_tasks_at_deadline(cloud: Home):
     task_id = begun(cloud)
     done = cloud.orchctl("drain", "default", "--deadline", "1s")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -97,14 +97,14 @@ def test_a_drained_pool_gets_nothing_and_what_runs_ends_at_the_deadline(cloud: H
     cloud.until(lambda: task(cloud, waiting)["state"] == "done")
 
 
-def test_a_node_that_is_drained_as_a_whole_says_so_and_comes_back(cloud: Home):
+def test_drained_node_reports_it_and_can_be_resumed(cloud: Home):
     assert cloud.orchctl("drain", "--node", NODE).returncode == 0
     assert node(cloud)["status"] == "draining"
     assert cloud.orchctl("resume", "--node", NODE).returncode == 0
     online(cloud)
 
 
-def test_a_queen_that_restarts_goes_on_with_her_nodes_at_once(own: Home):
+def test_restarted_queen_keeps_its_nodes(own: Home):
     assert own.stop("queen-rbee") == 0
     own.start("queen-rbee")
     own.until(lambda: own.ask("GET", "/health")[0] == 200)
@@ -114,14 +114,14 @@ def test_a_queen_that_restarts_goes_on_with_her_nodes_at_once(own: Home):
     own.until(lambda: task(own, answer["task_id"])["state"] == "done")
 
 
-def test_a_node_that_stops_takes_leave_and_one_that_starts_registers(own: Home):
+def test_node_deregisters_at_stop_and_registers_at_start(own: Home):
     assert own.stop("pool-managerd") == 0
     assert node(own) == {}
     own.start("pool-managerd")
     online(own)
 
 
-def test_a_restart_leaves_nothing_drained(own: Home):
+def test_restart_of_pool_managerd_undoes_drain(own: Home):
     assert own.orchctl("drain", "default").returncode == 0
     assert own.stop("pool-managerd") == 0
     own.start("pool-managerd")
@@ -129,7 +129,7 @@ def test_a_restart_leaves_nothing_drained(own: Home):
     assert not own.pool()["draining"]
 
 
-def test_a_node_that_is_killed_ends_its_streams_with_an_error_that_may_be_tried_again(own: Home):
+def test_killed_node_ends_streams_with_retriable_error(own: Home):
     task_id = begun(own)
     killed = own.processes.pop("pool-managerd")
     killed.kill()
@@ -143,7 +143,7 @@ def test_a_node_that_is_killed_ends_its_streams_with_an_error_that_may_be_tried_
     own.until(lambda: task(own, waiting)["state"] == "done")
 
 
-def test_orchctl_shows_the_node_and_finds_nothing_wrong(cloud: Home):
+def test_orchctl_lists_node_and_finds_no_problem(cloud: Home):
     online(cloud)
     shown = cloud.orchctl("nodes", "--json")
     assert [each["node_id"] for each in json.loads(shown.stdout)["nodes"]] == [NODE]
@@ -170,7 +170,7 @@ def test_duplicate_node_id_on_one_machine_is_refused(own: Home):
     assert (node(own)["address"], node(own)["status"]) == (first, "online")
 
 
-def test_a_killed_pool_managerd_is_registered_again_at_once(own: Home):
+def test_killed_pool_managerd_registers_again_at_once(own: Home):
     online(own)
     process = own.processes.pop("pool-managerd")
     process.kill()

@@ -52,7 +52,7 @@ async def complete(handoff: Handoff) -> int:
         return int(json.loads(await response.read())["tokens_predicted"])
 
 
-async def test_a_pool_gets_its_engine_which_is_announced_and_serves(
+async def test_engine_of_pool_is_announced_and_serves(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
     async with provisioner(tmp_path, entry(llama_server_tar, tiny_model)) as daemon:
@@ -73,7 +73,7 @@ async def test_a_pool_gets_its_engine_which_is_announced_and_serves(
     assert daemon.state("default") is PoolState.OFFLINE
 
 
-async def test_an_engine_that_is_killed_comes_back_and_is_announced_anew(
+async def test_killed_engine_is_restarted_and_announced_again(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
     async with provisioner(tmp_path, entry(llama_server_tar, tiny_model)) as daemon:
@@ -86,7 +86,7 @@ async def test_an_engine_that_is_killed_comes_back_and_is_announced_anew(
     assert "killed by SIGKILL" in daemon.log
 
 
-async def test_pools_side_by_side_share_the_fetched_engine_and_no_port(
+async def test_pools_share_fetched_engine_but_not_port(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
     pools = [entry(llama_server_tar, tiny_model, pool_id=name) for name in ("a", "b")]
@@ -96,7 +96,7 @@ async def test_pools_side_by_side_share_the_fetched_engine_and_no_port(
         assert len(list((tmp_path / "cache/engines").iterdir())) == 1
 
 
-async def test_a_truncated_model_fails_with_the_engines_own_last_line_and_works_as_soon_as_it_is_mended(
+async def test_truncated_model_fails_with_engine_log_until_replaced(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
     model = truncated(tiny_model, tmp_path / "model.gguf")
@@ -109,7 +109,7 @@ async def test_a_truncated_model_fails_with_the_engines_own_last_line_and_works_
         await daemon.ready("default")
 
 
-async def test_a_truncated_model_is_not_tried_in_a_loop(
+async def test_truncated_model_is_retried_with_back_off(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
     model = truncated(tiny_model, tmp_path / "model.gguf")
@@ -118,7 +118,7 @@ async def test_a_truncated_model_is_not_tried_in_a_loop(
         await daemon.until(lambda: "tried again in 2 s" in str(daemon.report("default")))
 
 
-async def test_a_model_that_is_missing_is_named_and_served_once_it_is_there(
+async def test_missing_model_is_named_and_served_once_present(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
     model = tmp_path / "model.gguf"
@@ -129,13 +129,13 @@ async def test_a_model_that_is_missing_is_named_and_served_once_it_is_there(
         await daemon.ready("default")
 
 
-async def test_nothing_is_fetched_for_a_model_that_is_missing(tmp_path: Path) -> None:
+async def test_missing_model_prevents_engine_download(tmp_path: Path) -> None:
     nowhere = Archive(tmp_path / "no-such-engine.tar.gz", "0" * 64)
     async with provisioner(tmp_path, entry(nowhere, tmp_path / "absent.gguf")) as daemon:
         assert "absent.gguf" in await daemon.failed("default")
 
 
-async def test_a_model_with_a_wrong_checksum_never_reaches_the_engine(
+async def test_model_with_wrong_checksum_is_not_loaded(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
     pools = entry(llama_server_tar, tiny_model).replace(
@@ -147,7 +147,7 @@ async def test_a_model_with_a_wrong_checksum_never_reaches_the_engine(
     assert "load_model" not in daemon.log
 
 
-async def test_an_engine_with_a_wrong_checksum_is_not_run(
+async def test_engine_with_wrong_checksum_is_not_run(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
     wrong = Archive(llama_server_tar.path, "0" * 64)
@@ -156,7 +156,7 @@ async def test_an_engine_with_a_wrong_checksum_is_not_run(
     assert not (tmp_path / "cache/engines").exists()
 
 
-async def test_a_port_in_use_is_named_with_its_holder_and_taken_once_it_is_free(
+async def test_busy_port_is_reported_with_holder_and_used_once_free(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -169,14 +169,14 @@ async def test_a_port_in_use_is_named_with_its_holder_and_taken_once_it_is_free(
             assert (await daemon.ready("default")).url == f"http://127.0.0.1:{port}"
 
 
-async def test_a_bad_flag_fails_with_the_engines_own_words(
+async def test_invalid_flag_fails_with_engine_error(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
     async with provisioner(tmp_path, entry(llama_server_tar, tiny_model, 'flags = ["--frob"]')) as daemon:
         assert "error: invalid argument: --frob" in await daemon.failed("default")
 
 
-async def test_an_external_engine_is_announced_when_it_answers_and_again_after_it_was_away(
+async def test_external_engine_is_announced_whenever_it_answers(
     tmp_path: Path, llama_server: Path, tiny_model: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -201,9 +201,7 @@ async def stop_quietly(daemon: Provisioner) -> None:
         await daemon.process.wait()
 
 
-async def test_an_engine_that_is_generating_ends_with_the_daemon_all_the_same(
-    tmp_path: Path, llama_server_tar: Archive, slow_model: Path
-) -> None:
+async def test_generating_engine_ends_with_daemon(tmp_path: Path, llama_server_tar: Archive, slow_model: Path) -> None:
     async with provisioner(tmp_path, entry(llama_server_tar, slow_model)) as daemon:
         handoff = await daemon.ready("default")
         body = json.dumps({"prompt": "the river", "n_predict": 100_000, "stream": True}).encode()
@@ -213,7 +211,7 @@ async def test_an_engine_that_is_generating_ends_with_the_daemon_all_the_same(
     assert gone(handoff.pid)
 
 
-async def test_a_daemon_that_is_killed_takes_its_engines_with_it_and_starts_anew(
+async def test_killed_daemon_ends_its_engines_and_can_restart(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
     (tmp_path / "pools.toml").write_text(entry(llama_server_tar, tiny_model))
@@ -226,7 +224,7 @@ async def test_a_daemon_that_is_killed_takes_its_engines_with_it_and_starts_anew
         await second.until(lambda: (now := second.handoff("default")) is not None and now.pid != handoff.pid)
 
 
-async def test_a_pool_that_left_the_file_is_withdrawn_at_the_next_start(
+async def test_pool_removed_from_file_is_withdrawn_at_next_start(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
     async with provisioner(tmp_path, entry(llama_server_tar, tiny_model, pool_id="old")) as daemon:
@@ -236,7 +234,7 @@ async def test_a_pool_that_left_the_file_is_withdrawn_at_the_next_start(
         assert daemon.report("old") is None
 
 
-async def test_a_pool_that_is_not_to_be_loaded_is_fetched_and_checked_only(
+async def test_pool_without_preload_is_fetched_but_not_loaded(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
     async with provisioner(tmp_path, entry(llama_server_tar, tiny_model, "preload = false")) as daemon:
@@ -245,7 +243,7 @@ async def test_a_pool_that_is_not_to_be_loaded_is_fetched_and_checked_only(
     assert "load_model" not in daemon.log
 
 
-async def test_a_configured_gpu_that_is_absent_is_refused_and_never_replaced_by_the_cpu(
+async def test_absent_gpu_is_refused_without_cpu_fallback(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
     pools = entry(llama_server_tar, tiny_model, "devices = [31]")
@@ -255,7 +253,7 @@ async def test_a_configured_gpu_that_is_absent_is_refused_and_never_replaced_by_
     assert "load_model" not in daemon.log
 
 
-async def test_without_a_pools_file_it_runs_and_says_so(tmp_path: Path) -> None:
+async def test_daemon_runs_without_pools_file_and_logs_it(tmp_path: Path) -> None:
     absent = str(tmp_path / "absent.toml")
     async with provisioner(tmp_path, "", ENGINE_PROVISIONER_POOLS_CONFIG=absent) as daemon:
         await daemon.until(lambda: "engine-provisioner 0." in daemon.log)
@@ -264,7 +262,7 @@ async def test_without_a_pools_file_it_runs_and_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--check-config"]])
-def test_a_wrong_pools_file_refuses_the_start_with_every_problem(tmp_path: Path, arguments: list[str]) -> None:
+def test_invalid_pools_file_prevents_start_and_lists_problems(tmp_path: Path, arguments: list[str]) -> None:
     (tmp_path / "pools.toml").write_text('[[pools]]\nid = "A"\nslots = 0\n')
     done = subprocess.run(
         [sys.executable, "-m", "engine_provisioner", *arguments],
@@ -297,7 +295,7 @@ async def test_xllamacpp_is_installed_privately_and_serves(tmp_path: Path, tiny_
     assert gone(handoff.pid)
 
 
-async def test_metrics_are_served_on_an_address_of_their_own(
+async def test_metrics_are_served_on_separate_address(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
     address = f"127.0.0.1:{free_port()}"

@@ -21,7 +21,7 @@ def is_gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
-def test_an_engine_serves_and_is_gone_when_the_block_is_left(llama_server: Path, tiny_model: Path) -> None:
+def test_engine_serves_and_ends_with_block(llama_server: Path, tiny_model: Path) -> None:
     with running_engine(llama_server, tiny_model, slots=3, ctx=256) as engine:
         body = json.dumps({"prompt": "the river", "n_predict": 5}).encode()
         with urllib.request.urlopen(f"{engine.url}/completion", data=body, timeout=20) as answer:
@@ -31,7 +31,7 @@ def test_an_engine_serves_and_is_gone_when_the_block_is_left(llama_server: Path,
     assert is_gone(engine.pid)
 
 
-async def test_an_engine_that_generates_is_gone_too(llama_server: Path, slow_model: Path) -> None:
+async def test_generating_engine_ends_with_block(llama_server: Path, slow_model: Path) -> None:
     async with serving_engine(llama_server, slow_model) as engine:
         body = json.dumps({"prompt": "the river", "n_predict": 100_000, "stream": True}).encode()
         client = await trio.open_tcp_stream("127.0.0.1", engine.port)
@@ -42,7 +42,7 @@ async def test_an_engine_that_generates_is_gone_too(llama_server: Path, slow_mod
     assert is_gone(engine.pid)
 
 
-def test_an_engine_that_cannot_start_says_why(llama_server: Path, tmp_path: Path) -> None:
+def test_failed_engine_start_reports_reason(llama_server: Path, tmp_path: Path) -> None:
     absent = tmp_path / "absent.gguf"
     with (
         pytest.raises(EngineDied, match=r"ended with status 1(.|\n)*failed to load model"),
@@ -51,9 +51,7 @@ def test_an_engine_that_cannot_start_says_why(llama_server: Path, tmp_path: Path
         pass
 
 
-def test_the_archive_runs_from_wherever_it_is_unpacked(
-    llama_server_tar: Archive, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_archive_runs_from_any_directory(llama_server_tar: Archive, tmp_path_factory: pytest.TempPathFactory) -> None:
     place = tmp_path_factory.mktemp("elsewhere")
     assert llama_server_tar.checksum == f"sha256:{hashlib.sha256(llama_server_tar.path.read_bytes()).hexdigest()}"
     subprocess.run(["tar", "-xf", llama_server_tar.path, "-C", place], check=True)
@@ -62,7 +60,7 @@ def test_the_archive_runs_from_wherever_it_is_unpacked(
     assert "version" in answer.stdout + answer.stderr
 
 
-def test_packing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_packing_twice_gives_same_bytes(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     (tree / "bin").mkdir(parents=True)
     (tree / "bin/server").write_text("#!/bin/sh\n")
@@ -75,7 +73,7 @@ def test_packing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
 
 
-def test_a_model_depends_on_its_shape_and_seed_alone(tmp_path: Path) -> None:
+def test_model_depends_only_on_shape_and_seed(tmp_path: Path) -> None:
     shape = Shape(layers=1, embd=32, ctx=128)
     for name, made in {"one": shape, "same": shape, "other": Shape(layers=1, embd=32, ctx=128, seed=2)}.items():
         write_model(made, tmp_path / name)
@@ -93,6 +91,6 @@ def test_a_model_depends_on_its_shape_and_seed_alone(tmp_path: Path) -> None:
         ("# deb http://mirror.example/debian bookworm main\n", None),
     ],
 )
-def test_the_mirror_is_read_from_both_forms_of_apt_sources(sources: str, mirror: str | None) -> None:
+def test_mirror_is_read_from_both_apt_source_formats(sources: str, mirror: str | None) -> None:
     found = MIRROR.search(sources)
     assert (found.group(1) if found else None) == mirror

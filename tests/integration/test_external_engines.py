@@ -97,7 +97,7 @@ def play(directory: Path, urls: dict[str, str]) -> None:
         assert all(pool["ready"] and not pool["active_leases"] for pool in pools_of(home).values())
 
 
-async def test_engines_of_every_kind_become_ready_with_their_models_and_slots_and_answer(tmp_path: Path) -> None:
+async def test_every_external_engine_becomes_ready_and_answers(tmp_path: Path) -> None:
     async with AsyncExitStack() as engines:
         urls = {id_: (await engines.enter_async_context(listening(kind()))).url for id_, kind in KINDS.items()}
         await trio.to_thread.run_sync(play, tmp_path, urls)

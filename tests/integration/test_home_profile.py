@@ -38,7 +38,7 @@ def cache_in_use(running: Home) -> float:
     return float(line.rpartition(" ")[2])
 
 
-def test_a_tasks_tokens_come_in_order_and_end_with_the_engines_own_counts(fast: Home):
+def test_tokens_arrive_in_order_and_match_engine_counts(fast: Home):
     accepted = submit(fast, max_tokens=16, seed=1)
     with fast.stream(accepted["streams"]["sse"]) as stream:
         events = list(stream)
@@ -53,12 +53,12 @@ def test_a_tasks_tokens_come_in_order_and_end_with_the_engines_own_counts(fast: 
     assert (view["state"], view["pool_id"], view["usage"]["tokens_out"]) == ("done", "default", 16)
 
 
-def test_the_same_seed_gives_the_same_text(fast: Home):
+def test_same_seed_gives_same_text(fast: Home):
     texts = [fast.orchctl("submit", "hello", "--seed", "7", "--max-tokens", "20").stdout for _ in range(2)]
     assert texts[0] == texts[1] != ""
 
 
-def test_a_reader_that_comes_back_loses_nothing_and_sees_nothing_twice(fast: Home):
+def test_resumed_event_stream_has_no_gaps_or_duplicates(fast: Home):
     accepted = submit(fast, max_tokens=32, seed=3)
     with fast.stream(accepted["streams"]["sse"]) as stream:
         whole = list(stream)
@@ -67,7 +67,7 @@ def test_a_reader_that_comes_back_loses_nothing_and_sees_nothing_twice(fast: Hom
     assert rest == [event for event in whole if event[0] > 7]
 
 
-def test_verbose_readers_get_the_narration_and_others_do_not(fast: Home):
+def test_only_verbose_readers_get_narration(fast: Home):
     accepted = submit(fast, max_tokens=2)
     with fast.stream(accepted["streams"]["sse"]) as stream:
         plain = [name for _, name, _ in stream]
@@ -77,7 +77,7 @@ def test_verbose_readers_get_the_narration_and_others_do_not(fast: Home):
     assert "narration" in verbose
 
 
-def test_a_prompt_that_is_too_long_is_the_clients_error_and_the_pool_stays_ready(fast: Home):
+def test_oversized_prompt_fails_task_and_pool_stays_ready(fast: Home):
     accepted = submit(fast, prompt="word " * 5000, max_tokens=4)
     with fast.stream(accepted["streams"]["sse"]) as stream:
         *_, (_, name, data) = stream
@@ -85,7 +85,7 @@ def test_a_prompt_that_is_too_long_is_the_clients_error_and_the_pool_stays_ready
     assert fast.pool()["ready"]
 
 
-def test_status_and_pools_tell_a_person_what_there_is(fast: Home):
+def test_orchctl_status_and_pools_show_ready_pool(fast: Home):
     status, pools = fast.orchctl("status"), fast.orchctl("pools")
     assert status.returncode == pools.returncode == 0
     assert "ready" in status.stdout
@@ -94,14 +94,14 @@ def test_status_and_pools_tell_a_person_what_there_is(fast: Home):
 
 
 @pytest.mark.parametrize("priority", ["interactive", "batch"])
-def test_more_tasks_than_slots_are_queued_and_all_of_them_end(fast: Home, priority: str):
+def test_tasks_beyond_slots_are_queued_and_finish(fast: Home, priority: str):
     accepted = [submit(fast, max_tokens=64, priority=priority) for _ in range(12)]
     for answer in accepted:
         with fast.stream(answer["streams"]["sse"]) as stream:
             assert [name for _, name, _ in stream][-1] == "end"
 
 
-def test_a_wrong_request_is_refused_with_every_wrong_field_by_name(fast: Home):
+def test_invalid_request_names_every_wrong_field(fast: Home):
     status, error = fast.ask("POST", "/v2/tasks", {"promt": "x", "max_tokens": 0, "placement": {"mode": "pin"}})
     assert (status, error["code"], error["retriable"]) == (400, "INVALID_PARAMS", False)
     assert {problem["field"] for problem in error["fields"]} == {"promt", "max_tokens", "placement"}
@@ -109,7 +109,7 @@ def test_a_wrong_request_is_refused_with_every_wrong_field_by_name(fast: Home):
     assert fast.ask("POST", "/v2/tasks", {"max_tokens": 5})[1]["fields"][0]["field"] == "prompt"
 
 
-def test_what_no_pool_offers_is_refused_at_once_and_a_pin_never_falls_back(fast: Home):
+def test_unsatisfiable_task_is_refused_without_fallback(fast: Home):
     for wish, status, code in (
         ({"model_ref": "no-such-model"}, 400, "INVALID_PARAMS"),
         ({"ctx": 1_000_000}, 400, "INVALID_PARAMS"),
@@ -119,7 +119,7 @@ def test_what_no_pool_offers_is_refused_at_once_and_a_pin_never_falls_back(fast:
         assert (answer[0], answer[1]["code"]) == (status, code)
 
 
-def test_unknown_tasks_pools_and_paths_are_404_and_wrong_methods_405(fast: Home):
+def test_unknown_paths_get_404_and_wrong_methods_405(fast: Home):
     for method, path, status in (
         ("GET", "/v2/tasks/00000000-0000-4000-8000-000000000000", 404),
         ("GET", "/v2/tasks/no-uuid/events", 404),
@@ -132,7 +132,7 @@ def test_unknown_tasks_pools_and_paths_are_404_and_wrong_methods_405(fast: Home)
         assert (given, bool(error["message"]), bool(error["correlation_id"])) == (status, True, True), path
 
 
-def test_tasks_are_listed_newest_first_and_page_by_page(fast: Home):
+def test_tasks_are_listed_newest_first_in_pages(fast: Home):
     ids = [submit(fast, max_tokens=1)["task_id"] for _ in range(5)]
     fast.until(lambda: fast.ask("GET", f"/v2/tasks/{ids[-1]}")[1]["state"] == "done")
     _status, first = fast.ask("GET", "/v2/tasks?limit=2&state=done")
@@ -143,7 +143,7 @@ def test_tasks_are_listed_newest_first_and_page_by_page(fast: Home):
     assert (status, {problem["field"] for problem in error["fields"]}) == (400, {"state", "limit"})
 
 
-def test_capabilities_health_and_readiness_are_those_of_the_pool(fast: Home):
+def test_capabilities_health_and_readiness_match_pool(fast: Home):
     _status, capabilities = fast.ask("GET", "/v2/meta/capabilities")
     (pool,) = capabilities["pools"]
     assert (pool["pool_id"], pool["engine"], pool["ctx_max"], pool["slots"]) == ("default", "llamacpp", 1024, 2)
@@ -152,14 +152,14 @@ def test_capabilities_health_and_readiness_are_those_of_the_pool(fast: Home):
     assert fast.ask("GET", "/ready") == (200, {"ready": True, "reasons": []})
 
 
-def test_the_part_of_the_kv_cache_in_use_is_told_while_a_task_runs_and_0_afterwards(slow: Home):
+def test_kv_cache_usage_is_exposed_while_task_runs(slow: Home):
     accepted = submit(slow, **LONG)
     assert 0 < slow.until(lambda: cache_in_use(slow)) < 1
     slow.ask("POST", f"/v2/tasks/{accepted['task_id']}/cancel")
     slow.until(lambda: cache_in_use(slow) == 0)
 
 
-def test_cancelling_frees_the_engines_slot_and_not_one_token_follows(slow: Home):
+def test_cancel_frees_slot_and_no_token_follows(slow: Home):
     accepted = submit(slow, **LONG)
     with slow.stream(accepted["streams"]["sse"]) as stream:
         events = iter(stream)
@@ -174,7 +174,7 @@ def test_cancelling_frees_the_engines_slot_and_not_one_token_follows(slow: Home)
     assert after == 204
 
 
-def test_a_reader_that_leaves_does_not_end_the_task_but_an_interrupted_orchctl_does(slow: Home):
+def test_interrupted_orchctl_cancels_but_lost_reader_does_not(slow: Home):
     accepted = submit(slow, prompt="hello", max_tokens=40)
     with slow.stream(accepted["streams"]["sse"]) as stream:
         next(iter(stream))
@@ -190,7 +190,7 @@ def test_a_reader_that_leaves_does_not_end_the_task_but_an_interrupted_orchctl_d
     assert slow.ask("GET", "/v2/tasks?state=cancelled")[1]["count"] >= 1
 
 
-def test_an_engine_that_is_killed_ends_its_task_comes_back_and_serves(slow: Home):
+def test_killed_engine_fails_task_restarts_and_serves(slow: Home):
     accepted = submit(slow, **LONG)
     with slow.stream(accepted["streams"]["sse"]) as stream:
         events = iter(stream)
@@ -214,9 +214,7 @@ def engine_of(running: Home) -> int | None:
     return int(found.partition("pid=")[2].partition(",")[0]) if "pid=" in found else None
 
 
-def test_pool_manager_and_queen_restart_without_losing_the_pool(
-    tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
-):
+def test_pool_survives_restart_of_pool_managerd_and_queen(tmp_path: Path, llama_server_tar: Archive, tiny_model: Path):
     with home(tmp_path, llama_server_tar, tiny_model) as running:
         for name in ("pool-managerd", "queen-rbee"):
             assert running.stop(name) == 0

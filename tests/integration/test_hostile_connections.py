@@ -120,7 +120,7 @@ def goes_on(listener: Listening) -> bool:
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused_request_gets_its_status_and_listener_goes_on(daemons: TwoDaemons, case: str) -> None:
+def test_refused_request_gets_status_and_listener_survives(daemons: TwoDaemons, case: str) -> None:
     sent, status = REFUSED[case]
     for listener in daemons.listening:
         if "hot path" in case and listener.name != "queen-rbee api":
@@ -134,7 +134,7 @@ def test_refused_request_gets_its_status_and_listener_goes_on(daemons: TwoDaemon
 
 
 @pytest.mark.parametrize("case", UNFINISHED)
-def test_client_may_leave_at_any_point(daemons: TwoDaemons, case: str) -> None:
+def test_client_may_disconnect_at_any_point(daemons: TwoDaemons, case: str) -> None:
     for listener in daemons.listening:
         for ending, _ in itertools.product(ENDINGS[1:], range(REPEATS)):
             attack(listener, UNFINISHED[case], ending)

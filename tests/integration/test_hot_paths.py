@@ -99,7 +99,7 @@ def post(body: bytes, path: bytes = b"/echo", *headers: bytes) -> bytes:
 GET_HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-async def test_one_connection_serves_many_requests_with_their_queries_and_correlation_ids():
+async def test_connection_serves_requests_with_own_query_and_id():
     async with site() as running, await running.connect() as stream:
         for number in range(3):
             await stream.send_all(
@@ -118,7 +118,7 @@ async def test_one_connection_serves_many_requests_with_their_queries_and_correl
         (b"00-xyz", False),
     ],
 )
-async def test_a_trace_is_passed_back_if_it_is_one(given: bytes, kept: bool):
+async def test_valid_traceparent_is_echoed_and_invalid_one_is_not(given: bytes, kept: bool):
     async with site() as running, await running.connect() as stream:
         for request, mark in (
             (post(b"hot", b"/echo", b"traceparent: " + given), b"hot"),
@@ -128,14 +128,14 @@ async def test_a_trace_is_passed_back_if_it_is_one(given: bytes, kept: bool):
             assert (b"traceparent: " + given in await until(stream, mark)) == kept
 
 
-async def test_requests_sent_ahead_are_answered_in_turn():
+async def test_pipelined_requests_are_answered_in_order():
     async with site() as running, await running.connect() as stream:
         await stream.send_all(post(b"one") + post(b"two") + post(b"three"))
         answers = await until(stream, b"three")
         assert answers.index(b"one") < answers.index(b"two") < answers.index(b"three")
 
 
-async def test_a_connection_goes_from_hot_to_other_paths_and_back():
+async def test_connection_switches_between_hot_and_other_paths():
     async with site() as running, await running.connect() as stream:
         await stream.send_all(post(b"hot"))
         await until(stream, b"hot")
@@ -145,7 +145,7 @@ async def test_a_connection_goes_from_hot_to_other_paths_and_back():
         await until(stream, b"hot again")
 
 
-async def test_another_request_sent_right_behind_a_hot_one_is_not_lost():
+async def test_request_pipelined_behind_hot_one_is_not_lost():
     async with site() as running, await running.connect() as stream:
         await stream.send_all(post(b"hot") + GET_HEALTH)
         answers = await until(stream, b'"ok"')
@@ -153,7 +153,7 @@ async def test_another_request_sent_right_behind_a_hot_one_is_not_lost():
 
 
 @pytest.mark.parametrize("cut", [1, 7, 30, 60])
-async def test_a_request_may_come_in_pieces(cut: int):
+async def test_request_may_arrive_in_pieces(cut: int):
     request = post(b"in pieces")
     async with site() as running, await running.connect() as stream:
         await stream.send_all(request[:cut])
@@ -163,7 +163,7 @@ async def test_a_request_may_come_in_pieces(cut: int):
 
 
 @pytest.mark.parametrize("ending", [b"Connection: close", b"connection: Close"])
-async def test_a_connection_that_asks_to_be_closed_is_closed(ending: bytes):
+async def test_connection_close_header_closes_connection(ending: bytes):
     async with site() as running, await running.connect() as stream:
         await stream.send_all(post(b"last", b"/echo", ending))
         assert b"last" in await rest(stream)
@@ -175,7 +175,7 @@ async def test_http_1_0_is_answered_and_closed():
         assert (await rest(stream)).endswith(b"old")
 
 
-async def test_a_client_that_waits_to_be_told_to_go_on_is_told():
+async def test_expect_100_continue_is_answered():
     async with site() as running, await running.connect() as stream:
         head, _, body = post(b"big", b"/echo", b"Expect: 100-continue").partition(b"\r\n\r\n")
         await stream.send_all(head + b"\r\n\r\n")
@@ -184,19 +184,19 @@ async def test_a_client_that_waits_to_be_told_to_go_on_is_told():
         assert b"big" in await until(stream, b"big")
 
 
-async def test_what_is_no_http_is_refused_and_closed():
+async def test_malformed_http_is_refused_and_closed():
     async with site() as running, await running.connect() as stream:
         await stream.send_all(b"POST /echo HTTP/1.1\r\nno colon here\r\n\r\n")
         assert (await rest(stream)).startswith(b"HTTP/1.1 400")
 
 
-async def test_a_head_without_end_is_refused_and_closed():
+async def test_endless_head_is_refused_and_closed():
     async with site() as running, await running.connect() as stream:
         await stream.send_all(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * 70_000)
         assert (await rest(stream)).startswith(b"HTTP/1.1 431")
 
 
-async def test_a_body_that_is_too_long_is_refused_with_its_status():
+async def test_oversized_body_is_refused_with_413():
     async with site() as running, await running.connect() as stream:
         await stream.send_all(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         chunk = b"80000\r\n" + b"x" * 0x80000 + b"\r\n"
@@ -205,7 +205,7 @@ async def test_a_body_that_is_too_long_is_refused_with_its_status():
         assert (await until(stream, b"}")).startswith(b"HTTP/1.1 413")
 
 
-async def test_a_handler_learns_that_its_client_has_left():
+async def test_handler_notices_client_disconnect():
     async with site() as running:
         stream = await running.connect()
         await stream.send_all(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -215,7 +215,7 @@ async def test_a_handler_learns_that_its_client_has_left():
             await running.left.wait()
 
 
-async def test_a_defect_of_ours_is_a_500_in_the_shape_of_all_errors():
+async def test_handler_defect_is_500_in_common_error_shape():
     async with site() as running, await running.connect() as stream:
         await stream.send_all(b"GET /broken HTTP/1.1\r\nHost: localhost\r\nX-Correlation-Id: find-me\r\n\r\n")
         answer = await until(stream, b"}")
@@ -224,7 +224,7 @@ async def test_a_defect_of_ours_is_a_500_in_the_shape_of_all_errors():
         assert b'"correlation_id":"find-me"' in answer
 
 
-async def test_a_stop_ends_connections_that_wait_for_a_request():
+async def test_stop_closes_idle_connections():
     async with site() as running, await running.connect() as used, await running.connect() as fresh:
         await used.send_all(post(b"done"))
         await until(used, b"done")
@@ -233,7 +233,7 @@ async def test_a_stop_ends_connections_that_wait_for_a_request():
         assert await rest(fresh) == b""
 
 
-async def test_a_stop_lets_a_stream_go_on_until_the_drain_limit():
+async def test_stop_lets_stream_continue_until_drain_limit():
     async with site() as running, await running.connect() as stream:
         await stream.send_all(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await until(stream, b"first")

@@ -173,7 +173,7 @@ def report(seen: list[Figures]) -> None:
 
 
 @pytest.mark.parametrize("name", DAEMONS)
-async def test_the_worst_bodies_never_hold_the_event_loop(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_worst_bodies_do_not_block_event_loop(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     async with running(name) as found:
         assert found.routes
         await trio.to_thread.run_sync(all_hostile, found)
@@ -186,7 +186,7 @@ async def test_the_worst_bodies_never_hold_the_event_loop(name: str, capsys: pyt
 
 
 @pytest.mark.parametrize("case", SERVED)
-async def test_large_requests_are_served_beside_others(case: str, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_large_requests_are_served_without_blocking_others(case: str, capsys: pytest.CaptureFixture[str]) -> None:
     path, make = SERVED[case]
     body = json.dumps(make()).encode()
     async with running("queen-rbee") as found:

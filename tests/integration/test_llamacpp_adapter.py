@@ -67,7 +67,7 @@ async def busy_slots(url: str) -> int:
     return sum(slot["is_processing"] for slot in slots)
 
 
-async def test_a_prompt_comes_piece_by_piece_with_the_engines_own_counts(llama_server: Path, tiny_model: Path) -> None:
+async def test_prompt_streams_tokens_with_engine_counts(llama_server: Path, tiny_model: Path) -> None:
     async with serving_engine(llama_server, tiny_model, slots=1) as engine:
         first = await prompted(engine.url, max_tokens=5)
         assert len(payloads(first, "token")) == first.tokens_out == 5
@@ -79,9 +79,7 @@ async def test_a_prompt_comes_piece_by_piece_with_the_engines_own_counts(llama_s
         assert (cold.tokens_in, cold.tokens_cached) == (3, 0)
 
 
-async def test_a_seed_and_strict_determinism_give_the_same_text_whatever_is_cached(
-    llama_server: Path, tiny_model: Path
-) -> None:
+async def test_strict_determinism_gives_same_text_despite_cache(llama_server: Path, tiny_model: Path) -> None:
     async with serving_engine(llama_server, tiny_model, slots=1) as engine:
         texts = {text(await prompted(engine.url, max_tokens=20, seed=3, determinism="strict")) for _time in range(3)}
         assert len(texts) == 1
@@ -89,14 +87,14 @@ async def test_a_seed_and_strict_determinism_give_the_same_text_whatever_is_cach
         assert (text(other) in texts, other.tokens_cached) == (False, 0)
 
 
-async def test_a_stop_text_ends_the_answer_and_is_no_part_of_it(llama_server: Path, tiny_model: Path) -> None:
+async def test_stop_text_ends_answer_and_is_excluded(llama_server: Path, tiny_model: Path) -> None:
     async with serving_engine(llama_server, tiny_model, slots=1) as engine:
         whole = text(await prompted(engine.url, max_tokens=20, temperature=0.0))
         stop = whole[5:9]
         assert text(await prompted(engine.url, max_tokens=20, temperature=0.0, stop=[stop])) == whole.partition(stop)[0]
 
 
-async def test_a_chat_comes_in_openais_chunks_with_its_counts_apart(llama_server: Path, tiny_model: Path) -> None:
+async def test_chat_streams_openai_chunks_and_separate_usage(llama_server: Path, tiny_model: Path) -> None:
     async with serving_engine(llama_server, tiny_model) as engine:
         task = await passed_on(engine.url, "chat", messages=HELLO, max_tokens=4, stream=False)
         chunks = payloads(task, "chunk")
@@ -110,7 +108,7 @@ async def test_a_chat_comes_in_openais_chunks_with_its_counts_apart(llama_server
         assert task.tokens_cached == counted["usage"]["prompt_tokens_details"]["cached_tokens"]
 
 
-async def test_several_choices_and_text_completions_are_passed_on_too(llama_server: Path, tiny_model: Path) -> None:
+async def test_multiple_choices_and_completions_are_passed_on(llama_server: Path, tiny_model: Path) -> None:
     async with serving_engine(llama_server, tiny_model) as engine:
         two = await passed_on(engine.url, "chat", messages=HELLO, max_tokens=2, n=2)
         assert {chunk["choices"][0]["index"] for chunk in payloads(two, "chunk")} == {0, 1}
@@ -124,7 +122,7 @@ async def test_several_choices_and_text_completions_are_passed_on_too(llama_serv
         assert (plain.tokens_in, plain.tokens_out) == (3, 3)
 
 
-async def test_embeddings_come_whole(llama_server: Path, tiny_model: Path) -> None:
+async def test_embeddings_arrive_as_one_result(llama_server: Path, tiny_model: Path) -> None:
     flags = ("--embeddings", "--pooling", "mean")
     async with serving_engine(llama_server, tiny_model, flags=flags) as engine:
         task = await passed_on(engine.url, "embeddings", input=["a", "b"])
@@ -133,7 +131,7 @@ async def test_embeddings_come_whole(llama_server: Path, tiny_model: Path) -> No
         assert task.tokens_in == result["usage"]["prompt_tokens"] > 0
 
 
-async def test_input_beyond_the_batch_is_the_clients_fault(llama_server: Path, tiny_model: Path) -> None:
+async def test_input_beyond_batch_is_client_error(llama_server: Path, tiny_model: Path) -> None:
     """By default, that is with a batch of 512 tokens; as large as the context, it takes what fits into that."""
     pooled = ("--embeddings", "--pooling", "mean")
     async with serving_engine(llama_server, tiny_model, ctx=2048, flags=pooled) as engine:
@@ -156,9 +154,7 @@ async def test_documents_are_ranked(llama_server: Path, tiny_model: Path) -> Non
         assert task.tokens_in == result["usage"]["prompt_tokens"] > 0
 
 
-async def test_a_wrong_request_is_refused_in_the_engines_words_and_the_engine_is_well(
-    llama_server: Path, tiny_model: Path
-) -> None:
+async def test_engine_message_is_returned_for_invalid_requests(llama_server: Path, tiny_model: Path) -> None:
     async with serving_engine(llama_server, tiny_model) as engine:
         too_long = await failed(engine.url, prompt="the river " * 600)
         assert (too_long.code, too_long.blame) == (ErrorCode.INVALID_PARAMS, "nobody")
@@ -189,9 +185,7 @@ def loading_engine(llama_server: Path, directory: Path) -> Iterator[str]:
         process.wait()
 
 
-async def test_an_engine_that_loads_has_no_room_yet_and_the_task_may_go_elsewhere(
-    llama_server: Path, tmp_path: Path
-) -> None:
+async def test_task_for_loading_engine_may_go_elsewhere(llama_server: Path, tmp_path: Path) -> None:
     with loading_engine(llama_server, tmp_path) as url:
         with trio.fail_after(30):
             while "is away" in str(loading := await failed(url)):  # noqa: ASYNC110 -- another process's doing
@@ -208,7 +202,7 @@ async def tokens(task: Task, least: int) -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["completion", "chat"])
-async def test_leaving_a_task_frees_the_engines_slot(llama_server: Path, slow_model: Path, endpoint: Endpoint) -> None:
+async def test_cancelling_task_frees_engine_slot(llama_server: Path, slow_model: Path, endpoint: Endpoint) -> None:
     passage = Passage("chat", {"messages": HELLO, "max_tokens": LONG}, 100) if endpoint == "chat" else None
     async with serving_engine(llama_server, slow_model, ctx=2048) as engine:
         task = Task(TaskRequest(prompt="the river", max_tokens=LONG), "c", trio.current_time(), passage)
@@ -222,7 +216,7 @@ async def test_leaving_a_task_frees_the_engines_slot(llama_server: Path, slow_mo
                 await trio.sleep(0.01)
 
 
-async def test_an_engine_that_is_killed_midway_breaks_off(llama_server: Path, slow_model: Path) -> None:
+async def test_engine_killed_midway_fails_task_as_retriable(llama_server: Path, slow_model: Path) -> None:
     async with serving_engine(llama_server, slow_model, ctx=2048) as engine:
         task = Task(TaskRequest(prompt="the river", max_tokens=LONG), "c", trio.current_time())
         failures: list[Failure] = []

@@ -70,13 +70,13 @@ def lose(running: Home, lost: tuple[str, ...], killed: tuple[str, ...]) -> None:
         running.start(name)
 
 
-def test_running_engine_is_known_after_any_loss(running: Home):
+def test_running_engine_is_rediscovered_after_any_loss(running: Home):
     for lost, killed in LOSSES:
         lose(running, lost, killed)
         serves(running)
 
 
-def test_next_pool_managerd_knows_an_engine_whose_spool_and_state_were_cleared(running: Home):
+def test_restart_rediscovers_engine_after_spool_and_state_loss(running: Home):
     """The loss comes first, the restart later."""
     lose(running, (SPOOL, STATE), ())
     running.until((running.directory / SPOOL / "status/default.json").exists)
@@ -84,7 +84,7 @@ def test_next_pool_managerd_knows_an_engine_whose_spool_and_state_were_cleared(r
     serves(running)
 
 
-def test_cluster_is_known_after_any_loss(cluster: Home):
+def test_cluster_is_rediscovered_after_any_loss(cluster: Home):
     for lost, killed in (
         ((STORE,), ("queen-rbee",)),
         ((SPOOL, STATE), ("pool-managerd",)),

@@ -37,7 +37,7 @@ def node(directory: Path, queen: NodeQueen, **environ: str) -> AbstractContextMa
     return pool_manager(directory, **cloud | environ)
 
 
-def test_a_node_registers_tells_of_its_engine_and_takes_leave(tmp_path: Path, queen: NodeQueen, engine: Engine) -> None:
+def test_node_registers_reports_engine_and_deregisters(tmp_path: Path, queen: NodeQueen, engine: Engine) -> None:
     with node(tmp_path, queen) as manager:
         manager.announce(engine.url)
         manager.until(lambda: any(pool["ready"] for pool in (queen.last("heartbeat") or {"pools": []})["pools"]))
@@ -55,7 +55,7 @@ def test_a_node_registers_tells_of_its_engine_and_takes_leave(tmp_path: Path, qu
     assert queen.token not in log
 
 
-def test_a_queen_that_starts_later_stops_and_forgets_gets_it_all_again(tmp_path: Path, queen: NodeQueen) -> None:
+def test_node_registers_with_late_restarted_or_reset_queen(tmp_path: Path, queen: NodeQueen) -> None:
     queen.stop()
     with node(tmp_path, queen) as manager:
         manager.until(lambda: "neither registration nor heartbeat" in manager.log())
@@ -69,7 +69,7 @@ def test_a_queen_that_starts_later_stops_and_forgets_gets_it_all_again(tmp_path:
         manager.until(lambda: "is answered again" in manager.log())
 
 
-def test_a_token_that_differs_is_told_once_by_its_fingerprint(tmp_path: Path, queen: NodeQueen) -> None:
+def test_wrong_token_is_logged_once_by_fingerprint(tmp_path: Path, queen: NodeQueen) -> None:
     with node(tmp_path, queen, LLORCH_API_TOKEN="another-token-of-mine") as manager:
         manager.until(lambda: "registration of node gpu-1 refused" in manager.log())
         queen.token = "another-token-of-mine"
@@ -114,7 +114,7 @@ def busy_slots(engine: Engine) -> int:
     return sum(slot["is_processing"] for slot in slots)
 
 
-def test_an_answer_streams_through_the_relay_token_by_token(serving: PoolManager, queen: NodeQueen) -> None:
+def test_relay_streams_answer_token_by_token(serving: PoolManager, queen: NodeQueen) -> None:
     connection, answer = asked(serving, queen, LONG | {"n_predict": 20})
     assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream")
     events = [line for line in answer if line.startswith(b"data: ")]
@@ -123,9 +123,7 @@ def test_an_answer_streams_through_the_relay_token_by_token(serving: PoolManager
     assert json.loads(events[-1][6:])["stop"]
 
 
-def test_a_client_that_leaves_frees_the_slot_and_the_lease(
-    serving: PoolManager, queen: NodeQueen, engine: Engine
-) -> None:
+def test_client_disconnect_frees_slot_and_lease(serving: PoolManager, queen: NodeQueen, engine: Engine) -> None:
     connection, answer = asked(serving, queen, LONG)
     assert answer.readline()
     assert busy_slots(engine) == 1
@@ -152,7 +150,7 @@ def slots_free(manager: PoolManager, queen: NodeQueen) -> int:
     return int(manager.ask("GET", "/v2/pools/default/status", headers=headers)[1]["slots_free"])
 
 
-def test_a_session_finds_its_cache_again_among_two_engines(
+def test_session_returns_to_engine_with_its_cache(
     serving: PoolManager, queen: NodeQueen, llama_server: Path, tiny_model: Path
 ) -> None:
     prompt = "A session that comes back wants its cache. " * 5
@@ -169,7 +167,7 @@ def test_a_session_finds_its_cache_again_among_two_engines(
         assert cached(serving, queen, prompt + "Again.", "another") == 0, "it goes where the first was busy"
 
 
-def test_a_drain_is_told_at_once_and_a_restart_undoes_it(serving: PoolManager, queen: NodeQueen) -> None:
+def test_drain_is_reported_at_once_and_undone_by_restart(serving: PoolManager, queen: NodeQueen) -> None:
     headers = {"authorization": f"Bearer {queen.token}"}
     assert serving.ask("POST", "/v2/pools/default/drain", headers=headers)[0] == 202
     serving.until(lambda: told(serving, queen)["state"] == "draining")
@@ -180,7 +178,7 @@ def test_a_drain_is_told_at_once_and_a_restart_undoes_it(serving: PoolManager, q
     serving.until(lambda: told(serving, queen)["state"] == "ready" and not queen.last("heartbeat")["draining"])
 
 
-def test_a_stop_takes_leave_first_and_lets_an_answer_end(queen: NodeQueen, serving: PoolManager) -> None:
+def test_stop_deregisters_first_and_finishes_answers(queen: NodeQueen, serving: PoolManager) -> None:
     connection, answer = asked(serving, queen, LONG | {"n_predict": 600})
     assert answer.readline()
     process = serving.processes.pop()

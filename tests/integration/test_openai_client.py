@@ -78,7 +78,7 @@ TEXTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", CHATS)
-def test_a_chat_put_together_is_the_document_that_the_engine_makes_itself(fast: Home, name: str):
+def test_assembled_chat_equals_engine_document(fast: Home, name: str):
     body = {**LEAST, **CHATS[name]}
     status, answer = fast.ask("POST", "/v1/chat/completions", body)
     assert status == 200
@@ -88,7 +88,7 @@ def test_a_chat_put_together_is_the_document_that_the_engine_makes_itself(fast: 
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_and_so_is_a_text(fast: Home, name: str):
+def test_assembled_completion_equals_engine_document(fast: Home, name: str):
     body = {"model": "default", "max_tokens": 8, "temperature": 0, "seed": 1, **TEXTS[name]}
     status, answer = fast.ask("POST", "/v1/completions", body)
     assert status == 200
@@ -97,7 +97,7 @@ def test_and_so_is_a_text(fast: Home, name: str):
     assert timeless(answer) == timeless(counted({**wanted, "model": "default"}, prompts, body.get("n", 1)))
 
 
-def test_all_choices_of_a_stream_are_in_its_one_usage_and_in_the_tasks(client: OpenAI, fast: Home):
+def test_usage_counts_all_choices_of_stream(client: OpenAI, fast: Home):
     asked: Any = {**LEAST, "n": 2, "stream": True, "stream_options": {"include_usage": True}}
     usages = [chunk.usage for chunk in client.chat.completions.create(**asked) if chunk.usage]
     assert [usage.completion_tokens for usage in usages] == [16]
@@ -108,7 +108,7 @@ def test_all_choices_of_a_stream_are_in_its_one_usage_and_in_the_tasks(client: O
     assert several["usage"] == {"tokens_in": alone.prompt_tokens, "tokens_out": 16}
 
 
-def test_a_stream_without_usage_has_the_engines_timings_and_is_counted_all_the_same(client: OpenAI, fast: Home):
+def test_stream_without_usage_has_timings_and_is_counted(client: OpenAI, fast: Home):
     *_others, last = client.chat.completions.create(**LEAST, stream=True)
     assert last.usage is None
     assert last.choices[0].finish_reason == "length"
@@ -118,7 +118,7 @@ def test_a_stream_without_usage_has_the_engines_timings_and_is_counted_all_the_s
     assert newest["usage"]["tokens_in"] == timings["prompt_n"] + timings["cache_n"]
 
 
-def test_an_answer_names_the_model_as_it_was_asked_for(client: OpenAI, tiny_model: Path):
+def test_answer_echoes_requested_model_name(client: OpenAI, tiny_model: Path):
     for name in ("default", tiny_model.stem, f"file:{tiny_model}"):
         assert client.chat.completions.create(**{**LEAST, "model": name}).model == name
         assert {chunk.model for chunk in client.chat.completions.create(**{**LEAST, "model": name}, stream=True)} == {
@@ -127,7 +127,7 @@ def test_an_answer_names_the_model_as_it_was_asked_for(client: OpenAI, tiny_mode
         assert client.embeddings.create(model=name, input="hello").model == name
 
 
-def test_a_chat_and_a_text(client: OpenAI):
+def test_chat_and_completion_have_openai_shape(client: OpenAI):
     chat = client.chat.completions.create(**LEAST)
     assert (chat.object, chat.choices[0].message.role) == ("chat.completion", "assistant")
     assert chat.choices[0].message.content
@@ -137,7 +137,7 @@ def test_a_chat_and_a_text(client: OpenAI):
     assert (text.object, text.choices[0].finish_reason) == ("text_completion", "length")
 
 
-def test_a_stream_says_what_the_document_says(client: OpenAI):
+def test_streamed_answer_equals_whole_answer(client: OpenAI):
     whole = client.chat.completions.create(**LEAST)
     chunks = list(client.chat.completions.create(**LEAST, stream=True, stream_options={"include_usage": True}))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
@@ -151,7 +151,7 @@ def test_a_stream_says_what_the_document_says(client: OpenAI):
     assert sum(bool(chunk.choices[0].text) for chunk in texts) == 5
 
 
-def test_the_package_itself_puts_a_stream_together_as_we_do(client: OpenAI):
+def test_stream_helper_of_package_assembles_same_answer(client: OpenAI):
     wanted = {**LEAST, "stop": ["ir"], "logprobs": True}
     whole = client.chat.completions.create(**wanted)
     with client.chat.completions.stream(**wanted) as stream:
@@ -169,12 +169,12 @@ class Verdict(BaseModel):
     good: bool
 
 
-def test_an_answer_has_the_form_that_was_asked_for(client: OpenAI):
+def test_answer_follows_response_format(client: OpenAI):
     parsed = client.chat.completions.parse(**{**LEAST, "max_tokens": 60}, response_format=Verdict)
     assert isinstance(parsed.choices[0].message.parsed, Verdict)
 
 
-def test_the_asynchronous_client(fast: Home):
+def test_async_client_gets_same_answers(fast: Home):
     async def talk() -> list[str]:
         async with AsyncOpenAI(base_url=f"{fast.url}/v1", api_key="none", max_retries=0) as client:
             stream = await client.chat.completions.create(**LEAST, stream=True)
@@ -185,7 +185,7 @@ def test_the_asynchronous_client(fast: Home):
     assert len(set(asyncio.run(talk()))) == 1
 
 
-def test_embeddings_come_as_base64_by_default_and_as_numbers_on_request(client: OpenAI, fast: Home):
+def test_embeddings_are_base64_by_default_or_floats(client: OpenAI, fast: Home):
     packed = client.embeddings.create(model="default", input=["hello", "world"])
     plain = client.embeddings.create(model="default", input=["hello", "world"], encoding_format="float")
     assert [len(item.embedding) for item in packed.data] == [64, 64]
@@ -204,7 +204,7 @@ def test_documents_are_ranked(tmp_path: Path, llama_server_tar: Archive, tiny_mo
         assert len(answer["results"]) == 2
 
 
-def test_what_the_engine_was_not_started_for_is_refused_as_the_clients_error(client: OpenAI):
+def test_unsupported_workload_is_client_error(client: OpenAI):
     with pytest.raises(openai.BadRequestError, match="--reranking"):
         client.post("/rerank", cast_to=object, body={"query": "hello", "documents": ["world"]})
 
@@ -218,7 +218,7 @@ def test_models_are_listed_and_found_by_names_with_slashes(client: OpenAI, tiny_
         assert client.chat.completions.create(**{**LEAST, "model": name}).choices
 
 
-def test_a_model_of_the_catalog_is_asked_for_by_its_id(client: OpenAI, fast: Home):
+def test_catalog_model_is_served_by_its_id(client: OpenAI, fast: Home):
     served = [model.id for model in client.models.list()][1]
     status, _model = fast.ask("POST", "/v2/catalog/models", {"id": "parrot", "model_ref": served})
     assert status == 201
@@ -230,7 +230,7 @@ def test_a_model_of_the_catalog_is_asked_for_by_its_id(client: OpenAI, fast: Hom
         client.chat.completions.create(**{**LEAST, "model": "parrot"})
 
 
-def test_an_answer_tells_its_request_and_its_pool(client: OpenAI):
+def test_response_headers_name_request_and_pool(client: OpenAI):
     raw = client.chat.completions.with_raw_response.create(**LEAST, extra_headers={"X-Correlation-Id": "find-me"})
     assert raw.headers["x-llama-orch-pool"] == "default"
     assert raw.headers["x-queue-position"] == "0"
@@ -238,7 +238,7 @@ def test_an_answer_tells_its_request_and_its_pool(client: OpenAI):
     assert raw.parse()._request_id == "find-me"
 
 
-def test_a_session_is_kept_by_a_header(client: OpenAI, fast: Home):
+def test_session_header_continues_session(client: OpenAI, fast: Home):
     session = str(uuid4())
     for _ in range(2):
         client.chat.completions.create(**LEAST, extra_headers={"X-Session-Id": session})
@@ -246,7 +246,7 @@ def test_a_session_is_kept_by_a_header(client: OpenAI, fast: Home):
     assert view["turns"] == 2
 
 
-def test_a_model_that_is_not_there_is_not_found(client: OpenAI):
+def test_unknown_model_is_not_found(client: OpenAI):
     with pytest.raises(openai.NotFoundError) as refusal:
         client.chat.completions.create(**{**LEAST, "model": "gpt-9"})
     assert (refusal.value.code, refusal.value.param) == ("model_not_found", "model")
@@ -257,14 +257,14 @@ def test_a_model_that_is_not_there_is_not_found(client: OpenAI):
     ("change", "param"),
     [({"messages": []}, "messages"), ({"temperature": "hot"}, "temperature")],
 )
-def test_a_request_that_cannot_be_is_a_bad_one(client: OpenAI, change: dict[str, Any], param: str | None):
+def test_invalid_field_is_bad_request_with_param(client: OpenAI, change: dict[str, Any], param: str | None):
     with pytest.raises(openai.BadRequestError) as refusal:
         client.chat.completions.create(**{**LEAST, **change})
     assert refusal.value.param == param
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_prompt_that_is_too_long_is_the_engines_400(client: OpenAI, stream: bool):
+def test_oversized_prompt_is_context_length_error(client: OpenAI, stream: bool):
     long = [{"role": "user", "content": "hello world " * 2000}]
     with pytest.raises(openai.BadRequestError, match="context") as refusal:
         client.chat.completions.create(**{**LEAST, "messages": long}, stream=stream)
@@ -273,7 +273,7 @@ def test_a_prompt_that_is_too_long_is_the_engines_400(client: OpenAI, stream: bo
 
 @pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_limit_beyond_the_context_gets_what_there_is_room_for(client: OpenAI, limit: str, stream: bool):
+def test_limit_beyond_context_is_cut_to_remaining_room(client: OpenAI, limit: str, stream: bool):
     asked = {**{name: value for name, value in LEAST.items() if name != "max_tokens"}, limit: 32_000, "stream": stream}
     answer = client.chat.completions.create(**asked)
     last = [chunk for chunk in answer if chunk.choices][-1] if stream else answer
@@ -289,7 +289,7 @@ def test_a_limit_beyond_the_context_gets_what_there_is_room_for(client: OpenAI, 
         ({"messages": [{"role": "user", "content": [SOUND]}]}, "audio input is not supported"),
     ],
 )
-def test_what_llama_server_calls_its_own_error_is_the_clients_400(
+def test_engine_500_for_invalid_input_is_client_400(
     client: OpenAI, fast: Home, change: dict[str, Any], words: str, stream: bool
 ):
     with pytest.raises(openai.BadRequestError, match=words) as refusal:

@@ -43,7 +43,7 @@ def patient(slow: Home) -> Iterator[OpenAI]:
     at_rest(slow)
 
 
-def test_a_full_queue_is_a_rate_limit_that_says_when_to_come_back(slow: Home, patient: OpenAI):
+def test_full_queue_raises_rate_limit_with_retry_after(slow: Home, patient: OpenAI):
     with patient.chat.completions.create(**LONG, stream=True) as running:
         next(running)
         waiting = threading.Thread(target=lambda: patient.chat.completions.create(**LEAST))
@@ -59,7 +59,7 @@ def test_a_full_queue_is_a_rate_limit_that_says_when_to_come_back(slow: Home, pa
     assert not waiting.is_alive()
 
 
-def test_a_stream_that_fails_midway_raises_with_the_reason(slow: Home, patient: OpenAI):
+def test_cancelled_stream_raises_error_with_reason(slow: Home, patient: OpenAI):
     stream = patient.chat.completions.create(**LONG, stream=True)
     next(stream)
     (task,) = tasks(slow, "running")
@@ -76,7 +76,7 @@ def free_within(running: Home) -> None:
     assert time.monotonic() - begun < FREE_WITHIN_S
 
 
-def test_leaving_a_stream_frees_the_slot(slow: Home, patient: OpenAI):
+def test_closing_stream_frees_slot(slow: Home, patient: OpenAI):
     with patient.chat.completions.create(**LONG, stream=True) as stream:
         next(stream)
         assert busy(slow) == 1
@@ -84,13 +84,13 @@ def test_leaving_a_stream_frees_the_slot(slow: Home, patient: OpenAI):
     assert [task["state"] for task in tasks(slow, "cancelled")][:1] == ["cancelled"]
 
 
-def test_a_client_that_loses_patience_frees_the_slot_without_a_stream_too(slow: Home, patient: OpenAI):
+def test_timeout_of_whole_answer_frees_slot(slow: Home, patient: OpenAI):
     with pytest.raises(openai.APITimeoutError):
         patient.with_options(timeout=0.5).chat.completions.create(**LONG)
     free_within(slow)
 
 
-def test_a_client_that_loses_patience_in_the_queue_leaves_it(slow: Home, patient: OpenAI):
+def test_timeout_of_queued_client_removes_its_task(slow: Home, patient: OpenAI):
     with patient.chat.completions.create(**LONG, stream=True) as running:
         next(running)
         with pytest.raises(openai.APITimeoutError):
@@ -98,7 +98,7 @@ def test_a_client_that_loses_patience_in_the_queue_leaves_it(slow: Home, patient
         until(lambda: not tasks(slow, "queued"))
 
 
-def test_an_asynchronous_client_that_is_cancelled_frees_the_slot(slow: Home, patient: OpenAI):
+def test_cancelled_async_client_frees_slot(slow: Home, patient: OpenAI):
     async def give_up() -> None:
         async with AsyncOpenAI(base_url=f"{slow.url}/v1", api_key="none", max_retries=0) as client:
             asking = asyncio.create_task(client.chat.completions.create(**LONG))
@@ -110,7 +110,7 @@ def test_an_asynchronous_client_that_is_cancelled_frees_the_slot(slow: Home, pat
     free_within(slow)
 
 
-def test_leaving_frees_the_slot_on_a_connection_that_was_used_for_something_else(slow: Home, patient: OpenAI):
+def test_disconnect_on_reused_connection_frees_slot(slow: Home, patient: OpenAI):
     patient.models.retrieve("default")  # not a hot path: the connection is another server's from here on
     with patient.chat.completions.create(**LONG, stream=True) as stream:
         next(stream)

@@ -67,7 +67,7 @@ async def beside(act: Callable[..., Any], *given: Any) -> Any:
     return await trio.to_thread.run_sync(act, *given)
 
 
-async def test_tools_are_called_and_what_they_answer_reaches_the_model():
+async def test_tool_calls_and_results_round_trip():
     async with listening() as (running, url):
         running.engine.script = CALLS
         client = client_of(url)
@@ -83,7 +83,7 @@ async def test_tools_are_called_and_what_they_answer_reaches_the_model():
         assert running.engine.body["tools"] == [WEATHER]
 
 
-async def test_a_stream_of_tool_calls_is_put_together_by_the_package():
+async def test_package_assembles_streamed_tool_calls():
     def stream(url: str) -> Any:
         wanted: Any = {"model": "tiny", "messages": [ASKED], "tools": [WEATHER]}
         with client_of(url) as client, client.chat.completions.stream(**wanted) as events:
@@ -95,7 +95,7 @@ async def test_a_stream_of_tool_calls_is_put_together_by_the_package():
 
 
 @pytest.mark.parametrize(("words", "code"), [("midway", "WORKER_RESET"), ("stall", "DECODE_TIMEOUT")])
-async def test_an_engine_that_fails_midway_raises_in_the_middle_of_the_stream(words: str, code: str):
+async def test_engine_failure_midway_raises_during_stream(words: str, code: str):
     def stream(url: str) -> tuple[int, str | None]:
         """How many chunks came, and the code of the error that ended them."""
         with client_of(url) as client:
@@ -113,7 +113,7 @@ async def test_an_engine_that_fails_midway_raises_in_the_middle_of_the_stream(wo
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_engine_that_fails_at_once_is_a_server_error(stream: bool):
+async def test_immediate_engine_failure_is_server_error(stream: bool):
     def fail(url: str) -> None:
         with client_of(url) as client:
             ask(client, {"role": "user", "content": "break"}, stream=stream)
@@ -124,7 +124,7 @@ async def test_an_engine_that_fails_at_once_is_a_server_error(stream: bool):
         assert (failure.value.status_code, failure.value.code) == (502, "WORKER_RESET")
 
 
-async def test_the_key_is_the_queens_token():
+async def test_token_is_accepted_as_api_key():
     def greet(url: str, key: str) -> Any:
         with client_of(url, key) as client:
             return ask(client).choices[0].message.content

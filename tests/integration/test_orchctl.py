@@ -65,14 +65,14 @@ def state_of(running: Home, task_id: str) -> str:
     return str(shown(running, "tasks", task_id)["state"])
 
 
-def test_models_are_told_and_any_of_them_can_be_talked_to(fast: Home) -> None:
+def test_every_listed_model_can_chat(fast: Home) -> None:
     names = [model["id"] for model in shown(fast, "models")["data"]]
     assert "default" in names
     for name in names:
         assert out(fast, "chat", "--model", name, *SHORT, stdin="hello\n").endswith("\n")
 
 
-def test_a_chat_from_a_pipe_answers_each_line_and_tells_the_counts(fast: Home) -> None:
+def test_chat_from_pipe_answers_each_line_with_counts(fast: Home) -> None:
     text = out(fast, "chat", *SHORT, stdin="hello\nagain\n")
     lines = out(fast, "chat", *SHORT, "--json", stdin="hello\nagain\n").splitlines()
     first, second = (json.loads(line) for line in lines)
@@ -82,7 +82,7 @@ def test_a_chat_from_a_pipe_answers_each_line_and_tells_the_counts(fast: Home) -
     assert second["usage"]["prompt_tokens"] > first["usage"]["prompt_tokens"]
 
 
-def test_a_chat_with_a_model_that_is_not_there_says_which_are(fast: Home) -> None:
+def test_chat_with_unknown_model_names_it_and_exits_with_66(fast: Home) -> None:
     ended = fast.orchctl("chat", "--model", "nobody", stdin="hello\n")
     as_json = fast.orchctl("chat", "--model", "nobody", "--json", stdin="hello\n")
     assert (ended.returncode, ended.stdout) == (66, "")
@@ -90,13 +90,13 @@ def test_a_chat_with_a_model_that_is_not_there_says_which_are(fast: Home) -> Non
     assert json.loads(as_json.stdout)["error"]["code"] == "model_not_found"
 
 
-def test_embeddings_come_a_line_a_text(fast: Home) -> None:
+def test_embeddings_are_printed_one_per_line(fast: Home) -> None:
     lines = out(fast, "submit", "--workload", "embedding", stdin="hello\nworld\n").splitlines()
     assert [len(json.loads(line)) for line in lines] == [64, 64]
     assert lines[0] != lines[1]
 
 
-def test_a_rerank_puts_the_documents_in_order(tmp_path: Path, llama_server_tar: Archive, tiny_model: Path) -> None:
+def test_rerank_sorts_documents_by_score(tmp_path: Path, llama_server_tar: Archive, tiny_model: Path) -> None:
     with home(tmp_path, llama_server_tar, tiny_model, flags=["--reranking"]) as running:
         text = out(running, "submit", "--workload", "rerank", "hello", "one", "two", "three")
     header, *rows = (line.split() for line in text.splitlines())
@@ -105,7 +105,7 @@ def test_a_rerank_puts_the_documents_in_order(tmp_path: Path, llama_server_tar: 
     assert [float(row[0]) for row in rows] == sorted((float(row[0]) for row in rows), reverse=True)
 
 
-def test_tasks_are_listed_page_by_page_and_shown_whole(fast: Home) -> None:
+def test_tasks_are_listed_in_pages_and_shown_whole(fast: Home) -> None:
     ids = [out(fast, "submit", "--detach", *SHORT, "hello").strip() for _ in range(3)]
     fast.until(lambda: all(state_of(fast, task_id) == "done" for task_id in ids))
     newest = shown(fast, "tasks", "--limit", "2", "--state", "done")
@@ -118,7 +118,7 @@ def test_tasks_are_listed_page_by_page_and_shown_whole(fast: Home) -> None:
     assert (whole["state"], whole["usage.tokens_out"], whole["pool_id"]) == ("done", "6", "default")
 
 
-def test_a_session_is_limited_used_up_and_ended(fast: Home) -> None:
+def test_session_is_limited_used_up_and_deleted(fast: Home) -> None:
     session = str(uuid.uuid4())
     assert shown(fast, "sessions", session, "--max-turns", "2", "--tokens-budget", "5000")["turns"] == 0
     out(fast, "chat", "--session", session, *SHORT, stdin="hello\n")
@@ -134,7 +134,7 @@ def test_a_session_is_limited_used_up_and_ended(fast: Home) -> None:
     assert fast.orchctl("sessions", session).returncode == 66
 
 
-def test_the_catalog_names_checks_and_retires_a_model(fast: Home, tiny_model: Path) -> None:
+def test_catalog_adds_verifies_and_retires_model(fast: Home, tiny_model: Path) -> None:
     reference = f"file:{tiny_model}"
     added = shown(fast, "catalog", "add", "bee", reference, "--digest-of", str(tiny_model), "--cost", "2", "--wait")
     assert (added["verification"]["state"], added["cost_per_1k_tokens"]) == ("verified", 2)
@@ -155,7 +155,7 @@ def test_the_catalog_names_checks_and_retires_a_model(fast: Home, tiny_model: Pa
     assert fast.orchctl("catalog", "show", "bee").returncode == 66
 
 
-def test_an_artifact_is_stored_once_and_found_again(fast: Home) -> None:
+def test_artifact_is_stored_once_and_found_again(fast: Home) -> None:
     words = ("artifacts", "put", "-", "--kind", "note", "--tag", "mine")
     first, second = (out(fast, *words, stdin='{"a": [1, "é"]}').strip() for _ in range(2))
     assert first == second
@@ -165,7 +165,7 @@ def test_an_artifact_is_stored_once_and_found_again(fast: Home) -> None:
     assert fast.orchctl("artifacts", "show", "0" * 64).returncode == 66
 
 
-def test_a_running_task_is_cancelled_and_one_that_nobody_knows_is_66(slow: Home) -> None:
+def test_cancel_ends_running_task_and_unknown_one_exits_66(slow: Home) -> None:
     task_id = out(slow, "submit", "--detach", *LONG, "hello").strip()
     slow.until(lambda: state_of(slow, task_id) == "running")
     unknown = slow.orchctl("cancel", str(uuid.uuid4()), task_id)
@@ -174,7 +174,7 @@ def test_a_running_task_is_cancelled_and_one_that_nobody_knows_is_66(slow: Home)
     assert out(slow, "cancel", task_id) == ""
 
 
-def test_who_waits_sees_the_queue_move_and_then_only_the_answer(slow: Home) -> None:
+def test_terminal_shows_queue_position_then_only_answer(slow: Home) -> None:
     filling = [out(slow, "submit", "--detach", *LONG, "hello").strip() for _ in range(3)]
     with terminal("submit", "--url", slow.url, *SHORT, "hello") as person:
         person.wait_for("3rd in the queue, about ")
@@ -188,7 +188,7 @@ def test_who_waits_sees_the_queue_move_and_then_only_the_answer(slow: Home) -> N
     assert person.screen[0].strip()
 
 
-def test_a_chat_at_a_terminal_waits_answers_and_is_interrupted(slow: Home) -> None:
+def test_terminal_chat_waits_answers_and_is_interrupted(slow: Home) -> None:
     filling = out(slow, "submit", "--detach", *LONG, "hello").strip()
     slow.until(lambda: state_of(slow, filling) == "running")
     with terminal("chat", "--url", slow.url, *LONG) as person:
@@ -206,14 +206,14 @@ def test_a_chat_at_a_terminal_waits_answers_and_is_interrupted(slow: Home) -> No
         assert person.end() == 0
 
 
-def test_capabilities_are_those_of_the_pool(fast: Home) -> None:
+def test_capabilities_match_pool(fast: Home) -> None:
     (pool,) = shown(fast, "capabilities")["pools"]
     assert (pool["pool_id"], pool["slots"], pool["ctx_max"]) == ("default", 2, 1024)
     assert [line.split()[0] for line in out(fast, "capabilities").splitlines()[:2]] == ["POOL", "default"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_submit_that_is_ended_cancels_its_task_before_it_goes(slow: Home, number: signal.Signals) -> None:
+def test_terminated_submit_cancels_its_task_first(slow: Home, number: signal.Signals) -> None:
     task_id = str(uuid.uuid4())
     words = ("submit", "--url", slow.url, *LONG, "--task-id", task_id, "hello")
     with subprocess.Popen(command(*words), env=slow.environ, stdout=subprocess.PIPE) as process:
@@ -224,7 +224,7 @@ def test_a_submit_that_is_ended_cancels_its_task_before_it_goes(slow: Home, numb
     assert state_of(slow, task_id) == "cancelled"
 
 
-def test_who_waits_while_the_queen_is_killed_is_told_and_gets_the_answer(restarting: Home) -> None:
+def test_waiting_submit_reconnects_after_queen_is_killed(restarting: Home) -> None:
     filling = out(restarting, "submit", "--detach", *LONG, "hello").strip()
     with terminal("submit", "--url", restarting.url, *SHORT, "hello") as person:
         person.wait_for("1st in the queue")
@@ -237,7 +237,7 @@ def test_who_waits_while_the_queen_is_killed_is_told_and_gets_the_answer(restart
     assert [bool(line) for line in person.screen] == [True, False]
 
 
-def test_an_answer_that_a_killed_queen_had_begun_ends_with_the_reason(restarting: Home) -> None:
+def test_partial_answer_ends_with_reason_when_queen_is_killed(restarting: Home) -> None:
     with terminal("submit", "--url", restarting.url, *LONG, "hello") as person:
         restarting.until(lambda: person.heard(0.1))
         killed(restarting)
@@ -258,7 +258,7 @@ def killed(running: Home) -> None:
     process.wait()
 
 
-def test_without_the_queen_every_command_says_what_to_look_at(restarting: Home) -> None:
+def test_commands_without_queen_say_what_to_check(restarting: Home) -> None:
     assert restarting.stop("queen-rbee") == 0
     for words in (["models"], ["chat"], ["tasks"], ["sessions"], ["catalog"], ["artifacts"]):
         ended = restarting.orchctl(*words)

@@ -42,7 +42,7 @@ def changed(manager: PoolManager, after: int, wait_ms: int = 20_000) -> dict[str
     return answer  # type: ignore[no-any-return]
 
 
-def test_an_announced_engine_is_ready_with_its_slots_and_its_model(manager: PoolManager, engine: Engine) -> None:
+def test_announced_engine_is_ready_with_slots_and_model(manager: PoolManager, engine: Engine) -> None:
     manager.announce(engine.url)
     pool = manager.until(lambda: manager.pool() if manager.pool().get("ready") else None)
     assert (pool["state"], pool["live"], pool["last_error"]) == ("ready", True, None)
@@ -54,7 +54,7 @@ def test_an_announced_engine_is_ready_with_its_slots_and_its_model(manager: Pool
     assert 'pool_ready{pool_id="default"} 1.0' in manager.metrics()
 
 
-def test_a_long_poll_learns_of_an_engine_that_becomes_ready(manager: PoolManager, engine: Engine) -> None:
+def test_long_poll_reports_engine_that_becomes_ready(manager: PoolManager, engine: Engine) -> None:
     answer = changed(manager, 0, 0)
     manager.announce(engine.url)
     deadline = time.monotonic() + 20
@@ -64,12 +64,12 @@ def test_a_long_poll_learns_of_an_engine_that_becomes_ready(manager: PoolManager
     assert answer["count"] == 1
 
 
-def test_a_long_poll_without_news_ends_with_the_same_revision(manager: PoolManager) -> None:
+def test_long_poll_without_news_returns_same_revision(manager: PoolManager) -> None:
     first = changed(manager, 0, 0)
     assert changed(manager, first["revision"], 50) == first
 
 
-def test_a_stop_ends_long_polls_and_leaves_with_0(manager: PoolManager) -> None:
+def test_stop_ends_long_polls_and_exits_with_0(manager: PoolManager) -> None:
     revision = changed(manager, 0, 0)["revision"]
     answers: list[tuple[int, Any]] = []
     path = f"/v2/pools?after={revision}&wait_ms=30000"
@@ -88,7 +88,7 @@ def established(port: int) -> bool:
     return any(row[1] == wanted and row[3] == "01" for row in rows)
 
 
-def test_an_engine_that_dies_is_offline_and_ready_again_when_it_is_back(
+def test_dead_engine_is_offline_and_ready_again_after_restart(
     manager: PoolManager, llama_server: Path, tiny_model: Path
 ) -> None:
     with running_engine(llama_server, tiny_model) as engine:
@@ -103,7 +103,7 @@ def test_an_engine_that_dies_is_offline_and_ready_again_when_it_is_back(
         manager.until(lambda: manager.pool()["ready"])
 
 
-def test_of_one_cache_that_slots_share_it_is_told_how_full_it_is(
+def test_usage_of_kv_cache_shared_by_slots_is_exposed(
     manager: PoolManager, llama_server: Path, tiny_model: Path
 ) -> None:
     flags = ("--kv-unified",)
@@ -141,7 +141,9 @@ def kept_busy(engine: Engine, prompt_tokens: int, answer_tokens: int) -> Iterato
         thread.join()
 
 
-def test_an_engine_that_is_stopped_is_noticed(manager: PoolManager, llama_server: Path, tiny_model: Path) -> None:
+def test_hung_engine_is_not_ready_until_it_continues(
+    manager: PoolManager, llama_server: Path, tiny_model: Path
+) -> None:
     with running_engine(llama_server, tiny_model) as engine:
         manager.announce(engine.url)
         manager.until(lambda: manager.pool().get("ready"))
@@ -155,7 +157,7 @@ def test_an_engine_that_is_stopped_is_noticed(manager: PoolManager, llama_server
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGKILL])
-def test_pools_are_ready_in_the_first_answer_after_a_restart(
+def test_pools_are_ready_in_first_answer_after_restart(
     manager: PoolManager, engine: Engine, by: signal.Signals
 ) -> None:
     manager.announce(engine.url)
@@ -166,7 +168,7 @@ def test_pools_are_ready_in_the_first_answer_after_a_restart(
     assert manager.pool()["ready"]
 
 
-def test_a_damaged_state_file_does_not_keep_it_from_starting(manager: PoolManager) -> None:
+def test_damaged_state_file_does_not_prevent_start(manager: PoolManager) -> None:
     manager.stop()
     state = manager.directory / "pool-managerd"
     state.mkdir(exist_ok=True)
@@ -175,7 +177,7 @@ def test_a_damaged_state_file_does_not_keep_it_from_starting(manager: PoolManage
     assert "the saved pools cannot be used" in manager.log()
 
 
-def test_the_wake_up_script_returns_when_the_engine_is_known(tmp_path: Path, engine: Engine) -> None:
+def test_wake_script_returns_when_engine_is_known(tmp_path: Path, engine: Engine) -> None:
     with pool_manager(tmp_path, POOL_MANAGERD_WATCH_INTERVAL_MS="10000") as manager:
         manager.announce(engine.url)
         done = subprocess.run([sys.executable, "-IS", WAKE, manager.local], capture_output=True, text=True, check=False)
@@ -183,7 +185,7 @@ def test_the_wake_up_script_returns_when_the_engine_is_known(tmp_path: Path, eng
         assert manager.pool()["replicas"][0]["url"] == engine.url
 
 
-def test_without_deletion_the_file_stays(tmp_path: Path, engine: Engine) -> None:
+def test_handoff_file_stays_without_auto_delete(tmp_path: Path, engine: Engine) -> None:
     with pool_manager(tmp_path, POOL_MANAGERD_AUTO_DELETE_HANDOFF="false") as manager:
         manager.announce(engine.url)
         manager.until(lambda: manager.pool().get("ready"))
@@ -191,9 +193,7 @@ def test_without_deletion_the_file_stays(tmp_path: Path, engine: Engine) -> None
         assert (manager.spool / "default-r0.json").exists()
 
 
-def test_bad_files_are_moved_aside_with_a_reason_and_the_good_one_is_taken(
-    manager: PoolManager, engine: Engine
-) -> None:
+def test_invalid_handoffs_are_rejected_and_valid_one_is_taken(manager: PoolManager, engine: Engine) -> None:
     (manager.spool / "large.json").write_bytes(b" " * 70_000)
     (manager.spool / "link.json").symlink_to("/etc/hostname")
     os.mkfifo(manager.spool / "fifo.json")
@@ -208,7 +208,7 @@ def test_bad_files_are_moved_aside_with_a_reason_and_the_good_one_is_taken(
     assert 'pool_handoff_files_processed_total{outcome="rejected",pool_id=""} 4.0' in manager.metrics()
 
 
-def test_a_half_written_file_is_taken_when_it_is_whole(manager: PoolManager, engine: Engine) -> None:
+def test_half_written_handoff_is_taken_when_complete(manager: PoolManager, engine: Engine) -> None:
     document = json.dumps({"pool_id": "default", "engine_version": "b1", "url": engine.url})
     path = manager.spool / "slow.json"
     with path.open("w") as file:
@@ -220,14 +220,14 @@ def test_a_half_written_file_is_taken_when_it_is_whole(manager: PoolManager, eng
     manager.until(lambda: manager.pool().get("ready"))
 
 
-def test_an_engine_on_a_gpu_that_is_not_there_is_failed_with_the_reason(manager: PoolManager, engine: Engine) -> None:
+def test_engine_on_absent_gpu_is_failed_with_reason(manager: PoolManager, engine: Engine) -> None:
     manager.announce(engine.url, device_mask="99")
     pool = manager.until(lambda: manager.pool() if manager.pool().get("live") else None)
     assert (pool["state"], pool["ready"]) == ("failed", False)
     assert pool["last_error"].startswith("device_mask 99 names GPU 99")
 
 
-def test_a_pool_that_never_came_up_is_listed_with_its_reason(manager: PoolManager) -> None:
+def test_pool_that_never_started_is_listed_with_reason(manager: PoolManager) -> None:
     (manager.spool / "status").mkdir()
     report = {"pool_id": "cuda", "state": "failed", "last_error": "no such model", "updated_at": "2030-01-01T00:00:00Z"}
     (manager.spool / "status/cuda.json").write_text(json.dumps(report))
@@ -235,7 +235,7 @@ def test_a_pool_that_never_came_up_is_listed_with_its_reason(manager: PoolManage
     assert (pool["state"], pool["last_error"]) == ("failed", "no such model")
 
 
-def test_a_directory_that_comes_later_is_watched(manager: PoolManager, engine: Engine) -> None:
+def test_handoff_directory_created_later_is_watched(manager: PoolManager, engine: Engine) -> None:
     manager.spool.rmdir()
     manager.until(lambda: manager.ask("POST", "/v2/handoff/scan")[0] == 204)
     manager.spool.mkdir()
@@ -243,7 +243,7 @@ def test_a_directory_that_comes_later_is_watched(manager: PoolManager, engine: E
     manager.until(lambda: manager.pool().get("ready"))
 
 
-def test_the_token_is_wanted_everywhere_but_on_the_local_socket_and_for_health(tmp_path: Path) -> None:
+def test_token_is_required_except_local_socket_and_health(tmp_path: Path) -> None:
     with pool_manager(tmp_path, LLORCH_API_TOKEN=TOKEN) as manager:
         assert manager.ask("GET", "/health")[0] == 200
         assert manager.ask("GET", "/v2/pools")[1]["code"] == "MISSING_TOKEN"
@@ -256,7 +256,7 @@ def test_the_token_is_wanted_everywhere_but_on_the_local_socket_and_for_health(t
         assert "token_fp6=" in manager.log()
 
 
-def test_a_listener_that_others_can_reach_without_a_token_is_pointed_out(tmp_path: Path) -> None:
+def test_public_listener_without_token_is_warned_about(tmp_path: Path) -> None:
     with pool_manager(tmp_path) as manager:
         manager.stop()
         manager.environ["POOL_MANAGERD_BIND_ADDR"] = f"0.0.0.0:{manager.port}"
@@ -277,20 +277,20 @@ def test_a_listener_that_others_can_reach_without_a_token_is_pointed_out(tmp_pat
         ("/v2/handoff/scan", 405, "INVALID_PARAMS"),
     ],
 )
-def test_a_request_that_cannot_be_answered_is_told_why(manager: PoolManager, path: str, status: int, code: str) -> None:
+def test_refused_request_gets_code_and_message(manager: PoolManager, path: str, status: int, code: str) -> None:
     given, body = manager.ask("GET", path)
     assert (given, body["code"]) == (status, code)
     assert body["message"]
     assert body["correlation_id"]
 
 
-def test_gpus_are_listed_or_it_is_said_why_there_are_none(manager: PoolManager) -> None:
+def test_gpus_are_listed_or_problem_is_reported(manager: PoolManager) -> None:
     answer: dict[str, Any] = manager.until(lambda: _looked(manager.ask("GET", "/v2/gpus")[1]))
     assert answer["count"] == len(answer["gpus"])
     assert bool(answer["gpus"]) != bool(answer["problem"])
 
 
-def test_in_home_profile_it_says_that_it_is_no_node(manager: PoolManager) -> None:
+def test_home_profile_reports_no_node(manager: PoolManager) -> None:
     told = manager.ask("GET", "/v2/node")[1]
     assert (told["profile"], told["node_id"], told["registered"]) == ("home", None, False)
 
@@ -299,7 +299,7 @@ def _looked(answer: dict[str, Any]) -> dict[str, Any] | None:
     return None if answer["problem"] == "they have not been looked at yet" else answer
 
 
-def test_the_service_manager_hears_of_readiness_of_each_state_and_of_the_stop(tmp_path: Path, engine: Engine) -> None:
+def test_service_manager_gets_ready_status_and_stopping(tmp_path: Path, engine: Engine) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager_socket:
         manager_socket.bind(os.fspath(tmp_path / "notify"))
         manager_socket.settimeout(20)

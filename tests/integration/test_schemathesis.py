@@ -68,7 +68,7 @@ def asked(chosen: Callable[[str], object]) -> set[str]:
     return {f"{operation.method} {operation.path}" for operation in found} - NOT_ASKED
 
 
-def test_the_queen_does_what_her_description_says(queen: Home):
+def test_queen_conforms_to_openapi_document(queen: Home):
     # most requests are a turn of the session that the document has as its example
     status, _view = queen.ask("PUT", f"/v2/sessions/{A_SESSION}", {"max_turns": 1_000_000})
     assert status == 200
@@ -81,9 +81,7 @@ def test_the_queen_does_what_her_description_says(queen: Home):
     assert "Traceback" not in (queen.directory / "queen-rbee.log").read_text()
 
 
-def test_a_queen_of_nodes_does_what_her_description_says_of_them(
-    tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
-):
+def test_queen_with_nodes_conforms_to_openapi_document(tmp_path: Path, llama_server_tar: Archive, tiny_model: Path):
     with home(tmp_path, llama_server_tar, tiny_model, node_id="gpu-node-1") as queen:
         file = queen.directory / "report.json"
         report = ("--report", "json", "--report-json-path", str(file))

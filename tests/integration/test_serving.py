@@ -171,7 +171,7 @@ def post(path: str, size: int) -> bytes:
 @pytest.mark.parametrize(
     "request_of", [partial(get, version="1.0"), lambda path: get(path, "Connection: close")], ids=["1.0", "close"]
 )
-async def test_http_1_0_and_connection_close_are_closed_after_the_answer(path: str, request_of: partial[bytes]) -> None:
+async def test_http_1_0_and_connection_close_close_after_answer(path: str, request_of: partial[bytes]) -> None:
     async with running() as served:
         status, head, body = await exchange(served, request_of(path))
         assert status in (200, 404, 500)
@@ -179,7 +179,7 @@ async def test_http_1_0_and_connection_close_are_closed_after_the_answer(path: s
 
 
 @pytest.mark.parametrize("path", ["/hello", "/health"])
-async def test_a_connection_is_kept_for_the_next_request_otherwise(path: str) -> None:
+async def test_connection_is_kept_alive_by_default(path: str) -> None:
     async with running() as served, connected(served) as stream:
         for _ in range(3):
             await stream.send_all(get(path))
@@ -187,9 +187,7 @@ async def test_a_connection_is_kept_for_the_next_request_otherwise(path: str) ->
 
 
 @pytest.mark.parametrize("path", ["/fail", "/quart-fails"])
-async def test_an_error_of_the_daemons_own_has_the_shape_of_all_errors(
-    path: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_handler_exception_has_common_error_shape(path: str, caplog: pytest.LogCaptureFixture) -> None:
     async with running() as served:
         status, _head, body = await exchange(served, get(path, "X-Correlation-Id: mine", version="1.0"))
     error = json.loads(body)
@@ -199,14 +197,14 @@ async def test_an_error_of_the_daemons_own_has_the_shape_of_all_errors(
 
 
 @pytest.mark.parametrize("path", ["/length", "/hello", "/health"])
-async def test_a_large_body_that_is_not_wanted_does_not_hold_the_connection(path: str) -> None:
+async def test_large_unread_body_does_not_hold_connection(path: str) -> None:
     """Hypercorn's queue of the unread body is full then, and its own last word would wait for room in it."""
     async with running() as served:
         status, _head, _body = await exchange(served, post(path, LARGE), b"x" * LARGE)
         assert status == {"/length": 413, "/hello": 404, "/health": 405}[path]
 
 
-async def test_a_large_body_with_a_wrong_token_gets_its_401() -> None:
+async def test_large_body_with_wrong_token_gets_401() -> None:
     async with running(Access(Secret("0123456789abcdef"))) as served:
         status, _head, body = await exchange(served, post("/length", LARGE), b"x" * LARGE)
         assert (status, json.loads(body)["code"]) == (401, "MISSING_TOKEN")
@@ -224,13 +222,13 @@ async def test_a_large_body_with_a_wrong_token_gets_its_401() -> None:
     ],
     ids=["tls", "no host", "long", "websocket"],
 )
-async def test_nonsense_is_refused_and_the_server_goes_on(nonsense: bytes) -> None:
+async def test_malformed_request_is_refused_and_server_goes_on(nonsense: bytes) -> None:
     async with running() as served:
         assert (await exchange(served, nonsense))[0] in (400, 414, 431)
         assert (await exchange(served, get("/hello", version="1.0")))[0] == 200
 
 
-async def test_http_2_is_declined_also_where_it_would_crash() -> None:
+async def test_http_2_is_declined_without_crash() -> None:
     """A method that is not ASCII, in HTTP/2 without TLS, raised out of hypercorn and ended the daemon."""
     settings, headers = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00", b"\x02\x03G\xffT\x86\x84\x41\x01h"
     frame = len(headers).to_bytes(3, "big") + b"\x01\x05\x00\x00\x00\x01" + headers
@@ -241,7 +239,7 @@ async def test_http_2_is_declined_also_where_it_would_crash() -> None:
         assert (await exchange(served, upgrade))[0] == 200
 
 
-async def test_what_goes_wrong_in_one_connection_concerns_no_other(
+async def test_failure_in_one_connection_affects_no_other(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running() as served, connected(served) as other:
@@ -261,7 +259,7 @@ async def test_what_goes_wrong_in_one_connection_concerns_no_other(
     assert "in a connection" in caplog.text
 
 
-async def test_cancellation_that_leaks_from_a_connection_stays_in_it(
+async def test_leaked_cancellation_stays_in_its_connection(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As it leaked from hypercorn's task group: the listener was closed for good, and nothing said so."""
@@ -287,7 +285,7 @@ async def test_cancellation_that_leaks_from_a_connection_stays_in_it(
     assert "a connection failed" in caplog.text
 
 
-async def test_listener_that_ends_unasked_ends_the_server() -> None:
+async def test_failure_of_listener_ends_server() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app("test", list, CollectorRegistry())
     server = partial(serve, Gate(app, OPEN), [listener], shutdown=trio.Event(), drain_s=LIMIT_S)
@@ -303,7 +301,7 @@ async def test_listener_that_ends_unasked_ends_the_server() -> None:
     assert raised.group_contains(OSError)
 
 
-async def test_accept_loop_beats_while_nobody_comes_and_retires_at_the_stop() -> None:
+async def test_idle_accept_loop_beats_and_retires_at_stop() -> None:
     listener, stop = socket.create_server(("127.0.0.1", 0)), trio.Event()
     port, pulses = str(listener.getsockname()[1]), list[Pulse]()
 
@@ -323,7 +321,7 @@ async def test_accept_loop_beats_while_nobody_comes_and_retires_at_the_stop() ->
     assert [(port in pulse.name, pulse.retired) for pulse in pulses] == [(True, True)]
 
 
-async def test_a_client_that_leaves_is_noticed() -> None:
+async def test_client_disconnect_is_noticed() -> None:
     async with running() as served:
         async with connected(served) as stream:
             await stream.send_all(get("/stream"))
@@ -332,7 +330,7 @@ async def test_a_client_that_leaves_is_noticed() -> None:
             await served.gone.wait()
 
 
-async def test_a_graceful_stop_waits_for_a_running_stream_and_accepts_nobody_new() -> None:
+async def test_graceful_stop_finishes_stream_and_refuses_new_clients() -> None:
     async with running() as served, connected(served) as stream, connected(served) as idle:
         await stream.send_all(get("/stream"))
         await until(stream, b"begun")
@@ -345,7 +343,7 @@ async def test_a_graceful_stop_waits_for_a_running_stream_and_accepts_nobody_new
         assert b"ended" in await to_the_end(stream)
 
 
-async def test_a_stream_that_does_not_end_is_cut_off_at_the_drain_limit() -> None:
+async def test_endless_stream_is_cut_at_drain_limit() -> None:
     async with running(drain_s=0.05) as served, connected(served) as stream:
         await stream.send_all(get("/stream"))
         await until(stream, b"begun")
@@ -354,7 +352,7 @@ async def test_a_stream_that_does_not_end_is_cut_off_at_the_drain_limit() -> Non
 
 
 @pytest.mark.parametrize("path", ["/flood", "/hello"])
-async def test_a_client_that_stops_reading_does_not_hold_up_the_stop(path: str) -> None:
+async def test_stalled_reader_does_not_delay_stop(path: str) -> None:
     """Neither in the middle of an answer nor with answers to many requests that it does not fetch."""
     async with running(drain_s=0.05) as served, connected(served) as stream:
         await stream.send_all(get(path))
@@ -366,7 +364,7 @@ async def test_a_client_that_stops_reading_does_not_hold_up_the_stop(path: str) 
             await served.ended.wait()
 
 
-async def test_nor_does_it_hold_up_a_cancel() -> None:
+async def test_stalled_reader_does_not_delay_cancellation() -> None:
     """The second signal cancels `serve`: the shielded send to a stalled reader must not outlive that."""
     listener = socket.create_server(("127.0.0.1", 0))
     served = Served(listener.getsockname()[1])
@@ -381,7 +379,7 @@ async def test_nor_does_it_hold_up_a_cancel() -> None:
                 nursery.cancel_scope.cancel()
 
 
-async def test_a_client_that_reads_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stalled_reader_is_dropped_after_send_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (serving, hot_server):
         monkeypatch.setattr(module, "SEND_LIMIT_S", 0.05)
     async with running(drain_s=0.05) as served, connected(served) as stream:
@@ -393,7 +391,7 @@ async def test_a_client_that_reads_nothing_is_dropped(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("before", [b"", get("/health")], ids=["hot", "behind another request"])
-async def test_a_handler_can_cut_off_a_client_that_reads_nothing(before: bytes) -> None:
+async def test_handler_can_abort_stalled_reader(before: bytes) -> None:
     """At once: what the kernel holds for the client is thrown away, and it gets a reset."""
     async with running() as served, connected(served) as stream:
         await stream.send_all(before)
@@ -409,13 +407,13 @@ async def test_a_handler_can_cut_off_a_client_that_reads_nothing(before: bytes) 
                 _ = [data async for data in stream]
 
 
-async def test_an_abort_of_what_is_closed_already_does_nothing() -> None:
+async def test_abort_of_closed_connection_does_nothing() -> None:
     async with running() as served, connected(served) as stream:
         abort(stream)
         abort(stream)
 
 
-async def test_requests_over_a_unix_socket_have_no_peer_address(tmp_path: object) -> None:
+async def test_unix_socket_requests_have_no_peer_address(tmp_path: object) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"{tmp_path}/local.sock")
     listener.listen()

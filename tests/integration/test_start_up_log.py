@@ -65,7 +65,7 @@ def up_to(records: Iterator[dict[str, Any]], wanted: str) -> list[dict[str, Any]
 
 
 @BOTH
-def test_the_fingerprint_of_the_token_is_in_the_log_as_the_reference_greps_for_it(daemon: str, tmp_path: Path) -> None:
+def test_token_fingerprint_is_logged_as_reference_says(daemon: str, tmp_path: Path) -> None:
     assert re.search(r"^journalctl -u queen-rbee \| grep token_fp6$", DOCUMENT.read_text(), re.MULTILINE)
     with log(daemon, tmp_path, LLORCH_API_TOKEN=TOKEN) as records:
         seen = up_to(records, READY)
@@ -82,9 +82,7 @@ def test_the_fingerprint_of_the_token_is_in_the_log_as_the_reference_greps_for_i
         ("pool-managerd", "warn,pool-managerd::handoff=debug", "pool_managerd.handoffs.handoffs"),
     ],
 )
-def test_rust_log_as_the_reference_writes_it_has_the_daemon_tell_more(
-    daemon: str, levels: str, target: str, tmp_path: Path
-) -> None:
+def test_rust_log_examples_enable_debug_for_their_target(daemon: str, levels: str, target: str, tmp_path: Path) -> None:
     spool = tmp_path / ".runtime/engines"
     spool.mkdir(parents=True)
     publish(spool)
@@ -95,7 +93,7 @@ def test_rust_log_as_the_reference_writes_it_has_the_daemon_tell_more(
         assert {record["level"] for record in seen[:-1]} <= {"debug", "warning"}
 
 
-def test_trace_is_more_than_debug_and_only_for_its_target(tmp_path: Path) -> None:
+def test_trace_logs_more_than_debug_for_its_target(tmp_path: Path) -> None:
     with log("pool-managerd", tmp_path, RUST_LOG="info,pool_managerd::handoff=trace") as records:
         seen = up_to(records, "looked for handoffs")
     assert (seen[-1]["target"], seen[-1]["level"]) == ("pool_managerd.handoffs.handoffs", "trace")

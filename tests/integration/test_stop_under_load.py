@@ -76,7 +76,7 @@ async def serve_until(condition: Callable[[], bool], listening: socket.socket) -
 
 
 @pytest.mark.parametrize("path", ["/health", "/hot"])
-async def test_a_stop_loses_no_request(path: str) -> None:
+async def test_stop_loses_no_request(path: str) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listening:
         clients = Clients(listening.getsockname()[1], path)
         for life in range(1, LIVES + 1):

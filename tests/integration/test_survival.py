@@ -57,7 +57,7 @@ def left_behind(running: Home) -> bytes:
     return b"".join(path.read_bytes() for path in files)
 
 
-def test_killed_the_queen_forgets_no_task_and_shows_no_answer_twice(slow: Home):
+def test_killed_queen_keeps_tasks_and_repeats_no_answer(slow: Home):
     shown = submit(slow, max_tokens=LONG)
     slow.until(lambda: state(slow, shown) == "running")
     with slow.stream(f"/v2/tasks/{shown}/events") as stream:
@@ -75,7 +75,7 @@ def test_killed_the_queen_forgets_no_task_and_shows_no_answer_twice(slow: Home):
     slow.until(lambda: state(slow, again) == "done")
 
 
-def test_a_running_task_of_which_nobody_saw_a_token_is_run_again_from_the_start(slow: Home):
+def test_running_task_without_readers_restarts_from_beginning(slow: Home):
     unseen = submit(slow, max_tokens=40, seed=5)
     slow.until(lambda: task(slow, unseen)["usage"]["tokens_out"] > 3)
     kill(slow)
@@ -87,7 +87,7 @@ def test_a_running_task_of_which_nobody_saw_a_token_is_run_again_from_the_start(
     assert events[-1][1] == "end"
 
 
-def test_a_task_keeps_its_ids_its_priority_and_its_session_over_a_restart(slow: Home):
+def test_task_keeps_ids_priority_and_session_over_restart(slow: Home):
     session_id = str(uuid.uuid4())
     first = submit(slow, max_tokens=LONG)
     kept = submit(slow, max_tokens=2, session_id=session_id, priority="batch")
@@ -104,7 +104,7 @@ def test_a_task_keeps_its_ids_its_priority_and_its_session_over_a_restart(slow: 
     assert slow.ask("GET", f"/v2/sessions/{session_id}")[0] == 200
 
 
-def test_a_stopped_queen_leaves_what_waits_to_the_next_and_ended_tasks_can_still_be_looked_at(slow: Home):
+def test_stopped_queen_keeps_queued_and_ended_tasks(slow: Home):
     done = submit(slow, max_tokens=2)
     slow.until(lambda: state(slow, done) == "done")
     runs, waits = submit(slow, max_tokens=20), submit(slow, max_tokens=2)
@@ -116,7 +116,7 @@ def test_a_stopped_queen_leaves_what_waits_to_the_next_and_ended_tasks_can_still
     slow.until(lambda: state(slow, waits) == "done")
 
 
-def test_when_all_have_ended_no_prompt_is_left_on_disk(slow: Home):
+def test_ended_tasks_leave_no_prompt_on_disk(slow: Home):
     tasks = [submit(slow, max_tokens=2) for _ in range(3)]
     slow.until(lambda: all(state(slow, task_id) in FINAL for task_id in tasks))
     assert slow.stop("queen-rbee") == 0

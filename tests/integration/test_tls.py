@@ -66,14 +66,14 @@ def running(directory: Path, **given: str) -> Iterator[Secured]:
         yield home
 
 
-def test_the_queen_asks_pool_managerd_over_tls(files: TlsFiles, tmp_path: Path) -> None:
+def test_queen_reaches_pool_managerd_over_tls(files: TlsFiles, tmp_path: Path) -> None:
     with running(tmp_path, **variables(files)) as home:
         [pool] = home.until(home.pools)
         assert pool["pool_id"]
         assert "served over TLS, and wants a client certificate" in home.logs()
 
 
-def test_a_node_registers_over_tls_and_is_reached_over_tls(files: TlsFiles, tmp_path: Path) -> None:
+def test_node_registers_and_is_reached_over_tls(files: TlsFiles, tmp_path: Path) -> None:
     queen = free_port()
     cloud = {
         "ORCHESTRATORD_CLOUD_PROFILE": "true",
@@ -101,7 +101,7 @@ def orchctl(home: Secured, files: TlsFiles) -> subprocess.CompletedProcess[str]:
     return replace(home, environ=without | variables(files)).orchctl("pools")
 
 
-def test_orchctl_is_let_in_by_its_certificate_and_says_why_it_is_not(files: TlsFiles, tmp_path: Path) -> None:
+def test_orchctl_needs_accepted_certificate_and_reports_why(files: TlsFiles, tmp_path: Path) -> None:
     with running(tmp_path, **variables(files)) as home:
         home.until(home.pools)
         assert orchctl(home, files).returncode == 0
@@ -115,7 +115,7 @@ def test_orchctl_is_let_in_by_its_certificate_and_says_why_it_is_not(files: TlsF
         assert f"{CA_FILE}={tmp_path / 'none'}" in broken.stderr
 
 
-def test_each_daemon_warns_of_a_certificate_that_ends_soon_and_orchctl_check_sees_it(tmp_path: Path) -> None:
+def test_expiring_certificates_are_logged_and_found_by_check(tmp_path: Path) -> None:
     ca = authority(tmp_path, "ca")
     brief = ca.signed("brief", days=5)
     with running(tmp_path, **variables(brief)) as home:

@@ -85,7 +85,7 @@ def names(daemons: TwoDaemons) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", ["evil.example", "localhost"])
-def test_page_of_another_site_can_do_and_read_nothing(
+def test_foreign_page_cannot_change_or_read_anything(
     page: Site, daemons: TwoDaemons, tmp_path: Path, name: str
 ) -> None:
     found = visit(page, name, ATTACK % names(daemons), tmp_path)
@@ -107,6 +107,6 @@ def test_rebound_name_reads_nothing(page: Site, daemons: TwoDaemons, tmp_path: P
     assert "tasks" in text_of(f"http://localhost:{daemons.queen_port}/v2/tasks", tmp_path), "a person may look"
 
 
-def test_allowed_page_uses_the_api_with_preflight(page: Site, daemons: TwoDaemons, tmp_path: Path) -> None:
+def test_allowed_page_uses_api_with_preflight(page: Site, daemons: TwoDaemons, tmp_path: Path) -> None:
     status, identifier, code = visit(page, "friend.example", FRIENDLY % names(daemons), tmp_path)
     assert (status, identifier, code) == (400, "from-a-page", "INVALID_PARAMS")

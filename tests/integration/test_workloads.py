@@ -67,7 +67,7 @@ def _ready(running: Home) -> set[str]:
     return {pool["pool_id"] for pool in (answer or {}).get("pools", ()) if pool["ready"]}
 
 
-def test_each_pool_tells_its_workloads(fleet: Home) -> None:
+def test_capabilities_list_workloads_of_each_pool(fleet: Home) -> None:
     told = {pool["pool_id"]: pool["workloads"] for pool in fleet.ask("GET", "/v2/meta/capabilities")[1]["pools"]}
     assert told == {
         "chat": ["completion"],
@@ -79,13 +79,13 @@ def test_each_pool_tells_its_workloads(fleet: Home) -> None:
     }
 
 
-def test_a_chat_without_model_ends_no_embeddings_engine(fleet: Home) -> None:
+def test_chat_without_model_avoids_embedding_engines(fleet: Home) -> None:
     assert {fleet.ask("POST", "/v1/chat/completions", CHAT)[0] for _turn in range(12)} == {200}
     assert _ready(fleet) == {*MANAGED, "foreign"}
     assert '"engine_failed"' not in fleet.logs()
 
 
-def test_a_shared_name_serves_each_workload_by_its_own_pools(fleet: Home, tiny_model: Path) -> None:
+def test_shared_model_name_selects_pools_by_workload(fleet: Home, tiny_model: Path) -> None:
     # of the engine with no pooling every embedding is refused by 400, so it is not among those asked here
     fleet.ask("POST", "/v2/pools/embed-flags/drain", {})
     name = tiny_model.name.removesuffix(".gguf")
@@ -98,14 +98,14 @@ def test_a_shared_name_serves_each_workload_by_its_own_pools(fleet: Home, tiny_m
 
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
-def test_rerank_is_asked_for_by_each_of_its_paths(fleet: Home, path: str) -> None:
+def test_rerank_is_served_on_each_of_its_paths(fleet: Home, path: str) -> None:
     status, answer = fleet.ask("POST", path, {"model": "rank", "query": "hello", "documents": ["world", "hello"]})
     assert (status, answer["model"], len(answer["results"])) == (200, "rank", 2)
     status, answer = fleet.ask("POST", path, {"model": "rank", "query": 5, "documents": ["world"]})
     assert (status, answer["error"]["param"]) == (400, "query")
 
 
-def test_no_answer_shows_where_a_model_lies(fleet: Home, tiny_model: Path) -> None:
+def test_no_answer_reveals_model_path(fleet: Home, tiny_model: Path) -> None:
     paths = ("/v1/models", "/v2/meta/capabilities", "/v2/pools", "/v2/catalog/availability")
     asked = [fleet.ask("GET", path)[1] for path in paths]
     asked.append(fleet.ask("POST", "/v1/embeddings", {"model": "foreign", "input": "hello"})[1])
@@ -117,14 +117,14 @@ def test_no_answer_shows_where_a_model_lies(fleet: Home, tiny_model: Path) -> No
 
 
 @pytest.mark.parametrize("pool_id", ["embed", "embed-flags", "rank", "foreign"])
-def test_chat_with_a_model_for_other_work_is_refused(fleet: Home, pool_id: str) -> None:
+def test_chat_with_model_for_other_workload_is_refused(fleet: Home, pool_id: str) -> None:
     status, answer = fleet.ask("POST", "/v1/chat/completions", {**CHAT, "model": pool_id})
     assert (status, answer["error"]["param"]) == (400, "model")
     assert "does not serve completion tasks" in answer["error"]["message"]
     assert "Models that do: tiny-" in answer["error"]["message"]
 
 
-def test_a_task_for_other_work_is_refused_at_once(fleet: Home) -> None:
+def test_task_for_unsupported_workload_is_refused_at_once(fleet: Home) -> None:
     pinned = {"mode": "pin", "pin_pool_id": "chat"}
     status, answer = fleet.ask("POST", "/v2/tasks", {"workload": "embedding", "inputs": ["a"], "placement": pinned})
     assert (status, answer["code"]) == (400, "INVALID_PARAMS")
