@@ -1,1 +1,1 @@
-"""Real daemons and a real engine, without systemd."""
+"""Tests with real daemons and a real engine, without systemd."""

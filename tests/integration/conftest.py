@@ -1,4 +1,4 @@
-"""The two homes that most tests here are content with; a module that needs another one has its own of the same name."""
+"""Shared HOME_PROFILE fixtures. A module that needs other options overrides them with fixtures of the same names."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +11,13 @@ from tests.integration.home import Home, home
 
 @pytest.fixture(scope="module")
 def fast(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, tiny_model: Path) -> Iterator[Home]:
-    """A home with a model of thousands of tokens a second."""
+    """A home with a model that generates thousands of tokens per second."""
     with home(tmp_path_factory.mktemp("fast"), llama_server_tar, tiny_model) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
-    """A home with a model slow enough to be left or cancelled."""
+    """A home with a model slow enough to disconnect or cancel midway."""
     with home(tmp_path_factory.mktemp("slow"), llama_server_tar, slow_model) as running:
         yield running

@@ -1,6 +1,6 @@
-"""A whole HOME_PROFILE on free ports: the three daemons as processes, and a real engine under them.
+"""Start a complete HOME_PROFILE on free ports: the three daemons as processes, with a real engine.
 
-Owns the processes: they are ended by SIGTERM when the block is left, and their exit statuses are checked.
+The context managers own the processes: at exit they stop each with SIGTERM and check that it exits with 0.
 """
 
 import itertools
@@ -24,7 +24,7 @@ from tests.engines.llama_server import Archive
 READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 40.0
 POLL_S = 0.02
-POOLS = """
+POOLS_TOML = """
 [[pools]]
 id = "default"
 model = "file:{model}"
@@ -42,11 +42,11 @@ allow_binary_downloads = true
 
 
 PORTS = (10_000 + number % 20_000 for number in itertools.count(100 * os.getpid()))
-"""Below those that the kernel gives to whoever does not care, and others than tests have that run beside these."""
+"""Candidate ports: below the kernel's ephemeral range, with a different start in each parallel test process."""
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that nobody else takes before it is used."""
+    """Return a port on which nothing listens. No parallel test process gets the same one."""
     while True:
         port = next(PORTS)
         with socket.socket() as probe, suppress(OSError):
@@ -57,7 +57,7 @@ def free_port() -> int:
 
 @dataclass
 class Home:
-    """The running daemons by name, and where they listen."""
+    """A set of running daemons, by name, and their addresses. Logs are `directory`/NAME.log."""
 
     directory: Path
     environ: dict[str, str]
@@ -67,21 +67,20 @@ class Home:
 
     @property
     def url(self) -> str:
-        """queen-rbee's URL."""
         return f"http://127.0.0.1:{self.queen_port}"
 
     def start(self, name: str, **more: str) -> None:
-        """Start the daemon `name` with `more` variables; its log is `name`.log in the directory."""
+        """Start the daemon `name` with `more` as additional environment variables."""
         with (self.directory / f"{name}.log").open("ab") as log:
             command = [sys.executable, "-m", name.replace("-", "_")]
-            # a port of its own for each daemon's metrics, or they would be in each other's way
+            # each daemon needs its own metrics port, otherwise they collide
             environ = {**self.environ, "PROMETHEUS_METRICS_PORT": str(free_port()), **more}
             self.processes[name] = subprocess.Popen(
                 command, cwd=self.directory, env=environ, stdin=subprocess.DEVNULL, stderr=log
             )
 
     def stop(self, name: str) -> int:
-        """End the daemon `name` by SIGTERM; its exit status."""
+        """Stop the daemon `name` with SIGTERM and return its exit status. Kills it after STOP_WITHIN_S."""
         process = self.processes.pop(name)
         process.send_signal(signal.SIGTERM)
         try:
@@ -92,7 +91,7 @@ class Home:
             raise
 
     def ask(self, method: str, path: str, body: object = None, *, port: int | None = None) -> tuple[int, Any]:
-        """Status and parsed JSON of one request to the queen (or to `port`); status 0 while nobody listens."""
+        """Return status and parsed JSON of one request to the queen, or to `port`. Status 0: the connection failed."""
         connection = HTTPConnection("127.0.0.1", port or self.queen_port, timeout=60)
         try:
             connection.request(method, path, json.dumps(body) if body is not None else None)
@@ -105,28 +104,28 @@ class Home:
             connection.close()
 
     def pool(self) -> dict[str, Any]:
-        """The pool `default` as the queen knows it; empty while she does not."""
+        """Return the pool `default` as the queen reports it, or an empty dict if it does not list it."""
         _status, answer = self.ask("GET", "/v2/pools")
         return next((pool for pool in (answer or {}).get("pools", ()) if pool["pool_id"] == "default"), {})
 
     def until_ready(self) -> dict[str, Any]:
-        """The pool, once it is ready. Fails with the provisioner's log."""
+        """Wait until the pool `default` is ready and return it."""
         pool: dict[str, Any] = self.until(lambda: self.pool() if self.pool().get("ready") else None)
         return pool
 
     def until(self, condition: Any, within_s: float = READY_WITHIN_S) -> Any:
-        """What `condition` returns, once it is true. Fails with the daemons' logs."""
+        """Poll `condition` and return its first true result. Fails with the daemons' logs after `within_s` seconds."""
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
             if found := condition():
                 return found
             ended = [name for name, process in self.processes.items() if process.poll() is not None]
-            assert not ended, f"{ended} ended:\n{self.logs()}"
+            assert not ended, f"{ended} exited:\n{self.logs()}"
             time.sleep(POLL_S)
-        raise AssertionError(f"not within {within_s:g} s:\n{self.logs()}")
+        raise AssertionError(f"condition not met within {within_s:g} s:\n{self.logs()}")
 
     def logs(self) -> str:
-        """The end of every daemon's log."""
+        """Return the last 3000 characters of each daemon's log."""
         return "\n".join(f"{log.name}:\n{log.read_text()[-3000:]}" for log in sorted(self.directory.glob("*.log")))
 
     def orchctl(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -137,12 +136,12 @@ class Home:
         )
 
     def stream(self, path: str, headers: Mapping[str, str] | None = None) -> "EventStream":
-        """The events of a task as they come; to be closed."""
+        """Open an event stream. The caller must close it."""
         return EventStream(self.queen_port, path, headers or {})
 
 
 class EventStream:
-    """Reads server-sent events from a plain socket, line by line; leaving it closes the connection."""
+    """Server-sent events of one GET request. Leaving the context closes the connection."""
 
     def __init__(self, port: int, path: str, headers: Mapping[str, str]) -> None:
         self._connection = HTTPConnection("127.0.0.1", port, timeout=60)
@@ -158,7 +157,7 @@ class EventStream:
         self._connection.close()
 
     def __iter__(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
-        """(id, event, data) in turn."""
+        """Yield (id, event, data) as they arrive."""
         fields: dict[str, str] = {}
         while line := self._answer.readline():
             name, _, value = line.decode().rstrip("\n").partition(": ")
@@ -170,11 +169,14 @@ class EventStream:
 
 
 def environment(directory: Path, **more: str) -> dict[str, str]:
-    """HOME_PROFILE on free ports below `directory`; of this process's environment only what Python needs."""
+    """Return variables for HOME_PROFILE on free ports, with all files below `directory`.
+
+    Of this process's environment, it passes on only what Python needs.
+    """
     queen, manager = free_port(), free_port()
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
     return {
-        **kept,
+        **inherited,
         "ORCHESTRATORD_BIND_ADDR": f"127.0.0.1:{queen}",
         "POOL_MANAGERD_BIND_ADDR": f"127.0.0.1:{manager}",
         "ORCHD_POOL_MANAGERS": f"http://127.0.0.1:{manager}",
@@ -186,8 +188,11 @@ def environment(directory: Path, **more: str) -> dict[str, str]:
     }
 
 
-def as_node(directory: Path, node_id: str, **more: str) -> dict[str, str]:
-    """As `environment`, in CLOUD_PROFILE: pool-managerd is a node of the queen beside it. Loopback needs no token."""
+def node_environment(directory: Path, node_id: str, **more: str) -> dict[str, str]:
+    """Return variables for CLOUD_PROFILE, where pool-managerd is a node of a queen on the same machine.
+
+    AUTH_OPTIONAL lets tests use loopback without a token.
+    """
     environ = environment(directory, **more)
     return {
         **environ,
@@ -215,25 +220,25 @@ def home(
     node_id: str | None = None,
     **more: str,
 ) -> Iterator[Home]:
-    """A HOME_PROFILE with one pool, `default`, that is ready when the block begins; CLOUD_PROFILE with a `node_id`."""
-    environ = as_node(directory, node_id, **more) if node_id else environment(directory, **more)
+    """Run the daemons with one pool, `default`, and wait until it is ready. With a `node_id`, in CLOUD_PROFILE."""
+    environ = node_environment(directory, node_id, **more) if node_id else environment(directory, **more)
     queen, manager = (
         int(environ[name].rpartition(":")[2]) for name in ("ORCHESTRATORD_BIND_ADDR", "POOL_MANAGERD_BIND_ADDR")
     )
     engine = {"archive": archive.path, "checksum": archive.checksum, "port": free_port()}
-    wanted: dict[str, object] = {"model": model, "ctx": ctx, "slots": slots, "flags": json.dumps(list(flags))}
-    wanted["keys"] = f"workloads = {json.dumps(list(workloads))}" if workloads else ""
-    (directory / "pools.toml").write_text(POOLS.format(**wanted, **engine))
+    pool: dict[str, object] = {"model": model, "ctx": ctx, "slots": slots, "flags": json.dumps(list(flags))}
+    pool["keys"] = f"workloads = {json.dumps(list(workloads))}" if workloads else ""
+    (directory / "pools.toml").write_text(POOLS_TOML.format(**pool, **engine))
     running = Home(directory, environ, queen, manager)
-    with ExitStack() as ending:
+    with ExitStack() as cleanup:
         for name in ("queen-rbee", "pool-managerd", "engine-provisioner"):
             running.start(name)
-            ending.callback(_stop_if_running, running, name)
+            cleanup.callback(stop_if_running, running, name)
         running.until_ready()
         yield running
 
 
-def _stop_if_running(running: Home, name: str) -> None:
+def stop_if_running(running: Home, name: str) -> None:
     if name in running.processes:
         status = running.stop(name)
-        assert status == 0, f"{name} ended with status {status}:\n{running.logs()}"
+        assert status == 0, f"{name} exited with status {status}:\n{running.logs()}"

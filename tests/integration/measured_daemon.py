@@ -1,8 +1,7 @@
-"""A daemon's own routes in a process that measures itself: the longest gap between two turns of its event loop, and the
-most memory it has had.
+"""Serve the routes of a daemon in a process that measures its longest event loop delay and its peak memory.
 
-`python -m tests.integration.measured_daemon queen-rbee ENGINE_URL` says in one line of JSON where it listens and which
-routes take a body, read from its own tables. GET /measured tells the figures since it was asked last.
+`python -m tests.integration.measured_daemon queen-rbee ENGINE_URL` prints one line of JSON: its port, and the routes
+that accept a body. GET /measured returns the measurements since the previous GET /measured.
 """
 
 import json
@@ -45,7 +44,7 @@ TURN_S = 0.001
 
 @dataclass
 class Figures:
-    """What was measured since the last reset."""
+    """Measurements since the last reset."""
 
     longest_s: float = 0.0
     base_kib: int = 0
@@ -57,7 +56,7 @@ class Figures:
             now = perf_counter()
             self.longest_s, last = max(self.longest_s, now - last), now
 
-    def told(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, float]:
         return {"gap_ms": self.longest_s * 1000, "grown_kib": max(0, _memory("VmHWM") - self.base_kib)}
 
     def reset(self) -> None:
@@ -67,7 +66,7 @@ class Figures:
 
 
 def _memory(name: str) -> int:
-    """KiB, as proc_pid_status(5) tells."""
+    """Return a field of /proc/self/status in KiB; see proc_pid_status(5)."""
     found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found
     return int(found[1])
@@ -75,7 +74,7 @@ def _memory(name: str) -> int:
 
 @dataclass
 class Served:
-    """What a daemon serves, and what must run for it."""
+    """The app and routes of a daemon, and the loops that they need."""
 
     app: QuartTrio
     hot: HotRoutes
@@ -83,7 +82,7 @@ class Served:
 
 
 def queen(engine_url: str) -> Served:
-    """queen-rbee over a store in memory, with one pool `p`."""
+    """Build queen-rbee with an in-memory store and one pool, `p`."""
     directory = Path(tempfile.mkdtemp())
     parts = build(QueenSettings(runtime_dir=directory / "engines"), MemoryStore())
     parts.registry.synced = True
@@ -98,7 +97,7 @@ def queen(engine_url: str) -> Served:
 
 
 def pool_manager(engine_url: str) -> Served:
-    """pool-managerd with one engine in the pool `default`."""
+    """Build pool-managerd with one engine in the pool `default`."""
     registry = Registry()
     registry.take(found(port=int(engine_url.rpartition(":")[2])))
     for replica in registry.replicas:
@@ -112,7 +111,7 @@ DAEMONS = {"queen-rbee": queen, "pool-managerd": pool_manager}
 
 
 def routes(served: Served) -> list[tuple[str, str]]:
-    """Method and path of each route that a body can be sent to; those of the hot paths, whatever their method."""
+    """Return method and path of each route that accepts a body, and of all routes on the hot path."""
     cool = [
         (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
         for rule in served.app.url_map.iter_rules()
@@ -123,11 +122,10 @@ def routes(served: Served) -> list[tuple[str, str]]:
 
 
 async def main(name: str, engine_url: str) -> None:
-    """Serve until the process is ended."""
     served, figures = DAEMONS[name](engine_url), Figures()
 
     async def measured(exchange: Exchange) -> None:
-        await exchange.send_json(200, figures.told())
+        await exchange.send_json(200, figures.to_dict())
         figures.reset()
 
     add_hot(served.app, served.hot)

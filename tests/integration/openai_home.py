@@ -1,4 +1,4 @@
-"""What the tests with OpenAI's own package share: a client of a home, and what the home's engine is doing."""
+"""Shared by the tests with the openai package: a client for a home, and the state of its engine and tasks."""
 
 import json
 import time
@@ -10,49 +10,52 @@ from openai import OpenAI
 
 from tests.integration.home import Home
 
-LEAST: dict[str, Any] = {
+CHAT: dict[str, Any] = {
     "model": "default",
     "messages": [{"role": "user", "content": "hello world"}],
     "max_tokens": 8,
     "temperature": 0,
     "seed": 1,
 }
-SOON_S = 10.0
+TIMEOUT_S = 10.0
 
 
 def client_of(running: Home, **options: Any) -> OpenAI:
-    """A client that does not try again by itself."""
+    """Return a client without automatic retries."""
     return OpenAI(base_url=f"{running.url}/v1", api_key="none", **{"max_retries": 0, **options})
 
 
-def until(condition: Callable[[], Any]) -> Any:
-    """What `condition` returns, once it is true."""
-    deadline = time.monotonic() + SOON_S
+def wait_until(condition: Callable[[], Any]) -> Any:
+    """Poll `condition` and return its first true result. Fails after TIMEOUT_S."""
+    deadline = time.monotonic() + TIMEOUT_S
     while not (found := condition()):
-        assert time.monotonic() < deadline, "it never came about"
+        assert time.monotonic() < deadline, f"condition not met within {TIMEOUT_S:g} s"
         time.sleep(0.005)
     return found
 
 
 def engine_url(running: Home) -> str:
-    """The engine itself."""
     url: str = running.pool()["replicas"][0]["url"]
     return url
 
 
-def busy(running: Home) -> int:
-    """Slots that the engine itself says are at work."""
+def busy_slots(running: Home) -> int:
+    """Return the number of slots that the engine reports as processing."""
     with urllib.request.urlopen(f"{engine_url(running)}/slots", timeout=10) as answer:
         return sum(slot["is_processing"] for slot in json.load(answer))
 
 
-def tasks(running: Home, state: str) -> list[dict[str, Any]]:
-    """The queen's tasks that are in `state`."""
+def tasks_in_state(running: Home, state: str) -> list[dict[str, Any]]:
     _status, page = running.ask("GET", f"/v2/tasks?state={state}")
     found: list[dict[str, Any]] = page["tasks"]
     return found
 
 
-def at_rest(running: Home) -> None:
-    """Return once nothing waits and nothing runs, here and at the engine."""
-    until(lambda: not tasks(running, "queued") and not tasks(running, "running") and not busy(running))
+def wait_until_idle(running: Home) -> None:
+    """Wait until no task is queued or running in the queen and no slot is busy in the engine."""
+
+    def idle() -> bool:
+        active = tasks_in_state(running, "queued") or tasks_in_state(running, "running")
+        return not active and not busy_slots(running)
+
+    wait_until(idle)

@@ -1,6 +1,6 @@
-"""pool-managerd as a process on free ports, told of engines by handoff files.
+"""Run pool-managerd as a process on free ports; engines are announced by handoff files.
 
-Owns the process: it is ended by SIGTERM when the block is left, and must then exit with 0.
+The context manager owns the process: at exit it stops it with SIGTERM and checks that it exits with 0.
 """
 
 import json
@@ -33,7 +33,6 @@ class UnixConnection(HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        """Open the socket."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(60)
         self.sock.connect(os.fspath(self._path))
@@ -41,8 +40,6 @@ class UnixConnection(HTTPConnection):
 
 @dataclass
 class PoolManager:
-    """A running pool-managerd; `spool` is its handoff directory."""
-
     directory: Path
     environ: dict[str, str]
     port: int
@@ -55,12 +52,12 @@ class PoolManager:
         return self.directory / "engines"
 
     @property
-    def local(self) -> Path:
-        """The Unix socket for requests that need no token."""
+    def local_socket(self) -> Path:
+        """The Unix socket, where requests need no token."""
         return self.directory / "pool-managerd.sock"
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the daemon and wait until it is ready."""
         command = [sys.executable, "-m", "pool_managerd"]
         with (self.directory / "log").open("ab") as log:
             process = subprocess.Popen(command, cwd=self.directory, env=self.environ, stderr=log)
@@ -68,7 +65,7 @@ class PoolManager:
         self.until(lambda: self.ask("GET", "/ready")[0] == 200)
 
     def stop(self, by: signal.Signals = signal.SIGTERM) -> int:
-        """End it by a signal; its exit status."""
+        """Send the signal `by` and return the exit status. Kills the daemon after WITHIN_S."""
         process = self.processes.pop()
         process.send_signal(by)
         try:
@@ -79,7 +76,7 @@ class PoolManager:
             raise
 
     def announce(self, url: str, name: str = "default-r0.json", **fields: object) -> None:
-        """Publish a handoff as engine-provisioner does: a temporary name, then a rename."""
+        """Publish a handoff file as engine-provisioner does: write it under a temporary name, then rename it."""
         document = {"pool_id": "default", "engine_version": "b1", "url": url, "device_mask": "cpu"}
         draft = self.spool / f".{name}.tmp"
         draft.write_text(json.dumps(document | fields))
@@ -88,7 +85,7 @@ class PoolManager:
     def ask(
         self, method: str, path: str, *, headers: dict[str, str] | None = None, connection: HTTPConnection | None = None
     ) -> tuple[int, Any]:
-        """Status and parsed JSON of one request; status 0 while nobody listens."""
+        """Return status and parsed JSON of one request. Status 0: the connection failed."""
         connection = connection or HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, headers=headers or {})
@@ -101,25 +98,24 @@ class PoolManager:
             connection.close()
 
     def pool(self, pool_id: str = "default") -> dict[str, Any]:
-        """A pool's status; empty while it is not known."""
+        """Return the status of a pool, or an empty dict if it is unknown."""
         status, pool = self.ask("GET", f"/v2/pools/{pool_id}/status")
         return pool if status == 200 else {}
 
     def until(self, condition: Callable[[], T | Literal[False] | None]) -> T:
-        """What `condition` returns, once it is true. Fails with the log."""
+        """Poll `condition` and return its first true result. Fails with the log after WITHIN_S."""
         deadline = time.monotonic() + WITHIN_S
         while time.monotonic() < deadline:
             if found := condition():
                 return found
             time.sleep(POLL_S)
-        raise AssertionError(f"not within {WITHIN_S:g} s:\n{self.log()}")
+        raise AssertionError(f"condition not met within {WITHIN_S:g} s:\n{self.log()}")
 
     def log(self) -> str:
-        """What it has logged, JSON lines."""
+        """Return the whole log, one JSON object per line."""
         return (self.directory / "log").read_text()
 
     def metrics(self) -> str:
-        """What the metrics port exposes."""
         connection = HTTPConnection("127.0.0.1", self.metrics_port, timeout=60)
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()
@@ -129,8 +125,8 @@ class PoolManager:
 
 @contextmanager
 def pool_manager(directory: Path, **environ: str) -> Iterator[PoolManager]:
-    """A pool-managerd that answers when the block begins; `environ` sets further variables."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
+    """Start pool-managerd with `environ` as additional variables and wait until it is ready."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
     port, metrics_port = free_port(), free_port()
     settings = {
         "POOL_MANAGERD_BIND_ADDR": f"127.0.0.1:{port}",
@@ -138,11 +134,11 @@ def pool_manager(directory: Path, **environ: str) -> Iterator[PoolManager]:
         "POOL_MANAGERD_RUNTIME_DIR": "engines",
         "LLAMA_ORCH_LOG_FORMAT": "json",
     }
-    manager = PoolManager(directory, {**kept, **settings, **environ}, port, metrics_port)
+    manager = PoolManager(directory, {**inherited, **settings, **environ}, port, metrics_port)
     manager.spool.mkdir()
     manager.start()
     try:
         yield manager
     finally:
         status = manager.stop() if manager.processes else 0
-    assert status == 0, f"pool-managerd ended with status {status}:\n{manager.log()}"
+    assert status == 0, f"pool-managerd exited with status {status}:\n{manager.log()}"

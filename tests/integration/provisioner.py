@@ -1,4 +1,4 @@
-"""A running engine-provisioner without systemd, and what it shows to the outside."""
+"""Run engine-provisioner without systemd, and read its reports, handoff files, log and local API."""
 
 import os
 import signal
@@ -16,11 +16,11 @@ from tests.connections import heard
 
 READY_WITHIN_S = 30.0
 STOP_WITHIN_S = 20.0
-LOOK_S = 0.02
+POLL_S = 0.02
 
 
 class Provisioner:
-    """The daemon in `directory`, whose pools.toml it reads."""
+    """A running daemon. `directory` is its working directory and has its pools.toml."""
 
     def __init__(self, directory: Path, process: trio.Process) -> None:
         self.directory = directory
@@ -28,12 +28,12 @@ class Provisioner:
         self.handoff_dir = directory / ".runtime/engines"
 
     def report(self, pool_id: str) -> ProvisioningReport | None:
-        """The pool's report, as pool-managerd reads it."""
+        """Return the status report of the pool, as pool-managerd reads it, or None."""
         path = self.handoff_dir / f"status/{pool_id}.json"
         return ProvisioningReport.model_validate_json(path.read_bytes()) if path.exists() else None
 
     def handoff(self, pool_id: str) -> Handoff | None:
-        """The pool's handoff file, if it is there."""
+        """Return the handoff of the pool's first replica, or None."""
         try:
             return Handoff.model_validate_json((self.handoff_dir / f"{pool_id}-r0.json").read_bytes())
         except FileNotFoundError:
@@ -41,26 +41,25 @@ class Provisioner:
 
     @property
     def log(self) -> str:
-        """What it has logged so far."""
         return (self.directory / "log").read_text(errors="replace")
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Return as soon as `condition` holds; an AssertionError shows the log after READY_WITHIN_S seconds."""
+        """Wait until `condition` holds. Raises AssertionError with the log after READY_WITHIN_S."""
         with trio.move_on_after(READY_WITHIN_S):
-            while not condition():  # noqa: ASYNC110 -- another process's doing
-                await trio.sleep(LOOK_S)
+            while not condition():  # noqa: ASYNC110 -- another process changes the state
+                await trio.sleep(POLL_S)
             return
-        raise AssertionError(f"it did not come to pass; the log:\n{self.log}")
+        raise AssertionError(f"condition not met within {READY_WITHIN_S:g} s:\n{self.log}")
 
     async def ready(self, pool_id: str) -> Handoff:
-        """The handoff of the pool once it is ready."""
+        """Wait until the pool is ready and return its handoff."""
         await self.until(lambda: self.state(pool_id) is PoolState.READY)
         handoff = self.handoff(pool_id)
         assert handoff is not None
         return handoff
 
     async def failed(self, pool_id: str) -> str:
-        """The last error of the pool once it has failed."""
+        """Wait until the pool has failed and return its last error."""
         await self.until(lambda: self.state(pool_id) is PoolState.FAILED)
         report = self.report(pool_id)
         assert report is not None
@@ -68,12 +67,11 @@ class Provisioner:
         return report.last_error
 
     def state(self, pool_id: str) -> PoolState | None:
-        """The pool's state."""
         report = self.report(pool_id)
         return report.state if report else None
 
     async def ask(self, path: str) -> tuple[int, str]:
-        """GET `path` over the local socket: status and body."""
+        """Send GET `path` over the local socket and return status and body."""
         stream = await trio.open_unix_socket(str(self.directory / ".runtime/engine-provisioner.sock"))
         async with stream:
             await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
@@ -91,7 +89,7 @@ def _length(answer: bytes) -> int:
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """On the CPU, with a cache of its own, and logs as text."""
+    """Return variables for engines on the CPU, a cache below `directory`, and text logs."""
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(sys.path),
@@ -102,7 +100,7 @@ def environment(directory: Path) -> dict[str, str]:
 
 
 async def start(directory: Path, **env: str) -> trio.Process:
-    """Start the daemon in `directory`; its log goes to the file `log` there."""
+    """Start the daemon in `directory`. It logs to the file `log` there."""
     with (directory / "log").open("ab") as log:
         return await trio.lowlevel.open_process(
             [sys.executable, "-m", "engine_provisioner"],
@@ -116,7 +114,7 @@ async def start(directory: Path, **env: str) -> trio.Process:
 
 @asynccontextmanager
 async def provisioner(directory: Path, pools: str, **env: str) -> AsyncIterator[Provisioner]:
-    """The daemon with this pools file for as long as the block lasts; it must end well on SIGTERM."""
+    """Run the daemon with `pools` as its pools file. At exit it must end with status 0 on SIGTERM."""
     (directory / "pools.toml").write_text(pools)
     process = await start(directory, **env)
     running = Provisioner(directory, process)

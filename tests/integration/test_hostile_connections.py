@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.certificates import authority
-from tests.integration.two_daemons import Listening, TwoDaemons, read_all, status_of, two_daemons
+from tests.integration.two_daemons import Listener, TwoDaemons, read_all, status_of, two_daemons
 
 TOKEN = "0123456789abcdef-of-the-fleet"
 HOST = b"Host: localhost\r\n"
@@ -98,7 +98,7 @@ def daemons(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         assert "Traceback" not in running.logs()
 
 
-def attack(listener: Listening, sent: bytes, ending: str) -> bytes:
+def attack(listener: Listener, sent: bytes, ending: str) -> bytes:
     """Send one case over a connection of its own and end it; what came back where the ending waits for it."""
     with listener.connect() as connection:
         try:
@@ -114,7 +114,7 @@ def attack(listener: Listening, sent: bytes, ending: str) -> bytes:
     return b""
 
 
-def goes_on(listener: Listening) -> bool:
+def goes_on(listener: Listener) -> bool:
     authorization = f"Authorization: Bearer {TOKEN}\r\n\r\n".encode()
     return listener.status(PROBE.removesuffix(b"\r\n") + authorization) == 200
 
@@ -122,7 +122,7 @@ def goes_on(listener: Listening) -> bool:
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_request_gets_status_and_listener_survives(daemons: TwoDaemons, case: str) -> None:
     sent, status = REFUSED[case]
-    for listener in daemons.listening:
+    for listener in daemons.listeners:
         if "hot path" in case and listener.name != "queen-rbee api":
             continue
         answer = attack(listener, sent, "read")
@@ -135,7 +135,7 @@ def test_refused_request_gets_status_and_listener_survives(daemons: TwoDaemons, 
 
 @pytest.mark.parametrize("case", UNFINISHED)
 def test_client_may_disconnect_at_any_point(daemons: TwoDaemons, case: str) -> None:
-    for listener in daemons.listening:
+    for listener in daemons.listeners:
         for ending, _ in itertools.product(ENDINGS[1:], range(REPEATS)):
             attack(listener, UNFINISHED[case], ending)
         assert goes_on(listener), listener.name
@@ -178,11 +178,11 @@ def test_random_requests_leave_every_listener_answering(daemons: TwoDaemons) -> 
     @given(st.lists(REQUESTS | st.binary(max_size=64), min_size=1, max_size=4), st.sampled_from(ENDINGS[1:]))
     def drive(requests: list[bytes], ending: str) -> None:
         nonlocal cases
-        for listener in daemons.listening:
+        for listener in daemons.listeners:
             attack(listener, b"".join(requests), ending)
             assert goes_on(listener), listener.name
             cases += 1
 
     drive()
-    known = (len(REFUSED) + len(UNFINISHED)) * len(daemons.listening) * (len(ENDINGS) - 1) * REPEATS
-    print(f"\n{cases} random and {known} known connections over {len(daemons.listening)} listeners")
+    known = (len(REFUSED) + len(UNFINISHED)) * len(daemons.listeners) * (len(ENDINGS) - 1) * REPEATS
+    print(f"\n{cases} random and {known} known connections over {len(daemons.listeners)} listeners")

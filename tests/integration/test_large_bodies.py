@@ -1,4 +1,4 @@
-"""No request holds a daemon's event loop, or takes much more memory than its body has; what is right is served."""
+"""No request blocks a daemon's event loop or uses much more memory than the size of its body; valid ones are served."""
 
 import gzip
 import http.client
@@ -17,24 +17,24 @@ import trio
 
 from llama_orch.settings.api import BODY_LIMIT
 from tests.connections import heard
-from tests.integration.large_bodies import MIB, SERVED, bomb, chunked, hostile, repeated
+from tests.integration.large_bodies import MIB, VALID, bomb, chunked, hostile, repeated
 from tests.unit.queen_rbee.scripted_openai import CHAT, EMBEDDING, events
 
 LIMIT_S = 60.0
 GAP_MS = 250.0
-"""The aim is 50; a CI machine has two cores that it shares."""
-TIMES_BODY = 10
-FLOOR_KIB = 32 << 10
-"""What a small body may take, too."""
+"""The target is 50 ms. CI machines have two shared cores, so the limit is higher."""
+MAX_GROWTH_PER_BYTE = 10
+BASE_GROWTH_KIB = 32 << 10
+"""Memory growth that is allowed for a body of any size."""
 VARIABLES = {"pool_id": "default", "path...": "v1/chat/completions", "task_id": "0" * 32, "node_id": "n"}
 DAEMONS = ("queen-rbee", "pool-managerd")
 GZIP = {"Content-Encoding": "gzip"}
-UNDO = ("/v2/resume", "/v2/pools/{pool_id}/resume")
+RESUME_ROUTES = ("/v2/resume", "/v2/pools/{pool_id}/resume")
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What one request did to the daemon; `status` 0 is a connection that broke off while the body was sent."""
+    """Measurements of one request. Status 0: the connection broke while the body was being sent."""
 
     name: str
     size: int
@@ -52,13 +52,13 @@ class Figures:
 
 @dataclass
 class Daemon:
-    """A running daemon that measures itself."""
+    """A running daemon that measures itself; see measured_daemon.py."""
 
     port: int
     routes: list[tuple[str, str]]
     seen: list[Figures] = field(default_factory=list)
 
-    def measured(self) -> dict[str, float]:
+    def fetch_measurements(self) -> dict[str, float]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT_S)
         connection.request("GET", "/measured")
         found: dict[str, float] = json.loads(connection.getresponse().read())
@@ -68,12 +68,14 @@ class Daemon:
     def ask(
         self, method: str, path: str, name: str, body: bytes, headers: dict[str, str] | None = None, size: int = 0
     ) -> Figures:
-        """One request on a connection of its own, and what was measured meanwhile; `size` is that of the body as it is
-        decoded, if that is another."""
-        self.measured()
+        """Send one request on a new connection and record its measurements.
+
+        `size` is the size of the decoded body, if `body` is compressed.
+        """
+        self.fetch_measurements()  # resets them
         began = time.monotonic()
         status = self._status(method, path, body, headers or {})
-        answered_s, found = time.monotonic() - began, self.measured()
+        answered_s, found = time.monotonic() - began, self.fetch_measurements()
         figures = Figures(
             f"{method} {path}, {name}", size or len(body), status, answered_s, found["gap_ms"], int(found["grown_kib"])
         )
@@ -88,7 +90,7 @@ class Daemon:
             for field_name, value in {**fields, **headers, "Content-Type": "application/json"}.items():
                 connection.putheader(field_name, value)
             connection.endheaders()
-            with suppress(BrokenPipeError, ConnectionResetError):  # it is answered already
+            with suppress(BrokenPipeError, ConnectionResetError):  # it responded before it read the body
                 connection.send(body)
             response = connection.getresponse()
             response.read()
@@ -109,19 +111,19 @@ def daemon(name: str, engine_url: str) -> Iterator[Daemon]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout
-            told = json.loads(process.stdout.readline())
-            yield Daemon(told["port"], [(method, path) for method, path in told["routes"]])
+            startup = json.loads(process.stdout.readline())
+            yield Daemon(startup["port"], [(method, path) for method, path in startup["routes"]])
         finally:
             process.kill()
 
 
 async def engine(stream: trio.SocketStream) -> None:
-    """Read a request of any kind and length, and answer it as one that was understood."""
+    """Read one request of any length and respond with a valid result."""
     with suppress(trio.BrokenResourceError):
-        said = bytearray()
-        while b"\r\n\r\n" not in said:
-            said += await heard(stream)
-        head, _, body = said.partition(b"\r\n\r\n")
+        request = bytearray()
+        while b"\r\n\r\n" not in request:
+            request += await heard(stream)
+        head, _, body = request.partition(b"\r\n\r\n")
         length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
         left = int(length[1]) - len(body) if length else 0
         while left > 0:
@@ -131,40 +133,40 @@ async def engine(stream: trio.SocketStream) -> None:
 
 
 @asynccontextmanager
-async def running(name: str) -> AsyncIterator[Daemon]:
-    """With an engine in this process."""
+async def running_daemon(name: str) -> AsyncIterator[Daemon]:
+    """Run the daemon `name` with an engine that is served in this process."""
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(partial(trio.serve_tcp, engine, 0, host="127.0.0.1"))
-        with daemon(name, f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}") as found:
-            yield found
+        with daemon(name, f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}") as target:
+            yield target
         nursery.cancel_scope.cancel()
 
 
-READERS = {"/v2/tasks", "/v1/chat/completions", "/v1/messages", "/v2/pools/{pool_id}/engine/{path...}"}
-"""The routes that get every body. The others are read by the same code, and get the worst ones."""
+FULLY_TESTED_ROUTES = {"/v2/tasks", "/v1/chat/completions", "/v1/messages", "/v2/pools/{pool_id}/engine/{path...}"}
+"""Routes that get every hostile body. The others use the same code to read bodies and get only the WORST."""
 WORST = ("messages: empty objects", "unknown members", "a list", "deep objects", "escapes")
 
 
-def all_hostile(found: Daemon) -> None:
-    """The worst bodies to each route that takes one."""
+def send_hostile_bodies(target: Daemon) -> None:
+    """Send hostile bodies to each route that accepts a body."""
     bodies, packed, seen = list(hostile()), bomb(), list[Figures]()
     assert set(WORST) < {name for name, _body in bodies}
-    for method, route in found.routes:
+    for method, route in target.routes:
         path = path_of(route)
-        found.ask(method, path, "the first one", b"{}")
-        for undo in UNDO:
-            if ("POST", undo) in found.routes:
-                found.ask("POST", path_of(undo), "undo", b"")
-        found.seen.clear()  # the first request to a route loads what it needs
+        target.ask(method, path, "first request", b"{}")
+        for resume in RESUME_ROUTES:
+            if ("POST", resume) in target.routes:
+                target.ask("POST", path_of(resume), "resume", b"")
+        target.seen.clear()  # the first request to a route imports modules and is slower
         for name, body in bodies:
-            if name in WORST or route in READERS:
-                found.ask(method, path, name, body)
-        found.ask(method, path, "a gzip bomb of 1 GiB", packed, GZIP, size=BODY_LIMIT)
-        found.ask(method, path, "gzip of numbers", gzip.compress(repeated(b"1")), GZIP)
+            if name in WORST or route in FULLY_TESTED_ROUTES:
+                target.ask(method, path, name, body)
+        target.ask(method, path, "a gzip bomb of 1 GiB", packed, GZIP, size=BODY_LIMIT)
+        target.ask(method, path, "gzip of numbers", gzip.compress(repeated(b"1")), GZIP)
         small = chunked(repeated(b"1", 2 * MIB))
-        found.ask(method, path, "chunks of two bytes", small, {"Transfer-Encoding": "chunked"})
-        seen += found.seen
-    found.seen = seen
+        target.ask(method, path, "chunks of two bytes", small, {"Transfer-Encoding": "chunked"})
+        seen += target.seen
+    target.seen = seen
 
 
 def report(seen: list[Figures]) -> None:
@@ -174,27 +176,29 @@ def report(seen: list[Figures]) -> None:
 
 @pytest.mark.parametrize("name", DAEMONS)
 async def test_worst_bodies_do_not_block_event_loop(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    async with running(name) as found:
-        assert found.routes
-        await trio.to_thread.run_sync(all_hostile, found)
+    async with running_daemon(name) as target:
+        assert target.routes
+        await trio.to_thread.run_sync(send_hostile_bodies, target)
     with capsys.disabled():
         print()
-        report(found.seen)
-    assert [one for one in found.seen if one.gap_ms > GAP_MS] == []
-    assert [one for one in found.seen if one.grown_kib * 1024 > TIMES_BODY * one.size + FLOOR_KIB * 1024] == []
-    assert [one for one in found.seen if one.status >= 500] == []
+        report(target.seen)
+    assert [one for one in target.seen if one.gap_ms > GAP_MS] == []
+    assert [
+        one for one in target.seen if one.grown_kib * 1024 > MAX_GROWTH_PER_BYTE * one.size + BASE_GROWTH_KIB * 1024
+    ] == []
+    assert [one for one in target.seen if one.status >= 500] == []
 
 
-@pytest.mark.parametrize("case", SERVED)
+@pytest.mark.parametrize("case", VALID)
 async def test_large_requests_are_served_without_blocking_others(case: str, capsys: pytest.CaptureFixture[str]) -> None:
-    path, make = SERVED[case]
+    path, make = VALID[case]
     body = json.dumps(make()).encode()
-    async with running("queen-rbee") as found:
-        warm = await trio.to_thread.run_sync(found.ask, "POST", path, "small", b"{}")
-        figures = await trio.to_thread.run_sync(found.ask, "POST", path, case, body)
+    async with running_daemon("queen-rbee") as target:
+        warm_up = await trio.to_thread.run_sync(target.ask, "POST", path, "small", b"{}")
+        figures = await trio.to_thread.run_sync(target.ask, "POST", path, case, body)
     with capsys.disabled():
         print(f"\n{figures}", end="")
-    assert warm.status == 400
+    assert warm_up.status == 400
     assert figures.status in (200, 202)
     assert figures.gap_ms <= GAP_MS
-    assert figures.grown_kib * 1024 <= TIMES_BODY * figures.size + FLOOR_KIB * 1024
+    assert figures.grown_kib * 1024 <= MAX_GROWTH_PER_BYTE * figures.size + BASE_GROWTH_KIB * 1024

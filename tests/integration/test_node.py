@@ -11,13 +11,13 @@ import pytest
 
 from llama_orch.contracts.nodes import SESSION_HEADER
 from tests.engines.running import Engine, running_engine
-from tests.integration.node_queen import NodeQueen, node_queen
 from tests.integration.pool_manager import PoolManager, pool_manager
+from tests.integration.stub_queen import StubQueen, stub_queen
 
 
 @pytest.fixture
-def queen() -> Iterator[NodeQueen]:
-    with node_queen() as running:
+def queen() -> Iterator[StubQueen]:
+    with stub_queen() as running:
         yield running
 
 
@@ -27,7 +27,7 @@ def engine(llama_server: Path, tiny_model: Path) -> Iterator[Engine]:
         yield running
 
 
-def node(directory: Path, queen: NodeQueen, **environ: str) -> AbstractContextManager[PoolManager]:
+def node(directory: Path, queen: StubQueen, **environ: str) -> AbstractContextManager[PoolManager]:
     cloud = {
         "POOL_MANAGERD_NODE_ID": "gpu-1",
         "ORCHESTRATORD_URL": queen.url,
@@ -37,7 +37,7 @@ def node(directory: Path, queen: NodeQueen, **environ: str) -> AbstractContextMa
     return pool_manager(directory, **cloud | environ)
 
 
-def test_node_registers_reports_engine_and_deregisters(tmp_path: Path, queen: NodeQueen, engine: Engine) -> None:
+def test_node_registers_reports_engine_and_deregisters(tmp_path: Path, queen: StubQueen, engine: Engine) -> None:
     with node(tmp_path, queen) as manager:
         manager.announce(engine.url)
         manager.until(lambda: any(pool["ready"] for pool in (queen.last("heartbeat") or {"pools": []})["pools"]))
@@ -55,7 +55,7 @@ def test_node_registers_reports_engine_and_deregisters(tmp_path: Path, queen: No
     assert queen.token not in log
 
 
-def test_node_registers_with_late_restarted_or_reset_queen(tmp_path: Path, queen: NodeQueen) -> None:
+def test_node_registers_with_late_restarted_or_reset_queen(tmp_path: Path, queen: StubQueen) -> None:
     queen.stop()
     with node(tmp_path, queen) as manager:
         manager.until(lambda: "neither registration nor heartbeat" in manager.log())
@@ -69,7 +69,7 @@ def test_node_registers_with_late_restarted_or_reset_queen(tmp_path: Path, queen
         manager.until(lambda: "is answered again" in manager.log())
 
 
-def test_wrong_token_is_logged_once_by_fingerprint(tmp_path: Path, queen: NodeQueen) -> None:
+def test_wrong_token_is_logged_once_by_fingerprint(tmp_path: Path, queen: StubQueen) -> None:
     with node(tmp_path, queen, LLORCH_API_TOKEN="another-token-of-mine") as manager:
         manager.until(lambda: "registration of node gpu-1 refused" in manager.log())
         queen.token = "another-token-of-mine"
@@ -84,7 +84,7 @@ LONG = {"prompt": "Once", "n_predict": 1900, "ignore_eos": True, "stream": True}
 
 
 @pytest.fixture
-def serving(tmp_path: Path, queen: NodeQueen, engine: Engine) -> Iterator[PoolManager]:
+def serving(tmp_path: Path, queen: StubQueen, engine: Engine) -> Iterator[PoolManager]:
     """A node whose engine is ready."""
     with node(tmp_path, queen) as manager:
         manager.announce(engine.url)
@@ -92,13 +92,13 @@ def serving(tmp_path: Path, queen: NodeQueen, engine: Engine) -> Iterator[PoolMa
         yield manager
 
 
-def told(manager: PoolManager, queen: NodeQueen) -> dict[str, Any]:
+def told(manager: PoolManager, queen: StubQueen) -> dict[str, Any]:
     """The pool as the last heartbeat has it."""
     pools = manager.until(lambda: (queen.last("heartbeat") or {}).get("pools"))
     return pools[0]  # type: ignore[no-any-return]
 
 
-def asked(manager: PoolManager, queen: NodeQueen, body: object, **more: str) -> tuple[HTTPConnection, HTTPResponse]:
+def asked(manager: PoolManager, queen: StubQueen, body: object, **more: str) -> tuple[HTTPConnection, HTTPResponse]:
     """A completion through the relay, its head already here; `more` are further headers."""
     connection = HTTPConnection("127.0.0.1", manager.port, timeout=30)
     headers = {"authorization": f"Bearer {queen.token}", "content-type": "application/json", **more}
@@ -114,7 +114,7 @@ def busy_slots(engine: Engine) -> int:
     return sum(slot["is_processing"] for slot in slots)
 
 
-def test_relay_streams_answer_token_by_token(serving: PoolManager, queen: NodeQueen) -> None:
+def test_relay_streams_answer_token_by_token(serving: PoolManager, queen: StubQueen) -> None:
     connection, answer = asked(serving, queen, LONG | {"n_predict": 20})
     assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream")
     events = [line for line in answer if line.startswith(b"data: ")]
@@ -123,7 +123,7 @@ def test_relay_streams_answer_token_by_token(serving: PoolManager, queen: NodeQu
     assert json.loads(events[-1][6:])["stop"]
 
 
-def test_client_disconnect_frees_slot_and_lease(serving: PoolManager, queen: NodeQueen, engine: Engine) -> None:
+def test_client_disconnect_frees_slot_and_lease(serving: PoolManager, queen: StubQueen, engine: Engine) -> None:
     connection, answer = asked(serving, queen, LONG)
     assert answer.readline()
     assert busy_slots(engine) == 1
@@ -135,7 +135,7 @@ def test_client_disconnect_frees_slot_and_lease(serving: PoolManager, queen: Nod
     serving.until(lambda: serving.ask("GET", "/v2/pools/default/status", headers=headers)[1]["active_leases"] == 0)
 
 
-def cached(manager: PoolManager, queen: NodeQueen, prompt: str, session: str) -> int:
+def cached(manager: PoolManager, queen: StubQueen, prompt: str, session: str) -> int:
     """How many tokens of the prompt of a session's turn its engine had in its cache."""
     body = {"prompt": prompt, "n_predict": 4, "cache_prompt": True}
     connection, answer = asked(manager, queen, body, **{SESSION_HEADER: session})
@@ -144,14 +144,14 @@ def cached(manager: PoolManager, queen: NodeQueen, prompt: str, session: str) ->
     return int(told["timings"]["cache_n"])
 
 
-def slots_free(manager: PoolManager, queen: NodeQueen) -> int:
+def slots_free(manager: PoolManager, queen: StubQueen) -> int:
     """As the last look at the pool's engines had it."""
     headers = {"authorization": f"Bearer {queen.token}"}
     return int(manager.ask("GET", "/v2/pools/default/status", headers=headers)[1]["slots_free"])
 
 
 def test_session_returns_to_engine_with_its_cache(
-    serving: PoolManager, queen: NodeQueen, llama_server: Path, tiny_model: Path
+    serving: PoolManager, queen: StubQueen, llama_server: Path, tiny_model: Path
 ) -> None:
     prompt = "A session that comes back wants its cache. " * 5
     with running_engine(llama_server, tiny_model, slots=2, ctx=2048) as other:
@@ -167,7 +167,7 @@ def test_session_returns_to_engine_with_its_cache(
         assert cached(serving, queen, prompt + "Again.", "another") == 0, "it goes where the first was busy"
 
 
-def test_drain_is_reported_at_once_and_undone_by_restart(serving: PoolManager, queen: NodeQueen) -> None:
+def test_drain_is_reported_at_once_and_undone_by_restart(serving: PoolManager, queen: StubQueen) -> None:
     headers = {"authorization": f"Bearer {queen.token}"}
     assert serving.ask("POST", "/v2/pools/default/drain", headers=headers)[0] == 202
     serving.until(lambda: told(serving, queen)["state"] == "draining")
@@ -178,7 +178,7 @@ def test_drain_is_reported_at_once_and_undone_by_restart(serving: PoolManager, q
     serving.until(lambda: told(serving, queen)["state"] == "ready" and not queen.last("heartbeat")["draining"])
 
 
-def test_stop_deregisters_first_and_finishes_answers(queen: NodeQueen, serving: PoolManager) -> None:
+def test_stop_deregisters_first_and_finishes_answers(queen: StubQueen, serving: PoolManager) -> None:
     connection, answer = asked(serving, queen, LONG | {"n_predict": 600})
     assert answer.readline()
     process = serving.processes.pop()

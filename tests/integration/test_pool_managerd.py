@@ -180,7 +180,9 @@ def test_damaged_state_file_does_not_prevent_start(manager: PoolManager) -> None
 def test_wake_script_returns_when_engine_is_known(tmp_path: Path, engine: Engine) -> None:
     with pool_manager(tmp_path, POOL_MANAGERD_WATCH_INTERVAL_MS="10000") as manager:
         manager.announce(engine.url)
-        done = subprocess.run([sys.executable, "-IS", WAKE, manager.local], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-IS", WAKE, manager.local_socket], capture_output=True, text=True, check=False
+        )
         assert (done.returncode, done.stderr) == (0, "")
         assert manager.pool()["replicas"][0]["url"] == engine.url
 
@@ -249,8 +251,8 @@ def test_token_is_required_except_local_socket_and_health(tmp_path: Path) -> Non
         assert manager.ask("GET", "/v2/pools")[1]["code"] == "MISSING_TOKEN"
         assert manager.ask("GET", "/v2/gpus", headers={"Authorization": "Bearer wrong"})[1]["code"] == "BAD_TOKEN"
         assert manager.ask("GET", "/v2/pools", headers={"Authorization": f"Bearer {TOKEN}"})[0] == 200
-        assert manager.ask("GET", "/v2/pools", connection=UnixConnection(manager.local))[0] == 200
-        assert manager.local.stat().st_mode & 0o777 == 0o660
+        assert manager.ask("GET", "/v2/pools", connection=UnixConnection(manager.local_socket))[0] == 200
+        assert manager.local_socket.stat().st_mode & 0o777 == 0o660
         assert "process_cpu_seconds_total" in manager.metrics()
         assert TOKEN not in manager.log()
         assert "token_fp6=" in manager.log()

@@ -12,7 +12,7 @@ import pytest
 
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE, TlsFiles
 from tests.certificates import authority
-from tests.integration.home import Home, _stop_if_running, environment, free_port
+from tests.integration.home import Home, environment, free_port, stop_if_running
 from tests.unit.llama_orch.spool.files import publish
 
 TOKEN = "0123456789abcdef-of-the-fleet"
@@ -62,7 +62,7 @@ def running(directory: Path, **given: str) -> Iterator[Secured]:
     with ExitStack() as ending:
         for name in ("queen-rbee", "pool-managerd"):
             home.start(name)
-            ending.callback(_stop_if_running, home, name)
+            ending.callback(stop_if_running, home, name)
         yield home
 
 

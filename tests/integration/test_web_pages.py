@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines.fixtures import leave_out
-from tests.integration.pages import Site, chromium, site, text_of, visit
+from tests.integration.browser import Site, chromium, site, text_of, visit
 from tests.integration.two_daemons import TwoDaemons, two_daemons
 from tests.unit.llama_orch.spool.files import publish
 
@@ -80,7 +80,7 @@ def draining(daemons: TwoDaemons) -> bool:
 
 
 def names(daemons: TwoDaemons) -> dict[str, object]:
-    metrics = next(listener.address for listener in daemons.listening if listener.name == "queen-rbee metrics")
+    metrics = next(listener.address for listener in daemons.listeners if listener.name == "queen-rbee metrics")
     return {"queen": daemons.queen_port, "manager": daemons.manager_port, "metrics": metrics, "task": TASK}
 
 

@@ -1,6 +1,6 @@
-"""queen-rbee and pool-managerd as processes without an engine, and all their listeners.
+"""Run queen-rbee and pool-managerd as processes, without an engine, and connect to each of their listeners.
 
-Owns the processes: they are ended by SIGTERM when the block is left, and must then exit with 0.
+The context manager owns the processes: at exit it stops each with SIGTERM and checks that it exits with 0.
 """
 
 import os
@@ -11,21 +11,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.integration.home import Home, _stop_if_running, environment, free_port
+from tests.integration.home import Home, environment, free_port, stop_if_running
 
 TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)
-class Listening:
-    """A listener of a daemon: a TCP port, with TLS where `tls` is, or a Unix socket."""
+class Listener:
+    """A listener of a daemon: a TCP port on loopback, with TLS if `tls` is set, or a Unix socket."""
 
     name: str
     address: int | Path
     tls: ssl.SSLContext | None = None
 
     def connect(self) -> socket.socket:
-        """Open a connection."""
         if isinstance(self.address, Path):
             connected = socket.socket(socket.AF_UNIX)
             connected.settimeout(TIMEOUT_S)
@@ -39,14 +38,14 @@ class Listening:
         return self.tls.wrap_socket(plain) if self.tls else plain
 
     def status(self, request: bytes) -> int:
-        """The status of the answer to `request`; 0 when the connection is closed without one."""
+        """Send `request` and return the status of the response, 0 if the connection is closed without one."""
         with self.connect() as connection:
             connection.sendall(request)
             return status_of(read_all(connection))
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """Everything the other side sends until it closes or resets. Raises TimeoutError where it does neither."""
+    """Read until the peer closes or resets the connection. Raises TimeoutError after TIMEOUT_S without data."""
     received = b""
     try:
         while data := connection.recv(65536):
@@ -57,23 +56,21 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def status_of(answer: bytes) -> int:
-    """The status of an HTTP answer, 0 where there is none."""
+    """Return the status of an HTTP response, 0 if `answer` is not one."""
     return int(answer[9:12]) if answer.startswith(b"HTTP/1.1 ") else 0
 
 
 @dataclass
 class TwoDaemons(Home):
-    """The running daemons; `listening` has every listener of both."""
-
-    listening: tuple[Listening, ...] = ()
+    listeners: tuple[Listener, ...] = ()
 
     def pids(self) -> dict[str, int]:
-        """The process id of each daemon that still runs."""
+        """Return the process id of each daemon that is still running."""
         return {name: process.pid for name, process in self.processes.items() if process.poll() is None}
 
 
 def client_tls() -> ssl.SSLContext:
-    """A client that accepts any certificate: what is behind TLS is tested, not TLS."""
+    """Return a client context that accepts any certificate. The tests cover HTTP over TLS, not TLS itself."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -82,7 +79,7 @@ def client_tls() -> ssl.SSLContext:
 
 @contextmanager
 def two_daemons(directory: Path, **more: str) -> Iterator[TwoDaemons]:
-    """Both daemons, answering when the block begins."""
+    """Start both daemons and wait until every listener accepts connections."""
     environ = environment(directory, POOL_MANAGERD_RUNTIME_DIR=str(directory / "engines"), **more)
     environ["ORCHD_RUNTIME_DIR"] = environ["POOL_MANAGERD_RUNTIME_DIR"]
     queen, manager = (
@@ -90,26 +87,26 @@ def two_daemons(directory: Path, **more: str) -> Iterator[TwoDaemons]:
     )
     metrics = {"queen-rbee": free_port(), "pool-managerd": free_port()}
     tls = client_tls() if "LLORCH_TLS_CERT_FILE" in more else None
-    listening = (
-        Listening("queen-rbee api", queen, tls),
-        Listening("queen-rbee metrics", metrics["queen-rbee"]),
-        Listening("queen-rbee local", directory / "queen-rbee.sock"),
-        Listening("pool-managerd api", manager, tls),
-        Listening("pool-managerd metrics", metrics["pool-managerd"]),
-        Listening("pool-managerd local", directory / "pool-managerd.sock"),
+    listeners = (
+        Listener("queen-rbee api", queen, tls),
+        Listener("queen-rbee metrics", metrics["queen-rbee"]),
+        Listener("queen-rbee local", directory / "queen-rbee.sock"),
+        Listener("pool-managerd api", manager, tls),
+        Listener("pool-managerd metrics", metrics["pool-managerd"]),
+        Listener("pool-managerd local", directory / "pool-managerd.sock"),
     )
-    running = TwoDaemons(directory, environ, queen, manager, listening=listening)
+    running = TwoDaemons(directory, environ, queen, manager, listeners=listeners)
     (directory / "engines").mkdir()
-    with ExitStack() as ending:
+    with ExitStack() as cleanup:
         for name, port in metrics.items():
             running.start(name, PROMETHEUS_METRICS_PORT=str(port))
-            ending.callback(_stop_if_running, running, name)
-        for listener in listening:
+            cleanup.callback(stop_if_running, running, name)
+        for listener in listeners:
             running.until(lambda there=listener: _answers(there))
         yield running
 
 
-def _answers(listener: Listening) -> bool:
+def _answers(listener: Listener) -> bool:
     try:
         listener.connect().close()
     except OSError:

@@ -1,6 +1,6 @@
-"""Web pages in a real browser: a site that serves a page and takes its report, and Debian's chromium, headless.
+"""Open web pages in headless Chromium, from a site that serves a script and receives its report.
 
-Both belong to the block that opened them: the browser is ended by process group, the site's thread stopped.
+`visit` kills the browser's process group; `site` stops its own thread.
 """
 
 import json
@@ -23,31 +23,30 @@ WITHIN_S = 60.0
 
 
 def chromium() -> str | None:
-    """The browser's program, if it is here."""
+    """Return the path of Chromium, or None if it is not installed."""
     return shutil.which("chromium")
 
 
 @dataclass
 class Site:
-    """A web site under any name: `script` is run by its page, which posts what it finds to the site."""
+    """A web site. Its page runs `script`, which posts its result to the site; `reports` receives it."""
 
     port: int = field(default_factory=free_port)
     script: str = ""
     reports: "queue.Queue[Any]" = field(default_factory=queue.Queue)
 
     def handler(self) -> type[BaseHTTPRequestHandler]:
-        """The handler of its requests."""
         site = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self._say(f"<!doctype html><meta charset=utf-8><body><script>{site.script}</script>".encode())
+                self._respond(f"<!doctype html><meta charset=utf-8><body><script>{site.script}</script>".encode())
 
             def do_POST(self) -> None:
                 site.reports.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-                self._say(b"")
+                self._respond(b"")
 
-            def _say(self, content: bytes) -> None:
+            def _respond(self, content: bytes) -> None:
                 self.send_response(200)
                 self.send_header("content-type", "text/html")
                 self.send_header("content-length", str(len(content)))
@@ -61,44 +60,45 @@ class Site:
 
 @contextmanager
 def site() -> Iterator[Site]:
-    """A site that answers on loopback."""
-    opened = Site()
-    with ThreadingHTTPServer(("127.0.0.1", opened.port), opened.handler()) as server:
+    served_site = Site()
+    with ThreadingHTTPServer(("127.0.0.1", served_site.port), served_site.handler()) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
-            yield opened
+            yield served_site
         finally:
             server.shutdown()
             thread.join()
 
 
 def command(directory: Path, *more: str) -> list[str]:
-    """How the browser is started; all names but localhost lead to loopback."""
+    """Return the browser's command line. It resolves every host name to loopback."""
     program = chromium()
     assert program
     return [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage",
             f"--user-data-dir={directory}", "--host-resolver-rules=MAP * 127.0.0.1", *more]  # fmt: skip
 
 
-def visit(opened: Site, name: str, script: str, directory: Path) -> Any:
-    """What `script` reports from the page of `opened` at http://`name`; it calls `report(value)` once."""
-    opened.script = (
+def visit(served_site: Site, name: str, script: str, directory: Path) -> Any:
+    """Open http://`name` in the browser, run `script` there, and return the value it passes to `report()`."""
+    served_site.script = (
         f"function report(value) {{ fetch('/', {{method: 'POST', body: JSON.stringify(value)}}) }}\n{script}"
     )
-    words = command(directory, f"http://{name}:{opened.port}/")
+    words = command(directory, f"http://{name}:{served_site.port}/")
     with (directory / "log").open("ab") as log:
         process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
     try:
-        return opened.reports.get(timeout=WITHIN_S)
+        return served_site.reports.get(timeout=WITHIN_S)
     except queue.Empty:
-        raise AssertionError(f"no report within {WITHIN_S:g} s:\n{(directory / 'log').read_text()[-3000:]}") from None
+        raise AssertionError(
+            f"no report from the page within {WITHIN_S:g} s:\n{(directory / 'log').read_text()[-3000:]}"
+        ) from None
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
 def text_of(url: str, directory: Path) -> str:
-    """What a browser shows for `url`."""
+    """Return the DOM that the browser shows for `url`, as text."""
     words = command(directory, "--dump-dom", url)
     return subprocess.run(words, capture_output=True, text=True, timeout=WITHIN_S, check=True).stdout
