@@ -1,4 +1,4 @@
-"""Anthropic's own Python package against a whole HOME_PROFILE with a real llama-server, synchronous and not."""
+"""The anthropic package, synchronous and asynchronous, against a HOME_PROFILE with a real llama-server."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -17,13 +17,12 @@ CTX = 1024
 
 @pytest.fixture
 def client(fast: Home) -> Iterator[anthropic.Anthropic]:
-    """The package's synchronous client."""
-    with anthropic.Anthropic(base_url=fast.url, api_key="any", max_retries=0) as made:
-        yield made
+    with anthropic.Anthropic(base_url=fast.url, api_key="any", max_retries=0) as opened:
+        yield opened
 
 
 def text_of(message: anthropic.types.Message) -> str:
-    """The one text of `message`."""
+    """Return the text of `message`, which must have exactly one block."""
     (block,) = message.content
     assert block.type == "text"
     return block.text
@@ -59,12 +58,12 @@ def test_stream_events_follow_anthropic_order(client: anthropic.Anthropic):
 
 def test_message_start_reports_prompt_tokens(client: anthropic.Anthropic):
     for words in ("hello", "a prompt that is new and that no slot has in its cache"):
-        asked: Any = {"model": "default", "max_tokens": 3, "messages": [{"role": "user", "content": words}]}
-        events = list(client.messages.create(**asked, stream=True))
-        begins, ends = events[0], events[-2]
-        assert begins.type == "message_start"
-        assert ends.type == "message_delta"
-        first, last = begins.message.usage, ends.usage
+        body: Any = {"model": "default", "max_tokens": 3, "messages": [{"role": "user", "content": words}]}
+        events = list(client.messages.create(**body, stream=True))
+        start, delta = events[0], events[-2]
+        assert start.type == "message_start"
+        assert delta.type == "message_delta"
+        first, last = start.message.usage, delta.usage
         assert first.input_tokens + (first.cache_read_input_tokens or 0) > 0
         assert (first.input_tokens, first.cache_read_input_tokens) == (last.input_tokens, last.cache_read_input_tokens)
 
@@ -135,7 +134,7 @@ def test_full_context_is_reported_as_stop_reason(client: anthropic.Anthropic):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "kind", "words"),
+    ("wrong", "exception", "words"),
     [
         ({"messages": [{"role": "user"}]}, "BadRequestError", "messages.0.content: Field required"),
         ({"max_tokens": 0}, "BadRequestError", "max_tokens: must be greater than or equal to 1"),
@@ -144,22 +143,22 @@ def test_full_context_is_reported_as_stop_reason(client: anthropic.Anthropic):
     ],
 )
 def test_invalid_request_raises_matching_exception(
-    client: anthropic.Anthropic, wrong: dict[str, Any], kind: str, words: str
+    client: anthropic.Anthropic, wrong: dict[str, Any], exception: str, words: str
 ):
     request: Any = {"model": "default", "max_tokens": 4, "messages": HELLO, **wrong}
     for streamed in (False, True):
         with pytest.raises(anthropic.APIStatusError) as raised:
             client.messages.create(**request, stream=streamed)
-        assert type(raised.value).__name__ == kind
+        assert type(raised.value).__name__ == exception
         assert words in str(raised.value.api_message)
         assert raised.value.request_id
 
 
 def test_unsupported_image_is_refused_and_engine_goes_on(client: anthropic.Anthropic):
     source = {"type": "base64", "media_type": "image/png", "data": "aGVsbG8="}
-    shown: Any = [{"role": "user", "content": [{"type": "image", "source": source}]}]
+    messages: Any = [{"role": "user", "content": [{"type": "image", "source": source}]}]
     with pytest.raises(anthropic.BadRequestError, match="image input is not supported"):
-        client.messages.create(model="default", max_tokens=4, messages=shown)
+        client.messages.create(model="default", max_tokens=4, messages=messages)
     assert client.messages.create(model="default", max_tokens=1, messages=HELLO).usage.output_tokens == 1
 
 
@@ -187,27 +186,27 @@ async def test_async_client_gets_same_answers(fast: Home):
 
 
 def idle(running: Home) -> bool:
-    """Whether the engine itself says that none of its slots is at work."""
+    """Return whether the engine reports all its slots as idle."""
     url = running.pool()["replicas"][0]["url"]
     _status, slots = running.ask("GET", "/slots", port=int(url.rpartition(":")[2]))
     return not any(slot["is_processing"] for slot in slots)
 
 
-def leave_stream(client: anthropic.Anthropic) -> None:
+def close_stream(client: anthropic.Anthropic) -> None:
     with client.messages.stream(model="default", max_tokens=LONG, messages=HELLO) as stream:
         next(iter(stream.text_stream))
 
 
-def leave_whole(client: anthropic.Anthropic) -> None:
+def time_out(client: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.APITimeoutError):
         client.with_options(timeout=0.3).messages.create(model="default", max_tokens=LONG, messages=HELLO)
 
 
-@pytest.mark.parametrize("leave", [leave_stream, leave_whole])
-def test_client_disconnect_frees_engine_slot(slow: Home, leave: Callable[[anthropic.Anthropic], None]):
+@pytest.mark.parametrize("disconnect", [close_stream, time_out])
+def test_client_disconnect_frees_engine_slot(slow: Home, disconnect: Callable[[anthropic.Anthropic], None]):
     before = len(slow.ask("GET", "/v2/tasks")[1]["tasks"])
     with anthropic.Anthropic(base_url=slow.url, api_key="any", max_retries=0) as client:
-        leave(client)
+        disconnect(client)
     slow.until(lambda: idle(slow))
     newest, *others = slow.ask("GET", "/v2/tasks")[1]["tasks"]
     assert (newest["state"], len(others)) == ("cancelled", before)

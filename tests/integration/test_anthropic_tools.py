@@ -1,6 +1,6 @@
-"""What a tiny model cannot be brought to do, with Anthropic's own Python package: tools, thoughts, overload, a key.
+"""The anthropic package against the queen's /v1 with a scripted engine: tools, thinking, overload and the API key.
 
-The queen's /v1 on a real socket, over a scripted engine.
+A tiny real model cannot produce these answers. The queen listens on a real socket.
 """
 
 import socket
@@ -29,7 +29,7 @@ WEATHER: ToolParam = {
     "description": "Says what the weather is.",
     "input_schema": {"type": "object", "properties": {"place": {"type": "string"}}},
 }
-ASKED = "What is the weather?"
+QUESTION = "What is the weather?"
 CALLS = [
     delta(reasoning_content="Two places."),
     delta(content="I look."),
@@ -42,12 +42,17 @@ CALLS = [
 ]
 
 
-BUSY = {"model": "tiny", "max_tokens": 5, "messages": [{"role": "user", "content": "stall"}], "stream": True}
+STALLING_REQUEST = {
+    "model": "tiny",
+    "max_tokens": 5,
+    "messages": [{"role": "user", "content": "stall"}],
+    "stream": True,
+}
 
 
 @asynccontextmanager
 async def listening(access: Access | None = None, **options: Any) -> AsyncIterator[tuple[Site, str]]:
-    """The queen's /v1 on a socket, and its URL."""
+    """Serve the queen's /v1 on a socket; yield the queen and its URL."""
     stop = trio.Event()
     async with site(**options) as running, trio.open_nursery() as nursery:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -61,20 +66,20 @@ def client_of(url: str, **options: Any) -> anthropic.AsyncAnthropic:
     return anthropic.AsyncAnthropic(**{"base_url": url, "api_key": "any", "max_retries": 0, **options})
 
 
-def say(words: str) -> MessageParam:
+def user_message(words: str) -> MessageParam:
     return {"role": "user", "content": words}
 
 
 async def ask(client: anthropic.AsyncAnthropic, words: str = "hello", **more: Any) -> anthropic.types.Message:
-    wanted: Any = {"messages": [say(words)], "tools": [WEATHER], **more}
-    message: anthropic.types.Message = await client.messages.create(model="tiny", max_tokens=100, **wanted)
+    body: Any = {"messages": [user_message(words)], "tools": [WEATHER], **more}
+    message: anthropic.types.Message = await client.messages.create(model="tiny", max_tokens=100, **body)
     return message
 
 
 async def test_tool_calls_and_results_round_trip():
     async with listening() as (running, url), client_of(url) as client:
         running.engine.script = CALLS
-        message = await ask(client, ASKED)
+        message = await ask(client, QUESTION)
         assert message.stop_reason == "tool_use"
         thought, text, *uses = message.content
         assert (thought.type, text.type) == ("thinking", "text")
@@ -82,9 +87,9 @@ async def test_tool_calls_and_results_round_trip():
         assert [call.input for call in calls] == [{"place": "Bern"}, {"place": "Zürich"}]
 
         results: Any = [{"type": "tool_result", "tool_use_id": call.id, "content": "rain"} for call in calls]
-        await ask(client, messages=[say(ASKED), message.to_param(), {"role": "user", "content": results}])
-    told: Any = running.engine.body["messages"]
-    _asked, assistant, *tools = told
+        await ask(client, messages=[user_message(QUESTION), message.to_param(), {"role": "user", "content": results}])
+    messages: Any = running.engine.body["messages"]
+    _question, assistant, *tools = messages
     assert [call["id"] for call in assistant["tool_calls"]] == ["c1", "c2"]
     assert [(tool["role"], tool["tool_call_id"], tool["content"]) for tool in tools] == [
         ("tool", "c1", "rain"),
@@ -95,8 +100,10 @@ async def test_tool_calls_and_results_round_trip():
 async def test_streamed_tool_use_equals_whole_message():
     async with listening() as (running, url), client_of(url) as client:
         running.engine.script = CALLS
-        whole = await ask(client, ASKED)
-        stream = client.messages.stream(model="tiny", max_tokens=100, messages=[say(ASKED)], tools=[WEATHER])
+        whole = await ask(client, QUESTION)
+        stream = client.messages.stream(
+            model="tiny", max_tokens=100, messages=[user_message(QUESTION)], tools=[WEATHER]
+        )
         async with stream as events:
             final = await events.get_final_message()
     assert [block.to_dict() for block in final.content] == [block.to_dict() for block in whole.content]
@@ -118,7 +125,7 @@ async def test_full_queue_raises_rate_limit_error_with_retry_after():
 async def test_client_that_honours_retry_after_is_admitted():
     async with listening(capacity=1) as (running, url), client_of(url, max_retries=5) as client:
         for _ in range(3):
-            running.dial("/v1/messages", BUSY)  # each ends by itself, in a time limit
+            running.dial("/v1/messages", STALLING_REQUEST)  # each ends at a time limit
         message = await ask(client)
     assert message.stop_reason == "end_turn"
 
@@ -133,7 +140,7 @@ async def test_stopping_queen_raises_overloaded_error():
 
 async def test_engine_failure_midway_raises_api_error():
     async with listening() as (_running, url), client_of(url) as client:
-        stream = client.messages.stream(model="tiny", max_tokens=5, messages=[say("midway")])
+        stream = client.messages.stream(model="tiny", max_tokens=5, messages=[user_message("midway")])
         async with stream as events:
             with pytest.raises(anthropic.APIStatusError) as raised:
                 await events.until_done()
@@ -148,16 +155,16 @@ async def test_silent_engine_raises_gateway_timeout():
 
 
 @pytest.mark.parametrize(
-    "how",
+    "credentials",
     [
         {"api_key": TOKEN},
         {"auth_token": TOKEN, "api_key": None},
         {"api_key": "other", "default_headers": {"X-Api-Key": TOKEN}},
     ],
 )
-async def test_token_is_accepted_as_api_key(how: dict[str, Any]):
+async def test_token_is_accepted_as_api_key(credentials: dict[str, Any]):
     async with listening(Access(Secret(TOKEN))) as (_running, url):
-        async with client_of(url, **how) as client:
+        async with client_of(url, **credentials) as client:
             assert (await ask(client)).stop_reason == "end_turn"
         async with client_of(url, api_key="wrong") as client:
             with pytest.raises(anthropic.AuthenticationError) as raised:
@@ -168,7 +175,7 @@ async def test_token_is_accepted_as_api_key(how: dict[str, Any]):
 async def test_closing_stream_cancels_task():
     async with listening() as (running, url), client_of(url) as client:
         with trio.fail_after(SOON_S):
-            async with client.messages.stream(model="tiny", max_tokens=5, messages=[say("stall")]) as stream:
+            async with client.messages.stream(model="tiny", max_tokens=5, messages=[user_message("stall")]) as stream:
                 await anext(stream)
         await slots_are_free(running.queen)
         (task,) = running.queen.dispatcher.accounting.book.newest_first()

@@ -1,4 +1,4 @@
-"""CLOUD_PROFILE on one machine: a queen, and a pool-managerd that is her node, by whose relay the engine is reached."""
+"""CLOUD_PROFILE on one machine: the queen reaches the engine through the relay of its node, a pool-managerd."""
 
 import json
 import signal
@@ -24,8 +24,8 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, s
 
 
 @pytest.fixture
-def own(tmp_path: Path, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
-    """For tests that restart daemons."""
+def private_cloud(tmp_path: Path, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
+    """A cluster of one test, which may restart its daemons."""
     with home(tmp_path, llama_server_tar, slow_model, node_id=NODE) as running:
         yield running
 
@@ -35,13 +35,13 @@ def node(cloud: Home) -> dict[str, object]:
     return next((each for each in (found or {}).get("nodes", ()) if each["node_id"] == NODE), {})
 
 
-def online(cloud: Home) -> None:
+def wait_until_online(cloud: Home) -> None:
     cloud.until(lambda: node(cloud).get("status") == "online")
     cloud.until_ready()
 
 
-def begun(cloud: Home, **request: object) -> str:
-    """A long task of which a token has come."""
+def submit_and_wait_for_token(cloud: Home, **request: object) -> str:
+    """Submit a long task, wait for its first token and return its id."""
     task_id = str(uuid4())
     body = {"task_id": task_id, "prompt": "once", "max_tokens": 900, "seed": 1, **request}
     status, _answer = cloud.ask("POST", "/v2/tasks", body)
@@ -57,7 +57,7 @@ def task(cloud: Home, task_id: str) -> dict[str, object]:
 
 
 def busy_slots(cloud: Home) -> int:
-    """Slots in use, as the engine itself says by pool-managerd."""
+    """Return the number of busy slots as pool-managerd reports them."""
     _status, pool = cloud.ask("GET", "/v2/pools/default/status", port=cloud.manager_port)
     return int(pool["slots_total"]) - int(pool["slots_free"])
 
@@ -79,7 +79,7 @@ def test_v1_chat_runs_on_node(cloud: Home):
 
 
 def test_cancel_passes_both_hops_and_frees_engine_slot(cloud: Home):
-    task_id = begun(cloud)
+    task_id = submit_and_wait_for_token(cloud)
     cloud.until(lambda: busy_slots(cloud))
     assert cloud.ask("POST", f"/v2/tasks/{task_id}/cancel")[0] == 204
     cloud.until(lambda: not busy_slots(cloud))
@@ -87,7 +87,7 @@ def test_cancel_passes_both_hops_and_frees_engine_slot(cloud: Home):
 
 
 def test_drain_stops_admission_and_ends_tasks_at_deadline(cloud: Home):
-    task_id = begun(cloud)
+    task_id = submit_and_wait_for_token(cloud)
     done = cloud.orchctl("drain", "default", "--deadline", "1s")
     assert done.returncode == 0, done.stdout + done.stderr
     assert task(cloud, task_id)["error"]["code"] == "WORKER_RESET"  # type: ignore[index]
@@ -101,89 +101,95 @@ def test_drained_node_reports_it_and_can_be_resumed(cloud: Home):
     assert cloud.orchctl("drain", "--node", NODE).returncode == 0
     assert node(cloud)["status"] == "draining"
     assert cloud.orchctl("resume", "--node", NODE).returncode == 0
-    online(cloud)
+    wait_until_online(cloud)
 
 
-def test_restarted_queen_keeps_its_nodes(own: Home):
-    assert own.stop("queen-rbee") == 0
-    own.start("queen-rbee")
-    own.until(lambda: own.ask("GET", "/health")[0] == 200)
-    assert node(own)["status"] != "offline"
-    status, answer = own.ask("POST", "/v2/tasks", {"prompt": "once", "max_tokens": 2})
+def test_restarted_queen_keeps_its_nodes(private_cloud: Home):
+    assert private_cloud.stop("queen-rbee") == 0
+    private_cloud.start("queen-rbee")
+    private_cloud.until(lambda: private_cloud.ask("GET", "/health")[0] == 200)
+    assert node(private_cloud)["status"] != "offline"
+    status, answer = private_cloud.ask("POST", "/v2/tasks", {"prompt": "once", "max_tokens": 2})
     assert status == 202
-    own.until(lambda: task(own, answer["task_id"])["state"] == "done")
+    private_cloud.until(lambda: task(private_cloud, answer["task_id"])["state"] == "done")
 
 
-def test_node_deregisters_at_stop_and_registers_at_start(own: Home):
-    assert own.stop("pool-managerd") == 0
-    assert node(own) == {}
-    own.start("pool-managerd")
-    online(own)
+def test_node_deregisters_at_stop_and_registers_at_start(private_cloud: Home):
+    assert private_cloud.stop("pool-managerd") == 0
+    assert node(private_cloud) == {}
+    private_cloud.start("pool-managerd")
+    wait_until_online(private_cloud)
 
 
-def test_restart_of_pool_managerd_undoes_drain(own: Home):
-    assert own.orchctl("drain", "default").returncode == 0
-    assert own.stop("pool-managerd") == 0
-    own.start("pool-managerd")
-    online(own)
-    assert not own.pool()["draining"]
+def test_restart_of_pool_managerd_undoes_drain(private_cloud: Home):
+    assert private_cloud.orchctl("drain", "default").returncode == 0
+    assert private_cloud.stop("pool-managerd") == 0
+    private_cloud.start("pool-managerd")
+    wait_until_online(private_cloud)
+    assert not private_cloud.pool()["draining"]
 
 
-def test_killed_node_ends_streams_with_retriable_error(own: Home):
-    task_id = begun(own)
-    killed = own.processes.pop("pool-managerd")
+def test_killed_node_ends_streams_with_retriable_error(private_cloud: Home):
+    task_id = submit_and_wait_for_token(private_cloud)
+    killed = private_cloud.processes.pop("pool-managerd")
     killed.kill()
     killed.wait()
-    own.until(lambda: task(own, task_id)["state"] == "failed")
-    error = task(own, task_id)["error"]
+    private_cloud.until(lambda: task(private_cloud, task_id)["state"] == "failed")
+    error = task(private_cloud, task_id)["error"]
     assert (error["code"], error["retriable"]) == ("WORKER_RESET", True)  # type: ignore[index]
-    waiting = own.ask("POST", "/v2/tasks", {"prompt": "once", "max_tokens": 2})[1]["task_id"]
-    own.until(lambda: node(own).get("status") == "offline", within_s=20)
-    own.start("pool-managerd")
-    own.until(lambda: task(own, waiting)["state"] == "done")
+    waiting = private_cloud.ask("POST", "/v2/tasks", {"prompt": "once", "max_tokens": 2})[1]["task_id"]
+    private_cloud.until(lambda: node(private_cloud).get("status") == "offline", within_s=20)
+    private_cloud.start("pool-managerd")
+    private_cloud.until(lambda: task(private_cloud, waiting)["state"] == "done")
 
 
 def test_orchctl_lists_node_and_finds_no_problem(cloud: Home):
-    online(cloud)
-    shown = cloud.orchctl("nodes", "--json")
-    assert [each["node_id"] for each in json.loads(shown.stdout)["nodes"]] == [NODE]
+    wait_until_online(cloud)
+    listed = cloud.orchctl("nodes", "--json")
+    assert [each["node_id"] for each in json.loads(listed.stdout)["nodes"]] == [NODE]
     checked: subprocess.CompletedProcess[str] = cloud.orchctl("check")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "problem" not in checked.stdout
 
 
-def test_duplicate_node_id_on_one_machine_is_refused(own: Home):
-    online(own)
-    first = f"http://127.0.0.1:{own.manager_port}"
-    with duplicate(own) as second:
+def test_duplicate_node_id_on_one_machine_is_refused(private_cloud: Home):
+    wait_until_online(private_cloud)
+    first = f"http://127.0.0.1:{private_cloud.manager_port}"
+    with start_duplicate_node(private_cloud) as second:
         second.until(lambda: "registration of node gpu-node-1 refused" in second.log())
-        assert node(own)["address"] == first
-        own.until(lambda: "tries to register under this node id" in (own.directory / "pool-managerd.log").read_text())
-        queen = (own.directory / "queen-rbee.log").read_text()
+        assert node(private_cloud)["address"] == first
+        private_cloud.until(
+            lambda: (
+                "tries to register under this node id" in (private_cloud.directory / "pool-managerd.log").read_text()
+            )
+        )
+        queen = (private_cloud.directory / "queen-rbee.log").read_text()
         for log in (queen, second.log()):
             assert first in log
             assert f":{second.port}" in log
         assert second.stop(signal.SIGKILL) == -signal.SIGKILL
     for _each in range(12):
         chat = {"model": "default", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
-        assert own.ask("POST", "/v1/chat/completions", chat)[0] == 200
-    assert (node(own)["address"], node(own)["status"]) == (first, "online")
+        assert private_cloud.ask("POST", "/v1/chat/completions", chat)[0] == 200
+    assert (node(private_cloud)["address"], node(private_cloud)["status"]) == (first, "online")
 
 
-def test_killed_pool_managerd_registers_again_at_once(own: Home):
-    online(own)
-    process = own.processes.pop("pool-managerd")
+def test_killed_pool_managerd_registers_again_at_once(private_cloud: Home):
+    wait_until_online(private_cloud)
+    process = private_cloud.processes.pop("pool-managerd")
     process.kill()
     process.wait()
-    own.start("pool-managerd")
-    own.until(lambda: (own.directory / "queen-rbee.log").read_text().count("node_registration of gpu-node-1") == 2)
-    assert "refused" not in (own.directory / "queen-rbee.log").read_text()
-    online(own)
+    private_cloud.start("pool-managerd")
+    private_cloud.until(
+        lambda: (private_cloud.directory / "queen-rbee.log").read_text().count("node_registration of gpu-node-1") == 2
+    )
+    assert "refused" not in (private_cloud.directory / "queen-rbee.log").read_text()
+    wait_until_online(private_cloud)
 
 
-def duplicate(own: Home) -> AbstractContextManager[PoolManager]:
-    """Another pool-managerd with the node id of the first."""
+def start_duplicate_node(private_cloud: Home) -> AbstractContextManager[PoolManager]:
+    """Start another pool-managerd with the node id of the first."""
     names = ("ORCHESTRATORD_URL", "POOL_MANAGERD_NODE_ID", "POOL_MANAGERD_HEARTBEAT_INTERVAL_SECS", "LLORCH_API_TOKEN")
-    directory = own.directory / "second"
+    directory = private_cloud.directory / "second"
     directory.mkdir()
-    return pool_manager(directory, AUTH_OPTIONAL="true", **{name: own.environ[name] for name in names})
+    return pool_manager(directory, AUTH_OPTIONAL="true", **{name: private_cloud.environ[name] for name in names})

@@ -1,4 +1,4 @@
-"""engine-provisioner with a real llama-server, as child processes: what it promises when all is well, and when not."""
+"""engine-provisioner with a real llama-server as its child process: normal operation and failures."""
 
 import hashlib
 import importlib
@@ -24,15 +24,15 @@ from tests.integration.home import free_port
 from tests.integration.provisioner import Provisioner, environment, provisioner, start
 
 
-def entry(archive: Archive, model: Path | str, *keys: str, pool_id: str = "default") -> str:
-    """A pool whose engine is `archive`."""
+def pool_entry(archive: Archive, model: Path | str, *keys: str, pool_id: str = "default") -> str:
+    """Return the pools.toml entry of a pool whose engine is `archive`, with `keys` as additional lines."""
     head = ["[[pools]]", f'id = "{pool_id}"', f'model = "file:{model}"', "ctx = 256", "slots = 2", *keys]
     mode = ['mode = "binary"', f'url = "file://{archive.path}"', f'checksum = "{archive.checksum}"']
     return "\n".join([*head, "[pools.provisioning]", *mode, "allow_binary_downloads = true", ""])
 
 
-def truncated(model: Path, copy: Path) -> Path:
-    """Half of `model`."""
+def truncated_copy(model: Path, copy: Path) -> Path:
+    """Copy the first half of `model` to `copy`."""
     copy.write_bytes(model.read_bytes()[:400_000])
     return copy
 
@@ -41,12 +41,12 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def gone(pid: int | None) -> bool:
+def is_gone(pid: int | None) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
 async def complete(handoff: Handoff) -> int:
-    """Tokens that the engine generated for a prompt."""
+    """Ask the engine for five tokens and return how many it generated."""
     body = json.dumps({"prompt": "the river", "n_predict": 5, "stream": False}).encode()
     async with request("POST", f"{handoff.url}/completion", body=body) as response:
         return int(json.loads(await response.read())["tokens_predicted"])
@@ -55,7 +55,7 @@ async def complete(handoff: Handoff) -> int:
 async def test_engine_of_pool_is_announced_and_serves(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
-    async with provisioner(tmp_path, entry(llama_server_tar, tiny_model)) as daemon:
+    async with provisioner(tmp_path, pool_entry(llama_server_tar, tiny_model)) as daemon:
         handoff = await daemon.ready("default")
         assert (handoff.provisioning_mode, handoff.slots_total, handoff.device_mask) == ("binary", 2, "cpu")
         assert handoff.model is not None
@@ -68,7 +68,7 @@ async def test_engine_of_pool_is_announced_and_serves(
         status, metrics = await daemon.ask("/metrics")
         assert status == 200
         assert 'provisioner_pool_state{pool_id="default",state="ready"} 1.0' in metrics
-    assert gone(handoff.pid)
+    assert is_gone(handoff.pid)
     assert daemon.handoff("default") is None
     assert daemon.state("default") is PoolState.OFFLINE
 
@@ -76,7 +76,7 @@ async def test_engine_of_pool_is_announced_and_serves(
 async def test_killed_engine_is_restarted_and_announced_again(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
-    async with provisioner(tmp_path, entry(llama_server_tar, tiny_model)) as daemon:
+    async with provisioner(tmp_path, pool_entry(llama_server_tar, tiny_model)) as daemon:
         first = await daemon.ready("default")
         assert first.pid is not None
         os.kill(first.pid, signal.SIGKILL)
@@ -89,7 +89,7 @@ async def test_killed_engine_is_restarted_and_announced_again(
 async def test_pools_share_fetched_engine_but_not_port(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
-    pools = [entry(llama_server_tar, tiny_model, pool_id=name) for name in ("a", "b")]
+    pools = [pool_entry(llama_server_tar, tiny_model, pool_id=name) for name in ("a", "b")]
     async with provisioner(tmp_path, "\n".join(pools)) as daemon:
         urls = {(await daemon.ready(name)).url for name in ("a", "b")}
         assert len(urls) == 2
@@ -99,8 +99,8 @@ async def test_pools_share_fetched_engine_but_not_port(
 async def test_truncated_model_fails_with_engine_log_until_replaced(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
-    model = truncated(tiny_model, tmp_path / "model.gguf")
-    async with provisioner(tmp_path, entry(llama_server_tar, model)) as daemon:
+    model = truncated_copy(tiny_model, tmp_path / "model.gguf")
+    async with provisioner(tmp_path, pool_entry(llama_server_tar, model)) as daemon:
         error = await daemon.failed("default")
         assert "not within the file bounds, model is corrupted or incomplete" in error
         assert "its last line: srv  llama_server: exiting due to model loading error" in error
@@ -112,8 +112,8 @@ async def test_truncated_model_fails_with_engine_log_until_replaced(
 async def test_truncated_model_is_retried_with_back_off(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
-    model = truncated(tiny_model, tmp_path / "model.gguf")
-    async with provisioner(tmp_path, entry(llama_server_tar, model)) as daemon:
+    model = truncated_copy(tiny_model, tmp_path / "model.gguf")
+    async with provisioner(tmp_path, pool_entry(llama_server_tar, model)) as daemon:
         await daemon.until(lambda: daemon.log.count("exiting due to") >= 3)
         await daemon.until(lambda: "tried again in 2 s" in str(daemon.report("default")))
 
@@ -122,7 +122,7 @@ async def test_missing_model_is_named_and_served_once_present(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
     model = tmp_path / "model.gguf"
-    async with provisioner(tmp_path, entry(llama_server_tar, model)) as daemon:
+    async with provisioner(tmp_path, pool_entry(llama_server_tar, model)) as daemon:
         assert f"the model {model} cannot be read (No such file or directory)" in await daemon.failed("default")
         shutil.copy(tiny_model, tmp_path / "draft")
         (tmp_path / "draft").rename(model)
@@ -131,14 +131,14 @@ async def test_missing_model_is_named_and_served_once_present(
 
 async def test_missing_model_prevents_engine_download(tmp_path: Path) -> None:
     nowhere = Archive(tmp_path / "no-such-engine.tar.gz", "0" * 64)
-    async with provisioner(tmp_path, entry(nowhere, tmp_path / "absent.gguf")) as daemon:
+    async with provisioner(tmp_path, pool_entry(nowhere, tmp_path / "absent.gguf")) as daemon:
         assert "absent.gguf" in await daemon.failed("default")
 
 
 async def test_model_with_wrong_checksum_is_not_loaded(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
-    pools = entry(llama_server_tar, tiny_model).replace(
+    pools = pool_entry(llama_server_tar, tiny_model).replace(
         f'model = "file:{tiny_model}"', f'model = {{ ref = "file:{tiny_model}", checksum = "sha256:{"0" * 64}" }}'
     )
     async with provisioner(tmp_path, pools) as daemon:
@@ -151,7 +151,7 @@ async def test_engine_with_wrong_checksum_is_not_run(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
     wrong = Archive(llama_server_tar.path, "0" * 64)
-    async with provisioner(tmp_path, entry(wrong, tiny_model)) as daemon:
+    async with provisioner(tmp_path, pool_entry(wrong, tiny_model)) as daemon:
         assert f"has the checksum {llama_server_tar.checksum}" in await daemon.failed("default")
     assert not (tmp_path / "cache/engines").exists()
 
@@ -161,7 +161,7 @@ async def test_busy_port_is_reported_with_holder_and_used_once_free(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        async with provisioner(tmp_path, entry(llama_server_tar, tiny_model, f"ports = [{port}]")) as daemon:
+        async with provisioner(tmp_path, pool_entry(llama_server_tar, tiny_model, f"ports = [{port}]")) as daemon:
             error = await daemon.failed("default")
             assert f"port {port} on 127.0.0.1 is already in use" in error
             assert f"pid {os.getpid()}" in error
@@ -172,7 +172,7 @@ async def test_busy_port_is_reported_with_holder_and_used_once_free(
 async def test_invalid_flag_fails_with_engine_error(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
-    async with provisioner(tmp_path, entry(llama_server_tar, tiny_model, 'flags = ["--frob"]')) as daemon:
+    async with provisioner(tmp_path, pool_entry(llama_server_tar, tiny_model, 'flags = ["--frob"]')) as daemon:
         assert "error: invalid argument: --frob" in await daemon.failed("default")
 
 
@@ -195,41 +195,41 @@ async def test_external_engine_is_announced_whenever_it_answers(
 
 
 async def stop_quietly(daemon: Provisioner) -> None:
-    """Stop the daemon while an engine that is not its own still runs."""
+    """Stop the daemon while an engine that it does not own is still running."""
     daemon.process.send_signal(signal.SIGTERM)
     with trio.fail_after(20):
         await daemon.process.wait()
 
 
 async def test_generating_engine_ends_with_daemon(tmp_path: Path, llama_server_tar: Archive, slow_model: Path) -> None:
-    async with provisioner(tmp_path, entry(llama_server_tar, slow_model)) as daemon:
+    async with provisioner(tmp_path, pool_entry(llama_server_tar, slow_model)) as daemon:
         handoff = await daemon.ready("default")
         body = json.dumps({"prompt": "the river", "n_predict": 100_000, "stream": True}).encode()
         async with request("POST", f"{handoff.url}/completion", body=body) as response:
             assert await anext(response.chunks())
             await stop_quietly(daemon)
-    assert gone(handoff.pid)
+    assert is_gone(handoff.pid)
 
 
 async def test_killed_daemon_ends_its_engines_and_can_restart(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
-    (tmp_path / "pools.toml").write_text(entry(llama_server_tar, tiny_model))
+    (tmp_path / "pools.toml").write_text(pool_entry(llama_server_tar, tiny_model))
     first = Provisioner(tmp_path, await start(tmp_path))
     handoff = await first.ready("default")
     first.process.kill()
     await first.process.wait()
-    await first.until(lambda: gone(handoff.pid))
-    async with provisioner(tmp_path, entry(llama_server_tar, tiny_model)) as second:
+    await first.until(lambda: is_gone(handoff.pid))
+    async with provisioner(tmp_path, pool_entry(llama_server_tar, tiny_model)) as second:
         await second.until(lambda: (now := second.handoff("default")) is not None and now.pid != handoff.pid)
 
 
 async def test_pool_removed_from_file_is_withdrawn_at_next_start(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
-    async with provisioner(tmp_path, entry(llama_server_tar, tiny_model, pool_id="old")) as daemon:
+    async with provisioner(tmp_path, pool_entry(llama_server_tar, tiny_model, pool_id="old")) as daemon:
         await daemon.ready("old")
-    async with provisioner(tmp_path, entry(llama_server_tar, tiny_model, pool_id="new")) as daemon:
+    async with provisioner(tmp_path, pool_entry(llama_server_tar, tiny_model, pool_id="new")) as daemon:
         await daemon.ready("new")
         assert daemon.report("old") is None
 
@@ -237,7 +237,7 @@ async def test_pool_removed_from_file_is_withdrawn_at_next_start(
 async def test_pool_without_preload_is_fetched_but_not_loaded(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
-    async with provisioner(tmp_path, entry(llama_server_tar, tiny_model, "preload = false")) as daemon:
+    async with provisioner(tmp_path, pool_entry(llama_server_tar, tiny_model, "preload = false")) as daemon:
         await daemon.until(lambda: daemon.state("default") is PoolState.OFFLINE)
         assert (await daemon.ask("/ready"))[0] == 200
     assert "load_model" not in daemon.log
@@ -246,7 +246,7 @@ async def test_pool_without_preload_is_fetched_but_not_loaded(
 async def test_absent_gpu_is_refused_without_cpu_fallback(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
-    pools = entry(llama_server_tar, tiny_model, "devices = [31]")
+    pools = pool_entry(llama_server_tar, tiny_model, "devices = [31]")
     async with provisioner(tmp_path, pools, ENGINE_PROVISIONER_GPU_MASK="31") as daemon:
         error = await daemon.failed("default")
         assert "ENGINE_PROVISIONER_GPU_MASK=cpu" in error
@@ -292,14 +292,14 @@ async def test_xllamacpp_is_installed_privately_and_serves(tmp_path: Path, tiny_
         handoff = await daemon.ready("pip")
         assert handoff.engine_version == f"xllamacpp {version}"
         assert await complete(handoff) == 5
-    assert gone(handoff.pid)
+    assert is_gone(handoff.pid)
 
 
 async def test_metrics_are_served_on_separate_address(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
     address = f"127.0.0.1:{free_port()}"
-    pools = entry(llama_server_tar, tiny_model)
+    pools = pool_entry(llama_server_tar, tiny_model)
     async with provisioner(tmp_path, pools, ENGINE_PROVISIONER_METRICS_ADDR=address) as daemon:
         handoff = await daemon.ready("default")
         assert handoff.pid is not None

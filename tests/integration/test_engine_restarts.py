@@ -1,4 +1,4 @@
-"""An engine that is killed under load, again and again: no accepted task of which nothing has come fails."""
+"""An engine is killed under load several times. Accepted tasks without tokens do not fail."""
 
 import os
 import signal
@@ -15,15 +15,15 @@ from tests.integration.home import Home, home
 FINAL = frozenset({"done", "failed", "cancelled"})
 TASKS = 36
 KILLS = 2
-BETWEEN = 12
-"""So many tasks end between two kills: the engine is at work whenever it is killed."""
+TASKS_BETWEEN_KILLS = 12
+"""Tasks that end between two kills, so that the engine is busy whenever it is killed."""
 
 
 @pytest.fixture(params=["home", "node"])
 def under_load(
     request: pytest.FixtureRequest, tmp_path: Path, llama_server_tar: Archive, slow_model: Path
 ) -> Iterator[Home]:
-    """A home, or a node and its queen, with one engine of two slots and room for all tasks."""
+    """A home, or a queen and its node, with one engine of two slots and a queue for all tasks."""
     node_id = "gpu-1" if request.param == "node" else None
     with home(
         tmp_path, llama_server_tar, slow_model, node_id=node_id, ORCHD_ADMISSION_CAPACITY=str(2 * TASKS)
@@ -37,8 +37,8 @@ def submit(running: Home) -> str:
     return str(answer["task_id"])
 
 
-def listed(running: Home) -> list[dict[str, Any]]:
-    """All tasks of the queen, however many pages they are."""
+def list_tasks(running: Home) -> list[dict[str, Any]]:
+    """Return all tasks of the queen, from all pages."""
     found: list[dict[str, Any]] = []
     query = "?limit=500"
     while query:
@@ -48,31 +48,31 @@ def listed(running: Home) -> list[dict[str, Any]]:
     return found
 
 
-def ended(running: Home) -> int:
-    return sum(task["state"] in FINAL for task in listed(running))
+def count_ended(running: Home) -> int:
+    return sum(task["state"] in FINAL for task in list_tasks(running))
 
 
 def engine_pid(running: Home) -> int:
-    """The process that serves the pool now: its program is in the home's cache."""
+    """Return the pid of the current engine, found by its program in the home's cache."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes()
         except OSError:
-            continue  # it has ended meanwhile
+            continue  # it has exited meanwhile
         if str(running.directory).encode() in words and b"\0--port\0" in words:
             return int(process.name)
-    raise AssertionError(f"no engine is found:\n{running.logs()}")
+    raise AssertionError(f"no engine process found:\n{running.logs()}")
 
 
 def test_tasks_without_tokens_survive_engine_restarts(under_load: Home):
     tasks = {submit(under_load) for _ in range(TASKS)}
     for number in range(KILLS):
-        wanted = BETWEEN * (number + 1)
-        under_load.until(lambda wanted=wanted: ended(under_load) >= wanted)
+        goal = TASKS_BETWEEN_KILLS * (number + 1)
+        under_load.until(lambda goal=goal: count_ended(under_load) >= goal)
         under_load.until_ready()
         os.kill(engine_pid(under_load), signal.SIGKILL)
-    under_load.until(lambda: ended(under_load) == TASKS, within_s=120)
-    found = [task for task in listed(under_load) if task["task_id"] in tasks]
+    under_load.until(lambda: count_ended(under_load) == TASKS, within_s=120)
+    found = [task for task in list_tasks(under_load) if task["task_id"] in tasks]
     lost = [task for task in found if task["state"] != "done" and not task["usage"]["tokens_out"]]
     assert [task["error"] for task in lost] == []
     states = Counter(task["state"] for task in found)

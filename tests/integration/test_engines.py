@@ -1,4 +1,4 @@
-"""The real engine that other tests stand on: it runs from anywhere, serves, and is gone afterwards."""
+"""The real engine that other tests use: it runs from any directory, serves, and ends with its context manager."""
 
 import hashlib
 import json
@@ -75,8 +75,8 @@ def test_packing_twice_gives_same_bytes(tmp_path: Path) -> None:
 
 def test_model_depends_only_on_shape_and_seed(tmp_path: Path) -> None:
     shape = Shape(layers=1, embd=32, ctx=128)
-    for name, made in {"one": shape, "same": shape, "other": Shape(layers=1, embd=32, ctx=128, seed=2)}.items():
-        write_model(made, tmp_path / name)
+    for name, model_shape in {"one": shape, "same": shape, "other": Shape(layers=1, embd=32, ctx=128, seed=2)}.items():
+        write_model(model_shape, tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "same").read_bytes()
     assert (tmp_path / "one").read_bytes() != (tmp_path / "other").read_bytes()
 

@@ -1,6 +1,6 @@
-"""Engines of every kind that somebody else runs: from the pools file to the tokens that a client gets.
+"""External engines of every kind, from the pools file to the tokens that a client receives.
 
-The daemons are real; the engines speak the wire formats of vLLM, TGI, Triton and OpenAI's API over real sockets.
+The daemons are real. The engines are imitations of vLLM, TGI, Triton and OpenAI's API on real sockets.
 """
 
 from collections.abc import Iterator
@@ -38,8 +38,8 @@ CONTEXTS = {"vllm": 2048, "tgi": 2048, "triton": None, "openai": None}
 
 
 @contextmanager
-def home_of(directory: Path, pools: str) -> Iterator[Home]:
-    """The three daemons over `pools`."""
+def home_with_pools(directory: Path, pools: str) -> Iterator[Home]:
+    """Run the three daemons with `pools` as the pools file."""
     (directory / "pools.toml").write_text(pools)
     environ = environment(directory)
     queen, pool_managerd = (
@@ -55,8 +55,8 @@ def home_of(directory: Path, pools: str) -> Iterator[Home]:
     assert set(statuses.values()) == {0}, home.logs()
 
 
-def pools_of(home: Home) -> dict[str, Any]:
-    """Every pool by its id, once all are ready."""
+def wait_for_pools(home: Home) -> dict[str, Any]:
+    """Wait until all pools are ready and return them by id."""
 
     def ready() -> dict[str, Any] | None:
         _status, answer = home.ask("GET", "/v2/pools")
@@ -67,8 +67,8 @@ def pools_of(home: Home) -> dict[str, Any]:
     return pools
 
 
-def answered(home: Home, pool_id: str, prompt: str) -> list[tuple[str, dict[str, Any]]]:
-    """The events of a task that is pinned to a pool."""
+def run_task(home: Home, pool_id: str, prompt: str) -> list[tuple[str, dict[str, Any]]]:
+    """Submit a task pinned to a pool and return its events."""
     placement = {"mode": "pin", "pin_pool_id": pool_id}
     status, accepted = home.ask("POST", "/v2/tasks", {"prompt": prompt, "placement": placement})
     assert status == 202, accepted
@@ -76,28 +76,28 @@ def answered(home: Home, pool_id: str, prompt: str) -> list[tuple[str, dict[str,
         return [(name, data) for _number, name, data in stream]
 
 
-def play(directory: Path, urls: dict[str, str]) -> None:
-    """What a client sees of the engines at `urls`."""
+def check_engines(directory: Path, urls: dict[str, str]) -> None:
+    """Run the daemons with the engines at `urls` and check their pools and answers."""
     engines = {pool_id: kind.engine for pool_id, kind in KINDS.items()}
     pools = [POOL.format(pool_id=id_, engine=engines[id_], slots=SLOTS, url=urls[id_]) for id_ in KINDS]
-    with home_of(directory, "".join(pools)) as home:
-        known = pools_of(home)
+    with home_with_pools(directory, "".join(pools)) as home:
+        known = wait_for_pools(home)
         for pool_id in KINDS:
             pool = known[pool_id]
             assert (pool["engine"], pool["slots_total"]) == (engines[pool_id], SLOTS)
             assert pool["models_available"] == [MODELS[pool_id]]
             assert (pool["engine_version"], pool["ctx_max"]) == (VERSIONS[pool_id], CONTEXTS[pool_id])
-            events = answered(home, pool_id, "well")
+            events = run_task(home, pool_id, "well")
             assert "".join(data["t"] for name, data in events if name == "token") == "hello world"
             assert events[-1][0] == "end"
-            name, error = answered(home, pool_id, "refuse")[-1]
+            name, error = run_task(home, pool_id, "refuse")[-1]
             assert (name, error["code"], error["retriable"]) == ("error", "INVALID_PARAMS", False)
-            name, error = answered(home, pool_id, "midway")[-1]
+            name, error = run_task(home, pool_id, "midway")[-1]
             assert (name, error["code"], error["retriable"]) == ("error", "WORKER_RESET", True)
-        assert all(pool["ready"] and not pool["active_leases"] for pool in pools_of(home).values())
+        assert all(pool["ready"] and not pool["active_leases"] for pool in wait_for_pools(home).values())
 
 
 async def test_every_external_engine_becomes_ready_and_answers(tmp_path: Path) -> None:
     async with AsyncExitStack() as engines:
         urls = {id_: (await engines.enter_async_context(listening(kind()))).url for id_, kind in KINDS.items()}
-        await trio.to_thread.run_sync(play, tmp_path, urls)
+        await trio.to_thread.run_sync(check_engines, tmp_path, urls)

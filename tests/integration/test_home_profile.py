@@ -1,4 +1,4 @@
-"""The main job without systemd: a pools file becomes an engine, whose tokens reach a client through the queen."""
+"""HOME_PROFILE without systemd: a pools file starts an engine, and its tokens reach a client through the queen."""
 
 import signal
 import subprocess
@@ -24,14 +24,14 @@ def submit(running: Home, **request: Any) -> dict[str, Any]:
 
 
 def busy_slots(running: Home) -> int:
-    """Slots that the engine itself says are at work."""
+    """Return the number of slots that the engine reports as processing."""
     url = running.pool()["replicas"][0]["url"]
     _status, slots = running.ask("GET", "/slots", port=int(url.rpartition(":")[2]))
     return sum(slot["is_processing"] for slot in slots)
 
 
-def cache_in_use(running: Home) -> float:
-    """What pool-managerd exposes of the only engine."""
+def kv_cache_usage(running: Home) -> float:
+    """Return the KV cache usage of the only engine, from the metrics of pool-managerd."""
     with urlopen(f"http://127.0.0.1:{running.manager_port}/metrics") as answer:
         lines = answer.read().decode().splitlines()
     (line,) = (line for line in lines if line.startswith("kv_cache_usage_ratio{"))
@@ -110,12 +110,12 @@ def test_invalid_request_names_every_wrong_field(fast: Home):
 
 
 def test_unsatisfiable_task_is_refused_without_fallback(fast: Home):
-    for wish, status, code in (
+    for fields, status, code in (
         ({"model_ref": "no-such-model"}, 400, "INVALID_PARAMS"),
         ({"ctx": 1_000_000}, 400, "INVALID_PARAMS"),
         ({"placement": {"mode": "pin", "pin_pool_id": "nowhere"}}, 409, "POOL_UNAVAILABLE"),
     ):
-        answer = fast.ask("POST", "/v2/tasks", {"prompt": "hello", **wish})
+        answer = fast.ask("POST", "/v2/tasks", {"prompt": "hello", **fields})
         assert (answer[0], answer[1]["code"]) == (status, code)
 
 
@@ -154,9 +154,9 @@ def test_capabilities_health_and_readiness_match_pool(fast: Home):
 
 def test_kv_cache_usage_is_exposed_while_task_runs(slow: Home):
     accepted = submit(slow, **LONG)
-    assert 0 < slow.until(lambda: cache_in_use(slow)) < 1
+    assert 0 < slow.until(lambda: kv_cache_usage(slow)) < 1
     slow.ask("POST", f"/v2/tasks/{accepted['task_id']}/cancel")
-    slow.until(lambda: cache_in_use(slow) == 0)
+    slow.until(lambda: kv_cache_usage(slow) == 0)
 
 
 def test_cancel_frees_slot_and_no_token_follows(slow: Home):
@@ -196,19 +196,19 @@ def test_killed_engine_fails_task_restarts_and_serves(slow: Home):
         events = iter(stream)
         while next(events)[1] != "token":
             pass
-        engine_pid = engine_of(slow)
+        engine_pid = engine_pid_of(slow)
         killed_at = time.monotonic()
         subprocess.run(["kill", "-KILL", str(engine_pid)], check=True)
         *_, (_, name, data) = events
     assert (name, data["code"], data["retriable"]) == ("error", "WORKER_RESET", True)
-    slow.until(lambda: slow.pool().get("ready") and engine_of(slow) not in (None, engine_pid))
+    slow.until(lambda: slow.pool().get("ready") and engine_pid_of(slow) not in (None, engine_pid))
     assert time.monotonic() > killed_at
     done = slow.orchctl("submit", "hello", "--max-tokens", "4")
     assert done.returncode == 0, done.stderr
 
 
-def engine_of(running: Home) -> int | None:
-    """The pid of the process that listens on the engine's port."""
+def engine_pid_of(running: Home) -> int | None:
+    """Return the pid of the process that listens on the engine's port, or None."""
     port = running.pool()["replicas"][0]["url"].rpartition(":")[2]
     found = subprocess.run(["ss", "-ltnpH", f"sport = :{port}"], capture_output=True, text=True, check=True).stdout
     return int(found.partition("pid=")[2].partition(",")[0]) if "pid=" in found else None

@@ -1,7 +1,7 @@
-"""Whatever a connection does, the listener goes on: every listener of the real daemons, with and without TLS.
+"""No connection can stop a listener: every listener of the real daemons, with and without TLS.
 
-A corpus of known attacks, each ended in each way a client can end, then random requests. After each case the listener
-must answer another client, and at the end both daemons must be the processes that were started.
+The tests send a corpus of known attacks, with each way to end a connection, then random requests. After each case the
+listener must answer another client. At the end both daemons must still be the processes that were started.
 """
 
 import itertools
@@ -21,7 +21,7 @@ HOST = b"Host: localhost\r\n"
 PROBE = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 RESET = struct.pack("ii", 1, 0)
 REPEATS = 4
-"""How often a known attack is repeated with each ending: CONNECT needed 2 to 11 connections to close a listener."""
+"""Repetitions of each attack per ending. CONNECT needed 2 to 11 connections to close a listener."""
 
 
 def head(method: bytes, target: bytes = b"/v2/tasks", version: bytes = b"HTTP/1.1", fields: bytes = b"") -> bytes:
@@ -99,7 +99,7 @@ def daemons(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def attack(listener: Listener, sent: bytes, ending: str) -> bytes:
-    """Send one case over a connection of its own and end it; what came back where the ending waits for it."""
+    """Send one case over a new connection and end it. Return the response if `ending` waits for one."""
     with listener.connect() as connection:
         try:
             connection.sendall(sent)
@@ -109,12 +109,12 @@ def attack(listener: Listener, sent: bytes, ending: str) -> bytes:
                 return read_all(connection)
             if ending == "reset":
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        except ConnectionError:  # it was refused while it was still being sent
+        except ConnectionError:  # refused before everything was sent
             return b""
     return b""
 
 
-def goes_on(listener: Listener) -> bool:
+def answers_probe(listener: Listener) -> bool:
     authorization = f"Authorization: Bearer {TOKEN}\r\n\r\n".encode()
     return listener.status(PROBE.removesuffix(b"\r\n") + authorization) == 200
 
@@ -130,7 +130,7 @@ def test_refused_request_gets_status_and_listener_survives(daemons: TwoDaemons, 
         assert status_of(answer) == (401 if needs_token and "hot path" in case else status), listener.name
         for ending, _ in itertools.product(ENDINGS[1:], range(REPEATS)):
             attack(listener, sent, ending)
-        assert goes_on(listener), listener.name
+        assert answers_probe(listener), listener.name
 
 
 @pytest.mark.parametrize("case", UNFINISHED)
@@ -138,7 +138,7 @@ def test_client_may_disconnect_at_any_point(daemons: TwoDaemons, case: str) -> N
     for listener in daemons.listeners:
         for ending, _ in itertools.product(ENDINGS[1:], range(REPEATS)):
             attack(listener, UNFINISHED[case], ending)
-        assert goes_on(listener), listener.name
+        assert answers_probe(listener), listener.name
 
 
 METHODS = st.sampled_from([b"GET", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"HEAD", b"TRACE", b"CONNECT", b"PRI"])
@@ -158,7 +158,7 @@ FIELDS = st.lists(
 BODIES = st.sampled_from([b"", b"{}", b"abc", b"3\r\nabc\r\n0\r\n\r\n", b"zz\r\n", b"\x00\xff" * 50]) | st.binary(
     max_size=64
 )
-REQUESTS = st.builds(
+RANDOM_REQUESTS = st.builds(
     lambda method, target, version, fields, body: b"\r\n".join(
         [method + b" " + target + b" HTTP/" + version, *fields, b"", body]
     ),
@@ -175,12 +175,12 @@ def test_random_requests_leave_every_listener_answering(daemons: TwoDaemons) -> 
     cases = 0
 
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(st.lists(REQUESTS | st.binary(max_size=64), min_size=1, max_size=4), st.sampled_from(ENDINGS[1:]))
+    @given(st.lists(RANDOM_REQUESTS | st.binary(max_size=64), min_size=1, max_size=4), st.sampled_from(ENDINGS[1:]))
     def drive(requests: list[bytes], ending: str) -> None:
         nonlocal cases
         for listener in daemons.listeners:
             attack(listener, b"".join(requests), ending)
-            assert goes_on(listener), listener.name
+            assert answers_probe(listener), listener.name
             cases += 1
 
     drive()

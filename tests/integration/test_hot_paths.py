@@ -1,4 +1,4 @@
-"""Hot paths are served straight on h11; everything else on the same connection goes on with hypercorn."""
+"""Hot paths are served directly on h11. Other requests on the same connection are passed to hypercorn."""
 
 import socket
 from collections.abc import AsyncIterator
@@ -17,17 +17,17 @@ from llama_orch.http.server.gate import Access, Gate
 from llama_orch.http.server.serving import serve
 from llama_orch.settings.api import BODY_LIMIT
 
-SOON_S = 5.0
+TIMEOUT_S = 5.0
 
 
 @dataclass
 class Site:
-    """A running server with an echo and an endless stream as its hot paths."""
+    """A running server whose hot paths are an echo, an endless stream and a defect."""
 
     port: int = 0
     stop: trio.Event = field(default_factory=trio.Event)
     streaming: trio.Event = field(default_factory=trio.Event)
-    left: trio.Event = field(default_factory=trio.Event)
+    disconnected: trio.Event = field(default_factory=trio.Event)
 
     async def echo(self, exchange: Exchange) -> None:
         await exchange.send(200, await exchange.body(), [("x-query", exchange.query.get("q", "none"))])
@@ -37,14 +37,14 @@ class Site:
         await exchange.open_stream(200, [("content-type", "text/plain")])
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.until_gone, exchange, nursery.cancel_scope)
+                nursery.start_soon(self.cancel_at_disconnect, exchange, nursery.cancel_scope)
                 await exchange.write(b"first ")
                 self.streaming.set()
                 await trio.sleep_forever()
         finally:
-            self.left.set()
+            self.disconnected.set()
 
-    async def until_gone(self, exchange: Exchange, scope: trio.CancelScope) -> None:
+    async def cancel_at_disconnect(self, exchange: Exchange, scope: trio.CancelScope) -> None:
         await exchange.gone()
         scope.cancel()
 
@@ -66,29 +66,29 @@ async def site() -> AsyncIterator[Site]:
         running.port = listener.getsockname()[1]
         gate = Gate(app, Access(), routes)
         async with trio.open_nursery() as nursery:
-            await nursery.start(partial(serve, gate, [listener.dup()], shutdown=running.stop, drain_s=SOON_S))
+            await nursery.start(partial(serve, gate, [listener.dup()], shutdown=running.stop, drain_s=TIMEOUT_S))
             yield running
             running.stop.set()
 
 
-async def until(stream: trio.SocketStream, mark: bytes) -> bytes:
-    """What comes until `mark` has come."""
-    seen = b""
-    with trio.fail_after(SOON_S):
-        while mark not in seen:
+async def read_until(stream: trio.SocketStream, mark: bytes) -> bytes:
+    """Read until `mark` has arrived and return everything read."""
+    received = b""
+    with trio.fail_after(TIMEOUT_S):
+        while mark not in received:
             data = await stream.receive_some()
-            assert data, f"closed after {seen!r}"
-            seen += data
-    return seen
+            assert data, f"closed after {received!r}"
+            received += data
+    return received
 
 
-async def rest(stream: trio.SocketStream) -> bytes:
-    """Everything until the other side closes."""
-    seen = b""
-    with trio.fail_after(SOON_S):
+async def read_to_end(stream: trio.SocketStream) -> bytes:
+    """Read until the server closes the connection."""
+    received = b""
+    with trio.fail_after(TIMEOUT_S):
         while data := await stream.receive_some():
-            seen += data
-    return seen
+            received += data
+    return received
 
 
 def post(body: bytes, path: bytes = b"/echo", *headers: bytes) -> bytes:
@@ -105,50 +105,50 @@ async def test_connection_serves_requests_with_own_query_and_id():
             await stream.send_all(
                 post(b"body %d" % number, b"/echo?q=%d" % number, b"X-Correlation-Id: id-%d" % number)
             )
-            answer = await until(stream, b"body %d" % number)
+            answer = await read_until(stream, b"body %d" % number)
             assert answer.startswith(b"HTTP/1.1 200")
             assert b"x-query: %d" % number in answer
             assert b"x-correlation-id: id-%d" % number in answer
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("traceparent", "echoed"),
     [
         (b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", True),
         (b"00-xyz", False),
     ],
 )
-async def test_valid_traceparent_is_echoed_and_invalid_one_is_not(given: bytes, kept: bool):
+async def test_valid_traceparent_is_echoed_and_invalid_one_is_not(traceparent: bytes, echoed: bool):
     async with site() as running, await running.connect() as stream:
         for request, mark in (
-            (post(b"hot", b"/echo", b"traceparent: " + given), b"hot"),
-            (GET_HEALTH.replace(b"\r\n\r\n", b"\r\ntraceparent: " + given + b"\r\n\r\n"), b'"ok"'),
+            (post(b"hot", b"/echo", b"traceparent: " + traceparent), b"hot"),
+            (GET_HEALTH.replace(b"\r\n\r\n", b"\r\ntraceparent: " + traceparent + b"\r\n\r\n"), b'"ok"'),
         ):
             await stream.send_all(request)
-            assert (b"traceparent: " + given in await until(stream, mark)) == kept
+            assert (b"traceparent: " + traceparent in await read_until(stream, mark)) == echoed
 
 
 async def test_pipelined_requests_are_answered_in_order():
     async with site() as running, await running.connect() as stream:
         await stream.send_all(post(b"one") + post(b"two") + post(b"three"))
-        answers = await until(stream, b"three")
+        answers = await read_until(stream, b"three")
         assert answers.index(b"one") < answers.index(b"two") < answers.index(b"three")
 
 
 async def test_connection_switches_between_hot_and_other_paths():
     async with site() as running, await running.connect() as stream:
         await stream.send_all(post(b"hot"))
-        await until(stream, b"hot")
+        await read_until(stream, b"hot")
         await stream.send_all(GET_HEALTH)
-        assert b'"ok"' in await until(stream, b"}")
+        assert b'"ok"' in await read_until(stream, b"}")
         await stream.send_all(post(b"hot again"))
-        await until(stream, b"hot again")
+        await read_until(stream, b"hot again")
 
 
 async def test_request_pipelined_behind_hot_one_is_not_lost():
     async with site() as running, await running.connect() as stream:
         await stream.send_all(post(b"hot") + GET_HEALTH)
-        answers = await until(stream, b'"ok"')
+        answers = await read_until(stream, b'"ok"')
         assert answers.index(b"hot") < answers.index(b'"ok"')
 
 
@@ -159,66 +159,66 @@ async def test_request_may_arrive_in_pieces(cut: int):
         await stream.send_all(request[:cut])
         await trio.testing.wait_all_tasks_blocked(0.01)
         await stream.send_all(request[cut:])
-        assert b"in pieces" in await until(stream, b"in pieces")
+        assert b"in pieces" in await read_until(stream, b"in pieces")
 
 
 @pytest.mark.parametrize("ending", [b"Connection: close", b"connection: Close"])
 async def test_connection_close_header_closes_connection(ending: bytes):
     async with site() as running, await running.connect() as stream:
         await stream.send_all(post(b"last", b"/echo", ending))
-        assert b"last" in await rest(stream)
+        assert b"last" in await read_to_end(stream)
 
 
 async def test_http_1_0_is_answered_and_closed():
     async with site() as running, await running.connect() as stream:
         await stream.send_all(b"POST /echo HTTP/1.0\r\nContent-Length: 3\r\n\r\nold")
-        assert (await rest(stream)).endswith(b"old")
+        assert (await read_to_end(stream)).endswith(b"old")
 
 
 async def test_expect_100_continue_is_answered():
     async with site() as running, await running.connect() as stream:
         head, _, body = post(b"big", b"/echo", b"Expect: 100-continue").partition(b"\r\n\r\n")
         await stream.send_all(head + b"\r\n\r\n")
-        await until(stream, b"100")
+        await read_until(stream, b"100")
         await stream.send_all(body)
-        assert b"big" in await until(stream, b"big")
+        assert b"big" in await read_until(stream, b"big")
 
 
 async def test_malformed_http_is_refused_and_closed():
     async with site() as running, await running.connect() as stream:
         await stream.send_all(b"POST /echo HTTP/1.1\r\nno colon here\r\n\r\n")
-        assert (await rest(stream)).startswith(b"HTTP/1.1 400")
+        assert (await read_to_end(stream)).startswith(b"HTTP/1.1 400")
 
 
 async def test_endless_head_is_refused_and_closed():
     async with site() as running, await running.connect() as stream:
         await stream.send_all(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * 70_000)
-        assert (await rest(stream)).startswith(b"HTTP/1.1 431")
+        assert (await read_to_end(stream)).startswith(b"HTTP/1.1 431")
 
 
 async def test_oversized_body_is_refused_with_413():
     async with site() as running, await running.connect() as stream:
         await stream.send_all(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         chunk = b"80000\r\n" + b"x" * 0x80000 + b"\r\n"
-        for _ in range(BODY_LIMIT // 0x80000 + 1):  # half a MiB more than is allowed
+        for _ in range(BODY_LIMIT // 0x80000 + 1):  # half a MiB above the limit
             await stream.send_all(chunk)
-        assert (await until(stream, b"}")).startswith(b"HTTP/1.1 413")
+        assert (await read_until(stream, b"}")).startswith(b"HTTP/1.1 413")
 
 
 async def test_handler_notices_client_disconnect():
     async with site() as running:
         stream = await running.connect()
         await stream.send_all(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await until(stream, b"first")
+        await read_until(stream, b"first")
         await stream.aclose()
-        with trio.fail_after(SOON_S):
-            await running.left.wait()
+        with trio.fail_after(TIMEOUT_S):
+            await running.disconnected.wait()
 
 
 async def test_handler_defect_is_500_in_common_error_shape():
     async with site() as running, await running.connect() as stream:
         await stream.send_all(b"GET /broken HTTP/1.1\r\nHost: localhost\r\nX-Correlation-Id: find-me\r\n\r\n")
-        answer = await until(stream, b"}")
+        answer = await read_until(stream, b"}")
         assert answer.startswith(b"HTTP/1.1 500")
         assert b'"code":"INTERNAL"' in answer
         assert b'"correlation_id":"find-me"' in answer
@@ -227,16 +227,16 @@ async def test_handler_defect_is_500_in_common_error_shape():
 async def test_stop_closes_idle_connections():
     async with site() as running, await running.connect() as used, await running.connect() as fresh:
         await used.send_all(post(b"done"))
-        await until(used, b"done")
+        await read_until(used, b"done")
         running.stop.set()
-        assert await rest(used) == b""
-        assert await rest(fresh) == b""
+        assert await read_to_end(used) == b""
+        assert await read_to_end(fresh) == b""
 
 
 async def test_stop_lets_stream_continue_until_drain_limit():
     async with site() as running, await running.connect() as stream:
         await stream.send_all(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await until(stream, b"first")
+        await read_until(stream, b"first")
         running.stop.set()
         with trio.move_on_after(0.2) as still_open:
             await stream.receive_some()

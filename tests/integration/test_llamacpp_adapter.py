@@ -1,4 +1,4 @@
-"""The adapter for llama-server, the relay and a real llama-server: what the adapter's docstring claims is so."""
+"""The adapter for llama-server and the relay, with a real llama-server: what the adapter's docstring states."""
 
 import json
 import os
@@ -132,7 +132,7 @@ async def test_embeddings_arrive_as_one_result(llama_server: Path, tiny_model: P
 
 
 async def test_input_beyond_batch_is_client_error(llama_server: Path, tiny_model: Path) -> None:
-    """By default, that is with a batch of 512 tokens; as large as the context, it takes what fits into that."""
+    """The default batch has 512 tokens. A batch as large as the context accepts any input that fits into it."""
     pooled = ("--embeddings", "--pooling", "mean")
     async with serving_engine(llama_server, tiny_model, ctx=2048, flags=pooled) as engine:
         with pytest.raises(Failure, match="is too large to process") as failure:
@@ -169,7 +169,7 @@ async def test_engine_message_is_returned_for_invalid_requests(llama_server: Pat
 
 @contextmanager
 def loading_engine(llama_server: Path, directory: Path) -> Iterator[str]:
-    """The url of a llama-server that loads for ever: its model is a pipe that nobody writes to."""
+    """Run a llama-server that never finishes loading, because its model is a FIFO without a writer. Yield its URL."""
     os.mkfifo(directory / "model.gguf")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])

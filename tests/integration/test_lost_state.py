@@ -1,4 +1,4 @@
-"""Whatever a daemon loses while engines run, the engines are known again within seconds, and stay so."""
+"""Daemons lose files while engines run. The engines must be rediscovered within seconds and stay known."""
 
 import shutil
 from collections.abc import Iterator
@@ -23,19 +23,19 @@ LOSSES = (
     ((STATE, STORE), ("pool-managerd", "queen-rbee")),
     ((STORE,), ("queen-rbee",)),
 )
-"""What is removed, and which daemons are killed before and started afterwards."""
+"""Directories to clear, and daemons to kill before and start afterwards."""
 
 
 @pytest.fixture
 def running(tmp_path: Path, llama_server_tar: Archive, tiny_model: Path) -> Iterator[Home]:
-    with home(tmp_path, llama_server_tar, tiny_model) as found:
-        yield found
+    with home(tmp_path, llama_server_tar, tiny_model) as started:
+        yield started
 
 
 @pytest.fixture
 def cluster(tmp_path: Path, llama_server_tar: Archive, tiny_model: Path) -> Iterator[Home]:
-    with home(tmp_path, llama_server_tar, tiny_model, node_id="gpu-1") as found:
-        yield found
+    with home(tmp_path, llama_server_tar, tiny_model, node_id="gpu-1") as started:
+        yield started
 
 
 def kill(running: Home, name: str) -> None:
@@ -45,13 +45,13 @@ def kill(running: Home, name: str) -> None:
 
 
 def clear(directory: Path) -> None:
-    """Remove everything in `directory`, if it is there yet; its files may come back meanwhile."""
+    """Remove the content of `directory`, if it exists. Daemons may recreate files meanwhile."""
     for path in directory.iterdir() if directory.is_dir() else ():
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def serves(running: Home) -> None:
-    """The pool is ready, for pool-managerd and for the queen, and answers."""
+def assert_pool_serves(running: Home) -> None:
+    """Wait until the pool is ready in pool-managerd and in the queen, and check that it answers."""
     running.until(lambda: running.ask("GET", "/v2/pools/default/status", port=running.manager_port)[0] == 200)
     running.until(
         lambda: running.ask("GET", "/v2/pools/default/status", port=running.manager_port)[1].get("ready"), WITHIN_S
@@ -61,7 +61,7 @@ def serves(running: Home) -> None:
     assert running.ask("POST", "/v1/chat/completions", chat)[0] == 200
 
 
-def lose(running: Home, lost: tuple[str, ...], killed: tuple[str, ...]) -> None:
+def clear_and_restart(running: Home, lost: tuple[str, ...], killed: tuple[str, ...]) -> None:
     for name in killed:
         kill(running, name)
     for name in lost:
@@ -72,16 +72,16 @@ def lose(running: Home, lost: tuple[str, ...], killed: tuple[str, ...]) -> None:
 
 def test_running_engine_is_rediscovered_after_any_loss(running: Home):
     for lost, killed in LOSSES:
-        lose(running, lost, killed)
-        serves(running)
+        clear_and_restart(running, lost, killed)
+        assert_pool_serves(running)
 
 
 def test_restart_rediscovers_engine_after_spool_and_state_loss(running: Home):
-    """The loss comes first, the restart later."""
-    lose(running, (SPOOL, STATE), ())
+    """The restart happens after engine-provisioner has written its report again."""
+    clear_and_restart(running, (SPOOL, STATE), ())
     running.until((running.directory / SPOOL / "status/default.json").exists)
-    lose(running, (), ("pool-managerd",))
-    serves(running)
+    clear_and_restart(running, (), ("pool-managerd",))
+    assert_pool_serves(running)
 
 
 def test_cluster_is_rediscovered_after_any_loss(cluster: Home):
@@ -90,5 +90,5 @@ def test_cluster_is_rediscovered_after_any_loss(cluster: Home):
         ((SPOOL, STATE), ("pool-managerd",)),
         ((SPOOL, STATE, STORE), ("queen-rbee", "pool-managerd")),
     ):
-        lose(cluster, lost, killed)
-        serves(cluster)
+        clear_and_restart(cluster, lost, killed)
+        assert_pool_serves(cluster)

@@ -1,4 +1,4 @@
-"""A node of a cluster: pool-managerd as a process, a queen who comes, goes and forgets, a real llama-server."""
+"""pool-managerd as a node: a stub queen that starts late, stops and loses its state, and a real llama-server."""
 
 import json
 from collections.abc import Iterator
@@ -40,16 +40,16 @@ def node(directory: Path, queen: StubQueen, **environ: str) -> AbstractContextMa
 def test_node_registers_reports_engine_and_deregisters(tmp_path: Path, queen: StubQueen, engine: Engine) -> None:
     with node(tmp_path, queen) as manager:
         manager.announce(engine.url)
-        manager.until(lambda: any(pool["ready"] for pool in (queen.last("heartbeat") or {"pools": []})["pools"]))
-        assert queen.order()[:2] == ["register", "heartbeat"]
-        registration = queen.last("register")
+        manager.until(lambda: any(pool["ready"] for pool in (queen.last_body("heartbeat") or {"pools": []})["pools"]))
+        assert queen.kinds()[:2] == ["register", "heartbeat"]
+        registration = queen.last_body("register")
         assert (registration["node_id"], registration["address"]) == ("gpu-1", f"http://127.0.0.1:{manager.port}")
         assert registration["capabilities"]["cpu_cores"] >= 1
         assert registration["machine_id"] not in ("", Path("/etc/machine-id").read_text().strip())
-        (pool,) = queen.last("heartbeat")["pools"]
+        (pool,) = queen.last_body("heartbeat")["pools"]
         assert (pool["node_id"], pool["slots_total"], pool["engine"]) == ("gpu-1", 2, "llamacpp")
         assert manager.stop() == 0
-    assert queen.order()[-1] == "DELETE"
+    assert queen.kinds()[-1] == "DELETE"
     log = manager.log()
     assert "registration of node gpu-1 with" in log
     assert queen.token not in log
@@ -60,9 +60,9 @@ def test_node_registers_with_late_restarted_or_reset_queen(tmp_path: Path, queen
     with node(tmp_path, queen) as manager:
         manager.until(lambda: "neither registration nor heartbeat" in manager.log())
         queen.start()
-        manager.until(lambda: queen.order()[-1:] == ["heartbeat"])
-        queen.forgetful = True
-        manager.until(lambda: queen.order().count("register") == 2)
+        manager.until(lambda: queen.kinds()[-1:] == ["heartbeat"])
+        queen.forget_nodes = True
+        manager.until(lambda: queen.kinds().count("register") == 2)
         queen.stop()
         manager.until(lambda: manager.log().count("neither registration nor heartbeat") == 2)
         queen.start()
@@ -73,7 +73,7 @@ def test_wrong_token_is_logged_once_by_fingerprint(tmp_path: Path, queen: StubQu
     with node(tmp_path, queen, LLORCH_API_TOKEN="another-token-of-mine") as manager:
         manager.until(lambda: "registration of node gpu-1 refused" in manager.log())
         queen.token = "another-token-of-mine"
-        manager.until(lambda: queen.order()[-1:] == ["heartbeat"])
+        manager.until(lambda: queen.kinds()[-1:] == ["heartbeat"])
         assert manager.log().count("registration of node gpu-1 refused") == 1
         assert "token_fp6=" in manager.log()
         assert "another-token-of-mine" not in manager.log()
@@ -88,18 +88,20 @@ def serving(tmp_path: Path, queen: StubQueen, engine: Engine) -> Iterator[PoolMa
     """A node whose engine is ready."""
     with node(tmp_path, queen) as manager:
         manager.announce(engine.url)
-        manager.until(lambda: told(manager, queen)["ready"])
+        manager.until(lambda: reported_pool(manager, queen)["ready"])
         yield manager
 
 
-def told(manager: PoolManager, queen: StubQueen) -> dict[str, Any]:
-    """The pool as the last heartbeat has it."""
-    pools = manager.until(lambda: (queen.last("heartbeat") or {}).get("pools"))
+def reported_pool(manager: PoolManager, queen: StubQueen) -> dict[str, Any]:
+    """Return the pool as the last heartbeat reports it."""
+    pools = manager.until(lambda: (queen.last_body("heartbeat") or {}).get("pools"))
     return pools[0]  # type: ignore[no-any-return]
 
 
-def asked(manager: PoolManager, queen: StubQueen, body: object, **more: str) -> tuple[HTTPConnection, HTTPResponse]:
-    """A completion through the relay, its head already here; `more` are further headers."""
+def start_completion(
+    manager: PoolManager, queen: StubQueen, body: object, **more: str
+) -> tuple[HTTPConnection, HTTPResponse]:
+    """Start a completion through the relay and return it with its response head. `more` are additional headers."""
     connection = HTTPConnection("127.0.0.1", manager.port, timeout=30)
     headers = {"authorization": f"Bearer {queen.token}", "content-type": "application/json", **more}
     connection.request("POST", COMPLETION, json.dumps(body), headers)
@@ -115,7 +117,7 @@ def busy_slots(engine: Engine) -> int:
 
 
 def test_relay_streams_answer_token_by_token(serving: PoolManager, queen: StubQueen) -> None:
-    connection, answer = asked(serving, queen, LONG | {"n_predict": 20})
+    connection, answer = start_completion(serving, queen, LONG | {"n_predict": 20})
     assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream")
     events = [line for line in answer if line.startswith(b"data: ")]
     connection.close()
@@ -124,7 +126,7 @@ def test_relay_streams_answer_token_by_token(serving: PoolManager, queen: StubQu
 
 
 def test_client_disconnect_frees_slot_and_lease(serving: PoolManager, queen: StubQueen, engine: Engine) -> None:
-    connection, answer = asked(serving, queen, LONG)
+    connection, answer = start_completion(serving, queen, LONG)
     assert answer.readline()
     assert busy_slots(engine) == 1
     headers = {"authorization": f"Bearer {queen.token}"}
@@ -135,17 +137,17 @@ def test_client_disconnect_frees_slot_and_lease(serving: PoolManager, queen: Stu
     serving.until(lambda: serving.ask("GET", "/v2/pools/default/status", headers=headers)[1]["active_leases"] == 0)
 
 
-def cached(manager: PoolManager, queen: StubQueen, prompt: str, session: str) -> int:
-    """How many tokens of the prompt of a session's turn its engine had in its cache."""
+def cached_tokens(manager: PoolManager, queen: StubQueen, prompt: str, session: str) -> int:
+    """Run one turn of a session and return how many prompt tokens were in the engine's cache."""
     body = {"prompt": prompt, "n_predict": 4, "cache_prompt": True}
-    connection, answer = asked(manager, queen, body, **{SESSION_HEADER: session})
-    told = json.loads(answer.read())
+    connection, answer = start_completion(manager, queen, body, **{SESSION_HEADER: session})
+    result = json.loads(answer.read())
     connection.close()
-    return int(told["timings"]["cache_n"])
+    return int(result["timings"]["cache_n"])
 
 
 def slots_free(manager: PoolManager, queen: StubQueen) -> int:
-    """As the last look at the pool's engines had it."""
+    """Return the free slots of the pool at the last probe of its engines."""
     headers = {"authorization": f"Bearer {queen.token}"}
     return int(manager.ask("GET", "/v2/pools/default/status", headers=headers)[1]["slots_free"])
 
@@ -157,33 +159,37 @@ def test_session_returns_to_engine_with_its_cache(
     with running_engine(llama_server, tiny_model, slots=2, ctx=2048) as other:
         serving.announce(other.url, "default-r1.json", replica_id="r1")
         serving.until(lambda: slots_free(serving, queen) == 4)
-        busy, stream = asked(serving, queen, LONG)
+        busy, stream = start_completion(serving, queen, LONG)
         serving.until(lambda: slots_free(serving, queen) == 3)
-        assert cached(serving, queen, prompt, "mine") == 0
+        assert cached_tokens(serving, queen, prompt, "mine") == 0
         stream.close()
         busy.close()
         serving.until(lambda: slots_free(serving, queen) == 4)
-        assert cached(serving, queen, prompt + "Again.", "mine") > 0
-        assert cached(serving, queen, prompt + "Again.", "another") == 0, "it goes where the first was busy"
+        assert cached_tokens(serving, queen, prompt + "Again.", "mine") > 0
+        assert cached_tokens(serving, queen, prompt + "Again.", "another") == 0, (
+            "another session gets the engine that was busy before"
+        )
 
 
 def test_drain_is_reported_at_once_and_undone_by_restart(serving: PoolManager, queen: StubQueen) -> None:
     headers = {"authorization": f"Bearer {queen.token}"}
     assert serving.ask("POST", "/v2/pools/default/drain", headers=headers)[0] == 202
-    serving.until(lambda: told(serving, queen)["state"] == "draining")
+    serving.until(lambda: reported_pool(serving, queen)["state"] == "draining")
     assert serving.ask("POST", "/v2/drain", headers=headers)[0] == 202
-    serving.until(lambda: queen.last("heartbeat")["draining"])
+    serving.until(lambda: queen.last_body("heartbeat")["draining"])
     serving.stop()
     serving.start()
-    serving.until(lambda: told(serving, queen)["state"] == "ready" and not queen.last("heartbeat")["draining"])
+    serving.until(
+        lambda: reported_pool(serving, queen)["state"] == "ready" and not queen.last_body("heartbeat")["draining"]
+    )
 
 
 def test_stop_deregisters_first_and_finishes_answers(queen: StubQueen, serving: PoolManager) -> None:
-    connection, answer = asked(serving, queen, LONG | {"n_predict": 600})
+    connection, answer = start_completion(serving, queen, LONG | {"n_predict": 600})
     assert answer.readline()
     process = serving.processes.pop()
     process.terminate()
-    serving.until(lambda: queen.order()[-1] == "DELETE")
+    serving.until(lambda: queen.kinds()[-1] == "DELETE")
     events = [line for line in answer if line.startswith(b"data: ")]
     connection.close()
     assert json.loads(events[-1][6:])["stop"]

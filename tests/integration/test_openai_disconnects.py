@@ -1,4 +1,4 @@
-"""Whoever leaves the queen's /v1, however it leaves, frees the engine at once; a full queue says when to come back."""
+"""The openai package against a single slot: disconnects free it at once, a full queue answers with Retry-After."""
 
 import asyncio
 import threading
@@ -12,16 +12,24 @@ from openai import AsyncOpenAI, OpenAI
 
 from tests.engines.llama_server import Archive
 from tests.integration.home import Home, home
-from tests.integration.openai_home import LEAST, SOON_S, at_rest, busy, client_of, tasks, until
+from tests.integration.openai_home import (
+    CHAT,
+    TIMEOUT_S,
+    busy_slots,
+    client_of,
+    tasks_in_state,
+    wait_until,
+    wait_until_idle,
+)
 
-LONG = {**LEAST, "max_tokens": 900}
+LONG = {**CHAT, "max_tokens": 900}
 FREE_WITHIN_S = 1.0
-"""Far more than is promised: tests share their machine. tests/bench says how long it takes."""
+"""Much longer than it takes on an idle machine, because tests run in parallel. tests/bench measures it."""
 
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
-    """A home with one slot, a place for one in the queue, and a model slow enough to be left."""
+    """A home with one slot, room for one queued task, and a slow model."""
     directory = tmp_path_factory.mktemp("slow")
     with home(
         directory,
@@ -35,83 +43,83 @@ def slow(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, sl
 
 
 @pytest.fixture
-def patient(slow: Home) -> Iterator[OpenAI]:
-    """A client of the slow home, which is at rest before and after."""
-    at_rest(slow)
-    with client_of(slow) as made:
-        yield made
-    at_rest(slow)
+def client(slow: Home) -> Iterator[OpenAI]:
+    """A client of the slow home, which is idle before and after the test."""
+    wait_until_idle(slow)
+    with client_of(slow) as opened:
+        yield opened
+    wait_until_idle(slow)
 
 
-def test_full_queue_raises_rate_limit_with_retry_after(slow: Home, patient: OpenAI):
-    with patient.chat.completions.create(**LONG, stream=True) as running:
+def test_full_queue_raises_rate_limit_with_retry_after(slow: Home, client: OpenAI):
+    with client.chat.completions.create(**LONG, stream=True) as running:
         next(running)
-        waiting = threading.Thread(target=lambda: patient.chat.completions.create(**LEAST))
+        waiting = threading.Thread(target=lambda: client.chat.completions.create(**CHAT))
         waiting.start()
-        until(lambda: tasks(slow, "queued"))
+        wait_until(lambda: tasks_in_state(slow, "queued"))
         with pytest.raises(openai.RateLimitError) as refusal:
-            patient.chat.completions.create(**LEAST)
+            client.chat.completions.create(**CHAT)
         headers = refusal.value.response.headers
         assert int(headers["retry-after"]) >= 1
         assert int(headers["x-backoff-ms"]) >= 1
         assert headers["x-should-retry"] == "true"
-    waiting.join(SOON_S)
+    waiting.join(TIMEOUT_S)
     assert not waiting.is_alive()
 
 
-def test_cancelled_stream_raises_error_with_reason(slow: Home, patient: OpenAI):
-    stream = patient.chat.completions.create(**LONG, stream=True)
+def test_cancelled_stream_raises_error_with_reason(slow: Home, client: OpenAI):
+    stream = client.chat.completions.create(**LONG, stream=True)
     next(stream)
-    (task,) = tasks(slow, "running")
+    (task,) = tasks_in_state(slow, "running")
     slow.ask("POST", f"/v2/tasks/{task['task_id']}/cancel")
     with pytest.raises(openai.APIError, match="cancelled") as failure:
         list(stream)
     assert failure.value.code == "CANCELLED"
 
 
-def free_within(running: Home) -> None:
-    """The engine's slot is free at once."""
-    begun = time.monotonic()
-    until(lambda: not busy(running))
-    assert time.monotonic() - begun < FREE_WITHIN_S
+def assert_slot_becomes_free(running: Home) -> None:
+    """Assert that the engine's slot becomes free within FREE_WITHIN_S."""
+    start = time.monotonic()
+    wait_until(lambda: not busy_slots(running))
+    assert time.monotonic() - start < FREE_WITHIN_S
 
 
-def test_closing_stream_frees_slot(slow: Home, patient: OpenAI):
-    with patient.chat.completions.create(**LONG, stream=True) as stream:
+def test_closing_stream_frees_slot(slow: Home, client: OpenAI):
+    with client.chat.completions.create(**LONG, stream=True) as stream:
         next(stream)
-        assert busy(slow) == 1
-    free_within(slow)
-    assert [task["state"] for task in tasks(slow, "cancelled")][:1] == ["cancelled"]
+        assert busy_slots(slow) == 1
+    assert_slot_becomes_free(slow)
+    assert [task["state"] for task in tasks_in_state(slow, "cancelled")][:1] == ["cancelled"]
 
 
-def test_timeout_of_whole_answer_frees_slot(slow: Home, patient: OpenAI):
+def test_timeout_of_whole_answer_frees_slot(slow: Home, client: OpenAI):
     with pytest.raises(openai.APITimeoutError):
-        patient.with_options(timeout=0.5).chat.completions.create(**LONG)
-    free_within(slow)
+        client.with_options(timeout=0.5).chat.completions.create(**LONG)
+    assert_slot_becomes_free(slow)
 
 
-def test_timeout_of_queued_client_removes_its_task(slow: Home, patient: OpenAI):
-    with patient.chat.completions.create(**LONG, stream=True) as running:
+def test_timeout_of_queued_client_removes_its_task(slow: Home, client: OpenAI):
+    with client.chat.completions.create(**LONG, stream=True) as running:
         next(running)
         with pytest.raises(openai.APITimeoutError):
-            patient.with_options(timeout=0.3).chat.completions.create(**LEAST)
-        until(lambda: not tasks(slow, "queued"))
+            client.with_options(timeout=0.3).chat.completions.create(**CHAT)
+        wait_until(lambda: not tasks_in_state(slow, "queued"))
 
 
-def test_cancelled_async_client_frees_slot(slow: Home, patient: OpenAI):
-    async def give_up() -> None:
-        async with AsyncOpenAI(base_url=f"{slow.url}/v1", api_key="none", max_retries=0) as client:
-            asking = asyncio.create_task(client.chat.completions.create(**LONG))
-            while not await asyncio.to_thread(busy, slow):
-                assert not asking.done()
-            asking.cancel()
+def test_cancelled_async_client_frees_slot(slow: Home, client: OpenAI):
+    async def cancel_request() -> None:
+        async with AsyncOpenAI(base_url=f"{slow.url}/v1", api_key="none", max_retries=0) as async_client:
+            request = asyncio.create_task(async_client.chat.completions.create(**LONG))
+            while not await asyncio.to_thread(busy_slots, slow):
+                assert not request.done()
+            request.cancel()
 
-    asyncio.run(give_up())
-    free_within(slow)
+    asyncio.run(cancel_request())
+    assert_slot_becomes_free(slow)
 
 
-def test_disconnect_on_reused_connection_frees_slot(slow: Home, patient: OpenAI):
-    patient.models.retrieve("default")  # not a hot path: the connection is another server's from here on
-    with patient.chat.completions.create(**LONG, stream=True) as stream:
+def test_disconnect_on_reused_connection_frees_slot(slow: Home, client: OpenAI):
+    client.models.retrieve("default")  # not on the hot path: from here on, hypercorn serves the connection
+    with client.chat.completions.create(**LONG, stream=True) as stream:
         next(stream)
-    free_within(slow)
+    assert_slot_becomes_free(slow)

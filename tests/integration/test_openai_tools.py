@@ -1,6 +1,6 @@
-"""What a tiny model cannot be brought to do, with OpenAI's own Python package: tools, stalls, a key.
+"""The openai package against the queen's /v1 with a scripted engine: tools, stalls and the API key.
 
-The queen's /v1 on a real socket, over a scripted engine.
+A tiny real model cannot produce these answers. The queen listens on a real socket.
 """
 
 from collections.abc import Callable
@@ -27,11 +27,11 @@ WEATHER: dict[str, Any] = {
         "parameters": {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]},
     },
 }
-ASKED: dict[str, Any] = {"role": "user", "content": "What is the weather?"}
+QUESTION: dict[str, Any] = {"role": "user", "content": "What is the weather?"}
 
 
-def piece(index: int, **function: str) -> dict[str, object]:
-    """A chunk with a piece of a tool call; its first one brings the id."""
+def tool_call_piece(index: int, **function: str) -> dict[str, object]:
+    """Return a chunk with one piece of a tool call. The first piece, which has the name, also has the id."""
     named = {"id": f"c{index}", "type": "function"} if "name" in function else {}
     return delta(tool_calls=[{"index": index, **named, "function": function}])
 
@@ -39,14 +39,14 @@ def piece(index: int, **function: str) -> dict[str, object]:
 CALLS = [
     delta(role="assistant", content=None),
     delta(content="I look."),
-    piece(0, name="get_weather", arguments=""),
-    piece(0, arguments='{"place": '),
-    piece(0, arguments='"Bern"}'),
-    piece(1, name="get_weather", arguments='{"place": "Zürich"}'),
+    tool_call_piece(0, name="get_weather", arguments=""),
+    tool_call_piece(0, arguments='{"place": '),
+    tool_call_piece(0, arguments='"Bern"}'),
+    tool_call_piece(1, name="get_weather", arguments='{"place": "Zürich"}'),
     delta("tool_calls"),
     COUNTED,
 ]
-FOUND = [("c0", "get_weather", '{"place": "Bern"}'), ("c1", "get_weather", '{"place": "Zürich"}')]
+EXPECTED_CALLS = [("c0", "get_weather", '{"place": "Bern"}'), ("c1", "get_weather", '{"place": "Zürich"}')]
 
 
 def client_of(url: str, key: str = "any") -> OpenAI:
@@ -58,57 +58,57 @@ def calls_of(message: Any) -> list[tuple[str, str, str]]:
 
 
 def ask(client: OpenAI, *messages: Any, **more: Any) -> Any:
-    wanted: Any = {"model": "tiny", "messages": messages or [ASKED], **more}
-    return client.chat.completions.create(**wanted)
+    body: Any = {"model": "tiny", "messages": messages or [QUESTION], **more}
+    return client.chat.completions.create(**body)
 
 
-async def beside(act: Callable[..., Any], *given: Any) -> Any:
-    """What `act` returns, which uses a client that blocks."""
-    return await trio.to_thread.run_sync(act, *given)
+async def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run `function`, which uses a blocking client, in a thread and return its result."""
+    return await trio.to_thread.run_sync(function, *arguments)
 
 
 async def test_tool_calls_and_results_round_trip():
     async with listening() as (running, url):
         running.engine.script = CALLS
         client = client_of(url)
-        answer = (await beside(partial(ask, client, tools=[WEATHER]))).choices[0]
+        answer = (await in_thread(partial(ask, client, tools=[WEATHER]))).choices[0]
         assert (answer.finish_reason, answer.message.content) == ("tool_calls", "I look.")
-        assert calls_of(answer.message) == FOUND
+        assert calls_of(answer.message) == EXPECTED_CALLS
 
-        said = answer.message.model_dump(exclude_none=True)
-        results = [{"role": "tool", "tool_call_id": name, "content": "rain"} for name, _, _ in FOUND]
-        await beside(partial(ask, client, ASKED, said, *results, tools=[WEATHER]))
+        assistant = answer.message.model_dump(exclude_none=True)
+        results = [{"role": "tool", "tool_call_id": name, "content": "rain"} for name, _, _ in EXPECTED_CALLS]
+        await in_thread(partial(ask, client, QUESTION, assistant, *results, tools=[WEATHER]))
         client.close()
-        assert running.engine.body["messages"] == [ASKED, said, *results]
+        assert running.engine.body["messages"] == [QUESTION, assistant, *results]
         assert running.engine.body["tools"] == [WEATHER]
 
 
 async def test_package_assembles_streamed_tool_calls():
     def stream(url: str) -> Any:
-        wanted: Any = {"model": "tiny", "messages": [ASKED], "tools": [WEATHER]}
-        with client_of(url) as client, client.chat.completions.stream(**wanted) as events:
+        body: Any = {"model": "tiny", "messages": [QUESTION], "tools": [WEATHER]}
+        with client_of(url) as client, client.chat.completions.stream(**body) as events:
             return events.get_final_completion()
 
     async with listening() as (running, url):
         running.engine.script = CALLS
-        assert calls_of((await beside(stream, url)).choices[0].message) == FOUND
+        assert calls_of((await in_thread(stream, url)).choices[0].message) == EXPECTED_CALLS
 
 
 @pytest.mark.parametrize(("words", "code"), [("midway", "WORKER_RESET"), ("stall", "DECODE_TIMEOUT")])
 async def test_engine_failure_midway_raises_during_stream(words: str, code: str):
     def stream(url: str) -> tuple[int, str | None]:
-        """How many chunks came, and the code of the error that ended them."""
+        """Return the number of chunks before the error, and the code of the error."""
         with client_of(url) as client:
             events = ask(client, {"role": "user", "content": words}, stream=True)
-            begun = [next(events), next(events)]
+            chunks = [next(events), next(events)]
             with pytest.raises(openai.APIError) as failure:
                 next(events)
-        return len(begun), failure.value.code
+        return len(chunks), failure.value.code
 
     async with listening() as (running, url):
         if words == "stall":
             running.queen.dispatcher.runs.limits = Limits(idle_s=0.1)
-        assert await beside(stream, url) == (2, code)
+        assert await in_thread(stream, url) == (2, code)
         await slots_are_free(running.queen)
 
 
@@ -120,7 +120,7 @@ async def test_immediate_engine_failure_is_server_error(stream: bool):
 
     async with listening() as (_running, url):
         with pytest.raises(openai.InternalServerError, match="out of memory") as failure:
-            await beside(fail, url)
+            await in_thread(fail, url)
         assert (failure.value.status_code, failure.value.code) == (502, "WORKER_RESET")
 
 
@@ -131,6 +131,6 @@ async def test_token_is_accepted_as_api_key():
 
     async with listening(Access(Secret(TOKEN))) as (_running, url):
         with pytest.raises(openai.AuthenticationError) as refusal:
-            await beside(greet, url, "wrong")
+            await in_thread(greet, url, "wrong")
         assert refusal.value.code == "BAD_TOKEN"
-        assert await beside(greet, url, TOKEN) == "Hello"
+        assert await in_thread(greet, url, TOKEN) == "Hello"

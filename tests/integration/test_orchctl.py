@@ -1,4 +1,4 @@
-"""orchctl as a person and a script use it, against three daemons and a real engine."""
+"""orchctl at a terminal and in scripts, against the three daemons and a real engine."""
 
 import json
 import signal
@@ -17,56 +17,58 @@ from tests.unit.orchctl.running import command
 from tests.unit.orchctl.terminal import CTRL_C, CTRL_D, terminal
 
 SHORT = ("--max-tokens", "6", "--seed", "1", "--temperature", "0")
-EMBEDS = ("--pooling", "mean")
-BOTH = ("completion", "embedding")
+POOLING_FLAGS = ("--pooling", "mean")
+WORKLOADS = ("completion", "embedding")
 LONG = ("--max-tokens", "7000")
-ROOM = ("--override-kv", "llama.context_length=int:8192")
-"""More than the model was made for: what it says does not matter, only that it takes long."""
+LONG_CONTEXT = ("--override-kv", "llama.context_length=int:8192")
+"""A longer context than the model has, for long answers. The text does not matter."""
 
 
 @pytest.fixture(scope="module")
 def fast(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, tiny_model: Path) -> Iterator[Home]:
-    """A home that answers at once, and embeds."""
-    with home(tmp_path_factory.mktemp("fast"), llama_server_tar, tiny_model, flags=EMBEDS, workloads=BOTH) as running:
+    """A home with a fast model that also serves embeddings."""
+    with home(
+        tmp_path_factory.mktemp("fast"), llama_server_tar, tiny_model, flags=POOLING_FLAGS, workloads=WORKLOADS
+    ) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
-    """A home with one slot, which a long answer fills."""
+    """A home with one slot, which a long answer occupies."""
     with slow_home(tmp_path_factory.mktemp("slow"), llama_server_tar, slow_model) as running:
         yield running
 
 
 @pytest.fixture
 def restarting(tmp_path: Path, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
-    """The same, of a test's own, which may kill and start its queen."""
+    """Like `slow`, for a single test, which may kill and start the queen."""
     with slow_home(tmp_path, llama_server_tar, slow_model) as running:
         yield running
 
 
 def slow_home(directory: Path, archive: Archive, model: Path) -> AbstractContextManager[Home]:
-    return home(directory, archive, model, slots=1, ctx=8192, flags=ROOM)
+    return home(directory, archive, model, slots=1, ctx=8192, flags=LONG_CONTEXT)
 
 
 def out(running: Home, *words: str, stdin: str = "") -> str:
-    """What orchctl prints where it succeeds and has nothing to complain of."""
+    """Run orchctl, check that it succeeds without warnings, and return its output."""
     ended = running.orchctl(*words, stdin=stdin)
     assert (ended.returncode, ended.stderr) == (0, ""), ended
     return ended.stdout
 
 
-def shown(running: Home, *words: str, stdin: str = "") -> Any:
-    """What it prints with --json."""
+def out_json(running: Home, *words: str, stdin: str = "") -> Any:
+    """Run orchctl with --json and return the parsed output."""
     return json.loads(out(running, *words, "--json", stdin=stdin))
 
 
 def state_of(running: Home, task_id: str) -> str:
-    return str(shown(running, "tasks", task_id)["state"])
+    return str(out_json(running, "tasks", task_id)["state"])
 
 
 def test_every_listed_model_can_chat(fast: Home) -> None:
-    names = [model["id"] for model in shown(fast, "models")["data"]]
+    names = [model["id"] for model in out_json(fast, "models")["data"]]
     assert "default" in names
     for name in names:
         assert out(fast, "chat", "--model", name, *SHORT, stdin="hello\n").endswith("\n")
@@ -108,9 +110,9 @@ def test_rerank_sorts_documents_by_score(tmp_path: Path, llama_server_tar: Archi
 def test_tasks_are_listed_in_pages_and_shown_whole(fast: Home) -> None:
     ids = [out(fast, "submit", "--detach", *SHORT, "hello").strip() for _ in range(3)]
     fast.until(lambda: all(state_of(fast, task_id) == "done" for task_id in ids))
-    newest = shown(fast, "tasks", "--limit", "2", "--state", "done")
+    newest = out_json(fast, "tasks", "--limit", "2", "--state", "done")
     assert [task["task_id"] for task in newest["tasks"]] == [ids[2], ids[1]]
-    following = shown(fast, "tasks", "--limit", "1", "--before", newest["next"])
+    following = out_json(fast, "tasks", "--limit", "1", "--before", newest["next"])
     assert following["tasks"][0]["task_id"] == ids[0]
     every = out(fast, "tasks", "--all", "--limit", "2").splitlines()
     assert [line.split()[0] for line in every[1:4]] == ids[::-1]
@@ -120,10 +122,10 @@ def test_tasks_are_listed_in_pages_and_shown_whole(fast: Home) -> None:
 
 def test_session_is_limited_used_up_and_deleted(fast: Home) -> None:
     session = str(uuid.uuid4())
-    assert shown(fast, "sessions", session, "--max-turns", "2", "--tokens-budget", "5000")["turns"] == 0
+    assert out_json(fast, "sessions", session, "--max-turns", "2", "--tokens-budget", "5000")["turns"] == 0
     out(fast, "chat", "--session", session, *SHORT, stdin="hello\n")
     out(fast, "submit", "--session", session, *SHORT, "hello")
-    (mine,) = (one for one in shown(fast, "sessions")["sessions"] if one["session_id"] == session)
+    (mine,) = (one for one in out_json(fast, "sessions")["sessions"] if one["session_id"] == session)
     assert (mine["turns"], mine["turns_remaining"]) == (2, 0)
     assert mine["tokens_budget_remaining"] < 5000
     assert session in out(fast, "sessions")
@@ -136,7 +138,7 @@ def test_session_is_limited_used_up_and_deleted(fast: Home) -> None:
 
 def test_catalog_adds_verifies_and_retires_model(fast: Home, tiny_model: Path) -> None:
     reference = f"file:{tiny_model}"
-    added = shown(fast, "catalog", "add", "bee", reference, "--digest-of", str(tiny_model), "--cost", "2", "--wait")
+    added = out_json(fast, "catalog", "add", "bee", reference, "--digest-of", str(tiny_model), "--cost", "2", "--wait")
     assert (added["verification"]["state"], added["cost_per_1k_tokens"]) == ("verified", 2)
     assert out(fast, "submit", "--model", "bee", *SHORT, "hello").strip()
     assert out(fast, "chat", "--model", "bee", *SHORT, stdin="hello\n").strip()
@@ -145,12 +147,12 @@ def test_catalog_adds_verifies_and_retires_model(fast: Home, tiny_model: Path) -
     assert "wrong is not verified" in wrong.stderr
     assert out(fast, "catalog", "remove", "wrong") == ""
     assert "bee" in out(fast, "catalog")
-    assert shown(fast, "catalog", "retire", "bee")["state"] == "Retired"
+    assert out_json(fast, "catalog", "retire", "bee")["state"] == "Retired"
     assert fast.orchctl("submit", "--model", "bee", *SHORT, "hello").returncode != 0
-    assert shown(fast, "catalog", "activate", "bee")["state"] == "Active"
+    assert out_json(fast, "catalog", "activate", "bee")["state"] == "Active"
     assert out(fast, "submit", "--model", "bee", *SHORT, "hello").strip()
     assert "default" in out(fast, "catalog", "availability")
-    assert shown(fast, "catalog", "verify", "bee", "--wait")["verification"]["state"] == "verified"
+    assert out_json(fast, "catalog", "verify", "bee", "--wait")["verification"]["state"] == "verified"
     assert out(fast, "catalog", "remove", "bee") == ""
     assert fast.orchctl("catalog", "show", "bee").returncode == 66
 
@@ -159,9 +161,9 @@ def test_artifact_is_stored_once_and_found_again(fast: Home) -> None:
     words = ("artifacts", "put", "-", "--kind", "note", "--tag", "mine")
     first, second = (out(fast, *words, stdin='{"a": [1, "é"]}').strip() for _ in range(2))
     assert first == second
-    found = shown(fast, "artifacts", "--kind", "note", "--tag", "mine")
+    found = out_json(fast, "artifacts", "--kind", "note", "--tag", "mine")
     assert [head["id"] for head in found["artifacts"]] == [first]
-    assert shown(fast, "artifacts", "show", first)["content"] == {"a": [1, "é"]}
+    assert out_json(fast, "artifacts", "show", first)["content"] == {"a": [1, "é"]}
     assert fast.orchctl("artifacts", "show", "0" * 64).returncode == 66
 
 
@@ -175,30 +177,30 @@ def test_cancel_ends_running_task_and_unknown_one_exits_66(slow: Home) -> None:
 
 
 def test_terminal_shows_queue_position_then_only_answer(slow: Home) -> None:
-    filling = [out(slow, "submit", "--detach", *LONG, "hello").strip() for _ in range(3)]
+    blocking = [out(slow, "submit", "--detach", *LONG, "hello").strip() for _ in range(3)]
     with terminal("submit", "--url", slow.url, *SHORT, "hello") as person:
         person.wait_for("3rd in the queue, about ")
-        out(slow, "cancel", filling[1])
+        out(slow, "cancel", blocking[1])
         person.wait_for("2nd in the queue, about ")
-        out(slow, "cancel", filling[2])
+        out(slow, "cancel", blocking[2])
         person.wait_for("1st in the queue, about ")
-        out(slow, "cancel", filling[0])
+        out(slow, "cancel", blocking[0])
         assert person.end() == 0
     assert "in the queue" not in " ".join(person.screen)
     assert person.screen[0].strip()
 
 
 def test_terminal_chat_waits_answers_and_is_interrupted(slow: Home) -> None:
-    filling = out(slow, "submit", "--detach", *LONG, "hello").strip()
-    slow.until(lambda: state_of(slow, filling) == "running")
+    blocking = out(slow, "submit", "--detach", *LONG, "hello").strip()
+    slow.until(lambda: state_of(slow, blocking) == "running")
     with terminal("chat", "--url", slow.url, *LONG) as person:
         person.wait_for("/help says what else can be said")
         person.wait_for("> ")
         person.type(b"hello\r")
         person.wait_for("1st in the queue")
-        out(slow, "cancel", filling)
-        (mine,) = slow.until(lambda: shown(slow, "tasks", "--state", "running")["tasks"])
-        slow.until(lambda: shown(slow, "tasks", mine["task_id"])["timings"]["first_token_ms"])
+        out(slow, "cancel", blocking)
+        (mine,) = slow.until(lambda: out_json(slow, "tasks", "--state", "running")["tasks"])
+        slow.until(lambda: out_json(slow, "tasks", mine["task_id"])["timings"]["first_token_ms"])
         person.type(CTRL_C)
         slow.until(lambda: state_of(slow, mine["task_id"]) == "cancelled", within_s=10)
         person.wait_for("\r\n> ")
@@ -207,7 +209,7 @@ def test_terminal_chat_waits_answers_and_is_interrupted(slow: Home) -> None:
 
 
 def test_capabilities_match_pool(fast: Home) -> None:
-    (pool,) = shown(fast, "capabilities")["pools"]
+    (pool,) = out_json(fast, "capabilities")["pools"]
     assert (pool["pool_id"], pool["slots"], pool["ctx_max"]) == ("default", 2, 1024)
     assert [line.split()[0] for line in out(fast, "capabilities").splitlines()[:2]] == ["POOL", "default"]
 
@@ -225,14 +227,14 @@ def test_terminated_submit_cancels_its_task_first(slow: Home, number: signal.Sig
 
 
 def test_waiting_submit_reconnects_after_queen_is_killed(restarting: Home) -> None:
-    filling = out(restarting, "submit", "--detach", *LONG, "hello").strip()
+    blocking = out(restarting, "submit", "--detach", *LONG, "hello").strip()
     with terminal("submit", "--url", restarting.url, *SHORT, "hello") as person:
         person.wait_for("1st in the queue")
         killed(restarting)
         person.wait_for("the connection is lost; trying again")
         restarting.start("queen-rbee")
         person.wait_for("1st in the queue")
-        out(restarting, "cancel", filling)
+        out(restarting, "cancel", blocking)
         assert person.end() == 0
     assert [bool(line) for line in person.screen] == [True, False]
 
@@ -252,7 +254,7 @@ def test_partial_answer_ends_with_reason_when_queen_is_killed(restarting: Home) 
 
 
 def killed(running: Home) -> None:
-    """The queen, by SIGKILL."""
+    """Kill the queen with SIGKILL."""
     process = running.processes.pop("queen-rbee")
     process.kill()
     process.wait()

@@ -1,4 +1,4 @@
-"""pool-managerd as its neighbours meet it: real processes, a real llama-server."""
+"""pool-managerd as a process, with a real llama-server, through its interfaces."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def engine(llama_server: Path, tiny_model: Path) -> Iterator[Engine]:
         yield running
 
 
-def changed(manager: PoolManager, after: int, wait_ms: int = 20_000) -> dict[str, Any]:
+def poll_pools(manager: PoolManager, after: int, wait_ms: int = 20_000) -> dict[str, Any]:
     status, answer = manager.ask("GET", f"/v2/pools?after={after}&wait_ms={wait_ms}")
     assert status == 200
     return answer  # type: ignore[no-any-return]
@@ -55,22 +55,22 @@ def test_announced_engine_is_ready_with_slots_and_model(manager: PoolManager, en
 
 
 def test_long_poll_reports_engine_that_becomes_ready(manager: PoolManager, engine: Engine) -> None:
-    answer = changed(manager, 0, 0)
+    answer = poll_pools(manager, 0, 0)
     manager.announce(engine.url)
     deadline = time.monotonic() + 20
     while not any(pool["ready"] for pool in answer["pools"]):
         assert time.monotonic() < deadline
-        answer = changed(manager, answer["revision"])
+        answer = poll_pools(manager, answer["revision"])
     assert answer["count"] == 1
 
 
 def test_long_poll_without_news_returns_same_revision(manager: PoolManager) -> None:
-    first = changed(manager, 0, 0)
-    assert changed(manager, first["revision"], 50) == first
+    first = poll_pools(manager, 0, 0)
+    assert poll_pools(manager, first["revision"], 50) == first
 
 
 def test_stop_ends_long_polls_and_exits_with_0(manager: PoolManager) -> None:
-    revision = changed(manager, 0, 0)["revision"]
+    revision = poll_pools(manager, 0, 0)["revision"]
     answers: list[tuple[int, Any]] = []
     path = f"/v2/pools?after={revision}&wait_ms=30000"
     waiting = threading.Thread(target=lambda: answers.append(manager.ask("GET", path)))
@@ -82,10 +82,10 @@ def test_stop_ends_long_polls_and_exits_with_0(manager: PoolManager) -> None:
 
 
 def established(port: int) -> bool:
-    """Whether a connection to `port` on loopback is established."""
-    wanted = f"0100007F:{port:04X}"
+    """Return whether a connection to `port` on loopback is established."""
+    address = f"0100007F:{port:04X}"
     rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
-    return any(row[1] == wanted and row[3] == "01" for row in rows)
+    return any(row[1] == address and row[3] == "01" for row in rows)
 
 
 def test_dead_engine_is_offline_and_ready_again_after_restart(
@@ -107,32 +107,35 @@ def test_usage_of_kv_cache_shared_by_slots_is_exposed(
     manager: PoolManager, llama_server: Path, tiny_model: Path
 ) -> None:
     flags = ("--kv-unified",)
-    with running_engine(llama_server, tiny_model, slots=2, ctx=512, flags=flags) as engine, kept_busy(engine, 700, 300):
+    with (
+        running_engine(llama_server, tiny_model, slots=2, ctx=512, flags=flags) as engine,
+        busy_engine(engine, 700, 300),
+    ):
         manager.announce(engine.url, flags=flags)
-        usage = manager.until(lambda: cache_in_use(manager))
-    assert 700 / 1024 <= usage <= 1  # were there a cache for each slot, it would be half of it at most
+        usage = manager.until(lambda: kv_cache_usage(manager))
+    assert 700 / 1024 <= usage <= 1  # with one cache per slot, it would be at most 1/2
 
 
-def cache_in_use(manager: PoolManager) -> float | None:
-    """What is exposed of the only engine; None while nothing is."""
+def kv_cache_usage(manager: PoolManager) -> float | None:
+    """Return the exposed KV cache usage of the only engine, or None if there is none yet."""
     lines = [line for line in manager.metrics().splitlines() if line.startswith("kv_cache_usage_ratio{")]
     return next((float(line.rpartition(" ")[2]) for line in lines), None)
 
 
 @contextmanager
-def kept_busy(engine: Engine, prompt_tokens: int, answer_tokens: int) -> Iterator[None]:
-    """Requests to `engine`, one after the other, until the block is left."""
+def busy_engine(engine: Engine, prompt_tokens: int, answer_tokens: int) -> Iterator[None]:
+    """Send requests to `engine`, one after another, until the block ends."""
     body = json.dumps({"prompt": [5] * prompt_tokens, "n_predict": answer_tokens, "ignore_eos": True})
     done = threading.Event()
 
-    def asking() -> None:
+    def send_requests() -> None:
         while not done.is_set():
             connection = HTTPConnection("127.0.0.1", engine.port, timeout=60)
             connection.request("POST", "/completion", body, {"content-type": "application/json"})
             connection.getresponse().read()
             connection.close()
 
-    thread = threading.Thread(target=asking)
+    thread = threading.Thread(target=send_requests)
     thread.start()
     try:
         yield
@@ -202,7 +205,7 @@ def test_invalid_handoffs_are_rejected_and_valid_one_is_taken(manager: PoolManag
     manager.announce("http://192.0.2.1:80", "off-machine.json", pool_id="evil")
     manager.announce(engine.url)
     assert manager.ask("POST", "/v2/handoff/scan") == (204, None)
-    assert [pool["pool_id"] for pool in changed(manager, 0, 0)["pools"]] == ["default"]
+    assert [pool["pool_id"] for pool in poll_pools(manager, 0, 0)["pools"]] == ["default"]
     reasons = sorted(path.read_text() for path in (manager.spool / "rejected").glob("*.reason"))
     assert [reason.partition(":")[0] for reason in reasons] == [
         *("fifo.json", "large.json", "link.json", "off-machine.json")
@@ -280,8 +283,8 @@ def test_public_listener_without_token_is_warned_about(tmp_path: Path) -> None:
     ],
 )
 def test_refused_request_gets_code_and_message(manager: PoolManager, path: str, status: int, code: str) -> None:
-    given, body = manager.ask("GET", path)
-    assert (given, body["code"]) == (status, code)
+    actual, body = manager.ask("GET", path)
+    assert (actual, body["code"]) == (status, code)
     assert body["message"]
     assert body["correlation_id"]
 
@@ -293,8 +296,8 @@ def test_gpus_are_listed_or_problem_is_reported(manager: PoolManager) -> None:
 
 
 def test_home_profile_reports_no_node(manager: PoolManager) -> None:
-    told = manager.ask("GET", "/v2/node")[1]
-    assert (told["profile"], told["node_id"], told["registered"]) == ("home", None, False)
+    node = manager.ask("GET", "/v2/node")[1]
+    assert (node["profile"], node["node_id"], node["registered"]) == ("home", None, False)
 
 
 def _looked(answer: dict[str, Any]) -> dict[str, Any] | None:
@@ -306,16 +309,16 @@ def test_service_manager_gets_ready_status_and_stopping(tmp_path: Path, engine: 
         manager_socket.bind(os.fspath(tmp_path / "notify"))
         manager_socket.settimeout(20)
         with pool_manager(tmp_path, NOTIFY_SOCKET=os.fspath(tmp_path / "notify")) as manager:
-            assert said(manager_socket, "READY=1") == "no pools yet; /etc/llama-orch/pools.toml configures them"
+            assert next_status(manager_socket, "READY=1") == "no pools yet; /etc/llama-orch/pools.toml configures them"
             manager.announce(engine.url)
-            while said(manager_socket, "STATUS=") != "1 pool ready":
+            while next_status(manager_socket, "STATUS=") != "1 pool ready":
                 pass
             manager.stop()
-            assert said(manager_socket, "STOPPING=1") == "stopping"
+            assert next_status(manager_socket, "STOPPING=1") == "stopping"
 
 
-def said(manager_socket: socket.socket, word: str) -> str:
-    """The status in the next message that has `word` in it."""
+def next_status(manager_socket: socket.socket, word: str) -> str:
+    """Wait for a message that contains `word` and return its STATUS."""
     while True:
         message = manager_socket.recv(4096).decode()
         if word in message:

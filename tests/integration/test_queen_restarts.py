@@ -1,4 +1,4 @@
-"""What was accepted survives the queen: killed without warning, stopped, and started again on the same state."""
+"""Accepted tasks survive a kill or stop of the queen and its restart with the same state directory."""
 
 import signal
 import uuid
@@ -17,7 +17,7 @@ FINAL = ("done", "failed", "cancelled")
 
 @pytest.fixture
 def slow(tmp_path: Path, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
-    """A home with one slot, and a model that needs seconds for an answer."""
+    """A home with one slot and a model that needs seconds for an answer."""
     with home(tmp_path, llama_server_tar, slow_model, slots=1) as running:
         yield running
 
@@ -39,10 +39,10 @@ def state(running: Home, task_id: str) -> str:
     return str(task(running, task_id)["state"])
 
 
-def kill(running: Home, how: signal.Signals = signal.SIGKILL) -> None:
+def kill(running: Home, by: signal.Signals = signal.SIGKILL) -> None:
     process = running.processes.pop("queen-rbee")
-    process.send_signal(how)
-    process.wait(60)  # the kernel has closed all that it had open
+    process.send_signal(by)
+    process.wait(60)  # by then the kernel has closed its files and sockets
 
 
 def restart(running: Home) -> None:
@@ -50,57 +50,59 @@ def restart(running: Home) -> None:
     running.until(lambda: running.ask("GET", "/health")[0] == 200)
 
 
-def left_behind(running: Home) -> bytes:
-    """All that the queen's state directory holds."""
+def read_state_files(running: Home) -> bytes:
+    """Return the content of all files of the queen's state."""
     files = [path for path in (running.directory / "run").parent.rglob("queen.*") if path.is_file()]
     assert files
     return b"".join(path.read_bytes() for path in files)
 
 
 def test_killed_queen_keeps_tasks_and_repeats_no_answer(slow: Home):
-    shown = submit(slow, max_tokens=LONG)
-    slow.until(lambda: state(slow, shown) == "running")
-    with slow.stream(f"/v2/tasks/{shown}/events") as stream:
+    partly_read = submit(slow, max_tokens=LONG)
+    slow.until(lambda: state(slow, partly_read) == "running")
+    with slow.stream(f"/v2/tasks/{partly_read}/events") as stream:
         next(event for _, event, _ in stream if event == "token")
         waiting = [submit(slow, max_tokens=4) for _ in range(5)]
-        dated = submit(slow, max_tokens=4, deadline_ms=1)
+        expired = submit(slow, max_tokens=4, deadline_ms=1)
         kill(slow)
     restart(slow)
-    assert task(slow, shown)["error"]["code"] == "WORKER_RESET"
-    assert task(slow, shown)["error"]["retriable"]
+    assert task(slow, partly_read)["error"]["code"] == "WORKER_RESET"
+    assert task(slow, partly_read)["error"]["retriable"]
     slow.until(lambda: all(state(slow, task_id) == "done" for task_id in waiting))
     assert [task(slow, task_id)["usage"]["tokens_out"] for task_id in waiting] == [4] * 5
-    assert task(slow, dated)["error"]["code"] in ("DEADLINE_UNMET", "WORKER_RESET"), "known, however late it ended"
-    again = submit(slow, task_id=shown, max_tokens=4)
+    assert task(slow, expired)["error"]["code"] in ("DEADLINE_UNMET", "WORKER_RESET"), (
+        "the task is known, in either state"
+    )
+    again = submit(slow, task_id=partly_read, max_tokens=4)
     slow.until(lambda: state(slow, again) == "done")
 
 
 def test_running_task_without_readers_restarts_from_beginning(slow: Home):
-    unseen = submit(slow, max_tokens=40, seed=5)
-    slow.until(lambda: task(slow, unseen)["usage"]["tokens_out"] > 3)
+    unread = submit(slow, max_tokens=40, seed=5)
+    slow.until(lambda: task(slow, unread)["usage"]["tokens_out"] > 3)
     kill(slow)
     restart(slow)
-    with slow.stream(f"/v2/tasks/{unseen}/events", {"Last-Event-ID": "9"}) as stream:
+    with slow.stream(f"/v2/tasks/{unread}/events", {"Last-Event-ID": "9"}) as stream:
         events = list(stream)
     tokens = [data["i"] for _, event, data in events if event == "token"]
-    assert tokens == list(range(40)), "whoever comes back with an id of the first run misses nothing of the second"
+    assert tokens == list(range(40)), "an event id of the first run skips nothing of the second"
     assert events[-1][1] == "end"
 
 
 def test_task_keeps_ids_priority_and_session_over_restart(slow: Home):
     session_id = str(uuid.uuid4())
     first = submit(slow, max_tokens=LONG)
-    kept = submit(slow, max_tokens=2, session_id=session_id, priority="batch")
-    before = task(slow, kept)
+    queued = submit(slow, max_tokens=2, session_id=session_id, priority="batch")
+    before = task(slow, queued)
     kill(slow)
     restart(slow)
-    after = task(slow, kept)
+    after = task(slow, queued)
     assert [after[name] for name in ("task_id", "job_id", "session_id", "priority", "correlation_id")] == [
         before[name] for name in ("task_id", "job_id", "session_id", "priority", "correlation_id")
     ]
     assert after["timings"]["submitted_at"] == before["timings"]["submitted_at"]
     slow.ask("POST", f"/v2/tasks/{first}/cancel")
-    slow.until(lambda: state(slow, kept) == "done")
+    slow.until(lambda: state(slow, queued) == "done")
     assert slow.ask("GET", f"/v2/sessions/{session_id}")[0] == 200
 
 
@@ -120,4 +122,4 @@ def test_ended_tasks_leave_no_prompt_on_disk(slow: Home):
     tasks = [submit(slow, max_tokens=2) for _ in range(3)]
     slow.until(lambda: all(state(slow, task_id) in FINAL for task_id in tasks))
     assert slow.stop("queen-rbee") == 0
-    assert b"a secret hello" not in left_behind(slow)
+    assert b"a secret hello" not in read_state_files(slow)

@@ -1,8 +1,8 @@
-"""What /openapi.json says is so: schemathesis asks a real queen all that it allows and much that it forbids.
+"""Check a real queen against its /openapi.json with schemathesis, with valid and invalid requests.
 
-Every answer must have a status, a content type, headers and a body that the document has for it, the events of streams
-included; what the document forbids must be refused, and nothing may be answered by 500 or 502. The cases are the same
-each time. What it found can be asked again by the curl commands that a failure shows.
+Every response must have a status, content type, headers and body that the document declares, including the events of
+streams. Requests that the document forbids must be refused, and no response may be 500 or 502. Each run tests the same
+cases. A failure prints curl commands that reproduce it.
 """
 
 import json
@@ -22,23 +22,23 @@ from tests.integration.home import Home, home
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 LIMIT_S = 300.0
-"""The backstop; on two cores that nothing else uses it takes half a minute."""
-SHORT_ANSWERS = ("--predict", "4")
-"""Where a request does not say how long its answer may be: else it is as long as the context."""
+"""Time limit. A run takes half a minute on two idle cores."""
+SHORT_ANSWER_FLAGS = ("--predict", "4")
+"""Limits answers of requests without max_tokens, which would otherwise fill the context."""
 NOT_ASKED = {"GET /openapi.json"}
-"""Where the document comes from: schemathesis leaves that out."""
+"""Schemathesis does not test the path from which it reads the document."""
 NOT_SERVED = {"POST /v1/rerank", "POST /rerank", "POST /v2/rerank"}
-"""What an engine that embeds does not do as well."""
+"""Operations that an engine with embeddings does not support."""
 FLEET = "/v2/(nodes/|pools/[^/]+/(drain|resume)|operations/)"
-"""Paths of what a home has none of, or would miss: nodes, and a pool that is not drained."""
-COMES_BACK = ("--exclude-checks", "use_after_free")
-"""A node that is deleted while it runs registers again by itself: it may be there when it is asked for next."""
+"""Paths that a home does not have (nodes) or that would stop it (drain)."""
+NODE_CHECKS = ("--exclude-checks", "use_after_free")
+"""A deleted node that is still running registers again, so that it can exist at the next request."""
 
 
 @pytest.fixture
 def queen(tmp_path: Path, llama_server_tar: Archive, tiny_model: Path) -> Iterator[Home]:
-    """A home whose pool completes, chats and embeds."""
-    flags = ("--pooling", "mean", *SHORT_ANSWERS)
+    """A home whose pool serves completions, chats and embeddings."""
+    flags = ("--pooling", "mean", *SHORT_ANSWER_FLAGS)
     with home(tmp_path, llama_server_tar, tiny_model, flags=flags, workloads=("completion", "embedding")) as running:
         yield running
 
@@ -47,7 +47,7 @@ def schemathesis(queen: Home, *options: str) -> "subprocess.CompletedProcess[str
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION), "run", *options]
     return subprocess.run(
         [*command, f"{queen.url}/openapi.json"],
-        cwd=queen.directory,  # it leaves files behind
+        cwd=queen.directory,  # schemathesis writes files there
         env=queen.environ,
         capture_output=True,
         text=True,
@@ -57,7 +57,7 @@ def schemathesis(queen: Home, *options: str) -> "subprocess.CompletedProcess[str
 
 
 def accepted(report: Any) -> dict[str, int]:
-    """How many of the requests that the document allows were answered by 2xx, by operation."""
+    """Return the number of valid requests that got 2xx, by operation."""
     rates = report["valid_rates"].items()
     return {operation: sum(phase["accepted"] for phase in phases.values()) for operation, phases in rates}
 
@@ -85,7 +85,7 @@ def test_queen_with_nodes_conforms_to_openapi_document(tmp_path: Path, llama_ser
     with home(tmp_path, llama_server_tar, tiny_model, node_id="gpu-node-1") as queen:
         file = queen.directory / "report.json"
         report = ("--report", "json", "--report-json-path", str(file))
-        ended = schemathesis(queen, "--include-path-regex", FLEET, *COMES_BACK, *report)
+        ended = schemathesis(queen, "--include-path-regex", FLEET, *NODE_CHECKS, *report)
         assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}\n{queen.logs()}"
         counts = accepted(json.loads(file.read_text()))
         assert set(counts) == asked(lambda path: re.search(FLEET, path))

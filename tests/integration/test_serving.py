@@ -1,4 +1,4 @@
-"""The server over real sockets: clients that leave, stall, refuse to close or speak nonsense, and stops that end."""
+"""The HTTP server on real sockets: disconnects, stalled readers, malformed requests and graceful stop."""
 
 import json
 import socket
@@ -26,19 +26,19 @@ OPEN = Access()
 
 
 class Served:
-    """A running server: its port, what stops it, and what its handlers saw."""
+    """A running server: its port, the event that stops it, and events that its handlers set or wait for."""
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.stop = trio.Event()
         self.ended = trio.Event()
         self.streaming = trio.Event()
-        self.may_end = trio.Event()
-        self.gone = trio.Event()
+        self.finish = trio.Event()
+        self.disconnected = trio.Event()
 
 
 def routes(served: Served) -> HotRoutes:
-    """One hot path for each kind of handler."""
+    """Return one hot path per kind of handler."""
 
     async def hello(exchange: Exchange) -> None:
         await exchange.send(200, b"hello")
@@ -55,15 +55,15 @@ def routes(served: Served) -> HotRoutes:
         await exchange.write(b"begun")
         served.streaming.set()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(leave, exchange, nursery.cancel_scope)
-            await served.may_end.wait()
+            nursery.start_soon(cancel_at_disconnect, exchange, nursery.cancel_scope)
+            await served.finish.wait()
             await exchange.write(b"ended")
             await exchange.finish()
             nursery.cancel_scope.cancel()
 
-    async def leave(exchange: Exchange, scope: trio.CancelScope) -> None:
+    async def cancel_at_disconnect(exchange: Exchange, scope: trio.CancelScope) -> None:
         await exchange.gone()
-        served.gone.set()
+        served.disconnected.set()
         scope.cancel()
 
     async def flood(exchange: Exchange) -> None:
@@ -75,10 +75,10 @@ def routes(served: Served) -> HotRoutes:
     async def cut(exchange: Exchange) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(flood, exchange)
-            await served.may_end.wait()
+            await served.finish.wait()
             exchange.abort()
             nursery.cancel_scope.cancel()
-        served.gone.set()
+        served.disconnected.set()
 
     hot = HotRoutes()
     for method, path, handler in (
@@ -95,7 +95,7 @@ def routes(served: Served) -> HotRoutes:
 
 @asynccontextmanager
 async def running(access: Access = OPEN, drain_s: float = LIMIT_S) -> AsyncIterator[Served]:
-    """A server on a port of its own; stopped at the end, which must come soon."""
+    """Run a server on a free port. At exit it is stopped and must end within LIMIT_S."""
     listener = socket.create_server(("127.0.0.1", 0))
     served = Served(listener.getsockname()[1])
     app = create_app("test", list, CollectorRegistry())
@@ -104,13 +104,13 @@ async def running(access: Access = OPEN, drain_s: float = LIMIT_S) -> AsyncItera
     async def quart_fails() -> str:
         raise RuntimeError("secret detail")
 
-    async def whole(task_status: trio.TaskStatus[None]) -> None:
+    async def run_server(task_status: trio.TaskStatus[None]) -> None:
         gate = Gate(app, access, routes(served))
         await serve(gate, [listener], shutdown=served.stop, drain_s=drain_s, task_status=task_status)
         served.ended.set()
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(whole)
+        await nursery.start(run_server)
         yield served
         served.stop.set()
         with trio.fail_after(LIMIT_S):
@@ -126,36 +126,36 @@ async def connected(served: Served) -> AsyncIterator[trio.SocketStream]:
         await trio.aclose_forcefully(stream)
 
 
-async def to_the_end(stream: trio.SocketStream) -> bytes:
-    """All bytes until the server closes; TooSlowError where it does not."""
-    got = bytearray()
+async def read_to_end(stream: trio.SocketStream) -> bytes:
+    """Read until the server closes. Raises trio.TooSlowError after LIMIT_S."""
+    received = bytearray()
     with trio.fail_after(LIMIT_S):
         try:
             async for chunk in stream:
-                got += chunk
+                received += chunk
         except trio.BrokenResourceError:
             pass
-    return bytes(got)
+    return bytes(received)
 
 
-async def until(stream: trio.SocketStream, mark: bytes) -> bytes:
-    got = b""
+async def read_until(stream: trio.SocketStream, mark: bytes) -> bytes:
+    received = b""
     with trio.fail_after(LIMIT_S):
-        while mark not in got:
-            got += (chunk := bytes(await stream.receive_some()))
-            assert chunk, got
-    return got
+        while mark not in received:
+            received += (chunk := bytes(await stream.receive_some()))
+            assert chunk, received
+    return received
 
 
 async def exchange(served: Served, *parts: bytes) -> tuple[int, bytes, bytes]:
-    """Send `parts` and read until the server closes: status, head, body."""
+    """Send `parts`, read until the server closes, and return status, head and body."""
     async with connected(served) as stream:
         try:
             for part in parts:
                 await stream.send_all(part)
         except trio.BrokenResourceError:
-            pass  # it has answered and closed before it read all
-        head, _blank, body = (await to_the_end(stream)).partition(b"\r\n\r\n")
+            pass  # it responded and closed before it read everything
+        head, _blank, body = (await read_to_end(stream)).partition(b"\r\n\r\n")
     return int(head.split()[1]), head, body
 
 
@@ -183,7 +183,7 @@ async def test_connection_is_kept_alive_by_default(path: str) -> None:
     async with running() as served, connected(served) as stream:
         for _ in range(3):
             await stream.send_all(get(path))
-            assert b" 200 " in await until(stream, b"hello" if path == "/hello" else b"}")
+            assert b" 200 " in await read_until(stream, b"hello" if path == "/hello" else b"}")
 
 
 @pytest.mark.parametrize("path", ["/fail", "/quart-fails"])
@@ -198,7 +198,7 @@ async def test_handler_exception_has_common_error_shape(path: str, caplog: pytes
 
 @pytest.mark.parametrize("path", ["/length", "/hello", "/health"])
 async def test_large_unread_body_does_not_hold_connection(path: str) -> None:
-    """Hypercorn's queue of the unread body is full then, and its own last word would wait for room in it."""
+    """The unread body fills hypercorn's queue, so that its final event would wait for room in the queue."""
     async with running() as served:
         status, _head, _body = await exchange(served, post(path, LARGE), b"x" * LARGE)
         assert status == {"/length": 413, "/hello": 404, "/health": 405}[path]
@@ -211,7 +211,7 @@ async def test_large_body_with_wrong_token_gets_401() -> None:
 
 
 @pytest.mark.parametrize(
-    "nonsense",
+    "malformed",
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
@@ -222,14 +222,14 @@ async def test_large_body_with_wrong_token_gets_401() -> None:
     ],
     ids=["tls", "no host", "long", "websocket"],
 )
-async def test_malformed_request_is_refused_and_server_goes_on(nonsense: bytes) -> None:
+async def test_malformed_request_is_refused_and_server_goes_on(malformed: bytes) -> None:
     async with running() as served:
-        assert (await exchange(served, nonsense))[0] in (400, 414, 431)
+        assert (await exchange(served, malformed))[0] in (400, 414, 431)
         assert (await exchange(served, get("/hello", version="1.0")))[0] == 200
 
 
 async def test_http_2_is_declined_without_crash() -> None:
-    """A method that is not ASCII, in HTTP/2 without TLS, raised out of hypercorn and ended the daemon."""
+    """In hypercorn, a non-ASCII method in HTTP/2 without TLS raised an error that ended the daemon."""
     settings, headers = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00", b"\x02\x03G\xffT\x86\x84\x41\x01h"
     frame = len(headers).to_bytes(3, "big") + b"\x01\x05\x00\x00\x00\x01" + headers
     async with running() as served:
@@ -244,7 +244,7 @@ async def test_failure_in_one_connection_affects_no_other(
 ) -> None:
     async with running() as served, connected(served) as other:
         await other.send_all(get("/hello"))
-        await until(other, b"hello")
+        await read_until(other, b"hello")
 
         async def fail(*_: object) -> None:
             raise UnicodeDecodeError("ascii", b"\xff", 0, 1, "in a connection")
@@ -253,16 +253,16 @@ async def test_failure_in_one_connection_affects_no_other(
             patch.setattr(serving.Http1, "handle", fail)
             async with connected(served) as stream:
                 await stream.send_all(get("/health"))
-                assert await to_the_end(stream) == b""
+                assert await read_to_end(stream) == b""
         await other.send_all(get("/hello"))
-        assert b"hello" in await until(other, b"hello")
+        assert b"hello" in await read_until(other, b"hello")
     assert "in a connection" in caplog.text
 
 
 async def test_leaked_cancellation_stays_in_its_connection(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As it leaked from hypercorn's task group: the listener was closed for good, and nothing said so."""
+    """Cancellation leaked from hypercorn's task group and closed the listener without a message."""
     leaked: list[trio.Cancelled] = []
     with trio.CancelScope() as cancelled:
         cancelled.cancel()
@@ -280,7 +280,7 @@ async def test_leaked_cancellation_stays_in_its_connection(
             patch.setattr(serving.BoundedServer, "run", leak)
             async with connected(served) as stream:
                 await stream.send_all(get("/health"))
-                assert await to_the_end(stream) == b""
+                assert await read_to_end(stream) == b""
         assert (await exchange(served, get("/hello", version="1.0")))[0] == 200
     assert "a connection failed" in caplog.text
 
@@ -314,7 +314,7 @@ async def test_idle_accept_loop_beats_and_retires_at_stop() -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(server)
         with trio.fail_after(LIMIT_S):
-            while pulses[0].count < 5:  # noqa: ASYNC110 -- it tells nobody
+            while pulses[0].count < 5:  # noqa: ASYNC110 -- a pulse has no event
                 await trio.sleep(0.01)
         assert not pulses[0].retired
         stop.set()
@@ -325,35 +325,35 @@ async def test_client_disconnect_is_noticed() -> None:
     async with running() as served:
         async with connected(served) as stream:
             await stream.send_all(get("/stream"))
-            await until(stream, b"begun")
+            await read_until(stream, b"begun")
         with trio.fail_after(LIMIT_S):
-            await served.gone.wait()
+            await served.disconnected.wait()
 
 
 async def test_graceful_stop_finishes_stream_and_refuses_new_clients() -> None:
     async with running() as served, connected(served) as stream, connected(served) as idle:
         await stream.send_all(get("/stream"))
-        await until(stream, b"begun")
+        await read_until(stream, b"begun")
         served.stop.set()
-        assert await to_the_end(idle) == b"", "an idle connection is closed"
+        assert await read_to_end(idle) == b"", "an idle connection is closed"
         with pytest.raises(OSError, match="connect"):
             await trio.open_tcp_stream("127.0.0.1", served.port)
         assert not served.ended.is_set()
-        served.may_end.set()
-        assert b"ended" in await to_the_end(stream)
+        served.finish.set()
+        assert b"ended" in await read_to_end(stream)
 
 
 async def test_endless_stream_is_cut_at_drain_limit() -> None:
     async with running(drain_s=0.05) as served, connected(served) as stream:
         await stream.send_all(get("/stream"))
-        await until(stream, b"begun")
+        await read_until(stream, b"begun")
         served.stop.set()
-        assert b"ended" not in await to_the_end(stream)
+        assert b"ended" not in await read_to_end(stream)
 
 
 @pytest.mark.parametrize("path", ["/flood", "/hello"])
 async def test_stalled_reader_does_not_delay_stop(path: str) -> None:
-    """Neither in the middle of an answer nor with answers to many requests that it does not fetch."""
+    """Neither in the middle of an answer nor with unread answers."""
     async with running(drain_s=0.05) as served, connected(served) as stream:
         await stream.send_all(get(path))
         if path == "/flood":
@@ -365,7 +365,7 @@ async def test_stalled_reader_does_not_delay_stop(path: str) -> None:
 
 
 async def test_stalled_reader_does_not_delay_cancellation() -> None:
-    """The second signal cancels `serve`: the shielded send to a stalled reader must not outlive that."""
+    """A second signal cancels `serve`. The shielded send to a stalled reader must end, too."""
     listener = socket.create_server(("127.0.0.1", 0))
     served = Served(listener.getsockname()[1])
     gate = Gate(create_app("test", list, CollectorRegistry()), Access(), routes(served))
@@ -386,23 +386,23 @@ async def test_stalled_reader_is_dropped_after_send_limit(monkeypatch: pytest.Mo
         await stream.send_all(get("/flood"))
         with trio.fail_after(LIMIT_S):
             await served.streaming.wait()
-        await trio.sleep(0.2)  # the client does nothing for longer than the limit: this is the case, no wait for it
-        await to_the_end(stream)
+        await trio.sleep(0.2)  # the client must be idle for longer than the limit
+        await read_to_end(stream)
 
 
 @pytest.mark.parametrize("before", [b"", get("/health")], ids=["hot", "behind another request"])
 async def test_handler_can_abort_stalled_reader(before: bytes) -> None:
-    """At once: what the kernel holds for the client is thrown away, and it gets a reset."""
+    """Immediately: the kernel discards its send buffer, and the client gets a reset."""
     async with running() as served, connected(served) as stream:
         await stream.send_all(before)
         if before:
-            await until(stream, b"}")
+            await read_until(stream, b"}")
         await stream.send_all(get("/cut"))
         with trio.fail_after(LIMIT_S):
             await served.streaming.wait()
             await trio.testing.wait_all_tasks_blocked(0.05)
-            served.may_end.set()
-            await served.gone.wait()
+            served.finish.set()
+            await served.disconnected.wait()
             with pytest.raises(trio.BrokenResourceError):
                 _ = [data async for data in stream]
 
@@ -424,5 +424,5 @@ async def test_unix_socket_requests_have_no_peer_address(tmp_path: object) -> No
         stream = await trio.open_unix_socket(f"{tmp_path}/local.sock")
         async with stream:
             await stream.send_all(get("/hello", version="1.0"))
-            assert b" 200 " in await to_the_end(stream)
+            assert b" 200 " in await read_to_end(stream)
         stop.set()

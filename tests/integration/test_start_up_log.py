@@ -1,4 +1,4 @@
-"""What the configuration reference has people look for in the log of a daemon that has just started."""
+"""The log records at startup that the configuration reference tells operators to look for."""
 
 import json
 import os
@@ -21,11 +21,11 @@ from tests.unit.reference.parsing import DOCUMENT
 TOKEN = "0123456789abcdef-secret"
 WITHIN_S = 40.0
 READY = "daemon_ready"
-BOTH = pytest.mark.parametrize("daemon", ["queen-rbee", "pool-managerd"])
+FOR_EACH_DAEMON = pytest.mark.parametrize("daemon", ["queen-rbee", "pool-managerd"])
 
 
 def environment(daemon: str, directory: Path) -> dict[str, str]:
-    """Free ports, and all else as it is by default below the working directory."""
+    """Return variables with free ports and otherwise default settings, with all files in the working directory."""
     address = {"queen-rbee": "ORCHESTRATORD_BIND_ADDR", "pool-managerd": "POOL_MANAGERD_BIND_ADDR"}[daemon]
     return {
         "PATH": os.environ["PATH"],
@@ -37,12 +37,12 @@ def environment(daemon: str, directory: Path) -> dict[str, str]:
 
 
 @contextmanager
-def log(daemon: str, directory: Path, **given: str) -> Iterator[Iterator[dict[str, Any]]]:
-    """The records of a running daemon as they come; it is killed where it says nothing more for too long."""
+def log(daemon: str, directory: Path, **variables: str) -> Iterator[Iterator[dict[str, Any]]]:
+    """Run a daemon and yield its log records as they arrive. `timeout` kills it after WITHIN_S."""
     process = subprocess.Popen(
         ["timeout", "-s", "KILL", str(WITHIN_S), sys.executable, "-m", daemon.replace("-", "_")],
         cwd=directory,
-        env=environment(daemon, directory) | given,
+        env=environment(daemon, directory) | variables,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -54,21 +54,21 @@ def log(daemon: str, directory: Path, **given: str) -> Iterator[Iterator[dict[st
             process.send_signal(signal.SIGTERM)
 
 
-def up_to(records: Iterator[dict[str, Any]], wanted: str) -> list[dict[str, Any]]:
-    """The records up to the first that has `wanted` in it, which must come."""
+def records_until(records: Iterator[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+    """Return the records up to the first that contains `text`. Fails if the log ends without it."""
     seen = []
     for record in records:
         seen.append(record)
-        if wanted in str(record):
+        if text in str(record):
             return seen
-    raise AssertionError(f"{wanted} is nowhere in {seen}")
+    raise AssertionError(f"no record contains {text}: {seen}")
 
 
-@BOTH
+@FOR_EACH_DAEMON
 def test_token_fingerprint_is_logged_as_reference_says(daemon: str, tmp_path: Path) -> None:
     assert re.search(r"^journalctl -u queen-rbee \| grep token_fp6$", DOCUMENT.read_text(), re.MULTILINE)
     with log(daemon, tmp_path, LLORCH_API_TOKEN=TOKEN) as records:
-        seen = up_to(records, READY)
+        seen = records_until(records, READY)
     assert any(f"token_fp6={sha256(TOKEN.encode()).hexdigest()[:6]}" in record["message"] for record in seen)
     assert TOKEN not in str(seen)
 
@@ -87,7 +87,7 @@ def test_rust_log_examples_enable_debug_for_their_target(daemon: str, levels: st
     spool.mkdir(parents=True)
     publish(spool)
     with log(daemon, tmp_path, RUST_LOG=levels) as records:
-        seen = up_to(records, target)
+        seen = records_until(records, target)
     assert (seen[-1]["target"], seen[-1]["level"]) == (target, "debug")
     if levels.startswith("warn"):
         assert {record["level"] for record in seen[:-1]} <= {"debug", "warning"}
@@ -95,5 +95,5 @@ def test_rust_log_examples_enable_debug_for_their_target(daemon: str, levels: st
 
 def test_trace_logs_more_than_debug_for_its_target(tmp_path: Path) -> None:
     with log("pool-managerd", tmp_path, RUST_LOG="info,pool_managerd::handoff=trace") as records:
-        seen = up_to(records, "looked for handoffs")
+        seen = records_until(records, "looked for handoffs")
     assert (seen[-1]["target"], seen[-1]["level"]) == ("pool_managerd.handoffs.handoffs", "trace")

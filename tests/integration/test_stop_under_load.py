@@ -1,4 +1,4 @@
-"""A daemon's stop loses no request: what was accepted is answered, what was not waits for the next daemon."""
+"""Stopping a daemon loses no request: it answers accepted connections and leaves others to the next daemon."""
 
 import http.client
 import socket
@@ -16,7 +16,7 @@ from llama_orch.http.server.exchange import Exchange, HotRoutes
 from llama_orch.http.server.gate import Access, Gate
 from llama_orch.http.server.serving import serve
 
-LIVES = 30
+RESTARTS = 30
 CLIENTS = 3
 
 
@@ -31,26 +31,26 @@ def daemon_app() -> Gate:
 
 
 class Clients:
-    """Ask again and again, with a connection for each request, until told to finish."""
+    """Threads that send requests, each on a new connection, until `finish` is called."""
 
     def __init__(self, port: int, path: str) -> None:
         self.outcomes: Counter[str] = Counter()
         self._port, self._path = port, path
-        self._last = threading.Event()
+        self._finish = threading.Event()
         self._threads = [threading.Thread(target=self._work, daemon=True) for _client in range(CLIENTS)]
         for thread in self._threads:
             thread.start()
 
     def finish(self) -> None:
-        """Ask nothing more."""
-        self._last.set()
+        """Send no more requests."""
+        self._finish.set()
 
     def finished(self) -> bool:
-        """Whether every request has its outcome."""
+        """Return whether every request has an outcome."""
         return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self) -> None:
-        while not self._last.is_set():
+        while not self._finish.is_set():
             self.outcomes[self._ask()] += 1
 
     def _ask(self) -> str:
@@ -65,12 +65,12 @@ class Clients:
 
 
 async def serve_until(condition: Callable[[], bool], listening: socket.socket) -> None:
-    """One life of the daemon on the listening socket, which outlives it."""
+    """Run the daemon on the listening socket until `condition` holds. The socket stays open."""
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(serve, daemon_app(), [listening.dup()], shutdown=stop, drain_s=10))
         with trio.fail_after(30):
-            while not condition():  # noqa: ASYNC110 -- what is waited for happens in threads
+            while not condition():  # noqa: ASYNC110 -- the condition changes in threads
                 await trio.sleep(0.001)
         stop.set()
 
@@ -79,8 +79,8 @@ async def serve_until(condition: Callable[[], bool], listening: socket.socket) -
 async def test_stop_loses_no_request(path: str) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listening:
         clients = Clients(listening.getsockname()[1], path)
-        for life in range(1, LIVES + 1):
-            await serve_until(lambda goal=life * 10: clients.outcomes.total() >= goal, listening)  # type: ignore[misc]
+        for restart in range(1, RESTARTS + 1):
+            await serve_until(lambda goal=restart * 10: clients.outcomes.total() >= goal, listening)  # type: ignore[misc]
         clients.finish()
         await serve_until(clients.finished, listening)
     assert set(clients.outcomes) == {"200"}, clients.outcomes

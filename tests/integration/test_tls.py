@@ -1,4 +1,4 @@
-"""The daemons as processes with mutual TLS: between queen and pool-managerd, in both profiles, and for orchctl."""
+"""Mutual TLS between the daemons as processes, in both profiles, and with orchctl."""
 
 import json
 import subprocess
@@ -29,23 +29,22 @@ def variables(files: TlsFiles) -> dict[str, str]:
 
 
 @dataclass
-class Secured(Home):
+class TlsHome(Home):
     """Queen and pool-managerd, over TLS."""
 
     @property
     def url(self) -> str:
-        """queen-rbee's URL."""
         return f"https://127.0.0.1:{self.queen_port}"
 
     def pools(self) -> list[dict[str, Any]]:
-        """As orchctl shows them."""
+        """Return the pools as orchctl lists them, or an empty list if it fails."""
         done = self.orchctl("pools", "--json")
         return json.loads(done.stdout)["pools"] if done.returncode == 0 else []
 
 
 @contextmanager
-def running(directory: Path, **given: str) -> Iterator[Secured]:
-    """Both daemons, with a handoff file that only pool-managerd sees."""
+def running(directory: Path, **more: str) -> Iterator[TlsHome]:
+    """Run both daemons, with a handoff file in a directory that only pool-managerd watches."""
     spool = directory / "engines"
     spool.mkdir()
     publish(spool)
@@ -56,13 +55,13 @@ def running(directory: Path, **given: str) -> Iterator[Secured]:
         "ORCHD_POOL_MANAGERS": f"https://127.0.0.1:{manager}",
         "POOL_MANAGERD_RUNTIME_DIR": str(spool),
         "LLORCH_API_TOKEN": TOKEN,
-        **given,
+        **more,
     }
-    home = Secured(directory, environ, queen, manager)
-    with ExitStack() as ending:
+    home = TlsHome(directory, environ, queen, manager)
+    with ExitStack() as cleanup:
         for name in ("queen-rbee", "pool-managerd"):
             home.start(name)
-            ending.callback(stop_if_running, home, name)
+            cleanup.callback(stop_if_running, home, name)
         yield home
 
 
@@ -96,7 +95,7 @@ def test_node_registers_and_is_reached_over_tls(files: TlsFiles, tmp_path: Path)
         assert f"ok       this node: the queen knows it as gpu-node-1: online, and reaches it at {where}\n" in checked
 
 
-def orchctl(home: Secured, files: TlsFiles) -> subprocess.CompletedProcess[str]:
+def orchctl(home: TlsHome, files: TlsFiles) -> subprocess.CompletedProcess[str]:
     without = {name: value for name, value in home.environ.items() if not name.startswith("LLORCH_TLS")}
     return replace(home, environ=without | variables(files)).orchctl("pools")
 

@@ -1,4 +1,4 @@
-"""A real browser cannot drive daemons that have no token, and allowed pages can."""
+"""In a real browser, foreign web pages cannot use daemons without a token, and allowed pages can."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +45,7 @@ async function attack() {
 }
 attack()
 """
-FRIENDLY = """
+ALLOWED_REQUEST = """
 async function use() {
   const answer = await fetch('http://127.0.0.1:%(queen)s/v2/tasks', {
     method: 'POST', body: '{}',
@@ -79,7 +79,7 @@ def draining(daemons: TwoDaemons) -> bool:
     return bool(daemons.ask("GET", "/v2/pools/default/status", port=daemons.manager_port)[1]["draining"])
 
 
-def names(daemons: TwoDaemons) -> dict[str, object]:
+def script_variables(daemons: TwoDaemons) -> dict[str, object]:
     metrics = next(listener.address for listener in daemons.listeners if listener.name == "queen-rbee metrics")
     return {"queen": daemons.queen_port, "manager": daemons.manager_port, "metrics": metrics, "task": TASK}
 
@@ -88,11 +88,11 @@ def names(daemons: TwoDaemons) -> dict[str, object]:
 def test_foreign_page_cannot_change_or_read_anything(
     page: Site, daemons: TwoDaemons, tmp_path: Path, name: str
 ) -> None:
-    found = visit(page, name, ATTACK % names(daemons), tmp_path)
-    assert {what for what, (kind, _status, _text) in found.items() if kind == "opaque"} <= {
+    found = visit(page, name, ATTACK % script_variables(daemons), tmp_path)
+    assert {attempt for attempt, (kind, _status, _text) in found.items() if kind == "opaque"} <= {
         "task", "chat", "catalog", "drain"
     }  # fmt: skip
-    assert {found[what][0] for what in ("list", "engine", "scrape", "preflighted")} == {"blocked"}
+    assert {found[attempt][0] for attempt in ("list", "engine", "scrape", "preflighted")} == {"blocked"}
     assert daemons.ask("GET", "/v2/tasks")[1]["tasks"] == [], "no task was submitted"
     assert daemons.ask("GET", "/v2/catalog/models/x")[0] == 404
     assert not draining(daemons)
@@ -108,5 +108,5 @@ def test_rebound_name_reads_nothing(page: Site, daemons: TwoDaemons, tmp_path: P
 
 
 def test_allowed_page_uses_api_with_preflight(page: Site, daemons: TwoDaemons, tmp_path: Path) -> None:
-    status, identifier, code = visit(page, "friend.example", FRIENDLY % names(daemons), tmp_path)
+    status, identifier, code = visit(page, "friend.example", ALLOWED_REQUEST % script_variables(daemons), tmp_path)
     assert (status, identifier, code) == (400, "from-a-page", "INVALID_PARAMS")

@@ -1,4 +1,4 @@
-"""Chat, embeddings and rerank go to engines that were started for them; all engines are real llama-servers."""
+"""Chat, embedding and rerank tasks are placed on engines that serve them. All engines are real llama-servers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,10 +36,10 @@ CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}], "max
 
 
 @pytest.fixture(scope="module")
-def fleet(
+def home(
     tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, llama_server: Path, tiny_model: Path
 ) -> Iterator[Home]:
-    """Five pools of one model, and an embeddings engine that somebody else started."""
+    """Five managed pools with one model, and one external embedding engine."""
     directory = tmp_path_factory.mktemp("workloads")
     environ = environment(directory)
     with running_engine(llama_server, tiny_model, flags=("--embeddings", "--pooling", "mean")) as foreign:
@@ -67,9 +67,9 @@ def _ready(running: Home) -> set[str]:
     return {pool["pool_id"] for pool in (answer or {}).get("pools", ()) if pool["ready"]}
 
 
-def test_capabilities_list_workloads_of_each_pool(fleet: Home) -> None:
-    told = {pool["pool_id"]: pool["workloads"] for pool in fleet.ask("GET", "/v2/meta/capabilities")[1]["pools"]}
-    assert told == {
+def test_capabilities_list_workloads_of_each_pool(home: Home) -> None:
+    workloads = {pool["pool_id"]: pool["workloads"] for pool in home.ask("GET", "/v2/meta/capabilities")[1]["pools"]}
+    assert workloads == {
         "chat": ["completion"],
         "embed-flags": ["embedding"],
         "embed": ["embedding"],
@@ -79,53 +79,53 @@ def test_capabilities_list_workloads_of_each_pool(fleet: Home) -> None:
     }
 
 
-def test_chat_without_model_avoids_embedding_engines(fleet: Home) -> None:
-    assert {fleet.ask("POST", "/v1/chat/completions", CHAT)[0] for _turn in range(12)} == {200}
-    assert _ready(fleet) == {*MANAGED, "foreign"}
-    assert '"engine_failed"' not in fleet.logs()
+def test_chat_without_model_avoids_embedding_engines(home: Home) -> None:
+    assert {home.ask("POST", "/v1/chat/completions", CHAT)[0] for _attempt in range(12)} == {200}
+    assert _ready(home) == {*MANAGED, "foreign"}
+    assert '"engine_failed"' not in home.logs()
 
 
-def test_shared_model_name_selects_pools_by_workload(fleet: Home, tiny_model: Path) -> None:
-    # of the engine with no pooling every embedding is refused by 400, so it is not among those asked here
-    fleet.ask("POST", "/v2/pools/embed-flags/drain", {})
+def test_shared_model_name_selects_pools_by_workload(home: Home, tiny_model: Path) -> None:
+    # the engine without pooling refuses every embedding with 400, so its pool is drained
+    home.ask("POST", "/v2/pools/embed-flags/drain", {})
     name = tiny_model.name.removesuffix(".gguf")
-    fleet.until(lambda: any(pool["draining"] for pool in fleet.ask("GET", "/v2/pools")[1]["pools"]))
-    asked = {"model": name, "input": ["hello", "world"]}
-    assert [fleet.ask("POST", "/v1/embeddings", asked)[0] for _turn in range(9)] == [200] * 9
-    assert [fleet.ask("POST", "/v1/chat/completions", {**CHAT, "model": name})[0] for _turn in range(9)] == [200] * 9
+    home.until(lambda: any(pool["draining"] for pool in home.ask("GET", "/v2/pools")[1]["pools"]))
+    embedding = {"model": name, "input": ["hello", "world"]}
+    assert [home.ask("POST", "/v1/embeddings", embedding)[0] for _attempt in range(9)] == [200] * 9
+    assert [home.ask("POST", "/v1/chat/completions", {**CHAT, "model": name})[0] for _attempt in range(9)] == [200] * 9
     documents = {"model": name, "query": "hello", "documents": ["world", "hello"]}
-    assert [fleet.ask("POST", "/v1/rerank", documents)[0] for _turn in range(3)] == [200] * 3
+    assert [home.ask("POST", "/v1/rerank", documents)[0] for _attempt in range(3)] == [200] * 3
 
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
-def test_rerank_is_served_on_each_of_its_paths(fleet: Home, path: str) -> None:
-    status, answer = fleet.ask("POST", path, {"model": "rank", "query": "hello", "documents": ["world", "hello"]})
+def test_rerank_is_served_on_each_of_its_paths(home: Home, path: str) -> None:
+    status, answer = home.ask("POST", path, {"model": "rank", "query": "hello", "documents": ["world", "hello"]})
     assert (status, answer["model"], len(answer["results"])) == (200, "rank", 2)
-    status, answer = fleet.ask("POST", path, {"model": "rank", "query": 5, "documents": ["world"]})
+    status, answer = home.ask("POST", path, {"model": "rank", "query": 5, "documents": ["world"]})
     assert (status, answer["error"]["param"]) == (400, "query")
 
 
-def test_no_answer_reveals_model_path(fleet: Home, tiny_model: Path) -> None:
+def test_no_answer_reveals_model_path(home: Home, tiny_model: Path) -> None:
     paths = ("/v1/models", "/v2/meta/capabilities", "/v2/pools", "/v2/catalog/availability")
-    asked = [fleet.ask("GET", path)[1] for path in paths]
-    asked.append(fleet.ask("POST", "/v1/embeddings", {"model": "foreign", "input": "hello"})[1])
-    asked.append(fleet.ask("POST", "/v1/embeddings", {"input": "hello"})[1])
-    asked.append(fleet.ask("POST", "/v1/chat/completions", CHAT)[1])
-    asked.append(fleet.ask("POST", "/v2/tasks", {"prompt": "a", "model_ref": "none"})[1])
-    assert asked[4]["model"] == "foreign"
-    assert str(tiny_model.parent) not in str(asked)
+    answers = [home.ask("GET", path)[1] for path in paths]
+    answers.append(home.ask("POST", "/v1/embeddings", {"model": "foreign", "input": "hello"})[1])
+    answers.append(home.ask("POST", "/v1/embeddings", {"input": "hello"})[1])
+    answers.append(home.ask("POST", "/v1/chat/completions", CHAT)[1])
+    answers.append(home.ask("POST", "/v2/tasks", {"prompt": "a", "model_ref": "none"})[1])
+    assert answers[4]["model"] == "foreign"
+    assert str(tiny_model.parent) not in str(answers)
 
 
 @pytest.mark.parametrize("pool_id", ["embed", "embed-flags", "rank", "foreign"])
-def test_chat_with_model_for_other_workload_is_refused(fleet: Home, pool_id: str) -> None:
-    status, answer = fleet.ask("POST", "/v1/chat/completions", {**CHAT, "model": pool_id})
+def test_chat_with_model_for_other_workload_is_refused(home: Home, pool_id: str) -> None:
+    status, answer = home.ask("POST", "/v1/chat/completions", {**CHAT, "model": pool_id})
     assert (status, answer["error"]["param"]) == (400, "model")
     assert "does not serve completion tasks" in answer["error"]["message"]
     assert "Models that do: tiny-" in answer["error"]["message"]
 
 
-def test_task_for_unsupported_workload_is_refused_at_once(fleet: Home) -> None:
+def test_task_for_unsupported_workload_is_refused_at_once(home: Home) -> None:
     pinned = {"mode": "pin", "pin_pool_id": "chat"}
-    status, answer = fleet.ask("POST", "/v2/tasks", {"workload": "embedding", "inputs": ["a"], "placement": pinned})
+    status, answer = home.ask("POST", "/v2/tasks", {"workload": "embedding", "inputs": ["a"], "placement": pinned})
     assert (status, answer["code"]) == (400, "INVALID_PARAMS")
     assert answer["message"] == "pool chat does not serve embedding tasks, only completion"
