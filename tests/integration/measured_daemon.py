@@ -43,7 +43,7 @@ TURN_S = 0.001
 
 
 @dataclass
-class Figures:
+class Measurements:
     """Measurements since the last reset."""
 
     longest_s: float = 0.0
@@ -122,11 +122,11 @@ def routes(served: Served) -> list[tuple[str, str]]:
 
 
 async def main(name: str, engine_url: str) -> None:
-    served, figures = DAEMONS[name](engine_url), Figures()
+    served, measurements = DAEMONS[name](engine_url), Measurements()
 
     async def measured(exchange: Exchange) -> None:
-        await exchange.send_json(200, figures.to_dict())
-        figures.reset()
+        await exchange.send_json(200, measurements.to_dict())
+        measurements.reset()
 
     add_hot(served.app, served.hot)
     told = routes(served)
@@ -137,7 +137,7 @@ async def main(name: str, engine_url: str) -> None:
             await nursery.start(loop)
         gate = Gate(served.app, Access(), served.hot)
         await nursery.start(partial(serve, gate, [sock], shutdown=trio.Event(), drain_s=0.0))
-        nursery.start_soon(figures.watch)
+        nursery.start_soon(measurements.watch)
         sys.stdout.write(json.dumps({"port": sock.getsockname()[1], "routes": told}) + "\n")
         sys.stdout.flush()
 

@@ -310,11 +310,11 @@ async def test_metrics_are_served_on_separate_address(
             text = (await response.read()).decode()
         async with request("GET", f"http://{address}/ready") as response:
             assert response.status == 404
-    wanted = (
+    expected = (
         'provisioner_pools{state="ready"} 1.0',
         'provisioner_engine_exits_total{cause="killed",pool_id="default"} 1.0',
         'provisioner_engine_starts_total{pool_id="default"} 2.0',
         'provisioner_provisioning_duration_seconds_count{pool_id="default"} 2.0',
         'provisioner_downloaded_bytes_total{pool_id="default"} 0.0',
     )
-    assert [line for line in wanted if line not in text] == [], text
+    assert [line for line in expected if line not in text] == [], text

@@ -128,8 +128,8 @@ def test_unknown_paths_get_404_and_wrong_methods_405(fast: Home):
         ("GET", "/v2/nowhere", 404),
         ("DELETE", "/v2/tasks", 405),
     ):
-        given, error = fast.ask(method, path)
-        assert (given, bool(error["message"]), bool(error["correlation_id"])) == (status, True, True), path
+        actual, error = fast.ask(method, path)
+        assert (actual, bool(error["message"]), bool(error["correlation_id"])) == (status, True, True), path
 
 
 def test_tasks_are_listed_newest_first_in_pages(fast: Home):

@@ -33,7 +33,7 @@ RESUME_ROUTES = ("/v2/resume", "/v2/pools/{pool_id}/resume")
 
 
 @dataclass(frozen=True)
-class Figures:
+class Measurement:
     """Measurements of one request. Status 0: the connection broke while the body was being sent."""
 
     name: str
@@ -56,7 +56,7 @@ class Daemon:
 
     port: int
     routes: list[tuple[str, str]]
-    seen: list[Figures] = field(default_factory=list)
+    measured: list[Measurement] = field(default_factory=list)
 
     def fetch_measurements(self) -> dict[str, float]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT_S)
@@ -67,7 +67,7 @@ class Daemon:
 
     def ask(
         self, method: str, path: str, name: str, body: bytes, headers: dict[str, str] | None = None, size: int = 0
-    ) -> Figures:
+    ) -> Measurement:
         """Send one request on a new connection and record its measurements.
 
         `size` is the size of the decoded body, if `body` is compressed.
@@ -76,11 +76,11 @@ class Daemon:
         began = time.monotonic()
         status = self._status(method, path, body, headers or {})
         answered_s, found = time.monotonic() - began, self.fetch_measurements()
-        figures = Figures(
+        measurement = Measurement(
             f"{method} {path}, {name}", size or len(body), status, answered_s, found["gap_ms"], int(found["grown_kib"])
         )
-        self.seen.append(figures)
-        return figures
+        self.measured.append(measurement)
+        return measurement
 
     def _status(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> int:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT_S)
@@ -149,7 +149,7 @@ WORST = ("messages: empty objects", "unknown members", "a list", "deep objects",
 
 def send_hostile_bodies(target: Daemon) -> None:
     """Send hostile bodies to each route that accepts a body."""
-    bodies, packed, seen = list(hostile()), bomb(), list[Figures]()
+    bodies, packed, measured = list(hostile()), bomb(), list[Measurement]()
     assert set(WORST) < {name for name, _body in bodies}
     for method, route in target.routes:
         path = path_of(route)
@@ -157,7 +157,7 @@ def send_hostile_bodies(target: Daemon) -> None:
         for resume in RESUME_ROUTES:
             if ("POST", resume) in target.routes:
                 target.ask("POST", path_of(resume), "resume", b"")
-        target.seen.clear()  # the first request to a route imports modules and is slower
+        target.measured.clear()  # the first request to a route imports modules and is slower
         for name, body in bodies:
             if name in WORST or route in FULLY_TESTED_ROUTES:
                 target.ask(method, path, name, body)
@@ -165,13 +165,13 @@ def send_hostile_bodies(target: Daemon) -> None:
         target.ask(method, path, "gzip of numbers", gzip.compress(repeated(b"1")), GZIP)
         small = chunked(repeated(b"1", 2 * MIB))
         target.ask(method, path, "chunks of two bytes", small, {"Transfer-Encoding": "chunked"})
-        seen += target.seen
-    target.seen = seen
+        measured += target.measured
+    target.measured = measured
 
 
-def report(seen: list[Figures]) -> None:
-    worst = sorted(seen, key=lambda one: one.gap_ms)[-10:]
-    print(*worst, f"longest gap: {worst[-1].gap_ms:.1f} ms in {len(seen)} requests", sep="\n")
+def report(measured: list[Measurement]) -> None:
+    worst = sorted(measured, key=lambda one: one.gap_ms)[-10:]
+    print(*worst, f"longest gap: {worst[-1].gap_ms:.1f} ms in {len(measured)} requests", sep="\n")
 
 
 @pytest.mark.parametrize("name", DAEMONS)
@@ -181,12 +181,12 @@ async def test_worst_bodies_do_not_block_event_loop(name: str, capsys: pytest.Ca
         await trio.to_thread.run_sync(send_hostile_bodies, target)
     with capsys.disabled():
         print()
-        report(target.seen)
-    assert [one for one in target.seen if one.gap_ms > GAP_MS] == []
+        report(target.measured)
+    assert [one for one in target.measured if one.gap_ms > GAP_MS] == []
     assert [
-        one for one in target.seen if one.grown_kib * 1024 > MAX_GROWTH_PER_BYTE * one.size + BASE_GROWTH_KIB * 1024
+        one for one in target.measured if one.grown_kib * 1024 > MAX_GROWTH_PER_BYTE * one.size + BASE_GROWTH_KIB * 1024
     ] == []
-    assert [one for one in target.seen if one.status >= 500] == []
+    assert [one for one in target.measured if one.status >= 500] == []
 
 
 @pytest.mark.parametrize("case", VALID)
@@ -195,10 +195,10 @@ async def test_large_requests_are_served_without_blocking_others(case: str, caps
     body = json.dumps(make()).encode()
     async with running_daemon("queen-rbee") as target:
         warm_up = await trio.to_thread.run_sync(target.ask, "POST", path, "small", b"{}")
-        figures = await trio.to_thread.run_sync(target.ask, "POST", path, case, body)
+        measurement = await trio.to_thread.run_sync(target.ask, "POST", path, case, body)
     with capsys.disabled():
-        print(f"\n{figures}", end="")
+        print(f"\n{measurement}", end="")
     assert warm_up.status == 400
-    assert figures.status in (200, 202)
-    assert figures.gap_ms <= GAP_MS
-    assert figures.grown_kib * 1024 <= MAX_GROWTH_PER_BYTE * figures.size + BASE_GROWTH_KIB * 1024
+    assert measurement.status in (200, 202)
+    assert measurement.gap_ms <= GAP_MS
+    assert measurement.grown_kib * 1024 <= MAX_GROWTH_PER_BYTE * measurement.size + BASE_GROWTH_KIB * 1024

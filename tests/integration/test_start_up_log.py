@@ -56,21 +56,21 @@ def log(daemon: str, directory: Path, **variables: str) -> Iterator[Iterator[dic
 
 def records_until(records: Iterator[dict[str, Any]], text: str) -> list[dict[str, Any]]:
     """Return the records up to the first that contains `text`. Fails if the log ends without it."""
-    seen = []
+    logged = []
     for record in records:
-        seen.append(record)
+        logged.append(record)
         if text in str(record):
-            return seen
-    raise AssertionError(f"no record contains {text}: {seen}")
+            return logged
+    raise AssertionError(f"no record contains {text}: {logged}")
 
 
 @FOR_EACH_DAEMON
 def test_token_fingerprint_is_logged_as_reference_says(daemon: str, tmp_path: Path) -> None:
     assert re.search(r"^journalctl -u queen-rbee \| grep token_fp6$", DOCUMENT.read_text(), re.MULTILINE)
     with log(daemon, tmp_path, LLORCH_API_TOKEN=TOKEN) as records:
-        seen = records_until(records, READY)
-    assert any(f"token_fp6={sha256(TOKEN.encode()).hexdigest()[:6]}" in record["message"] for record in seen)
-    assert TOKEN not in str(seen)
+        logged = records_until(records, READY)
+    assert any(f"token_fp6={sha256(TOKEN.encode()).hexdigest()[:6]}" in record["message"] for record in logged)
+    assert TOKEN not in str(logged)
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,13 @@ def test_rust_log_examples_enable_debug_for_their_target(daemon: str, levels: st
     spool.mkdir(parents=True)
     publish(spool)
     with log(daemon, tmp_path, RUST_LOG=levels) as records:
-        seen = records_until(records, target)
-    assert (seen[-1]["target"], seen[-1]["level"]) == (target, "debug")
+        logged = records_until(records, target)
+    assert (logged[-1]["target"], logged[-1]["level"]) == (target, "debug")
     if levels.startswith("warn"):
-        assert {record["level"] for record in seen[:-1]} <= {"debug", "warning"}
+        assert {record["level"] for record in logged[:-1]} <= {"debug", "warning"}
 
 
 def test_trace_logs_more_than_debug_for_its_target(tmp_path: Path) -> None:
     with log("pool-managerd", tmp_path, RUST_LOG="info,pool_managerd::handoff=trace") as records:
-        seen = records_until(records, "looked for handoffs")
-    assert (seen[-1]["target"], seen[-1]["level"]) == ("pool_managerd.handoffs.handoffs", "trace")
+        logged = records_until(records, "looked for handoffs")
+    assert (logged[-1]["target"], logged[-1]["level"]) == ("pool_managerd.handoffs.handoffs", "trace")

@@ -102,8 +102,8 @@ def test_foreign_page_cannot_change_or_read_anything(
 def test_rebound_name_reads_nothing(page: Site, daemons: TwoDaemons, tmp_path: Path) -> None:
     assert page.port
     for port, path in ((daemons.queen_port, "/v2/tasks"), (daemons.manager_port, "/v2/pools")):
-        shown = text_of(f"http://rebound.example:{port}{path}", tmp_path)
-        assert "FORBIDDEN_HOST" in shown
+        text = text_of(f"http://rebound.example:{port}{path}", tmp_path)
+        assert "FORBIDDEN_HOST" in text
     assert "tasks" in text_of(f"http://localhost:{daemons.queen_port}/v2/tasks", tmp_path), "a person may look"
 
 
