@@ -66,7 +66,7 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
         nursery.start_soon(board.keep)
         launcher = _launcher(service, nursery)
         nursery.start_soon(clearing.retire_unwanted, pools, launcher)
-        shop = await _workshop(settings, pools, launcher, board.metrics.fetched)
+        shop = await _workshop(settings, pools, launcher, board.metrics.fetched, service.stop)
         async with trio.open_nursery() as supervisors:
             for pool, promise in zip(pools, promises, strict=True):
                 voice = Voice(pool, board, handoff_dir)
@@ -144,7 +144,9 @@ async def _start_metrics(
     await nursery.start(start, served, sockets)
 
 
-async def _workshop(settings: ProvisionerSettings, pools: list[Pool], launcher: Launcher, fetched: Fetched) -> Workshop:
+async def _workshop(
+    settings: ProvisionerSettings, pools: list[Pool], launcher: Launcher, fetched: Fetched, stopping: trio.Event
+) -> Workshop:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     commands = await launcher.remembered()
     remembered = {pool_id: known.port for pool_id, known in commands.items() if known.port is not None}
@@ -154,6 +156,7 @@ async def _workshop(settings: ProvisionerSettings, pools: list[Pool], launcher: 
         acquiring=Acquiring(settings.cache_dir.absolute(), fetched),
         launcher=launcher,
         ports=Ports(pools, remembered),
+        stopping=stopping,
     )
 
 

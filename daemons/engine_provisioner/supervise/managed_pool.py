@@ -1,7 +1,6 @@
 """One try to have an engine of our own: get it, start it, see it healthy, announce it, watch it."""
 
 import logging
-import math
 from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
@@ -44,6 +43,8 @@ class Workshop:
     acquiring: Acquiring
     launcher: Launcher
     ports: ports.Ports
+    stopping: trio.Event
+    """Set before the daemon cancels its supervisors to stop."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class ManagedPool:
                 await self._announce(engine, prepared, wanted)
                 await self._watch(engine, prepared, wanted)
             finally:
-                if engine.unit is None and trio.current_effective_deadline() == -math.inf:  # it ends with the daemon
+                if engine.unit is None and self._shop.stopping.is_set():
                     with trio.CancelScope(shield=True):
                         await self._voice.withdraw()
                         await self._voice.idle("engine-provisioner has stopped, and the engine with it")
