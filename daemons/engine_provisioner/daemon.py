@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 from prometheus_client import CollectorRegistry
 
-from engine_provisioner import clearing
+from engine_provisioner import cleanup
 from engine_provisioner.acquire.acquiring import Acquiring, Fetched
 from engine_provisioner.launch import systemd_launcher
 from engine_provisioner.launch.child_launcher import ChildLauncher
@@ -18,7 +18,7 @@ from engine_provisioner.launch.ports import Ports
 from engine_provisioner.launch.systemd_launcher import SystemdLauncher
 from engine_provisioner.progress import Progress, overdue
 from engine_provisioner.report.board import Board
-from engine_provisioner.report.voice import Voice
+from engine_provisioner.report.pool_reporter import Voice
 from engine_provisioner.settings import METRICS_VARIABLE, ProvisionerSettings
 from engine_provisioner.spec import pools_file
 from engine_provisioner.spec.pool_spec import Pool
@@ -65,7 +65,7 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
         await _start_metrics(settings, service, registry, nursery)
         nursery.start_soon(board.keep)
         launcher = _launcher(service, nursery)
-        nursery.start_soon(clearing.retire_unwanted, pools, launcher)
+        nursery.start_soon(cleanup.retire_unwanted, pools, launcher)
         shop = await _workshop(settings, pools, launcher, board.metrics.fetched, service.stop)
         async with trio.open_nursery() as supervisors:
             for pool, promise in zip(pools, promises, strict=True):
@@ -97,7 +97,7 @@ def prepare_directory(handoff_dir: Path, wanted: list[str]) -> None:
     """Make the handoff directory, and clear it of what earlier runs announced. Blocks; raises StartupError."""
     try:
         (handoff_dir / "status").mkdir(parents=True, exist_ok=True)
-        for pool_id in clearing.withdraw_all(handoff_dir, wanted):
+        for pool_id in cleanup.withdraw_all(handoff_dir, wanted):
             log.info("pool %s is in the pools file no more: withdrawn", pool_id)
     except OSError as error:
         what = f"the handoff directory {handoff_dir} cannot be used: {error.strerror or error} ({error.filename})"

@@ -19,7 +19,7 @@ LAYERS = {
     "__main__",
     "engine_provisioner": "exec_engine xllamacpp_server "
     "engine failures metrics progress spec launch report settings acquire "
-    "clearing supervise daemon __main__",
+    "cleanup supervise daemon __main__",
     "orchctl": "failure tls_hints encoding queen destination output command_line paging tables texts waiting submit "
     "commands chat check run __main__",
 }

@@ -8,8 +8,8 @@ from urllib.parse import unquote, urlsplit
 
 import trio
 
-from engine_provisioner.acquire import binary_engine, checksums, downloading, file_model, package_engine
-from engine_provisioner.acquire.downloading import Download
+from engine_provisioner.acquire import binary_engine, checksums, downloads, file_model, package_engine
+from engine_provisioner.acquire.downloads import Download
 from engine_provisioner.acquire.single_flight import SingleFlight
 from engine_provisioner.engine import LocalModel, Program
 from engine_provisioner.failures import ProvisioningFailure, Retry
@@ -111,10 +111,10 @@ class Acquiring:
             progress.expect(idle_s + checksums.DISK_S, "downloading")
             if trio.current_time() - last_told >= TELL_EVERY_S:
                 last_told = trio.current_time()
-                await tell(f"downloading {model_name(url)}: {downloading.how_far(there, total)}")
+                await tell(f"downloading {model_name(url)}: {downloads.how_far(there, total)}")
 
-        progress.expect(downloading.CONNECT_S + idle_s + checksums.DISK_S, "downloading")
-        await downloading.fetch(Download(url, target, checksum, idle_s), on_bytes)
+        progress.expect(downloads.CONNECT_S + idle_s + checksums.DISK_S, "downloading")
+        await downloads.fetch(Download(url, target, checksum, idle_s), on_bytes)
 
 
 def stored_at(model: Model, cache_dir: Path) -> Path:

@@ -16,7 +16,7 @@ import trio
 from engine_provisioner.acquire import pip_words
 from engine_provisioner.engine import Program
 from engine_provisioner.failures import ProvisioningFailure, Retry
-from engine_provisioner.launch.probing import base_environment
+from engine_provisioner.launch.probes import base_environment
 from engine_provisioner.spec.provisioning_spec import Package
 from llama_orch.files import durable
 

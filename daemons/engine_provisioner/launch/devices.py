@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from engine_provisioner.engine import Engine
 from engine_provisioner.failures import ProvisioningFailure, Retry
-from engine_provisioner.launch.probing import devices_in
+from engine_provisioner.launch.probes import devices_in
 from engine_provisioner.spec.pool_spec import Pool
 from llama_orch.settings.types import GpuMask
 

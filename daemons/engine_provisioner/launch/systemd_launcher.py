@@ -18,7 +18,7 @@ from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.launch import unit_manager
 from engine_provisioner.launch.adoption import Verdict, verdict
 from engine_provisioner.launch.bus import BusError
-from engine_provisioner.launch.last_words import KEPT_LINES, clean, epitaph
+from engine_provisioner.launch.engine_output import KEPT_LINES, clean, epitaph
 from engine_provisioner.launch.launcher import Answers, RunningEngine, process_end
 from engine_provisioner.launch.unit_manager import UnitState
 from engine_provisioner.spec.reachability import Reader, user

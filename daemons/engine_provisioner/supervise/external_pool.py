@@ -6,8 +6,8 @@ from typing import NoReturn
 import trio
 
 from engine_provisioner.progress import Progress
-from engine_provisioner.report.announcing import Announcement
-from engine_provisioner.report.voice import Voice
+from engine_provisioner.report.handoffs import Announcement
+from engine_provisioner.report.pool_reporter import Voice
 from engine_provisioner.spec.model_name import model_name
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.provisioning_spec import External

@@ -11,15 +11,15 @@ from engine_provisioner.acquire import checksums
 from engine_provisioner.acquire.acquiring import Acquiring
 from engine_provisioner.engine import Command, Engine, LocalModel
 from engine_provisioner.failures import ProvisioningFailure
-from engine_provisioner.launch import command, devices, ports, probing
-from engine_provisioner.launch.last_words import exit_cause
+from engine_provisioner.launch import command, devices, ports, probes
+from engine_provisioner.launch.engine_output import exit_cause
 from engine_provisioner.launch.launcher import Launcher, RunningEngine
 from engine_provisioner.progress import Progress
-from engine_provisioner.report.announcing import Announcement
-from engine_provisioner.report.voice import Voice
+from engine_provisioner.report.handoffs import Announcement
+from engine_provisioner.report.pool_reporter import Voice
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.workloads import served
-from engine_provisioner.supervise.watching import (
+from engine_provisioner.supervise.health_waits import (
     UNHEALTHY_S,
     WATCH_S,
     is_alive,
@@ -97,11 +97,11 @@ class ManagedPool:
         await self._shop.acquiring.check_here(self._pool, self._progress, self._shop.launcher.engine_user)
         program = await self._shop.acquiring.program(self._pool, self._progress, self._voice.progress)
         model = await self._shop.acquiring.model(self._pool, self._progress, self._voice.progress)
-        self._progress.expect(3 * probing.LIMIT_S, "asking the engine for its version")
-        engine = await probing.probe(program)
+        self._progress.expect(3 * probes.LIMIT_S, "asking the engine for its version")
+        engine = await probes.probe(program)
         if wanted and "--list-devices" in engine.options:
             env = command.environment(self._pool, wanted)
-            devices.check_engine_sees(engine, wanted, await probing.output(program, "--list-devices", env=env))
+            devices.check_engine_sees(engine, wanted, await probes.output(program, "--list-devices", env=env))
         return Prepared(engine, model, wanted)
 
     async def _command(self, prepared: Prepared) -> Command:

@@ -9,8 +9,8 @@ import trio
 from engine_provisioner.acquire import checksums
 from engine_provisioner.failures import ProvisioningFailure
 from engine_provisioner.progress import Progress
-from engine_provisioner.report.voice import Voice
-from engine_provisioner.supervise import retrying
+from engine_provisioner.report.pool_reporter import Voice
+from engine_provisioner.supervise import retries
 
 CHANGE_LOOK_S = 1.0
 Signatures = list[list[int] | None]
@@ -34,7 +34,7 @@ class Supervisor:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
         """Until cancelled."""
         task_status.started()
-        attempts = retrying.Attempts()
+        attempts = retries.Attempts()
         while True:
             try:
                 await self._life.live()
@@ -43,14 +43,14 @@ class Supervisor:
             except OSError as error:  # of the machine, wherever it came from: no reason to end the daemon
                 attempts = await self._after(ProvisioningFailure(str(error)), attempts)
 
-    async def _after(self, failure: ProvisioningFailure, before: retrying.Attempts) -> retrying.Attempts:
+    async def _after(self, failure: ProvisioningFailure, before: retries.Attempts) -> retries.Attempts:
         """Say what failed and wait until it is time to try again."""
         attempts = before.after_failure(self._voice.ready_for_s)
-        delay = retrying.delay_s(failure.retry, attempts.failed)
+        delay = retries.delay_s(failure.retry, attempts.failed)
         self._progress.expect(checksums.DISK_S, "reporting a failure")
         # before anybody is told: who mends the file thereupon changes it against this
         seen = await trio.to_thread.run_sync(signatures, failure.watch) if failure.watch else []
-        await self._voice.failed(str(failure), retrying.next_step(delay, bool(failure.watch), attempts.failed))
+        await self._voice.failed(str(failure), retries.next_step(delay, bool(failure.watch), attempts.failed))
         await self._wait(delay, failure.watch, seen)
         return attempts
 

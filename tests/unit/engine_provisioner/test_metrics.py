@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client import CollectorRegistry
 
-from engine_provisioner.launch.last_words import epitaph, exit_cause
+from engine_provisioner.launch.engine_output import epitaph, exit_cause
 from engine_provisioner.metrics import EXITS, Metrics
 from llama_orch.contracts.pools import PoolState
 

@@ -9,7 +9,7 @@ import pytest
 
 from engine_provisioner import xllamacpp_server
 from engine_provisioner.launch import command
-from engine_provisioner.launch.probing import options_in
+from engine_provisioner.launch.probes import options_in
 from engine_provisioner.xllamacpp_server import OPTIONS, parser, set_parameter
 from tests.engines.fixtures import leave_out
 from tests.unit.engine_provisioner.pools import MODEL, engine, pool

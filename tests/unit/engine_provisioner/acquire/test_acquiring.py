@@ -13,8 +13,8 @@ from engine_provisioner.acquire.acquiring import Acquiring, stored_at
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.progress import Progress
 from engine_provisioner.spec.pool_spec import Model, Pool
+from tests.unit.engine_provisioner.file_server import Store, serving
 from tests.unit.engine_provisioner.pools import pool
-from tests.unit.engine_provisioner.store import Store, serving
 
 GGUF = b"GGUF" + b"\0" * 100
 

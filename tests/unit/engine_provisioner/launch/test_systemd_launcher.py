@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from engine_provisioner.clearing import retire_unwanted
+from engine_provisioner.cleanup import retire_unwanted
 from engine_provisioner.engine import Command
 from engine_provisioner.launch.bus import BusError, system_bus
 from engine_provisioner.launch.systemd_launcher import SystemdLauncher, in_charge, manner, unit_of

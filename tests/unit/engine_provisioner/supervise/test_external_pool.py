@@ -10,9 +10,9 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from engine_provisioner.progress import Progress
-from engine_provisioner.report.announcing import file_of, handoff
 from engine_provisioner.report.board import Board
-from engine_provisioner.report.voice import Voice
+from engine_provisioner.report.handoffs import file_of, handoff
+from engine_provisioner.report.pool_reporter import Voice
 from engine_provisioner.spec.provisioning_spec import External
 from engine_provisioner.supervise import external_pool
 from engine_provisioner.supervise.external_pool import ExternalPool, announcement

@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry
 
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.progress import Progress
-from engine_provisioner.report.announcing import Announcement, file_of
 from engine_provisioner.report.board import Board
-from engine_provisioner.report.voice import Voice
-from engine_provisioner.supervise import retrying
+from engine_provisioner.report.handoffs import Announcement, file_of
+from engine_provisioner.report.pool_reporter import Voice
+from engine_provisioner.supervise import retries
 from engine_provisioner.supervise.supervisor import Supervisor
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
@@ -189,4 +189,4 @@ async def test_a_reason_that_lasts_is_logged_ever_less_often(
 
 
 def test_next_step_says_how_often_it_failed() -> None:
-    assert retrying.next_step(8.0, False, 5) == "tried again in 8 s (failed 5 times)"
+    assert retries.next_step(8.0, False, 5) == "tried again in 8 s (failed 5 times)"

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine_provisioner.failures import Retry
-from engine_provisioner.supervise.retrying import LONG_RUN_S, Attempts, delay_s, next_step
+from engine_provisioner.supervise.retries import LONG_RUN_S, Attempts, delay_s, next_step
 
 
 @given(st.sampled_from([Retry.BACKOFF, Retry.MENDING, Retry.COSTLY]), st.integers(0, 10_000))

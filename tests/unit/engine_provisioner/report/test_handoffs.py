@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from engine_provisioner import clearing
-from engine_provisioner.report import announcing
-from engine_provisioner.report.announcing import Announcement, file_of, handoff, write
+from engine_provisioner import cleanup
+from engine_provisioner.report import handoffs
+from engine_provisioner.report.handoffs import Announcement, file_of, handoff, write
 from engine_provisioner.supervise.external_pool import announcement
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.engines.describing import Facts
@@ -65,9 +65,9 @@ def test_at_a_start_old_announcements_are_withdrawn_and_others_files_left_alone(
         (tmp_path / f"status/{name}.json").write_text("{}")
         file_of(tmp_path, name).write_text("{}")
     (tmp_path / "foreign-r0.json").write_text("{}")
-    assert clearing.withdraw_all(tmp_path, ["kept", "new"]) == ["gone"]
+    assert cleanup.withdraw_all(tmp_path, ["kept", "new"]) == ["gone"]
     assert sorted(path.name for path in tmp_path.rglob("*.json")) == ["foreign-r0.json", "kept.json"]
 
 
 def test_withdrawing_what_was_taken_is_no_error(tmp_path: Path) -> None:
-    announcing.withdraw(tmp_path, "default")
+    handoffs.withdraw(tmp_path, "default")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine_provisioner.failures import ProvisioningFailure
 from engine_provisioner.launch.launcher import Launcher
-from engine_provisioner.report import announcing
+from engine_provisioner.report import handoffs
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.provisioning_spec import External
 from llama_orch.telemetry.events import ENGINE_RETIRED
@@ -22,7 +22,7 @@ def withdraw_all(handoff_dir: Path, wanted: Iterable[str]) -> list[str]:
     """
     reported = {path.stem: path for path in (handoff_dir / "status").glob("*.json")}
     for pool_id in (*reported, *wanted):
-        announcing.withdraw(handoff_dir, pool_id)
+        handoffs.withdraw(handoff_dir, pool_id)
     gone = sorted(set(reported) - set(wanted))
     for pool_id in gone:
         reported[pool_id].unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import trio.testing
 
 from engine_provisioner.supervise import health
 from engine_provisioner.supervise.health import Condition, Look
-from engine_provisioner.supervise.watching import (
+from engine_provisioner.supervise.health_waits import (
     UNHEALTHY_S,
     WATCH_S,
     is_alive,

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine_provisioner.acquire.downloading import Download, fetch, how_far
+from engine_provisioner.acquire.downloads import Download, fetch, how_far
 from engine_provisioner.acquire.partial_file import strong_validator
 from engine_provisioner.failures import ProvisioningFailure, Retry
-from tests.unit.engine_provisioner.store import Store, serving
+from tests.unit.engine_provisioner.file_server import Store, serving
 
 CONTENT = b"GGUF" + bytes(range(256)) * 64
 CHECKSUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()

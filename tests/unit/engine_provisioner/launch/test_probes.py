@@ -6,8 +6,8 @@ import pytest
 
 from engine_provisioner.engine import Program
 from engine_provisioner.failures import ProvisioningFailure
-from engine_provisioner.launch import probing
-from engine_provisioner.launch.probing import devices_in, options_in, probe, version_in
+from engine_provisioner.launch import probes
+from engine_provisioner.launch.probes import devices_in, options_in, probe, version_in
 
 HELP = """\
 ----- common params -----
@@ -77,7 +77,7 @@ async def test_an_engine_that_lacks_a_library_fails_with_its_own_line(tmp_path: 
 
 
 async def test_an_engine_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probing, "LIMIT_S", 0.1)
+    monkeypatch.setattr(probes, "LIMIT_S", 0.1)
     with pytest.raises(ProvisioningFailure, match="did not answer --version"):
         await probe(script(tmp_path, "exec sleep 60"))
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_provisioner.launch.last_words import LINE_LIMIT, clean, epitaph, level_of, severity_of
+from engine_provisioner.launch.engine_output import LINE_LIMIT, clean, epitaph, level_of, severity_of
 
 TRUNCATED = [
     "0.00.009.532 I srv    load_model: loading model '/tmp/m.gguf'",

@@ -7,9 +7,9 @@ from pathlib import Path
 import trio
 
 from engine_provisioner.failures import ProvisioningFailure
-from engine_provisioner.report import announcing
-from engine_provisioner.report.announcing import Announcement
+from engine_provisioner.report import handoffs
 from engine_provisioner.report.board import Board
+from engine_provisioner.report.handoffs import Announcement
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.workloads import expected
 from llama_orch.contracts.handoff import Handoff
@@ -66,7 +66,7 @@ class Voice:
     async def ready(self, announced: Announcement, *, adopted: bool) -> None:
         """Write the handoff file, then say that the pool is ready. Raises ProvisioningFailure when it cannot."""
         try:
-            document = await trio.to_thread.run_sync(announcing.write, self._directory, announced)
+            document = await trio.to_thread.run_sync(handoffs.write, self._directory, announced)
         except OSError as error:
             what = f"the handoff file cannot be written into {self._directory}: {error.strerror or error}"
             raise ProvisioningFailure(what, "See that there is room, and that the daemon may write there.") from error
@@ -76,7 +76,7 @@ class Voice:
         (metrics.adoptions if adopted else metrics.starts).labels(self.pool.id).inc()
         if self._began is not None and not adopted:
             metrics.durations.labels(self.pool.id).observe(trio.current_time() - self._began)
-        file = announcing.file_of(self._directory, self.pool.id)
+        file = handoffs.file_of(self._directory, self.pool.id)
         emit(event, **fields, engine_version=announced.engine_version, file=file)
         self._ready_since, self._last_error = trio.current_time(), None
         detail = f"{announced.engine} {announced.engine_version} at {announced.url}"
@@ -106,7 +106,7 @@ class Voice:
     async def withdraw(self) -> None:
         """Take the handoff file back if nobody has taken it."""
         try:
-            await trio.to_thread.run_sync(partial(announcing.withdraw, self._directory, self.pool.id))
+            await trio.to_thread.run_sync(partial(handoffs.withdraw, self._directory, self.pool.id))
         except OSError as error:
             log.warning("cannot remove the handoff file of pool %s: %s", self.pool.id, error.strerror or error)
 
