@@ -8,7 +8,6 @@ from engine_provisioner.failures import ProvisioningFailure
 from engine_provisioner.launch.launcher import Launcher
 from engine_provisioner.report import handoffs
 from engine_provisioner.spec.pool_spec import Pool
-from engine_provisioner.spec.provisioning_spec import External
 from llama_orch.telemetry.events import ENGINE_RETIRED
 from llama_orch.telemetry.records import emit
 
@@ -31,7 +30,7 @@ def withdraw_all(handoff_dir: Path, wanted: Iterable[str]) -> list[str]:
 
 async def retire_unwanted(pools: list[Pool], launcher: Launcher) -> None:
     """Stop the engines of pools that the file no longer names, or no longer as engines of ours."""
-    managed = {pool.id for pool in pools if not isinstance(pool.provisioning, External)}
+    managed = {pool.id for pool in pools if pool.provisioning.starts_engine}
     try:
         for pool_id in sorted(await launcher.leftovers() - managed):
             await launcher.retire(pool_id)

@@ -16,13 +16,13 @@ from engine_provisioner.launch.command import cache_ram_mib
 from engine_provisioner.launch.launcher import Launcher
 from engine_provisioner.launch.ports import Ports
 from engine_provisioner.launch.systemd_launcher import SystemdLauncher
+from engine_provisioner.modes.external import ExternalMode
 from engine_provisioner.progress import Progress, overdue
 from engine_provisioner.report.board import Board
 from engine_provisioner.report.pool_reporter import Voice
 from engine_provisioner.settings import METRICS_VARIABLE, ProvisionerSettings
 from engine_provisioner.spec import pools_file
 from engine_provisioner.spec.pool_spec import Pool
-from engine_provisioner.spec.provisioning_spec import External
 from engine_provisioner.supervise.external_pool import ExternalPool
 from engine_provisioner.supervise.managed_pool import ManagedPool, Workshop
 from engine_provisioner.supervise.supervisor import Life, Supervisor
@@ -161,7 +161,7 @@ async def _workshop(
 
 
 def _life(pool: Pool, shop: Workshop, voice: Voice, progress: Progress) -> Life:
-    if isinstance(pool.provisioning, External):
+    if isinstance(pool.provisioning, ExternalMode):
         return ExternalPool(pool, pool.provisioning, voice, progress)
     return ManagedPool(pool, shop, voice, progress)
 

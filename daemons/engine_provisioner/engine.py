@@ -2,11 +2,13 @@
 
 import itertools
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 VERSION_LIMIT = 256
+INHERITED_VARIABLES = ("PATH", "HOME", "LANG")
 
 
 @dataclass(frozen=True)
@@ -64,3 +66,9 @@ def port_of(argv: tuple[str, ...]) -> int | None:
         if name == "--port" and value.isdigit():
             return int(value)
     return None
+
+
+def base_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the part of this daemon's environment that programs run for a pool get."""
+    inherited = {name: environ[name] for name in INHERITED_VARIABLES if name in environ}
+    return {"PATH": os.defpath, "LANG": "C.UTF-8"} | inherited

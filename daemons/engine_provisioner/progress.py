@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 
 Clock = Callable[[], float]
 SLACK_S = 30.0
+DISK_STEP_S = 60.0
+"""The time allowed for one step on a slow disk."""
 
 
 class Progress:

@@ -16,10 +16,10 @@ from pydantic.fields import FieldInfo
 
 import llama_orch.service.run as daemon_process
 from engine_provisioner.__main__ import DAEMON as PROVISIONER
+from engine_provisioner.modes.registry import MODES, mode_names
 from engine_provisioner.report.board import Board
 from engine_provisioner.spec import pools_file
 from engine_provisioner.spec.pool_spec import OWNED_FLAGS, Model, Pool, Timeouts
-from engine_provisioner.spec.provisioning_spec import Binary, Container, External, Package, Source
 from llama_orch.contracts.handoff import Handoff, HandoffModel
 from llama_orch.contracts.pools import ProvisioningReport
 from llama_orch.contracts.tasks import TaskRequest
@@ -243,11 +243,7 @@ KEYS: dict[str, type[BaseModel]] = {
     "POOL": Pool,
     "MODEL": Model,
     "TIMEOUTS": Timeouts,
-    "Mode external": External,
-    "Mode binary": Binary,
-    "Mode package": Package,
-    "Mode source": Source,
-    "Mode container": Container,
+    **{f"Mode {mode.mode_name()}": mode for mode in MODES},
 }
 
 
@@ -276,7 +272,7 @@ def said_default(field: FieldInfo) -> str:
 
 def test_every_mode_is_there() -> None:
     (entry,) = page("llama-orch-pools.5").entries("PROVISIONING")
-    assert all(mode in entry.text for mode in pools_file.MODES)
+    assert all(mode in entry.text for mode in mode_names())
 
 
 def test_every_flag_that_is_refused_is_named() -> None:

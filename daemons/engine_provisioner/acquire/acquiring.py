@@ -8,15 +8,15 @@ from urllib.parse import unquote, urlsplit
 
 import trio
 
-from engine_provisioner.acquire import binary_engine, checksums, downloads, file_model, package_engine
+from engine_provisioner.acquire import downloads, file_model
 from engine_provisioner.acquire.downloads import Download
 from engine_provisioner.acquire.single_flight import SingleFlight
 from engine_provisioner.engine import LocalModel, Program
 from engine_provisioner.failures import ProvisioningFailure, Retry
-from engine_provisioner.progress import Progress
+from engine_provisioner.modes.mode import Workspace
+from engine_provisioner.progress import DISK_STEP_S, Progress
 from engine_provisioner.spec.model_name import model_name
 from engine_provisioner.spec.pool_spec import Model, Pool
-from engine_provisioner.spec.provisioning_spec import PIP, Binary, Package
 from engine_provisioner.spec.reachability import Reader
 
 Tell = Callable[[str], Awaitable[None]]
@@ -40,7 +40,7 @@ class Acquiring:
         """Raise ProvisioningFailure where the pool names a file of this machine as its model, and that cannot be used:
         to be asked before anything is fetched."""
         if pool.model and pool.model.ref.startswith("file:"):
-            progress.expect(checksums.DISK_S, "looking at the model")
+            progress.expect(DISK_STEP_S, "looking at the model")
             path = file_model.local_path(pool.model.ref)
             await trio.to_thread.run_sync(lambda: file_model.check_readable(path, engine_user()))
             await trio.to_thread.run_sync(file_model.check_gguf, path)
@@ -52,23 +52,9 @@ class Acquiring:
             what = f"engine {pool.engine} can only be used with mode external in this release"
             raise ProvisioningFailure(what, "Run it yourself and name its url, or use llamacpp.", Retry.NEVER)
         progress.rest("waiting for another pool that fetches the same engine")
-        if isinstance(how, Binary):
-            async with self._flights.alone(how.checksum):
-                on_block = partial(progress.expect, checksums.DISK_S, "checking the engine")
-                on_block()
-                fetch = partial(self._fetch, pool, progress, tell)
-                return await binary_engine.program(how, self._cache_dir, fetch, on_block)
-        if isinstance(how, Package):
-            async with self._flights.alone(how.name):
-                return await self._packaged(how, progress, tell)
-        raise _later(f"provisioning mode {how.mode}", "Use mode binary, package or external")
-
-    async def _packaged(self, how: Package, progress: Progress, tell: Tell) -> Program:
-        if not how.name.startswith(PIP):
-            return await trio.to_thread.run_sync(package_engine.from_distribution)
-        progress.expect(package_engine.INSTALL_S, "installing the engine by pip")
-        await tell(f"installing {how.name} {how.version}")
-        return await package_engine.from_pip(how, self._cache_dir)
+        async with self._flights.alone(how.engine_key):
+            fetch = partial(self._fetch, pool, progress, tell)
+            return await how.obtain(Workspace(self._cache_dir, progress, tell, fetch))
 
     async def model(self, pool: Pool, progress: Progress, tell: Tell) -> LocalModel:
         """The model's file, checked. Raises ProvisioningFailure."""
@@ -91,7 +77,7 @@ class Acquiring:
                 raise ProvisioningFailure(failure.message, failure.hint, Retry.COSTLY) from failure
 
     async def _checked(self, model: Model, path: Path, progress: Progress) -> LocalModel:
-        on_block = partial(progress.expect, checksums.DISK_S, "checking the model")
+        on_block = partial(progress.expect, DISK_STEP_S, "checking the model")
         on_block()
         check = partial(file_model.on_disk, model, model_name(model.ref), path, self._cache_dir, on_block)
         return await trio.to_thread.run_sync(check)
@@ -108,12 +94,12 @@ class Acquiring:
             if before is not None and there > before:
                 self._fetched(pool.id, there - before)
             before = there
-            progress.expect(idle_s + checksums.DISK_S, "downloading")
+            progress.expect(idle_s + DISK_STEP_S, "downloading")
             if trio.current_time() - last_told >= TELL_EVERY_S:
                 last_told = trio.current_time()
                 await tell(f"downloading {model_name(url)}: {downloads.how_far(there, total)}")
 
-        progress.expect(downloads.CONNECT_S + idle_s + checksums.DISK_S, "downloading")
+        progress.expect(downloads.CONNECT_S + idle_s + DISK_STEP_S, "downloading")
         await downloads.fetch(Download(url, target, checksum, idle_s), on_bytes)
 
 

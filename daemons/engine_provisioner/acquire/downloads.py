@@ -18,7 +18,7 @@ import trio
 from engine_provisioner.acquire.partial_file import OutOfStep, PartialFile
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.spec.model_name import model_name
-from engine_provisioner.spec.provisioning_spec import plain_http_is_local
+from engine_provisioner.spec.policies import is_cleartext
 from llama_orch.addresses import is_loopback
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ async def _receive(download: Download, response: "httpx2.Response", part: Partia
 def _check_hops(download: Download, response: "httpx2.Response") -> None:
     """A redirect must not lead where the pools file itself may not point: to plain http without a checksum."""
     hops = [str(hop.url) for hop in (*response.history, response)]
-    if download.checksum is None and not all(map(plain_http_is_local, hops)):
+    if download.checksum is None and any(map(is_cleartext, hops)):
         what = f"{download.shown} leads to plain http, which nothing protects on its way"
         raise ProvisioningFailure(what, "Give a checksum, or another address.", Retry.MENDING)
 

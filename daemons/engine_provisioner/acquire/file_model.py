@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from engine_provisioner.acquire import checksums
+from engine_provisioner import checksums
 from engine_provisioner.engine import LocalModel
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.spec.pool_spec import Model

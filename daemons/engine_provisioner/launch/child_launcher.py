@@ -15,11 +15,10 @@ from pathlib import Path
 
 import trio
 
-from engine_provisioner.engine import Command
+from engine_provisioner.engine import Command, base_environment
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.launch.engine_output import KEPT_LINES, LINE_LIMIT, clean, epitaph, severity_of
 from engine_provisioner.launch.launcher import Answers, RunningEngine, process_end
-from engine_provisioner.launch.probes import base_environment
 
 log = logging.getLogger("engine_provisioner.engine")
 

@@ -1,20 +1,18 @@
 """Asking an engine what it is: `--version`, `--help` and `--list-devices`, each bounded in time and in output."""
 
-import os
 import re
 import subprocess
 from collections.abc import Mapping
 
 import trio
 
-from engine_provisioner.engine import VERSION_LIMIT, Engine, Program
+from engine_provisioner.engine import VERSION_LIMIT, Engine, Program, base_environment
 from engine_provisioner.failures import ProvisioningFailure, Retry
 
 LIMIT_S = 20.0
 OPTION = re.compile(r"(?:^|(?<=[\s,]))(--?[A-Za-z][A-Za-z0-9-]*)")
 VERSION = re.compile(r"^version:\s*(\S.*)$", re.MULTILINE)
 DEVICE = re.compile(r"^\s+([A-Za-z]+[0-9]+): ", re.MULTILINE)
-PASSED_ON = ("PATH", "HOME", "LANG")
 
 
 def options_in(help_text: str) -> frozenset[str]:
@@ -35,11 +33,6 @@ def version_in(text: str) -> str:
 def devices_in(text: str) -> list[str]:
     """The devices that --list-devices names, such as CUDA0."""
     return DEVICE.findall(text.partition("Available devices")[2])
-
-
-def base_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What every program that is run for a pool gets of this daemon's own environment."""
-    return {"PATH": os.defpath, "LANG": "C.UTF-8"} | {name: environ[name] for name in PASSED_ON if name in environ}
 
 
 async def probe(program: Program) -> Engine:

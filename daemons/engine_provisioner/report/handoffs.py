@@ -6,7 +6,6 @@ Owns `<pool_id>-r0.json` in the handoff directory; others may write files of oth
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from engine_provisioner.engine import LocalModel
 from llama_orch.contracts.engines import EngineKind, Workload
@@ -15,7 +14,6 @@ from llama_orch.files import durable
 
 REPLICA = "r0"
 NAME_LIMIT = 256
-Mode = Literal["external", "source", "container", "package", "binary"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class Announcement:
     pool_id: str
     engine: EngineKind
     engine_version: str
-    mode: Mode
+    mode: str
     url: str
     slots: int
     ctx: int | None

@@ -4,11 +4,12 @@ Everything is strict: a quoted number is a mistake that is better found by the d
 """
 
 import re
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from engine_provisioner.spec.provisioning_spec import Provisioning
+from engine_provisioner.modes.mode import ProvisioningMode
+from engine_provisioner.modes.registry import MODES
 from llama_orch.contracts.base import Inbound, PoolId
 from llama_orch.contracts.engines import EngineKind, Workload
 
@@ -108,6 +109,12 @@ class Model(Table):
     ref: Reference
     checksum: Checksum | None = None
     cache_dir: Annotated[str, StringConstraints(pattern=r"^/[^\x00-\x1f]*$")] | None = None
+
+
+if TYPE_CHECKING:
+    Provisioning = ProvisioningMode
+else:
+    Provisioning = Annotated[Union[tuple(MODES)], Field(discriminator="mode")]  # noqa: UP007 -- computed
 
 
 def _model(value: Any) -> Any:

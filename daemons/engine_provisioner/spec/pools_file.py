@@ -5,32 +5,37 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from engine_provisioner.spec.policies import wrong
-from engine_provisioner.spec.pool_spec import Model, Pool, PoolsFile, Timeouts
-from engine_provisioner.spec.provisioning_spec import Binary, Build, Container, External, Package, Source
+from engine_provisioner.modes.mode import ProvisioningMode
+from engine_provisioner.modes.registry import mode_names
+from engine_provisioner.spec.policies import contradictions
+from engine_provisioner.spec.pool_spec import Pool, PoolsFile
 from engine_provisioner.spec.toml_lines import locate
 
 LIMIT_BYTES = 1 << 20
 HERE, SYSTEM = Path("pools.toml"), Path("/etc/llama-orch/pools.toml")
-MODES: dict[str, type[BaseModel]] = {
-    "external": External,
-    "source": Source,
-    "container": Container,
-    "package": Package,
-    "binary": Binary,
-}
-TABLES: dict[tuple[str, ...], type[BaseModel]] = {
-    (): PoolsFile,
-    ("pools",): Pool,
-    ("pools", "model"): Model,
-    ("pools", "timeouts"): Timeouts,
-    ("pools", "provisioning", "source", "build"): Build,
-    **{("pools", "provisioning", mode): table for mode, table in MODES.items()},
-}
+
+
+def _tables(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
+    """Yield `model` and every table below it with its location as pydantic reports it, list indices left out."""
+    yield path, model
+    for name, field in model.model_fields.items():
+        for nested in _models_in(field.annotation):
+            tag = (nested.mode_name(),) if issubclass(nested, ProvisioningMode) else ()
+            yield from _tables(nested, (*path, name, *tag))
+
+
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+TABLES = dict(_tables(PoolsFile))
 KINDS = {"string": "text", "int": "a whole number", "bool": "true or false", "list": "a list", "dict": "a table"}
 KINDS |= {"float": "a number", "model": "a table"}
 PATTERNS = {
@@ -131,7 +136,7 @@ def _line(lines: dict[Location, int], location: Location) -> int | None:
 
 def _in_document(location: Location) -> Location:
     """`location` without what pydantic adds: the mode's tag after `provisioning`."""
-    if len(location) > 3 and location[2] == "provisioning" and location[3] in MODES:
+    if len(location) > 3 and location[2] == "provisioning" and location[3] in mode_names():
         return (*location[:3], *location[4:])
     return location
 
@@ -163,7 +168,7 @@ def _words(item: Any, location: Location) -> str:
     if kind == "string_pattern_mismatch":
         return f"must be {PATTERNS[name]}" if name in PATTERNS else "has characters that are not allowed here"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        return f"needs a mode; allowed: {', '.join(MODES)}"
+        return f"needs a mode; allowed: {', '.join(mode_names())}"
     if kind == "too_long":
         return f"has more than {item['ctx']['max_length']} elements"
     if name == "model" and kind == "model_type":
@@ -200,6 +205,6 @@ def _policies(path: Path, lines: dict[Location, int], document: dict[str, Any]) 
             pool = Pool.model_validate(raw)
         except ValidationError:
             continue
-        for location, problem in wrong(pool):
+        for location, problem in contradictions(pool):
             full: Location = ("pools", index, *location)
             yield FileProblem(path, _line(lines, full), _dotted(full), problem)

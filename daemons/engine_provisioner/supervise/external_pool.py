@@ -5,12 +5,12 @@ from typing import NoReturn
 
 import trio
 
+from engine_provisioner.modes.external import ExternalMode
 from engine_provisioner.progress import Progress
 from engine_provisioner.report.handoffs import Announcement
 from engine_provisioner.report.pool_reporter import Voice
 from engine_provisioner.spec.model_name import model_name
 from engine_provisioner.spec.pool_spec import Pool
-from engine_provisioner.spec.provisioning_spec import External
 from engine_provisioner.spec.workloads import served
 from engine_provisioner.supervise import health
 from engine_provisioner.supervise.health import Condition
@@ -24,7 +24,7 @@ MISSES = 3
 class ExternalPool:
     """Watches the url in `how`."""
 
-    def __init__(self, pool: Pool, how: External, voice: Voice, progress: Progress) -> None:
+    def __init__(self, pool: Pool, how: ExternalMode, voice: Voice, progress: Progress) -> None:
         self._pool = pool
         self._url = how.url
         self._voice = voice

@@ -7,14 +7,13 @@ from typing import NoReturn
 
 import trio
 
-from engine_provisioner.acquire import checksums
 from engine_provisioner.acquire.acquiring import Acquiring
 from engine_provisioner.engine import Command, Engine, LocalModel
 from engine_provisioner.failures import ProvisioningFailure
 from engine_provisioner.launch import command, devices, ports, probes
 from engine_provisioner.launch.engine_output import exit_cause
 from engine_provisioner.launch.launcher import Launcher, RunningEngine
-from engine_provisioner.progress import Progress
+from engine_provisioner.progress import DISK_STEP_S, Progress
 from engine_provisioner.report.handoffs import Announcement
 from engine_provisioner.report.pool_reporter import Voice
 from engine_provisioner.spec.pool_spec import Pool
@@ -74,7 +73,7 @@ class ManagedPool:
             await self._voice.idle("preload = false: engine and model are here and checked, the engine is not started")
             await trio.sleep_forever()
         wanted = await self._command(prepared)
-        self._progress.expect(checksums.DISK_S, "starting the engine")
+        self._progress.expect(DISK_STEP_S, "starting the engine")
         await self._voice.starting("starting the engine")
         async with self._shop.launcher.run(self._pool.id, wanted, self._answers) as engine:
             try:
@@ -91,7 +90,7 @@ class ManagedPool:
     async def _prepare(self) -> Prepared:
         """Cheap checks first: nothing is fetched for a GPU that is not there, or a model that cannot be read."""
         wanted = devices.wanted(self._pool, self._shop.gpu_mask)
-        self._progress.expect(checksums.DISK_S, "looking for GPUs")
+        self._progress.expect(DISK_STEP_S, "looking for GPUs")
         if wanted:
             devices.check_present(wanted, await trio.to_thread.run_sync(devices.present_gpus))
         await self._shop.acquiring.check_here(self._pool, self._progress, self._shop.launcher.engine_user)
@@ -124,13 +123,13 @@ class ManagedPool:
             raise ports.taken_failure(taken.port, who) from taken
 
     async def _answers(self, running: Command) -> bool:
-        self._progress.expect(checksums.DISK_S, "looking for a running engine")
+        self._progress.expect(DISK_STEP_S, "looking for a running engine")
         return await is_alive(_url(running))
 
     async def _come_up(self, engine: RunningEngine, prepared: Prepared, started: Command) -> None:
         """Return when the engine is healthy. Raises ProvisioningFailure when it ends or takes too long."""
         limit_s = self._pool.timeouts.wall_ms / 1000
-        self._progress.expect(limit_s + checksums.DISK_S, "waiting for the engine to load its model")
+        self._progress.expect(limit_s + DISK_STEP_S, "waiting for the engine to load its model")
         healthy = await while_running(engine, partial(until_healthy, _url(started), limit_s, self._voice.starting))
         if healthy is None:
             raise await self._lost(engine, prepared)
@@ -142,7 +141,7 @@ class ManagedPool:
 
     async def _announce(self, engine: RunningEngine, prepared: Prepared, started: Command) -> None:
         url, pool = _url(started), self._pool
-        self._progress.expect(checksums.DISK_S, "announcing the engine")
+        self._progress.expect(DISK_STEP_S, "announcing the engine")
         said = await llama_server_facts(url)
         if said.ctx and said.ctx < pool.ctx:
             log.warning("pool %s: the model allows a context of %d tokens, not %d", pool.id, said.ctx, pool.ctx)
@@ -177,11 +176,11 @@ class ManagedPool:
         self._progress.expect(WATCH_S + LOOK_S, "watching the engine")
 
     async def _stop(self, engine: RunningEngine) -> None:
-        self._progress.expect(checksums.DISK_S, "stopping the engine")
+        self._progress.expect(DISK_STEP_S, "stopping the engine")
         await engine.stop()
 
     async def _lost(self, engine: RunningEngine, prepared: Prepared) -> ProvisioningFailure:
-        self._progress.expect(checksums.DISK_S, "asking why the engine ended")
+        self._progress.expect(DISK_STEP_S, "asking why the engine ended")
         watched = [prepared.model.path, prepared.engine.program.file]
         words = await engine.last_words()
         self._voice.lost(exit_cause(words))

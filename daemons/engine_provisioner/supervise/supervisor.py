@@ -6,9 +6,9 @@ from typing import NoReturn, Protocol
 
 import trio
 
-from engine_provisioner.acquire import checksums
+from engine_provisioner import checksums
 from engine_provisioner.failures import ProvisioningFailure
-from engine_provisioner.progress import Progress
+from engine_provisioner.progress import DISK_STEP_S, Progress
 from engine_provisioner.report.pool_reporter import Voice
 from engine_provisioner.supervise import retries
 
@@ -47,7 +47,7 @@ class Supervisor:
         """Say what failed and wait until it is time to try again."""
         attempts = before.after_failure(self._voice.ready_for_s)
         delay = retries.delay_s(failure.retry, attempts.failed)
-        self._progress.expect(checksums.DISK_S, "reporting a failure")
+        self._progress.expect(DISK_STEP_S, "reporting a failure")
         # before anybody is told: who mends the file thereupon changes it against this
         seen = await trio.to_thread.run_sync(signatures, failure.watch) if failure.watch else []
         await self._voice.failed(str(failure), retries.next_step(delay, bool(failure.watch), attempts.failed))

@@ -128,7 +128,7 @@ async def test_a_source_of_models_that_comes_later_says_so(tmp_path: Path, ref: 
 
 @pytest.mark.parametrize("how", [{"mode": "source", "repo": "https://h/r"}, {"mode": "container", "image": "i"}])
 async def test_a_mode_that_comes_later_says_so(tmp_path: Path, how: dict[str, str]) -> None:
-    with pytest.raises(ProvisioningFailure, match=f"mode {how['mode']} cannot be used yet") as caught:
+    with pytest.raises(ProvisioningFailure, match=f"mode {how['mode']} is not available in this release") as caught:
         await Acquiring(tmp_path).program(pool(provisioning=how), Progress("default"), untold)
     assert caught.value.retry is Retry.NEVER
 

@@ -9,11 +9,11 @@ import pytest
 import trio
 from prometheus_client import CollectorRegistry
 
+from engine_provisioner.modes.external import ExternalMode
 from engine_provisioner.progress import Progress
 from engine_provisioner.report.board import Board
 from engine_provisioner.report.handoffs import file_of, handoff
 from engine_provisioner.report.pool_reporter import Voice
-from engine_provisioner.spec.provisioning_spec import External
 from engine_provisioner.supervise import external_pool
 from engine_provisioner.supervise.external_pool import ExternalPool, announcement
 from engine_provisioner.supervise.health import Condition, look
@@ -104,7 +104,7 @@ class Stage:
         how = {"mode": "external", "url": imitation.url}
         spec = pool(engine=imitation.engine, model=None, provisioning=how, **keys)
         voice = Voice(spec, Board(directory / "status", CollectorRegistry()), directory)
-        self.life = ExternalPool(spec, External.model_validate(how), voice, Progress("default"))
+        self.life = ExternalPool(spec, ExternalMode.model_validate(how), voice, Progress("default"))
 
     @property
     def state(self) -> PoolState | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine_provisioner.acquire.checksums import digest, verify
+from engine_provisioner.checksums import digest, verify
 from engine_provisioner.failures import ProvisioningFailure, Retry
 
 

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from engine_provisioner.acquire import package_engine, pip_words
-from engine_provisioner.acquire.package_engine import from_pip
 from engine_provisioner.failures import ProvisioningFailure, Retry
-from engine_provisioner.spec.provisioning_spec import Package
+from engine_provisioner.modes import pip
+from engine_provisioner.modes.package import install_with_pip
 
-XLLAMACPP = Package(mode="package", name="pip:xllamacpp", version="2026.1.1", allow_package_installs=True)
+VERSION = "2026.1.1"
 NOT_FOUND = """\
 ERROR: Could not find a version that satisfies the requirement x==1 (from versions: none)
 ERROR: No matching distribution found for x==1
@@ -45,7 +44,7 @@ ABSENT = "Could not fetch URL https://example.org/simple/x/: 404 Client Error: N
     ],
 )
 def test_failure_tells_an_index_out_of_reach_from_a_missing_package(output: str, words: str, retry: Retry) -> None:
-    failure = pip_words.failure("x==1", output)
+    failure = pip.failure("x==1", output)
     assert f"pip cannot install x==1: {words}" in str(failure)
     assert failure.retry is retry
     assert "0x7f" not in str(failure)
@@ -53,13 +52,13 @@ def test_failure_tells_an_index_out_of_reach_from_a_missing_package(output: str,
 
 def test_passwords_of_urls_are_not_shown() -> None:
     output = "ERROR: cannot use proxy http://user:secret@proxy:3128 for https://bob:pw@index/simple"
-    assert "secret" not in str(pip_words.failure("x==1", output))
-    assert "pw@" not in str(pip_words.failure("x==1", output))
+    assert "secret" not in str(pip.failure("x==1", output))
+    assert "pw@" not in str(pip.failure("x==1", output))
 
 
 def test_pip_gets_proxies_and_indexes_and_nothing_else() -> None:
     environ = {"HTTPS_PROXY": "p", "no_proxy": "n", "PIP_INDEX_URL": "i", "PIP_TARGET": "/", "LLORCH_API_TOKEN": "t"}
-    assert pip_words.environment(environ) == {
+    assert pip.environment(environ) == {
         "HTTPS_PROXY": "p",
         "no_proxy": "n",
         "PIP_INDEX_URL": "i",
@@ -70,10 +69,10 @@ def test_pip_gets_proxies_and_indexes_and_nothing_else() -> None:
 async def test_proxy_reaches_pip_by_its_environment_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "pip.py"
     script.write_text("import os, sys; sys.exit(f'ERROR: {os.environ[\"HTTPS_PROXY\"][-4:]} {sys.argv}')")
-    monkeypatch.setattr(package_engine, "pip", lambda: [sys.executable, str(script)])
+    monkeypatch.setattr(pip, "command", lambda: [sys.executable, str(script)])
     monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@proxy:3128")
     with pytest.raises(ProvisioningFailure, match="3128") as caught:
-        await from_pip(XLLAMACPP, tmp_path / "cache")
+        await install_with_pip(VERSION, tmp_path / "cache")
     assert "secret" not in str(caught.value)
 
 
@@ -85,4 +84,4 @@ async def test_real_pip_without_a_network_cannot_reach_the_index(
         monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{closed.getsockname()[1]}/simple")
         monkeypatch.setenv("PIP_RETRIES", "0")
         with pytest.raises(ProvisioningFailure, match=r"cannot reach the package index: .*refused"):
-            await from_pip(XLLAMACPP, tmp_path / "cache")
+            await install_with_pip(VERSION, tmp_path / "cache")

@@ -15,8 +15,6 @@ from engine_provisioner.failures import ProvisioningFailure, Retry
 from llama_orch.files import durable
 
 BLOCK = 4 << 20
-DISK_S = 60.0
-"""How many seconds one step may take on a slow disk."""
 OnBlock = Callable[[], None]
 
 

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from engine_provisioner.acquire import package_engine
-from engine_provisioner.acquire.package_engine import from_pip, pip
 from engine_provisioner.failures import ProvisioningFailure
-from engine_provisioner.spec.provisioning_spec import Package
+from engine_provisioner.modes import pip
+from engine_provisioner.modes.package import install_with_pip
 
-XLLAMACPP = Package(mode="package", name="pip:xllamacpp", version="2026.1.1", allow_package_installs=True)
+VERSION = "2026.1.1"
 FAKE_PIP = """
 import os, pathlib, sys
 target = pathlib.Path(sys.argv[sys.argv.index("--target") + 1], "xllamacpp")
@@ -25,24 +24,24 @@ def use(monkeypatch: pytest.MonkeyPatch, directory: Path, program: str) -> None:
     """Let `program` be pip."""
     script = directory / "pip.py"
     script.write_text(program)
-    monkeypatch.setattr(package_engine, "pip", lambda: [sys.executable, str(script)])
+    monkeypatch.setattr(pip, "command", lambda: [sys.executable, str(script)])
 
 
 async def test_the_pinned_version_is_installed_readable_for_the_engines_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, tmp_path, FAKE_PIP)
-    program = await from_pip(XLLAMACPP, tmp_path / "cache")
+    program = await install_with_pip(VERSION, tmp_path / "cache")
     assert program.file.read_text() == "xllamacpp==2026.1.1"
     assert [path.stat().st_mode & 0o777 for path in (program.file, program.file.parent)] == [0o640, 0o750]
     use(monkeypatch, tmp_path, "raise SystemExit('it was installed twice')")
-    assert await from_pip(XLLAMACPP, tmp_path / "cache") == program
+    assert await install_with_pip(VERSION, tmp_path / "cache") == program
 
 
 async def test_a_failed_install_leaves_nothing_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, tmp_path, FAKE_PIP + "sys.exit('WARNING: slow\\nERROR: No matching distribution found\\nnotice')")
     with pytest.raises(ProvisioningFailure, match=r"pip cannot install xllamacpp==2026\.1\.1: No matching"):
-        await from_pip(XLLAMACPP, tmp_path / "cache")
+        await install_with_pip(VERSION, tmp_path / "cache")
     assert not list((tmp_path / "cache/engines").iterdir())
 
 
@@ -50,8 +49,8 @@ def test_without_a_pip_of_its_own_the_wheel_of_python3_venv_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    monkeypatch.setattr(package_engine, "WHEELS", tmp_path)
+    monkeypatch.setattr(pip, "WHEELS", tmp_path)
     with pytest.raises(ProvisioningFailure, match="apt install python3-venv"):
-        pip()
+        pip.command()
     (tmp_path / "pip-23.0.1-py3-none-any.whl").touch()
-    assert pip() == [sys.executable, str(tmp_path / "pip-23.0.1-py3-none-any.whl/pip")]
+    assert pip.command() == [sys.executable, str(tmp_path / "pip-23.0.1-py3-none-any.whl/pip")]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_provisioner.acquire import archives
-from engine_provisioner.acquire.archives import BadArchive, executable_in, misplaced, place
+from engine_provisioner.modes import archives
+from engine_provisioner.modes.archives import BadArchive, find_executable, leaves_directory, unpack
 
 SERVER = b"#!/bin/sh\n"
 
@@ -58,8 +58,8 @@ def bare(path: Path) -> Path:
 def test_every_kind_of_archive_gives_an_executable_for_the_group_alone(
     tmp_path: Path, make: Callable[[Path], Path]
 ) -> None:
-    place(make(tmp_path / "download"), tmp_path / "tree")
-    found = executable_in(tmp_path / "tree")
+    unpack(make(tmp_path / "download"), tmp_path / "tree")
+    found = find_executable(tmp_path / "tree")
     assert found.read_bytes() == SERVER
     assert os.access(found, os.X_OK)
     assert [path.stat().st_mode & 0o777 for path in (found, found.parent)] == [0o750, 0o750]
@@ -89,7 +89,7 @@ def test_an_archive_that_reaches_out_is_refused(
     if not has_data_filter:
         monkeypatch.delattr(tarfile, "data_filter", raising=False)
     with pytest.raises(BadArchive):
-        place(tar(tmp_path / "a.tar.gz", *evil), tmp_path / "deep/er/tree")
+        unpack(tar(tmp_path / "a.tar.gz", *evil), tmp_path / "deep/er/tree")
     assert not (tmp_path / "escaped").exists()
     assert not (tmp_path / "deep/escaped").exists()
 
@@ -101,19 +101,19 @@ def test_links_inside_are_kept(tmp_path: Path) -> None:
         member("lib/libx.so", tarfile.SYMTYPE, "libx.so.1"),
         member("llama-server", content=SERVER),
     )
-    place(path, tmp_path / "tree")
+    unpack(path, tmp_path / "tree")
     assert (tmp_path / "tree/lib/libx.so").read_bytes() == b"x"
 
 
 def test_set_user_id_bits_do_not_survive(tmp_path: Path) -> None:
-    place(tar(tmp_path / "a", member("llama-server", content=SERVER, mode=0o6777)), tmp_path / "tree")
-    assert executable_in(tmp_path / "tree").stat().st_mode & 0o7777 == 0o750
+    unpack(tar(tmp_path / "a", member("llama-server", content=SERVER, mode=0o6777)), tmp_path / "tree")
+    assert find_executable(tmp_path / "tree").stat().st_mode & 0o7777 == 0o750
 
 
 def test_an_archive_that_would_fill_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "SIZE_LIMIT", 100)
     with pytest.raises(BadArchive, match="larger than an engine can be"):
-        place(tar(tmp_path / "a", member("x", content=b"0" * 101)), tmp_path / "tree")
+        unpack(tar(tmp_path / "a", member("x", content=b"0" * 101)), tmp_path / "tree")
 
 
 @pytest.mark.parametrize(
@@ -129,17 +129,17 @@ def test_an_archive_that_would_fill_the_disk_is_refused(tmp_path: Path, monkeypa
 def test_what_is_no_archive_is_named(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "download").write_bytes(content)
     with pytest.raises(BadArchive, match=words):
-        place(tmp_path / "download", tmp_path / "tree")
+        unpack(tmp_path / "download", tmp_path / "tree")
 
 
 def test_an_archive_without_a_server_says_so(tmp_path: Path) -> None:
-    place(tar(tmp_path / "a", member("README", content=b"x")), tmp_path / "tree")
+    unpack(tar(tmp_path / "a", member("README", content=b"x")), tmp_path / "tree")
     with pytest.raises(BadArchive, match="no executable named llama-server"):
-        executable_in(tmp_path / "tree")
+        find_executable(tmp_path / "tree")
 
 
 @given(st.lists(st.sampled_from(["..", ".", "a", "b c", "", "a\\..\\..\\.."]), max_size=5).map("/".join))
 def test_no_name_that_is_let_in_leads_out(name: str) -> None:
-    if not misplaced(name):
+    if not leaves_directory(name):
         joined = os.path.normpath(os.path.join("/base", name.replace("\\", "/")))
         assert joined == "/base" or joined.startswith("/base/")

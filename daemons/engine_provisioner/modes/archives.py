@@ -18,7 +18,7 @@ class BadArchive(Exception):
     """The archive cannot be used; the message says why."""
 
 
-def place(source: Path, target: Path) -> None:
+def unpack(source: Path, target: Path) -> None:
     """Unpack the archive `source` into the new directory `target`, or copy it there if it is a bare executable.
 
     What it is, is told by its content. Blocks; raises BadArchive and OSError.
@@ -43,7 +43,7 @@ def place(source: Path, target: Path) -> None:
     _let_group_read(target)
 
 
-def executable_in(tree: Path) -> Path:
+def find_executable(tree: Path) -> Path:
     """The llama-server in an unpacked tree, the one nearest to its top. Raises BadArchive."""
     found = [path for path in tree.rglob(EXECUTABLE) if path.is_file() and os.access(path, os.X_OK)]
     if not found:
@@ -51,7 +51,7 @@ def executable_in(tree: Path) -> Path:
     return min(found, key=lambda path: (len(path.parts), path))
 
 
-def misplaced(name: str) -> bool:
+def leaves_directory(name: str) -> bool:
     """Whether a member of this name would leave the directory it is unpacked in."""
     path = PurePosixPath(name.replace("\\", "/"))
     return path.is_absolute() or ".." in path.parts or not path.parts
@@ -76,7 +76,7 @@ def _as_it_is(member: tarfile.TarInfo, _path: str) -> tarfile.TarInfo:
 
 def _check_member(member: tarfile.TarInfo, target: Path) -> None:
     """Refuse what `tarfile`'s own data filter refuses; Debian 12's Python has no such filter."""
-    if misplaced(member.name):
+    if leaves_directory(member.name):
         raise BadArchive(f"has a member outside its own directory: {member.name!r}")
     if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
         raise BadArchive(f"has a member that is neither file, directory nor link: {member.name!r}")
@@ -100,7 +100,7 @@ def _unzip(source: Path, target: Path) -> None:
             total += member.file_size
             _check_bounds(count, total)
             mode = member.external_attr >> 16
-            if misplaced(member.filename) or stat.S_ISLNK(mode):
+            if leaves_directory(member.filename) or stat.S_ISLNK(mode):
                 raise BadArchive(f"has a member that is a link or outside its own directory: {member.filename!r}")
             path = Path(archive.extract(member, target))
             if not member.is_dir():
