@@ -1,7 +1,7 @@
-"""SHA-256 of files, computed once for as long as a file stays the same.
+"""SHA-256 checksums of files, cached for as long as a file is unchanged.
 
-Owns `checksums/` in the cache directory: one small file for each path, with what identified the file's content when
-it was hashed (device, inode, size, time of change). A restart does not read 40 GB again.
+Owns `checksums/` in the cache directory: for each path the digest and the device, inode, size and mtime that the file
+had when it was hashed. Without it every restart would read 40 GB of models again.
 """
 
 import contextlib
@@ -19,48 +19,47 @@ OnBlock = Callable[[], None]
 
 
 def signature(path: Path) -> list[int]:
-    """What changes when the content of `path` does: device, inode, size, mtime. Blocks; raises OSError."""
+    """Return device, inode, size and mtime, which change with the file's content. Blocks; raises OSError."""
     found = path.stat()
     return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns]
 
 
 def digest(path: Path, cache_dir: Path, on_block: OnBlock) -> str:
-    """The file's `sha256:…`, from the cache where the file is unchanged. Blocks; raises OSError.
+    """Return the file's `sha256:…`, from the cache if the file is unchanged. Blocks; raises OSError.
 
-    `on_block` is called for each BLOCK bytes read, as a sign of life.
+    `on_block` is called after each BLOCK bytes, to report progress.
     """
-    note = cache_dir / "checksums" / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
-    now = signature(path)
-    if known := _noted(note, now):
-        return known
+    entry = cache_dir / "checksums" / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
+    before = signature(path)
+    if cached := _read_entry(entry, before):
+        return cached
     found = _hash(path, on_block)
-    if signature(path) == now:  # else it changed while it was read
-        _note(note, json.dumps({"signature": now, "digest": found}).encode())
+    if signature(path) == before:  # else the file changed while it was read
+        _write_entry(entry, json.dumps({"signature": before, "digest": found}).encode())
     return found
 
 
-def verify(path: Path, wanted: str, cache_dir: Path, on_block: OnBlock) -> None:
-    """Raise ProvisioningFailure where the file's digest is not `wanted`. Blocks; raises OSError."""
+def verify(path: Path, expected: str, cache_dir: Path, on_block: OnBlock) -> None:
+    """Raise ProvisioningFailure unless the file's digest is `expected`. Blocks; raises OSError."""
     found = digest(path, cache_dir, on_block)
-    if found != wanted:
-        what = f"{path} has the checksum {found}, and the pools file wants {wanted}"
-        hint = "The file is damaged or another one, or the checksum belongs to another file."
-        raise ProvisioningFailure(what, hint, Retry.MENDING, [path])
+    if found != expected:
+        what = f"{path} has the checksum {found}, but the pools file requires {expected}"
+        hint = "The file is damaged or not the expected one, or the checksum in the pools file is wrong."
+        raise ProvisioningFailure(what, hint, Retry.AFTER_FIX, [path])
 
 
-def _note(note: Path, content: bytes) -> None:
-    """A note that cannot be written costs time at the next start, nothing else."""
-    with contextlib.suppress(OSError):
-        note.parent.mkdir(parents=True, exist_ok=True)
-        durable.replace(note, content)
+def _write_entry(entry: Path, content: bytes) -> None:
+    with contextlib.suppress(OSError):  # a missing entry only costs time at the next start
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        durable.replace(entry, content)
 
 
-def _noted(note: Path, now: list[int]) -> str | None:
+def _read_entry(entry: Path, expected_signature: list[int]) -> str | None:
     try:
-        content = json.loads(note.read_bytes())
+        content = json.loads(entry.read_bytes())
     except (OSError, ValueError):
         return None
-    if not isinstance(content, dict) or content.get("signature") != now:
+    if not isinstance(content, dict) or content.get("signature") != expected_signature:
         return None
     found = content.get("digest")
     return found if isinstance(found, str) else None

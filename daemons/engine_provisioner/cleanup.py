@@ -1,4 +1,4 @@
-"""What earlier runs left behind: handoff files of engines that may be gone, pools that the pools file names no more."""
+"""Cleaning up after earlier runs: stale handoff files, and engines of pools that left the pools file."""
 
 import logging
 from collections.abc import Iterable
@@ -14,26 +14,26 @@ from llama_orch.telemetry.records import emit
 log = logging.getLogger(__name__)
 
 
-def withdraw_all(handoff_dir: Path, wanted: Iterable[str]) -> list[str]:
-    """Remove the handoff files of all pools that this daemon has ever reported, and the reports of those not `wanted`.
+def withdraw_all(handoff_dir: Path, configured: Iterable[str]) -> list[str]:
+    """Remove the handoff files of this daemon's pools, and the status reports of those no longer `configured`.
 
-    A wanted engine that still runs is announced again. Returns the pools that are gone. Blocks; raises OSError.
+    An engine that still runs is announced again later. Returns the pools that were removed. Blocks; raises OSError.
     """
-    reported = {path.stem: path for path in (handoff_dir / "status").glob("*.json")}
-    for pool_id in (*reported, *wanted):
-        handoffs.withdraw(handoff_dir, pool_id)
-    gone = sorted(set(reported) - set(wanted))
-    for pool_id in gone:
-        reported[pool_id].unlink(missing_ok=True)
-    return gone
+    reports = {path.stem: path for path in (handoff_dir / "status").glob("*.json")}
+    for pool_id in (*reports, *configured):
+        handoffs.remove(handoff_dir, pool_id)
+    removed = sorted(set(reports) - set(configured))
+    for pool_id in removed:
+        reports[pool_id].unlink(missing_ok=True)
+    return removed
 
 
-async def retire_unwanted(pools: list[Pool], launcher: Launcher) -> None:
-    """Stop the engines of pools that the file no longer names, or no longer as engines of ours."""
+async def stop_unconfigured(pools: list[Pool], launcher: Launcher) -> None:
+    """Stop the engines of pools that are no longer configured, or now use an engine that this daemon does not start."""
     managed = {pool.id for pool in pools if pool.provisioning.starts_engine}
     try:
-        for pool_id in sorted(await launcher.leftovers() - managed):
-            await launcher.retire(pool_id)
+        for pool_id in sorted(await launcher.known_pools() - managed):
+            await launcher.remove(pool_id)
             emit(ENGINE_RETIRED, pool_id=pool_id)
     except (ProvisioningFailure, OSError) as failure:
-        log.warning("engines of pools that are gone may still run: %s", failure)
+        log.warning("engines of removed pools may still be running: %s", failure)

@@ -1,7 +1,7 @@
-"""What a supervisor has promised: to move on within so many seconds.
+"""The time that each supervisor allows for its current step.
 
-A step may rightly take hours (a download) or milliseconds, so that no fixed beat fits it. Each step says how long it
-may be silent; the watchdog is pinged while every supervisor keeps its word (`overdue`).
+A step may take milliseconds or, for a download, hours, so the watchdog cannot use one fixed interval. Each step sets
+its own deadline, and the watchdog is pinged while no supervisor is overdue.
 """
 
 import math
@@ -15,28 +15,28 @@ DISK_STEP_S = 60.0
 
 
 class Progress:
-    """One supervisor's current promise. May be renewed from a thread that works for the supervisor."""
+    """The deadline of one supervisor's current step. `expect` may be called from a worker thread."""
 
     def __init__(self, pool_id: str, clock: Clock = time.monotonic) -> None:
         self._pool_id = pool_id
         self._clock = clock
         self._deadline = math.inf
-        self._doing = "not started"
+        self._step = "not started"
 
-    def expect(self, within_s: float, doing: str) -> None:
-        """Promise the next call within `within_s` seconds, `doing` this meanwhile."""
-        self._deadline, self._doing = self._clock() + within_s, doing
+    def expect(self, within_s: float, step: str) -> None:
+        """Begin `step`, which must end or report again within `within_s` seconds."""
+        self._deadline, self._step = self._clock() + within_s, step
 
-    def rest(self, doing: str) -> None:
-        """Promise nothing: waiting for something that may never come."""
-        self.expect(math.inf, doing)
+    def rest(self, step: str) -> None:
+        """Begin `step`, a wait without a deadline."""
+        self.expect(math.inf, step)
 
     def overdue(self) -> str | None:
-        """What was promised and has not come, SLACK_S seconds after it was due."""
+        """Describe the step if its deadline passed more than SLACK_S seconds ago."""
         late = self._clock() - self._deadline
-        return f"pool {self._pool_id}: {self._doing}, overdue for {late:.0f} s" if late > SLACK_S else None
+        return f"pool {self._pool_id}: {self._step}, overdue for {late:.0f} s" if late > SLACK_S else None
 
 
-def overdue(promises: Iterable[Progress]) -> list[str]:
-    """The broken promises among `promises`."""
-    return [words for promise in promises if (words := promise.overdue())]
+def overdue(all_progress: Iterable[Progress]) -> list[str]:
+    """Return the description of each overdue step."""
+    return [step for progress in all_progress if (step := progress.overdue())]

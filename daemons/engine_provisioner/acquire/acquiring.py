@@ -52,7 +52,7 @@ class Acquiring:
             what = f"engine {pool.engine} can only be used with mode external in this release"
             raise ProvisioningFailure(what, "Run it yourself and name its url, or use llamacpp.", Retry.NEVER)
         progress.rest("waiting for another pool that fetches the same engine")
-        async with self._flights.alone(how.engine_key):
+        async with self._flights.hold(how.engine_key):
             fetch = partial(self._fetch, pool, progress, tell)
             return await how.obtain(Workspace(self._cache_dir, progress, tell, fetch))
 
@@ -67,19 +67,19 @@ class Acquiring:
             raise _later(f"models from {model.ref.partition(':')[0]}:", "Fetch the file yourself, name it as file:/…")
         path = stored_at(model, self._cache_dir)
         progress.rest("waiting for another pool that fetches the same model")
-        async with self._flights.alone(str(path)):
+        async with self._flights.hold(str(path)):
             if not await trio.Path(path).exists():
                 await self._fetch(pool, progress, tell, model.ref, path, model.checksum)
             try:
                 return await self._checked(model, path, progress)
             except ProvisioningFailure as failure:  # fetched again rather than found bad for ever
                 await trio.Path(path).unlink(missing_ok=True)
-                raise ProvisioningFailure(failure.message, failure.hint, Retry.COSTLY) from failure
+                raise ProvisioningFailure(failure.message, failure.hint, Retry.REFETCH) from failure
 
     async def _checked(self, model: Model, path: Path, progress: Progress) -> LocalModel:
         on_block = partial(progress.expect, DISK_STEP_S, "checking the model")
         on_block()
-        check = partial(file_model.on_disk, model, model_name(model.ref), path, self._cache_dir, on_block)
+        check = partial(file_model.verified, model, model_name(model.ref), path, self._cache_dir, on_block)
         return await trio.to_thread.run_sync(check)
 
     async def _fetch(
@@ -97,7 +97,7 @@ class Acquiring:
             progress.expect(idle_s + DISK_STEP_S, "downloading")
             if trio.current_time() - last_told >= TELL_EVERY_S:
                 last_told = trio.current_time()
-                await tell(f"downloading {model_name(url)}: {downloads.how_far(there, total)}")
+                await tell(f"downloading {model_name(url)}: {downloads.describe_progress(there, total)}")
 
         progress.expect(downloads.CONNECT_S + idle_s + DISK_STEP_S, "downloading")
         await downloads.fetch(Download(url, target, checksum, idle_s), on_bytes)

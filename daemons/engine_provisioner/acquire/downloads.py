@@ -1,7 +1,7 @@
-"""Fetching a file over HTTP: resumed where the server can, bounded in stillness, checked before it is believed.
+"""Download a file over HTTP: resumable, with an idle timeout, and verified before it appears.
 
-Owns `.NAME.part` and `.NAME.part.json` beside the target: what has come so far, and what identifies it. The target
-itself appears whole or not at all.
+Owns `.NAME.part` and `.NAME.part.json` beside the target: the bytes so far, and the version of the file they belong
+to. The target itself appears complete or not at all.
 """
 
 import errno
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import trio
 
-from engine_provisioner.acquire.partial_file import OutOfStep, PartialFile
+from engine_provisioner.acquire.partial_file import PartialFile, WrongRange
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.spec.model_name import model_name
 from engine_provisioner.spec.policies import is_cleartext
@@ -30,12 +30,12 @@ SPARE_BYTES = 64 << 20
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 OnBytes = Callable[[int, int | None], Awaitable[None]]
-"""Called with the bytes that are there and, where the server tells it, the bytes that there will be."""
+"""Called with the number of bytes so far, and the total if the server sends it."""
 
 
 @dataclass(frozen=True)
 class Download:
-    """What to fetch; `checksum` is sha256:… or None, `idle_s` how long the server may be silent."""
+    """A file to download. `checksum` is sha256:… or None; `idle_s` limits how long the server may send nothing."""
 
     url: str
     target: Path
@@ -43,41 +43,42 @@ class Download:
     idle_s: float
 
     @property
-    def shown(self) -> str:
-        """The URL without what must not be shown."""
+    def shown_url(self) -> str:
+        """The URL without credentials and query."""
         return model_name(self.url)
 
 
 async def fetch(download: Download, on_bytes: OnBytes) -> None:
-    """Fetch into the target. Raises ProvisioningFailure; what has come is kept for the next try."""
+    """Download to the target. Raises ProvisioningFailure; the bytes so far are kept for the next attempt."""
     part = PartialFile(download.target)
     try:
-        with _in_words(download):
+        with _as_failures(download):
             await trio.to_thread.run_sync(part.open, download.url)
             await _request(download, part, on_bytes)
             await trio.to_thread.run_sync(_finish, download, part)
-    except OutOfStep as error:
+    except WrongRange as error:
         await trio.to_thread.run_sync(part.discard)
-        what = f"{download.shown}: the server sent another part than was asked for"
-        raise ProvisioningFailure(what, "It is fetched anew.") from error
+        what = f"{download.shown_url}: the server sent a different range than requested"
+        raise ProvisioningFailure(what, "The download starts over on the next attempt.") from error
     finally:
         part.close()
 
 
 @contextmanager
-def _in_words(download: Download) -> Iterator[None]:
-    """Make a ProvisioningFailure of what network and disk do."""
+def _as_failures(download: Download) -> Iterator[None]:
+    """Turn errors of network and disk into ProvisioningFailure."""
     import httpx2
 
     try:
         yield
     except httpx2.TimeoutException as error:
-        what = f"{download.shown}: the server was silent for {download.idle_s:g} s"
-        raise ProvisioningFailure(what, "It is resumed at the next try; timeouts.idle_ms allows more.") from error
+        what = f"{download.shown_url}: the server sent nothing for {download.idle_s:g} s"
+        hint = "The download resumes on the next attempt. Raise timeouts.idle_ms if the server is slow."
+        raise ProvisioningFailure(what, hint) from error
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise ProvisioningFailure(f"{download.shown} cannot be fetched: {_words(error)}") from error
+        raise ProvisioningFailure(f"cannot download {download.shown_url}: {_text(error)}") from error
     except OSError as error:
-        raise _disk(download, error) from error
+        raise _disk_failure(download, error) from error
 
 
 async def _request(download: Download, part: PartialFile, on_bytes: OnBytes) -> None:
@@ -86,29 +87,33 @@ async def _request(download: Download, part: PartialFile, on_bytes: OnBytes) -> 
     timeout = httpx2.Timeout(download.idle_s, connect=CONNECT_S)
     proxies = not is_loopback(urlsplit(download.url).hostname or "")
     try:
-        prepared = httpx2.AsyncClient(follow_redirects=True, timeout=timeout, trust_env=proxies)
-    except (ValueError, ImportError) as error:  # of a proxy's URL; its password is not in the words
-        what = f"{download.shown} cannot be fetched: a proxy of the environment cannot be used: {_words(error)}"
-        raise ProvisioningFailure(what, "Set HTTPS_PROXY and HTTP_PROXY to http://HOST:PORT.", Retry.MENDING) from error
+        unopened = httpx2.AsyncClient(follow_redirects=True, timeout=timeout, trust_env=proxies)
+    except (ValueError, ImportError) as error:  # from a bad proxy URL; the text has no password
+        what = f"cannot download {download.shown_url}: invalid proxy in the environment: {_text(error)}"
+        raise ProvisioningFailure(
+            what, "Set HTTPS_PROXY and HTTP_PROXY to http://HOST:PORT.", Retry.AFTER_FIX
+        ) from error
     async with (
-        prepared as client,
+        unopened as client,
         client.stream("GET", download.url, headers=part.resume_headers()) as response,
     ):
         await _receive(download, response, part, on_bytes)
 
 
 async def _receive(download: Download, response: "httpx2.Response", part: PartialFile, on_bytes: OnBytes) -> None:
-    _check_hops(download, response)
+    _check_redirects(download, response)
     if response.status_code == 416:
         await trio.to_thread.run_sync(part.discard)
-        raise ProvisioningFailure(f"{download.shown}: the server has less than was fetched; fetching it anew")
+        raise ProvisioningFailure(
+            f"{download.shown_url}: the server has fewer bytes than were downloaded; the download starts over"
+        )
     if response.status_code not in (200, 206):
-        raise _status(download, response.status_code)
+        raise _status_failure(download, response.status_code)
     await trio.to_thread.run_sync(part.begin, response.status_code == 206, dict(response.headers))
     length = response.headers.get("content-length", "")
     total = part.size + int(length) if length.isdigit() else None
     if total is not None:
-        await trio.to_thread.run_sync(_check_room, download, total - part.size)
+        await trio.to_thread.run_sync(_check_free_space, download, total - part.size)
     batch = bytearray()
     await on_bytes(part.size, total)
     try:
@@ -118,50 +123,52 @@ async def _receive(download: Download, response: "httpx2.Response", part: Partia
             if len(batch) >= BATCH:
                 await trio.to_thread.run_sync(part.append, bytes(batch))
                 batch.clear()
-    finally:  # what has come is kept, also when the connection broke or the daemon stops
+    finally:  # keep the bytes also when the connection breaks or the daemon stops
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(part.append, bytes(batch))
 
 
-def _check_hops(download: Download, response: "httpx2.Response") -> None:
-    """A redirect must not lead where the pools file itself may not point: to plain http without a checksum."""
+def _check_redirects(download: Download, response: "httpx2.Response") -> None:
+    """Reject redirects to plain http without a checksum, which the pools file may not use either."""
     hops = [str(hop.url) for hop in (*response.history, response)]
     if download.checksum is None and any(map(is_cleartext, hops)):
-        what = f"{download.shown} leads to plain http, which nothing protects on its way"
-        raise ProvisioningFailure(what, "Give a checksum, or another address.", Retry.MENDING)
+        what = f"{download.shown_url} redirects to plain http, which does not protect the file"
+        raise ProvisioningFailure(what, "Set a checksum or another URL.", Retry.AFTER_FIX)
 
 
-def _status(download: Download, status: int) -> ProvisioningFailure:
-    retry = Retry.BACKOFF if status in TRANSIENT else Retry.MENDING
-    hints = {401: "It wants credentials.", 403: "It may want credentials.", 404: "Mend the address."}
-    return ProvisioningFailure(f"{download.shown}: the server answered {status}", hints.get(status, ""), retry)
+def _status_failure(download: Download, status: int) -> ProvisioningFailure:
+    retry = Retry.BACKOFF if status in TRANSIENT else Retry.AFTER_FIX
+    hints = {401: "It requires credentials.", 403: "It may require credentials.", 404: "Correct the URL."}
+    return ProvisioningFailure(f"{download.shown_url}: the server answered {status}", hints.get(status, ""), retry)
 
 
-def _check_room(download: Download, wanted: int) -> None:
+def _check_free_space(download: Download, needed: int) -> None:
     free = shutil.disk_usage(download.target.parent).free
-    if wanted + SPARE_BYTES > free:
-        what = f"{download.shown} needs {_size(wanted)} in {download.target.parent}, and {_size(free)} are free"
-        raise ProvisioningFailure(what, "Make room, or set another cache_dir.", Retry.MENDING)
+    if needed + SPARE_BYTES > free:
+        what = f"{download.shown_url} needs {_size(needed)} in {download.target.parent}, but {_size(free)} are free"
+        raise ProvisioningFailure(what, "Free disk space, or set another cache_dir.", Retry.AFTER_FIX)
 
 
 def _finish(download: Download, part: PartialFile) -> None:
     found = part.digest()
     if download.checksum is not None and found != download.checksum:
         part.discard()
-        what = f"{download.shown} has the checksum {found}, and the pools file wants {download.checksum}"
-        hint = "The file there is damaged or another one, or the checksum belongs to another file."
-        raise ProvisioningFailure(what, hint, Retry.COSTLY)
+        what = f"{download.shown_url} has the checksum {found}, but the pools file requires {download.checksum}"
+        hint = "The file is damaged or not the expected one, or the checksum in the pools file is wrong."
+        raise ProvisioningFailure(what, hint, Retry.REFETCH)
     part.publish()
 
 
-def _disk(download: Download, error: OSError) -> ProvisioningFailure:
-    what = f"{download.shown} cannot be stored in {download.target.parent}: {error.strerror or error}"
+def _disk_failure(download: Download, error: OSError) -> ProvisioningFailure:
+    what = f"cannot store {download.shown_url} in {download.target.parent}: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ProvisioningFailure(what, "Make room, or set another cache_dir.", Retry.MENDING)
-    return ProvisioningFailure(what, "See that the directory is there and the daemon's.", Retry.MENDING)
+        return ProvisioningFailure(what, "Free disk space, or set another cache_dir.", Retry.AFTER_FIX)
+    return ProvisioningFailure(
+        what, "Check that the directory exists and belongs to engine-provisioner.", Retry.AFTER_FIX
+    )
 
 
-def _words(error: Exception) -> str:
+def _text(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
@@ -169,6 +176,6 @@ def _size(count: int) -> str:
     return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.1f} MiB"
 
 
-def how_far(there: int, total: int | None) -> str:
-    """As in `34 % of 4.1 GiB`."""
-    return f"{100 * there // total} % of {_size(total)}" if total else _size(there)
+def describe_progress(done: int, total: int | None) -> str:
+    """Return a text like `34 % of 4.1 GiB`."""
+    return f"{100 * done // total} % of {_size(total)}" if total else _size(done)

@@ -1,4 +1,4 @@
-"""Asking an engine what it is: `--version`, `--help` and `--list-devices`, each bounded in time and in output."""
+"""Query an engine program with --version, --help and --list-devices, each bounded in time."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ DEVICE = re.compile(r"^\s+([A-Za-z]+[0-9]+): ", re.MULTILINE)
 
 
 def options_in(help_text: str) -> frozenset[str]:
-    """The options that a --help text names at the beginning of a line, with all their spellings."""
+    """Return all spellings of the options that begin a line of a --help text."""
     found: set[str] = set()
     for line in help_text.splitlines():
         if line.startswith("-") and not line.startswith("---"):
@@ -25,24 +25,24 @@ def options_in(help_text: str) -> frozenset[str]:
 
 
 def version_in(text: str) -> str:
-    """The version in the output of --version, or `unknown`."""
+    """Return the version in the output of --version, or `unknown`."""
     match = VERSION.search(text)
     return " ".join(match[1].split())[:VERSION_LIMIT] if match else "unknown"
 
 
 def devices_in(text: str) -> list[str]:
-    """The devices that --list-devices names, such as CUDA0."""
+    """Return the devices in the output of --list-devices, such as CUDA0."""
     return DEVICE.findall(text.partition("Available devices")[2])
 
 
 async def probe(program: Program) -> Engine:
-    """Ask `program` for its version and options. Raises ProvisioningFailure when it cannot be run."""
+    """Run --version and --help. Raises ProvisioningFailure if `program` fails."""
     version = await output(program, "--version")
     return Engine(program, version_in(version), options_in(await output(program, "--help")))
 
 
 async def output(program: Program, *arguments: str, env: Mapping[str, str] | None = None) -> str:
-    """What `program` prints on both its outputs. Raises ProvisioningFailure, also after LIMIT_S seconds."""
+    """Run `program`; return stdout and stderr. Raises ProvisioningFailure, also after LIMIT_S seconds."""
     command = [*program.words, *arguments]
     environment = {**base_environment(), **(env or {})}
     try:
@@ -51,9 +51,9 @@ async def output(program: Program, *arguments: str, env: Mapping[str, str] | Non
                 command, capture_stdout=True, stderr=subprocess.STDOUT, check=False, env=environment
             )
     except trio.TooSlowError as error:
-        raise _failure(program, f"it did not answer {arguments[0]} within {LIMIT_S:g} s") from error
+        raise _failure(program, f"{arguments[0]} did not end within {LIMIT_S:g} s") from error
     except OSError as error:
-        raise _failure(program, f"cannot be executed: {error.strerror or error}") from error
+        raise _failure(program, f"cannot execute it: {error.strerror or error}") from error
     text = done.stdout.decode(errors="replace")
     if done.returncode != 0:
         last = text.strip().rpartition("\n")[2]
@@ -62,5 +62,5 @@ async def output(program: Program, *arguments: str, env: Mapping[str, str] | Non
 
 
 def _failure(program: Program, what: str) -> ProvisioningFailure:
-    hint = "It must be a llama-server for this machine, with all the libraries that it needs."
-    return ProvisioningFailure(f"the engine {program.file}: {what}", hint, Retry.MENDING, [program.file])
+    hint = "It must be a llama-server built for this machine, with all its libraries installed."
+    return ProvisioningFailure(f"the engine {program.file}: {what}", hint, Retry.AFTER_FIX, [program.file])

@@ -1,4 +1,4 @@
-"""Unpacking a downloaded engine: an archive of unknown origin must not reach outside its directory or fill the disk."""
+"""Unpack a downloaded engine. An untrusted archive must not write outside its directory or fill the disk."""
 
 import os
 import shutil
@@ -11,22 +11,23 @@ SIZE_LIMIT = 16 << 30
 MEMBER_LIMIT = 100_000
 EXECUTABLE = "llama-server"
 TAR_MAGIC = {b"\x1f\x8b": "gzip", b"\xfd7zXZ": "xz", b"BZh": "bzip2"}
-UNREADABLE = {b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf\x27\x1c": "7-Zip"}
+SUPPORTED = ".tar.gz, .tar.xz, .tar.bz2, .tar, .zip"
+UNSUPPORTED = {b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf\x27\x1c": "7-Zip"}
 
 
 class BadArchive(Exception):
-    """The archive cannot be used; the message says why."""
+    """The archive cannot be used; the message follows its name."""
 
 
 def unpack(source: Path, target: Path) -> None:
-    """Unpack the archive `source` into the new directory `target`, or copy it there if it is a bare executable.
+    """Unpack the archive `source` into the new directory `target`, or copy it there if it is an executable.
 
-    What it is, is told by its content. Blocks; raises BadArchive and OSError.
+    The type is detected from the content. Blocks; raises BadArchive and OSError.
     """
     with source.open("rb") as file:
         head = file.read(512)
-    if kind := next((name for magic, name in UNREADABLE.items() if head.startswith(magic)), None):
-        raise BadArchive(f"is a {kind} archive, which cannot be unpacked here; use .tar.gz, .tar.xz or .zip")
+    if kind := next((name for magic, name in UNSUPPORTED.items() if head.startswith(magic)), None):
+        raise BadArchive(f"is a {kind} archive; supported: {SUPPORTED}")
     target.mkdir(mode=0o750, parents=True)
     try:
         if head.startswith(b"PK\x03\x04"):
@@ -37,22 +38,22 @@ def unpack(source: Path, target: Path) -> None:
             shutil.copyfile(source, target / EXECUTABLE)
             (target / EXECUTABLE).chmod(0o750)
         else:
-            raise BadArchive("is neither an archive (.tar.gz, .tar.xz, .tar.bz2, .tar, .zip) nor an executable")
+            raise BadArchive(f"is neither a supported archive ({SUPPORTED}) nor an executable")
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
         raise BadArchive(f"cannot be unpacked: {error}") from error
     _let_group_read(target)
 
 
 def find_executable(tree: Path) -> Path:
-    """The llama-server in an unpacked tree, the one nearest to its top. Raises BadArchive."""
+    """Return the llama-server nearest to the top of an unpacked tree. Raises BadArchive."""
     found = [path for path in tree.rglob(EXECUTABLE) if path.is_file() and os.access(path, os.X_OK)]
     if not found:
-        raise BadArchive(f"holds no executable named {EXECUTABLE}")
+        raise BadArchive(f"contains no executable named {EXECUTABLE}")
     return min(found, key=lambda path: (len(path.parts), path))
 
 
 def leaves_directory(name: str) -> bool:
-    """Whether a member of this name would leave the directory it is unpacked in."""
+    """Whether a member with this name would be written outside the target directory."""
     path = PurePosixPath(name.replace("\\", "/"))
     return path.is_absolute() or ".." in path.parts or not path.parts
 
@@ -60,7 +61,7 @@ def leaves_directory(name: str) -> bool:
 def _untar(source: Path, target: Path) -> None:
     total = 0
     with tarfile.open(source) as archive:
-        archive.extraction_filter = getattr(tarfile, "data_filter", _as_it_is)
+        archive.extraction_filter = getattr(tarfile, "data_filter", _unfiltered)
         for count, member in enumerate(archive):
             total += member.size
             _check_bounds(count, total)
@@ -70,16 +71,16 @@ def _untar(source: Path, target: Path) -> None:
             archive.extract(member, target, set_attrs=True, numeric_owner=True)
 
 
-def _as_it_is(member: tarfile.TarInfo, _path: str) -> tarfile.TarInfo:
+def _unfiltered(member: tarfile.TarInfo, _path: str) -> tarfile.TarInfo:
     return member
 
 
 def _check_member(member: tarfile.TarInfo, target: Path) -> None:
-    """Refuse what `tarfile`'s own data filter refuses; Debian 12's Python has no such filter."""
+    """Reject what the data filter of `tarfile` rejects; the Python of Debian 12 has no such filter."""
     if leaves_directory(member.name):
-        raise BadArchive(f"has a member outside its own directory: {member.name!r}")
+        raise BadArchive(f"has a member outside its directory: {member.name!r}")
     if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
-        raise BadArchive(f"has a member that is neither file, directory nor link: {member.name!r}")
+        raise BadArchive(f"has a member that is not a file, directory or link: {member.name!r}")
     base = os.path.realpath(target)
     anchor = os.path.dirname(os.path.join(base, member.name)) if member.issym() else base
     for path in (
@@ -87,7 +88,7 @@ def _check_member(member: tarfile.TarInfo, target: Path) -> None:
         *([os.path.join(anchor, member.linkname)] if member.linkname else []),
     ):
         if os.path.commonpath([os.path.realpath(path), base]) != base:
-            raise BadArchive(f"has a link that leaves its directory: {member.name!r}")
+            raise BadArchive(f"has a link to outside its directory: {member.name!r}")
     member.mode = 0o750 if member.isdir() or member.mode & 0o100 else 0o640
     member.uid, member.gid = os.getuid(), os.getgid()
     member.uname = member.gname = ""
@@ -101,7 +102,7 @@ def _unzip(source: Path, target: Path) -> None:
             _check_bounds(count, total)
             mode = member.external_attr >> 16
             if leaves_directory(member.filename) or stat.S_ISLNK(mode):
-                raise BadArchive(f"has a member that is a link or outside its own directory: {member.filename!r}")
+                raise BadArchive(f"has a member that is a link or outside its directory: {member.filename!r}")
             path = Path(archive.extract(member, target))
             if not member.is_dir():
                 path.chmod(0o750 if mode & 0o100 or path.name == EXECUTABLE else 0o640)
@@ -109,10 +110,10 @@ def _unzip(source: Path, target: Path) -> None:
 
 def _check_bounds(count: int, total: int) -> None:
     if count >= MEMBER_LIMIT or total > SIZE_LIMIT:
-        raise BadArchive(f"is larger than an engine can be (at most {SIZE_LIMIT >> 30} GiB in {MEMBER_LIMIT} files)")
+        raise BadArchive(f"is too large (at most {SIZE_LIMIT >> 30} GiB in {MEMBER_LIMIT} files are allowed)")
 
 
 def _let_group_read(tree: Path) -> None:
-    """Engines run as another user, a member of this one's group, whatever the umask."""
+    """Make directories accessible for the group, whatever the umask: it includes the user that runs engines."""
     for directory, _names, _files in os.walk(tree):
-        os.chmod(directory, 0o750)  # noqa: S103 -- the group is the engine's user, others are kept out
+        os.chmod(directory, 0o750)  # noqa: S103 -- others have no access

@@ -84,7 +84,7 @@ class BinaryMode(ProvisioningMode):
             await trio.to_thread.run_sync(verify)
         except OSError as error:
             what = f"cannot read the engine {path}: {error.strerror or error}"
-            raise ProvisioningFailure(what, "Correct url.", Retry.MENDING, [path]) from error
+            raise ProvisioningFailure(what, "Correct url.", Retry.AFTER_FIX, [path]) from error
         return path
 
 

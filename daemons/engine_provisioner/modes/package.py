@@ -72,7 +72,7 @@ def find_distribution_engine() -> Program:
     found = shutil.which(EXECUTABLE, path=base_environment()["PATH"])
     if found is None:
         hint = "Install it: apt install llama.cpp (in Debian 14 and later), or use mode binary or pip:xllamacpp."
-        raise ProvisioningFailure(f"{EXECUTABLE} is not on the PATH", hint, Retry.MENDING)
+        raise ProvisioningFailure(f"{EXECUTABLE} is not on the PATH", hint, Retry.AFTER_FIX)
     return Program((found,), Path(found))
 
 

@@ -81,7 +81,7 @@ def command() -> list[str]:
     if wheels := sorted(WHEELS.glob("pip-*.whl")):
         return [sys.executable, str(wheels[-1] / "pip")]
     hint = "Install it: apt install python3-venv."
-    raise ProvisioningFailure(f"{sys.executable} has no pip", hint, Retry.MENDING)
+    raise ProvisioningFailure(f"{sys.executable} has no pip", hint, Retry.AFTER_FIX)
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -104,7 +104,7 @@ def failure(requirement: str, output: str) -> ProvisioningFailure:
     last = next((line for line in reversed(lines) if line.startswith("ERROR")), text.strip()[-REASON_LIMIT:])
     what = f"pip cannot install {requirement}: {last.removeprefix('ERROR: ')[:REASON_LIMIT]}"
     hint = "Check that the package index has this version for this Python."
-    return ProvisioningFailure(what, hint, Retry.MENDING)
+    return ProvisioningFailure(what, hint, Retry.AFTER_FIX)
 
 
 def without_passwords(output: str) -> str:

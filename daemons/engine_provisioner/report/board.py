@@ -1,7 +1,7 @@
-"""What is known of each pool, shown to everybody who asks: files for pool-managerd, readiness, metrics, STATUS=.
+"""The latest report of each pool, published as status files, readiness, metrics and STATUS=.
 
-Owns `status/<pool_id>.json` in the handoff directory. Each is written when its pool's state or reason changes, and
-again when the file was removed or replaced: pool-managerd finds in it the engines whose handoff files it has lost.
+Owns `status/<pool_id>.json` in the handoff directory. A file is written when the pool's report changes, and again when
+somebody removes or replaces it: after losing its own state, pool-managerd learns of running engines from these files.
 """
 
 import logging
@@ -23,7 +23,7 @@ from llama_orch.files import durable
 
 log = logging.getLogger(__name__)
 
-ORDER = (
+SUMMARY_ORDER = (
     PoolState.READY,
     PoolState.STARTING,
     PoolState.PROVISIONING,
@@ -32,30 +32,29 @@ ORDER = (
     PoolState.OFFLINE,
 )
 STATUS_LIMIT = 500
-KEEP_EVERY_S = 1.0
+CHECK_EVERY_S = 1.0
 
 Signature = tuple[int, int, int] | None
-"""Inode, time of change and size of a file; None where there is none."""
+"""Inode, mtime and size of a file; None if it does not exist."""
 
 
 class Board:
-    """The last report of each pool. Not safe for threads; `changed` is set whenever a report is."""
+    """The latest report of each pool. Not thread-safe. `changed` is set, and replaced, when a report changes."""
 
     def __init__(self, directory: Path, registry: CollectorRegistry) -> None:
         self._directory = directory
         self._reports: dict[str, ProvisioningReport] = {}
         self._written: dict[str, Signature] = {}
         self._writes: dict[str, trio.Event] = {}
-        self.trouble: str | None = None
-        """Why a report cannot be written, as of the last try."""
+        self.write_error: str | None = None
+        """Why the last write of a report failed."""
         self.changed = trio.Event()
         self.metrics = Metrics(registry)
 
-    async def keep(self) -> NoReturn:
-        """Write again, for ever, each report whose file is not as it was written, such as after the directory was
-        cleared."""
+    async def restore_lost_files(self) -> NoReturn:
+        """Rewrite each status file that was removed or changed, every CHECK_EVERY_S seconds."""
         while True:
-            await trio.sleep(KEEP_EVERY_S)
+            await trio.sleep(CHECK_EVERY_S)
             for report in list(self._reports.values()):
                 signature = await trio.to_thread.run_sync(signature_of, self._path(report.pool_id))
                 if signature is None or signature != self._written.get(report.pool_id):
@@ -74,7 +73,7 @@ class Board:
         handoff: Handoff | None = None,
         workloads: list[Workload] | None = None,
     ) -> None:
-        """Make this the pool's report. A file that cannot be written is logged; the pool goes on without it."""
+        """Set the pool's report. If the file cannot be written, that is logged and the pool continues."""
         report = ProvisioningReport(
             pool_id=pool_id,
             state=state,
@@ -89,39 +88,39 @@ class Board:
         self._reports[pool_id] = report
         if before and before.model_copy(update={"updated_at": report.updated_at}) == report:
             return
-        self.metrics.show(pool_id, state, (each.state for each in self._reports.values()))
+        self.metrics.set_state(pool_id, state, (each.state for each in self._reports.values()))
         self.changed.set()
         self.changed = trio.Event()
         await self._write(pool_id)
 
     async def _write(self, pool_id: str) -> None:
-        """Write the pool's report of now; one write of a pool follows the other, so that the newest is the last."""
+        """Write the pool's current report. Writes of one pool are serialized, so that the newest one is the last."""
         while pool_id in self._writes:
             await self._writes[pool_id].wait()
         self._writes[pool_id] = trio.Event()
         try:
-            await self._write_now(self._reports[pool_id])
+            await self._write_file(self._reports[pool_id])
         finally:
             self._writes.pop(pool_id).set()
 
-    async def _write_now(self, report: ProvisioningReport) -> None:
+    async def _write_file(self, report: ProvisioningReport) -> None:
         path = self._path(report.pool_id)
         content = report.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode() + b"\n"
         try:
             self._written[report.pool_id] = await trio.to_thread.run_sync(_replace, path, content)
-            trouble = None
+            problem = None
         except OSError as error:
             self._written.pop(report.pool_id, None)
-            trouble = f"cannot write {path}: {error.strerror or error}"
-            if trouble != self.trouble:
-                log.error("%s; pool-managerd does not learn of changes", trouble)
-        if trouble != self.trouble:
-            self.trouble = trouble
+            problem = f"cannot write {path}: {error.strerror or error}"
+            if problem != self.write_error:
+                log.error("%s; pool-managerd does not see state changes", problem)
+        if problem != self.write_error:
+            self.write_error = problem
             self.changed.set()
             self.changed = trio.Event()
 
-    def waiting_for(self) -> list[str]:
-        """What stands against being ready: each pool that is wanted and does not answer yet."""
+    def unready_pools(self) -> list[str]:
+        """Describe each pool that is neither ready nor offline as configured."""
         done = (PoolState.READY, PoolState.OFFLINE)
         return [
             f"pool {report.pool_id} is {report.state.value}"
@@ -130,20 +129,19 @@ class Board:
         ]
 
     def summary(self) -> str:
-        """One line for people."""
+        """Return one line for STATUS=."""
         pools = summary(self._reports.values())
-        return f"{pools}; {self.trouble}" if self.trouble else pools
+        return f"{pools}; {self.write_error}" if self.write_error else pools
 
 
 def _replace(path: Path, content: bytes) -> Signature:
-    """Blocks; raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     durable.replace(path, content)
     return signature_of(path)
 
 
 def signature_of(path: Path) -> Signature:
-    """What changes when the file at `path` does. Blocks."""
+    """Return values that change with the file at `path`. Blocks."""
     try:
         found = os.stat(path, follow_symlinks=False)
     except OSError:
@@ -152,12 +150,12 @@ def signature_of(path: Path) -> Signature:
 
 
 def summary(reports: Iterable[ProvisioningReport]) -> str:
-    """As in `1 pool ready, 1 starting, 1 failed: cuda: GPU 1 is configured and not in this machine`."""
+    """Return a line like `1 pool ready, 1 starting, 1 failed: cuda: GPU 1 is configured but absent`."""
     reports = list(reports)
     if not reports:
         return f"no pools; configure them in {POOLS_FILE}, as in {POOLS_EXAMPLE}"
     counts = Counter(report.state for report in reports)
-    parts = [f"{counts[state]} {state.value}" for state in ORDER if counts[state]]
+    parts = [f"{counts[state]} {state.value}" for state in SUMMARY_ORDER if counts[state]]
     first, _, rest = parts[0].partition(" ")
     parts[0] = f"{first} pool{'s' * (first != '1')} {rest}"
     failed = "; ".join(f"{r.pool_id}: {r.last_error}" for r in reports if r.state is PoolState.FAILED)

@@ -1,6 +1,6 @@
-"""Handoff files: how pool-managerd learns of an engine.
+"""Handoff files, which announce running engines to pool-managerd.
 
-Owns `<pool_id>-r0.json` in the handoff directory; others may write files of other names there.
+Owns `<pool_id>-r0.json` in the handoff directory. Other programs may write files with other names there.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ NAME_LIMIT = 256
 
 @dataclass(frozen=True)
 class Announcement:
-    """An engine that answers. `ctx` in tokens a slot."""
+    """A healthy engine. `ctx` is in tokens per slot; `model` is a name only if another program runs the engine."""
 
     pool_id: str
     engine: EngineKind
@@ -35,8 +35,8 @@ class Announcement:
     workloads: list[Workload] | None = None
 
 
-def handoff(announced: Announcement, created_at: datetime) -> Handoff:
-    """The document that says so."""
+def document_of(announced: Announcement, created_at: datetime) -> Handoff:
+    """Return the content of the handoff file for `announced`."""
     return Handoff(
         pool_id=announced.pool_id,
         replica_id=REPLICA,
@@ -59,26 +59,26 @@ def handoff(announced: Announcement, created_at: datetime) -> Handoff:
 def _model(model: LocalModel | str | None, ctx: int | None) -> HandoffModel | None:
     if model is None:
         return None
-    if isinstance(model, str):  # of an engine that somebody else runs, only the name is known
+    if isinstance(model, str):
         return HandoffModel(id=model[:NAME_LIMIT], path=model[:NAME_LIMIT], ctx_max=ctx)
     return HandoffModel(
         id=model.name, path=str(model.path), digest=model.digest, ctx_max=ctx, size_bytes=model.size_bytes
     )
 
 
-def file_of(directory: Path, pool_id: str) -> Path:
-    """Where the pool's handoff file is, until pool-managerd takes it."""
+def path_of(directory: Path, pool_id: str) -> Path:
+    """Return the path of the pool's handoff file, which pool-managerd removes when it takes it."""
     return directory / f"{pool_id}-{REPLICA}.json"
 
 
 def write(directory: Path, announced: Announcement) -> Handoff:
-    """Publish `announced`; the document that is now there. Blocks; raises OSError."""
-    document = handoff(announced, datetime.now(UTC))
+    """Write the handoff file for `announced`; return its content. Blocks; raises OSError."""
+    document = document_of(announced, datetime.now(UTC))
     content = document.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode() + b"\n"
-    durable.replace(file_of(directory, announced.pool_id), content)
+    durable.replace(path_of(directory, announced.pool_id), content)
     return document
 
 
-def withdraw(directory: Path, pool_id: str) -> None:
-    """Remove the pool's handoff file if nobody has taken it. Blocks; raises OSError."""
-    file_of(directory, pool_id).unlink(missing_ok=True)
+def remove(directory: Path, pool_id: str) -> None:
+    """Remove the pool's handoff file if it is still there. Blocks; raises OSError."""
+    path_of(directory, pool_id).unlink(missing_ok=True)

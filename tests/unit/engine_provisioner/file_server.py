@@ -1,4 +1,4 @@
-"""A file server on loopback with the faults that real ones have: cut connections, silence, changed files."""
+"""A file server on loopback with typical faults: broken connections, silence, changed files."""
 
 import re
 from collections.abc import AsyncIterator
@@ -12,9 +12,11 @@ from tests.connections import heard
 
 
 @dataclass
-class Store:
-    """Serves `content` under any path. `cut_after` bytes of an answer the connection closes, once; `silent_after` so
-    many it stays open and says no more."""
+class FileServer:
+    """Serves `content` at any path.
+
+    It closes the connection once after `cut_after` bytes, or stops sending after `silent_after` bytes.
+    """
 
     content: bytes
     etag: str | None = '"v1"'
@@ -65,11 +67,11 @@ class Store:
 
 
 @asynccontextmanager
-async def serving(store: Store) -> AsyncIterator[Store]:
-    """The store on a port of its own for as long as the block lasts."""
+async def serving(server: FileServer) -> AsyncIterator[FileServer]:
+    """Serve on a free port for the duration of the block."""
     async with trio.open_nursery() as nursery:
-        serve = partial(trio.serve_tcp, store.handle, 0, host="127.0.0.1")
+        serve = partial(trio.serve_tcp, server.handle, 0, host="127.0.0.1")
         listeners: list[trio.SocketListener] = await nursery.start(serve)
-        store.url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}/models/model.gguf"
-        yield store
+        server.url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}/models/model.gguf"
+        yield server
         nursery.cancel_scope.cancel()

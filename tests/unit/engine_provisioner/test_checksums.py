@@ -1,4 +1,4 @@
-"""A file is read once for its checksum, and again only when it has changed."""
+"""Checksums are cached until the file changes."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ from engine_provisioner.failures import ProvisioningFailure, Retry
 
 
 class Blocks:
-    """Counts the blocks that are read."""
+    """Counts blocks read."""
 
     def __init__(self) -> None:
         self.read = 0
@@ -20,7 +20,7 @@ class Blocks:
         self.read += 1
 
 
-def test_an_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
+def test_unchanged_file_is_read_once(tmp_path: Path) -> None:
     file, blocks = tmp_path / "model", Blocks()
     file.write_bytes(b"abc")
     expected = "sha256:" + hashlib.sha256(b"abc").hexdigest()
@@ -28,7 +28,7 @@ def test_an_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
     assert blocks.read == 1
 
 
-def test_a_changed_file_is_read_again_though_its_size_is_the_same(tmp_path: Path) -> None:
+def test_changed_file_of_equal_size_is_read_again(tmp_path: Path) -> None:
     file, blocks = tmp_path / "model", Blocks()
     file.write_bytes(b"abc")
     first = digest(file, tmp_path / "cache", blocks)
@@ -38,26 +38,26 @@ def test_a_changed_file_is_read_again_though_its_size_is_the_same(tmp_path: Path
     assert blocks.read == 2
 
 
-@pytest.mark.parametrize("note", [b"", b"[]", b'{"signature": 1}', b'{"signature": null, "digest": 7}', b"\xff"])
-def test_a_spoilt_note_costs_time_and_nothing_else(tmp_path: Path, note: bytes) -> None:
+@pytest.mark.parametrize("entry", [b"", b"[]", b'{"signature": 1}', b'{"signature": null, "digest": 7}', b"\xff"])
+def test_corrupt_cache_entry_is_ignored(tmp_path: Path, entry: bytes) -> None:
     file = tmp_path / "model"
     file.write_bytes(b"abc")
     first = digest(file, tmp_path / "cache", Blocks())
     for path in (tmp_path / "cache/checksums").iterdir():
-        path.write_bytes(note)
+        path.write_bytes(entry)
     assert digest(file, tmp_path / "cache", Blocks()) == first
 
 
-def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(tmp_path: Path) -> None:
+def test_unwritable_cache_is_ignored(tmp_path: Path) -> None:
     file = tmp_path / "model"
     file.write_bytes(b"abc")
     (tmp_path / "cache").write_bytes(b"a file, not a directory")
     assert digest(file, tmp_path / "cache", Blocks()).startswith("sha256:")
 
 
-def test_a_wrong_checksum_is_a_failure_that_waits_for_the_file_to_change(tmp_path: Path) -> None:
+def test_wrong_checksum_fails_and_watches_the_file(tmp_path: Path) -> None:
     file = tmp_path / "model"
     file.write_bytes(b"abc")
-    with pytest.raises(ProvisioningFailure, match="the pools file wants sha256:0000") as caught:
+    with pytest.raises(ProvisioningFailure, match="the pools file requires sha256:0000") as caught:
         verify(file, "sha256:" + "0" * 64, tmp_path, Blocks())
-    assert (caught.value.retry, caught.value.watch) == (Retry.MENDING, (file,))
+    assert (caught.value.retry, caught.value.watch) == (Retry.AFTER_FIX, (file,))

@@ -13,7 +13,8 @@ from engine_provisioner.acquire.acquiring import Acquiring, stored_at
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.progress import Progress
 from engine_provisioner.spec.pool_spec import Model, Pool
-from tests.unit.engine_provisioner.file_server import Store, serving
+from tests.unit.engine_provisioner.file_server import FileServer as Store
+from tests.unit.engine_provisioner.file_server import serving
 from tests.unit.engine_provisioner.pools import pool
 
 GGUF = b"GGUF" + b"\0" * 100
@@ -80,9 +81,9 @@ async def test_what_was_fetched_is_not_fetched_after_a_restart(tmp_path: Path) -
 
 async def test_a_page_instead_of_a_model_is_refused_and_not_kept(tmp_path: Path) -> None:
     async with serving(Store(b"<html>please log in</html>")) as store:
-        with pytest.raises(ProvisioningFailure, match="is no GGUF file") as caught:
+        with pytest.raises(ProvisioningFailure, match="is not a GGUF file") as caught:
             await Acquiring(tmp_path).model(pool(model=store.url), Progress("default"), untold)
-    assert caught.value.retry is Retry.COSTLY
+    assert caught.value.retry is Retry.REFETCH
     assert not stored_at(Model(ref=store.url), tmp_path).exists()
 
 
@@ -108,7 +109,7 @@ async def test_a_local_archive_is_left_where_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "cannot be read"), (b"", "is no GGUF file"), (b"GGML old", "is no GGUF file")],
+    [(None, "cannot be read"), (b"", "is not a GGUF file"), (b"GGML old", "is not a GGUF file")],
 )
 async def test_a_model_that_is_none_is_named_and_watched(tmp_path: Path, content: bytes | None, words: str) -> None:
     path = tmp_path / "model.gguf"

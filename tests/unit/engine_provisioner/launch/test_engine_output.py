@@ -1,4 +1,4 @@
-"""Of all that an engine said, an operator is shown the line that says why."""
+"""The exit message quotes the line of output that gives the cause."""
 
 import logging
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_provisioner.launch.engine_output import LINE_LIMIT, clean, epitaph, level_of, severity_of
+from engine_provisioner.launch.engine_output import LINE_LIMIT, clean_line, exit_message, level_of, severity_of
 
 TRUNCATED = [
     "0.00.009.532 I srv    load_model: loading model '/tmp/m.gguf'",
@@ -18,31 +18,31 @@ TRUNCATED = [
 ]
 
 
-def test_the_cause_is_shown_before_the_very_last_line() -> None:
-    assert epitaph("ended with status 1", TRUNCATED) == (
+def test_cause_comes_before_the_last_line() -> None:
+    assert exit_message("ended with status 1", TRUNCATED) == (
         "the engine ended with status 1: llama_model_load: error loading model: tensor 'blk.1.attn_q.weight' data is"
         " not within bounds; its last line: srv  llama_server: exiting due to model loading error"
     )
 
 
-def test_a_cause_that_is_the_last_line_is_said_once() -> None:
-    assert epitaph("ended with status 1", ["error: invalid argument: --frob"]) == (
+def test_cause_in_the_last_line_is_quoted_once() -> None:
+    assert exit_message("ended with status 1", ["error: invalid argument: --frob"]) == (
         "the engine ended with status 1: error: invalid argument: --frob"
     )
 
 
-def test_an_engine_that_was_killed_in_good_health_gives_no_cause() -> None:
+def test_killed_healthy_engine_has_no_cause() -> None:
     lines = ["0.00.021.961 I srv  llama_server: listening on http://127.0.0.1:1"]
-    assert epitaph("was killed by SIGKILL", lines) == (
+    assert exit_message("was killed by SIGKILL", lines) == (
         "the engine was killed by SIGKILL; its last line: srv  llama_server: listening on http://127.0.0.1:1"
     )
 
 
-def test_a_silent_engine_is_said_to_be_silent() -> None:
-    assert epitaph("ended with status 0", ["", " "]) == "the engine ended with status 0 without a word"
+def test_engine_without_output() -> None:
+    assert exit_message("ended with status 0", ["", " "]) == "the engine ended with status 0 without any output"
 
 
-def test_levels_are_known() -> None:
+def test_level_letters() -> None:
     assert [level_of(line) for line in (TRUNCATED[0], TRUNCATED[1], "plain")] == ["I", "E", "-"]
 
 
@@ -60,12 +60,12 @@ def test_levels_are_known() -> None:
         ("CUDA error: out of memory", logging.WARNING),
     ],
 )
-def test_severity_of_an_engines_line(line: str, severity: int) -> None:
+def test_severity_of_a_line(line: str, severity: int) -> None:
     assert severity_of(line) == severity
 
 
 @given(st.binary(max_size=5000))
-def test_a_line_in_the_log_is_one_line_of_bounded_length(raw: bytes) -> None:
-    line = clean(raw.replace(b"\n", b""))
+def test_cleaned_line_is_bounded_and_printable(raw: bytes) -> None:
+    line = clean_line(raw.replace(b"\n", b""))
     assert len(line) <= LINE_LIMIT
     assert not any(ord(character) < 32 and character != "\t" for character in line)

@@ -1,4 +1,4 @@
-"""What an engine says of itself is read in the forms that llama-server has had, and never waited for without limit."""
+"""Output of all llama-server releases is parsed, and probes are bounded in time."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def script(directory: Path, text: str) -> Program:
     return Program((str(path),), path)
 
 
-def test_every_spelling_of_an_option_is_known_and_nothing_else() -> None:
+def test_all_spellings_of_options_are_found() -> None:
     assert options_in(HELP) == {
         "-h", "--help", "--usage", "-c", "--ctx-size", "--ui", "--webui", "--no-ui", "--no-webui", "-kvo",
         "--kv-offload", "-nkvo", "--no-kv-offload", "-ts", "--tensor-split",
@@ -52,22 +52,22 @@ def test_every_spelling_of_an_option_is_known_and_nothing_else() -> None:
         ("", "unknown"),
     ],
 )
-def test_the_version_is_found_among_whatever_else_is_printed(text: str, version: str) -> None:
+def test_version_is_found_among_other_output(text: str, version: str) -> None:
     assert version_in(text) == version
 
 
-def test_the_engines_own_list_of_devices_is_read() -> None:
+def test_device_list_is_parsed() -> None:
     assert devices_in(DEVICES) == ["CUDA0", "CUDA1"]
     assert devices_in("Available devices:\n  (none)\n") == []
 
 
-async def test_an_engine_tells_its_version_and_options(tmp_path: Path) -> None:
+async def test_probe_returns_version_and_options(tmp_path: Path) -> None:
     program = script(tmp_path, 'case $1 in --version) echo "version: 1" >&2;; --help) echo "--slots  x";; esac')
     found = await probe(program)
     assert (found.version, found.options) == ("1", frozenset({"--slots"}))
 
 
-async def test_an_engine_that_lacks_a_library_fails_with_its_own_line(tmp_path: Path) -> None:
+async def test_missing_library_is_reported_in_the_engines_words(tmp_path: Path) -> None:
     program = script(tmp_path, "echo 'error while loading shared libraries: libcuda.so.1' >&2; exit 127")
     with pytest.raises(
         ProvisioningFailure, match="status 127: error while loading shared libraries: libcuda"
@@ -76,14 +76,14 @@ async def test_an_engine_that_lacks_a_library_fails_with_its_own_line(tmp_path: 
     assert caught.value.watch == (program.file,)
 
 
-async def test_an_engine_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hanging_engine_fails_after_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "LIMIT_S", 0.1)
-    with pytest.raises(ProvisioningFailure, match="did not answer --version"):
+    with pytest.raises(ProvisioningFailure, match="--version did not end within"):
         await probe(script(tmp_path, "exec sleep 60"))
 
 
-async def test_a_file_for_another_machine_is_a_failure_in_words(tmp_path: Path) -> None:
+async def test_program_for_another_machine_is_reported(tmp_path: Path) -> None:
     program = script(tmp_path, "")
     program.file.write_bytes(b"\x7fELF no such machine")
-    with pytest.raises(ProvisioningFailure, match="cannot be executed"):
+    with pytest.raises(ProvisioningFailure, match="cannot execute it"):
         await probe(program)

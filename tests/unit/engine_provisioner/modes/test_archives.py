@@ -1,4 +1,4 @@
-"""A downloaded archive gives its llama-server, and whatever it tries stays inside its own directory."""
+"""Archives yield their llama-server, and malicious ones cannot write outside their directory."""
 
 import io
 import os
@@ -55,9 +55,7 @@ def bare(path: Path) -> Path:
     ],
     ids=["tar.gz", "tar.xz", "tar", "zip", "bare executable"],
 )
-def test_every_kind_of_archive_gives_an_executable_for_the_group_alone(
-    tmp_path: Path, make: Callable[[Path], Path]
-) -> None:
+def test_every_archive_type_yields_an_executable(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     unpack(make(tmp_path / "download"), tmp_path / "tree")
     found = find_executable(tmp_path / "tree")
     assert found.read_bytes() == SERVER
@@ -66,7 +64,7 @@ def test_every_kind_of_archive_gives_an_executable_for_the_group_alone(
 
 
 @pytest.mark.parametrize(
-    "evil",
+    "members",
     [
         [member("../escaped", content=b"x")],
         [member("/tmp/escaped", content=b"x")],
@@ -80,21 +78,21 @@ def test_every_kind_of_archive_gives_an_executable_for_the_group_alone(
     ],
 )
 @pytest.mark.parametrize("has_data_filter", [True, False], ids=["data filter", "Debian 12, without"])
-def test_an_archive_that_reaches_out_is_refused(
+def test_archive_that_leaves_its_directory_is_rejected(
     tmp_path: Path,
-    evil: list[tuple[tarfile.TarInfo, bytes]],
+    members: list[tuple[tarfile.TarInfo, bytes]],
     has_data_filter: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not has_data_filter:
         monkeypatch.delattr(tarfile, "data_filter", raising=False)
     with pytest.raises(BadArchive):
-        unpack(tar(tmp_path / "a.tar.gz", *evil), tmp_path / "deep/er/tree")
+        unpack(tar(tmp_path / "a.tar.gz", *members), tmp_path / "deep/er/tree")
     assert not (tmp_path / "escaped").exists()
     assert not (tmp_path / "deep/escaped").exists()
 
 
-def test_links_inside_are_kept(tmp_path: Path) -> None:
+def test_links_inside_the_archive_work(tmp_path: Path) -> None:
     path = tar(
         tmp_path / "a.tar.gz",
         member("lib/libx.so.1", content=b"x"),
@@ -105,41 +103,41 @@ def test_links_inside_are_kept(tmp_path: Path) -> None:
     assert (tmp_path / "tree/lib/libx.so").read_bytes() == b"x"
 
 
-def test_set_user_id_bits_do_not_survive(tmp_path: Path) -> None:
+def test_setuid_bits_are_removed(tmp_path: Path) -> None:
     unpack(tar(tmp_path / "a", member("llama-server", content=SERVER, mode=0o6777)), tmp_path / "tree")
     assert find_executable(tmp_path / "tree").stat().st_mode & 0o7777 == 0o750
 
 
-def test_an_archive_that_would_fill_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archive_over_the_size_limit_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "SIZE_LIMIT", 100)
-    with pytest.raises(BadArchive, match="larger than an engine can be"):
+    with pytest.raises(BadArchive, match="is too large"):
         unpack(tar(tmp_path / "a", member("x", content=b"0" * 101)), tmp_path / "tree")
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"<html>not found</html>", "neither an archive"),
+        (b"<html>not found</html>", "neither a supported archive"),
         (b"\x28\xb5\x2f\xfd rest", "zstd"),
         (b"\x1f\x8b broken", "cannot be unpacked"),
         (b"PK\x03\x04 broken", "cannot be unpacked"),
-        (b"", "neither an archive"),
+        (b"", "neither a supported archive"),
     ],
 )
-def test_what_is_no_archive_is_named(tmp_path: Path, content: bytes, words: str) -> None:
+def test_unusable_file_is_rejected_with_its_type(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "download").write_bytes(content)
     with pytest.raises(BadArchive, match=words):
         unpack(tmp_path / "download", tmp_path / "tree")
 
 
-def test_an_archive_without_a_server_says_so(tmp_path: Path) -> None:
+def test_archive_without_llama_server_is_rejected(tmp_path: Path) -> None:
     unpack(tar(tmp_path / "a", member("README", content=b"x")), tmp_path / "tree")
     with pytest.raises(BadArchive, match="no executable named llama-server"):
         find_executable(tmp_path / "tree")
 
 
 @given(st.lists(st.sampled_from(["..", ".", "a", "b c", "", "a\\..\\..\\.."]), max_size=5).map("/".join))
-def test_no_name_that_is_let_in_leads_out(name: str) -> None:
+def test_accepted_member_names_stay_inside(name: str) -> None:
     if not leaves_directory(name):
         joined = os.path.normpath(os.path.join("/base", name.replace("\\", "/")))
         assert joined == "/base" or joined.startswith("/base/")

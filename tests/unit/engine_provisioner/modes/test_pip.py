@@ -1,4 +1,4 @@
-"""pip's words are understood, its environment is chosen, and passwords stay out of both."""
+"""pip's output is interpreted, its environment is limited, and passwords appear in neither."""
 
 import socket
 import sys
@@ -38,25 +38,25 @@ ABSENT = "Could not fetch URL https://example.org/simple/x/: 404 Client Error: N
         ),
         (PROXY + NOT_FOUND, "cannot reach the package index: Cannot connect to proxy.: Failed", Retry.BACKOFF),
         (SKIPPED + NOT_FOUND, "cannot reach the package index: 407 Client Error: Proxy.", Retry.BACKOFF),
-        (ABSENT + NOT_FOUND, "No matching distribution found for x==1.", Retry.MENDING),
-        (NOT_FOUND, "No matching distribution found for x==1.", Retry.MENDING),
-        ("it fell over", "it fell over.", Retry.MENDING),
+        (ABSENT + NOT_FOUND, "No matching distribution found for x==1.", Retry.AFTER_FIX),
+        (NOT_FOUND, "No matching distribution found for x==1.", Retry.AFTER_FIX),
+        ("it crashed", "it crashed.", Retry.AFTER_FIX),
     ],
 )
-def test_failure_tells_an_index_out_of_reach_from_a_missing_package(output: str, words: str, retry: Retry) -> None:
+def test_unreachable_index_differs_from_missing_package(output: str, words: str, retry: Retry) -> None:
     failure = pip.failure("x==1", output)
     assert f"pip cannot install x==1: {words}" in str(failure)
     assert failure.retry is retry
     assert "0x7f" not in str(failure)
 
 
-def test_passwords_of_urls_are_not_shown() -> None:
+def test_passwords_in_urls_are_masked() -> None:
     output = "ERROR: cannot use proxy http://user:secret@proxy:3128 for https://bob:pw@index/simple"
     assert "secret" not in str(pip.failure("x==1", output))
     assert "pw@" not in str(pip.failure("x==1", output))
 
 
-def test_pip_gets_proxies_and_indexes_and_nothing_else() -> None:
+def test_pip_gets_only_variables_for_proxies_and_indexes() -> None:
     environ = {"HTTPS_PROXY": "p", "no_proxy": "n", "PIP_INDEX_URL": "i", "PIP_TARGET": "/", "LLORCH_API_TOKEN": "t"}
     assert pip.environment(environ) == {
         "HTTPS_PROXY": "p",
@@ -66,7 +66,7 @@ def test_pip_gets_proxies_and_indexes_and_nothing_else() -> None:
     }
 
 
-async def test_proxy_reaches_pip_by_its_environment_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxy_is_passed_in_the_environment_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "pip.py"
     script.write_text("import os, sys; sys.exit(f'ERROR: {os.environ[\"HTTPS_PROXY\"][-4:]} {sys.argv}')")
     monkeypatch.setattr(pip, "command", lambda: [sys.executable, str(script)])
@@ -76,9 +76,7 @@ async def test_proxy_reaches_pip_by_its_environment_only(tmp_path: Path, monkeyp
     assert "secret" not in str(caught.value)
 
 
-async def test_real_pip_without_a_network_cannot_reach_the_index(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_real_pip_reports_an_unreachable_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{closed.getsockname()[1]}/simple")

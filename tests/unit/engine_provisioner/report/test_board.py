@@ -1,4 +1,4 @@
-"""The board's reports: rewritten when they are lost, and honest where they cannot be written."""
+"""Status files are restored when lost, and a failed write is reported."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -18,51 +18,51 @@ HANDOFF = Handoff(pool_id="default", engine_version="b1", url="http://127.0.0.1:
 
 
 @asynccontextmanager
-async def kept(directory: Path) -> AsyncIterator[Board]:
+async def maintained(directory: Path) -> AsyncIterator[Board]:
     board = Board(directory, CollectorRegistry())
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(board.keep)
+        nursery.start_soon(board.restore_lost_files)
         yield board
         nursery.cancel_scope.cancel()
 
 
 async def ready(board: Board) -> None:
-    await board.post("default", "llamacpp", PoolState.READY, "it runs", handoff=HANDOFF)
+    await board.post("default", "llamacpp", PoolState.READY, "running", handoff=HANDOFF)
 
 
 def report(path: Path) -> ProvisioningReport | None:
     return ProvisioningReport.model_validate_json(path.read_bytes()) if path.exists() else None
 
 
-async def test_report_of_a_ready_pool_repeats_its_announcement(tmp_path: Path) -> None:
-    async with kept(tmp_path) as board:
+async def test_report_of_ready_pool_contains_its_handoff(tmp_path: Path) -> None:
+    async with maintained(tmp_path) as board:
         await ready(board)
-        assert (told := report(tmp_path / "default.json"))
-        assert told.handoff == HANDOFF
+        assert (written := report(tmp_path / "default.json"))
+        assert written.handoff == HANDOFF
         await board.post("default", "llamacpp", PoolState.FAILED, "later", "it crashed")
-        assert (told := report(tmp_path / "default.json"))
-        assert told.handoff is None
+        assert (written := report(tmp_path / "default.json"))
+        assert written.handoff is None
 
 
-async def test_removed_report_is_written_again(tmp_path: Path) -> None:
+async def test_removed_report_is_restored(tmp_path: Path) -> None:
     status = tmp_path / "engines/status"
-    async with kept(status) as board:
+    async with maintained(status) as board:
         await ready(board)
         shutil.rmtree(tmp_path / "engines")
         await until(lambda: report(status / "default.json") is not None)
 
 
-async def test_overwritten_report_is_written_again(tmp_path: Path) -> None:
-    async with kept(tmp_path) as board:
+async def test_overwritten_report_is_restored(tmp_path: Path) -> None:
+    async with maintained(tmp_path) as board:
         await ready(board)
-        good = (tmp_path / "default.json").read_bytes()
+        original = (tmp_path / "default.json").read_bytes()
         (tmp_path / "default.json").write_text("{")
-        await until(lambda: (tmp_path / "default.json").read_bytes() == good)
+        await until(lambda: (tmp_path / "default.json").read_bytes() == original)
 
 
-async def test_summary_says_that_reports_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_summary_has_the_error_of_a_failed_write(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "status").write_text("in the way")
-    async with kept(tmp_path / "status") as board:
+    async with maintained(tmp_path / "status") as board:
         await ready(board)
         await board.post("default", "llamacpp", PoolState.FAILED, "later", "it crashed")
         assert f"cannot write {tmp_path}/status/default.json" in board.summary()

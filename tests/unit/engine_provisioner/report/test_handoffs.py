@@ -1,24 +1,26 @@
-"""What is announced of an engine, of ours and of somebody else's, is what pool-managerd can take."""
+"""Handoff files of managed and external engines follow the contract."""
 
 from datetime import UTC, datetime
 from pathlib import Path
 
 from engine_provisioner import cleanup
 from engine_provisioner.report import handoffs
-from engine_provisioner.report.handoffs import Announcement, file_of, handoff, write
+from engine_provisioner.report.handoffs import Announcement, document_of, path_of, write
 from engine_provisioner.supervise.external_pool import announcement
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.engines.describing import Facts
 from tests.unit.engine_provisioner.pools import MODEL, pool
 
-OURS = Announcement(
+MANAGED = Announcement(
     "default", "llamacpp", "1", "binary", "http://127.0.0.1:18080", 2, 512, "0,1", MODEL, ("-c", "1"), 77, "u.service"
 )
 EXTERNAL = {"mode": "external", "url": "http://127.0.0.1:9000"}
 
 
-def test_a_handoff_says_all_that_the_contract_names() -> None:
-    document = handoff(OURS, datetime(2025, 1, 1, tzinfo=UTC)).model_dump(mode="json", by_alias=True, exclude_none=True)
+def test_document_has_all_fields_of_the_contract() -> None:
+    document = document_of(MANAGED, datetime(2025, 1, 1, tzinfo=UTC)).model_dump(
+        mode="json", by_alias=True, exclude_none=True
+    )
     assert document == {
         "schema": 1,
         "pool_id": "default",
@@ -38,36 +40,36 @@ def test_a_handoff_says_all_that_the_contract_names() -> None:
     }
 
 
-def test_the_file_has_its_contracted_name_mode_and_content(tmp_path: Path) -> None:
-    document = write(tmp_path, OURS)
+def test_file_has_the_name_mode_and_content_of_the_contract(tmp_path: Path) -> None:
+    document = write(tmp_path, MANAGED)
     (path,) = tmp_path.iterdir()
     assert path.name == "default-r0.json" == document.file_name
     assert Handoff.model_validate_json(path.read_bytes()) == document
     assert path.stat().st_mode & 0o777 == 0o640
 
 
-def test_of_an_external_engine_its_own_word_counts_more_than_the_file() -> None:
-    said = announcement(pool(provisioning=EXTERNAL, slots=1), EXTERNAL["url"], Facts("b1", 4, 2048, "m"))
-    assert (said.engine_version, said.slots, said.ctx) == ("b1", 4, 2048)
-    assert said.model == "file:/srv/model.gguf"
-    handoff(said, datetime.now(UTC))
+def test_facts_of_external_engine_override_the_pools_file() -> None:
+    announced = announcement(pool(provisioning=EXTERNAL, slots=1), EXTERNAL["url"], Facts("b1", 4, 2048, "m"))
+    assert (announced.engine_version, announced.slots, announced.ctx) == ("b1", 4, 2048)
+    assert announced.model == "file:/srv/model.gguf"
+    document_of(announced, datetime.now(UTC))
 
 
-def test_an_external_engine_that_says_nothing_is_announced_all_the_same() -> None:
-    said = announcement(pool(provisioning=EXTERNAL, slots=3, model=None), EXTERNAL["url"], Facts())
-    assert (said.engine_version, said.slots, said.model) == ("unknown", 3, None)
-    handoff(said, datetime.now(UTC))
+def test_external_engine_without_facts_is_announced() -> None:
+    announced = announcement(pool(provisioning=EXTERNAL, slots=3, model=None), EXTERNAL["url"], Facts())
+    assert (announced.engine_version, announced.slots, announced.model) == ("unknown", 3, None)
+    document_of(announced, datetime.now(UTC))
 
 
-def test_at_a_start_old_announcements_are_withdrawn_and_others_files_left_alone(tmp_path: Path) -> None:
+def test_start_removes_stale_files_and_keeps_foreign_ones(tmp_path: Path) -> None:
     (tmp_path / "status").mkdir()
-    for name in ("kept", "gone"):
+    for name in ("configured", "removed"):
         (tmp_path / f"status/{name}.json").write_text("{}")
-        file_of(tmp_path, name).write_text("{}")
+        path_of(tmp_path, name).write_text("{}")
     (tmp_path / "foreign-r0.json").write_text("{}")
-    assert cleanup.withdraw_all(tmp_path, ["kept", "new"]) == ["gone"]
-    assert sorted(path.name for path in tmp_path.rglob("*.json")) == ["foreign-r0.json", "kept.json"]
+    assert cleanup.withdraw_all(tmp_path, ["configured", "new"]) == ["removed"]
+    assert sorted(path.name for path in tmp_path.rglob("*.json")) == ["configured.json", "foreign-r0.json"]
 
 
-def test_withdrawing_what_was_taken_is_no_error(tmp_path: Path) -> None:
-    handoffs.withdraw(tmp_path, "default")
+def test_removing_an_absent_handoff_file_is_no_error(tmp_path: Path) -> None:
+    handoffs.remove(tmp_path, "default")

@@ -53,9 +53,9 @@ def test_a_declared_workload_is_what_the_engine_starts_for(
         ('["embedding", "rerank"]', "[]", "{}", "use two pools"),
         ('["embedding"]', '["--reranking"]', "{}", "embedding contradicts the flags"),
         ('["completion"]', '["--embeddings", "--pooling", "mean"]', "{}", "does not name embedding"),
-        ('["embedding", "embedding"]', "[]", "{}", "names one of them twice"),
-        ('["chat"]', "[]", "{}", "must be 'completion', 'embedding' or 'rerank'"),
-        ("[]", "[]", "{}", "at least 1 item"),
+        ('["embedding", "embedding"]', "[]", "{}", "contains a value twice"),
+        ('["chat"]', "[]", "{}", "invalid value 'chat' (allowed: completion, embedding or rerank)"),
+        ("[]", "[]", "{}", "at least 1 element"),
     ],
 )
 def test_a_contradiction_is_refused_with_its_line(workloads: str, flags: str, env: str, problem: str) -> None:

@@ -1,4 +1,4 @@
-"""An engine of any kind that somebody else runs is watched, announced with what it says of itself, and missed."""
+"""External engines of all kinds are watched, announced with their own facts, and withdrawn."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 from engine_provisioner.modes.external import ExternalMode
 from engine_provisioner.progress import Progress
 from engine_provisioner.report.board import Board
-from engine_provisioner.report.handoffs import file_of, handoff
-from engine_provisioner.report.pool_reporter import Voice
+from engine_provisioner.report.handoffs import document_of, path_of
+from engine_provisioner.report.pool_reporter import PoolReporter
 from engine_provisioner.supervise import external_pool
 from engine_provisioner.supervise.external_pool import ExternalPool, announcement
 from engine_provisioner.supervise.health import Condition, look
@@ -30,26 +30,26 @@ from tests.unit.queen_rbee.imitations.triton import TritonImitation
 from tests.unit.queen_rbee.imitations.vllm import VllmImitation
 
 URL = "http://127.0.0.1:9000"
-SAID: Mapping[type[Imitation], Facts] = {
+FACTS: Mapping[type[Imitation], Facts] = {
     VllmImitation: Facts("0.11.0", None, 2048, "org/served"),
     TgiImitation: Facts("3.3.4", None, 2048, "org/tgi"),
     TritonImitation: Facts("2.59.0"),
     OpenAiImitation: Facts(),
 }
-KINDS = pytest.mark.parametrize("make", SAID, ids=lambda make: make.engine)
+KINDS = pytest.mark.parametrize("make", FACTS, ids=lambda make: make.engine)
 
 
-def announced(said: Facts, **keys: Any) -> Handoff:
+def announced(reported: Facts, **keys: Any) -> Handoff:
     keys = {"model": None, "engine": "vllm", **keys}
     spec = pool(provisioning={"mode": "external", "url": URL}, **keys)
-    return handoff(announcement(spec, URL, said), datetime.now(UTC))
+    return document_of(announcement(spec, URL, reported), datetime.now(UTC))
 
 
 @KINDS
-async def test_an_engine_of_each_kind_is_up_and_says_of_itself_what_it_can(make: type[Imitation]) -> None:
+async def test_each_kind_is_healthy_and_reports_its_facts(make: type[Imitation]) -> None:
     async with listening(make()) as imitation:
         assert (await look(imitation.url, imitation.engine)).condition is Condition.UP
-        assert await facts(imitation.url, imitation.engine) == SAID[make]
+        assert await facts(imitation.url, imitation.engine) == FACTS[make]
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,7 @@ async def test_an_engine_of_each_kind_is_up_and_says_of_itself_what_it_can(make:
         ("tgi", "/health", 404, Condition.SILENT),
     ],
 )
-async def test_what_an_engine_answers_is_read_as_its_kind_means_it(
-    engine: str, path: str, status: int, condition: Condition
-) -> None:
+async def test_health_status_depends_on_the_kind(engine: str, path: str, status: int, condition: Condition) -> None:
     async with scripted_http({path: http(status, b"{}")}) as port:
         seen = await look(f"http://127.0.0.1:{port}", engine)
     assert seen.condition is condition
@@ -73,20 +71,20 @@ async def test_what_an_engine_answers_is_read_as_its_kind_means_it(
 
 @pytest.mark.parametrize("body", [b"nonsense", b"[]", b'{"data":[1]}', b'{"data":[{"id":1}],"version":{}}'])
 @pytest.mark.parametrize("engine", ["vllm", "tgi", "triton", "openai-http", "llamacpp"])
-async def test_an_engine_that_says_nonsense_has_said_nothing(engine: str, body: bytes) -> None:
+async def test_malformed_facts_are_ignored(engine: str, body: bytes) -> None:
     paths = ("/version", "/v1/models", "/info", "/v2", "/props")
     async with scripted_http({path: http(200, body) for path in paths}) as port:
         assert await facts(f"http://127.0.0.1:{port}", engine) == Facts()
 
 
-def test_a_model_is_announced_under_the_name_that_the_engine_serves_it_by() -> None:
-    told = announced(Facts("1", None, 2048, "org/served"), model="hf:org/other", slots=4)
-    assert told.model
-    assert (told.model.id, told.model.ctx_max, told.slots_total) == ("org/served", 2048, 4)
+def test_model_is_announced_under_its_served_name() -> None:
+    document = announced(Facts("1", None, 2048, "org/served"), model="hf:org/other", slots=4)
+    assert document.model
+    assert (document.model.id, document.model.ctx_max, document.slots_total) == ("org/served", 2048, 4)
     assert announced(Facts("1"), model="hf:org/other").model is None
 
 
-def test_no_context_is_made_up_for_an_engine_that_tells_none() -> None:
+def test_context_is_announced_only_if_known() -> None:
     silent = announced(Facts("1", model="m"))
     assert silent.model
     assert silent.model.ctx_max is None
@@ -96,15 +94,15 @@ def test_no_context_is_made_up_for_an_engine_that_tells_none() -> None:
 
 
 class Stage:
-    """An external pool's life over a directory of its own."""
+    """An external pool with its own handoff directory."""
 
     def __init__(self, directory: Path, imitation: Imitation, **keys: Any) -> None:
         (directory / "status").mkdir()
         self.directory = directory
         how = {"mode": "external", "url": imitation.url}
         spec = pool(engine=imitation.engine, model=None, provisioning=how, **keys)
-        voice = Voice(spec, Board(directory / "status", CollectorRegistry()), directory)
-        self.life = ExternalPool(spec, ExternalMode.model_validate(how), voice, Progress("default"))
+        reporter = PoolReporter(spec, Board(directory / "status", CollectorRegistry()), directory)
+        self.runner = ExternalPool(spec, ExternalMode.model_validate(how), reporter, Progress("default"))
 
     @property
     def state(self) -> PoolState | None:
@@ -113,24 +111,24 @@ class Stage:
 
     @property
     def handoff(self) -> Handoff | None:
-        file = file_of(self.directory, "default")
+        file = path_of(self.directory, "default")
         return Handoff.model_validate_json(file.read_bytes()) if file.exists() else None
 
 
 @KINDS
-async def test_it_is_announced_when_it_answers_and_withdrawn_when_it_has_gone(
+async def test_engine_is_announced_while_it_answers(
     make: type[Imitation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(external_pool, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(external_pool, "CHECK_EVERY_S", 0.01)
     async with trio.open_nursery() as nursery:
         async with listening(make()) as imitation:
             stage = Stage(tmp_path, imitation, slots=3)
-            nursery.start_soon(stage.life.live)
+            nursery.start_soon(stage.runner.run)
             await until(lambda: stage.handoff is not None)
-            told = stage.handoff
-            assert told
-            assert (told.engine, told.slots_total) == (imitation.engine, 3)
-            assert told.engine_version == (SAID[make].version or "unknown")
+            document = stage.handoff
+            assert document
+            assert (document.engine, document.slots_total) == (imitation.engine, 3)
+            assert document.engine_version == (FACTS[make].version or "unknown")
         await until(lambda: stage.state is PoolState.FAILED)
         assert stage.handoff is None
         nursery.cancel_scope.cancel()

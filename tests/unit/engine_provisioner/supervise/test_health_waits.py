@@ -1,4 +1,4 @@
-"""An engine is given its time to load, is not given up for being busy, and is given up for being silent for long."""
+"""Engines get time to load, survive missed health checks, and fail after a long silence."""
 
 from collections.abc import Iterator
 from itertools import chain, repeat
@@ -23,17 +23,17 @@ URL = "http://127.0.0.1:1"
 
 
 class Engine:
-    """An engine that ends when it is told."""
+    """An engine that ends when `exited` is set."""
 
     pid, unit, adopted = 1, None, False
 
     def __init__(self) -> None:
-        self.over = trio.Event()
+        self.exited = trio.Event()
 
-    async def ended(self) -> None:
-        await self.over.wait()
+    async def wait(self) -> None:
+        await self.exited.wait()
 
-    async def last_words(self) -> str:
+    async def exit_message(self) -> str:
         return ""
 
     async def stop(self) -> None:
@@ -41,7 +41,7 @@ class Engine:
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, *looks: Look) -> None:
-    """Let each look give the next of `looks`, and the last one for ever."""
+    """Replace health.look: return each of `looks`, then the last one forever."""
     script: Iterator[Look] = chain(looks, repeat(looks[-1]))
 
     async def look(_url: str, _path: str = "/health") -> Look:
@@ -50,33 +50,33 @@ def answering(monkeypatch: pytest.MonkeyPatch, *looks: Look) -> None:
     monkeypatch.setattr(health, "look", look)
 
 
-async def told_nothing(_detail: str) -> None:
+async def ignore_loading(_detail: str) -> None:
     return None
 
 
-async def test_a_model_that_loads_for_long_is_waited_for(
+async def test_slow_loading_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
-    told = []
+    details = []
 
     async def on_loading(detail: str) -> None:
-        told.append(detail)
+        details.append(detail)
 
     answering(monkeypatch, SILENT, *[LOADING] * 100, UP)
     assert await until_healthy(URL, 600, on_loading)
-    assert told == ["loading"] * 100
+    assert details == ["loading"] * 100
     assert trio.current_time() < 60
 
 
-async def test_an_engine_that_never_answers_is_waited_for_until_the_limit(
+async def test_silent_engine_is_waited_for_until_the_limit(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     answering(monkeypatch, SILENT)
-    assert not await until_healthy(URL, 600, told_nothing)
+    assert not await until_healthy(URL, 600, ignore_loading)
     assert trio.current_time() == pytest.approx(600, abs=1)
 
 
-async def test_a_few_missed_looks_do_not_count_as_silence(
+async def test_few_missed_checks_are_tolerated(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     answering(monkeypatch, *([UP] + [SILENT] * 8) * 5, SILENT)
@@ -86,24 +86,22 @@ async def test_a_few_missed_looks_do_not_count_as_silence(
 
 
 @pytest.mark.parametrize(("looks", "alive"), [([SILENT, SILENT, UP], True), ([LOADING], True), ([SILENT], False)])
-async def test_a_busy_engine_gets_another_chance_before_it_is_replaced(
-    monkeypatch: pytest.MonkeyPatch, looks: list[Look], alive: bool
-) -> None:
+async def test_liveness_check_is_repeated(monkeypatch: pytest.MonkeyPatch, looks: list[Look], alive: bool) -> None:
     answering(monkeypatch, *looks)
     assert await is_alive(URL) is alive
 
 
-async def test_the_end_of_the_engine_ends_the_wait(autojump_clock: trio.testing.MockClock) -> None:
+async def test_exit_of_the_engine_ends_the_wait(autojump_clock: trio.testing.MockClock) -> None:
     async def work() -> str:
         await trio.sleep(3600)
         return "done"
 
     engine = Engine()
-    engine.over.set()
+    engine.exited.set()
     assert await while_running(engine, work) is None
 
 
-async def test_the_result_is_had_while_the_engine_runs_on() -> None:
+async def test_result_is_returned_while_the_engine_runs() -> None:
     async def work() -> str:
         return "done"
 
