@@ -43,9 +43,9 @@ def verify(path: Path, expected: str, cache_dir: Path, on_block: OnBlock) -> Non
     """Raise ProvisioningFailure unless the file's digest is `expected`. Blocks; raises OSError."""
     found = digest(path, cache_dir, on_block)
     if found != expected:
-        what = f"{path} has the checksum {found}, but the pools file requires {expected}"
+        message = f"{path} has the checksum {found}, but the pools file requires {expected}"
         hint = "The file is damaged or not the expected one, or the checksum in the pools file is wrong."
-        raise ProvisioningFailure(what, hint, Retry.AFTER_FIX, [path])
+        raise ProvisioningFailure(message, hint, Retry.AFTER_FIX, [path])
 
 
 def _write_entry(entry: Path, content: bytes) -> None:

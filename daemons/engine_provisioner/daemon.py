@@ -101,9 +101,9 @@ def prepare_directory(handoff_dir: Path, configured: list[str]) -> None:
         for pool_id in cleanup.withdraw_all(handoff_dir, configured):
             log.info("pool %s is no longer in the pools file; its handoff file is removed", pool_id)
     except OSError as error:
-        what = f"cannot use the handoff directory {handoff_dir}: {error.strerror or error} ({error.filename})"
+        message = f"cannot use the handoff directory {handoff_dir}: {error.strerror or error} ({error.filename})"
         hint = "Give engine-provisioner write permission there, or set ENGINE_PROVISIONER_HANDOFF_DIR."
-        raise StartupError(what, hint, ExitStatus.CANNOT_CREATE) from error
+        raise StartupError(message, hint, ExitStatus.CANNOT_CREATE) from error
 
 
 async def watch_supervisors(

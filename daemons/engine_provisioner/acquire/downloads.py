@@ -58,8 +58,8 @@ async def fetch(download: Download, on_bytes: OnBytes) -> None:
             await trio.to_thread.run_sync(_finish, download, part)
     except WrongRange as error:
         await trio.to_thread.run_sync(part.discard)
-        what = f"{download.shown_url}: the server sent a different range than requested"
-        raise ProvisioningFailure(what, "The download starts over on the next attempt.") from error
+        message = f"{download.shown_url}: the server sent a different range than requested"
+        raise ProvisioningFailure(message, "The download starts over on the next attempt.") from error
     finally:
         part.close()
 
@@ -72,9 +72,9 @@ def _as_failures(download: Download) -> Iterator[None]:
     try:
         yield
     except httpx2.TimeoutException as error:
-        what = f"{download.shown_url}: the server sent nothing for {download.idle_s:g} s"
+        message = f"{download.shown_url}: the server sent nothing for {download.idle_s:g} s"
         hint = "The download resumes on the next attempt. Raise timeouts.idle_ms if the server is slow."
-        raise ProvisioningFailure(what, hint) from error
+        raise ProvisioningFailure(message, hint) from error
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise ProvisioningFailure(f"cannot download {download.shown_url}: {_text(error)}") from error
     except OSError as error:
@@ -89,9 +89,9 @@ async def _request(download: Download, part: PartialFile, on_bytes: OnBytes) -> 
     try:
         unopened = httpx2.AsyncClient(follow_redirects=True, timeout=timeout, trust_env=proxies)
     except (ValueError, ImportError) as error:  # from a bad proxy URL; the text has no password
-        what = f"cannot download {download.shown_url}: invalid proxy in the environment: {_text(error)}"
+        message = f"cannot download {download.shown_url}: invalid proxy in the environment: {_text(error)}"
         raise ProvisioningFailure(
-            what, "Set HTTPS_PROXY and HTTP_PROXY to http://HOST:PORT.", Retry.AFTER_FIX
+            message, "Set HTTPS_PROXY and HTTP_PROXY to http://HOST:PORT.", Retry.AFTER_FIX
         ) from error
     async with (
         unopened as client,
@@ -132,8 +132,8 @@ def _check_redirects(download: Download, response: "httpx2.Response") -> None:
     """Reject redirects to plain http without a checksum, which the pools file may not use either."""
     hops = [str(hop.url) for hop in (*response.history, response)]
     if download.checksum is None and any(map(is_cleartext, hops)):
-        what = f"{download.shown_url} redirects to plain http, which does not protect the file"
-        raise ProvisioningFailure(what, "Set a checksum or another URL.", Retry.AFTER_FIX)
+        message = f"{download.shown_url} redirects to plain http, which does not protect the file"
+        raise ProvisioningFailure(message, "Set a checksum or another URL.", Retry.AFTER_FIX)
 
 
 def _status_failure(download: Download, status: int) -> ProvisioningFailure:
@@ -145,26 +145,26 @@ def _status_failure(download: Download, status: int) -> ProvisioningFailure:
 def _check_free_space(download: Download, needed: int) -> None:
     free = shutil.disk_usage(download.target.parent).free
     if needed + SPARE_BYTES > free:
-        what = f"{download.shown_url} needs {_size(needed)} in {download.target.parent}, but {_size(free)} are free"
-        raise ProvisioningFailure(what, "Free disk space, or set another cache_dir.", Retry.AFTER_FIX)
+        message = f"{download.shown_url} needs {_size(needed)} in {download.target.parent}, but {_size(free)} are free"
+        raise ProvisioningFailure(message, "Free disk space, or set another cache_dir.", Retry.AFTER_FIX)
 
 
 def _finish(download: Download, part: PartialFile) -> None:
     found = part.digest()
     if download.checksum is not None and found != download.checksum:
         part.discard()
-        what = f"{download.shown_url} has the checksum {found}, but the pools file requires {download.checksum}"
+        message = f"{download.shown_url} has the checksum {found}, but the pools file requires {download.checksum}"
         hint = "The file is damaged or not the expected one, or the checksum in the pools file is wrong."
-        raise ProvisioningFailure(what, hint, Retry.REFETCH)
+        raise ProvisioningFailure(message, hint, Retry.REFETCH)
     part.publish()
 
 
 def _disk_failure(download: Download, error: OSError) -> ProvisioningFailure:
-    what = f"cannot store {download.shown_url} in {download.target.parent}: {error.strerror or error}"
+    message = f"cannot store {download.shown_url} in {download.target.parent}: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ProvisioningFailure(what, "Free disk space, or set another cache_dir.", Retry.AFTER_FIX)
+        return ProvisioningFailure(message, "Free disk space, or set another cache_dir.", Retry.AFTER_FIX)
     return ProvisioningFailure(
-        what, "Check that the directory exists and belongs to engine-provisioner.", Retry.AFTER_FIX
+        message, "Check that the directory exists and belongs to engine-provisioner.", Retry.AFTER_FIX
     )
 
 

@@ -56,5 +56,5 @@ def verified(model: Model, name: str, path: Path, cache_dir: Path, on_block: che
     return LocalModel(name, path, size, model.checksum)
 
 
-def _failure(path: Path, what: str, hint: str) -> ProvisioningFailure:
-    return ProvisioningFailure(f"the model {path} {what}", hint, Retry.AFTER_FIX, [path])
+def _failure(path: Path, message: str, hint: str) -> ProvisioningFailure:
+    return ProvisioningFailure(f"the model {path} {message}", hint, Retry.AFTER_FIX, [path])

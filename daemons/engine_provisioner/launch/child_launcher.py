@@ -81,8 +81,8 @@ class ChildEngine:
             self._process = _start(command, write_end)
         except OSError as error:
             os.close(read_end)
-            what = f"cannot start the engine: {error.strerror or error}"
-            raise ProvisioningFailure(what, retry=Retry.BACKOFF) from error
+            message = f"cannot start the engine: {error.strerror or error}"
+            raise ProvisioningFailure(message, retry=Retry.BACKOFF) from error
         finally:
             os.close(write_end)
         self._output = trio.lowlevel.FdStream(read_end)

@@ -20,12 +20,12 @@ def select(pool: Pool, mask: GpuMask) -> tuple[int, ...]:
     if pool.devices is None:
         return mask.indices
     if mask.cpu:
-        what = f"devices = {pool.devices} contradicts {MASK}=cpu, which runs engines on the CPU"
-        raise ProvisioningFailure(what, "Remove the key devices, or list the GPUs in the mask.", Retry.NEVER)
+        message = f"devices = {pool.devices} contradicts {MASK}=cpu, which runs engines on the CPU"
+        raise ProvisioningFailure(message, "Remove the key devices, or list the GPUs in the mask.", Retry.NEVER)
     outside = [index for index in pool.devices if index not in mask.indices]
     if outside:
-        what = f"devices: GPU {_listed(outside)} is not in {MASK}={mask}"
-        raise ProvisioningFailure(what, "Add it to the mask, or change devices.", Retry.NEVER)
+        message = f"devices: GPU {_listed(outside)} is not in {MASK}={mask}"
+        raise ProvisioningFailure(message, "Add it to the mask, or change devices.", Retry.NEVER)
     return tuple(pool.devices)
 
 
@@ -34,20 +34,20 @@ def check_present(gpus: tuple[int, ...], present: Mapping[int, str]) -> None:
     absent = [index for index in gpus if index not in present]
     if absent:
         found = ", ".join(f"{index} ({name})" for index, name in sorted(present.items())) or "none"
-        what = f"GPU {_listed(absent)} is configured but absent (present: {found})"
-        raise ProvisioningFailure(what, f"Correct devices or {MASK}. {ON_CPU}", Retry.AFTER_FIX)
+        message = f"GPU {_listed(absent)} is configured but absent (present: {found})"
+        raise ProvisioningFailure(message, f"Correct devices or {MASK}. {ON_CPU}", Retry.AFTER_FIX)
 
 
 def check_visible(engine: Engine, gpus: tuple[int, ...], listing: str) -> None:
     """Raise ProvisioningFailure if the output of --list-devices has fewer devices than `gpus`."""
     visible = devices_in(listing)
     if len(visible) < len(gpus):
-        what = (
+        message = (
             f"the engine {engine.program.file} can use only {len(visible)} of {len(gpus)} configured GPUs"
             f" ({_listed(gpus)}) and would run on the CPU"
         )
         hint = f"Use an engine built for these GPUs, and check access to their device files. {ON_CPU}"
-        raise ProvisioningFailure(what, hint, Retry.AFTER_FIX, [engine.program.file])
+        raise ProvisioningFailure(message, hint, Retry.AFTER_FIX, [engine.program.file])
 
 
 def present_gpus() -> dict[int, str]:
@@ -65,9 +65,9 @@ def present_gpus() -> dict[int, str]:
         finally:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
-        what = f"GPUs are configured, but NVML finds none ({error})"
+        message = f"GPUs are configured, but NVML finds none ({error})"
         hint = f"Install the driver (nvidia-driver, libnvidia-ml1). {ON_CPU}"
-        raise ProvisioningFailure(what, hint, Retry.AFTER_FIX) from error
+        raise ProvisioningFailure(message, hint, Retry.AFTER_FIX) from error
 
 
 def _name(handle: object) -> str:

@@ -51,8 +51,8 @@ class Ports:
             if is_free(port):
                 self._claimed[pool_id] = port
                 return port
-        what = f"no free port on 127.0.0.1 from {RANGE.start} to {RANGE.stop - 1}"
-        raise ProvisioningFailure(what, "Set a free port with the key ports.")
+        message = f"no free port on 127.0.0.1 from {RANGE.start} to {RANGE.stop - 1}"
+        raise ProvisioningFailure(message, "Set a free port with the key ports.")
 
     def _candidates(self, pool_id: str) -> Iterator[int]:
         own = self._claimed.get(pool_id)
@@ -65,8 +65,8 @@ class Ports:
 def in_use_failure(port: int, holder: str | None) -> ProvisioningFailure:
     """Return the failure for a port that is in use, by `holder` if known."""
     by = f"by {holder}" if holder else f"ss -ltnp 'sport = :{port}' shows by whom"
-    what = f"port {port} on 127.0.0.1 is already in use ({by})"
-    return ProvisioningFailure(what, "Stop the other program, or set another port with the key ports.")
+    message = f"port {port} on 127.0.0.1 is already in use ({by})"
+    return ProvisioningFailure(message, "Stop the other program, or set another port with the key ports.")
 
 
 def is_free(port: int) -> bool:

@@ -53,7 +53,7 @@ async def output(program: Program, *arguments: str, env: Mapping[str, str] | Non
     except trio.TooSlowError as error:
         raise _failure(program, f"{arguments[0]} did not end within {LIMIT_S:g} s") from error
     except OSError as error:
-        raise _failure(program, f"cannot execute it: {error.strerror or error}") from error
+        raise _failure(program, f"cannot be executed: {error.strerror or error}") from error
     text = done.stdout.decode(errors="replace")
     if done.returncode != 0:
         last = text.strip().rpartition("\n")[2]
@@ -61,6 +61,6 @@ async def output(program: Program, *arguments: str, env: Mapping[str, str] | Non
     return text
 
 
-def _failure(program: Program, what: str) -> ProvisioningFailure:
+def _failure(program: Program, message: str) -> ProvisioningFailure:
     hint = "It must be a llama-server built for this machine, with all its libraries installed."
-    return ProvisioningFailure(f"the engine {program.file}: {what}", hint, Retry.AFTER_FIX, [program.file])
+    return ProvisioningFailure(f"the engine {program.file}: {message}", hint, Retry.AFTER_FIX, [program.file])

@@ -98,8 +98,8 @@ class SystemdLauncher:
         try:
             await trio.to_thread.run_sync(durable.replace, path, content)
         except OSError as error:
-            what = f"cannot write the launch file {path}: {error.strerror or error}"
-            raise ProvisioningFailure(what, "systemd-tmpfiles --create creates its directory.") from error
+            message = f"cannot write the launch file {path}: {error.strerror or error}"
+            raise ProvisioningFailure(message, "systemd-tmpfiles --create creates its directory.") from error
 
 
 class UnitEngine:

@@ -83,8 +83,8 @@ class BinaryMode(ProvisioningMode):
             verify = partial(checksums.verify, path, self.checksum, workspace.cache_dir, on_block)
             await trio.to_thread.run_sync(verify)
         except OSError as error:
-            what = f"cannot read the engine {path}: {error.strerror or error}"
-            raise ProvisioningFailure(what, "Correct url.", Retry.AFTER_FIX, [path]) from error
+            message = f"cannot read the engine {path}: {error.strerror or error}"
+            raise ProvisioningFailure(message, "Correct url.", Retry.AFTER_FIX, [path]) from error
         return path
 
 
@@ -98,9 +98,9 @@ def _unpack(source: Path, tree: Path) -> None:
     except archives.BadArchive as error:
         raise _unusable(str(source), error) from error
     except OSError as error:
-        what = f"cannot unpack the engine into {tree}: {error.strerror or error}"
+        message = f"cannot unpack the engine into {tree}: {error.strerror or error}"
         hint = "Check free disk space and that engine-provisioner owns the directory."
-        raise ProvisioningFailure(what, hint) from error
+        raise ProvisioningFailure(message, hint) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

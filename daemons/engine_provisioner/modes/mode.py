@@ -63,5 +63,5 @@ class ProvisioningMode(Inbound):
 
     async def obtain(self, workspace: Workspace) -> Program:
         """Return the engine's program on this machine. Raises ProvisioningFailure."""
-        what = f"provisioning mode {self.mode} is not available in this release"
-        raise ProvisioningFailure(what, "Use mode binary, package or external.", Retry.NEVER)
+        message = f"provisioning mode {self.mode} is not available in this release"
+        raise ProvisioningFailure(message, "Use mode binary, package or external.", Retry.NEVER)

@@ -93,9 +93,9 @@ async def _install(version: str, site: Path) -> None:
         await pip.install(f"{PYTHON_PACKAGE}=={version}", draft)
         await trio.to_thread.run_sync(_publish, draft, site)
     except OSError as error:
-        what = f"cannot install {PYTHON_PACKAGE} into {site}: {error.strerror or error}"
+        message = f"cannot install {PYTHON_PACKAGE} into {site}: {error.strerror or error}"
         hint = "Check free disk space and that engine-provisioner owns the directory."
-        raise ProvisioningFailure(what, hint) from error
+        raise ProvisioningFailure(message, hint) from error
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(_clear, draft)

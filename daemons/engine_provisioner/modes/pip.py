@@ -95,16 +95,16 @@ def failure(requirement: str, output: str) -> ProvisioningFailure:
     text = without_passwords(output)
     if unreachable := SKIPPED.search(text) or RETRYING.search(text):
         reason = _quoted_texts(unreachable[1])
-        what = f"pip cannot install {requirement}: cannot reach the package index: {reason}"
+        message = f"pip cannot install {requirement}: cannot reach the package index: {reason}"
         hint = (
             "Check the network; HTTPS_PROXY, NO_PROXY, PIP_PROXY and PIP_INDEX_URL can be set for engine-provisioner."
         )
-        return ProvisioningFailure(what, hint)
+        return ProvisioningFailure(message, hint)
     lines = text.strip().splitlines()
     last = next((line for line in reversed(lines) if line.startswith("ERROR")), text.strip()[-REASON_LIMIT:])
-    what = f"pip cannot install {requirement}: {last.removeprefix('ERROR: ')[:REASON_LIMIT]}"
+    message = f"pip cannot install {requirement}: {last.removeprefix('ERROR: ')[:REASON_LIMIT]}"
     hint = "Check that the package index has this version for this Python."
-    return ProvisioningFailure(what, hint, Retry.AFTER_FIX)
+    return ProvisioningFailure(message, hint, Retry.AFTER_FIX)
 
 
 def without_passwords(output: str) -> str:

@@ -68,9 +68,9 @@ class PoolReporter:
         try:
             document = await trio.to_thread.run_sync(handoffs.write, self._directory, announced)
         except OSError as error:
-            what = f"cannot write the handoff file into {self._directory}: {error.strerror or error}"
+            message = f"cannot write the handoff file into {self._directory}: {error.strerror or error}"
             hint = "Check free disk space and that engine-provisioner may write there."
-            raise ProvisioningFailure(what, hint) from error
+            raise ProvisioningFailure(message, hint) from error
         fields = {"pool_id": self.pool.id, "url": announced.url, "engine": announced.engine}
         event = ENGINE_ADOPTED if adopted else ENGINE_STARTED
         metrics = self._board.metrics

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from engine_provisioner.modes.registry import mode_names
 from engine_provisioner.spec.policies import contradictions
 from engine_provisioner.spec.pool_spec import Pool, PoolsFile
-from engine_provisioner.spec.toml_lines import locate
-from engine_provisioner.spec.validation_messages import Location, message_for
+from engine_provisioner.spec.toml_lines import Location, locate
+from engine_provisioner.spec.validation_messages import message_for
 
 LIMIT_BYTES = 1 << 20
 LOCAL_FILE, SYSTEM_FILE = Path("pools.toml"), Path("/etc/llama-orch/pools.toml")

@@ -7,7 +7,8 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-Path = tuple[str | int, ...]
+Location = tuple[str | int, ...]
+"""The keys and list indices that lead to a value."""
 
 TOKEN = re.compile(
     r"(?P<space>[ \t\r]+|\#[^\n]*)"
@@ -21,7 +22,7 @@ TOKEN = re.compile(
 Token = tuple[str, str, int]
 
 
-def locate(text: str) -> dict[Path, int]:
+def locate(text: str) -> dict[Location, int]:
     """Return the line, from 1, of each table, key and array element in `text`."""
     scanner = _Scanner(list(_tokens(text)))
     with contextlib.suppress(IndexError, RecursionError):  # at an unexpected end of the document
@@ -40,13 +41,13 @@ def _tokens(text: str) -> Iterator[Token]:
 
 class _Scanner:
     def __init__(self, tokens: list[Token]) -> None:
-        self.lines: dict[Path, int] = {}
+        self.lines: dict[Location, int] = {}
         self._tokens = tokens
         self._position = 0
-        self._arrays: dict[Path, int] = {}
+        self._arrays: dict[Location, int] = {}
 
     def document(self) -> None:
-        table: Path = ()
+        table: Location = ()
         while self._position < len(self._tokens):
             kind, value, _line = self._tokens[self._position]
             if kind == "newline":
@@ -56,13 +57,13 @@ class _Scanner:
             else:
                 self._pair(table)
 
-    def _header(self) -> Path:
+    def _header(self) -> Location:
         line = self._tokens[self._position][2]
         array = self._tokens[self._position + 1][1] == "["
         self._position += 2 if array else 1
         keys = self._keys()
         self._position += 2 if array else 1
-        path: Path = ()
+        path: Location = ()
         for index, key in enumerate(keys):
             path = (*path, key)
             if array and index == len(keys) - 1:
@@ -83,7 +84,7 @@ class _Scanner:
                 return keys
             self._position += 1
 
-    def _pair(self, table: Path) -> None:
+    def _pair(self, table: Location) -> None:
         line = self._tokens[self._position][2]
         path = table
         for key in self._keys():
@@ -92,7 +93,7 @@ class _Scanner:
         self._position += 1  # the equals sign
         self._value(path)
 
-    def _value(self, path: Path) -> None:
+    def _value(self, path: Location) -> None:
         kind, value, _line = self._tokens[self._position]
         if kind == "mark" and value == "{":
             self._inline(path)
@@ -102,7 +103,7 @@ class _Scanner:
             while self._tokens[self._position][0] != "newline" and self._tokens[self._position][1] not in ",]}":
                 self._position += 1
 
-    def _inline(self, path: Path) -> None:
+    def _inline(self, path: Location) -> None:
         self._position += 1
         while self._tokens[self._position][1] != "}":
             if self._tokens[self._position][1] in (",", "\n"):
@@ -111,7 +112,7 @@ class _Scanner:
                 self._pair(path)
         self._position += 1
 
-    def _array(self, path: Path) -> None:
+    def _array(self, path: Location) -> None:
         self._position += 1
         index = 0
         while self._tokens[self._position][1] != "]":

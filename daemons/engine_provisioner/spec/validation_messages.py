@@ -10,8 +10,7 @@ from pydantic.fields import FieldInfo
 from engine_provisioner.modes.mode import ProvisioningMode
 from engine_provisioner.modes.registry import mode_names
 from engine_provisioner.spec.pool_spec import PoolsFile
-
-Location = tuple[str | int, ...]
+from engine_provisioner.spec.toml_lines import Location
 
 TYPES = {
     "string": "text",
@@ -57,7 +56,7 @@ def message_for(error: Any, location: Location) -> str:
         table = _table_at(location)
         return f"is not a key of this table; allowed: {', '.join(table.model_fields) if table else 'none'}"
     if kind == "missing":
-        return "is missing and required here"
+        return "is missing; this table requires it"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return f"needs a mode; allowed: {', '.join(mode_names())}"
     if kind in ("greater_than_equal", "less_than_equal"):

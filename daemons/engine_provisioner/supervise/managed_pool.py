@@ -136,8 +136,8 @@ class ManagedPool:
         if not healthy:
             await self._stop(engine)
             self._reporter.count_exit("start_timeout")
-            what = f"the engine was not healthy within {limit_s:g} s; {await engine.exit_message()}"
-            raise ProvisioningFailure(what, "Raise timeouts.wall_ms if the model is large.")
+            message = f"the engine was not healthy within {limit_s:g} s; {await engine.exit_message()}"
+            raise ProvisioningFailure(message, "Raise timeouts.wall_ms if the model is large.")
 
     async def _announce(self, engine: RunningEngine, prepared: Prepared, started: Command) -> None:
         url, pool = _url(started), self._pool

@@ -85,5 +85,5 @@ async def test_hanging_engine_fails_after_the_limit(tmp_path: Path, monkeypatch:
 async def test_program_for_another_machine_is_reported(tmp_path: Path) -> None:
     program = script(tmp_path, "")
     program.file.write_bytes(b"\x7fELF no such machine")
-    with pytest.raises(ProvisioningFailure, match="cannot execute it"):
+    with pytest.raises(ProvisioningFailure, match="cannot be executed"):
         await probe(program)

@@ -95,7 +95,11 @@ def test_problem_is_reported_with_line_key_and_remedy(setting: str, line: int, k
 @pytest.mark.parametrize(
     ("how", "key", "text"),
     [
-        ('{ mode = "binary", url = "https://h/f" }', "pools[0].provisioning.checksum", "missing and required"),
+        (
+            '{ mode = "binary", url = "https://h/f" }',
+            "pools[0].provisioning.checksum",
+            "is missing; this table requires it",
+        ),
         ('{ mode = "package", name = "llama.cpp" }', "pools[0].provisioning", "allow_package_installs = true"),
         (
             '{ mode = "package", name = "pip:xllamacpp", allow_package_installs = true }',
