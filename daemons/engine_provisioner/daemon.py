@@ -9,7 +9,7 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from engine_provisioner import cleanup
-from engine_provisioner.acquire.acquiring import Acquiring, Fetched
+from engine_provisioner.acquire.acquirer import Acquirer, Fetched
 from engine_provisioner.launch import systemd_launcher
 from engine_provisioner.launch.child_launcher import ChildLauncher
 from engine_provisioner.launch.command import cache_ram_mib
@@ -17,12 +17,12 @@ from engine_provisioner.launch.launcher import Launcher
 from engine_provisioner.launch.ports import Ports
 from engine_provisioner.launch.systemd_launcher import SystemdLauncher
 from engine_provisioner.modes.external import ExternalMode
-from engine_provisioner.progress import Progress, overdue
-from engine_provisioner.report.board import Board
 from engine_provisioner.report.pool_reporter import PoolReporter
+from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.settings import METRICS_VARIABLE, ProvisionerSettings
 from engine_provisioner.spec import pools_file
 from engine_provisioner.spec.pool_spec import Pool
+from engine_provisioner.step_deadline import StepDeadline, overdue
 from engine_provisioner.supervise.external_pool import ExternalPool
 from engine_provisioner.supervise.managed_pool import ManagedPool, SharedResources
 from engine_provisioner.supervise.supervisor import PoolRunner, Supervisor
@@ -52,29 +52,29 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
     handoff_dir = settings.handoff_dir.absolute()
     await trio.to_thread.run_sync(prepare_directory, handoff_dir, [pool.id for pool in pools])
     registry = CollectorRegistry()
-    board = Board(handoff_dir / "status", registry)
+    reports = PoolReports(handoff_dir / "status", registry)
     sockets = listeners.local(service, handoff_dir.parent / SOCKET)
     address = sockets[0].getsockname()
-    app = Gate(create_app(__name__, board.unready_pools, registry), Access())
-    all_progress = [Progress(pool.id) for pool in pools]
+    app = Gate(create_app(__name__, reports.unready_pools, registry), Access())
+    deadlines = [StepDeadline(pool.id) for pool in pools]
     async with trio.open_nursery() as nursery:
         await nursery.start(
             partial(serve, app, sockets, shutdown=service.stop, drain_s=DRAIN_S, pulse=service.watchdog.pulse)
         )
-        await nursery.start(watch_supervisors, service, board, all_progress, service.watchdog.pulse("supervisors"))
+        await nursery.start(watch_supervisors, service, reports, deadlines, service.watchdog.pulse("supervisors"))
         await _start_metrics(settings, service, registry, nursery)
-        nursery.start_soon(board.restore_lost_files)
+        nursery.start_soon(reports.restore_lost_files)
         launcher = _launcher(service, nursery)
         nursery.start_soon(cleanup.stop_unconfigured, pools, launcher)
-        shared = await _shared_resources(settings, pools, launcher, board.metrics.add_downloaded, service.stop)
+        shared = await _shared_resources(settings, pools, launcher, reports.metrics.add_downloaded, service.stop)
         async with trio.open_nursery() as supervisors:
-            for pool, progress in zip(pools, all_progress, strict=True):
-                reporter = PoolReporter(pool, board, handoff_dir)
+            for pool, deadline in zip(pools, deadlines, strict=True):
+                reporter = PoolReporter(pool, reports, handoff_dir)
                 await reporter.reset()
-                runner = _runner(pool, shared, reporter, progress)
-                await supervisors.start(Supervisor(runner, reporter, progress).run)
+                runner = _runner(pool, shared, reporter, deadline)
+                await supervisors.start(Supervisor(runner, reporter, deadline).run)
             give_back()
-            service.notifier.ready(board.summary())
+            service.notifier.ready(reports.summary())
             emit(DAEMON_READY, daemon=service.name, version=VERSION, address=address)
             await service.stop.wait()
             emit(DAEMON_STOPPING, daemon=service.name, detail=_fate_of_engines(launcher))
@@ -108,18 +108,18 @@ def prepare_directory(handoff_dir: Path, configured: list[str]) -> None:
 
 async def watch_supervisors(
     service: Service,
-    board: Board,
-    all_progress: list[Progress],
+    reports: PoolReports,
+    deadlines: list[StepDeadline],
     pulse: Pulse,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Update STATUS=, and beat `pulse` while no supervisor is overdue."""
     task_status.started()
     while True:
-        changed = board.changed
+        changed = reports.changed
         if not service.stop.is_set():
-            service.notifier.status(board.summary())
-        if late := overdue(all_progress):
+            service.notifier.status(reports.summary())
+        if late := overdue(deadlines):
             log.error("no progress: %s", "; ".join(late))
             await trio.sleep(pulse.interval_s)
         else:
@@ -154,17 +154,17 @@ async def _shared_resources(
     return SharedResources(
         gpu_mask=settings.gpu_mask,
         cache_ram_mib=cache_ram_mib(memory),
-        acquiring=Acquiring(settings.cache_dir.absolute(), fetched),
+        acquirer=Acquirer(settings.cache_dir.absolute(), fetched),
         launcher=launcher,
         ports=Ports(pools, previous_ports),
         stopping=stopping,
     )
 
 
-def _runner(pool: Pool, shared: SharedResources, reporter: PoolReporter, progress: Progress) -> PoolRunner:
+def _runner(pool: Pool, shared: SharedResources, reporter: PoolReporter, deadline: StepDeadline) -> PoolRunner:
     if isinstance(pool.provisioning, ExternalMode):
-        return ExternalPool(pool, pool.provisioning, reporter, progress)
-    return ManagedPool(pool, shared, reporter, progress)
+        return ExternalPool(pool, pool.provisioning, reporter, deadline)
+    return ManagedPool(pool, shared, reporter, deadline)
 
 
 def _fate_of_engines(launcher: Launcher) -> str:

@@ -15,7 +15,7 @@ INHERITED_VARIABLES = ("PATH", "HOME", "LANG")
 class Program:
     """An executable: the first words of its command line, and the file whose change makes it another program."""
 
-    words: tuple[str, ...]
+    argv: tuple[str, ...]
     file: Path
 
 
@@ -43,7 +43,7 @@ class LocalModel:
 
 
 @dataclass(frozen=True)
-class Command:
+class EngineCommand:
     """The command line of an engine. It runs with `env` plus PATH, HOME and LANG, and nothing else."""
 
     argv: tuple[str, ...]

@@ -18,7 +18,7 @@ LAYERS = {
     "pool_managerd": "settings pools waiting cluster gpus metrics relay draining engines handoffs status api daemon "
     "__main__",
     "engine_provisioner": "exec_engine xllamacpp_server "
-    "engine failures metrics progress checksums modes spec launch report settings acquire "
+    "engine failures metrics step_deadline checksums modes spec launch report settings acquire "
     "cleanup supervise daemon __main__",
     "orchctl": "failure tls_hints encoding queen destination output command_line paging tables texts waiting submit "
     "commands chat check run __main__",

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 import llama_orch.service.run as daemon_process
 from engine_provisioner.__main__ import DAEMON as PROVISIONER
 from engine_provisioner.modes.registry import MODES, mode_names
-from engine_provisioner.report.board import Board
+from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.spec import pools_file
 from engine_provisioner.spec.pool_spec import OWNED_FLAGS, Model, Pool, Timeouts
 from llama_orch.contracts.handoff import Handoff, HandoffModel
@@ -189,7 +189,7 @@ def metrics(daemon: Daemon[Any], directory: Path) -> CollectorRegistry:
     if daemon is POOL_MANAGER:
         return PoolManagerMetrics(Registry()).collectors
     registry = CollectorRegistry()
-    Board(directory, registry)
+    PoolReports(directory, registry)
     return registry
 
 

@@ -7,7 +7,7 @@ from engine_provisioner import checksums
 from engine_provisioner.engine import LocalModel
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.spec.pool_spec import Model
-from engine_provisioner.spec.reachability import Reader, current_user, find_obstacle
+from engine_provisioner.spec.reachability import UnixUser, current_user, find_obstacle
 
 GGUF = b"GGUF"
 
@@ -18,10 +18,10 @@ def local_path(ref: str) -> Path:
     return Path("/" + rest.lstrip("/"))
 
 
-def check_readable(path: Path, engine_user: Reader | None) -> None:
+def check_readable(path: Path, engine_user: UnixUser | None) -> None:
     """Raise ProvisioningFailure if permissions keep this daemon or `engine_user` from reading the model. Blocks."""
-    for reader in (current_user(), engine_user):
-        if reader and (found := find_obstacle(path, reader)):
+    for user in (current_user(), engine_user):
+        if user and (found := find_obstacle(path, user)):
             hint = f"Run: {found.command}"
             raise ProvisioningFailure(f"cannot read the model {path}: {found}", hint, Retry.AFTER_FIX, [path])
 

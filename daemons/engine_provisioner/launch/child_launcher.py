@@ -15,10 +15,10 @@ from pathlib import Path
 
 import trio
 
-from engine_provisioner.engine import Command, base_environment
+from engine_provisioner.engine import EngineCommand, base_environment
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.launch.engine_output import LINE_LIMIT, LINES_KEPT, clean_line, exit_message, severity_of
-from engine_provisioner.launch.launcher import HealthCheck, RunningEngine, wait_for_exit
+from engine_provisioner.launch.launcher import LivenessCheck, RunningEngine, wait_for_exit
 
 log = logging.getLogger("engine_provisioner.engine")
 
@@ -38,7 +38,7 @@ class ChildLauncher:
         """Engines run as this daemon's user."""
 
     @asynccontextmanager
-    async def run(self, pool_id: str, command: Command, _is_alive: HealthCheck) -> AsyncIterator[RunningEngine]:
+    async def run(self, pool_id: str, command: EngineCommand, _is_alive: LivenessCheck) -> AsyncIterator[RunningEngine]:
         """Start the engine; stop it when the block ends. Raises ProvisioningFailure."""
         engine = ChildEngine(pool_id, command)
         self._readers.start_soon(engine.read_output)
@@ -48,7 +48,7 @@ class ChildLauncher:
             with trio.CancelScope(shield=True):
                 await engine.stop()
 
-    async def known_commands(self) -> dict[str, Command]:
+    async def known_commands(self) -> dict[str, EngineCommand]:
         """None: children do not outlive the daemon."""
         return {}
 
@@ -70,7 +70,7 @@ class ChildEngine:
     unit = None
     adopted = False
 
-    def __init__(self, pool_id: str, command: Command) -> None:
+    def __init__(self, pool_id: str, command: EngineCommand) -> None:
         """Start the process. Raises ProvisioningFailure."""
         self._pool_id = pool_id
         self._fields = {"pool_id": pool_id}
@@ -138,7 +138,7 @@ class ChildEngine:
             await self._output_ended.wait()
 
 
-def _start(command: Command, output: int) -> subprocess.Popen[bytes]:
+def _start(command: EngineCommand, output: int) -> subprocess.Popen[bytes]:
     """Start the guard from the calling thread, not a worker: the guard dies when the *thread* that forked it ends."""
     argv = [sys.executable, "-IS", str(GUARD), str(os.getpid()), *command.argv]
     return subprocess.Popen(  # noqa: S603 -- the configured engine, no shell

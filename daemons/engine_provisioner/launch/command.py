@@ -6,7 +6,7 @@ pool wins over what would be passed by itself.
 
 from collections.abc import Iterator
 
-from engine_provisioner.engine import Command, Engine, LocalModel
+from engine_provisioner.engine import Engine, EngineCommand, LocalModel
 from engine_provisioner.spec.model_name import short_name
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.workloads import OPTIONS, mode
@@ -23,12 +23,12 @@ CACHE_RAM_SHARE = 16
 
 def llama_server(
     pool: Pool, engine: Engine, model: LocalModel, *, port: int, devices: tuple[int, ...], cache_ram_mib: int
-) -> Command:
+) -> EngineCommand:
     """The command that serves `model` for `pool` on `port`; no `devices` means on the CPU.
 
     llama-server divides its context among its slots, and the pool's `ctx` is that of each slot.
     """
-    argv = [*engine.program.words, "-m", str(model.path), "--host", HOST, "--port", str(port)]
+    argv = [*engine.program.argv, "-m", str(model.path), "--host", HOST, "--port", str(port)]
     argv += ["-c", str(pool.ctx * pool.slots), "-np", str(pool.slots)]
     given = {flag.partition("=")[0] for flag in pool.flags} | {BATCH_VARIABLES.get(name, name) for name in pool.env}
     for names, values in (*_optional(pool, devices, cache_ram_mib), *_named(model)):
@@ -37,7 +37,7 @@ def llama_server(
             argv += [name, *values]
     if not devices and not engine.first_known("--device"):
         argv += ["-ngl", "0"]
-    return Command((*argv, *pool.flags), environment(pool, devices))
+    return EngineCommand((*argv, *pool.flags), environment(pool, devices))
 
 
 def _optional(
@@ -94,7 +94,7 @@ def cache_ram_mib(memory_bytes: int) -> int:
     return min(memory_bytes // (1 << 20) // CACHE_RAM_SHARE, CACHE_RAM_MAX_MIB)
 
 
-def announced_flags(command: Command, engine: Engine) -> list[str]:
+def announced_flags(command: EngineCommand, engine: Engine) -> list[str]:
     """The arguments as the handoff file names them: bounded, since its readers refuse more."""
-    arguments = command.argv[len(engine.program.words) :]
+    arguments = command.argv[len(engine.program.argv) :]
     return [argument for argument in arguments if 0 < len(argument) <= 256][:256]

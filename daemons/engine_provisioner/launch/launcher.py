@@ -7,10 +7,10 @@ from typing import Protocol
 
 import trio
 
-from engine_provisioner.engine import Command
-from engine_provisioner.spec.reachability import Reader
+from engine_provisioner.engine import EngineCommand
+from engine_provisioner.spec.reachability import UnixUser
 
-HealthCheck = Callable[[Command], Awaitable[bool]]
+LivenessCheck = Callable[[EngineCommand], Awaitable[bool]]
 """Whether an engine that was started by this command answers now."""
 
 
@@ -42,16 +42,18 @@ class RunningEngine(Protocol):
 class Launcher(Protocol):
     """Starts engines, one per pool."""
 
-    def engine_user(self) -> Reader | None:
+    def engine_user(self) -> UnixUser | None:
         """Return the user that engines run as, None if it is this daemon's own. Blocks."""
 
-    def run(self, pool_id: str, command: Command, is_alive: HealthCheck) -> AbstractAsyncContextManager[RunningEngine]:
+    def run(
+        self, pool_id: str, command: EngineCommand, is_alive: LivenessCheck
+    ) -> AbstractAsyncContextManager[RunningEngine]:
         """Start or adopt the pool's engine. Raises ProvisioningFailure.
 
         When the block ends, a child process is stopped, and a unit keeps running.
         """
 
-    async def known_commands(self) -> dict[str, Command]:
+    async def known_commands(self) -> dict[str, EngineCommand]:
         """Return by pool the commands that an earlier run of the daemon started; they may have ended."""
 
     async def known_pools(self) -> set[str]:

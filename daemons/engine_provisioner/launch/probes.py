@@ -43,7 +43,7 @@ async def probe(program: Program) -> Engine:
 
 async def output(program: Program, *arguments: str, env: Mapping[str, str] | None = None) -> str:
     """Run `program`; return stdout and stderr. Raises ProvisioningFailure, also after LIMIT_S seconds."""
-    command = [*program.words, *arguments]
+    command = [*program.argv, *arguments]
     environment = {**base_environment(), **(env or {})}
     try:
         with trio.fail_after(LIMIT_S):

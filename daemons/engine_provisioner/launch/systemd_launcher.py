@@ -13,15 +13,15 @@ from typing import TypeVar
 
 import trio
 
-from engine_provisioner.engine import Command
+from engine_provisioner.engine import EngineCommand
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.launch import unit_manager
 from engine_provisioner.launch.adoption import UnitAction, choose_action
 from engine_provisioner.launch.bus import BusError
 from engine_provisioner.launch.engine_output import LINES_KEPT, clean_line, exit_message
-from engine_provisioner.launch.launcher import HealthCheck, RunningEngine, wait_for_exit
+from engine_provisioner.launch.launcher import LivenessCheck, RunningEngine, wait_for_exit
 from engine_provisioner.launch.unit_manager import UnitState
-from engine_provisioner.spec.reachability import Reader, find_user
+from engine_provisioner.spec.reachability import UnixUser, find_user
 from llama_orch.files import durable
 
 LAUNCH_DIR = Path("/run/llama-orch/launch")
@@ -48,12 +48,12 @@ class SystemdLauncher:
     def __init__(self, launch_dir: Path = LAUNCH_DIR) -> None:
         self._directory = launch_dir
 
-    def engine_user(self) -> Reader | None:
+    def engine_user(self) -> UnixUser | None:
         """Return the user set in llama-engine@.service. Blocks."""
         return find_user(USER)
 
     @asynccontextmanager
-    async def run(self, pool_id: str, command: Command, is_alive: HealthCheck) -> AsyncIterator[RunningEngine]:
+    async def run(self, pool_id: str, command: EngineCommand, is_alive: LivenessCheck) -> AsyncIterator[RunningEngine]:
         """Start the pool's unit, or adopt it if it runs the same command. It keeps running when the block ends."""
         unit, required = unit_of(pool_id), command.document()
         state = await _request(unit, unit_manager.settled)
@@ -70,7 +70,7 @@ class SystemdLauncher:
             raise ProvisioningFailure(await engine.exit_message(), f"See journalctl -u {unit}.")
         yield engine
 
-    async def known_commands(self) -> dict[str, Command]:
+    async def known_commands(self) -> dict[str, EngineCommand]:
         """Return the commands in the launch files."""
         return await trio.to_thread.run_sync(_read_commands, self._directory)
 
@@ -172,14 +172,14 @@ def _read(path: Path) -> bytes | None:
         return None
 
 
-def _read_command(path: Path) -> Command | None:
+def _read_command(path: Path) -> EngineCommand | None:
     try:
         content = json.loads(path.read_bytes())
-        return Command(tuple(map(str, content["argv"])), dict(content["env"]))
+        return EngineCommand(tuple(map(str, content["argv"])), dict(content["env"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _read_commands(directory: Path) -> dict[str, Command]:
+def _read_commands(directory: Path) -> dict[str, EngineCommand]:
     found = {path.stem: _read_command(path) for path in directory.glob("*.json")}
     return {pool_id: command for pool_id, command in found.items() if command}

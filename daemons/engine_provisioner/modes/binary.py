@@ -18,7 +18,7 @@ from engine_provisioner.engine import Program
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.modes import archives
 from engine_provisioner.modes.mode import Finding, OneLine, ProvisioningMode, Workspace
-from engine_provisioner.progress import DISK_STEP_S
+from engine_provisioner.step_deadline import DISK_STEP_S
 from llama_orch.files import durable
 
 
@@ -54,7 +54,7 @@ class BinaryMode(ProvisioningMode):
 
     async def obtain(self, workspace: Workspace) -> Program:
         """Return the engine, unpacked into the cache once. Raises ProvisioningFailure."""
-        on_block = partial(workspace.progress.expect, DISK_STEP_S, "verifying the engine")
+        on_block = partial(workspace.deadline.expect, DISK_STEP_S, "verifying the engine")
         on_block()
         tree = workspace.cache_dir / "engines" / self._digest
         if not await trio.Path(tree).is_dir():

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, StringConstraints
 
 from engine_provisioner.engine import Program
 from engine_provisioner.failures import ProvisioningFailure, Retry
-from engine_provisioner.progress import Progress
+from engine_provisioner.step_deadline import StepDeadline
 from llama_orch.contracts.base import Inbound
 
 OneLine = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -29,7 +29,7 @@ class Workspace:
     """What a mode may use to obtain the engine of one pool. `cache_dir` is absolute and shared by all pools."""
 
     cache_dir: Path
-    progress: Progress
+    deadline: StepDeadline
     report: Report
     fetch: Fetch
 

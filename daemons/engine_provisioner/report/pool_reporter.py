@@ -1,4 +1,4 @@
-"""The reports of one pool: its state on the board, its handoff file, and its events in the journal."""
+"""The reports of one pool: its state, its handoff file, and its events in the journal."""
 
 import logging
 from functools import partial
@@ -8,8 +8,8 @@ import trio
 
 from engine_provisioner.failures import ProvisioningFailure
 from engine_provisioner.report import handoffs
-from engine_provisioner.report.board import Board
 from engine_provisioner.report.handoffs import Announcement
+from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.workloads import expected
 from llama_orch.contracts.handoff import Handoff
@@ -25,9 +25,9 @@ REPEAT_FIRST_S, REPEAT_MAX_S = 60.0, 3600.0
 class PoolReporter:
     """Reports the state changes of `pool`, and knows since when it is ready."""
 
-    def __init__(self, pool: Pool, board: Board, handoff_dir: Path) -> None:
+    def __init__(self, pool: Pool, reports: PoolReports, handoff_dir: Path) -> None:
         self.pool = pool
-        self._board = board
+        self._reports = reports
         self._directory = handoff_dir
         self._attempt_began: float | None = None
         self._ready_since: float | None = None
@@ -41,7 +41,7 @@ class PoolReporter:
 
     async def reset(self) -> None:
         """Report the pool as uninitialized, which replaces the report of an earlier run."""
-        self._board.metrics.add_pool(self.pool.id)
+        self._reports.metrics.add_pool(self.pool.id)
         await self._post(PoolState.UNINITIALIZED, "not started yet")
 
     async def provisioning(self, detail: str) -> None:
@@ -73,7 +73,7 @@ class PoolReporter:
             raise ProvisioningFailure(message, hint) from error
         fields = {"pool_id": self.pool.id, "url": announced.url, "engine": announced.engine}
         event = ENGINE_ADOPTED if adopted else ENGINE_STARTED
-        metrics = self._board.metrics
+        metrics = self._reports.metrics
         (metrics.adoptions if adopted else metrics.starts).labels(self.pool.id).inc()
         if self._attempt_began is not None and not adopted:
             metrics.durations.labels(self.pool.id).observe(trio.current_time() - self._attempt_began)
@@ -97,12 +97,12 @@ class PoolReporter:
             self._repeat_s = REPEAT_FIRST_S if is_new else min(2 * self._repeat_s, REPEAT_MAX_S)
             self._repeat_at = now + self._repeat_s
         self._ready_since, self._last_error = None, reason
-        self._board.metrics.failures.labels(self.pool.id).inc()
+        self._reports.metrics.failures.labels(self.pool.id).inc()
         await self._post(PoolState.FAILED, next_step, reason)
 
     def count_exit(self, cause: str) -> None:
         """Count an engine that ended or was stopped; `cause` is one of metrics.EXIT_CAUSES."""
-        self._board.metrics.exits.labels(self.pool.id, cause).inc()
+        self._reports.metrics.exits.labels(self.pool.id, cause).inc()
 
     async def withdraw(self) -> None:
         """Remove the handoff file unless pool-managerd has taken it."""
@@ -116,4 +116,4 @@ class PoolReporter:
     ) -> None:
         shown_error = last_error if state in (PoolState.FAILED, PoolState.READY) else self._last_error
         workloads = expected(self.pool)
-        await self._board.post(self.pool.id, self.pool.engine, state, detail, shown_error, handoff, workloads)
+        await self._reports.post(self.pool.id, self.pool.engine, state, detail, shown_error, handoff, workloads)

@@ -21,7 +21,7 @@ UNMAPPED = 65534
 
 
 @dataclass(frozen=True)
-class Reader:
+class UnixUser:
     """A user with the ids that decide about permissions."""
 
     name: str
@@ -48,29 +48,29 @@ class Obstacle:
         return f"chmod {'o+x' if self.directory else 'o+r'} {shlex.quote(str(self.path))}"
 
 
-def current_user() -> Reader:
+def current_user() -> UnixUser:
     """Return the user of this process."""
     uid = os.geteuid()
     try:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
         name = str(uid)
-    return Reader(name, uid, frozenset({os.getegid(), *os.getgroups()}))
+    return UnixUser(name, uid, frozenset({os.getegid(), *os.getgroups()}))
 
 
-def find_user(name: str) -> Reader | None:
+def find_user(name: str) -> UnixUser | None:
     """Return the user `name` with all its groups, or None if there is no such user."""
     try:
         found = pwd.getpwnam(name)
     except KeyError:
         return None
-    return Reader(name, found.pw_uid, frozenset(os.getgrouplist(name, found.pw_gid)))
+    return UnixUser(name, found.pw_uid, frozenset(os.getgrouplist(name, found.pw_gid)))
 
 
-def find_obstacle(path: Path, reader: Reader) -> Obstacle | None:
-    """Return the first obstacle for `reader` on the path, or None. None also if the file is missing or the check is
+def find_obstacle(path: Path, user: UnixUser) -> Obstacle | None:
+    """Return the first obstacle for `user` on the path, or None. None also if the file is missing or the check is
     inconclusive."""
-    is_self = reader.uid == os.geteuid()
+    is_self = user.uid == os.geteuid()
     for each, directory in _components(path):
         try:
             found = os.stat(each)
@@ -79,9 +79,9 @@ def find_obstacle(path: Path, reader: Reader) -> Obstacle | None:
         if is_self:
             allowed = os.access(each, ACCESS[directory])
         else:
-            allowed = mode_permits(found, reader, directory) or _has_acl(each)
+            allowed = mode_permits(found, user, directory) or _has_acl(each)
         if not allowed:
-            return Obstacle(each, directory, reader.name, stat.S_IMODE(found.st_mode))
+            return Obstacle(each, directory, user.name, stat.S_IMODE(found.st_mode))
     return None
 
 
@@ -93,13 +93,13 @@ def _components(path: Path) -> Iterator[tuple[Path, bool]]:
     yield real, False
 
 
-def mode_permits(found: os.stat_result, reader: Reader, directory: bool) -> bool:
-    """Whether the mode bits let `reader` search a directory or read a file."""
-    if reader.uid == 0:
+def mode_permits(found: os.stat_result, user: UnixUser, directory: bool) -> bool:
+    """Whether the mode bits let `user` search a directory or read a file."""
+    if user.uid == 0:
         return True
-    if found.st_uid == reader.uid:
+    if found.st_uid == user.uid:
         shifts = [6]
-    elif found.st_gid in reader.groups:
+    elif found.st_gid in user.groups:
         shifts = [3]
     else:
         shifts = [0]

@@ -6,12 +6,12 @@ from typing import NoReturn
 import trio
 
 from engine_provisioner.modes.external import ExternalMode
-from engine_provisioner.progress import Progress
 from engine_provisioner.report.handoffs import Announcement
 from engine_provisioner.report.pool_reporter import PoolReporter
 from engine_provisioner.spec.model_name import model_name
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.workloads import served
+from engine_provisioner.step_deadline import StepDeadline
 from engine_provisioner.supervise import health
 from engine_provisioner.supervise.health import Condition
 from llama_orch.engines.describing import LOOK_S, Facts, facts
@@ -24,11 +24,11 @@ MISSES = 3
 class ExternalPool:
     """Watches and announces the engine at `mode.url`."""
 
-    def __init__(self, pool: Pool, mode: ExternalMode, reporter: PoolReporter, progress: Progress) -> None:
+    def __init__(self, pool: Pool, mode: ExternalMode, reporter: PoolReporter, deadline: StepDeadline) -> None:
         self._pool = pool
         self._url = mode.url
         self._reporter = reporter
-        self._progress = progress
+        self._deadline = deadline
         self._look = partial(health.look, mode.url, pool.engine)
 
     async def run(self) -> NoReturn:
@@ -38,7 +38,7 @@ class ExternalPool:
         """
         misses, ready, reported = 0, False, ""
         while True:
-            self._progress.expect(CHECK_EVERY_S + 3 * LOOK_S, "watching an engine")
+            self._deadline.expect(CHECK_EVERY_S + 3 * LOOK_S, "watching an engine")
             seen = await self._look()
             misses = 0 if seen.condition is Condition.UP else misses + 1
             if seen.condition is Condition.UP and not ready:

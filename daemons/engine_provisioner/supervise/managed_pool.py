@@ -7,17 +7,17 @@ from typing import NoReturn
 
 import trio
 
-from engine_provisioner.acquire.acquiring import Acquiring
-from engine_provisioner.engine import Command, Engine, LocalModel
+from engine_provisioner.acquire.acquirer import Acquirer
+from engine_provisioner.engine import Engine, EngineCommand, LocalModel
 from engine_provisioner.failures import ProvisioningFailure
 from engine_provisioner.launch import command, devices, ports, probes
 from engine_provisioner.launch.engine_output import exit_cause
 from engine_provisioner.launch.launcher import Launcher, RunningEngine
-from engine_provisioner.progress import DISK_STEP_S, Progress
 from engine_provisioner.report.handoffs import Announcement
 from engine_provisioner.report.pool_reporter import PoolReporter
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.workloads import served
+from engine_provisioner.step_deadline import DISK_STEP_S, StepDeadline
 from engine_provisioner.supervise.health_waits import (
     UNHEALTHY_S,
     WATCH_S,
@@ -39,7 +39,7 @@ class SharedResources:
 
     gpu_mask: GpuMask
     cache_ram_mib: int
-    acquiring: Acquiring
+    acquirer: Acquirer
     launcher: Launcher
     ports: ports.Ports
     stopping: trio.Event
@@ -58,22 +58,22 @@ class Prepared:
 class ManagedPool:
     """Runs a pool with an engine of this daemon."""
 
-    def __init__(self, pool: Pool, shared: SharedResources, reporter: PoolReporter, progress: Progress) -> None:
+    def __init__(self, pool: Pool, shared: SharedResources, reporter: PoolReporter, deadline: StepDeadline) -> None:
         self._pool = pool
         self._shared = shared
         self._reporter = reporter
-        self._progress = progress
+        self._deadline = deadline
 
     async def run(self) -> NoReturn:
         """Run one attempt, which ends only by ProvisioningFailure or OSError."""
         await self._reporter.provisioning("fetching the engine and the model")
         prepared = await self._prepare()
         if not self._pool.preload:
-            self._progress.rest("not started, as configured")
+            self._deadline.rest("not started, as configured")
             await self._reporter.offline("preload = false: engine and model are ready, the engine is not started")
             await trio.sleep_forever()
         started = await self._command(prepared)
-        self._progress.expect(DISK_STEP_S, "starting the engine")
+        self._deadline.expect(DISK_STEP_S, "starting the engine")
         await self._reporter.starting("starting the engine")
         async with self._shared.launcher.run(self._pool.id, started, self._answers) as engine:
             try:
@@ -90,20 +90,20 @@ class ManagedPool:
     async def _prepare(self) -> Prepared:
         """Obtain engine and model. Cheap checks come first: nothing is fetched if a GPU or a local model is missing."""
         gpus = devices.select(self._pool, self._shared.gpu_mask)
-        self._progress.expect(DISK_STEP_S, "looking for GPUs")
+        self._deadline.expect(DISK_STEP_S, "looking for GPUs")
         if gpus:
             devices.check_present(gpus, await trio.to_thread.run_sync(devices.present_gpus))
-        await self._shared.acquiring.check_here(self._pool, self._progress, self._shared.launcher.engine_user)
-        program = await self._shared.acquiring.program(self._pool, self._progress, self._reporter.progress)
-        model = await self._shared.acquiring.model(self._pool, self._progress, self._reporter.progress)
-        self._progress.expect(3 * probes.LIMIT_S, "asking the engine for its version")
+        await self._shared.acquirer.check_here(self._pool, self._deadline, self._shared.launcher.engine_user)
+        program = await self._shared.acquirer.program(self._pool, self._deadline, self._reporter.progress)
+        model = await self._shared.acquirer.model(self._pool, self._deadline, self._reporter.progress)
+        self._deadline.expect(3 * probes.LIMIT_S, "asking the engine for its version")
         engine = await probes.probe(program)
         if gpus and "--list-devices" in engine.options:
             env = command.environment(self._pool, gpus)
             devices.check_visible(engine, gpus, await probes.output(program, "--list-devices", env=env))
         return Prepared(engine, model, gpus)
 
-    async def _command(self, prepared: Prepared) -> Command:
+    async def _command(self, prepared: Prepared) -> EngineCommand:
         port = await self._port()
         return command.llama_server(
             self._pool,
@@ -122,14 +122,14 @@ class ManagedPool:
             holder = await trio.to_thread.run_sync(ports.holder_of, error.port)
             raise ports.in_use_failure(error.port, holder) from error
 
-    async def _answers(self, running: Command) -> bool:
-        self._progress.expect(DISK_STEP_S, "looking for a running engine")
+    async def _answers(self, running: EngineCommand) -> bool:
+        self._deadline.expect(DISK_STEP_S, "looking for a running engine")
         return await is_alive(_url(running))
 
-    async def _wait_until_healthy(self, engine: RunningEngine, prepared: Prepared, started: Command) -> None:
+    async def _wait_until_healthy(self, engine: RunningEngine, prepared: Prepared, started: EngineCommand) -> None:
         """Return once the engine is healthy. Raises ProvisioningFailure if it ends or takes too long."""
         limit_s = self._pool.timeouts.wall_ms / 1000
-        self._progress.expect(limit_s + DISK_STEP_S, "waiting for the engine to load its model")
+        self._deadline.expect(limit_s + DISK_STEP_S, "waiting for the engine to load its model")
         healthy = await while_running(engine, partial(until_healthy, _url(started), limit_s, self._reporter.starting))
         if healthy is None:
             raise await self._exit_failure(engine, prepared)
@@ -139,9 +139,9 @@ class ManagedPool:
             message = f"the engine was not healthy within {limit_s:g} s; {await engine.exit_message()}"
             raise ProvisioningFailure(message, "Raise timeouts.wall_ms if the model is large.")
 
-    async def _announce(self, engine: RunningEngine, prepared: Prepared, started: Command) -> None:
+    async def _announce(self, engine: RunningEngine, prepared: Prepared, started: EngineCommand) -> None:
         url, pool = _url(started), self._pool
-        self._progress.expect(DISK_STEP_S, "announcing the engine")
+        self._deadline.expect(DISK_STEP_S, "announcing the engine")
         reported = await llama_server_facts(url)
         if reported.ctx and reported.ctx < pool.ctx:
             log.warning(
@@ -168,7 +168,7 @@ class ManagedPool:
         await self._reporter.ready(announced, adopted=engine.adopted)
         await trio.to_thread.run_sync(give_back)  # unpacking and hashing leave about 10 MB unused
 
-    async def _watch(self, engine: RunningEngine, prepared: Prepared, started: Command) -> NoReturn:
+    async def _watch(self, engine: RunningEngine, prepared: Prepared, started: EngineCommand) -> NoReturn:
         """Watch the engine. Raises ProvisioningFailure when it ends, or was stopped because it stopped answering."""
         silent = await while_running(engine, partial(until_silent, _url(started), self._on_check))
         if silent is None:
@@ -178,19 +178,19 @@ class ManagedPool:
         raise ProvisioningFailure(f"the engine did not answer its health check for {UNHEALTHY_S:g} s: {silent}")
 
     def _on_check(self) -> None:
-        self._progress.expect(WATCH_S + LOOK_S, "watching the engine")
+        self._deadline.expect(WATCH_S + LOOK_S, "watching the engine")
 
     async def _stop(self, engine: RunningEngine) -> None:
-        self._progress.expect(DISK_STEP_S, "stopping the engine")
+        self._deadline.expect(DISK_STEP_S, "stopping the engine")
         await engine.stop()
 
     async def _exit_failure(self, engine: RunningEngine, prepared: Prepared) -> ProvisioningFailure:
-        self._progress.expect(DISK_STEP_S, "reading why the engine ended")
+        self._deadline.expect(DISK_STEP_S, "reading why the engine ended")
         watched = [prepared.model.path, prepared.engine.program.file]
         message = await engine.exit_message()
         self._reporter.count_exit(exit_cause(message))
         return ProvisioningFailure(message, watch=watched)
 
 
-def _url(running: Command) -> str:
+def _url(running: EngineCommand) -> str:
     return f"http://{command.HOST}:{running.port}"

@@ -8,8 +8,8 @@ import trio
 
 from engine_provisioner import checksums
 from engine_provisioner.failures import ProvisioningFailure
-from engine_provisioner.progress import DISK_STEP_S, Progress
 from engine_provisioner.report.pool_reporter import PoolReporter
+from engine_provisioner.step_deadline import DISK_STEP_S, StepDeadline
 from engine_provisioner.supervise import retries
 
 FILE_CHECK_S = 1.0
@@ -26,10 +26,10 @@ class PoolRunner(Protocol):
 class Supervisor:
     """Runs a pool again after each failure."""
 
-    def __init__(self, runner: PoolRunner, reporter: PoolReporter, progress: Progress) -> None:
+    def __init__(self, runner: PoolRunner, reporter: PoolReporter, deadline: StepDeadline) -> None:
         self._runner = runner
         self._reporter = reporter
-        self._progress = progress
+        self._deadline = deadline
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
         """Run until cancelled."""
@@ -47,7 +47,7 @@ class Supervisor:
         """Report `failure` and wait until the next attempt is due."""
         failures = before.after_failure(self._reporter.ready_for_s)
         delay = retries.delay_s(failure.retry, failures.failed)
-        self._progress.expect(DISK_STEP_S, "reporting a failure")
+        self._deadline.expect(DISK_STEP_S, "reporting a failure")
         # taken before the report, so that a fix made in response to it counts as a change
         seen = await trio.to_thread.run_sync(signatures, failure.watch) if failure.watch else []
         await self._reporter.failed(str(failure), retries.next_step(delay, bool(failure.watch), failures.failed))
@@ -56,7 +56,7 @@ class Supervisor:
 
     async def _wait(self, delay: float | None, watched: Sequence[Path], seen: Signatures) -> None:
         """Wait for `delay` seconds (None: forever), or until the signatures of `watched` differ from `seen`."""
-        self._progress.rest("waiting for the next attempt")
+        self._deadline.rest("waiting for the next attempt")
         with trio.move_on_after(float("inf") if delay is None else delay):
             if not watched:
                 await trio.sleep_forever()

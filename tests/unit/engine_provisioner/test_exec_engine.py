@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine_provisioner import exec_engine
-from engine_provisioner.engine import Command
+from engine_provisioner.engine import EngineCommand
 
 PROGRAM = [sys.executable, "-I", str(Path(exec_engine.__file__))]
 
@@ -26,7 +26,7 @@ def run(directory: Path, pool: str = "default", **env: str) -> subprocess.Comple
 
 
 def test_engine_gets_exactly_its_arguments_and_environment(tmp_path: Path) -> None:
-    command = Command(("/usr/bin/env",), {"CUDA_VISIBLE_DEVICES": "0,1"})
+    command = EngineCommand(("/usr/bin/env",), {"CUDA_VISIBLE_DEVICES": "0,1"})
     launch(tmp_path, command.document())
     done = run(tmp_path, PATH="/bin", HOME="/home/x", LANG="C", SECRET="x", NOTIFY_SOCKET="/x")
     assert done.returncode == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from engine_provisioner.engine import Command
+from engine_provisioner.engine import EngineCommand
 from engine_provisioner.failures import ProvisioningFailure
 from engine_provisioner.launch import child_launcher
 from engine_provisioner.launch.child_launcher import ChildLauncher
@@ -18,11 +18,11 @@ from engine_provisioner.launch.launcher import wait_for_exit
 from tests.unit.engine_provisioner.waiting import WAIT_S, until
 
 
-def shell(script: str, **env: str) -> Command:
-    return Command(("/bin/sh", "-c", script), env)
+def shell(script: str, **env: str) -> EngineCommand:
+    return EngineCommand(("/bin/sh", "-c", script), env)
 
 
-async def never(_command: Command) -> bool:
+async def never(_command: EngineCommand) -> bool:
     return False
 
 
@@ -96,11 +96,11 @@ async def test_failed_fork_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
 DAEMON = """
 import sys, trio
 from engine_provisioner.launch.child_launcher import ChildLauncher
-from engine_provisioner.engine import Command
+from engine_provisioner.engine import EngineCommand
 
 async def main():
     async with trio.open_nursery() as nursery:
-        async with ChildLauncher(nursery).run("x", Command(("/bin/sleep", "600"), {}), None) as engine:
+        async with ChildLauncher(nursery).run("x", EngineCommand(("/bin/sleep", "600"), {}), None) as engine:
             print(engine.pid, flush=True)
             await trio.sleep_forever()
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_provisioner.engine import Command, Engine
+from engine_provisioner.engine import Engine, EngineCommand
 from engine_provisioner.launch.command import announced_flags, cache_ram_mib, llama_server
 from engine_provisioner.spec.pool_spec import Pool
 from llama_orch.contracts.pools import PoolState
@@ -37,7 +37,7 @@ def value(arguments: tuple[str, ...], name: str) -> str:
 def test_it_listens_on_loopback_on_the_port_it_was_given() -> None:
     arguments = argv(pool())
     assert (value(arguments, "--host"), value(arguments, "--port")) == ("127.0.0.1", "18080")
-    assert Command(arguments, {}).port == 18080
+    assert EngineCommand(arguments, {}).port == 18080
 
 
 @given(st.integers(16, 100_000), st.integers(1, 64))
@@ -152,5 +152,5 @@ def test_the_announced_flags_fit_into_a_handoff_file() -> None:
 
 
 def test_the_same_command_gives_the_same_launch_file() -> None:
-    one, other = Command(("/e",), {"a": "1", "b": "2"}), Command(("/e",), {"b": "2", "a": "1"})
+    one, other = EngineCommand(("/e",), {"a": "1", "b": "2"}), EngineCommand(("/e",), {"b": "2", "a": "1"})
     assert one.document() == other.document()

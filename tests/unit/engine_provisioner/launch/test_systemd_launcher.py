@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from engine_provisioner.cleanup import stop_unconfigured
-from engine_provisioner.engine import Command
+from engine_provisioner.engine import EngineCommand
 from engine_provisioner.launch.bus import BusError, system_bus
 from engine_provisioner.launch.systemd_launcher import SystemdLauncher, exit_manner, is_available, unit_of
 from engine_provisioner.launch.unit_manager import UnitState
@@ -55,7 +55,7 @@ def test_unit_is_named_after_its_pool() -> None:
 
 
 async def test_known_commands_are_read_from_launch_files(tmp_path: Path) -> None:
-    command = Command(("/e", "--port", "18081"), {"A": "b"})
+    command = EngineCommand(("/e", "--port", "18081"), {"A": "b"})
     (tmp_path / "one.json").write_bytes(command.document())
     (tmp_path / "corrupt.json").write_bytes(b'{"argv": 1}')
     (tmp_path / ".one.json.draft").write_bytes(b"{")

@@ -7,9 +7,16 @@ import pytest
 
 from engine_provisioner.acquire.file_model import check_readable
 from engine_provisioner.failures import ProvisioningFailure
-from engine_provisioner.spec.reachability import UNMAPPED, Reader, current_user, find_obstacle, find_user, mode_permits
+from engine_provisioner.spec.reachability import (
+    UNMAPPED,
+    UnixUser,
+    current_user,
+    find_obstacle,
+    find_user,
+    mode_permits,
+)
 
-STRANGER = Reader("llama-engine", 64_123, frozenset({64_123}))
+STRANGER = UnixUser("llama-engine", 64_123, frozenset({64_123}))
 
 
 @pytest.fixture
@@ -60,7 +67,7 @@ def test_command_removes_the_obstacle(model: Path, tmp_path: Path) -> None:
 def test_group_permission_counts(model: Path, tmp_path: Path) -> None:
     (tmp_path / "private").chmod(0o750)
     group = (tmp_path / "private").stat().st_gid
-    assert find_obstacle(model, Reader("x", 64_123, frozenset({group}))) is None
+    assert find_obstacle(model, UnixUser("x", 64_123, frozenset({group}))) is None
     assert find_obstacle(model, STRANGER) is not None
 
 

@@ -10,10 +10,10 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from engine_provisioner.modes.external import ExternalMode
-from engine_provisioner.progress import Progress
-from engine_provisioner.report.board import Board
 from engine_provisioner.report.handoffs import document_of, path_of
 from engine_provisioner.report.pool_reporter import PoolReporter
+from engine_provisioner.report.pool_reports import PoolReports
+from engine_provisioner.step_deadline import StepDeadline
 from engine_provisioner.supervise import external_pool
 from engine_provisioner.supervise.external_pool import ExternalPool, announcement
 from engine_provisioner.supervise.health import Condition, look
@@ -101,8 +101,8 @@ class Stage:
         self.directory = directory
         how = {"mode": "external", "url": imitation.url}
         spec = pool(engine=imitation.engine, model=None, provisioning=how, **keys)
-        reporter = PoolReporter(spec, Board(directory / "status", CollectorRegistry()), directory)
-        self.runner = ExternalPool(spec, ExternalMode.model_validate(how), reporter, Progress("default"))
+        reporter = PoolReporter(spec, PoolReports(directory / "status", CollectorRegistry()), directory)
+        self.runner = ExternalPool(spec, ExternalMode.model_validate(how), reporter, StepDeadline("default"))
 
     @property
     def state(self) -> PoolState | None:

@@ -8,16 +8,16 @@ import pytest
 import trio
 from prometheus_client import CollectorRegistry
 
-from engine_provisioner.acquire.acquiring import Acquiring
-from engine_provisioner.engine import Command, LocalModel, Program
-from engine_provisioner.launch.launcher import HealthCheck, RunningEngine
+from engine_provisioner.acquire.acquirer import Acquirer
+from engine_provisioner.engine import EngineCommand, LocalModel, Program
+from engine_provisioner.launch.launcher import LivenessCheck, RunningEngine
 from engine_provisioner.launch.ports import Ports
-from engine_provisioner.progress import Progress
-from engine_provisioner.report.board import Board
 from engine_provisioner.report.handoffs import path_of
 from engine_provisioner.report.pool_reporter import PoolReporter
+from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.spec.pool_spec import Pool
-from engine_provisioner.spec.reachability import Reader
+from engine_provisioner.spec.reachability import UnixUser
+from engine_provisioner.step_deadline import StepDeadline
 from engine_provisioner.supervise import health
 from engine_provisioner.supervise.health import Condition, Look
 from engine_provisioner.supervise.managed_pool import ManagedPool, SharedResources
@@ -53,17 +53,17 @@ class FakeLauncher:
         self._unit = unit
         self.announced_at_stop: bool | None = None
 
-    def engine_user(self) -> Reader | None:
+    def engine_user(self) -> UnixUser | None:
         return None
 
     @asynccontextmanager
-    async def run(self, pool_id: str, command: Command, is_alive: HealthCheck) -> AsyncIterator[RunningEngine]:
+    async def run(self, pool_id: str, command: EngineCommand, is_alive: LivenessCheck) -> AsyncIterator[RunningEngine]:
         try:
             yield FakeEngine(self._unit)
         finally:
             self.announced_at_stop = self._handoff.exists()
 
-    async def known_commands(self) -> dict[str, Command]:
+    async def known_commands(self) -> dict[str, EngineCommand]:
         return {}
 
     async def known_pools(self) -> set[str]:
@@ -76,7 +76,7 @@ class FakeLauncher:
         return None
 
 
-class FakeAcquiring(Acquiring):
+class FakeAcquirer(Acquirer):
     """Returns a program and a model that are already on disk."""
 
     async def check_here(self, *_arguments: object) -> None:
@@ -108,13 +108,13 @@ def managed(spec: Pool, directory: Path, launcher: FakeLauncher) -> tuple[Manage
     shared = SharedResources(
         gpu_mask=GpuMask(()),
         cache_ram_mib=0,
-        acquiring=FakeAcquiring(directory),
+        acquirer=FakeAcquirer(directory),
         launcher=launcher,
         ports=Ports([spec], {}),
         stopping=stopping,
     )
-    reporter = PoolReporter(spec, Board(directory / "status", CollectorRegistry()), directory)
-    return ManagedPool(spec, shared, reporter, Progress(spec.id)), stopping
+    reporter = PoolReporter(spec, PoolReports(directory / "status", CollectorRegistry()), directory)
+    return ManagedPool(spec, shared, reporter, StepDeadline(spec.id)), stopping
 
 
 def state_in(status: Path) -> PoolState:

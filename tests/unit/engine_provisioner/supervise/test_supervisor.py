@@ -10,10 +10,10 @@ import trio.testing
 from prometheus_client import CollectorRegistry
 
 from engine_provisioner.failures import ProvisioningFailure, Retry
-from engine_provisioner.progress import Progress
-from engine_provisioner.report.board import Board
 from engine_provisioner.report.handoffs import Announcement, path_of
 from engine_provisioner.report.pool_reporter import PoolReporter
+from engine_provisioner.report.pool_reports import PoolReports
+from engine_provisioner.step_deadline import StepDeadline
 from engine_provisioner.supervise import retries
 from engine_provisioner.supervise.supervisor import Supervisor
 from llama_orch.contracts.handoff import Handoff
@@ -46,13 +46,13 @@ class ScriptedRunner:
 
 
 class Stage:
-    """A reporter and a board with their directory."""
+    """A reporter, all reports, and their directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         (directory / "status").mkdir()
-        self.board = Board(directory / "status", CollectorRegistry())
-        self.reporter = PoolReporter(pool(), self.board, directory)
+        self.reports = PoolReports(directory / "status", CollectorRegistry())
+        self.reporter = PoolReporter(pool(), self.reports, directory)
         self.file = directory / "status/default.json"
 
     @property
@@ -83,7 +83,7 @@ async def until_attempts(runner: ScriptedRunner, times: int) -> None:
 async def supervise_for(runner: ScriptedRunner, reporter: PoolReporter, hours: float) -> None:
     """Supervise `runner` for some hours of the mock clock."""
     with trio.move_on_after(hours * 3600):
-        await Supervisor(runner, reporter, Progress("default")).run()
+        await Supervisor(runner, reporter, StepDeadline("default")).run()
 
 
 def waits(runner: ScriptedRunner) -> list[float]:
@@ -93,14 +93,14 @@ def waits(runner: ScriptedRunner) -> list[float]:
 async def test_crashing_engine_is_retried_at_growing_intervals(
     stage: Stage, autojump_clock: trio.testing.MockClock
 ) -> None:
-    reporter = SilentReporter(pool(), stage.board, stage.directory)
+    reporter = SilentReporter(pool(), stage.reports, stage.directory)
     runner = ScriptedRunner(reporter, *[ProvisioningFailure("it crashed") for _ in range(9)])
     await supervise_for(runner, reporter, hours=1)
     assert waits(runner) == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
 
 
 async def test_long_run_resets_the_count_of_failures(stage: Stage, autojump_clock: trio.testing.MockClock) -> None:
-    reporter = SilentReporter(pool(), stage.board, stage.directory)
+    reporter = SilentReporter(pool(), stage.reports, stage.directory)
     runner = ScriptedRunner(reporter, *[ProvisioningFailure("it crashed") for _ in range(3)], ready_for_s=100)
     await supervise_for(runner, reporter, hours=1)
     assert waits(runner) == [100.5, 100.5, 100.5]
@@ -109,14 +109,14 @@ async def test_long_run_resets_the_count_of_failures(stage: Stage, autojump_cloc
 async def test_failure_is_reported_with_reason_and_next_step(stage: Stage) -> None:
     runner = ScriptedRunner(stage.reporter, ProvisioningFailure("no such model", "Fix it.", Retry.NEVER))
     async with trio.open_nursery() as nursery:
-        await nursery.start(Supervisor(runner, stage.reporter, Progress("default")).run)
+        await nursery.start(Supervisor(runner, stage.reporter, StepDeadline("default")).run)
         await until_failed(stage)
         nursery.cancel_scope.cancel()
     assert stage.report.last_error == "no such model. Fix it."
     assert stage.report.detail is not None
     assert stage.report.detail.startswith("not tried again")
-    assert stage.board.unready_pools() == ["pool default is failed"]
-    assert stage.board.summary() == "1 pool failed: default: no such model. Fix it."
+    assert stage.reports.unready_pools() == ["pool default is failed"]
+    assert stage.reports.summary() == "1 pool failed: default: no such model. Fix it."
 
 
 async def until_failed(stage: Stage) -> None:
@@ -127,7 +127,7 @@ async def test_change_of_a_watched_file_triggers_a_retry(stage: Stage, tmp_path:
     model = tmp_path / "model.gguf"
     runner = ScriptedRunner(stage.reporter, ProvisioningFailure("not there", retry=Retry.AFTER_FIX, watch=[model]))
     async with trio.open_nursery() as nursery:
-        await nursery.start(Supervisor(runner, stage.reporter, Progress("default")).run)
+        await nursery.start(Supervisor(runner, stage.reporter, StepDeadline("default")).run)
         await until_failed(stage)
         model.write_bytes(b"GGUF")
         await until_attempts(runner, 2)
@@ -139,7 +139,7 @@ async def test_os_error_fails_the_pool_not_the_daemon(
 ) -> None:
     runner = ScriptedRunner(stage.reporter, OSError(5, "Input/output error", "/srv/model"))
     async with trio.open_nursery() as nursery:
-        await nursery.start(Supervisor(runner, stage.reporter, Progress("default")).run)
+        await nursery.start(Supervisor(runner, stage.reporter, StepDeadline("default")).run)
         await until_attempts(runner, 2)
         nursery.cancel_scope.cancel()
 
@@ -165,7 +165,7 @@ async def test_each_reason_is_logged_once(stage: Stage, caplog: pytest.LogCaptur
 
 
 async def test_unwritable_handoff_directory_is_reported(stage: Stage, tmp_path: Path) -> None:
-    reporter = PoolReporter(pool(), stage.board, tmp_path / "absent")
+    reporter = PoolReporter(pool(), stage.reports, tmp_path / "absent")
     with pytest.raises(ProvisioningFailure, match="cannot write the handoff file"):
         await reporter.ready(ENGINE, adopted=False)
 

@@ -14,10 +14,10 @@ from engine_provisioner.acquire.single_flight import SingleFlight
 from engine_provisioner.engine import LocalModel, Program
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.modes.mode import Workspace
-from engine_provisioner.progress import DISK_STEP_S, Progress
 from engine_provisioner.spec.model_name import model_name
 from engine_provisioner.spec.pool_spec import Model, Pool
-from engine_provisioner.spec.reachability import Reader
+from engine_provisioner.spec.reachability import UnixUser
+from engine_provisioner.step_deadline import DISK_STEP_S, StepDeadline
 
 Tell = Callable[[str], Awaitable[None]]
 """Says how far it is, for people."""
@@ -28,7 +28,7 @@ Fetched = Callable[[str, int], None]
 TELL_EVERY_S = 2.0
 
 
-class Acquiring:
+class Acquirer:
     """Fetches into `cache_dir`, an absolute path. Serves all pools; what two of them want is fetched once."""
 
     def __init__(self, cache_dir: Path, fetched: Fetched = lambda _pool_id, _count: None) -> None:
@@ -36,54 +36,54 @@ class Acquiring:
         self._fetched = fetched
         self._flights = SingleFlight()
 
-    async def check_here(self, pool: Pool, progress: Progress, engine_user: Callable[[], Reader | None]) -> None:
+    async def check_here(self, pool: Pool, deadline: StepDeadline, engine_user: Callable[[], UnixUser | None]) -> None:
         """Raise ProvisioningFailure where the pool names a file of this machine as its model, and that cannot be used:
         to be asked before anything is fetched."""
         if pool.model and pool.model.ref.startswith("file:"):
-            progress.expect(DISK_STEP_S, "looking at the model")
+            deadline.expect(DISK_STEP_S, "looking at the model")
             path = file_model.local_path(pool.model.ref)
             await trio.to_thread.run_sync(lambda: file_model.check_readable(path, engine_user()))
             await trio.to_thread.run_sync(file_model.check_gguf, path)
 
-    async def program(self, pool: Pool, progress: Progress, tell: Tell) -> Program:
+    async def program(self, pool: Pool, deadline: StepDeadline, tell: Tell) -> Program:
         """The engine's program. Raises ProvisioningFailure."""
         how = pool.provisioning
         if pool.engine != "llamacpp":
             what = f"engine {pool.engine} can only be used with mode external in this release"
             raise ProvisioningFailure(what, "Run it yourself and name its url, or use llamacpp.", Retry.NEVER)
-        progress.rest("waiting for another pool that fetches the same engine")
+        deadline.rest("waiting for another pool that fetches the same engine")
         async with self._flights.hold(how.engine_key):
-            fetch = partial(self._fetch, pool, progress, tell)
-            return await how.obtain(Workspace(self._cache_dir, progress, tell, fetch))
+            fetch = partial(self._fetch, pool, deadline, tell)
+            return await how.obtain(Workspace(self._cache_dir, deadline, tell, fetch))
 
-    async def model(self, pool: Pool, progress: Progress, tell: Tell) -> LocalModel:
+    async def model(self, pool: Pool, deadline: StepDeadline, tell: Tell) -> LocalModel:
         """The model's file, checked. Raises ProvisioningFailure."""
         model = pool.model
         if model is None:
             raise ProvisioningFailure("the pool names no model", "Add the key model.", Retry.NEVER)
         if model.ref.startswith("file:"):
-            return await self._checked(model, file_model.local_path(model.ref), progress)
+            return await self._checked(model, file_model.local_path(model.ref), deadline)
         if not model.ref.startswith(("https://", "http://")):
             raise _later(f"models from {model.ref.partition(':')[0]}:", "Fetch the file yourself, name it as file:/…")
         path = stored_at(model, self._cache_dir)
-        progress.rest("waiting for another pool that fetches the same model")
+        deadline.rest("waiting for another pool that fetches the same model")
         async with self._flights.hold(str(path)):
             if not await trio.Path(path).exists():
-                await self._fetch(pool, progress, tell, model.ref, path, model.checksum)
+                await self._fetch(pool, deadline, tell, model.ref, path, model.checksum)
             try:
-                return await self._checked(model, path, progress)
+                return await self._checked(model, path, deadline)
             except ProvisioningFailure as failure:  # fetched again rather than found bad for ever
                 await trio.Path(path).unlink(missing_ok=True)
                 raise ProvisioningFailure(failure.message, failure.hint, Retry.REFETCH) from failure
 
-    async def _checked(self, model: Model, path: Path, progress: Progress) -> LocalModel:
-        on_block = partial(progress.expect, DISK_STEP_S, "checking the model")
+    async def _checked(self, model: Model, path: Path, deadline: StepDeadline) -> LocalModel:
+        on_block = partial(deadline.expect, DISK_STEP_S, "checking the model")
         on_block()
         check = partial(file_model.verified, model, model_name(model.ref), path, self._cache_dir, on_block)
         return await trio.to_thread.run_sync(check)
 
     async def _fetch(
-        self, pool: Pool, progress: Progress, tell: Tell, url: str, target: Path, checksum: str | None
+        self, pool: Pool, deadline: StepDeadline, tell: Tell, url: str, target: Path, checksum: str | None
     ) -> None:
         idle_s = pool.timeouts.idle_ms / 1000
         last_told = -TELL_EVERY_S
@@ -94,12 +94,12 @@ class Acquiring:
             if before is not None and there > before:
                 self._fetched(pool.id, there - before)
             before = there
-            progress.expect(idle_s + DISK_STEP_S, "downloading")
+            deadline.expect(idle_s + DISK_STEP_S, "downloading")
             if trio.current_time() - last_told >= TELL_EVERY_S:
                 last_told = trio.current_time()
                 await tell(f"downloading {model_name(url)}: {downloads.describe_progress(there, total)}")
 
-        progress.expect(downloads.CONNECT_S + idle_s + DISK_STEP_S, "downloading")
+        deadline.expect(downloads.CONNECT_S + idle_s + DISK_STEP_S, "downloading")
         await downloads.fetch(Download(url, target, checksum, idle_s), on_bytes)
 
 

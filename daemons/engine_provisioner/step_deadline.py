@@ -14,7 +14,7 @@ DISK_STEP_S = 60.0
 """The time allowed for one step on a slow disk."""
 
 
-class Progress:
+class StepDeadline:
     """The deadline of one supervisor's current step. `expect` may be called from a worker thread."""
 
     def __init__(self, pool_id: str, clock: Clock = time.monotonic) -> None:
@@ -37,6 +37,6 @@ class Progress:
         return f"pool {self._pool_id}: {self._step}, overdue for {late:.0f} s" if late > SLACK_S else None
 
 
-def overdue(all_progress: Iterable[Progress]) -> list[str]:
+def overdue(deadlines: Iterable[StepDeadline]) -> list[str]:
     """Return the description of each overdue step."""
-    return [step for progress in all_progress if (step := progress.overdue())]
+    return [step for deadline in deadlines if (step := deadline.overdue())]

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 import trio
 
-from engine_provisioner.acquire.acquiring import Acquiring, stored_at
+from engine_provisioner.acquire.acquirer import Acquirer, stored_at
 from engine_provisioner.failures import ProvisioningFailure, Retry
-from engine_provisioner.progress import Progress
 from engine_provisioner.spec.pool_spec import Model, Pool
-from tests.unit.engine_provisioner.file_server import FileServer as Store
-from tests.unit.engine_provisioner.file_server import serving
+from engine_provisioner.step_deadline import StepDeadline
+from tests.unit.engine_provisioner.file_server import FileServer, serving
 from tests.unit.engine_provisioner.pools import pool
 
 GGUF = b"GGUF" + b"\0" * 100
@@ -36,64 +35,64 @@ def archive() -> bytes:
     return body.getvalue()
 
 
-def served(store: Store, **keys: Any) -> Pool:
-    return pool(model={"ref": store.url, "checksum": checksum(store.content)}, **keys)
+def served(server: FileServer, **keys: Any) -> Pool:
+    return pool(model={"ref": server.url, "checksum": checksum(server.content)}, **keys)
 
 
 async def test_a_model_that_two_pools_want_is_fetched_once(tmp_path: Path) -> None:
-    acquiring = Acquiring(tmp_path)
+    acquirer = Acquirer(tmp_path)
     found = []
 
     async def get(each: Pool) -> None:
-        found.append(await acquiring.model(each, Progress(each.id), untold))
+        found.append(await acquirer.model(each, StepDeadline(each.id), untold))
 
-    async with serving(Store(GGUF)) as store:
+    async with serving(FileServer(GGUF)) as server:
         async with trio.open_nursery() as nursery:
             for name in ("a", "b", "c"):
-                nursery.start_soon(get, served(store, id=name))
-        assert len(store.requests) == 1
+                nursery.start_soon(get, served(server, id=name))
+        assert len(server.requests) == 1
     assert len({model.path for model in found}) == 1
     assert found[0].digest == checksum(GGUF)
     assert found[0].size_bytes == len(GGUF)
 
 
 async def test_a_pool_whose_predecessor_failed_tries_for_itself(tmp_path: Path) -> None:
-    acquiring, results = Acquiring(tmp_path), []
+    acquirer, results = Acquirer(tmp_path), []
 
     async def get(name: str) -> None:
         try:
-            results.append((await acquiring.model(served(store, id=name), Progress(name), untold)).size_bytes)
+            results.append((await acquirer.model(served(server, id=name), StepDeadline(name), untold)).size_bytes)
         except ProvisioningFailure:
             results.append(0)
 
-    async with serving(Store(GGUF, cut_after=50)) as store, trio.open_nursery() as nursery:
+    async with serving(FileServer(GGUF, cut_after=50)) as server, trio.open_nursery() as nursery:
         nursery.start_soon(get, "a")
         nursery.start_soon(get, "b")
     assert sorted(results) == [0, len(GGUF)]
 
 
 async def test_what_was_fetched_is_not_fetched_after_a_restart(tmp_path: Path) -> None:
-    async with serving(Store(GGUF)) as store:
+    async with serving(FileServer(GGUF)) as server:
         for _ in range(2):
-            await Acquiring(tmp_path).model(served(store), Progress("default"), untold)
-        assert len(store.requests) == 1
+            await Acquirer(tmp_path).model(served(server), StepDeadline("default"), untold)
+        assert len(server.requests) == 1
 
 
 async def test_a_page_instead_of_a_model_is_refused_and_not_kept(tmp_path: Path) -> None:
-    async with serving(Store(b"<html>please log in</html>")) as store:
+    async with serving(FileServer(b"<html>please log in</html>")) as server:
         with pytest.raises(ProvisioningFailure, match="is not a GGUF file") as caught:
-            await Acquiring(tmp_path).model(pool(model=store.url), Progress("default"), untold)
+            await Acquirer(tmp_path).model(pool(model=server.url), StepDeadline("default"), untold)
     assert caught.value.retry is Retry.REFETCH
-    assert not stored_at(Model(ref=store.url), tmp_path).exists()
+    assert not stored_at(Model(ref=server.url), tmp_path).exists()
 
 
 async def test_an_engine_is_fetched_checked_and_unpacked_once_and_its_archive_removed(tmp_path: Path) -> None:
     content = archive()
-    async with serving(Store(content)) as store:
-        how = {"mode": "binary", "url": store.url, "checksum": checksum(content), "allow_binary_downloads": True}
+    async with serving(FileServer(content)) as server:
+        how = {"mode": "binary", "url": server.url, "checksum": checksum(content), "allow_binary_downloads": True}
         for _ in range(2):
-            program = await Acquiring(tmp_path).program(pool(provisioning=how), Progress("default"), untold)
-        assert len(store.requests) == 1
+            program = await Acquirer(tmp_path).program(pool(provisioning=how), StepDeadline("default"), untold)
+        assert len(server.requests) == 1
     assert program.file.name == "llama-server"
     assert not list((tmp_path / "downloads").iterdir())
 
@@ -103,7 +102,7 @@ async def test_a_local_archive_is_left_where_it_is(tmp_path: Path) -> None:
     path.write_bytes(archive())
     url = f"file://{path}".replace(" ", "%20")
     how = {"mode": "binary", "url": url, "checksum": checksum(archive()), "allow_binary_downloads": True}
-    await Acquiring(tmp_path / "cache").program(pool(provisioning=how), Progress("default"), untold)
+    await Acquirer(tmp_path / "cache").program(pool(provisioning=how), StepDeadline("default"), untold)
     assert path.exists()
 
 
@@ -116,27 +115,27 @@ async def test_a_model_that_is_none_is_named_and_watched(tmp_path: Path, content
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ProvisioningFailure, match=words) as caught:
-        await Acquiring(tmp_path).model(pool(model=f"file:{path}"), Progress("default"), untold)
+        await Acquirer(tmp_path).model(pool(model=f"file:{path}"), StepDeadline("default"), untold)
     assert caught.value.watch == (path,)
 
 
 @pytest.mark.parametrize("ref", ["hf:org/repo/m.gguf", "s3://bucket/m.gguf", "oci://registry/m"])
 async def test_a_source_of_models_that_comes_later_says_so(tmp_path: Path, ref: str) -> None:
     with pytest.raises(ProvisioningFailure, match="cannot be used yet in this release") as caught:
-        await Acquiring(tmp_path).model(pool(model=ref), Progress("default"), untold)
+        await Acquirer(tmp_path).model(pool(model=ref), StepDeadline("default"), untold)
     assert caught.value.retry is Retry.NEVER
 
 
 @pytest.mark.parametrize("how", [{"mode": "source", "repo": "https://h/r"}, {"mode": "container", "image": "i"}])
 async def test_a_mode_that_comes_later_says_so(tmp_path: Path, how: dict[str, str]) -> None:
     with pytest.raises(ProvisioningFailure, match=f"mode {how['mode']} is not available in this release") as caught:
-        await Acquiring(tmp_path).program(pool(provisioning=how), Progress("default"), untold)
+        await Acquirer(tmp_path).program(pool(provisioning=how), StepDeadline("default"), untold)
     assert caught.value.retry is Retry.NEVER
 
 
 async def test_another_engine_than_llamacpp_wants_mode_external(tmp_path: Path) -> None:
     with pytest.raises(ProvisioningFailure, match="engine vllm can only be used with mode external"):
-        await Acquiring(tmp_path).program(pool(engine="vllm"), Progress("default"), untold)
+        await Acquirer(tmp_path).program(pool(engine="vllm"), StepDeadline("default"), untold)
 
 
 async def test_a_distribution_without_llama_server_is_told_what_to_install(
@@ -145,11 +144,11 @@ async def test_a_distribution_without_llama_server_is_told_what_to_install(
     monkeypatch.setenv("PATH", str(tmp_path))
     how = {"mode": "package", "name": "llama.cpp", "allow_package_installs": True}
     with pytest.raises(ProvisioningFailure, match=r"apt install llama\.cpp"):
-        await Acquiring(tmp_path).program(pool(provisioning=how), Progress("default"), untold)
+        await Acquirer(tmp_path).program(pool(provisioning=how), StepDeadline("default"), untold)
     (tmp_path / "llama-server").write_text("#!/bin/sh\n")
     (tmp_path / "llama-server").chmod(0o755)
-    program = await Acquiring(tmp_path).program(pool(provisioning=how), Progress("default"), untold)
-    assert program.words == (str(tmp_path / "llama-server"),)
+    program = await Acquirer(tmp_path).program(pool(provisioning=how), StepDeadline("default"), untold)
+    assert program.argv == (str(tmp_path / "llama-server"),)
 
 
 @pytest.mark.parametrize(
@@ -163,9 +162,9 @@ def test_no_address_leads_a_fetched_model_out_of_its_directory(tmp_path: Path, r
 
 async def test_bytes_that_are_fetched_are_counted_for_the_pool(tmp_path: Path) -> None:
     counted: list[tuple[str, int]] = []
-    acquiring = Acquiring(tmp_path, lambda pool_id, count: counted.append((pool_id, count)))
-    async with serving(Store(GGUF)) as store:
-        await acquiring.model(served(store, id="a"), Progress("a"), untold)
-        await acquiring.model(served(store, id="b"), Progress("b"), untold)
+    acquirer = Acquirer(tmp_path, lambda pool_id, count: counted.append((pool_id, count)))
+    async with serving(FileServer(GGUF)) as server:
+        await acquirer.model(served(server, id="a"), StepDeadline("a"), untold)
+        await acquirer.model(served(server, id="b"), StepDeadline("b"), untold)
     assert {pool_id for pool_id, _count in counted} == {"a"}
     assert sum(count for _pool_id, count in counted) == len(GGUF)

@@ -38,7 +38,7 @@ Signature = tuple[int, int, int] | None
 """Inode, mtime and size of a file; None if it does not exist."""
 
 
-class Board:
+class PoolReports:
     """The latest report of each pool. Not thread-safe. `changed` is set, and replaced, when a report changes."""
 
     def __init__(self, directory: Path, registry: CollectorRegistry) -> None:
