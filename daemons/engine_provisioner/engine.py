@@ -25,10 +25,6 @@ class Engine:
     version: str
     options: frozenset[str]
 
-    def first_known(self, *names: str) -> str | None:
-        """The first of `names` that this engine knows; options are renamed between releases."""
-        return next((name for name in names if name in self.options), None)
-
 
 @dataclass(frozen=True)
 class LocalModel:

@@ -13,8 +13,9 @@ from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.provisioning_spec import External
 from engine_provisioner.spec.workloads import served
 from engine_provisioner.supervise import health
-from engine_provisioner.supervise.health import Condition
-from llama_orch.engines.describing import LOOK_S, Facts, facts
+from engine_provisioner.supervise.health import LIMIT_S, Condition
+from llama_orch.engines import KINDS
+from llama_orch.engines.kind import Description
 
 LOOK_EVERY_S = 2.0
 MISSES = 3
@@ -29,17 +30,20 @@ class ExternalPool:
         self._url = how.url
         self._voice = voice
         self._progress = progress
-        self._look = partial(health.look, how.url, pool.engine)
+        self._look = partial(health.check, how.url, pool.engine)
 
     async def live(self) -> NoReturn:
         """An engine that is away may come back at any time: only a handoff file that cannot be written is a failure."""
         misses, ready, told = 0, False, ""
         while True:
-            self._progress.expect(LOOK_EVERY_S + 3 * LOOK_S, "watching an engine")
+            self._progress.expect(LOOK_EVERY_S + 4 * LIMIT_S, "watching an engine")
             seen = await self._look()
             misses = 0 if seen.condition is Condition.UP else misses + 1
             if seen.condition is Condition.UP and not ready:
-                await self._voice.ready(announcement(self._pool, self._url, await self._facts()), adopted=True)
+                await self._voice.ready(
+                    announcement(self._pool, self._url, await health.describe(self._url, self._pool.engine)),
+                    adopted=True,
+                )
                 ready, told = True, ""
             elif seen.condition is Condition.LOADING and not ready:
                 await self._voice.starting(seen.detail)
@@ -51,11 +55,8 @@ class ExternalPool:
                 told = reason
             await trio.sleep(LOOK_EVERY_S)
 
-    async def _facts(self) -> Facts:
-        return await facts(self._url, self._pool.engine)
 
-
-def announcement(pool: Pool, url: str, said: Facts) -> Announcement:
+def announcement(pool: Pool, url: str, said: Description) -> Announcement:
     """What is announced of an engine that said this of itself; where it says nothing, the pools file counts, as far as
     it says something: no limit is made up for an engine that is not ours."""
     ctx = pool.ctx if "ctx" in pool.model_fields_set else None
@@ -66,15 +67,15 @@ def announcement(pool: Pool, url: str, said: Facts) -> Announcement:
         mode="external",
         url=url,
         slots=said.slots or pool.slots,
-        ctx=said.ctx or ctx,
+        ctx=said.ctx_max or ctx,
         device_mask=None,
         model=_model(pool, said),
         workloads=served(pool, said.workloads),
     )
 
 
-def _model(pool: Pool, said: Facts) -> str | None:
+def _model(pool: Pool, said: Description) -> str | None:
     """The model's name. llama-server answers to any name, so that the pools file may give it one; the others must be
     asked for a model by the name under which they serve it."""
     given = model_name(pool.model.ref) if pool.model else None
-    return (given or said.model) if pool.engine == "llamacpp" else said.model
+    return (given or said.only_model) if KINDS[pool.engine].accepts_any_model_name else said.only_model

@@ -20,6 +20,7 @@ from engine_provisioner.report.announcing import Announcement
 from engine_provisioner.report.voice import Voice
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.workloads import served
+from engine_provisioner.supervise.health import LIMIT_S, describe
 from engine_provisioner.supervise.watching import (
     UNHEALTHY_S,
     WATCH_S,
@@ -28,7 +29,6 @@ from engine_provisioner.supervise.watching import (
     until_silent,
     while_running,
 )
-from llama_orch.engines.describing import LOOK_S, llama_server_facts
 from llama_orch.service.memory import give_back
 from llama_orch.settings.types import GpuMask
 
@@ -99,13 +99,13 @@ class ManagedPool:
         self._progress.expect(3 * probing.LIMIT_S, "asking the engine for its version")
         engine = await probing.probe(program)
         if wanted and "--list-devices" in engine.options:
-            env = command.environment(self._pool, wanted)
+            env = command.engine_environment(self._pool, wanted)
             devices.check_engine_sees(engine, wanted, await probing.output(program, "--list-devices", env=env))
         return Prepared(engine, model, wanted)
 
     async def _command(self, prepared: Prepared) -> Command:
         port = await self._port()
-        return command.llama_server(
+        return command.engine_command(
             self._pool,
             prepared.engine,
             prepared.model,
@@ -124,13 +124,15 @@ class ManagedPool:
 
     async def _answers(self, running: Command) -> bool:
         self._progress.expect(checksums.DISK_S, "looking for a running engine")
-        return await is_alive(_url(running))
+        return await is_alive(_url(running), self._pool.engine)
 
     async def _come_up(self, engine: RunningEngine, prepared: Prepared, started: Command) -> None:
         """Return when the engine is healthy. Raises ProvisioningFailure when it ends or takes too long."""
         limit_s = self._pool.timeouts.wall_ms / 1000
         self._progress.expect(limit_s + checksums.DISK_S, "waiting for the engine to load its model")
-        healthy = await while_running(engine, partial(until_healthy, _url(started), limit_s, self._voice.starting))
+        healthy = await while_running(
+            engine, partial(until_healthy, _url(started), self._pool.engine, limit_s, self._voice.starting)
+        )
         if healthy is None:
             raise await self._lost(engine, prepared)
         if not healthy:
@@ -142,17 +144,17 @@ class ManagedPool:
     async def _announce(self, engine: RunningEngine, prepared: Prepared, started: Command) -> None:
         url, pool = _url(started), self._pool
         self._progress.expect(checksums.DISK_S, "announcing the engine")
-        said = await llama_server_facts(url)
-        if said.ctx and said.ctx < pool.ctx:
-            log.warning("pool %s: the model allows a context of %d tokens, not %d", pool.id, said.ctx, pool.ctx)
+        said = await describe(url, pool.engine)
+        if said.ctx_max and said.ctx_max < pool.ctx:
+            log.warning("pool %s: the model allows a context of %d tokens, not %d", pool.id, said.ctx_max, pool.ctx)
         announced = Announcement(
             pool_id=pool.id,
-            engine="llamacpp",
+            engine=pool.engine,
             engine_version=prepared.engine.version,
             mode=pool.provisioning.mode,
             url=url,
             slots=said.slots or pool.slots,
-            ctx=min(said.ctx or pool.ctx, pool.ctx),
+            ctx=min(said.ctx_max or pool.ctx, pool.ctx),
             device_mask=devices.mask_text(prepared.devices),
             model=prepared.model,
             flags=tuple(command.announced_flags(started, prepared.engine)),
@@ -165,7 +167,7 @@ class ManagedPool:
 
     async def _watch(self, engine: RunningEngine, prepared: Prepared, started: Command) -> NoReturn:
         """Raises ProvisioningFailure when the engine ends, or is stopped for being silent."""
-        silent = await while_running(engine, partial(until_silent, _url(started), self._watching))
+        silent = await while_running(engine, partial(until_silent, _url(started), self._pool.engine, self._watching))
         if silent is None:
             raise await self._lost(engine, prepared)
         await self._stop(engine)
@@ -173,7 +175,7 @@ class ManagedPool:
         raise ProvisioningFailure(f"the engine did not answer its health check for {UNHEALTHY_S:g} s: {silent}")
 
     def _watching(self) -> None:
-        self._progress.expect(WATCH_S + LOOK_S, "watching the engine")
+        self._progress.expect(WATCH_S + LIMIT_S, "watching the engine")
 
     async def _stop(self, engine: RunningEngine) -> None:
         self._progress.expect(checksums.DISK_S, "stopping the engine")

@@ -32,19 +32,19 @@ async def while_running(engine: RunningEngine, work: Callable[[], Awaitable[T]])
     return result
 
 
-async def is_alive(url: str) -> bool:
+async def is_alive(url: str, engine: str) -> bool:
     """Whether the engine answers, be it ready or loading. One that is busy gets a second and a third chance."""
     for _chance in range(3):
-        if (await health.look(url)).condition is not Condition.SILENT:
+        if (await health.check(url, engine)).condition is not Condition.SILENT:
             return True
     return False
 
 
-async def until_healthy(url: str, limit_s: float, on_loading: Callable[[str], Awaitable[None]]) -> bool:
+async def until_healthy(url: str, engine: str, limit_s: float, on_loading: Callable[[str], Awaitable[None]]) -> bool:
     """True as soon as the engine answers its health check, False after `limit_s` seconds without."""
     pause = FIRST_LOOK_S
     with trio.move_on_after(limit_s):
-        while (seen := await health.look(url)).condition is not Condition.UP:
+        while (seen := await health.check(url, engine)).condition is not Condition.UP:
             if seen.condition is Condition.LOADING:
                 await on_loading(seen.detail)
             await trio.sleep(pause)
@@ -53,13 +53,13 @@ async def until_healthy(url: str, limit_s: float, on_loading: Callable[[str], Aw
     return False
 
 
-async def until_silent(url: str, on_look: Callable[[], None]) -> str:
+async def until_silent(url: str, engine: str, on_look: Callable[[], None]) -> str:
     """What the engine last answered, once it has not been well for UNHEALTHY_S seconds."""
     last_up = trio.current_time()
     while True:
         on_look()
         await trio.sleep(WATCH_S)
-        seen = await health.look(url)
+        seen = await health.check(url, engine)
         if seen.condition is Condition.UP:
             last_up = trio.current_time()
         elif trio.current_time() - last_up >= UNHEALTHY_S:

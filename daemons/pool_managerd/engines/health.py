@@ -15,7 +15,7 @@ from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
 from llama_orch.service.watchdog import Pulse
 from llama_orch.telemetry.levels import TRACE
-from pool_managerd.engines.asking import ask
+from pool_managerd.engines.probing import probe
 from pool_managerd.metrics import Metrics
 from pool_managerd.pools.registry import Registry
 from pool_managerd.pools.replica import Replica, Sighting, announced_details, next_check_s
@@ -27,21 +27,21 @@ ASIDE_S = 1.0
 log = logging.getLogger(__name__)
 
 
-class Ask(Protocol):
+class Probe(Protocol):
     """How an engine is asked."""
 
-    def __call__(self, handoff: Handoff, *, describe: bool, aside_s: float) -> Awaitable[Sighting]:
-        """One look, bounded in time; what is not its health for `aside_s` seconds at most."""
+    def __call__(self, handoff: Handoff, *, describe: bool, extras_s: float) -> Awaitable[Sighting]:
+        """One look, bounded in time; what is not its health for `extras_s` seconds at most."""
 
 
 class Health:
     """Looks at the registry's engines; `bell` wakes it when there are new ones."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, ask: Ask = ask) -> None:
+    def __init__(self, registry: Registry, metrics: Metrics, probe: Probe = probe) -> None:
         self.bell = Bell()
         self._registry = registry
         self._metrics = metrics
-        self._ask = ask
+        self._probe = probe
         self._due: dict[int, float] = {}
 
     async def run(self, pulse: Pulse, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -57,7 +57,7 @@ class Health:
     async def first_look(self, handoff: Handoff) -> Sighting | None:
         """A look at an engine that is not known yet; None where it takes more than FIRST_LOOK_S seconds."""
         with trio.move_on_after(FIRST_LOOK_S):
-            sighting = await self._ask(handoff, describe=announced_details(handoff) is None, aside_s=FIRST_ASIDE_S)
+            sighting = await self._probe(handoff, describe=announced_details(handoff) is None, extras_s=FIRST_ASIDE_S)
             self._metrics.health_check(handoff.pool_id, sighting.answer)
             return sighting
         return None
@@ -72,8 +72,8 @@ class Health:
                 looks.start_soon(self._look, replica)
 
     async def _look(self, replica: Replica) -> None:
-        aside_s = math.inf if replica.health is PoolState.READY else ASIDE_S
-        sighting = await self._ask(replica.handoff, describe=replica.details is None, aside_s=aside_s)
+        extras_s = math.inf if replica.health is PoolState.READY else ASIDE_S
+        sighting = await self._probe(replica.handoff, describe=replica.details is None, extras_s=extras_s)
         self._metrics.health_check(replica.handoff.pool_id, sighting.answer)
         log.log(TRACE, "engine of pool %s replica %s is %s", *replica.key, sighting.answer.value)
         after = self._registry.saw(replica.incarnation, sighting)

@@ -11,8 +11,8 @@ from enum import Enum
 from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
-from llama_orch.engines import workloads
-from llama_orch.engines.describing import Details
+from llama_orch.engines import KINDS, workloads
+from llama_orch.engines.kind import Description, Slots
 from llama_orch.spool import Identity
 
 OFFLINE_AFTER = 3
@@ -33,21 +33,13 @@ class Answer(Enum):
 
 
 @dataclass(frozen=True)
-class Slots:
-    """How many requests an engine can work on at once, and how many more right now."""
-
-    total: int
-    free: int
-
-
-@dataclass(frozen=True)
 class Sighting:
     """One look at an engine. What was not learnt is None; `kv_usage` is the part of the KV cache that is in use."""
 
     answer: Answer
     error: str | None = None
     slots: Slots | None = None
-    details: Details | None = None
+    details: Description | None = None
     kv_usage: float | None = None
 
 
@@ -63,7 +55,7 @@ class Replica:
     handoff: Handoff
     identity: Identity
     slots: Slots
-    details: Details | None = None
+    details: Description | None = None
     kv_usage: float | None = None
     health: PoolState = PoolState.STARTING
     live: bool = False
@@ -113,12 +105,12 @@ def announced_again(before: Replica, after: Replica) -> Replica:
     )
 
 
-def announced_details(handoff: Handoff) -> Details | None:
+def announced_details(handoff: Handoff) -> Description | None:
     """What a handoff says of what its engine serves; None where the engine must be asked."""
     model, told = handoff.model, workloads.announced(handoff)
-    if model is None or model.ctx_max is None or (told is None and handoff.engine == "llamacpp"):
+    if model is None or model.ctx_max is None or (told is None and KINDS[handoff.engine].reports_workloads):
         return None
-    return Details((model.id,), model.ctx_max, tuple(told) if told else None)
+    return Description((model.id,), model.ctx_max, tuple(told) if told else None)
 
 
 def workloads_of(replica: Replica) -> list[Workload] | None:

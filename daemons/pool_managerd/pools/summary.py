@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from llama_orch.contracts.engines import DEFAULT_ENGINE
 from llama_orch.contracts.pools import POOLS_FILE, PoolState, PoolStatus, ProvisioningReport, ReplicaStatus
 from llama_orch.engines.workloads import union
 from pool_managerd.pools.devices import Gpus, devices_of
@@ -89,7 +90,7 @@ def _unannounced(pool_id: str, report: ProvisioningReport | None) -> PoolStatus:
         live=False,
         ready=False,
         draining=False,
-        engine=report.engine if report else "llamacpp",
+        engine=report.engine if report else DEFAULT_ENGINE,
         workloads=report.workloads if report else None,
         last_error=next(iter(_errors(report)), None) if report else None,
     )

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 from llama_orch.contracts.errors import NO_SUCH_PATH, ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.nodes import RELAY_HEADER, SESSION_HEADER, SESSION_MARK_PATTERN
 from llama_orch.contracts.pools import PoolState, PoolStatus
-from llama_orch.engines.relayed import Purpose
+from llama_orch.engines.relay_paths import Purpose
 from pool_managerd.pools.replica import Key, Replica, workloads_of
 
 Allows = Callable[[str, str, str], Purpose | None]

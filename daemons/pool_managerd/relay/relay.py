@@ -13,7 +13,7 @@ import trio
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.nodes import RELAY_HEADER
-from llama_orch.engines.relayed import relayed
+from llama_orch.engines.relay_paths import relay_purpose
 from llama_orch.http.client.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
 from llama_orch.http.server.exchange import BrokenOff, Exchange
 from llama_orch.telemetry import correlation
@@ -40,7 +40,7 @@ TRANSLATION_ROOM = 8 << 20
 class Relay:
     """Passes on to the engines of `registry`. The wait for an engine's head is the client's to bound; `head_s` can."""
 
-    def __init__(self, registry: Registry, head_s: float = math.inf, allows: Allows = relayed) -> None:
+    def __init__(self, registry: Registry, head_s: float = math.inf, allows: Allows = relay_purpose) -> None:
         self._allows = allows
         self._registry = registry
         self._affinity = Affinity()

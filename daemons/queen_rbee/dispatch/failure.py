@@ -3,7 +3,7 @@
 from typing import Literal
 
 from llama_orch.contracts.errors import ErrorBody, ErrorCode, Reason
-from queen_rbee.engines.adapter import Refused
+from llama_orch.engines.wire.adapter import Refused
 
 Blame = Literal["nobody", "unsure", "replica"]
 """Whom a failure counts against. `nobody`: the request was wrong, or its place was taken; the replica is well.

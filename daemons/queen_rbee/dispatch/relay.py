@@ -13,6 +13,8 @@ import trio
 
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.nodes import RELAY_HEADER
+from llama_orch.engines.wire.adapter import Chunk, Dialogue, EngineAdapter, Finished, Piece, Refused, Result, Said
+from llama_orch.engines.wire.errors import judged
 from llama_orch.http.client.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
 from llama_orch.http.client.sse import MalformedStream, read_events
 from llama_orch.http.server.bodies import aside
@@ -20,8 +22,6 @@ from queen_rbee.dispatch.failure import Failure, refused, relay_failure
 from queen_rbee.dispatch.hop import DIRECT, Hop
 from queen_rbee.dispatch.rooms import clamped
 from queen_rbee.dispatch.silence import Limits, Silence
-from queen_rbee.engines.adapter import Chunk, Dialogue, EngineAdapter, Finished, Piece, Refused, Result, Said
-from queen_rbee.engines.complaints import judged
 from queen_rbee.pools.candidates import Candidate, served_name
 from queen_rbee.tasks.task import Task
 

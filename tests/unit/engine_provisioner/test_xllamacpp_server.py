@@ -26,7 +26,7 @@ def test_every_option_that_is_passed_to_it_is_one_it_knows() -> None:
     known = engine(*(name for option in OPTIONS for name in option.names))
     for devices in ((), (0, 1)):
         subject = pool(devices=list(devices) or None, tensor_split=[1.0] * len(devices))
-        made = command.llama_server(subject, known, MODEL, port=1, devices=devices, cache_ram_mib=1)
+        made = command.engine_command(subject, known, MODEL, port=1, devices=devices, cache_ram_mib=1)
         given = vars(parser().parse_args(["--site", "/x", *made.argv[1:]]))
         assert given["model.path"] == "/srv/model.gguf"
         assert given["n_gpu_layers"] == (999 if devices else 0)

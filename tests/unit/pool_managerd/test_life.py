@@ -43,7 +43,7 @@ class Life:
         self.health = Health(self.registry, metrics, self.ask)
         self.draining = Draining(self.registry, metrics, "gpu-1")
 
-    async def ask(self, handoff: Handoff, *, describe: bool, aside_s: float) -> Sighting:
+    async def ask(self, handoff: Handoff, *, describe: bool, extras_s: float) -> Sighting:
         """An engine's answer; one that hangs is given up after two seconds, as engines are."""
         answer = self.engines.get(int(handoff.url.rpartition(":")[2]), GONE)
         await trio.sleep(2.0 if answer is HANGS else self.dice.uniform(0, 0.05))

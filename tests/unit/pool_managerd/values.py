@@ -5,9 +5,10 @@ from typing import Any
 
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
+from llama_orch.engines.kind import Slots
 from llama_orch.spool import Found, Identity
 from pool_managerd.pools.devices import Gpu, Gpus
-from pool_managerd.pools.replica import Answer, Replica, Sighting, Slots, announced, seen
+from pool_managerd.pools.replica import Answer, Replica, Sighting, announced, seen
 
 READY = Sighting(Answer.READY, slots=Slots(4, 3))
 LOADING = Sighting(Answer.LOADING, "the engine answers 503: Loading model")

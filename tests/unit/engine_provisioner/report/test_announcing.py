@@ -8,7 +8,7 @@ from engine_provisioner.report import announcing
 from engine_provisioner.report.announcing import Announcement, file_of, handoff, write
 from engine_provisioner.supervise.external_pool import announcement
 from llama_orch.contracts.handoff import Handoff
-from llama_orch.engines.describing import Facts
+from llama_orch.engines.kind import Description
 from tests.unit.engine_provisioner.pools import MODEL, pool
 
 OURS = Announcement(
@@ -47,14 +47,16 @@ def test_the_file_has_its_contracted_name_mode_and_content(tmp_path: Path) -> No
 
 
 def test_of_an_external_engine_its_own_word_counts_more_than_the_file() -> None:
-    said = announcement(pool(provisioning=EXTERNAL, slots=1), EXTERNAL["url"], Facts("b1", 4, 2048, "m"))
+    said = announcement(
+        pool(provisioning=EXTERNAL, slots=1), EXTERNAL["url"], Description(("m",), 2048, slots=4, version="b1")
+    )
     assert (said.engine_version, said.slots, said.ctx) == ("b1", 4, 2048)
     assert said.model == "file:/srv/model.gguf"
     handoff(said, datetime.now(UTC))
 
 
 def test_an_external_engine_that_says_nothing_is_announced_all_the_same() -> None:
-    said = announcement(pool(provisioning=EXTERNAL, slots=3, model=None), EXTERNAL["url"], Facts())
+    said = announcement(pool(provisioning=EXTERNAL, slots=3, model=None), EXTERNAL["url"], Description(()))
     assert (said.engine_version, said.slots, said.model) == ("unknown", 3, None)
     handoff(said, datetime.now(UTC))
 

@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from engine_provisioner.supervise import health
-from engine_provisioner.supervise.health import Condition, Look
+from engine_provisioner.supervise.health import Condition, HealthCheck
 from engine_provisioner.supervise.watching import (
     UNHEALTHY_S,
     WATCH_S,
@@ -18,7 +18,9 @@ from engine_provisioner.supervise.watching import (
     while_running,
 )
 
-UP, LOADING, SILENT = Look(Condition.UP), Look(Condition.LOADING, "loading"), Look(Condition.SILENT, "no answer")
+UP = HealthCheck(Condition.UP)
+LOADING = HealthCheck(Condition.LOADING, "loading")
+SILENT = HealthCheck(Condition.SILENT, "no answer")
 URL = "http://127.0.0.1:1"
 
 
@@ -40,14 +42,14 @@ class Engine:
         return None
 
 
-def answering(monkeypatch: pytest.MonkeyPatch, *looks: Look) -> None:
-    """Let each look give the next of `looks`, and the last one for ever."""
-    script: Iterator[Look] = chain(looks, repeat(looks[-1]))
+def answering(monkeypatch: pytest.MonkeyPatch, *checks: HealthCheck) -> None:
+    """Let health checks return `checks` in order, then the last one forever."""
+    script: Iterator[HealthCheck] = chain(checks, repeat(checks[-1]))
 
-    async def look(_url: str, _path: str = "/health") -> Look:
+    async def check(_url: str, _engine: str) -> HealthCheck:
         return next(script)
 
-    monkeypatch.setattr(health, "look", look)
+    monkeypatch.setattr(health, "check", check)
 
 
 async def told_nothing(_detail: str) -> None:
@@ -63,7 +65,7 @@ async def test_a_model_that_loads_for_long_is_waited_for(
         told.append(detail)
 
     answering(monkeypatch, SILENT, *[LOADING] * 100, UP)
-    assert await until_healthy(URL, 600, on_loading)
+    assert await until_healthy(URL, "llamacpp", 600, on_loading)
     assert told == ["loading"] * 100
     assert trio.current_time() < 60
 
@@ -72,7 +74,7 @@ async def test_an_engine_that_never_answers_is_waited_for_until_the_limit(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     answering(monkeypatch, SILENT)
-    assert not await until_healthy(URL, 600, told_nothing)
+    assert not await until_healthy(URL, "llamacpp", 600, told_nothing)
     assert trio.current_time() == pytest.approx(600, abs=1)
 
 
@@ -80,17 +82,17 @@ async def test_a_few_missed_looks_do_not_count_as_silence(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     answering(monkeypatch, *([UP] + [SILENT] * 8) * 5, SILENT)
-    assert await until_silent(URL, lambda: None) == "no answer"
+    assert await until_silent(URL, "llamacpp", lambda: None) == "no answer"
     last_up = 37 * WATCH_S
     assert trio.current_time() == last_up + UNHEALTHY_S
 
 
 @pytest.mark.parametrize(("looks", "alive"), [([SILENT, SILENT, UP], True), ([LOADING], True), ([SILENT], False)])
 async def test_a_busy_engine_gets_another_chance_before_it_is_replaced(
-    monkeypatch: pytest.MonkeyPatch, looks: list[Look], alive: bool
+    monkeypatch: pytest.MonkeyPatch, looks: list[HealthCheck], alive: bool
 ) -> None:
     answering(monkeypatch, *looks)
-    assert await is_alive(URL) is alive
+    assert await is_alive(URL, "llamacpp") is alive
 
 
 async def test_the_end_of_the_engine_ends_the_wait(autojump_clock: trio.testing.MockClock) -> None:

@@ -11,12 +11,13 @@ import trio.testing
 
 from llama_orch import VERSION
 from llama_orch.contracts.pools import PoolState
+from llama_orch.engines.kind import Slots
 from pool_managerd.cluster.addressing import AddressUnknown
 from pool_managerd.cluster.agent import LEAVE_S, Agent, Node
 from pool_managerd.cluster.standing import Accepted, Heard, Outcome, Refused, Silent, Unknown
 from pool_managerd.pools.devices import Gpus
 from pool_managerd.pools.registry import Registry
-from pool_managerd.pools.replica import Answer, Sighting, Slots
+from pool_managerd.pools.replica import Answer, Sighting
 from tests.unit.pool_managerd.fake_queen import FakeQueen
 from tests.unit.pool_managerd.values import GONE, LOADING, READY, TWO_GPUS, found, gpu
 

@@ -27,13 +27,13 @@ class Script:
     late_s: float = 0.0
     asked: list[tuple[str, float]] = field(default_factory=list)
 
-    async def __call__(self, handoff: Handoff, *, describe: bool, aside_s: float) -> Sighting:
+    async def __call__(self, handoff: Handoff, *, describe: bool, extras_s: float) -> Sighting:
         self.asked.append((handoff.pool_id, trio.current_time()))
         answers = self.answers.get(handoff.pool_id)
         if answers is None:
             await trio.sleep_forever()
         assert answers
-        await trio.sleep(min(self.late_s, aside_s))
+        await trio.sleep(min(self.late_s, extras_s))
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
     def times(self, pool_id: str) -> list[float]:

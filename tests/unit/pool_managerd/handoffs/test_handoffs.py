@@ -15,8 +15,8 @@ from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
 from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import Intake, watch
-from pool_managerd.engines.asking import ask
-from pool_managerd.engines.health import Ask, Health
+from pool_managerd.engines.health import Health, Probe
+from pool_managerd.engines.probing import probe
 from pool_managerd.handoffs.handoffs import Handoffs, unknown
 from pool_managerd.handoffs.persistence import Store
 from pool_managerd.handoffs.reports import ReportReader
@@ -48,7 +48,7 @@ class Intaking:
 
 @asynccontextmanager
 async def taking(
-    tmp_path: Path, *, deletes: bool = True, interval_s: float = NEVER_S, ask: Ask = ask
+    tmp_path: Path, *, deletes: bool = True, interval_s: float = NEVER_S, probe: Probe = probe
 ) -> AsyncIterator[Intaking]:
     spool, state = tmp_path / "engines", tmp_path / "state"
     spool.mkdir(exist_ok=True)
@@ -60,7 +60,7 @@ async def taking(
         intake=Intake(spool, moves_bad=True, taken=[] if deletes else [found.identity for found in saved]),
         reports=ReportReader(spool),
         registry=registry,
-        health=Health(registry, metrics, ask),
+        health=Health(registry, metrics, probe),
         store=store,
         metrics=metrics,
         interval_s=interval_s,
@@ -83,7 +83,7 @@ async def test_what_lies_there_at_the_start_is_taken_before_the_loop_has_started
 async def test_an_engine_that_is_ready_is_never_said_not_to_be(tmp_path: Path) -> None:
     said: list[list[bool]] = []
 
-    async def ready(handoff: Handoff, *, describe: bool, aside_s: float) -> Sighting:
+    async def ready(handoff: Handoff, *, describe: bool, extras_s: float) -> Sighting:
         await trio.lowlevel.checkpoint()
         return READY
 
@@ -92,7 +92,7 @@ async def test_an_engine_that_is_ready_is_never_said_not_to_be(tmp_path: Path) -
             await registry.changed(registry.revision)
             said.append([replica.ready for pool in registry.pools for replica in pool.replicas])
 
-    async with taking(tmp_path, ask=ready) as loop, trio.open_nursery() as listening:
+    async with taking(tmp_path, probe=ready) as loop, trio.open_nursery() as listening:
         listening.start_soon(listen, loop.registry)
         for name in ("r0", "r1", "r0"):
             publish(loop.spool, f"default-{name}.json", replica_id=name, url=f"http://127.0.0.1:2{name[1]}00")
@@ -102,12 +102,12 @@ async def test_an_engine_that_is_ready_is_never_said_not_to_be(tmp_path: Path) -
 
 
 async def test_an_engine_that_hangs_is_known_without_a_look_and_its_neighbour_with_it(tmp_path: Path) -> None:
-    async def silent(handoff: Handoff, *, describe: bool, aside_s: float) -> Sighting:
+    async def silent(handoff: Handoff, *, describe: bool, extras_s: float) -> Sighting:
         if handoff.pool_id == "silent":
             await trio.sleep_forever()
         return READY
 
-    async with taking(tmp_path, ask=silent) as loop:
+    async with taking(tmp_path, probe=silent) as loop:
         publish(loop.spool, "a.json", pool_id="silent", url="http://127.0.0.1:2001")
         publish(loop.spool, "b.json", pool_id="well", url="http://127.0.0.1:2002")
         await loop.handoffs.scan()

@@ -8,14 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.contracts.pools import PoolState
-from llama_orch.engines.describing import Details
+from llama_orch.engines.kind import Description, Slots
 from pool_managerd.pools.replica import (
     INTERVAL_S,
     OFFLINE_AFTER,
     SOON_S,
     Answer,
     Sighting,
-    Slots,
     announced_details,
     next_check_s,
 )
@@ -80,8 +79,8 @@ def test_slots_are_those_announced_until_the_engine_tells_its_own() -> None:
 
 
 def test_details_are_learnt_once() -> None:
-    learnt = Sighting(Answer.READY, details=Details(("m",), 512))
-    assert replica(learnt, READY).details == Details(("m",), 512)
+    learnt = Sighting(Answer.READY, details=Description(("m",), 512))
+    assert replica(learnt, READY).details == Description(("m",), 512)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.nodes import RELAY_HEADER, SESSION_HEADER
 from llama_orch.contracts.pools import PoolState, PoolStatus
-from pool_managerd.pools.replica import Answer, Key, Replica, Sighting, Slots
+from llama_orch.engines.kind import Slots
+from pool_managerd.pools.replica import Answer, Key, Replica, Sighting
 from pool_managerd.relay.passing import answer_headers, choose, inside, leads_out, request_headers, session_of
 from tests.unit.pool_managerd.values import GONE, replica
 
