@@ -27,17 +27,17 @@ from pool_managerd.api.engine import hot_routes
 from pool_managerd.api.node import add_node_route
 from pool_managerd.api.pools import add_routes
 from pool_managerd.cluster.addressing import address_of
-from pool_managerd.cluster.agent import Agent, Node
+from pool_managerd.cluster.agent import Agent, NodeIdentity
 from pool_managerd.cluster.capabilities import cores, read_memory
-from pool_managerd.cluster.queen import HttpQueen
+from pool_managerd.cluster.queen_client import HttpQueenClient
 from pool_managerd.draining import Draining
-from pool_managerd.engines.health import Health
+from pool_managerd.engines.health import HealthLoop
 from pool_managerd.gpus import Discovery, real_nvml, watch_gpus
-from pool_managerd.handoffs.handoffs import Handoffs
-from pool_managerd.handoffs.persistence import Store
+from pool_managerd.handoffs.handoffs import HandoffLoop
 from pool_managerd.handoffs.reports import ReportReader
+from pool_managerd.handoffs.state_file import StateFile
 from pool_managerd.metrics import Metrics
-from pool_managerd.pools.registry import Registry
+from pool_managerd.pools.node_pools import NodePools
 from pool_managerd.settings import PoolManagerSettings
 from pool_managerd.status import keep_status, line
 
@@ -53,15 +53,15 @@ class Parts:
     """The daemon's one of each."""
 
     settings: PoolManagerSettings
-    registry: Registry
+    registry: NodePools
     metrics: Metrics
-    health: Health
+    health: HealthLoop
     reports: ReportReader
-    handoffs: Handoffs
+    handoffs: HandoffLoop
     draining: Draining
     agent: Agent | None
     tls: Tls
-    store: Store
+    store: StateFile
 
     @property
     def line(self) -> str:
@@ -82,14 +82,14 @@ async def build(settings: PoolManagerSettings, service: Service) -> Parts:
     """
     tls = Tls.of(settings.tls)
     state = state_directory(settings, service)
-    store = Store(state)
+    store = StateFile(state)
     saved = await trio.to_thread.run_sync(store.load)
-    registry = Registry()
+    registry = NodePools()
     registry.restore(saved)
     metrics = Metrics(registry)
-    health = Health(registry, metrics)
+    health = HealthLoop(registry, metrics)
     reports = ReportReader(settings.runtime_dir)
-    handoffs = Handoffs(
+    handoffs = HandoffLoop(
         intake=Intake(settings.runtime_dir, moves_bad=True, taken=already_taken(saved, settings)),
         reports=reports,
         registry=registry,
@@ -104,11 +104,11 @@ async def build(settings: PoolManagerSettings, service: Service) -> Parts:
     return Parts(settings, registry, metrics, health, reports, handoffs, draining, agent, tls, store)
 
 
-async def agent_of(settings: PoolManagerSettings, state: Path, registry: Registry, tls: Tls) -> Agent | None:
+async def agent_of(settings: PoolManagerSettings, state: Path, registry: NodePools, tls: Tls) -> Agent | None:
     """Who speaks for this node to the queen; nobody in HOME_PROFILE, where she asks by herself."""
     if not (settings.queen_url and settings.node_id and settings.token):
         return None
-    node = Node(
+    node = NodeIdentity(
         node_id=settings.node_id,
         machine_id=await trio.to_thread.run_sync(machine_id, state),
         queen_url=settings.queen_url,
@@ -117,7 +117,7 @@ async def agent_of(settings: PoolManagerSettings, state: Path, registry: Registr
         ram_total_bytes=await trio.to_thread.run_sync(read_memory),
         address=partial(address_of, settings),
     )
-    return Agent(node, HttpQueen(settings.queen_url, settings.token, tls.client), registry)
+    return Agent(node, HttpQueenClient(settings.queen_url, settings.token, tls.client), registry)
 
 
 def already_taken(saved: Iterable[Found], settings: PoolManagerSettings) -> list[Identity]:

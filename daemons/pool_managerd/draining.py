@@ -13,8 +13,8 @@ from llama_orch.contracts.operations import DrainStatus
 from llama_orch.telemetry.events import POOL_DRAINING, POOL_RESUMED
 from llama_orch.telemetry.records import emit
 from pool_managerd.metrics import Metrics
-from pool_managerd.pools.registry import Registry
-from pool_managerd.pools.summary import Drained
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.pools.pool_status import DrainState
 
 GRACE_S = 1.0
 """What is still under way at a deadline is ended so much later: the queen ends her own tasks first, and says why."""
@@ -34,7 +34,7 @@ class Watch:
 class Draining:
     """Drains and resumes pools and the node as a whole; `run` sees to their deadlines. `node` is its name, if any."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, node: str | None) -> None:
+    def __init__(self, registry: NodePools, metrics: Metrics, node: str | None) -> None:
         self._registry = registry
         self._metrics = metrics
         self._name = node
@@ -65,25 +65,25 @@ class Draining:
         """The pool takes nothing new; an earlier deadline of its own is replaced."""
         before = self._registry.drained
         self._pool_ends_s[pool_id] = _ends_s(deadline_ms)
-        self._become(Drained(before.node, before.pools | {pool_id}))
+        self._become(DrainState(before.node, before.pools | {pool_id}))
 
     def resume(self, pool_id: str) -> None:
         """The pool takes requests again, unless the node as a whole is drained; its deadline is void."""
         before = self._registry.drained
         self._pool_ends_s.pop(pool_id, None)
-        self._become(Drained(before.node, before.pools - {pool_id}))
+        self._become(DrainState(before.node, before.pools - {pool_id}))
 
     def drain_node(self, deadline_ms: int | None) -> None:
         """No pool takes anything new, nor does one that comes later; an earlier deadline of the node is replaced."""
         self._node_ends_s = _ends_s(deadline_ms)
-        self._become(Drained(True, self._registry.drained.pools))
+        self._become(DrainState(True, self._registry.drained.pools))
 
     def resume_node(self) -> None:
         """All pools take requests again but those that are drained by themselves; the node's deadline is void."""
         self._node_ends_s = math.inf
-        self._become(Drained(False, self._registry.drained.pools))
+        self._become(DrainState(False, self._registry.drained.pools))
 
-    def _become(self, after: Drained) -> None:
+    def _become(self, after: DrainState) -> None:
         """Have it so, say what has changed for which pool, and see to the deadlines as they are now."""
         before = self._registry.drained
         if after != before:

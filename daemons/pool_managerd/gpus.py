@@ -15,7 +15,7 @@ import trio
 from llama_orch.telemetry.events import GPU_LOST, GPUS_FOUND, GPUS_UNKNOWN
 from llama_orch.telemetry.records import emit
 from pool_managerd.pools.devices import Gpu, Gpus
-from pool_managerd.pools.registry import Registry
+from pool_managerd.pools.node_pools import NodePools
 
 ANSWER_LIMIT_S = 10.0
 LIBRARY = "libnvidia-ml.so.1"
@@ -127,7 +127,7 @@ class Discovery:
             return None
 
 
-async def watch_gpus(discovery: Discovery, registry: Registry, interval_s: float) -> None:
+async def watch_gpus(discovery: Discovery, registry: NodePools, interval_s: float) -> None:
     """Keep the registry's GPUs true for ever; NVML is shut down at the end."""
     limiter = trio.CapacityLimiter(1)
     try:

@@ -7,8 +7,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from pool_managerd.pools.devices import devices_of
-from pool_managerd.pools.registry import Registry
-from pool_managerd.pools.replica import Answer, Replica
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.pools.replica import HealthAnswer, Replica
 
 DURATIONS_MS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 DRAINS_MS = (10, 100, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000)
@@ -24,10 +24,10 @@ GAUGES = {
 }
 PLACE = ["engine", "engine_version", "pool_id", "replica_id"]
 RESULTS = {
-    Answer.READY: ("success", "ready"),
-    Answer.LOADING: ("success", "loading"),
-    Answer.SILENT: ("error", "timeout"),
-    Answer.GONE: ("error", "unreachable"),
+    HealthAnswer.READY: ("success", "ready"),
+    HealthAnswer.LOADING: ("success", "loading"),
+    HealthAnswer.SILENT: ("error", "timeout"),
+    HealthAnswer.GONE: ("error", "unreachable"),
 }
 """Outcome and reason of a health check: an engine that loads does what it is meant to."""
 TAKEN, REJECTED = "taken", "rejected"
@@ -36,7 +36,7 @@ TAKEN, REJECTED = "taken", "rejected"
 class Metrics:
     """The daemon's own collector registry and what is counted in it."""
 
-    def __init__(self, pools: Registry) -> None:
+    def __init__(self, pools: NodePools) -> None:
         self.collectors = CollectorRegistry()
         ProcessCollector(registry=self.collectors)
         self.collectors.register(_PoolGauges(pools))
@@ -71,7 +71,7 @@ class Metrics:
         """Count a file that was no handoff."""
         self._handoffs.labels(NO_POOL, REJECTED).inc()
 
-    def health_check(self, pool_id: str, answer: Answer) -> None:
+    def health_check(self, pool_id: str, answer: HealthAnswer) -> None:
         """Count a look at an engine."""
         self._pools.add(pool_id)
         self._checks.labels(pool_id, *RESULTS[answer]).inc()
@@ -92,7 +92,7 @@ class Metrics:
 class _PoolGauges(Collector):
     """What the registry says now."""
 
-    def __init__(self, pools: Registry) -> None:
+    def __init__(self, pools: NodePools) -> None:
         self._registry = pools
 
     def collect(self) -> Iterator[GaugeMetricFamily]:

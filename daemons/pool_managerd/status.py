@@ -6,18 +6,18 @@ from functools import partial
 
 from llama_orch.service.notify import Notifier
 from pool_managerd.cluster.agent import Agent
-from pool_managerd.handoffs.persistence import Store
-from pool_managerd.pools.registry import Registry
-from pool_managerd.pools.summary import status_line
-from pool_managerd.waiting import first_of
+from pool_managerd.handoffs.state_file import StateFile
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.pools.pool_status import status_line
+from pool_managerd.wait_any import wait_any
 
 
-def line(registry: Registry, agent: Agent | None, store: Store) -> str:
+def line(registry: NodePools, agent: Agent | None, store: StateFile) -> str:
     """All of it in one line."""
     return "; ".join(filter(None, [status_line(registry.pools), store.trouble, agent.line if agent else None]))
 
 
-async def keep_status(registry: Registry, agent: Agent | None, store: Store, notifier: Notifier) -> None:
+async def keep_status(registry: NodePools, agent: Agent | None, store: StateFile, notifier: Notifier) -> None:
     """Keep `systemctl status` true for ever."""
     shown = ""
     while True:
@@ -29,4 +29,4 @@ async def keep_status(registry: Registry, agent: Agent | None, store: Store, not
         changes = [partial(registry.changed, revision), partial(store.changed, trouble)]
         if agent:
             changes.append(partial(agent.changed, standing))
-        await first_of(*changes)
+        await wait_any(*changes)

@@ -15,7 +15,7 @@ LAYERS = {
     "parts api daemon __main__",
     "queen_rbee/api": "paging streaming v1 tasks views * openapi routes",
     "queen_rbee/store": "protocol sqlite",
-    "pool_managerd": "settings pools waiting cluster gpus metrics relay draining engines handoffs status api daemon "
+    "pool_managerd": "settings pools wait_any cluster gpus metrics relay draining engines handoffs status api daemon "
     "__main__",
     "engine_provisioner": "exec_engine xllamacpp_server "
     "engine failures metrics progress spec launch report settings acquire "

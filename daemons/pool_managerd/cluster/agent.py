@@ -19,20 +19,20 @@ from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
 from pool_managerd.cluster.addressing import AddressUnknown, only_here
 from pool_managerd.cluster.capabilities import capabilities
-from pool_managerd.cluster.queen import Queen
-from pool_managerd.cluster.snapshots import View, placement_view, snapshots
-from pool_managerd.cluster.standing import (
+from pool_managerd.cluster.queen_client import QueenClient
+from pool_managerd.cluster.registration import (
     EARLY_MOST,
-    Accepted,
-    Heard,
+    HeartbeatAccepted,
+    NoAnswer,
+    NodeUnknown,
     Outcome,
-    Silent,
-    Standing,
-    Unknown,
+    Registered,
+    RegistrationState,
     after,
     early_at,
 )
-from pool_managerd.pools.registry import Registry
+from pool_managerd.cluster.snapshots import View, placement_view, snapshots
+from pool_managerd.pools.node_pools import NodePools
 
 LEAVE_S = 2.0
 SAID_MOST = 16
@@ -43,7 +43,7 @@ GPUS_S = 3.0
 
 
 @dataclass(frozen=True)
-class Node:
+class NodeIdentity:
     """What stays the same about this node while it runs; `queen_url` is for people. `instance_id` tells this run from
     earlier ones, and from another pool-managerd that was given the same node id."""
 
@@ -60,11 +60,11 @@ class Node:
 class Agent:
     """Speaks for `node`. `run` is its loop; `leave` ends that and takes leave of the queen."""
 
-    def __init__(self, node: Node, queen: Queen, registry: Registry) -> None:
+    def __init__(self, node: NodeIdentity, queen: QueenClient, registry: NodePools) -> None:
         self._node = node
         self._queen = queen
         self._registry = registry
-        self._standing = Standing()
+        self._standing = RegistrationState()
         self._said: deque[str] = deque(maxlen=SAID_MOST)
         self._troubled = False
         self._sent: View = ()
@@ -120,13 +120,13 @@ class Agent:
         """Have the queen place nothing more here, if she knows this node; takes LEAVE_S seconds at most."""
         known = self._standing.registered
         self._scope.cancel()
-        outcome: Outcome = Silent(f"no answer within {LEAVE_S:g} s")
+        outcome: Outcome = NoAnswer(f"no answer within {LEAVE_S:g} s")
         with trio.move_on_after(LEAVE_S):
             await self._ended.wait()
             if not known:
                 return
             outcome = await self._queen.forget(self._node.node_id, self._node.instance_id)
-        if isinstance(outcome, Unknown):
+        if isinstance(outcome, NodeUnknown):
             emit(events.REGISTRATION_WITHDRAWN, node_id=self._node.node_id, queen=self._node.queen_url)
 
     async def _turn(self) -> None:
@@ -156,7 +156,7 @@ class Agent:
         try:
             address = await node.address()
         except AddressUnknown as error:
-            return Silent(str(error))
+            return NoAnswer(str(error))
         registration = NodeRegistration(
             node_id=node.node_id,
             machine_id=node.machine_id,
@@ -168,7 +168,7 @@ class Agent:
             heartbeat_interval_ms=round(node.interval_s * 1000),
         )
         outcome = await self._queen.register(registration)
-        if isinstance(outcome, Accepted):
+        if isinstance(outcome, Registered):
             self._registered_as, self._registered_at = made_of, address
             self._say_accepted(outcome, address)
         return outcome
@@ -200,7 +200,7 @@ class Agent:
         while placement_view(registry.pools, registry.drained.node) == self._sent:
             await registry.changed(registry.revision)
 
-    def _say_accepted(self, accepted: Accepted, address: str) -> None:
+    def _say_accepted(self, accepted: Registered, address: str) -> None:
         if not self._is_new(address):
             return
         names = {"node_id": self._node.node_id, "queen": self._node.queen_url}
@@ -214,7 +214,7 @@ class Agent:
     def _say(self, outcome: Outcome) -> None:
         """Tell an operator what has gone wrong, once for each cause, and when it is over."""
         names = {"node_id": self._node.node_id, "queen": self._node.queen_url}
-        if isinstance(outcome, Heard):
+        if isinstance(outcome, HeartbeatAccepted):
             if self._troubled:
                 emit(events.QUEEN_ANSWERS, **names)
             self._said.clear()
@@ -222,9 +222,9 @@ class Agent:
                 emit(events.REGISTRATION_WARNING, **names, warning=outcome.warning)
             self._warning = outcome.warning
         trouble = self._standing.trouble
-        self._troubled = trouble is not None or (self._troubled and not isinstance(outcome, Heard))
+        self._troubled = trouble is not None or (self._troubled and not isinstance(outcome, HeartbeatAccepted))
         if trouble is not None and self._is_new(trouble):
-            event = events.QUEEN_SILENT if isinstance(outcome, Silent) else events.REGISTRATION_REFUSED
+            event = events.QUEEN_SILENT if isinstance(outcome, NoAnswer) else events.REGISTRATION_REFUSED
             emit(event, **names, reason=trouble)
 
     def _is_new(self, words: str) -> bool:

@@ -17,8 +17,8 @@ from llama_orch.service.watchdog import Pulse
 from llama_orch.telemetry.levels import TRACE
 from pool_managerd.engines.probing import probe
 from pool_managerd.metrics import Metrics
-from pool_managerd.pools.registry import Registry
-from pool_managerd.pools.replica import Replica, Sighting, announced_details, next_check_s
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.pools.replica import ProbeResult, Replica, announced_details, next_check_s
 
 FIRST_LOOK_S, FIRST_ASIDE_S = 0.5, 0.4
 ASIDE_S = 1.0
@@ -30,14 +30,14 @@ log = logging.getLogger(__name__)
 class Probe(Protocol):
     """How an engine is asked."""
 
-    def __call__(self, handoff: Handoff, *, describe: bool, extras_s: float) -> Awaitable[Sighting]:
+    def __call__(self, handoff: Handoff, *, describe: bool, extras_s: float) -> Awaitable[ProbeResult]:
         """One look, bounded in time; what is not its health for `extras_s` seconds at most."""
 
 
-class Health:
+class HealthLoop:
     """Looks at the registry's engines; `bell` wakes it when there are new ones."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, probe: Probe = probe) -> None:
+    def __init__(self, registry: NodePools, metrics: Metrics, probe: Probe = probe) -> None:
         self.bell = Bell()
         self._registry = registry
         self._metrics = metrics
@@ -54,12 +54,12 @@ class Health:
                 wait_s = min(self._due.values(), default=math.inf) - trio.current_time()
                 await self.bell.wait(max(0.0, min(wait_s, pulse.interval_s)))
 
-    async def first_look(self, handoff: Handoff) -> Sighting | None:
+    async def first_look(self, handoff: Handoff) -> ProbeResult | None:
         """A look at an engine that is not known yet; None where it takes more than FIRST_LOOK_S seconds."""
         with trio.move_on_after(FIRST_LOOK_S):
-            sighting = await self._probe(handoff, describe=announced_details(handoff) is None, extras_s=FIRST_ASIDE_S)
-            self._metrics.health_check(handoff.pool_id, sighting.answer)
-            return sighting
+            result = await self._probe(handoff, describe=announced_details(handoff) is None, extras_s=FIRST_ASIDE_S)
+            self._metrics.health_check(handoff.pool_id, result.answer)
+            return result
         return None
 
     def _start_due(self, looks: trio.Nursery) -> None:
@@ -73,10 +73,10 @@ class Health:
 
     async def _look(self, replica: Replica) -> None:
         extras_s = math.inf if replica.health is PoolState.READY else ASIDE_S
-        sighting = await self._probe(replica.handoff, describe=replica.details is None, extras_s=extras_s)
-        self._metrics.health_check(replica.handoff.pool_id, sighting.answer)
-        log.log(TRACE, "engine of pool %s replica %s is %s", *replica.key, sighting.answer.value)
-        after = self._registry.saw(replica.incarnation, sighting)
+        result = await self._probe(replica.handoff, describe=replica.details is None, extras_s=extras_s)
+        self._metrics.health_check(replica.handoff.pool_id, result.answer)
+        log.log(TRACE, "engine of pool %s replica %s is %s", *replica.key, result.answer.value)
+        after = self._registry.saw(replica.incarnation, result)
         if after:
             self._due[replica.incarnation] = trio.current_time() + next_check_s(after)
             self.bell.ring()

@@ -14,7 +14,7 @@ from llama_orch.engines import KINDS
 from llama_orch.engines.engine_client import EngineClient, parse
 from llama_orch.engines.kind import Description, Kind, Load
 from llama_orch.http.client.client import UpstreamError, UpstreamTimeout, fetch
-from pool_managerd.pools.replica import Answer, Sighting
+from pool_managerd.pools.replica import HealthAnswer, ProbeResult
 
 LIMIT_S = 2.0
 SIZE_LIMIT = 1 << 20
@@ -32,7 +32,7 @@ class _ErrorBody(BaseModel):
 ERROR_BODY = TypeAdapter(_ErrorBody)
 
 
-async def probe(handoff: Handoff, *, describe: bool, extras_s: float = math.inf) -> Sighting:
+async def probe(handoff: Handoff, *, describe: bool, extras_s: float = math.inf) -> ProbeResult:
     """Probe the engine of `handoff`; with `describe` also for what it serves. Takes at most 4 times LIMIT_S.
 
     Load and description are waited for until `extras_s` seconds from now: a busy engine may be late with them.
@@ -43,18 +43,18 @@ async def probe(handoff: Handoff, *, describe: bool, extras_s: float = math.inf)
     try:
         status, body = await fetch(handoff.url + kind.health_path, limit_s=LIMIT_S, size=SIZE_LIMIT)
     except UpstreamTimeout as error:
-        return Sighting(Answer.SILENT, f"the engine at {handoff.url} does not answer: {error}")
+        return ProbeResult(HealthAnswer.SILENT, f"the engine at {handoff.url} does not answer: {error}")
     except UpstreamError as error:
-        return Sighting(Answer.GONE, f"the engine at {handoff.url} is unreachable: {error}")
+        return ProbeResult(HealthAnswer.GONE, f"the engine at {handoff.url} is unreachable: {error}")
     if _is_unready(kind, status):
-        return Sighting(Answer.LOADING, error_text(status, body))
+        return ProbeResult(HealthAnswer.LOADING, error_text(status, body))
     if kind.describe_by_health:
-        return Sighting(Answer.READY, details=kind.describe_by_health(body))
+        return ProbeResult(HealthAnswer.READY, details=kind.describe_by_health(body))
     details, load = None, Load()
     with trio.move_on_at(extras_until_s):
         details = await _description(kind, client) if describe else None
         load = await _load(kind, client, handoff)
-    return Sighting(Answer.READY, slots=load.slots, details=details, kv_usage=load.kv_usage)
+    return ProbeResult(HealthAnswer.READY, slots=load.slots, details=details, kv_usage=load.kv_usage)
 
 
 def _is_unready(kind: Kind, status: int) -> bool:

@@ -15,17 +15,17 @@ from llama_orch.contracts.handoff import Handoff
 from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import Found, Intake
 from llama_orch.telemetry.levels import TRACE
-from pool_managerd.engines.health import Health
-from pool_managerd.handoffs.persistence import Store
+from pool_managerd.engines.health import HealthLoop
 from pool_managerd.handoffs.reports import ReportReader
+from pool_managerd.handoffs.state_file import StateFile
 from pool_managerd.metrics import Metrics
-from pool_managerd.pools.registry import Registry
-from pool_managerd.pools.replica import Replica, Sighting
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.pools.replica import ProbeResult, Replica
 
 log = logging.getLogger(__name__)
 
 
-class Handoffs:
+class HandoffLoop:
     """Takes handoffs into the registry and has them looked at. `interval_s` is the polling interval."""
 
     def __init__(
@@ -33,9 +33,9 @@ class Handoffs:
         *,
         intake: Intake,
         reports: ReportReader,
-        registry: Registry,
-        health: Health,
-        store: Store,
+        registry: NodePools,
+        health: HealthLoop,
+        store: StateFile,
         metrics: Metrics,
         interval_s: float,
         deletes: bool,
@@ -96,16 +96,16 @@ class Handoffs:
     async def _take(self, news: Sequence[Found], began_s: float) -> None:
         """Each engine is looked at first: a queen that has read the file too and found the engine ready would otherwise
         be told that it is not, and a moment later that it is."""
-        sightings: list[Sighting | None] = [None] * len(news)
+        results: list[ProbeResult | None] = [None] * len(news)
 
         async def look(number: int, handoff: Handoff) -> None:
-            sightings[number] = await self._health.first_look(handoff)
+            results[number] = await self._health.first_look(handoff)
 
         async with trio.open_nursery() as looks:
             for number, found in enumerate(news):
                 looks.start_soon(look, number, found.handoff)
-        for found, sighting in zip(news, sightings, strict=True):
-            self._registry.take(found, sighting)
+        for found, result in zip(news, results, strict=True):
+            self._registry.take(found, result)
             self._health.bell.ring()
             took_ms = (time.perf_counter() - began_s) * 1000
             self._metrics.handoff_taken(found.handoff.pool_id, took_ms)

@@ -23,7 +23,7 @@ Key = tuple[str, str]
 """Pool id and replica id."""
 
 
-class Answer(Enum):
+class HealthAnswer(Enum):
     """How an engine answered its health check."""
 
     READY = "ready"
@@ -33,10 +33,10 @@ class Answer(Enum):
 
 
 @dataclass(frozen=True)
-class Sighting:
+class ProbeResult:
     """One look at an engine. What was not learnt is None; `kv_usage` is the part of the KV cache that is in use."""
 
-    answer: Answer
+    answer: HealthAnswer
     error: str | None = None
     slots: Slots | None = None
     details: Description | None = None
@@ -125,32 +125,32 @@ def assumed_slots(handoff: Handoff) -> Slots:
     return Slots(total, total)
 
 
-def seen(replica: Replica, sighting: Sighting, now_s: float) -> Replica:
-    """`replica` after `sighting`."""
-    if sighting.answer in (Answer.READY, Answer.LOADING):
-        return _answered(replica, sighting)
+def seen(replica: Replica, result: ProbeResult, now_s: float) -> Replica:
+    """`replica` after `result`."""
+    if result.answer in (HealthAnswer.READY, HealthAnswer.LOADING):
+        return _answered(replica, result)
     misses = replica.misses + 1
-    missed = replace(replica, misses=misses, last_error=sighting.error, kv_usage=None)
+    missed = replace(replica, misses=misses, last_error=result.error, kv_usage=None)
     if misses >= OFFLINE_AFTER:
         since = now_s if replica.offline_since_s is None else replica.offline_since_s
         return replace(missed, health=PoolState.OFFLINE, live=False, offline_since_s=since)
-    if sighting.answer is Answer.GONE and replica.health is PoolState.READY:
+    if result.answer is HealthAnswer.GONE and replica.health is PoolState.READY:
         return replace(missed, health=PoolState.STARTING, live=False)
     return missed
 
 
-def _answered(replica: Replica, sighting: Sighting) -> Replica:
-    ready = sighting.answer is Answer.READY
+def _answered(replica: Replica, result: ProbeResult) -> Replica:
+    ready = result.answer is HealthAnswer.READY
     return replace(
         replica,
         health=PoolState.READY if ready else PoolState.STARTING,
         live=True,
         was_ready=ready or replica.was_ready,
         misses=0,
-        slots=sighting.slots or replica.slots,
-        details=sighting.details or replica.details,
-        kv_usage=sighting.kv_usage,
-        last_error=sighting.error,
+        slots=result.slots or replica.slots,
+        details=result.details or replica.details,
+        kv_usage=result.kv_usage,
+        last_error=result.error,
         offline_since_s=None,
     )
 

@@ -17,10 +17,10 @@ from llama_orch.engines.relay_paths import relay_purpose
 from llama_orch.http.client.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
 from llama_orch.http.server.exchange import BrokenOff, Exchange
 from llama_orch.telemetry import correlation
-from pool_managerd.pools.registry import Registry
+from pool_managerd.pools.node_pools import NodePools
 from pool_managerd.pools.replica import Replica
 from pool_managerd.relay.affinity import Affinity
-from pool_managerd.relay.passing import (
+from pool_managerd.relay.rules import (
     BROKEN,
     REFUSED,
     Allows,
@@ -40,7 +40,7 @@ TRANSLATION_ROOM = 8 << 20
 class Relay:
     """Passes on to the engines of `registry`. The wait for an engine's head is the client's to bound; `head_s` can."""
 
-    def __init__(self, registry: Registry, head_s: float = math.inf, allows: Allows = relay_purpose) -> None:
+    def __init__(self, registry: NodePools, head_s: float = math.inf, allows: Allows = relay_purpose) -> None:
         self._allows = allows
         self._registry = registry
         self._affinity = Affinity()

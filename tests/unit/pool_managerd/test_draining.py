@@ -11,7 +11,7 @@ import trio.testing
 from llama_orch.contracts.pools import PoolState
 from pool_managerd.draining import GRACE_S, Draining
 from pool_managerd.metrics import Metrics
-from pool_managerd.pools.registry import Registry
+from pool_managerd.pools.node_pools import NodePools
 from tests.unit.pool_managerd.test_metrics import exposed
 from tests.unit.pool_managerd.values import LOADING, READY, found
 
@@ -22,7 +22,7 @@ Clock = trio.testing.MockClock
 class Scene:
     """Two pools, a and b, that are ready, and requests that pass to them."""
 
-    registry: Registry
+    registry: NodePools
     metrics: Metrics
     draining: Draining
     nursery: trio.Nursery
@@ -50,7 +50,7 @@ class Scene:
 
 @asynccontextmanager
 async def scene() -> AsyncIterator[Scene]:
-    registry = Registry()
+    registry = NodePools()
     for number, pool_id in enumerate(("a", "b")):
         registry.take(found(pool_id=pool_id, port=18080 + number))
     for replica in registry.replicas:
@@ -159,7 +159,7 @@ async def test_a_drained_node_takes_every_pool_with_it_also_one_that_comes_later
 
 
 async def test_a_node_without_pools_is_drained_all_the_same_and_who_waits_learns_of_it(autojump_clock: Clock) -> None:
-    registry = Registry()
+    registry = NodePools()
     draining = Draining(registry, Metrics(registry), None)
     async with trio.open_nursery() as nursery:
         await nursery.start(draining.run)

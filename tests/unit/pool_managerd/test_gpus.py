@@ -11,7 +11,7 @@ import trio.testing
 
 from pool_managerd.gpus import Discovery, announce, real_nvml, watch_gpus
 from pool_managerd.pools.devices import NOT_LOOKED, Gpu, Gpus
-from pool_managerd.pools.registry import Registry
+from pool_managerd.pools.node_pools import NodePools
 from tests.unit.pool_managerd.imitation_nvml import ImitationNvml
 
 INTERVAL_S = 0.01
@@ -68,15 +68,15 @@ def test_the_real_module_has_what_is_used_and_never_raises() -> None:
 
 
 @asynccontextmanager
-async def watched(nvml: ImitationNvml) -> AsyncIterator[Registry]:
-    registry = Registry()
+async def watched(nvml: ImitationNvml) -> AsyncIterator[NodePools]:
+    registry = NodePools()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch_gpus, Discovery(lambda: nvml), registry, INTERVAL_S)
         yield registry
         nursery.cancel_scope.cancel()
 
 
-async def until(registry: Registry, problem: str | None, count: int) -> None:
+async def until(registry: NodePools, problem: str | None, count: int) -> None:
     with trio.fail_after(5):
         while (registry.gpus.problem, len(registry.gpus.devices)) != (problem, count):  # noqa: ASYNC110 -- a condition
             await trio.sleep(INTERVAL_S)

@@ -25,7 +25,7 @@ from llama_orch.engines.workloads import announced
 from llama_orch.service.command_line import Parser
 from orchctl.submit import request
 from pool_managerd.engines.probing import probe
-from pool_managerd.pools.replica import Answer, Sighting
+from pool_managerd.pools.replica import HealthAnswer, ProbeResult
 from queen_rbee.pools.capabilities import capabilities
 from tests.unit.engine_provisioner.pools import pool
 from tests.unit.pool_managerd.scripted_http import http, scripted_http
@@ -107,10 +107,10 @@ def test_new_kind_is_in_the_schemas() -> None:
 async def test_new_kind_is_probed_and_described() -> None:
     async with scripted_http({"/dummy/health": http(200, b""), "/model": http(200, b"m")}) as port:
         assert (await check(f"http://127.0.0.1:{port}", "dummy")).condition is Condition.UP
-        sighting = await probe(handoff(port), describe=True)
-    assert sighting == Sighting(Answer.READY, None, Slots(3, 2), Description(("m",), 512), 0.5)
+        result = await probe(handoff(port), describe=True)
+    assert result == ProbeResult(HealthAnswer.READY, None, Slots(3, 2), Description(("m",), 512), 0.5)
     async with scripted_http({"/dummy/health": http(425, b"")}) as port:
-        assert (await probe(handoff(port), describe=True)).answer is Answer.LOADING
+        assert (await probe(handoff(port), describe=True)).answer is HealthAnswer.LOADING
     assert (health_path("dummy"), is_loading("dummy", 425), is_loading("dummy", 503)) == ("/dummy/health", True, False)
 
 

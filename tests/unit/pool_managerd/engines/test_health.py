@@ -11,10 +11,10 @@ import trio.testing
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.service.watchdog import Pulse
 from pool_managerd.daemon import FIRST_LOOKS_S
-from pool_managerd.engines.health import FIRST_LOOK_S, Health
+from pool_managerd.engines.health import FIRST_LOOK_S, HealthLoop
 from pool_managerd.metrics import Metrics
-from pool_managerd.pools.registry import Registry
-from pool_managerd.pools.replica import Sighting
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.pools.replica import ProbeResult
 from tests.unit.pool_managerd.values import GONE, LOADING, READY, found, handoff
 
 
@@ -23,11 +23,11 @@ class Script:
     """Answers for engines by pool id, and when each was asked. An engine without one hangs; the others take `late_s`
     seconds for what is not their health."""
 
-    answers: dict[str, list[Sighting]]
+    answers: dict[str, list[ProbeResult]]
     late_s: float = 0.0
     asked: list[tuple[str, float]] = field(default_factory=list)
 
-    async def __call__(self, handoff: Handoff, *, describe: bool, extras_s: float) -> Sighting:
+    async def __call__(self, handoff: Handoff, *, describe: bool, extras_s: float) -> ProbeResult:
         self.asked.append((handoff.pool_id, trio.current_time()))
         answers = self.answers.get(handoff.pool_id)
         if answers is None:
@@ -43,11 +43,11 @@ class Script:
 
 
 @asynccontextmanager
-async def watched(script: Script, *pool_ids: str) -> AsyncIterator[tuple[Registry, Health, Pulse]]:
-    registry = Registry()
+async def watched(script: Script, *pool_ids: str) -> AsyncIterator[tuple[NodePools, HealthLoop, Pulse]]:
+    registry = NodePools()
     for number, pool_id in enumerate(pool_ids):
         registry.take(found(pool_id=pool_id, port=18080 + number))
-    health = Health(registry, Metrics(registry), script)
+    health = HealthLoop(registry, Metrics(registry), script)
     pulse = Pulse("health", 5.0)
     async with trio.open_nursery() as nursery:
         await nursery.start(health.run, pulse)

@@ -19,7 +19,7 @@ from llama_orch.engines.openai_models import MODELS
 from llama_orch.engines.triton import INDEX, METADATA
 from pool_managerd.engines import probing
 from pool_managerd.engines.probing import ERROR_BODY, LIMIT_S, error_text, probe
-from pool_managerd.pools.replica import Answer, Sighting
+from pool_managerd.pools.replica import HealthAnswer, ProbeResult
 from tests.unit.pool_managerd.scripted_http import HANG, http, scripted_http
 from tests.unit.pool_managerd.values import handoff
 from tests.unit.queen_rbee.imitations.openai import OpenAiImitation
@@ -32,26 +32,26 @@ GOOD = http(200, b'{"status":"ok"}')
 TWO_SLOTS = http(200, json.dumps([{"id": 0, "is_processing": True}, {"id": 1, "is_processing": False}]).encode())
 
 
-async def probed(answers: dict[str, bytes], *, engine: str = "llamacpp", describe: bool = False) -> Sighting:
+async def probed(answers: dict[str, bytes], *, engine: str = "llamacpp", describe: bool = False) -> ProbeResult:
     async with scripted_http(answers) as port:
         return await probe(handoff(port=port, engine=engine), describe=describe)
 
 
 async def test_ready_engine_reports_slots() -> None:
-    assert await probed({"/health": GOOD, "/slots": TWO_SLOTS}) == Sighting(Answer.READY, slots=Slots(2, 1))
+    assert await probed({"/health": GOOD, "/slots": TWO_SLOTS}) == ProbeResult(HealthAnswer.READY, slots=Slots(2, 1))
 
 
 async def test_ready_engine_reports_kv_usage() -> None:
     working = {"id": 0, "is_processing": True, "n_ctx": 1000, "n_prompt_tokens": 500}
     idle = {"id": 1, "is_processing": False, "n_ctx": 1000, "n_prompt_tokens": 700}
     answers = {"/health": GOOD, "/slots": http(200, json.dumps([working, idle]).encode())}
-    assert await probed(answers) == Sighting(Answer.READY, slots=Slots(2, 1), kv_usage=0.25)
+    assert await probed(answers) == ProbeResult(HealthAnswer.READY, slots=Slots(2, 1), kv_usage=0.25)
 
 
 async def test_slots_are_reported_despite_invalid_token_counts() -> None:
     working = {"id": 0, "is_processing": True, "n_ctx": 1, "n_prompt_tokens": 10**400}
     answers = {"/health": GOOD, "/slots": http(200, json.dumps([working]).encode())}
-    assert await probed(answers) == Sighting(Answer.READY, slots=Slots(1, 0))
+    assert await probed(answers) == ProbeResult(HealthAnswer.READY, slots=Slots(1, 0))
 
 
 async def test_kv_usage_follows_the_unified_cache_flag() -> None:
@@ -63,8 +63,8 @@ async def test_kv_usage_follows_the_unified_cache_flag() -> None:
 @pytest.mark.parametrize("metrics", [HANG, b"x", http(404, b"{}"), http(200, b"\xff"), http(200, b" " * (2 << 20))])
 async def test_bad_metrics_do_not_delay_readiness(metrics: bytes) -> None:
     with trio.fail_after(LIMIT_S):
-        sighting = await probed({"/health": GOOD, "/metrics": metrics}, engine="vllm")
-    assert sighting == Sighting(Answer.READY)
+        result = await probed({"/health": GOOD, "/metrics": metrics}, engine="vllm")
+    assert result == ProbeResult(HealthAnswer.READY)
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -73,42 +73,44 @@ async def test_vllm_reports_kv_usage(old: bool, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(KINDS, "vllm", patient)
     async with listening(VllmImitation(old=old)) as imitation:
         port = int(imitation.url.rpartition(":")[2])
-        sighting = await probe(handoff(port=port, engine="vllm"), describe=False)
-    assert sighting == Sighting(Answer.READY, kv_usage=CACHE_USAGE)
+        result = await probe(handoff(port=port, engine="vllm"), describe=False)
+    assert result == ProbeResult(HealthAnswer.READY, kv_usage=CACHE_USAGE)
 
 
 async def test_loading_engine_is_quoted() -> None:
     answer = http(503, b'{"error":{"code":503,"message":"Loading model"}}')
-    assert await probed({"/health": answer}) == Sighting(Answer.LOADING, "the engine answers 503: Loading model")
+    assert await probed({"/health": answer}) == ProbeResult(
+        HealthAnswer.LOADING, "the engine answers 503: Loading model"
+    )
 
 
 @pytest.mark.parametrize("slots", [http(501, b"{}"), http(200, b"{}"), http(200, b"[]"), http(200, b"nonsense"), b"x"])
 async def test_engine_without_usable_slots_is_ready(slots: bytes) -> None:
-    assert await probed({"/health": GOOD, "/slots": slots}) == Sighting(Answer.READY)
+    assert await probed({"/health": GOOD, "/slots": slots}) == ProbeResult(HealthAnswer.READY)
 
 
 async def test_unsupported_health_path_counts_as_ready() -> None:
-    assert (await probed({"/health": http(404, b"{}")})).answer is Answer.READY
+    assert (await probed({"/health": http(404, b"{}")})).answer is HealthAnswer.READY
 
 
 @pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nx", b"\0"])
 async def test_non_http_listener_is_gone(answer: bytes) -> None:
-    assert (await probed({"/health": answer})).answer is Answer.GONE
+    assert (await probed({"/health": answer})).answer is HealthAnswer.GONE
 
 
 async def test_closed_port_is_gone_with_address_in_error() -> None:
     async with scripted_http({}) as port:
         pass
-    sighting = await probe(handoff(port=port), describe=True)
-    assert sighting.answer is Answer.GONE
-    assert sighting.error
-    assert f"cannot connect to 127.0.0.1:{port}" in sighting.error
-    assert "refused" in sighting.error
+    result = await probe(handoff(port=port), describe=True)
+    assert result.answer is HealthAnswer.GONE
+    assert result.error
+    assert f"cannot connect to 127.0.0.1:{port}" in result.error
+    assert "refused" in result.error
 
 
 async def test_engine_without_answer_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "LIMIT_S", 0.05)
-    assert (await probed({"/health": HANG})).answer is Answer.SILENT
+    assert (await probed({"/health": HANG})).answer is HealthAnswer.SILENT
 
 
 async def test_hanging_slots_leave_engine_ready(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +118,7 @@ async def test_hanging_slots_leave_engine_ready(monkeypatch: pytest.MonkeyPatch)
         return EngineClient(url, 0.05, size)
 
     monkeypatch.setattr(probing, "EngineClient", impatient)
-    assert await probed({"/health": GOOD, "/slots": HANG}) == Sighting(Answer.READY)
+    assert await probed({"/health": GOOD, "/slots": HANG}) == ProbeResult(HealthAnswer.READY)
 
 
 @pytest.mark.parametrize("late", ["/slots", "/props"])
@@ -124,14 +126,14 @@ async def test_readiness_is_not_delayed_by_extras(late: str) -> None:
     answers = {"/health": GOOD, "/slots": TWO_SLOTS, "/v1/models": GOOD, "/props": GOOD} | {late: HANG}
     async with scripted_http(answers) as port:
         with trio.fail_after(2):
-            sighting = await probe(handoff(port=port), describe=True, extras_s=0.05)
-    assert (sighting.answer, sighting.slots) == (Answer.READY, None)
+            result = await probe(handoff(port=port), describe=True, extras_s=0.05)
+    assert (result.answer, result.slots) == (HealthAnswer.READY, None)
 
 
 async def test_oversized_answer_is_cut_off() -> None:
     with trio.fail_after(10):
-        sighting = await probed({"/health": GOOD, "/slots": http(200, b" " * (2 << 20))})
-    assert sighting == Sighting(Answer.READY)
+        result = await probed({"/health": GOOD, "/slots": http(200, b" " * (2 << 20))})
+    assert result == ProbeResult(HealthAnswer.READY)
 
 
 async def test_engine_describes_what_the_handoff_omits() -> None:
@@ -147,7 +149,7 @@ async def test_engine_describes_what_the_handoff_omits() -> None:
     ("make", "details"),
     [
         (VllmImitation, Description(("org/served",), 2048)),
-        (TgiImitation, Description(("org/tgi",), 2048)),
+        (TgiImitation, Description(("org/tgi",), 2048, version="3.3.4")),
         (TritonImitation, Description(("ensemble",), None)),
         (OpenAiImitation, Description(("org/served",), None)),
     ],
@@ -155,31 +157,31 @@ async def test_engine_describes_what_the_handoff_omits() -> None:
 async def test_each_kind_is_ready_and_described(make: Callable[[], Imitation], details: Description) -> None:
     async with listening(make()) as imitation:
         port = int(imitation.url.rpartition(":")[2])
-        sighting = await probe(handoff(port=port, engine=imitation.engine), describe=True)
-        assert (sighting.answer, sighting.slots, sighting.details) == (Answer.READY, None, details)
+        result = await probe(handoff(port=port, engine=imitation.engine), describe=True)
+        assert (result.answer, result.slots, result.details) == (HealthAnswer.READY, None, details)
         assert not any(call.path == "/slots" for call in imitation.heard)
 
 
 @pytest.mark.parametrize(
     ("engine", "path", "status", "answer"),
     [
-        ("triton", "/v2/health/ready", 200, Answer.READY),
-        ("triton", "/v2/health/ready", 400, Answer.LOADING),
-        ("vllm", "/health", 503, Answer.LOADING),
-        ("tgi", "/health", 503, Answer.LOADING),
-        ("openai-http", "/v1/models", 200, Answer.READY),
-        ("openai-http", "/v1/models", 401, Answer.LOADING),
-        ("openai-http", "/v1/models", 404, Answer.LOADING),
+        ("triton", "/v2/health/ready", 200, HealthAnswer.READY),
+        ("triton", "/v2/health/ready", 400, HealthAnswer.LOADING),
+        ("vllm", "/health", 503, HealthAnswer.LOADING),
+        ("tgi", "/health", 503, HealthAnswer.LOADING),
+        ("openai-http", "/v1/models", 200, HealthAnswer.READY),
+        ("openai-http", "/v1/models", 401, HealthAnswer.LOADING),
+        ("openai-http", "/v1/models", 404, HealthAnswer.LOADING),
     ],
 )
-async def test_health_check_follows_the_kind(engine: str, path: str, status: int, answer: Answer) -> None:
+async def test_health_check_follows_the_kind(engine: str, path: str, status: int, answer: HealthAnswer) -> None:
     assert (await probed({path: http(status, b'{"error":{"message":"no"}}')}, engine=engine)).answer is answer
 
 
 async def test_openai_server_with_missing_key_is_quoted() -> None:
     body = b'{"error":{"message":"Incorrect API key provided"}}'
-    sighting = await probed({"/v1/models": http(401, body)}, engine="openai-http")
-    assert sighting.error == "the engine answers 401: Incorrect API key provided"
+    result = await probed({"/v1/models": http(401, body)}, engine="openai-http")
+    assert result.error == "the engine answers 401: Incorrect API key provided"
 
 
 async def test_openai_models_are_read_from_each_health_check() -> None:
@@ -196,7 +198,7 @@ async def test_shortest_context_of_several_models_counts() -> None:
 @pytest.mark.parametrize("engine", ["vllm", "tgi", "triton"])
 async def test_engine_without_models_stays_undescribed(engine: str) -> None:
     answers = dict.fromkeys(("/health", "/v2/health/ready", "/v1/models", "/info", "/v2/repository/index"), GOOD)
-    assert await probed(answers, engine=engine, describe=True) == Sighting(Answer.READY)
+    assert await probed(answers, engine=engine, describe=True) == ProbeResult(HealthAnswer.READY)
 
 
 async def test_triton_serves_only_ready_text_models() -> None:

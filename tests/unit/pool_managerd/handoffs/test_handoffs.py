@@ -15,14 +15,14 @@ from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
 from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import Intake, watch
-from pool_managerd.engines.health import Health, Probe
+from pool_managerd.engines.health import HealthLoop, Probe
 from pool_managerd.engines.probing import probe
-from pool_managerd.handoffs.handoffs import Handoffs, unknown
-from pool_managerd.handoffs.persistence import Store
+from pool_managerd.handoffs.handoffs import HandoffLoop, unknown
 from pool_managerd.handoffs.reports import ReportReader
+from pool_managerd.handoffs.state_file import StateFile
 from pool_managerd.metrics import Metrics
-from pool_managerd.pools.registry import Registry
-from pool_managerd.pools.replica import Sighting
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.pools.replica import ProbeResult
 from tests.unit.llama_orch.spool.files import age, publish
 from tests.unit.pool_managerd.values import READY, found, handoff, replica, report
 
@@ -36,8 +36,8 @@ class Intaking:
 
     spool: Path
     state: Path
-    registry: Registry
-    handoffs: Handoffs
+    registry: NodePools
+    handoffs: HandoffLoop
 
     async def until_known(self, *pool_ids: str) -> None:
         """Return when exactly these pools are known."""
@@ -52,15 +52,15 @@ async def taking(
 ) -> AsyncIterator[Intaking]:
     spool, state = tmp_path / "engines", tmp_path / "state"
     spool.mkdir(exist_ok=True)
-    store, registry = Store(state), Registry()
+    store, registry = StateFile(state), NodePools()
     saved = store.load()
     registry.restore(saved)
     metrics = Metrics(registry)
-    handoffs = Handoffs(
+    handoffs = HandoffLoop(
         intake=Intake(spool, moves_bad=True, taken=[] if deletes else [found.identity for found in saved]),
         reports=ReportReader(spool),
         registry=registry,
-        health=Health(registry, metrics, probe),
+        health=HealthLoop(registry, metrics, probe),
         store=store,
         metrics=metrics,
         interval_s=interval_s,
@@ -83,11 +83,11 @@ async def test_what_lies_there_at_the_start_is_taken_before_the_loop_has_started
 async def test_an_engine_that_is_ready_is_never_said_not_to_be(tmp_path: Path) -> None:
     said: list[list[bool]] = []
 
-    async def ready(handoff: Handoff, *, describe: bool, extras_s: float) -> Sighting:
+    async def ready(handoff: Handoff, *, describe: bool, extras_s: float) -> ProbeResult:
         await trio.lowlevel.checkpoint()
         return READY
 
-    async def listen(registry: Registry) -> None:
+    async def listen(registry: NodePools) -> None:
         while True:
             await registry.changed(registry.revision)
             said.append([replica.ready for pool in registry.pools for replica in pool.replicas])
@@ -102,7 +102,7 @@ async def test_an_engine_that_is_ready_is_never_said_not_to_be(tmp_path: Path) -
 
 
 async def test_an_engine_that_hangs_is_known_without_a_look_and_its_neighbour_with_it(tmp_path: Path) -> None:
-    async def silent(handoff: Handoff, *, describe: bool, extras_s: float) -> Sighting:
+    async def silent(handoff: Handoff, *, describe: bool, extras_s: float) -> ProbeResult:
         if handoff.pool_id == "silent":
             await trio.sleep_forever()
         return READY
@@ -134,7 +134,7 @@ async def test_a_scan_returns_when_everything_there_has_been_taken_saved_and_del
         await loop.handoffs.scan()
         assert len(loop.registry.pools) == 20
         assert os.listdir(loop.spool) == []
-        assert len(Store(loop.state).load()) == 20
+        assert len(StateFile(loop.state).load()) == 20
 
 
 async def test_without_deletion_a_file_stays_and_is_not_taken_again_by_this_run_or_the_next(

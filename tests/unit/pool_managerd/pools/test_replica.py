@@ -13,14 +13,14 @@ from pool_managerd.pools.replica import (
     INTERVAL_S,
     OFFLINE_AFTER,
     SOON_S,
-    Answer,
-    Sighting,
+    HealthAnswer,
+    ProbeResult,
     announced_details,
     next_check_s,
 )
 from tests.unit.pool_managerd.values import GONE, LOADING, READY, SILENT, handoff, replica
 
-sightings = st.lists(st.sampled_from([READY, LOADING, SILENT, GONE]), max_size=12)
+results = st.lists(st.sampled_from([READY, LOADING, SILENT, GONE]), max_size=12)
 
 
 @pytest.mark.parametrize(
@@ -40,30 +40,30 @@ sightings = st.lists(st.sampled_from([READY, LOADING, SILENT, GONE]), max_size=1
         ((GONE, GONE, GONE, READY), PoolState.READY, True),
     ],
 )
-def test_each_look_leads_to_the_state_it_should(looks: tuple[Sighting, ...], state: PoolState, live: bool) -> None:
+def test_each_look_leads_to_the_state_it_should(looks: tuple[ProbeResult, ...], state: PoolState, live: bool) -> None:
     after = replica(*looks)
     assert (after.state, after.live) == (state, live)
 
 
-@given(sightings)
-def test_offline_means_as_many_misses_in_a_row_as_it_takes(looks: list[Sighting]) -> None:
+@given(results)
+def test_offline_means_as_many_misses_in_a_row_as_it_takes(looks: list[ProbeResult]) -> None:
     misses = len(list(takewhile(lambda look: look in (SILENT, GONE), reversed(looks))))
     assert (replica(*looks).state is PoolState.OFFLINE) == (misses >= OFFLINE_AFTER)
 
 
-@given(sightings)
-def test_one_good_answer_makes_ready_whatever_was_before(looks: list[Sighting]) -> None:
+@given(results)
+def test_one_good_answer_makes_ready_whatever_was_before(looks: list[ProbeResult]) -> None:
     after = replica(*looks, READY)
     assert (after.state, after.error, after.offline_since_s) == (PoolState.READY, None, None)
 
 
-@given(sightings)
-def test_an_engine_that_refuses_connections_is_never_ready(looks: list[Sighting]) -> None:
+@given(results)
+def test_an_engine_that_refuses_connections_is_never_ready(looks: list[ProbeResult]) -> None:
     assert replica(*looks, GONE).state is not PoolState.READY
 
 
-@given(sightings)
-def test_what_is_not_ready_after_a_look_has_a_reason(looks: list[Sighting]) -> None:
+@given(results)
+def test_what_is_not_ready_after_a_look_has_a_reason(looks: list[ProbeResult]) -> None:
     after = replica(*looks, GONE)
     assert after.error == "the engine is gone"
 
@@ -75,11 +75,11 @@ def test_offline_counts_from_the_look_that_made_it_so() -> None:
 def test_slots_are_those_announced_until_the_engine_tells_its_own() -> None:
     assert replica(slots_total=2).slots == Slots(2, 2)
     assert replica(READY, slots_total=2).slots == Slots(4, 3)
-    assert replica(READY, Sighting(Answer.READY), slots_total=2).slots == Slots(4, 3)
+    assert replica(READY, ProbeResult(HealthAnswer.READY), slots_total=2).slots == Slots(4, 3)
 
 
 def test_details_are_learnt_once() -> None:
-    learnt = Sighting(Answer.READY, details=Description(("m",), 512))
+    learnt = ProbeResult(HealthAnswer.READY, details=Description(("m",), 512))
     assert replica(learnt, READY).details == Description(("m",), 512)
 
 

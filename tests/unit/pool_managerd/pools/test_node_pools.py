@@ -9,19 +9,19 @@ import trio.testing
 from llama_orch.contracts.pools import PoolState
 from llama_orch.spool import Found
 from pool_managerd.pools.devices import Gpus
-from pool_managerd.pools.registry import FORGET_AFTER_S, Registry
-from pool_managerd.pools.replica import Sighting
+from pool_managerd.pools.node_pools import FORGET_AFTER_S, NodePools
+from pool_managerd.pools.replica import ProbeResult
 from tests.unit.pool_managerd.values import GONE, LOADING, READY, SILENT, TWO_GPUS, found, report
 
 
-def registry(**fields: Any) -> Registry:
+def registry(**fields: Any) -> NodePools:
     """A registry that has taken one engine."""
-    pools = Registry()
+    pools = NodePools()
     pools.take(found(**fields))
     return pools
 
 
-def incarnation(pools: Registry) -> int:
+def incarnation(pools: NodePools) -> int:
     return pools.replicas[-1].incarnation
 
 
@@ -40,7 +40,7 @@ async def test_a_newer_announcement_takes_the_place_of_the_older() -> None:
     ("look", "ready"), [(None, True), (READY, True), (SILENT, True), (LOADING, False), (GONE, False)]
 )
 async def test_a_ready_engine_that_is_announced_again_stays_ready_unless_it_says_otherwise(
-    look: Sighting | None, ready: bool
+    look: ProbeResult | None, ready: bool
 ) -> None:
     pools = registry()
     pools.saw(incarnation(pools), READY)
@@ -75,7 +75,7 @@ async def test_engines_are_known_again_in_the_order_in_which_they_were_announced
     pools = registry(replica_id="r0", engine="vllm")
     pools.take(found(replica_id="r1", port=18081))
     pools.take(found(replica_id="r0", engine="vllm"))
-    again = Registry()
+    again = NodePools()
     again.restore(Found(replica.handoff, replica.identity) for replica in pools.replicas)
     assert [each.pools[0].engine for each in (pools, again)] == ["vllm", "vllm"]
 
@@ -97,7 +97,7 @@ async def test_each_change_of_what_is_said_raises_the_revision_and_nothing_else_
 async def test_a_revision_is_not_met_again_after_a_restart() -> None:
     first = registry()
     await trio.sleep(0.01)
-    assert Registry().revision > first.revision
+    assert NodePools().revision > first.revision
 
 
 async def test_who_waits_is_woken_by_a_change(autojump_clock: trio.testing.MockClock) -> None:
@@ -153,7 +153,7 @@ async def test_a_pool_that_the_provisioner_still_reports_on_is_kept(autojump_clo
 
 
 async def test_a_pool_on_a_gpu_that_falls_off_the_bus_is_failed_and_comes_back_with_it() -> None:
-    pools = Registry()
+    pools = NodePools()
     pools.set_gpus(TWO_GPUS)
     pools.take(found(device_mask="1"))
     pools.saw(incarnation(pools), READY)
@@ -176,7 +176,7 @@ async def test_a_pool_on_gpus_is_not_ready_before_they_have_been_looked_at() -> 
 async def test_a_pool_of_the_last_run_is_ready_though_a_slow_driver_has_yet_to_tell_of_its_gpu(
     announced_again: bool,
 ) -> None:
-    pools = Registry()
+    pools = NodePools()
     pools.restore([found(device_mask="1")])
     if announced_again:
         pools.take(found(device_mask="1"), READY)
@@ -189,7 +189,7 @@ async def test_a_pool_of_the_last_run_is_ready_though_a_slow_driver_has_yet_to_t
 
 
 async def test_engines_of_the_last_run_are_waited_for_until_each_has_been_seen() -> None:
-    pools = Registry()
+    pools = NodePools()
     pools.restore([found(), found(pool_id="other", port=18081)])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pools.engines_seen)
@@ -209,7 +209,7 @@ async def test_engines_of_the_last_run_are_waited_for_until_each_has_been_seen()
     ],
 )
 async def test_the_log_says_each_turn_once(
-    looks: tuple[Sighting, ...], lines: list[str], caplog: pytest.LogCaptureFixture
+    looks: tuple[ProbeResult, ...], lines: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     pools = registry()

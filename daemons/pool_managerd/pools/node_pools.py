@@ -16,13 +16,13 @@ from llama_orch.telemetry.events import HANDOFF_TAKEN, POOL_FORGOTTEN, POOL_READ
 from llama_orch.telemetry.records import emit
 from pool_managerd.pools.devices import NOT_LOOKED, Gpus, device_problem
 from pool_managerd.pools.leases import Leases
-from pool_managerd.pools.replica import Key, Replica, Sighting, announced, announced_again, seen
-from pool_managerd.pools.summary import NOTHING_DRAINED, Drained, Reports, in_service, summarise
+from pool_managerd.pools.pool_status import NOT_DRAINED, DrainState, Reports, pool_statuses, with_service_state
+from pool_managerd.pools.replica import Key, ProbeResult, Replica, announced, announced_again, seen
 
 FORGET_AFTER_S = 600.0
 
 
-class Registry:
+class NodePools:
     """The pools of this machine; to be used from one trio run only."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Registry:
         self._summaries: tuple[PoolStatus, ...] = ()
         self.gpus = NOT_LOOKED
         self.gpus_looked = trio.Event()
-        self.drained = NOTHING_DRAINED
+        self.drained = NOT_DRAINED
         self.leases = Leases(self._publish)
         self._replicas: dict[Key, Replica] = {}
         self._reports: Reports = {}
@@ -55,10 +55,10 @@ class Registry:
             self._replicas[replica.key] = replace(replica, device_problem=None)
         self._settle()
 
-    def take(self, found: Found, sighting: Sighting | None = None) -> None:
+    def take(self, found: Found, result: ProbeResult | None = None) -> None:
         """Know an engine that was announced, in place of any earlier one of its pool and replica id.
 
-        With a `sighting` of it, it is never said to be other than it was seen.
+        With a `result` of it, it is never said to be other than it was seen.
         """
         handoff = found.handoff
         replica = self._announce(found)
@@ -66,16 +66,16 @@ class Registry:
             HANDOFF_TAKEN,
             **handoff.model_dump(include={"pool_id", "replica_id", "engine", "engine_version", "url", "unit"}),
         )
-        if sighting:
-            self._put(replica.key, seen(replica, sighting, trio.current_time()))
+        if result:
+            self._put(replica.key, seen(replica, result, trio.current_time()))
         self._settle()
 
-    def saw(self, incarnation: int, sighting: Sighting) -> Replica | None:
+    def saw(self, incarnation: int, result: ProbeResult) -> Replica | None:
         """Take note of a look at an engine; None where that engine has been replaced or forgotten meanwhile."""
         replica = next((known for known in self.replicas if known.incarnation == incarnation), None)
         if replica is None:
             return None
-        self._put(replica.key, seen(replica, sighting, trio.current_time()))
+        self._put(replica.key, seen(replica, result, trio.current_time()))
         self._settle()
         return self._replicas[replica.key]
 
@@ -92,7 +92,7 @@ class Registry:
             self._put(replica.key, self._placed(replica))
         self._settle()
 
-    def set_drained(self, drained: Drained) -> None:
+    def set_drained(self, drained: DrainState) -> None:
         """Take note of what takes nothing new. Whoever waits for a change is woken, also where no pool has changed."""
         self.drained = drained
         self.revision += 1
@@ -156,14 +156,14 @@ class Registry:
         emit(POOL_FORGOTTEN, pool_id=replica.key[0], replica_id=replica.key[1], reason=reason)
 
     def _settle(self) -> None:
-        self._summaries = summarise(self.replicas, self._reports, self.gpus)
+        self._summaries = pool_statuses(self.replicas, self._reports, self.gpus)
         self._publish()
 
     def _publish(self) -> None:
         """What engines make of the pools, with what this daemon does to them. Each request through the relay comes by
         here twice; the summaries are not made anew for it."""
         leases, drained = self.leases.of_pool, self.drained
-        pools = tuple(in_service(pool, drained, leases(pool.pool_id)) for pool in self._summaries)
+        pools = tuple(with_service_state(pool, drained, leases(pool.pool_id)) for pool in self._summaries)
         if pools == self.pools:
             return
         self.pools = pools

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.spool import Found
-from pool_managerd.handoffs.persistence import FILE, Store, decode_saved, encode
+from pool_managerd.handoffs.state_file import FILE, StateFile, decode_saved, encode
 from tests.unit.pool_managerd.values import found
 
 KNOWN = (
@@ -18,19 +18,19 @@ KNOWN = (
 
 
 async def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
-    assert await Store(tmp_path / "state").save(KNOWN)
-    assert Store(tmp_path / "state").load() == KNOWN
+    assert await StateFile(tmp_path / "state").save(KNOWN)
+    assert StateFile(tmp_path / "state").load() == KNOWN
 
 
 async def test_saving_replaces_and_leaves_nothing_else_behind(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = StateFile(tmp_path)
     for known in (KNOWN, KNOWN[:1], ()):
         assert await store.save(known)
     assert (store.load(), os.listdir(tmp_path)) == ((), [FILE])
 
 
 def test_a_first_start_knows_nothing(tmp_path: Path) -> None:
-    assert Store(tmp_path / "missing").load() == ()
+    assert StateFile(tmp_path / "missing").load() == ()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema":2,"replicas":[]}', b"\xff", b'{"replicas":[{}]}'])
@@ -38,7 +38,7 @@ def test_a_damaged_file_is_set_aside_with_a_log_entry(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / FILE).write_bytes(content)
-    assert Store(tmp_path).load() == ()
+    assert StateFile(tmp_path).load() == ()
     (aside,) = tmp_path.iterdir()
     assert aside.name.startswith("pools.json.damaged-")
     assert aside.read_bytes() == content
@@ -50,7 +50,7 @@ async def test_a_directory_that_cannot_be_written_to_is_said_once_and_saving_wor
 ) -> None:
     state = tmp_path / "state"
     state.write_text("in the way")
-    store = Store(state)
+    store = StateFile(state)
     assert not await store.save(KNOWN)
     assert not await store.save(KNOWN)
     assert caplog.text.count("the pools cannot be saved") == 1

@@ -3,19 +3,19 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_managerd.cluster.standing import (
+from pool_managerd.cluster.registration import (
     EARLY_MOST,
     EARLY_WITHIN_S,
     LONGEST_INTERVAL_S,
     LONGEST_S,
     SHORTEST_INTERVAL_S,
-    Accepted,
-    Heard,
+    HeartbeatAccepted,
+    NoAnswer,
+    NodeUnknown,
     Outcome,
-    Refused,
-    Silent,
-    Standing,
-    Unknown,
+    Registered,
+    RegistrationState,
+    Rejected,
     after,
     backoff_s,
     early_at,
@@ -24,11 +24,11 @@ from pool_managerd.cluster.standing import (
 INTERVALS = st.integers(1, 60).map(float)
 JITTERS = st.floats(0, 1, exclude_max=True)
 OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
-    st.builds(Accepted, st.text()),
-    st.builds(Heard, st.integers(1, 3_600_000)),
-    st.just(Unknown()),
-    st.builds(Refused, st.text(min_size=1)),
-    st.builds(Silent, st.text(min_size=1)),
+    st.builds(Registered, st.text()),
+    st.builds(HeartbeatAccepted, st.integers(1, 3_600_000)),
+    st.just(NodeUnknown()),
+    st.builds(Rejected, st.text(min_size=1)),
+    st.builds(NoAnswer, st.text(min_size=1)),
 )
 
 
@@ -55,31 +55,31 @@ def test_nodes_that_failed_together_come_back_apart(failures: int, interval_s: f
 def test_whatever_the_queen_says_there_is_a_next_turn_and_no_hot_loop(
     told: list[tuple[Outcome, float]], interval_s: float
 ) -> None:
-    standing, at_once = Standing(), 0
+    standing, at_once = RegistrationState(), 0
     for outcome, jitter in told:
         standing = after(standing, outcome, interval_s, jitter)
         assert 0 <= standing.wait_s <= LONGEST_INTERVAL_S
-        at_once = at_once + 1 if standing.wait_s == 0 and not isinstance(outcome, Accepted) else 0
+        at_once = at_once + 1 if standing.wait_s == 0 and not isinstance(outcome, Registered) else 0
         assert at_once <= 1
-        assert standing.steady == isinstance(outcome, Heard)
-        if isinstance(outcome, Heard):
+        assert standing.steady == isinstance(outcome, HeartbeatAccepted)
+        if isinstance(outcome, HeartbeatAccepted):
             assert standing.wait_s >= SHORTEST_INTERVAL_S
-            assert standing == Standing(registered=True, wait_s=standing.wait_s, steady=True)
-        if isinstance(outcome, Refused | Silent):
+            assert standing == RegistrationState(registered=True, wait_s=standing.wait_s, steady=True)
+        if isinstance(outcome, Rejected | NoAnswer):
             assert standing.trouble == outcome.reason
             assert standing.wait_s <= min(interval_s, LONGEST_S)
 
 
 def test_a_silent_queen_may_still_know_the_node_and_one_that_refuses_does_not() -> None:
-    known = Standing(registered=True)
-    assert after(known, Silent("x"), 10, 0).registered
-    assert not after(known, Refused("x"), 10, 0).registered
-    assert not after(known, Unknown(), 10, 0).registered
+    known = RegistrationState(registered=True)
+    assert after(known, NoAnswer("x"), 10, 0).registered
+    assert not after(known, Rejected("x"), 10, 0).registered
+    assert not after(known, NodeUnknown(), 10, 0).registered
 
 
 def test_a_queen_that_was_away_and_forgot_gets_a_registration_at_once() -> None:
-    away = after(after(Standing(registered=True), Silent("x"), 10, 0), Silent("x"), 10, 0)
-    assert after(away, Unknown(), 10, 0).wait_s == 0
+    away = after(after(RegistrationState(registered=True), NoAnswer("x"), 10, 0), NoAnswer("x"), 10, 0)
+    assert after(away, NodeUnknown(), 10, 0).wait_s == 0
 
 
 @given(st.lists(st.floats(0, 3), max_size=60))

@@ -6,20 +6,20 @@ import pytest
 
 from llama_orch.contracts.pools import PoolState, PoolStatus, ProvisioningReport
 from pool_managerd.pools.devices import NOT_LOOKED
-from pool_managerd.pools.replica import Replica, Sighting
-from pool_managerd.pools.summary import status_line, summarise
+from pool_managerd.pools.pool_status import pool_statuses, status_line
+from pool_managerd.pools.replica import ProbeResult, Replica
 from tests.unit.pool_managerd.values import GONE, LOADING, READY, TWO_GPUS, replica, report
 
 MODEL: dict[str, Any] = {"model": {"id": "tiny", "path": "/m.gguf", "ctx_max": 512}}
 
 
 def told(*replicas: Replica, reports: tuple[ProvisioningReport, ...] = ()) -> PoolStatus:
-    (status,) = summarise(replicas, {each.pool_id: each for each in reports}, NOT_LOOKED)
+    (status,) = pool_statuses(replicas, {each.pool_id: each for each in reports}, NOT_LOOKED)
     return status
 
 
 def test_a_ready_pool_is_told_with_all_that_is_known() -> None:
-    (status,) = summarise([replica(READY, device_mask="0", **MODEL)], {}, TWO_GPUS)
+    (status,) = pool_statuses([replica(READY, device_mask="0", **MODEL)], {}, TWO_GPUS)
     assert status == PoolStatus(
         pool_id="default",
         state=PoolState.READY,
@@ -49,7 +49,7 @@ def test_a_pool_is_ready_when_one_replica_is_and_only_its_free_slots_count() -> 
 
 def test_two_replicas_on_one_gpu_have_its_memory_once() -> None:
     both = [replica(READY, device_mask="0"), replica(READY, replica_id="r1", device_mask="0")]
-    (status,) = summarise(both, {}, TWO_GPUS)
+    (status,) = pool_statuses(both, {}, TWO_GPUS)
     assert status.vram_total_bytes == 80
 
 
@@ -70,7 +70,7 @@ def test_an_engine_that_is_gone_is_what_the_provisioner_says_of_it(state: PoolSt
 
 
 @pytest.mark.parametrize("look", [READY, LOADING])
-def test_an_engine_that_answers_is_believed_before_a_report(look: Sighting) -> None:
+def test_an_engine_that_answers_is_believed_before_a_report(look: ProbeResult) -> None:
     alone = told(replica(look))
     assert told(replica(look), reports=(report(PoolState.FAILED, last_error="old"),)) == alone
 
@@ -81,13 +81,13 @@ def test_a_report_of_success_does_not_make_an_engine_ready() -> None:
 
 
 def test_pools_are_told_in_the_order_of_their_ids() -> None:
-    pools = summarise([replica(pool_id="b")], {"a": report(PoolState.FAILED, "a")}, NOT_LOOKED)
+    pools = pool_statuses([replica(pool_id="b")], {"a": report(PoolState.FAILED, "a")}, NOT_LOOKED)
     assert [pool.pool_id for pool in pools] == ["a", "b"]
 
 
 def test_the_status_line_counts_and_names_the_first_failure() -> None:
     failed = {"cuda": report(PoolState.FAILED, "cuda", last_error="GPU 1 is not there")}
-    pools = summarise([replica(READY), replica(READY, pool_id="b"), replica(pool_id="c")], failed, NOT_LOOKED)
+    pools = pool_statuses([replica(READY), replica(READY, pool_id="b"), replica(pool_id="c")], failed, NOT_LOOKED)
     assert status_line(pools) == "2 pools ready, 1 starting, 1 failed: cuda: GPU 1 is not there"
     assert status_line(pools[:1]) == "1 pool ready"
     assert status_line(()) == "no pools yet; /etc/llama-orch/pools.toml configures them"

@@ -3,7 +3,6 @@
 Owns pools.json in the daemon's state directory.
 """
 
-import contextlib
 import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from pydantic import Field
 
 from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.handoff import Handoff
+from llama_orch.files import durable
 from llama_orch.spool import Found, Identity
 from llama_orch.spool.judging import decode
 from llama_orch.telemetry.events import POOLS_STATE_NOT_SAVED, POOLS_STATE_SET_ASIDE
@@ -72,7 +72,7 @@ def decode_saved(content: bytes) -> tuple[Found, ...]:
     return tuple(Found(item.handoff, Identity(**item.file.model_dump())) for item in saved.replicas)
 
 
-class Store:
+class StateFile:
     """pools.json in `directory`, which is made when something is to be saved."""
 
     def __init__(self, directory: Path) -> None:
@@ -140,15 +140,5 @@ class Store:
 
     def _replace(self, content: bytes) -> None:
         self._path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        draft = self._path.with_name(f".{FILE}.tmp")
-        try:
-            with draft.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._path)
-            self._written = self._signature()
-        except OSError:
-            with contextlib.suppress(OSError):
-                draft.unlink()
-            raise
+        durable.replace(self._path, content)
+        self._written = self._signature()

@@ -8,8 +8,8 @@ from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.nodes import RELAY_HEADER, SESSION_HEADER
 from llama_orch.contracts.pools import PoolState, PoolStatus
 from llama_orch.engines.kind import Slots
-from pool_managerd.pools.replica import Answer, Key, Replica, Sighting
-from pool_managerd.relay.passing import answer_headers, choose, inside, leads_out, request_headers, session_of
+from pool_managerd.pools.replica import HealthAnswer, Key, ProbeResult, Replica
+from pool_managerd.relay.rules import answer_headers, choose, inside, leads_out, request_headers, session_of
 from tests.unit.pool_managerd.values import GONE, replica
 
 NAMES = st.from_regex(r"[a-z]{1,12}", fullmatch=True)
@@ -83,8 +83,8 @@ def test_a_known_length_passes_but_not_that_of_no_content() -> None:
     assert answer_headers(204, {"content-length": "0"}) == []
 
 
-def engine(number: int, free: int, *more: Sighting) -> Replica:
-    ready = Sighting(Answer.READY, slots=Slots(8, free))
+def engine(number: int, free: int, *more: ProbeResult) -> Replica:
+    ready = ProbeResult(HealthAnswer.READY, slots=Slots(8, free))
     return replica(ready, *more, incarnation=number, replica_id=f"r{number}", port=18080 + number)
 
 
@@ -150,4 +150,4 @@ def test_a_mark_that_is_none_counts_as_none(mark: str) -> None:
 
 def test_an_engine_of_another_pool_is_never_asked() -> None:
     with pytest.raises(ApiError):
-        choose("default", pool(), [replica(Sighting(Answer.READY), pool_id="other")], lambda _key: 0)
+        choose("default", pool(), [replica(ProbeResult(HealthAnswer.READY), pool_id="other")], lambda _key: 0)

@@ -11,8 +11,8 @@ import trio.testing
 
 from llama_orch.contracts.nodes import Heartbeat, NodeRegistration
 from llama_orch.settings.types import Secret
-from pool_managerd.cluster.queen import LIMIT_S, HttpQueen
-from pool_managerd.cluster.standing import Accepted, Heard, Outcome, Refused, Silent, Unknown
+from pool_managerd.cluster.queen_client import LIMIT_S, HttpQueenClient
+from pool_managerd.cluster.registration import HeartbeatAccepted, NoAnswer, NodeUnknown, Outcome, Registered, Rejected
 from tests.unit.pool_managerd.scripted_http import HANG, http, scripted_http
 
 TOKEN = Secret("0123456789abcdef0123")
@@ -27,11 +27,11 @@ def error(code: str, message: str, hint: str | None = None) -> bytes:
 
 
 @asynccontextmanager
-async def queen(answer: bytes) -> AsyncIterator[HttpQueen]:
+async def queen(answer: bytes) -> AsyncIterator[HttpQueenClient]:
     farewell = f"/v2/nodes/gpu-1?instance_id={INSTANCE}"
     paths = ("/v2/nodes/register", "/v2/nodes/gpu-1/heartbeat", farewell)
     async with scripted_http(dict.fromkeys(paths, answer)) as port:
-        yield HttpQueen(f"http://127.0.0.1:{port}", TOKEN)
+        yield HttpQueenClient(f"http://127.0.0.1:{port}", TOKEN)
 
 
 REGISTERED = b'{"success":true,"message":"welcome","node_id":"gpu-1","warning":"too slow"}'
@@ -40,15 +40,15 @@ REGISTERED = b'{"success":true,"message":"welcome","node_id":"gpu-1","warning":"
 @pytest.mark.parametrize(
     ("answer", "outcome"),
     [
-        (http(200, REGISTERED), Accepted("welcome", "too slow")),
-        (http(200, b'{"success":false,"message":"full","node_id":"gpu-1"}'), Refused("full")),
-        (http(200, b"<html>"), Refused("its answer is not understood; do the versions differ?")),
-        (http(409, error("INVALID_PARAMS", "gpu-1 is another")), Refused("it answers 409: gpu-1 is another")),
-        (http(400, error("INVALID_PARAMS", "no", "Mend it.")), Refused("it answers 400: no. Mend it.")),
-        (http(503, error("INTERNAL", "starting")), Silent("it answers 503: starting")),
-        (http(502, b"Bad Gateway\n<hr>"), Silent("it answers 502: Bad Gateway <hr>")),
-        (http(429, b""), Silent("it answers 429: no reason given")),
-        (b"SSH-2.0\r\n\r\n", Silent("the answer is not HTTP: illegal status line: bytearray(b'SSH-2.0')")),
+        (http(200, REGISTERED), Registered("welcome", "too slow")),
+        (http(200, b'{"success":false,"message":"full","node_id":"gpu-1"}'), Rejected("full")),
+        (http(200, b"<html>"), Rejected("its answer is not understood; do the versions differ?")),
+        (http(409, error("INVALID_PARAMS", "gpu-1 is another")), Rejected("it answers 409: gpu-1 is another")),
+        (http(400, error("INVALID_PARAMS", "no", "Mend it.")), Rejected("it answers 400: no. Mend it.")),
+        (http(503, error("INTERNAL", "starting")), NoAnswer("it answers 503: starting")),
+        (http(502, b"Bad Gateway\n<hr>"), NoAnswer("it answers 502: Bad Gateway <hr>")),
+        (http(429, b""), NoAnswer("it answers 429: no reason given")),
+        (b"SSH-2.0\r\n\r\n", NoAnswer("the answer is not HTTP: illegal status line: bytearray(b'SSH-2.0')")),
     ],
 )
 async def test_a_registration(answer: bytes, outcome: Outcome) -> None:
@@ -60,22 +60,22 @@ async def test_a_registration(answer: bytes, outcome: Outcome) -> None:
 async def test_a_queen_of_the_home_profile_is_told_by_the_variable(status: int) -> None:
     async with queen(http(status, b"{}")) as asked:
         outcome = await asked.register(NODE)
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, Rejected)
     assert "ORCHESTRATORD_CLOUD_PROFILE=true" in outcome.reason
 
 
 @pytest.mark.parametrize(
     ("answer", "outcome"),
     [
-        (http(200, b'{"success":true,"next_heartbeat_ms":700}'), Heard(700)),
+        (http(200, b'{"success":true,"next_heartbeat_ms":700}'), HeartbeatAccepted(700)),
         (
             http(200, b'{"success":true,"next_heartbeat_ms":0}'),
-            Refused("its answer is not understood; do the versions differ?"),
+            Rejected("its answer is not understood; do the versions differ?"),
         ),
-        (http(200, b'{"success":false,"next_heartbeat_ms":1}'), Refused("it did not take the heartbeat")),
-        (http(404, b"{}"), Unknown()),
-        (http(409, error("INVALID_PARAMS", "another machine")), Refused("it answers 409: another machine")),
-        (http(500, b"x"), Silent("it answers 500: x")),
+        (http(200, b'{"success":false,"next_heartbeat_ms":1}'), Rejected("it did not take the heartbeat")),
+        (http(404, b"{}"), NodeUnknown()),
+        (http(409, error("INVALID_PARAMS", "another machine")), Rejected("it answers 409: another machine")),
+        (http(500, b"x"), NoAnswer("it answers 500: x")),
     ],
 )
 async def test_a_heartbeat(answer: bytes, outcome: Outcome) -> None:
@@ -86,13 +86,13 @@ async def test_a_heartbeat(answer: bytes, outcome: Outcome) -> None:
 @pytest.mark.parametrize(("status", "left"), [(204, True), (404, True), (500, False), (403, False)])
 async def test_a_farewell(status: int, left: bool) -> None:
     async with queen(http(status, b"") if status != 204 else b"HTTP/1.1 204 X\r\nconnection: close\r\n\r\n") as asked:
-        assert (await asked.forget("gpu-1", INSTANCE) == Unknown()) is left
+        assert (await asked.forget("gpu-1", INSTANCE) == NodeUnknown()) is left
 
 
 async def test_a_token_that_differs_is_told_by_its_fingerprint_and_never_shown() -> None:
     async with queen(http(401, error("BAD_TOKEN", "the token is not the one this daemon has"))) as asked:
         for outcome in (await asked.register(NODE), await asked.heartbeat("gpu-1", BEAT)):
-            assert isinstance(outcome, Refused)
+            assert isinstance(outcome, Rejected)
             assert f"token_fp6={TOKEN.fingerprint}" in outcome.reason
             assert TOKEN.get_secret_value() not in outcome.reason
 
@@ -100,16 +100,16 @@ async def test_a_token_that_differs_is_told_by_its_fingerprint_and_never_shown()
 @pytest.mark.parametrize(
     ("answer", "outcome", "words"),
     [
-        (b"HTTP/1.1 302 X\r\nlocation: http://192.0.2.1/\r\ncontent-length: 0\r\n\r\n", Refused, "it answers 302"),
+        (b"HTTP/1.1 302 X\r\nlocation: http://192.0.2.1/\r\ncontent-length: 0\r\n\r\n", Rejected, "it answers 302"),
         (
             b"HTTP/1.1 200 X\r\ncontent-length: 500\r\n\r\n" + REGISTERED,
-            Silent,
+            NoAnswer,
             "closed before the answer was complete",
         ),
-        (b"HTTP/1.1 200 X\r\ncontent-le", Silent, "closed before the answer was complete"),
-        (http(200, b" " * (2 << 20)), Silent, "the answer is longer than"),
-        (http(404, b" " * (2 << 20)), Silent, "the answer is longer than"),
-        (http(500, b"<html>" + b"x" * 100_000), Silent, "it answers 500: <html>x"),
+        (b"HTTP/1.1 200 X\r\ncontent-le", NoAnswer, "closed before the answer was complete"),
+        (http(200, b" " * (2 << 20)), NoAnswer, "the answer is longer than"),
+        (http(404, b" " * (2 << 20)), NoAnswer, "the answer is longer than"),
+        (http(500, b"<html>" + b"x" * 100_000), NoAnswer, "it answers 500: <html>x"),
     ],
 )
 async def test_whatever_stands_between_them_is_told_in_a_few_words(
@@ -119,14 +119,14 @@ async def test_whatever_stands_between_them_is_told_in_a_few_words(
         farewell = await asked.forget("gpu-1", INSTANCE)
         for told in (await asked.register(NODE), await asked.heartbeat("gpu-1", BEAT), farewell):
             assert isinstance(told, outcome)
-            assert isinstance(told, Refused | Silent)
+            assert isinstance(told, Rejected | NoAnswer)
             assert words in told.reason
             assert len(told.reason) < 500
 
 
 async def test_a_queen_that_is_not_there_is_silent() -> None:
-    outcome = await HttpQueen(NO_LISTENER, TOKEN).register(NODE)
-    assert isinstance(outcome, Silent)
+    outcome = await HttpQueenClient(NO_LISTENER, TOKEN).register(NODE)
+    assert isinstance(outcome, NoAnswer)
     assert "refused" in outcome.reason
 
 
@@ -134,5 +134,5 @@ async def test_a_queen_that_never_answers_is_silent_after_the_limit(mock_clock: 
     mock_clock.autojump_threshold = 0.1  # what goes over sockets takes less
     async with queen(HANG) as asked:
         began_s = trio.current_time()
-        assert await asked.register(NODE) == Silent(f"no answer within {LIMIT_S:g} s")
+        assert await asked.register(NODE) == NoAnswer(f"no answer within {LIMIT_S:g} s")
         assert LIMIT_S <= trio.current_time() - began_s < 2 * LIMIT_S

@@ -16,18 +16,18 @@ from llama_orch.contracts.errors import ErrorBody
 from llama_orch.contracts.nodes import Heartbeat, HeartbeatAnswer, NodeRegistered, NodeRegistration
 from llama_orch.http.client.client import UpstreamError, request
 from llama_orch.settings.types import Secret
-from pool_managerd.cluster.standing import Accepted, Heard, Outcome, Refused, Silent, Unknown
+from pool_managerd.cluster.registration import HeartbeatAccepted, NoAnswer, NodeUnknown, Outcome, Registered, Rejected
 
 LIMIT_S = 5.0
 CONNECT_S = 3.0
 ANSWER_LIMIT = 1 << 20
 SHOWN = 400
-NOT_UNDERSTOOD = Refused("its answer is not understood; do the versions differ?")
+NOT_UNDERSTOOD = Rejected("its answer is not understood; do the versions differ?")
 
 ERROR = TypeAdapter(ErrorBody)
 
 
-class Queen(Protocol):
+class QueenClient(Protocol):
     """What the agent asks of her."""
 
     async def register(self, node: NodeRegistration) -> Outcome:
@@ -37,11 +37,11 @@ class Queen(Protocol):
         """Tell how the node and its pools are."""
 
     async def forget(self, node_id: str, instance_id: str) -> Outcome:
-        """Take leave; Unknown when that is done. Refused where another instance has registered meanwhile."""
+        """Take leave; NodeUnknown when that is done. Rejected where another instance has registered meanwhile."""
 
 
 @dataclass(frozen=True)
-class HttpQueen:
+class HttpQueenClient:
     """The queen at `url`, asked with `token`."""
 
     url: str
@@ -71,46 +71,46 @@ class HttpQueen:
                 async with asking(connect_s=CONNECT_S, head_s=math.inf) as response:
                     status, answer = response.status, await response.read(ANSWER_LIMIT)
         except trio.TooSlowError:
-            return Silent(f"no answer within {LIMIT_S:g} s")
+            return NoAnswer(f"no answer within {LIMIT_S:g} s")
         except UpstreamError as error:
-            return Silent(str(error))
+            return NoAnswer(str(error))
         if status >= 500 or status == 429:
-            return Silent(complaint(status, answer))
+            return NoAnswer(complaint(status, answer))
         if status == 401:
-            return Refused(f"{complaint(status, answer)} (this node's is {self.token})")
+            return Rejected(f"{complaint(status, answer)} (this node's is {self.token})")
         return outcome(status, answer)
 
 
 def registration_outcome(status: int, body: bytes) -> Outcome:
     """What an answer to a registration means."""
     if status in (404, 405):
-        return Refused(f"it takes no registrations ({status}): is ORCHESTRATORD_CLOUD_PROFILE=true set there?")
+        return Rejected(f"it takes no registrations ({status}): is ORCHESTRATORD_CLOUD_PROFILE=true set there?")
     if status != 200:
-        return Refused(complaint(status, body))
+        return Rejected(complaint(status, body))
     try:
         told = NodeRegistered.model_validate_json(body)
     except ValidationError:
         return NOT_UNDERSTOOD
-    return Accepted(told.message, told.warning) if told.success else Refused(told.message)
+    return Registered(told.message, told.warning) if told.success else Rejected(told.message)
 
 
 def heartbeat_outcome(status: int, body: bytes) -> Outcome:
     """What an answer to a heartbeat means."""
     if status == 404:
-        return Unknown()
+        return NodeUnknown()
     if status != 200:
-        return Refused(complaint(status, body))
+        return Rejected(complaint(status, body))
     try:
         told = HeartbeatAnswer.model_validate_json(body)
     except ValidationError:
         return NOT_UNDERSTOOD
-    heard = Heard(told.next_heartbeat_ms, told.warning)
-    return heard if told.success else Refused("it did not take the heartbeat")
+    heard = HeartbeatAccepted(told.next_heartbeat_ms, told.warning)
+    return heard if told.success else Rejected("it did not take the heartbeat")
 
 
 def farewell_outcome(status: int, body: bytes) -> Outcome:
     """What an answer to a farewell means."""
-    return Unknown() if status in (200, 204, 404) else Refused(complaint(status, body))
+    return NodeUnknown() if status in (200, 204, 404) else Rejected(complaint(status, body))
 
 
 def complaint(status: int, body: bytes) -> str:

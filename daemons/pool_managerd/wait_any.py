@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 
-async def first_of(*waits: Callable[[], Awaitable[None]]) -> None:
+async def wait_any(*waits: Callable[[], Awaitable[None]]) -> None:
     """Return as soon as one of `waits` does."""
 
     async def end_with(wait: Callable[[], Awaitable[None]]) -> None:

@@ -15,7 +15,7 @@ EARLY_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True)
-class Accepted:
+class Registered:
     """The queen knows the node now."""
 
     message: str
@@ -23,7 +23,7 @@ class Accepted:
 
 
 @dataclass(frozen=True)
-class Heard:
+class HeartbeatAccepted:
     """A heartbeat was taken; the next one is due in so many milliseconds. `warning` is for the log."""
 
     next_heartbeat_ms: int
@@ -31,29 +31,29 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class Unknown:
+class NodeUnknown:
     """The queen does not know the node (any more): she has started anew, or given it up."""
 
 
 @dataclass(frozen=True)
-class Refused:
+class Rejected:
     """The queen answers, and not as it should be; a person must do something."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class Silent:
+class NoAnswer:
     """There was no answer, or one that promises to be over soon."""
 
     reason: str
 
 
-Outcome = Accepted | Heard | Unknown | Refused | Silent
+Outcome = Registered | HeartbeatAccepted | NodeUnknown | Rejected | NoAnswer
 
 
 @dataclass(frozen=True)
-class Standing:
+class RegistrationState:
     """`failures` in a row; `trouble` is why the last try failed; `forgotten` while a node that the queen did not know
     has yet to have a heartbeat taken.
 
@@ -68,22 +68,22 @@ class Standing:
     trouble: str | None = None
 
 
-def after(standing: Standing, outcome: Outcome, interval_s: float, jitter: float) -> Standing:
+def after(standing: RegistrationState, outcome: Outcome, interval_s: float, jitter: float) -> RegistrationState:
     """`standing` after `outcome`; `jitter` is a random number from 0 to 1, `interval_s` the usual one."""
     match outcome:
-        case Accepted():
+        case Registered():
             return replace(standing, registered=True, wait_s=0.0, steady=False, trouble=None)
-        case Heard(next_heartbeat_ms):
-            return Standing(registered=True, wait_s=bounded(next_heartbeat_ms / 1000), steady=True)
-        case Unknown() if not standing.forgotten:
-            return Standing(forgotten=True)
-        case Unknown():
+        case HeartbeatAccepted(next_heartbeat_ms):
+            return RegistrationState(registered=True, wait_s=bounded(next_heartbeat_ms / 1000), steady=True)
+        case NodeUnknown() if not standing.forgotten:
+            return RegistrationState(forgotten=True)
+        case NodeUnknown():
             trouble = "it forgets this node as soon as it has registered"
-        case Refused(reason) | Silent(reason):
+        case Rejected(reason) | NoAnswer(reason):
             trouble = reason
     return replace(
         standing,
-        registered=standing.registered and isinstance(outcome, Silent),
+        registered=standing.registered and isinstance(outcome, NoAnswer),
         failures=standing.failures + 1,
         wait_s=backoff_s(standing.failures, interval_s, jitter),
         steady=False,

@@ -15,7 +15,7 @@ BEST_FIRST = (PoolState.READY, PoolState.STARTING, PoolState.FAILED, PoolState.O
 
 
 @dataclass(frozen=True)
-class Drained:
+class DrainState:
     """What takes nothing new: the whole node, or some pools."""
 
     node: bool = False
@@ -25,10 +25,10 @@ class Drained:
         return self.node or pool_id in self.pools
 
 
-NOTHING_DRAINED = Drained()
+NOT_DRAINED = DrainState()
 
 
-def summarise(replicas: Iterable[Replica], reports: Reports, gpus: Gpus) -> tuple[PoolStatus, ...]:
+def pool_statuses(replicas: Iterable[Replica], reports: Reports, gpus: Gpus) -> tuple[PoolStatus, ...]:
     """The status of every pool that has a replica or a report, by id."""
     by_pool: dict[str, list[Replica]] = {pool_id: [] for pool_id in reports}
     for replica in replicas:
@@ -72,7 +72,7 @@ def pool_status(pool_id: str, replicas: list[Replica], report: ProvisioningRepor
     )
 
 
-def in_service(pool: PoolStatus, drained: Drained, active_leases: int) -> PoolStatus:
+def with_service_state(pool: PoolStatus, drained: DrainState, active_leases: int) -> PoolStatus:
     """`pool` with what is this daemon's own doing: whether it is drained, and how much passes through the relay."""
     draining = pool.pool_id in drained
     if not draining and not active_leases:
