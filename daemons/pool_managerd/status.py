@@ -1,6 +1,4 @@
-"""What the daemon says of itself in `systemctl status`: its pools, whether their state can be stored, and how it stands
-with the queen of a cluster.
-"""
+"""The daemon's line in `systemctl status`: pools, trouble with the state file, registration with the queen."""
 
 from functools import partial
 
@@ -12,21 +10,20 @@ from pool_managerd.pools.pool_status import status_line
 from pool_managerd.wait_any import wait_any
 
 
-def line(registry: NodePools, agent: Agent | None, store: StateFile) -> str:
-    """All of it in one line."""
+def summary_line(registry: NodePools, agent: Agent | None, store: StateFile) -> str:
     return "; ".join(filter(None, [status_line(registry.pools), store.trouble, agent.line if agent else None]))
 
 
 async def keep_status(registry: NodePools, agent: Agent | None, store: StateFile, notifier: Notifier) -> None:
-    """Keep `systemctl status` true for ever."""
+    """Update `systemctl status` on each change, forever."""
     shown = ""
     while True:
-        revision, standing, trouble = registry.revision, agent.line if agent else "", store.trouble
-        now = line(registry, agent, store)
+        revision, registration, trouble = registry.revision, agent.line if agent else "", store.trouble
+        now = summary_line(registry, agent, store)
         if now != shown:
             notifier.status(now)
             shown = now
         changes = [partial(registry.changed, revision), partial(store.changed, trouble)]
         if agent:
-            changes.append(partial(agent.changed, standing))
+            changes.append(partial(agent.changed, registration))
         await wait_any(*changes)

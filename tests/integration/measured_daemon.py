@@ -102,7 +102,7 @@ def pool_manager(engine_url: str) -> Served:
     registry = NodePools()
     registry.take(found(port=int(engine_url.rpartition(":")[2])))
     for replica in registry.replicas:
-        registry.saw(replica.incarnation, READY)
+        registry.apply_probe(replica.incarnation, READY)
     app, draining = create_app("pool-managerd", list, CollectorRegistry()), Draining(registry, Metrics(registry), "n")
     add_drain_routes(app, registry, draining)
     return Served(app, relay_routes(registry), [draining.run])

@@ -61,8 +61,8 @@ def test_folders_import_in_one_direction(folder: str) -> None:
 
 
 def test_an_import_against_the_order_names_both_modules() -> None:
-    swapped = against_the_order("queen_rbee", "api engines")
-    assert any(line.startswith("queen_rbee.api.") and " imports llama_orch.engines.wire." in line for line in swapped)
+    swapped = against_the_order("queen_rbee", "api pools")
+    assert any(line.startswith("queen_rbee.api.") and " imports queen_rbee.pools." in line for line in swapped)
 
 
 @pytest.mark.parametrize("folder", [name for name in LAYERS if "/" not in name])

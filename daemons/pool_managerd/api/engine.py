@@ -5,10 +5,10 @@ from llama_orch.http.server.exchange import HotRoutes
 from llama_orch.settings.api import BODY_LIMIT
 from pool_managerd.pools.node_pools import NodePools
 from pool_managerd.relay.relay import Relay
-from pool_managerd.relay.rules import Allows
+from pool_managerd.relay.rules import Allow
 
 
-def hot_routes(registry: NodePools, body_limit: int = BODY_LIMIT, allows: Allows = relay_purpose) -> HotRoutes:
+def hot_routes(registry: NodePools, body_limit: int = BODY_LIMIT, allows: Allow = relay_purpose) -> HotRoutes:
     """pool-managerd's hot paths."""
     routes = HotRoutes(body_limit)
     routes.add("ANY", "/v2/pools/{pool_id}/engine/{path...}", Relay(registry, allows=allows))

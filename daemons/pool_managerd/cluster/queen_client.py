@@ -1,5 +1,6 @@
-"""Speaking to the queen: registration, heartbeats, farewell. Each is one request with a limit; what comes of it is an
-Outcome and never an exception.
+"""Client for queen-rbee's node API: registration, heartbeats, deregistration.
+
+Each call is one request with a time limit. It returns an Outcome and raises nothing.
 """
 
 import math
@@ -16,33 +17,38 @@ from llama_orch.contracts.errors import ErrorBody
 from llama_orch.contracts.nodes import Heartbeat, HeartbeatAnswer, NodeRegistered, NodeRegistration
 from llama_orch.http.client.client import UpstreamError, request
 from llama_orch.settings.types import Secret
-from pool_managerd.cluster.registration import HeartbeatAccepted, NoAnswer, NodeUnknown, Outcome, Registered, Rejected
+from pool_managerd.cluster.registration import (
+    HeartbeatAccepted,
+    NoAnswer,
+    NodeUnknown,
+    Outcome,
+    Registered,
+    Rejected,
+)
 
 LIMIT_S = 5.0
 CONNECT_S = 3.0
 ANSWER_LIMIT = 1 << 20
-SHOWN = 400
-NOT_UNDERSTOOD = Rejected("its answer is not understood; do the versions differ?")
+MESSAGE_LIMIT = 400
+NOT_UNDERSTOOD = Rejected("its answer cannot be parsed; check that both daemons have the same version")
 
 ERROR = TypeAdapter(ErrorBody)
 
 
 class QueenClient(Protocol):
-    """What the agent asks of her."""
+    """What the agent asks of the queen."""
 
-    async def register(self, node: NodeRegistration) -> Outcome:
-        """Make the node known."""
+    async def register(self, node: NodeRegistration) -> Outcome: ...
 
-    async def heartbeat(self, node_id: str, beat: Heartbeat) -> Outcome:
-        """Tell how the node and its pools are."""
+    async def heartbeat(self, node_id: str, heartbeat: Heartbeat) -> Outcome: ...
 
     async def forget(self, node_id: str, instance_id: str) -> Outcome:
-        """Take leave; NodeUnknown when that is done. Rejected where another instance has registered meanwhile."""
+        """Deregister the node: NodeUnknown when done, Rejected if another instance has registered since."""
 
 
 @dataclass(frozen=True)
 class HttpQueenClient:
-    """The queen at `url`, asked with `token`."""
+    """Client for the queen at `url`."""
 
     url: str
     token: Secret
@@ -52,13 +58,13 @@ class HttpQueenClient:
         """POST /v2/nodes/register."""
         return await self._ask("POST", "register", node, registration_outcome)
 
-    async def heartbeat(self, node_id: str, beat: Heartbeat) -> Outcome:
+    async def heartbeat(self, node_id: str, heartbeat: Heartbeat) -> Outcome:
         """POST /v2/nodes/{id}/heartbeat."""
-        return await self._ask("POST", f"{node_id}/heartbeat", beat, heartbeat_outcome)
+        return await self._ask("POST", f"{node_id}/heartbeat", heartbeat, heartbeat_outcome)
 
     async def forget(self, node_id: str, instance_id: str) -> Outcome:
         """DELETE /v2/nodes/{id}."""
-        return await self._ask("DELETE", f"{node_id}?instance_id={instance_id}", None, farewell_outcome)
+        return await self._ask("DELETE", f"{node_id}?instance_id={instance_id}", None, deregistration_outcome)
 
     async def _ask(
         self, method: str, path: str, body: BaseModel | None, outcome: Callable[[int, bytes], Outcome]
@@ -75,49 +81,46 @@ class HttpQueenClient:
         except UpstreamError as error:
             return NoAnswer(str(error))
         if status >= 500 or status == 429:
-            return NoAnswer(complaint(status, answer))
+            return NoAnswer(error_text(status, answer))
         if status == 401:
-            return Rejected(f"{complaint(status, answer)} (this node's is {self.token})")
+            return Rejected(f"{error_text(status, answer)} (this node's token is {self.token})")
         return outcome(status, answer)
 
 
 def registration_outcome(status: int, body: bytes) -> Outcome:
-    """What an answer to a registration means."""
     if status in (404, 405):
-        return Rejected(f"it takes no registrations ({status}): is ORCHESTRATORD_CLOUD_PROFILE=true set there?")
+        return Rejected(f"it does not accept registrations ({status}); set ORCHESTRATORD_CLOUD_PROFILE=true there")
     if status != 200:
-        return Rejected(complaint(status, body))
+        return Rejected(error_text(status, body))
     try:
-        told = NodeRegistered.model_validate_json(body)
+        answer = NodeRegistered.model_validate_json(body)
     except ValidationError:
         return NOT_UNDERSTOOD
-    return Registered(told.message, told.warning) if told.success else Rejected(told.message)
+    return Registered(answer.message, answer.warning) if answer.success else Rejected(answer.message)
 
 
 def heartbeat_outcome(status: int, body: bytes) -> Outcome:
-    """What an answer to a heartbeat means."""
     if status == 404:
         return NodeUnknown()
     if status != 200:
-        return Rejected(complaint(status, body))
+        return Rejected(error_text(status, body))
     try:
-        told = HeartbeatAnswer.model_validate_json(body)
+        answer = HeartbeatAnswer.model_validate_json(body)
     except ValidationError:
         return NOT_UNDERSTOOD
-    heard = HeartbeatAccepted(told.next_heartbeat_ms, told.warning)
-    return heard if told.success else Rejected("it did not take the heartbeat")
+    accepted = HeartbeatAccepted(answer.next_heartbeat_ms, answer.warning)
+    return accepted if answer.success else Rejected("it did not accept the heartbeat")
 
 
-def farewell_outcome(status: int, body: bytes) -> Outcome:
-    """What an answer to a farewell means."""
-    return NodeUnknown() if status in (200, 204, 404) else Rejected(complaint(status, body))
+def deregistration_outcome(status: int, body: bytes) -> Outcome:
+    return NodeUnknown() if status in (200, 204, 404) else Rejected(error_text(status, body))
 
 
-def complaint(status: int, body: bytes) -> str:
-    """What the queen says is wrong, in her own words."""
+def error_text(status: int, body: bytes) -> str:
+    """Describe an error answer, with the queen's own message and hint."""
     try:
-        told = ERROR.validate_json(body)
-        words = f"{told.message}. {told.hint}" if told.hint else told.message
+        error = ERROR.validate_json(body)
+        message = f"{error.message}. {error.hint}" if error.hint else error.message
     except ValidationError:
-        words = body.decode("utf-8", "replace")
-    return f"it answers {status}: {' '.join(words.split())[:SHOWN] or 'no reason given'}"
+        message = body.decode("utf-8", "replace")
+    return f"it answers {status}: {' '.join(message.split())[:MESSAGE_LIMIT] or 'no reason given'}"

@@ -1,6 +1,6 @@
-"""The pools that are known, kept across a restart: one file, replaced as a whole.
+"""pools.json: the known pools, saved across restarts.
 
-Owns pools.json in the daemon's state directory.
+Owns pools.json in the daemon's state directory. The file is replaced as a whole.
 """
 
 import os
@@ -23,11 +23,11 @@ from llama_orch.telemetry.records import emit
 FILE = "pools.json"
 
 Signature = tuple[int, int, int] | None
-"""Inode, time of change and size of a file; None where there is none."""
+"""Inode, modification time and size of a file; None if it does not exist."""
 
 
 class SavedFile(Outbound):
-    """The identity of the handoff file that a pool came in."""
+    """The identity of the handoff file that announced an engine."""
 
     name: str
     inode: int
@@ -36,7 +36,7 @@ class SavedFile(Outbound):
 
 
 class SavedReplica(Outbound):
-    """One engine, as it was announced."""
+    """One engine as announced."""
 
     handoff: Handoff
     file: SavedFile
@@ -50,7 +50,7 @@ class SavedPools(Outbound):
 
 
 def encode(known: Iterable[Found]) -> bytes:
-    """pools.json for what is `known`."""
+    """Return the content of pools.json."""
     replicas = [
         SavedReplica(
             handoff=found.handoff,
@@ -67,23 +67,23 @@ def encode(known: Iterable[Found]) -> bytes:
 
 
 def decode_saved(content: bytes) -> tuple[Found, ...]:
-    """What pools.json holds. Raises ValueError that says what is wrong with it."""
+    """Parse pools.json. Raises ValueError that names the problem."""
     saved = decode(content, SavedPools)
     return tuple(Found(item.handoff, Identity(**item.file.model_dump())) for item in saved.replicas)
 
 
 class StateFile:
-    """pools.json in `directory`, which is made when something is to be saved."""
+    """pools.json in `directory`, which is created on the first save."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / FILE
         self._written: Signature = None
         self._changed = trio.Event()
         self.trouble: str | None = None
-        """Why the pools cannot be saved, as of the last try."""
+        """Why the last save failed, if it did."""
 
     def load(self) -> tuple[Found, ...]:
-        """What was saved last. A file that cannot be used is set aside and the log says so; nothing is raised."""
+        """Return what was saved last. An unusable file is renamed and logged. Blocks; never raises."""
         try:
             saved = decode_saved(self._path.read_bytes())
             self._written = self._signature()
@@ -104,7 +104,7 @@ class StateFile:
         return str(aside)
 
     async def save(self, known: Iterable[Found]) -> bool:
-        """Replace the file, in a thread; whether that worked. The log says once when it does not."""
+        """Replace the file, in a thread. Returns whether that worked; a failure is logged once."""
         try:
             await trio.to_thread.run_sync(self._replace, encode(known))
         except OSError as error:
@@ -112,23 +112,23 @@ class StateFile:
             trouble = f"the pools cannot be saved in {self._path}: {reason}"
             if trouble != self.trouble:
                 emit(POOLS_STATE_NOT_SAVED, file=self._path, reason=reason)
-            self._say(trouble)
+            self._set_trouble(trouble)
             return False
-        self._say(None)
+        self._set_trouble(None)
         return True
 
-    def _say(self, trouble: str | None) -> None:
+    def _set_trouble(self, trouble: str | None) -> None:
         self.trouble = trouble
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
     async def changed(self, shown: str | None) -> None:
-        """Return when `trouble` is another than `shown`."""
+        """Return when `trouble` differs from `shown`."""
         while self.trouble == shown:
             await self._changed.wait()
 
     async def lost(self) -> bool:
-        """Whether a file that this process has loaded or saved is gone or was replaced by another."""
+        """Whether the file that this process has loaded or saved was removed or replaced by somebody else."""
         return self._written is not None and await trio.to_thread.run_sync(self._signature) != self._written
 
     def _signature(self) -> Signature:

@@ -1,4 +1,4 @@
-"""What is said about a pool: its replicas, its provisioning report and its devices in one status. Pure."""
+"""The status of a pool, from its replicas, its provisioning report and its devices. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ BEST_FIRST = (PoolState.READY, PoolState.STARTING, PoolState.FAILED, PoolState.O
 
 @dataclass(frozen=True)
 class DrainState:
-    """What takes nothing new: the whole node, or some pools."""
+    """What is drained: the whole node, or some pools."""
 
     node: bool = False
     pools: frozenset[str] = frozenset()
@@ -29,7 +29,7 @@ NOT_DRAINED = DrainState()
 
 
 def pool_statuses(replicas: Iterable[Replica], reports: Reports, gpus: Gpus) -> tuple[PoolStatus, ...]:
-    """The status of every pool that has a replica or a report, by id."""
+    """Return the status of every pool that has a replica or a report, sorted by id."""
     by_pool: dict[str, list[Replica]] = {pool_id: [] for pool_id in reports}
     for replica in replicas:
         by_pool.setdefault(replica.handoff.pool_id, []).append(replica)
@@ -40,7 +40,7 @@ def pool_statuses(replicas: Iterable[Replica], reports: Reports, gpus: Gpus) -> 
 
 
 def pool_status(pool_id: str, replicas: list[Replica], report: ProvisioningReport | None, gpus: Gpus) -> PoolStatus:
-    """One pool. With no engine that answers, the report tells how far it has come; else the engines do."""
+    """Return the status of one pool. While no engine answers, its state is that of the report."""
     if not replicas:
         return _unannounced(pool_id, report)
     state = min((replica.state for replica in replicas), key=BEST_FIRST.index)
@@ -73,7 +73,7 @@ def pool_status(pool_id: str, replicas: list[Replica], report: ProvisioningRepor
 
 
 def with_service_state(pool: PoolStatus, drained: DrainState, active_leases: int) -> PoolStatus:
-    """`pool` with what is this daemon's own doing: whether it is drained, and how much passes through the relay."""
+    """Return `pool` with this daemon's own state: drained or not, and the leases of the relay."""
     draining = pool.pool_id in drained
     if not draining and not active_leases:
         return pool
@@ -82,7 +82,7 @@ def with_service_state(pool: PoolStatus, drained: DrainState, active_leases: int
 
 
 def _unannounced(pool_id: str, report: ProvisioningReport | None) -> PoolStatus:
-    """A pool of which there is only a report: whatever it says, no engine has been announced here."""
+    """Return the status of a pool that has a report but no announced engine."""
     state = report.state if report and report.state in COMING_UP else PoolState.STARTING
     return PoolStatus(
         pool_id=pool_id,
@@ -97,34 +97,34 @@ def _unannounced(pool_id: str, report: ProvisioningReport | None) -> PoolStatus:
 
 
 def _errors(report: ProvisioningReport) -> list[str]:
-    """Why the pool has no engine that is known here, as far as the report tells."""
+    """Return why the pool has no announced engine, if the report tells."""
     if report.last_error:
         return [report.last_error]
     if report.state is PoolState.READY:
-        return [f"engine-provisioner has its engine ({report.detail}) and has not announced it here; restart it"]
+        return [f"the engine runs ({report.detail}) but has no handoff file; restart engine-provisioner"]
     if report.state in (PoolState.PROVISIONING, PoolState.STARTING) or not report.detail:
         return []
     return [report.detail]
 
 
 def models_of(replica: Replica) -> tuple[str, ...]:
-    """The models that a replica serves, by the ids that its handoff or the engine itself gives."""
+    """Return the ids of the models that a replica serves, by its handoff file or its own description."""
     if replica.handoff.model:
         return (replica.handoff.model.id,)
     return replica.details.models if replica.details else ()
 
 
 def digests_of(replicas: Iterable[Replica]) -> dict[str, str]:
-    """The digests of models that handoffs give, by the model's name; that of the newest engine is believed."""
+    """Return the digests of models by name, as handoff files give them; the newest engine wins."""
     by_age = sorted(replicas, key=lambda replica: replica.incarnation)
     models = [replica.handoff.model for replica in by_age if replica.handoff.model]
     return {model.id: model.digest for model in models if model.digest}
 
 
 def ctx_of(replica: Replica) -> int | None:
-    """The context of one slot in tokens, as far as it is known."""
-    told = replica.handoff.model.ctx_max if replica.handoff.model else None
-    return told or (replica.details.ctx_max if replica.details else None)
+    """Return the context of one slot in tokens, if known."""
+    announced = replica.handoff.model.ctx_max if replica.handoff.model else None
+    return announced or (replica.details.ctx_max if replica.details else None)
 
 
 def _replica_status(replica: Replica) -> ReplicaStatus:
@@ -140,7 +140,7 @@ def _replica_status(replica: Replica) -> ReplicaStatus:
 
 
 def status_line(pools: Iterable[PoolStatus]) -> str:
-    """One line for `systemctl status`: how many pools are in which state, and the first failure's reason."""
+    """Return a line for `systemctl status`: how many pools are in which state, and the reason of the first failure."""
     pools = tuple(pools)
     if not pools:
         return f"no pools yet; {POOLS_FILE} configures them"

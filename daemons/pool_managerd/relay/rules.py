@@ -1,4 +1,4 @@
-"""What of a request and of its answer passes through the relay, and to which engine. Pure."""
+"""The relay's rules: which paths and headers pass, and which engine gets a request. Pure."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -10,35 +10,35 @@ from llama_orch.contracts.pools import PoolState, PoolStatus
 from llama_orch.engines.relay_paths import Purpose
 from pool_managerd.pools.replica import Key, Replica, workloads_of
 
-Allows = Callable[[str, str, str], Purpose | None]
-"""What a request is for, by kind of engine, method and target; None where it is not passed on."""
+Allow = Callable[[str, str, str], Purpose | None]
+"""Returns what a request is for, by engine kind, method and target; None: it is not passed on."""
 REFUSED = (RELAY_HEADER, "refused")
-"""Beside an error of the relay's own: no engine has heard of the request."""
+"""The header of the relay's own errors if no engine has received the request."""
 BROKEN = (RELAY_HEADER, "broken")
-"""Likewise: an engine was asked, and there was no answer of its own."""
+"""The header of the relay's own errors if an engine has received the request but did not answer completely."""
 TARGET = re.compile(r"/v2/pools/[^/]+/engine/([^?#]+)(\?[^#]*)?")
-DECODINGS = 4
-ASKED_WITH = ("content-type", "accept")
-NOT_PASSED = frozenset(
+DECODINGS_MAX = 4
+REQUEST_HEADERS = ("content-type", "accept")
+DROPPED_HEADERS = frozenset(
     "connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade date server "
     f"set-cookie x-correlation-id traceparent {RELAY_HEADER}".split()
 )
-"""What belongs to one connection only (RFC 9110, 7.6.1), and what is this daemon's own to say."""
+"""Headers of one connection (RFC 9110, 7.6.1), and those that this daemon sets itself."""
 
 
-def inside(target: str) -> str:
-    """Path and query at the engine of a request for `target`. Raises ApiError where that would lead elsewhere."""
+def engine_target(target: str) -> str:
+    """Return path and query at the engine. Raises ApiError for a path that would leave the engine's root."""
     match = TARGET.fullmatch(target)
-    if match is None or leads_out(match[1]):
-        message = "the path behind /engine/ is not one inside an engine"
-        hint = "It is passed on as it stands; '.' and '..' as parts of it, and '#', are not."
+    if match is None or has_dot_segments(match[1]):
+        message = "the path after /engine/ has a segment '.' or '..', or a '#'"
+        hint = "The path is passed on unchanged; remove these parts."
         raise ApiError(400, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message, hint=hint))
     return f"/{match[1]}{match[2] or ''}"
 
 
-def leads_out(path: str) -> bool:
-    """Whether `path` has a part `.` or `..`, however often it is decoded."""
-    for _turn in range(DECODINGS):
+def has_dot_segments(path: str) -> bool:
+    """Whether `path` has a segment `.` or `..` after any number of percent-decodings."""
+    for _decoding in range(DECODINGS_MAX):
         if any(part in (".", "..") for part in re.split(r"[/\\]", path)):
             return True
         decoded = unquote(path, "latin-1")
@@ -49,39 +49,42 @@ def leads_out(path: str) -> bool:
 
 
 def request_headers(given: Mapping[str, str], correlation_id: str | None, trace: str | None) -> dict[str, str]:
-    """What an engine is told besides the body; never the token."""
-    passed = {name: given[name] for name in ASKED_WITH if name in given}
+    """Return the headers for the engine; never the token."""
+    passed = {name: given[name] for name in REQUEST_HEADERS if name in given}
     own = {"x-correlation-id": correlation_id, "traceparent": trace}
     return passed | {name: value for name, value in own.items() if value}
 
 
 def answer_headers(status: int, given: Mapping[str, str]) -> list[tuple[str, str]]:
-    """What of an engine's head goes to the client."""
-    left_out = NOT_PASSED | {name.strip().lower() for name in given.get("connection", "").split(",")}
+    """Return the engine's headers that go to the client."""
+    dropped = DROPPED_HEADERS | {name.strip().lower() for name in given.get("connection", "").split(",")}
     if status == 204 or "transfer-encoding" in given:
-        left_out |= {"content-length"}
-    return [(name, value) for name, value in given.items() if name not in left_out]
+        dropped |= {"content-length"}
+    return [(name, value) for name, value in given.items() if name not in dropped]
 
 
 def session_of(given: Mapping[str, str]) -> str | None:
-    """The mark of the request's session. One that is not of the form counts as none: nothing but speed hangs on it."""
+    """Return the mark of the request's session. A malformed one is ignored: it is only an optimisation."""
     mark = given.get(SESSION_HEADER, "")
     return mark if re.fullmatch(SESSION_MARK_PATTERN, mark) else None
 
 
 def admit(
-    pool_id: str, replicas: Iterable[Replica], allows: Allows, method: str, target: str
+    pool_id: str, replicas: Iterable[Replica], allows: Allow, method: str, target: str
 ) -> Callable[[Replica], bool]:
-    """Which of `replicas` may be asked for `target`: those whose kind of engine has it on the allow-list, and which
-    were started for it. Raises ApiError: 404 where it is on no list, 400 where no engine was started for it."""
+    """Return a predicate for the engines that may get a request for `target`.
+
+    Their kind has it on the allow-list, and they were started for its workload. Raises ApiError: 404 if it is on no
+    list, 400 if no engine of the pool was started for the workload.
+    """
     mine = [replica for replica in replicas if replica.key[0] == pool_id]
     listed = {replica.key: found for replica in mine if (found := allows(replica.handoff.engine, method, target))}
     if mine and not listed:
         body = ErrorBody(
             code=ErrorCode.NOT_FOUND,
-            message=f"{method} {target[:128]} is not passed on to an engine of kind {mine[0].handoff.engine}",
+            message=f"{method} {target[:128]} is not relayed to engines of kind {mine[0].handoff.engine}",
             reason=NO_SUCH_PATH,
-            hint="The relay passes on inference requests and health checks only: see pool-managerd(8).",
+            hint="Only inference requests and health checks are relayed: see pool-managerd(8).",
             pool_id=pool_id,
         )
         raise ApiError(404, body)
@@ -106,10 +109,13 @@ def choose(
     last: int | None = None,
     may: Callable[[Replica], bool] = lambda _replica: True,
 ) -> Replica:
-    """The engine that is asked: ready, one that `may` be, and the one of the incarnation `last` where that has room,
-    otherwise the one with the fewest leases, then the most free slots. Raises ApiError."""
+    """Return the engine for a request. Raises ApiError if none is ready.
+
+    Of the ready engines that `may` take it, the one of the incarnation `last` if it has a free slot, otherwise the one
+    with the fewest leases, then the most free slots.
+    """
     if pool is None:
-        raise ApiError(404, ErrorBody(code=ErrorCode.NOT_FOUND, message="no such pool here", pool_id=pool_id))
+        raise ApiError(404, ErrorBody(code=ErrorCode.NOT_FOUND, message="this node has no such pool", pool_id=pool_id))
     ready = [replica for replica in replicas if replica.key[0] == pool_id and replica.state is PoolState.READY]
     ready = [replica for replica in ready if may(replica)]
     if pool.draining:
@@ -118,7 +124,7 @@ def choose(
         raise _unready(pool_id, f"the pool is not ready: {pool.last_error or pool.state}")
 
     def rank(replica: Replica) -> tuple[bool, int, int, Key]:
-        # room by leases: the free slots are those of the last look, which may have seen the session's turn before
+        # by leases: the last probe's free slots may still count the session's previous turn
         held = leases(replica.key)
         warm = replica.incarnation == last and held < replica.slots.total
         return not warm, held, -replica.slots.free, replica.key

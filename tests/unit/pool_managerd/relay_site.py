@@ -22,7 +22,7 @@ from pool_managerd.api.engine import hot_routes
 from pool_managerd.draining import Draining
 from pool_managerd.metrics import Metrics
 from pool_managerd.pools.node_pools import NodePools
-from pool_managerd.relay.rules import Allows
+from pool_managerd.relay.rules import Allow
 from tests.unit.pool_managerd.odd_engine import OddEngine, odd_engine
 from tests.unit.pool_managerd.values import READY, found
 
@@ -82,7 +82,7 @@ def ready_registry(*ports: int) -> NodePools:
     for number, port in enumerate(ports):
         registry.take(found(replica_id=f"r{number}", port=port))
     for replica in registry.replicas:
-        registry.saw(replica.incarnation, READY)
+        registry.apply_probe(replica.incarnation, READY)
     return registry
 
 
@@ -99,7 +99,7 @@ def anything(_engine: str, _method: str, _target: str) -> Workload | None:
 
 
 @asynccontextmanager
-async def relay_site(drain_s: float = 0.0, allows: Allows = anything) -> AsyncIterator[RelaySite]:
+async def relay_site(drain_s: float = 0.0, allows: Allow = anything) -> AsyncIterator[RelaySite]:
     """A running one; requests under way at the end are cut off after `drain_s` seconds."""
     async with odd_engine() as engine, trio.open_nursery() as nursery:
         registry = ready_registry(engine.port)

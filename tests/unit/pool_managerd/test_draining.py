@@ -54,7 +54,7 @@ async def scene() -> AsyncIterator[Scene]:
     for number, pool_id in enumerate(("a", "b")):
         registry.take(found(pool_id=pool_id, port=18080 + number))
     for replica in registry.replicas:
-        registry.saw(replica.incarnation, READY)
+        registry.apply_probe(replica.incarnation, READY)
     metrics = Metrics(registry)
     draining = Draining(registry, metrics, "gpu-1")
     async with trio.open_nursery() as nursery:
@@ -81,7 +81,7 @@ async def test_a_drained_pool_is_shown_so_and_others_are_not(autojump_clock: Clo
 
 async def test_a_pool_that_is_not_ready_keeps_its_state_while_it_drains(autojump_clock: Clock) -> None:
     async with scene() as play:
-        play.registry.saw(play.registry.replicas[0].incarnation, LOADING)
+        play.registry.apply_probe(play.registry.replicas[0].incarnation, LOADING)
         play.draining.drain("a", None)
         assert play.states()["a"] == (PoolState.STARTING, True)
 

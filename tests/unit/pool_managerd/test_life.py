@@ -92,7 +92,7 @@ class Life:
             port=port,
             device_mask=self.dice.choice([None, "0", "1"]),
         )
-        self.registry.take(given, await self.health.first_look(given.handoff))
+        self.registry.take(given, await self.health.first_probe(given.handoff))
         self.health.bell.ring()
 
     async def deed(self, nursery: trio.Nursery) -> None:
@@ -155,12 +155,12 @@ async def test_a_pool_that_is_ready_is_never_told_otherwise_by_announcements_and
         async with trio.open_nursery() as nursery:
             await nursery.start(life.health.run, Pulse("health", 5.0))
             if not life.registry.replicas:
-                life.registry.take(given, await life.health.first_look(given.handoff))
-            await life.registry.engines_seen()
+                life.registry.take(given, await life.health.first_probe(given.handoff))
+            await life.registry.engines_probed()
             nursery.start_soon(life.listen)
             for _deed in range(20):
                 life.engines[1] = HANGS if life.dice.random() < 0.2 else READY
-                life.registry.take(given, await life.health.first_look(given.handoff))
+                life.registry.take(given, await life.health.first_probe(given.handoff))
                 life.engines[1] = READY
                 await trio.sleep(life.dice.uniform(1, 4))
             nursery.cancel_scope.cancel()

@@ -20,7 +20,7 @@ async def test_a_pool_is_exposed_under_the_names_of_the_contract() -> None:
     metrics = Metrics(registry)
     registry.set_gpus(TWO_GPUS)
     registry.take(found(device_mask="1"))
-    registry.saw(registry.replicas[0].incarnation, replace(READY, kv_usage=0.25))
+    registry.apply_probe(registry.replicas[0].incarnation, replace(READY, kv_usage=0.25))
     metrics.handoff_taken("default", 1.5)
     metrics.handoff_rejected()
     metrics.health_check("default", HealthAnswer.GONE)
@@ -51,9 +51,9 @@ async def test_a_cache_that_fills_is_shown_and_wakes_nobody_and_one_that_is_not_
     registry.take(found(), replace(READY, kv_usage=0.25))
     revision, incarnation = registry.revision, registry.replicas[0].incarnation
     for result, shown in ((replace(READY, kv_usage=0.5), [0.5]), (READY, []), (SILENT, [])):
-        registry.saw(incarnation, result)
+        registry.apply_probe(incarnation, result)
         assert [value for name, value in exposed(metrics).items() if "kv_cache" in name] == shown
-    registry.saw(incarnation, READY)
+    registry.apply_probe(incarnation, READY)
     assert registry.revision == revision + 2  # an error came, and went
 
 

@@ -8,7 +8,7 @@ from llama_orch.contracts.pools import PoolState, ProvisioningReport
 from llama_orch.engines.kind import Slots
 from llama_orch.spool import Found, Identity
 from pool_managerd.pools.devices import Gpu, Gpus
-from pool_managerd.pools.replica import HealthAnswer, ProbeResult, Replica, announced, seen
+from pool_managerd.pools.replica import HealthAnswer, ProbeResult, Replica, after_probe, announced
 
 READY = ProbeResult(HealthAnswer.READY, slots=Slots(4, 3))
 LOADING = ProbeResult(HealthAnswer.LOADING, "the engine answers 503: Loading model")
@@ -29,7 +29,7 @@ def replica(*results: ProbeResult, incarnation: int = 1, **fields: Any) -> Repli
     """A replica after `results`, one a second."""
     known = announced(incarnation, handoff(**fields), Identity("x.json", 1, 1, ""))
     for second, result in enumerate(results):
-        known = seen(known, result, float(second))
+        known = after_probe(known, result, float(second))
     return known
 
 

@@ -34,7 +34,7 @@ class Scene:
     registry: NodePools
 
     def engine(self, result: ProbeResult = READY) -> None:
-        self.registry.saw(self.registry.replicas[0].incarnation, result)
+        self.registry.apply_probe(self.registry.replicas[0].incarnation, result)
 
 
 async def address() -> str:

@@ -42,7 +42,7 @@ REGISTERED = b'{"success":true,"message":"welcome","node_id":"gpu-1","warning":"
     [
         (http(200, REGISTERED), Registered("welcome", "too slow")),
         (http(200, b'{"success":false,"message":"full","node_id":"gpu-1"}'), Rejected("full")),
-        (http(200, b"<html>"), Rejected("its answer is not understood; do the versions differ?")),
+        (http(200, b"<html>"), Rejected("its answer cannot be parsed; check that both daemons have the same version")),
         (http(409, error("INVALID_PARAMS", "gpu-1 is another")), Rejected("it answers 409: gpu-1 is another")),
         (http(400, error("INVALID_PARAMS", "no", "Mend it.")), Rejected("it answers 400: no. Mend it.")),
         (http(503, error("INTERNAL", "starting")), NoAnswer("it answers 503: starting")),
@@ -70,9 +70,9 @@ async def test_a_queen_of_the_home_profile_is_told_by_the_variable(status: int) 
         (http(200, b'{"success":true,"next_heartbeat_ms":700}'), HeartbeatAccepted(700)),
         (
             http(200, b'{"success":true,"next_heartbeat_ms":0}'),
-            Rejected("its answer is not understood; do the versions differ?"),
+            Rejected("its answer cannot be parsed; check that both daemons have the same version"),
         ),
-        (http(200, b'{"success":false,"next_heartbeat_ms":1}'), Rejected("it did not take the heartbeat")),
+        (http(200, b'{"success":false,"next_heartbeat_ms":1}'), Rejected("it did not accept the heartbeat")),
         (http(404, b"{}"), NodeUnknown()),
         (http(409, error("INVALID_PARAMS", "another machine")), Rejected("it answers 409: another machine")),
         (http(500, b"x"), NoAnswer("it answers 500: x")),

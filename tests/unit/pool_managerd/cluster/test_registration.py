@@ -1,14 +1,14 @@
-"""Who speaks when: backoff with jitter, bounded waits, a limit for early heartbeats."""
+"""Who speaks when: backoff with jitter, bounded_interval_s waits, a limit for early heartbeats."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pool_managerd.cluster.registration import (
-    EARLY_MOST,
+    BACKOFF_MAX_S,
+    EARLY_MAX,
     EARLY_WITHIN_S,
-    LONGEST_INTERVAL_S,
-    LONGEST_S,
-    SHORTEST_INTERVAL_S,
+    INTERVAL_MAX_S,
+    INTERVAL_MIN_S,
     HeartbeatAccepted,
     NoAnswer,
     NodeUnknown,
@@ -16,9 +16,9 @@ from pool_managerd.cluster.registration import (
     Registered,
     RegistrationState,
     Rejected,
-    after,
     backoff_s,
-    early_at,
+    early_heartbeat_at,
+    next_state,
 )
 
 INTERVALS = st.integers(1, 60).map(float)
@@ -36,7 +36,7 @@ OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
 def test_a_retry_never_comes_later_than_the_interval_nor_than_ten_seconds(
     failures: int, interval_s: float, jitter: float
 ) -> None:
-    assert 0 < backoff_s(failures, interval_s, jitter) <= min(interval_s, LONGEST_S)
+    assert 0 < backoff_s(failures, interval_s, jitter) <= min(interval_s, BACKOFF_MAX_S)
 
 
 @given(st.integers(0, 4), JITTERS, JITTERS)
@@ -57,29 +57,29 @@ def test_whatever_the_queen_says_there_is_a_next_turn_and_no_hot_loop(
 ) -> None:
     standing, at_once = RegistrationState(), 0
     for outcome, jitter in told:
-        standing = after(standing, outcome, interval_s, jitter)
-        assert 0 <= standing.wait_s <= LONGEST_INTERVAL_S
+        standing = next_state(standing, outcome, interval_s, jitter)
+        assert 0 <= standing.wait_s <= INTERVAL_MAX_S
         at_once = at_once + 1 if standing.wait_s == 0 and not isinstance(outcome, Registered) else 0
         assert at_once <= 1
         assert standing.steady == isinstance(outcome, HeartbeatAccepted)
         if isinstance(outcome, HeartbeatAccepted):
-            assert standing.wait_s >= SHORTEST_INTERVAL_S
+            assert standing.wait_s >= INTERVAL_MIN_S
             assert standing == RegistrationState(registered=True, wait_s=standing.wait_s, steady=True)
         if isinstance(outcome, Rejected | NoAnswer):
             assert standing.trouble == outcome.reason
-            assert standing.wait_s <= min(interval_s, LONGEST_S)
+            assert standing.wait_s <= min(interval_s, BACKOFF_MAX_S)
 
 
 def test_a_silent_queen_may_still_know_the_node_and_one_that_refuses_does_not() -> None:
     known = RegistrationState(registered=True)
-    assert after(known, NoAnswer("x"), 10, 0).registered
-    assert not after(known, Rejected("x"), 10, 0).registered
-    assert not after(known, NodeUnknown(), 10, 0).registered
+    assert next_state(known, NoAnswer("x"), 10, 0).registered
+    assert not next_state(known, Rejected("x"), 10, 0).registered
+    assert not next_state(known, NodeUnknown(), 10, 0).registered
 
 
 def test_a_queen_that_was_away_and_forgot_gets_a_registration_at_once() -> None:
-    away = after(after(RegistrationState(registered=True), NoAnswer("x"), 10, 0), NoAnswer("x"), 10, 0)
-    assert after(away, NodeUnknown(), 10, 0).wait_s == 0
+    away = next_state(next_state(RegistrationState(registered=True), NoAnswer("x"), 10, 0), NoAnswer("x"), 10, 0)
+    assert next_state(away, NodeUnknown(), 10, 0).wait_s == 0
 
 
 @given(st.lists(st.floats(0, 3), max_size=60))
@@ -88,11 +88,11 @@ def test_early_heartbeats_keep_to_their_limit_and_are_no_later_than_that_asks(pa
     now_s = 0.0
     for pause in pauses:
         now_s += pause
-        at = early_at(sent, now_s)
+        at = early_heartbeat_at(sent, now_s)
         assert at >= now_s
-        if len([earlier for earlier in sent if earlier > now_s - EARLY_WITHIN_S]) < EARLY_MOST:
+        if len([earlier for earlier in sent if earlier > now_s - EARLY_WITHIN_S]) < EARLY_MAX:
             assert at == now_s
         sent.append(at)
         now_s = at
-    for index in range(len(sent) - EARLY_MOST):
-        assert sent[index + EARLY_MOST] - sent[index] >= EARLY_WITHIN_S - 1e-9
+    for index in range(len(sent) - EARLY_MAX):
+        assert sent[index + EARLY_MAX] - sent[index] >= EARLY_WITHIN_S - 1e-9

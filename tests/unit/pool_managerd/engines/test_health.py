@@ -10,8 +10,8 @@ import trio.testing
 
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.service.watchdog import Pulse
-from pool_managerd.daemon import FIRST_LOOKS_S
-from pool_managerd.engines.health import FIRST_LOOK_S, HealthLoop
+from pool_managerd.daemon import FIRST_PROBES_S
+from pool_managerd.engines.health import FIRST_PROBE_S, HealthLoop
 from pool_managerd.metrics import Metrics
 from pool_managerd.pools.node_pools import NodePools
 from pool_managerd.pools.replica import ProbeResult
@@ -120,8 +120,8 @@ async def test_a_busy_engine_is_ready_at_once_though_its_slots_are_late(
 ) -> None:
     script = Script({"a": [READY]}, late_s=2.0)
     async with watched(script, "a") as (registry, health, _pulse):
-        assert await health.first_look(handoff("a")) == READY
-        await trio.sleep(FIRST_LOOKS_S - FIRST_LOOK_S)
+        assert await health.first_probe(handoff("a")) == READY
+        await trio.sleep(FIRST_PROBES_S - FIRST_PROBE_S)
         assert registry.pools[0].ready
         await trio.sleep(10)
     assert script.times("a")[-1] - script.times("a")[-2] == pytest.approx(3.0)  # and once it is, they are waited for

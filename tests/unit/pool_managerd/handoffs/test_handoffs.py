@@ -17,7 +17,7 @@ from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import Intake, watch
 from pool_managerd.engines.health import HealthLoop, Probe
 from pool_managerd.engines.probing import probe
-from pool_managerd.handoffs.handoffs import HandoffLoop, unknown
+from pool_managerd.handoffs.handoffs import HandoffLoop, missing_engines
 from pool_managerd.handoffs.reports import ReportReader
 from pool_managerd.handoffs.state_file import StateFile
 from pool_managerd.metrics import Metrics
@@ -281,4 +281,4 @@ async def test_state_file_that_is_lost_is_written_again(tmp_path: Path) -> None:
 def test_report_counts_when_its_announcement_is_newer(announced_at: str, known_at: str, taken: bool) -> None:
     announced = found(created_at=f"{announced_at}T00:00:00Z")
     known = replica(created_at=f"{known_at}T00:00:00Z")
-    assert unknown([announced], [known]) == ([announced] if taken else [])
+    assert missing_engines([announced], [known]) == ([announced] if taken else [])

@@ -28,11 +28,11 @@ def incarnation(pools: NodePools) -> int:
 async def test_a_newer_announcement_takes_the_place_of_the_older() -> None:
     pools = registry()
     old = incarnation(pools)
-    pools.saw(old, READY)
+    pools.apply_probe(old, READY)
     pools.take(found(port=18081))
     (replica,) = pools.replicas
     assert (replica.handoff.url, replica.state) == ("http://127.0.0.1:18081", PoolState.STARTING)
-    assert pools.saw(old, READY) is None
+    assert pools.apply_probe(old, READY) is None
     assert pools.replicas == (replica,)
 
 
@@ -43,7 +43,7 @@ async def test_a_ready_engine_that_is_announced_again_stays_ready_unless_it_says
     look: ProbeResult | None, ready: bool
 ) -> None:
     pools = registry()
-    pools.saw(incarnation(pools), READY)
+    pools.apply_probe(incarnation(pools), READY)
     old, said = incarnation(pools), pools.pools
     pools.take(found(inode=2), look)
     assert incarnation(pools) != old
@@ -53,7 +53,7 @@ async def test_a_ready_engine_that_is_announced_again_stays_ready_unless_it_says
 
 async def test_of_an_engine_that_is_announced_again_the_announcement_is_believed() -> None:
     pools = registry(slots_total=4, model={"id": "old", "path": "/old", "ctx_max": 512})
-    pools.saw(incarnation(pools), READY)
+    pools.apply_probe(incarnation(pools), READY)
     pools.take(found(slots_total=2, model={"id": "new", "path": "/new", "ctx_max": 256}))
     (pool,) = pools.pools
     assert (pool.ready, pool.slots_total, pool.models_available, pool.ctx_max) == (True, 2, ["new"], 256)
@@ -64,7 +64,7 @@ async def test_an_engine_that_was_offline_has_ten_minutes_more_when_it_is_announ
 ) -> None:
     pools = registry()
     for look in (READY, GONE, GONE, GONE):
-        pools.saw(incarnation(pools), look)
+        pools.apply_probe(incarnation(pools), look)
     await trio.sleep(FORGET_AFTER_S)
     pools.take(found(inode=2), GONE)
     assert not pools.forget_gone()
@@ -89,8 +89,8 @@ async def test_an_address_belongs_to_the_engine_that_was_announced_last() -> Non
 async def test_each_change_of_what_is_said_raises_the_revision_and_nothing_else_does() -> None:
     pools = registry()
     before = pools.revision
-    pools.saw(incarnation(pools), READY)
-    pools.saw(incarnation(pools), READY)
+    pools.apply_probe(incarnation(pools), READY)
+    pools.apply_probe(incarnation(pools), READY)
     assert pools.revision == before + 1
 
 
@@ -112,7 +112,7 @@ async def test_who_waits_is_woken_by_a_change(autojump_clock: trio.testing.MockC
         nursery.start_soon(wait)
         await trio.testing.wait_all_tasks_blocked()
         assert not woken
-        pools.saw(incarnation(pools), READY)
+        pools.apply_probe(incarnation(pools), READY)
     assert woken == [pools.revision]
 
 
@@ -125,7 +125,7 @@ async def test_an_older_revision_is_answered_at_once() -> None:
 async def test_an_engine_that_is_offline_is_kept_for_ten_minutes(autojump_clock: trio.testing.MockClock) -> None:
     pools = registry()
     for look in (READY, GONE, GONE, GONE):
-        pools.saw(incarnation(pools), look)
+        pools.apply_probe(incarnation(pools), look)
     await trio.sleep(FORGET_AFTER_S - 1)
     assert not pools.forget_gone()
     await trio.sleep(1)
@@ -136,7 +136,7 @@ async def test_an_engine_that_is_offline_is_kept_for_ten_minutes(autojump_clock:
 async def test_an_engine_that_came_back_is_not_forgotten(autojump_clock: trio.testing.MockClock) -> None:
     pools = registry()
     for look in (GONE, GONE, GONE, READY):
-        pools.saw(incarnation(pools), look)
+        pools.apply_probe(incarnation(pools), look)
     await trio.sleep(FORGET_AFTER_S)
     assert not pools.forget_gone()
 
@@ -145,7 +145,7 @@ async def test_a_pool_that_the_provisioner_still_reports_on_is_kept(autojump_clo
     pools = registry()
     pools.set_reports({"default": report(PoolState.STARTING)})
     for _look in range(3):
-        pools.saw(incarnation(pools), GONE)
+        pools.apply_probe(incarnation(pools), GONE)
     await trio.sleep(FORGET_AFTER_S)
     assert not pools.forget_gone()
     pools.set_reports({})
@@ -156,7 +156,7 @@ async def test_a_pool_on_a_gpu_that_falls_off_the_bus_is_failed_and_comes_back_w
     pools = NodePools()
     pools.set_gpus(TWO_GPUS)
     pools.take(found(device_mask="1"))
-    pools.saw(incarnation(pools), READY)
+    pools.apply_probe(incarnation(pools), READY)
     pools.set_gpus(Gpus(TWO_GPUS.devices[:1]))
     pool = pools.pool("default")
     assert pool
@@ -168,7 +168,7 @@ async def test_a_pool_on_a_gpu_that_falls_off_the_bus_is_failed_and_comes_back_w
 
 async def test_a_pool_on_gpus_is_not_ready_before_they_have_been_looked_at() -> None:
     pools = registry(device_mask="0")
-    pools.saw(incarnation(pools), READY)
+    pools.apply_probe(incarnation(pools), READY)
     assert not pools.pools[0].ready
 
 
@@ -180,11 +180,11 @@ async def test_a_pool_of_the_last_run_is_ready_though_a_slow_driver_has_yet_to_t
     pools.restore([found(device_mask="1")])
     if announced_again:
         pools.take(found(device_mask="1"), READY)
-    pools.saw(incarnation(pools), READY)
+    pools.apply_probe(incarnation(pools), READY)
     assert pools.pools[0].ready
     pools.set_gpus(TWO_GPUS)
     assert pools.pools[0].ready
-    pools.set_gpus(Gpus(problem="NVML has not answered for 10 s"))
+    pools.set_gpus(Gpus(problem="NVML did not answer within 10 s"))
     assert pools.pools[0].state is PoolState.FAILED
 
 
@@ -192,11 +192,11 @@ async def test_engines_of_the_last_run_are_waited_for_until_each_has_been_seen()
     pools = NodePools()
     pools.restore([found(), found(pool_id="other", port=18081)])
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(pools.engines_seen)
+        nursery.start_soon(pools.engines_probed)
         for replica, look in zip(pools.replicas, (READY, GONE), strict=True):
             await trio.testing.wait_all_tasks_blocked()
             assert nursery.child_tasks
-            pools.saw(replica.incarnation, look)
+            pools.apply_probe(replica.incarnation, look)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ async def test_the_log_says_each_turn_once(
     pools = registry()
     caplog.clear()
     for look in looks:
-        pools.saw(incarnation(pools), look)
+        pools.apply_probe(incarnation(pools), look)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == len(lines)
     assert all(line in text for line, text in zip(lines, said, strict=True))

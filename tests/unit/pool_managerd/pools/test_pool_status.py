@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from llama_orch.contracts.pools import PoolState, PoolStatus, ProvisioningReport
-from pool_managerd.pools.devices import NOT_LOOKED
+from pool_managerd.pools.devices import NOT_DISCOVERED
 from pool_managerd.pools.pool_status import pool_statuses, status_line
 from pool_managerd.pools.replica import ProbeResult, Replica
 from tests.unit.pool_managerd.values import GONE, LOADING, READY, TWO_GPUS, replica, report
@@ -14,7 +14,7 @@ MODEL: dict[str, Any] = {"model": {"id": "tiny", "path": "/m.gguf", "ctx_max": 5
 
 
 def told(*replicas: Replica, reports: tuple[ProvisioningReport, ...] = ()) -> PoolStatus:
-    (status,) = pool_statuses(replicas, {each.pool_id: each for each in reports}, NOT_LOOKED)
+    (status,) = pool_statuses(replicas, {each.pool_id: each for each in reports}, NOT_DISCOVERED)
     return status
 
 
@@ -81,13 +81,13 @@ def test_a_report_of_success_does_not_make_an_engine_ready() -> None:
 
 
 def test_pools_are_told_in_the_order_of_their_ids() -> None:
-    pools = pool_statuses([replica(pool_id="b")], {"a": report(PoolState.FAILED, "a")}, NOT_LOOKED)
+    pools = pool_statuses([replica(pool_id="b")], {"a": report(PoolState.FAILED, "a")}, NOT_DISCOVERED)
     assert [pool.pool_id for pool in pools] == ["a", "b"]
 
 
 def test_the_status_line_counts_and_names_the_first_failure() -> None:
     failed = {"cuda": report(PoolState.FAILED, "cuda", last_error="GPU 1 is not there")}
-    pools = pool_statuses([replica(READY), replica(READY, pool_id="b"), replica(pool_id="c")], failed, NOT_LOOKED)
+    pools = pool_statuses([replica(READY), replica(READY, pool_id="b"), replica(pool_id="c")], failed, NOT_DISCOVERED)
     assert status_line(pools) == "2 pools ready, 1 starting, 1 failed: cuda: GPU 1 is not there"
     assert status_line(pools[:1]) == "1 pool ready"
     assert status_line(()) == "no pools yet; /etc/llama-orch/pools.toml configures them"

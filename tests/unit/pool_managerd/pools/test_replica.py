@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from llama_orch.contracts.pools import PoolState
 from llama_orch.engines.kind import Description, Slots
 from pool_managerd.pools.replica import (
-    INTERVAL_S,
+    CHANGING_INTERVAL_S,
     OFFLINE_AFTER,
-    SOON_S,
+    SETTLED_INTERVAL_S,
     HealthAnswer,
     ProbeResult,
     announced_details,
@@ -98,8 +98,8 @@ def test_a_handoff_without_workloads_has_its_llama_server_asked(fields: dict[str
 
 
 def test_an_engine_is_looked_at_soon_while_something_is_about_to_change() -> None:
-    assert next_check_s(replica()) == SOON_S
-    assert next_check_s(replica(LOADING)) == SOON_S
-    assert next_check_s(replica(READY, SILENT)) == SOON_S
-    assert next_check_s(replica(READY)) == INTERVAL_S
-    assert next_check_s(replica(GONE, GONE, GONE)) == INTERVAL_S
+    assert next_check_s(replica()) == CHANGING_INTERVAL_S
+    assert next_check_s(replica(LOADING)) == CHANGING_INTERVAL_S
+    assert next_check_s(replica(READY, SILENT)) == CHANGING_INTERVAL_S
+    assert next_check_s(replica(READY)) == SETTLED_INTERVAL_S
+    assert next_check_s(replica(GONE, GONE, GONE)) == SETTLED_INTERVAL_S

@@ -39,7 +39,7 @@ async def test_a_refused_path_is_told_with_its_kind_of_engine() -> None:
         body = json.loads(await answer.read())
     assert (answer.status, answer.headers["x-llama-orch-relay"]) == (404, "refused")
     assert (body["code"], body["reason"]) == ("NOT_FOUND", "no_such_path")
-    assert body["message"] == "POST /lora-adapters is not passed on to an engine of kind llamacpp"
+    assert body["message"] == "POST /lora-adapters is not relayed to engines of kind llamacpp"
 
 
 @pytest.mark.parametrize("path", ["/completion", "./completion", "%63ompletion", "slots/../completion"])

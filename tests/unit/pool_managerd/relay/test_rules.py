@@ -9,7 +9,14 @@ from llama_orch.contracts.nodes import RELAY_HEADER, SESSION_HEADER
 from llama_orch.contracts.pools import PoolState, PoolStatus
 from llama_orch.engines.kind import Slots
 from pool_managerd.pools.replica import HealthAnswer, Key, ProbeResult, Replica
-from pool_managerd.relay.rules import answer_headers, choose, inside, leads_out, request_headers, session_of
+from pool_managerd.relay.rules import (
+    answer_headers,
+    choose,
+    engine_target,
+    has_dot_segments,
+    request_headers,
+    session_of,
+)
 from tests.unit.pool_managerd.values import GONE, replica
 
 NAMES = st.from_regex(r"[a-z]{1,12}", fullmatch=True)
@@ -39,7 +46,7 @@ def pool(**fields) -> PoolStatus:
     ],
 )
 def test_a_path_inside_is_passed_as_it_stands(target: str, there: str) -> None:
-    assert inside(target) == there
+    assert engine_target(target) == there
 
 
 @pytest.mark.parametrize(
@@ -47,18 +54,18 @@ def test_a_path_inside_is_passed_as_it_stands(target: str, there: str) -> None:
 )
 def test_what_is_no_path_of_an_engine_is_refused(target: str) -> None:
     with pytest.raises(ApiError):
-        inside(target)
+        engine_target(target)
 
 
 @given(st.lists(st.sampled_from(["a", ".", "%2e", "%2E", "%252e", "/", "%2f", "\\", "%5C"]), max_size=8))
 def test_no_way_of_writing_two_dots_leads_out(parts: list[str]) -> None:
     plain = {"%2e": ".", "%2E": ".", "%252e": ".", "%2f": "/", "%5C": "/", "\\": "/"}
     meant = "".join(plain.get(part, part) for part in parts).split("/")
-    assert leads_out("".join(parts)) is (".." in meant or "." in meant)
+    assert has_dot_segments("".join(parts)) is (".." in meant or "." in meant)
 
 
 def test_a_path_that_is_coded_too_often_is_not_trusted() -> None:
-    assert leads_out("%25252525252e")
+    assert has_dot_segments("%25252525252e")
 
 
 @given(st.dictionaries(NAMES, st.just("x")))

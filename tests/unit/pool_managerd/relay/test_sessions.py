@@ -50,7 +50,7 @@ class Two:
     def looked(self, name: str, result: ProbeResult) -> None:
         """The engine is seen so."""
         (one,) = (one for one in self.site.registry.replicas if one.key[1] == name)
-        self.site.registry.saw(one.incarnation, result)
+        self.site.registry.apply_probe(one.incarnation, result)
 
     def announced(self, name: str) -> None:
         """An engine is announced, anew or for the first time, and ready."""
