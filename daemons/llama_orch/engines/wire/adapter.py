@@ -1,4 +1,4 @@
-"""What the relay needs to know of an engine: how a task is asked for, and what the answer means."""
+"""The interface of wire formats: how a task is put to an engine, and what its answer means."""
 
 import re
 from collections.abc import Sequence
@@ -11,16 +11,18 @@ from llama_orch.engines.wire.passage import Endpoint, Passage
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A piece of the answer's text; empty where the engine only shows that it lives."""
+class TextPiece:
+    """A piece of the answer's text; empty if the engine only shows that it is alive."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """One chunk of an OpenAI stream, as it is passed on; `tokens` of it are the answer's. `usage` marks the chunk
-    without choices that tells the counts, which only clients that asked for it get."""
+class StreamChunk:
+    """One chunk of an OpenAI stream, passed on as it is; it contains `tokens` tokens of the answer.
+
+    `usage`: a chunk without choices that reports the counts. Only clients that asked for it get it.
+    """
 
     raw: str
     tokens: int = 0
@@ -28,16 +30,18 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Result:
-    """The whole of an answer that does not come as a stream (embeddings, rerank): OpenAI's JSON, in one line."""
+class WholeAnswer:
+    """An answer that is not streamed (embeddings, rerank): OpenAI's JSON in one line."""
 
     raw: str
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The answer is complete. The counts are the engine's own, None where it does not tell; `cached` tokens of the
-    prompt were found in its KV cache."""
+    """The answer is complete. The counts are the engine's own, None if it does not report them.
+
+    `cached` tokens of the prompt were found in its KV cache.
+    """
 
     tokens_in: int | None
     tokens_out: int | None
@@ -45,10 +49,12 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Refused:
-    """The engine answers with an error. `client_fault`: the request was wrong, the engine is well; `reason` says in
-    which way, where that is known. `busy`: it is well but has no room now. `gone`: a proxy in front of it says that it
-    cannot be reached."""
+class EngineRefusal:
+    """The engine answers with an error.
+
+    `client_fault`: the request was wrong and the engine is healthy; `reason` says in which way, if known. `busy`: it is
+    healthy but has no capacity now. `gone`: a proxy in front of it reports that it cannot be reached.
+    """
 
     message: str
     client_fault: bool
@@ -58,56 +64,55 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Complaint:
-    """Words by which a kind of engine rejects a request with a server error; `reason` as clients are told."""
+class ErrorPattern:
+    """A message with which a kind of engine rejects a bad request as a server error; `reason` is for the client."""
 
     words: re.Pattern[str]
     reason: Reason | None = None
 
 
-Complaints = Sequence[Complaint]
+ErrorPatterns = Sequence[ErrorPattern]
 
-Said = Piece | Chunk | Result | Finished | Refused
+AnswerPart = TextPiece | StreamChunk | WholeAnswer | Finished | EngineRefusal
 
 
-class Dialogue(Protocol):
-    """One request to an engine and the reading of its answer; used once."""
+class EngineCall(Protocol):
+    """One request to an engine and the parser of its answer; used once."""
 
     path: str
     body: bytes
     streamed: bool
     """Whether the answer is server-sent events; otherwise it is one JSON document."""
 
-    def event(self, data: str) -> Sequence[Said]:
-        """What one event of the stream means. Raises ValueError when it is not understood."""
+    def event(self, data: str) -> Sequence[AnswerPart]:
+        """Parse one event of the stream. Raises ValueError if it is malformed."""
         ...
 
-    def whole(self, body: bytes) -> Sequence[Said]:
-        """What a document means; ends with Finished. Raises ValueError when it is not understood."""
+    def whole(self, body: bytes) -> Sequence[AnswerPart]:
+        """Parse a document; ends with Finished. Raises ValueError if it is malformed."""
         ...
 
-    def closed(self) -> Sequence[Said]:
-        """What it means that the stream ends here: ends with Finished, or nothing where the answer is not complete."""
+    def closed(self) -> Sequence[AnswerPart]:
+        """Handle the end of the stream: ends with Finished, or returns nothing if the answer is incomplete."""
         ...
 
 
 class EngineAdapter(Protocol):
-    """One kind of engine. Stateless."""
+    """The wire format of one kind of engine. Stateless."""
 
-    name: str
     endpoints: frozenset[Endpoint]
-    """What engines of this kind can be asked for."""
-    complaints: Complaints
-    """What engines of this kind answer with a server error though the request is at fault."""
+    """The endpoints that engines of this kind have."""
+    error_patterns: ErrorPatterns
+    """Messages of server errors that are the request's fault."""
 
-    def dialogue(self, request: TaskRequest, passage: Passage | None, model: str | None) -> Dialogue:
-        """How a task is put to the engine; `model` is the name under which it serves the task's model, if known.
+    def call(self, request: TaskRequest, passage: Passage | None, model: str | None) -> EngineCall:
+        """Build the request; `model` is the name under which the engine serves the task's model, if known.
 
-        `passage` is None for the endpoint `completion`, where `request` says everything. Raises ValueError, with words
-        for the client, for what cannot be put to the engine.
+        `passage` is None for the endpoint `completion`, where `request` says everything. Raises ValueError, with a
+        message for the client, if the engine cannot be asked for it.
         """
         ...
 
-    def refusal(self, status: int, body: bytes) -> Refused:
-        """What an answer other than 200 means."""
+    def refusal(self, status: int, body: bytes) -> EngineRefusal:
+        """Parse an answer with another status than 200."""
         ...

@@ -1,7 +1,7 @@
-"""What a /v1 client sees in place of an engine's own words: the model by the name that the client used.
+"""Rewriting of engines' answers for /v1 clients: the model gets the name that the client used.
 
-Engines name the model as they were started: llama-server by a path where it was given no alias. Replacing text is safe:
-within a JSON string each quote is escaped, so the pattern can only match a key.
+Engines report the model under the name they were started with; llama-server without an alias reports a path. Replacing
+text is safe: quotes within a JSON string are escaped, so that the pattern can only match a key.
 """
 
 import json
@@ -14,26 +14,26 @@ from llama_orch.engines.wire.passage import Passage
 MODEL = re.compile(r'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
-class Shown:
+class ClientView:
     """Rewrites the JSON of one answer."""
 
     def __init__(self, passage: Passage) -> None:
         asked = passage.body.get("model")
         self._model = _field(asked) if isinstance(asked, str) and asked else None
-        self._bare = passage.endpoint == "chat" and wants_no_alternatives(passage.body)
+        self._drops_alternatives = passage.endpoint == "chat" and wants_no_alternatives(passage.body)
 
     def __call__(self, raw: str) -> str:
-        """`raw`, a chunk or a whole answer, as the client sees it."""
-        if self._bare and "top_logprobs" in raw:
+        """Return `raw`, a chunk or a whole answer, as the client sees it."""
+        if self._drops_alternatives and "top_logprobs" in raw:
             raw = _without_alternatives(raw)
-        return MODEL.sub(self._named, raw, count=1)
+        return MODEL.sub(self._model_field, raw, count=1)
 
-    def _named(self, found: re.Match[str]) -> str:
+    def _model_field(self, found: re.Match[str]) -> str:
         return self._model or _field(public_name(json.loads(found[1])))
 
 
 def wants_no_alternatives(body: Mapping[str, object]) -> bool:
-    """Whether a chat wants the log probabilities of its tokens alone, as OpenAI has it without top_logprobs."""
+    """Whether a chat asks for log probabilities of the chosen tokens only, by logprobs without top_logprobs."""
     return body.get("logprobs") is True and not body.get("top_logprobs")
 
 

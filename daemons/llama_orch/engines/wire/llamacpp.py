@@ -1,9 +1,9 @@
-"""llama.cpp's llama-server: POST /completion as a stream for prompts, OpenAI's endpoints for the rest.
+"""llama-server's wire format: POST /completion as a stream for prompts, OpenAI's endpoints for the rest.
 
-Wire format as measured with build 11669: `data: {"content": …, "stop": false}` for each piece, a last one with
-`stop: true`, `tokens_evaluated` (the whole prompt, cached or not), `tokens_predicted` and `timings.cache_n`, and
-`data: {"error": …}` when it fails midway. While it loads it answers 503, to a prompt that is too long 400, and 501 to
-what it was not started for, say embeddings without --embeddings.
+Measured with build 11669: `data: {"content": …, "stop": false}` for each piece, a last one with `stop: true`,
+`tokens_evaluated` (the whole prompt, cached or not), `tokens_predicted` and `timings.cache_n`, and `data: {"error": …}`
+if it fails midway. It answers 503 while it loads, 400 to a prompt that is too long, and 501 to endpoints that it was
+not started for, such as embeddings without --embeddings.
 """
 
 from collections.abc import Sequence
@@ -11,35 +11,52 @@ from collections.abc import Sequence
 from pydantic import JsonValue
 
 from llama_orch.contracts.tasks import TaskRequest
-from llama_orch.engines.wire.adapter import Dialogue, Finished, Piece, Refused, Said
-from llama_orch.engines.wire.errors import LLAMACPP, judged
+from llama_orch.engines.wire.adapter import AnswerPart, EngineCall, EngineRefusal, ErrorPatterns, Finished, TextPiece
+from llama_orch.engines.wire.errors import classified, pattern
 from llama_orch.engines.wire.llamacpp_passage import LlamaCppPassage
-from llama_orch.engines.wire.openai_wire import WHOLE, OpenAiPassage, encoded, for_passage, stated
-from llama_orch.engines.wire.parsing import count, json_object, refusal, refused, table, text
+from llama_orch.engines.wire.openai_calls import UNSTREAMED, OpenAiPassage, encoded, passage_defaults, without_none
+from llama_orch.engines.wire.parsing import count, json_object, refusal_of_event, refusal_of_status, table, text
 from llama_orch.engines.wire.passage import Endpoint, Passage
+
+ERROR_PATTERNS: ErrorPatterns = (
+    # measured with build 11669; the words are in tools/server/server-context.cpp and server-common.cpp
+    pattern(r"^input \(\d+ tokens\) is too large to process", "context_length_exceeded"),
+    pattern(r"^input is too large to process", "context_length_exceeded"),  # older releases
+    pattern(r"^Context size has been exceeded", "context_length_exceeded"),  # slots that share one cache
+    pattern(r"^(image|audio|video) input is not supported"),
+    pattern(r"^Failed to (parse (tools|messages|grammar)|initialize samplers|download image|load image)"),
+    pattern(r"^Failed to (tokenize prompt|process image|load image or audio file)"),
+    pattern(r"^Invalid (url|uri|tool_choice|diff)|^url must be base64 encoded"),
+    pattern(r"^Cannot (use both|use custom grammar|specify grammar|have 2 or more assistant|continue an assistant) "),
+    pattern(r"^Unknown reasoning format|^tools? param requires|^tool_choice param requires"),
+    pattern(
+        r"^Pooling type '\w+' is not OAI compatible|^Prompt contains invalid tokens|^Input content cannot be empty"
+    ),
+    pattern(r"^\[json\.exception\."),  # a field of a wrong type, in releases before the server validated its fields
+    pattern(r"Jinja Exception: "),  # what the model's template says of the conversation
+)
 
 
 class LlamaCpp:
     """The adapter for llama-server."""
 
-    name = "llamacpp"
     endpoints: frozenset[Endpoint] = frozenset({"completion", "chat", "completions", "embeddings", "rerank"})
-    complaints = LLAMACPP
+    error_patterns = ERROR_PATTERNS
 
-    def dialogue(self, request: TaskRequest, passage: Passage | None, model: str | None) -> Dialogue:
-        """A passage is passed on; the server has one model, whatever the client calls it."""
+    def call(self, request: TaskRequest, passage: Passage | None, model: str | None) -> EngineCall:
+        """Build the request without `model`: the server has one, and ignores the name."""
         if passage is None:
-            return Completion(request)
-        if passage.endpoint in WHOLE:
-            return OpenAiPassage(passage, None, for_passage(request, passage))
-        return LlamaCppPassage(passage, for_passage(request, passage) | _caching(request))
+            return LlamaCppCompletion(request)
+        if passage.endpoint in UNSTREAMED:
+            return OpenAiPassage(passage, None, passage_defaults(request, passage))
+        return LlamaCppPassage(passage, passage_defaults(request, passage) | _caching(request))
 
-    def refusal(self, status: int, body: bytes) -> Refused:
-        """An error body `{"error": {code, message, type}}`, or whatever came instead."""
-        return judged(refusal(status, body), self.complaints)
+    def refusal(self, status: int, body: bytes) -> EngineRefusal:
+        """Parse `{"error": {code, message, type}}`, or any other body."""
+        return classified(refusal_of_status(status, body), self.error_patterns)
 
 
-class Completion:
+class LlamaCppCompletion:
     """A streamed /completion."""
 
     path = "/completion"
@@ -47,7 +64,7 @@ class Completion:
 
     def __init__(self, request: TaskRequest) -> None:
         body: dict[str, JsonValue] = {"prompt": request.prompt, "stream": True}
-        body |= stated(
+        body |= without_none(
             n_predict=request.max_tokens,
             temperature=request.temperature,
             top_p=request.top_p,
@@ -59,24 +76,24 @@ class Completion:
         )
         self.body = encoded(body | _caching(request))
 
-    def event(self, data: str) -> Sequence[Said]:
-        """One event of the stream. Raises ValueError for anything else than the format above."""
+    def event(self, data: str) -> Sequence[AnswerPart]:
+        """Parse one event. Raises ValueError for another format than the one above."""
         event = json_object(data)
         content = event.get("content")
         if isinstance(content, str) and not event.get("stop"):
-            return [Piece(content)]
+            return [TextPiece(content)]
         if event.get("error") is not None:
-            return [refused(event)]
+            return [refusal_of_event(event)]
         if not event.get("stop"):
-            raise ValueError("an event has neither content nor an error")
-        return [Piece(text(content)), _finished(event)]
+            raise ValueError("an event has neither `content` nor `error`")
+        return [TextPiece(text(content)), _finished(event)]
 
-    def whole(self, body: bytes) -> Sequence[Said]:
-        """Never asked for."""
-        raise ValueError(f"a document of {len(body)} bytes came in place of a stream")
+    def whole(self, body: bytes) -> Sequence[AnswerPart]:
+        """Always raises ValueError: the request asks for a stream."""
+        raise ValueError(f"the engine sent a document of {len(body)} bytes instead of a stream")
 
-    def closed(self) -> Sequence[Said]:
-        """A stream ends with `stop` or it is broken."""
+    def closed(self) -> Sequence[AnswerPart]:
+        """Return nothing: a complete stream ends with a `stop` event."""
         return []
 
 
@@ -86,8 +103,10 @@ def _finished(event: dict[str, object]) -> Finished:
 
 
 def _caching(request: TaskRequest) -> dict[str, JsonValue]:
-    """Whether the KV cache may be used: a cached prefix was computed in batches of other sizes, which shows in the
-    last digits, so that strict determinism goes without."""
+    """Whether the prefix cache may be used.
+
+    Not with strict determinism: a cached prefix was computed in batches of other sizes, with other rounding.
+    """
     if request.determinism == "strict":
         return {"cache_prompt": False}
-    return stated(cache_prompt=None if request.kv_hint is None else request.kv_hint == "reuse")
+    return without_none(cache_prompt=None if request.kv_hint is None else request.kv_hint == "reuse")

@@ -1,30 +1,31 @@
-"""Any server that speaks OpenAI's API (LM Studio, SGLang, llama-swap, …): nothing but what that API has.
+"""The wire format of servers of OpenAI's API (LM Studio, SGLang, llama-swap, …).
 
-So top_k, min_p and repeat_penalty of a task are not passed on, and rerank is not served. How long an answer without
-`max_tokens` gets is the server's own decision; OpenAI's default is 16 tokens.
+top_k, min_p and repeat_penalty of a task are not passed on, and rerank is not served: the API has none of them. The
+length of an answer without `max_tokens` is up to the server; OpenAI's default is 16 tokens.
 """
 
 from llama_orch.contracts.tasks import TaskRequest
-from llama_orch.engines.wire.adapter import Dialogue, Refused
-from llama_orch.engines.wire.errors import OPENAI_HTTP, judged
-from llama_orch.engines.wire.openai_wire import OpenAiPassage, OpenAiPrompt, for_passage
-from llama_orch.engines.wire.parsing import refusal
+from llama_orch.engines.wire import llamacpp, vllm
+from llama_orch.engines.wire.adapter import EngineCall, EngineRefusal, ErrorPatterns
+from llama_orch.engines.wire.errors import classified
+from llama_orch.engines.wire.openai_calls import OpenAiPassage, OpenAiPrompt, passage_defaults
+from llama_orch.engines.wire.parsing import refusal_of_status
 from llama_orch.engines.wire.passage import Endpoint, Passage
 
 
 class OpenAiHttp:
     """The adapter for servers of OpenAI's API."""
 
-    name = "openai-http"
     endpoints: frozenset[Endpoint] = frozenset({"completion", "chat", "completions", "embeddings"})
-    complaints = OPENAI_HTTP
+    error_patterns: ErrorPatterns = (*llamacpp.ERROR_PATTERNS, *vllm.ERROR_PATTERNS)
+    """One of these often runs behind OpenAI's API (llama-swap, SGLang, LM Studio)."""
 
-    def dialogue(self, request: TaskRequest, passage: Passage | None, model: str | None) -> Dialogue:
-        """Prompts go to /v1/completions, passages where they belong."""
+    def call(self, request: TaskRequest, passage: Passage | None, model: str | None) -> EngineCall:
+        """Put prompts to /v1/completions."""
         if passage is None:
             return OpenAiPrompt(request, model, {})
-        return OpenAiPassage(passage, model, for_passage(request, passage))
+        return OpenAiPassage(passage, model, passage_defaults(request, passage))
 
-    def refusal(self, status: int, body: bytes) -> Refused:
-        """An error body of any of the shapes in use."""
-        return judged(refusal(status, body), self.complaints)
+    def refusal(self, status: int, body: bytes) -> EngineRefusal:
+        """Parse an error body of any known shape."""
+        return classified(refusal_of_status(status, body), self.error_patterns)

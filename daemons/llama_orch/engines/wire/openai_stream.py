@@ -1,91 +1,91 @@
-"""The reading of OpenAI's streams, which most engines speak: chunks, their choices and counts, and the end.
+"""Parser of OpenAI's streams: chunks, their choices and counts, and the end.
 
-Measured with llama-server (build 11669), and as vLLM and TGI have it in their sources: `data: {…}` chunks, of which one
-without choices, or the last one with them, has the `usage` that `stream_options.include_usage` asks for, then
-`data: [DONE]`. An error midway is an event with `error`, or with `"object": "error"` in older vLLM.
+Measured with llama-server (build 11669), and according to the sources of vLLM and TGI: `data: {…}` chunks, then
+`data: [DONE]`. With `stream_options.include_usage`, a chunk without choices, or the last one with choices, has the
+`usage`. An error midway is an event with `error`, or with `"object": "error"` in older vLLM.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
-from llama_orch.engines.wire.adapter import Finished, Refused, Said
-from llama_orch.engines.wire.parsing import count, json_object, refused, table
+from llama_orch.engines.wire.adapter import AnswerPart, EngineRefusal, Finished
+from llama_orch.engines.wire.parsing import count, json_object, refusal_of_event, table
 
-EMPTY = Refused("the engine ended its answer without having begun it; its own log may say why", client_fault=False)
+EMPTY = EngineRefusal("the engine sent an empty answer; its log may tell the reason", client_fault=False)
 """TGI drops an error in a chat stream and sends [DONE] alone."""
 
 Choices = Sequence[Mapping[str, object]]
 
 
 class OpenAiStream(ABC):
-    """The reading of one stream; what the choices of a chunk mean for the task is told by the two kinds of it."""
+    """Parses one stream. Subclasses define what the choices of a chunk mean for the task."""
 
     streamed = True
 
     def __init__(self, choices: int) -> None:
-        """`choices`: how many answers were asked for."""
+        """`choices` is the number of answers that were asked for."""
         self._counts = Finished(None, None)
         self._unfinished = choices
         self._begun = False
 
-    def event(self, data: str) -> Sequence[Said]:
-        """One chunk, or the end. Raises ValueError where `choices` is no list of objects."""
+    def event(self, data: str) -> Sequence[AnswerPart]:
+        """Parse one chunk, or the end. Raises ValueError if `choices` is not a list of objects."""
         if data == "[DONE]":
             return [self._counts if self._begun else EMPTY]
-        if data == "null":  # llama-server's first words where it was given several prompts
+        if data == "null":  # llama-server begins so if it was given several prompts
             return []
         chunk = json_object(data)
         if chunk.get("error") is not None or chunk.get("object") == "error":
-            return [refused(chunk)]
+            return [refusal_of_event(chunk)]
         choices = _choices_of(chunk)
         finished = sum(1 for choice in choices if choice.get("finish_reason"))
         self._count(chunk, finished)
         if not choices:
-            return self._aside(data) if chunk.get("usage") else []
+            return self._usage_only(data) if chunk.get("usage") else []
         self._begun = True
         self._unfinished -= finished
-        return self._said(choices, data)
+        return self._parts(choices, data)
 
-    def whole(self, body: bytes) -> Sequence[Said]:
-        """Never asked for."""
-        raise ValueError(f"a document of {len(body)} bytes came in place of a stream")
+    def whole(self, body: bytes) -> Sequence[AnswerPart]:
+        """Always raises ValueError: the request asks for a stream."""
+        raise ValueError(f"the engine sent a document of {len(body)} bytes instead of a stream")
 
-    def closed(self) -> Sequence[Said]:
-        """Some servers leave [DONE] out: what has its finish_reason is complete."""
+    def closed(self) -> Sequence[AnswerPart]:
+        """Some servers omit [DONE]: an answer is complete if all choices had a finish_reason."""
         return [self._counts] if self._unfinished <= 0 else []
 
     def _count(self, chunk: Mapping[str, object], _finished: int) -> None:
-        """Take note of the counts in a chunk that ends so many choices; the last ones are those of the answer."""
+        """Record the counts in a chunk that ends `_finished` choices; the last counts are those of the answer."""
         if usage := chunk.get("usage"):
             self._counts = counts_of(usage)
 
     @abstractmethod
-    def _said(self, choices: Choices, data: str) -> Sequence[Said]:
-        """What a chunk with choices means."""
+    def _parts(self, choices: Choices, data: str) -> Sequence[AnswerPart]:
+        """Convert a chunk with choices."""
 
-    def _aside(self, _data: str) -> Sequence[Said]:
-        """A chunk with nothing but counts."""
+    def _usage_only(self, _data: str) -> Sequence[AnswerPart]:
+        """Convert a chunk that only has counts."""
         return []
 
 
 def one_line(data: str) -> str:
-    """JSON in one line, as events need it: a line break can only be between its tokens."""
+    """Return JSON without line breaks, as events require. They can only occur between JSON tokens."""
     return data if "\n" not in data and "\r" not in data else data.replace("\r", " ").replace("\n", " ")
 
 
 def counts_of(usage: object) -> Finished:
-    """OpenAI's `usage`; a reranker of vLLM tells the total only."""
-    said = table(usage)
-    tokens_in, tokens_out = count(said.get("prompt_tokens")), count(said.get("completion_tokens"))
-    cached = count(table(said.get("prompt_tokens_details")).get("cached_tokens"))
-    return Finished(count(said.get("total_tokens")) if tokens_in is None else tokens_in, tokens_out, cached)
+    """Parse OpenAI's `usage`. A reranker of vLLM reports only the total."""
+    fields = table(usage)
+    tokens_in, tokens_out = count(fields.get("prompt_tokens")), count(fields.get("completion_tokens"))
+    cached = count(table(fields.get("prompt_tokens_details")).get("cached_tokens"))
+    return Finished(count(fields.get("total_tokens")) if tokens_in is None else tokens_in, tokens_out, cached)
 
 
 def _choices_of(chunk: Mapping[str, object]) -> Choices:
-    """The choices of a chunk. Raises ValueError where they are something else."""
+    """Return the choices of a chunk. Raises ValueError if they are not a list of objects."""
     found = chunk.get("choices")
     if found is None:
         return []
     if not isinstance(found, list) or not all(isinstance(choice, dict) for choice in found):
-        raise ValueError("`choices` is no list of objects")
+        raise ValueError("`choices` is not a list of objects")
     return found

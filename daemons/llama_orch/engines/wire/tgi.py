@@ -1,10 +1,10 @@
-"""Hugging Face's Text Generation Inference: prompts by /generate_stream, chat and completions by its Messages API.
+"""The wire format of Text Generation Inference: prompts by /generate_stream, OpenAI's endpoints by its Messages API.
 
-As its router's sources (releases 2 and 3) have it: an event for each token,
+According to its router's sources (releases 2 and 3) there is one event per token,
 `data:{"token": {"text", "special"}, "generated_text": null, "details": null}`, the last one with the whole text and
-`details` (`input_length` since release 2.1). Errors midway are `data:{"error": "…", "error_type": "…"}`, and so are
-those before, in a stream of status 200. Comments keep it alive. Bounds differ from ours: `temperature` and `top_k` are
-above 0, `top_p` is between 0 and 1. The text of a stop sequence is part of the answer. min_p is not known.
+`details` (`input_length` since release 2.1). Errors are `data:{"error": "…", "error_type": "…"}`, in a stream with
+status 200 even before the first token. Comments keep the stream alive. Its bounds are narrower than ours: `temperature`
+and `top_k` are above 0, `top_p` is between 0 and 1. The answer includes the stop sequence. There is no min_p.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,37 +13,43 @@ from dataclasses import replace
 from pydantic import JsonValue
 
 from llama_orch.contracts.tasks import TaskRequest
-from llama_orch.engines.wire.adapter import Dialogue, Finished, Piece, Refused, Said
-from llama_orch.engines.wire.errors import TGI, judged
-from llama_orch.engines.wire.openai_wire import OpenAiPassage, encoded, for_passage, stated
-from llama_orch.engines.wire.parsing import count, json_object, refusal, refused, table, text
+from llama_orch.engines.wire.adapter import AnswerPart, EngineCall, EngineRefusal, ErrorPatterns, Finished, TextPiece
+from llama_orch.engines.wire.errors import classified, pattern
+from llama_orch.engines.wire.openai_calls import OpenAiPassage, encoded, passage_defaults, without_none
+from llama_orch.engines.wire.parsing import count, json_object, refusal_of_event, refusal_of_status, table, text
 from llama_orch.engines.wire.passage import Endpoint, Passage
 from llama_orch.engines.wire.stop_texts import StopTexts
 
 BASE_MODEL = "tgi"
-"""Any other `model` is taken for the name of a LoRA adapter."""
+"""Any other `model` is taken as the name of a LoRA adapter."""
+
+ERROR_PATTERNS: ErrorPatterns = (
+    # errors of its Python shards come as 424 with these words (text-generation-inference 2282)
+    pattern(r"`inputs` must have less than|`inputs` tokens \+ `max_new_tokens` must be", "context_length_exceeded"),
+    pattern(r"Could not translate the instance|[Gg]rammar (compilation|is not valid)|Invalid grammar"),
+    pattern(r"cannot identify image file|[Tt]emplate error"),
+)
 
 
 class Tgi:
     """The adapter for TGI."""
 
-    name = "tgi"
     endpoints: frozenset[Endpoint] = frozenset({"completion", "chat", "completions"})
-    complaints = TGI
+    error_patterns = ERROR_PATTERNS
 
-    def dialogue(self, request: TaskRequest, passage: Passage | None, model: str | None) -> Dialogue:
-        """A server has one model; a passage is passed on without what TGI would refuse."""
+    def call(self, request: TaskRequest, passage: Passage | None, model: str | None) -> EngineCall:
+        """Leave out what TGI would reject: another model's name, and a top_p of 1."""
         if passage is None:
-            return Generation(request)
+            return TgiGeneration(request)
         body = {name: value for name, value in passage.body.items() if (name, value) != ("top_p", 1)}
-        return OpenAiPassage(replace(passage, body=body), BASE_MODEL, for_passage(request, passage))
+        return OpenAiPassage(replace(passage, body=body), BASE_MODEL, passage_defaults(request, passage))
 
-    def refusal(self, status: int, body: bytes) -> Refused:
-        """An error body `{"error": "…", "error_type": "…"}`: 422 of a wrong request, 429 overloaded, 424 failed."""
-        return judged(refusal(status, body), self.complaints)
+    def refusal(self, status: int, body: bytes) -> EngineRefusal:
+        """Parse `{"error": "…", "error_type": "…"}`: 422 is a bad request, 429 overload, 424 a failed generation."""
+        return classified(refusal_of_status(status, body), self.error_patterns)
 
 
-class Generation:
+class TgiGeneration:
     """A streamed /generate_stream."""
 
     path = "/generate_stream"
@@ -53,33 +59,33 @@ class Generation:
         self.body = encoded({"inputs": request.prompt, "parameters": _parameters(request)})
         self._stops = StopTexts(request.stop)
 
-    def event(self, data: str) -> Sequence[Said]:
-        """One token, the last one, or an error. Raises ValueError for anything else."""
+    def event(self, data: str) -> Sequence[AnswerPart]:
+        """Parse a token, the last token, or an error. Raises ValueError for anything else."""
         event = json_object(data)
         token = event.get("token")
         if not isinstance(token, dict):
             if event.get("error") is None:
-                raise ValueError("an event has neither a token nor an error")
-            return [refused(event)]
+                raise ValueError("an event has neither `token` nor `error`")
+            return [refusal_of_event(event)]
         shown, stopped = self._stops.feed("" if token.get("special") else text(token.get("text")))
         if event.get("generated_text") is None and not stopped:
-            return [Piece(shown)]
-        return [Piece(shown if stopped else shown + self._stops.rest()), _finished(event)]
+            return [TextPiece(shown)]
+        return [TextPiece(shown if stopped else shown + self._stops.rest()), _finished(event)]
 
-    def whole(self, body: bytes) -> Sequence[Said]:
-        """Never asked for."""
-        raise ValueError(f"a document of {len(body)} bytes came in place of a stream")
+    def whole(self, body: bytes) -> Sequence[AnswerPart]:
+        """Always raises ValueError: the request asks for a stream."""
+        raise ValueError(f"the engine sent a document of {len(body)} bytes instead of a stream")
 
-    def closed(self) -> Sequence[Said]:
-        """A stream ends with `generated_text` or it is broken."""
+    def closed(self) -> Sequence[AnswerPart]:
+        """Return nothing: a complete stream ends with `generated_text`."""
         return []
 
 
 def _parameters(request: TaskRequest) -> dict[str, JsonValue]:
-    """The task's parameters in TGI's terms; temperature or top_p of 0 means the likeliest token each time."""
+    """Convert the task's parameters; temperature or top_p of 0 means greedy decoding."""
     temperature, top_p = request.temperature, request.top_p
     greedy = temperature == 0 or top_p == 0
-    sampling = stated(
+    sampling = without_none(
         do_sample=False if greedy else None if temperature is None else True,
         temperature=None if greedy else temperature,
         top_p=top_p if top_p is not None and 0 < top_p < 1 and not greedy else None,
@@ -87,7 +93,7 @@ def _parameters(request: TaskRequest) -> dict[str, JsonValue]:
         repetition_penalty=request.repeat_penalty or None,
         seed=request.seed,
     )
-    ending = stated(max_new_tokens=request.max_tokens, stop=list(request.stop) or None)
+    ending = without_none(max_new_tokens=request.max_tokens, stop=list(request.stop) or None)
     return {"details": True, **sampling, **ending}
 
 

@@ -1,18 +1,18 @@
-"""NVIDIA's Triton Inference Server: prompts by its generate extension, for the LLM back ends that it has.
+"""Triton Inference Server's wire format: prompts by its generate extension, for all of its LLM back ends.
 
-POST /v2/models/MODEL/generate_stream (docs/protocol/extension_generate.md of its repository) makes each key of the
-request that is an input of the model into that input, and any other into a parameter, which must be no list. So one
-request holds the names of all back ends, each of which overlooks those of the others:
+POST /v2/models/MODEL/generate_stream (docs/protocol/extension_generate.md of its repository) maps each key of the
+request to the model's input of that name, and any other key to a parameter, which must not be a list. So one request
+contains the names of all back ends, each of which ignores those of the others:
 
-- vLLM's: `stream`, and `sampling_parameters` as JSON in a text. `text_output` is what is new.
+- vLLM: `stream`, and `sampling_parameters` as JSON in a string. `text_output` is the new text.
 - TensorRT-LLM's `ensemble` and `tensorrt_llm_bls` (accumulate_tokens off): `stream`, `max_tokens`, … `text_output` is
-  what is new.
+  the new text.
 - TensorRT-LLM's LLM API: `streaming` and `sampling_param_*`. `text_output` is the whole text so far. Only this one
-  knows `return_stop_reason`, and answers with `stop_reason`: that is how it is told from the others.
+  supports `return_stop_reason`: its answers are recognised by their `stop_reason`.
 
-`max_tokens` is always said: TensorRT-LLM demands it, and vLLM would end after 16 tokens. Stop texts are a list, so that
-the answer is ended here instead. Errors midway are `{"error": "…"}`; the answer ends where the stream does; of counts
-only that of the prompt is told.
+`max_tokens` is always sent: TensorRT-LLM requires it, and vLLM would end after 16 tokens. Stop texts would be a list,
+so that the answer is cut here instead. Errors midway are `{"error": "…"}`. The answer ends with the stream. Only the
+prompt's token count is reported.
 """
 
 import json
@@ -22,36 +22,45 @@ from urllib.parse import quote
 from pydantic import JsonValue
 
 from llama_orch.contracts.tasks import TaskRequest
-from llama_orch.engines.wire.adapter import Dialogue, Finished, Piece, Refused, Said
-from llama_orch.engines.wire.errors import TRITON, judged
-from llama_orch.engines.wire.openai_wire import encoded, stated
-from llama_orch.engines.wire.parsing import count, json_object, refusal, refused
+from llama_orch.engines.wire.adapter import AnswerPart, EngineCall, EngineRefusal, ErrorPatterns, Finished, TextPiece
+from llama_orch.engines.wire.errors import classified, pattern
+from llama_orch.engines.wire.openai_calls import encoded, without_none
+from llama_orch.engines.wire.parsing import count, json_object, refusal_of_event, refusal_of_status
 from llama_orch.engines.wire.passage import Endpoint, Passage
 from llama_orch.engines.wire.stop_texts import StopTexts
 
 MAX_TOKENS = 512
-"""Where a task gives neither max_tokens nor expected_tokens."""
+"""For tasks with neither max_tokens nor expected_tokens."""
+
+ERROR_PATTERNS: ErrorPatterns = (
+    # TensorRT-LLM and the vLLM back end raise these while they run, so that Triton answers 500
+    pattern(r"exceeds maximum input length|maximum (context|sequence) length|max_seq_len", "context_length_exceeded"),
+    pattern(r"larger than max_input_len|longer than the maximum model length", "context_length_exceeded"),
+    pattern(
+        r"unexpected inference input|expected \d+ inputs but got|invalid (datatype|shape)|Expected batch dimension"
+    ),
+    pattern(r"unexpected datatype|failed to parse the request JSON|[Ii]nvalid sampling"),
+)
 
 
 class Triton:
     """The adapter for Triton."""
 
-    name = "triton"
     endpoints: frozenset[Endpoint] = frozenset({"completion"})
-    complaints = TRITON
+    error_patterns = ERROR_PATTERNS
 
-    def dialogue(self, request: TaskRequest, passage: Passage | None, model: str | None) -> Dialogue:
-        """A prompt for `model`. Raises ValueError where it is not known which of its models is meant."""
+    def call(self, request: TaskRequest, passage: Passage | None, model: str | None) -> EngineCall:
+        """Build a prompt for `model`. Raises ValueError if it is not known which model is meant."""
         if model is None:
-            raise ValueError("this pool has several models, or does not tell which: name one in model_ref")
-        return Generation(request, model)
+            raise ValueError("the pool has several models, or does not report them; set model_ref to one of them")
+        return TritonGeneration(request, model)
 
-    def refusal(self, status: int, body: bytes) -> Refused:
-        """An error body `{"error": "…"}`."""
-        return judged(refusal(status, body), self.complaints)
+    def refusal(self, status: int, body: bytes) -> EngineRefusal:
+        """Parse `{"error": "…"}`."""
+        return classified(refusal_of_status(status, body), self.error_patterns)
 
 
-class Generation:
+class TritonGeneration:
     """A streamed generate request."""
 
     streamed = True
@@ -64,42 +73,42 @@ class Generation:
         self._begun = False
         self._tokens_in: int | None = None
 
-    def event(self, data: str) -> Sequence[Said]:
-        """One response, or an error. Raises ValueError for anything else."""
+    def event(self, data: str) -> Sequence[AnswerPart]:
+        """Parse one response, or an error. Raises ValueError for anything else."""
         event = json_object(data)
         if event.get("error") is not None:
-            return [refused(event)]
+            return [refusal_of_event(event)]
         output = event.get("text_output")
         text = output[0] if isinstance(output, list) and output else output
         if not isinstance(text, str):
-            raise ValueError("an event has neither text_output nor an error")
+            raise ValueError("an event has neither `text_output` nor `error`")
         self._begun = True
         self._tokens_in = count(event.get("num_input_tokens")) or self._tokens_in
         shown, stopped = self._stops.feed(self._new(text) if "stop_reason" in event else text)
-        return [Piece(shown), Finished(self._tokens_in, None)] if stopped else [Piece(shown)]
+        return [TextPiece(shown), Finished(self._tokens_in, None)] if stopped else [TextPiece(shown)]
 
-    def whole(self, body: bytes) -> Sequence[Said]:
-        """Never asked for."""
-        raise ValueError(f"a document of {len(body)} bytes came in place of a stream")
+    def whole(self, body: bytes) -> Sequence[AnswerPart]:
+        """Always raises ValueError: the request asks for a stream."""
+        raise ValueError(f"the engine sent a document of {len(body)} bytes instead of a stream")
 
-    def closed(self) -> Sequence[Said]:
-        """The answer is complete, if there was any."""
-        return [Piece(self._stops.rest()), Finished(self._tokens_in, None)] if self._begun else []
+    def closed(self) -> Sequence[AnswerPart]:
+        """The answer is complete if it has begun."""
+        return [TextPiece(self._stops.rest()), Finished(self._tokens_in, None)] if self._begun else []
 
     def _new(self, so_far: str) -> str:
-        """What `so_far` adds; a character of which there are only some bytes yet shows as U+FFFD, and is waited for."""
+        """Return the new part of `so_far`. A trailing U+FFFD is an incomplete character, left for the next event."""
         known = so_far.rstrip("\ufffd")
         if not known.startswith(self._so_far):
             if self._so_far.startswith(known):
                 return ""
-            raise ValueError("the text so far does not begin with the text before")
+            raise ValueError("the accumulated text does not begin with the previous one")
         new, self._so_far = known[len(self._so_far) :], known
         return new
 
 
 def _inputs(request: TaskRequest) -> dict[str, JsonValue]:
     max_tokens = request.max_tokens or request.expected_tokens or MAX_TOKENS
-    common = stated(
+    common = without_none(
         max_tokens=max_tokens,
         temperature=request.temperature,
         top_p=request.top_p,
@@ -107,7 +116,7 @@ def _inputs(request: TaskRequest) -> dict[str, JsonValue]:
         repetition_penalty=request.repeat_penalty,
         seed=request.seed,
     )
-    for_vllm = common | stated(min_p=request.min_p, stop=list(request.stop) or None)
+    for_vllm = common | without_none(min_p=request.min_p, stop=list(request.stop) or None)
     llm_api = ("max_tokens", "temperature", "top_p", "top_k", "seed")
     return {
         "text_input": request.prompt,
@@ -117,7 +126,7 @@ def _inputs(request: TaskRequest) -> dict[str, JsonValue]:
         "return_num_input_tokens": True,
         "return_stop_reason": True,
         **common,
-        **stated(random_seed=request.seed),
+        **without_none(random_seed=request.seed),
         "sampling_parameters": json.dumps(for_vllm),
         **{f"sampling_param_{name}": value for name, value in common.items() if name in llm_api},
     }

@@ -69,7 +69,7 @@ def test_requests_of_adapters_are_passed_on(engine: str, model: str) -> None:
         passage = None if endpoint == "completion" else Passage(endpoint, {"input": "a", "messages": []}, 1)
         if engine == "triton" and ("/" in model or "%" in model):
             continue  # Triton models are directories and cannot have such names
-        path = adapter.dialogue(TaskRequest(prompt="a"), passage, model).path
+        path = adapter.call(TaskRequest(prompt="a"), passage, model).path
         assert relay_purpose(engine, "POST", path) == WORKLOADS[endpoint]
 
 

@@ -10,11 +10,25 @@ from hypothesis import strategies as st
 
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.engines.wire import parsing
-from llama_orch.engines.wire.adapter import Chunk, Dialogue, Finished, Piece, Refused, Result, Said
+from llama_orch.engines.wire.adapter import (
+    AnswerPart,
+    EngineCall,
+    EngineRefusal,
+    Finished,
+    StreamChunk,
+    TextPiece,
+    WholeAnswer,
+)
 from llama_orch.engines.wire.adapters import adapters
+from llama_orch.engines.wire.openai_calls import OpenAiPassage
 from llama_orch.engines.wire.openai_stream import EMPTY
-from llama_orch.engines.wire.openai_wire import OpenAiPassage
-from llama_orch.engines.wire.parsing import WORDS_LIMIT, json_object, refusal, refused, without_numbers
+from llama_orch.engines.wire.parsing import (
+    MESSAGE_LIMIT,
+    json_object,
+    refusal_of_event,
+    refusal_of_status,
+    without_numbers,
+)
 from llama_orch.engines.wire.passage import Passage
 from llama_orch.engines.wire.stop_texts import StopTexts
 
@@ -31,15 +45,15 @@ EVENTS = st.dictionaries(FIELDS, JSON, max_size=4)
 TOO_LONG = "context_length_exceeded"
 
 
-def prompt(engine: str, **request: Any) -> Dialogue:
-    return adapters()[engine].dialogue(TaskRequest(prompt="x", **request), None, "m")
+def prompt(engine: str, **request: Any) -> EngineCall:
+    return adapters()[engine].call(TaskRequest(prompt="x", **request), None, "m")
 
 
 def chat(**body: Any) -> OpenAiPassage:
     return OpenAiPassage(Passage("chat", body, 1), None)
 
 
-def told(dialogue: Dialogue, *events: object) -> list[Said]:
+def told(dialogue: EngineCall, *events: object) -> list[AnswerPart]:
     """All that `events` say, in order."""
     return [said for event in events for said in dialogue.event(json.dumps(event))]
 
@@ -69,7 +83,7 @@ def choice(text: str = "", finish: str | None = None, index: int = 0, **delta: o
     ],
 )
 def test_the_status_says_whose_fault_it_is(status: int, client_fault: bool, busy: bool) -> None:
-    assert refusal(status, b"") == Refused(f"status {status}", client_fault, busy)
+    assert refusal_of_status(status, b"") == EngineRefusal(f"status {status}", client_fault, busy)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +102,7 @@ def test_the_status_says_whose_fault_it_is(status: int, client_fault: bool, busy
     ],
 )
 def test_why_is_found_in_every_shape_of_an_error(body: str, words: str) -> None:
-    assert refusal(400, body.encode()).message == words
+    assert refusal_of_status(400, body.encode()).message == words
 
 
 @pytest.mark.parametrize(
@@ -107,7 +121,7 @@ def test_why_is_found_in_every_shape_of_an_error(body: str, words: str) -> None:
     ],
 )
 def test_an_error_midway_says_it_by_its_code_or_its_kind(event: dict[str, Any], client_fault: bool, busy: bool) -> None:
-    assert refused(event) == Refused("m", client_fault, busy)
+    assert refusal_of_event(event) == EngineRefusal("m", client_fault, busy)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +143,7 @@ def test_an_error_midway_says_it_by_its_code_or_its_kind(event: dict[str, Any], 
 )
 def test_a_500_of_llama_server_may_be_the_clients_fault(message: str, client_fault: bool) -> None:
     body = json.dumps({"error": {"code": 500, "message": message, "type": "server_error"}}).encode()
-    assert adapters()["llamacpp"].refusal(500, body) == Refused(message, client_fault)
+    assert adapters()["llamacpp"].refusal(500, body) == EngineRefusal(message, client_fault)
     assert not adapters()["vllm"].refusal(500, body).client_fault
 
 
@@ -181,20 +195,20 @@ PROMPT_TOO_LONG = (
 
 @pytest.mark.parametrize("body", PROMPT_TOO_LONG)
 def test_that_the_context_is_too_small_is_read_in_every_engines_words(body: dict[str, Any]) -> None:
-    assert refusal(400, json.dumps(body).encode()).reason == "context_length_exceeded"
-    assert refused(body).reason == "context_length_exceeded"
+    assert refusal_of_status(400, json.dumps(body).encode()).reason == "context_length_exceeded"
+    assert refusal_of_event(body).reason == "context_length_exceeded"
 
 
 def test_what_is_no_fault_of_the_request_has_no_reason_of_that_kind() -> None:
     body = {"error": {"message": "maximum context length: out of memory", "code": 500}}
-    assert refusal(500, json.dumps(body).encode()).reason is refused(body).reason is None
-    assert refusal(400, b'{"error":{"message":"m","type":["exceed_context_size_error"]}}').reason is None
+    assert refusal_of_status(500, json.dumps(body).encode()).reason is refusal_of_event(body).reason is None
+    assert refusal_of_status(400, b'{"error":{"message":"m","type":["exceed_context_size_error"]}}').reason is None
 
 
 @pytest.mark.parametrize("choices", ["x", 5, {"index": 0}, [None], ["x"], [[]], [{"delta": {}}, 5], True])
 def test_choices_of_another_type_are_not_understood(choices: object) -> None:
     for dialogue in (chat(), prompt("vllm"), prompt("openai-http")):
-        with pytest.raises(ValueError, match="`choices` is no list of objects"):
+        with pytest.raises(ValueError, match="`choices` is not a list of objects"):
             dialogue.event(json.dumps({"choices": choices, "usage": {"prompt_tokens": 1}}))
 
 
@@ -207,12 +221,12 @@ def test_a_count_that_can_be_none_is_not_known(number: object) -> None:
 
 @given(st.integers(300, 599), st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_body_of_an_error_is_borne(status: int, body: bytes) -> None:
-    assert 0 < len(refusal(status, body).message) <= WORDS_LIMIT
+    assert 0 < len(refusal_of_status(status, body).message) <= MESSAGE_LIMIT
 
 
 def test_an_error_of_any_length_is_told_in_part_and_one_of_any_depth_borne() -> None:
-    assert len(refusal(500, b'{"error":"%s"}' % (b"x" * 10_000)).message) == WORDS_LIMIT
-    assert refusal(500, b"[" * 100_000).message.startswith("[[[")
+    assert len(refusal_of_status(500, b'{"error":"%s"}' % (b"x" * 10_000)).message) == MESSAGE_LIMIT
+    assert refusal_of_status(500, b"[" * 100_000).message.startswith("[[[")
 
 
 @pytest.mark.parametrize("data", ["", "[]", "1", "{", '{"a":"\\ud800"}', '{"a":1} x', "[" * 100_000])
@@ -226,15 +240,15 @@ def test_what_is_no_json_object_is_not_understood(data: str) -> None:
 def test_any_event_is_either_understood_or_refused_as_a_value(engine: str, events: list[str]) -> None:
     dialogues = [prompt(engine, stop=["stop"])]
     if "chat" in adapters()[engine].endpoints:
-        dialogues.append(adapters()[engine].dialogue(TaskRequest(), Passage("chat", {}, 1), "m"))
+        dialogues.append(adapters()[engine].call(TaskRequest(), Passage("chat", {}, 1), "m"))
     for dialogue in dialogues:
         for event in events:
             try:
                 said = dialogue.event(event)
             except (ValueError, RecursionError):
                 continue
-            assert all(isinstance(one, Piece | Chunk | Finished | Refused) for one in said)
-        assert all(isinstance(one, Piece | Finished) for one in dialogue.closed())
+            assert all(isinstance(one, TextPiece | StreamChunk | Finished | EngineRefusal) for one in said)
+        assert all(isinstance(one, TextPiece | Finished) for one in dialogue.closed())
 
 
 @given(st.binary(max_size=50) | EVENTS.map(lambda value: json.dumps(value).encode()))
@@ -244,7 +258,7 @@ def test_any_document_is_either_understood_or_refused_as_a_value(body: bytes) ->
         *_others, last = embeddings.whole(body)
     except (ValueError, RecursionError):
         return
-    assert isinstance(last, Finished | Refused)
+    assert isinstance(last, Finished | EngineRefusal)
 
 
 # llama-server
@@ -253,7 +267,7 @@ def test_any_document_is_either_understood_or_refused_as_a_value(body: bytes) ->
 def test_llama_servers_pieces_and_counts() -> None:
     last = {"content": "!", "stop": True, "tokens_evaluated": 9, "tokens_predicted": 2, "timings": {"cache_n": 4}}
     said = told(prompt("llamacpp"), {"content": "a", "stop": False}, {"content": "", "stop": False}, last)
-    assert said == [Piece("a"), Piece(""), Piece("!"), Finished(9, 2, 4)]
+    assert said == [TextPiece("a"), TextPiece(""), TextPiece("!"), Finished(9, 2, 4)]
 
 
 # OpenAI
@@ -265,10 +279,10 @@ def test_a_chat_is_passed_on_as_it_came_and_ends_with_its_counts() -> None:
     role, hello, stop = choice(role="assistant", content=None), choice("hello"), choice(finish="stop")
     counted = {"choices": [], "usage": usage}
     assert told(dialogue, role, hello, stop, counted) == [
-        Chunk(json.dumps(role)),
-        Chunk(json.dumps(hello), tokens=1),
-        Chunk(json.dumps(stop)),
-        Chunk(json.dumps(counted), usage=True),
+        StreamChunk(json.dumps(role)),
+        StreamChunk(json.dumps(hello), tokens=1),
+        StreamChunk(json.dumps(stop)),
+        StreamChunk(json.dumps(counted), usage=True),
     ]
     assert dialogue.event("[DONE]") == [Finished(5, 2, 3)]
 
@@ -278,7 +292,7 @@ def test_a_chat_is_passed_on_as_it_came_and_ends_with_its_counts() -> None:
 )
 def test_whatever_a_delta_brings_is_a_part_of_the_answer(delta: dict[str, Any]) -> None:
     (said,) = told(chat(), choice(role="assistant", **delta))
-    assert said == Chunk(json.dumps(choice(role="assistant", **delta)), tokens=1)
+    assert said == StreamChunk(json.dumps(choice(role="assistant", **delta)), tokens=1)
 
 
 def test_chunks_with_neither_choices_nor_counts_are_left_out() -> None:
@@ -313,15 +327,15 @@ def test_without_a_done_a_stream_is_complete_when_every_answer_in_it_is(
 
 def test_json_that_came_in_several_lines_is_passed_on_in_one() -> None:
     (said,) = chat().event('{"choices":\r\n [{"delta":\n{"content":"a\\nb"}}]}')
-    assert isinstance(said, Chunk)
+    assert isinstance(said, StreamChunk)
     assert said.raw == '{"choices":   [{"delta": {"content":"a\\nb"}}]}'
 
 
 def test_a_document_is_passed_on_whole_with_its_counts() -> None:
     embeddings = OpenAiPassage(Passage("embeddings", {"input": "x"}, 1), None)
     body = b'{"data":\n[],"usage":{"prompt_tokens":4}}'
-    assert embeddings.whole(body) == [Result('{"data": [],"usage":{"prompt_tokens":4}}'), Finished(4, 0)]
-    assert embeddings.whole(b'{"error":{"message":"m","code":400}}') == [Refused("m", client_fault=True)]
+    assert embeddings.whole(body) == [WholeAnswer('{"data": [],"usage":{"prompt_tokens":4}}'), Finished(4, 0)]
+    assert embeddings.whole(b'{"error":{"message":"m","code":400}}') == [EngineRefusal("m", client_fault=True)]
 
 
 # TGI
@@ -335,21 +349,21 @@ def test_special_tokens_of_tgi_are_no_text_and_its_counts_are_its_own() -> None:
     details = {"generated_tokens": 2, "input_length": 7, "finish_reason": "eos_token"}
     last = token("</s>", special=True, generated_text="a", details=details)
     assert told(prompt("tgi"), token("<s>", special=True), token("a"), last) == [
-        Piece(""),
-        Piece("a"),
-        Piece(""),
+        TextPiece(""),
+        TextPiece("a"),
+        TextPiece(""),
         Finished(7, 2),
     ]
 
 
 def test_what_was_held_back_for_a_stop_text_comes_when_tgi_ends_without_it() -> None:
     said = told(prompt("tgi", stop=["END"]), token("a E"), token("N", generated_text="a EN", details={}))
-    assert said == [Piece("a "), Piece("EN"), Finished(None, None)]
+    assert said == [TextPiece("a "), TextPiece("EN"), Finished(None, None)]
 
 
 def test_the_stop_text_that_tgi_lets_through_is_cut_off() -> None:
     said = told(prompt("tgi", stop=["END"]), token("a E"), token("ND", generated_text="a END", details={}))
-    assert said == [Piece("a "), Piece(""), Finished(None, None)]
+    assert said == [TextPiece("a "), TextPiece(""), Finished(None, None)]
 
 
 # Triton
@@ -358,8 +372,8 @@ def test_the_stop_text_that_tgi_lets_through_is_cut_off() -> None:
 def test_tritons_deltas_are_pieces_and_its_answer_ends_with_its_stream() -> None:
     dialogue = prompt("triton")
     said = told(dialogue, {"text_output": "a", "num_input_tokens": 3}, {"text_output": ["b"]}, {"text_output": ""})
-    assert said == [Piece("a"), Piece("b"), Piece("")]
-    assert dialogue.closed() == [Piece(""), Finished(3, None)]
+    assert said == [TextPiece("a"), TextPiece("b"), TextPiece("")]
+    assert dialogue.closed() == [TextPiece(""), Finished(3, None)]
 
 
 def test_a_triton_stream_without_any_answer_is_none() -> None:
@@ -368,27 +382,27 @@ def test_a_triton_stream_without_any_answer_is_none() -> None:
 
 def test_what_was_held_back_for_a_stop_text_comes_when_triton_ends_without_it() -> None:
     dialogue = prompt("triton", stop=["END"])
-    assert told(dialogue, {"text_output": "a EN"}) == [Piece("a ")]
-    assert dialogue.closed() == [Piece("EN"), Finished(None, None)]
+    assert told(dialogue, {"text_output": "a EN"}) == [TextPiece("a ")]
+    assert dialogue.closed() == [TextPiece("EN"), Finished(None, None)]
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\ufffd"), max_size=4), max_size=6))
 def test_of_the_whole_text_so_far_only_what_is_new_is_said(pieces: list[str]) -> None:
     so_far = ["".join(pieces[: end + 1]) for end in range(len(pieces))]
     said = told(prompt("triton"), *({"text_output": text, "stop_reason": "None"} for text in so_far))
-    assert said == [Piece(piece) for piece in pieces]
+    assert said == [TextPiece(piece) for piece in pieces]
 
 
 def test_a_character_that_is_not_complete_yet_is_waited_for() -> None:
     so_far = ["a", "a\ufffd", "a\ufffd\ufffd", "aé", "aé!"]
     said = told(prompt("triton"), *({"text_output": text, "stop_reason": "None"} for text in so_far))
-    assert said == [Piece("a"), Piece(""), Piece(""), Piece("é"), Piece("!")]
+    assert said == [TextPiece("a"), TextPiece(""), TextPiece(""), TextPiece("é"), TextPiece("!")]
 
 
 def test_a_whole_text_that_was_changed_is_not_understood() -> None:
     dialogue = prompt("triton")
     told(dialogue, {"text_output": "abc", "stop_reason": "None"})
-    with pytest.raises(ValueError, match="does not begin with the text before"):
+    with pytest.raises(ValueError, match="does not begin with the previous one"):
         told(dialogue, {"text_output": "abX", "stop_reason": "None"})
 
 
@@ -438,7 +452,7 @@ def test_only_arrays_of_numbers_are_emptied(monkeypatch: pytest.MonkeyPatch) -> 
     }
     told = json.dumps(document).encode()
     assert without_numbers(told) == told
-    monkeypatch.setattr(parsing, "LARGE", 0)
+    monkeypatch.setattr(parsing, "LARGE_BYTES", 0)
     assert json.loads(without_numbers(told)) == {
         **document,
         "data": [{"embedding": [], "index": 0}, {"embedding": []}],

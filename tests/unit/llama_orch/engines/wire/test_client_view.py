@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from llama_orch.contracts.tasks import TaskRequest
-from llama_orch.engines.wire.client_view import Shown
+from llama_orch.engines.wire.client_view import ClientView
 from llama_orch.engines.wire.llamacpp_passage import LlamaCppPassage
 from llama_orch.engines.wire.model_names import public_name
 from llama_orch.engines.wire.passage import Passage
@@ -22,7 +22,7 @@ TEXT = st.text(st.sampled_from('"model:\\,{}/ \n\u00e9'), max_size=20)
 
 def shown(raw: dict[str, object], **body) -> dict[str, object]:
     """`raw` as a client sees it that has asked `body`."""
-    found: dict[str, object] = json.loads(Shown(Passage("chat", body, 1))(json.dumps(raw)))
+    found: dict[str, object] = json.loads(ClientView(Passage("chat", body, 1))(json.dumps(raw)))
     return found
 
 
@@ -64,7 +64,7 @@ def test_without_top_logprobs_a_chat_gets_no_alternatives(body: dict[str, JsonVa
     assert json.loads(LlamaCppPassage(passage, {}).body).get("top_logprobs") == asked
     token = {"token": "a", "logprob": -1.0, "top_logprobs": [{"token": "a", "logprob": -1.0}]}
     raw: dict[str, object] = {"choices": [{"delta": {"content": "a"}, "logprobs": {"content": [token]}}]}
-    [choice] = json.loads(Shown(passage)(json.dumps(raw)))["choices"]
+    [choice] = json.loads(ClientView(passage)(json.dumps(raw)))["choices"]
     assert choice["logprobs"]["content"][0]["logprob"] == -1.0
     assert len(choice["logprobs"]["content"][0]["top_logprobs"]) == left
 
@@ -84,7 +84,7 @@ def test_only_the_last_report_of_progress_is_passed_on():
 
 def test_vllm_is_asked_for_the_counts_first_where_they_are_wanted():
     for first in (True, False):
-        body = json.loads(Vllm().dialogue(TaskRequest(), Passage("chat", {}, 1, first), "m").body)
+        body = json.loads(Vllm().call(TaskRequest(), Passage("chat", {}, 1, first), "m").body)
         assert body["stream_options"].get("continuous_usage_stats", False) is first
 
 

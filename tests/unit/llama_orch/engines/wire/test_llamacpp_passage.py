@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.contracts.tasks import TaskRequest
-from llama_orch.engines.wire.adapter import Chunk, Dialogue, Finished, Said
+from llama_orch.engines.wire.adapter import AnswerPart, EngineCall, Finished, StreamChunk
 from llama_orch.engines.wire.adapters import adapters
 from llama_orch.engines.wire.openai_stream import EMPTY
 from llama_orch.engines.wire.passage import Endpoint, Passage
@@ -16,11 +16,11 @@ from llama_orch.engines.wire.passage import Endpoint, Passage
 USAGE: dict[str, Any] = {"stream_options": {"include_usage": True}}
 
 
-def passed_on(endpoint: Endpoint = "chat", **body: Any) -> Dialogue:
-    return adapters()["llamacpp"].dialogue(TaskRequest(), Passage(endpoint, body, 1), None)
+def passed_on(endpoint: Endpoint = "chat", **body: Any) -> EngineCall:
+    return adapters()["llamacpp"].call(TaskRequest(), Passage(endpoint, body, 1), None)
 
 
-def told(dialogue: Dialogue, *chunks: object) -> list[Said]:
+def told(dialogue: EngineCall, *chunks: object) -> list[AnswerPart]:
     """All that `chunks` say, and the end of the stream."""
     return [*(said for chunk in chunks for said in dialogue.event(json.dumps(chunk))), *dialogue.event("[DONE]")]
 
@@ -68,20 +68,20 @@ def test_the_counts_are_asked_for_where_the_client_sees_them(body: dict[str, Any
 def test_a_stream_without_usage_is_passed_on_with_its_timings_and_counted_by_them() -> None:
     chunks = [delta(), delta(finish="stop", timings=timings(9, 2, cached=4))]
     said = told(passed_on(stream=True), *chunks)
-    assert said == [Chunk(json.dumps(chunks[0]), 1), Chunk(json.dumps(chunks[1])), Finished(9, 2, 4)]
+    assert said == [StreamChunk(json.dumps(chunks[0]), 1), StreamChunk(json.dumps(chunks[1])), Finished(9, 2, 4)]
 
 
 def test_timings_of_every_token_are_passed_on_and_only_the_last_ones_count() -> None:
     chunks = [delta(timings=timings(9, 1)), delta(timings=timings(9, 2)), delta(finish="stop", timings=timings(9, 3))]
     said = told(passed_on(stream=True, timings_per_token=True), *chunks)
-    assert [one.raw for one in said if isinstance(one, Chunk)] == [json.dumps(chunk) for chunk in chunks]
+    assert [one.raw for one in said if isinstance(one, StreamChunk)] == [json.dumps(chunk) for chunk in chunks]
     assert said[-1] == Finished(9, 3, 0)
 
 
 def test_the_usage_of_a_single_answer_is_passed_on_as_it_came() -> None:
     last = counted(9, 2, cached=4)
     said = told(passed_on(), delta(), delta(finish="stop"), last)
-    assert said[-2:] == [Chunk(json.dumps(last), usage=True), Finished(9, 2, 4)]
+    assert said[-2:] == [StreamChunk(json.dumps(last), usage=True), Finished(9, 2, 4)]
 
 
 def choices_of_a_chat() -> list[dict[str, Any]]:
@@ -95,7 +95,7 @@ def test_the_counts_of_a_chats_choices_are_added_and_their_prompt_is_counted_onc
 
 def test_the_client_gets_one_usage_for_all_choices_behind_them() -> None:
     said = told(passed_on(n=2, stream=True, **USAGE), *choices_of_a_chat())
-    (only,) = [one for one in said if isinstance(one, Chunk) and one.usage]
+    (only,) = [one for one in said if isinstance(one, StreamChunk) and one.usage]
     assert said[-2] is only
     assert json.loads(only.raw) == {**counted(5, 4, 2), "usage": usage(5, 7, cached=2)}
 
@@ -104,7 +104,7 @@ def test_prompts_are_added_too_and_each_is_counted_once_for_its_choices() -> Non
     ends = [text(index, usage=usage(tokens_in, 2)) for index, tokens_in in enumerate((4, 4, 6, 6))]
     said = told(passed_on("completions", prompt=["a", "b"], n=2), *ends)
     assert said[-1] == Finished(10, 8, 0)
-    assert isinstance(said[-2], Chunk)
+    assert isinstance(said[-2], StreamChunk)
     assert json.loads(said[-2].raw)["usage"] == usage(10, 8)
 
 

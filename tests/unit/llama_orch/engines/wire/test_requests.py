@@ -31,12 +31,12 @@ CHAT: dict[str, Any] = {
 
 
 def asked(engine: str, **request: Any) -> Any:
-    return json.loads(adapters()[engine].dialogue(TaskRequest(**request), None, "served").body)
+    return json.loads(adapters()[engine].call(TaskRequest(**request), None, "served").body)
 
 
 def passed_on(engine: str, endpoint: Endpoint, body: dict[str, Any], **request: Any) -> Any:
     passage = Passage(endpoint, body, 1)
-    return json.loads(adapters()[engine].dialogue(TaskRequest(**request), passage, "served").body)
+    return json.loads(adapters()[engine].call(TaskRequest(**request), passage, "served").body)
 
 
 def test_llama_server_gets_all_of_a_task_under_its_own_names() -> None:
@@ -153,13 +153,13 @@ def test_triton_is_always_told_max_tokens(said: dict[str, int], told: int) -> No
 
 
 def test_the_name_of_a_triton_model_cannot_leave_its_place_in_the_path() -> None:
-    dialogue = adapters()["triton"].dialogue(TaskRequest(prompt="x"), None, "../a b/?c")
+    dialogue = adapters()["triton"].call(TaskRequest(prompt="x"), None, "../a b/?c")
     assert dialogue.path == "/v2/models/..%2Fa%20b%2F%3Fc/generate_stream"
 
 
 def test_triton_cannot_be_asked_without_the_name_of_a_model() -> None:
-    with pytest.raises(ValueError, match="name one in model_ref"):
-        adapters()["triton"].dialogue(TaskRequest(prompt="x"), None, None)
+    with pytest.raises(ValueError, match="set model_ref to one of them"):
+        adapters()["triton"].call(TaskRequest(prompt="x"), None, None)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_what_else_a_client_wants_of_its_stream_is_passed_on() -> None:
 
 
 def test_a_model_that_is_not_known_is_called_what_the_client_calls_it() -> None:
-    dialogue = adapters()["vllm"].dialogue(TaskRequest(), Passage("chat", CHAT, 1), None)
+    dialogue = adapters()["vllm"].call(TaskRequest(), Passage("chat", CHAT, 1), None)
     assert json.loads(dialogue.body)["model"] == "mine"
 
 
@@ -214,5 +214,5 @@ def test_tgi_is_spared_a_top_p_that_means_nothing_and_that_it_would_refuse() -> 
 
 
 def test_text_is_sent_as_it_is_and_a_lone_surrogate_harms_nobody() -> None:
-    body = adapters()["vllm"].dialogue(TaskRequest(), Passage("completions", {"prompt": "é\ud800"}, 1), None).body
+    body = adapters()["vllm"].call(TaskRequest(), Passage("completions", {"prompt": "é\ud800"}, 1), None).body
     assert "é?".encode() in body

@@ -20,11 +20,11 @@ DOCUMENTS = st.recursive(
 @given(document=DOCUMENTS, long=st.integers(1, 5))
 def test_slices_make_the_same_document(document: Any, long: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sliced_json, "LONG", long)
+        patch.setattr(sliced_json, "SLICE", long)
         assert b"".join(sliced(document)) == json.dumps(document, ensure_ascii=False).encode()
 
 
 def test_a_long_text_comes_in_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sliced_json, "LONG", 100)
+    monkeypatch.setattr(sliced_json, "SLICE", 100)
     pieces = list(sliced({"a": [{"b": "x" * 1000}], "c": [1] * 10}))
     assert max(map(len, pieces)) == 100
