@@ -27,10 +27,6 @@ class Engine:
     version: str
     options: frozenset[str]
 
-    def first_known(self, *names: str) -> str | None:
-        """Return the first of `names` that this engine accepts; releases rename options."""
-        return next((name for name in names if name in self.options), None)
-
 
 @dataclass(frozen=True)
 class LocalModel:

@@ -296,7 +296,7 @@ def test_in_home_profile_it_says_that_it_is_no_node(manager: PoolManager) -> Non
 
 
 def _looked(answer: dict[str, Any]) -> dict[str, Any] | None:
-    return None if answer["problem"] == "they have not been looked at yet" else answer
+    return None if answer["problem"] == "GPU discovery has not finished yet" else answer
 
 
 def test_the_service_manager_hears_of_readiness_of_each_state_and_of_the_stop(tmp_path: Path, engine: Engine) -> None:

@@ -29,7 +29,7 @@ from llama_orch.telemetry.events import CATALOG
 from orchctl.run import parser as orchctl_parser
 from pool_managerd.__main__ import DAEMON as POOL_MANAGER
 from pool_managerd.metrics import Metrics as PoolManagerMetrics
-from pool_managerd.pools.registry import Registry
+from pool_managerd.pools.node_pools import NodePools
 from queen_rbee.__main__ import DAEMON as QUEEN
 from queen_rbee.api.openapi.document import OPERATIONS
 from queen_rbee.metrics import Metrics as QueenMetrics
@@ -187,7 +187,7 @@ def metrics(daemon: Daemon[Any], directory: Path) -> CollectorRegistry:
     if daemon is QUEEN:
         return QueenMetrics().registry
     if daemon is POOL_MANAGER:
-        return PoolManagerMetrics(Registry()).collectors
+        return PoolManagerMetrics(NodePools()).collectors
     registry = CollectorRegistry()
     PoolReports(directory, registry)
     return registry

@@ -18,6 +18,7 @@ from engine_provisioner.spec.model_name import model_name
 from engine_provisioner.spec.pool_spec import Model, Pool
 from engine_provisioner.spec.reachability import UnixUser
 from engine_provisioner.step_deadline import DISK_STEP_S, StepDeadline
+from llama_orch.engines import KINDS
 
 Tell = Callable[[str], Awaitable[None]]
 """Says how far it is, for people."""
@@ -48,9 +49,10 @@ class Acquirer:
     async def program(self, pool: Pool, deadline: StepDeadline, tell: Tell) -> Program:
         """The engine's program. Raises ProvisioningFailure."""
         how = pool.provisioning
-        if pool.engine != "llamacpp":
-            what = f"engine {pool.engine} can only be used with mode external in this release"
-            raise ProvisioningFailure(what, "Run it yourself and name its url, or use llamacpp.", Retry.NEVER)
+        if KINDS[pool.engine].launch is None:
+            what = f"engine {pool.engine} cannot be started by engine-provisioner, only watched in mode external"
+            ours = " or ".join(kind.name for kind in KINDS.values() if kind.launch)
+            raise ProvisioningFailure(what, f"Run it yourself and set its url, or use {ours}.", Retry.NEVER)
         deadline.rest("waiting for another pool that fetches the same engine")
         async with self._flights.hold(how.engine_key):
             fetch = partial(self._fetch, pool, deadline, tell)

@@ -13,8 +13,9 @@ from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.workloads import served
 from engine_provisioner.step_deadline import StepDeadline
 from engine_provisioner.supervise import health
-from engine_provisioner.supervise.health import Condition
-from llama_orch.engines.describing import LOOK_S, Facts, facts
+from engine_provisioner.supervise.health import LIMIT_S, Condition
+from llama_orch.engines import KINDS
+from llama_orch.engines.kind import Description
 
 CHECK_EVERY_S = 2.0
 MISSES = 3
@@ -29,7 +30,7 @@ class ExternalPool:
         self._url = mode.url
         self._reporter = reporter
         self._deadline = deadline
-        self._look = partial(health.look, mode.url, pool.engine)
+        self._check = partial(health.check, mode.url, pool.engine)
 
     async def run(self) -> NoReturn:
         """Watch the engine. Raises ProvisioningFailure only if the handoff file cannot be written.
@@ -38,11 +39,12 @@ class ExternalPool:
         """
         misses, ready, reported = 0, False, ""
         while True:
-            self._deadline.expect(CHECK_EVERY_S + 3 * LOOK_S, "watching an engine")
-            seen = await self._look()
+            self._deadline.expect(CHECK_EVERY_S + 4 * LIMIT_S, "watching an engine")
+            seen = await self._check()
             misses = 0 if seen.condition is Condition.UP else misses + 1
             if seen.condition is Condition.UP and not ready:
-                await self._reporter.ready(announcement(self._pool, self._url, await self._facts()), adopted=True)
+                description = await health.describe(self._url, self._pool.engine)
+                await self._reporter.ready(announcement(self._pool, self._url, description), adopted=True)
                 ready, reported = True, ""
             elif seen.condition is Condition.LOADING and not ready:
                 await self._reporter.starting(seen.detail)
@@ -54,12 +56,9 @@ class ExternalPool:
                 reported = reason
             await trio.sleep(CHECK_EVERY_S)
 
-    async def _facts(self) -> Facts:
-        return await facts(self._url, self._pool.engine)
 
-
-def announcement(pool: Pool, url: str, reported: Facts) -> Announcement:
-    """Return the announcement of an external engine: its own facts first, then keys that the pools file sets.
+def announcement(pool: Pool, url: str, reported: Description) -> Announcement:
+    """Return the announcement of an external engine: its own description first, then keys that the pools file sets.
 
     The default of `ctx` is not announced, since it may not be the engine's limit.
     """
@@ -71,15 +70,15 @@ def announcement(pool: Pool, url: str, reported: Facts) -> Announcement:
         mode="external",
         url=url,
         slots=reported.slots or pool.slots,
-        ctx=reported.ctx or ctx,
+        ctx=reported.ctx_max or ctx,
         device_mask=None,
         model=_model(pool, reported),
         workloads=served(pool, reported.workloads),
     )
 
 
-def _model(pool: Pool, reported: Facts) -> str | None:
+def _model(pool: Pool, reported: Description) -> str | None:
     """Return the model's name. llama-server accepts any name, so the pools file may set it; other engines only accept
     the name under which they serve the model."""
     configured = model_name(pool.model.ref) if pool.model else None
-    return (configured or reported.model) if pool.engine == "llamacpp" else reported.model
+    return (configured or reported.only_model) if KINDS[pool.engine].accepts_any_model_name else reported.only_model

@@ -33,19 +33,19 @@ async def while_running(engine: RunningEngine, work: Callable[[], Awaitable[T]])
     return result
 
 
-async def is_alive(url: str) -> bool:
+async def is_alive(url: str, engine: str) -> bool:
     """Whether the engine answers, ready or still loading. A busy engine gets LIVENESS_TRIES tries."""
     for _try in range(LIVENESS_TRIES):
-        if (await health.look(url)).condition is not Condition.SILENT:
+        if (await health.check(url, engine)).condition is not Condition.SILENT:
             return True
     return False
 
 
-async def until_healthy(url: str, limit_s: float, on_loading: Callable[[str], Awaitable[None]]) -> bool:
+async def until_healthy(url: str, engine: str, limit_s: float, on_loading: Callable[[str], Awaitable[None]]) -> bool:
     """Return True once the engine is healthy, False after `limit_s` seconds."""
     pause = FIRST_POLL_S
     with trio.move_on_after(limit_s):
-        while (seen := await health.look(url)).condition is not Condition.UP:
+        while (seen := await health.check(url, engine)).condition is not Condition.UP:
             if seen.condition is Condition.LOADING:
                 await on_loading(seen.detail)
             await trio.sleep(pause)
@@ -54,13 +54,13 @@ async def until_healthy(url: str, limit_s: float, on_loading: Callable[[str], Aw
     return False
 
 
-async def until_silent(url: str, on_check: Callable[[], None]) -> str:
+async def until_silent(url: str, engine: str, on_check: Callable[[], None]) -> str:
     """Return the result of the last health check once the engine was unhealthy for UNHEALTHY_S seconds."""
     last_up = trio.current_time()
     while True:
         on_check()
         await trio.sleep(WATCH_S)
-        seen = await health.look(url)
+        seen = await health.check(url, engine)
         if seen.condition is Condition.UP:
             last_up = trio.current_time()
         elif trio.current_time() - last_up >= UNHEALTHY_S:

@@ -18,6 +18,7 @@ from engine_provisioner.report.pool_reporter import PoolReporter
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.workloads import served
 from engine_provisioner.step_deadline import DISK_STEP_S, StepDeadline
+from engine_provisioner.supervise.health import LIMIT_S, describe
 from engine_provisioner.supervise.health_waits import (
     UNHEALTHY_S,
     WATCH_S,
@@ -26,7 +27,6 @@ from engine_provisioner.supervise.health_waits import (
     until_silent,
     while_running,
 )
-from llama_orch.engines.describing import LOOK_S, llama_server_facts
 from llama_orch.service.memory import give_back
 from llama_orch.settings.types import GpuMask
 
@@ -99,13 +99,13 @@ class ManagedPool:
         self._deadline.expect(3 * probes.LIMIT_S, "asking the engine for its version")
         engine = await probes.probe(program)
         if gpus and "--list-devices" in engine.options:
-            env = command.environment(self._pool, gpus)
+            env = command.engine_environment(self._pool, gpus)
             devices.check_visible(engine, gpus, await probes.output(program, "--list-devices", env=env))
         return Prepared(engine, model, gpus)
 
     async def _command(self, prepared: Prepared) -> EngineCommand:
         port = await self._port()
-        return command.llama_server(
+        return command.engine_command(
             self._pool,
             prepared.engine,
             prepared.model,
@@ -124,13 +124,14 @@ class ManagedPool:
 
     async def _answers(self, running: EngineCommand) -> bool:
         self._deadline.expect(DISK_STEP_S, "looking for a running engine")
-        return await is_alive(_url(running))
+        return await is_alive(_url(running), self._pool.engine)
 
     async def _wait_until_healthy(self, engine: RunningEngine, prepared: Prepared, started: EngineCommand) -> None:
         """Return once the engine is healthy. Raises ProvisioningFailure if it ends or takes too long."""
         limit_s = self._pool.timeouts.wall_ms / 1000
         self._deadline.expect(limit_s + DISK_STEP_S, "waiting for the engine to load its model")
-        healthy = await while_running(engine, partial(until_healthy, _url(started), limit_s, self._reporter.starting))
+        check = partial(until_healthy, _url(started), self._pool.engine, limit_s, self._reporter.starting)
+        healthy = await while_running(engine, check)
         if healthy is None:
             raise await self._exit_failure(engine, prepared)
         if not healthy:
@@ -142,22 +143,22 @@ class ManagedPool:
     async def _announce(self, engine: RunningEngine, prepared: Prepared, started: EngineCommand) -> None:
         url, pool = _url(started), self._pool
         self._deadline.expect(DISK_STEP_S, "announcing the engine")
-        reported = await llama_server_facts(url)
-        if reported.ctx and reported.ctx < pool.ctx:
+        reported = await describe(url, pool.engine)
+        if reported.ctx_max and reported.ctx_max < pool.ctx:
             log.warning(
                 "pool %s: the model supports a context of %d tokens, less than the configured %d",
                 pool.id,
-                reported.ctx,
+                reported.ctx_max,
                 pool.ctx,
             )
         announced = Announcement(
             pool_id=pool.id,
-            engine="llamacpp",
+            engine=pool.engine,
             engine_version=prepared.engine.version,
             mode=pool.provisioning.mode,
             url=url,
             slots=reported.slots or pool.slots,
-            ctx=min(reported.ctx or pool.ctx, pool.ctx),
+            ctx=min(reported.ctx_max or pool.ctx, pool.ctx),
             device_mask=devices.mask_text(prepared.devices),
             model=prepared.model,
             flags=tuple(command.announced_flags(started, prepared.engine)),
@@ -170,7 +171,7 @@ class ManagedPool:
 
     async def _watch(self, engine: RunningEngine, prepared: Prepared, started: EngineCommand) -> NoReturn:
         """Watch the engine. Raises ProvisioningFailure when it ends, or was stopped because it stopped answering."""
-        silent = await while_running(engine, partial(until_silent, _url(started), self._on_check))
+        silent = await while_running(engine, partial(until_silent, _url(started), self._pool.engine, self._on_check))
         if silent is None:
             raise await self._exit_failure(engine, prepared)
         await self._stop(engine)
@@ -178,7 +179,7 @@ class ManagedPool:
         raise ProvisioningFailure(f"the engine did not answer its health check for {UNHEALTHY_S:g} s: {silent}")
 
     def _on_check(self) -> None:
-        self._deadline.expect(WATCH_S + LOOK_S, "watching the engine")
+        self._deadline.expect(WATCH_S + LIMIT_S, "watching the engine")
 
     async def _stop(self, engine: RunningEngine) -> None:
         self._deadline.expect(DISK_STEP_S, "stopping the engine")

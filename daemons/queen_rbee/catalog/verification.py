@@ -13,8 +13,8 @@ import trio
 
 from llama_orch.contracts.catalog import CatalogModel, Verification, VerificationState
 from llama_orch.contracts.pools import PoolStatus
+from llama_orch.engines.wire.model_names import model_key
 from llama_orch.files.digest import Unreadable, file_digest, local_path
-from queen_rbee.engines.model_names import model_key
 
 Reason = Literal["file", "pool_report", "no_digest", "no_source"]
 """What a check rests on; a label of catalog_verifications_total."""

@@ -26,7 +26,7 @@ def test_every_option_of_the_command_line_is_accepted() -> None:
     known = engine(*(name for option in OPTIONS for name in option.names))
     for devices in ((), (0, 1)):
         subject = pool(devices=list(devices) or None, tensor_split=[1.0] * len(devices))
-        started = command.llama_server(subject, known, MODEL, port=1, devices=devices, cache_ram_mib=1)
+        started = command.engine_command(subject, known, MODEL, port=1, devices=devices, cache_ram_mib=1)
         given = vars(parser().parse_args(["--site", "/x", *started.argv[1:]]))
         assert given["model.path"] == "/srv/model.gguf"
         assert given["n_gpu_layers"] == (999 if devices else 0)

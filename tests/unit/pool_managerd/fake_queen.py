@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import trio
 
 from llama_orch.contracts.nodes import Heartbeat, NodeRegistration
-from pool_managerd.cluster.standing import Accepted, Heard, Outcome, Unknown
+from pool_managerd.cluster.registration import HeartbeatAccepted, NodeUnknown, Outcome, Registered
 
-HEARD = Heard(10_000)
-ACCEPTED = Accepted("welcome")
+HEARD = HeartbeatAccepted(10_000)
+ACCEPTED = Registered("welcome")
 
 
 @dataclass
@@ -39,7 +39,7 @@ class FakeQueen:
 
     async def forget(self, _node_id: str, _instance_id: str) -> Outcome:
         """Done."""
-        return await self._answer("forget", Unknown())
+        return await self._answer("forget", NodeUnknown())
 
     async def _answer(self, what: str, usual: Outcome) -> Outcome:
         self.asked.append((what, trio.current_time()))

@@ -21,8 +21,8 @@ from pool_managerd.api.draining import add_drain_routes
 from pool_managerd.api.engine import hot_routes
 from pool_managerd.draining import Draining
 from pool_managerd.metrics import Metrics
-from pool_managerd.pools.registry import Registry
-from pool_managerd.relay.passing import Allows
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.relay.rules import Allow
 from tests.unit.pool_managerd.odd_engine import OddEngine, odd_engine
 from tests.unit.pool_managerd.values import READY, found
 
@@ -35,7 +35,7 @@ class RelaySite:
     """A relay at `port` to the one engine of pool `default`; `stop` has the server end."""
 
     engine: OddEngine
-    registry: Registry
+    registry: NodePools
     port: int
     stop: trio.Event = field(default_factory=trio.Event)
     ended: trio.Event = field(default_factory=trio.Event)
@@ -76,13 +76,13 @@ class RelaySite:
         return f"GET /v2/pools/default/engine/{path} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {TOKEN}\n\n"
 
 
-def ready_registry(*ports: int) -> Registry:
+def ready_registry(*ports: int) -> NodePools:
     """A pool `default` whose engines listen on `ports` and are ready."""
-    registry = Registry()
+    registry = NodePools()
     for number, port in enumerate(ports):
         registry.take(found(replica_id=f"r{number}", port=port))
     for replica in registry.replicas:
-        registry.saw(replica.incarnation, READY)
+        registry.apply_probe(replica.incarnation, READY)
     return registry
 
 
@@ -99,7 +99,7 @@ def anything(_engine: str, _method: str, _target: str) -> Workload | None:
 
 
 @asynccontextmanager
-async def relay_site(drain_s: float = 0.0, allows: Allows = anything) -> AsyncIterator[RelaySite]:
+async def relay_site(drain_s: float = 0.0, allows: Allow = anything) -> AsyncIterator[RelaySite]:
     """A running one; requests under way at the end are cut off after `drain_s` seconds."""
     async with odd_engine() as engine, trio.open_nursery() as nursery:
         registry = ready_registry(engine.port)

@@ -11,7 +11,7 @@ import trio.testing
 from llama_orch.contracts.pools import PoolState
 from pool_managerd.draining import GRACE_S, Draining
 from pool_managerd.metrics import Metrics
-from pool_managerd.pools.registry import Registry
+from pool_managerd.pools.node_pools import NodePools
 from tests.unit.pool_managerd.test_metrics import exposed
 from tests.unit.pool_managerd.values import LOADING, READY, found
 
@@ -22,7 +22,7 @@ Clock = trio.testing.MockClock
 class Scene:
     """Two pools, a and b, that are ready, and requests that pass to them."""
 
-    registry: Registry
+    registry: NodePools
     metrics: Metrics
     draining: Draining
     nursery: trio.Nursery
@@ -50,11 +50,11 @@ class Scene:
 
 @asynccontextmanager
 async def scene() -> AsyncIterator[Scene]:
-    registry = Registry()
+    registry = NodePools()
     for number, pool_id in enumerate(("a", "b")):
         registry.take(found(pool_id=pool_id, port=18080 + number))
     for replica in registry.replicas:
-        registry.saw(replica.incarnation, READY)
+        registry.apply_probe(replica.incarnation, READY)
     metrics = Metrics(registry)
     draining = Draining(registry, metrics, "gpu-1")
     async with trio.open_nursery() as nursery:
@@ -81,7 +81,7 @@ async def test_a_drained_pool_is_shown_so_and_others_are_not(autojump_clock: Clo
 
 async def test_a_pool_that_is_not_ready_keeps_its_state_while_it_drains(autojump_clock: Clock) -> None:
     async with scene() as play:
-        play.registry.saw(play.registry.replicas[0].incarnation, LOADING)
+        play.registry.apply_probe(play.registry.replicas[0].incarnation, LOADING)
         play.draining.drain("a", None)
         assert play.states()["a"] == (PoolState.STARTING, True)
 
@@ -159,7 +159,7 @@ async def test_a_drained_node_takes_every_pool_with_it_also_one_that_comes_later
 
 
 async def test_a_node_without_pools_is_drained_all_the_same_and_who_waits_learns_of_it(autojump_clock: Clock) -> None:
-    registry = Registry()
+    registry = NodePools()
     draining = Draining(registry, Metrics(registry), None)
     async with trio.open_nursery() as nursery:
         await nursery.start(draining.run)

@@ -9,16 +9,16 @@ import pytest
 import trio
 import trio.testing
 
-from pool_managerd.gpus import Discovery, announce, real_nvml, watch_gpus
-from pool_managerd.pools.devices import NOT_LOOKED, Gpu, Gpus
-from pool_managerd.pools.registry import Registry
+from pool_managerd.gpus import Discovery, log_changes, real_nvml, watch_gpus
+from pool_managerd.pools.devices import NOT_DISCOVERED, Gpu, Gpus
+from pool_managerd.pools.node_pools import NodePools
 from tests.unit.pool_managerd.imitation_nvml import ImitationNvml
 
 INTERVAL_S = 0.01
 
 
 def look(nvml: ImitationNvml) -> Gpus:
-    return Discovery(lambda: nvml).look()
+    return Discovery(lambda: nvml).read()
 
 
 def test_gpus_are_told_with_their_memory_and_load() -> None:
@@ -30,8 +30,8 @@ def test_gpus_are_told_with_their_memory_and_load() -> None:
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, "NVML says: NVML Shared Library Not Found"),
-        (pynvml.NVML_ERROR_DRIVER_NOT_LOADED, "NVML says: Driver Not Loaded"),
+        (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, "NVML reports: NVML Shared Library Not Found"),
+        (pynvml.NVML_ERROR_DRIVER_NOT_LOADED, "NVML reports: Driver Not Loaded"),
     ],
 )
 def test_an_absent_library_or_driver_is_a_reason_in_words(code: int, words: str) -> None:
@@ -54,29 +54,29 @@ def test_a_device_that_does_not_tell_its_load_is_told_without() -> None:
 def test_a_driver_that_failed_is_initialised_again() -> None:
     nvml = ImitationNvml(count_error=pynvml.NVML_ERROR_UNKNOWN)
     discovery = Discovery(lambda: nvml)
-    assert discovery.look().problem == "NVML says: Unknown Error"
+    assert discovery.read().problem == "NVML reports: Unknown Error"
     nvml.count_error = None
-    assert len(discovery.look().devices) == 2
+    assert len(discovery.read().devices) == 2
     assert nvml.calls == ["init", "shutdown", "init"]
 
 
 def test_the_real_module_has_what_is_used_and_never_raises() -> None:
     discovery = Discovery(real_nvml)
-    gpus = discovery.look()
+    gpus = discovery.read()
     discovery.close()
     assert bool(gpus.devices) != bool(gpus.problem)
 
 
 @asynccontextmanager
-async def watched(nvml: ImitationNvml) -> AsyncIterator[Registry]:
-    registry = Registry()
+async def watched(nvml: ImitationNvml) -> AsyncIterator[NodePools]:
+    registry = NodePools()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch_gpus, Discovery(lambda: nvml), registry, INTERVAL_S)
         yield registry
         nursery.cancel_scope.cancel()
 
 
-async def until(registry: Registry, problem: str | None, count: int) -> None:
+async def until(registry: NodePools, problem: str | None, count: int) -> None:
     with trio.fail_after(5):
         while (registry.gpus.problem, len(registry.gpus.devices)) != (problem, count):  # noqa: ASYNC110 -- a condition
             await trio.sleep(INTERVAL_S)
@@ -108,12 +108,12 @@ async def test_a_gpu_that_falls_off_the_bus_is_said_and_gone(caplog: pytest.LogC
 
 
 async def test_nvml_that_hangs_is_a_reason_and_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pool_managerd.gpus.ANSWER_LIMIT_S", 0.05)
+    monkeypatch.setattr("pool_managerd.gpus.NVML_LIMIT_S", 0.05)
     nvml, stuck = ImitationNvml(), threading.Event()
     monkeypatch.setattr(nvml, "nvmlDeviceGetCount", stuck.wait)
     try:
         async with watched(nvml) as registry:
-            await until(registry, "NVML has not answered for 0.05 s", 0)
+            await until(registry, "NVML did not answer within 0.05 s", 0)
     finally:
         stuck.set()
 
@@ -121,6 +121,6 @@ async def test_nvml_that_hangs_is_a_reason_and_holds_up_nothing(monkeypatch: pyt
 def test_nothing_is_said_where_nothing_has_changed(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     gpus = look(ImitationNvml())
-    announce(NOT_LOOKED, gpus)
-    announce(gpus, gpus)
+    log_changes(NOT_DISCOVERED, gpus)
+    log_changes(gpus, gpus)
     assert [record.getMessage() for record in caplog.records] == ["GPUs found: 0 NVIDIA H100, 1 NVIDIA H100"]

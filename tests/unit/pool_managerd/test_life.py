@@ -15,17 +15,17 @@ from llama_orch.contracts.pools import PoolStatus
 from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import Found
 from pool_managerd.draining import GRACE_S, Draining
-from pool_managerd.engines.health import Health
+from pool_managerd.engines.health import HealthLoop
 from pool_managerd.metrics import Metrics
 from pool_managerd.pools.devices import Gpus
-from pool_managerd.pools.registry import Registry
-from pool_managerd.pools.replica import Sighting
-from pool_managerd.pools.summary import Drained
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.pools.pool_status import DrainState
+from pool_managerd.pools.replica import ProbeResult
 from tests.unit.pool_managerd.values import GONE, LOADING, READY, SILENT, TWO_GPUS, found
 
 HANGS = None
 POOLS = ("a", "b", "c")
-Told = tuple[int, tuple[PoolStatus, ...], Drained]
+Told = tuple[int, tuple[PoolStatus, ...], DrainState]
 
 
 @dataclass
@@ -33,17 +33,17 @@ class Life:
     """A registry with all that works on it; `engines` answer by their port as they are told to."""
 
     dice: random.Random
-    registry: Registry = field(default_factory=Registry)
-    engines: dict[int, Sighting | None] = field(default_factory=dict)
+    registry: NodePools = field(default_factory=NodePools)
+    engines: dict[int, ProbeResult | None] = field(default_factory=dict)
     told: list[Told] = field(default_factory=list)
     deadlines: dict[str | None, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         metrics = Metrics(self.registry)
-        self.health = Health(self.registry, metrics, self.ask)
+        self.health = HealthLoop(self.registry, metrics, self.ask)
         self.draining = Draining(self.registry, metrics, "gpu-1")
 
-    async def ask(self, handoff: Handoff, *, describe: bool, aside_s: float) -> Sighting:
+    async def ask(self, handoff: Handoff, *, describe: bool, extras_s: float) -> ProbeResult:
         """An engine's answer; one that hangs is given up after two seconds, as engines are."""
         answer = self.engines.get(int(handoff.url.rpartition(":")[2]), GONE)
         await trio.sleep(2.0 if answer is HANGS else self.dice.uniform(0, 0.05))
@@ -92,7 +92,7 @@ class Life:
             port=port,
             device_mask=self.dice.choice([None, "0", "1"]),
         )
-        self.registry.take(given, await self.health.first_look(given.handoff))
+        self.registry.take(given, await self.health.first_probe(given.handoff))
         self.health.bell.ring()
 
     async def deed(self, nursery: trio.Nursery) -> None:
@@ -155,12 +155,12 @@ async def test_a_pool_that_is_ready_is_never_told_otherwise_by_announcements_and
         async with trio.open_nursery() as nursery:
             await nursery.start(life.health.run, Pulse("health", 5.0))
             if not life.registry.replicas:
-                life.registry.take(given, await life.health.first_look(given.handoff))
-            await life.registry.engines_seen()
+                life.registry.take(given, await life.health.first_probe(given.handoff))
+            await life.registry.engines_probed()
             nursery.start_soon(life.listen)
             for _deed in range(20):
                 life.engines[1] = HANGS if life.dice.random() < 0.2 else READY
-                life.registry.take(given, await life.health.first_look(given.handoff))
+                life.registry.take(given, await life.health.first_probe(given.handoff))
                 life.engines[1] = READY
                 await trio.sleep(life.dice.uniform(1, 4))
             nursery.cancel_scope.cancel()

@@ -134,7 +134,7 @@ async def test_a_mode_that_comes_later_says_so(tmp_path: Path, how: dict[str, st
 
 
 async def test_another_engine_than_llamacpp_wants_mode_external(tmp_path: Path) -> None:
-    with pytest.raises(ProvisioningFailure, match="engine vllm can only be used with mode external"):
+    with pytest.raises(ProvisioningFailure, match="engine vllm cannot be started by engine-provisioner"):
         await Acquirer(tmp_path).program(pool(engine="vllm"), StepDeadline("default"), untold)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine_provisioner.engine import Engine, EngineCommand
-from engine_provisioner.launch.command import announced_flags, cache_ram_mib, llama_server
+from engine_provisioner.launch.command import announced_flags, cache_ram_mib, engine_command
 from engine_provisioner.spec.pool_spec import Pool
 from llama_orch.contracts.pools import PoolState
 from queen_rbee.pools.candidates import Candidate, served_name
@@ -22,7 +22,7 @@ CURRENT = engine(
 
 
 def argv(subject: Pool, known: Engine = CURRENT, devices: tuple[int, ...] = ()) -> tuple[str, ...]:
-    return llama_server(subject, known, MODEL, port=18080, devices=devices, cache_ram_mib=512).argv
+    return engine_command(subject, known, MODEL, port=18080, devices=devices, cache_ram_mib=512).argv
 
 
 def replica(model: str) -> Candidate:
@@ -47,14 +47,14 @@ def test_each_slot_gets_the_pools_context(ctx: int, slots: int) -> None:
 
 
 def test_on_the_cpu_no_gpu_is_seen_or_used() -> None:
-    command = llama_server(pool(), CURRENT, MODEL, port=1, devices=(), cache_ram_mib=1)
+    command = engine_command(pool(), CURRENT, MODEL, port=1, devices=(), cache_ram_mib=1)
     assert value(command.argv, "--device") == "none"
     assert command.env["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_on_gpus_exactly_those_are_seen_by_their_nvml_numbers_and_all_layers_go_there() -> None:
     subject = pool(devices=[2, 0], tensor_split=[3, 1])
-    command = llama_server(subject, CURRENT, MODEL, port=1, devices=(2, 0), cache_ram_mib=1)
+    command = engine_command(subject, CURRENT, MODEL, port=1, devices=(2, 0), cache_ram_mib=1)
     assert command.env == {"CUDA_VISIBLE_DEVICES": "2,0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     assert value(command.argv, "--n-gpu-layers") == "999"
     assert value(command.argv, "--tensor-split") == "3,1"
@@ -88,13 +88,13 @@ def test_a_flag_of_the_pool_wins_over_what_would_be_passed_by_itself() -> None:
     ],
 )
 def test_answers_name_the_model_as_its_file_is_called_and_show_no_path(name: str, alias: str) -> None:
-    command = llama_server(pool(), CURRENT, replace(MODEL, name=name), port=1, devices=(), cache_ram_mib=1)
+    command = engine_command(pool(), CURRENT, replace(MODEL, name=name), port=1, devices=(), cache_ram_mib=1)
     assert value(command.argv, "--alias") == alias
     assert served_name(replica(name), alias) == name  # who asks for what an answer says gets the same model
 
 
 def test_what_llama_server_would_read_as_two_names_is_not_passed() -> None:
-    command = llama_server(
+    command = engine_command(
         pool(), CURRENT, replace(MODEL, name="file:/m/a,b.gguf"), port=1, devices=(), cache_ram_mib=1
     )
     assert "--alias" not in command.argv
@@ -132,7 +132,7 @@ def test_pool_without_embeddings_keeps_the_engines_batch() -> None:
 
 
 def test_the_pools_variables_reach_the_engine() -> None:
-    command = llama_server(pool(env={"A": "b"}), CURRENT, MODEL, port=1, devices=(), cache_ram_mib=1)
+    command = engine_command(pool(env={"A": "b"}), CURRENT, MODEL, port=1, devices=(), cache_ram_mib=1)
     assert command.env["A"] == "b"
 
 
@@ -144,7 +144,7 @@ def test_kept_prompts_never_take_more_than_a_sixteenth_of_the_memory(memory: int
 
 
 def test_the_announced_flags_fit_into_a_handoff_file() -> None:
-    command = llama_server(pool(flags=["x" * 256] * 200), CURRENT, MODEL, port=1, devices=(), cache_ram_mib=1)
+    command = engine_command(pool(flags=["x" * 256] * 200), CURRENT, MODEL, port=1, devices=(), cache_ram_mib=1)
     flags = announced_flags(command, CURRENT)
     assert flags[0] == "-m"
     assert len(flags) <= 256

@@ -8,7 +8,7 @@ from engine_provisioner.report import handoffs
 from engine_provisioner.report.handoffs import Announcement, document_of, path_of, write
 from engine_provisioner.supervise.external_pool import announcement
 from llama_orch.contracts.handoff import Handoff
-from llama_orch.engines.describing import Facts
+from llama_orch.engines.kind import Description
 from tests.unit.engine_provisioner.pools import MODEL, pool
 
 MANAGED = Announcement(
@@ -48,15 +48,16 @@ def test_file_has_the_name_mode_and_content_of_the_contract(tmp_path: Path) -> N
     assert path.stat().st_mode & 0o777 == 0o640
 
 
-def test_facts_of_external_engine_override_the_pools_file() -> None:
-    announced = announcement(pool(provisioning=EXTERNAL, slots=1), EXTERNAL["url"], Facts("b1", 4, 2048, "m"))
+def test_external_engine_overrides_the_pools_file() -> None:
+    description = Description(("m",), 2048, slots=4, version="b1")
+    announced = announcement(pool(provisioning=EXTERNAL, slots=1), EXTERNAL["url"], description)
     assert (announced.engine_version, announced.slots, announced.ctx) == ("b1", 4, 2048)
     assert announced.model == "file:/srv/model.gguf"
     document_of(announced, datetime.now(UTC))
 
 
-def test_external_engine_without_facts_is_announced() -> None:
-    announced = announcement(pool(provisioning=EXTERNAL, slots=3, model=None), EXTERNAL["url"], Facts())
+def test_external_engine_without_description_is_announced() -> None:
+    announced = announcement(pool(provisioning=EXTERNAL, slots=3, model=None), EXTERNAL["url"], Description(()))
     assert (announced.engine_version, announced.slots, announced.model) == ("unknown", 3, None)
     document_of(announced, datetime.now(UTC))
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from engine_provisioner.launch.command import llama_server
+from engine_provisioner.launch.command import engine_command
 from engine_provisioner.spec.pools_file import PoolsFileError, parse
 from engine_provisioner.spec.workloads import expected, served
 from tests.unit.engine_provisioner.pools import MODEL, engine, pool
@@ -24,7 +24,7 @@ provisioning = {{ mode = "package", name = "llama.cpp", allow_package_installs =
 def argv(**keys: Any) -> tuple[str, ...]:
     """The engine's command line."""
     known = engine("--embeddings", "--embedding", "--reranking", "--rerank")
-    return llama_server(pool(**keys), known, MODEL, port=1, devices=(), cache_ram_mib=0).argv
+    return engine_command(pool(**keys), known, MODEL, port=1, devices=(), cache_ram_mib=0).argv
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""External engines of all kinds are watched, announced with their own facts, and withdrawn."""
+"""External engines of all kinds are watched, announced with their own description, and withdrawn."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,10 +16,10 @@ from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.step_deadline import StepDeadline
 from engine_provisioner.supervise import external_pool
 from engine_provisioner.supervise.external_pool import ExternalPool, announcement
-from engine_provisioner.supervise.health import Condition, look
+from engine_provisioner.supervise.health import Condition, check, describe
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
-from llama_orch.engines.describing import Facts, facts
+from llama_orch.engines.kind import Description
 from tests.unit.engine_provisioner.pools import pool
 from tests.unit.engine_provisioner.waiting import until
 from tests.unit.pool_managerd.scripted_http import http, scripted_http
@@ -30,26 +30,26 @@ from tests.unit.queen_rbee.imitations.triton import TritonImitation
 from tests.unit.queen_rbee.imitations.vllm import VllmImitation
 
 URL = "http://127.0.0.1:9000"
-FACTS: Mapping[type[Imitation], Facts] = {
-    VllmImitation: Facts("0.11.0", None, 2048, "org/served"),
-    TgiImitation: Facts("3.3.4", None, 2048, "org/tgi"),
-    TritonImitation: Facts("2.59.0"),
-    OpenAiImitation: Facts(),
+DESCRIPTIONS: Mapping[type[Imitation], Description] = {
+    VllmImitation: Description(("org/served",), 2048, version="0.11.0"),
+    TgiImitation: Description(("org/tgi",), 2048, version="3.3.4"),
+    TritonImitation: Description((), version="2.59.0"),
+    OpenAiImitation: Description(()),
 }
-KINDS = pytest.mark.parametrize("make", FACTS, ids=lambda make: make.engine)
+KINDS = pytest.mark.parametrize("make", DESCRIPTIONS, ids=lambda make: make.engine)
 
 
-def announced(reported: Facts, **keys: Any) -> Handoff:
+def announced(reported: Description, **keys: Any) -> Handoff:
     keys = {"model": None, "engine": "vllm", **keys}
     spec = pool(provisioning={"mode": "external", "url": URL}, **keys)
     return document_of(announcement(spec, URL, reported), datetime.now(UTC))
 
 
 @KINDS
-async def test_each_kind_is_healthy_and_reports_its_facts(make: type[Imitation]) -> None:
+async def test_each_kind_is_healthy_and_described(make: type[Imitation]) -> None:
     async with listening(make()) as imitation:
-        assert (await look(imitation.url, imitation.engine)).condition is Condition.UP
-        assert await facts(imitation.url, imitation.engine) == FACTS[make]
+        assert (await check(imitation.url, imitation.engine)).condition is Condition.UP
+        assert await describe(imitation.url, imitation.engine) == DESCRIPTIONS[make]
 
 
 @pytest.mark.parametrize(
@@ -64,31 +64,31 @@ async def test_each_kind_is_healthy_and_reports_its_facts(make: type[Imitation])
 )
 async def test_health_status_depends_on_the_kind(engine: str, path: str, status: int, condition: Condition) -> None:
     async with scripted_http({path: http(status, b"{}")}) as port:
-        seen = await look(f"http://127.0.0.1:{port}", engine)
+        seen = await check(f"http://127.0.0.1:{port}", engine)
     assert seen.condition is condition
     assert seen.detail
 
 
 @pytest.mark.parametrize("body", [b"nonsense", b"[]", b'{"data":[1]}', b'{"data":[{"id":1}],"version":{}}'])
 @pytest.mark.parametrize("engine", ["vllm", "tgi", "triton", "openai-http", "llamacpp"])
-async def test_malformed_facts_are_ignored(engine: str, body: bytes) -> None:
+async def test_malformed_description_is_ignored(engine: str, body: bytes) -> None:
     paths = ("/version", "/v1/models", "/info", "/v2", "/props")
     async with scripted_http({path: http(200, body) for path in paths}) as port:
-        assert await facts(f"http://127.0.0.1:{port}", engine) == Facts()
+        assert await describe(f"http://127.0.0.1:{port}", engine) == Description(())
 
 
 def test_model_is_announced_under_its_served_name() -> None:
-    document = announced(Facts("1", None, 2048, "org/served"), model="hf:org/other", slots=4)
+    document = announced(Description(("org/served",), 2048, version="1"), model="hf:org/other", slots=4)
     assert document.model
     assert (document.model.id, document.model.ctx_max, document.slots_total) == ("org/served", 2048, 4)
-    assert announced(Facts("1"), model="hf:org/other").model is None
+    assert announced(Description((), version="1"), model="hf:org/other").model is None
 
 
 def test_context_is_announced_only_if_known() -> None:
-    silent = announced(Facts("1", model="m"))
+    silent = announced(Description(("m",), version="1"))
     assert silent.model
     assert silent.model.ctx_max is None
-    written = announced(Facts("1", model="m"), ctx=512)
+    written = announced(Description(("m",), version="1"), ctx=512)
     assert written.model
     assert written.model.ctx_max == 512
 
@@ -128,7 +128,7 @@ async def test_engine_is_announced_while_it_answers(
             document = stage.handoff
             assert document
             assert (document.engine, document.slots_total) == (imitation.engine, 3)
-            assert document.engine_version == (FACTS[make].version or "unknown")
+            assert document.engine_version == (DESCRIPTIONS[make].version or "unknown")
         await until(lambda: stage.state is PoolState.FAILED)
         assert stage.handoff is None
         nursery.cancel_scope.cancel()

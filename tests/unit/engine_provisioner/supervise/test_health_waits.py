@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from engine_provisioner.supervise import health
-from engine_provisioner.supervise.health import Condition, Look
+from engine_provisioner.supervise.health import Condition, HealthCheck
 from engine_provisioner.supervise.health_waits import (
     UNHEALTHY_S,
     WATCH_S,
@@ -18,7 +18,9 @@ from engine_provisioner.supervise.health_waits import (
     while_running,
 )
 
-UP, LOADING, SILENT = Look(Condition.UP), Look(Condition.LOADING, "loading"), Look(Condition.SILENT, "no answer")
+UP = HealthCheck(Condition.UP)
+LOADING = HealthCheck(Condition.LOADING, "loading")
+SILENT = HealthCheck(Condition.SILENT, "no answer")
 URL = "http://127.0.0.1:1"
 
 
@@ -40,14 +42,14 @@ class Engine:
         return None
 
 
-def answering(monkeypatch: pytest.MonkeyPatch, *looks: Look) -> None:
-    """Replace health.look: return each of `looks`, then the last one forever."""
-    script: Iterator[Look] = chain(looks, repeat(looks[-1]))
+def answering(monkeypatch: pytest.MonkeyPatch, *checks: HealthCheck) -> None:
+    """Replace health.check: return each of `checks`, then the last one forever."""
+    script: Iterator[HealthCheck] = chain(checks, repeat(checks[-1]))
 
-    async def look(_url: str, _path: str = "/health") -> Look:
+    async def check(_url: str, _engine: str) -> HealthCheck:
         return next(script)
 
-    monkeypatch.setattr(health, "look", look)
+    monkeypatch.setattr(health, "check", check)
 
 
 async def ignore_loading(_detail: str) -> None:
@@ -63,7 +65,7 @@ async def test_slow_loading_is_waited_for(
         details.append(detail)
 
     answering(monkeypatch, SILENT, *[LOADING] * 100, UP)
-    assert await until_healthy(URL, 600, on_loading)
+    assert await until_healthy(URL, "llamacpp", 600, on_loading)
     assert details == ["loading"] * 100
     assert trio.current_time() < 60
 
@@ -72,7 +74,7 @@ async def test_silent_engine_is_waited_for_until_the_limit(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     answering(monkeypatch, SILENT)
-    assert not await until_healthy(URL, 600, ignore_loading)
+    assert not await until_healthy(URL, "llamacpp", 600, ignore_loading)
     assert trio.current_time() == pytest.approx(600, abs=1)
 
 
@@ -80,15 +82,17 @@ async def test_few_missed_checks_are_tolerated(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     answering(monkeypatch, *([UP] + [SILENT] * 8) * 5, SILENT)
-    assert await until_silent(URL, lambda: None) == "no answer"
+    assert await until_silent(URL, "llamacpp", lambda: None) == "no answer"
     last_up = 37 * WATCH_S
     assert trio.current_time() == last_up + UNHEALTHY_S
 
 
-@pytest.mark.parametrize(("looks", "alive"), [([SILENT, SILENT, UP], True), ([LOADING], True), ([SILENT], False)])
-async def test_liveness_check_is_repeated(monkeypatch: pytest.MonkeyPatch, looks: list[Look], alive: bool) -> None:
-    answering(monkeypatch, *looks)
-    assert await is_alive(URL) is alive
+@pytest.mark.parametrize(("checks", "alive"), [([SILENT, SILENT, UP], True), ([LOADING], True), ([SILENT], False)])
+async def test_liveness_check_is_repeated(
+    monkeypatch: pytest.MonkeyPatch, checks: list[HealthCheck], alive: bool
+) -> None:
+    answering(monkeypatch, *checks)
+    assert await is_alive(URL, "llamacpp") is alive
 
 
 async def test_exit_of_the_engine_ends_the_wait(autojump_clock: trio.testing.MockClock) -> None:

@@ -19,7 +19,7 @@ from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.reachability import UnixUser
 from engine_provisioner.step_deadline import StepDeadline
 from engine_provisioner.supervise import health
-from engine_provisioner.supervise.health import Condition, Look
+from engine_provisioner.supervise.health import Condition, HealthCheck
 from engine_provisioner.supervise.managed_pool import ManagedPool, SharedResources
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
 from llama_orch.settings.types import GpuMask
@@ -123,10 +123,10 @@ def state_in(status: Path) -> PoolState:
 
 @pytest.fixture(autouse=True)
 def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def look(*_arguments: object) -> Look:
-        return Look(Condition.UP)
+    async def check(*_arguments: object) -> HealthCheck:
+        return HealthCheck(Condition.UP)
 
-    monkeypatch.setattr(health, "look", look)
+    monkeypatch.setattr(health, "check", check)
 
 
 async def test_child_engine_is_withdrawn_before_it_is_stopped(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from llama_orch.addresses import is_wildcard
-from pool_managerd.cluster.addressing import AddressUnknown, address_of, only_here
+from pool_managerd.cluster.addressing import AddressUnknown, address_of, is_only_local
 from pool_managerd.settings import PoolManagerSettings
 
 CLOUD = {
@@ -57,4 +57,4 @@ def test_wildcards_are_known_in_every_spelling() -> None:
     ],
 )
 def test_a_loopback_address_is_wrong_for_a_queen_elsewhere(address: str, queen: str, wrong: bool) -> None:
-    assert only_here(address, queen) is wrong
+    assert is_only_local(address, queen) is wrong

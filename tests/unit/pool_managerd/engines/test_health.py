@@ -10,11 +10,11 @@ import trio.testing
 
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.service.watchdog import Pulse
-from pool_managerd.daemon import FIRST_LOOKS_S
-from pool_managerd.engines.health import FIRST_LOOK_S, Health
+from pool_managerd.daemon import FIRST_PROBES_S
+from pool_managerd.engines.health import FIRST_PROBE_S, HealthLoop
 from pool_managerd.metrics import Metrics
-from pool_managerd.pools.registry import Registry
-from pool_managerd.pools.replica import Sighting
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.pools.replica import ProbeResult
 from tests.unit.pool_managerd.values import GONE, LOADING, READY, found, handoff
 
 
@@ -23,17 +23,17 @@ class Script:
     """Answers for engines by pool id, and when each was asked. An engine without one hangs; the others take `late_s`
     seconds for what is not their health."""
 
-    answers: dict[str, list[Sighting]]
+    answers: dict[str, list[ProbeResult]]
     late_s: float = 0.0
     asked: list[tuple[str, float]] = field(default_factory=list)
 
-    async def __call__(self, handoff: Handoff, *, describe: bool, aside_s: float) -> Sighting:
+    async def __call__(self, handoff: Handoff, *, describe: bool, extras_s: float) -> ProbeResult:
         self.asked.append((handoff.pool_id, trio.current_time()))
         answers = self.answers.get(handoff.pool_id)
         if answers is None:
             await trio.sleep_forever()
         assert answers
-        await trio.sleep(min(self.late_s, aside_s))
+        await trio.sleep(min(self.late_s, extras_s))
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
     def times(self, pool_id: str) -> list[float]:
@@ -43,11 +43,11 @@ class Script:
 
 
 @asynccontextmanager
-async def watched(script: Script, *pool_ids: str) -> AsyncIterator[tuple[Registry, Health, Pulse]]:
-    registry = Registry()
+async def watched(script: Script, *pool_ids: str) -> AsyncIterator[tuple[NodePools, HealthLoop, Pulse]]:
+    registry = NodePools()
     for number, pool_id in enumerate(pool_ids):
         registry.take(found(pool_id=pool_id, port=18080 + number))
-    health = Health(registry, Metrics(registry), script)
+    health = HealthLoop(registry, Metrics(registry), script)
     pulse = Pulse("health", 5.0)
     async with trio.open_nursery() as nursery:
         await nursery.start(health.run, pulse)
@@ -120,8 +120,8 @@ async def test_a_busy_engine_is_ready_at_once_though_its_slots_are_late(
 ) -> None:
     script = Script({"a": [READY]}, late_s=2.0)
     async with watched(script, "a") as (registry, health, _pulse):
-        assert await health.first_look(handoff("a")) == READY
-        await trio.sleep(FIRST_LOOKS_S - FIRST_LOOK_S)
+        assert await health.first_probe(handoff("a")) == READY
+        await trio.sleep(FIRST_PROBES_S - FIRST_PROBE_S)
         assert registry.pools[0].ready
         await trio.sleep(10)
     assert script.times("a")[-1] - script.times("a")[-2] == pytest.approx(3.0)  # and once it is, they are waited for

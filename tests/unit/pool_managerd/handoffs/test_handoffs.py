@@ -15,14 +15,14 @@ from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
 from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import Intake, watch
-from pool_managerd.engines.asking import ask
-from pool_managerd.engines.health import Ask, Health
-from pool_managerd.handoffs.handoffs import Handoffs, unknown
-from pool_managerd.handoffs.persistence import Store
+from pool_managerd.engines.health import HealthLoop, Probe
+from pool_managerd.engines.probing import probe
+from pool_managerd.handoffs.handoffs import HandoffLoop, missing_engines
 from pool_managerd.handoffs.reports import ReportReader
+from pool_managerd.handoffs.state_file import StateFile
 from pool_managerd.metrics import Metrics
-from pool_managerd.pools.registry import Registry
-from pool_managerd.pools.replica import Sighting
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.pools.replica import ProbeResult
 from tests.unit.llama_orch.spool.files import age, publish
 from tests.unit.pool_managerd.values import READY, found, handoff, replica, report
 
@@ -36,8 +36,8 @@ class Intaking:
 
     spool: Path
     state: Path
-    registry: Registry
-    handoffs: Handoffs
+    registry: NodePools
+    handoffs: HandoffLoop
 
     async def until_known(self, *pool_ids: str) -> None:
         """Return when exactly these pools are known."""
@@ -48,19 +48,19 @@ class Intaking:
 
 @asynccontextmanager
 async def taking(
-    tmp_path: Path, *, deletes: bool = True, interval_s: float = NEVER_S, ask: Ask = ask
+    tmp_path: Path, *, deletes: bool = True, interval_s: float = NEVER_S, probe: Probe = probe
 ) -> AsyncIterator[Intaking]:
     spool, state = tmp_path / "engines", tmp_path / "state"
     spool.mkdir(exist_ok=True)
-    store, registry = Store(state), Registry()
+    store, registry = StateFile(state), NodePools()
     saved = store.load()
     registry.restore(saved)
     metrics = Metrics(registry)
-    handoffs = Handoffs(
+    handoffs = HandoffLoop(
         intake=Intake(spool, moves_bad=True, taken=[] if deletes else [found.identity for found in saved]),
         reports=ReportReader(spool),
         registry=registry,
-        health=Health(registry, metrics, ask),
+        health=HealthLoop(registry, metrics, probe),
         store=store,
         metrics=metrics,
         interval_s=interval_s,
@@ -83,16 +83,16 @@ async def test_what_lies_there_at_the_start_is_taken_before_the_loop_has_started
 async def test_an_engine_that_is_ready_is_never_said_not_to_be(tmp_path: Path) -> None:
     said: list[list[bool]] = []
 
-    async def ready(handoff: Handoff, *, describe: bool, aside_s: float) -> Sighting:
+    async def ready(handoff: Handoff, *, describe: bool, extras_s: float) -> ProbeResult:
         await trio.lowlevel.checkpoint()
         return READY
 
-    async def listen(registry: Registry) -> None:
+    async def listen(registry: NodePools) -> None:
         while True:
             await registry.changed(registry.revision)
             said.append([replica.ready for pool in registry.pools for replica in pool.replicas])
 
-    async with taking(tmp_path, ask=ready) as loop, trio.open_nursery() as listening:
+    async with taking(tmp_path, probe=ready) as loop, trio.open_nursery() as listening:
         listening.start_soon(listen, loop.registry)
         for name in ("r0", "r1", "r0"):
             publish(loop.spool, f"default-{name}.json", replica_id=name, url=f"http://127.0.0.1:2{name[1]}00")
@@ -102,12 +102,12 @@ async def test_an_engine_that_is_ready_is_never_said_not_to_be(tmp_path: Path) -
 
 
 async def test_an_engine_that_hangs_is_known_without_a_look_and_its_neighbour_with_it(tmp_path: Path) -> None:
-    async def silent(handoff: Handoff, *, describe: bool, aside_s: float) -> Sighting:
+    async def silent(handoff: Handoff, *, describe: bool, extras_s: float) -> ProbeResult:
         if handoff.pool_id == "silent":
             await trio.sleep_forever()
         return READY
 
-    async with taking(tmp_path, ask=silent) as loop:
+    async with taking(tmp_path, probe=silent) as loop:
         publish(loop.spool, "a.json", pool_id="silent", url="http://127.0.0.1:2001")
         publish(loop.spool, "b.json", pool_id="well", url="http://127.0.0.1:2002")
         await loop.handoffs.scan()
@@ -134,7 +134,7 @@ async def test_a_scan_returns_when_everything_there_has_been_taken_saved_and_del
         await loop.handoffs.scan()
         assert len(loop.registry.pools) == 20
         assert os.listdir(loop.spool) == []
-        assert len(Store(loop.state).load()) == 20
+        assert len(StateFile(loop.state).load()) == 20
 
 
 async def test_without_deletion_a_file_stays_and_is_not_taken_again_by_this_run_or_the_next(
@@ -281,4 +281,4 @@ async def test_state_file_that_is_lost_is_written_again(tmp_path: Path) -> None:
 def test_report_counts_when_its_announcement_is_newer(announced_at: str, known_at: str, taken: bool) -> None:
     announced = found(created_at=f"{announced_at}T00:00:00Z")
     known = replica(created_at=f"{known_at}T00:00:00Z")
-    assert unknown([announced], [known]) == ([announced] if taken else [])
+    assert missing_engines([announced], [known]) == ([announced] if taken else [])

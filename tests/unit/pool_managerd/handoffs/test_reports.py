@@ -31,18 +31,18 @@ def good(pool_id: str = "default") -> str:
 def test_a_report_is_read_under_its_pool(tmp_path: Path) -> None:
     write(tmp_path, "default.json", good())
     reading = read_reports(tmp_path, OWNERS, later_s())
-    assert reading.reports["default"].last_error == "no such model"
+    assert reading.by_pool["default"].last_error == "no such model"
     assert reading.bad == ()
 
 
 def test_a_missing_directory_holds_no_reports(tmp_path: Path) -> None:
-    assert read_reports(tmp_path / "status", OWNERS, later_s()).reports == {}
+    assert read_reports(tmp_path / "status", OWNERS, later_s()).by_pool == {}
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (good("other"), "pool_id: is other, and the file is named after another"),
+        (good("other"), "pool_id: other does not match the file's name"),
         ("{}", "pool_id: Field required"),
         ("half", "Invalid JSON"),
         (" " * 70_000, "is 70000 bytes large"),
@@ -52,7 +52,7 @@ def test_a_file_that_is_no_report_is_named_and_disturbs_no_other(tmp_path: Path,
     write(tmp_path, "default.json", content)
     write(tmp_path, "fine.json", good("fine"))
     reading = read_reports(tmp_path, OWNERS, later_s())
-    assert list(reading.reports) == ["fine"]
+    assert list(reading.by_pool) == ["fine"]
     assert reason in reading.bad[0].reason
 
 
@@ -60,13 +60,13 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     elsewhere = write(tmp_path / "elsewhere", "default.json", good())
     (tmp_path / "default.json").symlink_to(elsewhere)
     reading = read_reports(tmp_path, OWNERS, later_s())
-    assert (reading.reports, reading.bad[0].reason) == ({}, "is a symbolic link; only regular files are read")
+    assert (reading.by_pool, reading.bad[0].reason) == ({}, "is a symbolic link; only regular files are read")
 
 
 def test_a_report_that_is_being_written_is_waited_for(tmp_path: Path) -> None:
     path = write(tmp_path, "default.json", good()[:10])
     reading = read_reports(tmp_path, OWNERS, path.stat().st_mtime + 1)
-    assert (reading.reports, reading.bad) == ({}, ())
+    assert (reading.by_pool, reading.bad) == ({}, ())
 
 
 def test_a_bad_file_is_named_also_where_the_clock_was_set_back_since_it_was_written(tmp_path: Path) -> None:
@@ -80,8 +80,8 @@ async def test_a_bad_file_is_complained_about_once_and_left_in_place(
 ) -> None:
     path = write(tmp_path / "status", "default.json", "{}")
     reader = ReportReader(tmp_path)
-    assert (await reader.read()).reports == {}
-    assert (await reader.read()).reports == {}
+    assert (await reader.read()).by_pool == {}
+    assert (await reader.read()).by_pool == {}
     assert os.listdir(path.parent) == [path.name]
     assert caplog.text.count("provisioning report default.json cannot be used") == 1
 
@@ -107,5 +107,5 @@ def test_report_that_announces_another_pool_is_bad(tmp_path: Path) -> None:
     told = report(PoolState.READY, handoff=handoff("other").model_dump(by_alias=True))
     write(tmp_path, "default.json", told.model_dump_json(by_alias=True))
     reading = read_reports(tmp_path, OWNERS, later_s())
-    assert (reading.reports, reading.announced) == ({}, ())
-    assert "handoff.pool_id: is other" in reading.bad[0].reason
+    assert (reading.by_pool, reading.announced) == ({}, ())
+    assert "handoff.pool_id: other differs" in reading.bad[0].reason

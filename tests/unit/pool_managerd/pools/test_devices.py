@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_managerd.pools.devices import NOT_LOOKED, Gpus, device_problem, devices_of, named_devices
+from pool_managerd.pools.devices import NOT_DISCOVERED, Gpus, device_problem, devices_of, named_devices
 from tests.unit.pool_managerd.values import TWO_GPUS
 
-NO_GPUS = Gpus(problem="NVML says: not found")
+NO_GPUS = Gpus(problem="NVML reports: not found")
 
 
 @pytest.mark.parametrize("mask", [None, "", "cpu", "CPU", " cpu "])
-@pytest.mark.parametrize("gpus", [TWO_GPUS, NO_GPUS, NOT_LOOKED])
+@pytest.mark.parametrize("gpus", [TWO_GPUS, NO_GPUS, NOT_DISCOVERED])
 def test_an_engine_on_the_cpu_needs_no_gpu(mask: str | None, gpus: Gpus) -> None:
     assert device_problem(mask, gpus) is None
     assert devices_of(mask, gpus) == ()
@@ -35,7 +35,7 @@ def test_a_gpu_that_is_not_there_is_named_with_those_that_are() -> None:
 
 
 def test_why_no_gpus_can_be_seen_is_part_of_the_reason() -> None:
-    assert device_problem("0", NO_GPUS) == ("device_mask 0 names GPU 0, but no GPUs can be seen: NVML says: not found")
+    assert device_problem("0", NO_GPUS) == ("device_mask 0 names GPU 0, but no GPU is visible: NVML reports: not found")
 
 
 @given(st.text(max_size=20))

@@ -10,9 +10,9 @@ import trio
 from llama_orch.http.client.client import UpstreamError
 from llama_orch.http.tls.secured import RESET
 from llama_orch.settings.api import BODY_LIMIT
-from pool_managerd.pools.registry import Registry
-from pool_managerd.pools.summary import Drained
-from pool_managerd.relay.relay import TRANSLATION_ROOM
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.pools.pool_status import DrainState
+from pool_managerd.relay.relay import REENCODING_MARGIN
 from tests.unit.pool_managerd.relay_site import LIMIT_S, TOKEN, RelaySite, relay_site
 from tests.unit.pool_managerd.values import LOADING, READY
 
@@ -37,7 +37,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await trio.sleep(0.001)
 
 
-def leases(registry: Registry) -> int:
+def leases(registry: NodePools) -> int:
     pool = registry.pool("default")
     assert pool
     return pool.active_leases
@@ -184,20 +184,20 @@ async def test_a_pool_that_nobody_knows_is_404(site: RelaySite) -> None:
 
 async def test_a_pool_that_is_not_ready_refuses_until_it_is(site: RelaySite) -> None:
     incarnation = site.registry.replicas[0].incarnation
-    site.registry.saw(incarnation, LOADING)
+    site.registry.apply_probe(incarnation, LOADING)
     async with site.ask("hello") as answer:
         assert (answer.status, answer.headers["x-llama-orch-relay"]) == (503, "refused")
         body = json.loads(await answer.read())
     assert (body["code"], body["retriable"]) == ("POOL_UNREADY", True)
     assert "Loading model" in body["message"]
-    site.registry.saw(incarnation, READY)
+    site.registry.apply_probe(incarnation, READY)
     async with site.ask("hello") as answer:
         assert answer.status == 418
 
 
 async def test_a_pool_that_is_drained_refuses_what_is_new_and_lets_the_rest_end(site: RelaySite) -> None:
     async with site.ask("told") as running:
-        site.registry.set_drained(Drained(pools=frozenset({"default"})))
+        site.registry.set_drained(DrainState(pools=frozenset({"default"})))
         async with site.ask("hello") as answer:
             assert (answer.status, answer.headers["x-llama-orch-relay"]) == (503, "refused")
             assert "draining" in json.loads(await answer.read())["message"]
@@ -256,7 +256,7 @@ async def test_a_target_that_is_no_path_is_refused_in_words(
 
 
 async def test_a_body_that_is_too_long_is_refused_by_the_relay(site: RelaySite) -> None:
-    async with site.ask("hello", body=bytes(BODY_LIMIT + TRANSLATION_ROOM + 1)) as answer:
+    async with site.ask("hello", body=bytes(BODY_LIMIT + REENCODING_MARGIN + 1)) as answer:
         assert (answer.status, answer.headers["x-llama-orch-relay"]) == (413, "refused")
         assert b"LLORCH_BODY_LIMIT" in await answer.read()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 import trio
 
-from pool_managerd.pools.replica import Sighting
+from pool_managerd.pools.replica import ProbeResult
 from pool_managerd.relay import relay
 from pool_managerd.relay.affinity import Affinity
 from tests.unit.pool_managerd.odd_engine import OddEngine, odd_engine
@@ -47,10 +47,10 @@ class Two:
         with self.busy("r0"):
             assert await self.turn(mark, path) == "r1"
 
-    def looked(self, name: str, sighting: Sighting) -> None:
+    def looked(self, name: str, result: ProbeResult) -> None:
         """The engine is seen so."""
         (one,) = (one for one in self.site.registry.replicas if one.key[1] == name)
-        self.site.registry.saw(one.incarnation, sighting)
+        self.site.registry.apply_probe(one.incarnation, result)
 
     def announced(self, name: str) -> None:
         """An engine is announced, anew or for the first time, and ready."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.contracts.pools import PoolState
-from queen_rbee.engines.passage import Endpoint
+from llama_orch.engines.wire.passage import Endpoint
 from queen_rbee.pools.candidates import Candidate, Demand, Key, serves_model
 from queen_rbee.pools.directory import DEMANDS_KEPT, Directory
 from queen_rbee.pools.placement import suitable
