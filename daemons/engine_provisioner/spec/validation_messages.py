@@ -22,10 +22,10 @@ TYPES = {
     "model": "a table",
 }
 PATTERNS = {
-    "id": "lower-case letters, digits and -, beginning with a letter or digit, at most 63 characters",
-    "checksum": "sha256: and 64 lower-case hex digits",
-    "version": "letters, digits and . + ! -, beginning with a digit, at most 64 characters",
-    "quant": "letters, digits and _, at most 32 characters",
+    "id": "consist of lower-case letters, digits and -, begin with a letter or digit, and have at most 63 characters",
+    "checksum": "be sha256: and 64 lower-case hex digits",
+    "version": "consist of letters, digits and . + ! -, begin with a digit, and have at most 64 characters",
+    "quant": "consist of letters, digits and _, and have at most 32 characters",
 }
 
 
@@ -64,7 +64,7 @@ def message_for(error: Any, location: Location) -> str:
     if kind == "literal_error":
         return f"invalid value {error['input']!r} (allowed: {context['expected'].replace(chr(39), '')})"
     if kind == "string_pattern_mismatch":
-        return f"must be {_pattern_text(name, context['pattern'])}"
+        return f"must {_pattern_text(name, context['pattern'])}"
     if kind == "string_too_short":
         return "must not be empty"
     return _size_or_type_message(error, kind, name, context)
@@ -91,7 +91,7 @@ def _table_at(location: Location) -> type[BaseModel] | None:
 def _pattern_text(name: str, pattern: str) -> str:
     if name in PATTERNS:
         return PATTERNS[name]
-    return "an absolute path" if pattern.startswith("^/") else "one line without control characters"
+    return "be an absolute path" if pattern.startswith("^/") else "be one line without control characters"
 
 
 def _range_at(location: Location) -> str:
