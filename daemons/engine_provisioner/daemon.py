@@ -9,7 +9,7 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from engine_provisioner import clearing
-from engine_provisioner.acquire.acquiring import Acquiring, Fetched
+from engine_provisioner.acquire.acquiring import Acquiring, CountBytes
 from engine_provisioner.launch import systemd_launcher
 from engine_provisioner.launch.child_launcher import ChildLauncher
 from engine_provisioner.launch.command import cache_ram_mib
@@ -144,7 +144,9 @@ async def _start_metrics(
     await nursery.start(start, served, sockets)
 
 
-async def _workshop(settings: ProvisionerSettings, pools: list[Pool], launcher: Launcher, fetched: Fetched) -> Workshop:
+async def _workshop(
+    settings: ProvisionerSettings, pools: list[Pool], launcher: Launcher, fetched: CountBytes
+) -> Workshop:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     commands = await launcher.remembered()
     remembered = {pool_id: known.port for pool_id, known in commands.items() if known.port is not None}
