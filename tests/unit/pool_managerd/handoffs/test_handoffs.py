@@ -59,7 +59,7 @@ async def taking(
     handoffs = HandoffLoop(
         intake=Intake(spool, moves_bad=True, taken=[] if deletes else [found.identity for found in saved]),
         reports=ReportReader(spool),
-        registry=registry,
+        node_pools=registry,
         health=HealthLoop(registry, metrics, probe),
         store=store,
         metrics=metrics,
