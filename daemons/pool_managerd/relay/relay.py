@@ -38,7 +38,7 @@ REENCODING_MARGIN = 8 << 20
 
 
 class Relay:
-    """Relays to the node's engines. `head_s` bounds the wait for an answer's head; clients usually bound it themselves."""
+    """Relays to the node's engines. `head_s` bounds the wait for an answer's head, which clients usually bound too."""
 
     def __init__(self, node_pools: NodePools, head_s: float = math.inf, allows: Allow = relay_purpose) -> None:
         self._allows = allows
