@@ -9,7 +9,7 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from engine_provisioner import cleanup
-from engine_provisioner.acquire.acquirer import Acquirer, Fetched
+from engine_provisioner.acquire.acquirer import Acquirer, CountBytes
 from engine_provisioner.launch import systemd_launcher
 from engine_provisioner.launch.child_launcher import ChildLauncher
 from engine_provisioner.launch.command import cache_ram_mib
@@ -146,7 +146,7 @@ async def _start_metrics(
 
 
 async def _shared_resources(
-    settings: ProvisionerSettings, pools: list[Pool], launcher: Launcher, fetched: Fetched, stopping: trio.Event
+    settings: ProvisionerSettings, pools: list[Pool], launcher: Launcher, count_bytes: CountBytes, stopping: trio.Event
 ) -> SharedResources:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     commands = await launcher.known_commands()
@@ -154,7 +154,7 @@ async def _shared_resources(
     return SharedResources(
         gpu_mask=settings.gpu_mask,
         cache_ram_mib=cache_ram_mib(memory),
-        acquirer=Acquirer(settings.cache_dir.absolute(), fetched),
+        acquirer=Acquirer(settings.cache_dir.absolute(), count_bytes),
         launcher=launcher,
         ports=Ports(pools, previous_ports),
         stopping=stopping,

@@ -53,7 +53,7 @@ class Parts:
     """The daemon's components."""
 
     settings: PoolManagerSettings
-    registry: NodePools
+    node_pools: NodePools
     metrics: Metrics
     health: HealthLoop
     reports: ReportReader
@@ -65,7 +65,7 @@ class Parts:
 
     @property
     def line(self) -> str:
-        return summary_line(self.registry, self.agent, self.store)
+        return summary_line(self.node_pools, self.agent, self.store)
 
 
 def state_directory(settings: PoolManagerSettings, service: Service) -> Path:
@@ -83,27 +83,27 @@ async def build(settings: PoolManagerSettings, service: Service) -> Parts:
     state = state_directory(settings, service)
     store = StateFile(state)
     saved = await trio.to_thread.run_sync(store.load)
-    registry = NodePools()
-    registry.restore(saved)
-    metrics = Metrics(registry)
-    health = HealthLoop(registry, metrics)
+    node_pools = NodePools()
+    node_pools.restore(saved)
+    metrics = Metrics(node_pools)
+    health = HealthLoop(node_pools, metrics)
     reports = ReportReader(settings.runtime_dir)
     handoffs = HandoffLoop(
         intake=Intake(settings.runtime_dir, moves_bad=True, taken=already_taken(saved, settings)),
         reports=reports,
-        registry=registry,
+        node_pools=node_pools,
         health=health,
         store=store,
         metrics=metrics,
         interval_s=settings.watch_interval_ms / 1000,
         deletes=settings.auto_delete,
     )
-    draining = Draining(registry, metrics, settings.node_id)
-    agent = await agent_of(settings, state, registry, tls)
-    return Parts(settings, registry, metrics, health, reports, handoffs, draining, agent, tls, store)
+    draining = Draining(node_pools, metrics, settings.node_id)
+    agent = await agent_of(settings, state, node_pools, tls)
+    return Parts(settings, node_pools, metrics, health, reports, handoffs, draining, agent, tls, store)
 
 
-async def agent_of(settings: PoolManagerSettings, state: Path, registry: NodePools, tls: Tls) -> Agent | None:
+async def agent_of(settings: PoolManagerSettings, state: Path, node_pools: NodePools, tls: Tls) -> Agent | None:
     """Return the agent; None in HOME_PROFILE, where the queen polls this daemon instead."""
     if not (settings.queen_url and settings.node_id and settings.token):
         return None
@@ -116,7 +116,7 @@ async def agent_of(settings: PoolManagerSettings, state: Path, registry: NodePoo
         ram_total_bytes=await trio.to_thread.run_sync(read_memory),
         address=partial(address_of, settings),
     )
-    return Agent(node, HttpQueenClient(settings.queen_url, settings.token, tls.client), registry)
+    return Agent(node, HttpQueenClient(settings.queen_url, settings.token, tls.client), node_pools)
 
 
 def already_taken(saved: Iterable[Found], settings: PoolManagerSettings) -> list[Identity]:
@@ -158,26 +158,26 @@ async def run(settings: PoolManagerSettings, service: Service) -> None:
 async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) -> None:
     settings, ring = parts.settings, parts.handoffs.bell.ring
     interval_s = settings.watch_interval_ms / 1000
-    nursery.start_soon(watch_gpus, Discovery(real_nvml), parts.registry, settings.gpu_interval_ms / 1000)
+    nursery.start_soon(watch_gpus, Discovery(real_nvml), parts.node_pools, settings.gpu_interval_ms / 1000)
     await nursery.start(partial(watch, settings.runtime_dir, ring, interval_s=interval_s))
     await nursery.start(partial(watch, parts.reports.directory, ring, interval_s=interval_s))
     await nursery.start(parts.health.run, service.watchdog.pulse("health"))
     await nursery.start(parts.handoffs.run, service.watchdog.pulse("handoffs"))
     await nursery.start(parts.draining.run)
-    nursery.start_soon(keep_status, parts.registry, parts.agent, parts.store, service.notifier)
+    nursery.start_soon(keep_status, parts.node_pools, parts.agent, parts.store, service.notifier)
     nursery.start_soon(keep_warning, held(settings.tls))
     with trio.move_on_after(FIRST_PROBES_S):
-        await parts.registry.gpus_discovered.wait()
-        await parts.registry.engines_probed()
+        await parts.node_pools.gpus_discovered.wait()
+        await parts.node_pools.engines_probed()
 
 
 async def _start_serving(parts: Parts, service: Service, closing: trio.Event, nursery: trio.Nursery) -> None:
     settings, collectors = parts.settings, parts.metrics.collectors
     app = create_app(NAME, parts.handoffs.troubles, collectors)
-    add_routes(app, parts.registry, parts.handoffs, service.stop)
-    add_drain_routes(app, parts.registry, parts.draining)
+    add_routes(app, parts.node_pools, parts.handoffs, service.stop)
+    add_drain_routes(app, parts.node_pools, parts.draining)
     add_node_route(app, parts.agent)
-    hot = hot_routes(parts.registry, settings.body_limit)
+    hot = hot_routes(parts.node_pools, settings.body_limit)
     add_hot(app, hot)
     api = listeners.tcp(service, "api", settings.bind, "HTTP API", "POOL_MANAGERD_BIND_ADDR")
     metrics_address = Host(settings.bind.host, settings.metrics_port)

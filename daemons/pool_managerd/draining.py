@@ -34,8 +34,8 @@ class PoolDrain:
 class Draining:
     """Drains and resumes pools and the node; `run` enforces the deadlines. `node` is the node id, if there is one."""
 
-    def __init__(self, registry: NodePools, metrics: Metrics, node: str | None) -> None:
-        self._registry = registry
+    def __init__(self, node_pools: NodePools, metrics: Metrics, node: str | None) -> None:
+        self._node_pools = node_pools
         self._metrics = metrics
         self._name = node
         self._node_ends_s = math.inf
@@ -52,49 +52,51 @@ class Draining:
 
     def knows(self, pool_id: str) -> bool:
         """Whether the pool exists, or is drained although it no longer exists."""
-        return self._registry.pool(pool_id) is not None or pool_id in self._registry.drained.pools
+        return self._node_pools.pool(pool_id) is not None or pool_id in self._node_pools.drained.pools
 
     def status(self, *pool_ids: str) -> DrainStatus:
         """Return the drain status of these pools; of all pools if none is named."""
-        registry = self._registry
-        pools = pool_ids or tuple(pool.pool_id for pool in registry.pools)
-        draining = all(pool_id in registry.drained for pool_id in pool_ids) if pool_ids else registry.drained.node
-        return DrainStatus(pools=list(pools), draining=draining, active_leases=sum(map(registry.leases.of_pool, pools)))
+        node_pools = self._node_pools
+        pools = pool_ids or tuple(pool.pool_id for pool in node_pools.pools)
+        draining = all(pool_id in node_pools.drained for pool_id in pool_ids) if pool_ids else node_pools.drained.node
+        return DrainStatus(
+            pools=list(pools), draining=draining, active_leases=sum(map(node_pools.leases.of_pool, pools))
+        )
 
     def drain(self, pool_id: str, deadline_ms: int | None) -> None:
         """Stop new requests to the pool. Replaces an earlier deadline of the pool."""
-        before = self._registry.drained
+        before = self._node_pools.drained
         self._pool_ends_s[pool_id] = _ends_s(deadline_ms)
         self._apply(DrainState(before.node, before.pools | {pool_id}))
 
     def resume(self, pool_id: str) -> None:
         """Accept requests for the pool again, unless the node is drained. Its deadline is dropped."""
-        before = self._registry.drained
+        before = self._node_pools.drained
         self._pool_ends_s.pop(pool_id, None)
         self._apply(DrainState(before.node, before.pools - {pool_id}))
 
     def drain_node(self, deadline_ms: int | None) -> None:
         """Stop new requests to all pools, also to pools added later. Replaces an earlier deadline of the node."""
         self._node_ends_s = _ends_s(deadline_ms)
-        self._apply(DrainState(True, self._registry.drained.pools))
+        self._apply(DrainState(True, self._node_pools.drained.pools))
 
     def resume_node(self) -> None:
         """Accept requests again, except for pools that are drained themselves. The node's deadline is dropped."""
         self._node_ends_s = math.inf
-        self._apply(DrainState(False, self._registry.drained.pools))
+        self._apply(DrainState(False, self._node_pools.drained.pools))
 
     def _apply(self, after: DrainState) -> None:
         """Apply a new drain state: log what changed for which pool, and restart the deadlines."""
-        before = self._registry.drained
+        before = self._node_pools.drained
         if after != before:
-            self._registry.set_drained(after)
+            self._node_pools.set_drained(after)
         if after.node != before.node:
             log.info(
                 "the node is %s", "draining: its pools accept no new requests" if after.node else "no longer draining"
             )
-        for pool_id in sorted({pool.pool_id for pool in self._registry.pools} | before.pools | after.pools):
+        for pool_id in sorted({pool.pool_id for pool in self._node_pools.pools} | before.pools | after.pools):
             if pool_id in after and pool_id not in before:
-                emit(POOL_DRAINING, pool_id=pool_id, node=self._name, leases=self._registry.leases.of_pool(pool_id))
+                emit(POOL_DRAINING, pool_id=pool_id, node=self._name, leases=self._node_pools.leases.of_pool(pool_id))
                 self._watch(pool_id, trio.current_time())
             elif pool_id in before and pool_id not in after:
                 self._forget(pool_id)
@@ -115,7 +117,7 @@ class Draining:
         self._nursery.start_soon(self._until_empty, pool_id, watch)
 
     async def _until_empty(self, pool_id: str, watch: PoolDrain) -> None:
-        leases = self._registry.leases
+        leases = self._node_pools.leases
         with watch.scope:
             with trio.move_on_at(watch.ends_s):
                 await leases.none_left(pool_id)

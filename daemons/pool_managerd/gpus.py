@@ -127,7 +127,7 @@ class Discovery:
             return None
 
 
-async def watch_gpus(discovery: Discovery, registry: NodePools, interval_s: float) -> None:
+async def watch_gpus(discovery: Discovery, node_pools: NodePools, interval_s: float) -> None:
     """Update the GPUs every `interval_s` seconds, forever. Shuts NVML down when cancelled."""
     limiter = trio.CapacityLimiter(1)
     try:
@@ -135,8 +135,8 @@ async def watch_gpus(discovery: Discovery, registry: NodePools, interval_s: floa
             gpus = Gpus(problem=f"NVML did not answer within {NVML_LIMIT_S:g} s")
             with trio.move_on_after(NVML_LIMIT_S):
                 gpus = await trio.to_thread.run_sync(discovery.read, limiter=limiter, abandon_on_cancel=True)
-            log_changes(registry.gpus, gpus)
-            registry.set_gpus(gpus)
+            log_changes(node_pools.gpus, gpus)
+            node_pools.set_gpus(gpus)
             await trio.sleep(interval_s)
     finally:
         with trio.move_on_after(1.0, shield=True):

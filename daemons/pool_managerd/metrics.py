@@ -90,12 +90,12 @@ class Metrics:
 
 class _PoolGauges(Collector):
     def __init__(self, pools: NodePools) -> None:
-        self._registry = pools
+        self._node_pools = pools
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         for name, (text, field) in GAUGES.items():
             family = GaugeMetricFamily(name, text, labels=["pool_id"])
-            for pool in self._registry.pools:
+            for pool in self._node_pools.pools:
                 family.add_metric([pool.pool_id], getattr(pool, field))
             yield family
         yield from self._devices()
@@ -105,7 +105,7 @@ class _PoolGauges(Collector):
         family = GaugeMetricFamily(
             "kv_cache_usage_ratio", "Part of the engine's KV cache in use, 0 to 1", labels=REPLICA_LABELS
         )
-        for replica in self._registry.replicas:
+        for replica in self._node_pools.replicas:
             if replica.kv_usage is not None:
                 family.add_metric(_replica_labels(replica), replica.kv_usage)
         return family
@@ -114,9 +114,9 @@ class _PoolGauges(Collector):
         labels = [*REPLICA_LABELS, "device"]
         used = GaugeMetricFamily("vram_used_bytes", "Memory in use on the engine's GPU", labels=labels)
         busy = GaugeMetricFamily("gpu_utilization", "Per cent of time the engine's GPU was busy", labels=labels)
-        for replica in self._registry.replicas:
+        for replica in self._node_pools.replicas:
             values = _replica_labels(replica)
-            for gpu in devices_of(replica.handoff.device_mask, self._registry.gpus):
+            for gpu in devices_of(replica.handoff.device_mask, self._node_pools.gpus):
                 used.add_metric([*values, str(gpu.index)], gpu.vram_total_bytes - gpu.vram_free_bytes)
                 if gpu.utilization is not None:
                     busy.add_metric([*values, str(gpu.index)], gpu.utilization)

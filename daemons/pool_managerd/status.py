@@ -10,20 +10,20 @@ from pool_managerd.pools.pool_status import status_line
 from pool_managerd.wait_any import wait_any
 
 
-def summary_line(registry: NodePools, agent: Agent | None, store: StateFile) -> str:
-    return "; ".join(filter(None, [status_line(registry.pools), store.trouble, agent.line if agent else None]))
+def summary_line(node_pools: NodePools, agent: Agent | None, store: StateFile) -> str:
+    return "; ".join(filter(None, [status_line(node_pools.pools), store.trouble, agent.line if agent else None]))
 
 
-async def keep_status(registry: NodePools, agent: Agent | None, store: StateFile, notifier: Notifier) -> None:
+async def keep_status(node_pools: NodePools, agent: Agent | None, store: StateFile, notifier: Notifier) -> None:
     """Update `systemctl status` on each change, forever."""
     shown = ""
     while True:
-        revision, registration, trouble = registry.revision, agent.line if agent else "", store.trouble
-        now = summary_line(registry, agent, store)
+        revision, registration, trouble = node_pools.revision, agent.line if agent else "", store.trouble
+        now = summary_line(node_pools, agent, store)
         if now != shown:
             notifier.status(now)
             shown = now
-        changes = [partial(registry.changed, revision), partial(store.changed, trouble)]
+        changes = [partial(node_pools.changed, revision), partial(store.changed, trouble)]
         if agent:
             changes.append(partial(agent.changed, registration))
         await wait_any(*changes)

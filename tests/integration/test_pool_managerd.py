@@ -148,7 +148,7 @@ def test_an_engine_that_is_stopped_is_noticed(manager: PoolManager, llama_server
         os.kill(engine.pid, signal.SIGSTOP)
         try:
             pool = manager.until(lambda: manager.pool() if not manager.pool()["ready"] else None)
-            assert "is silent" in pool["last_error"]
+            assert "does not answer" in pool["last_error"]
         finally:
             os.kill(engine.pid, signal.SIGCONT)
         manager.until(lambda: manager.pool()["ready"])

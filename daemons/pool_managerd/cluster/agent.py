@@ -62,10 +62,10 @@ class NodeIdentity:
 class Agent:
     """Represents `node` to the queen. `run` is its loop; `leave` ends the loop and deregisters."""
 
-    def __init__(self, node: NodeIdentity, queen: QueenClient, registry: NodePools) -> None:
+    def __init__(self, node: NodeIdentity, queen: QueenClient, node_pools: NodePools) -> None:
         self._node = node
         self._queen = queen
-        self._registry = registry
+        self._node_pools = node_pools
         self._state = RegistrationState()
         self._logged: deque[str] = deque(maxlen=LOGGED_MAX)
         self._troubled = False
@@ -111,7 +111,7 @@ class Agent:
         try:
             with self._scope:
                 with trio.move_on_after(GPUS_S):
-                    await self._registry.gpus_discovered.wait()
+                    await self._node_pools.gpus_discovered.wait()
                 while True:
                     await self._send()
                     await self._wait()
@@ -145,7 +145,7 @@ class Agent:
         changed.set()
 
     def _capabilities(self) -> NodeCapabilities:
-        return capabilities(self._registry.gpus, self._node.cpu_cores, self._node.ram_total_bytes)
+        return capabilities(self._node_pools.gpus, self._node.cpu_cores, self._node.ram_total_bytes)
 
     async def _moved(self) -> bool:
         """Whether the node's address has changed since it registered, as by DHCP.
@@ -167,7 +167,7 @@ class Agent:
             machine_id=node.machine_id,
             instance_id=node.instance_id,
             address=address,
-            pools=[pool.pool_id for pool in self._registry.pools[:POOLS_MOST]],
+            pools=[pool.pool_id for pool in self._node_pools.pools[:POOLS_MOST]],
             capabilities=hardware,
             version=VERSION,
             heartbeat_interval_ms=round(node.interval_s * 1000),
@@ -179,7 +179,7 @@ class Agent:
         return outcome
 
     async def _heartbeat(self) -> Outcome:
-        pools, draining = self._registry.pools, self._registry.drained.node
+        pools, draining = self._node_pools.pools, self._node_pools.drained.node
         self._sent = placement_view(pools, draining)
         heartbeat = Heartbeat(
             timestamp=datetime.now(UTC),
@@ -201,9 +201,9 @@ class Agent:
 
     async def _placement_changed(self) -> None:
         """Return when the placement view differs from that of the last heartbeat."""
-        registry = self._registry
-        while placement_view(registry.pools, registry.drained.node) == self._sent:
-            await registry.changed(registry.revision)
+        node_pools = self._node_pools
+        while placement_view(node_pools.pools, node_pools.drained.node) == self._sent:
+            await node_pools.changed(node_pools.revision)
 
     def _log_registered(self, outcome: Registered, address: str) -> None:
         if not self._is_news(address):

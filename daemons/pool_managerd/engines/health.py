@@ -35,11 +35,11 @@ class Probe(Protocol):
 
 
 class HealthLoop:
-    """Probes the engines of `registry`; ring `bell` when there are new ones."""
+    """Probes the engines of `node_pools`; ring `bell` when there are new ones."""
 
-    def __init__(self, registry: NodePools, metrics: Metrics, probe: Probe = probe) -> None:
+    def __init__(self, node_pools: NodePools, metrics: Metrics, probe: Probe = probe) -> None:
         self.bell = Bell()
-        self._registry = registry
+        self._node_pools = node_pools
         self._metrics = metrics
         self._probe_engine = probe
         self._due: dict[int, float] = {}
@@ -66,7 +66,7 @@ class HealthLoop:
 
     def _start_due(self, probes: trio.Nursery) -> None:
         now_s = trio.current_time()
-        replicas = {replica.incarnation: replica for replica in self._registry.replicas}
+        replicas = {replica.incarnation: replica for replica in self._node_pools.replicas}
         self._due = {incarnation: self._due.get(incarnation, now_s) for incarnation in replicas}
         for incarnation, replica in replicas.items():
             if self._due[incarnation] <= now_s:
@@ -78,7 +78,7 @@ class HealthLoop:
         result = await self._probe_engine(replica.handoff, describe=replica.details is None, extras_s=extras_s)
         self._metrics.health_check(replica.handoff.pool_id, result.answer)
         log.log(TRACE, "engine of pool %s replica %s is %s", *replica.key, result.answer.value)
-        after = self._registry.apply_probe(replica.incarnation, result)
+        after = self._node_pools.apply_probe(replica.incarnation, result)
         if after:
             self._due[replica.incarnation] = trio.current_time() + next_check_s(after)
             self.bell.ring()

@@ -34,7 +34,7 @@ class HandoffLoop:
         *,
         intake: Intake,
         reports: ReportReader,
-        registry: NodePools,
+        node_pools: NodePools,
         health: HealthLoop,
         store: StateFile,
         metrics: Metrics,
@@ -44,7 +44,7 @@ class HandoffLoop:
         self.bell = Bell()
         self._intake = intake
         self._reports = reports
-        self._registry = registry
+        self._node_pools = node_pools
         self._health = health
         self._store = store
         self._metrics = metrics
@@ -56,7 +56,7 @@ class HandoffLoop:
 
     async def run(self, pulse: Pulse, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take files forever; started after the first scan. Beats `pulse` each time."""
-        await self._scan(self._registry.replicas)
+        await self._scan(self._node_pools.replicas)
         task_status.started()
         while True:
             pulse.beat()
@@ -85,14 +85,14 @@ class HandoffLoop:
         for _bad in news.bad:
             self._metrics.handoff_rejected()
         reports = await self._reports.read()
-        lost = missing_engines(reports.announced, self._registry.replicas)
+        lost = missing_engines(reports.announced, self._node_pools.replicas)
         await self._take(lost, began_s)
-        self._registry.set_reports(reports.by_pool)
+        self._node_pools.set_reports(reports.by_pool)
         self._taken += news.found
-        self._unsaved |= self._registry.forget_gone() or bool(news.found or lost) or await self._store.lost()
+        self._unsaved |= self._node_pools.forget_gone() or bool(news.found or lost) or await self._store.lost()
         if self._unsaved:
             await self._save()
-        self._metrics.keep_only({pool.pool_id for pool in self._registry.pools})
+        self._metrics.keep_only({pool.pool_id for pool in self._node_pools.pools})
 
     async def _take(self, news: Sequence[Found], began_s: float) -> None:
         """Add engines, each with a first probe: a pool must not be reported unready to a queen that read the same file
@@ -106,14 +106,14 @@ class HandoffLoop:
             for number, found in enumerate(news):
                 probes.start_soon(probe, number, found.handoff)
         for found, result in zip(news, results, strict=True):
-            self._registry.take(found, result)
+            self._node_pools.take(found, result)
             self._health.bell.ring()
             took_ms = (time.perf_counter() - began_s) * 1000
             self._metrics.handoff_taken(found.handoff.pool_id, took_ms)
             log.debug("handoff %s of pool %s taken in %.1f ms", found.identity.name, found.handoff.pool_id, took_ms)
 
     async def _save(self) -> None:
-        known = [Found(replica.handoff, replica.identity) for replica in self._registry.replicas]
+        known = [Found(replica.handoff, replica.identity) for replica in self._node_pools.replicas]
         if not await self._store.save(known):
             return
         taken, self._taken, self._unsaved = self._taken, [], False

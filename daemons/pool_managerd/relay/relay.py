@@ -38,11 +38,11 @@ REENCODING_MARGIN = 8 << 20
 
 
 class Relay:
-    """Relays to the engines of `registry`. `head_s` bounds the wait for an answer's head, as clients do themselves."""
+    """Relays to the node's engines. `head_s` bounds the wait for an answer's head, which clients usually bound too."""
 
-    def __init__(self, registry: NodePools, head_s: float = math.inf, allows: Allow = relay_purpose) -> None:
+    def __init__(self, node_pools: NodePools, head_s: float = math.inf, allows: Allow = relay_purpose) -> None:
         self._allows = allows
-        self._registry = registry
+        self._node_pools = node_pools
         self._affinity = Affinity()
         self._head_s = head_s
 
@@ -57,12 +57,12 @@ class Relay:
 
     async def _relay(self, exchange: Exchange) -> None:
         target = engine_target(exchange.target)
-        pool_id, registry = exchange.variables["pool_id"], self._registry
-        may = admit(pool_id, registry.replicas, self._allows, exchange.method, target)
+        pool_id, node_pools = exchange.variables["pool_id"], self._node_pools
+        may = admit(pool_id, node_pools.replicas, self._allows, exchange.method, target)
         body_sent = await self._body(exchange)
         last = self._affinity.last(pool_id, session_of(exchange.headers), trio.current_time())
-        replica = choose(pool_id, registry.pool(pool_id), registry.replicas, registry.leases.of, last, may)
-        with registry.leases.held(replica.key, partial(_abort, exchange)) as lease:
+        replica = choose(pool_id, node_pools.pool(pool_id), node_pools.replicas, node_pools.leases.of, last, may)
+        with node_pools.leases.held(replica.key, partial(_abort, exchange)) as lease:
             failure = await self._while_connected(exchange, replica, target, body_sent)
         if lease.cancelled_caught:
             failure = incomplete(502, pool_id, "the drain deadline of the pool has passed")

@@ -30,7 +30,7 @@ Told = tuple[int, tuple[PoolStatus, ...], DrainState]
 
 @dataclass
 class Life:
-    """A registry with all that works on it; `engines` answer by their port as they are told to."""
+    """The pools with all loops that change them; `engines` has the answer of each by port."""
 
     dice: random.Random
     registry: NodePools = field(default_factory=NodePools)
@@ -44,19 +44,19 @@ class Life:
         self.draining = Draining(self.registry, metrics, "gpu-1")
 
     async def ask(self, handoff: Handoff, *, describe: bool, extras_s: float) -> ProbeResult:
-        """An engine's answer; one that hangs is given up after two seconds, as engines are."""
+        """Return an engine's answer; a hanging one times out after two seconds."""
         answer = self.engines.get(int(handoff.url.rpartition(":")[2]), GONE)
         await trio.sleep(2.0 if answer is HANGS else self.dice.uniform(0, 0.05))
         return SILENT if answer is HANGS else answer
 
     async def listen(self) -> None:
-        """Note what is told, as a long poll is."""
+        """Record each published status, as a long poll gets it."""
         while True:
             self.told.append((self.registry.revision, self.registry.pools, self.registry.drained))
             await self.registry.changed(self.registry.revision)
 
     async def request(self, pool_id: str) -> None:
-        """A request through the relay, if the pool takes one; it must not outlive a drain's deadline."""
+        """A request through the relay, if the pool accepts one. It must not outlive a drain deadline."""
         pool = self.registry.pool(pool_id)
         keys = [replica.key for replica in self.registry.replicas if replica.key[0] == pool_id]
         if pool and pool.ready and not pool.draining:
@@ -64,7 +64,7 @@ class Life:
                 await trio.sleep(self.dice.uniform(0, 20))
 
     def overdue(self) -> list[str]:
-        """Pools that still have requests a moment after they should have none."""
+        """Pools that have requests after their drain deadline."""
         drained, leases = self.registry.drained, self.registry.leases.of_pool
         now_s = trio.current_time() - GRACE_S - 0.01
         return [
@@ -77,7 +77,7 @@ class Life:
         ]
 
     def drain(self, key: str | None) -> None:
-        """A drain of a pool or, without a name, of the node."""
+        """Drain a pool, or without a name the node."""
         within_ms = self.dice.choice([None, 0, 2000, 9000])
         self.deadlines.pop(key, None)
         if within_ms is not None:
@@ -85,7 +85,7 @@ class Life:
         self.draining.drain_node(within_ms) if key is None else self.draining.drain(key, within_ms)
 
     async def announce(self, port: int) -> None:
-        """An engine's handoff, looked at before it is taken."""
+        """Announce an engine, with a first probe."""
         given = found(
             pool_id=self.dice.choice(POOLS),
             replica_id=self.dice.choice(["r0", "r1"]),
@@ -96,7 +96,7 @@ class Life:
         self.health.bell.ring()
 
     async def deed(self, nursery: trio.Nursery) -> None:
-        """Something happens."""
+        """Run one random event."""
         dice, pool = self.dice, self.dice.choice(POOLS)
         port = dice.randrange(1, 5)
         match dice.randrange(9):
@@ -117,9 +117,7 @@ class Life:
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_every_change_is_told_and_nothing_else_and_no_request_outlives_a_drain(
-    seed: int, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_random_events_keep_the_invariants(seed: int, autojump_clock: trio.testing.MockClock) -> None:
     life = Life(random.Random(seed))
     async with trio.open_nursery() as nursery:
         await nursery.start(life.health.run, Pulse("health", 5.0))
@@ -143,10 +141,10 @@ async def test_every_change_is_told_and_nothing_else_and_no_request_outlives_a_d
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_a_pool_that_is_ready_is_never_told_otherwise_by_announcements_and_restarts(
+async def test_ready_pool_survives_announcements_and_restarts(
     seed: int, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Its engine stays well, and is too busy now and then to answer one look."""
+    """The engine stays healthy, but misses a probe now and then."""
     life = Life(random.Random(seed))
     life.registry.set_gpus(TWO_GPUS)
     life.engines[1] = READY

@@ -1,4 +1,4 @@
-"""The names that dashboards depend on, and that nothing remains of pools that are gone."""
+"""Names of metrics, and removal of series with their pool."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ def exposed(metrics: Metrics) -> dict[str, float]:
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
 
 
-async def test_a_pool_is_exposed_under_the_names_of_the_contract() -> None:
+async def test_pool_metrics_have_the_contract_names() -> None:
     registry = NodePools()
     metrics = Metrics(registry)
     registry.set_gpus(TWO_GPUS)
@@ -45,7 +45,7 @@ async def test_a_pool_is_exposed_under_the_names_of_the_contract() -> None:
     assert "process_resident_memory_bytes" in shown
 
 
-async def test_a_cache_that_fills_is_shown_and_wakes_nobody_and_one_that_is_not_told_has_no_series() -> None:
+async def test_kv_usage_is_a_gauge_and_no_status_change() -> None:
     registry = NodePools()
     metrics = Metrics(registry)
     registry.take(found(), replace(READY, kv_usage=0.25))
@@ -57,7 +57,7 @@ async def test_a_cache_that_fills_is_shown_and_wakes_nobody_and_one_that_is_not_
     assert registry.revision == revision + 2  # an error came, and went
 
 
-def test_series_of_pools_that_are_gone_are_removed() -> None:
+def test_series_of_removed_pools_are_removed() -> None:
     metrics = Metrics(NodePools())
     for pool_id in ("gone", "stays"):
         metrics.handoff_taken(pool_id, 1.0)

@@ -1,4 +1,4 @@
-"""STATUS= tells what an operator must know besides the pools."""
+"""STATUS= of systemd."""
 
 from pathlib import Path
 
@@ -14,13 +14,12 @@ LIMIT_S = 10.0
 
 
 class Said(Notifier):
-    """What STATUS= was set to."""
+    """Records STATUS= values."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def status(self, text: str) -> None:
-        """Note it."""
         self.lines.append(text)
 
     async def until(self, words: str, *, there: bool) -> None:
@@ -29,7 +28,7 @@ class Said(Notifier):
                 await trio.sleep(0.01)
 
 
-async def test_status_says_that_the_state_cannot_be_stored(tmp_path: Path) -> None:
+async def test_status_reports_an_unwritable_state_file(tmp_path: Path) -> None:
     state, said = tmp_path / "state", Said()
     state.write_text("in the way")
     store = StateFile(state)

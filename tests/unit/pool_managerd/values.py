@@ -1,4 +1,4 @@
-"""Announcements, replicas and looks for the tests."""
+"""Handoffs, replicas and probe results for tests."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -26,7 +26,7 @@ def found(name: str = "default-r0.json", inode: int = 1, **fields: Any) -> Found
 
 
 def replica(*results: ProbeResult, incarnation: int = 1, **fields: Any) -> Replica:
-    """A replica after `results`, one a second."""
+    """Return a replica after `results`, one per second."""
     known = announced(incarnation, handoff(**fields), Identity("x.json", 1, 1, ""))
     for second, result in enumerate(results):
         known = after_probe(known, result, float(second))

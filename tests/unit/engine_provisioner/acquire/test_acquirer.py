@@ -39,7 +39,7 @@ def served(server: FileServer, **keys: Any) -> Pool:
     return pool(model={"ref": server.url, "checksum": checksum(server.content)}, **keys)
 
 
-async def test_a_model_that_two_pools_want_is_fetched_once(tmp_path: Path) -> None:
+async def test_model_of_two_pools_is_fetched_once(tmp_path: Path) -> None:
     acquirer = Acquirer(tmp_path)
     found = []
 
@@ -56,7 +56,7 @@ async def test_a_model_that_two_pools_want_is_fetched_once(tmp_path: Path) -> No
     assert found[0].size_bytes == len(GGUF)
 
 
-async def test_a_pool_whose_predecessor_failed_tries_for_itself(tmp_path: Path) -> None:
+async def test_pool_fetches_itself_after_another_failed(tmp_path: Path) -> None:
     acquirer, results = Acquirer(tmp_path), []
 
     async def get(name: str) -> None:
@@ -71,14 +71,14 @@ async def test_a_pool_whose_predecessor_failed_tries_for_itself(tmp_path: Path) 
     assert sorted(results) == [0, len(GGUF)]
 
 
-async def test_what_was_fetched_is_not_fetched_after_a_restart(tmp_path: Path) -> None:
+async def test_fetched_model_is_reused_after_a_restart(tmp_path: Path) -> None:
     async with serving(FileServer(GGUF)) as server:
         for _ in range(2):
             await Acquirer(tmp_path).model(served(server), StepDeadline("default"), untold)
         assert len(server.requests) == 1
 
 
-async def test_a_page_instead_of_a_model_is_refused_and_not_kept(tmp_path: Path) -> None:
+async def test_html_page_instead_of_a_model_is_refused_and_deleted(tmp_path: Path) -> None:
     async with serving(FileServer(b"<html>please log in</html>")) as server:
         with pytest.raises(ProvisioningFailure, match="is not a GGUF file") as caught:
             await Acquirer(tmp_path).model(pool(model=server.url), StepDeadline("default"), untold)
@@ -86,7 +86,7 @@ async def test_a_page_instead_of_a_model_is_refused_and_not_kept(tmp_path: Path)
     assert not stored_at(Model(ref=server.url), tmp_path).exists()
 
 
-async def test_an_engine_is_fetched_checked_and_unpacked_once_and_its_archive_removed(tmp_path: Path) -> None:
+async def test_engine_is_fetched_once_and_its_archive_removed(tmp_path: Path) -> None:
     content = archive()
     async with serving(FileServer(content)) as server:
         how = {"mode": "binary", "url": server.url, "checksum": checksum(content), "allow_binary_downloads": True}
@@ -97,7 +97,7 @@ async def test_an_engine_is_fetched_checked_and_unpacked_once_and_its_archive_re
     assert not list((tmp_path / "downloads").iterdir())
 
 
-async def test_a_local_archive_is_left_where_it_is(tmp_path: Path) -> None:
+async def test_local_archive_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "a b.tar.gz"
     path.write_bytes(archive())
     url = f"file://{path}".replace(" ", "%20")
@@ -110,7 +110,7 @@ async def test_a_local_archive_is_left_where_it_is(tmp_path: Path) -> None:
     ("content", "words"),
     [(None, "cannot be read"), (b"", "is not a GGUF file"), (b"GGML old", "is not a GGUF file")],
 )
-async def test_a_model_that_is_none_is_named_and_watched(tmp_path: Path, content: bytes | None, words: str) -> None:
+async def test_invalid_model_file_is_named_and_watched(tmp_path: Path, content: bytes | None, words: str) -> None:
     path = tmp_path / "model.gguf"
     if content is not None:
         path.write_bytes(content)
@@ -120,27 +120,25 @@ async def test_a_model_that_is_none_is_named_and_watched(tmp_path: Path, content
 
 
 @pytest.mark.parametrize("ref", ["hf:org/repo/m.gguf", "s3://bucket/m.gguf", "oci://registry/m"])
-async def test_a_source_of_models_that_comes_later_says_so(tmp_path: Path, ref: str) -> None:
+async def test_unsupported_model_source_is_refused(tmp_path: Path, ref: str) -> None:
     with pytest.raises(ProvisioningFailure, match="cannot be used yet in this release") as caught:
         await Acquirer(tmp_path).model(pool(model=ref), StepDeadline("default"), untold)
     assert caught.value.retry is Retry.NEVER
 
 
 @pytest.mark.parametrize("how", [{"mode": "source", "repo": "https://h/r"}, {"mode": "container", "image": "i"}])
-async def test_a_mode_that_comes_later_says_so(tmp_path: Path, how: dict[str, str]) -> None:
+async def test_unsupported_mode_is_refused(tmp_path: Path, how: dict[str, str]) -> None:
     with pytest.raises(ProvisioningFailure, match=f"mode {how['mode']} is not available in this release") as caught:
         await Acquirer(tmp_path).program(pool(provisioning=how), StepDeadline("default"), untold)
     assert caught.value.retry is Retry.NEVER
 
 
-async def test_another_engine_than_llamacpp_wants_mode_external(tmp_path: Path) -> None:
+async def test_engine_that_cannot_be_started_requires_mode_external(tmp_path: Path) -> None:
     with pytest.raises(ProvisioningFailure, match="engine vllm cannot be started by engine-provisioner"):
         await Acquirer(tmp_path).program(pool(engine="vllm"), StepDeadline("default"), untold)
 
 
-async def test_a_distribution_without_llama_server_is_told_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_missing_llama_server_hints_at_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     how = {"mode": "package", "name": "llama.cpp", "allow_package_installs": True}
     with pytest.raises(ProvisioningFailure, match=r"apt install llama\.cpp"):
@@ -154,13 +152,13 @@ async def test_a_distribution_without_llama_server_is_told_what_to_install(
 @pytest.mark.parametrize(
     "ref", ["https://h/..", "https://h/%2e%2e%2f%2e%2e%2fetc%2fpasswd", "https://h/.hidden", "https://h"]
 )
-def test_no_address_leads_a_fetched_model_out_of_its_directory(tmp_path: Path, ref: str) -> None:
+def test_no_url_escapes_the_model_directory(tmp_path: Path, ref: str) -> None:
     path = stored_at(Model(ref=ref), tmp_path)
     assert path.parent.parent == tmp_path / "models"
     assert not path.name.startswith(".")
 
 
-async def test_bytes_that_are_fetched_are_counted_for_the_pool(tmp_path: Path) -> None:
+async def test_downloaded_bytes_are_counted_per_pool(tmp_path: Path) -> None:
     counted: list[tuple[str, int]] = []
     acquirer = Acquirer(tmp_path, lambda pool_id, count: counted.append((pool_id, count)))
     async with serving(FileServer(GGUF)) as server:

@@ -1,4 +1,4 @@
-"""Declared workloads decide the engine's options, and contradictions with the flags are refused."""
+"""Declared workloads decide the engine's options; contradictions with the flags are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,7 @@ def argv(**keys: Any) -> tuple[str, ...]:
         (["rerank"], [], ["--reranking"]),
     ],
 )
-def test_a_declared_workload_is_what_the_engine_starts_for(
-    workloads: list[str] | None, flags: list[str], options: list[str]
-) -> None:
+def test_declared_workload_becomes_an_option(workloads: list[str] | None, flags: list[str], options: list[str]) -> None:
     found = [word for word in argv(workloads=workloads, flags=flags) if "embed" in word or "rank" in word]
     assert found == options
 
@@ -58,7 +56,7 @@ def test_a_declared_workload_is_what_the_engine_starts_for(
         ("[]", "[]", "{}", "at least 1 element"),
     ],
 )
-def test_a_contradiction_is_refused_with_its_line(workloads: str, flags: str, env: str, problem: str) -> None:
+def test_contradiction_is_refused_with_its_line(workloads: str, flags: str, env: str, problem: str) -> None:
     with pytest.raises(PoolsFileError) as caught:
         parse(FILE.format(workloads=workloads, flags=flags, env=env).encode(), Path("pools.toml"))
     assert {found.line for found in caught.value.problems} == {4}
@@ -73,12 +71,12 @@ def test_a_contradiction_is_refused_with_its_line(workloads: str, flags: str, en
         ('["rerank"]', '["--embeddings", "--pooling", "rank"]'),
     ],
 )
-def test_workloads_that_the_flags_allow_are_taken(workloads: str, flags: str) -> None:
+def test_workloads_allowed_by_flags_are_accepted(workloads: str, flags: str) -> None:
     [found] = parse(FILE.format(workloads=workloads, flags=flags, env="{}").encode(), Path("pools.toml"))
     assert expected(found) == found.workloads
 
 
-def test_what_is_announced_is_declared_and_offered() -> None:
+def test_declared_and_reported_workloads_are_announced() -> None:
     assert served(pool(), ["embedding"]) == ["embedding"]
     assert served(pool(flags=["--reranking"]), None) == ["rerank"]
     theirs = pool(workloads=["completion", "embedding"], provisioning=EXTERNAL)

@@ -1,4 +1,4 @@
-"""What the queen's answers mean to a node, over real sockets, whatever listens there."""
+"""Outcomes of the queen's answers, over real sockets."""
 
 import json
 from collections.abc import AsyncIterator
@@ -51,13 +51,13 @@ REGISTERED = b'{"success":true,"message":"welcome","node_id":"gpu-1","warning":"
         (b"SSH-2.0\r\n\r\n", NoAnswer("the answer is not HTTP: illegal status line: bytearray(b'SSH-2.0')")),
     ],
 )
-async def test_a_registration(answer: bytes, outcome: Outcome) -> None:
+async def test_registration_outcomes(answer: bytes, outcome: Outcome) -> None:
     async with queen(answer) as asked:
         assert await asked.register(NODE) == outcome
 
 
 @pytest.mark.parametrize("status", [404, 405])
-async def test_a_queen_of_the_home_profile_is_told_by_the_variable(status: int) -> None:
+async def test_home_profile_queen_gets_a_hint_at_the_variable(status: int) -> None:
     async with queen(http(status, b"{}")) as asked:
         outcome = await asked.register(NODE)
     assert isinstance(outcome, Rejected)
@@ -78,18 +78,18 @@ async def test_a_queen_of_the_home_profile_is_told_by_the_variable(status: int) 
         (http(500, b"x"), NoAnswer("it answers 500: x")),
     ],
 )
-async def test_a_heartbeat(answer: bytes, outcome: Outcome) -> None:
+async def test_heartbeat_outcomes(answer: bytes, outcome: Outcome) -> None:
     async with queen(answer) as asked:
         assert await asked.heartbeat("gpu-1", BEAT) == outcome
 
 
 @pytest.mark.parametrize(("status", "left"), [(204, True), (404, True), (500, False), (403, False)])
-async def test_a_farewell(status: int, left: bool) -> None:
+async def test_deregistration_outcomes(status: int, left: bool) -> None:
     async with queen(http(status, b"") if status != 204 else b"HTTP/1.1 204 X\r\nconnection: close\r\n\r\n") as asked:
         assert (await asked.forget("gpu-1", INSTANCE) == NodeUnknown()) is left
 
 
-async def test_a_token_that_differs_is_told_by_its_fingerprint_and_never_shown() -> None:
+async def test_wrong_token_is_reported_by_fingerprint() -> None:
     async with queen(http(401, error("BAD_TOKEN", "the token is not the one this daemon has"))) as asked:
         for outcome in (await asked.register(NODE), await asked.heartbeat("gpu-1", BEAT)):
             assert isinstance(outcome, Rejected)
@@ -112,9 +112,7 @@ async def test_a_token_that_differs_is_told_by_its_fingerprint_and_never_shown()
         (http(500, b"<html>" + b"x" * 100_000), NoAnswer, "it answers 500: <html>x"),
     ],
 )
-async def test_whatever_stands_between_them_is_told_in_a_few_words(
-    answer: bytes, outcome: type[Outcome], words: str
-) -> None:
+async def test_answers_of_proxies_are_quoted_briefly(answer: bytes, outcome: type[Outcome], words: str) -> None:
     async with queen(answer) as asked:
         farewell = await asked.forget("gpu-1", INSTANCE)
         for told in (await asked.register(NODE), await asked.heartbeat("gpu-1", BEAT), farewell):
@@ -124,13 +122,13 @@ async def test_whatever_stands_between_them_is_told_in_a_few_words(
             assert len(told.reason) < 500
 
 
-async def test_a_queen_that_is_not_there_is_silent() -> None:
+async def test_refused_connection_is_no_answer() -> None:
     outcome = await HttpQueenClient(NO_LISTENER, TOKEN).register(NODE)
     assert isinstance(outcome, NoAnswer)
     assert "refused" in outcome.reason
 
 
-async def test_a_queen_that_never_answers_is_silent_after_the_limit(mock_clock: trio.testing.MockClock) -> None:
+async def test_silent_queen_is_no_answer_after_the_limit(mock_clock: trio.testing.MockClock) -> None:
     mock_clock.autojump_threshold = 0.1  # what goes over sockets takes less
     async with queen(HANG) as asked:
         began_s = trio.current_time()

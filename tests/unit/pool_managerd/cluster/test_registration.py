@@ -1,4 +1,4 @@
-"""Who speaks when: backoff with jitter, bounded_interval_s waits, a limit for early heartbeats."""
+"""Registration state: backoff with jitter, bounded intervals, rate limit of early heartbeats."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,28 +33,22 @@ OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
 
 
 @given(st.integers(0, 10_000), INTERVALS, JITTERS)
-def test_a_retry_never_comes_later_than_the_interval_nor_than_ten_seconds(
-    failures: int, interval_s: float, jitter: float
-) -> None:
+def test_backoff_is_at_most_the_interval_and_10_seconds(failures: int, interval_s: float, jitter: float) -> None:
     assert 0 < backoff_s(failures, interval_s, jitter) <= min(interval_s, BACKOFF_MAX_S)
 
 
 @given(st.integers(0, 4), JITTERS, JITTERS)
-def test_each_retry_comes_later_than_the_one_before_whatever_the_jitter(
-    failures: int, first: float, second: float
-) -> None:
+def test_backoff_grows_with_any_jitter(failures: int, first: float, second: float) -> None:
     assert backoff_s(failures, 60, first) <= backoff_s(failures + 1, 60, second)
 
 
 @given(st.integers(0, 100), INTERVALS)
-def test_nodes_that_failed_together_come_back_apart(failures: int, interval_s: float) -> None:
+def test_jitter_spreads_retries(failures: int, interval_s: float) -> None:
     assert backoff_s(failures, interval_s, 0.9) > backoff_s(failures, interval_s, 0.1)
 
 
 @given(st.lists(st.tuples(OUTCOMES, JITTERS), max_size=30), INTERVALS)
-def test_whatever_the_queen_says_there_is_a_next_turn_and_no_hot_loop(
-    told: list[tuple[Outcome, float]], interval_s: float
-) -> None:
+def test_any_outcome_leads_to_a_bounded_wait(told: list[tuple[Outcome, float]], interval_s: float) -> None:
     standing, at_once = RegistrationState(), 0
     for outcome, jitter in told:
         standing = next_state(standing, outcome, interval_s, jitter)
@@ -70,20 +64,20 @@ def test_whatever_the_queen_says_there_is_a_next_turn_and_no_hot_loop(
             assert standing.wait_s <= min(interval_s, BACKOFF_MAX_S)
 
 
-def test_a_silent_queen_may_still_know_the_node_and_one_that_refuses_does_not() -> None:
+def test_no_answer_keeps_the_registration_rejection_drops_it() -> None:
     known = RegistrationState(registered=True)
     assert next_state(known, NoAnswer("x"), 10, 0).registered
     assert not next_state(known, Rejected("x"), 10, 0).registered
     assert not next_state(known, NodeUnknown(), 10, 0).registered
 
 
-def test_a_queen_that_was_away_and_forgot_gets_a_registration_at_once() -> None:
+def test_queen_that_forgot_gets_a_registration_immediately() -> None:
     away = next_state(next_state(RegistrationState(registered=True), NoAnswer("x"), 10, 0), NoAnswer("x"), 10, 0)
     assert next_state(away, NodeUnknown(), 10, 0).wait_s == 0
 
 
 @given(st.lists(st.floats(0, 3), max_size=60))
-def test_early_heartbeats_keep_to_their_limit_and_are_no_later_than_that_asks(pauses: list[float]) -> None:
+def test_early_heartbeats_keep_their_rate_limit(pauses: list[float]) -> None:
     sent: list[float] = []
     now_s = 0.0
     for pause in pauses:

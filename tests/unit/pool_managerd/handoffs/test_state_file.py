@@ -1,4 +1,4 @@
-"""The pools that are known survive a restart, and a damaged file does not keep the daemon from starting."""
+"""pools.json survives restarts; a damaged file does not keep the daemon from starting."""
 
 import os
 from pathlib import Path
@@ -17,26 +17,24 @@ KNOWN = (
 )
 
 
-async def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+async def test_saved_pools_are_loaded(tmp_path: Path) -> None:
     assert await StateFile(tmp_path / "state").save(KNOWN)
     assert StateFile(tmp_path / "state").load() == KNOWN
 
 
-async def test_saving_replaces_and_leaves_nothing_else_behind(tmp_path: Path) -> None:
+async def test_saving_replaces_the_file_and_leaves_no_others(tmp_path: Path) -> None:
     store = StateFile(tmp_path)
     for known in (KNOWN, KNOWN[:1], ()):
         assert await store.save(known)
     assert (store.load(), os.listdir(tmp_path)) == ((), [FILE])
 
 
-def test_a_first_start_knows_nothing(tmp_path: Path) -> None:
+def test_first_start_has_no_pools(tmp_path: Path) -> None:
     assert StateFile(tmp_path / "missing").load() == ()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema":2,"replicas":[]}', b"\xff", b'{"replicas":[{}]}'])
-def test_a_damaged_file_is_set_aside_with_a_log_entry(
-    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damaged_file_is_renamed_and_logged(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / FILE).write_bytes(content)
     assert StateFile(tmp_path).load() == ()
     (aside,) = tmp_path.iterdir()
@@ -45,7 +43,7 @@ def test_a_damaged_file_is_set_aside_with_a_log_entry(
     assert f"the saved pools cannot be used: {tmp_path / FILE}: " in caplog.text
 
 
-async def test_a_directory_that_cannot_be_written_to_is_said_once_and_saving_works_again_when_it_can(
+async def test_unwritable_directory_is_logged_once_and_retried(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     state = tmp_path / "state"
@@ -59,7 +57,7 @@ async def test_a_directory_that_cannot_be_written_to_is_said_once_and_saving_wor
 
 
 @given(st.binary(max_size=200) | st.integers(0, 800).map(lambda cut: encode(KNOWN)[:cut]))
-def test_any_contents_are_read_or_refused_in_words(content: bytes) -> None:
+def test_any_content_is_read_or_refused_with_a_reason(content: bytes) -> None:
     try:
         assert all(isinstance(item, Found) for item in decode_saved(content))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The one owner of pools: what it takes, replaces, forgets, and whom it tells."""
+"""The node's pools: announcements, restarts, probes, revisions, log."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from tests.unit.pool_managerd.values import GONE, LOADING, READY, SILENT, TWO_GP
 
 
 def registry(**fields: Any) -> NodePools:
-    """A registry that has taken one engine."""
+    """Pools with one announced engine."""
     pools = NodePools()
     pools.take(found(**fields))
     return pools
@@ -25,7 +25,7 @@ def incarnation(pools: NodePools) -> int:
     return pools.replicas[-1].incarnation
 
 
-async def test_a_newer_announcement_takes_the_place_of_the_older() -> None:
+async def test_newer_announcement_replaces_the_older() -> None:
     pools = registry()
     old = incarnation(pools)
     pools.apply_probe(old, READY)
@@ -39,9 +39,7 @@ async def test_a_newer_announcement_takes_the_place_of_the_older() -> None:
 @pytest.mark.parametrize(
     ("look", "ready"), [(None, True), (READY, True), (SILENT, True), (LOADING, False), (GONE, False)]
 )
-async def test_a_ready_engine_that_is_announced_again_stays_ready_unless_it_says_otherwise(
-    look: ProbeResult | None, ready: bool
-) -> None:
+async def test_reannounced_ready_engine_stays_ready(look: ProbeResult | None, ready: bool) -> None:
     pools = registry()
     pools.apply_probe(incarnation(pools), READY)
     old, said = incarnation(pools), pools.pools
@@ -51,7 +49,7 @@ async def test_a_ready_engine_that_is_announced_again_stays_ready_unless_it_says
     assert look not in (None, READY) or pools.pools == said
 
 
-async def test_of_an_engine_that_is_announced_again_the_announcement_is_believed() -> None:
+async def test_new_announcement_updates_the_engine() -> None:
     pools = registry(slots_total=4, model={"id": "old", "path": "/old", "ctx_max": 512})
     pools.apply_probe(incarnation(pools), READY)
     pools.take(found(slots_total=2, model={"id": "new", "path": "/new", "ctx_max": 256}))
@@ -59,7 +57,7 @@ async def test_of_an_engine_that_is_announced_again_the_announcement_is_believed
     assert (pool.ready, pool.slots_total, pool.models_available, pool.ctx_max) == (True, 2, ["new"], 256)
 
 
-async def test_an_engine_that_was_offline_has_ten_minutes_more_when_it_is_announced_again(
+async def test_reannounced_offline_engine_gets_10_more_minutes(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     pools = registry()
@@ -71,7 +69,7 @@ async def test_an_engine_that_was_offline_has_ten_minutes_more_when_it_is_announ
     assert pools.pools[0].state is PoolState.STARTING
 
 
-async def test_engines_are_known_again_in_the_order_in_which_they_were_announced() -> None:
+async def test_engines_are_restored_in_order_of_announcement() -> None:
     pools = registry(replica_id="r0", engine="vllm")
     pools.take(found(replica_id="r1", port=18081))
     pools.take(found(replica_id="r0", engine="vllm"))
@@ -80,13 +78,13 @@ async def test_engines_are_known_again_in_the_order_in_which_they_were_announced
     assert [each.pools[0].engine for each in (pools, again)] == ["vllm", "vllm"]
 
 
-async def test_an_address_belongs_to_the_engine_that_was_announced_last() -> None:
+async def test_address_belongs_to_the_last_announced_engine() -> None:
     pools = registry(pool_id="old")
     pools.take(found(pool_id="new"))
     assert [pool.pool_id for pool in pools.pools] == ["new"]
 
 
-async def test_each_change_of_what_is_said_raises_the_revision_and_nothing_else_does() -> None:
+async def test_only_status_changes_increment_the_revision() -> None:
     pools = registry()
     before = pools.revision
     pools.apply_probe(incarnation(pools), READY)
@@ -94,13 +92,13 @@ async def test_each_change_of_what_is_said_raises_the_revision_and_nothing_else_
     assert pools.revision == before + 1
 
 
-async def test_a_revision_is_not_met_again_after_a_restart() -> None:
+async def test_revisions_do_not_recur_after_a_restart() -> None:
     first = registry()
     await trio.sleep(0.01)
     assert NodePools().revision > first.revision
 
 
-async def test_who_waits_is_woken_by_a_change(autojump_clock: trio.testing.MockClock) -> None:
+async def test_waiter_is_woken_by_a_change(autojump_clock: trio.testing.MockClock) -> None:
     pools = registry()
     woken: list[int] = []
 
@@ -116,13 +114,13 @@ async def test_who_waits_is_woken_by_a_change(autojump_clock: trio.testing.MockC
     assert woken == [pools.revision]
 
 
-async def test_an_older_revision_is_answered_at_once() -> None:
+async def test_wait_with_an_older_revision_returns_immediately() -> None:
     pools = registry()
     with trio.fail_after(1):
         await pools.changed(pools.revision - 1)
 
 
-async def test_an_engine_that_is_offline_is_kept_for_ten_minutes(autojump_clock: trio.testing.MockClock) -> None:
+async def test_offline_engine_is_kept_for_10_minutes(autojump_clock: trio.testing.MockClock) -> None:
     pools = registry()
     for look in (READY, GONE, GONE, GONE):
         pools.apply_probe(incarnation(pools), look)
@@ -133,7 +131,7 @@ async def test_an_engine_that_is_offline_is_kept_for_ten_minutes(autojump_clock:
     assert pools.pools == ()
 
 
-async def test_an_engine_that_came_back_is_not_forgotten(autojump_clock: trio.testing.MockClock) -> None:
+async def test_returned_engine_is_not_dropped(autojump_clock: trio.testing.MockClock) -> None:
     pools = registry()
     for look in (GONE, GONE, GONE, READY):
         pools.apply_probe(incarnation(pools), look)
@@ -141,7 +139,7 @@ async def test_an_engine_that_came_back_is_not_forgotten(autojump_clock: trio.te
     assert not pools.forget_gone()
 
 
-async def test_a_pool_that_the_provisioner_still_reports_on_is_kept(autojump_clock: trio.testing.MockClock) -> None:
+async def test_pool_with_a_report_is_kept(autojump_clock: trio.testing.MockClock) -> None:
     pools = registry()
     pools.set_reports({"default": report(PoolState.STARTING)})
     for _look in range(3):
@@ -152,7 +150,7 @@ async def test_a_pool_that_the_provisioner_still_reports_on_is_kept(autojump_clo
     assert pools.forget_gone()
 
 
-async def test_a_pool_on_a_gpu_that_falls_off_the_bus_is_failed_and_comes_back_with_it() -> None:
+async def test_pool_fails_with_its_gpu_and_recovers() -> None:
     pools = NodePools()
     pools.set_gpus(TWO_GPUS)
     pools.take(found(device_mask="1"))
@@ -166,14 +164,14 @@ async def test_a_pool_on_a_gpu_that_falls_off_the_bus_is_failed_and_comes_back_w
     assert pools.pools[0].ready
 
 
-async def test_a_pool_on_gpus_is_not_ready_before_they_have_been_looked_at() -> None:
+async def test_gpu_pool_is_unready_before_gpu_discovery() -> None:
     pools = registry(device_mask="0")
     pools.apply_probe(incarnation(pools), READY)
     assert not pools.pools[0].ready
 
 
 @pytest.mark.parametrize("announced_again", [False, True])
-async def test_a_pool_of_the_last_run_is_ready_though_a_slow_driver_has_yet_to_tell_of_its_gpu(
+async def test_restored_pool_is_ready_before_gpu_discovery(
     announced_again: bool,
 ) -> None:
     pools = NodePools()
@@ -188,7 +186,7 @@ async def test_a_pool_of_the_last_run_is_ready_though_a_slow_driver_has_yet_to_t
     assert pools.pools[0].state is PoolState.FAILED
 
 
-async def test_engines_of_the_last_run_are_waited_for_until_each_has_been_seen() -> None:
+async def test_engines_probed_waits_for_each_restored_engine() -> None:
     pools = NodePools()
     pools.restore([found(), found(pool_id="other", port=18081)])
     async with trio.open_nursery() as nursery:
@@ -208,7 +206,7 @@ async def test_engines_of_the_last_run_are_waited_for_until_each_has_been_seen()
         ((GONE, GONE, GONE, GONE), ["is not ready: the engine is gone"]),
     ],
 )
-async def test_the_log_says_each_turn_once(
+async def test_each_transition_is_logged_once(
     looks: tuple[ProbeResult, ...], lines: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")

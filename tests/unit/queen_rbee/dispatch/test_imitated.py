@@ -1,6 +1,6 @@
-"""Every adapter, against a program that speaks its engine's wire format: whatever that does ends in a known way.
+"""Every adapter against a fake engine with its wire format: each behaviour of the engine has a defined outcome.
 
-Through the real dispatcher and relay, over real sockets; each time the slot is free and the connection closed.
+Runs through the real dispatcher and relay over real sockets. Each time the slot is freed and the connection closed.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -41,7 +41,7 @@ SPOKEN = ["started", "metrics", "token", "token", "end"]
 
 @asynccontextmanager
 async def queen_with(make: Make, limits: Limits | None = None) -> AsyncIterator[Queen]:
-    """A queen with one pool of two slots on the imitation that `make` makes."""
+    """A queen with one pool of two slots on the fake engine that `make` creates."""
     async with listening(make()) as imitation, trio.open_nursery() as nursery:
         queen = core(imitation)
         queen.dispatcher.runs.limits = limits or Limits()
@@ -61,12 +61,12 @@ def chat(queen: Queen, words: str = "hello", **body) -> Task:
 
 
 def texts(task: Task) -> str:
-    """The answer, as its readers get it."""
+    """The answer as its readers get it."""
     return "".join(frame.payload.decode() for frame in task.log.frames(0) if frame.event in ("token", "chunk"))
 
 
 @EVERY
-async def test_a_prompt_is_answered_token_by_token_and_counted(make: Make) -> None:
+async def test_prompt_is_answered_token_by_token_and_counted(make: Make) -> None:
     async with queen_with(make) as queen:
         task = queen.submit()
         assert await ended(task) == SPOKEN
@@ -94,7 +94,7 @@ FAILURES = [
 
 @EVERY
 @pytest.mark.parametrize(("mood", "code"), FAILURES)
-async def test_a_failure_is_typed_retriable_and_frees_the_slot(make: Make, mood: str, code: ErrorCode) -> None:
+async def test_failure_is_typed_retriable_and_frees_the_slot(make: Make, mood: str, code: ErrorCode) -> None:
     async with queen_with(make, HASTE if code is ErrorCode.DECODE_TIMEOUT else None) as queen:
         task = queen.submit(mood)
         assert (await ended(task))[-1] == "error"
@@ -104,7 +104,7 @@ async def test_a_failure_is_typed_retriable_and_frees_the_slot(make: Make, mood:
 
 
 @EVERY
-async def test_a_wrong_request_is_the_clients_own_and_told_in_the_engines_words(make: Make) -> None:
+async def test_bad_request_gets_the_engines_message(make: Make) -> None:
     async with queen_with(make) as queen:
         task = queen.submit("refuse")
         await ended(task)
@@ -116,7 +116,7 @@ async def test_a_wrong_request_is_the_clients_own_and_told_in_the_engines_words(
 
 
 @EVERY
-async def test_an_engine_that_goes_on_beyond_max_tokens_is_left(make: Make) -> None:
+async def test_engine_that_exceeds_max_tokens_is_disconnected(make: Make) -> None:
     async with queen_with(make) as queen:
         task = queen.submit("endless", max_tokens=3)
         await ended(task)
@@ -140,7 +140,7 @@ async def test_cancelling_closes_the_connection(make: Make) -> None:
 
 
 @CHATTING
-async def test_a_chat_is_passed_on_chunk_by_chunk_with_its_counts(make: Make) -> None:
+async def test_chat_is_passed_on_by_chunk_with_its_counts(make: Make) -> None:
     async with queen_with(make) as queen:
         task = chat(queen, stream=False, stream_options={"include_usage": False})
         events = await ended(task)
@@ -152,7 +152,7 @@ async def test_a_chat_is_passed_on_chunk_by_chunk_with_its_counts(make: Make) ->
 
 @CHATTING
 @pytest.mark.parametrize(("mood", "code"), FAILURES)
-async def test_a_chat_that_fails_does_so_likewise(make: Make, mood: str, code: ErrorCode) -> None:
+async def test_failed_chat_is_typed_and_frees_the_slot(make: Make, mood: str, code: ErrorCode) -> None:
     async with queen_with(make, HASTE if code is ErrorCode.DECODE_TIMEOUT else None) as queen:
         task = chat(queen, mood)
         assert (await ended(task))[-1] == "error"
@@ -162,7 +162,7 @@ async def test_a_chat_that_fails_does_so_likewise(make: Make, mood: str, code: E
 
 
 @CHATTING
-async def test_a_text_completion_of_a_client_is_passed_on_too(make: Make) -> None:
+async def test_text_completion_is_passed_on(make: Make) -> None:
     async with queen_with(make) as queen:
         task = pass_on(queen, "completions", prompt="hello", max_tokens=2)
         events = await ended(task)
@@ -172,7 +172,7 @@ async def test_a_text_completion_of_a_client_is_passed_on_too(make: Make) -> Non
 
 
 @pytest.mark.parametrize("make", [OpenAiImitation, VllmImitation])
-async def test_embeddings_come_whole(make: Make) -> None:
+async def test_embeddings_are_one_document(make: Make) -> None:
     async with queen_with(make) as queen:
         task = pass_on(queen, "embeddings", input=["a", "b"])
         assert await ended(task) == ["started", "metrics", "result", "end"]
@@ -180,7 +180,7 @@ async def test_embeddings_come_whole(make: Make) -> None:
         await slots_are_free(queen)
 
 
-async def test_a_reranker_that_counts_the_total_only_is_believed() -> None:
+async def test_rerank_total_counts_as_input_tokens() -> None:
     async with queen_with(VllmImitation) as queen:
         task = pass_on(queen, "rerank", query="a", documents=["b"])
         assert (await ended(task))[-2:] == ["result", "end"]
@@ -188,7 +188,7 @@ async def test_a_reranker_that_counts_the_total_only_is_believed() -> None:
 
 
 @pytest.mark.parametrize(("mood", "code"), [("break", ErrorCode.WORKER_RESET), ("silence", ErrorCode.DECODE_TIMEOUT)])
-async def test_embeddings_that_fail_are_typed_and_free_the_slot(mood: str, code: ErrorCode) -> None:
+async def test_failed_embeddings_are_typed_and_free_the_slot(mood: str, code: ErrorCode) -> None:
     async with queen_with(VllmImitation, HASTE if code is ErrorCode.DECODE_TIMEOUT else None) as queen:
         task = pass_on(queen, "embeddings", input=[mood])
         await ended(task)
@@ -198,7 +198,7 @@ async def test_embeddings_that_fail_are_typed_and_free_the_slot(mood: str, code:
 
 
 @pytest.mark.parametrize("make", [TgiImitation, *list(ENGINES.values())[4:]], ids=["tgi", *list(ENGINES)[4:]])
-async def test_stop_texts_end_the_answer_where_the_engine_does_not(make: Make) -> None:
+async def test_stop_texts_end_the_answer_if_the_engine_does_not(make: Make) -> None:
     async with queen_with(make) as queen:
         task = queen.submit(stop=["wor", "never", "a, b"])
         assert (await ended(task))[-1] == "end"
@@ -207,20 +207,20 @@ async def test_stop_texts_end_the_answer_where_the_engine_does_not(make: Make) -
         await slots_are_free(queen)
 
 
-async def test_a_pool_of_triton_with_several_models_asks_which_is_meant() -> None:
+async def test_triton_pool_with_several_models_requires_model_ref() -> None:
     async with queen_with(TritonImitation) as queen:
         queen.pool(engine="triton", models_available=[ENSEMBLE, "other"])
         task = queen.submit()
         await ended(task)
         assert task.error
         assert task.error.code == ErrorCode.INVALID_PARAMS
-        assert "name one in model_ref" in task.error.message
+        assert "set model_ref to one of them" in task.error.message
         assert (await ended(queen.submit(model_ref=ENSEMBLE)))[-1] == "end"
         await slots_are_free(queen)
 
 
 @EVERY
-async def test_every_parameter_of_a_task_is_put_in_the_engines_terms(make: Make) -> None:
+async def test_task_parameters_are_translated_for_the_engine(make: Make) -> None:
     async with queen_with(make) as queen:
         plain: dict[str, Any] = {"seed": 7, "max_tokens": 9, "stop": ["x"], "determinism": "strict", "kv_hint": "reuse"}
         extremes: dict[str, Any] = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repeat_penalty": 0.0}

@@ -1,4 +1,4 @@
-"""What engines say is read for what it means, in every shape it has, and never breaks the reader."""
+"""Parsing of engines' answers: every known shape is understood, anything else raises ValueError."""
 
 import json
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ def chat(**body: Any) -> OpenAiPassage:
 
 
 def told(dialogue: EngineCall, *events: object) -> list[AnswerPart]:
-    """All that `events` say, in order."""
+    """The parsed parts of `events`, in order."""
     return [said for event in events for said in dialogue.event(json.dumps(event))]
 
 
@@ -82,7 +82,7 @@ def choice(text: str = "", finish: str | None = None, index: int = 0, **delta: o
         (302, False, False),
     ],
 )
-def test_the_status_says_whose_fault_it_is(status: int, client_fault: bool, busy: bool) -> None:
+def test_status_tells_whose_fault_it_is(status: int, client_fault: bool, busy: bool) -> None:
     assert refusal_of_status(status, b"") == EngineRefusal(f"status {status}", client_fault, busy)
 
 
@@ -101,7 +101,7 @@ def test_the_status_says_whose_fault_it_is(status: int, client_fault: bool, busy
         ("", "status 400"),
     ],
 )
-def test_why_is_found_in_every_shape_of_an_error(body: str, words: str) -> None:
+def test_message_is_found_in_every_error_shape(body: str, words: str) -> None:
     assert refusal_of_status(400, body.encode()).message == words
 
 
@@ -120,7 +120,7 @@ def test_why_is_found_in_every_shape_of_an_error(body: str, words: str) -> None:
         ({"error": "m"}, False, False),
     ],
 )
-def test_an_error_midway_says_it_by_its_code_or_its_kind(event: dict[str, Any], client_fault: bool, busy: bool) -> None:
+def test_error_event_is_classified_by_code_or_type(event: dict[str, Any], client_fault: bool, busy: bool) -> None:
     assert refusal_of_event(event) == EngineRefusal("m", client_fault, busy)
 
 
@@ -141,7 +141,7 @@ def test_an_error_midway_says_it_by_its_code_or_its_kind(event: dict[str, Any], 
         ("out of memory in a request that says: image input is not supported", False),
     ],
 )
-def test_a_500_of_llama_server_may_be_the_clients_fault(message: str, client_fault: bool) -> None:
+def test_llama_server_500_may_be_the_clients_fault(message: str, client_fault: bool) -> None:
     body = json.dumps({"error": {"code": 500, "message": message, "type": "server_error"}}).encode()
     assert adapters()["llamacpp"].refusal(500, body) == EngineRefusal(message, client_fault)
     assert not adapters()["vllm"].refusal(500, body).client_fault
@@ -162,7 +162,7 @@ def test_a_500_of_llama_server_may_be_the_clients_fault(message: str, client_fau
         ("openai-http", 500, "input (902 tokens) is too large to process", TOO_LONG),
     ],
 )
-def test_known_complaint_is_the_clients_fault(engine: str, status: int, message: str, reason: str | None) -> None:
+def test_known_error_pattern_is_the_clients_fault(engine: str, status: int, message: str, reason: str | None) -> None:
     body = json.dumps({"error": message} if engine in ("tgi", "triton") else {"error": {"message": message}}).encode()
     found = adapters()[engine].refusal(status, body)
     assert (found.client_fault, found.reason) == (True, reason)
@@ -194,50 +194,50 @@ PROMPT_TOO_LONG = (
 
 
 @pytest.mark.parametrize("body", PROMPT_TOO_LONG)
-def test_that_the_context_is_too_small_is_read_in_every_engines_words(body: dict[str, Any]) -> None:
+def test_exceeded_context_is_recognised_for_every_engine(body: dict[str, Any]) -> None:
     assert refusal_of_status(400, json.dumps(body).encode()).reason == "context_length_exceeded"
     assert refusal_of_event(body).reason == "context_length_exceeded"
 
 
-def test_what_is_no_fault_of_the_request_has_no_reason_of_that_kind() -> None:
+def test_server_fault_has_no_context_reason() -> None:
     body = {"error": {"message": "maximum context length: out of memory", "code": 500}}
     assert refusal_of_status(500, json.dumps(body).encode()).reason is refusal_of_event(body).reason is None
     assert refusal_of_status(400, b'{"error":{"message":"m","type":["exceed_context_size_error"]}}').reason is None
 
 
 @pytest.mark.parametrize("choices", ["x", 5, {"index": 0}, [None], ["x"], [[]], [{"delta": {}}, 5], True])
-def test_choices_of_another_type_are_not_understood(choices: object) -> None:
+def test_malformed_choices_are_refused(choices: object) -> None:
     for dialogue in (chat(), prompt("vllm"), prompt("openai-http")):
         with pytest.raises(ValueError, match="`choices` is not a list of objects"):
             dialogue.event(json.dumps({"choices": choices, "usage": {"prompt_tokens": 1}}))
 
 
 @pytest.mark.parametrize("number", [-1, 1.5, True, "5", None, 10**400])
-def test_a_count_that_can_be_none_is_not_known(number: object) -> None:
+def test_impossible_counts_are_ignored(number: object) -> None:
     dialogue = chat()
     told(dialogue, choice("a"), {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": number}})
     assert dialogue.event("[DONE]") == [Finished(1, None)]
 
 
 @given(st.integers(300, 599), st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
-def test_any_body_of_an_error_is_borne(status: int, body: bytes) -> None:
+def test_any_error_body_is_tolerated(status: int, body: bytes) -> None:
     assert 0 < len(refusal_of_status(status, body).message) <= MESSAGE_LIMIT
 
 
-def test_an_error_of_any_length_is_told_in_part_and_one_of_any_depth_borne() -> None:
+def test_long_error_is_cut_and_deep_one_tolerated() -> None:
     assert len(refusal_of_status(500, b'{"error":"%s"}' % (b"x" * 10_000)).message) == MESSAGE_LIMIT
     assert refusal_of_status(500, b"[" * 100_000).message.startswith("[[[")
 
 
 @pytest.mark.parametrize("data", ["", "[]", "1", "{", '{"a":"\\ud800"}', '{"a":1} x', "[" * 100_000])
-def test_what_is_no_json_object_is_not_understood(data: str) -> None:
+def test_non_objects_are_refused(data: str) -> None:
     with pytest.raises(ValueError, match=r"JSON|expected|EOF|surrogate|trailing|recursion|key"):
         json_object(data)
 
 
 @pytest.mark.parametrize("engine", adapters())
 @given(events=st.lists(EVENTS.map(json.dumps) | st.text(max_size=20) | st.just("[DONE]"), max_size=4))
-def test_any_event_is_either_understood_or_refused_as_a_value(engine: str, events: list[str]) -> None:
+def test_any_event_is_parsed_or_raises_value_error(engine: str, events: list[str]) -> None:
     dialogues = [prompt(engine, stop=["stop"])]
     if "chat" in adapters()[engine].endpoints:
         dialogues.append(adapters()[engine].call(TaskRequest(), Passage("chat", {}, 1), "m"))
@@ -252,7 +252,7 @@ def test_any_event_is_either_understood_or_refused_as_a_value(engine: str, event
 
 
 @given(st.binary(max_size=50) | EVENTS.map(lambda value: json.dumps(value).encode()))
-def test_any_document_is_either_understood_or_refused_as_a_value(body: bytes) -> None:
+def test_any_document_is_parsed_or_raises_value_error(body: bytes) -> None:
     embeddings = OpenAiPassage(Passage("embeddings", {"input": "x"}, 1), None)
     try:
         *_others, last = embeddings.whole(body)
@@ -264,7 +264,7 @@ def test_any_document_is_either_understood_or_refused_as_a_value(body: bytes) ->
 # llama-server
 
 
-def test_llama_servers_pieces_and_counts() -> None:
+def test_llama_server_pieces_and_counts() -> None:
     last = {"content": "!", "stop": True, "tokens_evaluated": 9, "tokens_predicted": 2, "timings": {"cache_n": 4}}
     said = told(prompt("llamacpp"), {"content": "a", "stop": False}, {"content": "", "stop": False}, last)
     assert said == [TextPiece("a"), TextPiece(""), TextPiece("!"), Finished(9, 2, 4)]
@@ -273,7 +273,7 @@ def test_llama_servers_pieces_and_counts() -> None:
 # OpenAI
 
 
-def test_a_chat_is_passed_on_as_it_came_and_ends_with_its_counts() -> None:
+def test_chat_is_passed_on_unchanged_with_its_counts() -> None:
     usage = {"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 3}}
     dialogue = chat()
     role, hello, stop = choice(role="assistant", content=None), choice("hello"), choice(finish="stop")
@@ -290,16 +290,16 @@ def test_a_chat_is_passed_on_as_it_came_and_ends_with_its_counts() -> None:
 @pytest.mark.parametrize(
     "delta", [{"content": "a"}, {"reasoning": "a"}, {"reasoning_content": "a"}, {"tool_calls": [{"index": 0}]}]
 )
-def test_whatever_a_delta_brings_is_a_part_of_the_answer(delta: dict[str, Any]) -> None:
+def test_any_delta_content_counts_as_a_token(delta: dict[str, Any]) -> None:
     (said,) = told(chat(), choice(role="assistant", **delta))
     assert said == StreamChunk(json.dumps(choice(role="assistant", **delta)), tokens=1)
 
 
-def test_chunks_with_neither_choices_nor_counts_are_left_out() -> None:
+def test_chunks_without_choices_and_counts_are_dropped() -> None:
     assert told(chat(), {"object": "keepalive"}, {"choices": [], "prompt_filter_results": []}) == []
 
 
-def test_a_stream_that_ends_before_it_began_is_no_answer() -> None:
+def test_empty_stream_is_refused() -> None:
     assert chat().event("[DONE]") == [EMPTY]
     assert not EMPTY.client_fault
 
@@ -317,21 +317,19 @@ def test_a_stream_that_ends_before_it_began_is_no_answer() -> None:
         ({"prompt": [[1], [2]]}, 1, False),
     ],
 )
-def test_without_a_done_a_stream_is_complete_when_every_answer_in_it_is(
-    body: dict[str, Any], finished: int, complete: bool
-) -> None:
+def test_without_done_all_choices_must_be_finished(body: dict[str, Any], finished: int, complete: bool) -> None:
     dialogue = chat(**body)
     told(dialogue, choice("a"), *(choice(finish="stop", index=index) for index in range(finished)))
     assert dialogue.closed() == ([Finished(None, None)] if complete else [])
 
 
-def test_json_that_came_in_several_lines_is_passed_on_in_one() -> None:
+def test_multi_line_json_is_passed_on_in_one_line() -> None:
     (said,) = chat().event('{"choices":\r\n [{"delta":\n{"content":"a\\nb"}}]}')
     assert isinstance(said, StreamChunk)
     assert said.raw == '{"choices":   [{"delta": {"content":"a\\nb"}}]}'
 
 
-def test_a_document_is_passed_on_whole_with_its_counts() -> None:
+def test_document_is_passed_on_with_its_counts() -> None:
     embeddings = OpenAiPassage(Passage("embeddings", {"input": "x"}, 1), None)
     body = b'{"data":\n[],"usage":{"prompt_tokens":4}}'
     assert embeddings.whole(body) == [WholeAnswer('{"data": [],"usage":{"prompt_tokens":4}}'), Finished(4, 0)]
@@ -345,7 +343,7 @@ def token(text: str, *, special: bool = False, **rest: object) -> dict[str, Any]
     return {"token": {"id": 1, "text": text, "special": special}, "generated_text": None, "details": None, **rest}
 
 
-def test_special_tokens_of_tgi_are_no_text_and_its_counts_are_its_own() -> None:
+def test_tgi_special_tokens_are_not_text() -> None:
     details = {"generated_tokens": 2, "input_length": 7, "finish_reason": "eos_token"}
     last = token("</s>", special=True, generated_text="a", details=details)
     assert told(prompt("tgi"), token("<s>", special=True), token("a"), last) == [
@@ -356,12 +354,12 @@ def test_special_tokens_of_tgi_are_no_text_and_its_counts_are_its_own() -> None:
     ]
 
 
-def test_what_was_held_back_for_a_stop_text_comes_when_tgi_ends_without_it() -> None:
+def test_tgi_held_back_text_is_sent_at_the_end() -> None:
     said = told(prompt("tgi", stop=["END"]), token("a E"), token("N", generated_text="a EN", details={}))
     assert said == [TextPiece("a "), TextPiece("EN"), Finished(None, None)]
 
 
-def test_the_stop_text_that_tgi_lets_through_is_cut_off() -> None:
+def test_tgi_stop_text_is_cut_off() -> None:
     said = told(prompt("tgi", stop=["END"]), token("a E"), token("ND", generated_text="a END", details={}))
     assert said == [TextPiece("a "), TextPiece(""), Finished(None, None)]
 
@@ -369,37 +367,37 @@ def test_the_stop_text_that_tgi_lets_through_is_cut_off() -> None:
 # Triton
 
 
-def test_tritons_deltas_are_pieces_and_its_answer_ends_with_its_stream() -> None:
+def test_triton_answer_ends_with_its_stream() -> None:
     dialogue = prompt("triton")
     said = told(dialogue, {"text_output": "a", "num_input_tokens": 3}, {"text_output": ["b"]}, {"text_output": ""})
     assert said == [TextPiece("a"), TextPiece("b"), TextPiece("")]
     assert dialogue.closed() == [TextPiece(""), Finished(3, None)]
 
 
-def test_a_triton_stream_without_any_answer_is_none() -> None:
+def test_empty_triton_stream_is_incomplete() -> None:
     assert prompt("triton").closed() == []
 
 
-def test_what_was_held_back_for_a_stop_text_comes_when_triton_ends_without_it() -> None:
+def test_triton_held_back_text_is_sent_at_the_end() -> None:
     dialogue = prompt("triton", stop=["END"])
     assert told(dialogue, {"text_output": "a EN"}) == [TextPiece("a ")]
     assert dialogue.closed() == [TextPiece("EN"), Finished(None, None)]
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\ufffd"), max_size=4), max_size=6))
-def test_of_the_whole_text_so_far_only_what_is_new_is_said(pieces: list[str]) -> None:
+def test_only_the_new_part_of_accumulated_text_is_sent(pieces: list[str]) -> None:
     so_far = ["".join(pieces[: end + 1]) for end in range(len(pieces))]
     said = told(prompt("triton"), *({"text_output": text, "stop_reason": "None"} for text in so_far))
     assert said == [TextPiece(piece) for piece in pieces]
 
 
-def test_a_character_that_is_not_complete_yet_is_waited_for() -> None:
+def test_incomplete_character_is_held_back() -> None:
     so_far = ["a", "a\ufffd", "a\ufffd\ufffd", "aé", "aé!"]
     said = told(prompt("triton"), *({"text_output": text, "stop_reason": "None"} for text in so_far))
     assert said == [TextPiece("a"), TextPiece(""), TextPiece(""), TextPiece("é"), TextPiece("!")]
 
 
-def test_a_whole_text_that_was_changed_is_not_understood() -> None:
+def test_changed_accumulated_text_is_refused() -> None:
     dialogue = prompt("triton")
     told(dialogue, {"text_output": "abc", "stop_reason": "None"})
     with pytest.raises(ValueError, match="does not begin with the previous one"):
@@ -422,9 +420,7 @@ def pieces_of(text: str, cuts: list[int]) -> Iterator[str]:
 )
 @example(text="abb", stops=["abb", "b"], cuts=[])
 @example(text="abb", stops=["abb", "b"], cuts=[1, 2])
-def test_an_answer_ends_before_the_first_stop_text_however_it_is_cut(
-    text: str, stops: list[str], cuts: list[int]
-) -> None:
+def test_answer_ends_before_first_stop_text_in_any_pieces(text: str, stops: list[str], cuts: list[int]) -> None:
     reader, shown, stopped = StopTexts(stops), "", False
     for piece in pieces_of(text, cuts):
         more, stopped = reader.feed(piece)
@@ -438,7 +434,7 @@ def test_an_answer_ends_before_the_first_stop_text_however_it_is_cut(
     assert shown + ("" if stopped else reader.rest()) == seen[: len(seen) - longest]
 
 
-def test_nothing_is_held_back_that_cannot_be_a_stop_text() -> None:
+def test_only_possible_stop_texts_are_held_back() -> None:
     reader = StopTexts(["END"])
     assert reader.feed("word E") == ("word ", False)
     assert reader.feed("x") == ("Ex", False)

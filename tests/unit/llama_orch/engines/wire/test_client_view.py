@@ -1,4 +1,4 @@
-"""An answer names the model as its client did, and never by a path."""
+"""Answers name the model as the client did, and never by a path."""
 
 import json
 
@@ -21,7 +21,7 @@ TEXT = st.text(st.sampled_from('"model:\\,{}/ \n\u00e9'), max_size=20)
 
 
 def shown(raw: dict[str, object], **body) -> dict[str, object]:
-    """`raw` as a client sees it that has asked `body`."""
+    """`raw` as the client that sent `body` gets it."""
     found: dict[str, object] = json.loads(ClientView(Passage("chat", body, 1))(json.dumps(raw)))
     return found
 
@@ -36,13 +36,13 @@ def shown(raw: dict[str, object], **body) -> dict[str, object]:
         (None, "org/served", "org/served"),
     ],
 )
-def test_the_model_has_the_name_that_the_client_used(asked: str | None, told: str, name: str):
+def test_model_has_the_name_the_client_used(asked: str | None, told: str, name: str):
     body = {} if asked is None else {"model": asked}
     assert shown({"id": "c", "model": told, "choices": []}, **body)["model"] == name
 
 
 @given(TEXT, TEXT, TEXT)
-def test_nothing_but_the_model_is_changed(content: str, name: str, told: str):
+def test_only_the_model_is_changed(content: str, name: str, told: str):
     chunk: dict[str, object] = {"choices": [{"delta": {"content": content, "reasoning": name}}], "model": told, "n": 1}
     assert shown(chunk, model="x") == {**chunk, "model": "x"}
     assert shown({"choices": [{"delta": {"content": content}}]}, model="x") == {
@@ -59,7 +59,7 @@ def test_nothing_but_the_model_is_changed(content: str, name: str, told: str):
         ({}, None, 1),
     ],
 )
-def test_without_top_logprobs_a_chat_gets_no_alternatives(body: dict[str, JsonValue], asked: int | None, left: int):
+def test_chat_without_top_logprobs_gets_no_alternatives(body: dict[str, JsonValue], asked: int | None, left: int):
     passage = Passage("chat", {"messages": [], **body}, 1)
     assert json.loads(LlamaCppPassage(passage, {}).body).get("top_logprobs") == asked
     token = {"token": "a", "logprob": -1.0, "top_logprobs": [{"token": "a", "logprob": -1.0}]}
@@ -69,7 +69,7 @@ def test_without_top_logprobs_a_chat_gets_no_alternatives(body: dict[str, JsonVa
     assert len(choice["logprobs"]["content"][0]["top_logprobs"]) == left
 
 
-def test_only_the_last_report_of_progress_is_passed_on():
+def test_only_the_last_progress_report_is_passed_on():
     passage = Passage("chat", {"messages": []}, 1, counts_first=True)
     dialogue = LlamaCppPassage(passage, {})
     assert json.loads(dialogue.body)["return_progress"] is True
@@ -82,13 +82,13 @@ def test_only_the_last_report_of_progress_is_passed_on():
     assert len(dialogue.event(json.dumps(report))) == 1
 
 
-def test_vllm_is_asked_for_the_counts_first_where_they_are_wanted():
+def test_vllm_is_asked_for_early_counts_on_request():
     for first in (True, False):
         body = json.loads(Vllm().call(TaskRequest(), Passage("chat", {}, 1, first), "m").body)
         assert body["stream_options"].get("continuous_usage_stats", False) is first
 
 
-def test_a_pool_is_shown_without_the_paths_of_its_models():
+def test_pool_status_hides_paths_of_models():
     known = pool("p", models_available=[f"file:{PATH}", "hf:org/a.gguf"], model_digests={f"file:{PATH}": "sha256:1"})
     found = public_pool(known)
     assert (found.models_available, found.model_digests) == (["tiny", "hf:org/a.gguf"], {"tiny": "sha256:1"})

@@ -1,4 +1,4 @@
-"""llama-server counts each choice for itself: what its chunks tell together, and what its clients get to see of it."""
+"""llama-server reports counts per choice; the adapter adds them up, and clients get one usage."""
 
 import json
 from typing import Any
@@ -21,7 +21,7 @@ def passed_on(endpoint: Endpoint = "chat", **body: Any) -> EngineCall:
 
 
 def told(dialogue: EngineCall, *chunks: object) -> list[AnswerPart]:
-    """All that `chunks` say, and the end of the stream."""
+    """The parsed parts of `chunks` and of the end of the stream."""
     return [*(said for chunk in chunks for said in dialogue.event(json.dumps(chunk))), *dialogue.event("[DONE]")]
 
 
@@ -45,7 +45,7 @@ def text(index: int, **more: Any) -> dict[str, Any]:
 
 
 def counted(tokens_in: int, tokens_out: int, cached: int = 0) -> dict[str, Any]:
-    """The chunk behind a choice of a chat."""
+    """The chunk after a choice of a chat."""
     counts = {"usage": usage(tokens_in, tokens_out, cached), "timings": timings(tokens_in, tokens_out, cached)}
     return {"id": "x", "choices": [], **counts}
 
@@ -61,24 +61,24 @@ def counted(tokens_in: int, tokens_out: int, cached: int = 0) -> dict[str, Any]:
         ({"stream": True, "stream_options": {"include_usage": False}}, {"stream_options": {"include_usage": False}}),
     ],
 )
-def test_the_counts_are_asked_for_where_the_client_sees_them(body: dict[str, Any], options: dict[str, Any]) -> None:
+def test_usage_is_requested_if_the_client_gets_it(body: dict[str, Any], options: dict[str, Any]) -> None:
     assert json.loads(passed_on(**body).body) == {"stream": True, **options}
 
 
-def test_a_stream_without_usage_is_passed_on_with_its_timings_and_counted_by_them() -> None:
+def test_stream_without_usage_is_counted_by_timings() -> None:
     chunks = [delta(), delta(finish="stop", timings=timings(9, 2, cached=4))]
     said = told(passed_on(stream=True), *chunks)
     assert said == [StreamChunk(json.dumps(chunks[0]), 1), StreamChunk(json.dumps(chunks[1])), Finished(9, 2, 4)]
 
 
-def test_timings_of_every_token_are_passed_on_and_only_the_last_ones_count() -> None:
+def test_only_the_last_timings_count() -> None:
     chunks = [delta(timings=timings(9, 1)), delta(timings=timings(9, 2)), delta(finish="stop", timings=timings(9, 3))]
     said = told(passed_on(stream=True, timings_per_token=True), *chunks)
     assert [one.raw for one in said if isinstance(one, StreamChunk)] == [json.dumps(chunk) for chunk in chunks]
     assert said[-1] == Finished(9, 3, 0)
 
 
-def test_the_usage_of_a_single_answer_is_passed_on_as_it_came() -> None:
+def test_usage_of_a_single_choice_is_passed_on_unchanged() -> None:
     last = counted(9, 2, cached=4)
     said = told(passed_on(), delta(), delta(finish="stop"), last)
     assert said[-2:] == [StreamChunk(json.dumps(last), usage=True), Finished(9, 2, 4)]
@@ -88,19 +88,19 @@ def choices_of_a_chat() -> list[dict[str, Any]]:
     return [delta(0), delta(1), delta(0, "stop"), counted(5, 3, cached=2), delta(1), delta(1, "stop"), counted(5, 4, 2)]
 
 
-def test_the_counts_of_a_chats_choices_are_added_and_their_prompt_is_counted_once() -> None:
+def test_choices_are_added_and_their_prompt_counted_once() -> None:
     said = told(passed_on(n=2), *choices_of_a_chat())
     assert said[-1] == Finished(5, 7, 2)
 
 
-def test_the_client_gets_one_usage_for_all_choices_behind_them() -> None:
+def test_client_gets_one_usage_after_all_choices() -> None:
     said = told(passed_on(n=2, stream=True, **USAGE), *choices_of_a_chat())
     (only,) = [one for one in said if isinstance(one, StreamChunk) and one.usage]
     assert said[-2] is only
     assert json.loads(only.raw) == {**counted(5, 4, 2), "usage": usage(5, 7, cached=2)}
 
 
-def test_prompts_are_added_too_and_each_is_counted_once_for_its_choices() -> None:
+def test_each_of_several_prompts_is_counted_once() -> None:
     ends = [text(index, usage=usage(tokens_in, 2)) for index, tokens_in in enumerate((4, 4, 6, 6))]
     said = told(passed_on("completions", prompt=["a", "b"], n=2), *ends)
     assert said[-1] == Finished(10, 8, 0)
@@ -108,7 +108,7 @@ def test_prompts_are_added_too_and_each_is_counted_once_for_its_choices() -> Non
     assert json.loads(said[-2].raw)["usage"] == usage(10, 8)
 
 
-def test_a_server_that_counts_all_choices_together_is_believed() -> None:
+def test_usage_that_covers_all_choices_is_used() -> None:
     said = told(passed_on(n=2), delta(0, "stop"), delta(1, "stop"), counted(5, 7))
     assert said[-1] == Finished(5, 7, 0)
 
@@ -119,7 +119,7 @@ def test_a_server_that_counts_all_choices_together_is_believed() -> None:
     tokens_out=st.integers(0, 99),
     streamed=st.booleans(),
 )
-def test_whatever_is_asked_for_the_sums_are_those_of_the_parts(
+def test_sums_equal_the_parts_for_any_request(
     prompts: list[tuple[int, int]], each: int, tokens_out: int, streamed: bool
 ) -> None:
     dialogue = passed_on("completions", prompt=["x"] * len(prompts), n=each, stream=streamed)
@@ -134,7 +134,7 @@ def test_whatever_is_asked_for_the_sums_are_those_of_the_parts(
     assert told(dialogue, *ends)[-1] == wanted
 
 
-def test_where_nothing_is_counted_nothing_is_made_up() -> None:
+def test_without_counts_none_are_made_up() -> None:
     assert told(passed_on(n=2), delta(0, "stop"), delta(1, "stop"))[-1] == Finished(None, None)
     assert told(passed_on(stream=True), delta(finish="stop", timings="soon"))[-1] == Finished(None, None)
     assert told(passed_on(n=2)) == [EMPTY]

@@ -1,4 +1,4 @@
-"""What each adapter puts on the wire for a task: nothing lost or invented, and nothing that the engine would refuse."""
+"""The request of each adapter for a task: complete, and without anything that the engine would reject."""
 
 import json
 from typing import Any
@@ -39,7 +39,7 @@ def passed_on(engine: str, endpoint: Endpoint, body: dict[str, Any], **request: 
     return json.loads(adapters()[engine].call(TaskRequest(**request), passage, "served").body)
 
 
-def test_llama_server_gets_all_of_a_task_under_its_own_names() -> None:
+def test_llama_server_gets_all_parameters_of_a_task() -> None:
     assert asked("llamacpp", **FULL) == {
         "prompt": "hello",
         "stream": True,
@@ -54,7 +54,7 @@ def test_llama_server_gets_all_of_a_task_under_its_own_names() -> None:
     }
 
 
-def test_vllm_gets_the_served_name_and_its_own_sampling_parameters() -> None:
+def test_vllm_gets_served_name_and_own_sampling_parameters() -> None:
     assert asked("vllm", **FULL) == {
         **STREAM,
         "model": "served",
@@ -70,11 +70,11 @@ def test_vllm_gets_the_served_name_and_its_own_sampling_parameters() -> None:
     }
 
 
-def test_vllm_is_told_that_there_is_no_max_tokens_since_it_would_end_after_16() -> None:
+def test_vllm_gets_null_for_unset_max_tokens() -> None:
     assert asked("vllm", prompt="hello") == {**STREAM, "model": "served", "prompt": "hello", "max_tokens": None}
 
 
-def test_a_server_of_openais_api_gets_only_what_that_api_has() -> None:
+def test_openai_server_gets_only_openai_parameters() -> None:
     assert asked("openai-http", **FULL) == {
         **STREAM,
         "model": "served",
@@ -105,7 +105,7 @@ def test_tgi_gets_parameters_and_details() -> None:
 
 
 @pytest.mark.parametrize("greedy", [{"temperature": 0.0, "top_p": 0.5}, {"temperature": 0.7, "top_p": 0.0}])
-def test_tgi_is_asked_for_the_likeliest_token_where_a_task_leaves_no_choice(greedy: dict[str, float]) -> None:
+def test_tgi_decodes_greedily_for_zero_temperature_or_top_p(greedy: dict[str, float]) -> None:
     assert asked("tgi", prompt="x", **greedy)["parameters"] == {"details": True, "do_sample": False}
 
 
@@ -115,7 +115,7 @@ def test_tgi_is_asked_for_the_likeliest_token_where_a_task_leaves_no_choice(gree
     top_k=st.none() | st.integers(0, 1_000_000),
     repeat_penalty=st.none() | st.floats(0, 100),
 )
-def test_tgi_is_never_given_what_it_refuses(**sampling: float | None) -> None:
+def test_tgi_never_gets_values_it_rejects(**sampling: float | None) -> None:
     parameters = asked("tgi", prompt="x", **sampling)["parameters"]
     assert parameters.get("temperature", 1) > 0
     assert 0 < parameters.get("top_p", 0.5) < 1
@@ -123,7 +123,7 @@ def test_tgi_is_never_given_what_it_refuses(**sampling: float | None) -> None:
     assert parameters.get("repetition_penalty", 1) > 0
 
 
-def test_triton_gets_the_names_of_all_its_back_ends_in_one_request() -> None:
+def test_triton_gets_names_of_all_back_ends_at_once() -> None:
     body = asked("triton", **FULL)
     assert json.loads(body.pop("sampling_parameters")) == {
         "max_tokens": 9,
@@ -143,27 +143,27 @@ def test_triton_gets_the_names_of_all_its_back_ends_in_one_request() -> None:
 
 
 @given(st.sampled_from([FULL, {"prompt": "x"}, {"prompt": "x", "stop": ["one"]}]))
-def test_triton_gets_no_list_which_a_back_end_without_that_input_would_refuse(request: dict[str, Any]) -> None:
+def test_triton_gets_no_lists(request: dict[str, Any]) -> None:
     assert all(isinstance(value, str | int | float | bool) for value in asked("triton", **request).values())
 
 
 @pytest.mark.parametrize(("said", "told"), [({}, 512), ({"expected_tokens": 40}, 40), ({"max_tokens": 3}, 3)])
-def test_triton_is_always_told_max_tokens(said: dict[str, int], told: int) -> None:
+def test_triton_always_gets_max_tokens(said: dict[str, int], told: int) -> None:
     assert asked("triton", prompt="x", **said)["max_tokens"] == told
 
 
-def test_the_name_of_a_triton_model_cannot_leave_its_place_in_the_path() -> None:
+def test_triton_model_name_is_one_path_segment() -> None:
     dialogue = adapters()["triton"].call(TaskRequest(prompt="x"), None, "../a b/?c")
     assert dialogue.path == "/v2/models/..%2Fa%20b%2F%3Fc/generate_stream"
 
 
-def test_triton_cannot_be_asked_without_the_name_of_a_model() -> None:
+def test_triton_requires_a_model_name() -> None:
     with pytest.raises(ValueError, match="set model_ref to one of them"):
         adapters()["triton"].call(TaskRequest(prompt="x"), None, None)
 
 
 @pytest.mark.parametrize(
-    ("request_says", "cache_prompt"),
+    ("task_fields", "cache_prompt"),
     [
         ({}, None),
         ({"kv_hint": "reuse"}, True),
@@ -171,48 +171,50 @@ def test_triton_cannot_be_asked_without_the_name_of_a_model() -> None:
         ({"kv_hint": "reuse", "determinism": "strict"}, False),
     ],
 )
-def test_llama_servers_cache_is_used_as_the_task_wants(request_says: dict[str, str], cache_prompt: bool | None) -> None:
-    assert asked("llamacpp", prompt="x", **request_says).get("cache_prompt") is cache_prompt
-    assert passed_on("llamacpp", "chat", CHAT, **request_says).get("cache_prompt") is cache_prompt
-    assert "cache_prompt" not in passed_on("llamacpp", "embeddings", {"input": "x"}, **request_says)
+def test_llama_server_cache_follows_kv_hint_and_determinism(
+    task_fields: dict[str, str], cache_prompt: bool | None
+) -> None:
+    assert asked("llamacpp", prompt="x", **task_fields).get("cache_prompt") is cache_prompt
+    assert passed_on("llamacpp", "chat", CHAT, **task_fields).get("cache_prompt") is cache_prompt
+    assert "cache_prompt" not in passed_on("llamacpp", "embeddings", {"input": "x"}, **task_fields)
 
 
 @pytest.mark.parametrize("engine", ["llamacpp", "vllm", "openai-http", "tgi"])
-def test_a_seed_of_the_task_counts_where_the_body_has_none(engine: str) -> None:
+def test_seed_of_the_task_is_a_default(engine: str) -> None:
     assert passed_on(engine, "chat", CHAT, seed=3)["seed"] == 3
     assert passed_on(engine, "chat", {**CHAT, "seed": 1}, seed=3)["seed"] == 1
     assert "seed" not in passed_on(engine, "chat", CHAT)
 
 
 @pytest.mark.parametrize(("engine", "model"), [("llamacpp", "mine"), ("vllm", "served"), ("tgi", "tgi")])
-def test_a_chat_is_passed_on_unharmed_and_always_as_a_stream_with_counts(engine: str, model: str) -> None:
+def test_chat_is_passed_on_as_a_stream_with_counts(engine: str, model: str) -> None:
     body = {**CHAT, "stream": False, "stream_options": {"include_usage": False}, "logit_bias": {"1": None}}
     assert passed_on(engine, "chat", body) == {**body, **STREAM, "model": model}
 
 
-def test_what_else_a_client_wants_of_its_stream_is_passed_on() -> None:
+def test_other_stream_options_are_passed_on() -> None:
     options = {"continuous_usage_stats": True, "include_usage": False}
     told = passed_on("vllm", "chat", {**CHAT, "stream": True, "stream_options": options})["stream_options"]
     assert told == {"continuous_usage_stats": True, "include_usage": True}
     assert "stream_options" not in passed_on("llamacpp", "chat", {**CHAT, "stream": True, "stream_options": None})
 
 
-def test_a_model_that_is_not_known_is_called_what_the_client_calls_it() -> None:
+def test_unknown_model_keeps_the_clients_name() -> None:
     dialogue = adapters()["vllm"].call(TaskRequest(), Passage("chat", CHAT, 1), None)
     assert json.loads(dialogue.body)["model"] == "mine"
 
 
 @pytest.mark.parametrize("endpoint", ["embeddings", "rerank"])
-def test_what_comes_whole_is_not_asked_for_as_a_stream(endpoint: Endpoint) -> None:
+def test_embeddings_and_rerank_are_not_streamed(endpoint: Endpoint) -> None:
     body = passed_on("vllm", endpoint, {"input": "x", "stream": True}, seed=1)
     assert body == {"input": "x", "model": "served"}
 
 
-def test_tgi_is_spared_a_top_p_that_means_nothing_and_that_it_would_refuse() -> None:
+def test_tgi_gets_no_top_p_of_1() -> None:
     assert "top_p" not in passed_on("tgi", "chat", {**CHAT, "top_p": 1})
     assert passed_on("tgi", "chat", {**CHAT, "top_p": 0.5})["top_p"] == 0.5
 
 
-def test_text_is_sent_as_it_is_and_a_lone_surrogate_harms_nobody() -> None:
+def test_text_is_sent_as_utf8_without_lone_surrogates() -> None:
     body = adapters()["vllm"].call(TaskRequest(), Passage("completions", {"prompt": "é\ud800"}, 1), None).body
     assert "é?".encode() in body

@@ -1,4 +1,4 @@
-"""JSON in slices is the JSON that the standard library writes."""
+"""Sliced JSON equals the standard library's."""
 
 import json
 from typing import Any
@@ -24,7 +24,7 @@ def test_slices_make_the_same_document(document: Any, long: int) -> None:
         assert b"".join(sliced(document)) == json.dumps(document, ensure_ascii=False).encode()
 
 
-def test_a_long_text_comes_in_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_text_comes_in_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sliced_json, "SLICE", 100)
     pieces = list(sliced({"a": [{"b": "x" * 1000}], "c": [1] * 10}))
     assert max(map(len, pieces)) == 100
