@@ -148,7 +148,7 @@ def test_an_engine_that_is_stopped_is_noticed(manager: PoolManager, llama_server
         os.kill(engine.pid, signal.SIGSTOP)
         try:
             pool = manager.until(lambda: manager.pool() if not manager.pool()["ready"] else None)
-            assert "is silent" in pool["last_error"]
+            assert "does not answer" in pool["last_error"]
         finally:
             os.kill(engine.pid, signal.SIGCONT)
         manager.until(lambda: manager.pool()["ready"])
@@ -296,7 +296,7 @@ def test_in_home_profile_it_says_that_it_is_no_node(manager: PoolManager) -> Non
 
 
 def _looked(answer: dict[str, Any]) -> dict[str, Any] | None:
-    return None if answer["problem"] == "they have not been looked at yet" else answer
+    return None if answer["problem"] == "GPU discovery has not finished yet" else answer
 
 
 def test_the_service_manager_hears_of_readiness_of_each_state_and_of_the_stop(tmp_path: Path, engine: Engine) -> None:
