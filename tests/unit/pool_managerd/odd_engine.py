@@ -31,7 +31,7 @@ def chunk(data: bytes) -> bytes:
 class OddEngine:
     """`asked` has each request as it came, `open` how many connections there are now,
     `flooded` how many bytes it got rid of on the path /flood; `left` is set anew whenever a
-    client goes. What a test puts into `say` goes out on the path /told as it is; b"" ends it."""
+    client goes. Data put into `say` is sent on the path /scripted; b"" ends it."""
 
     port: int = 0
     asked: list[bytes] = field(default_factory=list)
@@ -74,7 +74,7 @@ class OddEngine:
             while True:
                 await stream.send_all(chunk(bytes(65536)))
                 self.flooded += 65536
-        elif how == "told":
+        elif how == "scripted":
             await stream.send_all(STREAM)
             while data := await self._heard.receive():
                 await stream.send_all(chunk(data))

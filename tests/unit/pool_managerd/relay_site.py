@@ -55,7 +55,7 @@ class RelaySite:
         await stream.send_all(text.replace("\n", "\r\n").encode())
         return stream
 
-    async def said(self, text: str) -> bytes:
+    async def exchange(self, text: str) -> bytes:
         """Send `text`; return everything up to the end of the connection."""
         async with await self.raw(text.replace("Host", "Connection: close\nHost")) as stream:
             return b"".join([data async for data in stream])

@@ -1,6 +1,6 @@
 """A node's life in any order: engines that come, load, hang, vanish and return, drains and requests among them.
 
-Whatever happens, who waits is told of each change and of nothing else, and no request outlives the deadline of a drain.
+Invariants: each change is published and nothing else is, and no request outlives the deadline of a drain.
 """
 
 import random
@@ -25,7 +25,7 @@ from tests.unit.pool_managerd.values import GONE, LOADING, READY, SILENT, TWO_GP
 
 HANGS = None
 POOLS = ("a", "b", "c")
-Told = tuple[int, tuple[PoolStatus, ...], DrainState]
+Published = tuple[int, tuple[PoolStatus, ...], DrainState]
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Life:
     dice: random.Random
     registry: NodePools = field(default_factory=NodePools)
     engines: dict[int, ProbeResult | None] = field(default_factory=dict)
-    told: list[Told] = field(default_factory=list)
+    published: list[Published] = field(default_factory=list)
     deadlines: dict[str | None, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class Life:
     async def listen(self) -> None:
         """Record each published status, as a long poll gets it."""
         while True:
-            self.told.append((self.registry.revision, self.registry.pools, self.registry.drained))
+            self.published.append((self.registry.revision, self.registry.pools, self.registry.drained))
             await self.registry.changed(self.registry.revision)
 
     async def request(self, pool_id: str) -> None:
@@ -133,9 +133,9 @@ async def test_random_events_keep_the_invariants(seed: int, autojump_clock: trio
         await trio.sleep(GRACE_S + 0.1)
         assert [pool.active_leases for pool in life.registry.pools if pool.active_leases] == []
         await trio.testing.wait_all_tasks_blocked()
-        assert life.told[-1] == (life.registry.revision, life.registry.pools, life.registry.drained)
+        assert life.published[-1] == (life.registry.revision, life.registry.pools, life.registry.drained)
         nursery.cancel_scope.cancel()
-    for (before, *was), (after, *now) in zip(life.told, life.told[1:], strict=False):
+    for (before, *was), (after, *now) in zip(life.published, life.published[1:], strict=False):
         assert after > before
         assert was != now or after > before + 1  # a change, or several that have undone each other
 
@@ -163,7 +163,7 @@ async def test_ready_pool_survives_announcements_and_restarts(
                 await trio.sleep(life.dice.uniform(1, 4))
             nursery.cancel_scope.cancel()
         saved = [Found(replica.handoff, replica.identity) for replica in life.registry.replicas]
-        life = Life(life.dice, engines={1: READY}, told=life.told)
+        life = Life(life.dice, engines={1: READY}, published=life.published)
         life.registry.restore(saved)
-    assert all(pool.ready for _revision, pools, _drained in life.told for pool in pools)
-    assert all(pools for _revision, pools, _drained in life.told)
+    assert all(pool.ready for _revision, pools, _drained in life.published for pool in pools)
+    assert all(pools for _revision, pools, _drained in life.published)

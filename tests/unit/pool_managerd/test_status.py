@@ -13,7 +13,7 @@ from tests.unit.pool_managerd.values import found
 LIMIT_S = 10.0
 
 
-class Said(Notifier):
+class RecordingNotifier(Notifier):
     """Records STATUS= values."""
 
     def __init__(self) -> None:
@@ -29,17 +29,17 @@ class Said(Notifier):
 
 
 async def test_status_reports_an_unwritable_state_file(tmp_path: Path) -> None:
-    state, said = tmp_path / "state", Said()
+    state, notifier = tmp_path / "state", RecordingNotifier()
     state.write_text("in the way")
     store = StateFile(state)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(keep_status, NodePools(), None, store, said)
+        nursery.start_soon(keep_status, NodePools(), None, store, notifier)
         await store.save([found()])
-        await said.until(
+        await notifier.until(
             f"pools.toml configures them; the pools cannot be saved in {state}/pools.json",
             there=True,
         )
         state.unlink()
         await store.save([found()])
-        await said.until("cannot be saved", there=False)
+        await notifier.until("cannot be saved", there=False)
         nursery.cancel_scope.cancel()

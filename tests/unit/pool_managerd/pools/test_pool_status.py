@@ -13,7 +13,7 @@ from tests.unit.pool_managerd.values import GONE, LOADING, READY, TWO_GPUS, repl
 MODEL: dict[str, Any] = {"model": {"id": "tiny", "path": "/m.gguf", "ctx_max": 512}}
 
 
-def told(*replicas: Replica, reports: tuple[ProvisioningReport, ...] = ()) -> PoolStatus:
+def status_of(*replicas: Replica, reports: tuple[ProvisioningReport, ...] = ()) -> PoolStatus:
     (status,) = pool_statuses(replicas, {each.pool_id: each for each in reports}, NOT_DISCOVERED)
     return status
 
@@ -41,7 +41,7 @@ def test_ready_pool_has_all_fields() -> None:
 
 
 def test_pool_with_one_ready_replica_is_ready() -> None:
-    status = told(replica(READY), replica(GONE, GONE, GONE, replica_id="r1"))
+    status = status_of(replica(READY), replica(GONE, GONE, GONE, replica_id="r1"))
     assert (status.state, status.ready, status.slots_total, status.slots_free) == (PoolState.READY, True, 5, 3)
     assert status.last_error is None
     assert [each.last_error for each in status.replicas] == [None, "the engine is gone"]
@@ -54,30 +54,30 @@ def test_memory_of_a_shared_gpu_counts_once() -> None:
 
 
 def test_failed_report_gives_state_and_reason() -> None:
-    status = told(reports=(report(PoolState.FAILED, last_error="no such model"),))
+    status = status_of(reports=(report(PoolState.FAILED, last_error="no such model"),))
     assert (status.state, status.live, status.ready) == (PoolState.FAILED, False, False)
     assert status.last_error == "no such model"
 
 
 def test_failure_without_error_uses_the_detail() -> None:
-    assert told(reports=(report(PoolState.FAILED, detail="building"),)).last_error == "building"
+    assert status_of(reports=(report(PoolState.FAILED, detail="building"),)).last_error == "building"
 
 
 @pytest.mark.parametrize("state", [PoolState.PROVISIONING, PoolState.STARTING, PoolState.FAILED])
 def test_report_decides_if_no_engine_is_live(state: PoolState) -> None:
-    status = told(replica(GONE, GONE, GONE), reports=(report(state, last_error="exit 1: out of memory"),))
+    status = status_of(replica(GONE, GONE, GONE), reports=(report(state, last_error="exit 1: out of memory"),))
     assert (status.state, status.last_error) == (state, "exit 1: out of memory")
 
 
 @pytest.mark.parametrize("look", [READY, LOADING])
 def test_live_engine_overrides_the_report(look: ProbeResult) -> None:
-    alone = told(replica(look))
-    assert told(replica(look), reports=(report(PoolState.FAILED, last_error="old"),)) == alone
+    alone = status_of(replica(look))
+    assert status_of(replica(look), reports=(report(PoolState.FAILED, last_error="old"),)) == alone
 
 
 def test_ready_report_does_not_make_a_pool_ready() -> None:
-    assert told(reports=(report(PoolState.READY),)).state is PoolState.STARTING
-    assert told(replica(GONE, GONE, GONE), reports=(report(PoolState.READY),)).state is PoolState.OFFLINE
+    assert status_of(reports=(report(PoolState.READY),)).state is PoolState.STARTING
+    assert status_of(replica(GONE, GONE, GONE), reports=(report(PoolState.READY),)).state is PoolState.OFFLINE
 
 
 def test_pools_are_sorted_by_id() -> None:
@@ -95,12 +95,12 @@ def test_status_line_counts_and_names_the_first_failure() -> None:
 
 def test_workloads_of_engines_are_united() -> None:
     embeds, chats = replica(READY, flags=["--embeddings"]), replica(READY, replica_id="r1", workloads=["completion"])
-    status = told(embeds, chats)
+    status = status_of(embeds, chats)
     assert status.workloads == ["completion", "embedding"]
     assert [each.workloads for each in status.replicas] == [["embedding"], ["completion"]]
-    assert told(embeds, replica(READY, replica_id="r1")).workloads is None
+    assert status_of(embeds, replica(READY, replica_id="r1")).workloads is None
 
 
 def test_starting_pool_has_the_workloads_of_its_report() -> None:
     coming = report(PoolState.STARTING, workloads=["rerank"])
-    assert told(reports=(coming,)).workloads == ["rerank"]
+    assert status_of(reports=(coming,)).workloads == ["rerank"]

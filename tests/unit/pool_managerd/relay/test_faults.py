@@ -44,15 +44,15 @@ async def leak_check(caplog: pytest.LogCaptureFixture) -> AsyncIterator[RelaySit
     assert caplog.messages == []
 
 
-async def heard(stream: trio.SocketStream) -> bytes:
+async def read_all(stream: trio.SocketStream) -> bytes:
     """Read up to the end of the connection."""
-    said = b""
+    received = b""
     try:
         async for data in stream:
-            said += data
+            received += data
     except trio.BrokenResourceError:
         pass
-    return said
+    return received
 
 
 def is_whole(answer: bytes) -> bool:
@@ -60,8 +60,8 @@ def is_whole(answer: bytes) -> bool:
     top, gap, body = answer.partition(b"\r\n\r\n")
     if not gap:
         return False
-    told = re.search(rb"content-length: (\d+)", top)
-    return len(body) == int(told[1]) if told else body.endswith(END)
+    length = re.search(rb"content-length: (\d+)", top)
+    return len(body) == int(length[1]) if length else body.endswith(END)
 
 
 ODD_ANSWERS: dict[str, tuple[bytes, int, bytes]] = {
@@ -102,8 +102,8 @@ async def test_odd_answer_passes_or_is_502(
         last = site.get("hello").replace("Host", "Connection: close\nHost")
         async with await site.raw(server + site.get("odd").replace("GET", method) + last) as stream:
             with trio.fail_after(LIMIT_S):
-                said = await heard(stream)
-    answers = re.split(rb"(?=HTTP/1.1 \d)", said)[1:]
+                received = await read_all(stream)
+    answers = re.split(rb"(?=HTTP/1.1 \d)", received)[1:]
     assert [int(each.split(b" ")[1]) for each in answers[-2:]] == [status, 418]
     assert answers[-1].endswith(b"hello")
     got = answers[-2].partition(b"\r\n\r\n")[2]
@@ -124,11 +124,11 @@ async def test_cut_off_answer_does_not_look_complete(
         for length in range(len(answer), -1, -3):
             monkeypatch.setitem(odd_engine.ANSWERS, "odd", answer[:length])
             async with await site.raw(server + site.get("odd").replace("Host", "Connection: close\nHost")) as stream:
-                said = re.split(rb"(?=HTTP/1.1 \d)", await heard(stream))[-1]
-            told = b"502" if length < answer.index(b"\r\n\r\n") + 4 else answer.split(b" ")[1]
-            good = length == len(answer) or told == b"502"
-            assert is_whole(said) == good
-            assert not good or said.split(b" ")[1] == told
+                received = re.split(rb"(?=HTTP/1.1 \d)", await read_all(stream))[-1]
+            status = b"502" if length < answer.index(b"\r\n\r\n") + 4 else answer.split(b" ")[1]
+            good = length == len(answer) or status == b"502"
+            assert is_whole(received) == good
+            assert not good or received.split(b" ")[1] == status
 
 
 @pytest.mark.parametrize("server", ["", HEALTH], ids=["hot", "hypercorn"])
@@ -145,7 +145,7 @@ async def test_refusal_of_head_request_has_no_body(
         async with await site.raw(
             server + asked + site.get("hello").replace("Host", "Connection: close\nHost")
         ) as stream:
-            answers = re.split(rb"(?=HTTP/1.1 \d)", await heard(stream))[-2:]
+            answers = re.split(rb"(?=HTTP/1.1 \d)", await read_all(stream))[-2:]
     assert [each.split(b" ")[1] for each in answers] == [status, b"418"]
     assert answers[0].endswith(b"\r\n\r\n")
 
@@ -176,7 +176,7 @@ async def test_leaving_client_is_noticed_despite_pipelining(
             elif how == "half a close":
                 await client.send_eof()
                 with trio.fail_after(LIMIT_S):
-                    await heard(client)
+                    await read_all(client)
 
 
 async def test_client_that_leaves_between_requests_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
@@ -197,9 +197,9 @@ def request_of(rng: random.Random) -> bytes:
     top = (
         f"POST /v2/pools/default/engine/{path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n{fields}"
     )
-    said = (top.encode() + sent) * rng.choice([1, 1, 2])
-    said = HEALTH.replace("\n", "\r\n").encode() + said if rng.random() < 0.3 else said
-    return said[: rng.randrange(len(said))] if rng.random() < 0.5 else said
+    sent_bytes = (top.encode() + sent) * rng.choice([1, 1, 2])
+    sent_bytes = HEALTH.replace("\n", "\r\n").encode() + sent_bytes if rng.random() < 0.3 else sent_bytes
+    return sent_bytes[: rng.randrange(len(sent_bytes))] if rng.random() < 0.5 else sent_bytes
 
 
 async def visit(site: RelaySite, rng: random.Random) -> None:
@@ -210,7 +210,7 @@ async def visit(site: RelaySite, rng: random.Random) -> None:
             await client.send_all(request_of(rng))
             if rng.random() < 0.3:
                 await client.send_eof()
-            await heard(client)
+            await read_all(client)
         except trio.BrokenResourceError:
             pass
     if rng.random() < 0.5:

@@ -77,10 +77,10 @@ async def test_every_method_passes(site: RelaySite, method: str) -> None:
 
 
 async def test_head_request_gets_only_the_head(site: RelaySite) -> None:
-    said = await site.said(site.get("hello").replace("GET", "HEAD", 1))
+    answer = await site.exchange(site.get("hello").replace("GET", "HEAD", 1))
     assert site.engine.asked[0].startswith(b"HEAD /hello ")
-    assert said.lower().partition(b"\r\n\r\n")[2] == b""
-    assert b"content-length: 5" in said.lower()
+    assert answer.lower().partition(b"\r\n\r\n")[2] == b""
+    assert b"content-length: 5" in answer.lower()
 
 
 async def test_answer_without_a_body_passes(site: RelaySite) -> None:
@@ -94,7 +94,7 @@ async def test_answer_delimited_by_close_is_complete(site: RelaySite) -> None:
 
 
 async def test_each_chunk_of_a_stream_passes_immediately(site: RelaySite) -> None:
-    async with site.ask("told") as answer:  # the head is here before any piece
+    async with site.ask("scripted") as answer:  # the head is here before any piece
         chunks = answer.chunks()
         for piece in (b"data: 1\n\n", b"data: 2\n\n", b"x" * 100_000):
             await site.engine.say.send(piece)
@@ -117,7 +117,7 @@ async def test_client_that_does_not_read_blocks_the_engine(site: RelaySite) -> N
     await until(lambda: site.engine.open == 0)
 
 
-@pytest.mark.parametrize("how", ["stall", "silence", "told"])
+@pytest.mark.parametrize("how", ["stall", "silence", "scripted"])
 async def test_disconnect_closes_the_engine_connection_at_once(site: RelaySite, how: str) -> None:
     stream = await site.raw(site.get(how))
     await site.engine.arrived.wait()
@@ -126,7 +126,7 @@ async def test_disconnect_closes_the_engine_connection_at_once(site: RelaySite, 
     assert leases(site.registry) == 1
     left, began_s = site.engine.left, trio.current_time()
     await stream.aclose()
-    if how == "told":  # the odd engine notices when it is told to write
+    if how == "scripted":  # the fake engine only notices on a write
         await until(lambda: leases(site.registry) == 0)
     else:
         await left.wait()
@@ -138,9 +138,9 @@ async def test_disconnect_closes_the_engine_connection_at_once(site: RelaySite, 
 async def test_broken_engine_leaves_an_incomplete_answer(
     site: RelaySite, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said = await site.said(site.get(how))
-    assert said.startswith(b"HTTP/1.1 ") or not said
-    assert not said.endswith(b"0\r\n\r\n")
+    received = await site.exchange(site.get(how))
+    assert received.startswith(b"HTTP/1.1 ") or not received
+    assert not received.endswith(b"0\r\n\r\n")
     with pytest.raises(UpstreamError, match="before the answer was complete"):
         async with site.ask(how) as answer:
             await answer.read()
@@ -151,10 +151,10 @@ async def test_broken_engine_leaves_an_incomplete_answer(
 async def test_broken_engine_is_visible_on_a_reused_connection(
     site: RelaySite, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said = await site.said("GET /health HTTP/1.1\nhost: localhost\n\n" + site.get("cut"))
-    assert said.count(b"HTTP/1.1 200 ") == 2
-    assert b"half" in said
-    assert not said.endswith(b"0\r\n\r\n")
+    answer = await site.exchange("GET /health HTTP/1.1\nhost: localhost\n\n" + site.get("cut"))
+    assert answer.count(b"HTTP/1.1 200 ") == 2
+    assert b"half" in answer
+    assert not answer.endswith(b"0\r\n\r\n")
     await site.end()
     assert caplog.text == ""
 
@@ -196,7 +196,7 @@ async def test_unready_pool_is_503(site: RelaySite) -> None:
 
 
 async def test_drained_pool_refuses_new_requests_only(site: RelaySite) -> None:
-    async with site.ask("told") as running:
+    async with site.ask("scripted") as running:
         site.registry.set_drained(DrainState(pools=frozenset({"default"})))
         async with site.ask("hello") as answer:
             assert (answer.status, answer.headers["x-llama-orch-relay"]) == (503, "refused")
@@ -214,8 +214,8 @@ async def test_missing_token_is_401(site: RelaySite) -> None:
 
 @pytest.mark.parametrize("path", ["../v2/gpus", "a/../../b", "%2e%2e/b", "%252e%252e/b", "..%2fb", r"..\b", "a#b", "."])
 async def test_path_that_leaves_the_engine_is_refused(site: RelaySite, path: str) -> None:
-    said = await site.said(site.get(path))
-    assert said.split(b" ")[1] in (b"400", b"404")
+    answer = await site.exchange(site.get(path))
+    assert answer.split(b" ")[1] in (b"400", b"404")
     assert site.engine.asked == []
 
 
@@ -224,8 +224,8 @@ async def test_absolute_target_is_not_followed(site: RelaySite) -> None:
         ("http://127.0.0.1:1/v2/pools/default/engine/hello", b"418"),
         ("/v2/pools/default/engine//evil.example/hello", b"418"),
     ):
-        said = await site.said(f"GET {target} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {TOKEN}\n\n")
-        assert said.split(b" ")[1] == status
+        answer = await site.exchange(f"GET {target} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {TOKEN}\n\n")
+        assert answer.split(b" ")[1] == status
     assert [asked.split(b" ")[1] for asked in site.engine.asked] == [b"/hello", b"/evil.example/hello"]
 
 
@@ -233,11 +233,11 @@ async def test_absolute_target_is_not_followed(site: RelaySite) -> None:
 async def test_disconnect_during_the_request_is_not_an_error(
     site: RelaySite, hot: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wanted = site.get("hello")
-    said = (wanted if hot else wanted.replace("/engine/hello", "/status")).replace("\n", "\r\n").encode()
+    request_text = site.get("hello")
+    sent = (request_text if hot else request_text.replace("/engine/hello", "/status")).replace("\n", "\r\n").encode()
     for _client in range(20):
         with socket.create_connection(("127.0.0.1", site.port)) as client:
-            client.sendall(said)
+            client.sendall(sent)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     async with site.ask("hello") as answer:  # by its turn, all others have had theirs
         assert answer.status == 418
@@ -249,9 +249,9 @@ async def test_disconnect_during_the_request_is_not_an_error(
 async def test_target_that_is_not_a_path_is_refused(
     site: RelaySite, target: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said = await site.said(f"GET {target} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {TOKEN}\n\n")
-    assert said.split(b" ")[1] in (b"400", b"404")
-    assert b'"code"' in said
+    answer = await site.exchange(f"GET {target} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {TOKEN}\n\n")
+    assert answer.split(b" ")[1] in (b"400", b"404")
+    assert b'"code"' in answer
     assert caplog.messages == []
 
 
@@ -263,14 +263,14 @@ async def test_oversized_body_is_refused(site: RelaySite) -> None:
 
 async def test_running_requests_hold_leases(site: RelaySite) -> None:
     revision = site.registry.revision
-    async with site.ask("told"), site.ask("told"):
+    async with site.ask("scripted"), site.ask("scripted"):
         assert leases(site.registry) == 2
         assert site.registry.revision > revision
     await until(lambda: leases(site.registry) == 0)
 
 
 async def test_stop_drains_requests_up_to_the_limit() -> None:
-    async with relay_site(drain_s=LIMIT_S) as site, site.ask("told") as answer:
+    async with relay_site(drain_s=LIMIT_S) as site, site.ask("scripted") as answer:
         site.stop.set()
         await site.engine.say.send(b"last")
         await site.engine.say.send(b"")

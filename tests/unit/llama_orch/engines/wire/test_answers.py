@@ -53,9 +53,9 @@ def chat(**body: Any) -> OpenAiPassage:
     return OpenAiPassage(Passage("chat", body, 1), None)
 
 
-def told(dialogue: EngineCall, *events: object) -> list[AnswerPart]:
+def parsed(call: EngineCall, *events: object) -> list[AnswerPart]:
     """The parsed parts of `events`, in order."""
-    return [said for event in events for said in dialogue.event(json.dumps(event))]
+    return [part for event in events for part in call.event(json.dumps(event))]
 
 
 def choice(text: str = "", finish: str | None = None, index: int = 0, **delta: object) -> dict[str, Any]:
@@ -207,16 +207,16 @@ def test_server_fault_has_no_context_reason() -> None:
 
 @pytest.mark.parametrize("choices", ["x", 5, {"index": 0}, [None], ["x"], [[]], [{"delta": {}}, 5], True])
 def test_malformed_choices_are_refused(choices: object) -> None:
-    for dialogue in (chat(), prompt("vllm"), prompt("openai-http")):
+    for call in (chat(), prompt("vllm"), prompt("openai-http")):
         with pytest.raises(ValueError, match="`choices` is not a list of objects"):
-            dialogue.event(json.dumps({"choices": choices, "usage": {"prompt_tokens": 1}}))
+            call.event(json.dumps({"choices": choices, "usage": {"prompt_tokens": 1}}))
 
 
 @pytest.mark.parametrize("number", [-1, 1.5, True, "5", None, 10**400])
 def test_impossible_counts_are_ignored(number: object) -> None:
-    dialogue = chat()
-    told(dialogue, choice("a"), {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": number}})
-    assert dialogue.event("[DONE]") == [Finished(1, None)]
+    call = chat()
+    parsed(call, choice("a"), {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": number}})
+    assert call.event("[DONE]") == [Finished(1, None)]
 
 
 @given(st.integers(300, 599), st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
@@ -241,14 +241,14 @@ def test_any_event_is_parsed_or_raises_value_error(engine: str, events: list[str
     dialogues = [prompt(engine, stop=["stop"])]
     if "chat" in adapters()[engine].endpoints:
         dialogues.append(adapters()[engine].call(TaskRequest(), Passage("chat", {}, 1), "m"))
-    for dialogue in dialogues:
+    for call in dialogues:
         for event in events:
             try:
-                said = dialogue.event(event)
+                parts = call.event(event)
             except (ValueError, RecursionError):
                 continue
-            assert all(isinstance(one, TextPiece | StreamChunk | Finished | EngineRefusal) for one in said)
-        assert all(isinstance(one, TextPiece | Finished) for one in dialogue.closed())
+            assert all(isinstance(part, TextPiece | StreamChunk | Finished | EngineRefusal) for part in parts)
+        assert all(isinstance(part, TextPiece | Finished) for part in call.closed())
 
 
 @given(st.binary(max_size=50) | EVENTS.map(lambda value: json.dumps(value).encode()))
@@ -266,8 +266,8 @@ def test_any_document_is_parsed_or_raises_value_error(body: bytes) -> None:
 
 def test_llama_server_pieces_and_counts() -> None:
     last = {"content": "!", "stop": True, "tokens_evaluated": 9, "tokens_predicted": 2, "timings": {"cache_n": 4}}
-    said = told(prompt("llamacpp"), {"content": "a", "stop": False}, {"content": "", "stop": False}, last)
-    assert said == [TextPiece("a"), TextPiece(""), TextPiece("!"), Finished(9, 2, 4)]
+    parts = parsed(prompt("llamacpp"), {"content": "a", "stop": False}, {"content": "", "stop": False}, last)
+    assert parts == [TextPiece("a"), TextPiece(""), TextPiece("!"), Finished(9, 2, 4)]
 
 
 # OpenAI
@@ -275,28 +275,28 @@ def test_llama_server_pieces_and_counts() -> None:
 
 def test_chat_is_passed_on_unchanged_with_its_counts() -> None:
     usage = {"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 3}}
-    dialogue = chat()
+    call = chat()
     role, hello, stop = choice(role="assistant", content=None), choice("hello"), choice(finish="stop")
     counted = {"choices": [], "usage": usage}
-    assert told(dialogue, role, hello, stop, counted) == [
+    assert parsed(call, role, hello, stop, counted) == [
         StreamChunk(json.dumps(role)),
         StreamChunk(json.dumps(hello), tokens=1),
         StreamChunk(json.dumps(stop)),
         StreamChunk(json.dumps(counted), usage=True),
     ]
-    assert dialogue.event("[DONE]") == [Finished(5, 2, 3)]
+    assert call.event("[DONE]") == [Finished(5, 2, 3)]
 
 
 @pytest.mark.parametrize(
     "delta", [{"content": "a"}, {"reasoning": "a"}, {"reasoning_content": "a"}, {"tool_calls": [{"index": 0}]}]
 )
 def test_any_delta_content_counts_as_a_token(delta: dict[str, Any]) -> None:
-    (said,) = told(chat(), choice(role="assistant", **delta))
-    assert said == StreamChunk(json.dumps(choice(role="assistant", **delta)), tokens=1)
+    (part,) = parsed(chat(), choice(role="assistant", **delta))
+    assert part == StreamChunk(json.dumps(choice(role="assistant", **delta)), tokens=1)
 
 
 def test_chunks_without_choices_and_counts_are_dropped() -> None:
-    assert told(chat(), {"object": "keepalive"}, {"choices": [], "prompt_filter_results": []}) == []
+    assert parsed(chat(), {"object": "keepalive"}, {"choices": [], "prompt_filter_results": []}) == []
 
 
 def test_empty_stream_is_refused() -> None:
@@ -318,15 +318,15 @@ def test_empty_stream_is_refused() -> None:
     ],
 )
 def test_without_done_all_choices_must_be_finished(body: dict[str, Any], finished: int, complete: bool) -> None:
-    dialogue = chat(**body)
-    told(dialogue, choice("a"), *(choice(finish="stop", index=index) for index in range(finished)))
-    assert dialogue.closed() == ([Finished(None, None)] if complete else [])
+    call = chat(**body)
+    parsed(call, choice("a"), *(choice(finish="stop", index=index) for index in range(finished)))
+    assert call.closed() == ([Finished(None, None)] if complete else [])
 
 
 def test_multi_line_json_is_passed_on_in_one_line() -> None:
-    (said,) = chat().event('{"choices":\r\n [{"delta":\n{"content":"a\\nb"}}]}')
-    assert isinstance(said, StreamChunk)
-    assert said.raw == '{"choices":   [{"delta": {"content":"a\\nb"}}]}'
+    (part,) = chat().event('{"choices":\r\n [{"delta":\n{"content":"a\\nb"}}]}')
+    assert isinstance(part, StreamChunk)
+    assert part.raw == '{"choices":   [{"delta": {"content":"a\\nb"}}]}'
 
 
 def test_document_is_passed_on_with_its_counts() -> None:
@@ -346,7 +346,7 @@ def token(text: str, *, special: bool = False, **rest: object) -> dict[str, Any]
 def test_tgi_special_tokens_are_not_text() -> None:
     details = {"generated_tokens": 2, "input_length": 7, "finish_reason": "eos_token"}
     last = token("</s>", special=True, generated_text="a", details=details)
-    assert told(prompt("tgi"), token("<s>", special=True), token("a"), last) == [
+    assert parsed(prompt("tgi"), token("<s>", special=True), token("a"), last) == [
         TextPiece(""),
         TextPiece("a"),
         TextPiece(""),
@@ -355,23 +355,23 @@ def test_tgi_special_tokens_are_not_text() -> None:
 
 
 def test_tgi_held_back_text_is_sent_at_the_end() -> None:
-    said = told(prompt("tgi", stop=["END"]), token("a E"), token("N", generated_text="a EN", details={}))
-    assert said == [TextPiece("a "), TextPiece("EN"), Finished(None, None)]
+    parts = parsed(prompt("tgi", stop=["END"]), token("a E"), token("N", generated_text="a EN", details={}))
+    assert parts == [TextPiece("a "), TextPiece("EN"), Finished(None, None)]
 
 
 def test_tgi_stop_text_is_cut_off() -> None:
-    said = told(prompt("tgi", stop=["END"]), token("a E"), token("ND", generated_text="a END", details={}))
-    assert said == [TextPiece("a "), TextPiece(""), Finished(None, None)]
+    parts = parsed(prompt("tgi", stop=["END"]), token("a E"), token("ND", generated_text="a END", details={}))
+    assert parts == [TextPiece("a "), TextPiece(""), Finished(None, None)]
 
 
 # Triton
 
 
 def test_triton_answer_ends_with_its_stream() -> None:
-    dialogue = prompt("triton")
-    said = told(dialogue, {"text_output": "a", "num_input_tokens": 3}, {"text_output": ["b"]}, {"text_output": ""})
-    assert said == [TextPiece("a"), TextPiece("b"), TextPiece("")]
-    assert dialogue.closed() == [TextPiece(""), Finished(3, None)]
+    call = prompt("triton")
+    parts = parsed(call, {"text_output": "a", "num_input_tokens": 3}, {"text_output": ["b"]}, {"text_output": ""})
+    assert parts == [TextPiece("a"), TextPiece("b"), TextPiece("")]
+    assert call.closed() == [TextPiece(""), Finished(3, None)]
 
 
 def test_empty_triton_stream_is_incomplete() -> None:
@@ -379,29 +379,29 @@ def test_empty_triton_stream_is_incomplete() -> None:
 
 
 def test_triton_held_back_text_is_sent_at_the_end() -> None:
-    dialogue = prompt("triton", stop=["END"])
-    assert told(dialogue, {"text_output": "a EN"}) == [TextPiece("a ")]
-    assert dialogue.closed() == [TextPiece("EN"), Finished(None, None)]
+    call = prompt("triton", stop=["END"])
+    assert parsed(call, {"text_output": "a EN"}) == [TextPiece("a ")]
+    assert call.closed() == [TextPiece("EN"), Finished(None, None)]
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\ufffd"), max_size=4), max_size=6))
 def test_only_the_new_part_of_accumulated_text_is_sent(pieces: list[str]) -> None:
     so_far = ["".join(pieces[: end + 1]) for end in range(len(pieces))]
-    said = told(prompt("triton"), *({"text_output": text, "stop_reason": "None"} for text in so_far))
-    assert said == [TextPiece(piece) for piece in pieces]
+    parts = parsed(prompt("triton"), *({"text_output": text, "stop_reason": "None"} for text in so_far))
+    assert parts == [TextPiece(piece) for piece in pieces]
 
 
 def test_incomplete_character_is_held_back() -> None:
     so_far = ["a", "a\ufffd", "a\ufffd\ufffd", "aé", "aé!"]
-    said = told(prompt("triton"), *({"text_output": text, "stop_reason": "None"} for text in so_far))
-    assert said == [TextPiece("a"), TextPiece(""), TextPiece(""), TextPiece("é"), TextPiece("!")]
+    parts = parsed(prompt("triton"), *({"text_output": text, "stop_reason": "None"} for text in so_far))
+    assert parts == [TextPiece("a"), TextPiece(""), TextPiece(""), TextPiece("é"), TextPiece("!")]
 
 
 def test_changed_accumulated_text_is_refused() -> None:
-    dialogue = prompt("triton")
-    told(dialogue, {"text_output": "abc", "stop_reason": "None"})
+    call = prompt("triton")
+    parsed(call, {"text_output": "abc", "stop_reason": "None"})
     with pytest.raises(ValueError, match="does not begin with the previous one"):
-        told(dialogue, {"text_output": "abX", "stop_reason": "None"})
+        parsed(call, {"text_output": "abX", "stop_reason": "None"})
 
 
 # stop texts
@@ -446,10 +446,10 @@ def test_only_arrays_of_numbers_are_emptied(monkeypatch: pytest.MonkeyPatch) -> 
         "usage": {"n": [1]},
         "x": ["1"],
     }
-    told = json.dumps(document).encode()
-    assert without_numbers(told) == told
+    body = json.dumps(document).encode()
+    assert without_numbers(body) == body
     monkeypatch.setattr(parsing, "LARGE_BYTES", 0)
-    assert json.loads(without_numbers(told)) == {
+    assert json.loads(without_numbers(body)) == {
         **document,
         "data": [{"embedding": [], "index": 0}, {"embedding": []}],
         "usage": {"n": []},

@@ -27,7 +27,7 @@ def shown(raw: dict[str, object], **body) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("asked", "told", "name"),
+    ("asked", "reported", "name"),
     [
         ("gpt-4", PATH, "gpt-4"),
         (PATH, "tiny", PATH),
@@ -36,14 +36,18 @@ def shown(raw: dict[str, object], **body) -> dict[str, object]:
         (None, "org/served", "org/served"),
     ],
 )
-def test_model_has_the_name_the_client_used(asked: str | None, told: str, name: str):
+def test_model_has_the_name_the_client_used(asked: str | None, reported: str, name: str):
     body = {} if asked is None else {"model": asked}
-    assert shown({"id": "c", "model": told, "choices": []}, **body)["model"] == name
+    assert shown({"id": "c", "model": reported, "choices": []}, **body)["model"] == name
 
 
 @given(TEXT, TEXT, TEXT)
-def test_only_the_model_is_changed(content: str, name: str, told: str):
-    chunk: dict[str, object] = {"choices": [{"delta": {"content": content, "reasoning": name}}], "model": told, "n": 1}
+def test_only_the_model_is_changed(content: str, name: str, reported: str):
+    chunk: dict[str, object] = {
+        "choices": [{"delta": {"content": content, "reasoning": name}}],
+        "model": reported,
+        "n": 1,
+    }
     assert shown(chunk, model="x") == {**chunk, "model": "x"}
     assert shown({"choices": [{"delta": {"content": content}}]}, model="x") == {
         "choices": [{"delta": {"content": content}}]

@@ -30,17 +30,17 @@ CHAT: dict[str, Any] = {
 }
 
 
-def asked(engine: str, **request: Any) -> Any:
+def request_body(engine: str, **request: Any) -> Any:
     return json.loads(adapters()[engine].call(TaskRequest(**request), None, "served").body)
 
 
-def passed_on(engine: str, endpoint: Endpoint, body: dict[str, Any], **request: Any) -> Any:
+def passage_body(engine: str, endpoint: Endpoint, body: dict[str, Any], **request: Any) -> Any:
     passage = Passage(endpoint, body, 1)
     return json.loads(adapters()[engine].call(TaskRequest(**request), passage, "served").body)
 
 
 def test_llama_server_gets_all_parameters_of_a_task() -> None:
-    assert asked("llamacpp", **FULL) == {
+    assert request_body("llamacpp", **FULL) == {
         "prompt": "hello",
         "stream": True,
         "n_predict": 9,
@@ -55,7 +55,7 @@ def test_llama_server_gets_all_parameters_of_a_task() -> None:
 
 
 def test_vllm_gets_served_name_and_own_sampling_parameters() -> None:
-    assert asked("vllm", **FULL) == {
+    assert request_body("vllm", **FULL) == {
         **STREAM,
         "model": "served",
         "prompt": "hello",
@@ -71,11 +71,11 @@ def test_vllm_gets_served_name_and_own_sampling_parameters() -> None:
 
 
 def test_vllm_gets_null_for_unset_max_tokens() -> None:
-    assert asked("vllm", prompt="hello") == {**STREAM, "model": "served", "prompt": "hello", "max_tokens": None}
+    assert request_body("vllm", prompt="hello") == {**STREAM, "model": "served", "prompt": "hello", "max_tokens": None}
 
 
 def test_openai_server_gets_only_openai_parameters() -> None:
-    assert asked("openai-http", **FULL) == {
+    assert request_body("openai-http", **FULL) == {
         **STREAM,
         "model": "served",
         "prompt": "hello",
@@ -88,7 +88,7 @@ def test_openai_server_gets_only_openai_parameters() -> None:
 
 
 def test_tgi_gets_parameters_and_details() -> None:
-    assert asked("tgi", **FULL) == {
+    assert request_body("tgi", **FULL) == {
         "inputs": "hello",
         "parameters": {
             "details": True,
@@ -106,7 +106,7 @@ def test_tgi_gets_parameters_and_details() -> None:
 
 @pytest.mark.parametrize("greedy", [{"temperature": 0.0, "top_p": 0.5}, {"temperature": 0.7, "top_p": 0.0}])
 def test_tgi_decodes_greedily_for_zero_temperature_or_top_p(greedy: dict[str, float]) -> None:
-    assert asked("tgi", prompt="x", **greedy)["parameters"] == {"details": True, "do_sample": False}
+    assert request_body("tgi", prompt="x", **greedy)["parameters"] == {"details": True, "do_sample": False}
 
 
 @given(
@@ -116,7 +116,7 @@ def test_tgi_decodes_greedily_for_zero_temperature_or_top_p(greedy: dict[str, fl
     repeat_penalty=st.none() | st.floats(0, 100),
 )
 def test_tgi_never_gets_values_it_rejects(**sampling: float | None) -> None:
-    parameters = asked("tgi", prompt="x", **sampling)["parameters"]
+    parameters = request_body("tgi", prompt="x", **sampling)["parameters"]
     assert parameters.get("temperature", 1) > 0
     assert 0 < parameters.get("top_p", 0.5) < 1
     assert parameters.get("top_k", 1) > 0
@@ -124,7 +124,7 @@ def test_tgi_never_gets_values_it_rejects(**sampling: float | None) -> None:
 
 
 def test_triton_gets_names_of_all_back_ends_at_once() -> None:
-    body = asked("triton", **FULL)
+    body = request_body("triton", **FULL)
     assert json.loads(body.pop("sampling_parameters")) == {
         "max_tokens": 9,
         "temperature": 0.7,
@@ -144,12 +144,14 @@ def test_triton_gets_names_of_all_back_ends_at_once() -> None:
 
 @given(st.sampled_from([FULL, {"prompt": "x"}, {"prompt": "x", "stop": ["one"]}]))
 def test_triton_gets_no_lists(request: dict[str, Any]) -> None:
-    assert all(isinstance(value, str | int | float | bool) for value in asked("triton", **request).values())
+    assert all(isinstance(value, str | int | float | bool) for value in request_body("triton", **request).values())
 
 
-@pytest.mark.parametrize(("said", "told"), [({}, 512), ({"expected_tokens": 40}, 40), ({"max_tokens": 3}, 3)])
-def test_triton_always_gets_max_tokens(said: dict[str, int], told: int) -> None:
-    assert asked("triton", prompt="x", **said)["max_tokens"] == told
+@pytest.mark.parametrize(
+    ("task_fields", "max_tokens"), [({}, 512), ({"expected_tokens": 40}, 40), ({"max_tokens": 3}, 3)]
+)
+def test_triton_always_gets_max_tokens(task_fields: dict[str, int], max_tokens: int) -> None:
+    assert request_body("triton", prompt="x", **task_fields)["max_tokens"] == max_tokens
 
 
 def test_triton_model_name_is_one_path_segment() -> None:
@@ -174,29 +176,29 @@ def test_triton_requires_a_model_name() -> None:
 def test_llama_server_cache_follows_kv_hint_and_determinism(
     task_fields: dict[str, str], cache_prompt: bool | None
 ) -> None:
-    assert asked("llamacpp", prompt="x", **task_fields).get("cache_prompt") is cache_prompt
-    assert passed_on("llamacpp", "chat", CHAT, **task_fields).get("cache_prompt") is cache_prompt
-    assert "cache_prompt" not in passed_on("llamacpp", "embeddings", {"input": "x"}, **task_fields)
+    assert request_body("llamacpp", prompt="x", **task_fields).get("cache_prompt") is cache_prompt
+    assert passage_body("llamacpp", "chat", CHAT, **task_fields).get("cache_prompt") is cache_prompt
+    assert "cache_prompt" not in passage_body("llamacpp", "embeddings", {"input": "x"}, **task_fields)
 
 
 @pytest.mark.parametrize("engine", ["llamacpp", "vllm", "openai-http", "tgi"])
 def test_seed_of_the_task_is_a_default(engine: str) -> None:
-    assert passed_on(engine, "chat", CHAT, seed=3)["seed"] == 3
-    assert passed_on(engine, "chat", {**CHAT, "seed": 1}, seed=3)["seed"] == 1
-    assert "seed" not in passed_on(engine, "chat", CHAT)
+    assert passage_body(engine, "chat", CHAT, seed=3)["seed"] == 3
+    assert passage_body(engine, "chat", {**CHAT, "seed": 1}, seed=3)["seed"] == 1
+    assert "seed" not in passage_body(engine, "chat", CHAT)
 
 
 @pytest.mark.parametrize(("engine", "model"), [("llamacpp", "mine"), ("vllm", "served"), ("tgi", "tgi")])
 def test_chat_is_passed_on_as_a_stream_with_counts(engine: str, model: str) -> None:
     body = {**CHAT, "stream": False, "stream_options": {"include_usage": False}, "logit_bias": {"1": None}}
-    assert passed_on(engine, "chat", body) == {**body, **STREAM, "model": model}
+    assert passage_body(engine, "chat", body) == {**body, **STREAM, "model": model}
 
 
 def test_other_stream_options_are_passed_on() -> None:
     options = {"continuous_usage_stats": True, "include_usage": False}
-    told = passed_on("vllm", "chat", {**CHAT, "stream": True, "stream_options": options})["stream_options"]
-    assert told == {"continuous_usage_stats": True, "include_usage": True}
-    assert "stream_options" not in passed_on("llamacpp", "chat", {**CHAT, "stream": True, "stream_options": None})
+    sent = passage_body("vllm", "chat", {**CHAT, "stream": True, "stream_options": options})["stream_options"]
+    assert sent == {"continuous_usage_stats": True, "include_usage": True}
+    assert "stream_options" not in passage_body("llamacpp", "chat", {**CHAT, "stream": True, "stream_options": None})
 
 
 def test_unknown_model_keeps_the_clients_name() -> None:
@@ -206,13 +208,13 @@ def test_unknown_model_keeps_the_clients_name() -> None:
 
 @pytest.mark.parametrize("endpoint", ["embeddings", "rerank"])
 def test_embeddings_and_rerank_are_not_streamed(endpoint: Endpoint) -> None:
-    body = passed_on("vllm", endpoint, {"input": "x", "stream": True}, seed=1)
+    body = passage_body("vllm", endpoint, {"input": "x", "stream": True}, seed=1)
     assert body == {"input": "x", "model": "served"}
 
 
 def test_tgi_gets_no_top_p_of_1() -> None:
-    assert "top_p" not in passed_on("tgi", "chat", {**CHAT, "top_p": 1})
-    assert passed_on("tgi", "chat", {**CHAT, "top_p": 0.5})["top_p"] == 0.5
+    assert "top_p" not in passage_body("tgi", "chat", {**CHAT, "top_p": 1})
+    assert passage_body("tgi", "chat", {**CHAT, "top_p": 0.5})["top_p"] == 0.5
 
 
 def test_text_is_sent_as_utf8_without_lone_surrogates() -> None:
