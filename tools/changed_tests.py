@@ -1,4 +1,4 @@
-"""Print the unit tests of what changed since the branch left main, for `make check`: `python -m tools.changed_tests`."""
+"""Print the unit tests of what changed since main, for `make check`: `python -m tools.changed_tests`."""
 
 import subprocess
 from collections.abc import Iterable

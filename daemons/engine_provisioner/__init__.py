@@ -1,1 +1,1 @@
-"""Gets engines and models, has them run, and announces them by handoff files."""
+"""engine-provisioner: fetches engines and models, starts engines, and announces them by handoff files."""

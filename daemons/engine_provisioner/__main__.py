@@ -12,7 +12,7 @@ from llama_orch.telemetry.events import POOLS_FILE_REFUSED
 
 
 def check(settings: ProvisionerSettings) -> Refusal | None:
-    """What is wrong with the pools file, all of it."""
+    """Return all problems in the pools file."""
     path = path_for(settings.pools_config)
     try:
         read(path)
@@ -25,7 +25,7 @@ def check(settings: ProvisionerSettings) -> Refusal | None:
 
 DAEMON = Daemon(
     "engine-provisioner",
-    "Gets engines and models, has them run, and announces them by handoff files.",
+    "Fetches engines and models, starts engines, and announces them by handoff files.",
     ProvisionerSettings,
     run,
     check,
@@ -33,7 +33,7 @@ DAEMON = Daemon(
 
 
 def main() -> int:
-    """The console script's entry; returns the exit status."""
+    """Run the console script; return the exit status."""
     return run_daemon(DAEMON)
 
 

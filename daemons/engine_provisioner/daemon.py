@@ -1,4 +1,4 @@
-"""engine-provisioner's nursery: a supervisor for each pool, the loop that oversees them, and the local API."""
+"""engine-provisioner's nursery: one supervisor per pool, the watchdog's view of them, and the local API."""
 
 import logging
 import os
@@ -8,24 +8,24 @@ from pathlib import Path
 import trio
 from prometheus_client import CollectorRegistry
 
-from engine_provisioner import clearing
-from engine_provisioner.acquire.acquiring import Acquiring, Fetched
+from engine_provisioner import cleanup
+from engine_provisioner.acquire.acquirer import Acquirer, CountBytes
 from engine_provisioner.launch import systemd_launcher
 from engine_provisioner.launch.child_launcher import ChildLauncher
 from engine_provisioner.launch.command import cache_ram_mib
 from engine_provisioner.launch.launcher import Launcher
 from engine_provisioner.launch.ports import Ports
 from engine_provisioner.launch.systemd_launcher import SystemdLauncher
-from engine_provisioner.progress import Progress, overdue
-from engine_provisioner.report.board import Board
-from engine_provisioner.report.voice import Voice
+from engine_provisioner.modes.external import ExternalMode
+from engine_provisioner.report.pool_reporter import PoolReporter
+from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.settings import METRICS_VARIABLE, ProvisionerSettings
 from engine_provisioner.spec import pools_file
 from engine_provisioner.spec.pool_spec import Pool
-from engine_provisioner.spec.provisioning_spec import External
+from engine_provisioner.step_deadline import StepDeadline, overdue
 from engine_provisioner.supervise.external_pool import ExternalPool
-from engine_provisioner.supervise.managed_pool import ManagedPool, Workshop
-from engine_provisioner.supervise.supervisor import Life, Supervisor
+from engine_provisioner.supervise.managed_pool import ManagedPool, SharedResources
+from engine_provisioner.supervise.supervisor import PoolRunner, Supervisor
 from llama_orch import VERSION
 from llama_orch.contracts.pools import POOLS_EXAMPLE
 from llama_orch.http.server.app import create_app, metrics_app
@@ -47,86 +47,87 @@ SOCKET = "engine-provisioner.sock"
 
 
 async def run(settings: ProvisionerSettings, service: Service) -> None:
-    """The daemon, until `service.stop` is set. Raises StartupError."""
-    pools = await trio.to_thread.run_sync(load, settings)
+    """Run the daemon until `service.stop` is set. Raises StartupError."""
+    pools = await trio.to_thread.run_sync(load_pools, settings)
     handoff_dir = settings.handoff_dir.absolute()
     await trio.to_thread.run_sync(prepare_directory, handoff_dir, [pool.id for pool in pools])
     registry = CollectorRegistry()
-    board = Board(handoff_dir / "status", registry)
+    reports = PoolReports(handoff_dir / "status", registry)
     sockets = listeners.local(service, handoff_dir.parent / SOCKET)
     address = sockets[0].getsockname()
-    app = Gate(create_app(__name__, board.waiting_for, registry), Access())
-    promises = [Progress(pool.id) for pool in pools]
+    app = Gate(create_app(__name__, reports.unready_pools, registry), Access())
+    deadlines = [StepDeadline(pool.id) for pool in pools]
     async with trio.open_nursery() as nursery:
         await nursery.start(
             partial(serve, app, sockets, shutdown=service.stop, drain_s=DRAIN_S, pulse=service.watchdog.pulse)
         )
-        await nursery.start(oversee, service, board, promises, service.watchdog.pulse("supervisors"))
+        await nursery.start(watch_supervisors, service, reports, deadlines, service.watchdog.pulse("supervisors"))
         await _start_metrics(settings, service, registry, nursery)
-        nursery.start_soon(board.keep)
+        nursery.start_soon(reports.restore_lost_files)
         launcher = _launcher(service, nursery)
-        nursery.start_soon(clearing.retire_unwanted, pools, launcher)
-        shop = await _workshop(settings, pools, launcher, board.metrics.fetched)
+        nursery.start_soon(cleanup.stop_unconfigured, pools, launcher)
+        shared = await _shared_resources(settings, pools, launcher, reports.metrics.add_downloaded, service.stop)
         async with trio.open_nursery() as supervisors:
-            for pool, promise in zip(pools, promises, strict=True):
-                voice = Voice(pool, board, handoff_dir)
-                await voice.unstarted()
-                await supervisors.start(Supervisor(_life(pool, shop, voice, promise), voice, promise).run)
+            for pool, deadline in zip(pools, deadlines, strict=True):
+                reporter = PoolReporter(pool, reports, handoff_dir)
+                await reporter.reset()
+                runner = _runner(pool, shared, reporter, deadline)
+                await supervisors.start(Supervisor(runner, reporter, deadline).run)
             give_back()
-            service.notifier.ready(board.summary())
+            service.notifier.ready(reports.summary())
             emit(DAEMON_READY, daemon=service.name, version=VERSION, address=address)
             await service.stop.wait()
-            emit(DAEMON_STOPPING, daemon=service.name, detail=_at_stop(launcher))
+            emit(DAEMON_STOPPING, daemon=service.name, detail=_fate_of_engines(launcher))
             supervisors.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
 
 
-def load(settings: ProvisionerSettings) -> list[Pool]:
-    """The pools of the pools file; none, said once, where there is no such file. Blocks; raises StartupError."""
+def load_pools(settings: ProvisionerSettings) -> list[Pool]:
+    """Return the pools of the pools file, or none if there is no file. Blocks; raises StartupError."""
     path = pools_file.path_for(settings.pools_config)
     try:
         pools = pools_file.read(path)
-    except pools_file.PoolsFileError as error:  # it was right when the start began
+    except pools_file.PoolsFileError as error:  # changed since `check` read it
         raise StartupError(str(error), "See llama-orch-pools(5).", ExitStatus.CONFIG) from error
     if pools is None:
         emit(POOLS_FILE_ABSENT, path=path, example=POOLS_EXAMPLE)
     return pools or []
 
 
-def prepare_directory(handoff_dir: Path, wanted: list[str]) -> None:
-    """Make the handoff directory, and clear it of what earlier runs announced. Blocks; raises StartupError."""
+def prepare_directory(handoff_dir: Path, configured: list[str]) -> None:
+    """Create the handoff directory and remove the handoffs of earlier runs. Blocks; raises StartupError."""
     try:
         (handoff_dir / "status").mkdir(parents=True, exist_ok=True)
-        for pool_id in clearing.withdraw_all(handoff_dir, wanted):
-            log.info("pool %s is in the pools file no more: withdrawn", pool_id)
+        for pool_id in cleanup.withdraw_all(handoff_dir, configured):
+            log.info("pool %s is no longer in the pools file; its handoff file is removed", pool_id)
     except OSError as error:
-        what = f"the handoff directory {handoff_dir} cannot be used: {error.strerror or error} ({error.filename})"
-        hint = "Make it the daemon's, or set ENGINE_PROVISIONER_HANDOFF_DIR."
-        raise StartupError(what, hint, ExitStatus.CANNOT_CREATE) from error
+        message = f"cannot use the handoff directory {handoff_dir}: {error.strerror or error} ({error.filename})"
+        hint = "Give engine-provisioner write permission there, or set ENGINE_PROVISIONER_HANDOFF_DIR."
+        raise StartupError(message, hint, ExitStatus.CANNOT_CREATE) from error
 
 
-async def oversee(
+async def watch_supervisors(
     service: Service,
-    board: Board,
-    promises: list[Progress],
+    reports: PoolReports,
+    deadlines: list[StepDeadline],
     pulse: Pulse,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Keep STATUS= true, and the watchdog fed as long as each supervisor moves on as it promised."""
+    """Update STATUS=, and beat `pulse` while no supervisor is overdue."""
     task_status.started()
     while True:
-        changed = board.changed
+        changed = reports.changed
         if not service.stop.is_set():
-            service.notifier.status(board.summary())
-        if broken := overdue(promises):
-            log.error("no progress: %s", "; ".join(broken))
+            service.notifier.status(reports.summary())
+        if late := overdue(deadlines):
+            log.error("no progress: %s", "; ".join(late))
             await trio.sleep(pulse.interval_s)
         else:
             await pulse.wait(changed)
 
 
 def _launcher(service: Service, nursery: trio.Nursery) -> Launcher:
-    if systemd_launcher.in_charge(service.environ, os.getpid()):
+    if systemd_launcher.is_available(service.environ, os.getpid()):
         return SystemdLauncher()
     return ChildLauncher(nursery)
 
@@ -134,7 +135,7 @@ def _launcher(service: Service, nursery: trio.Nursery) -> Launcher:
 async def _start_metrics(
     settings: ProvisionerSettings, service: Service, registry: CollectorRegistry, nursery: trio.Nursery
 ) -> None:
-    """Serve /metrics on TCP where an address is set: on loopback to this machine, elsewhere to whoever connects."""
+    """Serve /metrics over TCP if an address is set: a loopback address to this machine, others to everyone."""
     if (address := settings.metrics_address) is None:
         return
     app = metrics_app(service.name, registry)
@@ -144,24 +145,27 @@ async def _start_metrics(
     await nursery.start(start, served, sockets)
 
 
-async def _workshop(settings: ProvisionerSettings, pools: list[Pool], launcher: Launcher, fetched: Fetched) -> Workshop:
+async def _shared_resources(
+    settings: ProvisionerSettings, pools: list[Pool], launcher: Launcher, count_bytes: CountBytes, stopping: trio.Event
+) -> SharedResources:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    commands = await launcher.remembered()
-    remembered = {pool_id: known.port for pool_id, known in commands.items() if known.port is not None}
-    return Workshop(
+    commands = await launcher.known_commands()
+    previous_ports = {pool_id: known.port for pool_id, known in commands.items() if known.port is not None}
+    return SharedResources(
         gpu_mask=settings.gpu_mask,
         cache_ram_mib=cache_ram_mib(memory),
-        acquiring=Acquiring(settings.cache_dir.absolute(), fetched),
+        acquirer=Acquirer(settings.cache_dir.absolute(), count_bytes),
         launcher=launcher,
-        ports=Ports(pools, remembered),
+        ports=Ports(pools, previous_ports),
+        stopping=stopping,
     )
 
 
-def _life(pool: Pool, shop: Workshop, voice: Voice, progress: Progress) -> Life:
-    if isinstance(pool.provisioning, External):
-        return ExternalPool(pool, pool.provisioning, voice, progress)
-    return ManagedPool(pool, shop, voice, progress)
+def _runner(pool: Pool, shared: SharedResources, reporter: PoolReporter, deadline: StepDeadline) -> PoolRunner:
+    if isinstance(pool.provisioning, ExternalMode):
+        return ExternalPool(pool, pool.provisioning, reporter, deadline)
+    return ManagedPool(pool, shared, reporter, deadline)
 
 
-def _at_stop(launcher: Launcher) -> str:
-    return "the engines go on" if isinstance(launcher, SystemdLauncher) else "the engines end with it"
+def _fate_of_engines(launcher: Launcher) -> str:
+    return "engines keep running" if isinstance(launcher, SystemdLauncher) else "engines are stopped"

@@ -1,38 +1,36 @@
-"""The values a pool's supervisor works with: an engine that can be run, and a command that runs it."""
+"""Values shared by all steps of a pool: programs, engines, models on disk, and the commands that start engines."""
 
 import itertools
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 VERSION_LIMIT = 256
+INHERITED_VARIABLES = ("PATH", "HOME", "LANG")
 
 
 @dataclass(frozen=True)
 class Program:
-    """Something that can be executed: its first words, and the file whose change makes it another one."""
+    """An executable: the first words of its command line, and the file whose change makes it another program."""
 
-    words: tuple[str, ...]
+    argv: tuple[str, ...]
     file: Path
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A program that has been asked what it is: its version and the options that its --help names."""
+    """A program with its version and the options that its --help lists."""
 
     program: Program
     version: str
     options: frozenset[str]
 
-    def first_known(self, *names: str) -> str | None:
-        """The first of `names` that this engine knows; options are renamed between releases."""
-        return next((name for name in names if name in self.options), None)
-
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A model on this machine's disk: `name` is what clients ask for, `digest` is sha256:… where it was checked."""
+    """A model on this machine's disk. Clients ask for it by `name`; `digest` is sha256:… if it was verified."""
 
     name: str
     path: Path
@@ -41,26 +39,32 @@ class LocalModel:
 
 
 @dataclass(frozen=True)
-class Command:
-    """What is executed, with exactly this environment besides PATH, HOME and LANG."""
+class EngineCommand:
+    """The command line of an engine. It runs with `env` plus PATH, HOME and LANG, and nothing else."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
 
     def document(self) -> bytes:
-        """As the launch file that `exec_engine` reads; the same command gives the same bytes."""
+        """Return the launch file for `exec_engine`. Equal commands give equal bytes."""
         content = {"argv": list(self.argv), "env": dict(sorted(self.env.items()))}
         return (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode()
 
     @property
     def port(self) -> int | None:
-        """The port that the engine is told to listen on."""
+        """The port that the engine listens on."""
         return port_of(self.argv)
 
 
 def port_of(argv: tuple[str, ...]) -> int | None:
-    """The argument of --port in `argv`, where there is one and it is a number."""
+    """Return the argument of --port in `argv` if it is a number."""
     for name, value in itertools.pairwise(argv):
         if name == "--port" and value.isdigit():
             return int(value)
     return None
+
+
+def base_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the part of this daemon's environment that programs run for a pool get."""
+    inherited = {name: environ[name] for name in INHERITED_VARIABLES if name in environ}
+    return {"PATH": os.defpath, "LANG": "C.UTF-8"} | inherited

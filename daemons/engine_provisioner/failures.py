@@ -1,4 +1,4 @@
-"""Why a pool could not be brought up, and whether trying again can help."""
+"""The failure of a pool, and when the supervisor tries again."""
 
 from collections.abc import Iterable
 from enum import Enum
@@ -6,25 +6,25 @@ from pathlib import Path
 
 
 class Retry(Enum):
-    """What follows a failure."""
+    """When a failed pool is tried again; `supervise.retries` has the delays."""
 
     BACKOFF = "backoff"
-    """Time may heal it: tried again soon, then less and less often, at least each minute."""
+    """The cause may go away: soon, then at growing intervals of at most a minute."""
 
-    MENDING = "mending"
-    """Somebody has to mend something first: looked at again each minute."""
+    AFTER_FIX = "after_fix"
+    """An operator has to fix something: every minute."""
 
-    COSTLY = "costly"
-    """Trying again means fetching everything again: after a minute, then less and less often, at least each hour."""
+    REFETCH = "refetch"
+    """The next attempt fetches everything again: after a minute, then at growing intervals of at most an hour."""
 
     NEVER = "never"
     """Only another pools file or another release can help."""
 
 
 class ProvisioningFailure(Exception):
-    """A pool cannot be had for now: what is wrong, where, and how to mend it, in words for an operator.
+    """A pool cannot be provisioned. `message` and `hint` are shown to the operator.
 
-    A change of one of the files in `watch` is a reason to try again at once.
+    The supervisor tries again at once when one of the files in `watch` changes.
     """
 
     def __init__(self, message: str, hint: str = "", retry: Retry = Retry.BACKOFF, watch: Iterable[Path] = ()) -> None:

@@ -1,9 +1,9 @@
-"""Every variable of engine-provisioner, declared once."""
+"""The settings of engine-provisioner: the declaration of each environment variable."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from engine_provisioner.spec.pools_file import HERE, SYSTEM, path_for
+from engine_provisioner.spec.pools_file import LOCAL_FILE, SYSTEM_FILE, path_for
 from llama_orch.settings import Address, Example, Var
 from llama_orch.settings.shared import DEFAULT_RUNTIME_DIRECTORY, RELATIVE, RUNTIME_DIRECTORY, Common
 from llama_orch.settings.types import GpuMask, GpuMaskField, HomePath
@@ -12,8 +12,6 @@ METRICS_VARIABLE = "ENGINE_PROVISIONER_METRICS_ADDR"
 
 
 class ProvisionerSettings(Common):
-    """engine-provisioner's settings; immutable."""
-
     examples: ClassVar[tuple[Example, ...]] = (
         Example(
             "HOME_PROFILE, on the machine of the queen:",
@@ -34,9 +32,9 @@ class ProvisionerSettings(Common):
         Path,
         Var(
             "ENGINE_PROVISIONER_HANDOFF_DIR",
-            "Directory in which running engines are announced by handoff files; the same as pool-managerd's "
+            "Directory for the handoff files that announce running engines. Must equal pool-managerd's "
             "POOL_MANAGERD_RUNTIME_DIR.",
-            more=f"The Unix socket engine-provisioner.sock is made beside it where systemd passes none. {RELATIVE}",
+            more=f"Without a socket from systemd, engine-provisioner.sock is created beside it. {RELATIVE}",
             example=RUNTIME_DIRECTORY,
             allowed="the path of a directory",
             packaged=RUNTIME_DIRECTORY,
@@ -46,7 +44,7 @@ class ProvisionerSettings(Common):
         HomePath,
         Var(
             "ENGINE_PROVISIONER_CACHE_DIR",
-            "Directory that fetched engines and models are kept in.",
+            "Directory that holds downloaded engines and models.",
             example="/var/cache/llama-orch",
             allowed="the path of a directory",
             packaged="/var/cache/llama-orch",
@@ -57,8 +55,8 @@ class ProvisionerSettings(Common):
         Var(
             "ENGINE_PROVISIONER_GPU_MASK",
             "The GPUs that engines may use, by index, or cpu to run engines on the CPU.",
-            more="The indices are NVML's. A GPU that is named and absent is a failure, never a quiet fall back to the "
-            "CPU.",
+            more="Indices are those of NVML. If a configured GPU is absent, the pool fails; engines never fall back to "
+            "the CPU.",
             example="0,1",
         ),
     ] = GpuMask((0,))
@@ -67,11 +65,11 @@ class ProvisionerSettings(Common):
         Var(
             "ENGINE_PROVISIONER_POOLS_CONFIG",
             "The pools file.",
-            more="It is checked together with the variables. Without one the daemon runs, and has nothing to do.",
-            example=str(SYSTEM),
+            more="It is validated together with the variables. If the file is missing, the daemon runs without pools.",
+            example=str(SYSTEM_FILE),
             allowed="the path of a file",
-            packaged=str(SYSTEM),
-            default=f"./{HERE} where there is one, else {SYSTEM}",
+            packaged=str(SYSTEM_FILE),
+            default=f"./{LOCAL_FILE} if it exists, else {SYSTEM_FILE}",
             addition=True,
         ),
     ] = None
@@ -80,15 +78,15 @@ class ProvisionerSettings(Common):
         Address | None,
         Var(
             METRICS_VARIABLE,
-            "Address that serves /metrics alone, by plain HTTP and without a token.",
-            more="Without it the metrics are served on the Unix socket only. A loopback address serves this machine, "
-            "any other address whoever can connect.",
+            "Address that serves only /metrics, by plain HTTP and without a token.",
+            more="If unset, metrics are served on the Unix socket only. A loopback address serves this machine; any "
+            "other address serves every client that can connect.",
             example="127.0.0.1:9092",
             addition=True,
         ),
     ] = None
 
     def in_force(self, name: str) -> tuple[str, object]:
-        """As in the base; the pools file may be one that is not named."""
+        """Extend the base: an unset pools_config resolves to the file that is read."""
         variable, value = super().in_force(name)
         return variable, path_for(self.pools_config) if name == "pools_config" else value

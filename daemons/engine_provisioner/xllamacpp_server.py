@@ -1,7 +1,7 @@
-"""Serves a model with xllamacpp's HTTP server, told by llama-server's own options.
+"""Serve a model with xllamacpp's HTTP server, configured by llama-server's options.
 
-Run as a script by the command lines that `command` makes: `python3 -I xllamacpp_server.py --site DIRECTORY …`, where
-DIRECTORY is the private install. The server lives in this process; its log, errors included, is on standard error.
+`launch.command` runs it as a script: `python3 -I xllamacpp_server.py --site DIRECTORY …`, where DIRECTORY is the
+private install. The server runs in this process and logs to standard error.
 """
 
 import argparse
@@ -14,24 +14,26 @@ from typing import Any
 
 FAILED = 1
 DEVICES_MAX = 128
-"""How many shares xllamacpp wants."""
+"""The length that xllamacpp requires of tensor_split."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option: its spellings as llama-server has them, the parameter it sets, and how its text is read; without
-    `read` it takes no argument and sets `value`."""
+    """A command line option: llama-server's spellings, and the xllamacpp parameter that it sets.
+
+    `parse` converts the argument. Without it the option takes no argument and sets `value`.
+    """
 
     names: tuple[str, ...]
     parameter: str
-    read: Callable[[str], Any] | None = None
+    parse: Callable[[str], Any] | None = None
     value: bool = True
 
 
-def shares(text: str) -> list[float]:
-    """The numbers of --tensor-split, and 0 for each GPU that there might be besides."""
-    given = [float(part) for part in text.split(",")]
-    return given + [0.0] * (DEVICES_MAX - len(given))
+def parse_tensor_split(text: str) -> list[float]:
+    """Return the numbers of --tensor-split, padded with 0 to DEVICES_MAX."""
+    shares = [float(part) for part in text.split(",")]
+    return shares + [0.0] * (DEVICES_MAX - len(shares))
 
 
 OPTIONS = (
@@ -48,7 +50,7 @@ OPTIONS = (
     Option(("-tb", "--threads-batch"), "cpuparams_batch.n_threads", int),
     Option(("--threads-http",), "n_threads_http", int),
     Option(("-ngl", "--gpu-layers", "--n-gpu-layers"), "n_gpu_layers", int),
-    Option(("-ts", "--tensor-split"), "tensor_split", shares),
+    Option(("-ts", "--tensor-split"), "tensor_split", parse_tensor_split),
     Option(("-mg", "--main-gpu"), "main_gpu", int),
     Option(("-cram", "--cache-ram"), "cache_ram_mib", int),
     Option(("-lv", "--verbosity", "--log-verbosity"), "verbosity", int),
@@ -67,51 +69,50 @@ OPTIONS = (
 
 
 class Help(argparse.Action):
-    """--help as llama-server prints it: each option at the beginning of its line."""
+    """--help in llama-server's format, with each option at the beginning of its line."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_rest: object) -> None:
-        """Print and exit."""
         for option in OPTIONS:
-            print(", ".join(option.names), "" if option.read is None else "VALUE")  # noqa: T201
+            print(", ".join(option.names), "" if option.parse is None else "VALUE")  # noqa: T201
         parser.exit()
 
 
 def parser() -> argparse.ArgumentParser:
-    """Reads OPTIONS; anything else ends the process with status 2 and a line that names it."""
-    made = argparse.ArgumentParser("llama-server", add_help=False, allow_abbrev=False)
-    made.add_argument("--site", required=True)
-    made.add_argument("--version", action="store_true")
-    made.add_argument("-h", "--help", action=Help, nargs=0)
+    """Return a parser for OPTIONS. An unknown option ends the process with status 2."""
+    result = argparse.ArgumentParser("llama-server", add_help=False, allow_abbrev=False)
+    result.add_argument("--site", required=True)
+    result.add_argument("--version", action="store_true")
+    result.add_argument("-h", "--help", action=Help, nargs=0)
     for option in OPTIONS:
-        if option.read is None:
-            made.add_argument(
+        if option.parse is None:
+            result.add_argument(
                 *option.names, dest=option.parameter, action="store_const", const=option.value, default=None
             )
         else:
-            made.add_argument(*option.names, dest=option.parameter, type=option.read)
-    return made
+            result.add_argument(*option.names, dest=option.parameter, type=option.parse)
+    return result
 
 
 def set_parameter(parameters: Any, name: str, value: Any) -> None:
-    """Set `a.b` on `parameters`; a text where releases differ in whether they have one text or a set."""
+    """Set `a.b` on `parameters`. Some releases of xllamacpp have a set where others have one text."""
     *path, last = name.split(".")
     for part in path:
         parameters = getattr(parameters, part)
-    several = isinstance(getattr(parameters, last), set)
-    setattr(parameters, last, {value} if several else value)
+    is_set = isinstance(getattr(parameters, last), set)
+    setattr(parameters, last, {value} if is_set else value)
 
 
 def main() -> int:
-    """Serve until a signal ends the process; returns only when the server could not be started."""
-    given = vars(parser().parse_args())
-    sys.path.insert(0, given.pop("site"))
+    """Serve until a signal ends the process. Returns only if the server cannot start."""
+    options = vars(parser().parse_args())
+    sys.path.insert(0, options.pop("site"))
     import xllamacpp
 
-    if given.pop("version"):
+    if options.pop("version"):
         print(f"version: xllamacpp {xllamacpp.__version__}")  # noqa: T201
         return 0
     parameters = xllamacpp.CommonParams()
-    for name, value in given.items():
+    for name, value in options.items():
         if value is not None:
             set_parameter(parameters, name, value)
     try:
@@ -119,7 +120,7 @@ def main() -> int:
     except (RuntimeError, ValueError, TypeError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return FAILED
-    # the kernel ends it: the server's own clean-up waits for what is being generated
+    # let the kernel end the process: the server's own shutdown waits for running generations
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     print(f"serving on {server.listening_address}", file=sys.stderr, flush=True)  # noqa: T201

@@ -1,1 +1,1 @@
-"""The daemon of a GPU machine: GPUs, pools, engine health, handoff files."""
+"""pool-managerd, the daemon of a GPU machine: GPUs, pools, engine health, relay, heartbeats."""

@@ -1,4 +1,4 @@
-"""pool-managerd's command line."""
+"""The command pool-managerd."""
 
 import sys
 
@@ -8,12 +8,12 @@ from llama_orch.service.run import main as run_daemon
 from pool_managerd.daemon import run
 from pool_managerd.settings import PoolManagerSettings
 
-SUMMARY = "Watches this machine's engines and answers for them."
+SUMMARY = "Tracks this machine's GPUs and engines, and relays requests to the engines."
 DAEMON = Daemon("pool-managerd", SUMMARY, PoolManagerSettings, run, check)
 
 
 def main() -> int:
-    """Run pool-managerd; the exit status is one of sysexits(3)."""
+    """Run pool-managerd; return an exit status of sysexits(3)."""
     return run_daemon(DAEMON)
 
 

@@ -1,4 +1,4 @@
-"""pool-managerd's nursery: which loops run side by side, in which order they start, and how they stop."""
+"""pool-managerd's components and its nursery: which loops run, how they start and stop."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,88 +27,87 @@ from pool_managerd.api.engine import hot_routes
 from pool_managerd.api.node import add_node_route
 from pool_managerd.api.pools import add_routes
 from pool_managerd.cluster.addressing import address_of
-from pool_managerd.cluster.agent import Agent, Node
+from pool_managerd.cluster.agent import Agent, NodeIdentity
 from pool_managerd.cluster.capabilities import cores, read_memory
-from pool_managerd.cluster.queen import HttpQueen
+from pool_managerd.cluster.queen_client import HttpQueenClient
 from pool_managerd.draining import Draining
-from pool_managerd.engines.health import Health
+from pool_managerd.engines.health import HealthLoop
 from pool_managerd.gpus import Discovery, real_nvml, watch_gpus
-from pool_managerd.handoffs.handoffs import Handoffs
-from pool_managerd.handoffs.persistence import Store
+from pool_managerd.handoffs.handoffs import HandoffLoop
 from pool_managerd.handoffs.reports import ReportReader
+from pool_managerd.handoffs.state_file import StateFile
 from pool_managerd.metrics import Metrics
-from pool_managerd.pools.registry import Registry
+from pool_managerd.pools.node_pools import NodePools
 from pool_managerd.settings import PoolManagerSettings
-from pool_managerd.status import keep_status, line
+from pool_managerd.status import keep_status, summary_line
 
 NAME = "pool-managerd"
 DRAIN_S = {"home": 5.0, "cloud": 30.0}
-"""By profile: in CLOUD_PROFILE the answers of engines pass through here."""
-FIRST_LOOKS_S = 2.0
-"""How long a start waits for GPUs and engines known from before: a restart should not make good pools look unready."""
+"""By profile: in CLOUD_PROFILE the relay carries the answers of engines."""
+FIRST_PROBES_S = 2.0
+"""How long a start waits for GPUs and saved engines, so that a restart does not report ready pools as unready."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The daemon's one of each."""
+    """The daemon's components."""
 
     settings: PoolManagerSettings
-    registry: Registry
+    node_pools: NodePools
     metrics: Metrics
-    health: Health
+    health: HealthLoop
     reports: ReportReader
-    handoffs: Handoffs
+    handoffs: HandoffLoop
     draining: Draining
     agent: Agent | None
     tls: Tls
-    store: Store
+    store: StateFile
 
     @property
     def line(self) -> str:
-        """What the daemon says of itself in one line."""
-        return line(self.registry, self.agent, self.store)
+        return summary_line(self.node_pools, self.agent, self.store)
 
 
 def state_directory(settings: PoolManagerSettings, service: Service) -> Path:
-    """Where pools are kept across a restart: systemd's StateDirectory=, or beside the handoff directory."""
+    """Return the directory of pools.json: systemd's StateDirectory=, or one beside the handoff directory."""
     given = service.environ.get("STATE_DIRECTORY")
     return Path(given) if given else settings.runtime_dir.parent / NAME
 
 
 async def build(settings: PoolManagerSettings, service: Service) -> Parts:
-    """All parts, connected, none of them running; the pools of the last run are known again.
+    """Build and wire the components, with the pools of the last run. Nothing runs yet.
 
-    Raises ConfigurationError for files of TLS.
+    Raises ConfigurationError for unusable TLS files.
     """
     tls = Tls.of(settings.tls)
     state = state_directory(settings, service)
-    store = Store(state)
+    store = StateFile(state)
     saved = await trio.to_thread.run_sync(store.load)
-    registry = Registry()
-    registry.restore(saved)
-    metrics = Metrics(registry)
-    health = Health(registry, metrics)
+    node_pools = NodePools()
+    node_pools.restore(saved)
+    metrics = Metrics(node_pools)
+    health = HealthLoop(node_pools, metrics)
     reports = ReportReader(settings.runtime_dir)
-    handoffs = Handoffs(
+    handoffs = HandoffLoop(
         intake=Intake(settings.runtime_dir, moves_bad=True, taken=already_taken(saved, settings)),
         reports=reports,
-        registry=registry,
+        node_pools=node_pools,
         health=health,
         store=store,
         metrics=metrics,
         interval_s=settings.watch_interval_ms / 1000,
         deletes=settings.auto_delete,
     )
-    draining = Draining(registry, metrics, settings.node_id)
-    agent = await agent_of(settings, state, registry, tls)
-    return Parts(settings, registry, metrics, health, reports, handoffs, draining, agent, tls, store)
+    draining = Draining(node_pools, metrics, settings.node_id)
+    agent = await agent_of(settings, state, node_pools, tls)
+    return Parts(settings, node_pools, metrics, health, reports, handoffs, draining, agent, tls, store)
 
 
-async def agent_of(settings: PoolManagerSettings, state: Path, registry: Registry, tls: Tls) -> Agent | None:
-    """Who speaks for this node to the queen; nobody in HOME_PROFILE, where she asks by herself."""
+async def agent_of(settings: PoolManagerSettings, state: Path, node_pools: NodePools, tls: Tls) -> Agent | None:
+    """Return the agent; None in HOME_PROFILE, where the queen polls this daemon instead."""
     if not (settings.queen_url and settings.node_id and settings.token):
         return None
-    node = Node(
+    node = NodeIdentity(
         node_id=settings.node_id,
         machine_id=await trio.to_thread.run_sync(machine_id, state),
         queen_url=settings.queen_url,
@@ -117,16 +116,16 @@ async def agent_of(settings: PoolManagerSettings, state: Path, registry: Registr
         ram_total_bytes=await trio.to_thread.run_sync(read_memory),
         address=partial(address_of, settings),
     )
-    return Agent(node, HttpQueen(settings.queen_url, settings.token, tls.client), registry)
+    return Agent(node, HttpQueenClient(settings.queen_url, settings.token, tls.client), node_pools)
 
 
 def already_taken(saved: Iterable[Found], settings: PoolManagerSettings) -> list[Identity]:
-    """The files not to be taken again. Where taken files are deleted, one that is still there has yet to be."""
+    """Return the handoff files not to take again. With auto_delete there are none: a file still there was not taken."""
     return [] if settings.auto_delete else [found.identity for found in saved]
 
 
 def as_bound(settings: PoolManagerSettings, service: Service) -> PoolManagerSettings:
-    """`settings` with the address at which systemd's socket really listens, if there is one."""
+    """Return `settings` with the actual address of systemd's socket, if there is one."""
     metrics_address = Host(settings.bind.host, settings.metrics_port)
     listeners.settle(service, "metrics", metrics_address, "PROMETHEUS_METRICS_PORT")
     return settings.model_copy(
@@ -135,7 +134,7 @@ def as_bound(settings: PoolManagerSettings, service: Service) -> PoolManagerSett
 
 
 async def run(settings: PoolManagerSettings, service: Service) -> None:
-    """Run until `service.stop` is set; the queen is told, and requests under way then have DRAIN_S seconds to end."""
+    """Run until `service.stop` is set. Then deregister, and give running requests DRAIN_S seconds to end."""
     settings = as_bound(settings, service)
     parts = await build(settings, service)
     closing = trio.Event()
@@ -159,26 +158,26 @@ async def run(settings: PoolManagerSettings, service: Service) -> None:
 async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) -> None:
     settings, ring = parts.settings, parts.handoffs.bell.ring
     interval_s = settings.watch_interval_ms / 1000
-    nursery.start_soon(watch_gpus, Discovery(real_nvml), parts.registry, settings.gpu_interval_ms / 1000)
+    nursery.start_soon(watch_gpus, Discovery(real_nvml), parts.node_pools, settings.gpu_interval_ms / 1000)
     await nursery.start(partial(watch, settings.runtime_dir, ring, interval_s=interval_s))
     await nursery.start(partial(watch, parts.reports.directory, ring, interval_s=interval_s))
     await nursery.start(parts.health.run, service.watchdog.pulse("health"))
     await nursery.start(parts.handoffs.run, service.watchdog.pulse("handoffs"))
     await nursery.start(parts.draining.run)
-    nursery.start_soon(keep_status, parts.registry, parts.agent, parts.store, service.notifier)
+    nursery.start_soon(keep_status, parts.node_pools, parts.agent, parts.store, service.notifier)
     nursery.start_soon(keep_warning, held(settings.tls))
-    with trio.move_on_after(FIRST_LOOKS_S):
-        await parts.registry.gpus_looked.wait()
-        await parts.registry.engines_seen()
+    with trio.move_on_after(FIRST_PROBES_S):
+        await parts.node_pools.gpus_discovered.wait()
+        await parts.node_pools.engines_probed()
 
 
 async def _start_serving(parts: Parts, service: Service, closing: trio.Event, nursery: trio.Nursery) -> None:
     settings, collectors = parts.settings, parts.metrics.collectors
     app = create_app(NAME, parts.handoffs.troubles, collectors)
-    add_routes(app, parts.registry, parts.handoffs, service.stop)
-    add_drain_routes(app, parts.registry, parts.draining)
+    add_routes(app, parts.node_pools, parts.handoffs, service.stop)
+    add_drain_routes(app, parts.node_pools, parts.draining)
     add_node_route(app, parts.agent)
-    hot = hot_routes(parts.registry, settings.body_limit)
+    hot = hot_routes(parts.node_pools, settings.body_limit)
     add_hot(app, hot)
     api = listeners.tcp(service, "api", settings.bind, "HTTP API", "POOL_MANAGERD_BIND_ADDR")
     metrics_address = Host(settings.bind.host, settings.metrics_port)

@@ -1,6 +1,6 @@
-"""The one owner of drains: which pools take nothing new, since when, and when what still passes is ended.
+"""Drains of pools and of the node: since when, and by which deadline running requests are ended.
 
-In memory only: after a restart nothing is drained.
+The one owner of drains. In memory only: after a restart nothing is drained.
 """
 
 import logging
@@ -13,18 +13,18 @@ from llama_orch.contracts.operations import DrainStatus
 from llama_orch.telemetry.events import POOL_DRAINING, POOL_RESUMED
 from llama_orch.telemetry.records import emit
 from pool_managerd.metrics import Metrics
-from pool_managerd.pools.registry import Registry
-from pool_managerd.pools.summary import Drained
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.pools.pool_status import DrainState
 
 GRACE_S = 1.0
-"""What is still under way at a deadline is ended so much later: the queen ends her own tasks first, and says why."""
+"""Requests are ended this long after the deadline, so that the queen ends its own tasks first, with a reason."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Watch:
-    """A pool whose requests have yet to end, by `ends_s`; `scope` is that of the task that waits for it."""
+class PoolDrain:
+    """A pool with running requests. They are ended at `ends_s`; `scope` cancels the task that waits for them."""
 
     since_s: float
     ends_s: float
@@ -32,67 +32,71 @@ class Watch:
 
 
 class Draining:
-    """Drains and resumes pools and the node as a whole; `run` sees to their deadlines. `node` is its name, if any."""
+    """Drains and resumes pools and the node; `run` enforces the deadlines. `node` is the node id, if there is one."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, node: str | None) -> None:
-        self._registry = registry
+    def __init__(self, node_pools: NodePools, metrics: Metrics, node: str | None) -> None:
+        self._node_pools = node_pools
         self._metrics = metrics
         self._name = node
         self._node_ends_s = math.inf
         self._pool_ends_s: dict[str, float] = {}
-        self._watches: dict[str, Watch] = {}
+        self._watches: dict[str, PoolDrain] = {}
         self._nursery: trio.Nursery | None = None
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Watch over drains for ever."""
+        """Enforce deadlines, forever."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
             await trio.sleep_forever()
 
     def knows(self, pool_id: str) -> bool:
-        """Whether there is such a pool, or it is drained though it is gone."""
-        return self._registry.pool(pool_id) is not None or pool_id in self._registry.drained.pools
+        """Whether the pool exists, or is drained although it no longer exists."""
+        return self._node_pools.pool(pool_id) is not None or pool_id in self._node_pools.drained.pools
 
     def status(self, *pool_ids: str) -> DrainStatus:
-        """How the drain of these pools stands; of all pools where none is named."""
-        registry = self._registry
-        pools = pool_ids or tuple(pool.pool_id for pool in registry.pools)
-        draining = all(pool_id in registry.drained for pool_id in pool_ids) if pool_ids else registry.drained.node
-        return DrainStatus(pools=list(pools), draining=draining, active_leases=sum(map(registry.leases.of_pool, pools)))
+        """Return the drain status of these pools; of all pools if none is named."""
+        node_pools = self._node_pools
+        pools = pool_ids or tuple(pool.pool_id for pool in node_pools.pools)
+        draining = all(pool_id in node_pools.drained for pool_id in pool_ids) if pool_ids else node_pools.drained.node
+        return DrainStatus(
+            pools=list(pools), draining=draining, active_leases=sum(map(node_pools.leases.of_pool, pools))
+        )
 
     def drain(self, pool_id: str, deadline_ms: int | None) -> None:
-        """The pool takes nothing new; an earlier deadline of its own is replaced."""
-        before = self._registry.drained
+        """Stop new requests to the pool. Replaces an earlier deadline of the pool."""
+        before = self._node_pools.drained
         self._pool_ends_s[pool_id] = _ends_s(deadline_ms)
-        self._become(Drained(before.node, before.pools | {pool_id}))
+        self._apply(DrainState(before.node, before.pools | {pool_id}))
 
     def resume(self, pool_id: str) -> None:
-        """The pool takes requests again, unless the node as a whole is drained; its deadline is void."""
-        before = self._registry.drained
+        """Accept requests for the pool again, unless the node is drained. Its deadline is dropped."""
+        before = self._node_pools.drained
         self._pool_ends_s.pop(pool_id, None)
-        self._become(Drained(before.node, before.pools - {pool_id}))
+        self._apply(DrainState(before.node, before.pools - {pool_id}))
 
     def drain_node(self, deadline_ms: int | None) -> None:
-        """No pool takes anything new, nor does one that comes later; an earlier deadline of the node is replaced."""
+        """Stop new requests to all pools, also to pools added later. Replaces an earlier deadline of the node."""
         self._node_ends_s = _ends_s(deadline_ms)
-        self._become(Drained(True, self._registry.drained.pools))
+        self._apply(DrainState(True, self._node_pools.drained.pools))
 
     def resume_node(self) -> None:
-        """All pools take requests again but those that are drained by themselves; the node's deadline is void."""
+        """Accept requests again, except for pools that are drained themselves. The node's deadline is dropped."""
         self._node_ends_s = math.inf
-        self._become(Drained(False, self._registry.drained.pools))
+        self._apply(DrainState(False, self._node_pools.drained.pools))
 
-    def _become(self, after: Drained) -> None:
-        """Have it so, say what has changed for which pool, and see to the deadlines as they are now."""
-        before = self._registry.drained
+    def _apply(self, after: DrainState) -> None:
+        """Apply a new drain state: log what changed for which pool, and restart the deadlines."""
+        before = self._node_pools.drained
         if after != before:
-            self._registry.set_drained(after)
+            self._node_pools.set_drained(after)
         if after.node != before.node:
-            log.info("the node %s", "is draining: its pools take nothing new" if after.node else "is drained no more")
-        for pool_id in sorted({pool.pool_id for pool in self._registry.pools} | before.pools | after.pools):
+            log.info(
+                "the node is %s", "draining: its pools accept no new requests" if after.node else "no longer draining"
+            )
+        for pool_id in sorted({pool.pool_id for pool in self._node_pools.pools} | before.pools | after.pools):
             if pool_id in after and pool_id not in before:
-                emit(POOL_DRAINING, pool_id=pool_id, node=self._name, leases=self._registry.leases.of_pool(pool_id))
+                emit(POOL_DRAINING, pool_id=pool_id, node=self._name, leases=self._node_pools.leases.of_pool(pool_id))
                 self._watch(pool_id, trio.current_time())
             elif pool_id in before and pool_id not in after:
                 self._forget(pool_id)
@@ -105,16 +109,15 @@ class Draining:
             watch.scope.cancel()
 
     def _watch(self, pool_id: str, since_s: float) -> None:
-        """Have the end of the pool's last request seen to: by the deadline that comes first, of its own or the
-        node's."""
+        """Wait for the pool's last request, up to the earlier of its own and the node's deadline."""
         self._forget(pool_id)
         ends_s = min(self._node_ends_s, self._pool_ends_s.get(pool_id, math.inf))
-        watch = self._watches[pool_id] = Watch(since_s, ends_s, trio.CancelScope())
+        watch = self._watches[pool_id] = PoolDrain(since_s, ends_s, trio.CancelScope())
         assert self._nursery, "Draining.run has yet to be started"
         self._nursery.start_soon(self._until_empty, pool_id, watch)
 
-    async def _until_empty(self, pool_id: str, watch: Watch) -> None:
-        leases = self._registry.leases
+    async def _until_empty(self, pool_id: str, watch: PoolDrain) -> None:
+        leases = self._node_pools.leases
         with watch.scope:
             with trio.move_on_at(watch.ends_s):
                 await leases.none_left(pool_id)
@@ -126,5 +129,5 @@ class Draining:
 
 
 def _ends_s(deadline_ms: int | None) -> float:
-    """When what is still under way is ended, on trio's clock."""
+    """Return when running requests are ended, on trio's clock."""
     return math.inf if deadline_ms is None else trio.current_time() + deadline_ms / 1000 + GRACE_S

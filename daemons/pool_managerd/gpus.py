@@ -1,7 +1,7 @@
-"""The NVIDIA GPUs of this machine, by NVML, looked at every so often.
+"""Periodic discovery of this machine's NVIDIA GPUs by NVML.
 
-NVML blocks and may hang with a sick driver, so it is spoken to in a thread of its own. Owns NVML's initialisation
-and its shutdown.
+NVML blocks, and may hang with a broken driver, so that it is called in a thread of its own. Owns its initialisation and
+shutdown.
 """
 
 import ctypes
@@ -15,9 +15,9 @@ import trio
 from llama_orch.telemetry.events import GPU_LOST, GPUS_FOUND, GPUS_UNKNOWN
 from llama_orch.telemetry.records import emit
 from pool_managerd.pools.devices import Gpu, Gpus
-from pool_managerd.pools.registry import Registry
+from pool_managerd.pools.node_pools import NodePools
 
-ANSWER_LIMIT_S = 10.0
+NVML_LIMIT_S = 10.0
 LIBRARY = "libnvidia-ml.so.1"
 NO_DEVICE = Gpus(problem="the driver reports no GPU")
 
@@ -30,13 +30,13 @@ class Memory(Protocol):
 
 
 class Utilization(Protocol):
-    """nvmlUtilization_t, in per cent."""
+    """nvmlUtilization_t, in percent."""
 
     gpu: int
 
 
 class Nvml(Protocol):
-    """The part of the module pynvml that is used; its functions raise its NVMLError."""
+    """The part of the module pynvml that is used. Its functions raise NVMLError."""
 
     NVMLError: type[Exception]
 
@@ -52,16 +52,16 @@ class Nvml(Protocol):
 
 
 def real_nvml() -> Nvml:
-    """pynvml. Loaded late and in a thread, and only where its library is: it is a large module.
+    """Import pynvml. Done late and in a thread, and only if the NVML library exists: it is a large module.
 
-    Raises OSError where the library is missing.
+    Raises OSError if the library is missing.
     """
     ctypes.CDLL(LIBRARY)
     return cast(Nvml, importlib.import_module("pynvml"))
 
 
 class Discovery:
-    """NVML, initialised when it is first needed and again after it failed. Blocking; one thread at a time."""
+    """Reads GPUs by NVML, initialised on first use and again after a failure. Blocks; for one thread at a time."""
 
     def __init__(self, load: Callable[[], Nvml]) -> None:
         self._load = load
@@ -71,8 +71,8 @@ class Discovery:
     def _nvml(self) -> Nvml:
         return self._load()
 
-    def look(self) -> Gpus:
-        """The GPUs as they are now; never raises for what the driver or the hardware does."""
+    def read(self) -> Gpus:
+        """Return the current GPUs. Errors of driver and hardware become `Gpus.problem`."""
         try:
             nvml = self._nvml
         except OSError as error:
@@ -84,12 +84,12 @@ class Discovery:
             count = self._nvml.nvmlDeviceGetCount()
         except self._nvml.NVMLError as error:
             self.close()
-            return Gpus(problem=f"NVML says: {error}")
+            return Gpus(problem=f"NVML reports: {error}")
         devices = tuple(gpu for index in range(count) if (gpu := self._device(index)))
         return Gpus(devices) if devices else NO_DEVICE
 
     def close(self) -> None:
-        """Shut NVML down, if it is up."""
+        """Shut NVML down if it is initialised."""
         if self._initialised:
             self._initialised = False
             try:
@@ -98,7 +98,7 @@ class Discovery:
                 return
 
     def _device(self, index: int) -> Gpu | None:
-        """One GPU, or None where the driver has lost it."""
+        """Return one GPU, or None if the driver has lost it."""
         try:
             handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
             memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
@@ -117,7 +117,7 @@ class Discovery:
     def _utilization(self, handle: object) -> int | None:
         try:
             return int(self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
-        except self._nvml.NVMLError:  # not told by every kind of device
+        except self._nvml.NVMLError:  # not supported by all devices
             return None
 
     def _capability(self, handle: object) -> str | None:
@@ -127,30 +127,30 @@ class Discovery:
             return None
 
 
-async def watch_gpus(discovery: Discovery, registry: Registry, interval_s: float) -> None:
-    """Keep the registry's GPUs true for ever; NVML is shut down at the end."""
+async def watch_gpus(discovery: Discovery, node_pools: NodePools, interval_s: float) -> None:
+    """Update the GPUs every `interval_s` seconds, forever. Shuts NVML down when cancelled."""
     limiter = trio.CapacityLimiter(1)
     try:
         while True:
-            gpus = Gpus(problem=f"NVML has not answered for {ANSWER_LIMIT_S:g} s")
-            with trio.move_on_after(ANSWER_LIMIT_S):
-                gpus = await trio.to_thread.run_sync(discovery.look, limiter=limiter, abandon_on_cancel=True)
-            announce(registry.gpus, gpus)
-            registry.set_gpus(gpus)
+            gpus = Gpus(problem=f"NVML did not answer within {NVML_LIMIT_S:g} s")
+            with trio.move_on_after(NVML_LIMIT_S):
+                gpus = await trio.to_thread.run_sync(discovery.read, limiter=limiter, abandon_on_cancel=True)
+            log_changes(node_pools.gpus, gpus)
+            node_pools.set_gpus(gpus)
             await trio.sleep(interval_s)
     finally:
         with trio.move_on_after(1.0, shield=True):
             await trio.to_thread.run_sync(discovery.close, limiter=limiter, abandon_on_cancel=True)
 
 
-def announce(before: Gpus, after: Gpus) -> None:
-    """Say what has changed about the GPUs since the last look; nothing where nothing has."""
+def log_changes(before: Gpus, after: Gpus) -> None:
+    """Log the changes since the last discovery, if any."""
     if after.problem and after.problem != before.problem:
         emit(GPUS_UNKNOWN, reason=after.problem)
     known = {gpu.uuid for gpu in before.devices}
-    if fresh := [gpu for gpu in after.devices if gpu.uuid not in known]:
-        emit(GPUS_FOUND, gpus=", ".join(f"{gpu.index} {gpu.name}" for gpu in fresh))
-    left = {gpu.uuid for gpu in after.devices}
+    if new := [gpu for gpu in after.devices if gpu.uuid not in known]:
+        emit(GPUS_FOUND, gpus=", ".join(f"{gpu.index} {gpu.name}" for gpu in new))
+    present = {gpu.uuid for gpu in after.devices}
     for gpu in before.devices:
-        if gpu.uuid not in left:
-            emit(GPU_LOST, device=f"{gpu.index} ({gpu.name})", reason=after.problem or "the driver does not list it")
+        if gpu.uuid not in present:
+            emit(GPU_LOST, device=f"{gpu.index} ({gpu.name})", reason=after.problem or "the driver no longer lists it")

@@ -1,4 +1,4 @@
-"""pool-managerd's metrics. Gauges are read from the registry at each scrape, so that those of gone pools vanish."""
+"""pool-managerd's metrics. Gauges are read from the pools at each scrape, so that those of removed pools vanish."""
 
 from collections.abc import Iterator
 
@@ -7,13 +7,13 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from pool_managerd.pools.devices import devices_of
-from pool_managerd.pools.registry import Registry
-from pool_managerd.pools.replica import Answer, Replica
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.pools.replica import HealthAnswer, Replica
 
-DURATIONS_MS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-DRAINS_MS = (10, 100, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000)
+HANDOFF_BUCKETS_MS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+DRAIN_BUCKETS_MS = (10, 100, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000)
 NO_POOL = ""
-"""The pool_id of files that could not be understood; no pool can be named so."""
+"""The pool_id of files that could not be parsed; no pool has an empty id."""
 
 GAUGES = {
     "pool_ready": ("Whether the pool is ready, 1 or 0", "ready"),
@@ -22,21 +22,21 @@ GAUGES = {
     "pool_vram_total_bytes": ("Memory of the pool's GPUs", "vram_total_bytes"),
     "pool_vram_free_bytes": ("Free memory of the pool's GPUs", "vram_free_bytes"),
 }
-PLACE = ["engine", "engine_version", "pool_id", "replica_id"]
-RESULTS = {
-    Answer.READY: ("success", "ready"),
-    Answer.LOADING: ("success", "loading"),
-    Answer.SILENT: ("error", "timeout"),
-    Answer.GONE: ("error", "unreachable"),
+REPLICA_LABELS = ["engine", "engine_version", "pool_id", "replica_id"]
+CHECK_LABELS = {
+    HealthAnswer.READY: ("success", "ready"),
+    HealthAnswer.LOADING: ("success", "loading"),
+    HealthAnswer.SILENT: ("error", "timeout"),
+    HealthAnswer.GONE: ("error", "unreachable"),
 }
-"""Outcome and reason of a health check: an engine that loads does what it is meant to."""
+"""Labels outcome and reason of a health check. Loading counts as success: the engine behaves as expected."""
 TAKEN, REJECTED = "taken", "rejected"
 
 
 class Metrics:
-    """The daemon's own collector registry and what is counted in it."""
+    """The daemon's collector registry and its counters."""
 
-    def __init__(self, pools: Registry) -> None:
+    def __init__(self, pools: NodePools) -> None:
         self.collectors = CollectorRegistry()
         ProcessCollector(registry=self.collectors)
         self.collectors.register(_PoolGauges(pools))
@@ -49,82 +49,80 @@ class Metrics:
             "pool_handoff_processing_duration_ms",
             "From the look at the directory to the engine being known, in milliseconds",
             ["pool_id"],
-            buckets=DURATIONS_MS,
+            buckets=HANDOFF_BUCKETS_MS,
             registry=self.collectors,
         )
         self._drains = Histogram(
             "drain_duration_ms",
             "From the drain of a pool to the end of its last request, in milliseconds",
             ["pool_id"],
-            buckets=DRAINS_MS,
+            buckets=DRAIN_BUCKETS_MS,
             registry=self.collectors,
         )
         self._pools: set[str] = set()
 
     def handoff_taken(self, pool_id: str, duration_ms: float) -> None:
-        """Count a handoff that was taken."""
+        """Count a handoff file that was taken."""
         self._pools.add(pool_id)
         self._handoffs.labels(pool_id, TAKEN).inc()
         self._durations.labels(pool_id).observe(duration_ms)
 
     def handoff_rejected(self) -> None:
-        """Count a file that was no handoff."""
+        """Count a file that is not a valid handoff."""
         self._handoffs.labels(NO_POOL, REJECTED).inc()
 
-    def health_check(self, pool_id: str, answer: Answer) -> None:
-        """Count a look at an engine."""
+    def health_check(self, pool_id: str, answer: HealthAnswer) -> None:
         self._pools.add(pool_id)
-        self._checks.labels(pool_id, *RESULTS[answer]).inc()
+        self._checks.labels(pool_id, *CHECK_LABELS[answer]).inc()
 
     def drained(self, pool_id: str, duration_ms: float) -> None:
-        """Take note of a drain that is done."""
+        """Record a completed drain."""
         self._pools.add(pool_id)
         self._drains.labels(pool_id).observe(duration_ms)
 
     def keep_only(self, pool_ids: set[str]) -> None:
-        """Remove the series of all other pools."""
-        for gone in self._pools - pool_ids:
+        """Remove the series of all pools but these."""
+        for removed in self._pools - pool_ids:
             for series in (self._handoffs, self._checks, self._durations, self._drains):
-                series.remove_by_labels({"pool_id": gone})
+                series.remove_by_labels({"pool_id": removed})
         self._pools &= pool_ids
 
 
 class _PoolGauges(Collector):
-    """What the registry says now."""
-
-    def __init__(self, pools: Registry) -> None:
-        self._registry = pools
+    def __init__(self, pools: NodePools) -> None:
+        self._node_pools = pools
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """All gauges of all pools."""
         for name, (text, field) in GAUGES.items():
             family = GaugeMetricFamily(name, text, labels=["pool_id"])
-            for pool in self._registry.pools:
+            for pool in self._node_pools.pools:
                 family.add_metric([pool.pool_id], getattr(pool, field))
             yield family
         yield from self._devices()
-        yield self._caches()
+        yield self._kv_caches()
 
-    def _caches(self) -> GaugeMetricFamily:
-        family = GaugeMetricFamily("kv_cache_usage_ratio", "Part of the engine's KV cache in use, 0 to 1", labels=PLACE)
-        for replica in self._registry.replicas:
+    def _kv_caches(self) -> GaugeMetricFamily:
+        family = GaugeMetricFamily(
+            "kv_cache_usage_ratio", "Part of the engine's KV cache in use, 0 to 1", labels=REPLICA_LABELS
+        )
+        for replica in self._node_pools.replicas:
             if replica.kv_usage is not None:
-                family.add_metric(_place(replica), replica.kv_usage)
+                family.add_metric(_replica_labels(replica), replica.kv_usage)
         return family
 
     def _devices(self) -> Iterator[GaugeMetricFamily]:
-        labels = [*PLACE, "device"]
+        labels = [*REPLICA_LABELS, "device"]
         used = GaugeMetricFamily("vram_used_bytes", "Memory in use on the engine's GPU", labels=labels)
         busy = GaugeMetricFamily("gpu_utilization", "Per cent of time the engine's GPU was busy", labels=labels)
-        for replica in self._registry.replicas:
-            names = _place(replica)
-            for gpu in devices_of(replica.handoff.device_mask, self._registry.gpus):
-                used.add_metric([*names, str(gpu.index)], gpu.vram_total_bytes - gpu.vram_free_bytes)
+        for replica in self._node_pools.replicas:
+            values = _replica_labels(replica)
+            for gpu in devices_of(replica.handoff.device_mask, self._node_pools.gpus):
+                used.add_metric([*values, str(gpu.index)], gpu.vram_total_bytes - gpu.vram_free_bytes)
                 if gpu.utilization is not None:
-                    busy.add_metric([*names, str(gpu.index)], gpu.utilization)
+                    busy.add_metric([*values, str(gpu.index)], gpu.utilization)
         yield used
         yield busy
 
 
-def _place(replica: Replica) -> list[str]:
+def _replica_labels(replica: Replica) -> list[str]:
     return [replica.handoff.engine, replica.handoff.engine_version, *replica.key]

@@ -1,4 +1,4 @@
-"""Every variable of pool-managerd, declared once."""
+"""pool-managerd's settings."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +21,11 @@ from llama_orch.settings.types import BaseUrl
 
 
 class PoolManagerSettings(ApiSettings):
-    """pool-managerd's settings; immutable. Durations carry their unit in the name."""
+    """pool-managerd's settings. Immutable. Names of durations end in their unit."""
 
     examples: ClassVar[tuple[Example, ...]] = (
         Example(
-            "HOME_PROFILE, on the machine of the queen:",
+            "HOME_PROFILE, on the queen's machine:",
             {
                 "POOL_MANAGERD_BIND_ADDR": "127.0.0.1:9200",
                 "POOL_MANAGERD_RUNTIME_DIR": ".runtime/engines",
@@ -33,7 +33,7 @@ class PoolManagerSettings(ApiSettings):
             },
         ),
         Example(
-            "CLOUD_PROFILE, on a GPU machine; each has a node id of its own:",
+            "CLOUD_PROFILE, on a GPU machine. Each machine needs its own node id:",
             {
                 "POOL_MANAGERD_NODE_ID": "gpu-node-1",
                 "ORCHESTRATORD_URL": "http://control-plane:8080",
@@ -52,7 +52,7 @@ class PoolManagerSettings(ApiSettings):
         Address,
         Var(
             "POOL_MANAGERD_BIND_ADDR",
-            "Address that the HTTP API listens on.",
+            "Address of the HTTP API.",
             example="127.0.0.1:9200",
             packaged="127.0.0.1:9200",
         ),
@@ -61,7 +61,7 @@ class PoolManagerSettings(ApiSettings):
         NodeId | None,
         Var(
             "POOL_MANAGERD_NODE_ID",
-            "Name of this GPU machine, unlike that of any other in the cluster.",
+            "Name of this GPU machine, unique in the cluster.",
             example="gpu-node-1",
             allowed=f"1 to 128 letters, digits, dots, dashes and underscores, but not the word {NODE_ID_RESERVED}",
             profile="cloud",
@@ -72,7 +72,7 @@ class PoolManagerSettings(ApiSettings):
         BaseUrl | None,
         Var(
             "ORCHESTRATORD_URL",
-            "URL of queen-rbee, to register with and send heartbeats to.",
+            "URL of the queen-rbee to register with and send heartbeats to.",
             example="http://queen-rbee:8080",
             profile="cloud",
             required="in CLOUD_PROFILE",
@@ -82,12 +82,12 @@ class PoolManagerSettings(ApiSettings):
         Annotated[str, AfterValidator(node_address)] | None,
         Var(
             "POOL_MANAGERD_ADVERTISE_URL",
-            "URL at which the queen reaches this pool-managerd. By default the bind address, and where that is all "
-            "addresses (0.0.0.0, [::]), the one from which the queen is reached.",
+            "URL under which the queen reaches this pool-managerd. Default: the bind address; if that is 0.0.0.0 or "
+            "[::], the local address of the route to the queen.",
             example="http://gpu-node-1.lan:9200",
             allowed="http://HOST:PORT or https://HOST:PORT",
             profile="cloud",
-            default="(none): found out at each registration",
+            default="(none): determined at each registration",
             addition=True,
         ),
     ] = None
@@ -95,7 +95,7 @@ class PoolManagerSettings(ApiSettings):
         Whole,
         Var(
             "POOL_MANAGERD_HEARTBEAT_INTERVAL_SECS",
-            "Seconds between two heartbeats; less than the queen's ORCHESTRATORD_NODE_TIMEOUT_MS.",
+            "Seconds between heartbeats. Must be less than the queen's ORCHESTRATORD_NODE_TIMEOUT_MS.",
             example="10",
             unit="seconds",
             profile="cloud",
@@ -106,8 +106,8 @@ class PoolManagerSettings(ApiSettings):
         Path,
         Var(
             "POOL_MANAGERD_RUNTIME_DIR",
-            "Directory in which engine-provisioner announces engines by handoff files.",
-            more=f"The Unix socket pool-managerd.sock is made beside it where systemd passes none. {RELATIVE}",
+            "Directory of the handoff files, in which engine-provisioner announces engines.",
+            more=f"The Unix socket pool-managerd.sock is created beside it if systemd passes none. {RELATIVE}",
             example=RUNTIME_DIRECTORY,
             allowed="the path of a directory",
             packaged=RUNTIME_DIRECTORY,
@@ -117,7 +117,7 @@ class PoolManagerSettings(ApiSettings):
         Whole,
         Var(
             "POOL_MANAGERD_WATCH_INTERVAL_MS",
-            "Milliseconds between two looks at the handoff directory: the backstop of its wake-ups.",
+            "Milliseconds between scans of the handoff directory, in case inotify misses a file.",
             example="1000",
             unit="milliseconds",
         ),
@@ -127,7 +127,7 @@ class PoolManagerSettings(ApiSettings):
         Flag,
         Var(
             "POOL_MANAGERD_AUTO_DELETE_HANDOFF",
-            "Whether a handoff file is deleted once it has been taken.",
+            "Delete handoff files after reading them.",
             example="true",
         ),
     ] = True
@@ -135,7 +135,7 @@ class PoolManagerSettings(ApiSettings):
         Whole,
         Var(
             "POOL_MANAGERD_GPU_DISCOVERY_INTERVAL_MS",
-            "Milliseconds between two looks at the GPUs.",
+            "Milliseconds between GPU discoveries.",
             example="10000",
             unit="milliseconds",
         ),
@@ -145,23 +145,22 @@ class PoolManagerSettings(ApiSettings):
 
     @property
     def profile(self) -> Literal["home", "cloud"]:
-        """CLOUD_PROFILE is in force as soon as ORCHESTRATORD_URL or POOL_MANAGERD_NODE_ID is set, otherwise
-        HOME_PROFILE."""
+        """cloud if ORCHESTRATORD_URL or POOL_MANAGERD_NODE_ID is set, otherwise home."""
         return "cloud" if self.queen_url or self.node_id else "home"
 
     @rule
     def cloud_needs_all_three(self) -> Iterator[Problem]:
         """CLOUD_PROFILE needs ORCHESTRATORD_URL, POOL_MANAGERD_NODE_ID and a token."""
         if self.profile == "cloud":
-            wanted = {
+            required = {
                 "POOL_MANAGERD_NODE_ID": self.node_id,
                 "ORCHESTRATORD_URL": self.queen_url,
                 "LLORCH_API_TOKEN": self.token,
             }
-            because = "ORCHESTRATORD_URL" if self.queen_url else "POOL_MANAGERD_NODE_ID"
-            problem = f"is not set, and CLOUD_PROFILE needs it ({because} is set)"
-            mend = "Set all three of POOL_MANAGERD_NODE_ID, ORCHESTRATORD_URL and LLORCH_API_TOKEN, or none."
-            yield from (Problem(name, None, problem, mend) for name, value in wanted.items() if value is None)
+            cause = "ORCHESTRATORD_URL" if self.queen_url else "POOL_MANAGERD_NODE_ID"
+            problem = f"is not set, but CLOUD_PROFILE requires it ({cause} is set)"
+            remedy = "Set all three of POOL_MANAGERD_NODE_ID, ORCHESTRATORD_URL and LLORCH_API_TOKEN, or none."
+            yield from (Problem(name, None, problem, remedy) for name, value in required.items() if value is None)
 
     @rule
     def metrics_have_a_port_of_their_own(self) -> Iterator[Problem]:

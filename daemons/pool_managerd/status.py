@@ -1,32 +1,29 @@
-"""What the daemon says of itself in `systemctl status`: its pools, whether their state can be stored, and how it stands
-with the queen of a cluster.
-"""
+"""The daemon's line in `systemctl status`: pools, trouble with the state file, registration with the queen."""
 
 from functools import partial
 
 from llama_orch.service.notify import Notifier
 from pool_managerd.cluster.agent import Agent
-from pool_managerd.handoffs.persistence import Store
-from pool_managerd.pools.registry import Registry
-from pool_managerd.pools.summary import status_line
-from pool_managerd.waiting import first_of
+from pool_managerd.handoffs.state_file import StateFile
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.pools.pool_status import status_line
+from pool_managerd.wait_any import wait_any
 
 
-def line(registry: Registry, agent: Agent | None, store: Store) -> str:
-    """All of it in one line."""
-    return "; ".join(filter(None, [status_line(registry.pools), store.trouble, agent.line if agent else None]))
+def summary_line(node_pools: NodePools, agent: Agent | None, store: StateFile) -> str:
+    return "; ".join(filter(None, [status_line(node_pools.pools), store.trouble, agent.line if agent else None]))
 
 
-async def keep_status(registry: Registry, agent: Agent | None, store: Store, notifier: Notifier) -> None:
-    """Keep `systemctl status` true for ever."""
+async def keep_status(node_pools: NodePools, agent: Agent | None, store: StateFile, notifier: Notifier) -> None:
+    """Update `systemctl status` on each change, forever."""
     shown = ""
     while True:
-        revision, standing, trouble = registry.revision, agent.line if agent else "", store.trouble
-        now = line(registry, agent, store)
+        revision, registration, trouble = node_pools.revision, agent.line if agent else "", store.trouble
+        now = summary_line(node_pools, agent, store)
         if now != shown:
             notifier.status(now)
             shown = now
-        changes = [partial(registry.changed, revision), partial(store.changed, trouble)]
+        changes = [partial(node_pools.changed, revision), partial(store.changed, trouble)]
         if agent:
-            changes.append(partial(agent.changed, standing))
-        await first_of(*changes)
+            changes.append(partial(agent.changed, registration))
+        await wait_any(*changes)

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from llama_orch.bell import Bell
+from llama_orch.engines.wire.adapters import adapters
 from llama_orch.http.client.kept_connections import KeptConnections
 from llama_orch.http.tls.tls import CLEAR, Tls
 from llama_orch.spool import Intake as Spool
@@ -15,7 +16,6 @@ from queen_rbee.dispatch.dispatcher import Dispatcher
 from queen_rbee.dispatch.forecast import Forecast
 from queen_rbee.dispatch.hop import Hop
 from queen_rbee.dispatch.queue import AdmissionQueue
-from queen_rbee.engines import ADAPTERS
 from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.fleet.managers import PoolManagers
 from queen_rbee.fleet.operations import Operations
@@ -61,12 +61,12 @@ class Parts:
 def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
     """All parts over `store`, which the caller keeps open for as long as they run."""
     bell, metrics = Bell(), Metrics()
-    registry = PoolRegistry(bell, ADAPTERS)
+    registry = PoolRegistry(bell, adapters())
     dispatcher = Dispatcher(
         queue=AdmissionQueue(settings.capacity, settings.policy),
         registry=registry,
         accounting=books(store, registry, metrics, settings.model_dirs),
-        adapters=ADAPTERS,
+        adapters=adapters(),
         strategy=settings.placement,
         bell=bell,
         hop=Hop(settings.token, KeptConnections(), tls.client),

@@ -30,7 +30,7 @@ from pool_managerd.api.draining import add_drain_routes
 from pool_managerd.api.engine import hot_routes as relay_routes
 from pool_managerd.draining import Draining
 from pool_managerd.metrics import Metrics
-from pool_managerd.pools.registry import Registry
+from pool_managerd.pools.node_pools import NodePools
 from queen_rbee.api.routes import cool_routes
 from queen_rbee.api.routes import hot_routes as queen_routes
 from queen_rbee.parts import build
@@ -98,10 +98,10 @@ def queen(engine_url: str) -> Served:
 
 def pool_manager(engine_url: str) -> Served:
     """Build pool-managerd with one engine in the pool `default`."""
-    registry = Registry()
+    registry = NodePools()
     registry.take(found(port=int(engine_url.rpartition(":")[2])))
     for replica in registry.replicas:
-        registry.saw(replica.incarnation, READY)
+        registry.apply_probe(replica.incarnation, READY)
     app, draining = create_app("pool-managerd", list, CollectorRegistry()), Draining(registry, Metrics(registry), "n")
     add_drain_routes(app, registry, draining)
     return Served(app, relay_routes(registry), [draining.run])

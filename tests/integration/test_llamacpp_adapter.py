@@ -16,12 +16,12 @@ from pydantic import JsonValue
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import TaskRequest, TaskState
+from llama_orch.engines.wire.llamacpp import LlamaCpp
+from llama_orch.engines.wire.passage import Endpoint, Passage
 from llama_orch.http.client.client import UpstreamError, fetch_json
 from queen_rbee.dispatch import relay
 from queen_rbee.dispatch.failure import Failure
 from queen_rbee.dispatch.silence import Limits
-from queen_rbee.engines.llamacpp import LlamaCpp
-from queen_rbee.engines.passage import Endpoint, Passage
 from queen_rbee.pools.candidates import Candidate
 from queen_rbee.tasks.task import Task
 from tests.engines.running import serving_engine

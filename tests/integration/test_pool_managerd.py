@@ -153,7 +153,7 @@ def test_hung_engine_is_not_ready_until_it_continues(
         os.kill(engine.pid, signal.SIGSTOP)
         try:
             pool = manager.until(lambda: manager.pool() if not manager.pool()["ready"] else None)
-            assert "is silent" in pool["last_error"]
+            assert "does not answer" in pool["last_error"]
         finally:
             os.kill(engine.pid, signal.SIGCONT)
         manager.until(lambda: manager.pool()["ready"])
@@ -301,7 +301,7 @@ def test_home_profile_reports_no_node(manager: PoolManager) -> None:
 
 
 def _looked(answer: dict[str, Any]) -> dict[str, Any] | None:
-    return None if answer["problem"] == "they have not been looked at yet" else answer
+    return None if answer["problem"] == "GPU discovery has not finished yet" else answer
 
 
 def test_service_manager_gets_ready_status_and_stopping(tmp_path: Path, engine: Engine) -> None:

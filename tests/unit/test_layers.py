@@ -11,15 +11,15 @@ ROOT = Path(__file__).parents[2] / "daemons"
 LAYERS = {
     "llama_orch": "addresses telemetry contracts settings service bell spool http engines files",
     "llama_orch/http": "tls client server",
-    "queen_rbee": "engines store pools settings sessions tasks metrics catalog fleet sources dispatch intake status "
+    "queen_rbee": "store pools settings sessions tasks metrics catalog fleet sources dispatch intake status "
     "parts api daemon __main__",
     "queen_rbee/api": "paging streaming v1 tasks views * openapi routes",
     "queen_rbee/store": "protocol sqlite",
-    "pool_managerd": "settings pools waiting cluster gpus metrics relay draining engines handoffs status api daemon "
+    "pool_managerd": "settings pools wait_any cluster gpus metrics relay draining engines handoffs status api daemon "
     "__main__",
     "engine_provisioner": "exec_engine xllamacpp_server "
-    "engine failures metrics progress spec launch report settings acquire "
-    "clearing supervise daemon __main__",
+    "engine failures metrics step_deadline checksums modes spec launch report settings acquire "
+    "cleanup supervise daemon __main__",
     "orchctl": "failure tls_hints encoding queen destination output command_line paging tables texts waiting submit "
     "commands chat check run __main__",
 }
@@ -61,8 +61,8 @@ def test_folders_import_in_one_direction(folder: str) -> None:
 
 
 def test_an_import_against_the_order_names_both_modules() -> None:
-    swapped = against_the_order("queen_rbee", "api engines")
-    assert any(line.startswith("queen_rbee.api.") and " imports queen_rbee.engines." in line for line in swapped)
+    swapped = against_the_order("queen_rbee", "api pools")
+    assert any(line.startswith("queen_rbee.api.") and " imports queen_rbee.pools." in line for line in swapped)
 
 
 @pytest.mark.parametrize("folder", [name for name in LAYERS if "/" not in name])

@@ -16,10 +16,10 @@ from pydantic.fields import FieldInfo
 
 import llama_orch.service.run as daemon_process
 from engine_provisioner.__main__ import DAEMON as PROVISIONER
-from engine_provisioner.report.board import Board
+from engine_provisioner.modes.registry import MODES, mode_names
+from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.spec import pools_file
 from engine_provisioner.spec.pool_spec import OWNED_FLAGS, Model, Pool, Timeouts
-from engine_provisioner.spec.provisioning_spec import Binary, Container, External, Package, Source
 from llama_orch.contracts.handoff import Handoff, HandoffModel
 from llama_orch.contracts.pools import ProvisioningReport
 from llama_orch.contracts.tasks import TaskRequest
@@ -29,7 +29,7 @@ from llama_orch.telemetry.events import CATALOG
 from orchctl.run import parser as orchctl_parser
 from pool_managerd.__main__ import DAEMON as POOL_MANAGER
 from pool_managerd.metrics import Metrics as PoolManagerMetrics
-from pool_managerd.pools.registry import Registry
+from pool_managerd.pools.node_pools import NodePools
 from queen_rbee.__main__ import DAEMON as QUEEN
 from queen_rbee.api.openapi.document import OPERATIONS
 from queen_rbee.metrics import Metrics as QueenMetrics
@@ -187,9 +187,9 @@ def metrics(daemon: Daemon[Any], directory: Path) -> CollectorRegistry:
     if daemon is QUEEN:
         return QueenMetrics().registry
     if daemon is POOL_MANAGER:
-        return PoolManagerMetrics(Registry()).collectors
+        return PoolManagerMetrics(NodePools()).collectors
     registry = CollectorRegistry()
-    Board(directory, registry)
+    PoolReports(directory, registry)
     return registry
 
 
@@ -243,11 +243,7 @@ KEYS: dict[str, type[BaseModel]] = {
     "POOL": Pool,
     "MODEL": Model,
     "TIMEOUTS": Timeouts,
-    "Mode external": External,
-    "Mode binary": Binary,
-    "Mode package": Package,
-    "Mode source": Source,
-    "Mode container": Container,
+    **{f"Mode {mode.mode_name()}": mode for mode in MODES},
 }
 
 
@@ -276,7 +272,7 @@ def said_default(field: FieldInfo) -> str:
 
 def test_every_mode_is_there() -> None:
     (entry,) = page("llama-orch-pools.5").entries("PROVISIONING")
-    assert all(mode in entry.text for mode in pools_file.MODES)
+    assert all(mode in entry.text for mode in mode_names())
 
 
 def test_every_flag_that_is_refused_is_named() -> None:

@@ -1,61 +1,60 @@
-"""What every model on the disk must be, and models that are there already (`file:`)."""
+"""Models on disk: paths of `file:` references, permissions, file format and checksum."""
 
 import os
 from pathlib import Path
 
-from engine_provisioner.acquire import checksums
+from engine_provisioner import checksums
 from engine_provisioner.engine import LocalModel
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.spec.pool_spec import Model
-from engine_provisioner.spec.reachability import Reader, myself, obstacle
+from engine_provisioner.spec.reachability import UnixUser, current_user, find_obstacle
 
 GGUF = b"GGUF"
 
 
 def local_path(ref: str) -> Path:
-    """The path that a file: reference names: file:/a/b, file:///a/b; nothing in it is encoded."""
+    """Return the path of a file: reference, such as file:/a/b or file:///a/b. It is not percent-encoded."""
     rest = ref.removeprefix("file:")
     return Path("/" + rest.lstrip("/"))
 
 
-def check_readable(path: Path, engine_user: Reader | None) -> None:
-    """Raise ProvisioningFailure where a directory on the way to the model, or its mode, keeps this daemon or the
-    engine's user from reading it. Blocks."""
-    for reader in (myself(), engine_user):
-        if reader and (found := obstacle(path, reader)):
+def check_readable(path: Path, engine_user: UnixUser | None) -> None:
+    """Raise ProvisioningFailure if permissions keep this daemon or `engine_user` from reading the model. Blocks."""
+    for user in (current_user(), engine_user):
+        if user and (found := find_obstacle(path, user)):
             hint = f"Run: {found.command}"
-            raise ProvisioningFailure(f"the model {path} cannot be read: {found}", hint, Retry.MENDING, [path])
+            raise ProvisioningFailure(f"cannot read the model {path}: {found}", hint, Retry.AFTER_FIX, [path])
 
 
 def check_gguf(path: Path) -> int:
-    """The size in bytes of the GGUF file at `path`. Blocks; raises ProvisioningFailure that says what it is instead."""
+    """Return the size in bytes of the GGUF file at `path`. Blocks; raises ProvisioningFailure if it is not one."""
     try:
         with path.open("rb") as file:
             head, size = file.read(4), os.fstat(file.fileno()).st_size
     except IsADirectoryError as error:
         raise _failure(path, "is a directory", "Name the .gguf file in it.") from error
     except PermissionError as error:
-        hint = "engine-provisioner and the user of the engine must be able to read it, and to enter its directories."
-        raise _failure(path, "may not be read", hint) from error
+        hint = "engine-provisioner and llama-engine need read permission, and search permission on all its directories."
+        raise _failure(path, "is not readable", hint) from error
     except OSError as error:
         raise _failure(
-            path, f"cannot be read ({error.strerror or error})", "Mend model, or put the file there."
+            path, f"cannot be read ({error.strerror or error})", "Correct the key model, or provide the file."
         ) from error
     if head != GGUF:
-        raise _failure(path, "is no GGUF file", "llama.cpp serves GGUF files; convert it, or name another one.")
+        raise _failure(path, "is not a GGUF file", "llama.cpp serves GGUF files: convert it, or name another file.")
     return size
 
 
-def on_disk(model: Model, name: str, path: Path, cache_dir: Path, on_block: checksums.OnBlock) -> LocalModel:
-    """The model at `path`, checked. Blocks; raises ProvisioningFailure."""
+def verified(model: Model, name: str, path: Path, cache_dir: Path, on_block: checksums.OnBlock) -> LocalModel:
+    """Verify the model at `path`. Blocks; raises ProvisioningFailure."""
     size = check_gguf(path)
     if model.checksum:
         try:
             checksums.verify(path, model.checksum, cache_dir, on_block)
         except OSError as error:
-            raise _failure(path, f"cannot be read to its end ({error.strerror or error})", "") from error
+            raise _failure(path, f"cannot be read completely ({error.strerror or error})", "") from error
     return LocalModel(name, path, size, model.checksum)
 
 
-def _failure(path: Path, what: str, hint: str) -> ProvisioningFailure:
-    return ProvisioningFailure(f"the model {path} {what}", hint, Retry.MENDING, [path])
+def _failure(path: Path, message: str, hint: str) -> ProvisioningFailure:
+    return ProvisioningFailure(f"the model {path} {message}", hint, Retry.AFTER_FIX, [path])

@@ -1,4 +1,4 @@
-"""One pool fetches what several want; the others wait for it."""
+"""Mutual exclusion by key, so that two pools do not fetch the same thing at once."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,19 +7,19 @@ import trio
 
 
 class SingleFlight:
-    """Who is making what. Whoever waited looks again whether it is there, since its maker may have failed."""
+    """The keys in use. After waiting, a caller must check whether the result exists: the holder may have failed."""
 
     def __init__(self) -> None:
-        self._making: dict[str, trio.Event] = {}
+        self._held: dict[str, trio.Event] = {}
 
     @asynccontextmanager
-    async def alone(self, what: str) -> AsyncIterator[None]:
-        """The block runs while nobody else makes `what`."""
-        while what in self._making:
-            await self._making[what].wait()
-        made = self._making[what] = trio.Event()
+    async def hold(self, key: str) -> AsyncIterator[None]:
+        """Hold `key` for the duration of the block; wait while another task holds it."""
+        while key in self._held:
+            await self._held[key].wait()
+        released = self._held[key] = trio.Event()
         try:
             yield
         finally:
-            del self._making[what]
-            made.set()
+            del self._held[key]
+            released.set()

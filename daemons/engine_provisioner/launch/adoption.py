@@ -1,31 +1,32 @@
-"""What becomes of an engine that may be running already: a pure decision."""
+"""The decision about a unit that may already be running."""
 
 from enum import Enum
 
 
-class Verdict(Enum):
+class UnitAction(Enum):
     """What to do with a pool's unit."""
 
     START = "start"
-    """It does not run."""
+    """It is not running."""
 
     ADOPT = "adopt"
-    """It runs as wanted and answers: it is left alone, whatever else was restarted."""
+    """It runs with the right launch file and answers: leave it alone."""
 
     REPLACE = "replace"
-    """It runs otherwise than wanted, or does not answer."""
+    """It runs with another launch file, or does not answer."""
 
 
 RUNNING = ("active", "reloading", "activating", "deactivating")
 
 
-def verdict(active_state: str, launched: bytes | None, wanted: bytes, answers: bool) -> Verdict:
-    """What to do with a unit in `active_state` that was started from the launch file `launched`, None if it is gone.
+def choose_action(active_state: str, launched: bytes | None, required: bytes, answers: bool) -> UnitAction:
+    """Choose the action for a unit in `active_state`.
 
-    `wanted` is the launch file that it should have been started from; `answers` whether it is alive at its address.
+    `launched` is the launch file it was started from, None if the file is gone; `required` the one it should have
+    been started from; `answers` whether the engine answers its health check.
     """
     if active_state not in RUNNING:
-        return Verdict.START
-    if active_state == "active" and launched == wanted and answers:
-        return Verdict.ADOPT
-    return Verdict.REPLACE
+        return UnitAction.START
+    if active_state == "active" and launched == required and answers:
+        return UnitAction.ADOPT
+    return UnitAction.REPLACE

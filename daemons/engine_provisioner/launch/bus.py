@@ -1,6 +1,6 @@
-"""One call at a time on the system bus: jeepney's connection, its errors in words, its waits bounded.
+"""Calls on the system bus, one at a time and bounded in time.
 
-jeepney's router is not used: it drops what a full filter cannot take, and raises from a nursery of its own.
+jeepney's router is not used: it drops messages when a filter is full, and raises from its own nursery.
 """
 
 from collections.abc import AsyncIterator
@@ -21,15 +21,15 @@ DENIED = (
 
 
 class BusError(Exception):
-    """A call failed, on the way or by its receiver; `denied` where it was a matter of permission."""
+    """A call failed; `denied` if the caller lacks permission."""
 
-    def __init__(self, words: str, *, denied: bool = False) -> None:
-        super().__init__(words)
+    def __init__(self, message: str, *, denied: bool = False) -> None:
+        super().__init__(message)
         self.denied = denied
 
 
 class Bus:
-    """A connection to the system bus. Not for two tasks at once."""
+    """A connection to the system bus. Only one task may use it at a time."""
 
     def __init__(self, connection: DBusConnection) -> None:
         self._connection = connection
@@ -37,7 +37,7 @@ class Bus:
     async def call(
         self, service: str, path: str, interface: str, method: str, signature: str = "", body: tuple[Any, ...] = ()
     ) -> tuple[Any, ...]:
-        """The values that `method` returns. Raises BusError, also after CALL_S seconds."""
+        """Call `method`; return its values. Raises BusError, also after CALL_S seconds."""
         address = DBusAddress(path, bus_name=service, interface=interface)
         message = new_method_call(address, method, signature or None, body)
         serial = next(self._connection.outgoing_serial)
@@ -49,9 +49,9 @@ class Bus:
                     if reply.header.fields.get(HeaderFields.reply_serial) == serial:
                         break
         except trio.TooSlowError as error:
-            raise BusError(f"{method} was not answered within {CALL_S:g} s") from error
+            raise BusError(f"no reply to {method} within {CALL_S:g} s") from error
         except (trio.BrokenResourceError, trio.EndOfChannel, OSError) as error:
-            raise BusError("the connection to the system bus broke off") from error
+            raise BusError("the connection to the system bus was lost") from error
         if reply.header.message_type is MessageType.error:
             name = str(reply.header.fields.get(HeaderFields.error_name))
             raise BusError(str(reply.body[0]).rstrip(".") if reply.body else name, denied=name in DENIED)
@@ -60,12 +60,12 @@ class Bus:
 
 @asynccontextmanager
 async def system_bus() -> AsyncIterator[Bus]:
-    """A connection for as long as the block lasts. Raises BusError where there is none to be had."""
+    """Connect to the system bus for the duration of the block. Raises BusError."""
     try:
         with trio.fail_after(CALL_S):
             connection = await open_dbus_connection("SYSTEM")
     except (OSError, AuthenticationError, trio.TooSlowError, ExceptionGroup) as error:
-        raise BusError("the system bus cannot be reached") from error
+        raise BusError("cannot connect to the system bus") from error
     try:
         yield Bus(connection)
     finally:

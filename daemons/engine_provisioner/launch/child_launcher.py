@@ -1,6 +1,6 @@
-"""Engines as child processes, where no systemd starts them: they end with the daemon.
+"""Engines as child processes, used without systemd. They end with the daemon.
 
-Owns the processes and the pipes of their output, which goes line by line into this daemon's own log.
+Owns the processes and the pipes that carry their output, which is logged line by line.
 """
 
 import logging
@@ -15,32 +15,31 @@ from pathlib import Path
 
 import trio
 
-from engine_provisioner.engine import Command
+from engine_provisioner.engine import EngineCommand, base_environment
 from engine_provisioner.failures import ProvisioningFailure, Retry
-from engine_provisioner.launch.last_words import KEPT_LINES, LINE_LIMIT, clean, epitaph, severity_of
-from engine_provisioner.launch.launcher import Answers, RunningEngine, process_end
-from engine_provisioner.launch.probing import base_environment
+from engine_provisioner.launch.engine_output import LINE_LIMIT, LINES_KEPT, clean_line, exit_message, severity_of
+from engine_provisioner.launch.launcher import LivenessCheck, RunningEngine, wait_for_exit
 
 log = logging.getLogger("engine_provisioner.engine")
 
 GUARD = Path(__file__).with_name("die_with_parent.py")
 GRACE_S = 3.0
-"""How long one SIGTERM may take. A llama-server that is generating usually hangs in its first one."""
+"""The time for each signal to take effect. A llama-server that is generating usually hangs on its first SIGTERM."""
 OUTPUT_DRAIN_S = 2.0
 
 
 class ChildLauncher:
-    """Runs engines as children; their output is read by tasks of `readers`, which must outlive every engine."""
+    """Runs engines as child processes. Tasks in `readers` read their output, so it must outlive every engine."""
 
     def __init__(self, readers: trio.Nursery) -> None:
         self._readers = readers
 
     def engine_user(self) -> None:
-        """This daemon's own."""
+        """Engines run as this daemon's user."""
 
     @asynccontextmanager
-    async def run(self, pool_id: str, command: Command, _answers: Answers) -> AsyncIterator[RunningEngine]:
-        """The engine as a child; leaving the block ends it."""
+    async def run(self, pool_id: str, command: EngineCommand, _is_alive: LivenessCheck) -> AsyncIterator[RunningEngine]:
+        """Start the engine; stop it when the block ends. Raises ProvisioningFailure."""
         engine = ChildEngine(pool_id, command)
         self._readers.start_soon(engine.read_output)
         try:
@@ -49,100 +48,100 @@ class ChildLauncher:
             with trio.CancelScope(shield=True):
                 await engine.stop()
 
-    async def remembered(self) -> dict[str, Command]:
-        """Nothing: children do not outlive the daemon."""
+    async def known_commands(self) -> dict[str, EngineCommand]:
+        """None: children do not outlive the daemon."""
         return {}
 
-    async def leftovers(self) -> set[str]:
-        """Nothing."""
+    async def known_pools(self) -> set[str]:
+        """None: children do not outlive the daemon."""
         return set()
 
     async def held_port(self, pool_id: str) -> int | None:
-        """None: an engine has ended before the next one is started."""
+        """None: a pool's engine has ended before the next one starts."""
         return None
 
-    async def retire(self, pool_id: str) -> None:
-        """Nothing to do."""
+    async def remove(self, pool_id: str) -> None:
+        """Do nothing: there is no such engine."""
 
 
 class ChildEngine:
-    """One engine process, the leader of its own session."""
+    """An engine process that leads its own session."""
 
     unit = None
     adopted = False
 
-    def __init__(self, pool_id: str, command: Command) -> None:
-        """Start it. Raises ProvisioningFailure."""
+    def __init__(self, pool_id: str, command: EngineCommand) -> None:
+        """Start the process. Raises ProvisioningFailure."""
         self._pool_id = pool_id
         self._fields = {"pool_id": pool_id}
-        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
-        self._all_read = trio.Event()
-        reading, writing = os.pipe2(os.O_CLOEXEC)
+        self._lines: deque[str] = deque(maxlen=LINES_KEPT)
+        self._output_ended = trio.Event()
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
         try:
-            self._process = _start(command, writing)
+            self._process = _start(command, write_end)
         except OSError as error:
-            os.close(reading)
-            what = f"the engine cannot be started: {error.strerror or error}"
-            raise ProvisioningFailure(what, retry=Retry.BACKOFF) from error
+            os.close(read_end)
+            message = f"cannot start the engine: {error.strerror or error}"
+            raise ProvisioningFailure(message, retry=Retry.BACKOFF) from error
         finally:
-            os.close(writing)
-        self._output = trio.lowlevel.FdStream(reading)
+            os.close(write_end)
+        self._output = trio.lowlevel.FdStream(read_end)
 
     @property
     def pid(self) -> int:
-        """The engine's process: the guard has become it."""
+        """The engine's process; the guard script executes the engine in its own process."""
         return self._process.pid
 
     async def read_output(self) -> None:
-        """Log the engine's output line by line until its end."""
+        """Log the engine's output line by line until it ends."""
         rest = b""
         try:
             async with self._output:
                 async for chunk in self._output:
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in lines:
-                        self._note(line)
+                        self._log_line(line)
                     if len(rest) > LINE_LIMIT * 4:
-                        self._note(rest)
+                        self._log_line(rest)
                         rest = b""
-            self._note(rest)
+            self._log_line(rest)
         finally:
-            self._all_read.set()
+            self._output_ended.set()
 
-    def _note(self, raw: bytes) -> None:
-        line = clean(raw)
+    def _log_line(self, raw: bytes) -> None:
+        line = clean_line(raw)
         if line:
             self._lines.append(line)
             log.log(severity_of(line), "%s: %s", self._pool_id, line, extra={"fields": self._fields})
 
-    async def ended(self) -> None:
-        """Return when the process has ended; reaps it."""
+    async def wait(self) -> None:
+        """Return when the process has ended, and reap it."""
         if self._process.poll() is None:
-            await process_end(self.pid)
+            await wait_for_exit(self.pid)
             self._process.wait()
 
-    async def last_words(self) -> str:
-        """How it ended, with its own last lines."""
+    async def exit_message(self) -> str:
+        """Describe how it ended, with its last lines of output."""
         with trio.move_on_after(OUTPUT_DRAIN_S):
-            await self._all_read.wait()
-        return epitaph(_manner(self._process.returncode), self._lines)
+            await self._output_ended.wait()
+        return exit_message(_manner(self._process.returncode), self._lines)
 
     async def stop(self) -> None:
-        """SIGTERM, SIGTERM again, SIGKILL, each for GRACE_S seconds."""
+        """Send SIGTERM twice, then SIGKILL, GRACE_S seconds apart, until it has ended."""
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
             if self._process.poll() is not None:
                 break
             self._process.send_signal(number)
             with trio.move_on_after(GRACE_S):
-                await self.ended()
+                await self.wait()
         with trio.move_on_after(OUTPUT_DRAIN_S):
-            await self._all_read.wait()
+            await self._output_ended.wait()
 
 
-def _start(command: Command, output: int) -> subprocess.Popen[bytes]:
-    """Start it from this thread: the guard's signal comes when the *thread* that forked ends."""
+def _start(command: EngineCommand, output: int) -> subprocess.Popen[bytes]:
+    """Start the guard from the calling thread, not a worker: the guard dies when the *thread* that forked it ends."""
     argv = [sys.executable, "-IS", str(GUARD), str(os.getpid()), *command.argv]
-    return subprocess.Popen(  # noqa: S603 -- the operator's engine, no shell
+    return subprocess.Popen(  # noqa: S603 -- the configured engine, no shell
         argv,
         stdin=subprocess.DEVNULL,
         stdout=output,
@@ -154,5 +153,5 @@ def _start(command: Command, output: int) -> subprocess.Popen[bytes]:
 
 def _manner(status: int | None) -> str:
     if status is None:
-        return "still runs"
+        return "is still running"
     return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"

@@ -1,59 +1,59 @@
-"""Which GPUs a pool runs on. A GPU that is configured and absent is a refusal, never a quiet fall back to the CPU."""
+"""The GPUs of a pool. A configured GPU that is absent is an error; there is no fallback to the CPU."""
 
 from collections.abc import Mapping
 
 from engine_provisioner.engine import Engine
 from engine_provisioner.failures import ProvisioningFailure, Retry
-from engine_provisioner.launch.probing import devices_in
+from engine_provisioner.launch.probes import devices_in
 from engine_provisioner.spec.pool_spec import Pool
 from llama_orch.settings.types import GpuMask
 
 MASK = "ENGINE_PROVISIONER_GPU_MASK"
-ON_CPU = f"To run engines on the CPU, say so: {MASK}=cpu."
+ON_CPU = f"To run engines on the CPU, set {MASK}=cpu."
 
 
-def wanted(pool: Pool, mask: GpuMask) -> tuple[int, ...]:
-    """The indices that `pool` asks for within `mask`; none means the CPU.
+def select(pool: Pool, mask: GpuMask) -> tuple[int, ...]:
+    """Return the indices of the pool's GPUs, empty for the CPU.
 
-    Raises ProvisioningFailure (Retry.NEVER) where pool and mask contradict each other.
+    Raises ProvisioningFailure (Retry.NEVER) if the pool contradicts the mask.
     """
     if pool.devices is None:
         return mask.indices
     if mask.cpu:
-        what = f"the pool asks for GPUs {_listed(pool.devices)}, but {MASK}=cpu puts engines on the CPU"
-        raise ProvisioningFailure(what, "Take devices out of the pool, or name the GPUs in the mask.", Retry.NEVER)
+        message = f"devices = {pool.devices} contradicts {MASK}=cpu, which runs engines on the CPU"
+        raise ProvisioningFailure(message, "Remove the key devices, or list the GPUs in the mask.", Retry.NEVER)
     outside = [index for index in pool.devices if index not in mask.indices]
     if outside:
-        what = f"the pool asks for GPUs {_listed(outside)}, which are not in {MASK}={mask}"
-        raise ProvisioningFailure(what, "Add them to the mask, or change devices.", Retry.NEVER)
+        message = f"devices: GPU {_listed(outside)} is not in {MASK}={mask}"
+        raise ProvisioningFailure(message, "Add it to the mask, or change devices.", Retry.NEVER)
     return tuple(pool.devices)
 
 
-def check_present(wanted_indices: tuple[int, ...], present: Mapping[int, str]) -> None:
-    """Raise ProvisioningFailure where a wanted GPU is not among those `present` (index: name)."""
-    absent = [index for index in wanted_indices if index not in present]
+def check_present(gpus: tuple[int, ...], present: Mapping[int, str]) -> None:
+    """Raise ProvisioningFailure unless all `gpus` are `present` (index: name)."""
+    absent = [index for index in gpus if index not in present]
     if absent:
-        seen = ", ".join(f"{index} ({name})" for index, name in sorted(present.items())) or "none"
-        what = f"GPU {_listed(absent)} is configured and not in this machine; there: {seen}"
-        raise ProvisioningFailure(what, f"Mend devices or {MASK}. {ON_CPU}", Retry.MENDING)
+        found = ", ".join(f"{index} ({name})" for index, name in sorted(present.items())) or "none"
+        message = f"GPU {_listed(absent)} is configured but absent (present: {found})"
+        raise ProvisioningFailure(message, f"Correct devices or {MASK}. {ON_CPU}", Retry.AFTER_FIX)
 
 
-def check_engine_sees(engine: Engine, wanted_indices: tuple[int, ...], listing: str) -> None:
-    """Raise ProvisioningFailure where the engine's --list-devices shows fewer GPUs than wanted."""
-    seen = devices_in(listing)
-    if len(seen) < len(wanted_indices):
-        what = (
-            f"the engine {engine.program.file} sees {len(seen)} of the {len(wanted_indices)} GPUs"
-            f" {_listed(wanted_indices)} and would run on the CPU"
+def check_visible(engine: Engine, gpus: tuple[int, ...], listing: str) -> None:
+    """Raise ProvisioningFailure if the output of --list-devices has fewer devices than `gpus`."""
+    visible = devices_in(listing)
+    if len(visible) < len(gpus):
+        message = (
+            f"the engine {engine.program.file} can use only {len(visible)} of {len(gpus)} configured GPUs"
+            f" ({_listed(gpus)}) and would run on the CPU"
         )
-        hint = f"It needs an engine that is built for these GPUs, and access to their devices. {ON_CPU}"
-        raise ProvisioningFailure(what, hint, Retry.MENDING, [engine.program.file])
+        hint = f"Use an engine built for these GPUs, and check access to their device files. {ON_CPU}"
+        raise ProvisioningFailure(message, hint, Retry.AFTER_FIX, [engine.program.file])
 
 
 def present_gpus() -> dict[int, str]:
-    """The NVIDIA GPUs of this machine by index, as NVML sees them. Blocks.
+    """Return the names of NVIDIA GPUs by NVML index. Blocks.
 
-    Raises ProvisioningFailure where the library or the driver is not there.
+    Raises ProvisioningFailure if the library or the driver is missing.
     """
     import pynvml
 
@@ -65,9 +65,9 @@ def present_gpus() -> dict[int, str]:
         finally:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
-        what = f"GPUs are configured, but NVIDIA's library cannot see any ({error})"
+        message = f"GPUs are configured, but NVML finds none ({error})"
         hint = f"Install the driver (nvidia-driver, libnvidia-ml1). {ON_CPU}"
-        raise ProvisioningFailure(what, hint, Retry.MENDING) from error
+        raise ProvisioningFailure(message, hint, Retry.AFTER_FIX) from error
 
 
 def _name(handle: object) -> str:
@@ -78,7 +78,7 @@ def _name(handle: object) -> str:
 
 
 def mask_text(indices: tuple[int, ...]) -> str:
-    """`device_mask` as handoff files say it."""
+    """Return the `device_mask` of a handoff file."""
     return ",".join(map(str, indices)) or "cpu"
 
 

@@ -1,7 +1,7 @@
-"""Executes a program that the kernel kills when the daemon that started it dies, however that happens.
+"""Execute a program that the kernel kills when the daemon that started it dies for any reason.
 
-Run as a script by `child_launcher`: `python3 -IS die_with_parent.py PARENT PROGRAM [ARGUMENT…]`. Without it a
-provisioner that is killed would leave an engine behind which nobody owns.
+`child_launcher` runs it as a script: `python3 -IS die_with_parent.py PARENT PROGRAM [ARGUMENT…]`. Without it, killing
+the daemon would leave an engine without an owner.
 """
 
 import ctypes
@@ -14,13 +14,13 @@ NOT_EXECUTABLE = 126
 
 
 def main() -> None:
-    """Never returns: becomes the program, or exits."""
+    """Execute the program, or exit."""
     parent, argv = int(sys.argv[1]), sys.argv[2:]
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the kernel was told
+    if os.getppid() != parent:  # the parent died before prctl
         sys.exit(NOT_EXECUTABLE)
     try:
-        os.execvp(argv[0], argv)  # noqa: S606 -- the operator's engine, no shell
+        os.execvp(argv[0], argv)  # noqa: S606 -- the configured engine, no shell
     except OSError as error:
         sys.exit(f"cannot execute {argv[0]}: {error.strerror}")
 

@@ -1,7 +1,4 @@
-"""What a supervisor needs of whatever runs engines; `child_launcher` and `systemd_launcher` do it.
-
-Owns the protocol and what both have in common: waiting for a process that need not be a child.
-"""
+"""The protocol between supervisors and launchers; `child_launcher` and `systemd_launcher` implement it."""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -10,19 +7,19 @@ from typing import Protocol
 
 import trio
 
-from engine_provisioner.engine import Command
-from engine_provisioner.spec.reachability import Reader
+from engine_provisioner.engine import EngineCommand
+from engine_provisioner.spec.reachability import UnixUser
 
-Answers = Callable[[Command], Awaitable[bool]]
-"""Whether an engine started by this command answers its health check now."""
+LivenessCheck = Callable[[EngineCommand], Awaitable[bool]]
+"""Whether an engine that was started by this command answers now."""
 
 
 class RunningEngine(Protocol):
-    """An engine that has been started or adopted."""
+    """An engine that was started or adopted."""
 
     @property
     def pid(self) -> int:
-        """The process that answers on the port."""
+        """The process that listens on the port."""
 
     @property
     def unit(self) -> str | None:
@@ -30,43 +27,47 @@ class RunningEngine(Protocol):
 
     @property
     def adopted(self) -> bool:
-        """Whether it ran before this daemon did."""
+        """Whether it was already running when the launcher looked for it."""
 
-    async def ended(self) -> None:
+    async def wait(self) -> None:
         """Return when the process has ended."""
 
-    async def last_words(self) -> str:
-        """How it ended, with its own last lines. To be asked after it has ended."""
+    async def exit_message(self) -> str:
+        """Describe how it ended, with its last lines of output. Call it after the process has ended."""
 
     async def stop(self) -> None:
-        """End it for good, by force if need be. Bounded, and safe to call when it has ended."""
+        """Stop it, by force if need be. Bounded in time; does nothing if it has ended."""
 
 
 class Launcher(Protocol):
-    """Starts engines, one a pool."""
+    """Starts engines, one per pool."""
 
-    def engine_user(self) -> Reader | None:
-        """The user that engines run as, where it is not this daemon's own. Blocks."""
+    def engine_user(self) -> UnixUser | None:
+        """Return the user that engines run as, None if it is this daemon's own. Blocks."""
 
-    def run(self, pool_id: str, command: Command, answers: Answers) -> AbstractAsyncContextManager[RunningEngine]:
-        """The pool's engine for as long as the block lasts. What becomes of it afterwards is the launcher's matter:
-        children end, units go on. Raises ProvisioningFailure when it cannot be started."""
+    def run(
+        self, pool_id: str, command: EngineCommand, is_alive: LivenessCheck
+    ) -> AbstractAsyncContextManager[RunningEngine]:
+        """Start or adopt the pool's engine. Raises ProvisioningFailure.
 
-    async def remembered(self) -> dict[str, Command]:
-        """The commands of engines that an earlier run of the daemon started, by pool; they may run no more."""
+        When the block ends, a child process is stopped, and a unit keeps running.
+        """
 
-    async def leftovers(self) -> set[str]:
-        """The pools of which something of an earlier run is still there. Raises ProvisioningFailure."""
+    async def known_commands(self) -> dict[str, EngineCommand]:
+        """Return by pool the commands that an earlier run of the daemon started; they may have ended."""
+
+    async def known_pools(self) -> set[str]:
+        """Return the pools of earlier runs that still have a unit or a launch file. Raises ProvisioningFailure."""
 
     async def held_port(self, pool_id: str) -> int | None:
-        """The port that the pool's own engine holds now, so that it is in use and yet the pool's."""
+        """Return the port on which the pool's own engine is listening now."""
 
-    async def retire(self, pool_id: str) -> None:
-        """Stop and forget the engine of a pool that is no longer wanted. Raises ProvisioningFailure."""
+    async def remove(self, pool_id: str) -> None:
+        """Stop the engine of a pool that is no longer configured. Raises ProvisioningFailure."""
 
 
-async def process_end(pid: int) -> None:
-    """Return when the process `pid`, child or not, has ended; at once if there is none."""
+async def wait_for_exit(pid: int) -> None:
+    """Return when the process `pid` has ended, at once if there is none. It need not be a child."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -1,6 +1,6 @@
-"""Engines as units `llama-engine@POOL.service`: they outlive this daemon and are adopted by the next one.
+"""Engines as units `llama-engine@POOL.service`. They keep running while the daemon restarts, which then adopts them.
 
-Owns the launch directory: `POOL.json` there is what `exec_engine` executes for the unit.
+Owns the launch directory. `exec_engine` executes the command in `POOL.json` there.
 """
 
 import json
@@ -13,82 +13,81 @@ from typing import TypeVar
 
 import trio
 
-from engine_provisioner.engine import Command
+from engine_provisioner.engine import EngineCommand
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.launch import unit_manager
-from engine_provisioner.launch.adoption import Verdict, verdict
+from engine_provisioner.launch.adoption import UnitAction, choose_action
 from engine_provisioner.launch.bus import BusError
-from engine_provisioner.launch.last_words import KEPT_LINES, clean, epitaph
-from engine_provisioner.launch.launcher import Answers, RunningEngine, process_end
+from engine_provisioner.launch.engine_output import LINES_KEPT, clean_line, exit_message
+from engine_provisioner.launch.launcher import LivenessCheck, RunningEngine, wait_for_exit
 from engine_provisioner.launch.unit_manager import UnitState
-from engine_provisioner.spec.reachability import Reader, user
+from engine_provisioner.spec.reachability import UnixUser, find_user
 from llama_orch.files import durable
 
 LAUNCH_DIR = Path("/run/llama-orch/launch")
 PREFIX, SUFFIX = "llama-engine@", ".service"
 USER = "llama-engine"
 JOURNAL_S = 2.0
-JOURNAL_LOOK_S = 0.1
+JOURNAL_POLL_S = 0.1
 CLD_EXITED = 1
 T = TypeVar("T")
 
 
-def in_charge(environ: Mapping[str, str], pid: int, launch_dir: Path = LAUNCH_DIR) -> bool:
-    """Whether systemd runs this process as a service, so that it can run engines as units too."""
+def is_available(environ: Mapping[str, str], pid: int, launch_dir: Path = LAUNCH_DIR) -> bool:
+    """Whether systemd runs this process as a service and the launch directory exists."""
     return environ.get("SYSTEMD_EXEC_PID") == str(pid) and launch_dir.is_dir()
 
 
 def unit_of(pool_id: str) -> str:
-    """The pool's unit."""
     return f"{PREFIX}{pool_id}{SUFFIX}"
 
 
 class SystemdLauncher:
-    """Runs engines through the system's manager."""
+    """Runs engines as units of the system manager."""
 
     def __init__(self, launch_dir: Path = LAUNCH_DIR) -> None:
         self._directory = launch_dir
 
-    def engine_user(self) -> Reader | None:
-        """The user in llama-engine@.service."""
-        return user(USER)
+    def engine_user(self) -> UnixUser | None:
+        """Return the user set in llama-engine@.service. Blocks."""
+        return find_user(USER)
 
     @asynccontextmanager
-    async def run(self, pool_id: str, command: Command, answers: Answers) -> AsyncIterator[RunningEngine]:
-        """The pool's unit, adopted where it runs as wanted. Leaving the block leaves it running."""
-        unit, wanted = unit_of(pool_id), command.document()
-        state = await _asked(unit, unit_manager.settled)
-        launched = await trio.to_thread.run_sync(_content, self._file(pool_id))
-        answering = state.active == "active" and launched == wanted and await answers(command)
-        decided = verdict(state.active, launched, wanted, answering)
-        if decided is not Verdict.ADOPT:
-            if decided is Verdict.REPLACE:
-                await _asked(unit, unit_manager.stop)
-            await self._write(pool_id, wanted)
-            state = await _asked(unit, unit_manager.start)
-        engine = UnitEngine(unit, state, adopted=decided is Verdict.ADOPT)
+    async def run(self, pool_id: str, command: EngineCommand, is_alive: LivenessCheck) -> AsyncIterator[RunningEngine]:
+        """Start the pool's unit, or adopt it if it runs the same command. It keeps running when the block ends."""
+        unit, required = unit_of(pool_id), command.document()
+        state = await _request(unit, unit_manager.settled)
+        launched = await trio.to_thread.run_sync(_read, self._file(pool_id))
+        answers = state.active == "active" and launched == required and await is_alive(command)
+        action = choose_action(state.active, launched, required, answers)
+        if action is not UnitAction.ADOPT:
+            if action is UnitAction.REPLACE:
+                await _request(unit, unit_manager.stop)
+            await self._write(pool_id, required)
+            state = await _request(unit, unit_manager.start)
+        engine = UnitEngine(unit, state, adopted=action is UnitAction.ADOPT)
         if state.active != "active":
-            raise ProvisioningFailure(await engine.last_words(), f"See journalctl -u {unit}.")
+            raise ProvisioningFailure(await engine.exit_message(), f"See journalctl -u {unit}.")
         yield engine
 
-    async def remembered(self) -> dict[str, Command]:
-        """What the launch files hold."""
-        return await trio.to_thread.run_sync(_commands, self._directory)
+    async def known_commands(self) -> dict[str, EngineCommand]:
+        """Return the commands in the launch files."""
+        return await trio.to_thread.run_sync(_read_commands, self._directory)
 
     async def held_port(self, pool_id: str) -> int | None:
-        """The port in the launch file of a unit that runs."""
-        state = await _asked(unit_of(pool_id), unit_manager.settled)
-        known = await trio.to_thread.run_sync(_command, self._file(pool_id))
-        return known.port if known and state.active == "active" else None
+        """Return the port in the launch file if the unit is running."""
+        state = await _request(unit_of(pool_id), unit_manager.settled)
+        command = await trio.to_thread.run_sync(_read_command, self._file(pool_id))
+        return command.port if command and state.active == "active" else None
 
-    async def leftovers(self) -> set[str]:
-        """The pools that have a launch file or a unit that runs."""
-        units = await _asked("the engines' units", lambda _what: unit_manager.running(f"{PREFIX}*{SUFFIX}"))
-        return {unit.removeprefix(PREFIX).removesuffix(SUFFIX) for unit in units} | set(await self.remembered())
+    async def known_pools(self) -> set[str]:
+        """Return the pools that have a launch file or a running unit."""
+        units = await _request("the units of engines", lambda _what: unit_manager.running(f"{PREFIX}*{SUFFIX}"))
+        return {unit.removeprefix(PREFIX).removesuffix(SUFFIX) for unit in units} | set(await self.known_commands())
 
-    async def retire(self, pool_id: str) -> None:
+    async def remove(self, pool_id: str) -> None:
         """Stop the pool's unit and remove its launch file. Raises ProvisioningFailure."""
-        await _asked(unit_of(pool_id), unit_manager.stop)
+        await _request(unit_of(pool_id), unit_manager.stop)
         await trio.Path(self._file(pool_id)).unlink(missing_ok=True)
 
     def _file(self, pool_id: str) -> Path:
@@ -99,12 +98,12 @@ class SystemdLauncher:
         try:
             await trio.to_thread.run_sync(durable.replace, path, content)
         except OSError as error:
-            what = f"the launch file {path} cannot be written: {error.strerror or error}"
-            raise ProvisioningFailure(what, "systemd-tmpfiles --create makes its directory.") from error
+            message = f"cannot write the launch file {path}: {error.strerror or error}"
+            raise ProvisioningFailure(message, "systemd-tmpfiles --create creates its directory.") from error
 
 
 class UnitEngine:
-    """An engine that systemd runs."""
+    """An engine that runs as a unit."""
 
     def __init__(self, unit: str, state: UnitState, *, adopted: bool) -> None:
         self.unit = unit
@@ -112,24 +111,24 @@ class UnitEngine:
         self.adopted = adopted
         self._invocation = state.invocation
 
-    async def ended(self) -> None:
+    async def wait(self) -> None:
         """Return when the unit's main process has ended."""
-        await process_end(self.pid)
+        await wait_for_exit(self.pid)
 
-    async def last_words(self) -> str:
-        """How it ended, with the last lines that it wrote into the journal."""
-        state = await _asked(self.unit, unit_manager.settled)
-        return epitaph(manner(state), await _journal(self._invocation))
+    async def exit_message(self) -> str:
+        """Describe how it ended, with its last lines in the journal."""
+        state = await _request(self.unit, unit_manager.settled)
+        return exit_message(exit_manner(state), await _journal_lines(self._invocation))
 
     async def stop(self) -> None:
-        """Stop the unit; its KillMode and TimeoutStopSec see to it that it ends."""
-        await _asked(self.unit, unit_manager.stop)
+        """Stop the unit. Its KillMode and TimeoutStopSec guarantee that it ends."""
+        await _request(self.unit, unit_manager.stop)
 
 
-def manner(state: UnitState) -> str:
-    """How the unit's main process ended."""
+def exit_manner(state: UnitState) -> str:
+    """Describe how the unit's main process ended."""
     if state.active == "active":
-        return "still runs"
+        return "is still running"
     if state.exit_code == CLD_EXITED:
         return f"ended with status {state.exit_status}"
     if state.exit_code:
@@ -138,47 +137,49 @@ def manner(state: UnitState) -> str:
     return "was stopped" if state.result == "success" else f"did not start ({state.result})"
 
 
-async def _asked(what: str, ask: Callable[[str], Awaitable[T]]) -> T:
-    """Ask systemd. Raises ProvisioningFailure."""
+async def _request(target: str, call: Callable[[str], Awaitable[T]]) -> T:
+    """Make `call` with `target`. Raises ProvisioningFailure if systemd refuses or fails."""
     try:
-        return await ask(what)
+        return await call(target)
     except BusError as error:
         if error.denied:
-            hint = "The polkit rule of the package allows it for llama-engine@*.service: see that polkit runs."
-            raise ProvisioningFailure(f"systemd refuses to handle {what}: {error}", hint, Retry.MENDING) from error
-        raise ProvisioningFailure(f"systemd cannot handle {what}: {error}") from error
+            hint = "The package's polkit rule allows it for llama-engine@*.service: check that polkit is running."
+            raise ProvisioningFailure(
+                f"systemd refused a request for {target}: {error}", hint, Retry.AFTER_FIX
+            ) from error
+        raise ProvisioningFailure(f"systemd cannot handle a request for {target}: {error}") from error
 
 
-async def _journal(invocation: str) -> list[str]:
-    """The last lines of one run of a unit. The journal may be a little late: ask until it has said something."""
-    argv = ["journalctl", "--no-pager", "-q", "-o", "cat", "-n", str(KEPT_LINES)]
+async def _journal_lines(invocation: str) -> list[str]:
+    """Return the last lines of one run of a unit. The journal may lag, so read it until the result is stable."""
+    argv = ["journalctl", "--no-pager", "-q", "-o", "cat", "-n", str(LINES_KEPT)]
     argv.append(f"_SYSTEMD_INVOCATION_ID={invocation}")
     lines: list[str] = []
     with trio.move_on_after(JOURNAL_S):
         while True:
             done = await trio.run_process(argv, capture_stdout=True, stderr=subprocess.DEVNULL, check=False)
-            before, lines = lines, [clean(line) for line in done.stdout.splitlines()]
+            before, lines = lines, [clean_line(line) for line in done.stdout.splitlines()]
             if lines and lines == before:
                 break
-            await trio.sleep(JOURNAL_LOOK_S)
+            await trio.sleep(JOURNAL_POLL_S)
     return lines
 
 
-def _content(path: Path) -> bytes | None:
+def _read(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
     except OSError:
         return None
 
 
-def _command(path: Path) -> Command | None:
+def _read_command(path: Path) -> EngineCommand | None:
     try:
         content = json.loads(path.read_bytes())
-        return Command(tuple(map(str, content["argv"])), dict(content["env"]))
+        return EngineCommand(tuple(map(str, content["argv"])), dict(content["env"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _commands(directory: Path) -> dict[str, Command]:
-    found = {path.stem: _command(path) for path in directory.glob("*.json")}
-    return {pool_id: known for pool_id, known in found.items() if known}
+def _read_commands(directory: Path) -> dict[str, EngineCommand]:
+    found = {path.stem: _read_command(path) for path in directory.glob("*.json")}
+    return {pool_id: command for pool_id, command in found.items() if command}

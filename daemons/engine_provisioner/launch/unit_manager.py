@@ -1,6 +1,6 @@
-"""systemd's own D-Bus interface, org.freedesktop.systemd1(5): starting, stopping and looking at units.
+"""Start, stop and inspect units over systemd's D-Bus interface, org.freedesktop.systemd1(5).
 
-Every act has a connection of its own: starts are rare, and a bus that was restarted meanwhile does not matter.
+Each operation opens its own connection: operations are rare, and a restart of the bus in between does no harm.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ MANAGER, UNIT, SERVICE = f"{SYSTEMD}.Manager", f"{SYSTEMD}.Unit", f"{SYSTEMD}.Se
 PROPERTIES = "org.freedesktop.DBus.Properties"
 SETTLE_S = 30.0
 """Longer than the TimeoutStopSec of the engines' unit."""
-LOOK_S = 0.02
+POLL_S = 0.02
 
 
 @dataclass(frozen=True)
 class UnitState:
-    """A service unit as its manager sees it. `exit_code` is a CLD_ number of waitid(2), `invocation` is hex."""
+    """The state of a service unit. `exit_code` is a CLD_ number of waitid(2), `invocation` is in hex."""
 
     active: str
     job_pending: bool
@@ -33,35 +33,35 @@ class UnitState:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is under way."""
+        """Whether no job is pending and no transition in progress."""
         return not self.job_pending and self.active in ("active", "inactive", "failed")
 
 
 async def start(unit: str) -> UnitState:
-    """Start `unit`: its state when that is done, be it well or badly. Raises BusError."""
+    """Start `unit`; return its state once the job has succeeded or failed. Raises BusError."""
     return await _job("StartUnit", unit)
 
 
 async def stop(unit: str) -> UnitState:
-    """Stop `unit`: its state when that is done. Raises BusError."""
+    """Stop `unit`; return its state once it has stopped. Raises BusError."""
     return await _job("StopUnit", unit)
 
 
 async def settled(unit: str) -> UnitState:
-    """The state of `unit`, also of one that never ran, once nothing is under way. Raises BusError.
+    """Return the state of `unit` once it has settled; it need not have run before. Raises BusError.
 
-    What a job reports of itself is not enough: it is `done` too for a unit that a condition has skipped.
+    The result of the job is not enough: it is `done` also for a unit that was skipped by a condition.
     """
     async with system_bus() as bus:
         with trio.move_on_after(SETTLE_S):
-            while not (found := await _state(bus, unit)).settled:  # noqa: ASYNC110 -- another process's state
-                await trio.sleep(LOOK_S)
+            while not (found := await _state(bus, unit)).settled:  # noqa: ASYNC110 -- state of another process
+                await trio.sleep(POLL_S)
             return found
-    raise BusError(f"{unit} has not settled within {SETTLE_S:g} s")
+    raise BusError(f"{unit} did not settle within {SETTLE_S:g} s")
 
 
 async def running(pattern: str) -> list[str]:
-    """The names of the units that match `pattern` and run. Raises BusError."""
+    """Return the names of running units that match `pattern`. Raises BusError."""
     async with system_bus() as bus:
         states = ["active", "activating", "reloading"]
         (rows,) = await bus.call(SYSTEMD, ROOT, MANAGER, "ListUnitsByPatterns", "asas", (states, [pattern]))

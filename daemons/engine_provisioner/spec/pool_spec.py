@@ -1,21 +1,21 @@
-"""What the pools file may say, as models: llama-orch-pools(5) is this module in prose.
+"""The models of the pools file, documented in llama-orch-pools(5).
 
-Everything is strict: a quoted number is a mistake that is better found by the daemon than by the engine.
+Validation is strict: for example, a quoted number is an error.
 """
 
 import re
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from engine_provisioner.spec.provisioning_spec import Provisioning
+from engine_provisioner.modes.mode import ProvisioningMode
+from engine_provisioner.modes.registry import MODES
 from llama_orch.contracts.base import Inbound, PoolId
 from llama_orch.contracts.engines import EngineKind, Workload
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MODEL_SCHEMES = ("file:", "https://", "http://", "hf:", "s3://", "oci://")
 
-# what the daemon itself passes, and what to do instead
 OWNED_FLAGS = {
     "-m": "use the key model",
     "--model": "use the key model",
@@ -33,18 +33,20 @@ OWNED_FLAGS = {
     "--device": "use the key devices",
     "-ts": "use the key tensor_split",
     "--tensor-split": "use the key tensor_split",
-    "--reuse-port": "a port belongs to one engine",
+    "--reuse-port": "each engine has its own port",
     "--no-slots": "pool-managerd reads /slots",
-    "--api-key": "a command line is no place for a secret, and the engine is on loopback",
-    "--api-key-file": "the daemons ask the engine without one",
+    "--api-key": "a command line is not secret, and the engine is on loopback",
+    "--api-key-file": "the daemons send no key to the engine",
 }
+"""Flags that the daemon sets, and what to do instead."""
+
 Item = TypeVar("Item", int, str)
 
 OWNED_ENV = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 
 
 class Table(Inbound):
-    """Base of each table in the file: frozen, strict, unknown keys refused."""
+    """Base of the tables: frozen, strict, without unknown keys."""
 
     model_config = ConfigDict(strict=True)
 
@@ -65,7 +67,7 @@ def _flag(value: str) -> str:
 def _environment(value: dict[str, str]) -> dict[str, str]:
     for name, text in value.items():
         if not ENV_NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of a variable; allowed: letters, digits and _")
+            raise ValueError(f"invalid variable name {name!r} (allowed: letters, digits, underscore)")
         if name in OWNED_ENV:
             raise ValueError(f"{name} is set by the daemon: use the key devices")
         _one_line(text)
@@ -77,13 +79,13 @@ def _reference(value: str) -> str:
     if not value.startswith(MODEL_SCHEMES):
         raise ValueError("must begin with file:/, https://, hf:, s3:// or oci://")
     if value.startswith("file:") and not value.startswith("file:/"):
-        raise ValueError("must name an absolute path, as in file:/srv/models/model.gguf")
+        raise ValueError("must be an absolute path, as in file:/srv/models/model.gguf")
     return value
 
 
 def _distinct(value: list[Item]) -> list[Item]:
     if len(set(value)) != len(value):
-        raise ValueError("names one of them twice")
+        raise ValueError("contains a value twice")
     return value
 
 
@@ -95,19 +97,25 @@ Device = Annotated[int, Field(ge=0, le=255)]
 
 
 class Timeouts(Table):
-    """In milliseconds. `wall_ms`: from the engine's start to its first healthy answer. `idle_ms`: how long a
-    download may stand still."""
+    """Limits in milliseconds. `wall_ms`: from the engine's start until it is healthy. `idle_ms`: how long a download
+    may receive nothing."""
 
     wall_ms: Annotated[int, Field(ge=1000, le=86_400_000)] = 600_000
     idle_ms: Annotated[int, Field(ge=1000, le=3_600_000)] = 60_000
 
 
 class Model(Table):
-    """A model to fetch: `ref` says from where; `checksum` is compared before the engine sees the file."""
+    """A model and where to get it. `checksum` is verified before the engine starts."""
 
     ref: Reference
     checksum: Checksum | None = None
     cache_dir: Annotated[str, StringConstraints(pattern=r"^/[^\x00-\x1f]*$")] | None = None
+
+
+if TYPE_CHECKING:
+    Provisioning = ProvisioningMode
+else:
+    Provisioning = Annotated[Union[tuple(MODES)], Field(discriminator="mode")]  # noqa: UP007 -- computed
 
 
 def _model(value: Any) -> Any:
@@ -115,7 +123,7 @@ def _model(value: Any) -> Any:
 
 
 class Pool(Table):
-    """One pool: an engine, its model and where it runs. `ctx` is the context of each slot, in tokens."""
+    """A pool: an engine, its model, and the devices it runs on. `ctx` is the context per slot in tokens."""
 
     id: PoolId
     engine: EngineKind = "llamacpp"
@@ -135,6 +143,6 @@ class Pool(Table):
 
 
 class PoolsFile(Table):
-    """The whole file."""
+    """The pools file."""
 
     pools: Annotated[list[Pool], Field(max_length=256)] = []

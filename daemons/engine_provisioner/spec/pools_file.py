@@ -1,4 +1,4 @@
-"""From the pools file to pools, or to every problem in it at once, each with file, line and key."""
+"""Read the pools file: the pools in it, or all problems, each with file, line and key."""
 
 import re
 import tomllib
@@ -7,43 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from engine_provisioner.spec.policies import wrong
-from engine_provisioner.spec.pool_spec import Model, Pool, PoolsFile, Timeouts
-from engine_provisioner.spec.provisioning_spec import Binary, Build, Container, External, Package, Source
-from engine_provisioner.spec.toml_lines import locate
+from engine_provisioner.modes.registry import mode_names
+from engine_provisioner.spec.policies import contradictions
+from engine_provisioner.spec.pool_spec import Pool, PoolsFile
+from engine_provisioner.spec.toml_lines import Location, locate
+from engine_provisioner.spec.validation_messages import message_for
 
 LIMIT_BYTES = 1 << 20
-HERE, SYSTEM = Path("pools.toml"), Path("/etc/llama-orch/pools.toml")
-MODES: dict[str, type[BaseModel]] = {
-    "external": External,
-    "source": Source,
-    "container": Container,
-    "package": Package,
-    "binary": Binary,
-}
-TABLES: dict[tuple[str, ...], type[BaseModel]] = {
-    (): PoolsFile,
-    ("pools",): Pool,
-    ("pools", "model"): Model,
-    ("pools", "timeouts"): Timeouts,
-    ("pools", "provisioning", "source", "build"): Build,
-    **{("pools", "provisioning", mode): table for mode, table in MODES.items()},
-}
-KINDS = {"string": "text", "int": "a whole number", "bool": "true or false", "list": "a list", "dict": "a table"}
-KINDS |= {"float": "a number", "model": "a table"}
-PATTERNS = {
-    "id": "lower-case letters, digits and -, not first a -, at most 63 of them",
-    "checksum": "sha256: and 64 lower-case hex digits",
-}
-
-Location = tuple[str | int, ...]
+LOCAL_FILE, SYSTEM_FILE = Path("pools.toml"), Path("/etc/llama-orch/pools.toml")
 
 
 @dataclass(frozen=True)
 class FileProblem:
-    """One thing in the pools file that cannot be used."""
+    """A problem in the pools file; `key` is empty for the file as a whole."""
 
     path: Path
     line: int | None
@@ -56,7 +34,7 @@ class FileProblem:
 
 
 class PoolsFileError(Exception):
-    """The pools file cannot be used; `problems` names everything that is wrong with it."""
+    """The pools file is invalid; `problems` has all problems in the order of the file."""
 
     def __init__(self, problems: list[FileProblem]) -> None:
         super().__init__("; ".join(map(str, problems)))
@@ -64,16 +42,16 @@ class PoolsFileError(Exception):
 
 
 def path_for(configured: Path | None) -> Path:
-    """The pools file: the configured one, else one in the working directory, else the system's."""
+    """Return the path of the pools file: as configured, else in the working directory, else the system's."""
     if configured is not None:
         return configured
-    return HERE if HERE.exists() else SYSTEM
+    return LOCAL_FILE if LOCAL_FILE.exists() else SYSTEM_FILE
 
 
 def read(path: Path) -> list[Pool] | None:
-    """The pools in the file at `path`, None where there is no such file.
+    """Return the pools in the file at `path`, or None if there is no such file.
 
-    Raises PoolsFileError. Blocks on the disk: at most LIMIT_BYTES are read.
+    Reads at most LIMIT_BYTES. Blocks; raises PoolsFileError.
     """
     try:
         with path.open("rb") as file:
@@ -81,15 +59,15 @@ def read(path: Path) -> list[Pool] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        problem = f"cannot be read ({error.strerror}); it must be a file that engine-provisioner may read"
+        problem = f"cannot be read ({error.strerror}); it must be a file that engine-provisioner can read"
         raise PoolsFileError([FileProblem(path, None, "", problem)]) from error
     if len(raw) > LIMIT_BYTES:
-        raise PoolsFileError([FileProblem(path, None, "", f"is longer than {LIMIT_BYTES} bytes")])
+        raise PoolsFileError([FileProblem(path, None, "", f"is larger than {LIMIT_BYTES} bytes")])
     return parse(raw, path)
 
 
 def parse(raw: bytes, path: Path) -> list[Pool]:
-    """The pools in the document `raw`; `path` is named in problems. Raises PoolsFileError, nothing else."""
+    """Return the pools in the document `raw`; problems name `path`. Raises only PoolsFileError."""
     try:
         text = raw.decode()
         document = tomllib.loads(text)
@@ -106,8 +84,8 @@ def parse(raw: bytes, path: Path) -> list[Pool]:
         pools = PoolsFile.model_validate(document).pools
     except ValidationError as error:
         pools = []
-        found = [_problem(path, lines, item) for item in error.errors()]
-    found += [*_clashes(path, lines, document), *_policies(path, lines, document)]
+        found = [_problem(path, lines, each) for each in error.errors()]
+    found += [*_duplicates(path, lines, document), *_contradictions(path, lines, document)]
     if found:
         raise PoolsFileError(sorted(found, key=lambda problem: problem.line or 0))
     return pools
@@ -116,12 +94,12 @@ def parse(raw: bytes, path: Path) -> list[Pool]:
 def _syntax(path: Path, text: str) -> FileProblem:
     match = re.search(r" \(at line (\d+), column \d+\)$", text)
     line = int(match[1]) if match else None
-    words = text[: match.start()] if match else text.removesuffix(" (at end of document)")
-    return FileProblem(path, line, "", f"is not TOML: {words}")
+    reason = text[: match.start()] if match else text.removesuffix(" (at end of document)")
+    return FileProblem(path, line, "", f"is not valid TOML: {reason}")
 
 
 def _line(lines: dict[Location, int], location: Location) -> int | None:
-    """The line of `location`, or of the nearest table around it."""
+    """Return the line of `location`, or of the nearest table around it."""
     while location:
         if location in lines:
             return lines[location]
@@ -130,8 +108,8 @@ def _line(lines: dict[Location, int], location: Location) -> int | None:
 
 
 def _in_document(location: Location) -> Location:
-    """`location` without what pydantic adds: the mode's tag after `provisioning`."""
-    if len(location) > 3 and location[2] == "provisioning" and location[3] in MODES:
+    """Return `location` without the mode, which pydantic adds after `provisioning`."""
+    if len(location) > 3 and location[2] == "provisioning" and location[3] in mode_names():
         return (*location[:3], *location[4:])
     return location
 
@@ -143,38 +121,16 @@ def _dotted(location: Location) -> str:
     return text
 
 
-def _problem(path: Path, lines: dict[Location, int], item: Any) -> FileProblem:
-    location: Location = item["loc"]
+def _problem(path: Path, lines: dict[Location, int], error: Any) -> FileProblem:
+    location: Location = error["loc"]
     shown = _in_document(location)
-    while item["type"] != "missing" and len(shown) > 1 and shown not in lines:
-        shown = shown[:-1]  # a key that only stands for what was written: model.ref for model = "…"
-    words = _words(item, location)
-    return FileProblem(path, _line(lines, shown), _dotted(shown), words)
+    while error["type"] != "missing" and len(shown) > 1 and shown not in lines:
+        shown = shown[:-1]  # a key that is not in the document: model.ref for model = "…"
+    return FileProblem(path, _line(lines, shown), _dotted(shown), message_for(error, location))
 
 
-def _words(item: Any, location: Location) -> str:
-    kind, message = item["type"], str(item["msg"])
-    name = str(location[-1]) if location else ""
-    if kind == "extra_forbidden":
-        table = TABLES.get(tuple(part for part in location[:-1] if isinstance(part, str)))
-        return f"is not a key of this table; allowed: {', '.join(table.model_fields) if table else 'none'}"
-    if kind == "missing":
-        return "is missing and required here"
-    if kind == "string_pattern_mismatch":
-        return f"must be {PATTERNS[name]}" if name in PATTERNS else "has characters that are not allowed here"
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
-        return f"needs a mode; allowed: {', '.join(MODES)}"
-    if kind == "too_long":
-        return f"has more than {item['ctx']['max_length']} elements"
-    if name == "model" and kind == "model_type":
-        return "must be a reference such as file:/srv/models/model.gguf, or a table with ref"
-    if kind.endswith("_type") and kind.removesuffix("_type") in KINDS:
-        return f"must be {KINDS[kind.removesuffix('_type')]}"
-    return message.removeprefix("Value error, ").replace("Input should be", "must be")
-
-
-def _clashes(path: Path, lines: dict[Location, int], document: dict[str, Any]) -> Iterator[FileProblem]:
-    """Pools that cannot live side by side; looked for in the raw document, so that they show beside the rest."""
+def _duplicates(path: Path, lines: dict[Location, int], document: dict[str, Any]) -> Iterator[FileProblem]:
+    """Yield ids and ports that two pools share. Searches the raw document, to report them along with other problems."""
     seen: dict[tuple[str, Any], int] = {}
     pools = document.get("pools")
     for index, pool in enumerate(pools if isinstance(pools, list) else []):
@@ -188,18 +144,18 @@ def _clashes(path: Path, lines: dict[Location, int], document: dict[str, Any]) -
             first = seen.setdefault((key, value), index)
             if first != index:
                 where = _line(lines, ("pools", first, key))
-                problem = f"{value} is already taken by the pool on line {where}; each pool needs its own"
+                problem = f"{value} is already used by the pool on line {where}; each pool needs its own"
                 yield FileProblem(path, _line(lines, ("pools", index, key)), f"pools[{index}].{key}", problem)
 
 
-def _policies(path: Path, lines: dict[Location, int], document: dict[str, Any]) -> Iterator[FileProblem]:
-    """What is wrong with a pool though each key of it is right; of pools with wrong keys nothing is said."""
+def _contradictions(path: Path, lines: dict[Location, int], document: dict[str, Any]) -> Iterator[FileProblem]:
+    """Yield the contradictions in each pool whose keys are valid."""
     pools = document.get("pools")
     for index, raw in enumerate(pools if isinstance(pools, list) else []):
         try:
             pool = Pool.model_validate(raw)
         except ValidationError:
             continue
-        for location, problem in wrong(pool):
+        for location, problem in contradictions(pool):
             full: Location = ("pools", index, *location)
             yield FileProblem(path, _line(lines, full), _dotted(full), problem)

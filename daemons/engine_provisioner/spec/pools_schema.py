@@ -1,4 +1,4 @@
-"""The JSON Schema of the pools file, for editors and checks: `python -m engine_provisioner.spec.pools_schema`."""
+"""The JSON Schema of the pools file. `python -m engine_provisioner.spec.pools_schema` prints it."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def pools_schema() -> str:
-    """The schema as JSON text with a newline at its end."""
+    """Return the schema as JSON text that ends with a newline."""
     return (
         json.dumps({"$schema": DIALECT, "title": "llama-orch-pools", **PoolsFile.model_json_schema()}, indent=2) + "\n"
     )

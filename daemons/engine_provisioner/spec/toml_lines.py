@@ -1,13 +1,14 @@
-"""On which line of a TOML document each key stands; `tomllib` gives none, and an operator needs one.
+"""Line numbers of the keys of a TOML document, which `tomllib` does not provide.
 
-A scanner, no parser: it is only asked about documents that `tomllib` has accepted, and never raises about them.
+This is a scanner for documents that `tomllib` has accepted. It never raises.
 """
 
 import contextlib
 import re
 from collections.abc import Iterator
 
-Path = tuple[str | int, ...]
+Location = tuple[str | int, ...]
+"""The keys and list indices that lead to a value."""
 
 TOKEN = re.compile(
     r"(?P<space>[ \t\r]+|\#[^\n]*)"
@@ -21,10 +22,10 @@ TOKEN = re.compile(
 Token = tuple[str, str, int]
 
 
-def locate(text: str) -> dict[Path, int]:
-    """The line, counted from 1, of each table, key and array element in `text`."""
+def locate(text: str) -> dict[Location, int]:
+    """Return the line, from 1, of each table, key and array element in `text`."""
     scanner = _Scanner(list(_tokens(text)))
-    with contextlib.suppress(IndexError, RecursionError):  # at the end of a document that ends oddly
+    with contextlib.suppress(IndexError, RecursionError):  # at an unexpected end of the document
         scanner.document()
     return scanner.lines
 
@@ -40,29 +41,29 @@ def _tokens(text: str) -> Iterator[Token]:
 
 class _Scanner:
     def __init__(self, tokens: list[Token]) -> None:
-        self.lines: dict[Path, int] = {}
+        self.lines: dict[Location, int] = {}
         self._tokens = tokens
-        self._at = 0
-        self._arrays: dict[Path, int] = {}
+        self._position = 0
+        self._arrays: dict[Location, int] = {}
 
     def document(self) -> None:
-        table: Path = ()
-        while self._at < len(self._tokens):
-            kind, value, _line = self._tokens[self._at]
+        table: Location = ()
+        while self._position < len(self._tokens):
+            kind, value, _line = self._tokens[self._position]
             if kind == "newline":
-                self._at += 1
+                self._position += 1
             elif value == "[":
                 table = self._header()
             else:
                 self._pair(table)
 
-    def _header(self) -> Path:
-        line = self._tokens[self._at][2]
-        array = self._tokens[self._at + 1][1] == "["
-        self._at += 2 if array else 1
+    def _header(self) -> Location:
+        line = self._tokens[self._position][2]
+        array = self._tokens[self._position + 1][1] == "["
+        self._position += 2 if array else 1
         keys = self._keys()
-        self._at += 2 if array else 1
-        path: Path = ()
+        self._position += 2 if array else 1
+        path: Location = ()
         for index, key in enumerate(keys):
             path = (*path, key)
             if array and index == len(keys) - 1:
@@ -76,52 +77,52 @@ class _Scanner:
     def _keys(self) -> list[str]:
         keys = []
         while True:
-            kind, value, _line = self._tokens[self._at]
+            kind, value, _line = self._tokens[self._position]
             keys.append(_unquoted(kind, value))
-            self._at += 1
-            if self._tokens[self._at][1] != ".":
+            self._position += 1
+            if self._tokens[self._position][1] != ".":
                 return keys
-            self._at += 1
+            self._position += 1
 
-    def _pair(self, table: Path) -> None:
-        line = self._tokens[self._at][2]
+    def _pair(self, table: Location) -> None:
+        line = self._tokens[self._position][2]
         path = table
         for key in self._keys():
             path = (*path, key)
             self.lines.setdefault(path, line)
-        self._at += 1  # the equals sign
+        self._position += 1  # the equals sign
         self._value(path)
 
-    def _value(self, path: Path) -> None:
-        kind, value, _line = self._tokens[self._at]
+    def _value(self, path: Location) -> None:
+        kind, value, _line = self._tokens[self._position]
         if kind == "mark" and value == "{":
             self._inline(path)
         elif kind == "mark" and value == "[":
             self._array(path)
         else:
-            while self._tokens[self._at][0] != "newline" and self._tokens[self._at][1] not in ",]}":
-                self._at += 1
+            while self._tokens[self._position][0] != "newline" and self._tokens[self._position][1] not in ",]}":
+                self._position += 1
 
-    def _inline(self, path: Path) -> None:
-        self._at += 1
-        while self._tokens[self._at][1] != "}":
-            if self._tokens[self._at][1] in (",", "\n"):
-                self._at += 1
+    def _inline(self, path: Location) -> None:
+        self._position += 1
+        while self._tokens[self._position][1] != "}":
+            if self._tokens[self._position][1] in (",", "\n"):
+                self._position += 1
             else:
                 self._pair(path)
-        self._at += 1
+        self._position += 1
 
-    def _array(self, path: Path) -> None:
-        self._at += 1
+    def _array(self, path: Location) -> None:
+        self._position += 1
         index = 0
-        while self._tokens[self._at][1] != "]":
-            if self._tokens[self._at][1] in (",", "\n"):
-                self._at += 1
+        while self._tokens[self._position][1] != "]":
+            if self._tokens[self._position][1] in (",", "\n"):
+                self._position += 1
             else:
-                self.lines.setdefault((*path, index), self._tokens[self._at][2])
+                self.lines.setdefault((*path, index), self._tokens[self._position][2])
                 self._value((*path, index))
                 index += 1
-        self._at += 1
+        self._position += 1
 
 
 def _unquoted(kind: str, value: str) -> str:

@@ -1,26 +1,25 @@
-"""One try to have an engine of our own: get it, start it, see it healthy, announce it, watch it."""
+"""A pool whose engine this daemon starts: fetch, start, wait until healthy, announce, watch."""
 
 import logging
-import math
 from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
 
 import trio
 
-from engine_provisioner.acquire import checksums
-from engine_provisioner.acquire.acquiring import Acquiring
-from engine_provisioner.engine import Command, Engine, LocalModel
+from engine_provisioner.acquire.acquirer import Acquirer
+from engine_provisioner.engine import Engine, EngineCommand, LocalModel
 from engine_provisioner.failures import ProvisioningFailure
-from engine_provisioner.launch import command, devices, ports, probing
-from engine_provisioner.launch.last_words import exit_cause
+from engine_provisioner.launch import command, devices, ports, probes
+from engine_provisioner.launch.engine_output import exit_cause
 from engine_provisioner.launch.launcher import Launcher, RunningEngine
-from engine_provisioner.progress import Progress
-from engine_provisioner.report.announcing import Announcement
-from engine_provisioner.report.voice import Voice
+from engine_provisioner.report.handoffs import Announcement
+from engine_provisioner.report.pool_reporter import PoolReporter
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.workloads import served
-from engine_provisioner.supervise.watching import (
+from engine_provisioner.step_deadline import DISK_STEP_S, StepDeadline
+from engine_provisioner.supervise.health import LIMIT_S, describe
+from engine_provisioner.supervise.health_waits import (
     UNHEALTHY_S,
     WATCH_S,
     is_alive,
@@ -28,7 +27,6 @@ from engine_provisioner.supervise.watching import (
     until_silent,
     while_running,
 )
-from llama_orch.engines.describing import LOOK_S, llama_server_facts
 from llama_orch.service.memory import give_back
 from llama_orch.settings.types import GpuMask
 
@@ -36,19 +34,21 @@ log = logging.getLogger("engine_provisioner.pool")
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """What all managed pools of a daemon share."""
+class SharedResources:
+    """Resources shared by all managed pools of the daemon."""
 
     gpu_mask: GpuMask
     cache_ram_mib: int
-    acquiring: Acquiring
+    acquirer: Acquirer
     launcher: Launcher
     ports: ports.Ports
+    stopping: trio.Event
+    """Set before the daemon cancels its supervisors to stop."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What an engine needs before it can be started."""
+    """An engine that is ready to be started; no `devices` means the CPU."""
 
     engine: Engine
     model: LocalModel
@@ -56,136 +56,142 @@ class Prepared:
 
 
 class ManagedPool:
-    """The life of a pool whose engine this daemon starts."""
+    """Runs a pool with an engine of this daemon."""
 
-    def __init__(self, pool: Pool, workshop: Workshop, voice: Voice, progress: Progress) -> None:
+    def __init__(self, pool: Pool, shared: SharedResources, reporter: PoolReporter, deadline: StepDeadline) -> None:
         self._pool = pool
-        self._shop = workshop
-        self._voice = voice
-        self._progress = progress
+        self._shared = shared
+        self._reporter = reporter
+        self._deadline = deadline
 
-    async def live(self) -> NoReturn:
-        """Ends by ProvisioningFailure only."""
-        await self._voice.provisioning("getting the engine and the model")
+    async def run(self) -> NoReturn:
+        """Run one attempt, which ends only by ProvisioningFailure or OSError."""
+        await self._reporter.provisioning("fetching the engine and the model")
         prepared = await self._prepare()
         if not self._pool.preload:
-            self._progress.rest("not to be started")
-            await self._voice.idle("preload = false: engine and model are here and checked, the engine is not started")
+            self._deadline.rest("not started, as configured")
+            await self._reporter.offline("preload = false: engine and model are ready, the engine is not started")
             await trio.sleep_forever()
-        wanted = await self._command(prepared)
-        self._progress.expect(checksums.DISK_S, "starting the engine")
-        await self._voice.starting("starting the engine")
-        async with self._shop.launcher.run(self._pool.id, wanted, self._answers) as engine:
+        started = await self._command(prepared)
+        self._deadline.expect(DISK_STEP_S, "starting the engine")
+        await self._reporter.starting("starting the engine")
+        async with self._shared.launcher.run(self._pool.id, started, self._answers) as engine:
             try:
-                await self._come_up(engine, prepared, wanted)
-                await self._announce(engine, prepared, wanted)
-                await self._watch(engine, prepared, wanted)
+                await self._wait_until_healthy(engine, prepared, started)
+                await self._announce(engine, prepared, started)
+                await self._watch(engine, prepared, started)
             finally:
-                if engine.unit is None and trio.current_effective_deadline() == -math.inf:  # it ends with the daemon
+                if engine.unit is None and self._shared.stopping.is_set():
                     with trio.CancelScope(shield=True):
-                        await self._voice.withdraw()
-                        await self._voice.idle("engine-provisioner has stopped, and the engine with it")
-        raise AssertionError("an engine is watched until it is lost")
+                        await self._reporter.withdraw()
+                        await self._reporter.offline("engine-provisioner has stopped, and its engine too")
+        raise AssertionError("_watch always raises")
 
     async def _prepare(self) -> Prepared:
-        """Cheap checks first: nothing is fetched for a GPU that is not there, or a model that cannot be read."""
-        wanted = devices.wanted(self._pool, self._shop.gpu_mask)
-        self._progress.expect(checksums.DISK_S, "looking for GPUs")
-        if wanted:
-            devices.check_present(wanted, await trio.to_thread.run_sync(devices.present_gpus))
-        await self._shop.acquiring.check_here(self._pool, self._progress, self._shop.launcher.engine_user)
-        program = await self._shop.acquiring.program(self._pool, self._progress, self._voice.progress)
-        model = await self._shop.acquiring.model(self._pool, self._progress, self._voice.progress)
-        self._progress.expect(3 * probing.LIMIT_S, "asking the engine for its version")
-        engine = await probing.probe(program)
-        if wanted and "--list-devices" in engine.options:
-            env = command.environment(self._pool, wanted)
-            devices.check_engine_sees(engine, wanted, await probing.output(program, "--list-devices", env=env))
-        return Prepared(engine, model, wanted)
+        """Obtain engine and model. Cheap checks come first: nothing is fetched if a GPU or a local model is missing."""
+        gpus = devices.select(self._pool, self._shared.gpu_mask)
+        self._deadline.expect(DISK_STEP_S, "looking for GPUs")
+        if gpus:
+            devices.check_present(gpus, await trio.to_thread.run_sync(devices.present_gpus))
+        await self._shared.acquirer.check_here(self._pool, self._deadline, self._shared.launcher.engine_user)
+        program = await self._shared.acquirer.program(self._pool, self._deadline, self._reporter.progress)
+        model = await self._shared.acquirer.model(self._pool, self._deadline, self._reporter.progress)
+        self._deadline.expect(3 * probes.LIMIT_S, "asking the engine for its version")
+        engine = await probes.probe(program)
+        if gpus and "--list-devices" in engine.options:
+            env = command.engine_environment(self._pool, gpus)
+            devices.check_visible(engine, gpus, await probes.output(program, "--list-devices", env=env))
+        return Prepared(engine, model, gpus)
 
-    async def _command(self, prepared: Prepared) -> Command:
+    async def _command(self, prepared: Prepared) -> EngineCommand:
         port = await self._port()
-        return command.llama_server(
+        return command.engine_command(
             self._pool,
             prepared.engine,
             prepared.model,
             port=port,
             devices=prepared.devices,
-            cache_ram_mib=self._shop.cache_ram_mib,
+            cache_ram_mib=self._shared.cache_ram_mib,
         )
 
     async def _port(self) -> int:
-        held = await self._shop.launcher.held_port(self._pool.id)
+        held = await self._shared.launcher.held_port(self._pool.id)
         try:
-            return self._shop.ports.claim(self._pool.id, lambda port: port == held or ports.is_free(port))
-        except ports.Taken as taken:
-            who = await trio.to_thread.run_sync(ports.holder, taken.port)
-            raise ports.taken_failure(taken.port, who) from taken
+            return self._shared.ports.claim(self._pool.id, lambda port: port == held or ports.is_free(port))
+        except ports.PortInUse as error:
+            holder = await trio.to_thread.run_sync(ports.holder_of, error.port)
+            raise ports.in_use_failure(error.port, holder) from error
 
-    async def _answers(self, running: Command) -> bool:
-        self._progress.expect(checksums.DISK_S, "looking for a running engine")
-        return await is_alive(_url(running))
+    async def _answers(self, running: EngineCommand) -> bool:
+        self._deadline.expect(DISK_STEP_S, "looking for a running engine")
+        return await is_alive(_url(running), self._pool.engine)
 
-    async def _come_up(self, engine: RunningEngine, prepared: Prepared, started: Command) -> None:
-        """Return when the engine is healthy. Raises ProvisioningFailure when it ends or takes too long."""
+    async def _wait_until_healthy(self, engine: RunningEngine, prepared: Prepared, started: EngineCommand) -> None:
+        """Return once the engine is healthy. Raises ProvisioningFailure if it ends or takes too long."""
         limit_s = self._pool.timeouts.wall_ms / 1000
-        self._progress.expect(limit_s + checksums.DISK_S, "waiting for the engine to load its model")
-        healthy = await while_running(engine, partial(until_healthy, _url(started), limit_s, self._voice.starting))
+        self._deadline.expect(limit_s + DISK_STEP_S, "waiting for the engine to load its model")
+        check = partial(until_healthy, _url(started), self._pool.engine, limit_s, self._reporter.starting)
+        healthy = await while_running(engine, check)
         if healthy is None:
-            raise await self._lost(engine, prepared)
+            raise await self._exit_failure(engine, prepared)
         if not healthy:
             await self._stop(engine)
-            self._voice.lost("start_timeout")
-            what = f"the engine was not healthy within {limit_s:g} s; {await engine.last_words()}"
-            raise ProvisioningFailure(what, "A large model may need a longer timeouts.wall_ms.")
+            self._reporter.count_exit("start_timeout")
+            message = f"the engine was not healthy within {limit_s:g} s; {await engine.exit_message()}"
+            raise ProvisioningFailure(message, "Raise timeouts.wall_ms if the model is large.")
 
-    async def _announce(self, engine: RunningEngine, prepared: Prepared, started: Command) -> None:
+    async def _announce(self, engine: RunningEngine, prepared: Prepared, started: EngineCommand) -> None:
         url, pool = _url(started), self._pool
-        self._progress.expect(checksums.DISK_S, "announcing the engine")
-        said = await llama_server_facts(url)
-        if said.ctx and said.ctx < pool.ctx:
-            log.warning("pool %s: the model allows a context of %d tokens, not %d", pool.id, said.ctx, pool.ctx)
+        self._deadline.expect(DISK_STEP_S, "announcing the engine")
+        reported = await describe(url, pool.engine)
+        if reported.ctx_max and reported.ctx_max < pool.ctx:
+            log.warning(
+                "pool %s: the model supports a context of %d tokens, less than the configured %d",
+                pool.id,
+                reported.ctx_max,
+                pool.ctx,
+            )
         announced = Announcement(
             pool_id=pool.id,
-            engine="llamacpp",
+            engine=pool.engine,
             engine_version=prepared.engine.version,
             mode=pool.provisioning.mode,
             url=url,
-            slots=said.slots or pool.slots,
-            ctx=min(said.ctx or pool.ctx, pool.ctx),
+            slots=reported.slots or pool.slots,
+            ctx=min(reported.ctx_max or pool.ctx, pool.ctx),
             device_mask=devices.mask_text(prepared.devices),
             model=prepared.model,
             flags=tuple(command.announced_flags(started, prepared.engine)),
-            workloads=served(pool, said.workloads),
+            workloads=served(pool, reported.workloads),
             pid=engine.pid,
             unit=engine.unit,
         )
-        await self._voice.ready(announced, adopted=engine.adopted)
-        await trio.to_thread.run_sync(give_back)  # unpacking and hashing leave some 10 MB behind
+        await self._reporter.ready(announced, adopted=engine.adopted)
+        await trio.to_thread.run_sync(give_back)  # unpacking and hashing leave about 10 MB unused
 
-    async def _watch(self, engine: RunningEngine, prepared: Prepared, started: Command) -> NoReturn:
-        """Raises ProvisioningFailure when the engine ends, or is stopped for being silent."""
-        silent = await while_running(engine, partial(until_silent, _url(started), self._watching))
+    async def _watch(self, engine: RunningEngine, prepared: Prepared, started: EngineCommand) -> NoReturn:
+        """Watch the engine. Raises ProvisioningFailure when it ends, or was stopped because it stopped answering."""
+        silent = await while_running(engine, partial(until_silent, _url(started), self._pool.engine, self._on_check))
         if silent is None:
-            raise await self._lost(engine, prepared)
+            raise await self._exit_failure(engine, prepared)
         await self._stop(engine)
-        self._voice.lost("unhealthy")
+        self._reporter.count_exit("unhealthy")
         raise ProvisioningFailure(f"the engine did not answer its health check for {UNHEALTHY_S:g} s: {silent}")
 
-    def _watching(self) -> None:
-        self._progress.expect(WATCH_S + LOOK_S, "watching the engine")
+    def _on_check(self) -> None:
+        self._deadline.expect(WATCH_S + LIMIT_S, "watching the engine")
 
     async def _stop(self, engine: RunningEngine) -> None:
-        self._progress.expect(checksums.DISK_S, "stopping the engine")
+        self._deadline.expect(DISK_STEP_S, "stopping the engine")
         await engine.stop()
 
-    async def _lost(self, engine: RunningEngine, prepared: Prepared) -> ProvisioningFailure:
-        self._progress.expect(checksums.DISK_S, "asking why the engine ended")
+    async def _exit_failure(self, engine: RunningEngine, prepared: Prepared) -> ProvisioningFailure:
+        self._deadline.expect(DISK_STEP_S, "reading why the engine ended")
         watched = [prepared.model.path, prepared.engine.program.file]
-        words = await engine.last_words()
-        self._voice.lost(exit_cause(words))
-        return ProvisioningFailure(words, watch=watched)
+        message = await engine.exit_message()
+        self._reporter.count_exit(exit_cause(message))
+        return ProvisioningFailure(message, watch=watched)
 
 
-def _url(running: Command) -> str:
+def _url(running: EngineCommand) -> str:
     return f"http://{command.HOST}:{running.port}"

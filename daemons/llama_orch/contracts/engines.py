@@ -1,23 +1,43 @@
-"""The kinds of engines, and how each of them says whether it is well."""
+"""Engine kinds and workloads as they appear in handoff files, pools files and tasks."""
 
-from collections.abc import Mapping
-from typing import Literal
+from importlib import import_module
+from typing import Annotated, Any, Literal
 
-EngineKind = Literal["llamacpp", "vllm", "tgi", "triton", "openai-http"]
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+
 Workload = Literal["completion", "embedding", "rerank"]
 
-HEALTH_PATHS: Mapping[str, str] = {"triton": "/v2/health/ready", "openai-http": "/v1/models"}
-"""Where they differ from /health: servers of OpenAI's API need have nothing but that API."""
 
-LOADING_STATUSES: Mapping[str, frozenset[int]] = {"triton": frozenset({400, 503})}
-"""Where an engine that loads answers its health check with something else than 503."""
+def engine_kinds() -> tuple[str, ...]:
+    """Return the names of all registered engine kinds, in the order of `llama_orch.engines.KINDS`.
 
-
-def health_path(engine: str) -> str:
-    """The path at which an engine of that kind is asked whether it is well; 200 means that it is."""
-    return HEALTH_PATHS.get(engine, "/health")
+    Imported on first use: the modules of the kinds import these contracts.
+    """
+    return tuple(import_module("llama_orch.engines").KINDS)
 
 
-def is_loading(engine: str, status: int) -> bool:
-    """Whether an engine of that kind says by `status` that it is there and cannot work yet."""
-    return status in LOADING_STATUSES.get(engine, frozenset({503}))
+class _OneOfTheKinds:
+    """Validates like a Literal of `engine_kinds()`, which are known only after this module was imported."""
+
+    @staticmethod
+    def __get_pydantic_core_schema__(_source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(_validate)
+
+    @staticmethod
+    def __get_pydantic_json_schema__(_schema: CoreSchema, _handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"enum": list(engine_kinds()), "type": "string"}
+
+
+def _validate(value: object) -> str:
+    kinds = engine_kinds()
+    if isinstance(value, str) and value in kinds:
+        return value
+    *others, last = map(repr, kinds)
+    raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
+
+
+DEFAULT_ENGINE = "llamacpp"
+
+EngineKind = Annotated[str, _OneOfTheKinds]
+"""The name of an engine kind."""

@@ -4,9 +4,8 @@ An option that is passed on as it is has the name of the field, here if not on t
 """
 
 import argparse
-from typing import get_args
 
-from llama_orch.contracts.engines import EngineKind
+from llama_orch.contracts.engines import engine_kinds
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.service.command_line import Parser
 from orchctl.command_line import identifier, number
@@ -19,7 +18,7 @@ def add_options(command: Parser) -> None:
     workloads = ["completion", "embedding", "rerank"]
     command.add_argument("--workload", choices=workloads, help="what is done with the text (default: completion)")
     command.add_argument("--model", dest="model_ref", help="model to use (default: any)")
-    command.add_argument("--engine", choices=get_args(EngineKind), help="engine to use")
+    command.add_argument("--engine", choices=engine_kinds(), help="engine to use")
     session = "count as a turn of this session"
     command.add_argument("--session", dest="session_id", metavar="UUID", type=identifier, help=session)
     command.add_argument("--priority", choices=["interactive", "batch"], default="interactive")

@@ -6,12 +6,12 @@ from llama_orch.contracts.operations import DrainRequest, DrainStatus
 from llama_orch.http.server.posted import body_or
 from pool_managerd.api.pools import no_such_pool
 from pool_managerd.draining import Draining
-from pool_managerd.pools.registry import Registry
+from pool_managerd.pools.node_pools import NodePools
 
 Answer = tuple[dict[str, object], int]
 
 
-def add_drain_routes(app: QuartTrio, registry: Registry, draining: Draining) -> None:
+def add_drain_routes(app: QuartTrio, registry: NodePools, draining: Draining) -> None:
     """Mount drain and resume on `app`."""
 
     @app.post("/v2/pools/<pool_id>/drain")

@@ -11,14 +11,14 @@ from quart_trio import QuartTrio
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.pools import PoolList
 from llama_orch.http.server.bodies import invalid
-from pool_managerd.handoffs.handoffs import Handoffs
-from pool_managerd.pools.registry import Registry
-from pool_managerd.waiting import first_of
+from pool_managerd.handoffs.handoffs import HandoffLoop
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.wait_any import wait_any
 
 WAIT_LIMIT_MS = 30_000
 
 
-def add_routes(app: QuartTrio, registry: Registry, handoffs: Handoffs, stop: trio.Event) -> None:
+def add_routes(app: QuartTrio, registry: NodePools, handoffs: HandoffLoop, stop: trio.Event) -> None:
     """Mount pool-managerd's own routes on `app`; once `stop` is set no long poll waits any more."""
 
     @app.get("/v2/pools")
@@ -28,7 +28,7 @@ def add_routes(app: QuartTrio, registry: Registry, handoffs: Handoffs, stop: tri
         wait_ms = whole("wait_ms", request.args.get("wait_ms"), WAIT_LIMIT_MS)
         if after is not None and wait_ms:
             with trio.move_on_after(wait_ms / 1000):
-                await first_of(partial(registry.changed, after), stop.wait)
+                await wait_any(partial(registry.changed, after), stop.wait)
         listed = PoolList(pools=list(registry.pools), count=len(registry.pools), revision=registry.revision)
         return listed.model_dump(mode="json")
 
@@ -51,7 +51,7 @@ def add_routes(app: QuartTrio, registry: Registry, handoffs: Handoffs, stop: tri
         return "", 204
 
 
-def no_such_pool(registry: Registry) -> ApiError:
+def no_such_pool(registry: NodePools) -> ApiError:
     """404 that says which pools there are."""
     known = ", ".join(pool.pool_id for pool in registry.pools) or "none"
     return ApiError(404, ErrorBody(code=ErrorCode.NOT_FOUND, message="no such pool here", hint=f"Pools: {known}."))

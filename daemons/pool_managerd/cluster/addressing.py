@@ -1,4 +1,4 @@
-"""The URL at which the queen reaches this pool-managerd, where no variable says it."""
+"""The URL under which the queen reaches this pool-managerd."""
 
 import socket
 from urllib.parse import urlsplit
@@ -12,16 +12,19 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class AddressUnknown(Exception):
-    """From which address the queen is reached cannot be found out now; the text says why."""
+    """The local address towards the queen cannot be determined now. The text says why."""
 
 
 def scheme(settings: PoolManagerSettings) -> str:
-    """What the API is spoken in."""
+    """Return the scheme of the API's URL."""
     return "https" if settings.tls.cert else "http"
 
 
 async def address_of(settings: PoolManagerSettings) -> str:
-    """The URL to be registered, looked up anew where it depends on the way to the queen. Raises AddressUnknown."""
+    """Return the URL to register; one that depends on the route to the queen is looked up each time.
+
+    Raises AddressUnknown.
+    """
     if settings.advertised:
         return settings.advertised
     bind = settings.bind
@@ -30,34 +33,32 @@ async def address_of(settings: PoolManagerSettings) -> str:
     return f"{scheme(settings)}://{bind}"
 
 
-async def _local_address(queen_url: str, six: bool) -> str:
-    """The address from which a connection to the queen would start: of an IPv6 listener either kind, else IPv4."""
+async def _local_address(queen_url: str, ipv6: bool) -> str:
+    """Return the source address of connections to the queen: IPv4 only, unless the API listens on IPv6."""
     parts = urlsplit(queen_url)
     host, port = parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme, 80)
-    family = socket.AF_UNSPEC if six else socket.AF_INET
-    reason: OSError | UnicodeError | None = None
+    family = socket.AF_UNSPEC if ipv6 else socket.AF_INET
+    failure: OSError | UnicodeError | None = None
     try:
-        for kind, _type, _protocol, _name, target in await trio.socket.getaddrinfo(
+        for found_family, _type, _protocol, _name, target in await trio.socket.getaddrinfo(
             host, port, family, socket.SOCK_DGRAM
         ):
             try:
-                return await _towards(kind, target)
+                return await _source_address(found_family, target)
             except OSError as error:
-                reason = error
+                failure = error
     except (OSError, UnicodeError) as error:
-        reason = error
-    words = getattr(reason, "strerror", None) or reason
-    raise AddressUnknown(
-        f"no address of this machine leads to {host}: {words}; POOL_MANAGERD_ADVERTISE_URL can name one"
-    )
+        failure = error
+    reason = getattr(failure, "strerror", None) or failure
+    raise AddressUnknown(f"no local address has a route to {host}: {reason}; set POOL_MANAGERD_ADVERTISE_URL")
 
 
-async def _towards(kind: int, target: object) -> str:
-    with trio.socket.socket(kind, socket.SOCK_DGRAM) as sock:
+async def _source_address(family: int, target: object) -> str:
+    with trio.socket.socket(family, socket.SOCK_DGRAM) as sock:
         await sock.connect(target)
         return str(sock.getsockname()[0]).partition("%")[0]
 
 
-def only_here(address: str, queen_url: str) -> bool:
-    """Whether `address` is of this machine's loopback, and the queen is elsewhere."""
+def is_only_local(address: str, queen_url: str) -> bool:
+    """Whether `address` is on loopback although the queen runs on another machine."""
     return is_loopback(urlsplit(address).hostname or "") and not is_loopback(urlsplit(queen_url).hostname or "")

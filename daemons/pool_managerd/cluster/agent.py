@@ -1,6 +1,6 @@
-"""Keeps the queen of a cluster informed of this node: registration, heartbeats, farewell.
+"""The loop that keeps this node registered with the queen: registration, heartbeats, deregistration.
 
-Owns how the node stands with her. Both may start in any order and restart at any time; nothing is ever given up.
+Owns the registration state. Queen and node may start in any order and restart at any time.
 """
 
 import random
@@ -17,35 +17,37 @@ from llama_orch import VERSION
 from llama_orch.contracts.nodes import POOLS_MOST, Heartbeat, NodeCapabilities, NodeRegistration, NodeStanding
 from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
-from pool_managerd.cluster.addressing import AddressUnknown, only_here
+from pool_managerd.cluster.addressing import AddressUnknown, is_only_local
 from pool_managerd.cluster.capabilities import capabilities
-from pool_managerd.cluster.queen import Queen
-from pool_managerd.cluster.snapshots import View, placement_view, snapshots
-from pool_managerd.cluster.standing import (
-    EARLY_MOST,
-    Accepted,
-    Heard,
+from pool_managerd.cluster.queen_client import QueenClient
+from pool_managerd.cluster.registration import (
+    EARLY_MAX,
+    HeartbeatAccepted,
+    NoAnswer,
+    NodeUnknown,
     Outcome,
-    Silent,
-    Standing,
-    Unknown,
-    after,
-    early_at,
+    Registered,
+    RegistrationState,
+    early_heartbeat_at,
+    next_state,
 )
-from pool_managerd.pools.registry import Registry
+from pool_managerd.cluster.snapshots import PlacementView, placement_view, snapshots
+from pool_managerd.pools.node_pools import NodePools
 
 LEAVE_S = 2.0
-SAID_MOST = 16
-"""So many lines of the log are not repeated before the queen takes a heartbeat."""
+LOGGED_MAX = 16
+"""How many messages are remembered, so that none is repeated before the queen accepts a heartbeat."""
 ADDRESS_S = 1.0
 GPUS_S = 3.0
-"""A registration waits so long for the first look at the GPUs."""
+"""How long the first registration waits for GPU discovery."""
 
 
 @dataclass(frozen=True)
-class Node:
-    """What stays the same about this node while it runs; `queen_url` is for people. `instance_id` tells this run from
-    earlier ones, and from another pool-managerd that was given the same node id."""
+class NodeIdentity:
+    """What stays the same while the daemon runs; `queen_url` is for messages.
+
+    `instance_id` distinguishes this run from earlier ones, and from another pool-managerd with the same node id.
+    """
 
     node_id: str
     machine_id: str
@@ -58,179 +60,184 @@ class Node:
 
 
 class Agent:
-    """Speaks for `node`. `run` is its loop; `leave` ends that and takes leave of the queen."""
+    """Represents `node` to the queen. `run` is its loop; `leave` ends the loop and deregisters."""
 
-    def __init__(self, node: Node, queen: Queen, registry: Registry) -> None:
+    def __init__(self, node: NodeIdentity, queen: QueenClient, node_pools: NodePools) -> None:
         self._node = node
         self._queen = queen
-        self._registry = registry
-        self._standing = Standing()
-        self._said: deque[str] = deque(maxlen=SAID_MOST)
+        self._node_pools = node_pools
+        self._state = RegistrationState()
+        self._logged: deque[str] = deque(maxlen=LOGGED_MAX)
         self._troubled = False
-        self._sent: View = ()
+        self._sent: PlacementView = ()
         self._registered_as: NodeCapabilities | None = None
         self._registered_at = ""
         self._warning: str | None = None
-        self._early: deque[float] = deque(maxlen=EARLY_MOST)
+        self._early: deque[float] = deque(maxlen=EARLY_MAX)
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
         self._changed = trio.Event()
 
     @property
     def line(self) -> str:
-        """How it stands, for `systemctl status`."""
-        standing, url = self._standing, self._node.queen_url
-        if standing.trouble:
-            return f"{'no answer from' if standing.registered else 'not registered with'} {url}: {standing.trouble}"
-        return f"registered with {url}" if standing.registered else f"registering with {url}"
+        """The registration in one line, for `systemctl status`."""
+        state, url = self._state, self._node.queen_url
+        if state.trouble:
+            return f"{'no answer from' if state.registered else 'not registered with'} {url}: {state.trouble}"
+        return f"registered with {url}" if state.registered else f"registering with {url}"
 
     @property
     def view(self) -> NodeStanding:
-        """How it stands, for those who look for what is wrong."""
-        node, standing = self._node, self._standing
+        """The registration as GET /v2/node reports it."""
+        node, state = self._node, self._state
         return NodeStanding(
             profile="cloud",
             version=VERSION,
             node_id=node.node_id,
             machine_id=node.machine_id,
             queen_url=node.queen_url,
-            registered=standing.registered,
-            problem=standing.trouble,
+            registered=state.registered,
+            problem=state.trouble,
         )
 
     async def changed(self, shown: str) -> None:
-        """Return when `line` is another than `shown`."""
+        """Return when `line` differs from `shown`."""
         while self.line == shown:
             await self._changed.wait()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep the queen informed until `leave`."""
+        """Register and send heartbeats until `leave`."""
         task_status.started()
         try:
             with self._scope:
                 with trio.move_on_after(GPUS_S):
-                    await self._registry.gpus_looked.wait()
+                    await self._node_pools.gpus_discovered.wait()
                 while True:
-                    await self._turn()
+                    await self._send()
                     await self._wait()
         finally:
             self._ended.set()
 
     async def leave(self) -> None:
-        """Have the queen place nothing more here, if she knows this node; takes LEAVE_S seconds at most."""
-        known = self._standing.registered
+        """Deregister, if registered, so that the queen places nothing more here. Takes at most LEAVE_S seconds."""
+        registered = self._state.registered
         self._scope.cancel()
-        outcome: Outcome = Silent(f"no answer within {LEAVE_S:g} s")
+        outcome: Outcome = NoAnswer(f"no answer within {LEAVE_S:g} s")
         with trio.move_on_after(LEAVE_S):
             await self._ended.wait()
-            if not known:
+            if not registered:
                 return
             outcome = await self._queen.forget(self._node.node_id, self._node.instance_id)
-        if isinstance(outcome, Unknown):
+        if isinstance(outcome, NodeUnknown):
             emit(events.REGISTRATION_WITHDRAWN, node_id=self._node.node_id, queen=self._node.queen_url)
 
-    async def _turn(self) -> None:
-        made_of = self._capabilities()
-        if self._standing.registered and made_of == self._registered_as and not await self._moved():
+    async def _send(self) -> None:
+        """Send a heartbeat, or a registration if the queen does not know the node as it is now."""
+        hardware = self._capabilities()
+        if self._state.registered and hardware == self._registered_as and not await self._moved():
             outcome = await self._heartbeat()
         else:
-            outcome = await self._register(made_of)
+            outcome = await self._register(hardware)
         interval_s = self._node.interval_s
-        self._standing = after(self._standing, outcome, interval_s, random.random())  # noqa: S311 -- jitter
-        self._say(outcome)
+        self._state = next_state(self._state, outcome, interval_s, random.random())  # noqa: S311 -- jitter
+        self._log(outcome)
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
     def _capabilities(self) -> NodeCapabilities:
-        return capabilities(self._registry.gpus, self._node.cpu_cores, self._node.ram_total_bytes)
+        return capabilities(self._node_pools.gpus, self._node.cpu_cores, self._node.ram_total_bytes)
 
     async def _moved(self) -> bool:
-        """Whether this node's address has changed since it registered, as by DHCP. False where that cannot be found
-        out within ADDRESS_S seconds: a slow name server must not hold up heartbeats."""
+        """Whether the node's address has changed since it registered, as by DHCP.
+
+        False if it cannot be determined within ADDRESS_S seconds: a slow name server must not delay heartbeats.
+        """
         with trio.move_on_after(ADDRESS_S), suppress(AddressUnknown):
             return await self._node.address() != self._registered_at
         return False
 
-    async def _register(self, made_of: NodeCapabilities) -> Outcome:
+    async def _register(self, hardware: NodeCapabilities) -> Outcome:
         node = self._node
         try:
             address = await node.address()
         except AddressUnknown as error:
-            return Silent(str(error))
+            return NoAnswer(str(error))
         registration = NodeRegistration(
             node_id=node.node_id,
             machine_id=node.machine_id,
             instance_id=node.instance_id,
             address=address,
-            pools=[pool.pool_id for pool in self._registry.pools[:POOLS_MOST]],
-            capabilities=made_of,
+            pools=[pool.pool_id for pool in self._node_pools.pools[:POOLS_MOST]],
+            capabilities=hardware,
             version=VERSION,
             heartbeat_interval_ms=round(node.interval_s * 1000),
         )
         outcome = await self._queen.register(registration)
-        if isinstance(outcome, Accepted):
-            self._registered_as, self._registered_at = made_of, address
-            self._say_accepted(outcome, address)
+        if isinstance(outcome, Registered):
+            self._registered_as, self._registered_at = hardware, address
+            self._log_registered(outcome, address)
         return outcome
 
     async def _heartbeat(self) -> Outcome:
-        pools, draining = self._registry.pools, self._registry.drained.node
+        pools, draining = self._node_pools.pools, self._node_pools.drained.node
         self._sent = placement_view(pools, draining)
-        beat = Heartbeat(
+        heartbeat = Heartbeat(
             timestamp=datetime.now(UTC),
             machine_id=self._node.machine_id,
             instance_id=self._node.instance_id,
             draining=draining,
             pools=snapshots(pools, self._node.node_id),
         )
-        return await self._queen.heartbeat(self._node.node_id, beat)
+        return await self._queen.heartbeat(self._node.node_id, heartbeat)
 
     async def _wait(self) -> None:
-        """Until the next turn: its time, or a change that matters for placement."""
-        with trio.move_on_after(self._standing.wait_s):
-            if not self._standing.steady:
+        """Wait until the next request is due, or until a change that matters for placement."""
+        with trio.move_on_after(self._state.wait_s):
+            if not self._state.steady:
                 await trio.sleep_forever()
-            await self._news()
-            await trio.sleep_until(early_at(self._early, trio.current_time()))
+            await self._placement_changed()
+            await trio.sleep_until(early_heartbeat_at(self._early, trio.current_time()))
             self._early.append(trio.current_time())
 
-    async def _news(self) -> None:
-        """Return when placement would see another node than the last heartbeat told of."""
-        registry = self._registry
-        while placement_view(registry.pools, registry.drained.node) == self._sent:
-            await registry.changed(registry.revision)
+    async def _placement_changed(self) -> None:
+        """Return when the placement view differs from that of the last heartbeat."""
+        node_pools = self._node_pools
+        while placement_view(node_pools.pools, node_pools.drained.node) == self._sent:
+            await node_pools.changed(node_pools.revision)
 
-    def _say_accepted(self, accepted: Accepted, address: str) -> None:
-        if not self._is_new(address):
+    def _log_registered(self, outcome: Registered, address: str) -> None:
+        if not self._is_news(address):
             return
-        names = {"node_id": self._node.node_id, "queen": self._node.queen_url}
+        fields = {"node_id": self._node.node_id, "queen": self._node.queen_url}
         self._troubled = False
-        emit(events.REGISTRATION_ACCEPTED, **names, address=address)
-        if accepted.warning:
-            emit(events.REGISTRATION_WARNING, **names, warning=accepted.warning)
-        if only_here(address, self._node.queen_url):
-            emit(events.REGISTRATION_LOCAL, **names, address=address)
+        emit(events.REGISTRATION_ACCEPTED, **fields, address=address)
+        if outcome.warning:
+            emit(events.REGISTRATION_WARNING, **fields, warning=outcome.warning)
+        if is_only_local(address, self._node.queen_url):
+            emit(events.REGISTRATION_LOCAL, **fields, address=address)
 
-    def _say(self, outcome: Outcome) -> None:
-        """Tell an operator what has gone wrong, once for each cause, and when it is over."""
-        names = {"node_id": self._node.node_id, "queen": self._node.queen_url}
-        if isinstance(outcome, Heard):
+    def _log(self, outcome: Outcome) -> None:
+        """Log a failure, once for each cause, and its end."""
+        fields = {"node_id": self._node.node_id, "queen": self._node.queen_url}
+        if isinstance(outcome, HeartbeatAccepted):
             if self._troubled:
-                emit(events.QUEEN_ANSWERS, **names)
-            self._said.clear()
+                emit(events.QUEEN_ANSWERS, **fields)
+            self._logged.clear()
             if outcome.warning and outcome.warning != self._warning:
-                emit(events.REGISTRATION_WARNING, **names, warning=outcome.warning)
+                emit(events.REGISTRATION_WARNING, **fields, warning=outcome.warning)
             self._warning = outcome.warning
-        trouble = self._standing.trouble
-        self._troubled = trouble is not None or (self._troubled and not isinstance(outcome, Heard))
-        if trouble is not None and self._is_new(trouble):
-            event = events.QUEEN_SILENT if isinstance(outcome, Silent) else events.REGISTRATION_REFUSED
-            emit(event, **names, reason=trouble)
+        trouble = self._state.trouble
+        self._troubled = trouble is not None or (self._troubled and not isinstance(outcome, HeartbeatAccepted))
+        if trouble is not None and self._is_news(trouble):
+            event = events.QUEEN_SILENT if isinstance(outcome, NoAnswer) else events.REGISTRATION_REFUSED
+            emit(event, **fields, reason=trouble)
 
-    def _is_new(self, words: str) -> bool:
-        """Whether the log has yet to say so since the queen last took a heartbeat: one that takes a registration and
-        then refuses each heartbeat, or forgets the node, would have it said every few seconds."""
-        if words in self._said:
+    def _is_news(self, message: str) -> bool:
+        """Whether `message` was not logged since the last accepted heartbeat.
+
+        Without this, a queen that accepts registrations and then rejects each heartbeat would fill the log.
+        """
+        if message in self._logged:
             return False
-        self._said.append(words)
+        self._logged.append(message)
         return True

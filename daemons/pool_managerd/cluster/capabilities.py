@@ -1,4 +1,4 @@
-"""What this machine is made of, as it is told to the queen: its GPUs, its cores, its memory."""
+"""The machine's hardware as reported to the queen: GPUs, CPU cores, memory."""
 
 import os
 import re
@@ -12,18 +12,18 @@ NAME_LIMIT = 256
 
 
 def cores() -> int:
-    """Those that this process may run on."""
+    """Return how many CPUs this process may run on."""
     return len(os.sched_getaffinity(0))
 
 
 def total_memory(meminfo: str) -> int:
-    """MemTotal of /proc/meminfo in bytes; 0 where it does not tell."""
+    """Return MemTotal of /proc/meminfo in bytes; 0 if it is missing."""
     found = re.search(r"^MemTotal:\s+(\d+) kB$", meminfo, re.MULTILINE)
     return int(found[1]) * 1024 if found else 0
 
 
 def read_memory(path: Path = MEMINFO) -> int:
-    """The machine's memory in bytes; 0 where it cannot be told. Blocks."""
+    """Return the machine's memory in bytes; 0 if it cannot be read. Blocks."""
     try:
         return total_memory(path.read_text())
     except OSError:
@@ -31,7 +31,6 @@ def read_memory(path: Path = MEMINFO) -> int:
 
 
 def capabilities(gpus: Gpus, cpu_cores: int, ram_total_bytes: int) -> NodeCapabilities:
-    """All of it as the contract has it."""
     devices = [
         NodeGpu(
             device_id=gpu.index,

@@ -1,7 +1,7 @@
-"""What the queen is told of the pools: snapshots for heartbeats, and which changes of them cannot wait. Pure.
+"""Pool snapshots for heartbeats, and which changes are sent at once. Pure.
 
-An engine may say anything of itself; what the contract has no room for is cut or left out here, so that one strange
-engine does not silence a whole node.
+Values reported by engines that exceed the contract's bounds are cut or left out, so that one odd engine does not make
+the queen reject the whole heartbeat.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,17 +10,16 @@ from llama_orch.contracts.nodes import POOLS_MOST, PoolSnapshot
 from llama_orch.contracts.pools import PoolStatus
 
 TEXT_LIMIT = 256
-WORDS_LIMIT = 4096
-MODELS_MOST = 1024
-SLOTS_MOST = 1 << 20
-COUNT_MOST = 1 << 53
+ERROR_LIMIT = 4096
+MODELS_MAX = 1024
+SLOTS_MAX = 1 << 20
+COUNT_MAX = 1 << 53
 
-View = tuple[object, ...]
-"""What placement depends on; two of them are compared and nothing else."""
+PlacementView = tuple[object, ...]
+"""The values that placement depends on; only compared for equality."""
 
 
 def snapshot(pool: PoolStatus, node_id: str) -> PoolSnapshot:
-    """`pool` as node `node_id` tells of it."""
     return PoolSnapshot(
         pool_id=pool.pool_id,
         node_id=node_id,
@@ -28,29 +27,29 @@ def snapshot(pool: PoolStatus, node_id: str) -> PoolSnapshot:
         live=pool.live,
         ready=pool.ready,
         draining=pool.draining,
-        slots_free=_within(pool.slots_free, SLOTS_MOST),
-        slots_total=_within(pool.slots_total, SLOTS_MOST),
-        active_leases=_within(pool.active_leases, COUNT_MOST),
-        vram_free_bytes=_within(pool.vram_free_bytes, COUNT_MOST),
-        vram_total_bytes=_within(pool.vram_total_bytes, COUNT_MOST),
+        slots_free=_bounded(pool.slots_free, SLOTS_MAX),
+        slots_total=_bounded(pool.slots_total, SLOTS_MAX),
+        active_leases=_bounded(pool.active_leases, COUNT_MAX),
+        vram_free_bytes=_bounded(pool.vram_free_bytes, COUNT_MAX),
+        vram_total_bytes=_bounded(pool.vram_total_bytes, COUNT_MAX),
         engine=pool.engine[:TEXT_LIMIT],
         engine_version=_cut(pool.engine_version),
-        models_available=[model for model in pool.models_available if len(model) <= TEXT_LIMIT][:MODELS_MOST],
+        models_available=[model for model in pool.models_available if len(model) <= TEXT_LIMIT][:MODELS_MAX],
         model_digests=_digests(pool.model_digests),
         device_mask=_cut(pool.device_mask),
-        ctx_max=None if pool.ctx_max is None else _within(pool.ctx_max, COUNT_MOST),
+        ctx_max=None if pool.ctx_max is None else _bounded(pool.ctx_max, COUNT_MAX),
         workloads=pool.workloads,
-        last_error=_cut(pool.last_error, WORDS_LIMIT),
+        last_error=_cut(pool.last_error, ERROR_LIMIT),
     )
 
 
 def snapshots(pools: Iterable[PoolStatus], node_id: str) -> list[PoolSnapshot]:
-    """All pools that a heartbeat has room for."""
+    """Return snapshots of the first POOLS_MOST pools; a heartbeat has no room for more."""
     return [snapshot(pool, node_id) for pool in pools][:POOLS_MOST]
 
 
-def _within(value: int, most: int) -> int:
-    return max(0, min(value, most))
+def _bounded(value: int, largest: int) -> int:
+    return max(0, min(value, largest))
 
 
 def _cut(text: str | None, limit: int = TEXT_LIMIT) -> str | None:
@@ -59,16 +58,19 @@ def _cut(text: str | None, limit: int = TEXT_LIMIT) -> str | None:
 
 def _digests(digests: Mapping[str, str]) -> dict[str, str]:
     fitting = [pair for pair in digests.items() if max(map(len, pair)) <= TEXT_LIMIT]
-    return dict(fitting[:MODELS_MOST])
+    return dict(fitting[:MODELS_MAX])
 
 
-def placement_view(pools: Iterable[PoolStatus], draining: bool) -> View:
-    """What a change of is told at once: not free slots and GPU memory, which change with every task."""
-    return (draining, *(_of_pool(pool) for pool in pools))
+def placement_view(pools: Iterable[PoolStatus], draining: bool) -> PlacementView:
+    """Return the values whose change triggers an early heartbeat.
+
+    Free slots and GPU memory are not among them: they change with every task.
+    """
+    return (draining, *(_pool_view(pool) for pool in pools))
 
 
-def _of_pool(pool: PoolStatus) -> View:
+def _pool_view(pool: PoolStatus) -> PlacementView:
     models = tuple(pool.models_available), tuple(sorted(pool.model_digests.items()))
-    standing = pool.state, pool.live, pool.ready, pool.draining
+    state = pool.state, pool.live, pool.ready, pool.draining
     workloads = tuple(pool.workloads) if pool.workloads else None
-    return (pool.pool_id, *standing, pool.slots_total, pool.ctx_max, workloads, *models)
+    return (pool.pool_id, *state, pool.slots_total, pool.ctx_max, workloads, *models)

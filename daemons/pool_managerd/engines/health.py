@@ -1,6 +1,6 @@
-"""The loop that looks at every engine: about once a second, before its handoff is taken, faster while it loads.
+"""The loop that probes every engine: about once a second, before its handoff file is taken, faster while it loads.
 
-Owns the time of each engine's next look. Looks at different engines do not wait for each other.
+Owns the time of each engine's next probe. Probes of different engines run side by side.
 """
 
 import logging
@@ -15,68 +15,70 @@ from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
 from llama_orch.service.watchdog import Pulse
 from llama_orch.telemetry.levels import TRACE
-from pool_managerd.engines.asking import ask
+from pool_managerd.engines.probing import probe
 from pool_managerd.metrics import Metrics
-from pool_managerd.pools.registry import Registry
-from pool_managerd.pools.replica import Replica, Sighting, announced_details, next_check_s
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.pools.replica import ProbeResult, Replica, announced_details, next_check_s
 
-FIRST_LOOK_S, FIRST_ASIDE_S = 0.5, 0.4
-ASIDE_S = 1.0
-"""That an engine is ready is told without its slots, and without what it serves, where those take longer."""
+FIRST_PROBE_S, FIRST_EXTRAS_S = 0.5, 0.4
+EXTRAS_S = 1.0
+"""An engine that became ready is reported without slots and description if those take longer."""
 
 log = logging.getLogger(__name__)
 
 
-class Ask(Protocol):
-    """How an engine is asked."""
+class Probe(Protocol):
+    """How an engine is probed."""
 
-    def __call__(self, handoff: Handoff, *, describe: bool, aside_s: float) -> Awaitable[Sighting]:
-        """One look, bounded in time; what is not its health for `aside_s` seconds at most."""
+    def __call__(self, handoff: Handoff, *, describe: bool, extras_s: float) -> Awaitable[ProbeResult]:
+        """Probe once, bounded in time; wait for anything besides the health check at most `extras_s` seconds."""
 
 
-class Health:
-    """Looks at the registry's engines; `bell` wakes it when there are new ones."""
+class HealthLoop:
+    """Probes the engines of `node_pools`; ring `bell` when there are new ones."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, ask: Ask = ask) -> None:
+    def __init__(self, node_pools: NodePools, metrics: Metrics, probe: Probe = probe) -> None:
         self.bell = Bell()
-        self._registry = registry
+        self._node_pools = node_pools
         self._metrics = metrics
-        self._ask = ask
+        self._probe_engine = probe
         self._due: dict[int, float] = {}
 
     async def run(self, pulse: Pulse, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Look for ever. Beats `pulse` each turn."""
-        async with trio.open_nursery() as looks:
+        """Probe forever. Beats `pulse` each time."""
+        async with trio.open_nursery() as probes:
             task_status.started()
             while True:
                 pulse.beat()
-                self._start_due(looks)
+                self._start_due(probes)
                 wait_s = min(self._due.values(), default=math.inf) - trio.current_time()
                 await self.bell.wait(max(0.0, min(wait_s, pulse.interval_s)))
 
-    async def first_look(self, handoff: Handoff) -> Sighting | None:
-        """A look at an engine that is not known yet; None where it takes more than FIRST_LOOK_S seconds."""
-        with trio.move_on_after(FIRST_LOOK_S):
-            sighting = await self._ask(handoff, describe=announced_details(handoff) is None, aside_s=FIRST_ASIDE_S)
-            self._metrics.health_check(handoff.pool_id, sighting.answer)
-            return sighting
+    async def first_probe(self, handoff: Handoff) -> ProbeResult | None:
+        """Probe an engine that is not known yet; None if that takes more than FIRST_PROBE_S seconds."""
+        with trio.move_on_after(FIRST_PROBE_S):
+            result = await self._probe_engine(
+                handoff, describe=announced_details(handoff) is None, extras_s=FIRST_EXTRAS_S
+            )
+            self._metrics.health_check(handoff.pool_id, result.answer)
+            return result
         return None
 
-    def _start_due(self, looks: trio.Nursery) -> None:
+    def _start_due(self, probes: trio.Nursery) -> None:
         now_s = trio.current_time()
-        replicas = {replica.incarnation: replica for replica in self._registry.replicas}
+        replicas = {replica.incarnation: replica for replica in self._node_pools.replicas}
         self._due = {incarnation: self._due.get(incarnation, now_s) for incarnation in replicas}
         for incarnation, replica in replicas.items():
             if self._due[incarnation] <= now_s:
-                self._due[incarnation] = math.inf  # not again while this look lasts
-                looks.start_soon(self._look, replica)
+                self._due[incarnation] = math.inf  # not again until this probe has ended
+                probes.start_soon(self._probe, replica)
 
-    async def _look(self, replica: Replica) -> None:
-        aside_s = math.inf if replica.health is PoolState.READY else ASIDE_S
-        sighting = await self._ask(replica.handoff, describe=replica.details is None, aside_s=aside_s)
-        self._metrics.health_check(replica.handoff.pool_id, sighting.answer)
-        log.log(TRACE, "engine of pool %s replica %s is %s", *replica.key, sighting.answer.value)
-        after = self._registry.saw(replica.incarnation, sighting)
+    async def _probe(self, replica: Replica) -> None:
+        extras_s = math.inf if replica.health is PoolState.READY else EXTRAS_S
+        result = await self._probe_engine(replica.handoff, describe=replica.details is None, extras_s=extras_s)
+        self._metrics.health_check(replica.handoff.pool_id, result.answer)
+        log.log(TRACE, "engine of pool %s replica %s is %s", *replica.key, result.answer.value)
+        after = self._node_pools.apply_probe(replica.incarnation, result)
         if after:
             self._due[replica.incarnation] = trio.current_time() + next_check_s(after)
             self.bell.ring()

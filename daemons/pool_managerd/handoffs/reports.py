@@ -1,6 +1,6 @@
 """engine-provisioner's reports on its pools: `status/*.json` in the handoff directory.
 
-Another user writes them, so they are read with the same care as handoffs. They stay where they are.
+Another user writes them, so that they are validated like handoff files. They are not deleted.
 """
 
 import time
@@ -22,67 +22,67 @@ DIRECTORY = "status"
 
 
 @dataclass(frozen=True)
-class Reading:
-    """The reports by pool id, the announcements in them, and the files that are no reports."""
+class ReportScan:
+    """The reports by pool id, the engines announced in them, and the files that are not valid reports."""
 
-    reports: dict[str, ProvisioningReport]
+    by_pool: dict[str, ProvisioningReport]
     bad: tuple[Bad, ...] = ()
     announced: tuple[Found, ...] = ()
 
 
-def read_reports(directory: Path, owners: frozenset[int], now_s: float) -> Reading:
-    """All reports in `directory`; none where it is missing. Blocks. Raises SpoolUnreadable.
+def read_reports(directory: Path, owners: frozenset[int], now_s: float) -> ReportScan:
+    """Read all reports in `directory`, which may be missing. Blocks. Raises SpoolUnreadable.
 
-    A file is a report on the pool it is named after. What is not JSON yet and young is left for the next look.
+    A report's file is named after its pool. A recent file that is not JSON yet may still be written, and is left out.
     """
-    reports: dict[str, ProvisioningReport] = {}
+    by_pool: dict[str, ProvisioningReport] = {}
     bad: list[Bad] = []
     announced: list[Found] = []
     for item in read_all(directory, owners):
         try:
-            report = understood(item)
-            reports[report.pool_id] = report
+            report = parse_report(item)
+            by_pool[report.pool_id] = report
             announced += [Found(report.handoff, item.identity)] if report.handoff else []
         except NotJson as error:
             if not young(item.identity, now_s):
                 bad.append(Bad(item.identity.name, str(error), item.identity))
         except ValueError as error:
             bad.append(Bad(item.identity.name, str(error), item.identity))
-    return Reading(reports, tuple(bad), tuple(announced))
+    return ReportScan(by_pool, tuple(bad), tuple(announced))
 
 
-def understood(item: Document | Refused) -> ProvisioningReport:
-    """The report in `item`. Raises ValueError that says what is wrong."""
+def parse_report(item: Document | Refused) -> ProvisioningReport:
+    """Return the report in `item`. Raises ValueError that names the problem."""
     if isinstance(item, Refused):
         raise ValueError(item.reason)
     report = decode(item.content, ProvisioningReport)
     if item.identity.name != f"{report.pool_id}.json":
-        raise ValueError(f"pool_id: is {report.pool_id}, and the file is named after another")
+        raise ValueError(f"pool_id: {report.pool_id} does not match the file's name")
     if report.handoff and report.handoff.pool_id != report.pool_id:
-        raise ValueError(f"handoff.pool_id: is {report.handoff.pool_id}, and the report is on {report.pool_id}")
+        raise ValueError(f"handoff.pool_id: {report.handoff.pool_id} differs from pool_id {report.pool_id}")
     return report
 
 
 class ReportReader:
-    """Reads the reports again and again and says once what is wrong with each file."""
+    """Reads the reports; logs the problem of each bad file once."""
 
     def __init__(self, handoff_directory: Path) -> None:
         self.directory = handoff_directory / DIRECTORY
-        self._known: frozenset[Identity] = frozenset()
+        self._logged: frozenset[Identity] = frozenset()
         self._trouble: str | None = None
 
-    async def read(self) -> Reading:
-        """The reports as they are now."""
+    async def read(self) -> ReportScan:
+        """Return the current reports."""
         read = partial(read_reports, self.directory, trusted_owners(), time.time())
         try:
-            reading = await trio.to_thread.run_sync(read)
+            reports = await trio.to_thread.run_sync(read)
             trouble = None
         except SpoolUnreadable as error:
-            reading, trouble = Reading({}), str(error)
+            reports, trouble = ReportScan({}), str(error)
         if trouble and trouble != self._trouble:
             emit(REPORT_UNUSABLE, file=self.directory, reason=trouble)
-        for bad in reading.bad:
-            if bad.identity not in self._known:
+        for bad in reports.bad:
+            if bad.identity not in self._logged:
                 emit(REPORT_UNUSABLE, file=printable(bad.name), reason=bad.reason)
-        self._trouble, self._known = trouble, frozenset(bad.identity for bad in reading.bad)
-        return reading
+        self._trouble, self._logged = trouble, frozenset(bad.identity for bad in reports.bad)
+        return reports

@@ -1,4 +1,4 @@
-"""GPUs as values, and what a pool's device mask means on this machine. Pure."""
+"""GPUs as values, and which of them a pool's device mask names. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU. Memory in bytes, `utilization` in per cent; None where the driver does not tell."""
+    """One GPU. Memory in bytes, `utilization` in percent; None if the driver does not report it."""
 
     index: int
     uuid: str
@@ -19,24 +19,23 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Gpus:
-    """The GPUs of this machine; `problem` says why there are none to be seen, if so."""
+    """The GPUs of this machine; `problem` says why there are none, if so."""
 
     devices: tuple[Gpu, ...] = ()
     problem: str | None = None
 
 
-NOT_LOOKED = Gpus(problem="they have not been looked at yet")
-"""Before the first look."""
+NOT_DISCOVERED = Gpus(problem="GPU discovery has not finished yet")
 
 
 def named_devices(mask: str | None) -> tuple[str, ...]:
-    """The GPUs that a device mask names, by index or UUID; none for `cpu` and for no mask."""
+    """Return the GPUs that a device mask names, by index or UUID; none for `cpu` and for no mask."""
     parts = (part.strip() for part in (mask or "").split(","))
     return tuple(part for part in parts if part and part.lower() != "cpu")
 
 
 def devices_of(mask: str | None, gpus: Gpus) -> tuple[Gpu, ...]:
-    """The GPUs of this machine that `mask` names, each once."""
+    """Return the GPUs of this machine that `mask` names, each once."""
     return tuple(dict.fromkeys(gpu for name in named_devices(mask) for gpu in _matching(name, gpus)))
 
 
@@ -45,12 +44,12 @@ def _matching(name: str, gpus: Gpus) -> Iterator[Gpu]:
 
 
 def device_problem(mask: str | None, gpus: Gpus) -> str | None:
-    """Why an engine with `mask` cannot be where it says it is, or None. Engines on the CPU need nothing."""
+    """Return why this machine cannot have an engine with `mask`, or None."""
     missing = [name for name in named_devices(mask) if not any(_matching(name, gpus))]
     if not missing:
         return None
-    wanted = f"device_mask {mask} names GPU {', '.join(missing)}"
+    named = f"device_mask {mask} names GPU {', '.join(missing)}"
     if gpus.problem:
-        return f"{wanted}, but no GPUs can be seen: {gpus.problem}"
-    there = ", ".join(str(gpu.index) for gpu in gpus.devices) or "none"
-    return f"{wanted}, which this machine does not have (it has: {there})"
+        return f"{named}, but no GPU is visible: {gpus.problem}"
+    present = ", ".join(str(gpu.index) for gpu in gpus.devices) or "none"
+    return f"{named}, which this machine does not have (it has: {present})"

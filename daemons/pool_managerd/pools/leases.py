@@ -1,4 +1,4 @@
-"""The requests that pass through the relay, by engine: one owner, who can also end them."""
+"""The requests that pass through the relay, by engine. The one owner of leases, which can also end them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,50 +9,52 @@ from pool_managerd.pools.replica import Key
 
 
 class Leases:
-    """A lease is held for as long as an engine is asked; `changed` is called after each change of their number."""
+    """One lease per request to an engine. `changed` is called after each change of their number."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
         self._held: dict[Key, dict[trio.CancelScope, Callable[[], None]]] = {}
-        self._fewer = trio.Event()
+        self._released = trio.Event()
 
     @contextmanager
-    def held(self, key: Key, cut: Callable[[], None]) -> Iterator[trio.CancelScope]:
-        """Hold a lease on the engine `key` in a scope that is cancelled where it must end early; `cut` is called just
-        before, to end what does not heed a cancel."""
+    def held(self, key: Key, abort: Callable[[], None]) -> Iterator[trio.CancelScope]:
+        """Hold a lease on the engine `key`, in a scope that is cancelled if the lease must end early.
+
+        `abort` is called just before, to end what is shielded from the cancellation.
+        """
         with trio.CancelScope() as scope:
-            self._held.setdefault(key, {})[scope] = cut
+            self._held.setdefault(key, {})[scope] = abort
             self._changed()
             try:
                 yield scope
             finally:
-                self._give_back(key, scope)
+                self._release(key, scope)
 
-    def _give_back(self, key: Key, scope: trio.CancelScope) -> None:
+    def _release(self, key: Key, scope: trio.CancelScope) -> None:
         del self._held[key][scope]
         if not self._held[key]:
             del self._held[key]
-        fewer, self._fewer = self._fewer, trio.Event()
-        fewer.set()
+        released, self._released = self._released, trio.Event()
+        released.set()
         self._changed()
 
     def of(self, key: Key) -> int:
-        """How many are held on one engine."""
+        """Return the number of leases on one engine."""
         return len(self._held.get(key, ()))
 
     def of_pool(self, pool_id: str) -> int:
-        """How many are held on the engines of a pool."""
+        """Return the number of leases on the engines of a pool."""
         return sum(len(leases) for key, leases in self._held.items() if key[0] == pool_id)
 
     async def none_left(self, pool_id: str) -> None:
-        """Return when none is held on the pool."""
+        """Return when there is no lease on the pool."""
         while self.of_pool(pool_id):
-            await self._fewer.wait()
+            await self._released.wait()
 
     def end(self, pool_id: str) -> None:
-        """End all that are held on the pool."""
+        """End all leases on the pool."""
         for key, leases in self._held.items():
             if key[0] == pool_id:
-                for scope, cut in leases.items():
-                    cut()
+                for scope, abort in leases.items():
+                    abort()
                     scope.cancel()

@@ -1,8 +1,8 @@
-"""One engine of a pool, and what becomes of it with each look at it. Pure: values in, values out.
+"""One engine of a pool, and its next state after each probe. Pure.
 
-A loading engine is `starting`. One that refuses connections is not ready at once; one that is merely slow to answer
-(it may be busy) stays ready until it has missed OFFLINE_AFTER checks. Either is `offline` after as many misses, and
-comes back with its first answer.
+A loading engine is `starting`. One that refuses connections is unready at once; one that does not answer in time may be
+busy, and stays ready until it has missed OFFLINE_AFTER probes. Either is `offline` after that many misses, and ready
+again with its first good answer.
 """
 
 from dataclasses import dataclass, replace
@@ -11,20 +11,20 @@ from enum import Enum
 from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
-from llama_orch.engines import workloads
-from llama_orch.engines.describing import Details
+from llama_orch.engines import KINDS, workloads
+from llama_orch.engines.kind import Description, Slots
 from llama_orch.spool import Identity
 
 OFFLINE_AFTER = 3
-SOON_S = 0.1
-INTERVAL_S = 1.0
+CHANGING_INTERVAL_S = 0.1
+SETTLED_INTERVAL_S = 1.0
 
 Key = tuple[str, str]
 """Pool id and replica id."""
 
 
-class Answer(Enum):
-    """How an engine answered its health check."""
+class HealthAnswer(Enum):
+    """The result of a health check. SILENT: connected, but no answer in time. GONE: no connection."""
 
     READY = "ready"
     LOADING = "loading"
@@ -33,37 +33,29 @@ class Answer(Enum):
 
 
 @dataclass(frozen=True)
-class Slots:
-    """How many requests an engine can work on at once, and how many more right now."""
+class ProbeResult:
+    """The result of one probe. None: not reported; `kv_usage` is the used part of the KV cache, 0 to 1."""
 
-    total: int
-    free: int
-
-
-@dataclass(frozen=True)
-class Sighting:
-    """One look at an engine. What was not learnt is None; `kv_usage` is the part of the KV cache that is in use."""
-
-    answer: Answer
+    answer: HealthAnswer
     error: str | None = None
     slots: Slots | None = None
-    details: Details | None = None
+    details: Description | None = None
     kv_usage: float | None = None
 
 
 @dataclass(frozen=True)
 class Replica:
-    """An engine as it was last seen.
+    """An engine as of its last probe.
 
-    `incarnation` tells this announcement of it from earlier ones. `offline_since_s` is on trio's clock.
-    `device_problem` says why its devices cannot be had, if they cannot.
+    `incarnation` distinguishes announcements of one engine. `offline_since_s` is on trio's clock. `device_problem` says
+    why this machine cannot have the engine's devices, if so.
     """
 
     incarnation: int
     handoff: Handoff
     identity: Identity
     slots: Slots
-    details: Details | None = None
+    details: Description | None = None
     kv_usage: float | None = None
     health: PoolState = PoolState.STARTING
     live: bool = False
@@ -75,33 +67,35 @@ class Replica:
 
     @property
     def key(self) -> Key:
-        """What it is known by; a newer announcement of the same key takes its place."""
+        """Pool id and replica id; a newer announcement with the same key replaces the replica."""
         return self.handoff.pool_id, self.handoff.replica_id
 
     @property
     def state(self) -> PoolState:
-        """Its state, with its devices counted in."""
+        """The health, or FAILED if a device is missing."""
         return PoolState.FAILED if self.device_problem else self.health
 
     @property
     def error(self) -> str | None:
-        """Why it is not ready, as far as that is known."""
+        """Why the engine is not ready, if known."""
         return self.device_problem or self.last_error
 
 
 def announced(incarnation: int, handoff: Handoff, identity: Identity) -> Replica:
-    """A replica that nobody has looked at yet."""
+    """Return a replica that was not probed yet."""
     return Replica(incarnation, handoff, identity, assumed_slots(handoff), announced_details(handoff))
 
 
 def announced_again(before: Replica, after: Replica) -> Replica:
-    """`after`, an announcement of what may be the very engine of `before`, at the same address: if that has answered,
-    it is as it was seen last until it is looked at. What it serves may have changed."""
+    """Return `after`, an announcement at the address of `before`, with the last known state until the next probe.
+
+    It may be the same engine. What it serves may have changed, so that the description is dropped.
+    """
     if before.handoff.device_mask == after.handoff.device_mask:
         after = replace(after, device_problem=before.device_problem)
     if not before.live:
         return after
-    told = after.handoff.slots_total
+    announced_slots = after.handoff.slots_total
     return replace(
         after,
         health=before.health,
@@ -109,61 +103,61 @@ def announced_again(before: Replica, after: Replica) -> Replica:
         was_ready=before.was_ready,
         misses=before.misses,
         last_error=before.last_error,
-        slots=before.slots if told in (None, before.slots.total) else after.slots,
+        slots=before.slots if announced_slots in (None, before.slots.total) else after.slots,
     )
 
 
-def announced_details(handoff: Handoff) -> Details | None:
-    """What a handoff says of what its engine serves; None where the engine must be asked."""
-    model, told = handoff.model, workloads.announced(handoff)
-    if model is None or model.ctx_max is None or (told is None and handoff.engine == "llamacpp"):
+def announced_details(handoff: Handoff) -> Description | None:
+    """Return what a handoff file says of the engine's models and workloads; None if the engine must be asked."""
+    model, known = handoff.model, workloads.announced(handoff)
+    if model is None or model.ctx_max is None or (known is None and KINDS[handoff.engine].reports_workloads):
         return None
-    return Details((model.id,), model.ctx_max, tuple(told) if told else None)
+    return Description((model.id,), model.ctx_max, tuple(known) if known else None)
 
 
 def workloads_of(replica: Replica) -> list[Workload] | None:
-    """The workloads of an engine: by its handoff, or else by what it answered; None where neither tells."""
-    told = workloads.announced(replica.handoff) or (replica.details.workloads if replica.details else None)
-    return list(told) if told else None
+    """Return the workloads of an engine by its handoff file, or by its own description; None: unknown."""
+    known = workloads.announced(replica.handoff) or (replica.details.workloads if replica.details else None)
+    return list(known) if known else None
 
 
 def assumed_slots(handoff: Handoff) -> Slots:
-    """What is taken for true while an engine does not tell its slots."""
+    """Return the slots to assume until the engine reports them."""
     total = handoff.slots_total or 1
     return Slots(total, total)
 
 
-def seen(replica: Replica, sighting: Sighting, now_s: float) -> Replica:
-    """`replica` after `sighting`."""
-    if sighting.answer in (Answer.READY, Answer.LOADING):
-        return _answered(replica, sighting)
+def after_probe(replica: Replica, result: ProbeResult, now_s: float) -> Replica:
+    """Return `replica` as it is after a probe."""
+    if result.answer in (HealthAnswer.READY, HealthAnswer.LOADING):
+        return _answered(replica, result)
     misses = replica.misses + 1
-    missed = replace(replica, misses=misses, last_error=sighting.error, kv_usage=None)
+    missed = replace(replica, misses=misses, last_error=result.error, kv_usage=None)
     if misses >= OFFLINE_AFTER:
         since = now_s if replica.offline_since_s is None else replica.offline_since_s
         return replace(missed, health=PoolState.OFFLINE, live=False, offline_since_s=since)
-    if sighting.answer is Answer.GONE and replica.health is PoolState.READY:
+    if result.answer is HealthAnswer.GONE and replica.health is PoolState.READY:
         return replace(missed, health=PoolState.STARTING, live=False)
     return missed
 
 
-def _answered(replica: Replica, sighting: Sighting) -> Replica:
-    ready = sighting.answer is Answer.READY
+def _answered(replica: Replica, result: ProbeResult) -> Replica:
+    ready = result.answer is HealthAnswer.READY
     return replace(
         replica,
         health=PoolState.READY if ready else PoolState.STARTING,
         live=True,
         was_ready=ready or replica.was_ready,
         misses=0,
-        slots=sighting.slots or replica.slots,
-        details=sighting.details or replica.details,
-        kv_usage=sighting.kv_usage,
-        last_error=sighting.error,
+        slots=result.slots or replica.slots,
+        details=result.details or replica.details,
+        kv_usage=result.kv_usage,
+        last_error=result.error,
         offline_since_s=None,
     )
 
 
 def next_check_s(replica: Replica) -> float:
-    """Seconds until the next look: soon while something is about to change."""
+    """Return the seconds until the next probe: short while the engine's state is about to change."""
     settled = replica.health is PoolState.OFFLINE or (replica.health is PoolState.READY and not replica.misses)
-    return INTERVAL_S if settled else SOON_S
+    return SETTLED_INTERVAL_S if settled else CHANGING_INTERVAL_S

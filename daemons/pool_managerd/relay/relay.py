@@ -1,7 +1,7 @@
-"""The relay: passes a request on to an engine and its answer back as it comes, and holds a lease meanwhile.
+"""The relay: forwards a request to an engine and streams its answer back, holding a lease meanwhile.
 
-Nothing is kept back and nothing is made up: a client that leaves closes the connection to the engine, and an engine
-that breaks off leaves the client with an answer that is visibly incomplete.
+Nothing is buffered or completed: when the client disconnects, the connection to the engine is closed, and when the
+engine breaks off, the client gets a visibly incomplete answer.
 """
 
 import math
@@ -13,41 +13,41 @@ import trio
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.nodes import RELAY_HEADER
-from llama_orch.engines.relayed import relayed
+from llama_orch.engines.relay_paths import relay_purpose
 from llama_orch.http.client.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
 from llama_orch.http.server.exchange import BrokenOff, Exchange
 from llama_orch.telemetry import correlation
-from pool_managerd.pools.registry import Registry
+from pool_managerd.pools.node_pools import NodePools
 from pool_managerd.pools.replica import Replica
 from pool_managerd.relay.affinity import Affinity
-from pool_managerd.relay.passing import (
+from pool_managerd.relay.rules import (
     BROKEN,
     REFUSED,
-    Allows,
+    Allow,
     admit,
     answer_headers,
     choose,
-    inside,
+    engine_target,
     request_headers,
     session_of,
 )
 
 CONNECT_S = 5.0
-TRANSLATION_ROOM = 8 << 20
-"""Bytes by which a body of the queen's may be longer than the client's own: 1e9 becomes 1000000000.0."""
+REENCODING_MARGIN = 8 << 20
+"""Bytes by which the queen's body may exceed the client's: it re-encodes JSON, and 1e9 becomes 1000000000.0."""
 
 
 class Relay:
-    """Passes on to the engines of `registry`. The wait for an engine's head is the client's to bound; `head_s` can."""
+    """Relays to the node's engines. `head_s` bounds the wait for an answer's head, which clients usually bound too."""
 
-    def __init__(self, registry: Registry, head_s: float = math.inf, allows: Allows = relayed) -> None:
+    def __init__(self, node_pools: NodePools, head_s: float = math.inf, allows: Allow = relay_purpose) -> None:
         self._allows = allows
-        self._registry = registry
+        self._node_pools = node_pools
         self._affinity = Affinity()
         self._head_s = head_s
 
     async def __call__(self, exchange: Exchange) -> None:
-        """Answer a request for a path of an engine. What the relay itself refuses is marked so."""
+        """Answer a request for a path of an engine. The relay marks its own errors with a header."""
         try:
             await self._relay(exchange)
         except ApiError as error:
@@ -56,35 +56,37 @@ class Relay:
             raise ApiError(error.status, error.body, (*error.headers, REFUSED)) from error
 
     async def _relay(self, exchange: Exchange) -> None:
-        target = inside(exchange.target)
-        pool_id, registry = exchange.variables["pool_id"], self._registry
-        may = admit(pool_id, registry.replicas, self._allows, exchange.method, target)
+        target = engine_target(exchange.target)
+        pool_id, node_pools = exchange.variables["pool_id"], self._node_pools
+        may = admit(pool_id, node_pools.replicas, self._allows, exchange.method, target)
         body_sent = await self._body(exchange)
         last = self._affinity.last(pool_id, session_of(exchange.headers), trio.current_time())
-        replica = choose(pool_id, registry.pool(pool_id), registry.replicas, registry.leases.of, last, may)
-        with registry.leases.held(replica.key, partial(_cut, exchange)) as lease:
-            failure = await self._attended(exchange, replica, target, body_sent)
+        replica = choose(pool_id, node_pools.pool(pool_id), node_pools.replicas, node_pools.leases.of, last, may)
+        with node_pools.leases.held(replica.key, partial(_abort, exchange)) as lease:
+            failure = await self._while_connected(exchange, replica, target, body_sent)
         if lease.cancelled_caught:
-            failure = broken(502, pool_id, "the pool was drained, and its deadline has passed")
+            failure = incomplete(502, pool_id, "the drain deadline of the pool has passed")
         if failure and exchange.started:
             raise BrokenOff from failure
         if failure:
             raise failure
 
     async def _body(self, exchange: Exchange) -> bytearray:
-        return await exchange.body(exchange.body_limit + TRANSLATION_ROOM)
+        return await exchange.body(exchange.body_limit + REENCODING_MARGIN)
 
-    async def _attended(self, exchange: Exchange, replica: Replica, target: str, body: bytearray) -> ApiError | None:
-        """Pass on for as long as the client is there."""
+    async def _while_connected(
+        self, exchange: Exchange, replica: Replica, target: str, body: bytearray
+    ) -> ApiError | None:
+        """Forward until the client disconnects. Returns the engine's failure, if any."""
         failure = None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_leave_with, exchange, nursery.cancel_scope)
+            nursery.start_soon(_cancel_on_disconnect, exchange, nursery.cancel_scope)
             failure = await self._pass_on(exchange, replica, target, body)
             nursery.cancel_scope.cancel()
         return failure
 
     async def _pass_on(self, exchange: Exchange, replica: Replica, target: str, body: bytearray) -> ApiError | None:
-        """Ask and answer; what keeps the engine from answering completely, if something does."""
+        """Forward the request and stream the answer. Returns why the answer is incomplete, if it is."""
         headers = request_headers(exchange.headers, correlation.current.get(), correlation.traceparent.get())
         url, pool_id = replica.handoff.url + target, replica.handoff.pool_id
         asking = request(exchange.method, url, headers=headers, body=body, connect_s=CONNECT_S, head_s=self._head_s)
@@ -93,33 +95,32 @@ class Relay:
                 with self._serving(exchange, replica, response):
                     await _answer(exchange, response)
         except Unreachable as error:
-            return refused(502, pool_id, str(error))
+            return not_received(502, pool_id, str(error))
         except UpstreamTimeout as error:
-            return broken(504, pool_id, str(error))
+            return incomplete(504, pool_id, str(error))
         except UpstreamError as error:
-            return broken(502, pool_id, str(error))
+            return incomplete(502, pool_id, str(error))
         return None
 
     @contextmanager
     def _serving(self, exchange: Exchange, replica: Replica, response: Response) -> Iterator[None]:
-        """The session is its engine's from the head of an answer on, and for a while after its end, however that
-        comes."""
+        """Record the session's engine when the answer begins and when it ends, however it ends."""
         session = session_of(exchange.headers) if response.status == 200 else None
-        here = replica.handoff.pool_id, session, replica.incarnation
-        self._affinity.served(*here, trio.current_time())
+        turn = replica.handoff.pool_id, session, replica.incarnation
+        self._affinity.served(*turn, trio.current_time())
         try:
             yield
         finally:
-            self._affinity.served(*here, trio.current_time())
+            self._affinity.served(*turn, trio.current_time())
 
 
-def _cut(exchange: Exchange) -> None:
-    """End an answer under way: a send is shielded for as long as a client that does not read is borne with."""
+def _abort(exchange: Exchange) -> None:
+    """Abort a started answer: sends to a client that does not read are shielded from cancellation for a while."""
     if exchange.started:
         exchange.abort()
 
 
-async def _leave_with(exchange: Exchange, scope: trio.CancelScope) -> None:
+async def _cancel_on_disconnect(exchange: Exchange, scope: trio.CancelScope) -> None:
     await exchange.gone()
     scope.cancel()
 
@@ -127,20 +128,20 @@ async def _leave_with(exchange: Exchange, scope: trio.CancelScope) -> None:
 async def _answer(exchange: Exchange, response: Response) -> None:
     await exchange.open_stream(response.status, answer_headers(response.status, response.headers))
     if "content-length" not in response.headers:
-        await exchange.write(b"")  # the head of a stream does not wait for its first piece
+        await exchange.write(b"")  # sends the head of a stream without waiting for its first chunk
     if exchange.method != "HEAD":
         async for chunk in response.chunks():
             await exchange.write(chunk)
     await exchange.finish()
 
 
-def refused(status: int, pool_id: str, message: str) -> ApiError:
-    """An engine that has heard nothing of the request."""
+def not_received(status: int, pool_id: str, message: str) -> ApiError:
+    """The error for an engine that has not received the request."""
     body = ErrorBody(code=ErrorCode.POOL_UNAVAILABLE, message=message, retriable=True, pool_id=pool_id)
     return ApiError(status, body, (REFUSED,))
 
 
-def broken(status: int, pool_id: str, message: str) -> ApiError:
-    """An engine that was asked, and has not answered."""
+def incomplete(status: int, pool_id: str, message: str) -> ApiError:
+    """The error for an engine that has received the request but did not answer completely."""
     body = ErrorBody(code=ErrorCode.WORKER_RESET, message=message, retriable=True, pool_id=pool_id)
     return ApiError(status, body, (BROKEN,))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from llama_orch.contracts.catalog import Availability, NodeModels
 from llama_orch.contracts.nodes import NodeStatus, NodeView
 from llama_orch.contracts.pools import PoolStatus
-from queen_rbee.engines.model_names import public_name
+from llama_orch.engines.wire.model_names import public_name
 
 LOCAL_NODE_ID = "local"
 """The id of the only node in HOME_PROFILE."""

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from llama_orch.contracts.catalog import CatalogModel, ModelState, VerificationState
 from llama_orch.contracts.errors import ApiError
+from llama_orch.engines.wire.model_names import model_key
 from llama_orch.http.server.bodies import invalid
-from queen_rbee.engines.model_names import model_key
 
 
 class NameIndex:

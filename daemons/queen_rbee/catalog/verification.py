@@ -13,8 +13,8 @@ import trio
 
 from llama_orch.contracts.catalog import CatalogModel, Verification, VerificationState
 from llama_orch.contracts.pools import PoolStatus
+from llama_orch.engines.wire.model_names import model_key
 from llama_orch.files.digest import FileUnreadable, file_digest, local_path
-from queen_rbee.engines.model_names import model_key
 
 VerificationReason = Literal["file", "pool_report", "no_digest", "no_source"]
 """What an outcome is based on; a label of catalog_verifications_total."""

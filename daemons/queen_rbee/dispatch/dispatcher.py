@@ -13,6 +13,7 @@ import trio
 
 from llama_orch.bell import Bell
 from llama_orch.contracts.errors import ErrorCode
+from llama_orch.engines.wire.adapter import EngineAdapter
 from llama_orch.service.watchdog import Pulse
 from queen_rbee.dispatch.accounting import Accounting
 from queen_rbee.dispatch.circuits import Circuits
@@ -24,7 +25,6 @@ from queen_rbee.dispatch.patience import Patience
 from queen_rbee.dispatch.queue import AdmissionQueue
 from queen_rbee.dispatch.runs import Runs
 from queen_rbee.dispatch.silence import LIMITS, Limits
-from queen_rbee.engines.adapter import EngineAdapter
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.candidates import Candidate, Demand
 from queen_rbee.pools.placement import pick

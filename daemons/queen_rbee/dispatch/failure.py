@@ -3,7 +3,7 @@
 from typing import Literal
 
 from llama_orch.contracts.errors import ErrorBody, ErrorCode, Reason
-from queen_rbee.engines.adapter import Refused
+from llama_orch.engines.wire.adapter import EngineRefusal
 
 Blame = Literal["nobody", "unsure", "replica"]
 """Whom a failure counts against. `nobody`: the request was wrong, or its place was taken; the replica is well.
@@ -43,7 +43,7 @@ class Failure(Exception):
         self.reason = reason
 
 
-def refused(said: Refused, *, begun: bool = False) -> Failure:
+def refused(said: EngineRefusal, *, begun: bool = False) -> Failure:
     """What an engine's refusal means for the task: the client's fault, or worth another try."""
     if said.client_fault and not said.busy:
         return Failure(

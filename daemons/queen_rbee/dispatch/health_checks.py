@@ -2,7 +2,7 @@
 
 import trio
 
-from llama_orch.contracts.engines import health_path, is_loading
+from llama_orch.engines import health_path, is_loading
 from llama_orch.http.client.client import UpstreamError, fetch
 from queen_rbee.dispatch.hop import Hop
 from queen_rbee.metrics import Metrics

@@ -13,6 +13,17 @@ import trio
 
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.nodes import RELAY_HEADER
+from llama_orch.engines.wire.adapter import (
+    AnswerPart,
+    EngineAdapter,
+    EngineCall,
+    EngineRefusal,
+    Finished,
+    StreamChunk,
+    TextPiece,
+    WholeAnswer,
+)
+from llama_orch.engines.wire.errors import classified
 from llama_orch.http.client.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
 from llama_orch.http.client.sse import MalformedStream, read_events
 from llama_orch.http.server.bodies import aside
@@ -20,8 +31,6 @@ from queen_rbee.dispatch.failure import Failure, refused, relay_failure
 from queen_rbee.dispatch.hop import DIRECT, Hop
 from queen_rbee.dispatch.rooms import clamped
 from queen_rbee.dispatch.silence import Limits, Silence
-from queen_rbee.engines.adapter import Chunk, Dialogue, EngineAdapter, Finished, Piece, Refused, Result, Said
-from queen_rbee.engines.complaints import judged
 from queen_rbee.pools.candidates import Candidate, served_name
 from queen_rbee.tasks.task import Task
 
@@ -62,15 +71,15 @@ async def run(task: Task, target: Candidate, adapter: EngineAdapter, limits: Lim
     raise Failure(ErrorCode.DECODE_TIMEOUT, words, retriable=True)
 
 
-def _dialogue(task: Task, target: Candidate, adapter: EngineAdapter) -> Dialogue:
+def _dialogue(task: Task, target: Candidate, adapter: EngineAdapter) -> EngineCall:
     try:
-        return adapter.dialogue(task.request, task.passage, served_name(target, task.request.model_ref))
+        return adapter.call(task.request, task.passage, served_name(target, task.request.model_ref))
     except ValueError as error:
         raise Failure(ErrorCode.INVALID_PARAMS, str(error), retriable=False, blame="nobody") from error
 
 
 async def _ask_within_room(
-    task: Task, target: Candidate, dialogue: Dialogue, adapter: EngineAdapter, silence: Silence, hop: Hop
+    task: Task, target: Candidate, dialogue: EngineCall, adapter: EngineAdapter, silence: Silence, hop: Hop
 ) -> Finished:
     """As `_ask`; an engine that refuses a max_tokens beyond its context is asked once more for what it has room for."""
     try:
@@ -84,7 +93,7 @@ async def _ask_within_room(
 
 
 async def _ask(
-    task: Task, target: Candidate, dialogue: Dialogue, adapter: EngineAdapter, silence: Silence, hop: Hop
+    task: Task, target: Candidate, dialogue: EngineCall, adapter: EngineAdapter, silence: Silence, hop: Hop
 ) -> Finished:
     """Put the task to the engine and hear it out; its last word."""
     headers = {
@@ -125,7 +134,7 @@ async def _complaint(response: Response, limit_s: float) -> bytes:
 
 
 async def _stream(
-    task: Task, dialogue: Dialogue, response: Response, silence: Silence, adapter: EngineAdapter
+    task: Task, dialogue: EngineCall, response: Response, silence: Silence, adapter: EngineAdapter
 ) -> Finished:
     """Append what comes to the task until the answer is complete."""
     room = ANSWER_LIMIT
@@ -173,7 +182,7 @@ def _ended(last: Finished | None) -> Finished:
     return last
 
 
-async def _whole(task: Task, dialogue: Dialogue, response: Response, adapter: EngineAdapter) -> Finished:
+async def _whole(task: Task, dialogue: EngineCall, response: Response, adapter: EngineAdapter) -> Finished:
     """Take an answer that comes in one piece; parsing a large one would hold up every other task."""
     body = await response.read(ANSWER_LIMIT)
     if len(body) < IN_THREAD_BYTES:
@@ -183,7 +192,7 @@ async def _whole(task: Task, dialogue: Dialogue, response: Response, adapter: En
     return _ended(_take(task, found, trio.current_time(), adapter))
 
 
-def _understood(read: Callable[[Told], Sequence[Said]], told: Told) -> Sequence[Said]:
+def _understood(read: Callable[[Told], Sequence[AnswerPart]], told: Told) -> Sequence[AnswerPart]:
     """What the engine says. Raises Failure where that is not understood."""
     try:
         return read(told)
@@ -192,21 +201,21 @@ def _understood(read: Callable[[Told], Sequence[Said]], told: Told) -> Sequence[
         raise Failure(ErrorCode.WORKER_RESET, words, retriable=True) from error
 
 
-def _take(task: Task, found: Sequence[Said], now: float, adapter: EngineAdapter) -> Finished | None:
+def _take(task: Task, found: Sequence[AnswerPart], now: float, adapter: EngineAdapter) -> Finished | None:
     """Append what is `found` to the task; the last word, if it is among it. Raises Failure."""
     last = None
     if task.heard_at is None:
         task.heard_at = now
     for said in found:
-        if isinstance(said, Piece):
+        if isinstance(said, TextPiece):
             if said.text:
                 task.token(said.text, now)
-        elif isinstance(said, Chunk):
+        elif isinstance(said, StreamChunk):
             task.chunk(said.raw, said.tokens, now, usage=said.usage)
-        elif isinstance(said, Result):
+        elif isinstance(said, WholeAnswer):
             task.result(said.raw, now)
-        elif isinstance(said, Refused):
-            raise refused(judged(said, adapter.complaints), begun=task.shown)
+        elif isinstance(said, EngineRefusal):
+            raise refused(classified(said, adapter.error_patterns), begun=task.shown)
         else:
             task.tokens_cached = said.cached
             last = last or said

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pydantic import JsonValue
 
 from llama_orch.contracts.tasks import TaskRequest
-from queen_rbee.engines.passage import Passage
+from llama_orch.engines.wire.passage import Passage
 from queen_rbee.pools.candidates import Candidate, demand_of
 from queen_rbee.pools.replica_index import ReplicaIndex
 

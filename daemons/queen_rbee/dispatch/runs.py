@@ -13,6 +13,7 @@ import trio
 
 from llama_orch.contracts.errors import ErrorCode, Reason
 from llama_orch.contracts.tasks import TaskState
+from llama_orch.engines.wire.adapter import EngineAdapter
 from llama_orch.telemetry import correlation
 from queen_rbee.dispatch import relay
 from queen_rbee.dispatch.accounting import Accounting
@@ -20,7 +21,6 @@ from queen_rbee.dispatch.circuits import Circuits, Fault
 from queen_rbee.dispatch.failure import Failure
 from queen_rbee.dispatch.hop import Hop
 from queen_rbee.dispatch.silence import Limits
-from queen_rbee.engines.adapter import EngineAdapter
 from queen_rbee.pools.candidates import Candidate, ReplicaKey
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.tasks.task import Task

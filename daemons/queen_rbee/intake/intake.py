@@ -12,13 +12,13 @@ import trio
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
 from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import Preparation, Streams, TaskAccepted, TaskRequest
+from llama_orch.engines.wire.passage import Passage, passage_for
 from llama_orch.http.server.bodies import invalid
 from llama_orch.telemetry import correlation
 from queen_rbee.dispatch.dispatcher import Dispatcher
 from queen_rbee.dispatch.estimates import HOPELESS, backoff_ms
 from queen_rbee.dispatch.queue import QueueFull
 from queen_rbee.dispatch.rooms import fitted
-from queen_rbee.engines.passage import Passage, passage_for
 from queen_rbee.intake.backpressure import Backpressure
 from queen_rbee.pools.model_lookup import resolve_request
 from queen_rbee.pools.placement import PlacementRefusal, refusal

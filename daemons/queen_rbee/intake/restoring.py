@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskRequest
+from llama_orch.engines.wire.passage import Passage, passage_for
 from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
 from queen_rbee.dispatch.accounting import Accounting
-from queen_rbee.engines.passage import Passage, passage_for
 from queen_rbee.intake.intake import Intake
 from queen_rbee.store.protocol import Store, StoredTask
 from queen_rbee.tasks.task import Task

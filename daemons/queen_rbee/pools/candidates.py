@@ -6,8 +6,8 @@ from typing import TypeVar
 from llama_orch.contracts.nodes import PoolSnapshot
 from llama_orch.contracts.pools import CircuitState, PoolState, PoolStatus, ReplicaStatus
 from llama_orch.contracts.tasks import TaskRequest
-from queen_rbee.engines.model_names import model_key, public_name
-from queen_rbee.engines.passage import Endpoint, Passage
+from llama_orch.engines.wire.model_names import model_key, public_name
+from llama_orch.engines.wire.passage import Endpoint, Passage
 
 ReplicaKey = tuple[str, str]
 """The pool id and the replica id; unique among all replicas."""

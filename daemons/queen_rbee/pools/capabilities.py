@@ -6,9 +6,9 @@ from functools import cache
 from llama_orch import VERSION
 from llama_orch.contracts.meta import Capabilities, EngineCapabilities, PoolCapabilities
 from llama_orch.contracts.pools import PoolStatus
-from queen_rbee.engines.adapter import EngineAdapter
-from queen_rbee.engines.model_names import public_name
-from queen_rbee.engines.passage import Endpoint, endpoints_for, workloads_of
+from llama_orch.engines.wire.adapter import EngineAdapter
+from llama_orch.engines.wire.model_names import public_name
+from llama_orch.engines.wire.passage import Endpoint, endpoints_for, workloads_of
 
 API_VERSION = "2"
 

@@ -8,8 +8,8 @@ from llama_orch.contracts.catalog import CatalogModel, ModelState
 from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
 from llama_orch.contracts.tasks import PlacementWish, TaskRequest
-from queen_rbee.engines.model_names import public_name
-from queen_rbee.engines.passage import Endpoint, workloads_of
+from llama_orch.engines.wire.model_names import public_name
+from llama_orch.engines.wire.passage import Endpoint, workloads_of
 from queen_rbee.pools.candidates import Candidate
 from queen_rbee.pools.replica_index import ReplicaIndex
 

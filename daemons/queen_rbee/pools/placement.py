@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.errors import ErrorCode, FieldProblem, Reason
 from llama_orch.contracts.pools import PoolState
-from queen_rbee.engines.model_names import public_name
-from queen_rbee.engines.passage import WORKLOADS, workloads_of
+from llama_orch.engines.wire.model_names import public_name
+from llama_orch.engines.wire.passage import WORKLOADS, workloads_of
 from queen_rbee.pools.candidates import Candidate, Demand, ReplicaKey, serves_model
 from queen_rbee.pools.strategies import STRATEGIES, StrategyName
 

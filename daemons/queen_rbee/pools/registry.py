@@ -12,9 +12,9 @@ import trio
 
 from llama_orch.bell import Bell
 from llama_orch.contracts.pools import CircuitState, PoolStatus
-from queen_rbee.engines.adapter import EngineAdapter
-from queen_rbee.engines.model_names import model_key
-from queen_rbee.engines.passage import endpoints_for
+from llama_orch.engines.wire.adapter import EngineAdapter
+from llama_orch.engines.wire.model_names import model_key
+from llama_orch.engines.wire.passage import endpoints_for
 from queen_rbee.pools.candidates import Candidate, ReplicaKey, build_candidate, placeholder_replica
 from queen_rbee.pools.pool_reports import PoolKey, PoolReports
 from queen_rbee.pools.replica_index import ReplicaIndex

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import overload
 
-from queen_rbee.engines.model_names import model_key
+from llama_orch.engines.wire.model_names import model_key
 from queen_rbee.pools.candidates import Candidate, Demand, ReplicaKey
 from queen_rbee.pools.placement import meets
 

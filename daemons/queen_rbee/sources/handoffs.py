@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import trio
 
 from llama_orch.bell import Bell
-from llama_orch.contracts.engines import is_loading
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
+from llama_orch.engines import is_loading
 from llama_orch.engines.workloads import announced, union
 from llama_orch.http.client.client import UpstreamError, fetch
 from llama_orch.spool import Intake

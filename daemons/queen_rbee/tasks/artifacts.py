@@ -14,8 +14,8 @@ from pydantic import JsonValue
 from llama_orch.contracts.artifacts import ArtifactHead, NewArtifact
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.tasks import TaskRequest, TaskView
+from llama_orch.engines.wire.passage import Passage
 from llama_orch.http.server.bodies import invalid
-from queen_rbee.engines.passage import Passage
 from queen_rbee.pools.candidates import Candidate
 from queen_rbee.store.protocol import Document, Store
 from queen_rbee.tasks.records import task_record

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from llama_orch.contracts.artifacts import NewArtifact
 from llama_orch.contracts.tasks import TaskRequest, TaskView
-from queen_rbee.engines.passage import Passage
+from llama_orch.engines.wire.passage import Passage
 from queen_rbee.pools.candidates import Candidate, served_name
 
 KIND = "task"

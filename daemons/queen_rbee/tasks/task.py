@@ -14,7 +14,7 @@ import trio
 
 from llama_orch.contracts.errors import ErrorCode, Reason
 from llama_orch.contracts.tasks import TaskError, TaskRequest, TaskState, TaskView, Timings, Usage
-from queen_rbee.engines.passage import Passage
+from llama_orch.engines.wire.passage import Passage
 from queen_rbee.pools.candidates import Demand, demand_of
 from queen_rbee.sessions.session import Turn
 from queen_rbee.tasks.event_log import EventLog

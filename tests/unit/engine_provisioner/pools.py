@@ -1,4 +1,4 @@
-"""Pools as tests want them: a right one, changed by a few keys."""
+"""Valid pools, engines and models for tests."""
 
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ BINARY = {
 
 
 def pool(**keys: Any) -> Pool:
-    """A pool on llama.cpp with a model on the disk."""
+    """Return a pool for llama.cpp with a model on disk; `keys` replace or add keys."""
     return Pool.model_validate({"id": "default", "model": "file:/srv/model.gguf", "provisioning": BINARY, **keys})
 
 
 def engine(*options: str) -> Engine:
-    """An engine that knows `options`."""
+    """Return an engine that accepts `options`."""
     return Engine(Program(("/opt/llama-server",), Path("/opt/llama-server")), "1", frozenset(options))
 
 

@@ -1,4 +1,4 @@
-"""The runner of xllamacpp is told by llama-server's own options, and refuses those it does not know."""
+"""The xllamacpp runner accepts llama-server's options and rejects unknown ones."""
 
 import importlib
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 from engine_provisioner import xllamacpp_server
 from engine_provisioner.launch import command
-from engine_provisioner.launch.probing import options_in
+from engine_provisioner.launch.probes import options_in
 from engine_provisioner.xllamacpp_server import OPTIONS, parser, set_parameter
 from tests.engines.fixtures import leave_out
 from tests.unit.engine_provisioner.pools import MODEL, engine, pool
@@ -17,43 +17,43 @@ from tests.unit.engine_provisioner.pools import MODEL, engine, pool
 RUN = [sys.executable, "-I", xllamacpp_server.__file__]
 
 
-def test_its_help_is_read_as_llama_servers_is() -> None:
+def test_help_has_llama_servers_format() -> None:
     shown = subprocess.run([*RUN, "--site", "/x", "--help"], capture_output=True, text=True, check=True).stdout
     assert options_in(shown) == {name for option in OPTIONS for name in option.names}
 
 
-def test_every_option_that_is_passed_to_it_is_one_it_knows() -> None:
+def test_every_option_of_the_command_line_is_accepted() -> None:
     known = engine(*(name for option in OPTIONS for name in option.names))
     for devices in ((), (0, 1)):
         subject = pool(devices=list(devices) or None, tensor_split=[1.0] * len(devices))
-        made = command.llama_server(subject, known, MODEL, port=1, devices=devices, cache_ram_mib=1)
-        given = vars(parser().parse_args(["--site", "/x", *made.argv[1:]]))
+        started = command.engine_command(subject, known, MODEL, port=1, devices=devices, cache_ram_mib=1)
+        given = vars(parser().parse_args(["--site", "/x", *started.argv[1:]]))
         assert given["model.path"] == "/srv/model.gguf"
         assert given["n_gpu_layers"] == (999 if devices else 0)
 
 
-def test_an_unknown_option_is_named() -> None:
+def test_unknown_option_is_reported() -> None:
     done = subprocess.run([*RUN, "--site", "/x", "--frob"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--frob" in done.stderr
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.names[-1])
-def test_each_option_sets_a_parameter_that_xllamacpp_has(option: xllamacpp_server.Option) -> None:
+def test_each_option_sets_an_existing_parameter(option: xllamacpp_server.Option) -> None:
     try:
         parameters = importlib.import_module("xllamacpp").CommonParams()
     except ImportError as error:
         leave_out(f"xllamacpp cannot be loaded ({error}); its library is in the package libgomp1")
-    set_parameter(parameters, option.parameter, option.value if option.read is None else option.read("1"))
+    set_parameter(parameters, option.parameter, option.value if option.parse is None else option.parse("1"))
 
 
-def test_dotted_parameters_are_set_where_they_belong() -> None:
+def test_dotted_parameter_is_set_on_the_nested_object() -> None:
     parameters = SimpleNamespace(model=SimpleNamespace(path=""))
     set_parameter(parameters, "model.path", "/m")
     assert parameters.model.path == "/m"
 
 
-def test_a_text_is_one_of_a_set_where_a_release_has_several() -> None:
+def test_value_is_wrapped_where_a_release_has_a_set() -> None:
     parameters = SimpleNamespace(one="", several=set())
     for name in ("one", "several"):
         set_parameter(parameters, name, "text")

@@ -1,4 +1,4 @@
-"""A queen for the agent, without a wire: she answers as told, and remembers what she was asked and when."""
+"""A fake queen for the agent, without a network: scripted answers and recorded requests."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 import trio
 
 from llama_orch.contracts.nodes import Heartbeat, NodeRegistration
-from pool_managerd.cluster.standing import Accepted, Heard, Outcome, Unknown
+from pool_managerd.cluster.registration import HeartbeatAccepted, NodeUnknown, Outcome, Registered
 
-HEARD = Heard(10_000)
-ACCEPTED = Accepted("welcome")
+HEARD = HeartbeatAccepted(10_000)
+ACCEPTED = Registered("welcome")
 
 
 @dataclass
 class FakeQueen:
-    """Answers registrations and heartbeats with what is in `answers`, in turn, and well when that is used up.
+    """Answers registrations and heartbeats from `answers`, and accepts them once these are used up.
 
-    `asked` has each request with its time: "register", "heartbeat" or "forget". With `mute` she never answers.
+    `asked` has each request with its time: "register", "heartbeat" or "forget". With `mute` it never answers.
     """
 
     answers: deque[Outcome] = field(default_factory=deque)
@@ -28,18 +28,15 @@ class FakeQueen:
     news: trio.Event = field(default_factory=trio.Event)
 
     async def register(self, node: NodeRegistration) -> Outcome:
-        """As told, else accepted."""
         self.registrations.append(node)
         return await self._answer("register", ACCEPTED)
 
     async def heartbeat(self, _node_id: str, beat: Heartbeat) -> Outcome:
-        """As told, else heard."""
         self.beats.append(beat)
         return await self._answer("heartbeat", HEARD)
 
     async def forget(self, _node_id: str, _instance_id: str) -> Outcome:
-        """Done."""
-        return await self._answer("forget", Unknown())
+        return await self._answer("forget", NodeUnknown())
 
     async def _answer(self, what: str, usual: Outcome) -> Outcome:
         self.asked.append((what, trio.current_time()))
@@ -52,19 +49,19 @@ class FakeQueen:
 
     @property
     def order(self) -> list[str]:
-        """What she was asked, in order."""
+        """The requests in order."""
         return [what for what, _at in self.asked]
 
     @property
     def times(self) -> list[float]:
-        """When."""
+        """The times of the requests."""
         return [at for _what, at in self.asked]
 
     async def until_asked(self, count: int) -> None:
-        """Return when she has been asked so often."""
+        """Return after `count` requests."""
         while len(self.asked) < count:
             await self.news.wait()
 
     def will(self, answers: Iterable[Outcome]) -> None:
-        """Answer the next requests so."""
+        """Script the next answers."""
         self.answers.extend(answers)

@@ -1,4 +1,4 @@
-"""pynvml as this machine does not have it: devices that can be lost, a driver and a library that can be absent."""
+"""A fake pynvml: devices can be lost, driver and library can be absent."""
 
 from dataclasses import dataclass, field
 
@@ -18,7 +18,7 @@ class Utilization:
 
 @dataclass
 class ImitationNvml:
-    """Answers as pynvml does, and raises its own exceptions."""
+    """Answers as pynvml does, and raises its exceptions."""
 
     devices: int = 2
     init_error: int | None = None

@@ -1,4 +1,4 @@
-"""An engine on loopback that answers by the last part of the path, well or in one of the ways in which engines fail."""
+"""A fake engine on loopback that fails in the way that the last path segment names."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +23,7 @@ ANSWERS = {
 
 
 def chunk(data: bytes) -> bytes:
-    """One chunk of a chunked body."""
+    """Encode one chunk of a chunked body."""
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
@@ -31,7 +31,7 @@ def chunk(data: bytes) -> bytes:
 class OddEngine:
     """`asked` has each request as it came, `open` how many connections there are now,
     `flooded` how many bytes it got rid of on the path /flood; `left` is set anew whenever a
-    client goes. What a test puts into `say` goes out on the path /told as it is; b"" ends it."""
+    client goes. Data put into `say` is sent on the path /scripted; b"" ends it."""
 
     port: int = 0
     asked: list[bytes] = field(default_factory=list)
@@ -45,7 +45,6 @@ class OddEngine:
 
     @property
     def url(self) -> str:
-        """Its address."""
         return f"http://127.0.0.1:{self.port}"
 
     async def handle(self, stream: trio.SocketStream) -> None:
@@ -66,7 +65,7 @@ class OddEngine:
             self.left = trio.Event()
 
     async def act(self, stream: trio.SocketStream, how: str) -> None:
-        """Answer as the path says."""
+        """Answer in the way that the path names."""
         if how in ("silence", "stall"):
             await stream.send_all(STREAM + chunk(b"data: 1\n\n") if how == "stall" else b"")
             await until_left(stream)
@@ -75,7 +74,7 @@ class OddEngine:
             while True:
                 await stream.send_all(chunk(bytes(65536)))
                 self.flooded += 65536
-        elif how == "told":
+        elif how == "scripted":
             await stream.send_all(STREAM)
             while data := await self._heard.receive():
                 await stream.send_all(chunk(data))
@@ -85,7 +84,7 @@ class OddEngine:
 
 
 async def whole_request(stream: trio.SocketStream) -> bytes:
-    """Head and body of a request."""
+    """Read head and body of a request."""
     request = b""
     while b"\r\n\r\n" not in request or len(request.partition(b"\r\n\r\n")[2]) < length(request):
         if not (data := await stream.receive_some(65536)):
@@ -95,7 +94,7 @@ async def whole_request(stream: trio.SocketStream) -> bytes:
 
 
 def length(request: bytes) -> int:
-    """What Content-Length says."""
+    """Return Content-Length."""
     for line in request.partition(b"\r\n\r\n")[0].lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):
             return int(line.partition(b":")[2])
@@ -103,14 +102,14 @@ def length(request: bytes) -> int:
 
 
 async def until_left(stream: trio.SocketStream) -> None:
-    """Say nothing until the client goes."""
+    """Send nothing until the client disconnects."""
     while await stream.receive_some(1024):
         pass
 
 
 @asynccontextmanager
 async def odd_engine() -> AsyncIterator[OddEngine]:
-    """One that runs until the block is left."""
+    """Run a fake engine until the block is left."""
     engine = OddEngine()
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(partial(trio.serve_tcp, engine.handle, 0, host="127.0.0.1"))

@@ -1,4 +1,4 @@
-"""pool-managerd's API with its relay over real sockets, in front of an odd engine."""
+"""pool-managerd's API and relay over real sockets, with a fake engine."""
 
 import json
 import socket
@@ -21,8 +21,8 @@ from pool_managerd.api.draining import add_drain_routes
 from pool_managerd.api.engine import hot_routes
 from pool_managerd.draining import Draining
 from pool_managerd.metrics import Metrics
-from pool_managerd.pools.registry import Registry
-from pool_managerd.relay.passing import Allows
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.relay.rules import Allow
 from tests.unit.pool_managerd.odd_engine import OddEngine, odd_engine
 from tests.unit.pool_managerd.values import READY, found
 
@@ -32,10 +32,10 @@ LIMIT_S = 10.0
 
 @dataclass
 class RelaySite:
-    """A relay at `port` to the one engine of pool `default`; `stop` has the server end."""
+    """A relay at `port` to the one engine of pool `default`; `stop` ends the server."""
 
     engine: OddEngine
-    registry: Registry
+    registry: NodePools
     port: int
     stop: trio.Event = field(default_factory=trio.Event)
     ended: trio.Event = field(default_factory=trio.Event)
@@ -43,46 +43,46 @@ class RelaySite:
     def ask(
         self, path: str, method: str = "POST", pool: str = "default", body: bytes = b"{}", **headers: str
     ) -> AbstractAsyncContextManager[Response]:
-        """A request for `path` at the engine, as the queen makes it."""
+        """Make a request for `path` at the engine, as the queen does."""
         given = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
         given |= {name.replace("_", "-"): value for name, value in headers.items()}
         url = f"http://127.0.0.1:{self.port}/v2/pools/{pool}/engine/{path}"
         return request(method, url, headers=given, body=body, connect_s=LIMIT_S, head_s=LIMIT_S)
 
     async def raw(self, text: str) -> trio.SocketStream:
-        """A connection on which `text` has been said."""
+        """Open a connection and send `text`."""
         stream = await trio.open_tcp_stream("127.0.0.1", self.port)
         await stream.send_all(text.replace("\n", "\r\n").encode())
         return stream
 
-    async def said(self, text: str) -> bytes:
-        """All that is answered to `text`, to the end of the connection."""
+    async def exchange(self, text: str) -> bytes:
+        """Send `text`; return everything up to the end of the connection."""
         async with await self.raw(text.replace("Host", "Connection: close\nHost")) as stream:
             return b"".join([data async for data in stream])
 
     async def post(self, path: str, body: bytes = b"") -> tuple[int, dict[str, Any]]:
-        """Status and JSON of a request to the daemon itself."""
+        """POST to the daemon itself; return status and JSON."""
         headers = {"authorization": f"Bearer {TOKEN}"}
         async with request("POST", f"http://127.0.0.1:{self.port}{path}", headers=headers, body=body) as answer:
             return answer.status, json.loads(await answer.read())
 
     async def end(self) -> None:
-        """Have the server end; all that it logs is logged then."""
+        """Stop the server; return after its last log message."""
         self.stop.set()
         await self.ended.wait()
 
     def get(self, path: str) -> str:
-        """A request for `path` at the engine, to be said on a connection."""
+        """Return the text of a request for `path` at the engine."""
         return f"GET /v2/pools/default/engine/{path} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {TOKEN}\n\n"
 
 
-def ready_registry(*ports: int) -> Registry:
-    """A pool `default` whose engines listen on `ports` and are ready."""
-    registry = Registry()
+def ready_registry(*ports: int) -> NodePools:
+    """Return a pool `default` with ready engines on `ports`."""
+    registry = NodePools()
     for number, port in enumerate(ports):
         registry.take(found(replica_id=f"r{number}", port=port))
     for replica in registry.replicas:
-        registry.saw(replica.incarnation, READY)
+        registry.apply_probe(replica.incarnation, READY)
     return registry
 
 
@@ -94,13 +94,13 @@ async def _serve(
 
 
 def anything(_engine: str, _method: str, _target: str) -> Workload | None:
-    """An allow-list for tests of how requests are passed on: their paths say what the odd engine does."""
+    """An allow-list that passes everything: in these tests the path tells the fake engine what to do."""
     return "completion"
 
 
 @asynccontextmanager
-async def relay_site(drain_s: float = 0.0, allows: Allows = anything) -> AsyncIterator[RelaySite]:
-    """A running one; requests under way at the end are cut off after `drain_s` seconds."""
+async def relay_site(drain_s: float = 0.0, allows: Allow = anything) -> AsyncIterator[RelaySite]:
+    """Run a site; at the end, running requests are aborted after `drain_s` seconds."""
     async with odd_engine() as engine, trio.open_nursery() as nursery:
         registry = ready_registry(engine.port)
         sock = socket.create_server(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""A server on loopback that answers by path with whatever bytes a test wants, HTTP or not."""
+"""A server on loopback that answers each path with given bytes, HTTP or not."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -8,17 +8,17 @@ import trio
 from tests.connections import heard
 
 HANG = b""
-"""As an answer: none, while the connection stays open."""
+"""No answer, while the connection stays open."""
 
 
 def http(status: int, body: bytes) -> bytes:
-    """A complete answer."""
+    """Encode a complete answer."""
     return b"HTTP/1.1 %d X\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (status, len(body), body)
 
 
 @asynccontextmanager
 async def scripted_http(answers: Mapping[str, bytes]) -> AsyncIterator[int]:
-    """The port of a server that answers each path as told, and any other with 404."""
+    """Run a server that answers any other path with 404; yields its port."""
 
     async def serve(stream: trio.SocketStream) -> None:
         with suppress(trio.BrokenResourceError):

@@ -1,4 +1,4 @@
-"""Drains: nothing new at once, the rest may end until the deadline, and resume undoes all of it."""
+"""Drains: no new requests, running ones may end until the deadline, resume undoes it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ import trio.testing
 from llama_orch.contracts.pools import PoolState
 from pool_managerd.draining import GRACE_S, Draining
 from pool_managerd.metrics import Metrics
-from pool_managerd.pools.registry import Registry
+from pool_managerd.pools.node_pools import NodePools
 from tests.unit.pool_managerd.test_metrics import exposed
 from tests.unit.pool_managerd.values import LOADING, READY, found
 
@@ -20,9 +20,9 @@ Clock = trio.testing.MockClock
 
 @dataclass
 class Scene:
-    """Two pools, a and b, that are ready, and requests that pass to them."""
+    """Two ready pools, a and b, and requests to them."""
 
-    registry: Registry
+    registry: NodePools
     metrics: Metrics
     draining: Draining
     nursery: trio.Nursery
@@ -50,11 +50,11 @@ class Scene:
 
 @asynccontextmanager
 async def scene() -> AsyncIterator[Scene]:
-    registry = Registry()
+    registry = NodePools()
     for number, pool_id in enumerate(("a", "b")):
         registry.take(found(pool_id=pool_id, port=18080 + number))
     for replica in registry.replicas:
-        registry.saw(replica.incarnation, READY)
+        registry.apply_probe(replica.incarnation, READY)
     metrics = Metrics(registry)
     draining = Draining(registry, metrics, "gpu-1")
     async with trio.open_nursery() as nursery:
@@ -66,7 +66,7 @@ async def scene() -> AsyncIterator[Scene]:
 READY_STATE, DRAINING = (PoolState.READY, False), (PoolState.DRAINING, True)
 
 
-async def test_a_drained_pool_is_shown_so_and_others_are_not(autojump_clock: Clock) -> None:
+async def test_only_the_drained_pool_is_draining(autojump_clock: Clock) -> None:
     async with scene() as play:
         revision = play.registry.revision
         play.draining.drain("a", None)
@@ -79,14 +79,14 @@ async def test_a_drained_pool_is_shown_so_and_others_are_not(autojump_clock: Clo
         assert play.states() == {"a": READY_STATE, "b": READY_STATE}
 
 
-async def test_a_pool_that_is_not_ready_keeps_its_state_while_it_drains(autojump_clock: Clock) -> None:
+async def test_unready_pool_keeps_its_state_while_draining(autojump_clock: Clock) -> None:
     async with scene() as play:
-        play.registry.saw(play.registry.replicas[0].incarnation, LOADING)
+        play.registry.apply_probe(play.registry.replicas[0].incarnation, LOADING)
         play.draining.drain("a", None)
         assert play.states()["a"] == (PoolState.STARTING, True)
 
 
-async def test_requests_may_end_and_the_metric_tells_how_long_that_took(autojump_clock: Clock) -> None:
+async def test_running_requests_end_and_duration_is_measured(autojump_clock: Clock) -> None:
     async with scene() as play:
         await play.request("a", 2)
         await play.request("a", 3)
@@ -98,7 +98,7 @@ async def test_requests_may_end_and_the_metric_tells_how_long_that_took(autojump
         assert play.drains("a") == pytest.approx([1, 3000])
 
 
-async def test_a_pool_without_requests_is_drained_at_once(autojump_clock: Clock) -> None:
+async def test_idle_pool_is_drained_immediately(autojump_clock: Clock) -> None:
     async with scene() as play:
         play.draining.drain("a", 60_000)
         await trio.testing.wait_all_tasks_blocked()
@@ -108,7 +108,7 @@ async def test_a_pool_without_requests_is_drained_at_once(autojump_clock: Clock)
         assert play.drains("a")[0] == 1
 
 
-async def test_what_runs_at_the_deadline_is_ended_a_moment_after_it_and_no_other_pools(autojump_clock: Clock) -> None:
+async def test_deadline_ends_requests_of_the_pool_only(autojump_clock: Clock) -> None:
     async with scene() as play:
         await play.request("a", 100)
         await play.request("b", 100)
@@ -121,7 +121,7 @@ async def test_what_runs_at_the_deadline_is_ended_a_moment_after_it_and_no_other
         assert play.drains("a") == pytest.approx([1, (5 + GRACE_S) * 1000])
 
 
-async def test_resume_voids_the_deadline(autojump_clock: Clock) -> None:
+async def test_resume_drops_the_deadline(autojump_clock: Clock) -> None:
     async with scene() as play:
         await play.request("a", 50)
         play.draining.drain("a", 5000)
@@ -133,7 +133,7 @@ async def test_resume_voids_the_deadline(autojump_clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(("second_ms", "ends_s"), [(1000, 2 + 1 + GRACE_S), (20_000, 2 + 20 + GRACE_S), (None, 50)])
-async def test_the_newer_deadline_counts(autojump_clock: Clock, second_ms: int | None, ends_s: float) -> None:
+async def test_newer_deadline_replaces_the_older(autojump_clock: Clock, second_ms: int | None, ends_s: float) -> None:
     async with scene() as play:
         began_s = trio.current_time()
         await play.request("a", 50)
@@ -145,7 +145,7 @@ async def test_the_newer_deadline_counts(autojump_clock: Clock, second_ms: int |
         assert play.drains("a") == pytest.approx([1, ends_s * 1000])
 
 
-async def test_a_drained_node_takes_every_pool_with_it_also_one_that_comes_later(autojump_clock: Clock) -> None:
+async def test_drained_node_drains_all_pools_and_later_ones(autojump_clock: Clock) -> None:
     async with scene() as play:
         await play.request("b", 100)
         play.draining.drain_node(5000)
@@ -158,8 +158,8 @@ async def test_a_drained_node_takes_every_pool_with_it_also_one_that_comes_later
         assert not any(draining for _state, draining in play.states().values())
 
 
-async def test_a_node_without_pools_is_drained_all_the_same_and_who_waits_learns_of_it(autojump_clock: Clock) -> None:
-    registry = Registry()
+async def test_node_without_pools_drains_and_wakes_waiters(autojump_clock: Clock) -> None:
+    registry = NodePools()
     draining = Draining(registry, Metrics(registry), None)
     async with trio.open_nursery() as nursery:
         await nursery.start(draining.run)
@@ -171,7 +171,7 @@ async def test_a_node_without_pools_is_drained_all_the_same_and_who_waits_learns
         nursery.cancel_scope.cancel()
 
 
-async def test_a_pool_that_was_drained_by_itself_stays_so_when_the_node_is_resumed(autojump_clock: Clock) -> None:
+async def test_pool_drained_by_itself_stays_drained_on_node_resume(autojump_clock: Clock) -> None:
     async with scene() as play:
         play.draining.drain("a", None)
         play.draining.drain_node(None)
@@ -179,7 +179,7 @@ async def test_a_pool_that_was_drained_by_itself_stays_so_when_the_node_is_resum
         assert play.states() == {"a": DRAINING, "b": READY_STATE}
 
 
-async def test_a_pool_cannot_be_resumed_out_of_a_drained_node(autojump_clock: Clock) -> None:
+async def test_pool_of_a_drained_node_cannot_be_resumed(autojump_clock: Clock) -> None:
     async with scene() as play:
         play.draining.drain("a", None)
         play.draining.drain_node(None)
@@ -189,7 +189,7 @@ async def test_a_pool_cannot_be_resumed_out_of_a_drained_node(autojump_clock: Cl
         assert play.states() == {"a": READY_STATE, "b": READY_STATE}
 
 
-async def test_the_deadline_of_a_drain_that_is_undone_ends_nothing_though_another_drain_lasts(
+async def test_deadline_of_an_undone_drain_is_void(
     autojump_clock: Clock,
 ) -> None:
     async with scene() as play:
@@ -204,9 +204,7 @@ async def test_the_deadline_of_a_drain_that_is_undone_ends_nothing_though_anothe
 
 @pytest.mark.parametrize("node_first", [True, False])
 @pytest.mark.parametrize("undone", ["pool", "node", "neither"])
-async def test_of_two_drains_that_last_the_earlier_deadline_counts(
-    autojump_clock: Clock, node_first: bool, undone: str
-) -> None:
+async def test_earlier_of_two_deadlines_counts(autojump_clock: Clock, node_first: bool, undone: str) -> None:
     """The pool's is in 5 seconds, the node's in 8."""
     async with scene() as play:
         began_s = trio.current_time()
@@ -223,7 +221,7 @@ async def test_of_two_drains_that_last_the_earlier_deadline_counts(
         assert ended_s - began_s == pytest.approx((8 if undone == "pool" else 5) + GRACE_S)
 
 
-async def test_the_status_counts_what_still_passes(autojump_clock: Clock) -> None:
+async def test_status_counts_running_requests(autojump_clock: Clock) -> None:
     async with scene() as play:
         await play.request("a", 1)
         await play.request("b", 100)
@@ -234,7 +232,7 @@ async def test_the_status_counts_what_still_passes(autojump_clock: Clock) -> Non
         assert (whole.pools, whole.draining, whole.active_leases) == (["a", "b"], False, 2)
 
 
-async def test_each_change_is_told_once(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_change_is_logged_once(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     async with scene() as play:
         caplog.clear()

@@ -1,4 +1,4 @@
-"""Finding GPUs by NVML: what is there, what is absent, what is lost, and how often it is said."""
+"""GPU discovery by NVML: present, missing and lost GPUs, and the log."""
 
 import threading
 from collections.abc import AsyncIterator
@@ -9,19 +9,19 @@ import pytest
 import trio
 import trio.testing
 
-from pool_managerd.gpus import Discovery, announce, real_nvml, watch_gpus
-from pool_managerd.pools.devices import NOT_LOOKED, Gpu, Gpus
-from pool_managerd.pools.registry import Registry
+from pool_managerd.gpus import Discovery, log_changes, real_nvml, watch_gpus
+from pool_managerd.pools.devices import NOT_DISCOVERED, Gpu, Gpus
+from pool_managerd.pools.node_pools import NodePools
 from tests.unit.pool_managerd.imitation_nvml import ImitationNvml
 
 INTERVAL_S = 0.01
 
 
 def look(nvml: ImitationNvml) -> Gpus:
-    return Discovery(lambda: nvml).look()
+    return Discovery(lambda: nvml).read()
 
 
-def test_gpus_are_told_with_their_memory_and_load() -> None:
+def test_gpus_have_memory_and_load() -> None:
     first, second = look(ImitationNvml()).devices
     assert first == Gpu(0, "GPU-0", "NVIDIA H100", 80 << 30, 60 << 30, 50, "9.0")
     assert second.index == 1
@@ -30,53 +30,53 @@ def test_gpus_are_told_with_their_memory_and_load() -> None:
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, "NVML says: NVML Shared Library Not Found"),
-        (pynvml.NVML_ERROR_DRIVER_NOT_LOADED, "NVML says: Driver Not Loaded"),
+        (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, "NVML reports: NVML Shared Library Not Found"),
+        (pynvml.NVML_ERROR_DRIVER_NOT_LOADED, "NVML reports: Driver Not Loaded"),
     ],
 )
-def test_an_absent_library_or_driver_is_a_reason_in_words(code: int, words: str) -> None:
+def test_missing_library_or_driver_is_a_problem(code: int, words: str) -> None:
     assert look(ImitationNvml(init_error=code)) == Gpus(problem=words)
 
 
-def test_a_machine_without_a_gpu_is_said_to_have_none() -> None:
+def test_machine_without_gpus_is_a_problem() -> None:
     assert look(ImitationNvml(devices=0)) == Gpus(problem="the driver reports no GPU")
 
 
-def test_a_lost_gpu_does_not_hide_the_others() -> None:
+def test_lost_gpu_does_not_hide_the_others() -> None:
     assert [gpu.index for gpu in look(ImitationNvml(lost={0})).devices] == [1]
 
 
-def test_a_device_that_does_not_tell_its_load_is_told_without() -> None:
+def test_device_without_load_is_reported() -> None:
     nvml = ImitationNvml(utilization_error=pynvml.NVML_ERROR_NOT_SUPPORTED)
     assert [gpu.utilization for gpu in look(nvml).devices] == [None, None]
 
 
-def test_a_driver_that_failed_is_initialised_again() -> None:
+def test_failed_driver_is_initialised_again() -> None:
     nvml = ImitationNvml(count_error=pynvml.NVML_ERROR_UNKNOWN)
     discovery = Discovery(lambda: nvml)
-    assert discovery.look().problem == "NVML says: Unknown Error"
+    assert discovery.read().problem == "NVML reports: Unknown Error"
     nvml.count_error = None
-    assert len(discovery.look().devices) == 2
+    assert len(discovery.read().devices) == 2
     assert nvml.calls == ["init", "shutdown", "init"]
 
 
-def test_the_real_module_has_what_is_used_and_never_raises() -> None:
+def test_real_pynvml_has_the_used_functions() -> None:
     discovery = Discovery(real_nvml)
-    gpus = discovery.look()
+    gpus = discovery.read()
     discovery.close()
     assert bool(gpus.devices) != bool(gpus.problem)
 
 
 @asynccontextmanager
-async def watched(nvml: ImitationNvml) -> AsyncIterator[Registry]:
-    registry = Registry()
+async def watched(nvml: ImitationNvml) -> AsyncIterator[NodePools]:
+    registry = NodePools()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch_gpus, Discovery(lambda: nvml), registry, INTERVAL_S)
         yield registry
         nursery.cancel_scope.cancel()
 
 
-async def until(registry: Registry, problem: str | None, count: int) -> None:
+async def until(registry: NodePools, problem: str | None, count: int) -> None:
     with trio.fail_after(5):
         while (registry.gpus.problem, len(registry.gpus.devices)) != (problem, count):  # noqa: ASYNC110 -- a condition
             await trio.sleep(INTERVAL_S)
@@ -89,7 +89,7 @@ async def test_nvml_is_shut_down_at_the_end() -> None:
     assert nvml.calls == ["init", "shutdown"]
 
 
-async def test_an_absent_library_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_missing_library_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     nvml = ImitationNvml(init_error=pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
     async with watched(nvml):
         with trio.fail_after(5):
@@ -98,7 +98,7 @@ async def test_an_absent_library_is_said_once(caplog: pytest.LogCaptureFixture) 
     assert caplog.text.count("no NVIDIA GPUs can be seen") == 1
 
 
-async def test_a_gpu_that_falls_off_the_bus_is_said_and_gone(caplog: pytest.LogCaptureFixture) -> None:
+async def test_lost_gpu_is_logged_and_removed(caplog: pytest.LogCaptureFixture) -> None:
     nvml = ImitationNvml()
     async with watched(nvml) as registry:
         await until(registry, None, 2)
@@ -107,20 +107,20 @@ async def test_a_gpu_that_falls_off_the_bus_is_said_and_gone(caplog: pytest.LogC
     assert caplog.text.count("GPU 1 (NVIDIA H100) cannot be used any more") == 1
 
 
-async def test_nvml_that_hangs_is_a_reason_and_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pool_managerd.gpus.ANSWER_LIMIT_S", 0.05)
+async def test_hanging_nvml_is_a_problem_and_blocks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pool_managerd.gpus.NVML_LIMIT_S", 0.05)
     nvml, stuck = ImitationNvml(), threading.Event()
     monkeypatch.setattr(nvml, "nvmlDeviceGetCount", stuck.wait)
     try:
         async with watched(nvml) as registry:
-            await until(registry, "NVML has not answered for 0.05 s", 0)
+            await until(registry, "NVML did not answer within 0.05 s", 0)
     finally:
         stuck.set()
 
 
-def test_nothing_is_said_where_nothing_has_changed(caplog: pytest.LogCaptureFixture) -> None:
+def test_unchanged_gpus_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     gpus = look(ImitationNvml())
-    announce(NOT_LOOKED, gpus)
-    announce(gpus, gpus)
+    log_changes(NOT_DISCOVERED, gpus)
+    log_changes(gpus, gpus)
     assert [record.getMessage() for record in caplog.records] == ["GPUs found: 0 NVIDIA H100, 1 NVIDIA H100"]

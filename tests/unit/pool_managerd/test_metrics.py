@@ -1,12 +1,12 @@
-"""The names that dashboards depend on, and that nothing remains of pools that are gone."""
+"""Names of metrics, and removal of series with their pool."""
 
 from dataclasses import replace
 
 from prometheus_client import generate_latest
 
 from pool_managerd.metrics import Metrics
-from pool_managerd.pools.registry import Registry
-from pool_managerd.pools.replica import Answer
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.pools.replica import HealthAnswer
 from tests.unit.pool_managerd.values import READY, SILENT, TWO_GPUS, found
 
 
@@ -15,15 +15,15 @@ def exposed(metrics: Metrics) -> dict[str, float]:
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
 
 
-async def test_a_pool_is_exposed_under_the_names_of_the_contract() -> None:
-    registry = Registry()
+async def test_pool_metrics_have_the_contract_names() -> None:
+    registry = NodePools()
     metrics = Metrics(registry)
     registry.set_gpus(TWO_GPUS)
     registry.take(found(device_mask="1"))
-    registry.saw(registry.replicas[0].incarnation, replace(READY, kv_usage=0.25))
+    registry.apply_probe(registry.replicas[0].incarnation, replace(READY, kv_usage=0.25))
     metrics.handoff_taken("default", 1.5)
     metrics.handoff_rejected()
-    metrics.health_check("default", Answer.GONE)
+    metrics.health_check("default", HealthAnswer.GONE)
     shown = exposed(metrics)
     engine = 'engine="llamacpp",engine_version="b1",pool_id="default",replica_id="r0"'
     device = f'device="1",{engine}'
@@ -45,24 +45,24 @@ async def test_a_pool_is_exposed_under_the_names_of_the_contract() -> None:
     assert "process_resident_memory_bytes" in shown
 
 
-async def test_a_cache_that_fills_is_shown_and_wakes_nobody_and_one_that_is_not_told_has_no_series() -> None:
-    registry = Registry()
+async def test_kv_usage_is_a_gauge_and_no_status_change() -> None:
+    registry = NodePools()
     metrics = Metrics(registry)
     registry.take(found(), replace(READY, kv_usage=0.25))
     revision, incarnation = registry.revision, registry.replicas[0].incarnation
-    for sighting, shown in ((replace(READY, kv_usage=0.5), [0.5]), (READY, []), (SILENT, [])):
-        registry.saw(incarnation, sighting)
+    for result, shown in ((replace(READY, kv_usage=0.5), [0.5]), (READY, []), (SILENT, [])):
+        registry.apply_probe(incarnation, result)
         assert [value for name, value in exposed(metrics).items() if "kv_cache" in name] == shown
-    registry.saw(incarnation, READY)
+    registry.apply_probe(incarnation, READY)
     assert registry.revision == revision + 2  # an error came, and went
 
 
-def test_series_of_pools_that_are_gone_are_removed() -> None:
-    metrics = Metrics(Registry())
+def test_series_of_removed_pools_are_removed() -> None:
+    metrics = Metrics(NodePools())
     for pool_id in ("gone", "stays"):
         metrics.handoff_taken(pool_id, 1.0)
-        metrics.health_check(pool_id, Answer.READY)
-        metrics.health_check(pool_id, Answer.GONE)
+        metrics.health_check(pool_id, HealthAnswer.READY)
+        metrics.health_check(pool_id, HealthAnswer.GONE)
     metrics.handoff_rejected()
     metrics.keep_only({"stays"})
     shown = exposed(metrics)

@@ -1,26 +1,25 @@
-"""STATUS= tells what an operator must know besides the pools."""
+"""STATUS= of systemd."""
 
 from pathlib import Path
 
 import trio
 
 from llama_orch.service.notify import Notifier
-from pool_managerd.handoffs.persistence import Store
-from pool_managerd.pools.registry import Registry
+from pool_managerd.handoffs.state_file import StateFile
+from pool_managerd.pools.node_pools import NodePools
 from pool_managerd.status import keep_status
 from tests.unit.pool_managerd.values import found
 
 LIMIT_S = 10.0
 
 
-class Said(Notifier):
-    """What STATUS= was set to."""
+class RecordingNotifier(Notifier):
+    """Records STATUS= values."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def status(self, text: str) -> None:
-        """Note it."""
         self.lines.append(text)
 
     async def until(self, words: str, *, there: bool) -> None:
@@ -29,18 +28,18 @@ class Said(Notifier):
                 await trio.sleep(0.01)
 
 
-async def test_status_says_that_the_state_cannot_be_stored(tmp_path: Path) -> None:
-    state, said = tmp_path / "state", Said()
+async def test_status_reports_an_unwritable_state_file(tmp_path: Path) -> None:
+    state, notifier = tmp_path / "state", RecordingNotifier()
     state.write_text("in the way")
-    store = Store(state)
+    store = StateFile(state)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(keep_status, Registry(), None, store, said)
+        nursery.start_soon(keep_status, NodePools(), None, store, notifier)
         await store.save([found()])
-        await said.until(
+        await notifier.until(
             f"pools.toml configures them; the pools cannot be saved in {state}/pools.json",
             there=True,
         )
         state.unlink()
         await store.save([found()])
-        await said.until("cannot be saved", there=False)
+        await notifier.until("cannot be saved", there=False)
         nursery.cancel_scope.cancel()

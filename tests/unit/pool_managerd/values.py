@@ -1,18 +1,19 @@
-"""Announcements, replicas and looks for the tests."""
+"""Handoffs, replicas and probe results for tests."""
 
 from datetime import UTC, datetime
 from typing import Any
 
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
+from llama_orch.engines.kind import Slots
 from llama_orch.spool import Found, Identity
 from pool_managerd.pools.devices import Gpu, Gpus
-from pool_managerd.pools.replica import Answer, Replica, Sighting, Slots, announced, seen
+from pool_managerd.pools.replica import HealthAnswer, ProbeResult, Replica, after_probe, announced
 
-READY = Sighting(Answer.READY, slots=Slots(4, 3))
-LOADING = Sighting(Answer.LOADING, "the engine answers 503: Loading model")
-SILENT = Sighting(Answer.SILENT, "the engine is silent")
-GONE = Sighting(Answer.GONE, "the engine is gone")
+READY = ProbeResult(HealthAnswer.READY, slots=Slots(4, 3))
+LOADING = ProbeResult(HealthAnswer.LOADING, "the engine answers 503: Loading model")
+SILENT = ProbeResult(HealthAnswer.SILENT, "the engine is silent")
+GONE = ProbeResult(HealthAnswer.GONE, "the engine is gone")
 
 
 def handoff(pool_id: str = "default", replica_id: str = "r0", port: int = 18080, **fields: Any) -> Handoff:
@@ -24,11 +25,11 @@ def found(name: str = "default-r0.json", inode: int = 1, **fields: Any) -> Found
     return Found(handoff(**fields), Identity(name, inode, 1_000, "00" * 32))
 
 
-def replica(*sightings: Sighting, incarnation: int = 1, **fields: Any) -> Replica:
-    """A replica after `sightings`, one a second."""
+def replica(*results: ProbeResult, incarnation: int = 1, **fields: Any) -> Replica:
+    """Return a replica after `results`, one per second."""
     known = announced(incarnation, handoff(**fields), Identity("x.json", 1, 1, ""))
-    for second, sighting in enumerate(sightings):
-        known = seen(known, sighting, float(second))
+    for second, result in enumerate(results):
+        known = after_probe(known, result, float(second))
     return known
 
 

@@ -9,11 +9,11 @@ import trio
 from llama_orch.bell import Bell
 from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
 from llama_orch.contracts.tasks import TaskRequest
+from llama_orch.engines.wire.adapters import adapters
 from llama_orch.service.watchdog import Pulse
 from queen_rbee.dispatch.dispatcher import POOL_WAIT_S, Dispatcher
 from queen_rbee.dispatch.queue import AdmissionQueue, Policy
 from queen_rbee.dispatch.silence import Limits
-from queen_rbee.engines import ADAPTERS
 from queen_rbee.intake.intake import Intake
 from queen_rbee.metrics import Metrics
 from queen_rbee.parts import books
@@ -76,12 +76,14 @@ def core(
     """All parts, none of them running. `hasty`: an engine that says nothing is given up at once; not for tests of
     engines that do answer, since a busy machine lets them be silent, too."""
     bell, metrics, store = Bell(), Metrics(), store or MemoryStore()
-    registry = PoolRegistry(bell, ADAPTERS)
+    registry = PoolRegistry(bell, adapters())
     registry.synced = True
     limits = SHORT if hasty else Limits()
     queue: AdmissionQueue[Task] = AdmissionQueue(capacity, policy)
     accounting = books(store, registry, metrics)
-    dispatcher = Dispatcher(queue, registry, accounting, ADAPTERS, "round-robin", bell, limits, pool_wait_s=pool_wait_s)
+    dispatcher = Dispatcher(
+        queue, registry, accounting, adapters(), "round-robin", bell, limits, pool_wait_s=pool_wait_s
+    )
     if hasty:
         dispatcher.circuits.first_rest_s = 0.001
     return Queen(dispatcher, Intake(dispatcher, store), engine, store)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from llama_orch.bell import Bell
 from llama_orch.contracts.nodes import Heartbeat, NodeRegistration, PoolSnapshot
 from llama_orch.contracts.pools import PoolState
-from queen_rbee.engines import ADAPTERS
+from llama_orch.engines.wire.adapters import adapters
 from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.registry import PoolRegistry
@@ -42,7 +42,7 @@ class Rig:
 
     store: MemoryStore = field(default_factory=MemoryStore)
     interrupted: list[tuple[str, str]] = field(default_factory=list)
-    registry: PoolRegistry = field(default_factory=lambda: PoolRegistry(Bell(), ADAPTERS))
+    registry: PoolRegistry = field(default_factory=lambda: PoolRegistry(Bell(), adapters()))
 
     def __post_init__(self) -> None:
         self.metrics = Metrics()

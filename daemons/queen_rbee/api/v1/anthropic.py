@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.openai import Generation
+from llama_orch.engines.wire.passage import Passage
 from llama_orch.http.server.bodies import aside
 from llama_orch.http.server.error_shapes import anthropic_error
 from llama_orch.http.server.exchange import Exchange, HotRoutes
@@ -16,7 +17,6 @@ from llama_orch.telemetry.correlation import current
 from queen_rbee.api.v1.failures import failure_of
 from queen_rbee.api.v1.openai_requests import SHAPE, task_request
 from queen_rbee.api.v1.passages import Fields, Passages
-from queen_rbee.engines.passage import Passage
 from queen_rbee.pools.model_lookup import ModelCatalog, find_target
 from queen_rbee.tasks.event_log import COMPACT, Frame
 from queen_rbee.tasks.task import Task

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
-from queen_rbee.engines.passage import Endpoint
+from llama_orch.engines.wire.passage import Endpoint
 from queen_rbee.tasks.task import Task
 
 STATUS: Mapping[ErrorCode, int] = {

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from llama_orch.contracts.errors import ApiError, FieldProblem
+from llama_orch.engines.wire.passage import Endpoint
 from llama_orch.http.server.bodies import aside
 from llama_orch.http.server.error_shapes import openai_error
 from llama_orch.http.server.exchange import Exchange, HotRoutes
@@ -14,7 +15,6 @@ from queen_rbee.api.v1.assembling import Assembly
 from queen_rbee.api.v1.failures import failure_of
 from queen_rbee.api.v1.openai_requests import NAMES, SHAPE, Asked, asked, task_request
 from queen_rbee.api.v1.passages import Fields, Passages
-from queen_rbee.engines.passage import Endpoint
 from queen_rbee.pools.model_lookup import ModelCatalog, find_target
 from queen_rbee.tasks.event_log import COMPACT, Frame
 from queen_rbee.tasks.task import Task

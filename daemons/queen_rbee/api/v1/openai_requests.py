@@ -11,9 +11,9 @@ from pydantic_core import from_json
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.openai import Chat, Completions, Embeddings, Generation, Rerank, Wanted
 from llama_orch.contracts.tasks import TaskRequest
+from llama_orch.engines.wire.passage import Endpoint, Passage
 from llama_orch.http.server.bodies import finite, invalid
 from llama_orch.http.server.json_scan import Shape
-from queen_rbee.engines.passage import Endpoint, Passage
 from queen_rbee.pools.model_lookup import ModelTarget
 
 BODIES: Mapping[Endpoint, type[Wanted]] = {

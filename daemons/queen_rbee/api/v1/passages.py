@@ -13,13 +13,13 @@ from typing import Protocol
 import trio
 
 from llama_orch.contracts.tasks import TaskRequest
+from llama_orch.engines.wire.passage import Passage
 from llama_orch.http.server.exchange import ClientGone, Exchange
 from llama_orch.telemetry.correlation import current, traceparent
 from queen_rbee.api.streaming import KEEP_ALIVE_S, STREAM_HEADERS, until_gone
 from queen_rbee.api.v1.failures import failure_of
 from queen_rbee.api.v1.reader import Reader
 from queen_rbee.dispatch.dispatcher import Dispatcher
-from queen_rbee.engines.passage import Passage
 from queen_rbee.intake.intake import Intake
 from queen_rbee.tasks.event_log import Frame
 from queen_rbee.tasks.task import Task

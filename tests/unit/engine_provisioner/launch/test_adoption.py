@@ -1,24 +1,24 @@
-"""An engine that runs as wanted and answers is left alone; everything else is started or replaced."""
+"""A unit with the right launch file that answers is adopted; any other is started or replaced."""
 
 import pytest
 
-from engine_provisioner.launch.adoption import Verdict, verdict
+from engine_provisioner.launch.adoption import UnitAction, choose_action
 
-WANTED = b"{}"
+REQUIRED = b"{}"
 
 
 @pytest.mark.parametrize(
     ("active", "launched", "answers", "expected"),
     [
-        ("active", WANTED, True, Verdict.ADOPT),
-        ("active", WANTED, False, Verdict.REPLACE),
-        ("active", b"other", True, Verdict.REPLACE),
-        ("active", None, True, Verdict.REPLACE),
-        ("deactivating", WANTED, True, Verdict.REPLACE),
-        ("inactive", WANTED, False, Verdict.START),
-        ("failed", WANTED, False, Verdict.START),
-        ("failed", None, True, Verdict.START),
+        ("active", REQUIRED, True, UnitAction.ADOPT),
+        ("active", REQUIRED, False, UnitAction.REPLACE),
+        ("active", b"other", True, UnitAction.REPLACE),
+        ("active", None, True, UnitAction.REPLACE),
+        ("deactivating", REQUIRED, True, UnitAction.REPLACE),
+        ("inactive", REQUIRED, False, UnitAction.START),
+        ("failed", REQUIRED, False, UnitAction.START),
+        ("failed", None, True, UnitAction.START),
     ],
 )
-def test_what_becomes_of_a_unit(active: str, launched: bytes | None, answers: bool, expected: Verdict) -> None:
-    assert verdict(active, launched, WANTED, answers) is expected
+def test_action_for_a_unit(active: str, launched: bytes | None, answers: bool, expected: UnitAction) -> None:
+    assert choose_action(active, launched, REQUIRED, answers) is expected

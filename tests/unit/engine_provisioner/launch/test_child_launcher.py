@@ -1,4 +1,4 @@
-"""Engines as children: heard line by line, ended for certain, and never left behind."""
+"""Engines as child processes: their output is logged, and they always end with the daemon."""
 
 import logging
 import os
@@ -10,46 +10,46 @@ from pathlib import Path
 import pytest
 import trio
 
-from engine_provisioner.engine import Command
+from engine_provisioner.engine import EngineCommand
 from engine_provisioner.failures import ProvisioningFailure
 from engine_provisioner.launch import child_launcher
 from engine_provisioner.launch.child_launcher import ChildLauncher
-from engine_provisioner.launch.launcher import process_end
+from engine_provisioner.launch.launcher import wait_for_exit
 from tests.unit.engine_provisioner.waiting import WAIT_S, until
 
 
-def shell(script: str, **env: str) -> Command:
-    return Command(("/bin/sh", "-c", script), env)
+def shell(script: str, **env: str) -> EngineCommand:
+    return EngineCommand(("/bin/sh", "-c", script), env)
 
 
-async def never(_command: Command) -> bool:
+async def never(_command: EngineCommand) -> bool:
     return False
 
 
-async def test_an_engines_output_is_logged_and_its_last_line_kept(caplog: pytest.LogCaptureFixture) -> None:
+async def test_output_is_logged_and_its_last_line_reported(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with trio.open_nursery() as nursery:
         command = shell('echo "hello $WHO"; echo "error: no such model" >&2; exit 3', WHO="you")
         async with ChildLauncher(nursery).run("default", command, never) as engine:
-            await engine.ended()
-            assert await engine.last_words() == "the engine ended with status 3: error: no such model"
+            await engine.wait()
+            assert await engine.exit_message() == "the engine ended with status 3: error: no such model"
     assert "default: hello you" in caplog.text
 
 
-async def test_an_engine_that_ignores_sigterm_is_killed(
+async def test_engine_that_ignores_sigterm_is_killed(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(child_launcher, "GRACE_S", 0.1)
     caplog.set_level(logging.DEBUG)
     async with trio.open_nursery() as nursery:
-        script = "trap 'echo had a signal' TERM; echo trapped; while :; do sleep 0.05; done"
+        script = "trap 'echo got SIGTERM' TERM; echo trapped; while :; do sleep 0.05; done"
         async with ChildLauncher(nursery).run("default", shell(script), never) as engine:
             await until(lambda: "trapped" in caplog.text)
-        assert "killed by SIGKILL" in await engine.last_words()
-    assert "had a signal" in caplog.text
+        assert "killed by SIGKILL" in await engine.exit_message()
+    assert "got SIGTERM" in caplog.text
 
 
-async def test_leaving_by_an_error_or_a_cancel_ends_the_engine_too() -> None:
+async def test_cancellation_stops_the_engine() -> None:
     async with trio.open_nursery() as nursery:
         with trio.CancelScope() as scope:
             async with ChildLauncher(nursery).run("default", shell("exec sleep 600"), never) as engine:
@@ -58,7 +58,7 @@ async def test_leaving_by_an_error_or_a_cancel_ends_the_engine_too() -> None:
         assert not await trio.Path(f"/proc/{engine.pid}").exists()
 
 
-async def test_an_engine_gets_nothing_of_the_daemons_own_environment(
+async def test_engine_does_not_inherit_the_daemons_variables(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("LLORCH_API_TOKEN", "secret-of-the-daemon")
@@ -67,28 +67,28 @@ async def test_an_engine_gets_nothing_of_the_daemons_own_environment(
         trio.open_nursery() as nursery,
         ChildLauncher(nursery).run("default", shell("env", MINE="1"), never) as engine,
     ):
-        await engine.ended()
+        await engine.wait()
     assert "MINE=1" in caplog.text
     assert "secret-of-the-daemon" not in caplog.text
 
 
-async def test_an_endless_line_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+async def test_endless_line_is_cut(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with trio.open_nursery() as nursery:
         script = "head -c 1000000 /dev/zero | tr '\\0' x; echo; echo after"
         async with ChildLauncher(nursery).run("default", shell(script), never) as engine:
-            await engine.ended()
-            assert (await engine.last_words()).endswith("its last line: after")
+            await engine.wait()
+            assert (await engine.exit_message()).endswith("its last line: after")
     assert max(map(len, caplog.messages)) < 2000
 
 
-async def test_a_machine_without_processes_left_is_a_failure_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_fork_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_arguments: object, **_options: object) -> None:
         raise OSError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(subprocess, "Popen", full)
     async with trio.open_nursery() as nursery:
-        with pytest.raises(ProvisioningFailure, match="cannot be started: Resource temporarily unavailable"):
+        with pytest.raises(ProvisioningFailure, match="cannot start the engine: Resource temporarily unavailable"):
             async with ChildLauncher(nursery).run("default", shell("true"), never):
                 pass
 
@@ -96,11 +96,11 @@ async def test_a_machine_without_processes_left_is_a_failure_in_words(monkeypatc
 DAEMON = """
 import sys, trio
 from engine_provisioner.launch.child_launcher import ChildLauncher
-from engine_provisioner.engine import Command
+from engine_provisioner.engine import EngineCommand
 
 async def main():
     async with trio.open_nursery() as nursery:
-        async with ChildLauncher(nursery).run("x", Command(("/bin/sleep", "600"), {}), None) as engine:
+        async with ChildLauncher(nursery).run("x", EngineCommand(("/bin/sleep", "600"), {}), None) as engine:
             print(engine.pid, flush=True)
             await trio.sleep_forever()
 
@@ -112,7 +112,7 @@ def command_name(pid: int) -> str:
     return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
-async def test_a_daemon_that_is_killed_leaves_no_engine_behind() -> None:
+async def test_killed_daemon_leaves_no_engine_behind() -> None:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     daemon = await trio.lowlevel.open_process([sys.executable, "-c", DAEMON], stdout=subprocess.PIPE, env=env)
     assert daemon.stdout is not None
@@ -120,23 +120,23 @@ async def test_a_daemon_that_is_killed_leaves_no_engine_behind() -> None:
     await until(lambda: command_name(engine) == "sleep")
     daemon.send_signal(signal.SIGKILL)
     with trio.fail_after(WAIT_S):
-        await process_end(engine)
+        await wait_for_exit(engine)
         await daemon.wait()
     await daemon.stdout.aclose()
 
 
-async def test_the_end_of_a_process_that_is_gone_is_no_wait() -> None:
+async def test_waiting_for_an_absent_process_returns_at_once() -> None:
     with trio.fail_after(WAIT_S):
-        await process_end(2**22 - 1)
+        await wait_for_exit(2**22 - 1)
 
 
-async def test_only_an_engines_warnings_and_errors_are_logged_above_debug(caplog: pytest.LogCaptureFixture) -> None:
+async def test_only_warnings_and_errors_are_logged_above_debug(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     lines = ("0.00.001.000 I srv: listening", "0.00.002.000 W srv: no API key", "0.00.003.000 E srv: no memory")
     async with trio.open_nursery() as nursery:
         command = shell(f"printf '%s\\n' {' '.join(repr(line) for line in lines)}")
         async with ChildLauncher(nursery).run("default", command, never) as engine:
-            await engine.ended()
-            await engine.last_words()
-    told = [(record.levelname, record.getMessage()) for record in caplog.records]
-    assert told == [("WARNING", f"default: {lines[1]}"), ("ERROR", f"default: {lines[2]}")]
+            await engine.wait()
+            await engine.exit_message()
+    logged = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert logged == [("WARNING", f"default: {lines[1]}"), ("ERROR", f"default: {lines[2]}")]

@@ -1,4 +1,4 @@
-"""The command line: what the pool says, what this engine knows, and nothing that an older one would refuse."""
+"""llama-server's command line: the pool's keys, limited to options that the engine knows."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_provisioner.engine import Command, Engine
-from engine_provisioner.launch.command import announced_flags, cache_ram_mib, llama_server
+from engine_provisioner.engine import Engine, EngineCommand
+from engine_provisioner.launch.command import announced_flags, cache_ram_mib, engine_command
 from engine_provisioner.spec.pool_spec import Pool
 from llama_orch.contracts.pools import PoolState
 from queen_rbee.pools.candidates import Candidate, served_name
@@ -22,11 +22,11 @@ CURRENT = engine(
 
 
 def argv(subject: Pool, known: Engine = CURRENT, devices: tuple[int, ...] = ()) -> tuple[str, ...]:
-    return llama_server(subject, known, MODEL, port=18080, devices=devices, cache_ram_mib=512).argv
+    return engine_command(subject, known, MODEL, port=18080, devices=devices, cache_ram_mib=512).argv
 
 
 def replica(model: str) -> Candidate:
-    """One that serves `model`, as queen-rbee sees it."""
+    """A replica that serves `model`, as queen-rbee sees it."""
     return Candidate("p", "r0", "http://x", PoolState.READY, True, False, 1, 0, "llamacpp", models=(model,))
 
 
@@ -34,10 +34,10 @@ def value(arguments: tuple[str, ...], name: str) -> str:
     return arguments[arguments.index(name) + 1]
 
 
-def test_it_listens_on_loopback_on_the_port_it_was_given() -> None:
+def test_engine_listens_on_loopback_on_its_port() -> None:
     arguments = argv(pool())
     assert (value(arguments, "--host"), value(arguments, "--port")) == ("127.0.0.1", "18080")
-    assert Command(arguments, {}).port == 18080
+    assert EngineCommand(arguments, {}).port == 18080
 
 
 @given(st.integers(16, 100_000), st.integers(1, 64))
@@ -46,32 +46,32 @@ def test_each_slot_gets_the_pools_context(ctx: int, slots: int) -> None:
     assert int(value(arguments, "-c")) == ctx * int(value(arguments, "-np"))
 
 
-def test_on_the_cpu_no_gpu_is_seen_or_used() -> None:
-    command = llama_server(pool(), CURRENT, MODEL, port=1, devices=(), cache_ram_mib=1)
+def test_cpu_engine_sees_no_gpu() -> None:
+    command = engine_command(pool(), CURRENT, MODEL, port=1, devices=(), cache_ram_mib=1)
     assert value(command.argv, "--device") == "none"
     assert command.env["CUDA_VISIBLE_DEVICES"] == ""
 
 
-def test_on_gpus_exactly_those_are_seen_by_their_nvml_numbers_and_all_layers_go_there() -> None:
+def test_gpu_engine_sees_its_gpus_and_offloads_all_layers() -> None:
     subject = pool(devices=[2, 0], tensor_split=[3, 1])
-    command = llama_server(subject, CURRENT, MODEL, port=1, devices=(2, 0), cache_ram_mib=1)
+    command = engine_command(subject, CURRENT, MODEL, port=1, devices=(2, 0), cache_ram_mib=1)
     assert command.env == {"CUDA_VISIBLE_DEVICES": "2,0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     assert value(command.argv, "--n-gpu-layers") == "999"
     assert value(command.argv, "--tensor-split") == "3,1"
     assert "--device" not in command.argv
 
 
-def test_an_engine_that_knows_little_gets_only_what_all_have_known() -> None:
+def test_old_engine_gets_only_basic_options() -> None:
     assert argv(pool(), engine())[1:] == (
         "-m", "/srv/model.gguf", "--host", "127.0.0.1", "--port", "18080", "-c", "4096", "-np", "1", "-ngl", "0",
     )  # fmt: skip
 
 
-def test_a_renamed_option_is_passed_by_the_name_this_engine_knows() -> None:
+def test_renamed_option_is_passed_by_its_known_name() -> None:
     assert "--no-ui" in argv(pool(), engine("--no-ui"))
 
 
-def test_a_flag_of_the_pool_wins_over_what_would_be_passed_by_itself() -> None:
+def test_flag_of_the_pool_replaces_the_default() -> None:
     arguments = argv(pool(flags=["--cache-ram", "0", "--webui"]))
     assert arguments.count("--cache-ram") == 1
     assert value(arguments, "--cache-ram") == "0"
@@ -87,20 +87,20 @@ def test_a_flag_of_the_pool_wins_over_what_would_be_passed_by_itself() -> None:
         ("tiny", "tiny"),
     ],
 )
-def test_answers_name_the_model_as_its_file_is_called_and_show_no_path(name: str, alias: str) -> None:
-    command = llama_server(pool(), CURRENT, replace(MODEL, name=name), port=1, devices=(), cache_ram_mib=1)
+def test_alias_is_the_file_name_without_path(name: str, alias: str) -> None:
+    command = engine_command(pool(), CURRENT, replace(MODEL, name=name), port=1, devices=(), cache_ram_mib=1)
     assert value(command.argv, "--alias") == alias
     assert served_name(replica(name), alias) == name  # who asks for what an answer says gets the same model
 
 
-def test_what_llama_server_would_read_as_two_names_is_not_passed() -> None:
-    command = llama_server(
+def test_alias_with_comma_is_not_passed() -> None:
+    command = engine_command(
         pool(), CURRENT, replace(MODEL, name="file:/m/a,b.gguf"), port=1, devices=(), cache_ram_mib=1
     )
     assert "--alias" not in command.argv
 
 
-def test_an_alias_of_the_pools_own_wins() -> None:
+def test_alias_of_the_pool_replaces_the_default() -> None:
     for flags in (["--alias", "mine"], ["-a", "mine"], ["--alias=mine"]):
         assert [word for word in argv(pool(flags=flags)) if word.startswith(("--alias", "-a"))] == flags[:1]
 
@@ -123,7 +123,7 @@ def test_embeddings_pool_keeps_the_batch_that_it_sets() -> None:
     assert ("--ubatch-size" in by_variable, value(by_variable, "--batch-size")) == (False, "4096")
 
 
-def test_web_pages_cannot_read_what_an_engine_answers() -> None:
+def test_web_pages_cannot_read_answers() -> None:
     assert value(argv(pool()), "--cors-origins") == "http://none.invalid"
 
 
@@ -131,26 +131,26 @@ def test_pool_without_embeddings_keeps_the_engines_batch() -> None:
     assert not {"--batch-size", "--ubatch-size"} & set(argv(pool(ctx=4096)))
 
 
-def test_the_pools_variables_reach_the_engine() -> None:
-    command = llama_server(pool(env={"A": "b"}), CURRENT, MODEL, port=1, devices=(), cache_ram_mib=1)
+def test_variables_of_the_pool_reach_the_engine() -> None:
+    command = engine_command(pool(env={"A": "b"}), CURRENT, MODEL, port=1, devices=(), cache_ram_mib=1)
     assert command.env["A"] == "b"
 
 
 @given(st.integers(0, 1 << 45))
-def test_kept_prompts_never_take_more_than_a_sixteenth_of_the_memory(memory: int) -> None:
+def test_cached_prompts_take_at_most_a_sixteenth_of_memory(memory: int) -> None:
     share = cache_ram_mib(memory)
     assert 0 <= share <= 2048
     assert share * 16 <= memory >> 20
 
 
-def test_the_announced_flags_fit_into_a_handoff_file() -> None:
-    command = llama_server(pool(flags=["x" * 256] * 200), CURRENT, MODEL, port=1, devices=(), cache_ram_mib=1)
+def test_announced_flags_fit_into_a_handoff_file() -> None:
+    command = engine_command(pool(flags=["x" * 256] * 200), CURRENT, MODEL, port=1, devices=(), cache_ram_mib=1)
     flags = announced_flags(command, CURRENT)
     assert flags[0] == "-m"
     assert len(flags) <= 256
     assert all(0 < len(flag) <= 256 for flag in flags)
 
 
-def test_the_same_command_gives_the_same_launch_file() -> None:
-    one, other = Command(("/e",), {"a": "1", "b": "2"}), Command(("/e",), {"b": "2", "a": "1"})
+def test_same_command_gives_the_same_launch_file() -> None:
+    one, other = EngineCommand(("/e",), {"a": "1", "b": "2"}), EngineCommand(("/e",), {"b": "2", "a": "1"})
     assert one.document() == other.document()

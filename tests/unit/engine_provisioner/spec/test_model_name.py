@@ -1,4 +1,4 @@
-"""What clients see of a model's reference holds no secret and fits."""
+"""Model names have no secrets and a bounded length."""
 
 import pytest
 from hypothesis import given
@@ -15,12 +15,12 @@ from engine_provisioner.spec.model_name import LIMIT, model_name
         ("hf:org/repo/m.gguf", "hf:org/repo/m.gguf"),
     ],
 )
-def test_credentials_and_queries_are_left_out(ref: str, name: str) -> None:
+def test_credentials_and_query_are_removed(ref: str, name: str) -> None:
     assert model_name(ref) == name
 
 
 @given(st.text(alphabet="ab/", max_size=600), st.text(alphabet="ab/", max_size=600))
-def test_long_names_are_cut_and_still_differ(one: str, other: str) -> None:
+def test_long_names_are_cut_and_stay_distinct(one: str, other: str) -> None:
     names = model_name("file:/" + one), model_name("file:/" + other)
     assert all(0 < len(name) <= LIMIT for name in names)
     assert (names[0] == names[1]) == (one == other)

@@ -1,4 +1,4 @@
-"""The pools file: what is right is taken, what is wrong is named with its line, key and remedy, all at once."""
+"""Valid pools files are parsed; problems are reported all at once, with line, key and what is allowed."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from engine_provisioner.spec.pools_file import PoolsFileError, parse, path_for, read
 
 PATH = Path("/etc/llama-orch/pools.toml")
-RIGHT = """\
+VALID = """\
 [[pools]]
 id = "default"
 model = "file:/srv/model.gguf"
@@ -35,48 +35,48 @@ def problems(text: str) -> list[tuple[int | None, str, str]]:
     return [(problem.line, problem.key, problem.problem) for problem in caught.value.problems]
 
 
-def test_a_right_file_gives_its_pools() -> None:
-    first, second = parse(RIGHT.encode(), PATH)
+def test_valid_file_gives_its_pools() -> None:
+    first, second = parse(VALID.encode(), PATH)
     assert (first.id, first.ctx, first.slots, first.devices) == ("default", 4096, 4, [0, 1])
     assert first.model is not None
     assert first.model.ref == "file:/srv/model.gguf"
     assert second.model is None
 
 
-def test_a_file_that_is_not_there_is_no_error(tmp_path: Path) -> None:
+def test_missing_file_is_no_error(tmp_path: Path) -> None:
     assert read(tmp_path / "pools.toml") is None
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_unreadable_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(PoolsFileError, match="cannot be read"):
         read(tmp_path)
 
 
-def test_a_file_of_endless_length_is_not_read(tmp_path: Path) -> None:
+def test_oversized_file_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "pools.toml"
     path.write_bytes(b"#" * (1 << 21))
-    with pytest.raises(PoolsFileError, match="longer than"):
+    with pytest.raises(PoolsFileError, match="larger than"):
         read(path)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "line", "key", "words"),
+    ("setting", "line", "key", "text"),
     [
         ('id = "Default"', 2, "pools[0].id", "lower-case letters"),
         ('colour = "blue"', 2, "pools[0].colour", "allowed: id, engine, model"),
         ('ctx = "4096"', 2, "pools[0].ctx", "must be a whole number"),
-        ("slots = 0", 2, "pools[0].slots", "greater than or equal to 1"),
-        ("devices = []", 2, "pools[0].devices", "at least 1"),
+        ("slots = 0", 2, "pools[0].slots", "0 is out of range (1 to 256)"),
+        ("devices = []", 2, "pools[0].devices", "at least 1 element"),
         ("devices = [1, 1]", 2, "pools[0].devices", "twice"),
-        ("ports = [80, 81]", 2, "pools[0].ports", "more than 1"),
-        ("ports = [70000]", 2, "pools[0].ports[0]", "65535"),
+        ("ports = [80, 81]", 2, "pools[0].ports", "has 2 elements; at most 1 allowed"),
+        ("ports = [70000]", 2, "pools[0].ports[0]", "70000 is out of range (1 to 65535)"),
         ('flags = ["--host=0.0.0.0"]', 2, "pools[0].flags[0]", "engines listen on 127.0.0.1 only"),
         ('flags = [\n"-fa",\n"-c"]', 4, "pools[0].flags[1]", "use the key ctx"),
         ('env = { CUDA_VISIBLE_DEVICES = "1" }', 2, "pools[0].env", "use the key devices"),
-        ('env = { "a b" = "1" }', 2, "pools[0].env", "no name of a variable"),
+        ('env = { "a b" = "1" }', 2, "pools[0].env", "invalid variable name 'a b'"),
         ('engine = "ollama"', 2, "pools[0].engine", "llamacpp"),
         ('quant = "Q4_K_M"', 2, "pools[0].quant", "hf:"),
-        ("tensor_split = [1.0]", 2, "pools[0].tensor_split", "one number for each of `devices`"),
+        ("tensor_split = [1.0]", 2, "pools[0].tensor_split", "give one for each device"),
         ("timeouts = { wall = 1 }", 2, "pools[0].timeouts.wall", "allowed: wall_ms, idle_ms"),
         ("model = 5", 2, "pools[0].model", "must be a reference"),
         ('model = "file:model.gguf"', 2, "pools[0].model", "absolute path"),
@@ -84,18 +84,22 @@ def test_a_file_of_endless_length_is_not_read(tmp_path: Path) -> None:
         ('model = { ref = "file:/m", checksum = "md5:1" }', 2, "pools[0].model.checksum", "64 lower-case hex"),
     ],
 )
-def test_a_mistake_is_named_with_its_line_key_and_remedy(wrong: str, line: int, key: str, words: str) -> None:
-    rest = [part for part in ('id = "x"', 'model = "file:/m"') if part.partition(" ")[0] != wrong.partition(" ")[0]]
+def test_problem_is_reported_with_line_key_and_remedy(setting: str, line: int, key: str, text: str) -> None:
+    rest = [part for part in ('id = "x"', 'model = "file:/m"') if part.partition(" ")[0] != setting.partition(" ")[0]]
     how = 'provisioning = { mode = "package", name = "llama.cpp", allow_package_installs = true }'
-    found = problems("\n".join(["[[pools]]", wrong, *rest, how]))
-    assert [(where, what) for where, what, _said in found] == [(line, key)]
-    assert words in found[0][2]
+    found = problems("\n".join(["[[pools]]", setting, *rest, how]))
+    assert [(where, name) for where, name, _text in found] == [(line, key)]
+    assert text in found[0][2]
 
 
 @pytest.mark.parametrize(
-    ("how", "key", "words"),
+    ("how", "key", "text"),
     [
-        ('{ mode = "binary", url = "https://h/f" }', "pools[0].provisioning.checksum", "missing and required"),
+        (
+            '{ mode = "binary", url = "https://h/f" }',
+            "pools[0].provisioning.checksum",
+            "is missing; this table requires it",
+        ),
         ('{ mode = "package", name = "llama.cpp" }', "pools[0].provisioning", "allow_package_installs = true"),
         (
             '{ mode = "package", name = "pip:xllamacpp", allow_package_installs = true }',
@@ -105,7 +109,7 @@ def test_a_mistake_is_named_with_its_line_key_and_remedy(wrong: str, line: int, 
         (
             '{ mode = "package", name = "llama.cpp", version = "1", allow_package_installs = true }',
             "pools[0].provisioning.version",
-            "cannot be chosen",
+            "the distribution chooses the version",
         ),
         ('{ mode = "package", name = "vllm" }', "pools[0].provisioning.name", "llama.cpp"),
         ('{ mode = "external", url = "http://10.0.0.1:80" }', "pools[0].provisioning.url", "loopback"),
@@ -114,14 +118,14 @@ def test_a_mistake_is_named_with_its_line_key_and_remedy(wrong: str, line: int, 
         ("{}", "pools[0].provisioning", "allowed: external, source, container, package, binary"),
     ],
 )
-def test_a_wrong_mode_is_named(how: str, key: str, words: str) -> None:
+def test_invalid_mode_is_reported(how: str, key: str, text: str) -> None:
     found = problems(f'[[pools]]\nid = "x"\nmodel = "file:/m"\nprovisioning = {how}\n')
-    assert [(line, what) for line, what, _said in found] == [(4, key)]
-    assert words in found[0][2]
+    assert [(line, name) for line, name, _text in found] == [(4, key)]
+    assert text in found[0][2]
 
 
-def test_all_mistakes_are_named_at_once_in_the_order_of_the_file() -> None:
-    text = RIGHT.replace("ctx = 4096", 'ctx = "4096"').replace('id = "theirs"', 'id = "default"\nslots = 999')
+def test_all_problems_are_reported_in_file_order() -> None:
+    text = VALID.replace("ctx = 4096", 'ctx = "4096"').replace('id = "theirs"', 'id = "default"\nslots = 999')
     text += '\n[[pools]]\nid = "third"\nprovisioning = { mode = "package", name = "llama.cpp" }\n'
     found = problems(text)
     assert [(line, key) for line, key, _words in found] == [
@@ -131,22 +135,22 @@ def test_all_mistakes_are_named_at_once_in_the_order_of_the_file() -> None:
         (19, "pools[2].model"),
         (21, "pools[2].provisioning"),
     ]
-    assert "already taken by the pool on line 2" in found[1][2]
+    assert "already used by the pool on line 2" in found[1][2]
 
 
-def test_what_is_no_toml_is_named_with_its_line() -> None:
+def test_invalid_toml_is_reported_with_its_line() -> None:
     assert problems('[[pools]]\nid = "a\n')[0][:2] == (2, "")
 
 
-def test_lines_are_right_in_a_file_with_carriage_returns() -> None:
-    assert problems(RIGHT.replace("ctx = 4096", "ctx = 1").replace("\n", "\r\n"))[0][0] == 4
+def test_lines_are_right_with_carriage_returns() -> None:
+    assert problems(VALID.replace("ctx = 4096", "ctx = 1").replace("\n", "\r\n"))[0][0] == 4
 
 
 @given(st.binary(max_size=200))
 @example(b"[[pools]]\nid = 'x'\npools.x = 1")
 @example(b"\xff")
 @example(b"a = " + b"[" * 2000)
-def test_no_content_whatever_ends_in_anything_but_pools_or_problems(raw: bytes) -> None:
+def test_any_content_gives_pools_or_problems(raw: bytes) -> None:
     try:
         outcome: object = parse(raw, PATH)
     except PoolsFileError as error:
@@ -154,9 +158,7 @@ def test_no_content_whatever_ends_in_anything_but_pools_or_problems(raw: bytes) 
     assert isinstance(outcome, list)
 
 
-def test_the_pools_file_of_the_working_directory_comes_before_the_systems(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pools_file_of_the_working_directory_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert path_for(None) == PATH
     Path("pools.toml").touch()

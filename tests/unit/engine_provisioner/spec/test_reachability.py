@@ -1,4 +1,4 @@
-"""A model that cannot be read: the directory or file that is in the way is named, with the command that helps."""
+"""An unreadable model is reported with the directory or file at fault and the command that fixes it."""
 
 import os
 from pathlib import Path
@@ -7,14 +7,21 @@ import pytest
 
 from engine_provisioner.acquire.file_model import check_readable
 from engine_provisioner.failures import ProvisioningFailure
-from engine_provisioner.spec.reachability import UNMAPPED, Reader, myself, obstacle, permits, user
+from engine_provisioner.spec.reachability import (
+    UNMAPPED,
+    UnixUser,
+    current_user,
+    find_obstacle,
+    find_user,
+    mode_permits,
+)
 
-STRANGER = Reader("llama-engine", 64_123, frozenset({64_123}))
+STRANGER = UnixUser("llama-engine", 64_123, frozenset({64_123}))
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A model in a directory that everybody may enter; tmp_path itself is made so."""
+    """Create a model in directories that all users can search, including tmp_path."""
     directory = tmp_path / "private" / "models"
     directory.mkdir(parents=True)
     for parent in (tmp_path, *tmp_path.parents[:2]):
@@ -26,53 +33,53 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_readable_model_has_no_obstacle(model: Path) -> None:
-    assert obstacle(model, STRANGER) is None
-    assert obstacle(model, myself()) is None
+    assert find_obstacle(model, STRANGER) is None
+    assert find_obstacle(model, current_user()) is None
 
 
-def test_directory_in_the_way_is_named_with_its_command(model: Path, tmp_path: Path) -> None:
+def test_unsearchable_directory_is_reported_with_command(model: Path, tmp_path: Path) -> None:
     (tmp_path / "private").chmod(0o700)
-    found = obstacle(model, STRANGER)
+    found = find_obstacle(model, STRANGER)
     assert found is not None
     assert found.path == tmp_path / "private"
-    assert str(found) == f"the directory {found.path} may not be entered by the user llama-engine (mode 0700)"
+    assert str(found) == f"user llama-engine has no search permission on the directory {found.path} (mode 0700)"
     assert found.command == f"chmod o+x {found.path}"
-    with pytest.raises(ProvisioningFailure, match="may not be entered") as caught:
+    with pytest.raises(ProvisioningFailure, match="no search permission") as caught:
         check_readable(model, STRANGER)
     assert f"chmod o+x {found.path}" in str(caught.value)
 
 
-def test_file_in_the_way_is_named_quoted(model: Path) -> None:
+def test_unreadable_file_is_quoted_in_the_command(model: Path) -> None:
     model.chmod(0o600)
-    found = obstacle(model, STRANGER)
+    found = find_obstacle(model, STRANGER)
     assert found is not None
     assert found.command == f"chmod o+r '{model}'"
 
 
 def test_command_removes_the_obstacle(model: Path, tmp_path: Path) -> None:
     (tmp_path / "private").chmod(0o700)
-    found = obstacle(model, STRANGER)
+    found = find_obstacle(model, STRANGER)
     assert found is not None
     assert os.system(found.command) == 0
-    assert obstacle(model, STRANGER) is None
+    assert find_obstacle(model, STRANGER) is None
 
 
-def test_group_counts(model: Path, tmp_path: Path) -> None:
+def test_group_permission_counts(model: Path, tmp_path: Path) -> None:
     (tmp_path / "private").chmod(0o750)
     group = (tmp_path / "private").stat().st_gid
-    assert obstacle(model, Reader("x", 64_123, frozenset({group}))) is None
-    assert obstacle(model, STRANGER) is not None
+    assert find_obstacle(model, UnixUser("x", 64_123, frozenset({group}))) is None
+    assert find_obstacle(model, STRANGER) is not None
 
 
 @pytest.mark.parametrize(
     ("mode", "known", "allowed"), [(0o750, True, False), (0o750, False, True), (0o000, False, False)]
 )
-def test_unmapped_ids_are_given_the_benefit_of_the_doubt(model: Path, mode: int, known: bool, allowed: bool) -> None:
+def test_unmapped_owner_is_assumed_to_permit(model: Path, mode: int, known: bool, allowed: bool) -> None:
     model.parent.chmod(mode)
     found = list(model.parent.stat())
     if not known:
         found[4:6] = [UNMAPPED, UNMAPPED]
-    assert permits(os.stat_result(found), STRANGER, True) is allowed
+    assert mode_permits(os.stat_result(found), STRANGER, True) is allowed
     model.parent.chmod(0o755)
 
 
@@ -80,16 +87,16 @@ def test_directories_behind_a_link_are_checked(model: Path, tmp_path: Path) -> N
     link = tmp_path / "link.gguf"
     link.symlink_to(model)
     (tmp_path / "private").chmod(0o700)
-    found = obstacle(link, STRANGER)
+    found = find_obstacle(link, STRANGER)
     assert found is not None
     assert found.path == tmp_path / "private"
 
 
-def test_missing_model_is_no_obstacle(model: Path) -> None:
-    assert obstacle(model.with_name("absent.gguf"), STRANGER) is None
+def test_missing_model_has_no_obstacle(model: Path) -> None:
+    assert find_obstacle(model.with_name("absent.gguf"), STRANGER) is None
 
 
 def test_unknown_user_is_none() -> None:
-    assert user("no-such-user-here") is None
-    assert (root := user("root")) is not None
+    assert find_user("no-such-user-here") is None
+    assert (root := find_user("root")) is not None
     assert root.uid == 0

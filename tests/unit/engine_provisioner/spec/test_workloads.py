@@ -1,11 +1,11 @@
-"""Declared workloads decide the engine's options, and contradictions with the flags are refused."""
+"""Declared workloads decide the engine's options; contradictions with the flags are refused."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine_provisioner.launch.command import llama_server
+from engine_provisioner.launch.command import engine_command
 from engine_provisioner.spec.pools_file import PoolsFileError, parse
 from engine_provisioner.spec.workloads import expected, served
 from tests.unit.engine_provisioner.pools import MODEL, engine, pool
@@ -24,7 +24,7 @@ provisioning = {{ mode = "package", name = "llama.cpp", allow_package_installs =
 def argv(**keys: Any) -> tuple[str, ...]:
     """The engine's command line."""
     known = engine("--embeddings", "--embedding", "--reranking", "--rerank")
-    return llama_server(pool(**keys), known, MODEL, port=1, devices=(), cache_ram_mib=0).argv
+    return engine_command(pool(**keys), known, MODEL, port=1, devices=(), cache_ram_mib=0).argv
 
 
 @pytest.mark.parametrize(
@@ -37,9 +37,7 @@ def argv(**keys: Any) -> tuple[str, ...]:
         (["rerank"], [], ["--reranking"]),
     ],
 )
-def test_a_declared_workload_is_what_the_engine_starts_for(
-    workloads: list[str] | None, flags: list[str], options: list[str]
-) -> None:
+def test_declared_workload_becomes_an_option(workloads: list[str] | None, flags: list[str], options: list[str]) -> None:
     found = [word for word in argv(workloads=workloads, flags=flags) if "embed" in word or "rank" in word]
     assert found == options
 
@@ -53,12 +51,12 @@ def test_a_declared_workload_is_what_the_engine_starts_for(
         ('["embedding", "rerank"]', "[]", "{}", "use two pools"),
         ('["embedding"]', '["--reranking"]', "{}", "embedding contradicts the flags"),
         ('["completion"]', '["--embeddings", "--pooling", "mean"]', "{}", "does not name embedding"),
-        ('["embedding", "embedding"]', "[]", "{}", "names one of them twice"),
-        ('["chat"]', "[]", "{}", "must be 'completion', 'embedding' or 'rerank'"),
-        ("[]", "[]", "{}", "at least 1 item"),
+        ('["embedding", "embedding"]', "[]", "{}", "contains a value twice"),
+        ('["chat"]', "[]", "{}", "invalid value 'chat' (allowed: completion, embedding or rerank)"),
+        ("[]", "[]", "{}", "at least 1 element"),
     ],
 )
-def test_a_contradiction_is_refused_with_its_line(workloads: str, flags: str, env: str, problem: str) -> None:
+def test_contradiction_is_refused_with_its_line(workloads: str, flags: str, env: str, problem: str) -> None:
     with pytest.raises(PoolsFileError) as caught:
         parse(FILE.format(workloads=workloads, flags=flags, env=env).encode(), Path("pools.toml"))
     assert {found.line for found in caught.value.problems} == {4}
@@ -73,12 +71,12 @@ def test_a_contradiction_is_refused_with_its_line(workloads: str, flags: str, en
         ('["rerank"]', '["--embeddings", "--pooling", "rank"]'),
     ],
 )
-def test_workloads_that_the_flags_allow_are_taken(workloads: str, flags: str) -> None:
+def test_workloads_allowed_by_flags_are_accepted(workloads: str, flags: str) -> None:
     [found] = parse(FILE.format(workloads=workloads, flags=flags, env="{}").encode(), Path("pools.toml"))
     assert expected(found) == found.workloads
 
 
-def test_what_is_announced_is_declared_and_offered() -> None:
+def test_declared_and_reported_workloads_are_announced() -> None:
     assert served(pool(), ["embedding"]) == ["embedding"]
     assert served(pool(flags=["--reranking"]), None) == ["rerank"]
     theirs = pool(workloads=["completion", "embedding"], provisioning=EXTERNAL)

@@ -1,21 +1,23 @@
-"""What an engine does is known by its options, its handoff file, or its own answers."""
+"""Workloads of engines by their options, their handoff files and their own answers."""
 
 import pytest
 
 from llama_orch.contracts.handoff import Handoff
-from llama_orch.engines.asking import llama_server_workloads
-from llama_orch.engines.workloads import announced, mode_of, union
+from llama_orch.engines.engine_client import EngineClient
+from llama_orch.engines.llamacpp import ask_workloads
+from llama_orch.engines.llamacpp_launch import mode_of_flags
+from llama_orch.engines.workloads import announced, union
 from tests.unit.pool_managerd.scripted_http import http, scripted_http
 
-OFF = http(501, b'{"error":{"message":"This server does not support this."}}')
-ON = http(400, b'{"error":{"message":"\\"input\\" or \\"content\\" must be provided"}}')
-RANKS = http(400, b'{"error":{"message":"\\"query\\" must be provided"}}')
+DISABLED = http(501, b'{"error":{"message":"This server does not support this."}}')
+ENABLED = http(400, b'{"error":{"message":"\\"input\\" or \\"content\\" must be provided"}}')
+RERANK_ENABLED = http(400, b'{"error":{"message":"\\"query\\" must be provided"}}')
 NO_POOLING = http(400, b'{"error":{"message":"Pooling type \'none\' is not OAI compatible."}}')
-OTHER = http(400, b'{"error":{"message":"model is required"}}')
+OTHER_SERVER = http(400, b'{"error":{"message":"model is required"}}')
 
 
 @pytest.mark.parametrize(
-    ("flags", "usual", "possible"),
+    ("flags", "default", "safe"),
     [
         ("", "completion", {"completion"}),
         ("--pooling mean", "completion", {"completion"}),
@@ -29,32 +31,30 @@ OTHER = http(400, b'{"error":{"message":"model is required"}}')
         ("--embeddings --pooling", "embedding", {"embedding"}),
     ],
 )
-def test_flags_decide_the_workload(flags: str, usual: str, possible: set[str]) -> None:
-    mode = mode_of(flags.split())
-    assert (mode.usual, set(map(str, mode.possible))) == (usual, possible)
+def test_flags_decide_the_workload(flags: str, default: str, safe: set[str]) -> None:
+    mode = mode_of_flags(flags.split())
+    assert (mode.default_workload, set(map(str, mode.safe_workloads))) == (default, safe)
 
 
 @pytest.mark.parametrize(
-    ("rerank", "embeddings", "told"),
+    ("rerank", "embeddings", "workloads"),
     [
-        (OFF, OFF, ["completion"]),
-        (OFF, ON, ["embedding"]),
-        (OFF, NO_POOLING, ["embedding"]),
-        (RANKS, ON, ["rerank"]),
-        (OTHER, OTHER, None),
-        (OFF, http(200, b"{}"), None),
-        (OFF, b"x", None),
+        (DISABLED, DISABLED, ("completion",)),
+        (DISABLED, ENABLED, ("embedding",)),
+        (DISABLED, NO_POOLING, ("embedding",)),
+        (RERANK_ENABLED, ENABLED, ("rerank",)),
+        (OTHER_SERVER, OTHER_SERVER, None),
+        (DISABLED, http(200, b"{}"), None),
+        (DISABLED, b"x", None),
     ],
 )
-async def test_a_llama_server_is_asked_without_being_put_to_work(
-    rerank: bytes, embeddings: bytes, told: object
-) -> None:
+async def test_llama_server_reports_its_workload(rerank: bytes, embeddings: bytes, workloads: object) -> None:
     async with scripted_http({"/v1/rerank": rerank, "/v1/embeddings": embeddings}) as port:
-        assert await llama_server_workloads(f"http://127.0.0.1:{port}", 1.0) == told
+        assert await ask_workloads(EngineClient(f"http://127.0.0.1:{port}", 1.0)) == workloads
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "workloads"),
     [
         ({}, None),
         ({"flags": ["--embeddings"]}, ["embedding"]),
@@ -62,12 +62,12 @@ async def test_a_llama_server_is_asked_without_being_put_to_work(
         ({"flags": ["--embeddings"], "workloads": ["embedding", "completion"]}, ["embedding", "completion"]),
     ],
 )
-def test_a_handoff_tells_by_its_field_or_its_flags(fields: dict[str, object], told: object) -> None:
+def test_handoff_announces_by_field_or_flags(fields: dict[str, object], workloads: object) -> None:
     document = {"pool_id": "a", "engine_version": "1", "url": "http://127.0.0.1:1", **fields}
-    assert announced(Handoff.model_validate(document)) == told
+    assert announced(Handoff.model_validate(document)) == workloads
 
 
-def test_engines_of_one_pool_do_together_what_each_is_known_to_do() -> None:
+def test_workloads_of_several_engines_are_united() -> None:
     assert union([["rerank"], ["completion"]]) == ["completion", "rerank"]
     assert union([["rerank"], None]) is None
     assert union([]) is None

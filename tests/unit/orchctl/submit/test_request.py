@@ -6,6 +6,7 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 
+from llama_orch.contracts.engines import engine_kinds
 from llama_orch.contracts.tasks import PlacementWish, TaskRequest
 from orchctl.run import parser
 from tests.unit.orchctl.running import here
@@ -83,6 +84,7 @@ def test_choices_are_those_of_the_contract() -> None:
     (commands,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
     choices = {action.dest: set(action.choices) for action in commands.choices["submit"]._actions if action.choices}
     allowed = {name: _literals(field.annotation) for name, field in TaskRequest.model_fields.items()}
+    allowed["engine"] = set(engine_kinds())
     assert choices == {name: words for name, words in allowed.items() if words}
 
 

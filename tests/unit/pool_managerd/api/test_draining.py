@@ -23,7 +23,7 @@ async def site() -> AsyncIterator[RelaySite]:
 
 
 async def test_a_drain_counts_what_passes_refuses_what_comes_and_is_undone(site: RelaySite) -> None:
-    async with site.ask("told") as running:
+    async with site.ask("scripted") as running:
         assert await site.post(f"{POOL}/drain") == (202, {"pools": ["default"], "draining": True, "active_leases": 1})
         async with site.ask("hello") as refused:
             assert (refused.status, refused.headers["x-llama-orch-relay"]) == (503, "refused")
@@ -149,7 +149,7 @@ async def test_a_body_is_decoded_outside_of_the_hot_paths_too(
     site: RelaySite, encoding: str, body: str, status: bytes
 ) -> None:
     head = f"POST {POOL}/drain HTTP/1.1\nHost: x\nAuthorization: Bearer {TOKEN}\n"
-    said = await site.said(f"{head}Content-Encoding: {encoding}\nContent-Length: {len(body.encode())}\n\n{body}")
+    said = await site.exchange(f"{head}Content-Encoding: {encoding}\nContent-Length: {len(body.encode())}\n\n{body}")
     assert said.startswith(b"HTTP/1.1 " + status)
 
 

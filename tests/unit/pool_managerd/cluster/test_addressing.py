@@ -1,11 +1,11 @@
-"""Where the queen reaches this node: as told, as bound, or from where she is reached."""
+"""The registered address: as configured, as bound, or the local address of the route to the queen."""
 
 from collections.abc import Mapping
 
 import pytest
 
 from llama_orch.addresses import is_wildcard
-from pool_managerd.cluster.addressing import AddressUnknown, address_of, only_here
+from pool_managerd.cluster.addressing import AddressUnknown, address_of, is_only_local
 from pool_managerd.settings import PoolManagerSettings
 
 CLOUD = {
@@ -32,17 +32,17 @@ def settings(environ: Mapping[str, str]) -> PoolManagerSettings:
         ({"ORCHESTRATORD_URL": "https://localhost", "POOL_MANAGERD_BIND_ADDR": "0.0.0.0:1"}, "http://127.0.0.1:1"),
     ],
 )
-async def test_the_address(environ: Mapping[str, str], address: str) -> None:
+async def test_address_is_advertised_bound_or_that_of_the_route(environ: Mapping[str, str], address: str) -> None:
     assert await address_of(settings(environ)) == address
 
 
 @pytest.mark.parametrize("queen", ["http://queen.invalid:8080", "http://[::1]:8080"])
-async def test_a_queen_to_whom_no_way_leads_is_named(queen: str) -> None:
+async def test_unreachable_queen_is_named(queen: str) -> None:
     with pytest.raises(AddressUnknown, match=r"queen\.invalid|::1"):
         await address_of(settings({"ORCHESTRATORD_URL": queen, "POOL_MANAGERD_BIND_ADDR": "0.0.0.0:9200"}))
 
 
-def test_wildcards_are_known_in_every_spelling() -> None:
+def test_wildcards_are_recognised_in_every_spelling() -> None:
     assert all(map(is_wildcard, ("0.0.0.0", "::", "0:0:0:0:0:0:0:0")))
     assert not any(map(is_wildcard, ("127.0.0.1", "::1", "gpu-1")))
 
@@ -56,5 +56,5 @@ def test_wildcards_are_known_in_every_spelling() -> None:
         ("http://192.0.2.7:9200", "http://queen:8080", False),
     ],
 )
-def test_a_loopback_address_is_wrong_for_a_queen_elsewhere(address: str, queen: str, wrong: bool) -> None:
-    assert only_here(address, queen) is wrong
+def test_loopback_address_is_wrong_for_a_remote_queen(address: str, queen: str, wrong: bool) -> None:
+    assert is_only_local(address, queen) is wrong

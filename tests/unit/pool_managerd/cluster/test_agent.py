@@ -1,4 +1,4 @@
-"""The agent and a queen of any mood: registered and heard whatever she does, early where it matters, never given up."""
+"""The agent against a scripted queen: registration, heartbeats, backoff, early heartbeats, deregistration."""
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,12 +11,13 @@ import trio.testing
 
 from llama_orch import VERSION
 from llama_orch.contracts.pools import PoolState
+from llama_orch.engines.kind import Slots
 from pool_managerd.cluster.addressing import AddressUnknown
-from pool_managerd.cluster.agent import LEAVE_S, Agent, Node
-from pool_managerd.cluster.standing import Accepted, Heard, Outcome, Refused, Silent, Unknown
+from pool_managerd.cluster.agent import LEAVE_S, Agent, NodeIdentity
+from pool_managerd.cluster.registration import HeartbeatAccepted, NoAnswer, NodeUnknown, Outcome, Registered, Rejected
 from pool_managerd.pools.devices import Gpus
-from pool_managerd.pools.registry import Registry
-from pool_managerd.pools.replica import Answer, Sighting, Slots
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.pools.replica import HealthAnswer, ProbeResult
 from tests.unit.pool_managerd.fake_queen import FakeQueen
 from tests.unit.pool_managerd.values import GONE, LOADING, READY, TWO_GPUS, found, gpu
 
@@ -26,14 +27,14 @@ NO_GPU = Gpus(problem="none")
 
 @dataclass
 class Scene:
-    """An agent that runs, its queen, and the pools it tells of."""
+    """A running agent, its queen and its pools."""
 
     agent: Agent
     queen: FakeQueen
-    registry: Registry
+    registry: NodePools
 
-    def engine(self, sighting: Sighting = READY) -> None:
-        self.registry.saw(self.registry.replicas[0].incarnation, sighting)
+    def engine(self, result: ProbeResult = READY) -> None:
+        self.registry.apply_probe(self.registry.replicas[0].incarnation, result)
 
 
 async def address() -> str:
@@ -44,11 +45,13 @@ async def address() -> str:
 async def scene(
     queen: FakeQueen | None = None, gpus: Gpus | None = NO_GPU, address: Callable[[], Awaitable[str]] = address
 ) -> AsyncIterator[Scene]:
-    queen, registry = queen or FakeQueen(), Registry()
+    queen, registry = queen or FakeQueen(), NodePools()
     if gpus:
         registry.set_gpus(gpus)
     registry.take(found())
-    node = Node("gpu-1", "0" * 32, "http://queen:8080", 10, cpu_cores=4, ram_total_bytes=1 << 30, address=address)
+    node = NodeIdentity(
+        "gpu-1", "0" * 32, "http://queen:8080", 10, cpu_cores=4, ram_total_bytes=1 << 30, address=address
+    )
     agent = Agent(node, queen, registry)
     async with trio.open_nursery() as nursery:
         await nursery.start(agent.run)
@@ -56,7 +59,7 @@ async def scene(
         nursery.cancel_scope.cancel()
 
 
-async def test_the_first_heartbeat_follows_the_registration_at_once_and_tells_of_the_pools(
+async def test_first_heartbeat_follows_registration_immediately(
     autojump_clock: Clock,
 ) -> None:
     async with scene(gpus=TWO_GPUS) as play:
@@ -73,15 +76,15 @@ async def test_the_first_heartbeat_follows_the_registration_at_once_and_tells_of
     assert beat.machine_id == registration.machine_id
 
 
-async def test_heartbeats_come_when_the_queen_asks_for_them_within_reason(autojump_clock: Clock) -> None:
+async def test_heartbeat_interval_follows_the_queen_within_bounds(autojump_clock: Clock) -> None:
     async with scene() as play:
-        play.queen.will([Accepted(""), Heard(700), Heard(1), Heard(3_600_000)])
+        play.queen.will([Registered(""), HeartbeatAccepted(700), HeartbeatAccepted(1), HeartbeatAccepted(3_600_000)])
         await play.queen.until_asked(5)
     waits = [after - before for before, after in zip(play.queen.times, play.queen.times[1:], strict=False)]
     assert waits == pytest.approx([0, 0.7, 0.1, 3600])
 
 
-async def test_a_pool_that_becomes_ready_is_told_of_within_50_ms(autojump_clock: Clock) -> None:
+async def test_ready_pool_is_reported_within_50_ms(autojump_clock: Clock) -> None:
     async with scene() as play:
         await play.queen.until_asked(2)
         await trio.sleep(3)
@@ -98,13 +101,13 @@ async def test_free_slots_and_memory_wait_for_the_next_heartbeat(autojump_clock:
         await play.queen.until_asked(2)
         await trio.sleep(1)
         asked = len(play.queen.asked)
-        play.engine(Sighting(Answer.READY, slots=Slots(4, 0)))
+        play.engine(ProbeResult(HealthAnswer.READY, slots=Slots(4, 0)))
         play.registry.set_gpus(Gpus((gpu(0, free=1), gpu(1, free=2))))
         await trio.sleep(5)
         assert len(play.queen.asked) == asked
 
 
-async def test_a_pool_that_flaps_costs_at_most_four_early_heartbeats_a_second(autojump_clock: Clock) -> None:
+async def test_flapping_pool_causes_at_most_4_early_heartbeats(autojump_clock: Clock) -> None:
     async with scene() as play:
         await play.queen.until_asked(2)
         for _turn in range(50):
@@ -120,7 +123,7 @@ async def test_a_pool_that_flaps_costs_at_most_four_early_heartbeats_a_second(au
         assert play.queen.beats[-1].pools[0].ready
 
 
-async def test_what_changes_while_a_heartbeat_is_under_way_is_told_of_after_it(autojump_clock: Clock) -> None:
+async def test_change_during_a_heartbeat_is_sent_after_it(autojump_clock: Clock) -> None:
     async with scene() as play:
         await play.queen.until_asked(2)
         play.engine()  # before the agent has seen the answer
@@ -128,24 +131,24 @@ async def test_what_changes_while_a_heartbeat_is_under_way_is_told_of_after_it(a
         assert play.queen.times[2] - play.queen.times[1] <= 0.05
 
 
-async def test_a_queen_that_started_anew_gets_a_registration_at_once(autojump_clock: Clock) -> None:
+async def test_restarted_queen_gets_a_registration_immediately(autojump_clock: Clock) -> None:
     async with scene() as play:
-        play.queen.will([Accepted(""), Heard(1000), Unknown()])
+        play.queen.will([Registered(""), HeartbeatAccepted(1000), NodeUnknown()])
         await play.queen.until_asked(5)
     assert play.queen.order == ["register", "heartbeat", "heartbeat", "register", "heartbeat"]
     assert play.queen.times[2:] == pytest.approx([play.queen.times[2]] * 3)
 
 
-async def test_a_queen_that_forgets_every_registration_is_not_overrun(autojump_clock: Clock) -> None:
+async def test_queen_that_forgets_registrations_is_not_flooded(autojump_clock: Clock) -> None:
     async with scene() as play:
-        play.queen.will([outcome for _turn in range(200) for outcome in (Accepted(""), Unknown())])
+        play.queen.will([outcome for _turn in range(200) for outcome in (Registered(""), NodeUnknown())])
         await trio.sleep(30)
         assert len(play.queen.asked) < 40
 
 
-async def test_a_queen_that_is_silent_is_asked_for_ever_ever_less_often(autojump_clock: Clock) -> None:
+async def test_silent_queen_is_retried_forever_with_backoff(autojump_clock: Clock) -> None:
     async with scene() as play:
-        play.queen.will([Silent("refused")] * 1000)
+        play.queen.will([NoAnswer("refused")] * 1000)
         await trio.sleep(600)
         waits = [after - before for before, after in zip(play.queen.times, play.queen.times[1:], strict=False)]
         assert waits[0] <= 0.25
@@ -156,10 +159,10 @@ async def test_a_queen_that_is_silent_is_asked_for_ever_ever_less_often(autojump
         assert play.queen.order[-2:] == ["register", "heartbeat"]
 
 
-async def test_how_it_stands_is_shown_to_those_who_look_for_what_is_wrong(autojump_clock: Clock) -> None:
-    token = Refused("it answers 401: the token is not the one this daemon has")
+async def test_node_view_reports_the_registration(autojump_clock: Clock) -> None:
+    token = Rejected("it answers 401: the token is not the one this daemon has")
     async with scene() as play:
-        play.queen.will([token, Accepted(""), Heard(1000), *[Silent("timeout")] * 20])
+        play.queen.will([token, Registered(""), HeartbeatAccepted(1000), *[NoAnswer("timeout")] * 20])
         seen = []
         for asked in (1, 3, 4):
             await play.queen.until_asked(asked)
@@ -171,23 +174,23 @@ async def test_how_it_stands_is_shown_to_those_who_look_for_what_is_wrong(autoju
     assert (shown.queen_url, shown.version) == ("http://queen:8080", VERSION)
 
 
-async def test_after_a_silence_the_heartbeat_is_tried_and_not_a_registration(autojump_clock: Clock) -> None:
+async def test_after_an_outage_a_heartbeat_is_tried_first(autojump_clock: Clock) -> None:
     async with scene() as play:
-        play.queen.will([Accepted(""), Heard(1000), Silent("timeout"), Heard(1000)])
+        play.queen.will([Registered(""), HeartbeatAccepted(1000), NoAnswer("timeout"), HeartbeatAccepted(1000)])
         await play.queen.until_asked(4)
     assert play.queen.order == ["register", "heartbeat", "heartbeat", "heartbeat"]
 
 
-async def test_a_refusal_is_told_once_for_each_cause(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_rejection_is_logged_once_per_cause(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     async with scene() as play:
-        token = Refused("it answers 401: the token is not the one this daemon has (this node's is token_fp6=abcdef)")
-        play.queen.will([token] * 5 + [Refused("node id gpu-1 is that of another machine")] * 5)
+        token = Rejected("it answers 401: the token is wrong (this node's token is token_fp6=abcdef)")
+        play.queen.will([token] * 5 + [Rejected("node id gpu-1 is that of another machine")] * 5)
         await play.queen.until_asked(12)
     refusals = [text for text in caplog.messages if "refused" in text]
     assert refusals == [
-        "registration of node gpu-1 refused by http://queen:8080: it answers 401: the token is not the one this daemon "
-        "has (this node's is token_fp6=abcdef)",
+        "registration of node gpu-1 refused by http://queen:8080: it answers 401: the token is wrong "
+        "(this node's token is token_fp6=abcdef)",
         "registration of node gpu-1 refused by http://queen:8080: node id gpu-1 is that of another machine",
     ]
     assert (
@@ -196,12 +199,10 @@ async def test_a_refusal_is_told_once_for_each_cause(autojump_clock: Clock, capl
     )
 
 
-async def test_a_silence_is_told_once_and_so_is_its_end(
-    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_outage_and_its_end_are_logged_once(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     async with scene() as play:
-        play.queen.will([Accepted(""), Heard(1000), *[Silent("timeout")] * 4])
+        play.queen.will([Registered(""), HeartbeatAccepted(1000), *[NoAnswer("timeout")] * 4])
         await play.queen.until_asked(8)
     told = [text for text in caplog.messages if "heartbeat" in text]
     assert [text.partition(":8080")[0] for text in told] == [
@@ -213,17 +214,17 @@ async def test_a_silence_is_told_once_and_so_is_its_end(
 @pytest.mark.parametrize(
     ("heartbeat", "words"),
     [
-        (Refused("it answers 400: pools: unknown"), "it answers 400: pools: unknown"),
-        (Unknown(), "it forgets this node as soon as it has registered"),
+        (Rejected("it answers 400: pools: unknown"), "it answers 400: pools: unknown"),
+        (NodeUnknown(), "it forgets this node as soon as it has registered"),
     ],
 )
-async def test_a_queen_that_takes_registrations_and_no_heartbeats_does_not_fill_the_log(
+async def test_alternating_outcomes_do_not_fill_the_log(
     heartbeat: Outcome, words: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     async with scene() as play:
         caplog.clear()
-        play.queen.will([outcome for _turn in range(400) for outcome in (Accepted(""), heartbeat)])
+        play.queen.will([outcome for _turn in range(400) for outcome in (Registered(""), heartbeat)])
         await trio.sleep(600)
         told = [text.replace(" by http://queen:8080", "") for text in caplog.messages]
         assert told == [
@@ -237,19 +238,19 @@ async def test_a_queen_that_takes_registrations_and_no_heartbeats_does_not_fill_
 
 
 MOODS: tuple[Outcome, ...] = (
-    Accepted("welcome"),
-    Heard(1),
-    Heard(3_600_000),
-    Unknown(),
-    Refused("it answers 403: no"),
-    Refused("it answers 409: another machine"),
-    Silent("it answers 503: starting"),
-    Silent("no answer within 5 s"),
+    Registered("welcome"),
+    HeartbeatAccepted(1),
+    HeartbeatAccepted(3_600_000),
+    NodeUnknown(),
+    Rejected("it answers 403: no"),
+    Rejected("it answers 409: another machine"),
+    NoAnswer("it answers 503: starting"),
+    NoAnswer("no answer within 5 s"),
 )
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_whatever_the_queen_does_she_is_neither_overrun_nor_given_up_and_left_once(
+async def test_any_queen_is_retried_without_flooding_and_left_once(
     seed: int, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -274,16 +275,14 @@ async def test_whatever_the_queen_does_she_is_neither_overrun_nor_given_up_and_l
         assert play.queen.order.count("forget") == 1
 
 
-async def test_a_warning_of_the_queen_is_logged(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_warning_of_the_queen_is_logged(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     async with scene() as play:
-        play.queen.will([Accepted("", "heartbeats of 10 s are slower than ORCHESTRATORD_NODE_TIMEOUT_MS=5000")])
+        play.queen.will([Registered("", "heartbeats of 10 s are slower than ORCHESTRATORD_NODE_TIMEOUT_MS=5000")])
         await play.queen.until_asked(2)
     assert "registration of node gpu-1 with http://queen:8080: heartbeats of 10 s are slower" in caplog.text
 
 
-async def test_an_address_that_only_this_machine_reaches_is_pointed_out(
-    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_loopback_address_is_logged_as_a_problem(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     async def loopback() -> str:
         return "http://127.0.0.1:9200"
 
@@ -292,23 +291,23 @@ async def test_an_address_that_only_this_machine_reaches_is_pointed_out(
     assert "http://127.0.0.1:9200 can be reached from this machine only" in caplog.text
 
 
-async def test_an_address_that_cannot_be_found_out_is_looked_up_again(autojump_clock: Clock) -> None:
+async def test_unknown_address_is_looked_up_again(autojump_clock: Clock) -> None:
     known = False
 
     async def later() -> str:
         if known:
             return "http://192.0.2.7:9200"
-        raise AddressUnknown("no address of this machine leads to queen: no such host")
+        raise AddressUnknown("no local address has a route to queen: no such host")
 
     async with scene(address=later) as play:
         await trio.sleep(60)
         assert play.queen.asked == []
-        assert "no address of this machine leads to queen" in play.agent.line
+        assert "no local address has a route to queen" in play.agent.line
         known = True
         await play.queen.until_asked(2)
 
 
-async def test_a_node_with_another_set_of_gpus_registers_again(autojump_clock: Clock) -> None:
+async def test_changed_gpus_cause_a_new_registration(autojump_clock: Clock) -> None:
     async with scene() as play:
         await play.queen.until_asked(2)
         play.registry.set_gpus(TWO_GPUS)
@@ -317,14 +316,16 @@ async def test_a_node_with_another_set_of_gpus_registers_again(autojump_clock: C
     assert len(play.queen.registrations[-1].capabilities.gpus) == 2
 
 
-async def test_a_driver_that_hangs_delays_a_registration_for_three_seconds_only(autojump_clock: Clock) -> None:
+async def test_hanging_driver_delays_registration_by_3_seconds(autojump_clock: Clock) -> None:
     began_s = trio.current_time()
     async with scene(gpus=None) as play:
         await play.queen.until_asked(1)
     assert play.queen.times[0] - began_s == pytest.approx(3)
 
 
-async def test_who_leaves_says_so_and_nothing_after_it(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_leaving_deregisters_and_sends_nothing_more(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     async with scene() as play:
         await play.queen.until_asked(2)
@@ -336,15 +337,15 @@ async def test_who_leaves_says_so_and_nothing_after_it(autojump_clock: Clock, ca
     assert "registration of node gpu-1 with http://queen:8080 withdrawn" in caplog.text
 
 
-async def test_who_was_never_registered_leaves_without_a_word(autojump_clock: Clock) -> None:
+async def test_unregistered_node_leaves_without_a_request(autojump_clock: Clock) -> None:
     async with scene() as play:
-        play.queen.will([Refused("node id gpu-1 is that of another machine")] * 10)
+        play.queen.will([Rejected("node id gpu-1 is that of another machine")] * 10)
         await play.queen.until_asked(2)
         await play.agent.leave()
     assert "forget" not in play.queen.order
 
 
-async def test_a_queen_that_does_not_answer_holds_up_a_stop_for_two_seconds(autojump_clock: Clock) -> None:
+async def test_silent_queen_delays_a_stop_by_2_seconds(autojump_clock: Clock) -> None:
     async with scene() as play:
         await play.queen.until_asked(2)
         await trio.testing.wait_all_tasks_blocked()
@@ -354,9 +355,16 @@ async def test_a_queen_that_does_not_answer_holds_up_a_stop_for_two_seconds(auto
         assert trio.current_time() - began_s == pytest.approx(LEAVE_S)
 
 
-async def test_the_line_for_systemctl_says_how_it_stands(autojump_clock: Clock) -> None:
+async def test_status_line_reports_the_registration(autojump_clock: Clock) -> None:
     async with scene() as play:
-        play.queen.will([Refused("it answers 401: a token is needed"), Accepted(""), Heard(1000), Silent("timeout")])
+        play.queen.will(
+            [
+                Rejected("it answers 401: a token is needed"),
+                Registered(""),
+                HeartbeatAccepted(1000),
+                NoAnswer("timeout"),
+            ]
+        )
         shown = [play.agent.line]
         with trio.move_on_after(5):
             while True:
@@ -371,7 +379,7 @@ async def test_the_line_for_systemctl_says_how_it_stands(autojump_clock: Clock) 
     ]
 
 
-async def test_each_request_carries_the_instance_of_this_run(autojump_clock: Clock) -> None:
+async def test_each_request_carries_the_instance_id(autojump_clock: Clock) -> None:
     async with scene() as play:
         await play.queen.until_asked(2)
     (registration,), (beat,) = play.queen.registrations, play.queen.beats
@@ -382,7 +390,7 @@ async def test_each_request_carries_the_instance_of_this_run(autojump_clock: Clo
     assert other.queen.registrations[0].instance_id != registration.instance_id
 
 
-async def test_an_address_that_changes_is_registered(autojump_clock: Clock) -> None:
+async def test_changed_address_is_registered(autojump_clock: Clock) -> None:
     addresses = ["http://192.0.2.7:9200"]
 
     async def address() -> str:
@@ -396,10 +404,8 @@ async def test_an_address_that_changes_is_registered(autojump_clock: Clock) -> N
     assert play.queen.order == ["register", "heartbeat", "register", "heartbeat", "heartbeat"]
 
 
-async def test_a_warning_with_heartbeats_is_logged_once(
-    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_warning_with_heartbeats_is_logged_once(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     async with scene() as play:
-        play.queen.will([Accepted(""), *3 * [Heard(700, "another pool-managerd registers")]])
+        play.queen.will([Registered(""), *3 * [HeartbeatAccepted(700, "another pool-managerd registers")]])
         await play.queen.until_asked(5)
     assert caplog.text.count("another pool-managerd registers") == 1

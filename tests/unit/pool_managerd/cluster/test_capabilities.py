@@ -1,4 +1,4 @@
-"""What a node is made of, as far as the machine tells."""
+"""The hardware that a node reports."""
 
 import os
 from pathlib import Path
@@ -11,17 +11,17 @@ from pool_managerd.pools.devices import Gpu, Gpus
 from tests.unit.pool_managerd.values import TWO_GPUS
 
 
-def test_this_machine_tells_its_memory_and_cores() -> None:
+def test_memory_and_cores_of_this_machine_are_read() -> None:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert abs(read_memory() - pages) <= 1 << 20
     assert 1 <= cores() <= (os.cpu_count() or 1)
 
 
-def test_a_machine_that_does_not_tell_has_none(tmp_path: Path) -> None:
+def test_unreadable_memory_is_0(tmp_path: Path) -> None:
     assert read_memory(tmp_path / "meminfo") == total_memory("MemFree: 1 kB") == 0
 
 
-def test_gpus_are_told_as_nvml_numbers_them() -> None:
+def test_gpus_are_reported_by_nvml_index() -> None:
     told = capabilities(TWO_GPUS, 8, 1 << 34)
     assert (told.cpu_cores, told.ram_total_bytes) == (8, 1 << 34)
     assert [(gpu.device_id, gpu.name, gpu.vram_total_bytes, gpu.compute_capability) for gpu in told.gpus] == [
@@ -31,6 +31,6 @@ def test_gpus_are_told_as_nvml_numbers_them() -> None:
 
 
 @given(st.integers(0, 200), st.text(max_size=600))
-def test_no_driver_can_say_what_cannot_be_told(count: int, name: str) -> None:
+def test_driver_values_are_bounded_by_the_contract(count: int, name: str) -> None:
     devices = tuple(Gpu(index, f"GPU-{index}", name, 1 << 36, 0, None, None) for index in range(count))
     assert len(capabilities(Gpus(devices), 1, 1).gpus) == min(count, 64)

@@ -1,4 +1,4 @@
-"""Whatever an engine says of itself, its node can tell of it; and what matters for placement is told at once."""
+"""Snapshots are valid for any value an engine reports; the placement view has what must be sent at once."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -38,20 +38,20 @@ def pool(**fields: Any) -> PoolStatus:
 
 
 @given(POOLS)
-def test_every_pool_makes_a_snapshot_that_the_contract_takes(status: PoolStatus) -> None:
+def test_every_pool_makes_a_valid_snapshot(status: PoolStatus) -> None:
     beat = Heartbeat(timestamp=datetime.now(UTC), pools=[snapshot(status, "gpu-1")])
     (read,) = Heartbeat.model_validate_json(beat.model_dump_json()).pools
     assert (read.pool_id, read.node_id, read.state, read.ready) == ("default", "gpu-1", status.state, status.ready)
 
 
-def test_what_fits_is_told_as_it_is() -> None:
+def test_values_within_bounds_are_unchanged() -> None:
     status = pool(models_available=["a", "b"], model_digests={"a": "sha256:1"}, ctx_max=4096, active_leases=2)
     told = snapshot(status, "gpu-1").model_dump()
     known = status.model_dump(exclude={"circuit", "replicas"}) | {"node_id": "gpu-1"}
     assert told == known
 
 
-def test_of_too_many_pools_the_first_are_told() -> None:
+def test_excess_pools_are_left_out() -> None:
     many = [pool(pool_id=f"p{number}") for number in range(POOLS_MOST + 5)]
     assert [told.pool_id for told in snapshots(many, "gpu-1")] == [one.pool_id for one in many[:POOLS_MOST]]
 
@@ -70,15 +70,15 @@ def test_of_too_many_pools_the_first_are_told() -> None:
         {"pool_id": "other"},
     ],
 )
-def test_what_placement_depends_on_is_seen(change: dict[str, Any]) -> None:
+def test_placement_view_changes_with_placement_values(change: dict[str, Any]) -> None:
     assert placement_view([pool()], False) != placement_view([pool(**change)], False)
 
 
-def test_a_pool_that_comes_and_a_node_that_drains_are_seen() -> None:
+def test_placement_view_changes_with_new_pools_and_drains() -> None:
     assert placement_view([], False) != placement_view([pool()], False)
     assert placement_view([pool()], False) != placement_view([pool()], True)
 
 
 @pytest.mark.parametrize("name", ["slots_free", "vram_free_bytes", "vram_total_bytes", "active_leases"])
-def test_what_changes_with_every_task_is_not(name: str) -> None:
+def test_placement_view_ignores_slots_and_memory(name: str) -> None:
     assert placement_view([pool()], False) == placement_view([pool(**{name: 1})], False)

@@ -1,4 +1,4 @@
-"""The loop that looks at engines: at once, about once a second, independently, and never two looks at one engine."""
+"""The health loop: immediate first probes, intervals, independence, never two probes of one engine at a time."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,11 +10,11 @@ import trio.testing
 
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.service.watchdog import Pulse
-from pool_managerd.daemon import FIRST_LOOKS_S
-from pool_managerd.engines.health import FIRST_LOOK_S, Health
+from pool_managerd.daemon import FIRST_PROBES_S
+from pool_managerd.engines.health import FIRST_PROBE_S, HealthLoop
 from pool_managerd.metrics import Metrics
-from pool_managerd.pools.registry import Registry
-from pool_managerd.pools.replica import Sighting
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.pools.replica import ProbeResult
 from tests.unit.pool_managerd.values import GONE, LOADING, READY, found, handoff
 
 
@@ -23,31 +23,31 @@ class Script:
     """Answers for engines by pool id, and when each was asked. An engine without one hangs; the others take `late_s`
     seconds for what is not their health."""
 
-    answers: dict[str, list[Sighting]]
+    answers: dict[str, list[ProbeResult]]
     late_s: float = 0.0
     asked: list[tuple[str, float]] = field(default_factory=list)
 
-    async def __call__(self, handoff: Handoff, *, describe: bool, aside_s: float) -> Sighting:
+    async def __call__(self, handoff: Handoff, *, describe: bool, extras_s: float) -> ProbeResult:
         self.asked.append((handoff.pool_id, trio.current_time()))
         answers = self.answers.get(handoff.pool_id)
         if answers is None:
             await trio.sleep_forever()
         assert answers
-        await trio.sleep(min(self.late_s, aside_s))
+        await trio.sleep(min(self.late_s, extras_s))
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
     def times(self, pool_id: str) -> list[float]:
-        """When the engine of `pool_id` was asked, in seconds after the first time."""
+        """When the engine of `pool_id` was probed, in seconds after the first time."""
         times = [time for asked, time in self.asked if asked == pool_id]
         return [round(time - times[0], 3) for time in times]
 
 
 @asynccontextmanager
-async def watched(script: Script, *pool_ids: str) -> AsyncIterator[tuple[Registry, Health, Pulse]]:
-    registry = Registry()
+async def watched(script: Script, *pool_ids: str) -> AsyncIterator[tuple[NodePools, HealthLoop, Pulse]]:
+    registry = NodePools()
     for number, pool_id in enumerate(pool_ids):
         registry.take(found(pool_id=pool_id, port=18080 + number))
-    health = Health(registry, Metrics(registry), script)
+    health = HealthLoop(registry, Metrics(registry), script)
     pulse = Pulse("health", 5.0)
     async with trio.open_nursery() as nursery:
         await nursery.start(health.run, pulse)
@@ -55,14 +55,14 @@ async def watched(script: Script, *pool_ids: str) -> AsyncIterator[tuple[Registr
         nursery.cancel_scope.cancel()
 
 
-async def test_a_ready_engine_is_looked_at_every_second(autojump_clock: trio.testing.MockClock) -> None:
+async def test_ready_engine_is_probed_every_second(autojump_clock: trio.testing.MockClock) -> None:
     script = Script({"a": [READY]})
     async with watched(script, "a"):
         await trio.sleep(3.5)
     assert script.times("a") == [0.0, 1.0, 2.0, 3.0]
 
 
-async def test_a_loading_engine_is_looked_at_ten_times_a_second(autojump_clock: trio.testing.MockClock) -> None:
+async def test_loading_engine_is_probed_10_times_a_second(autojump_clock: trio.testing.MockClock) -> None:
     script = Script({"a": [LOADING, LOADING, READY]})
     async with watched(script, "a") as (registry, _health, _pulse):
         await trio.sleep(0.25)
@@ -70,7 +70,7 @@ async def test_a_loading_engine_is_looked_at_ten_times_a_second(autojump_clock: 
     assert script.times("a") == [0.0, 0.1, 0.2]
 
 
-async def test_a_new_engine_is_looked_at_at_once(autojump_clock: trio.testing.MockClock) -> None:
+async def test_new_engine_is_probed_immediately(autojump_clock: trio.testing.MockClock) -> None:
     script = Script({"a": [READY], "b": [READY]})
     async with watched(script, "a") as (registry, health, _pulse):
         await trio.sleep(0.5)
@@ -81,7 +81,7 @@ async def test_a_new_engine_is_looked_at_at_once(autojump_clock: trio.testing.Mo
         assert script.asked[-1] == ("b", trio.current_time())
 
 
-async def test_an_engine_that_hangs_holds_up_no_other_and_is_not_asked_twice(
+async def test_hanging_engine_does_not_delay_others(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     script = Script({"a": [READY]})
@@ -91,7 +91,7 @@ async def test_an_engine_that_hangs_holds_up_no_other_and_is_not_asked_twice(
     assert len(script.times("hangs")) == 1
 
 
-async def test_an_announcement_made_again_is_looked_at_though_the_old_one_hangs(
+async def test_reannounced_engine_is_probed_despite_a_hanging_probe(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     script = Script({})
@@ -104,7 +104,7 @@ async def test_an_announcement_made_again_is_looked_at_though_the_old_one_hangs(
         assert registry.pools[0].ready
 
 
-async def test_an_engine_that_is_gone_is_offline_after_three_looks_and_back_with_one(
+async def test_gone_engine_is_offline_after_3_probes(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     script = Script({"a": [READY, GONE, GONE, GONE, READY]})
@@ -115,19 +115,19 @@ async def test_an_engine_that_is_gone_is_offline_after_three_looks_and_back_with
         assert registry.pools[0].ready
 
 
-async def test_a_busy_engine_is_ready_at_once_though_its_slots_are_late(
+async def test_late_slots_do_not_delay_readiness(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     script = Script({"a": [READY]}, late_s=2.0)
     async with watched(script, "a") as (registry, health, _pulse):
-        assert await health.first_look(handoff("a")) == READY
-        await trio.sleep(FIRST_LOOKS_S - FIRST_LOOK_S)
+        assert await health.first_probe(handoff("a")) == READY
+        await trio.sleep(FIRST_PROBES_S - FIRST_PROBE_S)
         assert registry.pools[0].ready
         await trio.sleep(10)
     assert script.times("a")[-1] - script.times("a")[-2] == pytest.approx(3.0)  # and once it is, they are waited for
 
 
-async def test_the_pulse_beats_with_no_engine_at_all(autojump_clock: trio.testing.MockClock) -> None:
+async def test_pulse_beats_without_engines(autojump_clock: trio.testing.MockClock) -> None:
     async with watched(Script({})) as (_registry, _health, pulse):
         await trio.sleep(60)
         assert pulse.count >= 12

@@ -1,4 +1,4 @@
-"""The loop that takes handoffs, over a real directory and a real store."""
+"""The handoff loop, with a real directory and a real state file."""
 
 import json
 import os
@@ -15,14 +15,14 @@ from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
 from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import Intake, watch
-from pool_managerd.engines.asking import ask
-from pool_managerd.engines.health import Ask, Health
-from pool_managerd.handoffs.handoffs import Handoffs, unknown
-from pool_managerd.handoffs.persistence import Store
+from pool_managerd.engines.health import HealthLoop, Probe
+from pool_managerd.engines.probing import probe
+from pool_managerd.handoffs.handoffs import HandoffLoop, missing_engines
 from pool_managerd.handoffs.reports import ReportReader
+from pool_managerd.handoffs.state_file import StateFile
 from pool_managerd.metrics import Metrics
-from pool_managerd.pools.registry import Registry
-from pool_managerd.pools.replica import Sighting
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.pools.replica import ProbeResult
 from tests.unit.llama_orch.spool.files import age, publish
 from tests.unit.pool_managerd.values import READY, found, handoff, replica, report
 
@@ -32,15 +32,15 @@ LIMIT_S = 10.0
 
 @dataclass
 class Intaking:
-    """A running loop, and what it has to do with."""
+    """A running loop and its collaborators."""
 
     spool: Path
     state: Path
-    registry: Registry
-    handoffs: Handoffs
+    registry: NodePools
+    handoffs: HandoffLoop
 
     async def until_known(self, *pool_ids: str) -> None:
-        """Return when exactly these pools are known."""
+        """Return when exactly these pools exist."""
         with trio.fail_after(LIMIT_S):
             while [pool.pool_id for pool in self.registry.pools] != list(pool_ids):
                 await self.registry.changed(self.registry.revision)
@@ -48,19 +48,19 @@ class Intaking:
 
 @asynccontextmanager
 async def taking(
-    tmp_path: Path, *, deletes: bool = True, interval_s: float = NEVER_S, ask: Ask = ask
+    tmp_path: Path, *, deletes: bool = True, interval_s: float = NEVER_S, probe: Probe = probe
 ) -> AsyncIterator[Intaking]:
     spool, state = tmp_path / "engines", tmp_path / "state"
     spool.mkdir(exist_ok=True)
-    store, registry = Store(state), Registry()
+    store, registry = StateFile(state), NodePools()
     saved = store.load()
     registry.restore(saved)
     metrics = Metrics(registry)
-    handoffs = Handoffs(
+    handoffs = HandoffLoop(
         intake=Intake(spool, moves_bad=True, taken=[] if deletes else [found.identity for found in saved]),
         reports=ReportReader(spool),
-        registry=registry,
-        health=Health(registry, metrics, ask),
+        node_pools=registry,
+        health=HealthLoop(registry, metrics, probe),
         store=store,
         metrics=metrics,
         interval_s=interval_s,
@@ -73,26 +73,26 @@ async def taking(
         nursery.cancel_scope.cancel()
 
 
-async def test_what_lies_there_at_the_start_is_taken_before_the_loop_has_started(tmp_path: Path) -> None:
+async def test_existing_files_are_taken_before_started(tmp_path: Path) -> None:
     (tmp_path / "engines").mkdir()
     publish(tmp_path / "engines")
     async with taking(tmp_path) as loop:
         assert [pool.pool_id for pool in loop.registry.pools] == ["default"]
 
 
-async def test_an_engine_that_is_ready_is_never_said_not_to_be(tmp_path: Path) -> None:
+async def test_ready_engine_is_never_reported_unready(tmp_path: Path) -> None:
     said: list[list[bool]] = []
 
-    async def ready(handoff: Handoff, *, describe: bool, aside_s: float) -> Sighting:
+    async def ready(handoff: Handoff, *, describe: bool, extras_s: float) -> ProbeResult:
         await trio.lowlevel.checkpoint()
         return READY
 
-    async def listen(registry: Registry) -> None:
+    async def listen(registry: NodePools) -> None:
         while True:
             await registry.changed(registry.revision)
             said.append([replica.ready for pool in registry.pools for replica in pool.replicas])
 
-    async with taking(tmp_path, ask=ready) as loop, trio.open_nursery() as listening:
+    async with taking(tmp_path, probe=ready) as loop, trio.open_nursery() as listening:
         listening.start_soon(listen, loop.registry)
         for name in ("r0", "r1", "r0"):
             publish(loop.spool, f"default-{name}.json", replica_id=name, url=f"http://127.0.0.1:2{name[1]}00")
@@ -101,45 +101,43 @@ async def test_an_engine_that_is_ready_is_never_said_not_to_be(tmp_path: Path) -
     assert said == [[True], [True, True]]
 
 
-async def test_an_engine_that_hangs_is_known_without_a_look_and_its_neighbour_with_it(tmp_path: Path) -> None:
-    async def silent(handoff: Handoff, *, describe: bool, aside_s: float) -> Sighting:
+async def test_hanging_engine_is_added_without_a_probe(tmp_path: Path) -> None:
+    async def silent(handoff: Handoff, *, describe: bool, extras_s: float) -> ProbeResult:
         if handoff.pool_id == "silent":
             await trio.sleep_forever()
         return READY
 
-    async with taking(tmp_path, ask=silent) as loop:
+    async with taking(tmp_path, probe=silent) as loop:
         publish(loop.spool, "a.json", pool_id="silent", url="http://127.0.0.1:2001")
         publish(loop.spool, "b.json", pool_id="well", url="http://127.0.0.1:2002")
         await loop.handoffs.scan()
         assert {pool.pool_id: pool.ready for pool in loop.registry.pools} == {"silent": False, "well": True}
 
 
-async def test_a_rename_into_the_directory_wakes_the_loop(tmp_path: Path) -> None:
+async def test_rename_into_the_directory_wakes_the_loop(tmp_path: Path) -> None:
     async with taking(tmp_path) as loop:
         publish(loop.spool)
         await loop.until_known("default")
 
 
-async def test_the_polling_interval_is_a_backstop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_polling_finds_files_that_inotify_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llama_orch.spool.waking.matters", lambda mask, name: False)
     async with taking(tmp_path, interval_s=0.01) as loop:
         publish(loop.spool)
         await loop.until_known("default")
 
 
-async def test_a_scan_returns_when_everything_there_has_been_taken_saved_and_deleted(tmp_path: Path) -> None:
+async def test_scan_returns_after_take_save_and_delete(tmp_path: Path) -> None:
     async with taking(tmp_path) as loop:
         for number in range(20):
             publish(loop.spool, f"{number}.json", pool_id=f"p{number:02}", url=f"http://127.0.0.1:{2000 + number}")
         await loop.handoffs.scan()
         assert len(loop.registry.pools) == 20
         assert os.listdir(loop.spool) == []
-        assert len(Store(loop.state).load()) == 20
+        assert len(StateFile(loop.state).load()) == 20
 
 
-async def test_without_deletion_a_file_stays_and_is_not_taken_again_by_this_run_or_the_next(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_undeleted_file_is_not_taken_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     for _run in range(2):
         async with taking(tmp_path, deletes=False) as loop:
@@ -155,9 +153,7 @@ async def test_without_deletion_a_file_stays_and_is_not_taken_again_by_this_run_
 @pytest.mark.parametrize(
     "later", [{"pool_id": "new"}, {"url": "http://127.0.0.1:18081"}], ids=["the port is another pool's", "it has moved"]
 )
-async def test_a_file_that_was_overtaken_and_stayed_is_not_believed_after_a_restart(
-    tmp_path: Path, later: dict[str, str]
-) -> None:
+async def test_outdated_file_is_ignored_after_a_restart(tmp_path: Path, later: dict[str, str]) -> None:
     said = []
     for run in range(3):
         async with taking(tmp_path, deletes=False) as loop:
@@ -170,7 +166,7 @@ async def test_a_file_that_was_overtaken_and_stayed_is_not_believed_after_a_rest
     assert said == [[(later.get("pool_id", "default"), later.get("url", url))]] * 3
 
 
-async def test_a_file_that_came_while_nobody_looked_is_taken_at_the_next_start(tmp_path: Path) -> None:
+async def test_file_written_while_stopped_is_taken_at_start(tmp_path: Path) -> None:
     async with taking(tmp_path, deletes=False) as loop:
         age(publish(loop.spool))
         await loop.handoffs.scan()
@@ -179,7 +175,7 @@ async def test_a_file_that_came_while_nobody_looked_is_taken_at_the_next_start(t
         assert [pool.pool_id for pool in loop.registry.pools] == ["new"]
 
 
-async def test_pools_are_known_again_after_a_restart(tmp_path: Path) -> None:
+async def test_pools_survive_a_restart(tmp_path: Path) -> None:
     async with taking(tmp_path) as loop:
         publish(loop.spool)
         await loop.handoffs.scan()
@@ -187,7 +183,7 @@ async def test_pools_are_known_again_after_a_restart(tmp_path: Path) -> None:
         assert [pool.pool_id for pool in loop.registry.pools] == ["default"]
 
 
-async def test_a_file_is_not_deleted_before_its_pool_is_saved(tmp_path: Path) -> None:
+async def test_file_is_not_deleted_before_its_pool_is_saved(tmp_path: Path) -> None:
     async with taking(tmp_path) as loop:
         loop.state.write_text("in the way of the directory")
         publish(loop.spool)
@@ -199,7 +195,7 @@ async def test_a_file_is_not_deleted_before_its_pool_is_saved(tmp_path: Path) ->
         assert os.listdir(loop.spool) == []
 
 
-async def test_bad_files_are_moved_aside_and_the_good_one_beside_them_is_taken(tmp_path: Path) -> None:
+async def test_bad_files_are_moved_aside_and_good_ones_taken(tmp_path: Path) -> None:
     async with taking(tmp_path) as loop:
         (loop.spool / "bad.json").write_text("[]")
         (loop.spool / "link.json").symlink_to("/etc/passwd")
@@ -210,7 +206,7 @@ async def test_bad_files_are_moved_aside_and_the_good_one_beside_them_is_taken(t
         assert len(os.listdir(loop.spool / "rejected")) == 4
 
 
-async def test_an_unreadable_directory_stands_against_being_ready(tmp_path: Path) -> None:
+async def test_unreadable_directory_is_reported_as_trouble(tmp_path: Path) -> None:
     async with taking(tmp_path) as loop:
         loop.spool.rename(tmp_path / "away")
         loop.spool.write_text("")
@@ -218,7 +214,7 @@ async def test_an_unreadable_directory_stands_against_being_ready(tmp_path: Path
         assert loop.handoffs.troubles() == [f"{loop.spool} is a link or no directory; it must be a directory itself"]
 
 
-async def test_a_report_shows_a_pool_that_is_not_announced(tmp_path: Path) -> None:
+async def test_report_shows_a_pool_without_handoff(tmp_path: Path) -> None:
     async with taking(tmp_path) as loop:
         (loop.spool / "status").mkdir()
         failed = report(PoolState.FAILED, "cuda", last_error="GPU 1 is not there")
@@ -229,13 +225,13 @@ async def test_a_report_shows_a_pool_that_is_not_announced(tmp_path: Path) -> No
 
 
 def reported(spool: Path, pool_id: str = "default", port: int = 18080) -> None:
-    """Write engine-provisioner's report on an engine that it has announced."""
+    """Write engine-provisioner's report with an announced engine."""
     (spool / "status").mkdir(parents=True, exist_ok=True)
     told = report(PoolState.READY, pool_id, handoff=handoff(pool_id, port=port).model_dump(by_alias=True))
     (spool / f"status/{pool_id}.json").write_text(told.model_dump_json(by_alias=True))
 
 
-async def test_engine_is_known_from_its_report_when_all_else_is_lost(tmp_path: Path) -> None:
+async def test_lost_engine_is_found_by_its_report(tmp_path: Path) -> None:
     reported(tmp_path / "engines")
     async with taking(tmp_path) as loop:
         assert [replica.handoff.pool_id for replica in loop.registry.replicas] == ["default"]
@@ -243,7 +239,7 @@ async def test_engine_is_known_from_its_report_when_all_else_is_lost(tmp_path: P
     assert (tmp_path / "engines/status/default.json").exists()
 
 
-async def test_reported_engine_that_is_known_is_not_taken_again(tmp_path: Path) -> None:
+async def test_known_engine_is_not_taken_again_from_its_report(tmp_path: Path) -> None:
     reported(tmp_path / "engines")
     async with taking(tmp_path) as loop:
         first = loop.registry.replicas
@@ -251,7 +247,7 @@ async def test_reported_engine_that_is_known_is_not_taken_again(tmp_path: Path) 
         assert loop.registry.replicas == first
 
 
-async def test_two_reports_of_one_address_do_not_take_turns(tmp_path: Path) -> None:
+async def test_two_reports_of_one_address_do_not_alternate(tmp_path: Path) -> None:
     for pool_id in ("a", "b"):
         reported(tmp_path / "engines", pool_id)
     async with taking(tmp_path) as loop:
@@ -263,7 +259,7 @@ async def test_two_reports_of_one_address_do_not_take_turns(tmp_path: Path) -> N
         assert len(before) == 1
 
 
-async def test_state_file_that_is_lost_is_written_again(tmp_path: Path) -> None:
+async def test_lost_state_file_is_written_again(tmp_path: Path) -> None:
     async with taking(tmp_path) as loop:
         publish(loop.spool)
         await loop.until_known("default")
@@ -278,7 +274,7 @@ async def test_state_file_that_is_lost_is_written_again(tmp_path: Path) -> None:
     ("announced_at", "known_at", "taken"),
     [("2030-01-02", "2030-01-01", True), ("2030-01-01", "2030-01-01", False), ("2030-01-01", "2030-01-02", False)],
 )
-def test_report_counts_when_its_announcement_is_newer(announced_at: str, known_at: str, taken: bool) -> None:
+def test_newer_report_replaces_an_engine(announced_at: str, known_at: str, taken: bool) -> None:
     announced = found(created_at=f"{announced_at}T00:00:00Z")
     known = replica(created_at=f"{known_at}T00:00:00Z")
-    assert unknown([announced], [known]) == ([announced] if taken else [])
+    assert missing_engines([announced], [known]) == ([announced] if taken else [])

@@ -1,4 +1,4 @@
-"""Reports are read with the care that another user's files need, and stay where they are."""
+"""Reports are validated as another user's files, and left in place."""
 
 import os
 import time
@@ -13,7 +13,7 @@ from tests.unit.pool_managerd.values import handoff, report
 
 
 def later_s() -> float:
-    """When nobody can be writing any more what the test has just written."""
+    """A time when files just written are no longer recent."""
     return time.time() + 60
 
 
@@ -28,67 +28,63 @@ def good(pool_id: str = "default") -> str:
     return report(PoolState.FAILED, pool_id, last_error="no such model").model_dump_json(by_alias=True)
 
 
-def test_a_report_is_read_under_its_pool(tmp_path: Path) -> None:
+def test_report_is_read_by_pool(tmp_path: Path) -> None:
     write(tmp_path, "default.json", good())
     reading = read_reports(tmp_path, OWNERS, later_s())
-    assert reading.reports["default"].last_error == "no such model"
+    assert reading.by_pool["default"].last_error == "no such model"
     assert reading.bad == ()
 
 
-def test_a_missing_directory_holds_no_reports(tmp_path: Path) -> None:
-    assert read_reports(tmp_path / "status", OWNERS, later_s()).reports == {}
+def test_missing_directory_has_no_reports(tmp_path: Path) -> None:
+    assert read_reports(tmp_path / "status", OWNERS, later_s()).by_pool == {}
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (good("other"), "pool_id: is other, and the file is named after another"),
+        (good("other"), "pool_id: other does not match the file's name"),
         ("{}", "pool_id: Field required"),
         ("half", "Invalid JSON"),
         (" " * 70_000, "is 70000 bytes large"),
     ],
 )
-def test_a_file_that_is_no_report_is_named_and_disturbs_no_other(tmp_path: Path, content: str, reason: str) -> None:
+def test_invalid_file_is_reported_and_others_are_read(tmp_path: Path, content: str, reason: str) -> None:
     write(tmp_path, "default.json", content)
     write(tmp_path, "fine.json", good("fine"))
     reading = read_reports(tmp_path, OWNERS, later_s())
-    assert list(reading.reports) == ["fine"]
+    assert list(reading.by_pool) == ["fine"]
     assert reason in reading.bad[0].reason
 
 
-def test_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_symlink_is_not_followed(tmp_path: Path) -> None:
     elsewhere = write(tmp_path / "elsewhere", "default.json", good())
     (tmp_path / "default.json").symlink_to(elsewhere)
     reading = read_reports(tmp_path, OWNERS, later_s())
-    assert (reading.reports, reading.bad[0].reason) == ({}, "is a symbolic link; only regular files are read")
+    assert (reading.by_pool, reading.bad[0].reason) == ({}, "is a symbolic link; only regular files are read")
 
 
-def test_a_report_that_is_being_written_is_waited_for(tmp_path: Path) -> None:
+def test_recent_incomplete_report_is_not_bad_yet(tmp_path: Path) -> None:
     path = write(tmp_path, "default.json", good()[:10])
     reading = read_reports(tmp_path, OWNERS, path.stat().st_mtime + 1)
-    assert (reading.reports, reading.bad) == ({}, ())
+    assert (reading.by_pool, reading.bad) == ({}, ())
 
 
-def test_a_bad_file_is_named_also_where_the_clock_was_set_back_since_it_was_written(tmp_path: Path) -> None:
+def test_bad_file_from_the_future_is_reported(tmp_path: Path) -> None:
     path = write(tmp_path, "default.json", good()[:10])
     reading = read_reports(tmp_path, OWNERS, path.stat().st_mtime - 3600)
     assert [bad.name for bad in reading.bad] == ["default.json"]
 
 
-async def test_a_bad_file_is_complained_about_once_and_left_in_place(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_bad_file_is_logged_once_and_left_in_place(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write(tmp_path / "status", "default.json", "{}")
     reader = ReportReader(tmp_path)
-    assert (await reader.read()).reports == {}
-    assert (await reader.read()).reports == {}
+    assert (await reader.read()).by_pool == {}
+    assert (await reader.read()).by_pool == {}
     assert os.listdir(path.parent) == [path.name]
     assert caplog.text.count("provisioning report default.json cannot be used") == 1
 
 
-async def test_an_unreadable_directory_is_complained_about_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_unreadable_directory_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "status").write_text("")
     reader = ReportReader(tmp_path)
     await reader.read()
@@ -96,7 +92,7 @@ async def test_an_unreadable_directory_is_complained_about_once(
     assert caplog.text.count("cannot be used") == 1
 
 
-def test_announcement_in_a_report_is_found_under_its_file(tmp_path: Path) -> None:
+def test_announcement_in_a_report_has_the_files_identity(tmp_path: Path) -> None:
     told = report(PoolState.READY, handoff=handoff().model_dump(by_alias=True))
     write(tmp_path, "default.json", told.model_dump_json(by_alias=True))
     (found,) = read_reports(tmp_path, OWNERS, later_s()).announced
@@ -107,5 +103,5 @@ def test_report_that_announces_another_pool_is_bad(tmp_path: Path) -> None:
     told = report(PoolState.READY, handoff=handoff("other").model_dump(by_alias=True))
     write(tmp_path, "default.json", told.model_dump_json(by_alias=True))
     reading = read_reports(tmp_path, OWNERS, later_s())
-    assert (reading.reports, reading.announced) == ({}, ())
-    assert "handoff.pool_id: is other" in reading.bad[0].reason
+    assert (reading.by_pool, reading.announced) == ({}, ())
+    assert "handoff.pool_id: other differs" in reading.bad[0].reason

@@ -1,4 +1,4 @@
-"""What becomes of an engine with each look at it."""
+"""The state of a replica after each probe."""
 
 from itertools import takewhile
 from typing import Any
@@ -8,20 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.contracts.pools import PoolState
-from llama_orch.engines.describing import Details
+from llama_orch.engines.kind import Description, Slots
 from pool_managerd.pools.replica import (
-    INTERVAL_S,
+    CHANGING_INTERVAL_S,
     OFFLINE_AFTER,
-    SOON_S,
-    Answer,
-    Sighting,
-    Slots,
+    SETTLED_INTERVAL_S,
+    HealthAnswer,
+    ProbeResult,
     announced_details,
     next_check_s,
 )
 from tests.unit.pool_managerd.values import GONE, LOADING, READY, SILENT, handoff, replica
 
-sightings = st.lists(st.sampled_from([READY, LOADING, SILENT, GONE]), max_size=12)
+results = st.lists(st.sampled_from([READY, LOADING, SILENT, GONE]), max_size=12)
 
 
 @pytest.mark.parametrize(
@@ -41,47 +40,47 @@ sightings = st.lists(st.sampled_from([READY, LOADING, SILENT, GONE]), max_size=1
         ((GONE, GONE, GONE, READY), PoolState.READY, True),
     ],
 )
-def test_each_look_leads_to_the_state_it_should(looks: tuple[Sighting, ...], state: PoolState, live: bool) -> None:
+def test_probe_leads_to_the_expected_state(looks: tuple[ProbeResult, ...], state: PoolState, live: bool) -> None:
     after = replica(*looks)
     assert (after.state, after.live) == (state, live)
 
 
-@given(sightings)
-def test_offline_means_as_many_misses_in_a_row_as_it_takes(looks: list[Sighting]) -> None:
+@given(results)
+def test_offline_after_enough_misses_in_a_row(looks: list[ProbeResult]) -> None:
     misses = len(list(takewhile(lambda look: look in (SILENT, GONE), reversed(looks))))
     assert (replica(*looks).state is PoolState.OFFLINE) == (misses >= OFFLINE_AFTER)
 
 
-@given(sightings)
-def test_one_good_answer_makes_ready_whatever_was_before(looks: list[Sighting]) -> None:
+@given(results)
+def test_one_good_answer_makes_ready(looks: list[ProbeResult]) -> None:
     after = replica(*looks, READY)
     assert (after.state, after.error, after.offline_since_s) == (PoolState.READY, None, None)
 
 
-@given(sightings)
-def test_an_engine_that_refuses_connections_is_never_ready(looks: list[Sighting]) -> None:
+@given(results)
+def test_refused_connection_is_never_ready(looks: list[ProbeResult]) -> None:
     assert replica(*looks, GONE).state is not PoolState.READY
 
 
-@given(sightings)
-def test_what_is_not_ready_after_a_look_has_a_reason(looks: list[Sighting]) -> None:
+@given(results)
+def test_unready_replica_has_a_reason(looks: list[ProbeResult]) -> None:
     after = replica(*looks, GONE)
     assert after.error == "the engine is gone"
 
 
-def test_offline_counts_from_the_look_that_made_it_so() -> None:
+def test_offline_since_is_the_first_offline_probe() -> None:
     assert replica(READY, GONE, GONE, GONE, GONE, GONE).offline_since_s == 3.0
 
 
-def test_slots_are_those_announced_until_the_engine_tells_its_own() -> None:
+def test_announced_slots_apply_until_reported() -> None:
     assert replica(slots_total=2).slots == Slots(2, 2)
     assert replica(READY, slots_total=2).slots == Slots(4, 3)
-    assert replica(READY, Sighting(Answer.READY), slots_total=2).slots == Slots(4, 3)
+    assert replica(READY, ProbeResult(HealthAnswer.READY), slots_total=2).slots == Slots(4, 3)
 
 
-def test_details_are_learnt_once() -> None:
-    learnt = Sighting(Answer.READY, details=Details(("m",), 512))
-    assert replica(learnt, READY).details == Details(("m",), 512)
+def test_description_is_kept() -> None:
+    learnt = ProbeResult(HealthAnswer.READY, details=Description(("m",), 512))
+    assert replica(learnt, READY).details == Description(("m",), 512)
 
 
 @pytest.mark.parametrize(
@@ -93,14 +92,14 @@ def test_details_are_learnt_once() -> None:
         ({"flags": ["--metrics"]}, False),
     ],
 )
-def test_a_handoff_without_workloads_has_its_llama_server_asked(fields: dict[str, Any], known: bool) -> None:
+def test_llama_server_without_workloads_is_asked(fields: dict[str, Any], known: bool) -> None:
     model = {"id": "tiny", "path": "/m.gguf", "ctx_max": 512}
     assert (announced_details(handoff(model=model, **fields)) is not None) is known
 
 
-def test_an_engine_is_looked_at_soon_while_something_is_about_to_change() -> None:
-    assert next_check_s(replica()) == SOON_S
-    assert next_check_s(replica(LOADING)) == SOON_S
-    assert next_check_s(replica(READY, SILENT)) == SOON_S
-    assert next_check_s(replica(READY)) == INTERVAL_S
-    assert next_check_s(replica(GONE, GONE, GONE)) == INTERVAL_S
+def test_changing_engine_is_probed_soon() -> None:
+    assert next_check_s(replica()) == CHANGING_INTERVAL_S
+    assert next_check_s(replica(LOADING)) == CHANGING_INTERVAL_S
+    assert next_check_s(replica(READY, SILENT)) == CHANGING_INTERVAL_S
+    assert next_check_s(replica(READY)) == SETTLED_INTERVAL_S
+    assert next_check_s(replica(GONE, GONE, GONE)) == SETTLED_INTERVAL_S

@@ -1,4 +1,4 @@
-"""What is remembered of sessions: the engine that served each last, for a while, and of not too many of them."""
+"""Session affinity: the last engine of each session, bounded in time and number."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +11,7 @@ STEPS = st.lists(
 )
 
 
-def test_a_session_is_remembered_until_its_lifetime_has_passed_since_its_last_use() -> None:
+def test_session_expires_after_its_last_use() -> None:
     known = Affinity(lifetime_s=10)
     known.served(POOL, "s", 7, 0)
     assert known.last(POOL, "s", 9) == 7
@@ -21,21 +21,21 @@ def test_a_session_is_remembered_until_its_lifetime_has_passed_since_its_last_us
     assert len(known) == 0
 
 
-def test_the_session_used_longest_ago_goes_first_where_there_are_too_many() -> None:
+def test_least_recently_used_session_is_dropped() -> None:
     known = Affinity(limit=2)
     for session in ("s", "t", "s", "u"):
         known.served(POOL, session, 1, 0)
     assert [known.last(POOL, session, 0) for session in "stu"] == [1, None, 1]
 
 
-def test_without_a_session_nothing_is_remembered() -> None:
+def test_no_session_is_not_recorded() -> None:
     known = Affinity()
     known.served(POOL, None, 1, 0)
     assert len(known) == 0
     assert known.last(POOL, None, 0) is None
 
 
-def test_all_that_is_remembered_by_default_is_bounded() -> None:
+def test_default_memory_is_bounded() -> None:
     known = Affinity()
     for number in range(LIMIT + 10):
         known.served(POOL, f"s{number}", number, 0)
@@ -45,7 +45,7 @@ def test_all_that_is_remembered_by_default_is_bounded() -> None:
 
 
 @given(STEPS)
-def test_whatever_is_remembered_is_the_last_that_served_and_lately(steps: list[tuple[str, str, int, float]]) -> None:
+def test_entry_is_always_the_last_recent_engine(steps: list[tuple[str, str, int, float]]) -> None:
     known, now_s = Affinity(limit=3, lifetime_s=5), 0.0
     served: dict[tuple[str, str], tuple[int, float]] = {}
     for pool_id, session, incarnation, pause_s in steps:

@@ -1,10 +1,10 @@
-"""The relay with its real allow-list: an engine gets what is on it and what it was started for, nothing else."""
+"""The relay with its real allow-list: an engine gets only listed requests of its workloads."""
 
 import json
 
 import pytest
 
-from llama_orch.engines.relayed import relayed
+from llama_orch.engines.relay_paths import relay_purpose
 from tests.unit.pool_managerd.relay_site import relay_site
 from tests.unit.pool_managerd.values import READY, found
 
@@ -26,39 +26,39 @@ TRICKS = [
 
 @pytest.mark.parametrize("path", TRICKS)
 @pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
-async def test_a_path_that_is_not_on_the_list_reaches_no_engine(path: str, method: str) -> None:
-    async with relay_site(allows=relayed) as site:
+async def test_unlisted_path_reaches_no_engine(path: str, method: str) -> None:
+    async with relay_site(allows=relay_purpose) as site:
         async with site.ask(path, method) as answer:
             body = json.loads(await answer.read())
         assert (answer.status, body["code"]) in ((404, "NOT_FOUND"), (400, "INVALID_PARAMS"))
         assert site.engine.asked == []
 
 
-async def test_a_refused_path_is_told_with_its_kind_of_engine() -> None:
-    async with relay_site(allows=relayed) as site, site.ask("lora-adapters") as answer:
+async def test_refusal_names_path_and_engine_kind() -> None:
+    async with relay_site(allows=relay_purpose) as site, site.ask("lora-adapters") as answer:
         body = json.loads(await answer.read())
     assert (answer.status, answer.headers["x-llama-orch-relay"]) == (404, "refused")
     assert (body["code"], body["reason"]) == ("NOT_FOUND", "no_such_path")
-    assert body["message"] == "POST /lora-adapters is not passed on to an engine of kind llamacpp"
+    assert body["message"] == "POST /lora-adapters is not relayed to engines of kind llamacpp"
 
 
 @pytest.mark.parametrize("path", ["/completion", "./completion", "%63ompletion", "slots/../completion"])
-async def test_another_way_of_writing_a_listed_path_is_sent_in_one_form(path: str) -> None:
-    async with relay_site(allows=relayed) as site:
+async def test_listed_path_reaches_the_engine_in_one_spelling(path: str) -> None:
+    async with relay_site(allows=relay_purpose) as site:
         async with site.ask(path) as answer:
             assert answer.status == 418
         assert [asked.split(b" ")[1] for asked in site.engine.asked] == [b"/completion"]
 
 
-async def test_what_the_queen_asks_for_is_passed_on() -> None:
-    async with relay_site(allows=relayed) as site:
+async def test_requests_of_the_queen_are_passed_on() -> None:
+    async with relay_site(allows=relay_purpose) as site:
         async with site.ask("v1/chat/completions") as answer:
             assert answer.status == 418  # the odd engine's own
         assert site.engine.asked[0].startswith(b"POST /v1/chat/completions ")
 
 
-async def test_an_engine_gets_only_what_it_was_started_for() -> None:
-    async with relay_site(allows=relayed) as site:
+async def test_engine_gets_only_its_workloads() -> None:
+    async with relay_site(allows=relay_purpose) as site:
         site.registry.take(found(replica_id="r0", port=site.engine.port, workloads=["embedding"]), READY)
         async with site.ask("v1/chat/completions") as answer:
             body = json.loads(await answer.read())
@@ -68,8 +68,8 @@ async def test_an_engine_gets_only_what_it_was_started_for() -> None:
             assert answer.status == 418
 
 
-async def test_of_two_engines_the_one_for_the_work_is_asked() -> None:
-    async with relay_site(allows=relayed) as site:
+async def test_engine_with_the_workload_is_chosen() -> None:
+    async with relay_site(allows=relay_purpose) as site:
         site.registry.take(found(replica_id="a", port=1, workloads=["embedding"]), READY)
         for _turn in range(4):
             async with site.ask("completion") as answer:

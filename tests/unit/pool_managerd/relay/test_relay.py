@@ -1,4 +1,4 @@
-"""The relay over real sockets: what passes and what does not, at once, and what becomes of those who break off."""
+"""The relay over real sockets: forwarding, refusals, disconnects, broken engines."""
 
 import json
 import socket
@@ -10,9 +10,9 @@ import trio
 from llama_orch.http.client.client import UpstreamError
 from llama_orch.http.tls.secured import RESET
 from llama_orch.settings.api import BODY_LIMIT
-from pool_managerd.pools.registry import Registry
-from pool_managerd.pools.summary import Drained
-from pool_managerd.relay.relay import TRANSLATION_ROOM
+from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.pools.pool_status import DrainState
+from pool_managerd.relay.relay import REENCODING_MARGIN
 from tests.unit.pool_managerd.relay_site import LIMIT_S, TOKEN, RelaySite, relay_site
 from tests.unit.pool_managerd.values import LOADING, READY
 
@@ -37,13 +37,13 @@ async def until(condition: Callable[[], bool]) -> None:
         await trio.sleep(0.001)
 
 
-def leases(registry: Registry) -> int:
+def leases(registry: NodePools) -> int:
     pool = registry.pool("default")
     assert pool
     return pool.active_leases
 
 
-async def test_an_answer_passes_with_its_status_its_headers_and_its_body(site: RelaySite) -> None:
+async def test_answer_passes_with_status_headers_and_body(site: RelaySite) -> None:
     async with site.ask("v1/hello") as answer:
         assert (answer.status, await answer.read()) == (418, b"hello")
     assert answer.headers["content-type"] == "text/plain"
@@ -52,7 +52,7 @@ async def test_an_answer_passes_with_its_status_its_headers_and_its_body(site: R
     assert answer.headers.get("server") != "odd"
 
 
-async def test_a_request_passes_with_its_body_its_query_and_its_ids_but_not_with_its_token(site: RelaySite) -> None:
+async def test_request_passes_without_its_token(site: RelaySite) -> None:
     async with site.ask(
         "a/b%20c?x=1&x=%2F", body=b'{"a":1}', x_correlation_id="mine", traceparent=TRACE, cookie="secret=1"
     ) as answer:
@@ -76,25 +76,25 @@ async def test_every_method_passes(site: RelaySite, method: str) -> None:
     assert site.engine.asked[0].startswith(f"{method} /hello ".encode())
 
 
-async def test_the_head_of_an_answer_passes_alone(site: RelaySite) -> None:
-    said = await site.said(site.get("hello").replace("GET", "HEAD", 1))
+async def test_head_request_gets_only_the_head(site: RelaySite) -> None:
+    answer = await site.exchange(site.get("hello").replace("GET", "HEAD", 1))
     assert site.engine.asked[0].startswith(b"HEAD /hello ")
-    assert said.lower().partition(b"\r\n\r\n")[2] == b""
-    assert b"content-length: 5" in said.lower()
+    assert answer.lower().partition(b"\r\n\r\n")[2] == b""
+    assert b"content-length: 5" in answer.lower()
 
 
-async def test_an_answer_without_a_body_passes(site: RelaySite) -> None:
+async def test_answer_without_a_body_passes(site: RelaySite) -> None:
     async with site.ask("empty") as answer:
         assert (answer.status, await answer.read()) == (204, b"")
 
 
-async def test_an_answer_that_ends_with_its_connection_is_complete(site: RelaySite) -> None:
+async def test_answer_delimited_by_close_is_complete(site: RelaySite) -> None:
     async with site.ask("old") as answer:
         assert await answer.read() == b"until the end"
 
 
-async def test_each_piece_of_a_stream_passes_when_it_comes(site: RelaySite) -> None:
-    async with site.ask("told") as answer:  # the head is here before any piece
+async def test_each_chunk_of_a_stream_passes_immediately(site: RelaySite) -> None:
+    async with site.ask("scripted") as answer:  # the head is here before any piece
         chunks = answer.chunks()
         for piece in (b"data: 1\n\n", b"data: 2\n\n", b"x" * 100_000):
             await site.engine.say.send(piece)
@@ -107,7 +107,7 @@ async def test_each_piece_of_a_stream_passes_when_it_comes(site: RelaySite) -> N
             await anext(chunks)
 
 
-async def test_a_client_that_reads_nothing_holds_up_the_engine(site: RelaySite) -> None:
+async def test_client_that_does_not_read_blocks_the_engine(site: RelaySite) -> None:
     async with site.ask("flood"):
         seen = -1
         while seen != site.engine.flooded:
@@ -117,8 +117,8 @@ async def test_a_client_that_reads_nothing_holds_up_the_engine(site: RelaySite) 
     await until(lambda: site.engine.open == 0)
 
 
-@pytest.mark.parametrize("how", ["stall", "silence", "told"])
-async def test_a_client_that_leaves_closes_the_engines_connection_at_once(site: RelaySite, how: str) -> None:
+@pytest.mark.parametrize("how", ["stall", "silence", "scripted"])
+async def test_disconnect_closes_the_engine_connection_at_once(site: RelaySite, how: str) -> None:
     stream = await site.raw(site.get(how))
     await site.engine.arrived.wait()
     if how == "stall":
@@ -126,7 +126,7 @@ async def test_a_client_that_leaves_closes_the_engines_connection_at_once(site: 
     assert leases(site.registry) == 1
     left, began_s = site.engine.left, trio.current_time()
     await stream.aclose()
-    if how == "told":  # the odd engine notices when it is told to write
+    if how == "scripted":  # the fake engine only notices on a write
         await until(lambda: leases(site.registry) == 0)
     else:
         await left.wait()
@@ -135,12 +135,12 @@ async def test_a_client_that_leaves_closes_the_engines_connection_at_once(site: 
 
 
 @pytest.mark.parametrize("how", ["cut", "short"])
-async def test_an_engine_that_breaks_off_leaves_an_answer_that_is_visibly_incomplete(
+async def test_broken_engine_leaves_an_incomplete_answer(
     site: RelaySite, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said = await site.said(site.get(how))
-    assert said.startswith(b"HTTP/1.1 ") or not said
-    assert not said.endswith(b"0\r\n\r\n")
+    received = await site.exchange(site.get(how))
+    assert received.startswith(b"HTTP/1.1 ") or not received
+    assert not received.endswith(b"0\r\n\r\n")
     with pytest.raises(UpstreamError, match="before the answer was complete"):
         async with site.ask(how) as answer:
             await answer.read()
@@ -148,26 +148,26 @@ async def test_an_engine_that_breaks_off_leaves_an_answer_that_is_visibly_incomp
     assert leases(site.registry) == 0
 
 
-async def test_so_it_does_behind_another_request_on_the_connection(
+async def test_broken_engine_is_visible_on_a_reused_connection(
     site: RelaySite, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said = await site.said("GET /health HTTP/1.1\nhost: localhost\n\n" + site.get("cut"))
-    assert said.count(b"HTTP/1.1 200 ") == 2
-    assert b"half" in said
-    assert not said.endswith(b"0\r\n\r\n")
+    answer = await site.exchange("GET /health HTTP/1.1\nhost: localhost\n\n" + site.get("cut"))
+    assert answer.count(b"HTTP/1.1 200 ") == 2
+    assert b"half" in answer
+    assert not answer.endswith(b"0\r\n\r\n")
     await site.end()
     assert caplog.text == ""
 
 
 @pytest.mark.parametrize("how", ["hangup", "nonsense"])
-async def test_an_engine_that_gives_no_head_is_told_as_broken(site: RelaySite, how: str) -> None:
+async def test_engine_without_a_head_is_marked_broken(site: RelaySite, how: str) -> None:
     async with site.ask(how) as answer:
         assert (answer.status, answer.headers["x-llama-orch-relay"]) == (502, "broken")
         body = json.loads(await answer.read())
     assert (body["code"], body["retriable"], body["pool_id"]) == ("WORKER_RESET", True, "default")
 
 
-async def test_an_engine_that_is_not_there_has_heard_nothing(site: RelaySite) -> None:
+async def test_unreachable_engine_is_marked_refused(site: RelaySite) -> None:
     replica = site.registry.replicas[0]
     gone = replica.handoff.model_copy(update={"url": "http://127.0.0.1:1"})
     object.__setattr__(replica, "handoff", gone)
@@ -177,27 +177,27 @@ async def test_an_engine_that_is_not_there_has_heard_nothing(site: RelaySite) ->
     assert site.engine.asked == []
 
 
-async def test_a_pool_that_nobody_knows_is_404(site: RelaySite) -> None:
+async def test_unknown_pool_is_404(site: RelaySite) -> None:
     async with site.ask("hello", pool="none") as answer:
         assert (answer.status, answer.headers["x-llama-orch-relay"]) == (404, "refused")
 
 
-async def test_a_pool_that_is_not_ready_refuses_until_it_is(site: RelaySite) -> None:
+async def test_unready_pool_is_503(site: RelaySite) -> None:
     incarnation = site.registry.replicas[0].incarnation
-    site.registry.saw(incarnation, LOADING)
+    site.registry.apply_probe(incarnation, LOADING)
     async with site.ask("hello") as answer:
         assert (answer.status, answer.headers["x-llama-orch-relay"]) == (503, "refused")
         body = json.loads(await answer.read())
     assert (body["code"], body["retriable"]) == ("POOL_UNREADY", True)
     assert "Loading model" in body["message"]
-    site.registry.saw(incarnation, READY)
+    site.registry.apply_probe(incarnation, READY)
     async with site.ask("hello") as answer:
         assert answer.status == 418
 
 
-async def test_a_pool_that_is_drained_refuses_what_is_new_and_lets_the_rest_end(site: RelaySite) -> None:
-    async with site.ask("told") as running:
-        site.registry.set_drained(Drained(pools=frozenset({"default"})))
+async def test_drained_pool_refuses_new_requests_only(site: RelaySite) -> None:
+    async with site.ask("scripted") as running:
+        site.registry.set_drained(DrainState(pools=frozenset({"default"})))
         async with site.ask("hello") as answer:
             assert (answer.status, answer.headers["x-llama-orch-relay"]) == (503, "refused")
             assert "draining" in json.loads(await answer.read())["message"]
@@ -206,38 +206,38 @@ async def test_a_pool_that_is_drained_refuses_what_is_new_and_lets_the_rest_end(
         assert await running.read() == b"last"
 
 
-async def test_without_the_token_nothing_passes(site: RelaySite) -> None:
+async def test_missing_token_is_401(site: RelaySite) -> None:
     async with site.ask("hello", authorization="Bearer wrong") as answer:
         assert answer.status == 401
     assert site.engine.asked == []
 
 
 @pytest.mark.parametrize("path", ["../v2/gpus", "a/../../b", "%2e%2e/b", "%252e%252e/b", "..%2fb", r"..\b", "a#b", "."])
-async def test_a_path_that_leads_out_is_refused(site: RelaySite, path: str) -> None:
-    said = await site.said(site.get(path))
-    assert said.split(b" ")[1] in (b"400", b"404")
+async def test_path_that_leaves_the_engine_is_refused(site: RelaySite, path: str) -> None:
+    answer = await site.exchange(site.get(path))
+    assert answer.split(b" ")[1] in (b"400", b"404")
     assert site.engine.asked == []
 
 
-async def test_a_target_with_a_host_of_its_own_goes_nowhere(site: RelaySite) -> None:
+async def test_absolute_target_is_not_followed(site: RelaySite) -> None:
     for target, status in (
         ("http://127.0.0.1:1/v2/pools/default/engine/hello", b"418"),
         ("/v2/pools/default/engine//evil.example/hello", b"418"),
     ):
-        said = await site.said(f"GET {target} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {TOKEN}\n\n")
-        assert said.split(b" ")[1] == status
+        answer = await site.exchange(f"GET {target} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {TOKEN}\n\n")
+        assert answer.split(b" ")[1] == status
     assert [asked.split(b" ")[1] for asked in site.engine.asked] == [b"/hello", b"/evil.example/hello"]
 
 
 @pytest.mark.parametrize("hot", [True, False])
-async def test_a_client_that_is_gone_with_its_request_on_the_way_is_no_error(
+async def test_disconnect_during_the_request_is_not_an_error(
     site: RelaySite, hot: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wanted = site.get("hello")
-    said = (wanted if hot else wanted.replace("/engine/hello", "/status")).replace("\n", "\r\n").encode()
+    request_text = site.get("hello")
+    sent = (request_text if hot else request_text.replace("/engine/hello", "/status")).replace("\n", "\r\n").encode()
     for _client in range(20):
         with socket.create_connection(("127.0.0.1", site.port)) as client:
-            client.sendall(said)
+            client.sendall(sent)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     async with site.ask("hello") as answer:  # by its turn, all others have had theirs
         assert answer.status == 418
@@ -246,31 +246,31 @@ async def test_a_client_that_is_gone_with_its_request_on_the_way_is_no_error(
 
 
 @pytest.mark.parametrize("target", ["http://[/v2/pools", "?after=1", "http://x", "//[/v2/pools", "*", "[", "x:y"])
-async def test_a_target_that_is_no_path_is_refused_in_words(
+async def test_target_that_is_not_a_path_is_refused(
     site: RelaySite, target: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said = await site.said(f"GET {target} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {TOKEN}\n\n")
-    assert said.split(b" ")[1] in (b"400", b"404")
-    assert b'"code"' in said
+    answer = await site.exchange(f"GET {target} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {TOKEN}\n\n")
+    assert answer.split(b" ")[1] in (b"400", b"404")
+    assert b'"code"' in answer
     assert caplog.messages == []
 
 
-async def test_a_body_that_is_too_long_is_refused_by_the_relay(site: RelaySite) -> None:
-    async with site.ask("hello", body=bytes(BODY_LIMIT + TRANSLATION_ROOM + 1)) as answer:
+async def test_oversized_body_is_refused(site: RelaySite) -> None:
+    async with site.ask("hello", body=bytes(BODY_LIMIT + REENCODING_MARGIN + 1)) as answer:
         assert (answer.status, answer.headers["x-llama-orch-relay"]) == (413, "refused")
         assert b"LLORCH_BODY_LIMIT" in await answer.read()
 
 
-async def test_requests_that_pass_are_counted_while_they_do(site: RelaySite) -> None:
+async def test_running_requests_hold_leases(site: RelaySite) -> None:
     revision = site.registry.revision
-    async with site.ask("told"), site.ask("told"):
+    async with site.ask("scripted"), site.ask("scripted"):
         assert leases(site.registry) == 2
         assert site.registry.revision > revision
     await until(lambda: leases(site.registry) == 0)
 
 
-async def test_a_stop_lets_what_passes_end_and_cuts_it_off_after_the_limit() -> None:
-    async with relay_site(drain_s=LIMIT_S) as site, site.ask("told") as answer:
+async def test_stop_drains_requests_up_to_the_limit() -> None:
+    async with relay_site(drain_s=LIMIT_S) as site, site.ask("scripted") as answer:
         site.stop.set()
         await site.engine.say.send(b"last")
         await site.engine.say.send(b"")

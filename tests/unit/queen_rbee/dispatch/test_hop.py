@@ -13,13 +13,13 @@ import trio.testing
 
 from llama_orch.contracts.nodes import SESSION_HEADER, SESSION_MARK_PATTERN
 from llama_orch.contracts.tasks import TaskRequest, TaskState
+from llama_orch.engines.wire.adapters import adapters
 from llama_orch.http.client.kept_connections import KeptConnections
 from llama_orch.settings.types import Secret
 from queen_rbee.dispatch import relay
 from queen_rbee.dispatch.failure import Failure
 from queen_rbee.dispatch.hop import Hop
 from queen_rbee.dispatch.silence import Limits
-from queen_rbee.engines import ADAPTERS
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.pools.test_placement import candidate
 from tests.unit.queen_rbee.scripted_engine import HEAD, LAST, TOKEN, chunk
@@ -68,7 +68,7 @@ async def node() -> AsyncIterator[Node]:
 async def run(at: Node, hop: Hop, prompt: str = "hello", node_id: str | None = "n1", **request) -> Task:
     task = Task(TaskRequest(prompt=prompt, **request), "c", trio.current_time())
     task.start("p", "n1", trio.current_time())
-    await relay.run(task, candidate(url=at.url, node_id=node_id), ADAPTERS["llamacpp"], LIMITS, hop)
+    await relay.run(task, candidate(url=at.url, node_id=node_id), adapters()["llamacpp"], LIMITS, hop)
     return task
 
 
@@ -138,5 +138,5 @@ async def test_engine_that_cannot_be_reached_is_to_blame_for_it(node_id):
     task = Task(TaskRequest(prompt="hello"), "c", trio.current_time())
     target = candidate(url="http://127.0.0.1:1", node_id=node_id)
     with pytest.raises(Failure) as failed:
-        await relay.run(task, target, ADAPTERS["llamacpp"], LIMITS, Hop())
+        await relay.run(task, target, adapters()["llamacpp"], LIMITS, Hop())
     assert (failed.value.elsewhere, failed.value.blame) == (True, "replica")

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import TaskRequest, TaskState
+from llama_orch.engines.wire.adapters import adapters
+from llama_orch.engines.wire.passage import Passage
 from llama_orch.http.client.client import Response
 from llama_orch.http.client.sse import EVENT_LIMIT
 from queen_rbee.dispatch import relay
 from queen_rbee.dispatch.failure import Failure
 from queen_rbee.dispatch.silence import Limits
-from queen_rbee.engines import ADAPTERS
-from queen_rbee.engines.passage import Passage
 from queen_rbee.pools.candidates import Candidate
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.imitations.server import listening
@@ -53,7 +53,7 @@ def running(request: TaskRequest | None = None, passage: Passage | None = None) 
 async def failure(task: Task, target: Candidate, limits: Limits = LIMITS) -> Failure:
     """How relaying fails."""
     with pytest.raises(Failure) as failed:
-        await relay.run(task, target, ADAPTERS[target.engine], limits)
+        await relay.run(task, target, adapters()[target.engine], limits)
     return failed.value
 
 
@@ -128,7 +128,7 @@ def test_an_answer_arrives_whole_wherever_its_bytes_are_cut(
         body = b"".join(map(chunk, cut(stream[1], chunks))) + END
         engine_in_memory(monkeypatch, *cut(body, segments))
         task = running()
-        await relay.run(task, candidate(), ADAPTERS["llamacpp"], LIMITS)
+        await relay.run(task, candidate(), adapters()["llamacpp"], LIMITS)
         assert texts(task) == stream[0]
         assert (task.state, task.tokens_in, task.tokens_out) == (TaskState.DONE, 3, 2)
 
@@ -140,7 +140,7 @@ async def test_a_long_event_comes_whole_and_a_longer_one_than_is_borne_ends_the_
 ) -> None:
     engine_in_memory(monkeypatch, chunk(piece("x" * (1 << 20))), chunk(LAST), END)
     task = running()
-    await relay.run(task, candidate(), ADAPTERS["llamacpp"], LIMITS)
+    await relay.run(task, candidate(), adapters()["llamacpp"], LIMITS)
     assert texts(task) == ["x" * (1 << 20)]
     engine_in_memory(monkeypatch, chunk(piece("hello")), chunk(piece("x" * EVENT_LIMIT)), chunk(LAST), END)
     task = running()
@@ -172,7 +172,7 @@ async def test_a_body_that_breaks_off_or_is_no_http_ends_the_task_with_what_it_h
 async def test_events_without_data_mean_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     engine_in_memory(monkeypatch, chunk(b"data:\n\nevent: ping\n\n" + piece("a") + b"data: \n\n" + LAST), END)
     task = running()
-    await relay.run(task, candidate(), ADAPTERS["llamacpp"], LIMITS)
+    await relay.run(task, candidate(), adapters()["llamacpp"], LIMITS)
     assert texts(task) == ["a"]
 
 
@@ -221,7 +221,7 @@ async def test_the_role_of_a_chat_is_no_token(
     rest = chunk(b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n')
     engine_in_memory(monkeypatch, role, 90.0, rest, END)
     task = running(passage=Passage("chat", {}, 10))
-    await relay.run(task, candidate(), ADAPTERS["llamacpp"], LIMITS)
+    await relay.run(task, candidate(), adapters()["llamacpp"], LIMITS)
     assert task.state is TaskState.DONE
 
 
@@ -248,7 +248,7 @@ async def test_an_engine_that_answers_for_ever_is_left(monkeypatch: pytest.Monke
 async def test_more_pieces_than_max_tokens_are_borne_but_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     engine_in_memory(monkeypatch, *[chunk(piece("a"))] * (3 + relay.OVERRUN), chunk(LAST), END)
     task = running(TaskRequest(prompt="x", max_tokens=3))
-    await relay.run(task, candidate(), ADAPTERS["llamacpp"], LIMITS)
+    await relay.run(task, candidate(), adapters()["llamacpp"], LIMITS)
     assert task.state is TaskState.DONE
     engine_in_memory(monkeypatch, *[chunk(piece("a"))] * (4 + relay.OVERRUN), chunk(LAST), END)
     assert "max_tokens is 3" in str(await failure(running(TaskRequest(prompt="x", max_tokens=3)), candidate()))
@@ -264,7 +264,7 @@ async def test_a_document_comes_whole_whether_read_here_or_in_a_thread(
     monkeypatch.setattr(relay, "IN_THREAD_BYTES", in_thread)
     engine_in_memory(monkeypatch, chunk(DOCUMENT[:70]), chunk(DOCUMENT[70:]), END)
     task = running(passage=Passage("embeddings", {"input": "x"}, 10))
-    await relay.run(task, candidate(), ADAPTERS["llamacpp"], LIMITS)
+    await relay.run(task, candidate(), adapters()["llamacpp"], LIMITS)
     assert [frame.payload for frame in task.log.frames(0) if frame.event == "result"] == [DOCUMENT]
     assert (task.state, task.tokens_in) == (TaskState.DONE, 4)
 
@@ -345,7 +345,7 @@ async def test_an_engine_that_says_in_its_stream_that_it_has_no_room_shows_nothi
         failed = await failure(task, candidate(engine.url, "tgi"))
         assert (failed.elsewhere, task.shown) == (True, False)
         task.request = TaskRequest(prompt="well")
-        await relay.run(task, candidate(engine.url, "tgi"), ADAPTERS["tgi"], LIMITS)
+        await relay.run(task, candidate(engine.url, "tgi"), adapters()["tgi"], LIMITS)
     assert texts(task) == ["hello ", "world"]
 
 

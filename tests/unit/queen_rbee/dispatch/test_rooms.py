@@ -6,8 +6,8 @@ import json
 import pytest
 
 from llama_orch.contracts.tasks import TaskRequest
+from llama_orch.engines.wire.passage import Passage
 from queen_rbee.dispatch.rooms import clamped, fitted, room_left
-from queen_rbee.engines.passage import Passage
 from queen_rbee.pools.candidates import demand_of
 from queen_rbee.pools.replica_index import ReplicaIndex
 from tests.unit.queen_rbee.imitations.server import listening

@@ -1,1 +1,1 @@
-"""Programs that speak the documented wire formats of engines over real sockets, their failures included."""
+"""Fake engines that speak the documented wire formats over real sockets, including failures."""

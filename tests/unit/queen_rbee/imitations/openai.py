@@ -1,7 +1,7 @@
-"""A server of OpenAI's API, as LM Studio, SGLang and llama-swap are ones.
+"""A server of OpenAI's API, such as LM Studio, SGLang and llama-swap.
 
 /v1/models, /v1/chat/completions, /v1/completions, /v1/embeddings. Errors are `{"error": {message, type, param, code}}`
-with words in `code`; the usage comes in a chunk of its own before [DONE].
+with a text in `code`; the usage comes in a separate chunk before [DONE].
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ def complaint(message: str, kind: str, code: str | int | None) -> Json:
 
 @dataclass
 class OpenAiImitation(Imitation):
-    """What the API's reference says."""
+    """Follows the API's reference."""
 
     engine = "openai-http"
 

@@ -1,6 +1,6 @@
-"""What all imitations share: an HTTP server on loopback that does what a word of the request says.
+"""The base of all fake engines: an HTTP server on loopback that behaves as a word in the request tells.
 
-The word is the first of MOODS that the request's body has in it; without one the answer is complete and good.
+The word is the first of MOODS in the request's body; without one the answer is complete and correct.
 """
 
 import json
@@ -38,7 +38,7 @@ MANY = 500
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it came."""
+    """One request."""
 
     method: str
     path: str
@@ -47,7 +47,7 @@ class Asked:
 
     @property
     def mood(self) -> str:
-        """What is to be done."""
+        """How to behave."""
         words = json.dumps(self.body)
         return next((mood for mood in MOODS if mood in words), "well")
 
@@ -60,35 +60,35 @@ class Call:
     stream: trio.SocketStream
 
     async def document(self, status: int, document: object) -> None:
-        """A whole answer: JSON, or text where it is a str."""
+        """Send a complete answer: JSON, or a str as text."""
         body = (document if isinstance(document, str) else json.dumps(document)).encode()
         await self.stream.send_all(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%s" % (status, len(body), body))
 
     async def begin(self) -> None:
-        """The head of a stream."""
+        """Send the head of a stream."""
         await self.stream.send_all(HEAD)
 
     async def send(self, data: bytes) -> None:
-        """Some bytes of the stream."""
+        """Send bytes as one chunk."""
         await self.stream.send_all(chunk(data))
 
     async def event(self, data: Json | str) -> None:
-        """One event of the stream."""
+        """Send one event."""
         text = data if isinstance(data, str) else json.dumps(data)
         await self.send(f"data: {text}\n\n".encode())
 
     async def end(self) -> None:
-        """The orderly end of the stream."""
+        """End the stream."""
         await self.stream.send_all(b"0\r\n\r\n")
 
     async def until_left(self) -> None:
-        """Say nothing until the client goes, or has gone while something was being sent."""
+        """Send nothing until the client disconnects."""
         with suppress(trio.BrokenResourceError):
             while await self.stream.receive_some(1):
                 pass
 
-    async def again_and_again(self, data: bytes) -> None:
-        """Send `data` until the client goes."""
+    async def repeat(self, data: bytes) -> None:
+        """Send `data` repeatedly until the client disconnects."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._repeat, data)
             await self.until_left()
@@ -103,7 +103,7 @@ class Call:
 
 @dataclass
 class Imitation(ScriptedEngine, ABC):
-    """Counts who is connected, as its base does; `heard` is every request so far."""
+    """Counts connections, as its base does; `heard` has every request so far."""
 
     engine = ""
     heard: list[Asked] = field(default_factory=list)
@@ -116,7 +116,7 @@ class Imitation(ScriptedEngine, ABC):
             self.heard.append(call.asked)
             await self.answer(call, call.asked.mood)
         except trio.BrokenResourceError:
-            pass  # it left while it was answered
+            pass  # the client left during the answer
         finally:
             self.connected -= 1
             self.served += 1
@@ -124,7 +124,7 @@ class Imitation(ScriptedEngine, ABC):
             self.left = trio.Event()
 
     async def answer(self, call: Call, mood: str) -> None:
-        """Do what `mood` says."""
+        """Behave as `mood` tells."""
         if mood in ("refuse", "busy", "break"):
             await call.document(*self.error(mood))
         elif mood == "silence":
@@ -133,16 +133,16 @@ class Imitation(ScriptedEngine, ABC):
             await self.stream_out(call, mood)
 
     async def stream_out(self, call: Call, mood: str) -> None:
-        """Answer with a stream; `mood` says how it goes on after its head."""
+        """Answer with a stream; `mood` tells how it continues after its head."""
         await call.begin()
         if mood == "garbage":
             await call.event("<html>")
         elif mood == "nothing":
             await call.end()
         elif mood == "comments":
-            await call.again_and_again(b": ping\n\n")
+            await call.repeat(b": ping\n\n")
         elif mood == "signs":
-            await call.again_and_again(self.encoded(call.asked, ""))
+            await call.repeat(self.encoded(call.asked, ""))
         elif mood == "endless":
             await call.send(b"".join(self.encoded(call.asked, "on ") for _ in range(MANY)))
             await call.until_left()
@@ -150,11 +150,11 @@ class Imitation(ScriptedEngine, ABC):
             await self.speak(call, mood)
 
     def encoded(self, asked: Asked, text: str) -> bytes:
-        """One token's event."""
+        """Encode one token's event."""
         return f"data: {json.dumps(self.token(asked, text))}\n\n".encode()
 
     async def speak(self, call: Call, mood: str) -> None:
-        """One token, and what follows it."""
+        """Send one token and the rest of the stream."""
         await call.event(self.token(call.asked, "hello "))
         if mood == "stall":
             await call.until_left()
@@ -174,15 +174,15 @@ class Imitation(ScriptedEngine, ABC):
 
     @abstractmethod
     def last(self, asked: Asked) -> list[Json | str]:
-        """What follows the last token."""
+        """The events after the last token."""
 
     @abstractmethod
     def midway(self) -> list[Json | str]:
-        """How it fails midway."""
+        """The events of a failure midway."""
 
     @abstractmethod
     def error(self, mood: str) -> tuple[int, Json | str]:
-        """Status and body for `refuse` (the request is wrong), `busy` and `break`."""
+        """Status and body for `refuse` (bad request), `busy` and `break`."""
 
 
 async def _request(stream: trio.SocketStream) -> Asked:
@@ -203,7 +203,7 @@ Some = TypeVar("Some", bound=ScriptedEngine)
 
 @asynccontextmanager
 async def listening(engine: Some) -> AsyncIterator[Some]:
-    """`engine` on a free port of the loopback."""
+    """Run `engine` on a free loopback port."""
     async with trio.open_nursery() as nursery:
         serve = partial(trio.serve_tcp, engine.handle, 0, host="127.0.0.1")
         listeners = await nursery.start(serve)

@@ -1,7 +1,7 @@
-"""Text Generation Inference, as its router's sources of releases 2 and 3 have it.
+"""Text Generation Inference, according to its router's sources (releases 2 and 3).
 
-/generate_stream answers 200 whatever happens: refusals are events too. /v1/chat/completions drops errors of its stream
-and sends [DONE] alone. `data:` has no blank after it, and axum's keep-alive comments come in between.
+/generate_stream always answers 200: refusals are events too. /v1/chat/completions drops errors in its stream and sends
+only [DONE]. `data:` is not followed by a space, and axum inserts keep-alive comments.
 """
 
 import json
@@ -45,7 +45,7 @@ class TgiImitation(OpenAiImitation):
             await Imitation.answer(self, call, mood)
 
     async def generate(self, call: Call, mood: str) -> None:
-        """The stream of its own API: a refusal is the only event."""
+        """Answer its own API: a refusal is the only event."""
         wrong = _wrong(call.asked.body["parameters"])
         if mood in ERRORS or wrong:
             await call.begin()
@@ -78,7 +78,7 @@ def _token(text: str, special: bool = False) -> Json:
 
 
 def _wrong(parameters: Json) -> str | None:
-    """What TGI's validation refuses."""
+    """Return why TGI's validation rejects the parameters."""
     if parameters.get("temperature", 1.0) <= 0:
         return "`temperature` must be strictly positive"
     if not 0 < parameters.get("top_p", 0.5) < 1:

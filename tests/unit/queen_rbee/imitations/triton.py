@@ -1,7 +1,7 @@
-"""Triton's generate extension with each of the back ends that make text, as their sources have it.
+"""Triton's generate extension with each of the text back ends, according to their sources.
 
-A key of a request that is an input of the model becomes one; any other becomes a parameter, and those must be no lists.
-vLLM's back end refuses parameters that it does not know, unless it has `sampling_parameters`, and then overlooks them.
+A request's keys that are inputs of the model become inputs; others become parameters, which must not be lists. vLLM's
+back end rejects unknown parameters, unless there is `sampling_parameters`, and then ignores them.
 """
 
 import json
@@ -56,7 +56,7 @@ OTHERS = ("preprocessing", "tensorrt_llm")
 
 @dataclass
 class TritonImitation(Imitation):
-    """One model, made by `backend`. `so_far` is what the LLM API has said."""
+    """One model, run by `backend`. `so_far` is the text that the LLM API has sent."""
 
     engine = "triton"
     backend: Backend = "vllm"
@@ -81,16 +81,16 @@ class TritonImitation(Imitation):
             await call.document(404, {"error": f"Request for unknown model: {path} is not found"})
 
     def wrong(self, body: Json) -> str | None:
-        """What Triton, or the back end, refuses of a request."""
+        """Return why Triton or the back end rejects a request."""
         parameters = {name: value for name, value in body.items() if name not in INPUTS[self.backend]}
         if odd := [name for name, value in parameters.items() if isinstance(value, list | dict) or value is None]:
             return f"parameter '{odd[0]}' has invalid type. It should be either 'int', 'bool', 'string' or 'double'."
         if not body.get("streaming" if self.backend == "llmapi" else "stream"):
-            return "this imitation wants to be asked for a stream"
+            return "the request must ask for a stream"
         if self.backend == "tensorrtllm" and "max_tokens" not in body:
             return "[request id: <id_unknown>] expected number of inputs between 2 and 30 but got 1 inputs"
         if self.backend == "vllm" and "max_tokens" not in json.loads(body["sampling_parameters"]):
-            return "this imitation wants to be told max_tokens: 16 would be few"
+            return "the request must set max_tokens"
         return None
 
     def token(self, asked: Asked, text: str) -> Json:

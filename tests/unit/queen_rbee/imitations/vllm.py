@@ -1,8 +1,8 @@
-"""vLLM's OpenAI-compatible server, as its sources of releases 0.6 to 0.11 have it.
+"""vLLM's OpenAI-compatible server, according to its sources (releases 0.6 to 0.11).
 
 Differs from OpenAI's in its errors (`{"object": "error", …}` at the top before 0.10, `{"error": {…}}` since; numbers in
-`code`), in the [DONE] that follows an error midway, in `usage: null` of each chunk, and in
-rerank, which counts the total only.
+`code`), in the [DONE] that follows an error midway, in `usage: null` of each chunk, and in rerank, which reports only
+the total.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ CONTEXT = "This model's maximum context length is 2048 tokens. However, you requ
 
 @dataclass
 class VllmImitation(OpenAiImitation):
-    """`old` is what it was before release 0.10."""
+    """`old`: before release 0.10."""
 
     engine = "vllm"
     old: bool = False

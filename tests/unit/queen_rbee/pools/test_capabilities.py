@@ -8,8 +8,8 @@ from llama_orch import VERSION
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.pools import PoolState, PoolStatus
 from llama_orch.contracts.tasks import TaskRequest
-from queen_rbee.engines import ADAPTERS
-from queen_rbee.engines.passage import WORKLOADS
+from llama_orch.engines.wire.adapters import adapters
+from llama_orch.engines.wire.passage import WORKLOADS
 from queen_rbee.pools.capabilities import capabilities
 from tests.unit.queen_rbee.core import core
 from tests.unit.queen_rbee.kept_api import api
@@ -23,7 +23,7 @@ def pool(pool_id: str, engine: str = "llamacpp", **known) -> PoolStatus:
 
 def test_pool_reports_engine_limits_and_features():
     result = capabilities(
-        [pool("p", engine_version="b6000", ctx_max=4096, slots_total=4, models_available=["x"])], ADAPTERS
+        [pool("p", engine_version="b6000", ctx_max=4096, slots_total=4, models_available=["x"])], adapters()
     )
     [found] = result.pools
     assert (found.pool_id, found.engine, found.engine_version, found.ready) == ("p", "llamacpp", "b6000", True)
@@ -33,8 +33,8 @@ def test_pool_reports_engine_limits_and_features():
 
 
 def test_every_engine_is_listed_without_pools():
-    result = capabilities([], ADAPTERS)
-    assert [found.engine for found in result.engines] == sorted(ADAPTERS)
+    result = capabilities([], adapters())
+    assert [found.engine for found in result.engines] == sorted(adapters())
     assert all(
         (found.ctx_max, found.slots, found.pools, found.versions) == (None, 0, [], []) for found in result.engines
     )
@@ -48,7 +48,7 @@ def test_engine_has_largest_context_and_sum_of_slots():
         pool("c", slots_total=1),
         pool("d", "vllm", ctx_max=99_999, slots_total=64),
     ]
-    result = capabilities(pools, ADAPTERS)
+    result = capabilities(pools, adapters())
     [found] = [each for each in result.engines if each.engine == "llamacpp"]
     assert (found.ctx_max, found.max_tokens, found.slots) == (8192, 8192, 7)
     assert (found.versions, found.pools) == (["b1", "b2"], ["a", "b", "c"])
@@ -56,19 +56,19 @@ def test_engine_has_largest_context_and_sum_of_slots():
 
 
 def test_pool_of_unsupported_engine_has_no_features():
-    [found] = capabilities([pool("p", "other")], ADAPTERS).pools
+    [found] = capabilities([pool("p", "other")], adapters()).pools
     assert (found.workloads, found.endpoints, found.features) == ([], [], [])
 
 
-@pytest.mark.parametrize("name", sorted(ADAPTERS))
+@pytest.mark.parametrize("name", sorted(adapters()))
 def test_workloads_follow_from_adapter_endpoints(name: str):
-    [found] = [each for each in capabilities([], ADAPTERS).engines if each.engine == name]
-    assert found.endpoints == sorted(ADAPTERS[name].endpoints)
-    assert set(found.workloads) == {WORKLOADS[endpoint] for endpoint in ADAPTERS[name].endpoints}
+    [found] = [each for each in capabilities([], adapters()).engines if each.engine == name]
+    assert found.endpoints == sorted(adapters()[name].endpoints)
+    assert set(found.workloads) == {WORKLOADS[endpoint] for endpoint in adapters()[name].endpoints}
     assert ("chat" in found.features) is ("chat" in found.endpoints)
 
 
-@pytest.mark.parametrize("name", sorted(ADAPTERS))
+@pytest.mark.parametrize("name", sorted(adapters()))
 @pytest.mark.parametrize(
     ("workload", "request_"),
     [
@@ -81,7 +81,7 @@ async def test_workload_is_listed_if_and_only_if_admitted(name: str, workload: s
     async with scripted_engine() as engine:
         queen = core(engine)
         known = queen.pool(engine=name)
-        [found] = capabilities([known], ADAPTERS).pools
+        [found] = capabilities([known], adapters()).pools
         try:
             queen.intake.admit(request_, "c")
         except ApiError:
@@ -96,4 +96,4 @@ async def test_capabilities_are_served_over_http(tmp_path: Path):
     served.parts.registry.update("x", 0, [known])
     answer = await served.ask("GET", "/v2/meta/capabilities")
     assert answer.status == 200
-    assert answer.json == capabilities([known], ADAPTERS).model_dump(mode="json")
+    assert answer.json == capabilities([known], adapters()).model_dump(mode="json")

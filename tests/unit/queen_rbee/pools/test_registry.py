@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from llama_orch.bell import Bell
 from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
-from queen_rbee.engines.llamacpp import LlamaCpp
+from llama_orch.engines.wire.llamacpp import LlamaCpp
 from queen_rbee.pools.candidates import Demand
 from queen_rbee.pools.registry import PoolRegistry
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.contracts.pools import PoolState
-from queen_rbee.engines.passage import Endpoint
+from llama_orch.engines.wire.passage import Endpoint
 from queen_rbee.pools.candidates import Candidate, Demand, ReplicaKey, serves_model
 from queen_rbee.pools.placement import suitable
 from queen_rbee.pools.replica_index import DEMANDS_LIMIT, ReplicaIndex

@@ -10,8 +10,8 @@ import trio.testing
 from llama_orch.bell import Bell
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
+from llama_orch.engines.wire.llamacpp import LlamaCpp
 from llama_orch.spool import Intake
-from queen_rbee.engines.llamacpp import LlamaCpp
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.sources.handoffs import MAX_MISSES, HandoffSource, pools_of

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from llama_orch.contracts.catalog import NewModel
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskRequest
-from queen_rbee.engines.passage import Endpoint, Passage
+from llama_orch.engines.wire.passage import Endpoint, Passage
 from queen_rbee.tasks.records import OF_BODY, of_body, of_request, task_record
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.core import SOON_S, Queen, ended, running

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.openai import DOCUMENTS_MOST, MESSAGES_MOST, TEXTS_MOST
 from llama_orch.contracts.tasks import PlacementWish
+from llama_orch.engines.wire.passage import Endpoint
 from queen_rbee.api.v1.openai_requests import BODIES, Asked, asked, task_request
-from queen_rbee.engines.passage import Endpoint
 from queen_rbee.pools.model_lookup import ModelTarget
 
 HELLO = {"role": "user", "content": "hello"}

@@ -7,11 +7,11 @@ import trio
 import trio.testing
 
 from llama_orch.contracts.tasks import TaskRequest, TaskState
+from llama_orch.engines.wire.passage import Passage
 from llama_orch.http.server.exchange import ClientGone, Exchange
 from queen_rbee.api.streaming import KEEP_ALIVE_S
 from queen_rbee.api.v1.openai import Stream
 from queen_rbee.api.v1.passages import Passages
-from queen_rbee.engines.passage import Passage
 from queen_rbee.tasks.event_log import Frame
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.core import SOON_S, Queen, slots_are_free

@@ -1,0 +1,115 @@
+"""Provisioning mode `package`: the distribution's llama-server, or xllamacpp installed privately by pip.
+
+Owns `engines/pip-xllamacpp-*` in the cache directory. A directory appears complete or not at all.
+"""
+
+import shutil
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import trio
+from pydantic import AfterValidator, StringConstraints
+
+from engine_provisioner.engine import Program, base_environment
+from engine_provisioner.failures import ProvisioningFailure, Retry
+from engine_provisioner.modes import pip
+from engine_provisioner.modes.mode import Finding, OneLine, ProvisioningMode, Workspace
+from llama_orch.files import durable
+
+PIP_PREFIX = "pip:"
+PYTHON_PACKAGE = "xllamacpp"
+EXECUTABLE = "llama-server"
+RUNNER = Path(__file__).parents[1] / "xllamacpp_server.py"
+
+
+def _package_name(value: str) -> str:
+    if value not in ("llama.cpp", PYTHON_PACKAGE, f"{PIP_PREFIX}{PYTHON_PACKAGE}"):
+        raise ValueError("must be llama.cpp (the distribution's) or pip:xllamacpp (a private install)")
+    return f"{PIP_PREFIX}{PYTHON_PACKAGE}" if value == PYTHON_PACKAGE else value
+
+
+class PackageMode(ProvisioningMode):
+    """An engine from a package: `llama.cpp` as the distribution installed it, or `pip:xllamacpp`, installed
+    privately in the cache directory."""
+
+    mode: Literal["package"]
+    name: Annotated[OneLine, AfterValidator(_package_name)]
+    version: Annotated[str, StringConstraints(pattern=r"^[0-9][0-9A-Za-z.+!-]{0,63}$")] | None = None
+    allow_package_installs: bool = False
+
+    @property
+    def engine_key(self) -> str:
+        """The package: installs of one package run one at a time."""
+        return self.name
+
+    def problems(self) -> Iterator[Finding]:
+        """Require the operator's consent, and a version for pip only."""
+        if not self.allow_package_installs:
+            yield ("provisioning",), "mode package runs a packaged program; allow it by allow_package_installs = true"
+        if self.version is not None and not self._by_pip:
+            yield ("provisioning", "version"), "is not allowed with llama.cpp: the distribution chooses the version"
+        if self._by_pip and self.version is None:
+            yield ("provisioning",), 'version is missing: pip: requires it, as in version = "2026.10.11549"'
+
+    async def obtain(self, workspace: Workspace) -> Program:
+        """Return the packaged engine, installed by pip first if need be. Raises ProvisioningFailure."""
+        if not self._by_pip:
+            return await trio.to_thread.run_sync(find_distribution_engine)
+        workspace.deadline.expect(pip.INSTALL_S, "installing the engine with pip")
+        await workspace.report(f"installing {self.name} {self.version}")
+        return await install_with_pip(str(self.version), workspace.cache_dir)
+
+    @property
+    def _by_pip(self) -> bool:
+        return self.name.startswith(PIP_PREFIX)
+
+
+def find_distribution_engine() -> Program:
+    """Return the llama-server on the PATH. Blocks on the disk; raises ProvisioningFailure."""
+    found = shutil.which(EXECUTABLE, path=base_environment()["PATH"])
+    if found is None:
+        hint = "Install it: apt install llama.cpp (in Debian 14 and later), or use mode binary or pip:xllamacpp."
+        raise ProvisioningFailure(f"{EXECUTABLE} is not on the PATH", hint, Retry.AFTER_FIX)
+    return Program((found,), Path(found))
+
+
+async def install_with_pip(version: str, cache_dir: Path) -> Program:
+    """Return xllamacpp in this version, installed in `cache_dir` once. Raises ProvisioningFailure."""
+    abi = sysconfig.get_config_var("SOABI") or "any"
+    site = cache_dir / "engines" / f"pip-{PYTHON_PACKAGE}-{version}-{abi}"
+    if not await trio.Path(site).is_dir():
+        await _install(version, site)
+    module = site / PYTHON_PACKAGE / "__init__.py"
+    return Program((sys.executable, "-I", str(RUNNER), "--site", str(site)), module)
+
+
+async def _install(version: str, site: Path) -> None:
+    draft = site.with_name(f".{site.name}.draft")
+    await trio.to_thread.run_sync(_clear, draft)
+    try:
+        await pip.install(f"{PYTHON_PACKAGE}=={version}", draft)
+        await trio.to_thread.run_sync(_publish, draft, site)
+    except OSError as error:
+        message = f"cannot install {PYTHON_PACKAGE} into {site}: {error.strerror or error}"
+        hint = "Check free disk space and that engine-provisioner owns the directory."
+        raise ProvisioningFailure(message, hint) from error
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(_clear, draft)
+
+
+def _clear(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _publish(draft: Path, site: Path) -> None:
+    """Make the tree readable for the group, which includes the engine's user, then move it into place."""
+    for path in (draft, *draft.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o750 if path.is_dir() or path.stat().st_mode & 0o100 else 0o640)
+    draft.rename(site)
+    durable.sync_directory(site.parent)

@@ -1,0 +1,163 @@
+"""The latest report of each pool, published as status files, readiness, metrics and STATUS=.
+
+Owns `status/<pool_id>.json` in the handoff directory. A file is written when the pool's report changes, and again when
+somebody removes or replaces it: after losing its own state, pool-managerd learns of running engines from these files.
+"""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+
+import trio
+from prometheus_client import CollectorRegistry
+
+from engine_provisioner.metrics import Metrics
+from llama_orch.contracts.engines import Workload
+from llama_orch.contracts.handoff import Handoff
+from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolState, ProvisioningReport
+from llama_orch.files import durable
+
+log = logging.getLogger(__name__)
+
+SUMMARY_ORDER = (
+    PoolState.READY,
+    PoolState.STARTING,
+    PoolState.PROVISIONING,
+    PoolState.UNINITIALIZED,
+    PoolState.FAILED,
+    PoolState.OFFLINE,
+)
+STATUS_LIMIT = 500
+CHECK_EVERY_S = 1.0
+
+Signature = tuple[int, int, int] | None
+"""Inode, mtime and size of a file; None if it does not exist."""
+
+
+class PoolReports:
+    """The latest report of each pool. Not thread-safe. `changed` is set, and replaced, when a report changes."""
+
+    def __init__(self, directory: Path, registry: CollectorRegistry) -> None:
+        self._directory = directory
+        self._reports: dict[str, ProvisioningReport] = {}
+        self._written: dict[str, Signature] = {}
+        self._writes: dict[str, trio.Event] = {}
+        self.write_error: str | None = None
+        """Why the last write of a report failed."""
+        self.changed = trio.Event()
+        self.metrics = Metrics(registry)
+
+    async def restore_lost_files(self) -> NoReturn:
+        """Rewrite each status file that was removed or changed, every CHECK_EVERY_S seconds."""
+        while True:
+            await trio.sleep(CHECK_EVERY_S)
+            for report in list(self._reports.values()):
+                signature = await trio.to_thread.run_sync(signature_of, self._path(report.pool_id))
+                if signature is None or signature != self._written.get(report.pool_id):
+                    await self._write(report.pool_id)
+
+    def _path(self, pool_id: str) -> Path:
+        return self._directory / f"{pool_id}.json"
+
+    async def post(
+        self,
+        pool_id: str,
+        engine: str,
+        state: PoolState,
+        detail: str | None = None,
+        last_error: str | None = None,
+        handoff: Handoff | None = None,
+        workloads: list[Workload] | None = None,
+    ) -> None:
+        """Set the pool's report. If the file cannot be written, that is logged and the pool continues."""
+        report = ProvisioningReport(
+            pool_id=pool_id,
+            state=state,
+            engine=engine,
+            detail=detail and detail[:1024],
+            last_error=last_error and last_error[:4096],
+            handoff=handoff,
+            workloads=workloads,
+            updated_at=datetime.now(UTC),
+        )
+        before = self._reports.get(pool_id)
+        self._reports[pool_id] = report
+        if before and before.model_copy(update={"updated_at": report.updated_at}) == report:
+            return
+        self.metrics.set_state(pool_id, state, (each.state for each in self._reports.values()))
+        self.changed.set()
+        self.changed = trio.Event()
+        await self._write(pool_id)
+
+    async def _write(self, pool_id: str) -> None:
+        """Write the pool's current report. Writes of one pool are serialized, so that the newest one is the last."""
+        while pool_id in self._writes:
+            await self._writes[pool_id].wait()
+        self._writes[pool_id] = trio.Event()
+        try:
+            await self._write_file(self._reports[pool_id])
+        finally:
+            self._writes.pop(pool_id).set()
+
+    async def _write_file(self, report: ProvisioningReport) -> None:
+        path = self._path(report.pool_id)
+        content = report.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode() + b"\n"
+        try:
+            self._written[report.pool_id] = await trio.to_thread.run_sync(_replace, path, content)
+            problem = None
+        except OSError as error:
+            self._written.pop(report.pool_id, None)
+            problem = f"cannot write {path}: {error.strerror or error}"
+            if problem != self.write_error:
+                log.error("%s; pool-managerd does not see state changes", problem)
+        if problem != self.write_error:
+            self.write_error = problem
+            self.changed.set()
+            self.changed = trio.Event()
+
+    def unready_pools(self) -> list[str]:
+        """Describe each pool that is neither ready nor offline as configured."""
+        done = (PoolState.READY, PoolState.OFFLINE)
+        return [
+            f"pool {report.pool_id} is {report.state.value}"
+            for report in self._reports.values()
+            if report.state not in done
+        ]
+
+    def summary(self) -> str:
+        """Return one line for STATUS=."""
+        pools = summary(self._reports.values())
+        return f"{pools}; {self.write_error}" if self.write_error else pools
+
+
+def _replace(path: Path, content: bytes) -> Signature:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    durable.replace(path, content)
+    return signature_of(path)
+
+
+def signature_of(path: Path) -> Signature:
+    """Return values that change with the file at `path`. Blocks."""
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def summary(reports: Iterable[ProvisioningReport]) -> str:
+    """Return a line like `1 pool ready, 1 starting, 1 failed: cuda: GPU 1 is configured but absent`."""
+    reports = list(reports)
+    if not reports:
+        return f"no pools; configure them in {POOLS_FILE}, as in {POOLS_EXAMPLE}"
+    counts = Counter(report.state for report in reports)
+    parts = [f"{counts[state]} {state.value}" for state in SUMMARY_ORDER if counts[state]]
+    first, _, rest = parts[0].partition(" ")
+    parts[0] = f"{first} pool{'s' * (first != '1')} {rest}"
+    failed = "; ".join(f"{r.pool_id}: {r.last_error}" for r in reports if r.state is PoolState.FAILED)
+    text = ", ".join(parts) + (f": {failed}" if failed else "")
+    return text if len(text) <= STATUS_LIMIT else text[: STATUS_LIMIT - 1] + "…"

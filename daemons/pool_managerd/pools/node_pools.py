@@ -1,0 +1,176 @@
+"""The pools and replicas of this machine. The one owner of their state.
+
+Each change of a pool's status increments `revision` and wakes waiters. The first revision is the time of the start in
+milliseconds, so that revisions from before a restart do not recur.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+
+import trio
+
+from llama_orch.contracts.pools import PoolState, PoolStatus
+from llama_orch.spool import Found
+from llama_orch.telemetry.events import HANDOFF_TAKEN, POOL_FORGOTTEN, POOL_READY, POOL_UNREADY
+from llama_orch.telemetry.records import emit
+from pool_managerd.pools.devices import NOT_DISCOVERED, Gpus, device_problem
+from pool_managerd.pools.leases import Leases
+from pool_managerd.pools.pool_status import NOT_DRAINED, DrainState, Reports, pool_statuses, with_service_state
+from pool_managerd.pools.replica import Key, ProbeResult, Replica, after_probe, announced, announced_again
+
+FORGET_AFTER_S = 600.0
+
+
+class NodePools:
+    """The pools of this machine. To be used from one trio run only."""
+
+    def __init__(self) -> None:
+        self.revision = int(time.time() * 1000)
+        self.pools: tuple[PoolStatus, ...] = ()
+        self._summaries: tuple[PoolStatus, ...] = ()
+        self.gpus = NOT_DISCOVERED
+        self.gpus_discovered = trio.Event()
+        self.drained = NOT_DRAINED
+        self.leases = Leases(self._publish)
+        self._replicas: dict[Key, Replica] = {}
+        self._reports: Reports = {}
+        self._incarnations = 0
+        self._changed = trio.Event()
+
+    @property
+    def replicas(self) -> tuple[Replica, ...]:
+        """All replicas, oldest announcement first."""
+        return tuple(self._replicas.values())
+
+    def pool(self, pool_id: str) -> PoolStatus | None:
+        """Return the status of one pool, if it exists."""
+        return next((pool for pool in self.pools if pool.pool_id == pool_id), None)
+
+    def restore(self, saved: Iterable[Found]) -> None:
+        """Add the replicas saved before a restart. They are unready until probed.
+
+        Device problems are cleared: GPU discovery has not run yet.
+        """
+        for found in saved:
+            replica = self._announce(found)
+            self._replicas[replica.key] = replace(replica, device_problem=None)
+        self._settle()
+
+    def take(self, found: Found, result: ProbeResult | None = None) -> None:
+        """Add an announced engine, in place of any earlier one with its pool and replica id.
+
+        With the `result` of a first probe, no status without it is ever published.
+        """
+        handoff = found.handoff
+        replica = self._announce(found)
+        emit(
+            HANDOFF_TAKEN,
+            **handoff.model_dump(include={"pool_id", "replica_id", "engine", "engine_version", "url", "unit"}),
+        )
+        if result:
+            self._put(replica.key, after_probe(replica, result, trio.current_time()))
+        self._settle()
+
+    def apply_probe(self, incarnation: int, result: ProbeResult) -> Replica | None:
+        """Apply the result of a probe. None if the engine has been replaced or dropped meanwhile."""
+        replica = next((known for known in self.replicas if known.incarnation == incarnation), None)
+        if replica is None:
+            return None
+        self._put(replica.key, after_probe(replica, result, trio.current_time()))
+        self._settle()
+        return self._replicas[replica.key]
+
+    def set_reports(self, reports: Reports) -> None:
+        """Replace all provisioning reports, by pool id."""
+        self._reports = reports
+        self._settle()
+
+    def set_gpus(self, gpus: Gpus) -> None:
+        """Replace the GPUs by those of the last discovery."""
+        self.gpus = gpus
+        self.gpus_discovered.set()
+        for replica in self.replicas:
+            self._put(replica.key, self._placed(replica))
+        self._settle()
+
+    def set_drained(self, drained: DrainState) -> None:
+        """Set what is drained. Wakes waiters even if no pool has changed."""
+        self.drained = drained
+        self.revision += 1
+        self._wake()
+        self._publish()
+
+    def forget_gone(self) -> bool:
+        """Drop replicas that have been offline for FORGET_AFTER_S seconds and have no provisioning report."""
+        now_s = trio.current_time()
+        gone = [
+            replica
+            for replica in self.replicas
+            if replica.offline_since_s is not None
+            and now_s - replica.offline_since_s >= FORGET_AFTER_S
+            and replica.handoff.pool_id not in self._reports
+        ]
+        for replica in gone:
+            self._drop(replica, f"its engine has not answered for {FORGET_AFTER_S / 60:g} minutes")
+        self._settle()
+        return bool(gone)
+
+    async def changed(self, after: int) -> None:
+        """Return when the revision differs from `after`."""
+        await trio.lowlevel.checkpoint()
+        while self.revision == after:
+            await self._changed.wait()
+
+    async def engines_probed(self) -> None:
+        """Return when every engine has been probed once."""
+        while any(not replica.live and not replica.misses for replica in self.replicas):
+            await self.changed(self.revision)  # a first probe always changes `live` or `last_error`
+
+    def _announce(self, found: Found) -> Replica:
+        self._incarnations += 1
+        replica = self._placed(announced(self._incarnations, found.handoff, found.identity))
+        for other in self.replicas:
+            if other.handoff.url == found.handoff.url and other.key != replica.key:
+                self._drop(other, f"{found.handoff.url} is now used by pool {found.handoff.pool_id}")
+        before = self._replicas.pop(replica.key, None)  # keeps the order of announcements
+        if before and before.handoff.url == found.handoff.url:
+            replica = announced_again(before, replica)
+        self._replicas[replica.key] = replica
+        return replica
+
+    def _placed(self, replica: Replica) -> Replica:
+        return replace(replica, device_problem=device_problem(replica.handoff.device_mask, self.gpus))
+
+    def _put(self, key: Key, after: Replica) -> None:
+        """Store a replica's next state. Logs when it becomes ready or unready, or was never ready and goes offline."""
+        before, self._replicas[key] = self._replicas[key], after
+        if before.state is after.state:
+            return
+        fields = {"pool_id": key[0], "replica_id": key[1], "engine": after.handoff.engine, "unit": after.handoff.unit}
+        if after.state is PoolState.READY:
+            emit(POOL_READY, **fields, url=after.handoff.url, slots_total=after.slots.total)
+        elif before.state is PoolState.READY or (after.state is PoolState.OFFLINE and not after.was_ready):
+            emit(POOL_UNREADY, **fields, reason=after.error or "its engine is loading")
+
+    def _drop(self, replica: Replica, reason: str) -> None:
+        del self._replicas[replica.key]
+        emit(POOL_FORGOTTEN, pool_id=replica.key[0], replica_id=replica.key[1], reason=reason)
+
+    def _settle(self) -> None:
+        self._summaries = pool_statuses(self.replicas, self._reports, self.gpus)
+        self._publish()
+
+    def _publish(self) -> None:
+        """Publish the statuses with drains and leases applied. Runs twice per relayed request: summaries are reused."""
+        leases, drained = self.leases.of_pool, self.drained
+        pools = tuple(with_service_state(pool, drained, leases(pool.pool_id)) for pool in self._summaries)
+        if pools == self.pools:
+            return
+        self.pools = pools
+        self.revision += 1
+        self._wake()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
