@@ -290,7 +290,7 @@ def test_refused_request_gets_code_and_message(manager: PoolManager, path: str, 
 
 
 def test_gpus_are_listed_or_problem_is_reported(manager: PoolManager) -> None:
-    answer: dict[str, Any] = manager.until(lambda: _looked(manager.ask("GET", "/v2/gpus")[1]))
+    answer: dict[str, Any] = manager.until(lambda: _discovered(manager.ask("GET", "/v2/gpus")[1]))
     assert answer["count"] == len(answer["gpus"])
     assert bool(answer["gpus"]) != bool(answer["problem"])
 
@@ -300,7 +300,7 @@ def test_home_profile_reports_no_node(manager: PoolManager) -> None:
     assert (node["profile"], node["node_id"], node["registered"]) == ("home", None, False)
 
 
-def _looked(answer: dict[str, Any]) -> dict[str, Any] | None:
+def _discovered(answer: dict[str, Any]) -> dict[str, Any] | None:
     return None if answer["problem"] == "GPU discovery has not finished yet" else answer
 
 
