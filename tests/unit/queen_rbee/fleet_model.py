@@ -1,4 +1,4 @@
-"""What a queen must know of her fleet, said the plain way: a value for each node, changed by words and by silence."""
+"""A simple model of what queen-rbee must know about its fleet: one value per node, changed by messages and silence."""
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -7,14 +7,14 @@ from llama_orch.contracts.nodes import PoolSnapshot
 from llama_orch.contracts.pools import PoolState
 from queen_rbee.fleet.fleet import FORGET_AFTER_S, GRACE_S
 from queen_rbee.pools.candidates import Key
-from tests.unit.queen_rbee.fleets import TIMEOUT_MS
+from tests.unit.queen_rbee.fleet_rig import TIMEOUT_MS
 
 TIMEOUT_S = TIMEOUT_MS / 1000
 
 
 @dataclass(frozen=True)
 class KnownNode:
-    """`heard`: it has sent a heartbeat since it registered. `superseded`: the instances that were restarted."""
+    """`heard`: it has sent a heartbeat since it registered. `superseded`: instances that a restart replaced."""
 
     machine: str
     address: str
@@ -31,18 +31,18 @@ class KnownNode:
         return self.heard and not self.offline
 
     def takes(self, pool: PoolSnapshot) -> bool:
-        """Whether tasks may be placed on its `pool`, if there is a slot."""
+        """Whether tasks may be placed on `pool` if it has a free slot."""
         return pool.ready and not (self.offline or self.draining or pool.draining)
 
 
 @dataclass
-class Model:
-    """All nodes that must be known, by id."""
+class FleetModel:
+    """The nodes that queen-rbee must know, by id."""
 
     nodes: dict[str, KnownNode] = field(default_factory=dict)
 
     def registers(self, node_id: str, machine: str, instance: str | None, address: str, now: float) -> int:
-        """The status of the answer."""
+        """Return the expected HTTP status."""
         known = self.nodes.get(node_id)
         superseded: frozenset[str] = frozenset()
         if known:
@@ -64,7 +64,7 @@ class Model:
         draining: bool,
         now: float,
     ) -> int:
-        """The status of the answer."""
+        """Return the expected HTTP status."""
         known = self.nodes.get(node_id)
         if known is None:
             return 404
@@ -74,14 +74,14 @@ class Model:
         return 200
 
     def leaves(self, node_id: str, instance: str | None) -> int:
-        """The status of the answer."""
+        """Return the expected HTTP status."""
         known = self.nodes.get(node_id)
         if known and instance not in (None, known.instance):
             return 409
         return 204 if self.nodes.pop(node_id, None) else 404
 
     def checked(self, now: float) -> None:
-        """The queen has looked for nodes that are silent."""
+        """Apply the check for silent nodes."""
         for node_id, node in list(self.nodes.items()):
             silent_s = now - node.heard_at
             if node.offline and silent_s > FORGET_AFTER_S:
@@ -90,7 +90,7 @@ class Model:
                 self.nodes[node_id] = replace(node, offline=True)
 
     def restarted(self, now: float) -> None:
-        """Another queen knows what this one knew, and gives each node its time to be heard."""
+        """Apply a restart: the nodes stay known, and each gets time to send a heartbeat."""
         for node_id, node in self.nodes.items():
             late = max(0.0, GRACE_S - TIMEOUT_S)
             self.nodes[node_id] = replace(node, heard_at=now + late, superseded=frozenset())
@@ -101,7 +101,7 @@ class Model:
 
     @property
     def ready_by_id(self) -> dict[str, int]:
-        """How many pools of each id are ready."""
+        """The number of ready pools by pool id."""
         ready: Counter[str] = Counter()
         for node in self.nodes.values():
             for pool in node.pools:
@@ -110,7 +110,7 @@ class Model:
 
     @property
     def places(self) -> dict[Key, tuple[str, PoolState, bool, int]]:
-        """Each pool of each node: where its engine is reached, its state, whether it takes tasks, and how many."""
+        """Each pool of each node: its engine's URL, its state, whether it takes tasks, its slots."""
         return {
             (pool.pool_id, node_id): (
                 f"{node.address}/v2/pools/{pool.pool_id}/engine",

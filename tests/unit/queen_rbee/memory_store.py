@@ -1,4 +1,4 @@
-"""A store in memory that keeps the protocol's promises: for tests of what stands on it, and a model of the real one."""
+"""A store in memory that follows the protocol: for tests of its users, and as a model of the real store."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,14 +11,13 @@ from queen_rbee.store.protocol import BOUNDS, KINDS, Document, Kind, StoredTask,
 
 @dataclass
 class MemoryStore:
-    """Everything in dictionaries, the newest last. While `failure` is set, all that waits for the disk raises it."""
+    """Newest entries are last. While `failure` is set, everything that would wait for the disk raises it."""
 
     tasks: dict[UUID, StoredTask] = field(default_factory=dict)
     documents: dict[Kind, dict[str, Document]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     failure: StoreFailure | None = None
 
     async def accept(self, task: StoredTask) -> None:
-        """Keep `task`."""
         if task.task_id in self.tasks:
             raise ValueError(f"task {task.task_id} is open")
         (task.request + task.correlation_id + (task.traceparent or "")).encode()
@@ -30,45 +29,38 @@ class MemoryStore:
             raise
 
     def delivered(self, task_id: UUID) -> None:
-        """Remember that a token of it was shown."""
         if task := self.tasks.get(task_id):
             self.tasks[task_id] = replace(task, delivered=True)
 
     def ended(self, task_id: UUID) -> None:
-        """Forget it."""
         self.tasks.pop(task_id, None)
 
     async def put(self, kind: Kind, document: Document) -> None:
-        """Keep `document`."""
-        self._refuse()
+        self._raise_failure()
         self.put_later(kind, document)
         await trio.lowlevel.checkpoint()
 
     def put_later(self, kind: Kind, document: Document) -> None:
-        """Keep `document`."""
         (document.key + document.tag + document.body).encode()
-        kept = self.documents[kind]
-        kept.pop(document.key, None)
-        kept[document.key] = document
-        if len(kept) > BOUNDS.get(kind, len(kept)):
-            del kept[next(iter(kept))]
+        documents = self.documents[kind]
+        documents.pop(document.key, None)
+        documents[document.key] = document
+        if len(documents) > BOUNDS.get(kind, len(documents)):
+            del documents[next(iter(documents))]
 
     async def remove(self, kind: Kind, key: str) -> bool:
-        """Forget a document."""
-        self._refuse()
-        found = self.documents[kind].pop(key, None) is not None
+        self._raise_failure()
+        existed = self.documents[kind].pop(key, None) is not None
         await trio.lowlevel.checkpoint()
-        return found
+        return existed
 
     async def get(self, kind: Kind, key: str) -> Document | None:
-        """One document."""
         await self.ping()
         return self.documents[kind].get(key)
 
     async def listed(
         self, kind: Kind, *, tag: str | None = None, before: str | None = None, limit: int = 1_000_000
     ) -> Sequence[Document]:
-        """Documents, the newest first."""
         await self.ping()
         newest_first = list(reversed(self.documents[kind].values()))
         if before is not None:
@@ -77,20 +69,19 @@ class MemoryStore:
         return [document for document in newest_first if tag in (None, document.tag)][:limit]
 
     async def open_tasks(self) -> Sequence[StoredTask]:
-        """The tasks that have not ended, the oldest first."""
         await self.ping()
         return list(self.tasks.values())
 
     async def ping(self) -> None:
-        """Wait as one waits for a disk. Raises `failure`."""
+        """Checkpoint, as a wait for the disk does. Raises `failure`."""
         await trio.lowlevel.checkpoint()
-        self._refuse()
+        self._raise_failure()
 
-    def _refuse(self) -> None:
+    def _raise_failure(self) -> None:
         if self.failure:
             raise self.failure
 
     def after_restart(self) -> "MemoryStore":
-        """What the next queen finds, however this one ended."""
-        aged = {task_id: replace(task, generation=task.generation + 1) for task_id, task in self.tasks.items()}
-        return MemoryStore(aged, {kind: dict(kept) for kind, kept in self.documents.items()})
+        """Return the store as it is after a restart or a crash."""
+        tasks = {task_id: replace(task, generation=task.generation + 1) for task_id, task in self.tasks.items()}
+        return MemoryStore(tasks, {kind: dict(documents) for kind, documents in self.documents.items()})

@@ -1,4 +1,4 @@
-"""Nodes as tests have them: registrations, snapshots, heartbeats, and a fleet over a store in memory."""
+"""Registrations, snapshots and heartbeats of nodes, and a fleet over a store in memory."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,13 +18,13 @@ TIMEOUT_MS, CHECK_S = 5000, 1.0
 
 
 def registration(node_id: str = "n1", **changes) -> NodeRegistration:
-    plain = {"node_id": node_id, "machine_id": MACHINE, "address": f"http://{node_id}:9200", "version": "1"}
-    return NodeRegistration(**{**plain, "heartbeat_interval_ms": 1000, **changes})
+    defaults = {"node_id": node_id, "machine_id": MACHINE, "address": f"http://{node_id}:9200", "version": "1"}
+    return NodeRegistration(**{**defaults, "heartbeat_interval_ms": 1000, **changes})
 
 
 def snapshot(node_id: str = "n1", pool_id: str = "p", **changes) -> PoolSnapshot:
-    plain = {"pool_id": pool_id, "node_id": node_id, "ready": True, "draining": False, "engine": "llamacpp"}
-    return PoolSnapshot(**{**plain, "slots_total": 2, "slots_free": 2, "models_available": ["m"], **changes})
+    defaults = {"pool_id": pool_id, "node_id": node_id, "ready": True, "draining": False, "engine": "llamacpp"}
+    return PoolSnapshot(**{**defaults, "slots_total": 2, "slots_free": 2, "models_available": ["m"], **changes})
 
 
 def heartbeat(node_id: str = "n1", **changes) -> Heartbeat:
@@ -37,23 +37,23 @@ def failed(node_id: str = "n1") -> PoolSnapshot:
 
 
 @dataclass
-class Rig:
-    """A fleet and what it tells others; `taken` has the replicas whose tasks lost their place."""
+class FleetRig:
+    """A fleet with its collaborators. `displaced` lists the replicas whose tasks were displaced."""
 
     store: MemoryStore = field(default_factory=MemoryStore)
-    taken: list[tuple[str, str]] = field(default_factory=list)
+    displaced: list[tuple[str, str]] = field(default_factory=list)
     registry: Registry = field(default_factory=lambda: Registry(Bell(), ADAPTERS))
 
     def __post_init__(self) -> None:
         self.metrics = Metrics()
-        self.fleet = Fleet(self.registry, self.store, self.metrics, self._take, TIMEOUT_MS, CHECK_S)
+        self.fleet = Fleet(self.registry, self.store, self.metrics, self._displace, TIMEOUT_MS, CHECK_S)
 
-    def _take(self, keys, _reason: str) -> int:
-        self.taken += keys
-        return len(self.taken)
+    def _displace(self, keys, _reason: str) -> int:
+        self.displaced += keys
+        return len(self.displaced)
 
     async def join(self, node_id: str = "n1", **changes) -> None:
-        """A node registers and sends its first heartbeat."""
+        """Register a node and send its first heartbeat."""
         await self.fleet.register(registration(node_id, **changes), "192.0.2.1")
         self.fleet.heartbeat(node_id, heartbeat(node_id, machine_id=changes.get("machine_id", MACHINE)))
 
@@ -62,5 +62,5 @@ class Rig:
 
     @property
     def open_nodes(self) -> set[str]:
-        """The nodes that tasks can be placed on."""
-        return {found.node_id or "" for found in self.registry.replicas.all() if found.open}
+        """The nodes on which tasks can be placed."""
+        return {replica.node_id or "" for replica in self.registry.replicas.all() if replica.open}
