@@ -192,9 +192,9 @@ class Metrics:
         wish = task.request.placement
         fallback = bool(wish and wish.prefer_pools and target.pool_id not in wish.prefer_pools)
         self.decisions.labels("assigned", _word(_pinned(task)), _word(fallback)).inc()
-        if task.started_at is not None:
+        if task.measurements.started_at is not None:
             self._of(target.pool_id, self.dispatch, target.pool_id).observe(
-                1000 * (task.started_at - task.submitted_at)
+                1000 * (task.measurements.started_at - task.measurements.submitted_at)
             )
 
     def not_placed(self, task: Task) -> None:
@@ -205,14 +205,16 @@ class Metrics:
         """`task` left its slot on `target`, however it ended."""
         place, pool_id = _place(target), target.pool_id
         self._of(pool_id, self.dispatched, pool_id, task.state.value).inc()
-        self._of(pool_id, self.tokens_in, *place).inc(task.tokens_in)
-        self._of(pool_id, self.tokens_out, *place).inc(task.tokens_out)
+        self._of(pool_id, self.tokens_in, *place).inc(task.measurements.tokens_in)
+        self._of(pool_id, self.tokens_out, *place).inc(task.measurements.tokens_out)
         if task.state == "cancelled":
             self._of(pool_id, self.canceled, *place, task.cancel_reason).inc()
         span = (*place[:3], task.request.priority)
-        if task.first_token_at is not None:
-            self._of(pool_id, self.first_token, *span).observe(1000 * (task.first_token_at - task.submitted_at))
-            self._of(pool_id, self.decode, *span).observe(task.decode_ms or 0)
+        if task.measurements.first_token_at is not None:
+            self._of(pool_id, self.first_token, *span).observe(
+                1000 * (task.measurements.first_token_at - task.measurements.submitted_at)
+            )
+            self._of(pool_id, self.decode, *span).observe(task.measurements.decode_ms or 0)
 
 
 def _place(target: Candidate) -> tuple[str, str, str, str]:

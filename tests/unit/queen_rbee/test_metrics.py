@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from llama_orch.contracts.pools import PoolState, PoolStatus
 from queen_rbee.metrics import ERROR_SHOWN_S, Metrics, check_result, outcome
 from queen_rbee.status import show_gauges
-from tests.unit.queen_rbee.core import Queen, core, ended, running
+from tests.unit.queen_rbee.queen_core import QueenCore, build_queen, end_events, running_queen
 from tests.unit.queen_rbee.scripted_engine import ScriptedEngine
 
 
@@ -24,19 +24,19 @@ def series(metrics: Metrics, name: str) -> dict[str, float]:
     }
 
 
-def shown(queen: Queen, name: str) -> dict[str, float]:
-    show_gauges(queen.dispatcher)
-    return series(queen.dispatcher.metrics, name)
+def shown(queen: QueenCore, name: str) -> dict[str, float]:
+    show_gauges(queen.queue, queen.registry, queen.metrics)
+    return series(queen.metrics, name)
 
 
 async def test_available_pools_are_zero_rather_than_absent():
-    queen = core(ScriptedEngine())
+    queen = build_queen(ScriptedEngine())
     assert shown(queen, "orchd_pools_available") == {"": 0}
     queen.pool(ready=False)
     assert shown(queen, "orchd_pools_available") == {"pool_id=p": 0}
     queen.pool()
     assert shown(queen, "orchd_pools_available") == {"pool_id=p": 1}
-    queen.dispatcher.registry.update("p", 0, [])
+    queen.registry.update("p", 0, [])
     assert shown(queen, "orchd_pools_available") == {"": 0}
 
 
@@ -76,12 +76,12 @@ def test_refused_heartbeats_are_shown_for_a_while_only():
 
 
 async def test_waiting_task_has_the_pool_and_engine_that_it_could_go_to():
-    queen = core(ScriptedEngine())
+    queen = build_queen(ScriptedEngine())
     pools = [
         queen.status(pool_id="a", slots=1, models_available=["one"]),
         queen.status(pool_id="b", slots=1, models_available=["two"]),
     ]
-    queen.dispatcher.registry.update("both", 0, pools)
+    queen.registry.update("both", 0, pools)
     tasks = [queen.submit(model_ref="one"), queen.submit(placement={"mode": "pin", "pin_pool_id": "b"}), queen.submit()]
     named = {f"engine=llamacpp,{pool}priority=interactive" for pool in ("pool_id=a,", "pool_id=b,", "")}
     enqueued = shown(queen, "tasks_enqueued_total")
@@ -90,19 +90,19 @@ async def test_waiting_task_has_the_pool_and_engine_that_it_could_go_to():
     for task in tasks:
         queen.dispatcher.cancel(task)
     assert set(shown(queen, "queue_depth").values()) == {0}, "what was shown is 0 now, not absent"
-    queen.dispatcher.registry.update("both", 0, [])
+    queen.registry.update("both", 0, [])
     assert not [labels for labels in shown(queen, "queue_depth") if "pool_id" in labels]
 
 
 async def test_unknown_names_of_clients_make_no_series():
-    queen = core(ScriptedEngine())
-    queen.dispatcher.registry.synced = False
+    queen = build_queen(ScriptedEngine())
+    queen.registry.synced = False
     queen.submit(placement={"mode": "pin", "pin_pool_id": "made-up"}, model_ref="made-up")
     assert shown(queen, "tasks_enqueued_total") == {"priority=interactive": 1}
 
 
 async def test_task_that_finds_no_free_slot_is_counted_once():
-    async with running() as queen:
+    async with running_queen() as queen:
         queen.pool(ready=False)
         waiting = queen.submit()
         for _turn in range(3):
@@ -111,15 +111,15 @@ async def test_task_that_finds_no_free_slot_is_counted_once():
         decisions = "placement_decisions_total"
         assert shown(queen, decisions) == {"fallback=false,outcome=no_capacity,pinned=false": 1}
         queen.pool()
-        await ended(waiting)
+        await end_events(waiting)
         assert shown(queen, decisions)["fallback=false,outcome=assigned,pinned=false"] == 1
-        await ended(queen.submit())
+        await end_events(queen.submit())
         assert shown(queen, decisions)["fallback=false,outcome=no_capacity,pinned=false"] == 1
 
 
 async def test_gauges_drop_refused_heartbeats_in_time(autojump_clock):
-    queen = core(ScriptedEngine())
-    queen.dispatcher.metrics.heartbeat_refused("", "unknown", trio.current_time())
+    queen = build_queen(ScriptedEngine())
+    queen.metrics.heartbeat_refused("", "unknown", trio.current_time())
     assert shown(queen, "orchd_node_heartbeats_total")
     await trio.sleep(ERROR_SHOWN_S)
     assert not shown(queen, "orchd_node_heartbeats_total")

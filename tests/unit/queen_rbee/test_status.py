@@ -1,5 +1,7 @@
 """What the queen says of herself follows what she knows; the series of pools that are gone are gone."""
 
+from functools import partial
+
 import trio
 from prometheus_client import generate_latest
 from trio.testing import MockClock
@@ -7,9 +9,9 @@ from trio.testing import MockClock
 from llama_orch.service.notify import Notifier
 from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.status import INTERVAL_S, keep_status
-from tests.unit.queen_rbee.core import Queen, core, ended, running, slots_are_free
-from tests.unit.queen_rbee.fleets import CHECK_S, TIMEOUT_MS, heartbeat, registration
+from tests.unit.queen_rbee.fleet_rig import CHECK_S, TIMEOUT_MS, heartbeat, registration
 from tests.unit.queen_rbee.memory_store import MemoryStore
+from tests.unit.queen_rbee.queen_core import QueenCore, build_queen, end_events, running_queen, wait_for_free_slots
 from tests.unit.queen_rbee.scripted_engine import ScriptedEngine
 
 POOL, REPLICA = 'pool_id="p"', 'replica_id="r0"'
@@ -25,20 +27,18 @@ class Said(Notifier):
         self.lines.append(text)
 
 
-def series_of(queen: Queen, label: str) -> set[str]:
+def series_of(queen: QueenCore, label: str) -> set[str]:
     """The names of all series with that label."""
-    text = generate_latest(queen.dispatcher.metrics.registry).decode()
+    text = generate_latest(queen.metrics.registry).decode()
     return {line.partition("{")[0] for line in text.splitlines() if label in line}
 
 
 async def test_the_line_and_the_series_follow_the_nodes_and_their_pools(autojump_clock: MockClock) -> None:
-    queen, said = core(ScriptedEngine()), Said()
-    dispatcher = queen.dispatcher
-    fleet = Fleet(
-        dispatcher.registry, MemoryStore(), dispatcher.metrics, dispatcher.runs.take_place, TIMEOUT_MS, CHECK_S
-    )
+    queen, said = build_queen(ScriptedEngine()), Said()
+    fleet = Fleet(queen.registry, MemoryStore(), queen.metrics, queen.runs.displace, TIMEOUT_MS, CHECK_S)
+    loop = partial(keep_status, queen.queue, queen.registry, queen.accounting, queen.metrics, fleet, said)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(keep_status, dispatcher, fleet, said)
+        nursery.start_soon(loop)
         await trio.sleep(INTERVAL_S / 2)
         await fleet.register(registration(), "192.0.2.1")
         fleet.heartbeat("n1", heartbeat())
@@ -57,11 +57,11 @@ async def test_the_line_and_the_series_follow_the_nodes_and_their_pools(autojump
 
 
 async def test_what_tasks_have_left_behind_goes_with_their_pool() -> None:
-    async with running() as queen:
+    async with running_queen() as queen:
         task = queen.submit()
-        await ended(task)
-        await slots_are_free(queen)
-        metrics = queen.dispatcher.metrics
+        await end_events(task)
+        await wait_for_free_slots(queen)
+        metrics = queen.metrics
         counted = {"tasks_started_total", "tokens_out_total", "orchd_tasks_dispatched_total", "latency_decode_ms_count"}
         assert counted <= series_of(queen, POOL)
         metrics.ready_pools({"p": 0})

@@ -19,8 +19,8 @@ from queen_rbee.catalog.catalog import Catalog
 from queen_rbee.catalog.verification import Checks, Outcome
 from queen_rbee.metrics import Metrics
 from queen_rbee.store.protocol import Document, StoreFailure
-from tests.unit.queen_rbee.core import SOON_S, core, ended, running
 from tests.unit.queen_rbee.memory_store import MemoryStore
+from tests.unit.queen_rbee.queen_core import TIMEOUT_S, build_queen, end_events, running_queen
 from tests.unit.queen_rbee.scripted_engine import scripted_engine
 
 RIGHT, WRONG = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -80,7 +80,7 @@ class Shelf:
 
 async def until(catalog: Catalog, model_id: str, state: VerificationState) -> Verification:
     """The outcome of a check, once it is `state`."""
-    with trio.fail_after(SOON_S):
+    with trio.fail_after(TIMEOUT_S):
         while not (found := catalog.model(model_id)) or found.verification.state is not state:  # noqa: ASYNC110
             await trio.sleep(0.001)  # files are hashed in threads, and a clock that jumps must be able to
     return found.verification
@@ -494,8 +494,8 @@ async def test_a_model_that_is_retired_while_it_is_checked_is_both(monkeypatch: 
 
 
 async def test_no_task_runs_on_a_pool_whose_model_is_not_what_its_digest_says():
-    async with running() as queen, trio.open_nursery() as nursery:
-        catalog = queen.dispatcher.accounting.catalog
+    async with running_queen() as queen, trio.open_nursery() as nursery:
+        catalog = queen.catalog
         name = "hf:org/repo/tiny.gguf"
         queen.pool(models_available=[name], model_digests={name: WRONG})
         await nursery.start(catalog.run)
@@ -507,7 +507,7 @@ async def test_no_task_runs_on_a_pool_whose_model_is_not_what_its_digest_says():
         assert "is not what its digest in the catalog says" in refused.body.message
         await catalog.remove("m")
         task = queen.submit(model_ref="tiny")
-        assert (await ended(task))[-1] == "end"
+        assert (await end_events(task))[-1] == "end"
         nursery.cancel_scope.cancel()
 
 
@@ -519,8 +519,8 @@ async def test_the_next_queen_withholds_a_mismatch_before_it_has_checked_anythin
         async with shelf.running():
             await known(shelf, digest=RIGHT)
             await shelf.until(S.MISMATCH)
-        queen = core(engine, store=shelf.store.after_restart())
-        await queen.dispatcher.accounting.catalog.load()
+        queen = build_queen(engine, store=shelf.store.after_restart())
+        await queen.catalog.load()
         queen.pool(models_available=[name])
         assert refusal(queen.submit).status == 400
 

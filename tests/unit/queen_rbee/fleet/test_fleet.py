@@ -14,12 +14,12 @@ from llama_orch.service.watchdog import Pulse
 from queen_rbee.fleet.fleet import FORGET_AFTER_S, GRACE_S
 from queen_rbee.fleet.nodes import Node, pools_of, silent
 from queen_rbee.store.protocol import StoreFailure
-from tests.unit.queen_rbee.fleets import (
+from tests.unit.queen_rbee.fleet_rig import (
     CHECK_S,
     MACHINE,
     OTHER_MACHINE,
     TIMEOUT_MS,
-    Rig,
+    FleetRig,
     failed,
     heartbeat,
     registration,
@@ -34,7 +34,7 @@ async def refused(deed) -> ApiError:
 
 
 async def test_a_node_is_registering_until_its_first_heartbeat_and_gets_tasks_from_then_on():
-    rig = Rig()
+    rig = FleetRig()
     await rig.fleet.register(registration(), "192.0.2.1")
     assert (rig.status(), rig.open_nodes) == ("registering", set())
     rig.fleet.heartbeat("n1", heartbeat())
@@ -42,7 +42,7 @@ async def test_a_node_is_registering_until_its_first_heartbeat_and_gets_tasks_fr
 
 
 async def test_pools_of_one_name_on_several_nodes_are_reached_through_each_nodes_own_relay():
-    rig = Rig()
+    rig = FleetRig()
     await rig.join("n1")
     await rig.join("n2", machine_id=OTHER_MACHINE)
     assert {found.url for found in rig.registry.replicas.all()} == {
@@ -53,7 +53,7 @@ async def test_pools_of_one_name_on_several_nodes_are_reached_through_each_nodes
 
 
 async def test_a_node_that_is_silent_for_the_timeout_gets_nothing_and_its_tasks_lose_their_place(autojump_clock):
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     rig.registry.lease(("p", "n1"))
     await trio.sleep(TIMEOUT_MS / 1000)
@@ -61,21 +61,21 @@ async def test_a_node_that_is_silent_for_the_timeout_gets_nothing_and_its_tasks_
     assert rig.open_nodes == {"n1"}, "just the timeout is not longer than the timeout"
     await trio.sleep(0.001)
     await rig.fleet.check(trio.current_time())
-    assert (rig.status(), rig.open_nodes, rig.taken) == ("offline", set(), [("p", "n1")])
+    assert (rig.status(), rig.open_nodes, rig.displaced) == ("offline", set(), [("p", "n1")])
 
 
 async def test_so_do_the_tasks_of_a_pool_that_it_does_not_tell_of_any_more(autojump_clock):
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     rig.registry.lease(("p", "n1"))
     rig.fleet.heartbeat("n1", heartbeat(pools=[]))
     assert rig.fleet.node("n1").active_leases == 1
     await rig.fleet.check(trio.current_time() + TIMEOUT_MS / 1000 + 0.001)
-    assert rig.taken == [("p", "n1")]
+    assert rig.displaced == [("p", "n1")]
 
 
 async def test_the_loop_gives_a_silent_node_up_within_the_timeout_and_one_check(autojump_clock):
-    rig = Rig()
+    rig = FleetRig()
     async with trio.open_nursery() as nursery:
         await nursery.start(rig.fleet.run, Pulse("fleet", 60.0))
         await rig.join()
@@ -87,7 +87,7 @@ async def test_the_loop_gives_a_silent_node_up_within_the_timeout_and_one_check(
 
 
 async def test_a_node_that_tells_of_anothers_pool_is_not_heard_in_that(autojump_clock):
-    rig = Rig()
+    rig = FleetRig()
     await rig.join("n1")
     rig.fleet.heartbeat("n1", heartbeat("n1", pools=[snapshot("n1", "mine"), snapshot("n2", "not-mine")]))
     heard = {sample.labels["pool_id"] for metric in rig.metrics.checks.collect() for sample in metric.samples}
@@ -95,7 +95,7 @@ async def test_a_node_that_tells_of_anothers_pool_is_not_heard_in_that(autojump_
 
 
 async def test_the_nodes_that_are_heard_are_counted_through_all_that_becomes_of_them(autojump_clock):
-    rig, counts = Rig(), []
+    rig, counts = FleetRig(), []
 
     def count() -> None:
         heard = [view.node_id for view in rig.fleet.views() if view.status in ("online", "draining", "failed")]
@@ -121,7 +121,7 @@ async def test_the_nodes_that_are_heard_are_counted_through_all_that_becomes_of_
 
 
 async def test_the_next_heartbeat_of_a_node_that_was_given_up_brings_it_back(autojump_clock):
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     await trio.sleep(60)
     await rig.fleet.check(trio.current_time())
@@ -131,12 +131,12 @@ async def test_the_next_heartbeat_of_a_node_that_was_given_up_brings_it_back(aut
 
 async def test_a_heartbeat_of_an_unknown_node_asks_it_to_register():
     with pytest.raises(ApiError) as caught:
-        Rig().fleet.heartbeat("n1", heartbeat())
+        FleetRig().fleet.heartbeat("n1", heartbeat())
     assert caught.value.status == 404
 
 
 async def test_an_id_that_a_second_machine_wants_is_refused_and_the_log_has_both_addresses(caplog):
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     other = registration(machine_id=OTHER_MACHINE, address="http://elsewhere:9200")
     error = await refused(rig.fleet.register(other, "192.0.2.2"))
@@ -147,7 +147,7 @@ async def test_an_id_that_a_second_machine_wants_is_refused_and_the_log_has_both
 
 
 async def test_of_two_machines_that_want_one_id_at_once_one_gets_it():
-    rig, outcomes = Rig(), []
+    rig, outcomes = FleetRig(), []
 
     async def join(machine: str) -> None:
         try:
@@ -163,7 +163,7 @@ async def test_of_two_machines_that_want_one_id_at_once_one_gets_it():
 
 
 async def test_a_heartbeat_of_a_second_machine_under_an_id_is_refused():
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     with pytest.raises(ApiError) as caught:
         rig.fleet.heartbeat("n1", heartbeat(machine_id=OTHER_MACHINE, pools=[]))
@@ -172,7 +172,7 @@ async def test_a_heartbeat_of_a_second_machine_under_an_id_is_refused():
 
 
 async def test_the_id_of_a_machine_that_is_gone_can_be_taken_over(autojump_clock):
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     await trio.sleep(60)
     await rig.fleet.check(trio.current_time())
@@ -181,7 +181,7 @@ async def test_the_id_of_a_machine_that_is_gone_can_be_taken_over(autojump_clock
 
 
 async def test_a_node_that_leaves_is_forgotten_with_its_pools_and_series():
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     await rig.fleet.deregister("n1", "stopped")
     assert rig.fleet.views() == []
@@ -197,7 +197,7 @@ async def test_a_node_that_leaves_is_forgotten_with_its_pools_and_series():
 
 
 async def test_a_node_that_is_offline_for_a_day_is_forgotten(autojump_clock):
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     for wait in (60, FORGET_AFTER_S):
         await trio.sleep(wait)
@@ -206,9 +206,9 @@ async def test_a_node_that_is_offline_for_a_day_is_forgotten(autojump_clock):
 
 
 async def test_a_restarted_queen_goes_on_with_the_fleet_she_knew(autojump_clock):
-    before = Rig()
+    before = FleetRig()
     await before.join()
-    after = Rig(store=before.store)
+    after = FleetRig(store=before.store)
     await after.fleet.load()
     assert after.open_nodes == {"n1"}
     after.fleet.heartbeat("n1", heartbeat())
@@ -216,9 +216,9 @@ async def test_a_restarted_queen_goes_on_with_the_fleet_she_knew(autojump_clock)
 
 
 async def test_a_restarted_queen_gives_nobody_up_before_the_grace_period_has_passed(autojump_clock):
-    before = Rig()
+    before = FleetRig()
     await before.join()
-    after = Rig(store=before.store)
+    after = FleetRig(store=before.store)
     await after.fleet.load()
     await trio.sleep(GRACE_S)
     await after.fleet.check(trio.current_time())
@@ -229,32 +229,34 @@ async def test_a_restarted_queen_gives_nobody_up_before_the_grace_period_has_pas
 
 
 async def test_a_node_document_of_another_release_is_passed_over(autojump_clock):
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     (document,) = rig.store.documents["node"].values()
     rig.store.put_later("node", type(document)("n1", '{"what":"is this"}'))
-    after = Rig(store=rig.store)
+    after = FleetRig(store=rig.store)
     await after.fleet.load()
     assert after.fleet.views() == []
 
 
 async def test_a_registration_that_cannot_be_stored_is_not_answered_with_success():
-    rig = Rig()
+    rig = FleetRig()
     rig.store.failure = StoreFailure("the disk is full")
     with pytest.raises(StoreFailure):
         await rig.fleet.register(registration(), "192.0.2.1")
 
 
 async def test_an_interval_that_the_timeout_does_not_bear_is_answered_and_logged_as_a_warning(caplog):
-    answer = await Rig().fleet.register(registration(heartbeat_interval_ms=TIMEOUT_MS), "192.0.2.1")
+    answer = await FleetRig().fleet.register(registration(heartbeat_interval_ms=TIMEOUT_MS), "192.0.2.1")
     assert "POOL_MANAGERD_HEARTBEAT_INTERVAL_SECS" in (answer.warning or "")
     assert answer.warning in caplog.text
-    assert (await Rig().fleet.register(registration(heartbeat_interval_ms=TIMEOUT_MS - 1), "192.0.2.1")).warning is None
+    assert (
+        await FleetRig().fleet.register(registration(heartbeat_interval_ms=TIMEOUT_MS - 1), "192.0.2.1")
+    ).warning is None
 
 
 @pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(days=400), timedelta(0)])
 async def test_a_clock_that_jumps_changes_nothing_but_the_skew_that_is_shown(jump):
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     rig.fleet.heartbeat("n1", heartbeat(timestamp=datetime.now(UTC) + jump))
     assert (rig.status(), rig.open_nodes) == ("online", {"n1"})
@@ -264,7 +266,7 @@ async def test_a_clock_that_jumps_changes_nothing_but_the_skew_that_is_shown(jum
 
 
 async def test_a_node_is_draining_when_it_says_so_and_failed_when_all_of_its_pools_are():
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     rig.fleet.heartbeat("n1", heartbeat(draining=True))
     assert (rig.status(), rig.open_nodes) == ("draining", set())
@@ -275,14 +277,14 @@ async def test_a_node_is_draining_when_it_says_so_and_failed_when_all_of_its_poo
 
 
 async def test_a_pool_that_a_node_tells_of_in_anothers_name_is_passed_over():
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     rig.fleet.heartbeat("n1", heartbeat(pools=[snapshot("n2")]))
     assert rig.registry.pools() == []
 
 
 async def test_figures_that_change_with_each_heartbeat_are_not_stored_again():
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     (before,) = rig.store.documents["node"].values()
     rig.fleet.heartbeat("n1", heartbeat(pools=[snapshot(slots_free=1, vram_free_bytes=7)]))
@@ -292,7 +294,7 @@ async def test_figures_that_change_with_each_heartbeat_are_not_stored_again():
 
 
 async def test_without_nodes_a_pool_exists_not_at_all_once_the_grace_period_has_passed(autojump_clock):
-    rig = Rig()
+    rig = FleetRig()
     async with trio.open_nursery() as nursery:
         await nursery.start(rig.fleet.run, Pulse("fleet", 60.0))
         before = rig.registry.synced

@@ -11,9 +11,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from llama_orch.contracts.nodes import PoolSnapshot
 from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import PlacementWish, TaskRequest
-from tests.unit.queen_rbee.fleet_promises import broken, left_behind
-from tests.unit.queen_rbee.fleet_world import WORDS, SlowStore, World
-from tests.unit.queen_rbee.fleets import INSTANCE, MACHINE, OTHER_INSTANCE, OTHER_MACHINE, snapshot
+from tests.unit.queen_rbee.fleet_invariants import leftovers, violations
+from tests.unit.queen_rbee.fleet_rig import INSTANCE, MACHINE, OTHER_INSTANCE, OTHER_MACHINE, snapshot
+from tests.unit.queen_rbee.fleet_simulation import FAILURES, FleetSimulation, SlowStore
 
 NODES, POOLS, MODELS = ("n1", "n2"), ("p", "q"), ("m", "k")
 SESSIONS = (uuid.UUID(int=1), uuid.UUID(int=2))
@@ -50,7 +50,7 @@ requests = st.builds(
         lambda pool_id: pool_id and PlacementWish(mode="pin", pin_pool_id=pool_id)
     ),
 )
-words = st.sampled_from(["read", "end", *3 * ["stalled"], *WORDS])
+words = st.sampled_from(["read", "end", *3 * ["stalled"], *FAILURES])
 told = {
     "register": st.tuples(nodes, machines, instances, st.sampled_from(["http://a:1", "http://a:1", "http://b:1"])),
     "beat": nodes.flatmap(lambda node: st.tuples(st.just(node), machines, instances, told_by(node), drained)),
@@ -70,7 +70,7 @@ names = st.sampled_from(["nothing", *(name for name in told for _ in range(OFTEN
 deeds = names.flatmap(lambda name: told[name].map(lambda words: (name, *words)))
 
 
-class Life(World):
+class Life(FleetSimulation):
     """The deeds by their names."""
 
     async def perform(self, name: str, *told) -> None:
@@ -79,9 +79,9 @@ class Life(World):
             await self.restart()
         elif name == "disk":
             self.disk(*told)
-        elif name == "say" and self.lines:
-            line = list(self.lines.values())[told[0] % len(self.lines)]
-            line.send_nowait(told[1])
+        elif name == "say" and self.channels:
+            channel = list(self.channels.values())[told[0] % len(self.channels)]
+            channel.send_nowait(told[1])
         elif name == "cancel" and (tasks := [task for task in self.tasks if not task.state.final]):
             self.queen.dispatcher.cancel(tasks[told[0] % len(tasks)])
         elif name == "check":
@@ -90,11 +90,11 @@ class Life(World):
         elif name in ("register", "beat", "join", "leave", "submit"):
             self.do(getattr(self, name), *told)
 
-    def disk(self, moves: bool) -> None:
-        if moves:
-            self.store.moves.set()
-        elif self.store.moves.is_set():
-            self.store.moves = trio.Event()
+    def disk(self, writable: bool) -> None:
+        if writable:
+            self.store.writable.set()
+        elif self.store.writable.is_set():
+            self.store.writable = trio.Event()
 
     async def join(self, node_id: str, pools: tuple[PoolSnapshot, ...]) -> None:
         """A node that takes tasks, whatever it was."""
@@ -109,8 +109,8 @@ class Life(World):
         everything = tuple(snapshot("n2", pool_id, models_available=list(MODELS)) for pool_id in POOLS)
         for _round in range(50):
             self.do(self.join, "n2", everything)
-            for line in self.lines.values():
-                line.send_nowait("end")
+            for channel in self.channels.values():
+                channel.send_nowait("end")
             await wait_all_tasks_blocked()
             if all(task.state.final for task in self.tasks):
                 break
@@ -134,9 +134,9 @@ def test_no_order_of_what_nodes_engines_clients_disk_and_clock_do_breaks_a_promi
                 await life.perform(*deed)
                 if alone:
                     await wait_all_tasks_blocked()
-                    assert broken(life) == []
+                    assert violations(life) == []
             await life.end()
-            assert [*broken(life), *left_behind(life)] == []
+            assert [*violations(life), *leftovers(life)] == []
             life.nursery.cancel_scope.cancel()
 
     clock = MockClock()

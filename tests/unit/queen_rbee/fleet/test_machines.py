@@ -12,7 +12,7 @@ from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.operations import DrainRequest
 from llama_orch.settings.types import Secret
 from queen_rbee.fleet.managers import Manager, Managers, gpus, reachability
-from tests.unit.queen_rbee.fleets import Rig
+from tests.unit.queen_rbee.fleet_rig import FleetRig
 
 GPU = {"index": 0, "uuid": "GPU-1", "name": "H100", "vram_total_bytes": 80, "vram_free_bytes": 70}
 NOBODY = "http://127.0.0.1:1"
@@ -35,12 +35,12 @@ async def manager(status: int, body: object) -> AsyncIterator[tuple[str, list[by
         nursery.cancel_scope.cancel()
 
 
-def at_home(rig: Rig, *urls: str) -> Managers:
+def at_home(rig: FleetRig, *urls: str) -> Managers:
     return Managers(rig.fleet, rig.registry, urls, TOKEN)
 
 
 async def test_gpus_of_all_nodes_are_listed_by_node_and_who_cannot_tell_is_named():
-    rig = Rig()
+    rig = FleetRig()
     async with manager(200, {"gpus": [GPU], "count": 1, "problem": None}) as (url, asked):
         await rig.join("n2", address=url)
         await rig.join("n1", address=url)
@@ -56,14 +56,14 @@ async def test_gpus_of_all_nodes_are_listed_by_node_and_who_cannot_tell_is_named
     [(401, {}), (200, b"<html>"), (200, {"gpus": "many"}), (200, {"gpus": [], "problem": "no NVML"})],
 )
 async def test_an_answer_of_any_shape_is_a_problem_and_no_failure(status, body):
-    rig = Rig()
+    rig = FleetRig()
     async with manager(status, body) as (url, _asked):
         found = await gpus(at_home(rig, url))
     assert (found.gpus, list(found.problems)) == ([], [url])
 
 
 async def test_a_node_is_reachable_when_it_answers_with_the_token():
-    rig = Rig()
+    rig = FleetRig()
     async with manager(200, {"pools": []}) as (url, _asked):
         await rig.join(address=url)
         found = await reachability(at_home(rig), rig.fleet.node("n1"))
@@ -72,7 +72,7 @@ async def test_a_node_is_reachable_when_it_answers_with_the_token():
 
 @pytest.mark.parametrize("status", [401, 503])
 async def test_a_node_that_refuses_or_is_not_there_is_not_reachable_and_it_is_said_why(status):
-    rig = Rig()
+    rig = FleetRig()
     async with manager(status, {}) as (url, _asked):
         await rig.join(address=url)
         found = await reachability(at_home(rig), rig.fleet.node("n1"))
@@ -83,7 +83,7 @@ async def test_a_node_that_refuses_or_is_not_there_is_not_reachable_and_it_is_sa
 
 
 async def test_what_a_manager_refuses_is_told_in_its_own_words():
-    rig = Rig()
+    rig = FleetRig()
     refusal = {"code": "NOT_FOUND", "message": "no such pool here"}
     async with manager(404, refusal) as (url, asked):
         with pytest.raises(ApiError) as caught:
@@ -96,5 +96,5 @@ async def test_what_a_manager_refuses_is_told_in_its_own_words():
 
 async def test_without_anybody_who_answers_for_a_pool_it_is_said_what_to_look_at():
     with pytest.raises(ApiError) as caught:
-        at_home(Rig(), NOBODY).of_pool(("p", ""))
+        at_home(FleetRig(), NOBODY).of_pool(("p", ""))
     assert "systemctl status pool-managerd" in (caught.value.body.hint or "")

@@ -13,7 +13,7 @@ from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.operations import DrainRequest, OperationState
 from queen_rbee.fleet.managers import Manager, Managers
 from queen_rbee.fleet.operations import CUT_S, KEPT, Operations, Target
-from tests.unit.queen_rbee.fleets import Rig, heartbeat, registration, snapshot
+from tests.unit.queen_rbee.fleet_rig import FleetRig, heartbeat, registration, snapshot
 
 POOL, NODE = Target("p"), Target(node_id="n1")
 
@@ -21,7 +21,7 @@ POOL, NODE = Target("p"), Target(node_id="n1")
 class FakeManagers(Managers):
     """Pool-managerds that do what they are bid, and tell the queen of it at once."""
 
-    def __init__(self, rig: Rig) -> None:
+    def __init__(self, rig: FleetRig) -> None:
         super().__init__(rig.fleet, rig.registry, ())
         object.__setattr__(self, "bids", [])
         object.__setattr__(self, "deaf", False)
@@ -41,7 +41,7 @@ class FakeManagers(Managers):
 
 @dataclass
 class Site:
-    rig: Rig = field(default_factory=Rig)
+    rig: FleetRig = field(default_factory=FleetRig)
 
     def __post_init__(self) -> None:
         self.managers = FakeManagers(self.rig)
@@ -52,8 +52,8 @@ class Site:
         for key in keys:
             while self.rig.registry.leases([key]):
                 self.rig.registry.release(key)
-                self.rig.taken.append(key)
-        return len(self.rig.taken)
+                self.rig.displaced.append(key)
+        return len(self.rig.displaced)
 
     async def ended(self, identifier: str) -> OperationState:
         while self.operations.view(identifier).state is OperationState.RUNNING:  # noqa: ASYNC110 -- the clock jumps
@@ -80,7 +80,7 @@ async def test_a_drained_pool_gets_nothing_more_and_the_drain_is_done_when_nothi
         assert here.rig.open_nodes == set()
         here.rig.registry.release(("p", "n1"))
         assert await here.ended(drain.operation_id) is OperationState.DONE
-        assert here.rig.taken == []
+        assert here.rig.displaced == []
 
 
 async def test_a_pool_is_drained_on_every_node_that_has_it_or_on_the_one_that_is_named():
@@ -110,7 +110,7 @@ async def test_when_the_deadline_passes_what_still_runs_loses_its_place(autojump
         began = trio.current_time()
         assert await here.ended(drain.operation_id) is OperationState.DONE
         assert trio.current_time() - began == pytest.approx(60, abs=0.1)
-        assert here.rig.taken == [("p", "n1")]
+        assert here.rig.displaced == [("p", "n1")]
         assert "1 tasks were cut off" in (here.operations.view(drain.operation_id).message or "")
 
 
@@ -128,7 +128,7 @@ async def test_a_drain_is_not_done_while_tasks_run_on_a_pool_that_is_told_of_no_
         shown = here.operations.view(drain.operation_id)
         assert (shown.state, shown.leases_left) == (OperationState.RUNNING, 1)
         assert await here.ended(drain.operation_id) is OperationState.DONE
-        assert here.rig.taken == [("p", "n1")], "the deadline holds all the same"
+        assert here.rig.displaced == [("p", "n1")], "the deadline holds all the same"
 
 
 async def test_a_node_that_has_not_told_of_its_pools_yet_is_drained_of_what_runs_there(autojump_clock):
@@ -157,7 +157,7 @@ async def test_resume_undoes_a_drain_that_goes_on_and_its_deadline(autojump_cloc
         assert done.state is OperationState.DONE
         assert await here.ended(drain.operation_id) is OperationState.CANCELLED
         await trio.sleep(10)
-        assert here.rig.taken == []
+        assert here.rig.displaced == []
         assert here.rig.open_nodes == {"n1"}
 
 

@@ -11,8 +11,8 @@ from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.engines import ADAPTERS
 from queen_rbee.engines.passage import WORKLOADS
 from queen_rbee.pools.capabilities import capabilities
-from tests.unit.queen_rbee.core import core
-from tests.unit.queen_rbee.kept_api import api
+from tests.unit.queen_rbee.api_client import api_client
+from tests.unit.queen_rbee.queen_core import build_queen
 from tests.unit.queen_rbee.scripted_engine import scripted_engine
 
 
@@ -77,7 +77,7 @@ def test_endpoints_are_those_of_the_adapter_and_workloads_follow_from_them(name:
 )
 async def test_a_workload_is_named_just_where_admission_lets_it_in(name: str, workload: str, request_: TaskRequest):
     async with scripted_engine() as engine:
-        queen = core(engine)
+        queen = build_queen(engine)
         known = queen.pool(engine=name)
         [found] = capabilities([known], ADAPTERS).pools
         try:
@@ -89,7 +89,7 @@ async def test_a_workload_is_named_just_where_admission_lets_it_in(name: str, wo
 
 
 async def test_clients_see_them_over_http(tmp_path: Path):
-    served = api(tmp_path)
+    served = api_client(tmp_path)
     known = pool("p", ctx_max=4096, slots_total=4)
     served.parts.registry.update("x", 0, [known])
     answer = await served.ask("GET", "/v2/meta/capabilities")
