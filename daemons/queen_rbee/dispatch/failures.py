@@ -8,8 +8,8 @@ from llama_orch.contracts.errors import ErrorBody, ErrorCode, Reason
 from queen_rbee.engines.adapter import Refused
 
 Blame = Literal["nobody", "unsure", "replica"]
-"""What the circuit breaker counts a failure against. `nobody`: the replica works. `unsure`: either the request or the
-replica may be at fault. `replica`: the replica cannot serve any request at present."""
+"""How a failure counts in the circuit breaker. `nobody`: not at all, the replica works. `unsure`: either the request or
+the replica may be at fault. `replica`: the replica cannot serve any request at present."""
 
 NextStep = Literal["end", "retry", "elsewhere"]
 """`end`: the task ends. `elsewhere`: the engine did not start the task, so any number of replicas may be tried.

@@ -62,7 +62,7 @@ def may_continue(task: Task, failure: RelayFailure, attempt: Attempt, waited_s: 
 
 
 def final_failure(task: Task, failure: RelayFailure, attempt: Attempt) -> RelayFailure:
-    """Return what a task that cannot continue ends with.
+    """Return the failure that ends a task which cannot continue.
 
     If several replicas were tried and none started to answer, that says more than the last failure, which it quotes.
     """

@@ -134,7 +134,7 @@ class Backpressure:
         metrics.rejected.labels(engine, ErrorCode.ADMISSION_REJECT.value).inc()
         reserved = 0 if queue.policy == "drop-lru" else self._reservations.reserved(queue.capacity, trio.current_time())
         details = f"{len(queue)} of {queue.capacity} tasks wait, with {queue.weight >> 20} MiB of prompts"
-        details += f", and {reserved} places are reserved for clients that retry" if reserved else ""
+        details += f", places reserved for clients that retry: {reserved}" if reserved else ""
         message = f"the queue is full ({details})"
         wait_s = self._reserve(task)
         return self.retry_later(429, ErrorCode.ADMISSION_REJECT, message, label=queue.policy, wait_s=wait_s)

@@ -103,7 +103,7 @@ def _refuse(session: Session, label: str, message: str, *, fits_later: bool) -> 
     """Return a 409; retriable if the turn fits once open turns release their reservations (`fits_later`)."""
     hint = f"Raise the limit with PUT /v2/sessions/{session.session_id}, or start a session with another id."
     if fits_later:
-        hint = f"Wait for the session's {session.open_turns} open turns, which reserve the rest. Otherwise: {hint}"
+        hint = f"Wait for open turns to end, which reserve the rest (now: {session.open_turns}). Otherwise: {hint}"
     body = ErrorBody(
         code=ErrorCode.ADMISSION_REJECT,
         message=f"session {session.session_id} {message}",

@@ -55,7 +55,7 @@ async def test_free_place_is_kept_for_the_next_reservation(autojump_clock):
         queen.dispatcher.cancel(waiting[0])
         refusal = refusal_of(queen, "a newcomer")
         assert "15 of 16 tasks wait" in refusal.body.message
-        assert "1 places are reserved for clients that retry" in refusal.body.message
+        assert "places reserved for clients that retry: 1" in refusal.body.message
         await trio.sleep(wait_s)
         assert queen.submit("obedient")
 

@@ -191,7 +191,7 @@ def test_turn_of_unknown_price_reserves_all_cost():
     refused = turn_refusal(other, 10, None)
     assert refused is not None
     assert refused.body.retriable
-    assert "Wait for the session's 1 open turns" in (refused.body.hint or "")
+    assert "Wait for open turns to end, which reserve the rest (now: 1)" in (refused.body.hint or "")
 
 
 def test_free_turn_fits_an_exhausted_cost_budget():
