@@ -122,7 +122,7 @@ async def test_an_engine_that_goes_on_beyond_max_tokens_is_left(make: Make) -> N
         await end_events(task)
         assert task.error
         assert task.error.code == ErrorCode.WORKER_RESET
-        assert "max_tokens is 3, and it goes on after" in task.error.message
+        assert "max_tokens is 3, and it has sent" in task.error.message
         await wait_for_free_slots(queen)
 
 
