@@ -246,7 +246,7 @@ def test_an_answer_that_a_killed_queen_had_begun_ends_with_the_reason(restarting
     answer, *words = [line for line in person.screen if line]
     assert answer
     assert words == [
-        "orchctl: the task failed: WORKER_RESET: queen-rbee restarted after a part of the answer had been shown",
+        "orchctl: the task failed: WORKER_RESET: queen-rbee restarted after a part of the answer had been sent",
         "orchctl: It may be submitted again.",
     ]
 
