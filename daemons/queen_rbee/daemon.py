@@ -1,4 +1,4 @@
-"""queen-rbee's nursery: which loops run side by side, in which order they start, and how they stop."""
+"""queen-rbee's nursery: which loops run concurrently, the order in which they start, and how they stop."""
 
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,9 @@ from llama_orch.spool import watch
 from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
 from queen_rbee.api.routes import cool_routes, hot_routes
-from queen_rbee.dispatch.health_checks import keep_checking
-from queen_rbee.intake.progress import keep_telling
-from queen_rbee.intake.restoring import restore
+from queen_rbee.dispatch.health_checks import check_forever
+from queen_rbee.intake.progress import report_progress
+from queen_rbee.intake.recovery import restore
 from queen_rbee.parts import Parts, build
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.settings import QueenSettings
@@ -35,51 +35,51 @@ from queen_rbee.store.sqlite.store import open_store
 
 DRAIN_S = 30.0
 SERVING_MARGIN_S = 5.0
-SYNC_LIMIT_S = 5.0
-TIDY_INTERVAL_S = 30.0
+SYNC_TIMEOUT_S = 5.0
+HOUSEKEEPING_INTERVAL_S = 30.0
 NAME = "queen-rbee"
 
 
 def state_directory(settings: QueenSettings, service: Service) -> Path:
-    """Where accepted tasks are kept: systemd's StateDirectory=, or beside the handoff directory."""
-    given = service.environ.get("STATE_DIRECTORY")
-    return Path(given) if given else settings.runtime_dir.parent / NAME
+    """Return the store's directory: systemd's StateDirectory=, else next to the handoff directory."""
+    directory = service.environ.get("STATE_DIRECTORY")
+    return Path(directory) if directory else settings.runtime_dir.parent / NAME
 
 
 async def run(settings: QueenSettings, service: Service) -> None:
-    """Run until `service.stop` is set and what was running has ended or DRAIN_S seconds have passed.
+    """Run until `service.stop` is set and all tasks have ended, or DRAIN_S seconds later.
 
-    Raises StartupError where the state of the last run cannot be had, ConfigurationError for files of TLS.
+    Raises StartupError if the stored state cannot be read, ConfigurationError for invalid TLS files.
     """
     tls = Tls.of(settings.tls)
-    settings = as_bound(settings, service)
+    settings = with_bound_address(settings, service)
     try:
         async with open_store(state_directory(settings, service), service.watchdog.pulse("store")) as store:
             parts = build(settings, store, tls)
-            await _remember(parts)
+            await _load_state(parts)
             try:
                 await _run(parts, service)
             finally:
-                await parts.dispatcher.runs.hop.aclose()
+                await parts.hop.aclose()
     except StoreFailure as failure:
         raise StartupError(str(failure), failure.hint, ExitStatus.IO_ERROR) from failure
 
 
-def as_bound(settings: QueenSettings, service: Service) -> QueenSettings:
-    """`settings` with the address at which systemd's socket really listens, if there is one."""
+def with_bound_address(settings: QueenSettings, service: Service) -> QueenSettings:
+    """Return `settings` with the address of systemd's socket, if there is one."""
     metrics_address = Host(settings.address.host, settings.metrics_port)
     listeners.settle(service, "metrics", metrics_address, "PROMETHEUS_METRICS_PORT")
-    real = listeners.settle(service, "api", settings.address, settings.address_variable)
-    return settings if real == settings.address else settings.model_copy(update={"bind": real})
+    bound = listeners.settle(service, "api", settings.address, settings.address_variable)
+    return settings if bound == settings.address else settings.model_copy(update={"bind": bound})
 
 
-async def _remember(parts: Parts) -> None:
-    """Know again what earlier queens have left. Raises StoreFailure."""
-    await parts.accounting.sessions.load(trio.current_time())
-    await parts.accounting.catalog.load()
+async def _load_state(parts: Parts) -> None:
+    """Raises StoreFailure."""
+    await parts.sessions.load(trio.current_time())
+    await parts.catalog.load()
     if parts.settings.cloud_profile:
         await parts.fleet.load()
-    await restore(parts.store, parts.intake, parts.accounting)
+    await restore(parts.store, parts.intake, parts.book, parts.accounting)
 
 
 async def _run(parts: Parts, service: Service) -> None:
@@ -88,56 +88,57 @@ async def _run(parts: Parts, service: Service) -> None:
         async with trio.open_nursery() as serving:
             await _start_serving(parts, service, serving)
             give_back()
-            service.notifier.ready(summary(parts.dispatcher, parts.fleet))
+            service.notifier.ready(summary(parts.queue, parts.registry, parts.fleet))
             emit(events.DAEMON_READY, daemon=NAME, version=VERSION, address=parts.settings.address)
             await service.stop.wait()
             await _drain(parts)
-        # not before: the watchdog watches the loops for as long as answers are under way
+        # only now: the watchdog watches the loops while answers are being sent
         loops.cancel_scope.cancel()
 
 
 async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) -> None:
-    settings, registry = parts.settings, parts.registry
+    settings, registry, metrics, tls = parts.settings, parts.registry, parts.metrics, parts.tls.client
     await nursery.start(parts.dispatcher.run, service.watchdog.pulse("dispatcher"))
-    await nursery.start(parts.accounting.catalog.run)
+    await nursery.start(parts.catalog.run)
     await nursery.start(parts.operations.run)
     if settings.cloud_profile:
         await nursery.start(parts.fleet.run, service.watchdog.pulse("fleet"))
     if parts.handoffs:
         interval_s = settings.watch_interval_ms / 1000
-        watching = partial(watch, settings.runtime_dir, parts.handoffs.bell.ring, interval_s=interval_s)
-        await nursery.start(watching)
+        watch_handoffs = partial(watch, settings.runtime_dir, parts.handoffs.bell.ring, interval_s=interval_s)
+        await nursery.start(watch_handoffs)
         await nursery.start(parts.handoffs.run)
-        metrics, tls = parts.accounting.metrics, parts.tls.client
-        asking = partial(PoolManagerSource, token=settings.token, registry=registry, metrics=metrics, tls=tls)
-        sources = [asking(url) for url in settings.pool_managers]
+        new_source = partial(PoolManagerSource, token=settings.token, registry=registry, metrics=metrics, tls=tls)
+        sources = [new_source(url) for url in settings.pool_managers]
         for source in sources:
             nursery.start_soon(source.run)
-        nursery.start_soon(_note_sync, registry, sources)
-    nursery.start_soon(keep_status, parts.dispatcher, parts.fleet, service.notifier)
+        nursery.start_soon(_mark_synced, registry, sources)
+    nursery.start_soon(keep_status, parts.queue, registry, parts.accounting, metrics, parts.fleet, service.notifier)
     nursery.start_soon(keep_warning, held(settings.tls))
-    nursery.start_soon(keep_telling, parts.dispatcher)
-    nursery.start_soon(keep_checking, registry, parts.dispatcher.runs.hop, parts.accounting.metrics)
-    nursery.start_soon(_keep_tidy, parts)
+    nursery.start_soon(report_progress, parts.queue, parts.forecast)
+    nursery.start_soon(check_forever, registry, parts.hop, metrics)
+    nursery.start_soon(_housekeeping, parts)
     nursery.start_soon(keep_young)
 
 
-async def _keep_tidy(parts: Parts) -> None:
-    """Sessions whose time has run out go, and once the queen has been idle for a while, the memory that her work has
-    left: looking for it stops everything else (0.3 s with 8,000 pools), and a moment between two tasks will not do."""
-    collected = seen = parts.dispatcher.turn
+async def _housekeeping(parts: Parts) -> None:
+    """Remove expired sessions, and collect garbage once queen-rbee has been idle for an interval.
+
+    A full collection stops everything else (0.3 s with 8,000 pools): a short pause between two tasks does not suffice.
+    """
+    last_collected = last_seen = parts.placer.placements
     while True:
-        await parts.accounting.sessions.tidy(trio.current_time())
-        if parts.dispatcher.idle and parts.dispatcher.turn == seen != collected:
-            collected = seen
+        await parts.sessions.remove_expired(trio.current_time())
+        if parts.dispatcher.idle and parts.placer.placements == last_seen != last_collected:
+            last_collected = last_seen
             collect()
-        seen = parts.dispatcher.turn
-        await trio.sleep(TIDY_INTERVAL_S)
+        last_seen = parts.placer.placements
+        await trio.sleep(HOUSEKEEPING_INTERVAL_S)
 
 
-async def _note_sync(registry: PoolRegistry, sources: list[PoolManagerSource]) -> None:
-    """From now on a pool that nobody knows does not exist."""
-    with trio.move_on_after(SYNC_LIMIT_S):
+async def _mark_synced(registry: PoolRegistry, sources: list[PoolManagerSource]) -> None:
+    """Let unknown pools count as missing once all sources have been asked."""
+    with trio.move_on_after(SYNC_TIMEOUT_S):
         for source in sources:
             await source.polled.wait()
     registry.synced = True
@@ -145,8 +146,8 @@ async def _note_sync(registry: PoolRegistry, sources: list[PoolManagerSource]) -
 
 async def _start_serving(parts: Parts, service: Service, nursery: trio.Nursery) -> None:
     settings = parts.settings
-    address, metrics = settings.address, parts.accounting.metrics.registry
-    app = create_app(NAME, partial(unready, parts.dispatcher), metrics)
+    address, metrics = settings.address, parts.metrics.registry
+    app = create_app(NAME, partial(unready, parts.registry), metrics)
     cool_routes(app, parts)
     hot: HotRoutes = hot_routes(parts)
     add_hot(app, hot)
@@ -164,10 +165,10 @@ async def _start_serving(parts: Parts, service: Service, nursery: trio.Nursery) 
 
 
 async def _drain(parts: Parts) -> None:
-    """Take nothing more in, let what runs end within DRAIN_S seconds; the rest waits for the next queen, or is told to
-    try again."""
+    """Refuse new tasks, and wait up to DRAIN_S seconds for running ones. The others run after the restart if they are
+    stored, else their clients are told to retry."""
     parts.intake.close()
-    emit(events.DAEMON_STOPPING, daemon=NAME, detail=summary(parts.dispatcher, parts.fleet))
+    emit(events.DAEMON_STOPPING, daemon=NAME, detail=summary(parts.queue, parts.registry, parts.fleet))
     with trio.move_on_after(DRAIN_S):
         await parts.dispatcher.finish()
     parts.dispatcher.abandon()

@@ -236,9 +236,9 @@ class Metrics:
         placement = task.request.placement
         fallback = bool(placement and placement.prefer_pools and target.pool_id not in placement.prefer_pools)
         self.decisions.labels("assigned", _boolean(_pinned(task)), _boolean(fallback)).inc()
-        if task.started_at is not None:
+        if task.measurements.started_at is not None:
             self._series(target.pool_id, self.dispatch, target.pool_id).observe(
-                1000 * (task.started_at - task.submitted_at)
+                1000 * (task.measurements.started_at - task.measurements.submitted_at)
             )
 
     def not_placed(self, task: Task) -> None:
@@ -249,16 +249,16 @@ class Metrics:
         """Count a task that has released its slot on `target`, whatever its outcome."""
         labels, pool_id = _replica_labels(target), target.pool_id
         self._series(pool_id, self.dispatched, pool_id, task.state.value).inc()
-        self._series(pool_id, self.tokens_in, *labels).inc(task.tokens_in)
-        self._series(pool_id, self.tokens_out, *labels).inc(task.tokens_out)
+        self._series(pool_id, self.tokens_in, *labels).inc(task.measurements.tokens_in)
+        self._series(pool_id, self.tokens_out, *labels).inc(task.measurements.tokens_out)
         if task.state == "cancelled":
             self._series(pool_id, self.canceled, *labels, task.cancel_reason).inc()
         latency_labels = (*labels[:3], task.request.priority)
-        if task.first_token_at is not None:
+        if task.measurements.first_token_at is not None:
             self._series(pool_id, self.first_token, *latency_labels).observe(
-                1000 * (task.first_token_at - task.submitted_at)
+                1000 * (task.measurements.first_token_at - task.measurements.submitted_at)
             )
-            self._series(pool_id, self.decode, *latency_labels).observe(task.decode_ms or 0)
+            self._series(pool_id, self.decode, *latency_labels).observe(task.measurements.decode_ms or 0)
 
 
 def _replica_labels(target: Candidate) -> tuple[str, str, str, str]:

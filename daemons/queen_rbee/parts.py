@@ -1,8 +1,8 @@
-"""The queen's one of each, connected: what belongs to whom is decided here and nowhere else."""
+"""Build and wire the daemon's components."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 
 from llama_orch.bell import Bell
@@ -12,89 +12,143 @@ from llama_orch.http.tls.tls import CLEAR, Tls
 from llama_orch.spool import Intake as Spool
 from queen_rbee.catalog.catalog import Catalog
 from queen_rbee.dispatch.accounting import Accounting
+from queen_rbee.dispatch.circuits import Circuits
 from queen_rbee.dispatch.dispatcher import Dispatcher
 from queen_rbee.dispatch.forecast import Forecast
-from queen_rbee.dispatch.hop import Hop
-from queen_rbee.dispatch.queue import AdmissionQueue
+from queen_rbee.dispatch.health_checks import is_healthy
+from queen_rbee.dispatch.hop import DIRECT, Hop
+from queen_rbee.dispatch.outages import Outages
+from queen_rbee.dispatch.placer import QueuePlacer
+from queen_rbee.dispatch.queue import AdmissionQueue, Policy
+from queen_rbee.dispatch.runs import Runs
+from queen_rbee.dispatch.stalls import DEFAULT_LIMITS, StallLimits
 from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.fleet.managers import PoolManagers
 from queen_rbee.fleet.operations import Operations
+from queen_rbee.intake.backpressure import Backpressure
 from queen_rbee.intake.intake import Intake
 from queen_rbee.metrics import Metrics
+from queen_rbee.pools.candidates import Demand
 from queen_rbee.pools.registry import PoolRegistry
+from queen_rbee.pools.strategies import StrategyName
 from queen_rbee.sessions.sessions import Sessions
 from queen_rbee.settings import QueenSettings
 from queen_rbee.sources.handoffs import HandoffSource
 from queen_rbee.store.protocol import Store
 from queen_rbee.tasks.artifacts import Artifacts
 from queen_rbee.tasks.book import TaskBook
+from queen_rbee.tasks.task import Task
+
+POOL_WAIT_S = 600.0
 
 
 @dataclass(frozen=True)
-class Parts:
-    """All parts; none of them runs. `handoffs` is None in CLOUD_PROFILE."""
+class TaskParts:
+    """The components that handle tasks, from admission to accounting. None of them runs yet."""
+
+    store: Store
+    registry: PoolRegistry
+    metrics: Metrics
+    catalog: Catalog
+    sessions: Sessions
+    artifacts: Artifacts
+    book: TaskBook
+    forecast: Forecast
+    accounting: Accounting
+    hop: Hop
+    queue: AdmissionQueue[Task]
+    placer: QueuePlacer
+    circuits: Circuits
+    runs: Runs
+    dispatcher: Dispatcher
+    intake: Intake
+
+
+@dataclass(frozen=True)
+class Parts(TaskParts):
+    """All components. `handoffs` is None in CLOUD_PROFILE."""
 
     settings: QueenSettings
-    store: Store
-    dispatcher: Dispatcher
-    handoffs: HandoffSource | None
     fleet: Fleet
     operations: Operations
+    handoffs: HandoffSource | None
     tls: Tls = CLEAR
-
-    @cached_property
-    def intake(self) -> Intake:
-        """The one way in."""
-        return Intake(self.dispatcher, self.store)
-
-    @property
-    def registry(self) -> PoolRegistry:
-        """The pools that are known."""
-        return self.dispatcher.registry
-
-    @property
-    def accounting(self) -> Accounting:
-        """What remains of tasks: also the way to sessions, catalog and artifacts."""
-        return self.dispatcher.accounting
 
 
 def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
-    """All parts over `store`, which the caller keeps open for as long as they run."""
-    bell, metrics = Bell(), Metrics()
-    registry = PoolRegistry(bell, adapters())
-    dispatcher = Dispatcher(
-        queue=AdmissionQueue(settings.capacity, settings.policy),
-        registry=registry,
-        accounting=books(store, registry, metrics, settings.model_dirs),
-        adapters=adapters(),
+    """Build all components over `store`, which the caller keeps open while they run."""
+    tasks = build_task_parts(
+        store,
+        capacity=settings.capacity,
+        policy=settings.policy,
         strategy=settings.placement,
-        bell=bell,
         hop=Hop(settings.token, KeptConnections(), tls.client),
         pool_wait_s=settings.pool_wait_ms / 1000,
+        model_dirs=settings.model_dirs,
     )
-    fleet = Fleet(
-        registry, store, metrics, dispatcher.runs.take_place, settings.node_timeout_ms, float(settings.stale_check_s)
-    )
+    registry, metrics, displace = tasks.registry, tasks.metrics, tasks.runs.displace
+    fleet = Fleet(registry, store, metrics, displace, settings.node_timeout_ms, float(settings.stale_check_s))
     urls = () if settings.cloud_profile else settings.pool_managers
     managers = PoolManagers(fleet, registry, urls, settings.token, tls.client)
-    operations = Operations(registry, managers, dispatcher.runs.take_place)
-    return Parts(settings, store, dispatcher, _handoffs(settings, registry, metrics), fleet, operations, tls)
-
-
-def books(store: Store, registry: PoolRegistry, metrics: Metrics, model_dirs: Sequence[Path] = ()) -> Accounting:
-    """All that tasks are entered in, empty."""
-    return Accounting(
-        book=TaskBook(),
-        metrics=metrics,
-        forecast=Forecast(registry),
-        store=store,
-        sessions=Sessions(store),
-        catalog=Catalog(store, registry.effective_pools, metrics, registry.withhold, directories=model_dirs),
-        artifacts=Artifacts(store),
+    operations = Operations(registry, managers, displace)
+    return Parts(
+        **vars(tasks),
+        settings=settings,
+        fleet=fleet,
+        operations=operations,
+        handoffs=_handoff_source(settings, registry, metrics),
+        tls=tls,
     )
 
 
-def _handoffs(settings: QueenSettings, registry: PoolRegistry, metrics: Metrics) -> HandoffSource | None:
+def build_task_parts(
+    store: Store,
+    *,
+    capacity: int,
+    policy: Policy,
+    strategy: StrategyName,
+    hop: Hop = DIRECT,
+    limits: StallLimits = DEFAULT_LIMITS,
+    pool_wait_s: float = POOL_WAIT_S,
+    model_dirs: Sequence[Path] = (),
+) -> TaskParts:
+    """`capacity` bounds the queue. `pool_wait_s` is how long a task waits while no replica serves it."""
+    bell, metrics, book, sessions, artifacts = Bell(), Metrics(), TaskBook(), Sessions(store), Artifacts(store)
+    registry = PoolRegistry(bell, adapters())
+    catalog = Catalog(store, registry.effective_pools, metrics, registry.withhold, directories=model_dirs)
+    forecast = Forecast(registry)
+    accounting = Accounting(book, metrics, forecast, store, sessions, catalog, artifacts)
+    queue: AdmissionQueue[Task] = AdmissionQueue(capacity, policy)
+    outages: Outages[Demand] = Outages(pool_wait_s)
+    circuits = Circuits(registry, metrics, partial(is_healthy, hop=hop, metrics=metrics))
+    placer = QueuePlacer(queue, registry, sessions, strategy, bell)
+    runs = Runs(registry, adapters(), accounting, forecast, sessions, circuits, placer, limits, hop, pool_wait_s)
+    dispatcher = Dispatcher(queue, registry, placer, runs, circuits, outages, forecast, accounting, metrics, bell)
+    backpressure = Backpressure(queue, forecast, outages, metrics)
+    intake = Intake(
+        queue, placer, dispatcher, backpressure, registry, catalog, sessions, forecast, book, store, metrics
+    )
+    return TaskParts(
+        store=store,
+        registry=registry,
+        metrics=metrics,
+        catalog=catalog,
+        sessions=sessions,
+        artifacts=artifacts,
+        book=book,
+        forecast=forecast,
+        accounting=accounting,
+        hop=hop,
+        queue=queue,
+        placer=placer,
+        circuits=circuits,
+        runs=runs,
+        dispatcher=dispatcher,
+        intake=intake,
+    )
+
+
+def _handoff_source(settings: QueenSettings, registry: PoolRegistry, metrics: Metrics) -> HandoffSource | None:
     if settings.profile != "home":
         return None
     spool = Spool(settings.runtime_dir, moves_bad=False)

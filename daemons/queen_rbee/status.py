@@ -5,52 +5,61 @@ from collections import Counter
 import trio
 
 from llama_orch.service.notify import Notifier
-from queen_rbee.dispatch.dispatcher import Dispatcher
+from queen_rbee.dispatch.accounting import Accounting
+from queen_rbee.dispatch.queue import AdmissionQueue
 from queen_rbee.fleet.fleet import Fleet
-from queen_rbee.metrics import NO_POOL
+from queen_rbee.metrics import NO_POOL, Metrics
+from queen_rbee.pools.registry import PoolRegistry
+from queen_rbee.tasks.task import Task
 
 INTERVAL_S = 1.0
 
 
-def summary(dispatcher: Dispatcher, fleet: Fleet) -> str:
+def summary(queue: AdmissionQueue[Task], registry: PoolRegistry, fleet: Fleet) -> str:
     """Return, for example, "2 pools ready, 7 queued, 3 running", in CLOUD_PROFILE after "3 of 4 nodes online"."""
-    ready = dispatcher.registry.ready_pools
+    ready = registry.ready_pools
     nodes = f"{fleet.online} of {fleet.size} nodes online, " if fleet.size else ""
     pools = f"{nodes}{ready} pool{'s' * (ready != 1)} ready"
-    return f"{pools}, {len(dispatcher.queue)} queued, {dispatcher.registry.leased} running"
+    return f"{pools}, {len(queue)} queued, {registry.leased} running"
 
 
-def unready(dispatcher: Dispatcher) -> list[str]:
+def unready(registry: PoolRegistry) -> list[str]:
     """Return the reasons why the queen is not ready. It is ready when at least one pool is."""
-    if dispatcher.registry.ready_pools:
+    if registry.ready_pools:
         return []
     return ["no pool is ready; see orchctl pools"]
 
 
-async def keep_status(dispatcher: Dispatcher, fleet: Fleet, notifier: Notifier) -> None:
+async def keep_status(
+    queue: AdmissionQueue[Task],
+    registry: PoolRegistry,
+    accounting: Accounting,
+    metrics: Metrics,
+    fleet: Fleet,
+    notifier: Notifier,
+) -> None:
     """Update the service manager's status line, the gauges and the log of dropped tasks every INTERVAL_S seconds."""
     current = ""
     while True:
-        if (line := summary(dispatcher, fleet)) != current:
+        if (line := summary(queue, registry, fleet)) != current:
             notifier.status(line)
             current = line
-        show_gauges(dispatcher)
-        dispatcher.metrics.nodes_online.set(fleet.online)
-        dispatcher.accounting.report_dropped()
+        show_gauges(queue, registry, metrics)
+        metrics.nodes_online.set(fleet.online)
+        accounting.report_dropped()
         await trio.sleep(INTERVAL_S)
 
 
-def show_gauges(dispatcher: Dispatcher) -> None:
+def show_gauges(queue: AdmissionQueue[Task], registry: PoolRegistry, metrics: Metrics) -> None:
     """Set the gauges to the current state, and remove the series of pools that are gone."""
-    metrics = dispatcher.metrics
-    metrics.depths(waiting(dispatcher))
-    metrics.ready_pools(dispatcher.registry.ready_by_id)
+    metrics.depths(waiting(queue, registry))
+    metrics.ready_pools(registry.ready_by_id)
     metrics.hide_old_errors(trio.current_time())
 
 
-def waiting(dispatcher: Dispatcher) -> Counter[tuple[str, str, str]]:
+def waiting(queue: AdmissionQueue[Task], registry: PoolRegistry) -> Counter[tuple[str, str, str]]:
     """Count the waiting tasks by engine and pool id (see `ReplicaIndex.shared_labels`) and priority."""
     counts = Counter({("", NO_POOL, "interactive"): 0, ("", NO_POOL, "batch"): 0})
-    for task in dispatcher.queue.order():
-        counts[(*dispatcher.registry.replicas.shared_labels(task.demand), task.request.priority)] += 1
+    for task in queue.order():
+        counts[(*registry.replicas.shared_labels(task.demand), task.request.priority)] += 1
     return counts

@@ -91,7 +91,7 @@ def queen(engine_url: str) -> Served:
         pool_id="p", state=PoolState.READY, live=True, ready=True, draining=False, engine="llamacpp", replicas=[replica]
     )
     parts.registry.update("p", 0, [pool])
-    app = create_app("queen-rbee", list, parts.accounting.metrics.registry)
+    app = create_app("queen-rbee", list, parts.metrics.registry)
     cool_routes(app, parts)
     return Served(app, queen_routes(parts), [partial(parts.dispatcher.run, Pulse("dispatcher", 60.0))])
 

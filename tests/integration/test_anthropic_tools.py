@@ -18,10 +18,10 @@ from llama_orch.http.server.gate import Access
 from llama_orch.http.server.serving import serve
 from llama_orch.settings.types import Secret
 from tests.unit.queen_rbee.api.v1.test_messages_api import full
-from tests.unit.queen_rbee.core import SOON_S, slots_are_free
-from tests.unit.queen_rbee.line import Site, gate_of, site
 from tests.unit.queen_rbee.messages_examples import call
-from tests.unit.queen_rbee.scripted_openai import COUNTED, delta
+from tests.unit.queen_rbee.queen_core import TIMEOUT_S, wait_for_free_slots
+from tests.unit.queen_rbee.scripted_openai import USAGE_CHUNK, delta
+from tests.unit.queen_rbee.v1_client import V1Server, build_gate, v1_server
 
 TOKEN = "0123456789abcdef"
 WEATHER: ToolParam = {
@@ -38,7 +38,7 @@ CALLS = [
     delta(**call(0, '"Bern"}')),
     delta(**call(1, '{"place": "Zürich"}', id="c2", name="get_weather")),
     delta("tool_calls"),
-    COUNTED,
+    USAGE_CHUNK,
 ]
 
 
@@ -51,13 +51,13 @@ STALLING_REQUEST = {
 
 
 @asynccontextmanager
-async def listening(access: Access | None = None, **options: Any) -> AsyncIterator[tuple[Site, str]]:
+async def listening(access: Access | None = None, **options: Any) -> AsyncIterator[tuple[V1Server, str]]:
     """Serve the queen's /v1 on a socket; yield the queen and its URL."""
     stop = trio.Event()
-    async with site(**options) as running, trio.open_nursery() as nursery:
+    async with v1_server(**options) as running, trio.open_nursery() as nursery:
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            gate = gate_of(running.queen, access)
-            await nursery.start(partial(serve, gate, [listener.dup()], shutdown=stop, drain_s=SOON_S))
+            gate = build_gate(running.queen, access)
+            await nursery.start(partial(serve, gate, [listener.dup()], shutdown=stop, drain_s=TIMEOUT_S))
             yield running, f"http://127.0.0.1:{listener.getsockname()[1]}"
             stop.set()
 
@@ -116,8 +116,8 @@ async def test_full_queue_raises_rate_limit_error_with_retry_after():
         with pytest.raises(anthropic.RateLimitError) as raised:
             await ask(client)
         for line in lines:
-            line.left.set()
-        await slots_are_free(running.queen)
+            line.disconnect.set()
+        await wait_for_free_slots(running.queen)
     assert (raised.value.type, raised.value.error_code) == ("rate_limit_error", "ADMISSION_REJECT")
     assert int(raised.value.response.headers["retry-after"]) >= 1
 
@@ -125,7 +125,7 @@ async def test_full_queue_raises_rate_limit_error_with_retry_after():
 async def test_client_that_honours_retry_after_is_admitted():
     async with listening(capacity=1) as (running, url), client_of(url, max_retries=5) as client:
         for _ in range(3):
-            running.dial("/v1/messages", STALLING_REQUEST)  # each ends at a time limit
+            running.start("/v1/messages", STALLING_REQUEST)  # each ends at a time limit
         message = await ask(client)
     assert message.stop_reason == "end_turn"
 
@@ -148,7 +148,7 @@ async def test_engine_failure_midway_raises_api_error():
 
 
 async def test_silent_engine_raises_gateway_timeout():
-    async with listening(hasty=True) as (_running, url), client_of(url) as client:
+    async with listening(short_limits=True) as (_running, url), client_of(url) as client:
         with pytest.raises(anthropic.GatewayTimeoutError) as raised:
             await ask(client, "silence")
     assert raised.value.type == "timeout_error"
@@ -174,9 +174,9 @@ async def test_token_is_accepted_as_api_key(credentials: dict[str, Any]):
 
 async def test_closing_stream_cancels_task():
     async with listening() as (running, url), client_of(url) as client:
-        with trio.fail_after(SOON_S):
+        with trio.fail_after(TIMEOUT_S):
             async with client.messages.stream(model="tiny", max_tokens=5, messages=[user_message("stall")]) as stream:
                 await anext(stream)
-        await slots_are_free(running.queen)
-        (task,) = running.queen.dispatcher.accounting.book.newest_first()
+        await wait_for_free_slots(running.queen)
+        (task,) = running.queen.book.newest_first()
     assert task.state == "cancelled"

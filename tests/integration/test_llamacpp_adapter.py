@@ -20,8 +20,8 @@ from llama_orch.engines.wire.llamacpp import LlamaCpp
 from llama_orch.engines.wire.passage import Endpoint, Passage
 from llama_orch.http.client.client import UpstreamError, fetch_json
 from queen_rbee.dispatch import relay
-from queen_rbee.dispatch.failure import Failure
-from queen_rbee.dispatch.silence import Limits
+from queen_rbee.dispatch.failures import FailureKind, RelayFailure
+from queen_rbee.dispatch.stalls import StallLimits
 from queen_rbee.pools.candidates import Candidate
 from queen_rbee.tasks.task import Task
 from tests.engines.running import serving_engine
@@ -31,10 +31,10 @@ HELLO: list[JsonValue] = [{"role": "user", "content": "hello there"}]
 
 
 async def run(task: Task, url: str) -> Task:
-    """Relay `task` to its end. Raises Failure."""
+    """Relay `task` to its end. Raises RelayFailure."""
     target = Candidate("p", "r0", url, PoolState.READY, True, False, 1, 0, "llamacpp")
     task.start("p", "r0", trio.current_time())
-    await relay.run(task, target, LlamaCpp(), Limits())
+    await relay.run(task, target, LlamaCpp(), StallLimits())
     assert task.state is TaskState.DONE
     return task
 
@@ -48,8 +48,8 @@ async def passed_on(url: str, endpoint: Endpoint, **body: Any) -> Task:
     return await run(Task(TaskRequest(), "c", trio.current_time(), passage), url)
 
 
-async def failed(url: str, **request: Any) -> Failure:
-    with pytest.raises(Failure) as failure:
+async def failed(url: str, **request: Any) -> RelayFailure:
+    with pytest.raises(RelayFailure) as failure:
         await prompted(url, **request)
     return failure.value
 
@@ -70,13 +70,13 @@ async def busy_slots(url: str) -> int:
 async def test_prompt_streams_tokens_with_engine_counts(llama_server: Path, tiny_model: Path) -> None:
     async with serving_engine(llama_server, tiny_model, slots=1) as engine:
         first = await prompted(engine.url, max_tokens=5)
-        assert len(payloads(first, "token")) == first.tokens_out == 5
-        assert (first.tokens_in, first.tokens_cached) == (3, 0)
+        assert len(payloads(first, "token")) == first.measurements.tokens_out == 5
+        assert (first.measurements.tokens_in, first.measurements.tokens_cached) == (3, 0)
         again = await prompted(engine.url, max_tokens=5)
-        assert again.tokens_in == 3
-        assert again.tokens_cached
+        assert again.measurements.tokens_in == 3
+        assert again.measurements.tokens_cached
         cold = await prompted(engine.url, max_tokens=5, kv_hint="cold")
-        assert (cold.tokens_in, cold.tokens_cached) == (3, 0)
+        assert (cold.measurements.tokens_in, cold.measurements.tokens_cached) == (3, 0)
 
 
 async def test_strict_determinism_gives_same_text_despite_cache(llama_server: Path, tiny_model: Path) -> None:
@@ -84,7 +84,7 @@ async def test_strict_determinism_gives_same_text_despite_cache(llama_server: Pa
         texts = {text(await prompted(engine.url, max_tokens=20, seed=3, determinism="strict")) for _time in range(3)}
         assert len(texts) == 1
         other = await prompted(engine.url, max_tokens=20, seed=4, determinism="strict")
-        assert (text(other) in texts, other.tokens_cached) == (False, 0)
+        assert (text(other) in texts, other.measurements.tokens_cached) == (False, 0)
 
 
 async def test_stop_text_ends_answer_and_is_excluded(llama_server: Path, tiny_model: Path) -> None:
@@ -103,9 +103,9 @@ async def test_chat_streams_openai_chunks_and_separate_usage(llama_server: Path,
         assert chunks[-1]["choices"][0]["finish_reason"] == "length"
         (counted,) = payloads(task, "usage")
         assert counted["choices"] == []
-        assert counted["usage"]["prompt_tokens"] == task.tokens_in > 0
-        assert (counted["usage"]["completion_tokens"], task.tokens_out) == (4, 4)
-        assert task.tokens_cached == counted["usage"]["prompt_tokens_details"]["cached_tokens"]
+        assert counted["usage"]["prompt_tokens"] == task.measurements.tokens_in > 0
+        assert (counted["usage"]["completion_tokens"], task.measurements.tokens_out) == (4, 4)
+        assert task.measurements.tokens_cached == counted["usage"]["prompt_tokens_details"]["cached_tokens"]
 
 
 async def test_multiple_choices_and_completions_are_passed_on(llama_server: Path, tiny_model: Path) -> None:
@@ -113,13 +113,13 @@ async def test_multiple_choices_and_completions_are_passed_on(llama_server: Path
         two = await passed_on(engine.url, "chat", messages=HELLO, max_tokens=2, n=2)
         assert {chunk["choices"][0]["index"] for chunk in payloads(two, "chunk")} == {0, 1}
         (counted,) = payloads(two, "usage")
-        assert counted["usage"]["completion_tokens"] == two.tokens_out == 4
-        assert counted["usage"]["prompt_tokens"] == two.tokens_in
+        assert counted["usage"]["completion_tokens"] == two.measurements.tokens_out == 4
+        assert counted["usage"]["prompt_tokens"] == two.measurements.tokens_in
         plain = await passed_on(engine.url, "completions", prompt=["the river", "hello"], max_tokens=3, stream=True)
-        assert (plain.tokens_in, plain.tokens_out) == (5, 6)
+        assert (plain.measurements.tokens_in, plain.measurements.tokens_out) == (5, 6)
         plain = await passed_on(engine.url, "completions", prompt="the river", max_tokens=3)
         assert [bool(chunk["choices"][0]["text"]) for chunk in payloads(plain, "chunk")].count(True) == 3
-        assert (plain.tokens_in, plain.tokens_out) == (3, 3)
+        assert (plain.measurements.tokens_in, plain.measurements.tokens_out) == (3, 3)
 
 
 async def test_embeddings_arrive_as_one_result(llama_server: Path, tiny_model: Path) -> None:
@@ -128,14 +128,14 @@ async def test_embeddings_arrive_as_one_result(llama_server: Path, tiny_model: P
         task = await passed_on(engine.url, "embeddings", input=["a", "b"])
         (result,) = payloads(task, "result")
         assert [len(item["embedding"]) for item in result["data"]] == [64, 64]
-        assert task.tokens_in == result["usage"]["prompt_tokens"] > 0
+        assert task.measurements.tokens_in == result["usage"]["prompt_tokens"] > 0
 
 
 async def test_input_beyond_batch_is_client_error(llama_server: Path, tiny_model: Path) -> None:
     """The default batch has 512 tokens. A batch as large as the context accepts any input that fits into it."""
     pooled = ("--embeddings", "--pooling", "mean")
     async with serving_engine(llama_server, tiny_model, ctx=2048, flags=pooled) as engine:
-        with pytest.raises(Failure, match="is too large to process") as failure:
+        with pytest.raises(RelayFailure, match="is too large to process") as failure:
             await passed_on(engine.url, "embeddings", input="word " * 450)
         refused = failure.value
         assert (refused.code, refused.blame) == (ErrorCode.INVALID_PARAMS, "nobody")
@@ -143,7 +143,7 @@ async def test_input_beyond_batch_is_client_error(llama_server: Path, tiny_model
     async with serving_engine(
         llama_server, tiny_model, ctx=2048, flags=(*pooled, "-b", "2048", "-ub", "2048")
     ) as engine:
-        assert (await passed_on(engine.url, "embeddings", input="word " * 450)).tokens_in > 512
+        assert (await passed_on(engine.url, "embeddings", input="word " * 450)).measurements.tokens_in > 512
 
 
 async def test_documents_are_ranked(llama_server: Path, tiny_model: Path) -> None:
@@ -151,7 +151,7 @@ async def test_documents_are_ranked(llama_server: Path, tiny_model: Path) -> Non
         task = await passed_on(engine.url, "rerank", query="a", documents=["b", "c"])
         (result,) = payloads(task, "result")
         assert {item["index"] for item in result["results"]} == {0, 1}
-        assert task.tokens_in == result["usage"]["prompt_tokens"] > 0
+        assert task.measurements.tokens_in == result["usage"]["prompt_tokens"] > 0
 
 
 async def test_engine_message_is_returned_for_invalid_requests(llama_server: Path, tiny_model: Path) -> None:
@@ -159,12 +159,12 @@ async def test_engine_message_is_returned_for_invalid_requests(llama_server: Pat
         too_long = await failed(engine.url, prompt="the river " * 600)
         assert (too_long.code, too_long.blame) == (ErrorCode.INVALID_PARAMS, "nobody")
         assert "exceeds the available context size" in str(too_long)
-        with pytest.raises(Failure, match="Start it with `--embeddings`") as not_served:
+        with pytest.raises(RelayFailure, match="Start it with `--embeddings`") as not_served:
             await passed_on(engine.url, "embeddings", input="a")
         assert (not_served.value.code, not_served.value.retriable) == (ErrorCode.INVALID_PARAMS, False)
-        with pytest.raises(Failure, match="Expected 'messages' to be an array"):
+        with pytest.raises(RelayFailure, match="Expected 'messages' to be an array"):
             await passed_on(engine.url, "chat", messages="hello")
-        assert (await prompted(engine.url, max_tokens=1)).tokens_out == 1
+        assert (await prompted(engine.url, max_tokens=1)).measurements.tokens_out == 1
 
 
 @contextmanager
@@ -188,16 +188,16 @@ def loading_engine(llama_server: Path, directory: Path) -> Iterator[str]:
 async def test_task_for_loading_engine_may_go_elsewhere(llama_server: Path, tmp_path: Path) -> None:
     with loading_engine(llama_server, tmp_path) as url:
         with trio.fail_after(30):
-            while "is away" in str(loading := await failed(url)):  # noqa: ASYNC110 -- another process's doing
+            while "is unreachable" in str(loading := await failed(url)):  # noqa: ASYNC110 -- another process's doing
                 await trio.sleep(0.02)
         assert str(loading) == "Loading model"
-        assert (loading.code, loading.blame, loading.elsewhere) == (ErrorCode.WORKER_RESET, "replica", True)
+        assert (loading.code, loading.kind) == (ErrorCode.WORKER_RESET, FailureKind.UNAVAILABLE)
 
 
 async def tokens(task: Task, least: int) -> None:
     """Return when so many have come."""
     with trio.fail_after(20):
-        while task.tokens_out < least:
+        while task.measurements.tokens_out < least:
             await task.log.wait_beyond(task.log.last_id)
 
 
@@ -219,10 +219,10 @@ async def test_cancelling_task_frees_engine_slot(llama_server: Path, slow_model:
 async def test_engine_killed_midway_fails_task_as_retriable(llama_server: Path, slow_model: Path) -> None:
     async with serving_engine(llama_server, slow_model, ctx=2048) as engine:
         task = Task(TaskRequest(prompt="the river", max_tokens=LONG), "c", trio.current_time())
-        failures: list[Failure] = []
+        failures: list[RelayFailure] = []
 
         async def relayed() -> None:
-            with pytest.raises(Failure) as failure:
+            with pytest.raises(RelayFailure) as failure:
                 await run(task, engine.url)
             failures.append(failure.value)
 
@@ -231,8 +231,8 @@ async def test_engine_killed_midway_fails_task_as_retriable(llama_server: Path, 
             await tokens(task, 3)
             engine.process.kill()
         (broken,) = failures
-        assert (broken.code, broken.retriable, broken.elsewhere) == (ErrorCode.WORKER_RESET, True, False)
+        assert (broken.code, broken.retriable, broken.next_step == "elsewhere") == (ErrorCode.WORKER_RESET, True, False)
         with pytest.raises(UpstreamError):
             await busy_slots(engine.url)
         gone = await failed(engine.url)
-        assert (gone.code, gone.elsewhere) == (ErrorCode.WORKER_RESET, True)
+        assert (gone.code, gone.kind) == (ErrorCode.WORKER_RESET, FailureKind.UNAVAILABLE)

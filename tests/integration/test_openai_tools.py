@@ -14,10 +14,10 @@ from openai import OpenAI
 
 from llama_orch.http.server.gate import Access
 from llama_orch.settings.types import Secret
-from queen_rbee.dispatch.silence import Limits
+from queen_rbee.dispatch.stalls import StallLimits
 from tests.integration.test_anthropic_tools import listening
-from tests.unit.queen_rbee.core import slots_are_free
-from tests.unit.queen_rbee.scripted_openai import COUNTED, delta
+from tests.unit.queen_rbee.queen_core import wait_for_free_slots
+from tests.unit.queen_rbee.scripted_openai import USAGE_CHUNK, delta
 
 TOKEN = "0123456789abcdef"
 WEATHER: dict[str, Any] = {
@@ -44,7 +44,7 @@ CALLS = [
     tool_call_piece(0, arguments='"Bern"}'),
     tool_call_piece(1, name="get_weather", arguments='{"place": "Zürich"}'),
     delta("tool_calls"),
-    COUNTED,
+    USAGE_CHUNK,
 ]
 EXPECTED_CALLS = [("c0", "get_weather", '{"place": "Bern"}'), ("c1", "get_weather", '{"place": "Zürich"}')]
 
@@ -107,9 +107,9 @@ async def test_engine_failure_midway_raises_during_stream(words: str, code: str)
 
     async with listening() as (running, url):
         if words == "stall":
-            running.queen.dispatcher.runs.limits = Limits(idle_s=0.1)
+            running.queen.runs.limits = StallLimits(idle_s=0.1)
         assert await in_thread(stream, url) == (2, code)
-        await slots_are_free(running.queen)
+        await wait_for_free_slots(running.queen)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -248,7 +248,7 @@ def test_partial_answer_ends_with_reason_when_queen_is_killed(restarting: Home) 
     answer, *words = [line for line in person.screen if line]
     assert answer
     assert words == [
-        "orchctl: the task failed: WORKER_RESET: queen-rbee restarted after a part of the answer had been shown",
+        "orchctl: the task failed: WORKER_RESET: queen-rbee restarted after a part of the answer had been sent",
         "orchctl: It may be submitted again.",
     ]
 

@@ -22,8 +22,8 @@ wedged = threading.Event()
 class WedgingDispatcher(Dispatcher):
     """Goes to its next turn only while nobody has sent SIGUSR2."""
 
-    async def _rest(self, pulse: Pulse) -> None:
-        await super()._rest(pulse)
+    async def _wait_for_change(self, pulse: Pulse) -> None:
+        await super()._wait_for_change(pulse)
         if wedged.is_set():
             logging.getLogger(__name__).warning("dispatcher is wedged")
             await trio.sleep_forever()

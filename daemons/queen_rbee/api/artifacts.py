@@ -13,7 +13,7 @@ from llama_orch.http.server.posted import body_of
 from llama_orch.http.server.receiving import too_long
 from queen_rbee.api.paging import wanted_page
 from queen_rbee.api.views import answer
-from queen_rbee.tasks.artifacts import LIMIT_BYTES, Artifacts, TooLong
+from queen_rbee.tasks.artifacts import LIMIT_BYTES, Artifacts, ArtifactTooLong
 
 SHAPE = Shape(values=100_000, nodes=50_000)
 
@@ -26,7 +26,7 @@ def add_artifacts(app: QuartTrio, artifacts: Artifacts) -> None:
         new = await body_of(NewArtifact, SHAPE, LIMIT_BYTES)
         try:
             head, is_new = await artifacts.add(new)
-        except TooLong as error:
+        except ArtifactTooLong as error:
             raise too_long(LIMIT_BYTES) from error
         return answer(head, 201 if is_new else 200)
 

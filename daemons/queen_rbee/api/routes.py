@@ -29,16 +29,16 @@ from queen_rbee.tasks.task import Task
 def hot_routes(parts: Parts) -> HotRoutes:
     """What must be fast: tasks and their events, /v1."""
     routes = HotRoutes(parts.settings.body_limit)
-    HotHandlers(parts.dispatcher, parts.intake).add_to(routes)
+    HotHandlers(parts.intake, parts.dispatcher, parts.queue, parts.book, parts.sessions).add_to(routes)
 
     def budgets(task: Task) -> list[tuple[str, str]]:
         session_id = task.request.session_id
-        return parts.accounting.sessions.budget_headers(session_id) if session_id else []
+        return parts.sessions.budget_headers(session_id) if session_id else []
 
-    passages = Passages(parts.dispatcher, parts.intake, budgets)
-    add_openai(routes, passages, parts.accounting.catalog)
-    add_model_list(routes, parts.registry, parts.accounting.catalog)
-    add_anthropic(routes, passages, parts.accounting.catalog)
+    passages = Passages(parts.intake, parts.dispatcher, parts.queue, parts.registry, budgets)
+    add_openai(routes, passages, parts.catalog)
+    add_model_list(routes, parts.registry, parts.catalog)
+    add_anthropic(routes, passages, parts.catalog)
     add_heartbeats(routes, parts.fleet)
     return routes
 
@@ -50,14 +50,14 @@ def cool_routes(app: QuartTrio, parts: Parts) -> None:
     async def not_kept(failure: StoreFailure) -> HTTPException | ResponseReturnValue:
         return await app.handle_user_exception(not_stored(failure))
 
-    add_views(app, parts.dispatcher, parts.intake, parts.store)
+    add_views(app, parts.book, parts.registry, parts.intake, parts.store)
     add_scan(app, parts.handoffs)
     add_nodes(app, parts.fleet, parts.operations.managers, cloud=parts.settings.cloud_profile)
     add_operations(app, parts.operations)
-    add_sessions(app, parts.accounting.sessions)
-    add_catalog(app, parts.accounting.catalog, partial(_nodes, parts))
-    add_artifacts(app, parts.accounting.artifacts)
-    add_models(app, parts.registry, parts.accounting.catalog)
+    add_sessions(app, parts.sessions)
+    add_catalog(app, parts.catalog, partial(_nodes, parts))
+    add_artifacts(app, parts.artifacts)
+    add_models(app, parts.registry, parts.catalog)
     add_description(app)
 
 

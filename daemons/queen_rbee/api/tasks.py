@@ -17,7 +17,9 @@ from llama_orch.telemetry.correlation import current, traceparent
 from queen_rbee.api.paging import Page, uuid_before
 from queen_rbee.api.streaming import ATTEND_S, COALESCE_S, KEEP_ALIVE, KEEP_ALIVE_S, STREAM_HEADERS, until_gone
 from queen_rbee.dispatch.dispatcher import Dispatcher
+from queen_rbee.dispatch.queue import AdmissionQueue
 from queen_rbee.intake.intake import Intake, task_id_of, unknown_task
+from queen_rbee.sessions.sessions import Sessions
 from queen_rbee.store.protocol import Document, Store
 from queen_rbee.tasks.book import TaskBook
 from queen_rbee.tasks.task import Task
@@ -34,9 +36,19 @@ VERBOSE = {"true": True, "false": False, "1": True, "0": False, "True": True, "F
 class HotHandlers:
     """Handlers over one dispatcher and its intake."""
 
-    def __init__(self, dispatcher: Dispatcher, intake: Intake) -> None:
-        self._dispatcher = dispatcher
+    def __init__(
+        self,
+        intake: Intake,
+        dispatcher: Dispatcher,
+        queue: AdmissionQueue[Task],
+        book: TaskBook,
+        sessions: Sessions,
+    ) -> None:
         self._intake = intake
+        self._dispatcher = dispatcher
+        self._queue = queue
+        self._book = book
+        self._sessions = sessions
 
     def add_to(self, routes: HotRoutes) -> None:
         """Add the routes of tasks."""
@@ -50,7 +62,7 @@ class HotHandlers:
         _task, answer = await self._intake.submit(request, current.get() or "", traceparent.get())
         headers = [("x-queue-position", str(answer.queue_position)), ("content-type", "application/json")]
         if session_id := request.session_id:
-            headers += self._dispatcher.accounting.sessions.budget_headers(session_id)
+            headers += self._sessions.budget_headers(session_id)
         await exchange.send(202, answer.model_dump_json().encode(), headers)
 
     async def events(self, exchange: Exchange) -> None:
@@ -71,7 +83,7 @@ class HotHandlers:
     async def _send_events(self, exchange: Exchange, task: Task, last_id: int, verbose: bool) -> None:
         due = trio.current_time() + KEEP_ALIVE_S
         while True:
-            self._dispatcher.queue.attend(task)
+            self._queue.attend(task)
             data, last_id = task.log.after(last_id, verbose)
             task.deliver()
             behind = last_id < task.log.last_id
@@ -83,7 +95,7 @@ class HotHandlers:
             if data:
                 await exchange.write(data)
                 due = trio.current_time() + KEEP_ALIVE_S
-            if task.shown and not behind:
+            if task.answer_started and not behind:
                 await trio.sleep(COALESCE_S)
             waits = task.state is TaskState.QUEUED
             with trio.move_on_at(min(due, trio.current_time() + ATTEND_S) if waits else due):
@@ -98,7 +110,7 @@ class HotHandlers:
 
     def _known(self, exchange: Exchange) -> Task:
         text = exchange.variables["task_id"]
-        task = self._dispatcher.book.get(task_id_of(text))
+        task = self._book.get(task_id_of(text))
         if task is None:
             raise unknown_task(text)
         return task
@@ -106,9 +118,13 @@ class HotHandlers:
 
 def _headers(task: Task) -> list[tuple[str, str]]:
     """What is known by now of where and how the task runs."""
-    found = [("x-queue-position", str(task.told_position or 0))] if task.state is TaskState.QUEUED else []
-    found += [("x-llama-orch-pool", task.pool_id)] if task.pool_id else []
-    return found + ([("x-llama-orch-overhead-ms", f"{task.overhead_ms:g}")] if task.overhead_ms is not None else [])
+    found = [("x-queue-position", str(task.reported_position or 0))] if task.state is TaskState.QUEUED else []
+    found += [("x-llama-orch-pool", task.place.pool_id)] if task.place.pool_id else []
+    return found + (
+        [("x-llama-orch-overhead-ms", f"{task.measurements.overhead_ms:g}")]
+        if task.measurements.overhead_ms is not None
+        else []
+    )
 
 
 def _wants_narration(query: Mapping[str, str]) -> bool:

@@ -13,24 +13,26 @@ from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.meta import Version
 from llama_orch.contracts.pools import PoolFigures, PoolHealth, PoolList
 from llama_orch.contracts.tasks import TaskState, TaskView
+from llama_orch.engines.wire.adapters import adapters
 from queen_rbee.api.paging import wanted_page
 from queen_rbee.api.tasks import TaskListing
-from queen_rbee.dispatch.dispatcher import Dispatcher
 from queen_rbee.intake.intake import Intake, task_id_of, unknown_task
 from queen_rbee.pools.candidates import public_pool
 from queen_rbee.pools.capabilities import API_VERSION
 from queen_rbee.pools.capabilities import capabilities as known_capabilities
+from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.sources.handoffs import HandoffSource
 from queen_rbee.store.protocol import Store
+from queen_rbee.tasks.book import TaskBook
 from queen_rbee.tasks.task import Task
 
 ONE_AT_A_TIME = trio.CapacityLimiter(1)
 """Of long lists: each takes the interpreter from the loop, and whoever asks for many must not take it all."""
 
 
-def add_views(app: QuartTrio, dispatcher: Dispatcher, intake: Intake, store: Store) -> None:
+def add_views(app: QuartTrio, book: TaskBook, registry: PoolRegistry, intake: Intake, store: Store) -> None:
     """Add the routes to `app`; `store` has the records of tasks that ended long ago, or before a restart."""
-    listing = TaskListing(dispatcher.book, store, partial(_view, intake))
+    listing = TaskListing(book, store, partial(_view, intake))
 
     @app.get("/v2/tasks")
     async def tasks() -> Response:
@@ -41,7 +43,7 @@ def add_views(app: QuartTrio, dispatcher: Dispatcher, intake: Intake, store: Sto
     @app.get("/v2/tasks/<task_id>")
     async def task(task_id: str) -> Response:
         identifier = task_id_of(task_id)
-        if found := dispatcher.book.get(identifier):
+        if found := book.get(identifier):
             return answer(_view(intake, found))
         if record := await store.get("record", str(identifier)):
             return Response(record.body, content_type="application/json")
@@ -49,12 +51,12 @@ def add_views(app: QuartTrio, dispatcher: Dispatcher, intake: Intake, store: Sto
 
     @app.get("/v2/pools")
     async def pools() -> Response:
-        known = dispatcher.registry.pools()
+        known = registry.pools()
         return await answer_of(lambda: PoolList(pools=[*map(public_pool, known)], count=len(known)))
 
     @app.get("/v2/pools/<pool_id>/health")
     async def pool_health(pool_id: str) -> Response:
-        return answer(_health(dispatcher, pool_id))
+        return answer(_health(registry, pool_id))
 
     @app.get("/v2/meta/version")
     async def version() -> Response:
@@ -62,8 +64,8 @@ def add_views(app: QuartTrio, dispatcher: Dispatcher, intake: Intake, store: Sto
 
     @app.get("/v2/meta/capabilities")
     async def capabilities() -> Response:
-        known = dispatcher.registry.pools()
-        return await answer_of(lambda: known_capabilities(known, dispatcher.adapters))
+        known = registry.pools()
+        return await answer_of(lambda: known_capabilities(known, adapters()))
 
 
 def answer(value: Outbound, status: int = 200) -> Response:
@@ -89,8 +91,8 @@ def _wrong_state(state: str | None) -> list[tuple[str, str]]:
     return [] if known else [("state", f"must be one of {', '.join(TaskState)}")]
 
 
-def _health(dispatcher: Dispatcher, pool_id: str) -> PoolHealth:
-    for pool in dispatcher.registry.pools_named(pool_id):
+def _health(registry: PoolRegistry, pool_id: str) -> PoolHealth:
+    for pool in registry.pools_named(pool_id):
         known = pool.model_dump()
         return PoolHealth(**known, metrics=PoolFigures(**known))
     message = f"there is no pool {pool_id[:64]}"

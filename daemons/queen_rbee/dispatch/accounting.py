@@ -1,7 +1,4 @@
-"""What remains of a task when it has ended: measurements, metrics, its session's account, a record, a line in the log.
-
-Every task passes through `ended` exactly once, whatever its end. Its prompt is forgotten here.
-"""
+"""Record the end of a task: measurements, metrics, its session's account, an artifact, a stored record, a log line."""
 
 from dataclasses import dataclass
 
@@ -21,12 +18,12 @@ from queen_rbee.tasks.artifacts import Artifacts
 from queen_rbee.tasks.book import TaskBook
 from queen_rbee.tasks.task import Task
 
-NOT_KEPT = "the engine refused it; its words, which may repeat what it was asked, were for the client alone"
+MESSAGE_WITHHELD = "the engine refused the request (its message may repeat the prompt and went to the client only)"
 
 
 @dataclass
 class Accounting:
-    """All books that a task's end is written into."""
+    """Every task passes through `record_end` exactly once."""
 
     book: TaskBook
     metrics: Metrics
@@ -35,78 +32,81 @@ class Accounting:
     sessions: Sessions
     catalog: Catalog
     artifacts: Artifacts
-    dropped: int = 0
-    """Tasks that a full queue dropped and that nobody was told of yet: under overload a line for each would be most of
-    the work, and drown all others."""
+    _dropped: int = 0
+    """Tasks dropped from a full queue since the last report. Under overload a log line for each would be most of the
+    work, and would drown all others."""
 
-    def ended(self, task: Task, target: Candidate | None = None) -> None:
-        """`task` has ended, on `target` or before it got a slot."""
+    def record_end(self, task: Task, target: Candidate | None = None) -> None:
+        """Record that `task` ended on `target`, or before it got a slot; forget its prompt."""
         if target:
-            self.forecast.ended(task)
+            self.forecast.record_end(task)
             self.metrics.ended(task, target)
         else:
-            self._never_ran(task)
-        self._settle(task, target)
+            self._count_unstarted(task)
+        self._settle_turn(task, target)
         view = task.view()
         dropped = bool(task.error and task.error.code == ErrorCode.QUEUE_FULL_DROP_LRU)
-        if not dropped:  # else there is nothing to reproduce: it was refused, only later
+        if not dropped:  # a dropped task is a late refusal: there is nothing to reproduce
             self.artifacts.record(view, task.request, target, task.passage)
         if task.durable:
             self.store.put_later("record", _record(view, task))
             self.store.mark_ended(task.task_id)
         task.forget_content()
-        self.book.ended(task)
+        self.book.mark_ended(task)
         if dropped:
-            self.dropped += 1
+            self._dropped += 1
         else:
-            _report(task)
+            _log_end(task)
 
     def report_dropped(self) -> None:
-        """One line for all that were dropped since the last one."""
-        if self.dropped:
-            emit(events.TASKS_DROPPED, count=self.dropped)
-        self.dropped = 0
+        """Emit one event for all tasks dropped since the last call."""
+        if self._dropped:
+            emit(events.TASKS_DROPPED, count=self._dropped)
+        self._dropped = 0
 
-    def _never_ran(self, task: Task) -> None:
+    def _count_unstarted(self, task: Task) -> None:
         if task.state == "cancelled":
             self.metrics.canceled.labels("", "", "", "", task.cancel_reason).inc()
         elif task.error:
             self.metrics.rejected.labels(task.request.engine or "", task.error.code).inc()
 
-    def _settle(self, task: Task, target: Candidate | None) -> None:
-        if task.turn is None:
+    def _settle_turn(self, task: Task, target: Candidate | None) -> None:
+        if task.session_turn is None:
             return
-        if task.started_at is None or task.ended_at is None:
-            self.sessions.abandoned(task.turn)
+        measured = task.measurements
+        if measured.started_at is None or measured.ended_at is None:
+            self.sessions.abandon_turn(task.session_turn)
             return
-        self.sessions.ended(
-            task.turn,
-            tokens_in=task.tokens_in,
-            tokens_out=task.tokens_out,
-            engine_ms=1000 * (task.ended_at - task.started_at),
-            cost=(self.price(task, target) or 0.0) * (task.tokens_in + task.tokens_out) / 1000,
+        price = task_price(self.catalog, task, target) or 0.0
+        self.sessions.end_turn(
+            task.session_turn,
+            tokens_in=measured.tokens_in,
+            tokens_out=measured.tokens_out,
+            engine_ms=1000 * (measured.ended_at - measured.started_at),
+            cost=price * (measured.tokens_in + measured.tokens_out) / 1000,
             now=trio.current_time(),
         )
 
-    def price(self, task: Task, target: Candidate | None = None) -> float | None:
-        """What 1000 tokens of the task's model cost, None where that is not known yet; a task that names no model has
-        that of `target`."""
-        name = task.request.model_ref
-        return self.catalog.price(served_name(target, None) if target and name is None else name)
+
+def task_price(catalog: Catalog, task: Task, target: Candidate | None = None) -> float | None:
+    """Return the cost of 1000 tokens of the task's model, or of `target`'s if it names none; None if unknown."""
+    name = task.request.model_ref
+    return catalog.price(served_name(target, None) if target and name is None else name)
 
 
 def _record(view: TaskView, task: Task) -> Document:
-    """What is kept of a task for those who ask later."""
-    if view.error and task.quoted:
-        view = view.model_copy(update={"error": view.error.model_copy(update={"message": NOT_KEPT})})
+    """Return what GET /v2/tasks shows once the task is no longer in memory."""
+    if view.error and task.error_quoted:
+        view = view.model_copy(update={"error": view.error.model_copy(update={"message": MESSAGE_WITHHELD})})
     return Document(str(task.task_id), view.model_dump_json(exclude_none=True), tag=task.state)
 
 
-def _report(task: Task) -> None:
-    fields = {"job_id": task.job_id, "pool_id": task.pool_id, "correlation_id": task.correlation_id}
+def _log_end(task: Task) -> None:
+    fields = {"job_id": task.job_id, "pool_id": task.place.pool_id, "correlation_id": task.correlation_id}
     if task.error and task.error.code != ErrorCode.CANCELLED:
-        reason = NOT_KEPT if task.quoted else task.error.message
+        reason = MESSAGE_WITHHELD if task.error_quoted else task.error.message
         emit(events.TASK_FAILED, code=task.error.code, reason=reason, **fields)
     else:
-        decode = round(task.decode_ms or 0)
-        emit(events.TASK_ENDED, state=task.state, tokens_out=task.tokens_out, decode_ms=decode, **fields)
+        measured = task.measurements
+        decode_ms = round(measured.decode_ms or 0)
+        emit(events.TASK_ENDED, state=task.state, tokens_out=measured.tokens_out, decode_ms=decode_ms, **fields)

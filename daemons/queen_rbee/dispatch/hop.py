@@ -1,4 +1,4 @@
-"""The way through a node: what its relay is shown beside the request, and what the connections to it are made of."""
+"""What a request needs on its way through a node's relay: token, session header, kept connections, TLS."""
 
 import ssl
 from dataclasses import dataclass
@@ -12,40 +12,42 @@ from llama_orch.http.client.kept_connections import KeptConnections
 from llama_orch.settings.types import Secret
 from queen_rbee.pools.candidates import Candidate
 
-MARK_DIGITS = 32
+SESSION_DIGITS = 32
 
 
 @dataclass(frozen=True)
 class Hop:
-    """What the way through a node needs: the token that its relay wants to see, connections that are kept, and TLS."""
+    """How to reach engines behind nodes. Engines that queen-rbee reaches directly get no token and no session."""
 
     token: Secret | None = None
     connections: KeptConnections | None = None
     tls: ssl.SSLContext | None = None
 
     async def aclose(self) -> None:
-        """Close what is kept."""
+        """Close idle connections."""
         if self.connections:
             with trio.CancelScope(shield=True):
                 await self.connections.aclose()
 
     def headers(self, target: Candidate, request: TaskRequest) -> dict[str, str]:
-        """Those for the relay; an engine that the queen speaks to herself gets none."""
-        mark = session_mark(request) if target.node_id is not None else None
-        return self.credentials(target) | ({SESSION_HEADER: mark} if mark else {})
+        """Return the headers for the node's relay; none for an engine that is reached directly."""
+        session = session_header(request) if target.node_id is not None else None
+        return self.credentials(target) | ({SESSION_HEADER: session} if session else {})
 
     def credentials(self, target: Candidate) -> dict[str, str]:
-        """What the relay of a node wants to see; an engine that the queen speaks to herself gets none."""
-        known = target.node_id is not None and self.token
-        return {"authorization": f"Bearer {known.get_secret_value()}"} if known else {}
+        """Return the headers that authenticate at the node's relay; none for an engine that is reached directly."""
+        token = target.node_id is not None and self.token
+        return {"authorization": f"Bearer {token.get_secret_value()}"} if token else {}
 
 
 DIRECT = Hop()
 
 
-def session_mark(request: TaskRequest) -> str | None:
-    """By which a node tells a session's turns from others, without learning the session's id; None where a turn is to
-    go wherever there is most room."""
+def session_header(request: TaskRequest) -> str | None:
+    """Return a digest by which a node recognises the turns of a session without learning its id.
+
+    None if the turn is not to be kept near its predecessor (`kv_hint` is `cold`).
+    """
     if request.session_id is None or request.kv_hint == "cold":
         return None
-    return sha256(request.session_id.bytes).hexdigest()[:MARK_DIGITS]
+    return sha256(request.session_id.bytes).hexdigest()[:SESSION_DIGITS]

@@ -1,7 +1,7 @@
-"""The admission queue: bounded, two priorities, FIFO inside each, and neither starves.
+"""The admission queue: bounded, with two priorities, FIFO within each, without starvation. No I/O, no clock.
 
-A plain data structure without I/O or clock. Tasks are known here by an id alone, and by the lane they stand in: tasks
-of one lane can run in just the same places, so that a look for the next one passes over a whole lane at once.
+The queue knows a task by its key and by its lane. Tasks of one lane can run in the same places, so that a search for
+the next placeable task skips a whole lane at once.
 """
 
 import heapq
@@ -13,71 +13,73 @@ Priority = Literal["interactive", "batch"]
 Policy = Literal["drop-lru", "reject-new"]
 K = TypeVar("K")
 
-INTERACTIVE_IN_A_ROW = 4
-"""So many interactive tasks go before a batch task that waits: interactive comes first, batch keeps a fifth."""
+INTERACTIVE_PER_BATCH = 4
+"""Interactive tasks served before a waiting batch task: batch keeps a fifth of the slots."""
 
 WEIGHT_LIMIT = 256 << 20
-"""Bytes that all waiting prompts may have together: what the queue's memory is bounded by, beside its capacity."""
+"""Bytes of all waiting prompts together: bounds the queue's memory, besides its capacity."""
 
 
 @dataclass(frozen=True)
 class Admitted(Generic[K]):
-    """The newcomer waits; `dropped` are the tasks that made room for it."""
+    """The new task waits; `dropped` are the tasks that made room for it."""
 
     dropped: tuple[K, ...] = ()
 
 
 class QueueFull(Exception):
-    """There is no room for the newcomer under the policy in force."""
+    """The policy in force leaves no room for the new task."""
 
 
 @dataclass
-class Line(Generic[K]):
-    """Those of one priority: `lanes` in the order of arrival, with the number of each arrival; `attended` begins with
-    the one that nobody has asked for longest, and has the weight of each; `firm` has those that give way to nobody."""
+class PriorityLine(Generic[K]):
+    """The waiting tasks of one priority.
 
-    place: dict[K, Hashable] = field(default_factory=dict)
+    `lanes` holds each lane's tasks in order of arrival, with arrival numbers. `droppable` and `firm` hold the weight of
+    each task; `droppable` begins with the least recently attended task, `firm` tasks are never dropped.
+    """
+
+    lane_of: dict[K, Hashable] = field(default_factory=dict)
     lanes: dict[Hashable, dict[K, int]] = field(default_factory=dict)
-    attended: dict[K, int] = field(default_factory=dict)
+    droppable: dict[K, int] = field(default_factory=dict)
     firm: dict[K, int] = field(default_factory=dict)
     arrivals: int = 0
     returns: int = 0
     weight: int = 0
 
-    def add(self, task: K, lane: Hashable, weight: int, *, firm: bool = False) -> None:
-        """`task` stands at the end."""
+    def append(self, task: K, lane: Hashable, weight: int, *, firm: bool = False) -> None:
         self.arrivals += 1
-        self.place[task] = lane
+        self.lane_of[task] = lane
         self.lanes.setdefault(lane, {})[task] = self.arrivals
-        (self.firm if firm else self.attended)[task] = weight
+        (self.firm if firm else self.droppable)[task] = weight
         self.weight += weight
 
-    def add_first(self, task: K, lane: Hashable, weight: int) -> None:
-        """`task` stands before all others, and gives way to nobody. As long as the line is, so long it takes."""
+    def prepend(self, task: K, lane: Hashable, weight: int) -> None:
+        """Put `task` before all others, as a firm one. Takes time proportional to the line's length."""
         self.returns += 1
-        self.place = {task: lane, **self.place}
+        self.lane_of = {task: lane, **self.lane_of}
         self.lanes[lane] = {task: -self.returns, **self.lanes.get(lane, {})}
         self.firm[task] = weight
         self.weight += weight
 
     def attend(self, task: K) -> None:
-        """`task` becomes the last to be dropped."""
-        if task in self.attended:
-            self.attended[task] = self.attended.pop(task)
+        """Make `task` the last one to be dropped."""
+        if task in self.droppable:
+            self.droppable[task] = self.droppable.pop(task)
 
     def remove(self, task: K) -> bool:
-        """Whether it was there."""
-        if task not in self.place:
+        """Return whether `task` was in the line."""
+        if task not in self.lane_of:
             return False
-        lane = self.place.pop(task)
-        self.weight -= (self.firm if task in self.firm else self.attended).pop(task)
+        lane = self.lane_of.pop(task)
+        self.weight -= (self.firm if task in self.firm else self.droppable).pop(task)
         del self.lanes[lane][task]
         if not self.lanes[lane]:
             del self.lanes[lane]
         return True
 
-    def walk(self, skipped: Container[Hashable]) -> Iterator[K]:
-        """In order of arrival; a lane ends as soon as it is `skipped`, which may come about on the way."""
+    def in_order(self, skipped: Container[Hashable]) -> Iterator[K]:
+        """Iterate in order of arrival. A lane ends once it is in `skipped`, which may change during the iteration."""
         lanes = [_unskipped(lane, members, skipped) for lane, members in self.lanes.items() if lane not in skipped]
         return (task for _number, task in (lanes[0] if len(lanes) == 1 else heapq.merge(*lanes, key=_number)))
 
@@ -100,93 +102,94 @@ class AdmissionQueue(Generic[K]):
         self.capacity = capacity
         self.policy = policy
         self.weight_limit = weight_limit
-        self._lines: dict[Priority, Line[K]] = {"interactive": Line(), "batch": Line()}
+        self._lines: dict[Priority, PriorityLine[K]] = {"interactive": PriorityLine(), "batch": PriorityLine()}
         self._streak = 0
+        """Interactive tasks served since the last batch task, while batch tasks waited."""
 
     def __len__(self) -> int:
         return self.depth("interactive") + self.depth("batch")
 
     def __contains__(self, task: K) -> bool:
-        return any(task in line.place for line in self._lines.values())
+        return any(task in line.lane_of for line in self._lines.values())
 
     def depth(self, priority: Priority) -> int:
-        """How many tasks of `priority` wait."""
-        return len(self._lines[priority].place)
+        """Return how many tasks of `priority` wait."""
+        return len(self._lines[priority].lane_of)
 
     def admit(
         self, task: K, priority: Priority, lane: Hashable = None, weight: int = 0, *, firm: bool = False
     ) -> Admitted[K]:
-        """Put `task` at the end of its line. Raises QueueFull, and then nothing has changed.
+        """Append `task` to its line. Raises QueueFull and changes nothing if there is no room.
 
-        A `firm` one is never dropped, and other tasks of either priority make room for it.
+        A `firm` task is never dropped, and tasks of either priority are dropped for it.
         """
         dropped = self._victims("interactive" if firm else priority, weight)
         for victim in dropped:
             self.remove(victim)
-        self._lines[priority].add(task, lane, weight, firm=firm)
+        self._lines[priority].append(task, lane, weight, firm=firm)
         return Admitted(dropped)
 
     def restore(self, task: K, priority: Priority, lane: Hashable = None, weight: int = 0) -> None:
-        """As `admit`, for a task that was admitted before a restart: there is always room."""
-        self._lines[priority].add(task, lane, weight)
+        """Append a task that was admitted before a restart, whatever the capacity."""
+        self._lines[priority].append(task, lane, weight)
 
     def put_back(self, task: K, priority: Priority, lane: Hashable = None, weight: int = 0) -> None:
-        """As `restore`, for a task that has lost its place: it goes before all others of its priority, as it did."""
-        self._lines[priority].add_first(task, lane, weight)
+        """Prepend a task that lost its slot, whatever the capacity."""
+        self._lines[priority].prepend(task, lane, weight)
 
     def full(self, weight: int = 0) -> bool:
-        """Whether a newcomer of `weight` finds no room."""
+        """Return whether a new task of `weight` bytes has no room unless others are dropped."""
         return len(self) >= self.capacity or self.weight + weight > self.weight_limit
 
     @property
     def weight(self) -> int:
-        """What all waiting tasks weigh together."""
+        """Bytes of all waiting prompts."""
         return sum(line.weight for line in self._lines.values())
 
-    def _victims(self, newcomer: Priority, weight: int) -> tuple[K, ...]:
-        """Who gives way under drop-lru to a `newcomer` of that rank: batch first, an interactive one to no batch."""
-        number, heavy = len(self) + 1 - self.capacity, self.weight + weight - self.weight_limit
-        if self.policy == "reject-new" and (number > 0 or heavy > 0):
+    def _victims(self, priority: Priority, weight: int) -> tuple[K, ...]:
+        """Return the tasks to drop for a new one: batch tasks first, interactive tasks never for a batch task."""
+        number, excess = len(self) + 1 - self.capacity, self.weight + weight - self.weight_limit
+        if self.policy == "reject-new" and (number > 0 or excess > 0):
             raise QueueFull
-        lines: tuple[Priority, ...] = ("batch",) if newcomer == "batch" else ("batch", "interactive")
-        found: list[K] = []
-        for task, its_weight in (item for priority in lines for item in self._lines[priority].attended.items()):
-            if len(found) >= number and heavy <= 0:
+        lines: tuple[Priority, ...] = ("batch",) if priority == "batch" else ("batch", "interactive")
+        victims: list[K] = []
+        for task, its_weight in (item for line in lines for item in self._lines[line].droppable.items()):
+            if len(victims) >= number and excess <= 0:
                 break
-            found.append(task)
-            heavy -= its_weight
-        if len(found) < number or heavy > 0:
+            victims.append(task)
+            excess -= its_weight
+        if len(victims) < number or excess > 0:
             raise QueueFull
-        return tuple(found)
+        return tuple(victims)
 
     def attend(self, task: K) -> None:
-        """Somebody has asked for `task`, so that it is not the first to be dropped."""
+        """Record that a client asked for `task`, so that it is dropped last."""
         for line in self._lines.values():
             line.attend(task)
 
     def remove(self, task: K) -> bool:
-        """Take `task` out wherever it stands; whether it was there."""
+        """Return whether `task` was waiting."""
         return any(line.remove(task) for line in self._lines.values())
 
     def take(self, task: K) -> None:
-        """`task` is served now. Raises KeyError when it does not wait."""
+        """Remove `task` because it is served now. Raises KeyError if it does not wait."""
         batch_waits = bool(self.depth("batch"))
         if self._lines["interactive"].remove(task):
-            self._streak = min(self._streak + 1, INTERACTIVE_IN_A_ROW) if batch_waits else 0
+            self._streak = min(self._streak + 1, INTERACTIVE_PER_BATCH) if batch_waits else 0
         elif self._lines["batch"].remove(task):
             self._streak = 0
         else:
             raise KeyError(task)
 
     def order(self, skipped: Container[Hashable] = ()) -> Iterator[K]:
-        """The waiting tasks in the order in which they would be served if each could be placed.
+        """Iterate over the waiting tasks in the order of service, as if each could be placed.
 
-        Lanes that are `skipped`, from the start or by the caller on the way, are passed over.
+        Lanes in `skipped` are passed over; the caller may add to it during the iteration.
         """
-        interactive, batch = (self._lines[priority].walk(skipped) for priority in ("interactive", "batch"))
+        interactive, batch = (self._lines[priority].in_order(skipped) for priority in ("interactive", "batch"))
         streak = self._streak
         while True:
-            first, second = (batch, interactive) if streak >= INTERACTIVE_IN_A_ROW else (interactive, batch)
+            first, second = (batch, interactive) if streak >= INTERACTIVE_PER_BATCH else (interactive, batch)
             try:
                 yield next(first)
                 streak = 0 if first is batch else streak + 1
@@ -195,20 +198,21 @@ class AdmissionQueue(Generic[K]):
                 return
 
     def position(self, task: K) -> int | None:
-        """How many tasks go before `task`, or None when it does not wait."""
+        """Return how many tasks are served before `task`; None if it does not wait."""
         for priority, line in self._lines.items():
-            if task in line.place:
-                newest = next(reversed(line.place)) == task  # asked for at each admission: no walk through the line
-                return self._ahead(priority, len(line.place) - 1 if newest else list(line.place).index(task))
+            if task in line.lane_of:
+                # each admission asks for the newest task: no walk through the line for that
+                newest = next(reversed(line.lane_of)) == task
+                return self._tasks_ahead(priority, len(line.lane_of) - 1 if newest else list(line.lane_of).index(task))
         return None
 
     def next_position(self, priority: Priority) -> int:
-        """How many tasks would go before a newcomer."""
-        return self._ahead(priority, self.depth(priority))
+        """Return how many tasks would be served before a new one."""
+        return self._tasks_ahead(priority, self.depth(priority))
 
-    def _ahead(self, priority: Priority, rank: int) -> int:
-        """How many go before the task at `rank` of its line, as `order` has it."""
+    def _tasks_ahead(self, priority: Priority, index: int) -> int:
+        """Return how many tasks `order` yields before the one at `index` of its line."""
         if priority == "interactive":
-            return rank + min((self._streak + rank) // INTERACTIVE_IN_A_ROW, self.depth("batch"))
-        first = INTERACTIVE_IN_A_ROW - self._streak
-        return rank + min(self.depth("interactive"), first + rank * INTERACTIVE_IN_A_ROW)
+            return index + min((self._streak + index) // INTERACTIVE_PER_BATCH, self.depth("batch"))
+        first = INTERACTIVE_PER_BATCH - self._streak
+        return index + min(self.depth("interactive"), first + index * INTERACTIVE_PER_BATCH)

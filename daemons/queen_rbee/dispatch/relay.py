@@ -1,7 +1,7 @@
-"""The relay: runs one task on one engine and appends what comes to the task's event log.
+"""Relay one task to one engine, and append the answer to the task's event log.
 
-Owns the connection to the engine for as long as the task runs there; leaving it in any way closes the connection, which
-is what frees the engine's slot. Every wait has a limit, and so has the answer.
+Owns the connection to the engine. Leaving `run` in any way closes or returns the connection, which frees the engine's
+slot. Every wait is bounded, and so is the answer.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import trio
 
-from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.nodes import RELAY_HEADER
 from llama_orch.engines.wire.adapter import (
     AnswerPart,
@@ -27,75 +26,76 @@ from llama_orch.engines.wire.errors import classified
 from llama_orch.http.client.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
 from llama_orch.http.client.sse import MalformedStream, read_events
 from llama_orch.http.server.bodies import aside
-from queen_rbee.dispatch.failure import Failure, refused, relay_failure
+from queen_rbee.dispatch.failures import FailureKind, RelayFailure, engine_refusal, node_relay_failure
 from queen_rbee.dispatch.hop import DIRECT, Hop
-from queen_rbee.dispatch.rooms import clamped
-from queen_rbee.dispatch.silence import Limits, Silence
+from queen_rbee.dispatch.max_tokens import fit_to_error
+from queen_rbee.dispatch.stalls import StallLimits, StallTimer
 from queen_rbee.pools.candidates import Candidate, served_name
 from queen_rbee.tasks.task import Task
 
 ANSWER_LIMIT = 64 << 20
-"""Bytes of the largest answer; a stream is measured in characters. 1,000 embeddings of 4,096 numbers are as many."""
-COMPLAINT_LIMIT = 64 << 10
-IN_THREAD_BYTES = 256 << 10
-REST_S = 0.02
-OVERRUN = 64
-"""So many pieces more than max_tokens may come; an engine that sends more does not know the limit, or not its end."""
+"""Bytes of the largest answer (of a stream: characters), as many as 1,000 embeddings of 4,096 numbers."""
+ERROR_LIMIT = 64 << 10
+"""Bytes that are read of an error's body."""
+PARSE_IN_THREAD_BYTES = 256 << 10
+CLOSE_WAIT_S = 0.02
+MAX_EXTRA_TOKENS = 64
+"""An engine that sends this many tokens beyond max_tokens does not know the limit or does not stop."""
 
-Told = TypeVar("Told", str, bytes)
+Body = TypeVar("Body", str, bytes)
 
 
-async def run(task: Task, target: Candidate, adapter: EngineAdapter, limits: Limits, hop: Hop = DIRECT) -> None:
-    """Relay the engine's answer to `task` until it ends. Raises Failure; the caller decides what follows.
+async def run(task: Task, target: Candidate, adapter: EngineAdapter, limits: StallLimits, hop: Hop = DIRECT) -> None:
+    """Relay the engine's answer to `task` until the answer ends. Raises RelayFailure.
 
-    The task ends last of all, when the connection is closed, and nothing is awaited behind that: its readers see the
-    end when the caller has given the slot back, so that a session's next turn finds its replica free.
+    The task ends after the connection is closed, and nothing is awaited after that: its readers see the end once the
+    caller has released the slot, so that a session's next turn finds its replica free.
     """
     dialogue = await aside(task.size, partial(_dialogue, task, target, adapter))
-    task.asked_at, task.heard_at = trio.current_time(), None
-    silence = Silence(limits, task.size, task.asked_at)
+    task.measurements.sent_at, task.measurements.answered_at = trio.current_time(), None
+    timer = StallTimer(limits, task.size, task.measurements.sent_at)
     try:
-        with silence.scope:
-            last = await _ask_within_room(task, target, dialogue, adapter, silence, hop)
+        with timer.scope:
+            last = await _request_within_context(task, target, dialogue, adapter, timer, hop)
             task.end(last.tokens_in, last.tokens_out, trio.current_time())
             return
     except Unreachable as error:
-        away = f"the engine is away: {error}"
-        raise Failure(ErrorCode.WORKER_RESET, away, retriable=True, blame="replica", elsewhere=True) from error
+        raise RelayFailure(FailureKind.UNAVAILABLE, f"the engine is unreachable: {error}") from error
     except UpstreamTimeout as error:
-        raise Failure(ErrorCode.DECODE_TIMEOUT, f"the engine stalls: {error}", retriable=True) from error
-    except (UpstreamError, MalformedStream) as error:
-        lost = isinstance(error, UpstreamError)
-        raise Failure(ErrorCode.WORKER_RESET, f"the engine broke off: {error}", retriable=True, lost=lost) from error
-    words = f"the engine stalls: {silence.words(trio.current_time())}"
-    raise Failure(ErrorCode.DECODE_TIMEOUT, words, retriable=True)
+        raise RelayFailure(FailureKind.STALLED, f"the engine stalled: {error}") from error
+    except UpstreamError as error:
+        raise RelayFailure(FailureKind.CONNECTION_LOST, f"the engine broke off: {error}") from error
+    except MalformedStream as error:
+        raise RelayFailure(FailureKind.ENGINE_ERROR, f"the engine broke off: {error}") from error
+    raise RelayFailure(FailureKind.STALLED, f"the engine stalled: {timer.describe(trio.current_time())}")
 
 
 def _dialogue(task: Task, target: Candidate, adapter: EngineAdapter) -> EngineCall:
     try:
         return adapter.call(task.request, task.passage, served_name(target, task.request.model_ref))
     except ValueError as error:
-        raise Failure(ErrorCode.INVALID_PARAMS, str(error), retriable=False, blame="nobody") from error
+        raise RelayFailure(FailureKind.BAD_REQUEST, str(error)) from error
 
 
-async def _ask_within_room(
-    task: Task, target: Candidate, dialogue: EngineCall, adapter: EngineAdapter, silence: Silence, hop: Hop
+async def _request_within_context(
+    task: Task, target: Candidate, dialogue: EngineCall, adapter: EngineAdapter, timer: StallTimer, hop: Hop
 ) -> Finished:
-    """As `_ask`; an engine that refuses a max_tokens beyond its context is asked once more for what it has room for."""
+    """As `_request`, but repeat once with a smaller max_tokens if the engine says that it exceeds the context."""
     try:
-        return await _ask(task, target, dialogue, adapter, silence, hop)
-    except Failure as failure:
-        smaller = clamped(task.passage, str(failure)) if task.passage and failure.quoted and not task.shown else None
+        return await _request(task, target, dialogue, adapter, timer, hop)
+    except RelayFailure as failure:
+        may_repeat = task.passage and failure.quoted and not task.answer_started
+        smaller = fit_to_error(task.passage, str(failure)) if task.passage and may_repeat else None
         if smaller is None:
             raise
         task.passage = smaller
-    return await _ask(task, target, _dialogue(task, target, adapter), adapter, silence, hop)
+    return await _request(task, target, _dialogue(task, target, adapter), adapter, timer, hop)
 
 
-async def _ask(
-    task: Task, target: Candidate, dialogue: EngineCall, adapter: EngineAdapter, silence: Silence, hop: Hop
+async def _request(
+    task: Task, target: Candidate, dialogue: EngineCall, adapter: EngineAdapter, timer: StallTimer, hop: Hop
 ) -> Finished:
-    """Put the task to the engine and hear it out; its last word."""
+    """Send the request and append the answer to the task; return the engine's closing report."""
     headers = {
         "content-type": "application/json",
         "x-correlation-id": task.correlation_id,
@@ -110,113 +110,117 @@ async def _ask(
         body=dialogue.body,
         connections=hop.connections if target.node_id else None,
         tls=hop.tls if target.node_id else None,
-        connect_s=silence.limits.connect_s,
-        head_s=float("inf"),  # the scope of `silence` bounds it
+        connect_s=timer.limits.connect_s,
+        head_s=float("inf"),  # bounded by the timer's scope
     ) as response:
         if target.node_id and (verdict := response.headers.get(RELAY_HEADER)):
-            raise relay_failure(verdict, response.status, await _complaint(response, silence.limits.idle_s))
+            raise node_relay_failure(verdict, response.status, await _error_body(response, timer.limits.idle_s))
         if response.status != 200:
-            raise refused(adapter.refusal(response.status, await _complaint(response, silence.limits.idle_s)))
+            error_body = await _error_body(response, timer.limits.idle_s)
+            raise engine_refusal(adapter.refusal(response.status, error_body))
         if dialogue.streamed:
-            return await _stream(task, dialogue, response, silence, adapter)
-        return await _whole(task, dialogue, response, adapter)
+            return await _read_stream(task, dialogue, response, timer, adapter)
+        return await _read_document(task, dialogue, response, adapter)
 
 
-async def _complaint(response: Response, limit_s: float) -> bytes:
-    """The beginning of an error's body. The status has said enough: whatever befalls the body changes nothing."""
+async def _error_body(response: Response, timeout_s: float) -> bytes:
+    """Return the beginning of an error's body. The status counts even if the body breaks off."""
     body = bytearray()
-    with trio.move_on_after(limit_s), suppress(UpstreamError):
+    with trio.move_on_after(timeout_s), suppress(UpstreamError):
         async for chunk in response.chunks():
             body += chunk
-            if len(body) > COMPLAINT_LIMIT:
+            if len(body) > ERROR_LIMIT:
                 break
-    return bytes(body[:COMPLAINT_LIMIT])
+    return bytes(body[:ERROR_LIMIT])
 
 
-async def _stream(
-    task: Task, dialogue: EngineCall, response: Response, silence: Silence, adapter: EngineAdapter
+async def _read_stream(
+    task: Task, dialogue: EngineCall, response: Response, timer: StallTimer, adapter: EngineAdapter
 ) -> Finished:
-    """Append what comes to the task until the answer is complete."""
-    room = ANSWER_LIMIT
-    pieces = _most_pieces(task)
+    remaining = ANSWER_LIMIT
+    max_tokens = _max_tokens(task)
+    measured = task.measurements
     chunks = response.chunks()
     async for event in read_events(chunks):
-        room -= len(event.data)
-        if room < 0:
-            raise _too_much(f"its answer is longer than {ANSWER_LIMIT} characters")
+        remaining -= len(event.data)
+        if remaining < 0:
+            raise _endless_answer(f"its answer is longer than {ANSWER_LIMIT} characters")
         now = trio.current_time()
-        shown = task.tokens_out
-        last = _take(task, _understood(dialogue.event, event.data) if event.data else (), now, adapter)
+        tokens_before = measured.tokens_out
+        last = _append(task, _parse(dialogue.event, event.data) if event.data else (), now, adapter)
         if last:
-            await _rest(chunks)
+            await _drain(chunks)
             return last
-        silence.heard(now, token=task.tokens_out > shown)
-        if task.tokens_out > pieces:
-            raise _too_much(f"max_tokens is {task.request.max_tokens}, and it goes on after {task.tokens_out} pieces")
-    return _ended(_take(task, dialogue.closed(), trio.current_time(), adapter))
+        timer.received(now, token=measured.tokens_out > tokens_before)
+        if measured.tokens_out > max_tokens:
+            raise _endless_answer(
+                f"max_tokens is {task.request.max_tokens}, and it has sent {measured.tokens_out} tokens"
+            )
+    return _require_end(_append(task, dialogue.closed(), trio.current_time(), adapter))
 
 
-async def _rest(chunks: AsyncIterator[bytes]) -> None:
-    """Read what an engine says behind its last word, for a moment: only so can a connection be kept, and the engine
-    sees no client that leaves."""
-    with trio.move_on_after(REST_S), suppress(UpstreamError):
-        async for _nothing in chunks:
+async def _drain(chunks: AsyncIterator[bytes]) -> None:
+    """Read the rest of the body for a moment: only then can the connection be kept, and the engine sees no abort."""
+    with trio.move_on_after(CLOSE_WAIT_S), suppress(UpstreamError):
+        async for _chunk in chunks:
             pass
 
 
-def _too_much(words: str) -> Failure:
-    return Failure(ErrorCode.WORKER_RESET, f"the engine does not end: {words}", retriable=True)
+def _endless_answer(detail: str) -> RelayFailure:
+    return RelayFailure(FailureKind.ENGINE_ERROR, f"the engine does not stop: {detail}")
 
 
-def _most_pieces(task: Task) -> float:
-    """How many pieces an answer may have. A chunk of an OpenAI stream is no measure: it may belong to one of several
-    choices, or bring less than a token."""
+def _max_tokens(task: Task) -> float:
+    """Return after how many tokens a stream is cut off.
+
+    Chunks of OpenAI streams are not limited: one may belong to one of several choices, or hold less than a token.
+    """
     if task.passage or task.request.max_tokens is None:
         return float("inf")
-    return task.request.max_tokens + OVERRUN
+    return task.request.max_tokens + MAX_EXTRA_TOKENS
 
 
-def _ended(last: Finished | None) -> Finished:
+def _require_end(last: Finished | None) -> Finished:
     if last is None:
         raise UpstreamError("the stream ended before the answer did")
     return last
 
 
-async def _whole(task: Task, dialogue: EngineCall, response: Response, adapter: EngineAdapter) -> Finished:
-    """Take an answer that comes in one piece; parsing a large one would hold up every other task."""
+async def _read_document(task: Task, dialogue: EngineCall, response: Response, adapter: EngineAdapter) -> Finished:
+    """Read an answer that is one JSON document. Large ones are parsed in a thread, so that other tasks go on."""
     body = await response.read(ANSWER_LIMIT)
-    if len(body) < IN_THREAD_BYTES:
-        found = _understood(dialogue.whole, body)
+    if len(body) < PARSE_IN_THREAD_BYTES:
+        messages = _parse(dialogue.whole, body)
     else:
-        found = await trio.to_thread.run_sync(_understood, dialogue.whole, body)
-    return _ended(_take(task, found, trio.current_time(), adapter))
+        messages = await trio.to_thread.run_sync(_parse, dialogue.whole, body)
+    return _require_end(_append(task, messages, trio.current_time(), adapter))
 
 
-def _understood(read: Callable[[Told], Sequence[AnswerPart]], told: Told) -> Sequence[AnswerPart]:
-    """What the engine says. Raises Failure where that is not understood."""
+def _parse(parse: Callable[[Body], Sequence[AnswerPart]], body: Body) -> Sequence[AnswerPart]:
+    """Raises RelayFailure for what the adapter cannot parse."""
     try:
-        return read(told)
+        return parse(body)
     except (ValueError, RecursionError) as error:
-        words = f"the engine says something that is not understood: {error}"
-        raise Failure(ErrorCode.WORKER_RESET, words, retriable=True) from error
+        message = f"the engine sent an answer that cannot be parsed: {error}"
+        raise RelayFailure(FailureKind.ENGINE_ERROR, message) from error
 
 
-def _take(task: Task, found: Sequence[AnswerPart], now: float, adapter: EngineAdapter) -> Finished | None:
-    """Append what is `found` to the task; the last word, if it is among it. Raises Failure."""
+def _append(task: Task, messages: Sequence[AnswerPart], now: float, adapter: EngineAdapter) -> Finished | None:
+    """Append the engine's messages to the task; return its closing report, if any. Raises RelayFailure."""
     last = None
-    if task.heard_at is None:
-        task.heard_at = now
-    for said in found:
-        if isinstance(said, TextPiece):
-            if said.text:
-                task.token(said.text, now)
-        elif isinstance(said, StreamChunk):
-            task.chunk(said.raw, said.tokens, now, usage=said.usage)
-        elif isinstance(said, WholeAnswer):
-            task.result(said.raw, now)
-        elif isinstance(said, EngineRefusal):
-            raise refused(classified(said, adapter.error_patterns), begun=task.shown)
+    if task.measurements.answered_at is None:
+        task.measurements.answered_at = now
+    for message in messages:
+        if isinstance(message, TextPiece):
+            if message.text:
+                task.token(message.text, now)
+        elif isinstance(message, StreamChunk):
+            task.chunk(message.raw, message.tokens, now, usage=message.usage)
+        elif isinstance(message, WholeAnswer):
+            task.result(message.raw, now)
+        elif isinstance(message, EngineRefusal):
+            raise engine_refusal(classified(message, adapter.error_patterns), answer_started=task.answer_started)
         else:
-            task.tokens_cached = said.cached
-            last = last or said
+            task.measurements.tokens_cached = message.cached
+            last = last or message
     return last

@@ -1,12 +1,12 @@
-"""The tasks that run: each from its slot to its end, whatever that is, and accounted for.
+"""The running tasks: each from its slot to its end.
 
-Owns the attempts and gives each lease back in `finally`, so that no order of cancel, engine death and shutdown loses a
-slot. A task whose place is lost under it (its engine or its node is gone, a drain's time is up) goes elsewhere as long
-as nothing of its answer has come, or waits in the queue until it can.
+Owns the attempts, and releases each lease in `finally`, so that no order of cancel, engine failure and shutdown loses a
+slot. A task that loses its replica (engine or node gone, drain timed out) goes to another one as long as its answer has
+not started, or waits in the queue for one.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -18,109 +18,113 @@ from llama_orch.telemetry import correlation
 from queen_rbee.dispatch import relay
 from queen_rbee.dispatch.accounting import Accounting
 from queen_rbee.dispatch.circuits import Circuits, Fault
-from queen_rbee.dispatch.failure import Failure
+from queen_rbee.dispatch.failures import FailureKind, RelayFailure
+from queen_rbee.dispatch.forecast import Forecast
 from queen_rbee.dispatch.hop import Hop
-from queen_rbee.dispatch.silence import Limits
+from queen_rbee.dispatch.placer import Placer
+from queen_rbee.dispatch.stalls import StallLimits
 from queen_rbee.pools.candidates import Candidate, ReplicaKey
 from queen_rbee.pools.registry import PoolRegistry
+from queen_rbee.sessions.sessions import Sessions
 from queen_rbee.tasks.task import Task
 
-MOVES_MOST = 2
-"""So often a task is placed again after what it was sent to has broken: a task may be what breaks it."""
+MAX_BREAKS = 2
+"""A task is placed again after this many broken attempts: the task itself may break engines."""
+STOPPED = "queen-rbee stopped"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
 class Attempt:
-    """A task that runs on `target`; `lost` says why its place is taken from under it."""
+    """A task running on `target`. `displaced` is why it must leave, if it must."""
 
     target: Candidate
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    lost: str | None = None
+    displaced: str | None = None
 
 
-def breaks(failure: Failure, attempt: Attempt) -> bool:
-    """Whether what the task was sent to has broken under it; the task may be why."""
-    return attempt.lost is None and not failure.elsewhere
+def counts_as_break(failure: RelayFailure, attempt: Attempt) -> bool:
+    """Return whether the engine may have broken because of the task."""
+    return attempt.displaced is None and failure.next_step != "elsewhere"
 
 
-def goes_on(task: Task, failure: Failure, attempt: Attempt, waited_s: float, limit_s: float) -> bool:
-    """Whether `task` is tried on another replica, or waits for one, rather than ending with `failure`.
+def may_continue(task: Task, failure: RelayFailure, attempt: Attempt, waited_s: float, limit_s: float) -> bool:
+    """Return whether `task` is tried on another replica, or waits for one, rather than ending with `failure`.
 
-    A task whose readers have seen a part of its answer is never tried again. `waited_s` is the time since its first
-    place was lost, `limit_s` the longest that may become.
+    Never once its answer has started. `waited_s` is the time since it lost its first slot, `limit_s` the maximum.
     """
-    if task.shown or task.state.final or not (failure.elsewhere or failure.lost):
+    if task.answer_started or task.state.final or failure.next_step == "end":
         return False
-    if breaks(failure, attempt) and task.moves >= MOVES_MOST:
+    if counts_as_break(failure, attempt) and task.place.breaks >= MAX_BREAKS:
         return False
     return waited_s < limit_s
 
 
-def ending(task: Task, failure: Failure, attempt: Attempt) -> Failure:
-    """What `task` ends with that goes on nowhere. Where several replicas were tried and it has begun on none, that says
-    more than the last one's own failure, which it quotes."""
-    tried = {*task.tried, attempt.target.key}
-    if task.shown or len(tried) < 2 or not (failure.elsewhere or failure.lost):
+def final_failure(task: Task, failure: RelayFailure, attempt: Attempt) -> RelayFailure:
+    """Return the failure that ends a task which cannot continue.
+
+    If several replicas were tried and none started to answer, that says more than the last failure, which it quotes.
+    """
+    tried = {*task.place.tried, attempt.target.key}
+    if task.answer_started or len(tried) < 2 or failure.next_step == "end":
         return failure
-    message = f"{len(tried)} replicas were tried, and none has begun to answer; the last one: {failure}"
-    return Failure(ErrorCode.REPLICA_EXHAUSTED, message, retriable=True, blame=failure.blame, quoted=failure.quoted)
-
-
-log = logging.getLogger(__name__)
-
-STOPPED = "queen-rbee stopped"
+    message = f"{len(tried)} replicas were tried, and none started to answer; the last one: {failure}"
+    return RelayFailure(FailureKind.EXHAUSTED, message, quoted=failure.quoted)
 
 
 @dataclass
 class Runs:
-    """`waiting` tells how many tasks wait, `elsewhere` finds a replica for a task that others have refused, `put_back`
-    lets it wait before all others. `serve` is to be started for each task that has begun. `pool_wait_s` bounds how long
-    a task that loses place after place is tried again."""
+    """Start `serve` for each task passed to `begin`.
+
+    `pool_wait_s` limits how long a task that loses its replicas is tried again. Once `stopping` is set, no task waits
+    for another replica.
+    """
 
     registry: PoolRegistry
-    accounting: Accounting
     adapters: Mapping[str, EngineAdapter]
+    accounting: Accounting
+    forecast: Forecast
+    sessions: Sessions
     circuits: Circuits
-    waiting: Callable[[], int]
-    elsewhere: Callable[[Task], Candidate | None]
-    put_back: Callable[[Task], None]
-    limits: Limits
+    placer: Placer
+    limits: StallLimits
     hop: Hop
     pool_wait_s: float
     stopping: bool = False
-    """From then on nothing waits for another place."""
     _attempts: dict[Task, Attempt] = field(default_factory=dict)
 
     def begin(self, task: Task, target: Candidate, now: float) -> None:
-        """`task` runs on `target` from here on, where it has a slot."""
+        """Record that `task` runs on `target`, where it has a lease."""
         self._attempts[task] = Attempt(target)
         task.start(target.pool_id, target.replica_id, now)
-        if task.turn:
-            task.kv_warmth = self.accounting.sessions.placed(task.turn, *target.key)
-        task.log.append("metrics", self._situation(task, target, now))
+        if task.session_turn:
+            task.place.kv_warmth = self.sessions.place_turn(task.session_turn, *target.key)
+        task.log.append("metrics", self._start_metrics(task, target, now))
         task.log.append("narration", {"text": f"placed on pool {target.pool_id}, replica {target.replica_id}"})
         log.debug("task %s placed on pool %s replica %s", task.task_id, target.pool_id, target.replica_id)
 
-    def _situation(self, task: Task, target: Candidate, now: float) -> dict[str, object]:
-        found: dict[str, object] = {"queue_depth": self.waiting(), "pool_id": target.pool_id}
+    def _start_metrics(self, task: Task, target: Candidate, now: float) -> dict[str, object]:
+        metrics: dict[str, object] = {"queue_depth": self.placer.queue_depth, "pool_id": target.pool_id}
         if task.request.deadline_ms:
-            found["on_time_probability"] = round(self.accounting.forecast.on_time(task, -1, now), 3)
-        if task.kv_warmth is not None:
-            found["kv_warmth"] = task.kv_warmth
+            metrics["on_time_probability"] = round(self.forecast.on_time(task, -1, now), 3)
+        if task.place.kv_warmth is not None:
+            metrics["kv_warmth"] = task.place.kv_warmth
         if task.request.session_id:
-            found |= self.accounting.sessions.budgets(task.request.session_id)
-        return found
+            metrics |= self.sessions.budgets(task.request.session_id)
+        return metrics
 
     async def serve(self, task: Task) -> None:
-        """Run `task` to its end, where it has begun or elsewhere where that refuses it. The lease ends with it."""
+        """Run `task` until it ends or goes back to the queue, on other replicas if need be; then release its lease."""
         correlation.current.set(task.correlation_id)
         try:
             with task.scope, trio.move_on_at(task.deadline) as deadline:
                 while other := await self._relay(task, self._attempts[task]):
                     self._move(task, other)
             if deadline.cancelled_caught:
-                late = "the deadline passed while it ran"
-                _fail(task, self._attempts[task].target, ErrorCode.DEADLINE_UNMET, late, retriable=False)
+                target = self._attempts[task].target
+                message = "the deadline passed while the task ran"
+                _fail(task, target, ErrorCode.DEADLINE_UNMET, message, retriable=False)
         finally:
             target = self._attempts.pop(task).target
             self.registry.release(target.key)
@@ -133,81 +137,83 @@ class Runs:
 
     def _close(self, task: Task, target: Candidate) -> None:
         if task.state is TaskState.QUEUED and not self.stopping:
-            return  # it has lost its place and waits for another
+            return  # it waits for another replica
         if self.stopping and task.durable and not task.delivered and not task.state.final:
-            task.log.suspend()  # the store still has it: the next queen runs it
+            task.log.suspend()  # it runs again after the restart: the store still has it
             return
         _fail(task, target, ErrorCode.WORKER_RESET, STOPPED, retriable=True)
-        self.accounting.ended(task, target)
+        self.accounting.record_end(task, target)
 
     async def _relay(self, task: Task, attempt: Attempt) -> Candidate | None:
-        """Run `task` on the attempt's target; another replica where it can go on, None where it has ended or waits."""
+        """Run the attempt. Return another replica to go on with; None if the task has ended or waits."""
         target = attempt.target
         try:
             with attempt.scope:
                 await relay.run(task, target, self.adapters[target.engine], self.limits, self.hop)
-                self.circuits.worked(target)
+                self.circuits.record_answer(target)
                 return None
-            reason = attempt.lost or "it was interrupted"
-            failure = Failure(ErrorCode.WORKER_RESET, reason, retriable=True, blame="nobody", lost=True)
-        except Failure as found:
-            failure = found
+            failure = RelayFailure(FailureKind.DISPLACED, attempt.displaced or "the attempt was interrupted")
+        except RelayFailure as raised:
+            failure = raised
             self._blame(task, target, failure)
         except Exception:
-            # our own error ends the one task that met it: ending the queen would let a stored task end the next one too
-            log.exception("task %s met an error of queen-rbee's own", task.task_id)
-            _fail(task, target, ErrorCode.INTERNAL, "an error of queen-rbee's own; see its log", retriable=False)
+            # fail this task only: if queen-rbee crashed, a durable task would crash it again after the restart
+            log.exception("task %s failed by an internal error", task.task_id)
+            message = "internal error of queen-rbee (see its log)"
+            _fail(task, target, ErrorCode.INTERNAL, message, retriable=False)
             return None
-        return self._after(failure, task, attempt)
+        return self._continue_or_fail(failure, task, attempt)
 
-    def _after(self, failure: Failure, task: Task, attempt: Attempt) -> Candidate | None:
-        """Where `task` goes on after a failure; None where it waits again, or has ended."""
-        now = trio.current_time()
-        waited_s = now - (now if task.displaced_at is None else task.displaced_at)
-        going_on = goes_on(task, failure, attempt, waited_s, self.pool_wait_s)
-        task.moves += breaks(failure, attempt)
-        if going_on:
-            task.displaced_at = now - waited_s
-            task.refused_by.add(attempt.target.key)
-            task.tried.add(attempt.target.key)
-            task.last_failure = None if failure.quoted else str(failure)
-            if other := self.elsewhere(task):
+    def _continue_or_fail(self, failure: RelayFailure, task: Task, attempt: Attempt) -> Candidate | None:
+        """Return another replica for the task; None if it waits again or has ended."""
+        now, place = trio.current_time(), task.place
+        waited_s = 0.0 if place.displaced_at is None else now - place.displaced_at
+        continues = may_continue(task, failure, attempt, waited_s, self.pool_wait_s)
+        place.breaks += counts_as_break(failure, attempt)
+        if continues:
+            place.displaced_at = now - waited_s
+            place.excluded.add(attempt.target.key)
+            place.tried.add(attempt.target.key)
+            place.last_failure = None if failure.quoted else str(failure)
+            if other := self.placer.other_replica(task):
                 return other
-            self._wait_again(task)
+            self._requeue(task)
             return None
-        failure = ending(task, failure, attempt)
-        task.quoted = failure.quoted
+        failure = final_failure(task, failure, attempt)
+        task.error_quoted = failure.quoted
         _fail(task, attempt.target, failure.code, str(failure), retriable=failure.retriable, reason=failure.reason)
         return None
 
-    def _blame(self, task: Task, target: Candidate, failure: Failure) -> None:
+    def _blame(self, task: Task, target: Candidate, failure: RelayFailure) -> None:
         now = trio.current_time()
-        reason = "it answers with errors" if failure.quoted else str(failure)  # else its words would be in the journal
+        # a quoted message may repeat the prompt, which must not reach the journal
+        reason = "it answers with errors" if failure.quoted else str(failure)
         if failure.blame == "replica":
-            self.circuits.away(target, now, reason)
+            self.circuits.record_outage(target, now, reason)
         elif failure.blame == "unsure":
-            self.circuits.failed(target, now, Fault(task.client, task.content), reason)
+            self.circuits.record_fault(target, now, Fault(task.client, task.content_digest), reason)
 
-    def _wait_again(self, task: Task) -> None:
+    def _requeue(self, task: Task) -> None:
         if self.stopping:
             return
         task.requeue()
-        task.refused_by.clear()
-        task.log.append("narration", {"text": "its place was lost; it waits for another"})
-        self.put_back(task)
+        task.log.append("narration", {"text": "the replica was lost; waiting for another"})
+        self.placer.requeue(task)
 
-    def take_place(self, keys: Iterable[ReplicaKey], reason: str) -> int:
-        """Take the place of all tasks that run on these replicas from under them; how many there are. Those of which
-        nothing has come go elsewhere, the others end with WORKER_RESET."""
-        wanted = frozenset(keys)
-        found = [attempt for attempt in self._attempts.values() if attempt.target.key in wanted]
-        for attempt in found:
-            attempt.lost = reason
+    def displace(self, keys: Iterable[ReplicaKey], reason: str) -> int:
+        """Take all tasks off these replicas; return how many there are.
+
+        Those whose answer has not started continue elsewhere, the others end with WORKER_RESET.
+        """
+        replicas = frozenset(keys)
+        attempts = [attempt for attempt in self._attempts.values() if attempt.target.key in replicas]
+        for attempt in attempts:
+            attempt.displaced = reason
             attempt.scope.cancel()
-        return len(found)
+        return len(attempts)
 
     def abandon(self) -> None:
-        """End all that run: the client may submit it again, or the next queen runs it."""
+        """Stop all running tasks. Those that the store can run again after the restart do not end."""
         for task, attempt in self._attempts.items():
             if task.delivered or not task.durable:
                 _fail(task, attempt.target, ErrorCode.WORKER_RESET, STOPPED, retriable=True)

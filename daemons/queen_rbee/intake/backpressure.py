@@ -1,4 +1,4 @@
-"""What a full queue says: refusals that tell when to come back, and the places of those who do."""
+"""Refusals of a full queue: when to retry, and places reserved for clients that retry then."""
 
 from collections import deque
 from collections.abc import Hashable
@@ -6,137 +6,158 @@ from collections.abc import Hashable
 import trio
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
-from queen_rbee.dispatch.dispatcher import Dispatcher
-from queen_rbee.dispatch.estimates import MARGIN, backoff_ms
+from queen_rbee.dispatch.estimates import RETRY_MARGIN, backoff_ms
+from queen_rbee.dispatch.forecast import Forecast
+from queen_rbee.dispatch.outages import Outages
+from queen_rbee.dispatch.queue import AdmissionQueue
+from queen_rbee.metrics import Metrics
+from queen_rbee.pools.candidates import Demand
 from queen_rbee.tasks.task import Task
 
 GRACE_S = 3.0
-"""A place is kept so long after its time: Retry-After has whole seconds, and a client needs a moment."""
-AHEAD = 8
-"""Of so many places one is kept for those whose time comes next: slots that began together come free together, and
-meanwhile those that were told an even pace keep coming. (Simulated with 4 slots and room for 64: of those that come at
-the very moment 1.00 get in, without it 0.81.)"""
-KEPT = 10_000
-LONGEST_S = 3600.0
+"""How long a place stays reserved after its time: Retry-After has whole seconds, and clients need a moment."""
+PLACES_PER_UPCOMING = 8
+"""One of this many places is kept for reservations whose time comes next: slots that started together come free
+together, while clients retry at an even pace. (Simulated with 4 slots and a queue of 64: of the clients that retry on
+time all get in; 81 % without it.)"""
+MAX_RESERVATIONS = 10_000
+MAX_WAIT_S = 3600.0
 
 
-class Promises:
-    """Promised places in the order of their times. A client is known by whatever it says again: `key`."""
+class Reservations:
+    """Places reserved for refused clients, in the order of their times.
 
-    def __init__(self, grace_s: float = GRACE_S, kept: int = KEPT) -> None:
+    `key` recognises a client that retries; the same key may hold several places.
+    """
+
+    def __init__(self, grace_s: float = GRACE_S, limit: int = MAX_RESERVATIONS) -> None:
         self._grace_s = grace_s
-        self._kept = kept
-        self._future: deque[tuple[float, Hashable]] = deque()
+        self._limit = limit
+        self._upcoming: deque[tuple[float, Hashable]] = deque()
         self._due: dict[int, tuple[float, Hashable]] = {}
-        self._by_key: dict[Hashable, deque[int]] = {}
-        self._last = 0.0
+        self._due_by_key: dict[Hashable, deque[int]] = {}
+        self._last_time = 0.0
         self._number = 0
 
     def __len__(self) -> int:
-        return len(self._future) + len(self._due)
+        return len(self._upcoming) + len(self._due)
 
     def due(self, now: float) -> int:
-        """How many may come at any moment: their time has come."""
-        self._turn(now)
+        """Return how many clients may retry at any moment."""
+        self._advance(now)
         return len(self._due)
 
-    def kept_free(self, capacity: int, now: float) -> int:
-        """How many of `capacity` places a newcomer must leave to those that were told to come."""
+    def reserved(self, capacity: int, now: float) -> int:
+        """Return how many of `capacity` places are closed to clients without a reservation."""
         due = self.due(now)
-        return due + min(len(self._future), -(-capacity // AHEAD))
+        return due + min(len(self._upcoming), -(-capacity // PLACES_PER_UPCOMING))
 
-    def _turn(self, now: float) -> None:
-        """Promises whose time has come become due, those that nobody has claimed in time are forgotten."""
-        while self._future and self._future[0][0] <= now:
-            when, key = self._future.popleft()
+    def _advance(self, now: float) -> None:
+        """Make reservations due whose time has come, and forget those that nobody claimed in time."""
+        while self._upcoming and self._upcoming[0][0] <= now:
+            time, key = self._upcoming.popleft()
             self._number += 1
-            self._due[self._number] = (when, key)
-            self._by_key.setdefault(key, deque()).append(self._number)
+            self._due[self._number] = (time, key)
+            self._due_by_key.setdefault(key, deque()).append(self._number)
         while self._due and (oldest := next(iter(self._due.values()))) and oldest[0] + self._grace_s < now:
             self._forget(oldest[1])
 
     def _forget(self, key: Hashable) -> None:
-        numbers = self._by_key[key]
+        numbers = self._due_by_key[key]
         del self._due[numbers.popleft()]
         if not numbers:
-            del self._by_key[key]
+            del self._due_by_key[key]
 
     def claim(self, key: Hashable, now: float) -> bool:
-        """Whether `key` comes when it was told to; its place is its own then."""
-        self._turn(now)
-        if key not in self._by_key:
+        """Use up a due reservation of `key`; False if it has none."""
+        self._advance(now)
+        if key not in self._due_by_key:
             return False
         self._forget(key)
         return True
 
-    def promise(self, key: Hashable, now: float, gap_s: float) -> float:
-        """In how many seconds `key` shall come back, where places come free every `gap_s` seconds."""
-        self._turn(now)
-        when = max(self._last, now) + gap_s
-        if when - now > LONGEST_S or len(self) >= self._kept:
-            return LONGEST_S
-        self._last = when
-        self._future.append((when, key))
-        return when - now
+    def reserve(self, key: Hashable, now: float, gap_s: float) -> float:
+        """Reserve the next place for `key`, where places come free every `gap_s` seconds.
 
-    def admits(self, depth: int, capacity: int, at_least: int, now: float) -> bool:
-        """Whether a newcomer without a promise may have one of the free places of a queue that is `depth` long.
-
-        Slots must not idle for the sake of promises: below `at_least` waiting tasks everybody is welcome.
+        Return in how many seconds to retry; MAX_WAIT_S if no place could be reserved.
         """
-        return depth < capacity and (depth < at_least or depth + self.kept_free(capacity, now) < capacity)
+        self._advance(now)
+        time = max(self._last_time, now) + gap_s
+        if time - now > MAX_WAIT_S or len(self) >= self._limit:
+            return MAX_WAIT_S
+        self._last_time = time
+        self._upcoming.append((time, key))
+        return time - now
+
+    def admits(self, depth: int, capacity: int, minimum: int, now: float) -> bool:
+        """Return whether a client without a reservation gets a place in a queue of `depth` tasks.
+
+        With fewer than `minimum` waiting tasks everybody does, so that slots never idle because of reservations.
+        """
+        return depth < capacity and (depth < minimum or depth + self.reserved(capacity, now) < capacity)
 
 
 class Backpressure:
-    """Owns the promises made to refused clients."""
+    """Decides who gets the places of a full queue, and tells the others when to retry."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
-        self._promises = Promises()
+    def __init__(
+        self, queue: AdmissionQueue[Task], forecast: Forecast, outages: Outages[Demand], metrics: Metrics
+    ) -> None:
+        self._queue = queue
+        self._forecast = forecast
+        self._outages = outages
+        self._metrics = metrics
+        self._reservations = Reservations()
 
-    def let_in(self, task: Task) -> bool:
-        """Whether `task` comes back when it was told to; then it gives way to nobody.
+    def claim_reservation(self, task: Task) -> bool:
+        """Return whether `task` has a reservation; then it must never be dropped.
 
-        Raises the refusal of a newcomer whose place is promised to another; the queue itself may be full or not. Under
-        drop-lru no place is kept: there whoever comes back takes that of one who was promised nothing.
+        Raises ApiError 429 for a task without one if all free places are reserved. Says nothing about whether the queue
+        is full. Under drop-lru no places are kept: a task with a reservation drops one without.
         """
-        queue, now = self._dispatcher.queue, trio.current_time()
-        if not len(self._promises):
+        now = trio.current_time()
+        if not len(self._reservations):
             return False
-        if self._promises.claim(task.identity, now):
+        if self._reservations.claim(task.retry_key, now):
             return True
-        if queue.policy == "drop-lru":
+        if self._queue.policy == "drop-lru":
             return False
-        slots = self._dispatcher.forecast.capacity(task.demand).slots_total
-        if not self._promises.admits(len(queue), queue.capacity, slots, now):
-            raise self.refused(task)
+        slots = self._forecast.capacity(task.demand).slots_total
+        if not self._reservations.admits(len(self._queue), self._queue.capacity, slots, now):
+            raise self.queue_full(task)
         return False
 
-    def refused(self, task: Task) -> ApiError:
-        """429: there is no room for `task`, and when there will be."""
-        queue, metrics, engine = self._dispatcher.queue, self._dispatcher.metrics, task.request.engine or ""
+    def queue_full(self, task: Task) -> ApiError:
+        """Return the 429 for `task`, and reserve a place for its retry."""
+        queue, metrics, engine = self._queue, self._metrics, task.request.engine or ""
         metrics.backpressure.labels(engine, queue.policy).inc()
         metrics.rejected.labels(engine, ErrorCode.ADMISSION_REJECT.value).inc()
-        kept = 0 if queue.policy == "drop-lru" else self._promises.kept_free(queue.capacity, trio.current_time())
-        places = f", places kept for those who were told to come: {kept}" if kept else ""
-        waiting = f"{len(queue)} of {queue.capacity} tasks wait, with {queue.weight >> 20} MiB of prompts{places}"
-        message = f"the queue is full ({waiting})"
-        wait_s = self._promise(task)
-        return self.busy(429, ErrorCode.ADMISSION_REJECT, message, label=queue.policy, wait_s=wait_s)
+        reserved = 0 if queue.policy == "drop-lru" else self._reservations.reserved(queue.capacity, trio.current_time())
+        details = f"{len(queue)} of {queue.capacity} tasks wait, with {queue.weight >> 20} MiB of prompts"
+        details += f", places reserved for clients that retry: {reserved}" if reserved else ""
+        message = f"the queue is full ({details})"
+        wait_s = self._reserve(task)
+        return self.retry_later(429, ErrorCode.ADMISSION_REJECT, message, label=queue.policy, wait_s=wait_s)
 
-    def dropped(self, task: Task) -> int:
-        """`task` gives way to a newer one: in how many milliseconds it may come again."""
-        policy = self._dispatcher.queue.policy
-        self._dispatcher.metrics.backpressure.labels(task.request.engine or "", policy).inc()
-        return backoff_ms(self._promise(task))
+    def dropped_retry_ms(self, task: Task) -> int:
+        """Count a dropped task and reserve a place for its retry; return in how many milliseconds to retry."""
+        self._metrics.backpressure.labels(task.request.engine or "", self._queue.policy).inc()
+        return backoff_ms(self._reserve(task))
 
-    def _promise(self, task: Task) -> float:
-        now, again_s = trio.current_time(), self._dispatcher.again_s(task.demand)
-        if not self._dispatcher.forecast.capacity(task.demand).slots_total:
-            return again_s  # the queue does not move: no place can be promised
-        return self._promises.promise(task.identity, now, MARGIN * again_s)
+    def _reserve(self, task: Task) -> float:
+        now, retry_s = trio.current_time(), self.retry_s(task.demand)
+        if not self._forecast.capacity(task.demand).slots_total:
+            return retry_s  # the queue does not move: no place can be reserved
+        return self._reservations.reserve(task.retry_key, now, RETRY_MARGIN * retry_s)
 
-    def busy(
+    def retry_s(self, demand: Demand) -> float:
+        """Return in how many seconds a refused client should retry."""
+        now = trio.current_time()
+        if not self._forecast.capacity(demand).slots_total:
+            return self._outages.retry_s(demand, now)
+        return self._forecast.gap_s(now)
+
+    def retry_later(
         self,
         status: int,
         code: ErrorCode,
@@ -146,9 +167,9 @@ class Backpressure:
         label: str | None = None,
         wait_s: float | None = None,
     ) -> ApiError:
-        """A refusal that tells when to come back: in `wait_s` seconds, or when the queue has moved by one place."""
+        """Return a retriable refusal: retry in `wait_s` seconds, or when the queue has moved by one place."""
         if wait_s is None:
-            wait_s = self._dispatcher.forecast.gap_s(trio.current_time())
+            wait_s = self._forecast.gap_s(trio.current_time())
         wait_ms = backoff_ms(wait_s)
         headers = (("retry-after", str(-(-wait_ms // 1000))), ("x-backoff-ms", str(wait_ms)))
         body = ErrorBody(

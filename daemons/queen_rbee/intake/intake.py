@@ -1,9 +1,10 @@
-"""Admission: from a request to a waiting task, or to the refusal that says why not and when to try again.
+"""Admission: turn a request into a waiting task, or refuse it with the reason and when to retry.
 
-Everything is checked before the task stands in the queue, and nothing waits in between, so that what was checked is
-still so when it stands there. What a client of /v2 was told that it is accepted, the store has.
+All checks are made, and the task is queued, without awaiting in between, so that no check is outdated when the task is
+in the queue. A /v2 task is in the store before its client gets the 202.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
@@ -15,31 +16,47 @@ from llama_orch.contracts.tasks import Preparation, Streams, TaskAccepted, TaskR
 from llama_orch.engines.wire.passage import Passage, passage_for
 from llama_orch.http.server.bodies import invalid
 from llama_orch.telemetry import correlation
+from queen_rbee.catalog.catalog import Catalog
+from queen_rbee.dispatch.accounting import task_price
 from queen_rbee.dispatch.dispatcher import Dispatcher
-from queen_rbee.dispatch.estimates import HOPELESS, backoff_ms
-from queen_rbee.dispatch.queue import QueueFull
-from queen_rbee.dispatch.rooms import fitted
+from queen_rbee.dispatch.estimates import MIN_ON_TIME_PROBABILITY, backoff_ms
+from queen_rbee.dispatch.forecast import Forecast
+from queen_rbee.dispatch.max_tokens import fit_to_context
+from queen_rbee.dispatch.placer import QueuePlacer
+from queen_rbee.dispatch.queue import AdmissionQueue, QueueFull
 from queen_rbee.intake.backpressure import Backpressure
+from queen_rbee.metrics import Metrics
 from queen_rbee.pools.model_lookup import resolve_request
 from queen_rbee.pools.placement import PlacementRefusal, refusal
+from queen_rbee.pools.registry import PoolRegistry
+from queen_rbee.sessions.sessions import Sessions
 from queen_rbee.store.protocol import Store, StoredTask, StoreFailure, not_stored
+from queen_rbee.tasks.book import TaskBook
 from queen_rbee.tasks.task import Task
 
 STATUS = {ErrorCode.INVALID_PARAMS: 400, ErrorCode.POOL_UNAVAILABLE: 409, ErrorCode.POOL_UNREADY: 503}
-DROPPED = "dropped from a full queue for a newer task (policy drop-lru)"
+DROPPED = "dropped from the full queue for a newer task (policy drop-lru)"
 
 
+@dataclass
 class Intake:
-    """Takes tasks in until it is closed."""
+    """The only way for a task into the queue."""
 
-    def __init__(self, dispatcher: Dispatcher, store: Store) -> None:
-        self._dispatcher = dispatcher
-        self._store = store
-        self._pressure = Backpressure(dispatcher)
-        self._closed = False
+    queue: AdmissionQueue[Task]
+    placer: QueuePlacer
+    dispatcher: Dispatcher
+    backpressure: Backpressure
+    registry: PoolRegistry
+    catalog: Catalog
+    sessions: Sessions
+    forecast: Forecast
+    book: TaskBook
+    store: Store
+    metrics: Metrics
+    _closed: bool = False
 
     def close(self) -> None:
-        """Take nothing more: the daemon is stopping."""
+        """Refuse all tasks from now on: the daemon is stopping."""
         self._closed = True
 
     def admit(
@@ -51,174 +68,174 @@ class Intake:
         *,
         durable: bool = False,
     ) -> Task:
-        """A task that waits now. Raises ApiError with what is wrong and, where waiting helps, for how long.
+        """Queue a task. Raises ApiError with the reason and, if it is worth retrying, when to retry.
 
-        Unless it is `durable` it lives no longer than the queen: what a client waits for on the same connection.
+        A task that is not `durable` ends with queen-rbee: its client waits for the answer on the same connection.
         """
         if self._closed:
-            raise self._pressure.busy(503, ErrorCode.ADMISSION_REJECT, "queen-rbee is stopping")
-        request = resolve_request(request, self._dispatcher.accounting.catalog, self._dispatcher.registry.replicas)
+            raise self.backpressure.retry_later(503, ErrorCode.ADMISSION_REJECT, "queen-rbee is stopping")
+        request = resolve_request(request, self.catalog, self.registry.replicas)
         if passage:
-            request = fitted(request, passage, self._dispatcher.registry.replicas)
+            request = fit_to_context(request, passage, self.registry.replicas)
         passage = passage or passage_for(request)
         now = trio.current_time()
         client = correlation.peer.get() or ""
         task = Task(request, correlation_id, now, passage, traceparent=traceparent, durable=durable, client=client)
         self._check(task)
-        self._enter(task)
+        self._enqueue(task)
         return task
 
     async def submit(
         self, request: TaskRequest, correlation_id: str, traceparent: str | None = None
     ) -> tuple[Task, TaskAccepted]:
-        """Admit `request` so that it survives the queen, and what to answer. Raises ApiError as `admit` does."""
+        """Queue and store a task; return it and the 202's body. Raises ApiError as `admit` does."""
         task = self.admit(request, correlation_id, traceparent, durable=True)
-        answer = self._accepted(task)
+        accepted = self._accepted(task)
         try:
-            await self._store.accept(stored(task))
+            await self.store.accept(stored_task(task))
         except StoreFailure as failure:
-            self._forget(task)
+            self._withdraw(task)
             raise not_stored(failure) from failure
         except trio.Cancelled:
-            self._forget(task)
+            self._withdraw(task)
             raise
-        return task, answer
+        return task, accepted
 
-    def _forget(self, task: Task) -> None:
-        """Its client was not told that it is accepted."""
+    def _withdraw(self, task: Task) -> None:
+        """Cancel a task whose client did not get the 202."""
         task.durable = False
-        self._dispatcher.cancel(task)
+        self.dispatcher.cancel(task)
 
     def restore(self, task: Task) -> None:
-        """A task that was accepted before a restart waits again, whatever the queue's capacity."""
-        self._dispatcher.queue.restore(task, task.request.priority, task.demand, task.size)
-        self._waits(task)
+        """Queue a task that was accepted before a restart, whatever the capacity."""
+        self.queue.restore(task, task.request.priority, task.demand, task.size)
+        self._enqueued(task)
 
     def _check(self, task: Task) -> None:
-        known = self._dispatcher.book.get(task.task_id)
+        known = self.book.get(task.task_id)
         if known and not (known.error and known.error.retriable):
-            raise ApiError(409, invalid([("task_id", "is already taken by another task")]))
-        self._placeable(task)
-        self._in_time(task)
+            raise ApiError(409, invalid([("task_id", "is already used by another task")]))
+        self._check_placement(task)
+        self._check_deadline(task)
         if session_id := task.request.session_id:
-            accounting = self._dispatcher.accounting
-            wanted = task.request.max_tokens or task.request.expected_tokens
-            refused = accounting.sessions.check(session_id, wanted, trio.current_time(), price=accounting.price(task))
+            tokens, price = task.request.max_tokens or task.request.expected_tokens, task_price(self.catalog, task)
+            refused = self.sessions.turn_refusal(session_id, tokens, trio.current_time(), price=price)
             if refused:
                 raise refused
 
-    def _placeable(self, task: Task) -> None:
-        """Refuse what nothing here can serve; while pools are still being asked, nothing is refused."""
-        registry = self._dispatcher.registry
-        servable = any(candidate.state is not PoolState.FAILED for candidate in registry.replicas.suitable(task.demand))
-        found = refusal(registry.replicas.all(), task.demand) if registry.synced and not servable else None
-        if found is None:
+    def _check_placement(self, task: Task) -> None:
+        """Refuse a task that no replica can serve; not before all pools are known after a start."""
+        suitable = self.registry.replicas.suitable(task.demand)
+        servable = any(candidate.state is not PoolState.FAILED for candidate in suitable)
+        if servable or not self.registry.synced:
             return
-        if found.code is ErrorCode.POOL_UNREADY:
-            again_s = self._dispatcher.again_s(task.demand)
-            raise self._pressure.busy(503, found.code, found.message, found.hint, wait_s=again_s)
+        problem = refusal(self.registry.replicas.all(), task.demand)
+        if problem is None:
+            return
+        if problem.code is ErrorCode.POOL_UNREADY:
+            retry_s = self.backpressure.retry_s(task.demand)
+            raise self.backpressure.retry_later(503, problem.code, problem.message, problem.hint, wait_s=retry_s)
         body = ErrorBody(
-            code=found.code,
-            message=_sized(found, task.request),
-            reason=found.reason,
-            hint=found.hint,
-            retriable=found.retriable,
-            fields=_fields(found, task.request),
+            code=problem.code,
+            message=_message(problem, task.request),
+            reason=problem.reason,
+            hint=problem.hint,
+            retriable=problem.retriable,
+            fields=_fields(problem, task.request),
         )
-        raise ApiError(STATUS[found.code], body)
+        raise ApiError(STATUS[problem.code], body)
 
-    def _in_time(self, task: Task) -> None:
-        """Refuse what would miss its deadline: at once, not when it has waited for nothing."""
-        forecast, now = self._dispatcher.forecast, task.submitted_at
-        position = self._dispatcher.queue.next_position(task.request.priority)
-        if not task.request.deadline_ms or forecast.on_time(task, position, now) >= HOPELESS:
+    def _check_deadline(self, task: Task) -> None:
+        """Refuse a task that would miss its deadline now rather than after a wait."""
+        now = task.measurements.submitted_at
+        position = self.queue.next_position(task.request.priority)
+        if not task.request.deadline_ms or self.forecast.on_time(task, position, now) >= MIN_ON_TIME_PROBABILITY:
             return
-        late_s = forecast.late_s(task, position, now)
-        message = f"it would end about {max(late_s, 0.001):.3g} s after its deadline of {task.request.deadline_ms} ms"
-        if forecast.on_time(task, -1, now) < HOPELESS:
-            hint = "Even without a wait it takes longer: give it more time, or ask for fewer tokens."
+        late_s = self.forecast.late_s(task, position, now)
+        message = f"the task would end about {max(late_s, 0.001):.3g} s after its deadline"
+        message += f" of {task.request.deadline_ms} ms"
+        if self.forecast.on_time(task, -1, now) < MIN_ON_TIME_PROBABILITY:
+            hint = "It takes longer even without a wait: allow more time, or ask for fewer tokens."
             raise ApiError(409, ErrorBody(code=ErrorCode.DEADLINE_UNMET, message=message, hint=hint))
-        hint = "The queue is too long for it now."
-        raise self._pressure.busy(409, ErrorCode.DEADLINE_UNMET, message, hint, wait_s=late_s)
+        hint = "The queue is too long at present."
+        raise self.backpressure.retry_later(409, ErrorCode.DEADLINE_UNMET, message, hint, wait_s=late_s)
 
-    def _enter(self, task: Task) -> None:
-        dispatcher = self._dispatcher
-        firm = self._pressure.let_in(task)
+    def _enqueue(self, task: Task) -> None:
+        firm = self.backpressure.claim_reservation(task)
         try:
-            admitted = dispatcher.queue.admit(task, task.request.priority, task.demand, task.size, firm=firm)
+            admitted = self.queue.admit(task, task.request.priority, task.demand, task.size, firm=firm)
         except QueueFull as error:
-            raise self._pressure.refused(task) from error
+            raise self.backpressure.queue_full(task) from error
         for dropped in admitted.dropped:
-            wait_ms = self._pressure.dropped(dropped)
-            dispatcher.drop(dropped, ErrorCode.QUEUE_FULL_DROP_LRU, DROPPED, retriable=True, retry_after_ms=wait_ms)
-        self._waits(task)
+            retry_ms = self.backpressure.dropped_retry_ms(dropped)
+            code = ErrorCode.QUEUE_FULL_DROP_LRU
+            self.dispatcher.drop(dropped, code, DROPPED, retriable=True, retry_after_ms=retry_ms)
+        self._enqueued(task)
 
-    def _waits(self, task: Task) -> None:
-        dispatcher = self._dispatcher
-        dispatcher.book.add(task)
+    def _enqueued(self, task: Task) -> None:
+        self.book.add(task)
         if task.durable:
-            task.on_delivery = partial(self._store.mark_delivered, task.task_id)
-        dispatcher.metrics.admitted(dispatcher.registry.replicas.shared_labels(task.demand), task.request.priority)
+            task.on_delivery = partial(self.store.mark_delivered, task.task_id)
+        self.metrics.admitted(self.registry.replicas.shared_labels(task.demand), task.request.priority)
         if session_id := task.request.session_id:
-            accounting = dispatcher.accounting
-            wanted = task.request.max_tokens or task.request.expected_tokens
-            task.turn = accounting.sessions.begin(session_id, wanted, trio.current_time(), price=accounting.price(task))
+            tokens, price = task.request.max_tokens or task.request.expected_tokens, task_price(self.catalog, task)
+            task.session_turn = self.sessions.open_turn(session_id, tokens, trio.current_time(), price=price)
         position, start_ms = self.position(task)
         task.log.append("started", {"queue_position": position, "predicted_start_ms": start_ms})
-        task.told_position = position
-        dispatcher.admitted(task)
+        task.reported_position = position
+        self.placer.admitted(task)
 
     def position(self, task: Task) -> tuple[int, int | None]:
-        """How many tasks go before `task`, and in how many milliseconds it will probably start (see `Forecast`)."""
-        position = self._dispatcher.queue.position(task) or 0
-        return position, self._dispatcher.forecast.start_ms(task.demand, position)
+        """Return how many tasks are ahead of `task`, and in how many milliseconds it starts (see `Forecast`)."""
+        position = self.queue.position(task) or 0
+        return position, self.forecast.start_ms(task.demand, position)
 
     def _accepted(self, task: Task) -> TaskAccepted:
         path = f"/v2/tasks/{task.task_id}/events"
-        position = task.told_position or 0
+        position = task.reported_position or 0
         return TaskAccepted(
             task_id=task.task_id,
             job_id=task.job_id,
             queue_position=position,
-            predicted_start_ms=self._dispatcher.forecast.start_ms(task.demand, position),
-            backoff_ms=backoff_ms(self._dispatcher.again_s(task.demand)) if position else 0,
+            predicted_start_ms=self.forecast.start_ms(task.demand, position),
+            backoff_ms=backoff_ms(self.backpressure.retry_s(task.demand)) if position else 0,
             streams=Streams(sse=path, sse_verbose=f"{path}?verbose=true"),
             preparation=Preparation(),
         )
 
 
-def _fields(found: PlacementRefusal, request: TaskRequest) -> list[FieldProblem] | None:
-    """The fields that are wrong; where the context is too small, the one that asks for the most."""
-    if found.max_ctx is None:
-        return list(found.fields) or None
-    return [FieldProblem(field=_largest(request), problem=f"there is room for {found.max_ctx}")]
+def _fields(problem: PlacementRefusal, request: TaskRequest) -> list[FieldProblem] | None:
+    """Return the invalid fields; if the context is too small, the one that asks for the most."""
+    if problem.max_ctx is None:
+        return list(problem.fields) or None
+    return [FieldProblem(field=_largest_field(request), problem=f"there is room for {problem.max_ctx}")]
 
 
-def _sized(found: PlacementRefusal, request: TaskRequest) -> str:
-    if found.max_ctx is None:
-        return found.message
-    return f"{_largest(request)} {max(request.ctx or 0, request.max_tokens or 0)}, room for {found.max_ctx}"
+def _message(problem: PlacementRefusal, request: TaskRequest) -> str:
+    if problem.max_ctx is None:
+        return problem.message
+    return f"{_largest_field(request)} {max(request.ctx or 0, request.max_tokens or 0)}, room for {problem.max_ctx}"
 
 
-def _largest(request: TaskRequest) -> str:
+def _largest_field(request: TaskRequest) -> str:
     return "ctx" if (request.ctx or 0) >= (request.max_tokens or 0) else "max_tokens"
 
 
-def stored(task: Task) -> StoredTask:
-    """`task` as the store keeps it."""
+def stored_task(task: Task) -> StoredTask:
+    """Return `task` in the store's form."""
     return StoredTask(
         task_id=task.task_id,
         job_id=task.job_id,
         request=task.request.model_dump_json(exclude_defaults=True),
         correlation_id=task.correlation_id,
-        submitted=task.submitted_wall.timestamp(),
+        submitted=task.measurements.submitted_wall.timestamp(),
         traceparent=task.traceparent,
         generation=task.generation,
     )
 
 
 def task_id_of(text: str) -> UUID:
-    """The UUID in a path. Raises ApiError 404 where it is none."""
+    """Parse the task id in a path. Raises ApiError 404 if it is not a UUID."""
     try:
         return UUID(text)
     except ValueError as error:
@@ -226,6 +243,6 @@ def task_id_of(text: str) -> UUID:
 
 
 def unknown_task(text: str) -> ApiError:
-    """The answer about a task that is not (or no longer) known."""
+    """Return the 404 for a task that is unknown, or forgotten."""
     hint = "Ended tasks are kept for a while only. See GET /v2/tasks."
     return ApiError(404, ErrorBody(code=ErrorCode.NOT_FOUND, message=f"there is no task {text[:64]}", hint=hint))

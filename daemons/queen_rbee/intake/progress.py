@@ -1,45 +1,42 @@
-"""Tells the readers of waiting tasks how the queue moves: `metrics` events with their position and likely start.
+"""Report queue positions: `metrics` events with position and predicted start, for waiting tasks that are read.
 
-A task hears of it only while somebody reads its events, and far back in the queue only of every tenth of the way: its
-log grows with the logarithm of its position, whatever the wait.
+A task far back in the queue gets an event for every tenth of the way only, so that its log grows with the logarithm of
+its position, however long it waits.
 """
 
 import trio
 
-from queen_rbee.dispatch.dispatcher import Dispatcher
+from queen_rbee.dispatch.forecast import Forecast
+from queen_rbee.dispatch.queue import AdmissionQueue
 from queen_rbee.tasks.task import Task
 
 INTERVAL_S = 2.0
-EACH_BELOW = 10
+EVERY_POSITION_BELOW = 10
 
 
-def worth_telling(told: int | None, position: int) -> bool:
-    """Whether somebody who heard `told` wants to hear `position`."""
-    if told is None:
+def is_worth_reporting(reported: int | None, position: int) -> bool:
+    """Return whether `position` differs enough from the position reported last."""
+    if reported is None:
         return True
-    return told != position if position < EACH_BELOW else abs(told - position) * 10 >= told
+    return reported != position if position < EVERY_POSITION_BELOW else abs(reported - position) * 10 >= reported
 
 
-async def keep_telling(dispatcher: Dispatcher) -> None:
-    """Look at the whole queue every INTERVAL_S seconds, for ever."""
+async def report_progress(queue: AdmissionQueue[Task], forecast: Forecast) -> None:
+    """Walk the whole queue every INTERVAL_S seconds, until cancelled."""
     while True:
         await trio.sleep(INTERVAL_S)
-        for position, task in enumerate(dispatcher.queue.order()):
-            if task.log.readers and worth_telling(task.told_position, position):
-                tell(dispatcher, task, position)
+        depth = len(queue)
+        for position, task in enumerate(queue.order()):
+            if task.log.readers and is_worth_reporting(task.reported_position, position):
+                report_position(task, position, depth, forecast)
 
 
-def tell(dispatcher: Dispatcher, task: Task, position: int) -> None:
-    """One event for one waiting task."""
-    task.told_position = position
-    now = trio.current_time()
-    said: dict[str, object] = {
-        "queue_depth": len(dispatcher.queue),
-        "queue_position": position,
-    }
-    start_ms = dispatcher.forecast.start_ms(task.demand, position)
+def report_position(task: Task, position: int, depth: int, forecast: Forecast) -> None:
+    task.reported_position = position
+    metrics: dict[str, object] = {"queue_depth": depth, "queue_position": position}
+    start_ms = forecast.start_ms(task.demand, position)
     if start_ms is not None:
-        said["predicted_start_ms"] = start_ms
+        metrics["predicted_start_ms"] = start_ms
     if task.request.deadline_ms and start_ms is not None:
-        said["on_time_probability"] = round(dispatcher.forecast.on_time(task, position, now), 3)
-    task.log.append("metrics", said)
+        metrics["on_time_probability"] = round(forecast.on_time(task, position, trio.current_time()), 3)
+    task.log.append("metrics", metrics)

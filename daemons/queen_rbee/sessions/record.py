@@ -1,7 +1,7 @@
-"""A session as the store has it: JSON without what belongs to open turns, which begin again after a restart.
+"""A session as the store holds it: JSON without open turns, which are opened again after a restart.
 
-Its time is on the wall's clock there, so that it runs on while no queen does; in memory it is on trio's, so that a
-clock that is set neither ends sessions nor keeps them.
+In the store, times are wall clock, so that the TTL runs while queen-rbee does not. In memory they are trio's clock, so
+that setting the wall clock neither ends sessions nor keeps them.
 """
 
 import logging
@@ -15,34 +15,34 @@ from pydantic import TypeAdapter, ValidationError
 from queen_rbee.sessions.session import Session
 from queen_rbee.store.protocol import Document
 
-OF_OPEN_TURNS = {"epoch", "open_turns", "reserved_tokens", "reserved_cost"}
+OPEN_TURN_FIELDS = {"epoch", "open_turns", "reserved_tokens", "reserved_cost"}
 
 log = logging.getLogger(__name__)
 
 
 @cache
 def _adapter() -> TypeAdapter[Session]:
-    """Built when the first session is met: a queen without sessions keeps no validator for them."""
+    """Created with the first session: queen-rbee without sessions holds no validator for them."""
     return TypeAdapter(Session)
 
 
-def wall_ahead() -> float:
-    """How many seconds the wall's clock is ahead of trio's; another number once it has been set."""
+def wall_offset_s() -> float:
+    """Return wall clock minus trio's clock, in seconds; changes when the wall clock is set."""
     return time.time() - trio.current_time()
 
 
-def written(session: Session, ahead_s: float) -> Document:
-    """`session` for the store; the wall's clock is `ahead_s` ahead of trio's."""
-    dated = replace(session, used_at=session.used_at + ahead_s)
-    body = _adapter().dump_json(dated, exclude=OF_OPEN_TURNS).decode()
-    return Document(str(session.session_id), body, stored=dated.used_at)
+def encode_session(session: Session, offset_s: float) -> Document:
+    """`offset_s` is the wall clock minus trio's clock."""
+    stored = replace(session, used_at=session.used_at + offset_s)
+    body = _adapter().dump_json(stored, exclude=OPEN_TURN_FIELDS).decode()
+    return Document(str(session.session_id), body, stored=stored.used_at)
 
 
-def read(document: Document, ahead_s: float) -> Session | None:
-    """The session that was written; None, and said so in the log, where it cannot be understood."""
+def decode_session(document: Document, offset_s: float) -> Session | None:
+    """Return the stored session; log a warning and return None if the document is invalid."""
     try:
-        dated = _adapter().validate_json(document.body)
+        stored = _adapter().validate_json(document.body)
     except ValidationError as error:
-        log.warning("session %s in the store is not understood and left out: %s", document.key, error)
+        log.warning("ignoring stored session %s, which is invalid: %s", document.key, error)
         return None
-    return replace(dated, used_at=dated.used_at - ahead_s)
+    return replace(stored, used_at=stored.used_at - offset_s)

@@ -1,7 +1,7 @@
-"""One session as a value: its limits, what its turns have used, and what those that are open have reserved. Pure.
+"""One session as a value: its limits, what its turns have used, and what open turns have reserved. No I/O.
 
-A budget is for the whole life of a session. What an open turn may use is reserved for it, so that two at once cannot
-overdraw a budget together; what it did use is counted when it has ended.
+A budget lasts for the whole life of a session. The maximum that an open turn may use is reserved, so that concurrent
+turns cannot overdraw a budget together; actual usage replaces the reservation when the turn ends.
 """
 
 from dataclasses import dataclass, field, replace
@@ -13,15 +13,14 @@ from llama_orch.contracts.sessions import SessionChange, SessionView
 TTL_MS = 600_000
 MAX_TURNS = 8
 COST_DIGITS = 9
-"""Costs are compared and shown to so many decimals: sums of floats are no more exact."""
+"""Costs are compared and shown to this many decimals: sums of floats are not more exact."""
 
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """`ttl_ms` and `time_ms` in milliseconds, `tokens` of prompts and answers, `cost` in the catalog's unit. None: no
-    such budget."""
+class SessionLimits:
+    """`tokens` counts prompts and answers, `time_ms` engine time, `cost` the catalog's unit; None: no such budget."""
 
     ttl_ms: int = TTL_MS
     max_turns: int = MAX_TURNS
@@ -31,8 +30,8 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
-    """What turns have used; `time_ms` is the engine's time."""
+class SessionUsage:
+    """What ended turns have used; `time_ms` is engine time."""
 
     tokens: int = 0
     time_ms: float = 0.0
@@ -40,8 +39,8 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """One turn that was begun, and what is reserved for it. `number` is its own, `epoch` that of its session."""
+class SessionTurn:
+    """An open turn and its reservation. `epoch` is that of its session, `number` is unique."""
 
     session_id: UUID
     epoch: int
@@ -52,15 +51,15 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session. `used_at` is trio's clock in seconds; `epoch` tells it from an earlier one of its id.
+    """`used_at` is trio's clock in seconds. `epoch` distinguishes sessions that had the same id one after the other.
 
-    `turns` have ended, `open_turns` have not. `place` is the pool and the replica of the last turn that was placed.
+    `turns` counts ended turns, `open_turns` open ones. `place` is pool and replica of the last turn that was placed.
     """
 
     session_id: UUID
     used_at: float
-    limits: Limits = field(default_factory=Limits)
-    spent: Spent = field(default_factory=Spent)
+    limits: SessionLimits = field(default_factory=SessionLimits)
+    spent: SessionUsage = field(default_factory=SessionUsage)
     turns: int = 0
     place: tuple[str, str] | None = None
     kv_warmth: bool | None = None
@@ -71,47 +70,45 @@ class Session:
     reserved_cost: float = 0.0
 
     def expired(self, now: float) -> bool:
-        """Whether its time has run out; it does not while a turn is open."""
+        """Whether the session has been idle for its TTL; never while a turn is open."""
         return not self.open_turns and now - self.used_at >= self.limits.ttl_ms / 1000
 
     @property
     def tokens_left(self) -> int | None:
-        """The budget less what ended turns have used; None without one."""
+        """The budget less what ended turns have used; None without a budget."""
         budget = self.limits.tokens
         return None if budget is None else max(0, budget - self.spent.tokens)
 
     @property
     def time_left_ms(self) -> int | None:
-        """Likewise in milliseconds of engine time."""
+        """As `tokens_left`, for engine time."""
         budget = self.limits.time_ms
         return None if budget is None else max(0, int(budget - self.spent.time_ms))
 
     @property
     def cost_left(self) -> float | None:
-        """Likewise in cost."""
+        """As `tokens_left`, for the cost."""
         budget = self.limits.cost
         return None if budget is None else max(0.0, round(budget - self.spent.cost, COST_DIGITS))
 
 
-def changed(session: Session, change: SessionChange, now: float) -> Session:
-    """`session` with the limits that `change` names; one that had no turn yet lives on from `now`."""
-    old, new = session.limits, change
-    limits = Limits(
-        ttl_ms=_given(new.ttl_ms, old.ttl_ms),
-        max_turns=_given(new.max_turns, old.max_turns),
-        tokens=_given(new.tokens_budget, old.tokens),
-        time_ms=_given(new.time_budget_ms, old.time_ms),
-        cost=_given(new.cost_budget, old.cost),
+def apply_change(session: Session, change: SessionChange, now: float) -> Session:
+    """Replace the limits that `change` sets. The TTL of a session without turns starts again at `now`."""
+    limits = SessionLimits(
+        ttl_ms=_value_or(change.ttl_ms, session.limits.ttl_ms),
+        max_turns=_value_or(change.max_turns, session.limits.max_turns),
+        tokens=_value_or(change.tokens_budget, session.limits.tokens),
+        time_ms=_value_or(change.time_budget_ms, session.limits.time_ms),
+        cost=_value_or(change.cost_budget, session.limits.cost),
     )
     return replace(session, limits=limits, used_at=session.used_at if session.turns else now)
 
 
-def _given(new: Value | None, old: Value) -> Value:
+def _value_or(new: Value | None, old: Value) -> Value:
     return old if new is None else new
 
 
-def begun(session: Session, turn: Turn, now: float) -> Session:
-    """With one more open turn."""
+def open_turn(session: Session, turn: SessionTurn, now: float) -> Session:
     return replace(
         session,
         used_at=now,
@@ -121,41 +118,41 @@ def begun(session: Session, turn: Turn, now: float) -> Session:
     )
 
 
-def given_back(session: Session, turn: Turn) -> Session:
-    """Without the open turn, as if it had not been."""
-    still = session.open_turns - 1
+def undo_turn(session: Session, turn: SessionTurn) -> Session:
+    """Remove an open turn and its reservation."""
+    open_turns = session.open_turns - 1
     return replace(
         session,
-        open_turns=still,
+        open_turns=open_turns,
         reserved_tokens=session.reserved_tokens - turn.tokens,
-        reserved_cost=max(0.0, session.reserved_cost - turn.cost) if still else 0.0,
+        reserved_cost=max(0.0, session.reserved_cost - turn.cost) if open_turns else 0.0,
     )
 
 
-def settled(session: Session, turn: Turn, used: Spent, now: float, kv_bytes: int | None) -> Session:
-    """With the open turn ended, and what it used counted."""
+def close_turn(session: Session, turn: SessionTurn, used: SessionUsage, now: float, kv_bytes: int | None) -> Session:
+    """Replace the reservation of an open turn by what it used."""
     before = session.spent
-    spent = Spent(before.tokens + used.tokens, before.time_ms + used.time_ms, before.cost + used.cost)
-    back = given_back(session, turn)
-    return replace(back, spent=spent, turns=session.turns + 1, used_at=now, kv_bytes=kv_bytes)
+    spent = SessionUsage(before.tokens + used.tokens, before.time_ms + used.time_ms, before.cost + used.cost)
+    unreserved = undo_turn(session, turn)
+    return replace(unreserved, spent=spent, turns=session.turns + 1, used_at=now, kv_bytes=kv_bytes)
 
 
-def placed(session: Session, place: tuple[str, str]) -> Session:
-    """With its turn on the replica `place`; `kv_warmth` is whether that is where the last turn was."""
+def place_turn(session: Session, place: tuple[str, str]) -> Session:
+    """Record the replica of the current turn; `kv_warmth` is whether the last turn ran there too."""
     warmth = None if session.place is None else session.place == place
     return replace(session, place=place, kv_warmth=warmth)
 
 
-def view(session: Session, now: float) -> SessionView:
-    """What clients see of it."""
-    ttl_ms, used = session.limits.ttl_ms, session.turns + session.open_turns
+def session_view(session: Session, now: float) -> SessionView:
+    """Return what clients see of the session."""
+    ttl_ms, turns = session.limits.ttl_ms, session.turns + session.open_turns
     idle_ms = 0 if session.open_turns else round((now - session.used_at) * 1000)
     pool_id, replica_id = session.place or (None, None)
     return SessionView(
         session_id=session.session_id,
         ttl_ms_remaining=min(ttl_ms, max(0, ttl_ms - idle_ms)),
-        turns=used,
-        turns_remaining=max(0, session.limits.max_turns - used),
+        turns=turns,
+        turns_remaining=max(0, session.limits.max_turns - turns),
         kv_bytes=session.kv_bytes,
         kv_warmth=bool(session.kv_warmth),
         pool_id=pool_id,

@@ -1,7 +1,7 @@
-"""The one owner of sessions: in memory, with the store behind it; metadata only, never content.
+"""The owner of all sessions: in memory, written through to the store; metadata only, no content.
 
-Open turns are not stored: they belong to open tasks, which begin them again after a restart. Times are trio's clock in
-seconds; the store has the wall's.
+Open turns are not stored: they belong to open tasks, which open them again after a restart. Times are trio's clock in
+seconds; in the store they are wall clock.
 """
 
 import logging
@@ -14,83 +14,90 @@ import trio
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.sessions import SessionChange, SessionView
-from queen_rbee.sessions import budgets as session_budgets
-from queen_rbee.sessions import record
-from queen_rbee.sessions.session import Limits, Session, Spent, Turn, begun, changed, given_back, placed, settled, view
+from queen_rbee.sessions.budgets import budget_headers, remaining_budgets, reservation, turn_refusal
+from queen_rbee.sessions.record import decode_session, encode_session, wall_offset_s
+from queen_rbee.sessions.session import (
+    Session,
+    SessionLimits,
+    SessionTurn,
+    SessionUsage,
+    apply_change,
+    close_turn,
+    open_turn,
+    place_turn,
+    session_view,
+    undo_turn,
+)
 from queen_rbee.sessions.table import SessionTable
 from queen_rbee.store.protocol import Document, Store, StoreFailure
 
-LIMIT = 100_000
-REMOVED_TOGETHER = 256
-"""So many removals wait for the disk at once: one after the other, a crowd of sessions would take minutes."""
+MAX_SESSIONS = 100_000
+CONCURRENT_REMOVALS = 256
+"""Removals that wait for the disk at once: one after the other, many expired sessions would take minutes."""
 
 log = logging.getLogger(__name__)
 
 
 class Sessions:
-    """At most `limit` sessions; beyond that the ones that idle longest go. `ahead` tells how many seconds the wall's
-    clock is ahead of trio's."""
+    """At most `limit` sessions; beyond that, the longest idle ones are removed. `offset_s` returns wall clock minus
+    trio's clock."""
 
-    def __init__(self, store: Store, limit: int = LIMIT, ahead: Callable[[], float] = record.wall_ahead) -> None:
+    def __init__(self, store: Store, limit: int = MAX_SESSIONS, offset_s: Callable[[], float] = wall_offset_s) -> None:
         self._store = store
-        self._ahead = ahead
+        self._offset_s = offset_s
         self._limit = limit
         self._table = SessionTable(limit)
         self._open: set[int] = set()
+        """The numbers of open turns."""
         self._numbers = count(1)
 
     def __len__(self) -> int:
         return len(self._table)
 
     async def load(self, now: float) -> None:
-        """Know again what was stored. Raises StoreFailure.
-
-        Also those whose time has run out: open tasks that begin their turns again go on with them.
-        """
-        ahead_s = self._ahead()
-        found = [record.read(document, ahead_s) for document in await self._store.list_documents("session")]
-        # a clock that was ahead must not make a session live for ever
-        self._table.fill(
+        """Load the stored sessions, expired ones too: restored tasks may open turns in them. Raises StoreFailure."""
+        offset_s = self._offset_s()
+        sessions = [decode_session(document, offset_s) for document in await self._store.list_documents("session")]
+        # not in the future: a wall clock that was ahead must not keep a session for ever
+        self._table.load(
             replace(session, epoch=next(self._numbers), used_at=min(session.used_at, now))
-            for session in found
+            for session in sessions
             if session
         )
 
-    def check(
-        self, session_id: UUID, tokens_wanted: int | None, now: float, *, price: float | None = None
+    def turn_refusal(
+        self, session_id: UUID, tokens: int | None, now: float, *, price: float | None = None
     ) -> ApiError | None:
-        """Why a turn must be refused before it waits, or None; to be followed by `begin` without a wait in between.
+        """Return why a turn must be refused, or None; then call `open_turn` without awaiting in between.
 
-        `tokens_wanted` is the most that it may use, None where it does not say; `price` is the cost of 1000 tokens of
-        its model, None where it is not known.
+        `tokens` is the turn's maximum, None if unknown. `price` is the cost of 1000 tokens, None if unknown.
         """
-        session = self._table.living(session_id, now)
+        session = self._table.get_unexpired(session_id, now)
         if session:
-            return session_budgets.refusal(session, tokens_wanted, price)
-        return None if self._table.has_room() else _full(self._limit)
+            return turn_refusal(session, tokens, price)
+        return None if self._table.has_room() else _table_full(self._limit)
 
-    def begin(self, session_id: UUID, tokens_wanted: int | None, now: float, *, price: float | None = None) -> Turn:
-        """Count a turn and reserve what it wants. To be ended by exactly one of `ended` and `abandoned`; what comes
-        after the first of them does nothing."""
-        session = self._table.get(session_id) or self._new(session_id, now)
-        tokens, cost = session_budgets.reservation(session, tokens_wanted, price)
-        turn = Turn(session_id, session.epoch, next(self._numbers), tokens, cost)
+    def open_turn(self, session_id: UUID, tokens: int | None, now: float, *, price: float | None = None) -> SessionTurn:
+        """Count a turn and reserve its maximum. End it by `end_turn` or `abandon_turn`; only the first call counts."""
+        session = self._table.get(session_id) or self._create(session_id, now)
+        reserved_tokens, reserved_cost = reservation(session, tokens, price)
+        turn = SessionTurn(session_id, session.epoch, next(self._numbers), reserved_tokens, reserved_cost)
         self._open.add(turn.number)
-        self._table.keep(begun(session, turn, now))
+        self._table.put(open_turn(session, turn, now))
         return turn
 
-    def placed(self, turn: Turn, pool_id: str, replica_id: str) -> bool | None:
-        """`turn` runs on this replica: whether the session's last turn did (None: there was none)."""
-        session = self._of(turn)
+    def place_turn(self, turn: SessionTurn, pool_id: str, replica_id: str) -> bool | None:
+        """Record the turn's replica; return whether the session's last turn ran there (None: there was no turn)."""
+        session = self._current(turn)
         if session is None or turn.number not in self._open:
             return None
-        session = placed(session, (pool_id, replica_id))
+        session = place_turn(session, (pool_id, replica_id))
         self._table.replace(session)
         return session.kv_warmth
 
-    def ended(
+    def end_turn(
         self,
-        turn: Turn,
+        turn: SessionTurn,
         *,
         tokens_in: int,
         tokens_out: int,
@@ -99,136 +106,136 @@ class Sessions:
         now: float,
         kv_bytes: int | None = None,
     ) -> None:
-        """`turn` has run and used this much: `engine_ms` of an engine's time, and `kv_bytes` of its cache if known."""
-        used = Spent(tokens_in + tokens_out, engine_ms, cost)
-        session = self._settle(turn, lambda before: settled(before, turn, used, now, kv_bytes))
+        """Charge the session with what the turn used."""
+        used = SessionUsage(tokens_in + tokens_out, engine_ms, cost)
+        session = self._settle(turn, lambda before: close_turn(before, turn, used, now, kv_bytes))
         if session:
-            self._store.put_later("session", self._written(session))
+            self._store.put_later("session", self._encode(session))
 
-    def abandoned(self, turn: Turn) -> None:
-        """`turn` never ran: its reservation and the turn are given back."""
-        self._settle(turn, lambda before: given_back(before, turn))
+    def abandon_turn(self, turn: SessionTurn) -> None:
+        """Undo a turn that never ran."""
+        self._settle(turn, lambda before: undo_turn(before, turn))
 
     def affinity(self, session_id: UUID) -> tuple[str, str] | None:
-        """Pool and replica of the last turn, where the session's KV cache is."""
+        """Return pool and replica of the last turn, which may hold the session's KV cache."""
         session = self._table.get(session_id)
         return session.place if session else None
 
     def budgets(self, session_id: UUID) -> dict[str, int | float]:
-        """What is left of each budget that is set: tokens, milliseconds, cost."""
+        """Return what is left of each budget that is set: tokens, milliseconds, cost."""
         session = self._table.get(session_id)
-        return session_budgets.left(session) if session else {}
+        return remaining_budgets(session) if session else {}
 
     def budget_headers(self, session_id: UUID) -> list[tuple[str, str]]:
-        """The same as headers of an answer."""
+        """Return `budgets` as response headers."""
         session = self._table.get(session_id)
-        return session_budgets.headers(session) if session else []
+        return budget_headers(session) if session else []
 
     async def change(self, session_id: UUID, change: SessionChange, now: float) -> SessionView:
-        """Set limits of a session, which is made if need be. Durable on return.
+        """Set limits of a session, creating it if needed. Durable on return.
 
-        Raises ApiError 503 where there is no room, StoreFailure, and then the limits are as they were.
+        Raises ApiError 503 if there is no room, or StoreFailure; then the limits are unchanged.
         """
-        before = self._table.living(session_id, now)
+        before = self._table.get_unexpired(session_id, now)
         if before is None and not self._table.has_room():
-            raise _full(self._limit)
-        after = changed(before or self._new(session_id, now), change, now)
-        self._table.keep(after)
+            raise _table_full(self._limit)
+        after = apply_change(before or self._create(session_id, now), change, now)
+        self._table.put(after)
         try:
-            await self._store.put("session", self._written(after))
+            await self._store.put("session", self._encode(after))
         except StoreFailure:
-            self._undo(after, before)
+            self._undo_change(after, before)
             raise
-        return view(after, now)
+        return session_view(after, now)
 
-    def _undo(self, after: Session, before: Session | None) -> None:
-        """A change was not stored. Turns that have begun or ended meanwhile, and a later change, stay."""
-        session = self._of(after)
+    def _undo_change(self, after: Session, before: Session | None) -> None:
+        """Restore the limits after a failed write. Keeps turns opened or ended meanwhile, and a later change."""
+        session = self._current(after)
         if session is None or session.limits != after.limits:
             return
         if session is after and before is None:
-            self._table.forget(after.session_id)
+            self._table.remove(after.session_id)
             return
-        session = replace(session, limits=before.limits if before else Limits())
+        session = replace(session, limits=before.limits if before else SessionLimits())
         self._table.replace(session)
-        self._store.put_later("session", self._written(session))
+        self._store.put_later("session", self._encode(session))
 
     async def delete(self, session_id: UUID, now: float) -> bool:
-        """Forget a session; whether there was one. Its open turns run on and count no more.
+        """Delete a session; return whether it existed. Its open turns run on without being counted.
 
-        Durable on return; raises StoreFailure, and then it is still there.
+        Durable on return. Raises StoreFailure; then the session still exists.
         """
-        session = self._table.living(session_id, now)
+        session = self._table.get_unexpired(session_id, now)
         if session is None:
             return False
         await self._store.remove("session", str(session_id))
-        if self._of(session):
-            self._table.forget(session_id)  # and out of the store once more: a turn may have ended meanwhile
+        if self._current(session):
+            # schedules another removal from the store: a turn that ended meanwhile may have written the session again
+            self._table.remove(session_id)
         return True
 
     def view(self, session_id: UUID, now: float) -> SessionView | None:
-        """A session as clients see it."""
-        session = self._table.living(session_id, now)
-        return view(session, now) if session else None
+        session = self._table.get_unexpired(session_id, now)
+        return session_view(session, now) if session else None
 
     def views(self, now: float, limit: int, before: UUID | None = None) -> list[SessionView]:
-        """The most recently used ones first, behind `before`. Raises KeyError where that is no session."""
-        living = (session for session in self._table.newest_first(before) if not session.expired(now))
-        return [view(session, now) for session in islice(living, limit)]
+        """Return up to `limit` sessions after `before`, most recently used first. Raises KeyError for an unknown id."""
+        unexpired = (session for session in self._table.newest_first(before) if not session.expired(now))
+        return [session_view(session, now) for session in islice(unexpired, limit)]
 
-    async def tidy(self, now: float) -> None:
-        """Drop sessions whose time has run out, and take all that were dropped out of the store; what fails is tried
-        again the next time."""
-        self._table.expire(now)
+    async def remove_expired(self, now: float) -> None:
+        """Remove expired sessions, and all removed ones from the store. Failed removals are repeated next time."""
+        self._table.remove_expired(now)
         failures: list[StoreFailure] = []
-        while self._table.gone and not failures:
+        while self._table.removed and not failures:
             async with trio.open_nursery() as nursery:
-                for session_id in list(islice(self._table.gone, REMOVED_TOGETHER)):
-                    nursery.start_soon(self._remove, session_id, failures)
+                for session_id in list(islice(self._table.removed, CONCURRENT_REMOVALS)):
+                    nursery.start_soon(self._remove_stored, session_id, failures)
         if failures:
-            log.warning("%d ended sessions stay in the store for now: %s", len(self._table.gone), failures[0])
+            number = len(self._table.removed)
+            log.warning("%d expired sessions cannot be removed from the store yet: %s", number, failures[0])
 
-    async def _remove(self, session_id: UUID, failures: list[StoreFailure]) -> None:
+    async def _remove_stored(self, session_id: UUID, failures: list[StoreFailure]) -> None:
         if session_id in self._table:
-            return  # it was made anew meanwhile
-        self._table.gone.pop(session_id, None)  # first: it may be made and dropped again meanwhile
+            return  # created again meanwhile
+        self._table.removed.pop(session_id, None)  # before the await: it may be created and removed again meanwhile
         try:
             await self._store.remove("session", str(session_id))
         except StoreFailure as failure:
             failures.append(failure)
             if session_id not in self._table:
-                self._table.gone[session_id] = None
+                self._table.removed[session_id] = None
 
-    def _new(self, session_id: UUID, now: float) -> Session:
-        """A session with the limits that all have; the one that idles longest goes for it if need be."""
+    def _create(self, session_id: UUID, now: float) -> Session:
+        """Create a session with default limits, removing the longest idle one if the table is full."""
         self._table.make_room()
         return Session(session_id, now, epoch=next(self._numbers))
 
-    def _written(self, session: Session) -> Document:
-        return record.written(session, self._ahead())
+    def _encode(self, session: Session) -> Document:
+        return encode_session(session, self._offset_s())
 
-    def _of(self, known: Turn | Session) -> Session | None:
-        """The session as it is now; None where it has gone, whether or not there is a new one of its id."""
+    def _current(self, known: SessionTurn | Session) -> Session | None:
+        """Return the session's current value; None if it was removed, even if its id is in use again."""
         session = self._table.get(known.session_id)
         return session if session and session.epoch == known.epoch else None
 
-    def _settle(self, turn: Turn, change: Callable[[Session], Session]) -> Session | None:
-        """The session after `change`; None where the turn was settled before or its session is gone."""
-        known = turn.number in self._open
+    def _settle(self, turn: SessionTurn, change: Callable[[Session], Session]) -> Session | None:
+        """Apply `change` and return the result; None if the turn is settled already or its session was removed."""
+        is_open = turn.number in self._open
         self._open.discard(turn.number)
-        session = self._of(turn)
-        if session is None or not known:
+        session = self._current(turn)
+        if session is None or not is_open:
             return None
         session = change(session)
-        self._table.keep(session)
+        self._table.put(session)
         return session
 
 
-def _full(limit: int) -> ApiError:
+def _table_full(limit: int) -> ApiError:
     body = ErrorBody(
         code=ErrorCode.ADMISSION_REJECT,
-        message=f"all {limit} sessions that can be kept have open turns",
-        hint="Wait until a task has ended, or go without a session.",
+        message=f"the maximum of {limit} sessions is reached, and all have open turns",
+        hint="Wait until a task has ended, or submit the task without a session.",
         retriable=True,
         policy_label="sessions-full",
     )

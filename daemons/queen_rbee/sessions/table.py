@@ -1,4 +1,4 @@
-"""The sessions in memory: at most so many, in the order of their use, and which of them the store has yet to forget."""
+"""The sessions in memory, bounded and in order of use, and those that the store has yet to remove."""
 
 from collections.abc import Iterable, Iterator
 from uuid import UUID
@@ -7,12 +7,12 @@ from queen_rbee.sessions.session import Session
 
 
 class SessionTable:
-    """Sessions by their ids, the most recently used last. `gone` have left and may still be in the store."""
+    """Sessions by id, the most recently used last. `removed` have left the table and may still be in the store."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._sessions: dict[UUID, Session] = {}
-        self.gone: dict[UUID, None] = {}
+        self.removed: dict[UUID, None] = {}
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -21,19 +21,19 @@ class SessionTable:
         return session_id in self._sessions
 
     def get(self, session_id: UUID) -> Session | None:
-        """The session, even where its time has run out and nobody has noticed yet."""
+        """Return the session, even if it has expired and is not removed yet."""
         return self._sessions.get(session_id)
 
-    def living(self, session_id: UUID, now: float) -> Session | None:
-        """The session, which goes if its time has run out."""
+    def get_unexpired(self, session_id: UUID, now: float) -> Session | None:
+        """Return the session; remove it if it has expired."""
         session = self._sessions.get(session_id)
         if session and session.expired(now):
-            self.forget(session_id)
+            self.remove(session_id)
             return None
         return session
 
     def newest_first(self, before: UUID | None = None) -> Iterator[Session]:
-        """All sessions, behind `before`. Raises KeyError where that is none."""
+        """Iterate over the sessions after `before`. Raises KeyError if `before` is unknown."""
         newest = iter(reversed(self._sessions.values()))
         if before is not None:
             if before not in self._sessions:
@@ -42,45 +42,44 @@ class SessionTable:
                 pass
         return newest
 
-    def fill(self, sessions: Iterable[Session]) -> None:
-        """Take over what was stored, as far as there is room: the longest idle ones go."""
+    def load(self, sessions: Iterable[Session]) -> None:
+        """Add stored sessions; the longest idle ones are removed if there are too many."""
         for session in sorted(sessions, key=lambda session: session.used_at):
             self._sessions[session.session_id] = session
         for session_id in list(self._sessions)[: -self._limit]:
-            self.forget(session_id)
+            self.remove(session_id)
 
-    def keep(self, session: Session) -> None:
-        """Add or replace it, as the most recently used one."""
+    def put(self, session: Session) -> None:
+        """Add or replace a session, as the most recently used one."""
         self._sessions.pop(session.session_id, None)
         self._sessions[session.session_id] = session
-        self.gone.pop(session.session_id, None)
+        self.removed.pop(session.session_id, None)
 
     def replace(self, session: Session) -> None:
-        """Replace it where it is in the order."""
+        """Replace a session without changing its position."""
         self._sessions[session.session_id] = session
 
-    def forget(self, session_id: UUID) -> None:
-        """It leaves."""
+    def remove(self, session_id: UUID) -> None:
         del self._sessions[session_id]
-        self.gone[session_id] = None
+        self.removed[session_id] = None
 
-    def expire(self, now: float) -> None:
-        """Those leave whose time has run out. Looks at every one: 100,000 take about 10 ms."""
+    def remove_expired(self, now: float) -> None:
+        """Looks at every session: 100,000 take about 10 ms."""
         for session_id in [key for key, session in self._sessions.items() if session.expired(now)]:
-            self.forget(session_id)
+            self.remove(session_id)
 
     def has_room(self) -> bool:
-        """Whether one more can have a place."""
-        return len(self._sessions) < self._limit or self._idle() is not None
+        """Whether there is a free entry or one that `make_room` can free."""
+        return len(self._sessions) < self._limit or self._longest_idle() is not None
 
     def make_room(self) -> bool:
-        """Likewise; where none is free, the session leaves that idles longest."""
+        """Remove the longest idle session if no entry is free; False if all have open turns."""
         if len(self._sessions) < self._limit:
             return True
-        idle = self._idle()
+        idle = self._longest_idle()
         if idle is not None:
-            self.forget(idle)
+            self.remove(idle)
         return idle is not None
 
-    def _idle(self) -> UUID | None:
+    def _longest_idle(self) -> UUID | None:
         return next((key for key, session in self._sessions.items() if not session.open_turns), None)

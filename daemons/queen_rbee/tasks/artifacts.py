@@ -1,7 +1,7 @@
-"""Artifacts: small documents known by the SHA-256 of their canonical JSON, read through from the store.
+"""Artifacts: small documents whose id is the SHA-256 of their canonical JSON, read through from the store.
 
-Owns how they are stored: as the JSON array `[HEAD,\\nCONTENT]`, so that a listing reads heads without contents and a
-content is shown just as it was hashed.
+They are stored as the JSON array `[HEAD,\\nCONTENT]`, so that a listing parses heads only and a content is returned
+exactly as it was hashed.
 """
 
 import hashlib
@@ -20,55 +20,58 @@ from queen_rbee.pools.candidates import Candidate
 from queen_rbee.store.protocol import Document, Store
 from queen_rbee.tasks.records import task_record
 
+LIMIT_BYTES = 1 << 20
+BATCH = 32
+"""Artifacts, each up to LIMIT_BYTES, that a listing by tag holds in memory at once."""
+MAX_SCANNED = 5_000
+"""Artifacts that one page looks at."""
+SEPARATOR = ",\n"
+
 _ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
-def canonical(value: JsonValue) -> str:
-    """`value` as above. Raises ValueError for infinities and NaN, which JSON has not."""
+class ArtifactTooLong(Exception):
+    """The canonical document has more than LIMIT_BYTES."""
+
+
+def canonical_json(value: JsonValue) -> str:
+    """Return `value` as JSON with sorted keys and no spaces. Raises ValueError for infinities and NaN."""
     return _ENCODE(value)
 
 
-def whole(new: NewArtifact, content: str) -> bytes:
-    """The document that the id of `new` is made of; `content` is its content, canonical already.
+def canonical_document(new: NewArtifact, content: str) -> bytes:
+    """Return the document that the id of `new` is computed from; `content` is its content as canonical JSON.
 
-    Raises ValueError for lone surrogates, which UTF-8 has not.
+    Raises ValueError for lone surrogates, which UTF-8 cannot encode.
     """
     kind, parent, tags = _ENCODE(new.kind), _ENCODE(new.parent), _ENCODE(new.tags)
     return f'{{"content":{content},"kind":{kind},"parent":{parent},"tags":{tags}}}'.encode()
 
 
 def artifact_id(document: bytes) -> str:
-    """The id of a canonical document."""
+    """Return the id of a canonical document."""
     return hashlib.sha256(document).hexdigest()
 
 
-LIMIT_BYTES = 1 << 20
-BATCH = 32
-"""So many artifacts, of up to LIMIT_BYTES each, are in memory at once while a listing looks for tags."""
-LOOKED_AT = 5_000
-SEPARATOR = ",\n"
-
-
 @dataclass(frozen=True)
-class Written:
-    """An artifact as the store has it: `head` and `content` are JSON."""
+class EncodedArtifact:
+    """An artifact ready for the store; `content` is canonical JSON."""
 
     head: ArtifactHead
     content: str
 
     @property
     def document(self) -> Document:
-        """For the store."""
         body = f"[{self.head.model_dump_json()}{SEPARATOR}{self.content}]"
         return Document(self.head.id, body, self.head.kind, self.head.created_at.timestamp())
 
 
-def written(new: NewArtifact, now: datetime) -> Written:
-    """`new`, with its id. Raises ValueError for content that JSON has no words for, `TooLong` beyond LIMIT_BYTES."""
-    content = canonical(new.content)
-    document = whole(new, content)
+def encode_artifact(new: NewArtifact, now: datetime) -> EncodedArtifact:
+    """Raises ValueError for content that JSON cannot express, ArtifactTooLong."""
+    content = canonical_json(new.content)
+    document = canonical_document(new, content)
     if len(document) > LIMIT_BYTES:
-        raise TooLong
+        raise ArtifactTooLong
     head = ArtifactHead(
         id=artifact_id(document),
         kind=new.kind,
@@ -77,62 +80,56 @@ def written(new: NewArtifact, now: datetime) -> Written:
         created_at=now,
         size_bytes=len(document),
     )
-    return Written(head, content)
-
-
-class TooLong(Exception):
-    """The canonical document has more than LIMIT_BYTES."""
+    return EncodedArtifact(head, content)
 
 
 class Artifacts:
-    """All artifacts of one store."""
-
     def __init__(self, store: Store) -> None:
         self._store = store
 
     async def add(self, new: NewArtifact) -> tuple[ArtifactHead, bool]:
-        """The head of the artifact, and whether it is new; the same document again is the same artifact.
+        """Add an artifact; return its head, and whether it is new: equal documents are one artifact.
 
-        Durable on return. Raises ApiError that names the field, TooLong, StoreFailure.
+        Durable on return. Raises ApiError 400 that names the field, ArtifactTooLong, StoreFailure.
         """
         try:
-            made = written(new, datetime.now(UTC))
+            encoded = encode_artifact(new, datetime.now(UTC))
         except ValueError as error:
             raise ApiError(400, invalid([("content", f"cannot be written as JSON: {error}")])) from error
-        if known := await self._store.get("artifact", made.head.id):
+        if known := await self._store.get("artifact", encoded.head.id):
             return head_of(known), False
         if new.parent and not await self._store.get("artifact", new.parent):
-            raise ApiError(400, invalid([("parent", "is the id of no artifact")]))
-        await self._store.put("artifact", made.document)
-        return made.head, True
+            raise ApiError(400, invalid([("parent", "no artifact has this id")]))
+        await self._store.put("artifact", encoded.document)
+        return encoded.head, True
 
     def record(
         self, view: TaskView, request: TaskRequest, target: Candidate | None, passage: Passage | None = None
     ) -> str:
-        """Leave the record of a task that has ended, soon; its id. Does not wait."""
-        made = written(task_record(view, request, target, passage), datetime.now(UTC))
-        self._store.put_later("artifact", made.document)
-        return made.head.id
+        """Add the record of an ended task; return its id. Durable some time later."""
+        encoded = encode_artifact(task_record(view, request, target, passage), datetime.now(UTC))
+        self._store.put_later("artifact", encoded.document)
+        return encoded.head.id
 
     async def get(self, identifier: str) -> str | None:
-        """The artifact as JSON. Raises StoreFailure."""
+        """Return the artifact as JSON. Raises StoreFailure."""
         found = await self._store.get("artifact", identifier)
         if found is None:
             return None
-        head, content = parts(found)
+        head, content = split_document(found)
         return f'{head[:-1]},"content":{content}}}'
 
     async def listed(
         self, *, kind: str | None, tag: str | None, limit: int, before: str | None
     ) -> tuple[list[ArtifactHead], str | None]:
-        """At most `limit` heads, the newest first, behind the artifact `before`; and where the next page begins.
+        """Return up to `limit` heads after the artifact `before`, newest first, and `before` of the next page.
 
-        Looks at LOOKED_AT artifacts at most, so that a page can be short, even empty, and have a next one. Raises
+        Looks at MAX_SCANNED artifacts at most, so a page may be short, even empty, and still have a next one. Raises
         StoreFailure.
         """
         found: list[ArtifactHead] = []
         size = min(BATCH, limit + 1) if tag is None else BATCH
-        for _batch in range(LOOKED_AT // size):
+        for _batch in range(MAX_SCANNED // size):
             batch = await self._store.list_documents("artifact", tag=kind, before=before, limit=size)
             for document in batch:
                 head = head_of(document)
@@ -146,12 +143,11 @@ class Artifacts:
         return found, before
 
 
-def parts(document: Document) -> tuple[str, str]:
-    """Head and content, both JSON."""
+def split_document(document: Document) -> tuple[str, str]:
+    """Return head and content, both JSON."""
     head, _, content = document.body[1:-1].partition(SEPARATOR)
     return head, content
 
 
 def head_of(document: Document) -> ArtifactHead:
-    """The artifact without its content."""
-    return ArtifactHead.model_validate_json(parts(document)[0])
+    return ArtifactHead.model_validate_json(split_document(document)[0])

@@ -1,6 +1,6 @@
-"""The artifact that each task leaves when it ends: what is needed to reproduce it, and never what was asked or said.
+"""The artifact of an ended task: what is needed to reproduce it, without prompt or answer.
 
-Nothing gets in but what is named here, and of parameters only numbers, truth values and the contract's own words.
+Only the fields listed here are recorded. Parameters are numbers, booleans and enumerated strings.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from llama_orch.engines.wire.passage import Passage
 from queen_rbee.pools.candidates import Candidate, served_name
 
 KIND = "task"
-OF_REQUEST = (
+REQUEST_FIELDS = (
     "seed",
     "determinism",
     "max_tokens",
@@ -28,7 +28,7 @@ OF_REQUEST = (
     "kv_hint",
     "output_mode",
 )
-OF_BODY = (
+BODY_FIELDS = (
     "seed",
     "max_tokens",
     "max_completion_tokens",
@@ -54,20 +54,20 @@ OF_BODY = (
 def task_record(
     view: TaskView, request: TaskRequest, target: Candidate | None, passage: Passage | None = None
 ) -> NewArtifact:
-    """The record of a task that has ended on `target`, or before it was placed."""
-    shown = view.model_dump(mode="json", exclude={"queue_position", "predicted_start_ms", "error"})
-    if view.error:  # an engine's message may quote what it was asked
-        shown["error"] = {"code": view.error.code, "retriable": view.error.retriable}
+    """Return the record of a task that ended on `target`; `target` is None if it was never placed."""
+    task = view.model_dump(mode="json", exclude={"queue_position", "predicted_start_ms", "error"})
+    if view.error:  # without the message: an engine's may quote the prompt
+        task["error"] = {"code": view.error.code, "retriable": view.error.retriable}
     tags = [f"task:{view.task_id}", f"state:{view.state.value}"]
     if view.session_id:
         tags.append(f"session:{view.session_id}")
     content: dict[str, JsonValue] = {
-        "task": shown,
+        "task": task,
         "engine": _engine(request, target),
         "endpoint": passage.endpoint if passage else "completion",
-        "parameters": of_request(request) | (of_body(passage.body) if passage else {}),
+        "parameters": request_parameters(request) | (body_parameters(passage.body) if passage else {}),
     }
-    # nothing of it comes from outside unchecked, and checking it again would cost more than all the rest
+    # not validated again: all values are validated already, and that would cost more than everything else here
     return NewArtifact.model_construct(kind=KIND, tags=tuple(tags), parent=None, content=content)
 
 
@@ -78,18 +78,17 @@ def _engine(request: TaskRequest, target: Candidate | None) -> dict[str, JsonVal
     return {"name": target.engine, "version": target.engine_version, "model": model, "device_mask": target.device_mask}
 
 
-def of_request(request: TaskRequest) -> dict[str, JsonValue]:
-    """The parameters that `request` gives; of a prompt, inputs and stop texts only how many there are."""
-    given: dict[str, JsonValue] = {name: getattr(request, name) for name in OF_REQUEST}
+def request_parameters(request: TaskRequest) -> dict[str, JsonValue]:
+    """Return the parameters that are set in `request`; of inputs and stop texts only how many there are."""
+    parameters: dict[str, JsonValue] = {name: getattr(request, name) for name in REQUEST_FIELDS}
     counts = {"inputs": len(request.inputs) or None, "stop": len(request.stop) or None}
-    return {name: value for name, value in {**given, **counts}.items() if value is not None}
+    return {name: value for name, value in {**parameters, **counts}.items() if value is not None}
 
 
-def of_body(body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """The parameters that an OpenAI body gives: only what is a number or a truth value, whatever the client wrote."""
-    return {name: value for name in OF_BODY if _plain(value := body.get(name))}
+def body_parameters(body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the parameters in an OpenAI body; only numbers and booleans, whatever the client wrote."""
+    return {name: value for name in BODY_FIELDS if _is_plain_number(value := body.get(name))}
 
 
-def _plain(value: JsonValue) -> bool:
-    """Whether `value` is a number of a size that parameters have; what a client makes up is left out."""
-    return isinstance(value, (bool, int, float)) and abs(value) < 2**64  # false for NaN, too
+def _is_plain_number(value: JsonValue) -> bool:
+    return isinstance(value, (bool, int, float)) and abs(value) < 2**64  # false for NaN

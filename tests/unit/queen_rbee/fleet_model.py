@@ -1,4 +1,4 @@
-"""A simple model of the fleet: the expected state of each node after any sequence of events."""
+"""A simple model of what queen-rbee must know about its fleet: one value per node, changed by messages and silence."""
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -7,14 +7,14 @@ from llama_orch.contracts.nodes import PoolSnapshot
 from llama_orch.contracts.pools import PoolState
 from queen_rbee.fleet.fleet import FORGET_AFTER_S, GRACE_S
 from queen_rbee.pools.candidates import ReplicaKey
-from tests.unit.queen_rbee.fleets import TIMEOUT_MS
+from tests.unit.queen_rbee.fleet_rig import TIMEOUT_MS
 
 TIMEOUT_S = TIMEOUT_MS / 1000
 
 
 @dataclass(frozen=True)
 class KnownNode:
-    """A node. `heard` is whether it has sent a heartbeat since it registered."""
+    """`heard`: it has sent a heartbeat since it registered. `superseded`: instances that a restart replaced."""
 
     machine: str
     address: str
@@ -31,17 +31,18 @@ class KnownNode:
         return self.heard and not self.offline
 
     def takes(self, pool: PoolSnapshot) -> bool:
-        """Return whether tasks may be placed on the pool, given a free slot."""
+        """Whether tasks may be placed on `pool` if it has a free slot."""
         return pool.ready and not (self.offline or self.draining or pool.draining)
 
 
 @dataclass
-class Model:
-    """The expected nodes by id. Methods that stand for requests return the expected status."""
+class FleetModel:
+    """The nodes that queen-rbee must know, by id."""
 
     nodes: dict[str, KnownNode] = field(default_factory=dict)
 
     def registers(self, node_id: str, machine: str, instance: str | None, address: str, now: float) -> int:
+        """Return the expected HTTP status."""
         known = self.nodes.get(node_id)
         superseded: frozenset[str] = frozenset()
         if known:
@@ -63,6 +64,7 @@ class Model:
         draining: bool,
         now: float,
     ) -> int:
+        """Return the expected HTTP status."""
         known = self.nodes.get(node_id)
         if known is None:
             return 404
@@ -72,13 +74,14 @@ class Model:
         return 200
 
     def leaves(self, node_id: str, instance: str | None) -> int:
+        """Return the expected HTTP status."""
         known = self.nodes.get(node_id)
         if known and instance not in (None, known.instance):
             return 409
         return 204 if self.nodes.pop(node_id, None) else 404
 
     def checked(self, now: float) -> None:
-        """Apply a check for silent nodes."""
+        """Apply the check for silent nodes."""
         for node_id, node in list(self.nodes.items()):
             silent_s = now - node.heard_at
             if node.offline and silent_s > FORGET_AFTER_S:
@@ -87,7 +90,7 @@ class Model:
                 self.nodes[node_id] = replace(node, offline=True)
 
     def restarted(self, now: float) -> None:
-        """Apply a restart: nodes are kept, and each has the grace period to send a heartbeat."""
+        """Apply a restart: the nodes stay known, and each gets time to send a heartbeat."""
         for node_id, node in self.nodes.items():
             extra_s = max(0.0, GRACE_S - TIMEOUT_S)
             self.nodes[node_id] = replace(node, heard_at=now + extra_s, superseded=frozenset())
@@ -98,6 +101,7 @@ class Model:
 
     @property
     def ready_by_id(self) -> dict[str, int]:
+        """The number of ready pools by pool id."""
         ready: Counter[str] = Counter()
         for node in self.nodes.values():
             for pool in node.pools:
@@ -106,7 +110,7 @@ class Model:
 
     @property
     def places(self) -> dict[ReplicaKey, tuple[str, PoolState, bool, int]]:
-        """Return for each pool of each node: its URL, its state, whether it accepts tasks, and its slots."""
+        """Each pool of each node: its engine's URL, its state, whether it takes tasks, its slots."""
         return {
             (pool.pool_id, node_id): (
                 f"{node.address}/v2/pools/{pool.pool_id}/engine",

@@ -1,4 +1,4 @@
-"""Requests of Anthropic's clients, and chunks of OpenAI's chats: made up by hypothesis, and as documented."""
+"""Anthropic requests and OpenAI chat chunks: hypothesis strategies and documented examples."""
 
 import json
 from typing import Any
@@ -7,7 +7,11 @@ from hypothesis import strategies as st
 
 QUESTION = {"model": "m", "max_tokens": 32, "messages": [{"role": "user", "content": "What is the weather?"}]}
 PNG = {"type": "base64", "media_type": "image/png", "data": "aGVsbG8="}
-WEATHER = {"name": "get_weather", "description": "Says it.", "input_schema": {"type": "object", "properties": {}}}
+WEATHER = {
+    "name": "get_weather",
+    "description": "Get weather.",
+    "input_schema": {"type": "object", "properties": {}},
+}
 
 texts = st.text(max_size=20)
 names = st.text("abcxyz_", min_size=1, max_size=8)
@@ -51,7 +55,7 @@ tools = st.fixed_dictionaries({"name": names, "input_schema": objects}, optional
 
 @st.composite
 def requests(draw: st.DrawFn) -> dict[str, Any]:
-    """A request that is right."""
+    """Generate a valid request."""
     optional: dict[str, st.SearchStrategy[Any]] = {
         "system": st.none() | texts | st.lists(text_blocks, max_size=3),
         "stop_sequences": st.none() | st.lists(st.text(min_size=1, max_size=5), max_size=3),
@@ -81,25 +85,24 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def body(request: object) -> bytes:
-    """A request as it is sent."""
     return json.dumps(request).encode()
 
 
 def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, **choice: object) -> str:
-    """A chunk with one choice, as llama-server writes it."""
+    """Return a chunk with one choice, as llama-server writes it."""
     choices = [{"index": 0, "delta": delta or {}, "finish_reason": finish, **choice}]
     return json.dumps({"object": "chat.completion.chunk", "choices": choices})
 
 
 def call(index: int, arguments: str = "", **head: str) -> dict[str, Any]:
-    """The delta of one piece of a tool call; with `id` and `name` the first one."""
+    """Return the delta of one piece of a tool call; the first piece has `id` and `name`."""
     function = {"arguments": arguments} | ({"name": head["name"]} if "name" in head else {})
     identity = {"id": head["id"], "type": "function"} if "id" in head else {}
     return {"tool_calls": [{"index": index, "function": function, **identity}]}
 
 
 def usage(prompt: int, completion: int, cached: int | None = None) -> str:
-    """The chunk that tells the counts."""
+    """Return the chunk with the token counts."""
     counts: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": completion}
     details = {} if cached is None else {"prompt_tokens_details": {"cached_tokens": cached}}
     return json.dumps({"choices": [], "usage": counts | details})

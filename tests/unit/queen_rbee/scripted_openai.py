@@ -1,6 +1,6 @@
-"""A stand-in engine that speaks OpenAI's endpoints as llama-server does, and fails as engines fail, on demand.
+"""A fake engine with OpenAI's endpoints as llama-server has them, which fails in the ways that engines fail.
 
-It is told by a word in the request's body what to do; the formats are those measured with a real llama-server.
+A word in the request's body selects the behaviour. Formats are those observed with a real llama-server.
 """
 
 import json
@@ -23,37 +23,37 @@ OUT_OF_MEMORY = {"error": {"code": 500, "message": "out of memory", "type": "ser
 
 
 def delta(finish_reason: str | None = None, index: int = 0, **fields: object) -> dict[str, object]:
-    """One chunk of a chat."""
+    """Return one chunk of a chat."""
     choice = {"finish_reason": finish_reason, "index": index, "delta": fields}
     return {"choices": [choice], **FIXED, "object": "chat.completion.chunk"}
 
 
-COUNTED = {"choices": [], **FIXED, "object": "chat.completion.chunk", "usage": USAGE, "timings": TIMINGS}
-CHAT = (delta(role="assistant", content=None), delta(content="Hel"), delta(content="lo"), delta("stop"), COUNTED)
-UNCOUNTED = (*CHAT[:-2], {**CHAT[-2], "timings": TIMINGS})
-"""The same where the usage is not asked for."""
+USAGE_CHUNK = {"choices": [], **FIXED, "object": "chat.completion.chunk", "usage": USAGE, "timings": TIMINGS}
+CHAT = (delta(role="assistant", content=None), delta(content="Hel"), delta(content="lo"), delta("stop"), USAGE_CHUNK)
+CHAT_WITHOUT_USAGE = (*CHAT[:-2], {**CHAT[-2], "timings": TIMINGS})
+"""The same for a request without include_usage."""
 
 
 def events(chunks: Iterable[object], done: bool = True) -> bytes:
-    """The bytes of a stream."""
+    """Return the chunks as server-sent events."""
     lines = [f"data: {json.dumps(item)}\n\n" for item in chunks]
     lines += ["data: [DONE]\n\n"] if done else []
     return "".join(lines).encode()
 
 
 class ScriptedOpenAi(ScriptedEngine):
-    """`body` is what it was asked last; `script` is what it says where nothing else is wanted."""
+    """`body` is the last request's; `script` is the default answer."""
 
     body: dict[str, object]
     script: Iterable[object] = CHAT
 
-    async def act(self, stream: trio.SocketStream, request: bytes) -> None:
-        """Do what the body says; without a word of it, answer as is usual."""
+    async def respond(self, stream: trio.SocketStream, request: bytes) -> None:
+        """Behave as the body says; by default, answer with `script`."""
         head, _, body = request.partition(b"\r\n\r\n")
         length = next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
         while len(body) < length:
             body += await heard(stream)
-        self.asked, self.body = head + b"\r\n\r\n" + body, json.loads(body)
+        self.last_request, self.body = head + b"\r\n\r\n" + body, json.loads(body)
         if b"/v1/embeddings" in head or b"/v1/rerank" in head:
             await _document(stream, b"200 OK", EMBEDDING)
         elif b"refuse" in body:
@@ -61,14 +61,14 @@ class ScriptedOpenAi(ScriptedEngine):
         elif b"break" in body:
             await _document(stream, b"500 Oops", OUT_OF_MEMORY)
         elif b"silence" in body:
-            await self.until_left(stream)
+            await self.wait_for_disconnect(stream)
         else:
             await self._stream(stream, body)
 
     async def _stream(self, stream: trio.SocketStream, body: bytes) -> None:
         if b"stall" in body:
             await stream.send_all(HEAD + chunk(events(CHAT[:2], done=False)))
-            await self.until_left(stream)
+            await self.wait_for_disconnect(stream)
         elif b"midway" in body:
             await stream.send_all(
                 HEAD + chunk(events(CHAT[:2], done=False)) + chunk(events([OUT_OF_MEMORY], done=False))
@@ -76,8 +76,8 @@ class ScriptedOpenAi(ScriptedEngine):
         elif b"nothing" in body:
             await stream.send_all(HEAD + chunk(events([])) + b"0\r\n\r\n")
         else:
-            unasked = self.script is CHAT and b'"include_usage": true' not in body
-            await stream.send_all(HEAD + chunk(events(UNCOUNTED if unasked else self.script)) + b"0\r\n\r\n")
+            no_usage = self.script is CHAT and b'"include_usage": true' not in body
+            await stream.send_all(HEAD + chunk(events(CHAT_WITHOUT_USAGE if no_usage else self.script)) + b"0\r\n\r\n")
 
 
 async def _document(stream: trio.SocketStream, status: bytes, document: object) -> None:
@@ -87,7 +87,7 @@ async def _document(stream: trio.SocketStream, status: bytes, document: object) 
 
 @asynccontextmanager
 async def scripted_openai() -> AsyncIterator[ScriptedOpenAi]:
-    """A running stand-in on a free port of the loopback."""
+    """Run a fake engine on a free loopback port."""
     engine = ScriptedOpenAi()
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(partial(trio.serve_tcp, engine.handle, 0, host="127.0.0.1"))

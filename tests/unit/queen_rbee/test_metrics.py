@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from llama_orch.contracts.pools import PoolState, PoolStatus
 from queen_rbee.metrics import ERROR_SERIES_S, Metrics, check_outcome, check_result
 from queen_rbee.status import show_gauges
-from tests.unit.queen_rbee.core import Queen, core, ended, running
+from tests.unit.queen_rbee.queen_core import QueenCore, build_queen, end_events, running_queen
 from tests.unit.queen_rbee.scripted_engine import ScriptedEngine
 
 
@@ -24,19 +24,19 @@ def series(metrics: Metrics, name: str) -> dict[str, float]:
     }
 
 
-def exported(queen: Queen, name: str) -> dict[str, float]:
-    show_gauges(queen.dispatcher)
-    return series(queen.dispatcher.metrics, name)
+def exported(queen: QueenCore, name: str) -> dict[str, float]:
+    show_gauges(queen.queue, queen.registry, queen.metrics)
+    return series(queen.metrics, name)
 
 
 async def test_available_pools_metric_is_zero_instead_of_absent():
-    queen = core(ScriptedEngine())
+    queen = build_queen(ScriptedEngine())
     assert exported(queen, "orchd_pools_available") == {"": 0}
     queen.pool(ready=False)
     assert exported(queen, "orchd_pools_available") == {"pool_id=p": 0}
     queen.pool()
     assert exported(queen, "orchd_pools_available") == {"pool_id=p": 1}
-    queen.dispatcher.registry.update("p", 0, [])
+    queen.registry.update("p", 0, [])
     assert exported(queen, "orchd_pools_available") == {"": 0}
 
 
@@ -78,12 +78,12 @@ def test_refused_heartbeat_series_expires():
 
 
 async def test_waiting_task_has_labels_of_its_only_pool():
-    queen = core(ScriptedEngine())
+    queen = build_queen(ScriptedEngine())
     pools = [
         queen.status(pool_id="a", slots=1, models_available=["one"]),
         queen.status(pool_id="b", slots=1, models_available=["two"]),
     ]
-    queen.dispatcher.registry.update("both", 0, pools)
+    queen.registry.update("both", 0, pools)
     tasks = [queen.submit(model_ref="one"), queen.submit(placement={"mode": "pin", "pin_pool_id": "b"}), queen.submit()]
     expected = {f"engine=llamacpp,{pool}priority=interactive" for pool in ("pool_id=a,", "pool_id=b,", "")}
     enqueued = exported(queen, "tasks_enqueued_total")
@@ -92,19 +92,19 @@ async def test_waiting_task_has_labels_of_its_only_pool():
     for task in tasks:
         queen.dispatcher.cancel(task)
     assert set(exported(queen, "queue_depth").values()) == {0}, "existing series become 0"
-    queen.dispatcher.registry.update("both", 0, [])
+    queen.registry.update("both", 0, [])
     assert not [labels for labels in exported(queen, "queue_depth") if "pool_id" in labels]
 
 
 async def test_client_names_do_not_become_labels():
-    queen = core(ScriptedEngine())
-    queen.dispatcher.registry.synced = False
+    queen = build_queen(ScriptedEngine())
+    queen.registry.synced = False
     queen.submit(placement={"mode": "pin", "pin_pool_id": "made-up"}, model_ref="made-up")
     assert exported(queen, "tasks_enqueued_total") == {"priority=interactive": 1}
 
 
 async def test_task_without_free_slot_is_counted_once():
-    async with running() as queen:
+    async with running_queen() as queen:
         queen.pool(ready=False)
         waiting = queen.submit()
         for _turn in range(3):
@@ -113,15 +113,15 @@ async def test_task_without_free_slot_is_counted_once():
         decisions = "placement_decisions_total"
         assert exported(queen, decisions) == {"fallback=false,outcome=no_capacity,pinned=false": 1}
         queen.pool()
-        await ended(waiting)
+        await end_events(waiting)
         assert exported(queen, decisions)["fallback=false,outcome=assigned,pinned=false"] == 1
-        await ended(queen.submit())
+        await end_events(queen.submit())
         assert exported(queen, decisions)["fallback=false,outcome=no_capacity,pinned=false"] == 1
 
 
 async def test_gauge_update_expires_refused_heartbeats(autojump_clock):
-    queen = core(ScriptedEngine())
-    queen.dispatcher.metrics.heartbeat_refused("", "unknown", trio.current_time())
+    queen = build_queen(ScriptedEngine())
+    queen.metrics.heartbeat_refused("", "unknown", trio.current_time())
     assert exported(queen, "orchd_node_heartbeats_total")
     await trio.sleep(ERROR_SERIES_S)
     assert not exported(queen, "orchd_node_heartbeats_total")

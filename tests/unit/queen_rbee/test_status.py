@@ -1,5 +1,7 @@
 """The status line and the metrics follow nodes and pools; series of removed pools are removed."""
 
+from functools import partial
+
 import trio
 from prometheus_client import generate_latest
 from trio.testing import MockClock
@@ -7,9 +9,9 @@ from trio.testing import MockClock
 from llama_orch.service.notify import Notifier
 from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.status import INTERVAL_S, keep_status
-from tests.unit.queen_rbee.core import Queen, core, ended, running, slots_are_free
-from tests.unit.queen_rbee.fleets import CHECK_S, TIMEOUT_MS, heartbeat, registration
+from tests.unit.queen_rbee.fleet_rig import CHECK_S, TIMEOUT_MS, heartbeat, registration
 from tests.unit.queen_rbee.memory_store import MemoryStore
+from tests.unit.queen_rbee.queen_core import QueenCore, build_queen, end_events, running_queen, wait_for_free_slots
 from tests.unit.queen_rbee.scripted_engine import ScriptedEngine
 
 POOL, REPLICA = 'pool_id="p"', 'replica_id="r0"'
@@ -25,20 +27,18 @@ class RecordingNotifier(Notifier):
         self.lines.append(text)
 
 
-def series_of(queen: Queen, label: str) -> set[str]:
+def series_of(queen: QueenCore, label: str) -> set[str]:
     """Return the names of all series with this label."""
-    text = generate_latest(queen.dispatcher.metrics.registry).decode()
+    text = generate_latest(queen.metrics.registry).decode()
     return {line.partition("{")[0] for line in text.splitlines() if label in line}
 
 
 async def test_status_line_and_series_follow_nodes(autojump_clock: MockClock) -> None:
-    queen, notifier = core(ScriptedEngine()), RecordingNotifier()
-    dispatcher = queen.dispatcher
-    fleet = Fleet(
-        dispatcher.registry, MemoryStore(), dispatcher.metrics, dispatcher.runs.take_place, TIMEOUT_MS, CHECK_S
-    )
+    queen, notifier = build_queen(ScriptedEngine()), RecordingNotifier()
+    fleet = Fleet(queen.registry, MemoryStore(), queen.metrics, queen.runs.displace, TIMEOUT_MS, CHECK_S)
+    loop = partial(keep_status, queen.queue, queen.registry, queen.accounting, queen.metrics, fleet, notifier)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(keep_status, dispatcher, fleet, notifier)
+        nursery.start_soon(loop)
         await trio.sleep(INTERVAL_S / 2)
         await fleet.register(registration(), "192.0.2.1")
         fleet.heartbeat("n1", heartbeat())
@@ -57,11 +57,11 @@ async def test_status_line_and_series_follow_nodes(autojump_clock: MockClock) ->
 
 
 async def test_series_of_tasks_are_removed_with_their_pool() -> None:
-    async with running() as queen:
+    async with running_queen() as queen:
         task = queen.submit()
-        await ended(task)
-        await slots_are_free(queen)
-        metrics = queen.dispatcher.metrics
+        await end_events(task)
+        await wait_for_free_slots(queen)
+        metrics = queen.metrics
         names = {"tasks_started_total", "tokens_out_total", "orchd_tasks_dispatched_total", "latency_decode_ms_count"}
         assert names <= series_of(queen, POOL)
         metrics.ready_pools({"p": 0})

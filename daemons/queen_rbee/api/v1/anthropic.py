@@ -18,7 +18,7 @@ from queen_rbee.api.v1.failures import failure_of
 from queen_rbee.api.v1.openai_requests import SHAPE, task_request
 from queen_rbee.api.v1.passages import Fields, Passages
 from queen_rbee.pools.model_lookup import ModelCatalog, find_target
-from queen_rbee.tasks.event_log import COMPACT, Frame
+from queen_rbee.tasks.event_log import Frame, encode_json
 from queen_rbee.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ class Anthropic:
         asked, passage = await _understood(exchange, CountRequest, count_body)
         task = self._admitted(passage, Generation(model=asked.model, max_tokens=1), exchange.headers)
         await self._passages.collect(exchange, task, lambda _frame: None)
-        if not task.tokens_in:
-            raise ApiError(501, ErrorBody(code=ErrorCode.INTERNAL, message=NOT_COUNTED, pool_id=task.pool_id))
-        await exchange.send_json(200, {"input_tokens": task.tokens_in}, self._passages.headers(task))
+        if not task.measurements.tokens_in:
+            raise ApiError(501, ErrorBody(code=ErrorCode.INTERNAL, message=NOT_COUNTED, pool_id=task.place.pool_id))
+        await exchange.send_json(200, {"input_tokens": task.measurements.tokens_in}, self._passages.headers(task))
 
     def _admitted(self, passage: Passage, wanted: Generation, headers: Mapping[str, str]) -> Task:
         registry = self._passages.dispatcher.registry
@@ -93,7 +93,7 @@ class Anthropic:
         await self._passages.collect(exchange, task, lambda frame: whole.take(reading.chunk(frame.payload)))
         if not reading.understood:
             raise _not_understood(task)
-        whole.take(reading.end(task.tokens_in, task.tokens_out))
+        whole.take(reading.end(task.measurements.tokens_in, task.measurements.tokens_out))
         await exchange.send_json(200, whole.message(), self._passages.headers(task))
 
 
@@ -135,7 +135,7 @@ class Stream:
         """The message's end, or why it is not to be trusted."""
         if not self._reading.understood:
             return _failed(_not_understood(self._task))
-        return _frames(self._reading.end(self._task.tokens_in, self._task.tokens_out))
+        return _frames(self._reading.end(self._task.measurements.tokens_in, self._task.measurements.tokens_out))
 
     def failure(self, task: Task) -> bytes:
         """The event `error`, with which a stream ends that fails midway."""
@@ -147,9 +147,9 @@ def _frames(events: "list[Event]") -> bytes:
 
 
 def _failed(error: ApiError) -> bytes:
-    return f"event: error\ndata: {COMPACT(anthropic_error(error, current.get()))}\n\n".encode()
+    return f"event: error\ndata: {encode_json(anthropic_error(error, current.get()))}\n\n".encode()
 
 
 def _not_understood(task: Task) -> ApiError:
-    body = ErrorBody(code=ErrorCode.WORKER_RESET, message=NOT_UNDERSTOOD, retriable=True, pool_id=task.pool_id)
+    body = ErrorBody(code=ErrorCode.WORKER_RESET, message=NOT_UNDERSTOOD, retriable=True, pool_id=task.place.pool_id)
     return ApiError(502, body)

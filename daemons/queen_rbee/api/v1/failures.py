@@ -44,7 +44,7 @@ def failure_of(task: Task) -> ApiError:
         fields=_too_long(task) if error.reason == "context_length_exceeded" else None,
         retriable=error.retriable,
         retry_after_ms=error.retry_after_ms,
-        pool_id=task.pool_id,
+        pool_id=task.place.pool_id,
     )
     return ApiError(STATUS.get(code, 500), body, retry_headers(error.retry_after_ms))
 

@@ -16,7 +16,7 @@ from queen_rbee.api.v1.failures import failure_of
 from queen_rbee.api.v1.openai_requests import NAMES, SHAPE, Asked, asked, task_request
 from queen_rbee.api.v1.passages import Fields, Passages
 from queen_rbee.pools.model_lookup import ModelCatalog, find_target
-from queen_rbee.tasks.event_log import COMPACT, Frame
+from queen_rbee.tasks.event_log import Frame, encode_json
 from queen_rbee.tasks.task import Task
 
 PATHS: Mapping[str, Endpoint] = {
@@ -92,7 +92,7 @@ class Whole:
         """The document, None where nothing has come."""
         if self._result is not None or self._assembly.empty:
             return self._result
-        return COMPACT(self._assembly.document()).encode()
+        return encode_json(self._assembly.document()).encode()
 
 
 class Stream:
@@ -117,7 +117,7 @@ class Stream:
     def failure(self, task: Task) -> bytes:
         """An error in place of the next chunk, as clients look for it; no mark follows."""
         error = failure_of(task)
-        return f"data: {COMPACT(openai_error(error.status, error.body))}\n\n".encode()
+        return f"data: {encode_json(openai_error(error.status, error.body))}\n\n".encode()
 
 
 def in_clients_words(error: ApiError) -> ApiError:

@@ -20,7 +20,9 @@ from queen_rbee.api.streaming import KEEP_ALIVE_S, STREAM_HEADERS, until_gone
 from queen_rbee.api.v1.failures import failure_of
 from queen_rbee.api.v1.reader import Reader
 from queen_rbee.dispatch.dispatcher import Dispatcher
+from queen_rbee.dispatch.queue import AdmissionQueue
 from queen_rbee.intake.intake import Intake
+from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.tasks.event_log import Frame
 from queen_rbee.tasks.task import Task
 
@@ -62,8 +64,10 @@ def _no_headers(_task: Task) -> Iterable[tuple[str, str]]:
 class Passages:
     """`more_headers` are put on every answer, say what is left of a budget; asked when the answer begins."""
 
-    dispatcher: Dispatcher
     intake: Intake
+    dispatcher: Dispatcher
+    queue: AdmissionQueue[Task]
+    registry: PoolRegistry
     more_headers: Callable[[Task], Iterable[tuple[str, str]]] = _no_headers
 
     def admit(self, request: TaskRequest, passage: Passage) -> Task:
@@ -79,7 +83,7 @@ class Passages:
         It is opened with the first piece of the answer, or after KEEP_ALIVE_S seconds: what goes wrong before is raised
         as ApiError, later it is told by `Dialect.failure`. Raises ClientGone.
         """
-        stream = _Stream(exchange, Reader(self.dispatcher, task), dialect, partial(self.headers, task))
+        stream = _Stream(exchange, Reader(self.queue, task), dialect, partial(self.headers, task))
         await self._accompany(exchange, task, stream.run)
         if not exchange.started:
             raise failure_of(task)
@@ -89,16 +93,16 @@ class Passages:
 
         Raises ApiError where it fails, and ClientGone.
         """
-        await self._accompany(exchange, task, partial(_collect, Reader(self.dispatcher, task), take))
+        await self._accompany(exchange, task, partial(_collect, Reader(self.queue, task), take))
         if task.error:
             raise failure_of(task)
 
     def headers(self, task: Task) -> Fields:
         """What is known by now of where and how `task` runs."""
-        found = [("x-queue-position", str(task.told_position or 0))]
-        if task.pool_id:
-            found.append(("x-llama-orch-pool", task.pool_id))
-        if (overhead := task.overhead_ms) is not None:
+        found = [("x-queue-position", str(task.reported_position or 0))]
+        if task.place.pool_id:
+            found.append(("x-llama-orch-pool", task.place.pool_id))
+        if (overhead := task.measurements.overhead_ms) is not None:
             found.append(("x-llama-orch-overhead-ms", f"{overhead:g}"))
         return [*found, *self.more_headers(task)]
 

@@ -6,7 +6,7 @@ import trio
 
 from llama_orch.contracts.tasks import TaskState
 from queen_rbee.api.streaming import ATTEND_S, COALESCE_S
-from queen_rbee.dispatch.dispatcher import Dispatcher
+from queen_rbee.dispatch.queue import AdmissionQueue
 from queen_rbee.tasks.event_log import Frame
 from queen_rbee.tasks.task import Task
 
@@ -17,7 +17,7 @@ NEVER = float("inf")
 class Reader:
     """The only reader that a /v1 request has, from the first event on: what it has taken is kept no longer."""
 
-    dispatcher: Dispatcher
+    queue: AdmissionQueue[Task]
     task: Task
     _seen: int = field(default=0, init=False)
 
@@ -32,15 +32,15 @@ class Reader:
         The first piece of an answer is not held up; those behind it are taken as they gather.
         """
         log = self.task.log
-        if self.task.first_token_at is not None and not log.closed:
+        if self.task.measurements.first_token_at is not None and not log.closed:
             await trio.sleep(COALESCE_S)
         while not log.closed and log.last_id <= self._seen and (now := trio.current_time()) < until:
             waits = self.task.state is TaskState.QUEUED
             if waits:
-                self.dispatcher.queue.attend(self.task)
+                self.queue.attend(self.task)
             with trio.move_on_at(min(until, now + ATTEND_S) if waits else until):
                 await log.wait_beyond(self._seen)
-        frames = log.piece(self._seen)
+        frames = log.frame_batch(self._seen)
         self._seen += len(frames)
         log.discard(self._seen)
         return frames

@@ -100,11 +100,11 @@ async def test_free_slots_and_memory_wait_for_the_next_heartbeat(autojump_clock:
         play.engine()
         await play.queen.until_asked(2)
         await trio.sleep(1)
-        asked = len(play.queen.asked)
+        before = len(play.queen.asked)
         play.engine(ProbeResult(HealthAnswer.READY, slots=Slots(4, 0)))
         play.registry.set_gpus(Gpus((gpu(0, free=1), gpu(1, free=2))))
         await trio.sleep(5)
-        assert len(play.queen.asked) == asked
+        assert len(play.queen.asked) == before
 
 
 async def test_flapping_pool_causes_at_most_4_early_heartbeats(autojump_clock: Clock) -> None:
@@ -164,8 +164,8 @@ async def test_node_view_reports_the_registration(autojump_clock: Clock) -> None
     async with scene() as play:
         play.queen.will([token, Registered(""), HeartbeatAccepted(1000), *[NoAnswer("timeout")] * 20])
         seen = []
-        for asked in (1, 3, 4):
-            await play.queen.until_asked(asked)
+        for count in (1, 3, 4):
+            await play.queen.until_asked(count)
             await trio.testing.wait_all_tasks_blocked()
             seen.append((play.agent.view.registered, play.agent.view.problem))
         shown = play.agent.view
@@ -204,8 +204,8 @@ async def test_outage_and_its_end_are_logged_once(autojump_clock: Clock, caplog:
     async with scene() as play:
         play.queen.will([Registered(""), HeartbeatAccepted(1000), *[NoAnswer("timeout")] * 4])
         await play.queen.until_asked(8)
-    told = [text for text in caplog.messages if "heartbeat" in text]
-    assert [text.partition(":8080")[0] for text in told] == [
+    messages = [text for text in caplog.messages if "heartbeat" in text]
+    assert [text.partition(":8080")[0] for text in messages] == [
         "neither registration nor heartbeat of node gpu-1 gets an answer from http://queen",
         "heartbeat of node gpu-1 is answered again by http://queen",
     ]
@@ -226,8 +226,8 @@ async def test_alternating_outcomes_do_not_fill_the_log(
         caplog.clear()
         play.queen.will([outcome for _turn in range(400) for outcome in (Registered(""), heartbeat)])
         await trio.sleep(600)
-        told = [text.replace(" by http://queen:8080", "") for text in caplog.messages]
-        assert told == [
+        messages = [text.replace(" by http://queen:8080", "") for text in caplog.messages]
+        assert messages == [
             "registration of node gpu-1 with http://queen:8080 succeeded; it is reached at http://192.0.2.7:9200",
             f"registration of node gpu-1 refused: {words}",
         ]
@@ -400,7 +400,7 @@ async def test_changed_address_is_registered(autojump_clock: Clock) -> None:
         await play.queen.until_asked(2)
         addresses.append("http://192.0.2.8:9200")
         await play.queen.until_asked(5)
-    assert [told.address for told in play.queen.registrations] == addresses
+    assert [registration.address for registration in play.queen.registrations] == addresses
     assert play.queen.order == ["register", "heartbeat", "register", "heartbeat", "heartbeat"]
 
 

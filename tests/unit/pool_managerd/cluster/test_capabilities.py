@@ -22,9 +22,9 @@ def test_unreadable_memory_is_0(tmp_path: Path) -> None:
 
 
 def test_gpus_are_reported_by_nvml_index() -> None:
-    told = capabilities(TWO_GPUS, 8, 1 << 34)
-    assert (told.cpu_cores, told.ram_total_bytes) == (8, 1 << 34)
-    assert [(gpu.device_id, gpu.name, gpu.vram_total_bytes, gpu.compute_capability) for gpu in told.gpus] == [
+    hardware = capabilities(TWO_GPUS, 8, 1 << 34)
+    assert (hardware.cpu_cores, hardware.ram_total_bytes) == (8, 1 << 34)
+    assert [(gpu.device_id, gpu.name, gpu.vram_total_bytes, gpu.compute_capability) for gpu in hardware.gpus] == [
         (0, "H100", 80, "9.0"),
         (1, "H100", 80, "9.0"),
     ]

@@ -52,14 +52,14 @@ REGISTERED = b'{"success":true,"message":"welcome","node_id":"gpu-1","warning":"
     ],
 )
 async def test_registration_outcomes(answer: bytes, outcome: Outcome) -> None:
-    async with queen(answer) as asked:
-        assert await asked.register(NODE) == outcome
+    async with queen(answer) as client:
+        assert await client.register(NODE) == outcome
 
 
 @pytest.mark.parametrize("status", [404, 405])
 async def test_home_profile_queen_gets_a_hint_at_the_variable(status: int) -> None:
-    async with queen(http(status, b"{}")) as asked:
-        outcome = await asked.register(NODE)
+    async with queen(http(status, b"{}")) as client:
+        outcome = await client.register(NODE)
     assert isinstance(outcome, Rejected)
     assert "ORCHESTRATORD_CLOUD_PROFILE=true" in outcome.reason
 
@@ -79,19 +79,19 @@ async def test_home_profile_queen_gets_a_hint_at_the_variable(status: int) -> No
     ],
 )
 async def test_heartbeat_outcomes(answer: bytes, outcome: Outcome) -> None:
-    async with queen(answer) as asked:
-        assert await asked.heartbeat("gpu-1", BEAT) == outcome
+    async with queen(answer) as client:
+        assert await client.heartbeat("gpu-1", BEAT) == outcome
 
 
 @pytest.mark.parametrize(("status", "left"), [(204, True), (404, True), (500, False), (403, False)])
 async def test_deregistration_outcomes(status: int, left: bool) -> None:
-    async with queen(http(status, b"") if status != 204 else b"HTTP/1.1 204 X\r\nconnection: close\r\n\r\n") as asked:
-        assert (await asked.forget("gpu-1", INSTANCE) == NodeUnknown()) is left
+    async with queen(http(status, b"") if status != 204 else b"HTTP/1.1 204 X\r\nconnection: close\r\n\r\n") as client:
+        assert (await client.forget("gpu-1", INSTANCE) == NodeUnknown()) is left
 
 
 async def test_wrong_token_is_reported_by_fingerprint() -> None:
-    async with queen(http(401, error("BAD_TOKEN", "the token is not the one this daemon has"))) as asked:
-        for outcome in (await asked.register(NODE), await asked.heartbeat("gpu-1", BEAT)):
+    async with queen(http(401, error("BAD_TOKEN", "the token is not the one this daemon has"))) as client:
+        for outcome in (await client.register(NODE), await client.heartbeat("gpu-1", BEAT)):
             assert isinstance(outcome, Rejected)
             assert f"token_fp6={TOKEN.fingerprint}" in outcome.reason
             assert TOKEN.get_secret_value() not in outcome.reason
@@ -113,13 +113,13 @@ async def test_wrong_token_is_reported_by_fingerprint() -> None:
     ],
 )
 async def test_answers_of_proxies_are_quoted_briefly(answer: bytes, outcome: type[Outcome], words: str) -> None:
-    async with queen(answer) as asked:
-        farewell = await asked.forget("gpu-1", INSTANCE)
-        for told in (await asked.register(NODE), await asked.heartbeat("gpu-1", BEAT), farewell):
-            assert isinstance(told, outcome)
-            assert isinstance(told, Rejected | NoAnswer)
-            assert words in told.reason
-            assert len(told.reason) < 500
+    async with queen(answer) as client:
+        farewell = await client.forget("gpu-1", INSTANCE)
+        for answered in (await client.register(NODE), await client.heartbeat("gpu-1", BEAT), farewell):
+            assert isinstance(answered, outcome)
+            assert isinstance(answered, Rejected | NoAnswer)
+            assert words in answered.reason
+            assert len(answered.reason) < 500
 
 
 async def test_refused_connection_is_no_answer() -> None:
@@ -130,7 +130,7 @@ async def test_refused_connection_is_no_answer() -> None:
 
 async def test_silent_queen_is_no_answer_after_the_limit(mock_clock: trio.testing.MockClock) -> None:
     mock_clock.autojump_threshold = 0.1  # what goes over sockets takes less
-    async with queen(HANG) as asked:
+    async with queen(HANG) as client:
         began_s = trio.current_time()
-        assert await asked.register(NODE) == NoAnswer(f"no answer within {LIMIT_S:g} s")
+        assert await client.register(NODE) == NoAnswer(f"no answer within {LIMIT_S:g} s")
         assert LIMIT_S <= trio.current_time() - began_s < 2 * LIMIT_S

@@ -48,9 +48,9 @@ def test_jitter_spreads_retries(failures: int, interval_s: float) -> None:
 
 
 @given(st.lists(st.tuples(OUTCOMES, JITTERS), max_size=30), INTERVALS)
-def test_any_outcome_leads_to_a_bounded_wait(told: list[tuple[Outcome, float]], interval_s: float) -> None:
+def test_any_outcome_leads_to_a_bounded_wait(outcomes: list[tuple[Outcome, float]], interval_s: float) -> None:
     standing, at_once = RegistrationState(), 0
-    for outcome, jitter in told:
+    for outcome, jitter in outcomes:
         standing = next_state(standing, outcome, interval_s, jitter)
         assert 0 <= standing.wait_s <= INTERVAL_MAX_S
         at_once = at_once + 1 if standing.wait_s == 0 and not isinstance(outcome, Registered) else 0

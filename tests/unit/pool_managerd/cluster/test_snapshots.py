@@ -46,14 +46,14 @@ def test_every_pool_makes_a_valid_snapshot(status: PoolStatus) -> None:
 
 def test_values_within_bounds_are_unchanged() -> None:
     status = pool(models_available=["a", "b"], model_digests={"a": "sha256:1"}, ctx_max=4096, active_leases=2)
-    told = snapshot(status, "gpu-1").model_dump()
+    fields = snapshot(status, "gpu-1").model_dump()
     known = status.model_dump(exclude={"circuit", "replicas"}) | {"node_id": "gpu-1"}
-    assert told == known
+    assert fields == known
 
 
 def test_excess_pools_are_left_out() -> None:
     many = [pool(pool_id=f"p{number}") for number in range(POOLS_MOST + 5)]
-    assert [told.pool_id for told in snapshots(many, "gpu-1")] == [one.pool_id for one in many[:POOLS_MOST]]
+    assert [each.pool_id for each in snapshots(many, "gpu-1")] == [one.pool_id for one in many[:POOLS_MOST]]
 
 
 @pytest.mark.parametrize(

@@ -20,15 +20,17 @@ from tests.unit.pool_managerd.values import GONE, LOADING, READY, found, handoff
 
 @dataclass
 class Script:
-    """Answers for engines by pool id, and when each was asked. An engine without one hangs; the others take `late_s`
-    seconds for what is not their health."""
+    """Scripted probe results by pool id, and when each engine was probed.
+
+    An engine without results hangs. The others take `late_s` seconds for everything besides their health check.
+    """
 
     answers: dict[str, list[ProbeResult]]
     late_s: float = 0.0
-    asked: list[tuple[str, float]] = field(default_factory=list)
+    probed: list[tuple[str, float]] = field(default_factory=list)
 
     async def __call__(self, handoff: Handoff, *, describe: bool, extras_s: float) -> ProbeResult:
-        self.asked.append((handoff.pool_id, trio.current_time()))
+        self.probed.append((handoff.pool_id, trio.current_time()))
         answers = self.answers.get(handoff.pool_id)
         if answers is None:
             await trio.sleep_forever()
@@ -38,7 +40,7 @@ class Script:
 
     def times(self, pool_id: str) -> list[float]:
         """When the engine of `pool_id` was probed, in seconds after the first time."""
-        times = [time for asked, time in self.asked if asked == pool_id]
+        times = [time for probed, time in self.probed if probed == pool_id]
         return [round(time - times[0], 3) for time in times]
 
 
@@ -78,7 +80,7 @@ async def test_new_engine_is_probed_immediately(autojump_clock: trio.testing.Moc
         health.bell.ring()
         await trio.testing.wait_all_tasks_blocked()
         assert registry.pool("b")
-        assert script.asked[-1] == ("b", trio.current_time())
+        assert script.probed[-1] == ("b", trio.current_time())
 
 
 async def test_hanging_engine_does_not_delay_others(

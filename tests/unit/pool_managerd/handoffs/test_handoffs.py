@@ -81,7 +81,7 @@ async def test_existing_files_are_taken_before_started(tmp_path: Path) -> None:
 
 
 async def test_ready_engine_is_never_reported_unready(tmp_path: Path) -> None:
-    said: list[list[bool]] = []
+    published: list[list[bool]] = []
 
     async def ready(handoff: Handoff, *, describe: bool, extras_s: float) -> ProbeResult:
         await trio.lowlevel.checkpoint()
@@ -90,7 +90,7 @@ async def test_ready_engine_is_never_reported_unready(tmp_path: Path) -> None:
     async def listen(registry: NodePools) -> None:
         while True:
             await registry.changed(registry.revision)
-            said.append([replica.ready for pool in registry.pools for replica in pool.replicas])
+            published.append([replica.ready for pool in registry.pools for replica in pool.replicas])
 
     async with taking(tmp_path, probe=ready) as loop, trio.open_nursery() as listening:
         listening.start_soon(listen, loop.registry)
@@ -98,7 +98,7 @@ async def test_ready_engine_is_never_reported_unready(tmp_path: Path) -> None:
             publish(loop.spool, f"default-{name}.json", replica_id=name, url=f"http://127.0.0.1:2{name[1]}00")
             await loop.handoffs.scan()
         listening.cancel_scope.cancel()
-    assert said == [[True], [True, True]]
+    assert published == [[True], [True, True]]
 
 
 async def test_hanging_engine_is_added_without_a_probe(tmp_path: Path) -> None:
@@ -154,16 +154,16 @@ async def test_undeleted_file_is_not_taken_again(tmp_path: Path, caplog: pytest.
     "later", [{"pool_id": "new"}, {"url": "http://127.0.0.1:18081"}], ids=["the port is another pool's", "it has moved"]
 )
 async def test_outdated_file_is_ignored_after_a_restart(tmp_path: Path, later: dict[str, str]) -> None:
-    said = []
+    published = []
     for run in range(3):
         async with taking(tmp_path, deletes=False) as loop:
             if not run:
                 age(publish(loop.spool), 20)
                 age(publish(loop.spool, "later.json", **later), 10)
                 await loop.handoffs.scan()
-            said.append([(pool.pool_id, pool.replicas[0].url) for pool in loop.registry.pools])
+            published.append([(pool.pool_id, pool.replicas[0].url) for pool in loop.registry.pools])
     url = "http://127.0.0.1:18080"
-    assert said == [[(later.get("pool_id", "default"), later.get("url", url))]] * 3
+    assert published == [[(later.get("pool_id", "default"), later.get("url", url))]] * 3
 
 
 async def test_file_written_while_stopped_is_taken_at_start(tmp_path: Path) -> None:
@@ -227,8 +227,9 @@ async def test_report_shows_a_pool_without_handoff(tmp_path: Path) -> None:
 def reported(spool: Path, pool_id: str = "default", port: int = 18080) -> None:
     """Write engine-provisioner's report with an announced engine."""
     (spool / "status").mkdir(parents=True, exist_ok=True)
-    told = report(PoolState.READY, pool_id, handoff=handoff(pool_id, port=port).model_dump(by_alias=True))
-    (spool / f"status/{pool_id}.json").write_text(told.model_dump_json(by_alias=True))
+    announced = handoff(pool_id, port=port).model_dump(by_alias=True)
+    provisioning_report = report(PoolState.READY, pool_id, handoff=announced)
+    (spool / f"status/{pool_id}.json").write_text(provisioning_report.model_dump_json(by_alias=True))
 
 
 async def test_lost_engine_is_found_by_its_report(tmp_path: Path) -> None:

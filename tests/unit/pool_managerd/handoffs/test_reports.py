@@ -93,15 +93,15 @@ async def test_unreadable_directory_is_logged_once(tmp_path: Path, caplog: pytes
 
 
 def test_announcement_in_a_report_has_the_files_identity(tmp_path: Path) -> None:
-    told = report(PoolState.READY, handoff=handoff().model_dump(by_alias=True))
-    write(tmp_path, "default.json", told.model_dump_json(by_alias=True))
+    provisioning_report = report(PoolState.READY, handoff=handoff().model_dump(by_alias=True))
+    write(tmp_path, "default.json", provisioning_report.model_dump_json(by_alias=True))
     (found,) = read_reports(tmp_path, OWNERS, later_s()).announced
     assert (found.handoff, found.identity.name) == (handoff(), "default.json")
 
 
 def test_report_that_announces_another_pool_is_bad(tmp_path: Path) -> None:
-    told = report(PoolState.READY, handoff=handoff("other").model_dump(by_alias=True))
-    write(tmp_path, "default.json", told.model_dump_json(by_alias=True))
+    provisioning_report = report(PoolState.READY, handoff=handoff("other").model_dump(by_alias=True))
+    write(tmp_path, "default.json", provisioning_report.model_dump_json(by_alias=True))
     reading = read_reports(tmp_path, OWNERS, later_s())
     assert (reading.by_pool, reading.announced) == ({}, ())
     assert "handoff.pool_id: other differs" in reading.bad[0].reason

@@ -42,11 +42,11 @@ async def test_newer_announcement_replaces_the_older() -> None:
 async def test_reannounced_ready_engine_stays_ready(look: ProbeResult | None, ready: bool) -> None:
     pools = registry()
     pools.apply_probe(incarnation(pools), READY)
-    old, said = incarnation(pools), pools.pools
+    old, statuses = incarnation(pools), pools.pools
     pools.take(found(inode=2), look)
     assert incarnation(pools) != old
     assert [pool.ready for pool in pools.pools] == [ready]
-    assert look not in (None, READY) or pools.pools == said
+    assert look not in (None, READY) or pools.pools == statuses
 
 
 async def test_new_announcement_updates_the_engine() -> None:
@@ -214,6 +214,6 @@ async def test_each_transition_is_logged_once(
     caplog.clear()
     for look in looks:
         pools.apply_probe(incarnation(pools), look)
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == len(lines)
-    assert all(line in text for line, text in zip(lines, said, strict=True))
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == len(lines)
+    assert all(line in text for line, text in zip(lines, messages, strict=True))

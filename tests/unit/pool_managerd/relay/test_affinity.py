@@ -55,6 +55,6 @@ def test_entry_is_always_the_last_recent_engine(steps: list[tuple[str, str, int,
         served[pool_id, session] = incarnation, now_s
         recent = [*served.items()][-3:]
         living = {key: by for key, (by, at_s) in recent if at_s > now_s - 5}
-        told = {key: by for key in served if (by := known.last(*key, now_s)) is not None}
-        assert told == living
+        known_engines = {key: by for key in served if (by := known.last(*key, now_s)) is not None}
+        assert known_engines == living
         assert len(known) == len(living)

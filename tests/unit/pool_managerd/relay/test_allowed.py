@@ -47,13 +47,13 @@ async def test_listed_path_reaches_the_engine_in_one_spelling(path: str) -> None
     async with relay_site(allows=relay_purpose) as site:
         async with site.ask(path) as answer:
             assert answer.status == 418
-        assert [asked.split(b" ")[1] for asked in site.engine.asked] == [b"/completion"]
+        assert [request.split(b" ")[1] for request in site.engine.asked] == [b"/completion"]
 
 
 async def test_requests_of_the_queen_are_passed_on() -> None:
     async with relay_site(allows=relay_purpose) as site:
         async with site.ask("v1/chat/completions") as answer:
-            assert answer.status == 418  # the odd engine's own
+            assert answer.status == 418  # the fake engine's own
         assert site.engine.asked[0].startswith(b"POST /v1/chat/completions ")
 
 

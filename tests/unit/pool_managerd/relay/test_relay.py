@@ -33,7 +33,7 @@ async def limit() -> AsyncIterator[None]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 -- whatever makes it true
+    while not condition():  # noqa: ASYNC110 -- any condition
         await trio.sleep(0.001)
 
 
@@ -57,8 +57,8 @@ async def test_request_passes_without_its_token(site: RelaySite) -> None:
         "a/b%20c?x=1&x=%2F", body=b'{"a":1}', x_correlation_id="mine", traceparent=TRACE, cookie="secret=1"
     ) as answer:
         assert answer.headers["x-correlation-id"] == "mine"
-    (asked,) = site.engine.asked
-    head, _, body = asked.partition(b"\r\n\r\n")
+    (received,) = site.engine.asked
+    head, _, body = received.partition(b"\r\n\r\n")
     lines = head.decode().lower().split("\r\n")
     assert lines[0] == "post /a/b%20c?x=1&x=%2f http/1.1"
     assert body == b'{"a":1}'
@@ -66,7 +66,7 @@ async def test_request_passes_without_its_token(site: RelaySite) -> None:
     assert f"traceparent: {TRACE}" in lines
     assert "content-type: application/json" in lines
     assert not [line for line in lines if line.startswith(("authorization", "cookie"))]
-    assert TOKEN.encode() not in asked
+    assert TOKEN.encode() not in received
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])

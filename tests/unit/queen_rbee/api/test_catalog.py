@@ -7,21 +7,21 @@ import pytest
 from llama_orch.contracts.catalog import CatalogModel, NewModel, VerificationState
 from llama_orch.http.server.peers import is_local_operator
 from queen_rbee.catalog.verification import VerificationOutcome
+from tests.unit.queen_rbee.api_client import FULL, ApiClient, api_client
 from tests.unit.queen_rbee.catalog.test_availability import pool
-from tests.unit.queen_rbee.kept_api import FULL, Api, api
 
 MODELS = "/v2/catalog/models"
 TINY = {"id": "tiny", "model_ref": "hf:org/repo/tiny.gguf"}
 DIGEST = "sha256:" + "a" * 64
 
 
-def serve(served: Api, pool_id: str, *models: str, ready: bool = True) -> None:
+def serve(served: ApiClient, pool_id: str, *models: str, ready: bool = True) -> None:
     """A pool is known that serves `models`."""
     served.parts.registry.update(pool_id, 0, [pool(pool_id, *models, ready=ready)])
 
 
 async def test_a_model_is_added_shown_listed_and_deleted(tmp_path: Path):
-    served = api(tmp_path)
+    served = api_client(tmp_path)
     body = {**TINY, "cost_per_1k_tokens": 0.5, "metadata": {"licence": "MIT"}}
     added = await served.ask("POST", MODELS, body)
     assert added.status == 201
@@ -35,7 +35,7 @@ async def test_a_model_is_added_shown_listed_and_deleted(tmp_path: Path):
 
 
 async def test_adding_the_same_again_is_a_200_and_another_of_its_id_a_409(tmp_path: Path):
-    served = api(tmp_path)
+    served = api_client(tmp_path)
     first = await served.ask("POST", MODELS, TINY)
     again = await served.ask("POST", MODELS, TINY)
     assert (again.status, again.json) == (200, first.json)
@@ -45,7 +45,7 @@ async def test_adding_the_same_again_is_a_200_and_another_of_its_id_a_409(tmp_pa
 
 
 async def test_a_digest_that_is_given_is_about_to_be_checked(tmp_path: Path):
-    answer = await api(tmp_path).ask("POST", MODELS, {**TINY, "digest": DIGEST})
+    answer = await api_client(tmp_path).ask("POST", MODELS, {**TINY, "digest": DIGEST})
     assert (answer.status, answer.json["verification"]["state"]) == (201, "pending")
 
 
@@ -62,11 +62,11 @@ async def test_a_digest_that_is_given_is_about_to_be_checked(tmp_path: Path):
     ],
 )
 async def test_each_wrong_field_of_a_model_is_named(body: object, fields: list[str], tmp_path: Path):
-    assert (await api(tmp_path).ask("POST", MODELS, body)).fields == fields
+    assert (await api_client(tmp_path).ask("POST", MODELS, body)).fields == fields
 
 
 async def test_a_model_is_retired_and_brought_back(tmp_path: Path):
-    served = api(tmp_path)
+    served = api_client(tmp_path)
     await served.ask("POST", MODELS, TINY)
     for state in ("Retired", "Active"):
         answer = await served.ask("POST", f"{MODELS}/tiny/state", {"state": state})
@@ -76,7 +76,7 @@ async def test_a_model_is_retired_and_brought_back(tmp_path: Path):
 
 
 async def test_a_check_is_accepted_and_its_outcome_is_shown_later(tmp_path: Path):
-    served = api(tmp_path)
+    served = api_client(tmp_path)
     await served.ask("POST", MODELS, TINY)
     answer = await served.ask("POST", f"{MODELS}/tiny/verify")
     assert (answer.status, answer.json["verification"]["state"]) == (202, "pending")
@@ -92,7 +92,7 @@ async def test_a_check_is_accepted_and_its_outcome_is_shown_later(tmp_path: Path
     ],
 )
 async def test_a_model_that_is_not_there_is_not_found(method: str, path: str, body: object, tmp_path: Path):
-    answer = await api(tmp_path).ask(method, f"{MODELS}/none{path}", body)
+    answer = await api_client(tmp_path).ask(method, f"{MODELS}/none{path}", body)
     assert (answer.status, answer.json["code"]) == (404, "NOT_FOUND")
     assert answer.json["message"] == "there is no model none"
 
@@ -107,7 +107,7 @@ async def test_a_model_that_is_not_there_is_not_found(method: str, path: str, bo
     ],
 )
 async def test_what_cannot_be_stored_is_a_503_and_not_done(method: str, path: str, body: object, tmp_path: Path):
-    served = api(tmp_path)
+    served = api_client(tmp_path)
     await served.ask("POST", MODELS, TINY)
     before = (await served.ask("GET", MODELS)).json
     served.store.failure = FULL
@@ -117,17 +117,17 @@ async def test_what_cannot_be_stored_is_a_503_and_not_done(method: str, path: st
 
 
 async def test_the_catalog_survives_a_restart(tmp_path: Path):
-    served = api(tmp_path)
+    served = api_client(tmp_path)
     await served.ask("POST", MODELS, {**TINY, "metadata": {"a": "b"}})
     await served.ask("POST", f"{MODELS}/tiny/state", {"state": "Retired"})
     before = (await served.ask("GET", MODELS)).json
-    after = api(tmp_path, served.store.after_restart())
-    await after.parts.accounting.catalog.load()
+    after = api_client(tmp_path, served.store.after_restart())
+    await after.parts.catalog.load()
     assert (await after.ask("GET", MODELS)).json == before
 
 
 async def test_where_models_are_is_told_for_this_machine(tmp_path: Path):
-    served = api(tmp_path)
+    served = api_client(tmp_path)
     serve(served, "b", "x", "y")
     serve(served, "a", "y")
     serve(served, "c", "z", ready=False)
@@ -141,7 +141,7 @@ async def test_where_models_are_is_told_for_this_machine(tmp_path: Path):
 
 
 async def test_what_is_answered_is_what_the_contract_has(tmp_path: Path):
-    answer = await api(tmp_path).ask("POST", MODELS, TINY)
+    answer = await api_client(tmp_path).ask("POST", MODELS, TINY)
     assert set(answer.json) == set(CatalogModel.model_fields)
     assert answer.headers["content-type"] == "application/json"
 
@@ -164,8 +164,8 @@ def test_what_operators_may_see_is_for_this_machine(client, headers, shown):
 
 @pytest.mark.parametrize("headers", [{}, {"X-Forwarded-For": "192.0.2.1"}])
 async def test_the_digest_that_was_found_is_told_to_local_operators(tmp_path: Path, headers):
-    served = api(tmp_path)
-    catalog = served.parts.accounting.catalog
+    served = api_client(tmp_path)
+    catalog = served.parts.catalog
     await catalog.add(NewModel(id="tiny", model_ref="hf:org/repo/tiny.gguf", digest=DIGEST))
     other = "sha256:" + "b" * 64
     mismatch = VerificationOutcome(

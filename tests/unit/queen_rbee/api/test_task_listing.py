@@ -8,19 +8,19 @@ import pytest
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.store.protocol import Document
-from tests.unit.queen_rbee.kept_api import FULL, Api, api
+from tests.unit.queen_rbee.api_client import FULL, ApiClient, api_client
 
 NONE = str(UUID(int=0))
 
 
-def waiting(served: Api, count: int) -> list[str]:
+def waiting(served: ApiClient, count: int) -> list[str]:
     """The ids of so many tasks that wait."""
     tasks = [served.parts.intake.admit(TaskRequest(prompt="x"), "c") for _ in range(count)]
     return [str(task.task_id) for task in tasks]
 
 
 async def test_pages_of_tasks_go_from_the_newest_to_the_oldest(tmp_path: Path):
-    served = api(tmp_path)
+    served = api_client(tmp_path)
     ids = waiting(served, 5)
     found, query = [], "limit=2"
     while True:
@@ -34,9 +34,9 @@ async def test_pages_of_tasks_go_from_the_newest_to_the_oldest(tmp_path: Path):
 
 
 async def test_tasks_are_narrowed_by_their_state(tmp_path: Path):
-    served = api(tmp_path)
+    served = api_client(tmp_path)
     first, second = waiting(served, 2)
-    task = served.parts.dispatcher.book.get(UUID(first))
+    task = served.parts.book.get(UUID(first))
     assert task is not None
     served.parts.dispatcher.drop(task, ErrorCode.DEADLINE_UNMET, "late", retriable=False)
 
@@ -59,11 +59,11 @@ async def test_tasks_are_narrowed_by_their_state(tmp_path: Path):
     ],
 )
 async def test_what_is_asked_for_wrongly_is_named(query: str, field: str, tmp_path: Path):
-    assert (await api(tmp_path).ask("GET", f"/v2/tasks?{query}")).fields == [field]
+    assert (await api_client(tmp_path).ask("GET", f"/v2/tasks?{query}")).fields == [field]
 
 
 async def test_a_task_that_waits_is_shown_with_its_place(tmp_path: Path):
-    served = api(tmp_path)
+    served = api_client(tmp_path)
     waiting(served, 1)
     [task_id] = waiting(served, 1)
     answer = await served.ask("GET", f"/v2/tasks/{task_id}")
@@ -72,40 +72,40 @@ async def test_a_task_that_waits_is_shown_with_its_place(tmp_path: Path):
 
 @pytest.mark.parametrize("task_id", ["x", NONE])
 async def test_a_task_that_is_not_there_is_not_found(task_id: str, tmp_path: Path):
-    answer = await api(tmp_path).ask("GET", f"/v2/tasks/{task_id}")
+    answer = await api_client(tmp_path).ask("GET", f"/v2/tasks/{task_id}")
     assert (answer.status, answer.json["code"]) == (404, "NOT_FOUND")
 
 
 async def test_where_the_store_cannot_tell_whether_there_was_a_task_the_answer_is_a_503(tmp_path: Path):
-    served = api(tmp_path)
+    served = api_client(tmp_path)
     served.store.failure = FULL
     answer = await served.ask("GET", f"/v2/tasks/{NONE}")
     assert (answer.status, answer.json["hint"]) == (503, "Make room.")
 
 
 async def test_a_pool_that_is_not_there_is_not_found(tmp_path: Path):
-    answer = await api(tmp_path).ask("GET", "/v2/pools/none/health")
+    answer = await api_client(tmp_path).ask("GET", "/v2/pools/none/health")
     assert (answer.status, answer.json["hint"]) == (404, "See GET /v2/pools.")
 
 
-async def after_restart(served: Api, tmp_path: Path, *, ended: int) -> tuple[Api, list[str]]:
+async def after_restart(served: ApiClient, tmp_path: Path, *, ended: int) -> tuple[ApiClient, list[str]]:
     """The next queen, in whose time one more task came; the ids of `ended` tasks of before and of that one."""
     ids = waiting_durably(served, ended)
     for task_id in ids:
-        task = served.parts.dispatcher.book.get(UUID(task_id))
+        task = served.parts.book.get(UUID(task_id))
         assert task is not None
         served.parts.dispatcher.drop(task, ErrorCode.DEADLINE_UNMET, "late", retriable=False)
-    heir = api(tmp_path, store=served.store.after_restart())
+    heir = api_client(tmp_path, store=served.store.after_restart())
     return heir, [*ids, *waiting(heir, 1)]
 
 
-def waiting_durably(served: Api, count: int) -> list[str]:
+def waiting_durably(served: ApiClient, count: int) -> list[str]:
     tasks = [served.parts.intake.admit(TaskRequest(prompt="x"), "c", durable=True) for _ in range(count)]
     return [str(task.task_id) for task in tasks]
 
 
 async def test_tasks_that_ended_before_a_restart_are_listed_behind_those_in_memory(tmp_path: Path):
-    heir, ids = await after_restart(api(tmp_path), tmp_path, ended=4)
+    heir, ids = await after_restart(api_client(tmp_path), tmp_path, ended=4)
     found, query = [], "limit=2"
     for _page in range(3):
         page = (await heir.ask("GET", f"/v2/tasks?{query}")).json
@@ -116,7 +116,7 @@ async def test_tasks_that_ended_before_a_restart_are_listed_behind_those_in_memo
 
 
 async def test_records_are_narrowed_by_their_state_and_found_one_by_one(tmp_path: Path):
-    heir, ids = await after_restart(api(tmp_path), tmp_path, ended=2)
+    heir, ids = await after_restart(api_client(tmp_path), tmp_path, ended=2)
     for state, wanted in (("failed", ids[1::-1]), ("queued", ids[2:]), ("done", [])):
         page = (await heir.ask("GET", f"/v2/tasks?state={state}")).json
         assert [task["task_id"] for task in page["tasks"]] == wanted
@@ -125,13 +125,13 @@ async def test_records_are_narrowed_by_their_state_and_found_one_by_one(tmp_path
 
 
 async def test_a_task_that_is_in_memory_and_in_the_store_is_listed_once(tmp_path: Path):
-    served = api(tmp_path)
+    served = api_client(tmp_path)
     await after_restart(served, tmp_path, ended=3)
     page = (await served.ask("GET", "/v2/tasks")).json
     assert page["count"] == len({task["task_id"] for task in page["tasks"]}) == 3
 
 
 async def test_a_record_that_another_release_wrote_is_passed_over(tmp_path: Path):
-    served = api(tmp_path)
+    served = api_client(tmp_path)
     served.store.put_later("record", Document(NONE, '{"of": "tomorrow"}', tag="done"))
     assert (await served.ask("GET", "/v2/tasks")).json["tasks"] == []

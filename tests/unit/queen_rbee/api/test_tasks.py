@@ -14,29 +14,37 @@ from llama_orch.contracts.tasks import TaskState
 from queen_rbee.api.streaming import KEEP_ALIVE_S
 from queen_rbee.store.protocol import StoreFailure
 from queen_rbee.tasks.task import Task
-from tests.unit.queen_rbee.core import SOON_S, Queen, core, ended, first_token, running, slots_are_free
-from tests.unit.queen_rbee.line import Line, Site, gate_of
+from tests.unit.queen_rbee.queen_core import (
+    TIMEOUT_S,
+    QueenCore,
+    build_queen,
+    end_events,
+    running_queen,
+    wait_for_first_token,
+    wait_for_free_slots,
+)
 from tests.unit.queen_rbee.scripted_engine import scripted_engine
 from tests.unit.queen_rbee.scripted_openai import ScriptedOpenAi
+from tests.unit.queen_rbee.v1_client import V1Exchange, V1Server, build_gate
 
 TASKS = "/v2/tasks"
 
 
 @asynccontextmanager
-async def desk(**options) -> AsyncIterator[Site]:
+async def desk(**options) -> AsyncIterator[V1Server]:
     """The routes over a queen that dispatches."""
-    async with running(**options) as queen, trio.open_nursery() as nursery:
-        yield Site(queen, ScriptedOpenAi(), nursery, gate_of(queen))
+    async with running_queen(**options) as queen, trio.open_nursery() as nursery:
+        yield V1Server(queen, ScriptedOpenAi(), nursery, build_gate(queen))
         nursery.cancel_scope.cancel()
 
 
-def known(queen: Queen, answer: Line) -> Task:
-    task = queen.dispatcher.book.get(UUID(answer.json["task_id"]))
+def known(queen: QueenCore, answer: V1Exchange) -> Task:
+    task = queen.book.get(UUID(answer.json["task_id"]))
     assert task
     return task
 
 
-def events(line: Line) -> list[tuple[int, str]]:
+def events(line: V1Exchange) -> list[tuple[int, str]]:
     """Ids and names of what a reader got, keep-alives left out."""
     found = []
     for frame in line.body.decode().split("\n\n"):
@@ -46,11 +54,11 @@ def events(line: Line) -> list[tuple[int, str]]:
     return found
 
 
-def names(line: Line) -> list[str]:
+def names(line: V1Exchange) -> list[str]:
     return [event for _number, event in events(line)]
 
 
-async def submitted(desk: Site, prompt: str = "hello", **request) -> Task:
+async def submitted(desk: V1Server, prompt: str = "hello", **request) -> Task:
     answer = await desk.ask(TASKS, {"prompt": prompt, **request})
     assert answer.status == 202, answer.body
     return known(desk.queen, answer)
@@ -80,7 +88,7 @@ async def test_a_body_that_is_wrong_names_the_field_and_leaves_nothing(body, fie
         answer = await site.ask(TASKS, body)
         assert (answer.status, answer.json["code"]) == (400, "INVALID_PARAMS")
         assert field_ in answer.json["message"]
-        assert len(site.queen.dispatcher.book) == 0
+        assert len(site.queen.book) == 0
 
 
 async def test_the_events_of_a_task_come_once_in_order_and_end():
@@ -119,10 +127,10 @@ async def test_a_task_that_nobody_knows_has_no_events_and_cannot_be_cancelled():
 async def test_leaving_a_stream_leaves_the_task_alone_and_what_was_missed_can_be_read():
     async with desk() as site:
         task = await submitted(site, "stall")
-        line = site.dial(path(task), method="GET")
-        await line.until(b"event: token")
-        line.left.set()
-        await line.ended.wait()
+        line = site.start(path(task), method="GET")
+        await line.wait_for(b"event: token")
+        line.disconnect.set()
+        await line.finished.wait()
         assert task.state is TaskState.RUNNING
         assert (task.log.readers, task.log.closed) == (0, False)
         await site.ask(f"{TASKS}/{task.task_id}/cancel")
@@ -132,29 +140,29 @@ async def test_leaving_a_stream_leaves_the_task_alone_and_what_was_missed_can_be
 async def test_after_a_cancel_every_reader_gets_the_end_and_not_one_token_more():
     async with desk() as site:
         task = await submitted(site, "stall")
-        readers = [site.dial(path(task), method="GET") for _ in range(3)]
+        readers = [site.start(path(task), method="GET") for _ in range(3)]
         for line in readers:
-            await line.until(b"event: token")
+            await line.wait_for(b"event: token")
         for _ in range(2):
             assert (await site.ask(f"{TASKS}/{task.task_id}/cancel")).status == 204
         for line in readers:
-            await line.ended.wait()
+            await line.finished.wait()
             assert names(line)[-2:] == ["token", "error"]
-        await slots_are_free(site.queen)
+        await wait_for_free_slots(site.queen)
 
 
 async def test_the_store_hears_of_the_first_token_before_its_reader_does():
     async with desk() as site:
         task = await submitted(site, "stall")
-        await first_token(task)
+        await wait_for_first_token(task)
         assert not site.queen.store.tasks[task.task_id].delivered
-        line = site.dial(path(task), method="GET")
-        await line.until(b"event: token")
+        line = site.start(path(task), method="GET")
+        await line.wait_for(b"event: token")
         assert site.queen.store.tasks[task.task_id].delivered
 
 
 @dataclass
-class Stuck(Line):
+class Stuck(V1Exchange):
     """A client that reads nothing until it is told to."""
 
     reads: trio.Event = field(default_factory=trio.Event)
@@ -172,20 +180,20 @@ async def test_a_reader_that_reads_nothing_holds_up_nobody_and_gets_everything_w
         await trio.testing.wait_all_tasks_blocked()
         quick = await site.ask(path(task), method="GET")
         assert names(quick)[-1] == "end"
-        await slots_are_free(site.queen)
+        await wait_for_free_slots(site.queen)
         stuck.reads.set()
-        with trio.fail_after(SOON_S):
-            await stuck.ended.wait()
+        with trio.fail_after(TIMEOUT_S):
+            await stuck.finished.wait()
         assert stuck.body == quick.body
 
 
 async def test_while_nothing_comes_the_connection_is_kept_alive(autojump_clock):
     async with scripted_engine() as engine, trio.open_nursery() as nursery:
-        queen = core(engine)
+        queen = build_queen(engine)
         queen.pool(ready=False)
-        site = Site(queen, ScriptedOpenAi(), nursery, gate_of(queen))
+        site = V1Server(queen, ScriptedOpenAi(), nursery, build_gate(queen))
         task = await submitted(site)
-        line = site.dial(path(task), method="GET")
+        line = site.start(path(task), method="GET")
         await trio.sleep(3 * KEEP_ALIVE_S + 1)
         assert line.body.count(b": keep-alive\n\n") == 3
         assert names(line) == ["started"]
@@ -195,11 +203,11 @@ async def test_while_nothing_comes_the_connection_is_kept_alive(autojump_clock):
 
 async def test_a_task_that_is_read_is_not_the_one_that_drop_lru_drops(autojump_clock):
     async with scripted_engine() as engine, trio.open_nursery() as nursery:
-        queen = core(engine, capacity=2, policy="drop-lru")
+        queen = build_queen(engine, capacity=2, policy="drop-lru")
         queen.pool(ready=False)
-        site = Site(queen, ScriptedOpenAi(), nursery, gate_of(queen))
+        site = V1Server(queen, ScriptedOpenAi(), nursery, build_gate(queen))
         read, unread = await submitted(site), await submitted(site)
-        site.dial(path(read), method="GET")
+        site.start(path(read), method="GET")
         await trio.sleep(2)
         await submitted(site)
         assert (read.state, unread.state) == (TaskState.QUEUED, TaskState.FAILED)
@@ -209,7 +217,7 @@ async def test_a_task_that_is_read_is_not_the_one_that_drop_lru_drops(autojump_c
 async def test_a_readers_headers_say_where_the_task_runs_and_what_the_queen_added():
     async with desk() as site:
         task = await submitted(site)
-        await ended(task)
+        await end_events(task)
         answer = await site.ask(path(task), method="GET")
         assert answer.headers["x-llama-orch-pool"] == "p"
         assert float(answer.headers["x-llama-orch-overhead-ms"]) >= 0
@@ -227,7 +235,7 @@ async def test_a_store_that_fails_is_a_503_that_may_be_repeated():
 async def test_narration_is_for_those_who_ask_for_it(query: str, told: bool):
     async with desk() as site:
         task = await submitted(site)
-        await ended(task)
+        await end_events(task)
         answer = await site.ask(path(task) + query, method="GET")
         assert ("narration" in names(answer)) == told
 

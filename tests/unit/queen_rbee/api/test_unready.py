@@ -9,9 +9,9 @@ import trio.testing
 from llama_orch.contracts.errors import ApiError, ErrorCode
 from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import TaskRequest
-from queen_rbee.dispatch.patience import SOONEST_S
+from queen_rbee.dispatch.outages import MIN_RETRY_S
 from queen_rbee.tasks.task import Task
-from tests.unit.queen_rbee.core import core, ended, running
+from tests.unit.queen_rbee.queen_core import build_queen, end_events, running_queen
 from tests.unit.queen_rbee.scripted_engine import ScriptedEngine
 
 
@@ -22,7 +22,7 @@ def started(task: Task):
 
 @pytest.mark.parametrize("how", [{"ready": False, "state": PoolState.STARTING}, {"draining": True}])
 async def test_start_of_task_that_nothing_serves_is_not_predicted(how):
-    queen = core(ScriptedEngine())
+    queen = build_queen(ScriptedEngine())
     queen.pool(**how)
     task, answer = await queen.intake.submit(TaskRequest(prompt="hello"), "c")
     assert answer.predicted_start_ms is None
@@ -33,19 +33,19 @@ async def test_start_of_task_that_nothing_serves_is_not_predicted(how):
 
 
 async def test_open_circuit_leaves_the_start_unpredicted():
-    queen = core(ScriptedEngine())
+    queen = build_queen(ScriptedEngine())
     queen.pool()
-    (replica,) = queen.dispatcher.registry.replicas.all()
-    queen.dispatcher.circuits.away(replica, trio.current_time(), "cannot connect")
-    assert queen.dispatcher.forecast.start_ms(queen.submit().demand, 0) is None
+    (replica,) = queen.registry.replicas.all()
+    queen.circuits.record_outage(replica, trio.current_time(), "cannot connect")
+    assert queen.forecast.start_ms(queen.submit().demand, 0) is None
 
 
 async def test_task_ends_when_no_pool_is_ready_in_time(autojump_clock):
-    async with running(pool_wait_s=60.0) as queen:
+    async with running_queen(pool_wait_s=60.0) as queen:
         queen.pool(ready=False, state=PoolState.STARTING)
         task, dated = queen.submit(), queen.submit(deadline_ms=10_000)
         assert await ended_within(task, 100) == ErrorCode.POOL_UNREADY
-        assert 60.0 <= (task.ended_at or 0) - task.submitted_at < 65.0
+        assert 60.0 <= (task.measurements.ended_at or 0) - task.measurements.submitted_at < 65.0
         assert task.error
         assert task.error.retriable
         assert (task.error.retry_after_ms or 0) >= 60_000, "as long again as it has lasted"
@@ -61,28 +61,28 @@ async def ended_within(task: Task, limit_s: float) -> str | None:
 
 
 async def test_task_behind_busy_slots_is_not_given_up(autojump_clock):
-    async with running(pool_wait_s=5.0) as queen:
-        (replica,) = queen.dispatcher.registry.replicas.all()
+    async with running_queen(pool_wait_s=5.0) as queen:
+        (replica,) = queen.registry.replicas.all()
         for _slot in range(2):
-            queen.dispatcher.registry.lease(replica.key)
+            queen.registry.lease(replica.key)
         task = queen.submit()
         await trio.sleep(100)
         assert not task.state.final
-        queen.dispatcher.registry.release(replica.key)
-        assert (await ended(task))[-1] == "end"
+        queen.registry.release(replica.key)
+        assert (await end_events(task))[-1] == "end"
 
 
 async def test_pool_that_comes_in_time_serves_what_waits(autojump_clock):
-    async with running(pool_wait_s=60.0) as queen:
+    async with running_queen(pool_wait_s=60.0) as queen:
         queen.pool(ready=False, state=PoolState.STARTING)
         task = queen.submit()
         await trio.sleep(50)
         queen.pool()
-        assert (await ended(task))[-1] == "end"
+        assert (await end_events(task))[-1] == "end"
 
 
 async def test_full_queue_without_a_pool_says_to_come_back_later(autojump_clock):
-    async with running(capacity=1) as queen:
+    async with running_queen(capacity=1) as queen:
         queen.pool(ready=False, state=PoolState.STARTING)
         queen.submit("first")
         told = []
@@ -91,11 +91,11 @@ async def test_full_queue_without_a_pool_says_to_come_back_later(autojump_clock)
                 queen.submit(f"newcomer {number}")
             told.append((refused.value.body.retry_after_ms or 0) / 1000)
             await trio.sleep(60)
-        assert told[0] == SOONEST_S
+        assert told[0] == MIN_RETRY_S
         assert told[1:] == pytest.approx([60.0, 120.0], abs=2.0)
 
 
 async def test_deadline_is_judged_without_a_made_up_wait():
-    queen = core(ScriptedEngine())
+    queen = build_queen(ScriptedEngine())
     queen.pool(ready=False, state=PoolState.STARTING)
     assert queen.submit(deadline_ms=100).error is None

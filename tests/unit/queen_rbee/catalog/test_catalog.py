@@ -19,8 +19,8 @@ from queen_rbee.catalog.catalog import Catalog
 from queen_rbee.catalog.verification import VerificationOutcome, Verifier
 from queen_rbee.metrics import Metrics
 from queen_rbee.store.protocol import Document, StoreFailure
-from tests.unit.queen_rbee.core import SOON_S, core, ended, running
 from tests.unit.queen_rbee.memory_store import MemoryStore
+from tests.unit.queen_rbee.queen_core import TIMEOUT_S, build_queen, end_events, running_queen
 from tests.unit.queen_rbee.scripted_engine import scripted_engine
 
 RIGHT, WRONG = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -80,7 +80,7 @@ class CatalogFixture:
 
 async def until(catalog: Catalog, model_id: str, state: VerificationState) -> Verification:
     """Wait until the verification has this state and return it."""
-    with trio.fail_after(SOON_S):
+    with trio.fail_after(TIMEOUT_S):
         while not (found := catalog.model(model_id)) or found.verification.state is not state:  # noqa: ASYNC110
             await trio.sleep(0.001)  # files are hashed in threads, and autojump clocks need a sleep
     return found.verification
@@ -496,8 +496,8 @@ async def test_model_can_be_retired_during_verification(monkeypatch: pytest.Monk
 
 
 async def test_pool_with_mismatched_model_gets_no_task():
-    async with running() as queen, trio.open_nursery() as nursery:
-        catalog = queen.dispatcher.accounting.catalog
+    async with running_queen() as queen, trio.open_nursery() as nursery:
+        catalog = queen.catalog
         name = "hf:org/repo/tiny.gguf"
         queen.pool(models_available=[name], model_digests={name: WRONG})
         await nursery.start(catalog.run)
@@ -509,7 +509,7 @@ async def test_pool_with_mismatched_model_gets_no_task():
         assert "does not match the catalog" in refused.body.message
         await catalog.remove("m")
         task = queen.submit(model_ref="tiny")
-        assert (await ended(task))[-1] == "end"
+        assert (await end_events(task))[-1] == "end"
         nursery.cancel_scope.cancel()
 
 
@@ -521,8 +521,8 @@ async def test_restarted_queen_withholds_mismatch_at_once():
         async with fixture.running():
             await known(fixture, digest=RIGHT)
             await fixture.until(S.MISMATCH)
-        queen = core(engine, store=fixture.store.after_restart())
-        await queen.dispatcher.accounting.catalog.load()
+        queen = build_queen(engine, store=fixture.store.after_restart())
+        await queen.catalog.load()
         queen.pool(models_available=[name])
         assert refusal(queen.submit).status == 400
 

@@ -1,4 +1,4 @@
-"""The way through a node: its token, its marks, and connections that are used again unless a task was left."""
+"""Requests through a node: token, session header, and connections that are reused unless a task was cancelled."""
 
 import re
 from collections.abc import AsyncIterator
@@ -17,20 +17,20 @@ from llama_orch.engines.wire.adapters import adapters
 from llama_orch.http.client.kept_connections import KeptConnections
 from llama_orch.settings.types import Secret
 from queen_rbee.dispatch import relay
-from queen_rbee.dispatch.failure import Failure
+from queen_rbee.dispatch.failures import FailureKind, RelayFailure
 from queen_rbee.dispatch.hop import Hop
-from queen_rbee.dispatch.silence import Limits
+from queen_rbee.dispatch.stalls import StallLimits
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.pools.test_placement import candidate
 from tests.unit.queen_rbee.scripted_engine import HEAD, LAST, TOKEN, chunk
 
-TOKEN_OF_ALL = Secret("0123456789abcdef")
-LIMITS = Limits()
+SECRET = Secret("0123456789abcdef")
+LIMITS = StallLimits()
 
 
 @dataclass
 class Node:
-    """A relay that keeps connections; `heads` has what each request began with, in turn."""
+    """A node's relay with keep-alive connections. `heads` lists the head of each request."""
 
     url: str = ""
     connections: int = 0
@@ -38,20 +38,20 @@ class Node:
 
     async def handle(self, stream: trio.SocketStream) -> None:
         self.connections += 1
-        asked = b""
+        received = b""
         while data := await stream.receive_some(65536):
-            asked += data
-            head, blank, body = asked.partition(b"\r\n\r\n")
+            received += data
+            head, blank, body = received.partition(b"\r\n\r\n")
             if not blank or not body.endswith(b"}"):
                 continue
             self.heads.append(head.lower())
-            asked = b""
+            received = b""
             await stream.send_all(HEAD + chunk(TOKEN))
             if b"stall" in body:
                 await stream.receive_some(1)
                 return
             await stream.send_all(chunk(LAST))
-            await trio.testing.wait_all_tasks_blocked()  # the end of the body comes apart from the last word
+            await trio.testing.wait_all_tasks_blocked()  # send the end of the body separately
             await stream.send_all(b"0\r\n\r\n")
 
 
@@ -72,61 +72,60 @@ async def run(at: Node, hop: Hop, prompt: str = "hello", node_id: str | None = "
     return task
 
 
-async def test_tasks_one_after_the_other_go_over_one_connection_and_show_the_token():
-    async with node() as there, KeptConnections() as kept:
+async def test_consecutive_tasks_reuse_an_authenticated_connection():
+    async with node() as relay_node, KeptConnections() as connections:
         for _ in range(3):
-            assert (await run(there, Hop(TOKEN_OF_ALL, kept))).state is TaskState.DONE
-        assert (there.connections, len(there.heads)) == (1, 3)
-        assert all(b"authorization: bearer 0123456789abcdef" in head for head in there.heads)
+            assert (await run(relay_node, Hop(SECRET, connections))).state is TaskState.DONE
+        assert (relay_node.connections, len(relay_node.heads)) == (1, 3)
+        assert all(b"authorization: bearer 0123456789abcdef" in head for head in relay_node.heads)
 
 
-async def test_a_connection_that_a_cancelled_task_has_left_is_closed_and_not_used_again():
-    async with node() as there, KeptConnections() as kept:
-        hop = Hop(TOKEN_OF_ALL, kept)
+async def test_connection_of_a_cancelled_task_is_closed():
+    async with node() as relay_node, KeptConnections() as connections:
+        hop = Hop(SECRET, connections)
         with trio.move_on_after(0.1) as scope:
-            await run(there, hop, "stall")
+            await run(relay_node, hop, "stall")
         assert scope.cancelled_caught
-        assert kept.idle == 0
-        await run(there, hop)
-        assert there.connections == 2
+        assert connections.idle == 0
+        await run(relay_node, hop)
+        assert relay_node.connections == 2
 
 
-async def test_an_engine_on_loopback_sees_no_token_and_its_connections_are_not_kept():
-    async with node() as there, KeptConnections() as kept:
-        await run(there, Hop(TOKEN_OF_ALL, kept), node_id=None)
-        assert kept.idle == 0
-        assert b"authorization" not in there.heads[0]
+async def test_direct_engine_gets_no_token_and_no_kept_connection():
+    async with node() as relay_node, KeptConnections() as connections:
+        await run(relay_node, Hop(SECRET, connections), node_id=None)
+        assert connections.idle == 0
+        assert b"authorization" not in relay_node.heads[0]
 
 
-def mark(head: bytes) -> bytes | None:
-    """What a request says of its session."""
+def session_of(head: bytes) -> bytes | None:
     found = [line.partition(b": ")[2] for line in head.split(b"\r\n") if line.startswith(SESSION_HEADER.encode())]
     return found[0] if found else None
 
 
-async def test_the_turns_of_a_session_bear_one_mark_which_is_not_its_id_and_a_cold_one_bears_none():
+async def test_session_header_is_stable_and_hides_the_session_id():
     first, second = uuid4(), uuid4()
-    async with node() as there:
+    async with node() as relay_node:
         for session_id, hint in [(first, None), (first, "reuse"), (second, None), (first, "cold"), (None, None)]:
-            await run(there, Hop(TOKEN_OF_ALL), session_id=session_id, kv_hint=hint)
-    one, again, other, *none = map(mark, there.heads)
+            await run(relay_node, Hop(SECRET), session_id=session_id, kv_hint=hint)
+    one, again, other, *none = map(session_of, relay_node.heads)
     assert one == again != other
     assert none == [None, None]
     assert one
     assert re.fullmatch(SESSION_MARK_PATTERN, one.decode())
-    assert not [head for head in there.heads if str(first).encode() in head or first.hex.encode() in head]
+    assert not [head for head in relay_node.heads if str(first).encode() in head or first.hex.encode() in head]
 
 
-async def test_an_engine_that_the_queen_speaks_to_herself_learns_of_no_session():
-    async with node() as there:
-        await run(there, Hop(TOKEN_OF_ALL), node_id=None, session_id=uuid4())
-        assert b"session" not in there.heads[0]
+async def test_direct_engine_gets_no_session_header():
+    async with node() as relay_node:
+        await run(relay_node, Hop(SECRET), node_id=None, session_id=uuid4())
+        assert b"session" not in relay_node.heads[0]
 
 
-async def test_when_the_queen_ends_nothing_is_kept():
-    async with node() as there:
-        hop = Hop(TOKEN_OF_ALL, KeptConnections())
-        await run(there, hop)
+async def test_aclose_closes_kept_connections():
+    async with node() as relay_node:
+        hop = Hop(SECRET, KeptConnections())
+        await run(relay_node, hop)
         assert hop.connections
         assert hop.connections.idle == 1
         await hop.aclose()
@@ -134,9 +133,9 @@ async def test_when_the_queen_ends_nothing_is_kept():
 
 
 @pytest.mark.parametrize("node_id", ["n1", None])
-async def test_engine_that_cannot_be_reached_is_to_blame_for_it(node_id):
+async def test_unreachable_engine_is_blamed(node_id):
     task = Task(TaskRequest(prompt="hello"), "c", trio.current_time())
     target = candidate(url="http://127.0.0.1:1", node_id=node_id)
-    with pytest.raises(Failure) as failed:
+    with pytest.raises(RelayFailure) as failed:
         await relay.run(task, target, adapters()["llamacpp"], LIMITS, Hop())
-    assert (failed.value.elsewhere, failed.value.blame) == (True, "replica")
+    assert failed.value.kind is FailureKind.UNAVAILABLE

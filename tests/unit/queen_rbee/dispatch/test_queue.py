@@ -1,9 +1,9 @@
-"""The admission queue keeps its promises against a plain model of it."""
+"""The admission queue agrees with a simple model of it."""
 
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from queen_rbee.dispatch.queue import INTERACTIVE_IN_A_ROW, AdmissionQueue, QueueFull
+from queen_rbee.dispatch.queue import INTERACTIVE_PER_BATCH, AdmissionQueue, QueueFull
 
 PRIORITIES = st.sampled_from(["interactive", "batch"])
 POLICIES = st.sampled_from(["drop-lru", "reject-new"])
@@ -11,7 +11,7 @@ LANES = st.sampled_from(["any", "pool a", "pool b"])
 
 
 class QueueAgainstModel(RuleBasedStateMachine):
-    """It must agree with a list of what waits in order of arrival, and with a list in order of attention."""
+    """`model` lists the waiting tasks in order of arrival, `attended` the droppable ones in order of attention."""
 
     tasks = Bundle("tasks")
 
@@ -56,7 +56,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
 
     @rule(target=tasks, priority=PRIORITIES, lane=LANES)
     def restore(self, priority, lane):
-        """A task from before a restart stands in line, room or not."""
+        """A task from before a restart is queued whatever the capacity."""
         self.number += 1
         self.restored += 1
         self.queue.restore(self.number, priority, lane, 1)
@@ -85,7 +85,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def serve_another(self, data):
-        """The first in line cannot be placed, but one behind it can."""
+        """The first task cannot be placed, but a later one can."""
         order = list(self.queue.order())
         if order:
             task = data.draw(st.sampled_from(order))
@@ -93,25 +93,25 @@ class QueueAgainstModel(RuleBasedStateMachine):
             self.forget(task)
 
     @rule(skipped=st.sets(LANES))
-    def look_past_lanes(self, skipped):
-        wanted = [task for task in self.queue.order() if self.model[task][1] not in skipped]
-        seen = list(self.queue.order(skipped))
+    def order_without_lanes(self, skipped):
+        expected = [task for task in self.queue.order() if self.model[task][1] not in skipped]
+        visited = list(self.queue.order(skipped))
         for priority in ("interactive", "batch"):
-            assert [t for t in seen if self.model[t][0] == priority] == [
-                t for t in wanted if self.model[t][0] == priority
+            assert [t for t in visited if self.model[t][0] == priority] == [
+                t for t in expected if self.model[t][0] == priority
             ]
 
     @rule()
-    def give_up_each_lane_at_its_first_task(self):
-        """As the dispatcher does when nothing that could serve a lane is free."""
+    def skip_each_lane_after_its_first_task(self):
+        """As the dispatcher does if no slot is free that could serve a lane."""
         skipped: set[str] = set()
-        asked: list[tuple[str, str]] = []
+        visited: list[tuple[str, str]] = []
         for task in self.queue.order(skipped):
             priority, lane, _ = self.model[task]
             if lane not in skipped:
-                asked.append((priority, lane))
+                visited.append((priority, lane))
                 skipped.add(lane)
-        lanes = [lane for _priority, lane in asked]
+        lanes = [lane for _priority, lane in visited]
         assert len(lanes) == len(set(lanes))
         assert set(lanes) == {lane for _, lane, _ in self.model.values()}
 
@@ -123,7 +123,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
         return [task for task, (its, _, _) in self.model.items() if its == priority]
 
     @invariant()
-    def holds_just_what_waits(self):
+    def holds_the_waiting_tasks(self):
         assert len(self.queue) == len(self.model) <= self.queue.capacity + self.restored
         assert self.queue.weight == sum(weight for _, _, weight in self.model.values())
         assert set(self.queue.order()) == set(self.model)
@@ -134,26 +134,26 @@ class QueueAgainstModel(RuleBasedStateMachine):
     def is_fifo_inside_a_priority(self):
         order = list(self.queue.order())
         for priority in ("interactive", "batch"):
-            wanted = self.waiting(priority)
-            assert [t for t in order if t in wanted] == wanted
+            expected = self.waiting(priority)
+            assert [t for t in order if t in expected] == expected
 
     @invariant()
-    def positions_are_what_the_order_says(self):
+    def positions_follow_the_order(self):
         for index, task in enumerate(self.queue.order()):
             assert self.queue.position(task) == index
 
     @invariant()
-    def batch_never_waits_for_more_than_a_few_interactive_tasks(self):
+    def batch_task_waits_for_few_interactive_tasks(self):
         order = list(self.queue.order())
         batch = self.waiting("batch")
         if batch:
-            assert order.index(batch[0]) <= INTERACTIVE_IN_A_ROW
+            assert order.index(batch[0]) <= INTERACTIVE_PER_BATCH
 
 
 TestQueueAgainstModel = QueueAgainstModel.TestCase
 
 
-def test_a_batch_task_is_served_after_four_interactive_ones_however_many_come():
+def test_batch_task_is_served_after_four_interactive_ones():
     queue: AdmissionQueue[str] = AdmissionQueue(100, "reject-new")
     queue.admit("batch", "batch")
     served = []
@@ -162,9 +162,9 @@ def test_a_batch_task_is_served_after_four_interactive_ones_however_many_come():
         task = next(queue.order())
         queue.take(task)
         served.append(task)
-    assert served.index("batch") == INTERACTIVE_IN_A_ROW
+    assert served.index("batch") == INTERACTIVE_PER_BATCH
 
 
-def test_position_of_a_stranger_is_none():
+def test_position_of_unknown_task_is_none():
     queue: AdmissionQueue[str] = AdmissionQueue(1, "reject-new")
     assert queue.position("nobody") is None

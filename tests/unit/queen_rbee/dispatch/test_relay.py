@@ -1,4 +1,4 @@
-"""The relay drops nothing, waits for nothing without a limit, and says of each failure whether to try elsewhere."""
+"""The relay loses nothing, bounds every wait, and classifies each failure."""
 
 import json
 import socket
@@ -22,8 +22,8 @@ from llama_orch.engines.wire.passage import Passage
 from llama_orch.http.client.client import Response
 from llama_orch.http.client.sse import EVENT_LIMIT
 from queen_rbee.dispatch import relay
-from queen_rbee.dispatch.failure import Failure
-from queen_rbee.dispatch.silence import Limits
+from queen_rbee.dispatch.failures import FailureKind, RelayFailure
+from queen_rbee.dispatch.stalls import StallLimits
 from queen_rbee.pools.candidates import Candidate
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.imitations.server import listening
@@ -31,7 +31,7 @@ from tests.unit.queen_rbee.imitations.tgi import TgiImitation
 from tests.unit.queen_rbee.imitations.vllm import VllmImitation
 from tests.unit.queen_rbee.scripted_engine import HEAD, chunk
 
-LIMITS = Limits(connect_s=5.0, first_token_s=100.0, per_prompt_kb_s=1.0, idle_s=10.0)
+LIMITS = StallLimits(connect_s=5.0, first_token_s=100.0, per_prompt_kb_s=1.0, idle_s=10.0)
 LAST = b'data: {"content":"","stop":true,"tokens_evaluated":3,"tokens_predicted":2}\n\n'
 END = b"0\r\n\r\n"
 
@@ -50,9 +50,9 @@ def running(request: TaskRequest | None = None, passage: Passage | None = None) 
     return task
 
 
-async def failure(task: Task, target: Candidate, limits: Limits = LIMITS) -> Failure:
-    """How relaying fails."""
-    with pytest.raises(Failure) as failed:
+async def failure(task: Task, target: Candidate, limits: StallLimits = LIMITS) -> RelayFailure:
+    """Return how relaying fails."""
+    with pytest.raises(RelayFailure) as failed:
         await relay.run(task, target, adapters()[target.engine], limits)
     return failed.value
 
@@ -62,8 +62,8 @@ def texts(task: Task) -> list[str]:
 
 
 @dataclass
-class Line:
-    """A connection in memory: bytes come as they are, and numbers are seconds of silence."""
+class ScriptedConnection:
+    """A connection that delivers `script`: bytes, and pauses in seconds."""
 
     script: Iterable[bytes | float]
 
@@ -80,7 +80,7 @@ class Line:
 
 
 def engine_in_memory(monkeypatch: pytest.MonkeyPatch, *script: bytes | float, head_after_s: float = 0.0) -> None:
-    """Let the relay's next request be answered by `script`, whose first bytes are a head."""
+    """Answer the relay's next request with a 200 head and the body `script`."""
 
     @asynccontextmanager
     async def request(*_args: object, **_options: object) -> AsyncIterator[Response]:
@@ -91,17 +91,17 @@ def engine_in_memory(monkeypatch: pytest.MonkeyPatch, *script: bytes | float, he
         connection.receive_data(HEAD)
         head = connection.next_event()
         assert isinstance(head, h11.Response)
-        yield Response(head.status_code, {"transfer-encoding": "chunked"}, connection, Line(script))  # type: ignore[arg-type]
+        yield Response(head.status_code, {"transfer-encoding": "chunked"}, connection, ScriptedConnection(script))  # type: ignore[arg-type]
 
     monkeypatch.setattr(relay, "request", request)
 
 
-# nothing is dropped
+# completeness
 
 
 @st.composite
 def streams(draw: st.DrawFn) -> tuple[list[str], bytes]:
-    """Pieces of text, and a stream that says them in some way that the standard allows."""
+    """Generate pieces of text, and a stream that encodes them in one of the ways that the SSE standard allows."""
     pieces = draw(st.lists(st.text(min_size=1, max_size=8), max_size=6))
     newline = draw(st.sampled_from([b"\n", b"\r\n"]))
     events = []
@@ -121,7 +121,7 @@ def cut(data: bytes, cuts: list[int]) -> list[bytes]:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(streams(), st.lists(st.integers(0, 10_000), max_size=8), st.lists(st.integers(0, 10_000), max_size=8))
-def test_an_answer_arrives_whole_wherever_its_bytes_are_cut(
+def test_answer_is_complete_however_its_bytes_are_split(
     monkeypatch: pytest.MonkeyPatch, stream: tuple[list[str], bytes], chunks: list[int], segments: list[int]
 ) -> None:
     async def play() -> None:
@@ -130,12 +130,12 @@ def test_an_answer_arrives_whole_wherever_its_bytes_are_cut(
         task = running()
         await relay.run(task, candidate(), adapters()["llamacpp"], LIMITS)
         assert texts(task) == stream[0]
-        assert (task.state, task.tokens_in, task.tokens_out) == (TaskState.DONE, 3, 2)
+        assert (task.state, task.measurements.tokens_in, task.measurements.tokens_out) == (TaskState.DONE, 3, 2)
 
     trio.run(play)
 
 
-async def test_a_long_event_comes_whole_and_a_longer_one_than_is_borne_ends_the_task(
+async def test_long_event_is_relayed_up_to_the_event_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine_in_memory(monkeypatch, chunk(piece("x" * (1 << 20))), chunk(LAST), END)
@@ -149,7 +149,7 @@ async def test_a_long_event_comes_whole_and_a_longer_one_than_is_borne_ends_the_
     assert texts(task) == ["hello"]
 
 
-async def test_what_came_before_bytes_that_are_no_text_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_invalid_utf8_keeps_the_earlier_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     engine_in_memory(monkeypatch, chunk(piece("hello") + b'data: {"content":"\xff"}\n\n'), END)
     task = running()
     failed = await failure(task, candidate())
@@ -159,17 +159,15 @@ async def test_what_came_before_bytes_that_are_no_text_is_kept(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("broken", [b"zz\r\n", b"", chunk(piece("b"))[:-3]])
-async def test_a_body_that_breaks_off_or_is_no_http_ends_the_task_with_what_it_had(
-    monkeypatch: pytest.MonkeyPatch, broken: bytes
-) -> None:
+async def test_broken_body_keeps_the_earlier_tokens(monkeypatch: pytest.MonkeyPatch, broken: bytes) -> None:
     engine_in_memory(monkeypatch, chunk(piece("a")), broken)
     task = running()
     failed = await failure(task, candidate())
-    assert (failed.code, failed.retriable, failed.elsewhere) == (ErrorCode.WORKER_RESET, True, False)
+    assert (failed.code, failed.retriable, failed.next_step) == (ErrorCode.WORKER_RESET, True, "retry")
     assert texts(task) == ["a"]
 
 
-async def test_events_without_data_mean_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_events_without_data_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     engine_in_memory(monkeypatch, chunk(b"data:\n\nevent: ping\n\n" + piece("a") + b"data: \n\n" + LAST), END)
     task = running()
     await relay.run(task, candidate(), adapters()["llamacpp"], LIMITS)
@@ -179,42 +177,42 @@ async def test_events_without_data_mean_nothing(monkeypatch: pytest.MonkeyPatch)
 # limits
 
 
-def stalls_after(limit_s: float, started: float) -> bool:
-    """Whether so much of the clock's time has passed; a short prompt has its milliseconds too."""
+def elapsed_is(limit_s: float, started: float) -> bool:
+    """Return whether `limit_s` has passed; a short prompt adds milliseconds."""
     return limit_s <= trio.current_time() - started < limit_s + 0.1
 
 
-async def test_an_engine_without_a_head_is_left_when_the_first_token_is_due(
+async def test_engine_without_head_stalls_at_first_token_limit(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     engine_in_memory(monkeypatch, head_after_s=1000.0)
     started = trio.current_time()
     failed = await failure(running(), candidate())
     assert failed.code is ErrorCode.DECODE_TIMEOUT
-    assert str(failed) == "the engine stalls: nothing of the answer for 100 s"
-    assert stalls_after(100.0, started)
+    assert str(failed) == "the engine stalled: no output for 100 s"
+    assert elapsed_is(100.0, started)
 
 
-async def test_a_long_prompt_is_given_more_time_and_the_head_takes_of_the_same(
+async def test_long_prompt_extends_the_limit_for_head_and_token(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     engine_in_memory(monkeypatch, 1000.0, head_after_s=60.0)
     started = trio.current_time()
     await failure(running(TaskRequest(prompt="x" * 20480)), candidate())
-    assert stalls_after(120.0, started)
+    assert elapsed_is(120.0, started)
 
 
-async def test_comments_and_progress_do_not_prolong_the_wait_for_the_first_token(
+async def test_comments_do_not_extend_the_first_token_limit(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     signs: list[bytes | float] = [chunk(b": ping\n\n"), 1.0, chunk(piece("")), 1.0]
     engine_in_memory(monkeypatch, *signs * 1000)
     started = trio.current_time()
     assert (await failure(running(), candidate())).code is ErrorCode.DECODE_TIMEOUT
-    assert stalls_after(100.0, started)
+    assert elapsed_is(100.0, started)
 
 
-async def test_the_role_of_a_chat_is_no_token(
+async def test_chat_role_is_not_a_token(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     role = chunk(b'data: {"choices":[{"delta":{"role":"assistant","content":null}}]}\n\n')
@@ -225,7 +223,7 @@ async def test_the_role_of_a_chat_is_no_token(
     assert task.state is TaskState.DONE
 
 
-async def test_between_tokens_the_limit_is_that_of_idleness(
+async def test_idle_limit_applies_between_tokens(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     engine_in_memory(monkeypatch, 90.0, chunk(piece("a")), 9.0, chunk(piece("b")), 1000.0)
@@ -235,7 +233,7 @@ async def test_between_tokens_the_limit_is_that_of_idleness(
     assert 109.0 <= trio.current_time() - started <= 111.0
 
 
-async def test_an_engine_that_answers_for_ever_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_endless_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "ANSWER_LIMIT", 1000)
     engine_in_memory(monkeypatch, *[chunk(piece("word"))] * 100)
     task = running()
@@ -245,12 +243,12 @@ async def test_an_engine_that_answers_for_ever_is_left(monkeypatch: pytest.Monke
     assert 0 < len(texts(task)) < 100
 
 
-async def test_more_pieces_than_max_tokens_are_borne_but_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine_in_memory(monkeypatch, *[chunk(piece("a"))] * (3 + relay.OVERRUN), chunk(LAST), END)
+async def test_a_few_tokens_beyond_max_tokens_are_tolerated(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine_in_memory(monkeypatch, *[chunk(piece("a"))] * (3 + relay.MAX_EXTRA_TOKENS), chunk(LAST), END)
     task = running(TaskRequest(prompt="x", max_tokens=3))
     await relay.run(task, candidate(), adapters()["llamacpp"], LIMITS)
     assert task.state is TaskState.DONE
-    engine_in_memory(monkeypatch, *[chunk(piece("a"))] * (4 + relay.OVERRUN), chunk(LAST), END)
+    engine_in_memory(monkeypatch, *[chunk(piece("a"))] * (4 + relay.MAX_EXTRA_TOKENS), chunk(LAST), END)
     assert "max_tokens is 3" in str(await failure(running(TaskRequest(prompt="x", max_tokens=3)), candidate()))
 
 
@@ -258,27 +256,25 @@ DOCUMENT = json.dumps({"data": [{"embedding": [0.25] * 50}], "usage": {"prompt_t
 
 
 @pytest.mark.parametrize("in_thread", [1, 1 << 20])
-async def test_a_document_comes_whole_whether_read_here_or_in_a_thread(
-    monkeypatch: pytest.MonkeyPatch, in_thread: int
-) -> None:
-    monkeypatch.setattr(relay, "IN_THREAD_BYTES", in_thread)
+async def test_document_is_complete_parsed_here_or_in_a_thread(monkeypatch: pytest.MonkeyPatch, in_thread: int) -> None:
+    monkeypatch.setattr(relay, "PARSE_IN_THREAD_BYTES", in_thread)
     engine_in_memory(monkeypatch, chunk(DOCUMENT[:70]), chunk(DOCUMENT[70:]), END)
     task = running(passage=Passage("embeddings", {"input": "x"}, 10))
     await relay.run(task, candidate(), adapters()["llamacpp"], LIMITS)
     assert [frame.payload for frame in task.log.frames(0) if frame.event == "result"] == [DOCUMENT]
-    assert (task.state, task.tokens_in) == (TaskState.DONE, 4)
+    assert (task.state, task.measurements.tokens_in) == (TaskState.DONE, 4)
 
 
-async def test_a_document_that_is_too_long_or_none_ends_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_long_or_invalid_document_fails_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
     passage = Passage("embeddings", {"input": "x"}, 10)
     monkeypatch.setattr(relay, "ANSWER_LIMIT", 100)
     engine_in_memory(monkeypatch, chunk(DOCUMENT), END)
     assert "longer than 100 bytes" in str(await failure(running(passage=passage), candidate()))
     engine_in_memory(monkeypatch, chunk(b"<html>"), END)
-    assert "not understood" in str(await failure(running(passage=passage), candidate()))
+    assert "cannot be parsed" in str(await failure(running(passage=passage), candidate()))
 
 
-async def test_a_document_that_trickles_is_left_when_its_time_is_up(
+async def test_trickling_document_stalls_at_its_limit(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     trickle: list[bytes | float] = [chunk(b" "), 1.0]
@@ -286,70 +282,68 @@ async def test_a_document_that_trickles_is_left_when_its_time_is_up(
     started = trio.current_time()
     failed = await failure(running(passage=Passage("embeddings", {"input": "x"}, 0)), candidate())
     assert failed.code is ErrorCode.DECODE_TIMEOUT
-    assert stalls_after(100.0, started)
+    assert elapsed_is(100.0, started)
 
 
-# whose fault, and whether to try elsewhere
+# blame and next step
 
 
 @pytest.mark.parametrize(
-    ("mood", "blame", "elsewhere"),
+    ("mood", "kind"),
     [
-        ("busy", "replica", True),
-        ("refuse", "nobody", False),
-        ("break", "unsure", False),
-        ("close", "unsure", False),
-        ("nothing", "unsure", False),
-        ("hang up", "unsure", False),
-        ("midway", "unsure", False),
+        ("busy", FailureKind.UNAVAILABLE),
+        ("refuse", FailureKind.BAD_REQUEST),
+        ("break", FailureKind.ENGINE_ERROR),
+        ("close", FailureKind.CONNECTION_LOST),
+        ("nothing", FailureKind.CONNECTION_LOST),
+        ("hang up", FailureKind.CONNECTION_LOST),
+        ("midway", FailureKind.ENGINE_ERROR),
     ],
 )
-async def test_only_an_engine_that_has_no_room_lets_a_task_go_elsewhere(mood: str, blame: str, elsewhere: bool) -> None:
+async def test_engine_failure_has_kind(mood: str, kind: FailureKind) -> None:
     async with listening(VllmImitation()) as engine:
         failed = await failure(running(TaskRequest(prompt=mood)), candidate(engine.url, "vllm"))
-    assert (failed.blame, failed.elsewhere) == (blame, elsewhere)
+    assert failed.kind is kind
 
 
-async def test_an_engine_that_is_away_lets_a_task_go_elsewhere() -> None:
+async def test_unreachable_engine_is_unavailable() -> None:
     async with listening(VllmImitation()) as engine:
         url = engine.url
     failed = await failure(running(), candidate(url, "vllm"))
-    assert (failed.code, failed.retriable, failed.elsewhere) == (ErrorCode.WORKER_RESET, True, True)
-    assert str(failed).startswith("the engine is away: cannot connect to 127.0.0.1:")
+    assert (failed.code, failed.retriable, failed.next_step) == (ErrorCode.WORKER_RESET, True, "elsewhere")
+    assert str(failed).startswith("the engine is unreachable: cannot connect to 127.0.0.1:")
 
 
-async def test_an_engine_that_lets_nobody_in_lets_a_task_go_elsewhere() -> None:
+async def test_engine_that_accepts_no_connection_is_unavailable() -> None:
     with socket.socket() as server, ExitStack() as waiting:
         server.bind(("127.0.0.1", 0))
         server.listen(0)
-        for _client in range(3):  # more than it keeps waiting: whoever comes next gets no answer
+        for _client in range(3):  # fills the backlog: the next client gets no answer
             client = waiting.enter_context(socket.socket())
             client.setblocking(False)
             client.connect_ex(server.getsockname())
-        hasty = Limits(connect_s=0.05)
-        failed = await failure(running(), candidate(f"http://127.0.0.1:{server.getsockname()[1]}"), hasty)
-    assert (failed.code, failed.elsewhere) == (ErrorCode.WORKER_RESET, True)
+        limits = StallLimits(connect_s=0.05)
+        failed = await failure(running(), candidate(f"http://127.0.0.1:{server.getsockname()[1]}"), limits)
+    assert (failed.code, failed.next_step) == (ErrorCode.WORKER_RESET, "elsewhere")
     assert "no connection" in str(failed)
 
 
-async def test_a_stall_does_not_let_a_task_go_elsewhere(
-    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_stall_ends_the_task(monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock) -> None:
     engine_in_memory(monkeypatch, head_after_s=1000.0)
-    assert not (await failure(running(), candidate())).elsewhere
+    assert (await failure(running(), candidate())).kind is FailureKind.STALLED
 
 
-async def test_an_engine_that_says_in_its_stream_that_it_has_no_room_shows_nothing_of_an_answer() -> None:
+async def test_busy_error_in_a_stream_is_not_an_answer() -> None:
     async with listening(TgiImitation()) as engine:
         task = running(TaskRequest(prompt="busy"))
         failed = await failure(task, candidate(engine.url, "tgi"))
-        assert (failed.elsewhere, task.shown) == (True, False)
+        assert (failed.kind, task.answer_started) == (FailureKind.UNAVAILABLE, False)
         task.request = TaskRequest(prompt="well")
         await relay.run(task, candidate(engine.url, "tgi"), adapters()["tgi"], LIMITS)
     assert texts(task) == ["hello ", "world"]
 
 
-async def test_known_complaint_in_a_stream_is_the_clients_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_known_request_error_in_a_stream_is_bad_request(monkeypatch: pytest.MonkeyPatch) -> None:
     words = b"input (902 tokens) is too large to process"
     engine_in_memory(monkeypatch, chunk(b'data: {"error":{"code":500,"message":"%s"}}\n\n' % words))
     failed = await failure(running(), candidate())
@@ -360,17 +354,17 @@ async def test_known_complaint_in_a_stream_is_the_clients_fault(monkeypatch: pyt
     )
 
 
-async def test_no_room_after_a_token_is_too_late_to_go_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_busy_error_after_a_token_ends_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
     busy = b'data: {"error":{"code":503,"message":"busy"}}\n\n'
     engine_in_memory(monkeypatch, chunk(piece("a") + busy))
-    assert not (await failure(running(), candidate())).elsewhere
+    assert (await failure(running(), candidate())).kind is FailureKind.BUSY_MIDWAY
 
 
 @pytest.mark.parametrize("body", [b"x" * (1 << 20), b""])
-async def test_a_refusal_counts_whatever_befalls_its_body(body: bytes) -> None:
+async def test_refusal_counts_even_if_its_body_breaks_off(body: bytes) -> None:
     async def refuse(stream: trio.SocketStream) -> None:
         await stream.receive_some(65536)
-        head = b"HTTP/1.1 400 X\r\ncontent-length: %d\r\n\r\n" % (len(body) + 1)  # it never comes whole
+        head = b"HTTP/1.1 400 X\r\ncontent-length: %d\r\n\r\n" % (len(body) + 1)  # the body is incomplete
         await stream.send_all(head + body)
 
     async with trio.open_nursery() as nursery:
@@ -382,7 +376,7 @@ async def test_a_refusal_counts_whatever_befalls_its_body(body: bytes) -> None:
     assert 0 < len(str(failed)) < 5000
 
 
-async def test_what_cannot_be_put_to_an_engine_is_the_clients_own() -> None:
+async def test_request_that_the_adapter_rejects_is_bad_request() -> None:
     target = Candidate("p", "r0", "http://127.0.0.1:1", PoolState.READY, True, False, 1, 0, "triton", models=("a", "b"))
     failed = await failure(running(), target)
     assert (failed.code, failed.blame) == (ErrorCode.INVALID_PARAMS, "nobody")

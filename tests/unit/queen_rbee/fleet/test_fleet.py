@@ -14,12 +14,12 @@ from queen_rbee.fleet.fleet import FORGET_AFTER_S, GRACE_S
 from queen_rbee.fleet.node_pools import NodePools
 from queen_rbee.fleet.nodes import Node, timed_out
 from queen_rbee.store.protocol import StoreFailure
-from tests.unit.queen_rbee.fleets import (
+from tests.unit.queen_rbee.fleet_rig import (
     CHECK_S,
     MACHINE,
     OTHER_MACHINE,
     TIMEOUT_MS,
-    Rig,
+    FleetRig,
     failed,
     heartbeat,
     registration,
@@ -34,7 +34,7 @@ async def refused(action) -> ApiError:
 
 
 async def test_node_gets_tasks_after_first_heartbeat():
-    rig = Rig()
+    rig = FleetRig()
     await rig.fleet.register(registration(), "192.0.2.1")
     assert (rig.status(), rig.open_nodes) == ("registering", set())
     rig.fleet.heartbeat("n1", heartbeat())
@@ -42,7 +42,7 @@ async def test_node_gets_tasks_after_first_heartbeat():
 
 
 async def test_same_pool_on_two_nodes_has_two_relay_urls():
-    rig = Rig()
+    rig = FleetRig()
     await rig.join("n1")
     await rig.join("n2", machine_id=OTHER_MACHINE)
     assert {found.url for found in rig.registry.replicas.all()} == {
@@ -53,7 +53,7 @@ async def test_same_pool_on_two_nodes_has_two_relay_urls():
 
 
 async def test_silent_node_goes_offline_and_its_tasks_end(autojump_clock):
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     rig.registry.lease(("p", "n1"))
     await trio.sleep(TIMEOUT_MS / 1000)
@@ -61,21 +61,21 @@ async def test_silent_node_goes_offline_and_its_tasks_end(autojump_clock):
     assert rig.open_nodes == {"n1"}, "a silence of exactly the timeout is tolerated"
     await trio.sleep(0.001)
     await rig.fleet.check(trio.current_time())
-    assert (rig.status(), rig.open_nodes, rig.interrupted) == ("offline", set(), [("p", "n1")])
+    assert (rig.status(), rig.open_nodes, rig.displaced) == ("offline", set(), [("p", "n1")])
 
 
 async def test_tasks_of_unreported_pool_end_with_silent_node(autojump_clock):
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     rig.registry.lease(("p", "n1"))
     rig.fleet.heartbeat("n1", heartbeat(pools=[]))
     assert rig.fleet.node("n1").active_leases == 1
     await rig.fleet.check(trio.current_time() + TIMEOUT_MS / 1000 + 0.001)
-    assert rig.interrupted == [("p", "n1")]
+    assert rig.displaced == [("p", "n1")]
 
 
 async def test_silent_node_is_offline_within_timeout_and_one_check(autojump_clock):
-    rig = Rig()
+    rig = FleetRig()
     async with trio.open_nursery() as nursery:
         await nursery.start(rig.fleet.run, Pulse("fleet", 60.0))
         await rig.join()
@@ -87,7 +87,7 @@ async def test_silent_node_is_offline_within_timeout_and_one_check(autojump_cloc
 
 
 async def test_health_of_foreign_pool_is_not_recorded(autojump_clock):
-    rig = Rig()
+    rig = FleetRig()
     await rig.join("n1")
     rig.fleet.heartbeat("n1", heartbeat("n1", pools=[snapshot("n1", "mine"), snapshot("n2", "not-mine")]))
     pool_ids = {sample.labels["pool_id"] for metric in rig.metrics.checks.collect() for sample in metric.samples}
@@ -95,7 +95,7 @@ async def test_health_of_foreign_pool_is_not_recorded(autojump_clock):
 
 
 async def test_online_count_follows_status_changes(autojump_clock):
-    rig, counts = Rig(), []
+    rig, counts = FleetRig(), []
 
     def count() -> None:
         sending = [view.node_id for view in rig.fleet.views() if view.status in ("online", "draining", "failed")]
@@ -121,7 +121,7 @@ async def test_online_count_follows_status_changes(autojump_clock):
 
 
 async def test_heartbeat_brings_offline_node_back(autojump_clock):
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     await trio.sleep(60)
     await rig.fleet.check(trio.current_time())
@@ -131,12 +131,12 @@ async def test_heartbeat_brings_offline_node_back(autojump_clock):
 
 async def test_heartbeat_of_unknown_node_is_404():
     with pytest.raises(ApiError) as caught:
-        Rig().fleet.heartbeat("n1", heartbeat())
+        FleetRig().fleet.heartbeat("n1", heartbeat())
     assert caught.value.status == 404
 
 
 async def test_second_machine_with_same_id_is_refused_and_logged(caplog):
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     other = registration(machine_id=OTHER_MACHINE, address="http://elsewhere:9200")
     error = await refused(rig.fleet.register(other, "192.0.2.2"))
@@ -147,7 +147,7 @@ async def test_second_machine_with_same_id_is_refused_and_logged(caplog):
 
 
 async def test_concurrent_registrations_of_one_id_admit_one():
-    rig, outcomes = Rig(), []
+    rig, outcomes = FleetRig(), []
 
     async def join(machine: str) -> None:
         try:
@@ -163,7 +163,7 @@ async def test_concurrent_registrations_of_one_id_admit_one():
 
 
 async def test_heartbeat_from_second_machine_is_refused():
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     with pytest.raises(ApiError) as caught:
         rig.fleet.heartbeat("n1", heartbeat(machine_id=OTHER_MACHINE, pools=[]))
@@ -172,7 +172,7 @@ async def test_heartbeat_from_second_machine_is_refused():
 
 
 async def test_id_of_offline_machine_can_be_taken_over(autojump_clock):
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     await trio.sleep(60)
     await rig.fleet.check(trio.current_time())
@@ -181,7 +181,7 @@ async def test_id_of_offline_machine_can_be_taken_over(autojump_clock):
 
 
 async def test_deregistration_removes_pools_and_metrics():
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     await rig.fleet.deregister("n1", "stopped")
     assert rig.fleet.views() == []
@@ -197,7 +197,7 @@ async def test_deregistration_removes_pools_and_metrics():
 
 
 async def test_node_is_removed_after_a_day_offline(autojump_clock):
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     for wait in (60, FORGET_AFTER_S):
         await trio.sleep(wait)
@@ -206,9 +206,9 @@ async def test_node_is_removed_after_a_day_offline(autojump_clock):
 
 
 async def test_restarted_queen_keeps_nodes(autojump_clock):
-    before = Rig()
+    before = FleetRig()
     await before.join()
-    after = Rig(store=before.store)
+    after = FleetRig(store=before.store)
     await after.fleet.load()
     assert after.open_nodes == {"n1"}
     after.fleet.heartbeat("n1", heartbeat())
@@ -216,9 +216,9 @@ async def test_restarted_queen_keeps_nodes(autojump_clock):
 
 
 async def test_restarted_queen_waits_grace_period_for_heartbeats(autojump_clock):
-    before = Rig()
+    before = FleetRig()
     await before.join()
-    after = Rig(store=before.store)
+    after = FleetRig(store=before.store)
     await after.fleet.load()
     await trio.sleep(GRACE_S)
     await after.fleet.check(trio.current_time())
@@ -229,32 +229,34 @@ async def test_restarted_queen_waits_grace_period_for_heartbeats(autojump_clock)
 
 
 async def test_unreadable_node_document_is_ignored(autojump_clock):
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     (document,) = rig.store.documents["node"].values()
     rig.store.put_later("node", type(document)("n1", '{"unknown":"field"}'))
-    after = Rig(store=rig.store)
+    after = FleetRig(store=rig.store)
     await after.fleet.load()
     assert after.fleet.views() == []
 
 
 async def test_registration_that_cannot_be_stored_fails():
-    rig = Rig()
+    rig = FleetRig()
     rig.store.failure = StoreFailure("the disk is full")
     with pytest.raises(StoreFailure):
         await rig.fleet.register(registration(), "192.0.2.1")
 
 
 async def test_heartbeat_interval_not_below_timeout_warns(caplog):
-    answer = await Rig().fleet.register(registration(heartbeat_interval_ms=TIMEOUT_MS), "192.0.2.1")
+    answer = await FleetRig().fleet.register(registration(heartbeat_interval_ms=TIMEOUT_MS), "192.0.2.1")
     assert "POOL_MANAGERD_HEARTBEAT_INTERVAL_SECS" in (answer.warning or "")
     assert answer.warning in caplog.text
-    assert (await Rig().fleet.register(registration(heartbeat_interval_ms=TIMEOUT_MS - 1), "192.0.2.1")).warning is None
+    assert (
+        await FleetRig().fleet.register(registration(heartbeat_interval_ms=TIMEOUT_MS - 1), "192.0.2.1")
+    ).warning is None
 
 
 @pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(days=400), timedelta(0)])
 async def test_clock_jump_of_node_affects_only_skew(jump):
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     rig.fleet.heartbeat("n1", heartbeat(timestamp=datetime.now(UTC) + jump))
     assert (rig.status(), rig.open_nodes) == ("online", {"n1"})
@@ -264,7 +266,7 @@ async def test_clock_jump_of_node_affects_only_skew(jump):
 
 
 async def test_node_is_failed_when_all_its_pools_are():
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     rig.fleet.heartbeat("n1", heartbeat(draining=True))
     assert (rig.status(), rig.open_nodes) == ("draining", set())
@@ -275,14 +277,14 @@ async def test_node_is_failed_when_all_its_pools_are():
 
 
 async def test_pool_of_other_node_in_heartbeat_is_ignored():
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     rig.fleet.heartbeat("n1", heartbeat(pools=[snapshot("n2")]))
     assert rig.registry.pools() == []
 
 
 async def test_only_lasting_changes_of_node_are_stored():
-    rig = Rig()
+    rig = FleetRig()
     await rig.join()
     (before,) = rig.store.documents["node"].values()
     rig.fleet.heartbeat("n1", heartbeat(pools=[snapshot(slots_free=1, vram_free_bytes=7)]))
@@ -292,7 +294,7 @@ async def test_only_lasting_changes_of_node_are_stored():
 
 
 async def test_registry_is_synced_after_grace_period(autojump_clock):
-    rig = Rig()
+    rig = FleetRig()
     async with trio.open_nursery() as nursery:
         await nursery.start(rig.fleet.run, Pulse("fleet", 60.0))
         before = rig.registry.synced

@@ -11,9 +11,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from llama_orch.contracts.nodes import PoolSnapshot
 from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import PlacementWish, TaskRequest
-from tests.unit.queen_rbee.fleet_invariants import left_behind, violations
-from tests.unit.queen_rbee.fleet_world import FAILURES, SlowStore, World
-from tests.unit.queen_rbee.fleets import INSTANCE, MACHINE, OTHER_INSTANCE, OTHER_MACHINE, snapshot
+from tests.unit.queen_rbee.fleet_invariants import leftovers, violations
+from tests.unit.queen_rbee.fleet_rig import INSTANCE, MACHINE, OTHER_INSTANCE, OTHER_MACHINE, snapshot
+from tests.unit.queen_rbee.fleet_simulation import FAILURES, FleetSimulation, SlowStore
 
 NODES, POOLS, MODELS = ("n1", "n2"), ("p", "q"), ("m", "k")
 SESSIONS = (uuid.UUID(int=1), uuid.UUID(int=2))
@@ -70,7 +70,7 @@ names = st.sampled_from(["nothing", *(name for name in arguments for _ in range(
 events = names.flatmap(lambda name: arguments[name].map(lambda words: (name, *words)))
 
 
-class Life(World):
+class Life(FleetSimulation):
     """A world whose events can be performed by name."""
 
     async def perform(self, name: str, *arguments) -> None:
@@ -79,8 +79,8 @@ class Life(World):
             await self.restart()
         elif name == "disk":
             self.disk(*arguments)
-        elif name == "say" and self.lines:
-            line = list(self.lines.values())[arguments[0] % len(self.lines)]
+        elif name == "say" and self.channels:
+            line = list(self.channels.values())[arguments[0] % len(self.channels)]
             line.send_nowait(arguments[1])
         elif name == "cancel" and (tasks := [task for task in self.tasks if not task.state.final]):
             self.queen.dispatcher.cancel(tasks[arguments[0] % len(tasks)])
@@ -90,11 +90,11 @@ class Life(World):
         elif name in ("register", "beat", "join", "leave", "submit"):
             self.do(getattr(self, name), *arguments)
 
-    def disk(self, moves: bool) -> None:
-        if moves:
-            self.store.moves.set()
-        elif self.store.moves.is_set():
-            self.store.moves = trio.Event()
+    def disk(self, writable: bool) -> None:
+        if writable:
+            self.store.writable.set()
+        elif self.store.writable.is_set():
+            self.store.writable = trio.Event()
 
     async def join(self, node_id: str, pools: tuple[PoolSnapshot, ...]) -> None:
         """Register a node and send a heartbeat, whatever its state was."""
@@ -109,8 +109,8 @@ class Life(World):
         everything = tuple(snapshot("n2", pool_id, models_available=list(MODELS)) for pool_id in POOLS)
         for _round in range(50):
             self.do(self.join, "n2", everything)
-            for line in self.lines.values():
-                line.send_nowait("end")
+            for channel in self.channels.values():
+                channel.send_nowait("end")
             await wait_all_tasks_blocked()
             if all(task.state.final for task in self.tasks):
                 break
@@ -136,7 +136,7 @@ def test_random_events_break_no_invariant(plan):
                     await wait_all_tasks_blocked()
                     assert violations(life) == []
             await life.end()
-            assert [*violations(life), *left_behind(life)] == []
+            assert [*violations(life), *leftovers(life)] == []
             life.nursery.cancel_scope.cancel()
 
     clock = MockClock()

@@ -5,26 +5,26 @@ import trio
 
 from llama_orch.contracts.errors import ApiError
 from queen_rbee.fleet.fleet import CONFLICT_WARNING_S
-from tests.unit.queen_rbee.fleets import INSTANCE, OTHER_INSTANCE, TIMEOUT_MS, Rig, heartbeat, registration
+from tests.unit.queen_rbee.fleet_rig import INSTANCE, OTHER_INSTANCE, TIMEOUT_MS, FleetRig, heartbeat, registration
 
 FIRST, SECOND = "http://n1:9200", "http://n1:9300"
 
 
-def beat(rig: Rig, instance: str | None) -> str | None:
+def beat(rig: FleetRig, instance: str | None) -> str | None:
     """Send a heartbeat and return the warning in the answer."""
     return rig.fleet.heartbeat("n1", heartbeat(instance_id=instance)).warning
 
 
-async def register(rig: Rig, instance: str | None, address: str) -> None:
+async def register(rig: FleetRig, instance: str | None, address: str) -> None:
     await rig.fleet.register(registration(instance_id=instance, address=address), "192.0.2.1")
 
 
-async def online(rig: Rig, instance: str | None = INSTANCE, address: str = FIRST) -> None:
+async def online(rig: FleetRig, instance: str | None = INSTANCE, address: str = FIRST) -> None:
     await register(rig, instance, address)
     beat(rig, instance)
 
 
-async def refused(rig: Rig, instance: str | None, address: str) -> ApiError:
+async def refused(rig: FleetRig, instance: str | None, address: str) -> ApiError:
     with pytest.raises(ApiError) as caught:
         await register(rig, instance, address)
     assert caught.value.status == 409
@@ -32,7 +32,7 @@ async def refused(rig: Rig, instance: str | None, address: str) -> ApiError:
 
 
 async def test_duplicate_on_the_same_machine_is_refused(caplog):
-    rig = Rig()
+    rig = FleetRig()
     await online(rig)
     error = await refused(rig, OTHER_INSTANCE, SECOND)
     assert all(part in error.body.message for part in (FIRST, SECOND, "same machine"))
@@ -42,7 +42,7 @@ async def test_duplicate_on_the_same_machine_is_refused(caplog):
 
 
 async def test_duplicate_is_logged_once_a_minute(caplog, autojump_clock):
-    rig = Rig()
+    rig = FleetRig()
     await online(rig)
     for _try in range(3):
         await refused(rig, OTHER_INSTANCE, SECOND)
@@ -50,7 +50,7 @@ async def test_duplicate_is_logged_once_a_minute(caplog, autojump_clock):
 
 
 async def test_registered_node_is_warned_of_its_duplicate(autojump_clock):
-    rig = Rig()
+    rig = FleetRig()
     await online(rig)
     assert beat(rig, INSTANCE) is None
     await refused(rig, OTHER_INSTANCE, SECOND)
@@ -60,7 +60,7 @@ async def test_registered_node_is_warned_of_its_duplicate(autojump_clock):
 
 
 async def test_heartbeat_of_duplicate_changes_nothing():
-    rig = Rig()
+    rig = FleetRig()
     await online(rig)
     for other in (OTHER_INSTANCE, None):
         with pytest.raises(ApiError) as caught:
@@ -70,7 +70,7 @@ async def test_heartbeat_of_duplicate_changes_nothing():
 
 
 async def test_restart_at_the_same_address_is_accepted_at_once():
-    rig = Rig()
+    rig = FleetRig()
     await online(rig)
     await online(rig, OTHER_INSTANCE)
     assert rig.status() == "online"
@@ -78,7 +78,7 @@ async def test_restart_at_the_same_address_is_accepted_at_once():
 
 async def test_superseded_process_stays_refused():
     """Two processes that advertise the same address do not alternate."""
-    rig = Rig()
+    rig = FleetRig()
     await online(rig)
     await online(rig, OTHER_INSTANCE)
     await refused(rig, INSTANCE, FIRST)
@@ -86,7 +86,7 @@ async def test_superseded_process_stays_refused():
 
 
 async def test_address_change_of_same_process_is_accepted():
-    rig = Rig()
+    rig = FleetRig()
     await online(rig)
     await online(rig, INSTANCE, SECOND)
     (replica,) = rig.registry.replicas.all()
@@ -94,7 +94,7 @@ async def test_address_change_of_same_process_is_accepted():
 
 
 async def test_other_address_is_accepted_once_the_first_is_offline(autojump_clock):
-    rig = Rig()
+    rig = FleetRig()
     await online(rig)
     await trio.sleep(TIMEOUT_MS / 1000 + 1)
     await rig.fleet.check(trio.current_time())
@@ -104,7 +104,7 @@ async def test_other_address_is_accepted_once_the_first_is_offline(autojump_cloc
 
 
 async def test_nodes_without_instance_id_can_register():
-    rig = Rig()
+    rig = FleetRig()
     for address in (FIRST, SECOND):
         await online(rig, None, address)
     await online(rig, INSTANCE, SECOND)
@@ -112,7 +112,7 @@ async def test_nodes_without_instance_id_can_register():
 
 
 async def test_late_deregistration_of_replaced_process_is_refused():
-    rig = Rig()
+    rig = FleetRig()
     await online(rig)
     await online(rig, OTHER_INSTANCE)
     with pytest.raises(ApiError) as caught:

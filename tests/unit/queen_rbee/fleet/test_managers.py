@@ -12,7 +12,7 @@ from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.operations import DrainRequest
 from llama_orch.settings.types import Secret
 from queen_rbee.fleet.managers import PoolManager, PoolManagers, gpus, reachability
-from tests.unit.queen_rbee.fleets import Rig
+from tests.unit.queen_rbee.fleet_rig import FleetRig
 
 GPU = {"index": 0, "uuid": "GPU-1", "name": "H100", "vram_total_bytes": 80, "vram_free_bytes": 70}
 UNREACHABLE = "http://127.0.0.1:1"
@@ -35,12 +35,12 @@ async def manager(status: int, body: object) -> AsyncIterator[tuple[str, list[by
         nursery.cancel_scope.cancel()
 
 
-def managers(rig: Rig, *urls: str) -> PoolManagers:
+def managers(rig: FleetRig, *urls: str) -> PoolManagers:
     return PoolManagers(rig.fleet, rig.registry, urls, TOKEN)
 
 
 async def test_gpus_are_listed_by_node_with_failed_nodes():
-    rig = Rig()
+    rig = FleetRig()
     async with manager(200, {"gpus": [GPU], "count": 1, "problem": None}) as (url, requests):
         await rig.join("n2", address=url)
         await rig.join("n1", address=url)
@@ -56,14 +56,14 @@ async def test_gpus_are_listed_by_node_with_failed_nodes():
     [(401, {}), (200, b"<html>"), (200, {"gpus": "many"}), (200, {"gpus": [], "problem": "no NVML"})],
 )
 async def test_malformed_gpu_answer_is_reported_as_problem(status, body):
-    rig = Rig()
+    rig = FleetRig()
     async with manager(status, body) as (url, _requests):
         found = await gpus(managers(rig, url))
     assert (found.gpus, list(found.problems)) == ([], [url])
 
 
 async def test_node_that_accepts_token_is_reachable():
-    rig = Rig()
+    rig = FleetRig()
     async with manager(200, {"pools": []}) as (url, _requests):
         await rig.join(address=url)
         found = await reachability(managers(rig), rig.fleet.node("n1"))
@@ -72,7 +72,7 @@ async def test_node_that_accepts_token_is_reachable():
 
 @pytest.mark.parametrize("status", [401, 503])
 async def test_unreachable_node_is_reported_with_reason(status):
-    rig = Rig()
+    rig = FleetRig()
     async with manager(status, {}) as (url, _requests):
         await rig.join(address=url)
         found = await reachability(managers(rig), rig.fleet.node("n1"))
@@ -83,7 +83,7 @@ async def test_unreachable_node_is_reported_with_reason(status):
 
 
 async def test_refusal_of_pool_managerd_is_passed_on():
-    rig = Rig()
+    rig = FleetRig()
     refusal = {"code": "NOT_FOUND", "message": "no such pool here"}
     async with manager(404, refusal) as (url, requests):
         with pytest.raises(ApiError) as caught:
@@ -96,5 +96,5 @@ async def test_refusal_of_pool_managerd_is_passed_on():
 
 async def test_pool_without_pool_managerd_gives_hint():
     with pytest.raises(ApiError) as caught:
-        managers(Rig(), UNREACHABLE).for_pool(("p", ""))
+        managers(FleetRig(), UNREACHABLE).for_pool(("p", ""))
     assert "systemctl status pool-managerd" in (caught.value.body.hint or "")

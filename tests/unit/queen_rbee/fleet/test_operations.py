@@ -13,7 +13,7 @@ from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.operations import DrainRequest, OperationState
 from queen_rbee.fleet.managers import PoolManager, PoolManagers
 from queen_rbee.fleet.operations import HISTORY_LIMIT, INTERRUPT_TIMEOUT_S, DrainTarget, Operations
-from tests.unit.queen_rbee.fleets import Rig, heartbeat, registration, snapshot
+from tests.unit.queen_rbee.fleet_rig import FleetRig, heartbeat, registration, snapshot
 
 POOL, NODE = DrainTarget("p"), DrainTarget(node_id="n1")
 
@@ -24,7 +24,7 @@ class FakeManagers(PoolManagers):
     `unreachable` is the node that fails, or True for all; `still_draining` are nodes whose pools stay drained.
     """
 
-    def __init__(self, rig: Rig) -> None:
+    def __init__(self, rig: FleetRig) -> None:
         super().__init__(rig.fleet, rig.registry, ())
         object.__setattr__(self, "requests", [])
         object.__setattr__(self, "unreachable", False)
@@ -46,7 +46,7 @@ class FakeManagers(PoolManagers):
 
 @dataclass
 class Site:
-    rig: Rig = field(default_factory=Rig)
+    rig: FleetRig = field(default_factory=FleetRig)
 
     def __post_init__(self) -> None:
         self.managers = FakeManagers(self.rig)
@@ -57,8 +57,8 @@ class Site:
         for key in keys:
             while self.rig.registry.count_leases([key]):
                 self.rig.registry.release(key)
-                self.rig.interrupted.append(key)
-        return len(self.rig.interrupted)
+                self.rig.displaced.append(key)
+        return len(self.rig.displaced)
 
     async def ended(self, identifier: str) -> OperationState:
         while self.operations.view(identifier).state is OperationState.RUNNING:  # noqa: ASYNC110 -- the clock jumps
@@ -85,7 +85,7 @@ async def test_drain_ends_when_last_task_has_ended(autojump_clock):
         assert here.rig.open_nodes == set()
         here.rig.registry.release(("p", "n1"))
         assert await here.ended(drain.operation_id) is OperationState.DONE
-        assert here.rig.interrupted == []
+        assert here.rig.displaced == []
 
 
 async def test_drain_of_pool_affects_all_nodes_or_the_given_one():
@@ -115,7 +115,7 @@ async def test_drain_interrupts_tasks_at_deadline(autojump_clock):
         started = trio.current_time()
         assert await here.ended(drain.operation_id) is OperationState.DONE
         assert trio.current_time() - started == pytest.approx(60, abs=0.1)
-        assert here.rig.interrupted == [("p", "n1")]
+        assert here.rig.displaced == [("p", "n1")]
         assert "1 tasks were interrupted" in (here.operations.view(drain.operation_id).message or "")
 
 
@@ -133,7 +133,7 @@ async def test_drain_waits_for_tasks_of_unreported_pool(target, node, autojump_c
         view = here.operations.view(drain.operation_id)
         assert (view.state, view.leases_left) == (OperationState.RUNNING, 1)
         assert await here.ended(drain.operation_id) is OperationState.DONE
-        assert here.rig.interrupted == [("p", "n1")], "the deadline still applies"
+        assert here.rig.displaced == [("p", "n1")], "the deadline still applies"
 
 
 async def test_drain_of_node_without_pools_counts_its_tasks(autojump_clock):
@@ -162,7 +162,7 @@ async def test_resume_cancels_running_drain_and_its_deadline(autojump_clock):
         assert done.state is OperationState.DONE
         assert await here.ended(drain.operation_id) is OperationState.CANCELLED
         await trio.sleep(10)
-        assert here.rig.interrupted == []
+        assert here.rig.displaced == []
         assert here.rig.open_nodes == {"n1"}
 
 

@@ -120,8 +120,8 @@ class Imitation(ScriptedEngine, ABC):
         finally:
             self.connected -= 1
             self.served += 1
-            self.left.set()
-            self.left = trio.Event()
+            self.disconnected.set()
+            self.disconnected = trio.Event()
 
     async def answer(self, call: Call, mood: str) -> None:
         """Behave as `mood` tells."""

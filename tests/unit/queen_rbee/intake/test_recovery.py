@@ -1,78 +1,173 @@
-"""What becomes of a stored task is decided by what was shown of it, its deadline, and whether it can be read."""
+"""Accepted tasks survive a restart: they run again, or end with the reason."""
 
-from uuid import UUID
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
-from hypothesis import given
-from hypothesis import strategies as st
+import trio
 
 from llama_orch.contracts.errors import ErrorCode
-from llama_orch.contracts.tasks import TaskRequest
-from queen_rbee.intake.restoring import EndNow, RunAgain, recovered
-from queen_rbee.store.protocol import StoredTask
-
-SECONDS = st.floats(0, 2e9)
-DEADLINES = st.none() | st.integers(1, 10_000_000)
-
-
-def stored(request: str, submitted: float = 0.0, *, delivered: bool = False, ended: bool = False) -> StoredTask:
-    return StoredTask(UUID(int=1), UUID(int=2), request, "c", submitted, delivered=delivered, ended=ended)
-
-
-def asking(deadline_ms: int | None = None) -> str:
-    return TaskRequest(prompt="a secret", deadline_ms=deadline_ms).model_dump_json(exclude_defaults=True)
-
-
-@given(SECONDS, SECONDS, DEADLINES)
-def test_what_nobody_has_seen_runs_again_unless_its_deadline_has_passed(submitted, now, deadline_ms) -> None:
-    task = stored(asking(deadline_ms), submitted)
-    found = recovered(task, now)
-    if deadline_ms is not None and now - submitted >= deadline_ms / 1000:
-        assert isinstance(found, EndNow)
-        assert (found.code, found.retriable) == (ErrorCode.DEADLINE_UNMET, False)
-    else:
-        assert isinstance(found, RunAgain)
-        assert found.request == TaskRequest(prompt="a secret", deadline_ms=deadline_ms)
-        assert (found.left_s is None) == (deadline_ms is None)
-        assert found.left_s is None or 0 < found.left_s <= (deadline_ms or 0) / 1000
-    assert found.stored is task
-
-
-def test_the_deadline_counts_from_the_submission() -> None:
-    found = recovered(stored(asking(10_000), 1000.0), 1004.0)
-    assert isinstance(found, RunAgain)
-    assert found.left_s == 6.0
-
-
-@given(SECONDS, SECONDS, DEADLINES)
-def test_what_somebody_has_seen_a_part_of_ends_and_may_be_asked_again(submitted, now, deadline_ms) -> None:
-    found = recovered(stored(asking(deadline_ms), submitted, delivered=True), now)
-    assert isinstance(found, EndNow)
-    assert (found.code, found.retriable) == (ErrorCode.WORKER_RESET, True)
-    assert found.request
-    assert "restarted" in found.message
-
-
-@given(SECONDS, SECONDS, DEADLINES)
-def test_what_had_ended_in_a_way_that_was_not_stored_is_not_run_again(submitted, now, deadline_ms) -> None:
-    found = recovered(stored(asking(deadline_ms), submitted, ended=True), now)
-    assert isinstance(found, EndNow)
-    assert (found.code, found.retriable) == (ErrorCode.WORKER_RESET, True)
-    assert "had ended" in found.message
-
-
-@given(
-    st.text() | st.sampled_from(["{}x", '{"prompt":1}', '{"prompt":"a secret","of_tomorrow":1}', "[]"]), st.booleans()
+from llama_orch.contracts.tasks import TaskState
+from queen_rbee.intake.recovery import restore
+from queen_rbee.tasks.event_log import Frame
+from queen_rbee.tasks.task import GENERATION_IDS, Task
+from tests.unit.queen_rbee.memory_store import MemoryStore
+from tests.unit.queen_rbee.queen_core import (
+    TIMEOUT_S,
+    QueenCore,
+    build_queen,
+    end_events,
+    wait_for_first_token,
+    wait_for_free_slots,
 )
-def test_what_this_release_cannot_read_ends_in_words_that_do_not_quote_it(request, delivered) -> None:
-    found = recovered(stored(request, delivered=delivered), 1.0)
-    assert isinstance(found, EndNow)
-    assert (found.request, found.code, found.retriable) == (None, ErrorCode.INTERNAL, False)
-    assert "does not understand this task: " in found.message
-    assert "secret" not in found.message
+from tests.unit.queen_rbee.scripted_engine import scripted_engine
 
 
-def test_the_problems_named_are_few() -> None:
-    fields = ",".join(f'"f{number}":1' for number in range(50))
-    found = recovered(stored(f"{{{fields}}}"), 1.0)
-    assert isinstance(found, EndNow)
-    assert found.message.endswith("f2: Extra inputs are not permitted; and 47 more")
+@asynccontextmanager
+async def next_queen(store: MemoryStore, *, ready: bool = True) -> AsyncIterator[QueenCore]:
+    """A running queen with the store of an earlier one."""
+    async with scripted_engine() as engine, trio.open_nursery() as nursery:
+        queen = build_queen(engine, store=store.after_restart())
+        await restore(queen.store, queen.intake, queen.book, queen.accounting)
+        queen.pool(ready=ready)
+        await nursery.start(queen.dispatcher.run, queen.pulse)
+        yield queen
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def killed_queen(*, slots: int = 1) -> AsyncIterator[QueenCore]:
+    """A queen that is killed when the block is left."""
+    async with scripted_engine() as engine, trio.open_nursery() as nursery:
+        queen = build_queen(engine)
+        queen.pool(slots=slots)
+        await nursery.start(queen.dispatcher.run, queen.pulse)
+        yield queen
+        left = queen.store.after_restart()
+        nursery.cancel_scope.cancel()
+    queen.store = left
+
+
+def restored_task(queen: QueenCore, task: Task) -> Task:
+    restored = queen.book.get(task.task_id)
+    assert restored
+    return restored
+
+
+async def wait_until_running(task: Task) -> None:
+    with trio.fail_after(TIMEOUT_S):
+        while task.state is TaskState.QUEUED:
+            await task.log.wait_beyond(task.log.last_id)
+
+
+def event_id(frame: Frame) -> int:
+    return int(frame.data.split(b"\n")[0].removeprefix(b"id: "))
+
+
+async def test_waiting_task_runs_after_restart_under_the_same_ids():
+    async with killed_queen() as queen:
+        queen.pool(ready=False)
+        before = await queen.accept(max_tokens=2, session_id=None)
+    async with next_queen(queen.store) as successor:
+        again = restored_task(successor, before)
+        assert (await end_events(again))[-1] == "end"
+        assert (again.job_id, again.correlation_id) == (before.job_id, before.correlation_id)
+        await wait_for_free_slots(successor)
+        assert successor.store.tasks == {}
+
+
+async def test_running_task_without_output_runs_again():
+    async with killed_queen() as queen:
+        before = await queen.accept("silence")
+        await wait_until_running(before)
+    async with next_queen(queen.store) as successor:
+        again = restored_task(successor, before)
+        await wait_until_running(again)
+        assert (again.place.pool_id, again.measurements.tokens_out) == ("p", 0)
+
+
+async def test_unread_tokens_are_not_delivered():
+    async with killed_queen() as queen:
+        before = await queen.accept("stall")
+        await wait_for_first_token(before)
+        assert not queen.store.tasks[before.task_id].delivered
+    async with next_queen(queen.store) as successor:
+        assert restored_task(successor, before).state in (TaskState.QUEUED, TaskState.RUNNING)
+
+
+async def test_delivered_task_ends_as_retriable_after_restart():
+    async with killed_queen() as queen:
+        before = await queen.accept("stall")
+        await wait_for_first_token(before)
+        before.deliver()
+        assert queen.store.tasks[before.task_id].delivered
+    async with next_queen(queen.store) as successor:
+        again = restored_task(successor, before)
+        assert again.error
+        assert (again.error.code, again.error.retriable) == (ErrorCode.WORKER_RESET, True)
+        assert successor.store.tasks == {}
+        assert str(before.task_id) in successor.store.documents["record"]
+        assert successor.submit(task_id=before.task_id)
+
+
+async def test_event_ids_rise_after_restart():
+    async with killed_queen() as queen:
+        queen.pool(ready=False)
+        before = await queen.accept()
+    async with next_queen(queen.store) as successor:
+        again = restored_task(successor, before)
+        await end_events(again)
+        assert before.log.last_id < GENERATION_IDS < event_id(again.log.frames(before.log.last_id)[0])
+
+
+async def test_deadline_is_unchanged_by_restart():
+    async with killed_queen() as queen:
+        queen.pool(ready=False)
+        late, in_time = await queen.accept(deadline_ms=60_000), await queen.accept(deadline_ms=3_600_000)
+    for task_id, stored in queen.store.tasks.items():
+        queen.store.tasks[task_id] = replace(stored, submitted=time.time() - 600)
+    async with next_queen(queen.store, ready=False) as successor:
+        gone = restored_task(successor, late)
+        assert gone.error
+        assert (gone.error.code, gone.error.retriable) == (ErrorCode.DEADLINE_UNMET, False)
+        left_s = restored_task(successor, in_time).deadline - trio.current_time()
+        assert 2990 < left_s <= 3000
+
+
+async def test_unreadable_task_ends_without_its_prompt():
+    async with killed_queen() as queen:
+        queen.pool(ready=False)
+        before = await queen.accept("a secret")
+    stored = queen.store.tasks[before.task_id]
+    queen.store.tasks[before.task_id] = replace(stored, request='{"prompt": "a secret", "from_the_future": 1}')
+    async with next_queen(queen.store) as successor:
+        again = restored_task(successor, before)
+        assert again.error
+        assert again.error.code == ErrorCode.INTERNAL
+        assert "from_the_future" in again.error.message
+        assert "secret" not in repr(successor.store.documents)
+
+
+async def test_restored_tasks_keep_order_beyond_capacity(caplog):
+    async with killed_queen() as queen:
+        queen.pool(ready=False)
+        before = [await queen.accept(f"number {number}") for number in range(5)]
+    caplog.set_level("INFO")
+    async with scripted_engine() as engine:
+        successor = build_queen(engine, capacity=2, store=queen.store.after_restart())
+        await restore(successor.store, successor.intake, successor.book, successor.accounting)
+    assert [task.task_id for task in successor.queue.order()] == [task.task_id for task in before]
+    assert "5 wait again, 0 ended" in caplog.text
+
+
+async def test_embedding_task_is_restored_as_embedding():
+    async with killed_queen() as queen:
+        queen.pool(ready=False)
+        before = await queen.accept(None, workload="embedding", inputs=("one", "two"))
+    async with scripted_engine() as engine:
+        successor = build_queen(engine, store=queen.store.after_restart())
+        await restore(successor.store, successor.intake, successor.book, successor.accounting)
+    passage = restored_task(successor, before).passage
+    assert passage
+    assert (passage.endpoint, passage.body) == ("embeddings", {"input": ["one", "two"]})

@@ -11,8 +11,8 @@ from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.engines.wire.adapters import adapters
 from llama_orch.engines.wire.passage import WORKLOADS
 from queen_rbee.pools.capabilities import capabilities
-from tests.unit.queen_rbee.core import core
-from tests.unit.queen_rbee.kept_api import api
+from tests.unit.queen_rbee.api_client import api_client
+from tests.unit.queen_rbee.queen_core import build_queen
 from tests.unit.queen_rbee.scripted_engine import scripted_engine
 
 
@@ -79,7 +79,7 @@ def test_workloads_follow_from_adapter_endpoints(name: str):
 )
 async def test_workload_is_listed_if_and_only_if_admitted(name: str, workload: str, request_: TaskRequest):
     async with scripted_engine() as engine:
-        queen = core(engine)
+        queen = build_queen(engine)
         known = queen.pool(engine=name)
         [found] = capabilities([known], adapters()).pools
         try:
@@ -91,7 +91,7 @@ async def test_workload_is_listed_if_and_only_if_admitted(name: str, workload: s
 
 
 async def test_capabilities_are_served_over_http(tmp_path: Path):
-    served = api(tmp_path)
+    served = api_client(tmp_path)
     known = pool("p", ctx_max=4096, slots_total=4)
     served.parts.registry.update("x", 0, [known])
     answer = await served.ask("GET", "/v2/meta/capabilities")

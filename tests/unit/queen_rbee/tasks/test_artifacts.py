@@ -1,4 +1,4 @@
-"""Artifacts: the same document is the same artifact, shown as it was hashed, and listed page by page without a gap."""
+"""Artifacts are identified by content, returned as hashed, and listed in gapless pages."""
 
 import json
 from uuid import UUID
@@ -13,7 +13,16 @@ from llama_orch.contracts.artifacts import Artifact, ArtifactHead, NewArtifact
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.store.protocol import StoreFailure
-from queen_rbee.tasks.artifacts import BATCH, LIMIT_BYTES, LOOKED_AT, Artifacts, TooLong, artifact_id, canonical, whole
+from queen_rbee.tasks.artifacts import (
+    BATCH,
+    LIMIT_BYTES,
+    MAX_SCANNED,
+    Artifacts,
+    ArtifactTooLong,
+    artifact_id,
+    canonical_document,
+    canonical_json,
+)
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.memory_store import MemoryStore
 
@@ -23,31 +32,31 @@ def note(content: object = None, **fields) -> NewArtifact:
 
 
 async def all_pages(artifacts: Artifacts, limit: int, **chosen: str | None) -> list[ArtifactHead]:
-    """Every head that a client sees who goes on as long as there is a next page."""
+    """Return the heads of all pages."""
     found: list[ArtifactHead] = []
     before: str | None = None
     while True:
-        wanted = {"kind": None, "tag": None, **chosen}
-        heads, before = await artifacts.listed(**wanted, limit=limit, before=before)
+        filters = {"kind": None, "tag": None, **chosen}
+        heads, before = await artifacts.listed(**filters, limit=limit, before=before)
         assert len(heads) <= limit
         found += heads
         if before is None:
             return found
 
 
-async def test_a_document_is_kept_under_the_hash_of_its_canonical_json_and_shown_as_it_was_hashed():
+async def test_artifact_is_stored_under_the_hash_of_its_json():
     artifacts, new = Artifacts(MemoryStore()), note({"b": [1.0, None], "a": "é\n"}, tags=("x", "y"))
-    document = whole(new, canonical(new.content))
+    document = canonical_document(new, canonical_json(new.content))
     head, is_new = await artifacts.add(new)
     assert (is_new, head.id, head.size_bytes) == (True, artifact_id(document), len(document))
     shown = await artifacts.get(head.id)
     assert shown is not None
     found = Artifact.model_validate_json(shown)
     assert (found.kind, found.tags, found.parent, found.content) == ("note", ["x", "y"], None, new.content)
-    assert shown.endswith(f',"content":{canonical(new.content)}}}')
+    assert shown.endswith(f',"content":{canonical_json(new.content)}}}')
 
 
-async def test_the_same_document_again_is_the_same_artifact_as_it_was():
+async def test_equal_documents_are_one_artifact():
     artifacts = Artifacts(MemoryStore())
     first, _new = await artifacts.add(note({"a": 1, "b": 2}))
     again, is_new = await artifacts.add(note({"b": 2, "a": 1}))
@@ -63,7 +72,7 @@ async def test_artifacts_survive_a_restart():
     assert await after.add(note("hello")) == (head, False)
 
 
-async def test_what_cannot_be_stored_is_not_there():
+async def test_artifact_that_cannot_be_stored_is_not_added():
     store = MemoryStore(failure=StoreFailure("the disk is full"))
     artifacts = Artifacts(store)
     with pytest.raises(StoreFailure):
@@ -72,11 +81,11 @@ async def test_what_cannot_be_stored_is_not_there():
     assert (await artifacts.add(note("hello")))[1]
 
 
-async def test_an_id_that_is_not_there_is_none():
+async def test_unknown_id_is_none():
     assert await Artifacts(MemoryStore()).get("0" * 64) is None
 
 
-async def test_a_parent_must_be_there():
+async def test_unknown_parent_is_refused():
     artifacts = Artifacts(MemoryStore())
     parent, _new = await artifacts.add(note("first"))
     child, _new = await artifacts.add(note("second", parent=parent.id))
@@ -90,20 +99,20 @@ async def test_a_parent_must_be_there():
 @pytest.mark.parametrize(
     "content", [float("nan"), [float("inf")], "\ud800", 10**5000], ids=lambda value: type(value).__name__
 )
-async def test_what_json_has_no_words_for_is_refused_by_the_fields_name(content: JsonValue):
+async def test_content_that_json_cannot_express_is_refused(content: JsonValue):
     with pytest.raises(ApiError) as caught:
         await Artifacts(MemoryStore()).add(NewArtifact.model_construct(kind="note", content=content))
     assert caught.value.status == 400
     assert [problem.field for problem in caught.value.body.fields or ()] == ["content"]
 
 
-async def test_a_document_is_measured_as_it_is_hashed():
-    artifacts, frame = Artifacts(MemoryStore()), len(whole(note(), '""'))
+async def test_size_limit_applies_to_the_canonical_document():
+    artifacts, frame = Artifacts(MemoryStore()), len(canonical_document(note(), '""'))
     head, _new = await artifacts.add(note("x" * (LIMIT_BYTES - frame)))
     assert head.size_bytes == LIMIT_BYTES
-    with pytest.raises(TooLong):
+    with pytest.raises(ArtifactTooLong):
         await artifacts.add(note("x" * (LIMIT_BYTES - frame + 1)))
-    with pytest.raises(TooLong):
+    with pytest.raises(ArtifactTooLong):
         await artifacts.add(note("é" * (LIMIT_BYTES // 2)))
 
 
@@ -112,7 +121,7 @@ contents = st.lists(st.tuples(st.sampled_from(["a", "b"]), st.sets(st.sampled_fr
 
 @settings(max_examples=40, deadline=None)
 @given(contents, st.integers(1, 7), st.sampled_from(["a", "b", None]), st.sampled_from(["x", "y", "z", None]))
-def test_pages_show_every_artifact_once_the_newest_first(
+def test_pages_list_each_artifact_once_newest_first(
     made: list[tuple[str, set[str]]], limit: int, kind: str | None, tag: str | None
 ):
     async def play() -> None:
@@ -121,28 +130,28 @@ def test_pages_show_every_artifact_once_the_newest_first(
             (await artifacts.add(note(number, kind=own, tags=tuple(sorted(tags)))))[0]
             for number, (own, tags) in enumerate(made)
         ]
-        wanted = [
+        expected = [
             head
             for head in reversed(heads)
             if (kind is None or head.kind == kind) and (tag is None or tag in head.tags)
         ]
-        assert await all_pages(artifacts, limit, kind=kind, tag=tag) == wanted
+        assert await all_pages(artifacts, limit, kind=kind, tag=tag) == expected
 
     trio.run(play)
 
 
-async def test_a_rare_tag_is_found_however_far_back_and_no_page_looks_at_everything():
+async def test_rare_tag_is_found_in_bounded_pages():
     store = MemoryStore()
     artifacts = Artifacts(store)
     rare, _new = await artifacts.add(note("rare", tags=("rare",)))
-    for number in range(LOOKED_AT + BATCH):
+    for number in range(MAX_SCANNED + BATCH):
         await artifacts.add(note(number))
     heads, following = await artifacts.listed(kind=None, tag="rare", limit=10, before=None)
     assert (heads, following is None) == ([], False)
     assert await artifacts.listed(kind=None, tag="rare", limit=10, before=following) == ([rare], None)
 
 
-async def test_the_record_of_a_task_is_an_artifact_like_any_other():
+async def test_task_record_is_an_artifact():
     store = MemoryStore()
     artifacts, task = Artifacts(store), Task(TaskRequest(task_id=UUID(int=7), prompt="hello", seed=3), "c", 0.0)
     task.end(3, 2, 1.0)
@@ -151,7 +160,7 @@ async def test_the_record_of_a_task_is_an_artifact_like_any_other():
     assert shown is not None
     content = json.loads(shown)["content"]
     assert (content["task"]["task_id"], content["parameters"]["seed"]) == (str(UUID(int=7)), 3)
-    document = whole(note(kind="task", tags=json.loads(shown)["tags"]), canonical(content))
+    document = canonical_document(note(kind="task", tags=json.loads(shown)["tags"]), canonical_json(content))
     assert identifier == artifact_id(document)
     heads = await all_pages(artifacts, 10, kind="task", tag=f"task:{UUID(int=7)}")
     assert [head.id for head in heads] == [identifier]

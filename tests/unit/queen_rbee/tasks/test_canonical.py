@@ -1,4 +1,4 @@
-"""One document has one text and one id, whatever the order of its members, and another document has another."""
+"""Equal documents have one canonical text and id, different documents have different ones."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from llama_orch.contracts.artifacts import NewArtifact
-from queen_rbee.tasks.artifacts import artifact_id, canonical, whole
+from queen_rbee.tasks.artifacts import artifact_id, canonical_document, canonical_json
 
 texts = st.text(st.characters(codec="utf-8"), max_size=8)
 scalars = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
@@ -21,15 +21,15 @@ values = st.recursive(
 )
 
 
-def turned(value: JsonValue) -> JsonValue:
-    """`value` with the members of every object in the opposite order."""
+def reverse_members(value: JsonValue) -> JsonValue:
+    """Return `value` with the members of every object reversed."""
     if isinstance(value, dict):
-        return {key: turned(value[key]) for key in reversed(value)}
-    return [turned(each) for each in value] if isinstance(value, list) else value
+        return {key: reverse_members(value[key]) for key in reversed(value)}
+    return [reverse_members(each) for each in value] if isinstance(value, list) else value
 
 
 def same(one: JsonValue, other: JsonValue) -> bool:
-    """Equal in type, too: 1, 1.0 and true are three values."""
+    """Compare values and types: 1, 1.0 and true differ."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):
@@ -39,21 +39,21 @@ def same(one: JsonValue, other: JsonValue) -> bool:
 
 def identifier(**fields) -> str:
     new = NewArtifact.model_validate({"kind": "note", **fields})
-    return artifact_id(whole(new, canonical(new.content)))
+    return artifact_id(canonical_document(new, canonical_json(new.content)))
 
 
 @settings(deadline=None)
 @given(values)
-def test_the_order_of_members_does_not_matter(value: JsonValue):
-    assert canonical(turned(value)) == canonical(value)
+def test_order_of_members_does_not_matter(value: JsonValue):
+    assert canonical_json(reverse_members(value)) == canonical_json(value)
 
 
 @settings(deadline=None)
 @given(values)
-def test_it_says_the_same_as_the_value_and_writing_it_again_changes_nothing(value: JsonValue):
-    text = canonical(value)
+def test_canonical_json_round_trips(value: JsonValue):
+    text = canonical_json(value)
     assert same(json.loads(text), value)
-    assert canonical(json.loads(text)) == text
+    assert canonical_json(json.loads(text)) == text
 
 
 ALIKE: list[JsonValue] = [0, 0.0, -0.0, False, None, "", "0", [], {}, [0], [[]], [0, 0], {"0": 0}, {"": None}, [None]]
@@ -62,13 +62,13 @@ alike = st.sampled_from(ALIKE)
 
 @settings(deadline=None)
 @given(alike, alike)
-def test_two_values_have_one_text_only_if_they_are_the_same(one: JsonValue, other: JsonValue):
-    assert (canonical(one) == canonical(other)) is same(one, other)
+def test_different_values_have_different_texts(one: JsonValue, other: JsonValue):
+    assert (canonical_json(one) == canonical_json(other)) is same(one, other)
 
 
 @settings(deadline=None)
 @given(values)
-def test_what_a_client_computes_in_python_as_the_manual_says_is_the_id(value: JsonValue):
+def test_id_is_computed_as_the_manual_says(value: JsonValue):
     document = {"kind": "note", "tags": ["b", "a"], "parent": None, "content": value}
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert identifier(tags=["b", "a"], content=value) == hashlib.sha256(text.encode()).hexdigest()
@@ -84,17 +84,17 @@ def test_what_a_client_computes_in_python_as_the_manual_says_is_the_id(value: Js
         ({}, "{}"),
     ],
 )
-def test_each_rule_by_an_example(value: JsonValue, text: str):
-    assert canonical(value) == text
+def test_canonical_examples(value: JsonValue, text: str):
+    assert canonical_json(value) == text
 
 
-def test_an_id_that_was_given_once_is_given_for_ever():
+def test_id_of_a_known_document_is_stable():
     assert identifier(tags=["x"], content={"b": 1, "a": "é"}) == (
         hashlib.sha256('{"content":{"a":"é","b":1},"kind":"note","parent":null,"tags":["x"]}'.encode()).hexdigest()
     )
 
 
-def test_each_of_the_four_fields_makes_another_document():
+def test_every_field_changes_the_id():
     parent = "0" * 64
     ids = [
         identifier(),
@@ -108,19 +108,19 @@ def test_each_of_the_four_fields_makes_another_document():
     assert len(set(ids)) == len(ids)
 
 
-def test_what_is_absent_is_the_same_as_what_is_empty():
+def test_absent_field_equals_empty_field():
     assert identifier() == identifier(tags=[], parent=None, content=None)
 
 
 @pytest.mark.parametrize(
     "value", [math.nan, math.inf, -math.inf, [{"a": math.nan}], 10**5000], ids=lambda value: type(value).__name__
 )
-def test_what_json_has_no_words_for_is_refused(value: JsonValue):
+def test_value_that_json_cannot_express_is_refused(value: JsonValue):
     with pytest.raises(ValueError, match=r"."):
-        canonical(value)
+        canonical_json(value)
 
 
-def test_text_that_utf8_does_not_have_is_refused():
+def test_lone_surrogate_is_refused():
     new = NewArtifact(kind="note")
     with pytest.raises(ValueError, match="surrogates"):
-        whole(new, canonical("\ud800"))
+        canonical_document(new, canonical_json("\ud800"))

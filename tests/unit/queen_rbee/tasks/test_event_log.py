@@ -1,4 +1,4 @@
-"""The event log: what was appended comes out in order, whole, at each reader's own pace, and nothing after the end."""
+"""The event log returns all events in order, to each reader at its own pace, up to the terminal event."""
 
 import json
 
@@ -7,7 +7,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queen_rbee.tasks.event_log import NARRATION, PIECE, EventLog
+from queen_rbee.tasks.event_log import BATCH_BYTES, NARRATION, EventLog
 
 BASES = st.sampled_from([0, 1 << 32, 3 << 32])
 EVENTS = st.lists(st.tuples(st.sampled_from(["token", "metrics", NARRATION]), st.text(max_size=8)), max_size=30)
@@ -21,27 +21,27 @@ def filled(base: int, events: list[tuple[str, str]]) -> EventLog:
 
 
 def parsed(data: bytes) -> list[tuple[int, str, str]]:
-    """Ids, names and texts of frames, as a client reads them."""
-    found = []
+    """Return (id, name, text) of each frame, as a client parses them."""
+    events = []
     for frame in data.decode().split("\n\n")[:-1]:
         number, event, payload = frame.split("\n", 2)
-        found.append((int(number[4:]), event[7:], json.loads(payload[6:])["t"]))
-    return found
+        events.append((int(number[4:]), event[7:], json.loads(payload[6:])["t"]))
+    return events
 
 
 @given(BASES, EVENTS, st.integers(-5, 40), st.booleans())
-def test_a_reader_gets_what_is_behind_its_id_in_order_and_narration_only_where_it_wants_it(base, events, read, verbose):
+def test_reader_gets_events_after_its_id(base, events, read, verbose):
     log = filled(base, events)
-    wanted = [(base + number, event, text) for number, (event, text) in enumerate(events, 1) if number > read]
+    expected = [(base + number, event, text) for number, (event, text) in enumerate(events, 1) if number > read]
     if not verbose:
-        wanted = [item for item in wanted if item[1] != NARRATION]
+        expected = [item for item in expected if item[1] != NARRATION]
     data, last_id = log.after(base + read, verbose)
-    assert parsed(data) == wanted
+    assert parsed(data) == expected
     assert last_id == max(base + read, base + len(events))
 
 
 @given(BASES, EVENTS)
-def test_frames_are_the_same_events_one_by_one(base, events):
+def test_frames_equal_the_appended_events(base, events):
     log = filled(base, events)
     frames = log.frames(0)
     assert [(frame.event, json.loads(frame.payload)["t"]) for frame in frames] == events
@@ -51,7 +51,7 @@ def test_frames_are_the_same_events_one_by_one(base, events):
 
 
 @given(EVENTS, st.lists(st.integers(1, 5), max_size=40))
-def test_several_readers_at_different_paces_see_the_same(events, steps):
+def test_readers_at_different_paces_see_the_same(events, steps):
     log = EventLog()
     slow, slow_id, fast, fast_id = b"", 0, b"", 0
     for number, (event, text) in enumerate(events):
@@ -65,15 +65,15 @@ def test_several_readers_at_different_paces_see_the_same(events, steps):
     assert slow == fast
 
 
-@given(BASES, st.lists(st.integers(0, 2 * PIECE), max_size=12), st.booleans())
-def test_a_reader_that_is_far_behind_gets_it_in_pieces(base, lengths, verbose):
+@given(BASES, st.lists(st.integers(0, 2 * BATCH_BYTES), max_size=12), st.booleans())
+def test_slow_reader_gets_bounded_batches(base, lengths, verbose):
     log = filled(base, [("token" if length % 5 else NARRATION, "x" * length) for length in lengths])
     whole, last_id = b"", base
     while last_id < log.last_id:
         data, reached = log.after(last_id, verbose)
         assert reached > last_id
-        assert len(data) <= PIECE or reached == last_id + 1
-        assert b"".join(frame.data for frame in log.piece(last_id) if verbose or frame.event != NARRATION) == data
+        assert len(data) <= BATCH_BYTES or reached == last_id + 1
+        assert b"".join(frame.data for frame in log.frame_batch(last_id) if verbose or frame.event != NARRATION) == data
         whole, last_id = whole + data, reached
     assert whole == b"".join(frame.data for frame in log.frames(0) if verbose or frame.event != NARRATION)
     assert log.after(last_id, verbose) == (b"", last_id)
@@ -88,7 +88,7 @@ def test_nothing_follows_the_terminal_event():
         assert (log.size, log.last_id, log.closed) == (before, 2, True)
 
 
-async def test_waiting_readers_are_woken_by_an_event_and_by_suspension():
+async def test_event_and_suspension_wake_waiting_readers():
     log = EventLog()
     woken: list[str] = []
 
@@ -109,13 +109,13 @@ async def test_waiting_readers_are_woken_by_an_event_and_by_suspension():
         assert woken == ["first", "second"]
 
 
-def test_text_of_any_language_goes_through_as_it_is():
+def test_non_ascii_text_is_unchanged():
     log = filled(0, [("token", "Grüße 🦙")])
     assert "Grüße 🦙".encode() in log.after(0, verbose=False)[0]
 
 
 @given(BASES, EVENTS, st.lists(st.integers(0, 40), max_size=6), st.integers(-5, 40))
-def test_what_is_discarded_is_gone_and_the_rest_is_as_it_was(base, events, discarded, read):
+def test_discard_removes_only_older_events(base, events, discarded, read):
     log = EventLog(base)
     gone = 0
     for number, (event, text) in enumerate(events, 1):
@@ -124,18 +124,18 @@ def test_what_is_discarded_is_gone_and_the_rest_is_as_it_was(base, events, disca
             reached = min(discarded.pop(), number)
             log.discard(base + reached)
             gone = max(gone, reached)
-    wanted = [
+    expected = [
         (base + number, event, text) for number, (event, text) in enumerate(events, 1) if number > max(gone, read)
     ]
-    assert parsed(log.after(base + read, verbose=True)[0]) == wanted
-    assert parsed(b"".join(frame.data for frame in log.frames(base + read))) == wanted
+    assert parsed(log.after(base + read, verbose=True)[0]) == expected
+    assert parsed(b"".join(frame.data for frame in log.frames(base + read))) == expected
     assert log.size == len(log.after(0, verbose=True)[0])
     assert (len(log), log.last_id) == (len(events), base + len(events))
-    plain = [item for item in wanted if item[1] != NARRATION]
+    plain = [item for item in expected if item[1] != NARRATION]
     assert parsed(log.after(base + read, verbose=False)[0]) == plain
 
 
-def test_a_log_whose_only_reader_keeps_up_does_not_grow():
+def test_log_that_is_discarded_does_not_grow():
     log, largest = EventLog(), 0
     for number in range(10_000):
         log.append("chunk", {"t": "word ", "n": number})

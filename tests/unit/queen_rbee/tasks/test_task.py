@@ -1,4 +1,4 @@
-"""A task ends once, however its end comes about, and nothing follows its terminal event."""
+"""A task ends once, whatever ends it, and nothing follows its terminal event."""
 
 import json
 
@@ -12,7 +12,7 @@ from queen_rbee.tasks.book import TaskBook
 from queen_rbee.tasks.event_log import EventLog
 from queen_rbee.tasks.task import Task
 
-DEEDS = st.lists(st.sampled_from(["token", "end", "fail", "cancel", "metrics"]), max_size=20)
+ACTIONS = st.lists(st.sampled_from(["token", "end", "fail", "cancel", "metrics"]), max_size=20)
 
 
 def task(**request) -> Task:
@@ -20,7 +20,7 @@ def task(**request) -> Task:
 
 
 def frames(log: EventLog) -> list[tuple[int, str, dict[str, object]]]:
-    """(id, event, data) of every event in `log`."""
+    """Return (id, event, data) of every event in `log`."""
     data, _last = log.after(0, verbose=True)
     found = []
     for frame in filter(None, data.decode().split("\n\n")):
@@ -29,42 +29,42 @@ def frames(log: EventLog) -> list[tuple[int, str, dict[str, object]]]:
     return found
 
 
-def do(subject: Task, deed: str, now: float) -> None:
-    if deed == "token":
+def do(subject: Task, action: str, now: float) -> None:
+    if action == "token":
         subject.token("t", now)
-    elif deed == "end":
+    elif action == "end":
         subject.end(1, 1, now)
-    elif deed == "fail":
+    elif action == "fail":
         subject.fail(ErrorCode.WORKER_RESET, "gone", now, retriable=True)
-    elif deed == "cancel":
+    elif action == "cancel":
         subject.cancel(now)
     else:
         subject.log.append("metrics", {"queue_depth": 1})
 
 
-@given(DEEDS)
-def test_in_no_order_does_anything_follow_the_first_terminal_event(deeds):
+@given(ACTIONS)
+def test_nothing_follows_the_first_terminal_event(actions):
     subject = task()
-    for now, deed in enumerate(deeds):
-        do(subject, deed, float(now))
+    for now, action in enumerate(actions):
+        do(subject, action, float(now))
     events = [event for _, event, _ in frames(subject.log)]
     terminal = [index for index, event in enumerate(events) if event in ("end", "error")]
     assert terminal in ([], [len(events) - 1])
     assert subject.state.final == bool(terminal)
 
 
-@given(DEEDS)
-def test_event_ids_count_from_one_and_token_numbers_from_zero(deeds):
+@given(ACTIONS)
+def test_event_ids_start_at_one_and_token_numbers_at_zero(actions):
     subject = task()
-    for now, deed in enumerate(deeds):
-        do(subject, deed, float(now))
+    for now, action in enumerate(actions):
+        do(subject, action, float(now))
     events = frames(subject.log)
     assert [number for number, _, _ in events] == list(range(1, len(events) + 1))
     tokens = [data["i"] for _, event, data in events if event == "token"]
     assert tokens == list(range(len(tokens)))
 
 
-def test_cancelling_closes_the_scope_that_the_engine_connection_lives_in():
+def test_cancel_closes_the_task_scope():
     subject = task()
     assert subject.cancel(1.0)
     assert subject.scope.cancel_called
@@ -72,7 +72,7 @@ def test_cancelling_closes_the_scope_that_the_engine_connection_lives_in():
     assert not subject.cancel(3.0)
 
 
-def test_the_view_tells_times_and_counts_but_never_the_prompt():
+def test_view_has_times_and_counts_but_no_prompt():
     subject = Task(TaskRequest(prompt="a secret wish"), "c", 10.0)
     subject.start("pool", "r0", 10.5)
     subject.token("t", 10.75)
@@ -84,20 +84,20 @@ def test_the_view_tells_times_and_counts_but_never_the_prompt():
 
 
 @given(st.integers(0, 30), st.booleans())
-def test_a_reader_resumes_behind_any_event_without_loss_or_repetition(cut, verbose):
+def test_reader_resumes_after_any_event(cut, verbose):
     log = EventLog()
     for number in range(20):
         log.append("narration" if number % 3 == 0 else "token", {"i": number})
     whole, last = log.after(0, verbose)
-    first, seen = EventLog().after(0, verbose)
-    assert (first, seen) == (b"", 0)
+    first, last_id = EventLog().after(0, verbose)
+    assert (first, last_id) == (b"", 0)
     head = b"".join(f + b"\n\n" for f in whole.split(b"\n\n") if f and int(f.split(b"\n")[0][4:]) <= cut)
     rest, end = log.after(cut, verbose)
     assert head + rest == whole
     assert end == max(last, cut)
 
 
-async def test_readers_are_woken_by_each_event_and_by_the_end(autojump_clock):
+async def test_each_event_wakes_the_readers(autojump_clock):
     log = EventLog()
     got = []
 
@@ -120,8 +120,8 @@ async def test_readers_are_woken_by_each_event_and_by_the_end(autojump_clock):
 
 
 @given(st.lists(st.integers(0, 400), max_size=60), st.integers(0, 5), st.integers(0, 2000))
-def test_ended_tasks_are_kept_within_their_bounds_and_open_ones_always(sizes, kept_tasks, kept_bytes):
-    book = TaskBook(kept_tasks, kept_bytes)
+def test_book_keeps_open_tasks_and_bounds_ended_ones(sizes, max_tasks, max_bytes):
+    book = TaskBook(max_tasks, max_bytes)
     open_task = task()
     book.add(open_task)
     ended = []
@@ -130,17 +130,17 @@ def test_ended_tasks_are_kept_within_their_bounds_and_open_ones_always(sizes, ke
         book.add(subject)
         subject.log.append("token", {"t": "x" * size})
         subject.end(0, 0, 1.0)
-        book.ended(subject)
+        book.mark_ended(subject)
         ended.append(subject)
-        kept = [t for t in ended if book.get(t.task_id)]
-        assert len(kept) <= kept_tasks
-        assert sum(t.log.size for t in kept) <= kept_bytes
-        assert kept == ended[len(ended) - len(kept) :]
+        retained = [t for t in ended if book.get(t.task_id)]
+        assert len(retained) <= max_tasks
+        assert sum(t.log.size for t in retained) <= max_bytes
+        assert retained == ended[len(ended) - len(retained) :]
     assert book.get(open_task.task_id) is open_task
 
 
-def test_a_task_is_known_again_by_its_words_and_keeps_none_of_them():
+def test_retry_key_recognises_content_without_keeping_it():
     prompt = "x" * 100_000
     first, again, other = (Task(TaskRequest(prompt=words), "c", 0.0) for words in (prompt, prompt, prompt + "y"))
-    assert first.identity == again.identity != other.identity
-    assert len(repr(first.identity)) < 100
+    assert first.retry_key == again.retry_key != other.retry_key
+    assert len(repr(first.retry_key)) < 100

@@ -22,8 +22,8 @@ from queen_rbee.api.openapi.examples import EXAMPLES, PLAN
 from queen_rbee.api.openapi.operation import Operation
 from queen_rbee.api.openapi.refusals import MEANINGS
 from queen_rbee.api.routes import hot_routes
-from queen_rbee.tasks.artifacts import artifact_id, canonical, whole
-from tests.unit.queen_rbee.kept_api import api
+from queen_rbee.tasks.artifacts import artifact_id, canonical_document, canonical_json
+from tests.unit.queen_rbee.api_client import api_client
 
 AUTOMATIC = {"HEAD", "OPTIONS"}
 """Methods that every path has."""
@@ -38,7 +38,7 @@ def document() -> Any:
 @pytest.fixture
 def app(tmp_path: Path) -> QuartTrio:
     """What the daemon serves."""
-    queen = api(tmp_path)
+    queen = api_client(tmp_path)
     add_hot(queen.app, hot_routes(queen.parts))
     return queen.app
 
@@ -173,7 +173,7 @@ def test_the_examples_of_a_body_are_read_as_they_stand(operation: Operation, doc
 
 def test_the_artifact_of_the_examples_has_the_id_of_the_examples():
     plan = NewArtifact.model_validate(EXAMPLES["add_artifact"]["plan"])
-    assert artifact_id(whole(plan, canonical(plan.content))) == PLAN
+    assert artifact_id(canonical_document(plan, canonical_json(plan.content))) == PLAN
 
 
 def test_a_prompt_may_be_text_or_blocks(document: Any):

@@ -16,10 +16,10 @@ from llama_orch.http.server.gate import Access
 from llama_orch.settings.types import Secret
 from queen_rbee.api.v1 import passages
 from queen_rbee.api.v1.messages.events import Event
-from tests.unit.queen_rbee.core import nobody_answers, slots_are_free
-from tests.unit.queen_rbee.line import Line, Site, gate_of, site
 from tests.unit.queen_rbee.messages_examples import WEATHER, call
-from tests.unit.queen_rbee.scripted_openai import COUNTED, delta
+from tests.unit.queen_rbee.queen_core import add_vanishing_replicas, wait_for_free_slots
+from tests.unit.queen_rbee.scripted_openai import USAGE_CHUNK, delta
+from tests.unit.queen_rbee.v1_client import V1Exchange, V1Server, build_gate, v1_server
 
 MESSAGES = "/v1/messages"
 COUNT = "/v1/messages/count_tokens"
@@ -31,29 +31,29 @@ def said(words: str = "hello", **fields: object) -> dict[str, Any]:
     return {"model": "tiny", "max_tokens": 8, "messages": [{"role": "user", "content": words}], **fields}
 
 
-def events(line: Line) -> list[tuple[str, dict[str, Any]]]:
+def events(line: V1Exchange) -> list[tuple[str, dict[str, Any]]]:
     """(event, data) in turn."""
     frames = [frame.split("\n") for frame in line.body.decode().split("\n\n") if frame]
     return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in frames]
 
 
-def names(line: Line) -> list[str]:
+def names(line: V1Exchange) -> list[str]:
     return [name for name, _data in events(line)]
 
 
-async def full(running: Site) -> list[Line]:
+async def full(running: V1Server) -> list[V1Exchange]:
     """Two messages that are answered for ever, and one that waits: the whole queue where its capacity is one."""
     found = []
     for _ in range(2):
-        found.append(running.dial(MESSAGES, said("stall", stream=True)))
-        await found[-1].until(b"message_start")
-    found.append(running.dial(MESSAGES, said()))
+        found.append(running.start(MESSAGES, said("stall", stream=True)))
+        await found[-1].wait_for(b"message_start")
+    found.append(running.start(MESSAGES, said()))
     await trio.testing.wait_all_tasks_blocked()
     return found
 
 
 async def test_a_message_comes_whole_with_the_engines_own_counts():
-    async with site() as running:
+    async with v1_server() as running:
         line = await running.ask(MESSAGES, said(), x_correlation_id="mine")
     assert (line.status, line.headers["request-id"], line.headers["x-llama-orch-pool"]) == (200, "mine", "p")
     assert line.json["id"].startswith("msg_")
@@ -74,9 +74,9 @@ async def test_a_message_comes_whole_with_the_engines_own_counts():
 
 
 async def test_the_engine_is_asked_for_a_chat_as_a_stream_and_never_sees_anthropics_words():
-    async with site() as running:
+    async with v1_server() as running:
         await running.ask(MESSAGES, said(system="Be kind.", stop_sequences=["END"], metadata={"user_id": "secret"}))
-        asked = running.engine.asked
+        asked = running.engine.last_request
     assert b"POST /v1/chat/completions" in asked
     for told in (
         b'"stream": true',
@@ -90,7 +90,7 @@ async def test_the_engine_is_asked_for_a_chat_as_a_stream_and_never_sees_anthrop
 
 
 async def test_a_stream_has_anthropics_events_and_only_those():
-    async with site() as running:
+    async with v1_server() as running:
         line = await running.ask(MESSAGES, said(stream=True))
     assert line.headers["content-type"].startswith("text/event-stream")
     assert names(line) == [
@@ -110,9 +110,9 @@ async def test_a_tools_use_comes_back_as_one():
         delta(**call(0, id="c1", name="get_weather")),
         delta(**call(0, '{"place": "Bern"}')),
         delta("tool_calls"),
-        COUNTED,
+        USAGE_CHUNK,
     ]
-    async with site() as running:
+    async with v1_server() as running:
         running.engine.script = use
         whole = await running.ask(MESSAGES, said(tools=[WEATHER]))
         stream = await running.ask(MESSAGES, said(tools=[WEATHER], stream=True))
@@ -133,8 +133,8 @@ async def test_a_tools_use_comes_back_as_one():
     ],
 )
 async def test_thoughts_are_shown_unless_the_client_does_not_want_them(thinking: dict[str, Any], kinds: list[str]):
-    async with site() as running:
-        running.engine.script = [delta(reasoning_content="hm"), delta(content="so"), delta("stop"), COUNTED]
+    async with v1_server() as running:
+        running.engine.script = [delta(reasoning_content="hm"), delta(content="so"), delta("stop"), USAGE_CHUNK]
         line = await running.ask(MESSAGES, said(**thinking))
     assert [block["type"] for block in line.json["content"]] == kinds
 
@@ -149,18 +149,18 @@ async def test_thoughts_are_shown_unless_the_client_does_not_want_them(thinking:
     ],
 )
 async def test_what_fails_before_the_answer_begins_is_a_status(words: str, status: int, kind: str, streamed: bool):
-    async with site(hasty=words == "silence") as running:
+    async with v1_server(short_limits=words == "silence") as running:
         line = await running.ask(MESSAGES, said(words, stream=streamed), x_correlation_id="mine")
-        await slots_are_free(running.queen)
+        await wait_for_free_slots(running.queen)
     assert (line.status, line.json["type"], line.json["error"]["type"]) == (status, "error", kind)
     assert (line.json["request_id"], line.headers["request-id"]) == ("mine", "mine")
 
 
 @pytest.mark.parametrize(("words", "kind"), [("midway", "api_error"), ("stall", "timeout_error")])
 async def test_what_fails_midway_ends_the_stream_with_an_error_event(words: str, kind: str):
-    async with site(hasty=words == "stall") as running:
+    async with v1_server(short_limits=words == "stall") as running:
         line = await running.ask(MESSAGES, said(words, stream=True), x_correlation_id="mine")
-        await slots_are_free(running.queen)
+        await wait_for_free_slots(running.queen)
     name, data = events(line)[-1]
     assert (line.status, name, data["error"]["type"], data["request_id"]) == (200, "error", kind, "mine")
     assert "message_stop" not in names(line)
@@ -168,8 +168,8 @@ async def test_what_fails_midway_ends_the_stream_with_an_error_event(words: str,
 
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_an_answer_that_is_none_is_never_passed_off_as_one(streamed: bool):
-    async with site() as running:
-        running.engine.script = [delta(content="Hel"), delta(content={"not": "text"}), delta("stop"), COUNTED]
+    async with v1_server() as running:
+        running.engine.script = [delta(content="Hel"), delta(content={"not": "text"}), delta("stop"), USAGE_CHUNK]
         line = await running.ask(MESSAGES, said(stream=streamed))
     error = events(line)[-1][1] if streamed else line.json
     assert (error["type"], error["error"]["type"]) == ("error", "api_error")
@@ -178,7 +178,7 @@ async def test_an_answer_that_is_none_is_never_passed_off_as_one(streamed: bool)
 
 
 async def test_a_wrong_field_is_named_as_anthropic_names_it():
-    async with site() as running:
+    async with v1_server() as running:
         line = await running.ask(MESSAGES, said(messages=[{"role": "user"}]))
     assert line.status == 400
     assert line.json["error"]["message"] == "messages.0.content: Field required"
@@ -186,7 +186,7 @@ async def test_a_wrong_field_is_named_as_anthropic_names_it():
 
 
 async def test_an_unknown_model_is_not_found_and_not_to_be_asked_for_again():
-    async with site() as running:
+    async with v1_server() as running:
         line = await running.ask(MESSAGES, said(model="gpt-7"))
     assert (line.status, line.json["error"]["type"], line.headers["x-should-retry"]) == (
         404,
@@ -196,12 +196,12 @@ async def test_an_unknown_model_is_not_found_and_not_to_be_asked_for_again():
 
 
 async def test_a_full_queue_is_a_rate_limit_that_says_when_to_come_back():
-    async with site(capacity=1) as running:
+    async with v1_server(capacity=1) as running:
         others = await full(running)
         line = await running.ask(MESSAGES, said())
         for other in others:
-            other.left.set()
-        await slots_are_free(running.queen)
+            other.disconnect.set()
+        await wait_for_free_slots(running.queen)
     assert (line.status, line.json["error"]["type"]) == (429, "rate_limit_error")
     assert line.json["error"]["details"] == {"error_code": "ADMISSION_REJECT"}
     assert int(line.headers["retry-after"]) * 1000 >= int(line.headers["retry-after-ms"]) > 0
@@ -209,17 +209,17 @@ async def test_a_full_queue_is_a_rate_limit_that_says_when_to_come_back():
 
 
 async def test_that_no_replica_has_taken_it_is_an_overload_that_is_worth_another_try():
-    async with site() as running:
-        nobody_answers(running.queen)
+    async with v1_server() as running:
+        add_vanishing_replicas(running.queen)
         line = await running.ask(MESSAGES, said(model="p"))
         assert (line.status, line.json["error"]["type"]) == (529, "overloaded_error")
         assert line.json["error"]["details"] == {"error_code": "REPLICA_EXHAUSTED"}
         assert line.headers["x-should-retry"] == "true"
-        await slots_are_free(running.queen)
+        await wait_for_free_slots(running.queen)
 
 
 async def test_a_queen_that_stops_is_overloaded():
-    async with site() as running:
+    async with v1_server() as running:
         running.queen.intake.close()
         line = await running.ask(MESSAGES, said())
     assert (line.status, line.json["error"]["type"]) == (529, "overloaded_error")
@@ -229,42 +229,42 @@ async def test_a_queen_that_stops_is_overloaded():
 @pytest.mark.parametrize("path", [MESSAGES, COUNT])
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_a_client_that_leaves_takes_its_task_along(streamed: bool, path: str):
-    async with site() as running:
-        line = running.dial(path, said("silence", stream=streamed))
+    async with v1_server() as running:
+        line = running.start(path, said("silence", stream=streamed))
         with trio.fail_after(5):
             while not running.engine.connected:
                 await trio.lowlevel.checkpoint()
-        line.left.set()
+        line.disconnect.set()
         with trio.fail_after(5):
-            await line.ended.wait()
-        await slots_are_free(running.queen)
-        (task,) = running.queen.dispatcher.accounting.book.newest_first()
+            await line.finished.wait()
+        await wait_for_free_slots(running.queen)
+        (task,) = running.queen.book.newest_first()
     assert task.state == "cancelled"
 
 
 async def test_while_it_waits_a_stream_pings_behind_the_messages_head(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(passages, "KEEP_ALIVE_S", 0.001)
-    async with site() as running:
+    async with v1_server() as running:
         running.queen.pool(models_available=["tiny"], slots=0)
-        line = running.dial(MESSAGES, said(stream=True))
-        await line.until(b"event: ping\n")
+        line = running.start(MESSAGES, said(stream=True))
+        await line.wait_for(b"event: ping\n")
         running.queen.pool(models_available=["tiny"])
         with trio.fail_after(5):
-            await line.ended.wait()
+            await line.finished.wait()
     assert names(line)[:2] == ["message_start", "ping"]
     others = [name for name in names(line) if name != "ping"]
     assert (others.count("message_start"), others[-1]) == (1, "message_stop")
 
 
 async def test_tokens_are_counted_by_the_engine_itself():
-    async with site() as running:
+    async with v1_server() as running:
         line = await running.ask(COUNT, {key: value for key, value in said().items() if key != "max_tokens"})
-        assert b'"max_tokens": 1' in running.engine.asked
+        assert b'"max_tokens": 1' in running.engine.last_request
     assert (line.status, line.json) == (200, {"input_tokens": 6})
 
 
 async def test_where_the_engine_does_not_count_nothing_is_made_up():
-    async with site() as running:
+    async with v1_server() as running:
         running.engine.script = [delta(content="x"), delta("length")]
         line = await running.ask(COUNT, said())
     assert (line.status, line.json["error"]["type"]) == (501, "api_error")
@@ -272,8 +272,8 @@ async def test_where_the_engine_does_not_count_nothing_is_made_up():
 
 
 async def test_the_token_may_come_as_an_api_key_and_its_want_is_told_in_anthropics_shape():
-    async with site() as running:
-        running.gate = gate_of(running.queen, Access(Secret("0123456789abcdef")))
+    async with v1_server() as running:
+        running.gate = build_gate(running.queen, Access(Secret("0123456789abcdef")))
         none, wrong = await running.ask(MESSAGES, said()), await running.ask(MESSAGES, said(), x_api_key="wrong")
         right = await running.ask(MESSAGES, said(), x_api_key="0123456789abcdef")
     assert [line.status for line in (none, wrong, right)] == [401, 401, 200]
@@ -282,7 +282,7 @@ async def test_the_token_may_come_as_an_api_key_and_its_want_is_told_in_anthropi
 
 
 async def test_other_methods_and_paths_are_refused_in_anthropics_shape():
-    async with site() as running:
+    async with v1_server() as running:
         method = await running.ask(MESSAGES, method="GET")
         path = await running.ask("/v1/messages/batches", {})
     assert (method.status, method.json["error"]["type"]) == (405, "invalid_request_error")

@@ -11,12 +11,12 @@ from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.openai import AnthropicModels
 from queen_rbee.api.v1.models import page
 from queen_rbee.pools.model_lookup import ModelListing
-from tests.unit.queen_rbee.line import Line, Site, site
+from tests.unit.queen_rbee.v1_client import V1Exchange, V1Server, v1_server
 
 NAMES = ["p", "hf:org/repo/tiny.gguf"]
 
 
-async def asked(running: Site, path: str = "/v1/models") -> Line:
+async def asked(running: V1Server, path: str = "/v1/models") -> V1Exchange:
     """What one of Anthropic's clients is answered."""
     return await running.ask(path, method="GET", anthropic_version="2023-06-01")
 
@@ -30,7 +30,7 @@ def names_of(found: AnthropicModels) -> list[str]:
 
 
 async def test_anthropics_clients_are_told_apart_by_their_header():
-    async with site() as running:
+    async with v1_server() as running:
         answer = await asked(running)
         assert [model["id"] for model in answer.json["data"]] == NAMES
         assert (answer.json["has_more"], answer.json["first_id"], answer.json["last_id"]) == (False, *NAMES)
@@ -39,7 +39,7 @@ async def test_anthropics_clients_are_told_apart_by_their_header():
 
 
 async def test_one_model_is_described_as_the_package_reads_it():
-    async with site() as running:
+    async with v1_server() as running:
         running.queen.pool(models_available=["hf:org/repo/tiny.gguf"], ctx_max=512)
         for name in NAMES:
             model = ModelInfo.model_validate((await asked(running, f"/v1/models/{name}")).json)
@@ -48,7 +48,7 @@ async def test_one_model_is_described_as_the_package_reads_it():
 
 
 async def test_what_is_wrong_is_told_in_their_shape_with_their_request_id():
-    async with site() as running:
+    async with v1_server() as running:
         answer = await asked(running, "/v1/models/gpt-9")
         assert (answer.status, answer.error["type"]) == (404, "not_found_error")
         assert answer.headers["request-id"] == answer.headers["x-correlation-id"]
@@ -59,7 +59,7 @@ async def test_what_is_wrong_is_told_in_their_shape_with_their_request_id():
 
 
 async def test_a_page_is_asked_for_by_the_query():
-    async with site() as running:
+    async with v1_server() as running:
         assert [model["id"] for model in (await asked(running, "/v1/models?limit=1")).json["data"]] == NAMES[:1]
         assert [model["id"] for model in (await asked(running, "/v1/models?after_id=p")).json["data"]] == NAMES[1:]
 

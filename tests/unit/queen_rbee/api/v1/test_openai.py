@@ -11,55 +11,55 @@ from pydantic import JsonValue
 from llama_orch.contracts.catalog import ModelState, NewModel
 from llama_orch.contracts.pools import PoolState
 from llama_orch.settings.api import BODY_LIMIT
-from tests.unit.queen_rbee.core import nobody_answers, slots_are_free
-from tests.unit.queen_rbee.line import CHAT, Line, Site, said, site
+from tests.unit.queen_rbee.queen_core import add_vanishing_replicas, wait_for_free_slots
 from tests.unit.queen_rbee.scripted_openai import CHAT as CHUNKS
-from tests.unit.queen_rbee.scripted_openai import EMBEDDING, UNCOUNTED, USAGE, delta
+from tests.unit.queen_rbee.scripted_openai import CHAT_WITHOUT_USAGE, EMBEDDING, USAGE, delta
+from tests.unit.queen_rbee.v1_client import CHAT, V1Exchange, V1Server, chat_body, v1_server
 
 
-async def waiting(site: Site, count: int = 1) -> None:
+async def waiting(site: V1Server, count: int = 1) -> None:
     """Return once `count` tasks wait."""
     with trio.fail_after(5):
-        while len(site.queen.dispatcher.queue) < count:
+        while len(site.queen.queue) < count:
             await trio.lowlevel.checkpoint()
 
 
 async def test_a_chat_is_answered_in_one_document():
-    async with site() as running:
-        answer = await running.ask(body=said())
+    async with v1_server() as running:
+        answer = await running.ask(body=chat_body())
         assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
         assert answer.json["object"] == "chat.completion"
         assert answer.json["choices"][0]["message"] == {"role": "assistant", "content": "Hello"}
         assert answer.json["usage"] == USAGE
-        await slots_are_free(running.queen)
+        await wait_for_free_slots(running.queen)
 
 
 async def test_a_stream_is_the_engines_own_chunks_and_ends_with_done():
-    async with site() as running:
-        answer = await running.ask(body=said(stream=True))
+    async with v1_server() as running:
+        answer = await running.ask(body=chat_body(stream=True))
         assert answer.headers["content-type"].startswith("text/event-stream")
-        assert answer.chunks == [*UNCOUNTED, "[DONE]"]
+        assert answer.chunks == [*CHAT_WITHOUT_USAGE, "[DONE]"]
         assert b"event:" not in answer.body
         assert b"id:" not in answer.body
 
 
 async def test_the_counts_are_streamed_to_those_who_ask_for_them():
-    async with site() as running:
-        answer = await running.ask(body=said(stream=True, stream_options={"include_usage": True}))
+    async with v1_server() as running:
+        answer = await running.ask(body=chat_body(stream=True, stream_options={"include_usage": True}))
         assert answer.chunks == [*CHUNKS, "[DONE]"]
 
 
 @pytest.mark.parametrize("options", [None, {"include_usage": True}])
 async def test_a_stream_is_counted_whether_its_client_wants_to_know_or_not(options: dict[str, JsonValue] | None):
-    async with site() as running:
-        await running.ask(body=said(stream=True, stream_options=options))
-        task = next(running.queen.dispatcher.accounting.book.newest_first())
-        assert (task.tokens_in, task.tokens_out, task.tokens_cached) == (6, 2, 5)
+    async with v1_server() as running:
+        await running.ask(body=chat_body(stream=True, stream_options=options))
+        task = next(running.queen.book.newest_first())
+        assert (task.measurements.tokens_in, task.measurements.tokens_out, task.measurements.tokens_cached) == (6, 2, 5)
 
 
 async def test_the_engine_is_asked_what_the_client_asked_and_always_for_a_stream():
-    async with site() as running:
-        asked = said(tools=[{"type": "function", "function": {"name": "f"}}], logit_bias={"5": -1}, temperature=0)
+    async with v1_server() as running:
+        asked = chat_body(tools=[{"type": "function", "function": {"name": "f"}}], logit_bias={"5": -1}, temperature=0)
         await running.ask(body=asked)
         assert running.engine.body == {**asked, "stream": True, "stream_options": {"include_usage": True}}
 
@@ -72,7 +72,7 @@ async def test_the_engine_is_asked_what_the_client_asked_and_always_for_a_stream
     ],
 )
 async def test_what_comes_whole_is_passed_on_as_it_is(path: str, body: dict[str, object]):
-    async with site() as running:
+    async with v1_server() as running:
         answer = await running.ask(path, body)
         assert (answer.status, answer.json) == (200, EMBEDDING)
         assert running.engine.body == body
@@ -80,20 +80,20 @@ async def test_what_comes_whole_is_passed_on_as_it_is(path: str, body: dict[str,
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_answer_says_where_it_ran_and_how_it_can_be_found(stream: bool):
-    async with site() as running:
-        answer = await running.ask(body=said(stream=stream), x_correlation_id="find-me")
+    async with v1_server() as running:
+        answer = await running.ask(body=chat_body(stream=stream), x_correlation_id="find-me")
         assert answer.headers["x-llama-orch-pool"] == "p"
         assert answer.headers["x-queue-position"] == "0"
         assert float(answer.headers["x-llama-orch-overhead-ms"]) >= 0
         assert answer.headers["x-correlation-id"] == answer.headers["x-request-id"] == "find-me"
-        assert b"x-correlation-id: find-me" in running.engine.asked
+        assert b"x-correlation-id: find-me" in running.engine.last_request
 
 
 async def test_our_own_headers_go_into_the_task():
-    async with site() as running:
+    async with v1_server() as running:
         session = "6f9619ff-8b86-d011-b42d-00c04fc964ff"
-        await running.ask(body=said(), x_session_id=session, x_priority="batch", x_deadline_ms="60000")
-        task = next(running.queen.dispatcher.accounting.book.newest_first())
+        await running.ask(body=chat_body(), x_session_id=session, x_priority="batch", x_deadline_ms="60000")
+        task = next(running.queen.book.newest_first())
         assert (str(task.request.session_id), task.request.priority) == (session, "batch")
         assert task.request.deadline_ms == 60000
 
@@ -111,99 +111,99 @@ async def test_our_own_headers_go_into_the_task():
 async def test_what_goes_wrong_before_the_first_token_is_a_status(
     words: str, status: int, kind: str, retry: str, stream: bool
 ):
-    async with site(hasty=words == "silence") as running:
-        answer = await running.ask(body=said(words, stream=stream))
+    async with v1_server(short_limits=words == "silence") as running:
+        answer = await running.ask(body=chat_body(words, stream=stream))
         assert (answer.status, answer.error["type"]) == (status, kind)
         assert set(answer.error) == {"message", "type", "param", "code"}
         assert answer.headers["x-should-retry"] == retry
-        await slots_are_free(running.queen)
+        await wait_for_free_slots(running.queen)
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_that_no_replica_has_taken_it_is_a_503_that_is_worth_another_try(stream: bool):
-    async with site() as running:
-        nobody_answers(running.queen)
-        answer = await running.ask(body=said(stream=stream))
+    async with v1_server() as running:
+        add_vanishing_replicas(running.queen)
+        answer = await running.ask(body=chat_body(stream=stream))
         assert (answer.status, answer.error["type"]) == (503, "server_error")
         assert (answer.error["code"], answer.headers["x-should-retry"]) == ("REPLICA_EXHAUSTED", "true")
-        await slots_are_free(running.queen)
+        await wait_for_free_slots(running.queen)
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_engines_own_reason_reaches_the_client(stream: bool):
-    async with site() as running:
-        error = (await running.ask(body=said("refuse", stream=stream))).error
+    async with v1_server() as running:
+        error = (await running.ask(body=chat_body("refuse", stream=stream))).error
         assert (error["message"], error["code"]) == ("request exceeds the context", "context_length_exceeded")
         assert error["param"] == "messages"
 
 
 async def test_more_tokens_than_there_is_room_for_are_not_refused():
-    async with site() as running:
+    async with v1_server() as running:
         running.queen.pool(ctx_max=512)
         for limit in ("max_tokens", "max_completion_tokens"):
-            assert (await running.ask(body={**said(), limit: 8192})).status == 200
-        answer = await running.ask(body=said(max_tokens=513, model="gpt"))
+            assert (await running.ask(body={**chat_body(), limit: 8192})).status == 200
+        answer = await running.ask(body=chat_body(max_tokens=513, model="gpt"))
         assert (answer.status, answer.error["code"]) == (404, "model_not_found")
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("script", [[{"choices": "x"}], [delta(content="a"), {"choices": [5]}], [[]], ["x"]])
 async def test_an_engine_that_says_nonsense_fails_its_task_and_no_other(script: list[object], stream: bool):
-    async with site() as running:
+    async with v1_server() as running:
         running.engine.script = script
-        answer = await running.ask(body=said(stream=stream))
+        answer = await running.ask(body=chat_body(stream=stream))
         error = answer.chunks[-1]["error"] if stream and answer.status == 200 else answer.error
         assert (error["code"], error["type"]) == ("WORKER_RESET", "server_error")
-        assert "not understood" in error["message"]
+        assert "cannot be parsed" in error["message"]
         running.engine.script = CHUNKS
-        assert (await running.ask(body=said())).status == 200
-        await slots_are_free(running.queen)
+        assert (await running.ask(body=chat_body())).status == 200
+        await wait_for_free_slots(running.queen)
 
 
 async def test_counts_that_cannot_be_are_not_believed():
-    async with site() as running:
+    async with v1_server() as running:
         counted = {**CHUNKS[-1], "usage": {"prompt_tokens": 10**400, "completion_tokens": -1}}
         running.engine.script = [*CHUNKS[:-1], counted]
-        await running.ask(body=said(stream=True, stream_options={"include_usage": True}))
-        task = next(running.queen.dispatcher.accounting.book.newest_first())
-        assert (task.tokens_in, task.tokens_out) == (0, 2)
-        assert (await running.ask(body=said())).status == 200
+        await running.ask(body=chat_body(stream=True, stream_options={"include_usage": True}))
+        task = next(running.queen.book.newest_first())
+        assert (task.measurements.tokens_in, task.measurements.tokens_out) == (0, 2)
+        assert (await running.ask(body=chat_body())).status == 200
 
 
 @pytest.mark.parametrize(("words", "code"), [("midway", "WORKER_RESET"), ("stall", "DECODE_TIMEOUT")])
 async def test_what_goes_wrong_later_is_the_last_chunk_of_the_stream(words: str, code: str):
-    async with site(hasty=words == "stall") as running:
-        answer = await running.ask(body=said(words, stream=True))
+    async with v1_server(short_limits=words == "stall") as running:
+        answer = await running.ask(body=chat_body(words, stream=True))
         assert answer.status == 200
         assert answer.chunks[:-1] == [*CHUNKS[:2]]
         assert answer.chunks[-1]["error"]["code"] == code
-        await slots_are_free(running.queen)
+        await wait_for_free_slots(running.queen)
 
 
 @pytest.mark.parametrize("words", ["midway", "stall"])
 async def test_half_an_answer_is_none_without_a_stream(words: str):
-    async with site(hasty=words == "stall") as running:
-        assert (await running.ask(body=said(words))).status in (502, 504)
+    async with v1_server(short_limits=words == "stall") as running:
+        assert (await running.ask(body=chat_body(words))).status in (502, 504)
 
 
 async def test_a_wrong_field_is_the_param_of_the_error():
-    async with site() as running:
+    async with v1_server() as running:
         answer = await running.ask(body={"messages": [{"role": "user"}, {}]})
         assert (answer.status, answer.error["param"]) == (400, "messages[1].role")
         assert "missing" in answer.error["message"]
 
 
 async def test_a_body_nested_as_deep_as_is_allowed_reaches_the_engine():
-    async with site() as running:
+    async with v1_server() as running:
         nested = "deep"
         for _ in range(190):
             nested = [nested]  # type: ignore[assignment]
-        assert (await running.ask(body=said(metadata=nested))).status == 200
+        assert (await running.ask(body=chat_body(metadata=nested))).status == 200
         assert running.engine.body["metadata"] == nested
 
 
 async def test_a_body_that_is_too_long_is_refused():
-    async with site() as running:
+    async with v1_server() as running:
         answer = await running.ask(body=b'"' + b"A" * BODY_LIMIT)
         assert (answer.status, answer.error["type"]) == (413, "invalid_request_error")
         assert "LLORCH_BODY_LIMIT" in answer.error["message"]
@@ -211,33 +211,33 @@ async def test_a_body_that_is_too_long_is_refused():
 
 @pytest.mark.parametrize("name", ["p", "tiny", "hf:org/repo/tiny.gguf", "default", None])
 async def test_a_model_may_be_called_by_any_of_its_names(name: str | None):
-    async with site() as running:
-        assert (await running.ask(body=said(model=name))).status == 200
+    async with v1_server() as running:
+        assert (await running.ask(body=chat_body(model=name))).status == 200
 
 
 async def test_an_unknown_model_is_openais_own_404():
-    async with site() as running:
-        answer = await running.ask(body=said(model="gpt-9"))
+    async with v1_server() as running:
+        answer = await running.ask(body=chat_body(model="gpt-9"))
         assert (answer.status, answer.error["code"], answer.error["param"]) == (404, "model_not_found", "model")
         assert "hf:org/repo/tiny.gguf" in answer.error["message"]
 
 
 async def test_a_retired_model_is_not_found_either():
-    async with site() as running:
-        catalog = running.queen.dispatcher.accounting.catalog
+    async with v1_server() as running:
+        catalog = running.queen.catalog
         model, _new = await catalog.add(NewModel(id="old", model_ref="tiny"))
         await catalog.set_state(model, ModelState.RETIRED)
-        answer = await running.ask(body=said(model="old"))
+        answer = await running.ask(body=chat_body(model="old"))
         assert (answer.status, answer.error["code"], answer.error["param"]) == (404, "model_not_found", "model")
         assert "retired" in answer.error["message"]
 
 
 async def test_a_full_queue_says_when_to_come_back():
-    async with site(capacity=1) as running:
+    async with v1_server(capacity=1) as running:
         running.queen.pool(ready=False)
-        running.dial(body=said())
+        running.start(body=chat_body())
         await waiting(running)
-        answer = await running.ask(body=said("another"))
+        answer = await running.ask(body=chat_body("another"))
         assert (answer.status, answer.error["type"]) == (429, "rate_limit_error")
         assert int(answer.headers["retry-after"]) >= 1
         assert int(answer.headers["retry-after-ms"]) >= 1
@@ -245,50 +245,50 @@ async def test_a_full_queue_says_when_to_come_back():
 
 
 async def test_whoever_gives_way_to_a_newcomer_is_told_when_to_come_back():
-    async with site(capacity=1, policy="drop-lru") as running:
+    async with v1_server(capacity=1, policy="drop-lru") as running:
         running.queen.pool(ready=False)
-        dropped = running.dial(body=said())
+        dropped = running.start(body=chat_body())
         await waiting(running)
-        running.dial(body=said("another"))
+        running.start(body=chat_body("another"))
         with trio.fail_after(5):
-            await dropped.ended.wait()
+            await dropped.finished.wait()
         assert (dropped.status, dropped.error["code"]) == (429, "QUEUE_FULL_DROP_LRU")
         assert int(dropped.headers["retry-after"]) >= 1
 
 
 async def test_without_a_pool_that_lives_it_is_a_503():
-    async with site() as running:
+    async with v1_server() as running:
         running.queen.pool(state=PoolState.FAILED, ready=False)
-        answer = await running.ask(body=said())
+        answer = await running.ask(body=chat_body())
         assert (answer.status, answer.error["code"]) == (503, "POOL_UNREADY")
         assert "retry-after" in answer.headers
 
 
 async def test_a_task_that_somebody_else_cancels_is_told_to_its_client():
-    async with site() as running:
+    async with v1_server() as running:
         running.queen.pool(ready=False)
-        line = running.dial(body=said())
+        line = running.start(body=chat_body())
         await waiting(running)
         queen = running.queen
-        queen.dispatcher.cancel(next(queen.dispatcher.accounting.book.newest_first()))
+        queen.dispatcher.cancel(next(queen.book.newest_first()))
         with trio.fail_after(5):
-            await line.ended.wait()
+            await line.finished.wait()
         assert (line.status, line.error["code"], line.headers["x-should-retry"]) == (409, "CANCELLED", "false")
 
 
 async def test_a_defect_of_ours_is_in_their_shape_too(monkeypatch: pytest.MonkeyPatch):
-    async with site() as running:
-        monkeypatch.setattr(running.queen.dispatcher.accounting.catalog, "model", None)
-        answer = await running.ask(body=said(model="tiny"))
+    async with v1_server() as running:
+        monkeypatch.setattr(running.queen.catalog, "model", None)
+        answer = await running.ask(body=chat_body(model="tiny"))
         assert (answer.status, answer.error["code"]) == (500, "INTERNAL")
 
 
-async def models(running: Site, name: str = "") -> Line:
+async def models(running: V1Server, name: str = "") -> V1Exchange:
     return await running.ask(f"/v1/models{name}", method="GET")
 
 
 async def test_the_models_are_listed_under_every_name_that_can_be_asked_for():
-    async with site() as running:
+    async with v1_server() as running:
         answer = await models(running)
         assert answer.json["object"] == "list"
         assert [entry["id"] for entry in answer.json["data"]] == ["p", "hf:org/repo/tiny.gguf"]
@@ -301,33 +301,33 @@ async def test_the_models_are_listed_under_every_name_that_can_be_asked_for():
 
 @pytest.mark.parametrize(("path", "method", "status"), [("/v1/nowhere", "POST", 404), (CHAT, "GET", 405)])
 async def test_the_rest_of_v1_is_refused_in_their_shape(path: str, method: str, status: int):
-    async with site() as running:
+    async with v1_server() as running:
         answer = await running.ask(path, method=method)
         assert (answer.status, answer.error["type"]) == (status, "invalid_request_error")
 
 
 async def test_several_answers_to_one_question_are_all_there():
-    async with site() as running:
+    async with v1_server() as running:
         running.engine.script = (
             delta(index=1, content="b"),
             delta(index=0, content="a"),
             delta("stop", 0),
             delta("stop", 1),
         )
-        answer = await running.ask(body=said(n=2))
+        answer = await running.ask(body=chat_body(n=2))
         assert [choice["message"]["content"] for choice in answer.json["choices"]] == ["a", "b"]
 
 
 @pytest.mark.parametrize("encode", [gzip.compress, lambda body: gzip.compress(b"\xef\xbb\xbf" + body)])
 async def test_a_compressed_body_is_served(encode: Callable[[bytes], bytes]):
-    async with site() as running:
-        answer = await running.ask(body=encode(json.dumps(said()).encode()), content_encoding="gzip")
+    async with v1_server() as running:
+        answer = await running.ask(body=encode(json.dumps(chat_body()).encode()), content_encoding="gzip")
         assert answer.status == 200
-        assert running.engine.body["messages"] == said()["messages"]
+        assert running.engine.body["messages"] == chat_body()["messages"]
 
 
 async def test_another_encoding_is_a_415_in_openais_shape():
-    async with site() as running:
+    async with v1_server() as running:
         answer = await running.ask(body=b"{}", content_encoding="br")
         assert (answer.status, answer.error["type"]) == (415, "invalid_request_error")
         assert answer.headers["accept-encoding"] == "gzip"

@@ -14,27 +14,27 @@ from queen_rbee.api.v1.openai import Stream
 from queen_rbee.api.v1.passages import Passages
 from queen_rbee.tasks.event_log import Frame
 from queen_rbee.tasks.task import Task
-from tests.unit.queen_rbee.core import SOON_S, Queen, slots_are_free
-from tests.unit.queen_rbee.line import Line, said, site
+from tests.unit.queen_rbee.queen_core import TIMEOUT_S, QueenCore, wait_for_free_slots
+from tests.unit.queen_rbee.v1_client import V1Exchange, chat_body, v1_server
 
 KEEP_ALIVE = b": keep-alive\n\n"
 
 
-def newest(queen: Queen) -> Task:
+def newest(queen: QueenCore) -> Task:
     """The task that was admitted last."""
-    return next(queen.dispatcher.accounting.book.newest_first())
+    return next(queen.book.newest_first())
 
 
-def canceled(queen: Queen) -> dict[str, float]:
+def canceled(queen: QueenCore) -> dict[str, float]:
     """How many tasks were cancelled, by the reason."""
-    (series,) = queen.dispatcher.metrics.canceled.collect()
+    (series,) = queen.metrics.canceled.collect()
     totals = [sample for sample in series.samples if sample.name.endswith("_total")]
     return {sample.labels["reason"]: sample.value for sample in totals}
 
 
 async def until(condition) -> None:
     """Return once `condition` is true."""
-    with trio.fail_after(SOON_S):
+    with trio.fail_after(TIMEOUT_S):
         while not condition():
             await trio.lowlevel.checkpoint()
 
@@ -42,82 +42,82 @@ async def until(condition) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("words", ["silence", "stall"])
 async def test_a_client_that_leaves_takes_its_task_off_the_engine(words: str, stream: bool):
-    async with site() as running:
+    async with v1_server() as running:
         queen = running.queen
-        line = running.dial(body=said(words, stream=stream))
-        await until(lambda: queen.engine.connected and (words == "silence" or newest(queen).shown))
-        line.left.set()
-        with trio.fail_after(SOON_S):
-            await line.ended.wait()
+        line = running.start(body=chat_body(words, stream=stream))
+        await until(lambda: queen.engine.connected and (words == "silence" or newest(queen).answer_started))
+        line.disconnect.set()
+        with trio.fail_after(TIMEOUT_S):
+            await line.finished.wait()
         assert newest(queen).state is TaskState.CANCELLED
-        await slots_are_free(queen)
+        await wait_for_free_slots(queen)
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_leaves_the_queue_leaves_nothing_there(stream: bool):
-    async with site() as running:
+    async with v1_server() as running:
         queen = running.queen
         queen.pool(ready=False)
-        line = running.dial(body=said(stream=stream))
-        await until(lambda: len(queen.dispatcher.queue))
-        line.left.set()
-        with trio.fail_after(SOON_S):
-            await line.ended.wait()
-        assert len(queen.dispatcher.queue) == 0
+        line = running.start(body=chat_body(stream=stream))
+        await until(lambda: len(queen.queue))
+        line.disconnect.set()
+        with trio.fail_after(TIMEOUT_S):
+            await line.finished.wait()
+        assert len(queen.queue) == 0
         assert newest(queen).state is TaskState.CANCELLED
         assert line.body == b""
 
 
 @pytest.mark.parametrize("ready", [True, False], ids=["runs", "waits"])
 async def test_a_client_that_left_is_told_apart_from_one_that_cancels(ready: bool):
-    async with site() as running:
+    async with v1_server() as running:
         queen = running.queen
         queen.pool(ready=ready)
-        line = running.dial(body=said("stall"))
-        await until(lambda: len(queen.dispatcher.queue) or queen.engine.connected)
-        line.left.set()
-        with trio.fail_after(SOON_S):
-            await line.ended.wait()
+        line = running.start(body=chat_body("stall"))
+        await until(lambda: len(queen.queue) or queen.engine.connected)
+        line.disconnect.set()
+        with trio.fail_after(TIMEOUT_S):
+            await line.finished.wait()
         task = newest(queen)
         assert task.error
         assert (task.error.code, task.error.message) == ("CANCELLED", "its client has left")
-        await slots_are_free(queen)
+        await wait_for_free_slots(queen)
         assert canceled(queen) == {"client_left": 1}
 
 
 async def test_a_cancel_on_request_is_counted_as_one():
-    async with site() as running:
+    async with v1_server() as running:
         queen = running.queen
-        line = running.dial(body=said("stall"))
+        line = running.start(body=chat_body("stall"))
         await until(lambda: queen.engine.connected)
         queen.dispatcher.cancel(newest(queen))
-        with trio.fail_after(SOON_S):
-            await line.ended.wait()
-        await slots_are_free(queen)
+        with trio.fail_after(TIMEOUT_S):
+            await line.finished.wait()
+        await wait_for_free_slots(queen)
         assert canceled(queen) == {"request": 1}
 
 
 async def test_a_client_that_is_gone_before_it_is_admitted_is_noticed():
-    async with site() as running:
+    async with v1_server() as running:
         running.queen.pool(ready=False)
-        line = running.dial(body=said())
-        line.left.set()
-        with trio.fail_after(SOON_S):
-            await line.ended.wait()
-        assert len(running.queen.dispatcher.queue) == 0
+        line = running.start(body=chat_body())
+        line.disconnect.set()
+        with trio.fail_after(TIMEOUT_S):
+            await line.finished.wait()
+        assert len(running.queen.queue) == 0
 
 
 async def test_a_server_that_stops_takes_the_task_with_it():
-    async with site() as running:
+    async with v1_server() as running:
         queen = running.queen
         async with trio.open_nursery() as serving:
             running.nursery, kept = serving, running.nursery
-            running.dial(body=said("stall", stream=True))
-            await until(lambda: queen.engine.connected and newest(queen).shown)
+            running.start(body=chat_body("stall", stream=True))
+            await until(lambda: queen.engine.connected and newest(queen).answer_started)
             serving.cancel_scope.cancel()
         running.nursery = kept
         assert newest(queen).state is TaskState.CANCELLED
-        await slots_are_free(queen)
+        await wait_for_free_slots(queen)
 
 
 class Broken(Stream):
@@ -128,32 +128,36 @@ class Broken(Stream):
 
 
 async def test_a_defect_in_the_writing_takes_the_task_with_it():
-    async with site() as running:
-        passages, line = Passages(running.queen.dispatcher, running.queen.intake), Line(b"{}")
-        task = passages.admit(TaskRequest(), Passage("chat", said("stall"), 2))
+    async with v1_server() as running:
+        passages, line = passages_of(running.queen), V1Exchange(b"{}")
+        task = passages.admit(TaskRequest(), Passage("chat", chat_body("stall"), 2))
         with pytest.RaisesGroup(RuntimeError):
             await passages.stream(exchange(line), task, Broken(tells_usage=False))
         assert task.state is TaskState.CANCELLED
-        await slots_are_free(running.queen)
+        await wait_for_free_slots(running.queen)
 
 
-def exchange(line: Line) -> Exchange:
+def passages_of(queen: QueenCore) -> Passages:
+    return Passages(queen.intake, queen.dispatcher, queen.queue, queen.registry)
+
+
+def exchange(line: V1Exchange) -> Exchange:
     return Exchange("POST", "/v1/chat/completions", {}, {}, {}, line.receive, line.send)
 
 
-async def begun(queen: Queen, line: Line, nursery: trio.Nursery) -> Task:
+async def begun(queen: QueenCore, line: V1Exchange, nursery: trio.Nursery) -> Task:
     """A task whose events the test writes itself, with its client waiting for a stream."""
-    passages = Passages(queen.dispatcher, queen.intake)
-    task = passages.admit(TaskRequest(), Passage("chat", said(), 2))
+    passages = passages_of(queen)
+    task = passages.admit(TaskRequest(), Passage("chat", chat_body(), 2))
     nursery.start_soon(partial(passages.stream, exchange(line), task, Stream(tells_usage=True)))
     await trio.testing.wait_all_tasks_blocked()
     return task
 
 
 async def test_a_stream_opens_with_the_first_piece_and_those_behind_it_go_together(autojump_clock):
-    async with site() as running, trio.open_nursery() as nursery:
+    async with v1_server() as running, trio.open_nursery() as nursery:
         running.queen.pool(ready=False)
-        line = Line(b"{}")
+        line = V1Exchange(b"{}")
         task = await begun(running.queen, line, nursery)
         assert line.status == 0
         task.chunk('{"n":1}', 1, trio.current_time())
@@ -169,9 +173,9 @@ async def test_a_stream_opens_with_the_first_piece_and_those_behind_it_go_togeth
 
 
 async def test_a_long_wait_opens_the_stream_and_keeps_it_alive(autojump_clock):
-    async with site() as running, trio.open_nursery() as nursery:
+    async with v1_server() as running, trio.open_nursery() as nursery:
         running.queen.pool(ready=False)
-        line = Line(b"{}")
+        line = V1Exchange(b"{}")
         task = await begun(running.queen, line, nursery)
         await trio.sleep(KEEP_ALIVE_S - 0.5)
         assert line.status == 0
@@ -186,9 +190,9 @@ async def test_a_long_wait_opens_the_stream_and_keeps_it_alive(autojump_clock):
 
 
 async def test_a_keep_alive_is_due_when_nothing_was_sent_whatever_has_happened(autojump_clock):
-    async with site() as running, trio.open_nursery() as nursery:
+    async with v1_server() as running, trio.open_nursery() as nursery:
         running.queen.pool(ready=False)
-        line = Line(b"{}")
+        line = V1Exchange(b"{}")
         task = await begun(running.queen, line, nursery)
         await trio.sleep(KEEP_ALIVE_S - 5)
         task.log.append("metrics", {"queue_depth": 1})
@@ -198,23 +202,27 @@ async def test_a_keep_alive_is_due_when_nothing_was_sent_whatever_has_happened(a
 
 
 async def test_whoever_waits_on_the_line_is_not_dropped_before_one_that_nobody_asks_for(autojump_clock):
-    async with site(capacity=2, policy="drop-lru") as running:
+    async with v1_server(capacity=2, policy="drop-lru") as running:
         queen = running.queen
         queen.pool(ready=False)
-        line = running.dial(body=said())
+        line = running.start(body=chat_body())
         await trio.testing.wait_all_tasks_blocked()
         attended, forgotten = newest(queen), queen.submit("nobody asks for this")
         await trio.sleep(2)
         queen.submit("a newcomer")
         assert forgotten.state is TaskState.FAILED
         assert attended.state is TaskState.QUEUED
-        line.left.set()
+        line.disconnect.set()
 
 
 async def test_nothing_is_collected_of_a_task_whose_client_leaves():
-    async with site() as running, trio.open_nursery() as nursery:
-        passages, line, taken = Passages(running.queen.dispatcher, running.queen.intake), Line(b"{}"), list[Frame]()
-        task = passages.admit(TaskRequest(), Passage("chat", said("stall"), 2))
+    async with v1_server() as running, trio.open_nursery() as nursery:
+        passages, line, taken = (
+            passages_of(running.queen),
+            V1Exchange(b"{}"),
+            list[Frame](),
+        )
+        task = passages.admit(TaskRequest(), Passage("chat", chat_body("stall"), 2))
 
         async def collect() -> None:
             with pytest.raises(ClientGone):
@@ -222,4 +230,4 @@ async def test_nothing_is_collected_of_a_task_whose_client_leaves():
 
         nursery.start_soon(collect)
         await until(lambda: taken)
-        line.left.set()
+        line.disconnect.set()

@@ -161,7 +161,7 @@ def test_tools_become_functions():
         tools=[WEATHER | {"cache_control": {"type": "ephemeral"}}, {"name": "b", "type": "custom", "input_schema": {}}]
     )
     functions = [tool["function"] for tool in found["tools"]]
-    assert functions[0] == {"name": "get_weather", "description": "Says it.", "parameters": WEATHER["input_schema"]}
+    assert functions[0] == {"name": "get_weather", "description": "Get weather.", "parameters": WEATHER["input_schema"]}
     assert functions[1] == {"name": "b", "description": "", "parameters": {}}
     assert "tool_choice" not in found
 

@@ -1,4 +1,4 @@
-"""A client of the paths that only keep and show things: the queen's own routes over a store in memory; nothing runs."""
+"""A client of the Quart routes, over a store in memory. No loop runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ FULL = StoreFailure("the disk is full", "Make room.")
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came back; `json` is None for an empty body."""
+class ApiAnswer:
+    """`json` is None for an empty body."""
 
     status: int
     json: Any
@@ -27,33 +27,31 @@ class Answer:
 
     @property
     def fields(self) -> list[str]:
-        """The fields that a 400 names."""
+        """The invalid fields of a 400."""
         assert self.status == 400, self.json
         return [problem["field"] for problem in self.json["fields"]]
 
 
 @dataclass(frozen=True)
-class Api:
-    """One queen's paths."""
-
+class ApiClient:
     parts: Parts
     store: MemoryStore
     app: QuartTrio
 
-    async def ask(self, method: str, path: str, body: object = None, *, raw: bytes | None = None) -> Answer:
-        """One request; `raw` is a body as it is."""
-        given = {"data": raw} if raw is not None else {} if body is None else {"json": body}
-        response = await self.app.test_client().open(path, method=method, **given)
+    async def ask(self, method: str, path: str, body: object = None, *, raw: bytes | None = None) -> ApiAnswer:
+        """Send one request. `body` is sent as JSON, `raw` unchanged."""
+        content = {"data": raw} if raw is not None else {} if body is None else {"json": body}
+        response = await self.app.test_client().open(path, method=method, **content)
         data = await response.get_data(as_text=True)
-        return Answer(
+        return ApiAnswer(
             response.status_code, await response.get_json(force=True) if data else None, dict(response.headers)
         )
 
 
-def api(directory: Path, store: MemoryStore | None = None) -> Api:
-    """The paths of a queen that has just started over `store`."""
+def api_client(directory: Path, store: MemoryStore | None = None) -> ApiClient:
+    """Return a client of a queen that has just started with `store`."""
     store = store or MemoryStore()
     parts = build(QueenSettings(runtime_dir=directory / "engines"), store)
-    app = create_app("queen-rbee", list, parts.accounting.metrics.registry)
+    app = create_app("queen-rbee", list, parts.metrics.registry)
     cool_routes(app, parts)
-    return Api(parts, store, app)
+    return ApiClient(parts, store, app)

@@ -1,4 +1,4 @@
-"""Registrations, snapshots and heartbeats for tests, and a fleet with an in-memory store."""
+"""Registrations, snapshots and heartbeats of nodes, and a fleet over a store in memory."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,13 +18,13 @@ TIMEOUT_MS, CHECK_S = 5000, 1.0
 
 
 def registration(node_id: str = "n1", **changes) -> NodeRegistration:
-    default = {"node_id": node_id, "machine_id": MACHINE, "address": f"http://{node_id}:9200", "version": "1"}
-    return NodeRegistration(**{**default, "heartbeat_interval_ms": 1000, **changes})
+    defaults = {"node_id": node_id, "machine_id": MACHINE, "address": f"http://{node_id}:9200", "version": "1"}
+    return NodeRegistration(**{**defaults, "heartbeat_interval_ms": 1000, **changes})
 
 
 def snapshot(node_id: str = "n1", pool_id: str = "p", **changes) -> PoolSnapshot:
-    default = {"pool_id": pool_id, "node_id": node_id, "ready": True, "draining": False, "engine": "llamacpp"}
-    return PoolSnapshot(**{**default, "slots_total": 2, "slots_free": 2, "models_available": ["m"], **changes})
+    defaults = {"pool_id": pool_id, "node_id": node_id, "ready": True, "draining": False, "engine": "llamacpp"}
+    return PoolSnapshot(**{**defaults, "slots_total": 2, "slots_free": 2, "models_available": ["m"], **changes})
 
 
 def heartbeat(node_id: str = "n1", **changes) -> Heartbeat:
@@ -37,20 +37,20 @@ def failed(node_id: str = "n1") -> PoolSnapshot:
 
 
 @dataclass
-class Rig:
-    """A fleet with its registry; `interrupted` are the replicas whose tasks the fleet interrupted."""
+class FleetRig:
+    """A fleet with its collaborators. `displaced` lists the replicas whose tasks were displaced."""
 
     store: MemoryStore = field(default_factory=MemoryStore)
-    interrupted: list[tuple[str, str]] = field(default_factory=list)
+    displaced: list[tuple[str, str]] = field(default_factory=list)
     registry: PoolRegistry = field(default_factory=lambda: PoolRegistry(Bell(), adapters()))
 
     def __post_init__(self) -> None:
         self.metrics = Metrics()
-        self.fleet = Fleet(self.registry, self.store, self.metrics, self._interrupt_tasks, TIMEOUT_MS, CHECK_S)
+        self.fleet = Fleet(self.registry, self.store, self.metrics, self._displace, TIMEOUT_MS, CHECK_S)
 
-    def _interrupt_tasks(self, keys, _reason: str) -> int:
-        self.interrupted += keys
-        return len(self.interrupted)
+    def _displace(self, keys, _reason: str) -> int:
+        self.displaced += keys
+        return len(self.displaced)
 
     async def join(self, node_id: str = "n1", **changes) -> None:
         """Register a node and send its first heartbeat."""
@@ -62,5 +62,5 @@ class Rig:
 
     @property
     def open_nodes(self) -> set[str]:
-        """The nodes that tasks can be placed on."""
-        return {found.node_id or "" for found in self.registry.replicas.all() if found.open}
+        """The nodes on which tasks can be placed."""
+        return {replica.node_id or "" for replica in self.registry.replicas.all() if replica.open}

@@ -1,0 +1,116 @@
+"""Find replicas for tasks: for those that wait in the queue, and for running ones that lost theirs."""
+
+import heapq
+from collections.abc import Iterator
+from itertools import count
+from typing import Protocol
+
+from llama_orch.bell import Bell
+from queen_rbee.dispatch.queue import AdmissionQueue
+from queen_rbee.pools.candidates import Candidate, Demand, ReplicaKey
+from queen_rbee.pools.placement import pick
+from queen_rbee.pools.registry import PoolRegistry
+from queen_rbee.pools.strategies import StrategyName
+from queen_rbee.sessions.sessions import Sessions
+from queen_rbee.tasks.task import Task
+
+
+class Placer(Protocol):
+    """Finds another place for a running task that lost its own."""
+
+    @property
+    def queue_depth(self) -> int: ...
+
+    def other_replica(self, task: Task) -> Candidate | None:
+        """Return a replica that is not in the task's `place.excluded`, if one has a free slot."""
+        ...
+
+    def requeue(self, task: Task) -> None:
+        """Put `task` before all other waiting tasks."""
+        ...
+
+
+class QueuePlacer:
+    """Chooses replicas by the configured strategy. Owns the deadlines of waiting tasks; `bell` wakes the dispatcher."""
+
+    def __init__(
+        self,
+        queue: AdmissionQueue[Task],
+        registry: PoolRegistry,
+        sessions: Sessions,
+        strategy: StrategyName,
+        bell: Bell,
+    ) -> None:
+        self._queue = queue
+        self._registry = registry
+        self._sessions = sessions
+        self._strategy = strategy
+        self._bell = bell
+        self._numbers = count()
+        self._deadlines: list[tuple[float, int, Task]] = []
+        """A heap; tasks that do not wait any more are removed when they come up."""
+        self._arrivals: list[Task] = []
+        self.placements = 0
+        """Placements so far; also the round-robin counter."""
+
+    @property
+    def queue_depth(self) -> int:
+        return len(self._queue)
+
+    def admitted(self, task: Task) -> None:
+        """Call when `task` has entered the queue."""
+        if task.request.deadline_ms:
+            heapq.heappush(self._deadlines, (task.deadline, next(self._numbers), task))
+        self._arrivals.append(task)
+        self._bell.ring()
+
+    def requeue(self, task: Task) -> None:
+        self._queue.put_back(task, task.request.priority, task.demand, task.size)
+        self.admitted(task)
+
+    def other_replica(self, task: Task) -> Candidate | None:
+        suitable = self._registry.replicas.suitable(task.demand)
+        candidates = [candidate for candidate in suitable if candidate.key not in task.place.excluded]
+        return pick(candidates, task.demand, self._strategy, self.placements)
+
+    def place_waiting(self) -> list[tuple[Task, Candidate]]:
+        """Lease a slot for each waiting task that can start now; the tasks are still in the queue."""
+        placed: list[tuple[Task, Candidate]] = []
+        blocked: set[Demand] = set()
+        for task in self._queue.order(blocked) if self._registry.replicas.slots_open else ():
+            if task.demand in blocked:
+                continue
+            suitable = self._registry.replicas.suitable(task.demand)
+            target = pick(suitable, task.demand, self._strategy, self.placements, self._affinity(task))
+            if target is None:
+                blocked.add(task.demand)
+                continue
+            self.placements += 1
+            self._registry.lease(target.key)
+            placed.append((task, target))
+            if not self._registry.replicas.slots_open:
+                break
+        return placed
+
+    def _affinity(self, task: Task) -> ReplicaKey | None:
+        session_id = task.request.session_id
+        if session_id is None or task.request.kv_hint == "cold":
+            return None
+        return self._sessions.affinity(session_id)
+
+    def take_unplaced_arrivals(self) -> Iterator[Task]:
+        """Yield the tasks that entered the queue since the last call and still wait."""
+        arrivals, self._arrivals = self._arrivals, []
+        return (task for task in arrivals if task in self._queue)
+
+    def take_expired(self, now: float) -> Iterator[Task]:
+        """Yield the waiting tasks whose deadline has passed."""
+        while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2] not in self._queue):
+            task = heapq.heappop(self._deadlines)[2]
+            if task in self._queue:
+                yield task
+
+    @property
+    def next_deadline(self) -> float:
+        """The next deadline of a waiting task, on trio's clock; infinity if there is none."""
+        return self._deadlines[0][0] if self._deadlines else float("inf")

@@ -1,0 +1,137 @@
+"""A /v1 client without a network: it talks to the real gate and routes as an ASGI server does."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+from pydantic import JsonValue
+
+from llama_orch.http.server.app import add_hot, create_app
+from llama_orch.http.server.exchange import HotRoutes, Message
+from llama_orch.http.server.gate import Access, Gate
+from queen_rbee.api.tasks import HotHandlers
+from queen_rbee.api.v1.anthropic import add_anthropic
+from queen_rbee.api.v1.models import add_model_list, add_models
+from queen_rbee.api.v1.openai import add_openai
+from queen_rbee.api.v1.passages import Passages
+from tests.unit.queen_rbee.queen_core import TIMEOUT_S, QueenCore, build_queen
+from tests.unit.queen_rbee.scripted_openai import ScriptedOpenAi, scripted_openai
+
+CHAT = "/v1/chat/completions"
+
+
+@dataclass
+class V1Exchange:
+    """One request and the response so far. Set `disconnect` to make the client leave."""
+
+    request: bytes
+    disconnect: trio.Event = field(default_factory=trio.Event)
+    finished: trio.Event = field(default_factory=trio.Event)
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    _progress: trio.Event = field(default_factory=trio.Event)
+    _received: bool = False
+
+    async def receive(self) -> Message:
+        if not self._received:
+            self._received = True
+            await trio.lowlevel.checkpoint()
+            return {"type": "http.request", "body": self.request, "more_body": False}
+        await self.disconnect.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        await trio.lowlevel.checkpoint()
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+        else:
+            self.body += message["body"]
+        self._progress.set()
+        self._progress = trio.Event()
+
+    async def wait_for(self, text: bytes) -> None:
+        """Return once `text` is in the body."""
+        with trio.fail_after(TIMEOUT_S):
+            while text not in self.body:
+                await self._progress.wait()
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+    @property
+    def error(self):
+        """OpenAI's error object."""
+        return self.json["error"]
+
+    @property
+    def chunks(self):
+        """The parsed events of a stream; `[DONE]` is left as it is."""
+        data = [line[6:] for line in self.body.decode().split("\n") if line.startswith("data: ")]
+        return [item if item == "[DONE]" else json.loads(item) for item in data]
+
+
+@dataclass
+class V1Server:
+    """A running queen behind its gate."""
+
+    queen: QueenCore
+    engine: ScriptedOpenAi
+    nursery: trio.Nursery
+    gate: Gate
+
+    async def ask(self, path: str = CHAT, body: object = None, method: str = "POST", **headers: str) -> V1Exchange:
+        """Return the finished exchange."""
+        exchange = self.start(path, body, method, **headers)
+        with trio.fail_after(TIMEOUT_S):
+            await exchange.finished.wait()
+        return exchange
+
+    def start(self, path: str = CHAT, body: object = None, method: str = "POST", **headers: str) -> V1Exchange:
+        """Start an exchange. Underscores in the names of `headers` become hyphens."""
+        exchange = V1Exchange(body if isinstance(body, bytes) else json.dumps(body).encode())
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.nursery.start_soon(self._exchange, exchange, method, path, fields)
+        return exchange
+
+    async def _exchange(self, exchange: V1Exchange, method: str, path: str, headers: Mapping[str, str]) -> None:
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        path, _, query = path.partition("?")
+        scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode()}
+        scope |= {"query_string": query.encode()}
+        raw = [(b"host", b"localhost"), *raw]
+        scope |= {"http_version": "1.1", "scheme": "http", "headers": raw, "client": ("127.0.0.1", 1), "root_path": ""}
+        await self.gate({**scope, "server": ("127.0.0.1", 1), "asgi": {}}, exchange.receive, exchange.send)
+        exchange.finished.set()
+
+
+def chat_body(prompt: str = "hello", **fields: JsonValue) -> dict[str, JsonValue]:
+    return {"messages": [{"role": "user", "content": prompt}], **fields}
+
+
+@asynccontextmanager
+async def v1_server(**options) -> AsyncIterator[V1Server]:
+    """Run a queen with one scripted OpenAI engine: pool `p` with two slots, which serves `tiny`."""
+    async with scripted_openai() as engine, trio.open_nursery() as nursery:
+        queen = build_queen(engine, **options)
+        queen.pool(models_available=["hf:org/repo/tiny.gguf"])
+        await nursery.start(queen.dispatcher.run, queen.pulse)
+        yield V1Server(queen, engine, nursery, build_gate(queen))
+        nursery.cancel_scope.cancel()
+
+
+def build_gate(queen: QueenCore, access: Access | None = None) -> Gate:
+    """Return a gate in front of the task routes and all of /v1."""
+    app, routes = create_app("test", list, queen.metrics.registry), HotRoutes()
+    HotHandlers(queen.intake, queen.dispatcher, queen.queue, queen.book, queen.sessions).add_to(routes)
+    passages = Passages(queen.intake, queen.dispatcher, queen.queue, queen.registry)
+    add_openai(routes, passages, queen.catalog)
+    add_anthropic(routes, passages, queen.catalog)
+    add_model_list(routes, queen.registry, queen.catalog)
+    add_models(app, queen.registry, queen.catalog)
+    add_hot(app, routes)
+    return Gate(app, access or Access(), routes)
