@@ -46,7 +46,7 @@ class Provisioner:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until `condition` holds. Raises AssertionError with the log after READY_WITHIN_S."""
         with trio.move_on_after(READY_WITHIN_S):
-            while not condition():  # noqa: ASYNC110 -- another process changes the state
+            while not condition():  # noqa: ASYNC110 -- state of another process
                 await trio.sleep(POLL_S)
             return
         raise AssertionError(f"condition not met within {READY_WITHIN_S:g} s:\n{self.log}")

@@ -30,7 +30,7 @@ LONG = 100_000
 HELLO: list[JsonValue] = [{"role": "user", "content": "hello there"}]
 
 
-async def run(task: Task, url: str) -> Task:
+async def relay_to_end(task: Task, url: str) -> Task:
     """Relay `task` to its end. Raises RelayFailure."""
     target = Candidate("p", "r0", url, PoolState.READY, True, False, 1, 0, "llamacpp")
     task.start("p", "r0", trio.current_time())
@@ -39,18 +39,18 @@ async def run(task: Task, url: str) -> Task:
     return task
 
 
-async def prompted(url: str, **request: Any) -> Task:
-    return await run(Task(TaskRequest(**{"prompt": "the river", **request}), "c", trio.current_time()), url)
+async def run_prompt(url: str, **request: Any) -> Task:
+    return await relay_to_end(Task(TaskRequest(**{"prompt": "the river", **request}), "c", trio.current_time()), url)
 
 
-async def passed_on(url: str, endpoint: Endpoint, **body: Any) -> Task:
+async def run_passage(url: str, endpoint: Endpoint, **body: Any) -> Task:
     passage = Passage(endpoint, {"model": "mine", **body}, len(json.dumps(body)))
-    return await run(Task(TaskRequest(), "c", trio.current_time(), passage), url)
+    return await relay_to_end(Task(TaskRequest(), "c", trio.current_time(), passage), url)
 
 
-async def failed(url: str, **request: Any) -> RelayFailure:
+async def run_failing_prompt(url: str, **request: Any) -> RelayFailure:
     with pytest.raises(RelayFailure) as failure:
-        await prompted(url, **request)
+        await run_prompt(url, **request)
     return failure.value
 
 
@@ -69,34 +69,36 @@ async def busy_slots(url: str) -> int:
 
 async def test_prompt_streams_tokens_with_engine_counts(llama_server: Path, tiny_model: Path) -> None:
     async with serving_engine(llama_server, tiny_model, slots=1) as engine:
-        first = await prompted(engine.url, max_tokens=5)
+        first = await run_prompt(engine.url, max_tokens=5)
         assert len(payloads(first, "token")) == first.measurements.tokens_out == 5
         assert (first.measurements.tokens_in, first.measurements.tokens_cached) == (3, 0)
-        again = await prompted(engine.url, max_tokens=5)
+        again = await run_prompt(engine.url, max_tokens=5)
         assert again.measurements.tokens_in == 3
         assert again.measurements.tokens_cached
-        cold = await prompted(engine.url, max_tokens=5, kv_hint="cold")
+        cold = await run_prompt(engine.url, max_tokens=5, kv_hint="cold")
         assert (cold.measurements.tokens_in, cold.measurements.tokens_cached) == (3, 0)
 
 
 async def test_strict_determinism_gives_same_text_despite_cache(llama_server: Path, tiny_model: Path) -> None:
     async with serving_engine(llama_server, tiny_model, slots=1) as engine:
-        texts = {text(await prompted(engine.url, max_tokens=20, seed=3, determinism="strict")) for _time in range(3)}
+        texts = {text(await run_prompt(engine.url, max_tokens=20, seed=3, determinism="strict")) for _time in range(3)}
         assert len(texts) == 1
-        other = await prompted(engine.url, max_tokens=20, seed=4, determinism="strict")
+        other = await run_prompt(engine.url, max_tokens=20, seed=4, determinism="strict")
         assert (text(other) in texts, other.measurements.tokens_cached) == (False, 0)
 
 
 async def test_stop_text_ends_answer_and_is_excluded(llama_server: Path, tiny_model: Path) -> None:
     async with serving_engine(llama_server, tiny_model, slots=1) as engine:
-        whole = text(await prompted(engine.url, max_tokens=20, temperature=0.0))
+        whole = text(await run_prompt(engine.url, max_tokens=20, temperature=0.0))
         stop = whole[5:9]
-        assert text(await prompted(engine.url, max_tokens=20, temperature=0.0, stop=[stop])) == whole.partition(stop)[0]
+        assert (
+            text(await run_prompt(engine.url, max_tokens=20, temperature=0.0, stop=[stop])) == whole.partition(stop)[0]
+        )
 
 
 async def test_chat_streams_openai_chunks_and_separate_usage(llama_server: Path, tiny_model: Path) -> None:
     async with serving_engine(llama_server, tiny_model) as engine:
-        task = await passed_on(engine.url, "chat", messages=HELLO, max_tokens=4, stream=False)
+        task = await run_passage(engine.url, "chat", messages=HELLO, max_tokens=4, stream=False)
         chunks = payloads(task, "chunk")
         assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
         assert [bool(chunk["choices"][0]["delta"].get("content")) for chunk in chunks].count(True) == 4
@@ -110,14 +112,14 @@ async def test_chat_streams_openai_chunks_and_separate_usage(llama_server: Path,
 
 async def test_multiple_choices_and_completions_are_passed_on(llama_server: Path, tiny_model: Path) -> None:
     async with serving_engine(llama_server, tiny_model) as engine:
-        two = await passed_on(engine.url, "chat", messages=HELLO, max_tokens=2, n=2)
+        two = await run_passage(engine.url, "chat", messages=HELLO, max_tokens=2, n=2)
         assert {chunk["choices"][0]["index"] for chunk in payloads(two, "chunk")} == {0, 1}
         (counted,) = payloads(two, "usage")
         assert counted["usage"]["completion_tokens"] == two.measurements.tokens_out == 4
         assert counted["usage"]["prompt_tokens"] == two.measurements.tokens_in
-        plain = await passed_on(engine.url, "completions", prompt=["the river", "hello"], max_tokens=3, stream=True)
+        plain = await run_passage(engine.url, "completions", prompt=["the river", "hello"], max_tokens=3, stream=True)
         assert (plain.measurements.tokens_in, plain.measurements.tokens_out) == (5, 6)
-        plain = await passed_on(engine.url, "completions", prompt="the river", max_tokens=3)
+        plain = await run_passage(engine.url, "completions", prompt="the river", max_tokens=3)
         assert [bool(chunk["choices"][0]["text"]) for chunk in payloads(plain, "chunk")].count(True) == 3
         assert (plain.measurements.tokens_in, plain.measurements.tokens_out) == (3, 3)
 
@@ -125,7 +127,7 @@ async def test_multiple_choices_and_completions_are_passed_on(llama_server: Path
 async def test_embeddings_arrive_as_one_result(llama_server: Path, tiny_model: Path) -> None:
     flags = ("--embeddings", "--pooling", "mean")
     async with serving_engine(llama_server, tiny_model, flags=flags) as engine:
-        task = await passed_on(engine.url, "embeddings", input=["a", "b"])
+        task = await run_passage(engine.url, "embeddings", input=["a", "b"])
         (result,) = payloads(task, "result")
         assert [len(item["embedding"]) for item in result["data"]] == [64, 64]
         assert task.measurements.tokens_in == result["usage"]["prompt_tokens"] > 0
@@ -136,19 +138,19 @@ async def test_input_beyond_batch_is_client_error(llama_server: Path, tiny_model
     pooled = ("--embeddings", "--pooling", "mean")
     async with serving_engine(llama_server, tiny_model, ctx=2048, flags=pooled) as engine:
         with pytest.raises(RelayFailure, match="is too large to process") as failure:
-            await passed_on(engine.url, "embeddings", input="word " * 450)
+            await run_passage(engine.url, "embeddings", input="word " * 450)
         refused = failure.value
         assert (refused.code, refused.blame) == (ErrorCode.INVALID_PARAMS, "nobody")
         assert refused.reason == "context_length_exceeded"
     async with serving_engine(
         llama_server, tiny_model, ctx=2048, flags=(*pooled, "-b", "2048", "-ub", "2048")
     ) as engine:
-        assert (await passed_on(engine.url, "embeddings", input="word " * 450)).measurements.tokens_in > 512
+        assert (await run_passage(engine.url, "embeddings", input="word " * 450)).measurements.tokens_in > 512
 
 
 async def test_documents_are_ranked(llama_server: Path, tiny_model: Path) -> None:
     async with serving_engine(llama_server, tiny_model, flags=("--reranking",)) as engine:
-        task = await passed_on(engine.url, "rerank", query="a", documents=["b", "c"])
+        task = await run_passage(engine.url, "rerank", query="a", documents=["b", "c"])
         (result,) = payloads(task, "result")
         assert {item["index"] for item in result["results"]} == {0, 1}
         assert task.measurements.tokens_in == result["usage"]["prompt_tokens"] > 0
@@ -156,15 +158,15 @@ async def test_documents_are_ranked(llama_server: Path, tiny_model: Path) -> Non
 
 async def test_engine_message_is_returned_for_invalid_requests(llama_server: Path, tiny_model: Path) -> None:
     async with serving_engine(llama_server, tiny_model) as engine:
-        too_long = await failed(engine.url, prompt="the river " * 600)
+        too_long = await run_failing_prompt(engine.url, prompt="the river " * 600)
         assert (too_long.code, too_long.blame) == (ErrorCode.INVALID_PARAMS, "nobody")
         assert "exceeds the available context size" in str(too_long)
         with pytest.raises(RelayFailure, match="Start it with `--embeddings`") as not_served:
-            await passed_on(engine.url, "embeddings", input="a")
+            await run_passage(engine.url, "embeddings", input="a")
         assert (not_served.value.code, not_served.value.retriable) == (ErrorCode.INVALID_PARAMS, False)
         with pytest.raises(RelayFailure, match="Expected 'messages' to be an array"):
-            await passed_on(engine.url, "chat", messages="hello")
-        assert (await prompted(engine.url, max_tokens=1)).measurements.tokens_out == 1
+            await run_passage(engine.url, "chat", messages="hello")
+        assert (await run_prompt(engine.url, max_tokens=1)).measurements.tokens_out == 1
 
 
 @contextmanager
@@ -188,14 +190,14 @@ def loading_engine(llama_server: Path, directory: Path) -> Iterator[str]:
 async def test_task_for_loading_engine_may_go_elsewhere(llama_server: Path, tmp_path: Path) -> None:
     with loading_engine(llama_server, tmp_path) as url:
         with trio.fail_after(30):
-            while "is unreachable" in str(loading := await failed(url)):  # noqa: ASYNC110 -- another process's doing
+            while "is unreachable" in str(loading := await run_failing_prompt(url)):  # noqa: ASYNC110 -- state of another process
                 await trio.sleep(0.02)
         assert str(loading) == "Loading model"
         assert (loading.code, loading.kind) == (ErrorCode.WORKER_RESET, FailureKind.UNAVAILABLE)
 
 
-async def tokens(task: Task, least: int) -> None:
-    """Return when so many have come."""
+async def wait_for_tokens(task: Task, least: int) -> None:
+    """Wait until the task has at least `least` tokens."""
     with trio.fail_after(20):
         while task.measurements.tokens_out < least:
             await task.log.wait_beyond(task.log.last_id)
@@ -207,12 +209,12 @@ async def test_cancelling_task_frees_engine_slot(llama_server: Path, slow_model:
     async with serving_engine(llama_server, slow_model, ctx=2048) as engine:
         task = Task(TaskRequest(prompt="the river", max_tokens=LONG), "c", trio.current_time(), passage)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, task, engine.url)
-            await tokens(task, 3)
+            nursery.start_soon(relay_to_end, task, engine.url)
+            await wait_for_tokens(task, 3)
             assert await busy_slots(engine.url) == 1
             nursery.cancel_scope.cancel()
         with trio.fail_after(20):
-            while await busy_slots(engine.url):  # noqa: ASYNC110 -- another process's doing
+            while await busy_slots(engine.url):  # noqa: ASYNC110 -- state of another process
                 await trio.sleep(0.01)
 
 
@@ -223,16 +225,16 @@ async def test_engine_killed_midway_fails_task_as_retriable(llama_server: Path, 
 
         async def relayed() -> None:
             with pytest.raises(RelayFailure) as failure:
-                await run(task, engine.url)
+                await relay_to_end(task, engine.url)
             failures.append(failure.value)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(relayed)
-            await tokens(task, 3)
+            await wait_for_tokens(task, 3)
             engine.process.kill()
         (broken,) = failures
         assert (broken.code, broken.retriable, broken.next_step == "elsewhere") == (ErrorCode.WORKER_RESET, True, False)
         with pytest.raises(UpstreamError):
             await busy_slots(engine.url)
-        gone = await failed(engine.url)
+        gone = await run_failing_prompt(engine.url)
         assert (gone.code, gone.kind) == (ErrorCode.WORKER_RESET, FailureKind.UNAVAILABLE)

@@ -230,7 +230,7 @@ def test_waiting_submit_reconnects_after_queen_is_killed(restarting: Home) -> No
     blocking = out(restarting, "submit", "--detach", *LONG, "hello").strip()
     with terminal("submit", "--url", restarting.url, *SHORT, "hello") as person:
         person.wait_for("1st in the queue")
-        killed(restarting)
+        kill_queen(restarting)
         person.wait_for("the connection is lost; trying again")
         restarting.start("queen-rbee")
         person.wait_for("1st in the queue")
@@ -242,7 +242,7 @@ def test_waiting_submit_reconnects_after_queen_is_killed(restarting: Home) -> No
 def test_partial_answer_ends_with_reason_when_queen_is_killed(restarting: Home) -> None:
     with terminal("submit", "--url", restarting.url, *LONG, "hello") as person:
         restarting.until(lambda: person.heard(0.1))
-        killed(restarting)
+        kill_queen(restarting)
         restarting.start("queen-rbee")
         assert person.end() == 75
     answer, *words = [line for line in person.screen if line]
@@ -253,7 +253,7 @@ def test_partial_answer_ends_with_reason_when_queen_is_killed(restarting: Home) 
     ]
 
 
-def killed(running: Home) -> None:
+def kill_queen(running: Home) -> None:
     """Kill the queen with SIGKILL."""
     process = running.processes.pop("queen-rbee")
     process.kill()
