@@ -12,8 +12,8 @@ from llama_orch.service.exit import ExitStatus
 from llama_orch.settings.loading import ConfigurationError
 from llama_orch.settings.tls import TlsFiles
 from llama_orch.settings.tokens import TOKEN
-from orchctl.failure import Failure
-from orchctl.queen import UNIX, URL_VARIABLE, Queen
+from orchctl.client import UNIX, URL_VARIABLE, QueenClient
+from orchctl.errors import CommandError
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 SOCKET = Path("/run/llama-orch/queen-rbee.sock")
@@ -21,16 +21,16 @@ NODE_SOCKET = Path("/run/llama-orch/pool-managerd.sock")
 GROUP = "llama-orch"
 
 
-def from_environment(url: str | None) -> Queen:
-    """The queen of `url`, of ORCHESTRATORD_URL, or of this machine. Raises Failure for what cannot be used."""
+def from_environment(url: str | None) -> QueenClient:
+    """The queen of `url`, of ORCHESTRATORD_URL, or of this machine. Raises CommandError for what cannot be used."""
     found = url_of(url, os.environ, SOCKET)
     if found.startswith(UNIX):
         _check_socket(found)
     elif not _is_url(found):
         hint = f"It must be of the form http://HOST:PORT or https://HOST:PORT, as in {DEFAULT_URL}, or {UNIX}PATH."
-        raise Failure(f"{found} is no URL of a queen", hint, ExitStatus.USAGE)
+        raise CommandError(f"{found} is no URL of a queen", hint, ExitStatus.USAGE)
     advice = "" if found.startswith(UNIX) else socket_advice(SOCKET)
-    return Queen(found.rstrip("/"), _token(), _tls(), socket_advice=advice)
+    return QueenClient(found.rstrip("/"), _token(), _tls(), socket_advice=advice)
 
 
 def url_of(url: str | None, environ: Mapping[str, str], socket: Path) -> str:
@@ -62,16 +62,16 @@ def _exists(socket: Path) -> bool:
 def _check_socket(url: str) -> None:
     path = url.removeprefix(UNIX)
     if not path or not url.isprintable():
-        raise Failure(f"{url} names no socket", f"As in {UNIX}{SOCKET}.", ExitStatus.USAGE)
+        raise CommandError(f"{url} names no socket", f"As in {UNIX}{SOCKET}.", ExitStatus.USAGE)
 
 
 def _tls() -> ssl.SSLContext | None:
-    """What the files that the environment names are good for. Raises Failure."""
+    """What the files that the environment names are good for. Raises CommandError."""
     try:
         return Tls.of(TlsFiles.named(os.environ)).client
     except ConfigurationError as error:
         message = "\n".join(map(str, error.problems))
-        raise Failure(message, "See TLS in llama-orch(7).", ExitStatus.CONFIG) from error
+        raise CommandError(message, "See TLS in llama-orch(7).", ExitStatus.CONFIG) from error
 
 
 def _is_url(text: str) -> bool:
@@ -86,8 +86,8 @@ def _token() -> str | None:
         token = TOKEN.read(os.environ)
     except OSError as error:
         message = f"{TOKEN.file}: {error.filename}: {error.strerror}"
-        raise Failure(message, "Make it readable, or unset it.", ExitStatus.NO_INPUT) from error
+        raise CommandError(message, "Make it readable, or unset it.", ExitStatus.NO_INPUT) from error
     if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token):
         message = f"the token of {TOKEN.file if os.environ.get(TOKEN.file) else TOKEN.variable} cannot be one"
-        raise Failure(message, "A token is printable ASCII without blanks, in one line.", ExitStatus.CONFIG)
+        raise CommandError(message, "A token is printable ASCII without blanks, in one line.", ExitStatus.CONFIG)
     return token

@@ -3,7 +3,7 @@
 import json
 
 from llama_orch.service.exit import ExitStatus
-from orchctl.failure import Failure
+from orchctl.errors import CommandError
 
 
 def is_text(text: str) -> bool:
@@ -12,9 +12,9 @@ def is_text(text: str) -> bool:
 
 
 def as_json(body: object) -> bytes:
-    """The body of a request. Raises Failure where what is to be sent is no text."""
+    """The body of a request. Raises CommandError where what is to be sent is no text."""
     try:
         return json.dumps(body, allow_nan=False, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         hint = "What is on the command line, or typed, must be UTF-8."
-        raise Failure("what is to be sent is not text", hint, ExitStatus.DATA) from error
+        raise CommandError("what is to be sent is not text", hint, ExitStatus.DATA) from error

@@ -12,8 +12,8 @@ from typing import TextIO, TypeVar
 from pydantic import BaseModel
 
 from llama_orch.service.output import give_up
-from orchctl.failure import Failure
-from orchctl.queen import understood
+from orchctl.client import understood
+from orchctl.errors import CommandError
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 CONTROLS: dict[int, str | None] = {
@@ -26,12 +26,12 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def show(as_json: bool, body: bytes, model: type[M], text: Callable[[M], str]) -> None:
-    """The queen's answer: her own JSON, or `text` made of it. Raises Failure where it is no `model`."""
+    """The queen's answer: her own JSON, or `text` made of it. Raises CommandError where it is no `model`."""
     show_all(as_json, [body], model, lambda found: text(found[0]))
 
 
 def show_all(as_json: bool, bodies: Sequence[bytes], model: type[M], text: Callable[[Sequence[M]], str]) -> None:
-    """Answers that belong together, such as pages: a line of JSON each, or one `text`. Raises Failure as `show`."""
+    """Answers that belong together, such as pages: a line of JSON each, or one `text`. Raises CommandError as `show`."""
     found = [understood(model, body) for body in bodies]
     emit("\n".join(body.decode() for body in bodies) if as_json else text(found))
     emit("\n")
@@ -47,7 +47,7 @@ def emit_json(document: object) -> None:
     emit(json.dumps(document, ensure_ascii=False) + "\n")
 
 
-def explain(failure: Failure) -> None:
+def explain(failure: CommandError) -> None:
     """What went wrong and how to mend it, wherever standard error goes; it is no failure that nobody reads that."""
     if sys.stderr is None:  # print() would take standard output then
         return
@@ -72,7 +72,7 @@ def _watched() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
-class Line:
+class StatusLine:
     """A line on the terminal's standard error, where each text takes the place of the one before.
 
     `watched` is whether there is such a terminal, and somebody who wants to be told.

@@ -11,7 +11,7 @@ from llama_orch.service.exit import ExitStatus
 from llama_orch.service.output import printing
 from orchctl.chat import chat
 from orchctl.check import check
-from orchctl.command_line import Commands, common
+from orchctl.command import Commands, common
 from orchctl.commands import (
     artifacts,
     capabilities,
@@ -26,7 +26,7 @@ from orchctl.commands import (
     tasks,
 )
 from orchctl.destination import from_environment
-from orchctl.failure import Failure
+from orchctl.errors import CommandError
 from orchctl.output import explain
 from orchctl.submit import submit
 
@@ -66,21 +66,21 @@ def run(arguments: list[str] | None) -> int:
         _prepare_output()
         with printing("orchctl"):
             _obey(arguments)
-    except Failure as failure:
+    except CommandError as failure:
         explain(failure)
         return failure.status
     return 0
 
 
 def _obey(arguments: list[str] | None) -> None:
-    """Raises Failure, and SystemExit behind a help text or for a wrong command line."""
+    """Raises CommandError, and SystemExit behind a help text or for a wrong command line."""
     options = parser().parse_args(arguments)
     trio.run(options.run, options, from_environment(options.url))
 
 
 def _prepare_output() -> None:
-    """Raises Failure where there is none."""
+    """Raises CommandError where there is none."""
     if sys.stdout is None:
-        raise Failure("standard output is closed", "", ExitStatus.IO_ERROR)
+        raise CommandError("standard output is closed", "", ExitStatus.IO_ERROR)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a model may say what the terminal's encoding cannot

@@ -8,9 +8,9 @@ from typing import TypeVarTuple, Unpack
 import trio
 
 from llama_orch.contracts.tasks import TaskList
-from orchctl.failure import Failure
-from orchctl.output import Line
-from orchctl.queen import Queen, below, understood
+from orchctl.client import QueenClient, below, understood
+from orchctl.errors import CommandError
+from orchctl.output import StatusLine
 from orchctl.tables import place
 
 FIRST_S = 0.5
@@ -32,7 +32,7 @@ async def meanwhile(act: Callable[[Unpack[Ts]], Awaitable[None]], *arguments: *T
         raise group.exceptions[0] from None
 
 
-async def tell_place(queen: Queen, request_id: str, line: Line, waits: Callable[[], bool]) -> None:
+async def tell_place(queen: QueenClient, request_id: str, line: StatusLine, waits: Callable[[], bool]) -> None:
     """Keep `line` at the place in the queue of the task with this correlation id, as long as it `waits`."""
     if not line.watched:
         return
@@ -44,10 +44,10 @@ async def tell_place(queen: Queen, request_id: str, line: Line, waits: Callable[
         await trio.sleep(POLL_S)
 
 
-async def _place(queen: Queen, request_id: str) -> str | None:
+async def _place(queen: QueenClient, request_id: str) -> str | None:
     try:
         tasks = understood(TaskList, await queen.get(PATH)).tasks
-    except Failure:  # the request itself tells what is wrong
+    except CommandError:  # the request itself tells what is wrong
         return None
     waiting = (task for task in tasks if task.correlation_id == request_id and task.queue_position is not None)
     task = next(waiting, None)

@@ -20,7 +20,7 @@ LAYERS = {
     "engine_provisioner": "exec_engine xllamacpp_server "
     "engine failures metrics progress spec launch report settings acquire "
     "clearing supervise daemon __main__",
-    "orchctl": "failure tls_hints encoding queen destination output command_line paging tables texts waiting submit "
+    "orchctl": "errors tls_hints encoding client destination output command paging tables texts waiting submit "
     "commands chat check run __main__",
 }
 """Each folder's modules and folders, lowest first: an import may only point to an earlier name. `*` stands for all that

@@ -9,36 +9,36 @@ from llama_orch.contracts.base import Outbound
 from llama_orch.http.client.client import UpstreamError
 from llama_orch.http.client.sse import MalformedStream, read_events
 from llama_orch.service.exit import ExitStatus
+from orchctl.client import QueenClient, understood
 from orchctl.encoding import as_json
-from orchctl.failure import Failure, WrappedV1, failed
-from orchctl.queen import Queen, understood
-from orchctl.submit.events import Timely
+from orchctl.errors import CommandError, WrappedV1, failed
+from orchctl.submit.event_stream import Timely
 
 PATH = "/v1/chat/completions"
 DONE = "[DONE]"
 
 
-class Delta(Outbound):
+class ChunkDelta(Outbound):
     """What a chunk adds; `reasoning_content` is what a model thinks before it answers."""
 
     content: str | None = None
     reasoning_content: str | None = None
 
 
-class Choice(Outbound):
+class ChunkChoice(Outbound):
     """The one answer that is asked for."""
 
-    delta: Delta = Delta()
+    delta: ChunkDelta = ChunkDelta()
     finish_reason: str | None = None
 
 
-class Chunk(Outbound):
+class AnswerChunk(Outbound):
     """One chunk of the stream; the last one has the counts and no choices."""
 
     id: str = ""
     created: int = 0
     model: str = ""
-    choices: list[Choice] = []
+    choices: list[ChunkChoice] = []
     usage: dict[str, JsonValue] | None = None
 
     @property
@@ -48,11 +48,11 @@ class Chunk(Outbound):
 
 
 @dataclass
-class Answer:
+class ChatAnswer:
     """What has come of an answer so far, which is all that is left of it when it is interrupted."""
 
     parts: list[str] = field(default_factory=list)
-    head: Chunk = field(default_factory=Chunk)
+    head: AnswerChunk = field(default_factory=AnswerChunk)
     finish_reason: str | None = None
     usage: dict[str, JsonValue] | None = None
 
@@ -61,11 +61,11 @@ class Answer:
         """The answer."""
         return "".join(self.parts)
 
-    def take(self, chunk: Chunk) -> str:
+    def take(self, chunk: AnswerChunk) -> str:
         """Add a chunk: the text that it brings."""
         self.head = self.head if self.head.id else chunk
         self.usage = chunk.usage or self.usage
-        choice = chunk.choices[0] if chunk.choices else Choice()
+        choice = chunk.choices[0] if chunk.choices else ChunkChoice()
         self.finish_reason = choice.finish_reason or self.finish_reason
         self.parts.append(choice.delta.content or "")
         return self.parts[-1]
@@ -79,9 +79,9 @@ class Answer:
 
 
 async def stream(
-    queen: Queen, body: Mapping[str, object], headers: Mapping[str, str], take: Callable[[Chunk], None]
+    queen: QueenClient, body: Mapping[str, object], headers: Mapping[str, str], take: Callable[[AnswerChunk], None]
 ) -> None:
-    """Ask `body` and give each chunk to `take`. Raises Failure, also where the answer breaks off."""
+    """Ask `body` and give each chunk to `take`. Raises CommandError, also where the answer breaks off."""
     asked = as_json({**body, "stream": True, "stream_options": {"include_usage": True}})
     begun = False
     try:
@@ -98,14 +98,14 @@ async def stream(
         raise _broken(error) from error
 
 
-def _chunk(data: str) -> Chunk:
-    """Raises Failure where it is an error instead."""
+def _chunk(data: str) -> AnswerChunk:
+    """Raises CommandError where it is an error instead."""
     try:
         error = WrappedV1.model_validate_json(data).error
     except ValidationError:
-        return understood(Chunk, data.encode())
+        return understood(AnswerChunk, data.encode())
     raise failed(error, data)
 
 
-def _broken(error: Exception) -> Failure:
-    return Failure(f"the answer broke off: {error}", "It may be asked again.", ExitStatus.UNAVAILABLE)
+def _broken(error: Exception) -> CommandError:
+    return CommandError(f"the answer broke off: {error}", "It may be asked again.", ExitStatus.UNAVAILABLE)

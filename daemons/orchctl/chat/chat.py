@@ -4,13 +4,13 @@ import argparse
 
 from llama_orch.service.exit import ExitStatus
 from orchctl.chat.conversation import Conversation
-from orchctl.chat.lines import Lines, lines
-from orchctl.chat.talk import Talk
-from orchctl.command_line import Commands, identifier, number
+from orchctl.chat.history import History
+from orchctl.chat.input import ChatInput, lines
+from orchctl.client import QueenClient
+from orchctl.command import Commands, identifier, number
 from orchctl.commands.models import offered
-from orchctl.failure import Failure
+from orchctl.errors import CommandError
 from orchctl.output import explain, note
-from orchctl.queen import Queen
 
 BODY = ("max_tokens", "temperature", "top_p", "seed", "stop")
 """Options whose names are OpenAI's."""
@@ -33,8 +33,8 @@ def add(commands: Commands) -> None:
     command.add_argument("--stop", action="append", metavar="TEXT", help="end an answer at this text; repeatable")
 
 
-async def chat(options: argparse.Namespace, queen: Queen) -> None:
-    """Talk until standard input ends or the person leaves. Raises Failure, to a person only at the beginning."""
+async def chat(options: argparse.Namespace, queen: QueenClient) -> None:
+    """Conversation until standard input ends or the person leaves. Raises CommandError, to a person only at the beginning."""
     heard = lines()
     talk = await _begin(options, queen, heard)
     while True:
@@ -42,22 +42,22 @@ async def chat(options: argparse.Namespace, queen: Queen) -> None:
             line = heard.next()
             if line is None or not await talk.turn(line):
                 return
-        except Failure as failure:
+        except CommandError as failure:
             if not heard.typed:
                 raise
             explain(failure)
 
 
-async def _begin(options: argparse.Namespace, queen: Queen, heard: Lines) -> Talk:
+async def _begin(options: argparse.Namespace, queen: QueenClient, heard: ChatInput) -> Conversation:
     model = options.model or await _first(queen)
     wanted = {name: value for name in BODY if (value := getattr(options, name)) is not None}
     headers = {name: str(value) for name, option in HEADERS.items() if (value := getattr(options, option)) is not None}
     if heard.typed:
         note(f"{model} answers; /help says what else can be said, Ctrl-D leaves")
-    return Talk(queen, model, Conversation(options.system), wanted, headers, heard.typed, options.json)
+    return Conversation(queen, model, History(options.system), wanted, headers, heard.typed, options.json)
 
 
-async def _first(queen: Queen) -> str:
+async def _first(queen: QueenClient) -> str:
     for model in await offered(queen):
         return model.id
-    raise Failure("no model is served", "See orchctl pools.", ExitStatus.TEMPORARY)
+    raise CommandError("no model is served", "See orchctl pools.", ExitStatus.TEMPORARY)

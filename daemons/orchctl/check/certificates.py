@@ -13,7 +13,7 @@ from llama_orch.http.tls.secured import Secured
 from llama_orch.http.tls.tls import Tls
 from llama_orch.http.tls.x509 import ends_at
 from llama_orch.settings.tls import TlsFiles
-from orchctl.check.questions import LIMIT_S
+from orchctl.check.queries import LIMIT_S
 
 
 @dataclass(frozen=True)

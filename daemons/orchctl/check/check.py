@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 
 from llama_orch.contracts.base import Outbound
 from llama_orch.service.exit import ExitStatus
-from orchctl.check.facts import Facts, gathered
 from orchctl.check.findings import Finding, Level, of_certificates, of_clock, of_pools, of_queen, of_token, of_version
-from orchctl.check.local_findings import of_local
+from orchctl.check.local_node_findings import of_local
 from orchctl.check.node_findings import of_nodes
-from orchctl.command_line import Commands
-from orchctl.failure import Failure
+from orchctl.check.observations import Observations, gathered
+from orchctl.client import QueenClient
+from orchctl.command import Commands
+from orchctl.errors import CommandError
 from orchctl.output import emit
-from orchctl.queen import Queen
 from orchctl.tables import one_line
 
 
@@ -31,18 +31,18 @@ def add(commands: Commands) -> None:
     commands.add("check", check, f"look at {about}, and say what to do")
 
 
-async def check(options: argparse.Namespace, queen: Queen) -> None:
-    """A line for each thing that was looked at. Raises Failure where there is a problem."""
+async def check(options: argparse.Namespace, queen: QueenClient) -> None:
+    """A line for each thing that was looked at. Raises CommandError where there is a problem."""
     report = report_of(queen.url, [*found(await gathered(queen))])
     emit(f"{report.model_dump_json() if options.json else report_text(report.findings)}\n")
     if report.problems:
-        raise Failure(f"problems: {report.problems}, warnings: {report.warnings}", "", ExitStatus.UNAVAILABLE)
+        raise CommandError(f"problems: {report.problems}, warnings: {report.warnings}", "", ExitStatus.UNAVAILABLE)
 
 
-def found(facts: Facts) -> Iterator[Finding]:
+def found(facts: Observations) -> Iterator[Finding]:
     """All that the facts tell. Of a queen that does not answer nothing more is said."""
     yield from of_queen(facts)
-    if not isinstance(facts.version, Failure):
+    if not isinstance(facts.version, CommandError):
         for judge in (of_token, of_version, of_clock, of_nodes, of_pools):
             yield from judge(facts)
     yield from of_local(facts)

@@ -9,10 +9,10 @@ from llama_orch.contracts.pools import PoolList, PoolState, PoolStatus
 from llama_orch.http.tls.expiry import Standing, standing, told
 from llama_orch.service.exit import ExitStatus
 from llama_orch.settings.tokens import TOKEN
-from orchctl.check.facts import Facts
+from orchctl.check.observations import Observations
 from orchctl.commands.nodes import CLOCK_SKEW_MS, skew
 from orchctl.commands.pools import CONFIGURE, named
-from orchctl.failure import Failure
+from orchctl.errors import CommandError
 from orchctl.tables import one_line
 
 UNWELL = (PoolState.FAILED, PoolState.OFFLINE)
@@ -50,14 +50,14 @@ def problem(subject: str, text: str, mend: str) -> Finding:
     return Finding(level=Level.PROBLEM, subject=subject, text=text, mend=mend)
 
 
-def of_queen(facts: Facts) -> Iterator[Finding]:
+def of_queen(facts: Observations) -> Iterator[Finding]:
     """Whether she answers and is ready."""
-    if isinstance(facts.version, Failure):
+    if isinstance(facts.version, CommandError):
         mend = f"{facts.version.hint} See systemctl status queen-rbee on her machine.".strip()
         yield problem("queen", f"{facts.url}: {facts.version.message}", mend)
         return
     where = f"queen-rbee {facts.version.version} at {facts.url}"
-    if isinstance(facts.ready, Failure):
+    if isinstance(facts.ready, CommandError):
         yield problem("queen", f"{where}: /ready: {facts.ready.message}", "See journalctl -x -u queen-rbee.")
     elif not facts.ready.ready:
         yield problem("queen", f"{where} is not ready: {reasons(facts.ready)}", "See journalctl -x -u queen-rbee.")
@@ -81,16 +81,16 @@ TOKEN_MENDS = {
 
 def refused(answer: object) -> bool:
     """Whether it is the token's fault that there is no answer."""
-    return isinstance(answer, Failure) and answer.status is ExitStatus.NO_PERMISSION
+    return isinstance(answer, CommandError) and answer.status is ExitStatus.NO_PERMISSION
 
 
-def of_token(facts: Facts) -> Iterator[Finding]:
+def of_token(facts: Observations) -> Iterator[Finding]:
     """Whether we may ask."""
     answer = facts.pools
-    if isinstance(answer, Failure) and refused(answer):
+    if isinstance(answer, CommandError) and refused(answer):
         own = f" (ours: {facts.token or 'none'})"
         yield problem("token", f"{answer.message}{own}", TOKEN_MENDS.get(answer.code or "", NO_TOKEN))
-    elif isinstance(answer, Failure):
+    elif isinstance(answer, CommandError):
         return
     elif facts.token is None:
         yield well("token", "none is needed from here")
@@ -100,14 +100,14 @@ def of_token(facts: Facts) -> Iterator[Finding]:
         yield well("token", f"{facts.token} is accepted")
 
 
-def of_version(facts: Facts) -> Iterator[Finding]:
+def of_version(facts: Observations) -> Iterator[Finding]:
     """Whether we are of the queen's release."""
     if isinstance(facts.version, Version) and facts.version.version != facts.own_version:
         text = f"orchctl is {facts.own_version}, queen-rbee {facts.version.version}"
         yield warning("version", text, "Upgrade the older of the two.")
 
 
-def of_clock(facts: Facts) -> Iterator[Finding]:
+def of_clock(facts: Observations) -> Iterator[Finding]:
     """Whether the queen's clock is ours."""
     if facts.ahead_s is None:
         return
@@ -118,7 +118,7 @@ def of_clock(facts: Facts) -> Iterator[Finding]:
         yield well("clock", "the queen's and this machine's agree")
 
 
-def of_pools(facts: Facts) -> Iterator[Finding]:
+def of_pools(facts: Observations) -> Iterator[Finding]:
     """Whether there is something to run tasks on, and what is wrong with each pool."""
     if isinstance(facts.pools, PoolList):
         yield _together(facts.pools)
@@ -162,7 +162,7 @@ def _resume(pool: PoolStatus) -> str:
 SUBJECT = "certificate"
 
 
-def of_certificates(facts: Facts) -> Iterator[Finding]:
+def of_certificates(facts: Observations) -> Iterator[Finding]:
     """A line for each that was seen."""
     for certificate in facts.certificates:
         text = f"{certificate.whose} {told(certificate.ends, facts.looked_at)}"

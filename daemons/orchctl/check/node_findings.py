@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.meta import Version
 from llama_orch.contracts.nodes import NodeList, NodeReachability, NodeStatus, NodeView
-from orchctl.check.facts import Facts
 from orchctl.check.findings import Finding, problem, refused, warning, well
+from orchctl.check.observations import Observations
 from orchctl.commands.nodes import CLOCK_SKEW_MS, errors_of, last_heard, skew
-from orchctl.failure import Failure
+from orchctl.errors import CommandError
 from orchctl.tables import duration, one_line
 
 MISSED = 3
@@ -19,10 +19,10 @@ CLOSED_WAY = (
     "answers 401 or 403, compare token_fp6 in both logs."
 )
 
-Reach = NodeReachability | Failure | None
+Reach = NodeReachability | CommandError | None
 
 
-def of_nodes(facts: Facts) -> Iterator[Finding]:
+def of_nodes(facts: Observations) -> Iterator[Finding]:
     """Which profile it is, and how each node is."""
     if isinstance(facts.nodes, NodeList):
         yield _together(facts.nodes)
@@ -34,7 +34,7 @@ def of_nodes(facts: Facts) -> Iterator[Finding]:
         yield problem("nodes", f"/v2/nodes: {facts.nodes.message}", "See journalctl -x -u queen-rbee.")
 
 
-def _version(facts: Facts) -> str:
+def _version(facts: Observations) -> str:
     return facts.version.version if isinstance(facts.version, Version) else facts.own_version
 
 
@@ -88,7 +88,7 @@ def _offline(node: NodeView, reach: Reach) -> str:
 
 def _way(subject: str, node: NodeView, reach: Reach) -> Iterator[Finding]:
     """From the queen to the node; that it is closed to a silent node is no news."""
-    if isinstance(reach, Failure):
+    if isinstance(reach, CommandError):
         text = f"the queen does not tell whether she reaches it: {reach.message}"
         yield warning(subject, text, "See journalctl -x -u queen-rbee.")
     elif reach and not reach.reachable and node.status in (*SPEAKING, NodeStatus.REGISTERING):

@@ -9,11 +9,11 @@ from pathlib import Path
 from llama_orch.contracts.artifacts import Artifact, ArtifactHead, ArtifactList
 from llama_orch.service.command_line import Parser
 from llama_orch.service.exit import ExitStatus
-from orchctl.command_line import UNSET, Commands, identifier, paged
-from orchctl.failure import Failure
+from orchctl.client import QueenClient, below
+from orchctl.command import UNSET, Commands, identifier, paged
+from orchctl.errors import CommandError
 from orchctl.output import show
 from orchctl.paging import show_pages
-from orchctl.queen import Queen, below
 from orchctl.tables import age, one_line, table, whole
 from orchctl.texts import read_stdin
 
@@ -43,8 +43,8 @@ def _filters(command: Parser, default: str | None) -> None:
     paged(command, default)
 
 
-async def list_artifacts(options: argparse.Namespace, queen: Queen) -> None:
-    """A table of artifacts. Raises Failure."""
+async def list_artifacts(options: argparse.Namespace, queen: QueenClient) -> None:
+    """A table of artifacts. Raises CommandError."""
     await show_pages(queen, PATH, options, ArtifactList, artifacts_text, kind=options.kind, tag=options.tag)
 
 
@@ -58,8 +58,8 @@ def _row(head: ArtifactHead) -> tuple[str, ...]:
     return head.id, head.kind, age(head.created_at), str(head.size_bytes), one_line(", ".join(head.tags))
 
 
-async def show_artifact(options: argparse.Namespace, queen: Queen) -> None:
-    """One artifact. Raises Failure."""
+async def show_artifact(options: argparse.Namespace, queen: QueenClient) -> None:
+    """One artifact. Raises CommandError."""
     show(options.json, await queen.get(below(PATH, options.id)), Artifact, artifact_text)
 
 
@@ -68,8 +68,8 @@ def artifact_text(found: Artifact) -> str:
     return f"{whole(found, without='content')}\n\n{json.dumps(found.content, indent=2, ensure_ascii=False)}"
 
 
-async def put(options: argparse.Namespace, queen: Queen) -> None:
-    """Store a document; people get its id. Raises Failure."""
+async def put(options: argparse.Namespace, queen: QueenClient) -> None:
+    """Store a document; people get its id. Raises CommandError."""
     content = _content(options.file, read_stdin() if options.file == "-" else _text_of(options.file))
     wanted = {"kind": options.kind or KIND, "tags": options.tags, "parent": options.parent}
     body = {"content": content, **{name: value for name, value in wanted.items() if value is not None}}
@@ -80,18 +80,18 @@ def _text_of(name: str) -> str:
     try:
         return Path(name).read_text(encoding="utf-8")
     except OSError as error:
-        raise Failure(f"{name}: {error.strerror}", "", ExitStatus.NO_INPUT) from error
+        raise CommandError(f"{name}: {error.strerror}", "", ExitStatus.NO_INPUT) from error
     except UnicodeDecodeError as error:
-        raise Failure(f"{name} is no text", "JSON is UTF-8.", ExitStatus.DATA) from error
+        raise CommandError(f"{name} is no text", "JSON is UTF-8.", ExitStatus.DATA) from error
 
 
 def _content(name: str, text: str) -> object:
-    """The JSON in `text`. Raises Failure with the place where it is none."""
+    """The JSON in `text`. Raises CommandError with the place where it is none."""
     try:
         found: object = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         where = "standard input" if name == "-" else name
-        raise Failure(f"{where} is not JSON: {error}", "", ExitStatus.DATA) from error
+        raise CommandError(f"{where} is not JSON: {error}", "", ExitStatus.DATA) from error
     return found
 
 

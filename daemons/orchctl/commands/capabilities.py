@@ -3,9 +3,9 @@
 import argparse
 
 from llama_orch.contracts.meta import Capabilities, EngineCapabilities, PoolCapabilities
-from orchctl.command_line import Commands
+from orchctl.client import QueenClient
+from orchctl.command import Commands
 from orchctl.output import show
-from orchctl.queen import Queen
 from orchctl.tables import cell, one_line, table, yes
 
 PATH = "/v2/meta/capabilities"
@@ -18,8 +18,8 @@ def add(commands: Commands) -> None:
     commands.add("capabilities", capabilities, "what pools and engines can be asked for")
 
 
-async def capabilities(options: argparse.Namespace, queen: Queen) -> None:
-    """A table of pools and one of engines. Raises Failure."""
+async def capabilities(options: argparse.Namespace, queen: QueenClient) -> None:
+    """A table of pools and one of engines. Raises CommandError."""
     show(options.json, await queen.get(PATH), Capabilities, capabilities_text)
 
 

@@ -9,32 +9,32 @@ import trio
 
 from llama_orch.contracts.catalog import Availability, CatalogList, CatalogModel, ModelState, VerificationState
 from llama_orch.service.exit import ExitStatus
-from orchctl.command_line import Commands, identifier, number
-from orchctl.failure import Failure
-from orchctl.output import Line, show
-from orchctl.queen import Queen, below, understood
+from orchctl.client import QueenClient, below, understood
+from orchctl.command import Commands, identifier, number
+from orchctl.errors import CommandError
+from orchctl.output import StatusLine, show
 from orchctl.tables import cell, one_line, table, whole, yes
 
 CHUNK = 4 << 20
 
 
 def digest_of(name: str) -> str:
-    """`sha256:` and the digest of the file. Raises Failure where it cannot be read.
+    """`sha256:` and the digest of the file. Raises CommandError where it cannot be read.
 
     In no thread: nothing else waits for this process, and Ctrl-C gets through between two chunks.
     """
-    line = Line()
+    line = StatusLine()
     try:
         if not Path(name).is_file():
-            raise Failure(f"{name} is no file", "", ExitStatus.NO_INPUT)
+            raise CommandError(f"{name} is no file", "", ExitStatus.NO_INPUT)
         return f"sha256:{_hashed(Path(name), line)}"
     except OSError as error:
-        raise Failure(f"{name}: {error.strerror}", "", ExitStatus.NO_INPUT) from error
+        raise CommandError(f"{name}: {error.strerror}", "", ExitStatus.NO_INPUT) from error
     finally:
         line.clear()
 
 
-def _hashed(path: Path, line: Line) -> str:
+def _hashed(path: Path, line: StatusLine) -> str:
     digest, size, done = hashlib.sha256(), path.stat().st_size, 0
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -53,8 +53,8 @@ OUTCOMES = {
 """How `--wait` ends where the digest is not right, was never given, or cannot be checked now."""
 
 
-async def show_verified(options: argparse.Namespace, queen: Queen, body: bytes) -> None:
-    """Show the model `options.id`; `body` is how it was a moment ago. Raises Failure, with `--wait` unless verified."""
+async def show_verified(options: argparse.Namespace, queen: QueenClient, body: bytes) -> None:
+    """Show the model `options.id`; `body` is how it was a moment ago. Raises CommandError, with `--wait` unless verified."""
     if options.wait:
         body = await _outcome(options.id, queen, body)
     show(options.json, body, CatalogModel, whole)
@@ -62,11 +62,11 @@ async def show_verified(options: argparse.Namespace, queen: Queen, body: bytes) 
     if options.wait and found.state in OUTCOMES:
         actual = f": {found.actual}" if found.state is VerificationState.MISMATCH and found.actual else ""
         reason = f"{found.reason or found.state}{actual}"
-        raise Failure(f"{options.id} is not verified: {reason}", "", OUTCOMES[found.state])
+        raise CommandError(f"{options.id} is not verified: {reason}", "", OUTCOMES[found.state])
 
 
-async def _outcome(name: str, queen: Queen, body: bytes) -> bytes:
-    line = Line()
+async def _outcome(name: str, queen: QueenClient, body: bytes) -> bytes:
+    line = StatusLine()
     try:
         while understood(CatalogModel, body).verification.state is VerificationState.PENDING:
             line.show(f"{name} is being verified")
@@ -128,8 +128,8 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-async def list_models(options: argparse.Namespace, queen: Queen) -> None:
-    """A table of the catalog. Raises Failure."""
+async def list_models(options: argparse.Namespace, queen: QueenClient) -> None:
+    """A table of the catalog. Raises CommandError."""
     show(options.json, await queen.get(PATH), CatalogList, lambda found: catalog_text(found.models))
 
 
@@ -143,8 +143,8 @@ def _row(model: CatalogModel) -> tuple[str, ...]:
     return model.id, model.state, digest, cell(model.cost_per_1k_tokens), model.model_ref
 
 
-async def add_model(options: argparse.Namespace, queen: Queen) -> None:
-    """A new model, whose digest the queen checks from now on. Raises Failure, with `--wait` also where it is wrong."""
+async def add_model(options: argparse.Namespace, queen: QueenClient) -> None:
+    """A new model, whose digest the queen checks from now on. Raises CommandError, with `--wait` also where it is wrong."""
     digest = digest_of(options.digest_of) if options.digest_of else options.digest
     wanted = {"digest": digest, "cost_per_1k_tokens": options.cost, "metadata": dict(options.metadata or ()) or None}
     body = {"id": options.id, "model_ref": options.model_ref}
@@ -152,38 +152,38 @@ async def add_model(options: argparse.Namespace, queen: Queen) -> None:
     await show_verified(options, queen, await queen.call("POST", PATH, body))
 
 
-async def show_model(options: argparse.Namespace, queen: Queen) -> None:
-    """One model. Raises Failure."""
+async def show_model(options: argparse.Namespace, queen: QueenClient) -> None:
+    """One model. Raises CommandError."""
     show(options.json, await queen.get(below(PATH, options.id)), CatalogModel, whole)
 
 
-async def remove(options: argparse.Namespace, queen: Queen) -> None:
-    """One model less. Raises Failure."""
+async def remove(options: argparse.Namespace, queen: QueenClient) -> None:
+    """One model less. Raises CommandError."""
     await queen.bid("DELETE", below(PATH, options.id))
 
 
-async def retire(options: argparse.Namespace, queen: Queen) -> None:
-    """No task may ask for it. Raises Failure."""
+async def retire(options: argparse.Namespace, queen: QueenClient) -> None:
+    """No task may ask for it. Raises CommandError."""
     await _change(options, queen, ModelState.RETIRED)
 
 
-async def activate(options: argparse.Namespace, queen: Queen) -> None:
-    """Tasks may ask for it. Raises Failure."""
+async def activate(options: argparse.Namespace, queen: QueenClient) -> None:
+    """Tasks may ask for it. Raises CommandError."""
     await _change(options, queen, ModelState.ACTIVE)
 
 
-async def _change(options: argparse.Namespace, queen: Queen, state: ModelState) -> None:
+async def _change(options: argparse.Namespace, queen: QueenClient, state: ModelState) -> None:
     body = await queen.call("POST", below(PATH, options.id, "state"), {"state": state})
     show(options.json, body, CatalogModel, whole)
 
 
-async def verify(options: argparse.Namespace, queen: Queen) -> None:
-    """Have the digest checked. Raises Failure, with `--wait` also where it is not verified in the end."""
+async def verify(options: argparse.Namespace, queen: QueenClient) -> None:
+    """Have the digest checked. Raises CommandError, with `--wait` also where it is not verified in the end."""
     await show_verified(options, queen, await queen.call("POST", below(PATH, options.id, "verify")))
 
 
-async def availability(options: argparse.Namespace, queen: Queen) -> None:
-    """Which nodes have which models. Raises Failure."""
+async def availability(options: argparse.Namespace, queen: QueenClient) -> None:
+    """Which nodes have which models. Raises CommandError."""
     show(options.json, await queen.get("/v2/catalog/availability"), Availability, availability_text)
 
 

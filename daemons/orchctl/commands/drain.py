@@ -5,11 +5,11 @@ import argparse
 from llama_orch.contracts.operations import Operation
 from llama_orch.service.command_line import Parser
 from llama_orch.service.exit import ExitStatus
-from orchctl.command_line import Commands, identifier, milliseconds
+from orchctl.client import QueenClient, below, understood
+from orchctl.command import Commands, identifier, milliseconds
 from orchctl.commands.operations import check_outcome, followed, outcome
-from orchctl.failure import Failure
+from orchctl.errors import CommandError
 from orchctl.output import note, show
-from orchctl.queen import Queen, below, understood
 
 
 def add(commands: Commands) -> None:
@@ -28,8 +28,8 @@ def _add_target(command: Parser) -> None:
     command.add_argument("--no-wait", action="store_true", help=no_wait)
 
 
-async def drain(options: argparse.Namespace, queen: Queen) -> None:
-    """Drain, and wait until nothing runs there any more. Raises Failure; Ctrl-C ends the waiting only."""
+async def drain(options: argparse.Namespace, queen: QueenClient) -> None:
+    """Drain, and wait until nothing runs there any more. Raises CommandError; Ctrl-C ends the waiting only."""
     body = {} if options.deadline is None else {"deadline_ms": options.deadline}
     begun = await queen.call("POST", path_of(options, "drain"), body)
     try:
@@ -39,12 +39,12 @@ async def drain(options: argparse.Namespace, queen: Queen) -> None:
         raise
 
 
-async def resume(options: argparse.Namespace, queen: Queen) -> None:
-    """Undo a drain. Raises Failure."""
+async def resume(options: argparse.Namespace, queen: QueenClient) -> None:
+    """Undo a drain. Raises CommandError."""
     await _show(options, queen, await queen.call("POST", path_of(options, "resume")))
 
 
-async def _show(options: argparse.Namespace, queen: Queen, begun: bytes) -> None:
+async def _show(options: argparse.Namespace, queen: QueenClient, begun: bytes) -> None:
     if options.no_wait:
         show(options.json, begun, Operation, lambda operation: operation.operation_id)
         return
@@ -54,13 +54,13 @@ async def _show(options: argparse.Namespace, queen: Queen, begun: bytes) -> None
 
 
 def path_of(options: argparse.Namespace, verb: str) -> str:
-    """Where `verb` is asked for. Raises Failure where neither pool nor node is named."""
+    """Where `verb` is asked for. Raises CommandError where neither pool nor node is named."""
     if options.pool:
         return below("/v2/pools", options.pool, verb, node_id=options.node)
     if options.node:
         return below("/v2/nodes", options.node, verb)
     hint = f"As in: orchctl {verb} POOL, or orchctl {verb} --node NODE"
-    raise Failure("which pool or node is meant?", hint, ExitStatus.USAGE)
+    raise CommandError("which pool or node is meant?", hint, ExitStatus.USAGE)
 
 
 def _undo(options: argparse.Namespace) -> str:

@@ -3,9 +3,9 @@
 import argparse
 
 from llama_orch.contracts.nodes import GpuList, GpuView
-from orchctl.command_line import Commands
+from orchctl.client import QueenClient
+from orchctl.command import Commands
 from orchctl.output import show
-from orchctl.queen import Queen
 from orchctl.tables import cell, gib, one_line, table
 
 PATH = "/v2/gpus"
@@ -17,8 +17,8 @@ def add(commands: Commands) -> None:
     commands.add("gpus", gpus, "the GPUs of all machines")
 
 
-async def gpus(options: argparse.Namespace, queen: Queen) -> None:
-    """A table of them. Raises Failure."""
+async def gpus(options: argparse.Namespace, queen: QueenClient) -> None:
+    """A table of them. Raises CommandError."""
     show(options.json, await queen.get(PATH), GpuList, gpus_text)
 
 

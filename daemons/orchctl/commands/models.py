@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 
 from llama_orch.contracts.openai import ModelEntries, ModelEntry
-from orchctl.command_line import Commands
+from orchctl.client import QueenClient, understood
+from orchctl.command import Commands
 from orchctl.output import show
-from orchctl.queen import Queen, understood
 from orchctl.tables import cell, one_line, table, yes
 
 PATH = "/v1/models"
@@ -17,13 +17,13 @@ def add(commands: Commands) -> None:
     commands.add("models", models, "the models that clients may ask for")
 
 
-async def models(options: argparse.Namespace, queen: Queen) -> None:
-    """A table of them. Raises Failure."""
+async def models(options: argparse.Namespace, queen: QueenClient) -> None:
+    """A table of them. Raises CommandError."""
     show(options.json, await queen.get(PATH), ModelEntries, lambda found: models_text(found.data))
 
 
-async def offered(queen: Queen) -> list[ModelEntry]:
-    """They themselves, those that can answer now first. Raises Failure."""
+async def offered(queen: QueenClient) -> list[ModelEntry]:
+    """They themselves, those that can answer now first. Raises CommandError."""
     return sorted(understood(ModelEntries, await queen.get(PATH)).data, key=lambda model: not model.ready)
 
 

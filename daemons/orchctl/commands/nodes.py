@@ -7,11 +7,11 @@ from llama_orch.contracts.meta import Version
 from llama_orch.contracts.nodes import NodeList, NodeStatus, NodeView
 from llama_orch.contracts.pools import PoolStatus
 from llama_orch.service.exit import ExitStatus
-from orchctl.command_line import Commands, identifier
+from orchctl.client import QueenClient, below, understood
+from orchctl.command import Commands, identifier
 from orchctl.commands.pools import pools_text
-from orchctl.failure import Failure
+from orchctl.errors import CommandError
 from orchctl.output import show
-from orchctl.queen import Queen, below, understood
 from orchctl.tables import duration, one_line, table, whole
 
 PATH = "/v2/nodes"
@@ -28,8 +28,8 @@ def add(commands: Commands) -> None:
     command.add_argument("words", nargs="*", type=identifier, metavar="[remove] NODE", help=words)
 
 
-async def nodes(options: argparse.Namespace, queen: Queen) -> None:
-    """A table of nodes, or everything about one, or one less. Raises Failure."""
+async def nodes(options: argparse.Namespace, queen: QueenClient) -> None:
+    """A table of nodes, or everything about one, or one less. Raises CommandError."""
     match options.words:
         case []:
             version = understood(Version, await queen.get("/v2/meta/version")).version
@@ -39,7 +39,7 @@ async def nodes(options: argparse.Namespace, queen: Queen) -> None:
         case [node] if node != REMOVE:
             show(options.json, await queen.get(below(PATH, node)), NodeView, node_text)
         case _:
-            raise Failure("one node is meant", "As in: orchctl nodes [remove] NODE", ExitStatus.USAGE)
+            raise CommandError("one node is meant", "As in: orchctl nodes [remove] NODE", ExitStatus.USAGE)
 
 
 def nodes_text(found: NodeList, version: str) -> str:

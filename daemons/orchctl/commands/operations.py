@@ -8,10 +8,10 @@ import trio
 
 from llama_orch.contracts.operations import Operation, OperationList, OperationState
 from llama_orch.service.exit import ExitStatus
-from orchctl.command_line import Commands, identifier
-from orchctl.failure import Failure
-from orchctl.output import Line, show
-from orchctl.queen import Queen, below, understood
+from orchctl.client import QueenClient, below, understood
+from orchctl.command import Commands, identifier
+from orchctl.errors import CommandError
+from orchctl.output import StatusLine, show
 from orchctl.tables import age, duration, one_line, table, whole
 
 PATH = "/v2/operations"
@@ -30,8 +30,8 @@ def add(commands: Commands) -> None:
     command.add_argument("id", nargs="?", type=identifier, metavar="ID", help="show all that is known of this one")
 
 
-async def operations(options: argparse.Namespace, queen: Queen) -> None:
-    """A table of operations, or everything about one. Raises Failure."""
+async def operations(options: argparse.Namespace, queen: QueenClient) -> None:
+    """A table of operations, or everything about one. Raises CommandError."""
     if options.id:
         show(options.json, await queen.get(below(PATH, options.id)), Operation, whole)
         return
@@ -56,9 +56,9 @@ def _row(operation: Operation) -> tuple[str, ...]:
     )
 
 
-async def followed(queen: Queen, body: bytes) -> bytes:
-    """The operation that `body` was a moment ago, when it has ended; its progress is told meanwhile. Raises Failure."""
-    line = Line()
+async def followed(queen: QueenClient, body: bytes) -> bytes:
+    """The operation that `body` was a moment ago, when it has ended; its progress is told meanwhile. Raises CommandError."""
+    line = StatusLine()
     try:
         while (now := understood(Operation, body)).state is OperationState.RUNNING:
             line.show(progress(now))
@@ -69,13 +69,13 @@ async def followed(queen: Queen, body: bytes) -> bytes:
         line.clear()
 
 
-async def _asked(queen: Queen, path: str) -> bytes:
-    """Asked again where the queen is away, for PATIENCE_S seconds. Raises Failure."""
+async def _asked(queen: QueenClient, path: str) -> bytes:
+    """Asked again where the queen is away, for PATIENCE_S seconds. Raises CommandError."""
     give_up_at = trio.current_time() + PATIENCE_S
     while True:
         try:
             return await queen.get(path)
-        except Failure as failure:
+        except CommandError as failure:
             if failure.status not in PASSING or trio.current_time() >= give_up_at:
                 raise
         await trio.sleep(POLL_S)
@@ -103,6 +103,6 @@ def outcome(operation: Operation) -> str:
 
 
 def check_outcome(operation: Operation) -> None:
-    """Raises Failure where it has not come to what was wanted."""
+    """Raises CommandError where it has not come to what was wanted."""
     if operation.state in ENDS:
-        raise Failure(f"the {operation.kind} did not come to its end", "", ENDS[operation.state])
+        raise CommandError(f"the {operation.kind} did not come to its end", "", ENDS[operation.state])

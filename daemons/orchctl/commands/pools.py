@@ -7,10 +7,10 @@ from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.meta import Readiness, Version
 from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolList, PoolState, PoolStatus
 from llama_orch.contracts.tasks import TaskList
-from orchctl.command_line import Commands
+from orchctl.client import QueenClient, understood
+from orchctl.command import Commands
 from orchctl.output import emit, show
-from orchctl.paging import Wish, pages
-from orchctl.queen import Queen, understood
+from orchctl.paging import PageRange, pages
 from orchctl.tables import one_line, table
 
 CONFIGURE = (
@@ -26,8 +26,8 @@ def add(commands: Commands) -> None:
     commands.add("pools", pools, "the pools and how they are")
 
 
-async def pools(options: argparse.Namespace, queen: Queen) -> None:
-    """The pools. Raises Failure."""
+async def pools(options: argparse.Namespace, queen: QueenClient) -> None:
+    """The pools. Raises CommandError."""
     show(options.json, await queen.get("/v2/pools"), PoolList, lambda found: pools_text(found.pools))
 
 
@@ -76,8 +76,8 @@ class Status(Outbound):
     pools: list[PoolStatus]
 
 
-async def status(options: argparse.Namespace, queen: Queen) -> None:
-    """Version, readiness, open tasks and pools: several answers of the queen in one document. Raises Failure."""
+async def status(options: argparse.Namespace, queen: QueenClient) -> None:
+    """Version, readiness, open tasks and pools: several answers of the queen in one document. Raises CommandError."""
     found = Status(
         url=queen.url,
         version=understood(Version, await queen.get("/v2/meta/version")),
@@ -97,6 +97,6 @@ def _head(found: Status) -> str:
     return f"queen-rbee {found.version.version} at {found.url}: {readiness}, {tasks}"
 
 
-async def _count(queen: Queen, state: str) -> int:
-    bodies = await pages(queen, "/v2/tasks", Wish(every=True), state=state)
+async def _count(queen: QueenClient, state: str) -> int:
+    bodies = await pages(queen, "/v2/tasks", PageRange(every=True), state=state)
     return sum(understood(TaskList, body).count for body in bodies)

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 from llama_orch.contracts.sessions import SessionList, SessionView
 from llama_orch.service.exit import ExitStatus
-from orchctl.command_line import Commands, identifier, number, paged
-from orchctl.failure import Failure
+from orchctl.client import QueenClient, below
+from orchctl.command import Commands, identifier, number, paged
+from orchctl.errors import CommandError
 from orchctl.output import show
 from orchctl.paging import show_pages
-from orchctl.queen import Queen, below
 from orchctl.tables import cell, duration, one_line, table, whole, yes
 
 PATH = "/v2/sessions"
@@ -30,8 +30,8 @@ def add(commands: Commands) -> None:
     command.add_argument("--cost-budget", type=number, metavar="X", help="cost that it may run up in its life")
 
 
-async def sessions(options: argparse.Namespace, queen: Queen) -> None:
-    """List sessions, or show, change or end one. Raises Failure."""
+async def sessions(options: argparse.Namespace, queen: QueenClient) -> None:
+    """List sessions, or show, change or end one. Raises CommandError."""
     change = {name: value for name in LIMITS if (value := getattr(options, name)) is not None}
     _sensible(options, change)
     if options.id is None:
@@ -46,9 +46,9 @@ async def sessions(options: argparse.Namespace, queen: Queen) -> None:
 def _sensible(options: argparse.Namespace, change: dict[str, object]) -> None:
     hint = "See orchctl sessions --help."
     if options.id is None and (options.delete or change):
-        raise Failure("which session is meant?", f"Give its id. {hint}", ExitStatus.USAGE)
+        raise CommandError("which session is meant?", f"Give its id. {hint}", ExitStatus.USAGE)
     if options.delete and change:
-        raise Failure("a session that ends needs no limits", hint, ExitStatus.USAGE)
+        raise CommandError("a session that ends needs no limits", hint, ExitStatus.USAGE)
 
 
 def sessions_text(found: Sequence[SessionList]) -> str:

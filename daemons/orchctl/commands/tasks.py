@@ -4,11 +4,11 @@ import argparse
 from collections.abc import Sequence
 
 from llama_orch.contracts.tasks import TaskList, TaskState, TaskView
-from orchctl.command_line import Commands, identifier, paged
-from orchctl.failure import Failure, together
+from orchctl.client import QueenClient, below
+from orchctl.command import Commands, identifier, paged
+from orchctl.errors import CommandError, together
 from orchctl.output import show
 from orchctl.paging import show_pages
-from orchctl.queen import Queen, below
 from orchctl.submit.submit import cancel
 from orchctl.tables import age, ms, one_line, table, whole
 
@@ -25,8 +25,8 @@ def add(commands: Commands) -> None:
     command.add_argument("ids", nargs="+", type=identifier, metavar="ID", help="task to cancel")
 
 
-async def tasks(options: argparse.Namespace, queen: Queen) -> None:
-    """A table of tasks, or everything about one. Raises Failure."""
+async def tasks(options: argparse.Namespace, queen: QueenClient) -> None:
+    """A table of tasks, or everything about one. Raises CommandError."""
     if options.id:
         show(options.json, await queen.get(below("/v2/tasks", options.id)), TaskView, whole)
         return
@@ -53,13 +53,13 @@ def _row(task: TaskView) -> tuple[str, ...]:
     )
 
 
-async def cancel_each(options: argparse.Namespace, queen: Queen) -> None:
-    """Cancel every task named, also those behind one that cannot be. Raises Failure for all that could not."""
+async def cancel_each(options: argparse.Namespace, queen: QueenClient) -> None:
+    """Cancel every task named, also those behind one that cannot be. Raises CommandError for all that could not."""
     failures = []
     for task_id in options.ids:
         try:
             await cancel(queen, task_id)
-        except Failure as failure:
+        except CommandError as failure:
             failures.append(failure)
     if failures:
         raise together(failures)

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llama_orch.contracts.base import Outbound
 from llama_orch.http.client.sse import ServerSentEvent
-from orchctl.output import Line, emit, emit_json
-from orchctl.queen import understood
+from orchctl.client import understood
+from orchctl.output import StatusLine, emit, emit_json
 from orchctl.tables import cell, one_line, place, table
 
 
@@ -64,12 +64,12 @@ class Display:
 
     as_json: bool
     inputs: Sequence[str] = ()
-    line: Line = field(default_factory=Line)
+    line: StatusLine = field(default_factory=StatusLine)
     open: bool = False
     """Whether the cursor stands behind text of the answer."""
 
     def event(self, event: ServerSentEvent) -> None:
-        """Show one event of the stream. Raises Failure where it is not understood."""
+        """Show one event of the stream. Raises CommandError where it is not understood."""
         if self.as_json:
             data = understood(Anything, event.data.encode()).model_extra or {}
             emit_json({"event": event.name, **data})

@@ -9,8 +9,8 @@ from typing import get_args
 from llama_orch.contracts.engines import EngineKind
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.service.command_line import Parser
-from orchctl.command_line import identifier, number
-from orchctl.texts import Texts
+from orchctl.command import identifier, number
+from orchctl.texts import TaskInput
 
 
 def add_options(command: Parser) -> None:
@@ -54,7 +54,7 @@ def _add_generation(command: Parser) -> None:
     command.add_argument("--output-mode", choices=["text", "json", "edits"], help="a hint for the engine")
 
 
-def task_of(options: argparse.Namespace, texts: Texts) -> dict[str, object]:
+def task_of(options: argparse.Namespace, texts: TaskInput) -> dict[str, object]:
     """The body of POST /v2/tasks with `texts`; what was not given is left out."""
     wanted = {field: getattr(options, field, None) for field in TaskRequest.model_fields}
     wanted |= {"placement": _placement(options), "prompt": texts.prompt, "inputs": texts.inputs}

@@ -9,12 +9,12 @@ import trio
 from llama_orch.contracts.tasks import TaskAccepted
 from llama_orch.http.client.client import KeptConnections
 from llama_orch.service.exit import ExitStatus
-from orchctl.command_line import Commands
-from orchctl.failure import Failure, Said, later
-from orchctl.output import Line, show
-from orchctl.queen import Queen, below, understood
+from orchctl.client import QueenClient, below, understood
+from orchctl.command import Commands
+from orchctl.errors import CommandError, Said, later
+from orchctl.output import StatusLine, show
 from orchctl.submit.display import Display
-from orchctl.submit.events import read_to_end
+from orchctl.submit.event_stream import read_to_end
 from orchctl.submit.request import add_options, task_of
 from orchctl.texts import texts_of
 from orchctl.waiting import heeding
@@ -30,8 +30,8 @@ def add(commands: Commands) -> None:
     command.add_argument("--quiet", action="store_true", help="no word about waiting")
 
 
-async def submit(options: argparse.Namespace, queen: Queen) -> None:
-    """Hand in a task and, unless detached, show it to its end. Raises Failure."""
+async def submit(options: argparse.Namespace, queen: QueenClient) -> None:
+    """Hand in a task and, unless detached, show it to its end. Raises CommandError."""
     texts = texts_of(options.workload, options.text)
     async with KeptConnections() as kept:
         bidding = replace(queen, connections=kept)
@@ -40,11 +40,11 @@ async def submit(options: argparse.Namespace, queen: Queen) -> None:
         if options.detach:
             show(options.json, answer, TaskAccepted, lambda found: str(found.task_id))
             return
-        await follow(queen, bidding, accepted, Display(options.json, texts.inputs or (), Line(options.quiet)))
+        await follow(queen, bidding, accepted, Display(options.json, texts.inputs or (), StatusLine(options.quiet)))
 
 
-async def follow(queen: Queen, bidding: Queen, accepted: TaskAccepted, display: Display) -> None:
-    """Show the task's events to the end, resuming where a connection breaks. Raises Failure when the task fails.
+async def follow(queen: QueenClient, bidding: QueenClient, accepted: TaskAccepted, display: Display) -> None:
+    """Show the task's events to the end, resuming where a connection breaks. Raises CommandError when the task fails.
 
     Where this ends before the task does (Ctrl-C, SIGTERM, a closed pipe) the task is cancelled: nobody is left to read
     it. That is asked of `bidding`, the same queen over the connection by which the task was handed in: to look a name
@@ -63,19 +63,19 @@ async def follow(queen: Queen, bidding: Queen, accepted: TaskAccepted, display: 
             raise _failed(understood(Said, last.data.encode()))
 
 
-async def _abandon(queen: Queen, task_id: str) -> None:
+async def _abandon(queen: QueenClient, task_id: str) -> None:
     """Cancel the task; that nobody answers is no error here: then it has gone with the queen."""
-    with suppress(Failure):
+    with suppress(CommandError):
         await cancel(queen, task_id)
 
 
-async def cancel(queen: Queen, task_id: str) -> None:
-    """Cancel a task, or nothing where it has ended. Raises Failure."""
+async def cancel(queen: QueenClient, task_id: str) -> None:
+    """Cancel a task, or nothing where it has ended. Raises CommandError."""
     await queen.bid("POST", below("/v2/tasks", task_id, "cancel"))
 
 
-def _failed(error: Said) -> Failure:
+def _failed(error: Said) -> CommandError:
     status = ExitStatus.TEMPORARY if error.retriable else ExitStatus.SOFTWARE
     hint = "It may be submitted again." if error.retriable else ""
     hint = f"{hint} {later(error.retry_after_ms)}".strip()
-    return Failure(f"the task failed: {error.code}: {error.message}", hint, status)
+    return CommandError(f"the task failed: {error.code}: {error.message}", hint, status)

@@ -1,4 +1,4 @@
-"""What a queen of CLOUD_PROFILE says of her nodes and pools: good answers, from which tests depart."""
+"""What a queen of CLOUD_PROFILE says of queen nodes and pools: good answers, from which tests depart."""
 
 from llama_orch import VERSION
 from llama_orch.contracts.nodes import NodeView

@@ -32,18 +32,18 @@ class Ended:
     err: str
 
 
-def orchctl(*arguments: str, stdin: bytes = b"", **given: str) -> subprocess.CompletedProcess[str]:
+def run_process(*arguments: str, stdin: bytes = b"", **given: str) -> subprocess.CompletedProcess[str]:
     """Run to the end; whatever happens, no traceback."""
-    ended = subprocess.run(
+    result = subprocess.run(
         command(*arguments), input=stdin, env=environment(**given), capture_output=True, timeout=LIMIT_S, check=False
     )
-    out, err = ended.stdout.decode(errors="replace"), ended.stderr.decode(errors="replace")
+    out, err = result.stdout.decode(errors="replace"), result.stderr.decode(errors="replace")
     assert "Traceback" not in out + err, err
     assert "Exception ignored" not in err, err
-    return subprocess.CompletedProcess(ended.args, ended.returncode, out, err)
+    return subprocess.CompletedProcess(result.args, result.returncode, out, err)
 
 
-def here(*arguments: str, stdin: str | bytes = "", **given: str) -> Ended:
+def run(*arguments: str, stdin: str | bytes = "", **given: str) -> Ended:
     """Run in this process, without the third of a second that a start takes; a traceback is the test's own."""
     data = stdin.encode() if isinstance(stdin, str) else stdin
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
@@ -55,6 +55,6 @@ def here(*arguments: str, stdin: str | bytes = "", **given: str) -> Ended:
     ):
         try:
             status = main([*arguments])
-        except SystemExit as ended:
-            status = int(ended.code or 0)
+        except SystemExit as result:
+            status = int(result.code or 0)
     return Ended(status, *(text.buffer.getvalue().decode() for text in (out, err)))

@@ -37,7 +37,7 @@ class Request:
 
 
 @dataclass
-class Queen:
+class ScriptedQueen:
     """Answers by `"METHOD /path"`, else by ANYTHING, the last one again and again.
 
     `asked` is what came, `left` those of it whose client has closed a connection that was held open.
@@ -175,7 +175,7 @@ def submitting(*streams: bytes, **more: bytes) -> dict[str, list[bytes]]:
 
 
 class _Handler(socketserver.StreamRequestHandler):
-    queen: Queen
+    queen: ScriptedQueen
 
     def handle(self) -> None:
         line = self.rfile.readline().decode().rpartition(" ")[0]
@@ -204,9 +204,9 @@ class _UnixServer(socketserver.ThreadingUnixStreamServer):
 
 
 @contextmanager
-def queen(answers: dict[str, list[bytes]], path: Path | None = None) -> Iterator[Queen]:
+def serve(answers: dict[str, list[bytes]], path: Path | None = None) -> Iterator[ScriptedQueen]:
     """A running queen with this script, on a port or on a Unix socket at `path`."""
-    made = Queen(answers)
+    made = ScriptedQueen(answers)
     handler: Callable[..., _Handler] = type("Handler", (_Handler,), {"queen": made})
     with _UnixServer(str(path), handler) if path else _Server(("127.0.0.1", 0), handler) as server:
         made.url = f"unix:{path}" if path else f"http://127.0.0.1:{server.socket.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""orchctl on a real terminal: a pty that a test types at and reads, and what a person would see on it."""
+"""orchctl on a real terminal: a pty that a test types at and reads, and what a tty would see on it."""
 
 import os
 import pty
@@ -88,7 +88,7 @@ def screen(output: str) -> list[str]:
 
 @contextmanager
 def terminal(*arguments: str, columns: int = 0, **given: str) -> Iterator[Terminal]:
-    """orchctl with a terminal of its own, `columns` wide (0: unknown); ended if the block leaves it running."""
+    """orchctl with a terminal of its own, `columns` wide (0: unknown); result if the block leaves it running."""
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (24, columns))
     try:

@@ -9,8 +9,8 @@ import pytest
 
 from orchctl import destination
 from orchctl.destination import DEFAULT_URL, socket_advice, url_of, usable
-from tests.unit.orchctl.running import here
-from tests.unit.orchctl.scripted_queen import error, queen, reply
+from tests.unit.orchctl.running import run
+from tests.unit.orchctl.scripted_queen import error, reply, serve
 
 FROM_VARIABLE = {"ORCHESTRATORD_URL": "http://variable:1"}
 TASKS = {"GET /v2/tasks": [reply(200, {"tasks": [], "count": 0})]}
@@ -57,29 +57,29 @@ def test_socket_that_may_not_be_opened_is_not_used(denied: Path) -> None:
 def test_request_over_the_socket_reaches_the_queen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "A queen%2f.sock"
     monkeypatch.setattr(destination, "SOCKET", path)
-    with queen(TASKS, path) as her:
-        assert here("tasks").status == 0
-        assert her.asked[0].headers["host"] == "localhost"
-        assert here("tasks", "--url", f"unix:{path}").status == 0
+    with serve(TASKS, path) as queen:
+        assert run("tasks").status == 0
+        assert queen.asked[0].headers["host"] == "localhost"
+        assert run("tasks", "--url", f"unix:{path}").status == 0
 
 
 def test_error_names_the_socket_that_nobody_listens_on(listening: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(destination, "SOCKET", listening)
-    ended = here("tasks")
-    assert ended.status == 69
-    assert f"cannot connect to {listening}: Connection refused" in ended.err
-    assert "ORCHESTRATORD_URL" not in ended.err
+    result = run("tasks")
+    assert result.status == 69
+    assert f"cannot connect to {listening}: Connection refused" in result.err
+    assert "ORCHESTRATORD_URL" not in result.err
 
 
 @pytest.mark.parametrize("url", ["unix:", "unix:/a\nb"])
 def test_unix_url_without_a_path_is_a_wrong_command_line(url: str) -> None:
-    assert here("tasks", "--url", url).status == 64
+    assert run("tasks", "--url", url).status == 64
 
 
 def test_missing_token_advice_names_the_socket(listening: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(destination, "SOCKET", listening)
-    with queen(UNAUTHORIZED) as her:
-        assert f"--url unix:{listening}" in here("tasks", "--url", her.url).err
+    with serve(UNAUTHORIZED) as queen:
+        assert f"--url unix:{listening}" in run("tasks", "--url", queen.url).err
 
 
 def test_missing_token_advice_names_the_group(denied: Path) -> None:

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from llama_orch.http.client.sse import ServerSentEvent
 from llama_orch.service.exit import ExitStatus
-from orchctl.failure import Failure
-from orchctl.output import Line, emit, emit_json, explain, note
+from orchctl.errors import CommandError
+from orchctl.output import StatusLine, emit, emit_json, explain, note
 from orchctl.submit.display import Display, result_text
 from orchctl.tables import cell, place, table
-from tests.unit.orchctl.running import here
-from tests.unit.orchctl.scripted_queen import END, queen, stream, submitting
+from tests.unit.orchctl.running import run
+from tests.unit.orchctl.scripted_queen import END, serve, stream, submitting
 from tests.unit.orchctl.terminal import screen
 
 VECTORS = {
@@ -44,7 +44,7 @@ class Watched(io.StringIO):
 @given(st.lists(st.text(st.characters(codec="ascii", categories=("L", "N", "Zs")), max_size=100), min_size=1))
 def test_a_line_that_is_kept_up_to_date_leaves_no_trace(texts: list[str]) -> None:
     with mock.patch("sys.stderr", Watched()) as terminal:
-        line = Line()
+        line = StatusLine()
         for text in texts:
             line.show(text)
             assert screen(terminal.getvalue()) == [f"orchctl: {text}"[:79].rstrip()]
@@ -55,16 +55,16 @@ def test_a_line_that_is_kept_up_to_date_leaves_no_trace(texts: list[str]) -> Non
 
 def test_a_line_is_cut_where_it_would_wrap() -> None:
     with mock.patch("sys.stderr", Watched()) as terminal:
-        Line().show("x" * 200)
+        StatusLine().show("x" * 200)
     assert screen(terminal.getvalue()) == [f"orchctl: {'x' * 70}"]
 
 
 def test_nothing_of_it_goes_into_a_pipe_or_to_somebody_who_wants_quiet() -> None:
     with mock.patch("sys.stderr", io.StringIO()) as pipe:
-        Line().show("x")
+        StatusLine().show("x")
         note("x")
     with mock.patch("sys.stderr", Watched()) as terminal:
-        Line(quiet=True).show("x")
+        StatusLine(quiet=True).show("x")
     assert pipe.getvalue() == terminal.getvalue() == ""
 
 
@@ -80,9 +80,9 @@ def test_a_terminal_is_not_told_what_it_would_obey_but_a_pipe_gets_it_all() -> N
 
 def test_words_and_json_for_a_terminal_command_it_as_little() -> None:
     with mock.patch("sys.stderr", Watched()) as terminal:
-        explain(Failure("a\x1b[2J\nb", "c\x9bd", ExitStatus.DATA))
+        explain(CommandError("a\x1b[2J\nb", "c\x9bd", ExitStatus.DATA))
         note("\x1bn")
-        Line().show("\x1bl")
+        StatusLine().show("\x1bl")
     with mock.patch("sys.stdout", Watched()) as out:
         emit_json({"t": "\x1b\x9b"})
     assert terminal.getvalue() == "orchctl: a?[2J\norchctl: b\norchctl: c?d\norchctl: ?n\n\rorchctl: ?l".replace(
@@ -140,8 +140,8 @@ def test_a_lost_connection_is_told_where_no_answer_is_cut() -> None:
 def test_results_are_shown_and_with_json_they_are_the_engines_own() -> None:
     events = stream(("metrics", {"queue_depth": 0, "pool_id": "p"}), ("result", RANKING), ("end", END))
     words = ("submit", "--workload", "rerank", "q", "good", "bad")
-    with queen(submitting(events)) as her:
-        ended = here(*words, "--url", her.url)
-        lines = here(*words, "--json", "--url", her.url).out.splitlines()
-    assert (ended.status, ended.out.split()[-3:]) == (0, ["-3.25", "1", "bad"])
+    with serve(submitting(events)) as queen:
+        result = run(*words, "--url", queen.url)
+        lines = run(*words, "--json", "--url", queen.url).out.splitlines()
+    assert (result.status, result.out.split()[-3:]) == (0, ["-3.25", "1", "bad"])
     assert json.loads(lines[1]) == {"event": "result", **RANKING}

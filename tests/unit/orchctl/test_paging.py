@@ -2,10 +2,10 @@
 
 import pytest
 
-from orchctl.failure import Failure
-from orchctl.paging import Wish, pages
-from orchctl.queen import Queen
-from tests.unit.orchctl.scripted_queen import error, queen, reply
+from orchctl.client import QueenClient
+from orchctl.errors import CommandError
+from orchctl.paging import PageRange, pages
+from tests.unit.orchctl.scripted_queen import error, reply, serve
 
 LIST = {
     "GET /x?limit=2": [reply(200, {"next": "b"})],
@@ -21,25 +21,27 @@ LIST = {
 @pytest.mark.parametrize(
     ("wish", "count"),
     [
-        (Wish(limit=2), 1),
-        (Wish(limit=2, every=True), 3),
-        (Wish(limit=2, before="b"), 1),
-        (Wish(limit=2, before="b", every=True), 2),
-        (Wish(limit=2, before="d", every=True), 1),
+        (PageRange(limit=2), 1),
+        (PageRange(limit=2, every=True), 3),
+        (PageRange(limit=2, before="b"), 1),
+        (PageRange(limit=2, before="b", every=True), 2),
+        (PageRange(limit=2, before="d", every=True), 1),
     ],
 )
-async def test_one_page_or_all_from_there_on(wish: Wish, count: int) -> None:
-    with queen(LIST) as her:
-        assert len(await pages(Queen(her.url), "/x", wish)) == len(her.asked) == count
+async def test_one_page_or_all_from_there_on(wish: PageRange, count: int) -> None:
+    with serve(LIST) as queen:
+        assert len(await pages(QueenClient(queen.url), "/x", wish)) == len(queen.asked) == count
 
 
-@pytest.mark.parametrize("wish", [Wish(), Wish(every=True)])
-async def test_how_many_are_asked_for_is_the_queens_choice_or_for_all_the_most_she_gives(wish: Wish) -> None:
-    with queen(LIST) as her:
-        await pages(Queen(her.url), "/x", wish, kind="k", tag=None)
-        assert [request.line for request in her.asked] == ["GET /x?limit=500&kind=k" if wish.every else "GET /x?kind=k"]
+@pytest.mark.parametrize("wish", [PageRange(), PageRange(every=True)])
+async def test_how_many_are_asked_for_is_the_queens_choice_or_for_all_the_most_she_gives(wish: PageRange) -> None:
+    with serve(LIST) as queen:
+        await pages(QueenClient(queen.url), "/x", wish, kind="k", tag=None)
+        assert [request.line for request in queen.asked] == [
+            "GET /x?limit=500&kind=k" if wish.every else "GET /x?kind=k"
+        ]
 
 
 async def test_a_list_that_breaks_off_is_no_shorter_list() -> None:
-    with queen(LIST) as her, pytest.raises(Failure, match="is no task any more"):
-        await pages(Queen(her.url), "/x", Wish(limit=2, before="odd", every=True))
+    with serve(LIST) as queen, pytest.raises(CommandError, match="is no task any more"):
+        await pages(QueenClient(queen.url), "/x", PageRange(limit=2, before="odd", every=True))

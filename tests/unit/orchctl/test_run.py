@@ -14,8 +14,8 @@ from unittest import mock
 import pytest
 
 from orchctl.__main__ import main
-from tests.unit.orchctl.running import LIMIT_S, command, environment, orchctl
-from tests.unit.orchctl.scripted_queen import queen, reply
+from tests.unit.orchctl.running import LIMIT_S, command, environment, run_process
+from tests.unit.orchctl.scripted_queen import reply, serve
 
 HELP = pytest.mark.parametrize("words", [("--help",), ("--version",), ("submit", "--help")])
 DAEMONS_ONLY = ("queen_rbee", "quart", "hypercorn", "prometheus_client", "sqlite3", "readline")
@@ -29,20 +29,23 @@ def in_shell(script: str, *words: str) -> "subprocess.CompletedProcess[str]":
 
 @HELP
 def test_help_that_nobody_reads_to_its_end_is_quiet(words: tuple[str, ...]) -> None:
-    ended = in_shell('"$@" | true; exit ${PIPESTATUS[0]}', *words)
-    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
+    result = in_shell('"$@" | true; exit ${PIPESTATUS[0]}', *words)
+    assert (result.returncode, result.stderr) == (128 + signal.SIGPIPE, "")
 
 
 @HELP
 def test_help_that_cannot_be_written_says_so(words: tuple[str, ...]) -> None:
-    ended = in_shell('exec "$@" >/dev/full', *words)
-    assert (ended.returncode, ended.stderr) == (74, "orchctl: the output cannot be written: No space left on device\n")
+    result = in_shell('exec "$@" >/dev/full', *words)
+    assert (result.returncode, result.stderr) == (
+        74,
+        "orchctl: the output cannot be written: No space left on device\n",
+    )
 
 
 @pytest.mark.parametrize("where", ["/dev/full", ">(true)"])
 def test_words_that_nobody_reads_change_nothing(where: str) -> None:
-    ended = in_shell(f'"$@" 2> {where}', "pools", "--url", "http://127.0.0.1:9")
-    assert (ended.returncode, ended.stdout, ended.stderr) == (69, "", "")
+    result = in_shell(f'"$@" 2> {where}', "pools", "--url", "http://127.0.0.1:9")
+    assert (result.returncode, result.stdout, result.stderr) == (69, "", "")
 
 
 @pytest.mark.parametrize("module", ["orchctl.run", "orchctl.commands.tasks", "trio"])
@@ -118,15 +121,15 @@ def connecting(port: int) -> int:
 def test_nothing_is_loaded_that_only_daemons_need() -> None:
     """A command starts in 0.3 s (measured), two thirds of it for trio and pydantic; each of these would add to it."""
     script = "import sys, orchctl.run; print(*sys.modules)"
-    ended = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, timeout=LIMIT_S, check=True
     )
-    loaded = {name.partition(".")[0] for name in ended.stdout.split()}
+    loaded = {name.partition(".")[0] for name in result.stdout.split()}
     assert "orchctl" in loaded
     assert not loaded & set(DAEMONS_ONLY)
 
 
 def test_the_status_of_a_run_is_the_one_of_the_process() -> None:
-    with queen({"GET /v2/pools": [reply(200, {"pools": [], "count": 0})]}) as her:
-        assert orchctl("pools", "--url", her.url).returncode == main(["pools", "--url", her.url]) == 0
-    assert orchctl("pools", "--url", her.url).returncode == main(["pools", "--url", her.url]) == 69
+    with serve({"GET /v2/pools": [reply(200, {"pools": [], "count": 0})]}) as queen:
+        assert run_process("pools", "--url", queen.url).returncode == main(["pools", "--url", queen.url]) == 0
+    assert run_process("pools", "--url", queen.url).returncode == main(["pools", "--url", queen.url]) == 69

@@ -16,16 +16,16 @@ from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolList, Pool
 from llama_orch.service.exit import ExitStatus
 from orchctl.check.certificates import Certificate
 from orchctl.check.check import found, report_of, report_text
-from orchctl.check.facts import Facts
 from orchctl.check.findings import Finding, Level, of_pools
-from orchctl.check.this_machine import Local
-from orchctl.failure import Failure
+from orchctl.check.local_node import LocalNode
+from orchctl.check.observations import Observations
+from orchctl.errors import CommandError
 from tests.unit.orchctl.cluster import SNAPSHOT, node, pool
 
 OK, WARNING, PROBLEM = Level.OK, Level.WARNING, Level.PROBLEM
 REACHED = NodeReachability(node_id="gpu-1", address="http://gpu-1:9200", reachable=True, latency_ms=1.6)
 CLOSED = NodeReachability(node_id="gpu-1", address="http://gpu-1:9200", reachable=False, problem="no route to host")
-SILENT = Failure("there is no answer", "Is it running?", ExitStatus.UNAVAILABLE)
+SILENT = CommandError("there is no answer", "Is it running?", ExitStatus.UNAVAILABLE)
 READY = Readiness(ready=True, reasons=[])
 
 
@@ -37,7 +37,7 @@ def nodes(*given: NodeView) -> NodeList:
     return NodeList(nodes=[*given], count=len(given))
 
 
-GOOD = Facts(
+GOOD = Observations(
     url="http://q:8080",
     token="token_fp6=abcdef from LLORCH_API_TOKEN",
     ahead_s=0.2,
@@ -46,7 +46,7 @@ GOOD = Facts(
     pools=pools(pool()),
     nodes=nodes(node()),
     reachability={"gpu-1": REACHED},
-    local=Local("http://127.0.0.1:9200", expected=True, ready=READY, node_id="gpu-1"),
+    local=LocalNode("http://127.0.0.1:9200", expected=True, ready=READY, node_id="gpu-1"),
 )
 
 
@@ -83,9 +83,9 @@ def test_none_known_names_both_daemons_that_may_be_to_blame() -> None:
     assert "engine-provisioner" in finding.mend
 
 
-def refusal(code: str, status: int = 401) -> Failure:
+def refusal(code: str, status: int = 401) -> CommandError:
     assert status in (401, 403)
-    return Failure(f"{code}: no", "", ExitStatus.NO_PERMISSION, code=code)
+    return CommandError(f"{code}: no", "", ExitStatus.NO_PERMISSION, code=code)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_token_that_is_refused_is_one_problem_and_says_whose_it_is(
 
 
 def test_check_of_unconfigured_machine_names_the_pools_file() -> None:
-    (finding,) = of_pools(Facts("http://q", pools=pools()))
+    (finding,) = of_pools(Observations("http://q", pools=pools()))
     assert all(path in finding.mend for path in (POOLS_FILE, POOLS_EXAMPLE))
 
 
@@ -123,16 +123,16 @@ CASES: dict[str, tuple[dict[str, Any], list[tuple[Level, str]]]] = {
     "pools that cannot be had": ({"pools": SILENT}, [(PROBLEM, "pools")]),
     "nodes that cannot be had": ({"nodes": SILENT}, [(PROBLEM, "nodes")]),
     "a queen without nodes": (
-        {"nodes": Failure("no", "", ExitStatus.UNAVAILABLE, code="NOT_FOUND")},
+        {"nodes": CommandError("no", "", ExitStatus.UNAVAILABLE, code="NOT_FOUND")},
         [(WARNING, "nodes")],
     ),
     "a node that is not registered": ({"nodes": nodes()}, [(PROBLEM, "this node")]),
     "a node whose daemon is silent": (
-        {"local": Local("http://x", expected=True, ready=SILENT)},
+        {"local": LocalNode("http://x", expected=True, ready=SILENT)},
         [(PROBLEM, "this node")],
     ),
     "a node that is not ready": (
-        {"local": Local("http://x", expected=False, ready=Readiness(ready=False, reasons=["GPU"]))},
+        {"local": LocalNode("http://x", expected=False, ready=Readiness(ready=False, reasons=["GPU"]))},
         [(WARNING, "this node")],
     ),
 }
@@ -144,10 +144,10 @@ def test_what_is_wrong_is_told_once(name: str) -> None:
     assert wrong_with(**changed) == wrong
 
 
-def here(standing: object = None, **changed: Any) -> Local:
+def local_node(standing: object = None, **changed: Any) -> LocalNode:
     """This machine as a node, whose pool-managerd says `standing` of itself."""
     plain = {"ready": READY, "machine_id": "0" * 32, "standing": standing or SILENT}
-    return Local("http://127.0.0.1:9200", **{"expected": False, **plain, **changed})
+    return LocalNode("http://127.0.0.1:9200", **{"expected": False, **plain, **changed})
 
 
 def cloud(**changed: Any) -> NodeStanding:
@@ -160,38 +160,50 @@ LOST = cloud(registered=False, problem="it answers 401: the token is another one
 OTHER_MACHINE = nodes(node(machine_id="1" * 32))
 
 HERE_CASES: dict[str, tuple[dict[str, Any], Level, list[str]]] = {
-    "registered and heard": ({"local": here(cloud())}, OK, ["it reaches the queen at http://q:8080"]),
-    "known by its machine id": ({"local": here()}, OK, ["the queen knows it as gpu-1: online", "http://gpu-1:9200"]),
-    "not reached by the queen": ({"local": here(), "reachability": {}}, OK, ["the queen knows it as gpu-1: online"]),
+    "registered and heard": ({"local": local_node(cloud())}, OK, ["it reaches the queen at http://q:8080"]),
+    "known by its machine id": (
+        {"local": local_node()},
+        OK,
+        ["the queen knows it as gpu-1: online", "http://gpu-1:9200"],
+    ),
+    "not reached by the queen": (
+        {"local": local_node(), "reachability": {}},
+        OK,
+        ["the queen knows it as gpu-1: online"],
+    ),
     "refused by the queen": (
-        {"local": here(LOST), "nodes": nodes()},
+        {"local": local_node(LOST), "nodes": nodes()},
         PROBLEM,
         ["401", "token_fp6=1a2b3c", "both logs"],
     ),
-    "cut off from the queen": ({"local": here(cloud(problem="no route to host"))}, WARNING, ["no route to host"]),
-    "not registered yet": ({"local": here(cloud(registered=False))}, WARNING, ["registering with"]),
-    "registered with another queen": ({"local": here(cloud()), "nodes": nodes()}, PROBLEM, ["gpu-1 is not registered"]),
+    "cut off from the queen": ({"local": local_node(cloud(problem="no route to host"))}, WARNING, ["no route to host"]),
+    "not registered yet": ({"local": local_node(cloud(registered=False))}, WARNING, ["registering with"]),
+    "registered with another queen": (
+        {"local": local_node(cloud()), "nodes": nodes()},
+        PROBLEM,
+        ["gpu-1 is not registered"],
+    ),
     "a name that is taken": (
-        {"local": here(cloud()), "nodes": OTHER_MACHINE},
+        {"local": local_node(cloud()), "nodes": OTHER_MACHINE},
         PROBLEM,
         ["another machine as gpu-1", "nodes remove gpu-1"],
     ),
     "of a name that another machine has": (
-        {"local": here(node_id="gpu-1"), "nodes": OTHER_MACHINE},
+        {"local": local_node(node_id="gpu-1"), "nodes": OTHER_MACHINE},
         PROBLEM,
         ["another machine as gpu-1"],
     ),
     "in the other profile": (
-        {"local": here(HOME), "nodes": OTHER_MACHINE},
+        {"local": local_node(HOME), "nodes": OTHER_MACHINE},
         WARNING,
         ["HOME_PROFILE", "POOL_MANAGERD_"],
     ),
     "a token that only the queen takes": (
-        {"local": here(Failure("BAD_TOKEN: no", "", ExitStatus.NO_PERMISSION, code="BAD_TOKEN"))},
+        {"local": local_node(CommandError("BAD_TOKEN: no", "", ExitStatus.NO_PERMISSION, code="BAD_TOKEN"))},
         PROBLEM,
         ["refuses the token that the queen accepts"],
     ),
-    "down, and known to the queen": ({"local": here(ready=SILENT)}, PROBLEM, ["systemctl status pool-managerd"]),
+    "down, and known to the queen": ({"local": local_node(ready=SILENT)}, PROBLEM, ["systemctl status pool-managerd"]),
 }
 
 
@@ -206,9 +218,9 @@ def test_of_this_machine_as_a_node_it_is_told_how_it_stands_with_the_queen_and_e
 
 
 def test_a_machine_without_any_sign_of_a_node_is_not_spoken_of() -> None:
-    nobody = here(ready=SILENT)
+    nobody = local_node(ready=SILENT)
     assert not [f for f in found_with(local=nobody, nodes=OTHER_MACHINE) if f.subject == "this node"]
-    at_home = here(HOME)
+    at_home = local_node(HOME)
     findings = [f for f in found_with(local=at_home, nodes=nodes(), reachability={}) if f.subject == "this node"]
     assert [(f.level, f.text) for f in findings] == [
         (OK, "pool-managerd at http://127.0.0.1:9200 is ready, HOME_PROFILE")
@@ -230,7 +242,7 @@ def test_a_certificate_is_told_with_its_end_and_what_to_do_in_the_last_thirty_da
 
 NODE_CASES: dict[str, tuple[dict[str, object], object, Level, list[str]]] = {
     "offline": ({"status": "offline"}, CLOSED, PROBLEM, ["not heard since", "orchctl nodes remove gpu-1"]),
-    "offline and reached": ({"status": "offline"}, REACHED, PROBLEM, ["whether it reaches her"]),
+    "offline and reached": ({"status": "offline"}, REACHED, PROBLEM, ["whether it reaches queen"]),
     "failed": (
         {"status": "failed", "pools": [{**SNAPSHOT, "last_error": "no GPU"}]},
         REACHED,
@@ -262,7 +274,7 @@ POOL_CASES: dict[str, tuple[dict[str, object], Level, str]] = {
     "starting": ({"state": "starting", "ready": False, "last_error": "loading"}, WARNING, "not ready: loading"),
     "draining": ({"draining": True}, WARNING, "orchctl resume b --node gpu-1"),
     "circuit open": ({"circuit": "open"}, PROBLEM, "no tasks until it is healthy"),
-    "circuit half open": ({"circuit": "half-open"}, WARNING, "no tasks until its health check has ended"),
+    "circuit half open": ({"circuit": "half-open"}, WARNING, "no tasks until its health check has result"),
 }
 
 
@@ -301,7 +313,7 @@ NODES: st.SearchStrategy[NodeView] = st.builds(
     last_heartbeat_at=st.none() | st.just("2026-11-25T09:00:00Z"),
     pools=st.lists(st.just(SNAPSHOT), max_size=2),
 )
-FAILURES = st.sampled_from([SILENT, refusal("BAD_TOKEN"), Failure("NOT_FOUND: no", "", ExitStatus.NO_INPUT)])
+FAILURES = st.sampled_from([SILENT, refusal("BAD_TOKEN"), CommandError("NOT_FOUND: no", "", ExitStatus.NO_INPUT)])
 
 
 def some(make: Callable[..., Any], parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -328,13 +340,13 @@ FACTS = st.builds(
     pools=FAILURES | some(pools, POOLS),
     nodes=FAILURES | some(nodes, NODES),
     reachability=st.dictionaries(TEXTS, st.sampled_from([REACHED, CLOSED, SILENT])),
-    local=st.none() | st.just(GOOD.local) | st.builds(here, st.none() | STANDINGS, node_id=st.none() | TEXTS),
+    local=st.none() | st.just(GOOD.local) | st.builds(local_node, st.none() | STANDINGS, node_id=st.none() | TEXTS),
     certificates=st.lists(st.builds(Certificate, TEXTS, st.datetimes(timezones=st.just(UTC)), st.just("Renew it."))),
 )
 
 
 @given(FACTS)
-def test_whatever_is_found_each_thing_that_is_not_well_says_what_to_do_and_has_one_line(facts: Facts) -> None:
+def test_whatever_is_found_each_thing_that_is_not_well_says_what_to_do_and_has_one_line(facts: Observations) -> None:
     findings = [*found(facts)]
     assert all(bool(finding.mend) is (finding.level is not OK) for finding in findings)
     lines = report_text(findings).split("\n")
@@ -344,9 +356,9 @@ def test_whatever_is_found_each_thing_that_is_not_well_says_what_to_do_and_has_o
 
 
 @given(FACTS)
-def test_every_failed_pool_and_every_node_that_is_not_heard_is_a_problem(facts: Facts) -> None:
+def test_every_failed_pool_and_every_node_that_is_not_heard_is_a_problem(facts: Observations) -> None:
     bad = {finding.subject for finding in found(facts) if finding.level is PROBLEM}
-    if isinstance(facts.version, Failure):
+    if isinstance(facts.version, CommandError):
         assert "queen" in bad
         return
     if isinstance(facts.pools, PoolList):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llama_orch.service.exit import ExitStatus
 from orchctl.commands import catalog as digest
 from orchctl.commands.catalog import digest_of
-from orchctl.failure import Failure
+from orchctl.errors import CommandError
 from tests.unit.orchctl.terminal import screen
 from tests.unit.orchctl.test_output import Watched
 
@@ -39,6 +39,6 @@ def test_who_waits_sees_how_far_it_is_and_nothing_of_that_stays(
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     for name in (os.devnull, str(tmp_path), str(tmp_path / "missing")):
-        with pytest.raises(Failure, match="is no file") as caught:
+        with pytest.raises(CommandError, match="is no file") as caught:
             digest_of(name)
         assert caught.value.status is ExitStatus.NO_INPUT

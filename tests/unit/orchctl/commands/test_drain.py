@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from llama_orch.contracts.operations import Operation, OperationList, OperationState
 from llama_orch.service.exit import ExitStatus
-from orchctl.command_line import milliseconds
+from orchctl.client import QueenClient
+from orchctl.command import milliseconds
 from orchctl.commands import operations
 from orchctl.commands.operations import ENDS, followed, operations_text, progress, what
-from orchctl.failure import Failure
-from orchctl.queen import Queen
+from orchctl.errors import CommandError
 from tests.unit.orchctl.cluster import OPERATION
-from tests.unit.orchctl.running import here
-from tests.unit.orchctl.scripted_queen import error, queen, reply
+from tests.unit.orchctl.running import run
+from tests.unit.orchctl.scripted_queen import error, reply, serve
 from tests.unit.orchctl.terminal import CTRL_C, screen, terminal
 from tests.unit.orchctl.test_output import Watched
 
@@ -43,26 +43,26 @@ def test_a_pool_a_pool_of_a_node_and_a_whole_node_have_their_paths(
     verb: str, words: list[str], path: str, query: str
 ) -> None:
     asked = f"POST {path}/{verb}{query}"
-    with queen({asked: [reply(202, DONE)]}) as her:
-        ended = here(verb, *words, "--url", her.url)
-        assert [request.line for request in her.asked] == [asked]
-    assert (ended.status, ended.out, ended.err) == (0, "drain default on gpu-1: done\n", "")
+    with serve({asked: [reply(202, DONE)]}) as queen:
+        result = run(verb, *words, "--url", queen.url)
+        assert [request.line for request in queen.asked] == [asked]
+    assert (result.status, result.out, result.err) == (0, "drain default on gpu-1: done\n", "")
 
 
 @pytest.mark.parametrize(("words", "body"), [([], {}), (["--deadline", "5m"], {"deadline_ms": 300_000})])
 def test_a_deadline_is_sent_where_one_is_given(words: list[str], body: object) -> None:
-    with queen({"POST /v2/pools/default/drain": [reply(202, DONE)]}) as her:
-        assert here("drain", "default", *words, "--url", her.url).status == 0
-        assert her.bodies("POST /v2/pools/default/drain") == [body]
+    with serve({"POST /v2/pools/default/drain": [reply(202, DONE)]}) as queen:
+        assert run("drain", "default", *words, "--url", queen.url).status == 0
+        assert queen.bodies("POST /v2/pools/default/drain") == [body]
 
 
 @pytest.mark.parametrize("verb", ["drain", "resume"])
 def test_without_pool_and_node_nothing_is_asked(verb: str) -> None:
-    with queen({}) as her:
-        ended = here(verb, "--url", her.url)
-        assert not her.asked
-    assert ended.status == 64
-    assert f"orchctl {verb} --node NODE" in ended.err
+    with serve({}) as queen:
+        result = run(verb, "--url", queen.url)
+        assert not queen.asked
+    assert result.status == 64
+    assert f"orchctl {verb} --node NODE" in result.err
 
 
 @given(st.integers(0, 999_999_999), st.sampled_from([("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)]))
@@ -74,7 +74,7 @@ def test_a_length_of_time_has_a_unit(count: int, unit: tuple[str, int]) -> None:
 def test_what_is_no_length_of_time_is_a_usage_error(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="90s, 5m or 1h"):
         milliseconds(text)
-    assert here("drain", "default", "--deadline", text).status == 64
+    assert run("drain", "default", "--deadline", text).status == 64
 
 
 @pytest.mark.usefixtures("at_once")
@@ -82,38 +82,38 @@ def test_it_is_followed_until_it_has_ended() -> None:
     states = [{**OPERATION, "leases_left": left} for left in (2, 1)]
     script = {"POST /v2/pools/default/drain": [reply(202, OPERATION)], POLL: [*(reply(200, s) for s in states)]}
     script[POLL].append(reply(200, DONE))
-    with queen(script) as her:
-        ended = here("drain", "default", "--json", "--url", her.url)
-        assert len(her.of(POLL)) == 3
-    assert (ended.status, json.loads(ended.out)) == (0, DONE)
+    with serve(script) as queen:
+        result = run("drain", "default", "--json", "--url", queen.url)
+        assert len(queen.of(POLL)) == 3
+    assert (result.status, json.loads(result.out)) == (0, DONE)
 
 
 @pytest.mark.usefixtures("at_once")
 async def test_who_waits_is_told_how_many_tasks_are_left_and_nothing_of_that_stays() -> None:
     begun = json.dumps(OPERATION).encode()
     answers = [reply(200, {**OPERATION, "leases_left": 1}), reply(200, DONE)]
-    with queen({POLL: answers}) as her, mock.patch("sys.stderr", Watched()) as seen:
-        assert json.loads(await followed(Queen(her.url), begun)) == DONE
+    with serve({POLL: answers}) as queen, mock.patch("sys.stderr", Watched()) as seen:
+        assert json.loads(await followed(QueenClient(queen.url), begun)) == DONE
     assert "drain default on gpu-1: 3 of 5 tasks left" in seen.getvalue()
     assert "1 of 5 tasks left" in seen.getvalue()
     assert screen(seen.getvalue()) == [""]
 
 
 def test_who_does_not_wait_gets_the_id_and_asks_no_more() -> None:
-    with queen({"POST /v2/nodes/gpu-1/drain": [reply(202, OPERATION)]}) as her:
-        ended = here("drain", "--node", "gpu-1", "--no-wait", "--url", her.url)
-        assert len(her.asked) == 1
-    assert (ended.status, ended.out) == (0, "op-1\n")
+    with serve({"POST /v2/nodes/gpu-1/drain": [reply(202, OPERATION)]}) as queen:
+        result = run("drain", "--node", "gpu-1", "--no-wait", "--url", queen.url)
+        assert len(queen.asked) == 1
+    assert (result.status, result.out) == (0, "op-1\n")
 
 
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize(("state", "status"), [("failed", 70), ("cancelled", 75)])
 def test_a_drain_that_comes_to_nothing_has_its_status_and_its_reason(state: str, status: int) -> None:
     end = {**OPERATION, "state": state, "message": "gpu-1 does not answer"}
-    with queen({"POST /v2/pools/default/drain": [reply(202, OPERATION)], POLL: [reply(200, end)]}) as her:
-        ended = here("drain", "default", "--url", her.url)
-    assert (ended.status, ended.out) == (status, f"drain default on gpu-1: {state}: gpu-1 does not answer\n")
-    assert "did not come to its end" in ended.err
+    with serve({"POST /v2/pools/default/drain": [reply(202, OPERATION)], POLL: [reply(200, end)]}) as queen:
+        result = run("drain", "default", "--url", queen.url)
+    assert (result.status, result.out) == (status, f"drain default on gpu-1: {state}: gpu-1 does not answer\n")
+    assert "did not come to its end" in result.err
 
 
 def test_every_end_but_the_good_one_has_its_status() -> None:
@@ -124,38 +124,38 @@ def test_every_end_but_the_good_one_has_its_status() -> None:
 @pytest.mark.usefixtures("at_once")
 def test_a_queen_that_is_away_for_a_moment_is_asked_again() -> None:
     script = {"POST /v2/pools/default/drain": [reply(202, OPERATION)], POLL: [b"", b"", reply(200, DONE)]}
-    with queen(script) as her:
-        assert here("drain", "default", "--url", her.url).status == 0
-        assert len(her.of(POLL)) == 3
+    with serve(script) as queen:
+        assert run("drain", "default", "--url", queen.url).status == 0
+        assert len(queen.of(POLL)) == 3
 
 
 async def test_one_that_stays_away_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
-    with queen({}) as her:
+    with serve({}) as queen:
         pass
-    with pytest.raises(Failure, match="does not answer"):
-        await followed(Queen(her.url), json.dumps(OPERATION).encode())
+    with pytest.raises(CommandError, match="does not answer"):
+        await followed(QueenClient(queen.url), json.dumps(OPERATION).encode())
     assert operations.PATIENCE_S <= autojump_clock.current_time() < operations.PATIENCE_S + 2
 
 
 @pytest.mark.usefixtures("at_once")
 def test_one_that_knows_nothing_of_it_any_more_is_not_asked_again() -> None:
     gone = error(404, "NOT_FOUND", "there is no operation op-1")
-    with queen({"POST /v2/pools/default/drain": [reply(202, OPERATION)], POLL: [gone]}) as her:
-        assert here("drain", "default", "--url", her.url).status == 66
-        assert len(her.of(POLL)) == 1
+    with serve({"POST /v2/pools/default/drain": [reply(202, OPERATION)], POLL: [gone]}) as queen:
+        assert run("drain", "default", "--url", queen.url).status == 66
+        assert len(queen.of(POLL)) == 1
 
 
 def test_ctrl_c_leaves_the_drain_in_force_and_says_how_to_undo_it() -> None:
-    with queen(
+    with serve(
         {"POST /v2/pools/default/drain?node_id=g": [reply(202, OPERATION)], POLL: [reply(200, OPERATION)]}
-    ) as her:
-        with terminal("drain", "default", "--node", "g", "--url", her.url) as seen:
+    ) as queen:
+        with terminal("drain", "default", "--node", "g", "--url", queen.url) as seen:
             seen.wait_for("3 of 5 tasks left")
             seen.type(CTRL_C)
             assert seen.end() == 130
         assert "the drain stays in force (op-1); orchctl resume default --node g undoes it" in seen.output.decode()
         assert "Traceback" not in seen.output.decode()
-        assert {request.line.split()[0] for request in her.asked[1:]} <= {"GET"}
+        assert {request.line.split()[0] for request in queen.asked[1:]} <= {"GET"}
 
 
 @pytest.mark.parametrize(
@@ -174,16 +174,16 @@ def test_an_operation_names_what_it_is_about(changed: dict[str, object], words: 
 def test_a_deadline_is_counted_down() -> None:
     operation = Operation.model_validate({**OPERATION, "deadline_at": "2026-11-25T09:05:00Z"})
     at = datetime(2026, 11, 25, 9, 1, tzinfo=UTC)
-    assert progress(operation, at) == "drain default on gpu-1: 3 of 5 tasks left, ended in 4 min"
+    assert progress(operation, at) == "drain default on gpu-1: 3 of 5 tasks left, result in 4 min"
     late = datetime(2026, 11, 25, 10, 1, tzinfo=UTC)
-    assert progress(operation, late).endswith("ended in 0 s")
+    assert progress(operation, late).endswith("result in 0 s")
 
 
 def test_operations_are_a_table_and_one_is_shown_whole() -> None:
     listed = {"operations": [OPERATION, DONE], "count": 2}
-    with queen({"GET /v2/operations": [reply(200, listed)], POLL: [reply(200, OPERATION)]}) as her:
-        table, one = (here("operations", *words, "--url", her.url) for words in ((), ("op-1",)))
-        assert json.loads(here("operations", "--json", "--url", her.url).out) == listed
+    with serve({"GET /v2/operations": [reply(200, listed)], POLL: [reply(200, OPERATION)]}) as queen:
+        table, one = (run("operations", *words, "--url", queen.url) for words in ((), ("op-1",)))
+        assert json.loads(run("operations", "--json", "--url", queen.url).out) == listed
     rows = [line.split()[:6] for line in table.out.splitlines()]
     assert rows[1:] == [
         ["op-1", "drain", "default", "gpu-1", state, left] for state, left in (("running", "3/5"), ("done", "0/5"))

@@ -9,8 +9,8 @@ from llama_orch.contracts.nodes import GpuList, NodeList
 from orchctl.commands.gpus import gpus_text
 from orchctl.commands.nodes import nodes_text, problems_of
 from tests.unit.orchctl.cluster import NODE, SNAPSHOT, node
-from tests.unit.orchctl.running import here
-from tests.unit.orchctl.scripted_queen import error, queen, reply
+from tests.unit.orchctl.running import run
+from tests.unit.orchctl.scripted_queen import error, reply, serve
 
 LIST = {"nodes": [NODE, {**NODE, "node_id": "gpu-2", "status": "offline", "age_ms": 720_000}], "count": 2}
 VERSIONED = {"GET /v2/meta/version": [reply(200, {"version": VERSION, "api_version": "2"})]}
@@ -23,10 +23,10 @@ gpu-2: offline, not heard since 2026-11-25 09:00:00 UTC (12 min)
 
 
 def test_nodes_are_a_table_and_below_it_what_is_wrong() -> None:
-    with queen({**VERSIONED, "GET /v2/nodes": [reply(200, LIST)]}) as her:
-        ended = here("nodes", "--url", her.url)
-        assert json.loads(here("nodes", "--json", "--url", her.url).out) == LIST
-    assert (ended.status, ended.out, ended.err) == (0, TABLE, "")
+    with serve({**VERSIONED, "GET /v2/nodes": [reply(200, LIST)]}) as queen:
+        result = run("nodes", "--url", queen.url)
+        assert json.loads(run("nodes", "--json", "--url", queen.url).out) == LIST
+    assert (result.status, result.out, result.err) == (0, TABLE, "")
 
 
 @pytest.mark.parametrize(
@@ -59,36 +59,36 @@ def test_without_nodes_it_is_said_that_there_may_be_none() -> None:
 
 
 def test_one_node_is_shown_whole_with_its_gpus_and_pools() -> None:
-    with queen({"GET /v2/nodes/gpu%2F1": [reply(200, NODE)]}) as her:
-        ended = here("nodes", "gpu/1", "--url", her.url)
-    assert ended.status == 0
-    lines = dict(line.split("  ", 1) for line in ended.out.splitlines() if "  " in line)
+    with serve({"GET /v2/nodes/gpu%2F1": [reply(200, NODE)]}) as queen:
+        result = run("nodes", "gpu/1", "--url", queen.url)
+    assert result.status == 0
+    lines = dict(line.split("  ", 1) for line in result.out.splitlines() if "  " in line)
     assert lines["clock_skew_ms"].strip() == "12"
     assert lines["capabilities.gpus.0.name"].strip() == "H100"
-    assert ended.out.endswith(
+    assert result.out.endswith(
         "POOL     STATE  SLOTS  ENGINE       DEVICES  MODELS\ndefault  ready  3/4    llamacpp b1  -        tiny\n"
     )
 
 
 def test_a_machine_that_is_gone_for_good_is_removed() -> None:
-    with queen({"DELETE /v2/nodes/gpu-1": [reply(204)]}) as her:
-        ended = here("nodes", "remove", "gpu-1", "--url", her.url)
-        assert len(her.asked) == 1
-    assert (ended.status, ended.out, ended.err) == (0, "", "")
+    with serve({"DELETE /v2/nodes/gpu-1": [reply(204)]}) as queen:
+        result = run("nodes", "remove", "gpu-1", "--url", queen.url)
+        assert len(queen.asked) == 1
+    assert (result.status, result.out, result.err) == (0, "", "")
 
 
 def test_a_node_that_is_not_known_is_66() -> None:
-    with queen({"DELETE /v2/nodes/x": [error(404, "NOT_FOUND", "there is no node x")]}) as her:
-        assert here("nodes", "remove", "x", "--url", her.url).status == 66
+    with serve({"DELETE /v2/nodes/x": [error(404, "NOT_FOUND", "there is no node x")]}) as queen:
+        assert run("nodes", "remove", "x", "--url", queen.url).status == 66
 
 
 @pytest.mark.parametrize("words", [["remove"], ["a", "b"], ["remove", "a", "b"]])
 def test_more_or_fewer_nodes_than_one_are_a_usage_error_and_nothing_is_asked(words: list[str]) -> None:
-    with queen({}) as her:
-        ended = here("nodes", *words, "--url", her.url)
-        assert not her.asked
-    assert ended.status == 64
-    assert "orchctl nodes [remove] NODE" in ended.err
+    with serve({}) as queen:
+        result = run("nodes", *words, "--url", queen.url)
+        assert not queen.asked
+    assert result.status == 64
+    assert "orchctl nodes [remove] NODE" in result.err
 
 
 GPU = {
@@ -116,10 +116,10 @@ http://127.0.0.1:9200: it does not answer
 
 
 def test_gpus_are_a_table_and_below_it_why_some_are_missing() -> None:
-    with queen({"GET /v2/gpus": [reply(200, GPUS)]}) as her:
-        ended = here("gpus", "--url", her.url)
-        assert json.loads(here("gpus", "--json", "--url", her.url).out) == GPUS
-    assert (ended.status, ended.out, ended.err) == (0, GPU_TABLE, "")
+    with serve({"GET /v2/gpus": [reply(200, GPUS)]}) as queen:
+        result = run("gpus", "--url", queen.url)
+        assert json.loads(run("gpus", "--json", "--url", queen.url).out) == GPUS
+    assert (result.status, result.out, result.err) == (0, GPU_TABLE, "")
 
 
 def test_without_gpus_that_is_said_and_why() -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from llama_orch.contracts.catalog import VerificationState
 from llama_orch.service.exit import ExitStatus
+from orchctl.client import QueenClient
 from orchctl.commands import catalog as verification
 from orchctl.commands.catalog import OUTCOMES, show_verified
-from orchctl.failure import Failure
-from orchctl.queen import Queen
+from orchctl.errors import CommandError
 from tests.unit.orchctl.commands.test_catalog import MODEL, ONE, checked
-from tests.unit.orchctl.scripted_queen import error, queen, reply
+from tests.unit.orchctl.scripted_queen import error, reply, serve
 from tests.unit.orchctl.terminal import screen
 from tests.unit.orchctl.test_output import Watched
 
@@ -36,28 +36,28 @@ def test_every_state_but_the_good_one_has_its_status() -> None:
 
 
 async def test_who_waits_is_told_and_nothing_of_that_stays(capsys: pytest.CaptureFixture[str]) -> None:
-    with queen({f"GET {ONE}": [checked("pending"), checked("verified")]}) as her:
+    with serve({f"GET {ONE}": [checked("pending"), checked("verified")]}) as queen:
         with mock.patch("sys.stderr", Watched()) as terminal:
-            await show_verified(options(wait=True), Queen(her.url), PENDING)
-        assert len(her.asked) == 2
+            await show_verified(options(wait=True), QueenClient(queen.url), PENDING)
+        assert len(queen.asked) == 2
     assert "orchctl: llama is being verified" in terminal.getvalue()
     assert screen(terminal.getvalue()) == [""]
     assert capsys.readouterr().out.endswith("verification.state  verified\n")
 
 
 async def test_without_wait_nothing_more_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
-    with queen({}) as her:
-        await show_verified(options(wait=False), Queen(her.url), PENDING)
-        assert not her.asked
+    with serve({}) as queen:
+        await show_verified(options(wait=False), QueenClient(queen.url), PENDING)
+        assert not queen.asked
     assert capsys.readouterr().out.endswith("verification.state  pending\n")
 
 
 @pytest.mark.parametrize("answer", [error(404, "NOT_FOUND", "there is no model llama"), reply(200, {"x": 1})])
 async def test_a_model_that_is_gone_meanwhile_ends_it(answer: bytes) -> None:
     with (
-        queen({f"GET {ONE}": [checked("pending"), answer]}) as her,
+        serve({f"GET {ONE}": [checked("pending"), answer]}) as queen,
         mock.patch("sys.stderr", Watched()) as terminal,
-        pytest.raises(Failure, match=r"NOT_FOUND|not understood"),
+        pytest.raises(CommandError, match=r"NOT_FOUND|not understood"),
     ):
-        await show_verified(options(wait=True), Queen(her.url), PENDING)
+        await show_verified(options(wait=True), QueenClient(queen.url), PENDING)
     assert screen(terminal.getvalue()) == [""]

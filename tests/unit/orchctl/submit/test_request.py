@@ -8,8 +8,8 @@ import pytest
 
 from llama_orch.contracts.tasks import PlacementWish, TaskRequest
 from orchctl.run import parser
-from tests.unit.orchctl.running import here
-from tests.unit.orchctl.scripted_queen import ACCEPTED, queen, reply, submitting
+from tests.unit.orchctl.running import run
+from tests.unit.orchctl.scripted_queen import ACCEPTED, reply, serve, submitting
 
 SESSION = "5b1f2f0e-5f5c-4d1e-8f6b-9c2f6a1d3e77"
 GIVEN: dict[str, tuple[str, object]] = {
@@ -39,11 +39,11 @@ GIVEN: dict[str, tuple[str, object]] = {
 
 def sent(*words: str, stdin: str = "") -> dict[str, object]:
     """What `orchctl submit` hands in, accepted by the contract."""
-    with queen(submitting(accepted=reply(202, ACCEPTED))) as her:
-        ended = here("submit", "--detach", *words, "--url", her.url, stdin=stdin)
-        assert ended.status == 0, ended.err
+    with serve(submitting(accepted=reply(202, ACCEPTED))) as queen:
+        result = run("submit", "--detach", *words, "--url", queen.url, stdin=stdin)
+        assert result.status == 0, result.err
         body: dict[str, object]
-        (body,) = her.bodies("POST /v2/tasks")
+        (body,) = queen.bodies("POST /v2/tasks")
     TaskRequest.model_validate_json(json.dumps(body))
     return body
 
@@ -124,8 +124,8 @@ def test_texts_come_from_the_command_line_or_line_by_line(
     ],
 )
 def test_what_makes_no_sense_asks_the_queen_nothing(words: list[str], said: str) -> None:
-    with queen({}) as her:
-        ended = here("submit", *words, "--url", her.url)
-        assert not her.asked
-    assert (ended.status, ended.out) == (64, "")
-    assert said in ended.err
+    with serve({}) as queen:
+        result = run("submit", *words, "--url", queen.url)
+        assert not queen.asked
+    assert (result.status, result.out) == (64, "")
+    assert said in result.err

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchctl.chat.conversation import COMMANDS, Command, Conversation, command_of, help_text
-from orchctl.failure import Failure
+from orchctl.chat.history import COMMANDS, History, SlashCommand, command_of, help_text
+from orchctl.errors import CommandError
 
 TURNS = st.lists(st.tuples(st.text(min_size=1), st.text()))
 
@@ -14,7 +14,7 @@ TURNS = st.lists(st.tuples(st.text(min_size=1), st.text()))
 def test_the_model_is_told_the_answered_turns_in_order_then_what_is_asked(
     system: str | None, turns: list[tuple[str, str]], text: str
 ) -> None:
-    conversation = Conversation(system)
+    conversation = History(system)
     for asked, answer in turns:
         conversation.answered(asked, answer)
     messages = conversation.asking(text)
@@ -27,7 +27,7 @@ def test_the_model_is_told_the_answered_turns_in_order_then_what_is_asked(
 
 @given(st.text())
 def test_asking_changes_nothing(text: str) -> None:
-    conversation = Conversation("s", [("a", "b")])
+    conversation = History("s", [("a", "b")])
     assert conversation.asking(text) == conversation.asking(text)
     assert conversation.turns == [("a", "b")]
 
@@ -35,10 +35,10 @@ def test_asking_changes_nothing(text: str) -> None:
 @pytest.mark.parametrize(
     ("line", "command"),
     [
-        ("/exit", Command("exit", None)),
-        ("/clear  ", Command("clear", None)),
-        ("/model", Command("model", None)),
-        ("/model  a b ", Command("model", "a b")),
+        ("/exit", SlashCommand("exit", None)),
+        ("/clear  ", SlashCommand("clear", None)),
+        ("/model", SlashCommand("model", None)),
+        ("/model  a b ", SlashCommand("model", "a b")),
         ("hello", None),
         (" /exit", None),
         ("/usr/bin is a directory", None),
@@ -48,13 +48,13 @@ def test_asking_changes_nothing(text: str) -> None:
         ("", None),
     ],
 )
-def test_a_command_is_a_slash_and_a_word_at_the_beginning(line: str, command: Command | None) -> None:
+def test_a_command_is_a_slash_and_a_word_at_the_beginning(line: str, command: SlashCommand | None) -> None:
     assert command_of(line) == command
 
 
 @pytest.mark.parametrize("line", ["/quitt", "/Exit", "/etc", "/etc is a directory"])
 def test_what_looks_like_a_command_and_is_none_says_so(line: str) -> None:
-    with pytest.raises(Failure, match="is no command") as caught:
+    with pytest.raises(CommandError, match="is no command") as caught:
         command_of(line)
     assert "/help" in caught.value.hint
 

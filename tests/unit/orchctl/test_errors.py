@@ -10,11 +10,11 @@ import pytest
 
 from llama_orch.http.client.upstream import NoTls, Unanswered, Unreachable, UpstreamError, UpstreamTimeout
 from llama_orch.service.exit import ExitStatus
-from orchctl.failure import Failure, exit_status, refused, together
-from orchctl.queen import Queen, below
+from orchctl.client import QueenClient, below
+from orchctl.errors import CommandError, exit_status, refused, together
 from tests.unit.orchctl.commands.test_tasks import QUEUED, page
-from tests.unit.orchctl.running import LIMIT_S, command, environment, here, orchctl
-from tests.unit.orchctl.scripted_queen import ANYTHING, error, queen, reply
+from tests.unit.orchctl.running import LIMIT_S, command, environment, run, run_process
+from tests.unit.orchctl.scripted_queen import ANYTHING, error, reply, serve
 
 COMMANDS = (
     ("status",),
@@ -70,29 +70,31 @@ V1_ERROR = {"error": {"message": "slow down", "type": "rate_limit_error", "param
 def test_an_answer_that_does_not_help_has_words_and_a_status(
     words: tuple[str, ...], answer: bytes, status: int
 ) -> None:
-    with queen({ANYTHING: [answer]}) as her:
-        ended = here(*words, "--url", her.url, stdin="5")
-    assert (ended.status, ended.out) == (status, "")
-    assert ended.err
-    assert all(line.startswith("orchctl: ") for line in ended.err.splitlines())
+    with serve({ANYTHING: [answer]}) as queen:
+        result = run(*words, "--url", queen.url, stdin="5")
+    assert (result.status, result.out) == (status, "")
+    assert result.err
+    assert all(line.startswith("orchctl: ") for line in result.err.splitlines())
 
 
 @EVERY_COMMAND
 def test_a_queen_that_is_not_there_is_named_with_what_to_look_at(words: tuple[str, ...]) -> None:
-    with queen({}) as her:
+    with serve({}) as queen:
         pass
-    ended = here(*words, "--url", her.url, stdin="5")
-    assert (ended.status, ended.out) == (69, "")
-    assert f"queen-rbee at {her.url} does not answer" in ended.err
-    assert "systemctl status queen-rbee" in ended.err
+    result = run(*words, "--url", queen.url, stdin="5")
+    assert (result.status, result.out) == (69, "")
+    assert f"queen-rbee at {queen.url} does not answer" in result.err
+    assert "systemctl status queen-rbee" in result.err
 
 
 @EVERY_COMMAND
 def test_every_command_sends_the_token(words: tuple[str, ...]) -> None:
-    with queen({ANYTHING: [error(401, "BAD_TOKEN", "no")]}) as her:
-        here(*words, "--url", her.url, stdin="5", LLORCH_API_TOKEN="t" * 20)
-        assert [request.headers["authorization"] for request in her.asked] == [f"Bearer {'t' * 20}"] * len(her.asked)
-        assert her.asked
+    with serve({ANYTHING: [error(401, "BAD_TOKEN", "no")]}) as queen:
+        run(*words, "--url", queen.url, stdin="5", LLORCH_API_TOKEN="t" * 20)
+        assert [request.headers["authorization"] for request in queen.asked] == [f"Bearer {'t' * 20}"] * len(
+            queen.asked
+        )
+        assert queen.asked
 
 
 def test_an_error_of_v1_is_read_as_its_clients_read_it() -> None:
@@ -109,10 +111,10 @@ def test_who_lacks_the_token_is_told_where_to_put_it(words: tuple[str, ...]) -> 
     asked = (
         [error(401, "MISSING_TOKEN", "a token is needed", hint="Send it.")] if words == ("tasks",) else [reply(401, v1)]
     )
-    with queen({ANYTHING: asked}) as her:
-        ended = here(*words, "--url", her.url)
-    assert "MISSING_TOKEN: a token is needed" in ended.err
-    assert "LLORCH_API_TOKEN_FILE" in ended.err
+    with serve({ANYTHING: asked}) as queen:
+        result = run(*words, "--url", queen.url)
+    assert "MISSING_TOKEN: a token is needed" in result.err
+    assert "LLORCH_API_TOKEN_FILE" in result.err
 
 
 def test_another_daemon_of_ours_is_no_queen_under_v1_either() -> None:
@@ -125,9 +127,9 @@ def test_another_daemon_of_ours_is_no_queen_under_v1_either() -> None:
 
 @pytest.mark.parametrize("command", [("drain", "p\udcff"), ("tasks", "\udcff"), ("nodes", "remove", "\udc80")])
 def test_an_id_that_is_no_text_is_a_wrong_command_line(command: tuple[str, ...]) -> None:
-    ended = here(*command)
-    assert ended.status == 64
-    assert "UTF-8" in ended.err
+    result = run(*command)
+    assert result.status == 64
+    assert "UTF-8" in result.err
 
 
 @pytest.mark.parametrize(
@@ -135,11 +137,11 @@ def test_an_id_that_is_no_text_is_a_wrong_command_line(command: tuple[str, ...])
     [("submit", "p\udcff"), ("submit", "x", "--stop", "\udcff"), ("chat", "--model", "m", "--system", "\udcff")],
 )
 def test_a_prompt_that_is_no_text_is_not_sent(command: tuple[str, ...]) -> None:
-    with queen({ANYTHING: [reply(500)]}) as her:
-        ended = here(*command, "--url", her.url, stdin="hello")
-        assert her.asked == []
-    assert (ended.status, ended.out) == (65, "")
-    assert "UTF-8" in ended.err
+    with serve({ANYTHING: [reply(500)]}) as queen:
+        result = run(*command, "--url", queen.url, stdin="hello")
+        assert queen.asked == []
+    assert (result.status, result.out) == (65, "")
+    assert "UTF-8" in result.err
 
 
 @pytest.mark.parametrize(
@@ -153,14 +155,14 @@ def test_a_prompt_that_is_no_text_is_not_sent(command: tuple[str, ...]) -> None:
     ],
 )
 def test_who_gets_no_answer_is_told_what_may_be_amiss_with_tls(url: str, error: UpstreamError, words: str) -> None:
-    assert words in Queen(url).unreachable(error).hint
+    assert words in QueenClient(url).unreachable(error).hint
 
 
 def test_a_file_of_tls_that_is_not_set_is_told_without_a_value() -> None:
-    ended = here("status", LLORCH_TLS_CERT_FILE="/none")
-    assert ended.status == 78
-    assert "LLORCH_TLS_KEY_FILE: is not set" in ended.err
-    assert "LLORCH_TLS_CERT_FILE=/none: cannot be read" in ended.err
+    result = run("status", LLORCH_TLS_CERT_FILE="/none")
+    assert result.status == 78
+    assert "LLORCH_TLS_KEY_FILE: is not set" in result.err
+    assert "LLORCH_TLS_CERT_FILE=/none: cannot be read" in result.err
 
 
 def test_every_status_that_is_no_success_is_a_failure() -> None:
@@ -168,8 +170,8 @@ def test_every_status_that_is_no_success_is_a_failure() -> None:
 
 
 def test_several_failures_say_each_thing_once_and_the_first_ones_status_counts() -> None:
-    one, two = Failure("a", "h", ExitStatus.NO_INPUT), Failure("b", "h", ExitStatus.DATA)
-    both = together([one, two, one, Failure("c", "", ExitStatus.DATA)])
+    one, two = CommandError("a", "h", ExitStatus.NO_INPUT), CommandError("b", "h", ExitStatus.DATA)
+    both = together([one, two, one, CommandError("c", "", ExitStatus.DATA)])
     assert (both.message, both.hint, both.status) == ("a\nb\nc", "h", ExitStatus.NO_INPUT)
 
 
@@ -179,9 +181,9 @@ def test_paths_and_queries_are_written_as_urls_have_them() -> None:
 
 
 async def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchctl.queen.ANSWER_LIMIT", 10)
-    with queen({"GET /long": [reply(200, "x" * 100)]}) as her, pytest.raises(Failure) as caught:
-        await Queen(her.url).get("/long")
+    monkeypatch.setattr("orchctl.client.ANSWER_LIMIT", 10)
+    with serve({"GET /long": [reply(200, "x" * 100)]}) as queen, pytest.raises(CommandError) as caught:
+        await QueenClient(queen.url).get("/long")
     assert "longer than 10 bytes" in caught.value.message
     assert isinstance(caught.value.__cause__, UpstreamError)
 
@@ -189,9 +191,9 @@ async def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch
 def test_a_pipe_that_closes_early_is_quiet() -> None:
     """As in `orchctl tasks | head -1`."""
     reader, writer = os.pipe()
-    with queen({"GET /v2/tasks": [page(*[QUEUED] * 5000)]}) as her:
+    with serve({"GET /v2/tasks": [page(*[QUEUED] * 5000)]}) as queen:
         process = subprocess.Popen(
-            command("tasks", "--url", her.url), env=environment(), stdout=writer, stderr=subprocess.PIPE
+            command("tasks", "--url", queen.url), env=environment(), stdout=writer, stderr=subprocess.PIPE
         )
         os.close(writer)
         with process, open(reader, "rb") as output:
@@ -207,25 +209,25 @@ def test_a_pipe_that_closes_early_is_quiet() -> None:
 )
 def test_a_closed_stream_is_told(closed: str, words: str, status: int) -> None:
     shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command("submit", "--url", "http://127.0.0.1:9")]
-    ended = subprocess.run(shell, env=environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False)
-    assert ended.returncode == status
-    assert ended.stderr == f"orchctl: standard {words}\n"
+    result = subprocess.run(shell, env=environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert result.returncode == status
+    assert result.stderr == f"orchctl: standard {words}\n"
 
 
 def test_without_standard_error_nothing_goes_into_the_output() -> None:
     shell = ["sh", "-c", 'exec "$@" 2>&-', "sh", *command("pools", "--url", "http://127.0.0.1:9")]
-    ended = subprocess.run(shell, env=environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False)
-    assert (ended.returncode, ended.stdout) == (69, "")
+    result = subprocess.run(shell, env=environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert (result.returncode, result.stdout) == (69, "")
 
 
 def test_a_directory_as_standard_input_is_no_traceback(tmp_path: Path) -> None:
     shell = ["sh", "-c", f'exec "$@" <{tmp_path}', "sh", *command("submit", "--url", "http://127.0.0.1:9")]
-    ended = subprocess.run(shell, env=environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False)
-    assert ended.returncode != 0
-    assert "Traceback" not in ended.stderr
+    result = subprocess.run(shell, env=environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
 
 
 def test_the_process_ends_as_the_tests_in_this_one_do() -> None:
-    with queen({"GET /v2/tasks": [page(QUEUED)]}) as her:
-        process, inside = orchctl("tasks", "--url", her.url), here("tasks", "--url", her.url)
+    with serve({"GET /v2/tasks": [page(QUEUED)]}) as queen:
+        process, inside = run_process("tasks", "--url", queen.url), run("tasks", "--url", queen.url)
     assert (process.returncode, process.stdout, process.stderr) == (inside.status, inside.out, inside.err)

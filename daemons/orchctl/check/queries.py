@@ -1,4 +1,4 @@
-"""One question of `orchctl check`: answered within a limit, or by the Failure that says why not."""
+"""One question of `orchctl check`: answered within a limit, or by the CommandError that says why not."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -8,31 +8,31 @@ from pydantic import BaseModel
 
 from llama_orch.http.client.client import UpstreamError
 from llama_orch.service.exit import ExitStatus
-from orchctl.failure import Failure
-from orchctl.queen import Queen, understood
+from orchctl.client import QueenClient, understood
+from orchctl.errors import CommandError
 from orchctl.tls_hints import over_tls
 
 LIMIT_S = 10.0
 """How long one answer may take, in seconds."""
-NOT_ASKED = Failure("it was not asked", "", ExitStatus.UNAVAILABLE)
+NOT_ASKED = CommandError("it was not asked", "", ExitStatus.UNAVAILABLE)
 
 M = TypeVar("M", bound=BaseModel)
 
 
-async def limited(ask: Callable[[], Awaitable[M]], url: str = "") -> M | Failure:
+async def limited(ask: Callable[[], Awaitable[M]], url: str = "") -> M | CommandError:
     """What `ask` finds within LIMIT_S seconds, or why it does not; `url`: where it asks, if that is to be explained."""
     try:
         with trio.fail_after(LIMIT_S):
             return await ask()
     except trio.TooSlowError:
-        return Failure(f"there is no answer within {LIMIT_S:g} s", "", ExitStatus.UNAVAILABLE)
+        return CommandError(f"there is no answer within {LIMIT_S:g} s", "", ExitStatus.UNAVAILABLE)
     except UpstreamError as error:
-        return Failure(f"there is no answer: {error}", over_tls(url, error) if url else "", ExitStatus.UNAVAILABLE)
-    except Failure as failure:
+        return CommandError(f"there is no answer: {error}", over_tls(url, error) if url else "", ExitStatus.UNAVAILABLE)
+    except CommandError as failure:
         return failure
 
 
-async def answer(queen: Queen, path: str, model: type[M]) -> M:
-    """One answer; that a daemon is not ready is one. Raises Failure and UpstreamError."""
+async def answer(queen: QueenClient, path: str, model: type[M]) -> M:
+    """One answer; that a daemon is not ready is one. Raises CommandError and UpstreamError."""
     async with queen.ask("GET", path, allowed=(503,) if path == "/ready" else ()) as response:
         return understood(model, await response.read(64 << 20))

@@ -14,7 +14,7 @@ FOREIGN_HINT = "Is this the address of queen-rbee, and of the same release?"
 TOKEN_HINT = f"orchctl reads the token from the file that {TOKEN.file} names, or from {TOKEN.variable}."
 
 
-class Failure(Exception):
+class CommandError(Exception):
     """orchctl cannot do what it was asked: what is wrong, how to mend it, and the exit status.
 
     `document` is the queen's own JSON about it, where she said some, `code` that of her error.
@@ -31,10 +31,10 @@ class Failure(Exception):
         self.code = code
 
 
-def together(failures: Sequence[Failure]) -> Failure:
+def together(failures: Sequence[CommandError]) -> CommandError:
     """Several failures as one: what each says, a line each and once; the status is the first one's."""
     messages, hints = ([*dict.fromkeys(texts)] for texts in zip(*((f.message, f.hint) for f in failures), strict=True))
-    return Failure("\n".join(messages), "\n".join(filter(None, hints)), failures[0].status)
+    return CommandError("\n".join(messages), "\n".join(filter(None, hints)), failures[0].status)
 
 
 class Said(Outbound):
@@ -62,7 +62,7 @@ class WrappedV1(Outbound):
     error: SaidV1
 
 
-def refused(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
+def refused(status: int, body: bytes, headers: Mapping[str, str]) -> CommandError:
     """The queen's own error, as a person should read it."""
     for read in (_own, _of_v1):
         try:
@@ -70,25 +70,25 @@ def refused(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
         except ValidationError:
             continue
     text = " ".join(body[:200].decode(errors="replace").split())
-    return Failure(f"the answer is {status}: {text}", "Is this the address of queen-rbee?", ExitStatus.UNAVAILABLE)
+    return CommandError(f"the answer is {status}: {text}", "Is this the address of queen-rbee?", ExitStatus.UNAVAILABLE)
 
 
-def _own(status: int, body: bytes, _headers: Mapping[str, str]) -> Failure:
+def _own(status: int, body: bytes, _headers: Mapping[str, str]) -> CommandError:
     error = Said.model_validate_json(body)
     if error.reason == NO_SUCH_PATH:
-        return Failure(error.message, FOREIGN_HINT, ExitStatus.UNAVAILABLE, code=error.code)
+        return CommandError(error.message, FOREIGN_HINT, ExitStatus.UNAVAILABLE, code=error.code)
     hint = _hint(status, error.hint or "", later(error.retry_after_ms))
-    return Failure(f"{error.code}: {error.message}", hint, exit_status(status, error.retriable), code=error.code)
+    return CommandError(f"{error.code}: {error.message}", hint, exit_status(status, error.retriable), code=error.code)
 
 
-def _of_v1(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
+def _of_v1(status: int, body: bytes, headers: Mapping[str, str]) -> CommandError:
     error = WrappedV1.model_validate_json(body).error
     if error.code == ErrorCode.NOT_FOUND:  # of a model that is not there it is another
-        return Failure(error.message, FOREIGN_HINT, ExitStatus.UNAVAILABLE, document=body.decode())
+        return CommandError(error.message, FOREIGN_HINT, ExitStatus.UNAVAILABLE, document=body.decode())
     seconds = headers.get("retry-after", "")
     hint = later(int(seconds) * 1000) if re.fullmatch(r"[0-9]{1,9}", seconds) else ""
     retriable = headers.get("x-should-retry") == "true"
-    return Failure(said(error), _hint(status, hint), exit_status(status, retriable), document=body.decode())
+    return CommandError(said(error), _hint(status, hint), exit_status(status, retriable), document=body.decode())
 
 
 def _hint(status: int, *words: str) -> str:
@@ -101,12 +101,12 @@ def said(error: SaidV1) -> str:
     return ": ".join(filter(None, (str(error.code or error.type or ""), error.message)))
 
 
-def failed(error: SaidV1, document: str) -> Failure:
+def failed(error: SaidV1, document: str) -> CommandError:
     """An error in the midst of a stream below /v1, where no status tells whether trying again helps."""
     retriable = error.type in ("server_error", "rate_limit_error")
     status = ExitStatus.TEMPORARY if retriable else ExitStatus.SOFTWARE
     hint = "It may be asked again." if retriable else ""
-    return Failure(f"the answer failed: {said(error)}", hint, status, document)
+    return CommandError(f"the answer failed: {said(error)}", hint, status, document)
 
 
 def later(retry_after_ms: int | None) -> str:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchctl.chat.lines import PROMPT, Lines, lines
-from orchctl.failure import Failure
+from orchctl.chat.input import PROMPT, ChatInput, lines
+from orchctl.errors import CommandError
 from tests.unit.orchctl.test_output import Watched
 
 
@@ -22,7 +22,7 @@ def standard(data: bytes = b"", *, typed: bool, raw: io.BytesIO | None = None) -
 def heard(text: str, *, typed: bool, raw: io.BytesIO | None = None) -> list[str]:
     with mock.patch("sys.stdin", standard(text.encode(), typed=typed, raw=raw)):
         found = lines()
-        assert found == Lines(typed)
+        assert found == ChatInput(typed)
         return list(iter(found.next, None))
 
 
@@ -58,5 +58,5 @@ def test_wrong_byte_is_named_by_its_offset_in_all_lines() -> None:
     with mock.patch("sys.stdin", standard(b"\xc3\xbc\r\nok\nb\xff\n", typed=False)):
         found = lines()
         assert (found.next(), found.next()) == ("\u00fc", "ok")
-        with pytest.raises(Failure, match=r"byte 8 \(0xff"):
+        with pytest.raises(CommandError, match=r"byte 8 \(0xff"):
             found.next()

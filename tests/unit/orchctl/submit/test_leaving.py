@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import trio
 
-from orchctl.queen import Queen
+from orchctl.client import QueenClient
 from orchctl.run import parser
 from orchctl.submit.submit import submit
 from tests.unit.orchctl.scripted_queen import ACCEPTED, CANCEL, EVENTS, reply, stream, tokens
@@ -48,11 +48,11 @@ class Keeping:
 @asynccontextmanager
 async def keeping(*, closing: bool) -> AsyncIterator[Keeping]:
     """One that runs."""
-    her = Keeping(closing)
+    queen = Keeping(closing)
     async with trio.open_nursery() as nursery:
-        (listener,) = await nursery.start(partial(trio.serve_tcp, her.handle, 0, host="127.0.0.1"))
-        her.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
-        yield her
+        (listener,) = await nursery.start(partial(trio.serve_tcp, queen.handle, 0, host="127.0.0.1"))
+        queen.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        yield queen
         nursery.cancel_scope.cancel()
 
 
@@ -63,9 +63,9 @@ def options() -> Namespace:
 @pytest.mark.parametrize("closing", [False, True])
 async def test_a_cancel_needs_no_connection_of_its_own_where_the_first_one_is_still_open(closing: bool) -> None:
     with trio.fail_after(LIMIT_S):
-        async with keeping(closing=closing) as her, trio.open_nursery() as nursery:
-            nursery.start_soon(submit, options(), Queen(her.url))
-            await her.streaming.wait()
+        async with keeping(closing=closing) as queen, trio.open_nursery() as nursery:
+            nursery.start_soon(submit, options(), QueenClient(queen.url))
+            await queen.streaming.wait()
             nursery.cancel_scope.cancel()
     expected = 3 if closing else 1
-    assert her.asked == [(1, "POST /v2/tasks"), (2, f"GET {EVENTS}"), (expected, f"POST {CANCEL}")]
+    assert queen.asked == [(1, "POST /v2/tasks"), (2, f"GET {EVENTS}"), (expected, f"POST {CANCEL}")]

@@ -9,20 +9,20 @@ import pytest
 
 from orchctl.waiting import heeding
 from tests.unit.orchctl.running import LIMIT_S, command, environment
-from tests.unit.orchctl.scripted_queen import CANCEL, END, HOLD, Queen, queen, stream, submitting, tokens
+from tests.unit.orchctl.scripted_queen import CANCEL, END, HOLD, ScriptedQueen, serve, stream, submitting, tokens
 
 ENDING = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 SCRIPT = submitting(stream(*tokens("first ")) + HOLD, stream(*tokens("last"), ("end", END), first_id=2))
 
 
 @contextmanager
-def streaming(*shell: str) -> Iterator[tuple[Queen, "subprocess.Popen[bytes]"]]:
+def streaming(*shell: str) -> Iterator[tuple[ScriptedQueen, "subprocess.Popen[bytes]"]]:
     """`orchctl submit` in the midst of an answer."""
     script = {line: [*answers] for line, answers in SCRIPT.items()}
     with (
-        queen(script) as her,
+        serve(script) as queen,
         subprocess.Popen(
-            [*shell, *command("submit", "--url", her.url, "x")],
+            [*shell, *command("submit", "--url", queen.url, "x")],
             env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -31,30 +31,30 @@ def streaming(*shell: str) -> Iterator[tuple[Queen, "subprocess.Popen[bytes]"]]:
         try:
             assert process.stdout
             assert process.stdout.read(6) == b"first "
-            yield her, process
+            yield queen, process
         finally:
             process.kill()
 
 
 @ENDING
 def test_either_cancels_the_task_and_ends_the_process(number: signal.Signals) -> None:
-    with streaming() as (her, process):
+    with streaming() as (queen, process):
         process.send_signal(number)
         assert process.communicate(timeout=LIMIT_S) == (b"\n", b"")
         assert process.returncode == -number
-        assert her.of(f"POST {CANCEL}")
+        assert queen.of(f"POST {CANCEL}")
 
 
 @pytest.mark.parametrize("ignored", ["HUP", "HUP TERM"])
 def test_what_is_ignored_stays_so(ignored: str) -> None:
     """As by nohup(1)."""
-    with streaming("sh", "-c", f'trap "" {ignored}; exec "$@"', "sh") as (her, process):
+    with streaming("sh", "-c", f'trap "" {ignored}; exec "$@"', "sh") as (queen, process):
         for name in ignored.split():
             process.send_signal(signal.Signals[f"SIG{name}"])
-        her.release()
+        queen.release()
         out, _err = process.communicate(timeout=LIMIT_S)
         assert (process.returncode, out) == (0, b"last\n")
-        assert not her.of(f"POST {CANCEL}")
+        assert not queen.of(f"POST {CANCEL}")
 
 
 async def test_behind_the_block_all_is_as_before() -> None:

@@ -1,6 +1,6 @@
 """What `orchctl check` asks, all at once and each within a limit: the queen, and pool-managerd where there is one.
 
-A question that is not answered is a fact too: the Failure that says why.
+A question that is not answered is a fact too: the CommandError that says why.
 """
 
 import os
@@ -23,17 +23,17 @@ from llama_orch.http.tls.expiry import wall_clock
 from llama_orch.settings.tokens import TOKEN
 from llama_orch.settings.types import Secret
 from orchctl.check.certificates import Certificate, own, presented
-from orchctl.check.questions import NOT_ASKED, answer, limited
-from orchctl.check.this_machine import Local, Nodes, local
-from orchctl.failure import Failure
-from orchctl.queen import Queen, below, understood, ungrouped
+from orchctl.check.local_node import LocalNode, Nodes, local
+from orchctl.check.queries import NOT_ASKED, answer, limited
+from orchctl.client import QueenClient, below, understood, ungrouped
+from orchctl.errors import CommandError
 
 AT_ONCE = 32
 """How many nodes the queen is asked to look at in one moment."""
 
 
 @dataclass(frozen=True)
-class Facts:
+class Observations:
     """What was found. `token` says which token was shown and whence it is, `excused` whether it would go without;
     `ahead_s` is how far the queen's clock is ahead of ours, `reachability` her own view of each node, by its id.
     `looked_at` is this machine's time of day.
@@ -44,12 +44,12 @@ class Facts:
     token: str | None = None
     excused: bool = False
     ahead_s: float | None = None
-    version: Version | Failure = NOT_ASKED
-    ready: Readiness | Failure = NOT_ASKED
-    pools: PoolList | Failure = NOT_ASKED
-    nodes: NodeList | Failure = NOT_ASKED
-    reachability: Mapping[str, NodeReachability | Failure] = field(default_factory=dict)
-    local: Local | None = None
+    version: Version | CommandError = NOT_ASKED
+    ready: Readiness | CommandError = NOT_ASKED
+    pools: PoolList | CommandError = NOT_ASKED
+    nodes: NodeList | CommandError = NOT_ASKED
+    reachability: Mapping[str, NodeReachability | CommandError] = field(default_factory=dict)
+    local: LocalNode | None = None
     certificates: Sequence[Certificate] = ()
     looked_at: datetime = field(default_factory=wall_clock)
 
@@ -58,10 +58,10 @@ class Facts:
 class _Gathering:
     """The facts as they come in, each asked for by a task of its own."""
 
-    queen: Queen
+    queen: QueenClient
     found: dict[str, object] = field(default_factory=dict)
     nodes: Nodes = NOT_ASKED
-    reachability: dict[str, NodeReachability | Failure] = field(default_factory=dict)
+    reachability: dict[str, NodeReachability | CommandError] = field(default_factory=dict)
     shown: dict[str, Certificate] = field(default_factory=dict)
     nodes_told: trio.Event = field(default_factory=trio.Event)
     limiter: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, AT_ONCE))
@@ -89,7 +89,7 @@ class _Gathering:
         """Who is excused from the token learns nothing of it by an answer, whatever it is."""
         bare = replace(self.queen, token=None)
         without = await limited(partial(answer, bare, below("/v2/sessions", limit=1), SessionList))
-        self.found["excused"] = not isinstance(without, Failure)
+        self.found["excused"] = not isinstance(without, CommandError)
 
     async def _version_and_clock(self) -> Version:
         asked = time.time()
@@ -129,13 +129,13 @@ class _Gathering:
         return [*(self.shown[daemon] for daemon in sorted(self.shown, reverse=True)), *own()]
 
 
-async def gathered(queen: Queen) -> Facts:
+async def gathered(queen: QueenClient) -> Observations:
     """Everything that can be found out now."""
     gathering = _Gathering(queen)
     await gathering.all()
     found = gathering.found
     found |= {"nodes": gathering.nodes, "reachability": gathering.reachability, "certificates": gathering.certificates}
-    return Facts(queen.url, token=token_words(queen.token), **found)  # type: ignore[arg-type]
+    return Observations(queen.url, token=token_words(queen.token), **found)  # type: ignore[arg-type]
 
 
 def ahead(date: str | None, now: float) -> float | None:

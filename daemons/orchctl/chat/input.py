@@ -13,14 +13,14 @@ PROMPT = "> "
 
 
 @dataclass
-class Lines:
-    """Lines of standard input; `typed` is whether a person types them, `offset` how many bytes have been read."""
+class ChatInput:
+    """ChatInput of standard input; `typed` is whether a person types them, `offset` how many bytes have been read."""
 
     typed: bool
     offset: int = 0
 
     def next(self) -> str | None:
-        """The next line without its end; None behind the last one. Raises Failure, and KeyboardInterrupt.
+        """The next line without its end; None behind the last one. Raises CommandError, and KeyboardInterrupt.
 
         A person who presses Ctrl-C instead of typing has said the last one.
         """
@@ -45,10 +45,10 @@ class Lines:
         return line.removesuffix("\n").removesuffix("\r") if line else None
 
 
-def lines() -> Lines:
-    """Whatever comes on standard input. Raises Failure where it is closed."""
+def lines() -> ChatInput:
+    """Whatever comes on standard input. Raises CommandError where it is closed."""
     with standard_input() as stdin:
-        return Lines(stdin.isatty())
+        return ChatInput(stdin.isatty())
 
 
 def _edited() -> str:

@@ -10,10 +10,10 @@ from llama_orch.contracts.meta import Readiness
 from llama_orch.contracts.nodes import NodeList, NodeStanding, NodeView
 from llama_orch.service.machine_id import FILE, MACHINE_ID, known_id
 from llama_orch.settings.tls import CERT_FILE
-from orchctl.check.questions import NOT_ASKED, answer, limited
+from orchctl.check.queries import NOT_ASKED, answer, limited
+from orchctl.client import QueenClient
 from orchctl.destination import NODE_SOCKET, usable
-from orchctl.failure import Failure
-from orchctl.queen import Queen
+from orchctl.errors import CommandError
 
 BIND_VARIABLE, NODE_ID_VARIABLE = "POOL_MANAGERD_BIND_ADDR", "POOL_MANAGERD_NODE_ID"
 NODE_HOST = Host("127.0.0.1", 9200)
@@ -21,30 +21,30 @@ UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- what is lis
 ID_FILES = (MACHINE_ID, Path("/var/lib/pool-managerd") / FILE)
 """Where pool-managerd has the machine's id from; the second only where there is no first, and not readable for all."""
 
-Nodes = NodeList | Failure
+Nodes = NodeList | CommandError
 
 
 @dataclass(frozen=True)
-class Local:
+class LocalNode:
     """The pool-managerd of this machine, at `url` if anywhere. `expected`: this environment says that it is a node,
     which it calls `node_id`. `machine_id` is what queens know the machine by."""
 
     url: str
     expected: bool
-    ready: Readiness | Failure
+    ready: Readiness | CommandError
     node_id: str | None = None
-    standing: NodeStanding | Failure = NOT_ASKED
+    standing: NodeStanding | CommandError = NOT_ASKED
     machine_id: str | None = None
 
 
 def own_nodes(nodes: Nodes, machine_id: str | None) -> Sequence[NodeView]:
     """The nodes of the queen that are this machine; several only where somebody tries a cluster on one machine."""
-    if machine_id is None or isinstance(nodes, Failure):
+    if machine_id is None or isinstance(nodes, CommandError):
         return ()
     return [node for node in nodes.nodes if node.machine_id == machine_id]
 
 
-async def local(queen: Queen, environ: Mapping[str, str], nodes: Callable[[], Awaitable[Nodes]]) -> Local:
+async def local(queen: QueenClient, environ: Mapping[str, str], nodes: Callable[[], Awaitable[Nodes]]) -> LocalNode:
     """The pool-managerd where it listens according to `environ`, or on its Unix socket, or by default; or else where
     `nodes`, those of the queen, have this machine."""
     bind, machine_id = environ.get(BIND_VARIABLE), known_id(*ID_FILES)
@@ -52,17 +52,17 @@ async def local(queen: Queen, environ: Mapping[str, str], nodes: Callable[[], Aw
     socket = None if bind else usable(NODE_SOCKET)
     url = socket or local_url(bind, secure=bool(environ.get(CERT_FILE)))
     ready = await _ready(queen, url)
-    if isinstance(ready, Failure) and not bind:
+    if isinstance(ready, CommandError) and not bind:
         for node in own_nodes(await nodes(), machine_id):
-            if not isinstance(there := await _ready(queen, node.address), Failure):
+            if not isinstance(there := await _ready(queen, node.address), CommandError):
                 url, ready = node.address, there
-    found = Local(url, expected, ready, environ.get(NODE_ID_VARIABLE) or None, machine_id=machine_id)
-    if isinstance(ready, Failure):
+    found = LocalNode(url, expected, ready, environ.get(NODE_ID_VARIABLE) or None, machine_id=machine_id)
+    if isinstance(ready, CommandError):
         return found
     return replace(found, standing=await limited(partial(answer, replace(queen, url=url), "/v2/node", NodeStanding)))
 
 
-async def _ready(queen: Queen, url: str) -> Readiness | Failure:
+async def _ready(queen: QueenClient, url: str) -> Readiness | CommandError:
     return await limited(partial(answer, replace(queen, url=url), "/ready", Readiness))
 
 

@@ -6,11 +6,11 @@ import re
 from collections.abc import Awaitable, Callable
 
 from llama_orch.service.command_line import Parser
+from orchctl.client import URL_VARIABLE, QueenClient
 from orchctl.destination import DEFAULT_URL, SOCKET
 from orchctl.encoding import is_text
-from orchctl.queen import URL_VARIABLE, Queen
 
-Run = Callable[[argparse.Namespace, Queen], Awaitable[None]]
+Run = Callable[[argparse.Namespace, QueenClient], Awaitable[None]]
 UNSET = argparse.SUPPRESS
 """The default of an option that a command and the commands below it have: the one given last counts."""
 UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}

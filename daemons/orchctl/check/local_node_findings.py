@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from llama_orch.contracts.nodes import NodeList, NodeStanding, NodeView
-from orchctl.check.facts import Facts
 from orchctl.check.findings import Finding, problem, reasons, refused, warning, well
-from orchctl.check.this_machine import Local, own_nodes
-from orchctl.failure import Failure
+from orchctl.check.local_node import LocalNode, own_nodes
+from orchctl.check.observations import Observations
+from orchctl.errors import CommandError
 from orchctl.tables import one_line
 
 NODE = "this node"
@@ -20,7 +20,7 @@ TAKEN = (
 )
 
 
-def of_local(facts: Facts) -> Iterator[Finding]:
+def of_local(facts: Observations) -> Iterator[Finding]:
     """How its pool-managerd is, how that stands with the queen, and whether she knows this machine. Nothing where there
     is no sign that it is a node."""
     found = facts.local
@@ -32,13 +32,13 @@ def of_local(facts: Facts) -> Iterator[Finding]:
         yield from _known(found, facts, facts.nodes)
 
 
-def _there(found: Local) -> bool:
-    return not isinstance(found.ready, Failure)
+def _there(found: LocalNode) -> bool:
+    return not isinstance(found.ready, CommandError)
 
 
-def _answers(found: Local) -> Finding:
+def _answers(found: LocalNode) -> Finding:
     where = f"pool-managerd at {found.url}"
-    if isinstance(found.ready, Failure):
+    if isinstance(found.ready, CommandError):
         return problem(NODE, f"{where}: {found.ready.message}", "See systemctl status pool-managerd.")
     if not found.ready.ready:
         return warning(NODE, f"{where} is not ready: {reasons(found.ready)}", JOURNAL)
@@ -47,10 +47,10 @@ def _answers(found: Local) -> Finding:
     return well(NODE, f"{where} is ready{profile}")
 
 
-def _standing(found: Local, facts: Facts) -> Iterator[Finding]:
+def _standing(found: LocalNode, facts: Observations) -> Iterator[Finding]:
     """What pool-managerd itself says of the way to the queen; one of an older release says nothing."""
     told = found.standing
-    if isinstance(told, Failure):
+    if isinstance(told, CommandError):
         if refused(told) and not refused(facts.pools):
             text = f"pool-managerd at {found.url} refuses the token that the queen accepts: {told.message}"
             yield problem(NODE, text, "Both need the same one; compare token_fp6 in both logs.")
@@ -68,7 +68,7 @@ def _standing(found: Local, facts: Facts) -> Iterator[Finding]:
         yield warning(NODE, f"it is registering with {where}", f"If it lasts: {JOURNAL}")
 
 
-def _known(found: Local, facts: Facts, nodes: NodeList) -> Iterator[Finding]:
+def _known(found: LocalNode, facts: Observations, nodes: NodeList) -> Iterator[Finding]:
     """Whether the queen knows this machine: by the name that it has, or else by its machine id."""
     told = found.standing if isinstance(found.standing, NodeStanding) else None
     name = (told and told.node_id) or found.node_id
@@ -84,11 +84,11 @@ def _known(found: Local, facts: Facts, nodes: NodeList) -> Iterator[Finding]:
         yield warning(NODE, "it is none of the queen's nodes: it is in HOME_PROFILE, and she is not", JOIN)
 
 
-def _as_hers(node: NodeView, machine_id: str | None, facts: Facts) -> Finding:
+def _as_hers(node: NodeView, machine_id: str | None, facts: Observations) -> Finding:
     if machine_id not in (None, node.machine_id):
         text = f"the queen knows another machine as {node.node_id}, at {node.address}"
         return problem(NODE, text, TAKEN.format(node_id=node.node_id))
     reach = facts.reachability.get(node.node_id)
-    reached = bool(reach) and not isinstance(reach, Failure) and reach.reachable  # type: ignore[union-attr]
+    reached = bool(reach) and not isinstance(reach, CommandError) and reach.reachable  # type: ignore[union-attr]
     way = f", and reaches it at {node.address}" if reached else ""
     return well(NODE, f"the queen knows it as {node.node_id}: {node.status}{way}")

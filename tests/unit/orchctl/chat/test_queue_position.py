@@ -7,11 +7,11 @@ import pytest
 import trio
 
 from orchctl import waiting
-from orchctl.output import Line
-from orchctl.queen import Queen
+from orchctl.client import QueenClient
+from orchctl.output import StatusLine
 from orchctl.waiting import PATH, meanwhile, tell_place
 from tests.unit.orchctl.commands.test_tasks import QUEUED, page
-from tests.unit.orchctl.scripted_queen import error, queen
+from tests.unit.orchctl.scripted_queen import error, serve
 from tests.unit.orchctl.terminal import screen
 from tests.unit.orchctl.test_output import Watched
 
@@ -26,8 +26,8 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_the_line_follows_the_task_of_the_request_until_the_answer_begins() -> None:
     pages = [page(QUEUED, MINE), error(500, "INTERNAL", "oops"), page({**MINE, "queue_position": 0}), page(QUEUED)]
-    with queen({f"GET {PATH}": pages}) as her, mock.patch("sys.stderr", Watched()) as terminal:
-        await tell_place(Queen(her.url), "mine", Line(), lambda: len(her.asked) < 5)
+    with serve({f"GET {PATH}": pages}) as queen, mock.patch("sys.stderr", Watched()) as terminal:
+        await tell_place(QueenClient(queen.url), "mine", StatusLine(), lambda: len(queen.asked) < 5)
         seen = terminal.getvalue().split("\r")
     assert [text.strip() for text in seen if text.strip()] == [
         "orchctl: 3rd in the queue, about 4 s",
@@ -37,31 +37,31 @@ async def test_the_line_follows_the_task_of_the_request_until_the_answer_begins(
 
 
 async def test_an_answer_that_began_while_the_queen_was_asked_is_not_written_over() -> None:
-    with queen({f"GET {PATH}": [page(MINE)]}) as her, mock.patch("sys.stderr", Watched()) as terminal:
-        await tell_place(Queen(her.url), "mine", Line(), lambda: not her.asked)
-        assert her.asked
+    with serve({f"GET {PATH}": [page(MINE)]}) as queen, mock.patch("sys.stderr", Watched()) as terminal:
+        await tell_place(QueenClient(queen.url), "mine", StatusLine(), lambda: not queen.asked)
+        assert queen.asked
     assert screen(terminal.getvalue()) == [""]
 
 
 async def test_where_nobody_watches_nothing_is_asked() -> None:
-    with queen({}) as her, mock.patch("sys.stderr", io.StringIO()):
-        await tell_place(Queen(her.url), "mine", Line(), lambda: True)
-        assert not her.asked
+    with serve({}) as queen, mock.patch("sys.stderr", io.StringIO()):
+        await tell_place(QueenClient(queen.url), "mine", StatusLine(), lambda: True)
+        assert not queen.asked
 
 
 async def test_what_runs_meanwhile_ends_with_the_block() -> None:
-    ended = trio.Event()
+    result = trio.Event()
 
     async def run(name: str) -> None:
         try:
             await trio.sleep_forever()
         finally:
             assert name == "x"
-            ended.set()
+            result.set()
 
     async with meanwhile(run, "x"):
         await trio.testing.wait_all_tasks_blocked()
-    assert ended.is_set()
+    assert result.is_set()
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])

@@ -10,12 +10,12 @@ from llama_orch.contracts.tasks import Preparation, Streams, TaskAccepted
 from llama_orch.http.client.client import UpstreamError, UpstreamTimeout
 from llama_orch.http.client.sse import ServerSentEvent
 from llama_orch.service.exit import ExitStatus
-from orchctl.failure import Failure
-from orchctl.queen import Queen
-from orchctl.submit import events
-from orchctl.submit.events import RESUME_S, Timely, _Reading, read_to_end
+from orchctl.client import QueenClient
+from orchctl.errors import CommandError
+from orchctl.submit import event_stream
+from orchctl.submit.event_stream import RESUME_S, Timely, _Reading, read_to_end
 from tests.unit.orchctl import scripted_queen
-from tests.unit.orchctl.scripted_queen import END, EVENTS, TASK_ID, error, queen, stream, tokens
+from tests.unit.orchctl.scripted_queen import END, EVENTS, TASK_ID, error, serve, stream, tokens
 
 ACCEPTED = TaskAccepted(
     task_id=TASK_ID,
@@ -47,18 +47,18 @@ class Seen:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "RECONNECT_S", 0.0)
+    monkeypatch.setattr(event_stream, "RECONNECT_S", 0.0)
 
 
-async def read(*answers: bytes) -> tuple[list[str], scripted_queen.Queen]:
+async def read(*answers: bytes) -> tuple[list[str], scripted_queen.ScriptedQueen]:
     seen = Seen()
-    with queen({f"GET {EVENTS}": list(answers)}) as her:
-        await read_to_end(Queen(her.url), ACCEPTED, seen)
-    return seen.names, her
+    with serve({f"GET {EVENTS}": list(answers)}) as queen:
+        await read_to_end(QueenClient(queen.url), ACCEPTED, seen)
+    return seen.names, queen
 
 
-async def refusal(*answers: bytes) -> Failure:
-    with pytest.raises(Failure) as caught:
+async def refusal(*answers: bytes) -> CommandError:
+    with pytest.raises(CommandError) as caught:
         await read(*answers)
     return caught.value
 
@@ -69,13 +69,13 @@ async def test_each_loss_is_told_and_the_terminal_event_is_the_last_thing_read()
 
 
 async def test_a_queen_that_cannot_answer_yet_is_asked_again() -> None:
-    names, her = await read(BEGUN, BUSY, ENDED)
+    names, queen = await read(BEGUN, BUSY, ENDED)
     assert names == ["token", "(lost)", "(lost)", "end"]
-    assert [request.headers["last-event-id"] for request in her.asked] == ["", "1", "1"]
+    assert [request.headers["last-event-id"] for request in queen.asked] == ["", "1", "1"]
 
 
 async def test_where_that_lasts_her_own_words_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "RESUME_S", 0.0)
+    monkeypatch.setattr(event_stream, "RESUME_S", 0.0)
     failure = await refusal(BUSY)
     assert (failure.status, failure.message) == (ExitStatus.TEMPORARY, "POOL_UNREADY: stopping")
     assert failure.hint == "Try again in 1 s."
@@ -98,8 +98,8 @@ async def test_a_refusal_that_lasts_is_told_at_once() -> None:
 
 async def test_patience_begins_with_the_first_loss_and_anew_with_an_event(mock_clock: trio.testing.MockClock) -> None:
     broken = UpstreamError("broke off")
-    with queen({f"GET {EVENTS}": [stream(("end", END))]}) as her:
-        reading = _Reading(Queen(her.url), EVENTS, Seen())
+    with serve({f"GET {EVENTS}": [stream(("end", END))]}) as queen:
+        reading = _Reading(QueenClient(queen.url), EVENTS, Seen())
         mock_clock.jump(10 * RESUME_S)
         assert not reading.hopeless(broken)
         mock_clock.jump(RESUME_S - 0.1)

@@ -15,8 +15,8 @@ from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolState, Poo
 from orchctl.commands.pools import pools_text
 from orchctl.tables import ordinal, table
 from tests.unit.orchctl.cluster import pool
-from tests.unit.orchctl.running import LIMIT_S, command, environment, here
-from tests.unit.orchctl.scripted_queen import error, queen, reply
+from tests.unit.orchctl.running import LIMIT_S, command, environment, run
+from tests.unit.orchctl.scripted_queen import error, reply, serve
 from tests.unit.orchctl.terminal import terminal
 
 POOL = {
@@ -64,9 +64,9 @@ b: model: missing
 
 
 def test_pools_are_a_table_and_why_one_is_not_well() -> None:
-    with queen(seen()) as her:
-        ended = here("pools", "--url", her.url + "/")
-    assert (ended.status, ended.out, ended.err) == (0, TABLE, "")
+    with serve(seen()) as queen:
+        result = run("pools", "--url", queen.url + "/")
+    assert (result.status, result.out, result.err) == (0, TABLE, "")
 
 
 CLUSTER_TABLE = """\
@@ -90,16 +90,16 @@ def test_pools_of_nodes_are_told_apart_and_drains_and_circuits_are_seen() -> Non
 
 
 def test_json_is_the_queens_own() -> None:
-    with queen(seen()) as her:
-        assert json.loads(here("pools", "--json", "--url", her.url).out) == LIST
+    with serve(seen()) as queen:
+        assert json.loads(run("pools", "--json", "--url", queen.url).out) == LIST
 
 
 def test_status_says_version_readiness_tasks_and_pools() -> None:
-    with queen(seen(ready=reply(503, {"ready": False, "reasons": ["no pool is ready"]}))) as her:
-        ended = here("status", "--url", her.url)
-        found = json.loads(here("status", "--json", "--url", her.url).out)
-    head = f"queen-rbee 0.1.0 at {her.url}: not ready (no pool is ready), 507 queued, 2 running\n\n"
-    assert (ended.status, ended.out) == (0, head + TABLE)
+    with serve(seen(ready=reply(503, {"ready": False, "reasons": ["no pool is ready"]}))) as queen:
+        result = run("status", "--url", queen.url)
+        found = json.loads(run("status", "--json", "--url", queen.url).out)
+    head = f"queen-rbee 0.1.0 at {queen.url}: not ready (no pool is ready), 507 queued, 2 running\n\n"
+    assert (result.status, result.out) == (0, head + TABLE)
     assert found["tasks"] == {"queued": 507, "running": 2}
     assert found["ready"] == {"ready": False, "reasons": ["no pool is ready"]}
 
@@ -115,20 +115,20 @@ def test_status_says_version_readiness_tasks_and_pools() -> None:
     ],
 )
 def test_a_refusal_has_its_status(what: str, answer: bytes, status: int) -> None:
-    with queen(seen(pools=answer)) as her:
-        ended = here(what, "--url", her.url)
-    assert (ended.status, ended.out) == (status, "")
-    assert ended.err.startswith("orchctl: ")
+    with serve(seen(pools=answer)) as queen:
+        result = run(what, "--url", queen.url)
+    assert (result.status, result.out) == (status, "")
+    assert result.err.startswith("orchctl: ")
 
 
 def test_a_queen_that_is_not_there_is_named_with_what_to_look_at() -> None:
-    with queen({}) as her:
+    with serve({}) as queen:
         pass
-    ended = here("status", "--url", her.url)
-    assert ended.status == 69
-    assert f"queen-rbee at {her.url} does not answer" in ended.err
-    assert "systemctl status queen-rbee" in ended.err
-    assert "ORCHESTRATORD_URL" in ended.err
+    result = run("status", "--url", queen.url)
+    assert result.status == 69
+    assert f"queen-rbee at {queen.url} does not answer" in result.err
+    assert "systemctl status queen-rbee" in result.err
+    assert "ORCHESTRATORD_URL" in result.err
 
 
 @pytest.mark.parametrize(
@@ -147,47 +147,47 @@ def test_a_queen_that_is_not_there_is_named_with_what_to_look_at() -> None:
     ],
 )
 def test_what_is_no_url_is_a_usage_error(url: str) -> None:
-    ended = here("pools", "--url", url)
-    assert ended.status == 64
-    assert url in ended.err
-    assert "http://127.0.0.1:8080" in ended.err
+    result = run("pools", "--url", url)
+    assert result.status == 64
+    assert url in result.err
+    assert "http://127.0.0.1:8080" in result.err
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 70])
 def test_a_host_that_cannot_be_one_is_no_traceback(host: str) -> None:
-    assert here("pools", "--url", f"http://{host}:1").status == 69
+    assert run("pools", "--url", f"http://{host}:1").status == 69
 
 
 def test_a_token_that_cannot_be_used_is_told_and_not_shown(tmp_path: Path) -> None:
-    missing = here("pools", LLORCH_API_TOKEN_FILE=str(tmp_path / "none"))
+    missing = run("pools", LLORCH_API_TOKEN_FILE=str(tmp_path / "none"))
     assert missing.status == 66
     assert "No such file" in missing.err
     (tmp_path / "empty").write_text("")
-    assert here("pools", LLORCH_API_TOKEN_FILE=str(tmp_path / "empty")).status == 78
-    odd = here("pools", LLORCH_API_TOKEN="sécret two lines")
+    assert run("pools", LLORCH_API_TOKEN_FILE=str(tmp_path / "empty")).status == 78
+    odd = run("pools", LLORCH_API_TOKEN="sécret two lines")
     assert odd.status == 78
     assert "cret" not in odd.err
 
 
 @pytest.mark.parametrize("arguments", [(), ("fly",), ("submit", "--engine", "gpt"), ("submit", "--max-tokens", "many")])
 def test_a_wrong_command_line_is_64(arguments: tuple[str, ...]) -> None:
-    ended = here(*arguments)
-    assert ended.status == 64
-    assert ended.err.startswith("usage: orchctl")
+    result = run(*arguments)
+    assert result.status == 64
+    assert result.err.startswith("usage: orchctl")
 
 
 def test_version_and_help() -> None:
-    assert here("--version").out == f"orchctl (llama-orch) {VERSION}\n"
-    assert all(word in here("--help").out for word in ("status", "pools", "submit"))
+    assert run("--version").out == f"orchctl (llama-orch) {VERSION}\n"
+    assert all(word in run("--help").out for word in ("status", "pools", "submit"))
 
 
 def test_a_closed_pipe_is_quiet() -> None:
     """As in `orchctl pools | true`."""
     reader, writer = os.pipe()
     os.close(reader)
-    with queen(seen()) as her:
+    with serve(seen()) as queen:
         process = subprocess.run(
-            command("pools", "--url", her.url),
+            command("pools", "--url", queen.url),
             env=environment(),
             stdout=writer,
             stderr=subprocess.PIPE,
@@ -226,16 +226,16 @@ def test_table_too_wide_to_cut_is_stacked() -> None:
 
 def test_table_in_a_pipe_has_its_full_width() -> None:
     models = [f"file:/srv/models/{'m' * 100}.gguf"]
-    with queen({"GET /v2/pools": [reply(200, {**LIST, "pools": [{**POOL, "models_available": models}]})]}) as her:
-        assert models[0] in here("pools", "--url", her.url).out
+    with serve({"GET /v2/pools": [reply(200, {**LIST, "pools": [{**POOL, "models_available": models}]})]}) as queen:
+        assert models[0] in run("pools", "--url", queen.url).out
 
 
 def test_table_on_a_terminal_has_the_terminals_width() -> None:
     models = [f"file:/srv/models/{'m' * 100}.gguf"]
     script = {"GET /v2/pools": [reply(200, {**LIST, "pools": [{**POOL, "models_available": models}]})]}
-    with queen(script) as her, terminal("pools", "--url", her.url, columns=60) as person:
-        assert person.end() == 0
-    assert max(map(len, person.screen)) == 60
+    with serve(script) as queen, terminal("pools", "--url", queen.url, columns=60) as tty:
+        assert tty.end() == 0
+    assert max(map(len, tty.screen)) == 60
 
 
 def test_no_pools_says_where_to_look() -> None:

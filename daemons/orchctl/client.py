@@ -15,7 +15,7 @@ from llama_orch.http.client.client import KeptConnections, Response, UpstreamErr
 from llama_orch.http.client.connecting import unix_url
 from llama_orch.service.exit import ExitStatus
 from orchctl.encoding import as_json
-from orchctl.failure import FOREIGN_HINT, Failure, refused
+from orchctl.errors import FOREIGN_HINT, CommandError, refused
 from orchctl.tls_hints import over_tls
 
 URL_VARIABLE = "ORCHESTRATORD_URL"
@@ -32,7 +32,7 @@ def below(path: str, *names: str, **query: object) -> str:
 
 
 @dataclass(frozen=True)
-class Queen:
+class QueenClient:
     """Where the queen is and what proves that we may ask. `connections`: those that are kept between two requests.
 
     `url` is an http:// or https:// URL, or unix: and the path of a socket. `socket_advice` says how to do without a
@@ -61,7 +61,7 @@ class Queen:
 
         A `repeatable` one is sent again where a connection that was kept turns out to be closed.
 
-        Raises Failure where the status is neither a success nor `allowed`, UpstreamError where nobody answers within
+        Raises CommandError where the status is neither a success nor `allowed`, UpstreamError where nobody answers within
         `head_s` seconds.
         """
         fields = {**self._headers(), **({"content-type": "application/json"} if body else {}), **(headers or {})}
@@ -84,7 +84,7 @@ class Queen:
         allowed: tuple[int, ...] = (),
         repeatable: bool = False,
     ) -> bytes:
-        """The body of the answer to one request, whose own is `body` as JSON. Raises Failure."""
+        """The body of the answer to one request, whose own is `body` as JSON. Raises CommandError."""
         data = b"" if body is None else as_json(body)
         try:
             async with self.ask(method, path, data, allowed=allowed, repeatable=repeatable) as response:
@@ -93,19 +93,19 @@ class Queen:
             raise self.unreachable(error) from error
 
     async def get(self, path: str) -> bytes:
-        """The body of a GET. Raises Failure."""
+        """The body of a GET. Raises CommandError."""
         return await self.call("GET", path)
 
     async def bid(self, method: str, path: str) -> None:
-        """A request whose answer is empty, and that does no more when it is served twice. Raises Failure."""
+        """A request whose answer is empty, and that does no more when it is served twice. Raises CommandError."""
         if await self.call(method, path, repeatable=True):
             raise _foreign()
 
-    def unreachable(self, error: UpstreamError) -> Failure:
+    def unreachable(self, error: UpstreamError) -> CommandError:
         """Nobody answers at the URL."""
         right = "" if self.url.startswith(UNIX) else f" Is {URL_VARIABLE} right?"
         hint = over_tls(self.url, error) or f"Is it running (systemctl status queen-rbee)?{right}"
-        return Failure(f"queen-rbee at {self.url} does not answer: {error}", hint, ExitStatus.UNAVAILABLE)
+        return CommandError(f"queen-rbee at {self.url} does not answer: {error}", hint, ExitStatus.UNAVAILABLE)
 
     @property
     def _base(self) -> str:
@@ -129,12 +129,12 @@ M = TypeVar("M", bound=BaseModel)
 
 @trio.lowlevel.enable_ki_protection  # a Ctrl-C while pydantic builds a validator would be lost in its native code
 def understood(model: type[M], body: bytes) -> M:
-    """`body` as a `model`. Raises Failure where somebody else than a queen of this release has answered."""
+    """`body` as a `model`. Raises CommandError where somebody else than a queen of this release has answered."""
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
         raise _foreign() from error
 
 
-def _foreign() -> Failure:
-    return Failure("the answer is not understood", FOREIGN_HINT, ExitStatus.UNAVAILABLE)
+def _foreign() -> CommandError:
+    return CommandError("the answer is not understood", FOREIGN_HINT, ExitStatus.UNAVAILABLE)

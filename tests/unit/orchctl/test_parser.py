@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from orchctl.run import parser
-from tests.unit.orchctl.running import here
+from tests.unit.orchctl.running import run
 
 
 def every_command(
@@ -61,14 +61,14 @@ def test_common_options_may_stand_before_the_command(words: tuple[str, ...]) -> 
 
 @EVERY_COMMAND
 def test_help_names_the_command_and_every_option_has_words_or_says_itself(words: tuple[str, ...]) -> None:
-    ended = here(*words, "--help")
-    assert (ended.status, ended.err) == (0, "")
-    assert ended.out.startswith(f"usage: orchctl {' '.join(words)} ")
-    assert "(default: None)" not in ended.out
+    result = run(*words, "--help")
+    assert (result.status, result.err) == (0, "")
+    assert result.out.startswith(f"usage: orchctl {' '.join(words)} ")
+    assert "(default: None)" not in result.out
 
 
 def test_the_first_help_has_a_line_for_each_command() -> None:
-    first_words = {line.split()[0] for line in here("--help").out.splitlines() if line.strip()}
+    first_words = {line.split()[0] for line in run("--help").out.splitlines() if line.strip()}
     for words, command in COMMANDS.items():
         if len(words) == 1:
             assert command.description

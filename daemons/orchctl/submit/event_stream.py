@@ -11,8 +11,8 @@ from llama_orch.contracts.tasks import TaskAccepted
 from llama_orch.http.client.client import UpstreamError, UpstreamTimeout
 from llama_orch.http.client.sse import MalformedStream, ServerSentEvent, read_events
 from llama_orch.service.exit import ExitStatus
-from orchctl.failure import Failure
-from orchctl.queen import Queen
+from orchctl.client import QueenClient
+from orchctl.errors import CommandError
 
 TERMINAL = ("end", "error")
 RECONNECT_S = 0.5
@@ -32,17 +32,17 @@ class Show(Protocol):
         """Hear that the connection is lost and sought again."""
 
 
-async def read_to_end(queen: Queen, accepted: TaskAccepted, show: Show) -> ServerSentEvent:
+async def read_to_end(queen: QueenClient, accepted: TaskAccepted, show: Show) -> ServerSentEvent:
     """Give each event to `show` until the terminal one, which is returned.
 
-    A stream that breaks off is resumed behind the last event seen. Raises Failure where that does not succeed for
+    A stream that breaks off is resumed behind the last event seen. Raises CommandError where that does not succeed for
     RESUME_S seconds, and where the queen refuses.
     """
     reading = _Reading(queen, accepted.streams.sse, show)
     while True:
         try:
             return await reading.on()
-        except (UpstreamError, MalformedStream, Failure) as error:
+        except (UpstreamError, MalformedStream, CommandError) as error:
             if reading.hopeless(error):
                 raise reading.outcome(error, str(accepted.task_id)) from error
         show.lost()
@@ -53,14 +53,14 @@ async def read_to_end(queen: Queen, accepted: TaskAccepted, show: Show) -> Serve
 class _Reading:
     """How far the events are read; `give_up_at` is on trio's clock, and inf while they come."""
 
-    queen: Queen
+    queen: QueenClient
     path: str
     show: Show
     last_id: str = ""
     give_up_at: float = math.inf
 
     async def on(self) -> ServerSentEvent:
-        """The terminal event, where this connection brings it. Raises UpstreamError, MalformedStream and Failure."""
+        """The terminal event, where this connection brings it. Raises UpstreamError, MalformedStream and CommandError."""
         async with self.queen.ask("GET", self.path, headers={"last-event-id": self.last_id}) as response:
             async for event in read_events(Timely(response.chunks())):
                 self.show.event(event)
@@ -73,15 +73,15 @@ class _Reading:
         """Whether another connection would not mend it, or should have."""
         now = trio.current_time()
         self.give_up_at = min(self.give_up_at, now + RESUME_S)
-        refused = isinstance(error, Failure) and error.status is not ExitStatus.TEMPORARY
+        refused = isinstance(error, CommandError) and error.status is not ExitStatus.TEMPORARY
         return refused or now >= self.give_up_at
 
-    def outcome(self, error: Exception, task_id: str) -> Failure:
+    def outcome(self, error: Exception, task_id: str) -> CommandError:
         """What a hopeless one means; the events of tasks that had ended are gone with the queen of that time."""
-        if isinstance(error, Failure) and not (self.last_id and error.status is ExitStatus.NO_INPUT):
-            return Failure(error.message, error.hint, error.status)
+        if isinstance(error, CommandError) and not (self.last_id and error.status is ExitStatus.NO_INPUT):
+            return CommandError(error.message, error.hint, error.status)
         message = f"the stream of task {task_id} broke off: {error}"
-        return Failure(message, f"See orchctl tasks {task_id}.", ExitStatus.UNAVAILABLE)
+        return CommandError(message, f"See orchctl tasks {task_id}.", ExitStatus.UNAVAILABLE)
 
 
 @dataclass
