@@ -1,8 +1,9 @@
-"""The queen as orchctl asks her: one URL, one token, and errors in words."""
+"""HTTP client for the queen's API: one URL, one token, and every failure as a CommandError."""
 
+import json
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -13,30 +14,31 @@ from pydantic import BaseModel, ValidationError
 
 from llama_orch.http.client.client import KeptConnections, Response, UpstreamError, request
 from llama_orch.http.client.connecting import unix_url
+from llama_orch.http.client.upstream import NoTls, Unanswered
 from llama_orch.service.exit import ExitStatus
-from orchctl.encoding import as_json
-from orchctl.errors import FOREIGN_HINT, CommandError, refused
-from orchctl.tls_hints import over_tls
+from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE
+from orchctl.errors import NOT_QUEEN_HINT, CommandError, error_from_response
+from orchctl.nurseries import unwrap_groups
 
 URL_VARIABLE = "ORCHESTRATORD_URL"
 UNIX = "unix:"
 LIMIT_S = 30.0
-ANSWER_LIMIT = 64 << 20
+MAX_RESPONSE_BYTES = 64 << 20
 
 
-def below(path: str, *names: str, **query: object) -> str:
-    """`path` with `names` below it and what is not None of `query` behind it, as a URL writes them."""
-    found = "/".join((path, *(quote(name, safe="") for name in names)))
-    asked = urlencode({name: value for name, value in query.items() if value is not None})
-    return f"{found}?{asked}" if asked else found
+def build_path(path: str, *names: str, **query: object) -> str:
+    """Append `names`, quoted, and a query string of the parameters that are not None to `path`."""
+    full = "/".join((path, *(quote(name, safe="") for name in names)))
+    parameters = urlencode({name: value for name, value in query.items() if value is not None})
+    return f"{full}?{parameters}" if parameters else full
 
 
 @dataclass(frozen=True)
 class QueenClient:
-    """Where the queen is and what proves that we may ask. `connections`: those that are kept between two requests.
+    """A client for the queen at `url`, which is an http:// or https:// URL, or unix: and the path of a socket.
 
-    `url` is an http:// or https:// URL, or unix: and the path of a socket. `socket_advice` says how to do without a
-    token; it is added to the error when one is missing.
+    With `connections`, connections are kept open between requests. `socket_advice` says how to do without a token; it
+    is added to the hint of a 401.
     """
 
     url: str
@@ -46,7 +48,7 @@ class QueenClient:
     socket_advice: str = ""
 
     @asynccontextmanager
-    async def ask(
+    async def request(
         self,
         method: str,
         path: str,
@@ -57,22 +59,24 @@ class QueenClient:
         allowed: tuple[int, ...] = (),
         repeatable: bool = False,
     ) -> AsyncIterator[Response]:
-        """One request; leaving before the end of the answer closes the connection.
+        """Send a request and yield the response; leaving the block early closes the connection.
 
-        A `repeatable` one is sent again where a connection that was kept turns out to be closed.
+        A `repeatable` request is sent again if a kept connection turns out to be closed.
 
-        Raises CommandError where the status is neither a success nor `allowed`, UpstreamError where nobody answers within
-        `head_s` seconds.
+        Raises CommandError if the status is neither a success nor `allowed`, UpstreamError if no response arrives
+        within `head_s` seconds.
         """
-        fields = {**self._headers(), **({"content-type": "application/json"} if body else {}), **(headers or {})}
-        with ungrouped():
-            asking = partial(request, method, self._base + path, headers=fields, body=body, head_s=head_s, tls=self.tls)
-            async with asking(connections=self.connections, repeatable=repeatable) as response:
+        content_type = {"content-type": "application/json"} if body else {}
+        fields = {**self._authorization(), **content_type, **(headers or {})}
+        with unwrap_groups():
+            send = partial(request, method, self._base_url + path, headers=fields, body=body, head_s=head_s)
+            async with send(tls=self.tls, connections=self.connections, repeatable=repeatable) as response:
                 if not 200 <= response.status < 300 and response.status not in allowed:
-                    failure = refused(response.status, await response.read(limit_s=LIMIT_S), response.headers)
+                    content = await response.read(limit_s=LIMIT_S)
+                    error = error_from_response(response.status, content, response.headers)
                     if response.status == 401 and self.socket_advice:
-                        failure.hint = f"{failure.hint}\n{self.socket_advice}".strip()
-                    raise failure
+                        error.hint = f"{error.hint}\n{self.socket_advice}".strip()
+                    raise error
                 yield response
 
     async def call(
@@ -84,57 +88,74 @@ class QueenClient:
         allowed: tuple[int, ...] = (),
         repeatable: bool = False,
     ) -> bytes:
-        """The body of the answer to one request, whose own is `body` as JSON. Raises CommandError."""
-        data = b"" if body is None else as_json(body)
+        """Send `body` as JSON and return the body of the response. Raises CommandError."""
+        data = b"" if body is None else encode_json(body)
         try:
-            async with self.ask(method, path, data, allowed=allowed, repeatable=repeatable) as response:
-                return await response.read(ANSWER_LIMIT, limit_s=LIMIT_S)
+            async with self.request(method, path, data, allowed=allowed, repeatable=repeatable) as response:
+                return await response.read(MAX_RESPONSE_BYTES, limit_s=LIMIT_S)
         except UpstreamError as error:
             raise self.unreachable(error) from error
 
     async def get(self, path: str) -> bytes:
-        """The body of a GET. Raises CommandError."""
+        """Raises CommandError."""
         return await self.call("GET", path)
 
-    async def bid(self, method: str, path: str) -> None:
-        """A request whose answer is empty, and that does no more when it is served twice. Raises CommandError."""
+    async def command(self, method: str, path: str) -> None:
+        """Send an idempotent request whose response is empty. Raises CommandError."""
         if await self.call(method, path, repeatable=True):
-            raise _foreign()
+            raise _invalid_response()
 
     def unreachable(self, error: UpstreamError) -> CommandError:
-        """Nobody answers at the URL."""
-        right = "" if self.url.startswith(UNIX) else f" Is {URL_VARIABLE} right?"
-        hint = over_tls(self.url, error) or f"Is it running (systemctl status queen-rbee)?{right}"
+        check_url = "" if self.url.startswith(UNIX) else f" and that {URL_VARIABLE} is correct"
+        hint = tls_hint(self.url, error) or f"Check that it is running (systemctl status queen-rbee){check_url}."
         return CommandError(f"queen-rbee at {self.url} does not answer: {error}", hint, ExitStatus.UNAVAILABLE)
 
     @property
-    def _base(self) -> str:
+    def _base_url(self) -> str:
         return unix_url(self.url.removeprefix(UNIX)) if self.url.startswith(UNIX) else self.url
 
-    def _headers(self) -> dict[str, str]:
+    def _authorization(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.token}"} if self.token else {}
 
 
-@contextmanager
-def ungrouped() -> Iterator[None]:
-    """Ctrl-C as it is: what ends a nursery, such as the one in which trio connects to a name, comes in a group."""
+def tls_hint(url: str, error: UpstreamError) -> str:
+    """Return what to check about TLS after `error` at `url`; empty if TLS is not a likely cause."""
+    if isinstance(error, NoTls):
+        certificate = f"The certificate must be issued by the CA in {CA_FILE} and be valid for the host of the URL."
+        return f"{certificate} If the server does not use TLS, use an http:// URL."
+    if not isinstance(error, Unanswered) or not url.startswith("http"):
+        return ""
+    if url.startswith("https:"):
+        return (
+            f"If the server requires a client certificate, set {CERT_FILE} and {KEY_FILE} to one issued by the CA that "
+            "the server trusts."
+        )
+    return "If the server uses TLS, use an https:// URL."
+
+
+def encode_json(body: object) -> bytes:
+    """Encode a request body. Raises CommandError if a string in it is not valid UTF-8.
+
+    Python passes invalid bytes of the command line on as surrogates.
+    """
     try:
-        yield
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None
+        return json.dumps(body, allow_nan=False, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        hint = "Text on the command line or typed at the terminal must be UTF-8."
+        raise CommandError("cannot send the request: it contains invalid UTF-8", hint, ExitStatus.DATA) from error
 
 
 M = TypeVar("M", bound=BaseModel)
 
 
 @trio.lowlevel.enable_ki_protection  # a Ctrl-C while pydantic builds a validator would be lost in its native code
-def understood(model: type[M], body: bytes) -> M:
-    """`body` as a `model`. Raises CommandError where somebody else than a queen of this release has answered."""
+def parse_response(model: type[M], body: bytes) -> M:
+    """Raises CommandError if `body` is not a `model`, as from a foreign server or another release."""
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise _foreign() from error
+        raise _invalid_response() from error
 
 
-def _foreign() -> CommandError:
-    return CommandError("the answer is not understood", FOREIGN_HINT, ExitStatus.UNAVAILABLE)
+def _invalid_response() -> CommandError:
+    return CommandError("the server sent an unexpected response", NOT_QUEEN_HINT, ExitStatus.UNAVAILABLE)

@@ -1,73 +1,113 @@
-"""How a command is added to the command line: its options, the ones all commands have, and what runs it."""
+"""Declaration of a command, from which parser, help and shell completion derive, and the types of its arguments."""
 
 import argparse
 import math
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from llama_orch.service.command_line import Parser
 from orchctl.client import URL_VARIABLE, QueenClient
-from orchctl.destination import DEFAULT_URL, SOCKET
-from orchctl.encoding import is_text
+from orchctl.destination import DEFAULT_URL, QUEEN_SOCKET
 
 Run = Callable[[argparse.Namespace, QueenClient], Awaitable[None]]
-UNSET = argparse.SUPPRESS
-"""The default of an option that a command and the commands below it have: the one given last counts."""
 UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
 
-class Commands:
-    """The commands of a parser; `required` is whether there must be one."""
+@dataclass(frozen=True)
+class ListedValues:
+    """Completes an argument with the values of `field` in the output of `orchctl COMMAND --json`, and with `words`."""
 
-    def __init__(self, parser: Parser, *, required: bool = False) -> None:
-        # pinned so that the usage line of a command below another does not repeat that one's options
-        self._parsers = parser.add_subparsers(
-            required=required, metavar="COMMAND" if required else "[COMMAND]", parser_class=Parser, prog=parser.prog
-        )
-
-    def add(self, name: str, run: Run, words: str) -> Parser:
-        """A command that `run` runs, with `--url` and `--json`; its further options are for the caller to add."""
-        command = self._parsers.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
-        common(command, UNSET)
-        command.set_defaults(run=run)
-        return command
+    field: str
+    command: str
+    words: tuple[str, ...] = ()
 
 
-def common(command: Parser, default: str | None = None) -> None:
-    """The options that every command has, and that may stand before it as well."""
-    default_words = f"${URL_VARIABLE}, or {SOCKET} where that may be used, or {DEFAULT_URL}"
-    url = f"queen-rbee's URL, or unix:PATH (default: {default_words})"
-    command.add_argument("--url", default=default, help=url)
-    command.add_argument("--json", action="store_true", default=default or False, help="print JSON, for scripts")
+@dataclass(frozen=True)
+class Argument:
+    """An option or a positional argument.
+
+    `settings` are the keyword arguments of argparse's add_argument(). `completion` is how the shell completes its value
+    if it has no choices. Options of the same `exclusive` group cannot be combined.
+    """
+
+    names: tuple[str, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    completion: ListedValues | Literal["files"] | None = None
+    exclusive: str | None = None
+
+    @property
+    def is_option(self) -> bool:
+        return self.names[0].startswith("-")
+
+    @property
+    def takes_value(self) -> bool:
+        return not str(self.settings.get("action", "")).startswith("store_")
 
 
-def paged(command: Parser, default: str | None = None) -> None:
-    """The options of a command that lists what the queen gives page by page."""
-    command.add_argument("--limit", type=int, default=default, metavar="N", help="how many to show (default: 50)")
-    command.add_argument("--before", type=identifier, default=default, metavar="ID", help="those older than ID")
-    command.add_argument("--all", action="store_true", default=default or False, help="all of them")
+def argument(
+    *names: str,
+    completion: ListedValues | Literal["files"] | None = None,
+    exclusive: str | None = None,
+    **settings: Any,
+) -> Argument:
+    return Argument(names, settings, completion, exclusive)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: `help` is its line in the help of orchctl, `run` the coroutine function that executes it.
+
+    A command with `subcommands` runs itself if none is given. Its arguments may also be given before the subcommand; a
+    subcommand's argument of the same destination overrides them.
+    """
+
+    name: str
+    help: str
+    run: Run
+    arguments: Sequence[Argument] = ()
+    subcommands: Sequence["Command"] = ()
+
+
+COMMON_ARGUMENTS = (
+    argument(
+        "--url",
+        help=f"URL of queen-rbee, or unix:PATH (default: ${URL_VARIABLE}, or {QUEEN_SOCKET} if this user may connect, "
+        f"or {DEFAULT_URL})",
+    ),
+    argument("--json", action="store_true", help="print JSON, for scripts"),
+)
+"""Arguments of every command; they may also be given before it."""
 
 
 def identifier(text: str) -> str:
-    """A name or an id; what else it must be, the queen knows."""
+    """A name or id. The queen checks its form; a request cannot carry an empty one or invalid UTF-8."""
     if not text.strip():
-        raise argparse.ArgumentTypeError("an empty text is no id")
-    if not is_text(text):
-        raise argparse.ArgumentTypeError("what is no text (UTF-8) is no id")
+        raise argparse.ArgumentTypeError("an id cannot be empty")
+    if any("\ud800" <= char <= "\udfff" for char in text):  # bytes that Python could not decode
+        raise argparse.ArgumentTypeError("an id must be valid UTF-8")
     return text
 
 
 def milliseconds(text: str) -> int:
-    """A length of time such as 90s, 5m or 1h, in milliseconds."""
-    found = re.fullmatch(r"([0-9]{1,9})(ms|s|m|h)", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text} is no length of time such as 90s, 5m or 1h")
-    return int(found[1]) * UNITS_MS[found[2]]
+    """A duration such as 90s, 5m or 1h, in milliseconds."""
+    match = re.fullmatch(r"([0-9]{1,9})(ms|s|m|h)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"invalid duration: {text!r} (examples: 90s, 5m or 1h)")
+    return int(match[1]) * UNITS_MS[match[2]]
 
 
-def number(text: str) -> float:
-    """A number that JSON can say."""
-    found = float(text)
-    if not math.isfinite(found):
-        raise argparse.ArgumentTypeError(f"{text} is no finite number")
-    return found
+def finite_number(text: str) -> float:
+    """A number that JSON can represent."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return value
+
+
+PAGE_ARGUMENTS = (
+    argument("--limit", type=int, metavar="N", help="number of entries to show (default: 50, at most 500)"),
+    argument("--before", type=identifier, metavar="ID", help="show the entries that are older than ID"),
+    argument("--all", action="store_true", help="show all entries"),
+)
+"""Arguments of a command that lists what the queen returns in pages."""

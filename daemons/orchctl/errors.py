@@ -1,4 +1,4 @@
-"""Why orchctl cannot do what it was asked: the one shape of every error here, and how the queen's own becomes one."""
+"""CommandError, the only error that commands raise, and its construction from the queen's error responses."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,15 @@ from llama_orch.contracts.errors import NO_SUCH_PATH, ErrorCode
 from llama_orch.service.exit import ExitStatus
 from llama_orch.settings.tokens import TOKEN
 
-FOREIGN_HINT = "Is this the address of queen-rbee, and of the same release?"
-TOKEN_HINT = f"orchctl reads the token from the file that {TOKEN.file} names, or from {TOKEN.variable}."
+ADDRESS_HINT = "Check that this is the address of queen-rbee."
+NOT_QUEEN_HINT = f"{ADDRESS_HINT} It must be of the same release as orchctl."
+TOKEN_HINT = f"orchctl reads the token from the file named by {TOKEN.file}, or from {TOKEN.variable}."
 
 
 class CommandError(Exception):
-    """orchctl cannot do what it was asked: what is wrong, how to mend it, and the exit status.
+    """A command failed: what failed, what to do about it, and the exit status.
 
-    `document` is the queen's own JSON about it, where she said some, `code` that of her error.
+    `document` is the queen's JSON error, if it sent one in the shape of /v1; `code` is the error code of /v2.
     """
 
     def __init__(
@@ -31,14 +32,14 @@ class CommandError(Exception):
         self.code = code
 
 
-def together(failures: Sequence[CommandError]) -> CommandError:
-    """Several failures as one: what each says, a line each and once; the status is the first one's."""
-    messages, hints = ([*dict.fromkeys(texts)] for texts in zip(*((f.message, f.hint) for f in failures), strict=True))
-    return CommandError("\n".join(messages), "\n".join(filter(None, hints)), failures[0].status)
+def combine(errors: Sequence[CommandError]) -> CommandError:
+    """Join several errors, each distinct message and hint once; the first error decides the exit status."""
+    messages, hints = ([*dict.fromkeys(texts)] for texts in zip(*((e.message, e.hint) for e in errors), strict=True))
+    return CommandError("\n".join(messages), "\n".join(filter(None, hints)), errors[0].status)
 
 
-class Said(Outbound):
-    """An error of the queen's API; codes of a newer queen are shown as they are."""
+class V2Error(Outbound):
+    """An error below /v2. `code` is not an ErrorCode because a newer queen may have more."""
 
     code: str
     message: str
@@ -48,74 +49,71 @@ class Said(Outbound):
     retry_after_ms: int | None = None
 
 
-class SaidV1(Outbound):
-    """An error below /v1, in the shape that OpenAI's clients parse."""
+class V1Error(Outbound):
+    """An error below /v1, in OpenAI's format."""
 
     message: str
     type: str | None = None
     code: str | int | None = None
 
 
-class WrappedV1(Outbound):
-    """The body of an answer, or the data of an event, that is such an error."""
+class V1ErrorBody(Outbound):
+    """The body of a response, or the data of an event, that carries a V1Error."""
 
-    error: SaidV1
+    error: V1Error
 
 
-def refused(status: int, body: bytes, headers: Mapping[str, str]) -> CommandError:
-    """The queen's own error, as a person should read it."""
-    for read in (_own, _of_v1):
+def error_from_response(status: int, body: bytes, headers: Mapping[str, str]) -> CommandError:
+    for parse in (_parse_v2, _parse_v1):
         try:
-            return read(status, body, headers)
+            return parse(status, body, headers)
         except ValidationError:
             continue
     text = " ".join(body[:200].decode(errors="replace").split())
-    return CommandError(f"the answer is {status}: {text}", "Is this the address of queen-rbee?", ExitStatus.UNAVAILABLE)
+    return CommandError(f"unexpected HTTP status {status}: {text}", ADDRESS_HINT, ExitStatus.UNAVAILABLE)
 
 
-def _own(status: int, body: bytes, _headers: Mapping[str, str]) -> CommandError:
-    error = Said.model_validate_json(body)
+def _parse_v2(status: int, body: bytes, _headers: Mapping[str, str]) -> CommandError:
+    error = V2Error.model_validate_json(body)
     if error.reason == NO_SUCH_PATH:
-        return CommandError(error.message, FOREIGN_HINT, ExitStatus.UNAVAILABLE, code=error.code)
-    hint = _hint(status, error.hint or "", later(error.retry_after_ms))
+        return CommandError(error.message, NOT_QUEEN_HINT, ExitStatus.UNAVAILABLE, code=error.code)
+    hint = _hint(status, error.hint or "", retry_hint(error.retry_after_ms))
     return CommandError(f"{error.code}: {error.message}", hint, exit_status(status, error.retriable), code=error.code)
 
 
-def _of_v1(status: int, body: bytes, headers: Mapping[str, str]) -> CommandError:
-    error = WrappedV1.model_validate_json(body).error
-    if error.code == ErrorCode.NOT_FOUND:  # of a model that is not there it is another
-        return CommandError(error.message, FOREIGN_HINT, ExitStatus.UNAVAILABLE, document=body.decode())
+def _parse_v1(status: int, body: bytes, headers: Mapping[str, str]) -> CommandError:
+    error = V1ErrorBody.model_validate_json(body).error
+    if error.code == ErrorCode.NOT_FOUND:  # the path does not exist; an unknown model has the code model_not_found
+        return CommandError(error.message, NOT_QUEEN_HINT, ExitStatus.UNAVAILABLE, document=body.decode())
     seconds = headers.get("retry-after", "")
-    hint = later(int(seconds) * 1000) if re.fullmatch(r"[0-9]{1,9}", seconds) else ""
+    hint = retry_hint(int(seconds) * 1000) if re.fullmatch(r"[0-9]{1,9}", seconds) else ""
     retriable = headers.get("x-should-retry") == "true"
-    return CommandError(said(error), _hint(status, hint), exit_status(status, retriable), document=body.decode())
+    return CommandError(describe_v1(error), _hint(status, hint), exit_status(status, retriable), document=body.decode())
 
 
-def _hint(status: int, *words: str) -> str:
-    said = " ".join(filter(None, words))
-    return "\n".join(filter(None, (said, TOKEN_HINT if status == 401 else "")))
+def _hint(status: int, *hints: str) -> str:
+    hint = " ".join(filter(None, hints))
+    return "\n".join(filter(None, (hint, TOKEN_HINT if status == 401 else "")))
 
 
-def said(error: SaidV1) -> str:
-    """An error of /v1 in words: its code, or else its kind, in front."""
+def describe_v1(error: V1Error) -> str:
     return ": ".join(filter(None, (str(error.code or error.type or ""), error.message)))
 
 
-def failed(error: SaidV1, document: str) -> CommandError:
-    """An error in the midst of a stream below /v1, where no status tells whether trying again helps."""
+def v1_stream_error(error: V1Error, document: str) -> CommandError:
+    """Convert an error event of a stream below /v1, which has no status to tell whether a retry helps."""
     retriable = error.type in ("server_error", "rate_limit_error")
     status = ExitStatus.TEMPORARY if retriable else ExitStatus.SOFTWARE
-    hint = "It may be asked again." if retriable else ""
-    return CommandError(f"the answer failed: {said(error)}", hint, status, document)
+    hint = "The request can be retried." if retriable else ""
+    return CommandError(f"the answer failed: {describe_v1(error)}", hint, status, document)
 
 
-def later(retry_after_ms: int | None) -> str:
-    """When to try again, where the queen said so."""
+def retry_hint(retry_after_ms: int | None) -> str:
     return f"Try again in {max(1, round(retry_after_ms / 1000))} s." if retry_after_ms else ""
 
 
 def exit_status(status: int, retriable: bool) -> ExitStatus:
-    """sysexits(3) for an HTTP status: what a script can branch on."""
+    """Return the exit status, as of sysexits(3), for an HTTP status that is not a success."""
     if status in (401, 403):
         return ExitStatus.NO_PERMISSION
     if retriable:

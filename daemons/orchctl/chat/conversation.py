@@ -1,4 +1,4 @@
-"""A conversation under way: what is said to it, what answers, and what is shown of the answer."""
+"""A running conversation: handles lines of input, requests answers and prints them."""
 
 import json
 import sys
@@ -7,98 +7,100 @@ from dataclasses import dataclass, field
 from functools import partial
 from uuid import uuid4
 
-from orchctl.chat.answer import AnswerChunk, ChatAnswer, stream
-from orchctl.chat.history import History, SlashCommand, command_of, help_text
+from orchctl.chat.answer import AnswerChunk, ChatAnswer, stream_answer
+from orchctl.chat.history import History
+from orchctl.chat.queue_position import show_queue_position
+from orchctl.chat.slash_commands import SlashCommand, help_text, parse_slash_command
 from orchctl.client import QueenClient
-from orchctl.commands.models import offered
+from orchctl.commands.models import fetch_models
 from orchctl.errors import CommandError
-from orchctl.output import StatusLine, emit, emit_json, note
-from orchctl.waiting import meanwhile, tell_place
+from orchctl.nurseries import background
+from orchctl.output import StatusLine, print_note, write, write_json
 
 
 @dataclass
 class Conversation:
-    """A conversation with `model`; `wanted` and `headers` go with each request.
+    """A conversation with `model`; `fields` and `headers` are sent with each request.
 
-    `typed` is whether a person talks, who may interrupt one answer and go on.
+    If it is `interactive`, Ctrl-C cancels only the current answer.
     """
 
     queen: QueenClient
     model: str
-    conversation: History
-    wanted: Mapping[str, object]
+    history: History
+    fields: Mapping[str, object]
     headers: Mapping[str, str]
-    typed: bool
+    interactive: bool
     as_json: bool
     line: StatusLine = field(default_factory=StatusLine)
 
-    async def turn(self, line: str) -> bool:
-        """Do what `line` says or have it answered; False where it says to leave. Raises CommandError."""
-        if command := command_of(line):
-            return await self._obey(command)
+    async def handle_line(self, line: str) -> bool:
+        """Run a slash command or request an answer; return False if the user leaves. Raises CommandError."""
+        if command := parse_slash_command(line):
+            return await self._run_slash_command(command)
         if line.strip():
-            await self._say(line.strip())
+            await self._run_turn(line.strip())
         return True
 
-    async def _obey(self, command: SlashCommand) -> bool:
+    async def _run_slash_command(self, command: SlashCommand) -> bool:
         if command.name == "help":
-            note(help_text())
+            print_note(help_text())
         elif command.name == "clear":
-            self.conversation.turns.clear()
+            self.history.turns.clear()
         elif command.name == "model" and command.argument:
             self.model = command.argument
         elif command.name == "model":
-            names = ", ".join(model.id for model in await offered(self.queen))
-            note(f"{self.model} answers; there are {names or 'none'}")
+            names = ", ".join(model.id for model in await fetch_models(self.queen))
+            print_note(f"model {self.model}; available: {names or 'none'}")
         return command.name != "exit"
 
-    async def _say(self, text: str) -> None:
-        """Have `text` answered. What has come of the answer is kept, whatever ends it."""
+    async def _run_turn(self, text: str) -> None:
+        """Request an answer to `text` and print it. The part received is kept in the history, however the turn ends."""
         answer = ChatAnswer()
         try:
-            await self._answer(text, answer)
+            await self._stream(text, answer)
         except KeyboardInterrupt:
-            if not self.typed:
+            if not self.interactive:
                 raise
-            self._interrupted(answer)
-        except CommandError as failure:
+            self._end_interrupted_line(answer)
+        except CommandError as error:
             if self.as_json:
-                emit_json(_document(failure))
+                write_json(_error_document(error))
             raise
         finally:
-            self.conversation.answered(text, answer.text)
-            self._end(answer)
+            self.history.add_turn(text, answer.text)
+            self._end_output(answer)
         if self.as_json:
-            emit_json(answer.document())
+            write_json(answer.document())
 
-    async def _answer(self, text: str, answer: ChatAnswer) -> None:
-        body = {"model": self.model, "messages": self.conversation.asking(text), **self.wanted}
+    async def _stream(self, text: str, answer: ChatAnswer) -> None:
+        body = {"model": self.model, "messages": self.history.messages(text), **self.fields}
         request_id = str(uuid4())
-        async with meanwhile(tell_place, self.queen, request_id, self.line, lambda: not answer.parts):
+        async with background(show_queue_position, self.queen, request_id, self.line, lambda: not answer.parts):
             headers = {**self.headers, "x-correlation-id": request_id}
-            await stream(self.queen, body, headers, partial(self._show, answer))
+            await stream_answer(self.queen, body, headers, partial(self._print_chunk, answer))
 
-    def _show(self, answer: ChatAnswer, chunk: AnswerChunk) -> None:
-        text = answer.take(chunk)
-        if not text and chunk.thinks:
+    def _print_chunk(self, answer: ChatAnswer, chunk: AnswerChunk) -> None:
+        text = answer.add(chunk)
+        if not text and chunk.has_reasoning:
             self.line.show("thinking")
         elif text and not self.as_json:
             self.line.clear()
-            emit(text)
+            write(text)
 
-    def _interrupted(self, answer: ChatAnswer) -> None:
-        """The terminal has written ^C; `_end` sees to a new line behind an answer, but not where there is none."""
+    def _end_interrupted_line(self, answer: ChatAnswer) -> None:
+        """End the line on which the terminal has echoed ^C, unless _end_output() will."""
         if self.as_json or not answer.text:
             print(file=sys.stderr)
 
-    def _end(self, answer: ChatAnswer) -> None:
+    def _end_output(self, answer: ChatAnswer) -> None:
         self.line.clear()
         if not self.as_json and answer.text and not answer.text.endswith("\n"):
-            emit("\n")
+            write("\n")
 
 
-def _document(failure: CommandError) -> object:
-    """The queen's own words about a failure, or ours in the same shape."""
-    if failure.document:
-        return json.loads(failure.document)
-    return {"error": {"message": failure.message, "type": "connection_error", "code": None}}
+def _error_document(error: CommandError) -> object:
+    """Return the queen's own error, or another one in the same format."""
+    if error.document:
+        return json.loads(error.document)
+    return {"error": {"message": error.message, "type": "connection_error", "code": None}}

@@ -1,57 +1,57 @@
-"""What is said to `orchctl chat`, line by line: typed at a terminal with editing, or read from a pipe or a file.
+"""The input of orchctl chat: lines typed at a terminal with editing, or read from a pipe or file.
 
-Reading blocks, and nothing else runs meanwhile: there is no thread that could be left behind, and Ctrl-C gets through.
+Reading blocks while nothing else runs, so it needs no thread, which could be left behind, and Ctrl-C takes effect.
 """
 
 import sys
 from dataclasses import dataclass
 from typing import TextIO
 
-from orchctl.texts import decoded, standard_input
+from orchctl.stdin import decode_stdin, open_stdin
 
 PROMPT = "> "
 
 
 @dataclass
 class ChatInput:
-    """ChatInput of standard input; `typed` is whether a person types them, `offset` how many bytes have been read."""
+    """Lines of standard input; `interactive` if it is a terminal, `offset` is the number of bytes read so far."""
 
-    typed: bool
+    interactive: bool
     offset: int = 0
 
     def next(self) -> str | None:
-        """The next line without its end; None behind the last one. Raises CommandError, and KeyboardInterrupt.
+        """Return the next line without its end; None at the end of input. Raises CommandError and KeyboardInterrupt.
 
-        A person who presses Ctrl-C instead of typing has said the last one.
+        At a terminal, Ctrl-C at the prompt counts as the end of input.
         """
-        with standard_input() as stdin:
-            return self._asked(stdin) if self.typed else self._read(stdin)
+        with open_stdin() as stdin:
+            return self._prompt(stdin) if self.interactive else self._read(stdin)
 
-    def _asked(self, stdin: TextIO) -> str | None:
+    def _prompt(self, stdin: TextIO) -> str | None:
         try:
             if sys.stdout.isatty():
-                return _edited()
-            # the answers go elsewhere, and the prompt must not follow them
+                return _edit_line()
+            # standard output gets the answers only, so the prompt goes to standard error
             print(PROMPT, end="", file=sys.stderr, flush=True)
             return self._read(stdin)
         except (EOFError, KeyboardInterrupt):
-            print(file=sys.stderr)  # the shell's own prompt gets a line of its own
+            print(file=sys.stderr)  # start a new line for the shell's prompt
             return None
 
     def _read(self, stdin: TextIO) -> str | None:
         data = stdin.buffer.readline()
-        line = decoded(data, stdin.encoding, self.offset)
+        line = decode_stdin(data, stdin.encoding, self.offset)
         self.offset += len(data)
         return line.removesuffix("\n").removesuffix("\r") if line else None
 
 
-def lines() -> ChatInput:
-    """Whatever comes on standard input. Raises CommandError where it is closed."""
-    with standard_input() as stdin:
+def open_input() -> ChatInput:
+    """Raises CommandError if standard input is closed."""
+    with open_stdin() as stdin:
         return ChatInput(stdin.isatty())
 
 
-def _edited() -> str:
-    import readline  # noqa: F401  # input() edits with it, and only a terminal needs it
+def _edit_line() -> str:
+    import readline  # noqa: F401  # enables editing in input(); imported here because only a terminal needs it
 
     return input(PROMPT)

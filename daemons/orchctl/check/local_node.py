@@ -1,4 +1,4 @@
-"""What `orchctl check` finds on its own machine: which machine it is, and the pool-managerd that runs there."""
+"""The machine that `orchctl check` runs on, and its pool-managerd if it is a node."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,66 +10,73 @@ from llama_orch.contracts.meta import Readiness
 from llama_orch.contracts.nodes import NodeList, NodeStanding, NodeView
 from llama_orch.service.machine_id import FILE, MACHINE_ID, known_id
 from llama_orch.settings.tls import CERT_FILE
-from orchctl.check.queries import NOT_ASKED, answer, limited
+from orchctl.check.queries import NOT_QUERIED, fetch, query
 from orchctl.client import QueenClient
-from orchctl.destination import NODE_SOCKET, usable
+from orchctl.destination import POOL_MANAGERD_SOCKET, usable_socket_url
 from orchctl.errors import CommandError
 
 BIND_VARIABLE, NODE_ID_VARIABLE = "POOL_MANAGERD_BIND_ADDR", "POOL_MANAGERD_NODE_ID"
-NODE_HOST = Host("127.0.0.1", 9200)
-UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- what is listened on, and where that answers here
+DEFAULT_HOST = Host("127.0.0.1", 9200)
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- maps the address listened on to one to connect to
 ID_FILES = (MACHINE_ID, Path("/var/lib/pool-managerd") / FILE)
-"""Where pool-managerd has the machine's id from; the second only where there is no first, and not readable for all."""
+"""Where pool-managerd reads the machine id; the second exists only without the first, and is not readable by all."""
 
 Nodes = NodeList | CommandError
 
 
 @dataclass(frozen=True)
 class LocalNode:
-    """The pool-managerd of this machine, at `url` if anywhere. `expected`: this environment says that it is a node,
-    which it calls `node_id`. `machine_id` is what queens know the machine by."""
+    """The pool-managerd of this machine, queried at `url`.
+
+    `expected` if the environment says that this machine is a node; `node_id` is its name there. Queens know the machine
+    as `machine_id`.
+    """
 
     url: str
     expected: bool
     ready: Readiness | CommandError
     node_id: str | None = None
-    standing: NodeStanding | CommandError = NOT_ASKED
+    standing: NodeStanding | CommandError = NOT_QUERIED
     machine_id: str | None = None
 
 
-def own_nodes(nodes: Nodes, machine_id: str | None) -> Sequence[NodeView]:
-    """The nodes of the queen that are this machine; several only where somebody tries a cluster on one machine."""
+def nodes_of_machine(nodes: Nodes, machine_id: str | None) -> Sequence[NodeView]:
+    """Return the nodes with this machine id. More than one is possible if a machine runs a whole cluster for a test."""
     if machine_id is None or isinstance(nodes, CommandError):
         return ()
     return [node for node in nodes.nodes if node.machine_id == machine_id]
 
 
-async def local(queen: QueenClient, environ: Mapping[str, str], nodes: Callable[[], Awaitable[Nodes]]) -> LocalNode:
-    """The pool-managerd where it listens according to `environ`, or on its Unix socket, or by default; or else where
-    `nodes`, those of the queen, have this machine."""
+async def find_local_node(
+    queen: QueenClient, environ: Mapping[str, str], nodes: Callable[[], Awaitable[Nodes]]
+) -> LocalNode:
+    """Query pool-managerd at the address in `environ`, or else at its Unix socket or default address.
+
+    If it does not answer and no address is set, try the addresses at which the queen's `nodes` have this machine.
+    """
     bind, machine_id = environ.get(BIND_VARIABLE), known_id(*ID_FILES)
     expected = bool(bind or environ.get(NODE_ID_VARIABLE))
-    socket = None if bind else usable(NODE_SOCKET)
+    socket = None if bind else usable_socket_url(POOL_MANAGERD_SOCKET)
     url = socket or local_url(bind, secure=bool(environ.get(CERT_FILE)))
-    ready = await _ready(queen, url)
+    ready = await _query_ready(queen, url)
     if isinstance(ready, CommandError) and not bind:
-        for node in own_nodes(await nodes(), machine_id):
-            if not isinstance(there := await _ready(queen, node.address), CommandError):
-                url, ready = node.address, there
-    found = LocalNode(url, expected, ready, environ.get(NODE_ID_VARIABLE) or None, machine_id=machine_id)
+        for node in nodes_of_machine(await nodes(), machine_id):
+            if not isinstance(result := await _query_ready(queen, node.address), CommandError):
+                url, ready = node.address, result
+    local = LocalNode(url, expected, ready, environ.get(NODE_ID_VARIABLE) or None, machine_id=machine_id)
     if isinstance(ready, CommandError):
-        return found
-    return replace(found, standing=await limited(partial(answer, replace(queen, url=url), "/v2/node", NodeStanding)))
+        return local
+    return replace(local, standing=await query(partial(fetch, replace(queen, url=url), "/v2/node", NodeStanding)))
 
 
-async def _ready(queen: QueenClient, url: str) -> Readiness | CommandError:
-    return await limited(partial(answer, replace(queen, url=url), "/ready", Readiness))
+async def _query_ready(queen: QueenClient, url: str) -> Readiness | CommandError:
+    return await query(partial(fetch, replace(queen, url=url), "/ready", Readiness))
 
 
 def local_url(bind: str | None, *, secure: bool = False) -> str:
-    """Where a pool-managerd that listens on `bind` answers on its own machine."""
+    """Return the URL at which a pool-managerd that listens on `bind` answers on its own machine."""
     try:
-        found = parse_address(bind) if bind else NODE_HOST
+        host = parse_address(bind) if bind else DEFAULT_HOST
     except ValueError:
-        found = NODE_HOST
-    return f"{'https' if secure else 'http'}://{Host(UNSPECIFIED.get(found.host, found.host), found.port)}"
+        host = DEFAULT_HOST
+    return f"{'https' if secure else 'http'}://{Host(LOOPBACK.get(host.host, host.host), host.port)}"

@@ -1,4 +1,4 @@
-"""A task's events to their end: resumed where the connection breaks, given up where nothing comes any more."""
+"""The event stream of a task: read to its end, resumed after a lost connection, with a limit on every wait."""
 
 import math
 from collections.abc import AsyncIterator
@@ -14,70 +14,69 @@ from llama_orch.service.exit import ExitStatus
 from orchctl.client import QueenClient
 from orchctl.errors import CommandError
 
-TERMINAL = ("end", "error")
+TERMINAL_EVENTS = ("end", "error")
 RECONNECT_S = 0.5
-RESUME_S = 30.0
-"""How long a broken stream is tried to be resumed: a queen that is restarted, or crashes, is back within seconds."""
-IDLE_S = 45.0
-"""Three of the queen's keep-alives, which come every 15 seconds."""
+RESUME_LIMIT_S = 30.0
+"""How long to retry a broken stream; a queen that restarts or crashes is back within seconds."""
+IDLE_LIMIT_S = 45.0
+"""Three of the queen's keep-alives, which it sends every 15 seconds."""
 
 
-class Show(Protocol):
-    """Where a task's events go."""
+class EventHandler(Protocol):
+    def event(self, event: ServerSentEvent) -> None: ...
 
-    def event(self, event: ServerSentEvent) -> None:
-        """Take the next one."""
-
-    def lost(self) -> None:
-        """Hear that the connection is lost and sought again."""
+    def connection_lost(self) -> None: ...
 
 
-async def read_to_end(queen: QueenClient, accepted: TaskAccepted, show: Show) -> ServerSentEvent:
-    """Give each event to `show` until the terminal one, which is returned.
+async def read_to_end(queen: QueenClient, accepted: TaskAccepted, handler: EventHandler) -> ServerSentEvent:
+    """Pass each event to `handler` up to the terminal one, which is returned.
 
-    A stream that breaks off is resumed behind the last event seen. Raises CommandError where that does not succeed for
-    RESUME_S seconds, and where the queen refuses.
+    A broken stream is resumed after the last event received. Raises CommandError if that fails for RESUME_LIMIT_S
+    seconds, or if the queen refuses.
     """
-    reading = _Reading(queen, accepted.streams.sse, show)
+    stream = _ResumableStream(queen, accepted.streams.sse, handler)
     while True:
         try:
-            return await reading.on()
+            return await stream.read()
         except (UpstreamError, MalformedStream, CommandError) as error:
-            if reading.hopeless(error):
-                raise reading.outcome(error, str(accepted.task_id)) from error
-        show.lost()
+            if not stream.should_retry(error):
+                raise stream.final_error(error, str(accepted.task_id)) from error
+        handler.connection_lost()
         await trio.sleep(RECONNECT_S)
 
 
 @dataclass
-class _Reading:
-    """How far the events are read; `give_up_at` is on trio's clock, and inf while they come."""
+class _ResumableStream:
+    """The position in an event stream. `give_up_at` is on trio's clock; it is infinite while events arrive."""
 
     queen: QueenClient
     path: str
-    show: Show
+    handler: EventHandler
     last_id: str = ""
     give_up_at: float = math.inf
 
-    async def on(self) -> ServerSentEvent:
-        """The terminal event, where this connection brings it. Raises UpstreamError, MalformedStream and CommandError."""
-        async with self.queen.ask("GET", self.path, headers={"last-event-id": self.last_id}) as response:
-            async for event in read_events(Timely(response.chunks())):
-                self.show.event(event)
+    async def read(self) -> ServerSentEvent:
+        """Read one connection to the terminal event. Raises UpstreamError, MalformedStream and CommandError."""
+        async with self.queen.request("GET", self.path, headers={"last-event-id": self.last_id}) as response:
+            async for event in read_events(IdleLimited(response.chunks())):
+                self.handler.event(event)
                 self.last_id, self.give_up_at = event.id or self.last_id, math.inf
-                if event.name in TERMINAL:
+                if event.name in TERMINAL_EVENTS:
                     return event
-        raise UpstreamError("it ended before the task did")
+        raise UpstreamError("the stream ended before the task did")
 
-    def hopeless(self, error: Exception) -> bool:
-        """Whether another connection would not mend it, or should have."""
+    def should_retry(self, error: Exception) -> bool:
         now = trio.current_time()
-        self.give_up_at = min(self.give_up_at, now + RESUME_S)
+        self.give_up_at = min(self.give_up_at, now + RESUME_LIMIT_S)
         refused = isinstance(error, CommandError) and error.status is not ExitStatus.TEMPORARY
-        return refused or now >= self.give_up_at
+        return not refused and now < self.give_up_at
 
-    def outcome(self, error: Exception, task_id: str) -> CommandError:
-        """What a hopeless one means; the events of tasks that had ended are gone with the queen of that time."""
+    def final_error(self, error: Exception, task_id: str) -> CommandError:
+        """Convert an error that is not retried.
+
+        A queen does not know the events of tasks that ended before its restart, so a 404 after the first event is
+        reported as a broken stream.
+        """
         if isinstance(error, CommandError) and not (self.last_id and error.status is ExitStatus.NO_INPUT):
             return CommandError(error.message, error.hint, error.status)
         message = f"the stream of task {task_id} broke off: {error}"
@@ -85,17 +84,17 @@ class _Reading:
 
 
 @dataclass
-class Timely:
-    """`chunks`, with UpstreamTimeout where none comes for IDLE_S seconds."""
+class IdleLimited:
+    """An iterator over `chunks` that raises UpstreamTimeout if none arrives for IDLE_LIMIT_S seconds."""
 
     chunks: AsyncIterator[bytes]
 
-    def __aiter__(self) -> "Timely":
+    def __aiter__(self) -> "IdleLimited":
         return self
 
     async def __anext__(self) -> bytes:
         try:
-            with trio.fail_after(IDLE_S):
+            with trio.fail_after(IDLE_LIMIT_S):
                 return await anext(self.chunks)
         except trio.TooSlowError as error:
-            raise UpstreamTimeout(f"nothing came for {IDLE_S:g} s") from error
+            raise UpstreamTimeout(f"no data for {IDLE_LIMIT_S:g} s") from error

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP: the task is cancelled first, and then the process ends as by the signal."""
+"""Termination signals, background tasks, and exceptions without groups."""
 
 import signal
 import subprocess
@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+import trio
 
-from orchctl.waiting import heeding
+from orchctl.nurseries import background, cancel_on_termination
 from tests.unit.orchctl.running import LIMIT_S, command, environment
 from tests.unit.orchctl.scripted_queen import CANCEL, END, HOLD, ScriptedQueen, serve, stream, submitting, tokens
 
@@ -17,7 +18,7 @@ SCRIPT = submitting(stream(*tokens("first ")) + HOLD, stream(*tokens("last"), ("
 
 @contextmanager
 def streaming(*shell: str) -> Iterator[tuple[ScriptedQueen, "subprocess.Popen[bytes]"]]:
-    """`orchctl submit` in the midst of an answer."""
+    """Run `orchctl submit` until a part of the answer has arrived."""
     script = {line: [*answers] for line, answers in SCRIPT.items()}
     with (
         serve(script) as queen,
@@ -37,7 +38,7 @@ def streaming(*shell: str) -> Iterator[tuple[ScriptedQueen, "subprocess.Popen[by
 
 
 @ENDING
-def test_either_cancels_the_task_and_ends_the_process(number: signal.Signals) -> None:
+def test_signal_cancels_task_and_ends_process(number: signal.Signals) -> None:
     with streaming() as (queen, process):
         process.send_signal(number)
         assert process.communicate(timeout=LIMIT_S) == (b"\n", b"")
@@ -46,8 +47,8 @@ def test_either_cancels_the_task_and_ends_the_process(number: signal.Signals) ->
 
 
 @pytest.mark.parametrize("ignored", ["HUP", "HUP TERM"])
-def test_what_is_ignored_stays_so(ignored: str) -> None:
-    """As by nohup(1)."""
+def test_ignored_signal_stays_ignored(ignored: str) -> None:
+    """As under nohup(1)."""
     with streaming("sh", "-c", f'trap "" {ignored}; exec "$@"', "sh") as (queen, process):
         for name in ignored.split():
             process.send_signal(signal.Signals[f"SIG{name}"])
@@ -57,9 +58,31 @@ def test_what_is_ignored_stays_so(ignored: str) -> None:
         assert not queen.of(f"POST {CANCEL}")
 
 
-async def test_behind_the_block_all_is_as_before() -> None:
+async def test_signal_handlers_are_restored() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
     with pytest.raises(ValueError, match="as it is"):
-        async with heeding():
+        async with cancel_on_termination():
             raise ValueError("as it is")
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before
+
+
+async def test_background_task_is_cancelled_with_block() -> None:
+    ended = trio.Event()
+
+    async def run(name: str) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            assert name == "x"
+            ended.set()
+
+    async with background(run, "x"):
+        await trio.testing.wait_all_tasks_blocked()
+    assert ended.is_set()
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])
+async def test_exception_of_block_is_not_wrapped(kind: type[BaseException]) -> None:
+    with pytest.raises(kind, match="as it is"):
+        async with background(trio.sleep_forever):
+            raise kind("as it is")

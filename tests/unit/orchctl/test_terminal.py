@@ -1,10 +1,10 @@
-"""orchctl at a real terminal: line editing, Ctrl-C and Ctrl-D, and the line that tells where a task stands."""
+"""orchctl on a terminal: line editing, Ctrl-C and Ctrl-D, and the queue position."""
 
 import json
 
 import pytest
 
-from orchctl.waiting import PATH as QUEUED
+from orchctl.chat.queue_position import PATH as QUEUED
 from tests.unit.orchctl.chat.test_chat import FAILED, assistant, user
 from tests.unit.orchctl.commands.test_tasks import QUEUED as TASK
 from tests.unit.orchctl.commands.test_tasks import page
@@ -24,9 +24,9 @@ from tests.unit.orchctl.scripted_queen import (
 from tests.unit.orchctl.terminal import BACKSPACE, CTRL_C, CTRL_D, UP, terminal
 
 
-def test_a_conversation_with_editing_and_recall() -> None:
+def test_chat_has_line_editing_and_recall() -> None:
     with serve(chatting(chat("Hello"), chat("again"))) as queen, terminal("chat", "--url", queen.url) as tty:
-        tty.wait_for("tiny answers; /help")
+        tty.wait_for("model tiny; /help")
         tty.wait_for("> ")
         tty.type(b"hip" + BACKSPACE + b"\r")
         tty.wait_for("Hello\r\n> ")
@@ -39,7 +39,7 @@ def test_a_conversation_with_editing_and_recall() -> None:
     assert second["messages"] == [user("hi"), assistant("Hello"), user("hi")]
 
 
-def test_ctrl_c_cancels_the_answer_only_and_what_came_of_it_is_kept() -> None:
+def test_ctrl_c_cancels_answer_and_keeps_its_part() -> None:
     with serve(chatting(chat_begun("Hel") + HOLD, chat("on"))) as queen, terminal("chat", "--url", queen.url) as tty:
         tty.wait_for("> ")
         tty.type(b"hi\r")
@@ -55,7 +55,7 @@ def test_ctrl_c_cancels_the_answer_only_and_what_came_of_it_is_kept() -> None:
     assert "Hel^C" in tty.screen
 
 
-def test_ctrl_c_before_anything_came_forgets_the_turn() -> None:
+def test_ctrl_c_before_first_token_drops_turn() -> None:
     with serve(chatting(HOLD, chat("there"))) as queen, terminal("chat", "--url", queen.url) as tty:
         tty.wait_for("> ")
         tty.type(b"hi\r")
@@ -71,7 +71,7 @@ def test_ctrl_c_before_anything_came_forgets_the_turn() -> None:
 
 
 @pytest.mark.parametrize("key", [CTRL_C, CTRL_D])
-def test_at_the_prompt_both_leave_with_0_and_the_shell_gets_a_line_of_its_own(key: bytes) -> None:
+def test_ctrl_c_and_ctrl_d_at_prompt_exit_0(key: bytes) -> None:
     with serve(chatting()) as queen, terminal("chat", "--url", queen.url) as tty:
         tty.wait_for("> ")
         tty.wait_until_it_waits()
@@ -80,13 +80,13 @@ def test_at_the_prompt_both_leave_with_0_and_the_shell_gets_a_line_of_its_own(ke
     assert tty.output.endswith(b"\r\n")
 
 
-def test_commands_are_answered_and_a_mistake_does_not_end_it() -> None:
+def test_slash_commands_work_and_unknown_one_continues() -> None:
     with serve(chatting(chat("x"))) as queen, terminal("chat", "--url", queen.url) as tty:
         for typed, said in (
-            ("/help", "/clear: forget"),
-            ("/fly", "/fly is no command"),
+            ("/help", "/clear: clear"),
+            ("/fly", "unknown command: /fly"),
             ("/model slow", ""),
-            ("/model", "slow answers; there are tiny, slow"),
+            ("/model", "model slow; available: tiny, slow"),
             ("a", "x"),
             ("/clear", ""),
             ("b", "x"),
@@ -104,7 +104,7 @@ def test_commands_are_answered_and_a_mistake_does_not_end_it() -> None:
         ]
 
 
-def test_an_answer_that_fails_is_told_and_the_conversation_goes_on() -> None:
+def test_failed_answer_is_printed_and_chat_continues() -> None:
     broken = chat_begun("half") + b"data: " + json.dumps(FAILED).encode() + b"\n\n"
     with serve(chatting(broken, chat("whole"))) as queen, terminal("chat", "--url", queen.url) as tty:
         tty.wait_for("> ")
@@ -117,7 +117,7 @@ def test_an_answer_that_fails_is_told_and_the_conversation_goes_on() -> None:
         assert tty.end() == 0
 
 
-def test_who_waits_in_a_chat_sees_where_it_stands() -> None:
+def test_chat_shows_queue_position() -> None:
     with serve(chatting(HOLD)) as queen, terminal("chat", "--url", queen.url) as tty:
         tty.wait_for("> ")
         tty.type(b"hi\r")
@@ -131,7 +131,7 @@ def test_who_waits_in_a_chat_sees_where_it_stands() -> None:
         assert tty.end() == 0
 
 
-def test_who_waits_for_a_task_sees_how_the_queue_moves_and_nothing_of_it_stays() -> None:
+def test_submit_shows_and_clears_queue_position() -> None:
     waiting = [
         ("started", {"queue_position": 2, "predicted_start_ms": 3400}),
         ("metrics", {"queue_depth": 9, "queue_position": 0, "predicted_start_ms": 900}),
@@ -147,14 +147,14 @@ def test_who_waits_for_a_task_sees_how_the_queue_moves_and_nothing_of_it_stays()
     assert tty.screen == ["Hello", ""]
 
 
-def test_quiet_says_no_word() -> None:
+def test_quiet_hides_queue_position() -> None:
     script = submitting(stream(("started", {"queue_position": 2, "predicted_start_ms": 9}), *tokens("x"), ("end", END)))
     with serve(script) as queen, terminal("submit", "--quiet", "--url", queen.url, "x") as tty:
         assert tty.end() == 0
     assert tty.output == b"x\r\n"
 
 
-def test_a_model_cannot_command_the_terminal() -> None:
+def test_model_output_cannot_control_terminal() -> None:
     script = submitting(stream(*tokens("a\x1b]0;title\x07b"), ("end", END)))
     with serve(script) as queen:
         with terminal("submit", "--url", queen.url, "x") as tty:
@@ -163,7 +163,7 @@ def test_a_model_cannot_command_the_terminal() -> None:
     assert b"\x1b" not in tty.output
 
 
-def test_who_is_asked_for_a_prompt_is_told_so() -> None:
+def test_prompt_from_terminal_is_announced() -> None:
     script = submitting(stream(*tokens("x"), ("end", END)))
     with serve(script) as queen, terminal("submit", "--url", queen.url) as tty:
         tty.wait_for("Ctrl-D")
@@ -172,7 +172,7 @@ def test_who_is_asked_for_a_prompt_is_told_so() -> None:
         assert queen.bodies("POST /v2/tasks")[0]["prompt"] == "a prompt\n"
 
 
-def test_there_are_more_pages_is_said_to_a_person() -> None:
+def test_further_pages_are_noted_on_terminal() -> None:
     with serve({"GET /v2/tasks": [page(TASK, following="x")]}) as queen, terminal("tasks", "--url", queen.url) as tty:
         assert tty.end() == 0
-    assert tty.screen[-2] == "orchctl: there are more: --before x, or --all"
+    assert tty.screen[-2] == "orchctl: more entries: use --before x, or --all"

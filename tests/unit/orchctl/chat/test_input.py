@@ -1,4 +1,4 @@
-"""What is said to `orchctl chat`: lines from a pipe as they are, and a prompt where somebody types."""
+"""The input of orchctl chat: lines of a pipe, and a prompt at a terminal."""
 
 import io
 from unittest import mock
@@ -7,56 +7,56 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchctl.chat.input import PROMPT, ChatInput, lines
+from orchctl.chat.input import PROMPT, ChatInput, open_input
 from orchctl.errors import CommandError
-from tests.unit.orchctl.test_output import Watched
+from tests.unit.orchctl.test_output import FakeTerminal
 
 
-def standard(data: bytes = b"", *, typed: bool, raw: io.BytesIO | None = None) -> io.TextIOWrapper:
-    """Standard input with `data` in it; a terminal if it is `typed`."""
+def stdin_with(data: bytes = b"", *, interactive: bool, raw: io.BytesIO | None = None) -> io.TextIOWrapper:
+    """Return a standard input that contains `data`; it is a terminal if `interactive`."""
     stdin = io.TextIOWrapper(raw or io.BytesIO(data), "utf-8", errors="surrogateescape")
-    setattr(stdin, "isatty", lambda: typed)  # noqa: B010 -- a method of the class
+    setattr(stdin, "isatty", lambda: interactive)  # noqa: B010 -- a method of the class
     return stdin
 
 
-def heard(text: str, *, typed: bool, raw: io.BytesIO | None = None) -> list[str]:
-    with mock.patch("sys.stdin", standard(text.encode(), typed=typed, raw=raw)):
-        found = lines()
-        assert found == ChatInput(typed)
+def heard(text: str, *, interactive: bool, raw: io.BytesIO | None = None) -> list[str]:
+    with mock.patch("sys.stdin", stdin_with(text.encode(), interactive=interactive, raw=raw)):
+        found = open_input()
+        assert found == ChatInput(interactive)
         return list(iter(found.next, None))
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), min_size=1)))
-def test_a_line_is_what_stands_before_its_end(texts: list[str]) -> None:
-    assert heard("".join(f"{text}\n" for text in texts), typed=False) == texts
-    assert heard("\n".join(texts), typed=False) == texts
+def test_lines_end_at_newlines(texts: list[str]) -> None:
+    assert heard("".join(f"{text}\n" for text in texts), interactive=False) == texts
+    assert heard("\n".join(texts), interactive=False) == texts
 
 
-def test_where_the_answers_go_elsewhere_the_prompt_does_not_follow_them() -> None:
-    with mock.patch("sys.stdout", io.StringIO()) as out, mock.patch("sys.stderr", Watched()) as terminal:
-        assert heard("a\nb\n", typed=True) == ["a", "b"]
+def test_prompt_stays_out_of_redirected_stdout() -> None:
+    with mock.patch("sys.stdout", io.StringIO()) as out, mock.patch("sys.stderr", FakeTerminal()) as terminal:
+        assert heard("a\nb\n", interactive=True) == ["a", "b"]
     assert (out.getvalue(), terminal.getvalue()) == ("", PROMPT * 3)
 
 
-def test_from_a_pipe_there_is_no_prompt() -> None:
-    with mock.patch("sys.stdout", Watched()) as out, mock.patch("sys.stderr", Watched()) as terminal:
-        heard("a\n", typed=False)
+def test_pipe_gets_no_prompt() -> None:
+    with mock.patch("sys.stdout", FakeTerminal()) as out, mock.patch("sys.stderr", FakeTerminal()) as terminal:
+        heard("a\n", interactive=False)
     assert out.getvalue() + terminal.getvalue() == ""
 
 
-def test_ctrl_c_instead_of_a_line_is_the_last_one() -> None:
+def test_ctrl_c_at_prompt_ends_input() -> None:
     class Interrupted(io.BytesIO):
         def readline(self, _size: int | None = -1, /) -> bytes:
             raise KeyboardInterrupt
 
-    with mock.patch("sys.stdout", io.StringIO()), mock.patch("sys.stderr", Watched()) as terminal:
-        assert heard("", typed=True, raw=Interrupted()) == []
+    with mock.patch("sys.stdout", io.StringIO()), mock.patch("sys.stderr", FakeTerminal()) as terminal:
+        assert heard("", interactive=True, raw=Interrupted()) == []
     assert terminal.getvalue() == f"{PROMPT}\n"
 
 
-def test_wrong_byte_is_named_by_its_offset_in_all_lines() -> None:
-    with mock.patch("sys.stdin", standard(b"\xc3\xbc\r\nok\nb\xff\n", typed=False)):
-        found = lines()
+def test_invalid_byte_is_reported_with_total_offset() -> None:
+    with mock.patch("sys.stdin", stdin_with(b"\xc3\xbc\r\nok\nb\xff\n", interactive=False)):
+        found = open_input()
         assert (found.next(), found.next()) == ("\u00fc", "ok")
         with pytest.raises(CommandError, match=r"byte 8 \(0xff"):
             found.next()

@@ -37,7 +37,7 @@ def test_artifacts_are_listed_by_kind_and_tag(before: bool) -> None:
     assert json.loads(as_json.out) == LISTED
 
 
-def test_an_artifact_is_shown_with_its_content() -> None:
+def test_artifact_is_shown_with_content() -> None:
     with serve({f"GET /v2/artifacts/{ID}": [reply(200, ARTIFACT)]}) as queen:
         result = run("artifacts", "show", ID, "--url", queen.url)
         as_json = run("artifacts", "show", ID, "--json", "--url", queen.url)
@@ -48,7 +48,7 @@ def test_an_artifact_is_shown_with_its_content() -> None:
     assert json.loads(as_json.out) == ARTIFACT
 
 
-def test_put_prints_the_id_of_what_it_stores(tmp_path: Path) -> None:
+def test_put_prints_id_of_artifact(tmp_path: Path) -> None:
     (tmp_path / "f.json").write_text('{"a": [1, null, "é"]}')
     with serve({POST: [reply(201, HEAD)]}) as queen:
         result = run("artifacts", "put", str(tmp_path / "f.json"), "--url", queen.url)
@@ -66,15 +66,15 @@ def test_put_prints_the_id_of_what_it_stores(tmp_path: Path) -> None:
     ("data", "status", "words"),
     [
         (b"{", 65, "line 1 column 2"),
-        (b"", 65, "not JSON"),
-        (b"[NaN]", 65, "NaN is no number"),
+        (b"", 65, "not valid JSON"),
+        (b"[NaN]", 65, "cannot represent NaN"),
         (b"[1e999]", 65, "1e999"),
-        (b"\xff\xfe", 65, "no text"),
-        (b"[" * 100_000, 65, "not JSON"),
+        (b"\xff\xfe", 65, "byte 0 is not valid UTF-8"),
+        (b"[" * 100_000, 65, "not valid JSON"),
         (None, 66, "No such file"),
     ],
 )
-def test_what_is_no_json_is_refused_here(tmp_path: Path, data: bytes | None, status: int, words: str) -> None:
+def test_put_refuses_invalid_json(tmp_path: Path, data: bytes | None, status: int, words: str) -> None:
     if data is not None:
         (tmp_path / "f").write_bytes(data)
     with serve({}) as queen:
@@ -84,13 +84,13 @@ def test_what_is_no_json_is_refused_here(tmp_path: Path, data: bytes | None, sta
     assert words in result.err
 
 
-def test_standard_input_that_is_no_json_is_named_so() -> None:
-    assert "standard input is not JSON" in run("artifacts", "put", "-", stdin="{").err
+def test_invalid_json_on_stdin_is_named() -> None:
+    assert "standard input is not valid JSON" in run("artifacts", "put", "-", stdin="{").err
 
 
-def test_an_unknown_artifact_is_66_and_none_is_said() -> None:
+def test_unknown_artifact_exits_66_and_empty_list_is_said() -> None:
     empty = {"artifacts": [], "count": 0}
     script = {"GET /v2/artifacts/x": [error(404, "NOT_FOUND", "no")], "GET /v2/artifacts": [reply(200, empty)]}
     with serve(script) as queen:
         assert run("artifacts", "show", "x", "--url", queen.url).status == 66
-        assert run("artifacts", "--url", queen.url).out == "there are no such artifacts\n"
+        assert run("artifacts", "--url", queen.url).out == "there are no matching artifacts\n"

@@ -30,7 +30,7 @@ default  yes    llamacpp b1  4      4096     4096        completion, embedding  
 PATH = "GET /v2/meta/capabilities"
 
 
-def test_pools_and_then_engines_are_a_line_each() -> None:
+def test_table_of_pools_then_engines() -> None:
     Capabilities.model_validate(DOCUMENT)
     with serve({PATH: [reply(200, DOCUMENT)]}) as queen:
         result = run("capabilities", "--url", queen.url)
@@ -39,6 +39,6 @@ def test_pools_and_then_engines_are_a_line_each() -> None:
     assert json.loads(as_json.out) == DOCUMENT
 
 
-def test_without_pools_there_are_the_engines() -> None:
+def test_without_pools_only_engines_are_shown() -> None:
     with serve({PATH: [reply(200, {**DOCUMENT, "pools": []})]}) as queen:
         assert run("capabilities", "--url", queen.url).out == ENGINES

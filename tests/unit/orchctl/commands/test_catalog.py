@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llama_orch.contracts.catalog import NewModel
-from orchctl.commands import catalog as verification
+from orchctl.commands import verification
 from tests.unit.orchctl.running import run
 from tests.unit.orchctl.scripted_queen import MODELS, error, reply, serve
 
@@ -31,7 +31,7 @@ def checked(state: str, reason: str | None = None) -> bytes:
     return reply(200, {**MODEL, "verification": {"state": state, "reason": reason}})
 
 
-def test_models_are_what_clients_may_ask_for_and_whether_it_is_ready() -> None:
+def test_models_show_whether_they_are_ready() -> None:
     with serve({"GET /v1/models": [reply(200, MODELS)]}) as queen:
         result, as_json = run("models", "--url", queen.url), run("models", "--json", "--url", queen.url)
     assert [line.split() for line in result.out.splitlines()] == [
@@ -42,13 +42,13 @@ def test_models_are_what_clients_may_ask_for_and_whether_it_is_ready() -> None:
     assert json.loads(as_json.out) == MODELS
 
 
-def test_no_models_says_where_to_look() -> None:
+def test_no_models_names_pools_command() -> None:
     with serve({"GET /v1/models": [reply(200, {"object": "list", "data": []})]}) as queen:
         assert "orchctl pools" in run("models", "--url", queen.url).out
 
 
 @pytest.mark.parametrize("words", [(), ("list",)])
-def test_the_catalog_is_listed(words: tuple[str, ...]) -> None:
+def test_catalog_is_listed(words: tuple[str, ...]) -> None:
     document = {"models": [MODEL, PLAIN], "count": 2}
     with serve({"GET /v2/catalog/models": [reply(200, document)]}) as queen:
         result = run("catalog", *words, "--url", queen.url)
@@ -61,7 +61,7 @@ def test_the_catalog_is_listed(words: tuple[str, ...]) -> None:
     assert json.loads(as_json.out) == document
 
 
-def test_add_sends_what_is_given_and_nothing_else() -> None:
+def test_add_sends_only_given_fields() -> None:
     with serve({"POST /v2/catalog/models": [reply(201, MODEL)]}) as queen:
         result = run("catalog", "add", "llama", "llama.gguf", "--url", queen.url)
         words = ("--digest", DIGEST, "--cost", "0.25", "--metadata", "license=MIT", "--metadata", "a=b=c")
@@ -74,7 +74,7 @@ def test_add_sends_what_is_given_and_nothing_else() -> None:
     assert set(most) == set(NewModel.model_fields)
 
 
-def test_the_digest_of_a_file_is_made_here(tmp_path: Path) -> None:
+def test_digest_of_local_file_is_sent(tmp_path: Path) -> None:
     data = bytes(range(256)) * 40_000
     (tmp_path / "m.gguf").write_bytes(data)
     with serve({"POST /v2/catalog/models": [reply(201, MODEL)]}) as queen:
@@ -84,7 +84,7 @@ def test_the_digest_of_a_file_is_made_here(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing", ".", "file/below", "odd\0name", "x" * 300])
-def test_a_file_that_cannot_be_read_is_66_and_adds_nothing(tmp_path: Path, name: str) -> None:
+def test_unreadable_file_exits_66_and_adds_nothing(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     with serve({}) as queen:
         result = run("catalog", "add", "llama", "m", "--digest-of", str(tmp_path / name), "--url", queen.url)
@@ -102,7 +102,7 @@ def test_a_file_that_cannot_be_read_is_66_and_adds_nothing(tmp_path: Path, name:
         ("verify", f"POST {ONE}/verify", None),
     ],
 )
-def test_one_model_is_shown_as_it_is_afterwards(command: str, line: str, sent: object) -> None:
+def test_changed_model_is_shown(command: str, line: str, sent: object) -> None:
     with serve({line: [reply(202, MODEL)]}) as queen:
         result = run("catalog", command, "llama", "--url", queen.url)
         as_json = run("catalog", command, "llama", "--json", "--url", queen.url)
@@ -112,7 +112,7 @@ def test_one_model_is_shown_as_it_is_afterwards(command: str, line: str, sent: o
     assert json.loads(as_json.out) == MODEL
 
 
-def test_remove_is_silent_and_an_unknown_model_is_66() -> None:
+def test_remove_prints_nothing_and_unknown_model_exits_66() -> None:
     script = {f"DELETE {ONE}": [reply(204)], "DELETE /v2/catalog/models/a%2Fb": [error(404, "NOT_FOUND", "no")]}
     with serve(script) as queen:
         result, unknown = (run("catalog", "remove", name, "--url", queen.url) for name in ("llama", "a/b"))
@@ -130,7 +130,7 @@ def test_remove_is_silent_and_an_unknown_model_is_66() -> None:
         ("unavailable", 69, "no pool has it"),
     ],
 )
-def test_wait_ends_with_how_the_check_ended(
+def test_wait_exits_with_result_of_verification(
     monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], state: str, status: int, reason: str | None
 ) -> None:
     monkeypatch.setattr(verification, "POLL_S", 0.0)
@@ -147,12 +147,12 @@ def test_wait_ends_with_how_the_check_ended(
     assert (reason or "") in result.err
 
 
-def test_without_wait_a_wrong_digest_is_only_shown() -> None:
+def test_without_wait_mismatch_exits_0() -> None:
     with serve({f"POST {ONE}/verify": [checked("mismatch")]}) as queen:
         assert run("catalog", "verify", "llama", "--url", queen.url).status == 0
 
 
-def test_availability_is_a_line_a_node() -> None:
+def test_availability_has_a_row_per_node() -> None:
     node = {"node_id": "local", "address": "127.0.0.1", "online": True, "models": ["a", "b"], "pools": []}
     document = {"nodes": {"local": node}, "total_models": 2, "replicated_models": 0, "single_node_models": 2}
     with serve({"GET /v2/catalog/availability": [reply(200, document)]}) as queen:
@@ -174,7 +174,7 @@ def test_availability_is_a_line_a_node() -> None:
         ("add", "a", "b", "--cost", "nan"),
     ],
 )
-def test_a_wrong_command_line_is_64(words: tuple[str, ...]) -> None:
+def test_wrong_command_line_exits_64(words: tuple[str, ...]) -> None:
     result = run("catalog", *words)
     assert result.status == 64
     assert result.err.startswith("usage: orchctl catalog")

@@ -35,7 +35,7 @@ LIMITING: dict[str, tuple[str, int | float]] = {
 EVERY_LIMIT = {option[2:].replace("-", "_"): value for option, (_, value) in LIMITING.items()}
 
 
-def test_a_line_a_session_says_what_is_left_of_it() -> None:
+def test_row_shows_remaining_budgets() -> None:
     with serve({"GET /v2/sessions": [reply(200, SESSIONS)]}) as queen:
         result = run("sessions", "--url", queen.url)
         as_json = run("sessions", "--json", "--url", queen.url)
@@ -44,14 +44,14 @@ def test_a_line_a_session_says_what_is_left_of_it() -> None:
     assert json.loads(as_json.out) == SESSIONS
 
 
-def test_one_session_is_shown_whole() -> None:
+def test_one_session_is_shown_with_all_fields() -> None:
     with serve({f"GET {ONE}": [reply(200, SESSION)]}) as queen:
         shown = dict(line.split() for line in run("sessions", ID, "--url", queen.url).out.splitlines())
     assert (shown["ttl_ms_remaining"], shown["cost_budget_remaining"], shown["kv_warmth"]) == ("412000", "1.5", "yes")
     assert "kv_bytes" not in shown
 
 
-def test_limits_are_put_and_what_is_not_named_is_left_out() -> None:
+def test_only_given_limits_are_sent() -> None:
     with serve({f"PUT {ONE}": [reply(200, SESSION)]}) as queen:
         result = run("sessions", ID, "--tokens-budget", "0", "--url", queen.url)
         words = [word for option, (text, _) in LIMITING.items() for word in (option, text)]
@@ -63,11 +63,11 @@ def test_limits_are_put_and_what_is_not_named_is_left_out() -> None:
     assert json.loads(as_json.out) == SESSION
 
 
-def test_every_limit_of_the_contract_can_be_set() -> None:
+def test_every_limit_of_contract_has_an_option() -> None:
     assert set(LIMITS) == set(SessionChange.model_fields)
 
 
-def test_delete_ends_one_silently_and_an_unknown_one_is_66() -> None:
+def test_delete_prints_nothing_and_unknown_session_exits_66() -> None:
     gone = error(404, "NOT_FOUND", "there is no session x")
     with serve({f"DELETE {ONE}": [reply(204)], "DELETE /v2/sessions/x": [gone]}) as queen:
         result = run("sessions", ID, "--delete", "--url", queen.url)
@@ -87,7 +87,7 @@ def test_delete_ends_one_silently_and_an_unknown_one_is_66() -> None:
         (ID, "--cost-budget", "much"),
     ],
 )
-def test_what_makes_no_sense_asks_the_queen_nothing(words: tuple[str, ...]) -> None:
+def test_misuse_sends_no_request(words: tuple[str, ...]) -> None:
     with serve({}) as queen:
         result = run("sessions", *words, "--url", queen.url)
         assert not queen.asked
@@ -95,13 +95,13 @@ def test_what_makes_no_sense_asks_the_queen_nothing(words: tuple[str, ...]) -> N
     assert result.err
 
 
-def test_a_limit_that_the_queen_refuses_is_65_with_her_words() -> None:
+def test_refused_limit_exits_65_with_message() -> None:
     with serve({f"PUT {ONE}": [error(400, "INVALID_PARAMS", "ttl_ms: must be 1000 or more")]}) as queen:
         result = run("sessions", ID, "--ttl-ms", "1", "--url", queen.url)
     assert result.status == 65
     assert "ttl_ms: must be 1000 or more" in result.err
 
 
-def test_no_sessions_is_said() -> None:
+def test_empty_list_is_said() -> None:
     with serve({"GET /v2/sessions": [reply(200, {"sessions": [], "count": 0})]}) as queen:
         assert run("sessions", "--url", queen.url).out == "there are no sessions\n"

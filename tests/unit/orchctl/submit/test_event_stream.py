@@ -1,4 +1,4 @@
-"""A task's stream to its end: what is resumed, for how long, and what is not."""
+"""The event stream of a task: what is resumed, for how long, and what is not."""
 
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -13,7 +13,7 @@ from llama_orch.service.exit import ExitStatus
 from orchctl.client import QueenClient
 from orchctl.errors import CommandError
 from orchctl.submit import event_stream
-from orchctl.submit.event_stream import RESUME_S, Timely, _Reading, read_to_end
+from orchctl.submit.event_stream import RESUME_LIMIT_S, IdleLimited, _ResumableStream, read_to_end
 from tests.unit.orchctl import scripted_queen
 from tests.unit.orchctl.scripted_queen import END, EVENTS, TASK_ID, error, serve, stream, tokens
 
@@ -33,15 +33,15 @@ ENDED = stream(("end", END), first_id=2)
 
 
 @dataclass
-class Seen:
-    """What a reader is shown; the loss of a connection stands among the events."""
+class Recorder:
+    """Records event names, and `(lost)` for each lost connection."""
 
     names: list[str] = field(default_factory=list)
 
     def event(self, event: ServerSentEvent) -> None:
         self.names.append(event.name)
 
-    def lost(self) -> None:
+    def connection_lost(self) -> None:
         self.names.append("(lost)")
 
 
@@ -51,7 +51,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def read(*answers: bytes) -> tuple[list[str], scripted_queen.ScriptedQueen]:
-    seen = Seen()
+    seen = Recorder()
     with serve({f"GET {EVENTS}": list(answers)}) as queen:
         await read_to_end(QueenClient(queen.url), ACCEPTED, seen)
     return seen.names, queen
@@ -63,59 +63,59 @@ async def refusal(*answers: bytes) -> CommandError:
     return caught.value
 
 
-async def test_each_loss_is_told_and_the_terminal_event_is_the_last_thing_read() -> None:
+async def test_losses_are_reported_and_reading_stops_at_end() -> None:
     names, _her = await read(BEGUN, b"", stream(*tokens("b"), first_id=2), stream(("end", END), *tokens("late")))
     assert names == ["token", "(lost)", "(lost)", "token", "(lost)", "end"]
 
 
-async def test_a_queen_that_cannot_answer_yet_is_asked_again() -> None:
+async def test_temporary_refusal_is_retried() -> None:
     names, queen = await read(BEGUN, BUSY, ENDED)
     assert names == ["token", "(lost)", "(lost)", "end"]
     assert [request.headers["last-event-id"] for request in queen.asked] == ["", "1", "1"]
 
 
-async def test_where_that_lasts_her_own_words_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "RESUME_S", 0.0)
+async def test_persistent_refusal_is_reported_as_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "RESUME_LIMIT_S", 0.0)
     failure = await refusal(BUSY)
     assert (failure.status, failure.message) == (ExitStatus.TEMPORARY, "POOL_UNREADY: stopping")
     assert failure.hint == "Try again in 1 s."
 
 
-async def test_events_that_are_gone_with_an_earlier_queen_are_told_with_where_to_look() -> None:
+async def test_missing_events_after_restart_name_the_task_command() -> None:
     failure = await refusal(BEGUN, GONE)
     assert failure.status is ExitStatus.UNAVAILABLE
     assert failure.message.startswith(f"the stream of task {TASK_ID} broke off: NOT_FOUND")
     assert failure.hint == f"See orchctl tasks {TASK_ID}."
 
 
-async def test_a_task_that_was_never_there_is_not_looked_for_again() -> None:
+async def test_unknown_task_is_not_retried() -> None:
     assert (await refusal(GONE)).status is ExitStatus.NO_INPUT
 
 
-async def test_a_refusal_that_lasts_is_told_at_once() -> None:
+async def test_permanent_refusal_is_not_retried() -> None:
     assert (await refusal(BEGUN, error(401, "BAD_TOKEN", "no"), ENDED)).status is ExitStatus.NO_PERMISSION
 
 
-async def test_patience_begins_with_the_first_loss_and_anew_with_an_event(mock_clock: trio.testing.MockClock) -> None:
+async def test_retry_limit_restarts_with_each_event(mock_clock: trio.testing.MockClock) -> None:
     broken = UpstreamError("broke off")
     with serve({f"GET {EVENTS}": [stream(("end", END))]}) as queen:
-        reading = _Reading(QueenClient(queen.url), EVENTS, Seen())
-        mock_clock.jump(10 * RESUME_S)
-        assert not reading.hopeless(broken)
-        mock_clock.jump(RESUME_S - 0.1)
-        assert not reading.hopeless(broken)
+        resumable = _ResumableStream(QueenClient(queen.url), EVENTS, Recorder())
+        mock_clock.jump(10 * RESUME_LIMIT_S)
+        assert resumable.should_retry(broken)
+        mock_clock.jump(RESUME_LIMIT_S - 0.1)
+        assert resumable.should_retry(broken)
         mock_clock.jump(0.1)
-        assert reading.hopeless(broken)
-        assert (await reading.on()).name == "end"
-        assert not reading.hopeless(broken)
+        assert not resumable.should_retry(broken)
+        assert (await resumable.read()).name == "end"
+        assert resumable.should_retry(broken)
 
 
-async def test_chunks_come_through_until_one_is_missing_for_too_long(autojump_clock: trio.testing.MockClock) -> None:
+async def test_idle_stream_times_out(autojump_clock: trio.testing.MockClock) -> None:
     send, receive = trio.open_memory_channel[bytes](1)
-    timely = Timely(receive)
+    limited = IdleLimited(receive)
     await send.send(b"x")
-    assert await anext(timely) == b"x"
-    with pytest.raises(UpstreamTimeout, match="nothing came for 45 s"):
-        await anext(timely)
+    assert await anext(limited) == b"x"
+    with pytest.raises(UpstreamTimeout, match="no data for 45 s"):
+        await anext(limited)
     await send.aclose()
-    assert [chunk async for chunk in timely] == []
+    assert [chunk async for chunk in limited] == []

@@ -1,4 +1,4 @@
-"""orchctl submit: tokens as they come, resumption, cancel, and an exit status for each way to end."""
+"""orchctl submit: output, resumption, cancel, and the exit status of each way to end."""
 
 import json
 import signal
@@ -27,7 +27,7 @@ STARTED = ("started", {"queue_position": 2, "predicted_start_ms": 3400})
 WHOLE = stream(STARTED, *tokens("Hel", "lo é"), ("metrics", {"queue_depth": 0}), ("end", END))
 
 
-def test_the_answer_is_on_stdout_and_nothing_else() -> None:
+def test_stdout_has_only_the_answer() -> None:
     with serve(submitting(WHOLE)) as queen:
         result = run("submit", "--url", queen.url, "--max-tokens", "2", "--pool", "p1", "--stop", "x", "Say hello")
         assert (result.status, result.out, result.err) == (0, "Hello é\n", "")
@@ -42,7 +42,7 @@ def test_the_answer_is_on_stdout_and_nothing_else() -> None:
     }
 
 
-def test_the_prompt_may_come_from_standard_input_and_the_queen_and_token_from_the_environment() -> None:
+def test_prompt_from_stdin_and_url_and_token_from_environment() -> None:
     with serve(submitting(WHOLE)) as queen:
         result = run("submit", stdin="Grüße".encode(), ORCHESTRATORD_URL=queen.url, LLORCH_API_TOKEN="t" * 16)
         assert result.status == 0
@@ -50,14 +50,14 @@ def test_the_prompt_may_come_from_standard_input_and_the_queen_and_token_from_th
         assert {request.headers["authorization"] for request in queen.asked} == {f"Bearer {'t' * 16}"}
 
 
-def test_json_is_one_line_an_event() -> None:
+def test_json_is_one_line_per_event() -> None:
     with serve(submitting(WHOLE)) as queen:
         lines = run("submit", "--json", "--url", queen.url, "x").out.splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["started", "token", "token", "metrics", "end"]
     assert json.loads(lines[1]) == {"event": "token", "t": "Hel", "i": 0}
 
 
-def test_detach_prints_the_id_and_does_not_wait() -> None:
+def test_detach_prints_id_without_reading_events() -> None:
     with serve(submitting(HOLD)) as queen:
         assert run("submit", "--detach", "--url", queen.url, "x").out == f"{TASK_ID}\n"
         accepted = json.loads(run("submit", "--detach", "--json", "--url", queen.url, "x").out)
@@ -65,7 +65,7 @@ def test_detach_prints_the_id_and_does_not_wait() -> None:
     assert accepted["streams"]["sse"] == EVENTS
 
 
-def test_a_broken_stream_is_resumed_behind_the_last_event() -> None:
+def test_broken_stream_is_resumed_after_last_event() -> None:
     first, second = stream(STARTED, *tokens("Hel")), stream(*tokens("lo"), ("end", END), first_id=3)
     with serve(submitting(first, b"", second)) as queen:
         result = run("submit", "--url", queen.url, "x")
@@ -74,7 +74,7 @@ def test_a_broken_stream_is_resumed_behind_the_last_event() -> None:
     assert ids == ["", "2", "2"]
 
 
-def test_an_event_without_an_id_does_not_start_the_stream_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_without_id_does_not_restart_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "RECONNECT_S", 0.0)
     without = stream(*tokens("a")) + b'event: metrics\ndata: {"queue_depth":1}\n\n'
     with serve(submitting(without, stream(("end", END), first_id=2))) as queen:
@@ -82,11 +82,11 @@ def test_an_event_without_an_id_does_not_start_the_stream_over(monkeypatch: pyte
         assert queen.of(f"GET {EVENTS}")[1].headers["last-event-id"] == "1"
 
 
-def test_a_stream_that_only_ends_is_given_up_and_its_task_cancelled(
+def test_ended_stream_is_given_up_and_task_cancelled(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(event_stream, "RECONNECT_S", 0.01)
-    monkeypatch.setattr(event_stream, "RESUME_S", 0.1)
+    monkeypatch.setattr(event_stream, "RESUME_LIMIT_S", 0.1)
     with serve(submitting(stream())) as queen:
         assert main(["submit", "--url", queen.url, "x"]) == 69
         assert len(queen.of(f"GET {EVENTS}")) > 1
@@ -94,21 +94,19 @@ def test_a_stream_that_only_ends_is_given_up_and_its_task_cancelled(
     assert "it result before the task did" in capsys.readouterr().err
 
 
-def test_a_queen_that_says_nothing_more_is_given_up(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(event_stream, "IDLE_S", 0.02)
+def test_idle_stream_is_given_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(event_stream, "IDLE_LIMIT_S", 0.02)
     monkeypatch.setattr(event_stream, "RECONNECT_S", 0.0)
-    monkeypatch.setattr(event_stream, "RESUME_S", 0.01)
+    monkeypatch.setattr(event_stream, "RESUME_LIMIT_S", 0.01)
     with serve(submitting(stream() + HOLD)) as queen:
         assert main(["submit", "--url", queen.url, "x"]) == 69
-    assert "nothing came for 0.02 s" in capsys.readouterr().err
+    assert "no data for 0.02 s" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("failure", "status", "hint"),
     [
-        ({"code": "DECODE_TIMEOUT", "message": "stalled", "retriable": True}, 75, "may be submitted again"),
+        ({"code": "DECODE_TIMEOUT", "message": "stalled", "retriable": True}, 75, "can be submitted again"),
         (
             {"code": "QUEUE_FULL_DROP_LRU", "message": "m", "retriable": True, "retry_after_ms": 2600},
             75,
@@ -118,9 +116,7 @@ def test_a_queen_that_says_nothing_more_is_given_up(
         ({"code": "A_NEWER_CODE", "message": "new", "retriable": False, "engine": "llamacpp"}, 70, ""),
     ],
 )
-def test_a_task_that_fails_says_how_and_whether_to_try_again(
-    failure: dict[str, object], status: int, hint: str
-) -> None:
+def test_failed_task_has_status_message_and_retry_hint(failure: dict[str, object], status: int, hint: str) -> None:
     with serve(submitting(stream(*tokens("half"), ("error", failure)))) as queen:
         result = run("submit", "--url", queen.url, "x")
     assert (result.status, result.out) == (status, "half\n")
@@ -142,15 +138,15 @@ def test_a_task_that_fails_says_how_and_whether_to_try_again(
         ),
         (error(503, "POOL_UNREADY", "loading", retriable=True), 75, ["loading"]),
         (error(500, "INTERNAL", "oops"), 69, ["INTERNAL"]),
-        (reply(502, "<html>\nBad  gateway"), 69, ["the answer is 502", "Is this the address of queen-rbee?"]),
-        (reply(202, {"id": 1}), 69, ["not understood"]),
-        (reply(202, ["x"]), 69, ["not understood"]),
+        (reply(502, "<html>\nBad  gateway"), 69, ["unexpected HTTP status 502", "this is the address of queen-rbee"]),
+        (reply(202, {"id": 1}), 69, ["unexpected response"]),
+        (reply(202, ["x"]), 69, ["unexpected response"]),
         (b"220 smtp.example ESMTP\r\n\r\n", 69, ["does not answer", "not HTTP"]),
         (b"", 69, ["does not answer"]),
         (reply(202, {})[:-2], 69, ["does not answer"]),
     ],
 )
-def test_a_refusal_has_its_status_its_words_and_a_hint(answer: bytes, status: int, words: list[str]) -> None:
+def test_refusal_has_status_message_and_hint(answer: bytes, status: int, words: list[str]) -> None:
     with serve(submitting(WHOLE, accepted=answer)) as queen:
         result = run("submit", "--url", queen.url, "x")
     assert (result.status, result.out) == (status, "")
@@ -160,18 +156,18 @@ def test_a_refusal_has_its_status_its_words_and_a_hint(answer: bytes, status: in
 
 @pytest.mark.parametrize("data", [b"nonsense", b"[]", b'{"t": 5}', b"5", b'{"i": 0}'])
 @pytest.mark.parametrize("name", [b"token", b"started", b"error"])
-def test_events_that_are_nonsense_end_in_words_and_cancel_the_task(name: bytes, data: bytes) -> None:
+def test_invalid_events_fail_and_cancel_the_task(name: bytes, data: bytes) -> None:
     if name == b"started" and data.startswith(b"{"):
         data = b'{"queue_position": "first"}'
     odd = stream() + b"event: " + name + b"\ndata: " + data + b"\n\n"
     with serve(submitting(odd)) as queen:
         result = run("submit", "--url", queen.url, "x")
         assert result.status == 69
-        assert "not understood" in result.err
+        assert "unexpected response" in result.err
         assert bool(queen.of(f"POST {CANCEL}")) is (name != b"error")
 
 
-def test_ctrl_c_cancels_the_task() -> None:
+def test_ctrl_c_cancels_task() -> None:
     with serve(submitting(stream(*tokens("first ")) + HOLD)) as queen:
         process = subprocess.Popen(
             command("submit", "--url", queen.url, "x"),
@@ -188,7 +184,7 @@ def test_ctrl_c_cancels_the_task() -> None:
     assert (process.returncode, out, err) == (130, b"\n", b"")
 
 
-def test_a_reader_that_leaves_cancels_the_task_quietly() -> None:
+def test_closed_pipe_cancels_task_quietly() -> None:
     """As in `orchctl submit … | head -c 1`."""
     first, more = stream(*tokens("x" * 10)), stream(*tokens(*"y" * 200), ("end", END), first_id=2)
     with serve(submitting(first, more)) as queen:
@@ -209,7 +205,7 @@ def test_a_reader_that_leaves_cancels_the_task_quietly() -> None:
     assert err == b""
 
 
-def test_a_full_disk_is_told_and_cancels_the_task() -> None:
+def test_full_disk_is_reported_and_cancels_task() -> None:
     with serve(submitting(WHOLE)) as queen, open("/dev/full", "wb") as full:
         process = subprocess.run(
             command("submit", "--url", queen.url, "x"),
@@ -224,13 +220,13 @@ def test_a_full_disk_is_told_and_cancels_the_task() -> None:
     assert process.stderr == b"orchctl: the output cannot be written: No space left on device\n"
 
 
-def test_what_the_terminal_cannot_show_is_replaced() -> None:
+def test_unencodable_output_is_replaced() -> None:
     with serve(submitting(stream(*tokens("\N{SNOWMAN}"), ("end", END)))) as queen:
         result = run_process("submit", "--url", queen.url, "x", PYTHONIOENCODING="latin-1")
     assert (result.returncode, result.stdout) == (0, "?\n")
 
 
-def test_a_prompt_that_is_no_text_is_refused() -> None:
+def test_invalid_prompt_on_stdin_is_refused() -> None:
     result = run("submit", stdin=b"\xff\xfe", PYTHONIOENCODING="utf-8:strict")
     assert result.status == 65
-    assert "not text" in result.err
+    assert "byte 0 (0xff" in result.err
