@@ -38,32 +38,34 @@ class Request:
 class ScriptedQueen:
     """Responses by `"METHOD /path"`, or else those of ANYTHING; the last response of a list is repeated.
 
-    `asked` is what came, `left` those of it whose client has closed a connection that was held open.
+    `requests` has the requests received, `closed` those whose held connection the client has closed.
     """
 
     answers: dict[str, list[bytes]]
     url: str = ""
-    asked: list[Request] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     arrived: threading.Condition = field(default_factory=threading.Condition)
-    left: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
     held: set[socket.socket] = field(default_factory=set)
 
-    def of(self, line: str) -> list[Request]:
-        return [request for request in self.asked if request.line == line]
+    def requests_for(self, line: str) -> list[Request]:
+        return [request for request in self.requests if request.line == line]
 
     def bodies(self, line: str) -> list[Any]:
         """Return the parsed JSON bodies of the requests for `line`."""
-        return [json.loads(request.body) for request in self.of(line)]
+        return [json.loads(request.body) for request in self.requests_for(line)]
 
     def wait_for(self, line: str, times: int = 1) -> None:
         """Wait for the given number of requests for `line`; AssertionError after 20 s."""
         with self.arrived:
-            assert self.arrived.wait_for(lambda: len(self.of(line)) >= times, 20), f"no request {line}: {self.asked}"
+            assert self.arrived.wait_for(lambda: len(self.requests_for(line)) >= times, 20), (
+                f"no request {line}: {self.requests}"
+            )
 
-    def wait_until_left(self, line: str) -> None:
+    def wait_until_closed(self, line: str) -> None:
         """Wait until the client of a held response to `line` has closed its connection; AssertionError after 20 s."""
         with self.arrived:
-            assert self.arrived.wait_for(lambda: line in self.left, 20), f"no client has closed {line}"
+            assert self.arrived.wait_for(lambda: line in self.closed, 20), f"no client has closed {line}"
 
     def hold(self, line: str, connection: socket.socket) -> None:
         """Keep `connection` open until its client or release() closes it."""
@@ -75,7 +77,7 @@ class ScriptedQueen:
         with self.arrived:
             if connection in self.held:
                 self.held.remove(connection)
-                self.left.append(line)
+                self.closed.append(line)
             self.arrived.notify_all()
 
     def release(self) -> None:
@@ -88,11 +90,11 @@ class ScriptedQueen:
 
     def answer(self, request: Request) -> bytes:
         with self.arrived:
-            self.asked.append(request)
+            self.requests.append(request)
             self.arrived.notify_all()
         unknown = [error(404, "NOT_FOUND", "no such path")]
-        given = self.answers.get(request.line) or self.answers.get(ANYTHING, unknown)
-        return given.pop(0) if len(given) > 1 else given[0]
+        responses = self.answers.get(request.line) or self.answers.get(ANYTHING, unknown)
+        return responses.pop(0) if len(responses) > 1 else responses[0]
 
 
 def reply(status: int, body: object = None, headers: str = "") -> bytes:

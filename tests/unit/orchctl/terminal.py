@@ -23,7 +23,7 @@ class Terminal:
     master: int
     process: subprocess.Popen[bytes]
     output: bytes = b""
-    read_to: int = 0
+    searched_to: int = 0
 
     def type(self, keys: bytes) -> None:
         os.write(self.master, keys)
@@ -31,9 +31,9 @@ class Terminal:
     def wait_for(self, text: str) -> None:
         """Wait until `text` appears after the text of the previous wait; AssertionError after LIMIT_S."""
         deadline = time.monotonic() + LIMIT_S
-        while (found := self.output.find(text.encode(), self.read_to)) < 0:
+        while (found := self.output.find(text.encode(), self.searched_to)) < 0:
             assert self._more(deadline - time.monotonic()), f"{text!r} does not appear: {self.output!r}"
-        self.read_to = found + len(text.encode())
+        self.searched_to = found + len(text.encode())
 
     def end(self) -> int:
         """Read all output until the process ends by itself, and return its exit status."""
@@ -42,7 +42,7 @@ class Terminal:
             pass
         return self.process.wait(max(0.1, deadline - time.monotonic()))
 
-    def heard(self, limit_s: float) -> bytes:
+    def read_output(self, limit_s: float) -> bytes:
         """Return all output, including that of the next `limit_s` seconds."""
         self._more(limit_s)
         return self.output

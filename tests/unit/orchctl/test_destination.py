@@ -58,7 +58,7 @@ def test_request_over_the_socket_reaches_the_queen(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(destination, "QUEEN_SOCKET", path)
     with serve(TASKS, path) as queen:
         assert run("tasks").status == 0
-        assert queen.asked[0].headers["host"] == "localhost"
+        assert queen.requests[0].headers["host"] == "localhost"
         assert run("tasks", "--url", f"unix:{path}").status == 0
 
 
@@ -124,6 +124,6 @@ def test_unusable_token_is_reported_but_not_shown(tmp_path: Path) -> None:
     assert "No such file" in missing.err
     (tmp_path / "empty").write_text("")
     assert run("pools", LLORCH_API_TOKEN_FILE=str(tmp_path / "empty")).status == 78
-    odd = run("pools", LLORCH_API_TOKEN="sécret two lines")
-    assert odd.status == 78
-    assert "cret" not in odd.err
+    malformed = run("pools", LLORCH_API_TOKEN="sécret two lines")
+    assert malformed.status == 78
+    assert "cret" not in malformed.err

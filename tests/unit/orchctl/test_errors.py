@@ -98,8 +98,8 @@ def test_absent_queen_is_named_with_what_to_check(words: tuple[str, ...]) -> Non
 def test_every_command_sends_token(words: tuple[str, ...]) -> None:
     with serve({ANYTHING: [error(401, "BAD_TOKEN", "the token is wrong")]}) as queen:
         assert_failed(run(*words, "--url", queen.url, stdin="5", LLORCH_API_TOKEN="t" * 20), 77)
-        assert queen.asked
-        assert {request.headers["authorization"] for request in queen.asked} == {f"Bearer {'t' * 20}"}
+        assert queen.requests
+        assert {request.headers["authorization"] for request in queen.requests} == {f"Bearer {'t' * 20}"}
 
 
 def test_v1_error_is_parsed() -> None:
@@ -146,7 +146,7 @@ def test_invalid_utf8_id_is_usage_error(command: tuple[str, ...]) -> None:
 def test_invalid_utf8_prompt_is_not_sent(command: tuple[str, ...]) -> None:
     with serve({ANYTHING: [reply(500)]}) as queen:
         result = run(*command, "--url", queen.url, stdin="hello")
-        assert queen.asked == []
+        assert queen.requests == []
     assert (result.status, result.out) == (65, "")
     assert "UTF-8" in result.err
 

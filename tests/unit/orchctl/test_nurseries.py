@@ -43,7 +43,7 @@ def test_signal_cancels_task_and_ends_process(number: signal.Signals) -> None:
         process.send_signal(number)
         assert process.communicate(timeout=LIMIT_S) == (b"\n", b"")
         assert process.returncode == -number
-        assert queen.of(f"POST {CANCEL}")
+        assert queen.requests_for(f"POST {CANCEL}")
 
 
 @pytest.mark.parametrize("ignored", ["HUP", "HUP TERM"])
@@ -55,7 +55,7 @@ def test_ignored_signal_stays_ignored(ignored: str) -> None:
         queen.release()
         out, _err = process.communicate(timeout=LIMIT_S)
         assert (process.returncode, out) == (0, b"last\n")
-        assert not queen.of(f"POST {CANCEL}")
+        assert not queen.requests_for(f"POST {CANCEL}")
 
 
 async def test_signal_handlers_are_restored() -> None:

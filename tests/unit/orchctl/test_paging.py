@@ -30,14 +30,14 @@ LIST = {
 )
 async def test_one_page_or_all_following_pages(pages: PageRange, count: int) -> None:
     with serve(LIST) as queen:
-        assert len(await fetch_pages(QueenClient(queen.url), "/x", pages)) == len(queen.asked) == count
+        assert len(await fetch_pages(QueenClient(queen.url), "/x", pages)) == len(queen.requests) == count
 
 
 @pytest.mark.parametrize("pages", [PageRange(), PageRange(all_pages=True)])
 async def test_default_limit_is_queens_but_500_with_all(pages: PageRange) -> None:
     with serve(LIST) as queen:
         await fetch_pages(QueenClient(queen.url), "/x", pages, kind="k", tag=None)
-        assert [request.line for request in queen.asked] == [
+        assert [request.line for request in queen.requests] == [
             "GET /x?limit=500&kind=k" if pages.all_pages else "GET /x?kind=k"
         ]
 

@@ -69,10 +69,10 @@ def test_ctrl_c_before_await_is_quiet() -> None:
         del forgotten
         raise KeyboardInterrupt
 
-    with warnings.catch_warnings(record=True) as told, mock.patch("orchctl.run.run", interrupted):
+    with warnings.catch_warnings(record=True) as caught, mock.patch("orchctl.run.run", interrupted):
         warnings.simplefilter("always")
         assert main(["tasks"]) == 130
-    assert told == []
+    assert caught == []
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])

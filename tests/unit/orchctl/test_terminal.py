@@ -45,7 +45,7 @@ def test_ctrl_c_cancels_answer_and_keeps_its_part() -> None:
         tty.type(b"hi\r")
         tty.wait_for("Hel")
         tty.type(CTRL_C)
-        queen.wait_until_left(CHAT)
+        queen.wait_until_closed(CHAT)
         tty.wait_for("\r\n> ")
         tty.type(b"go on\r")
         tty.wait_for("on\r\n> ")
@@ -61,7 +61,7 @@ def test_ctrl_c_before_first_token_drops_turn() -> None:
         tty.type(b"hi\r")
         queen.wait_for(CHAT)
         tty.type(CTRL_C)
-        queen.wait_until_left(CHAT)
+        queen.wait_until_closed(CHAT)
         tty.wait_for("\r\n> ")
         tty.type(b"again\r")
         tty.wait_for("there\r\n> ")
@@ -82,7 +82,7 @@ def test_ctrl_c_and_ctrl_d_at_prompt_exit_0(key: bytes) -> None:
 
 def test_slash_commands_work_and_unknown_one_continues() -> None:
     with serve(chatting(chat("x"))) as queen, terminal("chat", "--url", queen.url) as tty:
-        for typed, said in (
+        for typed, expected in (
             ("/help", "/clear: clear"),
             ("/fly", "unknown command: /fly"),
             ("/model slow", ""),
@@ -94,7 +94,7 @@ def test_slash_commands_work_and_unknown_one_continues() -> None:
             tty.wait_for("> ")
             tty.type(typed.encode() + b"\r")
             tty.wait_for(f"{typed}\r\n")
-            tty.wait_for(said)
+            tty.wait_for(expected)
         tty.wait_for("> ")
         tty.type(CTRL_D)
         assert tty.end() == 0
@@ -122,8 +122,12 @@ def test_chat_shows_queue_position() -> None:
         tty.wait_for("> ")
         tty.type(b"hi\r")
         queen.wait_for(CHAT)
-        mine = {**TASK, "correlation_id": queen.of(CHAT)[0].headers["x-correlation-id"], "predicted_start_ms": 4000}
-        queen.answers[f"GET {QUEUED}"] = [page({**TASK, "queue_position": 0}, mine)]
+        own = {
+            **TASK,
+            "correlation_id": queen.requests_for(CHAT)[0].headers["x-correlation-id"],
+            "predicted_start_ms": 4000,
+        }
+        queen.answers[f"GET {QUEUED}"] = [page({**TASK, "queue_position": 0}, own)]
         tty.wait_for("3rd in the queue, about 4 s")
         tty.type(CTRL_C)
         tty.wait_for("\r> ")

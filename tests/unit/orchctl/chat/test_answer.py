@@ -20,9 +20,9 @@ def chunk(text: str | None = None, finish_reason: str | None = None, thought: st
 @given(TEXTS)
 def test_answer_is_concatenation_of_chunks(texts: list[str | None]) -> None:
     answer = ChatAnswer()
-    said = [answer.add(chunk(text)) for text in texts]
-    assert said == [text or "" for text in texts]
-    assert answer.text == "".join(said)
+    texts_added = [answer.add(chunk(text)) for text in texts]
+    assert texts_added == [text or "" for text in texts]
+    assert answer.text == "".join(texts_added)
 
 
 @given(TEXTS, st.text())

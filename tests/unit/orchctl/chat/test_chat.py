@@ -62,12 +62,12 @@ def test_each_line_is_a_turn_with_history_sent() -> None:
 def test_options_are_sent_with_every_turn() -> None:
     with serve(chatting(chat("x"))) as queen:
         run("chat", *f"{OPTIONS} {MORE}".split(), "--url", queen.url, stdin="1\n2\n")
-        for request, body in zip(queen.of(CHAT), queen.bodies(CHAT), strict=True):
+        for request, body in zip(queen.requests_for(CHAT), queen.bodies(CHAT), strict=True):
             assert body["messages"][0] == {"role": "system", "content": "Short."}
             assert {name: body[name] for name in SENT} == SENT
             assert {name: request.headers[name] for name in SENT_BESIDE} == SENT_BESIDE
-        assert len(queen.of(CHAT)) == 2
-        assert not queen.of("GET /v1/models")
+        assert len(queen.requests_for(CHAT)) == 2
+        assert not queen.requests_for("GET /v1/models")
 
 
 def test_json_is_one_openai_document_per_answer() -> None:
@@ -97,7 +97,7 @@ def test_slash_commands_work_in_pipe() -> None:
 def test_blank_input_sends_no_request() -> None:
     with serve(chatting(chat("x"))) as queen:
         assert run("chat", "--url", queen.url) == run("chat", "--url", queen.url, stdin="\n \n")
-        assert not queen.of(CHAT)
+        assert not queen.requests_for(CHAT)
 
 
 def test_last_line_needs_no_newline() -> None:
@@ -119,7 +119,7 @@ def test_without_models_exit_status_is_75() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "status", "said", "code"),
+    ("answer", "status", "message", "code"),
     [
         (reply(404, REFUSED), 66, "does not exist", "x"),
         (reply(400, REFUSED), 65, "does not exist", "x"),
@@ -131,14 +131,14 @@ def test_without_models_exit_status_is_75() -> None:
         (chat_begun("half") + b"data: \xff\n\n", 69, "broke off", None),
     ],
 )
-def test_failed_answer_ends_chat_and_is_json_error(answer: bytes, status: int, said: str, code: str | None) -> None:
+def test_failed_answer_ends_chat_and_is_json_error(answer: bytes, status: int, message: str, code: str | None) -> None:
     with serve(chatting(answer)) as queen:
         result = run("chat", "--url", queen.url, stdin="a\nb\n")
         as_json = run("chat", "--json", "--url", queen.url, stdin="a\nb\n")
-        assert len(queen.of(CHAT)) == 2, "a later turn would lack the answer to this one"
+        assert len(queen.requests_for(CHAT)) == 2, "a later turn would lack the answer to this one"
     assert result.status == as_json.status == status
     assert result.out == ("half\n" if b"half" in answer else "")
-    assert said in result.err
+    assert message in result.err
     (line,) = as_json.out.splitlines()
     assert json.loads(line)["error"].get("code") == code
 
@@ -146,7 +146,7 @@ def test_failed_answer_ends_chat_and_is_json_error(answer: bytes, status: int, s
 def test_unknown_slash_command_in_pipe_exits_65() -> None:
     with serve(chatting(chat("x"))) as queen:
         result = run("chat", "--url", queen.url, stdin="/fly\na\n")
-        assert not queen.of(CHAT)
+        assert not queen.requests_for(CHAT)
     assert (result.status, result.out) == (65, "")
 
 
@@ -161,7 +161,7 @@ def test_idle_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "IDLE_LIMIT_S", 0.02)
     with serve(chatting(chat_begun("half") + HOLD)) as queen:
         result = run("chat", "--url", queen.url, stdin="a\n")
-        queen.wait_until_left(CHAT)
+        queen.wait_until_closed(CHAT)
     assert (result.status, result.out) == (69, "half\n")
     assert "no data for 0.02 s" in result.err
 
@@ -183,7 +183,7 @@ def test_ctrl_c_in_pipe_cancels_answer_and_exits() -> None:
             assert process.stdout.read(4) == b"half"
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=LIMIT_S)
-        queen.wait_until_left(CHAT)
+        queen.wait_until_closed(CHAT)
     assert (process.returncode, out, err) == (130, b"\n", b"")
 
 

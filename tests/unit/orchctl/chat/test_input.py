@@ -19,7 +19,7 @@ def stdin_with(data: bytes = b"", *, interactive: bool, raw: io.BytesIO | None =
     return stdin
 
 
-def heard(text: str, *, interactive: bool, raw: io.BytesIO | None = None) -> list[str]:
+def read_all(text: str, *, interactive: bool, raw: io.BytesIO | None = None) -> list[str]:
     with mock.patch("sys.stdin", stdin_with(text.encode(), interactive=interactive, raw=raw)):
         found = open_input()
         assert found == ChatInput(interactive)
@@ -28,19 +28,19 @@ def heard(text: str, *, interactive: bool, raw: io.BytesIO | None = None) -> lis
 
 @given(st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), min_size=1)))
 def test_lines_end_at_newlines(texts: list[str]) -> None:
-    assert heard("".join(f"{text}\n" for text in texts), interactive=False) == texts
-    assert heard("\n".join(texts), interactive=False) == texts
+    assert read_all("".join(f"{text}\n" for text in texts), interactive=False) == texts
+    assert read_all("\n".join(texts), interactive=False) == texts
 
 
 def test_prompt_stays_out_of_redirected_stdout() -> None:
     with mock.patch("sys.stdout", io.StringIO()) as out, mock.patch("sys.stderr", FakeTerminal()) as terminal:
-        assert heard("a\nb\n", interactive=True) == ["a", "b"]
+        assert read_all("a\nb\n", interactive=True) == ["a", "b"]
     assert (out.getvalue(), terminal.getvalue()) == ("", PROMPT * 3)
 
 
 def test_pipe_gets_no_prompt() -> None:
     with mock.patch("sys.stdout", FakeTerminal()) as out, mock.patch("sys.stderr", FakeTerminal()) as terminal:
-        heard("a\n", interactive=False)
+        read_all("a\n", interactive=False)
     assert out.getvalue() + terminal.getvalue() == ""
 
 
@@ -50,7 +50,7 @@ def test_ctrl_c_at_prompt_ends_input() -> None:
             raise KeyboardInterrupt
 
     with mock.patch("sys.stdout", io.StringIO()), mock.patch("sys.stderr", FakeTerminal()) as terminal:
-        assert heard("", interactive=True, raw=Interrupted()) == []
+        assert read_all("", interactive=True, raw=Interrupted()) == []
     assert terminal.getvalue() == f"{PROMPT}\n"
 
 

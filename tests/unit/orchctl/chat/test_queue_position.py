@@ -14,7 +14,7 @@ from tests.unit.orchctl.scripted_queen import error, serve
 from tests.unit.orchctl.terminal import screen
 from tests.unit.orchctl.test_output import FakeTerminal
 
-MINE = {**QUEUED, "correlation_id": "mine", "predicted_start_ms": 4000}
+OWN = {**QUEUED, "correlation_id": "own", "predicted_start_ms": 4000}
 
 
 @pytest.fixture(autouse=True)
@@ -24,11 +24,11 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_line_follows_position_until_answer_starts() -> None:
-    pages = [page(QUEUED, MINE), error(500, "INTERNAL", "oops"), page({**MINE, "queue_position": 0}), page(QUEUED)]
+    pages = [page(QUEUED, OWN), error(500, "INTERNAL", "oops"), page({**OWN, "queue_position": 0}), page(QUEUED)]
     with serve({f"GET {PATH}": pages}) as queen, mock.patch("sys.stderr", FakeTerminal()) as terminal:
-        await show_queue_position(QueenClient(queen.url), "mine", StatusLine(), lambda: len(queen.asked) < 5)
-        seen = terminal.getvalue().split("\r")
-    assert [text.strip() for text in seen if text.strip()] == [
+        await show_queue_position(QueenClient(queen.url), "own", StatusLine(), lambda: len(queen.requests) < 5)
+        updates = terminal.getvalue().split("\r")
+    assert [text.strip() for text in updates if text.strip()] == [
         "orchctl: 3rd in the queue, about 4 s",
         "orchctl: 1st in the queue, about 4 s",
         "orchctl: waiting for the answer",
@@ -36,13 +36,13 @@ async def test_line_follows_position_until_answer_starts() -> None:
 
 
 async def test_late_poll_does_not_overwrite_started_answer() -> None:
-    with serve({f"GET {PATH}": [page(MINE)]}) as queen, mock.patch("sys.stderr", FakeTerminal()) as terminal:
-        await show_queue_position(QueenClient(queen.url), "mine", StatusLine(), lambda: not queen.asked)
-        assert queen.asked
+    with serve({f"GET {PATH}": [page(OWN)]}) as queen, mock.patch("sys.stderr", FakeTerminal()) as terminal:
+        await show_queue_position(QueenClient(queen.url), "own", StatusLine(), lambda: not queen.requests)
+        assert queen.requests
     assert screen(terminal.getvalue()) == [""]
 
 
 async def test_without_terminal_nothing_is_polled() -> None:
     with serve({}) as queen, mock.patch("sys.stderr", io.StringIO()):
-        await show_queue_position(QueenClient(queen.url), "mine", StatusLine(), lambda: True)
-        assert not queen.asked
+        await show_queue_position(QueenClient(queen.url), "own", StatusLine(), lambda: True)
+        assert not queen.requests

@@ -27,10 +27,10 @@ REACHABILITY = "GET /v2/nodes/gpu-1/reachability"
 REACHED = {"node_id": "gpu-1", "address": "http://gpu-1:9200", "reachable": True, "latency_ms": 2.2}
 
 
-WITHOUT = "GET /v2/sessions?limit=1"
-OWN = "0123456789abcdef" * 2
-MINE = app_specific(bytes.fromhex(OWN))
-WELL = reply(200, {"ready": True, "reasons": []})
+TOKEN_PROBE = "GET /v2/sessions?limit=1"
+MACHINE_ID = "0123456789abcdef" * 2
+OWN_MACHINE_ID = app_specific(bytes.fromhex(MACHINE_ID))
+READY = reply(200, {"ready": True, "reasons": []})
 
 
 @pytest.fixture(autouse=True)
@@ -60,9 +60,9 @@ def cluster(**changed: bytes) -> dict[str, list[bytes]]:
 def test_healthy_cluster_has_ok_lines_and_exits_0() -> None:
     with serve(cluster()) as queen:
         result = run("check", "--url", queen.url, LLORCH_API_TOKEN=TOKEN)
-        shown = {request.headers["authorization"] for request in queen.asked if request.line != WITHOUT}
-        assert shown == {f"Bearer {TOKEN}"}
-        assert [request.headers.get("authorization") for request in queen.of(WITHOUT)] == [None]
+        authorizations = {request.headers["authorization"] for request in queen.requests if request.line != TOKEN_PROBE}
+        assert authorizations == {f"Bearer {TOKEN}"}
+        assert [request.headers.get("authorization") for request in queen.requests_for(TOKEN_PROBE)] == [None]
     assert (result.status, result.err) == (0, "")
     fingerprint = result.out.partition("token_fp6=")[2][:6]
     assert result.out == (
@@ -77,13 +77,13 @@ def test_healthy_cluster_has_ok_lines_and_exits_0() -> None:
 
 
 def test_unchecked_token_is_not_called_accepted() -> None:
-    with serve({**cluster(), WITHOUT: [reply(200, {"sessions": [], "count": 0})]}) as queen:
+    with serve({**cluster(), TOKEN_PROBE: [reply(200, {"sessions": [], "count": 0})]}) as queen:
         result = run("check", "--url", queen.url, LLORCH_API_TOKEN=TOKEN)
         assert "not required from here" in result.out
         assert "accepted" not in result.out
-        asked = len(queen.of(WITHOUT))
+        asked = len(queen.requests_for(TOKEN_PROBE))
         assert run("check", "--url", queen.url).status == 0
-        assert len(queen.of(WITHOUT)) == asked
+        assert len(queen.requests_for(TOKEN_PROBE)) == asked
 
 
 def test_advice_follows_a_single_full_stop() -> None:
@@ -156,11 +156,11 @@ async def test_slow_query_does_not_delay_others(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_ctrl_c_ends_check_quietly() -> None:
-    with serve({**cluster(), "GET /v2/pools": [HOLD]}) as queen, terminal("check", "--url", queen.url) as seen:
+    with serve({**cluster(), "GET /v2/pools": [HOLD]}) as queen, terminal("check", "--url", queen.url) as tty:
         queen.wait_for("GET /v2/pools")
-        seen.type(CTRL_C)
-        assert seen.end() == 130
-        assert "Traceback" not in seen.output.decode()
+        tty.type(CTRL_C)
+        assert tty.end() == 130
+        assert "Traceback" not in tty.output.decode()
 
 
 @pytest.mark.parametrize(
@@ -169,30 +169,36 @@ def test_ctrl_c_ends_check_quietly() -> None:
 )
 def test_node_in_environment_is_checked_with_queen(ready: bytes, level: str) -> None:
     with serve(cluster()) as queen, serve({"GET /ready": [ready]}) as manager:
-        given = {"POOL_MANAGERD_BIND_ADDR": manager.url.removeprefix("http://")}
-        known = run("check", "--url", queen.url, POOL_MANAGERD_NODE_ID="gpu-1", **given)
-        unknown = run("check", "--url", queen.url, POOL_MANAGERD_NODE_ID="gpu-9", **given)
+        variables = {"POOL_MANAGERD_BIND_ADDR": manager.url.removeprefix("http://")}
+        known = run("check", "--url", queen.url, POOL_MANAGERD_NODE_ID="gpu-1", **variables)
+        unknown = run("check", "--url", queen.url, POOL_MANAGERD_NODE_ID="gpu-9", **variables)
     assert f"{level:7}  this node: pool-managerd at {manager.url} is " in known.out
     assert "ok       this node: registered with the queen as gpu-1" in known.out
     assert (known.status, unknown.status) == (0, 69)
     assert "problem  this node: gpu-9 is not registered" in unknown.out
 
 
-def mine(**changed: object) -> bytes:
+def nodes_with_this_machine(**changed: object) -> bytes:
     """Return a list of nodes in which this machine is gpu-1."""
     other = {**NODE, "node_id": "gpu-2"}
-    return reply(200, {"nodes": [{**NODE, "machine_id": MINE, **changed}, other], "count": 2})
+    return reply(200, {"nodes": [{**NODE, "machine_id": OWN_MACHINE_ID, **changed}, other], "count": 2})
 
 
 def test_node_is_found_by_machine_id_without_variables(
     id_file: Path,
 ) -> None:
-    id_file.write_text(OWN)
-    standing = {"profile": "cloud", "version": VERSION, "node_id": "gpu-1", "machine_id": MINE, "registered": True}
-    with serve({"GET /ready": [WELL], "GET /v2/node": [reply(200, {**standing, "queen_url": "http://q"})]}) as manager:
-        with serve(cluster(nodes=mine(address=manager.url))) as queen:
+    id_file.write_text(MACHINE_ID)
+    standing = {
+        "profile": "cloud",
+        "version": VERSION,
+        "node_id": "gpu-1",
+        "machine_id": OWN_MACHINE_ID,
+        "registered": True,
+    }
+    with serve({"GET /ready": [READY], "GET /v2/node": [reply(200, {**standing, "queen_url": "http://q"})]}) as manager:
+        with serve(cluster(nodes=nodes_with_this_machine(address=manager.url))) as queen:
             out = run("check", "--url", queen.url, LLORCH_API_TOKEN=TOKEN).out
-        assert manager.of("GET /v2/node")[0].headers["authorization"] == f"Bearer {TOKEN}"
+        assert manager.requests_for("GET /v2/node")[0].headers["authorization"] == f"Bearer {TOKEN}"
     assert out.endswith(
         f"ok       this node: pool-managerd at {manager.url} is ready, CLOUD_PROFILE\n"
         "ok       this node: the queen at http://q answers it and accepts its token\n"
@@ -201,8 +207,8 @@ def test_node_is_found_by_machine_id_without_variables(
 
 
 def test_node_with_stopped_manager_is_still_found(id_file: Path) -> None:
-    id_file.write_text(OWN)
-    with serve(cluster(nodes=mine(address="http://127.0.0.1:1"))) as queen:
+    id_file.write_text(MACHINE_ID)
+    with serve(cluster(nodes=nodes_with_this_machine(address="http://127.0.0.1:1"))) as queen:
         result = run("check", "--url", queen.url)
     assert result.status == 69
     assert "problem  this node: pool-managerd at http://127.0.0.1:1: no answer" in result.out
@@ -210,18 +216,20 @@ def test_node_with_stopped_manager_is_still_found(id_file: Path) -> None:
 
 
 def test_machine_that_is_no_node_is_not_mentioned(id_file: Path) -> None:
-    id_file.write_text(OWN)
+    id_file.write_text(MACHINE_ID)
     with serve(cluster()) as queen:
         assert "this node" not in run("check", "--url", queen.url).out
 
 
 def test_local_node_is_checked_without_queen(id_file: Path) -> None:
-    id_file.write_text(OWN)
+    id_file.write_text(MACHINE_ID)
     with serve({}) as queen:
         pass
-    with serve({"GET /ready": [WELL]}) as manager:
-        given = {"POOL_MANAGERD_BIND_ADDR": manager.url.removeprefix("http://")}
-        assert f"this node: pool-managerd at {manager.url} is ready" in run("check", "--url", queen.url, **given).out
+    with serve({"GET /ready": [READY]}) as manager:
+        variables = {"POOL_MANAGERD_BIND_ADDR": manager.url.removeprefix("http://")}
+        assert (
+            f"this node: pool-managerd at {manager.url} is ready" in run("check", "--url", queen.url, **variables).out
+        )
 
 
 def test_missing_pool_managerd_is_a_problem() -> None:
@@ -268,14 +276,14 @@ def test_invalid_date_is_ignored(date: str | None) -> None:
 def test_pool_managerd_is_queried_over_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "pool-managerd.sock"
     monkeypatch.setattr(local_node, "POOL_MANAGERD_SOCKET", path)
-    with serve(cluster()) as queen, serve({"GET /ready": [WELL]}, path):
+    with serve(cluster()) as queen, serve({"GET /ready": [READY]}, path):
         assert f"pool-managerd at unix:{path} is ready" in run("check", "--url", queen.url).out
 
 
 def test_node_address_in_environment_wins_over_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "pool-managerd.sock"
     monkeypatch.setattr(local_node, "POOL_MANAGERD_SOCKET", path)
-    with serve(cluster()) as queen, serve({"GET /ready": [WELL]}) as manager, serve({}, path):
+    with serve(cluster()) as queen, serve({"GET /ready": [READY]}) as manager, serve({}, path):
         bind = manager.url.removeprefix("http://")
         out = run("check", "--url", queen.url, POOL_MANAGERD_BIND_ADDR=bind).out
     assert f"pool-managerd at {manager.url} is ready" in out

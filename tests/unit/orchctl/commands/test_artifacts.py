@@ -54,12 +54,12 @@ def test_put_prints_id_of_artifact(tmp_path: Path) -> None:
         result = run("artifacts", "put", str(tmp_path / "f.json"), "--url", queen.url)
         words = ("--kind", "note", "--tag", "x", "--tag", "y", "--parent", ID)
         as_json = run("artifacts", "put", "-", *words, "--json", "--url", queen.url, stdin="null")
-        least, most = queen.bodies(POST)
+        minimal, complete = queen.bodies(POST)
     assert (result.status, result.out, result.err) == (0, f"{ID}\n", "")
     assert json.loads(as_json.out) == HEAD
-    assert least == {"kind": "document", "content": {"a": [1, None, "é"]}}
-    assert most == {"kind": "note", "content": None, "tags": ["x", "y"], "parent": ID}
-    assert set(most) == set(NewArtifact.model_fields)
+    assert minimal == {"kind": "document", "content": {"a": [1, None, "é"]}}
+    assert complete == {"kind": "note", "content": None, "tags": ["x", "y"], "parent": ID}
+    assert set(complete) == set(NewArtifact.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_put_refuses_invalid_json(tmp_path: Path, data: bytes | None, status: in
         (tmp_path / "f").write_bytes(data)
     with serve({}) as queen:
         result = run("artifacts", "put", str(tmp_path / "f"), "--url", queen.url)
-        assert not queen.asked
+        assert not queen.requests
     assert (result.status, result.out) == (status, "")
     assert words in result.err
 

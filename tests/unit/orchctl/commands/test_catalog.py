@@ -24,7 +24,7 @@ MODEL: dict[str, object] = {
     "updated_at": "2026-11-25T00:00:00Z",
     "verification": {"state": "verified", "checked_at": "2026-11-25T00:00:00Z", "reason": None, "actual": None},
 }
-PLAIN = {**MODEL, "id": "plain", "digest": None, "state": "Retired", "verification": {"state": "unverified"}}
+RETIRED = {**MODEL, "id": "plain", "digest": None, "state": "Retired", "verification": {"state": "unverified"}}
 
 
 def checked(state: str, reason: str | None = None) -> bytes:
@@ -49,7 +49,7 @@ def test_no_models_names_pools_command() -> None:
 
 @pytest.mark.parametrize("words", [(), ("list",)])
 def test_catalog_is_listed(words: tuple[str, ...]) -> None:
-    document = {"models": [MODEL, PLAIN], "count": 2}
+    document = {"models": [MODEL, RETIRED], "count": 2}
     with serve({"GET /v2/catalog/models": [reply(200, document)]}) as queen:
         result = run("catalog", *words, "--url", queen.url)
         as_json = run("catalog", "--json", "--url", queen.url, *words)
@@ -66,12 +66,17 @@ def test_add_sends_only_given_fields() -> None:
         result = run("catalog", "add", "llama", "llama.gguf", "--url", queen.url)
         words = ("--digest", DIGEST, "--cost", "0.25", "--metadata", "license=MIT", "--metadata", "a=b=c")
         run("catalog", "add", "llama", "llama.gguf", *words, "--url", queen.url)
-        least, most = queen.bodies("POST /v2/catalog/models")
+        minimal, complete = queen.bodies("POST /v2/catalog/models")
     assert result.status == 0
     assert "license" in result.out
-    assert least == {"id": "llama", "model_ref": "llama.gguf"}
-    assert most == {**least, "digest": DIGEST, "cost_per_1k_tokens": 0.25, "metadata": {"license": "MIT", "a": "b=c"}}
-    assert set(most) == set(NewModel.model_fields)
+    assert minimal == {"id": "llama", "model_ref": "llama.gguf"}
+    assert complete == {
+        **minimal,
+        "digest": DIGEST,
+        "cost_per_1k_tokens": 0.25,
+        "metadata": {"license": "MIT", "a": "b=c"},
+    }
+    assert set(complete) == set(NewModel.model_fields)
 
 
 def test_digest_of_local_file_is_sent(tmp_path: Path) -> None:
@@ -88,7 +93,7 @@ def test_unreadable_file_exits_66_and_adds_nothing(tmp_path: Path, name: str) ->
     (tmp_path / "file").touch()
     with serve({}) as queen:
         result = run("catalog", "add", "llama", "m", "--digest-of", str(tmp_path / name), "--url", queen.url)
-        assert not queen.asked
+        assert not queen.requests
     assert result.status == 66
     assert result.err.startswith("orchctl: ")
 
@@ -106,7 +111,7 @@ def test_changed_model_is_shown(command: str, line: str, sent: object) -> None:
     with serve({line: [reply(202, MODEL)]}) as queen:
         result = run("catalog", command, "llama", "--url", queen.url)
         as_json = run("catalog", command, "llama", "--json", "--url", queen.url)
-        assert [json.loads(request.body or b"null") for request in queen.of(line)] == [sent, sent]
+        assert [json.loads(request.body or b"null") for request in queen.requests_for(line)] == [sent, sent]
     assert result.status == 0
     assert dict(text.split(maxsplit=1) for text in result.out.splitlines())["verification.state"] == "verified"
     assert json.loads(as_json.out) == MODEL
@@ -141,7 +146,7 @@ def test_wait_exits_with_result_of_verification(
     }
     with serve(script) as queen:
         result = run("catalog", *words, "--wait", "--url", queen.url)
-        assert len(queen.of(f"GET {ONE}")) == 3
+        assert len(queen.requests_for(f"GET {ONE}")) == 3
     assert result.status == status
     assert dict(line.split(maxsplit=1) for line in result.out.splitlines())["verification.state"] == state
     assert (reason or "") in result.err

@@ -30,8 +30,8 @@ def test_progress_is_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "m.gguf").write_bytes(b"x" * 40)
     with mock.patch("sys.stderr", FakeTerminal()) as terminal:
         file_digest(str(tmp_path / "m.gguf"))
-    shown = [text.strip() for text in terminal.getvalue().split("\r")]
-    assert [text for text in shown if text] == [f"orchctl: m.gguf: {percent} %" for percent in (25, 50, 75, 100)]
+    updates = [text.strip() for text in terminal.getvalue().split("\r")]
+    assert [text for text in updates if text] == [f"orchctl: m.gguf: {percent} %" for percent in (25, 50, 75, 100)]
     assert screen(terminal.getvalue()) == [""]
 
 

@@ -40,10 +40,10 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("words", "path", "query"), TARGETS)
 @pytest.mark.parametrize("verb", ["drain", "resume"])
 def test_pool_pool_on_node_and_node_have_their_paths(verb: str, words: list[str], path: str, query: str) -> None:
-    asked = f"POST {path}/{verb}{query}"
-    with serve({asked: [reply(202, DONE)]}) as queen:
+    line = f"POST {path}/{verb}{query}"
+    with serve({line: [reply(202, DONE)]}) as queen:
         result = run(verb, *words, "--url", queen.url)
-        assert [request.line for request in queen.asked] == [asked]
+        assert [request.line for request in queen.requests] == [line]
     assert (result.status, result.out, result.err) == (0, "drain default on gpu-1: done\n", "")
 
 
@@ -58,7 +58,7 @@ def test_deadline_is_sent_if_given(words: list[str], body: object) -> None:
 def test_drain_without_target_sends_no_request(verb: str) -> None:
     with serve({}) as queen:
         result = run(verb, "--url", queen.url)
-        assert not queen.asked
+        assert not queen.requests
     assert result.status == 64
     assert f"orchctl {verb} --node NODE" in result.err
 
@@ -82,7 +82,7 @@ def test_drain_is_polled_until_it_ends() -> None:
     script[POLL].append(reply(200, DONE))
     with serve(script) as queen:
         result = run("drain", "default", "--json", "--url", queen.url)
-        assert len(queen.of(POLL)) == 3
+        assert len(queen.requests_for(POLL)) == 3
     assert (result.status, json.loads(result.out)) == (0, DONE)
 
 
@@ -90,17 +90,17 @@ def test_drain_is_polled_until_it_ends() -> None:
 async def test_progress_is_shown_and_cleared() -> None:
     begun = json.dumps(OPERATION).encode()
     answers = [reply(200, {**OPERATION, "leases_left": 1}), reply(200, DONE)]
-    with serve({POLL: answers}) as queen, mock.patch("sys.stderr", FakeTerminal()) as seen:
+    with serve({POLL: answers}) as queen, mock.patch("sys.stderr", FakeTerminal()) as stderr:
         assert json.loads(await wait_for_end(QueenClient(queen.url), begun)) == DONE
-    assert "drain default on gpu-1: 3 of 5 tasks left" in seen.getvalue()
-    assert "1 of 5 tasks left" in seen.getvalue()
-    assert screen(seen.getvalue()) == [""]
+    assert "drain default on gpu-1: 3 of 5 tasks left" in stderr.getvalue()
+    assert "1 of 5 tasks left" in stderr.getvalue()
+    assert screen(stderr.getvalue()) == [""]
 
 
 def test_no_wait_prints_id_and_polls_nothing() -> None:
     with serve({"POST /v2/nodes/gpu-1/drain": [reply(202, OPERATION)]}) as queen:
         result = run("drain", "--node", "gpu-1", "--no-wait", "--url", queen.url)
-        assert len(queen.asked) == 1
+        assert len(queen.requests) == 1
     assert (result.status, result.out) == (0, "op-1\n")
 
 
@@ -124,7 +124,7 @@ def test_poll_is_retried_while_queen_is_away() -> None:
     script = {"POST /v2/pools/default/drain": [reply(202, OPERATION)], POLL: [b"", b"", reply(200, DONE)]}
     with serve(script) as queen:
         assert run("drain", "default", "--url", queen.url).status == 0
-        assert len(queen.of(POLL)) == 3
+        assert len(queen.requests_for(POLL)) == 3
 
 
 async def test_absent_queen_is_given_up_after_limit(autojump_clock: trio.testing.MockClock) -> None:
@@ -137,25 +137,25 @@ async def test_absent_queen_is_given_up_after_limit(autojump_clock: trio.testing
 
 @pytest.mark.usefixtures("at_once")
 def test_unknown_operation_is_not_retried() -> None:
-    gone = error(404, "NOT_FOUND", "there is no operation op-1")
-    with serve({"POST /v2/pools/default/drain": [reply(202, OPERATION)], POLL: [gone]}) as queen:
+    not_found = error(404, "NOT_FOUND", "there is no operation op-1")
+    with serve({"POST /v2/pools/default/drain": [reply(202, OPERATION)], POLL: [not_found]}) as queen:
         assert run("drain", "default", "--url", queen.url).status == 66
-        assert len(queen.of(POLL)) == 1
+        assert len(queen.requests_for(POLL)) == 1
 
 
 def test_ctrl_c_says_how_to_undo_the_drain() -> None:
     with serve(
         {"POST /v2/pools/default/drain?node_id=g": [reply(202, OPERATION)], POLL: [reply(200, OPERATION)]}
     ) as queen:
-        with terminal("drain", "default", "--node", "g", "--url", queen.url) as seen:
-            seen.wait_for("3 of 5 tasks left")
-            seen.type(CTRL_C)
-            assert seen.end() == 130
+        with terminal("drain", "default", "--node", "g", "--url", queen.url) as tty:
+            tty.wait_for("3 of 5 tasks left")
+            tty.type(CTRL_C)
+            assert tty.end() == 130
         assert (
-            "the drain continues (operation op-1); to undo it: orchctl resume default --node g" in seen.output.decode()
+            "the drain continues (operation op-1); to undo it: orchctl resume default --node g" in tty.output.decode()
         )
-        assert "Traceback" not in seen.output.decode()
-        assert {request.line.split()[0] for request in queen.asked[1:]} <= {"GET"}
+        assert "Traceback" not in tty.output.decode()
+        assert {request.line.split()[0] for request in queen.requests[1:]} <= {"GET"}
 
 
 @pytest.mark.parametrize(

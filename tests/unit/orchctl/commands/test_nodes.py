@@ -30,7 +30,7 @@ def test_nodes_are_a_table_with_problems_below() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "problems"),
     [
         ({}, []),
         ({"clock_skew_ms": 5000}, []),
@@ -50,8 +50,8 @@ def test_nodes_are_a_table_with_problems_below() -> None:
         ({"clock_skew_ms": None}, []),
     ],
 )
-def test_node_problems_are_described(changed: dict[str, object], said: list[str]) -> None:
-    assert [*node_problems(node(**{"version": "1", **changed}), "1")] == said
+def test_node_problems_are_described(changed: dict[str, object], problems: list[str]) -> None:
+    assert [*node_problems(node(**{"version": "1", **changed}), "1")] == problems
 
 
 def test_no_nodes_mentions_home_profile() -> None:
@@ -73,7 +73,7 @@ def test_one_node_is_shown_with_gpus_and_pools() -> None:
 def test_node_is_removed() -> None:
     with serve({"DELETE /v2/nodes/gpu-1": [reply(204)]}) as queen:
         result = run("nodes", "remove", "gpu-1", "--url", queen.url)
-        assert len(queen.asked) == 1
+        assert len(queen.requests) == 1
     assert (result.status, result.out, result.err) == (0, "", "")
 
 
@@ -86,7 +86,7 @@ def test_unknown_node_exits_66() -> None:
 def test_other_than_one_node_is_usage_error(words: list[str]) -> None:
     with serve({}) as queen:
         result = run("nodes", *words, "--url", queen.url)
-        assert not queen.asked
+        assert not queen.requests
     assert result.status == 64
     assert "orchctl nodes [remove] NODE" in result.err
 

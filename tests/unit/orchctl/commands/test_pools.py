@@ -73,14 +73,14 @@ default on gpu-3: no GPU"""
 
 
 def test_pools_table_shows_nodes_drains_and_circuits() -> None:
-    found = [
+    statuses = [
         pool(),
         pool(node_id="gpu-2", draining=True, circuit="open"),
         pool(node_id=None, state="draining", draining=True, circuit="half-open"),
         pool(node_id="gpu-3", state="failed", ready=False, last_error="no\nGPU"),
     ]
-    squeezed, wanted = ([line.split() for line in text.splitlines()] for text in (format_pools(found), CLUSTER_TABLE))
-    assert squeezed == wanted
+    cells, expected = ([line.split() for line in text.splitlines()] for text in (format_pools(statuses), CLUSTER_TABLE))
+    assert cells == expected
 
 
 def test_json_is_the_queens_document() -> None:
@@ -137,5 +137,7 @@ def test_no_pools_says_what_to_configure() -> None:
 
 
 def test_unknown_values_are_dashes() -> None:
-    bare = PoolStatus(pool_id="p", state=PoolState.STARTING, live=False, ready=False, draining=False, engine="llamacpp")
-    assert format_pools([bare]).splitlines()[1].split() == ["p", "starting", "0/0", "llamacpp", "-", "-"]
+    minimal = PoolStatus(
+        pool_id="p", state=PoolState.STARTING, live=False, ready=False, draining=False, engine="llamacpp"
+    )
+    assert format_pools([minimal]).splitlines()[1].split() == ["p", "starting", "0/0", "llamacpp", "-", "-"]

@@ -46,9 +46,13 @@ def test_row_shows_remaining_budgets() -> None:
 
 def test_one_session_is_shown_with_all_fields() -> None:
     with serve({f"GET {ONE}": [reply(200, SESSION)]}) as queen:
-        shown = dict(line.split() for line in run("sessions", ID, "--url", queen.url).out.splitlines())
-    assert (shown["ttl_ms_remaining"], shown["cost_budget_remaining"], shown["kv_warmth"]) == ("412000", "1.5", "yes")
-    assert "kv_bytes" not in shown
+        fields = dict(line.split() for line in run("sessions", ID, "--url", queen.url).out.splitlines())
+    assert (fields["ttl_ms_remaining"], fields["cost_budget_remaining"], fields["kv_warmth"]) == (
+        "412000",
+        "1.5",
+        "yes",
+    )
+    assert "kv_bytes" not in fields
 
 
 def test_only_given_limits_are_sent() -> None:
@@ -68,8 +72,8 @@ def test_every_limit_of_contract_has_an_option() -> None:
 
 
 def test_delete_prints_nothing_and_unknown_session_exits_66() -> None:
-    gone = error(404, "NOT_FOUND", "there is no session x")
-    with serve({f"DELETE {ONE}": [reply(204)], "DELETE /v2/sessions/x": [gone]}) as queen:
+    not_found = error(404, "NOT_FOUND", "there is no session x")
+    with serve({f"DELETE {ONE}": [reply(204)], "DELETE /v2/sessions/x": [not_found]}) as queen:
         result = run("sessions", ID, "--delete", "--url", queen.url)
         unknown = run("sessions", "x", "--delete", "--url", queen.url)
     assert (result.status, result.out, result.err) == (0, "", "")
@@ -90,7 +94,7 @@ def test_delete_prints_nothing_and_unknown_session_exits_66() -> None:
 def test_misuse_sends_no_request(words: tuple[str, ...]) -> None:
     with serve({}) as queen:
         result = run("sessions", *words, "--url", queen.url)
-        assert not queen.asked
+        assert not queen.requests
     assert (result.status, result.out) == (64, "")
     assert result.err
 

@@ -74,7 +74,7 @@ def test_circular_pages_are_an_error() -> None:
     }
     with serve(script) as queen:
         result = run("tasks", "--all", "--limit", "2", "--url", queen.url)
-        assert len(queen.asked) == 2
+        assert len(queen.requests) == 2
     assert (result.status, result.out) == (69, "")
     assert "sent twice" in result.err
 
@@ -83,12 +83,12 @@ def test_one_task_is_shown_without_unknown_fields() -> None:
     with serve({f"GET /v2/tasks/{OTHER}": [reply(200, FAILED)]}) as queen:
         result = run("tasks", OTHER, "--url", queen.url)
         as_json = run("tasks", OTHER, "--json", "--url", queen.url)
-    shown = dict(line.split(maxsplit=1) for line in result.out.splitlines())
-    assert shown["task_id"] == OTHER
-    assert shown["usage.tokens_out"] == "17"
-    assert shown["error.message"] == "the engine broke off"
-    assert shown["error.retriable"] == "yes"
-    assert not {"session_id", "queue_position", "timings.ended_at"} & set(shown)
+    fields = dict(line.split(maxsplit=1) for line in result.out.splitlines())
+    assert fields["task_id"] == OTHER
+    assert fields["usage.tokens_out"] == "17"
+    assert fields["error.message"] == "the engine broke off"
+    assert fields["error.retriable"] == "yes"
+    assert not {"session_id", "queue_position", "timings.ended_at"} & set(fields)
     assert json.loads(as_json.out) == FAILED
 
 
@@ -105,7 +105,7 @@ def test_empty_list_is_said_and_unknown_task_exits_66() -> None:
 def test_id_is_a_single_path_segment() -> None:
     with serve({}) as queen:
         assert run("tasks", "../pools?x=1", "--url", queen.url).status == 66
-        assert [request.line for request in queen.asked] == ["GET /v2/tasks/..%2Fpools%3Fx%3D1"]
+        assert [request.line for request in queen.requests] == ["GET /v2/tasks/..%2Fpools%3Fx%3D1"]
     assert run("tasks", "").status == 64
 
 
@@ -119,15 +119,15 @@ def test_cancel_prints_nothing() -> None:
 
 
 def test_failed_cancel_does_not_stop_the_others() -> None:
-    gone = [error(404, "NOT_FOUND", f"there is no task {name}", hint="See GET /v2/tasks.") for name in "ab"]
+    not_found = [error(404, "NOT_FOUND", f"there is no task {name}", hint="See GET /v2/tasks.") for name in "ab"]
     script = {
-        "POST /v2/tasks/a/cancel": [gone[0]],
-        "POST /v2/tasks/b/cancel": [gone[1]],
+        "POST /v2/tasks/a/cancel": [not_found[0]],
+        "POST /v2/tasks/b/cancel": [not_found[1]],
         f"POST {CANCEL}": [reply(204)],
     }
     with serve(script) as queen:
         result = run("cancel", "a", "b", str(TASK_ID), "--url", queen.url)
-        assert queen.of(f"POST {CANCEL}")
+        assert queen.requests_for(f"POST {CANCEL}")
     assert result.status == 66
     assert result.err.splitlines() == [
         "orchctl: NOT_FOUND: there is no task a",

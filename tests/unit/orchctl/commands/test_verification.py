@@ -39,7 +39,7 @@ async def test_progress_is_shown_and_cleared(capsys: pytest.CaptureFixture[str])
     with serve({f"GET {ONE}": [checked("pending"), checked("verified")]}) as queen:
         with mock.patch("sys.stderr", FakeTerminal()) as terminal:
             await print_verified(options(wait=True), QueenClient(queen.url), PENDING)
-        assert len(queen.asked) == 2
+        assert len(queen.requests) == 2
     assert "orchctl: verifying llama" in terminal.getvalue()
     assert screen(terminal.getvalue()) == [""]
     assert capsys.readouterr().out.endswith("verification.state  verified\n")
@@ -48,7 +48,7 @@ async def test_progress_is_shown_and_cleared(capsys: pytest.CaptureFixture[str])
 async def test_without_wait_nothing_is_polled(capsys: pytest.CaptureFixture[str]) -> None:
     with serve({}) as queen:
         await print_verified(options(wait=False), QueenClient(queen.url), PENDING)
-        assert not queen.asked
+        assert not queen.requests
     assert capsys.readouterr().out.endswith("verification.state  pending\n")
 
 

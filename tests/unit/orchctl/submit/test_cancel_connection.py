@@ -21,13 +21,13 @@ LIMIT_S = 10
 class KeepAliveServer:
     """A server that keeps connections open, or is `closing` them after the first response.
 
-    `asked` has the requests, each with the number of its connection.
+    `requests` has the requests, each with the number of its connection.
     """
 
     closing: bool = False
     url: str = ""
     connections: int = 0
-    asked: list[tuple[int, str]] = field(default_factory=list)
+    requests: list[tuple[int, str]] = field(default_factory=list)
     streaming: trio.Event = field(default_factory=trio.Event)
 
     async def handle(self, connection: trio.SocketStream) -> None:
@@ -35,7 +35,7 @@ class KeepAliveServer:
         number = self.connections
         while head := await connection.receive_some(65536):
             line = head.split(b" HTTP", 1)[0].decode()
-            self.asked.append((number, line))
+            self.requests.append((number, line))
             if line == f"GET {EVENTS}":
                 await connection.send_all(stream(*tokens("first ")))
                 self.streaming.set()
@@ -68,4 +68,4 @@ async def test_cancel_reuses_the_connection_of_the_submit(closing: bool) -> None
             await queen.streaming.wait()
             nursery.cancel_scope.cancel()
     expected = 3 if closing else 1
-    assert queen.asked == [(1, "POST /v2/tasks"), (2, f"GET {EVENTS}"), (expected, f"POST {CANCEL}")]
+    assert queen.requests == [(1, "POST /v2/tasks"), (2, f"GET {EVENTS}"), (expected, f"POST {CANCEL}")]

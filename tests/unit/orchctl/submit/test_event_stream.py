@@ -27,8 +27,8 @@ ACCEPTED = TaskAccepted(
     preparation=Preparation(),
 )
 BUSY = error(503, "POOL_UNREADY", "stopping", retriable=True, retry_after_ms=1000)
-GONE = error(404, "NOT_FOUND", "there is no such task")
-BEGUN = stream(*tokens("a"))
+NOT_FOUND = error(404, "NOT_FOUND", "there is no such task")
+STARTED = stream(*tokens("a"))
 ENDED = stream(("end", END), first_id=2)
 
 
@@ -51,10 +51,10 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def read(*answers: bytes) -> tuple[list[str], scripted_queen.ScriptedQueen]:
-    seen = Recorder()
+    recorder = Recorder()
     with serve({f"GET {EVENTS}": list(answers)}) as queen:
-        await read_to_end(QueenClient(queen.url), ACCEPTED, seen)
-    return seen.names, queen
+        await read_to_end(QueenClient(queen.url), ACCEPTED, recorder)
+    return recorder.names, queen
 
 
 async def refusal(*answers: bytes) -> CommandError:
@@ -64,14 +64,14 @@ async def refusal(*answers: bytes) -> CommandError:
 
 
 async def test_losses_are_reported_and_reading_stops_at_end() -> None:
-    names, _her = await read(BEGUN, b"", stream(*tokens("b"), first_id=2), stream(("end", END), *tokens("late")))
+    names, _her = await read(STARTED, b"", stream(*tokens("b"), first_id=2), stream(("end", END), *tokens("late")))
     assert names == ["token", "(lost)", "(lost)", "token", "(lost)", "end"]
 
 
 async def test_temporary_refusal_is_retried() -> None:
-    names, queen = await read(BEGUN, BUSY, ENDED)
+    names, queen = await read(STARTED, BUSY, ENDED)
     assert names == ["token", "(lost)", "(lost)", "end"]
-    assert [request.headers["last-event-id"] for request in queen.asked] == ["", "1", "1"]
+    assert [request.headers["last-event-id"] for request in queen.requests] == ["", "1", "1"]
 
 
 async def test_persistent_refusal_is_reported_as_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,18 +82,18 @@ async def test_persistent_refusal_is_reported_as_is(monkeypatch: pytest.MonkeyPa
 
 
 async def test_missing_events_after_restart_name_the_task_command() -> None:
-    failure = await refusal(BEGUN, GONE)
+    failure = await refusal(STARTED, NOT_FOUND)
     assert failure.status is ExitStatus.UNAVAILABLE
     assert failure.message.startswith(f"the stream of task {TASK_ID} broke off: NOT_FOUND")
     assert failure.hint == f"See orchctl tasks {TASK_ID}."
 
 
 async def test_unknown_task_is_not_retried() -> None:
-    assert (await refusal(GONE)).status is ExitStatus.NO_INPUT
+    assert (await refusal(NOT_FOUND)).status is ExitStatus.NO_INPUT
 
 
 async def test_permanent_refusal_is_not_retried() -> None:
-    assert (await refusal(BEGUN, error(401, "BAD_TOKEN", "no"), ENDED)).status is ExitStatus.NO_PERMISSION
+    assert (await refusal(STARTED, error(401, "BAD_TOKEN", "no"), ENDED)).status is ExitStatus.NO_PERMISSION
 
 
 async def test_retry_limit_restarts_with_each_event(mock_clock: trio.testing.MockClock) -> None:

@@ -110,7 +110,7 @@ def test_texts_come_from_arguments_or_stdin_lines(words: list[str], stdin: str, 
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["two", "prompts"], "Quote it"),
         (["--workload", "rerank"], "requires a query"),
@@ -121,9 +121,9 @@ def test_texts_come_from_arguments_or_stdin_lines(words: list[str], stdin: str, 
         (["x", "--workload", "poem"], "invalid choice"),
     ],
 )
-def test_misuse_sends_no_request(words: list[str], said: str) -> None:
+def test_misuse_sends_no_request(words: list[str], message: str) -> None:
     with serve({}) as queen:
         result = run("submit", *words, "--url", queen.url)
-        assert not queen.asked
+        assert not queen.requests
     assert (result.status, result.out) == (64, "")
-    assert said in result.err
+    assert message in result.err

@@ -31,8 +31,8 @@ def test_stdout_has_only_the_answer() -> None:
     with serve(submitting(WHOLE)) as queen:
         result = run("submit", "--url", queen.url, "--max-tokens", "2", "--pool", "p1", "--stop", "x", "Say hello")
         assert (result.status, result.out, result.err) == (0, "Hello é\n", "")
-        body = json.loads(queen.of("POST /v2/tasks")[0].body)
-        assert not queen.of(f"POST {CANCEL}"), "a task that has result is not cancelled"
+        body = json.loads(queen.requests_for("POST /v2/tasks")[0].body)
+        assert not queen.requests_for(f"POST {CANCEL}"), "a task that has result is not cancelled"
     assert body == {
         "prompt": "Say hello",
         "max_tokens": 2,
@@ -46,8 +46,8 @@ def test_prompt_from_stdin_and_url_and_token_from_environment() -> None:
     with serve(submitting(WHOLE)) as queen:
         result = run("submit", stdin="Grüße".encode(), ORCHESTRATORD_URL=queen.url, LLORCH_API_TOKEN="t" * 16)
         assert result.status == 0
-        assert json.loads(queen.asked[0].body)["prompt"] == "Grüße"
-        assert {request.headers["authorization"] for request in queen.asked} == {f"Bearer {'t' * 16}"}
+        assert json.loads(queen.requests[0].body)["prompt"] == "Grüße"
+        assert {request.headers["authorization"] for request in queen.requests} == {f"Bearer {'t' * 16}"}
 
 
 def test_json_is_one_line_per_event() -> None:
@@ -61,7 +61,7 @@ def test_detach_prints_id_without_reading_events() -> None:
     with serve(submitting(HOLD)) as queen:
         assert run("submit", "--detach", "--url", queen.url, "x").out == f"{TASK_ID}\n"
         accepted = json.loads(run("submit", "--detach", "--json", "--url", queen.url, "x").out)
-        assert not queen.of(f"GET {EVENTS}")
+        assert not queen.requests_for(f"GET {EVENTS}")
     assert accepted["streams"]["sse"] == EVENTS
 
 
@@ -69,7 +69,7 @@ def test_broken_stream_is_resumed_after_last_event() -> None:
     first, second = stream(STARTED, *tokens("Hel")), stream(*tokens("lo"), ("end", END), first_id=3)
     with serve(submitting(first, b"", second)) as queen:
         result = run("submit", "--url", queen.url, "x")
-        ids = [request.headers.get("last-event-id") for request in queen.of(f"GET {EVENTS}")]
+        ids = [request.headers.get("last-event-id") for request in queen.requests_for(f"GET {EVENTS}")]
     assert (result.status, result.out) == (0, "Hello\n")
     assert ids == ["", "2", "2"]
 
@@ -79,7 +79,7 @@ def test_event_without_id_does_not_restart_stream(monkeypatch: pytest.MonkeyPatc
     without = stream(*tokens("a")) + b'event: metrics\ndata: {"queue_depth":1}\n\n'
     with serve(submitting(without, stream(("end", END), first_id=2))) as queen:
         assert main(["submit", "--url", queen.url, "x"]) == 0
-        assert queen.of(f"GET {EVENTS}")[1].headers["last-event-id"] == "1"
+        assert queen.requests_for(f"GET {EVENTS}")[1].headers["last-event-id"] == "1"
 
 
 def test_ended_stream_is_given_up_and_task_cancelled(
@@ -89,9 +89,9 @@ def test_ended_stream_is_given_up_and_task_cancelled(
     monkeypatch.setattr(event_stream, "RESUME_LIMIT_S", 0.1)
     with serve(submitting(stream())) as queen:
         assert main(["submit", "--url", queen.url, "x"]) == 69
-        assert len(queen.of(f"GET {EVENTS}")) > 1
-        assert queen.of(f"POST {CANCEL}")
-    assert "it result before the task did" in capsys.readouterr().err
+        assert len(queen.requests_for(f"GET {EVENTS}")) > 1
+        assert queen.requests_for(f"POST {CANCEL}")
+    assert "the stream ended before the task did" in capsys.readouterr().err
 
 
 def test_idle_stream_is_given_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,7 +164,7 @@ def test_invalid_events_fail_and_cancel_the_task(name: bytes, data: bytes) -> No
         result = run("submit", "--url", queen.url, "x")
         assert result.status == 69
         assert "unexpected response" in result.err
-        assert bool(queen.of(f"POST {CANCEL}")) is (name != b"error")
+        assert bool(queen.requests_for(f"POST {CANCEL}")) is (name != b"error")
 
 
 def test_ctrl_c_cancels_task() -> None:
@@ -180,7 +180,7 @@ def test_ctrl_c_cancels_task() -> None:
             assert process.stdout.read(6) == b"first "
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=LIMIT_S)
-        assert queen.of(f"POST {CANCEL}")
+        assert queen.requests_for(f"POST {CANCEL}")
     assert (process.returncode, out, err) == (130, b"\n", b"")
 
 
@@ -215,7 +215,7 @@ def test_full_disk_is_reported_and_cancels_task() -> None:
             timeout=LIMIT_S,
             check=False,
         )
-        assert queen.of(f"POST {CANCEL}")
+        assert queen.requests_for(f"POST {CANCEL}")
     assert process.returncode == 74
     assert process.stderr == b"orchctl: the output cannot be written: No space left on device\n"
 
