@@ -3,8 +3,7 @@
 import argparse
 
 from llama_orch.service.exit import ExitStatus
-from orchctl.chat.conversation import Conversation
-from orchctl.chat.history import History
+from orchctl.chat.conversation import Conversation, History
 from orchctl.chat.input import ChatInput, open_input
 from orchctl.client import QueenClient
 from orchctl.command import Command, argument, finite_number, identifier

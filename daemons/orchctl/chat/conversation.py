@@ -8,7 +8,6 @@ from functools import partial
 from uuid import uuid4
 
 from orchctl.chat.answer import AnswerChunk, ChatAnswer, stream_answer
-from orchctl.chat.history import History
 from orchctl.chat.queue_position import show_queue_position
 from orchctl.chat.slash_commands import SlashCommand, help_text, parse_slash_command
 from orchctl.client import QueenClient
@@ -16,6 +15,26 @@ from orchctl.commands.models import fetch_models
 from orchctl.errors import CommandError
 from orchctl.nurseries import background
 from orchctl.output import StatusLine, print_note, write, write_json
+
+
+@dataclass
+class History:
+    """The turns that were answered and the system message, kept in memory and sent with each request."""
+
+    system: str | None = None
+    turns: list[tuple[str, str]] = field(default_factory=list)
+
+    def messages(self, text: str) -> list[dict[str, str]]:
+        """Return OpenAI's `messages` for the next turn `text`."""
+        messages = [("system", self.system)] if self.system else []
+        for question, answer in self.turns:
+            messages += [("user", question), ("assistant", answer)]
+        return [{"role": role, "content": content} for role, content in [*messages, ("user", text)]]
+
+    def add_turn(self, text: str, answer: str) -> None:
+        """Add a turn. The answer may be incomplete; a turn without any answer is dropped."""
+        if answer:
+            self.turns.append((text, answer))
 
 
 @dataclass

@@ -64,7 +64,7 @@ async def refusal(*answers: bytes) -> CommandError:
 
 
 async def test_losses_are_reported_and_reading_stops_at_end() -> None:
-    names, _her = await read(STARTED, b"", stream(*tokens("b"), first_id=2), stream(("end", END), *tokens("late")))
+    names, _queen = await read(STARTED, b"", stream(*tokens("b"), first_id=2), stream(("end", END), *tokens("late")))
     assert names == ["token", "(lost)", "(lost)", "token", "(lost)", "end"]
 
 

@@ -32,7 +32,7 @@ def test_stdout_has_only_the_answer() -> None:
         result = run("submit", "--url", queen.url, "--max-tokens", "2", "--pool", "p1", "--stop", "x", "Say hello")
         assert (result.status, result.out, result.err) == (0, "Hello é\n", "")
         body = json.loads(queen.requests_for("POST /v2/tasks")[0].body)
-        assert not queen.requests_for(f"POST {CANCEL}"), "a task that has result is not cancelled"
+        assert not queen.requests_for(f"POST {CANCEL}"), "an ended task is not cancelled"
     assert body == {
         "prompt": "Say hello",
         "max_tokens": 2,

@@ -33,9 +33,9 @@ def test_prompt_from_stdin_is_all_of_it(stdin: str, texts: list[str]) -> None:
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]))), st.booleans())
-def test_each_nonblank_line_is_a_text(lines: list[str], result: bool) -> None:
+def test_each_nonblank_line_is_a_text(lines: list[str], final_newline: bool) -> None:
     texts = [line for line in lines if line.strip()]
-    stdin = "\n".join(lines) + ("\n" if result else "")
+    stdin = "\n".join(lines) + ("\n" if final_newline else "")
     assert input_for("embedding", [], stdin).inputs == texts
     assert input_for("rerank", ["query"], stdin) == TaskInput("query", texts)
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchctl.chat.history import History
+from orchctl.chat.conversation import History
 
 TURNS = st.lists(st.tuples(st.text(min_size=1), st.text()))
 
