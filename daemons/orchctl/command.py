@@ -4,6 +4,7 @@ import argparse
 import math
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -99,10 +100,10 @@ def milliseconds(text: str) -> int:
 
 def finite_number(text: str) -> float:
     """A number that JSON can represent."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
-    return value
+    with suppress(ValueError):
+        if math.isfinite(value := float(text)):
+            return value
+    raise argparse.ArgumentTypeError(f"{text} is not a finite number")
 
 
 PAGE_ARGUMENTS = (
