@@ -56,7 +56,7 @@ def argument(
 
 
 @dataclass(frozen=True)
-class Command:
+class CliCommand:
     """A command: `help` is its line in the help of orchctl, `run` the coroutine function that executes it.
 
     A command with `subcommands` runs itself if none is given. Its arguments may also be given before the subcommand; a
@@ -67,7 +67,7 @@ class Command:
     help: str
     run: Run
     arguments: Sequence[Argument] = ()
-    subcommands: Sequence["Command"] = ()
+    subcommands: Sequence["CliCommand"] = ()
 
 
 COMMON_ARGUMENTS = (

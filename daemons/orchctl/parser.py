@@ -7,7 +7,7 @@ from llama_orch import VERSION
 from llama_orch.service.command_line import Parser
 from orchctl.chat.chat import CHAT
 from orchctl.check.check import CHECK
-from orchctl.command import COMMON_ARGUMENTS, Argument, Command
+from orchctl.command import COMMON_ARGUMENTS, Argument, CliCommand
 from orchctl.commands.artifacts import ARTIFACTS
 from orchctl.commands.cancel import CANCEL
 from orchctl.commands.capabilities import CAPABILITIES
@@ -45,7 +45,7 @@ COMMANDS = (
 """In the order of help, completion and orchctl(1)."""
 
 
-def build_parser(commands: Sequence[Command] = COMMANDS) -> Parser:
+def build_parser(commands: Sequence[CliCommand] = COMMANDS) -> Parser:
     """Return the parser of the whole command line; it sets `run` to the command's coroutine function."""
     parser = Parser("orchctl", description="Command line client of llama-orch, see orchctl(1).")
     parser.add_argument("--version", action="version", version=f"orchctl (llama-orch) {VERSION}")
@@ -55,7 +55,7 @@ def build_parser(commands: Sequence[Command] = COMMANDS) -> Parser:
 
 
 def _add_commands(
-    parser: Parser, commands: Sequence[Command], destinations: frozenset[str], *, required: bool = False
+    parser: Parser, commands: Sequence[CliCommand], destinations: frozenset[str], *, required: bool = False
 ) -> None:
     metavar = "COMMAND" if required else "[COMMAND]"
     # prog is set so that the usage line of a subcommand does not repeat the options of its parent

@@ -26,7 +26,7 @@ from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.service.exit import ExitStatus
 from llama_orch.service.run import Daemon
 from llama_orch.telemetry.events import CATALOG
-from orchctl.command import COMMON_ARGUMENTS, Command
+from orchctl.command import COMMON_ARGUMENTS, CliCommand
 from orchctl.parser import COMMANDS, build_parser
 from pool_managerd.__main__ import DAEMON as POOL_MANAGER
 from pool_managerd.metrics import Metrics as PoolManagerMetrics
@@ -217,7 +217,7 @@ def options(parser: argparse.ArgumentParser) -> set[str]:
     return {name for action in parser._actions for name in action.option_strings}
 
 
-def option_names(commands: Sequence[Command]) -> Iterator[str]:
+def option_names(commands: Sequence[CliCommand]) -> Iterator[str]:
     for command in commands:
         yield from (name for argument in command.arguments if argument.is_option for name in argument.names)
         yield from option_names(command.subcommands)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from orchctl.command import COMMON_ARGUMENTS, Argument, Command
+from orchctl.command import COMMON_ARGUMENTS, Argument, CliCommand
 
-Commands = Mapping[str, Command]
+Commands = Mapping[str, CliCommand]
 
 SCRIPT = """\
 # bash completion for orchctl(1), generated from the declarations of its commands by make generate
@@ -76,7 +76,7 @@ complete -F _orchctl orchctl
 """
 
 
-def completion_script(commands: Sequence[Command]) -> str:
+def completion_script(commands: Sequence[CliCommand]) -> str:
     """Return the script. A case prints FILES where file names complete."""
     paths = dict(_paths(commands))
     flags = {name for each in _all_arguments(paths) if not each.takes_value for name in each.names}
@@ -93,7 +93,7 @@ def completion_script(commands: Sequence[Command]) -> str:
     )
 
 
-def _paths(commands: Sequence[Command], parent: str = "") -> Iterator[tuple[str, Command]]:
+def _paths(commands: Sequence[CliCommand], parent: str = "") -> Iterator[tuple[str, CliCommand]]:
     """Yield every command with its path, such as `catalog add`."""
     for command in commands:
         path = f"{parent} {command.name}".strip()
@@ -107,11 +107,11 @@ def _all_arguments(paths: Commands) -> Iterator[Argument]:
         yield from command.arguments
 
 
-def _options(command: Command) -> list[str]:
+def _options(command: CliCommand) -> list[str]:
     return [name for each in command.arguments if each.is_option for name in each.names if name.startswith("--")]
 
 
-def _word_lines(command: Command) -> list[str]:
+def _word_lines(command: CliCommand) -> list[str]:
     lines = _echo([each.name for each in command.subcommands])
     return lines + [line for each in command.arguments if not each.is_option for line in _completion_lines(each)]
 

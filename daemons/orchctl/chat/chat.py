@@ -6,7 +6,7 @@ from llama_orch.service.exit import ExitStatus
 from orchctl.chat.conversation import Conversation, History
 from orchctl.chat.input import ChatInput, open_input
 from orchctl.client import QueenClient
-from orchctl.command import Command, argument, finite_number, identifier
+from orchctl.command import CliCommand, argument, finite_number, identifier
 from orchctl.commands.models import MODEL_NAMES, fetch_models
 from orchctl.commands.sessions import SESSION_IDS
 from orchctl.errors import CommandError
@@ -53,7 +53,7 @@ async def _default_model(queen: QueenClient) -> str:
     raise CommandError("no models are served", "See orchctl pools.", ExitStatus.TEMPORARY)
 
 
-CHAT = Command(
+CHAT = CliCommand(
     "chat",
     "talk to a model; each line of input is a turn",
     chat,

@@ -12,7 +12,7 @@ from orchctl.check.observations import Observations, observe
 from orchctl.check.pool_findings import pool_findings
 from orchctl.check.queen_findings import clock_findings, readiness_findings, token_findings, version_findings
 from orchctl.client import QueenClient
-from orchctl.command import Command
+from orchctl.command import CliCommand
 from orchctl.errors import CommandError
 from orchctl.output import write
 
@@ -35,4 +35,4 @@ def all_findings(observed: Observations) -> Iterator[Finding]:
     yield from certificate_findings(observed.certificates, observed.now)
 
 
-CHECK = Command("check", "check queen, token, clocks, versions, nodes, pools and certificates", check)
+CHECK = CliCommand("check", "check queen, token, clocks, versions, nodes, pools and certificates", check)

@@ -9,7 +9,7 @@ from pathlib import Path
 from llama_orch.contracts.artifacts import Artifact, ArtifactHead, ArtifactList
 from llama_orch.service.exit import ExitStatus
 from orchctl.client import QueenClient, build_path
-from orchctl.command import PAGE_ARGUMENTS, Command, ListedValues, argument, identifier
+from orchctl.command import PAGE_ARGUMENTS, CliCommand, ListedValues, argument, identifier
 from orchctl.errors import CommandError
 from orchctl.output import print_response
 from orchctl.paging import print_pages
@@ -82,14 +82,14 @@ FILTERS = [
     *PAGE_ARGUMENTS,
 ]
 
-ARTIFACTS = Command(
+ARTIFACTS = CliCommand(
     "artifacts",
     "manage artifacts: list, show, put",
     list_artifacts,
     FILTERS,
     [
-        Command("list", "show the artifacts, newest first", list_artifacts, FILTERS),
-        Command(
+        CliCommand("list", "show the artifacts, newest first", list_artifacts, FILTERS),
+        CliCommand(
             "show",
             "show an artifact with its content",
             show_artifact,
@@ -103,7 +103,7 @@ ARTIFACTS = Command(
                 )
             ],
         ),
-        Command(
+        CliCommand(
             "put",
             "store JSON as an artifact",
             put_artifact,

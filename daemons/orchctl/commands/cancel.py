@@ -3,7 +3,7 @@
 import argparse
 
 from orchctl.client import QueenClient, build_path
-from orchctl.command import Command, argument, identifier
+from orchctl.command import CliCommand, argument, identifier
 from orchctl.commands.tasks import PATH, TASK_IDS
 from orchctl.errors import CommandError, combine
 
@@ -25,7 +25,7 @@ async def cancel(options: argparse.Namespace, queen: QueenClient) -> None:
         raise combine(errors)
 
 
-CANCEL = Command(
+CANCEL = CliCommand(
     "cancel",
     "cancel tasks",
     cancel,

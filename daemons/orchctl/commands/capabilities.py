@@ -4,7 +4,7 @@ import argparse
 
 from llama_orch.contracts.meta import Capabilities, EngineCapabilities, PoolCapabilities
 from orchctl.client import QueenClient
-from orchctl.command import Command
+from orchctl.command import CliCommand
 from orchctl.output import print_response
 from orchctl.tables import format_table, one_line, optional, yes_no
 
@@ -38,4 +38,4 @@ def _common_cells(entry: PoolCapabilities | EngineCapabilities) -> tuple[str, ..
     return str(entry.slots), optional(entry.ctx_max), optional(entry.max_tokens), *lists
 
 
-CAPABILITIES = Command("capabilities", "show the limits and features of pools and engines", show_capabilities)
+CAPABILITIES = CliCommand("capabilities", "show the limits and features of pools and engines", show_capabilities)

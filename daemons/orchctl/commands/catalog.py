@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from llama_orch.contracts.catalog import Availability, CatalogList, CatalogModel, ModelState
 from orchctl.client import QueenClient, build_path
-from orchctl.command import Command, ListedValues, argument, finite_number, identifier
+from orchctl.command import CliCommand, ListedValues, argument, finite_number, identifier
 from orchctl.commands.digest import file_digest
 from orchctl.commands.verification import PATH, print_verified
 from orchctl.output import print_response
@@ -97,13 +97,13 @@ WAIT = argument(
     "--wait", action="store_true", help="wait for the verification of the digest; exit status 65 if it does not match"
 )
 
-CATALOG = Command(
+CATALOG = CliCommand(
     "catalog",
     "manage the model catalog: list, add, show, change, verify",
     list_models,
     subcommands=[
-        Command("list", "show all models of the catalog", list_models),
-        Command(
+        CliCommand("list", "show all models of the catalog", list_models),
+        CliCommand(
             "add",
             "add a model to the catalog",
             add_model,
@@ -125,11 +125,11 @@ CATALOG = Command(
                 argument("--metadata", type=name_and_text, action="append", metavar="NAME=TEXT", help="repeatable"),
             ],
         ),
-        Command("show", "show all fields of a model", show_model, [ID]),
-        Command("remove", "remove a model from the catalog", remove_model, [ID]),
-        Command("retire", "refuse new tasks for a model", retire_model, [ID]),
-        Command("activate", "accept tasks for a model again", activate_model, [ID]),
-        Command("verify", "verify a model's file against its digest", verify_model, [ID, WAIT]),
-        Command("availability", "show which nodes have which models", show_availability),
+        CliCommand("show", "show all fields of a model", show_model, [ID]),
+        CliCommand("remove", "remove a model from the catalog", remove_model, [ID]),
+        CliCommand("retire", "refuse new tasks for a model", retire_model, [ID]),
+        CliCommand("activate", "accept tasks for a model again", activate_model, [ID]),
+        CliCommand("verify", "verify a model's file against its digest", verify_model, [ID, WAIT]),
+        CliCommand("availability", "show which nodes have which models", show_availability),
     ],
 )

@@ -5,7 +5,7 @@ import argparse
 from llama_orch.contracts.operations import Operation
 from llama_orch.service.exit import ExitStatus
 from orchctl.client import QueenClient, build_path, parse_response
-from orchctl.command import Command, argument, identifier, milliseconds
+from orchctl.command import CliCommand, argument, identifier, milliseconds
 from orchctl.commands.nodes import NODE_IDS
 from orchctl.commands.operations import check_outcome, format_outcome, wait_for_end
 from orchctl.commands.pools import POOL_IDS
@@ -73,10 +73,10 @@ DEADLINE = argument(
 )
 NO_WAIT = argument("--no-wait", action="store_true", help="print the operation's id and do not wait for its end")
 
-DRAIN = Command(
+DRAIN = CliCommand(
     "drain",
     "stop placing tasks on a pool or node, and wait until those it has are done",
     drain,
     [POOL, DEADLINE, NODE, NO_WAIT],
 )
-RESUME = Command("resume", "undo a drain: place tasks on the pool or node again", resume, [POOL, NODE, NO_WAIT])
+RESUME = CliCommand("resume", "undo a drain: place tasks on the pool or node again", resume, [POOL, NODE, NO_WAIT])

@@ -4,7 +4,7 @@ import argparse
 
 from llama_orch.contracts.nodes import GpuList, GpuView
 from orchctl.client import QueenClient
-from orchctl.command import Command
+from orchctl.command import CliCommand
 from orchctl.output import print_response
 from orchctl.tables import UNKNOWN, format_table, gib, one_line, optional
 
@@ -34,4 +34,4 @@ def _row(gpu: GpuView) -> tuple[str, ...]:
     )
 
 
-GPUS = Command("gpus", "show the GPUs of all machines", list_gpus)
+GPUS = CliCommand("gpus", "show the GPUs of all machines", list_gpus)

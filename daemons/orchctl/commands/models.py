@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from llama_orch.contracts.openai import ModelEntries, ModelEntry
 from orchctl.client import QueenClient, parse_response
-from orchctl.command import Command, ListedValues
+from orchctl.command import CliCommand, ListedValues
 from orchctl.output import print_response
 from orchctl.tables import format_table, one_line, optional, yes_no
 
@@ -32,4 +32,4 @@ def format_models(models: Sequence[ModelEntry]) -> str:
     return format_table([("MODEL", "READY", "POOLS", "CONTEXT"), *rows])
 
 
-MODELS = Command("models", "show the models that clients may request", list_models)
+MODELS = CliCommand("models", "show the models that clients may request", list_models)

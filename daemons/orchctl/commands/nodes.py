@@ -8,7 +8,7 @@ from llama_orch.contracts.nodes import NodeList, NodeStatus, NodeView
 from llama_orch.contracts.pools import PoolStatus
 from llama_orch.service.exit import ExitStatus
 from orchctl.client import QueenClient, build_path, parse_response
-from orchctl.command import Command, ListedValues, argument, identifier
+from orchctl.command import CliCommand, ListedValues, argument, identifier
 from orchctl.commands.pools import format_pools
 from orchctl.errors import CommandError
 from orchctl.output import print_response
@@ -93,7 +93,7 @@ def format_node(node: NodeView) -> str:
     return f"{format_record(node, exclude='pools')}\n\n{format_pools(pools)}"
 
 
-NODES = Command(
+NODES = CliCommand(
     "nodes",
     "show the GPU machines; show or remove one",
     nodes,

@@ -9,7 +9,7 @@ import trio
 from llama_orch.contracts.operations import Operation, OperationList, OperationState
 from llama_orch.service.exit import ExitStatus
 from orchctl.client import QueenClient, build_path, parse_response
-from orchctl.command import Command, ListedValues, argument, identifier
+from orchctl.command import CliCommand, ListedValues, argument, identifier
 from orchctl.errors import CommandError
 from orchctl.output import StatusLine, print_response
 from orchctl.tables import age, duration, format_record, format_table, one_line
@@ -100,7 +100,7 @@ def check_outcome(operation: Operation) -> None:
         raise CommandError(f"the {operation.kind} did not complete", "", FAILURE_STATUS[operation.state])
 
 
-OPERATIONS = Command(
+OPERATIONS = CliCommand(
     "operations",
     "show long-running operations: the drains of pools and nodes",
     operations,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolList, PoolState, PoolStatus
 from orchctl.client import QueenClient
-from orchctl.command import Command, ListedValues
+from orchctl.command import CliCommand, ListedValues
 from orchctl.output import print_response
 from orchctl.tables import format_table, one_line
 
@@ -57,4 +57,4 @@ def _state(pool: PoolStatus) -> str:
     return ", ".join(filter(None, (pool.state, draining, circuit)))
 
 
-POOLS = Command("pools", "show the pools and their state", list_pools)
+POOLS = CliCommand("pools", "show the pools and their state", list_pools)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from llama_orch.contracts.sessions import SessionList, SessionView
 from llama_orch.service.exit import ExitStatus
 from orchctl.client import QueenClient, build_path
-from orchctl.command import PAGE_ARGUMENTS, Command, ListedValues, argument, finite_number, identifier
+from orchctl.command import PAGE_ARGUMENTS, CliCommand, ListedValues, argument, finite_number, identifier
 from orchctl.errors import CommandError
 from orchctl.output import print_response
 from orchctl.paging import print_pages
@@ -60,7 +60,7 @@ def _row(session: SessionView) -> tuple[str, ...]:
     )
 
 
-SESSIONS = Command(
+SESSIONS = CliCommand(
     "sessions",
     "show the sessions; show, limit or end one",
     sessions,

@@ -7,7 +7,7 @@ from llama_orch.contracts.meta import Readiness, Version
 from llama_orch.contracts.pools import PoolList, PoolStatus
 from llama_orch.contracts.tasks import TaskList
 from orchctl.client import QueenClient, parse_response
-from orchctl.command import Command
+from orchctl.command import CliCommand
 from orchctl.commands.pools import format_pools
 from orchctl.output import write
 from orchctl.paging import PageRange, fetch_pages
@@ -48,4 +48,4 @@ async def _count_tasks(queen: QueenClient, state: str) -> int:
     return sum(parse_response(TaskList, body).count for body in bodies)
 
 
-STATUS = Command("status", "show the queen, its tasks and its pools", show_status)
+STATUS = CliCommand("status", "show the queen, its tasks and its pools", show_status)

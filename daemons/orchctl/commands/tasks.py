@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from llama_orch.contracts.tasks import TaskList, TaskState, TaskView
 from orchctl.client import QueenClient, build_path
-from orchctl.command import PAGE_ARGUMENTS, Command, ListedValues, argument, identifier
+from orchctl.command import PAGE_ARGUMENTS, CliCommand, ListedValues, argument, identifier
 from orchctl.output import print_response
 from orchctl.paging import print_pages
 from orchctl.tables import age, format_record, format_table, one_line, whole_ms
@@ -43,7 +43,7 @@ def _row(task: TaskView) -> tuple[str, ...]:
     )
 
 
-TASKS = Command(
+TASKS = CliCommand(
     "tasks",
     "show the tasks, newest first, or one task",
     tasks,

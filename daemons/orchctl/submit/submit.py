@@ -10,7 +10,7 @@ from llama_orch.contracts.tasks import TaskAccepted
 from llama_orch.http.client.client import KeptConnections
 from llama_orch.service.exit import ExitStatus
 from orchctl.client import QueenClient, parse_response
-from orchctl.command import Command, argument
+from orchctl.command import CliCommand, argument
 from orchctl.commands.cancel import cancel_task
 from orchctl.errors import CommandError, V2Error, retry_hint
 from orchctl.nurseries import cancel_on_termination
@@ -64,7 +64,7 @@ def _task_error(error: V2Error) -> CommandError:
     return CommandError(f"the task failed: {error.code}: {error.message}", hint, status)
 
 
-SUBMIT = Command(
+SUBMIT = CliCommand(
     "submit",
     "run a task and print its output as it arrives",
     submit,

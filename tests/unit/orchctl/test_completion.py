@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 from orchctl.client import QueenClient
-from orchctl.command import Argument, Command, argument
+from orchctl.command import Argument, CliCommand, argument
 from orchctl.parser import COMMANDS, build_parser
 from tests.unit.orchctl.running import run
 from tools.generating.completion import completion_script
@@ -63,7 +63,7 @@ async def never_run(options: argparse.Namespace, queen: QueenClient) -> None:
 
 
 COLOUR: Argument = argument("--colour", choices=["red", "blue"], help="colour to use")
-NEW_COMMAND = Command("paint", "paint a pool", never_run, [COLOUR], [Command("undo", "undo it", never_run)])
+NEW_COMMAND = CliCommand("paint", "paint a pool", never_run, [COLOUR], [CliCommand("undo", "undo it", never_run)])
 
 
 def test_new_command_is_in_help_and_completion(tmp_path: Path) -> None:
