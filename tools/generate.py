@@ -10,8 +10,10 @@ from engine_provisioner.settings import ProvisionerSettings
 from engine_provisioner.spec.pools_schema import pools_schema
 from llama_orch.settings.loading import Settings
 from llama_orch.telemetry.events import CATALOG
+from orchctl.parser import COMMANDS
 from pool_managerd.settings import PoolManagerSettings
 from queen_rbee.settings import QueenSettings
+from tools.generating.completion import completion_script
 from tools.generating.documents import environment_file
 from tools.generating.manual import manual_page
 
@@ -60,6 +62,7 @@ def documents() -> Iterator[tuple[Path, str]]:
     yield ROOT / "daemons/llama_orch/settings/suite.py", suite()
     yield ROOT / "packaging/journal/llama-orch.catalog", journal_catalog()
     yield ROOT / "packaging/pools.schema.json", pools_schema()
+    yield ROOT / "packaging/completions/orchctl", completion_script(COMMANDS)
 
 
 def main() -> int:

@@ -192,7 +192,7 @@ def test_a_chat_at_a_terminal_waits_answers_and_is_interrupted(slow: Home) -> No
     filling = out(slow, "submit", "--detach", *LONG, "hello").strip()
     slow.until(lambda: state_of(slow, filling) == "running")
     with terminal("chat", "--url", slow.url, *LONG) as person:
-        person.wait_for("/help says what else can be said")
+        person.wait_for("/help lists the commands")
         person.wait_for("> ")
         person.type(b"hello\r")
         person.wait_for("1st in the queue")
@@ -229,7 +229,7 @@ def test_who_waits_while_the_queen_is_killed_is_told_and_gets_the_answer(restart
     with terminal("submit", "--url", restarting.url, *SHORT, "hello") as person:
         person.wait_for("1st in the queue")
         killed(restarting)
-        person.wait_for("the connection is lost; trying again")
+        person.wait_for("connection lost, reconnecting")
         restarting.start("queen-rbee")
         person.wait_for("1st in the queue")
         out(restarting, "cancel", filling)
@@ -239,7 +239,7 @@ def test_who_waits_while_the_queen_is_killed_is_told_and_gets_the_answer(restart
 
 def test_an_answer_that_a_killed_queen_had_begun_ends_with_the_reason(restarting: Home) -> None:
     with terminal("submit", "--url", restarting.url, *LONG, "hello") as person:
-        restarting.until(lambda: person.heard(0.1))
+        restarting.until(lambda: person.read_output(0.1))
         killed(restarting)
         restarting.start("queen-rbee")
         assert person.end() == 75
@@ -247,7 +247,7 @@ def test_an_answer_that_a_killed_queen_had_begun_ends_with_the_reason(restarting
     assert answer
     assert words == [
         "orchctl: the task failed: WORKER_RESET: queen-rbee restarted after a part of the answer had been sent",
-        "orchctl: It may be submitted again.",
+        "orchctl: The task can be submitted again.",
     ]
 
 

@@ -92,8 +92,8 @@ def test_a_node_registers_over_tls_and_is_reached_over_tls(files: TlsFiles, tmp_
         by_machine_id = {name: value for name, value in home.environ.items() if not name.startswith("POOL_MANAGERD_")}
         checked = replace(home, environ=by_machine_id).orchctl("check").stdout
         assert f"ok       this node: pool-managerd at {where} is ready, CLOUD_PROFILE\n" in checked
-        assert f"ok       this node: it reaches the queen at {home.url}, who accepts its token\n" in checked
-        assert f"ok       this node: the queen knows it as gpu-node-1: online, and reaches it at {where}\n" in checked
+        assert f"ok       this node: the queen at {home.url} answers it and accepts its token\n" in checked
+        assert f"ok       this node: registered with the queen as gpu-node-1: online, reachable at {where}\n" in checked
 
 
 def orchctl(home: Secured, files: TlsFiles) -> subprocess.CompletedProcess[str]:
@@ -124,6 +124,6 @@ def test_each_daemon_warns_of_a_certificate_that_ends_soon_and_orchctl_check_see
         found = json.loads(home.orchctl("check", "--json").stdout)["findings"]
         (queen, manager, own) = (each for each in found if each["subject"] == "certificate" and each["level"] != "ok")
         assert {each["level"] for each in (queen, manager, own)} == {"warning"}
-        assert f"that of queen-rbee at {home.url} ends on " in queen["text"]
-        assert f"that of pool-managerd at https://127.0.0.1:{home.manager_port} ends on " in manager["text"]
+        assert f"queen-rbee at {home.url} ends on " in queen["text"]
+        assert f"pool-managerd at https://127.0.0.1:{home.manager_port} ends on " in manager["text"]
         assert f"{brief.cert} ({CERT_FILE}) ends on " in own["text"]

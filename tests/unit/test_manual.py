@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.service.exit import ExitStatus
 from llama_orch.service.run import Daemon
 from llama_orch.telemetry.events import CATALOG
-from orchctl.run import parser as orchctl_parser
+from orchctl.command import COMMON_ARGUMENTS, CliCommand
+from orchctl.parser import COMMANDS, build_parser
 from pool_managerd.__main__ import DAEMON as POOL_MANAGER
 from pool_managerd.metrics import Metrics as PoolManagerMetrics
 from pool_managerd.pools.node_pools import NodePools
@@ -206,7 +207,7 @@ def test_every_unit_of_a_daemon_is_there(daemon: Daemon[Any]) -> None:
     assert {unit for unit in units if unit not in of(daemon).text} == set()
 
 
-def test_the_exit_statuses_of_orchctl_are_those_of_sysexits() -> None:
+def test_orchctl_exit_statuses_are_those_of_sysexits() -> None:
     documented = {int(line) for line in re.findall(r"^\.TP\n(\d+)$", "\n".join(page("orchctl.1").lines), re.MULTILINE)}
     assert documented - {130, 141} <= set(ExitStatus)
 
@@ -216,23 +217,19 @@ def options(parser: argparse.ArgumentParser) -> set[str]:
     return {name for action in parser._actions for name in action.option_strings}
 
 
-def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """Those below `parser`."""
-    found = (action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    return {name: command for choices in found for name, command in choices.items()}
+def option_names(commands: Sequence[CliCommand]) -> Iterator[str]:
+    for command in commands:
+        yield from (name for argument in command.arguments if argument.is_option for name in argument.names)
+        yield from option_names(command.subcommands)
 
 
-def every_option(parser: argparse.ArgumentParser) -> set[str]:
-    """What `parser` and the commands below it take."""
-    return options(parser).union(*map(every_option, commands(parser).values()))
-
-
-def test_every_command_and_option_of_orchctl_is_there() -> None:
-    parser = orchctl_parser()
-    assert set(page("orchctl.1").names("OPTIONS")) == every_option(parser)
-    assert page("orchctl.1").names("DESCRIPTION") == list(commands(parser))
-    for name, command in commands(parser).items():
-        assert page("orchctl.1").names(f"Commands of {name}") == list(commands(command))
+def test_orchctl_page_lists_every_command_and_option() -> None:
+    common = options(build_parser()).union(*(argument.names for argument in COMMON_ARGUMENTS))
+    assert set(page("orchctl.1").names("OPTIONS")) == common.union(option_names(COMMANDS))
+    assert page("orchctl.1").names("DESCRIPTION") == [command.name for command in COMMANDS]
+    for command in COMMANDS:
+        documented = page("orchctl.1").names(f"Commands of {command.name}")
+        assert documented == [subcommand.name for subcommand in command.subcommands]
 
 
 def test_every_field_of_a_task_is_there() -> None:

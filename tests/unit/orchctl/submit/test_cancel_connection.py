@@ -1,4 +1,4 @@
-"""Who leaves orchctl submit cancels over the connection by which the task was handed in, or over another one."""
+"""The connection on which an interrupted orchctl submit cancels its task."""
 
 from argparse import Namespace
 from collections.abc import AsyncIterator
@@ -9,8 +9,8 @@ from functools import partial
 import pytest
 import trio
 
-from orchctl.queen import Queen
-from orchctl.run import parser
+from orchctl.client import QueenClient
+from orchctl.parser import build_parser
 from orchctl.submit.submit import submit
 from tests.unit.orchctl.scripted_queen import ACCEPTED, CANCEL, EVENTS, reply, stream, tokens
 
@@ -18,23 +18,24 @@ LIMIT_S = 10
 
 
 @dataclass
-class Keeping:
-    """A queen that keeps connections, unless `closing` one behind its first answer. `asked` is what came, each with
-    the number of the connection."""
+class KeepAliveServer:
+    """A server that keeps connections open, or is `closing` them after the first response.
+
+    `requests` has the requests, each with the number of its connection.
+    """
 
     closing: bool = False
     url: str = ""
     connections: int = 0
-    asked: list[tuple[int, str]] = field(default_factory=list)
+    requests: list[tuple[int, str]] = field(default_factory=list)
     streaming: trio.Event = field(default_factory=trio.Event)
 
     async def handle(self, connection: trio.SocketStream) -> None:
-        """Serve one connection."""
         self.connections += 1
         number = self.connections
         while head := await connection.receive_some(65536):
             line = head.split(b" HTTP", 1)[0].decode()
-            self.asked.append((number, line))
+            self.requests.append((number, line))
             if line == f"GET {EVENTS}":
                 await connection.send_all(stream(*tokens("first ")))
                 self.streaming.set()
@@ -46,26 +47,25 @@ class Keeping:
 
 
 @asynccontextmanager
-async def keeping(*, closing: bool) -> AsyncIterator[Keeping]:
-    """One that runs."""
-    her = Keeping(closing)
+async def keep_alive_server(*, closing: bool) -> AsyncIterator[KeepAliveServer]:
+    queen = KeepAliveServer(closing)
     async with trio.open_nursery() as nursery:
-        (listener,) = await nursery.start(partial(trio.serve_tcp, her.handle, 0, host="127.0.0.1"))
-        her.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
-        yield her
+        (listener,) = await nursery.start(partial(trio.serve_tcp, queen.handle, 0, host="127.0.0.1"))
+        queen.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        yield queen
         nursery.cancel_scope.cancel()
 
 
 def options() -> Namespace:
-    return parser().parse_args(["submit", "x"])
+    return build_parser().parse_args(["submit", "x"])
 
 
 @pytest.mark.parametrize("closing", [False, True])
-async def test_a_cancel_needs_no_connection_of_its_own_where_the_first_one_is_still_open(closing: bool) -> None:
+async def test_cancel_reuses_the_connection_of_the_submit(closing: bool) -> None:
     with trio.fail_after(LIMIT_S):
-        async with keeping(closing=closing) as her, trio.open_nursery() as nursery:
-            nursery.start_soon(submit, options(), Queen(her.url))
-            await her.streaming.wait()
+        async with keep_alive_server(closing=closing) as queen, trio.open_nursery() as nursery:
+            nursery.start_soon(submit, options(), QueenClient(queen.url))
+            await queen.streaming.wait()
             nursery.cancel_scope.cancel()
     expected = 3 if closing else 1
-    assert her.asked == [(1, "POST /v2/tasks"), (2, f"GET {EVENTS}"), (expected, f"POST {CANCEL}")]
+    assert queen.requests == [(1, "POST /v2/tasks"), (2, f"GET {EVENTS}"), (expected, f"POST {CANCEL}")]
