@@ -344,8 +344,8 @@ def test_clock_jump_of_queen_ends_nothing_early(cluster: Cluster, undo: Callable
     assert outcome(cluster.queen, finished).last.name == "end"
     with ThreadPoolExecutor(TASKS_ABOVE_CAPACITY) as clients:
         for ahead_s in JUMPS_S:
-            asked = {"max_tokens": LONG_ANSWER, "deadline_ms": 120_000}
-            tasks = [submit(cluster.queen, **asked) for _task in range(TASKS_ABOVE_CAPACITY)]
+            fields = {"max_tokens": LONG_ANSWER, "deadline_ms": 120_000}
+            tasks = [submit(cluster.queen, **fields) for _task in range(TASKS_ABOVE_CAPACITY)]
             answers = [clients.submit(outcome, cluster.queen, task) for task in tasks]
             until(lambda: some_run_and_some_wait(cluster), "running and waiting tasks", explain=cluster.head.recent)
             clock.set_ahead(ahead_s)
