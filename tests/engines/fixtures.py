@@ -11,7 +11,7 @@ from tests.engines.llama_server import Archive, llama_server_archive, llama_serv
 from tests.engines.tiny_model import SLOW, tiny_model
 
 
-def leave_out(reason: str) -> NoReturn:
+def skip_or_fail(reason: str) -> NoReturn:
     """Skip the test, or fail it if CI=true, where every test must run."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"CI runs every test, but {reason}", pytrace=False)
@@ -24,7 +24,7 @@ def llama_server() -> Path:
     try:
         return llama_server_directory() / "bin/llama-server"
     except PackagesUnavailable as error:
-        leave_out(f"llama-server is not available: {error}")
+        skip_or_fail(f"llama-server is not available: {error}")
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.fixtures import leave_out
+from tests.engines.fixtures import skip_or_fail
 from tests.engines.llama_server import Archive
 from tests.system.lab.container import booted
 from tests.system.lab.machine import TARGET, Machine, Pool
@@ -23,7 +23,7 @@ POOLS = (Pool("default", TINY), Pool("slow", SLOW))
 def prerequisites() -> None:
     """Skip the system tests with the reason if no machine can be booted."""
     if problems := missing():
-        leave_out(f"system tests cannot run: {'; '.join(problems)}")
+        skip_or_fail(f"system tests cannot run: {'; '.join(problems)}")
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ from pool_managerd.pools.registry import Registry
 from queen_rbee.__main__ import DAEMON as QUEEN
 from queen_rbee.api.openapi.document import OPERATIONS
 from queen_rbee.metrics import Metrics as QueenMetrics
-from tests.engines.fixtures import leave_out
+from tests.engines.fixtures import skip_or_fail
 from tests.unit.environment_file import parse
 from tests.unit.manual_page import Page, plain
 from tools.generating.documents import default_text
@@ -73,7 +73,7 @@ def test_apropos_finds_page_by_suite_name(path: Path) -> None:
     assert name_line.startswith(f"{path.stem} - ")
     assert "llama" in name_line, "man -k llama shows it"
     if shutil.which("lexgrog") is None:
-        leave_out("lexgrog is missing; apt-get install man-db")
+        skip_or_fail("lexgrog is missing; apt-get install man-db")
     found = subprocess.run(["lexgrog", path], capture_output=True, text=True, check=False)
     assert found.stdout == f'{path}: "{name_line}"\n', found.stderr
 
@@ -81,7 +81,7 @@ def test_apropos_finds_page_by_suite_name(path: Path) -> None:
 @EVERY_PAGE
 def test_page_passes_mandoc_lint(path: Path) -> None:
     if shutil.which("mandoc") is None:
-        leave_out("mandoc is missing; apt-get install mandoc")
+        skip_or_fail("mandoc is missing; apt-get install mandoc")
     found = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", path], capture_output=True, text=True, check=False)
     assert (found.stdout, found.returncode) == ("", 0)
 
