@@ -14,7 +14,7 @@ README, CONTRIBUTING, CHANGELOG = (
 )
 
 
-def test_the_pools_files_of_the_readme_are_accepted() -> None:
+def test_readme_pools_files_are_valid() -> None:
     examples = re.findall(r"^```toml\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
     assert len(examples) == 2
     for example in examples:
@@ -22,18 +22,18 @@ def test_the_pools_files_of_the_readme_are_accepted() -> None:
 
 
 @pytest.mark.parametrize("text", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
-def test_every_make_target_that_is_named_exists(text: str) -> None:
+def test_mentioned_make_targets_exist(text: str) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {first or second for first, second in re.findall(r"^make ([a-z]+)|`make ([a-z]+)", text, re.MULTILINE)}
     assert named <= targets
 
 
-def test_links_lead_to_files() -> None:
+def test_links_point_to_existing_files() -> None:
     links = re.findall(r"\]\(([^)]+)\)", README + CONTRIBUTING)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_the_changelog_has_this_version() -> None:
+def test_changelog_has_this_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"\n## {version} (" in CHANGELOG

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.service.machine_id import APPLICATION, FILE, MACHINE_ID, app_specific, known_id, machine_id, understood
-from tests.engines.fixtures import leave_out
+from tests.engines.fixtures import skip_or_fail
 
 
 def test_it_is_what_systemd_makes_of_the_same_ids(tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ def test_it_is_what_systemd_makes_of_the_same_ids(tmp_path: Path) -> None:
         shutil.which("systemd-id128") is None
         or understood(MACHINE_ID.read_text() if MACHINE_ID.exists() else "") is None
     ):
-        leave_out("systemd-id128 or /etc/machine-id is missing")
+        skip_or_fail("systemd-id128 or /etc/machine-id is missing")
     command = ["systemd-id128", "machine-id", f"--app-specific={APPLICATION.hex()}"]
     theirs = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     assert machine_id(tmp_path) == theirs
