@@ -17,7 +17,7 @@ from llama_orch.contracts.errors import ApiError, ErrorCode
 from llama_orch.http.server.app import create_app
 from llama_orch.http.server.browsers import WebPolicy
 from llama_orch.http.server.exchange import Exchange, HotRoutes, Message
-from llama_orch.http.server.gate import Access, Asker, Gate
+from llama_orch.http.server.gate import Access, Caller, Gate
 from llama_orch.settings.types import Secret
 from llama_orch.telemetry.events import PAGE_REFUSED, TOKEN_REFUSED
 from llama_orch.telemetry.sparing import LIMIT
@@ -48,7 +48,7 @@ def refused(
     access: Access, path: str, peer: str | None, authorization: str | None = None, key: str | None = None
 ) -> str:
     """The code of the refusal, or "" where the request is served."""
-    refusal = access.refusal(path, Asker(peer, authorization, key))
+    refusal = access.refusal(path, Caller(peer, authorization, key))
     if refusal is None:
         return ""
     assert refusal.status == (403 if refusal.body.code is ErrorCode.NON_LOOPBACK_WITHOUT_TOKEN else 401)
@@ -105,12 +105,12 @@ def test_of_two_shown_tokens_one_is_enough() -> None:
 
 def test_only_requests_without_proof_are_served_by_place() -> None:
     for peer in ("127.0.0.1", "192.0.2.7"):
-        assert WITHOUT.by_place(Asker(peer, GOOD))
-        assert not WITH.by_place(Asker(peer, GOOD))
-        assert not EXCUSED.by_place(Asker(peer, GOOD))
-        assert EXCUSED.by_place(Asker(peer, "Bearer wrong")) == (peer == "127.0.0.1")
-        assert not Access(everybody=True).by_place(Asker(peer))
-    assert not WITHOUT.by_place(Asker(None))
+        assert WITHOUT.relies_on_address(Caller(peer, GOOD))
+        assert not WITH.relies_on_address(Caller(peer, GOOD))
+        assert not EXCUSED.relies_on_address(Caller(peer, GOOD))
+        assert EXCUSED.relies_on_address(Caller(peer, "Bearer wrong")) == (peer == "127.0.0.1")
+        assert not Access(everybody=True).relies_on_address(Caller(peer))
+    assert not WITHOUT.relies_on_address(Caller(None))
 
 
 @given(st.text(), st.text())
@@ -208,7 +208,7 @@ def gate(access: Access = WITHOUT, not_ready: list[str] | None = None, web: WebP
         await exchange.send_json(200, {"hello": exchange.variables["name"]})
 
     async def refuse(_exchange: Exchange) -> None:
-        raise access.refusal("/x", Asker("192.0.2.7")) or ApiError
+        raise access.refusal("/x", Caller("192.0.2.7")) or ApiError
 
     hot.add("GET", "/hot/{name}", greet)
     hot.add("GET", "/refused", refuse)
