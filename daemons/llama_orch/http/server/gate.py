@@ -60,9 +60,15 @@ class Caller:
 
     @classmethod
     def of(cls, scope: Scope, headers: RawHeaders) -> Self:
-        names = (b"authorization", b"x-api-key", b"host", b"origin", b"sec-fetch-site")
-        peer = scope["client"][0] if scope.get("client") else None
-        return cls(peer, *(_text(headers, name) for name in names), preflight=is_preflight(scope["method"], headers))
+        return cls(
+            peer=scope["client"][0] if scope.get("client") else None,
+            authorization=_text(headers, b"authorization"),
+            api_key=_text(headers, b"x-api-key"),
+            host=_text(headers, b"host"),
+            origin=_text(headers, b"origin"),
+            site=_text(headers, b"sec-fetch-site"),
+            preflight=is_preflight(scope["method"], headers),
+        )
 
     @property
     def local(self) -> bool:
