@@ -13,6 +13,7 @@ from engine_provisioner.spec.policies import wrong
 from engine_provisioner.spec.pool_spec import Model, Pool, PoolsFile, Timeouts
 from engine_provisioner.spec.provisioning_spec import Binary, Build, Container, External, Package, Source
 from engine_provisioner.spec.toml_lines import locate
+from llama_orch.contracts.validation import InvalidField, Location, indexed, invalid_fields
 
 LIMIT_BYTES = 1 << 20
 HERE, SYSTEM = Path("pools.toml"), Path("/etc/llama-orch/pools.toml")
@@ -37,8 +38,6 @@ PATTERNS = {
     "id": "lower-case letters, digits and -, not first a -, at most 63 of them",
     "checksum": "sha256: and 64 lower-case hex digits",
 }
-
-Location = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def parse(raw: bytes, path: Path) -> list[Pool]:
         pools = PoolsFile.model_validate(document).pools
     except ValidationError as error:
         pools = []
-        found = [_problem(path, lines, item) for item in error.errors()]
+        found = [_problem(path, lines, each) for each in invalid_fields(error, values=True)]
     found += [*_clashes(path, lines, document), *_policies(path, lines, document)]
     if found:
         raise PoolsFileError(sorted(found, key=lambda problem: problem.line or 0))
@@ -136,41 +135,29 @@ def _in_document(location: Location) -> Location:
     return location
 
 
-def _dotted(location: Location) -> str:
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
-def _problem(path: Path, lines: dict[Location, int], item: Any) -> FileProblem:
-    location: Location = item["loc"]
-    shown = _in_document(location)
-    while item["type"] != "missing" and len(shown) > 1 and shown not in lines:
+def _problem(path: Path, lines: dict[Location, int], found: InvalidField) -> FileProblem:
+    shown = _in_document(found.location)
+    while found.kind != "missing" and len(shown) > 1 and shown not in lines:
         shown = shown[:-1]  # a key that only stands for what was written: model.ref for model = "…"
-    words = _words(item, location)
-    return FileProblem(path, _line(lines, shown), _dotted(shown), words)
+    words = _words(found)
+    return FileProblem(path, _line(lines, shown), indexed(shown), words)
 
 
-def _words(item: Any, location: Location) -> str:
-    kind, message = item["type"], str(item["msg"])
+def _words(found: InvalidField) -> str:
+    kind, location = found.kind, found.location
     name = str(location[-1]) if location else ""
     if kind == "extra_forbidden":
         table = TABLES.get(tuple(part for part in location[:-1] if isinstance(part, str)))
         return f"is not a key of this table; allowed: {', '.join(table.model_fields) if table else 'none'}"
-    if kind == "missing":
-        return "is missing and required here"
     if kind == "string_pattern_mismatch":
         return f"must be {PATTERNS[name]}" if name in PATTERNS else "has characters that are not allowed here"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return f"needs a mode; allowed: {', '.join(MODES)}"
-    if kind == "too_long":
-        return f"has more than {item['ctx']['max_length']} elements"
     if name == "model" and kind == "model_type":
         return "must be a reference such as file:/srv/models/model.gguf, or a table with ref"
     if kind.endswith("_type") and kind.removesuffix("_type") in KINDS:
         return f"must be {KINDS[kind.removesuffix('_type')]}"
-    return message.removeprefix("Value error, ").replace("Input should be", "must be")
+    return found.text
 
 
 def _clashes(path: Path, lines: dict[Location, int], document: dict[str, Any]) -> Iterator[FileProblem]:
@@ -202,4 +189,4 @@ def _policies(path: Path, lines: dict[Location, int], document: dict[str, Any]) 
             continue
         for location, problem in wrong(pool):
             full: Location = ("pools", index, *location)
-            yield FileProblem(path, _line(lines, full), _dotted(full), problem)
+            yield FileProblem(path, _line(lines, full), indexed(full), problem)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from llama_orch.contracts.validation import InvalidField, invalid_fields
 from llama_orch.settings.declaration import Example, Var, allowed_words
 from llama_orch.settings.tokens import TokenSources
 from llama_orch.settings.types import Secret
@@ -141,8 +142,8 @@ class Settings(BaseModel):
         try:
             return cls(**values), []
         except ValidationError as error:
-            faulty = {str(item["loc"][0]): str(item["msg"]) for item in error.errors()}
-        problems = [_problem(cls.variables()[name], values[name], text) for name, text in faulty.items()]
+            faulty = {str(each.location[0]): each for each in invalid_fields(error)}
+        problems = [_problem(cls.variables()[name], values[name], found) for name, found in faulty.items()]
         return cls(**{name: value for name, value in values.items() if name not in faulty}), problems
 
     def conflicts(self) -> list[Problem]:
@@ -177,10 +178,8 @@ def as_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _problem(var: Var, value: Any, text: str) -> Problem:
-    words = text.removeprefix("Value error, ").removeprefix("Input should be ")
-    words = "is not of the allowed form" if words.startswith("String should match") else words
-    wrong = words if words.startswith(("is ", "has ", "names ")) else f"must be {words}"
+def _problem(var: Var, value: Any, found: InvalidField) -> Problem:
+    wrong = "has an invalid form" if found.kind == "string_pattern_mismatch" else found.text
     shown = f"token_fp6={Secret(value).fingerprint}" if var.secret else str(value)
     example = "Example, in a shell" if "$(" in var.example else "Example"
     mend = f"Allowed: {var.allowed}. {example}: {var.env}={var.example}"

@@ -12,6 +12,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from llama_orch.contracts.handoff import Handoff
+from llama_orch.contracts.validation import invalid_fields, summary
 from llama_orch.spool.reading import Document, Refused, read_all
 from llama_orch.spool.stored import Identity
 
@@ -80,14 +81,7 @@ def decode(content: bytes, model: type[Model]) -> Model:
     try:
         return model.model_validate_json(content)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False, include_input=False)
-    if problems[0]["type"] == "json_invalid":
-        raise NotJson(problems[0]["msg"])
-    shown = [_words(problem["loc"], problem["msg"]) for problem in problems[:PROBLEMS_SHOWN]]
-    more = [f"and {len(problems) - PROBLEMS_SHOWN} more"] if len(problems) > PROBLEMS_SHOWN else []
-    raise ValueError("; ".join(shown + more))
-
-
-def _words(location: tuple[int | str, ...], message: str) -> str:
-    where = ".".join(map(str, location)) or "the document"
-    return f"{where}: {message.removeprefix('Value error, ')}"
+        fields = invalid_fields(error)
+    if fields[0].kind == "json_invalid":
+        raise NotJson(fields[0].text)
+    raise ValueError(summary(fields, PROBLEMS_SHOWN, "the document"))

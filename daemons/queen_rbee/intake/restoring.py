@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskRequest
+from llama_orch.contracts.validation import invalid_fields, summary
 from llama_orch.telemetry import events
 from llama_orch.telemetry.records import emit
 from queen_rbee.dispatch.accounting import Accounting
@@ -45,7 +46,8 @@ def recovered(stored: StoredTask, now: float) -> RunAgain | EndNow:
     try:
         request = TaskRequest.model_validate_json(stored.request)
     except ValidationError as error:
-        message = f"queen-rbee was replaced by a release that does not understand this task: {_problems(error)}"
+        problems = summary(invalid_fields(error), SHOWN_PROBLEMS, "request")
+        message = f"queen-rbee was replaced by a release that does not understand this task: {problems}"
         return EndNow(stored, None, ErrorCode.INTERNAL, message, retriable=False)
     if stored.ended:
         message = "it had ended just before queen-rbee was killed; how, was not stored"
@@ -65,13 +67,6 @@ def _left_s(request: TaskRequest, submitted: float, now: float) -> float | None:
     if request.deadline_ms is None:
         return None
     return request.deadline_ms / 1000 - max(0.0, now - submitted)
-
-
-def _problems(error: ValidationError) -> str:
-    """What is wrong and where, without what was asked."""
-    found = [f"{'.'.join(map(str, item['loc'])) or 'request'}: {item['msg']}" for item in error.errors()]
-    more = len(found) - SHOWN_PROBLEMS
-    return "; ".join(found[:SHOWN_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import trio
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
+from llama_orch.contracts.validation import dotted, invalid_fields
 from llama_orch.http.server.json_scan import Shape
 from llama_orch.http.server.receiving import Source
 
@@ -43,8 +44,7 @@ def parsed(model: type[Model], body: bytes | bytearray) -> Model:
     try:
         return model.model_validate_json(body, strict=True)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        raise ApiError(400, invalid(problem(item["loc"], item["msg"]) for item in found)) from error
+        raise ApiError(400, invalid((dotted(each.location), each.text) for each in invalid_fields(error))) from error
 
 
 def finite(value: JsonValue) -> bool:
@@ -69,9 +69,3 @@ def invalid(problems: Iterable[tuple[str, str]]) -> ErrorBody:
     more = len(found) - len(fields)
     message = f"{text}; and {more} more" if more > 0 else text
     return ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message, fields=fields)
-
-
-def problem(location: tuple[int | str, ...], message: str) -> tuple[str, str]:
-    """pydantic's words for one field in ours: (field, what is wrong with it)."""
-    words = message.removeprefix("Value error, ").replace("Extra inputs are not permitted", "is not a known field")
-    return ".".join(map(str, location)) or "body", words.replace("Input should be", "must be")

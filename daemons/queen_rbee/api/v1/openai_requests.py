@@ -11,6 +11,7 @@ from pydantic_core import from_json
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.openai import Chat, Completions, Embeddings, Generation, Rerank, Wanted
 from llama_orch.contracts.tasks import TaskRequest
+from llama_orch.contracts.validation import indexed, invalid_fields
 from llama_orch.http.server.bodies import finite, invalid
 from llama_orch.http.server.json_scan import Shape
 from queen_rbee.engines.passage import Endpoint, Passage
@@ -95,17 +96,10 @@ def _document(body: bytes | bytearray) -> dict[str, JsonValue]:
 
 
 def _wrong(error: ValidationError) -> ApiError:
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    return ApiError(400, invalid((_path(item["loc"]), _words(item["msg"])) for item in found))
+    return ApiError(400, invalid((_path(each.location), each.text) for each in invalid_fields(error)))
 
 
 def _path(location: tuple[int | str, ...]) -> str:
     """A field as OpenAI writes it: `messages[0].role`."""
     first, *rest = location
-    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in rest)
-    return NAMES.get(str(first), str(first)) + "".join(steps)
-
-
-def _words(message: str) -> str:
-    words = message.removeprefix("Value error, ").replace("Input should be", "must be")
-    return words.replace("Field required", "is missing and required")
+    return indexed((NAMES.get(str(first), first), *rest))

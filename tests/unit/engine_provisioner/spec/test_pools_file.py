@@ -65,7 +65,7 @@ def test_a_file_of_endless_length_is_not_read(tmp_path: Path) -> None:
         ('id = "Default"', 2, "pools[0].id", "lower-case letters"),
         ('colour = "blue"', 2, "pools[0].colour", "allowed: id, engine, model"),
         ('ctx = "4096"', 2, "pools[0].ctx", "must be a whole number"),
-        ("slots = 0", 2, "pools[0].slots", "greater than or equal to 1"),
+        ("slots = 0", 2, "pools[0].slots", "must be at least 1 (got 0)"),
         ("devices = []", 2, "pools[0].devices", "at least 1"),
         ("devices = [1, 1]", 2, "pools[0].devices", "twice"),
         ("ports = [80, 81]", 2, "pools[0].ports", "more than 1"),
@@ -95,7 +95,7 @@ def test_a_mistake_is_named_with_its_line_key_and_remedy(wrong: str, line: int, 
 @pytest.mark.parametrize(
     ("how", "key", "words"),
     [
-        ('{ mode = "binary", url = "https://h/f" }', "pools[0].provisioning.checksum", "missing and required"),
+        ('{ mode = "binary", url = "https://h/f" }', "pools[0].provisioning.checksum", "is required"),
         ('{ mode = "package", name = "llama.cpp" }', "pools[0].provisioning", "allow_package_installs = true"),
         (
             '{ mode = "package", name = "pip:xllamacpp", allow_package_installs = true }',

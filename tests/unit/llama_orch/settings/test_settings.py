@@ -91,7 +91,7 @@ def test_all_problems_are_reported_at_once_each_with_value_and_remedy() -> None:
 def test_a_problem_reads_as_a_sentence_and_not_as_a_pattern() -> None:
     problem = problems(PoolManagerSettings, CLOUD_NODE | {"POOL_MANAGERD_NODE_ID": "gpu node"})["POOL_MANAGERD_NODE_ID"]
     assert str(problem) == (
-        "POOL_MANAGERD_NODE_ID=gpu node: is not of the allowed form. Allowed: 1 to 128 letters, digits, dots, dashes "
+        "POOL_MANAGERD_NODE_ID=gpu node: has an invalid form. Allowed: 1 to 128 letters, digits, dots, dashes "
         "and underscores, but not the word register. Example: POOL_MANAGERD_NODE_ID=gpu-node-1"
     )
 

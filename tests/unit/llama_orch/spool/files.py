@@ -56,9 +56,9 @@ ODD_ENTRIES: dict[str, tuple[Callable[[Path], object], str]] = {
     "foreign": (_foreign, "belongs to user id 12345"),
     "no-json": (lambda path: path.write_text("pool_id = 1"), "Invalid JSON"),
     "empty": (lambda path: path.write_text(""), "Invalid JSON"),
-    "no-object": (lambda path: path.write_text("[]"), "the document: Input should be an object"),
+    "no-object": (lambda path: path.write_text("[]"), "the document: must be an object"),
     "off-machine": (lambda path: path.write_text(json.dumps(GOOD | {"url": "http://10.0.0.9:80"})), "loopback"),
-    "no-pool": (lambda path: path.write_text(json.dumps({"url": "http://127.0.0.1:1"})), "pool_id: Field required"),
+    "no-pool": (lambda path: path.write_text(json.dumps({"url": "http://127.0.0.1:1"})), "pool_id: is required"),
     "odd-url": (lambda path: path.write_text(json.dumps(GOOD | {"url": "http://127.0.0.1:1/ü"})), "http://HOST:PORT"),
 }
 """What does not belong into the directory: how to make it, and what its reason says."""

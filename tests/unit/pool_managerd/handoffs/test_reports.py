@@ -43,7 +43,7 @@ def test_a_missing_directory_holds_no_reports(tmp_path: Path) -> None:
     ("content", "reason"),
     [
         (good("other"), "pool_id: is other, and the file is named after another"),
-        ("{}", "pool_id: Field required"),
+        ("{}", "pool_id: is required"),
         ("half", "Invalid JSON"),
         (" " * 70_000, "is 70000 bytes large"),
     ],
