@@ -13,7 +13,7 @@ from llama_orch.http.server.app import add_hot, create_app, metrics_app
 from llama_orch.http.server.browsers import WebPolicy, own_names
 from llama_orch.http.server.gate import Access, Gate, for_metrics
 from llama_orch.http.server.serving import serve
-from llama_orch.http.tls.expiry import held, keep_warning
+from llama_orch.http.tls.expiry import first_to_expire, keep_warning
 from llama_orch.http.tls.tls import Tls
 from llama_orch.service import listeners
 from llama_orch.service.machine_id import machine_id
@@ -166,7 +166,7 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
     await nursery.start(parts.handoffs.run, service.watchdog.pulse("handoffs"))
     await nursery.start(parts.draining.run)
     nursery.start_soon(keep_status, parts.registry, parts.agent, parts.store, service.notifier)
-    nursery.start_soon(keep_warning, held(settings.tls))
+    nursery.start_soon(keep_warning, first_to_expire(settings.tls))
     with trio.move_on_after(FIRST_LOOKS_S):
         await parts.registry.gpus_looked.wait()
         await parts.registry.engines_seen()

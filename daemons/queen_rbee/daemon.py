@@ -12,7 +12,7 @@ from llama_orch.http.server.browsers import WebPolicy, own_names
 from llama_orch.http.server.exchange import HotRoutes
 from llama_orch.http.server.gate import Access, Gate, for_metrics
 from llama_orch.http.server.serving import serve
-from llama_orch.http.tls.expiry import held, keep_warning
+from llama_orch.http.tls.expiry import first_to_expire, keep_warning
 from llama_orch.http.tls.tls import Tls
 from llama_orch.service import listeners
 from llama_orch.service.exit import ExitStatus, StartupError
@@ -115,7 +115,7 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
             nursery.start_soon(source.run)
         nursery.start_soon(_note_sync, registry, sources)
     nursery.start_soon(keep_status, parts.dispatcher, parts.fleet, service.notifier)
-    nursery.start_soon(keep_warning, held(settings.tls))
+    nursery.start_soon(keep_warning, first_to_expire(settings.tls))
     nursery.start_soon(keep_telling, parts.dispatcher)
     nursery.start_soon(keep_checking, registry, parts.dispatcher.runs.hop, parts.accounting.metrics)
     nursery.start_soon(_keep_tidy, parts)

@@ -70,7 +70,7 @@ def test_the_queen_asks_pool_managerd_over_tls(files: TlsFiles, tmp_path: Path) 
     with running(tmp_path, **variables(files)) as home:
         [pool] = home.until(home.pools)
         assert pool["pool_id"]
-        assert "served over TLS, and wants a client certificate" in home.logs()
+        assert "served over TLS, and requires a client certificate" in home.logs()
 
 
 def test_a_node_registers_over_tls_and_is_reached_over_tls(files: TlsFiles, tmp_path: Path) -> None:
@@ -107,9 +107,9 @@ def test_orchctl_is_let_in_by_its_certificate_and_says_why_it_is_not(files: TlsF
         assert orchctl(home, files).returncode == 0
         unknown = orchctl(home, TlsFiles())
         assert unknown.returncode == 69
-        assert "its certificate is not accepted" in unknown.stderr
+        assert "its certificate was not accepted" in unknown.stderr
         assert orchctl(home, replace(files, cert=None, key=None)).returncode == 69
-        home.until(lambda: "no client certificate is shown" in home.logs())
+        home.until(lambda: "the client sent no certificate" in home.logs())
         broken = orchctl(home, replace(files, ca=tmp_path / "none"))
         assert broken.returncode == 78
         assert f"{CA_FILE}={tmp_path / 'none'}" in broken.stderr

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from llama_orch.http.client.connecting import connect, where
 from llama_orch.http.client.upstream import UpstreamError
-from llama_orch.http.tls.expiry import held
+from llama_orch.http.tls.expiry import first_to_expire
 from llama_orch.http.tls.secured import Secured
 from llama_orch.http.tls.tls import Tls
 from llama_orch.http.tls.x509 import ends_at
@@ -32,7 +32,7 @@ async def presented(url: str, daemon: str) -> Certificate | None:
     try:
         origin, _parts = where(url, _accepting())
         async with await connect(origin, LIMIT_S) as wire:
-            der = wire.shown if isinstance(wire, Secured) else None
+            der = wire.peer_certificate if isinstance(wire, Secured) else None
         ends = ends_at(der or b"")
     except (UpstreamError, ValueError):
         return None
@@ -49,6 +49,6 @@ def _accepting() -> ssl.SSLContext:
 
 def own() -> Iterator[Certificate]:
     """Those in the files that the environment names."""
-    for each in held(TlsFiles.named(os.environ)):
+    for each in first_to_expire(TlsFiles.named(os.environ)):
         whose = f"number {each.number} of {each.path} ({each.variable})"
         yield Certificate(whose, each.ends, "Put a new one in its place: see TLS in llama-orch(7).")

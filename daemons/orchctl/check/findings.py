@@ -6,7 +6,7 @@ from enum import StrEnum
 from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.meta import Readiness, Version
 from llama_orch.contracts.pools import PoolList, PoolState, PoolStatus
-from llama_orch.http.tls.expiry import Standing, standing, told
+from llama_orch.http.tls.expiry import Validity, describe_end, validity
 from llama_orch.service.exit import ExitStatus
 from llama_orch.settings.tokens import TOKEN
 from orchctl.check.facts import Facts
@@ -165,11 +165,11 @@ SUBJECT = "certificate"
 def of_certificates(facts: Facts) -> Iterator[Finding]:
     """A line for each that was seen."""
     for certificate in facts.certificates:
-        text = f"{certificate.whose} {told(certificate.ends, facts.looked_at)}"
-        match standing(certificate.ends, facts.looked_at):
-            case Standing.GOOD:
+        text = f"{certificate.whose} {describe_end(certificate.ends, facts.looked_at)}"
+        match validity(certificate.ends, facts.looked_at):
+            case Validity.GOOD:
                 yield well(SUBJECT, text)
-            case Standing.ENDING:
+            case Validity.ENDING:
                 yield warning(SUBJECT, text, certificate.mend)
-            case Standing.ENDED:
+            case Validity.ENDED:
                 yield problem(SUBJECT, text, certificate.mend)

@@ -147,7 +147,7 @@ def test_a_prompt_that_is_no_text_is_not_sent(command: tuple[str, ...]) -> None:
     [
         ("http://x", Unanswered("closed", sent=True), "begins with https://"),
         ("https://x", Unanswered("closed", sent=True), "LLORCH_TLS_CERT_FILE"),
-        ("https://x", NoTls("its certificate is not accepted"), "LLORCH_TLS_CA_FILE"),
+        ("https://x", NoTls("its certificate was not accepted"), "LLORCH_TLS_CA_FILE"),
         ("https://x", Unreachable("Connection refused"), "systemctl status queen-rbee"),
         ("http://x", UpstreamTimeout("no answer within 30 s"), "systemctl status queen-rbee"),
     ],

@@ -12,7 +12,7 @@ from llama_orch.contracts.nodes import Heartbeat
 from llama_orch.contracts.openai import MESSAGES_MOST, TOOLS_MOST
 from llama_orch.contracts.sessions import SessionChange
 from llama_orch.contracts.tasks import TaskRequest
-from llama_orch.http.server.bodies import SHOWN_PROBLEMS, invalid
+from llama_orch.http.server.bodies import PROBLEM_LIMIT, invalid
 from llama_orch.http.server.bodies import parsed as parsed_body
 from queen_rbee.api.v1.messages.request import MessagesRequest
 from queen_rbee.api.v1.messages.request import parsed as parsed_message
@@ -91,7 +91,7 @@ def test_a_conversation_has_a_bound(name: str, most: int):
 
 def test_only_the_problems_that_are_shown_are_described():
     refused = invalid((f"field{number}", "is wrong") for number in range(1000))
-    assert len(refused.fields or ()) == SHOWN_PROBLEMS
+    assert len(refused.fields or ()) == PROBLEM_LIMIT
     assert refused.message.endswith("and 980 more")
 
 

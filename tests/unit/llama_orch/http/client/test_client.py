@@ -175,7 +175,7 @@ async def test_an_https_url_is_never_asked_in_the_clear() -> None:
 
 
 async def test_a_header_that_is_none_is_an_upstream_error() -> None:
-    with pytest.raises(UpstreamError, match="cannot be put into HTTP"):
+    with pytest.raises(UpstreamError, match="not valid HTTP"):
         await fetch("http://127.0.0.1:1/", limit_s=1, headers={"authorization": "Bearer a\r\nb: c"})
 
 

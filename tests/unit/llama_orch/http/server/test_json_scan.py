@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llama_orch.contracts.errors import ApiError
 from llama_orch.http.server import json_scan
-from llama_orch.http.server.json_scan import DIGITS_MOST, JsonScan, Shape
+from llama_orch.http.server.json_scan import DIGIT_LIMIT, JsonScan, Shape
 
 MANY = 10**9
 TEXTS = st.text(st.sampled_from('aé"\\[]{},:1 \n'))
@@ -54,7 +54,7 @@ def test_counts_are_exact_wherever_it_is_cut(document: Any, ascii_only: bool, cu
         (b"[" + b"1," * 20, "values"),
         (b"[" * 20, "values"),
         (b'{"a":{"a":{"a":{"a":{"a":', "objects"),
-        (b"[" + b"1" * DIGITS_MOST, "digits"),
+        (b"[" + b"1" * DIGIT_LIMIT, "digits"),
     ],
 )
 def test_what_is_too_much_is_refused_by_name(body: bytes, words: str) -> None:

@@ -10,7 +10,7 @@ import trio.testing
 
 from llama_orch.contracts.errors import ApiError
 from llama_orch.http.server.json_scan import Shape
-from llama_orch.http.server.receiving import MIB_LIMIT_S, PIECES_MOST, SLICE, received
+from llama_orch.http.server.receiving import CHUNKS_FREE, MIB_LIMIT_S, SLICE, received
 
 ANY = Shape(values=10**9, nodes=10**9)
 LIMIT = 1 << 20
@@ -90,7 +90,7 @@ async def test_the_end_of_a_body_is_scanned_too() -> None:
 
 
 async def test_chunks_that_are_too_short_are_refused() -> None:
-    refused = await refusal(Sender(b"12" for _ in range(10 * PIECES_MOST)))
+    refused = await refusal(Sender(b"12" for _ in range(10 * CHUNKS_FREE)))
     assert (refused.status, "chunks" in refused.body.message) == (400, True)
 
 
@@ -105,7 +105,7 @@ async def test_others_have_their_turn_while_short_chunks_come() -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(other)
-        await received(Sender(b"1" for _ in range(PIECES_MOST)), LIMIT)
+        await received(Sender(b"1" for _ in range(CHUNKS_FREE)), LIMIT)
         nursery.cancel_scope.cancel()
     assert turns > 100
 

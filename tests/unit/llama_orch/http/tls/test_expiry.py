@@ -1,4 +1,4 @@
-"""Certificates run out: when they do is read of the files themselves, and operators are told in time and once a day."""
+"""Expiry of certificates: what is warned of, and when."""
 
 import ssl
 import subprocess
@@ -15,7 +15,17 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_orch.http.tls.expiry import DAY_S, NOTICE, Held, Standing, held, keep_warning, standing, told, warnings
+from llama_orch.http.tls.expiry import (
+    DAY_S,
+    NOTICE,
+    ExpiringCertificate,
+    Validity,
+    describe_end,
+    first_to_expire,
+    keep_warning,
+    validity,
+    warnings,
+)
 from llama_orch.http.tls.x509 import certificates, ends_at
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, TlsFiles
 from llama_orch.telemetry.events import CERTIFICATE_ENDED, CERTIFICATE_ENDING
@@ -84,7 +94,7 @@ def test_what_is_no_certificate_is_refused(data: bytes) -> None:
 def test_a_certificate_that_is_cut_off_or_damaged_never_does_more_than_be_refused(ca: Authority) -> None:
     whole = of_file(ca.certificate)
     for length in range(0, len(whole), 7):
-        with pytest.raises(ValueError, match="this is no certificate"):
+        with pytest.raises(ValueError, match="not a certificate"):
             ends_at(whole[:length])
     for at in range(len(whole)):
         with suppress(ValueError):
@@ -97,14 +107,14 @@ SPANS = st.timedeltas(timedelta(0), timedelta(days=10_000))
 
 @given(TIMES, SPANS)
 def test_a_certificate_is_good_until_its_last_second_and_told_of_thirty_days_before(ends, span):
-    assert standing(ends, ends + span) is (Standing.ENDED if span else Standing.ENDING)
-    expected = Standing.ENDING if span <= NOTICE else Standing.GOOD
-    assert standing(ends, ends - span) is expected
+    assert validity(ends, ends + span) is (Validity.ENDED if span else Validity.ENDING)
+    expected = Validity.ENDING if span <= NOTICE else Validity.GOOD
+    assert validity(ends, ends - span) is expected
 
 
 @given(TIMES, SPANS)
 def test_the_words_say_the_date_and_the_whole_days_that_are_left_or_gone(ends, span):
-    left, gone = told(ends, ends - span), told(ends, ends + span)
+    left, gone = describe_end(ends, ends - span), describe_end(ends, ends + span)
     days = "less than a day" if span < timedelta(days=1) else f"{span.days} day{'s' * (span.days != 1)}"
     assert left == f"ends on {ends:%Y-%m-%d %H:%M} UTC, in {days}"
     if span:
@@ -113,7 +123,7 @@ def test_the_words_say_the_date_and_the_whole_days_that_are_left_or_gone(ends, s
 
 @given(st.lists(TIMES, max_size=4), TIMES)
 def test_there_is_a_line_for_each_file_that_must_be_renewed_and_none_for_another(ends, now):
-    found = [Held(CERT_FILE, Path(f"/{number}"), 1, end) for number, end in enumerate(ends)]
+    found = [ExpiringCertificate(CERT_FILE, Path(f"/{number}"), 1, end) for number, end in enumerate(ends)]
     told_of = {str(fields["path"]): event for event, fields in warnings(found, now)}
     assert told_of == {
         f"/{number}": CERTIFICATE_ENDED if now > end else CERTIFICATE_ENDING
@@ -127,16 +137,16 @@ def test_of_a_file_with_several_certificates_the_first_to_end_counts(ca: Authori
     assert short.cert
     chain = tmp_path / "chain.pem"
     chain.write_text(ca.certificate.read_text() + short.cert.read_text())
-    assert held(TlsFiles(cert=chain, ca=ca.certificate)) == [
-        Held(CERT_FILE, chain, 2, end_by_openssl(short.cert)),
-        Held(CA_FILE, ca.certificate, 1, end_by_openssl(ca.certificate)),
+    assert first_to_expire(TlsFiles(cert=chain, ca=ca.certificate)) == [
+        ExpiringCertificate(CERT_FILE, chain, 2, end_by_openssl(short.cert)),
+        ExpiringCertificate(CA_FILE, ca.certificate, 1, end_by_openssl(ca.certificate)),
     ]
 
 
 def test_of_files_that_are_not_there_or_hold_something_else_nothing_is_told(tmp_path: Path) -> None:
     odd = tmp_path / "odd.pem"
     odd.write_bytes(b"-----BEGIN CERTIFICATE-----\n\xff\xff\n-----END CERTIFICATE-----\n")
-    assert held(TlsFiles()) == held(TlsFiles(cert=tmp_path / "none", ca=odd)) == []
+    assert first_to_expire(TlsFiles()) == first_to_expire(TlsFiles(cert=tmp_path / "none", ca=odd)) == []
 
 
 @contextmanager
@@ -154,7 +164,7 @@ async def test_a_daemon_warns_at_once_and_once_a_day_and_louder_when_it_is_over(
     files = replace(ca.signed("daemon", days=31), ca=None)
     begun = datetime.fromtimestamp(time.time(), UTC)
     with written(caplog) as lines, trio.move_on_after(33.5 * DAY_S):
-        await keep_warning(held(files), lambda: begun + timedelta(seconds=trio.current_time()))
+        await keep_warning(first_to_expire(files), lambda: begun + timedelta(seconds=trio.current_time()))
     assert [level for level, _text in lines] == ["WARNING"] * 30 + ["ERROR"] * 3
     assert lines[0][1].startswith(f"certificate 1 of {files.cert} ({CERT_FILE}) ends on ")
     assert lines[-1][1].endswith("2 days ago")
@@ -162,5 +172,5 @@ async def test_a_daemon_warns_at_once_and_once_a_day_and_louder_when_it_is_over(
 
 async def test_without_certificates_nothing_waits_and_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with written(caplog) as lines, trio.fail_after(5):
-        await keep_warning(held(TlsFiles()))
+        await keep_warning(first_to_expire(TlsFiles()))
     assert lines == []

@@ -40,7 +40,7 @@ def test_a_certificate_turns_tls_on_and_a_ca_makes_it_mutual(good: TlsFiles) -> 
     both = Tls.of(good)
     assert both.server
     assert both.server.verify_mode is ssl.CERT_REQUIRED
-    assert both.words == "TLS, and wants a client certificate"
+    assert both.words == "TLS, and requires a client certificate"
 
 
 def test_a_ca_alone_is_for_asking_others(good: TlsFiles) -> None:
@@ -81,7 +81,7 @@ def test_a_file_with_something_else_in_it_is_named(
     (tmp_path / "file").write_bytes(content)
     found = refused(replace(good, **{name: tmp_path / "file"}))
     assert set(found) == {variable}
-    assert "that can be used" in found[variable]
+    assert "holds no usable" in found[variable]
 
 
 def test_all_files_are_looked_at(tmp_path: Path) -> None:
