@@ -19,7 +19,7 @@ from llama_orch.service import listeners
 from llama_orch.service.machine_id import machine_id
 from llama_orch.service.memory import give_back
 from llama_orch.service.run import Service
-from llama_orch.spool import Found, Identity, Intake, watch
+from llama_orch.spool import Found, Identity, SpoolReader, watch
 from llama_orch.telemetry.events import DAEMON_READY, DAEMON_STOPPING
 from llama_orch.telemetry.records import emit
 from pool_managerd.api.draining import add_drain_routes
@@ -90,7 +90,7 @@ async def build(settings: PoolManagerSettings, service: Service) -> Parts:
     health = Health(registry, metrics)
     reports = ReportReader(settings.runtime_dir)
     handoffs = Handoffs(
-        intake=Intake(settings.runtime_dir, moves_bad=True, taken=already_taken(saved, settings)),
+        intake=SpoolReader(settings.runtime_dir, moves_bad=True, taken=already_taken(saved, settings)),
         reports=reports,
         registry=registry,
         health=health,

@@ -8,7 +8,7 @@ from pathlib import Path
 from llama_orch.bell import Bell
 from llama_orch.http.client.kept_connections import KeptConnections
 from llama_orch.http.tls.tls import CLEAR, Tls
-from llama_orch.spool import Intake as Spool
+from llama_orch.spool import SpoolReader
 from queen_rbee.catalog.catalog import Catalog
 from queen_rbee.dispatch.accounting import Accounting
 from queen_rbee.dispatch.dispatcher import Dispatcher
@@ -97,5 +97,5 @@ def books(store: Store, registry: Registry, metrics: Metrics, model_dirs: Sequen
 def _handoffs(settings: QueenSettings, registry: Registry, metrics: Metrics) -> HandoffSource | None:
     if settings.profile != "home":
         return None
-    spool = Spool(settings.runtime_dir, moves_bad=False)
+    spool = SpoolReader(settings.runtime_dir, moves_bad=False)
     return HandoffSource(spool, registry, metrics, Bell(), settings.watch_interval_ms / 1000)

@@ -13,7 +13,7 @@ import pytest
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE, TlsFiles
 from tests.certificates import authority
 from tests.integration.home import Home, _stop_if_running, environment, free_port
-from tests.unit.llama_orch.spool.files import publish
+from tests.unit.llama_orch.spool.samples import publish
 
 TOKEN = "0123456789abcdef-of-the-fleet"
 

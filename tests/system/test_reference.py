@@ -16,7 +16,7 @@ from tests.system.lab.client import QUEEN, Client, complete
 from tests.system.lab.machine import DAEMONS, TARGET, Machine, Pool
 from tests.system.lab.waiting import until
 from tests.unit.reference.parsing import DOCUMENT, set_ups
-from tools.generating.documents import in_force_by
+from tools.generating.documents import apply_commands
 
 HOME, CONTROL_PLANE, NODE = "HOME_PROFILE", "Control Plane Node", "GPU Worker Node 1"
 NO_GPU = {"ENGINE_PROVISIONER_GPU_MASK": "cpu"}
@@ -48,7 +48,7 @@ def set_up(machine: Machine, archive: Archive, *titles: str) -> None:
 
 def restart(machine: Machine, daemon: str) -> None:
     """As its environment file says."""
-    machine.container.check("sh", "-c", " && ".join(in_force_by(daemon)))
+    machine.container.check("sh", "-c", " && ".join(apply_commands(daemon)))
 
 
 def checked(machine: Machine, daemon: str) -> dict[str, str]:

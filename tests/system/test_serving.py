@@ -121,7 +121,7 @@ def test_what_was_accepted_survives_a_kill_of_the_queen(serving: Machine) -> Non
     serving.systemctl("kill", "--kill-whom=main", "--signal=KILL", QUEEN)
     until(changed_from(before, lambda: main_pid(serving, QUEEN)), "a restart of queen-rbee", 30)
     until(lambda: all(state(serving, task_id) == "done" for task_id in tasks), "the tasks of the killed queen", 60)
-    assert "wait again, 0 ended" in serving.messages(f"_PID={main_pid(serving, QUEEN)}")
+    assert "queued again, 0 ended" in serving.messages(f"_PID={main_pid(serving, QUEEN)}")
     serving.systemctl("stop", QUEEN)
     found = serving.container.run("grep", "-r", "-l", "river of no return", "/var/lib/queen-rbee")
     assert (found.status, found.stdout) == (1, ""), "prompts are kept only as long as their tasks are open"

@@ -154,7 +154,7 @@ def test_a_misspelt_variable_is_noticed_and_one_of_another_daemon_is_not(daemon:
     assert done.returncode == 0
     [line] = done.stderr.splitlines()
     assert line.startswith(f"{daemon}: ")
-    assert line.endswith("POOL_MANAGERD_NODEID (is POOL_MANAGERD_NODE_ID meant?)")
+    assert line.endswith("POOL_MANAGERD_NODEID (did you mean POOL_MANAGERD_NODE_ID?)")
 
 
 def test_an_empty_home_is_none_and_not_the_root_directory(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""SHA-256 of a file on this machine, by threads, block by block: hashing can be cancelled between two blocks."""
+"""SHA-256 of a local file, hashed block by block in threads: it can be cancelled between two blocks."""
 
 import hashlib
 import os
@@ -13,55 +13,58 @@ BLOCK = 4 << 20
 
 
 class Unreadable(Exception):
-    """The file has no digest; the text says why."""
+    """The file cannot be hashed; the text says why."""
 
 
 def local_path(model_ref: str) -> Path | None:
-    """The path that a `file:` reference names (file:/a/b, file:///a/b; nothing in it is encoded); None for others."""
+    """Return the path of a `file:` reference (file:/a/b, file:///a/b, not percent-encoded), or None for others."""
     scheme, colon, rest = model_ref.partition(":")
     return Path("/" + rest.lstrip("/")) if scheme == "file" and colon else None
 
 
 async def file_digest(path: Path, directories: Sequence[Path]) -> str:
-    """The `sha256:…` of a file below one of `directories`. Raises Unreadable.
+    """Return the digest, as `sha256:…`, of a file below one of `directories`. Raises Unreadable.
 
-    A digest tells what is in a file, so that it is told of models only, whatever else the queen can read.
+    A digest reveals something of a file's content, so other files are refused even if the queen can read them.
     """
     try:
-        file = await trio.to_thread.run_sync(_opened, path, directories)
+        file = await trio.to_thread.run_sync(_open, path, directories)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise Unreadable(_words(error)) from error
+        raise Unreadable(_error_text(error)) from error
     with file:
-        return await _hashed(file)
+        return await _hash(file)
 
 
-async def _hashed(file: FileIO) -> str:
+async def _hash(file: FileIO) -> str:
     hasher = hashlib.sha256()
     try:
         before = _signature(file)
-        left = before[0]
+        remaining = before[0]
         while size := await trio.to_thread.run_sync(_hash_block, file, hasher):
-            left -= size
-            if left < 0:  # some files of the kernel's have no end
+            remaining -= size
+            if remaining < 0:  # some kernel files never end
                 raise Unreadable("it grows while it is read")
-        if left or _signature(file) != before:
+        if remaining or _signature(file) != before:
             raise Unreadable("it changed while it was read")
     except OSError as error:
-        raise Unreadable(_words(error)) from error
+        raise Unreadable(_error_text(error)) from error
     return f"sha256:{hasher.hexdigest()}"
 
 
-def _opened(path: Path, directories: Sequence[Path]) -> FileIO:
-    """A regular file below `directories`, opened without waiting for anybody (a FIFO would). Blocks; raises OSError,
-    ValueError, and Unreadable, in the same words whether or not there is a file outside."""
+def _open(path: Path, directories: Sequence[Path]) -> FileIO:
+    """Open a regular file below `directories`, without blocking on a FIFO.
+
+    Does disk I/O. Raises OSError, ValueError and Unreadable, whose text does not reveal whether a file outside of
+    `directories` exists.
+    """
     roots = [Path(os.path.realpath(directory)) for directory in directories]
     _check_inside(os.path.realpath(path), roots)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
-        # a symlink may have been put in place meanwhile: what counts is where the open file is
+        # a symlink may have been placed meanwhile, so check the path of the open file
         _check_inside(os.readlink(f"/proc/self/fd/{descriptor}"), roots)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError("it is no regular file")
+            raise OSError("it is not a regular file")
     except (OSError, Unreadable):
         os.close(descriptor)
         raise
@@ -76,16 +79,16 @@ def _check_inside(real: str, roots: Sequence[Path]) -> None:
 
 
 def _hash_block(file: FileIO, hasher: "hashlib._Hash") -> int:
-    """Bytes that were read and hashed. Blocks; raises OSError."""
+    """Read and hash one block; return its size. Blocks; raises OSError."""
     block = file.read(BLOCK)
     hasher.update(block or b"")
     return len(block or b"")
 
 
 def _signature(file: FileIO) -> tuple[int, int]:
-    found = os.fstat(file.fileno())
-    return found.st_size, found.st_mtime_ns
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
 
 
-def _words(error: OSError | ValueError) -> str:
+def _error_text(error: OSError | ValueError) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -1,4 +1,4 @@
-"""One declaration per setting; parsing, checks, `--check-config`, env files and manual pages come from it."""
+"""Settings: parsing, validation, `--check-config`, environment files and manual pages from one declaration each."""
 
 from llama_orch.settings.declaration import Example, Var, rule
 from llama_orch.settings.loading import ConfigurationError, Problem, Settings

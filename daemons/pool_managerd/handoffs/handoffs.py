@@ -13,7 +13,7 @@ import trio
 from llama_orch.bell import Bell
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.service.watchdog import Pulse
-from llama_orch.spool import Found, Intake
+from llama_orch.spool import Found, SpoolReader
 from llama_orch.telemetry.levels import TRACE
 from pool_managerd.engines.health import Health
 from pool_managerd.handoffs.persistence import Store
@@ -31,7 +31,7 @@ class Handoffs:
     def __init__(
         self,
         *,
-        intake: Intake,
+        intake: SpoolReader,
         reports: ReportReader,
         registry: Registry,
         health: Health,

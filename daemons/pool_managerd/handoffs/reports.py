@@ -12,9 +12,9 @@ import trio
 
 from llama_orch.contracts.pools import ProvisioningReport
 from llama_orch.spool import Bad, Found, Identity, SpoolUnreadable, trusted_owners
-from llama_orch.spool.judging import NotJson, decode, young
-from llama_orch.spool.reading import Document, Refused, read_all
-from llama_orch.spool.stored import printable
+from llama_orch.spool.files import RefusedFile, SpoolFile, read_all
+from llama_orch.spool.handoffs import NotJson, decode, young
+from llama_orch.spool.identity import printable
 from llama_orch.telemetry.events import REPORT_UNUSABLE
 from llama_orch.telemetry.records import emit
 
@@ -51,9 +51,9 @@ def read_reports(directory: Path, owners: frozenset[int], now_s: float) -> Readi
     return Reading(reports, tuple(bad), tuple(announced))
 
 
-def understood(item: Document | Refused) -> ProvisioningReport:
+def understood(item: SpoolFile | RefusedFile) -> ProvisioningReport:
     """The report in `item`. Raises ValueError that says what is wrong."""
-    if isinstance(item, Refused):
+    if isinstance(item, RefusedFile):
         raise ValueError(item.reason)
     report = decode(item.content, ProvisioningReport)
     if item.identity.name != f"{report.pool_id}.json":

@@ -24,8 +24,8 @@ from llama_orch.contracts.nodes import (
 from llama_orch.contracts.pools import PoolStatus
 from llama_orch.service.watchdog import Pulse
 from llama_orch.telemetry import events
+from llama_orch.telemetry.log_limit import LogLimit
 from llama_orch.telemetry.records import emit
-from llama_orch.telemetry.sparing import Sparing
 from queen_rbee.fleet.nodes import (
     Node,
     claimed,
@@ -73,7 +73,7 @@ class Fleet:
         self._statuses: Counter[NodeStatus] = Counter()
         self._gone: set[str] = set()
         self._rivals: dict[str, tuple[float, str]] = {}
-        self._refusals = Sparing()
+        self._refusals = LogLimit()
 
     async def load(self) -> None:
         """Know again the nodes of the last run. Raises StoreFailure."""

@@ -15,7 +15,7 @@ from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
 from llama_orch.engines.workloads import announced, union
 from llama_orch.http.client.client import UpstreamError, fetch
-from llama_orch.spool import Intake
+from llama_orch.spool import SpoolReader
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.registry import Registry
 
@@ -42,7 +42,7 @@ class Watched:
 class HandoffSource:
     """Owns what the queen knows from handoff files."""
 
-    intake: Intake
+    intake: SpoolReader
     registry: Registry
     metrics: Metrics
     bell: Bell

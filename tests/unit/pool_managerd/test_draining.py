@@ -247,6 +247,6 @@ async def test_each_change_is_told_once(autojump_clock: Clock, caplog: pytest.Lo
     told = [text.partition(" ")[2][:20] for text in caplog.messages if text.startswith("pool ")]
     assert told == [
         f"{pool} {what}"[:20]
-        for what, pools in [("is draining: it takes", "ab"), ("is drained no more", "ab")]
+        for what, pools in [("is draining: it takes", "ab"), ("is resumed and takes", "ab")]
         for pool in pools
     ]

@@ -95,7 +95,7 @@ async def test_an_absent_library_is_said_once(caplog: pytest.LogCaptureFixture) 
         with trio.fail_after(5):
             while len(nvml.calls) < 3:  # noqa: ASYNC110 -- a condition
                 await trio.sleep(INTERVAL_S)
-    assert caplog.text.count("no NVIDIA GPUs can be seen") == 1
+    assert caplog.text.count("no NVIDIA GPUs found") == 1
 
 
 async def test_a_gpu_that_falls_off_the_bus_is_said_and_gone(caplog: pytest.LogCaptureFixture) -> None:
@@ -104,7 +104,7 @@ async def test_a_gpu_that_falls_off_the_bus_is_said_and_gone(caplog: pytest.LogC
         await until(registry, None, 2)
         nvml.lost.add(1)
         await until(registry, None, 1)
-    assert caplog.text.count("GPU 1 (NVIDIA H100) cannot be used any more") == 1
+    assert caplog.text.count("GPU 1 (NVIDIA H100) is no longer usable") == 1
 
 
 async def test_nvml_that_hangs_is_a_reason_and_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

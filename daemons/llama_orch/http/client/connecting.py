@@ -79,7 +79,7 @@ async def _start_tls(stream: trio.SocketStream, origin: Origin) -> Secured:
         await secured.handshake()
     except trio.BrokenResourceError as error:
         await trio.aclose_forcefully(stream)
-        raise NoTls(f"no TLS with {origin}: {reason(error) or 'the connection broke off'}") from error
+        raise NoTls(f"TLS handshake with {origin} failed: {reason(error) or 'the connection broke off'}") from error
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import trio
 
 from llama_orch.service.watchdog import UNWATCHED_INTERVAL_S, Pulse
-from llama_orch.telemetry.sparing import Sparing
+from llama_orch.telemetry.log_limit import LogLimit
 
 ACCEPT_PAUSE_S = 0.1
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
@@ -27,7 +27,7 @@ class Listener:
         sock.setblocking(False)
         self._inner = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
         self._pulse = pulse
-        self._log_limit = Sparing()
+        self._log_limit = LogLimit()
 
     async def accept_all(
         self, handle: Callable[[trio.SocketStream], None], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

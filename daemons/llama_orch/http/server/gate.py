@@ -30,8 +30,8 @@ from llama_orch.http.server.exchange import (
 from llama_orch.settings.types import Secret
 from llama_orch.telemetry import correlation
 from llama_orch.telemetry.events import PAGE_REFUSED, TOKEN_REFUSED
+from llama_orch.telemetry.log_limit import LogLimit
 from llama_orch.telemetry.records import emit
-from llama_orch.telemetry.sparing import Sparing
 
 OPEN_PATHS = ("/health", "/ready")
 OPEN_PREFIX = "/v2/meta/"
@@ -182,7 +182,7 @@ class Gate:
         self._access = access
         self._hot = hot or HotRoutes()
         self._web = web or WebPolicy()
-        self._log_limit = Sparing()
+        self._log_limit = LogLimit()
 
     def is_hot(self, method: str, path: str) -> bool:
         return self._hot.find(method, path) is not None

@@ -8,8 +8,8 @@ import trio
 from llama_orch.http.server.hot_server import NEWCOMER_S
 from llama_orch.http.tls.secured import Secured, reason
 from llama_orch.telemetry.events import HANDSHAKE_FAILED
+from llama_orch.telemetry.log_limit import LogLimit
 from llama_orch.telemetry.records import emit
-from llama_orch.telemetry.sparing import Sparing
 
 LIMIT_S = 10.0
 
@@ -26,7 +26,7 @@ class Handshakes:
         self._context = context
         self._idle = idle
         self._stopping = stopping
-        self._log_limit = Sparing()
+        self._log_limit = LogLimit()
 
     async def secured(self, stream: trio.SocketStream) -> Secured | None:
         """Return `stream` with TLS, or None if the handshake fails."""

@@ -26,7 +26,7 @@ ENGINE_ADOPTED = declared(
     "engine_provisioner.pool",
     logging.INFO,
     "engine of pool {pool_id} was already running at {url} and is adopted",
-    "It was started before this daemon and is what the pools file asks for, so it was left running.",
+    "It was started before this daemon and matches the pools file, so it was left running.",
 )
 ENGINE_FAILED = declared(
     "engine_failed",
@@ -34,17 +34,16 @@ ENGINE_FAILED = declared(
     "engine_provisioner.pool",
     logging.ERROR,
     "pool {pool_id} failed: {last_error}; {next_step}",
-    "The engine or its model could not be had or run. The message ends with what happens next. The engine's\n"
-    "own log: journalctl -u llama-engine@@POOL_ID@",
+    "The engine or its model could not be fetched or started. The message ends with the next step. Log of the\n"
+    "engine: journalctl -u llama-engine@@POOL_ID@",
 )
 ENGINE_RETIRED = declared(
     "engine_retired",
     "0d28e8a77eec44eaa88cbfac0f0079d5",
     "engine_provisioner.clearing",
     logging.INFO,
-    "pool {pool_id} is in the pools file no more: its engine was stopped and its announcement withdrawn",
-    "Nothing needs to be done. To have the pool again, put it back into the pools file and restart\n"
-    "engine-provisioner.",
+    "pool {pool_id} was removed from the pools file: its engine was stopped and its announcement withdrawn",
+    "No action is required. To restore the pool, add it to the pools file again and restart\nengine-provisioner.",
 )
 POOLS_FILE_REFUSED = declared(
     "pools_file_refused",
@@ -52,7 +51,7 @@ POOLS_FILE_REFUSED = declared(
     "engine_provisioner.pools_file",
     logging.ERROR,
     "pools file refused: {problems}",
-    "The message names file, line and key with what is allowed. Mend it and restart engine-provisioner.\n"
+    "The message names file, line and key, and the allowed values. Fix it and restart engine-provisioner.\n"
     "See llama-orch-pools(5).",
 )
 POOLS_FILE_ABSENT = declared(
@@ -60,7 +59,7 @@ POOLS_FILE_ABSENT = declared(
     "44e767f743bb4898ac59157196f119be",
     "engine_provisioner.pools_file",
     logging.WARNING,
-    "there is no pools file at {path}: nothing to provision; an example is {example}",
-    "Write one, as in /usr/share/doc/llama-orch/examples/pools.toml, and restart\n"
+    "no pools file at {path}, so nothing to provision; example: {example}",
+    "Write one like /usr/share/doc/llama-orch/examples/pools.toml, and restart\n"
     "engine-provisioner. On a machine that runs no engines, disable engine-provisioner.",
 )

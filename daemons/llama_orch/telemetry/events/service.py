@@ -1,4 +1,4 @@
-"""Events that every daemon has: start and stop, sockets, settings, tokens, TLS."""
+"""Events of all daemons: start and stop, sockets, settings, tokens, TLS."""
 
 import logging
 
@@ -10,8 +10,8 @@ CONFIGURATION_REFUSED = declared(
     "llama_orch.service",
     logging.ERROR,
     "configuration refused: {problems}",
-    "One or more variables cannot be used; the message names each with what is allowed. The daemon does not\n"
-    "start again by itself. Mend the environment file, check it with\n"
+    "One or more variables are invalid; the message names each and the allowed values. The daemon does not\n"
+    "restart by itself. Fix the environment file, check it with\n"
     "  (set -a; . /etc/llama-orch/@SYSLOG_IDENTIFIER@.env; @SYSLOG_IDENTIFIER@ --check-config)\n"
     "and start the unit again.",
 )
@@ -21,7 +21,7 @@ START_FAILED = declared(
     "llama_orch.service",
     logging.ERROR,
     "cannot start: {problem}. {hint}",
-    "The daemon could not get something that it needs to run. The message says what and how to mend it.",
+    "The daemon lacks something that it needs to run. The message says what, and how to fix it.",
 )
 DAEMON_READY = declared(
     "daemon_ready",
@@ -29,16 +29,16 @@ DAEMON_READY = declared(
     "llama_orch.service",
     logging.INFO,
     "{daemon} {version} ready on {address}",
-    "All loops of the daemon have started and its sockets answer.",
+    "All loops of the daemon have started and its sockets accept requests.",
 )
 SOCKET_DISAGREES = declared(
     "socket_disagrees",
     "f1260ebc7d564b56b714dc919b27dbdf",
     "llama_orch.service",
     logging.WARNING,
-    "the {name} socket listens on {actual}, which counts, but {variable} says {wanted}. {advice}",
-    "The listening socket belongs to systemd. It was set up before the environment file changed, or a drop-in\n"
-    "of the socket or of the service has another address. The message has the file and the command.",
+    "the {name} socket listens on {actual}, not on {wanted} as set by {variable}. {advice}",
+    "The listening socket belongs to systemd. It was created before the environment file changed, or a drop-in\n"
+    "of the socket or of the service sets another address. The message names the file and the command.",
 )
 NON_LOOPBACK_OPEN = declared(
     "non_loopback_without_token",
@@ -54,32 +54,32 @@ TOKEN_REFUSED = declared(
     "561dfe41e85141b29c50260d9abd484b",
     "llama_orch.gate",
     logging.WARNING,
-    "{peer} shows a wrong token ({shown}); its requests are refused",
-    "Compare the fingerprint with those that the daemon accepts, which it logs at its start:\n"
+    "wrong token from {peer} ({shown}): its requests are refused",
+    "Compare the fingerprint with those that the daemon accepts, which it logs at the start:\n"
     "  journalctl -u @SYSLOG_IDENTIFIER@ | grep token_fp6\n"
-    "A client or a node with an old token needs the present one; see TOKEN ROTATION in llama-orch(7). There is\n"
-    "at most one such line a minute for each peer, and 64 for all of them.",
+    "A client or a node with an old token needs the current one; see TOKEN ROTATION in llama-orch(7). This is\n"
+    "logged at most once a minute per peer, and 64 times a minute in total.",
 )
 PAGE_REFUSED = declared(
     "page_refused",
     "8e1bb038c56d4ee08c68c337fcc353ac",
     "llama_orch.gate",
     logging.WARNING,
-    "{code}: a request by {source} from {peer} is refused",
-    "A browser on this machine sent a request that a web page of another site had made, or one under a name that\n"
-    "is not this machine's (DNS rebinding). If you trust the page, add its origin to LLORCH_ALLOWED_ORIGINS; if\n"
-    "the name is this machine's, add it to LLORCH_ALLOWED_HOSTS. See SECURITY in llama-orch(7). There is at most\n"
-    "one such line a minute.",
+    "{code}: a request by {source} from {peer} was refused",
+    "A browser on this machine sent a request for a web page of another site, or one with a host name that is\n"
+    "not this machine's (DNS rebinding). If you trust the page, add its origin to LLORCH_ALLOWED_ORIGINS. If the\n"
+    "name belongs to this machine, add it to LLORCH_ALLOWED_HOSTS. See SECURITY in llama-orch(7). This is logged\n"
+    "at most once a minute.",
 )
 HANDSHAKE_FAILED = declared(
     "tls_handshake_failed",
     "7666f371683d4ba48e7806de6240c799",
     "llama_orch.serving",
     logging.WARNING,
-    "no TLS with {peer}: {reason}",
-    "A peer wanted to speak to the API and could not. Its URL must begin with https://, it must accept the CA\n"
-    "of this daemon's certificate, and show a certificate of the CA in LLORCH_TLS_CA_FILE where that is set;\n"
-    "see TLS in llama-orch(7). There is at most one such line a minute for each peer, and 64 for all of them.",
+    "TLS handshake with {peer} failed: {reason}",
+    "A client could not connect to the API. Its URL must begin with https://, and it must trust the CA of this\n"
+    "daemon's certificate. If LLORCH_TLS_CA_FILE is set, it must present a certificate of that CA. See TLS in\n"
+    "llama-orch(7). This is logged at most once a minute per peer, and 64 times a minute in total.",
 )
 CERTIFICATE_ENDING = declared(
     "certificate_ending",
@@ -87,9 +87,9 @@ CERTIFICATE_ENDING = declared(
     "llama_orch.tls",
     logging.WARNING,
     "certificate {number} of {path} ({variable}) {end}",
-    "From then on nobody accepts it, and the daemons do not reach each other. Put a new one in its place, with\n"
-    "its key, and restart the daemon, which reads its files at the start only; see TLS in llama-orch(7). Of a CA\n"
-    "that has a successor, the old one is taken out of the file. There is one such line at the start and one a day.",
+    "After that date nobody accepts it, and the daemons cannot reach each other. Replace it and its key, and\n"
+    "restart the daemon, which reads the files only at the start; see TLS in llama-orch(7). If it is the old one\n"
+    "of two CA certificates, remove it from the file. This is logged at the start and once a day.",
 )
 CERTIFICATE_ENDED = declared(
     "certificate_ended",
@@ -97,9 +97,9 @@ CERTIFICATE_ENDED = declared(
     "llama_orch.tls",
     logging.ERROR,
     "certificate {number} of {path} ({variable}) {end}",
-    "Nobody accepts it any more. Put a new one in its place, with its key, and restart the daemon, which reads\n"
-    "its files at the start only; see TLS in llama-orch(7). Of a CA that has a successor, the old one is taken out\n"
-    "of the file. Where the certificate is good, this machine's clock is wrong: timedatectl",
+    "Nobody accepts it any longer. Replace it and its key, and restart the daemon, which reads the files only at\n"
+    "the start; see TLS in llama-orch(7). If it is the old one of two CA certificates, remove it from the file. If\n"
+    "the certificate is still valid, the clock of this machine is wrong: timedatectl",
 )
 SECOND_TOKEN_SAME = declared(
     "second_token_same",
@@ -107,8 +107,8 @@ SECOND_TOKEN_SAME = declared(
     "llama_orch.service",
     logging.WARNING,
     "LLORCH_API_TOKEN_SECOND is the same as LLORCH_API_TOKEN ({token}): no other token is accepted",
-    "In a rotation the second token is the other one of the old and the new: see TOKEN ROTATION in\n"
-    "llama-orch(7). Where none is under way, remove it.",
+    "During a rotation the two tokens are the old and the new one: see TOKEN ROTATION in llama-orch(7). Otherwise\n"
+    "remove the second token.",
 )
 NO_EFFECT = declared(
     "settings_without_effect",
@@ -116,7 +116,7 @@ NO_EFFECT = declared(
     "llama_orch.service",
     logging.INFO,
     "these variables are set but have no effect in {profile}: {variables}",
-    "They belong to the other profile. Nothing needs to be done.",
+    "They belong to the other profile. No action is required.",
 )
 UNKNOWN_VARIABLES = declared(
     "settings_unknown",
@@ -124,8 +124,8 @@ UNKNOWN_VARIABLES = declared(
     "llama_orch.service",
     logging.WARNING,
     "no daemon knows these variables, which may be misspelt and have no effect: {variables}",
-    "The names look like variables of llama-orch and are none of any daemon's. Correct or remove them in\n"
-    "/etc/llama-orch/@SYSLOG_IDENTIFIER@.env; @SYSLOG_IDENTIFIER@.env(5) has all that there are.",
+    "The names look like variables of llama-orch, but no daemon has them. Correct or remove them in\n"
+    "/etc/llama-orch/@SYSLOG_IDENTIFIER@.env; @SYSLOG_IDENTIFIER@.env(5) lists all variables.",
 )
 DAEMON_STOPPING = declared(
     "daemon_stopping",
@@ -133,5 +133,5 @@ DAEMON_STOPPING = declared(
     "llama_orch.service",
     logging.INFO,
     "{daemon} is stopping: {detail}",
-    "A graceful stop: nothing new is taken, what runs may end within the drain limit.",
+    "A graceful stop: no new requests are accepted, running ones may finish within the drain limit.",
 )

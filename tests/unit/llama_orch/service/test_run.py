@@ -111,7 +111,9 @@ def test_check_config_shows_what_is_in_force_and_where_from() -> None:
 
 
 MISSPELT = {"ORCHD_ADMISION_CAPACITY": "7", "LLORCH_TOKEN": "0123456789abcdef"}
-WORDS = "LLORCH_TOKEN (is LLORCH_API_TOKEN meant?), ORCHD_ADMISION_CAPACITY (is ORCHD_ADMISSION_CAPACITY meant?)"
+WORDS = (
+    "LLORCH_TOKEN (did you mean LLORCH_API_TOKEN?), ORCHD_ADMISION_CAPACITY (did you mean ORCHD_ADMISSION_CAPACITY?)"
+)
 
 
 def test_misspelt_variables_give_one_notice_with_what_may_be_meant_and_without_their_values() -> None:
@@ -140,7 +142,7 @@ def test_a_refusal_names_misspelt_variables_too_since_they_may_be_its_cause(form
     process = ended(**given, **({} if form == "auto" else {"LLAMA_ORCH_LOG_FORMAT": form}))
     assert process.returncode == 78
     assert "LLORCH_API_TOKEN: is not set" in process.stderr
-    assert "LLORCH_API_TOKN (is LLORCH_API_TOKEN meant?)" in process.stderr
+    assert "LLORCH_API_TOKN (did you mean LLORCH_API_TOKEN?)" in process.stderr
 
 
 def test_version_and_help_end_well_and_a_wrong_option_is_a_usage_error() -> None:

@@ -146,7 +146,7 @@ def test_address_of_the_inherited_socket_counts(inherited: socket.socket, caplog
     real = Host(*inherited.getsockname())
     assert settled() == settled("metrics") == real
     assert inherited.getsockname()[1] == real.port, "it is still open"
-    assert f"listens on {real}, which counts, but ORCHESTRATORD_BIND_ADDR says 127.0.0.1:1" in caplog.text
+    assert f"listens on {real}, not on 127.0.0.1:1 as set by ORCHESTRATORD_BIND_ADDR" in caplog.text
 
 
 def test_agreeing_socket_is_no_news(inherited: socket.socket, caplog: pytest.LogCaptureFixture) -> None:

@@ -188,7 +188,7 @@ def test_each_rule_of_several_variables_refuses_what_breaks_it_and_is_in_words(d
 def test_a_comment_behind_a_value_is_pointed_out() -> None:
     mask = {"ENGINE_PROVISIONER_GPU_MASK": "0,1  # Use GPUs 0 and 1"}
     mend = problems(DAEMONS["engine-provisioner"], mask)["ENGINE_PROVISIONER_GPU_MASK"].mend
-    assert mend.endswith("A comment has a line of its own; behind a value it is a part of it.")
+    assert mend.endswith("A comment needs a line of its own; after a value it is part of the value.")
 
 
 def test_a_cloud_queen_needs_a_token() -> None:

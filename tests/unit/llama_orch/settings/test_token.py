@@ -112,15 +112,15 @@ def test_what_cannot_be_used_is_told_of_the_file_or_the_credential_that_holds_it
     file.write_text(f"{VARIABLE}\n{VARIABLE}\n")
     (problem,) = refused({"LLORCH_API_TOKEN_FILE": str(file), "ORCHESTRATORD_CLOUD_PROFILE": "1"}).problems
     assert (problem.variable, problem.value) == ("LLORCH_API_TOKEN_FILE", str(file))
-    assert "is not a usable token" in problem.problem
-    assert "in one line" in problem.mend
+    assert "is not a valid token" in problem.problem
+    assert "on one line" in problem.mend
     (problem,) = refused({"CREDENTIALS_DIRECTORY": str(tmp_path), "ORCHESTRATORD_CLOUD_PROFILE": "1"}).problems
-    assert str(problem).startswith("the credential api-token: ")
+    assert str(problem).startswith("credential api-token: ")
 
 
 def test_a_command_that_nobody_has_run_is_told_as_such() -> None:
     (problem,) = refused({"LLORCH_API_TOKEN": "$(openssl rand -hex 32)"}).problems
-    assert "neither commands nor variables are replaced" in problem.mend
+    assert "does not expand commands or variables" in problem.mend
 
 
 def test_a_token_problem_is_not_reported_a_second_time_as_a_missing_token() -> None:

@@ -21,7 +21,7 @@ from tools.generate import DAEMONS
     ],
 )
 def test_a_misspelt_variable_is_named_with_the_nearest_known_one(name: str, meant: str) -> None:
-    assert list(unknown({name: "x"})) == [f"{name} (is {meant} meant?)"]
+    assert list(unknown({name: "x"})) == [f"{name} (did you mean {meant}?)"]
 
 
 def test_one_that_is_like_none_is_named_alone() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.spool import Bad, Found, reject, scan
-from tests.unit.llama_orch.spool.files import GOOD, NEEDS_ROOT, ODD_ENTRIES, OWNERS, publish
+from tests.unit.llama_orch.spool.samples import GOOD, NEEDS_ROOT, ODD_ENTRIES, OWNERS, publish
 
 MAKEABLE = sorted(set(ODD_ENTRIES) - (NEEDS_ROOT if os.geteuid() else set()))
 

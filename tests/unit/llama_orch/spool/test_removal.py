@@ -10,8 +10,8 @@ from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 import pytest
 
 from llama_orch.spool import Bad, Found, Rejection, delete, reject, scan
-from llama_orch.spool.removal import KEPT
-from tests.unit.llama_orch.spool.files import NEEDS_ROOT, ODD_ENTRIES, OWNERS, age, publish
+from llama_orch.spool.removal import REJECTED_LIMIT
+from tests.unit.llama_orch.spool.samples import NEEDS_ROOT, ODD_ENTRIES, OWNERS, age, publish
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -96,11 +96,11 @@ def test_two_bad_files_of_one_name_are_both_kept(tmp_path: Path) -> None:
 
 
 def test_the_oldest_go_when_there_are_too_many(tmp_path: Path) -> None:
-    for turn in range(KEPT + 3):
+    for turn in range(REJECTED_LIMIT + 3):
         (tmp_path / f"bad{turn:03}.json").write_text("[]")
         reject(tmp_path, bad_in(tmp_path), datetime.fromtimestamp(NOW.timestamp() + turn, UTC))
     names = rejected_names(tmp_path)
-    assert len(names) == 2 * KEPT
+    assert len(names) == 2 * REJECTED_LIMIT
     assert names[0].endswith("bad003.json")
 
 
@@ -118,7 +118,7 @@ def test_a_link_in_the_place_of_rejected_is_not_followed(tmp_path: Path) -> None
     done = reject(spool, bad_in(spool), NOW)
     assert done.moved_to is None
     assert done.problem
-    assert done.problem.startswith("rejected/ cannot be used")
+    assert done.problem.startswith("cannot open rejected/")
     assert (spool / "bad.json").exists()
     assert not any(elsewhere.iterdir())
 

@@ -204,9 +204,9 @@ async def test_a_silence_is_told_once_and_so_is_its_end(
         play.queen.will([Accepted(""), Heard(1000), *[Silent("timeout")] * 4])
         await play.queen.until_asked(8)
     told = [text for text in caplog.messages if "heartbeat" in text]
-    assert [text.partition(":8080")[0] for text in told] == [
-        "neither registration nor heartbeat of node gpu-1 gets an answer from http://queen",
-        "heartbeat of node gpu-1 is answered again by http://queen",
+    assert [text.partition(" gpu-1")[0] for text in told] == [
+        "no answer from http://queen:8080 to the registration or heartbeat of node",
+        "http://queen:8080 answers the heartbeats of node",
     ]
 
 
@@ -227,13 +227,13 @@ async def test_a_queen_that_takes_registrations_and_no_heartbeats_does_not_fill_
         await trio.sleep(600)
         told = [text.replace(" by http://queen:8080", "") for text in caplog.messages]
         assert told == [
-            "registration of node gpu-1 with http://queen:8080 succeeded; it is reached at http://192.0.2.7:9200",
+            "registration of node gpu-1 with http://queen:8080 succeeded; its address is http://192.0.2.7:9200",
             f"registration of node gpu-1 refused: {words}",
         ]
         play.queen.answers.clear()
         await play.queen.until_asked(len(play.queen.asked) + 3)
         await trio.testing.wait_all_tasks_blocked()
-        assert caplog.messages[2:] == ["heartbeat of node gpu-1 is answered again by http://queen:8080"]
+        assert caplog.messages[2:] == ["http://queen:8080 answers the heartbeats of node gpu-1 again"]
 
 
 MOODS: tuple[Outcome, ...] = (
@@ -289,7 +289,7 @@ async def test_an_address_that_only_this_machine_reaches_is_pointed_out(
 
     async with scene(address=loopback) as play:
         await play.queen.until_asked(2)
-    assert "http://127.0.0.1:9200 can be reached from this machine only" in caplog.text
+    assert "http://127.0.0.1:9200 is reachable only from this machine" in caplog.text
 
 
 async def test_an_address_that_cannot_be_found_out_is_looked_up_again(autojump_clock: Clock) -> None:

@@ -42,7 +42,7 @@ def test_a_damaged_file_is_set_aside_with_a_log_entry(
     (aside,) = tmp_path.iterdir()
     assert aside.name.startswith("pools.json.damaged-")
     assert aside.read_bytes() == content
-    assert f"the saved pools cannot be used: {tmp_path / FILE}: " in caplog.text
+    assert f"the saved pools are unusable: {tmp_path / FILE}: " in caplog.text
 
 
 async def test_a_directory_that_cannot_be_written_to_is_said_once_and_saving_works_again_when_it_can(
@@ -53,7 +53,7 @@ async def test_a_directory_that_cannot_be_written_to_is_said_once_and_saving_wor
     store = Store(state)
     assert not await store.save(KNOWN)
     assert not await store.save(KNOWN)
-    assert caplog.text.count("the pools cannot be saved") == 1
+    assert caplog.text.count("cannot save the pools") == 1
     state.unlink()
     assert await store.save(KNOWN)
 

@@ -8,7 +8,7 @@ import pytest
 
 from llama_orch.contracts.pools import PoolState
 from pool_managerd.handoffs.reports import ReportReader, read_reports
-from tests.unit.llama_orch.spool.files import OWNERS
+from tests.unit.llama_orch.spool.samples import OWNERS
 from tests.unit.pool_managerd.values import handoff, report
 
 
@@ -45,7 +45,7 @@ def test_a_missing_directory_holds_no_reports(tmp_path: Path) -> None:
         (good("other"), "pool_id: is other, and the file is named after another"),
         ("{}", "pool_id: is required"),
         ("half", "Invalid JSON"),
-        (" " * 70_000, "is 70000 bytes large"),
+        (" " * 70_000, "is 70000 bytes long"),
     ],
 )
 def test_a_file_that_is_no_report_is_named_and_disturbs_no_other(tmp_path: Path, content: str, reason: str) -> None:
@@ -83,7 +83,7 @@ async def test_a_bad_file_is_complained_about_once_and_left_in_place(
     assert (await reader.read()).reports == {}
     assert (await reader.read()).reports == {}
     assert os.listdir(path.parent) == [path.name]
-    assert caplog.text.count("provisioning report default.json cannot be used") == 1
+    assert caplog.text.count("provisioning report default.json is unusable") == 1
 
 
 async def test_an_unreadable_directory_is_complained_about_once(
@@ -93,7 +93,7 @@ async def test_an_unreadable_directory_is_complained_about_once(
     reader = ReportReader(tmp_path)
     await reader.read()
     await reader.read()
-    assert caplog.text.count("cannot be used") == 1
+    assert caplog.text.count("is unusable") == 1
 
 
 def test_announcement_in_a_report_is_found_under_its_file(tmp_path: Path) -> None:

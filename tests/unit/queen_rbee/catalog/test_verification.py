@@ -99,7 +99,7 @@ async def test_a_right_file_does_not_excuse_a_pool_that_serves_another(tmp_path:
     [
         ("hf:org/repo/tiny.gguf", "the model is no file: of this machine"),
         ("file:/tmp/none/tiny.gguf", "the queen cannot read /tmp/none/tiny.gguf: No such file or directory"),
-        ("file:/tmp", "the queen cannot read /tmp: it is no regular file"),
+        ("file:/tmp", "the queen cannot read /tmp: it is not a regular file"),
         ("file:/tmp/a\0b", "the queen cannot read /tmp/a\0b: embedded null byte"),
     ],
 )
@@ -243,7 +243,7 @@ async def test_no_descriptor_stays_open(tmp_path: Path):
 async def test_nobody_waits_for_the_writer_of_a_fifo(tmp_path: Path):
     path = tmp_path / "fifo"
     os.mkfifo(path)
-    with trio.fail_after(5), pytest.raises(Unreadable, match="no regular file"):
+    with trio.fail_after(5), pytest.raises(Unreadable, match="not a regular file"):
         await file_digest(path, [path.parent])
 
 
@@ -282,7 +282,7 @@ async def test_the_digest_of_no_file_outside_is_told(tmp_path: Path, reference: 
     path = reference.format(models=models)
     outcome = await check(model(f"file:{path}", RIGHT), list, [models])
     assert (outcome.state, outcome.actual) == (S.UNAVAILABLE, None)
-    reason = "it is no regular file" if path.endswith("/.") else "it is not below a model directory"
+    reason = "it is not a regular file" if path.endswith("/.") else "it is not below a model directory"
     assert reason in (outcome.words or "")
 
 

@@ -151,7 +151,7 @@ async def test_tasks_keep_their_order_and_the_capacity_does_not_turn_them_away(c
         heir = core(engine, capacity=2, store=queen.store.after_restart())
         await restore(heir.store, heir.intake, heir.dispatcher.accounting)
     assert [task.task_id for task in heir.dispatcher.queue.order()] == [task.task_id for task in before]
-    assert "5 wait again, 0 ended" in caplog.text
+    assert "5 queued again, 0 ended" in caplog.text
 
 
 async def test_embeddings_are_asked_for_again_as_embeddings():

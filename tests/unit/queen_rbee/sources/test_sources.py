@@ -10,7 +10,7 @@ import trio.testing
 from llama_orch.bell import Bell
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
-from llama_orch.spool import Intake
+from llama_orch.spool import SpoolReader
 from queen_rbee.engines.llamacpp import LlamaCpp
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.registry import Registry
@@ -124,7 +124,7 @@ async def serve(answer, task_status) -> None:
 
 async def test_an_announced_engine_is_used_once_it_answers_and_forgotten_when_it_is_gone(tmp_path: Path):
     known, metrics = Registry(Bell(), {"llamacpp": LlamaCpp()}), Metrics()
-    source = HandoffSource(Intake(tmp_path, moves_bad=False), known, metrics, Bell(), 60.0)
+    source = HandoffSource(SpoolReader(tmp_path, moves_bad=False), known, metrics, Bell(), 60.0)
     async with trio.open_nursery() as nursery:
         port = await nursery.start(healthy_engine)
         file = tmp_path / "p-r0.json"

@@ -170,7 +170,7 @@ async def test_an_https_url_is_never_asked_in_the_clear() -> None:
         seen.append(await stream.receive_some())
 
     async with server(hear) as url:
-        assert "no TLS with 127" in str(await failure(url.replace("http:", "https:")))
+        assert "TLS handshake with 127" in str(await failure(url.replace("http:", "https:")))
     assert seen[0][:2] == b"\x16\x03", "a handshake, and nothing of the request"
 
 

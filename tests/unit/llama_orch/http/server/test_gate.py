@@ -20,7 +20,7 @@ from llama_orch.http.server.exchange import Exchange, HotRoutes, Message
 from llama_orch.http.server.gate import Access, Caller, Gate
 from llama_orch.settings.types import Secret
 from llama_orch.telemetry.events import PAGE_REFUSED, TOKEN_REFUSED
-from llama_orch.telemetry.sparing import LIMIT
+from llama_orch.telemetry.log_limit import LIMIT
 
 TOKEN = "0123456789abcdef"
 LOOPBACK = ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", None)

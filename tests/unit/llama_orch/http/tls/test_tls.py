@@ -244,7 +244,7 @@ async def test_with_a_ca_only_its_clients_are_served(
                 await health(site, context)
         assert site.schemes == ["https"]
         assert await health(site, client(mutual)) == 200
-    assert told(caplog) == ["no TLS with 127.0.0.1: the client sent no certificate"]
+    assert told(caplog) == ["TLS handshake with 127.0.0.1 failed: the client sent no certificate"]
 
 
 async def test_each_peer_that_fails_has_a_line_a_minute(
@@ -272,7 +272,7 @@ async def test_plain_http_is_not_served_where_tls_is(
             await fetch(site.url.replace("https", "http") + "/health", limit_s=LIMIT_S)
         assert site.schemes == []
         assert await health(site, asking) == 200
-    assert told(caplog) == ["no TLS with 127.0.0.1: plain HTTP was sent to a TLS port"]
+    assert told(caplog) == ["TLS handshake with 127.0.0.1 failed: plain HTTP was sent to a TLS port"]
 
 
 @pytest.mark.parametrize("noise", [b"\x16\x03\x01\x02\x00\x01" + b"\xff" * 600, b"\x00" * 5000, b"\x16", b""])
@@ -292,7 +292,7 @@ async def test_noise_ends_its_own_connection_only(noise: bytes, one_sided: TlsFi
 
 async def test_tls_is_not_spoken_with_a_server_of_plain_http(asking: ssl.SSLContext) -> None:
     async with served(CLEAR) as site:
-        with pytest.raises(Unreachable, match="no TLS with 127"):
+        with pytest.raises(Unreachable, match="TLS handshake with 127"):
             await fetch(site.url.replace("http", "https"), limit_s=LIMIT_S, tls=asking)
         assert await health(site, None) == 200
 
@@ -308,7 +308,7 @@ async def test_who_never_shakes_hands_holds_nobody_up_and_is_dropped(
         assert await health(site, asking) == 200
         mock_clock.jump(handshakes.LIMIT_S)
         assert await slow.receive_some() == b""
-    assert told(caplog) == ["no TLS with 127.0.0.1: the handshake timed out"]
+    assert told(caplog) == ["TLS handshake with 127.0.0.1 failed: the handshake timed out"]
 
 
 async def test_who_never_shakes_hands_does_not_hold_up_a_stop(

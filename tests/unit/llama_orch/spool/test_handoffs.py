@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from llama_orch.spool import Bad, Found, SpoolUnreadable, scan
-from llama_orch.spool.judging import GRACE_S
-from llama_orch.spool.reading import opened, read_one
-from llama_orch.spool.stored import printable
-from tests.unit.llama_orch.spool.files import GOOD, NEEDS_ROOT, ODD_ENTRIES, OWNERS, age, publish
+from llama_orch.spool.files import open_directory, read_one
+from llama_orch.spool.handoffs import GRACE_S
+from llama_orch.spool.identity import printable
+from tests.unit.llama_orch.spool.samples import GOOD, NEEDS_ROOT, ODD_ENTRIES, OWNERS, age, publish
 
 NOW_S = 2_000_000_000.0
 
@@ -101,7 +101,7 @@ def test_what_is_not_a_directory_itself_is_an_error_for_people(tmp_path: Path, k
     else:
         (tmp_path / "real").mkdir()
         spool.symlink_to(tmp_path / "real")
-    with pytest.raises(SpoolUnreadable, match=r"engines is a link or no directory"):
+    with pytest.raises(SpoolUnreadable, match=r"engines is a link or not a directory"):
         look(spool)
 
 
@@ -120,7 +120,7 @@ def no_more_descriptors() -> Iterator[None]:
 
 def test_a_process_that_has_run_out_of_descriptors_blames_no_file(tmp_path: Path) -> None:
     name = publish(tmp_path).name
-    with opened(tmp_path) as fd:
+    with open_directory(tmp_path) as fd:
         assert fd is not None
         with no_more_descriptors(), pytest.raises(SpoolUnreadable, match="Too many open files"):
             read_one(fd, name, OWNERS)

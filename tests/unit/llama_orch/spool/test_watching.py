@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from llama_orch.bell import Bell
 from llama_orch.spool import watch
-from tests.unit.llama_orch.spool.files import publish
+from tests.unit.llama_orch.spool.samples import publish
 
 LIMIT_S = 10.0
 NEVER_S = 3600.0
@@ -96,7 +96,7 @@ async def test_a_missing_directory_costs_one_look_an_interval(
         looks += 1
         return False
 
-    monkeypatch.setattr("llama_orch.spool.waking._Follower.attach", counted)
+    monkeypatch.setattr("llama_orch.spool.watching._Follower.attach", counted)
     async with watched(tmp_path / "missing", interval_s=1.0):
         await trio.sleep(100.5)
     assert looks == 101
@@ -108,10 +108,10 @@ async def test_without_inotify_there_is_still_a_start(
     def refused(**options: object) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("llama_orch.spool.waking.INotify", refused)
+    monkeypatch.setattr("llama_orch.spool.watching.INotify", refused)
     async with watched(tmp_path):
         pass
-    assert "it is polled every" in caplog.text
+    assert "polling every" in caplog.text
 
 
 async def test_a_ring_before_the_wait_is_not_lost_and_two_are_heard_as_one() -> None:

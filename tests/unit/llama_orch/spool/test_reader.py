@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from llama_orch.spool import Intake
-from llama_orch.spool.intake import News
-from tests.unit.llama_orch.spool.files import OWNERS, age, publish
+from llama_orch.spool import SpoolReader
+from llama_orch.spool.reader import NewFiles
+from tests.unit.llama_orch.spool.samples import OWNERS, age, publish
 
 
-def intake(directory: Path, *, moves_bad: bool = True) -> Intake:
-    return Intake(directory, moves_bad=moves_bad, owners=lambda: OWNERS)
+def intake(directory: Path, *, moves_bad: bool = True) -> SpoolReader:
+    return SpoolReader(directory, moves_bad=moves_bad, owners=lambda: OWNERS)
 
 
 async def test_a_file_that_stays_is_taken_once(tmp_path: Path) -> None:
     publish(tmp_path)
     reader = intake(tmp_path)
     assert len((await reader.look()).found) == 1
-    assert await reader.look() == News()
+    assert await reader.look() == NewFiles()
 
 
 async def test_a_file_written_again_is_taken_again(tmp_path: Path) -> None:
@@ -34,8 +34,8 @@ async def test_a_file_written_again_is_taken_again(tmp_path: Path) -> None:
 async def test_what_was_taken_before_a_restart_is_not_taken_again(tmp_path: Path) -> None:
     publish(tmp_path)
     (found,) = (await intake(tmp_path).look()).found
-    later = Intake(tmp_path, moves_bad=True, taken=[found.identity], owners=lambda: OWNERS)
-    assert await later.look() == News()
+    later = SpoolReader(tmp_path, moves_bad=True, taken=[found.identity], owners=lambda: OWNERS)
+    assert await later.look() == NewFiles()
 
 
 async def test_the_latest_announcement_comes_last(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ async def test_of_two_readers_the_second_finds_what_the_first_has_left(tmp_path:
     assert len((await second.look()).found) == 1
     await first.delete(found)
     await second.delete(found)
-    assert (await second.look(), os.listdir(tmp_path)) == (News(), [])
+    assert (await second.look(), os.listdir(tmp_path)) == (NewFiles(), [])
 
 
 async def test_a_bad_file_is_moved_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -77,8 +77,8 @@ async def test_a_bad_file_that_cannot_be_moved_is_reported_once(
     (tmp_path / "bad.json").write_text("[]")
     reader = intake(tmp_path)
     assert len((await reader.look()).bad) == 1
-    assert await reader.look() == News()
-    assert caplog.text.count("moved to nowhere: rejected/ cannot be used") == 1
+    assert await reader.look() == NewFiles()
+    assert caplog.text.count("moved to nowhere: cannot open rejected/") == 1
 
 
 async def test_an_unreadable_directory_is_said_once_and_again_after_it_was_well(
@@ -93,4 +93,4 @@ async def test_an_unreadable_directory_is_said_once_and_again_after_it_was_well(
         await reader.look()
         spool.unlink()
         await reader.look()
-    assert caplog.text.count("no handoff can be taken") == 2
+    assert caplog.text.count("cannot read handoffs") == 2

@@ -52,7 +52,7 @@ ODD_ENTRIES: dict[str, tuple[Callable[[Path], object], str]] = {
     "fifo": (os.mkfifo, "is a FIFO"),
     "socket": (_socket, "is a socket"),
     "directory": (_directory, "is a directory"),
-    "large": (lambda path: path.write_bytes(b" " * 65537), "is 65537 bytes large; at most 65536 are read"),
+    "large": (lambda path: path.write_bytes(b" " * 65537), "is 65537 bytes long (at most 65536 are read)"),
     "foreign": (_foreign, "belongs to user id 12345"),
     "no-json": (lambda path: path.write_text("pool_id = 1"), "Invalid JSON"),
     "empty": (lambda path: path.write_text(""), "Invalid JSON"),
