@@ -34,7 +34,7 @@ from llama_orch.http.server.gate import Access, Gate
 from llama_orch.http.server.serving import serve
 from llama_orch.service import listeners
 from llama_orch.service.exit import ExitStatus, StartupError
-from llama_orch.service.memory import give_back
+from llama_orch.service.memory import release_after_start
 from llama_orch.service.run import Service
 from llama_orch.service.watchdog import Pulse
 from llama_orch.telemetry.events import DAEMON_READY, DAEMON_STOPPING, POOLS_FILE_ABSENT
@@ -72,7 +72,7 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
                 voice = Voice(pool, board, handoff_dir)
                 await voice.unstarted()
                 await supervisors.start(Supervisor(_life(pool, shop, voice, promise), voice, promise).run)
-            give_back()
+            release_after_start()
             service.notifier.ready(board.summary())
             emit(DAEMON_READY, daemon=service.name, version=VERSION, address=address)
             await service.stop.wait()

@@ -11,7 +11,7 @@ from typing import TextIO, TypeVar
 
 from pydantic import BaseModel
 
-from llama_orch.service.output import give_up
+from llama_orch.service.output import discard
 from orchctl.failure import Failure
 from orchctl.queen import understood
 
@@ -54,7 +54,7 @@ def explain(failure: Failure) -> None:
     try:
         _tell(f"{failure.message}\n{failure.hint}")
     except OSError:
-        give_up(sys.stderr)
+        discard(sys.stderr)
 
 
 def note(text: str) -> None:

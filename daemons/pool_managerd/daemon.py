@@ -17,7 +17,7 @@ from llama_orch.http.tls.expiry import first_to_expire, keep_warning
 from llama_orch.http.tls.tls import Tls
 from llama_orch.service import listeners
 from llama_orch.service.machine_id import machine_id
-from llama_orch.service.memory import give_back
+from llama_orch.service.memory import release_after_start
 from llama_orch.service.run import Service
 from llama_orch.spool import Found, Identity, SpoolReader, watch
 from llama_orch.telemetry.events import DAEMON_READY, DAEMON_STOPPING
@@ -128,9 +128,9 @@ def already_taken(saved: Iterable[Found], settings: PoolManagerSettings) -> list
 def as_bound(settings: PoolManagerSettings, service: Service) -> PoolManagerSettings:
     """`settings` with the address at which systemd's socket really listens, if there is one."""
     metrics_address = Host(settings.bind.host, settings.metrics_port)
-    listeners.settle(service, "metrics", metrics_address, "PROMETHEUS_METRICS_PORT")
+    listeners.effective_address(service, "metrics", metrics_address, "PROMETHEUS_METRICS_PORT")
     return settings.model_copy(
-        update={"bind": listeners.settle(service, "api", settings.bind, "POOL_MANAGERD_BIND_ADDR")}
+        update={"bind": listeners.effective_address(service, "api", settings.bind, "POOL_MANAGERD_BIND_ADDR")}
     )
 
 
@@ -145,7 +145,7 @@ async def run(settings: PoolManagerSettings, service: Service) -> None:
             await _start_serving(parts, service, closing, serving)
             if parts.agent:
                 await loops.start(parts.agent.run)
-            give_back()
+            release_after_start()
             service.notifier.ready(parts.line)
             emit(DAEMON_READY, daemon=NAME, version=VERSION, address=settings.bind)
             await service.stop.wait()
@@ -184,7 +184,7 @@ async def _start_serving(parts: Parts, service: Service, closing: trio.Event, nu
     metrics_address = Host(settings.bind.host, settings.metrics_port)
     scrape = listeners.tcp(service, "metrics", metrics_address, "metrics", "PROMETHEUS_METRICS_PORT")
     local = listeners.local(service, settings.runtime_dir.parent / f"{NAME}.sock")
-    listeners.say_access(settings.bind, settings.token, settings.second_token, over=parts.tls.words)
+    listeners.log_access(settings.bind, settings.token, settings.second_token, over=parts.tls.words)
     start = partial(serve, pulse=service.watchdog.pulse, shutdown=closing, drain_s=DRAIN_S[settings.profile])
     access = Access(settings.token, settings.auth_optional, settings.second_token)
     web = WebPolicy(settings.allowed_hosts, settings.allowed_origins, own_names(settings.bind.host))

@@ -16,7 +16,7 @@ from llama_orch.http.tls.expiry import first_to_expire, keep_warning
 from llama_orch.http.tls.tls import Tls
 from llama_orch.service import listeners
 from llama_orch.service.exit import ExitStatus, StartupError
-from llama_orch.service.memory import collect, give_back, keep_young
+from llama_orch.service.memory import collect, collect_young, release_after_start
 from llama_orch.service.run import Service
 from llama_orch.spool import watch
 from llama_orch.telemetry import events
@@ -68,8 +68,8 @@ async def run(settings: QueenSettings, service: Service) -> None:
 def as_bound(settings: QueenSettings, service: Service) -> QueenSettings:
     """`settings` with the address at which systemd's socket really listens, if there is one."""
     metrics_address = Host(settings.address.host, settings.metrics_port)
-    listeners.settle(service, "metrics", metrics_address, "PROMETHEUS_METRICS_PORT")
-    real = listeners.settle(service, "api", settings.address, settings.address_variable)
+    listeners.effective_address(service, "metrics", metrics_address, "PROMETHEUS_METRICS_PORT")
+    real = listeners.effective_address(service, "api", settings.address, settings.address_variable)
     return settings if real == settings.address else settings.model_copy(update={"bind": real})
 
 
@@ -87,7 +87,7 @@ async def _run(parts: Parts, service: Service) -> None:
         await _start_loops(parts, service, loops)
         async with trio.open_nursery() as serving:
             await _start_serving(parts, service, serving)
-            give_back()
+            release_after_start()
             service.notifier.ready(summary(parts.dispatcher, parts.fleet))
             emit(events.DAEMON_READY, daemon=NAME, version=VERSION, address=parts.settings.address)
             await service.stop.wait()
@@ -119,7 +119,7 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
     nursery.start_soon(keep_telling, parts.dispatcher)
     nursery.start_soon(keep_checking, registry, parts.dispatcher.runs.hop, parts.accounting.metrics)
     nursery.start_soon(_keep_tidy, parts)
-    nursery.start_soon(keep_young)
+    nursery.start_soon(collect_young)
 
 
 async def _keep_tidy(parts: Parts) -> None:
@@ -154,7 +154,7 @@ async def _start_serving(parts: Parts, service: Service, nursery: trio.Nursery) 
     metrics_address = Host(address.host, settings.metrics_port)
     scrape = listeners.tcp(service, "metrics", metrics_address, "metrics", "PROMETHEUS_METRICS_PORT")
     local = listeners.local(service, settings.runtime_dir.parent / "queen-rbee.sock")
-    listeners.say_access(address, settings.token, settings.second_token, over=parts.tls.words)
+    listeners.log_access(address, settings.token, settings.second_token, over=parts.tls.words)
     start = partial(serve, pulse=service.watchdog.pulse, shutdown=service.stop, drain_s=DRAIN_S + SERVING_MARGIN_S)
     access = Access(settings.token, settings.auth_optional, settings.second_token)
     web = WebPolicy(settings.allowed_hosts, settings.allowed_origins, own_names(settings.address.host))

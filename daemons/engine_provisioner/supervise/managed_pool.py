@@ -29,7 +29,7 @@ from engine_provisioner.supervise.watching import (
     while_running,
 )
 from llama_orch.engines.describing import LOOK_S, llama_server_facts
-from llama_orch.service.memory import give_back
+from llama_orch.service.memory import release_after_start
 from llama_orch.settings.types import GpuMask
 
 log = logging.getLogger("engine_provisioner.pool")
@@ -161,7 +161,7 @@ class ManagedPool:
             unit=engine.unit,
         )
         await self._voice.ready(announced, adopted=engine.adopted)
-        await trio.to_thread.run_sync(give_back)  # unpacking and hashing leave some 10 MB behind
+        await trio.to_thread.run_sync(release_after_start)  # unpacking and hashing leave some 10 MB behind
 
     async def _watch(self, engine: RunningEngine, prepared: Prepared, started: Command) -> NoReturn:
         """Raises ProvisioningFailure when the engine ends, or is stopped for being silent."""

@@ -36,7 +36,10 @@ def test_help_that_nobody_reads_to_its_end_is_quiet(words: tuple[str, ...]) -> N
 @HELP
 def test_help_that_cannot_be_written_says_so(words: tuple[str, ...]) -> None:
     ended = in_shell('exec "$@" >/dev/full', *words)
-    assert (ended.returncode, ended.stderr) == (74, "orchctl: the output cannot be written: No space left on device\n")
+    assert (ended.returncode, ended.stderr) == (
+        74,
+        "orchctl: cannot write to standard output: No space left on device\n",
+    )
 
 
 @pytest.mark.parametrize("where", ["/dev/full", ">(true)"])

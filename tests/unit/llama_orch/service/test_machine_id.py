@@ -9,15 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_orch.service.machine_id import APPLICATION, FILE, MACHINE_ID, app_specific, known_id, machine_id, understood
+from llama_orch.service.machine_id import APPLICATION, FILE, MACHINE_ID, app_specific, known_id, machine_id, parse
 from tests.engines.fixtures import leave_out
 
 
 def test_it_is_what_systemd_makes_of_the_same_ids(tmp_path: Path) -> None:
-    if (
-        shutil.which("systemd-id128") is None
-        or understood(MACHINE_ID.read_text() if MACHINE_ID.exists() else "") is None
-    ):
+    if shutil.which("systemd-id128") is None or parse(MACHINE_ID.read_text() if MACHINE_ID.exists() else "") is None:
         leave_out("systemd-id128 or /etc/machine-id is missing")
     command = ["systemd-id128", "machine-id", f"--app-specific={APPLICATION.hex()}"]
     theirs = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

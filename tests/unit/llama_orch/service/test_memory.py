@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from llama_orch.service.memory import give_back, keep_young
+from llama_orch.service.memory import collect_young, release_after_start
 
 MANY = 400_000
 
@@ -25,7 +25,7 @@ def test_what_was_freed_is_given_back() -> None:
     last = blocks[-1]
     blocks.clear()
     before, thresholds = resident_kib(), gc.get_threshold()
-    give_back()
+    release_after_start()
     gc.unfreeze()
     gc.set_threshold(*thresholds)
     assert last is not None
@@ -50,7 +50,7 @@ def no_looks() -> Iterator[None]:
 @pytest.mark.usefixtures("no_looks")
 async def test_garbage_is_found_while_it_is_young_however_few_objects_there_are_more(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(keep_young, 1.0)
+        nursery.start_soon(collect_young, 1.0)
         for _second in range(3):
             ring = weakref.ref(Ring())
             assert ring() is not None

@@ -170,7 +170,7 @@ def into(place: str, *arguments: str, **given: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("option", ["--check-config", "--version", "--help"])
 def test_output_that_cannot_be_written_is_told_in_a_line(option: str) -> None:
-    words = "sample-daemon: the output cannot be written: No space left on device\n"
+    words = "sample-daemon: cannot write to standard output: No space left on device\n"
     assert into("/dev/full", option) == (74, words)
 
 

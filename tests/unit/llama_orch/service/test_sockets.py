@@ -133,7 +133,7 @@ RESTART = "systemctl daemon-reload && systemctl restart queen-rbee.socket queen-
 
 
 def settled(name: str = "api", address: Host = ELSEWHERE) -> Host:
-    return listeners.settle(service(), name, address, "ORCHESTRATORD_BIND_ADDR")
+    return listeners.effective_address(service(), name, address, "ORCHESTRATORD_BIND_ADDR")
 
 
 def test_inherited_socket_is_used_wherever_it_listens(inherited: socket.socket, opened: ExitStack) -> None:
@@ -169,7 +169,8 @@ def test_advice_without_drop_ins_is_the_command(inherited: socket.socket, caplog
         (
             "queen-rbee.service.d/override.conf",
             "[Service]\nEnvironment=ORCHESTRATORD_BIND_ADDR=127.0.0.1:1\n",
-            "sets ORCHESTRATORD_BIND_ADDR, which moves no socket: set it in /etc/llama-orch/queen-rbee.env instead",
+            "sets ORCHESTRATORD_BIND_ADDR, which does not move the socket: "
+            "set it in /etc/llama-orch/queen-rbee.env instead",
         ),
         ("queen-rbee.socket.d/a.conf", "[Socket]\nListenStream=\nListenStream=8098\n", "sets ListenStream=: remove"),
         ("queen-rbee.socket", "[Socket]\nListenStream=8098\n", "sets ListenStream=: remove"),
@@ -189,7 +190,7 @@ def test_advice_for_metrics_names_the_port(
     inherited: socket.socket, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "queen-rbee-metrics.socket").write_text("ListenStream=9999\n")
-    listeners.settle(service(), "metrics", ELSEWHERE, "PROMETHEUS_METRICS_PORT")
+    listeners.effective_address(service(), "metrics", ELSEWHERE, "PROMETHEUS_METRICS_PORT")
     assert f"PROMETHEUS_METRICS_PORT in /etc/llama-orch/queen-rbee.env to {inherited.getsockname()[1]};" in caplog.text
 
 
@@ -289,13 +290,13 @@ def test_a_directory_that_is_not_there_is_named_by_the_command_that_shows_it(tmp
 
 @pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("192.0.2.1", True), ("127.0.0.1", False)])
 def test_an_open_address_without_a_token_is_said_so(host: str, warned: bool, caplog: pytest.LogCaptureFixture) -> None:
-    listeners.say_access(Host(host, 1), None)
+    listeners.log_access(Host(host, 1), None)
     assert ("without a token" in caplog.text) is warned
 
 
 def test_the_token_that_is_needed_is_named_by_its_fingerprint(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    listeners.say_access(Host("0.0.0.0", 1), Secret("0123456789abcdef"))
+    listeners.log_access(Host("0.0.0.0", 1), Secret("0123456789abcdef"))
     assert "token_fp6=9f9f51" in caplog.text
     assert "0123456789abcdef" not in caplog.text
 
@@ -303,7 +304,7 @@ def test_the_token_that_is_needed_is_named_by_its_fingerprint(caplog: pytest.Log
 def test_of_two_tokens_both_fingerprints_are_named(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     first, second = Secret("0123456789abcdef"), Secret("fedcba9876543210")
-    listeners.say_access(Host("0.0.0.0", 1), first, second)
+    listeners.log_access(Host("0.0.0.0", 1), first, second)
     [record] = caplog.records
     assert all(f"token_fp6={token.fingerprint}" in record.getMessage() for token in (first, second))
     assert not any(token.get_secret_value() in caplog.text for token in (first, second))

@@ -212,7 +212,7 @@ def test_a_faulty_value_is_not_reported_a_second_time_as_missing() -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "[0:0:0:0:0:0:0:0]"])
 def test_an_address_that_leads_whoever_asks_to_himself_is_not_advertised(host: str) -> None:
     address = {"POOL_MANAGERD_ADVERTISE_URL": f"http://{host}:9200"}
-    assert "names no machine" in problems(PoolManagerSettings, CLOUD_NODE | address)[next(iter(address))].problem
+    assert "must name a machine" in problems(PoolManagerSettings, CLOUD_NODE | address)[next(iter(address))].problem
 
 
 @pytest.mark.parametrize("behind", ["?a=b", "#a", "/?"])

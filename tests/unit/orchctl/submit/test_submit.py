@@ -218,7 +218,7 @@ def test_a_full_disk_is_told_and_cancels_the_task() -> None:
         )
         assert her.of(f"POST {CANCEL}")
     assert process.returncode == 74
-    assert process.stderr == b"orchctl: the output cannot be written: No space left on device\n"
+    assert process.stderr == b"orchctl: cannot write to standard output: No space left on device\n"
 
 
 def test_what_the_terminal_cannot_show_is_replaced() -> None:
