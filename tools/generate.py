@@ -9,7 +9,7 @@ from pathlib import Path
 from engine_provisioner.settings import ProvisionerSettings
 from engine_provisioner.spec.pools_schema import pools_schema
 from llama_orch.settings.loading import Settings
-from llama_orch.telemetry.events import CATALOG
+from llama_orch.telemetry.events.catalog import CATALOG
 from pool_managerd.settings import PoolManagerSettings
 from queen_rbee.settings import QueenSettings
 from tools.generating.documents import environment_file

@@ -8,7 +8,7 @@ from engine_provisioner.spec.pools_file import PoolsFileError, path_for, read
 from llama_orch.service.configuration import Refusal
 from llama_orch.service.run import Daemon
 from llama_orch.service.run import main as run_daemon
-from llama_orch.telemetry.events import POOLS_FILE_REFUSED
+from llama_orch.telemetry.events.provisioning import POOLS_FILE_REFUSED
 
 
 def check(settings: ProvisionerSettings) -> Refusal | None:

@@ -9,7 +9,7 @@ from engine_provisioner.launch.launcher import Launcher
 from engine_provisioner.report import announcing
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.provisioning_spec import External
-from llama_orch.telemetry.events import ENGINE_RETIRED
+from llama_orch.telemetry.events.provisioning import ENGINE_RETIRED
 from llama_orch.telemetry.records import emit
 
 log = logging.getLogger(__name__)

@@ -37,7 +37,8 @@ from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.memory import release_after_start
 from llama_orch.service.run import Service
 from llama_orch.service.watchdog import Pulse
-from llama_orch.telemetry.events import DAEMON_READY, DAEMON_STOPPING, POOLS_FILE_ABSENT
+from llama_orch.telemetry.events.provisioning import POOLS_FILE_ABSENT
+from llama_orch.telemetry.events.service import DAEMON_READY, DAEMON_STOPPING
 from llama_orch.telemetry.records import emit
 
 log = logging.getLogger("engine_provisioner.daemon")

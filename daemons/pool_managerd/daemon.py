@@ -20,7 +20,7 @@ from llama_orch.service.machine_id import machine_id
 from llama_orch.service.memory import release_after_start
 from llama_orch.service.run import Service
 from llama_orch.spool import Found, Identity, SpoolReader, watch
-from llama_orch.telemetry.events import DAEMON_READY, DAEMON_STOPPING
+from llama_orch.telemetry.events.service import DAEMON_READY, DAEMON_STOPPING
 from llama_orch.telemetry.records import emit
 from pool_managerd.api.draining import add_drain_routes
 from pool_managerd.api.engine import hot_routes

@@ -19,7 +19,7 @@ from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.memory import collect, collect_young, release_after_start
 from llama_orch.service.run import Service
 from llama_orch.spool import watch
-from llama_orch.telemetry import events
+from llama_orch.telemetry.events import service as events
 from llama_orch.telemetry.records import emit
 from queen_rbee.api.routes import cool_routes, hot_routes
 from queen_rbee.dispatch.health_checks import keep_checking

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from llama_orch.telemetry import events
+from llama_orch.telemetry.events.provisioning import ENGINE_FAILED, POOLS_FILE_REFUSED
+from llama_orch.telemetry.events.service import CONFIGURATION_REFUSED
 from tests.engines.llama_server import Archive
 from tests.system.conftest import TINY
 from tests.system.lab.client import complete
@@ -114,7 +115,7 @@ def test_a_full_disk_is_named_and_the_pool_comes_up_once_there_is_room(
 
 def test_the_journal_explains_a_failed_pool(troubled: Machine) -> None:
     failed(troubled, "missing")
-    match = f"MESSAGE_ID={events.ENGINE_FAILED.message_id}"
+    match = f"MESSAGE_ID={ENGINE_FAILED.message_id}"
     explained = troubled.container.check("journalctl", "-x", "--no-pager", match, "POOL_ID=missing")
     assert "/srv/there-is-none.gguf" in explained
     assert "journalctl -u llama-engine@missing" in explained
@@ -136,7 +137,7 @@ def test_all_wrong_variables_are_named_at_once_and_end_the_start(stocked: Machin
     assert stocked.container.run("systemctl", "restart", unit).status != 0
     assert stocked.show(unit, "ExecMainStatus") == "78"
     assert (stocked.show(unit, "SubState"), stocked.show(unit, "NRestarts")) == ("failed", "0")
-    refused = stocked.messages(f"MESSAGE_ID={events.CONFIGURATION_REFUSED.message_id}", f"--unit={unit}")
+    refused = stocked.messages(f"MESSAGE_ID={CONFIGURATION_REFUSED.message_id}", f"--unit={unit}")
     for name, value in wrong.items():
         assert re.search(rf"{name}.*\b{value}\b", refused), refused
     allowed = ("1 to 10000", "round-robin, least-loaded or random", "100 to 10000")
@@ -158,7 +159,7 @@ def test_a_wrong_pools_file_is_named_with_line_and_key(
     assert stocked.container.run("systemctl", "restart", unit).status != 0
     assert stocked.show(unit, "ExecMainStatus") == "78"
     assert (stocked.show(unit, "SubState"), stocked.show(unit, "NRestarts")) == ("failed", "0")
-    refused = stocked.messages(f"MESSAGE_ID={events.POOLS_FILE_REFUSED.message_id}")
+    refused = stocked.messages(f"MESSAGE_ID={POOLS_FILE_REFUSED.message_id}")
     assert f"{POOLS_FILE}:{line}: pools[0].slotz" in refused
     assert "slots" in refused, "it says which keys are allowed"
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from llama_orch.telemetry import events
+from llama_orch.telemetry.events import provisioning as events
 from tests.system.conftest import TINY
 from tests.system.lab.client import complete
 from tests.system.lab.load import under_load

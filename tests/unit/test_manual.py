@@ -25,7 +25,7 @@ from llama_orch.contracts.pools import ProvisioningReport
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.service.exit import ExitStatus
 from llama_orch.service.run import Daemon
-from llama_orch.telemetry.events import CATALOG
+from llama_orch.telemetry.events.catalog import CATALOG
 from orchctl.run import parser as orchctl_parser
 from pool_managerd.__main__ import DAEMON as POOL_MANAGER
 from pool_managerd.metrics import Metrics as PoolManagerMetrics
@@ -123,8 +123,8 @@ def test_the_sources_of_a_secret_are_there_in_their_order(daemon: Daemon[Any]) -
     documented = {entry.names[0]: entry.text for entry in environment(daemon).entries("VARIABLES")}
     for var in daemon.settings.variables().values():
         if var.credential and var.file:
-            sources = f"the systemd credential {var.credential}, the file that {var.file} names, this variable."
-            assert f"The first of these counts: {sources}" in documented[var.env]
+            sources = f"the systemd credential {var.credential}, the file named by {var.file}, this variable."
+            assert f"The first of these sources is used: {sources}" in documented[var.env]
 
 
 @EVERY_DAEMON

@@ -35,7 +35,7 @@ ONLY = {
 }
 LEFT_ALIGNED = ".ad l\n.ds AD l\n"
 """The second request is for groff 1.23, which resets the adjustment in each paragraph and warns of long lines."""
-ADDITION = "This variable is an addition to the configuration reference."
+ADDITION = "An addition to the configuration reference."
 
 
 def manual_page(daemon: str, settings: type[Settings], version: str, date: str) -> str:

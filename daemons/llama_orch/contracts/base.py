@@ -1,7 +1,7 @@
 """Base classes of the contract models, and common identifiers.
 
-Validators are built on first use (`defer_build`), so a daemon spends no memory (half a megabyte in total) on models that
-it does not use.
+Validators are built on first use (`defer_build`), so a daemon spends no memory on models that it does not use, half a
+megabyte in total.
 """
 
 from typing import Annotated

@@ -8,8 +8,9 @@ from llama_orch.service.output import complain
 from llama_orch.settings.loading import ConfigurationError, Settings
 from llama_orch.settings.shared import FORMAT_VARIABLE
 from llama_orch.settings.unknown import unknown
-from llama_orch.telemetry import events, records
-from llama_orch.telemetry.events import Event
+from llama_orch.telemetry import records
+from llama_orch.telemetry.events import service as events
+from llama_orch.telemetry.events.event import Event
 from llama_orch.telemetry.levels import parse_levels
 
 

@@ -17,7 +17,7 @@ from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.run import Service
 from llama_orch.service.sockets import BACKLOG, adopt, bind, disagreement, inherited_fds, unassigned
 from llama_orch.settings.types import Secret
-from llama_orch.telemetry.events import NON_LOOPBACK_OPEN, SOCKET_DISAGREES
+from llama_orch.telemetry.events.service import NON_LOOPBACK_OPEN, SOCKET_DISAGREES
 from llama_orch.telemetry.records import emit
 
 log = logging.getLogger(__name__)

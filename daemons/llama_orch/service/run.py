@@ -23,7 +23,8 @@ from llama_orch.service.notify import Notifier
 from llama_orch.service.output import printing
 from llama_orch.service.watchdog import Watchdog
 from llama_orch.settings.loading import ConfigurationError, Problem, Settings
-from llama_orch.telemetry import events, records
+from llama_orch.telemetry import records
+from llama_orch.telemetry.events import service as events
 from llama_orch.telemetry.levels import Levels, parse_levels
 
 S = TypeVar("S", bound=Settings)

@@ -15,8 +15,8 @@ from llama_orch.settings.shared import Common
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE, TlsFiles
 from llama_orch.settings.tokens import SECOND_TOKEN, TOKEN
 from llama_orch.settings.types import Flag, HostNames, Origins, Token, Whole
-from llama_orch.telemetry import events
-from llama_orch.telemetry.events import Event
+from llama_orch.telemetry.events import service as events
+from llama_orch.telemetry.events.event import Event
 
 BODY_LIMIT = 32 << 20
 """Default of LLORCH_BODY_LIMIT in bytes; photos in base64 have up to 25 MB."""

@@ -15,7 +15,7 @@ from llama_orch.contracts.validation import InvalidField, invalid_fields
 from llama_orch.settings.declaration import Example, Var, allowed_words
 from llama_orch.settings.tokens import TokenSources
 from llama_orch.settings.types import Secret
-from llama_orch.telemetry.events import Event
+from llama_orch.telemetry.events.event import Event
 
 NONE = "(none)"
 

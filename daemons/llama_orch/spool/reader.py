@@ -17,7 +17,7 @@ from llama_orch.spool.files import SpoolUnreadable, trusted_owners
 from llama_orch.spool.handoffs import Bad, Found, scan
 from llama_orch.spool.identity import Identity, printable
 from llama_orch.spool.removal import Rejection, delete, reject
-from llama_orch.telemetry.events import HANDOFF_KEPT, HANDOFF_REJECTED, SPOOL_UNREADABLE
+from llama_orch.telemetry.events.pools import HANDOFF_KEPT, HANDOFF_REJECTED, SPOOL_UNREADABLE
 from llama_orch.telemetry.records import emit
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from llama_orch.telemetry.correlation import current
-from llama_orch.telemetry.events import Event
+from llama_orch.telemetry.events.event import Event
 from llama_orch.telemetry.levels import TRACE, Levels
 
 SHARED = "llama_orch"

@@ -15,7 +15,7 @@ import trio
 
 from llama_orch import VERSION
 from llama_orch.contracts.nodes import POOLS_MOST, Heartbeat, NodeCapabilities, NodeRegistration, NodeStanding
-from llama_orch.telemetry import events
+from llama_orch.telemetry.events import pools as events
 from llama_orch.telemetry.records import emit
 from pool_managerd.cluster.addressing import AddressUnknown, only_here
 from pool_managerd.cluster.capabilities import capabilities

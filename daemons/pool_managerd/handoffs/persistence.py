@@ -17,7 +17,7 @@ from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.spool import Found, Identity
 from llama_orch.spool.handoffs import decode
-from llama_orch.telemetry.events import POOLS_STATE_NOT_SAVED, POOLS_STATE_SET_ASIDE
+from llama_orch.telemetry.events.pools import POOLS_STATE_NOT_SAVED, POOLS_STATE_SET_ASIDE
 from llama_orch.telemetry.records import emit
 
 FILE = "pools.json"

@@ -15,7 +15,7 @@ from llama_orch.spool import Bad, Found, Identity, SpoolUnreadable, trusted_owne
 from llama_orch.spool.files import RefusedFile, SpoolFile, read_all
 from llama_orch.spool.handoffs import NotJson, decode, young
 from llama_orch.spool.identity import printable
-from llama_orch.telemetry.events import REPORT_UNUSABLE
+from llama_orch.telemetry.events.pools import REPORT_UNUSABLE
 from llama_orch.telemetry.records import emit
 
 DIRECTORY = "status"

@@ -12,7 +12,7 @@ import trio
 
 from llama_orch.contracts.pools import PoolState, PoolStatus
 from llama_orch.spool import Found
-from llama_orch.telemetry.events import HANDOFF_TAKEN, POOL_FORGOTTEN, POOL_READY, POOL_UNREADY
+from llama_orch.telemetry.events.pools import HANDOFF_TAKEN, POOL_FORGOTTEN, POOL_READY, POOL_UNREADY
 from llama_orch.telemetry.records import emit
 from pool_managerd.pools.devices import NOT_LOOKED, Gpus, device_problem
 from pool_managerd.pools.leases import Leases

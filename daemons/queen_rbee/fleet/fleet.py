@@ -23,7 +23,7 @@ from llama_orch.contracts.nodes import (
 )
 from llama_orch.contracts.pools import PoolStatus
 from llama_orch.service.watchdog import Pulse
-from llama_orch.telemetry import events
+from llama_orch.telemetry.events import queen as events
 from llama_orch.telemetry.log_limit import LogLimit
 from llama_orch.telemetry.records import emit
 from queen_rbee.fleet.nodes import (

@@ -13,7 +13,7 @@ import trio
 
 from llama_orch.contracts.errors import ApiError, unknown
 from llama_orch.contracts.operations import DrainRequest, Operation, OperationState
-from llama_orch.telemetry import events
+from llama_orch.telemetry.events import queen as events
 from llama_orch.telemetry.records import emit
 from queen_rbee.fleet.managers import Manager, Managers
 from queen_rbee.pools.candidates import Key

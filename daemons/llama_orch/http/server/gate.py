@@ -29,7 +29,7 @@ from llama_orch.http.server.exchange import (
 )
 from llama_orch.settings.types import Secret
 from llama_orch.telemetry import correlation
-from llama_orch.telemetry.events import PAGE_REFUSED, TOKEN_REFUSED
+from llama_orch.telemetry.events.service import PAGE_REFUSED, TOKEN_REFUSED
 from llama_orch.telemetry.log_limit import LogLimit
 from llama_orch.telemetry.records import emit
 

@@ -7,7 +7,7 @@ import trio
 
 from llama_orch.http.server.hot_server import NEWCOMER_S
 from llama_orch.http.tls.secured import Secured, reason
-from llama_orch.telemetry.events import HANDSHAKE_FAILED
+from llama_orch.telemetry.events.service import HANDSHAKE_FAILED
 from llama_orch.telemetry.log_limit import LogLimit
 from llama_orch.telemetry.records import emit
 

@@ -11,8 +11,8 @@ import trio
 
 from llama_orch.http.tls.x509 import certificates, ends_at
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, TlsFiles
-from llama_orch.telemetry import events
-from llama_orch.telemetry.events import Event
+from llama_orch.telemetry.events import service as events
+from llama_orch.telemetry.events.event import Event
 from llama_orch.telemetry.records import emit
 
 NOTICE = timedelta(days=30)

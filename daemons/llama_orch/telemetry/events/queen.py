@@ -2,9 +2,9 @@
 
 import logging
 
-from llama_orch.telemetry.events.declaring import declared
+from llama_orch.telemetry.events.event import Event
 
-TASK_FAILED = declared(
+TASK_FAILED = Event(
     "task_failed",
     "4d1dd7de07c1437b95d0c57b811008b7",
     "queen_rbee.tasks",
@@ -12,7 +12,7 @@ TASK_FAILED = declared(
     "task {job_id} ended with {code}: {reason}",
     "The client got the same code. POOL_ID is the pool on which the task ran, if any.",
 )
-TASK_ENDED = declared(
+TASK_ENDED = Event(
     "task_ended",
     "06f3179fec434ae0a6e144cf0b4152c8",
     "queen_rbee.tasks",
@@ -20,7 +20,7 @@ TASK_ENDED = declared(
     "task {job_id} {state} on pool {pool_id}: {tokens_out} tokens in {decode_ms} ms",
     "No action is required.",
 )
-MODEL_MISMATCH = declared(
+MODEL_MISMATCH = Event(
     "model_mismatch",
     "abe23aaeaf48463097de77c3d798505a",
     "queen_rbee.catalog",
@@ -29,7 +29,7 @@ MODEL_MISMATCH = declared(
     "The file is damaged or was replaced, or the digest belongs to another file. Fix either, and then\n"
     "POST /v2/catalog/models/@MODEL_ID@/verify.",
 )
-STORE_FAILING = declared(
+STORE_FAILING = Event(
     "store_failing",
     "0a7150122956464389fb0c7ff7ef523f",
     "queen_rbee.store",
@@ -39,7 +39,7 @@ STORE_FAILING = declared(
     "every second and logs store_working when it succeeds. Check the directory /var/lib/queen-rbee with df and\n"
     "findmnt -T, and the disk with journalctl -k.",
 )
-STORE_WORKING = declared(
+STORE_WORKING = Event(
     "store_working",
     "4863e4dbc59043bd938c92f8788c314e",
     "queen_rbee.store",
@@ -47,7 +47,7 @@ STORE_WORKING = declared(
     "the queen's state is stored again in {file}; {lost} records written meanwhile were lost",
     "No action is required.",
 )
-TASKS_RESTORED = declared(
+TASKS_RESTORED = Event(
     "tasks_restored",
     "54db34e21f1542b7a8431469520992f7",
     "queen_rbee.store",
@@ -55,7 +55,7 @@ TASKS_RESTORED = declared(
     "tasks of the previous run: {waiting} queued again, {ended} ended",
     "A task ended if its client already had a part of the answer (WORKER_RESET, retriable) or its deadline passed.",
 )
-TASKS_DROPPED = declared(
+TASKS_DROPPED = Event(
     "tasks_dropped",
     "53abf5dbce4f4feb9939a84128ba9421",
     "queen_rbee.tasks",
@@ -64,7 +64,7 @@ TASKS_DROPPED = declared(
     "Their clients got QUEUE_FULL_DROP_LRU and a time to retry. If this continues, the load exceeds the capacity\n"
     "of the pools: add slots, or set ORCHD_ADMISSION_POLICY=reject-new to keep the waiting tasks.",
 )
-CIRCUIT_OPENED = declared(
+CIRCUIT_OPENED = Event(
     "circuit_opened",
     "3011678527d545799c494d6d9618e905",
     "queen_rbee.circuits",
@@ -73,7 +73,7 @@ CIRCUIT_OPENED = declared(
     "It refused connections, failed its health check, or failed requests of several clients. The health check is\n"
     "repeated; circuit_closed follows when it passes. See the log of the engine and, on a node, of pool-managerd.",
 )
-CIRCUIT_CLOSED = declared(
+CIRCUIT_CLOSED = Event(
     "circuit_closed",
     "d3f936eac0f345f89178fc92b3ec020e",
     "queen_rbee.circuits",
@@ -81,7 +81,7 @@ CIRCUIT_CLOSED = declared(
     "pool {pool_id} replica {replica_id} answers again and gets tasks",
     "No action is required.",
 )
-NODE_REGISTERED = declared(
+NODE_REGISTERED = Event(
     "node_registered",
     "49a123da7a0644a69718f3205780e885",
     "queen_rbee.fleet",
@@ -89,7 +89,7 @@ NODE_REGISTERED = declared(
     "node_registration of {node_id} at {address} accepted (from {peer}, release {version}, {pools} pools)",
     "No action is required.",
 )
-NODE_REFUSED = declared(
+NODE_REFUSED = Event(
     "node_refused",
     "edc25ff113314be3bb016c0fc243aadc",
     "queen_rbee.fleet",
@@ -98,7 +98,7 @@ NODE_REFUSED = declared(
     "Each node needs its own POOL_MANAGERD_NODE_ID. If a machine was replaced or reinstalled, remove the old node\n"
     "with orchctl nodes remove @NODE_ID@; the new one retries by itself.",
 )
-NODE_WARNING = declared(
+NODE_WARNING = Event(
     "node_warning",
     "a8e08963a6be44679f44c67543f6de28",
     "queen_rbee.fleet",
@@ -106,7 +106,7 @@ NODE_WARNING = declared(
     "node_registration of {node_id}: {warning}",
     "The node works; the message says what to change, and on which side.",
 )
-NODE_ONLINE = declared(
+NODE_ONLINE = Event(
     "node_online",
     "5aaabbc63f9741b4901b2c39742ca072",
     "queen_rbee.fleet",
@@ -114,7 +114,7 @@ NODE_ONLINE = declared(
     "node {node_id} sends heartbeats again after {silent_s} s and gets tasks",
     "No action is required.",
 )
-NODE_OFFLINE = declared(
+NODE_OFFLINE = Event(
     "node_offline",
     "7f9bf404a42e4b448ff60dc9c733bb93",
     "queen_rbee.fleet",
@@ -123,7 +123,7 @@ NODE_OFFLINE = declared(
     "The machine, its network or its pool-managerd is down. On the node: systemctl status pool-managerd, and\n"
     "orchctl check. It gets tasks again with its next heartbeat.",
 )
-NODE_DEREGISTERED = declared(
+NODE_DEREGISTERED = Event(
     "node_deregistered",
     "0d38149387274aecbdae56bafac2d6d3",
     "queen_rbee.fleet",
@@ -131,7 +131,7 @@ NODE_DEREGISTERED = declared(
     "node {node_id} has left: {reason}",
     "Its pool-managerd stopped, or the node was removed with orchctl nodes remove. It returns by registering again.",
 )
-DRAIN_STARTED = declared(
+DRAIN_STARTED = Event(
     "drain_started",
     "ae3aff7267954508ad029800dddc9e3d",
     "queen_rbee.operations",
@@ -139,7 +139,7 @@ DRAIN_STARTED = declared(
     "drain of {target} started: {leases} tasks run there",
     "No new tasks are placed there. orchctl operations shows the progress, orchctl resume ends the drain.",
 )
-DRAIN_ENDED = declared(
+DRAIN_ENDED = Event(
     "drain_ended",
     "a27fb467f1f54e329961ef2c4386ea1e",
     "queen_rbee.operations",

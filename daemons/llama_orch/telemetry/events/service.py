@@ -2,9 +2,9 @@
 
 import logging
 
-from llama_orch.telemetry.events.declaring import declared
+from llama_orch.telemetry.events.event import Event
 
-CONFIGURATION_REFUSED = declared(
+CONFIGURATION_REFUSED = Event(
     "configuration_refused",
     "f3c95789ace14954ac5d6baed2eac902",
     "llama_orch.service",
@@ -15,7 +15,7 @@ CONFIGURATION_REFUSED = declared(
     "  (set -a; . /etc/llama-orch/@SYSLOG_IDENTIFIER@.env; @SYSLOG_IDENTIFIER@ --check-config)\n"
     "and start the unit again.",
 )
-START_FAILED = declared(
+START_FAILED = Event(
     "start_failed",
     "cbf27734ac1045258b66402800e03d2c",
     "llama_orch.service",
@@ -23,7 +23,7 @@ START_FAILED = declared(
     "cannot start: {problem}. {hint}",
     "The daemon lacks something that it needs to run. The message says what, and how to fix it.",
 )
-DAEMON_READY = declared(
+DAEMON_READY = Event(
     "daemon_ready",
     "e0a3a91f23464c13bc27ed12b10877a9",
     "llama_orch.service",
@@ -31,7 +31,7 @@ DAEMON_READY = declared(
     "{daemon} {version} ready on {address}",
     "All loops of the daemon have started and its sockets accept requests.",
 )
-SOCKET_DISAGREES = declared(
+SOCKET_DISAGREES = Event(
     "socket_disagrees",
     "f1260ebc7d564b56b714dc919b27dbdf",
     "llama_orch.service",
@@ -40,7 +40,7 @@ SOCKET_DISAGREES = declared(
     "The listening socket belongs to systemd. It was created before the environment file changed, or a drop-in\n"
     "of the socket or of the service sets another address. The message names the file and the command.",
 )
-NON_LOOPBACK_OPEN = declared(
+NON_LOOPBACK_OPEN = Event(
     "non_loopback_without_token",
     "6caf76a5703548ae8280ad3729a6f2e7",
     "llama_orch.service",
@@ -49,7 +49,7 @@ NON_LOOPBACK_OPEN = declared(
     "Only /health, /ready and /v2/meta/ are served to other machines. Set LLORCH_API_TOKEN to serve them, or\n"
     "bind to 127.0.0.1.",
 )
-TOKEN_REFUSED = declared(
+TOKEN_REFUSED = Event(
     "token_refused",
     "561dfe41e85141b29c50260d9abd484b",
     "llama_orch.gate",
@@ -60,7 +60,7 @@ TOKEN_REFUSED = declared(
     "A client or a node with an old token needs the current one; see TOKEN ROTATION in llama-orch(7). This is\n"
     "logged at most once a minute per peer, and 64 times a minute in total.",
 )
-PAGE_REFUSED = declared(
+PAGE_REFUSED = Event(
     "page_refused",
     "8e1bb038c56d4ee08c68c337fcc353ac",
     "llama_orch.gate",
@@ -71,7 +71,7 @@ PAGE_REFUSED = declared(
     "name belongs to this machine, add it to LLORCH_ALLOWED_HOSTS. See SECURITY in llama-orch(7). This is logged\n"
     "at most once a minute.",
 )
-HANDSHAKE_FAILED = declared(
+HANDSHAKE_FAILED = Event(
     "tls_handshake_failed",
     "7666f371683d4ba48e7806de6240c799",
     "llama_orch.serving",
@@ -81,7 +81,7 @@ HANDSHAKE_FAILED = declared(
     "daemon's certificate. If LLORCH_TLS_CA_FILE is set, it must present a certificate of that CA. See TLS in\n"
     "llama-orch(7). This is logged at most once a minute per peer, and 64 times a minute in total.",
 )
-CERTIFICATE_ENDING = declared(
+CERTIFICATE_ENDING = Event(
     "certificate_ending",
     "bd0d2600a3f84b7497b2b63f4713d27f",
     "llama_orch.tls",
@@ -91,7 +91,7 @@ CERTIFICATE_ENDING = declared(
     "restart the daemon, which reads the files only at the start; see TLS in llama-orch(7). If it is the old one\n"
     "of two CA certificates, remove it from the file. This is logged at the start and once a day.",
 )
-CERTIFICATE_ENDED = declared(
+CERTIFICATE_ENDED = Event(
     "certificate_ended",
     "31080f7cb4f343faa6faa26d78f3888d",
     "llama_orch.tls",
@@ -101,7 +101,7 @@ CERTIFICATE_ENDED = declared(
     "the start; see TLS in llama-orch(7). If it is the old one of two CA certificates, remove it from the file. If\n"
     "the certificate is still valid, the clock of this machine is wrong: timedatectl",
 )
-SECOND_TOKEN_SAME = declared(
+SECOND_TOKEN_SAME = Event(
     "second_token_same",
     "4f633f920b40449d87bbab64b58b8ea1",
     "llama_orch.service",
@@ -110,7 +110,7 @@ SECOND_TOKEN_SAME = declared(
     "During a rotation the two tokens are the old and the new one: see TOKEN ROTATION in llama-orch(7). Otherwise\n"
     "remove the second token.",
 )
-NO_EFFECT = declared(
+NO_EFFECT = Event(
     "settings_without_effect",
     "3f0c9931918c40bf9670c342c6cce996",
     "llama_orch.service",
@@ -118,7 +118,7 @@ NO_EFFECT = declared(
     "these variables are set but have no effect in {profile}: {variables}",
     "They belong to the other profile. No action is required.",
 )
-UNKNOWN_VARIABLES = declared(
+UNKNOWN_VARIABLES = Event(
     "settings_unknown",
     "33138eccb4844d4b872ab33f8fb5f160",
     "llama_orch.service",
@@ -127,7 +127,7 @@ UNKNOWN_VARIABLES = declared(
     "The names look like variables of llama-orch, but no daemon has them. Correct or remove them in\n"
     "/etc/llama-orch/@SYSLOG_IDENTIFIER@.env; @SYSLOG_IDENTIFIER@.env(5) lists all variables.",
 )
-DAEMON_STOPPING = declared(
+DAEMON_STOPPING = Event(
     "daemon_stopping",
     "23cc390c935440e38e1f39485d23d1f3",
     "llama_orch.service",

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 import llama_orch
-from llama_orch.telemetry import events
-from llama_orch.telemetry.events import CATALOG, Event
+from llama_orch.telemetry.events import pools, provisioning, service
+from llama_orch.telemetry.events.catalog import CATALOG, MODULES
+from llama_orch.telemetry.events.event import Event
 from tools.generate import journal_catalog
 
 DAEMONS = Path(llama_orch.__file__).parent.parent
+BY_CONSTANT = {name: value for module in MODULES for name, value in vars(module).items() if isinstance(value, Event)}
 
 
 def named(event: Event) -> str:
@@ -32,9 +34,9 @@ def test_ids_and_names_are_unique() -> None:
 
 
 def test_ids_that_people_may_have_written_down_stay() -> None:
-    assert events.CONFIGURATION_REFUSED.message_id == "f3c95789ace14954ac5d6baed2eac902"
-    assert events.HANDOFF_REJECTED.message_id == "0ecaf828e2f745538fcc69d79561a0d1"
-    assert events.ENGINE_FAILED.message_id == "bdfaef428c7d4431b331dab129ea3a7b"
+    assert service.CONFIGURATION_REFUSED.message_id == "f3c95789ace14954ac5d6baed2eac902"
+    assert pools.HANDOFF_REJECTED.message_id == "0ecaf828e2f745538fcc69d79561a0d1"
+    assert provisioning.ENGINE_FAILED.message_id == "bdfaef428c7d4431b331dab129ea3a7b"
 
 
 @pytest.mark.parametrize("event", CATALOG, ids=named)
@@ -59,7 +61,7 @@ def emits() -> Iterator[tuple[str, str, set[str]]]:
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("emit", "records.emit"):
                 given = {keyword.arg for keyword in node.keywords}
                 if None not in given:
-                    event = ast.unparse(node.args[0]).removeprefix("events.")
+                    event = ast.unparse(node.args[0]).rpartition(".")[2]
                     yield f"{path.name}:{node.lineno}", event, {name for name in given if name}
 
 
@@ -67,8 +69,7 @@ def test_whoever_reports_an_event_gives_all_that_its_text_tells() -> None:
     calls = list(emits())
     assert len(calls) > 10
     for where, name, given in calls:
-        event = getattr(events, name, None)
-        if isinstance(event, Event):
+        if event := BY_CONSTANT.get(name):
             assert fields_of(event) <= given, where
 
 

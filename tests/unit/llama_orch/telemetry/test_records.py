@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from llama_orch.settings.types import Secret
-from llama_orch.telemetry import events, records
+from llama_orch.telemetry import records
 from llama_orch.telemetry.correlation import current
+from llama_orch.telemetry.events.pools import HANDOFF_REJECTED
+from llama_orch.telemetry.events.queen import TASK_ENDED
 from llama_orch.telemetry.levels import parse_levels
 from llama_orch.telemetry.records import JournalHandler, JsonHandler, PrettyHandler, choose_handler, emit, priority
 
@@ -62,7 +64,7 @@ def lines(root: logging.Logger) -> io.StringIO:
 
 def ended(**more: object) -> None:
     fields = {"job_id": "j1", "state": "done", "pool_id": "p", "tokens_out": 3, "decode_ms": 1.5, **more}
-    emit(events.TASK_ENDED, **fields)
+    emit(TASK_ENDED, **fields)
 
 
 def test_an_event_has_its_native_fields_in_the_journal(journal: Journal) -> None:
@@ -70,7 +72,7 @@ def test_an_event_has_its_native_fields_in_the_journal(journal: Journal) -> None
     ended(session_id=None)
     (sent,) = journal.sent
     assert sent["MESSAGE"] == "task j1 done on pool p: 3 tokens in 1.5 ms"
-    assert sent["MESSAGE_ID"] == events.TASK_ENDED.message_id
+    assert sent["MESSAGE_ID"] == TASK_ENDED.message_id
     assert sent["PRIORITY"] == "6"
     assert sent["SYSLOG_IDENTIFIER"] == "queen-rbee"
     assert (sent["JOB_ID"], sent["POOL_ID"], sent["TOKENS_OUT"]) == ("j1", "p", "3")
@@ -90,7 +92,7 @@ def test_fields_cannot_displace_the_records_own(journal: Journal) -> None:
     ended(message="m", priority="0", target="t", syslog_identifier="root", message_id="x")
     (sent,) = journal.sent
     assert (sent["PRIORITY"], sent["SYSLOG_IDENTIFIER"]) == ("6", "queen-rbee")
-    assert (sent["TARGET"], sent["MESSAGE_ID"]) == ("queen_rbee.tasks", events.TASK_ENDED.message_id)
+    assert (sent["TARGET"], sent["MESSAGE_ID"]) == ("queen_rbee.tasks", TASK_ENDED.message_id)
 
 
 def test_an_exception_is_in_the_message(journal: Journal) -> None:
@@ -121,7 +123,7 @@ def test_a_wrong_logging_call_does_not_stop_the_daemon(journal: Journal, capsys:
 
 def test_a_file_name_that_is_not_utf8_can_be_logged(journal: Journal) -> None:
     name = os.fsdecode(b"pool-\xff.json")
-    emit(events.HANDOFF_REJECTED, file=name, reason="bad", moved_to="-")
+    emit(HANDOFF_REJECTED, file=name, reason="bad", moved_to="-")
     assert journal.sent[0]["FILE"] == "pool-\\udcff.json"
     assert str(journal.sent).encode()
 
@@ -140,7 +142,7 @@ def test_json_lines_have_the_message_the_event_and_its_fields(lines: io.StringIO
     (line,) = lines.getvalue().splitlines()
     record = json.loads(line)
     assert record["event"] == "task_ended"
-    assert record["message_id"] == events.TASK_ENDED.message_id
+    assert record["message_id"] == TASK_ENDED.message_id
     assert (record["level"], record["target"]) == ("info", "queen_rbee.tasks")
     assert (record["job_id"], record["correlation_id"]) == ("j1", "request-1")
     assert record["ts"].endswith("+00:00")
@@ -148,7 +150,7 @@ def test_json_lines_have_the_message_the_event_and_its_fields(lines: io.StringIO
 
 
 def test_a_missing_field_is_a_dash_and_no_error(lines: io.StringIO) -> None:
-    emit(events.TASK_ENDED, job_id="j1")
+    emit(TASK_ENDED, job_id="j1")
     assert json.loads(lines.getvalue())["message"] == "task j1 - on pool -: - tokens in - ms"
 
 

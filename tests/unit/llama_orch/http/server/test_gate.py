@@ -19,7 +19,7 @@ from llama_orch.http.server.browsers import WebPolicy
 from llama_orch.http.server.exchange import Exchange, HotRoutes, Message
 from llama_orch.http.server.gate import Access, Caller, Gate
 from llama_orch.settings.types import Secret
-from llama_orch.telemetry.events import PAGE_REFUSED, TOKEN_REFUSED
+from llama_orch.telemetry.events.service import PAGE_REFUSED, TOKEN_REFUSED
 from llama_orch.telemetry.log_limit import LIMIT
 
 TOKEN = "0123456789abcdef"

@@ -28,7 +28,7 @@ from llama_orch.http.tls.expiry import (
 )
 from llama_orch.http.tls.x509 import certificates, ends_at
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, TlsFiles
-from llama_orch.telemetry.events import CERTIFICATE_ENDED, CERTIFICATE_ENDING
+from llama_orch.telemetry.events.service import CERTIFICATE_ENDED, CERTIFICATE_ENDING
 from tests.certificates import Authority, authority
 
 LIFETIMES = (1, 400, 9000, 40_000)

@@ -23,7 +23,7 @@ from llama_orch.http.server.gate import Access, Gate
 from llama_orch.http.server.serving import serve
 from llama_orch.http.tls.tls import CLEAR, Tls
 from llama_orch.settings.tls import TlsFiles
-from llama_orch.telemetry.events import HANDSHAKE_FAILED
+from llama_orch.telemetry.events.service import HANDSHAKE_FAILED
 from tests.certificates import Authority, authority
 
 LIMIT_S = 10
