@@ -7,7 +7,7 @@ import trio.testing
 from tests.connections import heard
 
 
-async def test_what_was_said_is_heard_and_then_that_the_other_side_has_left() -> None:
+async def test_data_is_received_before_the_disconnect() -> None:
     here, there = trio.testing.memory_stream_pair()
     await there.send_all(b"half a request")
     await there.aclose()

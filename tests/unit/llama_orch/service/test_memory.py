@@ -19,7 +19,7 @@ def resident_kib() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 
 
-def test_what_was_freed_is_given_back() -> None:
+def test_freed_memory_is_returned() -> None:
     # small blocks of more than 512 bytes come from malloc, which keeps what is freed below a block that is used
     blocks: list[bytearray | None] = [bytearray(1000) for _ in range(MANY)]
     last = blocks[-1]
@@ -48,7 +48,7 @@ def no_looks() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_looks")
-async def test_garbage_is_found_while_it_is_young_however_few_objects_there_are_more(autojump_clock: MockClock) -> None:
+async def test_young_garbage_is_collected_regularly(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(collect_young, 1.0)
         for _second in range(3):

@@ -44,7 +44,7 @@ def test_credential_then_file_then_variable(sources: dict[str, str]) -> None:
     assert loaded(sources) == (None, "default")
 
 
-def test_a_second_token_has_the_same_three_sources(sources: dict[str, str], tmp_path: Path) -> None:
+def test_second_token_has_the_same_sources(sources: dict[str, str], tmp_path: Path) -> None:
     second = {name: f"second-{name}-0123456789" for name in ("credential", "file", "variable")}
     (tmp_path / "api-token-second").write_text(f"{second['credential']}\n")
     (tmp_path / "token-second").write_text(f"{second['file']}\n")
@@ -64,7 +64,7 @@ def second_of(environ: dict[str, str]) -> str | None:
     return second.get_secret_value() if second else None
 
 
-def test_a_second_token_that_cannot_be_used_is_refused_as_the_first_would_be(tmp_path: Path) -> None:
+def test_invalid_second_token_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     for environ, variable in (
         ({"LLORCH_API_TOKEN_SECOND": "too-short"}, "LLORCH_API_TOKEN_SECOND"),
@@ -76,7 +76,7 @@ def test_a_second_token_that_cannot_be_used_is_refused_as_the_first_would_be(tmp
         assert "too-short" not in str(error)
 
 
-def test_a_first_token_that_cannot_be_used_is_the_only_problem(tmp_path: Path) -> None:
+def test_invalid_first_token_is_the_only_problem(tmp_path: Path) -> None:
     environ = {"LLORCH_API_TOKEN_FILE": str(tmp_path / "none"), "LLORCH_API_TOKEN_SECOND": VARIABLE}
     assert [problem.variable for problem in refused(environ).problems] == ["LLORCH_API_TOKEN_FILE"]
 
@@ -87,7 +87,7 @@ def refused(environ: dict[str, str]) -> ConfigurationError:
     return caught.value
 
 
-def test_a_file_that_cannot_be_read_is_a_problem_and_no_other_source_is_taken(tmp_path: Path) -> None:
+def test_unreadable_file_does_not_fall_back(tmp_path: Path) -> None:
     environ = {"LLORCH_API_TOKEN_FILE": str(tmp_path / "none"), "LLORCH_API_TOKEN": VARIABLE}
     (problem,) = refused(environ).problems
     assert problem.variable == "LLORCH_API_TOKEN_FILE"
@@ -95,19 +95,19 @@ def test_a_file_that_cannot_be_read_is_a_problem_and_no_other_source_is_taken(tm
     assert str(tmp_path / "none") in problem.problem
 
 
-def test_an_empty_file_is_a_problem(tmp_path: Path) -> None:
+def test_empty_file_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("\n")
     (problem,) = refused({"LLORCH_API_TOKEN_FILE": str(tmp_path / "token")}).problems
     assert (problem.variable, problem.problem) == ("LLORCH_API_TOKEN_FILE", "is empty")
 
 
-def test_a_file_that_is_no_text_is_a_problem_and_no_traceback(tmp_path: Path) -> None:
+def test_binary_file_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "token").write_bytes(b"\xff\xfe" * 20)
     (problem,) = refused({"LLORCH_API_TOKEN_FILE": str(tmp_path / "token")}).problems
     assert problem.variable == "LLORCH_API_TOKEN_FILE"
 
 
-def test_what_cannot_be_used_is_told_of_the_file_or_the_credential_that_holds_it(tmp_path: Path) -> None:
+def test_problem_names_file_or_credential(tmp_path: Path) -> None:
     file = tmp_path / "api-token"
     file.write_text(f"{VARIABLE}\n{VARIABLE}\n")
     (problem,) = refused({"LLORCH_API_TOKEN_FILE": str(file), "ORCHESTRATORD_CLOUD_PROFILE": "1"}).problems
@@ -118,18 +118,18 @@ def test_what_cannot_be_used_is_told_of_the_file_or_the_credential_that_holds_it
     assert str(problem).startswith("credential api-token: ")
 
 
-def test_a_command_that_nobody_has_run_is_told_as_such() -> None:
+def test_unexpanded_command_has_a_hint() -> None:
     (problem,) = refused({"LLORCH_API_TOKEN": "$(openssl rand -hex 32)"}).problems
     assert "does not expand commands or variables" in problem.mend
 
 
-def test_a_token_problem_is_not_reported_a_second_time_as_a_missing_token() -> None:
+def test_invalid_token_is_not_also_missing() -> None:
     environ = {"ORCHESTRATORD_CLOUD_PROFILE": "1", "LLORCH_API_TOKEN": "too-short"}
     assert [problem.variable for problem in refused(environ).problems] == ["LLORCH_API_TOKEN"]
 
 
 @given(st.text(min_size=1).filter(lambda text: "\0" not in text and text.strip() == text))
-def test_what_is_accepted_is_printable_ascii_of_16_to_512_characters(text: str) -> None:
+def test_token_is_16_to_512_printable_ascii(text: str) -> None:
     usable = 16 <= len(text) <= 512 and all("!" <= char <= "~" for char in text)
     try:
         assert loaded({"LLORCH_API_TOKEN": text})[0] == text
@@ -138,7 +138,7 @@ def test_what_is_accepted_is_printable_ascii_of_16_to_512_characters(text: str) 
         assert not usable
 
 
-def test_a_good_token_appears_nowhere_but_as_its_fingerprint() -> None:
+def test_valid_token_is_shown_as_fingerprint_only() -> None:
     environ = {"LLORCH_API_TOKEN": VARIABLE}
     settings = QueenSettings.load(environ)
     effective = "\n".join(map(str, settings.effective(environ)))
@@ -149,7 +149,7 @@ def test_a_good_token_appears_nowhere_but_as_its_fingerprint() -> None:
     assert f"token_fp6={fingerprint}" in effective
 
 
-def test_a_wrong_token_appears_nowhere_either() -> None:
+def test_invalid_token_is_not_shown() -> None:
     wrong = "short-secret"
     error = refused({"LLORCH_API_TOKEN": wrong})
     chain = [error, error.__context__, error.__cause__]
@@ -160,6 +160,6 @@ def test_a_wrong_token_appears_nowhere_either() -> None:
     assert wrong not in str(caught.value)
 
 
-def test_equal_tokens_are_equal_and_survive_a_copy() -> None:
+def test_equal_tokens_compare_equal_after_copy() -> None:
     first = QueenSettings.load({"LLORCH_API_TOKEN": VARIABLE})
     assert first == pickle.loads(pickle.dumps(first))

@@ -15,14 +15,14 @@ def intake(directory: Path, *, moves_bad: bool = True) -> SpoolReader:
     return SpoolReader(directory, moves_bad=moves_bad, owners=lambda: OWNERS)
 
 
-async def test_a_file_that_stays_is_taken_once(tmp_path: Path) -> None:
+async def test_unchanged_file_is_returned_once(tmp_path: Path) -> None:
     publish(tmp_path)
     reader = intake(tmp_path)
     assert len((await reader.look()).found) == 1
     assert await reader.look() == NewFiles()
 
 
-async def test_a_file_written_again_is_taken_again(tmp_path: Path) -> None:
+async def test_rewritten_file_is_returned_again(tmp_path: Path) -> None:
     reader = intake(tmp_path)
     publish(tmp_path)
     await reader.look()
@@ -31,21 +31,21 @@ async def test_a_file_written_again_is_taken_again(tmp_path: Path) -> None:
     assert found.handoff.url.endswith(":18081")
 
 
-async def test_what_was_taken_before_a_restart_is_not_taken_again(tmp_path: Path) -> None:
+async def test_file_taken_before_restart_is_not_returned(tmp_path: Path) -> None:
     publish(tmp_path)
     (found,) = (await intake(tmp_path).look()).found
     later = SpoolReader(tmp_path, moves_bad=True, taken=[found.identity], owners=lambda: OWNERS)
     assert await later.look() == NewFiles()
 
 
-async def test_the_latest_announcement_comes_last(tmp_path: Path) -> None:
+async def test_announcements_are_in_order_of_time(tmp_path: Path) -> None:
     publish(tmp_path, "a.json", url="http://127.0.0.1:2")
     age(publish(tmp_path, "b.json", url="http://127.0.0.1:1"))
     urls = [found.handoff.url for found in (await intake(tmp_path).look()).found]
     assert urls == ["http://127.0.0.1:1", "http://127.0.0.1:2"]
 
 
-async def test_of_two_readers_the_second_finds_what_the_first_has_left(tmp_path: Path) -> None:
+async def test_second_reader_sees_only_remaining_files(tmp_path: Path) -> None:
     publish(tmp_path)
     first, second = intake(tmp_path), intake(tmp_path, moves_bad=False)
     (found,) = (await first.look()).found
@@ -55,7 +55,7 @@ async def test_of_two_readers_the_second_finds_what_the_first_has_left(tmp_path:
     assert (await second.look(), os.listdir(tmp_path)) == (NewFiles(), [])
 
 
-async def test_a_bad_file_is_moved_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_bad_file_is_moved_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "bad.json").write_text("[]")
     news = await intake(tmp_path).look()
     assert [bad.name for bad in news.bad] == ["bad.json"]
@@ -63,14 +63,14 @@ async def test_a_bad_file_is_moved_and_reported(tmp_path: Path, caplog: pytest.L
     assert "handoff rejected: bad.json" in caplog.text
 
 
-async def test_a_reader_that_only_looks_on_leaves_bad_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_passive_reader_leaves_bad_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "bad.json").write_text("[]")
     await intake(tmp_path, moves_bad=False).look()
     assert (tmp_path / "bad.json").exists()
     assert not caplog.records
 
 
-async def test_a_bad_file_that_cannot_be_moved_is_reported_once(
+async def test_immovable_bad_file_is_reported_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "rejected").write_text("in the way")
@@ -81,7 +81,7 @@ async def test_a_bad_file_that_cannot_be_moved_is_reported_once(
     assert caplog.text.count("moved to nowhere: cannot open rejected/") == 1
 
 
-async def test_an_unreadable_directory_is_said_once_and_again_after_it_was_well(
+async def test_unreadable_directory_is_logged_once_per_failure(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -47,14 +47,14 @@ def _delete(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [publish, _write_in_place, _delete])
-async def test_a_change_of_a_document_rings(tmp_path: Path, change: Callable[[Path], object]) -> None:
+async def test_document_change_rings(tmp_path: Path, change: Callable[[Path], object]) -> None:
     (tmp_path / "old.json").write_text("{}")
     async with watched(tmp_path) as bell:
         change(tmp_path)
         assert await heard(bell)
 
 
-async def test_a_writers_temporary_files_do_not_ring(tmp_path: Path) -> None:
+async def test_temporary_files_do_not_ring(tmp_path: Path) -> None:
     async with watched(tmp_path) as bell:
         (tmp_path / ".draft.json").write_text("{}")
         (tmp_path / "draft.tmp").write_text("{}")
@@ -62,7 +62,7 @@ async def test_a_writers_temporary_files_do_not_ring(tmp_path: Path) -> None:
         assert await silent(bell)
 
 
-async def test_a_directory_that_comes_later_is_noticed_and_then_watched(tmp_path: Path) -> None:
+async def test_later_directory_is_watched(tmp_path: Path) -> None:
     spool = tmp_path / "engines"
     async with watched(spool, interval_s=0.01) as bell:
         spool.mkdir()
@@ -72,7 +72,7 @@ async def test_a_directory_that_comes_later_is_noticed_and_then_watched(tmp_path
 
 
 @pytest.mark.parametrize("how", ["removed", "moved"])
-async def test_a_directory_that_is_replaced_is_watched_again(tmp_path: Path, how: str) -> None:
+async def test_replaced_directory_is_watched(tmp_path: Path, how: str) -> None:
     spool = tmp_path / "engines"
     spool.mkdir()
     async with watched(spool, interval_s=0.01) as bell:
@@ -86,7 +86,7 @@ async def test_a_directory_that_is_replaced_is_watched_again(tmp_path: Path, how
         assert await heard(bell)
 
 
-async def test_a_missing_directory_costs_one_look_an_interval(
+async def test_missing_directory_is_checked_once_per_interval(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = 0
@@ -102,7 +102,7 @@ async def test_a_missing_directory_costs_one_look_an_interval(
     assert looks == 101
 
 
-async def test_without_inotify_there_is_still_a_start(
+async def test_start_works_without_inotify(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refused(**options: object) -> None:
@@ -114,7 +114,7 @@ async def test_without_inotify_there_is_still_a_start(
     assert "polling every" in caplog.text
 
 
-async def test_a_ring_before_the_wait_is_not_lost_and_two_are_heard_as_one() -> None:
+async def test_rings_are_kept_and_merged() -> None:
     bell = Bell()
     bell.ring()
     bell.ring()

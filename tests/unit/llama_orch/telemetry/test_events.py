@@ -33,14 +33,14 @@ def test_ids_and_names_are_unique() -> None:
     assert len({event.name for event in CATALOG}) == len(CATALOG)
 
 
-def test_ids_that_people_may_have_written_down_stay() -> None:
+def test_published_ids_do_not_change() -> None:
     assert service.CONFIGURATION_REFUSED.message_id == "f3c95789ace14954ac5d6baed2eac902"
     assert pools.HANDOFF_REJECTED.message_id == "0ecaf828e2f745538fcc69d79561a0d1"
     assert provisioning.ENGINE_FAILED.message_id == "bdfaef428c7d4431b331dab129ea3a7b"
 
 
 @pytest.mark.parametrize("event", CATALOG, ids=named)
-def test_an_event_can_be_written_and_explained(event: Event) -> None:
+def test_event_is_well_formed(event: Event) -> None:
     assert re.fullmatch(r"[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}", event.message_id), "a random id"
     assert re.fullmatch(r"[a-z][a-z0-9_]*", event.name)
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", field) for field in fields_of(event)), "a journal field in upper case"
@@ -49,7 +49,7 @@ def test_an_event_can_be_written_and_explained(event: Event) -> None:
 
 
 @pytest.mark.parametrize("event", CATALOG, ids=named)
-def test_variables_in_the_advice_are_fields_of_the_event(event: Event) -> None:
+def test_advice_variables_are_event_fields(event: Event) -> None:
     known = {field.upper() for field in fields_of(event)} | {"SYSLOG_IDENTIFIER"}
     assert set(re.findall(r"@([A-Z_]+)@", event.advice)) <= known
 
@@ -65,7 +65,7 @@ def emits() -> Iterator[tuple[str, str, set[str]]]:
                     yield f"{path.name}:{node.lineno}", event, {name for name in given if name}
 
 
-def test_whoever_reports_an_event_gives_all_that_its_text_tells() -> None:
+def test_emit_calls_give_all_fields_of_the_text() -> None:
     calls = list(emits())
     assert len(calls) > 10
     for where, name, given in calls:
@@ -73,7 +73,7 @@ def test_whoever_reports_an_event_gives_all_that_its_text_tells() -> None:
             assert fields_of(event) <= given, where
 
 
-def test_the_catalogue_is_one_that_journalctl_takes(tmp_path: Path) -> None:
+def test_journalctl_accepts_the_catalog(tmp_path: Path) -> None:
     if not shutil.which("journalctl"):
         pytest.skip("journalctl is not on this machine")
     place = tmp_path / "usr/lib/systemd/catalog"
@@ -88,7 +88,7 @@ def test_the_catalogue_is_one_that_journalctl_takes(tmp_path: Path) -> None:
         assert event.advice.encode() in database
 
 
-def test_each_entry_of_the_catalogue_has_the_headers_of_the_format() -> None:
+def test_catalog_entries_have_all_headers() -> None:
     entries = re.split(r"^-- ", journal_catalog(), flags=re.MULTILINE)[1:]
     assert len(entries) == len(CATALOG)
     for entry, event in zip(entries, CATALOG, strict=True):

@@ -37,7 +37,7 @@ def by_h11(data: bytes) -> bytes:
 
 
 @given(CHUNKS, TRAILERS, st.lists(st.integers(0, 500), max_size=10))
-def test_a_body_is_read_as_h11_reads_it_wherever_it_is_cut(
+def test_decoding_matches_h11_for_any_slicing(
     chunks: list[tuple[bytes, bytes]], trailers: bytes, cuts: list[int]
 ) -> None:
     data = encoded(chunks, trailers)
@@ -46,7 +46,7 @@ def test_a_body_is_read_as_h11_reads_it_wherever_it_is_cut(
 
 
 @given(CHUNKS, TRAILERS, st.integers(1, 500))
-def test_a_body_that_is_cut_off_is_not_complete(
+def test_truncated_body_is_incomplete(
     chunks: list[tuple[bytes, bytes]], trailers: bytes, missing: int
 ) -> None:
     data = encoded(chunks, trailers)
@@ -54,11 +54,11 @@ def test_a_body_that_is_cut_off_is_not_complete(
     assert not complete
 
 
-def test_what_comes_at_once_comes_in_one_piece() -> None:
+def test_chunks_in_one_read_are_joined() -> None:
     assert ChunkedBody().feed(b"2\r\nab\r\n1\r\nc\r\n3\r\nd") == b"abcd"
 
 
-def test_what_follows_the_end_is_nobodys() -> None:
+def test_bytes_after_the_end_are_excess() -> None:
     assert read([b"1\r\na\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n" + b"x" * 10_000]) == (b"a", True)
 
 
@@ -79,13 +79,13 @@ def test_what_follows_the_end_is_nobodys() -> None:
         b"data: hello\n\n\r\n",
     ],
 )
-def test_what_is_no_chunked_body_is_refused(data: bytes) -> None:
+def test_invalid_chunked_body_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="chunk"):
         read([data])
 
 
 @given(st.lists(st.binary(max_size=30), max_size=5))
-def test_any_bytes_are_borne(parts: list[bytes]) -> None:
+def test_any_bytes_raise_only_value_error(parts: list[bytes]) -> None:
     body = ChunkedBody()
     for part in parts:
         try:

@@ -72,7 +72,7 @@ def silent_after(*pieces: bytes) -> Talk:
     return lambda stream: silent(stream, *pieces)
 
 
-async def test_a_request_arrives_as_it_was_meant() -> None:
+async def test_request_arrives_unchanged() -> None:
     seen: list[tuple[h11.Request, bytes]] = []
 
     async def talk(stream: trio.SocketStream) -> None:
@@ -103,7 +103,7 @@ async def test_a_request_arrives_as_it_was_meant() -> None:
         (b'HTTP/1.0 200 OK\r\n\r\n{"a":1}',),
     ],
 )
-async def test_an_answer_in_any_framing_is_read(pieces: tuple[bytes, ...]) -> None:
+async def test_answer_is_read_in_any_framing(pieces: tuple[bytes, ...]) -> None:
     async with server(answering(*pieces)) as url:
         assert await fetch_json(url, limit_s=10) == (200, {"a": 1})
 
@@ -127,18 +127,18 @@ async def failure(url: str) -> UpstreamError:
         ((HEAD + b"Content-Length: 4\r\n\r\nnope",), "not JSON"),
     ],
 )
-async def test_a_broken_answer_is_told_as_what_it_is(pieces: tuple[bytes, ...], words: str) -> None:
+async def test_broken_answer_has_a_specific_message(pieces: tuple[bytes, ...], words: str) -> None:
     async with server(answering(*pieces)) as url:
         assert words in str(await failure(url))
 
 
-async def test_a_refused_connection_says_so_once() -> None:
+async def test_refused_connection_is_reported_once() -> None:
     async with server(answering()) as url:
         pass
     assert str(await failure(url)) == f"cannot connect to {url.removeprefix('http://')}: Connection refused"
 
 
-async def test_a_reset_is_an_upstream_error() -> None:
+async def test_reset_is_upstream_error() -> None:
     async def reset(stream: trio.SocketStream) -> None:
         await read_request(stream)
         linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
@@ -159,11 +159,11 @@ async def test_a_reset_is_an_upstream_error() -> None:
         "http://127.0.0.1:1/a b",
     ],
 )
-async def test_a_url_that_cannot_be_asked_is_an_upstream_error(url: str) -> None:
+async def test_unsupported_url_is_upstream_error(url: str) -> None:
     await failure(url)
 
 
-async def test_an_https_url_is_never_asked_in_the_clear() -> None:
+async def test_https_url_is_never_sent_in_clear() -> None:
     seen = []
 
     async def hear(stream: trio.SocketStream) -> None:
@@ -174,26 +174,26 @@ async def test_an_https_url_is_never_asked_in_the_clear() -> None:
     assert seen[0][:2] == b"\x16\x03", "a handshake, and nothing of the request"
 
 
-async def test_a_header_that_is_none_is_an_upstream_error() -> None:
+async def test_invalid_header_is_upstream_error() -> None:
     with pytest.raises(UpstreamError, match="not valid HTTP"):
         await fetch("http://127.0.0.1:1/", limit_s=1, headers={"authorization": "Bearer a\r\nb: c"})
 
 
-async def test_a_refusal_is_read_though_the_body_could_not_be_sent() -> None:
+async def test_refusal_is_read_if_body_cannot_be_sent() -> None:
     """Whoever refuses a large request answers and closes before the body has come through."""
     refusal = HEAD.replace(b"200 OK", b"401 Unauthorized") + b"Content-Length: 2\r\n\r\n{}"
     async with server(answering(refusal, before=False)) as url, request("POST", url, body=b"x" * LARGE) as response:
         assert (response.status, await response.read()) == (401, b"{}")
 
 
-async def test_silence_ends_at_the_limit_for_the_head() -> None:
+async def test_head_timeout() -> None:
     async with server(silent_after()) as url:
         with pytest.raises(UpstreamTimeout, match=r"no answer within 0\.05 s"):
             async with request("GET", url, head_s=0.05):
                 raise AssertionError("there is no answer")
 
 
-async def test_silence_in_the_body_ends_at_the_callers_limit() -> None:
+async def test_body_timeout_is_the_callers() -> None:
     async with server(silent_after(HEAD + b"Content-Length: 2\r\n\r\n{")) as url:
         with pytest.raises(UpstreamTimeout, match="no complete answer"):
             await fetch(url, limit_s=0.05)
@@ -202,7 +202,7 @@ async def test_silence_in_the_body_ends_at_the_callers_limit() -> None:
                 await response.read(limit_s=0.05)
 
 
-async def test_a_connection_that_is_never_accepted_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connect_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     async def never(*_: object) -> None:
         await trio.sleep_forever()
 
@@ -212,7 +212,7 @@ async def test_a_connection_that_is_never_accepted_ends_at_its_limit(monkeypatch
             raise AssertionError("there is no connection")
 
 
-async def test_an_answer_without_end_ends_at_the_size_limit() -> None:
+async def test_endless_answer_stops_at_size_limit() -> None:
     async def endless(stream: trio.SocketStream) -> None:
         await read_request(stream)
         await stream.send_all(HEAD + b"\r\n")
@@ -241,7 +241,7 @@ async def leave(url: str, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["break", "raise", "cancel"])
-async def test_leaving_an_exchange_closes_the_connection(how: str) -> None:
+async def test_leaving_exchange_closes_connection(how: str) -> None:
     """The server sees the end: that is how an engine frees the slot."""
     seen = trio.Event()
 
@@ -266,7 +266,7 @@ async def test_leaving_an_exchange_closes_the_connection(how: str) -> None:
         (OSError(-2, "Name or service not known"), "Name or service not known"),
     ],
 )
-def test_the_reason_of_a_failed_connection_is_the_systems_own(error: OSError, words: str) -> None:
+def test_failed_connection_has_the_system_error(error: OSError, words: str) -> None:
     assert connecting._reason(error) == words
     several = OSError("all attempts to connect failed")
     several.__cause__ = ExceptionGroup("attempts", [error, error])

@@ -101,7 +101,7 @@ async def ask(server: Server, connections: KeptConnections, *, body: bytes = b""
 
 
 @pytest.mark.parametrize("answer", [SHORT, CHUNKED, NOTHING])
-async def test_one_connection_serves_one_exchange_after_the_other(answer: bytes) -> None:
+async def test_connection_is_reused(answer: bytes) -> None:
     async with serving(*[answer] * 3) as server, KeptConnections() as connections:
         for _ in range(3):
             assert await ask(server, connections) == (b"" if answer is NOTHING else b"{}")
@@ -110,7 +110,7 @@ async def test_one_connection_serves_one_exchange_after_the_other(answer: bytes)
 
 
 @pytest.mark.parametrize("answer", [NOTHING, OK + b"Content-Length: 0\r\n\r\n"])
-async def test_an_answer_without_a_body_need_not_be_read(answer: bytes) -> None:
+async def test_connection_is_reused_after_empty_answer(answer: bytes) -> None:
     async with serving(answer, answer) as server, KeptConnections() as connections:
         for _ in range(2):
             async with request("POST", server.url, connections=connections):
@@ -118,7 +118,7 @@ async def test_an_answer_without_a_body_need_not_be_read(answer: bytes) -> None:
         assert server.served == [0, 0]
 
 
-async def test_without_kept_connections_each_exchange_has_its_own() -> None:
+async def test_without_pool_each_exchange_connects() -> None:
     async with serving(SHORT, SHORT) as server:
         for _ in range(2):
             await fetch(server.url, limit_s=LIMIT_S)
@@ -126,7 +126,7 @@ async def test_without_kept_connections_each_exchange_has_its_own() -> None:
         assert [head[b"connection"] for head in server.heads] == [b"close"] * 2
 
 
-async def test_two_exchanges_at_once_have_two_connections() -> None:
+async def test_concurrent_exchanges_have_own_connections() -> None:
     async with serving(SHORT, SHORT, SHORT) as server, KeptConnections() as connections:
         first = request("GET", server.url, connections=connections)
         async with first as one, request("GET", server.url, connections=connections) as two:
@@ -136,7 +136,7 @@ async def test_two_exchanges_at_once_have_two_connections() -> None:
         assert server.served[2] == 0, "the one that came back last is taken first"
 
 
-async def test_a_connection_goes_to_its_own_server_only() -> None:
+async def test_connection_is_reused_only_for_its_origin() -> None:
     async with serving(SHORT) as one, serving(SHORT) as two, KeptConnections() as connections:
         await ask(one, connections)
         await ask(two, connections)
@@ -149,7 +149,7 @@ LONG = OK + b"Content-Length: 4\r\n\r\n{}"
 
 @pytest.mark.parametrize("answer", [LONG, LONG_CHUNKED])
 @pytest.mark.parametrize("how", ["break", "raise", "cancel"])
-async def test_an_answer_that_is_left_closes_its_connection(answer: bytes, how: str) -> None:
+async def test_unread_answer_closes_connection(answer: bytes, how: str) -> None:
     """That is how a request is cancelled."""
     async with serving(answer, SHORT) as server, KeptConnections() as connections:
         with trio.CancelScope() as scope, contextlib.suppress(KeyError):
@@ -166,7 +166,7 @@ async def test_an_answer_that_is_left_closes_its_connection(answer: bytes, how: 
         assert server.served == [0, 1]
 
 
-async def test_who_waits_in_vain_for_an_answer_closes_the_connection() -> None:
+async def test_timeout_closes_connection() -> None:
     async with serving(SHORT, b"HTTP/1.1 ") as server, KeptConnections() as connections:
         await ask(server, connections)
         with pytest.raises(UpstreamTimeout):
@@ -186,7 +186,7 @@ async def test_who_waits_in_vain_for_an_answer_closes_the_connection() -> None:
         CHUNKED + b"more",
     ],
 )
-async def test_what_an_answer_forbids_is_not_done(answer: bytes) -> None:
+async def test_connection_close_is_honoured(answer: bytes) -> None:
     async with serving(answer, SHORT) as server, KeptConnections() as connections:
         await ask(server, connections)
         assert connections.idle == 0
@@ -194,7 +194,7 @@ async def test_what_an_answer_forbids_is_not_done(answer: bytes) -> None:
         assert server.served == [0, 1]
 
 
-async def test_an_unread_body_is_not_taken_for_the_next_answer() -> None:
+async def test_unread_body_is_not_the_next_answer() -> None:
     for answer in (SHORT, CHUNKED, OK + b"\r\n"):
         async with serving(answer) as server, KeptConnections() as connections:
             async with request("POST", server.url, connections=connections):
@@ -202,7 +202,7 @@ async def test_an_unread_body_is_not_taken_for_the_next_answer() -> None:
             assert connections.idle == 0
 
 
-async def test_an_idle_connection_that_the_server_closed_is_noticed() -> None:
+async def test_closed_idle_connection_is_detected() -> None:
     """Also where nothing may be asked twice: nothing was asked."""
     for how in ("end", "reset", "speak"):
         async with serving(SHORT, SHORT) as server, KeptConnections() as connections:
@@ -219,7 +219,7 @@ async def test_an_idle_connection_that_the_server_closed_is_noticed() -> None:
             assert server.served == [0, 1]
 
 
-async def test_a_connection_that_closes_under_a_request_is_asked_again_only_if_that_is_allowed() -> None:
+async def test_only_repeatable_request_is_retried() -> None:
     async with serving(SHORT, CUT, SHORT) as server, KeptConnections() as connections:
         await ask(server, connections)
         assert await ask(server, connections, repeatable=True) == b"{}"
@@ -232,7 +232,7 @@ async def test_a_connection_that_closes_under_a_request_is_asked_again_only_if_t
         assert server.served == [0, 0]
 
 
-async def test_nothing_is_asked_a_third_time_or_over_a_fresh_connection_again() -> None:
+async def test_request_is_retried_at_most_once() -> None:
     async with serving(SHORT, CUT, CUT) as server, KeptConnections() as connections:
         await ask(server, connections)
         with pytest.raises(UpstreamError, match="before the answer was complete"):
@@ -240,7 +240,7 @@ async def test_nothing_is_asked_a_third_time_or_over_a_fresh_connection_again() 
         assert server.served == [0, 0, 1]
 
 
-async def test_an_answer_that_breaks_off_is_not_asked_again() -> None:
+async def test_broken_answer_is_not_retried() -> None:
     async with serving(SHORT, Last(b"HTTP/1.1 200")) as server, KeptConnections() as connections:
         await ask(server, connections)
         with pytest.raises(UpstreamError, match="before the answer was complete"):
@@ -248,7 +248,7 @@ async def test_an_answer_that_breaks_off_is_not_asked_again() -> None:
         assert server.served == [0, 0]
 
 
-async def test_a_request_that_could_not_leave_was_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unsent_request_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection breaks between the look at it and the sending."""
     async with serving(SHORT, SHORT, SHORT) as server, KeptConnections() as connections:
         for repeatable in (True, False):
@@ -265,7 +265,7 @@ async def test_a_request_that_could_not_leave_was_not_heard(monkeypatch: pytest.
                         await ask(server, connections)
 
 
-async def test_no_more_than_the_limit_is_kept() -> None:
+async def test_idle_connections_are_limited() -> None:
     async with serving(*[SHORT] * 5) as server, KeptConnections(limit=2) as connections:
         everybody = trio.Event()
         reading = 0
@@ -287,7 +287,7 @@ async def test_no_more_than_the_limit_is_kept() -> None:
         assert sum(left.is_set() for left in server.left) == 3
 
 
-async def test_none_is_kept_longer_than_its_time(mock_clock: trio.testing.MockClock) -> None:
+async def test_idle_connection_expires(mock_clock: trio.testing.MockClock) -> None:
     async with serving(*[SHORT] * 3) as server, KeptConnections(limit_s=30) as connections:
         await ask(server, connections)
         mock_clock.jump(29)
@@ -298,7 +298,7 @@ async def test_none_is_kept_longer_than_its_time(mock_clock: trio.testing.MockCl
         await server.left[0].wait()
 
 
-async def test_one_server_that_is_asked_no_more_is_closed_while_others_are_asked(
+async def test_unused_origin_expires_during_other_requests(
     mock_clock: trio.testing.MockClock,
 ) -> None:
     async with serving(SHORT) as gone, serving(SHORT) as other, KeptConnections(limit_s=30) as connections:
@@ -309,7 +309,7 @@ async def test_one_server_that_is_asked_no_more_is_closed_while_others_are_asked
 
 
 @pytest.mark.parametrize(("told", "again"), [(b"timeout=5, max=100", True), (b"timeout=1", False), (b"nonsense", True)])
-async def test_a_server_that_says_how_long_it_waits_is_believed(
+async def test_keep_alive_timeout_is_honoured(
     told: bytes, again: bool, mock_clock: trio.testing.MockClock
 ) -> None:
     answer = OK + b"Keep-Alive: " + told + b"\r\nContent-Length: 2\r\n\r\n{}"
@@ -323,7 +323,7 @@ async def test_a_server_that_says_how_long_it_waits_is_believed(
         assert (server.served[2] == server.served[1]) == (told == b"nonsense")
 
 
-async def test_the_end_closes_what_is_idle_and_what_comes_back_later() -> None:
+async def test_aclose_closes_idle_and_later_connections() -> None:
     async with serving(SHORT, SHORT) as server:
         connections = KeptConnections()
         async with request("GET", server.url, connections=connections) as late:
@@ -335,14 +335,14 @@ async def test_the_end_closes_what_is_idle_and_what_comes_back_later() -> None:
         await server.client_left(0)
 
 
-async def test_a_get_is_repeatable() -> None:
+async def test_get_is_repeatable() -> None:
     async with serving(SHORT, CUT, SHORT) as server, KeptConnections() as connections:
         for _ in range(2):
             assert await fetch(server.url, limit_s=LIMIT_S, connections=connections) == (200, b"{}")
         assert server.served == [0, 0, 1]
 
 
-async def test_our_own_server_goes_on_after_a_streamed_answer() -> None:
+async def test_server_reuses_connection_after_stream() -> None:
     """Hot paths and Quart's: the connection survives chunked answers of both."""
     hot = HotRoutes()
 

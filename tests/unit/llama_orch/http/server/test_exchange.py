@@ -55,13 +55,13 @@ async def echo(exchange: Exchange) -> None:
     await exchange.send(200, await exchange.body(limit=10, limit_s=5))
 
 
-async def test_a_body_in_parts_is_put_together() -> None:
+async def test_body_chunks_are_joined() -> None:
     status, head, body = await Client(part(b"01234"), part(b"56789"), part(b"", False)).asks(echo)
     assert (status, body) == (200, b"0123456789")
     assert head["content-length"] == "10"
 
 
-async def test_a_body_beyond_the_limit_is_413_before_all_of_it_was_read() -> None:
+async def test_body_above_limit_is_413_before_its_end() -> None:
     client = Client(part(b"01234"), part(b"567890"), part(b"never read"))
     status, _head, body = await client.asks(echo)
     assert status == 413
@@ -69,19 +69,19 @@ async def test_a_body_beyond_the_limit_is_413_before_all_of_it_was_read() -> Non
     assert (await client.receive())["body"] == b"never read"
 
 
-async def test_a_body_that_stops_coming_is_408(autojump_clock: trio.testing.MockClock) -> None:
+async def test_stalled_body_is_408(autojump_clock: trio.testing.MockClock) -> None:
     began = trio.current_time()
     status, _head, body = await Client(part(b"01234"), then_silent=True).asks(echo)
     assert (status, trio.current_time() - began) == (408, 5.0)
     assert json.loads(body)["code"] == "INVALID_PARAMS"
 
 
-async def test_a_client_that_leaves_in_its_body_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+async def test_client_leaving_in_body_is_not_an_error(caplog: pytest.LogCaptureFixture) -> None:
     assert (await Client(part(b"0"), GONE).asks(echo))[0] == 0
     assert caplog.text == ""
 
 
-async def test_gone_returns_when_the_client_has_left() -> None:
+async def test_gone_returns_when_client_leaves() -> None:
     async def watch(exchange: Exchange) -> None:
         await exchange.body()
         await exchange.gone()
@@ -89,7 +89,7 @@ async def test_gone_returns_when_the_client_has_left() -> None:
     await Client(part(b"", False), part(b"", False), GONE).asks(watch)
 
 
-async def test_a_stream_is_sent_piece_by_piece() -> None:
+async def test_stream_is_sent_in_chunks() -> None:
     async def stream(exchange: Exchange) -> None:
         await exchange.open_stream(200, [("content-type", "text/event-stream")])
         await exchange.write(b"one")
@@ -102,7 +102,7 @@ async def test_a_stream_is_sent_piece_by_piece() -> None:
     assert "content-length" not in dict(client.sent[0]["headers"])
 
 
-async def test_a_204_has_no_content_length() -> None:
+async def test_204_has_no_content_length() -> None:
     async def nothing(exchange: Exchange) -> None:
         await exchange.send(204)
 
@@ -120,7 +120,7 @@ async def test_query_and_headers_are_read() -> None:
     assert seen == [{"verbose": "false", "empty": "", "x": "é"}, {"x-name": "é"}]
 
 
-async def test_an_api_error_becomes_the_answer_with_its_headers() -> None:
+async def test_api_error_becomes_the_answer() -> None:
     async def refuse(_exchange: Exchange) -> None:
         body = ErrorBody(code=ErrorCode.ADMISSION_REJECT, message="full", retriable=True, retry_after_ms=1500)
         raise ApiError(429, body, (("retry-after", "2"),))
@@ -135,7 +135,7 @@ async def test_an_api_error_becomes_the_answer_with_its_headers() -> None:
     }
 
 
-async def test_an_error_of_the_daemons_own_is_500_and_tells_strangers_nothing(
+async def test_internal_error_is_500_without_details(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def fail(_exchange: Exchange) -> None:
@@ -147,7 +147,7 @@ async def test_an_error_of_the_daemons_own_is_500_and_tells_strangers_nothing(
     assert "KeyError: 'secret detail'" in caplog.text
 
 
-async def test_an_error_after_the_answer_began_breaks_it_off() -> None:
+async def test_error_after_start_breaks_off_the_answer() -> None:
     async def fail(exchange: Exchange) -> None:
         await exchange.open_stream(200, [])
         await exchange.write(b"half")
@@ -159,7 +159,7 @@ async def test_an_error_after_the_answer_began_breaks_it_off() -> None:
     assert client.sent[-1]["more_body"] is True
 
 
-async def test_an_answer_whose_source_breaks_off_is_broken_off_and_no_error_of_ours(
+async def test_broken_source_breaks_off_without_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def fail(exchange: Exchange) -> None:
@@ -175,7 +175,7 @@ async def test_an_answer_whose_source_breaks_off_is_broken_off_and_no_error_of_o
 
 
 @pytest.mark.parametrize(("query", "target"), [(b"", "/h%6Ft"), (b"a=%2F&a=b", "/h%6Ft?a=%2F&a=b")])
-async def test_the_target_is_path_and_query_as_they_came(query: bytes, target: str) -> None:
+async def test_target_is_path_and_query_as_received(query: bytes, target: str) -> None:
     async def look(exchange: Exchange) -> None:
         await exchange.send(200, exchange.target.encode())
 
@@ -196,7 +196,7 @@ async def nothing(_exchange: Exchange) -> None:
         ("/pools/a/b/engine/x", None),
     ],
 )
-def test_a_pattern_may_end_with_the_rest_of_the_path(path: str, variables: dict[str, str] | None) -> None:
+def test_pattern_can_match_rest_of_path(path: str, variables: dict[str, str] | None) -> None:
     routes = HotRoutes()
     routes.add(ANY, "/pools/{id}/engine/{path...}", nothing)
     for method in ("GET", "POST", "BREW"):

@@ -60,13 +60,13 @@ def refused(
 ANYBODY = (*LOOPBACK, *STRANGERS)
 
 
-def test_health_readiness_and_meta_are_open_to_everyone() -> None:
+def test_open_paths_need_no_token() -> None:
     asked = [(access, path, peer) for access in (WITHOUT, WITH, EXCUSED) for path in OPEN for peer in ANYBODY]
     assert {refused(*case, shown) for case in asked for shown in (None, "Bearer wrong")} == {""}
 
 
 @pytest.mark.parametrize("path", CLOSED)
-def test_without_a_token_only_this_machine_is_served(path: str) -> None:
+def test_without_token_only_this_machine_is_served(path: str) -> None:
     for shown in (None, GOOD, *BAD):
         assert {refused(WITHOUT, path, peer, shown) for peer in LOOPBACK} == {""}
         assert {refused(WITHOUT, path, peer, shown) for peer in STRANGERS} == {"NON_LOOPBACK_WITHOUT_TOKEN"}
@@ -74,7 +74,7 @@ def test_without_a_token_only_this_machine_is_served(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", CLOSED)
-def test_with_a_token_every_peer_needs_it(path: str) -> None:
+def test_with_token_every_peer_needs_it(path: str) -> None:
     for peer in ANYBODY:
         assert {refused(WITH, path, peer, good) for good in (GOOD, f"bearer  {TOKEN} ")} == {""}
         assert {refused(WITH, path, peer, none) for none in (None, "")} == {"MISSING_TOKEN"}
@@ -97,13 +97,13 @@ def test_api_key_equals_a_bearer_token() -> None:
         assert refused(WITH, "/v2/tasks", peer, None, "") == "MISSING_TOKEN"
 
 
-def test_of_two_shown_tokens_one_is_enough() -> None:
+def test_one_valid_token_of_two_is_enough() -> None:
     assert refused(WITH, "/v2/tasks", "192.0.2.7", GOOD, "wrong") == ""
     assert refused(WITH, "/v2/tasks", "192.0.2.7", "Bearer wrong", TOKEN) == ""
     assert refused(WITH, "/v2/tasks", "192.0.2.7", f"Basic {TOKEN}", "wrong") == "BAD_TOKEN"
 
 
-def test_only_requests_without_proof_are_served_by_place() -> None:
+def test_only_requests_without_token_rely_on_address() -> None:
     for peer in ("127.0.0.1", "192.0.2.7"):
         assert WITHOUT.relies_on_address(Caller(peer, GOOD))
         assert not WITH.relies_on_address(Caller(peer, GOOD))
@@ -114,7 +114,7 @@ def test_only_requests_without_proof_are_served_by_place() -> None:
 
 
 @given(st.text(), st.text())
-def test_no_other_token_opens(path: str, authorization: str) -> None:
+def test_random_token_is_refused(path: str, authorization: str) -> None:
     if path in OPEN or path.startswith("/v2/meta/") or authorization.split()[1:] == [TOKEN]:
         return
     assert refused(WITH, path, "192.0.2.7", authorization) in ("MISSING_TOKEN", "BAD_TOKEN")
@@ -136,7 +136,7 @@ SECOND = "fedcba9876543210"
 BOTH = Access(Secret(TOKEN), second=Secret(SECOND))
 
 
-def test_a_second_token_is_as_good_as_the_first() -> None:
+def test_second_token_is_accepted() -> None:
     for token in (TOKEN, SECOND):
         assert refused(BOTH, "/v2/tasks", "192.0.2.7", f"Bearer {token}") == ""
         assert refused(BOTH, "/v2/tasks", "192.0.2.7", None, token) == ""
@@ -146,13 +146,13 @@ def test_a_second_token_is_as_good_as_the_first() -> None:
     assert refused(WITH, "/v2/tasks", "192.0.2.7", f"Bearer {SECOND}") == "BAD_TOKEN"
 
 
-def test_a_second_token_alone_opens_nothing() -> None:
+def test_second_token_alone_is_not_accepted() -> None:
     alone = Access(second=Secret(TOKEN))
     assert refused(alone, "/v2/tasks", "192.0.2.7", GOOD) == "NON_LOOPBACK_WITHOUT_TOKEN"
 
 
 @pytest.mark.parametrize("shown", [TOKEN, SECOND, "wrong"])
-def test_both_tokens_are_compared_whichever_is_right(shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_tokens_are_always_compared(shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
 
     def watched(given: bytes, own: bytes) -> bool:
@@ -215,7 +215,7 @@ def gate(access: Access = WITHOUT, not_ready: list[str] | None = None, web: WebP
     return Gate(create_app("test", lambda: not_ready or [], CollectorRegistry()), access, hot, web)
 
 
-async def test_a_refusal_is_json_with_the_correlation_id_in_head_and_body() -> None:
+async def test_refusal_is_json_with_correlation_id() -> None:
     status, head, body = await asked(gate(WITH), "/hot/x", {"x-correlation-id": "mine"})
     assert (status, head["www-authenticate"]) == (401, "Bearer")
     assert (body["code"], body["retriable"]) == ("MISSING_TOKEN", False)
@@ -230,7 +230,7 @@ async def test_every_answer_carries_the_correlation_id(path: str) -> None:
     assert len(made[1]["x-correlation-id"]) == 36
 
 
-async def test_an_api_key_opens_the_gate() -> None:
+async def test_api_key_is_accepted_by_gate() -> None:
     status, _head, body = await asked(gate(WITH), "/hot/x", {"x-api-key": TOKEN})
     assert (status, body) == (200, {"hello": "x"})
     assert (await asked(gate(WITH), "/hot/x", {"x-api-key": "wrong"}))[0] == 401
@@ -244,7 +244,7 @@ async def test_an_api_key_opens_the_gate() -> None:
         ("/v2/tasks", lambda body: body["code"].lower(), "x-correlation-id"),
     ],
 )
-async def test_refusals_are_in_the_shape_of_their_path_and_have_its_request_id(
+async def test_refusal_has_shape_and_request_id_of_path(
     path: str, kind: Callable[[dict[str, Any]], str], header: str
 ) -> None:
     status, head, body = await asked(gate(WITH), path, {"x-correlation-id": "mine"})
@@ -265,7 +265,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
     return lines
 
 
-async def test_a_wrong_token_is_logged_by_its_fingerprint_with_the_peers_address(
+async def test_wrong_token_is_logged_as_fingerprint_with_peer(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     wrong, other = "a-wrong-and-secret-token", "Basic dXNlcjpwYXNz"
@@ -283,7 +283,7 @@ async def test_a_wrong_token_is_logged_by_its_fingerprint_with_the_peers_address
     assert other.split()[1] not in str(lines)
 
 
-async def test_neither_a_good_token_nor_a_missing_one_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_valid_or_missing_token_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     guarded = gate(WITH)
     await asked(guarded, "/hot/x", {"authorization": GOOD})
     await asked(guarded, "/hot/x")
@@ -292,7 +292,7 @@ async def test_neither_a_good_token_nor_a_missing_one_is_logged(caplog: pytest.L
     assert told(caplog) == []
 
 
-async def test_each_peer_has_a_line_a_minute(
+async def test_each_peer_is_logged_once_a_minute(
     caplog: pytest.LogCaptureFixture, mock_clock: trio.testing.MockClock
 ) -> None:
     guarded = gate(WITH)
@@ -328,7 +328,7 @@ async def test_liveness_and_readiness() -> None:
     assert (await asked(waiting, "/ready"))[::2] == (503, {"ready": False, "reasons": ["no pool is ready"]})
 
 
-async def test_what_is_not_there_or_not_so_is_said_in_the_shape_of_all_errors() -> None:
+async def test_404_and_405_have_the_common_error_format() -> None:
     status, _head, body = await asked(gate(), "/nothing", peer=None)
     assert (status, body["code"], body["reason"]) == (404, "NOT_FOUND", "no_such_path")
     assert (body["message"], body["hint"]) == ("test has no path /nothing", "See test(8).")
@@ -373,7 +373,7 @@ async def test_absolute_target_decides_the_host(path: str) -> None:
     assert (await asked(gate(), f"http://localhost{path}", {"host": "evil.example"}, peer=LOCAL))[0] in (200, 404)
 
 
-async def test_page_is_no_matter_where_a_token_is_shown() -> None:
+async def test_page_with_token_is_served() -> None:
     shown = {"origin": EVIL, "sec-fetch-site": "cross-site", "host": "evil.example"}
     for access in (WITH, EXCUSED):
         status, head, _body = await asked(gate(access), "/hot/x", {**shown, "authorization": GOOD}, peer=LOCAL)
@@ -382,7 +382,7 @@ async def test_page_is_no_matter_where_a_token_is_shown() -> None:
     assert (await asked(gate(EXCUSED), "/hot/x", shown, peer=LOCAL))[2]["code"] == "FORBIDDEN_HOST"
 
 
-async def test_unix_socket_is_out_of_reach_of_pages() -> None:
+async def test_unix_socket_skips_page_checks() -> None:
     assert (await asked(gate(), "/hot/x", {"host": "anything", "origin": EVIL}, peer=None))[0] == 200
 
 
@@ -420,7 +420,7 @@ async def test_refused_page_is_logged_once_a_minute(caplog: pytest.LogCaptureFix
     assert EVIL in lines[0]
 
 
-async def test_head_is_judged_before_anything_else() -> None:
+async def test_head_is_checked_before_authorization() -> None:
     for access in (WITHOUT, WITH):
         assert (await asked(gate(access), "/hot/x", method="CONNECT"))[0] == 501
         assert (await asked(gate(access), "/hot/x", {"upgrade": "websocket"}))[0] == 400
@@ -428,7 +428,7 @@ async def test_head_is_judged_before_anything_else() -> None:
     assert (await asked(gate(WITH), "/v2/meta/../../hot/x", peer=LOCAL))[0] == 401
 
 
-async def test_a_websocket_is_left_alone() -> None:
+async def test_websocket_scope_is_ignored() -> None:
     async def never(*_: object) -> Any:
         raise AssertionError("nothing is read or sent")
 

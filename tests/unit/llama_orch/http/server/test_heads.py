@@ -36,13 +36,13 @@ def test_versions_other_than_1_0_and_1_1_are_505() -> None:
     assert {status(version=version) for version in ("0.9", "1.2", "2.0", "3.0", "9.9")} == {505}
 
 
-def test_methods_that_no_path_has_are_501() -> None:
+def test_unknown_method_is_501() -> None:
     assert {status(method=method) for method in ("GET", "HEAD", "POST", "DELETE", "OPTIONS", "TRACE")} == {0}
     assert {status(method=method) for method in ("CONNECT", "get", "PRI", "BREW", "X" * 100)} == {501}
 
 
 @pytest.mark.parametrize("name", ["authorization", "x-api-key", "origin", "host", "sec-fetch-site"])
-def test_headers_that_decide_may_come_once(name: str) -> None:
+def test_repeated_deciding_header_is_refused(name: str) -> None:
     once = (name.encode(), b"x")
     assert status(once, host=name != "host") == 0
     assert status(once, once, host=name != "host") == 400
@@ -92,7 +92,7 @@ def test_size_and_number_of_headers_are_bounded() -> None:
         ("https://localhost", "/"),
     ],
 )
-def test_target_is_routed_in_one_form(raw: str, path: str) -> None:
+def test_target_is_normalized(raw: str, path: str) -> None:
     found = target(raw.encode())
     assert isinstance(found, Target)
     assert found.path == path

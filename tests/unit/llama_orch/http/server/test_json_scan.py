@@ -38,7 +38,7 @@ def measured(document: Any) -> tuple[int, int]:
 
 
 @given(document=DOCUMENTS, ascii_only=st.booleans(), cuts=st.lists(st.integers(0, 200)))
-def test_counts_are_exact_wherever_it_is_cut(document: Any, ascii_only: bool, cuts: list[int]) -> None:
+def test_counts_are_independent_of_slicing(document: Any, ascii_only: bool, cuts: list[int]) -> None:
     body = json.dumps(document, ensure_ascii=ascii_only).encode()
     values, nodes = measured(document)
     scanned(body, cuts, values, nodes)
@@ -57,7 +57,7 @@ def test_counts_are_exact_wherever_it_is_cut(document: Any, ascii_only: bool, cu
         (b"[" + b"1" * DIGIT_LIMIT, "digits"),
     ],
 )
-def test_what_is_too_much_is_refused_by_name(body: bytes, words: str) -> None:
+def test_exceeded_limit_is_named(body: bytes, words: str) -> None:
     with pytest.raises(ApiError, match=words) as refused:
         scanned(body, [], values=10, nodes=8)
     assert refused.value.status == 400
@@ -75,7 +75,7 @@ def test_what_is_too_much_is_refused_by_name(body: bytes, words: str) -> None:
         (b" " * 500, False),
     ],
 )
-def test_only_plain_ascii_may_be_longer_than_text(body: bytes, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_ascii_is_exempt_from_text_limit(body: bytes, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_scan, "TEXT_LIMIT", 200)
     for cuts in ([], [*range(0, len(body), 7)], [*range(len(body))]):
         if fits:

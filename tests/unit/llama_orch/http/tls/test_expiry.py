@@ -53,7 +53,7 @@ def of_file(path: Path | None) -> bytes:
 
 
 @pytest.mark.parametrize("days", LIFETIMES)
-def test_the_end_of_a_certificate_is_what_openssl_says(days: int, ca: Authority, tmp_path: Path) -> None:
+def test_expiry_matches_openssl(days: int, ca: Authority, tmp_path: Path) -> None:
     own = replace(ca, directory=ca.directory).signed(f"for-{days}-days", days=days)
     other = authority(tmp_path, "authority", days=days)
     for path in (own.cert, other.certificate):
@@ -61,13 +61,13 @@ def test_the_end_of_a_certificate_is_what_openssl_says(days: int, ca: Authority,
         assert ends_at(of_file(path)) == end_by_openssl(path)
 
 
-def test_cas_of_the_system_end_when_ssl_says_so() -> None:
+def test_expiry_of_system_cas_matches_ssl() -> None:
     context = ssl.create_default_context()
     for der, known in zip(context.get_ca_certs(binary_form=True), context.get_ca_certs(), strict=True):
         assert ends_at(der).timestamp() == ssl.cert_time_to_seconds(str(known["notAfter"]))
 
 
-def test_words_around_a_certificate_and_openssls_other_headings_are_borne(ca: Authority, tmp_path: Path) -> None:
+def test_text_and_other_pem_headers_are_accepted(ca: Authority, tmp_path: Path) -> None:
     trusted = tmp_path / "trusted.pem"
     command = ["openssl", "x509", "-in", str(ca.certificate), "-addtrust", "serverAuth", "-trustout", "-text"]
     trusted.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
@@ -86,12 +86,12 @@ ELEMENTS = st.recursive(
 
 
 @given(ELEMENTS)
-def test_what_is_no_certificate_is_refused(data: bytes) -> None:
+def test_non_certificate_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         ends_at(data)
 
 
-def test_a_certificate_that_is_cut_off_or_damaged_never_does_more_than_be_refused(ca: Authority) -> None:
+def test_damaged_certificate_raises_only_value_error(ca: Authority) -> None:
     whole = of_file(ca.certificate)
     for length in range(0, len(whole), 7):
         with pytest.raises(ValueError, match="not a certificate"):
@@ -106,14 +106,14 @@ SPANS = st.timedeltas(timedelta(0), timedelta(days=10_000))
 
 
 @given(TIMES, SPANS)
-def test_a_certificate_is_good_until_its_last_second_and_told_of_thirty_days_before(ends, span):
+def test_validity_boundaries(ends, span):
     assert validity(ends, ends + span) is (Validity.ENDED if span else Validity.ENDING)
     expected = Validity.ENDING if span <= NOTICE else Validity.GOOD
     assert validity(ends, ends - span) is expected
 
 
 @given(TIMES, SPANS)
-def test_the_words_say_the_date_and_the_whole_days_that_are_left_or_gone(ends, span):
+def test_description_has_date_and_days(ends, span):
     left, gone = describe_end(ends, ends - span), describe_end(ends, ends + span)
     days = "less than a day" if span < timedelta(days=1) else f"{span.days} day{'s' * (span.days != 1)}"
     assert left == f"ends on {ends:%Y-%m-%d %H:%M} UTC, in {days}"
@@ -122,7 +122,7 @@ def test_the_words_say_the_date_and_the_whole_days_that_are_left_or_gone(ends, s
 
 
 @given(st.lists(TIMES, max_size=4), TIMES)
-def test_there_is_a_line_for_each_file_that_must_be_renewed_and_none_for_another(ends, now):
+def test_only_expiring_files_are_reported(ends, now):
     found = [ExpiringCertificate(CERT_FILE, Path(f"/{number}"), 1, end) for number, end in enumerate(ends)]
     told_of = {str(fields["path"]): event for event, fields in warnings(found, now)}
     assert told_of == {
@@ -132,7 +132,7 @@ def test_there_is_a_line_for_each_file_that_must_be_renewed_and_none_for_another
     }
 
 
-def test_of_a_file_with_several_certificates_the_first_to_end_counts(ca: Authority, tmp_path: Path) -> None:
+def test_first_expiring_certificate_of_file_is_used(ca: Authority, tmp_path: Path) -> None:
     short = ca.signed("short", days=3)
     assert short.cert
     chain = tmp_path / "chain.pem"
@@ -143,7 +143,7 @@ def test_of_a_file_with_several_certificates_the_first_to_end_counts(ca: Authori
     ]
 
 
-def test_of_files_that_are_not_there_or_hold_something_else_nothing_is_told(tmp_path: Path) -> None:
+def test_missing_or_other_files_are_skipped(tmp_path: Path) -> None:
     odd = tmp_path / "odd.pem"
     odd.write_bytes(b"-----BEGIN CERTIFICATE-----\n\xff\xff\n-----END CERTIFICATE-----\n")
     assert first_to_expire(TlsFiles()) == first_to_expire(TlsFiles(cert=tmp_path / "none", ca=odd)) == []
@@ -158,7 +158,7 @@ def written(caplog: pytest.LogCaptureFixture) -> Iterator[list[tuple[str, str]]]
     found += [(record.levelname, record.getMessage()) for record in caplog.records]
 
 
-async def test_a_daemon_warns_at_once_and_once_a_day_and_louder_when_it_is_over(
+async def test_daemon_warns_at_start_and_daily(
     ca: Authority, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = replace(ca.signed("daemon", days=31), ca=None)
@@ -170,7 +170,7 @@ async def test_a_daemon_warns_at_once_and_once_a_day_and_louder_when_it_is_over(
     assert lines[-1][1].endswith("2 days ago")
 
 
-async def test_without_certificates_nothing_waits_and_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
+async def test_without_certificates_the_loop_ends(caplog: pytest.LogCaptureFixture) -> None:
     with written(caplog) as lines, trio.fail_after(5):
         await keep_warning(first_to_expire(TlsFiles()))
     assert lines == []

@@ -177,7 +177,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if getattr(r, "event", None) is HANDSHAKE_FAILED]
 
 
-async def test_hot_paths_and_others_are_served_over_one_connection(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+async def test_hot_and_other_paths_share_a_connection(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
     ports = set()
     async with served(Tls.of(one_sided)) as site, KeptConnections() as connections:
         site.may_end.set()
@@ -196,13 +196,13 @@ async def test_hot_paths_and_others_are_served_over_one_connection(one_sided: Tl
     assert len(ports) == 1
 
 
-async def test_what_is_not_served_over_tls_is_said_to_be_so() -> None:
+async def test_plain_server_reports_http_scheme() -> None:
     async with served(CLEAR) as site:
         assert await health(site, None) == 200
         assert site.schemes == ["http"]
 
 
-async def test_many_at_once_get_their_own_answers(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+async def test_concurrent_clients_get_their_own_answers(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
     async with served(Tls.of(one_sided)) as site, KeptConnections() as connections:
 
         async def ask(number: int) -> None:
@@ -217,7 +217,7 @@ async def test_many_at_once_get_their_own_answers(one_sided: TlsFiles, asking: s
                 nursery.start_soon(ask, number)
 
 
-async def test_a_server_of_an_unknown_ca_is_not_asked(
+async def test_server_with_unknown_ca_is_refused(
     one_sided: TlsFiles, stranger: TlsFiles, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with served(Tls.of(one_sided)) as site:
@@ -227,14 +227,14 @@ async def test_a_server_of_an_unknown_ca_is_not_asked(
         assert site.schemes == []
 
 
-async def test_a_server_under_another_name_is_not_asked(ca: Authority, asking: ssl.SSLContext) -> None:
+async def test_server_with_other_name_is_refused(ca: Authority, asking: ssl.SSLContext) -> None:
     elsewhere = replace(ca.signed("elsewhere", "DNS:elsewhere.example,IP:192.0.2.1"), ca=None)
     async with served(Tls.of(elsewhere)) as site:
         with pytest.raises(Unreachable, match=r"its certificate was not accepted: IP address mismatch.*127\.0\.0\.1"):
             await health(site, asking)
 
 
-async def test_with_a_ca_only_its_clients_are_served(
+async def test_mutual_tls_serves_only_clients_of_the_ca(
     mutual: TlsFiles, stranger: TlsFiles, asking: ssl.SSLContext, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with served(Tls.of(mutual)) as site:
@@ -247,7 +247,7 @@ async def test_with_a_ca_only_its_clients_are_served(
     assert told(caplog) == ["TLS handshake with 127.0.0.1 failed: the client sent no certificate"]
 
 
-async def test_each_peer_that_fails_has_a_line_a_minute(
+async def test_failed_handshake_is_logged_once_a_minute(
     mutual: TlsFiles, stranger: TlsFiles, caplog: pytest.LogCaptureFixture, mock_clock: trio.testing.MockClock
 ) -> None:
     async with served(Tls.of(mutual)) as site:
@@ -264,7 +264,7 @@ async def test_each_peer_that_fails_has_a_line_a_minute(
         assert len(told(caplog)) == 2
 
 
-async def test_plain_http_is_not_served_where_tls_is(
+async def test_plain_http_to_tls_port_is_refused(
     one_sided: TlsFiles, asking: ssl.SSLContext, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with served(Tls.of(one_sided)) as site:
@@ -276,7 +276,7 @@ async def test_plain_http_is_not_served_where_tls_is(
 
 
 @pytest.mark.parametrize("noise", [b"\x16\x03\x01\x02\x00\x01" + b"\xff" * 600, b"\x00" * 5000, b"\x16", b""])
-async def test_noise_ends_its_own_connection_only(noise: bytes, one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+async def test_noise_ends_only_its_connection(noise: bytes, one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
     async with served(Tls.of(one_sided)) as site:
         async with await trio.open_tcp_stream(*site.address) as stream:
             await stream.send_all(noise)
@@ -290,14 +290,14 @@ async def test_noise_ends_its_own_connection_only(noise: bytes, one_sided: TlsFi
         assert await health(site, asking) == 200
 
 
-async def test_tls_is_not_spoken_with_a_server_of_plain_http(asking: ssl.SSLContext) -> None:
+async def test_tls_to_plain_http_server_fails(asking: ssl.SSLContext) -> None:
     async with served(CLEAR) as site:
         with pytest.raises(Unreachable, match="TLS handshake with 127"):
             await fetch(site.url.replace("http", "https"), limit_s=LIMIT_S, tls=asking)
         assert await health(site, None) == 200
 
 
-async def test_who_never_shakes_hands_holds_nobody_up_and_is_dropped(
+async def test_stalled_handshake_times_out(
     one_sided: TlsFiles,
     asking: ssl.SSLContext,
     mock_clock: trio.testing.MockClock,
@@ -311,7 +311,7 @@ async def test_who_never_shakes_hands_holds_nobody_up_and_is_dropped(
     assert told(caplog) == ["TLS handshake with 127.0.0.1 failed: the handshake timed out"]
 
 
-async def test_who_never_shakes_hands_does_not_hold_up_a_stop(
+async def test_stalled_handshake_does_not_delay_shutdown(
     one_sided: TlsFiles, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(handshakes, "LIMIT_S", math.inf)
@@ -326,7 +326,7 @@ async def test_who_never_shakes_hands_does_not_hold_up_a_stop(
     assert told(caplog) == []
 
 
-async def test_a_server_that_never_shakes_hands_is_given_up(asking: ssl.SSLContext) -> None:
+async def test_stalled_server_handshake_times_out(asking: ssl.SSLContext) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(Unreachable, match=r"within 0\.05 s"):
@@ -335,7 +335,7 @@ async def test_a_server_that_never_shakes_hands_is_given_up(asking: ssl.SSLConte
 
 
 @pytest.mark.parametrize("path", [HOT, COOL])
-async def test_leaving_is_noticed_at_once(path: str, one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+async def test_client_leaving_is_noticed(path: str, one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
     async with served(Tls.of(one_sided)) as site:
         async with request("GET", site.url + path, tls=asking) as response:
             assert await anext(response.chunks()) == b"begun"
@@ -344,7 +344,7 @@ async def test_leaving_is_noticed_at_once(path: str, one_sided: TlsFiles, asking
             await site.left.wait()
 
 
-async def test_a_handler_can_cut_off_a_client_that_reads_nothing(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+async def test_handler_can_abort_stalled_client(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
     async with served(Tls.of(one_sided)) as site, request("GET", site.url + "/cut", tls=asking) as response:
         await trio.testing.wait_all_tasks_blocked(0.05)
         with trio.fail_after(LIMIT_S):
@@ -355,7 +355,7 @@ async def test_a_handler_can_cut_off_a_client_that_reads_nothing(one_sided: TlsF
 
 
 @pytest.mark.parametrize("path", [HOT, COOL])
-async def test_a_stop_lets_a_stream_come_to_its_end(path: str, one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+async def test_shutdown_lets_stream_finish(path: str, one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
     async with served(Tls.of(one_sided)) as site, request("GET", site.url + path, tls=asking) as response:
         chunks = response.chunks()
         assert await anext(chunks) == b"begun"
@@ -369,7 +369,7 @@ async def test_a_stop_lets_a_stream_come_to_its_end(path: str, one_sided: TlsFil
 
 
 @pytest.mark.parametrize("path", [HOT, COOL, "/flood"])
-async def test_a_stop_ends_what_does_not_end_by_itself(path: str, one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+async def test_shutdown_ends_endless_stream(path: str, one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
     async with (
         served(Tls.of(one_sided), drain_s=0.05) as site,
         request("GET", site.url + path, tls=asking) as response,
@@ -382,7 +382,7 @@ async def test_a_stop_ends_what_does_not_end_by_itself(path: str, one_sided: Tls
             await response.read(math.inf)  # type: ignore[arg-type]
 
 
-async def test_a_client_that_reads_nothing_is_dropped(
+async def test_stalled_client_is_dropped(
     one_sided: TlsFiles, asking: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hot_server, "SEND_LIMIT_S", 0.05)
@@ -399,7 +399,7 @@ async def read_slowly(chunks: AsyncIterator[bytes]) -> None:
         await trio.sleep(0.2)
 
 
-async def test_ends_of_connections_are_told_apart_from_answers(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+async def test_connection_close_after_whole_answer(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
     """Who asks for the end of the connection has the whole answer, and then the end."""
     async with served(Tls.of(one_sided)) as site:
         for path in ("/hot/echo", "/cool/echo"):
@@ -409,14 +409,14 @@ async def test_ends_of_connections_are_told_apart_from_answers(one_sided: TlsFil
                     assert await response._stream.receive_some() == b""
 
 
-def test_tls_is_of_this_century(mutual: TlsFiles) -> None:
+def test_old_tls_versions_are_refused(mutual: TlsFiles) -> None:
     tls = Tls.of(mutual)
     for context in (tls.server, tls.client):
         assert context
         assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
 
 
-async def test_http_1_1_is_what_is_agreed_upon(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+async def test_alpn_is_http_1_1(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
     greedy = ssl.create_default_context(cafile=asking_ca(one_sided))
     greedy.set_alpn_protocols(["h2", "http/1.1"])
     async with served(Tls.of(one_sided)) as site:
