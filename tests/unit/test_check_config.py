@@ -1,4 +1,4 @@
-"""--check-config of all three daemons as processes: what is in force, where it is from, and status 0 or 78."""
+"""--check-config of the three daemons as processes."""
 
 import os
 import pwd
@@ -25,7 +25,7 @@ EVERY_DAEMON = pytest.mark.parametrize("daemon", DAEMONS)
 def check(
     daemon: str, directory: Path, given: dict[str, str], stdout: int = subprocess.PIPE
 ) -> subprocess.CompletedProcess[str]:
-    """The daemon's whole run with nothing but `given` in its environment and what Python needs."""
+    """Run --check-config with `given` in a minimal environment."""
     paths = os.pathsep.join((str(ROOT / "daemons"), *filter(None, sys.path)))
     base = {"PATH": os.environ["PATH"], "PYTHONPATH": paths, "LANG": "C.UTF-8", "HOME": str(directory)}
     return subprocess.run(
@@ -41,7 +41,7 @@ def check(
 
 
 def shown(daemon: str, directory: Path, given: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """Value and source by variable; the daemon must be content and have no notice."""
+    """Return value and source by variable. Checks that the daemon succeeds without a notice."""
     done = check(daemon, directory, given)
     assert (done.returncode, done.stderr) == (0, "")
     lines = [LINE.fullmatch(line) for line in done.stdout.splitlines()]

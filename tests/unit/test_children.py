@@ -1,4 +1,4 @@
-"""Child processes are found whatever the threads of this process do meanwhile."""
+"""Finding child processes."""
 
 import subprocess
 import threading

@@ -1,4 +1,4 @@
-"""What is heard on the tests' own connections."""
+"""The receive function of the tests."""
 
 import pytest
 import trio

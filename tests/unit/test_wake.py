@@ -1,4 +1,4 @@
-"""wake.py, as the -handoff services run it: one request over the daemon's Unix socket, and a status that tells."""
+"""wake.py as the -handoff services run it."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def read_by_peer(connection: socket) -> None:
-    """Return once the peer has read all that was sent, so that pieces arrive as pieces."""
+    """Wait until the peer has read all sent bytes, so that it receives separate chunks."""
     deadline = time.monotonic() + 30
     while int.from_bytes(ioctl(connection, termios.TIOCOUTQ, bytes(4)), sys.byteorder):
         assert time.monotonic() < deadline, "nobody reads"
@@ -34,7 +34,7 @@ def read_by_peer(connection: socket) -> None:
 
 @contextmanager
 def daemon(path: Path, *answer: bytes) -> Iterator[list[bytes]]:
-    """Accepts one connection at `path` and sends `answer` in these pieces; gives what it was asked."""
+    """Accept one connection at `path` and send the chunks of `answer`; yield the request."""
     asked: list[bytes] = []
 
     def serve() -> None:
@@ -66,7 +66,7 @@ def test_wake_requests_one_scan(tmp_path: Path) -> None:
 
 
 def test_wake_reads_only_the_status_line(tmp_path: Path) -> None:
-    """The connection stays open in the daemon's hands: its servers do not all honour Connection: close."""
+    """The daemon keeps the connection open, since not all servers honour Connection: close."""
     path = tmp_path / "d.sock"
     with socket(AF_UNIX) as listener:
         listener.bind(str(path))
@@ -112,7 +112,7 @@ def test_wake_requires_one_argument() -> None:
 
 
 def test_wake_imports_only_the_standard_library() -> None:
-    """Run with -IS from another directory, it cannot see the project's packages at all."""
+    """With -IS and in another directory it cannot import the project."""
     loaded = subprocess.run(
         [sys.executable, "-IS", "-X", "importtime", SCRIPT, "a", "b"], capture_output=True, text=True, check=False
     ).stderr

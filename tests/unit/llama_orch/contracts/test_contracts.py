@@ -1,4 +1,4 @@
-"""What crosses a boundary: loopback only, unknown fields by name, and answers that an older reader still reads."""
+"""Contract models: loopback URLs, unknown fields, ranges, and compatibility with older readers."""
 
 import ipaddress
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""A file appears whole, with its mode, and a failed write leaves nothing behind."""
+"""Atomic replacement of files."""
 
 import os
 from pathlib import Path

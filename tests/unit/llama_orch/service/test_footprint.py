@@ -1,4 +1,4 @@
-"""What a daemon does not load it does not keep in memory."""
+"""Modules that daemons must not load, to save memory."""
 
 import subprocess
 import sys

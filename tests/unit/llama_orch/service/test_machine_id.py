@@ -1,4 +1,4 @@
-"""The machine's id for the queen is systemd's own derivation, and the machine's id itself is never shown."""
+"""The derived machine id matches systemd's, and the machine id itself is not revealed."""
 
 import shutil
 import subprocess

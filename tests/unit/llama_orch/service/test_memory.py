@@ -1,4 +1,4 @@
-"""Memory that is free is the system's again."""
+"""Returning free memory to the system, and garbage collection."""
 
 import gc
 import weakref
@@ -20,7 +20,7 @@ def resident_kib() -> int:
 
 
 def test_freed_memory_is_returned() -> None:
-    # small blocks of more than 512 bytes come from malloc, which keeps what is freed below a block that is used
+    # blocks above 512 bytes come from malloc, which keeps free memory below a block in use
     blocks: list[bytearray | None] = [bytearray(1000) for _ in range(MANY)]
     last = blocks[-1]
     blocks.clear()
@@ -33,7 +33,7 @@ def test_freed_memory_is_returned() -> None:
 
 
 class Ring:
-    """Refers to itself, so that only a look for garbage finds it."""
+    """A reference cycle, which only the garbage collector frees."""
 
     def __init__(self) -> None:
         self.itself = self
@@ -41,7 +41,7 @@ class Ring:
 
 @pytest.fixture
 def no_looks() -> Iterator[None]:
-    """Python does not look for garbage of its own accord."""
+    """Disable automatic garbage collection."""
     gc.disable()
     yield
     gc.enable()

@@ -1,4 +1,4 @@
-"""What the service manager is told, over a real datagram socket, and when its watchdog is fed."""
+"""Notifications over a real datagram socket, and the watchdog."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ from llama_orch.service.watchdog import Pulse, Watchdog
 
 @pytest.fixture
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """The manager's end of NOTIFY_SOCKET."""
+    """The receiving end of NOTIFY_SOCKET."""
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(path)
@@ -47,7 +47,7 @@ def test_messages_match_sd_notify(manager: socket.socket, monkeypatch: pytest.Mo
     assert heard(manager) == "EXTEND_TIMEOUT_USEC=2500000"
     notifier.watchdog()
     assert heard(manager) == "WATCHDOG=1"
-    if library == "sdnotify":  # it keeps its socket for the life of the process
+    if library == "sdnotify":  # sdnotify never closes its socket
         notifier._deliver.__self__.socket.close()  # type: ignore[attr-defined]
 
 
@@ -85,7 +85,7 @@ def test_watchdog_limit_matches_sd_watchdog_enabled(environ: dict[str, str], sec
 
 
 class Manager:
-    """Counts the pings, as the manager's watchdog of 9 seconds would."""
+    """Counts the pings for a watchdog of 9 seconds."""
 
     def __init__(self) -> None:
         self.pings: list[float] = []

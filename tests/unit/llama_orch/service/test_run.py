@@ -1,4 +1,4 @@
-"""A daemon as a process: its command line, its refusals, its signals and its exit statuses."""
+"""A daemon as a process: command line, refusals, signals and exit statuses."""
 
 import json
 import os
@@ -20,12 +20,12 @@ LIMIT_S = 30
 
 
 def environment(given: dict[str, str]) -> dict[str, str]:
-    """Nothing of the test's own environment but what Python needs."""
+    """Return a minimal environment for Python."""
     return {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "LANG": "C.UTF-8", **given}
 
 
 def ended(*arguments: str, behaviour: str = "runs", **given: str) -> subprocess.CompletedProcess[str]:
-    """The daemon's whole run."""
+    """Run the daemon to its end."""
     return subprocess.run(
         [sys.executable, "-m", MODULE, behaviour, *arguments],
         env=environment(given),
@@ -38,7 +38,7 @@ def ended(*arguments: str, behaviour: str = "runs", **given: str) -> subprocess.
 
 @contextmanager
 def running(behaviour: str = "runs", **given: str) -> Iterator[subprocess.Popen[str]]:
-    """The daemon, ready."""
+    """Run the daemon and wait until it is ready."""
     process = subprocess.Popen(
         [sys.executable, "-m", MODULE, behaviour],
         env=environment(given),
@@ -79,7 +79,7 @@ def test_problems_are_json_records_in_json_format() -> None:
 
 
 def test_problems_are_journal_errors_under_journal(tmp_path: Path) -> None:
-    """Standard error is the journal where JOURNAL_STREAM names it; here without systemd-python, so with prefixes."""
+    """JOURNAL_STREAM names standard error; without systemd-python the records have prefixes."""
     (tmp_path / "systemd.py").write_text("raise ImportError\n")
     with (tmp_path / "journal").open("w+") as journal:
         there = os.fstat(journal.fileno())
@@ -154,7 +154,7 @@ def test_version_help_and_usage_error_statuses() -> None:
 
 
 def into(place: str, *arguments: str, **given: str) -> tuple[int, str]:
-    """Exit status and standard error of the daemon whose standard output is `place`."""
+    """Run the daemon with standard output to `place`; return exit status and standard error."""
     with open(place, "w") as out:
         ended = subprocess.run(
             [sys.executable, "-m", MODULE, "runs", *arguments],

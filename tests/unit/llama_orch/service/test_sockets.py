@@ -1,4 +1,4 @@
-"""Listening sockets: those that systemd passes, by name, and those that a daemon has to bind."""
+"""Listening sockets: inherited from systemd, or bound by the daemon."""
 
 import os
 import socket
@@ -27,7 +27,7 @@ IP_FREEBIND, IPV6_FREEBIND = 15, 78  # not in the socket module of Python 3.11
 
 @pytest.fixture
 def opened() -> Iterator[ExitStack]:
-    """Closes what a test opens."""
+    """Close the sockets of a test."""
     with ExitStack() as stack:
         yield stack
 
@@ -38,7 +38,7 @@ def service(environ: dict[str, str] | None = None) -> Service:
 
 
 def passed(names: str, count: int, pid: int) -> str:
-    """What a process sees that systemd has passed `count` sockets to; run apart, for descriptors 3 and up are its."""
+    """Return what a separate process sees that inherits `count` sockets as descriptors 3 and up."""
     code = (
         "import os, socket\n"
         "from llama_orch.service.sockets import inherited_fds\n"
@@ -120,7 +120,7 @@ def test_sockets_that_listen_elsewhere_disagree(opened: ExitStack) -> None:
 
 @pytest.fixture
 def inherited(opened: ExitStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> socket.socket:
-    """A socket that systemd has passed as `api` and as `metrics`; unit files are looked for below `tmp_path`."""
+    """A socket inherited as `api` and as `metrics`; unit files are searched below `tmp_path`."""
     (sock,) = bind(LOOPBACK, "x", "y")
     opened.enter_context(sock)
     monkeypatch.setattr(listeners, "inherited_fds", lambda *_: {name: [sock.fileno()] for name in ("api", "metrics")})

@@ -1,4 +1,4 @@
-"""The environment files that the packages ship: every variable once, and what is in force is what was decided."""
+"""The generated environment files."""
 
 import re
 
@@ -43,7 +43,7 @@ PARTNERS = {
     "LLORCH_TLS_CERT_FILE": {"LLORCH_TLS_KEY_FILE": "/tls.key"},
     "LLORCH_TLS_KEY_FILE": {"LLORCH_TLS_CERT_FILE": "/tls.pem"},
 }
-"""What is not to be set alone."""
+"""Variables that are invalid alone."""
 
 
 def test_shipped_file_and_all_examples_are_valid(daemon: str) -> None:

@@ -1,4 +1,4 @@
-"""Settings beyond the letter of the reference (tests/unit/reference): forms, combinations, every problem at once."""
+"""Settings beyond the reference (tests/unit/reference): formats, combinations, reports of all problems."""
 
 import pytest
 from hypothesis import given
@@ -25,13 +25,12 @@ RANGES = [entry for entry in entries() if entry.range]
 
 
 def value_of(settings: Settings, env: str) -> object:
-    """The value of the variable `env`."""
     name = next(name for name, var in settings.variables().items() if var.env == env)
     return getattr(settings, name)
 
 
 def problems(settings: type[Settings], environ: dict[str, str]) -> dict[str, Problem]:
-    """The problems of `environ`, by variable."""
+    """Return the problems of `environ` by variable."""
     with pytest.raises(ConfigurationError) as caught:
         settings.load(environ)
     return {problem.variable: problem for problem in caught.value.problems}
@@ -143,9 +142,7 @@ def test_invalid_address_is_refused(text: str) -> None:
         (CLOUD_QUEEN | {"ORCHESTRATORD_BIND_ADDR": "h:81"}, "h:81", "ORCHESTRATORD_BIND_ADDR"),
     ],
 )
-def test_queen_address_by_profile_and_variable(
-    environ: dict[str, str], address: str, variable: str
-) -> None:
+def test_queen_address_by_profile_and_variable(environ: dict[str, str], address: str, variable: str) -> None:
     settings = QueenSettings.load(environ)
     assert (str(settings.address), settings.address_variable) == (address, variable)
 

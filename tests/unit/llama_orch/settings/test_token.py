@@ -1,4 +1,4 @@
-"""The token: found in three places in order, checked, and never shown but as its fingerprint."""
+"""The token: three sources in order, validation, and display as a fingerprint only."""
 
 import hashlib
 import pickle
@@ -17,7 +17,6 @@ VARIABLE, FILE, CREDENTIAL = "variable-0123456789", "file-0123456789abc", "crede
 
 @pytest.fixture
 def sources(tmp_path: Path) -> dict[str, str]:
-    """An environment with all three sources."""
     (tmp_path / "api-token").write_text(f"{CREDENTIAL}\n")
     (tmp_path / "token").write_text(f"{FILE}\n")
     return {
@@ -28,7 +27,7 @@ def sources(tmp_path: Path) -> dict[str, str]:
 
 
 def loaded(environ: dict[str, str]) -> tuple[str | None, str]:
-    """The token in force, and where it is said to come from."""
+    """Return the effective token and its source."""
     settings = QueenSettings.load(environ)
     source = next(source for env, _value, source in settings.effective(environ) if env == "LLORCH_API_TOKEN")
     return settings.token.get_secret_value() if settings.token else None, source

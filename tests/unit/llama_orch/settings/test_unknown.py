@@ -1,4 +1,4 @@
-"""A variable that nobody knows is noticed with what may be meant; one of another daemon of the suite is not."""
+"""Detection of unknown variables."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Whatever lies in the directory, a look raises nothing, finds the good file beside it, and clears the rest away."""
+"""Property tests: with any directory contents a scan raises nothing and finds the valid file."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def test_any_kinds_of_entries(kinds: list[str]) -> None:
 
 
 def settle(spool: Path, odd: Path, good: Path) -> None:
-    """Look, move the bad aside, look again: the good is there both times, and no bad one the second time."""
+    """Scan, reject the bad files, scan again: the valid file is found twice, bad files only the first time."""
     before = good.read_bytes()
     first = look(spool)
     assert good.name in {item.identity.name for item in first if isinstance(item, Found)}

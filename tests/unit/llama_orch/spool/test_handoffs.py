@@ -1,4 +1,4 @@
-"""One look at a handoff directory: the good is found, the bad is named, nothing is followed or believed."""
+"""One scan of a handoff directory."""
 
 import json
 import os
@@ -107,7 +107,7 @@ def test_link_or_file_is_not_a_spool_directory(tmp_path: Path, kind: str) -> Non
 
 @contextmanager
 def no_more_descriptors() -> Iterator[None]:
-    """Let this process open no further file."""
+    """Exhaust the file descriptors of this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     spare = os.open("/dev/null", os.O_RDONLY)
     os.close(spare)

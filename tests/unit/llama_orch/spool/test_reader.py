@@ -1,4 +1,4 @@
-"""A reader's memory: each file once, each bad one reported once, trouble with the directory said once."""
+"""SpoolReader returns each file once and reports each problem once."""
 
 import logging
 import os
@@ -70,9 +70,7 @@ async def test_passive_reader_leaves_bad_files(tmp_path: Path, caplog: pytest.Lo
     assert not caplog.records
 
 
-async def test_immovable_bad_file_is_reported_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_immovable_bad_file_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "rejected").write_text("in the way")
     (tmp_path / "bad.json").write_text("[]")
     reader = intake(tmp_path)

@@ -1,4 +1,4 @@
-"""Taking files out: only the very file that was looked at, nothing followed, the reason beside what is moved."""
+"""Deleting and rejecting files."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 @contextmanager
 def no_room() -> Iterator[None]:
-    """Files can be made, and nothing can be written to them: so it is where a disk is full."""
+    """Simulate a full disk: files can be created but not written."""
     soft, hard = getrlimit(RLIMIT_FSIZE)
     setrlimit(RLIMIT_FSIZE, (0, hard))
     try:

@@ -1,4 +1,4 @@
-"""Waking up: every change of a document rings, whatever becomes of the directory, and nothing rings for nothing."""
+"""Notifications of changes in a directory."""
 
 import shutil
 from collections.abc import AsyncIterator, Callable
@@ -20,7 +20,7 @@ NEVER_S = 3600.0
 
 @asynccontextmanager
 async def watched(directory: Path, interval_s: float = NEVER_S) -> AsyncIterator[Bell]:
-    """A bell that is rung for `directory` while the block lasts."""
+    """Watch `directory` during the block; yield the bell."""
     bell = Bell()
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(watch, directory, bell.ring, interval_s=interval_s))
@@ -33,7 +33,7 @@ async def heard(bell: Bell) -> bool:
 
 
 async def silent(bell: Bell) -> bool:
-    """Whether nothing has rung once everything that was due has run."""
+    """Return whether the bell has not rung after all tasks have run."""
     await trio.testing.wait_all_tasks_blocked(0.02)
     return not await bell.wait(0)
 

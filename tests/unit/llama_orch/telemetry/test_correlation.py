@@ -1,4 +1,4 @@
-"""Correlation ids: a client's own where it is a plain token, a fresh one otherwise, and never a header's end."""
+"""Correlation ids of clients and generated ones."""
 
 import re
 import uuid

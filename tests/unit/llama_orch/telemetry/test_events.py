@@ -1,4 +1,4 @@
-"""The catalogue of events: unique ids that stay, words for people, and a file that journalctl takes."""
+"""The table of events and the journal catalog."""
 
 import ast
 import re
@@ -55,7 +55,7 @@ def test_advice_variables_are_event_fields(event: Event) -> None:
 
 
 def emits() -> Iterator[tuple[str, str, set[str]]]:
-    """(where, event, fields) of each call of emit with its fields spelled out."""
+    """Yield place, event and fields of each call of emit with explicit fields."""
     for path in sorted(DAEMONS.glob("*/**/*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("emit", "records.emit"):

@@ -1,4 +1,4 @@
-"""/metrics in the format and the encoding that the scraper asks for, and without series of no use."""
+"""Format and encoding of /metrics."""
 
 import gzip
 
@@ -15,7 +15,7 @@ PROMETHEUS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.
 
 
 async def scraped(**headers: str) -> tuple[Response, bytes]:
-    """An answer of an application with a counter of 3 and a histogram."""
+    """Scrape an application with a counter of 3 and a histogram."""
     registry = CollectorRegistry()
     app = metrics_app("test", registry)
     Counter("tasks_started", "Tasks.", ("pool_id",), registry=registry).labels("p").inc(3)

@@ -1,4 +1,4 @@
-"""RUST_LOG in its own syntax, as people write it."""
+"""Parsing of RUST_LOG."""
 
 import logging
 from random import Random
@@ -57,16 +57,12 @@ def test_directive_order_does_not_matter(default: str, targets: list[tuple[str, 
         ("info,queen_rbee=debug,queen-rbee=error", "queen_rbee.task", 40),
     ],
 )
-def test_longest_matching_prefix_applies(
-    text: str, target: str, level: int
-) -> None:
+def test_longest_matching_prefix_applies(text: str, target: str, level: int) -> None:
     assert parse_levels(text).of(target) == level
 
 
 @given(LEVELS, st.lists(st.tuples(TARGETS, LEVELS), max_size=4), TARGETS)
-def test_no_logger_is_below_the_lowest_level(
-    default: str, directives: list[tuple[str, str]], target: str
-) -> None:
+def test_no_logger_is_below_the_lowest_level(default: str, directives: list[tuple[str, str]], target: str) -> None:
     levels = parse_levels(",".join([default, *(f"{name}={level}" for name, level in directives)]))
     asked = {levels.default, *(level for _name, level in levels.loggers)}
     assert levels.of(target) in asked

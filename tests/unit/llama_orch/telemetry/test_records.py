@@ -1,4 +1,4 @@
-"""Log records in their three forms, with the fields that people search for and without what must not be there."""
+"""Log records in the three formats."""
 
 import io
 import json
@@ -21,7 +21,7 @@ from llama_orch.telemetry.records import JournalHandler, JsonHandler, PrettyHand
 
 @pytest.fixture(autouse=True)
 def root() -> Iterator[logging.Logger]:
-    """The root logger, as it was afterwards; so is the correlation id."""
+    """The root logger; restored afterwards together with the correlation id."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     token = current.set(None)
@@ -33,7 +33,7 @@ def root() -> Iterator[logging.Logger]:
 
 
 class Journal:
-    """What systemd.journal.send was called with."""
+    """Records the calls of systemd.journal.send."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.sent: list[dict[str, Any]] = []
@@ -55,7 +55,7 @@ def journal(root: logging.Logger) -> Journal:
 
 @pytest.fixture
 def lines(root: logging.Logger) -> io.StringIO:
-    """What the JSON form writes."""
+    """Return the lines of the JSON format."""
     stream = io.StringIO()
     root.handlers[:] = [JsonHandler(stream)]
     root.setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""A chunked body is read as h11 reads it, however it is cut, and what is none is refused."""
+"""The chunked decoder against h11."""
 
 from itertools import pairwise
 
@@ -19,7 +19,7 @@ def encoded(chunks: list[tuple[bytes, bytes]], trailers: bytes) -> bytes:
 
 
 def read(parts: list[bytes]) -> tuple[bytes, bool]:
-    """What comes of `parts`, and whether it is complete."""
+    """Decode `parts`; return the body and whether it is complete."""
     body = ChunkedBody()
     found = b"".join(body.feed(part) for part in parts)
     return found, body.complete
@@ -46,9 +46,7 @@ def test_decoding_matches_h11_for_any_slicing(
 
 
 @given(CHUNKS, TRAILERS, st.integers(1, 500))
-def test_truncated_body_is_incomplete(
-    chunks: list[tuple[bytes, bytes]], trailers: bytes, missing: int
-) -> None:
+def test_truncated_body_is_incomplete(chunks: list[tuple[bytes, bytes]], trailers: bytes, missing: int) -> None:
     data = encoded(chunks, trailers)
     _found, complete = read([data[: max(0, len(data) - missing)]])
     assert not complete

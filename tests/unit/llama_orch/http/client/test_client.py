@@ -1,4 +1,4 @@
-"""The HTTP client against a real server on loopback that fails in every way it can."""
+"""The HTTP client against a real server on loopback with all kinds of failures."""
 
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,7 +19,7 @@ LARGE = 32 << 20
 
 @asynccontextmanager
 async def server(talk: Talk) -> AsyncIterator[str]:
-    """A server that handles each connection by `talk`; gives its URL."""
+    """Run a server that handles each connection with `talk`; yield its URL."""
 
     async def handle(stream: trio.SocketStream) -> None:
         async with stream:
@@ -33,7 +33,7 @@ async def server(talk: Talk) -> AsyncIterator[str]:
 
 
 async def read_request(stream: trio.SocketStream) -> tuple[h11.Request, bytes]:
-    """The whole request, as h11 reads it."""
+    """Read a whole request."""
     connection, head, body = h11.Connection(h11.SERVER), None, b""
     while True:
         event = connection.next_event()
@@ -49,7 +49,7 @@ async def read_request(stream: trio.SocketStream) -> tuple[h11.Request, bytes]:
 
 
 def answering(*pieces: bytes, before: bool = True) -> Talk:
-    """Reads the request (where `before`), then sends `pieces` and closes."""
+    """Return a handler that reads the request if `before`, sends `pieces` and closes."""
 
     async def talk(stream: trio.SocketStream) -> None:
         if before:
@@ -61,7 +61,7 @@ def answering(*pieces: bytes, before: bool = True) -> Talk:
 
 
 async def silent(stream: trio.SocketStream, *pieces: bytes) -> None:
-    """Sends `pieces` and then nothing, until the client leaves."""
+    """Return a handler that sends `pieces` and then waits until the client leaves."""
     await read_request(stream)
     for piece in pieces:
         await stream.send_all(piece)
@@ -180,7 +180,7 @@ async def test_invalid_header_is_upstream_error() -> None:
 
 
 async def test_refusal_is_read_if_body_cannot_be_sent() -> None:
-    """Whoever refuses a large request answers and closes before the body has come through."""
+    """A server that refuses a large request answers and closes before it has read the body."""
     refusal = HEAD.replace(b"200 OK", b"401 Unauthorized") + b"Content-Length: 2\r\n\r\n{}"
     async with server(answering(refusal, before=False)) as url, request("POST", url, body=b"x" * LARGE) as response:
         assert (response.status, await response.read()) == (401, b"{}")
@@ -228,7 +228,7 @@ async def test_endless_answer_stops_at_size_limit() -> None:
 
 
 async def leave(url: str, how: str) -> None:
-    """Begin to read a stream and leave it: by break, by an exception, or by a cancel."""
+    """Start to read a stream and leave it by break, exception or cancel."""
     with trio.CancelScope() as scope:
         async with request("POST", url, body=b"{}") as response:
             async for chunk in response.chunks():
@@ -242,7 +242,7 @@ async def leave(url: str, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["break", "raise", "cancel"])
 async def test_leaving_exchange_closes_connection(how: str) -> None:
-    """The server sees the end: that is how an engine frees the slot."""
+    """Engines free the slot when they see the connection close."""
     seen = trio.Event()
 
     async def stream_then_watch(stream: trio.SocketStream) -> None:

@@ -1,4 +1,4 @@
-"""Kept connections over real sockets: what is used again, what is not, and what is noticed of the other side."""
+"""Reuse of idle connections over real sockets."""
 
 import contextlib
 import math
@@ -28,11 +28,11 @@ SHORT = OK + b"Content-Length: 2\r\n\r\n{}"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
 NOTHING = b"HTTP/1.1 204 No Content\r\n\r\n"
 CUT = b""
-"""The server closes instead of an answer."""
+"""The server closes without an answer."""
 
 
 class Last(bytes):
-    """An answer behind which the server closes."""
+    """An answer after which the server closes."""
 
 
 RESET = struct.pack("ii", 1, 0)
@@ -40,13 +40,13 @@ RESET = struct.pack("ii", 1, 0)
 
 @dataclass
 class Server:
-    """Answers each request by the next of `answers`, over any number of connections, all of which it counts."""
+    """Answers each request with the next of `answers` and numbers the connections."""
 
     answers: list[bytes]
     url: str = ""
     connections: list[trio.SocketStream] = field(default_factory=list)
     served: list[int] = field(default_factory=list)
-    """For each request that came whole, the number of its connection."""
+    """The connection number of each complete request."""
     heads: list[dict[bytes, bytes]] = field(default_factory=list)
     left: list[trio.Event] = field(default_factory=list)
 
@@ -63,7 +63,7 @@ class Server:
         self.left[number].set()
 
     async def _request(self, stream: trio.SocketStream, number: int) -> bool:
-        """Read one request; False where the client has left."""
+        """Read one request; return False if the client has left."""
         connection = h11.Connection(h11.SERVER)
         while True:
             event = connection.next_event()
@@ -94,7 +94,7 @@ async def serving(*answers: bytes) -> AsyncIterator[Server]:
 
 
 async def ask(server: Server, connections: KeptConnections, *, body: bytes = b"", repeatable: bool = False) -> bytes:
-    """One POST, answered and read to its end."""
+    """Send one POST and read its answer to the end."""
     asking = request("POST", server.url, body=body, connections=connections, repeatable=repeatable)
     async with asking as response:
         return await response.read()
@@ -150,7 +150,7 @@ LONG = OK + b"Content-Length: 4\r\n\r\n{}"
 @pytest.mark.parametrize("answer", [LONG, LONG_CHUNKED])
 @pytest.mark.parametrize("how", ["break", "raise", "cancel"])
 async def test_unread_answer_closes_connection(answer: bytes, how: str) -> None:
-    """That is how a request is cancelled."""
+    """Closing the connection cancels the request."""
     async with serving(answer, SHORT) as server, KeptConnections() as connections:
         with trio.CancelScope() as scope, contextlib.suppress(KeyError):
             async with request("POST", server.url, connections=connections) as response:
@@ -203,7 +203,7 @@ async def test_unread_body_is_not_the_next_answer() -> None:
 
 
 async def test_closed_idle_connection_is_detected() -> None:
-    """Also where nothing may be asked twice: nothing was asked."""
+    """This applies to non-repeatable requests too, since nothing was sent."""
     for how in ("end", "reset", "speak"):
         async with serving(SHORT, SHORT) as server, KeptConnections() as connections:
             await ask(server, connections)
@@ -249,7 +249,7 @@ async def test_broken_answer_is_not_retried() -> None:
 
 
 async def test_unsent_request_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection breaks between the look at it and the sending."""
+    """The connection breaks between the check and the send."""
     async with serving(SHORT, SHORT, SHORT) as server, KeptConnections() as connections:
         for repeatable in (True, False):
             await ask(server, connections)
@@ -309,9 +309,7 @@ async def test_unused_origin_expires_during_other_requests(
 
 
 @pytest.mark.parametrize(("told", "again"), [(b"timeout=5, max=100", True), (b"timeout=1", False), (b"nonsense", True)])
-async def test_keep_alive_timeout_is_honoured(
-    told: bytes, again: bool, mock_clock: trio.testing.MockClock
-) -> None:
+async def test_keep_alive_timeout_is_honoured(told: bytes, again: bool, mock_clock: trio.testing.MockClock) -> None:
     answer = OK + b"Keep-Alive: " + told + b"\r\nContent-Length: 2\r\n\r\n{}"
     async with serving(answer, answer, SHORT) as server, KeptConnections() as connections:
         await ask(server, connections)
@@ -343,7 +341,7 @@ async def test_get_is_repeatable() -> None:
 
 
 async def test_server_reuses_connection_after_stream() -> None:
-    """Hot paths and Quart's: the connection survives chunked answers of both."""
+    """The connection survives chunked answers of hot paths and of Quart."""
     hot = HotRoutes()
 
     async def stream(exchange: Exchange) -> None:

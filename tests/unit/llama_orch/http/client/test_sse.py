@@ -1,4 +1,4 @@
-"""Server-sent events come out the same whatever the grain in which their bytes come in."""
+"""The parser of server-sent events."""
 
 from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
@@ -34,7 +34,7 @@ async def each(chunks: Sequence[bytes]) -> AsyncIterator[bytes]:
 
 
 def read(*chunks: bytes) -> tuple[list[ServerSentEvent], str | None]:
-    """The events, and the error that ended them; no event loop is needed for chunks that are all there."""
+    """Return the events and the final error. Runs without an event loop, since all chunks are available."""
     found: list[ServerSentEvent] = []
 
     async def collect() -> None:

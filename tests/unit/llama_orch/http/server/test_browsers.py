@@ -1,4 +1,4 @@
-"""Which web pages may use a daemon that they need no token for."""
+"""Checks of Host and Origin for requests without a token."""
 
 import pytest
 from hypothesis import given

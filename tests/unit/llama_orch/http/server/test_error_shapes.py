@@ -1,4 +1,4 @@
-"""An error is told in the shape that the clients of its path parse, as the clients themselves parse it."""
+"""Error formats, also as parsed by OpenAI's and Anthropic's packages."""
 
 import json
 

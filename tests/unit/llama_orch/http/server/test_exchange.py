@@ -1,4 +1,4 @@
-"""The small exchange of the hot paths: bodies within limits, one answer or a stream, and errors in one shape."""
+"""The Exchange of hot handlers: body limits, answers, streams and errors."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from llama_orch.http.server.exchange import ANY, BrokenOff, Exchange, Handler, H
 
 
 class Client:
-    """The ASGI side of one request: `messages` to receive, and what was sent."""
+    """The ASGI side of one request: `messages` to receive, and the messages sent."""
 
     def __init__(self, *messages: Message, then_silent: bool = False) -> None:
         self.sent: list[Message] = []
@@ -34,7 +34,7 @@ class Client:
         self.sent.append(message)
 
     async def asks(self, handler: Handler, query: bytes = b"") -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of the answer; 0 where there is none."""
+        """Return status, headers and body of the answer; status 0 without an answer."""
         scope = {"method": "POST", "path": "/hot", "headers": [(b"x-name", b"\xe9")], "query_string": query}
         scope["raw_path"] = b"/h%6Ft"
         await answer(handler, {}, scope, self.receive, self.send)
@@ -183,7 +183,7 @@ async def test_target_is_path_and_query_as_received(query: bytes, target: str) -
 
 
 async def nothing(_exchange: Exchange) -> None:
-    """A handler."""
+    pass
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Who may ask: the table of CONTRACT's rules, path by path and peer by peer."""
+"""The gate: tokens, peers, web pages, error formats and routing."""
 
 import hmac
 import json
@@ -47,7 +47,7 @@ EXCUSED = Access(Secret(TOKEN), loopback_excused=True)
 def refused(
     access: Access, path: str, peer: str | None, authorization: str | None = None, key: str | None = None
 ) -> str:
-    """The code of the refusal, or "" where the request is served."""
+    """Return the error code, or "" if the request is served."""
     refusal = access.refusal(path, Caller(peer, authorization, key))
     if refusal is None:
         return ""
@@ -167,7 +167,7 @@ def test_both_tokens_are_always_compared(shown: str, monkeypatch: pytest.MonkeyP
 async def asked(
     gate: Gate, path: str, headers: dict[str, str] | None = None, method: str = "GET", peer: str | None = "192.0.2.7"
 ) -> tuple[int, dict[str, str], dict[str, Any]]:
-    """Status, headers and JSON body of one request through `gate`."""
+    """Send one request through `gate`; return status, headers and JSON body."""
     sent: list[Message] = []
     body_parts = [{"type": "http.request", "body": b"", "more_body": False}]
 
@@ -259,7 +259,7 @@ async def test_refusal_has_shape_and_request_id_of_path(
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was logged of wrong tokens since the last look."""
+    """Return and clear the log lines on wrong tokens."""
     lines = [r.getMessage() for r in caplog.records if getattr(r, "event", None) is TOKEN_REFUSED]
     caplog.clear()
     return lines

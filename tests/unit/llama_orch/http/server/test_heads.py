@@ -1,4 +1,4 @@
-"""Request heads: which are refused, and the one form in which a target is routed."""
+"""Checks of request heads and normalization of the target."""
 
 from urllib.parse import quote
 
@@ -23,7 +23,7 @@ HOST = (b"host", b"localhost")
 def status(
     *fields: tuple[bytes, bytes], method: str = "GET", version: str = "1.1", raw: bytes = b"/", host: bool = True
 ) -> int:
-    """The status of the refusal, 0 where there is none; every refusal closes the connection."""
+    """Return the status of the refusal, or 0. Checks that a refusal closes the connection."""
     refused = refusal(method, version, raw, [HOST, *fields] if host else fields)
     if refused is None:
         return 0

@@ -1,4 +1,4 @@
-"""A JSON body is measured in slices, wherever they are cut, as a parser would measure it whole."""
+"""The scan of JSON bodies, compared with a parser."""
 
 import json
 from typing import Any
@@ -28,7 +28,7 @@ def scanned(body: bytes, cuts: list[int], values: int = MANY, nodes: int = MANY)
 
 
 def measured(document: Any) -> tuple[int, int]:
-    """Values and nodes of `document`, as the scan counts them: values by commas and openings."""
+    """Count values and nodes of `document` as the scan does: values by commas and opening brackets."""
     if not isinstance(document, dict | list):
         return 0, 0
     inner = [measured(one) for one in (document.values() if isinstance(document, dict) else document)]

@@ -1,4 +1,4 @@
-"""A body is received within limits of size, time, chunks and shape, and decoded on the way."""
+"""Receiving bodies: limits on size, time, chunks and shape; gzip."""
 
 import gzip
 import zlib
@@ -17,7 +17,7 @@ LIMIT = 1 << 20
 
 
 class Sender:
-    """Sends `pieces`, and knows how many of them were asked for."""
+    """Sends `pieces` and counts how many were requested."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces

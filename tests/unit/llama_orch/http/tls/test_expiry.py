@@ -1,4 +1,4 @@
-"""Expiry of certificates: what is warned of, and when."""
+"""Warnings of expiring certificates."""
 
 import ssl
 import subprocess
@@ -32,7 +32,7 @@ from llama_orch.telemetry.events.service import CERTIFICATE_ENDED, CERTIFICATE_E
 from tests.certificates import Authority, authority
 
 LIFETIMES = (1, 400, 9000, 40_000)
-"""Days: the last two end after 2049, whose year has four digits in a certificate."""
+"""Days of validity; the last two end after 2049, when the year has four digits in a certificate."""
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_missing_or_other_files_are_skipped(tmp_path: Path) -> None:
 
 @contextmanager
 def written(caplog: pytest.LogCaptureFixture) -> Iterator[list[tuple[str, str]]]:
-    """(level, text) of what is logged in the block."""
+    """Collect (level, text) of the log records in the block."""
     found: list[tuple[str, str]] = []
     caplog.clear()
     yield found

@@ -1,4 +1,4 @@
-"""TLS on loopback, with real certificates: who gets in on either side, and that nothing else is different."""
+"""TLS on loopback with real certificates."""
 
 import math
 import socket
@@ -28,7 +28,7 @@ from tests.certificates import Authority, authority
 
 LIMIT_S = 10
 LARGE = bytes(range(256)) * (4 << 12)
-"""More than any buffer takes at once."""
+"""More bytes than the socket buffers hold."""
 HOT, COOL = "/hot/stream", "/cool/stream"
 
 
@@ -39,7 +39,7 @@ def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
-    """What another CA has signed."""
+    """A certificate of another CA."""
     return authority(tmp_path_factory.mktemp("other"), "other").signed("stranger")
 
 
@@ -55,7 +55,7 @@ def one_sided(mutual: TlsFiles) -> TlsFiles:
 
 @pytest.fixture(scope="module")
 def asking(mutual: TlsFiles) -> ssl.SSLContext:
-    """Of a client that knows the CA and has no certificate."""
+    """The context of a client that trusts the CA and has no certificate."""
     return client(TlsFiles(ca=mutual.ca))
 
 
@@ -67,7 +67,7 @@ def client(files: TlsFiles) -> ssl.SSLContext:
 
 @dataclass
 class Site:
-    """A running server, and what has become of those who asked."""
+    """A running server and the outcomes of its requests."""
 
     url: str = ""
     address: tuple[str, int] = ("", 0)
@@ -128,7 +128,7 @@ class Site:
 
 
 class Watched(Gate):
-    """A gate that notes how it is asked."""
+    """A gate that records the scheme of its requests."""
 
     site: Site
 
@@ -173,7 +173,7 @@ async def health(site: Site, tls: ssl.SSLContext | None) -> int:
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was logged of failed handshakes."""
+    """Return the log lines on failed handshakes."""
     return [r.getMessage() for r in caplog.records if getattr(r, "event", None) is HANDSHAKE_FAILED]
 
 
@@ -400,7 +400,7 @@ async def read_slowly(chunks: AsyncIterator[bytes]) -> None:
 
 
 async def test_connection_close_after_whole_answer(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
-    """Who asks for the end of the connection has the whole answer, and then the end."""
+    """With `Connection: close` the client gets the whole answer and then EOF."""
     async with served(Tls.of(one_sided)) as site:
         for path in ("/hot/echo", "/cool/echo"):
             async with request("POST", site.url + path, body=LARGE, tls=asking) as response:

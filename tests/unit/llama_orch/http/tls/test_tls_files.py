@@ -1,4 +1,4 @@
-"""The files of TLS: what is made of them, and what is said of those that cannot be used."""
+"""TLS contexts from files, and problems of these files."""
 
 import ssl
 from dataclasses import replace
@@ -63,9 +63,7 @@ def refused(files: TlsFiles) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("name", "variable"), [("cert", CERT_FILE), ("key", KEY_FILE), ("ca", CA_FILE)])
-def test_unreadable_file_is_named_with_reason(
-    name: str, variable: str, good: TlsFiles, tmp_path: Path
-) -> None:
+def test_unreadable_file_is_named_with_reason(name: str, variable: str, good: TlsFiles, tmp_path: Path) -> None:
     for path, words in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
         found = refused(replace(good, **{name: path}))
         assert set(found) == {variable}
@@ -75,9 +73,7 @@ def test_unreadable_file_is_named_with_reason(
 
 @pytest.mark.parametrize(("name", "variable"), [("cert", CERT_FILE), ("key", KEY_FILE), ("ca", CA_FILE)])
 @pytest.mark.parametrize("content", [b"", b"no certificate", bytes(range(256))])
-def test_file_without_pem_is_named(
-    name: str, variable: str, content: bytes, good: TlsFiles, tmp_path: Path
-) -> None:
+def test_file_without_pem_is_named(name: str, variable: str, content: bytes, good: TlsFiles, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
     found = refused(replace(good, **{name: tmp_path / "file"}))
     assert set(found) == {variable}
