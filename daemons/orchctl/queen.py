@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 import trio
 from pydantic import BaseModel, ValidationError
 
-from llama_orch.http.client.client import KeptConnections, Response, UpstreamError, request
+from llama_orch.http.client.client import IdleConnections, Response, UpstreamError, request
 from llama_orch.http.client.connecting import unix_url
 from llama_orch.service.exit import ExitStatus
 from orchctl.encoding import as_json
@@ -42,7 +42,7 @@ class Queen:
     url: str
     token: str | None = None
     tls: ssl.SSLContext | None = None
-    connections: KeptConnections | None = None
+    connections: IdleConnections | None = None
     socket_advice: str = ""
 
     @asynccontextmanager

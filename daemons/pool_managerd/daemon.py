@@ -19,7 +19,7 @@ from llama_orch.service import listeners
 from llama_orch.service.machine_id import machine_id
 from llama_orch.service.memory import release_after_start
 from llama_orch.service.run import Service
-from llama_orch.spool import Found, Identity, SpoolReader, watch
+from llama_orch.spool import HandoffFile, Identity, SpoolReader, watch
 from llama_orch.telemetry.events.service import DAEMON_READY, DAEMON_STOPPING
 from llama_orch.telemetry.records import emit
 from pool_managerd.api.draining import add_drain_routes
@@ -120,7 +120,7 @@ async def agent_of(settings: PoolManagerSettings, state: Path, registry: Registr
     return Agent(node, HttpQueen(settings.queen_url, settings.token, tls.client), registry)
 
 
-def already_taken(saved: Iterable[Found], settings: PoolManagerSettings) -> list[Identity]:
+def already_taken(saved: Iterable[HandoffFile], settings: PoolManagerSettings) -> list[Identity]:
     """The files not to be taken again. Where taken files are deleted, one that is still there has yet to be."""
     return [] if settings.auto_delete else [found.identity for found in saved]
 

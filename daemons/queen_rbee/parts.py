@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from llama_orch.bell import Bell
-from llama_orch.http.client.kept_connections import KeptConnections
+from llama_orch.http.client.idle_connections import IdleConnections
 from llama_orch.http.tls.tls import CLEAR, Tls
 from llama_orch.spool import SpoolReader
 from queen_rbee.catalog.catalog import Catalog
@@ -69,7 +69,7 @@ def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
         adapters=ADAPTERS,
         strategy=settings.placement,
         bell=bell,
-        hop=Hop(settings.token, KeptConnections(), tls.client),
+        hop=Hop(settings.token, IdleConnections(), tls.client),
         pool_wait_s=settings.pool_wait_ms / 1000,
     )
     fleet = Fleet(

@@ -69,7 +69,7 @@ class ApiError(Exception):
         self.headers = headers
 
 
-def unknown(what: str, name: str, hint: str) -> ApiError:
+def not_found(what: str, name: str, hint: str) -> ApiError:
     """Return a 404 for an object of the kind `what` that does not exist."""
     message = f"there is no {what} {name[:NAME_LIMIT]}"
     return ApiError(404, ErrorBody(code=ErrorCode.NOT_FOUND, message=message, hint=hint))

@@ -25,7 +25,7 @@ class Version(Outbound):
     api_version: str
 
 
-class Offer(Outbound):
+class CapabilityLimits(Outbound):
     """Capabilities. `ctx_max` and `max_tokens` are in tokens, null if no engine has reported them."""
 
     ctx_max: int | None
@@ -36,7 +36,7 @@ class Offer(Outbound):
     features: list[str]
 
 
-class EngineCapabilities(Offer):
+class EngineCapabilities(CapabilityLimits):
     """The capabilities of one kind of engine."""
 
     engine: str
@@ -44,7 +44,7 @@ class EngineCapabilities(Offer):
     pools: list[str]
 
 
-class PoolCapabilities(Offer):
+class PoolCapabilities(CapabilityLimits):
     """The capabilities of one pool."""
 
     pool_id: str

@@ -22,9 +22,9 @@ RELAY_HEADER = "x-llama-orch-relay"
 SESSION_HEADER = "x-llama-orch-session"
 """Request header for a node's relay: an opaque mark that is equal for all requests of a session."""
 SESSION_MARK_PATTERN = r"[A-Za-z0-9_-]{1,64}"
-POOLS_MOST = 256
-GPUS_MOST = 64
-MODELS_MOST = 1024
+MAX_POOLS = 256
+MAX_GPUS = 64
+MAX_MODELS = 1024
 
 AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(:[0-9]{1,5})?")
 """A host with an optional port. No IPv6 zone, since it has a meaning only on one machine."""
@@ -46,8 +46,8 @@ def node_name(value: str) -> str:
 
 def _digests(value: object) -> object:
     """Count the entries first: pydantic would describe the error of each before it counts them."""
-    if isinstance(value, dict) and len(value) > MODELS_MOST:
-        raise ValueError(f"has {len(value)} entries (at most {MODELS_MOST} are allowed)")
+    if isinstance(value, dict) and len(value) > MAX_MODELS:
+        raise ValueError(f"has {len(value)} entries (at most {MAX_MODELS} are allowed)")
     return value
 
 
@@ -81,7 +81,7 @@ class NodeGpu(Outbound):
 class NodeCapabilities(Outbound):
     """The hardware of a node."""
 
-    gpus: Annotated[list[NodeGpu], Field(max_length=GPUS_MOST)] = []
+    gpus: Annotated[list[NodeGpu], Field(max_length=MAX_GPUS)] = []
     cpu_cores: Count = 0
     ram_total_bytes: Count = 0
 
@@ -99,7 +99,7 @@ class NodeRegistration(Outbound):
     machine_id: MachineId
     instance_id: InstanceId | None = None
     address: Address
-    pools: Annotated[list[PoolId], Field(max_length=POOLS_MOST)] = []
+    pools: Annotated[list[PoolId], Field(max_length=MAX_POOLS)] = []
     capabilities: NodeCapabilities = NodeCapabilities()
     version: Text
     heartbeat_interval_ms: Annotated[int, Field(ge=100, le=3_600_000)] = 10_000
@@ -130,8 +130,8 @@ class PoolSnapshot(Outbound):
     vram_total_bytes: Count = 0
     engine: Text
     engine_version: Text | None = None
-    models_available: Annotated[list[Text], Field(max_length=MODELS_MOST), FailFast()] = []
-    model_digests: Annotated[dict[Text, Text], Field(max_length=MODELS_MOST), BeforeValidator(_digests)] = {}
+    models_available: Annotated[list[Text], Field(max_length=MAX_MODELS), FailFast()] = []
+    model_digests: Annotated[dict[Text, Text], Field(max_length=MAX_MODELS), BeforeValidator(_digests)] = {}
     device_mask: Text | None = None
     ctx_max: Count | None = None
     workloads: Annotated[list[Workload], Field(max_length=8)] | None = None
@@ -149,7 +149,7 @@ class Heartbeat(Outbound):
     machine_id: MachineId | None = None
     instance_id: InstanceId | None = None
     draining: bool = False
-    pools: Annotated[list[PoolSnapshot], Field(max_length=POOLS_MOST), FailFast()] = []
+    pools: Annotated[list[PoolSnapshot], Field(max_length=MAX_POOLS), FailFast()] = []
 
 
 class HeartbeatAnswer(Outbound):

@@ -12,16 +12,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, Str
 from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.engines import Workload
 
-MESSAGES_MOST = 10_000
-TOOLS_MOST = 1_000
-TEXTS_MOST = 2_048
+MAX_MESSAGES = 10_000
+MAX_TOOLS = 1_000
+MAX_TEXTS = 2_048
 """OpenAI's limit. An engine processes as many texts at a time as it has slots."""
-DOCUMENTS_MOST = 10_000
+MAX_DOCUMENTS = 10_000
 
 
 def _texts(value: object) -> object:
-    if isinstance(value, list) and len(value) > TEXTS_MOST and not isinstance(value[0], int):
-        raise ValueError(f"has {len(value)} texts (at most {TEXTS_MOST} are allowed): send several requests")
+    if isinstance(value, list) and len(value) > MAX_TEXTS and not isinstance(value[0], int):
+        raise ValueError(f"has {len(value)} texts (at most {MAX_TEXTS} are allowed): send several requests")
     if isinstance(value, str) or (isinstance(value, list) and value):
         return value
     raise ValueError("must be a string or a non-empty list")
@@ -82,13 +82,13 @@ class ResponseFormat(_Part):
     type: StrictStr
 
 
-class Wanted(_Part):
+class EndpointRequest(_Part):
     """The fields of all endpoints."""
 
     model: Annotated[StrictStr, Field(max_length=512)] | None = None
 
 
-class Generation(Wanted):
+class GenerationRequest(EndpointRequest):
     """The common fields of chat and text completions. -1 tokens means as many as the context allows."""
 
     max_tokens: Tokens | None = None
@@ -105,34 +105,34 @@ class Generation(Wanted):
     response_format: ResponseFormat | None = None
 
 
-class Chat(Generation):
+class Chat(GenerationRequest):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MESSAGES_MOST), FailFast()]
-    tools: Annotated[list[ChatTool] | None, Field(max_length=TOOLS_MOST), FailFast()] = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES), FailFast()]
+    tools: Annotated[list[ChatTool] | None, Field(max_length=MAX_TOOLS), FailFast()] = None
     logprobs: StrictBool | None = None
     top_logprobs: Alternatives | None = None
 
 
-class Completions(Generation):
+class Completions(GenerationRequest):
     """POST /v1/completions."""
 
     prompt: Texts
     logprobs: Alternatives | None = None
 
 
-class Embeddings(Wanted):
+class Embeddings(EndpointRequest):
     """POST /v1/embeddings."""
 
     input: Texts
     encoding_format: Literal["float", "base64"] | None = None
 
 
-class Rerank(Wanted):
+class Rerank(EndpointRequest):
     """POST /v1/rerank, compatible with llama-server and others."""
 
     query: StrictStr
-    documents: Annotated[list[object], Field(min_length=1, max_length=DOCUMENTS_MOST)]
+    documents: Annotated[list[object], Field(min_length=1, max_length=MAX_DOCUMENTS)]
     top_n: StrictInt | None = None
 
 

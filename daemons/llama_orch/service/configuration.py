@@ -15,7 +15,7 @@ from llama_orch.telemetry.levels import parse_levels
 
 
 @dataclass(frozen=True)
-class Refusal:
+class ConfigurationRefusal:
     """Why a configuration is refused: all problems, with a headline for people and an event for the journal."""
 
     headline: str
@@ -37,11 +37,11 @@ class Notice:
         records.emit(self.event, **self.fields)
 
 
-def refused(error: ConfigurationError) -> Refusal:
+def refused(error: ConfigurationError) -> ConfigurationRefusal:
     """Return the refusal for unusable variables."""
     count = len(error.problems)
     headline = f"{count} setting{'s' * (count > 1)} cannot be used"
-    return Refusal(headline, events.CONFIGURATION_REFUSED, error.problems)
+    return ConfigurationRefusal(headline, events.CONFIGURATION_REFUSED, error.problems)
 
 
 def notices(environ: Mapping[str, str], settings: Settings | None = None) -> Iterator[Notice]:
@@ -63,7 +63,7 @@ def show(daemon: str, settings: Settings, environ: Mapping[str, str]) -> None:
         complain(f"{daemon}: {notice}")
 
 
-def report(daemon: str, *refusals: Refusal, environ: Mapping[str, str] = os.environ) -> None:
+def report(daemon: str, *refusals: ConfigurationRefusal, environ: Mapping[str, str] = os.environ) -> None:
     """Report all problems: as lines to a person, or as one record each to the journal or as JSON, like logs."""
     log_format = environ.get(FORMAT_VARIABLE, "auto")
     if log_format in ("journal", "json") or records.stderr_is_journal(environ):

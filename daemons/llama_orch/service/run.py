@@ -17,7 +17,7 @@ import trio
 from llama_orch import VERSION
 from llama_orch.service import configuration
 from llama_orch.service.command_line import Parser
-from llama_orch.service.configuration import Refusal
+from llama_orch.service.configuration import ConfigurationRefusal
 from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.notify import Notifier
 from llama_orch.service.output import printing
@@ -63,7 +63,7 @@ class Daemon(Generic[S]):
     summary: str
     settings: type[S]
     run: Callable[[S, Service], Awaitable[None]]
-    check: Callable[[S], Refusal | None] = nothing_to_check
+    check: Callable[[S], ConfigurationRefusal | None] = nothing_to_check
 
 
 def main(daemon: Daemon[Any], arguments: list[str] | None = None) -> int:
@@ -83,10 +83,10 @@ def main(daemon: Daemon[Any], arguments: list[str] | None = None) -> int:
     return _run(daemon, settings)
 
 
-def _load(daemon: Daemon[Any], environ: Mapping[str, str]) -> tuple[Settings, list[Refusal]]:
+def _load(daemon: Daemon[Any], environ: Mapping[str, str]) -> tuple[Settings, list[ConfigurationRefusal]]:
     """Return the settings and why they are refused, including the files that they name."""
     problems: list[Problem] = []
-    refusal: Refusal | None = None
+    refusal: ConfigurationRefusal | None = None
     try:
         settings: Settings = daemon.settings.load(environ)
     except ConfigurationError as error:

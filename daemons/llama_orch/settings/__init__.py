@@ -2,18 +2,18 @@
 
 from llama_orch.settings.declaration import Example, Var, rule
 from llama_orch.settings.loading import ConfigurationError, Problem, Settings
-from llama_orch.settings.types import Address, Flag, LogLevels, Token, Whole
+from llama_orch.settings.types import Address, Flag, Integer, LogLevels, Token
 
 __all__ = [
     "Address",
     "ConfigurationError",
     "Example",
     "Flag",
+    "Integer",
     "LogLevels",
     "Problem",
     "Settings",
     "Token",
     "Var",
-    "Whole",
     "rule",
 ]

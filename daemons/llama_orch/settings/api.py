@@ -14,7 +14,7 @@ from llama_orch.settings.loading import Problem
 from llama_orch.settings.shared import Common
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE, TlsFiles
 from llama_orch.settings.tokens import SECOND_TOKEN, TOKEN
-from llama_orch.settings.types import Flag, HostNames, Origins, Token, Whole
+from llama_orch.settings.types import Flag, HostNames, Integer, Origins, Token
 from llama_orch.telemetry.events import service as events
 from llama_orch.telemetry.events.event import Event
 
@@ -119,7 +119,7 @@ class ApiSettings(Common):
         ),
     ] = ()
     body_limit: Annotated[
-        Whole,
+        Integer,
         Field(ge=1 << 20, le=256 << 20),
         Var(
             SETTING,

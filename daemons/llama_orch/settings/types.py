@@ -146,7 +146,7 @@ def _expanded(value: Path) -> Path:
 
 
 Flag = Annotated[bool, BeforeValidator(_flag), Allowed("true, false, 1 or 0")]
-Whole = Annotated[int, BeforeValidator(_whole)]
+Integer = Annotated[int, BeforeValidator(_whole)]
 Address = Annotated[Host, BeforeValidator(parse_address), Allowed("host:port or [ipv6]:port")]
 LogLevels = Annotated[
     Levels,

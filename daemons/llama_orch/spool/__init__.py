@@ -5,15 +5,15 @@ of known owners are read, and a bad file does not affect good ones.
 """
 
 from llama_orch.spool.files import SpoolUnreadable, trusted_owners
-from llama_orch.spool.handoffs import Bad, Found, scan
+from llama_orch.spool.handoffs import BadFile, HandoffFile, scan
 from llama_orch.spool.identity import Identity
 from llama_orch.spool.reader import SpoolReader
 from llama_orch.spool.removal import Rejection, delete, reject
 from llama_orch.spool.watching import watch
 
 __all__ = [
-    "Bad",
-    "Found",
+    "BadFile",
+    "HandoffFile",
     "Identity",
     "Rejection",
     "SpoolReader",

@@ -23,7 +23,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Found:
+class HandoffFile:
     """An engine's announcement and its file."""
 
     handoff: Handoff
@@ -31,7 +31,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Bad:
+class BadFile:
     """A file that is not a valid announcement, and why."""
 
     name: str
@@ -39,7 +39,7 @@ class Bad:
     identity: Identity
 
 
-def scan(directory: Path, *, owners: frozenset[int], now_s: float) -> tuple[Found | Bad, ...]:
+def scan(directory: Path, *, owners: frozenset[int], now_s: float) -> tuple[HandoffFile | BadFile, ...]:
     """Return all complete files in `directory`, valid or bad; none if the directory does not exist.
 
     `now_s` is the time in seconds since the epoch. Blocks: run it in a thread. Raises SpoolUnreadable for the
@@ -48,23 +48,23 @@ def scan(directory: Path, *, owners: frozenset[int], now_s: float) -> tuple[Foun
     return tuple(_parse_all(read_all(directory, owners), now_s))
 
 
-def _parse_all(items: Iterator[SpoolFile | RefusedFile], now_s: float) -> Iterator[Found | Bad]:
+def _parse_all(items: Iterator[SpoolFile | RefusedFile], now_s: float) -> Iterator[HandoffFile | BadFile]:
     for item in items:
         if isinstance(item, RefusedFile):
-            yield Bad(item.identity.name, item.reason, item.identity)
+            yield BadFile(item.identity.name, item.reason, item.identity)
         elif parsed := parse(item, now_s):
             yield parsed
 
 
-def parse(document: SpoolFile, now_s: float) -> Found | Bad | None:
+def parse(document: SpoolFile, now_s: float) -> HandoffFile | BadFile | None:
     """Parse `document` as a handoff. Return None if it may be incomplete because its writer is not done."""
     identity = document.identity
     try:
-        return Found(decode(document.content, Handoff), identity)
+        return HandoffFile(decode(document.content, Handoff), identity)
     except NotJson as error:
-        return None if young(identity, now_s) else Bad(identity.name, str(error), identity)
+        return None if young(identity, now_s) else BadFile(identity.name, str(error), identity)
     except ValueError as error:
-        return Bad(identity.name, str(error), identity)
+        return BadFile(identity.name, str(error), identity)
 
 
 def young(identity: Identity, now_s: float) -> bool:

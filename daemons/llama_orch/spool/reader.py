@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 from llama_orch.spool.files import SpoolUnreadable, trusted_owners
-from llama_orch.spool.handoffs import Bad, Found, scan
+from llama_orch.spool.handoffs import BadFile, HandoffFile, scan
 from llama_orch.spool.identity import Identity, printable
 from llama_orch.spool.removal import Rejection, delete, reject
 from llama_orch.telemetry.events.pools import HANDOFF_KEPT, HANDOFF_REJECTED, SPOOL_UNREADABLE
@@ -25,8 +25,8 @@ from llama_orch.telemetry.records import emit
 class NewFiles:
     """The result of one scan: new announcements, oldest first, and new bad files."""
 
-    found: tuple[Found, ...] = ()
-    bad: tuple[Bad, ...] = ()
+    found: tuple[HandoffFile, ...] = ()
+    bad: tuple[BadFile, ...] = ()
 
 
 class SpoolReader:
@@ -62,21 +62,22 @@ class SpoolReader:
         self.trouble = None
         fresh = [item for item in items if item.identity not in self._known]
         self._known = frozenset(item.identity for item in items)
-        found = sorted((item for item in fresh if isinstance(item, Found)), key=lambda item: item.identity.mtime_ns)
-        bad = tuple(item for item in fresh if isinstance(item, Bad))
+        handoffs = (item for item in fresh if isinstance(item, HandoffFile))
+        found = sorted(handoffs, key=lambda item: item.identity.mtime_ns)
+        bad = tuple(item for item in fresh if isinstance(item, BadFile))
         if self._moves_bad:
             for item in bad:
                 await self._set_aside(item)
         return NewFiles(tuple(found), bad)
 
-    async def delete(self, found: Found) -> None:
+    async def delete(self, found: HandoffFile) -> None:
         """Remove a taken file. If that fails, log it once; the file is not taken again."""
         try:
             await trio.to_thread.run_sync(delete, self._directory, found)
         except (OSError, SpoolUnreadable) as error:
             emit(HANDOFF_KEPT, file=printable(found.identity.name), directory=self._directory, reason=error)
 
-    async def _set_aside(self, bad: Bad) -> None:
+    async def _set_aside(self, bad: BadFile) -> None:
         move = partial(reject, self._directory, bad, datetime.now(UTC))
         try:
             done = await trio.to_thread.run_sync(move)

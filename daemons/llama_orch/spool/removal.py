@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from llama_orch.spool.files import DIRECTORY, open_directory
-from llama_orch.spool.handoffs import Bad, Found
+from llama_orch.spool.handoffs import BadFile, HandoffFile
 from llama_orch.spool.identity import Identity, printable
 
 REJECTED = "rejected"
@@ -31,7 +31,7 @@ class Rejection:
     problem: str | None = None
 
 
-def delete(directory: Path, found: Found) -> bool:
+def delete(directory: Path, found: HandoffFile) -> bool:
     """Remove a taken file, unless another one has its name by now. Raises OSError."""
     with open_directory(directory) as fd:
         if fd is None or not _is_unchanged(fd, found.identity):
@@ -43,7 +43,7 @@ def delete(directory: Path, found: Found) -> bool:
         return True
 
 
-def reject(directory: Path, bad: Bad, now: datetime) -> Rejection:
+def reject(directory: Path, bad: BadFile, now: datetime) -> Rejection:
     """Move a bad file to `rejected/` under a new name, next to a file with the reason.
 
     Creates `rejected/` if necessary, and deletes the oldest files above REJECTED_LIMIT. Raises SpoolUnreadable for the
@@ -76,7 +76,7 @@ def _open_rejected(fd: int) -> int:
     return os.open(REJECTED, DIRECTORY, dir_fd=fd)
 
 
-def _move(fd: int, target: int, bad: Bad, now: datetime) -> Rejection:
+def _move(fd: int, target: int, bad: BadFile, now: datetime) -> Rejection:
     name = _new_name(bad.name, now)
     try:
         os.rename(bad.name, name, src_dir_fd=fd, dst_dir_fd=target)
@@ -96,7 +96,7 @@ def _new_name(name: str, now: datetime) -> str:
     return f"{stamp}-{secrets.token_hex(4)}-{original}"
 
 
-def _write_reason(target: int, name: str, bad: Bad) -> None:
+def _write_reason(target: int, name: str, bad: BadFile) -> None:
     """Write the reason, which is for people only. An error, such as a full disk, does not undo the move."""
     with suppress(OSError):
         fd = os.open(name, NEW_FILE, 0o640, dir_fd=target)

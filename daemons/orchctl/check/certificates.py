@@ -9,7 +9,7 @@ from datetime import datetime
 from llama_orch.http.client.connecting import connect, where
 from llama_orch.http.client.upstream import UpstreamError
 from llama_orch.http.tls.expiry import first_to_expire
-from llama_orch.http.tls.secured import Secured
+from llama_orch.http.tls.secured import TlsStream
 from llama_orch.http.tls.tls import Tls
 from llama_orch.http.tls.x509 import ends_at
 from llama_orch.settings.tls import TlsFiles
@@ -32,7 +32,7 @@ async def presented(url: str, daemon: str) -> Certificate | None:
     try:
         origin, _parts = where(url, _accepting())
         async with await connect(origin, LIMIT_S) as wire:
-            der = wire.peer_certificate if isinstance(wire, Secured) else None
+            der = wire.peer_certificate if isinstance(wire, TlsStream) else None
         ends = ends_at(der or b"")
     except (UpstreamError, ValueError):
         return None

@@ -7,7 +7,7 @@ from dataclasses import replace
 import trio
 
 from llama_orch.contracts.tasks import TaskAccepted
-from llama_orch.http.client.client import KeptConnections
+from llama_orch.http.client.client import IdleConnections
 from llama_orch.service.exit import ExitStatus
 from orchctl.command_line import Commands
 from orchctl.failure import Failure, Said, later
@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
 async def submit(options: argparse.Namespace, queen: Queen) -> None:
     """Hand in a task and, unless detached, show it to its end. Raises Failure."""
     texts = texts_of(options.workload, options.text)
-    async with KeptConnections() as kept:
+    async with IdleConnections() as kept:
         bidding = replace(queen, connections=kept)
         answer = await bidding.call("POST", "/v2/tasks", task_of(options, texts))
         accepted = understood(TaskAccepted, answer)

@@ -6,7 +6,7 @@ engine does not silence a whole node.
 
 from collections.abc import Iterable, Mapping
 
-from llama_orch.contracts.nodes import POOLS_MOST, PoolSnapshot
+from llama_orch.contracts.nodes import MAX_POOLS, PoolSnapshot
 from llama_orch.contracts.pools import PoolStatus
 
 TEXT_LIMIT = 256
@@ -46,7 +46,7 @@ def snapshot(pool: PoolStatus, node_id: str) -> PoolSnapshot:
 
 def snapshots(pools: Iterable[PoolStatus], node_id: str) -> list[PoolSnapshot]:
     """All pools that a heartbeat has room for."""
-    return [snapshot(pool, node_id) for pool in pools][:POOLS_MOST]
+    return [snapshot(pool, node_id) for pool in pools][:MAX_POOLS]
 
 
 def _within(value: int, most: int) -> int:

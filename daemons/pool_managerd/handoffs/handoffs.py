@@ -13,7 +13,7 @@ import trio
 from llama_orch.bell import Bell
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.service.watchdog import Pulse
-from llama_orch.spool import Found, SpoolReader
+from llama_orch.spool import HandoffFile, SpoolReader
 from llama_orch.telemetry.levels import TRACE
 from pool_managerd.engines.health import Health
 from pool_managerd.handoffs.persistence import Store
@@ -50,7 +50,7 @@ class Handoffs:
         self._interval_s = interval_s
         self._deletes = deletes
         self._unsaved = False
-        self._taken: list[Found] = []
+        self._taken: list[HandoffFile] = []
         self._waiting: list[trio.Event] = []
 
     async def run(self, pulse: Pulse, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -93,7 +93,7 @@ class Handoffs:
             await self._save()
         self._metrics.keep_only({pool.pool_id for pool in self._registry.pools})
 
-    async def _take(self, news: Sequence[Found], began_s: float) -> None:
+    async def _take(self, news: Sequence[HandoffFile], began_s: float) -> None:
         """Each engine is looked at first: a queen that has read the file too and found the engine ready would otherwise
         be told that it is not, and a moment later that it is."""
         sightings: list[Sighting | None] = [None] * len(news)
@@ -112,7 +112,7 @@ class Handoffs:
             log.debug("handoff %s of pool %s taken in %.1f ms", found.identity.name, found.handoff.pool_id, took_ms)
 
     async def _save(self) -> None:
-        known = [Found(replica.handoff, replica.identity) for replica in self._registry.replicas]
+        known = [HandoffFile(replica.handoff, replica.identity) for replica in self._registry.replicas]
         if not await self._store.save(known):
             return
         taken, self._taken, self._unsaved = self._taken, [], False
@@ -121,14 +121,14 @@ class Handoffs:
                 await self._intake.delete(found)
 
 
-def unknown(announced: Iterable[Found], known: Iterable[Replica]) -> list[Found]:
+def unknown(announced: Iterable[HandoffFile], known: Iterable[Replica]) -> list[HandoffFile]:
     """Those of the engines `announced` in reports that no replica stands for: this daemon has lost its state, or the
     handoff file was lost before it was taken."""
     known = tuple(known)
     return [found for found in announced if not any(_stands_for(each, found) for each in known)]
 
 
-def _stands_for(replica: Replica, found: Found) -> bool:
+def _stands_for(replica: Replica, found: HandoffFile) -> bool:
     """Whether `replica` is the engine of `found`, or was announced after it in its place."""
     ours, theirs = replica.handoff, found.handoff
     if (replica.key, ours.url) != ((theirs.pool_id, theirs.replica_id), theirs.url):
@@ -136,7 +136,7 @@ def _stands_for(replica: Replica, found: Found) -> bool:
     return not (ours.created_at and theirs.created_at and ours.created_at < theirs.created_at)
 
 
-def outdated(found: Found, known: Iterable[Replica]) -> bool:
+def outdated(found: HandoffFile, known: Iterable[Replica]) -> bool:
     """Whether one of the `known` engines was announced later and has taken the place of `found`, whose file is still
     there: it could not be deleted, or was not to be."""
     return any(

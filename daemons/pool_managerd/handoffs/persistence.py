@@ -15,7 +15,7 @@ from pydantic import Field
 
 from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.handoff import Handoff
-from llama_orch.spool import Found, Identity
+from llama_orch.spool import HandoffFile, Identity
 from llama_orch.spool.handoffs import decode
 from llama_orch.telemetry.events.pools import POOLS_STATE_NOT_SAVED, POOLS_STATE_SET_ASIDE
 from llama_orch.telemetry.records import emit
@@ -49,7 +49,7 @@ class SavedPools(Outbound):
     replicas: list[SavedReplica]
 
 
-def encode(known: Iterable[Found]) -> bytes:
+def encode(known: Iterable[HandoffFile]) -> bytes:
     """pools.json for what is `known`."""
     replicas = [
         SavedReplica(
@@ -66,10 +66,10 @@ def encode(known: Iterable[Found]) -> bytes:
     return SavedPools(replicas=replicas).model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
 
 
-def decode_saved(content: bytes) -> tuple[Found, ...]:
+def decode_saved(content: bytes) -> tuple[HandoffFile, ...]:
     """What pools.json holds. Raises ValueError that says what is wrong with it."""
     saved = decode(content, SavedPools)
-    return tuple(Found(item.handoff, Identity(**item.file.model_dump())) for item in saved.replicas)
+    return tuple(HandoffFile(item.handoff, Identity(**item.file.model_dump())) for item in saved.replicas)
 
 
 class Store:
@@ -82,7 +82,7 @@ class Store:
         self.trouble: str | None = None
         """Why the pools cannot be saved, as of the last try."""
 
-    def load(self) -> tuple[Found, ...]:
+    def load(self) -> tuple[HandoffFile, ...]:
         """What was saved last. A file that cannot be used is set aside and the log says so; nothing is raised."""
         try:
             saved = decode_saved(self._path.read_bytes())
@@ -103,7 +103,7 @@ class Store:
             return f"nowhere ({error.strerror or error})"
         return str(aside)
 
-    async def save(self, known: Iterable[Found]) -> bool:
+    async def save(self, known: Iterable[HandoffFile]) -> bool:
         """Replace the file, in a thread; whether that worked. The log says once when it does not."""
         try:
             await trio.to_thread.run_sync(self._replace, encode(known))

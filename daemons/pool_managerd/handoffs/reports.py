@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 
 from llama_orch.contracts.pools import ProvisioningReport
-from llama_orch.spool import Bad, Found, Identity, SpoolUnreadable, trusted_owners
+from llama_orch.spool import BadFile, HandoffFile, Identity, SpoolUnreadable, trusted_owners
 from llama_orch.spool.files import RefusedFile, SpoolFile, read_all
 from llama_orch.spool.handoffs import NotJson, decode, young
 from llama_orch.spool.identity import printable
@@ -26,8 +26,8 @@ class Reading:
     """The reports by pool id, the announcements in them, and the files that are no reports."""
 
     reports: dict[str, ProvisioningReport]
-    bad: tuple[Bad, ...] = ()
-    announced: tuple[Found, ...] = ()
+    bad: tuple[BadFile, ...] = ()
+    announced: tuple[HandoffFile, ...] = ()
 
 
 def read_reports(directory: Path, owners: frozenset[int], now_s: float) -> Reading:
@@ -36,18 +36,18 @@ def read_reports(directory: Path, owners: frozenset[int], now_s: float) -> Readi
     A file is a report on the pool it is named after. What is not JSON yet and young is left for the next look.
     """
     reports: dict[str, ProvisioningReport] = {}
-    bad: list[Bad] = []
-    announced: list[Found] = []
+    bad: list[BadFile] = []
+    announced: list[HandoffFile] = []
     for item in read_all(directory, owners):
         try:
             report = understood(item)
             reports[report.pool_id] = report
-            announced += [Found(report.handoff, item.identity)] if report.handoff else []
+            announced += [HandoffFile(report.handoff, item.identity)] if report.handoff else []
         except NotJson as error:
             if not young(item.identity, now_s):
-                bad.append(Bad(item.identity.name, str(error), item.identity))
+                bad.append(BadFile(item.identity.name, str(error), item.identity))
         except ValueError as error:
-            bad.append(Bad(item.identity.name, str(error), item.identity))
+            bad.append(BadFile(item.identity.name, str(error), item.identity))
     return Reading(reports, tuple(bad), tuple(announced))
 
 

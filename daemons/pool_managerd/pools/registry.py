@@ -11,7 +11,7 @@ from dataclasses import replace
 import trio
 
 from llama_orch.contracts.pools import PoolState, PoolStatus
-from llama_orch.spool import Found
+from llama_orch.spool import HandoffFile
 from llama_orch.telemetry.events.pools import HANDOFF_TAKEN, POOL_FORGOTTEN, POOL_READY, POOL_UNREADY
 from llama_orch.telemetry.records import emit
 from pool_managerd.pools.devices import NOT_LOOKED, Gpus, device_problem
@@ -47,7 +47,7 @@ class Registry:
         """The status of one pool, if there is such a pool."""
         return next((pool for pool in self.pools if pool.pool_id == pool_id), None)
 
-    def restore(self, saved: Iterable[Found]) -> None:
+    def restore(self, saved: Iterable[HandoffFile]) -> None:
         """Know again what was known before a restart; each engine has yet to answer. Nothing speaks against its devices
         before they have been looked at."""
         for found in saved:
@@ -55,7 +55,7 @@ class Registry:
             self._replicas[replica.key] = replace(replica, device_problem=None)
         self._settle()
 
-    def take(self, found: Found, sighting: Sighting | None = None) -> None:
+    def take(self, found: HandoffFile, sighting: Sighting | None = None) -> None:
         """Know an engine that was announced, in place of any earlier one of its pool and replica id.
 
         With a `sighting` of it, it is never said to be other than it was seen.
@@ -125,7 +125,7 @@ class Registry:
         while any(not replica.live and not replica.misses for replica in self.replicas):
             await self.changed(self.revision)  # a first look always changes `live` or `last_error`
 
-    def _announce(self, found: Found) -> Replica:
+    def _announce(self, found: HandoffFile) -> Replica:
         self._incarnations += 1
         replica = self._placed(announced(self._incarnations, found.handoff, found.identity))
         for other in self.replicas:

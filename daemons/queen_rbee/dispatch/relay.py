@@ -15,7 +15,7 @@ from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.nodes import RELAY_HEADER
 from llama_orch.http.client.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
 from llama_orch.http.client.sse import MalformedStream, read_events
-from llama_orch.http.server.bodies import aside
+from llama_orch.http.server.bodies import in_thread_if_large
 from queen_rbee.dispatch.failure import Failure, refused, relay_failure
 from queen_rbee.dispatch.hop import DIRECT, Hop
 from queen_rbee.dispatch.rooms import clamped
@@ -42,7 +42,7 @@ async def run(task: Task, target: Candidate, adapter: EngineAdapter, limits: Lim
     The task ends last of all, when the connection is closed, and nothing is awaited behind that: its readers see the
     end when the caller has given the slot back, so that a session's next turn finds its replica free.
     """
-    dialogue = await aside(task.size, partial(_dialogue, task, target, adapter))
+    dialogue = await in_thread_if_large(task.size, partial(_dialogue, task, target, adapter))
     task.asked_at, task.heard_at = trio.current_time(), None
     silence = Silence(limits, task.size, task.asked_at)
     try:

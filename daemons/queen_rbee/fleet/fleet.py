@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import trio
 
-from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, unknown
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, not_found
 from llama_orch.contracts.nodes import (
     Heartbeat,
     HeartbeatAnswer,
@@ -162,7 +162,7 @@ class Fleet:
         node = self._nodes.get(node_id)
         if node is None:
             self._metrics.heartbeat_refused("", "unknown", trio.current_time())
-            raise unknown("node", node_id, "Register it first: POST /v2/nodes/register.")
+            raise not_found("node", node_id, "Register it first: POST /v2/nodes/register.")
         if reason := unregistered(node, heartbeat):
             self._metrics.heartbeat_refused(node_id, "refused", trio.current_time())
             raise ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=reason))
@@ -209,7 +209,7 @@ class Fleet:
     def _known(self, node_id: str) -> Node:
         if node := self._nodes.get(node_id):
             return node
-        raise unknown("node", node_id, "See GET /v2/nodes.")
+        raise not_found("node", node_id, "See GET /v2/nodes.")
 
     def node(self, node_id: str) -> NodeView:
         """One node. Raises ApiError 404."""

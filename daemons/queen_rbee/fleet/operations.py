@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import trio
 
-from llama_orch.contracts.errors import ApiError, unknown
+from llama_orch.contracts.errors import ApiError, not_found
 from llama_orch.contracts.operations import DrainRequest, Operation, OperationState
 from llama_orch.telemetry.events import queen as events
 from llama_orch.telemetry.records import emit
@@ -105,7 +105,7 @@ class Operations:
         """One. Raises ApiError 404."""
         if found := self._known.get(identifier):
             return found.view()
-        raise unknown("operation", identifier, "See GET /v2/operations; only the last ones are kept.")
+        raise not_found("operation", identifier, "See GET /v2/operations; only the last ones are kept.")
 
     async def drain(self, target: Target, wish: DrainRequest) -> Operation:
         """Let nothing new run on `target`, and when the deadline has passed, nothing at all. Raises ApiError."""
@@ -153,7 +153,7 @@ class Operations:
         found = self._registry.pools_named(target.pool_id)
         keys = [(pool.pool_id, pool.node_id or "") for pool in found if target.node_id in (None, pool.node_id)]
         if not keys:
-            raise unknown("pool", str(target).removeprefix("pool "), "See GET /v2/pools.")
+            raise not_found("pool", str(target).removeprefix("pool "), "See GET /v2/pools.")
         return keys
 
     async def _bid(self, target: Target, keys: list[PoolKey], verb: str, wish: DrainRequest | None) -> None:

@@ -13,7 +13,7 @@ import trio.testing
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolStatus
 from llama_orch.service.watchdog import Pulse
-from llama_orch.spool import Found
+from llama_orch.spool import HandoffFile
 from pool_managerd.draining import GRACE_S, Draining
 from pool_managerd.engines.health import Health
 from pool_managerd.metrics import Metrics
@@ -164,7 +164,7 @@ async def test_a_pool_that_is_ready_is_never_told_otherwise_by_announcements_and
                 life.engines[1] = READY
                 await trio.sleep(life.dice.uniform(1, 4))
             nursery.cancel_scope.cancel()
-        saved = [Found(replica.handoff, replica.identity) for replica in life.registry.replicas]
+        saved = [HandoffFile(replica.handoff, replica.identity) for replica in life.registry.replicas]
         life = Life(life.dice, engines={1: READY}, told=life.told)
         life.registry.restore(saved)
     assert all(pool.ready for _revision, pools, _drained in life.told for pool in pools)

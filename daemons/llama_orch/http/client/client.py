@@ -19,13 +19,13 @@ import trio
 
 from llama_orch.http.client.answer import CHUNK, Response, next_event, receive
 from llama_orch.http.client.connecting import Origin, connect, where
-from llama_orch.http.client.kept_connections import LIMIT_S, KeptConnections
+from llama_orch.http.client.idle_connections import LIMIT_S, IdleConnections
 from llama_orch.http.client.upstream import ConnectTimeout, Unanswered, Unreachable, UpstreamError, UpstreamTimeout
 from llama_orch.http.tls.secured import Wire
 
 __all__ = [
     "ConnectTimeout",
-    "KeptConnections",
+    "IdleConnections",
     "Response",
     "Unreachable",
     "UpstreamError",
@@ -86,7 +86,7 @@ async def request(
     body: bytes | bytearray = b"",
     connect_s: float = 5.0,
     head_s: float = 30.0,
-    connections: KeptConnections | None = None,
+    connections: IdleConnections | None = None,
     repeatable: bool = False,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Response]:
@@ -126,7 +126,7 @@ async def _exchange(
     origin: Origin,
     connect_s: float,
     head_s: float,
-    connections: KeptConnections | None,
+    connections: IdleConnections | None,
     repeatable: bool,
 ) -> tuple[Wire, Response]:
     """Send the request; return the connection and the answer's head."""
@@ -195,7 +195,7 @@ async def fetch(
     limit_s: float,
     headers: Mapping[str, str] | None = None,
     size: int = 1 << 20,
-    connections: KeptConnections | None = None,
+    connections: IdleConnections | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> tuple[int, bytes]:
     """GET `url` within `limit_s` seconds and `size` bytes; return status and body. Raises UpstreamError."""

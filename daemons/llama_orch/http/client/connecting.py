@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 import trio
 
 from llama_orch.http.client.upstream import ConnectTimeout, NoTls, Unreachable, UpstreamError
-from llama_orch.http.tls.secured import Secured, Wire, reason
+from llama_orch.http.tls.secured import TlsStream, Wire, reason
 
 PORTS = {"http": 80, "https": 443}
 UNIX = "http+unix"
@@ -69,13 +69,13 @@ async def _open(origin: Origin) -> trio.SocketStream:
     return await trio.open_tcp_stream(origin.host, origin.port)
 
 
-async def _start_tls(stream: trio.SocketStream, origin: Origin) -> Secured:
+async def _start_tls(stream: trio.SocketStream, origin: Origin) -> TlsStream:
     """Return `stream` with TLS. Closes it if the handshake fails."""
     try:
         context = origin.tls
         if context is None:
             context = await trio.to_thread.run_sync(_system_context)
-        secured = Secured(stream, context, origin.host)
+        secured = TlsStream(stream, context, origin.host)
         await secured.handshake()
     except trio.BrokenResourceError as error:
         await trio.aclose_forcefully(stream)

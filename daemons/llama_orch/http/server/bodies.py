@@ -11,11 +11,11 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
 from llama_orch.contracts.validation import dotted, invalid_fields
 from llama_orch.http.server.json_scan import Shape
-from llama_orch.http.server.receiving import Source
+from llama_orch.http.server.receiving import BodySource
 
 PROBLEM_LIMIT = 20
 FIELD_NAME_LIMIT = 128
-FEW = Shape(values=1_000, nodes=500)
+SMALL_BODY = Shape(values=1_000, nodes=500)
 """Limits of a body that describes one object, such as a task or a model."""
 IN_THREAD_BYTES = 32 << 10
 LARGE_BODY_LIMITER = trio.CapacityLimiter(1)
@@ -25,13 +25,13 @@ Model = TypeVar("Model", bound=BaseModel)
 Made = TypeVar("Made")
 
 
-async def read(source: Source, model: type[Model], shape: Shape = FEW, limit: int | None = None) -> Model:
+async def read(source: BodySource, model: type[Model], shape: Shape = SMALL_BODY, limit: int | None = None) -> Model:
     """Receive and parse the body of `source`. Raises ApiError as `received` and `parsed` do."""
     body = await source.body(limit, shape)
-    return await aside(len(body), partial(parsed, model, body))
+    return await in_thread_if_large(len(body), partial(parsed, model, body))
 
 
-async def aside(size: int, make: Callable[[], Made]) -> Made:
+async def in_thread_if_large(size: int, make: Callable[[], Made]) -> Made:
     """Call `make`, which parses a body of `size` bytes; in a thread if the body is large."""
     if size < IN_THREAD_BYTES:
         return make()

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from llama_orch.contracts.errors import NO_SUCH_PATH, ApiError, ErrorBody
 
-Shape = Literal["own", "openai", "anthropic"]
+ErrorFormat = Literal["own", "openai", "anthropic"]
 
 ANTHROPIC_TYPES: Mapping[int, str] = {
     401: "authentication_error",
@@ -36,7 +36,7 @@ MODEL_NOT_FOUND = "model_not_found"
 """OpenAI's code for an unknown model, which programs react to."""
 OVERLOADED = 529
 """Anthropic's status for a temporary overload, sent instead of a retriable 503."""
-IDENTIFIERS: Mapping[Shape, str] = {"openai": "x-request-id", "anthropic": "request-id"}
+IDENTIFIERS: Mapping[ErrorFormat, str] = {"openai": "x-request-id", "anthropic": "request-id"}
 """The header in which the clients of each API expect the request id."""
 RERANK_ALIASES = ("/rerank", "/v2/rerank")
 """Paths of Jina's, Cohere's and TEI's clients for /v1/rerank."""
@@ -53,7 +53,7 @@ class ErrorAnswer:
     headers: tuple[tuple[str, str], ...]
 
 
-def shape_of(path: str, *, anthropic: bool = False) -> Shape:
+def shape_of(path: str, *, anthropic: bool = False) -> ErrorFormat:
     """Return the error format of `path`. `anthropic`: the request has the header ANTHROPIC_VERSION."""
     prefix = "/".join(path.split("/", 3)[:3])
     if prefix == "/v1/messages" or (anthropic and prefix == "/v1/models"):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import trio
 
 from llama_orch.http.server.hot_server import NEWCOMER_S
-from llama_orch.http.tls.secured import Secured, reason
+from llama_orch.http.tls.secured import TlsStream, reason
 from llama_orch.telemetry.events.service import HANDSHAKE_FAILED
 from llama_orch.telemetry.log_limit import LogLimit
 from llama_orch.telemetry.records import emit
@@ -28,9 +28,9 @@ class Handshakes:
         self._stopping = stopping
         self._log_limit = LogLimit()
 
-    async def secured(self, stream: trio.SocketStream) -> Secured | None:
+    async def secured(self, stream: trio.SocketStream) -> TlsStream | None:
         """Return `stream` with TLS, or None if the handshake fails."""
-        secured, failed = Secured(stream, self._context), "the handshake timed out"
+        secured, failed = TlsStream(stream, self._context), "the handshake timed out"
         with trio.move_on_after(NEWCOMER_S if self._stopping() else LIMIT_S) as scope:
             self._idle[scope] = True
             try:

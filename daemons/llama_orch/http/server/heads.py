@@ -25,7 +25,7 @@ Fields = Iterable[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True)
-class Target:
+class RequestTarget:
     """A normalized target: the decoded path without empty or dot segments, and the authority of an absolute target."""
 
     path: str
@@ -73,7 +73,7 @@ def _ambiguous(version: str, fields: list[tuple[bytes, bytes]]) -> ApiError | No
     return None
 
 
-def target(raw: bytes) -> Target | ApiError:
+def target(raw: bytes) -> RequestTarget | ApiError:
     """Normalize a request target without its query.
 
     Absolute URLs are reduced to their path, percent-encoding is decoded, empty and dot segments are resolved.
@@ -90,9 +90,9 @@ def target(raw: bytes) -> Target | ApiError:
                 400, "the request target is not a path", "Send a path that begins with /, or an http:// URL."
             )
     if b"%" not in path and b"//" not in path and b"/." not in path:
-        return Target(path.decode("latin-1"), path, authority)
+        return RequestTarget(path.decode("latin-1"), path, authority)
     decoded = resolved(unquote(path.decode("latin-1")))
-    return Target(decoded, quote(decoded, safe=UNESCAPED).encode(), authority)
+    return RequestTarget(decoded, quote(decoded, safe=UNESCAPED).encode(), authority)
 
 
 def resolved(path: str) -> str:

@@ -17,7 +17,7 @@ import trio
 
 from llama_orch.contracts.errors import ErrorBody, ErrorCode
 from llama_orch.http.server.exchange import ABORT, AsgiApp, BrokenOff, ClientGone, Message, Scope
-from llama_orch.http.tls.secured import Secured, Wire, abort, hung_up
+from llama_orch.http.tls.secured import TlsStream, Wire, abort, hung_up
 
 CHUNK = 8192
 """Bytes per read. h11 needs 25 µs for each chunk of a chunked body, and a chunk of two bytes is seven on the wire."""
@@ -107,7 +107,7 @@ class _Exchange:
 
     def __init__(self, stream: Wire, app: AsgiApp) -> None:
         self._stream = stream
-        self._secure = isinstance(stream, Secured)
+        self._secure = isinstance(stream, TlsStream)
         self._app = app
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
         self._head: h11.Response | None = None
@@ -265,7 +265,7 @@ class Resumed(trio.abc.HalfCloseableStream):
         self._stream = stream
         self._received = received
         self.socket = stream.socket
-        self.secure = isinstance(stream, Secured)
+        self.secure = isinstance(stream, TlsStream)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         if self._received:

@@ -4,19 +4,19 @@ from functools import partial
 
 from quart import current_app, request
 
-from llama_orch.http.server.bodies import FEW, Model, parsed, read
+from llama_orch.http.server.bodies import SMALL_BODY, Model, parsed, read
 from llama_orch.http.server.json_scan import Shape
 from llama_orch.http.server.receiving import received
 
 
-async def body_of(model: type[Model], shape: Shape = FEW, limit: int | None = None) -> Model:
+async def body_of(model: type[Model], shape: Shape = SMALL_BODY, limit: int | None = None) -> Model:
     """Parse the body of the current request. Raises ApiError: 413 above `limit` bytes, 400 as `parsed` does."""
     return await read(_QuartSource(), model, shape, limit)
 
 
 async def body_or(model: type[Model], default: Model) -> Model:
     """Parse the body of the current request; return `default` if it has none."""
-    body = await _QuartSource().body(None, FEW)
+    body = await _QuartSource().body(None, SMALL_BODY)
     return parsed(model, body) if body.strip() else default
 
 

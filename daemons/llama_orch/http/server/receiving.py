@@ -27,7 +27,7 @@ CHUNKS_PER_CHECKPOINT = 64
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class Source(Protocol):
+class BodySource(Protocol):
     """A request whose body can be read once."""
 
     async def body(self, limit: int | None = None, shape: Shape | None = None) -> bytearray:

@@ -9,7 +9,7 @@ from socket import SO_LINGER, SOL_SOCKET
 import trio
 
 
-class Secured(trio.abc.HalfCloseableStream):
+class TlsStream(trio.abc.HalfCloseableStream):
     """A TLS connection. Closing it closes the socket without close_notify, which HTTP allows."""
 
     def __init__(self, stream: trio.SocketStream, context: ssl.SSLContext, server_hostname: str | None = None) -> None:
@@ -48,7 +48,7 @@ class Secured(trio.abc.HalfCloseableStream):
         await self._tls.aclose()
 
 
-Wire = trio.SocketStream | Secured
+Wire = trio.SocketStream | TlsStream
 """A connection that carries HTTP."""
 
 RESET = struct.pack("ii", 1, 0)

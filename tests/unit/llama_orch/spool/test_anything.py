@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_orch.spool import Bad, Found, reject, scan
+from llama_orch.spool import BadFile, HandoffFile, reject, scan
 from tests.unit.llama_orch.spool.samples import GOOD, NEEDS_ROOT, ODD_ENTRIES, OWNERS, publish
 
 MAKEABLE = sorted(set(ODD_ENTRIES) - (NEEDS_ROOT if os.geteuid() else set()))
@@ -76,15 +76,15 @@ def settle(spool: Path, odd: Path, good: Path) -> None:
     """Scan, reject the bad files, scan again: the valid file is found twice, bad files only the first time."""
     before = good.read_bytes()
     first = look(spool)
-    assert good.name in {item.identity.name for item in first if isinstance(item, Found)}
+    assert good.name in {item.identity.name for item in first if isinstance(item, HandoffFile)}
     for item in first:
-        if isinstance(item, Bad):
+        if isinstance(item, BadFile):
             assert item.reason
             assert reject(spool, item, NOW).moved_to
     second = look(spool)
-    assert all(isinstance(item, Found) for item in second)
+    assert all(isinstance(item, HandoffFile) for item in second)
     assert good.read_bytes() == before
 
 
-def look(spool: Path) -> tuple[Found | Bad, ...]:
+def look(spool: Path) -> tuple[HandoffFile | BadFile, ...]:
     return scan(spool, owners=OWNERS, now_s=NOW.timestamp())

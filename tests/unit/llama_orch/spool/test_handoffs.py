@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_orch.spool import Bad, Found, SpoolUnreadable, scan
+from llama_orch.spool import BadFile, HandoffFile, SpoolUnreadable, scan
 from llama_orch.spool.files import open_directory, read_one
 from llama_orch.spool.handoffs import GRACE_S
 from llama_orch.spool.identity import printable
@@ -18,14 +18,14 @@ from tests.unit.llama_orch.spool.samples import GOOD, NEEDS_ROOT, ODD_ENTRIES, O
 NOW_S = 2_000_000_000.0
 
 
-def look(directory: Path, now_s: float = NOW_S) -> tuple[Found | Bad, ...]:
+def look(directory: Path, now_s: float = NOW_S) -> tuple[HandoffFile | BadFile, ...]:
     return scan(directory, owners=OWNERS, now_s=now_s)
 
 
 def test_handoff_has_identity_of_its_file(tmp_path: Path) -> None:
     path = publish(tmp_path)
     (found,) = look(tmp_path)
-    assert isinstance(found, Found)
+    assert isinstance(found, HandoffFile)
     assert found.handoff.url == "http://127.0.0.1:18080"
     status = path.stat()
     assert found.identity.same_file(status.st_ino, status.st_mtime_ns)
@@ -34,7 +34,7 @@ def test_handoff_has_identity_of_its_file(tmp_path: Path) -> None:
 
 def test_file_name_may_differ_from_pool_id(tmp_path: Path) -> None:
     publish(tmp_path, "anything.json")
-    assert [type(item) for item in look(tmp_path)] == [Found]
+    assert [type(item) for item in look(tmp_path)] == [HandoffFile]
 
 
 @pytest.mark.parametrize("name", [".default-r0.json", "default-r0.json.tmp", "README", "rejected"])
@@ -51,16 +51,16 @@ def test_bad_entry_is_reported_beside_good_one(tmp_path: Path, kind: str) -> Non
     make(tmp_path / "bad.json")
     publish(tmp_path, "good.json")
     bad, good = look(tmp_path)
-    assert isinstance(bad, Bad)
+    assert isinstance(bad, BadFile)
     assert bad.name == "bad.json"
     assert reason in bad.reason
-    assert isinstance(good, Found)
+    assert isinstance(good, HandoffFile)
 
 
 def test_each_invalid_field_is_named(tmp_path: Path) -> None:
     publish(tmp_path, pool_id="Not A Pool", slots_total=0)
     (bad,) = look(tmp_path)
-    assert isinstance(bad, Bad)
+    assert isinstance(bad, BadFile)
     assert "pool_id: " in bad.reason
     assert "slots_total: " in bad.reason
 
@@ -71,7 +71,7 @@ def test_young_incomplete_file_is_left_for_later(tmp_path: Path) -> None:
     touched = path.stat().st_mtime
     assert look(tmp_path, touched + GRACE_S / 2) == ()
     (bad,) = look(tmp_path, touched + GRACE_S * 2)
-    assert isinstance(bad, Bad)
+    assert isinstance(bad, BadFile)
 
 
 def test_file_from_future_is_not_waited_for(tmp_path: Path) -> None:
@@ -79,14 +79,14 @@ def test_file_from_future_is_not_waited_for(tmp_path: Path) -> None:
     path.write_text("{")
     age(path, seconds=-86_400)
     (bad,) = look(tmp_path, path.stat().st_mtime - 86_400)
-    assert isinstance(bad, Bad)
+    assert isinstance(bad, BadFile)
 
 
 def test_complete_json_is_not_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     path.write_text("{}")
     (bad,) = look(tmp_path, path.stat().st_mtime)
-    assert isinstance(bad, Bad)
+    assert isinstance(bad, BadFile)
 
 
 def test_missing_directory_is_empty(tmp_path: Path) -> None:

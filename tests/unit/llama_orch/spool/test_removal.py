@@ -9,7 +9,7 @@ from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 
 import pytest
 
-from llama_orch.spool import Bad, Found, Rejection, delete, reject, scan
+from llama_orch.spool import BadFile, HandoffFile, Rejection, delete, reject, scan
 from llama_orch.spool.removal import REJECTED_LIMIT
 from tests.unit.llama_orch.spool.samples import NEEDS_ROOT, ODD_ENTRIES, OWNERS, age, publish
 
@@ -27,14 +27,14 @@ def no_room() -> Iterator[None]:
         setrlimit(RLIMIT_FSIZE, (soft, hard))
 
 
-def found_in(directory: Path) -> Found:
+def found_in(directory: Path) -> HandoffFile:
     (item,) = scan(directory, owners=OWNERS, now_s=NOW.timestamp())
-    assert isinstance(item, Found)
+    assert isinstance(item, HandoffFile)
     return item
 
 
-def bad_in(directory: Path) -> Bad:
-    (item,) = (item for item in scan(directory, owners=OWNERS, now_s=NOW.timestamp()) if isinstance(item, Bad))
+def bad_in(directory: Path) -> BadFile:
+    (item,) = (item for item in scan(directory, owners=OWNERS, now_s=NOW.timestamp()) if isinstance(item, BadFile))
     return item
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_orch.contracts.nodes import POOLS_MOST, Heartbeat
+from llama_orch.contracts.nodes import MAX_POOLS, Heartbeat
 from llama_orch.contracts.pools import PoolState, PoolStatus
 from pool_managerd.cluster.snapshots import placement_view, snapshot, snapshots
 
@@ -52,8 +52,8 @@ def test_what_fits_is_told_as_it_is() -> None:
 
 
 def test_of_too_many_pools_the_first_are_told() -> None:
-    many = [pool(pool_id=f"p{number}") for number in range(POOLS_MOST + 5)]
-    assert [told.pool_id for told in snapshots(many, "gpu-1")] == [one.pool_id for one in many[:POOLS_MOST]]
+    many = [pool(pool_id=f"p{number}") for number in range(MAX_POOLS + 5)]
+    assert [told.pool_id for told in snapshots(many, "gpu-1")] == [one.pool_id for one in many[:MAX_POOLS]]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_orch.spool import Found
+from llama_orch.spool import HandoffFile
 from pool_managerd.handoffs.persistence import FILE, Store, decode_saved, encode
 from tests.unit.pool_managerd.values import found
 
@@ -61,6 +61,6 @@ async def test_a_directory_that_cannot_be_written_to_is_said_once_and_saving_wor
 @given(st.binary(max_size=200) | st.integers(0, 800).map(lambda cut: encode(KNOWN)[:cut]))
 def test_any_contents_are_read_or_refused_in_words(content: bytes) -> None:
     try:
-        assert all(isinstance(item, Found) for item in decode_saved(content))
+        assert all(isinstance(item, HandoffFile) for item in decode_saved(content))
     except ValueError as error:
         assert str(error)  # noqa: PT017 -- either outcome is right

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from llama_orch.contracts.pools import PoolState
-from llama_orch.spool import Found
+from llama_orch.spool import HandoffFile
 from pool_managerd.pools.devices import Gpus
 from pool_managerd.pools.registry import FORGET_AFTER_S, Registry
 from pool_managerd.pools.replica import Sighting
@@ -76,7 +76,7 @@ async def test_engines_are_known_again_in_the_order_in_which_they_were_announced
     pools.take(found(replica_id="r1", port=18081))
     pools.take(found(replica_id="r0", engine="vllm"))
     again = Registry()
-    again.restore(Found(replica.handoff, replica.identity) for replica in pools.replicas)
+    again.restore(HandoffFile(replica.handoff, replica.identity) for replica in pools.replicas)
     assert [each.pools[0].engine for each in (pools, again)] == ["vllm", "vllm"]
 
 

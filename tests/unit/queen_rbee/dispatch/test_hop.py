@@ -13,7 +13,7 @@ import trio.testing
 
 from llama_orch.contracts.nodes import SESSION_HEADER, SESSION_MARK_PATTERN
 from llama_orch.contracts.tasks import TaskRequest, TaskState
-from llama_orch.http.client.kept_connections import KeptConnections
+from llama_orch.http.client.idle_connections import IdleConnections
 from llama_orch.settings.types import Secret
 from queen_rbee.dispatch import relay
 from queen_rbee.dispatch.failure import Failure
@@ -73,7 +73,7 @@ async def run(at: Node, hop: Hop, prompt: str = "hello", node_id: str | None = "
 
 
 async def test_tasks_one_after_the_other_go_over_one_connection_and_show_the_token():
-    async with node() as there, KeptConnections() as kept:
+    async with node() as there, IdleConnections() as kept:
         for _ in range(3):
             assert (await run(there, Hop(TOKEN_OF_ALL, kept))).state is TaskState.DONE
         assert (there.connections, len(there.heads)) == (1, 3)
@@ -81,7 +81,7 @@ async def test_tasks_one_after_the_other_go_over_one_connection_and_show_the_tok
 
 
 async def test_a_connection_that_a_cancelled_task_has_left_is_closed_and_not_used_again():
-    async with node() as there, KeptConnections() as kept:
+    async with node() as there, IdleConnections() as kept:
         hop = Hop(TOKEN_OF_ALL, kept)
         with trio.move_on_after(0.1) as scope:
             await run(there, hop, "stall")
@@ -92,7 +92,7 @@ async def test_a_connection_that_a_cancelled_task_has_left_is_closed_and_not_use
 
 
 async def test_an_engine_on_loopback_sees_no_token_and_its_connections_are_not_kept():
-    async with node() as there, KeptConnections() as kept:
+    async with node() as there, IdleConnections() as kept:
         await run(there, Hop(TOKEN_OF_ALL, kept), node_id=None)
         assert kept.idle == 0
         assert b"authorization" not in there.heads[0]
@@ -125,7 +125,7 @@ async def test_an_engine_that_the_queen_speaks_to_herself_learns_of_no_session()
 
 async def test_when_the_queen_ends_nothing_is_kept():
     async with node() as there:
-        hop = Hop(TOKEN_OF_ALL, KeptConnections())
+        hop = Hop(TOKEN_OF_ALL, IdleConnections())
         await run(there, hop)
         assert hop.connections
         assert hop.connections.idle == 1

@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from llama_orch.contracts.errors import ApiError
-from llama_orch.contracts.openai import MESSAGES_MOST, TOOLS_MOST
+from llama_orch.contracts.openai import MAX_MESSAGES, MAX_TOOLS
 from llama_orch.contracts.validation import InvalidField, dotted, invalid_fields
 from llama_orch.http.server.bodies import invalid
 from queen_rbee.api.v1.messages.blocks import NOT_HERE, WRITTEN_BY, Blocks, Lenient, Name, Object, Texts
@@ -102,12 +102,12 @@ class CountRequest(Lenient):
     model: Name
     messages: Annotated[
         tuple[Message, ...],
-        Field(max_length=MESSAGES_MOST, json_schema_extra={"minItems": 1}),
+        Field(max_length=MAX_MESSAGES, json_schema_extra={"minItems": 1}),
         FailFast(),
         AfterValidator(_some),
     ]
     system: Texts = ()
-    tools: Annotated[tuple[Tool, ...] | None, Field(max_length=TOOLS_MOST), FailFast()] = None
+    tools: Annotated[tuple[Tool, ...] | None, Field(max_length=MAX_TOOLS), FailFast()] = None
     tool_choice: ToolChoice | None = None
     thinking: ThinkingWish | None = None
     output_config: OutputConfig | None = None

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
-from llama_orch.http.server.error_shapes import ErrorAnswer, Shape, anthropic_error, error_answer, shape_of
+from llama_orch.http.server.error_shapes import ErrorAnswer, ErrorFormat, anthropic_error, error_answer, shape_of
 
 FULL = ErrorBody(
     code=ErrorCode.ADMISSION_REJECT,
@@ -42,7 +42,7 @@ MESSAGES, CHAT, TASKS = "/v1/messages", "/v1/chat/completions", "/v2/tasks"
         ("/", "own"),
     ],
 )
-def test_path_determines_shape(path: str, shape: Shape):
+def test_path_determines_shape(path: str, shape: ErrorFormat):
     assert shape_of(path) == shape
 
 
@@ -57,7 +57,7 @@ def test_path_determines_shape(path: str, shape: Shape):
         ("/v2/models", "own"),
     ],
 )
-def test_header_determines_shape_on_shared_paths(path: str, shape: Shape):
+def test_header_determines_shape_on_shared_paths(path: str, shape: ErrorFormat):
     assert shape_of(path, anthropic=True) == shape
     assert error_answer(ApiError(400, WRONG), path, "c", anthropic=True).body.get("request_id") == (
         "c" if shape == "anthropic" else None

@@ -11,7 +11,7 @@ from llama_orch.http.server.heads import (
     FIELD_COUNT_LIMIT,
     FIELDS_LIMIT,
     TARGET_LIMIT,
-    Target,
+    RequestTarget,
     refusal,
     resolved,
     target,
@@ -94,13 +94,13 @@ def test_size_and_number_of_headers_are_bounded() -> None:
 )
 def test_target_is_normalized(raw: str, path: str) -> None:
     found = target(raw.encode())
-    assert isinstance(found, Target)
+    assert isinstance(found, RequestTarget)
     assert found.path == path
 
 
 def test_absolute_target_names_the_host() -> None:
     found = target(b"http://evil.example:8080/v2/tasks")
-    assert isinstance(found, Target)
+    assert isinstance(found, RequestTarget)
     assert found.authority == b"evil.example:8080"
 
 
@@ -119,12 +119,12 @@ PIECES = st.lists(st.sampled_from(["/", "//", ".", "..", "%2e", "%2F", "a", "%00
 @given(PIECES)
 def test_routed_path_has_no_empty_or_dot_segments(pieces: list[str]) -> None:
     found = target(f"/{''.join(pieces)}".encode())
-    assert isinstance(found, Target)
+    assert isinstance(found, RequestTarget)
     segments = found.path.removesuffix("/").split("/")[1:]
     assert found.path.startswith("/")
     assert not {"", ".", ".."} & set(segments)
     again = target(found.raw_path)
-    assert again == Target(found.path, found.raw_path) or "%" in quote(found.path)
+    assert again == RequestTarget(found.path, found.raw_path) or "%" in quote(found.path)
 
 
 @given(st.text())

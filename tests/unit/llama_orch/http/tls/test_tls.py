@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from quart import Response
 from quart import request as quart_request
 
-from llama_orch.http.client.client import KeptConnections, Unreachable, UpstreamError, fetch, request
+from llama_orch.http.client.client import IdleConnections, Unreachable, UpstreamError, fetch, request
 from llama_orch.http.server import handshakes, hot_server
 from llama_orch.http.server.app import create_app
 from llama_orch.http.server.exchange import Exchange, HotRoutes, Receive, Scope, Send
@@ -179,7 +179,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 async def test_hot_and_other_paths_share_a_connection(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
     ports = set()
-    async with served(Tls.of(one_sided)) as site, KeptConnections() as connections:
+    async with served(Tls.of(one_sided)) as site, IdleConnections() as connections:
         site.may_end.set()
         for method, path, body in (
             ("POST", "/hot/echo", LARGE),
@@ -203,7 +203,7 @@ async def test_plain_server_reports_http_scheme() -> None:
 
 
 async def test_concurrent_clients_get_their_own_answers(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
-    async with served(Tls.of(one_sided)) as site, KeptConnections() as connections:
+    async with served(Tls.of(one_sided)) as site, IdleConnections() as connections:
 
         async def ask(number: int) -> None:
             body = b"%d" % number * 50_000

@@ -16,7 +16,7 @@ import trio.lowlevel
 import trio.testing
 from prometheus_client import CollectorRegistry
 
-from llama_orch.http.client.client import KeptConnections, Unreachable, UpstreamError, UpstreamTimeout, fetch, request
+from llama_orch.http.client.client import IdleConnections, Unreachable, UpstreamError, UpstreamTimeout, fetch, request
 from llama_orch.http.server.app import create_app
 from llama_orch.http.server.exchange import Exchange, HotRoutes
 from llama_orch.http.server.gate import Access, Gate
@@ -93,7 +93,7 @@ async def serving(*answers: bytes) -> AsyncIterator[Server]:
         nursery.cancel_scope.cancel()
 
 
-async def ask(server: Server, connections: KeptConnections, *, body: bytes = b"", repeatable: bool = False) -> bytes:
+async def ask(server: Server, connections: IdleConnections, *, body: bytes = b"", repeatable: bool = False) -> bytes:
     """Send one POST and read its answer to the end."""
     asking = request("POST", server.url, body=body, connections=connections, repeatable=repeatable)
     async with asking as response:
@@ -102,7 +102,7 @@ async def ask(server: Server, connections: KeptConnections, *, body: bytes = b""
 
 @pytest.mark.parametrize("answer", [SHORT, CHUNKED, NOTHING])
 async def test_connection_is_reused(answer: bytes) -> None:
-    async with serving(*[answer] * 3) as server, KeptConnections() as connections:
+    async with serving(*[answer] * 3) as server, IdleConnections() as connections:
         for _ in range(3):
             assert await ask(server, connections) == (b"" if answer is NOTHING else b"{}")
         assert server.served == [0, 0, 0]
@@ -111,7 +111,7 @@ async def test_connection_is_reused(answer: bytes) -> None:
 
 @pytest.mark.parametrize("answer", [NOTHING, OK + b"Content-Length: 0\r\n\r\n"])
 async def test_connection_is_reused_after_empty_answer(answer: bytes) -> None:
-    async with serving(answer, answer) as server, KeptConnections() as connections:
+    async with serving(answer, answer) as server, IdleConnections() as connections:
         for _ in range(2):
             async with request("POST", server.url, connections=connections):
                 pass
@@ -127,7 +127,7 @@ async def test_without_pool_each_exchange_connects() -> None:
 
 
 async def test_concurrent_exchanges_have_own_connections() -> None:
-    async with serving(SHORT, SHORT, SHORT) as server, KeptConnections() as connections:
+    async with serving(SHORT, SHORT, SHORT) as server, IdleConnections() as connections:
         first = request("GET", server.url, connections=connections)
         async with first as one, request("GET", server.url, connections=connections) as two:
             assert (await one.read(), await two.read()) == (b"{}", b"{}")
@@ -137,7 +137,7 @@ async def test_concurrent_exchanges_have_own_connections() -> None:
 
 
 async def test_connection_is_reused_only_for_its_origin() -> None:
-    async with serving(SHORT) as one, serving(SHORT) as two, KeptConnections() as connections:
+    async with serving(SHORT) as one, serving(SHORT) as two, IdleConnections() as connections:
         await ask(one, connections)
         await ask(two, connections)
         assert (one.served, two.served, connections.idle) == ([0], [0], 2)
@@ -151,7 +151,7 @@ LONG = OK + b"Content-Length: 4\r\n\r\n{}"
 @pytest.mark.parametrize("how", ["break", "raise", "cancel"])
 async def test_unread_answer_closes_connection(answer: bytes, how: str) -> None:
     """Closing the connection cancels the request."""
-    async with serving(answer, SHORT) as server, KeptConnections() as connections:
+    async with serving(answer, SHORT) as server, IdleConnections() as connections:
         with trio.CancelScope() as scope, contextlib.suppress(KeyError):
             async with request("POST", server.url, connections=connections) as response:
                 async for _ in response.chunks():
@@ -167,7 +167,7 @@ async def test_unread_answer_closes_connection(answer: bytes, how: str) -> None:
 
 
 async def test_timeout_closes_connection() -> None:
-    async with serving(SHORT, b"HTTP/1.1 ") as server, KeptConnections() as connections:
+    async with serving(SHORT, b"HTTP/1.1 ") as server, IdleConnections() as connections:
         await ask(server, connections)
         with pytest.raises(UpstreamTimeout):
             async with request("GET", server.url, connections=connections, repeatable=True, head_s=0.05):
@@ -187,7 +187,7 @@ async def test_timeout_closes_connection() -> None:
     ],
 )
 async def test_connection_close_is_honoured(answer: bytes) -> None:
-    async with serving(answer, SHORT) as server, KeptConnections() as connections:
+    async with serving(answer, SHORT) as server, IdleConnections() as connections:
         await ask(server, connections)
         assert connections.idle == 0
         await ask(server, connections)
@@ -196,7 +196,7 @@ async def test_connection_close_is_honoured(answer: bytes) -> None:
 
 async def test_unread_body_is_not_the_next_answer() -> None:
     for answer in (SHORT, CHUNKED, OK + b"\r\n"):
-        async with serving(answer) as server, KeptConnections() as connections:
+        async with serving(answer) as server, IdleConnections() as connections:
             async with request("POST", server.url, connections=connections):
                 pass
             assert connections.idle == 0
@@ -205,7 +205,7 @@ async def test_unread_body_is_not_the_next_answer() -> None:
 async def test_closed_idle_connection_is_detected() -> None:
     """This applies to non-repeatable requests too, since nothing was sent."""
     for how in ("end", "reset", "speak"):
-        async with serving(SHORT, SHORT) as server, KeptConnections() as connections:
+        async with serving(SHORT, SHORT) as server, IdleConnections() as connections:
             await ask(server, connections)
             await trio.testing.wait_all_tasks_blocked()
             stream = server.connections[0]
@@ -220,11 +220,11 @@ async def test_closed_idle_connection_is_detected() -> None:
 
 
 async def test_only_repeatable_request_is_retried() -> None:
-    async with serving(SHORT, CUT, SHORT) as server, KeptConnections() as connections:
+    async with serving(SHORT, CUT, SHORT) as server, IdleConnections() as connections:
         await ask(server, connections)
         assert await ask(server, connections, repeatable=True) == b"{}"
         assert server.served == [0, 0, 1]
-    async with serving(SHORT, CUT) as server, KeptConnections() as connections:
+    async with serving(SHORT, CUT) as server, IdleConnections() as connections:
         await ask(server, connections)
         with pytest.raises(UpstreamError) as caught:
             await ask(server, connections)
@@ -233,7 +233,7 @@ async def test_only_repeatable_request_is_retried() -> None:
 
 
 async def test_request_is_retried_at_most_once() -> None:
-    async with serving(SHORT, CUT, CUT) as server, KeptConnections() as connections:
+    async with serving(SHORT, CUT, CUT) as server, IdleConnections() as connections:
         await ask(server, connections)
         with pytest.raises(UpstreamError, match="before the answer was complete"):
             await ask(server, connections, repeatable=True)
@@ -241,7 +241,7 @@ async def test_request_is_retried_at_most_once() -> None:
 
 
 async def test_broken_answer_is_not_retried() -> None:
-    async with serving(SHORT, Last(b"HTTP/1.1 200")) as server, KeptConnections() as connections:
+    async with serving(SHORT, Last(b"HTTP/1.1 200")) as server, IdleConnections() as connections:
         await ask(server, connections)
         with pytest.raises(UpstreamError, match="before the answer was complete"):
             await ask(server, connections, repeatable=True)
@@ -250,7 +250,7 @@ async def test_broken_answer_is_not_retried() -> None:
 
 async def test_unsent_request_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection breaks between the check and the send."""
-    async with serving(SHORT, SHORT, SHORT) as server, KeptConnections() as connections:
+    async with serving(SHORT, SHORT, SHORT) as server, IdleConnections() as connections:
         for repeatable in (True, False):
             await ask(server, connections)
             stream = server.connections[-1]
@@ -266,7 +266,7 @@ async def test_unsent_request_is_unreachable(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_idle_connections_are_limited() -> None:
-    async with serving(*[SHORT] * 5) as server, KeptConnections(limit=2) as connections:
+    async with serving(*[SHORT] * 5) as server, IdleConnections(limit=2) as connections:
         everybody = trio.Event()
         reading = 0
 
@@ -288,7 +288,7 @@ async def test_idle_connections_are_limited() -> None:
 
 
 async def test_idle_connection_expires(mock_clock: trio.testing.MockClock) -> None:
-    async with serving(*[SHORT] * 3) as server, KeptConnections(limit_s=30) as connections:
+    async with serving(*[SHORT] * 3) as server, IdleConnections(limit_s=30) as connections:
         await ask(server, connections)
         mock_clock.jump(29)
         await ask(server, connections)
@@ -301,7 +301,7 @@ async def test_idle_connection_expires(mock_clock: trio.testing.MockClock) -> No
 async def test_unused_origin_expires_during_other_requests(
     mock_clock: trio.testing.MockClock,
 ) -> None:
-    async with serving(SHORT) as gone, serving(SHORT) as other, KeptConnections(limit_s=30) as connections:
+    async with serving(SHORT) as gone, serving(SHORT) as other, IdleConnections(limit_s=30) as connections:
         await ask(gone, connections)
         mock_clock.jump(31)
         await ask(other, connections)
@@ -311,7 +311,7 @@ async def test_unused_origin_expires_during_other_requests(
 @pytest.mark.parametrize(("told", "again"), [(b"timeout=5, max=100", True), (b"timeout=1", False), (b"nonsense", True)])
 async def test_keep_alive_timeout_is_honoured(told: bytes, again: bool, mock_clock: trio.testing.MockClock) -> None:
     answer = OK + b"Keep-Alive: " + told + b"\r\nContent-Length: 2\r\n\r\n{}"
-    async with serving(answer, answer, SHORT) as server, KeptConnections() as connections:
+    async with serving(answer, answer, SHORT) as server, IdleConnections() as connections:
         await ask(server, connections)
         mock_clock.jump(3.9)
         await ask(server, connections)
@@ -323,7 +323,7 @@ async def test_keep_alive_timeout_is_honoured(told: bytes, again: bool, mock_clo
 
 async def test_aclose_closes_idle_and_later_connections() -> None:
     async with serving(SHORT, SHORT) as server:
-        connections = KeptConnections()
+        connections = IdleConnections()
         async with request("GET", server.url, connections=connections) as late:
             async with connections:
                 await ask(server, connections)
@@ -334,7 +334,7 @@ async def test_aclose_closes_idle_and_later_connections() -> None:
 
 
 async def test_get_is_repeatable() -> None:
-    async with serving(SHORT, CUT, SHORT) as server, KeptConnections() as connections:
+    async with serving(SHORT, CUT, SHORT) as server, IdleConnections() as connections:
         for _ in range(2):
             assert await fetch(server.url, limit_s=LIMIT_S, connections=connections) == (200, b"{}")
         assert server.served == [0, 0, 1]
@@ -359,7 +359,7 @@ async def test_server_reuses_connection_after_stream() -> None:
     stop = trio.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        async with trio.open_nursery() as nursery, KeptConnections() as connections:
+        async with trio.open_nursery() as nursery, IdleConnections() as connections:
             await nursery.start(
                 partial(serve, Gate(app, Access(), hot), [listener.dup()], shutdown=stop, drain_s=math.inf)
             )

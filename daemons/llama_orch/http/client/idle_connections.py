@@ -23,7 +23,7 @@ class _Idle(NamedTuple):
     until: float
 
 
-class KeptConnections:
+class IdleConnections:
     """At most `limit` idle connections per origin, each for at most `limit_s` seconds.
 
     Leaving the context closes them. An exchange that is still running then closes its own connection.
