@@ -66,7 +66,7 @@ def test_a_queen_that_starts_later_stops_and_forgets_gets_it_all_again(tmp_path:
         queen.stop()
         manager.until(lambda: manager.log().count("to the registration or heartbeat") == 2)
         queen.start()
-        manager.until(lambda: "is answered again" in manager.log())
+        manager.until(lambda: "answers the heartbeats of node" in manager.log())
 
 
 def test_a_token_that_differs_is_told_once_by_its_fingerprint(tmp_path: Path, queen: NodeQueen) -> None:

@@ -40,7 +40,7 @@ def check(
     )
 
 
-def shown(daemon: str, directory: Path, given: dict[str, str]) -> dict[str, tuple[str, str]]:
+def values(daemon: str, directory: Path, given: dict[str, str]) -> dict[str, tuple[str, str]]:
     """Return value and source by variable. Checks that the daemon succeeds without a notice."""
     done = check(daemon, directory, given)
     assert (done.returncode, done.stderr) == (0, "")
@@ -53,7 +53,7 @@ def shown(daemon: str, directory: Path, given: dict[str, str]) -> dict[str, tupl
 
 @EVERY_DAEMON
 def test_empty_environment_has_all_defaults(daemon: str, tmp_path: Path) -> None:
-    found = shown(daemon, tmp_path, {})
+    found = values(daemon, tmp_path, {})
     assert {source for _value, source in found.values()} == {"default"}
     for field, var in DAEMONS[daemon].variables().items():
         said = default_text(DAEMONS[daemon], field, var).replace("~", str(tmp_path))
@@ -63,7 +63,7 @@ def test_empty_environment_has_all_defaults(daemon: str, tmp_path: Path) -> None
 @EVERY_DAEMON
 def test_shipped_environment_is_effective(daemon: str, tmp_path: Path) -> None:
     given = parse((ROOT / f"packaging/env/{daemon}.env").read_text())
-    found = shown(daemon, tmp_path, given)
+    found = values(daemon, tmp_path, given)
     assert {env: value for env, (value, source) in found.items() if source == "environment"} == given
 
 
@@ -77,7 +77,7 @@ def test_token_is_shown_as_fingerprint_with_source(daemon: str, tmp_path: Path) 
         "LLORCH_API_TOKEN": TOKENS["environment"],
     }
     for source, variable in zip(TOKENS, tuple(given), strict=True):
-        found = shown(daemon, tmp_path, given)
+        found = values(daemon, tmp_path, given)
         fingerprint = sha256(TOKENS[source].encode()).hexdigest()[:6]
         assert found["LLORCH_API_TOKEN"] == (f"token_fp6={fingerprint}", source)
         assert not any(token in str(found) for token in TOKENS.values())
@@ -88,7 +88,7 @@ def test_token_is_shown_as_fingerprint_with_source(daemon: str, tmp_path: Path) 
 def test_second_token_is_shown_as_fingerprint(daemon: str, tmp_path: Path) -> None:
     (tmp_path / "api-token").write_text(TOKENS["credential"])
     (tmp_path / "api-token-second").write_text(TOKENS["file"])
-    found = shown(daemon, tmp_path, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    found = values(daemon, tmp_path, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
     for variable, token in (("LLORCH_API_TOKEN", "credential"), ("LLORCH_API_TOKEN_SECOND", "file")):
         fingerprint = sha256(TOKENS[token].encode()).hexdigest()[:6]
         assert found[variable] == (f"token_fp6={fingerprint}", "credential")
@@ -105,16 +105,16 @@ def test_equal_tokens_give_a_notice(daemon: str, tmp_path: Path) -> None:
 
 
 def test_effective_address_is_shown_with_its_source(tmp_path: Path) -> None:
-    older = shown("queen-rbee", tmp_path, {"ORCHD_ADDR": "127.0.0.1:81"})
+    older = values("queen-rbee", tmp_path, {"ORCHD_ADDR": "127.0.0.1:81"})
     assert older["ORCHESTRATORD_BIND_ADDR"] == ("127.0.0.1:81", "ORCHD_ADDR")
     given = {"ORCHESTRATORD_CLOUD_PROFILE": "1", "LLORCH_API_TOKEN": TOKENS["environment"], "ORCHD_POOL_MANAGERS": ""}
-    cloud = shown("queen-rbee", tmp_path, given)
+    cloud = values("queen-rbee", tmp_path, given)
     assert cloud["ORCHESTRATORD_BIND_ADDR"] == ("0.0.0.0:8080", "default")
 
 
 def test_effective_pools_file_is_shown(tmp_path: Path) -> None:
     (tmp_path / "pools.toml").touch()
-    found = shown("engine-provisioner", tmp_path, {})
+    found = values("engine-provisioner", tmp_path, {})
     assert found["ENGINE_PROVISIONER_POOLS_CONFIG"] == ("pools.toml", "default")
 
 
@@ -158,6 +158,6 @@ def test_only_misspelt_variable_gives_a_notice(daemon: str, tmp_path: Path) -> N
 
 
 def test_empty_home_is_unset(tmp_path: Path) -> None:
-    found = shown("engine-provisioner", tmp_path, {"HOME": ""})
+    found = values("engine-provisioner", tmp_path, {"HOME": ""})
     own = Path(pwd.getpwuid(os.getuid()).pw_dir)
     assert found["ENGINE_PROVISIONER_CACHE_DIR"][0] == str(own / ".cache/llama-orch")

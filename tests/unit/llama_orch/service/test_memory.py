@@ -40,7 +40,7 @@ class Ring:
 
 
 @pytest.fixture
-def no_looks() -> Iterator[None]:
+def no_automatic_collection() -> Iterator[None]:
     """Disable automatic garbage collection."""
     gc.disable()
     yield

@@ -26,7 +26,7 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
         yield sock
 
 
-def heard(manager: socket.socket) -> str:
+def receive(manager: socket.socket) -> str:
     return manager.recv(4096).decode()
 
 
@@ -38,15 +38,15 @@ def test_messages_match_sd_notify(manager: socket.socket, monkeypatch: pytest.Mo
         monkeypatch.setitem(sys.modules, "systemd.daemon", None)
     notifier = Notifier()
     notifier.ready("2 pools ready,\n7 queued")
-    assert heard(manager) == "READY=1\nSTATUS=2 pools ready, 7 queued"
+    assert receive(manager) == "READY=1\nSTATUS=2 pools ready, 7 queued"
     notifier.status("one\nREADY=1")
-    assert heard(manager) == "STATUS=one READY=1", "a status text cannot smuggle in another assignment"
+    assert receive(manager) == "STATUS=one READY=1", "a status text cannot smuggle in another assignment"
     notifier.stopping("draining")
-    assert heard(manager) == "STOPPING=1\nSTATUS=draining"
+    assert receive(manager) == "STOPPING=1\nSTATUS=draining"
     notifier.extend(2.5)
-    assert heard(manager) == "EXTEND_TIMEOUT_USEC=2500000"
+    assert receive(manager) == "EXTEND_TIMEOUT_USEC=2500000"
     notifier.watchdog()
-    assert heard(manager) == "WATCHDOG=1"
+    assert receive(manager) == "WATCHDOG=1"
     if library == "sdnotify":  # sdnotify never closes its socket
         notifier._deliver.__self__.socket.close()  # type: ignore[attr-defined]
 

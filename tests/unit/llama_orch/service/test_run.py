@@ -24,7 +24,7 @@ def environment(given: dict[str, str]) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "LANG": "C.UTF-8", **given}
 
 
-def ended(*arguments: str, behaviour: str = "runs", **given: str) -> subprocess.CompletedProcess[str]:
+def run_to_end(*arguments: str, behaviour: str = "runs", **given: str) -> subprocess.CompletedProcess[str]:
     """Run the daemon to its end."""
     return subprocess.run(
         [sys.executable, "-m", MODULE, behaviour, *arguments],
@@ -60,7 +60,7 @@ def records(text: str) -> list[dict[str, str]]:
 
 
 def test_all_problems_are_printed_with_status_78() -> None:
-    process = ended(**WRONG)
+    process = run_to_end(**WRONG)
     assert process.returncode == 78
     lines = process.stderr.splitlines()
     assert lines[0] == "sample-daemon: 3 settings cannot be used:"
@@ -70,7 +70,7 @@ def test_all_problems_are_printed_with_status_78() -> None:
 
 
 def test_problems_are_json_records_in_json_format() -> None:
-    process = ended(**WRONG, LLAMA_ORCH_LOG_FORMAT="json")
+    process = run_to_end(**WRONG, LLAMA_ORCH_LOG_FORMAT="json")
     assert process.returncode == 78
     found = records(process.stderr)
     assert {record["event"] for record in found} == {"configuration_refused"}
@@ -96,13 +96,13 @@ def test_problems_are_journal_errors_under_journal(tmp_path: Path) -> None:
 
 
 def test_inherited_journal_stream_still_prints_problems() -> None:
-    process = ended("--check-config", **WRONG, JOURNAL_STREAM="8:1")
+    process = run_to_end("--check-config", **WRONG, JOURNAL_STREAM="8:1")
     assert process.returncode == 78
     assert "3 settings cannot be used" in process.stderr
 
 
 def test_check_config_shows_values_and_sources() -> None:
-    process = ended("--check-config", ORCHD_ADMISSION_CAPACITY="7", LLORCH_API_TOKEN="0123456789abcdef")
+    process = run_to_end("--check-config", ORCHD_ADMISSION_CAPACITY="7", LLORCH_API_TOKEN="0123456789abcdef")
     assert process.returncode == 0
     assert "ORCHD_ADMISSION_CAPACITY=7  # environment\n" in process.stdout
     assert "ORCHD_ADMISSION_POLICY=drop-lru  # default\n" in process.stdout
@@ -126,7 +126,7 @@ def test_misspelt_variables_give_one_notice() -> None:
 
 
 def test_check_config_prints_notices_and_succeeds() -> None:
-    process = ended("--check-config", **MISSPELT, ORCHESTRATORD_NODE_TIMEOUT_MS="5000")
+    process = run_to_end("--check-config", **MISSPELT, ORCHESTRATORD_NODE_TIMEOUT_MS="5000")
     unknown, inert = process.stderr.splitlines()
     assert (
         unknown == f"sample-daemon: no daemon knows these variables, which may be misspelt and have no effect: {WORDS}"
@@ -139,24 +139,24 @@ def test_check_config_prints_notices_and_succeeds() -> None:
 @pytest.mark.parametrize("form", ["auto", "json"])
 def test_refusal_also_names_misspelt_variables(form: str) -> None:
     given = {"ORCHESTRATORD_CLOUD_PROFILE": "1", "LLORCH_API_TOKN": "0123456789abcdef"}
-    process = ended(**given, **({} if form == "auto" else {"LLAMA_ORCH_LOG_FORMAT": form}))
+    process = run_to_end(**given, **({} if form == "auto" else {"LLAMA_ORCH_LOG_FORMAT": form}))
     assert process.returncode == 78
     assert "LLORCH_API_TOKEN: is not set" in process.stderr
     assert "LLORCH_API_TOKN (did you mean LLORCH_API_TOKEN?)" in process.stderr
 
 
 def test_version_help_and_usage_error_statuses() -> None:
-    assert ended("--version").stdout == f"sample-daemon (llama-orch) {VERSION}\n"
-    assert "--check-config" in ended("--help").stdout
-    wrong = ended("--chek")
+    assert run_to_end("--version").stdout == f"sample-daemon (llama-orch) {VERSION}\n"
+    assert "--check-config" in run_to_end("--help").stdout
+    wrong = run_to_end("--chek")
     assert wrong.returncode == 64
     assert "--chek" in wrong.stderr
 
 
-def into(place: str, *arguments: str, **given: str) -> tuple[int, str]:
+def run_with_stdout(place: str, *arguments: str, **given: str) -> tuple[int, str]:
     """Run the daemon with standard output to `place`; return exit status and standard error."""
     with open(place, "w") as out:
-        ended = subprocess.run(
+        run_to_end = subprocess.run(
             [sys.executable, "-m", MODULE, "runs", *arguments],
             env=environment(given),
             stdout=out,
@@ -165,21 +165,21 @@ def into(place: str, *arguments: str, **given: str) -> tuple[int, str]:
             timeout=LIMIT_S,
             check=False,
         )
-    return ended.returncode, ended.stderr
+    return run_to_end.returncode, run_to_end.stderr
 
 
 @pytest.mark.parametrize("option", ["--check-config", "--version", "--help"])
 def test_write_error_is_reported_in_one_line(option: str) -> None:
     words = "sample-daemon: cannot write to standard output: No space left on device\n"
-    assert into("/dev/full", option) == (74, words)
+    assert run_with_stdout("/dev/full", option) == (74, words)
 
 
 @pytest.mark.parametrize(("arguments", "status"), [(["--check-config"], 78), (["--chek"], 64)])
 def test_closed_stderr_does_not_change_status(arguments: list[str], status: int) -> None:
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", MODULE, "runs", *arguments]
-        ended = subprocess.run(command, env=environment(WRONG), stderr=full, timeout=LIMIT_S, check=False)
-    assert ended.returncode == status
+        run_to_end = subprocess.run(command, env=environment(WRONG), stderr=full, timeout=LIMIT_S, check=False)
+    assert run_to_end.returncode == status
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -206,7 +206,7 @@ def test_second_signal_ends_drain() -> None:
 
 
 def test_internal_error_is_70_with_traceback() -> None:
-    process = ended(behaviour="crashes")
+    process = run_to_end(behaviour="crashes")
     assert process.returncode == 70
     (record,) = records(process.stderr)
     assert record["level"] == "error"
@@ -215,7 +215,7 @@ def test_internal_error_is_70_with_traceback() -> None:
 
 
 def test_startup_error_has_status_and_no_traceback() -> None:
-    process = ended(behaviour="cannot-start")
+    process = run_to_end(behaviour="cannot-start")
     assert process.returncode == 69
     (record,) = records(process.stderr)
     assert record["event"] == "start_failed"

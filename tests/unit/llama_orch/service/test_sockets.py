@@ -37,7 +37,7 @@ def service(environ: dict[str, str] | None = None) -> Service:
     return Service("queen-rbee", notifier, Watchdog(notifier), trio.Event(), environ or {})
 
 
-def passed(names: str, count: int, pid: int) -> str:
+def inherit(names: str, count: int, pid: int) -> str:
     """Return what a separate process sees that inherits `count` sockets as descriptors 3 and up."""
     code = (
         "import os, socket\n"
@@ -55,15 +55,15 @@ def path() -> dict[str, str]:
 
 
 def test_inherited_descriptors_are_named_and_cloexec() -> None:
-    assert passed("api:metrics:api", 3, 0) == "{'api': [3, 5], 'metrics': [4]} [False, False, False]"
+    assert inherit("api:metrics:api", 3, 0) == "{'api': [3, 5], 'metrics': [4]} [False, False, False]"
 
 
 def test_descriptors_without_a_name_are_unknown() -> None:
-    assert passed("api", 2, 0) == "{'api': [3], 'unknown': [4]} [False, False]"
+    assert inherit("api", 2, 0) == "{'api': [3], 'unknown': [4]} [False, False]"
 
 
 def test_descriptors_of_other_process_are_ignored() -> None:
-    assert passed("api", 1, 1).startswith("{}")
+    assert inherit("api", 1, 1).startswith("{}")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ ELSEWHERE = Host("127.0.0.1", 1)
 RESTART = "systemctl daemon-reload && systemctl restart queen-rbee.socket queen-rbee.service"
 
 
-def settled(name: str = "api", address: Host = ELSEWHERE) -> Host:
+def effective_address(name: str = "api", address: Host = ELSEWHERE) -> Host:
     return listeners.effective_address(service(), name, address, "ORCHESTRATORD_BIND_ADDR")
 
 
@@ -144,22 +144,22 @@ def test_inherited_socket_is_used_wherever_it_listens(inherited: socket.socket, 
 
 def test_address_of_inherited_socket_is_effective(inherited: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
     real = Host(*inherited.getsockname())
-    assert settled() == settled("metrics") == real
+    assert effective_address() == effective_address("metrics") == real
     assert inherited.getsockname()[1] == real.port, "it is still open"
     assert f"listens on {real}, not on 127.0.0.1:1 as set by ORCHESTRATORD_BIND_ADDR" in caplog.text
 
 
 def test_agreeing_socket_is_not_logged(inherited: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
     real = Host(*inherited.getsockname())
-    assert settled(address=real) == real
-    assert settled("other") == ELSEWHERE, "it is not inherited"
+    assert effective_address(address=real) == real
+    assert effective_address("other") == ELSEWHERE, "it is not inherited"
     assert caplog.text == ""
 
 
 def test_advice_without_drop_ins_is_the_command(inherited: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
-    settled()
+    effective_address()
     assert f"To move the socket: {RESTART}" in caplog.text
-    settled("metrics")
+    effective_address("metrics")
     assert "systemctl restart queen-rbee-metrics.socket queen-rbee.service" in caplog.text
 
 
@@ -181,7 +181,7 @@ def test_advice_names_the_file_that_is_in_the_way(
 ) -> None:
     (tmp_path / path).parent.mkdir(exist_ok=True)
     (tmp_path / path).write_text(text)
-    settled()
+    effective_address()
     assert f"{tmp_path / path} {advice}" in caplog.text
     assert f"then: {RESTART}" in caplog.text
 
@@ -200,7 +200,7 @@ def test_unix_socket_instead_of_port_is_accepted(
     sock = opened.enter_context(socket.socket(socket.AF_UNIX))
     sock.bind(str(tmp_path / "api.sock"))
     monkeypatch.setattr(listeners, "inherited_fds", lambda *_: {"api": [sock.fileno()]})
-    assert settled() == ELSEWHERE
+    assert effective_address() == ELSEWHERE
     assert caplog.text == ""
 
 
@@ -229,7 +229,7 @@ def test_address_without_interface_is_logged(
     sock.bind((host, 0))
     monkeypatch.setattr(listeners, "inherited_fds", lambda *_: {"api": [sock.fileno()]})
     address = Host(*sock.getsockname()[:2])
-    assert settled(address=address) == address
+    assert effective_address(address=address) == address
     assert f"{address}: no interface has this address yet" in caplog.text
 
 

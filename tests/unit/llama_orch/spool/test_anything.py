@@ -31,13 +31,13 @@ urls = st.builds(
 )
 
 
-def mutated(changes: dict[str, object], dropped: list[str]) -> bytes:
+def mutate(changes: dict[str, object], dropped: list[str]) -> bytes:
     document = {key: value for key, value in (GOOD | changes).items() if key not in dropped}
     return json.dumps(document).encode("utf-8", "surrogatepass")
 
 
 mutations = st.builds(
-    mutated,
+    mutate,
     st.dictionaries(st.sampled_from(FIELDS), values) | st.fixed_dictionaries({"url": urls}),
     st.lists(st.sampled_from(["pool_id", "url", "engine_version"]), max_size=1),
 )
@@ -56,7 +56,7 @@ def test_any_contents_under_any_name(content: bytes, name: str, mode: int, paddi
         odd.write_bytes(content + b" " * padding)
         odd.chmod(mode)
         good = publish(spool, "good.json")
-        settle(spool, odd, good)
+        scan_twice(spool, odd, good)
 
 
 @given(kinds=st.lists(st.sampled_from(MAKEABLE), max_size=4))
@@ -69,10 +69,10 @@ def test_any_kinds_of_entries(kinds: list[str]) -> None:
             make(spool / f"{index}" / "odd.json")
             (spool / f"{index}" / "odd.json").rename(spool / f"odd{index}.json")
         good = publish(spool, "good.json")
-        settle(spool, spool / "odd.json", good)
+        scan_twice(spool, spool / "odd.json", good)
 
 
-def settle(spool: Path, odd: Path, good: Path) -> None:
+def scan_twice(spool: Path, odd: Path, good: Path) -> None:
     """Scan, reject the bad files, scan again: the valid file is found twice, bad files only the first time."""
     before = good.read_bytes()
     first = look(spool)

@@ -28,11 +28,11 @@ async def watched(directory: Path, interval_s: float = NEVER_S) -> AsyncIterator
         nursery.cancel_scope.cancel()
 
 
-async def heard(bell: Bell) -> bool:
+async def rings(bell: Bell) -> bool:
     return await bell.wait(LIMIT_S)
 
 
-async def silent(bell: Bell) -> bool:
+async def no_ring(bell: Bell) -> bool:
     """Return whether the bell has not rung after all tasks have run."""
     await trio.testing.wait_all_tasks_blocked(0.02)
     return not await bell.wait(0)
@@ -51,7 +51,7 @@ async def test_document_change_rings(tmp_path: Path, change: Callable[[Path], ob
     (tmp_path / "old.json").write_text("{}")
     async with watched(tmp_path) as bell:
         change(tmp_path)
-        assert await heard(bell)
+        assert await rings(bell)
 
 
 async def test_temporary_files_do_not_ring(tmp_path: Path) -> None:
@@ -59,16 +59,16 @@ async def test_temporary_files_do_not_ring(tmp_path: Path) -> None:
         (tmp_path / ".draft.json").write_text("{}")
         (tmp_path / "draft.tmp").write_text("{}")
         (tmp_path / "rejected").mkdir()
-        assert await silent(bell)
+        assert await no_ring(bell)
 
 
 async def test_later_directory_is_watched(tmp_path: Path) -> None:
     spool = tmp_path / "engines"
     async with watched(spool, interval_s=0.01) as bell:
         spool.mkdir()
-        assert await heard(bell)
+        assert await rings(bell)
         publish(spool)
-        assert await heard(bell)
+        assert await rings(bell)
 
 
 @pytest.mark.parametrize("how", ["removed", "moved"])
@@ -81,9 +81,9 @@ async def test_replaced_directory_is_watched(tmp_path: Path, how: str) -> None:
         else:
             spool.rename(tmp_path / "old")
         spool.mkdir()
-        assert await heard(bell)
+        assert await rings(bell)
         publish(spool)
-        assert await heard(bell)
+        assert await rings(bell)
 
 
 async def test_missing_directory_is_checked_once_per_interval(
@@ -91,12 +91,12 @@ async def test_missing_directory_is_checked_once_per_interval(
 ) -> None:
     looks = 0
 
-    def counted(follower: object) -> bool:
+    def count(follower: object) -> bool:
         nonlocal looks
         looks += 1
         return False
 
-    monkeypatch.setattr("llama_orch.spool.watching._Follower.attach", counted)
+    monkeypatch.setattr("llama_orch.spool.watching._Follower.attach", count)
     async with watched(tmp_path / "missing", interval_s=1.0):
         await trio.sleep(100.5)
     assert looks == 101

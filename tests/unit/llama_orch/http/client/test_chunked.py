@@ -14,7 +14,7 @@ CHUNKS = st.lists(st.tuples(st.binary(min_size=1, max_size=40), EXTENSIONS), max
 TRAILERS = st.sampled_from([b"", b"x-sum: 1\r\n", b"a: 1\r\nb: 2\r\n"])
 
 
-def encoded(chunks: list[tuple[bytes, bytes]], trailers: bytes) -> bytes:
+def encode(chunks: list[tuple[bytes, bytes]], trailers: bytes) -> bytes:
     return b"".join(b"%X%s\r\n%s\r\n" % (len(data), more, data) for data, more in chunks) + b"0\r\n%s\r\n" % trailers
 
 
@@ -25,7 +25,7 @@ def read(parts: list[bytes]) -> tuple[bytes, bool]:
     return found, body.complete
 
 
-def by_h11(data: bytes) -> bytes:
+def read_with_h11(data: bytes) -> bytes:
     connection = h11.Connection(h11.CLIENT)
     connection.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
     connection.send(h11.EndOfMessage())
@@ -40,14 +40,14 @@ def by_h11(data: bytes) -> bytes:
 def test_decoding_matches_h11_for_any_slicing(
     chunks: list[tuple[bytes, bytes]], trailers: bytes, cuts: list[int]
 ) -> None:
-    data = encoded(chunks, trailers)
+    data = encode(chunks, trailers)
     ends = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    assert read([data[start:end] for start, end in pairwise(ends)]) == (by_h11(data), True)
+    assert read([data[start:end] for start, end in pairwise(ends)]) == (read_with_h11(data), True)
 
 
 @given(CHUNKS, TRAILERS, st.integers(1, 500))
 def test_truncated_body_is_incomplete(chunks: list[tuple[bytes, bytes]], trailers: bytes, missing: int) -> None:
-    data = encoded(chunks, trailers)
+    data = encode(chunks, trailers)
     _found, complete = read([data[: max(0, len(data) - missing)]])
     assert not complete
 

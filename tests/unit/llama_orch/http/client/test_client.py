@@ -48,7 +48,7 @@ async def read_request(stream: trio.SocketStream) -> tuple[h11.Request, bytes]:
             return head, body
 
 
-def answering(*pieces: bytes, before: bool = True) -> Talk:
+def answer_with(*pieces: bytes, before: bool = True) -> Talk:
     """Return a handler that reads the request if `before`, sends `pieces` and closes."""
 
     async def talk(stream: trio.SocketStream) -> None:
@@ -60,7 +60,7 @@ def answering(*pieces: bytes, before: bool = True) -> Talk:
     return talk
 
 
-async def silent(stream: trio.SocketStream, *pieces: bytes) -> None:
+async def stall(stream: trio.SocketStream, *pieces: bytes) -> None:
     """Return a handler that sends `pieces` and then waits until the client leaves."""
     await read_request(stream)
     for piece in pieces:
@@ -68,8 +68,8 @@ async def silent(stream: trio.SocketStream, *pieces: bytes) -> None:
     assert await stream.receive_some() == b""
 
 
-def silent_after(*pieces: bytes) -> Talk:
-    return lambda stream: silent(stream, *pieces)
+def stall_after(*pieces: bytes) -> Talk:
+    return lambda stream: stall(stream, *pieces)
 
 
 async def test_request_arrives_unchanged() -> None:
@@ -104,7 +104,7 @@ async def test_request_arrives_unchanged() -> None:
     ],
 )
 async def test_answer_is_read_in_any_framing(pieces: tuple[bytes, ...]) -> None:
-    async with server(answering(*pieces)) as url:
+    async with server(answer_with(*pieces)) as url:
         assert await fetch_json(url, limit_s=10) == (200, {"a": 1})
 
 
@@ -128,12 +128,12 @@ async def failure(url: str) -> UpstreamError:
     ],
 )
 async def test_broken_answer_has_a_specific_message(pieces: tuple[bytes, ...], words: str) -> None:
-    async with server(answering(*pieces)) as url:
+    async with server(answer_with(*pieces)) as url:
         assert words in str(await failure(url))
 
 
 async def test_refused_connection_is_reported_once() -> None:
-    async with server(answering()) as url:
+    async with server(answer_with()) as url:
         pass
     assert str(await failure(url)) == f"cannot connect to {url.removeprefix('http://')}: Connection refused"
 
@@ -182,19 +182,19 @@ async def test_invalid_header_is_upstream_error() -> None:
 async def test_refusal_is_read_if_body_cannot_be_sent() -> None:
     """A server that refuses a large request answers and closes before it has read the body."""
     refusal = HEAD.replace(b"200 OK", b"401 Unauthorized") + b"Content-Length: 2\r\n\r\n{}"
-    async with server(answering(refusal, before=False)) as url, request("POST", url, body=b"x" * LARGE) as response:
+    async with server(answer_with(refusal, before=False)) as url, request("POST", url, body=b"x" * LARGE) as response:
         assert (response.status, await response.read()) == (401, b"{}")
 
 
 async def test_head_timeout() -> None:
-    async with server(silent_after()) as url:
+    async with server(stall_after()) as url:
         with pytest.raises(UpstreamTimeout, match=r"no answer within 0\.05 s"):
             async with request("GET", url, head_s=0.05):
                 raise AssertionError("there is no answer")
 
 
 async def test_body_timeout_is_the_callers() -> None:
-    async with server(silent_after(HEAD + b"Content-Length: 2\r\n\r\n{")) as url:
+    async with server(stall_after(HEAD + b"Content-Length: 2\r\n\r\n{")) as url:
         with pytest.raises(UpstreamTimeout, match="no complete answer"):
             await fetch(url, limit_s=0.05)
         async with request("GET", url) as response:
@@ -246,7 +246,7 @@ async def test_leaving_exchange_closes_connection(how: str) -> None:
     seen = trio.Event()
 
     async def stream_then_watch(stream: trio.SocketStream) -> None:
-        await silent(stream, HEAD + b"\r\ntoken")
+        await stall(stream, HEAD + b"\r\ntoken")
         seen.set()
 
     async with server(stream_then_watch) as url:

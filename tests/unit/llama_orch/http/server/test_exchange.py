@@ -33,7 +33,7 @@ class Client:
     async def send(self, message: Message) -> None:
         self.sent.append(message)
 
-    async def asks(self, handler: Handler, query: bytes = b"") -> tuple[int, dict[str, str], bytes]:
+    async def answer(self, handler: Handler, query: bytes = b"") -> tuple[int, dict[str, str], bytes]:
         """Return status, headers and body of the answer; status 0 without an answer."""
         scope = {"method": "POST", "path": "/hot", "headers": [(b"x-name", b"\xe9")], "query_string": query}
         scope["raw_path"] = b"/h%6Ft"
@@ -56,14 +56,14 @@ async def echo(exchange: Exchange) -> None:
 
 
 async def test_body_chunks_are_joined() -> None:
-    status, head, body = await Client(part(b"01234"), part(b"56789"), part(b"", False)).asks(echo)
+    status, head, body = await Client(part(b"01234"), part(b"56789"), part(b"", False)).answer(echo)
     assert (status, body) == (200, b"0123456789")
     assert head["content-length"] == "10"
 
 
 async def test_body_above_limit_is_413_before_its_end() -> None:
     client = Client(part(b"01234"), part(b"567890"), part(b"never read"))
-    status, _head, body = await client.asks(echo)
+    status, _head, body = await client.answer(echo)
     assert status == 413
     assert "longer than 10 bytes" in json.loads(body)["message"]
     assert (await client.receive())["body"] == b"never read"
@@ -71,13 +71,13 @@ async def test_body_above_limit_is_413_before_its_end() -> None:
 
 async def test_stalled_body_is_408(autojump_clock: trio.testing.MockClock) -> None:
     began = trio.current_time()
-    status, _head, body = await Client(part(b"01234"), then_silent=True).asks(echo)
+    status, _head, body = await Client(part(b"01234"), then_silent=True).answer(echo)
     assert (status, trio.current_time() - began) == (408, 5.0)
     assert json.loads(body)["code"] == "INVALID_PARAMS"
 
 
 async def test_client_leaving_in_body_is_not_an_error(caplog: pytest.LogCaptureFixture) -> None:
-    assert (await Client(part(b"0"), GONE).asks(echo))[0] == 0
+    assert (await Client(part(b"0"), GONE).answer(echo))[0] == 0
     assert caplog.text == ""
 
 
@@ -86,7 +86,7 @@ async def test_gone_returns_when_client_leaves() -> None:
         await exchange.body()
         await exchange.gone()
 
-    await Client(part(b"", False), part(b"", False), GONE).asks(watch)
+    await Client(part(b"", False), part(b"", False), GONE).answer(watch)
 
 
 async def test_stream_is_sent_in_chunks() -> None:
@@ -97,7 +97,7 @@ async def test_stream_is_sent_in_chunks() -> None:
         await exchange.finish()
 
     client = Client()
-    assert (await client.asks(stream))[::2] == (200, b"onetwo")
+    assert (await client.answer(stream))[::2] == (200, b"onetwo")
     assert [message.get("more_body") for message in client.sent] == [None, True, True, False]
     assert "content-length" not in dict(client.sent[0]["headers"])
 
@@ -106,7 +106,7 @@ async def test_204_has_no_content_length() -> None:
     async def nothing(exchange: Exchange) -> None:
         await exchange.send(204)
 
-    assert (await Client().asks(nothing))[:2] == (204, {})
+    assert (await Client().answer(nothing))[:2] == (204, {})
 
 
 async def test_query_and_headers_are_read() -> None:
@@ -116,7 +116,7 @@ async def test_query_and_headers_are_read() -> None:
         seen.extend((exchange.query, exchange.headers))
         await exchange.send(200)
 
-    await Client().asks(look, b"verbose=true&empty=&verbose=false&x=%C3%A9")
+    await Client().answer(look, b"verbose=true&empty=&verbose=false&x=%C3%A9")
     assert seen == [{"verbose": "false", "empty": "", "x": "é"}, {"x-name": "é"}]
 
 
@@ -125,7 +125,7 @@ async def test_api_error_becomes_the_answer() -> None:
         body = ErrorBody(code=ErrorCode.ADMISSION_REJECT, message="full", retriable=True, retry_after_ms=1500)
         raise ApiError(429, body, (("retry-after", "2"),))
 
-    status, head, body = await Client().asks(refuse)
+    status, head, body = await Client().answer(refuse)
     assert (status, head["retry-after"], head["content-type"]) == (429, "2", "application/json")
     assert json.loads(body) == {
         "code": "ADMISSION_REJECT",
@@ -141,7 +141,7 @@ async def test_internal_error_is_500_without_details(
     async def fail(_exchange: Exchange) -> None:
         raise KeyError("secret detail")
 
-    status, _head, body = await Client().asks(fail)
+    status, _head, body = await Client().answer(fail)
     assert (status, json.loads(body)["code"]) == (500, "INTERNAL")
     assert b"secret detail" not in body
     assert "KeyError: 'secret detail'" in caplog.text
@@ -155,7 +155,7 @@ async def test_error_after_start_breaks_off_the_answer() -> None:
 
     client = Client()
     with pytest.raises(ApiError, match="late"):
-        await client.asks(fail)
+        await client.answer(fail)
     assert client.sent[-1]["more_body"] is True
 
 
@@ -169,7 +169,7 @@ async def test_broken_source_breaks_off_without_log(
 
     client = Client()
     with pytest.raises(BrokenOff):
-        await client.asks(fail)
+        await client.answer(fail)
     assert client.sent[-1]["more_body"]
     assert caplog.text == ""
 
@@ -179,7 +179,7 @@ async def test_target_is_path_and_query_as_received(query: bytes, target: str) -
     async def look(exchange: Exchange) -> None:
         await exchange.send(200, exchange.target.encode())
 
-    assert (await Client().asks(look, query))[2] == target.encode()
+    assert (await Client().answer(look, query))[2] == target.encode()
 
 
 async def nothing(_exchange: Exchange) -> None:

@@ -32,7 +32,7 @@ def sender(*pieces: bytes) -> Sender:
     return Sender(iter(pieces))
 
 
-def in_pieces(body: bytes, size: int = 1000) -> Sender:
+def in_chunks(body: bytes, size: int = 1000) -> Sender:
     return Sender(body[at : at + size] for at in range(0, len(body), size))
 
 
@@ -46,14 +46,14 @@ async def refusal(send: Sender, **options) -> ApiError:
 async def test_gzip_is_decoded_for_any_chunk_size(encoding: str) -> None:
     body = bytes(range(256)) * 1000
     for size in (1, 1000, LIMIT):
-        assert await received(in_pieces(gzip.compress(body), size), LIMIT, encoding=encoding) == body
+        assert await received(in_chunks(gzip.compress(body), size), LIMIT, encoding=encoding) == body
 
 
 @pytest.mark.parametrize(
     "sent", [b"plain", gzip.compress(b"a" * 999)[:-9], gzip.compress(b"a") + b"more", zlib.compress(b"a"), b""]
 )
 async def test_invalid_gzip_is_400(sent: bytes) -> None:
-    assert (await refusal(in_pieces(sent), encoding="gzip")).status == 400
+    assert (await refusal(in_chunks(sent), encoding="gzip")).status == 400
 
 
 @pytest.mark.parametrize("encoding", ["br", "deflate", "zstd", "gzip, gzip"])
@@ -63,7 +63,7 @@ async def test_other_encoding_is_415(encoding: str) -> None:
 
 
 async def test_gzip_bomb_is_refused_at_the_limit() -> None:
-    send = in_pieces(gzip.compress(b" " * (64 * LIMIT)), 100)
+    send = in_chunks(gzip.compress(b" " * (64 * LIMIT)), 100)
     assert (await refusal(send, encoding="gzip")).status == 413
     assert send.sent < 15  # a hundredth of it is 1 MiB
 
@@ -86,7 +86,7 @@ async def test_shape_is_checked_before_the_end() -> None:
 
 async def test_last_slice_is_scanned() -> None:
     body = b"[" + b" " * SLICE + b"1,1,1"
-    assert (await refusal(in_pieces(body), shape=Shape(values=2, nodes=9))).status == 400
+    assert (await refusal(in_chunks(body), shape=Shape(values=2, nodes=9))).status == 400
 
 
 async def test_too_many_short_chunks_are_refused() -> None:

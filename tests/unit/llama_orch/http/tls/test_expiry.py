@@ -40,7 +40,7 @@ def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return authority(tmp_path_factory.mktemp("ca"), "ca")
 
 
-def end_by_openssl(path: Path) -> datetime:
+def openssl_end(path: Path) -> datetime:
     command = ["openssl", "x509", "-noout", "-enddate", "-in", str(path)]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     return datetime.fromtimestamp(ssl.cert_time_to_seconds(text.removeprefix("notAfter=")), UTC)
@@ -58,7 +58,7 @@ def test_expiry_matches_openssl(days: int, ca: Authority, tmp_path: Path) -> Non
     other = authority(tmp_path, "authority", days=days)
     for path in (own.cert, other.certificate):
         assert path
-        assert ends_at(of_file(path)) == end_by_openssl(path)
+        assert ends_at(of_file(path)) == openssl_end(path)
 
 
 def test_expiry_of_system_cas_matches_ssl() -> None:
@@ -138,8 +138,8 @@ def test_first_expiring_certificate_of_file_is_used(ca: Authority, tmp_path: Pat
     chain = tmp_path / "chain.pem"
     chain.write_text(ca.certificate.read_text() + short.cert.read_text())
     assert first_to_expire(TlsFiles(cert=chain, ca=ca.certificate)) == [
-        ExpiringCertificate(CERT_FILE, chain, 2, end_by_openssl(short.cert)),
-        ExpiringCertificate(CA_FILE, ca.certificate, 1, end_by_openssl(ca.certificate)),
+        ExpiringCertificate(CERT_FILE, chain, 2, openssl_end(short.cert)),
+        ExpiringCertificate(CA_FILE, ca.certificate, 1, openssl_end(ca.certificate)),
     ]
 
 
@@ -150,7 +150,7 @@ def test_missing_or_other_files_are_skipped(tmp_path: Path) -> None:
 
 
 @contextmanager
-def written(caplog: pytest.LogCaptureFixture) -> Iterator[list[tuple[str, str]]]:
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[tuple[str, str]]]:
     """Collect (level, text) of the log records in the block."""
     found: list[tuple[str, str]] = []
     caplog.clear()
@@ -163,7 +163,7 @@ async def test_daemon_warns_at_start_and_daily(
 ) -> None:
     files = replace(ca.signed("daemon", days=31), ca=None)
     begun = datetime.fromtimestamp(time.time(), UTC)
-    with written(caplog) as lines, trio.move_on_after(33.5 * DAY_S):
+    with logged(caplog) as lines, trio.move_on_after(33.5 * DAY_S):
         await keep_warning(first_to_expire(files), lambda: begun + timedelta(seconds=trio.current_time()))
     assert [level for level, _text in lines] == ["WARNING"] * 30 + ["ERROR"] * 3
     assert lines[0][1].startswith(f"certificate 1 of {files.cert} ({CERT_FILE}) ends on ")
@@ -171,6 +171,6 @@ async def test_daemon_warns_at_start_and_daily(
 
 
 async def test_without_certificates_the_loop_ends(caplog: pytest.LogCaptureFixture) -> None:
-    with written(caplog) as lines, trio.fail_after(5):
+    with logged(caplog) as lines, trio.fail_after(5):
         await keep_warning(first_to_expire(TlsFiles()))
     assert lines == []

@@ -54,7 +54,7 @@ def one_sided(mutual: TlsFiles) -> TlsFiles:
 
 
 @pytest.fixture(scope="module")
-def asking(mutual: TlsFiles) -> ssl.SSLContext:
+def trusting(mutual: TlsFiles) -> ssl.SSLContext:
     """The context of a client that trusts the CA and has no certificate."""
     return client(TlsFiles(ca=mutual.ca))
 
@@ -172,12 +172,12 @@ async def health(site: Site, tls: ssl.SSLContext | None) -> int:
     return status
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def handshake_log(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return the log lines on failed handshakes."""
     return [r.getMessage() for r in caplog.records if getattr(r, "event", None) is HANDSHAKE_FAILED]
 
 
-async def test_hot_and_other_paths_share_a_connection(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+async def test_hot_and_other_paths_share_a_connection(one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
     ports = set()
     async with served(Tls.of(one_sided)) as site, IdleConnections() as connections:
         site.may_end.set()
@@ -188,7 +188,7 @@ async def test_hot_and_other_paths_share_a_connection(one_sided: TlsFiles, askin
             ("POST", "/cool/echo", LARGE),
             ("GET", COOL, b""),
         ):
-            asked = request(method, site.url + path, body=body, connections=connections, tls=asking)
+            asked = request(method, site.url + path, body=body, connections=connections, tls=trusting)
             async with asked as response:
                 ports.add(response._stream.socket.getsockname()[1])  # type: ignore[attr-defined]
                 assert await response.read(len(LARGE)) == (body or b"begunended"), path
@@ -202,13 +202,13 @@ async def test_plain_server_reports_http_scheme() -> None:
         assert site.schemes == ["http"]
 
 
-async def test_concurrent_clients_get_their_own_answers(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+async def test_concurrent_clients_get_their_own_answers(one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
     async with served(Tls.of(one_sided)) as site, IdleConnections() as connections:
 
         async def ask(number: int) -> None:
             body = b"%d" % number * 50_000
             for path in ("/hot/echo", "/cool/echo"):
-                asked = request("POST", site.url + path, body=body, connections=connections, tls=asking)
+                asked = request("POST", site.url + path, body=body, connections=connections, tls=trusting)
                 async with asked as response:
                     assert await response.read() == body
 
@@ -227,24 +227,24 @@ async def test_server_with_unknown_ca_is_refused(
         assert site.schemes == []
 
 
-async def test_server_with_other_name_is_refused(ca: Authority, asking: ssl.SSLContext) -> None:
+async def test_server_with_other_name_is_refused(ca: Authority, trusting: ssl.SSLContext) -> None:
     elsewhere = replace(ca.signed("elsewhere", "DNS:elsewhere.example,IP:192.0.2.1"), ca=None)
     async with served(Tls.of(elsewhere)) as site:
         with pytest.raises(Unreachable, match=r"its certificate was not accepted: IP address mismatch.*127\.0\.0\.1"):
-            await health(site, asking)
+            await health(site, trusting)
 
 
 async def test_mutual_tls_serves_only_clients_of_the_ca(
-    mutual: TlsFiles, stranger: TlsFiles, asking: ssl.SSLContext, caplog: pytest.LogCaptureFixture
+    mutual: TlsFiles, stranger: TlsFiles, trusting: ssl.SSLContext, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with served(Tls.of(mutual)) as site:
         assert await health(site, client(mutual)) == 200
-        for context in (asking, client(replace(stranger, ca=mutual.ca))):
+        for context in (trusting, client(replace(stranger, ca=mutual.ca))):
             with pytest.raises(UpstreamError):
                 await health(site, context)
         assert site.schemes == ["https"]
         assert await health(site, client(mutual)) == 200
-    assert told(caplog) == ["TLS handshake with 127.0.0.1 failed: the client sent no certificate"]
+    assert handshake_log(caplog) == ["TLS handshake with 127.0.0.1 failed: the client sent no certificate"]
 
 
 async def test_failed_handshake_is_logged_once_a_minute(
@@ -255,28 +255,28 @@ async def test_failed_handshake_is_logged_once_a_minute(
             with pytest.raises(UpstreamError):
                 await health(site, client(replace(stranger, ca=mutual.ca)))
         await trio.testing.wait_all_tasks_blocked()
-        assert len(told(caplog)) == 1
-        assert "its certificate was not accepted" in told(caplog)[0]
+        assert len(handshake_log(caplog)) == 1
+        assert "its certificate was not accepted" in handshake_log(caplog)[0]
         mock_clock.jump(60)
         with pytest.raises(UpstreamError):
             await health(site, client(replace(stranger, ca=mutual.ca)))
         await trio.testing.wait_all_tasks_blocked()
-        assert len(told(caplog)) == 2
+        assert len(handshake_log(caplog)) == 2
 
 
 async def test_plain_http_to_tls_port_is_refused(
-    one_sided: TlsFiles, asking: ssl.SSLContext, caplog: pytest.LogCaptureFixture
+    one_sided: TlsFiles, trusting: ssl.SSLContext, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with served(Tls.of(one_sided)) as site:
         with pytest.raises(UpstreamError):
             await fetch(site.url.replace("https", "http") + "/health", limit_s=LIMIT_S)
         assert site.schemes == []
-        assert await health(site, asking) == 200
-    assert told(caplog) == ["TLS handshake with 127.0.0.1 failed: plain HTTP was sent to a TLS port"]
+        assert await health(site, trusting) == 200
+    assert handshake_log(caplog) == ["TLS handshake with 127.0.0.1 failed: plain HTTP was sent to a TLS port"]
 
 
 @pytest.mark.parametrize("noise", [b"\x16\x03\x01\x02\x00\x01" + b"\xff" * 600, b"\x00" * 5000, b"\x16", b""])
-async def test_noise_ends_only_its_connection(noise: bytes, one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+async def test_noise_ends_only_its_connection(noise: bytes, one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
     async with served(Tls.of(one_sided)) as site:
         async with await trio.open_tcp_stream(*site.address) as stream:
             await stream.send_all(noise)
@@ -287,28 +287,28 @@ async def test_noise_ends_only_its_connection(noise: bytes, one_sided: TlsFiles,
                         pass
                 except trio.BrokenResourceError:
                     pass
-        assert await health(site, asking) == 200
+        assert await health(site, trusting) == 200
 
 
-async def test_tls_to_plain_http_server_fails(asking: ssl.SSLContext) -> None:
+async def test_tls_to_plain_http_server_fails(trusting: ssl.SSLContext) -> None:
     async with served(CLEAR) as site:
         with pytest.raises(Unreachable, match="TLS handshake with 127"):
-            await fetch(site.url.replace("http", "https"), limit_s=LIMIT_S, tls=asking)
+            await fetch(site.url.replace("http", "https"), limit_s=LIMIT_S, tls=trusting)
         assert await health(site, None) == 200
 
 
 async def test_stalled_handshake_times_out(
     one_sided: TlsFiles,
-    asking: ssl.SSLContext,
+    trusting: ssl.SSLContext,
     mock_clock: trio.testing.MockClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with served(Tls.of(one_sided)) as site, await trio.open_tcp_stream(*site.address) as slow:
         await trio.testing.wait_all_tasks_blocked()
-        assert await health(site, asking) == 200
+        assert await health(site, trusting) == 200
         mock_clock.jump(handshakes.LIMIT_S)
         assert await slow.receive_some() == b""
-    assert told(caplog) == ["TLS handshake with 127.0.0.1 failed: the handshake timed out"]
+    assert handshake_log(caplog) == ["TLS handshake with 127.0.0.1 failed: the handshake timed out"]
 
 
 async def test_stalled_handshake_does_not_delay_shutdown(
@@ -323,29 +323,29 @@ async def test_stalled_handshake_does_not_delay_shutdown(
         with trio.fail_after(LIMIT_S):
             assert await before.receive_some() == b""
             await site.ended.wait()
-    assert told(caplog) == []
+    assert handshake_log(caplog) == []
 
 
-async def test_stalled_server_handshake_times_out(asking: ssl.SSLContext) -> None:
+async def test_stalled_server_handshake_times_out(trusting: ssl.SSLContext) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(Unreachable, match=r"within 0\.05 s"):
-            async with request("GET", url, tls=asking, connect_s=0.05):
+            async with request("GET", url, tls=trusting, connect_s=0.05):
                 raise AssertionError("there is no connection")
 
 
 @pytest.mark.parametrize("path", [HOT, COOL])
-async def test_client_leaving_is_noticed(path: str, one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+async def test_client_leaving_is_noticed(path: str, one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
     async with served(Tls.of(one_sided)) as site:
-        async with request("GET", site.url + path, tls=asking) as response:
+        async with request("GET", site.url + path, tls=trusting) as response:
             assert await anext(response.chunks()) == b"begun"
             await site.streaming.wait()
         with trio.fail_after(LIMIT_S):
             await site.left.wait()
 
 
-async def test_handler_can_abort_stalled_client(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
-    async with served(Tls.of(one_sided)) as site, request("GET", site.url + "/cut", tls=asking) as response:
+async def test_handler_can_abort_stalled_client(one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
+    async with served(Tls.of(one_sided)) as site, request("GET", site.url + "/cut", tls=trusting) as response:
         await trio.testing.wait_all_tasks_blocked(0.05)
         with trio.fail_after(LIMIT_S):
             site.may_end.set()
@@ -355,8 +355,8 @@ async def test_handler_can_abort_stalled_client(one_sided: TlsFiles, asking: ssl
 
 
 @pytest.mark.parametrize("path", [HOT, COOL])
-async def test_shutdown_lets_stream_finish(path: str, one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
-    async with served(Tls.of(one_sided)) as site, request("GET", site.url + path, tls=asking) as response:
+async def test_shutdown_lets_stream_finish(path: str, one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
+    async with served(Tls.of(one_sided)) as site, request("GET", site.url + path, tls=trusting) as response:
         chunks = response.chunks()
         assert await anext(chunks) == b"begun"
         site.stop.set()
@@ -369,10 +369,10 @@ async def test_shutdown_lets_stream_finish(path: str, one_sided: TlsFiles, askin
 
 
 @pytest.mark.parametrize("path", [HOT, COOL, "/flood"])
-async def test_shutdown_ends_endless_stream(path: str, one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+async def test_shutdown_ends_endless_stream(path: str, one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
     async with (
         served(Tls.of(one_sided), drain_s=0.05) as site,
-        request("GET", site.url + path, tls=asking) as response,
+        request("GET", site.url + path, tls=trusting) as response,
     ):
         await site.streaming.wait()
         site.stop.set()
@@ -383,12 +383,12 @@ async def test_shutdown_ends_endless_stream(path: str, one_sided: TlsFiles, aski
 
 
 async def test_stalled_client_is_dropped(
-    one_sided: TlsFiles, asking: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+    one_sided: TlsFiles, trusting: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hot_server, "SEND_LIMIT_S", 0.05)
     async with (
         served(Tls.of(one_sided), drain_s=0.05) as site,
-        request("GET", f"{site.url}/flood", tls=asking) as response,
+        request("GET", f"{site.url}/flood", tls=trusting) as response,
     ):
         with pytest.raises(UpstreamError):
             await read_slowly(response.chunks())
@@ -399,11 +399,11 @@ async def read_slowly(chunks: AsyncIterator[bytes]) -> None:
         await trio.sleep(0.2)
 
 
-async def test_connection_close_after_whole_answer(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+async def test_connection_close_after_whole_answer(one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
     """With `Connection: close` the client gets the whole answer and then EOF."""
     async with served(Tls.of(one_sided)) as site:
         for path in ("/hot/echo", "/cool/echo"):
-            async with request("POST", site.url + path, body=LARGE, tls=asking) as response:
+            async with request("POST", site.url + path, body=LARGE, tls=trusting) as response:
                 assert await response.read(len(LARGE)) == LARGE
                 with trio.fail_after(LIMIT_S):
                     assert await response._stream.receive_some() == b""
@@ -416,8 +416,8 @@ def test_old_tls_versions_are_refused(mutual: TlsFiles) -> None:
         assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
 
 
-async def test_alpn_is_http_1_1(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
-    greedy = ssl.create_default_context(cafile=asking_ca(one_sided))
+async def test_alpn_is_http_1_1(one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
+    greedy = ssl.create_default_context(cafile=trusting_client(one_sided))
     greedy.set_alpn_protocols(["h2", "http/1.1"])
     async with served(Tls.of(one_sided)) as site:
         stream = await trio.open_ssl_over_tcp_stream(*site.address, ssl_context=greedy, https_compatible=True)
@@ -426,6 +426,6 @@ async def test_alpn_is_http_1_1(one_sided: TlsFiles, asking: ssl.SSLContext) -> 
             assert stream.selected_alpn_protocol() == "http/1.1"
 
 
-def asking_ca(files: TlsFiles) -> Path:
+def trusting_client(files: TlsFiles) -> Path:
     assert files.cert
     return files.cert.with_name("ca.pem")
