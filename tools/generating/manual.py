@@ -90,7 +90,7 @@ def _notes(var: Var) -> Iterator[str]:
         sources = [f"the systemd credential {var.credential}"] if var.credential else []
         sources += [f"the file named by {var.file}"] if var.file else []
         first = f" The first of these sources is used: {', '.join([*sources, 'this variable'])}." if sources else ""
-        yield f"The value is a secret and is only shown as its fingerprint, token_fp6.{first}"
+        yield f"A secret, shown only as its fingerprint, token_fp6.{first}"
     if var.addition:
         yield ADDITION
 

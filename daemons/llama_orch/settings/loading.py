@@ -22,16 +22,16 @@ NONE = "(none)"
 
 @dataclass(frozen=True)
 class Problem:
-    """One unusable setting: the variable, its value, what is wrong, and how to fix it (`mend`)."""
+    """One unusable setting: the variable, its value, what is wrong, and how to fix it (`hint`)."""
 
     variable: str
     value: str | None
     problem: str
-    mend: str
+    hint: str
 
     def __str__(self) -> str:
         shown = self.variable if self.value is None else f"{self.variable}={self.value}"
-        return f"{shown}: {self.problem}. {self.mend}"
+        return f"{shown}: {self.problem}. {self.hint}"
 
 
 class ConfigurationError(Exception):
@@ -113,10 +113,10 @@ class Settings(BaseModel):
         if sources is None or (source := sources.source(environ)) == "environment":
             return problem
         words = f"its token, {problem.value}, {problem.problem}"
-        mend = f"{problem.mend.partition('. Example')[0]}, on one line. Example: openssl rand -hex 32 > FILE"
+        hint = f"{problem.hint.partition('. Example')[0]}, on one line. Example: openssl rand -hex 32 > FILE"
         if source == "file":
-            return Problem(sources.file, environ[sources.file], words, mend)
-        return Problem(f"credential {sources.credential}", None, words, mend)
+            return Problem(sources.file, environ[sources.file], words, hint)
+        return Problem(f"credential {sources.credential}", None, words, hint)
 
     @classmethod
     def _read(cls, environ: Mapping[str, str]) -> tuple[dict[str, Any], list[Problem]]:
@@ -179,20 +179,20 @@ def _problem(var: Var, value: Any, found: InvalidField) -> Problem:
     wrong = "has an invalid form" if found.kind == "string_pattern_mismatch" else found.text
     shown = f"token_fp6={Secret(value).fingerprint}" if var.secret else str(value)
     example = "Example, in a shell" if "$(" in var.example else "Example"
-    mend = f"Allowed: {var.allowed}. {example}: {var.env}={var.example}"
+    hint = f"Allowed: {var.allowed}. {example}: {var.env}={var.example}"
     if re.search(r"\$[({]", str(value)):
-        mend += ". An environment file does not expand commands or variables: write the result."
+        hint += ". An environment file does not expand commands or variables: write the result."
     if re.search(r"\s#", str(value)):
-        mend += ". A comment needs a line of its own; after a value it is part of the value."
-    return Problem(var.env, shown, wrong, mend)
+        hint += ". A comment needs a line of its own; after a value it is part of the value."
+    return Problem(var.env, shown, wrong, hint)
 
 
 def _unreadable(sources: TokenSources, environ: Mapping[str, str], error: OSError) -> Problem:
     problem = f"cannot be read ({error.strerror or error}: {error.filename})"
-    mend = "Make the file readable by the daemon, or unset the variable."
-    return Problem(sources.file, environ.get(sources.file), problem, mend)
+    hint = "Make the file readable by the daemon, or unset the variable."
+    return Problem(sources.file, environ.get(sources.file), problem, hint)
 
 
 def _empty(sources: TokenSources, environ: Mapping[str, str]) -> Problem:
-    mend = "Write a token into it. Example: openssl rand -hex 32 > FILE"
-    return Problem(sources.file, environ.get(sources.file), "is empty", mend)
+    hint = "Write a token into it. Example: openssl rand -hex 32 > FILE"
+    return Problem(sources.file, environ.get(sources.file), "is empty", hint)

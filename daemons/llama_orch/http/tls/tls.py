@@ -93,8 +93,8 @@ def _unreadable(variable: str, path: Path | None) -> Iterator[Problem]:
     try:
         path.read_bytes()
     except OSError as error:
-        mend = "Make it readable by the daemon's user; see TLS in llama-orch(7)."
-        yield Problem(variable, str(path), f"cannot be read ({error.strerror or error})", mend)
+        hint = "Make it readable by the daemon's user; see TLS in llama-orch(7)."
+        yield Problem(variable, str(path), f"cannot be read ({error.strerror or error})", hint)
 
 
 def _key(path: Path | None) -> Iterator[Problem]:
@@ -120,8 +120,8 @@ def _certificates(variable: str, path: Path | None) -> Iterator[Problem]:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path) if path else None
     except ssl.SSLError as error:
-        mend = "It must hold PEM certificates; a chain starts with the daemon's own."
-        yield Problem(variable, str(path), f"holds no usable certificate ({_openssl_text(error)})", mend)
+        hint = "It must hold PEM certificates; a chain starts with the daemon's own."
+        yield Problem(variable, str(path), f"holds no usable certificate ({_openssl_text(error)})", hint)
 
 
 def _mismatch(cert: Path, key: Path) -> Iterator[Problem]:

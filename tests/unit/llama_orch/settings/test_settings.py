@@ -50,8 +50,8 @@ def test_numbers_out_of_range_are_refused_with_range(entry: Entry, data: st.Data
     number = data.draw(st.integers(max_value=low - 1) | st.integers(min_value=high + 1))
     problem = problems(DAEMONS[entry.daemon], {entry.env: str(number)})[entry.env]
     assert problem.value == str(number)
-    assert str(low) in problem.mend
-    assert str(high) in problem.mend
+    assert str(low) in problem.hint
+    assert str(high) in problem.hint
 
 
 @pytest.mark.parametrize("entry", RANGES, ids=lambda entry: entry.env)
@@ -84,7 +84,7 @@ def test_all_problems_are_reported_with_value_and_hint() -> None:
         assert problem.value == wrong.get(variable)
         assert str(problem).startswith(variable)
         assert problem.problem
-        assert problem.mend.endswith((".", problem.mend.split("=")[-1]))
+        assert problem.hint.endswith((".", problem.hint.split("=")[-1]))
 
 
 def test_problem_shows_no_regular_expression() -> None:
@@ -100,7 +100,7 @@ def test_reserved_node_id_is_refused() -> None:
     found = problems(PoolManagerSettings, wrong)
     assert set(found) == {"POOL_MANAGERD_NODE_ID"}
     assert "/v2/nodes/register" in found["POOL_MANAGERD_NODE_ID"].problem
-    assert "not the word register" in found["POOL_MANAGERD_NODE_ID"].mend
+    assert "not the word register" in found["POOL_MANAGERD_NODE_ID"].hint
     for near in ("Register", "register-1", "register."):
         assert PoolManagerSettings.load(CLOUD_NODE | {"POOL_MANAGERD_NODE_ID": near}).node_id == near
 
@@ -184,8 +184,8 @@ def test_each_rule_is_enforced_and_documented(daemon: str) -> None:
 
 def test_comment_after_value_has_a_hint() -> None:
     mask = {"ENGINE_PROVISIONER_GPU_MASK": "0,1  # Use GPUs 0 and 1"}
-    mend = problems(DAEMONS["engine-provisioner"], mask)["ENGINE_PROVISIONER_GPU_MASK"].mend
-    assert mend.endswith("A comment needs a line of its own; after a value it is part of the value.")
+    hint = problems(DAEMONS["engine-provisioner"], mask)["ENGINE_PROVISIONER_GPU_MASK"].hint
+    assert hint.endswith("A comment needs a line of its own; after a value it is part of the value.")
 
 
 def test_cloud_queen_requires_token() -> None:
@@ -197,7 +197,7 @@ def test_cloud_node_requires_name_url_and_token(missing: str) -> None:
     environ = {name: value for name, value in CLOUD_NODE.items() if name != missing}
     found = problems(PoolManagerSettings, environ)
     assert set(found) == {missing}
-    assert all(name in found[missing].mend for name in CLOUD_NODE)
+    assert all(name in found[missing].hint for name in CLOUD_NODE)
 
 
 def test_invalid_value_is_not_also_missing() -> None:

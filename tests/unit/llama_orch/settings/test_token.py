@@ -112,14 +112,14 @@ def test_problem_names_file_or_credential(tmp_path: Path) -> None:
     (problem,) = load_error({"LLORCH_API_TOKEN_FILE": str(file), "ORCHESTRATORD_CLOUD_PROFILE": "1"}).problems
     assert (problem.variable, problem.value) == ("LLORCH_API_TOKEN_FILE", str(file))
     assert "is not a valid token" in problem.problem
-    assert "on one line" in problem.mend
+    assert "on one line" in problem.hint
     (problem,) = load_error({"CREDENTIALS_DIRECTORY": str(tmp_path), "ORCHESTRATORD_CLOUD_PROFILE": "1"}).problems
     assert str(problem).startswith("credential api-token: ")
 
 
 def test_unexpanded_command_has_a_hint() -> None:
     (problem,) = load_error({"LLORCH_API_TOKEN": "$(openssl rand -hex 32)"}).problems
-    assert "does not expand commands or variables" in problem.mend
+    assert "does not expand commands or variables" in problem.hint
 
 
 def test_invalid_token_is_not_also_missing() -> None:

@@ -58,7 +58,7 @@ def test_files_are_found_by_their_variables(good: TlsFiles) -> None:
 def refused(files: TlsFiles) -> dict[str, str]:
     with pytest.raises(ConfigurationError) as caught:
         Tls.of(files)
-    assert all(problem.mend for problem in caught.value.problems)
+    assert all(problem.hint for problem in caught.value.problems)
     return {problem.variable: str(problem) for problem in caught.value.problems}
 
 
