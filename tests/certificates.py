@@ -28,21 +28,21 @@ class Authority:
         """The CA certificate."""
         return self.directory / f"{self.name}.pem"
 
-    def signed(self, name: str, names: str = HERE, password: str | None = None, days: int = DAYS) -> TlsFiles:
+    def issue(self, name: str, names: str = HERE, password: str | None = None, days: int = DAYS) -> TlsFiles:
         """Issue a certificate for `names` that is valid for `days` days; return its files and the CA."""
         cert, key = self.directory / f"{name}.pem", self.directory / f"{name}.key"
         secret = ("-passout", f"pass:{password}") if password else ("-nodes",)
-        by = ("-CA", self.certificate, "-CAkey", self.certificate.with_suffix(".key"))
+        issuer = ("-CA", self.certificate, "-CAkey", self.certificate.with_suffix(".key"))
         extensions = ("-addext", f"subjectAltName={names}", "-addext", "basicConstraints=critical,CA:FALSE")
-        made = (*KEY, *secret, *by, "-days", days, "-subj", f"/CN={name}", *extensions)
-        _openssl("req", "-x509", *made, "-out", cert, "-keyout", key)
+        options = (*KEY, *secret, *issuer, "-days", days, "-subj", f"/CN={name}", *extensions)
+        _openssl("req", "-x509", *options, "-out", cert, "-keyout", key)
         return TlsFiles(cert, key, self.certificate)
 
 
-def authority(directory: Path, name: str, days: int = DAYS) -> Authority:
+def create_ca(directory: Path, name: str, days: int = DAYS) -> Authority:
     """Create a CA that is valid for `days` days."""
-    made = Authority(directory, name)
-    key = made.certificate.with_suffix(".key")
-    named = ("-days", days, "-subj", f"/CN={name}", "-out", made.certificate, "-keyout", key)
-    _openssl("req", "-x509", *KEY, "-nodes", *named)
-    return made
+    ca = Authority(directory, name)
+    key = ca.certificate.with_suffix(".key")
+    options = ("-days", days, "-subj", f"/CN={name}", "-out", ca.certificate, "-keyout", key)
+    _openssl("req", "-x509", *KEY, "-nodes", *options)
+    return ca

@@ -3,7 +3,7 @@
 import trio
 
 
-async def heard(stream: trio.abc.ReceiveStream) -> bytes:
+async def receive_some(stream: trio.abc.ReceiveStream) -> bytes:
     """Receive bytes. Raises trio.BrokenResourceError if the peer has left, so that no test waits for ever."""
     if data := await stream.receive_some():
         return bytes(data)

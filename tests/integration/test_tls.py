@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE, TlsFiles
-from tests.certificates import authority
+from tests.certificates import create_ca
 from tests.integration.home import Home, _stop_if_running, environment, free_port
 from tests.unit.llama_orch.spool.samples import publish
 
@@ -20,7 +20,7 @@ TOKEN = "0123456789abcdef-of-the-fleet"
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
-    return authority(tmp_path_factory.mktemp("ca"), "ca").signed("machine")
+    return create_ca(tmp_path_factory.mktemp("ca"), "ca").issue("machine")
 
 
 def variables(files: TlsFiles) -> dict[str, str]:
@@ -116,8 +116,8 @@ def test_orchctl_is_let_in_by_its_certificate_and_says_why_it_is_not(files: TlsF
 
 
 def test_each_daemon_warns_of_a_certificate_that_ends_soon_and_orchctl_check_sees_it(tmp_path: Path) -> None:
-    ca = authority(tmp_path, "ca")
-    brief = ca.signed("brief", days=5)
+    ca = create_ca(tmp_path, "ca")
+    brief = ca.issue("brief", days=5)
     with running(tmp_path, **variables(brief)) as home:
         home.until(home.pools)
         assert home.logs().count(f"certificate 1 of {brief.cert} (LLORCH_TLS_CERT_FILE) ends on ") == 2

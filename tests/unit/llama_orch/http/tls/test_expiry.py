@@ -29,7 +29,7 @@ from llama_orch.http.tls.expiry import (
 from llama_orch.http.tls.x509 import certificates, ends_at
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, TlsFiles
 from llama_orch.telemetry.events.service import CERTIFICATE_ENDED, CERTIFICATE_ENDING
-from tests.certificates import Authority, authority
+from tests.certificates import Authority, create_ca
 
 LIFETIMES = (1, 400, 9000, 40_000)
 """Days of validity; the last two end after 2049, when the year has four digits in a certificate."""
@@ -37,7 +37,7 @@ LIFETIMES = (1, 400, 9000, 40_000)
 
 @pytest.fixture(scope="module")
 def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return authority(tmp_path_factory.mktemp("ca"), "ca")
+    return create_ca(tmp_path_factory.mktemp("ca"), "ca")
 
 
 def openssl_end(path: Path) -> datetime:
@@ -54,8 +54,8 @@ def of_file(path: Path | None) -> bytes:
 
 @pytest.mark.parametrize("days", LIFETIMES)
 def test_expiry_matches_openssl(days: int, ca: Authority, tmp_path: Path) -> None:
-    own = replace(ca, directory=ca.directory).signed(f"for-{days}-days", days=days)
-    other = authority(tmp_path, "authority", days=days)
+    own = replace(ca, directory=ca.directory).issue(f"for-{days}-days", days=days)
+    other = create_ca(tmp_path, "authority", days=days)
     for path in (own.cert, other.certificate):
         assert path
         assert ends_at(of_file(path)) == openssl_end(path)
@@ -133,7 +133,7 @@ def test_only_expiring_files_are_reported(ends, now):
 
 
 def test_first_expiring_certificate_of_file_is_used(ca: Authority, tmp_path: Path) -> None:
-    short = ca.signed("short", days=3)
+    short = ca.issue("short", days=3)
     assert short.cert
     chain = tmp_path / "chain.pem"
     chain.write_text(ca.certificate.read_text() + short.cert.read_text())
@@ -161,7 +161,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[tuple[str, str]]]:
 async def test_daemon_warns_at_start_and_daily(
     ca: Authority, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    files = replace(ca.signed("daemon", days=31), ca=None)
+    files = replace(ca.issue("daemon", days=31), ca=None)
     begun = datetime.fromtimestamp(time.time(), UTC)
     with logged(caplog) as lines, trio.move_on_after(33.5 * DAY_S):
         await keep_warning(first_to_expire(files), lambda: begun + timedelta(seconds=trio.current_time()))

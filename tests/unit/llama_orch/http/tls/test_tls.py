@@ -24,7 +24,7 @@ from llama_orch.http.server.serving import serve
 from llama_orch.http.tls.tls import CLEAR, Tls
 from llama_orch.settings.tls import TlsFiles
 from llama_orch.telemetry.events.service import HANDSHAKE_FAILED
-from tests.certificates import Authority, authority
+from tests.certificates import Authority, create_ca
 
 LIMIT_S = 10
 LARGE = bytes(range(256)) * (4 << 12)
@@ -34,18 +34,18 @@ HOT, COOL = "/hot/stream", "/cool/stream"
 
 @pytest.fixture(scope="module")
 def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return authority(tmp_path_factory.mktemp("ca"), "ca")
+    return create_ca(tmp_path_factory.mktemp("ca"), "ca")
 
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
     """A certificate of another CA."""
-    return authority(tmp_path_factory.mktemp("other"), "other").signed("stranger")
+    return create_ca(tmp_path_factory.mktemp("other"), "other").issue("stranger")
 
 
 @pytest.fixture(scope="module")
 def mutual(ca: Authority) -> TlsFiles:
-    return ca.signed("daemon")
+    return ca.issue("daemon")
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,7 @@ async def test_server_with_unknown_ca_is_refused(
 
 
 async def test_server_with_other_name_is_refused(ca: Authority, trusting: ssl.SSLContext) -> None:
-    elsewhere = replace(ca.signed("elsewhere", "DNS:elsewhere.example,IP:192.0.2.1"), ca=None)
+    elsewhere = replace(ca.issue("elsewhere", "DNS:elsewhere.example,IP:192.0.2.1"), ca=None)
     async with served(Tls.of(elsewhere)) as site:
         with pytest.raises(Unreachable, match=r"its certificate was not accepted: IP address mismatch.*127\.0\.0\.1"):
             await health(site, trusting)

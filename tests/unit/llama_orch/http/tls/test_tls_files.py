@@ -9,18 +9,18 @@ import pytest
 from llama_orch.http.tls.tls import CLEAR, Tls
 from llama_orch.settings import ConfigurationError
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE, TlsFiles
-from tests.certificates import Authority, authority
+from tests.certificates import Authority, create_ca
 from tests.unit.test_check_config import WITH_TOKEN, check
 
 
 @pytest.fixture(scope="module")
 def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return authority(tmp_path_factory.mktemp("ca"), "ca")
+    return create_ca(tmp_path_factory.mktemp("ca"), "ca")
 
 
 @pytest.fixture(scope="module")
 def good(ca: Authority) -> TlsFiles:
-    return ca.signed("daemon")
+    return ca.issue("daemon")
 
 
 def environ(files: TlsFiles) -> dict[str, str]:
@@ -86,12 +86,12 @@ def test_all_files_are_checked(tmp_path: Path) -> None:
 
 
 def test_mismatched_key_is_reported(good: TlsFiles, ca: Authority) -> None:
-    other = ca.signed("another")
+    other = ca.issue("another")
     assert f"is not the key of the first certificate in {good.cert}" in refused(replace(good, key=other.key))[KEY_FILE]
 
 
 def test_encrypted_key_is_refused_without_prompt(ca: Authority) -> None:
-    found = refused(ca.signed("locked", password="open sesame"))
+    found = refused(ca.issue("locked", password="open sesame"))
     assert "without a password" in found[KEY_FILE]
 
 
@@ -119,7 +119,7 @@ def test_check_config_checks_files(daemon: str, good: TlsFiles, ca: Authority, t
     assert f"{CERT_FILE}={good.cert}  # environment" in done.stdout
     for wrong, variable in (
         (replace(good, key=None), KEY_FILE),
-        (replace(good, key=ca.signed("third").key), KEY_FILE),
+        (replace(good, key=ca.issue("third").key), KEY_FILE),
         (replace(good, ca=tmp_path / "none"), CA_FILE),
     ):
         done = check(daemon, tmp_path, environ(wrong))
