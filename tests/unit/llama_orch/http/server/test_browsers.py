@@ -82,7 +82,7 @@ def test_all_origins_never_include_null() -> None:
     assert not anyone.allows("null")
 
 
-def test_names_of_this_machine_are_its_host_name_and_bind_address() -> None:
+def test_own_names_are_host_name_and_bind_address() -> None:
     assert {"llm.lan"} < own_names("LLM.lan")
     assert "" not in own_names("")
 
