@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 import trio
 from pydantic import BaseModel, ValidationError
 
-from llama_orch.http.client.client import KeptConnections, Response, UpstreamError, request
+from llama_orch.http.client.client import IdleConnections, Response, UpstreamError, request
 from llama_orch.http.client.connecting import unix_url
 from llama_orch.http.client.upstream import NoTls, Unanswered
 from llama_orch.service.exit import ExitStatus
@@ -44,7 +44,7 @@ class QueenClient:
     url: str
     token: str | None = None
     tls: ssl.SSLContext | None = None
-    connections: KeptConnections | None = None
+    connections: IdleConnections | None = None
     socket_advice: str = ""
 
     @asynccontextmanager

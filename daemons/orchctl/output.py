@@ -8,7 +8,7 @@ from typing import TextIO, TypeVar
 
 from pydantic import BaseModel
 
-from llama_orch.service.output import give_up
+from llama_orch.service.output import discard
 from orchctl.client import parse_response
 from orchctl.errors import CommandError
 
@@ -54,7 +54,7 @@ def print_error(error: CommandError) -> None:
     try:
         _write_lines(f"{error.message}\n{error.hint}")
     except OSError:
-        give_up(sys.stderr)
+        discard(sys.stderr)
 
 
 def print_note(text: str) -> None:

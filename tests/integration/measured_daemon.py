@@ -25,7 +25,7 @@ from llama_orch.http.server.app import add_hot, create_app
 from llama_orch.http.server.exchange import Exchange, HotRoutes
 from llama_orch.http.server.gate import Access, Gate
 from llama_orch.http.server.serving import serve
-from llama_orch.service.memory import give_back
+from llama_orch.service.memory import release_after_start
 from llama_orch.service.watchdog import Pulse
 from pool_managerd.api.draining import add_drain_routes
 from pool_managerd.api.engine import hot_routes as relay_routes
@@ -61,7 +61,7 @@ class Figures:
         return {"gap_ms": self.longest_s * 1000, "grown_kib": max(0, _memory("VmHWM") - self.base_kib)}
 
     def reset(self) -> None:
-        give_back()
+        release_after_start()
         Path("/proc/self/clear_refs").write_text("5")
         self.base_kib, self.longest_s = _memory("VmRSS"), 0.0
 

@@ -260,7 +260,7 @@ async def test_without_a_pools_file_it_runs_and_says_so(tmp_path: Path) -> None:
     async with provisioner(tmp_path, "", ENGINE_PROVISIONER_POOLS_CONFIG=absent) as daemon:
         await daemon.until(lambda: "engine-provisioner 0." in daemon.log)
         assert (await daemon.ask("/health"))[0] == 200
-    assert daemon.log.count(f"there is no pools file at {absent}") == 1
+    assert daemon.log.count(f"no pools file at {absent}") == 1
 
 
 @pytest.mark.parametrize("arguments", [[], ["--check-config"]])

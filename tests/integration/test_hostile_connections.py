@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.certificates import authority
+from tests.certificates import create_ca
 from tests.integration.two_daemons import Listening, TwoDaemons, read_all, status_of, two_daemons
 
 TOKEN = "0123456789abcdef-of-the-fleet"
@@ -85,7 +85,7 @@ def daemons(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     directory = tmp_path_factory.mktemp("daemons")
     more = {}
     if request.param != "plain":
-        files = authority(tmp_path_factory.mktemp("ca"), "ca").signed("machine")
+        files = create_ca(tmp_path_factory.mktemp("ca"), "ca").issue("machine")
         more = {
             "LLORCH_TLS_CERT_FILE": str(files.cert),
             "LLORCH_TLS_KEY_FILE": str(files.key),

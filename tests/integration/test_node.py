@@ -58,15 +58,15 @@ def test_a_node_registers_tells_of_its_engine_and_takes_leave(tmp_path: Path, qu
 def test_a_queen_that_starts_later_stops_and_forgets_gets_it_all_again(tmp_path: Path, queen: NodeQueen) -> None:
     queen.stop()
     with node(tmp_path, queen) as manager:
-        manager.until(lambda: "neither registration nor heartbeat" in manager.log())
+        manager.until(lambda: "to the registration or heartbeat" in manager.log())
         queen.start()
         manager.until(lambda: queen.order()[-1:] == ["heartbeat"])
         queen.forgetful = True
         manager.until(lambda: queen.order().count("register") == 2)
         queen.stop()
-        manager.until(lambda: manager.log().count("neither registration nor heartbeat") == 2)
+        manager.until(lambda: manager.log().count("to the registration or heartbeat") == 2)
         queen.start()
-        manager.until(lambda: "is answered again" in manager.log())
+        manager.until(lambda: "answers the heartbeats of node" in manager.log())
 
 
 def test_a_token_that_differs_is_told_once_by_its_fingerprint(tmp_path: Path, queen: NodeQueen) -> None:

@@ -172,7 +172,7 @@ def test_a_damaged_state_file_does_not_keep_it_from_starting(manager: PoolManage
     state.mkdir(exist_ok=True)
     (state / "pools.json").write_text("{broken")
     manager.start()
-    assert "the saved pools cannot be used" in manager.log()
+    assert "the saved pools are unusable" in manager.log()
 
 
 def test_the_wake_up_script_returns_when_the_engine_is_known(tmp_path: Path, engine: Engine) -> None:

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE, TlsFiles
-from tests.certificates import authority
+from tests.certificates import create_ca
 from tests.integration.home import Home, _stop_if_running, environment, free_port
-from tests.unit.llama_orch.spool.files import publish
+from tests.unit.llama_orch.spool.samples import publish
 
 TOKEN = "0123456789abcdef-of-the-fleet"
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
-    return authority(tmp_path_factory.mktemp("ca"), "ca").signed("machine")
+    return create_ca(tmp_path_factory.mktemp("ca"), "ca").issue("machine")
 
 
 def variables(files: TlsFiles) -> dict[str, str]:
@@ -70,7 +70,7 @@ def test_the_queen_asks_pool_managerd_over_tls(files: TlsFiles, tmp_path: Path) 
     with running(tmp_path, **variables(files)) as home:
         [pool] = home.until(home.pools)
         assert pool["pool_id"]
-        assert "served over TLS, and wants a client certificate" in home.logs()
+        assert "served over TLS, and requires a client certificate" in home.logs()
 
 
 def test_a_node_registers_over_tls_and_is_reached_over_tls(files: TlsFiles, tmp_path: Path) -> None:
@@ -107,17 +107,17 @@ def test_orchctl_is_let_in_by_its_certificate_and_says_why_it_is_not(files: TlsF
         assert orchctl(home, files).returncode == 0
         unknown = orchctl(home, TlsFiles())
         assert unknown.returncode == 69
-        assert "its certificate is not accepted" in unknown.stderr
+        assert "its certificate was not accepted" in unknown.stderr
         assert orchctl(home, replace(files, cert=None, key=None)).returncode == 69
-        home.until(lambda: "no client certificate is shown" in home.logs())
+        home.until(lambda: "the client sent no certificate" in home.logs())
         broken = orchctl(home, replace(files, ca=tmp_path / "none"))
         assert broken.returncode == 78
         assert f"{CA_FILE}={tmp_path / 'none'}" in broken.stderr
 
 
 def test_each_daemon_warns_of_a_certificate_that_ends_soon_and_orchctl_check_sees_it(tmp_path: Path) -> None:
-    ca = authority(tmp_path, "ca")
-    brief = ca.signed("brief", days=5)
+    ca = create_ca(tmp_path, "ca")
+    brief = ca.issue("brief", days=5)
     with running(tmp_path, **variables(brief)) as home:
         home.until(home.pools)
         assert home.logs().count(f"certificate 1 of {brief.cert} (LLORCH_TLS_CERT_FILE) ends on ") == 2

@@ -8,7 +8,7 @@ import pytest
 from tests.engines.fixtures import skip_or_fail
 from tests.integration.pages import Site, chromium, site, text_of, visit
 from tests.integration.two_daemons import TwoDaemons, two_daemons
-from tests.unit.llama_orch.spool.files import publish
+from tests.unit.llama_orch.spool.samples import publish
 
 TASK = '{"prompt": "drive-by", "workload": "completion", "max_tokens": 1}'
 ATTACK = """

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from llama_orch.telemetry import events
+from llama_orch.telemetry.events.provisioning import ENGINE_FAILED, POOLS_FILE_REFUSED
+from llama_orch.telemetry.events.service import CONFIGURATION_REFUSED
 from tests.engines.llama_server import Archive
 from tests.system.conftest import TINY
 from tests.system.lab.client import complete
@@ -112,7 +113,7 @@ def test_pool_recovers_from_full_disk(misconfigured: Machine, undo: Callable[...
 
 def test_journal_explains_failed_pool(misconfigured: Machine) -> None:
     wait_for_failure(misconfigured, "missing")
-    match = f"MESSAGE_ID={events.ENGINE_FAILED.message_id}"
+    match = f"MESSAGE_ID={ENGINE_FAILED.message_id}"
     explained = misconfigured.container.check("journalctl", "-x", "--no-pager", match, "POOL_ID=missing")
     assert "/srv/there-is-none.gguf" in explained
     assert "journalctl -u llama-engine@missing" in explained
@@ -134,7 +135,7 @@ def test_all_invalid_variables_are_reported_at_start(stocked: Machine, undo: Cal
     assert stocked.container.run("systemctl", "restart", unit).status != 0
     assert stocked.show(unit, "ExecMainStatus") == "78"
     assert (stocked.show(unit, "SubState"), stocked.show(unit, "NRestarts")) == ("failed", "0")
-    refused = stocked.messages(f"MESSAGE_ID={events.CONFIGURATION_REFUSED.message_id}", f"--unit={unit}")
+    refused = stocked.messages(f"MESSAGE_ID={CONFIGURATION_REFUSED.message_id}", f"--unit={unit}")
     for name, value in invalid.items():
         assert re.search(rf"{name}.*\b{value}\b", refused), refused
     allowed = ("1 to 10000", "round-robin, least-loaded or random", "100 to 10000")
@@ -156,7 +157,7 @@ def test_pools_file_error_has_line_and_key(
     assert stocked.container.run("systemctl", "restart", unit).status != 0
     assert stocked.show(unit, "ExecMainStatus") == "78"
     assert (stocked.show(unit, "SubState"), stocked.show(unit, "NRestarts")) == ("failed", "0")
-    refused = stocked.messages(f"MESSAGE_ID={events.POOLS_FILE_REFUSED.message_id}")
+    refused = stocked.messages(f"MESSAGE_ID={POOLS_FILE_REFUSED.message_id}")
     assert f"{POOLS_FILE}:{line}: pools[0].slotz" in refused
     assert "slots" in refused, "the message names the allowed keys"
 

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from llama_orch.telemetry import events
+from llama_orch.telemetry.events import queen as events
 from tests.engines.llama_server import Archive
 from tests.system.lab.client import Client, Outcome, complete, outcome, submit
 from tests.system.lab.clock import with_own_clock

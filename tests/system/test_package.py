@@ -3,7 +3,7 @@
 import pytest
 
 from llama_orch.contracts.pools import POOLS_EXAMPLE
-from llama_orch.telemetry.events import CATALOG
+from llama_orch.telemetry.events.catalog import CATALOG
 from tests.system.lab.machine import DAEMONS, TARGET, Machine
 
 PAGES = {

@@ -17,7 +17,7 @@ from tests.system.lab.client import QUEEN, Client, complete
 from tests.system.lab.machine import DAEMONS, TARGET, Machine, Pool
 from tests.system.lab.waiting import until
 from tests.unit.reference.parsing import DOCUMENT, set_ups
-from tools.generating.documents import in_force_by
+from tools.generating.documents import apply_commands
 
 HOME, CONTROL_PLANE, NODE = "HOME_PROFILE", "Control Plane Node", "GPU Worker Node 1"
 NO_GPU = {"ENGINE_PROVISIONER_GPU_MASK": "cpu"}
@@ -49,7 +49,7 @@ def apply_examples(machine: Machine, archive: Archive, *titles: str) -> None:
 
 def restart(machine: Machine, daemon: str) -> None:
     """Restart a daemon with the commands in its environment file."""
-    machine.container.check("sh", "-c", " && ".join(in_force_by(daemon)))
+    machine.container.check("sh", "-c", " && ".join(apply_commands(daemon)))
 
 
 def effective_settings(machine: Machine, daemon: str) -> dict[str, str]:

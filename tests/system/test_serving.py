@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from llama_orch.telemetry import events
+from llama_orch.telemetry.events import provisioning as events
 from tests.system.conftest import TINY
 from tests.system.lab.client import complete
 from tests.system.lab.load import under_load
@@ -121,7 +121,7 @@ def test_accepted_tasks_survive_kill_of_queen(serving: Machine) -> None:
     serving.systemctl("kill", "--kill-whom=main", "--signal=KILL", QUEEN)
     until(changed_from(before, lambda: main_pid(serving, QUEEN)), "a restart of queen-rbee", 30)
     until(lambda: all(state(serving, task_id) == "done" for task_id in tasks), "the tasks of the killed queen", 60)
-    assert "wait again, 0 ended" in serving.messages(f"_PID={main_pid(serving, QUEEN)}")
+    assert "queued again, 0 ended" in serving.messages(f"_PID={main_pid(serving, QUEEN)}")
     serving.systemctl("stop", QUEEN)
     found = serving.container.run("grep", "-r", "-l", "river of no return", "/var/lib/queen-rbee")
     assert (found.status, found.stdout) == (1, ""), "prompts are deleted when their tasks end"

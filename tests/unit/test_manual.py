@@ -25,7 +25,7 @@ from llama_orch.contracts.pools import ProvisioningReport
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.service.exit import ExitStatus
 from llama_orch.service.run import Daemon
-from llama_orch.telemetry.events import CATALOG
+from llama_orch.telemetry.events.catalog import CATALOG
 from orchctl.command import COMMON_ARGUMENTS, CliCommand
 from orchctl.parser import COMMANDS, build_parser
 from pool_managerd.__main__ import DAEMON as POOL_MANAGER
@@ -124,8 +124,8 @@ def test_sources_of_secrets_are_documented_in_order(daemon: Daemon[Any]) -> None
     documented = {entry.names[0]: entry.text for entry in environment_page(daemon).entries("VARIABLES")}
     for var in daemon.settings.variables().values():
         if var.credential and var.file:
-            sources = f"the systemd credential {var.credential}, the file that {var.file} names, this variable."
-            assert f"The first of these counts: {sources}" in documented[var.env]
+            sources = f"the systemd credential {var.credential}, the file named by {var.file}, this variable."
+            assert f"The first of these sources is used: {sources}" in documented[var.env]
 
 
 @EVERY_DAEMON

@@ -8,8 +8,8 @@ from datetime import datetime
 
 from llama_orch.http.client.connecting import connect, where
 from llama_orch.http.client.upstream import UpstreamError
-from llama_orch.http.tls.expiry import Standing, held, standing, told
-from llama_orch.http.tls.secured import Secured
+from llama_orch.http.tls.expiry import Validity, describe_end, first_to_expire, validity
+from llama_orch.http.tls.secured import TlsStream
 from llama_orch.http.tls.tls import Tls
 from llama_orch.http.tls.x509 import ends_at
 from llama_orch.settings.tls import TlsFiles
@@ -35,7 +35,7 @@ async def presented_certificate(url: str, daemon: str) -> Certificate | None:
     try:
         origin, _parts = where(url, _context_without_verification())
         async with await connect(origin, LIMIT_S) as connection:
-            der = connection.shown if isinstance(connection, Secured) else None
+            der = connection.peer_certificate if isinstance(connection, TlsStream) else None
         ends = ends_at(der or b"")
     except (UpstreamError, ValueError):
         return None
@@ -51,18 +51,18 @@ def _context_without_verification() -> ssl.SSLContext:
 
 
 def own_certificates() -> Iterator[Certificate]:
-    for each in held(TlsFiles.named(os.environ)):
+    for each in first_to_expire(TlsFiles.named(os.environ)):
         origin = f"number {each.number} in {each.path} ({each.variable})"
         yield Certificate(origin, each.ends, "Replace the certificate: see TLS in llama-orch(7).")
 
 
 def certificate_findings(certificates: Sequence[Certificate], now: datetime) -> Iterator[Finding]:
     for certificate in certificates:
-        text = f"{certificate.origin} {told(certificate.ends, now)}"
-        match standing(certificate.ends, now):
-            case Standing.GOOD:
+        text = f"{certificate.origin} {describe_end(certificate.ends, now)}"
+        match validity(certificate.ends, now):
+            case Validity.GOOD:
                 yield ok(SUBJECT, text)
-            case Standing.ENDING:
+            case Validity.ENDING:
                 yield warning(SUBJECT, text, certificate.advice)
-            case Standing.ENDED:
+            case Validity.ENDED:
                 yield problem(SUBJECT, text, certificate.advice)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import trio
 
 from llama_orch.contracts.tasks import TaskAccepted
-from llama_orch.http.client.client import KeptConnections
+from llama_orch.http.client.idle_connections import IdleConnections
 from llama_orch.service.exit import ExitStatus
 from orchctl.client import QueenClient, parse_response
 from orchctl.command import CliCommand, argument
@@ -25,7 +25,7 @@ CANCEL_LIMIT_S = 5.0
 async def submit(options: argparse.Namespace, queen: QueenClient) -> None:
     """Submit a task and, without --detach, print its output to the end. Raises CommandError."""
     texts = task_input(options.workload, options.text)
-    async with KeptConnections() as connections:
+    async with IdleConnections() as connections:
         persistent = replace(queen, connections=connections)
         body = await persistent.call("POST", "/v2/tasks", task_request(options, texts))
         accepted = parse_response(TaskAccepted, body)

@@ -6,7 +6,7 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from llama_orch.contracts.artifacts import ArtifactList, NewArtifact
-from llama_orch.contracts.errors import ApiError, unknown
+from llama_orch.contracts.errors import ApiError, not_found
 from llama_orch.http.server.bodies import invalid
 from llama_orch.http.server.json_scan import Shape
 from llama_orch.http.server.posted import body_of
@@ -38,7 +38,7 @@ def add_artifacts(app: QuartTrio, artifacts: Artifacts) -> None:
     async def artifact(artifact_id: str) -> Response:
         found = await artifacts.get(artifact_id) if _is_id(artifact_id) else None
         if found is None:
-            raise unknown("artifact", artifact_id, "An id is the 64 hex digits that POST /v2/artifacts answers with.")
+            raise not_found("artifact", artifact_id, "An id is the 64 hex digits that POST /v2/artifacts answers with.")
         return Response(found, content_type="application/json")
 
 

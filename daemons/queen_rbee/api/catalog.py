@@ -6,7 +6,7 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from llama_orch.contracts.catalog import CatalogList, CatalogModel, ModelStateChange, NewModel, NodeModels
-from llama_orch.contracts.errors import unknown
+from llama_orch.contracts.errors import not_found
 from llama_orch.http.server.peers import is_local_operator
 from llama_orch.http.server.posted import body_of
 from queen_rbee.api.views import answer
@@ -69,4 +69,4 @@ def _known(catalog: Catalog, model_id: str) -> CatalogModel:
 
 
 def _unknown(model_id: str) -> Exception:
-    return unknown("model", model_id, "See GET /v2/catalog/models for those of the catalog.")
+    return not_found("model", model_id, "See GET /v2/catalog/models for those of the catalog.")

@@ -6,7 +6,7 @@ import trio
 from quart import Response
 from quart_trio import QuartTrio
 
-from llama_orch.contracts.errors import ApiError, unknown
+from llama_orch.contracts.errors import ApiError, not_found
 from llama_orch.contracts.sessions import SessionChange, SessionList
 from llama_orch.http.server.bodies import invalid
 from llama_orch.http.server.posted import body_of
@@ -66,4 +66,4 @@ def _uuid(text: str) -> UUID | None:
 
 
 def _unknown(session_id: str) -> ApiError:
-    return unknown("session", session_id, "It may have ended: see ttl_ms_remaining, and GET /v2/sessions.")
+    return not_found("session", session_id, "It may have ended: see ttl_ms_remaining, and GET /v2/sessions.")

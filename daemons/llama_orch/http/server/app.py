@@ -1,4 +1,4 @@
-"""The Quart application every daemon starts from: /health, /ready, /metrics, and errors in one shape."""
+"""The base Quart application of all daemons: /health, /ready, /metrics, and one format of errors."""
 
 import gzip
 from collections.abc import Callable
@@ -19,16 +19,16 @@ from llama_orch.telemetry.correlation import current
 
 Readiness = Callable[[], list[str]]
 GZIP_LEVEL = 1
-"""A thousand nodes' series become an eighth of their size; the highest level would gain a tenth of that and take ten
-times as long."""
-SHOWN = 128
-"""How much of a path is told to who asked for it."""
+"""Level 1 compresses the series of a thousand nodes to an eighth. Level 9 saves another tenth and takes ten times as
+long."""
+PATH_LIMIT = 128
+"""Characters of a request path in an error message."""
 DOCUMENT_LIMIT = 1 << 20
-"""Bytes of a body outside of the hot paths: there nobody sends what people or models have written."""
+"""Bytes of a body outside of the hot paths, where bodies hold no prompts or answers."""
 
 
 def create_app(name: str, readiness: Readiness, metrics: CollectorRegistry) -> QuartTrio:
-    """An application with the routes all daemons have; `readiness` lists what stands against being ready."""
+    """Return an application with the routes of all daemons. `readiness` lists the reasons for not being ready."""
     app = metrics_app(name, metrics)
 
     @app.get("/health")
@@ -44,10 +44,10 @@ def create_app(name: str, readiness: Readiness, metrics: CollectorRegistry) -> Q
 
 
 def metrics_app(name: str, metrics: CollectorRegistry) -> QuartTrio:
-    """An application that serves /metrics alone, for the metrics port."""
+    """Return an application that serves only /metrics, for the metrics port."""
     app = QuartTrio(name, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = DOCUMENT_LIMIT
-    app.config["RESPONSE_TIMEOUT"] = None  # a stream lives as long as its client; the relay has its own limits
+    app.config["RESPONSE_TIMEOUT"] = None  # a stream may last as long as its client; the relay has its own limits
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_error_handler(ApiError, _api_error)
     app.register_error_handler(HTTPException, partial(_http_error, name))
@@ -56,7 +56,7 @@ def metrics_app(name: str, metrics: CollectorRegistry) -> QuartTrio:
     @app.get("/metrics")
     async def show_metrics() -> Response:
         compressed = request.accept_encodings.quality("gzip") > 0
-        # in a thread: with the series of a thousand nodes it takes a quarter of a second
+        # in a thread: the series of a thousand nodes take a quarter of a second
         body, content_type = await trio.to_thread.run_sync(
             _exposition, metrics, request.headers.get("accept", ""), compressed
         )
@@ -70,41 +70,43 @@ def metrics_app(name: str, metrics: CollectorRegistry) -> QuartTrio:
 
 
 def _exposition(metrics: CollectorRegistry, accept: str, compressed: bool) -> tuple[bytes, str]:
-    """The series in the format that `accept` prefers, and its content type."""
+    """Return the series in the format that `accept` prefers, and its content type."""
     try:
         encode, content_type = choose_encoder(accept)
-    except (TypeError, ValueError):  # a version that is not one
+    except (TypeError, ValueError):  # an invalid version parameter
         encode, content_type = choose_encoder("")
     body = encode(metrics)
     return gzip.compress(body, compresslevel=GZIP_LEVEL) if compressed else body, content_type
 
 
 def add_hot(app: QuartTrio, hot: HotRoutes) -> None:
-    """Let `app` know the paths that the gate serves before it, so that its 405, and its answer to OPTIONS, name all
-    methods of a path. A path that is served whatever the method never gets here."""
+    """Register the hot paths with `app`, so that its 405 and OPTIONS answers name all methods of a path.
+
+    Hot paths for ANY method never reach `app`.
+    """
     for method, pattern in hot.declared:
         if method == ANY:
             continue
         path = pattern.replace("{", "<").replace("}", ">")
-        app.add_url_rule(path, f"{method} {pattern}", _served_before, methods=[method])
+        app.add_url_rule(path, f"{method} {pattern}", _unreachable, methods=[method])
 
 
-async def _served_before(**_variables: str) -> Response:
-    raise RuntimeError("a hot path has come past the gate")
+async def _unreachable(**_variables: str) -> Response:
+    raise RuntimeError("the gate passed a hot path to Quart")
 
 
 async def _api_error(error: ApiError) -> Response:
-    told = error_answer(error, request.path, current.get(), anthropic=ANTHROPIC_VERSION in request.headers)
-    response = jsonify(told.body)
-    response.status_code = told.status
-    for name, value in told.headers:
+    reply = error_answer(error, request.path, current.get(), anthropic=ANTHROPIC_VERSION in request.headers)
+    response = jsonify(reply.body)
+    response.status_code = reply.status
+    for name, value in reply.headers:
         response.headers[name] = value
     return response
 
 
 async def _http_error(name: str, error: HTTPException) -> Response:
-    """What Quart itself refuses (no such path, wrong method), in the shape of all other errors."""
-    status, path = error.code or 500, request.path[:SHOWN]
+    """Answer what Quart itself refuses (unknown path, wrong method) in the common error format."""
+    status, path = error.code or 500, request.path[:PATH_LIMIT]
     if status == 404:
         body = ErrorBody(code=ErrorCode.NOT_FOUND, message=f"{name} has no path {path}", reason=NO_SUCH_PATH)
         return await _api_error(ApiError(status, body.model_copy(update={"hint": f"See {name}(8)."})))
@@ -113,6 +115,6 @@ async def _http_error(name: str, error: HTTPException) -> Response:
     headers = tuple(error.get_headers()) if status == 405 else ()
     allow = tuple((field, value) for field, value in headers if field.lower() == "allow")
     code = ErrorCode.INTERNAL if status == 500 else ErrorCode.INVALID_PARAMS
-    message = f"{path} has no {request.method}" if status == 405 else error.name.lower()
-    hint = f"Allowed there: {allow[0][1]}." if allow else None
+    message = f"method {request.method} is not allowed for {path}" if status == 405 else error.name.lower()
+    hint = f"Allowed: {allow[0][1]}." if allow else None
     return await _api_error(ApiError(status, ErrorBody(code=code, message=message, hint=hint), allow))

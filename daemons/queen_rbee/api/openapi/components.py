@@ -8,7 +8,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaV
 from pydantic_core.core_schema import WithDefaultSchema
 
 from llama_orch.contracts.stream import EVENTS
-from llama_orch.http.server.error_shapes import Shape, shape_of
+from llama_orch.http.server.error_shapes import ErrorFormat, shape_of
 from queen_rbee.api.openapi.headers import EVERYWHERE, HEADERS
 from queen_rbee.api.openapi.operation import Answer, Body, Operation
 from queen_rbee.api.openapi.refusals import BODIES, refusal, refusals
@@ -44,7 +44,7 @@ class Components:
         """The schema of a body."""
         return self.references[body] if isinstance(body, type) else dict(body)
 
-    def answer(self, answer: Answer, shape: Shape) -> Json:
+    def answer(self, answer: Answer, shape: ErrorFormat) -> Json:
         """An answer to clients of `shape`."""
         headers: Json = {name: to("headers", name) for name in (*EVERYWHERE[shape], *answer.headers)}
         content: Json = {media: {"schema": self.schema(body)} for media, body in answer.content.items()}

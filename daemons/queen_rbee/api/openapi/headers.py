@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from llama_orch.http.server.error_shapes import Shape
+from llama_orch.http.server.error_shapes import ErrorFormat
 from queen_rbee.api.openapi.operation import Schema
 
 Header = tuple[str, Schema, bool]
@@ -11,7 +11,7 @@ Header = tuple[str, Schema, bool]
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _TEXT: Schema = {"type": "string"}
 
-EVERYWHERE: Mapping[Shape, tuple[str, ...]] = {
+EVERYWHERE: Mapping[ErrorFormat, tuple[str, ...]] = {
     "own": ("X-Correlation-Id", "traceparent"),
     "openai": ("X-Correlation-Id", "X-Request-Id", "traceparent"),
     "anthropic": ("X-Correlation-Id", "Request-Id", "traceparent"),

@@ -6,7 +6,7 @@ from pydantic import BaseModel, JsonValue
 
 from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.errors import ErrorBody, ErrorCode, Reason
-from llama_orch.http.server.error_shapes import OVERLOADED, Shape, shape_of
+from llama_orch.http.server.error_shapes import OVERLOADED, ErrorFormat, shape_of
 from queen_rbee.api.openapi.headers import BUDGETS
 from queen_rbee.api.openapi.operation import Answer, Operation, document
 
@@ -75,7 +75,7 @@ class AnthropicError(Outbound):
     request_id: str | None
 
 
-BODIES: dict[Shape, type[BaseModel]] = {"own": ErrorBody, "openai": OpenAiError, "anthropic": AnthropicError}
+BODIES: dict[ErrorFormat, type[BaseModel]] = {"own": ErrorBody, "openai": OpenAiError, "anthropic": AnthropicError}
 
 
 def refusals(operation: Operation) -> dict[int, str]:
@@ -87,7 +87,7 @@ def refusals(operation: Operation) -> dict[int, str]:
     return {status: f"{BODIES[shape].__name__.removesuffix('Body')}{status}" for status in statuses}
 
 
-def refusal(shape: Shape, status: int) -> Answer:
+def refusal(shape: ErrorFormat, status: int) -> Answer:
     """The answer of this status to clients of `shape`."""
     about, headers = MEANINGS[status]
     if shape == "own":

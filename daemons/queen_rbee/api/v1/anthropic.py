@@ -8,9 +8,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, TypeVar
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
-from llama_orch.contracts.openai import Generation
+from llama_orch.contracts.openai import GenerationRequest
 from llama_orch.engines.wire.passage import Passage
-from llama_orch.http.server.bodies import aside
+from llama_orch.http.server.bodies import in_thread_if_large
 from llama_orch.http.server.error_shapes import anthropic_error
 from llama_orch.http.server.exchange import Exchange, HotRoutes
 from llama_orch.telemetry.correlation import current
@@ -57,7 +57,7 @@ class Anthropic:
 
         asked, passage = await _understood(exchange, MessagesRequest, chat_body)
         wanted, stream = wanted_of(asked), asked.stream
-        generation = Generation(model=asked.model, max_tokens=asked.max_tokens)
+        generation = GenerationRequest(model=asked.model, max_tokens=asked.max_tokens)
         del asked  # the passage says it all once more
         task = self._admitted(passage, generation, exchange.headers)
         reading = Reading(task.task_id.hex, wanted)
@@ -75,13 +75,13 @@ class Anthropic:
         from queen_rbee.api.v1.messages.request import CountRequest
 
         asked, passage = await _understood(exchange, CountRequest, count_body)
-        task = self._admitted(passage, Generation(model=asked.model, max_tokens=1), exchange.headers)
+        task = self._admitted(passage, GenerationRequest(model=asked.model, max_tokens=1), exchange.headers)
         await self._passages.collect(exchange, task, lambda _frame: None)
         if not task.measurements.tokens_in:
             raise ApiError(501, ErrorBody(code=ErrorCode.INTERNAL, message=NOT_COUNTED, pool_id=task.place.pool_id))
         await exchange.send_json(200, {"input_tokens": task.measurements.tokens_in}, self._passages.headers(task))
 
-    def _admitted(self, passage: Passage, wanted: Generation, headers: Mapping[str, str]) -> Task:
+    def _admitted(self, passage: Passage, wanted: GenerationRequest, headers: Mapping[str, str]) -> Task:
         registry = self._passages.dispatcher.registry
         target = find_target(wanted.model, self._catalog, registry.replicas, registry.synced)
         return self._passages.admit(task_request(wanted, "chat", target, headers), passage)
@@ -110,7 +110,7 @@ async def _understood(
         streams = isinstance(asked, MessagesRequest) and bool(asked.stream)
         return asked, Passage("chat", translate(asked), len(body), counts_first=streams, mark=sha256(body).digest())
 
-    return await aside(len(body), understood)
+    return await in_thread_if_large(len(body), understood)
 
 
 class Stream:

@@ -8,7 +8,7 @@ from functools import partial
 
 from llama_orch.contracts.errors import ApiError, FieldProblem
 from llama_orch.engines.wire.passage import Endpoint
-from llama_orch.http.server.bodies import aside
+from llama_orch.http.server.bodies import in_thread_if_large
 from llama_orch.http.server.error_shapes import openai_error
 from llama_orch.http.server.exchange import Exchange, HotRoutes
 from queen_rbee.api.v1.assembling import Assembly
@@ -48,7 +48,7 @@ class OpenAi:
     async def serve(self, endpoint: Endpoint, exchange: Exchange) -> None:
         """One request, from its body to the end of its answer."""
         body = await exchange.body(shape=SHAPE)
-        request = await aside(len(body), partial(asked, endpoint, body))
+        request = await in_thread_if_large(len(body), partial(asked, endpoint, body))
         del body
         try:
             task = self._admitted(request, exchange.headers)

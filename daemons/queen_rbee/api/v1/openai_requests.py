@@ -9,14 +9,15 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
 from llama_orch.contracts.errors import ApiError
-from llama_orch.contracts.openai import Chat, Completions, Embeddings, Generation, Rerank, Wanted
+from llama_orch.contracts.openai import Chat, Completions, Embeddings, EndpointRequest, GenerationRequest, Rerank
 from llama_orch.contracts.tasks import TaskRequest
+from llama_orch.contracts.validation import indexed, invalid_fields
 from llama_orch.engines.wire.passage import Endpoint, Passage
 from llama_orch.http.server.bodies import finite, invalid
 from llama_orch.http.server.json_scan import Shape
 from queen_rbee.pools.model_lookup import ModelTarget
 
-BODIES: Mapping[Endpoint, type[Wanted]] = {
+BODIES: Mapping[Endpoint, type[EndpointRequest]] = {
     "chat": Chat,
     "completions": Completions,
     "embeddings": Embeddings,
@@ -35,18 +36,18 @@ SHAPE = Shape(values=400_000, nodes=100_000)
 class Asked:
     """A request that was understood: what routing needs of it, and what the engine will be asked."""
 
-    wanted: Wanted
+    wanted: EndpointRequest
     passage: Passage
 
     @property
     def streamed(self) -> bool:
         """Whether the client wants a stream."""
-        return isinstance(self.wanted, Generation) and bool(self.wanted.stream)
+        return isinstance(self.wanted, GenerationRequest) and bool(self.wanted.stream)
 
     @property
     def tells_usage(self) -> bool:
         """Whether its stream shall end with the counts."""
-        options = self.wanted.stream_options if isinstance(self.wanted, Generation) else None
+        options = self.wanted.stream_options if isinstance(self.wanted, GenerationRequest) else None
         return bool(options and options.include_usage)
 
 
@@ -60,13 +61,15 @@ def asked(endpoint: Endpoint, body: bytes | bytearray) -> Asked:
         raise _wrong(error) from error
 
 
-def task_request(wanted: Wanted, endpoint: Endpoint, target: ModelTarget, headers: Mapping[str, str]) -> TaskRequest:
+def task_request(
+    wanted: EndpointRequest, endpoint: Endpoint, target: ModelTarget, headers: Mapping[str, str]
+) -> TaskRequest:
     """What admission and placement go by. Raises ApiError 400 that names each wrong header."""
     fields: dict[str, object] = {"workload": WORKLOADS.get(endpoint, "completion"), "model_ref": target.model_ref}
     fields |= {field: headers[name.lower()] for field, name in HEADERS.items() if name.lower() in headers}
     if target.pool_id:
         fields["placement"] = {"mode": "pin", "pin_pool_id": target.pool_id}
-    if isinstance(wanted, Generation):
+    if isinstance(wanted, GenerationRequest):
         fields |= _limits(wanted)
     try:
         return TaskRequest.model_validate(fields)
@@ -74,7 +77,7 @@ def task_request(wanted: Wanted, endpoint: Endpoint, target: ModelTarget, header
         raise _wrong(error) from error
 
 
-def _limits(wanted: Generation) -> dict[str, object]:
+def _limits(wanted: GenerationRequest) -> dict[str, object]:
     """What a task can say of its size and its seed; OpenAI allows for more."""
     tokens = max(wanted.max_tokens or 0, wanted.max_completion_tokens or 0)
     seed = wanted.seed if wanted.seed is not None and 0 <= wanted.seed < SEEDS else None
@@ -95,17 +98,10 @@ def _document(body: bytes | bytearray) -> dict[str, JsonValue]:
 
 
 def _wrong(error: ValidationError) -> ApiError:
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    return ApiError(400, invalid((_path(item["loc"]), _words(item["msg"])) for item in found))
+    return ApiError(400, invalid((_path(each.location), each.text) for each in invalid_fields(error)))
 
 
 def _path(location: tuple[int | str, ...]) -> str:
     """A field as OpenAI writes it: `messages[0].role`."""
     first, *rest = location
-    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in rest)
-    return NAMES.get(str(first), str(first)) + "".join(steps)
-
-
-def _words(message: str) -> str:
-    words = message.removeprefix("Value error, ").replace("Input should be", "must be")
-    return words.replace("Field required", "is missing and required")
+    return indexed((NAMES.get(str(first), first), *rest))

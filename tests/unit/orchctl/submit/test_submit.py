@@ -217,7 +217,7 @@ def test_full_disk_is_reported_and_cancels_task() -> None:
         )
         assert queen.requests_for(f"POST {CANCEL}")
     assert process.returncode == 74
-    assert process.stderr == b"orchctl: the output cannot be written: No space left on device\n"
+    assert process.stderr == b"orchctl: cannot write to standard output: No space left on device\n"
 
 
 def test_unencodable_output_is_replaced() -> None:

@@ -24,7 +24,7 @@ async def test_a_node_that_could_not_be_asked_after_is_not_taken(tmp_path: Path,
 async def test_the_refusal_of_a_reserved_name_says_what_it_is_reserved_for(tmp_path: Path) -> None:
     refused = await api_client(tmp_path).ask("POST", "/v2/nodes/register", {"node_id": "register", **REGISTRATION})
     assert refused.json["code"] == "INVALID_PARAMS"
-    assert refused.json["message"] == "node_id: is reserved: nodes register at /v2/nodes/register"
+    assert refused.json["message"] == "node_id: is reserved for the path /v2/nodes/register"
 
 
 @pytest.mark.parametrize("node_id", ["registers", "Register", "a" * 128])

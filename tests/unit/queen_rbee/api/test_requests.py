@@ -9,10 +9,10 @@ from pydantic import BaseModel
 from llama_orch.contracts.catalog import ModelState, ModelStateChange, NewModel
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.nodes import Heartbeat
-from llama_orch.contracts.openai import MESSAGES_MOST, TOOLS_MOST
+from llama_orch.contracts.openai import MAX_MESSAGES, MAX_TOOLS
 from llama_orch.contracts.sessions import SessionChange
 from llama_orch.contracts.tasks import TaskRequest
-from llama_orch.http.server.bodies import SHOWN_PROBLEMS, invalid
+from llama_orch.http.server.bodies import PROBLEM_LIMIT, invalid
 from llama_orch.http.server.bodies import parsed as parsed_body
 from queen_rbee.api.v1.messages.request import MessagesRequest
 from queen_rbee.api.v1.messages.request import parsed as parsed_message
@@ -80,7 +80,7 @@ def test_of_a_list_of_blocks_the_first_wrong_one_is_named(content: Any):
     assert len(refused.value.body.fields or ()) == 1
 
 
-@pytest.mark.parametrize(("name", "most"), [("messages", MESSAGES_MOST), ("tools", TOOLS_MOST)])
+@pytest.mark.parametrize(("name", "most"), [("messages", MAX_MESSAGES), ("tools", MAX_TOOLS)])
 def test_a_conversation_has_a_bound(name: str, most: int):
     tool = {"name": "t", "input_schema": {}}
     item = MESSAGE["messages"][0] if name == "messages" else tool  # type: ignore[index]
@@ -91,7 +91,7 @@ def test_a_conversation_has_a_bound(name: str, most: int):
 
 def test_only_the_problems_that_are_shown_are_described():
     refused = invalid((f"field{number}", "is wrong") for number in range(1000))
-    assert len(refused.fields or ()) == SHOWN_PROBLEMS
+    assert len(refused.fields or ()) == PROBLEM_LIMIT
     assert refused.message.endswith("and 980 more")
 
 

@@ -13,10 +13,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from llama_orch.contracts.errors import ApiError
-from llama_orch.contracts.openai import MESSAGES_MOST, TOOLS_MOST
+from llama_orch.contracts.openai import MAX_MESSAGES, MAX_TOOLS
+from llama_orch.contracts.validation import InvalidField, dotted, invalid_fields
 from llama_orch.http.server.bodies import invalid
 from queen_rbee.api.v1.messages.blocks import NOT_HERE, WRITTEN_BY, Blocks, Lenient, Name, Object, Texts
 
@@ -102,12 +102,12 @@ class CountRequest(Lenient):
     model: Name
     messages: Annotated[
         tuple[Message, ...],
-        Field(max_length=MESSAGES_MOST, json_schema_extra={"minItems": 1}),
+        Field(max_length=MAX_MESSAGES, json_schema_extra={"minItems": 1}),
         FailFast(),
         AfterValidator(_some),
     ]
     system: Texts = ()
-    tools: Annotated[tuple[Tool, ...] | None, Field(max_length=TOOLS_MOST), FailFast()] = None
+    tools: Annotated[tuple[Tool, ...] | None, Field(max_length=MAX_TOOLS), FailFast()] = None
     tool_choice: ToolChoice | None = None
     thinking: ThinkingWish | None = None
     output_config: OutputConfig | None = None
@@ -148,22 +148,21 @@ def parsed(model: type[Model], body: bytes | bytearray) -> Model:
     try:
         return model.model_validate_json(body, strict=True)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)
-        raise ApiError(400, invalid(_problem(item) for item in found)) from error
+        raise ApiError(400, invalid(_problem(each) for each in invalid_fields(error))) from error
 
 
-def _problem(item: ErrorDetails) -> tuple[str, str]:
+def _problem(found: InvalidField) -> tuple[str, str]:
     """pydantic's words for one field, in ours: (field, what is wrong with it)."""
-    where, words = ".".join(map(str, _fields(item["loc"]))), item["msg"].removeprefix("Value error, ")
-    if item["type"] == "union_tag_invalid":
-        words = _of_type(item["ctx"]["tag"])
+    where, words = dotted(tuple(_fields(found.location)), ""), found.text
+    if found.kind == "union_tag_invalid":
+        words = _of_type(str(found.context["tag"]))
         where = f"{where}.type"
-    elif item["type"] == "union_tag_not_found":
-        where, words = f"{where}.type", "Field required"
+    elif found.kind == "union_tag_not_found":
+        where, words = f"{where}.type", "is required"
     inner, separator, rest = words.partition(": ")
-    if separator and item["type"] == "value_error":  # the validators above name the field themselves
+    if separator and found.kind == "value_error":  # the validators above name the field themselves
         where, words = f"{where}.{inner}".lstrip("."), rest
-    return where or "body", words.replace("Input should be", "must be")
+    return where or "body", words
 
 
 def _fields(location: tuple[int | str, ...]) -> Iterator[int | str]:

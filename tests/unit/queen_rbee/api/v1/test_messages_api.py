@@ -181,7 +181,7 @@ async def test_a_wrong_field_is_named_as_anthropic_names_it():
     async with v1_server() as running:
         line = await running.ask(MESSAGES, said(messages=[{"role": "user"}]))
     assert line.status == 400
-    assert line.json["error"]["message"] == "messages.0.content: Field required"
+    assert line.json["error"]["message"] == "messages.0.content: is required"
     assert line.json["error"]["type"] == "invalid_request_error"
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.contracts.errors import ApiError
-from llama_orch.contracts.openai import DOCUMENTS_MOST, MESSAGES_MOST, TEXTS_MOST
+from llama_orch.contracts.openai import MAX_DOCUMENTS, MAX_MESSAGES, MAX_TEXTS
 from llama_orch.contracts.tasks import PlacementWish
 from llama_orch.engines.wire.passage import Endpoint
 from queen_rbee.api.v1.openai_requests import BODIES, Asked, asked, task_request
@@ -209,12 +209,12 @@ def test_only_those_who_ask_for_a_stream_or_the_counts_get_them():
 @pytest.mark.parametrize(
     ("endpoint", "body", "words"),
     [
-        ("chat", {"messages": [{"role": "user"}] * (MESSAGES_MOST + 1)}, "10000"),
+        ("chat", {"messages": [{"role": "user"}] * (MAX_MESSAGES + 1)}, "10000"),
         ("chat", {"messages": [1] * 1000}, "messages[0]"),
         ("chat", {"messages": [{"role": "user"}], "tools": [1] * 1000}, "tools[0]"),
-        ("completions", {"prompt": ["a"] * (TEXTS_MOST + 1)}, "several requests"),
-        ("embeddings", {"input": [[1]] * (TEXTS_MOST + 1)}, "several requests"),
-        ("rerank", {"query": "q", "documents": ["a"] * (DOCUMENTS_MOST + 1)}, "10000"),
+        ("completions", {"prompt": ["a"] * (MAX_TEXTS + 1)}, "several requests"),
+        ("embeddings", {"input": [[1]] * (MAX_TEXTS + 1)}, "several requests"),
+        ("rerank", {"query": "q", "documents": ["a"] * (MAX_DOCUMENTS + 1)}, "10000"),
     ],
 )
 def test_lists_have_bounds_and_name_their_first_wrong_item(endpoint: Endpoint, body: object, words: str):

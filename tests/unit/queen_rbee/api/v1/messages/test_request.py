@@ -217,17 +217,17 @@ def user(*blocks: object) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("request_", "field", "words"),
     [
-        ({}, "model", "Field required"),
-        ({"model": "m", "messages": []}, "max_tokens", "Field required"),
+        ({}, "model", "is required"),
+        ({"model": "m", "messages": []}, "max_tokens", "is required"),
         ({"model": "m", "messages": []}, "messages", "must not be empty"),
-        (QUESTION | {"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
-        (QUESTION | {"temperature": 2.5}, "temperature", "less than or equal to 2"),
+        (QUESTION | {"max_tokens": 0}, "max_tokens", "must be at least 1"),
+        (QUESTION | {"temperature": 2.5}, "temperature", "must be at most 2"),
         (QUESTION | {"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role", "'user', 'assistant'"),
         (QUESTION | {"messages": [{"role": "user", "content": []}]}, "messages.0.content", "must not be empty"),
-        (QUESTION | {"messages": [{"role": "user"}]}, "messages.0.content", "Field required"),
+        (QUESTION | {"messages": [{"role": "user"}]}, "messages.0.content", "is required"),
         (QUESTION | {"system": [{"type": "image"}]}, "system.0.type", "'text'"),
-        (user({"type": "text"}), "messages.0.content.0.text", "Field required"),
-        (user({"text": "x"}), "messages.0.content.0.type", "Field required"),
+        (user({"type": "text"}), "messages.0.content.0.text", "is required"),
+        (user({"text": "x"}), "messages.0.content.0.type", "is required"),
         (user({"type": "document"}), "messages.0.content.0.type", "send what they say as a text block"),
         (user({"type": "of_tomorrow"}), "messages.0.content.0.type", "of_tomorrow is not known here"),
         (user({"type": "text", "text": "a"}, 7), "messages.0.content.1", "must be an object"),
@@ -239,7 +239,7 @@ def user(*blocks: object) -> dict[str, Any]:
         (
             user({"type": "image", "source": {"type": "url", "url": "file:///etc/passwd"}}),
             "messages.0.content.0.source.url",
-            "should match pattern",
+            "must match the pattern",
         ),
         (
             user({"type": "tool_use", "id": "a", "name": "b", "input": {}}),
@@ -251,7 +251,7 @@ def user(*blocks: object) -> dict[str, Any]:
             "messages.0.content.0.content.0.type",
             "documents are not read here",
         ),
-        (QUESTION | {"tools": [{"name": "n"}]}, "tools.0.input_schema", "Field required"),
+        (QUESTION | {"tools": [{"name": "n"}]}, "tools.0.input_schema", "is required"),
         (
             QUESTION | {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
             "tools.0.type",

@@ -1,4 +1,4 @@
-"""Kept connections over real sockets: what is used again, what is not, and what is noticed of the other side."""
+"""Reuse of idle connections over real sockets."""
 
 import contextlib
 import math
@@ -16,7 +16,7 @@ import trio.lowlevel
 import trio.testing
 from prometheus_client import CollectorRegistry
 
-from llama_orch.http.client.client import KeptConnections, Unreachable, UpstreamError, UpstreamTimeout, fetch, request
+from llama_orch.http.client.client import IdleConnections, Unreachable, UpstreamError, UpstreamTimeout, fetch, request
 from llama_orch.http.server.app import create_app
 from llama_orch.http.server.exchange import Exchange, HotRoutes
 from llama_orch.http.server.gate import Access, Gate
@@ -28,11 +28,11 @@ SHORT = OK + b"Content-Length: 2\r\n\r\n{}"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
 NOTHING = b"HTTP/1.1 204 No Content\r\n\r\n"
 CUT = b""
-"""The server closes instead of an answer."""
+"""The server closes without an answer."""
 
 
 class Last(bytes):
-    """An answer behind which the server closes."""
+    """An answer after which the server closes."""
 
 
 RESET = struct.pack("ii", 1, 0)
@@ -40,13 +40,13 @@ RESET = struct.pack("ii", 1, 0)
 
 @dataclass
 class Server:
-    """Answers each request by the next of `answers`, over any number of connections, all of which it counts."""
+    """Answers each request with the next of `answers` and numbers the connections."""
 
     answers: list[bytes]
     url: str = ""
     connections: list[trio.SocketStream] = field(default_factory=list)
     served: list[int] = field(default_factory=list)
-    """For each request that came whole, the number of its connection."""
+    """The connection number of each complete request."""
     heads: list[dict[bytes, bytes]] = field(default_factory=list)
     left: list[trio.Event] = field(default_factory=list)
 
@@ -63,7 +63,7 @@ class Server:
         self.left[number].set()
 
     async def _request(self, stream: trio.SocketStream, number: int) -> bool:
-        """Read one request; False where the client has left."""
+        """Read one request; return False if the client has left."""
         connection = h11.Connection(h11.SERVER)
         while True:
             event = connection.next_event()
@@ -93,16 +93,16 @@ async def serving(*answers: bytes) -> AsyncIterator[Server]:
         nursery.cancel_scope.cancel()
 
 
-async def ask(server: Server, connections: KeptConnections, *, body: bytes = b"", repeatable: bool = False) -> bytes:
-    """One POST, answered and read to its end."""
+async def ask(server: Server, connections: IdleConnections, *, body: bytes = b"", repeatable: bool = False) -> bytes:
+    """Send one POST and read its answer to the end."""
     asking = request("POST", server.url, body=body, connections=connections, repeatable=repeatable)
     async with asking as response:
         return await response.read()
 
 
 @pytest.mark.parametrize("answer", [SHORT, CHUNKED, NOTHING])
-async def test_one_connection_serves_one_exchange_after_the_other(answer: bytes) -> None:
-    async with serving(*[answer] * 3) as server, KeptConnections() as connections:
+async def test_connection_is_reused(answer: bytes) -> None:
+    async with serving(*[answer] * 3) as server, IdleConnections() as connections:
         for _ in range(3):
             assert await ask(server, connections) == (b"" if answer is NOTHING else b"{}")
         assert server.served == [0, 0, 0]
@@ -110,15 +110,15 @@ async def test_one_connection_serves_one_exchange_after_the_other(answer: bytes)
 
 
 @pytest.mark.parametrize("answer", [NOTHING, OK + b"Content-Length: 0\r\n\r\n"])
-async def test_an_answer_without_a_body_need_not_be_read(answer: bytes) -> None:
-    async with serving(answer, answer) as server, KeptConnections() as connections:
+async def test_connection_is_reused_after_empty_answer(answer: bytes) -> None:
+    async with serving(answer, answer) as server, IdleConnections() as connections:
         for _ in range(2):
             async with request("POST", server.url, connections=connections):
                 pass
         assert server.served == [0, 0]
 
 
-async def test_without_kept_connections_each_exchange_has_its_own() -> None:
+async def test_without_pool_each_exchange_connects() -> None:
     async with serving(SHORT, SHORT) as server:
         for _ in range(2):
             await fetch(server.url, limit_s=LIMIT_S)
@@ -126,8 +126,8 @@ async def test_without_kept_connections_each_exchange_has_its_own() -> None:
         assert [head[b"connection"] for head in server.heads] == [b"close"] * 2
 
 
-async def test_two_exchanges_at_once_have_two_connections() -> None:
-    async with serving(SHORT, SHORT, SHORT) as server, KeptConnections() as connections:
+async def test_concurrent_exchanges_have_own_connections() -> None:
+    async with serving(SHORT, SHORT, SHORT) as server, IdleConnections() as connections:
         first = request("GET", server.url, connections=connections)
         async with first as one, request("GET", server.url, connections=connections) as two:
             assert (await one.read(), await two.read()) == (b"{}", b"{}")
@@ -136,8 +136,8 @@ async def test_two_exchanges_at_once_have_two_connections() -> None:
         assert server.served[2] == 0, "the one that came back last is taken first"
 
 
-async def test_a_connection_goes_to_its_own_server_only() -> None:
-    async with serving(SHORT) as one, serving(SHORT) as two, KeptConnections() as connections:
+async def test_connection_is_reused_only_for_its_origin() -> None:
+    async with serving(SHORT) as one, serving(SHORT) as two, IdleConnections() as connections:
         await ask(one, connections)
         await ask(two, connections)
         assert (one.served, two.served, connections.idle) == ([0], [0], 2)
@@ -149,9 +149,9 @@ LONG = OK + b"Content-Length: 4\r\n\r\n{}"
 
 @pytest.mark.parametrize("answer", [LONG, LONG_CHUNKED])
 @pytest.mark.parametrize("how", ["break", "raise", "cancel"])
-async def test_an_answer_that_is_left_closes_its_connection(answer: bytes, how: str) -> None:
-    """That is how a request is cancelled."""
-    async with serving(answer, SHORT) as server, KeptConnections() as connections:
+async def test_unread_answer_closes_connection(answer: bytes, how: str) -> None:
+    """Closing the connection cancels the request."""
+    async with serving(answer, SHORT) as server, IdleConnections() as connections:
         with trio.CancelScope() as scope, contextlib.suppress(KeyError):
             async with request("POST", server.url, connections=connections) as response:
                 async for _ in response.chunks():
@@ -166,8 +166,8 @@ async def test_an_answer_that_is_left_closes_its_connection(answer: bytes, how: 
         assert server.served == [0, 1]
 
 
-async def test_who_waits_in_vain_for_an_answer_closes_the_connection() -> None:
-    async with serving(SHORT, b"HTTP/1.1 ") as server, KeptConnections() as connections:
+async def test_timeout_closes_connection() -> None:
+    async with serving(SHORT, b"HTTP/1.1 ") as server, IdleConnections() as connections:
         await ask(server, connections)
         with pytest.raises(UpstreamTimeout):
             async with request("GET", server.url, connections=connections, repeatable=True, head_s=0.05):
@@ -186,26 +186,26 @@ async def test_who_waits_in_vain_for_an_answer_closes_the_connection() -> None:
         CHUNKED + b"more",
     ],
 )
-async def test_what_an_answer_forbids_is_not_done(answer: bytes) -> None:
-    async with serving(answer, SHORT) as server, KeptConnections() as connections:
+async def test_connection_close_is_honoured(answer: bytes) -> None:
+    async with serving(answer, SHORT) as server, IdleConnections() as connections:
         await ask(server, connections)
         assert connections.idle == 0
         await ask(server, connections)
         assert server.served == [0, 1]
 
 
-async def test_an_unread_body_is_not_taken_for_the_next_answer() -> None:
+async def test_unread_body_is_not_the_next_answer() -> None:
     for answer in (SHORT, CHUNKED, OK + b"\r\n"):
-        async with serving(answer) as server, KeptConnections() as connections:
+        async with serving(answer) as server, IdleConnections() as connections:
             async with request("POST", server.url, connections=connections):
                 pass
             assert connections.idle == 0
 
 
-async def test_an_idle_connection_that_the_server_closed_is_noticed() -> None:
-    """Also where nothing may be asked twice: nothing was asked."""
+async def test_closed_idle_connection_is_detected() -> None:
+    """This applies to non-repeatable requests too, since nothing was sent."""
     for how in ("end", "reset", "speak"):
-        async with serving(SHORT, SHORT) as server, KeptConnections() as connections:
+        async with serving(SHORT, SHORT) as server, IdleConnections() as connections:
             await ask(server, connections)
             await trio.testing.wait_all_tasks_blocked()
             stream = server.connections[0]
@@ -219,12 +219,12 @@ async def test_an_idle_connection_that_the_server_closed_is_noticed() -> None:
             assert server.served == [0, 1]
 
 
-async def test_a_connection_that_closes_under_a_request_is_asked_again_only_if_that_is_allowed() -> None:
-    async with serving(SHORT, CUT, SHORT) as server, KeptConnections() as connections:
+async def test_only_repeatable_request_is_retried() -> None:
+    async with serving(SHORT, CUT, SHORT) as server, IdleConnections() as connections:
         await ask(server, connections)
         assert await ask(server, connections, repeatable=True) == b"{}"
         assert server.served == [0, 0, 1]
-    async with serving(SHORT, CUT) as server, KeptConnections() as connections:
+    async with serving(SHORT, CUT) as server, IdleConnections() as connections:
         await ask(server, connections)
         with pytest.raises(UpstreamError) as caught:
             await ask(server, connections)
@@ -232,25 +232,25 @@ async def test_a_connection_that_closes_under_a_request_is_asked_again_only_if_t
         assert server.served == [0, 0]
 
 
-async def test_nothing_is_asked_a_third_time_or_over_a_fresh_connection_again() -> None:
-    async with serving(SHORT, CUT, CUT) as server, KeptConnections() as connections:
+async def test_request_is_retried_at_most_once() -> None:
+    async with serving(SHORT, CUT, CUT) as server, IdleConnections() as connections:
         await ask(server, connections)
         with pytest.raises(UpstreamError, match="before the answer was complete"):
             await ask(server, connections, repeatable=True)
         assert server.served == [0, 0, 1]
 
 
-async def test_an_answer_that_breaks_off_is_not_asked_again() -> None:
-    async with serving(SHORT, Last(b"HTTP/1.1 200")) as server, KeptConnections() as connections:
+async def test_broken_answer_is_not_retried() -> None:
+    async with serving(SHORT, Last(b"HTTP/1.1 200")) as server, IdleConnections() as connections:
         await ask(server, connections)
         with pytest.raises(UpstreamError, match="before the answer was complete"):
             await ask(server, connections, repeatable=True)
         assert server.served == [0, 0]
 
 
-async def test_a_request_that_could_not_leave_was_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection breaks between the look at it and the sending."""
-    async with serving(SHORT, SHORT, SHORT) as server, KeptConnections() as connections:
+async def test_unsent_request_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection breaks between the check and the send."""
+    async with serving(SHORT, SHORT, SHORT) as server, IdleConnections() as connections:
         for repeatable in (True, False):
             await ask(server, connections)
             stream = server.connections[-1]
@@ -261,12 +261,12 @@ async def test_a_request_that_could_not_leave_was_not_heard(monkeypatch: pytest.
                 if repeatable:
                     assert await ask(server, connections, repeatable=True) == b"{}"
                 else:
-                    with pytest.raises(Unreachable, match="has not left"):
+                    with pytest.raises(Unreachable, match="was not sent"):
                         await ask(server, connections)
 
 
-async def test_no_more_than_the_limit_is_kept() -> None:
-    async with serving(*[SHORT] * 5) as server, KeptConnections(limit=2) as connections:
+async def test_idle_connections_are_limited() -> None:
+    async with serving(*[SHORT] * 5) as server, IdleConnections(limit=2) as connections:
         everybody = trio.Event()
         reading = 0
 
@@ -287,8 +287,8 @@ async def test_no_more_than_the_limit_is_kept() -> None:
         assert sum(left.is_set() for left in server.left) == 3
 
 
-async def test_none_is_kept_longer_than_its_time(mock_clock: trio.testing.MockClock) -> None:
-    async with serving(*[SHORT] * 3) as server, KeptConnections(limit_s=30) as connections:
+async def test_idle_connection_expires(mock_clock: trio.testing.MockClock) -> None:
+    async with serving(*[SHORT] * 3) as server, IdleConnections(limit_s=30) as connections:
         await ask(server, connections)
         mock_clock.jump(29)
         await ask(server, connections)
@@ -298,10 +298,10 @@ async def test_none_is_kept_longer_than_its_time(mock_clock: trio.testing.MockCl
         await server.left[0].wait()
 
 
-async def test_one_server_that_is_asked_no_more_is_closed_while_others_are_asked(
+async def test_unused_origin_expires_during_other_requests(
     mock_clock: trio.testing.MockClock,
 ) -> None:
-    async with serving(SHORT) as gone, serving(SHORT) as other, KeptConnections(limit_s=30) as connections:
+    async with serving(SHORT) as gone, serving(SHORT) as other, IdleConnections(limit_s=30) as connections:
         await ask(gone, connections)
         mock_clock.jump(31)
         await ask(other, connections)
@@ -309,11 +309,9 @@ async def test_one_server_that_is_asked_no_more_is_closed_while_others_are_asked
 
 
 @pytest.mark.parametrize(("told", "again"), [(b"timeout=5, max=100", True), (b"timeout=1", False), (b"nonsense", True)])
-async def test_a_server_that_says_how_long_it_waits_is_believed(
-    told: bytes, again: bool, mock_clock: trio.testing.MockClock
-) -> None:
+async def test_keep_alive_timeout_is_honoured(told: bytes, again: bool, mock_clock: trio.testing.MockClock) -> None:
     answer = OK + b"Keep-Alive: " + told + b"\r\nContent-Length: 2\r\n\r\n{}"
-    async with serving(answer, answer, SHORT) as server, KeptConnections() as connections:
+    async with serving(answer, answer, SHORT) as server, IdleConnections() as connections:
         await ask(server, connections)
         mock_clock.jump(3.9)
         await ask(server, connections)
@@ -323,9 +321,9 @@ async def test_a_server_that_says_how_long_it_waits_is_believed(
         assert (server.served[2] == server.served[1]) == (told == b"nonsense")
 
 
-async def test_the_end_closes_what_is_idle_and_what_comes_back_later() -> None:
+async def test_aclose_closes_idle_and_later_connections() -> None:
     async with serving(SHORT, SHORT) as server:
-        connections = KeptConnections()
+        connections = IdleConnections()
         async with request("GET", server.url, connections=connections) as late:
             async with connections:
                 await ask(server, connections)
@@ -335,15 +333,15 @@ async def test_the_end_closes_what_is_idle_and_what_comes_back_later() -> None:
         await server.client_left(0)
 
 
-async def test_a_get_is_repeatable() -> None:
-    async with serving(SHORT, CUT, SHORT) as server, KeptConnections() as connections:
+async def test_get_is_repeatable() -> None:
+    async with serving(SHORT, CUT, SHORT) as server, IdleConnections() as connections:
         for _ in range(2):
             assert await fetch(server.url, limit_s=LIMIT_S, connections=connections) == (200, b"{}")
         assert server.served == [0, 0, 1]
 
 
-async def test_our_own_server_goes_on_after_a_streamed_answer() -> None:
-    """Hot paths and Quart's: the connection survives chunked answers of both."""
+async def test_server_reuses_connection_after_stream() -> None:
+    """The connection survives chunked answers of hot paths and of Quart."""
     hot = HotRoutes()
 
     async def stream(exchange: Exchange) -> None:
@@ -361,7 +359,7 @@ async def test_our_own_server_goes_on_after_a_streamed_answer() -> None:
     stop = trio.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        async with trio.open_nursery() as nursery, KeptConnections() as connections:
+        async with trio.open_nursery() as nursery, IdleConnections() as connections:
             await nursery.start(
                 partial(serve, Gate(app, Access(), hot), [listener.dup()], shutdown=stop, drain_s=math.inf)
             )

@@ -1,7 +1,7 @@
-"""One reader's memory of a handoff directory: each file is taken once, each bad one is reported once.
+"""Reader of a handoff directory: returns each file once and reports each bad file once.
 
-Owns that memory and the moving aside; the disk work runs in a thread. Two readers may share a directory; each has
-an `Intake` of its own, and whoever comes second finds nothing.
+Owns the record of known files, and moves bad ones aside. Disk I/O runs in a thread. Two readers may share a directory;
+each has its own `SpoolReader`, and only the first one reports a bad file.
 """
 
 import time
@@ -13,27 +13,27 @@ from pathlib import Path
 
 import trio
 
-from llama_orch.spool.judging import Bad, Found, scan
-from llama_orch.spool.reading import SpoolUnreadable, trusted_owners
+from llama_orch.spool.files import SpoolUnreadable, trusted_owners
+from llama_orch.spool.handoffs import BadFile, HandoffFile, scan
+from llama_orch.spool.identity import Identity, printable
 from llama_orch.spool.removal import Rejection, delete, reject
-from llama_orch.spool.stored import Identity, printable
-from llama_orch.telemetry.events import HANDOFF_KEPT, HANDOFF_REJECTED, SPOOL_UNREADABLE
+from llama_orch.telemetry.events.pools import HANDOFF_KEPT, HANDOFF_REJECTED, SPOOL_UNREADABLE
 from llama_orch.telemetry.records import emit
 
 
 @dataclass(frozen=True)
-class News:
-    """What one look brought: announcements not taken before, oldest first, and bad files not reported before."""
+class NewFiles:
+    """The result of one scan: new announcements, oldest first, and new bad files."""
 
-    found: tuple[Found, ...] = ()
-    bad: tuple[Bad, ...] = ()
+    found: tuple[HandoffFile, ...] = ()
+    bad: tuple[BadFile, ...] = ()
 
 
-class Intake:
-    """Looks at `directory` and hands out what is new in it.
+class SpoolReader:
+    """Scans `directory` and returns the new files in it.
 
-    With `moves_bad` bad files are reported and go to `rejected/`; a reader that only looks on leaves both to the
-    other. `taken` are files that were taken before this process began.
+    With `moves_bad` it reports bad files and moves them to `rejected/`; a second reader leaves both to the first.
+    `taken` are files that an earlier process has already taken.
     """
 
     def __init__(
@@ -49,44 +49,45 @@ class Intake:
         self._known = frozenset(taken)
         self._owners = owners
         self.trouble: str | None = None
-        """Why the directory cannot be read, as of the last look."""
+        """Why the last scan could not read the directory, or None."""
 
-    async def look(self) -> News:
-        """What is new since the last look. An unreadable directory is logged once and brings nothing."""
+    async def look(self) -> NewFiles:
+        """Return what is new since the last scan. An unreadable directory is logged once and counts as empty."""
         read = partial(scan, self._directory, owners=self._owners(), now_s=time.time())
         try:
             items = await trio.to_thread.run_sync(read)
         except SpoolUnreadable as error:
-            self._complain(str(error))
-            return News()
+            self._report_unreadable(str(error))
+            return NewFiles()
         self.trouble = None
         fresh = [item for item in items if item.identity not in self._known]
         self._known = frozenset(item.identity for item in items)
-        found = sorted((item for item in fresh if isinstance(item, Found)), key=lambda item: item.identity.mtime_ns)
-        bad = tuple(item for item in fresh if isinstance(item, Bad))
+        handoffs = (item for item in fresh if isinstance(item, HandoffFile))
+        found = sorted(handoffs, key=lambda item: item.identity.mtime_ns)
+        bad = tuple(item for item in fresh if isinstance(item, BadFile))
         if self._moves_bad:
             for item in bad:
                 await self._set_aside(item)
-        return News(tuple(found), bad)
+        return NewFiles(tuple(found), bad)
 
-    async def delete(self, found: Found) -> None:
-        """Remove a taken file; if that is not allowed it stays, is not taken again, and the log says so once."""
+    async def delete(self, found: HandoffFile) -> None:
+        """Remove a taken file. If that fails, log it once; the file is not taken again."""
         try:
             await trio.to_thread.run_sync(delete, self._directory, found)
         except (OSError, SpoolUnreadable) as error:
             emit(HANDOFF_KEPT, file=printable(found.identity.name), directory=self._directory, reason=error)
 
-    async def _set_aside(self, bad: Bad) -> None:
+    async def _set_aside(self, bad: BadFile) -> None:
         move = partial(reject, self._directory, bad, datetime.now(UTC))
         try:
             done = await trio.to_thread.run_sync(move)
         except SpoolUnreadable as error:
             done = Rejection(problem=str(error))
-        if done.moved_to or done.problem:  # neither: another reader was first, and has reported it
+        if done.moved_to or done.problem:  # neither: the other reader has moved and reported it
             where = done.moved_to or f"nowhere: {done.problem}"
             emit(HANDOFF_REJECTED, file=printable(bad.name), reason=bad.reason, moved_to=where)
 
-    def _complain(self, trouble: str) -> None:
+    def _report_unreadable(self, trouble: str) -> None:
         if trouble != self.trouble:
             emit(SPOOL_UNREADABLE, reason=trouble)
         self.trouble = trouble

@@ -1,8 +1,8 @@
-"""Connections that are kept between two exchanges, so that the next one need not connect.
+"""Idle connections, kept for reuse by the next exchange.
 
-Owns what is idle and nothing else: a connection in use belongs to its exchange. It does nothing by itself; what is too
-old is closed when the next one is taken or kept. Servers close idle connections, too: LIMIT_S is less than our own
-daemons wait, and where a server says how long it waits (`Keep-Alive: timeout=5`, as llama-server does), that counts.
+Owns idle connections only: a connection in use belongs to its exchange. There is no background task; expired
+connections are closed when another one is taken or kept. Servers close idle connections too: LIMIT_S is below the limit
+of our own daemons, and a server's `Keep-Alive: timeout=5`, as llama-server sends it, takes precedence.
 """
 
 from collections import deque
@@ -23,9 +23,11 @@ class _Idle(NamedTuple):
     until: float
 
 
-class KeptConnections:
-    """At most `limit` idle connections an origin, none of them for longer than `limit_s` seconds; all are closed at the
-    end. An exchange that is still under way then closes its own."""
+class IdleConnections:
+    """At most `limit` idle connections per origin, each for at most `limit_s` seconds.
+
+    Leaving the context closes them. An exchange that is still running then closes its own connection.
+    """
 
     def __init__(self, limit: int = LIMIT, limit_s: float = LIMIT_S) -> None:
         self._limit = limit
@@ -36,23 +38,23 @@ class KeptConnections:
 
     @property
     def idle(self) -> int:
-        """How many connections are kept now."""
+        """The number of idle connections."""
         return sum(map(len, self._idle.values()))
 
     def take(self, origin: Origin) -> Wire | None:
-        """A connection to `origin` that is now the caller's: the one used last, for it will live longest."""
+        """Return a connection to `origin`, which the caller then owns: the one used last, since it expires last."""
         self._close_expired()
         idle = self._idle.get(origin, deque())
         while idle:
             stream, until = idle.pop()
-            # readable: the other side has closed it, or says what nobody has asked for
+            # readable: the server has closed it or has sent unsolicited data
             if until > trio.current_time() and not stream.socket.is_readable():
                 return stream
             _close(stream)
         return None
 
     def keep(self, origin: Origin, stream: Wire, limit_s: float = LIMIT_S) -> None:
-        """Own `stream`, over which an exchange has come to its full end, for `limit_s` seconds at most."""
+        """Take over `stream`, whose exchange is complete, for at most `limit_s` seconds."""
         self._close_expired()
         until = trio.current_time() + min(limit_s, self._limit_s)
         if self._closed or until <= trio.current_time():
@@ -64,7 +66,7 @@ class KeptConnections:
             _close(idle.popleft().stream)
 
     async def aclose(self) -> None:
-        """Close what is idle, and keep nothing more."""
+        """Close the idle connections and accept no more."""
         self._closed = True
         for idle in self._idle.values():
             for each in idle:
@@ -81,7 +83,7 @@ class KeptConnections:
     def _close_expired(self) -> None:
         now = trio.current_time()
         if now < self._sweep_at:
-            return  # with a thousand origins each look costs more than an exchange
+            return  # with a thousand origins a sweep costs more than an exchange
         self._sweep_at = now + SWEEP_S
         for origin, idle in tuple(self._idle.items()):
             while idle and idle[0].until <= now:
@@ -91,5 +93,5 @@ class KeptConnections:
 
 
 def _close(stream: Wire) -> None:
-    """At once, and without a checkpoint: what is idle has nothing under way."""
+    """Close at once, without a checkpoint: nothing is being sent on an idle connection."""
     stream.socket.close()

@@ -1,7 +1,7 @@
-"""Reading the files of a spool directory, whoever wrote them, without being led astray.
+"""Read the files of a spool directory without trusting their writers.
 
-The directory is opened once and every file relative to it, without following links and without waiting (a FIFO
-would block). Blocking calls: run in a thread.
+The directory is opened once, and every file relative to it, without following links and without blocking on a FIFO. The
+functions do disk I/O: run them in a thread.
 """
 
 import errno
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from llama_orch.spool.stored import Identity, is_document
+from llama_orch.spool.identity import Identity, is_document
 
 SIZE_LIMIT = 64 * 1024
 ENTRY_LIMIT = 10_000
@@ -27,27 +27,27 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class SpoolUnreadable(Exception):
-    """The directory itself cannot be read: which, why, and what mends it."""
+    """The directory cannot be read; the text names it, the reason and the remedy."""
 
 
 @dataclass(frozen=True)
-class Document:
-    """A file's contents, not yet understood."""
+class SpoolFile:
+    """The contents of a file, not yet parsed."""
 
     identity: Identity
     content: bytes
 
 
 @dataclass(frozen=True)
-class Refused:
-    """A file that must not be read, and why."""
+class RefusedFile:
+    """A file that is not read, and why."""
 
     identity: Identity
     reason: str
 
 
 def trusted_owners() -> frozenset[int]:
-    """The user ids whose files are read: root, this process's own, and engine-provisioner where it exists."""
+    """Return the user ids whose files are read: root, this process's, and engine-provisioner's if it exists."""
     owners = {0, os.geteuid()}
     with suppress(KeyError):
         owners.add(pwd.getpwnam(WRITER).pw_uid)
@@ -55,8 +55,8 @@ def trusted_owners() -> frozenset[int]:
 
 
 @contextmanager
-def opened(directory: Path) -> Iterator[int | None]:
-    """A descriptor of `directory`, or None where there is none. Raises SpoolUnreadable."""
+def open_directory(directory: Path) -> Iterator[int | None]:
+    """Open `directory` and yield its descriptor, or None if it does not exist. Raises SpoolUnreadable."""
     try:
         fd = os.open(directory, DIRECTORY)
     except FileNotFoundError:
@@ -72,17 +72,17 @@ def opened(directory: Path) -> Iterator[int | None]:
 
 def _unreadable(directory: Path, error: OSError) -> SpoolUnreadable:
     if error.errno in (errno.ENOTDIR, errno.ELOOP):
-        return SpoolUnreadable(f"{directory} is a link or no directory; it must be a directory itself")
+        return SpoolUnreadable(f"{directory} is a link or not a directory; it must be a directory")
     reason = error.strerror or str(error)
-    return SpoolUnreadable(f"{directory} cannot be read: {reason}; this daemon's user needs read and search access")
+    return SpoolUnreadable(f"cannot read {directory}: {reason}; the daemon's user needs read and search access")
 
 
-def read_all(directory: Path, owners: frozenset[int]) -> Iterator[Document | Refused]:
-    """Each document in `directory` in the order of the names, at most DOCUMENT_LIMIT; none if it is missing.
+def read_all(directory: Path, owners: frozenset[int]) -> Iterator[SpoolFile | RefusedFile]:
+    """Yield the documents of `directory` in order of their names, at most DOCUMENT_LIMIT; none if it is missing.
 
-    Files that vanish meanwhile are left out. Raises SpoolUnreadable.
+    Files that vanish meanwhile are skipped. Raises SpoolUnreadable.
     """
-    with opened(directory) as fd:
+    with open_directory(directory) as fd:
         if fd is None:
             return
         for name in _names(directory, fd):
@@ -101,17 +101,17 @@ def _names(directory: Path, fd: int) -> list[str]:
     return sorted(names)[:DOCUMENT_LIMIT]
 
 
-def read_one(directory_fd: int, name: str, owners: frozenset[int]) -> Document | Refused:
-    """The file `name`, or why it is not read. Raises FileNotFoundError where it has gone, and SpoolUnreadable."""
+def read_one(directory_fd: int, name: str, owners: frozenset[int]) -> SpoolFile | RefusedFile:
+    """Read the file `name`, or return why it is refused. Raises FileNotFoundError and SpoolUnreadable."""
     try:
         fd = os.open(name, FILE, dir_fd=directory_fd)
     except FileNotFoundError:
         raise
     except OSError as error:
-        if error.errno in EXHAUSTED:  # this process's trouble, not the file's
-            raise SpoolUnreadable(f"{name} cannot be opened: {error.strerror}") from error
+        if error.errno in EXHAUSTED:  # the process is out of resources; the file may be good
+            raise SpoolUnreadable(f"cannot open {name}: {error.strerror}") from error
         status = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
-        return Refused(_identity(name, status), _unopenable(status, error))
+        return RefusedFile(_identity(name, status), _unopenable(status, error))
     try:
         return _read(fd, name, owners)
     finally:
@@ -124,22 +124,22 @@ def _unopenable(status: os.stat_result, error: OSError) -> str:
     return f"cannot be opened: {error.strerror or error}; the group of the directory must be able to read it"
 
 
-def _read(fd: int, name: str, owners: frozenset[int]) -> Document | Refused:
+def _read(fd: int, name: str, owners: frozenset[int]) -> SpoolFile | RefusedFile:
     status = os.fstat(fd)
     if reason := objection(status, owners):
-        return Refused(_identity(name, status), reason)
+        return RefusedFile(_identity(name, status), reason)
     try:
         content = _content(fd)
     except OSError as error:
-        return Refused(_identity(name, status), f"cannot be read: {error.strerror or error}")
+        return RefusedFile(_identity(name, status), f"cannot be read: {error.strerror or error}")
     if len(content) > SIZE_LIMIT:
-        return Refused(_identity(name, status), f"is larger than {SIZE_LIMIT} bytes")
+        return RefusedFile(_identity(name, status), f"is larger than {SIZE_LIMIT} bytes")
     digest = hashlib.sha256(content).hexdigest()
-    return Document(_identity(name, status, digest), content)
+    return SpoolFile(_identity(name, status, digest), content)
 
 
 def _content(fd: int) -> bytes:
-    """All of the file, or one byte more than is allowed: it may grow between the look and the reading."""
+    """Return the whole file, or SIZE_LIMIT + 1 bytes: it may have grown since fstat."""
     parts, size = [], 0
     while size <= SIZE_LIMIT and (part := os.read(fd, SIZE_LIMIT + 1 - size)):
         parts.append(part)
@@ -148,14 +148,14 @@ def _content(fd: int) -> bytes:
 
 
 def objection(status: os.stat_result, owners: frozenset[int]) -> str | None:
-    """Why a file with this status must not be read, or None."""
+    """Return why a file with this status is refused, or None."""
     if not stat.S_ISREG(status.st_mode):
         return f"is {_kind(status.st_mode)}; only regular files are read"
     if status.st_size > SIZE_LIMIT:
-        return f"is {status.st_size} bytes large; at most {SIZE_LIMIT} are read"
+        return f"is {status.st_size} bytes long (at most {SIZE_LIMIT} are read)"
     if status.st_uid not in owners:
         allowed = ", ".join(map(str, sorted(owners)))
-        return f"belongs to user id {status.st_uid}; only files of the user ids {allowed} are read"
+        return f"belongs to user id {status.st_uid} (allowed: {allowed})"
     return None
 
 

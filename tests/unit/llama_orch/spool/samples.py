@@ -1,4 +1,4 @@
-"""Handoff files for the tests: a good one, and the ways in which a directory entry can be wrong."""
+"""Handoff files for tests: a valid one, and bad directory entries."""
 
 import json
 import os
@@ -13,14 +13,14 @@ LONG_AGO_S = time.time() - 3600
 
 
 def publish(directory: Path, name: str = "default-r0.json", **fields: object) -> Path:
-    """Write a good handoff as engine-provisioner does: under a temporary name, then renamed."""
+    """Write a valid handoff as engine-provisioner does: to a temporary name, then rename."""
     draft = directory / f".{name}.tmp"
     draft.write_text(json.dumps(GOOD | fields))
     return draft.rename(directory / name)
 
 
 def age(path: Path, seconds: float = 3600) -> None:
-    """Make `path` look as if nobody had touched it for `seconds`."""
+    """Set the modification time of `path` to `seconds` ago."""
     then = time.time() - seconds
     os.utime(path, (then, then), follow_symlinks=False)
 
@@ -52,15 +52,15 @@ ODD_ENTRIES: dict[str, tuple[Callable[[Path], object], str]] = {
     "fifo": (os.mkfifo, "is a FIFO"),
     "socket": (_socket, "is a socket"),
     "directory": (_directory, "is a directory"),
-    "large": (lambda path: path.write_bytes(b" " * 65537), "is 65537 bytes large; at most 65536 are read"),
+    "large": (lambda path: path.write_bytes(b" " * 65537), "is 65537 bytes long (at most 65536 are read)"),
     "foreign": (_foreign, "belongs to user id 12345"),
     "no-json": (lambda path: path.write_text("pool_id = 1"), "Invalid JSON"),
     "empty": (lambda path: path.write_text(""), "Invalid JSON"),
-    "no-object": (lambda path: path.write_text("[]"), "the document: Input should be an object"),
+    "no-object": (lambda path: path.write_text("[]"), "the document: must be an object"),
     "off-machine": (lambda path: path.write_text(json.dumps(GOOD | {"url": "http://10.0.0.9:80"})), "loopback"),
-    "no-pool": (lambda path: path.write_text(json.dumps({"url": "http://127.0.0.1:1"})), "pool_id: Field required"),
+    "no-pool": (lambda path: path.write_text(json.dumps({"url": "http://127.0.0.1:1"})), "pool_id: is required"),
     "odd-url": (lambda path: path.write_text(json.dumps(GOOD | {"url": "http://127.0.0.1:1/ü"})), "http://HOST:PORT"),
 }
-"""What does not belong into the directory: how to make it, and what its reason says."""
+"""Bad entries: how to create each, and a part of its reason."""
 
 NEEDS_ROOT = {"foreign"}

@@ -1,4 +1,4 @@
-"""What a stored document is called and known by. Plain values, no I/O."""
+"""Names and identities of spool files. No I/O."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ SUFFIX = ".json"
 
 @dataclass(frozen=True)
 class Identity:
-    """One state of one file: `sha256` is that of its contents, in hex, and empty where they were not read."""
+    """One version of one file. `sha256` is the hex digest of its contents, empty if they were not read."""
 
     name: str
     inode: int
@@ -15,16 +15,16 @@ class Identity:
     sha256: str
 
     def same_file(self, inode: int, mtime_ns: int) -> bool:
-        """Whether a file with these two is still the one that was looked at."""
+        """Return whether a file with this inode and modification time is the one that was read."""
         return (self.inode, self.mtime_ns) == (inode, mtime_ns)
 
 
 def is_document(name: str) -> bool:
-    """Whether a file of this name is meant for the reader: temporary names are the writer's own business."""
+    """Return whether a file of this name is for the reader. Names with a leading dot are temporary files of writers."""
     return name.endswith(SUFFIX) and not name.startswith(".")
 
 
 def printable(name: str) -> str:
-    """`name` for a log or a message: control characters and bytes that are no UTF-8 are escaped."""
+    """Return `name` for a message, with control characters and invalid UTF-8 escaped."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
