@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 import trio
 from pydantic import JsonValue
 
-from llama_orch.http.server.app import add_hot, create_app
+from llama_orch.http.server.app import create_app
 from llama_orch.http.server.exchange import HotRoutes, Message
 from llama_orch.http.server.gate import Access, Gate
-from queen_rbee.api.tasks import HotHandlers
-from queen_rbee.api.v1.anthropic import add_anthropic
-from queen_rbee.api.v1.models import add_model_list, add_models
-from queen_rbee.api.v1.openai import add_openai
-from queen_rbee.api.v1.passages import Passages
+from llama_orch.http.server.mounting import mount
+from queen_rbee.api.tasks import TaskRoutes
+from queen_rbee.api.v1.anthropic import AnthropicRoutes
+from queen_rbee.api.v1.engine_relay import EngineRelay
+from queen_rbee.api.v1.models import ModelRoutes
+from queen_rbee.api.v1.openai import OpenAiRoutes
 from tests.unit.queen_rbee.core import SOON_S, Queen, core
 from tests.unit.queen_rbee.scripted_openai import ScriptedOpenAi, scripted_openai
 
@@ -132,11 +133,13 @@ def gate_of(queen: Queen, access: Access | None = None) -> Gate:
     """Tasks and all of /v1, behind the gate."""
     app, routes = create_app("test", list, queen.dispatcher.metrics.registry), HotRoutes()
     catalog = queen.dispatcher.accounting.catalog
-    HotHandlers(queen.dispatcher, queen.intake).add_to(routes)
-    passages = Passages(queen.dispatcher, queen.intake)
-    add_openai(routes, passages, catalog)
-    add_anthropic(routes, passages, catalog)
-    add_model_list(routes, queen.dispatcher.registry, catalog)
-    add_models(app, queen.dispatcher.registry, catalog)
-    add_hot(app, routes)
+    relay = EngineRelay(queen.dispatcher, queen.intake)
+    mount(
+        app,
+        routes,
+        TaskRoutes(queen.dispatcher, queen.intake),
+        OpenAiRoutes(relay, catalog),
+        AnthropicRoutes(relay, catalog),
+        ModelRoutes(queen.dispatcher.registry, catalog),
+    )
     return Gate(app, access or Access(), routes)

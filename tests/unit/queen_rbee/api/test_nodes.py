@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from queen_rbee.api.openapi.document import openapi
+from queen_rbee.api.routes import ROUTES
 from tests.unit.queen_rbee.kept_api import api
 
 REGISTRATION = {
@@ -34,6 +35,6 @@ async def test_a_name_that_is_only_like_it_passes(tmp_path: Path, node_id: str) 
 
 
 def test_the_description_of_the_api_says_so_too() -> None:
-    described: Any = openapi()
+    described: Any = openapi(ROUTES)
     registration = described["components"]["schemas"]["NodeRegistration"]["properties"]["node_id"]
     assert registration["not"] == {"const": "register"}

@@ -15,7 +15,7 @@ from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.http.server.bodies import SHOWN_PROBLEMS, invalid
 from llama_orch.http.server.bodies import parsed as parsed_body
 from queen_rbee.api.v1.messages.request import MessagesRequest
-from queen_rbee.api.v1.messages.request import parsed as parsed_message
+from queen_rbee.api.v1.messages.request import parse as parse_message
 
 MODEL = {"id": "m", "model_ref": "file:/m.gguf"}
 MESSAGE = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "hello"}]}
@@ -38,7 +38,7 @@ MESSAGE = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content
     ],
 )
 def test_no_text_is_taken_for_a_number_and_none_for_a_truth(model: type[BaseModel], body: Any, field: str):
-    read = parsed_message if model is MessagesRequest else parsed_body
+    read = parse_message if model is MessagesRequest else parsed_body
     with pytest.raises(ApiError) as refused:
         read(model, json.dumps(body).encode())
     assert [problem.field for problem in refused.value.body.fields or ()] == [field]
@@ -57,7 +57,7 @@ def test_what_json_has_no_type_for_is_read_from_text_and_from_lists():
 def test_blocks_of_a_message_are_read_at_every_depth():
     result = {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "a"}]}
     told = {**MESSAGE, "system": [{"type": "text", "text": "b"}], "messages": [{"role": "user", "content": [result]}]}
-    message = parsed_message(MessagesRequest, json.dumps(told).encode())
+    message = parse_message(MessagesRequest, json.dumps(told).encode())
     assert message.model_dump(mode="json", include={"system", "messages"}) == {
         "system": [{"type": "text", "text": "b"}],
         "messages": [{"role": "user", "content": [{**result, "is_error": None}]}],
@@ -67,14 +67,14 @@ def test_blocks_of_a_message_are_read_at_every_depth():
 @pytest.mark.parametrize("name", ["messages", "tools", "stop_sequences", "system"])
 def test_of_a_list_of_messages_the_first_wrong_item_is_named(name: str):
     with pytest.raises(ApiError) as refused:
-        parsed_message(MessagesRequest, json.dumps({**MESSAGE, name: [1] * 1000}).encode())
+        parse_message(MessagesRequest, json.dumps({**MESSAGE, name: [1] * 1000}).encode())
     assert [problem.field for problem in refused.value.body.fields or ()] == [f"{name}.0"]
 
 
 @pytest.mark.parametrize("content", [[1] * 1000, [{"type": "tool_result", "tool_use_id": "t", "content": [1] * 1000}]])
 def test_of_a_list_of_blocks_the_first_wrong_one_is_named(content: Any):
     with pytest.raises(ApiError) as refused:
-        parsed_message(
+        parse_message(
             MessagesRequest, json.dumps({**MESSAGE, "messages": [{"role": "user", "content": content}]}).encode()
         )
     assert len(refused.value.body.fields or ()) == 1
@@ -84,9 +84,9 @@ def test_of_a_list_of_blocks_the_first_wrong_one_is_named(content: Any):
 def test_a_conversation_has_a_bound(name: str, most: int):
     tool = {"name": "t", "input_schema": {}}
     item = MESSAGE["messages"][0] if name == "messages" else tool  # type: ignore[index]
-    assert parsed_message(MessagesRequest, json.dumps({**MESSAGE, name: [item] * most}).encode())
+    assert parse_message(MessagesRequest, json.dumps({**MESSAGE, name: [item] * most}).encode())
     with pytest.raises(ApiError, match=str(most)):
-        parsed_message(MessagesRequest, json.dumps({**MESSAGE, name: [item] * (most + 1)}).encode())
+        parse_message(MessagesRequest, json.dumps({**MESSAGE, name: [item] * (most + 1)}).encode())
 
 
 def test_only_the_problems_that_are_shown_are_described():

@@ -85,7 +85,7 @@ async def test_where_the_store_cannot_tell_whether_there_was_a_task_the_answer_i
 
 async def test_a_pool_that_is_not_there_is_not_found(tmp_path: Path):
     answer = await api(tmp_path).ask("GET", "/v2/pools/none/health")
-    assert (answer.status, answer.json["hint"]) == (404, "See GET /v2/pools.")
+    assert (answer.status, answer.json["hint"]) == (404, "GET /v2/pools lists the pools.")
 
 
 async def after_restart(served: Api, tmp_path: Path, *, ended: int) -> tuple[Api, list[str]]:

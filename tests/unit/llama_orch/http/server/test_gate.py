@@ -335,7 +335,7 @@ async def test_what_is_not_there_or_not_so_is_said_in_the_shape_of_all_errors() 
     assert len((await asked(gate(), f"/{'x' * 5000}", peer=None))[2]["message"]) < 200
     assert body["correlation_id"]
     status, head, body = await asked(gate(), "/health", method="DELETE")
-    assert (status, body["code"], body["message"]) == (405, "INVALID_PARAMS", "/health has no DELETE")
+    assert (status, body["code"], body["message"]) == (405, "INVALID_PARAMS", "/health does not support DELETE")
     assert "GET" in head["allow"]
 
 

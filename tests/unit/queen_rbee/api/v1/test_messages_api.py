@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from llama_orch.http.server.gate import Access
 from llama_orch.settings.types import Secret
-from queen_rbee.api.v1 import passages
-from queen_rbee.api.v1.messages.events import Event
+from queen_rbee.api.v1 import engine_relay
+from queen_rbee.api.v1.messages.events import MessageEvent
 from tests.unit.queen_rbee.core import nobody_answers, slots_are_free
 from tests.unit.queen_rbee.line import Line, Site, gate_of, site
 from tests.unit.queen_rbee.messages_examples import WEATHER, call
@@ -173,7 +173,7 @@ async def test_an_answer_that_is_none_is_never_passed_off_as_one(streamed: bool)
         line = await running.ask(MESSAGES, said(stream=streamed))
     error = events(line)[-1][1] if streamed else line.json
     assert (error["type"], error["error"]["type"]) == ("error", "api_error")
-    assert "not understood" in error["error"]["message"]
+    assert "not an OpenAI chat chunk" in error["error"]["message"]
     assert line.status == (200 if streamed else 502)
 
 
@@ -243,7 +243,7 @@ async def test_a_client_that_leaves_takes_its_task_along(streamed: bool, path: s
 
 
 async def test_while_it_waits_a_stream_pings_behind_the_messages_head(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(passages, "KEEP_ALIVE_S", 0.001)
+    monkeypatch.setattr(engine_relay, "KEEP_ALIVE_S", 0.001)
     async with site() as running:
         running.queen.pool(models_available=["tiny"], slots=0)
         line = running.dial(MESSAGES, said(stream=True))
@@ -268,7 +268,7 @@ async def test_where_the_engine_does_not_count_nothing_is_made_up():
         running.engine.script = [delta(content="x"), delta("length")]
         line = await running.ask(COUNT, said())
     assert (line.status, line.json["error"]["type"]) == (501, "api_error")
-    assert "does not tell" in line.json["error"]["message"]
+    assert "does not report" in line.json["error"]["message"]
 
 
 async def test_the_token_may_come_as_an_api_key_and_its_want_is_told_in_anthropics_shape():
@@ -297,6 +297,6 @@ def test_an_idle_queen_has_not_loaded_the_translation():
 
 @given(st.text())
 def test_a_frame_is_two_lines_whatever_it_says(text: str):
-    frame = Event({"type": "content_block_delta", "delta": {"text": text}}).frame.decode()
+    frame = MessageEvent({"type": "content_block_delta", "delta": {"text": text}}).frame.decode()
     assert frame.split("\n")[2:] == ["", ""]
     assert json.loads(frame.split("\n")[1].removeprefix("data: "))["delta"]["text"] == text

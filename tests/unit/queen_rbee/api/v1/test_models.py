@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.openai import AnthropicModels
-from queen_rbee.api.v1.models import page
+from queen_rbee.api.v1.models import anthropic_page
 from queen_rbee.pools.naming import Offer
 from tests.unit.queen_rbee.line import Line, Site, site
 
@@ -68,13 +68,13 @@ async def test_a_page_is_asked_for_by_the_query():
 def test_page_by_page_every_name_comes_once_in_either_direction(count: int, limit: int):
     found = offered(*(f"m{number}" for number in range(count)))
     forwards, query = [], {"limit": str(limit)}
-    while (got := page(found, query)).data:
+    while (got := anthropic_page(found, query)).data:
         forwards += names_of(got)
         assert len(got.data) <= limit
         assert got.has_more == (len(forwards) < count)
         query = {"limit": str(limit), "after_id": got.last_id or ""}
-    backwards: list[str] = names_of(page(found[-1:], {}))
-    while backwards and (got := page(found, {"limit": str(limit), "before_id": backwards[0]})).data:
+    backwards: list[str] = names_of(anthropic_page(found[-1:], {}))
+    while backwards and (got := anthropic_page(found, {"limit": str(limit), "before_id": backwards[0]})).data:
         backwards = names_of(got) + backwards
         assert got.has_more == (len(backwards) < count)
     assert forwards == backwards == [item.name for item in found]
@@ -82,11 +82,11 @@ def test_page_by_page_every_name_comes_once_in_either_direction(count: int, limi
 
 def test_what_is_asked_for_between_two_names_is_between_them():
     found = offered(*"abcde")
-    assert names_of(page(found, {"after_id": "a", "before_id": "e"})) == ["b", "c", "d"]
-    assert page(found, {"after_id": "d", "before_id": "b"}) == AnthropicModels(data=[], has_more=False)
+    assert names_of(anthropic_page(found, {"after_id": "a", "before_id": "e"})) == ["b", "c", "d"]
+    assert anthropic_page(found, {"after_id": "d", "before_id": "b"}) == AnthropicModels(data=[], has_more=False)
 
 
 def test_a_name_that_is_gone_is_no_place_to_go_on_from():
     with pytest.raises(ApiError) as refusal:
-        page(offered("a"), {"after_id": "b"})
+        anthropic_page(offered("a"), {"after_id": "b"})
     assert refusal.value.status == 400

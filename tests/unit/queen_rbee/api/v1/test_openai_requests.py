@@ -1,4 +1,4 @@
-"""An OpenAI request is understood or refused by the names of its fields, and passes unharmed to the engine."""
+"""An OpenAI request is parsed or refused by the names of its fields, and passes unharmed to the engine."""
 
 import json
 from uuid import UUID
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.openai import DOCUMENTS_MOST, MESSAGES_MOST, TEXTS_MOST
 from llama_orch.contracts.tasks import PlacementWish
-from queen_rbee.api.v1.openai_requests import BODIES, Asked, asked, task_request
+from queen_rbee.api.v1.openai_requests import BODIES, OpenAiRequest, parse_request, task_request
 from queen_rbee.engines.passage import Endpoint
 from queen_rbee.pools.naming import Named
 
@@ -32,7 +32,7 @@ FIELDS = sorted({name for body in BODIES.values() for name in body.model_fields}
 def refused(endpoint: Endpoint, body: object) -> list[str]:
     """The fields that a 400 names."""
     with pytest.raises(ApiError) as refusal:
-        asked(endpoint, body if isinstance(body, bytes) else json.dumps(body).encode())
+        parse_request(endpoint, body if isinstance(body, bytes) else json.dumps(body).encode())
     assert refusal.value.status == 400
     assert refusal.value.body.fields
     return [item.field for item in refusal.value.body.fields]
@@ -40,17 +40,17 @@ def refused(endpoint: Endpoint, body: object) -> list[str]:
 
 def request(endpoint: Endpoint = "chat", target: Named | None = None, headers: dict[str, str] | None = None, **more):
     """What admission goes by."""
-    understood = asked(endpoint, json.dumps({**LEAST[endpoint], **more}).encode())
-    return task_request(understood.wanted, endpoint, target or Named(), headers or {})
+    parsed = parse_request(endpoint, json.dumps({**LEAST[endpoint], **more}).encode())
+    return task_request(parsed.wanted, endpoint, target or Named(), headers or {})
 
 
 @pytest.mark.parametrize("endpoint", BODIES)
 def test_what_nobody_here_knows_passes_to_the_engine(endpoint: Endpoint):
     body = {**LEAST[endpoint], "grammar": "root ::= [a-z]", "nested": {"a": [1, 2.5, None, "ß\u0000😀"]}, "user": 7}
     data = json.dumps(body).encode()
-    understood = asked(endpoint, data)
-    assert understood.passage.body == body
-    assert (understood.passage.endpoint, understood.passage.size) == (endpoint, len(data))
+    parsed = parse_request(endpoint, data)
+    assert parsed.passage.body == body
+    assert (parsed.passage.endpoint, parsed.passage.size) == (endpoint, len(data))
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def test_what_nobody_here_knows_passes_to_the_engine(endpoint: Endpoint):
     ],
 )
 def test_messages_of_all_kinds_pass(message: dict[str, object]):
-    understood = asked("chat", json.dumps({"messages": [message]}).encode())
-    assert understood.passage.body["messages"] == [message]
+    parsed = parse_request("chat", json.dumps({"messages": [message]}).encode())
+    assert parsed.passage.body["messages"] == [message]
 
 
 @pytest.mark.parametrize(
@@ -133,10 +133,10 @@ def test_what_is_no_json_that_could_be_sent_on_is_refused(body: bytes):
     assert refused("chat", body) == ["body"]
 
 
-def outcome(endpoint: Endpoint, body: bytes) -> Asked | ApiError:
+def outcome(endpoint: Endpoint, body: bytes) -> OpenAiRequest | ApiError:
     """What becomes of `body`; anything but these two would be a defect."""
     try:
-        return asked(endpoint, body)
+        return parse_request(endpoint, body)
     except ApiError as error:
         return error
 
@@ -144,14 +144,14 @@ def outcome(endpoint: Endpoint, body: bytes) -> Asked | ApiError:
 @given(st.sampled_from(sorted(BODIES)), st.binary(max_size=200) | ANY_JSON.map(json.dumps).map(str.encode))
 def test_no_bytes_are_answered_by_anything_but_a_400(endpoint: Endpoint, body: bytes):
     found = outcome(endpoint, body)
-    assert isinstance(found, Asked) or found.status == 400
+    assert isinstance(found, OpenAiRequest) or found.status == 400
 
 
 @given(st.sampled_from(sorted(BODIES)), st.dictionaries(st.sampled_from(FIELDS), ANY_JSON, max_size=3))
-def test_whatever_stands_in_a_known_field_it_is_understood_or_named(endpoint: Endpoint, change: dict[str, object]):
+def test_whatever_stands_in_a_known_field_it_is_parsed_or_named(endpoint: Endpoint, change: dict[str, object]):
     body = {**LEAST[endpoint], **change}
     found = outcome(endpoint, json.dumps(body).encode())
-    if isinstance(found, Asked):
+    if isinstance(found, OpenAiRequest):
         assert found.passage.body == body
         task_request(found.wanted, endpoint, Named(), {})
     else:
@@ -195,12 +195,12 @@ def test_a_wrong_header_is_named(header: str, value: str):
 
 
 def test_only_those_who_ask_for_a_stream_or_the_counts_get_them():
-    plain = asked("chat", json.dumps(LEAST["chat"]).encode())
-    assert (plain.streamed, plain.tells_usage) == (False, False)
+    plain = parse_request("chat", json.dumps(LEAST["chat"]).encode())
+    assert (plain.streamed, plain.wants_usage) == (False, False)
     wanted = {**LEAST["chat"], "stream": True, "stream_options": {"include_usage": True}}
-    streamed = asked("chat", json.dumps(wanted).encode())
-    assert (streamed.streamed, streamed.tells_usage) == (True, True)
-    vectors = asked("embeddings", json.dumps({**LEAST["embeddings"], "stream": True}).encode())
+    streamed = parse_request("chat", json.dumps(wanted).encode())
+    assert (streamed.streamed, streamed.wants_usage) == (True, True)
+    vectors = parse_request("embeddings", json.dumps({**LEAST["embeddings"], "stream": True}).encode())
     assert not vectors.streamed
 
 
@@ -217,16 +217,16 @@ def test_only_those_who_ask_for_a_stream_or_the_counts_get_them():
 )
 def test_lists_have_bounds_and_name_their_first_wrong_item(endpoint: Endpoint, body: object, words: str):
     with pytest.raises(ApiError) as refused:
-        asked(endpoint, json.dumps(body).encode())
+        parse_request(endpoint, json.dumps(body).encode())
     assert words in refused.value.body.message
     assert len(refused.value.body.fields or ()) == 1
 
 
 def test_a_prompt_of_many_tokens_is_one_prompt():
-    assert asked("completions", json.dumps({"prompt": [1] * 100_000}).encode())
+    assert parse_request("completions", json.dumps({"prompt": [1] * 100_000}).encode())
 
 
 def test_the_same_body_has_the_same_mark():
     bodies = [b'{"prompt":"a"}', b'{"prompt":"a"}', b'{"prompt":"b"}']
-    first, again, other = (asked("completions", body).passage.mark for body in bodies)
+    first, again, other = (parse_request("completions", body).passage.mark for body in bodies)
     assert first == again != other

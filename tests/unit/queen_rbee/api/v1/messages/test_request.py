@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.contracts.errors import ApiError
-from queen_rbee.api.v1.messages.chat import chat_body, count_body
-from queen_rbee.api.v1.messages.request import CountRequest, MessagesRequest, parsed
+from queen_rbee.api.v1.messages.chat_request import chat_body, count_body
+from queen_rbee.api.v1.messages.request import CountRequest, MessagesRequest, parse
 from tests.unit.queen_rbee.messages_examples import PNG, QUESTION, WEATHER, anything, body, requests
 
 
 def chat_of(request: object) -> dict[str, Any]:
     """The chat that is made of `request`."""
-    return chat_body(parsed(MessagesRequest, body(request)))
+    return chat_body(parse(MessagesRequest, body(request)))
 
 
 def chat(**changes: Any) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def conversation(*messages: tuple[str, Any], **changes: Any) -> list[dict[str, A
 def problems(request: object) -> dict[str, str]:
     """Each wrong field with what is wrong with it."""
     with pytest.raises(ApiError) as refusal:
-        parsed(MessagesRequest, request if isinstance(request, bytes) else body(request))
+        parse(MessagesRequest, request if isinstance(request, bytes) else body(request))
     assert refusal.value.status == 400
     return {problem.field: problem.problem for problem in refusal.value.body.fields or ()}
 
@@ -205,7 +205,7 @@ def test_a_schema_of_the_answer_and_the_effort_are_passed_on():
 
 def test_counting_asks_for_one_token_and_needs_no_max_tokens():
     request = {"model": "m", "messages": QUESTION["messages"], "tools": [WEATHER]}
-    found = count_body(parsed(CountRequest, body(request)))
+    found = count_body(parse(CountRequest, body(request)))
     assert found["max_tokens"] == 1
     assert {**found, "max_tokens": 32} == chat(tools=[WEATHER])
 
@@ -228,13 +228,13 @@ def user(*blocks: object) -> dict[str, Any]:
         (QUESTION | {"system": [{"type": "image"}]}, "system.0.type", "'text'"),
         (user({"type": "text"}), "messages.0.content.0.text", "Field required"),
         (user({"text": "x"}), "messages.0.content.0.type", "Field required"),
-        (user({"type": "document"}), "messages.0.content.0.type", "send what they say as a text block"),
-        (user({"type": "of_tomorrow"}), "messages.0.content.0.type", "of_tomorrow is not known here"),
+        (user({"type": "document"}), "messages.0.content.0.type", "send their content as a text block"),
+        (user({"type": "of_tomorrow"}), "messages.0.content.0.type", "of_tomorrow is not supported"),
         (user({"type": "text", "text": "a"}, 7), "messages.0.content.1", "must be an object"),
         (
             user({"type": "image", "source": {"type": "file", "file_id": "f"}}),
             "messages.0.content.0.source.type",
-            "file is not known here",
+            "file is not supported",
         ),
         (
             user({"type": "image", "source": {"type": "url", "url": "file:///etc/passwd"}}),
@@ -244,20 +244,20 @@ def user(*blocks: object) -> dict[str, Any]:
         (
             user({"type": "tool_use", "id": "a", "name": "b", "input": {}}),
             "messages.0.content.0",
-            "a message of role user has no tool_use blocks",
+            "a message of role user must not have tool_use blocks",
         ),
         (
             user({"type": "tool_result", "tool_use_id": "a", "content": [{"type": "document"}]}),
             "messages.0.content.0.content.0.type",
-            "documents are not read here",
+            "documents are not supported",
         ),
         (QUESTION | {"tools": [{"name": "n"}]}, "tools.0.input_schema", "Field required"),
         (
             QUESTION | {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
             "tools.0.type",
-            "describe it as a custom tool",
+            "declare a custom tool",
         ),
-        (QUESTION | {"tool_choice": {"type": "any"}}, "tool_choice.type", "needs `tools`"),
+        (QUESTION | {"tool_choice": {"type": "any"}}, "tool_choice.type", "requires `tools`"),
         (
             QUESTION | {"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "other"}},
             "tool_choice.name",

@@ -9,8 +9,8 @@ import trio.testing
 from llama_orch.contracts.tasks import TaskRequest, TaskState
 from llama_orch.http.server.exchange import ClientGone, Exchange
 from queen_rbee.api.streaming import KEEP_ALIVE_S
-from queen_rbee.api.v1.openai import Stream
-from queen_rbee.api.v1.passages import Passages
+from queen_rbee.api.v1.engine_relay import EngineRelay
+from queen_rbee.api.v1.openai import OpenAiStream
 from queen_rbee.engines.passage import Passage
 from queen_rbee.tasks.event_log import Frame
 from queen_rbee.tasks.task import Task
@@ -120,7 +120,7 @@ async def test_a_server_that_stops_takes_the_task_with_it():
         await slots_are_free(queen)
 
 
-class Broken(Stream):
+class BrokenStream(OpenAiStream):
     """A way to write a stream that has a defect."""
 
     def piece(self, frame: Frame) -> bytes:
@@ -129,10 +129,10 @@ class Broken(Stream):
 
 async def test_a_defect_in_the_writing_takes_the_task_with_it():
     async with site() as running:
-        passages, line = Passages(running.queen.dispatcher, running.queen.intake), Line(b"{}")
-        task = passages.admit(TaskRequest(), Passage("chat", said("stall"), 2))
+        relay, line = EngineRelay(running.queen.dispatcher, running.queen.intake), Line(b"{}")
+        task = relay.admit(TaskRequest(), Passage("chat", said("stall"), 2))
         with pytest.RaisesGroup(RuntimeError):
-            await passages.stream(exchange(line), task, Broken(tells_usage=False))
+            await relay.stream(exchange(line), task, BrokenStream(wants_usage=False))
         assert task.state is TaskState.CANCELLED
         await slots_are_free(running.queen)
 
@@ -143,9 +143,9 @@ def exchange(line: Line) -> Exchange:
 
 async def begun(queen: Queen, line: Line, nursery: trio.Nursery) -> Task:
     """A task whose events the test writes itself, with its client waiting for a stream."""
-    passages = Passages(queen.dispatcher, queen.intake)
-    task = passages.admit(TaskRequest(), Passage("chat", said(), 2))
-    nursery.start_soon(partial(passages.stream, exchange(line), task, Stream(tells_usage=True)))
+    relay = EngineRelay(queen.dispatcher, queen.intake)
+    task = relay.admit(TaskRequest(), Passage("chat", said(), 2))
+    nursery.start_soon(partial(relay.stream, exchange(line), task, OpenAiStream(wants_usage=True)))
     await trio.testing.wait_all_tasks_blocked()
     return task
 
@@ -213,12 +213,12 @@ async def test_whoever_waits_on_the_line_is_not_dropped_before_one_that_nobody_a
 
 async def test_nothing_is_collected_of_a_task_whose_client_leaves():
     async with site() as running, trio.open_nursery() as nursery:
-        passages, line, taken = Passages(running.queen.dispatcher, running.queen.intake), Line(b"{}"), list[Frame]()
-        task = passages.admit(TaskRequest(), Passage("chat", said("stall"), 2))
+        relay, line, taken = EngineRelay(running.queen.dispatcher, running.queen.intake), Line(b"{}"), list[Frame]()
+        task = relay.admit(TaskRequest(), Passage("chat", said("stall"), 2))
 
         async def collect() -> None:
             with pytest.raises(ClientGone):
-                await passages.collect(exchange(line), task, taken.append)
+                await relay.collect(exchange(line), task, taken.append)
 
         nursery.start_soon(collect)
         await until(lambda: taken)

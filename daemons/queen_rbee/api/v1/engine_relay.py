@@ -1,8 +1,7 @@
-"""What every /v1 API does with a request that it passes on to an engine: admit it, attend it, answer it.
+"""Relay between /v1 clients and engines: admit the task, keep it wanted while its client waits, send the answer.
 
-Owns the tie between a client's connection and its task: a task is never left without its client. Whichever way the
-handler ends, by the client's leaving, an error or a stop, the task is cancelled, and with it the engine's connection.
-What the answer looks like is the API's own business: see `Dialect`.
+Owns the tie between a client's connection and its task. However the handler ends (disconnect, error, stop), the task is
+cancelled and the engine's connection closed. A `Dialect` defines what the answer looks like.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -15,42 +14,42 @@ import trio
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.http.server.exchange import ClientGone, Exchange
 from llama_orch.telemetry.correlation import current, traceparent
-from queen_rbee.api.streaming import KEEP_ALIVE_S, STREAM_HEADERS, until_gone
+from queen_rbee.api.streaming import KEEP_ALIVE_S, STREAM_HEADERS, cancel_when_gone
 from queen_rbee.api.v1.failures import failure_of
-from queen_rbee.api.v1.reader import Reader
+from queen_rbee.api.v1.log_reader import TaskLogReader
 from queen_rbee.dispatch.dispatcher import Dispatcher
 from queen_rbee.engines.passage import Passage
 from queen_rbee.intake.intake import Intake
 from queen_rbee.tasks.event_log import Frame
 from queen_rbee.tasks.task import Task
 
-ANSWER = frozenset({"chunk", "usage", "result"})
-"""The events that are pieces of the engine's answer; their payload is OpenAI's JSON."""
+ANSWER_EVENTS = frozenset({"chunk", "usage", "result"})
+"""Events that carry a piece of the engine's answer, as OpenAI's JSON."""
 
-Fields = list[tuple[str, str]]
+Headers = list[tuple[str, str]]
 
 
 class Dialect(Protocol):
-    """How one API writes one stream; made anew for each."""
+    """The format of one stream. Each stream has its own instance."""
 
-    headers: Fields
-    """Headers of the stream besides those that all streams have."""
+    headers: Headers
+    """Headers besides those that all streams have."""
 
     @property
     def keep_alive(self) -> bytes:
-        """What is sent when nothing has been for KEEP_ALIVE_S seconds; asked for when it is due."""
+        """Sent after KEEP_ALIVE_S seconds of silence; evaluated when it is due."""
         ...
 
     def piece(self, frame: Frame) -> bytes:
-        """What the client gets to see of one piece of the answer (see ANSWER); b"" for nothing."""
+        """Translate a piece of the answer (see ANSWER_EVENTS); b"" sends nothing."""
         ...
 
     def end(self) -> bytes:
-        """What follows the last piece of a complete answer."""
+        """Return what follows the last piece of a complete answer."""
         ...
 
     def failure(self, task: Task) -> bytes:
-        """The last words of a stream that fails midway; `failure_of(task)` is why."""
+        """Return the end of a stream that fails midway."""
         ...
 
 
@@ -59,42 +58,39 @@ def _no_headers(_task: Task) -> Iterable[tuple[str, str]]:
 
 
 @dataclass(frozen=True)
-class Passages:
-    """`more_headers` are put on every answer, say what is left of a budget; asked when the answer begins."""
+class EngineRelay:
+    """`more_headers` returns further headers for an answer, evaluated when the answer begins."""
 
     dispatcher: Dispatcher
     intake: Intake
     more_headers: Callable[[Task], Iterable[tuple[str, str]]] = _no_headers
 
     def admit(self, request: TaskRequest, passage: Passage) -> Task:
-        """A task that waits now, to be given to `stream` or `collect` before anything else is awaited.
-
-        Raises ApiError with why not.
-        """
+        """Queue a task. Pass it to `stream` or `collect` before awaiting anything else. Raises ApiError."""
         return self.intake.admit(request, current.get() or "", traceparent.get(), passage)
 
     async def stream(self, exchange: Exchange, task: Task, dialect: Dialect) -> None:
-        """Answer with a stream of server-sent events, and end it.
+        """Send the answer as server-sent events and end the stream.
 
-        It is opened with the first piece of the answer, or after KEEP_ALIVE_S seconds: what goes wrong before is raised
-        as ApiError, later it is told by `Dialect.failure`. Raises ClientGone.
+        The stream opens with the first piece of the answer, or after KEEP_ALIVE_S seconds. A failure before that is
+        raised as ApiError; a later one is sent by `Dialect.failure`. Raises ClientGone.
         """
-        stream = _Stream(exchange, Reader(self.dispatcher, task), dialect, partial(self.headers, task))
+        stream = _StreamWriter(exchange, TaskLogReader(self.dispatcher, task), dialect, partial(self.headers, task))
         await self._accompany(exchange, task, stream.run)
         if not exchange.started:
             raise failure_of(task)
 
-    async def collect(self, exchange: Exchange, task: Task, take: Callable[[Frame], object]) -> None:
-        """Return when the answer is complete, each of its pieces given to `take` as it came (see ANSWER).
+    async def collect(self, exchange: Exchange, task: Task, add: Callable[[Frame], object]) -> None:
+        """Pass each piece of the answer (see ANSWER_EVENTS) to `add`; return when the answer is complete.
 
-        Raises ApiError where it fails, and ClientGone.
+        Raises ApiError if the task fails, ClientGone.
         """
-        await self._accompany(exchange, task, partial(_collect, Reader(self.dispatcher, task), take))
+        await self._accompany(exchange, task, partial(_collect, TaskLogReader(self.dispatcher, task), add))
         if task.error:
             raise failure_of(task)
 
-    def headers(self, task: Task) -> Fields:
-        """What is known by now of where and how `task` runs."""
+    def headers(self, task: Task) -> Headers:
+        """Return the headers whose values are known by now."""
         found = [("x-queue-position", str(task.told_position or 0))]
         if task.pool_id:
             found.append(("x-llama-orch-pool", task.pool_id))
@@ -103,11 +99,11 @@ class Passages:
         return [*found, *self.more_headers(task)]
 
     async def _accompany(self, exchange: Exchange, task: Task, act: Callable[[], Awaitable[None]]) -> None:
-        """Run `act` while the client is there. What `act` raises arrives in a group: ApiError is not for it."""
+        """Run `act` while the client is connected. It must not raise ApiError: exceptions leave in a group."""
         left = True
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(until_gone, exchange, nursery.cancel_scope)
+                nursery.start_soon(cancel_when_gone, exchange, nursery.cancel_scope)
                 await act()
                 left = False
                 nursery.cancel_scope.cancel()
@@ -119,27 +115,25 @@ class Passages:
 
 
 @dataclass
-class _Stream:
-    """One stream under way."""
-
+class _StreamWriter:
     exchange: Exchange
-    reader: Reader
+    reader: TaskLogReader
     dialect: Dialect
-    headers: Callable[[], Fields]
+    headers: Callable[[], Headers]
 
     async def run(self) -> None:
-        """Write until the task has ended; open nothing for one that fails before it has said anything."""
+        """Write until the task has ended. Open no stream for a task that fails before its first piece."""
         due = trio.current_time() + KEEP_ALIVE_S
         while not self.reader.done:
-            data = b"".join(map(self._said, await self.reader.news(due)))
+            data = b"".join(map(self._translate, await self.reader.read(due)))
             if not data and trio.current_time() >= due:
                 data = self.dialect.keep_alive
             if data:
                 await self._write(data)
                 due = trio.current_time() + KEEP_ALIVE_S
 
-    def _said(self, frame: Frame) -> bytes:
-        if frame.event in ANSWER:
+    def _translate(self, frame: Frame) -> bytes:
+        if frame.event in ANSWER_EVENTS:
             return self.dialect.piece(frame)
         if frame.event == "end":
             return self.dialect.end()
@@ -154,8 +148,8 @@ class _Stream:
         await send(data)
 
 
-async def _collect(reader: Reader, take: Callable[[Frame], object]) -> None:
+async def _collect(reader: TaskLogReader, add: Callable[[Frame], object]) -> None:
     while not reader.done:
-        for frame in await reader.news():
-            if frame.event in ANSWER:
-                take(frame)
+        for frame in await reader.read():
+            if frame.event in ANSWER_EVENTS:
+                add(frame)

@@ -6,14 +6,14 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queen_rbee.api.v1.assembling import Assembly
+from queen_rbee.api.v1.assembly import AnswerAssembly
 from tests.unit.queen_rbee.scripted_openai import CHAT, FIXED, TIMINGS, USAGE, delta
 
 
 def assembled(*chunks: Any) -> dict[str, Any]:
-    assembly = Assembly()
+    assembly = AnswerAssembly()
     for chunk in chunks:
-        assembly.take_json(json.dumps(chunk).encode())
+        assembly.add_json(json.dumps(chunk).encode())
     return assembly.document()
 
 
@@ -105,10 +105,10 @@ def test_counts_that_grow_with_each_chunk_end_with_the_last():
 
 
 def test_nothing_makes_no_answer():
-    assembly = Assembly()
-    assembly.take({"choices": [], "usage": {}})
+    assembly = AnswerAssembly()
+    assembly.add({"choices": [], "usage": {}})
     assert assembly.empty
-    assembly.take(delta(content="a"))  # type: ignore[arg-type]
+    assembly.add(delta(content="a"))  # type: ignore[arg-type]
     assert not assembly.empty
 
 

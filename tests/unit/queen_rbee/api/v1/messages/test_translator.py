@@ -8,37 +8,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queen_rbee.api.v1.messages.chat import chat_body
-from queen_rbee.api.v1.messages.ending import Wanted
-from queen_rbee.api.v1.messages.events import Event
-from queen_rbee.api.v1.messages.reading import Reading
-from queen_rbee.api.v1.messages.request import MessagesRequest, parsed
-from queen_rbee.api.v1.messages.whole import UNREADABLE, Whole
+from queen_rbee.api.v1.messages.chat_request import chat_body
+from queen_rbee.api.v1.messages.events import MessageEvent
+from queen_rbee.api.v1.messages.message_builder import INVALID_INPUT, MessageBuilder
+from queen_rbee.api.v1.messages.request import MessagesRequest, parse
+from queen_rbee.api.v1.messages.stop_reasons import AnswerOptions
+from queen_rbee.api.v1.messages.translator import ChunkTranslator
 from tests.unit.queen_rbee.messages_examples import QUESTION, body, call, chunk, names, objects, usage
 
-WANTED = Wanted("m", max_tokens=100, stop_sequences=("END",))
+OPTIONS = AnswerOptions("m", max_tokens=100, stop_sequences=("END",))
 
 
-def read(chunks: Iterable[str], wanted: Wanted = WANTED) -> list[Event]:
+def read(chunks: Iterable[str], options: AnswerOptions = OPTIONS) -> list[MessageEvent]:
     """All events of an answer of these chunks."""
-    reading = Reading("1", wanted)
-    found = [event for one in chunks for event in reading.chunk(one)]
-    assert reading.understood
-    return [*found, *reading.end(0, 0)]
+    translator = ChunkTranslator("1", options)
+    found = [event for one in chunks for event in translator.chunk(one)]
+    assert translator.valid
+    return [*found, *translator.end(0, 0)]
 
 
-def data_of(events: Iterable[Event]) -> list[dict[str, Any]]:
+def data_of(events: Iterable[MessageEvent]) -> list[dict[str, Any]]:
     return [event.data for event in events]
 
 
-def whole(events: Iterable[Event]) -> dict[str, Any]:
-    found = Whole()
-    found.take(events)
+def whole(events: Iterable[MessageEvent]) -> dict[str, Any]:
+    found = MessageBuilder()
+    found.add(events)
     return found.message()
 
 
-def message(chunks: Iterable[str], wanted: Wanted = WANTED) -> dict[str, Any]:
-    return whole(read(chunks, wanted))
+def message(chunks: Iterable[str], options: AnswerOptions = OPTIONS) -> dict[str, Any]:
+    return whole(read(chunks, options))
 
 
 def test_text_is_streamed_as_documented():
@@ -68,9 +68,9 @@ def test_text_is_streamed_as_documented():
 
 
 def test_an_event_is_framed_by_its_type():
-    assert Event({"type": "message_stop"}).frame == b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+    assert MessageEvent({"type": "message_stop"}).frame == b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
     assert (
-        Event({"type": "x", "text": "a\nb Zürich"}).frame
+        MessageEvent({"type": "x", "text": "a\nb Zürich"}).frame
         == 'event: x\ndata: {"type":"x","text":"a\\nb Zürich"}\n\n'.encode()
     )
 
@@ -130,7 +130,7 @@ def test_thoughts_go_before_what_is_said_and_are_signed_with_nothing(field: str)
 
 
 def test_thoughts_that_the_client_does_not_want_are_kept_back():
-    content = message([chunk({"reasoning": "hm"}), chunk({"content": "so"})], Wanted("m", 100, thoughts=False))[
+    content = message([chunk({"reasoning": "hm"}), chunk({"content": "so"})], AnswerOptions("m", 100, thoughts=False))[
         "content"
     ]
     assert content == [{"type": "text", "text": "so"}]
@@ -160,25 +160,30 @@ def test_why_it_ends(chunks: Sequence[str], reason: str, sequence: str | None):
 
 
 def test_which_of_several_stop_sequences_was_met_is_not_guessed():
-    found = message([chunk(finish="stop_sequence")], Wanted("m", 100, stop_sequences=("A", "B")))
+    found = message([chunk(finish="stop_sequence")], AnswerOptions("m", 100, stop_sequences=("A", "B")))
     assert (found["stop_reason"], found["stop_sequence"]) == ("stop_sequence", None)
 
 
 def test_the_queens_counts_hold_where_the_engine_tells_none():
-    reading = Reading("1", WANTED)
-    found = whole([*reading.chunk(chunk({"content": "x"})), *reading.end(7, 1)])
+    translator = ChunkTranslator("1", OPTIONS)
+    found = whole([*translator.chunk(chunk({"content": "x"})), *translator.end(7, 1)])
     assert (found["usage"]["input_tokens"], found["usage"]["output_tokens"]) == (7, 1)
 
 
 def test_counts_that_come_with_the_first_chunk_are_in_the_head():
     first = json.dumps({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 0}})
-    (head,) = data_of(Reading("1", WANTED).chunk(first))
+    (head,) = data_of(ChunkTranslator("1", OPTIONS).chunk(first))
     assert head["message"]["usage"]["input_tokens"] == 9
 
 
 def test_the_head_comes_once_however_early_it_is_wanted():
-    reading = Reading("1", WANTED)
-    events = [*reading.begin(), *reading.begin(), *reading.chunk(chunk({"content": "x"})), *reading.end(0, 0)]
+    translator = ChunkTranslator("1", OPTIONS)
+    events = [
+        *translator.begin(),
+        *translator.begin(),
+        *translator.chunk(chunk({"content": "x"})),
+        *translator.end(0, 0),
+    ]
     assert [event.data["type"] for event in events].count("message_start") == 1
 
 
@@ -189,9 +194,9 @@ def test_an_answer_of_nothing_is_a_message_without_content():
 
 @pytest.mark.parametrize("broken", ["", "null", "[]", '{"choices": 7}', '{"choices": [{"delta": "x"}]}', "<html>"])
 def test_what_is_no_chunk_is_noticed(broken: str):
-    reading = Reading("1", WANTED)
-    assert reading.chunk(broken) == []
-    assert not reading.understood
+    translator = ChunkTranslator("1", OPTIONS)
+    assert translator.chunk(broken) == []
+    assert not translator.valid
 
 
 def test_calls_without_a_number_or_an_id_and_with_an_object_are_understood():
@@ -203,7 +208,7 @@ def test_calls_without_a_number_or_an_id_and_with_an_object_are_understood():
 @pytest.mark.parametrize("arguments", ["not json", '{"a": ', "[1]", "7"])
 def test_an_input_that_is_no_object_is_passed_on_as_it_is(arguments: str):
     (block,) = message([chunk(call(0, arguments, id="a", name="n"))])["content"]
-    assert block["input"] == {UNREADABLE: arguments}
+    assert block["input"] == {INVALID_INPUT: arguments}
 
 
 def test_a_call_without_arguments_has_an_empty_input():
@@ -213,9 +218,9 @@ def test_a_call_without_arguments_has_an_empty_input():
 
 
 def test_a_second_call_is_streamed_as_soon_as_the_first_is_complete():
-    reading = Reading("1", WANTED)
-    reading.chunk(chunk(call(0, '{"a": 1}', id="a", name="n")))
-    found = data_of(reading.chunk(chunk(call(1, '{"b": ', id="b", name="n"))))
+    translator = ChunkTranslator("1", OPTIONS)
+    translator.chunk(chunk(call(0, '{"a": 1}', id="a", name="n")))
+    found = data_of(translator.chunk(chunk(call(1, '{"b": ', id="b", name="n"))))
     assert [event["type"] for event in found] == ["content_block_stop", "content_block_start", "content_block_delta"]
     assert found[2] == {
         "type": "content_block_delta",
@@ -233,11 +238,11 @@ def test_a_call_that_is_never_completed_holds_up_the_others_no_longer_than_to_th
 
 
 def test_more_of_a_call_that_was_given_away_is_not_understood():
-    reading = Reading("1", WANTED)
-    reading.chunk(chunk(call(0, '{"a": ', id="a", name="n")))
-    reading.chunk(chunk({"content": "by the way"}))
-    reading.chunk(chunk(call(0, "1}")))
-    assert not reading.understood
+    translator = ChunkTranslator("1", OPTIONS)
+    translator.chunk(chunk(call(0, '{"a": ', id="a", name="n")))
+    translator.chunk(chunk({"content": "by the way"}))
+    translator.chunk(chunk(call(0, "1}")))
+    assert not translator.valid
 
 
 @st.composite
@@ -281,7 +286,7 @@ def test_what_the_model_said_comes_back_to_it_unchanged_with_the_next_request(an
     text, calls, chunks = answer
     content = message(chunks)["content"]
     asked = {**QUESTION, "messages": [*QUESTION["messages"], {"role": "assistant", "content": content}]}  # type: ignore[misc]
-    chat: dict[str, Any] = chat_body(parsed(MessagesRequest, body(asked)))
+    chat: dict[str, Any] = chat_body(parse(MessagesRequest, body(asked)))
     last = chat["messages"][-1]
     if not text and not calls:
         assert last["role"] == "user"
