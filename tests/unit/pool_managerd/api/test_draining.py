@@ -22,7 +22,7 @@ async def site() -> AsyncIterator[RelaySite]:
             yield running
 
 
-async def test_a_drain_counts_what_passes_refuses_what_comes_and_is_undone(site: RelaySite) -> None:
+async def test_drain_counts_leases_refuses_requests_and_is_undone(site: RelaySite) -> None:
     async with site.ask("told") as running:
         assert await site.post(f"{POOL}/drain") == (202, {"pools": ["default"], "draining": True, "active_leases": 1})
         async with site.ask("hello") as refused:
@@ -34,7 +34,7 @@ async def test_a_drain_counts_what_passes_refuses_what_comes_and_is_undone(site:
         assert passed.status == 418
 
 
-async def test_the_node_as_a_whole(site: RelaySite) -> None:
+async def test_node_is_drained_and_resumed(site: RelaySite) -> None:
     assert await site.post("/v2/drain", b'{"deadline_ms": 1000}') == (
         202,
         {"pools": ["default"], "draining": True, "active_leases": 0},
@@ -45,7 +45,7 @@ async def test_the_node_as_a_whole(site: RelaySite) -> None:
 
 
 @pytest.mark.parametrize("how", ["stall", "silence"])
-async def test_what_passes_at_the_deadline_is_cut_off(
+async def test_requests_at_the_deadline_are_cut_off(
     site: RelaySite, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(draining, "GRACE_S", 0.0)
@@ -66,7 +66,7 @@ def mute(port: int) -> socket.socket:
 
 
 @pytest.mark.parametrize("before", [b"", HEALTH], ids=["hot", "behind another request"])
-async def test_a_client_that_reads_nothing_is_cut_off_no_later_than_others(
+async def test_client_that_does_not_read_is_cut_off_in_time(
     site: RelaySite, before: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(draining, "GRACE_S", 0.0)
@@ -127,7 +127,7 @@ async def left(site: RelaySite) -> bool:
         (b"[]", "body"),
     ],
 )
-async def test_a_body_that_is_wrong_is_told_where(site: RelaySite, body: bytes, field: str) -> None:
+async def test_wrong_body_names_the_field(site: RelaySite, body: bytes, field: str) -> None:
     for path in (f"{POOL}/drain", "/v2/drain"):
         status, told = await site.post(path, body)
         assert (status, told["code"], told["fields"][0]["field"]) == (400, "INVALID_PARAMS", field)
@@ -136,7 +136,7 @@ async def test_a_body_that_is_wrong_is_told_where(site: RelaySite, body: bytes, 
 
 
 @pytest.mark.parametrize("what", ["drain", "resume"])
-async def test_a_pool_that_nobody_knows_is_404(site: RelaySite, what: str) -> None:
+async def test_unknown_pool_is_404(site: RelaySite, what: str) -> None:
     status, told = await site.post(f"/v2/pools/none/{what}")
     assert (status, told["code"], told["hint"]) == (404, "NOT_FOUND", "Pools: default.")
 
@@ -145,7 +145,7 @@ async def test_a_pool_that_nobody_knows_is_404(site: RelaySite, what: str) -> No
     ("encoding", "body", "status"),
     [("identity", "\ufeff{}", b"202"), ("br", "{}", b"415"), ("gzip", "{}", b"400"), ("", " ", b"202")],
 )
-async def test_a_body_is_decoded_outside_of_the_hot_paths_too(
+async def test_quart_routes_decode_bodies(
     site: RelaySite, encoding: str, body: str, status: bytes
 ) -> None:
     head = f"POST {POOL}/drain HTTP/1.1\nHost: x\nAuthorization: Bearer {TOKEN}\n"
@@ -153,7 +153,7 @@ async def test_a_body_is_decoded_outside_of_the_hot_paths_too(
     assert said.startswith(b"HTTP/1.1 " + status)
 
 
-async def test_unknown_members_are_refused_before_they_are_described(site: RelaySite) -> None:
+async def test_body_shape_is_checked_before_fields(site: RelaySite) -> None:
     body = ",".join(f'"k{number}":1' for number in range(1000))
     status, told = await site.post(f"{POOL}/drain", b"{%s}" % body.encode())
     assert (status, told["message"]) == (400, "body: has more than 500 objects, arrays and keys")

@@ -19,7 +19,7 @@ def waiting(served: Api, count: int) -> list[str]:
     return [str(task.task_id) for task in tasks]
 
 
-async def test_pages_of_tasks_go_from_the_newest_to_the_oldest(tmp_path: Path):
+async def test_pages_go_from_newest_to_oldest(tmp_path: Path):
     served = api(tmp_path)
     ids = waiting(served, 5)
     found, query = [], "limit=2"
@@ -33,7 +33,7 @@ async def test_pages_of_tasks_go_from_the_newest_to_the_oldest(tmp_path: Path):
     assert found == ids[::-1]
 
 
-async def test_tasks_are_narrowed_by_their_state(tmp_path: Path):
+async def test_listing_filters_by_state(tmp_path: Path):
     served = api(tmp_path)
     first, second = waiting(served, 2)
     task = served.parts.dispatcher.book.get(UUID(first))
@@ -58,11 +58,11 @@ async def test_tasks_are_narrowed_by_their_state(tmp_path: Path):
         ("before=x", "before"),
     ],
 )
-async def test_what_is_asked_for_wrongly_is_named(query: str, field: str, tmp_path: Path):
+async def test_wrong_parameter_is_named(query: str, field: str, tmp_path: Path):
     assert (await api(tmp_path).ask("GET", f"/v2/tasks?{query}")).fields == [field]
 
 
-async def test_a_task_that_waits_is_shown_with_its_place(tmp_path: Path):
+async def test_queued_task_has_its_position(tmp_path: Path):
     served = api(tmp_path)
     waiting(served, 1)
     [task_id] = waiting(served, 1)
@@ -71,19 +71,19 @@ async def test_a_task_that_waits_is_shown_with_its_place(tmp_path: Path):
 
 
 @pytest.mark.parametrize("task_id", ["x", NONE])
-async def test_a_task_that_is_not_there_is_not_found(task_id: str, tmp_path: Path):
+async def test_unknown_task_is_404(task_id: str, tmp_path: Path):
     answer = await api(tmp_path).ask("GET", f"/v2/tasks/{task_id}")
     assert (answer.status, answer.json["code"]) == (404, "NOT_FOUND")
 
 
-async def test_where_the_store_cannot_tell_whether_there_was_a_task_the_answer_is_a_503(tmp_path: Path):
+async def test_store_failure_is_503(tmp_path: Path):
     served = api(tmp_path)
     served.store.failure = FULL
     answer = await served.ask("GET", f"/v2/tasks/{NONE}")
     assert (answer.status, answer.json["hint"]) == (503, "Make room.")
 
 
-async def test_a_pool_that_is_not_there_is_not_found(tmp_path: Path):
+async def test_unknown_pool_is_404(tmp_path: Path):
     answer = await api(tmp_path).ask("GET", "/v2/pools/none/health")
     assert (answer.status, answer.json["hint"]) == (404, "GET /v2/pools lists the pools.")
 
@@ -104,7 +104,7 @@ def waiting_durably(served: Api, count: int) -> list[str]:
     return [str(task.task_id) for task in tasks]
 
 
-async def test_tasks_that_ended_before_a_restart_are_listed_behind_those_in_memory(tmp_path: Path):
+async def test_recorded_tasks_follow_those_in_memory(tmp_path: Path):
     heir, ids = await after_restart(api(tmp_path), tmp_path, ended=4)
     found, query = [], "limit=2"
     for _page in range(3):
@@ -115,7 +115,7 @@ async def test_tasks_that_ended_before_a_restart_are_listed_behind_those_in_memo
     assert found == [(ids[4], "queued"), *[(task_id, "failed") for task_id in reversed(ids[:4])]]
 
 
-async def test_records_are_narrowed_by_their_state_and_found_one_by_one(tmp_path: Path):
+async def test_records_are_filtered_by_state_and_found_by_id(tmp_path: Path):
     heir, ids = await after_restart(api(tmp_path), tmp_path, ended=2)
     for state, wanted in (("failed", ids[1::-1]), ("queued", ids[2:]), ("done", [])):
         page = (await heir.ask("GET", f"/v2/tasks?state={state}")).json
@@ -124,14 +124,14 @@ async def test_records_are_narrowed_by_their_state_and_found_one_by_one(tmp_path
     assert (answer.status, answer.json["error"]["code"]) == (200, "DEADLINE_UNMET")
 
 
-async def test_a_task_that_is_in_memory_and_in_the_store_is_listed_once(tmp_path: Path):
+async def test_task_in_memory_and_store_is_listed_once(tmp_path: Path):
     served = api(tmp_path)
     await after_restart(served, tmp_path, ended=3)
     page = (await served.ask("GET", "/v2/tasks")).json
     assert page["count"] == len({task["task_id"] for task in page["tasks"]}) == 3
 
 
-async def test_a_record_that_another_release_wrote_is_passed_over(tmp_path: Path):
+async def test_record_of_another_release_is_skipped(tmp_path: Path):
     served = api(tmp_path)
     served.store.put_later("record", Document(NONE, '{"of": "tomorrow"}', tag="done"))
     assert (await served.ask("GET", "/v2/tasks")).json["tasks"] == []

@@ -60,7 +60,7 @@ def path(task: Task) -> str:
     return f"{TASKS}/{task.task_id}/events"
 
 
-async def test_a_task_is_accepted_with_its_place_and_the_path_of_its_events():
+async def test_accepted_task_has_position_and_events_path():
     async with desk() as site:
         site.queen.pool(ready=False)
         await submitted(site)
@@ -75,7 +75,7 @@ async def test_a_task_is_accepted_with_its_place_and_the_path_of_its_events():
     ("body", "field_"),
     [({"prompt": ""}, "prompt"), ({"promt": "x"}, "promt"), ({"prompt": "x", "ctx": 0}, "ctx"), (b"{", "body")],
 )
-async def test_a_body_that_is_wrong_names_the_field_and_leaves_nothing(body, field_):
+async def test_wrong_body_names_the_field_and_creates_no_task(body, field_):
     async with desk() as site:
         answer = await site.ask(TASKS, body)
         assert (answer.status, answer.json["code"]) == (400, "INVALID_PARAMS")
@@ -83,7 +83,7 @@ async def test_a_body_that_is_wrong_names_the_field_and_leaves_nothing(body, fie
         assert len(site.queen.dispatcher.book) == 0
 
 
-async def test_the_events_of_a_task_come_once_in_order_and_end():
+async def test_events_come_once_in_order_and_end():
     async with desk() as site:
         task = await submitted(site)
         answer = await site.ask(path(task), method="GET")
@@ -92,7 +92,7 @@ async def test_the_events_of_a_task_come_once_in_order_and_end():
         assert numbers == sorted(set(numbers))
 
 
-async def test_a_reader_that_comes_back_goes_on_behind_what_it_has():
+async def test_reader_resumes_after_last_event_id():
     async with desk() as site:
         task = await submitted(site)
         whole = await site.ask(path(task), method="GET")
@@ -102,13 +102,13 @@ async def test_a_reader_that_comes_back_goes_on_behind_what_it_has():
 
 
 @pytest.mark.parametrize("last_id", ["", "none", "-1", "9" * 30, "²"])
-async def test_an_id_that_is_none_means_from_the_start(last_id):
+async def test_invalid_last_event_id_starts_from_the_beginning(last_id):
     async with desk() as site:
         task = await submitted(site)
         assert names(await site.ask(path(task), method="GET", last_event_id=last_id))[0] == "started"
 
 
-async def test_a_task_that_nobody_knows_has_no_events_and_cannot_be_cancelled():
+async def test_unknown_task_is_404():
     async with desk() as site:
         for method, what in (("GET", "events"), ("POST", "cancel")):
             for name in (UUID(int=1), "nonsense"):
@@ -116,7 +116,7 @@ async def test_a_task_that_nobody_knows_has_no_events_and_cannot_be_cancelled():
                 assert (answer.status, answer.json["code"]) == (404, "NOT_FOUND")
 
 
-async def test_leaving_a_stream_leaves_the_task_alone_and_what_was_missed_can_be_read():
+async def test_disconnect_keeps_task_running_and_events_readable():
     async with desk() as site:
         task = await submitted(site, "stall")
         line = site.dial(path(task), method="GET")
@@ -129,7 +129,7 @@ async def test_leaving_a_stream_leaves_the_task_alone_and_what_was_missed_can_be
         assert names(await site.ask(path(task), method="GET"))[-1] == "error"
 
 
-async def test_after_a_cancel_every_reader_gets_the_end_and_not_one_token_more():
+async def test_after_cancel_readers_get_the_end_and_no_more_tokens():
     async with desk() as site:
         task = await submitted(site, "stall")
         readers = [site.dial(path(task), method="GET") for _ in range(3)]
@@ -143,7 +143,7 @@ async def test_after_a_cancel_every_reader_gets_the_end_and_not_one_token_more()
         await slots_are_free(site.queen)
 
 
-async def test_the_store_hears_of_the_first_token_before_its_reader_does():
+async def test_store_records_delivery_before_reader_gets_token():
     async with desk() as site:
         task = await submitted(site, "stall")
         await first_token(task)
@@ -164,7 +164,7 @@ class Stuck(Line):
         await super().send(message)
 
 
-async def test_a_reader_that_reads_nothing_holds_up_nobody_and_gets_everything_when_it_does():
+async def test_slow_reader_delays_nobody_and_gets_everything():
     async with desk() as site:
         task = await submitted(site)
         stuck = Stuck(b"")
@@ -179,7 +179,7 @@ async def test_a_reader_that_reads_nothing_holds_up_nobody_and_gets_everything_w
         assert stuck.body == quick.body
 
 
-async def test_while_nothing_comes_the_connection_is_kept_alive(autojump_clock):
+async def test_silent_stream_gets_keep_alives(autojump_clock):
     async with scripted_engine() as engine, trio.open_nursery() as nursery:
         queen = core(engine)
         queen.pool(ready=False)
@@ -193,7 +193,7 @@ async def test_while_nothing_comes_the_connection_is_kept_alive(autojump_clock):
         nursery.cancel_scope.cancel()
 
 
-async def test_a_task_that_is_read_is_not_the_one_that_drop_lru_drops(autojump_clock):
+async def test_read_task_is_not_evicted_by_drop_lru(autojump_clock):
     async with scripted_engine() as engine, trio.open_nursery() as nursery:
         queen = core(engine, capacity=2, policy="drop-lru")
         queen.pool(ready=False)
@@ -206,7 +206,7 @@ async def test_a_task_that_is_read_is_not_the_one_that_drop_lru_drops(autojump_c
         nursery.cancel_scope.cancel()
 
 
-async def test_a_readers_headers_say_where_the_task_runs_and_what_the_queen_added():
+async def test_stream_has_pool_and_overhead_headers():
     async with desk() as site:
         task = await submitted(site)
         await ended(task)
@@ -215,7 +215,7 @@ async def test_a_readers_headers_say_where_the_task_runs_and_what_the_queen_adde
         assert float(answer.headers["x-llama-orch-overhead-ms"]) >= 0
 
 
-async def test_a_store_that_fails_is_a_503_that_may_be_repeated():
+async def test_store_failure_is_retriable_503():
     async with desk() as site:
         site.queen.store.failure = StoreFailure("the disk is full", "Make room.")
         answer = await site.ask(TASKS, {"prompt": "hello"})
@@ -224,7 +224,7 @@ async def test_a_store_that_fails_is_a_503_that_may_be_repeated():
 
 
 @pytest.mark.parametrize(("query", "told"), [("?verbose=true", True), ("?verbose=0", False), ("", False)])
-async def test_narration_is_for_those_who_ask_for_it(query: str, told: bool):
+async def test_narration_is_sent_on_request(query: str, told: bool):
     async with desk() as site:
         task = await submitted(site)
         await ended(task)
@@ -232,7 +232,7 @@ async def test_narration_is_for_those_who_ask_for_it(query: str, told: bool):
         assert ("narration" in names(answer)) == told
 
 
-async def test_what_verbose_cannot_be_is_refused_before_anything_is_streamed():
+async def test_invalid_verbose_is_refused():
     async with desk() as site:
         task = await submitted(site)
         answer = await site.ask(path(task) + "?verbose=yes", method="GET")

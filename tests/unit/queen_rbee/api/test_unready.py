@@ -21,7 +21,7 @@ def started(task: Task):
 
 
 @pytest.mark.parametrize("how", [{"ready": False, "state": PoolState.STARTING}, {"draining": True}])
-async def test_start_of_task_that_nothing_serves_is_not_predicted(how):
+async def test_start_is_not_predicted_without_ready_pool(how):
     queen = core(ScriptedEngine())
     queen.pool(**how)
     task, answer = await queen.intake.submit(TaskRequest(prompt="hello"), "c")
@@ -32,7 +32,7 @@ async def test_start_of_task_that_nothing_serves_is_not_predicted(how):
     assert queen.intake.position(task) == (0, 0)
 
 
-async def test_open_circuit_leaves_the_start_unpredicted():
+async def test_start_is_not_predicted_with_open_circuit():
     queen = core(ScriptedEngine())
     queen.pool()
     (replica,) = queen.dispatcher.registry.replicas.all()
@@ -40,7 +40,7 @@ async def test_open_circuit_leaves_the_start_unpredicted():
     assert queen.dispatcher.forecast.start_ms(queen.submit().demand, 0) is None
 
 
-async def test_task_ends_when_no_pool_is_ready_in_time(autojump_clock):
+async def test_task_fails_when_no_pool_is_ready_in_time(autojump_clock):
     async with running(pool_wait_s=60.0) as queen:
         queen.pool(ready=False, state=PoolState.STARTING)
         task, dated = queen.submit(), queen.submit(deadline_ms=10_000)
@@ -60,7 +60,7 @@ async def ended_within(task: Task, limit_s: float) -> str | None:
     return task.error.code if task.error else None
 
 
-async def test_task_behind_busy_slots_is_not_given_up(autojump_clock):
+async def test_task_behind_busy_slots_keeps_waiting(autojump_clock):
     async with running(pool_wait_s=5.0) as queen:
         (replica,) = queen.dispatcher.registry.replicas.all()
         for _slot in range(2):
@@ -72,7 +72,7 @@ async def test_task_behind_busy_slots_is_not_given_up(autojump_clock):
         assert (await ended(task))[-1] == "end"
 
 
-async def test_pool_that_comes_in_time_serves_what_waits(autojump_clock):
+async def test_pool_that_becomes_ready_serves_queued_task(autojump_clock):
     async with running(pool_wait_s=60.0) as queen:
         queen.pool(ready=False, state=PoolState.STARTING)
         task = queen.submit()
@@ -81,7 +81,7 @@ async def test_pool_that_comes_in_time_serves_what_waits(autojump_clock):
         assert (await ended(task))[-1] == "end"
 
 
-async def test_full_queue_without_a_pool_says_to_come_back_later(autojump_clock):
+async def test_full_queue_without_pool_has_growing_retry_after(autojump_clock):
     async with running(capacity=1) as queen:
         queen.pool(ready=False, state=PoolState.STARTING)
         queen.submit("first")
@@ -95,7 +95,7 @@ async def test_full_queue_without_a_pool_says_to_come_back_later(autojump_clock)
         assert told[1:] == pytest.approx([60.0, 120.0], abs=2.0)
 
 
-async def test_deadline_is_judged_without_a_made_up_wait():
+async def test_deadline_is_not_judged_without_forecast():
     queen = core(ScriptedEngine())
     queen.pool(ready=False, state=PoolState.STARTING)
     assert queen.submit(deadline_ms=100).error is None

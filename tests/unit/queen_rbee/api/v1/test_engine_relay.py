@@ -41,7 +41,7 @@ async def until(condition) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("words", ["silence", "stall"])
-async def test_a_client_that_leaves_takes_its_task_off_the_engine(words: str, stream: bool):
+async def test_client_disconnect_cancels_running_task(words: str, stream: bool):
     async with site() as running:
         queen = running.queen
         line = running.dial(body=said(words, stream=stream))
@@ -54,7 +54,7 @@ async def test_a_client_that_leaves_takes_its_task_off_the_engine(words: str, st
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_leaves_the_queue_leaves_nothing_there(stream: bool):
+async def test_client_disconnect_removes_queued_task(stream: bool):
     async with site() as running:
         queen = running.queen
         queen.pool(ready=False)
@@ -69,7 +69,7 @@ async def test_a_client_that_leaves_the_queue_leaves_nothing_there(stream: bool)
 
 
 @pytest.mark.parametrize("ready", [True, False], ids=["runs", "waits"])
-async def test_a_client_that_left_is_told_apart_from_one_that_cancels(ready: bool):
+async def test_client_disconnect_is_not_reported_as_cancel(ready: bool):
     async with site() as running:
         queen = running.queen
         queen.pool(ready=ready)
@@ -85,7 +85,7 @@ async def test_a_client_that_left_is_told_apart_from_one_that_cancels(ready: boo
         assert canceled(queen) == {"client_left": 1}
 
 
-async def test_a_cancel_on_request_is_counted_as_one():
+async def test_cancel_on_request_is_counted_as_request():
     async with site() as running:
         queen = running.queen
         line = running.dial(body=said("stall"))
@@ -97,7 +97,7 @@ async def test_a_cancel_on_request_is_counted_as_one():
         assert canceled(queen) == {"request": 1}
 
 
-async def test_a_client_that_is_gone_before_it_is_admitted_is_noticed():
+async def test_disconnect_before_admission_is_noticed():
     async with site() as running:
         running.queen.pool(ready=False)
         line = running.dial(body=said())
@@ -107,7 +107,7 @@ async def test_a_client_that_is_gone_before_it_is_admitted_is_noticed():
         assert len(running.queen.dispatcher.queue) == 0
 
 
-async def test_a_server_that_stops_takes_the_task_with_it():
+async def test_server_stop_cancels_task():
     async with site() as running:
         queen = running.queen
         async with trio.open_nursery() as serving:
@@ -127,7 +127,7 @@ class BrokenStream(OpenAiStream):
         raise RuntimeError("a defect")
 
 
-async def test_a_defect_in_the_writing_takes_the_task_with_it():
+async def test_defect_in_dialect_cancels_task():
     async with site() as running:
         relay, line = EngineRelay(running.queen.dispatcher, running.queen.intake), Line(b"{}")
         task = relay.admit(TaskRequest(), Passage("chat", said("stall"), 2))
@@ -150,7 +150,7 @@ async def begun(queen: Queen, line: Line, nursery: trio.Nursery) -> Task:
     return task
 
 
-async def test_a_stream_opens_with_the_first_piece_and_those_behind_it_go_together(autojump_clock):
+async def test_stream_opens_with_first_piece_and_coalesces_later_ones(autojump_clock):
     async with site() as running, trio.open_nursery() as nursery:
         running.queen.pool(ready=False)
         line = Line(b"{}")
@@ -168,7 +168,7 @@ async def test_a_stream_opens_with_the_first_piece_and_those_behind_it_go_togeth
         assert line.chunks == [{"n": 1}, {"n": 2}, {"n": 3}, "[DONE]"]
 
 
-async def test_a_long_wait_opens_the_stream_and_keeps_it_alive(autojump_clock):
+async def test_long_wait_opens_stream_and_sends_keep_alives(autojump_clock):
     async with site() as running, trio.open_nursery() as nursery:
         running.queen.pool(ready=False)
         line = Line(b"{}")
@@ -185,7 +185,7 @@ async def test_a_long_wait_opens_the_stream_and_keeps_it_alive(autojump_clock):
         assert line.chunks[-1]["error"]["code"] == "CANCELLED"
 
 
-async def test_a_keep_alive_is_due_when_nothing_was_sent_whatever_has_happened(autojump_clock):
+async def test_keep_alive_is_due_after_silence_despite_other_events(autojump_clock):
     async with site() as running, trio.open_nursery() as nursery:
         running.queen.pool(ready=False)
         line = Line(b"{}")
@@ -197,7 +197,7 @@ async def test_a_keep_alive_is_due_when_nothing_was_sent_whatever_has_happened(a
         nursery.cancel_scope.cancel()
 
 
-async def test_whoever_waits_on_the_line_is_not_dropped_before_one_that_nobody_asks_for(autojump_clock):
+async def test_waiting_client_is_not_evicted_before_unread_task(autojump_clock):
     async with site(capacity=2, policy="drop-lru") as running:
         queen = running.queen
         queen.pool(ready=False)
@@ -211,7 +211,7 @@ async def test_whoever_waits_on_the_line_is_not_dropped_before_one_that_nobody_a
         line.left.set()
 
 
-async def test_nothing_is_collected_of_a_task_whose_client_leaves():
+async def test_collect_raises_client_gone_after_disconnect():
     async with site() as running, trio.open_nursery() as nursery:
         relay, line, taken = EngineRelay(running.queen.dispatcher, running.queen.intake), Line(b"{}"), list[Frame]()
         task = relay.admit(TaskRequest(), Passage("chat", said("stall"), 2))

@@ -52,7 +52,7 @@ async def full(running: Site) -> list[Line]:
     return found
 
 
-async def test_a_message_comes_whole_with_the_engines_own_counts():
+async def test_message_has_engine_token_counts():
     async with site() as running:
         line = await running.ask(MESSAGES, said(), x_correlation_id="mine")
     assert (line.status, line.headers["request-id"], line.headers["x-llama-orch-pool"]) == (200, "mine", "p")
@@ -73,7 +73,7 @@ async def test_a_message_comes_whole_with_the_engines_own_counts():
     }
 
 
-async def test_the_engine_is_asked_for_a_chat_as_a_stream_and_never_sees_anthropics_words():
+async def test_engine_gets_openai_chat_stream_without_anthropic_fields():
     async with site() as running:
         await running.ask(MESSAGES, said(system="Be kind.", stop_sequences=["END"], metadata={"user_id": "secret"}))
         asked = running.engine.asked
@@ -89,7 +89,7 @@ async def test_the_engine_is_asked_for_a_chat_as_a_stream_and_never_sees_anthrop
         assert untold not in asked
 
 
-async def test_a_stream_has_anthropics_events_and_only_those():
+async def test_stream_has_only_anthropic_events():
     async with site() as running:
         line = await running.ask(MESSAGES, said(stream=True))
     assert line.headers["content-type"].startswith("text/event-stream")
@@ -105,7 +105,7 @@ async def test_a_stream_has_anthropics_events_and_only_those():
     assert all(name == data["type"] for name, data in events(line))
 
 
-async def test_a_tools_use_comes_back_as_one():
+async def test_tool_call_is_returned_as_tool_use():
     use = [
         delta(**call(0, id="c1", name="get_weather")),
         delta(**call(0, '{"place": "Bern"}')),
@@ -132,7 +132,7 @@ async def test_a_tools_use_comes_back_as_one():
         ({"thinking": {"type": "disabled"}}, ["text"]),
     ],
 )
-async def test_thoughts_are_shown_unless_the_client_does_not_want_them(thinking: dict[str, Any], kinds: list[str]):
+async def test_thoughts_are_shown_unless_disabled(thinking: dict[str, Any], kinds: list[str]):
     async with site() as running:
         running.engine.script = [delta(reasoning_content="hm"), delta(content="so"), delta("stop"), COUNTED]
         line = await running.ask(MESSAGES, said(**thinking))
@@ -148,7 +148,7 @@ async def test_thoughts_are_shown_unless_the_client_does_not_want_them(thinking:
         ("silence", 504, "timeout_error"),
     ],
 )
-async def test_what_fails_before_the_answer_begins_is_a_status(words: str, status: int, kind: str, streamed: bool):
+async def test_early_failure_is_http_status(words: str, status: int, kind: str, streamed: bool):
     async with site(hasty=words == "silence") as running:
         line = await running.ask(MESSAGES, said(words, stream=streamed), x_correlation_id="mine")
         await slots_are_free(running.queen)
@@ -157,7 +157,7 @@ async def test_what_fails_before_the_answer_begins_is_a_status(words: str, statu
 
 
 @pytest.mark.parametrize(("words", "kind"), [("midway", "api_error"), ("stall", "timeout_error")])
-async def test_what_fails_midway_ends_the_stream_with_an_error_event(words: str, kind: str):
+async def test_late_failure_ends_stream_with_error_event(words: str, kind: str):
     async with site(hasty=words == "stall") as running:
         line = await running.ask(MESSAGES, said(words, stream=True), x_correlation_id="mine")
         await slots_are_free(running.queen)
@@ -167,7 +167,7 @@ async def test_what_fails_midway_ends_the_stream_with_an_error_event(words: str,
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_an_answer_that_is_none_is_never_passed_off_as_one(streamed: bool):
+async def test_unreadable_answer_is_an_error(streamed: bool):
     async with site() as running:
         running.engine.script = [delta(content="Hel"), delta(content={"not": "text"}), delta("stop"), COUNTED]
         line = await running.ask(MESSAGES, said(stream=streamed))
@@ -177,7 +177,7 @@ async def test_an_answer_that_is_none_is_never_passed_off_as_one(streamed: bool)
     assert line.status == (200 if streamed else 502)
 
 
-async def test_a_wrong_field_is_named_as_anthropic_names_it():
+async def test_wrong_field_is_named_by_its_path():
     async with site() as running:
         line = await running.ask(MESSAGES, said(messages=[{"role": "user"}]))
     assert line.status == 400
@@ -185,7 +185,7 @@ async def test_a_wrong_field_is_named_as_anthropic_names_it():
     assert line.json["error"]["type"] == "invalid_request_error"
 
 
-async def test_an_unknown_model_is_not_found_and_not_to_be_asked_for_again():
+async def test_unknown_model_is_404_without_retry():
     async with site() as running:
         line = await running.ask(MESSAGES, said(model="gpt-7"))
     assert (line.status, line.json["error"]["type"], line.headers["x-should-retry"]) == (
@@ -195,7 +195,7 @@ async def test_an_unknown_model_is_not_found_and_not_to_be_asked_for_again():
     )
 
 
-async def test_a_full_queue_is_a_rate_limit_that_says_when_to_come_back():
+async def test_full_queue_is_429_with_retry_after():
     async with site(capacity=1) as running:
         others = await full(running)
         line = await running.ask(MESSAGES, said())
@@ -208,7 +208,7 @@ async def test_a_full_queue_is_a_rate_limit_that_says_when_to_come_back():
     assert line.headers["x-should-retry"] == "true"
 
 
-async def test_that_no_replica_has_taken_it_is_an_overload_that_is_worth_another_try():
+async def test_exhausted_replicas_are_529_with_retry():
     async with site() as running:
         nobody_answers(running.queen)
         line = await running.ask(MESSAGES, said(model="p"))
@@ -218,7 +218,7 @@ async def test_that_no_replica_has_taken_it_is_an_overload_that_is_worth_another
         await slots_are_free(running.queen)
 
 
-async def test_a_queen_that_stops_is_overloaded():
+async def test_stopping_daemon_is_529():
     async with site() as running:
         running.queen.intake.close()
         line = await running.ask(MESSAGES, said())
@@ -228,7 +228,7 @@ async def test_a_queen_that_stops_is_overloaded():
 
 @pytest.mark.parametrize("path", [MESSAGES, COUNT])
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_a_client_that_leaves_takes_its_task_along(streamed: bool, path: str):
+async def test_client_disconnect_cancels_task(streamed: bool, path: str):
     async with site() as running:
         line = running.dial(path, said("silence", stream=streamed))
         with trio.fail_after(5):
@@ -242,7 +242,7 @@ async def test_a_client_that_leaves_takes_its_task_along(streamed: bool, path: s
     assert task.state == "cancelled"
 
 
-async def test_while_it_waits_a_stream_pings_behind_the_messages_head(monkeypatch: pytest.MonkeyPatch):
+async def test_waiting_stream_pings_after_message_start(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(engine_relay, "KEEP_ALIVE_S", 0.001)
     async with site() as running:
         running.queen.pool(models_available=["tiny"], slots=0)
@@ -256,14 +256,14 @@ async def test_while_it_waits_a_stream_pings_behind_the_messages_head(monkeypatc
     assert (others.count("message_start"), others[-1]) == (1, "message_stop")
 
 
-async def test_tokens_are_counted_by_the_engine_itself():
+async def test_tokens_are_counted_by_engine():
     async with site() as running:
         line = await running.ask(COUNT, {key: value for key, value in said().items() if key != "max_tokens"})
         assert b'"max_tokens": 1' in running.engine.asked
     assert (line.status, line.json) == (200, {"input_tokens": 6})
 
 
-async def test_where_the_engine_does_not_count_nothing_is_made_up():
+async def test_count_without_engine_support_is_501():
     async with site() as running:
         running.engine.script = [delta(content="x"), delta("length")]
         line = await running.ask(COUNT, said())
@@ -271,7 +271,7 @@ async def test_where_the_engine_does_not_count_nothing_is_made_up():
     assert "does not report" in line.json["error"]["message"]
 
 
-async def test_the_token_may_come_as_an_api_key_and_its_want_is_told_in_anthropics_shape():
+async def test_api_key_is_accepted_and_401_has_anthropic_format():
     async with site() as running:
         running.gate = gate_of(running.queen, Access(Secret("0123456789abcdef")))
         none, wrong = await running.ask(MESSAGES, said()), await running.ask(MESSAGES, said(), x_api_key="wrong")
@@ -281,7 +281,7 @@ async def test_the_token_may_come_as_an_api_key_and_its_want_is_told_in_anthropi
     assert "token" in none.json["error"]["message"]
 
 
-async def test_other_methods_and_paths_are_refused_in_anthropics_shape():
+async def test_unknown_paths_and_methods_have_anthropic_format():
     async with site() as running:
         method = await running.ask(MESSAGES, method="GET")
         path = await running.ask("/v1/messages/batches", {})
@@ -289,14 +289,14 @@ async def test_other_methods_and_paths_are_refused_in_anthropics_shape():
     assert (path.status, path.json["error"]["type"]) == (404, "not_found_error")
 
 
-def test_an_idle_queen_has_not_loaded_the_translation():
+def test_translation_is_not_imported_at_start():
     program = "import sys, queen_rbee.api.v1.anthropic; print(*(name for name in sys.modules if '.messages' in name))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=DAEMONS)
     assert loaded.stdout.split() == []
 
 
 @given(st.text())
-def test_a_frame_is_two_lines_whatever_it_says(text: str):
+def test_frame_has_two_lines_for_any_text(text: str):
     frame = MessageEvent({"type": "content_block_delta", "delta": {"text": text}}).frame.decode()
     assert frame.split("\n")[2:] == ["", ""]
     assert json.loads(frame.split("\n")[1].removeprefix("data: "))["delta"]["text"] == text

@@ -29,7 +29,7 @@ def names_of(found: AnthropicModels) -> list[str]:
     return [model.id for model in found.data]
 
 
-async def test_anthropics_clients_are_told_apart_by_their_header():
+async def test_anthropic_clients_are_recognized_by_header():
     async with site() as running:
         answer = await asked(running)
         assert [model["id"] for model in answer.json["data"]] == NAMES
@@ -38,7 +38,7 @@ async def test_anthropics_clients_are_told_apart_by_their_header():
         assert (await running.ask("/v1/models", method="GET")).json["object"] == "list"
 
 
-async def test_one_model_is_described_as_the_package_reads_it():
+async def test_model_parses_with_anthropic_package():
     async with site() as running:
         running.queen.pool(models_available=["hf:org/repo/tiny.gguf"], ctx_max=512)
         for name in NAMES:
@@ -47,7 +47,7 @@ async def test_one_model_is_described_as_the_package_reads_it():
             assert (model.created_at, model.max_input_tokens) == (datetime.fromtimestamp(0, UTC), 512)
 
 
-async def test_what_is_wrong_is_told_in_their_shape_with_their_request_id():
+async def test_errors_have_anthropic_format_and_request_id():
     async with site() as running:
         answer = await asked(running, "/v1/models/gpt-9")
         assert (answer.status, answer.error["type"]) == (404, "not_found_error")
@@ -58,14 +58,14 @@ async def test_what_is_wrong_is_told_in_their_shape_with_their_request_id():
             assert query.partition("=")[0] in wrong.error["message"]
 
 
-async def test_a_page_is_asked_for_by_the_query():
+async def test_query_selects_page():
     async with site() as running:
         assert [model["id"] for model in (await asked(running, "/v1/models?limit=1")).json["data"]] == NAMES[:1]
         assert [model["id"] for model in (await asked(running, "/v1/models?after_id=p")).json["data"]] == NAMES[1:]
 
 
 @given(count=st.integers(0, 30), limit=st.integers(1, 40))
-def test_page_by_page_every_name_comes_once_in_either_direction(count: int, limit: int):
+def test_pages_list_every_name_once_in_both_directions(count: int, limit: int):
     found = offered(*(f"m{number}" for number in range(count)))
     forwards, query = [], {"limit": str(limit)}
     while (got := anthropic_page(found, query)).data:
@@ -80,13 +80,13 @@ def test_page_by_page_every_name_comes_once_in_either_direction(count: int, limi
     assert forwards == backwards == [item.name for item in found]
 
 
-def test_what_is_asked_for_between_two_names_is_between_them():
+def test_after_id_and_before_id_bound_the_page():
     found = offered(*"abcde")
     assert names_of(anthropic_page(found, {"after_id": "a", "before_id": "e"})) == ["b", "c", "d"]
     assert anthropic_page(found, {"after_id": "d", "before_id": "b"}) == AnthropicModels(data=[], has_more=False)
 
 
-def test_a_name_that_is_gone_is_no_place_to_go_on_from():
+def test_unknown_after_id_is_refused():
     with pytest.raises(ApiError) as refusal:
         anthropic_page(offered("a"), {"after_id": "b"})
     assert refusal.value.status == 400

@@ -40,7 +40,7 @@ def problems(request: object) -> dict[str, str]:
     return {problem.field: problem.problem for problem in refusal.value.body.fields or ()}
 
 
-def test_the_smallest_request_becomes_the_smallest_chat():
+def test_minimal_request_becomes_minimal_chat():
     assert chat() == {
         "model": "m",
         "max_tokens": 32,
@@ -48,7 +48,7 @@ def test_the_smallest_request_becomes_the_smallest_chat():
     }
 
 
-def test_instructions_go_first_in_one_message():
+def test_instructions_are_one_leading_message():
     system = [
         {"type": "text", "text": "Be kind.", "cache_control": {"type": "ephemeral"}},
         {"type": "text", "text": "Be brief."},
@@ -58,7 +58,7 @@ def test_instructions_go_first_in_one_message():
     assert conversation(("system", "Be kind."), ("user", "hi"))[0] == {"role": "system", "content": "Be kind."}
 
 
-def test_instructions_in_between_join_the_users_turn_since_many_templates_take_none_there():
+def test_later_instructions_join_the_user_turn():
     found = conversation(("user", "hi"), ("assistant", "yes?"), ("system", "It is late."), ("user", "go on"))
     assert [(message["role"], message["content"]) for message in found] == [
         ("user", "hi"),
@@ -67,12 +67,12 @@ def test_instructions_in_between_join_the_users_turn_since_many_templates_take_n
     ]
 
 
-def test_a_hash_that_is_new_with_each_request_is_left_out_of_the_prompt():
+def test_billing_header_is_left_out_of_prompt():
     system = [{"type": "text", "text": "x-anthropic-billing-header: cch=1a2b3;"}, {"type": "text", "text": "Be kind."}]
     assert conversation(("user", "hi"), system=system)[0]["content"] == "Be kind."
 
 
-def test_images_become_urls_between_their_texts():
+def test_images_become_image_urls_in_place():
     url = {"type": "url", "url": "https://example.org/a.png"}
     blocks = [
         {"type": "text", "text": "Compare"},
@@ -86,7 +86,7 @@ def test_images_become_urls_between_their_texts():
     ]
 
 
-def test_a_tools_use_and_its_result_become_a_call_and_a_tools_message():
+def test_tool_use_and_result_become_call_and_tool_message():
     use = {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {"place": "Zürich"}}
     result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "text", "text": "rain"}]}
     asked, answered, asks_on = conversation(
@@ -115,12 +115,12 @@ def test_a_tools_use_and_its_result_become_a_call_and_a_tools_message():
         ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "a\nb"),
     ],
 )
-def test_what_a_tool_said_is_text_and_its_failure_is_said(result: dict[str, Any], said: str):
+def test_tool_result_is_text_with_error_mark(result: dict[str, Any], said: str):
     block = {"type": "tool_result", "tool_use_id": "t", **result}
     assert conversation(("user", [block])) == [{"role": "tool", "tool_call_id": "t", "content": said}]
 
 
-def test_an_image_that_a_tool_shows_follows_all_tools_in_the_users_turn():
+def test_images_of_tool_results_follow_in_user_turn():
     results = [
         {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "image", "source": PNG}]},
         {"type": "tool_result", "tool_use_id": "b", "content": "done"},
@@ -130,7 +130,7 @@ def test_an_image_that_a_tool_shows_follows_all_tools_in_the_users_turn():
     assert [part["type"] for part in found[2]["content"]] == ["image_url"]
 
 
-def test_thoughts_are_handed_back_and_redacted_ones_are_passed_over():
+def test_thoughts_are_kept_and_redacted_ones_dropped():
     blocks = [
         {"type": "thinking", "thinking": "hm", "signature": "s"},
         {"type": "redacted_thinking", "data": "xyz"},
@@ -141,7 +141,7 @@ def test_thoughts_are_handed_back_and_redacted_ones_are_passed_over():
     assert conversation(("user", "hi"), ("assistant", blocks[1:2])) == [{"role": "user", "content": "hi"}]
 
 
-def test_an_answer_that_is_begun_goes_on_where_it_stands():
+def test_last_assistant_message_is_continued():
     begun = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "The answer is ("}]
     found = chat(messages=begun)
     assert (found["continue_final_message"], found["add_generation_prompt"]) == (True, False)
@@ -150,7 +150,7 @@ def test_an_answer_that_is_begun_goes_on_where_it_stands():
     assert "continue_final_message" not in chat(messages=[called])
 
 
-def test_sampling_is_passed_on_and_what_is_not_said_is_left_to_the_engine():
+def test_sampling_is_passed_and_defaults_left_to_engine():
     wishes = {"temperature": 0.5, "top_p": 0.9, "top_k": 40}
     assert chat(**wishes, stop_sequences=["END"]).items() >= {**wishes, "stop": ["END"]}.items()
     assert chat(temperature=None, stop_sequences=[], stream=None) == chat()
@@ -170,7 +170,7 @@ def test_tools_become_functions():
     ("choice", "told"),
     [({"type": "auto"}, "auto"), ({"type": "any"}, "required"), ({"type": "none"}, "none")],
 )
-def test_whether_a_tool_is_used_is_the_clients_choice(choice: dict[str, Any], told: str):
+def test_tool_choice_is_translated(choice: dict[str, Any], told: str):
     found = chat(tools=[WEATHER], tool_choice=choice)
     assert found["tool_choice"] == told
     assert "parallel_tool_calls" not in found
@@ -178,7 +178,7 @@ def test_whether_a_tool_is_used_is_the_clients_choice(choice: dict[str, Any], to
     assert one["parallel_tool_calls"] is False
 
 
-def test_a_tool_that_must_be_used_is_the_only_one_offered():
+def test_required_tool_is_the_only_one_offered():
     found = chat(
         tools=[{"name": "b", "input_schema": {}}, WEATHER], tool_choice={"type": "tool", "name": "get_weather"}
     )
@@ -186,7 +186,7 @@ def test_a_tool_that_must_be_used_is_the_only_one_offered():
     assert found["tool_choice"] == "required"
 
 
-def test_thinking_is_told_as_chat_templates_know_it_and_never_an_error():
+def test_thinking_becomes_template_option_and_is_never_refused():
     enabled = chat(thinking={"type": "enabled", "budget_tokens": 2000})
     assert enabled["chat_template_kwargs"] == {"enable_thinking": True}
     assert enabled["thinking_budget_tokens"] == 2000
@@ -195,7 +195,7 @@ def test_thinking_is_told_as_chat_templates_know_it_and_never_an_error():
         assert chat(thinking=unknown) == chat()
 
 
-def test_a_schema_of_the_answer_and_the_effort_are_passed_on():
+def test_output_schema_and_effort_are_passed():
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     found = chat(output_config={"effort": "max", "format": {"type": "json_schema", "schema": schema}})
     assert found["response_format"]["json_schema"]["schema"] == schema
@@ -203,7 +203,7 @@ def test_a_schema_of_the_answer_and_the_effort_are_passed_on():
     assert chat(output_config={"effort": "of tomorrow"}) == chat()
 
 
-def test_counting_asks_for_one_token_and_needs_no_max_tokens():
+def test_count_asks_for_one_token():
     request = {"model": "m", "messages": QUESTION["messages"], "tools": [WEATHER]}
     found = count_body(parse(CountRequest, body(request)))
     assert found["max_tokens"] == 1
@@ -273,12 +273,12 @@ def user(*blocks: object) -> dict[str, Any]:
         ),
     ],
 )
-def test_what_is_wrong_is_named_by_its_field(request_: Any, field: str, words: str):
+def test_wrong_field_is_named(request_: Any, field: str, words: str):
     found = problems(request_)
     assert words in found[field], found
 
 
-def test_nothing_else_is_said_to_be_wrong():
+def test_only_the_wrong_field_is_named():
     assert list(problems(user({"type": "document"}))) == ["messages.0.content.0.type"]
     assert list(problems(QUESTION | {"tools": [{"type": "bash_20250124"}]})) == ["tools.0.type"]
 
@@ -292,18 +292,18 @@ def is_chat_or_400(document: object) -> bool:
 
 
 @given(anything)
-def test_whatever_comes_is_a_request_or_a_400_that_names_its_fields(document: object):
+def test_any_document_is_a_chat_or_400(document: object):
     assert is_chat_or_400(document)
 
 
 @given(requests(), st.data())
-def test_a_request_with_one_field_of_another_kind_is_a_request_or_a_400(request: dict[str, Any], data: st.DataObject):
+def test_field_of_any_type_is_a_chat_or_400(request: dict[str, Any], data: st.DataObject):
     field = data.draw(st.sampled_from(sorted(request)))
     assert is_chat_or_400({**request, field: data.draw(anything)})
 
 
 @given(requests())
-def test_every_right_request_becomes_a_chat_that_templates_take(request: dict[str, Any]):
+def test_valid_request_becomes_valid_chat(request: dict[str, Any]):
     found = chat_of(request)
     json.dumps(found, allow_nan=False)
     roles = [message["role"] for message in found["messages"]]
@@ -319,7 +319,7 @@ def test_every_right_request_becomes_a_chat_that_templates_take(request: dict[st
 
 
 @given(requests())
-def test_no_word_no_call_and_no_image_is_lost_or_out_of_order(request: dict[str, Any]):
+def test_no_text_call_or_image_is_lost(request: dict[str, Any]):
     found = chat_of(request)["messages"]
     blocks = [block for message in request["messages"] for block in as_list(message["content"])]
     calls = [call for message in found for call in message.get("tool_calls", ())]

@@ -67,7 +67,7 @@ def test_text_is_streamed_as_documented():
     ]
 
 
-def test_an_event_is_framed_by_its_type():
+def test_event_frame_has_its_type_as_name():
     assert MessageEvent({"type": "message_stop"}).frame == b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
     assert (
         MessageEvent({"type": "x", "text": "a\nb Zürich"}).frame
@@ -75,7 +75,7 @@ def test_an_event_is_framed_by_its_type():
     )
 
 
-def test_a_tools_use_is_streamed_as_documented():
+def test_tool_use_is_streamed_as_documented():
     chunks = [
         chunk({"content": "I look."}),
         chunk(call(0, id="c1", name="get_weather")),
@@ -111,7 +111,7 @@ def test_a_tools_use_is_streamed_as_documented():
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
-def test_thoughts_go_before_what_is_said_and_are_signed_with_nothing(field: str):
+def test_thoughts_precede_text_and_have_empty_signature(field: str):
     events = data_of(read([chunk({field: "hm"}), chunk({"content": "so"})]))
     assert [event["type"] for event in events[1:6]] == [
         "content_block_start",
@@ -129,7 +129,7 @@ def test_thoughts_go_before_what_is_said_and_are_signed_with_nothing(field: str)
     ]
 
 
-def test_thoughts_that_the_client_does_not_want_are_kept_back():
+def test_hidden_thoughts_are_dropped():
     content = message([chunk({"reasoning": "hm"}), chunk({"content": "so"})], AnswerOptions("m", 100, thoughts=False))[
         "content"
     ]
@@ -154,29 +154,29 @@ def test_thoughts_that_the_client_does_not_want_are_kept_back():
         ([chunk(finish="content_filter")], "refusal", None),
     ],
 )
-def test_why_it_ends(chunks: Sequence[str], reason: str, sequence: str | None):
+def test_stop_reason(chunks: Sequence[str], reason: str, sequence: str | None):
     found = message(chunks)
     assert (found["stop_reason"], found["stop_sequence"]) == (reason, sequence)
 
 
-def test_which_of_several_stop_sequences_was_met_is_not_guessed():
+def test_matched_stop_of_several_is_not_guessed():
     found = message([chunk(finish="stop_sequence")], AnswerOptions("m", 100, stop_sequences=("A", "B")))
     assert (found["stop_reason"], found["stop_sequence"]) == ("stop_sequence", None)
 
 
-def test_the_queens_counts_hold_where_the_engine_tells_none():
+def test_own_counts_apply_without_engine_usage():
     translator = ChunkTranslator("1", OPTIONS)
     found = whole([*translator.chunk(chunk({"content": "x"})), *translator.end(7, 1)])
     assert (found["usage"]["input_tokens"], found["usage"]["output_tokens"]) == (7, 1)
 
 
-def test_counts_that_come_with_the_first_chunk_are_in_the_head():
+def test_counts_of_first_chunk_are_in_message_start():
     first = json.dumps({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 0}})
     (head,) = data_of(ChunkTranslator("1", OPTIONS).chunk(first))
     assert head["message"]["usage"]["input_tokens"] == 9
 
 
-def test_the_head_comes_once_however_early_it_is_wanted():
+def test_message_start_is_sent_once():
     translator = ChunkTranslator("1", OPTIONS)
     events = [
         *translator.begin(),
@@ -187,37 +187,37 @@ def test_the_head_comes_once_however_early_it_is_wanted():
     assert [event.data["type"] for event in events].count("message_start") == 1
 
 
-def test_an_answer_of_nothing_is_a_message_without_content():
+def test_empty_answer_has_no_content():
     found = message([])
     assert (found["content"], found["stop_reason"]) == ([], "end_turn")
 
 
 @pytest.mark.parametrize("broken", ["", "null", "[]", '{"choices": 7}', '{"choices": [{"delta": "x"}]}', "<html>"])
-def test_what_is_no_chunk_is_noticed(broken: str):
+def test_invalid_chunk_is_detected(broken: str):
     translator = ChunkTranslator("1", OPTIONS)
     assert translator.chunk(broken) == []
     assert not translator.valid
 
 
-def test_calls_without_a_number_or_an_id_and_with_an_object_are_understood():
+def test_call_without_index_or_id_and_with_object_is_accepted():
     piece = {"tool_calls": [{"function": {"name": "n", "arguments": {"a": 1}}}]}
     (block,) = message([chunk(piece)])["content"]
     assert block == {"type": "tool_use", "id": "toolu_1_0", "name": "n", "input": {"a": 1}}
 
 
 @pytest.mark.parametrize("arguments", ["not json", '{"a": ', "[1]", "7"])
-def test_an_input_that_is_no_object_is_passed_on_as_it_is(arguments: str):
+def test_input_that_is_no_object_is_kept_as_text(arguments: str):
     (block,) = message([chunk(call(0, arguments, id="a", name="n"))])["content"]
     assert block["input"] == {INVALID_INPUT: arguments}
 
 
-def test_a_call_without_arguments_has_an_empty_input():
+def test_call_without_arguments_has_empty_input():
     events = read([chunk(call(0, id="a", name="n"))])
     assert whole(events)["content"] == [{"type": "tool_use", "id": "a", "name": "n", "input": {}}]
     assert "content_block_delta" not in {event.data["type"] for event in events}
 
 
-def test_a_second_call_is_streamed_as_soon_as_the_first_is_complete():
+def test_second_call_is_streamed_once_first_is_complete():
     translator = ChunkTranslator("1", OPTIONS)
     translator.chunk(chunk(call(0, '{"a": 1}', id="a", name="n")))
     found = data_of(translator.chunk(chunk(call(1, '{"b": ', id="b", name="n"))))
@@ -230,14 +230,14 @@ def test_a_second_call_is_streamed_as_soon_as_the_first_is_complete():
 
 
 @pytest.mark.parametrize("broken", ["", '{"a": '])
-def test_a_call_that_is_never_completed_holds_up_the_others_no_longer_than_to_the_end(broken: str):
+def test_incomplete_call_delays_others_until_the_end(broken: str):
     first, second = call(0, broken, id="a", name="n"), call(1, '{"b": 1}', id="b", name="n")
     content = message([chunk(first), chunk(second), chunk(finish="tool_calls")])["content"]
     assert [block["id"] for block in content] == ["a", "b"]
     assert content[1]["input"] == {"b": 1}
 
 
-def test_more_of_a_call_that_was_given_away_is_not_understood():
+def test_fragment_of_a_closed_call_is_invalid():
     translator = ChunkTranslator("1", OPTIONS)
     translator.chunk(chunk(call(0, '{"a": ', id="a", name="n")))
     translator.chunk(chunk({"content": "by the way"}))
@@ -267,7 +267,7 @@ def pieces(draw: st.DrawFn, text: str) -> list[str]:
 
 
 @given(answers())
-def test_blocks_follow_one_another_however_the_pieces_come(answer: tuple[str, Any, list[str]]):
+def test_blocks_never_overlap(answer: tuple[str, Any, list[str]]):
     events = data_of(read(answer[2]))
     assert [event["type"] for event in events[:1] + events[-2:]] == ["message_start", "message_delta", "message_stop"]
     open_, begun = None, 0
@@ -282,7 +282,7 @@ def test_blocks_follow_one_another_however_the_pieces_come(answer: tuple[str, An
 
 
 @given(answers())
-def test_what_the_model_said_comes_back_to_it_unchanged_with_the_next_request(answer: tuple[str, Any, list[str]]):
+def test_answer_sent_back_reaches_model_unchanged(answer: tuple[str, Any, list[str]]):
     text, calls, chunks = answer
     content = message(chunks)["content"]
     asked = {**QUESTION, "messages": [*QUESTION["messages"], {"role": "assistant", "content": content}]}  # type: ignore[misc]
