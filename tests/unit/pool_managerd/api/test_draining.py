@@ -1,4 +1,4 @@
-"""Drain and resume over HTTP, and what the relay makes of them."""
+"""Drain and resume over HTTP, and their effect on the relay."""
 
 import socket
 from collections.abc import AsyncIterator
@@ -45,19 +45,17 @@ async def test_node_is_drained_and_resumed(site: RelaySite) -> None:
 
 
 @pytest.mark.parametrize("how", ["stall", "silence"])
-async def test_requests_at_the_deadline_are_cut_off(
-    site: RelaySite, how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_requests_at_the_deadline_are_cut_off(site: RelaySite, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draining, "GRACE_S", 0.0)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(cut_off, site, how)
+        nursery.start_soon(expect_cut_off, site, how)
         await site.engine.arrived.wait()
         await site.post(f"{POOL}/drain", b'{"deadline_ms": 10}')
-    assert site.engine.open == 0 or await left(site)
+    assert site.engine.open == 0 or await connection_closed(site)
 
 
-def mute(port: int) -> socket.socket:
-    """A client that will not read, and whose kernel holds little for it."""
+def connect_silent_client(port: int) -> socket.socket:
+    """Connect a client that reads nothing and has a small receive buffer."""
     sock = socket.socket()
     sock.settimeout(LIMIT_S)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -70,22 +68,22 @@ async def test_client_that_does_not_read_is_cut_off_in_time(
     site: RelaySite, before: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(draining, "GRACE_S", 0.0)
-    with mute(site.port) as client:
+    with connect_silent_client(site.port) as client:
         client.sendall(before + site.get("flood").replace("\n", "\r\n").encode())
-        await stalled(site)
+        await until_stalled(site)
         told = (await site.post(f"{POOL}/drain", b'{"deadline_ms": 0}'))[1]
         assert told["active_leases"] == 1
         with trio.fail_after(SOON_S):
             await site.registry.leases.none_left("default")
             if site.engine.open:
                 await site.engine.left.wait()
-        assert reset(client)
+        assert ends_with_reset(client)
     await site.end()
     assert caplog.text == ""
 
 
-def reset(client: socket.socket) -> bool:
-    """Whether its connection ends with a reset, behind what has come."""
+def ends_with_reset(client: socket.socket) -> bool:
+    """Return whether the connection ends with a reset, after all data has been read."""
     try:
         while client.recv(65536):
             pass
@@ -94,16 +92,16 @@ def reset(client: socket.socket) -> bool:
     return False
 
 
-async def stalled(site: RelaySite) -> None:
-    """Return when the engine can get rid of nothing more."""
+async def until_stalled(site: RelaySite) -> None:
+    """Return when the engine's writes have stalled."""
     seen = -1
     while seen != site.engine.flooded or not seen:
         seen = site.engine.flooded
         await trio.sleep(0.2)
 
 
-async def cut_off(site: RelaySite, how: str) -> None:
-    """What the queen sees: an incomplete answer, or before its head an error of the relay's."""
+async def expect_cut_off(site: RelaySite, how: str) -> None:
+    """Check what a client gets: an incomplete answer or, before its head, an error of the relay."""
     if how == "silence":
         async with site.ask(how) as answer:
             assert (answer.status, answer.headers["x-llama-orch-relay"]) == (502, "broken")
@@ -113,7 +111,7 @@ async def cut_off(site: RelaySite, how: str) -> None:
             await answer.read()
 
 
-async def left(site: RelaySite) -> bool:
+async def connection_closed(site: RelaySite) -> bool:
     await site.engine.left.wait()
     return site.engine.open == 0
 
@@ -145,9 +143,7 @@ async def test_unknown_pool_is_404(site: RelaySite, what: str) -> None:
     ("encoding", "body", "status"),
     [("identity", "\ufeff{}", b"202"), ("br", "{}", b"415"), ("gzip", "{}", b"400"), ("", " ", b"202")],
 )
-async def test_quart_routes_decode_bodies(
-    site: RelaySite, encoding: str, body: str, status: bytes
-) -> None:
+async def test_quart_routes_decode_bodies(site: RelaySite, encoding: str, body: str, status: bytes) -> None:
     head = f"POST {POOL}/drain HTTP/1.1\nHost: x\nAuthorization: Bearer {TOKEN}\n"
     said = await site.said(f"{head}Content-Encoding: {encoding}\nContent-Length: {len(body.encode())}\n\n{body}")
     assert said.startswith(b"HTTP/1.1 " + status)

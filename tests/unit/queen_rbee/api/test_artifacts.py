@@ -1,4 +1,4 @@
-"""Artifacts over HTTP: kept once, shown as they were hashed, listed page by page."""
+"""Artifacts over HTTP: added, read and listed."""
 
 import hashlib
 import json
@@ -16,14 +16,14 @@ NOTE = {"kind": "note", "tags": ["x"], "content": {"b": [1.0, None], "a": "é"}}
 
 
 def identifier(document: Mapping[str, object]) -> str:
-    """As a client computes it."""
+    """Compute an artifact's id as a client does."""
     whole = {"tags": [], "parent": None, "content": None, **document}
     text = json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-async def kept(served: Api, count: int, **fields: object) -> list[str]:
-    """The ids of so many artifacts."""
+async def add_artifacts(served: Api, count: int, **fields: object) -> list[str]:
+    """Add `count` artifacts and return their ids."""
     answers = [await served.ask("POST", PATH, {"kind": "note", "content": n, **fields}) for n in range(count)]
     assert all(answer.status == 201 for answer in answers)
     return [answer.json["id"] for answer in answers]
@@ -89,7 +89,7 @@ async def test_unknown_artifact_is_404(path: str, tmp_path: Path):
 
 async def test_pages_go_from_newest_to_oldest(tmp_path: Path):
     served = api(tmp_path)
-    ids = await kept(served, 5)
+    ids = await add_artifacts(served, 5)
     found, query = [], "limit=2"
     while True:
         page = (await served.ask("GET", f"{PATH}?{query}")).json
@@ -103,17 +103,17 @@ async def test_pages_go_from_newest_to_oldest(tmp_path: Path):
 
 async def test_listing_filters_by_kind_and_tag(tmp_path: Path):
     served = api(tmp_path)
-    plain = await kept(served, 2)
-    tagged = await kept(served, 2, tags=["x", "y"])
-    other = await kept(served, 1, kind="other", tags=["x"])
+    plain = await add_artifacts(served, 2)
+    tagged = await add_artifacts(served, 2, tags=["x", "y"])
+    other = await add_artifacts(served, 1, kind="other", tags=["x"])
 
-    async def listed(query: str) -> list[str]:
+    async def list_artifacts(query: str) -> list[str]:
         return [head["id"] for head in (await served.ask("GET", f"{PATH}?{query}")).json["artifacts"]]
 
-    assert await listed("kind=note") == [*tagged[::-1], *plain[::-1]]
-    assert await listed("tag=x") == [*other, *tagged[::-1]]
-    assert await listed("kind=note&tag=x") == tagged[::-1]
-    assert await listed("kind=none") == await listed("tag=z") == []
+    assert await list_artifacts("kind=note") == [*tagged[::-1], *plain[::-1]]
+    assert await list_artifacts("tag=x") == [*other, *tagged[::-1]]
+    assert await list_artifacts("kind=note&tag=x") == tagged[::-1]
+    assert await list_artifacts("kind=none") == await list_artifacts("tag=z") == []
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=%C2%B2"])
@@ -139,7 +139,7 @@ async def test_store_failure_is_503(method: str, path: str, tmp_path: Path):
 
 async def test_artifacts_survive_restart(tmp_path: Path):
     served = api(tmp_path)
-    [found] = await kept(served, 1)
+    [found] = await add_artifacts(served, 1)
     before = await served.ask("GET", f"{PATH}/{found}")
     after = api(tmp_path, served.store.after_restart())
     assert (await after.ask("GET", f"{PATH}/{found}")).json == before.json

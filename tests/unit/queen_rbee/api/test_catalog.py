@@ -1,4 +1,4 @@
-"""The catalog and what is served where, over HTTP."""
+"""The model catalog and availability over HTTP."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ DIGEST = "sha256:" + "a" * 64
 
 
 def serve(served: Api, pool_id: str, *models: str, ready: bool = True) -> None:
-    """A pool is known that serves `models`."""
+    """Register a pool that serves `models`."""
     served.parts.registry.update(pool_id, 0, [pool(pool_id, *models, ready=ready)])
 
 

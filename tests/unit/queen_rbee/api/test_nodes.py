@@ -1,4 +1,4 @@
-"""The paths of nodes: which registrations are refused before there is a node."""
+"""Registrations of nodes that are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ async def test_refusal_of_reserved_id_says_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize("node_id", ["registers", "Register", "a" * 128])
 async def test_similar_node_id_is_accepted(tmp_path: Path, node_id: str) -> None:
     answer = await api(tmp_path).ask("POST", "/v2/nodes/register", {"node_id": node_id, **REGISTRATION})
-    assert answer.status == 409, "at home there are no nodes; the body was in order"
+    assert answer.status == 409, "the body is valid, but HOME_PROFILE has no nodes"
 
 
 def test_description_excludes_the_reserved_id() -> None:

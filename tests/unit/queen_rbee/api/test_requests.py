@@ -1,4 +1,4 @@
-"""Bodies are read to the letter: what a field is to be is said once, by its type, and nothing is taken for another."""
+"""Bodies are validated strictly: values are not converted between JSON types."""
 
 import json
 from typing import Any

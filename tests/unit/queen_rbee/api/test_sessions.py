@@ -1,4 +1,4 @@
-"""Sessions as clients see, limit and forget them over HTTP."""
+"""Sessions over HTTP: read, limited and deleted."""
 
 import time
 from pathlib import Path
@@ -16,8 +16,8 @@ ID = UUID("6f9619ff-8b86-d011-b42d-00c04fc964ff")
 PATH = f"/v2/sessions/{ID}"
 
 
-def turns(served: Api, session_id: UUID, count: int = 1) -> None:
-    """The session has had so many turns of 5 tokens."""
+def run_turns(served: Api, session_id: UUID, count: int = 1) -> None:
+    """Run `count` turns of 5 tokens in the session."""
     sessions = served.parts.accounting.sessions
     for _ in range(count):
         turn = sessions.begin(session_id, 5, trio.current_time())
@@ -28,7 +28,7 @@ def turns(served: Api, session_id: UUID, count: int = 1) -> None:
 async def test_session_has_remaining_budgets(tmp_path: Path):
     served = api(tmp_path)
     await served.ask("PUT", PATH, {"tokens_budget": 100, "time_budget_ms": 1000, "cost_budget": 2.5})
-    turns(served, ID, 2)
+    run_turns(served, ID, 2)
     answer = await served.ask("GET", PATH)
     assert answer.status == 200
     left = answer.json.pop("ttl_ms_remaining")
@@ -49,7 +49,7 @@ async def test_session_has_remaining_budgets(tmp_path: Path):
 
 async def test_unset_budget_is_null(tmp_path: Path):
     served = api(tmp_path)
-    turns(served, ID)
+    run_turns(served, ID)
     answer = await served.ask("GET", PATH)
     names = ("tokens_budget_remaining", "time_budget_remaining_ms", "cost_budget_remaining")
     assert [answer.json[name] for name in names] == [None, None, None]
@@ -101,7 +101,7 @@ async def test_session_id_must_be_a_uuid(tmp_path: Path):
 
 async def test_deleted_session_stays_deleted_after_restart(tmp_path: Path):
     served = api(tmp_path)
-    turns(served, ID)
+    run_turns(served, ID)
     answer = await served.ask("DELETE", PATH)
     assert (answer.status, answer.json) == (204, None)
     assert (await served.ask("GET", PATH)).status == 404
@@ -111,16 +111,14 @@ async def test_deleted_session_stays_deleted_after_restart(tmp_path: Path):
 
 
 @pytest.mark.parametrize("jump_s", [3600, -86400])
-async def test_clock_change_keeps_remaining_time(
-    jump_s: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+async def test_clock_change_keeps_remaining_time(jump_s: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     served = api(tmp_path)
-    turns(served, ID)
+    run_turns(served, ID)
     before = (await served.ask("GET", PATH)).json["ttl_ms_remaining"]
     wall = time.time
     monkeypatch.setattr(time, "time", lambda: wall() + jump_s)
     await served.parts.accounting.sessions.tidy(trio.current_time())
-    turns(served, ID)
+    run_turns(served, ID)
     left = (await served.ask("GET", PATH)).json["ttl_ms_remaining"]
     assert (left, before) == (pytest.approx(TTL_MS, abs=5000), pytest.approx(TTL_MS, abs=5000))
     assert (await served.ask("GET", "/v2/sessions")).json["count"] == 1
@@ -148,7 +146,7 @@ async def test_store_failure_is_503_without_change(method: str, tmp_path: Path):
 async def test_pages_go_from_last_used_to_first(tmp_path: Path):
     served, ids = api(tmp_path), [uuid4() for _ in range(5)]
     for session_id in ids:
-        turns(served, session_id)
+        run_turns(served, session_id)
     found, path = [], "/v2/sessions?limit=2"
     while True:
         page = (await served.ask("GET", path)).json
@@ -177,7 +175,7 @@ async def test_unknown_before_is_refused(before: str, tmp_path: Path):
 
 async def test_response_has_fields_of_the_contract(tmp_path: Path):
     served = api(tmp_path)
-    turns(served, ID)
+    run_turns(served, ID)
     answer = await served.ask("GET", PATH)
     assert answer.headers["content-type"] == "application/json"
     assert set(answer.json) == set(SessionView.model_fields)

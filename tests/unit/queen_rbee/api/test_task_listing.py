@@ -1,4 +1,4 @@
-"""Tasks are listed page by page and looked at over HTTP, and what is asked for wrongly is named."""
+"""Listings of tasks over HTTP, and single tasks."""
 
 from pathlib import Path
 from uuid import UUID
@@ -13,15 +13,15 @@ from tests.unit.queen_rbee.kept_api import FULL, Api, api
 NONE = str(UUID(int=0))
 
 
-def waiting(served: Api, count: int) -> list[str]:
-    """The ids of so many tasks that wait."""
+def queue_tasks(served: Api, count: int) -> list[str]:
+    """Queue `count` tasks and return their ids."""
     tasks = [served.parts.intake.admit(TaskRequest(prompt="x"), "c") for _ in range(count)]
     return [str(task.task_id) for task in tasks]
 
 
 async def test_pages_go_from_newest_to_oldest(tmp_path: Path):
     served = api(tmp_path)
-    ids = waiting(served, 5)
+    ids = queue_tasks(served, 5)
     found, query = [], "limit=2"
     while True:
         page = (await served.ask("GET", f"/v2/tasks?{query}")).json
@@ -35,17 +35,17 @@ async def test_pages_go_from_newest_to_oldest(tmp_path: Path):
 
 async def test_listing_filters_by_state(tmp_path: Path):
     served = api(tmp_path)
-    first, second = waiting(served, 2)
+    first, second = queue_tasks(served, 2)
     task = served.parts.dispatcher.book.get(UUID(first))
     assert task is not None
     served.parts.dispatcher.drop(task, ErrorCode.DEADLINE_UNMET, "late", retriable=False)
 
-    async def listed(state: str) -> list[str]:
+    async def list_tasks(state: str) -> list[str]:
         return [each["task_id"] for each in (await served.ask("GET", f"/v2/tasks?state={state}")).json["tasks"]]
 
-    assert await listed("queued") == [second]
-    assert await listed("failed") == [first]
-    assert await listed("done") == []
+    assert await list_tasks("queued") == [second]
+    assert await list_tasks("failed") == [first]
+    assert await list_tasks("done") == []
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ async def test_wrong_parameter_is_named(query: str, field: str, tmp_path: Path):
 
 async def test_queued_task_has_its_position(tmp_path: Path):
     served = api(tmp_path)
-    waiting(served, 1)
-    [task_id] = waiting(served, 1)
+    queue_tasks(served, 1)
+    [task_id] = queue_tasks(served, 1)
     answer = await served.ask("GET", f"/v2/tasks/{task_id}")
     assert (answer.status, answer.json["state"], answer.json["queue_position"]) == (200, "queued", 1)
 
@@ -89,26 +89,26 @@ async def test_unknown_pool_is_404(tmp_path: Path):
 
 
 async def after_restart(served: Api, tmp_path: Path, *, ended: int) -> tuple[Api, list[str]]:
-    """The next queen, in whose time one more task came; the ids of `ended` tasks of before and of that one."""
-    ids = waiting_durably(served, ended)
+    """Restart after `ended` tasks and queue one more; return the new API and all ids, oldest first."""
+    ids = queue_durable_tasks(served, ended)
     for task_id in ids:
         task = served.parts.dispatcher.book.get(UUID(task_id))
         assert task is not None
         served.parts.dispatcher.drop(task, ErrorCode.DEADLINE_UNMET, "late", retriable=False)
-    heir = api(tmp_path, store=served.store.after_restart())
-    return heir, [*ids, *waiting(heir, 1)]
+    restarted = api(tmp_path, store=served.store.after_restart())
+    return restarted, [*ids, *queue_tasks(restarted, 1)]
 
 
-def waiting_durably(served: Api, count: int) -> list[str]:
+def queue_durable_tasks(served: Api, count: int) -> list[str]:
     tasks = [served.parts.intake.admit(TaskRequest(prompt="x"), "c", durable=True) for _ in range(count)]
     return [str(task.task_id) for task in tasks]
 
 
 async def test_recorded_tasks_follow_those_in_memory(tmp_path: Path):
-    heir, ids = await after_restart(api(tmp_path), tmp_path, ended=4)
+    restarted, ids = await after_restart(api(tmp_path), tmp_path, ended=4)
     found, query = [], "limit=2"
     for _page in range(3):
-        page = (await heir.ask("GET", f"/v2/tasks?{query}")).json
+        page = (await restarted.ask("GET", f"/v2/tasks?{query}")).json
         found += [(task["task_id"], task["state"]) for task in page["tasks"]]
         query = f"limit=2&before={page['next']}"
     assert page["next"] is None
@@ -116,11 +116,11 @@ async def test_recorded_tasks_follow_those_in_memory(tmp_path: Path):
 
 
 async def test_records_are_filtered_by_state_and_found_by_id(tmp_path: Path):
-    heir, ids = await after_restart(api(tmp_path), tmp_path, ended=2)
-    for state, wanted in (("failed", ids[1::-1]), ("queued", ids[2:]), ("done", [])):
-        page = (await heir.ask("GET", f"/v2/tasks?state={state}")).json
-        assert [task["task_id"] for task in page["tasks"]] == wanted
-    answer = await heir.ask("GET", f"/v2/tasks/{ids[0]}")
+    restarted, ids = await after_restart(api(tmp_path), tmp_path, ended=2)
+    for state, expected in (("failed", ids[1::-1]), ("queued", ids[2:]), ("done", [])):
+        page = (await restarted.ask("GET", f"/v2/tasks?state={state}")).json
+        assert [task["task_id"] for task in page["tasks"]] == expected
+    answer = await restarted.ask("GET", f"/v2/tasks/{ids[0]}")
     assert (answer.status, answer.json["error"]["code"]) == (200, "DEADLINE_UNMET")
 
 
@@ -133,5 +133,5 @@ async def test_task_in_memory_and_store_is_listed_once(tmp_path: Path):
 
 async def test_record_of_another_release_is_skipped(tmp_path: Path):
     served = api(tmp_path)
-    served.store.put_later("record", Document(NONE, '{"of": "tomorrow"}', tag="done"))
+    served.store.put_later("record", Document(NONE, '{"unknown": "format"}', tag="done"))
     assert (await served.ask("GET", "/v2/tasks")).json["tasks"] == []

@@ -1,4 +1,4 @@
-"""Tasks over HTTP: accepted, read by anybody at any pace and from any point, cancelled without a word after it."""
+"""Tasks over HTTP: submitted, streamed to any number of readers, and cancelled."""
 
 import json
 from collections.abc import AsyncIterator
@@ -23,21 +23,21 @@ TASKS = "/v2/tasks"
 
 
 @asynccontextmanager
-async def desk(**options) -> AsyncIterator[Site]:
-    """The routes over a queen that dispatches."""
+async def served(**options) -> AsyncIterator[Site]:
+    """Serve the routes over a running dispatcher."""
     async with running(**options) as queen, trio.open_nursery() as nursery:
         yield Site(queen, ScriptedOpenAi(), nursery, gate_of(queen))
         nursery.cancel_scope.cancel()
 
 
-def known(queen: Queen, answer: Line) -> Task:
+def task_of(queen: Queen, answer: Line) -> Task:
     task = queen.dispatcher.book.get(UUID(answer.json["task_id"]))
     assert task
     return task
 
 
 def events(line: Line) -> list[tuple[int, str]]:
-    """Ids and names of what a reader got, keep-alives left out."""
+    """Return id and name of each event, without keep-alives."""
     found = []
     for frame in line.body.decode().split("\n\n"):
         if frame.startswith("id: "):
@@ -50,10 +50,10 @@ def names(line: Line) -> list[str]:
     return [event for _number, event in events(line)]
 
 
-async def submitted(desk: Site, prompt: str = "hello", **request) -> Task:
-    answer = await desk.ask(TASKS, {"prompt": prompt, **request})
+async def submit(served: Site, prompt: str = "hello", **request) -> Task:
+    answer = await served.ask(TASKS, {"prompt": prompt, **request})
     assert answer.status == 202, answer.body
-    return known(desk.queen, answer)
+    return task_of(served.queen, answer)
 
 
 def path(task: Task) -> str:
@@ -61,13 +61,13 @@ def path(task: Task) -> str:
 
 
 async def test_accepted_task_has_position_and_events_path():
-    async with desk() as site:
+    async with served() as site:
         site.queen.pool(ready=False)
-        await submitted(site)
+        await submit(site)
         answer = await site.ask(TASKS, {"prompt": "hello"})
         assert (answer.status, answer.headers["x-queue-position"]) == (202, "1")
         assert answer.json["queue_position"] == 1
-        assert answer.json["streams"]["sse"] == path(known(site.queen, answer))
+        assert answer.json["streams"]["sse"] == path(task_of(site.queen, answer))
         assert len(site.queen.store.tasks) == 2
 
 
@@ -76,7 +76,7 @@ async def test_accepted_task_has_position_and_events_path():
     [({"prompt": ""}, "prompt"), ({"promt": "x"}, "promt"), ({"prompt": "x", "ctx": 0}, "ctx"), (b"{", "body")],
 )
 async def test_wrong_body_names_the_field_and_creates_no_task(body, field_):
-    async with desk() as site:
+    async with served() as site:
         answer = await site.ask(TASKS, body)
         assert (answer.status, answer.json["code"]) == (400, "INVALID_PARAMS")
         assert field_ in answer.json["message"]
@@ -84,8 +84,8 @@ async def test_wrong_body_names_the_field_and_creates_no_task(body, field_):
 
 
 async def test_events_come_once_in_order_and_end():
-    async with desk() as site:
-        task = await submitted(site)
+    async with served() as site:
+        task = await submit(site)
         answer = await site.ask(path(task), method="GET")
         assert names(answer) == ["started", "metrics", "token", "token", "end"]
         numbers = [number for number, _ in events(answer)]
@@ -93,8 +93,8 @@ async def test_events_come_once_in_order_and_end():
 
 
 async def test_reader_resumes_after_last_event_id():
-    async with desk() as site:
-        task = await submitted(site)
+    async with served() as site:
+        task = await submit(site)
         whole = await site.ask(path(task), method="GET")
         for number, _name in events(whole):
             rest = await site.ask(path(task), method="GET", last_event_id=str(number))
@@ -103,13 +103,13 @@ async def test_reader_resumes_after_last_event_id():
 
 @pytest.mark.parametrize("last_id", ["", "none", "-1", "9" * 30, "²"])
 async def test_invalid_last_event_id_starts_from_the_beginning(last_id):
-    async with desk() as site:
-        task = await submitted(site)
+    async with served() as site:
+        task = await submit(site)
         assert names(await site.ask(path(task), method="GET", last_event_id=last_id))[0] == "started"
 
 
 async def test_unknown_task_is_404():
-    async with desk() as site:
+    async with served() as site:
         for method, what in (("GET", "events"), ("POST", "cancel")):
             for name in (UUID(int=1), "nonsense"):
                 answer = await site.ask(f"{TASKS}/{name}/{what}", method=method)
@@ -117,8 +117,8 @@ async def test_unknown_task_is_404():
 
 
 async def test_disconnect_keeps_task_running_and_events_readable():
-    async with desk() as site:
-        task = await submitted(site, "stall")
+    async with served() as site:
+        task = await submit(site, "stall")
         line = site.dial(path(task), method="GET")
         await line.until(b"event: token")
         line.left.set()
@@ -130,8 +130,8 @@ async def test_disconnect_keeps_task_running_and_events_readable():
 
 
 async def test_after_cancel_readers_get_the_end_and_no_more_tokens():
-    async with desk() as site:
-        task = await submitted(site, "stall")
+    async with served() as site:
+        task = await submit(site, "stall")
         readers = [site.dial(path(task), method="GET") for _ in range(3)]
         for line in readers:
             await line.until(b"event: token")
@@ -144,8 +144,8 @@ async def test_after_cancel_readers_get_the_end_and_no_more_tokens():
 
 
 async def test_store_records_delivery_before_reader_gets_token():
-    async with desk() as site:
-        task = await submitted(site, "stall")
+    async with served() as site:
+        task = await submit(site, "stall")
         await first_token(task)
         assert not site.queen.store.tasks[task.task_id].delivered
         line = site.dial(path(task), method="GET")
@@ -154,8 +154,8 @@ async def test_store_records_delivery_before_reader_gets_token():
 
 
 @dataclass
-class Stuck(Line):
-    """A client that reads nothing until it is told to."""
+class SlowLine(Line):
+    """A client that reads nothing until `reads` is set."""
 
     reads: trio.Event = field(default_factory=trio.Event)
 
@@ -165,18 +165,18 @@ class Stuck(Line):
 
 
 async def test_slow_reader_delays_nobody_and_gets_everything():
-    async with desk() as site:
-        task = await submitted(site)
-        stuck = Stuck(b"")
-        site.nursery.start_soon(site._exchange, stuck, "GET", path(task), {})
+    async with served() as site:
+        task = await submit(site)
+        slow = SlowLine(b"")
+        site.nursery.start_soon(site._exchange, slow, "GET", path(task), {})
         await trio.testing.wait_all_tasks_blocked()
         quick = await site.ask(path(task), method="GET")
         assert names(quick)[-1] == "end"
         await slots_are_free(site.queen)
-        stuck.reads.set()
+        slow.reads.set()
         with trio.fail_after(SOON_S):
-            await stuck.ended.wait()
-        assert stuck.body == quick.body
+            await slow.ended.wait()
+        assert slow.body == quick.body
 
 
 async def test_silent_stream_gets_keep_alives(autojump_clock):
@@ -184,7 +184,7 @@ async def test_silent_stream_gets_keep_alives(autojump_clock):
         queen = core(engine)
         queen.pool(ready=False)
         site = Site(queen, ScriptedOpenAi(), nursery, gate_of(queen))
-        task = await submitted(site)
+        task = await submit(site)
         line = site.dial(path(task), method="GET")
         await trio.sleep(3 * KEEP_ALIVE_S + 1)
         assert line.body.count(b": keep-alive\n\n") == 3
@@ -198,17 +198,17 @@ async def test_read_task_is_not_evicted_by_drop_lru(autojump_clock):
         queen = core(engine, capacity=2, policy="drop-lru")
         queen.pool(ready=False)
         site = Site(queen, ScriptedOpenAi(), nursery, gate_of(queen))
-        read, unread = await submitted(site), await submitted(site)
+        read, unread = await submit(site), await submit(site)
         site.dial(path(read), method="GET")
         await trio.sleep(2)
-        await submitted(site)
+        await submit(site)
         assert (read.state, unread.state) == (TaskState.QUEUED, TaskState.FAILED)
         nursery.cancel_scope.cancel()
 
 
 async def test_stream_has_pool_and_overhead_headers():
-    async with desk() as site:
-        task = await submitted(site)
+    async with served() as site:
+        task = await submit(site)
         await ended(task)
         answer = await site.ask(path(task), method="GET")
         assert answer.headers["x-llama-orch-pool"] == "p"
@@ -216,7 +216,7 @@ async def test_stream_has_pool_and_overhead_headers():
 
 
 async def test_store_failure_is_retriable_503():
-    async with desk() as site:
+    async with served() as site:
         site.queen.store.failure = StoreFailure("the disk is full", "Make room.")
         answer = await site.ask(TASKS, {"prompt": "hello"})
         assert (answer.status, answer.json["retriable"], answer.json["hint"]) == (503, True, "Make room.")
@@ -225,15 +225,15 @@ async def test_store_failure_is_retriable_503():
 
 @pytest.mark.parametrize(("query", "told"), [("?verbose=true", True), ("?verbose=0", False), ("", False)])
 async def test_narration_is_sent_on_request(query: str, told: bool):
-    async with desk() as site:
-        task = await submitted(site)
+    async with served() as site:
+        task = await submit(site)
         await ended(task)
         answer = await site.ask(path(task) + query, method="GET")
         assert ("narration" in names(answer)) == told
 
 
 async def test_invalid_verbose_is_refused():
-    async with desk() as site:
-        task = await submitted(site)
+    async with served() as site:
+        task = await submit(site)
         answer = await site.ask(path(task) + "?verbose=yes", method="GET")
         assert (answer.status, answer.json["fields"][0]["field"]) == (400, "verbose")

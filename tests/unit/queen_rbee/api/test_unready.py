@@ -1,4 +1,4 @@
-"""While nothing serves a task it is told so, and it does not wait for ever."""
+"""Tasks that no pool can serve: clients get a retry time, and no task waits forever."""
 
 import json
 
@@ -15,7 +15,7 @@ from tests.unit.queen_rbee.core import core, ended, running
 from tests.unit.queen_rbee.scripted_engine import ScriptedEngine
 
 
-def started(task: Task):
+def started_event(task: Task):
     frame = next(frame for frame in task.log.frames(0) if frame.event == "started")
     return json.loads(frame.payload)
 
@@ -26,7 +26,7 @@ async def test_start_is_not_predicted_without_ready_pool(how):
     queen.pool(**how)
     task, answer = await queen.intake.submit(TaskRequest(prompt="hello"), "c")
     assert answer.predicted_start_ms is None
-    assert started(task) == {"queue_position": 0, "predicted_start_ms": None}
+    assert started_event(task) == {"queue_position": 0, "predicted_start_ms": None}
     assert queen.intake.position(task) == (0, None)
     queen.pool()
     assert queen.intake.position(task) == (0, 0)
@@ -48,7 +48,7 @@ async def test_task_fails_when_no_pool_is_ready_in_time(autojump_clock):
         assert 60.0 <= (task.ended_at or 0) - task.submitted_at < 65.0
         assert task.error
         assert task.error.retriable
-        assert (task.error.retry_after_ms or 0) >= 60_000, "as long again as it has lasted"
+        assert (task.error.retry_after_ms or 0) >= 60_000, "at least as long as the outage has lasted"
         assert dated.error
         assert dated.error.code == ErrorCode.DEADLINE_UNMET
 
@@ -85,14 +85,14 @@ async def test_full_queue_without_pool_has_growing_retry_after(autojump_clock):
     async with running(capacity=1) as queen:
         queen.pool(ready=False, state=PoolState.STARTING)
         queen.submit("first")
-        told = []
+        retry_after_s = []
         for number in range(3):
             with pytest.raises(ApiError) as refused:
-                queen.submit(f"newcomer {number}")
-            told.append((refused.value.body.retry_after_ms or 0) / 1000)
+                queen.submit(f"task {number}")
+            retry_after_s.append((refused.value.body.retry_after_ms or 0) / 1000)
             await trio.sleep(60)
-        assert told[0] == SOONEST_S
-        assert told[1:] == pytest.approx([60.0, 120.0], abs=2.0)
+        assert retry_after_s[0] == SOONEST_S
+        assert retry_after_s[1:] == pytest.approx([60.0, 120.0], abs=2.0)
 
 
 async def test_deadline_is_not_judged_without_forecast():

@@ -1,4 +1,4 @@
-"""The chunks of a stream give the document that the engine would have made of the same answer."""
+"""Chunks of a stream are assembled into the engine's own document."""
 
 import json
 from typing import Any
@@ -23,7 +23,7 @@ def message(*chunks: Any) -> dict[str, Any]:
 
 
 def call(index: int, **function: object) -> dict[str, Any]:
-    """A piece of a tool call; its id and type come with the name, as engines have it."""
+    """Return a fragment of a tool call. As from engines, id and type come with the name."""
     named = {"id": f"call-{index}", "type": "function"} if "name" in function else {}
     return {"index": index, **named, "function": function}
 
@@ -154,7 +154,7 @@ def test_answer_cut_anywhere_is_reassembled(answers: list[tuple[str, Any]], data
 
 
 def shuffled(lines: list[list[Any]], data: st.DataObject) -> list[Any]:
-    """All items, those of one line in their order."""
+    """Interleave the lists at random; the items of each keep their order."""
     rest, found = [list(line) for line in lines], []
     while open_lines := [line for line in rest if line]:
         found.append(data.draw(st.sampled_from(open_lines)).pop(0))

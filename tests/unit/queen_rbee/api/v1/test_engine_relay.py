@@ -1,4 +1,4 @@
-"""A task is never left without its client: whichever way the connection ends, nothing runs on and no slot is lost."""
+"""No task outlives its client: however the connection ends, the task is cancelled and its slot released."""
 
 from functools import partial
 
@@ -21,12 +21,12 @@ KEEP_ALIVE = b": keep-alive\n\n"
 
 
 def newest(queen: Queen) -> Task:
-    """The task that was admitted last."""
+    """Return the task that was admitted last."""
     return next(queen.dispatcher.accounting.book.newest_first())
 
 
 def canceled(queen: Queen) -> dict[str, float]:
-    """How many tasks were cancelled, by the reason."""
+    """Return the number of cancelled tasks by reason."""
     (series,) = queen.dispatcher.metrics.canceled.collect()
     totals = [sample for sample in series.samples if sample.name.endswith("_total")]
     return {sample.labels["reason"]: sample.value for sample in totals}
@@ -111,17 +111,17 @@ async def test_server_stop_cancels_task():
     async with site() as running:
         queen = running.queen
         async with trio.open_nursery() as serving:
-            running.nursery, kept = serving, running.nursery
+            running.nursery, outer = serving, running.nursery
             running.dial(body=said("stall", stream=True))
             await until(lambda: queen.engine.connected and newest(queen).shown)
             serving.cancel_scope.cancel()
-        running.nursery = kept
+        running.nursery = outer
         assert newest(queen).state is TaskState.CANCELLED
         await slots_are_free(queen)
 
 
 class BrokenStream(OpenAiStream):
-    """A way to write a stream that has a defect."""
+    """A dialect with a defect."""
 
     def piece(self, frame: Frame) -> bytes:
         raise RuntimeError("a defect")
@@ -141,8 +141,8 @@ def exchange(line: Line) -> Exchange:
     return Exchange("POST", "/v1/chat/completions", {}, {}, {}, line.receive, line.send)
 
 
-async def begun(queen: Queen, line: Line, nursery: trio.Nursery) -> Task:
-    """A task whose events the test writes itself, with its client waiting for a stream."""
+async def start_stream(queen: Queen, line: Line, nursery: trio.Nursery) -> Task:
+    """Admit a task whose events the test writes itself, and start streaming to its client."""
     relay = EngineRelay(queen.dispatcher, queen.intake)
     task = relay.admit(TaskRequest(), Passage("chat", said(), 2))
     nursery.start_soon(partial(relay.stream, exchange(line), task, OpenAiStream(wants_usage=True)))
@@ -154,7 +154,7 @@ async def test_stream_opens_with_first_piece_and_coalesces_later_ones(autojump_c
     async with site() as running, trio.open_nursery() as nursery:
         running.queen.pool(ready=False)
         line = Line(b"{}")
-        task = await begun(running.queen, line, nursery)
+        task = await start_stream(running.queen, line, nursery)
         assert line.status == 0
         task.chunk('{"n":1}', 1, trio.current_time())
         await trio.testing.wait_all_tasks_blocked()
@@ -172,7 +172,7 @@ async def test_long_wait_opens_stream_and_sends_keep_alives(autojump_clock):
     async with site() as running, trio.open_nursery() as nursery:
         running.queen.pool(ready=False)
         line = Line(b"{}")
-        task = await begun(running.queen, line, nursery)
+        task = await start_stream(running.queen, line, nursery)
         await trio.sleep(KEEP_ALIVE_S - 0.5)
         assert line.status == 0
         await trio.sleep(1)
@@ -189,7 +189,7 @@ async def test_keep_alive_is_due_after_silence_despite_other_events(autojump_clo
     async with site() as running, trio.open_nursery() as nursery:
         running.queen.pool(ready=False)
         line = Line(b"{}")
-        task = await begun(running.queen, line, nursery)
+        task = await start_stream(running.queen, line, nursery)
         await trio.sleep(KEEP_ALIVE_S - 5)
         task.log.append("metrics", {"queue_depth": 1})
         await trio.sleep(5.5)
@@ -203,23 +203,23 @@ async def test_waiting_client_is_not_evicted_before_unread_task(autojump_clock):
         queen.pool(ready=False)
         line = running.dial(body=said())
         await trio.testing.wait_all_tasks_blocked()
-        attended, forgotten = newest(queen), queen.submit("nobody asks for this")
+        waiting, unread = newest(queen), queen.submit("unread")
         await trio.sleep(2)
-        queen.submit("a newcomer")
-        assert forgotten.state is TaskState.FAILED
-        assert attended.state is TaskState.QUEUED
+        queen.submit("third")
+        assert unread.state is TaskState.FAILED
+        assert waiting.state is TaskState.QUEUED
         line.left.set()
 
 
 async def test_collect_raises_client_gone_after_disconnect():
     async with site() as running, trio.open_nursery() as nursery:
-        relay, line, taken = EngineRelay(running.queen.dispatcher, running.queen.intake), Line(b"{}"), list[Frame]()
+        relay, line, frames = EngineRelay(running.queen.dispatcher, running.queen.intake), Line(b"{}"), list[Frame]()
         task = relay.admit(TaskRequest(), Passage("chat", said("stall"), 2))
 
         async def collect() -> None:
             with pytest.raises(ClientGone):
-                await relay.collect(exchange(line), task, taken.append)
+                await relay.collect(exchange(line), task, frames.append)
 
         nursery.start_soon(collect)
-        await until(lambda: taken)
+        await until(lambda: frames)
         line.left.set()

@@ -1,4 +1,4 @@
-"""/v1/messages over a scripted engine: streams, messages, errors in Anthropic's shape, no task without a client."""
+"""/v1/messages over a scripted engine: streams, messages, and errors in Anthropic's format."""
 
 import json
 import os
@@ -26,13 +26,13 @@ COUNT = "/v1/messages/count_tokens"
 DAEMONS = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
-def said(words: str = "hello", **fields: object) -> dict[str, Any]:
-    """A request in which the user says `words`."""
+def user_says(words: str = "hello", **fields: object) -> dict[str, Any]:
+    """Return a request in which the user says `words`."""
     return {"model": "tiny", "max_tokens": 8, "messages": [{"role": "user", "content": words}], **fields}
 
 
 def events(line: Line) -> list[tuple[str, dict[str, Any]]]:
-    """(event, data) in turn."""
+    """Return (name, data) of each event."""
     frames = [frame.split("\n") for frame in line.body.decode().split("\n\n") if frame]
     return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in frames]
 
@@ -41,20 +41,20 @@ def names(line: Line) -> list[str]:
     return [name for name, _data in events(line)]
 
 
-async def full(running: Site) -> list[Line]:
-    """Two messages that are answered for ever, and one that waits: the whole queue where its capacity is one."""
+async def fill_queue(running: Site) -> list[Line]:
+    """Fill a queue of capacity one: start two messages whose answers never end, and queue a third."""
     found = []
     for _ in range(2):
-        found.append(running.dial(MESSAGES, said("stall", stream=True)))
+        found.append(running.dial(MESSAGES, user_says("stall", stream=True)))
         await found[-1].until(b"message_start")
-    found.append(running.dial(MESSAGES, said()))
+    found.append(running.dial(MESSAGES, user_says()))
     await trio.testing.wait_all_tasks_blocked()
     return found
 
 
 async def test_message_has_engine_token_counts():
     async with site() as running:
-        line = await running.ask(MESSAGES, said(), x_correlation_id="mine")
+        line = await running.ask(MESSAGES, user_says(), x_correlation_id="mine")
     assert (line.status, line.headers["request-id"], line.headers["x-llama-orch-pool"]) == (200, "mine", "p")
     assert line.json["id"].startswith("msg_")
     assert {key: value for key, value in line.json.items() if key != "id"} == {
@@ -75,23 +75,24 @@ async def test_message_has_engine_token_counts():
 
 async def test_engine_gets_openai_chat_stream_without_anthropic_fields():
     async with site() as running:
-        await running.ask(MESSAGES, said(system="Be kind.", stop_sequences=["END"], metadata={"user_id": "secret"}))
+        fields: dict[str, object] = {"system": "Be kind.", "stop_sequences": ["END"], "metadata": {"user_id": "secret"}}
+        await running.ask(MESSAGES, user_says(**fields))
         asked = running.engine.asked
     assert b"POST /v1/chat/completions" in asked
-    for told in (
+    for sent in (
         b'"stream": true',
         b'"stop": ["END"]',
         b'{"role": "system", "content": "Be kind."}',
         b'"max_tokens": 8',
     ):
-        assert told in asked
-    for untold in (b"secret", b"stop_sequences", b'"system":'):
-        assert untold not in asked
+        assert sent in asked
+    for absent in (b"secret", b"stop_sequences", b'"system":'):
+        assert absent not in asked
 
 
 async def test_stream_has_only_anthropic_events():
     async with site() as running:
-        line = await running.ask(MESSAGES, said(stream=True))
+        line = await running.ask(MESSAGES, user_says(stream=True))
     assert line.headers["content-type"].startswith("text/event-stream")
     assert names(line) == [
         "message_start",
@@ -114,8 +115,8 @@ async def test_tool_call_is_returned_as_tool_use():
     ]
     async with site() as running:
         running.engine.script = use
-        whole = await running.ask(MESSAGES, said(tools=[WEATHER]))
-        stream = await running.ask(MESSAGES, said(tools=[WEATHER], stream=True))
+        whole = await running.ask(MESSAGES, user_says(tools=[WEATHER]))
+        stream = await running.ask(MESSAGES, user_says(tools=[WEATHER], stream=True))
     assert whole.json["content"] == [
         {"type": "tool_use", "id": "c1", "name": "get_weather", "input": {"place": "Bern"}},
     ]
@@ -135,7 +136,7 @@ async def test_tool_call_is_returned_as_tool_use():
 async def test_thoughts_are_shown_unless_disabled(thinking: dict[str, Any], kinds: list[str]):
     async with site() as running:
         running.engine.script = [delta(reasoning_content="hm"), delta(content="so"), delta("stop"), COUNTED]
-        line = await running.ask(MESSAGES, said(**thinking))
+        line = await running.ask(MESSAGES, user_says(**thinking))
     assert [block["type"] for block in line.json["content"]] == kinds
 
 
@@ -150,7 +151,7 @@ async def test_thoughts_are_shown_unless_disabled(thinking: dict[str, Any], kind
 )
 async def test_early_failure_is_http_status(words: str, status: int, kind: str, streamed: bool):
     async with site(hasty=words == "silence") as running:
-        line = await running.ask(MESSAGES, said(words, stream=streamed), x_correlation_id="mine")
+        line = await running.ask(MESSAGES, user_says(words, stream=streamed), x_correlation_id="mine")
         await slots_are_free(running.queen)
     assert (line.status, line.json["type"], line.json["error"]["type"]) == (status, "error", kind)
     assert (line.json["request_id"], line.headers["request-id"]) == ("mine", "mine")
@@ -159,7 +160,7 @@ async def test_early_failure_is_http_status(words: str, status: int, kind: str, 
 @pytest.mark.parametrize(("words", "kind"), [("midway", "api_error"), ("stall", "timeout_error")])
 async def test_late_failure_ends_stream_with_error_event(words: str, kind: str):
     async with site(hasty=words == "stall") as running:
-        line = await running.ask(MESSAGES, said(words, stream=True), x_correlation_id="mine")
+        line = await running.ask(MESSAGES, user_says(words, stream=True), x_correlation_id="mine")
         await slots_are_free(running.queen)
     name, data = events(line)[-1]
     assert (line.status, name, data["error"]["type"], data["request_id"]) == (200, "error", kind, "mine")
@@ -170,7 +171,7 @@ async def test_late_failure_ends_stream_with_error_event(words: str, kind: str):
 async def test_unreadable_answer_is_an_error(streamed: bool):
     async with site() as running:
         running.engine.script = [delta(content="Hel"), delta(content={"not": "text"}), delta("stop"), COUNTED]
-        line = await running.ask(MESSAGES, said(stream=streamed))
+        line = await running.ask(MESSAGES, user_says(stream=streamed))
     error = events(line)[-1][1] if streamed else line.json
     assert (error["type"], error["error"]["type"]) == ("error", "api_error")
     assert "not an OpenAI chat chunk" in error["error"]["message"]
@@ -179,7 +180,7 @@ async def test_unreadable_answer_is_an_error(streamed: bool):
 
 async def test_wrong_field_is_named_by_its_path():
     async with site() as running:
-        line = await running.ask(MESSAGES, said(messages=[{"role": "user"}]))
+        line = await running.ask(MESSAGES, user_says(messages=[{"role": "user"}]))
     assert line.status == 400
     assert line.json["error"]["message"] == "messages.0.content: Field required"
     assert line.json["error"]["type"] == "invalid_request_error"
@@ -187,7 +188,7 @@ async def test_wrong_field_is_named_by_its_path():
 
 async def test_unknown_model_is_404_without_retry():
     async with site() as running:
-        line = await running.ask(MESSAGES, said(model="gpt-7"))
+        line = await running.ask(MESSAGES, user_says(model="gpt-7"))
     assert (line.status, line.json["error"]["type"], line.headers["x-should-retry"]) == (
         404,
         "not_found_error",
@@ -197,8 +198,8 @@ async def test_unknown_model_is_404_without_retry():
 
 async def test_full_queue_is_429_with_retry_after():
     async with site(capacity=1) as running:
-        others = await full(running)
-        line = await running.ask(MESSAGES, said())
+        others = await fill_queue(running)
+        line = await running.ask(MESSAGES, user_says())
         for other in others:
             other.left.set()
         await slots_are_free(running.queen)
@@ -211,7 +212,7 @@ async def test_full_queue_is_429_with_retry_after():
 async def test_exhausted_replicas_are_529_with_retry():
     async with site() as running:
         nobody_answers(running.queen)
-        line = await running.ask(MESSAGES, said(model="p"))
+        line = await running.ask(MESSAGES, user_says(model="p"))
         assert (line.status, line.json["error"]["type"]) == (529, "overloaded_error")
         assert line.json["error"]["details"] == {"error_code": "REPLICA_EXHAUSTED"}
         assert line.headers["x-should-retry"] == "true"
@@ -221,7 +222,7 @@ async def test_exhausted_replicas_are_529_with_retry():
 async def test_stopping_daemon_is_529():
     async with site() as running:
         running.queen.intake.close()
-        line = await running.ask(MESSAGES, said())
+        line = await running.ask(MESSAGES, user_says())
     assert (line.status, line.json["error"]["type"]) == (529, "overloaded_error")
     assert line.headers["retry-after"]
 
@@ -230,7 +231,7 @@ async def test_stopping_daemon_is_529():
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_client_disconnect_cancels_task(streamed: bool, path: str):
     async with site() as running:
-        line = running.dial(path, said("silence", stream=streamed))
+        line = running.dial(path, user_says("silence", stream=streamed))
         with trio.fail_after(5):
             while not running.engine.connected:
                 await trio.lowlevel.checkpoint()
@@ -246,7 +247,7 @@ async def test_waiting_stream_pings_after_message_start(monkeypatch: pytest.Monk
     monkeypatch.setattr(engine_relay, "KEEP_ALIVE_S", 0.001)
     async with site() as running:
         running.queen.pool(models_available=["tiny"], slots=0)
-        line = running.dial(MESSAGES, said(stream=True))
+        line = running.dial(MESSAGES, user_says(stream=True))
         await line.until(b"event: ping\n")
         running.queen.pool(models_available=["tiny"])
         with trio.fail_after(5):
@@ -258,7 +259,7 @@ async def test_waiting_stream_pings_after_message_start(monkeypatch: pytest.Monk
 
 async def test_tokens_are_counted_by_engine():
     async with site() as running:
-        line = await running.ask(COUNT, {key: value for key, value in said().items() if key != "max_tokens"})
+        line = await running.ask(COUNT, {key: value for key, value in user_says().items() if key != "max_tokens"})
         assert b'"max_tokens": 1' in running.engine.asked
     assert (line.status, line.json) == (200, {"input_tokens": 6})
 
@@ -266,7 +267,7 @@ async def test_tokens_are_counted_by_engine():
 async def test_count_without_engine_support_is_501():
     async with site() as running:
         running.engine.script = [delta(content="x"), delta("length")]
-        line = await running.ask(COUNT, said())
+        line = await running.ask(COUNT, user_says())
     assert (line.status, line.json["error"]["type"]) == (501, "api_error")
     assert "does not report" in line.json["error"]["message"]
 
@@ -274,8 +275,9 @@ async def test_count_without_engine_support_is_501():
 async def test_api_key_is_accepted_and_401_has_anthropic_format():
     async with site() as running:
         running.gate = gate_of(running.queen, Access(Secret("0123456789abcdef")))
-        none, wrong = await running.ask(MESSAGES, said()), await running.ask(MESSAGES, said(), x_api_key="wrong")
-        right = await running.ask(MESSAGES, said(), x_api_key="0123456789abcdef")
+        none = await running.ask(MESSAGES, user_says())
+        wrong = await running.ask(MESSAGES, user_says(), x_api_key="wrong")
+        right = await running.ask(MESSAGES, user_says(), x_api_key="0123456789abcdef")
     assert [line.status for line in (none, wrong, right)] == [401, 401, 200]
     assert none.json["error"]["type"] == wrong.json["error"]["type"] == "authentication_error"
     assert "token" in none.json["error"]["message"]

@@ -1,4 +1,4 @@
-"""GET /v1/models: OpenAI's clients and Anthropic's each get the names in the shape that they parse."""
+"""GET /v1/models in the formats of OpenAI and Anthropic."""
 
 from datetime import UTC, datetime
 
@@ -16,12 +16,12 @@ from tests.unit.queen_rbee.line import Line, Site, site
 NAMES = ["p", "hf:org/repo/tiny.gguf"]
 
 
-async def asked(running: Site, path: str = "/v1/models") -> Line:
-    """What one of Anthropic's clients is answered."""
+async def ask_anthropic(running: Site, path: str = "/v1/models") -> Line:
+    """Send a request as Anthropic's clients do."""
     return await running.ask(path, method="GET", anthropic_version="2023-06-01")
 
 
-def offered(*names: str) -> list[Offer]:
+def offers(*names: str) -> list[Offer]:
     return [Offer(name, None, ("p",), True, 512) for name in names]
 
 
@@ -31,7 +31,7 @@ def names_of(found: AnthropicModels) -> list[str]:
 
 async def test_anthropic_clients_are_recognized_by_header():
     async with site() as running:
-        answer = await asked(running)
+        answer = await ask_anthropic(running)
         assert [model["id"] for model in answer.json["data"]] == NAMES
         assert (answer.json["has_more"], answer.json["first_id"], answer.json["last_id"]) == (False, *NAMES)
         assert "object" not in answer.json
@@ -42,31 +42,33 @@ async def test_model_parses_with_anthropic_package():
     async with site() as running:
         running.queen.pool(models_available=["hf:org/repo/tiny.gguf"], ctx_max=512)
         for name in NAMES:
-            model = ModelInfo.model_validate((await asked(running, f"/v1/models/{name}")).json)
+            model = ModelInfo.model_validate((await ask_anthropic(running, f"/v1/models/{name}")).json)
             assert (model.id, model.display_name, model.type, model.lifecycle) == (name, name, "model", "active")
             assert (model.created_at, model.max_input_tokens) == (datetime.fromtimestamp(0, UTC), 512)
 
 
 async def test_errors_have_anthropic_format_and_request_id():
     async with site() as running:
-        answer = await asked(running, "/v1/models/gpt-9")
+        answer = await ask_anthropic(running, "/v1/models/gpt-9")
         assert (answer.status, answer.error["type"]) == (404, "not_found_error")
         assert answer.headers["request-id"] == answer.headers["x-correlation-id"]
         for query in ("limit=0", "limit=1001", "limit=many", "after_id=gpt-9", "before_id="):
-            wrong = await asked(running, f"/v1/models?{query}")
+            wrong = await ask_anthropic(running, f"/v1/models?{query}")
             assert (wrong.status, wrong.error["type"]) == (400, "invalid_request_error")
             assert query.partition("=")[0] in wrong.error["message"]
 
 
 async def test_query_selects_page():
     async with site() as running:
-        assert [model["id"] for model in (await asked(running, "/v1/models?limit=1")).json["data"]] == NAMES[:1]
-        assert [model["id"] for model in (await asked(running, "/v1/models?after_id=p")).json["data"]] == NAMES[1:]
+        first = await ask_anthropic(running, "/v1/models?limit=1")
+        rest = await ask_anthropic(running, "/v1/models?after_id=p")
+        assert [model["id"] for model in first.json["data"]] == NAMES[:1]
+        assert [model["id"] for model in rest.json["data"]] == NAMES[1:]
 
 
 @given(count=st.integers(0, 30), limit=st.integers(1, 40))
 def test_pages_list_every_name_once_in_both_directions(count: int, limit: int):
-    found = offered(*(f"m{number}" for number in range(count)))
+    found = offers(*(f"m{number}" for number in range(count)))
     forwards, query = [], {"limit": str(limit)}
     while (got := anthropic_page(found, query)).data:
         forwards += names_of(got)
@@ -81,12 +83,12 @@ def test_pages_list_every_name_once_in_both_directions(count: int, limit: int):
 
 
 def test_after_id_and_before_id_bound_the_page():
-    found = offered(*"abcde")
+    found = offers(*"abcde")
     assert names_of(anthropic_page(found, {"after_id": "a", "before_id": "e"})) == ["b", "c", "d"]
     assert anthropic_page(found, {"after_id": "d", "before_id": "b"}) == AnthropicModels(data=[], has_more=False)
 
 
 def test_unknown_after_id_is_refused():
     with pytest.raises(ApiError) as refusal:
-        anthropic_page(offered("a"), {"after_id": "b"})
+        anthropic_page(offers("a"), {"after_id": "b"})
     assert refusal.value.status == 400

@@ -1,4 +1,4 @@
-"""/v1 answers OpenAI's clients in their own terms, errors included, through the queue that all tasks go through."""
+"""/v1 serves OpenAI's clients, in their error format, through the queue of all tasks."""
 
 import gzip
 import json
@@ -17,8 +17,8 @@ from tests.unit.queen_rbee.scripted_openai import CHAT as CHUNKS
 from tests.unit.queen_rbee.scripted_openai import EMBEDDING, UNCOUNTED, USAGE, delta
 
 
-async def waiting(site: Site, count: int = 1) -> None:
-    """Return once `count` tasks wait."""
+async def until_queued(site: Site, count: int = 1) -> None:
+    """Return once `count` tasks are queued."""
     with trio.fail_after(5):
         while len(site.queen.dispatcher.queue) < count:
             await trio.lowlevel.checkpoint()
@@ -108,9 +108,7 @@ async def test_own_headers_reach_the_task():
         ("silence", 504, "server_error", "true"),
     ],
 )
-async def test_early_failure_is_http_status(
-    words: str, status: int, kind: str, retry: str, stream: bool
-):
+async def test_early_failure_is_http_status(words: str, status: int, kind: str, retry: str, stream: bool):
     async with site(hasty=words == "silence") as running:
         answer = await running.ask(body=said(words, stream=stream))
         assert (answer.status, answer.error["type"]) == (status, kind)
@@ -236,7 +234,7 @@ async def test_full_queue_is_429_with_retry_after():
     async with site(capacity=1) as running:
         running.queen.pool(ready=False)
         running.dial(body=said())
-        await waiting(running)
+        await until_queued(running)
         answer = await running.ask(body=said("another"))
         assert (answer.status, answer.error["type"]) == (429, "rate_limit_error")
         assert int(answer.headers["retry-after"]) >= 1
@@ -248,7 +246,7 @@ async def test_evicted_task_is_429_with_retry_after():
     async with site(capacity=1, policy="drop-lru") as running:
         running.queen.pool(ready=False)
         dropped = running.dial(body=said())
-        await waiting(running)
+        await until_queued(running)
         running.dial(body=said("another"))
         with trio.fail_after(5):
             await dropped.ended.wait()
@@ -268,7 +266,7 @@ async def test_cancel_by_another_client_is_409():
     async with site() as running:
         running.queen.pool(ready=False)
         line = running.dial(body=said())
-        await waiting(running)
+        await until_queued(running)
         queen = running.queen
         queen.dispatcher.cancel(next(queen.dispatcher.accounting.book.newest_first()))
         with trio.fail_after(5):
@@ -283,20 +281,20 @@ async def test_internal_error_has_openai_format(monkeypatch: pytest.MonkeyPatch)
         assert (answer.status, answer.error["code"]) == (500, "INTERNAL")
 
 
-async def models(running: Site, name: str = "") -> Line:
+async def get_models(running: Site, name: str = "") -> Line:
     return await running.ask(f"/v1/models{name}", method="GET")
 
 
 async def test_models_are_listed_under_every_name():
     async with site() as running:
-        answer = await models(running)
+        answer = await get_models(running)
         assert answer.json["object"] == "list"
         assert [entry["id"] for entry in answer.json["data"]] == ["p", "hf:org/repo/tiny.gguf"]
         for entry in answer.json["data"]:
             assert (entry["object"], entry["owned_by"], entry["ready"]) == ("model", "llama-orch", True)
             assert isinstance(entry["created"], int)
-            assert (await models(running, f"/{entry['id']}")).json == entry
-        assert (await models(running, "/gpt-9")).error["code"] == "model_not_found"
+            assert (await get_models(running, f"/{entry['id']}")).json == entry
+        assert (await get_models(running, "/gpt-9")).error["code"] == "model_not_found"
 
 
 @pytest.mark.parametrize(("path", "method", "status"), [("/v1/nowhere", "POST", 404), (CHAT, "GET", 405)])

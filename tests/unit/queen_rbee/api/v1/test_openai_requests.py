@@ -1,4 +1,4 @@
-"""An OpenAI request is parsed or refused by the names of its fields, and passes unharmed to the engine."""
+"""OpenAI requests are parsed, or refused with the wrong fields named, and reach the engine unchanged."""
 
 import json
 from uuid import UUID
@@ -29,8 +29,8 @@ ANY_JSON = st.recursive(
 FIELDS = sorted({name for body in BODIES.values() for name in body.model_fields})
 
 
-def refused(endpoint: Endpoint, body: object) -> list[str]:
-    """The fields that a 400 names."""
+def wrong_fields(endpoint: Endpoint, body: object) -> list[str]:
+    """Return the fields that a 400 names."""
     with pytest.raises(ApiError) as refusal:
         parse_request(endpoint, body if isinstance(body, bytes) else json.dumps(body).encode())
     assert refusal.value.status == 400
@@ -39,7 +39,7 @@ def refused(endpoint: Endpoint, body: object) -> list[str]:
 
 
 def request(endpoint: Endpoint = "chat", target: Named | None = None, headers: dict[str, str] | None = None, **more):
-    """What admission goes by."""
+    """Return the task for admission."""
     parsed = parse_request(endpoint, json.dumps({**LEAST[endpoint], **more}).encode())
     return task_request(parsed.wanted, endpoint, target or Named(), headers or {})
 
@@ -106,11 +106,11 @@ def test_messages_of_all_roles_and_parts_are_accepted(message: dict[str, object]
     ],
 )
 def test_wrong_field_is_named_by_its_path(endpoint: Endpoint, change: dict[str, object], field: str):
-    assert refused(endpoint, {**LEAST[endpoint], **change}) == [field]
+    assert wrong_fields(endpoint, {**LEAST[endpoint], **change}) == [field]
 
 
 def test_all_wrong_fields_are_named_at_once():
-    assert refused("chat", {"stream": 1, "n": "2"}) == ["stream", "n", "messages"]
+    assert wrong_fields("chat", {"stream": 1, "n": "2"}) == ["stream", "n", "messages"]
 
 
 @pytest.mark.parametrize(
@@ -130,11 +130,11 @@ def test_all_wrong_fields_are_named_at_once():
     ],
 )
 def test_invalid_json_is_refused(body: bytes):
-    assert refused("chat", body) == ["body"]
+    assert wrong_fields("chat", body) == ["body"]
 
 
 def outcome(endpoint: Endpoint, body: bytes) -> OpenAiRequest | ApiError:
-    """What becomes of `body`; anything but these two would be a defect."""
+    """Parse `body`. Any other exception is a defect."""
     try:
         return parse_request(endpoint, body)
     except ApiError as error:

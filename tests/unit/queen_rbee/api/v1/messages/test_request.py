@@ -1,4 +1,4 @@
-"""What an Anthropic client asks is understood or refused by name, and reaches the engine as an OpenAI chat."""
+"""Anthropic requests become OpenAI chats, or are refused with the wrong field named."""
 
 import json
 from itertools import pairwise
@@ -15,17 +15,17 @@ from tests.unit.queen_rbee.messages_examples import PNG, QUESTION, WEATHER, anyt
 
 
 def chat_of(request: object) -> dict[str, Any]:
-    """The chat that is made of `request`."""
+    """Return the chat that `request` becomes."""
     return chat_body(parse(MessagesRequest, body(request)))
 
 
 def chat(**changes: Any) -> dict[str, Any]:
-    """The chat that is made of QUESTION with `changes`."""
+    """Return the chat that QUESTION with `changes` becomes."""
     return chat_of({**QUESTION, **changes})
 
 
 def conversation(*messages: tuple[str, Any], **changes: Any) -> list[dict[str, Any]]:
-    """The chat's messages for those of (role, content)."""
+    """Return the chat's messages for messages given as (role, content)."""
     found: list[dict[str, Any]] = chat(
         messages=[{"role": role, "content": content} for role, content in messages], **changes
     )["messages"]
@@ -33,7 +33,7 @@ def conversation(*messages: tuple[str, Any], **changes: Any) -> list[dict[str, A
 
 
 def problems(request: object) -> dict[str, str]:
-    """Each wrong field with what is wrong with it."""
+    """Return each wrong field with its problem."""
     with pytest.raises(ApiError) as refusal:
         parse(MessagesRequest, request if isinstance(request, bytes) else body(request))
     assert refusal.value.status == 400
@@ -151,8 +151,8 @@ def test_last_assistant_message_is_continued():
 
 
 def test_sampling_is_passed_and_defaults_left_to_engine():
-    wishes = {"temperature": 0.5, "top_p": 0.9, "top_k": 40}
-    assert chat(**wishes, stop_sequences=["END"]).items() >= {**wishes, "stop": ["END"]}.items()
+    sampling = {"temperature": 0.5, "top_p": 0.9, "top_k": 40}
+    assert chat(**sampling, stop_sequences=["END"]).items() >= {**sampling, "stop": ["END"]}.items()
     assert chat(temperature=None, stop_sequences=[], stream=None) == chat()
 
 
@@ -284,7 +284,7 @@ def test_only_the_wrong_field_is_named():
 
 
 def is_chat_or_400(document: object) -> bool:
-    """Whether `document` becomes a chat, or a refusal that names fields; whatever else is raised is a defect."""
+    """Return whether `document` becomes a chat or a 400 that names fields. Any other exception is a defect."""
     try:
         return bool(chat_of(document))
     except ApiError as refusal:

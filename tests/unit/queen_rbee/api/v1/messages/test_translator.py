@@ -1,4 +1,4 @@
-"""An engine's chunks become the events that Anthropic's clients read, and, put together, the message that they get."""
+"""Translation of OpenAI chunks into Anthropic's events, and of those into a message."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -19,8 +19,8 @@ from tests.unit.queen_rbee.messages_examples import QUESTION, body, call, chunk,
 OPTIONS = AnswerOptions("m", max_tokens=100, stop_sequences=("END",))
 
 
-def read(chunks: Iterable[str], options: AnswerOptions = OPTIONS) -> list[MessageEvent]:
-    """All events of an answer of these chunks."""
+def translate(chunks: Iterable[str], options: AnswerOptions = OPTIONS) -> list[MessageEvent]:
+    """Return all events of an answer that consists of `chunks`."""
     translator = ChunkTranslator("1", options)
     found = [event for one in chunks for event in translator.chunk(one)]
     assert translator.valid
@@ -31,14 +31,14 @@ def data_of(events: Iterable[MessageEvent]) -> list[dict[str, Any]]:
     return [event.data for event in events]
 
 
-def whole(events: Iterable[MessageEvent]) -> dict[str, Any]:
+def build_message(events: Iterable[MessageEvent]) -> dict[str, Any]:
     found = MessageBuilder()
     found.add(events)
     return found.message()
 
 
 def message(chunks: Iterable[str], options: AnswerOptions = OPTIONS) -> dict[str, Any]:
-    return whole(read(chunks, options))
+    return build_message(translate(chunks, options))
 
 
 def test_text_is_streamed_as_documented():
@@ -52,7 +52,7 @@ def test_text_is_streamed_as_documented():
     counts = {"cache_creation_input_tokens": 0}
     head = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": []}
     nothing = counts | {"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 0}
-    assert data_of(read(chunks)) == [
+    assert data_of(translate(chunks)) == [
         {"type": "message_start", "message": head | {"stop_reason": None, "stop_sequence": None, "usage": nothing}},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
         {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello"}},
@@ -83,7 +83,7 @@ def test_tool_use_is_streamed_as_documented():
         chunk(call(0, '"Bern"}')),
         chunk(finish="tool_calls"),
     ]
-    assert data_of(read(chunks))[3:-1] == [
+    assert data_of(translate(chunks))[3:-1] == [
         {"type": "content_block_stop", "index": 0},
         {
             "type": "content_block_start",
@@ -112,7 +112,7 @@ def test_tool_use_is_streamed_as_documented():
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
 def test_thoughts_precede_text_and_have_empty_signature(field: str):
-    events = data_of(read([chunk({field: "hm"}), chunk({"content": "so"})]))
+    events = data_of(translate([chunk({field: "hm"}), chunk({"content": "so"})]))
     assert [event["type"] for event in events[1:6]] == [
         "content_block_start",
         "content_block_delta",
@@ -166,7 +166,7 @@ def test_matched_stop_of_several_is_not_guessed():
 
 def test_own_counts_apply_without_engine_usage():
     translator = ChunkTranslator("1", OPTIONS)
-    found = whole([*translator.chunk(chunk({"content": "x"})), *translator.end(7, 1)])
+    found = build_message([*translator.chunk(chunk({"content": "x"})), *translator.end(7, 1)])
     assert (found["usage"]["input_tokens"], found["usage"]["output_tokens"]) == (7, 1)
 
 
@@ -212,8 +212,8 @@ def test_input_that_is_no_object_is_kept_as_text(arguments: str):
 
 
 def test_call_without_arguments_has_empty_input():
-    events = read([chunk(call(0, id="a", name="n"))])
-    assert whole(events)["content"] == [{"type": "tool_use", "id": "a", "name": "n", "input": {}}]
+    events = translate([chunk(call(0, id="a", name="n"))])
+    assert build_message(events)["content"] == [{"type": "tool_use", "id": "a", "name": "n", "input": {}}]
     assert "content_block_delta" not in {event.data["type"] for event in events}
 
 
@@ -247,18 +247,18 @@ def test_fragment_of_a_closed_call_is_invalid():
 
 @st.composite
 def answers(draw: st.DrawFn) -> tuple[str, list[tuple[str, str, dict[str, Any]]], list[str]]:
-    """What an engine says: a text, calls of (id, name, input), and its chunks, the calls interleaved."""
+    """Draw an answer: text, calls as (id, name, input), and chunks with the calls interleaved."""
     text = draw(st.text(max_size=30))
     calls = [(f"c{index}", draw(names), draw(objects)) for index in range(draw(st.integers(0, 3)))]
-    said = [chunk({"content": piece}) for piece in pieces(draw, text)]
+    chunks = [chunk({"content": piece}) for piece in pieces(draw, text)]
     parts = [
         [call(i, id=c[0], name=c[1]), *(call(i, p) for p in pieces(draw, json.dumps(c[2])))]
         for i, c in enumerate(calls)
     ]
-    said += [chunk(part.pop(0)) for part in parts]
+    chunks += [chunk(part.pop(0)) for part in parts]
     while rest := [part for part in parts if part]:
-        said.append(chunk(draw(st.sampled_from(rest)).pop(0)))
-    return text, calls, [*said, chunk(finish="tool_calls" if calls else "stop")]
+        chunks.append(chunk(draw(st.sampled_from(rest)).pop(0)))
+    return text, calls, [*chunks, chunk(finish="tool_calls" if calls else "stop")]
 
 
 def pieces(draw: st.DrawFn, text: str) -> list[str]:
@@ -268,17 +268,17 @@ def pieces(draw: st.DrawFn, text: str) -> list[str]:
 
 @given(answers())
 def test_blocks_never_overlap(answer: tuple[str, Any, list[str]]):
-    events = data_of(read(answer[2]))
+    events = data_of(translate(answer[2]))
     assert [event["type"] for event in events[:1] + events[-2:]] == ["message_start", "message_delta", "message_stop"]
-    open_, begun = None, 0
+    open_index, started = None, 0
     for event in events[1:-2]:
         if event["type"] == "content_block_start":
-            assert (open_, event["index"]) == (None, begun)
-            open_, begun = begun, begun + 1
+            assert (open_index, event["index"]) == (None, started)
+            open_index, started = started, started + 1
         else:
-            assert event["index"] == open_
-            open_ = None if event["type"] == "content_block_stop" else open_
-    assert open_ is None
+            assert event["index"] == open_index
+            open_index = None if event["type"] == "content_block_stop" else open_index
+    assert open_index is None
 
 
 @given(answers())
