@@ -75,12 +75,12 @@ class ArtifactRoutes:
         errors=(503,),
     )
     async def get_artifact(self, artifact_id: str) -> Response:
-        found = await self._artifacts.get(artifact_id) if ID.fullmatch(artifact_id) else None
-        if found is None:
+        artifact = await self._artifacts.get(artifact_id) if ID.fullmatch(artifact_id) else None
+        if artifact is None:
             raise unknown(
                 "artifact", artifact_id, "An artifact's id is the 64 hex digits that POST /v2/artifacts returns."
             )
-        return Response(found, content_type=JSON)
+        return Response(artifact, content_type=JSON)
 
     async def _check_before(self, before: str) -> None:
         """Refuse an unknown artifact: the listing would silently be empty."""

@@ -98,10 +98,10 @@ class CatalogRoutes:
         return availability(self._nodes())
 
     def _known(self, model_id: str) -> CatalogModel:
-        found = self._catalog.model(model_id)
-        if found is None:
+        model = self._catalog.model(model_id)
+        if model is None:
             raise _unknown(model_id)
-        return found
+        return model
 
 
 def _visible(model: CatalogModel) -> CatalogModel:

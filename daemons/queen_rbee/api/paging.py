@@ -30,8 +30,8 @@ def requested_page(problems: Iterable[tuple[str, str]] = ()) -> PageRequest:
     # isdigit() alone accepts digits that int() does not, such as a superscript two
     if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and 1 <= int(limit) <= LARGEST_PAGE):
         problems = [*problems, ("limit", f"must be from 1 to {LARGEST_PAGE}")]
-    if found := [*problems]:
-        raise ApiError(400, invalid(found))
+    if problems := [*problems]:
+        raise ApiError(400, invalid(problems))
     return PageRequest(int(limit), request.args.get("before"))
 
 

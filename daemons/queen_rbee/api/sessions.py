@@ -41,10 +41,10 @@ class SessionRoutes:
     @route("GET", "/v2/sessions/{session_id}", "Get a session", {200: json_reply("The session.", SessionView)})
     async def get_session(self, session_id: str) -> SessionView:
         identifier = _uuid(session_id)
-        found = self._sessions.view(identifier, trio.current_time()) if identifier else None
-        if found is None:
+        session = self._sessions.view(identifier, trio.current_time()) if identifier else None
+        if session is None:
             raise _unknown(session_id)
-        return found
+        return session
 
     @route(
         "PUT",

@@ -142,9 +142,9 @@ class TaskRoutes:
 
 def _headers(task: Task) -> list[tuple[str, str]]:
     """The headers whose values are known by now."""
-    found = [("x-queue-position", str(task.told_position or 0))] if task.state is TaskState.QUEUED else []
-    found += [("x-llama-orch-pool", task.pool_id)] if task.pool_id else []
-    return found + ([("x-llama-orch-overhead-ms", f"{task.overhead_ms:g}")] if task.overhead_ms is not None else [])
+    headers = [("x-queue-position", str(task.told_position or 0))] if task.state is TaskState.QUEUED else []
+    headers += [("x-llama-orch-pool", task.pool_id)] if task.pool_id else []
+    return headers + ([("x-llama-orch-overhead-ms", f"{task.overhead_ms:g}")] if task.overhead_ms is not None else [])
 
 
 def _verbose(query: Mapping[str, str]) -> bool:

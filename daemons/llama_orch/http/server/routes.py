@@ -35,8 +35,8 @@ class Deferred:
 
     def load(self) -> type[BaseModel] | Schema:
         """Import and return it."""
-        found: type[BaseModel] | Schema = getattr(import_module(self.module), self.name)
-        return found
+        loaded: type[BaseModel] | Schema = getattr(import_module(self.module), self.name)
+        return loaded
 
 
 Content = type[BaseModel] | Schema | Deferred

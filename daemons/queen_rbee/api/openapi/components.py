@@ -64,7 +64,7 @@ class Components:
         return {"schemas": self.schemas, "responses": responses, "headers": headers, "securitySchemes": SECURITY}
 
 
-def components(routes: Iterable[Route]) -> Components:
+def build_components(routes: Iterable[Route]) -> Components:
     """Generate the schemas of all models: request bodies as they are validated, all others as they are serialized."""
     bodies = [resolve(route.body.model) for route in routes if route.body]
     replies = [resolve(body) for route in routes for reply in route.replies.values() for body in reply.content.values()]

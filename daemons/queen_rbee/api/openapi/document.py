@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from llama_orch import VERSION
 from llama_orch.http.server.error_shapes import shape_of
 from llama_orch.http.server.routes import JSON, Parameter, Reply, RequestBody, Route
-from queen_rbee.api.openapi.components import Components, Json, components, reference
+from queen_rbee.api.openapi.components import Components, Json, build_components, reference
 from queen_rbee.api.openapi.errors import error_components
 from queen_rbee.api.parameters import PATH_VARIABLES, TEXT
 
@@ -22,18 +22,18 @@ INFO: Json = {
 
 def openapi(routes: Sequence[Route]) -> Json:
     """Describe `routes`."""
-    known = components(routes)
+    components = build_components(routes)
     paths: Json = {}
     for route in routes:
         item = paths.setdefault(route.plain_path, _path(route))
         assert isinstance(item, dict)
-        item[route.method.lower()] = _operation(route, routes, known)
+        item[route.method.lower()] = _operation(route, routes, components)
     return {
         "openapi": "3.1.1",
         "info": INFO,
         "servers": [{"url": "/"}],
         "paths": paths,
-        "components": known.document(routes),
+        "components": components.document(routes),
     }
 
 
@@ -47,15 +47,15 @@ def _variable(name: str) -> Json:
     return {"name": name, "in": "path", "required": True, "description": description, "schema": dict(schema)}
 
 
-def _operation(route: Route, routes: Sequence[Route], known: Components) -> Json:
+def _operation(route: Route, routes: Sequence[Route], components: Components) -> Json:
     operation: Json = {"operationId": route.name, "summary": route.summary, "tags": [_tag(route)]}
     if route.description:
         operation["description"] = route.description
     if route.parameters:
         operation["parameters"] = [_parameter(parameter) for parameter in route.parameters]
     if route.body:
-        operation["requestBody"] = _request_body(route.body, known)
-    return {**operation, "responses": _responses(route, routes, known), "security": [*_security(route)]}
+        operation["requestBody"] = _request_body(route.body, components)
+    return {**operation, "responses": _responses(route, routes, components), "security": [*_security(route)]}
 
 
 def _tag(route: Route) -> str:
@@ -74,18 +74,18 @@ def _parameter(parameter: Parameter) -> Json:
     return described if parameter.example is None else {**described, "example": parameter.example}
 
 
-def _request_body(body: RequestBody, known: Components) -> Json:
+def _request_body(body: RequestBody, components: Components) -> Json:
     examples: Json = {name: {"value": value} for name, value in body.examples.items()}
     return {
         "required": not body.optional,
-        "content": {JSON: {"schema": known.schema(body.model), "examples": examples}},
+        "content": {JSON: {"schema": components.schema(body.model), "examples": examples}},
     }
 
 
-def _responses(route: Route, routes: Sequence[Route], known: Components) -> Json:
+def _responses(route: Route, routes: Sequence[Route], components: Components) -> Json:
     shape = shape_of(route.plain_path)
     replies: Json = {
-        str(status): {**known.response(reply, shape), **_links(reply, routes)}
+        str(status): {**components.response(reply, shape), **_links(reply, routes)}
         for status, reply in route.replies.items()
     }
     errors: Json = {str(status): reference("responses", name) for status, name in error_components(route).items()}

@@ -91,10 +91,10 @@ class AnthropicRoutes:
             raise ApiError(501, ErrorBody(code=ErrorCode.INTERNAL, message=NOT_COUNTED, pool_id=task.pool_id))
         await exchange.send_json(200, {"input_tokens": task.tokens_in}, self._relay.headers(task))
 
-    def _admit(self, passage: Passage, wanted: Generation, headers: Mapping[str, str]) -> Task:
+    def _admit(self, passage: Passage, generation: Generation, headers: Mapping[str, str]) -> Task:
         registry = self._relay.dispatcher.registry
-        target = named(wanted.model, self._catalog, registry.replicas, registry.synced)
-        return self._relay.admit(task_request(wanted, "chat", target, headers), passage)
+        target = named(generation.model, self._catalog, registry.replicas, registry.synced)
+        return self._relay.admit(task_request(generation, "chat", target, headers), passage)
 
     async def _send_message(self, exchange: Exchange, task: Task, translator: "ChunkTranslator") -> None:
         from queen_rbee.api.v1.messages.message_builder import MessageBuilder

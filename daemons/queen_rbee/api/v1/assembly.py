@@ -61,23 +61,23 @@ class AnswerAssembly:
 
 def _merge(into: _Parts, more: Mapping[str, JsonValue]) -> None:
     for key, value in more.items():
-        known = into.get(key)
+        earlier = into.get(key)
         if value is None:
             into.setdefault(key, None)
         elif isinstance(value, str) and key not in REPLACED:
-            into[key] = _append_text(known, value)
+            into[key] = _append_text(earlier, value)
         elif isinstance(value, dict):
-            into[key] = merged = known if isinstance(known, dict) else {}
+            into[key] = merged = earlier if isinstance(earlier, dict) else {}
             _merge(merged, value)
         elif isinstance(value, list):
-            into[key] = extended = known if isinstance(known, list) else []
+            into[key] = extended = earlier if isinstance(earlier, list) else []
             _extend(extended, value)
         else:
             into[key] = value
 
 
-def _append_text(known: object, value: str) -> _Text:
-    text = known if isinstance(known, _Text) else _Text()
+def _append_text(earlier: object, value: str) -> _Text:
+    text = earlier if isinstance(earlier, _Text) else _Text()
     text.pieces.append(value)
     return text
 
@@ -102,14 +102,14 @@ def _item_with_index(items: list[object], index: JsonValue) -> _Parts:
 
 def _choice(parts: _Parts) -> JsonValue:
     """Return a choice as documents have it: `message` instead of `delta`, tool calls sorted and without `index`."""
-    found = {key: _to_json(value) for key, value in parts.items() if key != "delta"}
+    choice = {key: _to_json(value) for key, value in parts.items() if key != "delta"}
     message = _to_json(parts.get("delta"))
     if not isinstance(message, dict):
-        return found
+        return choice
     calls = message.get("tool_calls")
     if isinstance(calls, list):
         message["tool_calls"] = [_without_index(call) for call in sorted(calls, key=_index)]
-    return {**found, "message": message}
+    return {**choice, "message": message}
 
 
 def _index(call: JsonValue) -> int:

@@ -1,4 +1,4 @@
-"""Relay between /v1 clients and engines: admit the task, keep it wanted while its client waits, send the answer.
+"""Relay between /v1 clients and engines: admit the task, keep it from eviction while its client waits, send the answer.
 
 Owns the tie between a client's connection and its task. However the handler ends (disconnect, error, stop), the task is
 cancelled and the engine's connection closed. A `Dialect` defines what the answer looks like.
@@ -91,12 +91,12 @@ class EngineRelay:
 
     def headers(self, task: Task) -> Headers:
         """Return the headers whose values are known by now."""
-        found = [("x-queue-position", str(task.told_position or 0))]
+        headers = [("x-queue-position", str(task.told_position or 0))]
         if task.pool_id:
-            found.append(("x-llama-orch-pool", task.pool_id))
+            headers.append(("x-llama-orch-pool", task.pool_id))
         if (overhead := task.overhead_ms) is not None:
-            found.append(("x-llama-orch-overhead-ms", f"{overhead:g}"))
-        return [*found, *self.more_headers(task)]
+            headers.append(("x-llama-orch-overhead-ms", f"{overhead:g}"))
+        return [*headers, *self.more_headers(task)]
 
     async def _accompany(self, exchange: Exchange, task: Task, act: Callable[[], Awaitable[None]]) -> None:
         """Run `act` while the client is connected. It must not raise ApiError: exceptions leave in a group."""

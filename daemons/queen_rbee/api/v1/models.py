@@ -35,12 +35,12 @@ class ModelRoutes:
     )
     async def list_names(self, exchange: Exchange) -> None:
         await exchange.body()
-        found = offers(self._catalog, self._registry.replicas)
+        listed = offers(self._catalog, self._registry.replicas)
         body: BaseModel
         if ANTHROPIC_VERSION in exchange.headers:
-            body = anthropic_page(found, exchange.query)
+            body = anthropic_page(listed, exchange.query)
         else:
-            body = ModelEntries(data=[*map(_openai_entry, found)])
+            body = ModelEntries(data=[*map(_openai_entry, listed)])
         await exchange.send(200, body.model_dump_json().encode(), [("content-type", JSON)])
 
     @route(
@@ -56,15 +56,15 @@ class ModelRoutes:
         return json_response(_anthropic_entry(found) if anthropic else _openai_entry(found))
 
 
-def anthropic_page(found: Sequence[Offer], query: Mapping[str, str]) -> AnthropicModels:
+def anthropic_page(listed: Sequence[Offer], query: Mapping[str, str]) -> AnthropicModels:
     """Return the page that `limit`, `after_id` and `before_id` select. Raises ApiError 400."""
-    limit, begin, end = _limit(query), 0, len(found)
+    limit, begin, end = _limit(query), 0, len(listed)
     if "after_id" in query:
-        begin = _index(found, query, "after_id") + 1
+        begin = _index(listed, query, "after_id") + 1
     if "before_id" in query:
-        end = _index(found, query, "before_id")
+        end = _index(listed, query, "before_id")
     backwards = "before_id" in query and "after_id" not in query
-    page = found[begin:end][-limit:] if backwards else found[begin:end][:limit]
+    page = listed[begin:end][-limit:] if backwards else listed[begin:end][:limit]
     return AnthropicModels(
         data=[*map(_anthropic_entry, page)],
         has_more=len(page) < max(0, end - begin),
@@ -80,8 +80,8 @@ def _limit(query: Mapping[str, str]) -> int:
     raise ApiError(400, invalid([("limit", f"must be from 1 to {LARGEST_PAGE}")]))
 
 
-def _index(found: Sequence[Offer], query: Mapping[str, str], parameter: str) -> int:
-    index = next((index for index, item in enumerate(found) if item.name == query[parameter]), None)
+def _index(listed: Sequence[Offer], query: Mapping[str, str], parameter: str) -> int:
+    index = next((index for index, item in enumerate(listed) if item.name == query[parameter]), None)
     if index is None:
         raise ApiError(400, invalid([(parameter, "must be the id of a listed model")]))
     return index

@@ -91,8 +91,8 @@ class OpenAiRoutes:
 
     def _admit(self, request: OpenAiRequest, headers: Mapping[str, str]) -> Task:
         registry = self._relay.dispatcher.registry
-        target = named(request.wanted.model, self._catalog, registry.replicas, registry.synced)
-        task = task_request(request.wanted, request.passage.endpoint, target, headers)
+        target = named(request.parsed.model, self._catalog, registry.replicas, registry.synced)
+        task = task_request(request.parsed, request.passage.endpoint, target, headers)
         return self._relay.admit(task, request.passage)
 
     async def _send_document(self, exchange: Exchange, task: Task) -> None:

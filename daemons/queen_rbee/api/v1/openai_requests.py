@@ -35,17 +35,17 @@ SHAPE = Shape(values=400_000, nodes=100_000)
 class OpenAiRequest:
     """A valid request: the fields that routing needs, and the request to the engine."""
 
-    wanted: Wanted
+    parsed: Wanted
     passage: Passage
 
     @property
     def streamed(self) -> bool:
-        return isinstance(self.wanted, Generation) and bool(self.wanted.stream)
+        return isinstance(self.parsed, Generation) and bool(self.parsed.stream)
 
     @property
     def wants_usage(self) -> bool:
         """Whether the stream ends with a usage chunk."""
-        options = self.wanted.stream_options if isinstance(self.wanted, Generation) else None
+        options = self.parsed.stream_options if isinstance(self.parsed, Generation) else None
         return bool(options and options.include_usage)
 
 
@@ -53,30 +53,30 @@ def parse_request(endpoint: Endpoint, body: bytes | bytearray) -> OpenAiRequest:
     """Parse a request body. Raises ApiError 400 that names each invalid field."""
     document = _document(body)
     try:
-        wanted = BODIES[endpoint].model_validate(document)
-        return OpenAiRequest(wanted, Passage(endpoint, document, len(body), mark=sha256(body).digest()))
+        parsed = BODIES[endpoint].model_validate(document)
+        return OpenAiRequest(parsed, Passage(endpoint, document, len(body), mark=sha256(body).digest()))
     except ValidationError as error:
         raise _invalid(error) from error
 
 
-def task_request(wanted: Wanted, endpoint: Endpoint, target: Named, headers: Mapping[str, str]) -> TaskRequest:
+def task_request(parsed: Wanted, endpoint: Endpoint, target: Named, headers: Mapping[str, str]) -> TaskRequest:
     """Return the task for admission and placement. Raises ApiError 400 that names each invalid header."""
     fields: dict[str, object] = {"workload": WORKLOADS.get(endpoint, "completion"), "model_ref": target.model_ref}
     fields |= {field: headers[name.lower()] for field, name in HEADERS.items() if name.lower() in headers}
     if target.pool_id:
         fields["placement"] = {"mode": "pin", "pin_pool_id": target.pool_id}
-    if isinstance(wanted, Generation):
-        fields |= _limits(wanted)
+    if isinstance(parsed, Generation):
+        fields |= _limits(parsed)
     try:
         return TaskRequest.model_validate(fields)
     except ValidationError as error:
         raise _invalid(error) from error
 
 
-def _limits(wanted: Generation) -> dict[str, object]:
+def _limits(parsed: Generation) -> dict[str, object]:
     """Return size and seed as far as a task can hold them; OpenAI allows a wider range."""
-    tokens = max(wanted.max_tokens or 0, wanted.max_completion_tokens or 0)
-    seed = wanted.seed if wanted.seed is not None and 0 <= wanted.seed < SEEDS else None
+    tokens = max(parsed.max_tokens or 0, parsed.max_completion_tokens or 0)
+    seed = parsed.seed if parsed.seed is not None and 0 <= parsed.seed < SEEDS else None
     return {"max_tokens": tokens if tokens > 0 else None, "seed": seed}
 
 
@@ -94,8 +94,8 @@ def _document(body: bytes | bytearray) -> dict[str, JsonValue]:
 
 
 def _invalid(error: ValidationError) -> ApiError:
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    return ApiError(400, invalid((_path(item["loc"]), _problem(item["msg"])) for item in found))
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    return ApiError(400, invalid((_path(item["loc"]), _problem(item["msg"])) for item in problems))
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -141,8 +141,8 @@ def parse(model: type[Model], body: bytes | bytearray) -> Model:
     try:
         return model.model_validate_json(body, strict=True)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)
-        raise ApiError(400, invalid(_problem(item) for item in found)) from error
+        problems = error.errors(include_url=False, include_input=False)
+        raise ApiError(400, invalid(_problem(item) for item in problems)) from error
 
 
 def _problem(item: ErrorDetails) -> tuple[str, str]:

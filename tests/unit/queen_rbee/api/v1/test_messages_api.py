@@ -75,7 +75,7 @@ async def test_message_has_engine_token_counts():
 
 async def test_engine_gets_openai_chat_stream_without_anthropic_fields():
     async with site() as running:
-        fields: dict[str, object] = {"system": "Be kind.", "stop_sequences": ["END"], "metadata": {"user_id": "secret"}}
+        fields: dict[str, Any] = {"system": "Be kind.", "stop_sequences": ["END"], "metadata": {"user_id": "secret"}}
         await running.ask(MESSAGES, user_says(**fields))
         asked = running.engine.asked
     assert b"POST /v1/chat/completions" in asked

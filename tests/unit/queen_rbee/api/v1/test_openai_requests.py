@@ -41,7 +41,7 @@ def wrong_fields(endpoint: Endpoint, body: object) -> list[str]:
 def request(endpoint: Endpoint = "chat", target: Named | None = None, headers: dict[str, str] | None = None, **more):
     """Return the task for admission."""
     parsed = parse_request(endpoint, json.dumps({**LEAST[endpoint], **more}).encode())
-    return task_request(parsed.wanted, endpoint, target or Named(), headers or {})
+    return task_request(parsed.parsed, endpoint, target or Named(), headers or {})
 
 
 @pytest.mark.parametrize("endpoint", BODIES)
@@ -153,7 +153,7 @@ def test_any_value_in_known_field_is_parsed_or_named(endpoint: Endpoint, change:
     found = outcome(endpoint, json.dumps(body).encode())
     if isinstance(found, OpenAiRequest):
         assert found.passage.body == body
-        task_request(found.wanted, endpoint, Named(), {})
+        task_request(found.parsed, endpoint, Named(), {})
     else:
         named = {item.field.partition("[")[0].partition(".")[0] for item in found.body.fields or ()}
         assert named <= {*change, "body"}
