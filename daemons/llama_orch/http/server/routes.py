@@ -135,7 +135,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
 GateHandler = TypeVar("GateHandler", bound=Callable[[Any, Exchange], Awaitable[None]])
 
 
-class Details(TypedDict, total=False):
+class RouteOptions(TypedDict, total=False):
     """The optional fields of Route, as keyword arguments of the decorators."""
 
     body: RequestBody
@@ -147,29 +147,41 @@ class Details(TypedDict, total=False):
 
 
 def route(
-    method: Method, path: str, summary: str, replies: Mapping[int, Reply], *, name: str = "", **details: Unpack[Details]
+    method: Method,
+    path: str,
+    summary: str,
+    replies: Mapping[int, Reply],
+    *,
+    name: str = "",
+    **options: Unpack[RouteOptions],
 ) -> Callable[[Handler], Handler]:
     """Declare a route that Quart serves.
 
     The handler gets the parsed body, if the route has one, then the path's variables by name. It returns a model (sent
     as JSON with the route's status), None (204 without a body) or anything that Quart takes as a response. `name`
-    defaults to the handler's; `details` are fields of Route.
+    defaults to the handler's; `options` are fields of Route.
     """
 
     def declare(handler: Handler) -> Handler:
-        _add(handler, Route(method, path, name or handler.__name__, summary, replies, **details))
+        _add(handler, Route(method, path, name or handler.__name__, summary, replies, **options))
         return handler
 
     return declare
 
 
 def gate_route(
-    method: Method, path: str, summary: str, replies: Mapping[int, Reply], *, name: str = "", **details: Unpack[Details]
+    method: Method,
+    path: str,
+    summary: str,
+    replies: Mapping[int, Reply],
+    *,
+    name: str = "",
+    **options: Unpack[RouteOptions],
 ) -> Callable[[GateHandler], GateHandler]:
     """Declare a route that the gate serves without Quart; the handler gets an Exchange. Otherwise as `route`."""
 
     def declare(handler: GateHandler) -> GateHandler:
-        _add(handler, Route(method, path, name or handler.__name__, summary, replies, by_gate=True, **details))
+        _add(handler, Route(method, path, name or handler.__name__, summary, replies, by_gate=True, **options))
         return handler
 
     return declare

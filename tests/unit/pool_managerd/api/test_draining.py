@@ -63,7 +63,7 @@ def connect_silent_client(port: int) -> socket.socket:
     return sock
 
 
-@pytest.mark.parametrize("before", [b"", HEALTH], ids=["hot", "behind another request"])
+@pytest.mark.parametrize("before", [b"", HEALTH], ids=["first request", "after another request"])
 async def test_client_that_does_not_read_is_cut_off_in_time(
     site: RelaySite, before: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -71,8 +71,8 @@ async def test_client_that_does_not_read_is_cut_off_in_time(
     with connect_silent_client(site.port) as client:
         client.sendall(before + site.get("flood").replace("\n", "\r\n").encode())
         await until_stalled(site)
-        told = (await site.post(f"{POOL}/drain", b'{"deadline_ms": 0}'))[1]
-        assert told["active_leases"] == 1
+        drain = (await site.post(f"{POOL}/drain", b'{"deadline_ms": 0}'))[1]
+        assert drain["active_leases"] == 1
         with trio.fail_after(SOON_S):
             await site.registry.leases.none_left("default")
             if site.engine.open:
@@ -94,9 +94,9 @@ def ends_with_reset(client: socket.socket) -> bool:
 
 async def until_stalled(site: RelaySite) -> None:
     """Return when the engine's writes have stalled."""
-    seen = -1
-    while seen != site.engine.flooded or not seen:
-        seen = site.engine.flooded
+    flooded = -1
+    while flooded != site.engine.flooded or not flooded:
+        flooded = site.engine.flooded
         await trio.sleep(0.2)
 
 
@@ -127,16 +127,16 @@ async def connection_closed(site: RelaySite) -> bool:
 )
 async def test_wrong_body_names_the_field(site: RelaySite, body: bytes, field: str) -> None:
     for path in (f"{POOL}/drain", "/v2/drain"):
-        status, told = await site.post(path, body)
-        assert (status, told["code"], told["fields"][0]["field"]) == (400, "INVALID_PARAMS", field)
+        status, error = await site.post(path, body)
+        assert (status, error["code"], error["fields"][0]["field"]) == (400, "INVALID_PARAMS", field)
     assert not site.registry.drained.node
     assert "default" not in site.registry.drained
 
 
-@pytest.mark.parametrize("what", ["drain", "resume"])
-async def test_unknown_pool_is_404(site: RelaySite, what: str) -> None:
-    status, told = await site.post(f"/v2/pools/none/{what}")
-    assert (status, told["code"], told["hint"]) == (404, "NOT_FOUND", "Pools: default.")
+@pytest.mark.parametrize("action", ["drain", "resume"])
+async def test_unknown_pool_is_404(site: RelaySite, action: str) -> None:
+    status, error = await site.post(f"/v2/pools/none/{action}")
+    assert (status, error["code"], error["hint"]) == (404, "NOT_FOUND", "Pools: default.")
 
 
 @pytest.mark.parametrize(
@@ -145,11 +145,11 @@ async def test_unknown_pool_is_404(site: RelaySite, what: str) -> None:
 )
 async def test_quart_routes_decode_bodies(site: RelaySite, encoding: str, body: str, status: bytes) -> None:
     head = f"POST {POOL}/drain HTTP/1.1\nHost: x\nAuthorization: Bearer {TOKEN}\n"
-    said = await site.said(f"{head}Content-Encoding: {encoding}\nContent-Length: {len(body.encode())}\n\n{body}")
-    assert said.startswith(b"HTTP/1.1 " + status)
+    response = await site.said(f"{head}Content-Encoding: {encoding}\nContent-Length: {len(body.encode())}\n\n{body}")
+    assert response.startswith(b"HTTP/1.1 " + status)
 
 
 async def test_body_shape_is_checked_before_fields(site: RelaySite) -> None:
     body = ",".join(f'"k{number}":1' for number in range(1000))
-    status, told = await site.post(f"{POOL}/drain", b"{%s}" % body.encode())
-    assert (status, told["message"]) == (400, "body: has more than 500 objects, arrays and keys")
+    status, error = await site.post(f"{POOL}/drain", b"{%s}" % body.encode())
+    assert (status, error["message"]) == (400, "body: has more than 500 objects, arrays and keys")

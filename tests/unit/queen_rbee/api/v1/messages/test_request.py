@@ -26,10 +26,10 @@ def chat(**changes: Any) -> dict[str, Any]:
 
 def conversation(*messages: tuple[str, Any], **changes: Any) -> list[dict[str, Any]]:
     """Return the chat's messages for messages given as (role, content)."""
-    found: list[dict[str, Any]] = chat(
+    translated: list[dict[str, Any]] = chat(
         messages=[{"role": role, "content": content} for role, content in messages], **changes
     )["messages"]
-    return found
+    return translated
 
 
 def problems(request: object) -> dict[str, str]:
@@ -59,8 +59,8 @@ def test_instructions_are_one_leading_message():
 
 
 def test_later_instructions_join_the_user_turn():
-    found = conversation(("user", "hi"), ("assistant", "yes?"), ("system", "It is late."), ("user", "go on"))
-    assert [(message["role"], message["content"]) for message in found] == [
+    translated = conversation(("user", "hi"), ("assistant", "yes?"), ("system", "It is late."), ("user", "go on"))
+    assert [(message["role"], message["content"]) for message in translated] == [
         ("user", "hi"),
         ("assistant", "yes?"),
         ("user", "It is late.\ngo on"),
@@ -89,24 +89,24 @@ def test_images_become_image_urls_in_place():
 def test_tool_use_and_result_become_call_and_tool_message():
     use = {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {"place": "Zürich"}}
     result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "text", "text": "rain"}]}
-    asked, answered, asks_on = conversation(
+    call, result_message, question = conversation(
         ("assistant", [{"type": "text", "text": "I look."}, use]),
         ("user", [result, {"type": "text", "text": "And now?"}]),
     )
-    assert asked["content"] == "I look."
-    assert asked["tool_calls"] == [
+    assert call["content"] == "I look."
+    assert call["tool_calls"] == [
         {
             "id": "toolu_1",
             "type": "function",
             "function": {"name": "get_weather", "arguments": '{"place": "Zürich"}'},
         }
     ]
-    assert answered == {"role": "tool", "tool_call_id": "toolu_1", "content": "rain"}
-    assert asks_on == {"role": "user", "content": "And now?"}
+    assert result_message == {"role": "tool", "tool_call_id": "toolu_1", "content": "rain"}
+    assert question == {"role": "user", "content": "And now?"}
 
 
 @pytest.mark.parametrize(
-    ("result", "said"),
+    ("result", "text"),
     [
         ({}, ""),
         ({"content": "rain"}, "rain"),
@@ -115,9 +115,9 @@ def test_tool_use_and_result_become_call_and_tool_message():
         ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "a\nb"),
     ],
 )
-def test_tool_result_is_text_with_error_mark(result: dict[str, Any], said: str):
+def test_tool_result_is_text_with_error_mark(result: dict[str, Any], text: str):
     block = {"type": "tool_result", "tool_use_id": "t", **result}
-    assert conversation(("user", [block])) == [{"role": "tool", "tool_call_id": "t", "content": said}]
+    assert conversation(("user", [block])) == [{"role": "tool", "tool_call_id": "t", "content": text}]
 
 
 def test_images_of_tool_results_follow_in_user_turn():
@@ -125,9 +125,9 @@ def test_images_of_tool_results_follow_in_user_turn():
         {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "image", "source": PNG}]},
         {"type": "tool_result", "tool_use_id": "b", "content": "done"},
     ]
-    found = conversation(("user", results))
-    assert [message["role"] for message in found] == ["tool", "tool", "user"]
-    assert [part["type"] for part in found[2]["content"]] == ["image_url"]
+    translated = conversation(("user", results))
+    assert [message["role"] for message in translated] == ["tool", "tool", "user"]
+    assert [part["type"] for part in translated[2]["content"]] == ["image_url"]
 
 
 def test_thoughts_are_kept_and_redacted_ones_dropped():
@@ -142,9 +142,9 @@ def test_thoughts_are_kept_and_redacted_ones_dropped():
 
 
 def test_last_assistant_message_is_continued():
-    begun = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "The answer is ("}]
-    found = chat(messages=begun)
-    assert (found["continue_final_message"], found["add_generation_prompt"]) == (True, False)
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "The answer is ("}]
+    translated = chat(messages=messages)
+    assert (translated["continue_final_message"], translated["add_generation_prompt"]) == (True, False)
     assert "continue_final_message" not in chat()
     called = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "n", "input": {}}]}
     assert "continue_final_message" not in chat(messages=[called])
@@ -157,33 +157,33 @@ def test_sampling_is_passed_and_defaults_left_to_engine():
 
 
 def test_tools_become_functions():
-    found = chat(
+    translated = chat(
         tools=[WEATHER | {"cache_control": {"type": "ephemeral"}}, {"name": "b", "type": "custom", "input_schema": {}}]
     )
-    functions = [tool["function"] for tool in found["tools"]]
+    functions = [tool["function"] for tool in translated["tools"]]
     assert functions[0] == {"name": "get_weather", "description": "Says it.", "parameters": WEATHER["input_schema"]}
     assert functions[1] == {"name": "b", "description": "", "parameters": {}}
-    assert "tool_choice" not in found
+    assert "tool_choice" not in translated
 
 
 @pytest.mark.parametrize(
-    ("choice", "told"),
+    ("choice", "expected"),
     [({"type": "auto"}, "auto"), ({"type": "any"}, "required"), ({"type": "none"}, "none")],
 )
-def test_tool_choice_is_translated(choice: dict[str, Any], told: str):
-    found = chat(tools=[WEATHER], tool_choice=choice)
-    assert found["tool_choice"] == told
-    assert "parallel_tool_calls" not in found
+def test_tool_choice_is_translated(choice: dict[str, Any], expected: str):
+    translated = chat(tools=[WEATHER], tool_choice=choice)
+    assert translated["tool_choice"] == expected
+    assert "parallel_tool_calls" not in translated
     one = chat(tools=[WEATHER], tool_choice=choice | {"disable_parallel_tool_use": True})
     assert one["parallel_tool_calls"] is False
 
 
 def test_required_tool_is_the_only_one_offered():
-    found = chat(
+    translated = chat(
         tools=[{"name": "b", "input_schema": {}}, WEATHER], tool_choice={"type": "tool", "name": "get_weather"}
     )
-    assert [tool["function"]["name"] for tool in found["tools"]] == ["get_weather"]
-    assert found["tool_choice"] == "required"
+    assert [tool["function"]["name"] for tool in translated["tools"]] == ["get_weather"]
+    assert translated["tool_choice"] == "required"
 
 
 def test_thinking_becomes_template_option_and_is_never_refused():
@@ -191,23 +191,23 @@ def test_thinking_becomes_template_option_and_is_never_refused():
     assert enabled["chat_template_kwargs"] == {"enable_thinking": True}
     assert enabled["thinking_budget_tokens"] == 2000
     assert chat(thinking={"type": "disabled"})["chat_template_kwargs"] == {"enable_thinking": False}
-    for unknown in ({"type": "adaptive"}, {"type": "between_tools"}, {"type": "of tomorrow", "budget_tokens": 5}):
+    for unknown in ({"type": "adaptive"}, {"type": "between_tools"}, {"type": "unknown", "budget_tokens": 5}):
         assert chat(thinking=unknown) == chat()
 
 
 def test_output_schema_and_effort_are_passed():
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
-    found = chat(output_config={"effort": "max", "format": {"type": "json_schema", "schema": schema}})
-    assert found["response_format"]["json_schema"]["schema"] == schema
-    assert found["reasoning_effort"] == "high"
-    assert chat(output_config={"effort": "of tomorrow"}) == chat()
+    translated = chat(output_config={"effort": "max", "format": {"type": "json_schema", "schema": schema}})
+    assert translated["response_format"]["json_schema"]["schema"] == schema
+    assert translated["reasoning_effort"] == "high"
+    assert chat(output_config={"effort": "unknown"}) == chat()
 
 
 def test_count_asks_for_one_token():
     request = {"model": "m", "messages": QUESTION["messages"], "tools": [WEATHER]}
-    found = count_body(parse(CountRequest, body(request)))
-    assert found["max_tokens"] == 1
-    assert {**found, "max_tokens": 32} == chat(tools=[WEATHER])
+    translated = count_body(parse(CountRequest, body(request)))
+    assert translated["max_tokens"] == 1
+    assert {**translated, "max_tokens": 32} == chat(tools=[WEATHER])
 
 
 def user(*blocks: object) -> dict[str, Any]:
@@ -229,7 +229,7 @@ def user(*blocks: object) -> dict[str, Any]:
         (user({"type": "text"}), "messages.0.content.0.text", "Field required"),
         (user({"text": "x"}), "messages.0.content.0.type", "Field required"),
         (user({"type": "document"}), "messages.0.content.0.type", "send their content as a text block"),
-        (user({"type": "of_tomorrow"}), "messages.0.content.0.type", "of_tomorrow is not supported"),
+        (user({"type": "unknown_type"}), "messages.0.content.0.type", "unknown_type is not supported"),
         (user({"type": "text", "text": "a"}, 7), "messages.0.content.1", "must be an object"),
         (
             user({"type": "image", "source": {"type": "file", "file_id": "f"}}),
@@ -274,8 +274,8 @@ def user(*blocks: object) -> dict[str, Any]:
     ],
 )
 def test_wrong_field_is_named(request_: Any, field: str, words: str):
-    found = problems(request_)
-    assert words in found[field], found
+    by_field = problems(request_)
+    assert words in by_field[field], by_field
 
 
 def test_only_the_wrong_field_is_named():
@@ -304,14 +304,14 @@ def test_field_of_any_type_is_a_chat_or_400(request: dict[str, Any], data: st.Da
 
 @given(requests())
 def test_valid_request_becomes_valid_chat(request: dict[str, Any]):
-    found = chat_of(request)
-    json.dumps(found, allow_nan=False)
-    roles = [message["role"] for message in found["messages"]]
+    translated = chat_of(request)
+    json.dumps(translated, allow_nan=False)
+    roles = [message["role"] for message in translated["messages"]]
     assert "system" not in roles[1:]
     turns = [role for role in roles if role != "system"]
     assert all(one != next_ or one == "tool" for one, next_ in pairwise(turns))
-    assert found["max_tokens"] == request["max_tokens"]
-    assert set(found) <= {
+    assert translated["max_tokens"] == request["max_tokens"]
+    assert set(translated) <= {
         "model", "messages", "max_tokens", "stop", "temperature", "top_p", "top_k", "tools", "tool_choice",
         "parallel_tool_calls", "chat_template_kwargs", "thinking_budget_tokens", "reasoning_effort",
         "add_generation_prompt", "continue_final_message",
@@ -320,24 +320,24 @@ def test_valid_request_becomes_valid_chat(request: dict[str, Any]):
 
 @given(requests())
 def test_no_text_call_or_image_is_lost(request: dict[str, Any]):
-    found = chat_of(request)["messages"]
+    translated = chat_of(request)["messages"]
     blocks = [block for message in request["messages"] for block in as_list(message["content"])]
-    calls = [call for message in found for call in message.get("tool_calls", ())]
+    calls = [call for message in translated for call in message.get("tool_calls", ())]
     assert [(call["id"], call["function"]["name"], json.loads(call["function"]["arguments"])) for call in calls] == [
         (block["id"], block["name"], block["input"]) for block in blocks if block["type"] == "tool_use"
     ]
     results = [block for block in blocks if block["type"] == "tool_result"]
-    assert [message["tool_call_id"] for message in found if message["role"] == "tool"] == [
+    assert [message["tool_call_id"] for message in translated if message["role"] == "tool"] == [
         result["tool_use_id"] for result in results
     ]
-    shown = [part for block in [*blocks, *results] for part in [block, *as_list(block.get("content"))]]
+    parts = [part for block in [*blocks, *results] for part in [block, *as_list(block.get("content"))]]
     images = sum(part["type"] == "image" for result in results for part in as_list(result.get("content")))
     images += sum(block["type"] == "image" for block in blocks)
-    assert json.dumps(found).count('"image_url": {') == images
-    spoken = "\n".join(map(str, (message["content"] for message in found)))
-    for part in shown:
+    assert json.dumps(translated).count('"image_url": {') == images
+    texts = "\n".join(map(str, (message["content"] for message in translated)))
+    for part in parts:
         if part["type"] == "text" and part["text"].isalnum():
-            assert part["text"] in spoken
+            assert part["text"] in texts
 
 
 def as_list(content: Any) -> list[dict[str, Any]]:
