@@ -64,7 +64,7 @@ class AnthropicRoutes:
         task = self._admit(passage, generation, exchange.headers)
         translator = ChunkTranslator(task.task_id.hex, options)
         if stream:
-            await self._relay.stream(exchange, task, AnthropicStream(task, translator))
+            await self._relay.stream(exchange, task, AnthropicDialect(task, translator))
         else:
             await self._send_message(exchange, task, translator)
 
@@ -123,7 +123,7 @@ async def _parse(
     return await aside(len(body), parse_and_translate)
 
 
-class AnthropicStream:
+class AnthropicDialect:
     """The Dialect of Anthropic's streams."""
 
     headers: Headers = []

@@ -83,7 +83,7 @@ class OpenAiRoutes:
         try:
             task = self._admit(request, exchange.headers)
             if request.streamed:
-                await self._relay.stream(exchange, task, OpenAiStream(request.wants_usage))
+                await self._relay.stream(exchange, task, OpenAiDialect(request.wants_usage))
             else:
                 await self._send_document(exchange, task)
         except ApiError as error:
@@ -124,7 +124,7 @@ class OpenAiAnswer:
         return COMPACT(self._assembly.document()).encode()
 
 
-class OpenAiStream:
+class OpenAiDialect:
     """The Dialect of OpenAI's streams: the engine's chunks, without the event names and ids of /v2."""
 
     keep_alive = b": keep-alive\n\n"

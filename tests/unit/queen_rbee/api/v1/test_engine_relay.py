@@ -10,7 +10,7 @@ from llama_orch.contracts.tasks import TaskRequest, TaskState
 from llama_orch.http.server.exchange import ClientGone, Exchange
 from queen_rbee.api.streaming import KEEP_ALIVE_S
 from queen_rbee.api.v1.engine_relay import EngineRelay
-from queen_rbee.api.v1.openai import OpenAiStream
+from queen_rbee.api.v1.openai import OpenAiDialect
 from queen_rbee.engines.passage import Passage
 from queen_rbee.tasks.event_log import Frame
 from queen_rbee.tasks.task import Task
@@ -120,7 +120,7 @@ async def test_server_stop_cancels_task():
         await slots_are_free(queen)
 
 
-class BrokenStream(OpenAiStream):
+class BrokenDialect(OpenAiDialect):
     """A dialect with a defect."""
 
     def piece(self, frame: Frame) -> bytes:
@@ -132,7 +132,7 @@ async def test_defect_in_dialect_cancels_task():
         relay, line = EngineRelay(running.queen.dispatcher, running.queen.intake), Line(b"{}")
         task = relay.admit(TaskRequest(), Passage("chat", said("stall"), 2))
         with pytest.RaisesGroup(RuntimeError):
-            await relay.stream(exchange(line), task, BrokenStream(wants_usage=False))
+            await relay.stream(exchange(line), task, BrokenDialect(wants_usage=False))
         assert task.state is TaskState.CANCELLED
         await slots_are_free(running.queen)
 
@@ -145,7 +145,7 @@ async def start_stream(queen: Queen, line: Line, nursery: trio.Nursery) -> Task:
     """Admit a task whose events the test writes itself, and start streaming to its client."""
     relay = EngineRelay(queen.dispatcher, queen.intake)
     task = relay.admit(TaskRequest(), Passage("chat", said(), 2))
-    nursery.start_soon(partial(relay.stream, exchange(line), task, OpenAiStream(wants_usage=True)))
+    nursery.start_soon(partial(relay.stream, exchange(line), task, OpenAiDialect(wants_usage=True)))
     await trio.testing.wait_all_tasks_blocked()
     return task
 
