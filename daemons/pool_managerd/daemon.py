@@ -9,7 +9,7 @@ import trio
 
 from llama_orch import VERSION
 from llama_orch.addresses import Host
-from llama_orch.http.server.app import add_hot, create_app, metrics_app
+from llama_orch.http.server.app import create_app, metrics_app
 from llama_orch.http.server.browsers import WebPolicy, own_names
 from llama_orch.http.server.gate import Access, Gate, for_metrics
 from llama_orch.http.server.serving import serve
@@ -24,10 +24,7 @@ from llama_orch.spool.handoffs import HandoffFile
 from llama_orch.spool.reader import SpoolReader
 from llama_orch.telemetry.events.service import DAEMON_READY, DAEMON_STOPPING
 from llama_orch.telemetry.records import emit
-from pool_managerd.api.draining import add_drain_routes
-from pool_managerd.api.engine import hot_routes
-from pool_managerd.api.node import add_node_route
-from pool_managerd.api.pools import add_routes
+from pool_managerd.api.routes import add_routes
 from pool_managerd.cluster.addressing import address_of
 from pool_managerd.cluster.agent import Agent, NodeIdentity
 from pool_managerd.cluster.capabilities import cores, read_memory
@@ -176,11 +173,15 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
 async def _start_serving(parts: Parts, service: Service, closing: trio.Event, nursery: trio.Nursery) -> None:
     settings, collectors = parts.settings, parts.metrics.collectors
     app = create_app(NAME, parts.handoffs.troubles, collectors)
-    add_routes(app, parts.node_pools, parts.handoffs, service.stop)
-    add_drain_routes(app, parts.node_pools, parts.draining)
-    add_node_route(app, parts.agent)
-    hot = hot_routes(parts.node_pools, settings.body_limit)
-    add_hot(app, hot)
+    gate_routes = add_routes(
+        app,
+        parts.node_pools,
+        parts.handoffs,
+        parts.draining,
+        parts.agent,
+        stop=service.stop,
+        body_limit=settings.body_limit,
+    )
     api = listeners.tcp(service, "api", settings.bind, "HTTP API", "POOL_MANAGERD_BIND_ADDR")
     metrics_address = Host(settings.bind.host, settings.metrics_port)
     scrape = listeners.tcp(service, "metrics", metrics_address, "metrics", "PROMETHEUS_METRICS_PORT")
@@ -189,6 +190,6 @@ async def _start_serving(parts: Parts, service: Service, closing: trio.Event, nu
     start = partial(serve, pulse=service.watchdog.pulse, shutdown=closing, drain_s=DRAIN_S[settings.profile])
     access = Access(settings.token, settings.auth_optional, settings.second_token)
     web = WebPolicy(settings.allowed_hosts, settings.allowed_origins, own_names(settings.bind.host))
-    await nursery.start(partial(start, tls=parts.tls.server), Gate(app, access, hot, web), api)
-    await nursery.start(start, Gate(app, Access(), hot), local)
+    await nursery.start(partial(start, tls=parts.tls.server), Gate(app, access, gate_routes, web), api)
+    await nursery.start(start, Gate(app, Access(), gate_routes), local)
     await nursery.start(start, for_metrics(metrics_app(NAME, collectors), settings.token, web), scrape)

@@ -7,9 +7,8 @@ import trio
 
 from llama_orch import VERSION
 from llama_orch.addresses import Host
-from llama_orch.http.server.app import add_hot, create_app, metrics_app
+from llama_orch.http.server.app import create_app, metrics_app
 from llama_orch.http.server.browsers import WebPolicy, own_names
-from llama_orch.http.server.exchange import HotRoutes
 from llama_orch.http.server.gate import Access, Gate, for_metrics
 from llama_orch.http.server.serving import serve
 from llama_orch.http.tls.expiry import first_to_expire, keep_warning
@@ -21,7 +20,7 @@ from llama_orch.service.run import Service
 from llama_orch.spool import watch
 from llama_orch.telemetry.events import service as events
 from llama_orch.telemetry.records import emit
-from queen_rbee.api.routes import cool_routes, hot_routes
+from queen_rbee.api.routes import add_routes
 from queen_rbee.dispatch.health_checks import check_forever
 from queen_rbee.intake.progress import report_progress
 from queen_rbee.intake.recovery import restore
@@ -148,9 +147,7 @@ async def _start_serving(parts: Parts, service: Service, nursery: trio.Nursery) 
     settings = parts.settings
     address, metrics = settings.address, parts.metrics.registry
     app = create_app(NAME, partial(unready, parts.registry), metrics)
-    cool_routes(app, parts)
-    hot: HotRoutes = hot_routes(parts)
-    add_hot(app, hot)
+    gate_routes = add_routes(app, parts)
     api = listeners.tcp(service, "api", address, "HTTP API", settings.address_variable)
     metrics_address = Host(address.host, settings.metrics_port)
     scrape = listeners.tcp(service, "metrics", metrics_address, "metrics", "PROMETHEUS_METRICS_PORT")
@@ -159,8 +156,8 @@ async def _start_serving(parts: Parts, service: Service, nursery: trio.Nursery) 
     start = partial(serve, pulse=service.watchdog.pulse, shutdown=service.stop, drain_s=DRAIN_S + SERVING_MARGIN_S)
     access = Access(settings.token, settings.auth_optional, settings.second_token)
     web = WebPolicy(settings.allowed_hosts, settings.allowed_origins, own_names(settings.address.host))
-    await nursery.start(partial(start, tls=parts.tls.server), Gate(app, access, hot, web), api)
-    await nursery.start(start, Gate(app, Access(), hot), local)
+    await nursery.start(partial(start, tls=parts.tls.server), Gate(app, access, gate_routes, web), api)
+    await nursery.start(start, Gate(app, Access(), gate_routes), local)
     await nursery.start(start, for_metrics(metrics_app(NAME, metrics), settings.token, web), scrape)
 
 

@@ -17,7 +17,7 @@ from anthropic.types import MessageParam, ToolParam
 from llama_orch.http.server.gate import Access
 from llama_orch.http.server.serving import serve
 from llama_orch.settings.types import Secret
-from tests.unit.queen_rbee.api.v1.test_messages_api import full
+from tests.unit.queen_rbee.api.v1.test_messages_api import fill_queue
 from tests.unit.queen_rbee.messages_examples import call
 from tests.unit.queen_rbee.queen_core import TIMEOUT_S, wait_for_free_slots
 from tests.unit.queen_rbee.scripted_openai import USAGE_CHUNK, delta
@@ -105,7 +105,7 @@ async def test_a_streamed_tools_use_is_the_same_message():
 
 async def test_a_full_queue_is_a_rate_limit_error_that_says_when_to_come_back():
     async with listening(capacity=1) as (running, url), client_of(url) as client:
-        lines = await full(running)
+        lines = await fill_queue(running)
         with pytest.raises(anthropic.RateLimitError) as raised:
             await ask(client)
         for line in lines:

@@ -13,7 +13,7 @@ LAYERS = {
     "llama_orch/http": "tls client server",
     "queen_rbee": "store pools settings sessions tasks metrics catalog fleet sources dispatch intake status "
     "parts api daemon __main__",
-    "queen_rbee/api": "paging streaming v1 tasks views * openapi routes",
+    "queen_rbee/api": "paging parameters streaming openapi v1 * routes",
     "queen_rbee/store": "protocol sqlite",
     "pool_managerd": "settings pools wait_any cluster gpus metrics relay draining engines handoffs status api daemon "
     "__main__",

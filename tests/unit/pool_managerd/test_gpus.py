@@ -30,7 +30,7 @@ def test_gpus_have_memory_and_load() -> None:
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, "NVML reports: NVML Shared Library Not HandoffFile"),
+        (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, "NVML reports: NVML Shared Library Not Found"),
         (pynvml.NVML_ERROR_DRIVER_NOT_LOADED, "NVML reports: Driver Not Loaded"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The base Quart application of all daemons: /health, /ready, /metrics, and one format of errors."""
+"""The Quart application that every daemon starts from: /health, /ready, /metrics, and errors in one shape."""
 
 import gzip
 from collections.abc import Callable
@@ -12,53 +12,59 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from llama_orch.contracts.errors import NO_SUCH_PATH, ApiError, ErrorBody, ErrorCode
+from llama_orch.contracts.meta import Liveness, Readiness
 from llama_orch.http.server.error_shapes import ANTHROPIC_VERSION, error_answer
-from llama_orch.http.server.exchange import ANY, HotRoutes
+from llama_orch.http.server.mounting import json_response, mount
 from llama_orch.http.server.receiving import too_long
+from llama_orch.http.server.routes import Reply, json_reply, route
 from llama_orch.telemetry.correlation import current
 
-Readiness = Callable[[], list[str]]
+ReadinessCheck = Callable[[], list[str]]
 GZIP_LEVEL = 1
-"""Level 1 compresses the series of a thousand nodes to an eighth. Level 9 saves another tenth and takes ten times as
+"""Compresses the series of a thousand nodes to an eighth. The highest level saves another tenth and takes ten times as
 long."""
 PATH_LIMIT = 128
-"""Characters of a request path in an error message."""
+"""Characters of the requested path that an error message repeats."""
 DOCUMENT_LIMIT = 1 << 20
-"""Bytes of a body outside of the hot paths, where bodies hold no prompts or answers."""
+"""Bytes of a request body on routes that Quart serves: none of them takes prompts."""
 
 
-def create_app(name: str, readiness: Readiness, metrics: CollectorRegistry) -> QuartTrio:
-    """Return an application with the routes of all daemons. `readiness` lists the reasons for not being ready."""
-    app = metrics_app(name, metrics)
+class HealthRoutes:
+    """Liveness and readiness. `readiness` returns the reasons against being ready."""
 
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
+    def __init__(self, readiness: ReadinessCheck) -> None:
+        self._readiness = readiness
 
-    @app.get("/ready")
-    async def ready() -> tuple[dict[str, object], int]:
-        reasons = readiness()
-        return {"ready": not reasons, "reasons": reasons}, 503 if reasons else 200
+    @route("GET", "/health", "Check liveness", {200: json_reply("The daemon is alive.", Liveness)}, public=True)
+    async def get_health(self) -> Liveness:
+        return Liveness(status="ok")
 
-    return app
+    @route(
+        "GET",
+        "/ready",
+        "Check readiness",
+        {200: json_reply("Ready.", Readiness), 503: json_reply("Not ready, with the reasons.", Readiness)},
+        public=True,
+    )
+    async def get_readiness(self) -> Response:
+        reasons = self._readiness()
+        return json_response(Readiness(ready=not reasons, reasons=reasons), 503 if reasons else 200)
 
 
-def metrics_app(name: str, metrics: CollectorRegistry) -> QuartTrio:
-    """Return an application that serves only /metrics, for the metrics port."""
-    app = QuartTrio(name, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = DOCUMENT_LIMIT
-    app.config["RESPONSE_TIMEOUT"] = None  # a stream may last as long as its client; the relay has its own limits
-    app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.register_error_handler(ApiError, _api_error)
-    app.register_error_handler(HTTPException, partial(_http_error, name))
-    disable_created_metrics()  # type: ignore[no-untyped-call]
+class MetricsRoutes:
+    """Prometheus metrics."""
 
-    @app.get("/metrics")
-    async def show_metrics() -> Response:
+    def __init__(self, metrics: CollectorRegistry) -> None:
+        self._metrics = metrics
+
+    @route(
+        "GET", "/metrics", "Get metrics", {200: Reply("Prometheus text format.", {"text/plain": {"type": "string"}})}
+    )
+    async def get_metrics(self) -> Response:
         compressed = request.accept_encodings.quality("gzip") > 0
         # in a thread: the series of a thousand nodes take a quarter of a second
         body, content_type = await trio.to_thread.run_sync(
-            _exposition, metrics, request.headers.get("accept", ""), compressed
+            _exposition, self._metrics, request.headers.get("accept", ""), compressed
         )
         response = Response(body, content_type=content_type)
         response.headers["Vary"] = "Accept, Accept-Encoding"
@@ -66,11 +72,33 @@ def metrics_app(name: str, metrics: CollectorRegistry) -> QuartTrio:
             response.headers["Content-Encoding"] = "gzip"
         return response
 
+
+GROUPS = (HealthRoutes, MetricsRoutes)
+"""The routes that every daemon has."""
+
+
+def create_app(name: str, readiness: ReadinessCheck, metrics: CollectorRegistry) -> QuartTrio:
+    """Create an application with the routes of every daemon; `readiness` returns the reasons against being ready."""
+    app = metrics_app(name, metrics)
+    mount(app, None, HealthRoutes(readiness))
+    return app
+
+
+def metrics_app(name: str, metrics: CollectorRegistry) -> QuartTrio:
+    """Create an application that serves /metrics alone, for the metrics port."""
+    app = QuartTrio(name, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = DOCUMENT_LIMIT
+    app.config["RESPONSE_TIMEOUT"] = None  # a stream lives as long as its client; the relay has its own limits
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.register_error_handler(ApiError, _api_error)
+    app.register_error_handler(HTTPException, partial(_http_error, name))
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    mount(app, None, MetricsRoutes(metrics))
     return app
 
 
 def _exposition(metrics: CollectorRegistry, accept: str, compressed: bool) -> tuple[bytes, str]:
-    """Return the series in the format that `accept` prefers, and its content type."""
+    """Encode the series in the format that `accept` prefers; return the body and its content type."""
     try:
         encode, content_type = choose_encoder(accept)
     except (TypeError, ValueError):  # an invalid version parameter
@@ -79,33 +107,17 @@ def _exposition(metrics: CollectorRegistry, accept: str, compressed: bool) -> tu
     return gzip.compress(body, compresslevel=GZIP_LEVEL) if compressed else body, content_type
 
 
-def add_hot(app: QuartTrio, hot: HotRoutes) -> None:
-    """Register the hot paths with `app`, so that its 405 and OPTIONS answers name all methods of a path.
-
-    Hot paths for ANY method never reach `app`.
-    """
-    for method, pattern in hot.declared:
-        if method == ANY:
-            continue
-        path = pattern.replace("{", "<").replace("}", ">")
-        app.add_url_rule(path, f"{method} {pattern}", _unreachable, methods=[method])
-
-
-async def _unreachable(**_variables: str) -> Response:
-    raise RuntimeError("the gate passed a hot path to Quart")
-
-
 async def _api_error(error: ApiError) -> Response:
-    reply = error_answer(error, request.path, current.get(), anthropic=ANTHROPIC_VERSION in request.headers)
-    response = jsonify(reply.body)
-    response.status_code = reply.status
-    for name, value in reply.headers:
+    answer = error_answer(error, request.path, current.get(), anthropic=ANTHROPIC_VERSION in request.headers)
+    response = jsonify(answer.body)
+    response.status_code = answer.status
+    for name, value in answer.headers:
         response.headers[name] = value
     return response
 
 
 async def _http_error(name: str, error: HTTPException) -> Response:
-    """Answer what Quart itself refuses (unknown path, wrong method) in the common error format."""
+    """Send errors of Quart's own (unknown path, wrong method) in the shape of all other errors."""
     status, path = error.code or 500, request.path[:PATH_LIMIT]
     if status == 404:
         body = ErrorBody(code=ErrorCode.NOT_FOUND, message=f"{name} has no path {path}", reason=NO_SUCH_PATH)
@@ -115,6 +127,6 @@ async def _http_error(name: str, error: HTTPException) -> Response:
     headers = tuple(error.get_headers()) if status == 405 else ()
     allow = tuple((field, value) for field, value in headers if field.lower() == "allow")
     code = ErrorCode.INTERNAL if status == 500 else ErrorCode.INVALID_PARAMS
-    message = f"method {request.method} is not allowed for {path}" if status == 405 else error.name.lower()
-    hint = f"Allowed: {allow[0][1]}." if allow else None
+    message = f"{path} does not support {request.method}" if status == 405 else error.name.lower()
+    hint = f"Allowed methods: {allow[0][1]}." if allow else None
     return await _api_error(ApiError(status, ErrorBody(code=code, message=message, hint=hint), allow))

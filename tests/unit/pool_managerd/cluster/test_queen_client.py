@@ -46,7 +46,7 @@ REGISTERED = b'{"success":true,"message":"welcome","node_id":"gpu-1","warning":"
         (http(409, error("INVALID_PARAMS", "gpu-1 is another")), Rejected("it answers 409: gpu-1 is another")),
         (http(400, error("INVALID_PARAMS", "no", "Mend it.")), Rejected("it answers 400: no. Mend it.")),
         (http(503, error("INTERNAL", "starting")), NoAnswer("it answers 503: starting")),
-        (http(502, b"BadFile Gateway\n<hr>"), NoAnswer("it answers 502: BadFile Gateway <hr>")),
+        (http(502, b"Bad Gateway\n<hr>"), NoAnswer("it answers 502: Bad Gateway <hr>")),
         (http(429, b""), NoAnswer("it answers 429: no reason given")),
         (b"SSH-2.0\r\n\r\n", NoAnswer("the answer is not HTTP: illegal status line: bytearray(b'SSH-2.0')")),
     ],

@@ -1,4 +1,4 @@
-"""The chunks of a stream give the document that the engine would have made of the same answer."""
+"""Chunks of a stream are assembled into the engine's own document."""
 
 import json
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queen_rbee.api.v1.assembling import Assembly
+from queen_rbee.api.v1.assembly import AnswerAssembly
 from tests.unit.queen_rbee.scripted_openai import CHAT, FIXED, TIMINGS, USAGE, delta
 
 
 def assembled(*chunks: Any) -> dict[str, Any]:
-    assembly = Assembly()
+    assembly = AnswerAssembly()
     for chunk in chunks:
-        assembly.take_json(json.dumps(chunk).encode())
+        assembly.add_json(json.dumps(chunk).encode())
     return assembly.document()
 
 
@@ -23,12 +23,12 @@ def message(*chunks: Any) -> dict[str, Any]:
 
 
 def call(index: int, **function: object) -> dict[str, Any]:
-    """A piece of a tool call; its id and type come with the name, as engines have it."""
+    """Return a fragment of a tool call. As from engines, id and type come with the name."""
     named = {"id": f"call-{index}", "type": "function"} if "name" in function else {}
     return {"index": index, **named, "function": function}
 
 
-def test_a_chat_is_the_document_that_llama_server_makes():
+def test_chat_equals_llama_server_document():
     assert assembled(*CHAT) == {
         **FIXED,
         "object": "chat.completion",
@@ -38,7 +38,7 @@ def test_a_chat_is_the_document_that_llama_server_makes():
     }
 
 
-def test_a_text_completion_keeps_its_kind_and_its_empty_logprobs():
+def test_text_completion_keeps_object_and_null_logprobs():
     chunks = [
         {"choices": [{"text": text, "index": 0, "logprobs": None, "finish_reason": end}], "object": "text_completion"}
         for text, end in (("Hel", None), ("lo", None), ("", "length"))
@@ -47,7 +47,7 @@ def test_a_text_completion_keeps_its_kind_and_its_empty_logprobs():
     assert assembled(*chunks) == {"object": "text_completion", "choices": [choice]}
 
 
-def test_tool_calls_are_put_together_by_their_index_however_they_come():
+def test_tool_calls_are_merged_by_index():
     found = message(
         delta(role="assistant", content=None),
         delta(tool_calls=[call(1, name="time", arguments="{")]),
@@ -63,7 +63,7 @@ def test_tool_calls_are_put_together_by_their_index_however_they_come():
     ]
 
 
-def test_names_that_an_engine_repeats_are_not_joined():
+def test_repeated_names_are_not_concatenated():
     found = message(delta(role="assistant", content="a"), delta(role="assistant", content="b"))
     assert found == {"role": "assistant", "content": "ab"}
     piece = {"index": 0, "id": "call-0", "type": "function", "function": {"arguments": "x"}}
@@ -71,19 +71,19 @@ def test_names_that_an_engine_repeats_are_not_joined():
     assert joined == {"id": "call-0", "type": "function", "function": {"arguments": "xx"}}
 
 
-def test_a_whole_tool_call_without_an_index_stands_for_itself():
+def test_complete_tool_call_without_index_is_kept():
     whole = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     assert message(delta(tool_calls=[whole]), delta(tool_calls=[whole]))["tool_calls"] == [whole, whole]
 
 
-def test_reasoning_and_refusal_and_what_only_one_engine_has_are_joined_like_the_content():
+def test_reasoning_refusal_and_unknown_texts_are_concatenated():
     found = message(
         delta(reasoning_content="think", refusal="n", murmur="a"), delta(reasoning_content="ing", murmur="b")
     )
     assert found == {"reasoning_content": "thinking", "refusal": "n", "murmur": "ab"}
 
 
-def test_logprobs_go_on_one_behind_the_other():
+def test_logprobs_are_appended():
     first, second = ({"token": t, "logprob": -1.5, "bytes": [104], "top_logprobs": []} for t in ("h", "i"))
     chunks = [delta(content="h"), delta(content="i"), delta("stop")]
     for chunk, entry in zip(chunks, (first, second), strict=False):
@@ -91,7 +91,7 @@ def test_logprobs_go_on_one_behind_the_other():
     assert assembled(*chunks)["choices"][0]["logprobs"] == {"content": [first, second]}
 
 
-def test_several_answers_come_in_the_order_of_their_index():
+def test_choices_are_sorted_by_index():
     found = assembled(delta(index=1, content="b"), delta(index=0, content="a"), delta("stop", 1), delta("length", 0))
     assert [(choice["message"]["content"], choice["finish_reason"]) for choice in found["choices"]] == [
         ("a", "length"),
@@ -99,16 +99,16 @@ def test_several_answers_come_in_the_order_of_their_index():
     ]
 
 
-def test_counts_that_grow_with_each_chunk_end_with_the_last():
+def test_last_usage_wins():
     chunks = [{**delta(content="a"), "usage": {"completion_tokens": count}} for count in (1, 2)]
     assert assembled(*chunks, {**delta("stop"), "usage": None})["usage"] == {"completion_tokens": 2}
 
 
-def test_nothing_makes_no_answer():
-    assembly = Assembly()
-    assembly.take({"choices": [], "usage": {}})
+def test_chunks_without_choices_are_empty():
+    assembly = AnswerAssembly()
+    assembly.add({"choices": [], "usage": {}})
     assert assembly.empty
-    assembly.take(delta(content="a"))  # type: ignore[arg-type]
+    assembly.add(delta(content="a"))  # type: ignore[arg-type]
     assert not assembly.empty
 
 
@@ -123,7 +123,7 @@ ODD = st.recursive(
 
 
 @given(st.lists(st.dictionaries(st.sampled_from(["choices", "object", "usage"]), ODD), max_size=4))
-def test_chunks_that_are_not_as_openai_has_them_break_nothing(chunks: list[dict[str, Any]]):
+def test_malformed_chunks_do_not_raise(chunks: list[dict[str, Any]]):
     document = assembled(*chunks)
     assert isinstance(document["choices"], list)
     json.dumps(document)
@@ -134,7 +134,7 @@ CALLS = st.lists(st.tuples(TEXT, TEXT), max_size=3)
 
 
 @given(st.lists(st.tuples(TEXT, CALLS), min_size=1, max_size=3), st.data())
-def test_an_answer_cut_into_chunks_anywhere_is_put_together_again(answers: list[tuple[str, Any]], data: st.DataObject):
+def test_answer_cut_anywhere_is_reassembled(answers: list[tuple[str, Any]], data: st.DataObject):
     pieces = [
         [delta(index=index, role="assistant", content="")]
         + [delta(index=index, content=letter) for letter in content]
@@ -154,7 +154,7 @@ def test_an_answer_cut_into_chunks_anywhere_is_put_together_again(answers: list[
 
 
 def shuffled(lines: list[list[Any]], data: st.DataObject) -> list[Any]:
-    """All items, those of one line in their order."""
+    """Interleave the lists at random; the items of each keep their order."""
     rest, found = [list(line) for line in lines], []
     while open_lines := [line for line in rest if line]:
         found.append(data.draw(st.sampled_from(open_lines)).pop(0))
@@ -162,6 +162,6 @@ def shuffled(lines: list[list[Any]], data: st.DataObject) -> list[Any]:
 
 
 @given(st.integers(min_value=1, max_value=5))
-def test_a_long_text_is_joined_once(thousands: int):
+def test_long_text_is_joined_once(thousands: int):
     found = message(*[delta(content="word ") for _ in range(1000 * thousands)])
     assert len(found["content"]) == 5000 * thousands

@@ -1,4 +1,4 @@
-"""A task is never left without its client: whichever way the connection ends, nothing runs on and no slot is lost."""
+"""No task outlives its client: however the connection ends, the task is cancelled and its slot released."""
 
 from functools import partial
 
@@ -10,8 +10,8 @@ from llama_orch.contracts.tasks import TaskRequest, TaskState
 from llama_orch.engines.wire.passage import Passage
 from llama_orch.http.server.exchange import ClientGone, Exchange
 from queen_rbee.api.streaming import KEEP_ALIVE_S
-from queen_rbee.api.v1.openai import Stream
-from queen_rbee.api.v1.passages import Passages
+from queen_rbee.api.v1.engine_relay import EngineRelay
+from queen_rbee.api.v1.openai import OpenAiDialect
 from queen_rbee.tasks.event_log import Frame
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.queen_core import TIMEOUT_S, QueenCore, wait_for_free_slots
@@ -21,12 +21,12 @@ KEEP_ALIVE = b": keep-alive\n\n"
 
 
 def newest(queen: QueenCore) -> Task:
-    """The task that was admitted last."""
+    """Return the task that was admitted last."""
     return next(queen.book.newest_first())
 
 
 def canceled(queen: QueenCore) -> dict[str, float]:
-    """How many tasks were cancelled, by the reason."""
+    """Return the number of cancelled tasks by reason."""
     (series,) = queen.metrics.canceled.collect()
     totals = [sample for sample in series.samples if sample.name.endswith("_total")]
     return {sample.labels["reason"]: sample.value for sample in totals}
@@ -41,7 +41,7 @@ async def until(condition) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("words", ["silence", "stall"])
-async def test_a_client_that_leaves_takes_its_task_off_the_engine(words: str, stream: bool):
+async def test_client_disconnect_cancels_running_task(words: str, stream: bool):
     async with v1_server() as running:
         queen = running.queen
         line = running.start(body=chat_body(words, stream=stream))
@@ -54,7 +54,7 @@ async def test_a_client_that_leaves_takes_its_task_off_the_engine(words: str, st
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_leaves_the_queue_leaves_nothing_there(stream: bool):
+async def test_client_disconnect_removes_queued_task(stream: bool):
     async with v1_server() as running:
         queen = running.queen
         queen.pool(ready=False)
@@ -69,7 +69,7 @@ async def test_a_client_that_leaves_the_queue_leaves_nothing_there(stream: bool)
 
 
 @pytest.mark.parametrize("ready", [True, False], ids=["runs", "waits"])
-async def test_a_client_that_left_is_told_apart_from_one_that_cancels(ready: bool):
+async def test_client_disconnect_is_not_reported_as_cancel(ready: bool):
     async with v1_server() as running:
         queen = running.queen
         queen.pool(ready=ready)
@@ -85,7 +85,7 @@ async def test_a_client_that_left_is_told_apart_from_one_that_cancels(ready: boo
         assert canceled(queen) == {"client_left": 1}
 
 
-async def test_a_cancel_on_request_is_counted_as_one():
+async def test_cancel_on_request_is_counted_as_request():
     async with v1_server() as running:
         queen = running.queen
         line = running.start(body=chat_body("stall"))
@@ -97,7 +97,7 @@ async def test_a_cancel_on_request_is_counted_as_one():
         assert canceled(queen) == {"request": 1}
 
 
-async def test_a_client_that_is_gone_before_it_is_admitted_is_noticed():
+async def test_disconnect_before_admission_is_noticed():
     async with v1_server() as running:
         running.queen.pool(ready=False)
         line = running.start(body=chat_body())
@@ -107,58 +107,58 @@ async def test_a_client_that_is_gone_before_it_is_admitted_is_noticed():
         assert len(running.queen.queue) == 0
 
 
-async def test_a_server_that_stops_takes_the_task_with_it():
+async def test_server_stop_cancels_task():
     async with v1_server() as running:
         queen = running.queen
         async with trio.open_nursery() as serving:
-            running.nursery, kept = serving, running.nursery
+            running.nursery, outer = serving, running.nursery
             running.start(body=chat_body("stall", stream=True))
             await until(lambda: queen.engine.connected and newest(queen).answer_started)
             serving.cancel_scope.cancel()
-        running.nursery = kept
+        running.nursery = outer
         assert newest(queen).state is TaskState.CANCELLED
         await wait_for_free_slots(queen)
 
 
-class Broken(Stream):
-    """A way to write a stream that has a defect."""
+class BrokenDialect(OpenAiDialect):
+    """A dialect with a defect."""
 
     def piece(self, frame: Frame) -> bytes:
         raise RuntimeError("a defect")
 
 
-async def test_a_defect_in_the_writing_takes_the_task_with_it():
+async def test_defect_in_dialect_cancels_task():
     async with v1_server() as running:
-        passages, line = passages_of(running.queen), V1Exchange(b"{}")
-        task = passages.admit(TaskRequest(), Passage("chat", chat_body("stall"), 2))
+        relay, line = relay_of(running.queen), V1Exchange(b"{}")
+        task = relay.admit(TaskRequest(), Passage("chat", chat_body("stall"), 2))
         with pytest.RaisesGroup(RuntimeError):
-            await passages.stream(exchange(line), task, Broken(tells_usage=False))
+            await relay.stream(exchange(line), task, BrokenDialect(wants_usage=False))
         assert task.state is TaskState.CANCELLED
         await wait_for_free_slots(running.queen)
 
 
-def passages_of(queen: QueenCore) -> Passages:
-    return Passages(queen.intake, queen.dispatcher, queen.queue, queen.registry)
+def relay_of(queen: QueenCore) -> EngineRelay:
+    return EngineRelay(queen.intake, queen.dispatcher, queen.queue, queen.registry)
 
 
 def exchange(line: V1Exchange) -> Exchange:
     return Exchange("POST", "/v1/chat/completions", {}, {}, {}, line.receive, line.send)
 
 
-async def begun(queen: QueenCore, line: V1Exchange, nursery: trio.Nursery) -> Task:
-    """A task whose events the test writes itself, with its client waiting for a stream."""
-    passages = passages_of(queen)
-    task = passages.admit(TaskRequest(), Passage("chat", chat_body(), 2))
-    nursery.start_soon(partial(passages.stream, exchange(line), task, Stream(tells_usage=True)))
+async def start_stream(queen: QueenCore, line: V1Exchange, nursery: trio.Nursery) -> Task:
+    """Admit a task whose events the test writes itself, and start streaming to its client."""
+    relay = relay_of(queen)
+    task = relay.admit(TaskRequest(), Passage("chat", chat_body(), 2))
+    nursery.start_soon(partial(relay.stream, exchange(line), task, OpenAiDialect(wants_usage=True)))
     await trio.testing.wait_all_tasks_blocked()
     return task
 
 
-async def test_a_stream_opens_with_the_first_piece_and_those_behind_it_go_together(autojump_clock):
+async def test_stream_opens_with_first_piece_and_coalesces_later_ones(autojump_clock):
     async with v1_server() as running, trio.open_nursery() as nursery:
         running.queen.pool(ready=False)
         line = V1Exchange(b"{}")
-        task = await begun(running.queen, line, nursery)
+        task = await start_stream(running.queen, line, nursery)
         assert line.status == 0
         task.chunk('{"n":1}', 1, trio.current_time())
         await trio.testing.wait_all_tasks_blocked()
@@ -172,11 +172,11 @@ async def test_a_stream_opens_with_the_first_piece_and_those_behind_it_go_togeth
         assert line.chunks == [{"n": 1}, {"n": 2}, {"n": 3}, "[DONE]"]
 
 
-async def test_a_long_wait_opens_the_stream_and_keeps_it_alive(autojump_clock):
+async def test_long_wait_opens_stream_and_sends_keep_alives(autojump_clock):
     async with v1_server() as running, trio.open_nursery() as nursery:
         running.queen.pool(ready=False)
         line = V1Exchange(b"{}")
-        task = await begun(running.queen, line, nursery)
+        task = await start_stream(running.queen, line, nursery)
         await trio.sleep(KEEP_ALIVE_S - 0.5)
         assert line.status == 0
         await trio.sleep(1)
@@ -189,11 +189,11 @@ async def test_a_long_wait_opens_the_stream_and_keeps_it_alive(autojump_clock):
         assert line.chunks[-1]["error"]["code"] == "CANCELLED"
 
 
-async def test_a_keep_alive_is_due_when_nothing_was_sent_whatever_has_happened(autojump_clock):
+async def test_keep_alive_is_due_after_silence_despite_other_events(autojump_clock):
     async with v1_server() as running, trio.open_nursery() as nursery:
         running.queen.pool(ready=False)
         line = V1Exchange(b"{}")
-        task = await begun(running.queen, line, nursery)
+        task = await start_stream(running.queen, line, nursery)
         await trio.sleep(KEEP_ALIVE_S - 5)
         task.log.append("metrics", {"queue_depth": 1})
         await trio.sleep(5.5)
@@ -201,33 +201,33 @@ async def test_a_keep_alive_is_due_when_nothing_was_sent_whatever_has_happened(a
         nursery.cancel_scope.cancel()
 
 
-async def test_whoever_waits_on_the_line_is_not_dropped_before_one_that_nobody_asks_for(autojump_clock):
+async def test_waiting_client_is_not_evicted_before_unread_task(autojump_clock):
     async with v1_server(capacity=2, policy="drop-lru") as running:
         queen = running.queen
         queen.pool(ready=False)
         line = running.start(body=chat_body())
         await trio.testing.wait_all_tasks_blocked()
-        attended, forgotten = newest(queen), queen.submit("nobody asks for this")
+        waiting, unread = newest(queen), queen.submit("unread")
         await trio.sleep(2)
-        queen.submit("a newcomer")
-        assert forgotten.state is TaskState.FAILED
-        assert attended.state is TaskState.QUEUED
+        queen.submit("third")
+        assert unread.state is TaskState.FAILED
+        assert waiting.state is TaskState.QUEUED
         line.disconnect.set()
 
 
-async def test_nothing_is_collected_of_a_task_whose_client_leaves():
+async def test_collect_raises_client_gone_after_disconnect():
     async with v1_server() as running, trio.open_nursery() as nursery:
-        passages, line, taken = (
-            passages_of(running.queen),
+        relay, line, frames = (
+            relay_of(running.queen),
             V1Exchange(b"{}"),
             list[Frame](),
         )
-        task = passages.admit(TaskRequest(), Passage("chat", chat_body("stall"), 2))
+        task = relay.admit(TaskRequest(), Passage("chat", chat_body("stall"), 2))
 
         async def collect() -> None:
             with pytest.raises(ClientGone):
-                await passages.collect(exchange(line), task, taken.append)
+                await relay.collect(exchange(line), task, frames.append)
 
         nursery.start_soon(collect)
-        await until(lambda: taken)
+        await until(lambda: frames)
         line.disconnect.set()

@@ -1,21 +1,19 @@
-"""A task's log read at its client's side: what has come, in pieces worth sending, while the task is attended."""
+"""Reader of a task's event log on behalf of the /v1 client that waits for the answer."""
 
 from dataclasses import dataclass, field
 
 import trio
 
 from llama_orch.contracts.tasks import TaskState
-from queen_rbee.api.streaming import ATTEND_S, COALESCE_S
+from queen_rbee.api.streaming import COALESCE_S, TOUCH_INTERVAL_S
 from queen_rbee.dispatch.queue import AdmissionQueue
 from queen_rbee.tasks.event_log import Frame
 from queen_rbee.tasks.task import Task
 
-NEVER = float("inf")
-
 
 @dataclass
-class Reader:
-    """The only reader that a /v1 request has, from the first event on: what it has taken is kept no longer."""
+class TaskLogReader:
+    """The only reader of a /v1 task's log. It discards what it has read."""
 
     queue: AdmissionQueue[Task]
     task: Task
@@ -23,22 +21,22 @@ class Reader:
 
     @property
     def done(self) -> bool:
-        """Whether nothing can come any more."""
+        """Whether everything has been read and nothing more can come."""
         return self.task.log.closed and self._seen >= self.task.log.last_id
 
-    async def news(self, until: float = NEVER) -> list[Frame]:
-        """What has come since the last call; [] if nothing has by `until`, on trio's clock.
+    async def read(self, until: float = float("inf")) -> list[Frame]:
+        """Wait for new frames and return them; return [] if there are none by `until`, on trio's clock.
 
-        The first piece of an answer is not held up; those behind it are taken as they gather.
+        The first token is returned at once; later ones are gathered for COALESCE_S.
         """
         log = self.task.log
         if self.task.measurements.first_token_at is not None and not log.closed:
             await trio.sleep(COALESCE_S)
         while not log.closed and log.last_id <= self._seen and (now := trio.current_time()) < until:
-            waits = self.task.state is TaskState.QUEUED
-            if waits:
+            queued = self.task.state is TaskState.QUEUED
+            if queued:
                 self.queue.attend(self.task)
-            with trio.move_on_at(min(until, now + ATTEND_S) if waits else until):
+            with trio.move_on_at(min(until, now + TOUCH_INTERVAL_S) if queued else until):
                 await log.wait_beyond(self._seen)
         frames = log.frame_batch(self._seen)
         self._seen += len(frames)
