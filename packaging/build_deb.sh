@@ -1,10 +1,10 @@
 #!/bin/bash
-# build_deb.sh [OUTDIR]: builds the .deb for Debian 12 and 13 (amd64) and leaves it in OUTDIR, dist/ by default.
+# build_deb.sh [OUTDIR]: build the .deb for Debian 12 and 13 (amd64) in OUTDIR (default: dist/).
 #
-# The version is pyproject.toml's. Everything happens under build/deb, where the installed dependencies are kept
-# by the digest of their lock: a second build is quick. The same tree gives the same bytes. Ends with lintian,
-# whose errors and warnings fail the build. VERSION_SUFFIX=+b2 makes a newer build of the same tree, for tests of
-# upgrades: compressed less and not checked again.
+# The version comes from pyproject.toml. The build uses build/deb, which caches the dependencies by the digest of
+# their lock file. It is reproducible: the same tree produces the same bytes. Errors and warnings of lintian fail
+# the build. VERSION_SUFFIX=+b2 builds a newer version of the same tree for tests of upgrades, with less
+# compression and without lintian.
 set -euo pipefail
 umask 022
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -15,21 +15,21 @@ pythons='3.11 3.12 3.13'
 say() { printf 'deb: %s\n' "$*"; }
 fail() { printf 'deb: %s\n' "$@" >&2; exit 1; }
 
-# Runs a command with its output in a file, which is shown if the command fails.
+# Run a command, and show its output only if it fails.
 quietly() {
 	"$@" >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "failed: $*"; }
 }
 
 require_tools() {
-	command -v dpkg-query >/dev/null || fail 'a .deb is built on Debian 12 or newer; there is no dpkg here'
+	command -v dpkg-query >/dev/null || fail 'dpkg-query not found; the .deb must be built on Debian 12 or newer'
 	local package missing=()
 	for package in dpkg-dev debhelper lintian python3-venv; do
 		dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
 	done
-	[ ${#missing[@]} = 0 ] || fail 'packages are missing. Install them:' "  apt-get install ${missing[*]}"
+	[ ${#missing[@]} = 0 ] || fail 'required packages are missing; install them:' "  apt-get install ${missing[*]}"
 }
 
-# A virtual environment of the distribution's Python with pip and what builds the project's wheel.
+# Create a virtual environment with the distribution's Python, pip and the build backend.
 builder() {
 	local lock=$root/packaging/build-requirements.lock
 	cmp -s "$lock" "$work/venv/lock" && return
@@ -41,11 +41,11 @@ builder() {
 
 pip() { quietly "$work/venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 
-# The locked packages but sdnotify: the daemons use the distribution's python3-systemd instead.
+# The locked packages except sdnotify: the daemons use the distribution's python3-systemd instead.
 locked() { awk '/^[^ ]/ { keep = !/^sdnotify==/ } keep' "$root/requirements/run.lock"; }
 
-# Sets $deps to a directory with the dependencies for all of $pythons. Their pure modules are the same; the
-# compiled ones lie side by side, since their names carry the version.
+# Set $deps to a directory with the dependencies for all of $pythons. Pure modules are identical for all versions;
+# compiled modules are stored side by side, because their names contain the version.
 dependencies() {
 	deps=$work/deps-$(cat "$root/requirements/run.lock" "$0" | sha256sum | cut -c1-16)
 	[ -d "$deps" ] && return
@@ -65,16 +65,16 @@ dependencies() {
 	rm -rf "$work/fetch"
 }
 
-# merge FROM INTO: adds what INTO lacks; fails where the two disagree on code.
+# merge FROM INTO: add the files that INTO lacks; fail if a module differs.
 merge() {
 	mkdir -p "$2"
 	cp -an "$1/." "$2/"
 	local differing
 	differing=$(diff -rq -x '*.dist-info' "$1" "$2" | grep '^Files' || true)
-	[ -z "$differing" ] || fail 'these modules differ between Python versions and cannot share one tree:' "$differing"
+	[ -z "$differing" ] || fail 'modules differ between Python versions and cannot share one tree:' "$differing"
 }
 
-# Leaves what runs, with its licences; no scripts, tests, stubs and C sources.
+# Remove scripts, tests, stubs and C sources; keep modules and licences.
 strip_tree() {
 	rm -rf "${1:?}/bin" "$1/example.py"
 	find "$1" -depth -type d \( -name __pycache__ -o -name tests -o -name test -o -name _tests \) -exec rm -rf {} +
@@ -84,7 +84,7 @@ strip_tree() {
 	find "$1" -type f -name '*.py' -exec sed -i '1{/^#!/d}' {} +
 }
 
-# The scratch copy that dpkg-buildpackage works in.
+# Create the copy of the source tree that dpkg-buildpackage uses.
 source_tree() {
 	src=$work/src/llama-orch
 	rm -rf "$work/src"
@@ -97,7 +97,7 @@ source_tree() {
 		"$src/debian/changelog.in" >"$src/debian/changelog"
 }
 
-# The tree below /usr/lib/llama-orch: dependencies and the project's own wheel.
+# Create the tree below /usr/lib/llama-orch: dependencies and the project's wheel.
 program_tree() {
 	local site=$work/src/site
 	cp -a "$deps" "$site"
@@ -108,7 +108,7 @@ program_tree() {
 	"$python" "$src/packaging/vendored.py" "$site" >>"$src/debian/copyright"
 }
 
-# -d: nothing is compiled, so build-essential is not needed; what is was seen to above.
+# -d: do not require build-essential, because nothing is compiled; require_tools checks the other packages.
 build() {
 	(cd "$src" && XZ_LEVEL=${VERSION_SUFFIX:+2} quietly dpkg-buildpackage -b -d -us -uc)
 	grep -E '^dpkg-gencontrol: warning|dh_.*: warning' "$work/log" || true
@@ -116,9 +116,9 @@ build() {
 }
 
 check() {
-	say 'checking it with lintian'
+	say 'running lintian'
 	lintian --allow-root --fail-on error,warning --tag-display-limit 0 "$deb" 2>"$work/log" ||
-		{ cat "$work/log" >&2; fail 'lintian found fault with the package'; }
+		{ cat "$work/log" >&2; fail 'lintian reported errors or warnings'; }
 }
 
 started=$SECONDS
@@ -126,7 +126,7 @@ out=${1:-$root/dist}
 require_tools
 mkdir -p "$work" "$out"
 exec 9>"$work/lock"
-flock -n 9 || { say "waiting for another build in $work"; flock 9; }
+flock -n 9 || { say "waiting for another build that uses $work"; flock 9; }
 
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/pyproject.toml")${VERSION_SUFFIX:-}
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null ||

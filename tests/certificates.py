@@ -1,4 +1,4 @@
-"""Certificates for tests, made by openssl(1): an authority, and what it signs."""
+"""Certificates for tests, made with openssl(1): a CA and certificates that it signs."""
 
 import subprocess
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from llama_orch.settings.tls import TlsFiles
 
 KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
 DAYS = 90
-"""Nobody is warned of what is good for so long."""
+"""Days of validity without an expiry warning."""
 HERE = "IP:127.0.0.1,IP:::1,DNS:localhost"
 
 
@@ -18,31 +18,31 @@ def _openssl(*arguments: str | Path | int) -> None:
 
 @dataclass(frozen=True)
 class Authority:
-    """A CA whose files are in `directory`."""
+    """A CA with its files in `directory`."""
 
     directory: Path
     name: str
 
     @property
     def certificate(self) -> Path:
-        """What others hold its certificates against."""
+        """The CA certificate."""
         return self.directory / f"{self.name}.pem"
 
-    def signed(self, name: str, names: str = HERE, password: str | None = None, days: int = DAYS) -> TlsFiles:
-        """A certificate for `names` with its key, good for so many days, and this CA for all others."""
+    def issue(self, name: str, names: str = HERE, password: str | None = None, days: int = DAYS) -> TlsFiles:
+        """Issue a certificate for `names` that is valid for `days` days; return its files and the CA."""
         cert, key = self.directory / f"{name}.pem", self.directory / f"{name}.key"
         secret = ("-passout", f"pass:{password}") if password else ("-nodes",)
-        by = ("-CA", self.certificate, "-CAkey", self.certificate.with_suffix(".key"))
+        issuer = ("-CA", self.certificate, "-CAkey", self.certificate.with_suffix(".key"))
         extensions = ("-addext", f"subjectAltName={names}", "-addext", "basicConstraints=critical,CA:FALSE")
-        made = (*KEY, *secret, *by, "-days", days, "-subj", f"/CN={name}", *extensions)
-        _openssl("req", "-x509", *made, "-out", cert, "-keyout", key)
+        options = (*KEY, *secret, *issuer, "-days", days, "-subj", f"/CN={name}", *extensions)
+        _openssl("req", "-x509", *options, "-out", cert, "-keyout", key)
         return TlsFiles(cert, key, self.certificate)
 
 
-def authority(directory: Path, name: str, days: int = DAYS) -> Authority:
-    """A new CA, good for so many days."""
-    made = Authority(directory, name)
-    key = made.certificate.with_suffix(".key")
-    named = ("-days", days, "-subj", f"/CN={name}", "-out", made.certificate, "-keyout", key)
-    _openssl("req", "-x509", *KEY, "-nodes", *named)
-    return made
+def create_ca(directory: Path, name: str, days: int = DAYS) -> Authority:
+    """Create a CA that is valid for `days` days."""
+    ca = Authority(directory, name)
+    key = ca.certificate.with_suffix(".key")
+    options = ("-days", days, "-subj", f"/CN={name}", "-out", ca.certificate, "-keyout", key)
+    _openssl("req", "-x509", *KEY, "-nodes", *options)
+    return ca

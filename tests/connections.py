@@ -1,10 +1,10 @@
-"""What is heard on the tests' own connections; the other side may leave at any time."""
+"""Receive on test connections whose peer may leave at any time."""
 
 import trio
 
 
-async def heard(stream: trio.abc.ReceiveStream) -> bytes:
-    """The next bytes. Raises trio.BrokenResourceError where the other side has left: a wait for more would not end."""
+async def receive_some(stream: trio.abc.ReceiveStream) -> bytes:
+    """Receive bytes. Raises trio.BrokenResourceError if the peer has left, so that no test waits for ever."""
     if data := await stream.receive_some():
         return bytes(data)
-    raise trio.BrokenResourceError("the other side has left")
+    raise trio.BrokenResourceError("the peer has left")

@@ -1,7 +1,7 @@
-"""make demo: the three daemons, a real engine on this machine's CPU and a task through orchctl, without root.
+"""make demo: run the three daemons, a real engine on the CPU and a task through orchctl, without root.
 
-Owns the daemons' processes: each is ended before this one ends. Everything is written below .runtime, but for the
-engine, which is kept in the user's cache.
+The daemons' processes end before this process ends. All files are written below .runtime, except the engine, which is
+stored in the user's cache.
 """
 
 import argparse
@@ -27,11 +27,11 @@ from tools.demo_engine import NoEngine, demo_engine
 from tools.demo_model import make
 
 METRICS_PORT = "PROMETHEUS_METRICS_PORT"
-HERE = Path(".runtime/demo")
+DIRECTORY = Path(".runtime/demo")
 DAEMONS = ("engine-provisioner", "pool-managerd", "queen-rbee")
-PROMPT = "The queen"
-LIMIT_S = 600.0
-STOP_S = 40.0
+PROMPT = "The engine"
+READY_WITHIN_S = 600.0
+STOP_WITHIN_S = 40.0
 POOLS = """\
 # written by make demo
 [[pools]]
@@ -47,16 +47,15 @@ slots = 2
 
 
 class DemoFailed(Exception):
-    """The demo cannot go on; the text says why and what to do."""
+    """The demo failed. The message says why and what to do."""
 
 
 def say(text: str) -> None:
-    """One line of progress."""
     print(f"demo: {text}", flush=True)
 
 
 def main() -> int:
-    """Run the demo; the exit status is 0, or one of sysexits(3)."""
+    """Run the demo and return 0 or an exit status of sysexits.h."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--exit", action="store_true", help="stop after the answer")
     options = parser.parse_args()
@@ -74,16 +73,19 @@ def main() -> int:
 
 
 def _check_ports(queen: QueenSettings, manager: PoolManagerSettings) -> None:
-    """Name every port that is taken before anything is started."""
-    wanted = [
+    """Raise DemoFailed with every port that is in use."""
+    ports = [
         (queen.address, queen.address_variable),
         (Host(queen.address.host, queen.metrics_port), "PROMETHEUS_METRICS_PORT"),
         (manager.bind, "POOL_MANAGERD_BIND_ADDR"),
         (Host(manager.bind.host, manager.metrics_port), "PROMETHEUS_METRICS_PORT of pool-managerd"),
     ]
-    taken = [f"{address} ({variable})" for address, variable in wanted if not _is_free(address)]
-    if taken:
-        raise DemoFailed(f"already in use: {', '.join(taken)}. See who holds them: ss -ltnp. Or set the variables.")
+    in_use = [f"{address} ({variable})" for address, variable in ports if not _is_free(address)]
+    if in_use:
+        raise DemoFailed(
+            f"address already in use: {', '.join(in_use)} (ss -ltnp shows by whom). "
+            "Stop the other program or set the variables."
+        )
 
 
 def _is_free(address: Host) -> bool:
@@ -97,7 +99,7 @@ def _is_free(address: Host) -> bool:
 
 
 def environment(name: str, environ: dict[str, str]) -> dict[str, str]:
-    """The environment of the daemon `name`: one PROMETHEUS_METRICS_PORT cannot be that of two daemons."""
+    """Return the environment of the daemon `name`. pool-managerd gets the next PROMETHEUS_METRICS_PORT if it is set."""
     port = environ.get(METRICS_PORT, "")
     if name == "pool-managerd" and port.isdigit():
         return {**environ, METRICS_PORT: str(int(port) + 1)}
@@ -105,51 +107,51 @@ def environment(name: str, environ: dict[str, str]) -> dict[str, str]:
 
 
 async def run(address: Host, stop_after_answer: bool) -> None:
-    """Everything from the model to the answer, and then serve until interrupted. Raises DemoFailed."""
+    """Make the model, start the daemons, run a task, and serve until interrupted. Raises DemoFailed."""
     environ = await trio.to_thread.run_sync(prepare)
     async with trio.open_nursery() as nursery:
         for name in DAEMONS:
             await nursery.start(daemon, name, environment(name, environ))
         url = f"http://{address}"
-        await pool_ready(url)
-        await ask(url, environ)
+        await wait_until_pool_ready(url)
+        await run_task(url, environ)
         if not stop_after_answer:
-            say(f"serving at {url} until Ctrl-C. In another terminal: .venv/bin/orchctl submit 'The engine'")
+            say(f"serving at {url} until Ctrl-C. In another terminal: .venv/bin/orchctl submit 'The daemon'")
             await trio.sleep_forever()
         nursery.cancel_scope.cancel()
 
 
 def prepare() -> dict[str, str]:
-    """Make the model and the pools file; the environment of the daemons. Blocks. Raises DemoFailed."""
-    HERE.mkdir(parents=True, exist_ok=True)
-    model, pools = (HERE / "model.gguf").resolve(), (HERE / "pools.toml").resolve()
-    say("making a small model from this project's own documentation")
+    """Make the model and the pools file, and return the environment of the daemons. Blocks. Raises DemoFailed."""
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    model, pools = (DIRECTORY / "model.gguf").resolve(), (DIRECTORY / "pools.toml").resolve()
+    say("making a small model from the documentation of this project")
     make(model, sentences())
-    say("looking for an engine that runs on this machine's CPU")
+    say("selecting an engine for the CPU of this machine")
     try:
         engine = demo_engine()
     except NoEngine as error:
         raise DemoFailed(str(error)) from error
-    say(f"it is {engine.name}")
+    say(f"using {engine.name}")
     pools.write_text(POOLS.format(model=model, provisioning=engine.provisioning))
-    on_cpu = {"ENGINE_PROVISIONER_GPU_MASK": "cpu", "ENGINE_PROVISIONER_POOLS_CONFIG": str(pools)}
-    return {**os.environ, **on_cpu, "LLAMA_ORCH_LOG_FORMAT": "pretty"}
+    provisioner = {"ENGINE_PROVISIONER_GPU_MASK": "cpu", "ENGINE_PROVISIONER_POOLS_CONFIG": str(pools)}
+    return {**os.environ, **provisioner, "LLAMA_ORCH_LOG_FORMAT": "pretty"}
 
 
 async def daemon(
     name: str, environ: dict[str, str], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Run one daemon until cancelled, then end it by SIGTERM. Raises DemoFailed when it ends by itself."""
-    log = HERE / f"{name}.log"
+    """Run one daemon until cancelled, then stop it with SIGTERM. Raises DemoFailed if it exits before."""
+    log = DIRECTORY / f"{name}.log"
     say(f"starting {name}, its log is {log}")
     command = [sys.executable, "-m", name.replace("-", "_")]
     with log.open("wb") as output:
-        # a group of its own: Ctrl-C reaches this process alone, which then ends the daemons in order
+        # In its own process group: Ctrl-C reaches only this process, which then stops the daemons in order.
         process = await trio.lowlevel.open_process(command, env=environ, stderr=output, process_group=0)
     task_status.started()
     try:
         await process.wait()
-        raise DemoFailed(f"{name} ended with status {process.returncode}: {last_line(log)}")
+        raise DemoFailed(f"{name} exited with status {process.returncode}: {last_line(log)}")
     finally:
         await _end(process)
 
@@ -158,7 +160,7 @@ async def _end(process: trio.Process) -> None:
     with trio.CancelScope(shield=True):
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
-        with trio.move_on_after(STOP_S):
+        with trio.move_on_after(STOP_WITHIN_S):
             await process.wait()
         if process.returncode is None:
             process.kill()
@@ -166,31 +168,30 @@ async def _end(process: trio.Process) -> None:
 
 
 def last_line(log: Path) -> str:
-    """The last words of a log."""
     lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it logged nothing"
 
 
-async def pool_ready(url: str) -> None:
-    """Return when a pool is ready, telling each change on the way. Raises DemoFailed."""
-    told = ""
-    with trio.move_on_after(LIMIT_S):
+async def wait_until_pool_ready(url: str) -> None:
+    """Wait until a pool is ready, and print each change. Raises DemoFailed."""
+    printed = ""
+    with trio.move_on_after(READY_WITHIN_S):
         while True:
             for pool in await pools(url):
                 text = describe(pool)
                 if pool.state is PoolState.FAILED:
-                    raise DemoFailed(f"{text}. See {HERE}/engine-provisioner.log")
-                if text != told:
+                    raise DemoFailed(f"{text}. See {DIRECTORY}/engine-provisioner.log")
+                if text != printed:
                     say(text)
-                    told = text
+                    printed = text
                 if pool.ready:
                     return
             await trio.sleep(0.2)
-    raise DemoFailed(f"the engine was not ready within {LIMIT_S:g} s. See {HERE}/engine-provisioner.log")
+    raise DemoFailed(f"the engine was not ready within {READY_WITHIN_S:g} s. See {DIRECTORY}/engine-provisioner.log")
 
 
 async def pools(url: str) -> list[PoolStatus]:
-    """What the queen knows of pools; nothing while she starts."""
+    """Return the pools that queen-rbee knows; none while it starts."""
     try:
         status, body = await fetch(f"{url}/v2/pools", limit_s=5)
         return PoolList.model_validate_json(body).pools if status == 200 else []
@@ -199,13 +200,13 @@ async def pools(url: str) -> list[PoolStatus]:
 
 
 def describe(pool: PoolStatus) -> str:
-    """As in "pool demo is starting"."""
+    """Return a text such as "pool demo is starting"."""
     reason = f": {pool.last_error}" if pool.last_error else ""
     return f"pool {pool.pool_id} is {pool.state}{reason}"
 
 
-async def ask(url: str, environ: dict[str, str]) -> None:
-    """One task through orchctl, its tokens on this terminal as they come. Raises DemoFailed."""
+async def run_task(url: str, environ: dict[str, str]) -> None:
+    """Run one task with orchctl, which prints the tokens. Raises DemoFailed."""
     options = ["--url", url, "--max-tokens", "80", "--temperature", "0.7", PROMPT]
     say(f"orchctl submit {' '.join(options[2:-1])} '{PROMPT}'")
     print(f"\n{PROMPT}", end="", flush=True)
@@ -213,7 +214,7 @@ async def ask(url: str, environ: dict[str, str]) -> None:
     done = await trio.run_process(command, env=environ, check=False)
     print()
     if done.returncode:
-        raise DemoFailed(f"orchctl ended with status {done.returncode}")
+        raise DemoFailed(f"orchctl exited with status {done.returncode}")
 
 
 if __name__ == "__main__":

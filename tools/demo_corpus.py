@@ -1,4 +1,4 @@
-"""What the demo model learns from: the prose of this project, that is its manual pages, docstrings and README."""
+"""The training text of the demo model: manual pages, docstrings and Markdown files of this project."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ WORD = re.compile(r"[A-Za-z][A-Za-z'-]*|[.,;:?!]")
 
 
 def sentences() -> list[list[str]]:
-    """Every sentence, as its words and marks of punctuation."""
+    """Return all sentences, each as a list of words and punctuation marks."""
     text = " ".join(" ".join(part.split()) for part in _texts())
     found = [WORD.findall(sentence) for sentence in SENTENCE.findall(text)]
     return [words for words in found if len(words) > 4]
@@ -31,11 +31,11 @@ def _docstrings(tree: ast.AST) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Markdown without its marks and without its code."""
+    """Remove markup and code from Markdown."""
     return re.sub(r"```.*?```|`[^`]*[^\w\s.`-][^`]*`|[`*_#|>]", " ", text, flags=re.DOTALL)
 
 
 def _manual(text: str) -> str:
-    """A manual page without its requests and escapes."""
+    """Remove requests and escapes from a manual page."""
     lines = [line for line in text.splitlines() if not line.startswith((".", "'"))]
     return re.sub(r"\\f.|\\&|\\", "", "\n".join(lines))

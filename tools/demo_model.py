@@ -1,8 +1,8 @@
-"""Makes the demo's model on the spot: a LLaMA in form, a table of word transitions at heart.
+"""The model of the demo: a table of word transitions in the format of a LLaMA model. It is made in about 3 s.
 
-The logarithms of how often one word follows another are factored (a truncated singular value decomposition) into
-token embeddings and output weights; the transformer block between them adds nothing. It writes sentences that sound
-like this project's own prose and mean little, which is what a demo without a download can have. Takes about 3 s.
+The logarithms of the transition frequencies are factored (truncated singular value decomposition) into token embeddings
+and output weights; the weights of the transformer block between them are zero. The model writes sentences that resemble
+the documentation of this project but have little meaning. It avoids a download.
 """
 
 import collections
@@ -22,13 +22,13 @@ HEADS = 4
 CONTEXT = 4096
 WORDS = 1200
 UNSEEN = -9.0
-"""Log probability of a transition that the corpus does not have."""
+"""Log probability of a transition that does not occur in the corpus."""
 
 Matrix = npt.NDArray[np.float32]
 
 
 def make(path: Path, sentences: Sequence[Sequence[str]]) -> None:
-    """Write the model that `sentences` teach to `path`, whole or not at all."""
+    """Train a model on `sentences` and write it to `path` atomically."""
     vocabulary = _vocabulary(sentences)
     embeddings, output = _factored(_log_transitions(sentences, vocabulary))
     draft = path.with_suffix(".draft")
@@ -41,10 +41,9 @@ def _piece(word: str) -> str:
 
 
 def _vocabulary(sentences: Sequence[Sequence[str]]) -> dict[str, int]:
-    """Tokens in the order of their numbers: special ones, bytes, letters, and every stage on the way to a word.
+    """Return the ids of the tokens: special tokens, bytes, characters, and the most frequent words with all prefixes.
 
-    The tokenizer joins neighbouring pieces to longer ones that it knows; so each word is there with all its
-    beginnings.
+    The tokenizer merges adjacent pieces into longer tokens, and can form a word only if all its prefixes are tokens.
     """
     counts = collections.Counter(_piece(word) for sentence in sentences for word in sentence)
     pieces = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), SPACE, *map(chr, range(0x21, 0x7F))]
@@ -60,7 +59,7 @@ def _log_transitions(sentences: Sequence[Sequence[str]], vocabulary: dict[str, i
         for this, following in zip([BOS, *numbers], [*numbers, EOS], strict=True):
             table[this, following] += 1
     start = table[BOS].copy()
-    for mark in ".?!":  # after a sentence comes the next, or the end
+    for mark in ".?!":  # a sentence is followed by another one, or by the end
         table[vocabulary[mark]] = 0.85 * start / start.sum()
         table[vocabulary[mark], EOS] = 0.15
     table[:, UNK] = 0
@@ -73,9 +72,10 @@ def _log_transitions(sentences: Sequence[Sequence[str]], vocabulary: dict[str, i
 
 
 def _factored(table: Matrix) -> tuple[Matrix, Matrix]:
-    """Embeddings and output weights whose product is about `table`, all embeddings of one length.
+    """Return embeddings and output weights whose product approximates `table`.
 
-    One length, since the model divides by it (RMS norm): what is short is filled up in a dimension of its own.
+    The model divides an embedding by its length (RMS norm). All embeddings therefore have the same length: shorter ones
+    are extended in an extra dimension.
     """
     rng = np.random.default_rng(0)
     sketch, _ = np.linalg.qr(table @ rng.standard_normal((table.shape[1], RANK + 32)).astype(np.float32))
@@ -96,7 +96,7 @@ def _factored(table: Matrix) -> tuple[Matrix, Matrix]:
 def _write(path: Path, pieces: list[str], embeddings: Matrix, output: Matrix) -> None:
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("llama-orch demo")
-    writer.add_description("word transitions of llama-orch's own documentation")
+    writer.add_description("word transitions of the documentation of llama-orch")
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(WIDTH)
     writer.add_block_count(1)

@@ -1,4 +1,4 @@
-"""Writes the files that are made from declarations; `--check` says which of them are out of date."""
+"""Write the files that are generated from declarations; with `--check`, list those that are out of date."""
 
 import argparse
 import shlex
@@ -9,9 +9,11 @@ from pathlib import Path
 from engine_provisioner.settings import ProvisionerSettings
 from engine_provisioner.spec.pools_schema import pools_schema
 from llama_orch.settings.loading import Settings
-from llama_orch.telemetry.events import CATALOG
+from llama_orch.telemetry.events.catalog import CATALOG
+from orchctl.parser import COMMANDS
 from pool_managerd.settings import PoolManagerSettings
 from queen_rbee.settings import QueenSettings
+from tools.generating.completion import completion_script
 from tools.generating.documents import environment_file
 from tools.generating.manual import manual_page
 
@@ -24,7 +26,7 @@ DAEMONS: dict[str, type[Settings]] = {
 
 
 def journal_catalog() -> str:
-    """The journal catalog: what `journalctl -x` says below each event."""
+    """Return the journal catalog, which `journalctl -x` shows below each event."""
     entries = []
     for event in CATALOG:
         subject = event.name.replace("_", " ")
@@ -36,36 +38,37 @@ def journal_catalog() -> str:
 
 
 def suite() -> str:
-    """The module by which each daemon knows the variables of all others without importing them."""
+    """Return the module that lists the variables of all daemons, which do not import each other."""
     names = sorted({var.env for settings in DAEMONS.values() for var in settings.variables().values()})
-    listed = "".join(f'    "{name}",\n' for name in names)
+    lines = "".join(f'    "{name}",\n' for name in names)
     return (
-        '"""The variables of all daemons, so that each can tell those of another from misspelt ones; generated."""'
-        f"\n\nVARIABLES = (\n{listed})\n"
+        '"""The variables of all daemons, to tell a misspelt one from that of another daemon. Generated."""'
+        f"\n\nVARIABLES = (\n{lines})\n"
     )
 
 
 def release() -> tuple[str, str]:
-    """Version and date of the manual, as its overview has them."""
+    """Return version and date of the manual, taken from llama-orch(7)."""
     head = (ROOT / "man/llama-orch.7").read_text().partition("\n")[0]
     _th, _name, _section, date, version, _manual = shlex.split(head)
     return version.removeprefix("llama-orch "), date
 
 
 def documents() -> Iterator[tuple[Path, str]]:
-    """Each generated file, and what belongs into it."""
+    """Yield the path and the text of each generated file."""
     for daemon, settings in DAEMONS.items():
         yield ROOT / f"packaging/env/{daemon}.env", environment_file(daemon, settings)
         yield ROOT / f"man/{daemon}.env.5", manual_page(daemon, settings, *release())
     yield ROOT / "daemons/llama_orch/settings/suite.py", suite()
     yield ROOT / "packaging/journal/llama-orch.catalog", journal_catalog()
     yield ROOT / "packaging/pools.schema.json", pools_schema()
+    yield ROOT / "packaging/completions/orchctl", completion_script(COMMANDS)
 
 
 def main() -> int:
-    """Write, or with --check compare: exit status 1 where a file is out of date."""
+    """Write the files. With --check only compare them; the exit status is 1 if one is out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, name what is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing; list the files that are out of date")
     check = parser.parse_args().check
     stale = [(path, text) for path, text in documents() if not path.exists() or path.read_text() != text]
     for path, text in stale:

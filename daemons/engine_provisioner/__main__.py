@@ -5,13 +5,13 @@ import sys
 from engine_provisioner.daemon import run
 from engine_provisioner.settings import ProvisionerSettings
 from engine_provisioner.spec.pools_file import PoolsFileError, path_for, read
-from llama_orch.service.configuration import Refusal
+from llama_orch.service.configuration import ConfigurationRefusal
 from llama_orch.service.run import Daemon
 from llama_orch.service.run import main as run_daemon
-from llama_orch.telemetry.events import POOLS_FILE_REFUSED
+from llama_orch.telemetry.events.provisioning import POOLS_FILE_REFUSED
 
 
-def check(settings: ProvisionerSettings) -> Refusal | None:
+def check(settings: ProvisionerSettings) -> ConfigurationRefusal | None:
     """Return all problems in the pools file."""
     path = path_for(settings.pools_config)
     try:
@@ -19,7 +19,7 @@ def check(settings: ProvisionerSettings) -> Refusal | None:
     except PoolsFileError as error:
         count = len(error.problems)
         headline = f"{count} problem{'s' * (count > 1)} in the pools file"
-        return Refusal(headline, POOLS_FILE_REFUSED, error.problems)
+        return ConfigurationRefusal(headline, POOLS_FILE_REFUSED, error.problems)
     return None
 
 

@@ -8,7 +8,7 @@ from engine_provisioner.failures import ProvisioningFailure
 from engine_provisioner.launch.launcher import Launcher
 from engine_provisioner.report import handoffs
 from engine_provisioner.spec.pool_spec import Pool
-from llama_orch.telemetry.events import ENGINE_RETIRED
+from llama_orch.telemetry.events.provisioning import ENGINE_RETIRED
 from llama_orch.telemetry.records import emit
 
 log = logging.getLogger(__name__)

@@ -34,10 +34,11 @@ from llama_orch.http.server.gate import Access, Gate
 from llama_orch.http.server.serving import serve
 from llama_orch.service import listeners
 from llama_orch.service.exit import ExitStatus, StartupError
-from llama_orch.service.memory import give_back
+from llama_orch.service.memory import release_after_start
 from llama_orch.service.run import Service
 from llama_orch.service.watchdog import Pulse
-from llama_orch.telemetry.events import DAEMON_READY, DAEMON_STOPPING, POOLS_FILE_ABSENT
+from llama_orch.telemetry.events.provisioning import POOLS_FILE_ABSENT
+from llama_orch.telemetry.events.service import DAEMON_READY, DAEMON_STOPPING
 from llama_orch.telemetry.records import emit
 
 log = logging.getLogger("engine_provisioner.daemon")
@@ -73,7 +74,7 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
                 await reporter.reset()
                 runner = _runner(pool, shared, reporter, deadline)
                 await supervisors.start(Supervisor(runner, reporter, deadline).run)
-            give_back()
+            release_after_start()
             service.notifier.ready(reports.summary())
             emit(DAEMON_READY, daemon=service.name, version=VERSION, address=address)
             await service.stop.wait()

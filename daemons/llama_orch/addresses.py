@@ -1,4 +1,4 @@
-"""Hosts, ports and URLs: what they may look like, and what an address means."""
+"""Parse and classify hosts, ports and URLs."""
 
 import ipaddress
 import re
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host`, an address or `localhost`, names this machine without asking a name server."""
+    """Return whether `host` is a loopback address or `localhost`, without a name lookup."""
     if host == "localhost":
         return True
     try:
@@ -22,7 +22,7 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True)
 class Host:
-    """A host and a TCP port; port 0 asks the kernel for one."""
+    """A host and a TCP port. Port 0 lets the kernel choose one."""
 
     host: str
     port: int
@@ -32,19 +32,18 @@ class Host:
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine can reach it."""
         return is_loopback(self.host)
 
 
 def parse_address(value: Any) -> Any:
-    """`host:port` or `[v6]:port` as a Host; ValueError says which part is wrong."""
+    """Parse `host:port` or `[v6]:port` as a Host. Raises ValueError."""
     if not isinstance(value, str):
         return value
     match = re.fullmatch(r"(?:\[([^\s\[\]]+)\]|([^\s:\[\]/]+)):([0-9]{1,5})", value)
     if match is None:
         raise ValueError("is not host:port")
     if match[1] and not _is_ipv6(match[1]):
-        raise ValueError("has no IPv6 address between its brackets")
+        raise ValueError("has an invalid IPv6 address in brackets")
     port = int(match[3])
     if port > 65535:
         raise ValueError("has a port above 65535")
@@ -59,29 +58,29 @@ def _is_ipv6(text: str) -> bool:
 
 
 def http_url(value: str) -> str:
-    """`value` if it is an http or https URL with a host; ValueError says what is missing."""
-    if re.search(r"[\x00-\x20\x7f\\]", value):  # urlsplit drops some of them, and they would be sent all the same
-        raise ValueError("has a blank, a control character or a backslash in it")
+    """Return `value` without a trailing slash if it is an http or https URL with a host. Raises ValueError."""
+    if re.search(r"[\x00-\x20\x7f\\]", value):  # urlsplit drops some of them
+        raise ValueError("contains a space, a control character or a backslash")
     try:
         parts = urlsplit(value)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError as error:
-        raise ValueError(f"is no URL: {error}") from error
+        raise ValueError(f"is not a valid URL: {error}") from error
     if not valid:
         raise ValueError("is not an http:// or https:// URL with a host")
     return value.rstrip("/")
 
 
 def base_url(value: str) -> str:
-    """As http_url, of a URL that paths are put behind; ValueError for one with a name, a query or a fragment in it."""
+    """Like http_url, for a URL to which paths are appended: no user name, query or fragment. Raises ValueError."""
     url = http_url(value)
     if set(url) & set("?#@ "):
-        raise ValueError("has more than a host, a port and a path")
+        raise ValueError("contains more than a host, a port and a path")
     return url
 
 
 def is_wildcard(host: str) -> bool:
-    """Whether `host` is the address that stands for all: 0.0.0.0, or that of IPv6."""
+    """Return whether `host` is the unspecified address: 0.0.0.0 or ::."""
     try:
         return ip_address(host).is_unspecified
     except ValueError:

@@ -1,20 +1,19 @@
-"""Waking a loop from other tasks."""
+"""Wake a loop from other tasks."""
 
 import trio
 
 
 class Bell:
-    """Rung by many, heard by one. Ringing while nobody waits is not lost; ringing twice is heard once."""
+    """A wake-up signal from many tasks to one. Rings are kept until the next wait; several rings count as one."""
 
     def __init__(self) -> None:
         self._event = trio.Event()
 
     def ring(self) -> None:
-        """Wake whoever waits, or the next who comes to wait."""
         self._event.set()
 
     async def wait(self, within_s: float) -> bool:
-        """Wait for a ring, at most `within_s` seconds; whether there was one. Resets the bell."""
+        """Wait for a ring for at most `within_s` seconds, and reset the bell. Return whether it rang."""
         with trio.move_on_after(within_s):
             await self._event.wait()
         rung = self._event.is_set()

@@ -1,4 +1,4 @@
-"""orchctl's entry: loads what it needs, which Ctrl-C may interrupt as it may all else, and runs one command."""
+"""Entry point. It imports the rest inside main(), so that Ctrl-C is handled during the imports, too."""
 
 import sys
 import warnings
@@ -8,8 +8,11 @@ INTERRUPTED = 128 + SIGINT
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run orchctl; the exit status is one of sysexits(3), or 130 after Ctrl-C, or 141 after a closed pipe."""
-    # Ctrl-C comes between a coroutine and its await, too: it ends the command, and nobody needs to know of the rest
+    """Run orchctl and return its exit status: one of sysexits(3), or 130 after Ctrl-C.
+
+    Raises SystemExit with 141 if the reader of standard output has gone away.
+    """
+    # Ctrl-C may arrive between the creation of a coroutine and its await; the warning would only confuse the user
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     try:
         from orchctl.run import run

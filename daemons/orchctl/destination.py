@@ -1,4 +1,4 @@
-"""Which queen orchctl asks, and with which token: --url, the environment, the Unix socket, or the default port."""
+"""The queen that orchctl uses: from --url, the environment, the Unix socket or the default port, with its token."""
 
 import os
 import re
@@ -12,69 +12,69 @@ from llama_orch.service.exit import ExitStatus
 from llama_orch.settings.loading import ConfigurationError
 from llama_orch.settings.tls import TlsFiles
 from llama_orch.settings.tokens import TOKEN
-from orchctl.failure import Failure
-from orchctl.queen import UNIX, URL_VARIABLE, Queen
+from orchctl.client import UNIX, URL_VARIABLE, QueenClient
+from orchctl.errors import CommandError
 
 DEFAULT_URL = "http://127.0.0.1:8080"
-SOCKET = Path("/run/llama-orch/queen-rbee.sock")
-NODE_SOCKET = Path("/run/llama-orch/pool-managerd.sock")
+QUEEN_SOCKET = Path("/run/llama-orch/queen-rbee.sock")
+POOL_MANAGERD_SOCKET = Path("/run/llama-orch/pool-managerd.sock")
 GROUP = "llama-orch"
 
 
-def from_environment(url: str | None) -> Queen:
-    """The queen of `url`, of ORCHESTRATORD_URL, or of this machine. Raises Failure for what cannot be used."""
-    found = url_of(url, os.environ, SOCKET)
-    if found.startswith(UNIX):
-        _check_socket(found)
-    elif not _is_url(found):
-        hint = f"It must be of the form http://HOST:PORT or https://HOST:PORT, as in {DEFAULT_URL}, or {UNIX}PATH."
-        raise Failure(f"{found} is no URL of a queen", hint, ExitStatus.USAGE)
-    advice = "" if found.startswith(UNIX) else socket_advice(SOCKET)
-    return Queen(found.rstrip("/"), _token(), _tls(), socket_advice=advice)
+def client_for(url: str | None) -> QueenClient:
+    """Return a client for --url `url`, or for the queen that the environment selects. Raises CommandError."""
+    selected = select_url(url, os.environ, QUEEN_SOCKET)
+    if selected.startswith(UNIX):
+        _check_socket_url(selected)
+    elif not _is_http_url(selected):
+        hint = f"Use http://HOST:PORT, https://HOST:PORT or {UNIX}PATH, for example {DEFAULT_URL}."
+        raise CommandError(f"invalid queen URL: {selected}", hint, ExitStatus.USAGE)
+    advice = "" if selected.startswith(UNIX) else socket_advice(QUEEN_SOCKET)
+    return QueenClient(selected.rstrip("/"), _token(), _tls_context(), socket_advice=advice)
 
 
-def url_of(url: str | None, environ: Mapping[str, str], socket: Path) -> str:
-    """The first of: `url`, ORCHESTRATORD_URL, `socket` if this process may connect to it, the default port."""
-    return url or environ.get(URL_VARIABLE) or usable(socket) or DEFAULT_URL
+def select_url(url: str | None, environ: Mapping[str, str], socket: Path) -> str:
+    """Return the first of: `url`, ORCHESTRATORD_URL, `socket` if this process may connect to it, DEFAULT_URL."""
+    return url or environ.get(URL_VARIABLE) or usable_socket_url(socket) or DEFAULT_URL
 
 
-def usable(socket: Path) -> str | None:
-    """The unix: URL of `socket`, if it exists and its mode lets this process connect."""
-    return f"{UNIX}{socket}" if _exists(socket) and os.access(socket, os.W_OK) else None
+def usable_socket_url(socket: Path) -> str | None:
+    """Return the unix: URL of `socket` if it exists and its mode lets this process connect."""
+    return f"{UNIX}{socket}" if _is_socket(socket) and os.access(socket, os.W_OK) else None
 
 
 def socket_advice(socket: Path) -> str:
-    """How to ask the queen of this machine without a token; empty where there is no `socket`."""
-    if usable(socket):
-        return f"Over {socket} no token is needed: leave out --url and {URL_VARIABLE}, or give --url {UNIX}{socket}."
-    if _exists(socket):
-        return f"Root and the members of the group {GROUP} need no token: orchctl asks over {socket} then."
+    """Return how to reach the local queen without a token; empty if `socket` does not exist."""
+    if usable_socket_url(socket):
+        return f"{socket} needs no token: omit --url and unset {URL_VARIABLE}, or use --url {UNIX}{socket}."
+    if _is_socket(socket):
+        return f"Root and members of the group {GROUP} need no token: for them, orchctl connects to {socket}."
     return ""
 
 
-def _exists(socket: Path) -> bool:
+def _is_socket(path: Path) -> bool:
     try:
-        return socket.is_socket()
-    except OSError:  # its directory is closed to us
+        return path.is_socket()
+    except OSError:  # no permission to search its directory
         return False
 
 
-def _check_socket(url: str) -> None:
+def _check_socket_url(url: str) -> None:
     path = url.removeprefix(UNIX)
     if not path or not url.isprintable():
-        raise Failure(f"{url} names no socket", f"As in {UNIX}{SOCKET}.", ExitStatus.USAGE)
+        raise CommandError(f"invalid socket path: {url}", f"For example: {UNIX}{QUEEN_SOCKET}", ExitStatus.USAGE)
 
 
-def _tls() -> ssl.SSLContext | None:
-    """What the files that the environment names are good for. Raises Failure."""
+def _tls_context() -> ssl.SSLContext | None:
+    """Raises CommandError if a TLS file named in the environment cannot be used."""
     try:
         return Tls.of(TlsFiles.named(os.environ)).client
     except ConfigurationError as error:
         message = "\n".join(map(str, error.problems))
-        raise Failure(message, "See TLS in llama-orch(7).", ExitStatus.CONFIG) from error
+        raise CommandError(message, "See TLS in llama-orch(7).", ExitStatus.CONFIG) from error
 
 
-def _is_url(text: str) -> bool:
+def _is_http_url(text: str) -> bool:
     try:
         return text.isascii() and text.isprintable() and not set(text) & set(" ?#@") and bool(http_url(text))
     except ValueError:
@@ -82,12 +82,14 @@ def _is_url(text: str) -> bool:
 
 
 def _token() -> str | None:
+    """Raises CommandError if the token cannot be read or is malformed."""
     try:
         token = TOKEN.read(os.environ)
     except OSError as error:
-        message = f"{TOKEN.file}: {error.filename}: {error.strerror}"
-        raise Failure(message, "Make it readable, or unset it.", ExitStatus.NO_INPUT) from error
+        message = f"cannot read {TOKEN.file}: {error.filename}: {error.strerror}"
+        raise CommandError(message, "Make the file readable, or unset the variable.", ExitStatus.NO_INPUT) from error
     if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token):
-        message = f"the token of {TOKEN.file if os.environ.get(TOKEN.file) else TOKEN.variable} cannot be one"
-        raise Failure(message, "A token is printable ASCII without blanks, in one line.", ExitStatus.CONFIG)
+        source = TOKEN.file if os.environ.get(TOKEN.file) else TOKEN.variable
+        hint = "A token is one line of printable ASCII without spaces."
+        raise CommandError(f"invalid token in {source}", hint, ExitStatus.CONFIG)
     return token

@@ -1,7 +1,4 @@
-"""What orchctl prints, one way for each: results on standard output, words for a person on standard error.
-
-Words and the line that is kept up to date are for somebody at a terminal; into a pipe or a file they never go.
-"""
+"""Output: results on standard output, errors on standard error, notes and progress only on a terminal."""
 
 import json
 import os
@@ -11,93 +8,95 @@ from typing import TextIO, TypeVar
 
 from pydantic import BaseModel
 
-from llama_orch.service.output import give_up
-from orchctl.failure import Failure
-from orchctl.queen import understood
+from llama_orch.service.output import discard
+from orchctl.client import parse_response
+from orchctl.errors import CommandError
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-CONTROLS: dict[int, str | None] = {
+CONTROL_CHARACTERS: dict[int, str | None] = {
     **{code: REPLACEMENT for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"},
     ord("\r"): None,
 }
-"""What a terminal would obey is not passed on to it: models and error messages are not to be trusted that far."""
+"""Translation that keeps text from models and error messages from controlling the terminal."""
 
 M = TypeVar("M", bound=BaseModel)
 
 
-def show(as_json: bool, body: bytes, model: type[M], text: Callable[[M], str]) -> None:
-    """The queen's answer: her own JSON, or `text` made of it. Raises Failure where it is no `model`."""
-    show_all(as_json, [body], model, lambda found: text(found[0]))
+def print_response(as_json: bool, body: bytes, model: type[M], text: Callable[[M], str]) -> None:
+    """Print a response as the queen's JSON, or as the `text` of its `model`. Raises CommandError if it is invalid."""
+    print_responses(as_json, [body], model, lambda parsed: text(parsed[0]))
 
 
-def show_all(as_json: bool, bodies: Sequence[bytes], model: type[M], text: Callable[[Sequence[M]], str]) -> None:
-    """Answers that belong together, such as pages: a line of JSON each, or one `text`. Raises Failure as `show`."""
-    found = [understood(model, body) for body in bodies]
-    emit("\n".join(body.decode() for body in bodies) if as_json else text(found))
-    emit("\n")
+def print_responses(as_json: bool, bodies: Sequence[bytes], model: type[M], text: Callable[[Sequence[M]], str]) -> None:
+    """Print responses that belong together, such as pages: one line of JSON each, or one `text` for all.
+
+    Raises CommandError if one is invalid.
+    """
+    parsed = [parse_response(model, body) for body in bodies]
+    write("\n".join(body.decode() for body in bodies) if as_json else text(parsed))
+    write("\n")
 
 
-def emit(text: str) -> None:
-    """Text on standard output, at once."""
-    print(text.translate(CONTROLS) if sys.stdout.isatty() else text, end="", flush=True)
+def write(text: str) -> None:
+    """Write to standard output and flush."""
+    print(text.translate(CONTROL_CHARACTERS) if sys.stdout.isatty() else text, end="", flush=True)
 
 
-def emit_json(document: object) -> None:
-    """A line of JSON on standard output, at once."""
-    emit(json.dumps(document, ensure_ascii=False) + "\n")
+def write_json(document: object) -> None:
+    """Write one line of JSON to standard output and flush."""
+    write(json.dumps(document, ensure_ascii=False) + "\n")
 
 
-def explain(failure: Failure) -> None:
-    """What went wrong and how to mend it, wherever standard error goes; it is no failure that nobody reads that."""
-    if sys.stderr is None:  # print() would take standard output then
+def print_error(error: CommandError) -> None:
+    """Print message and hint on standard error, if it is open."""
+    if sys.stderr is None:  # print() would fall back to standard output
         return
     try:
-        _tell(f"{failure.message}\n{failure.hint}")
+        _write_lines(f"{error.message}\n{error.hint}")
     except OSError:
-        give_up(sys.stderr)
+        discard(sys.stderr)
 
 
-def note(text: str) -> None:
-    """Words to the person at the terminal."""
-    if _watched():
-        _tell(text)
+def print_note(text: str) -> None:
+    """Print a remark if standard error is a terminal."""
+    if _stderr_is_terminal():
+        _write_lines(text)
 
 
-def _tell(text: str) -> None:
+def _write_lines(text: str) -> None:
     lines = "".join(f"orchctl: {line}\n" for line in text.splitlines() if line)
-    print(lines.translate(CONTROLS) if sys.stderr.isatty() else lines, end="", file=sys.stderr, flush=True)
+    print(lines.translate(CONTROL_CHARACTERS) if sys.stderr.isatty() else lines, end="", file=sys.stderr, flush=True)
 
 
-def _watched() -> bool:
+def _stderr_is_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
-class Line:
-    """A line on the terminal's standard error, where each text takes the place of the one before.
+class StatusLine:
+    """A line on the terminal's standard error whose text is replaced in place.
 
-    `watched` is whether there is such a terminal, and somebody who wants to be told.
+    `enabled` is false if standard error is not a terminal, or if the user asked for quiet; then nothing is printed.
     """
 
     def __init__(self, quiet: bool = False) -> None:
         self._shown = ""
-        self.watched = _watched() and not quiet
+        self.enabled = _stderr_is_terminal() and not quiet
 
     def show(self, text: str) -> None:
-        """`text` in the place of what the line said; cut where it would wrap, for then it could not be taken back."""
-        if self.watched:
-            text = f"orchctl: {text}".translate(CONTROLS)[: _columns(sys.stderr) - 1]
-            covered, self._shown = len(self._shown), text  # before a Ctrl-C can come between
+        """Replace the line's text. It is cut to the terminal's width: a wrapped line could not be replaced."""
+        if self.enabled:
+            text = f"orchctl: {text}".translate(CONTROL_CHARACTERS)[: _columns(sys.stderr) - 1]
+            covered, self._shown = len(self._shown), text  # before print(), which Ctrl-C may interrupt
             print("\r" + text.ljust(covered), end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
-        """Leave no trace of it."""
         if self._shown:
             print("\r" + " " * len(self._shown) + "\r", end="", file=sys.stderr, flush=True)
             self._shown = ""
 
 
 def terminal_columns() -> int | None:
-    """How wide the terminal is that standard output goes to; None where it goes elsewhere."""
+    """Return the width of the terminal on standard output; None if it is not a terminal."""
     return _columns(sys.stdout) if sys.stdout.isatty() else None
 
 

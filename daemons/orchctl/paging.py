@@ -1,4 +1,4 @@
-"""What the queen lists page by page: one page, or all of them by following `next`."""
+"""Lists that the queen returns in pages: one page, or all of them by following `next`."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -9,55 +9,57 @@ from pydantic import BaseModel
 
 from llama_orch.contracts.base import Outbound
 from llama_orch.service.exit import ExitStatus
-from orchctl.failure import Failure
-from orchctl.output import note, show_all
-from orchctl.queen import Queen, below, understood
+from orchctl.client import QueenClient, build_path, parse_response
+from orchctl.errors import ADDRESS_HINT, CommandError
+from orchctl.output import print_note, print_responses
 
-LARGEST_PAGE = 500
+MAX_PAGE_SIZE = 500
 
 M = TypeVar("M", bound=BaseModel)
 
 
-class Page(Outbound):
-    """Where the following page begins, of any list."""
+class PageLink(Outbound):
+    """The part that all paged lists have: the id after which the next page starts."""
 
     next: str | None = None
 
 
 @dataclass(frozen=True)
-class Wish:
-    """Which part of a list: from behind the thing `before` on, `limit` of it or `every` one, `limit` at a time."""
+class PageRange:
+    """Which part of a list to fetch: the page of at most `limit` entries after the entry `before`, or `all_pages`.
+
+    Without `limit` the queen chooses the page size; with `all_pages` it is MAX_PAGE_SIZE.
+    """
 
     limit: int | None = None
     before: str | None = None
-    every: bool = False
+    all_pages: bool = False
 
 
-async def show_pages(
-    queen: Queen,
+async def print_pages(
+    queen: QueenClient,
     path: str,
     options: argparse.Namespace,
     model: type[M],
     text: Callable[[Sequence[M]], str],
     **query: object,
 ) -> None:
-    """Show what `--limit`, `--before` and `--all` ask for, each page a `model`. Raises Failure."""
-    bodies = await pages(queen, path, Wish(options.limit, options.before, options.all), **query)
-    show_all(options.json, bodies, model, text)
-    following = understood(Page, bodies[-1]).next
+    """Print the pages selected by --limit, --before and --all, each a `model`. Raises CommandError."""
+    bodies = await fetch_pages(queen, path, PageRange(options.limit, options.before, options.all), **query)
+    print_responses(options.json, bodies, model, text)
+    following = parse_response(PageLink, bodies[-1]).next
     if following is not None:
-        note(f"there are more: --before {following}, or --all")
+        print_note(f"more entries: use --before {following}, or --all")
 
 
-async def pages(queen: Queen, path: str, wish: Wish, **query: object) -> list[bytes]:
-    """The pages of the list at `path`, at least one. Raises Failure."""
-    before, seen, bodies = wish.before, set[str | None](), list[bytes]()
-    limit = LARGEST_PAGE if wish.every and wish.limit is None else wish.limit
+async def fetch_pages(queen: QueenClient, path: str, pages: PageRange, **query: object) -> list[bytes]:
+    """Fetch at least one page of the list at `path`. Raises CommandError."""
+    before, seen, bodies = pages.before, set[str | None](), list[bytes]()
+    limit = MAX_PAGE_SIZE if pages.all_pages and pages.limit is None else pages.limit
     while before not in seen:
         seen.add(before)
-        bodies.append(await queen.get(below(path, limit=limit, before=before, **query)))
-        before = understood(Page, bodies[-1]).next
-        if before is None or not wish.every:
+        bodies.append(await queen.get(build_path(path, limit=limit, before=before, **query)))
+        before = parse_response(PageLink, bodies[-1]).next
+        if before is None or not pages.all_pages:
             return bodies
-    message = f"the page behind {before} was given before"
-    raise Failure(message, "Is this the address of queen-rbee?", ExitStatus.UNAVAILABLE)
+    raise CommandError(f"the list repeats: next={before} was sent twice", ADDRESS_HINT, ExitStatus.UNAVAILABLE)

@@ -9,23 +9,22 @@ import trio
 
 from llama_orch import VERSION
 from llama_orch.addresses import Host
-from llama_orch.http.server.app import add_hot, create_app, metrics_app
+from llama_orch.http.server.app import create_app, metrics_app
 from llama_orch.http.server.browsers import WebPolicy, own_names
 from llama_orch.http.server.gate import Access, Gate, for_metrics
 from llama_orch.http.server.serving import serve
-from llama_orch.http.tls.expiry import held, keep_warning
+from llama_orch.http.tls.expiry import first_to_expire, keep_warning
 from llama_orch.http.tls.tls import Tls
 from llama_orch.service import listeners
 from llama_orch.service.machine_id import machine_id
-from llama_orch.service.memory import give_back
+from llama_orch.service.memory import release_after_start
 from llama_orch.service.run import Service
-from llama_orch.spool import Found, Identity, Intake, watch
-from llama_orch.telemetry.events import DAEMON_READY, DAEMON_STOPPING
+from llama_orch.spool import Identity, watch
+from llama_orch.spool.handoffs import HandoffFile
+from llama_orch.spool.reader import SpoolReader
+from llama_orch.telemetry.events.service import DAEMON_READY, DAEMON_STOPPING
 from llama_orch.telemetry.records import emit
-from pool_managerd.api.draining import add_drain_routes
-from pool_managerd.api.engine import hot_routes
-from pool_managerd.api.node import add_node_route
-from pool_managerd.api.pools import add_routes
+from pool_managerd.api.routes import add_routes
 from pool_managerd.cluster.addressing import address_of
 from pool_managerd.cluster.agent import Agent, NodeIdentity
 from pool_managerd.cluster.capabilities import cores, read_memory
@@ -89,7 +88,7 @@ async def build(settings: PoolManagerSettings, service: Service) -> Parts:
     health = HealthLoop(node_pools, metrics)
     reports = ReportReader(settings.runtime_dir)
     handoffs = HandoffLoop(
-        intake=Intake(settings.runtime_dir, moves_bad=True, taken=already_taken(saved, settings)),
+        intake=SpoolReader(settings.runtime_dir, moves_bad=True, taken=already_taken(saved, settings)),
         reports=reports,
         node_pools=node_pools,
         health=health,
@@ -119,7 +118,7 @@ async def agent_of(settings: PoolManagerSettings, state: Path, node_pools: NodeP
     return Agent(node, HttpQueenClient(settings.queen_url, settings.token, tls.client), node_pools)
 
 
-def already_taken(saved: Iterable[Found], settings: PoolManagerSettings) -> list[Identity]:
+def already_taken(saved: Iterable[HandoffFile], settings: PoolManagerSettings) -> list[Identity]:
     """Return the handoff files not to take again. With auto_delete there are none: a file still there was not taken."""
     return [] if settings.auto_delete else [found.identity for found in saved]
 
@@ -127,9 +126,9 @@ def already_taken(saved: Iterable[Found], settings: PoolManagerSettings) -> list
 def as_bound(settings: PoolManagerSettings, service: Service) -> PoolManagerSettings:
     """Return `settings` with the actual address of systemd's socket, if there is one."""
     metrics_address = Host(settings.bind.host, settings.metrics_port)
-    listeners.settle(service, "metrics", metrics_address, "PROMETHEUS_METRICS_PORT")
+    listeners.effective_address(service, "metrics", metrics_address, "PROMETHEUS_METRICS_PORT")
     return settings.model_copy(
-        update={"bind": listeners.settle(service, "api", settings.bind, "POOL_MANAGERD_BIND_ADDR")}
+        update={"bind": listeners.effective_address(service, "api", settings.bind, "POOL_MANAGERD_BIND_ADDR")}
     )
 
 
@@ -144,7 +143,7 @@ async def run(settings: PoolManagerSettings, service: Service) -> None:
             await _start_serving(parts, service, closing, serving)
             if parts.agent:
                 await loops.start(parts.agent.run)
-            give_back()
+            release_after_start()
             service.notifier.ready(parts.line)
             emit(DAEMON_READY, daemon=NAME, version=VERSION, address=settings.bind)
             await service.stop.wait()
@@ -165,7 +164,7 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
     await nursery.start(parts.handoffs.run, service.watchdog.pulse("handoffs"))
     await nursery.start(parts.draining.run)
     nursery.start_soon(keep_status, parts.node_pools, parts.agent, parts.store, service.notifier)
-    nursery.start_soon(keep_warning, held(settings.tls))
+    nursery.start_soon(keep_warning, first_to_expire(settings.tls))
     with trio.move_on_after(FIRST_PROBES_S):
         await parts.node_pools.gpus_discovered.wait()
         await parts.node_pools.engines_probed()
@@ -174,19 +173,23 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
 async def _start_serving(parts: Parts, service: Service, closing: trio.Event, nursery: trio.Nursery) -> None:
     settings, collectors = parts.settings, parts.metrics.collectors
     app = create_app(NAME, parts.handoffs.troubles, collectors)
-    add_routes(app, parts.node_pools, parts.handoffs, service.stop)
-    add_drain_routes(app, parts.node_pools, parts.draining)
-    add_node_route(app, parts.agent)
-    hot = hot_routes(parts.node_pools, settings.body_limit)
-    add_hot(app, hot)
+    gate_routes = add_routes(
+        app,
+        parts.node_pools,
+        parts.handoffs,
+        parts.draining,
+        parts.agent,
+        stop=service.stop,
+        body_limit=settings.body_limit,
+    )
     api = listeners.tcp(service, "api", settings.bind, "HTTP API", "POOL_MANAGERD_BIND_ADDR")
     metrics_address = Host(settings.bind.host, settings.metrics_port)
     scrape = listeners.tcp(service, "metrics", metrics_address, "metrics", "PROMETHEUS_METRICS_PORT")
     local = listeners.local(service, settings.runtime_dir.parent / f"{NAME}.sock")
-    listeners.say_access(settings.bind, settings.token, settings.second_token, over=parts.tls.words)
+    listeners.log_access(settings.bind, settings.token, settings.second_token, over=parts.tls.words)
     start = partial(serve, pulse=service.watchdog.pulse, shutdown=closing, drain_s=DRAIN_S[settings.profile])
     access = Access(settings.token, settings.auth_optional, settings.second_token)
     web = WebPolicy(settings.allowed_hosts, settings.allowed_origins, own_names(settings.bind.host))
-    await nursery.start(partial(start, tls=parts.tls.server), Gate(app, access, hot, web), api)
-    await nursery.start(start, Gate(app, Access(), hot), local)
+    await nursery.start(partial(start, tls=parts.tls.server), Gate(app, access, gate_routes, web), api)
+    await nursery.start(start, Gate(app, Access(), gate_routes), local)
     await nursery.start(start, for_metrics(metrics_app(NAME, collectors), settings.token, web), scrape)

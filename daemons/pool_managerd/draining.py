@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import trio
 
 from llama_orch.contracts.operations import DrainStatus
-from llama_orch.telemetry.events import POOL_DRAINING, POOL_RESUMED
+from llama_orch.telemetry.events.pools import POOL_DRAINING, POOL_RESUMED
 from llama_orch.telemetry.records import emit
 from pool_managerd.metrics import Metrics
 from pool_managerd.pools.node_pools import NodePools

@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 import trio
 
-from llama_orch.telemetry.events import GPU_LOST, GPUS_FOUND, GPUS_UNKNOWN
+from llama_orch.telemetry.events.pools import GPU_LOST, GPUS_FOUND, GPUS_UNKNOWN
 from llama_orch.telemetry.records import emit
 from pool_managerd.pools.devices import Gpu, Gpus
 from pool_managerd.pools.node_pools import NodePools

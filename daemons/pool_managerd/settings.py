@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from llama_orch.addresses import Host
 from llama_orch.contracts.base import NODE_ID_RESERVED
 from llama_orch.contracts.nodes import NodeId, node_address
-from llama_orch.settings import Address, Example, Flag, Problem, Var, Whole, rule
+from llama_orch.settings import Address, Example, Flag, Integer, Problem, Var, rule
 from llama_orch.settings.api import ApiSettings
 from llama_orch.settings.shared import (
     DEFAULT_RUNTIME_DIRECTORY,
@@ -92,7 +92,7 @@ class PoolManagerSettings(ApiSettings):
         ),
     ] = None
     heartbeat_s: Annotated[
-        Whole,
+        Integer,
         Var(
             "POOL_MANAGERD_HEARTBEAT_INTERVAL_SECS",
             "Seconds between heartbeats. Must be less than the queen's ORCHESTRATORD_NODE_TIMEOUT_MS.",
@@ -114,7 +114,7 @@ class PoolManagerSettings(ApiSettings):
         ),
     ] = DEFAULT_RUNTIME_DIRECTORY
     watch_interval_ms: Annotated[
-        Whole,
+        Integer,
         Var(
             "POOL_MANAGERD_WATCH_INTERVAL_MS",
             "Milliseconds between scans of the handoff directory, in case inotify misses a file.",
@@ -132,7 +132,7 @@ class PoolManagerSettings(ApiSettings):
         ),
     ] = True
     gpu_interval_ms: Annotated[
-        Whole,
+        Integer,
         Var(
             "POOL_MANAGERD_GPU_DISCOVERY_INTERVAL_MS",
             "Milliseconds between GPU discoveries.",
@@ -141,7 +141,7 @@ class PoolManagerSettings(ApiSettings):
         ),
         Field(ge=1000, le=60_000),
     ] = 10_000
-    metrics_port: Annotated[Whole, metrics_port_variable(9091), Field(ge=1, le=65535)] = 9091
+    metrics_port: Annotated[Integer, metrics_port_variable(9091), Field(ge=1, le=65535)] = 9091
 
     @property
     def profile(self) -> Literal["home", "cloud"]:

@@ -7,21 +7,20 @@ import trio
 
 from llama_orch import VERSION
 from llama_orch.addresses import Host
-from llama_orch.http.server.app import add_hot, create_app, metrics_app
+from llama_orch.http.server.app import create_app, metrics_app
 from llama_orch.http.server.browsers import WebPolicy, own_names
-from llama_orch.http.server.exchange import HotRoutes
 from llama_orch.http.server.gate import Access, Gate, for_metrics
 from llama_orch.http.server.serving import serve
-from llama_orch.http.tls.expiry import held, keep_warning
+from llama_orch.http.tls.expiry import first_to_expire, keep_warning
 from llama_orch.http.tls.tls import Tls
 from llama_orch.service import listeners
 from llama_orch.service.exit import ExitStatus, StartupError
-from llama_orch.service.memory import collect, give_back, keep_young
+from llama_orch.service.memory import collect, collect_young, release_after_start
 from llama_orch.service.run import Service
 from llama_orch.spool import watch
-from llama_orch.telemetry import events
+from llama_orch.telemetry.events import service as events
 from llama_orch.telemetry.records import emit
-from queen_rbee.api.routes import cool_routes, hot_routes
+from queen_rbee.api.routes import add_routes
 from queen_rbee.dispatch.health_checks import check_forever
 from queen_rbee.intake.progress import report_progress
 from queen_rbee.intake.recovery import restore
@@ -68,8 +67,8 @@ async def run(settings: QueenSettings, service: Service) -> None:
 def with_bound_address(settings: QueenSettings, service: Service) -> QueenSettings:
     """Return `settings` with the address of systemd's socket, if there is one."""
     metrics_address = Host(settings.address.host, settings.metrics_port)
-    listeners.settle(service, "metrics", metrics_address, "PROMETHEUS_METRICS_PORT")
-    bound = listeners.settle(service, "api", settings.address, settings.address_variable)
+    listeners.effective_address(service, "metrics", metrics_address, "PROMETHEUS_METRICS_PORT")
+    bound = listeners.effective_address(service, "api", settings.address, settings.address_variable)
     return settings if bound == settings.address else settings.model_copy(update={"bind": bound})
 
 
@@ -87,7 +86,7 @@ async def _run(parts: Parts, service: Service) -> None:
         await _start_loops(parts, service, loops)
         async with trio.open_nursery() as serving:
             await _start_serving(parts, service, serving)
-            give_back()
+            release_after_start()
             service.notifier.ready(summary(parts.queue, parts.registry, parts.fleet))
             emit(events.DAEMON_READY, daemon=NAME, version=VERSION, address=parts.settings.address)
             await service.stop.wait()
@@ -114,11 +113,11 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
             nursery.start_soon(source.run)
         nursery.start_soon(_mark_synced, registry, sources)
     nursery.start_soon(keep_status, parts.queue, registry, parts.accounting, metrics, parts.fleet, service.notifier)
-    nursery.start_soon(keep_warning, held(settings.tls))
+    nursery.start_soon(keep_warning, first_to_expire(settings.tls))
     nursery.start_soon(report_progress, parts.queue, parts.forecast)
     nursery.start_soon(check_forever, registry, parts.hop, metrics)
     nursery.start_soon(_housekeeping, parts)
-    nursery.start_soon(keep_young)
+    nursery.start_soon(collect_young)
 
 
 async def _housekeeping(parts: Parts) -> None:
@@ -148,19 +147,17 @@ async def _start_serving(parts: Parts, service: Service, nursery: trio.Nursery) 
     settings = parts.settings
     address, metrics = settings.address, parts.metrics.registry
     app = create_app(NAME, partial(unready, parts.registry), metrics)
-    cool_routes(app, parts)
-    hot: HotRoutes = hot_routes(parts)
-    add_hot(app, hot)
+    gate_routes = add_routes(app, parts)
     api = listeners.tcp(service, "api", address, "HTTP API", settings.address_variable)
     metrics_address = Host(address.host, settings.metrics_port)
     scrape = listeners.tcp(service, "metrics", metrics_address, "metrics", "PROMETHEUS_METRICS_PORT")
     local = listeners.local(service, settings.runtime_dir.parent / "queen-rbee.sock")
-    listeners.say_access(address, settings.token, settings.second_token, over=parts.tls.words)
+    listeners.log_access(address, settings.token, settings.second_token, over=parts.tls.words)
     start = partial(serve, pulse=service.watchdog.pulse, shutdown=service.stop, drain_s=DRAIN_S + SERVING_MARGIN_S)
     access = Access(settings.token, settings.auth_optional, settings.second_token)
     web = WebPolicy(settings.allowed_hosts, settings.allowed_origins, own_names(settings.address.host))
-    await nursery.start(partial(start, tls=parts.tls.server), Gate(app, access, hot, web), api)
-    await nursery.start(start, Gate(app, Access(), hot), local)
+    await nursery.start(partial(start, tls=parts.tls.server), Gate(app, access, gate_routes, web), api)
+    await nursery.start(start, Gate(app, Access(), gate_routes), local)
     await nursery.start(start, for_metrics(metrics_app(NAME, metrics), settings.token, web), scrape)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from llama_orch.bell import Bell
 from llama_orch.engines.wire.adapters import adapters
-from llama_orch.http.client.kept_connections import KeptConnections
+from llama_orch.http.client.idle_connections import IdleConnections
 from llama_orch.http.tls.tls import CLEAR, Tls
-from llama_orch.spool import Intake as Spool
+from llama_orch.spool import SpoolReader
 from queen_rbee.catalog.catalog import Catalog
 from queen_rbee.dispatch.accounting import Accounting
 from queen_rbee.dispatch.circuits import Circuits
@@ -82,7 +82,7 @@ def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
         capacity=settings.capacity,
         policy=settings.policy,
         strategy=settings.placement,
-        hop=Hop(settings.token, KeptConnections(), tls.client),
+        hop=Hop(settings.token, IdleConnections(), tls.client),
         pool_wait_s=settings.pool_wait_ms / 1000,
         model_dirs=settings.model_dirs,
     )
@@ -151,5 +151,5 @@ def build_task_parts(
 def _handoff_source(settings: QueenSettings, registry: PoolRegistry, metrics: Metrics) -> HandoffSource | None:
     if settings.profile != "home":
         return None
-    spool = Spool(settings.runtime_dir, moves_bad=False)
+    spool = SpoolReader(settings.runtime_dir, moves_bad=False)
     return HandoffSource(spool, registry, metrics, Bell(), settings.watch_interval_ms / 1000)

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from llama_orch.addresses import Host
-from llama_orch.settings import Address, Example, Flag, Problem, Var, Whole, rule
+from llama_orch.settings import Address, Example, Flag, Integer, Problem, Var, rule
 from llama_orch.settings.api import ApiSettings
 from llama_orch.settings.shared import (
     DEFAULT_RUNTIME_DIRECTORY,
@@ -79,7 +79,7 @@ class QueenSettings(ApiSettings):
         ),
     ] = None
     node_timeout_ms: Annotated[
-        Whole,
+        Integer,
         Var(
             "ORCHESTRATORD_NODE_TIMEOUT_MS",
             "Milliseconds without a heartbeat after which a node counts as offline.",
@@ -90,7 +90,7 @@ class QueenSettings(ApiSettings):
         Field(ge=5000, le=300_000),
     ] = 30_000
     stale_check_s: Annotated[
-        Whole,
+        Integer,
         Var(
             "ORCHESTRATORD_STALE_CHECK_INTERVAL_SECS",
             "Seconds between checks for nodes without heartbeats.",
@@ -113,7 +113,7 @@ class QueenSettings(ApiSettings):
         ),
     ] = DEFAULT_RUNTIME_DIRECTORY
     watch_interval_ms: Annotated[
-        Whole,
+        Integer,
         Var(
             "ORCHD_HANDOFF_WATCH_INTERVAL_MS",
             "Milliseconds between scans of the handoff directory, in case a change notification is lost.",
@@ -154,7 +154,7 @@ class QueenSettings(ApiSettings):
         ),
     ] = "round-robin"
     capacity: Annotated[
-        Whole,
+        Integer,
         Var(
             "ORCHD_ADMISSION_CAPACITY",
             "Number of tasks that may wait in the admission queue.",
@@ -178,7 +178,7 @@ class QueenSettings(ApiSettings):
         ),
     ] = "drop-lru"
     pool_wait_ms: Annotated[
-        Whole,
+        Integer,
         Var(
             "ORCHD_POOL_WAIT_MS",
             "Milliseconds that a task waits while no pool that could serve it is ready.",
@@ -189,7 +189,7 @@ class QueenSettings(ApiSettings):
         ),
         Field(ge=1000, le=86_400_000),
     ] = 600_000
-    metrics_port: Annotated[Whole, metrics_port_variable(9090), Field(ge=1, le=65535)] = 9090
+    metrics_port: Annotated[Integer, metrics_port_variable(9090), Field(ge=1, le=65535)] = 9090
 
     @property
     def address(self) -> Host:

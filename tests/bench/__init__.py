@@ -1,1 +1,1 @@
-"""Figures, not tests: `make bench` prints them; where two things are compared, both are measured in one run."""
+"""Benchmarks: `make bench` prints the results. Things that are compared are measured in the same run."""

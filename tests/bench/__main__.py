@@ -1,4 +1,4 @@
-"""make bench: prints every figure."""
+"""make bench: run all benchmarks."""
 
 import sys
 
@@ -7,7 +7,7 @@ from tests.system.lab.prerequisites import missing
 
 
 def main() -> int:
-    """First what needs no root, then what is measured in booted machines."""
+    """Run the benchmarks without root first, then those in booted machines."""
     first_token.main()
     cancel.main()
     admission.main()
@@ -15,8 +15,8 @@ def main() -> int:
     streams.main()
     overload.main()
     fleet.main()
-    if lacking := missing():
-        print(f"nothing measured under systemd: {'; '.join(lacking)}", file=sys.stderr)
+    if problems := missing():
+        print(f"skipping benchmarks under systemd: {'; '.join(problems)}", file=sys.stderr)
         return 0
     under_systemd.main()
     return 0

@@ -1,9 +1,9 @@
-"""How many tasks a second the queen takes in, durably, and how long that and placement take meanwhile.
+"""Rate of durable admissions of queen-rbee, and the latency of admission and placement meanwhile.
 
-The queen has one core and all else the other. Tasks are handed in by an open loop: at times that are drawn beforehand,
-whatever the queen does, and each is waited for from its time on, so that a stall is seen in all that came in it. Below
-her a stand-in for llama-server, in the generator's own process, since a real one would take what is measured; placement
-is what it sees: from the end of an answer to the arrival of the next request, while others wait.
+queen-rbee has one core, everything else has the other. Tasks are submitted in an open loop, at times that are drawn in
+advance. Latency is measured from these times, so that a stall affects all tasks that are due during it. The engine is a
+stand-in for llama-server in the process of the load generator, because a real one would use the CPU that is measured.
+The latency of placement is the time from the end of an answer to the arrival of the next request, while tasks wait.
 """
 
 import random
@@ -26,18 +26,18 @@ LIMIT_MS = 100.0
 CONNECTIONS = 32
 CLIENTS = 64
 TASKS = 8000
-"""In a closed loop: fewer than the queue holds, so that nothing is dropped or refused."""
+"""Number of tasks in a closed loop: less than the capacity of the queue, so that none is dropped or refused."""
 CAPACITY = "10000"
 SLOTS, TOKENS, INTERVAL_S = 4, 8, 0.0125
-"""Of the engine: 40 answers a second."""
-TRICKLE_S = 4.0
+"""The engine produces 40 answers per second."""
+IDLE_S = 4.0
 PROMPT = "Answer in one sentence. " * 20
 REQUEST = encoded("POST", "/v2/tasks", {"prompt": PROMPT, "max_tokens": TOKENS, "priority": "batch"})
 
 
 @dataclass
-class Taken:
-    """How long the answers took, in seconds, by status; and the CPU time of the queen and of this process meanwhile."""
+class LoadResults:
+    """Response times in seconds, by status, and the CPU time of queen-rbee and of this process."""
 
     took: dict[int, list[float]] = field(default_factory=dict)
     wall_s: float = 0.0
@@ -45,35 +45,32 @@ class Taken:
     own_s: float = 0.0
 
     def add(self, answer: Answer, seconds: float) -> None:
-        """One more."""
         self.took.setdefault(answer.status, []).append(seconds)
 
     @property
     def count(self) -> int:
-        """All answers."""
+        """Number of responses."""
         return sum(map(len, self.took.values()))
 
-    def tell(self) -> None:
-        """Print rate, cost and times."""
-        shares = (
-            f"queen {self.queen_s / self.wall_s:.0%} of her core, generator and engine {self.own_s / self.wall_s:.0%}"
-        )
-        print(f"  {self.count / self.wall_s:.0f} answers a second; {shares}")
+    def print_results(self) -> None:
+        """Print rate, CPU usage and response times."""
+        shares = f"queen-rbee {self.queen_s / self.wall_s:.0%} of its core, the rest {self.own_s / self.wall_s:.0%}"
+        print(f"  {self.count / self.wall_s:.0f} responses/s; {shares}")
         for status, took in sorted(self.took.items()):
-            print(f"  {len(took)} answers {status}: {spread(took)}")
+            print(f"  {len(took)} responses {status}: {spread(took)}")
 
 
 @asynccontextmanager
-async def measured(running: Queen) -> AsyncIterator[Taken]:
-    """What happens in the block, and what it costs."""
-    taken, before, own, begun = Taken(), running.cost, time.process_time(), time.monotonic()
-    yield taken
-    taken.wall_s = time.monotonic() - begun
-    taken.queen_s, taken.own_s = running.cost.cpu_s - before.cpu_s, time.process_time() - own
+async def measured(running: Queen) -> AsyncIterator[LoadResults]:
+    """Measure elapsed and CPU time of the block."""
+    results, before, own, begun = LoadResults(), running.cost, time.process_time(), time.monotonic()
+    yield results
+    results.wall_s = time.monotonic() - begun
+    results.queen_s, results.own_s = running.cost.cpu_s - before.cpu_s, time.process_time() - own
 
 
 def schedule(rate: float, seconds: float, seed: int = 1) -> Iterator[float]:
-    """Times in seconds, as those of clients who know nothing of one another: `rate` a second on average."""
+    """Yield the times of a Poisson process in seconds, with `rate` events per second."""
     draw = random.Random(seed)
     due = draw.expovariate(rate)
     while due < seconds:
@@ -81,71 +78,79 @@ def schedule(rate: float, seconds: float, seed: int = 1) -> Iterator[float]:
         due += draw.expovariate(rate)
 
 
-async def open_loop(running: Queen, rate: float, seconds: float) -> Taken:
-    """Hand in at the times of a schedule, over connections that are kept."""
+async def open_loop(running: Queen, rate: float, seconds: float) -> LoadResults:
+    """Submit tasks at the times of a schedule over persistent connections."""
     times = schedule(rate, seconds)
-    async with measured(running) as taken, trio.open_nursery() as nursery:
+    async with measured(running) as results, trio.open_nursery() as nursery:
         begun = trio.current_time()
         for _connection in range(CONNECTIONS):
-            nursery.start_soon(_in_time, running.port, times, begun, taken)
-    return taken
+            nursery.start_soon(_submit_at, running.port, times, begun, results)
+    return results
 
 
-async def _in_time(port: int, times: Iterator[float], begun: float, taken: Taken) -> None:
+async def _submit_at(port: int, times: Iterator[float], begun: float, results: LoadResults) -> None:
     with await Wire.open(port) as wire:
         for due in times:
             await trio.sleep_until(begun + due)
-            taken.add(await wire.ask(REQUEST), trio.current_time() - begun - due)
+            results.add(await wire.ask(REQUEST), trio.current_time() - begun - due)
 
 
-async def closed_loop(running: Queen, *, kept: bool) -> Taken:
-    """CLIENTS hand in TASKS, each the next one when it has the answer to the last, over one connection or many."""
+async def closed_loop(running: Queen, *, persistent: bool) -> LoadResults:
+    """Submit TASKS from CLIENTS, each waiting for the response before its next task.
+
+    A client uses one connection, or a new one for each task if `persistent` is false.
+    """
     turns = iter(range(TASKS))
-    async with measured(running) as taken, trio.open_nursery() as nursery:
+    async with measured(running) as results, trio.open_nursery() as nursery:
         for _client in range(CLIENTS):
-            nursery.start_soon(_one_by_one if kept else _connecting, running.port, turns, taken)
-    return taken
+            nursery.start_soon(
+                _submit_over_one_connection if persistent else _submit_over_new_connections,
+                running.port,
+                turns,
+                results,
+            )
+    return results
 
 
-async def _one_by_one(port: int, turns: Iterator[int], taken: Taken) -> None:
+async def _submit_over_one_connection(port: int, turns: Iterator[int], results: LoadResults) -> None:
     with await Wire.open(port) as wire:
         for _turn in turns:
             begun = trio.current_time()
-            taken.add(await wire.ask(REQUEST), trio.current_time() - begun)
+            results.add(await wire.ask(REQUEST), trio.current_time() - begun)
 
 
-async def _connecting(port: int, turns: Iterator[int], taken: Taken) -> None:
+async def _submit_over_new_connections(port: int, turns: Iterator[int], results: LoadResults) -> None:
     for _turn in turns:
         begun = trio.current_time()
         with await Wire.open(port) as wire:
-            taken.add(await wire.ask(REQUEST), trio.current_time() - begun)
+            results.add(await wire.ask(REQUEST), trio.current_time() - begun)
 
 
-async def at_rate(running: Queen, engine: StandIn, *, policy: str) -> None:
-    """Print what becomes of RATE tasks a second, and what one costs."""
+async def at_fixed_rate(running: Queen, engine: StandIn, *, policy: str) -> None:
+    """Measure admission and placement at RATE tasks/s, and print the results."""
     await open_loop(running, RATE / 10, 1.0)
-    engine.turnover.forget()
-    taken = await open_loop(running, RATE, SECONDS)
-    placed = list(engine.turnover.waits)
+    engine.idle_times.reset()
+    results = await open_loop(running, RATE, SECONDS)
+    placed = list(engine.idle_times.waits)
     async with measured(running) as idle:
-        await trio.sleep(TRICKLE_S)
+        await trio.sleep(IDLE_S)
     print(f"admission, {policy}: {RATE} tasks/s offered for {SECONDS:g} s over {CONNECTIONS} connections")
-    taken.tell()
-    print(f"  {len(placed)} placed: {spread(placed)}; wanted of both: p99 below {LIMIT_MS:g} ms")
+    results.print_results()
+    print(f"  {len(placed)} placed: {spread(placed)}; limit of both: p99 below {LIMIT_MS:g} ms")
     share = idle.queen_s / idle.wall_s
-    each_ms = 1000 * (taken.queen_s - share * taken.wall_s) / taken.count
-    print(f"  {each_ms:.2f} ms of the queen's CPU an admission, without the {share:.0%} for the tasks that run")
+    each_ms = 1000 * (results.queen_s - share * results.wall_s) / results.count
+    print(f"  {each_ms:.2f} ms of CPU per admission in queen-rbee, without the {share:.0%} for running tasks")
 
 
-async def at_most(running: Queen, _engine: StandIn, *, kept: bool) -> None:
-    """Print what clients get who wait for nothing but their answers."""
-    taken = await closed_loop(running, kept=kept)
-    way = "one connection each" if kept else "a connection a task"
-    print(f"admission, at most: {CLIENTS} clients in a closed loop, {way}")
-    taken.tell()
+async def at_maximum_rate(running: Queen, _engine: StandIn, *, persistent: bool) -> None:
+    """Measure the maximum rate in a closed loop, and print the results."""
+    results = await closed_loop(running, persistent=persistent)
+    connections = "one connection for each client" if persistent else "one connection for each task"
+    print(f"admission, maximum: {CLIENTS} clients in a closed loop, {connections}")
+    results.print_results()
 
 
-async def _over(engine: StandIn, measure: Callable[[], Awaitable[None]]) -> None:
+async def _with_engine(engine: StandIn, measure: Callable[[], Awaitable[None]]) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.serve)
         await measure()
@@ -153,21 +158,21 @@ async def _over(engine: StandIn, measure: Callable[[], Awaitable[None]]) -> None
 
 
 def _with_new_queen(measure: Callable[[Queen, StandIn], Awaitable[None]], policy: str) -> None:
-    """Each begins with an empty queue."""
+    """Run a measurement with a new queen-rbee, whose queue is empty."""
     engine = stand_in(INTERVAL_S)
     environ = {"ORCHD_ADMISSION_CAPACITY": CAPACITY, "ORCHD_ADMISSION_POLICY": policy}
     with queen(pool(engine.url, SLOTS), **environ) as running, on_core(cores()[1]):
-        trio.run(_over, engine, partial(measure, running, engine))
+        trio.run(_with_engine, engine, partial(measure, running, engine))
 
 
 def main() -> None:
-    """Print all figures."""
-    hers, ours = cores()
-    print(f"admission: the queen on core {hers}, generator and stand-in engine on core {ours}")
+    """Run all measurements."""
+    queen_core, other_core = cores()
+    print(f"admission: queen-rbee on core {queen_core}, generator and engine on core {other_core}")
     for policy in ("drop-lru", "reject-new"):
-        _with_new_queen(partial(at_rate, policy=policy), policy)
-    for kept in (True, False):
-        _with_new_queen(partial(at_most, kept=kept), "drop-lru")
+        _with_new_queen(partial(at_fixed_rate, policy=policy), policy)
+    for persistent in (True, False):
+        _with_new_queen(partial(at_maximum_rate, persistent=persistent), "drop-lru")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
-"""How soon the engine's slot is free after a cancel, after a client has left, and after Ctrl-C in orchctl: the engine
-itself is asked. Its own client's leaving is measured in the same run, since that is the least it can be."""
+"""Time until the engine's slot is free after a cancel, after a client disconnects, and after Ctrl-C in orchctl.
+
+The engine is queried for its slots. The time after a direct client of the engine disconnects, measured in the same run,
+is the minimum.
+"""
 
 import os
 import signal
@@ -22,11 +25,11 @@ TOKENS = 900
 TASK = {"prompt": "hello", "max_tokens": TOKENS}
 CHAT = {"model": "default", "messages": [{"role": "user", "content": "hello"}], "max_tokens": TOKENS}
 
-Way = Callable[[Home, int], float]
+Measurement = Callable[[Home, int], float]
 
 
 def is_busy(engine_port: int) -> bool:
-    """Whether the engine says that a slot is at work."""
+    """Whether the engine reports a busy slot."""
     connection = Connection(engine_port)
     connection.send("GET", "/slots")
     busy = b'"is_processing":true' in connection.until(b"}]")
@@ -35,14 +38,14 @@ def is_busy(engine_port: int) -> bool:
 
 
 def until_free(engine_port: int, begun: float) -> float:
-    """Milliseconds since `begun` until no slot is at work."""
+    """Return the milliseconds from `begun` until no slot is busy."""
     while is_busy(engine_port):
         pass
     return 1000 * (time.perf_counter() - begun)
 
 
 def by_cancel(running: Home, engine_port: int) -> float:
-    """POST …/cancel in the middle of the answer."""
+    """Cancel a task during its answer."""
     _status, accepted = running.ask("POST", "/v2/tasks", TASK)
     with running.stream(accepted["streams"]["sse"]) as stream:
         next(event for event in stream if event[1] == "token")
@@ -51,13 +54,13 @@ def by_cancel(running: Home, engine_port: int) -> float:
         return until_free(engine_port, begun)
 
 
-def by_leaving_the_engine(_running: Home, engine_port: int) -> float:
-    """The same without the queen: a client of the engine hangs up in the middle of its stream."""
-    return left(Connection(engine_port), "/v1/chat/completions", {**CHAT, "stream": True}, engine_port)
+def by_disconnect_from_engine(_running: Home, engine_port: int) -> float:
+    """Disconnect a direct client of the engine during its stream."""
+    return disconnect(Connection(engine_port), "/v1/chat/completions", {**CHAT, "stream": True}, engine_port)
 
 
-def left(connection: Connection, path: str, body: Mapping[str, object], engine_port: int) -> float:
-    """Ask, and leave once the answer is under way."""
+def disconnect(connection: Connection, path: str, body: Mapping[str, object], engine_port: int) -> float:
+    """Send a request, and disconnect during the answer."""
     connection.send("POST", path, body)
     if body["stream"]:
         connection.until(b"delta")
@@ -69,7 +72,7 @@ def left(connection: Connection, path: str, body: Mapping[str, object], engine_p
 
 
 def by_interrupt(running: Home, engine_port: int) -> float:
-    """Ctrl-C in the middle of the answer."""
+    """Press Ctrl-C in orchctl during the answer."""
     words = [sys.executable, "-m", "orchctl", "submit", "--url", running.url, *("--max-tokens", str(TOKENS)), "hello"]
     client = subprocess.Popen(words, stdout=subprocess.PIPE, env=running.environ)
     assert client.stdout is not None
@@ -81,28 +84,28 @@ def by_interrupt(running: Home, engine_port: int) -> float:
     return free
 
 
-def leaving(path: str, *, stream: bool) -> Way:
-    """A client of /v1 hangs up, in the middle of its stream, or while it waits for the whole answer."""
+def by_disconnect(path: str, *, stream: bool) -> Measurement:
+    """Disconnect a client of /v1 during its stream, or while it waits for the complete answer."""
 
     def way(running: Home, engine_port: int) -> float:
-        return left(Connection(running.queen_port), path, {**CHAT, "stream": stream}, engine_port)
+        return disconnect(Connection(running.queen_port), path, {**CHAT, "stream": stream}, engine_port)
 
     return way
 
 
-WAYS: Mapping[str, Way] = {
-    "leaving the engine itself": by_leaving_the_engine,
+MEASUREMENTS: Mapping[str, Measurement] = {
+    "disconnect from the engine": by_disconnect_from_engine,
     "cancel": by_cancel,
-    "leaving a stream of /v1/chat/completions": leaving("/v1/chat/completions", stream=True),
-    "leaving /v1/chat/completions without a stream": leaving("/v1/chat/completions", stream=False),
-    "leaving a stream of /v1/messages": leaving("/v1/messages", stream=True),
+    "disconnect from a stream of /v1/chat/completions": by_disconnect("/v1/chat/completions", stream=True),
+    "disconnect from /v1/chat/completions without a stream": by_disconnect("/v1/chat/completions", stream=False),
+    "disconnect from a stream of /v1/messages": by_disconnect("/v1/messages", stream=True),
     "Ctrl-C in orchctl": by_interrupt,
 }
 
 
 def main() -> None:
-    """Print median and longest of each way, with the engine beside the queen, and behind a node's relay."""
-    for words, node_id in (("", None), ("through a node's relay, ", "gpu-node-1")):
+    """Run the benchmark with a local engine, and with an engine behind the relay of a node."""
+    for words, node_id in (("", None), ("through the relay of a node, ", "gpu-node-1")):
         with (
             tempfile.TemporaryDirectory() as directory,
             home(Path(directory), llama_server_archive(), tiny_model(SLOW), flags=FLAGS, node_id=node_id) as running,
@@ -111,17 +114,17 @@ def main() -> None:
 
 
 def measure(words: str, running: Home) -> None:
-    """All ways, over one home."""
+    """Measure all ways to end a request, and print the results."""
     engine_port = int(running.until(lambda: engine_url(running)).rpartition(":")[2])
-    for name, way in WAYS.items():
+    for name, way in MEASUREMENTS.items():
         times = [way(running, engine_port) for _ in range(ROUNDS)]
         middle, longest = statistics.median(times), max(times)
-        print(f"{words}{name}: slot free after {middle:.1f} ms (median), {longest:.1f} ms (longest)", end="")
-        print(f"; wanted: at most {LIMIT_MS:g} ms")
+        print(f"{words}{name}: slot free after {middle:.1f} ms (median), {longest:.1f} ms (max)", end="")
+        print(f"; limit {LIMIT_MS:g} ms")
 
 
 def engine_url(running: Home) -> str | None:
-    """Where the engine is, once pool-managerd knows; the queen may know of it before, from the handoff file."""
+    """Return the URL of the engine from pool-managerd, which may learn it later than queen-rbee."""
     _status, found = running.ask("GET", "/v2/pools", port=running.manager_port)
     urls = [str(replica["url"]) for pool in found["pools"] for replica in pool["replicas"]]
     return urls[0] if urls else None

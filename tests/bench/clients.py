@@ -1,8 +1,8 @@
-"""Clients of a queen that has more to do than she can: each hands in one task, watches it to its end, and obeys once.
+"""Clients of an overloaded queen-rbee. Each submits a task, reads its events, and retries once if it is refused.
 
-A client that is refused, or dropped while it waits, sleeps as long as it was told and hands the same body in again,
-with the same task_id; what becomes of it then decides whether it was told the truth. Every other one obeys the header
-Retry-After, in whole seconds, the others the milliseconds beside it.
+A client that is refused, or dropped from the queue, waits for the given time and submits the same body with the same
+task_id again. The result shows whether that time was right. Half of the clients use Retry-After (whole seconds), the
+others the milliseconds.
 """
 
 import json
@@ -16,14 +16,14 @@ from queen_rbee.dispatch.queue import Priority
 from tests.bench.wire import Answer, Wire, encoded
 
 WORDS = "the queue moves on and the engine answers one after the other "
-CANCELS = 20
-"""Each client of so many cancels its task at the first token."""
+CANCEL_EVERY = 20
+"""One client in this many cancels its task at the first token."""
 DROPPED = "QUEUE_FULL_DROP_LRU"
 
 
 @dataclass
 class Ledger:
-    """What all clients saw together, times in seconds; `until` is when the overload ends, on trio's clock."""
+    """Results of all clients, with times in seconds. `until` is the end of the overload on trio's clock."""
 
     until: float
     accepted: int = 0
@@ -31,16 +31,16 @@ class Ledger:
     ended: Counter[str] = field(default_factory=Counter)
     refused: Counter[int] = field(default_factory=Counter)
     dropped: Counter[Priority] = field(default_factory=Counter)
-    told_s: list[float] = field(default_factory=list)
-    untold: list[bytes] = field(default_factory=list)
-    came_back: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """By what was obeyed, and the status of the answer."""
+    delays_s: list[float] = field(default_factory=list)
+    without_delay: list[bytes] = field(default_factory=list)
+    retried: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """Retries, by the header that was used and the status of the response."""
     dropped_again: int = 0
 
 
 @dataclass(frozen=True)
-class Told:
-    """When to come again, in seconds: as the header has it, and as the milliseconds have it."""
+class RetryAfter:
+    """Time until a retry in seconds: from Retry-After, and from the milliseconds."""
 
     header_s: float
     exact_s: float
@@ -48,7 +48,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Client:
-    """One of them; numbers differ. Its prompt is like no other's, and as long."""
+    """A client. `number` is unique. All prompts are different and have the same length."""
 
     port: int
     ledger: Ledger
@@ -58,21 +58,21 @@ class Client:
 
     @property
     def priority(self) -> Priority:
-        """Every other one can wait."""
+        """Every other client submits a batch task."""
         return "batch" if self.number % 2 else "interactive"
 
     @property
-    def obeys(self) -> str:
-        """Which of the two times it takes at its word."""
+    def header(self) -> str:
+        """The header that determines the time of the retry."""
         return "x-backoff-ms" if self.number // 2 % 2 else "retry-after"
 
-    async def live(self) -> None:
-        """From the first attempt to the end of the second, if that is needed."""
-        if told := await self._attempt(again=False):
-            await trio.sleep(told.exact_s if self.obeys == "x-backoff-ms" else told.header_s)
+    async def run(self) -> None:
+        """Submit the task, and retry once if it is refused or dropped."""
+        if delay := await self._attempt(again=False):
+            await trio.sleep(delay.exact_s if self.header == "x-backoff-ms" else delay.header_s)
             await self._attempt(again=True)
 
-    async def _attempt(self, *, again: bool) -> Told | None:
+    async def _attempt(self, *, again: bool) -> RetryAfter | None:
         task_id = UUID(int=self.number + 1, version=4)
         prompt = f"{self.number:08d} {WORDS}"
         body = {"task_id": str(task_id), "prompt": prompt, "max_tokens": self.tokens, "priority": self.priority}
@@ -80,29 +80,29 @@ class Client:
         with await Wire.open(self.port) as wire:
             answer = await wire.ask(encoded("POST", "/v2/tasks", body))
             if again:
-                self.ledger.came_back[self.obeys, answer.status] += 1
+                self.ledger.retried[self.header, answer.status] += 1
             if answer.status != 202:
                 return None if again else self._refused(answer)
             self.ledger.accepted += 1
             return await self._watch(wire, json.loads(answer.body)["streams"]["sse"], begun, again=again)
 
-    def _refused(self, answer: Answer) -> Told | None:
+    def _refused(self, answer: Answer) -> RetryAfter | None:
         self.ledger.refused[answer.status] += 1
-        told = told_by(answer)
-        if told is None:
-            self.ledger.untold.append(answer.head + answer.body)
+        delay = retry_after(answer)
+        if delay is None:
+            self.ledger.without_delay.append(answer.head + answer.body)
         else:
-            self.ledger.told_s.append(told.exact_s)
-        return told
+            self.ledger.delays_s.append(delay.exact_s)
+        return delay
 
-    async def _watch(self, wire: Wire, path: str, begun: float, *, again: bool) -> Told | None:
+    async def _watch(self, wire: Wire, path: str, begun: float, *, again: bool) -> RetryAfter | None:
         started, endings = False, 0
         await wire.begin(encoded("GET", path))
         async for event in wire.events():
             if event.name == b"token" and not started:
                 started = True
                 self._started(begun)
-                await self._perhaps_cancel(path)
+                await self._cancel_some(path)
             if event.name in (b"end", b"error"):
                 endings += 1
                 last = json.loads(event.data)
@@ -113,25 +113,25 @@ class Client:
         if begun < self.ledger.until:
             self.ledger.waits[self.priority].append(trio.current_time() - begun)
 
-    async def _perhaps_cancel(self, path: str) -> None:
-        if self.cancels and self.number % CANCELS == 0:
+    async def _cancel_some(self, path: str) -> None:
+        if self.cancels and self.number % CANCEL_EVERY == 0:
             with await Wire.open(self.port) as wire:
                 await wire.ask(encoded("POST", path.replace("events", "cancel")))
 
-    def _dropped(self, error: dict[str, float], *, again: bool) -> Told | None:
+    def _dropped(self, error: dict[str, float], *, again: bool) -> RetryAfter | None:
         if again:
             self.ledger.dropped_again += 1
             return None
         self.ledger.dropped[self.priority] += 1
         wait_s = error["retry_after_ms"] / 1000
-        self.ledger.told_s.append(wait_s)
-        return Told(wait_s, wait_s)
+        self.ledger.delays_s.append(wait_s)
+        return RetryAfter(wait_s, wait_s)
 
 
-def told_by(answer: Answer) -> Told | None:
-    """What a refusal says in its three places; None where one is missing or they do not agree."""
+def retry_after(answer: Answer) -> RetryAfter | None:
+    """Parse the three values of a refusal. Return None if one is missing or they are inconsistent."""
     header, exact = answer.field(b"retry-after"), answer.field(b"x-backoff-ms")
     body = json.loads(answer.body).get("retry_after_ms")
     if header is None or exact is None or body != int(exact) or not 0 <= 1000 * int(header) - body < 1000:
         return None
-    return Told(int(header), body / 1000)
+    return RetryAfter(int(header), body / 1000)

@@ -1,4 +1,4 @@
-"""How figures are computed and written: spreads of times, and what a process costs."""
+"""Statistics for benchmarks: percentiles of times, and resource usage of a process."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest of `values` that at least `share` of them do not exceed; nan without values."""
+    """Return the smallest of `values` that at least `share` of them do not exceed, or nan if there are none."""
     if not values:
         return float("nan")
     ordered = sorted(values)
@@ -18,21 +18,21 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def spread(seconds: Sequence[float]) -> str:
-    """p50, p99 and the longest of `seconds`, in milliseconds."""
+    """Format p50, p99 and maximum of `seconds` in milliseconds."""
     p50, p99, longest = (1000 * percentile(seconds, share) for share in (0.5, 0.99, 1.0))
-    return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, longest {longest:.1f} ms"
+    return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, max {longest:.1f} ms"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a process has used so far: CPU in seconds, resident memory in MB (10^6 bytes)."""
+    """Resource usage of a process: CPU in seconds, resident memory in MB (10^6 bytes)."""
 
     cpu_s: float
     rss_mb: float
 
 
 def cost(pid: int) -> Cost:
-    """Of the process `pid`, all its threads together."""
+    """Return the resource usage of the process `pid` with all its threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     status = Path(f"/proc/{pid}/status").read_text()
     kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
@@ -40,14 +40,14 @@ def cost(pid: int) -> Cost:
 
 
 def cores() -> tuple[int, int]:
-    """The core for the queen and the one for everything else; the same one where there is no other."""
+    """Return the core for queen-rbee and the core for everything else (the same one if there is only one)."""
     usable = sorted(os.sched_getaffinity(0))
     return usable[0], usable[-1]
 
 
 @contextmanager
 def on_core(core: int) -> Iterator[None]:
-    """This process, and those it starts, run on `core` alone while the block lasts."""
+    """Bind this process and its children to `core` for the duration of the block."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:

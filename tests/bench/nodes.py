@@ -1,7 +1,7 @@
-"""Nodes that are none: each registers with the queen, and sends heartbeats with its pools when she says.
+"""Simulated nodes that register with queen-rbee and send heartbeats with their pools when these are due.
 
-Each has an address of its own on loopback, 127.1.x.y, so that the queen's connections are as many as they would be; one
-relay (relays.py) is at all of them.
+Each node has its own loopback address, 127.1.x.y, so that queen-rbee opens as many connections as to real nodes. One
+relay (relays.py) listens on all of them.
 """
 
 import random
@@ -21,21 +21,21 @@ GIB = 1 << 30
 
 
 def models() -> list[str]:
-    """What the pools serve, each its own: a pool of that kind is on every node."""
+    """Return the models of the pools of a node. Every node has a pool for each model."""
     return [f"model-{number}" for number in range(POOLS)]
 
 
 @dataclass
-class Seen:
-    """What the nodes see: how long heartbeats took, in seconds, and when which task came, on trio's clock."""
+class NodeObservations:
+    """Observations of all nodes: durations of heartbeats in seconds, and arrival times of tasks on trio's clock."""
 
     beats: list[float] = field(default_factory=list)
     statuses: dict[int, int] = field(default_factory=dict)
     reconnected: int = 0
     arrived: dict[int, float] = field(default_factory=dict)
 
-    def forget(self) -> None:
-        """Begin anew."""
+    def reset(self) -> None:
+        """Discard the observations about heartbeats."""
         self.beats.clear()
         self.statuses.clear()
         self.reconnected = 0
@@ -43,21 +43,20 @@ class Seen:
 
 @dataclass
 class Node:
-    """One of them. `number` is unlike any other's, `port` where all of them are found, each at its address."""
+    """A simulated node. `number` is unique; `port` is the same for all nodes."""
 
     number: int
     port: int
     queen_port: int
     token: str
-    seen: Seen
+    observed: NodeObservations
 
     @property
     def node_id(self) -> str:
-        """Its name."""
         return f"node-{self.number}"
 
     async def register(self, wire: Wire) -> None:
-        """Make itself known. Raises AssertionError where the queen will not have it."""
+        """Register. Raises AssertionError if queen-rbee refuses."""
         high, low = divmod(self.number + 1, 250)
         registration = NodeRegistration(
             node_id=self.node_id,
@@ -68,10 +67,10 @@ class Node:
             heartbeat_interval_ms=INTERVAL_MS,
         )
         answer = await wire.ask(self._post("register", registration.model_dump_json().encode()))
-        assert answer.status == 200, f"{self.node_id} is not registered: {answer.body!r}"
+        assert answer.status == 200, f"{self.node_id} was refused: {answer.body!r}"
 
     async def live(self, limiter: trio.CapacityLimiter, *, task_status: trio.TaskStatus[None]) -> None:
-        """Register, send a heartbeat, and go on so for ever."""
+        """Register and send heartbeats forever."""
         async with limiter:
             with await Wire.open(self.queen_port) as wire:
                 await self.register(wire)
@@ -82,16 +81,16 @@ class Node:
                 while True:
                     await trio.sleep(wait_s)
                     wait_s = await self._beat(wire)
-            self.seen.reconnected += 1
+            self.observed.reconnected += 1
             wait_s = 0.0
 
     async def _beat(self, wire: Wire) -> float:
-        """One heartbeat: seconds until the next."""
-        asked = self._post(f"{self.node_id}/heartbeat", self._heartbeat())
+        """Send a heartbeat and return the seconds until the next one."""
+        request = self._post(f"{self.node_id}/heartbeat", self._heartbeat())
         begun = trio.current_time()
-        answer = await wire.ask(asked)
-        self.seen.beats.append(trio.current_time() - begun)
-        self.seen.statuses[answer.status] = self.seen.statuses.get(answer.status, 0) + 1
+        answer = await wire.ask(request)
+        self.observed.beats.append(trio.current_time() - begun)
+        self.observed.statuses[answer.status] = self.observed.statuses.get(answer.status, 0) + 1
         return await self._after(answer, wire)
 
     async def _after(self, answer: Answer, wire: Wire) -> float:
@@ -107,7 +106,7 @@ class Node:
         return Heartbeat(timestamp=datetime.now(UTC), pools=pools).model_dump_json().encode()
 
     def _snapshot(self, pool_id: str, model: str) -> PoolSnapshot:
-        """As busy GPUs have it: what is free of their memory is never the same twice."""
+        """Return the state of a pool. The free memory changes each time, as on busy GPUs."""
         return PoolSnapshot(
             pool_id=pool_id,
             node_id=self.node_id,

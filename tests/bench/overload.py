@@ -1,8 +1,8 @@
-"""Four times as many tasks as a real engine gets through, for a minute, half of them batch: who waits, who is refused,
-and whether those who come back when they are told to get in.
+"""Overload of a real engine with four times the tasks that it can process, for a minute, half of them batch tasks.
 
-What the engine gets through is measured first, in the same run. Every refused client comes back, so that a run lasts
-until the last of them was told to: about four times as long as the overload. `--seconds` sets how long that is.
+Measures waiting times, refusals, and whether clients that retry at the given time are admitted. The throughput of the
+engine is measured first, in the same run. Every refused client retries, so that a run takes about four times as long as
+the overload. `--seconds` sets the duration of the overload.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from tests.integration.home import Home, home
 SECONDS = 60.0
 TIMES = 4
 MODEL = Shape(layers=4, embd=256)
-"""Some 15 tasks a second: enough to fill the queue within seconds, and little enough to leave the queen her share."""
+"""About 15 tasks/s: enough to fill the queue within seconds, and slow enough to leave CPU time to queen-rbee."""
 SLOTS = 4
 CAPACITY = 64
 TOKENS = 64
@@ -41,35 +41,35 @@ STEPS = 8
 SETTLED_S = 10.0
 
 
-async def saturated(port: int, numbers: "count[int]") -> tuple[float, int]:
-    """Tasks a second that the engine gets through, and how many tasks that took to find out."""
+async def throughput(port: int, numbers: "count[int]") -> tuple[float, int]:
+    """Measure the throughput of the engine in tasks/s. Also return the number of tasks used for it."""
     ledger = Ledger(until=0.0)
     begun = trio.current_time()
     async with trio.open_nursery() as nursery:
         for _client in range(2 * SLOTS):
-            nursery.start_soon(_one_by_one, port, ledger, numbers, begun + SATURATED_S)
+            nursery.start_soon(_submit_in_turn, port, ledger, numbers, begun + SATURATED_S)
     return ledger.accepted / (trio.current_time() - begun), ledger.accepted
 
 
-async def _one_by_one(port: int, ledger: Ledger, numbers: "count[int]", until: float) -> None:
+async def _submit_in_turn(port: int, ledger: Ledger, numbers: "count[int]", until: float) -> None:
     while trio.current_time() < until:
-        await Client(port, ledger, next(numbers), TOKENS, cancels=False).live()
+        await Client(port, ledger, next(numbers), TOKENS, cancels=False).run()
 
 
-async def overloaded(port: int, rate: float, seconds: float, numbers: "count[int]") -> Ledger:
-    """What becomes of `rate` newcomers a second, until the last client has what it came for or was refused twice."""
+async def overload(port: int, rate: float, seconds: float, numbers: "count[int]") -> Ledger:
+    """Run `rate` new clients per second, and wait until each has been served or refused twice."""
     begun = trio.current_time()
     ledger = Ledger(until=begun + seconds)
     async with trio.open_nursery() as nursery:
         for due in schedule(rate, seconds):
             await trio.sleep_until(begun + due)
-            nursery.start_soon(Client(port, ledger, next(numbers), TOKENS).live)
+            nursery.start_soon(Client(port, ledger, next(numbers), TOKENS).run)
     return ledger
 
 
 @asynccontextmanager
-async def sampled(pid: int) -> AsyncIterator[list[float]]:
-    """The resident memory of a process in MB, each second while the block lasts."""
+async def sampled_memory(pid: int) -> AsyncIterator[list[float]]:
+    """Sample the resident memory of a process in MB every second for the duration of the block."""
     found: list[float] = []
 
     async def sample() -> None:
@@ -85,75 +85,73 @@ async def sampled(pid: int) -> AsyncIterator[list[float]]:
 
 
 async def measure(running: Home, policy: Policy, seconds: float) -> None:
-    """Print all figures of one policy."""
+    """Measure one policy and print the results."""
     port, numbers = running.queen_port, count()
-    rate, before = await saturated(port, numbers)
-    print(f"overload, {policy}, {SLOTS} slots, room for {CAPACITY}: {TIMES} x {rate:.1f} tasks/s for {seconds:g} s")
+    rate, before = await throughput(port, numbers)
+    print(f"overload, {policy}, {SLOTS} slots, capacity {CAPACITY}: {TIMES} x {rate:.1f} tasks/s for {seconds:g} s")
     begun = trio.current_time()
-    async with sampled(running.processes["queen-rbee"].pid) as rss:
-        ledger = await overloaded(port, TIMES * rate, seconds, numbers)
-    print(f"  all is over after {trio.current_time() - begun:.0f} s")
-    tell_waits(ledger)
-    tell_refusals(ledger)
-    tell_counts(ledger, running, before)
-    tell_memory(rss)
+    async with sampled_memory(running.processes["queen-rbee"].pid) as rss:
+        ledger = await overload(port, TIMES * rate, seconds, numbers)
+    print(f"  all clients ended after {trio.current_time() - begun:.0f} s")
+    print_waits(ledger)
+    print_refusals(ledger)
+    print_counts(ledger, running, before)
+    print_memory(rss)
 
 
-def tell_waits(ledger: Ledger) -> None:
-    """From handing in to the first token, of those that were handed in during the overload."""
+def print_waits(ledger: Ledger) -> None:
+    """Print the time from submission to the first token, for tasks submitted during the overload."""
     medians = {}
     for priority, waits in sorted(ledger.waits.items()):
         medians[priority] = statistics.median(waits)
         p90 = percentile(waits, 0.9)
-        print(f"  {priority}: {len(waits)} waited {medians[priority]:.2f} s (median), {p90:.2f} s (9 of 10 at most)")
+        print(f"  {priority}: {len(waits)} tasks waited {medians[priority]:.2f} s (median), {p90:.2f} s (p90)")
     if len(medians) == 2:
         ratio = medians["interactive"] / medians["batch"]
-        print(f"  interactive waits {ratio:.3f} of what batch does (wanted: at most {LIMIT_RATIO:g})")
+        print(f"  interactive tasks wait {ratio:.3f} times as long as batch tasks (limit {LIMIT_RATIO:g})")
     else:
-        print("  interactive beside batch: nothing to compare, one of them never got a slot")
+        print("  interactive and batch cannot be compared: one of them never got a slot")
 
 
-def tell_refusals(ledger: Ledger) -> None:
-    """How many, whether all were told when to come back, and whether those that did got in."""
-    told = ledger.told_s or [float("nan")]
-    print(f"  refused {_counts(ledger.refused)}, dropped while they waited {_counts(ledger.dropped)}; ", end="")
-    print(f"told to come back in {min(told):.2f} to {max(told):.1f} s, {len(ledger.untold)} not told")
-    for obeyed in sorted({obeyed for obeyed, _status in ledger.came_back}):
-        answers = {status: number for (what, status), number in ledger.came_back.items() if what == obeyed}
+def print_refusals(ledger: Ledger) -> None:
+    """Print the refusals, whether all had a time for a retry, and whether the retries were admitted."""
+    delays = ledger.delays_s or [float("nan")]
+    print(f"  refused {_counts(ledger.refused)}, dropped from the queue {_counts(ledger.dropped)}; ", end="")
+    print(f"retry after {min(delays):.2f} to {max(delays):.1f} s; {len(ledger.without_delay)} without a time")
+    for used in sorted({header for header, _status in ledger.retried}):
+        answers = {status: number for (header, status), number in ledger.retried.items() if header == used}
         share = answers.get(202, 0) / sum(answers.values())
-        print(
-            f"  {sum(answers.values())} obeyed {obeyed}: {share:.3f} got in (wanted: at least {LIMIT_SHARE:g})", end=""
-        )
-        print(f"; answers {_counts(answers)}")
+        print(f"  {sum(answers.values())} retries by {used}: {share:.3f} admitted (at least {LIMIT_SHARE:g})", end="")
+        print(f"; responses {_counts(answers)}")
     if ledger.dropped_again:
-        print(f"  of those that got in so, {ledger.dropped_again} were dropped again before their turn")
+        print(f"  {ledger.dropped_again} admitted retries were dropped again before they ran")
 
 
-def tell_counts(ledger: Ledger, running: Home, before: int) -> None:
-    """Whether every accepted task has ended just once, and every slot is free again."""
+def print_counts(ledger: Ledger, running: Home, before: int) -> None:
+    """Print whether every accepted task ended exactly once, and every slot is free again."""
     ended = sum(ledger.ended.values())
     enqueued = _total(running, "tasks_enqueued_total") - before
     left = {state: running.ask("GET", f"/v2/tasks?state={state}")[1]["count"] for state in ("queued", "running")}
-    print(f"  accepted {ledger.accepted}, by the queen's own count {enqueued:.0f}; ended once each {ended}", end="")
-    print(f" ({_counts(ledger.ended)}); still there: {_counts(left)}")
+    print(f"  accepted {ledger.accepted}, according to queen-rbee {enqueued:.0f}; ended once {ended}", end="")
+    print(f" ({_counts(ledger.ended)}); remaining: {_counts(left)}")
     pool = _settled(running)
     _status, slots = running.ask("GET", "/slots", port=int(pool["replicas"][0]["url"].rpartition(":")[2]))
     free = sum(not slot["is_processing"] for slot in slots)
-    print(f"  slots free at the engine {free} of {len(slots)}, at the queen ", end="")
+    print(f"  free slots according to the engine {free} of {len(slots)}, to queen-rbee ", end="")
     print(f"{pool['slots_free']} of {pool['slots_total']}")
 
 
 def _settled(running: Home) -> dict[str, Any]:
-    """The pool when the queen has heard that its slots are free, or as it is SETTLED_S later."""
+    """Return the pool once queen-rbee reports that its slots are free, or after SETTLED_S."""
     with suppress(AssertionError):
         running.until(lambda: running.pool()["slots_free"] == SLOTS, SETTLED_S)
     return running.pool()
 
 
-def tell_memory(rss: list[float]) -> None:
-    """The queen's, in equal steps from the first moment to the last."""
+def print_memory(rss: list[float]) -> None:
+    """Print the memory of queen-rbee at equal intervals."""
     steps = [rss[round(step * (len(rss) - 1) / STEPS)] for step in range(STEPS + 1)]
-    print(f"  queen's RSS in {STEPS} equal steps: {', '.join(f'{mb:.1f}' for mb in steps)}; {max(rss):.1f} MB at most")
+    print(f"  RSS of queen-rbee at {STEPS} intervals: {', '.join(f'{mb:.1f}' for mb in steps)}; max {max(rss):.1f} MB")
 
 
 def _counts(found: Mapping[Any, int]) -> str:
@@ -167,7 +165,7 @@ def _total(running: Home, name: str) -> float:
 
 
 def main(seconds: float = SECONDS, policies: tuple[Policy, ...] = POLICIES) -> None:
-    """Print the figures of all policies, each with a queen and an engine of its own."""
+    """Run the benchmark for all policies, each with a new queen-rbee and engine."""
     for policy in policies:
         with tempfile.TemporaryDirectory() as name, _overloadable(Path(name), policy) as running:
             trio.run(measure, running, policy, seconds)
@@ -187,7 +185,7 @@ def _overloadable(directory: Path, policy: Policy) -> AbstractContextManager[Hom
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long the overload lasts")
-    parser.add_argument("--policy", choices=POLICIES, help="of this policy alone")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="duration of the overload")
+    parser.add_argument("--policy", choices=POLICIES, help="measure only this policy")
     options = parser.parse_args()
     main(options.seconds, (options.policy,) if options.policy else POLICIES)

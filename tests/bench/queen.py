@@ -1,8 +1,7 @@
-"""queen-rbee alone, as a process on a core of its own: over a pool that a stand-in for pool-managerd tells of, or in
-CLOUD_PROFILE, where nodes tell her.
+"""Run queen-rbee alone on its own core, with a pool of a simulated pool-managerd, or in CLOUD_PROFILE.
 
-Owns the process, which is ended by SIGTERM when the block is left, and the stand-in, which has nothing to do but to
-keep her long poll waiting.
+Owns the process, which gets SIGTERM at the end of the block, and the simulated pool-managerd, which only answers long
+polls.
 """
 
 import json
@@ -33,7 +32,7 @@ MODEL = "tiny"
 
 
 def pool(url: str, slots: int, ctx: int = 1 << 20) -> PoolStatus:
-    """One pool, `default`, with one llama-server at `url`."""
+    """Return a pool `default` with one llama-server at `url`."""
     replica = ReplicaStatus(replica_id="r0", url=url, ready=True, slots_total=slots, slots_free=slots)
     return PoolStatus(
         pool_id="default",
@@ -53,7 +52,7 @@ def pool(url: str, slots: int, ctx: int = 1 << 20) -> PoolStatus:
 
 @dataclass(frozen=True)
 class Queen:
-    """The running queen; `directory` is hers alone."""
+    """A running queen-rbee with its own `directory`."""
 
     process: subprocess.Popen[bytes]
     directory: Path
@@ -62,11 +61,11 @@ class Queen:
 
     @property
     def cost(self) -> Cost:
-        """What she has used so far."""
+        """Resource usage so far."""
         return cost(self.process.pid)
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        """Status and parsed JSON (or text) of one request; status 0 while nobody listens."""
+        """Send a request. Return the status and the parsed JSON (or text); status 0 if the connection is refused."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
@@ -82,20 +81,19 @@ class Queen:
 
     @property
     def log(self) -> str:
-        """What she has written to standard error."""
         return (self.directory / "log").read_text()
 
 
 @contextmanager
 def queen(known: PoolStatus, **environ: str) -> Iterator[Queen]:
-    """A queen that knows one pool and is ready; `environ` is added to her environment."""
+    """Run queen-rbee with one pool until the end of the block, starting when it is ready. `environ` adds variables."""
     with pool_manager(known) as url, _running("/ready", ORCHD_POOL_MANAGERS=url, **environ) as running:
         yield running
 
 
 @contextmanager
 def cloud_queen(token: str, **environ: str) -> Iterator[Queen]:
-    """A queen of CLOUD_PROFILE, with no node yet; `environ` is added to her environment."""
+    """Run queen-rbee in CLOUD_PROFILE without nodes. `environ` adds variables."""
     cloud = {"ORCHESTRATORD_CLOUD_PROFILE": "true", "LLORCH_API_TOKEN": token}
     with _running("/health", **cloud, **environ) as running:
         yield running
@@ -103,7 +101,7 @@ def cloud_queen(token: str, **environ: str) -> Iterator[Queen]:
 
 @contextmanager
 def _running(path: str, **environ: str) -> Iterator[Queen]:
-    """A queen who answers `path` with 200."""
+    """Run queen-rbee. The block starts when it answers `path` with 200."""
     with tempfile.TemporaryDirectory(prefix="bench-queen-") as name:
         directory, port = Path(name), free_port()
         process = _launch(directory, port, environ)
@@ -118,8 +116,8 @@ def _running(path: str, **environ: str) -> Iterator[Queen]:
 def _launch(directory: Path, port: int, environ: dict[str, str]) -> subprocess.Popen[bytes]:
     for name in ("engines", "state"):
         (directory / name).mkdir()
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
-    given = {
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
+    settings = {
         "ORCHESTRATORD_BIND_ADDR": f"127.0.0.1:{port}",
         "ORCHD_RUNTIME_DIR": str(directory / "engines"),
         "STATE_DIRECTORY": str(directory / "state"),
@@ -131,7 +129,7 @@ def _launch(directory: Path, port: int, environ: dict[str, str]) -> subprocess.P
         process = subprocess.Popen(
             [sys.executable, "-m", "queen_rbee"],
             cwd=directory,
-            env={**kept, **given, **environ},
+            env={**inherited, **settings, **environ},
             stdin=subprocess.DEVNULL,
             stderr=log,
         )
@@ -142,8 +140,8 @@ def _launch(directory: Path, port: int, environ: dict[str, str]) -> subprocess.P
 def _until_answered(running: Queen, path: str) -> None:
     deadline = time.monotonic() + READY_WITHIN_S
     while running.ask("GET", path)[0] != 200:
-        assert running.process.poll() is None, f"the queen ended:\n{running.log[-3000:]}"
-        assert time.monotonic() < deadline, f"the queen is not ready:\n{running.log[-3000:]}"
+        assert running.process.poll() is None, f"queen-rbee exited:\n{running.log[-3000:]}"
+        assert time.monotonic() < deadline, f"queen-rbee is not ready:\n{running.log[-3000:]}"
         time.sleep(POLL_S)
 
 
@@ -156,21 +154,21 @@ def _end(running: Queen) -> None:
         running.process.wait()
         raise
     if status != 0:
-        print(f"the queen ended with status {status}:\n{running.log[-3000:]}", file=sys.stderr)
+        print(f"queen-rbee exited with status {status}:\n{running.log[-3000:]}", file=sys.stderr)
 
 
 @contextmanager
 def pool_manager(known: PoolStatus) -> Iterator[str]:
-    """A stand-in for pool-managerd that knows just `known`, which never changes; its URL."""
-    over = threading.Event()
+    """Run a simulated pool-managerd with a single pool that never changes, and yield its URL."""
+    stopping = threading.Event()
     answer = PoolList(pools=[known], count=1, revision=1).model_dump_json().encode()
 
-    class Asked(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             wait_ms = parse_qs(urlsplit(self.path).query).get("wait_ms", ["0"])[0]
-            if over.wait(int(wait_ms) / 1000):
+            if stopping.wait(int(wait_ms) / 1000):
                 self.close_connection = True
                 return
             self.send_response(200)
@@ -179,16 +177,16 @@ def pool_manager(known: PoolStatus) -> Iterator[str]:
             self.wfile.write(answer)
 
         def log_message(self, *_words: object) -> None:
-            """Nothing is worth saying."""
+            pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Asked)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
-        over.set()
+        stopping.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -1,6 +1,6 @@
-"""Readers of many streams at once: each checks that all of its numbered tokens come, once and in order, and dates them.
+"""Readers of concurrent streams. Each checks that every numbered token arrives once and in order, and measures delays.
 
-Tokens are those of the stand-in engine. There are two ways to a stream: a task's events at /v2, a chat's at /v1.
+The tokens come from the stand-in engine. A reader reads either the events of a task (/v2) or a chat (/v1).
 """
 
 import re
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from tests.bench.queen import MODEL
 from tests.bench.wire import Answer, Broken, Wire, encoded, event_of
 
-SIP_S = 1024
-"""Bytes a second that a slow reader takes, a third of what is said to it."""
+SLOW_BYTES_S = 1024
+"""Bytes per second that a slow reader reads, a third of the rate of the stream."""
 RECEIVE_BUFFER = 4096
 PAD = 200
 """Characters added to each token of a slow reader."""
@@ -23,67 +23,67 @@ PATH = re.compile(rb'"sse": ?"([^"]+)"')
 
 
 @dataclass
-class Half:
-    """What fast readers see in one half of the time, in seconds: between two tokens, and from the engine's word on."""
+class Delays:
+    """Delays of fast readers in seconds: between two tokens (gaps), and since the engine sent the token (delays)."""
 
     gaps: "array[float]" = field(default_factory=lambda: array("d"))
     delays: "array[float]" = field(default_factory=lambda: array("d"))
 
 
 @dataclass
-class Seen:
-    """All readers together. `half` is where measurements go now; `slow`: those that are to be slow are."""
+class StreamResults:
+    """Results of all readers. `delays_now` collects the current delays. `slow` makes the slow readers read slowly."""
 
     tokens: int
-    """That each stream has."""
-    half: Half | None = None
+    """Number of tokens in each stream."""
+    delays_now: Delays | None = None
     slow: bool = False
-    told: int = 0
-    """Tokens that fast readers have got."""
-    told_bytes: int = 0
-    """Of their events."""
-    whole: int = 0
-    whole_slow: int = 0
+    tokens_read: int = 0
+    """Tokens that fast readers have read."""
+    bytes_read: int = 0
+    """Size of their events."""
+    complete: int = 0
+    complete_slow: int = 0
     problems: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Reader(ABC):
-    """One stream."""
+    """Reader of one stream."""
 
     port: int
-    seen: Seen
+    results: StreamResults
     slow: bool = False
     read: int = 0
-    """Tokens."""
+    """Tokens read so far."""
     last_at: float = 0.0
     ended: bool = False
     last: bytes = b""
-    """The newest event."""
+    """The latest event."""
 
     async def follow(self) -> None:
-        """From the request to the end, however that comes about."""
+        """Send the request and read the stream to its end. Failures are recorded in the results."""
         try:
             with await Wire.open(self.port, receive_buffer=RECEIVE_BUFFER if self.slow else None) as wire:
                 await self._begin(wire)
                 async for frame in wire.frames():
-                    wire.slowly = SIP_S if self.slow and self.seen.slow else 0
+                    wire.bytes_per_second = SLOW_BYTES_S if self.slow and self.results.slow else 0
                     self._take(frame)
         except (Broken, OSError) as error:
-            self._wrong(f"{error} behind token {self.read}")
+            self._record_problem(f"{error} after token {self.read}")
         else:
             self._finished()
 
     @abstractmethod
     async def _begin(self, wire: Wire) -> None:
-        """Ask for the stream. Raises Broken."""
+        """Request the stream. Raises Broken."""
 
     @abstractmethod
     def _is_end(self, frame: bytes) -> bool:
-        """Whether it says that the stream is complete."""
+        """Whether the frame is the end of the stream."""
 
     def _problem(self, frame: bytes, number: int | None) -> str | None:
-        """What is wrong with a frame besides the number of its token, if it has one."""
+        """Check a frame apart from the number of its token, and return a problem or None."""
         return None
 
     @property
@@ -92,52 +92,52 @@ class Reader(ABC):
 
     def _take(self, frame: bytes) -> None:
         if self.ended:
-            self._wrong("something follows the end")
+            self._record_problem("data after the end")
         self.ended, self.last = self._is_end(frame), frame
         found = TOKEN.search(frame)
         if problem := self._problem(frame, int(found[1]) if found else None):
-            self._wrong(problem)
+            self._record_problem(problem)
         if found:
             self._token(int(found[1]), float(found[2]))
             self._count(len(frame) + 2)
 
-    def _token(self, number: int, said_at: float) -> None:
+    def _token(self, number: int, sent_at: float) -> None:
         if number != self.read:
-            self._wrong(f"token {number} where {self.read} was next")
+            self._record_problem(f"token {number} where {self.read} was next")
         self.read, now = number + 1, time.monotonic()
-        if (half := self.seen.half) and not self.slow and self.last_at:
-            half.gaps.append(now - self.last_at)
-            half.delays.append(now - said_at)
+        if (delays_now := self.results.delays_now) and not self.slow and self.last_at:
+            delays_now.gaps.append(now - self.last_at)
+            delays_now.delays.append(now - sent_at)
         self.last_at = now
 
     def _count(self, length: int) -> None:
         if not self.slow:
-            self.seen.told += 1
-            self.seen.told_bytes += length
+            self.results.tokens_read += 1
+            self.results.bytes_read += length
 
     def _finished(self) -> None:
-        if self.read != self.seen.tokens or not self.ended:
-            self._wrong(f"the stream stops behind token {self.read}: {self.last[:200]!r}")
+        if self.read != self.results.tokens or not self.ended:
+            self._record_problem(f"the stream ends after token {self.read}: {self.last[:200]!r}")
         elif self.slow:
-            self.seen.whole_slow += 1
+            self.results.complete_slow += 1
         else:
-            self.seen.whole += 1
+            self.results.complete += 1
 
-    def _wrong(self, what: str) -> None:
-        self.seen.problems.append(f"{'slow' if self.slow else 'fast'} reader: {what}")
+    def _record_problem(self, what: str) -> None:
+        self.results.problems.append(f"{'slow' if self.slow else 'fast'} reader: {what}")
 
 
 @dataclass
 class TaskReader(Reader):
-    """Reads a task's events."""
+    """Reader of the events of a task."""
 
     last_id: int = 0
 
     async def _begin(self, wire: Wire) -> None:
-        body = {"prompt": self._prompt, "max_tokens": self.seen.tokens}
+        body = {"prompt": self._prompt, "max_tokens": self.results.tokens}
         found = PATH.search(_expected(202, await wire.ask(encoded("POST", "/v2/tasks", body))).body)
         if not found:
-            raise Broken("no stream is named")
+            raise Broken("the response names no stream")
         _expected(200, await wire.begin(encoded("GET", found[1].decode())))
 
     def _is_end(self, frame: bytes) -> bool:
@@ -147,20 +147,20 @@ class TaskReader(Reader):
         event, last = event_of(frame), self.last_id
         self.last_id = event.number
         if event.number <= last:
-            return f"event {event.number} behind event {last}"
+            return f"event {event.number} after event {last}"
         index = NUMBER.search(event.data)
         if number is not None and (not index or int(index[1]) != number):
-            return f"token {number} is numbered otherwise"
+            return f"the event of token {number} has another number"
         return None
 
 
 @dataclass
 class ChatReader(Reader):
-    """Reads a chat's chunks, as OpenAI's clients do."""
+    """Reader of the chunks of a chat."""
 
     async def _begin(self, wire: Wire) -> None:
         messages = [{"role": "user", "content": self._prompt}]
-        body = {"model": MODEL, "messages": messages, "max_tokens": self.seen.tokens, "stream": True}
+        body = {"model": MODEL, "messages": messages, "max_tokens": self.results.tokens, "stream": True}
         _expected(200, await wire.begin(encoded("POST", "/v1/chat/completions", body)))
 
     def _is_end(self, frame: bytes) -> bool:
@@ -169,5 +169,5 @@ class ChatReader(Reader):
 
 def _expected(status: int, answer: Answer) -> Answer:
     if answer.status != status:
-        raise Broken(f"status {answer.status}, not {status}")
+        raise Broken(f"status {answer.status}, expected {status}")
     return answer

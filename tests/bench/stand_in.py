@@ -1,8 +1,7 @@
-"""A stand-in for llama-server that costs little and tells when it did what: its wire format with tokens that are
-numbered and dated, at a steady pace, over as many slots as there are connections.
+"""A cheap stand-in for llama-server. It sends numbered tokens with timestamps at a fixed rate, with unlimited slots.
 
-A token is ` NUMBER:TIME` with the time of its emission on CLOCK_MONOTONIC in seconds, which all processes share. What
-the prompt says of `pad=N` adds N characters to each token.
+A token is ` NUMBER:TIME`, where TIME is the time when it was sent, in seconds of CLOCK_MONOTONIC, which all processes
+share. If the prompt contains `pad=N`, each token is N characters longer.
 """
 
 import json
@@ -32,46 +31,46 @@ BACKLOG = 1024
 
 
 @dataclass
-class Turnover:
-    """How long slots stood free: from the end of an answer to the arrival of the next request, oldest first."""
+class SlotIdleTimes:
+    """Times in which slots were free: from the end of an answer to the arrival of the next request, oldest first."""
 
     waits: list[float] = field(default_factory=list)
     served: int = 0
     _freed: deque[float] = field(default_factory=deque)
 
     def ended(self) -> None:
-        """A slot is free from now on."""
+        """Record the end of an answer."""
         self._freed.append(time.monotonic())
         self.served += 1
 
     def arrived(self) -> None:
-        """A slot is taken."""
+        """Record the arrival of a request."""
         if self._freed:
             self.waits.append(time.monotonic() - self._freed.popleft())
 
-    def forget(self) -> None:
-        """Begin anew: slots that are free by now had nobody to wait for them."""
+    def reset(self) -> None:
+        """Discard the times. Slots that are free now are ignored, because no task was waiting for them."""
         self.waits.clear()
         self._freed.clear()
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a request asks for."""
+class GenerationRequest:
+    """A request for tokens."""
 
     path: str
     tokens: int
     pad: str
 
     def token(self, number: int) -> bytes:
-        """One event of the stream."""
+        """Return the event of a token."""
         text = f" {number}:{time.monotonic():.6f}{self.pad}"
         if self.path == "/completion":
             return _event({"index": 0, "content": text, "tokens": [number], "stop": False, "id_slot": 0})
         return _event(_chunk({"content": text}, None))
 
     def end(self) -> bytes:
-        """The last events of the stream."""
+        """Return the last events of the stream."""
         if self.path == "/completion":
             counts = {"tokens_evaluated": 8, "tokens_predicted": self.tokens, "timings": {"cache_n": 0}}
             return _event({"index": 0, "content": "", "tokens": [], "stop": True, **counts})
@@ -104,19 +103,18 @@ def _chunked(data: bytes) -> bytes:
 
 @dataclass
 class StandIn:
-    """Serves one listening socket; `interval_s` is between two tokens of a stream."""
+    """Serves a listening socket. `interval_s` is the time between two tokens of a stream."""
 
     listener: socket.socket
     interval_s: float
-    turnover: Turnover = field(default_factory=Turnover)
+    idle_times: SlotIdleTimes = field(default_factory=SlotIdleTimes)
 
     @property
     def url(self) -> str:
-        """Where it listens."""
         return f"http://127.0.0.1:{self.listener.getsockname()[1]}"
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve for ever."""
+        """Serve forever."""
         self.listener.setblocking(False)
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(self.listener))
         async with trio.open_nursery() as nursery:
@@ -125,45 +123,45 @@ class StandIn:
 
     async def _answer(self, stream: trio.SocketStream) -> None:
         try:
-            wanted = await _request(stream)
-            self.turnover.arrived()
-            await self._speak(stream, wanted)
+            request = await _request(stream)
+            self.idle_times.arrived()
+            await self._send_answer(stream, request)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
 
-    async def _speak(self, stream: trio.SocketStream, wanted: Wanted) -> None:
+    async def _send_answer(self, stream: trio.SocketStream, request: GenerationRequest) -> None:
         begun = trio.current_time() + random.random() * self.interval_s
         head = HEAD
-        for number in range(wanted.tokens):
+        for number in range(request.tokens):
             await trio.sleep_until(begun + number * self.interval_s)
-            await stream.send_all(head + _chunked(wanted.token(number)))
+            await stream.send_all(head + _chunked(request.token(number)))
             head = b""
-        await stream.send_all(_chunked(wanted.end()) + b"0\r\n\r\n")
-        self.turnover.ended()
+        await stream.send_all(_chunked(request.end()) + b"0\r\n\r\n")
+        self.idle_times.ended()
 
 
-async def _request(stream: trio.SocketStream) -> Wanted:
-    seen = b""
-    while HEAD_END not in seen:
-        seen += await _received(stream)
-    head, _, body = seen.partition(HEAD_END)
+async def _request(stream: trio.SocketStream) -> GenerationRequest:
+    received = b""
+    while HEAD_END not in received:
+        received += await _receive(stream)
+    head, _, body = received.partition(HEAD_END)
     length = int(re.search(rb"(?i)content-length: (\d+)", head)[1])  # type: ignore[index]
     while len(body) < length:
-        body += await _received(stream)
-    asked = json.loads(body)
+        body += await _receive(stream)
+    fields = json.loads(body)
     pad = PAD.search(body.decode())
-    tokens = asked.get("n_predict") or asked.get("max_tokens") or TOKENS
-    return Wanted(head.split(b" ", 2)[1].decode(), tokens, "x" * int(pad[1]) if pad else "")
+    tokens = fields.get("n_predict") or fields.get("max_tokens") or TOKENS
+    return GenerationRequest(head.split(b" ", 2)[1].decode(), tokens, "x" * int(pad[1]) if pad else "")
 
 
-async def _received(stream: trio.SocketStream) -> bytes:
+async def _receive(stream: trio.SocketStream) -> bytes:
     if not (data := await stream.receive_some()):
         raise trio.BrokenResourceError
     return bytes(data)
 
 
 def stand_in(interval_s: float) -> StandIn:
-    """One on a free port, listening already."""
+    """Return a stand-in that listens on a free port."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(BACKLOG)
@@ -171,8 +169,8 @@ def stand_in(interval_s: float) -> StandIn:
 
 
 @contextmanager
-def apart(interval_s: float) -> Iterator[str]:
-    """One in a process of its own, on the core that is not the queen's; its URL."""
+def stand_in_process(interval_s: float) -> Iterator[str]:
+    """Run a stand-in in its own process, on the core that queen-rbee does not use, and yield its URL."""
     engine = stand_in(interval_s)
     process = multiprocessing.get_context("fork").Process(target=_run, args=(engine.serve,), daemon=True)
     process.start()

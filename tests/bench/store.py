@@ -1,8 +1,8 @@
-"""How many tasks a second the queen's store accepts durably, alone: 64 callers at once, prompts of about 200 bytes.
+"""Rate of durable accepts of queen-rbee's store alone, with 64 concurrent callers and prompts of about 200 bytes.
 
-Beside the rate: how long a caller waits, what an accept costs the thread that serves requests and the one that writes,
-the same where the serving thread is busy with other work, what one accept takes beside one bare write to the same
-disk, what the calls cost that do not wait for it, and what an open store costs in memory.
+Also measured: the waiting time of a caller, the CPU time of the serving and of the writing thread, with and without
+other work on the serving thread, a single accept compared with a plain write to the same disk, the calls that do not
+wait, and the memory of an open store.
 """
 
 import json
@@ -26,36 +26,36 @@ from tests.bench.figures import spread
 
 CALLERS = 64
 SECONDS = 5.0
-WANTED = 1000
+TARGET_RATE = 1000
 REQUEST = json.dumps({"prompt": ("a prompt of two hundred bytes " * 7)[:170], "max_tokens": 64})
 OPEN_TASKS = 1000
-"""So many tasks are open at a time; older ones end, as they do in a queen that keeps up."""
-APART_S = 0.0002
-"""Other work comes in pieces a few tenths of a millisecond apart, as requests do."""
+"""Number of open tasks; older ones end."""
+PIECE_INTERVAL_S = 0.0002
+"""Interval between pieces of other work, similar to that of requests."""
 ALONE, CALLS, LATER = 200, 2000, 10_000
 PAGE = bytes(4096)
 
 
 def task() -> StoredTask:
-    """A task as a client may hand it in."""
+    """Return a task like those of clients."""
     return StoredTask(uuid4(), uuid4(), REQUEST, str(uuid4()), time.time())
 
 
 @dataclass
 class Accepted:
-    """How long each accept took, in seconds; which tasks are open."""
+    """Durations of accepts in seconds, and the open tasks."""
 
     waits: list[float] = field(default_factory=list)
     opened: deque[UUID] = field(default_factory=deque)
     other_s: float = 0.0
-    """What other work took of the serving thread meanwhile."""
+    """Time that other work used on the serving thread."""
 
     async def one(self, store: SqliteStore) -> None:
-        """One more, and the oldest ends."""
-        mine, begun = task(), time.perf_counter()
-        await store.accept(mine)
+        """Accept a task, and end the oldest one."""
+        newest, begun = task(), time.perf_counter()
+        await store.accept(newest)
         self.waits.append(time.perf_counter() - begun)
-        self.opened.append(mine.task_id)
+        self.opened.append(newest.task_id)
         if len(self.opened) > OPEN_TASKS:
             oldest = self.opened.popleft()
             store.mark_delivered(oldest)
@@ -68,14 +68,14 @@ async def _caller(store: SqliteStore, until: float, accepted: Accepted) -> None:
 
 
 async def _other_work(share: float, until: float, accepted: Accepted) -> None:
-    """Keep this thread busy for a share of the time, a piece at a time."""
+    """Keep this thread busy for a share of the time, in small pieces."""
     begun = time.perf_counter()
     while (now := time.perf_counter()) < until:
         owed = share * (now - begun) - accepted.other_s
         while time.perf_counter() < now + owed:
             pass
         accepted.other_s += time.perf_counter() - now
-        await trio.sleep(APART_S)
+        await trio.sleep(PIECE_INTERVAL_S)
 
 
 async def _saturated(store: SqliteStore, busy: float) -> Accepted:
@@ -89,21 +89,21 @@ async def _saturated(store: SqliteStore, busy: float) -> Accepted:
 
 
 async def accepts(directory: Path, busy: float) -> None:
-    """Print the rate, the waits and what an accept costs where other work takes `busy` of the serving thread."""
+    """Print rate, waiting times and CPU time, with other work that takes the share `busy` of the serving thread."""
     async with open_store(directory) as store:
         begun, serving, both = time.perf_counter(), time.thread_time(), time.process_time()
         accepted = await _saturated(store, busy)
         took, serving = time.perf_counter() - begun, time.thread_time() - serving
         writing = time.process_time() - both - serving
     count, other = len(accepted.waits), accepted.other_s / took
-    print(f"store, {CALLERS} callers, serving thread otherwise {other:.0%} busy: {count / took:.0f} durable accepts/s")
-    print(f"  that is {count / took / WANTED:.1f} times the {WANTED} wanted; waits: {spread(accepted.waits)}")
-    own = "" if busy else f", {1e6 * serving / count:.0f} us of the serving one"
-    print(f"  each costs {1e6 * writing / count:.0f} us of the writing thread{own}")
+    print(f"store, {CALLERS} callers, {other:.0%} other work on the serving thread: {count / took:.0f} accepts/s")
+    print(f"  {count / took / TARGET_RATE:.1f} times the target of {TARGET_RATE}; waits: {spread(accepted.waits)}")
+    own = "" if busy else f", {1e6 * serving / count:.0f} us of the serving thread"
+    print(f"  each accept: {1e6 * writing / count:.0f} us of the writing thread{own}")
 
 
 async def alone(directory: Path) -> None:
-    """Print what one caller waits for, beside one bare write that reaches the same disk, in turns."""
+    """Print the duration of a single accept compared with a plain synchronous write to the same disk."""
     accepted, bare = Accepted(), []
     async with open_store(directory) as store:
         with (directory / "bare").open("wb", buffering=0) as file:
@@ -114,17 +114,17 @@ async def alone(directory: Path) -> None:
                 os.fdatasync(file.fileno())
                 bare.append(time.perf_counter() - begun)
     one, page = statistics.median(accepted.waits), statistics.median(bare)
-    print(f"store, one caller: an accept takes {1000 * one:.2f} ms, {one / page:.1f} times a bare synchronous write")
+    print(f"store, one caller: an accept takes {1000 * one:.2f} ms, {one / page:.1f} times a plain synchronous write")
 
 
 async def calls(directory: Path) -> None:
-    """Print what the calls cost that do not wait."""
+    """Print the duration of the calls that do not wait."""
     async with open_store(directory) as store:
         tasks = [task() for _number in range(CALLS)]
         async with trio.open_nursery() as nursery:
             for each in tasks:
                 nursery.start_soon(store.accept, each)
-        delivered, ended = (_median_us(deed, tasks) for deed in (store.mark_delivered, store.mark_ended))
+        delivered, ended = (_median_us(call, tasks) for call in (store.mark_delivered, store.mark_ended))
         begun = time.perf_counter()
         for number in range(LATER):
             store.put_later("record", Document(str(number), REQUEST))
@@ -133,11 +133,11 @@ async def calls(directory: Path) -> None:
     print(f"store: delivered {delivered:.1f} us, ended {ended:.1f} us (medians); put_later {later:.0f} us until stored")
 
 
-def _median_us(deed: Callable[[UUID], None], tasks: list[StoredTask]) -> float:
+def _median_us(call: Callable[[UUID], None], tasks: list[StoredTask]) -> float:
     times = []
     for each in tasks:
         begun = time.perf_counter()
-        deed(each.task_id)
+        call(each.task_id)
         times.append(time.perf_counter() - begun)
     return 1e6 * statistics.median(times)
 
@@ -157,19 +157,19 @@ async def main():
         print(kib() - before)
 trio.run(main)
 """
-"""What the queen has loaded anyway is loaded first."""
+"""Modules that queen-rbee imports in any case are imported before the measurement."""
 
 
 def memory(directory: Path) -> None:
-    """Print what an open store costs."""
+    """Print the memory usage of an open store."""
     words = [sys.executable, "-c", MEMORY, str(directory)]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MALLOC_ARENA_MAX": "1"}
     found = subprocess.run(words, check=True, capture_output=True, text=True, env=environ)
-    print(f"store, open and used once: {int(found.stdout) / 1024:.1f} MiB")
+    print(f"store, memory when open: {int(found.stdout) / 1024:.1f} MiB")
 
 
 def main() -> None:
-    """Print all of it, in directories of their own."""
+    """Run all measurements, each in a new directory."""
     with tempfile.TemporaryDirectory(prefix="store-") as name:
         top = Path(name)
         for number, busy in enumerate((0.0, 0.5, 0.8)):

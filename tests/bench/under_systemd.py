@@ -1,6 +1,4 @@
-"""Figures of the installed package in a booted Debian: start to READY, idle memory, and from a handoff file to a task
-that is served.
-"""
+"""The installed package on a booted Debian: start time, idle memory, and time from a handoff file to a served task."""
 
 import json
 import os
@@ -27,7 +25,7 @@ SPOOL = "/run/llama-orch/engines"
 
 
 def start_times(machine: Machine, daemon: str) -> Iterator[float]:
-    """Seconds from `systemctl start` to READY=1, by systemd's own clock."""
+    """Yield the seconds from `systemctl start` to READY=1, measured by systemd."""
     for _ in range(STARTS):
         machine.systemctl("stop", daemon)
         machine.systemctl("start", daemon)
@@ -36,14 +34,14 @@ def start_times(machine: Machine, daemon: str) -> Iterator[float]:
 
 
 def rss_mb(machine: Machine, daemon: str) -> float:
-    """Resident memory of the daemon's main process in MB (10^6 bytes)."""
+    """Return the resident memory of the daemon's main process in MB (10^6 bytes)."""
     status = machine.container.path(f"/proc/{machine.show(daemon, 'MainPID')}/status").read_text()
     kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
     return kib * 1024 / 1e6
 
 
 def handoff_ms(machine: Machine, url: str, number: int) -> float:
-    """Milliseconds from the rename of a handoff file to the first token of a task pinned to its pool."""
+    """Return the milliseconds from the rename of a handoff file to the first token of a task pinned to its pool."""
     pool_id = f"bench-{number}"
     spool = machine.container.path(SPOOL)
     draft, final = spool / ".bench", spool / f"{pool_id}-r0.json"
@@ -63,14 +61,14 @@ def handoff_ms(machine: Machine, url: str, number: int) -> float:
 
 
 def engine_url(machine: Machine) -> str:
-    """Where the real engine of the pool `default` listens."""
+    """Return the URL of the engine of the pool `default`."""
     url = machine.pool("default")["replicas"][0]["url"]
     assert isinstance(url, str)
     return url
 
 
 def measure(suite: str) -> None:
-    """Print all figures of one release."""
+    """Run the benchmarks on one release and print the results."""
     deb = built_deb()
     with booted(suite, "bench") as container:
         machine = Machine(container)
@@ -83,23 +81,23 @@ def measure(suite: str) -> None:
         url = engine_url(machine)
         times = [handoff_ms(machine, url, number) for number in range(HANDOFFS)]
         print(f"{suite}: handoff rename to first token: median {statistics.median(times):.1f} ms, ", end="")
-        print(f"longest {max(times):.1f} ms (wanted: median at most {LIMIT_HANDOFF_MS} ms)")
+        print(f"max {max(times):.1f} ms (limit of the median: {LIMIT_HANDOFF_MS} ms)")
         for daemon in DAEMONS:
             starts = list(start_times(machine, daemon))
             print(f"{suite}: {daemon}: start to READY: median {statistics.median(starts):.2f} s, ", end="")
-            print(f"longest {max(starts):.2f} s (wanted: median at most {LIMIT_START_S} s)")
+            print(f"max {max(starts):.2f} s (limit of the median: {LIMIT_START_S} s)")
         time.sleep(IDLE_S)
         for daemon in DAEMONS:
-            print(f"{suite}: {daemon}: idle RSS {rss_mb(machine, daemon):.1f} MB (wanted: at most {LIMIT_RSS_MB} MB)")
+            print(f"{suite}: {daemon}: idle RSS {rss_mb(machine, daemon):.1f} MB (limit {LIMIT_RSS_MB} MB)")
 
 
 def main() -> None:
-    """Both releases in turn."""
+    """Run the benchmarks on all releases."""
     for suite in SUITES:
         try:
             measure(suite)
         except (OSError, HTTPException) as error:
-            print(f"{suite}: cannot be measured: {error}", file=sys.stderr)
+            print(f"{suite}: benchmark failed: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""HTTP/1.1 as a load generator speaks it: requests encoded beforehand, answers scanned and not parsed.
+"""An HTTP/1.1 client for load generators: requests are encoded in advance, responses are scanned rather than parsed.
 
-What is measured must be the queen and not her client: a request costs about 0.1 ms of the generator's CPU.
+A request costs about 0.1 ms of the generator's CPU, so that the benchmark measures queen-rbee and not its client.
 """
 
 import json
@@ -19,25 +19,25 @@ FRAME = re.compile(rb"id: (\d+)\nevent: (\w+)\ndata: (.*)")
 
 
 class Broken(Exception):
-    """The other side ended the connection, or said what is no HTTP."""
+    """The peer closed the connection or sent invalid HTTP."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """`head` is in lower case."""
+    """A response. `head` is in lower case."""
 
     status: int
     head: bytes
     body: bytes = b""
 
     def field(self, name: bytes) -> bytes | None:
-        """A header; `name` in lower case."""
+        """Return the value of a header. `name` is in lower case."""
         _, found, rest = self.head.partition(b"\r\n" + name + b": ")
         return rest.partition(b"\r\n")[0] if found else None
 
 
 def encoded(method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> bytes:
-    """A request as it goes over the wire."""
+    """Encode a request."""
     data = b"" if body is None else json.dumps(body).encode()
     fields = {"Host": "localhost", "Content-Type": "application/json", **(headers or {}), "Content-Length": len(data)}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
@@ -46,7 +46,7 @@ def encoded(method: str, path: str, body: object = None, headers: Mapping[str, s
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event of a task's stream; `data` is JSON."""
+    """An event of a task. `data` is JSON."""
 
     number: int
     name: bytes
@@ -54,17 +54,17 @@ class Event:
 
 
 class Wire:
-    """One connection, kept alive; closed when the block is left."""
+    """A persistent connection. It is closed at the end of its `with` block."""
 
     def __init__(self, sock: trio.socket.SocketType) -> None:
         self._socket = sock
         self._seen = b""
-        self.slowly = 0
-        """How many bytes a second are read; 0: as they come."""
+        self.bytes_per_second = 0
+        """Read rate; 0 is unlimited."""
 
     @classmethod
     async def open(cls, port: int, *, receive_buffer: int | None = None) -> "Wire":
-        """Connected to `port` on loopback; `receive_buffer` bounds, in bytes, what the kernel takes in unread."""
+        """Connect to `port` on loopback. `receive_buffer` is the size of the kernel's buffer in bytes."""
         sock = trio.socket.socket()
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -83,7 +83,7 @@ class Wire:
         self._socket.close()
 
     async def ask(self, request: bytes) -> Answer:
-        """The answer to `request`, which has a Content-Length or no body. Raises Broken."""
+        """Send `request` and return the response, which must have a Content-Length or no body. Raises Broken."""
         answer = await self.begin(request)
         length = int(answer.field(b"content-length") or 0)
         while len(self._seen) < length:
@@ -92,7 +92,7 @@ class Wire:
         return Answer(answer.status, answer.head, body)
 
     async def begin(self, request: bytes) -> Answer:
-        """The head of the answer to `request`; its body is still to be read. Raises Broken."""
+        """Send `request` and return the head of the response. The caller reads the body. Raises Broken."""
         await self.send(request)
         while HEAD_END not in self._seen:
             await self._more()
@@ -100,13 +100,12 @@ class Wire:
         return Answer(int(head[9:12]), head.lower() + b"\r\n")
 
     async def send(self, data: bytes) -> None:
-        """All of `data`."""
         while data:
             data = data[await self._socket.send(data) :]
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """A chunked body as it comes, to its end. Raises Broken."""
-        chunks = Chunks()
+        """Yield a chunked body as it arrives. Raises Broken."""
+        chunks = ChunkDecoder()
         while True:
             data, self._seen = chunks.feed(self._seen), b""
             if data:
@@ -117,7 +116,7 @@ class Wire:
             await self._more()
 
     async def frames(self) -> AsyncIterator[bytes]:
-        """The server-sent events of a chunked body as they come, to its end; comments are left out. Raises Broken."""
+        """Yield the server-sent events of a chunked body as they arrive, without comments. Raises Broken."""
         rest = b""
         async for piece in self.pieces():
             *frames, rest = (rest + piece).split(b"\n\n")
@@ -126,38 +125,38 @@ class Wire:
                     yield frame
 
     async def events(self) -> AsyncIterator[Event]:
-        """The events of a task's stream as they come, to its end. Raises Broken."""
+        """Yield the events of a task as they arrive. Raises Broken."""
         async for frame in self.frames():
             yield event_of(frame)
 
     async def _more(self) -> None:
         try:
-            data = await self._socket.recv(self.slowly or CHUNK)
+            data = await self._socket.recv(self.bytes_per_second or CHUNK)
         except OSError as error:
             raise Broken(str(error)) from error
         if not data:
-            raise Broken("the connection ended")
+            raise Broken("the peer closed the connection")
         self._seen += data
-        if self.slowly:
-            await trio.sleep(len(data) / self.slowly)
+        if self.bytes_per_second:
+            await trio.sleep(len(data) / self.bytes_per_second)
 
 
 def event_of(frame: bytes) -> Event:
-    """An event of a task's stream. Raises Broken."""
+    """Parse an event of a task. Raises Broken."""
     if not (found := FRAME.fullmatch(frame)):
-        raise Broken(f"no event: {frame!r}")
+        raise Broken(f"invalid event: {frame!r}")
     return Event(int(found[1]), found[2], found[3])
 
 
-class Chunks:
-    """Takes the chunked coding off a body, in whatever grain it comes."""
+class ChunkDecoder:
+    """Decoder of the chunked transfer coding."""
 
     def __init__(self) -> None:
         self.ended = False
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """What `data` completes."""
+        """Return the contents of the chunks that `data` completes."""
         self.rest += data
         found = []
         while not self.ended and (chunk := self._next()) is not None:

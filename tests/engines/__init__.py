@@ -1,1 +1,1 @@
-"""A real engine and models that are small: what integration tests, system tests and benchmarks serve."""
+"""A real engine and small models, for integration tests, system tests and benchmarks."""

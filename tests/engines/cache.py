@@ -1,7 +1,7 @@
-"""Things that are costly to make and the same for every run, kept once a machine.
+"""Cache of test data that is expensive to make and the same for every run.
 
-Owns $XDG_CACHE_HOME/llama-orch-tests (~/.cache/llama-orch-tests): each entry appears whole or not at all, and of
-several processes that want one only the first makes it.
+Owns $XDG_CACHE_HOME/llama-orch-tests (~/.cache/llama-orch-tests). Entries appear atomically. If several processes need
+the same entry, only one makes it.
 """
 
 import fcntl
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def cache_root() -> Path:
-    """The directory that outlives a run; made if it is not there."""
+    """Return the cache directory, and create it if it does not exist."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     root = Path(base) / "llama-orch-tests"
     root.mkdir(parents=True, exist_ok=True)
@@ -21,11 +21,11 @@ def cache_root() -> Path:
 
 
 def cached(name: str, make: Callable[[Path], None]) -> Path:
-    """The entry `name`; where it is missing, `make` builds it under the path that it is given."""
+    """Return the path of the entry `name`. If it is missing, call `make` to create it at the given path."""
     entry = cache_root() / name
     if entry.exists():
         return entry
-    with alone(name):
+    with locked(name):
         if not entry.exists():
             _build(entry, make)
     return entry
@@ -42,7 +42,7 @@ def _build(entry: Path, make: Callable[[Path], None]) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove a file or a tree, if it is there."""
+    """Remove a file or a tree if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -50,7 +50,7 @@ def discard(path: Path) -> None:
 
 
 @contextmanager
-def alone(name: str) -> Iterator[None]:
+def locked(name: str) -> Iterator[None]:
     """Hold the machine-wide lock `name` while the block lasts; the kernel releases it when its holder dies."""
     with (cache_root() / f".{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,7 +1,7 @@
-"""Debian packages fetched and unpacked without being installed, and without root.
+"""Fetch and unpack Debian packages without installing them, and without root.
 
-apt itself checks the archive's signatures; it works on lists and a cache of its own, so that the machine's are not
-touched. The mirror is the one in the machine's own apt sources.
+apt verifies the signatures of the archive. It uses its own lists and cache, so that those of the machine do not change.
+The mirror comes from the apt sources of the machine.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ MIRROR = re.compile(r"^(?:deb\s+(?:\[[^\]]*\]\s+)?|URIs:\s*)(https?://\S*/debian
 
 
 class PackagesUnavailable(Exception):
-    """The packages cannot be had here; the message says why and what mends it."""
+    """The packages cannot be fetched. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Pin:
-    """A package at the version that is known to work, and the SHA-256 of its .deb."""
+    """A package with a version that is known to work, and the SHA-256 of its .deb."""
 
     name: str
     version: str
@@ -31,7 +31,7 @@ class Pin:
 
 
 def debian_mirror() -> str:
-    """The Debian mirror that this machine installs from. Raises PackagesUnavailable where there is none."""
+    """Return the Debian mirror of this machine, or $MIRROR. Raises PackagesUnavailable if there is none."""
     if chosen := os.environ.get("MIRROR"):
         return chosen.rstrip("/")
     for source in SOURCES:
@@ -44,10 +44,10 @@ def debian_mirror() -> str:
 
 
 def unpack(pins: tuple[Pin, ...], suite: str, workspace: Path) -> tuple[Path, dict[str, str]]:
-    """Fetch `pins` from `suite` and unpack them: the tree, and the version of each package.
+    """Fetch `pins` from `suite` and unpack them. Return the tree and the version of each package.
 
-    A suite moves on and drops what it had. Then all packages come at the suite's own versions, which fit each
-    other, and standard error says so. Raises PackagesUnavailable.
+    If the suite no longer has a pinned version, all packages are fetched in the suite's current versions, which are
+    consistent with each other, with a message on standard error. Raises PackagesUnavailable.
     """
     apt = _Apt(suite, workspace)
     versions = {pin.name: pin.version for pin in pins}
@@ -55,7 +55,7 @@ def unpack(pins: tuple[Pin, ...], suite: str, workspace: Path) -> tuple[Path, di
         apt.download([f"{name}={version}" for name, version in versions.items()])
         _check(pins, apt.debs)
     else:
-        print(f"{suite} has other versions than the pinned ones by now; taking those", file=sys.stderr)
+        print(f"{suite} no longer has the pinned versions; fetching the current ones", file=sys.stderr)
         apt.download(list(versions))
         versions = _versions(apt.debs)
     tree = workspace / "tree"
@@ -77,7 +77,7 @@ def _versions(debs: Path) -> dict[str, str]:
 
 
 class _Apt:
-    """apt-get on a state of its own under `workspace`; .debs arrive in `debs`."""
+    """apt-get with its own state under `workspace`. It downloads to `debs`."""
 
     def __init__(self, suite: str, workspace: Path) -> None:
         self.debs = workspace / "debs"
@@ -89,7 +89,7 @@ class _Apt:
         self._run("apt-get", "update", "--error-on=any")
 
     def has(self, versions: dict[str, str]) -> bool:
-        """Whether the suite still offers every package at its version."""
+        """Whether the suite still has every package in the given version."""
         listed = self._run("apt-cache", "show", "--no-all-versions", *versions)
         offered = re.findall(r"^Package: (\S+)$|^Version: (\S+)$", listed, re.MULTILINE)
         names = [name for name, _version in offered if name]
@@ -104,7 +104,7 @@ class _Apt:
         try:
             return subprocess.run(command, cwd=self.debs, check=True, capture_output=True, text=True).stdout
         except FileNotFoundError as error:
-            raise PackagesUnavailable(f"there is no {program}; a real engine comes from Debian's archive") from error
+            raise PackagesUnavailable(f"{program} not found; it fetches the engine from Debian's archive") from error
         except subprocess.CalledProcessError as error:
             raise PackagesUnavailable(f"{program} {arguments[0]} failed: {error.stderr.strip()}") from error
 

@@ -1,4 +1,4 @@
-"""pytest fixtures: a real engine and models for it. `tests/conftest.py` names this module as a plugin."""
+"""pytest fixtures: a real engine and models for it. `tests/conftest.py` loads this module as a plugin."""
 
 import os
 from pathlib import Path
@@ -11,8 +11,8 @@ from tests.engines.llama_server import Archive, llama_server_archive, llama_serv
 from tests.engines.tiny_model import SLOW, tiny_model
 
 
-def leave_out(reason: str) -> NoReturn:
-    """Skip with `reason`; where CI says that everything must run, fail instead."""
+def skip_or_fail(reason: str) -> NoReturn:
+    """Skip the test, or fail it if CI=true, where every test must run."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"CI runs every test, but {reason}", pytrace=False)
     pytest.skip(reason)
@@ -24,7 +24,7 @@ def llama_server() -> Path:
     try:
         return llama_server_directory() / "bin/llama-server"
     except PackagesUnavailable as error:
-        leave_out(f"there is no llama-server: {error}")
+        skip_or_fail(f"llama-server is not available: {error}")
 
 
 @pytest.fixture(scope="session")
@@ -35,11 +35,11 @@ def llama_server_tar(llama_server: Path) -> Archive:
 
 @pytest.fixture(scope="session", name="tiny_model")
 def tiny_model_path() -> Path:
-    """A model of 0.8 MB that makes thousands of tokens in a second."""
+    """A model of 0.8 MB that produces thousands of tokens/s."""
     return tiny_model()
 
 
 @pytest.fixture(scope="session")
 def slow_model() -> Path:
-    """A model of about 250 tokens/s, for cancelling, draining and queueing."""
+    """A model that produces about 250 tokens/s, for tests of cancel, drain and queue."""
     return tiny_model(SLOW)

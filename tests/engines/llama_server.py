@@ -1,7 +1,7 @@
-"""A real llama-server, whole in one directory: it runs from any place, as any user, on Debian 12 and 13.
+"""A real llama-server in a self-contained directory, which runs from any path, as any user, on Debian 12 and 13.
 
-Debian unstable builds llama.cpp; its packages are unpacked beside the C library that they were linked with, so that
-nothing of the machine's own is needed but a shell. `python -m tests.engines.llama_server` prints where it lies.
+The packages of Debian unstable are unpacked together with the C library that they are linked with, so that the server
+needs nothing of the machine but a shell. `python -m tests.engines.llama_server` prints its path.
 """
 
 import gzip
@@ -37,7 +37,7 @@ PINS = (
 LIBRARIES = Path("usr/lib/x86_64-linux-gnu")
 LOADER = "ld-linux-x86-64.so.2"
 WRAPPER = f"""#!/bin/sh
-# The server's own dynamic linker, so that the machine's C library need not be as new as the server's.
+# Use the server's own dynamic linker, because the machine's C library may be too old.
 root=$(dirname "$(dirname "$(readlink -f "$0")")")
 exec "$root/lib/{LOADER}" --library-path "$root/lib" --argv0 llama-server "$root/libexec/server" "$@"
 """
@@ -45,40 +45,40 @@ exec "$root/lib/{LOADER}" --library-path "$root/lib" --argv0 llama-server "$root
 
 @dataclass(frozen=True)
 class Archive:
-    """The directory as one .tar.gz; `checksum` in the form that the pools file wants it."""
+    """A .tar.gz of the directory."""
 
     path: Path
     sha256: str
 
     @property
     def checksum(self) -> str:
-        """`sha256:` and the digest."""
+        """The digest in the format of the pools file."""
         return f"sha256:{self.sha256}"
 
 
 def llama_server_directory() -> Path:
-    """The directory, with `bin/llama-server` in it; fetched once a machine (12 MB, 5 s).
+    """Return the directory that contains `bin/llama-server`. It is fetched once for each machine (12 MB, 5 s).
 
-    Raises PackagesUnavailable where Debian's archive cannot be reached or the machine is no amd64.
+    Raises PackagesUnavailable if Debian's archive cannot be reached or the machine is not amd64.
     """
     return cached(f"llama-server-{_key()}", _assemble)
 
 
 def llama_server_archive() -> Archive:
-    """The directory packed under one top directory, undated: packed again, it gives the same bytes."""
+    """Return an archive of the directory with one top directory. The same contents give the same bytes."""
     directory = llama_server_directory()
     path = cached(f"llama-server-{_key()}.tar.gz", lambda draft: pack(directory, "llama-server", draft))
     return Archive(path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def _key() -> str:
-    """Changes with whatever the directory is made from."""
+    """Return a hash of everything that the directory is made from."""
     return hashlib.sha256(repr((SUITE, PINS, WRAPPER)).encode()).hexdigest()[:12]
 
 
 def _assemble(target: Path) -> None:
     if os.uname().machine != "x86_64":
-        raise PackagesUnavailable("the pinned llama-server is for amd64 machines only")
+        raise PackagesUnavailable(f"the pinned llama-server needs amd64, not {os.uname().machine}")
     with tempfile.TemporaryDirectory() as workspace:
         tree, versions = unpack(PINS, SUITE, Path(workspace))
         _lay_out(tree, target)
@@ -90,9 +90,9 @@ def _assemble(target: Path) -> None:
 
 
 def _lay_out(tree: Path, target: Path) -> None:
-    """Copy the server, and what it loads, flat beside the dynamic linker.
+    """Copy the server and its libraries, with all libraries in the directory of the dynamic linker.
 
-    ggml looks for its CPU back ends beside /proc/self/exe, and that is the dynamic linker.
+    ggml looks for its CPU back ends in the directory of /proc/self/exe, which is the dynamic linker.
     """
     (target / "lib").mkdir(parents=True)
     (target / "libexec").mkdir()
@@ -106,7 +106,7 @@ def _lay_out(tree: Path, target: Path) -> None:
 
 
 def _needed(tree: Path) -> list[Path]:
-    """The libraries that the server is linked with, as its own dynamic linker finds them."""
+    """Return the libraries that the server is linked with, as its own dynamic linker finds them."""
     libraries = tree / LIBRARIES
     path = f"{libraries}:{libraries}/llama"
     command = [str(libraries / LOADER), "--library-path", path, "--list", str(tree / "usr/bin/llama-server")]
@@ -116,15 +116,15 @@ def _needed(tree: Path) -> list[Path]:
 
 
 def pack(directory: Path, top: str, archive: Path) -> None:
-    """Write `directory` as the .tar.gz `archive`, its files under `top`: sorted, undated, root's."""
+    """Write `directory` to the .tar.gz `archive` below `top`, sorted, without times, owned by root."""
     body = io.BytesIO()
     with tarfile.open(fileobj=body, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for path in sorted(directory.rglob("*")):
-            tar.add(path, f"{top}/{path.relative_to(directory)}", recursive=False, filter=_anonymous)
+            tar.add(path, f"{top}/{path.relative_to(directory)}", recursive=False, filter=_normalized)
     archive.write_bytes(gzip.compress(body.getvalue(), compresslevel=6, mtime=0))
 
 
-def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+def _normalized(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = member.mtime = 0
     member.uname = member.gname = "root"
     member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644

@@ -1,6 +1,6 @@
-"""A real llama-server for as long as a block lasts.
+"""Run a real llama-server for the duration of a block.
 
-Owns the process: it is ended by its pid when the block is left, and by the kernel if the test run dies first.
+Owns the process: it is ended at the end of the block, or by the kernel if the test run dies before.
 """
 
 import re
@@ -23,12 +23,12 @@ POLL_S = 0.01
 
 
 class EngineDied(Exception):
-    """The engine ended, or never answered; the message ends with its last lines."""
+    """The engine exited or did not become healthy. The message ends with its last log lines."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A running llama-server; `url` without a slash at its end."""
+    """A running llama-server. `url` has no trailing slash."""
 
     process: subprocess.Popen[bytes]
     log_file: Path
@@ -36,16 +36,14 @@ class Engine:
 
     @property
     def pid(self) -> int:
-        """The pid of the server itself."""
         return self.process.pid
 
     @property
     def port(self) -> int:
-        """The port that it listens on."""
         return int(self.url.rpartition(":")[2])
 
     def log(self) -> str:
-        """What it has written so far."""
+        """Return its output so far."""
         return self.log_file.read_text(errors="replace")
 
 
@@ -53,9 +51,9 @@ class Engine:
 def running_engine(
     executable: Path, model: Path, *, slots: int = 2, ctx: int = 512, port: int = 0, flags: tuple[str, ...] = ()
 ) -> Iterator[Engine]:
-    """Run `executable` with `model` until the block is left; healthy when the block begins.
+    """Run `executable` with `model` for the duration of the block. The engine is healthy when the block begins.
 
-    `ctx` is the context of each slot, in tokens; `port` 0 takes a free one. Raises EngineDied.
+    `ctx` is the context of each slot, in tokens; `port` 0 selects a free one. Raises EngineDied.
     """
     with tempfile.TemporaryDirectory(prefix="llama-server-") as directory:
         log_file = Path(directory) / "log"
@@ -70,7 +68,7 @@ def running_engine(
 async def serving_engine(
     executable: Path, model: Path, *, slots: int = 2, ctx: int = 512, port: int = 0, flags: tuple[str, ...] = ()
 ) -> AsyncIterator[Engine]:
-    """`running_engine` for trio: nothing waits on the loop."""
+    """Variant of `running_engine` for trio, which does not block the loop."""
     with tempfile.TemporaryDirectory(prefix="llama-server-") as directory:
         log_file = Path(directory) / "log"
         process = _launch(executable, _arguments(model, slots, ctx, port, flags), log_file)
@@ -88,7 +86,7 @@ def _arguments(model: Path, slots: int, ctx: int, port: int, flags: tuple[str, .
 
 
 def _launch(executable: Path, arguments: list[str], log_file: Path) -> subprocess.Popen[bytes]:
-    # setpriv becomes the server; the kernel kills it when the thread that started it, a test's main one, is gone
+    # setpriv execs the server. The kernel kills it when the thread that started it ends (the main thread of a test).
     command = ["setpriv", "--pdeathsig", "KILL", str(executable), *arguments]
     with log_file.open("wb") as log:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
@@ -101,9 +99,9 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], log_file: Path) -> str
         if found and _is_healthy(found.group(1)):
             return found.group(1)
         time.sleep(POLL_S)
-    fate = "is not ready" if process.returncode is None else f"ended with status {process.returncode}"
+    state = "is not ready" if process.returncode is None else f"exited with status {process.returncode}"
     tail = "\n".join(log_file.read_text(errors="replace").splitlines()[-20:])
-    raise EngineDied(f"the engine {fate}:\n{tail}")
+    raise EngineDied(f"the engine {state}:\n{tail}")
 
 
 def _is_healthy(url: str) -> bool:
@@ -115,7 +113,7 @@ def _is_healthy(url: str) -> bool:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM first; a server that is generating often hangs on it, so SIGKILL follows soon."""
+    """Send SIGTERM, then SIGKILL after a short time, because a server that generates tokens often ignores SIGTERM."""
     process.terminate()
     try:
         process.wait(STOP_WITHIN_S)

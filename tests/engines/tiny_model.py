@@ -1,7 +1,7 @@
-"""Models small enough to make on the spot: LLaMA's architecture, seeded random weights, a small tokenizer.
+"""Small models for tests: LLaMA architecture, seeded random weights, a small tokenizer. They are made on demand.
 
-They speak fluent nonsense and never end by themselves, so that a test decides how many tokens it gets. The same
-shape and seed give the same bytes. `python -m tests.engines.tiny_model` prints where one lies.
+They generate random words and never end by themselves, so that a test decides how many tokens it gets. The same shape
+and seed give the same bytes. `python -m tests.engines.tiny_model` prints the path of one.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tests.engines.cache import cached
 
 SPACE = "\u2581"
-"""How SentencePiece writes the blank in front of a word."""
+"""SentencePiece's representation of the space before a word."""
 
 HEADS = 4
 MERGES = 420
@@ -35,12 +35,12 @@ CHAT_TEMPLATE = (
 )
 
 Piece = tuple[str, int, float]
-"""A token's text, its kind and its score."""
+"""Text, type and score of a token."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides a model's size and speed. `ctx` is the context in tokens that it says it was trained for."""
+    """Parameters that determine size and speed of a model. `ctx` is the training context in tokens."""
 
     layers: int = 2
     embd: int = 64
@@ -52,18 +52,17 @@ TINY = Shape()
 """0.8 MB, about 6000 tokens/s on one core."""
 
 SLOW = Shape(layers=8, embd=512)
-"""110 MB, about 250 tokens/s: slow enough to be cancelled, drained and queued for."""
+"""110 MB, about 250 tokens/s: slow enough for tests of cancel, drain and queue."""
 
 
 def tiny_model(shape: Shape = TINY) -> Path:
-    """The model of `shape` as a GGUF file; made once a machine."""
+    """Return the path of a GGUF file with the model of `shape`, which is made once for each machine."""
     recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
     name = "tiny-{}x{}-ctx{}-seed{}".format(*astuple(shape))
     return cached(f"{name}-{recipe}.gguf", lambda draft: write_model(shape, draft))
 
 
 def write_model(shape: Shape, path: Path) -> None:
-    """Write the model of `shape` to `path`."""
     pieces = _vocabulary()
     writer = gguf.GGUFWriter(path, "llama")
     _describe(writer, shape, len(pieces))
@@ -107,17 +106,17 @@ def _add_tokenizer(writer: gguf.GGUFWriter, pieces: list[Piece]) -> None:
 
 
 def _vocabulary() -> list[Piece]:
-    """Control tokens, every byte, the words' pieces and the single characters, in this order."""
+    """Return control tokens, all bytes, pieces of words, and single characters, in this order."""
     controls = ["<s>", "</s>", "<|user|>", "<|assistant|>", "<|system|>"]
     pieces: list[Piece] = [("<unk>", int(gguf.TokenType.UNKNOWN), 0.0)]
     pieces += [(text, int(gguf.TokenType.CONTROL), 0.0) for text in controls]
     pieces += [(f"<0x{byte:02X}>", int(gguf.TokenType.BYTE), 0.0) for byte in range(256)]
-    spoken = [*_byte_pairs(WORDS.split(), MERGES), *PRINTABLE]
-    return pieces + [(text, int(gguf.TokenType.NORMAL), float(-rank)) for rank, text in enumerate(spoken)]
+    generated = [*_byte_pairs(WORDS.split(), MERGES), *PRINTABLE]
+    return pieces + [(text, int(gguf.TokenType.NORMAL), float(-rank)) for rank, text in enumerate(generated)]
 
 
 def _byte_pairs(words: list[str], merges: int) -> list[str]:
-    """The pieces that `merges` rounds of byte pair encoding find in `words`, most frequent first."""
+    """Return the pieces that `merges` rounds of byte pair encoding find in `words`, most frequent first."""
     corpus = collections.Counter(tuple(SPACE + word) for word in words)
     found: list[str] = []
     for _round in range(merges):
@@ -149,7 +148,7 @@ def _merged(
 
 
 class _Random:
-    """Seeded normal deviates, single precision."""
+    """Seeded normally distributed numbers in single precision."""
 
     def __init__(self, seed: int) -> None:
         self._generator = np.random.default_rng(seed)
@@ -159,8 +158,11 @@ class _Random:
 
 
 def _tensors(shape: Shape, pieces: list[Piece]) -> list[tuple[str, npt.NDArray[np.float32]]]:
-    """All weights. Dimension 0 is a bias channel: every embedding is 2 there, and the output rows of what must
-    not be spoken (control tokens and bytes) are strongly negative on it."""
+    """Return all weights.
+
+    Dimension 0 is a bias channel. It is 2 in every embedding and strongly negative in the output rows of control tokens
+    and bytes, so that these are never generated.
+    """
     random = _Random(shape.seed)
     silent = len(pieces) - sum(kind == gguf.TokenType.NORMAL for _text, kind, _score in pieces)
     embedding = random(len(pieces), shape.embd, scale=0.6)
@@ -183,18 +185,18 @@ def _block(random: _Random, index: int, width: int) -> list[tuple[str, npt.NDArr
     for name in ("ffn_gate", "ffn_up"):
         tensors[name] = random(inner, width, scale=scale)
     tensors["ffn_down"] = random(width, inner, scale=inner**-0.5)
-    # nothing writes to the bias channel
+    # keep the bias channel unchanged
     tensors["attn_output"][0] = 0
     tensors["ffn_down"][0] = 0
     return [(f"blk.{index}.{name}.weight", values) for name, values in tensors.items()]
 
 
 def main() -> None:
-    """The command line: makes a model, or shows where it already lies."""
+    """Make a model, or print the path of the existing one."""
     parser = argparse.ArgumentParser(prog="tiny_model", description="Make a small random LLaMA model (GGUF).")
-    parser.add_argument("--out", type=Path, help="write it there and not to the cache")
+    parser.add_argument("--out", type=Path, help="write the model to this file instead of the cache")
     parser.add_argument("--layers", type=int, default=TINY.layers)
-    parser.add_argument("--embd", type=int, default=TINY.embd, help="width; a multiple of 8")
+    parser.add_argument("--embd", type=int, default=TINY.embd, help="embedding width, a multiple of 8")
     parser.add_argument("--ctx", type=int, default=TINY.ctx, help="context in tokens")
     parser.add_argument("--seed", type=int, default=TINY.seed)
     options = parser.parse_args()

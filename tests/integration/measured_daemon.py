@@ -20,19 +20,20 @@ from prometheus_client import CollectorRegistry
 from quart_trio import QuartTrio
 
 from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
-from llama_orch.http.server.app import add_hot, create_app
+from llama_orch.http.server.app import create_app
 from llama_orch.http.server.exchange import Exchange, HotRoutes
 from llama_orch.http.server.gate import Access, Gate
+from llama_orch.http.server.mounting import mount
 from llama_orch.http.server.serving import serve
-from llama_orch.service.memory import give_back
+from llama_orch.service.memory import release_after_start
 from llama_orch.service.watchdog import Pulse
-from pool_managerd.api.draining import add_drain_routes
-from pool_managerd.api.engine import hot_routes as relay_routes
+from pool_managerd.api.draining import DrainRoutes
+from pool_managerd.api.pools import EngineRoutes
 from pool_managerd.draining import Draining
 from pool_managerd.metrics import Metrics
 from pool_managerd.pools.node_pools import NodePools
-from queen_rbee.api.routes import cool_routes
-from queen_rbee.api.routes import hot_routes as queen_routes
+from pool_managerd.relay.relay import Relay
+from queen_rbee.api.routes import add_routes
 from queen_rbee.parts import build
 from queen_rbee.settings import QueenSettings
 from tests.unit.pool_managerd.values import READY, found
@@ -60,7 +61,7 @@ class Measurements:
         return {"gap_ms": self.longest_s * 1000, "grown_kib": max(0, _memory("VmHWM") - self.base_kib)}
 
     def reset(self) -> None:
-        give_back()
+        release_after_start()
         Path("/proc/self/clear_refs").write_text("5")
         self.base_kib, self.longest_s = _memory("VmRSS"), 0.0
 
@@ -92,8 +93,7 @@ def queen(engine_url: str) -> Served:
     )
     parts.registry.update("p", 0, [pool])
     app = create_app("queen-rbee", list, parts.metrics.registry)
-    cool_routes(app, parts)
-    return Served(app, queen_routes(parts), [partial(parts.dispatcher.run, Pulse("dispatcher", 60.0))])
+    return Served(app, add_routes(app, parts), [partial(parts.dispatcher.run, Pulse("dispatcher", 60.0))])
 
 
 def pool_manager(engine_url: str) -> Served:
@@ -103,8 +103,9 @@ def pool_manager(engine_url: str) -> Served:
     for replica in registry.replicas:
         registry.apply_probe(replica.incarnation, READY)
     app, draining = create_app("pool-managerd", list, CollectorRegistry()), Draining(registry, Metrics(registry), "n")
-    add_drain_routes(app, registry, draining)
-    return Served(app, relay_routes(registry), [draining.run])
+    gate_routes = HotRoutes()
+    mount(app, gate_routes, EngineRoutes(Relay(registry)), DrainRoutes(registry, draining))
+    return Served(app, gate_routes, [draining.run])
 
 
 DAEMONS = {"queen-rbee": queen, "pool-managerd": pool_manager}
@@ -128,7 +129,6 @@ async def main(name: str, engine_url: str) -> None:
         await exchange.send_json(200, measurements.to_dict())
         measurements.reset()
 
-    add_hot(served.app, served.hot)
     told = routes(served)
     served.hot.add("GET", "/measured", measured)
     sock = socket.create_server(("127.0.0.1", 0))

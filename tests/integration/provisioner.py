@@ -12,7 +12,7 @@ import trio
 
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
-from tests.connections import heard
+from tests.connections import receive_some
 
 READY_WITHIN_S = 30.0
 STOP_WITHIN_S = 20.0
@@ -78,7 +78,7 @@ class Provisioner:
             answer = b""
             with trio.fail_after(READY_WITHIN_S):
                 while b"\r\n\r\n" not in answer or len(answer.partition(b"\r\n\r\n")[2]) < _length(answer):
-                    answer += await heard(stream)
+                    answer += await receive_some(stream)
         head, _, body = answer.partition(b"\r\n\r\n")
         return int(head.split()[1]), body.decode()
 

@@ -136,8 +136,8 @@ def test_full_context_is_reported_as_stop_reason(client: anthropic.Anthropic):
 @pytest.mark.parametrize(
     ("wrong", "exception", "words"),
     [
-        ({"messages": [{"role": "user"}]}, "BadRequestError", "messages.0.content: Field required"),
-        ({"max_tokens": 0}, "BadRequestError", "max_tokens: must be greater than or equal to 1"),
+        ({"messages": [{"role": "user"}]}, "BadRequestError", "messages.0.content: is required"),
+        ({"max_tokens": 0}, "BadRequestError", "max_tokens: must be at least 1"),
         ({"messages": [{"role": "user", "content": "hello " * 3000}]}, "BadRequestError", "context"),
         ({"model": "gpt-7"}, "NotFoundError", "gpt-7"),
     ],

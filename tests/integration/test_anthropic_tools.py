@@ -17,7 +17,7 @@ from anthropic.types import MessageParam, ToolParam
 from llama_orch.http.server.gate import Access
 from llama_orch.http.server.serving import serve
 from llama_orch.settings.types import Secret
-from tests.unit.queen_rbee.api.v1.test_messages_api import full
+from tests.unit.queen_rbee.api.v1.test_messages_api import fill_queue
 from tests.unit.queen_rbee.messages_examples import call
 from tests.unit.queen_rbee.queen_core import TIMEOUT_S, wait_for_free_slots
 from tests.unit.queen_rbee.scripted_openai import USAGE_CHUNK, delta
@@ -112,7 +112,7 @@ async def test_streamed_tool_use_equals_whole_message():
 
 async def test_full_queue_raises_rate_limit_error_with_retry_after():
     async with listening(capacity=1) as (running, url), client_of(url) as client:
-        lines = await full(running)
+        lines = await fill_queue(running)
         with pytest.raises(anthropic.RateLimitError) as raised:
             await ask(client)
         for line in lines:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.certificates import authority
+from tests.certificates import create_ca
 from tests.integration.two_daemons import Listener, TwoDaemons, read_all, status_of, two_daemons
 
 TOKEN = "0123456789abcdef-of-the-fleet"
@@ -38,7 +38,7 @@ WEBSOCKET = (
 REFUSED: dict[str, tuple[bytes, int]] = {
     "connect": (head(b"CONNECT", fields=NO_BODY + CLOSE), 501),
     "connect kept": (head(b"CONNECT"), 501),
-    "connect to an authority": (head(b"CONNECT", b"evil.example:443"), 501),
+    "connect to an create_ca": (head(b"CONNECT", b"evil.example:443"), 501),
     "unknown method": (head(b"BREW", fields=CLOSE), 501),
     "method in lower case": (head(b"get", b"/health", fields=CLOSE), 501),
     "http 2 preface": (b"PRI * HTTP/2.0\r\n\r\n", 505),
@@ -85,7 +85,7 @@ def daemons(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     directory = tmp_path_factory.mktemp("daemons")
     more = {}
     if request.param != "plain":
-        files = authority(tmp_path_factory.mktemp("ca"), "ca").signed("machine")
+        files = create_ca(tmp_path_factory.mktemp("ca"), "ca").issue("machine")
         more = {
             "LLORCH_TLS_CERT_FILE": str(files.cert),
             "LLORCH_TLS_KEY_FILE": str(files.key),

@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from llama_orch.settings.api import BODY_LIMIT
-from tests.connections import heard
+from tests.connections import receive_some
 from tests.integration.large_bodies import MIB, VALID, bomb, chunked, hostile, repeated
 from tests.unit.queen_rbee.scripted_openai import CHAT, EMBEDDING, events
 
@@ -122,12 +122,12 @@ async def engine(stream: trio.SocketStream) -> None:
     with suppress(trio.BrokenResourceError):
         request = bytearray()
         while b"\r\n\r\n" not in request:
-            request += await heard(stream)
+            request += await receive_some(stream)
         head, _, body = request.partition(b"\r\n\r\n")
         length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
         left = int(length[1]) - len(body) if length else 0
         while left > 0:
-            left -= len(await heard(stream))
+            left -= len(await receive_some(stream))
         answer = json.dumps(EMBEDDING).encode() if b"/v1/embeddings" in head else events(CHAT)
         await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
 

@@ -58,15 +58,15 @@ def test_node_registers_reports_engine_and_deregisters(tmp_path: Path, queen: St
 def test_node_registers_with_late_restarted_or_reset_queen(tmp_path: Path, queen: StubQueen) -> None:
     queen.stop()
     with node(tmp_path, queen) as manager:
-        manager.until(lambda: "neither registration nor heartbeat" in manager.log())
+        manager.until(lambda: "to the registration or heartbeat" in manager.log())
         queen.start()
         manager.until(lambda: queen.kinds()[-1:] == ["heartbeat"])
         queen.forget_nodes = True
         manager.until(lambda: queen.kinds().count("register") == 2)
         queen.stop()
-        manager.until(lambda: manager.log().count("neither registration nor heartbeat") == 2)
+        manager.until(lambda: manager.log().count("to the registration or heartbeat") == 2)
         queen.start()
-        manager.until(lambda: "is answered again" in manager.log())
+        manager.until(lambda: "answers the heartbeats of node" in manager.log())
 
 
 def test_wrong_token_is_logged_once_by_fingerprint(tmp_path: Path, queen: StubQueen) -> None:

@@ -194,7 +194,7 @@ def test_terminal_chat_waits_answers_and_is_interrupted(slow: Home) -> None:
     blocking = out(slow, "submit", "--detach", *LONG, "hello").strip()
     slow.until(lambda: state_of(slow, blocking) == "running")
     with terminal("chat", "--url", slow.url, *LONG) as person:
-        person.wait_for("/help says what else can be said")
+        person.wait_for("/help lists the commands")
         person.wait_for("> ")
         person.type(b"hello\r")
         person.wait_for("1st in the queue")
@@ -231,7 +231,7 @@ def test_waiting_submit_reconnects_after_queen_is_killed(restarting: Home) -> No
     with terminal("submit", "--url", restarting.url, *SHORT, "hello") as person:
         person.wait_for("1st in the queue")
         kill_queen(restarting)
-        person.wait_for("the connection is lost; trying again")
+        person.wait_for("connection lost, reconnecting")
         restarting.start("queen-rbee")
         person.wait_for("1st in the queue")
         out(restarting, "cancel", blocking)
@@ -241,7 +241,7 @@ def test_waiting_submit_reconnects_after_queen_is_killed(restarting: Home) -> No
 
 def test_partial_answer_ends_with_reason_when_queen_is_killed(restarting: Home) -> None:
     with terminal("submit", "--url", restarting.url, *LONG, "hello") as person:
-        restarting.until(lambda: person.heard(0.1))
+        restarting.until(lambda: person.read_output(0.1))
         kill_queen(restarting)
         restarting.start("queen-rbee")
         assert person.end() == 75
@@ -249,7 +249,7 @@ def test_partial_answer_ends_with_reason_when_queen_is_killed(restarting: Home) 
     assert answer
     assert words == [
         "orchctl: the task failed: WORKER_RESET: queen-rbee restarted after a part of the answer had been sent",
-        "orchctl: It may be submitted again.",
+        "orchctl: The task can be submitted again.",
     ]
 
 

@@ -177,7 +177,7 @@ def test_damaged_state_file_does_not_prevent_start(manager: PoolManager) -> None
     state.mkdir(exist_ok=True)
     (state / "pools.json").write_text("{broken")
     manager.start()
-    assert "the saved pools cannot be used" in manager.log()
+    assert "the saved pools are unusable" in manager.log()
 
 
 def test_wake_script_returns_when_engine_is_known(tmp_path: Path, engine: Engine) -> None:

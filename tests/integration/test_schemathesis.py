@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from queen_rbee.api.openapi.document import OPERATIONS
-from queen_rbee.api.openapi.v1 import A_SESSION
+from queen_rbee.api.parameters import EXAMPLE_SESSION_ID
+from queen_rbee.api.routes import ROUTES
 from tests.engines.llama_server import Archive
 from tests.integration.home import Home, home
 
@@ -64,13 +64,13 @@ def accepted(report: Any) -> dict[str, int]:
 
 def asked(chosen: Callable[[str], object]) -> set[str]:
     """The operations that are asked on paths that are `chosen`."""
-    found = [operation for operation in OPERATIONS if chosen(operation.path)]
-    return {f"{operation.method} {operation.path}" for operation in found} - NOT_ASKED
+    found = [route for route in ROUTES if chosen(route.plain_path)]
+    return {f"{route.method} {route.plain_path}" for route in found} - NOT_ASKED
 
 
 def test_queen_conforms_to_openapi_document(queen: Home):
     # most requests are a turn of the session that the document has as its example
-    status, _view = queen.ask("PUT", f"/v2/sessions/{A_SESSION}", {"max_turns": 1_000_000})
+    status, _view = queen.ask("PUT", f"/v2/sessions/{EXAMPLE_SESSION_ID}", {"max_turns": 1_000_000})
     assert status == 200
     file = queen.directory / "report.json"
     ended = schemathesis(queen, "--exclude-path-regex", FLEET, "--report", "json", "--report-json-path", str(file))

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.integration.home import free_port
-from tests.unit.llama_orch.spool.files import publish
+from tests.unit.llama_orch.spool.samples import publish
 from tests.unit.reference.parsing import DOCUMENT
 
 TOKEN = "0123456789abcdef-secret"

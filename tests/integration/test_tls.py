@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE, TlsFiles
-from tests.certificates import authority
+from tests.certificates import create_ca
 from tests.integration.home import Home, environment, free_port, stop_if_running
-from tests.unit.llama_orch.spool.files import publish
+from tests.unit.llama_orch.spool.samples import publish
 
 TOKEN = "0123456789abcdef-of-the-fleet"
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
-    return authority(tmp_path_factory.mktemp("ca"), "ca").signed("machine")
+    return create_ca(tmp_path_factory.mktemp("ca"), "ca").issue("machine")
 
 
 def variables(files: TlsFiles) -> dict[str, str]:
@@ -69,7 +69,7 @@ def test_queen_reaches_pool_managerd_over_tls(files: TlsFiles, tmp_path: Path) -
     with running(tmp_path, **variables(files)) as home:
         [pool] = home.until(home.pools)
         assert pool["pool_id"]
-        assert "served over TLS, and wants a client certificate" in home.logs()
+        assert "served over TLS, and requires a client certificate" in home.logs()
 
 
 def test_node_registers_and_is_reached_over_tls(files: TlsFiles, tmp_path: Path) -> None:
@@ -91,8 +91,8 @@ def test_node_registers_and_is_reached_over_tls(files: TlsFiles, tmp_path: Path)
         by_machine_id = {name: value for name, value in home.environ.items() if not name.startswith("POOL_MANAGERD_")}
         checked = replace(home, environ=by_machine_id).orchctl("check").stdout
         assert f"ok       this node: pool-managerd at {where} is ready, CLOUD_PROFILE\n" in checked
-        assert f"ok       this node: it reaches the queen at {home.url}, who accepts its token\n" in checked
-        assert f"ok       this node: the queen knows it as gpu-node-1: online, and reaches it at {where}\n" in checked
+        assert f"ok       this node: the queen at {home.url} answers it and accepts its token\n" in checked
+        assert f"ok       this node: registered with the queen as gpu-node-1: online, reachable at {where}\n" in checked
 
 
 def orchctl(home: TlsHome, files: TlsFiles) -> subprocess.CompletedProcess[str]:
@@ -106,23 +106,23 @@ def test_orchctl_needs_accepted_certificate_and_reports_why(files: TlsFiles, tmp
         assert orchctl(home, files).returncode == 0
         unknown = orchctl(home, TlsFiles())
         assert unknown.returncode == 69
-        assert "its certificate is not accepted" in unknown.stderr
+        assert "its certificate was not accepted" in unknown.stderr
         assert orchctl(home, replace(files, cert=None, key=None)).returncode == 69
-        home.until(lambda: "no client certificate is shown" in home.logs())
+        home.until(lambda: "the client sent no certificate" in home.logs())
         broken = orchctl(home, replace(files, ca=tmp_path / "none"))
         assert broken.returncode == 78
         assert f"{CA_FILE}={tmp_path / 'none'}" in broken.stderr
 
 
 def test_expiring_certificates_are_logged_and_found_by_check(tmp_path: Path) -> None:
-    ca = authority(tmp_path, "ca")
-    brief = ca.signed("brief", days=5)
-    with running(tmp_path, **variables(brief)) as home:
+    ca = create_ca(tmp_path, "ca")
+    expiring = ca.issue("expiring", days=5)
+    with running(tmp_path, **variables(expiring)) as home:
         home.until(home.pools)
-        assert home.logs().count(f"certificate 1 of {brief.cert} (LLORCH_TLS_CERT_FILE) ends on ") == 2
+        assert home.logs().count(f"certificate 1 of {expiring.cert} (LLORCH_TLS_CERT_FILE) ends on ") == 2
         found = json.loads(home.orchctl("check", "--json").stdout)["findings"]
         (queen, manager, own) = (each for each in found if each["subject"] == "certificate" and each["level"] != "ok")
         assert {each["level"] for each in (queen, manager, own)} == {"warning"}
-        assert f"that of queen-rbee at {home.url} ends on " in queen["text"]
-        assert f"that of pool-managerd at https://127.0.0.1:{home.manager_port} ends on " in manager["text"]
-        assert f"{brief.cert} ({CERT_FILE}) ends on " in own["text"]
+        assert f"queen-rbee at {home.url} ends on " in queen["text"]
+        assert f"pool-managerd at https://127.0.0.1:{home.manager_port} ends on " in manager["text"]
+        assert f"{expiring.cert} ({CERT_FILE}) ends on " in own["text"]

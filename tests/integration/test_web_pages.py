@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.fixtures import leave_out
+from tests.engines.fixtures import skip_or_fail
 from tests.integration.browser import Site, chromium, site, text_of, visit
 from tests.integration.two_daemons import TwoDaemons, two_daemons
-from tests.unit.llama_orch.spool.files import publish
+from tests.unit.llama_orch.spool.samples import publish
 
 TASK = '{"prompt": "drive-by", "workload": "completion", "max_tokens": 1}'
 ATTACK = """
@@ -60,7 +60,7 @@ use()
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     if chromium() is None:
-        leave_out("chromium is not here (apt install chromium)")
+        skip_or_fail("chromium is not here (apt install chromium)")
     with site() as opened:
         yield opened
 

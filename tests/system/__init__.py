@@ -1,1 +1,1 @@
-"""Tests of the installed package in a booted Debian 12 and a booted Debian 13."""
+"""Tests of the installed package on booted Debian 12 and 13 machines."""

@@ -1,4 +1,4 @@
-"""Machines for the system tests: one for each module and release, booted when its first test asks for it."""
+"""Machines for the system tests: one for each module and release, booted when the first test needs it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.fixtures import leave_out
+from tests.engines.fixtures import skip_or_fail
 from tests.engines.llama_server import Archive
 from tests.system.lab.container import booted
 from tests.system.lab.machine import TARGET, Machine, Pool
@@ -30,9 +30,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def prerequisites() -> None:
-    """Leave these tests out, with the reason, where no machine can be booted."""
-    if lacking := missing():
-        leave_out(f"no system tests here: {'; '.join(lacking)}")
+    """Skip the system tests with the reason if no machine can be booted."""
+    if problems := missing():
+        skip_or_fail(f"system tests cannot run: {'; '.join(problems)}")
 
 
 @pytest.fixture(scope="session")
@@ -57,21 +57,21 @@ def bare(request: pytest.FixtureRequest, suite: str) -> Iterator[Machine]:
 
 @pytest.fixture(scope="module")
 def installed(bare: Machine, deb: Path) -> Machine:
-    """A machine with the package installed, and nothing configured or started."""
+    """A machine with the package installed, but not configured or started."""
     bare.install(deb)
     return bare
 
 
 @pytest.fixture(scope="module")
 def stocked(installed: Machine, llama_server_tar: Archive, tiny_model: Path, slow_model: Path) -> Machine:
-    """An installed machine with the engine's archive and the models on its disk."""
+    """A machine with the package, the engine's archive and the models."""
     installed.place(llama_server_tar, {TINY: tiny_model, SLOW: slow_model})
     return installed
 
 
 @pytest.fixture(scope="module")
 def serving(stocked: Machine, llama_server_tar: Archive) -> Machine:
-    """A machine that serves two pools: `default`, which is quick, and `slow`."""
+    """A machine that serves two pools: `default`, which is fast, and `slow`."""
     stocked.configure(llama_server_tar, *POOLS)
     stocked.systemctl("start", TARGET)
     for pool in POOLS:
@@ -81,6 +81,6 @@ def serving(stocked: Machine, llama_server_tar: Archive) -> Machine:
 
 @pytest.fixture
 def undo() -> Iterator[Callable[..., object]]:
-    """Call it with what mends the machine for the next test; done last first when the test ends."""
+    """Register a call that restores the machine. The calls run in reverse order when the test ends."""
     with ExitStack() as stack:
         yield stack.callback

@@ -1,4 +1,4 @@
-"""What an operator can get wrong on a booted machine, and where the answer stands."""
+"""Mistakes of an operator on a booted machine, and where they are reported."""
 
 import hashlib
 import json
@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from llama_orch.telemetry import events
+from llama_orch.telemetry.events.provisioning import ENGINE_FAILED, POOLS_FILE_REFUSED
+from llama_orch.telemetry.events.service import CONFIGURATION_REFUSED
 from tests.engines.llama_server import Archive
 from tests.system.conftest import TINY
 from tests.system.lab.client import complete
@@ -22,12 +23,12 @@ UNITS = {daemon: f"{daemon}.service" for daemon in DAEMONS}
 
 
 @pytest.fixture(scope="module")
-def troubled(stocked: Machine, llama_server_tar: Archive, tiny_model: Path) -> Machine:
-    """A machine with one good pool among four that cannot come up, each for a reason of its own."""
+def misconfigured(stocked: Machine, llama_server_tar: Archive, tiny_model: Path) -> Machine:
+    """A machine with one valid pool and four pools that fail, each for a different reason."""
     data = tiny_model.read_bytes()
     stocked.container.write(TRUNCATED, data[: len(data) // 2])
-    foreigner = ("systemd-run", "--unit=foreigner", "python3", "-m", "http.server", str(TAKEN_PORT))
-    stocked.container.check(*foreigner, "--bind", "127.0.0.1")
+    server = ("systemd-run", "--unit=server", "python3", "-m", "http.server", str(TAKEN_PORT))
+    stocked.container.check(*server, "--bind", "127.0.0.1")
     stocked.configure(
         llama_server_tar,
         Pool("wrong-checksum", TINY, checksum=hashlib.sha256(b"another model").hexdigest()),
@@ -40,21 +41,21 @@ def troubled(stocked: Machine, llama_server_tar: Archive, tiny_model: Path) -> M
     return stocked
 
 
-def failed(machine: Machine, pool_id: str) -> str:
-    """The pool's last error as pool-managerd tells it, once it failed; orchctl must tell the same."""
+def wait_for_failure(machine: Machine, pool_id: str) -> str:
+    """Wait until the pool fails, and return its last error from pool-managerd, which orchctl must also show."""
     error = until(
         lambda: error_of(machine.pool(pool_id)),
         f"pool {pool_id} to fail",
         60,
         lambda: f"{machine.pool(pool_id)}\n{machine.recent()}",
     )
-    # between two tries the state is another for a moment
+    # The state changes briefly between two attempts.
     until(lambda: error_of(listed(machine).get(pool_id, {})) == error, f"orchctl to show that {pool_id} failed")
     return error
 
 
 def listed(machine: Machine) -> dict[str, dict[str, Any]]:
-    """The pools as `orchctl pools --json` shows them, by id."""
+    """Return the pools in the output of `orchctl pools --json`, by id."""
     shown = json.loads(machine.container.check("orchctl", "pools", "--json"))
     return {pool["pool_id"]: pool for pool in shown["pools"]}
 
@@ -63,88 +64,86 @@ def error_of(pool: dict[str, Any]) -> str | None:
     return str(pool["last_error"]) if pool.get("state") == "failed" else None
 
 
-def test_a_pool_among_bad_ones_serves(troubled: Machine) -> None:
-    troubled.wait_until_served("good")
-    assert complete(troubled.queen).last.name == "end"
+def test_valid_pool_serves_among_failed_ones(misconfigured: Machine) -> None:
+    misconfigured.wait_until_served("good")
+    assert complete(misconfigured.queen).last.name == "end"
 
 
-def test_a_model_that_is_not_the_named_one_is_refused(troubled: Machine, tiny_model: Path) -> None:
-    error = failed(troubled, "wrong-checksum")
+def test_model_with_wrong_checksum_is_refused(misconfigured: Machine, tiny_model: Path) -> None:
+    error = wait_for_failure(misconfigured, "wrong-checksum")
     assert hashlib.sha256(tiny_model.read_bytes()).hexdigest()[:12] in error
     assert TINY in error
 
 
-def test_a_model_that_is_missing_is_named(troubled: Machine) -> None:
-    assert "/srv/there-is-none.gguf" in failed(troubled, "missing")
+def test_missing_model_is_named(misconfigured: Machine) -> None:
+    assert "/srv/there-is-none.gguf" in wait_for_failure(misconfigured, "missing")
 
 
-def test_a_truncated_model_fails_with_the_engines_own_words(troubled: Machine) -> None:
-    error = failed(troubled, "truncated")
-    own = troubled.messages("--unit=llama-engine@truncated.service")
+def test_truncated_model_fails_with_message_of_engine(misconfigured: Machine) -> None:
+    error = wait_for_failure(misconfigured, "truncated")
+    own = misconfigured.messages("--unit=llama-engine@truncated.service")
     assert "corrupted or incomplete" in own
     assert "corrupted or incomplete" in error or TRUNCATED in error
 
 
-def test_failures_do_not_loop(troubled: Machine) -> None:
-    failed(troubled, "truncated")
-    starts = troubled.journal("--unit=llama-engine@truncated.service", "JOB_TYPE=start", "JOB_RESULT=done")
+def test_failed_engine_is_not_restarted_in_a_loop(misconfigured: Machine) -> None:
+    wait_for_failure(misconfigured, "truncated")
+    starts = misconfigured.journal("--unit=llama-engine@truncated.service", "JOB_TYPE=start", "JOB_RESULT=done")
     assert 1 <= len(starts) <= 5
 
 
-def test_a_port_in_use_is_named_and_tried_again(troubled: Machine) -> None:
-    assert str(TAKEN_PORT) in failed(troubled, "taken-port")
-    troubled.systemctl("stop", "foreigner.service")
-    troubled.wait_until_served("taken-port")
+def test_port_in_use_is_named_and_retried(misconfigured: Machine) -> None:
+    assert str(TAKEN_PORT) in wait_for_failure(misconfigured, "taken-port")
+    misconfigured.systemctl("stop", "server.service")
+    misconfigured.wait_until_served("taken-port")
 
 
-def test_a_full_disk_is_named_and_the_pool_comes_up_once_there_is_room(
-    troubled: Machine, undo: Callable[..., object]
-) -> None:
+def test_pool_recovers_from_full_disk(misconfigured: Machine, undo: Callable[..., object]) -> None:
     cache, provisioner = "/var/cache/llama-orch", UNITS["engine-provisioner"]
-    undo(troubled.systemctl, "start", provisioner)
-    undo(troubled.container.check, "umount", "--lazy", cache)  # an engine runs from there
-    undo(troubled.systemctl, "stop", provisioner)
-    troubled.systemctl("stop", provisioner, "llama-engine@good.service")
-    troubled.container.check("mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", cache)
-    troubled.systemctl("start", provisioner)
-    assert "No space left on device" in failed(troubled, "good")
-    troubled.container.check("mount", "-o", "remount,size=500m", cache)
-    troubled.wait_until_served("good")
+    undo(misconfigured.systemctl, "start", provisioner)
+    undo(misconfigured.container.check, "umount", "--lazy", cache)  # lazy, because an engine runs from there
+    undo(misconfigured.systemctl, "stop", provisioner)
+    misconfigured.systemctl("stop", provisioner, "llama-engine@good.service")
+    misconfigured.container.check("mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", cache)
+    misconfigured.systemctl("start", provisioner)
+    assert "No space left on device" in wait_for_failure(misconfigured, "good")
+    misconfigured.container.check("mount", "-o", "remount,size=500m", cache)
+    misconfigured.wait_until_served("good")
 
 
-def test_the_journal_explains_a_failed_pool(troubled: Machine) -> None:
-    failed(troubled, "missing")
-    match = f"MESSAGE_ID={events.ENGINE_FAILED.message_id}"
-    explained = troubled.container.check("journalctl", "-x", "--no-pager", match, "POOL_ID=missing")
+def test_journal_explains_failed_pool(misconfigured: Machine) -> None:
+    wait_for_failure(misconfigured, "missing")
+    match = f"MESSAGE_ID={ENGINE_FAILED.message_id}"
+    explained = misconfigured.container.check("journalctl", "-x", "--no-pager", match, "POOL_ID=missing")
     assert "/srv/there-is-none.gguf" in explained
     assert "journalctl -u llama-engine@missing" in explained
 
 
-def test_all_wrong_variables_are_named_at_once_and_end_the_start(stocked: Machine, undo: Callable[..., object]) -> None:
+def test_all_invalid_variables_are_reported_at_start(stocked: Machine, undo: Callable[..., object]) -> None:
     file, unit = "/etc/llama-orch/queen-rbee.env", UNITS["queen-rbee"]
     shipped = stocked.container.path(file).read_text()
     undo(stocked.systemctl, "reset-failed", unit)
     undo(stocked.container.path(file).write_text, shipped)
-    wrong = {
+    invalid = {
         "ORCHD_ADMISSION_CAPACITY": "0",
         "ORCHESTRATORD_PLACEMENT_STRATEGY": "best",
         "ORCHD_HANDOFF_WATCH_INTERVAL_MS": "5",
     }
-    for name, value in wrong.items():
+    for name, value in invalid.items():
         stocked.set_variable(file, name, value)
 
     assert stocked.container.run("systemctl", "restart", unit).status != 0
     assert stocked.show(unit, "ExecMainStatus") == "78"
     assert (stocked.show(unit, "SubState"), stocked.show(unit, "NRestarts")) == ("failed", "0")
-    refused = stocked.messages(f"MESSAGE_ID={events.CONFIGURATION_REFUSED.message_id}", f"--unit={unit}")
-    for name, value in wrong.items():
+    refused = stocked.messages(f"MESSAGE_ID={CONFIGURATION_REFUSED.message_id}", f"--unit={unit}")
+    for name, value in invalid.items():
         assert re.search(rf"{name}.*\b{value}\b", refused), refused
     allowed = ("1 to 10000", "round-robin, least-loaded or random", "100 to 10000")
     for words in allowed:
         assert words in refused
 
 
-def test_a_wrong_pools_file_is_named_with_line_and_key(
+def test_pools_file_error_has_line_and_key(
     stocked: Machine, llama_server_tar: Archive, undo: Callable[..., object]
 ) -> None:
     unit = UNITS["engine-provisioner"]
@@ -158,18 +157,18 @@ def test_a_wrong_pools_file_is_named_with_line_and_key(
     assert stocked.container.run("systemctl", "restart", unit).status != 0
     assert stocked.show(unit, "ExecMainStatus") == "78"
     assert (stocked.show(unit, "SubState"), stocked.show(unit, "NRestarts")) == ("failed", "0")
-    refused = stocked.messages(f"MESSAGE_ID={events.POOLS_FILE_REFUSED.message_id}")
+    refused = stocked.messages(f"MESSAGE_ID={POOLS_FILE_REFUSED.message_id}")
     assert f"{POOLS_FILE}:{line}: pools[0].slotz" in refused
-    assert "slots" in refused, "it says which keys are allowed"
+    assert "slots" in refused, "the message names the allowed keys"
 
 
-def test_a_port_of_a_daemon_that_a_foreigner_holds_is_named(stocked: Machine, undo: Callable[..., object]) -> None:
+def test_port_of_daemon_used_by_other_program_is_named(stocked: Machine, undo: Callable[..., object]) -> None:
     sockets = ("queen-rbee.socket", "queen-rbee-local.socket", "queen-rbee-metrics.socket")
     undo(stocked.systemctl, "start", *sockets)
     stocked.systemctl("stop", "queen-rbee.service", *sockets)
     undo(stocked.systemctl, "stop", "squatter.service")
     stocked.container.check("systemd-run", "--unit=squatter", "python3", "-m", "http.server", "8080")
-    until(lambda: stocked.container.run("curl", "-s", "http://127.0.0.1:8080/").status == 0, "the foreigner to listen")
+    until(lambda: stocked.container.run("curl", "-s", "http://127.0.0.1:8080/").status == 0, "the server to listen")
 
     assert stocked.container.run("systemctl", "start", "queen-rbee.socket").status != 0
     assert "127.0.0.1:8080" in stocked.messages("--unit=queen-rbee.socket")

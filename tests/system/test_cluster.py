@@ -1,4 +1,4 @@
-"""A cluster of a queen and three nodes, and what cables, kills and restarts do to it: the last test ends a node."""
+"""A cluster of queen-rbee and three nodes during network failures, kills and restarts. The last test ends a node."""
 
 import hashlib
 import secrets
@@ -14,55 +14,64 @@ from uuid import uuid4
 
 import pytest
 
-from llama_orch.telemetry import events
+from llama_orch.telemetry.events import queen as events
 from tests.engines.llama_server import Archive
 from tests.system.lab.client import Client, Outcome, complete, outcome, submit
-from tests.system.lab.clock import clock_of_its_own
-from tests.system.lab.cluster import ENGINE, MANAGER, NODE_TIMEOUT_S, POOL, STALE_CHECK_S, Cluster, Node, cluster
+from tests.system.lab.clock import with_own_clock
+from tests.system.lab.cluster import (
+    ENGINE,
+    MANAGER,
+    NODE_TIMEOUT_S,
+    POOL,
+    STALE_CHECK_S,
+    Cluster,
+    Node,
+    running_cluster,
+)
 from tests.system.lab.load import under_load
 from tests.system.lab.machine import Machine
 from tests.system.lab.waiting import until
 
 QUEEN = "queen-rbee.service"
 GRACE_S = 3
-"""What a busy machine may take to say what it knows."""
+"""Time that a busy machine may need to report a change."""
 OFFLINE_WITHIN_S = NODE_TIMEOUT_S + STALE_CHECK_S + GRACE_S
 RESTARTS = 40
-LONG = 200
-"""Tokens of a task that is still running when something is done to its node."""
-MANY = 5
-"""So many tasks that some of them wait for as long as the others run on one node."""
+LONG_ANSWER = 200
+"""Tokens of a task that must still run when its node is disturbed."""
+TASKS_ABOVE_CAPACITY = 5
+"""Number of tasks that is more than one node can run at once."""
 JUMPS_S = (3600, -86400)
-"""What clocks are set to, one after the other: so far ahead, and so far behind."""
+"""Offsets to which clocks are set in turn: ahead and behind."""
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @pytest.fixture(scope="module")
 def booted_cluster(deb: Path, llama_server_tar: Archive, slow_model: Path) -> Iterator[Cluster]:
     """The module's cluster."""
-    with cluster(deb, llama_server_tar, slow_model) as made:
-        yield made
+    with running_cluster(deb, llama_server_tar, slow_model) as running:
+        yield running
 
 
-def _mend(node: Node) -> None:
-    """One whose machine has lost its power has no cable any more."""
+def _repair(node: Node) -> None:
+    """Repair the cable of a node, unless its machine was powered off."""
     if Path(f"/proc/{node.cable.machine}").exists():
-        node.cable.mend()
+        node.cable.repair()
 
 
 @pytest.fixture
-def whole(booted_cluster: Cluster, undo: Callable[..., object]) -> Cluster:
-    """The cluster with all its nodes serving; cables are mended when the test ends."""
+def cluster(booted_cluster: Cluster, undo: Callable[..., object]) -> Cluster:
+    """The cluster with all nodes serving. Cables are repaired when the test ends."""
     booted_cluster.wait_until_serving()
     for node in booted_cluster.nodes:
-        undo(_mend, node)
+        undo(_repair, node)
     return booted_cluster
 
 
 @pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    """Print a figure for whoever runs the tests."""
+def report(capsys: pytest.CaptureFixture[str]) -> Report:
+    """Print a measurement in spite of output capture."""
 
     def show(words: str) -> None:
         with capsys.disabled():
@@ -71,295 +80,293 @@ def say(capsys: pytest.CaptureFixture[str]) -> Say:
     return show
 
 
-def ask(whole: Cluster) -> str | None:
-    """A short task for `under_load`, which must end as it should."""
-    done = complete(whole.queen, max_tokens=4)
+def ask(cluster: Cluster) -> str | None:
+    """A request for `under_load`: run a short task, which must succeed."""
+    done = complete(cluster.queen, max_tokens=4)
     return None if done.last.name == "end" else f"{done.last}"
 
 
-def ask_unlucky(whole: Cluster) -> str | None:
-    """As `ask`, where the task may have been in the middle of its answer on a node that is lost."""
-    done = complete(whole.queen, max_tokens=4)
+def ask_unlucky(cluster: Cluster) -> str | None:
+    """Like `ask`, but the task may lose its node after its first token."""
+    done = complete(cluster.queen, max_tokens=4)
     return None if done.last.name == "end" or was_cut_short(done) else f"{done.tokens} tokens, {done.last}"
 
 
 def was_cut_short(done: Outcome) -> bool:
-    """Whether the task lost its node after its first token; one without a token must go elsewhere instead."""
+    """Whether the task lost its node after its first token. A task without tokens must run elsewhere instead."""
     data = done.last.data
     return bool(done.last.name == "error" and data["code"] == "WORKER_RESET" and data["retriable"] and done.tokens)
 
 
-def places(whole: Cluster, number: int = 9) -> set[str]:
-    """The ids of the nodes that a number of short tasks, one after the other, ended on."""
-    tasks = [submit(whole.queen, max_tokens=2) for _task in range(number)]
-    assert {outcome(whole.queen, task_id).last.name for task_id in tasks} == {"end"}
-    return {whole.node_of(task_id) for task_id in tasks}
+def places(cluster: Cluster, number: int = 9) -> set[str]:
+    """Run a number of short tasks and return the ids of the nodes that they ran on."""
+    tasks = [submit(cluster.queen, max_tokens=2) for _task in range(number)]
+    assert {outcome(cluster.queen, task_id).last.name for task_id in tasks} == {"end"}
+    return {cluster.node_of(task_id) for task_id in tasks}
 
 
-def wait_until_all_are_used(whole: Cluster) -> None:
-    """Return when tasks are placed on every node. Raises TimeoutError."""
-    ids = {node.id for node in whole.nodes}
-    until(lambda: places(whole) == ids, "tasks on every node", 30, whole.head.recent)
+def wait_until_all_are_used(cluster: Cluster) -> None:
+    """Wait until tasks are placed on every node. Raises TimeoutError."""
+    ids = {node.id for node in cluster.nodes}
+    until(lambda: places(cluster) == ids, "tasks on every node", 30, cluster.head.recent)
 
 
-def begun(whole: Cluster, number: int) -> tuple[list[str], Node]:
-    """A number of long tasks, the first of which has begun to answer, and the node where it does."""
-    tasks = [submit(whole.queen, max_tokens=LONG) for _task in range(number)]
-    assert next(event for event in whole.queen.events(f"/v2/tasks/{tasks[0]}/events") if event.name == "token")
-    where = whole.node_of(tasks[0])
-    return tasks, next(node for node in whole.nodes if node.id == where)
+def submit_long_tasks(cluster: Cluster, number: int) -> tuple[list[str], Node]:
+    """Submit long tasks, wait for the first token of the first one, and return the tasks and the node of the first."""
+    tasks = [submit(cluster.queen, max_tokens=LONG_ANSWER) for _task in range(number)]
+    assert next(event for event in cluster.queen.events(f"/v2/tasks/{tasks[0]}/events") if event.name == "token")
+    where = cluster.node_of(tasks[0])
+    return tasks, next(node for node in cluster.nodes if node.id == where)
 
 
 def lines(machine: Machine, unit: str, word: str) -> list[str]:
-    """`journalctl -u UNIT | grep WORD`"""
+    """Return the output of `journalctl -u UNIT | grep WORD`."""
     words = f"journalctl --no-pager -u {unit} | grep {word} || true"
     return machine.container.check("sh", "-c", words).splitlines()
 
 
-def test_all_nodes_appear_online_with_their_pools_ready(whole: Cluster) -> None:
-    answer = whole.queen.get("/v2/nodes").json
+def test_all_nodes_appear_online_with_their_pools_ready(cluster: Cluster) -> None:
+    answer = cluster.queen.get("/v2/nodes").json
     assert answer["count"] == len(answer["nodes"]) == 3
-    for node in whole.nodes:
-        listed = whole.listed()[node.id]
+    for node in cluster.nodes:
+        listed = cluster.listed()[node.id]
         assert (listed["status"], listed["address"]) == ("online", node.address)
         assert [(pool["pool_id"], pool["ready"], pool["draining"]) for pool in listed["pools"]] == [
             (POOL.id, True, False)
         ]
-    assert len({listed["machine_id"] for listed in whole.listed().values()}) == 3
-    assert Client(whole.head.container).get("/v2/nodes").status == 401, "the list is not for everybody"
+    assert len({listed["machine_id"] for listed in cluster.listed().values()}) == 3
+    assert Client(cluster.head.container).get("/v2/nodes").status == 401, "the list needs a token"
 
 
-def test_tasks_are_spread_over_all_nodes(whole: Cluster) -> None:
-    assert places(whole) == {node.id for node in whole.nodes}
+def test_tasks_are_spread_over_all_nodes(cluster: Cluster) -> None:
+    assert places(cluster) == {node.id for node in cluster.nodes}
 
 
-def test_a_node_with_a_wrong_token_is_refused_and_both_logs_say_so(whole: Cluster, undo: Callable[..., object]) -> None:
-    node, wrong = whole.nodes[2], secrets.token_hex(32)
+def test_node_with_wrong_token_is_refused_and_logged(cluster: Cluster, undo: Callable[..., object]) -> None:
+    node, wrong = cluster.nodes[2], secrets.token_hex(32)
     fingerprint = hashlib.sha256(wrong.encode()).hexdigest()[:6]
     undo(node.machine.systemctl, "restart", MANAGER)
-    undo(node.set_token, whole.token)
+    undo(node.set_token, cluster.token)
     node.set_token(wrong)
     node.machine.systemctl("restart", MANAGER)
 
-    def queens_words() -> list[str]:
-        return [line for line in lines(whole.head, "queen-rbee", "token_fp6") if fingerprint in line]
+    def queen_messages() -> list[str]:
+        return [line for line in lines(cluster.head, "queen-rbee", "token_fp6") if fingerprint in line]
 
-    def nodes_words() -> list[str]:
+    def node_messages() -> list[str]:
         return [line for line in lines(node.machine, "pool-managerd", "registration") if "refused" in line]
 
-    until(queens_words, "the queen to log the wrong token's fingerprint", explain=whole.head.recent)
-    until(nodes_words, "the node to log that it was refused", explain=node.machine.recent)
-    assert whole.status(node) in ("gone", "offline")
-    assert places(whole) == {other.id for other in whole.nodes[:2]}
-    for machine in (whole.head, node.machine):
+    until(queen_messages, "queen-rbee to log the fingerprint of the wrong token", explain=cluster.head.recent)
+    until(node_messages, "the node to log that it was refused", explain=node.machine.recent)
+    assert cluster.status(node) in ("gone", "offline")
+    assert places(cluster) == {other.id for other in cluster.nodes[:2]}
+    for machine in (cluster.head, node.machine):
         assert wrong not in machine.container.check("journalctl", "--no-pager", "--output=export")
 
 
-def test_a_second_machine_with_a_nodes_id_is_refused_and_the_queen_names_both_addresses(
-    whole: Cluster, undo: Callable[..., object]
-) -> None:
-    first, _, second = whole.nodes
+def test_duplicate_node_id_is_refused_with_both_addresses(cluster: Cluster, undo: Callable[..., object]) -> None:
+    first, _, second = cluster.nodes
     undo(second.machine.systemctl, "restart", MANAGER)
     undo(second.rename, second.id)
     second.rename(first.id)
     second.machine.systemctl("restart", MANAGER)
 
     def both_addresses() -> list[str]:
-        found = lines(whole.head, "queen-rbee", "node_registration")
+        found = lines(cluster.head, "queen-rbee", "node_registration")
         return [line for line in found if first.cable.address in line and second.cable.address in line]
 
-    until(both_addresses, "the queen to log both addresses", explain=whole.head.recent)
-    listed = whole.listed()[first.id]
-    assert (listed["status"], listed["address"]) == ("online", first.address), "the first one keeps its name"
-    assert places(whole) == {first.id, whole.nodes[1].id}
+    until(both_addresses, "queen-rbee to log both addresses", explain=cluster.head.recent)
+    listed = cluster.listed()[first.id]
+    assert (listed["status"], listed["address"]) == ("online", first.address), "the first node keeps its id"
+    assert places(cluster) == {first.id, cluster.nodes[1].id}
 
 
-def test_a_node_that_is_cut_off_gets_no_more_tasks_and_serves_again_once_mended(whole: Cluster, say: Say) -> None:
-    node = whole.nodes[0]
+def test_disconnected_node_gets_no_tasks_until_reconnected(cluster: Cluster, report: Report) -> None:
+    node = cluster.nodes[0]
     pids = [node.machine.show(unit, "MainPID") for unit in (MANAGER, ENGINE)]
     placed: dict[str, float] = {}
 
     def offline() -> bool:
-        for task_id in whole.running_on(node):
+        for task_id in cluster.running_on(node):
             placed.setdefault(task_id, time.monotonic())
-        return whole.status(node) == "offline"
+        return cluster.status(node) == "offline"
 
-    with under_load(lambda: ask_unlucky(whole)) as load:
+    with under_load(lambda: ask_unlucky(cluster)) as load:
         cut = time.monotonic()
         node.cable.cut()
-        until(offline, "the node to be offline", OFFLINE_WITHIN_S, whole.head.recent)
+        until(offline, "the node to be offline", OFFLINE_WITHIN_S, cluster.head.recent)
         last = max(placed.values(), default=cut) - cut
-        say(f"offline {time.monotonic() - cut:.1f} s after the cut, last placement there after {last:.1f} s")
-        assert places(whole) == {other.id for other in whole.nodes[1:]}
-        until(lambda: not whole.running_on(node), "nothing to run on the lost node", explain=whole.head.recent)
+        report(f"offline {time.monotonic() - cut:.1f} s after the cut, last placement there after {last:.1f} s")
+        assert places(cluster) == {other.id for other in cluster.nodes[1:]}
+        until(lambda: not cluster.running_on(node), "nothing to run on the lost node", explain=cluster.head.recent)
 
-        node.cable.mend()
-        mended = time.monotonic()
-        until(lambda: node.id in places(whole, 3), "a task on the mended node", 30, whole.head.recent)
-        say(f"serving {time.monotonic() - mended:.1f} s after it was mended")
+        node.cable.repair()
+        repaired = time.monotonic()
+        until(lambda: node.id in places(cluster, 3), "a task on the reconnected node", 30, cluster.head.recent)
+        report(f"serving {time.monotonic() - repaired:.1f} s after the repair")
         load.wait_for_more()
     assert load.failures == {}
     assert [node.machine.show(unit, "MainPID") for unit in (MANAGER, ENGINE)] == pids
 
 
-def test_a_node_goes_offline_whichever_way_its_packets_are_lost(whole: Cluster) -> None:
-    mute, deaf, sound = whole.nodes
-    mute.cable.lose_what_goes()
-    deaf.cable.lose_what_comes()
-    whole.wait_for("offline", mute, deaf, limit_s=OFFLINE_WITHIN_S)
-    assert whole.status(sound) == "online"
-    assert places(whole, 4) == {sound.id}
-    mute.cable.mend()
-    deaf.cable.mend()
-    wait_until_all_are_used(whole)
+def test_node_goes_offline_when_one_direction_is_lost(cluster: Cluster) -> None:
+    without_outgoing, without_incoming, connected = cluster.nodes
+    without_outgoing.cable.drop_outgoing()
+    without_incoming.cable.drop_incoming()
+    cluster.wait_for("offline", without_outgoing, without_incoming, limit_s=OFFLINE_WITHIN_S)
+    assert cluster.status(connected) == "online"
+    assert places(cluster, 4) == {connected.id}
+    without_outgoing.cable.repair()
+    without_incoming.cable.repair()
+    wait_until_all_are_used(cluster)
 
 
-def test_a_node_that_is_killed_ends_only_the_answers_it_had_begun(whole: Cluster) -> None:
-    tasks, victim = begun(whole, 8)
+def test_killed_node_ends_only_its_started_answers(cluster: Cluster) -> None:
+    tasks, victim = submit_long_tasks(cluster, 8)
     victim.machine.systemctl("kill", "--signal=KILL", MANAGER, ENGINE)
-    first, *others = [outcome(whole.queen, task_id) for task_id in tasks]
+    first, *others = [outcome(cluster.queen, task_id) for task_id in tasks]
     assert was_cut_short(first), first.last
     ended = [done for done in others if done.last.name == "end"]
-    assert all(done.tokens == LONG for done in ended)
+    assert all(done.tokens == LONG_ANSWER for done in ended)
     assert [done.last for done in others if done not in ended and not was_cut_short(done)] == []
-    assert len(ended) >= 6, "the node had one other task at most"
-    wait_until_all_are_used(whole)
+    assert len(ended) >= 6, "the node had at most one other task"
+    wait_until_all_are_used(cluster)
 
 
-def test_a_queen_that_is_restarted_under_load_ends_each_task_once_and_takes_no_node_for_dead(whole: Cluster) -> None:
-    engines = [node.machine.show(ENGINE, "MainPID") for node in whole.nodes]
-    before = whole.head.show(QUEEN, "MainPID")
-    tasks = [submit(whole.queen, max_tokens=60) for _task in range(18)]
-    jobs = {whole.queen.get(f"/v2/tasks/{task_id}").json["job_id"] for task_id in tasks}
-    whole.head.systemctl("restart", QUEEN)
-    assert whole.head.show(QUEEN, "MainPID") != before
+def test_queen_restart_ends_each_task_once_and_keeps_nodes(cluster: Cluster) -> None:
+    engines = [node.machine.show(ENGINE, "MainPID") for node in cluster.nodes]
+    before = cluster.head.show(QUEEN, "MainPID")
+    tasks = [submit(cluster.queen, max_tokens=60) for _task in range(18)]
+    jobs = {cluster.queen.get(f"/v2/tasks/{task_id}").json["job_id"] for task_id in tasks}
+    cluster.head.systemctl("restart", QUEEN)
+    assert cluster.head.show(QUEEN, "MainPID") != before
     seen: set[str] = set()
 
     def all_online() -> bool:
-        listed = whole.listed()
+        listed = cluster.listed()
         seen.update(node["status"] for node in listed.values())
         return [node["status"] for node in listed.values()] == ["online"] * 3
 
-    until(all_online, "the nodes to be known again", 15, whole.head.recent)
+    until(all_online, "the nodes to be known again", 15, cluster.head.recent)
     assert seen <= {"registering", "online"}
-    until(lambda: {state(whole, task_id) for task_id in tasks} == {"done"}, "the tasks to be done", 60)
+    until(lambda: {state(cluster, task_id) for task_id in tasks} == {"done"}, "the tasks to be done", 60)
     ends = [f"MESSAGE_ID={event.message_id}" for event in (events.TASK_ENDED, events.TASK_FAILED)]
-    logged = Counter(entry["JOB_ID"] for entry in whole.head.journal("--lines=all", *ends))
+    logged = Counter(entry["JOB_ID"] for entry in cluster.head.journal("--lines=all", *ends))
     assert {job: logged[job] for job in jobs} == dict.fromkeys(jobs, 1)
-    wait_until_all_are_used(whole)
-    assert [node.machine.show(ENGINE, "MainPID") for node in whole.nodes] == engines
+    wait_until_all_are_used(cluster)
+    assert [node.machine.show(ENGINE, "MainPID") for node in cluster.nodes] == engines
 
 
-def state(whole: Cluster, task_id: str) -> str:
-    return str(whole.queen.get(f"/v2/tasks/{task_id}").json.get("state"))
+def state(cluster: Cluster, task_id: str) -> str:
+    return str(cluster.queen.get(f"/v2/tasks/{task_id}").json.get("state"))
 
 
-def test_a_node_that_is_stopped_leaves_the_list_and_comes_back_when_started(whole: Cluster) -> None:
-    node = whole.nodes[1]
+def test_stopped_node_leaves_list_until_started(cluster: Cluster) -> None:
+    node = cluster.nodes[1]
     node.machine.systemctl("stop", MANAGER)
-    whole.wait_for("gone", node, limit_s=GRACE_S)
-    assert places(whole) == {whole.nodes[0].id, whole.nodes[2].id}
+    cluster.wait_for("gone", node, limit_s=GRACE_S)
+    assert places(cluster) == {cluster.nodes[0].id, cluster.nodes[2].id}
     node.machine.systemctl("start", MANAGER)
-    wait_until_all_are_used(whole)
+    wait_until_all_are_used(cluster)
 
 
-def test_rolling_restarts_lose_no_task_and_leave_nothing_drained(whole: Cluster) -> None:
-    with under_load(lambda: ask(whole), workers=1) as load:
-        for node in islice(cycle(whole.nodes), RESTARTS):
+def test_rolling_restarts_lose_no_task_and_leave_no_drain(cluster: Cluster) -> None:
+    with under_load(lambda: ask(cluster), workers=1) as load:
+        for node in islice(cycle(cluster.nodes), RESTARTS):
             node.machine.systemctl("restart", MANAGER)
-            whole.wait_until_serving(node)
+            cluster.wait_until_serving(node)
         load.wait_for_more()
     assert load.failures == {}
-    for listed in whole.listed().values():
+    for listed in cluster.listed().values():
         assert [(pool["ready"], pool["draining"]) for pool in listed["pools"]] == [(True, False)]
-    wait_until_all_are_used(whole)
+    wait_until_all_are_used(cluster)
 
 
-def ask_while_all_are_online(whole: Cluster) -> str | None:
-    """As `ask`, after a look at the nodes."""
-    statuses = {node["status"] for node in whole.listed().values()}
-    return ask(whole) if statuses == {"online"} else f"nodes are {statuses}"
+def ask_while_all_are_online(cluster: Cluster) -> str | None:
+    """Like `ask`, but all nodes must also be online."""
+    statuses = {node["status"] for node in cluster.listed().values()}
+    return ask(cluster) if statuses == {"online"} else f"nodes are {statuses}"
 
 
-def times_offline(whole: Cluster) -> int:
-    """How often the queen has given a node up."""
-    return len(whole.head.journal("--lines=all", f"MESSAGE_ID={events.NODE_OFFLINE.message_id}"))
+def times_offline(cluster: Cluster) -> int:
+    """Return how often queen-rbee has set a node offline."""
+    return len(cluster.head.journal("--lines=all", f"MESSAGE_ID={events.NODE_OFFLINE.message_id}"))
 
 
-def wait_until_ahead(whole: Cluster, seconds: int, *nodes: Node) -> None:
-    """Return when the queen knows that the nodes' clocks are so far ahead of hers. Raises TimeoutError."""
+def wait_until_ahead(cluster: Cluster, seconds: int, *nodes: Node) -> None:
+    """Wait until queen-rbee reports this clock skew for the nodes. Raises TimeoutError."""
 
     def known() -> bool:
-        listed = whole.listed()
+        listed = cluster.listed()
         return all(abs((listed[node.id]["clock_skew_ms"] or 0) / 1000 - seconds) < 2 for node in nodes)
 
-    until(known, f"the queen to find clocks {seconds} s ahead", explain=lambda: f"{whole.listed()}")
+    until(known, f"queen-rbee to find clocks {seconds} s ahead", explain=lambda: f"{cluster.listed()}")
 
 
-def orchctl(whole: Cluster, command: str) -> str:
-    """What orchctl tells on the queen's machine, whatever it makes of it."""
-    return whole.head.container.run("env", f"LLORCH_API_TOKEN={whole.token}", "orchctl", command).stdout
+def orchctl(cluster: Cluster, command: str) -> str:
+    """Return the output of orchctl on the machine of queen-rbee, regardless of its exit status."""
+    return cluster.head.container.run("env", f"LLORCH_API_TOKEN={cluster.token}", "orchctl", command).stdout
 
 
-def test_a_node_whose_clock_jumps_stays_online_and_serves(whole: Cluster, undo: Callable[..., object]) -> None:
-    node = whole.nodes[0]
-    clock = clock_of_its_own(node.machine, MANAGER, undo)
-    whole.wait_until_serving(node)
-    pid, offline = node.machine.show(MANAGER, "MainPID"), times_offline(whole)
-    with under_load(lambda: ask_while_all_are_online(whole), workers=1) as load:
+def test_node_stays_online_when_its_clock_jumps(cluster: Cluster, undo: Callable[..., object]) -> None:
+    node = cluster.nodes[0]
+    clock = with_own_clock(node.machine, MANAGER, undo)
+    cluster.wait_until_serving(node)
+    pid, offline = node.machine.show(MANAGER, "MainPID"), times_offline(cluster)
+    with under_load(lambda: ask_while_all_are_online(cluster), workers=1) as load:
         for ahead_s in JUMPS_S:
             clock.set_ahead(ahead_s)
-            wait_until_ahead(whole, ahead_s, node)
-            until(lambda: node.id in places(whole, 3), "a task on the node whose clock has jumped")
+            wait_until_ahead(cluster, ahead_s, node)
+            until(lambda: node.id in places(cluster, 3), "a task on the node whose clock has jumped")
             for command in ("check", "nodes"):
-                (told,) = [line for line in orchctl(whole, command).splitlines() if "its clock is" in line]
-                assert node.id in told
+                (warning,) = [line for line in orchctl(cluster, command).splitlines() if "its clock is" in line]
+                assert node.id in warning
         load.wait_for_more()
     assert load.failures == {}
-    assert times_offline(whole) == offline
+    assert times_offline(cluster) == offline
     assert node.machine.show(MANAGER, "MainPID") == pid
 
 
-def some_run_and_some_wait(whole: Cluster) -> bool:
-    """Whether the queen has tasks of both kinds."""
-    return {"running", "queued"} <= {task["state"] for task in whole.queen.get("/v2/tasks").json["tasks"]}
+def some_run_and_some_wait(cluster: Cluster) -> bool:
+    """Whether queen-rbee has running and waiting tasks."""
+    return {"running", "queued"} <= {task["state"] for task in cluster.queen.get("/v2/tasks").json["tasks"]}
 
 
-def test_a_queen_whose_clock_jumps_ends_nothing_before_its_time(whole: Cluster, undo: Callable[..., object]) -> None:
-    clock = clock_of_its_own(whole.head, QUEEN, undo)
-    whole.wait_until_serving()
-    for other in whole.nodes[1:]:
-        undo(whole.queen.post, f"/v2/nodes/{other.id}/resume")
-        assert whole.queen.post(f"/v2/nodes/{other.id}/drain", {}).status == 202
-    pid, offline = whole.head.show(QUEEN, "MainPID"), times_offline(whole)
+def test_clock_jump_of_queen_ends_nothing_early(cluster: Cluster, undo: Callable[..., object]) -> None:
+    clock = with_own_clock(cluster.head, QUEEN, undo)
+    cluster.wait_until_serving()
+    for other in cluster.nodes[1:]:
+        undo(cluster.queen.post, f"/v2/nodes/{other.id}/resume")
+        assert cluster.queen.post(f"/v2/nodes/{other.id}/drain", {}).status == 202
+    pid, offline = cluster.head.show(QUEEN, "MainPID"), times_offline(cluster)
     session_id = str(uuid4())
-    told = submit(whole.queen, session_id=session_id, max_tokens=2)
-    assert outcome(whole.queen, told).last.name == "end"
-    with ThreadPoolExecutor(MANY) as clients:
+    finished = submit(cluster.queen, session_id=session_id, max_tokens=2)
+    assert outcome(cluster.queen, finished).last.name == "end"
+    with ThreadPoolExecutor(TASKS_ABOVE_CAPACITY) as clients:
         for ahead_s in JUMPS_S:
-            asked = {"max_tokens": LONG, "deadline_ms": 120_000}
-            tasks = [submit(whole.queen, **asked) for _task in range(MANY)]
-            answers = [clients.submit(outcome, whole.queen, task) for task in tasks]
-            until(lambda: some_run_and_some_wait(whole), "running and waiting tasks", explain=whole.head.recent)
+            fields = {"max_tokens": LONG_ANSWER, "deadline_ms": 120_000}
+            tasks = [submit(cluster.queen, **fields) for _task in range(TASKS_ABOVE_CAPACITY)]
+            answers = [clients.submit(outcome, cluster.queen, task) for task in tasks]
+            until(lambda: some_run_and_some_wait(cluster), "running and waiting tasks", explain=cluster.head.recent)
             clock.set_ahead(ahead_s)
-            date = parsedate_to_datetime(whole.queen.get("/health").headers["date"])
+            date = parsedate_to_datetime(cluster.queen.get("/health").headers["date"])
             assert abs(date - datetime.now(UTC) - timedelta(seconds=ahead_s)) < timedelta(seconds=2)
-            assert 400_000 < whole.queen.get(f"/v2/sessions/{session_id}").json["ttl_ms_remaining"] < 600_000
+            assert 400_000 < cluster.queen.get(f"/v2/sessions/{session_id}").json["ttl_ms_remaining"] < 600_000
             done = [answer.result() for answer in answers]
-            assert [(each.last.name, each.tokens) for each in done] == [("end", LONG)] * len(answers)
-            wait_until_ahead(whole, -ahead_s, *whole.nodes)
-            assert state(whole, told) == "done"
-    assert complete(whole.queen, session_id=session_id, max_tokens=2).last.name == "end"
-    assert whole.queen.get(f"/v2/sessions/{session_id}").json["turns"] == 2
-    assert times_offline(whole) == offline
-    assert whole.head.show(QUEEN, "MainPID") == pid
+            assert [(each.last.name, each.tokens) for each in done] == [("end", LONG_ANSWER)] * len(answers)
+            wait_until_ahead(cluster, -ahead_s, *cluster.nodes)
+            assert state(cluster, finished) == "done"
+    assert complete(cluster.queen, session_id=session_id, max_tokens=2).last.name == "end"
+    assert cluster.queen.get(f"/v2/sessions/{session_id}").json["turns"] == 2
+    assert times_offline(cluster) == offline
+    assert cluster.head.show(QUEEN, "MainPID") == pid
 
 
-def test_a_node_without_power_ends_only_the_answers_it_had_begun(whole: Cluster) -> None:
-    tasks, victim = begun(whole, 8)
+def test_powered_off_node_ends_only_its_started_answers(cluster: Cluster) -> None:
+    tasks, victim = submit_long_tasks(cluster, 8)
     victim.machine.container.power_off()
-    first, *others = [outcome(whole.queen, task_id) for task_id in tasks]
+    first, *others = [outcome(cluster.queen, task_id) for task_id in tasks]
     assert was_cut_short(first), first.last
     assert [done.last for done in others if done.last.name != "end" and not was_cut_short(done)] == []
-    whole.wait_for("offline", victim, limit_s=OFFLINE_WITHIN_S)
-    assert places(whole) == {node.id for node in whole.nodes if node is not victim}
+    cluster.wait_for("offline", victim, limit_s=OFFLINE_WITHIN_S)
+    assert places(cluster) == {node.id for node in cluster.nodes if node is not victim}

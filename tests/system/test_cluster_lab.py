@@ -1,4 +1,4 @@
-"""The network of a cluster's machines: what the cluster's tests take for granted of it."""
+"""Tests of the network between test machines."""
 
 import socket
 import subprocess
@@ -18,8 +18,8 @@ from tests.system.lab.rootfs import SUITES
 from tests.system.lab.waiting import until
 
 PORT = 5000
-PATIENCE_S = 0.3
-"""How long to listen for what shall not come; what comes at all comes within a millisecond."""
+TIMEOUT_S = 0.3
+"""How long to wait for a packet that should be dropped. Other packets arrive within a millisecond."""
 
 CONNECT_AND_WAIT = """
 from tests.system.lab.bridge import bridge
@@ -37,23 +37,23 @@ class Station:
     cable: Cable
 
     def open(self, kind: socket.SocketKind) -> socket.socket:
-        """A socket of the machine's."""
+        """Return a socket in the network of the machine."""
         opened = socket_in_network_of(self.container.init, kind)
-        opened.settimeout(PATIENCE_S)
+        opened.settimeout(TIMEOUT_S)
         return opened
 
-    def hears(self, other: "Station") -> bool:
-        """Whether a datagram of the other machine's arrives."""
-        with self.open(socket.SOCK_DGRAM) as ear, other.open(socket.SOCK_DGRAM) as mouth:
-            ear.bind((self.cable.address, PORT))
-            mouth.sendto(b"hello", (self.cable.address, PORT))
+    def receives_from(self, other: "Station") -> bool:
+        """Whether a datagram from the other machine arrives."""
+        with self.open(socket.SOCK_DGRAM) as receiver, other.open(socket.SOCK_DGRAM) as sender:
+            receiver.bind((self.cable.address, PORT))
+            sender.sendto(b"hello", (self.cable.address, PORT))
             try:
-                return ear.recvfrom(16) == (b"hello", (other.cable.address, mouth.getsockname()[1]))
+                return receiver.recvfrom(16) == (b"hello", (other.cable.address, sender.getsockname()[1]))
             except TimeoutError:
                 return False
 
     def reaches(self, other: "Station") -> bool:
-        """Whether a connection to the other machine is established."""
+        """Whether a connection to the other machine can be established."""
         with other.open(socket.SOCK_STREAM) as listener, self.open(socket.SOCK_STREAM) as caller:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((other.cable.address, PORT))
@@ -64,8 +64,8 @@ class Station:
 @pytest.fixture(scope="module")
 def network() -> Iterator[Bridge]:
     """A network for the module's machines."""
-    with bridge() as made:
-        yield made
+    with bridge() as network:
+        yield network
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +77,11 @@ def stations(network: Bridge) -> Iterator[list[Station]]:
 
 
 @pytest.fixture
-def trio(stations: list[Station], undo: Callable[..., object]) -> list[Station]:
-    """The three, which all know of one another, and whose cables are sound again when the test ends."""
+def three_stations(stations: list[Station], undo: Callable[..., object]) -> list[Station]:
+    """Three machines that receive each other's packets. Their cables are repaired when the test ends."""
     for station in stations:
-        undo(station.cable.mend)
-    assert unheard(stations) == []
+        undo(station.cable.repair)
+    assert lost_pairs(stations) == []
     return stations
 
 
@@ -89,56 +89,56 @@ def pairs(stations: list[Station]) -> list[tuple[Station, Station]]:
     return [(one, other) for one in stations for other in stations if one is not other]
 
 
-def unheard(stations: list[Station]) -> list[tuple[str, str]]:
-    """Whose datagrams do not arrive where."""
+def lost_pairs(stations: list[Station]) -> list[tuple[str, str]]:
+    """Return the pairs of sender and receiver between which datagrams are lost."""
     return [
         (sender.cable.address, receiver.cable.address)
         for sender, receiver in pairs(stations)
-        if not receiver.hears(sender)
+        if not receiver.receives_from(sender)
     ]
 
 
-def test_each_machine_reaches_each(trio: list[Station]) -> None:
-    assert len({station.cable.address for station in trio}) == 3
-    assert all(one.reaches(other) for one, other in pairs(trio))
+def test_each_machine_reaches_each_other(three_stations: list[Station]) -> None:
+    assert len({station.cable.address for station in three_stations}) == 3
+    assert all(one.reaches(other) for one, other in pairs(three_stations))
 
 
-def test_a_machine_that_is_cut_off_is_reached_again_when_its_cable_is_mended(trio: list[Station]) -> None:
-    lone, *others = trio
-    lone.cable.cut()
-    lone.cable.cut()
+def test_machine_is_reachable_after_cable_is_repaired(three_stations: list[Station]) -> None:
+    isolated, *others = three_stations
+    isolated.cable.cut()
+    isolated.cable.cut()
     for other in others:
-        assert (other.reaches(lone), lone.reaches(other)) == (False, False)
-        assert (other.hears(lone), lone.hears(other)) == (False, False)
-    assert unheard(others) == [], "the others lose nothing"
+        assert (other.reaches(isolated), isolated.reaches(other)) == (False, False)
+        assert (other.receives_from(isolated), isolated.receives_from(other)) == (False, False)
+    assert lost_pairs(others) == [], "packets between the others arrive"
 
-    lone.cable.mend()
-    assert unheard(trio) == []
-    assert all(one.reaches(other) for one, other in pairs(trio))
+    isolated.cable.repair()
+    assert lost_pairs(three_stations) == []
+    assert all(one.reaches(other) for one, other in pairs(three_stations))
 
 
-def test_a_cable_can_lose_only_what_comes(trio: list[Station]) -> None:
-    deaf, *others = trio
-    deaf.cable.lose_what_comes()
+def test_cable_can_drop_incoming_packets_only(three_stations: list[Station]) -> None:
+    without_incoming, *others = three_stations
+    without_incoming.cable.drop_incoming()
     for other in others:
-        assert (other.hears(deaf), deaf.hears(other)) == (True, False)
-        assert not deaf.reaches(other), "a connection takes both ways"
-    deaf.cable.mend()
-    assert unheard(trio) == []
+        assert (other.receives_from(without_incoming), without_incoming.receives_from(other)) == (True, False)
+        assert not without_incoming.reaches(other), "a connection needs both directions"
+    without_incoming.cable.repair()
+    assert lost_pairs(three_stations) == []
 
 
-def test_a_cable_can_lose_only_what_goes(trio: list[Station]) -> None:
-    mute, *others = trio
-    mute.cable.lose_what_goes()
+def test_cable_can_drop_outgoing_packets_only(three_stations: list[Station]) -> None:
+    without_outgoing, *others = three_stations
+    without_outgoing.cable.drop_outgoing()
     for other in others:
-        assert (other.hears(mute), mute.hears(other)) == (False, True)
-        assert not other.reaches(mute), "a connection takes both ways"
-    mute.cable.mend()
-    assert unheard(trio) == []
+        assert (other.receives_from(without_outgoing), without_outgoing.receives_from(other)) == (False, True)
+        assert not other.reaches(without_outgoing), "a connection needs both directions"
+    without_outgoing.cable.repair()
+    assert lost_pairs(three_stations) == []
 
 
-def test_a_connection_that_was_cut_goes_on_when_the_cable_is_mended(trio: list[Station]) -> None:
-    one, other, _ = trio
+def test_connection_continues_after_cable_is_repaired(three_stations: list[Station]) -> None:
+    one, other, _ = three_stations
     with other.open(socket.SOCK_STREAM) as listener, one.open(socket.SOCK_STREAM) as caller:
         listener.bind((other.cable.address, PORT + 1))
         listener.listen()
@@ -147,23 +147,23 @@ def test_a_connection_that_was_cut_goes_on_when_the_cable_is_mended(trio: list[S
         with accepted:
             one.cable.cut()
             caller.sendall(b"late")
-            accepted.settimeout(PATIENCE_S)
+            accepted.settimeout(TIMEOUT_S)
             with pytest.raises(TimeoutError):
                 accepted.recv(16)
-            one.cable.mend()
+            one.cable.repair()
             accepted.settimeout(30)
             assert accepted.recv(16) == b"late"
 
 
-def test_two_networks_have_nothing_to_do_with_each_other(trio: list[Station]) -> None:
-    with bridge() as elsewhere, booted(SUITES[0], "stranger") as container:
-        stranger = Station(container, elsewhere.connect(container))
-        assert stranger.cable.address == trio[0].cable.address
-        assert not stranger.reaches(trio[1])
-        assert unheard(trio) == []
+def test_two_networks_are_isolated(three_stations: list[Station]) -> None:
+    with bridge() as elsewhere, booted(SUITES[0], "outsider") as container:
+        outsider = Station(container, elsewhere.connect(container))
+        assert outsider.cable.address == three_stations[0].cable.address
+        assert not outsider.reaches(three_stations[1])
+        assert lost_pairs(three_stations) == []
 
 
-def test_no_network_is_left_of_a_run_that_was_killed() -> None:
+def test_killed_run_leaves_no_network() -> None:
     before = interfaces()
     run = subprocess.Popen(
         [sys.executable, "-c", CONNECT_AND_WAIT], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -173,11 +173,11 @@ def test_no_network_is_left_of_a_run_that_was_killed() -> None:
     assert namespace.exists()
     run.kill()
     run.communicate()
-    until(lambda: not namespace.exists(), "the network's process to end")
+    until(lambda: not namespace.exists(), "the process of the network to end")
     assert interfaces() == before
 
 
-def test_a_network_ends_with_its_block_and_leaves_this_host_as_it_was() -> None:
+def test_network_is_removed_at_end_of_block() -> None:
     before = interfaces()
     with bridge() as network:
         process = Path(f"/proc/{network.pid}")
@@ -187,7 +187,7 @@ def test_a_network_ends_with_its_block_and_leaves_this_host_as_it_was() -> None:
 
 
 def interfaces() -> str:
-    """This host's own interfaces and named network namespaces."""
+    """Return the host's interfaces and named network namespaces."""
     return "".join(
         subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
         for words in (("-oneline", "link"), ("netns", "list"))

@@ -1,4 +1,4 @@
-"""The rig itself: what the other system tests take for granted of their machines."""
+"""Tests of the test machines themselves."""
 
 import subprocess
 import sys
@@ -30,40 +30,40 @@ def container() -> Iterator[Container]:
         yield machine
 
 
-def test_a_command_gives_its_status_and_what_it_wrote(container: Container) -> None:
+def test_command_returns_status_and_output(container: Container) -> None:
     result = container.run("sh", "-c", "cat; echo err >&2; exit 3", stdin="out\n")
     assert (result.status, result.stdout, result.stderr) == (3, "out\n", "err\n")
     with pytest.raises(CommandFailed, match=r"false: status 1"):
         container.check("false")
 
 
-def test_a_command_that_hangs_is_ended_in_the_machine(container: Container) -> None:
+def test_hanging_command_is_killed_in_machine(container: Container) -> None:
     assert container.run("sleep", "1000", limit_s=0.2).status == 124
     assert container.run("pgrep", "--exact", "sleep").stdout == ""
 
 
-def test_a_file_arrives_where_the_machine_sees_it(container: Container) -> None:
+def test_written_file_is_visible_in_machine(container: Container) -> None:
     for path in ("/etc/llama/file", "/run/llama/file"):
         container.write(path, "content", mode=0o640)
         assert container.check("stat", "--format=%a %U", path) == "640 root\n"
         assert container.check("cat", path) == "content"
 
 
-def serve_its_name(container: Container) -> None:
+def serve_suite_name(container: Container) -> None:
     container.write("/srv/web/suite", container.suite)
     server = ("python3", "-m", "http.server", "--bind", "127.0.0.1", "--directory", "/srv/web", "8080")
     container.check("systemd-run", *server)
     until(lambda: container.run("curl", "--silent", "http://127.0.0.1:8080/").status == 0, "the server to listen")
 
 
-def test_machines_share_no_ports_and_a_client_reaches_each(container: Container) -> None:
+def test_client_reaches_each_of_two_machines_on_same_port(container: Container) -> None:
     with booted(SUITES[1], "rig") as other:
         for machine in (container, other):
-            serve_its_name(machine)
+            serve_suite_name(machine)
         assert [Client(machine).get("/suite").body for machine in (container, other)] == [*SUITES]
 
 
-def test_what_a_killed_run_left_is_removed_by_the_next(container: Container) -> None:
+def test_leftovers_of_killed_run_are_removed(container: Container) -> None:
     run = subprocess.Popen(
         [sys.executable, "-c", BOOT_AND_WAIT], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -77,15 +77,15 @@ def test_what_a_killed_run_left_is_removed_by_the_next(container: Container) -> 
     assert not directory.exists()
     assert str(directory) not in Path("/proc/mounts").read_text()
     assert not any(group.exists() for group in claim.control_group(directory).directories)
-    assert container.run("true").status == 0, "the machines of this run are left alone"
+    assert container.run("true").status == 0, "machines of this run are not removed"
 
 
-def test_missing_programs_are_named_with_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_programs_are_reported_with_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prerequisites, "PROGRAMS", {"no-such-program": "its-package"})
     assert prerequisites.missing() == ["no-such-program is missing; apt-get install its-package"]
 
 
-def test_nothing_is_missing_here_and_trying_leaves_nothing() -> None:
+def test_prerequisite_check_passes_and_leaves_no_files() -> None:
     before = set(cache_root().iterdir())
     assert prerequisites.missing() == []
     assert set(cache_root().iterdir()) == before

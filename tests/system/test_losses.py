@@ -1,4 +1,4 @@
-"""All daemons and engines are killed, or lose what they have stored: the pools come back by themselves."""
+"""Pools recover after all daemons and engines are killed, and after a loss of state."""
 
 from tests.system.lab.client import complete
 from tests.system.lab.machine import DAEMONS, Machine
@@ -6,20 +6,20 @@ from tests.system.lab.machine import DAEMONS, Machine
 ENGINE = "llama-engine@default.service"
 
 
-def serves(machine: Machine) -> None:
+def assert_serving(machine: Machine) -> None:
     machine.wait_until_served("default")
     assert complete(machine.queen, placement={"mode": "pin", "pin_pool_id": "default"}).last.name == "end"
 
 
-def test_pools_come_back_after_all_processes_are_killed(serving: Machine) -> None:
+def test_pools_recover_after_all_processes_are_killed(serving: Machine) -> None:
     before = serving.show(ENGINE, "MainPID")
     serving.systemctl("kill", "--signal=KILL", *DAEMONS, "llama-engine@*.service")
-    serves(serving)
+    assert_serving(serving)
     assert serving.show(ENGINE, "MainPID") != before
     assert serving.systemctl("--failed", "--no-legend").strip() == ""
 
 
-def test_running_engines_are_known_after_every_loss_of_state(serving: Machine) -> None:
+def test_running_engines_are_restored_after_loss_of_state(serving: Machine) -> None:
     engine = serving.show(ENGINE, "MainPID")
     for stopped, lost in (
         ("pool-managerd", "/var/lib/pool-managerd/*"),
@@ -27,8 +27,8 @@ def test_running_engines_are_known_after_every_loss_of_state(serving: Machine) -
         ("pool-managerd engine-provisioner", "/var/lib/pool-managerd/* /run/llama-orch/engines/*"),
         ("queen-rbee pool-managerd", "/var/lib/queen-rbee/* /var/lib/pool-managerd/*"),
     ):
-        # the contents only: a client that connects meanwhile starts the daemon, which needs the directory
+        # Remove only the contents: a client that connects meanwhile starts the daemon, which needs the directory.
         commands = f"systemctl stop {stopped}; rm -rf {lost}; systemctl start {stopped}"
         serving.container.check("sh", "-c", commands)
-        serves(serving)
+        assert_serving(serving)
     assert serving.show(ENGINE, "MainPID") == engine

@@ -1,11 +1,11 @@
-"""The main job on a booted machine: tokens of a real engine, and what restarts, crashes and kills do to them."""
+"""Serving tokens of a real engine on a booted machine, during restarts, crashes and kills."""
 
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-from llama_orch.telemetry import events
+from llama_orch.telemetry.events import provisioning as events
 from tests.system.conftest import TINY
 from tests.system.lab.client import complete
 from tests.system.lab.load import under_load
@@ -20,7 +20,7 @@ SPOOL = "/run/llama-orch/engines"
 
 
 def on(pool_id: str) -> dict[str, object]:
-    """The fields of a task that runs on this pool and nowhere else."""
+    """Return the fields of a task that is pinned to this pool."""
     return {"placement": {"mode": "pin", "pin_pool_id": pool_id}}
 
 
@@ -29,7 +29,7 @@ def main_pid(machine: Machine, unit: str) -> str:
 
 
 def health(machine: Machine) -> Callable[[], str | None]:
-    """A request for `under_load`: whether the queen is there."""
+    """Return a request for `under_load` that checks the health of queen-rbee."""
 
     def ask() -> str | None:
         answer = machine.queen.get("/health")
@@ -38,7 +38,7 @@ def health(machine: Machine) -> Callable[[], str | None]:
     return ask
 
 
-def test_a_client_outside_the_daemons_gets_the_engines_tokens(serving: Machine) -> None:
+def test_client_gets_tokens_of_engine(serving: Machine) -> None:
     outcome = complete(serving.queen, max_tokens=16, **on("default"))
     assert outcome.last.name == "end", outcome.last
     assert outcome.tokens == outcome.last.data["tokens_out"] == 16
@@ -47,19 +47,19 @@ def test_a_client_outside_the_daemons_gets_the_engines_tokens(serving: Machine) 
     assert again.text == outcome.text, "the same seed gives the same text"
 
 
-def test_orchctl_submits_a_task_and_prints_its_tokens(serving: Machine) -> None:
+def test_orchctl_submits_task_and_prints_tokens(serving: Machine) -> None:
     expected = complete(serving.queen, prompt="hello world", max_tokens=16, **on("default")).text
     words = ("orchctl", "submit", "--pool", "default", "--seed", "1", "--max-tokens", "16", "hello world")
     assert expected.strip() in serving.container.check(*words)
 
 
-def test_the_engine_is_a_unit_with_its_own_user_slice_and_journal(serving: Machine) -> None:
+def test_engine_unit_has_own_user_slice_and_journal(serving: Machine) -> None:
     assert serving.show(ENGINE, "User") == "llama-engine"
     assert serving.show(ENGINE, "Slice") == "llama-engines.slice"
     assert "listening" in serving.messages(f"--unit={ENGINE}", "POOL_ID=default")
 
 
-def test_a_stopped_queen_is_started_by_whoever_connects(serving: Machine) -> None:
+def test_connection_starts_stopped_queen(serving: Machine) -> None:
     serving.systemctl("stop", QUEEN)
     assert serving.show(QUEEN, "ActiveState") == "inactive"
     assert serving.queen.get("/health").status == 200
@@ -79,7 +79,7 @@ def test_twenty_restarts_refuse_no_connection(serving: Machine) -> None:
     assert len(pids) == 21
 
 
-def test_a_restart_lets_a_running_stream_end(serving: Machine) -> None:
+def test_running_stream_ends_normally_during_restart(serving: Machine) -> None:
     serving.wait_until_served("slow")
     answer = serving.queen.post("/v2/tasks", {"prompt": "the river", "max_tokens": 100, "seed": 1, **on("slow")})
     stream = serving.queen.events(answer.json["streams"]["sse"])
@@ -90,30 +90,30 @@ def test_a_restart_lets_a_running_stream_end(serving: Machine) -> None:
     assert last.data["tokens_out"] == 100
 
 
-def test_a_wedged_dispatcher_is_restarted_by_the_watchdog(serving: Machine, undo: Callable[..., object]) -> None:
+def test_watchdog_restarts_hung_dispatcher(serving: Machine, undo: Callable[..., object]) -> None:
     program = Path(__file__).with_name("wedged_queen.py")
     serving.container.write("/opt/wedged_queen.py", program.read_bytes())
     start = "/usr/lib/llama-orch/bin/python3 -I -X faulthandler /opt/wedged_queen.py"
-    changed(serving, undo, f"[Service]\nExecStart=\nExecStart={start}\nWatchdogSec=3\nRestartSec=100ms\n")
+    restart_with_drop_in(serving, undo, f"[Service]\nExecStart=\nExecStart={start}\nWatchdogSec=3\nRestartSec=100ms\n")
     before = main_pid(serving, QUEEN)
 
     serving.systemctl("kill", "--kill-whom=main", "--signal=USR2", QUEEN)
     until(lambda: "dispatcher is wedged" in serving.messages(f"_PID={before}"), "the dispatcher to hang")
     task = serving.queen.post("/v2/tasks", {"prompt": "the river", "max_tokens": 4}).json
-    assert state(serving, task["task_id"]) == "queued", "the rest of the daemon goes on, so only the watchdog can tell"
+    assert state(serving, task["task_id"]) == "queued", "the rest of the daemon continues"
 
     until(changed_from(before, lambda: main_pid(serving, QUEEN)), "a restart of queen-rbee", 30)
     assert "watchdog: no progress in dispatcher" in serving.messages(f"_PID={before}")
     serving.wait_until_served("default")
     assert complete(serving.queen, **on("default")).last.name == "end"
-    until(lambda: state(serving, task["task_id"]) == "done", "the task that the wedged queen had accepted", 30)
+    until(lambda: state(serving, task["task_id"]) == "done", "the task that the hung queen-rbee had accepted", 30)
 
 
 def state(machine: Machine, task_id: str) -> str:
     return str(machine.queen.get(f"/v2/tasks/{task_id}").json.get("state"))
 
 
-def test_what_was_accepted_survives_a_kill_of_the_queen(serving: Machine) -> None:
+def test_accepted_tasks_survive_kill_of_queen(serving: Machine) -> None:
     serving.wait_until_served("slow")
     words = {"prompt": "the river of no return", **on("slow")}
     tasks = [serving.queen.post("/v2/tasks", {**words, "max_tokens": 20 + n}).json["task_id"] for n in range(6)]
@@ -121,21 +121,19 @@ def test_what_was_accepted_survives_a_kill_of_the_queen(serving: Machine) -> Non
     serving.systemctl("kill", "--kill-whom=main", "--signal=KILL", QUEEN)
     until(changed_from(before, lambda: main_pid(serving, QUEEN)), "a restart of queen-rbee", 30)
     until(lambda: all(state(serving, task_id) == "done" for task_id in tasks), "the tasks of the killed queen", 60)
-    assert "wait again, 0 ended" in serving.messages(f"_PID={main_pid(serving, QUEEN)}")
+    assert "queued again, 0 ended" in serving.messages(f"_PID={main_pid(serving, QUEEN)}")
     serving.systemctl("stop", QUEEN)
     found = serving.container.run("grep", "-r", "-l", "river of no return", "/var/lib/queen-rbee")
-    assert (found.status, found.stdout) == (1, ""), "prompts are kept only as long as their tasks are open"
+    assert (found.status, found.stdout) == (1, ""), "prompts are deleted when their tasks end"
 
 
-def test_a_client_that_dawdles_does_not_make_a_stop_look_like_a_crash(
-    serving: Machine, undo: Callable[..., object]
-) -> None:
-    changed(serving, undo, "[Service]\nWatchdogSec=2\n")
+def test_slow_client_does_not_turn_stop_into_crash(serving: Machine, undo: Callable[..., object]) -> None:
+    restart_with_drop_in(serving, undo, "[Service]\nWatchdogSec=2\n")
     before = main_pid(serving, QUEEN)
-    with socket_in_network_of(serving.container.init) as dawdler:
-        dawdler.connect(("127.0.0.1", serving.queen.port))
-        dawdler.sendall(b"POST /v2/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf of i")
-        # answered by the same loop, so the half request has been seen
+    with socket_in_network_of(serving.container.init) as slow_client:
+        slow_client.connect(("127.0.0.1", serving.queen.port))
+        slow_client.sendall(b"POST /v2/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf of i")
+        # The same loop answers, so it has received the partial request.
         assert serving.queen.get("/health").status == 200
         serving.systemctl("restart", "--no-block", QUEEN)
         until(lambda: serving.show(QUEEN, "ActiveState") == "deactivating", "the stop to begin")
@@ -148,8 +146,8 @@ def test_a_client_that_dawdles_does_not_make_a_stop_look_like_a_crash(
     assert serving.show(QUEEN, "NRestarts") == "0"
 
 
-def changed(machine: Machine, undo: Callable[..., object], drop_in: str) -> None:
-    """Run queen-rbee with a drop-in until the test ends."""
+def restart_with_drop_in(machine: Machine, undo: Callable[..., object], drop_in: str) -> None:
+    """Restart queen-rbee with a drop-in, which is removed when the test ends."""
     undo(machine.systemctl, "restart", QUEEN)
     undo(machine.systemctl, "revert", QUEEN)
     machine.drop_in(QUEEN, drop_in)
@@ -157,10 +155,10 @@ def changed(machine: Machine, undo: Callable[..., object], drop_in: str) -> None
     machine.wait_until_served("default")
 
 
-def test_a_handoff_file_starts_a_stopped_pool_manager(serving: Machine, undo: Callable[..., object]) -> None:
+def test_handoff_file_starts_stopped_pool_manager(serving: Machine, undo: Callable[..., object]) -> None:
     undo(serving.systemctl, "stop", "foreign-engine.service")
     handoff = {"schema": 1, "pool_id": "dropped", "engine_version": "0", "url": foreign_engine(serving)}
-    # whatever else would wake it
+    # everything else that starts pool-managerd
     others = (
         QUEEN,
         *(f"queen-rbee{kind}" for kind in (".socket", "-local.socket", "-metrics.socket", "-handoff.path")),
@@ -168,7 +166,7 @@ def test_a_handoff_file_starts_a_stopped_pool_manager(serving: Machine, undo: Ca
     undo(serving.systemctl, "start", *others)
 
     def stopped() -> bool:
-        """A change in the spool from a moment ago may still wake it once."""
+        """Stop pool-managerd. An earlier change in the handoff directory may start it once more."""
         serving.systemctl("stop", *others, "pool-managerd-handoff.service", MANAGER)
         return serving.show(MANAGER, "ActiveState") == "inactive"
 
@@ -178,11 +176,11 @@ def test_a_handoff_file_starts_a_stopped_pool_manager(serving: Machine, undo: Ca
     os.rename(serving.container.path(f"{SPOOL}/.dropped"), serving.container.path(f"{SPOOL}/dropped-r0.json"))
     until(lambda: serving.show(MANAGER, "ActiveState") == "active", "pool-managerd to start")
     until(lambda: serving.pool("dropped").get("ready"), "the pool of the file to be ready")
-    assert serving.pool("default")["ready"], "it knows the pools that it knew before"
+    assert serving.pool("default")["ready"], "the earlier pools are still known"
 
 
 def foreign_engine(machine: Machine) -> str:
-    """An engine that nobody but the test runs; where it listens."""
+    """Start an engine outside llama-orch and return its URL."""
     executable = machine.container.check("sh", "-c", "ls /var/cache/llama-orch/engines/*/*/bin/llama-server").strip()
     words = (executable, "-m", TINY, "--host", "127.0.0.1", "--port", "19000", "-c", "512", "-np", "1", "--slots")
     machine.container.check("systemd-run", "--unit=foreign-engine", *words)
@@ -193,7 +191,7 @@ def foreign_engine(machine: Machine) -> str:
     return url
 
 
-def test_engines_survive_a_restart_of_all_daemons(serving: Machine) -> None:
+def test_engines_survive_restart_of_all_daemons(serving: Machine) -> None:
     engine = main_pid(serving, ENGINE)
     daemons = [main_pid(serving, f"{daemon}.service") for daemon in DAEMONS]
     serving.systemctl("restart", *(f"{daemon}.service" for daemon in DAEMONS))
@@ -212,7 +210,7 @@ def test_engines_survive_a_restart_of_all_daemons(serving: Machine) -> None:
     assert main_pid(serving, ENGINE) == engine
 
 
-def test_an_engine_that_is_killed_comes_back_and_serves(serving: Machine) -> None:
+def test_killed_engine_is_restarted_and_serves(serving: Machine) -> None:
     before = main_pid(serving, ENGINE)
     serving.systemctl("kill", "--signal=KILL", ENGINE)
     until(changed_from(before, lambda: main_pid(serving, ENGINE)), "a new engine", 60)

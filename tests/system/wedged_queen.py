@@ -1,6 +1,6 @@
-"""queen-rbee with a dispatcher that hangs from SIGUSR2 on, while everything else in it goes on.
+"""A variant of queen-rbee whose dispatcher hangs after SIGUSR2, while the rest of the daemon continues.
 
-Copied into a machine and run there in place of the daemon; nothing of it is in the product.
+The test copies it to a machine and runs it there in place of the daemon. It is not part of the product.
 """
 
 import logging
@@ -20,7 +20,7 @@ wedged = threading.Event()
 
 
 class WedgingDispatcher(Dispatcher):
-    """Goes to its next turn only while nobody has sent SIGUSR2."""
+    """A dispatcher that stops after SIGUSR2."""
 
     async def _wait_for_change(self, pulse: Pulse) -> None:
         await super()._wait_for_change(pulse)

@@ -1,7 +1,6 @@
-"""systemd's own reading of an EnvironmentFile, state by state, as src/basic/env-file.c has it since version 254.
+"""Parser for environment files with the same states as systemd's src/basic/env-file.c (version 254 or later).
 
-Written from that source, character by character, to hold the generator against; the generator itself works by
-lines and pieces.
+It works on characters, and is the reference for tests of the generator, which works on lines.
 """
 
 NEWLINE = "\n\r"
@@ -11,7 +10,7 @@ ESCAPABLE = '"\\`$'
 
 
 class Reader:
-    """Takes one character after another; `state` names the method that takes the next."""
+    """State machine over characters. `state` is the name of the method for the next character."""
 
     def __init__(self) -> None:
         self.state = "before_key"
@@ -97,7 +96,7 @@ class Reader:
 
 
 def parse(text: str) -> dict[str, str]:
-    """The assignments of the file `text`, the last one of a name in force."""
+    """Return the assignments in `text`. The last assignment to a name wins."""
     reader = Reader()
     for char in text:
         getattr(reader, reader.state)(char)

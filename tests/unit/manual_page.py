@@ -1,4 +1,4 @@
-"""Reading a manual page's source: its sections, its tagged paragraphs and its examples, as plain text."""
+"""Parser for manual pages: sections, tagged paragraphs and examples as plain text."""
 
 import re
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ ESCAPE = re.compile(r"\\f[BIRP]|" + "|".join(map(re.escape, ESCAPES)))
 
 @dataclass(frozen=True)
 class Entry:
-    """A tagged paragraph: the words of its tag that are set in bold, and the text below it."""
+    """A tagged paragraph: the bold words of its tag, and its text."""
 
     section: str
     names: tuple[str, ...]
@@ -29,34 +29,34 @@ class Entry:
 
 
 def plain(source: str) -> str:
-    """Roff without fonts and escapes."""
+    """Remove fonts and escapes from roff source."""
     return ESCAPE.sub(lambda found: ESCAPES.get(found[0], ""), source)
 
 
 class Page:
-    """One page of the manual, man(7)."""
+    """A manual page in the format of man(7)."""
 
     def __init__(self, path: Path) -> None:
         self.lines = path.read_text().splitlines()
 
     def entries(self, *sections: str) -> list[Entry]:
-        """The tagged paragraphs in these sections and subsections; in all where none is named."""
+        """Return the tagged paragraphs in these sections and subsections, or in all if none is given."""
         return [entry for entry in self._entries() if not sections or entry.section in sections]
 
     def names(self, *sections: str) -> list[str]:
-        """What is in bold in the tags of these sections, in order."""
+        """Return the bold words in the tags of these sections, in order."""
         return [name for entry in self.entries(*sections) for name in entry.names]
 
     def examples(self) -> list[str]:
-        """What stands between .EX and .EE."""
+        """Return the examples, which are between .EX and .EE."""
         blocks = re.findall(r"^\.EX\n(.*?)^\.EE$", "\n".join(self.lines), re.DOTALL | re.MULTILINE)
         return [plain(block) for block in blocks]
 
     @property
     def text(self) -> str:
-        """All of it in one line, without requests."""
-        kept = (line for line in self.lines if not line.startswith("."))
-        return " ".join(plain(" ".join(kept)).split())
+        """The text of the page in one line, without requests."""
+        lines = (line for line in self.lines if not line.startswith("."))
+        return " ".join(plain(" ".join(lines)).split())
 
     def _entries(self) -> Iterator[Entry]:
         section = ""
@@ -68,10 +68,10 @@ class Page:
                 yield Entry(section, tuple(map(plain, re.findall(r"\\fB(.*?)\\fP", tag))), self._body(index + 2))
 
     def _body(self, start: int) -> str:
-        taken = []
+        lines = []
         for line in self.lines[start:]:
             if line.startswith((".TP", ".SH", ".SS", ".PP")):
                 break
             if not line.startswith("."):
-                taken.append(line)
-        return " ".join(plain(" ".join(taken)).split())
+                lines.append(line)
+        return " ".join(plain(" ".join(lines)).split())

@@ -1,4 +1,4 @@
-"""--check-config of all three daemons as processes: what is in force, where it is from, and status 0 or 78."""
+"""--check-config of the three daemons as processes."""
 
 import os
 import pwd
@@ -25,7 +25,7 @@ EVERY_DAEMON = pytest.mark.parametrize("daemon", DAEMONS)
 def check(
     daemon: str, directory: Path, given: dict[str, str], stdout: int = subprocess.PIPE
 ) -> subprocess.CompletedProcess[str]:
-    """The daemon's whole run with nothing but `given` in its environment and what Python needs."""
+    """Run --check-config with `given` in a minimal environment."""
     paths = os.pathsep.join((str(ROOT / "daemons"), *filter(None, sys.path)))
     base = {"PATH": os.environ["PATH"], "PYTHONPATH": paths, "LANG": "C.UTF-8", "HOME": str(directory)}
     return subprocess.run(
@@ -40,8 +40,8 @@ def check(
     )
 
 
-def shown(daemon: str, directory: Path, given: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """Value and source by variable; the daemon must be content and have no notice."""
+def values(daemon: str, directory: Path, given: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """Return value and source by variable. Checks that the daemon succeeds without a notice."""
     done = check(daemon, directory, given)
     assert (done.returncode, done.stderr) == (0, "")
     lines = [LINE.fullmatch(line) for line in done.stdout.splitlines()]
@@ -52,8 +52,8 @@ def shown(daemon: str, directory: Path, given: dict[str, str]) -> dict[str, tupl
 
 
 @EVERY_DAEMON
-def test_without_any_variable_each_has_its_default(daemon: str, tmp_path: Path) -> None:
-    found = shown(daemon, tmp_path, {})
+def test_empty_environment_has_all_defaults(daemon: str, tmp_path: Path) -> None:
+    found = values(daemon, tmp_path, {})
     assert {source for _value, source in found.values()} == {"default"}
     for field, var in DAEMONS[daemon].variables().items():
         said = default_text(DAEMONS[daemon], field, var).replace("~", str(tmp_path))
@@ -61,14 +61,14 @@ def test_without_any_variable_each_has_its_default(daemon: str, tmp_path: Path) 
 
 
 @EVERY_DAEMON
-def test_the_shipped_environment_is_in_force(daemon: str, tmp_path: Path) -> None:
+def test_shipped_environment_is_effective(daemon: str, tmp_path: Path) -> None:
     given = parse((ROOT / f"packaging/env/{daemon}.env").read_text())
-    found = shown(daemon, tmp_path, given)
+    found = values(daemon, tmp_path, given)
     assert {env: value for env, (value, source) in found.items() if source == "environment"} == given
 
 
 @pytest.mark.parametrize("daemon", WITH_TOKEN)
-def test_a_token_is_shown_by_its_fingerprint_with_the_source_that_counts(daemon: str, tmp_path: Path) -> None:
+def test_token_is_shown_as_fingerprint_with_source(daemon: str, tmp_path: Path) -> None:
     (tmp_path / "api-token").write_text(TOKENS["credential"])
     (tmp_path / "token").write_text(TOKENS["file"])
     given = {
@@ -77,7 +77,7 @@ def test_a_token_is_shown_by_its_fingerprint_with_the_source_that_counts(daemon:
         "LLORCH_API_TOKEN": TOKENS["environment"],
     }
     for source, variable in zip(TOKENS, tuple(given), strict=True):
-        found = shown(daemon, tmp_path, given)
+        found = values(daemon, tmp_path, given)
         fingerprint = sha256(TOKENS[source].encode()).hexdigest()[:6]
         assert found["LLORCH_API_TOKEN"] == (f"token_fp6={fingerprint}", source)
         assert not any(token in str(found) for token in TOKENS.values())
@@ -85,17 +85,17 @@ def test_a_token_is_shown_by_its_fingerprint_with_the_source_that_counts(daemon:
 
 
 @pytest.mark.parametrize("daemon", WITH_TOKEN)
-def test_a_second_token_is_shown_likewise(daemon: str, tmp_path: Path) -> None:
+def test_second_token_is_shown_as_fingerprint(daemon: str, tmp_path: Path) -> None:
     (tmp_path / "api-token").write_text(TOKENS["credential"])
     (tmp_path / "api-token-second").write_text(TOKENS["file"])
-    found = shown(daemon, tmp_path, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    found = values(daemon, tmp_path, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
     for variable, token in (("LLORCH_API_TOKEN", "credential"), ("LLORCH_API_TOKEN_SECOND", "file")):
         fingerprint = sha256(TOKENS[token].encode()).hexdigest()[:6]
         assert found[variable] == (f"token_fp6={fingerprint}", "credential")
 
 
 @pytest.mark.parametrize("daemon", WITH_TOKEN)
-def test_two_tokens_that_are_one_are_noticed(daemon: str, tmp_path: Path) -> None:
+def test_equal_tokens_give_a_notice(daemon: str, tmp_path: Path) -> None:
     token = TOKENS["environment"]
     done = check(daemon, tmp_path, {"LLORCH_API_TOKEN": token, "LLORCH_API_TOKEN_SECOND": token})
     assert done.returncode == 0
@@ -104,22 +104,22 @@ def test_two_tokens_that_are_one_are_noticed(daemon: str, tmp_path: Path) -> Non
     assert token not in done.stdout + done.stderr
 
 
-def test_an_address_from_the_older_name_or_the_profile_is_shown_as_the_one_in_force(tmp_path: Path) -> None:
-    older = shown("queen-rbee", tmp_path, {"ORCHD_ADDR": "127.0.0.1:81"})
+def test_effective_address_is_shown_with_its_source(tmp_path: Path) -> None:
+    older = values("queen-rbee", tmp_path, {"ORCHD_ADDR": "127.0.0.1:81"})
     assert older["ORCHESTRATORD_BIND_ADDR"] == ("127.0.0.1:81", "ORCHD_ADDR")
     given = {"ORCHESTRATORD_CLOUD_PROFILE": "1", "LLORCH_API_TOKEN": TOKENS["environment"], "ORCHD_POOL_MANAGERS": ""}
-    cloud = shown("queen-rbee", tmp_path, given)
+    cloud = values("queen-rbee", tmp_path, given)
     assert cloud["ORCHESTRATORD_BIND_ADDR"] == ("0.0.0.0:8080", "default")
 
 
-def test_the_pools_file_that_is_read_is_shown(tmp_path: Path) -> None:
+def test_effective_pools_file_is_shown(tmp_path: Path) -> None:
     (tmp_path / "pools.toml").touch()
-    found = shown("engine-provisioner", tmp_path, {})
+    found = values("engine-provisioner", tmp_path, {})
     assert found["ENGINE_PROVISIONER_POOLS_CONFIG"] == ("pools.toml", "default")
 
 
 @EVERY_DAEMON
-def test_what_cannot_be_used_is_named_and_nothing_is_shown_as_in_force(daemon: str, tmp_path: Path) -> None:
+def test_invalid_settings_are_named_without_values(daemon: str, tmp_path: Path) -> None:
     wrong = {"RUST_LOG": "loud", "OTEL_EXPORTER_OTLP_ENDPOINT": "tempo:4317", "LLAMA_ORCH_LOG_FORMAT": "xml"}
     done = check(daemon, tmp_path, wrong)
     assert (done.returncode, done.stdout) == (78, "")
@@ -129,7 +129,7 @@ def test_what_cannot_be_used_is_named_and_nothing_is_shown_as_in_force(daemon: s
 
 
 @EVERY_DAEMON
-def test_a_reader_that_has_seen_enough_ends_it_without_a_word(daemon: str, tmp_path: Path) -> None:
+def test_closed_stdout_ends_silently(daemon: str, tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "w"):
@@ -137,7 +137,7 @@ def test_a_reader_that_has_seen_enough_ends_it_without_a_word(daemon: str, tmp_p
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_a_pools_file_that_cannot_be_used_is_told_beside_variables_that_cannot(tmp_path: Path) -> None:
+def test_invalid_pools_file_and_variables_are_reported(tmp_path: Path) -> None:
     (tmp_path / "pools.toml").write_text("pools = [\n")
     done = check("engine-provisioner", tmp_path, {"ENGINE_PROVISIONER_GPU_MASK": "first"})
     assert done.returncode == 78
@@ -146,7 +146,7 @@ def test_a_pools_file_that_cannot_be_used_is_told_beside_variables_that_cannot(t
 
 
 @EVERY_DAEMON
-def test_a_misspelt_variable_is_noticed_and_one_of_another_daemon_is_not(daemon: str, tmp_path: Path) -> None:
+def test_only_misspelt_variable_gives_a_notice(daemon: str, tmp_path: Path) -> None:
     suite = {var.env: "" for settings in DAEMONS.values() for var in settings.variables().values()}
     others = suite | {"ORCHD_ADMISSION_CAPACITY": "5", "ENGINE_PROVISIONER_GPU_MASK": "cpu"}
     assert check(daemon, tmp_path, others).stderr == ""
@@ -154,10 +154,10 @@ def test_a_misspelt_variable_is_noticed_and_one_of_another_daemon_is_not(daemon:
     assert done.returncode == 0
     [line] = done.stderr.splitlines()
     assert line.startswith(f"{daemon}: ")
-    assert line.endswith("POOL_MANAGERD_NODEID (is POOL_MANAGERD_NODE_ID meant?)")
+    assert line.endswith("POOL_MANAGERD_NODEID (did you mean POOL_MANAGERD_NODE_ID?)")
 
 
-def test_an_empty_home_is_none_and_not_the_root_directory(tmp_path: Path) -> None:
-    found = shown("engine-provisioner", tmp_path, {"HOME": ""})
+def test_empty_home_is_unset(tmp_path: Path) -> None:
+    found = values("engine-provisioner", tmp_path, {"HOME": ""})
     own = Path(pwd.getpwuid(os.getuid()).pw_dir)
     assert found["ENGINE_PROVISIONER_CACHE_DIR"][0] == str(own / ".cache/llama-orch")

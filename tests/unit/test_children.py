@@ -1,4 +1,4 @@
-"""Child processes are found whatever the threads of this process do meanwhile."""
+"""Finding child processes."""
 
 import subprocess
 import threading
@@ -8,7 +8,7 @@ from tests.conftest import children
 LOOKS = 300
 
 
-def test_a_child_is_seen_while_threads_come_and_go() -> None:
+def test_child_is_found_while_threads_start_and_end() -> None:
     over = threading.Event()
 
     def come_and_go() -> None:

@@ -13,15 +13,15 @@ LAYERS = {
     "llama_orch/http": "tls client server",
     "queen_rbee": "store pools settings sessions tasks metrics catalog fleet sources dispatch intake status "
     "parts api daemon __main__",
-    "queen_rbee/api": "paging streaming v1 tasks views * openapi routes",
+    "queen_rbee/api": "paging parameters streaming openapi v1 * routes",
     "queen_rbee/store": "protocol sqlite",
     "pool_managerd": "settings pools wait_any cluster gpus metrics relay draining engines handoffs status api daemon "
     "__main__",
     "engine_provisioner": "exec_engine xllamacpp_server "
     "engine failures metrics step_deadline checksums modes spec launch report settings acquire "
     "cleanup supervise daemon __main__",
-    "orchctl": "failure tls_hints encoding queen destination output command_line paging tables texts waiting submit "
-    "commands chat check run __main__",
+    "orchctl": "errors nurseries client destination output command stdin paging tables commands submit chat check "
+    "parser run __main__",
 }
 """Each folder's modules and folders, lowest first: an import may only point to an earlier name. `*` stands for all that
 are not listed, which may import each other's lower layers but not each other."""

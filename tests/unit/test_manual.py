@@ -1,11 +1,11 @@
-"""The manual pages say what is there: no variable, option, endpoint, metric, key or event is missing or wrong."""
+"""The manual pages match the code: variables, options, endpoints, metrics, keys, events."""
 
 import argparse
 import re
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,21 @@ from engine_provisioner.spec.pool_spec import OWNED_FLAGS, Model, Pool, Timeouts
 from llama_orch.contracts.handoff import Handoff, HandoffModel
 from llama_orch.contracts.pools import ProvisioningReport
 from llama_orch.contracts.tasks import TaskRequest
+from llama_orch.http.server.app import GROUPS as GROUPS_OF_EVERY_DAEMON
+from llama_orch.http.server.routes import Route, routes_of
 from llama_orch.service.exit import ExitStatus
 from llama_orch.service.run import Daemon
-from llama_orch.telemetry.events import CATALOG
-from orchctl.run import parser as orchctl_parser
+from llama_orch.telemetry.events.catalog import CATALOG
+from orchctl.command import COMMON_ARGUMENTS, CliCommand
+from orchctl.parser import COMMANDS, build_parser
 from pool_managerd.__main__ import DAEMON as POOL_MANAGER
+from pool_managerd.api.routes import ROUTES as POOL_MANAGER_ROUTES
 from pool_managerd.metrics import Metrics as PoolManagerMetrics
 from pool_managerd.pools.node_pools import NodePools
 from queen_rbee.__main__ import DAEMON as QUEEN
-from queen_rbee.api.openapi.document import OPERATIONS
+from queen_rbee.api.routes import ROUTES as QUEEN_ROUTES
 from queen_rbee.metrics import Metrics as QueenMetrics
-from tests.engines.fixtures import leave_out
+from tests.engines.fixtures import skip_or_fail
 from tests.unit.environment_file import parse
 from tests.unit.manual_page import Page, plain
 from tools.generating.documents import default_text
@@ -43,14 +47,18 @@ PAGES = sorted((ROOT / "man").glob("*.[1-8]"))
 DAEMONS: tuple[Daemon[Any], ...] = (QUEEN, POOL_MANAGER, PROVISIONER)
 EVERY_DAEMON = pytest.mark.parametrize("daemon", DAEMONS, ids=lambda daemon: daemon.name)
 EVERY_PAGE = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
-ROUTE = re.compile(r"@app\.(get|post|put|delete)\(\"([^\"]+)\"\)|routes\.add\(\"([A-Z]+)\", \"([^\"]+)\"")
+ROUTES: dict[str, list[Route]] = {
+    "queen-rbee": QUEEN_ROUTES,
+    "pool-managerd": POOL_MANAGER_ROUTES,
+    "engine-provisioner": routes_of(*GROUPS_OF_EVERY_DAEMON),
+}
 
 
 def page(name: str) -> Page:
     return Page(ROOT / "man" / name)
 
 
-def of(daemon: Daemon[Any]) -> Page:
+def daemon_page(daemon: Daemon[Any]) -> Page:
     return page(f"{daemon.name}.8")
 
 
@@ -59,7 +67,7 @@ def package(daemon: Daemon[Any]) -> Path:
 
 
 @EVERY_PAGE
-def test_a_page_is_of_this_release(path: Path) -> None:
+def test_page_header_names_this_release(path: Path) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     name, section = path.name.rsplit(".", 1)
     head = Page(path).lines[0]
@@ -67,39 +75,39 @@ def test_a_page_is_of_this_release(path: Path) -> None:
 
 
 @EVERY_PAGE
-def test_page_is_found_by_the_name_of_the_suite(path: Path) -> None:
+def test_apropos_finds_page_by_suite_name(path: Path) -> None:
     lines = Page(path).lines
-    described = plain(lines[lines.index(".SH NAME") + 1])
-    assert described.startswith(f"{path.stem} - ")
-    assert "llama" in described, "man -k llama shows it"
+    name_line = plain(lines[lines.index(".SH NAME") + 1])
+    assert name_line.startswith(f"{path.stem} - ")
+    assert "llama" in name_line, "man -k llama shows it"
     if shutil.which("lexgrog") is None:
-        leave_out("lexgrog is missing; apt-get install man-db")
+        skip_or_fail("lexgrog is missing; apt-get install man-db")
     found = subprocess.run(["lexgrog", path], capture_output=True, text=True, check=False)
-    assert found.stdout == f'{path}: "{described}"\n', found.stderr
+    assert found.stdout == f'{path}: "{name_line}"\n', found.stderr
 
 
 @EVERY_PAGE
-def test_a_page_is_clean(path: Path) -> None:
+def test_page_passes_mandoc_lint(path: Path) -> None:
     if shutil.which("mandoc") is None:
-        leave_out("mandoc is missing; apt-get install mandoc")
+        skip_or_fail("mandoc is missing; apt-get install mandoc")
     found = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", path], capture_output=True, text=True, check=False)
     assert (found.stdout, found.returncode) == ("", 0)
 
 
 @EVERY_PAGE
-def test_a_page_names_only_pages_of_ours_that_exist(path: Path) -> None:
+def test_references_to_own_pages_exist(path: Path) -> None:
     ours = re.compile(r"\b((?:llama-orch|queen-|pool-|engine-|orchctl)[a-z.-]*)\((\d)\)")
     named = {f"{name}.{section}" for name, section in ours.findall(Page(path).text)}
     assert named <= {other.name for other in PAGES}
 
 
-def environment(daemon: Daemon[Any]) -> Page:
+def environment_page(daemon: Daemon[Any]) -> Page:
     return page(f"{daemon.name}.env.5")
 
 
 @EVERY_DAEMON
-def test_every_variable_is_there_with_all_that_is_declared_of_it(daemon: Daemon[Any]) -> None:
-    documented = {entry.names[0]: entry.text for entry in environment(daemon).entries("VARIABLES")}
+def test_every_variable_is_documented_as_declared(daemon: Daemon[Any]) -> None:
+    documented = {entry.names[0]: entry.text for entry in environment_page(daemon).entries("VARIABLES")}
     declared = daemon.settings.variables()
     assert list(documented) == [var.env for var in declared.values()]
     for field, var in declared.items():
@@ -119,68 +127,56 @@ def test_every_variable_is_there_with_all_that_is_declared_of_it(daemon: Daemon[
 
 
 @EVERY_DAEMON
-def test_the_sources_of_a_secret_are_there_in_their_order(daemon: Daemon[Any]) -> None:
-    documented = {entry.names[0]: entry.text for entry in environment(daemon).entries("VARIABLES")}
+def test_sources_of_secrets_are_documented_in_order(daemon: Daemon[Any]) -> None:
+    documented = {entry.names[0]: entry.text for entry in environment_page(daemon).entries("VARIABLES")}
     for var in daemon.settings.variables().values():
         if var.credential and var.file:
-            sources = f"the systemd credential {var.credential}, the file that {var.file} names, this variable."
-            assert f"The first of these counts: {sources}" in documented[var.env]
+            sources = f"the systemd credential {var.credential}, the file named by {var.file}, this variable."
+            assert f"The first of these sources is used: {sources}" in documented[var.env]
 
 
 @EVERY_DAEMON
-def test_the_rules_of_several_variables_are_there(daemon: Daemon[Any]) -> None:
+def test_rules_across_variables_are_documented(daemon: Daemon[Any]) -> None:
     for check in daemon.settings.rules().values():
-        assert " ".join((check.__doc__ or "").split()) in environment(daemon).text
+        assert " ".join((check.__doc__ or "").split()) in environment_page(daemon).text
 
 
 @EVERY_DAEMON
-def test_the_variables_of_one_profile_are_there(daemon: Daemon[Any]) -> None:
+def test_profile_specific_variables_are_documented(daemon: Daemon[Any]) -> None:
     for profile in ("home", "cloud"):
         own = [var.env for var in daemon.settings.variables().values() if var.profile == profile]
-        assert not own or f"{profile.upper()}_PROFILE only: {', '.join(own)}." in environment(daemon).text
+        assert not own or f"{profile.upper()}_PROFILE only: {', '.join(own)}." in environment_page(daemon).text
 
 
 @EVERY_DAEMON
-def test_the_examples_of_an_environment_are_accepted(daemon: Daemon[Any]) -> None:
-    examples = [example for example in environment(daemon).examples() if re.match("[A-Z]", example)]
+def test_environment_examples_are_valid(daemon: Daemon[Any]) -> None:
+    examples = [example for example in environment_page(daemon).examples() if re.match("[A-Z]", example)]
     assert len(examples) == len(daemon.settings.examples)
     profiles = {daemon.settings.load(parse(example)).profile for example in examples}
     assert profiles in ({"home", "cloud"}, {"any"})
 
 
 @EVERY_DAEMON
-def test_the_page_of_a_daemon_leaves_its_variables_to_the_page_of_its_environment(daemon: Daemon[Any]) -> None:
-    assert of(daemon).entries("ENVIRONMENT") == []
-    assert f"{daemon.name}.env(5)" in of(daemon).text
+def test_daemon_page_refers_to_page_of_its_variables(daemon: Daemon[Any]) -> None:
+    assert daemon_page(daemon).entries("ENVIRONMENT") == []
+    assert f"{daemon.name}.env(5)" in daemon_page(daemon).text
 
 
 @EVERY_DAEMON
-def test_every_option_of_a_daemon_is_there(daemon: Daemon[Any]) -> None:
-    assert set(of(daemon).names("OPTIONS")) == options(daemon_process._parser(daemon))
+def test_every_daemon_option_is_documented(daemon: Daemon[Any]) -> None:
+    assert set(daemon_page(daemon).names("OPTIONS")) == options(daemon_process._parser(daemon))
 
 
 @EVERY_DAEMON
-def test_the_endpoints_are_those_of_the_code(daemon: Daemon[Any]) -> None:
-    served = described() if daemon is QUEEN else routes(package(daemon))
-    assert sorted(of(daemon).names("HTTP INTERFACE")) == sorted(served)
+def test_manual_lists_the_declared_routes(daemon: Daemon[Any]) -> None:
+    declared = [f"{route.method} {documented_path(route)}" for route in ROUTES[daemon.name]]
+    assert sorted(daemon_page(daemon).names("HTTP INTERFACE")) == sorted(declared)
 
 
-def described() -> Iterator[str]:
-    """Those of the queen's OpenAPI document, which are those that she serves."""
-    for operation in OPERATIONS:
-        yield f"{operation.method} {angled(operation.path)}"
-
-
-def angled(path: str) -> str:
-    """A path with its variables as the pages write them."""
+def documented_path(route: Route) -> str:
+    """Return the path as the pages write it. The rest of a path that goes to an engine keeps its dots."""
+    path = route.path if route.method == "ANY" else route.plain_path
     return path.replace("{", "<").replace("}", ">")
-
-
-def routes(daemon: Path) -> Iterator[str]:
-    """As in `GET /v2/pools`: the routes that a daemon's handlers add, and those that every daemon has."""
-    for source in (daemon.parent / "llama_orch/http/server/app.py", *daemon.rglob("*.py")):
-        for verb, path, hot_verb, hot_path in ROUTE.findall(source.read_text()):
-            yield f"{(verb or hot_verb).upper()} {angled(path or hot_path)}"
 
 
 def metrics(daemon: Daemon[Any], directory: Path) -> CollectorRegistry:
@@ -194,48 +190,44 @@ def metrics(daemon: Daemon[Any], directory: Path) -> CollectorRegistry:
 
 
 @EVERY_DAEMON
-def test_the_metrics_are_those_of_the_code(daemon: Daemon[Any], tmp_path: Path) -> None:
+def test_documented_metrics_match_code(daemon: Daemon[Any], tmp_path: Path) -> None:
     families = list(metrics(daemon, tmp_path).collect())
     names = {family.name + ("_total" if family.type == "counter" else "") for family in families}
-    assert set(of(daemon).names("METRICS")) == {name for name in names if not name.startswith("process_")}
+    assert set(daemon_page(daemon).names("METRICS")) == {name for name in names if not name.startswith("process_")}
 
 
 @EVERY_DAEMON
-def test_every_unit_of_a_daemon_is_there(daemon: Daemon[Any]) -> None:
+def test_daemon_page_names_every_unit(daemon: Daemon[Any]) -> None:
     units = {path.name for path in (ROOT / "units").glob(f"{daemon.name}*")}
-    assert {unit for unit in units if unit not in of(daemon).text} == set()
+    assert {unit for unit in units if unit not in daemon_page(daemon).text} == set()
 
 
-def test_the_exit_statuses_of_orchctl_are_those_of_sysexits() -> None:
+def test_orchctl_exit_statuses_are_those_of_sysexits() -> None:
     documented = {int(line) for line in re.findall(r"^\.TP\n(\d+)$", "\n".join(page("orchctl.1").lines), re.MULTILINE)}
     assert documented - {130, 141} <= set(ExitStatus)
 
 
 def options(parser: argparse.ArgumentParser) -> set[str]:
-    """Every option string that `parser` itself takes."""
+    """The option strings of `parser`, without those of its commands."""
     return {name for action in parser._actions for name in action.option_strings}
 
 
-def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """Those below `parser`."""
-    found = (action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    return {name: command for choices in found for name, command in choices.items()}
+def option_names(commands: Sequence[CliCommand]) -> Iterator[str]:
+    for command in commands:
+        yield from (name for argument in command.arguments if argument.is_option for name in argument.names)
+        yield from option_names(command.subcommands)
 
 
-def every_option(parser: argparse.ArgumentParser) -> set[str]:
-    """What `parser` and the commands below it take."""
-    return options(parser).union(*map(every_option, commands(parser).values()))
+def test_orchctl_page_lists_every_command_and_option() -> None:
+    common = options(build_parser()).union(*(argument.names for argument in COMMON_ARGUMENTS))
+    assert set(page("orchctl.1").names("OPTIONS")) == common.union(option_names(COMMANDS))
+    assert page("orchctl.1").names("DESCRIPTION") == [command.name for command in COMMANDS]
+    for command in COMMANDS:
+        documented = page("orchctl.1").names(f"Commands of {command.name}")
+        assert documented == [subcommand.name for subcommand in command.subcommands]
 
 
-def test_every_command_and_option_of_orchctl_is_there() -> None:
-    parser = orchctl_parser()
-    assert set(page("orchctl.1").names("OPTIONS")) == every_option(parser)
-    assert page("orchctl.1").names("DESCRIPTION") == list(commands(parser))
-    for name, command in commands(parser).items():
-        assert page("orchctl.1").names(f"Commands of {name}") == list(commands(command))
-
-
-def test_every_field_of_a_task_is_there() -> None:
+def test_every_task_field_is_documented() -> None:
     assert set(page("queen-rbee.8").names("Tasks")) == set(TaskRequest.model_fields)
 
 
@@ -248,17 +240,17 @@ KEYS: dict[str, type[BaseModel]] = {
 
 
 @pytest.mark.parametrize("section", KEYS)
-def test_every_key_of_the_pools_file_is_there_with_its_default(section: str) -> None:
+def test_every_pools_file_key_is_documented_with_default(section: str) -> None:
     entries = {entry.names[0]: entry.text for entry in page("llama-orch-pools.5").entries(section)}
     references = {name for name in entries if ":" in name}  # the kinds of model reference, below the keys
     fields = {name: field for name, field in KEYS[section].model_fields.items() if name != "mode"}
     assert set(entries) - references == set(fields)
     for name, field in fields.items():
-        assert said_default(field) in entries[name], name
+        assert documented_default(field) in entries[name], name
 
 
-def said_default(field: FieldInfo) -> str:
-    """How a page must put the default of `field`; nothing where it is a table with defaults of its own."""
+def documented_default(field: FieldInfo) -> str:
+    """Text that a page must contain about the default of `field`; empty for a table with its own defaults."""
     if field.is_required():
         return "Required"
     value = field.default
@@ -270,24 +262,25 @@ def said_default(field: FieldInfo) -> str:
     return f"Default: {text}"
 
 
-def test_every_mode_is_there() -> None:
+def test_every_provisioning_mode_is_documented() -> None:
     (entry,) = page("llama-orch-pools.5").entries("PROVISIONING")
     assert all(mode in entry.text for mode in mode_names())
 
 
-def test_every_flag_that_is_refused_is_named() -> None:
-    text = page("llama-orch-pools.5").text.partition("Refused in flags")[2]
+def test_every_refused_flag_is_documented() -> None:
+    text = page("llama-orch-pools.5").text.partition("Refused in flags,")[2]
     assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", text.partition(".")[0])) == set(OWNED_FLAGS)
 
 
-def test_the_examples_of_the_pools_file_are_accepted() -> None:
-    examples = [example for example in page("llama-orch-pools.5").examples() if "[[pools]]" in example]
-    assert len(examples) >= 4
+@pytest.mark.parametrize(("name", "count"), [("llama-orch-pools.5", 5), ("llama-orch.7", 1)])
+def test_pools_file_examples_are_valid(name: str, count: int) -> None:
+    examples = [example for example in page(name).examples() if "[[pools]]" in example]
+    assert len(examples) == count
     for example in examples:
         assert pools_file.parse(example.encode(), Path("example.toml"))
 
 
-def test_the_example_of_a_mistake_is_what_the_daemon_says() -> None:
+def test_example_error_matches_daemon_message() -> None:
     wrong = '[[pools]]\nid = "a"\nmodel = "file:/m.gguf"\n\n# requests at a time\n\nslots = "4"\n'
     wrong += '[pools.provisioning]\nmode = "package"\nname = "llama.cpp"\nallow_package_installs = true\n'
     with pytest.raises(pools_file.PoolsFileError) as refused:
@@ -299,16 +292,16 @@ HANDOFF_FIELDS: dict[str, type[BaseModel]] = {"FIELDS": Handoff, "Model": Handof
 
 
 @pytest.mark.parametrize("section", HANDOFF_FIELDS)
-def test_every_field_of_a_handoff_and_of_a_report_is_there(section: str) -> None:
+def test_every_handoff_and_report_field_is_documented(section: str) -> None:
     entries = {entry.names[0]: entry.text for entry in page("llama-orch-handoff.5").entries(section)}
     model = HANDOFF_FIELDS[section]
     assert set(entries) == {field.alias or name for name, field in model.model_fields.items()}
     for name, field in model.model_fields.items():
         if field.is_required() or field.default is not None:
-            assert said_default(field) in entries[field.alias or name], name
+            assert documented_default(field) in entries[field.alias or name], name
 
 
-def test_the_examples_of_handoffs_and_reports_are_accepted() -> None:
+def test_handoff_and_report_examples_are_valid() -> None:
     documents = [example for example in page("llama-orch-handoff.5").examples() if example.startswith("{")]
     reports = [document for document in documents if '"state"' in document]
     handoffs = [document for document in documents if document not in reports]
@@ -319,16 +312,16 @@ def test_the_examples_of_handoffs_and_reports_are_accepted() -> None:
     assert ProvisioningReport.model_validate_json(reports[0]).pool_id == full.pool_id
 
 
-def test_every_event_is_there_with_its_message_id() -> None:
+def test_every_event_is_documented_with_message_id() -> None:
     documented = {entry.names[0]: entry.text for entry in page("llama-orch.7").entries("Events")}
     assert set(documented) == {event.name for event in CATALOG}
     for event in CATALOG:
         assert documented[event.name].endswith(event.message_id)
 
 
-def test_every_unit_is_in_the_overview() -> None:
+def test_overview_names_every_unit() -> None:
     text = page("llama-orch.7").text.replace("@POOL", "@")
     kinds = (".target", ".slice", ".socket", ".path", ".service")
     units = {path.name for path in (ROOT / "units").iterdir() if path.suffix in kinds}
-    started_by_a_path = {unit for unit in units if unit.endswith("-handoff.service")}
-    assert {unit for unit in units - started_by_a_path if unit not in text} == set()
+    handoff_services = {unit for unit in units if unit.endswith("-handoff.service")}
+    assert {unit for unit in units - handoff_services if unit not in text} == set()

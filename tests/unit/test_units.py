@@ -1,4 +1,4 @@
-"""units/ and packaging/ say the same as the code that they start: variables, addresses, names, the example."""
+"""units/ and packaging/ match the code: variables, addresses, names, the example pools file."""
 
 import importlib.util
 import re
@@ -25,63 +25,59 @@ def directives(unit: str, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("daemon", "settings"), DAEMONS.items())
-def test_a_unit_has_the_packaged_values_also_without_its_environment_file(
-    daemon: str, settings: type[Settings]
-) -> None:
+def test_unit_sets_packaged_values_without_environment_file(daemon: str, settings: type[Settings]) -> None:
     packaged = {var.env: var.packaged for var in settings.variables().values() if var.packaged}
     given = dict(line.split("=", 1) for line in directives(f"{daemon}.service", "Environment"))
     assert {name: value for name, value in given.items() if not name.startswith("MALLOC_")} == packaged
 
 
 @pytest.mark.parametrize(("daemon", "settings"), DAEMONS.items())
-def test_the_packaged_values_are_accepted_by_the_daemon(daemon: str, settings: type[Settings]) -> None:
+def test_packaged_values_are_valid(daemon: str, settings: type[Settings]) -> None:
     settings.load(dict(line.split("=", 1) for line in directives(f"{daemon}.service", "Environment")))
 
 
 @pytest.mark.parametrize(("daemon", "settings"), DAEMONS.items())
-def test_a_unit_passes_each_token_as_a_credential_and_starts_without_its_file(
-    daemon: str, settings: type[Settings]
-) -> None:
-    wanted = {var.credential for var in settings.variables().values() if var.credential}
+def test_unit_passes_tokens_as_optional_credentials(daemon: str, settings: type[Settings]) -> None:
+    credentials = {var.credential for var in settings.variables().values() if var.credential}
     loaded = directives(f"{daemon}.service", "LoadCredential")
-    assert loaded == [f"{name}:/etc/llama-orch/{name}" for name in sorted(wanted)]
-    assert directives(f"{daemon}.service", "SetCredential") == [f"{name}:\\n" for name in sorted(wanted)]
+    assert loaded == [f"{name}:/etc/llama-orch/{name}" for name in sorted(credentials)]
+    assert directives(f"{daemon}.service", "SetCredential") == [f"{name}:\\n" for name in sorted(credentials)]
 
 
 @pytest.mark.parametrize("set_up", set_ups(), ids=lambda each: f"{each.daemon}, {each.title}")
-def test_a_unit_may_use_the_directories_of_the_references_complete_examples(set_up: SetUp) -> None:
+def test_unit_may_use_directories_of_reference_examples(set_up: SetUp) -> None:
     unit = f"{set_up.daemon}.service"
     writable = {path.removeprefix("-") for line in directives(unit, "ReadWritePaths") for path in line.split()}
     caches = {f"/var/cache/{name}" for name in directives(unit, "CacheDirectory")}
-    named = {beneath(unit, value) for name, value in set_up.values.items() if name.endswith("_DIR")}
-    assert named <= set(made("d")) | caches
-    assert named <= writable | caches or set_up.daemon == "queen-rbee", "the queen only reads there"
+    named = {resolved(unit, value) for name, value in set_up.values.items() if name.endswith("_DIR")}
+    assert named <= set(tmpfiles("d")) | caches
+    assert named <= writable | caches or set_up.daemon == "queen-rbee", "queen-rbee only reads this directory"
 
 
-def made(kind: str) -> dict[str, str]:
-    """The paths of this kind that systemd-tmpfiles makes, each with its argument."""
+def tmpfiles(kind: str) -> dict[str, str]:
+    """The paths of this type that systemd-tmpfiles creates, each with its argument."""
     lines = [line.split() for line in (ROOT / "tmpfiles.d/llama-orch.conf").read_text().splitlines()]
     return {line[1]: line[-1] for line in lines if line[0] == kind}
 
 
-def beneath(unit: str, path: str) -> str:
-    """Where a path of the environment file leads when systemd runs the unit: from its directory, through our links."""
+def resolved(unit: str, path: str) -> str:
+    """Resolve a path from an environment file as the unit does: relative to its working directory, with our links."""
     [directory] = directives(unit, "WorkingDirectory")
     whole = f"{directory.removeprefix('-')}/{path}" if not path.startswith("/") else path
-    for link, target in made("L").items():
+    for link, target in tmpfiles("L").items():
         if whole.startswith(f"{link}/"):
             return target + whole.removeprefix(link)
     return whole
 
 
-def test_what_wakes_a_daemon_watches_every_handoff_directory_that_the_package_makes() -> None:
-    spools = {path for path in made("d") if path.endswith("/engines")}
+def test_path_units_watch_every_packaged_handoff_directory() -> None:
+    spools = {path for path in tmpfiles("d") if path.endswith("/engines")}
     assert len(spools) == 2
     for unit in ("pool-managerd-handoff.path", "queen-rbee-handoff.path"):
         assert set(directives(unit, "PathChanged")) == spools
 
 
-def test_the_sockets_listen_where_the_daemons_expect_it() -> None:
+def test_sockets_listen_where_daemons_expect() -> None:
     queen, pools = QueenSettings.load({}), directives("pool-managerd.service", "Environment")
     pool = PoolManagerSettings.load(dict(line.split("=", 1) for line in pools))
     assert directives("queen-rbee.socket", "ListenStream") == [str(queen.address)]
@@ -91,14 +87,14 @@ def test_the_sockets_listen_where_the_daemons_expect_it() -> None:
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)
-def test_a_daemon_gets_all_its_sockets(daemon: str) -> None:
+def test_daemon_gets_all_its_sockets(daemon: str) -> None:
     own = {path.name for path in UNITS.glob("*.socket") if directives(path.name, "Service") == [f"{daemon}.service"]}
     assert set(directives(f"{daemon}.service", "Sockets")[0].split()) == own
     assert set(directives(f"{daemon}.service", "Also")[0].split()) >= own
 
 
 @pytest.mark.parametrize("unit", sorted(path.name for path in UNITS.glob("*.service")))
-def test_what_a_unit_runs_is_there(unit: str) -> None:
+def test_program_of_unit_exists(unit: str) -> None:
     [command] = directives(unit, "ExecStart")
     if module := re.search(r" -m (\S+)", command):
         assert importlib.util.find_spec(module[1]), command
@@ -106,35 +102,35 @@ def test_what_a_unit_runs_is_there(unit: str) -> None:
         assert "/usr/lib/llama-orch/wake.py /run/llama-orch/" in command
 
 
-def test_the_preset_enables_what_can_be_enabled_and_nothing_else() -> None:
+def test_preset_enables_exactly_the_installable_units() -> None:
     enabled = re.findall(r"^enable (\S+)$", (UNITS / "90-llama-orch.preset").read_text(), re.MULTILINE)
     units = {path.name for path in UNITS.iterdir() if "." in path.name and path.suffix != ".preset"}
     installable = {name for name in units if directives(name, "WantedBy")}
     assert {name for name in units if any(fnmatchcase(name, pattern) for pattern in enabled)} == installable
 
 
-def test_units_of_the_target_stop_with_it() -> None:
+def test_units_of_target_stop_with_it() -> None:
     for path in UNITS.iterdir():
         if path.suffix in (".service", ".path") and directives(path.name, "WantedBy"):
             assert "llama-orch.target" in directives(path.name, "PartOf")[0].split(), path.name
 
 
 @pytest.mark.parametrize("unit", sorted(path.name for path in UNITS.glob("*.socket")))
-def test_socket_stays_open_while_the_target_restarts(unit: str) -> None:
+def test_socket_stays_open_while_target_restarts(unit: str) -> None:
     for name in ("PartOf", "StopPropagatedFrom", "BindsTo", "Requires"):
         assert directives(unit, name) == [], "systemd propagates restarts along it"
     assert directives(unit, "StopWhenUnneeded") == ["yes"]
     assert directives(unit, "WantedBy") == ["llama-orch.target"]
 
 
-def test_polkit_allows_the_units_of_valid_pool_ids_and_the_verbs_that_are_used() -> None:
+def test_polkit_allows_only_engine_units_and_used_verbs() -> None:
     rules = (ROOT / "packaging/polkit/50-llama-orch.rules").read_text()
     [allowed] = re.findall(r"/\^llama-engine@(.*)\\\.service\$/", rules)
     assert allowed == POOL_ID_PATTERN.removeprefix("^").removesuffix("$")
     assert '["start", "stop", "restart"]' in rules
 
 
-def test_the_example_pools_file_is_right_also_where_it_is_commented_out() -> None:
+def test_example_pools_file_is_valid_also_when_uncommented() -> None:
     path = ROOT / "packaging/examples/pools.toml"
     text = path.read_text()
     assert [pool.id for pool in pools_file.parse(text.encode(), path)] == ["default"]

@@ -1,4 +1,4 @@
-"""wake.py, as the -handoff services run it: one request over the daemon's Unix socket, and a status that tells."""
+"""wake.py as the -handoff services run it."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def read_by_peer(connection: socket) -> None:
-    """Return once the peer has read all that was sent, so that pieces arrive as pieces."""
+    """Wait until the peer has read all sent bytes, so that it receives separate chunks."""
     deadline = time.monotonic() + 30
     while int.from_bytes(ioctl(connection, termios.TIOCOUTQ, bytes(4)), sys.byteorder):
         assert time.monotonic() < deadline, "nobody reads"
@@ -34,7 +34,7 @@ def read_by_peer(connection: socket) -> None:
 
 @contextmanager
 def daemon(path: Path, *answer: bytes) -> Iterator[list[bytes]]:
-    """Accepts one connection at `path` and sends `answer` in these pieces; gives what it was asked."""
+    """Accept one connection at `path` and send the chunks of `answer`; yield the request."""
     asked: list[bytes] = []
 
     def serve() -> None:
@@ -56,7 +56,7 @@ def daemon(path: Path, *answer: bytes) -> Iterator[list[bytes]]:
         assert not thread.is_alive(), "the daemon was not asked"
 
 
-def test_asks_for_one_scan_and_is_content_with_204(tmp_path: Path) -> None:
+def test_wake_requests_one_scan(tmp_path: Path) -> None:
     with daemon(tmp_path / "d.sock", b"HTTP/1.1 204 No Content\r\n\r\n") as asked:
         ended = run(str(tmp_path / "d.sock"))
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -65,8 +65,8 @@ def test_asks_for_one_scan_and_is_content_with_204(tmp_path: Path) -> None:
     assert "Content-Length: 0" in head
 
 
-def test_does_not_wait_for_more_than_the_status_line(tmp_path: Path) -> None:
-    """The connection stays open in the daemon's hands: its servers do not all honour Connection: close."""
+def test_wake_reads_only_the_status_line(tmp_path: Path) -> None:
+    """The daemon keeps the connection open, since not all servers honour Connection: close."""
     path = tmp_path / "d.sock"
     with socket(AF_UNIX) as listener:
         listener.bind(str(path))
@@ -78,13 +78,13 @@ def test_does_not_wait_for_more_than_the_status_line(tmp_path: Path) -> None:
             assert process.wait(30) == 0
 
 
-def test_puts_an_answer_in_pieces_together(tmp_path: Path) -> None:
+def test_wake_joins_answer_chunks(tmp_path: Path) -> None:
     with daemon(tmp_path / "d.sock", b"HTTP/1.1", b" 200 OK", b"\r\n\r\n"):
         assert run(str(tmp_path / "d.sock")).returncode == 0
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 503 Service Unavailable\r\n\r\n", b"x" * 300])
-def test_says_so_when_the_daemon_refuses(tmp_path: Path, answer: bytes) -> None:
+def test_wake_reports_refusal(tmp_path: Path, answer: bytes) -> None:
     with daemon(tmp_path / "d.sock", answer):
         ended = run(str(tmp_path / "d.sock"))
     assert ended.returncode == module.EX_PROTOCOL
@@ -92,27 +92,27 @@ def test_says_so_when_the_daemon_refuses(tmp_path: Path, answer: bytes) -> None:
     assert str(tmp_path / "d.sock") in ended.stderr
 
 
-def test_says_so_when_nobody_answers(tmp_path: Path) -> None:
+def test_wake_reports_missing_answer(tmp_path: Path) -> None:
     with daemon(tmp_path / "d.sock"):
         ended = run(str(tmp_path / "d.sock"))
     assert ended.returncode == module.EX_UNAVAILABLE
     assert "closed without an answer" in ended.stderr
 
 
-def test_says_so_when_there_is_no_socket(tmp_path: Path) -> None:
+def test_wake_reports_missing_socket(tmp_path: Path) -> None:
     ended = run(str(tmp_path / "none.sock"))
     assert ended.returncode == module.EX_UNAVAILABLE
     assert ended.stderr.count("\n") == 1, "one line, no traceback"
     assert "none.sock: No such file or directory" in ended.stderr
 
 
-def test_wants_exactly_one_argument() -> None:
+def test_wake_requires_one_argument() -> None:
     assert run().returncode == module.EX_USAGE
     assert run("a", "b").returncode == module.EX_USAGE
 
 
-def test_needs_nothing_but_the_standard_library() -> None:
-    """Run with -IS from another directory, it cannot see the project's packages at all."""
+def test_wake_imports_only_the_standard_library() -> None:
+    """With -IS and in another directory it cannot import the project."""
     loaded = subprocess.run(
         [sys.executable, "-IS", "-X", "importtime", SCRIPT, "a", "b"], capture_output=True, text=True, check=False
     ).stderr

@@ -1,4 +1,4 @@
-"""From the declarations of a daemon's settings to the environment file that the packages ship."""
+"""Generate the environment file of a daemon, which the packages install, from its settings."""
 
 import textwrap
 
@@ -10,17 +10,17 @@ PROFILES = {"any": "", "home": " HOME_PROFILE only.", "cloud": " CLOUD_PROFILE o
 
 
 def environment_file(daemon: str, settings: type[Settings]) -> str:
-    """The environment file of `daemon`: every variable with its meaning, all but the packaged ones commented out."""
+    """Return the environment file: every variable with its meaning. All but the packaged ones are commented out."""
     head = (
-        f"# Environment of {daemon}.service, see {daemon}.env(5). To check it, and to have it in force:\n"
+        f"# Environment of {daemon}.service, see {daemon}.env(5). To check and to apply it:\n"
         f"#   (set -a; . /etc/llama-orch/{daemon}.env; {daemon} --check-config)\n"
-        f"#   {' && '.join(in_force_by(daemon))}\n"
+        f"#   {' && '.join(apply_commands(daemon))}\n"
     )
     return head + "".join(_entry(settings, name, var) for name, var in settings.variables().items())
 
 
-def in_force_by(daemon: str) -> list[str]:
-    """The commands by which a changed environment file comes into force."""
+def apply_commands(daemon: str) -> list[str]:
+    """Return the commands that apply a changed environment file."""
     if daemon == "engine-provisioner":
         return [f"systemctl restart {daemon}.service"]
     return ["systemctl daemon-reload", f"systemctl restart {daemon}.socket {daemon}-metrics.socket {daemon}.service"]
@@ -38,7 +38,7 @@ def _entry(settings: type[Settings], name: str, var: Var) -> str:
 
 
 def default_text(settings: type[Settings], name: str, var: Var) -> str:
-    """How the default of field `name` reads."""
+    """Return the default of field `name` as text."""
     if var.default is not None:
         return var.default
     return as_text(settings.model_fields[name].get_default(call_default_factory=True, validated_data={}))

@@ -1,47 +1,47 @@
-"""From the declarations of a daemon's settings to the manual page of its environment file, in section 5."""
+"""Generate DAEMON.env(5), the manual page of a daemon's environment file, from its settings."""
 
 from collections.abc import Iterator
 
 from llama_orch.settings.declaration import Var
 from llama_orch.settings.loading import Settings
-from tools.generating.documents import default_text, in_force_by
+from tools.generating.documents import apply_commands, default_text
 from tools.generating.roff import example, literal, prose
 
-FORM = (
-    "A file of lines NAME=VALUE, read by systemd as systemd.exec(5) says of EnvironmentFile=. A line that begins with "
-    "# or ; is a comment; behind a value there is none. A value may stand in quotes. Neither variables nor commands "
-    "in it are replaced. An empty value counts as not set. Where the daemon runs without systemd, it has the same "
-    "variables from whoever starts it."
+FORMAT = (
+    "This file has one NAME=VALUE per line. systemd reads it as described for EnvironmentFile= in systemd.exec(5). A "
+    "line that begins with # or ; is a comment; comments after a value are not possible. Values may be quoted. "
+    "Variables and commands in values are not expanded. An empty value counts as unset. Without systemd the daemon "
+    "reads the same variables from its environment."
 )
-ONCE = "Settings are read at the start and never change while the daemon runs. After a change:"
+AT_START = "Settings are read only when the daemon starts. To apply a change:"
 CREDENTIAL = (
-    "A token in /etc/llama-orch/api-token, which the service has as a credential, is not seen so; add "
-    "LLORCH_API_TOKEN_FILE=/etc/llama-orch/api-token, and likewise for a second one."
+    "This does not see a token in /etc/llama-orch/api-token, which the service gets as a credential. Add "
+    "LLORCH_API_TOKEN_FILE=/etc/llama-orch/api-token to the command, and likewise for a second token."
 )
 CHECK = (
-    "What would be in force, with the source of each value (default, environment, credential or file; the name of "
-    "another variable where that decides), is shown by --check-config. It reads the environment that it is given. What "
-    "the service would get is checked so, by root (a shell, other than systemd, replaces what stands behind a $, and "
-    "knows no comment with ;):"
+    "The option --check-config prints the effective value of each setting and its source: default, environment, "
+    "credential, file, or the name of another variable that determines it. It reads its own environment. To check the "
+    "environment of the service, run the following as root. Unlike systemd, a shell expands $ and does not accept ; as "
+    "a comment."
 )
 REFUSED = (
-    "Where something cannot be used, this and the start end with exit status 78 and every problem at once: the "
-    "variable, its value, what is allowed. A variable that no daemon of llama-orch knows and that looks like one of "
-    "theirs is probably misspelt: a notice at the start names it with the nearest known one."
+    "If a setting is invalid, both --check-config and the daemon exit with status 78 and report all problems: the "
+    "variable, its value, and the allowed values. A variable that has a prefix of llama-orch and that no daemon knows "
+    "is probably misspelt: the daemon reports it at the start, with the most similar known variable."
 )
 ONLY = {
-    "home": "HOME_PROFILE only; otherwise without effect, which a notice says.",
-    "cloud": "CLOUD_PROFILE only; otherwise without effect, which a notice says.",
+    "home": "HOME_PROFILE only. In CLOUD_PROFILE it has no effect and is reported at the start.",
+    "cloud": "CLOUD_PROFILE only. In HOME_PROFILE it has no effect and is reported at the start.",
 }
 LEFT_ALIGNED = ".ad l\n.ds AD l\n"
-"""The second is for groff 1.23, which adjusts each paragraph anew and warns of lines that it cannot."""
+"""The second request is for groff 1.23, which resets the adjustment in each paragraph and warns of long lines."""
 ADDITION = "An addition to the configuration reference."
 
 
 def manual_page(daemon: str, settings: type[Settings], version: str, date: str) -> str:
-    """The page DAEMON.env(5) of release `version`, dated `date`."""
+    """Return the page DAEMON.env(5) of release `version`, dated `date`."""
     name = f"{daemon}.env"
-    about = f"{name} - environment of {daemon}, a daemon of llama-orch: every variable that it reads"
+    about = f"{name} - environment variables of {daemon}, a daemon of llama-orch"
     sections = {
         "NAME": about.replace("-", r"\-") + "\n",
         "SYNOPSIS": f"{literal(f'/etc/llama-orch/{name}')}\n",
@@ -57,8 +57,8 @@ def manual_page(daemon: str, settings: type[Settings], version: str, date: str) 
 
 
 def _description(daemon: str, settings: type[Settings]) -> Iterator[str]:
-    yield f"{prose(FORM)}\n.PP\n{prose(ONCE)}\n"
-    yield example([f"# {command}" for command in in_force_by(daemon)])
+    yield f"{prose(FORMAT)}\n.PP\n{prose(AT_START)}\n"
+    yield example([f"# {command}" for command in apply_commands(daemon)])
     yield f".PP\n{prose(CHECK)}\n"
     yield example([f"# ( set -a; . /etc/llama-orch/{daemon}.env; {daemon} --check-config )"])
     if any(var.credential for var in settings.variables().values()):
@@ -88,16 +88,16 @@ def _notes(var: Var) -> Iterator[str]:
         yield f"Required {var.required}."
     if var.secret:
         sources = [f"the systemd credential {var.credential}"] if var.credential else []
-        sources += [f"the file that {var.file} names"] if var.file else []
-        first = f" The first of these counts: {', '.join([*sources, 'this variable'])}." if sources else ""
-        yield f"A secret, only ever shown as its fingerprint, token_fp6.{first}"
+        sources += [f"the file named by {var.file}"] if var.file else []
+        first = f" The first of these sources is used: {', '.join([*sources, 'this variable'])}." if sources else ""
+        yield f"A secret, shown only as its fingerprint, token_fp6.{first}"
     if var.addition:
         yield ADDITION
 
 
 def _profiles(daemon: str, settings: type[Settings]) -> Iterator[str]:
     if settings.profile is Settings.profile:
-        yield f"{prose(f'{daemon} is the same in HOME_PROFILE and CLOUD_PROFILE.')}\n"
+        yield f"{prose(f'{daemon} behaves the same in HOME_PROFILE and CLOUD_PROFILE.')}\n"
         return
     yield f"{prose(settings.profile.__doc__ or '')}\n"
     for profile in ("home", "cloud"):
@@ -108,7 +108,7 @@ def _profiles(daemon: str, settings: type[Settings]) -> Iterator[str]:
 
 def _conflicts(settings: type[Settings]) -> Iterator[str]:
     if rules := settings.rules():
-        yield "Variables that are right by themselves are refused together where they break one of these rules.\n"
+        yield "Valid values are refused together if they break one of these rules:\n"
         for check in rules.values():
             yield f".IP \\(bu 2\n{prose(check.__doc__ or '')}\n"
 

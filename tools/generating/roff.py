@@ -1,4 +1,4 @@
-"""Plain words as the source of a manual page, man(7): escaped, a sentence a line, and names in bold."""
+"""Convert plain text to man(7) source: escaped, one sentence per line, with names in bold."""
 
 import re
 from collections.abc import Iterable
@@ -10,17 +10,17 @@ NAMES = re.compile(r"(?<![\w/])(?!\w+_PROFILE)[A-Z]+(?:_[A-Z0-9]+)+(?!\w)|(?<!\S
 
 
 def escaped(text: str) -> str:
-    """`text` so that it is shown as it is, and no line of it is a request."""
+    """Escape `text` so that it is shown literally and no line is a request."""
     return re.sub(r"^([.'])", r"\\&\1", text.translate(ESCAPES), flags=re.MULTILINE)
 
 
 def literal(text: str) -> str:
-    """`text` in bold and never hyphenated: what is written just so."""
+    """Return `text` in bold, without hyphenation."""
     return rf"\fB\%{text.translate(ESCAPES)}\fP"
 
 
 def prose(text: str) -> str:
-    """Sentences, each on its own line; variables, paths and other pages are in bold."""
+    """Return `text` with one sentence per line, and with variables, paths and manual pages in bold."""
     return "\n".join(_sentence(sentence) for sentence in SENTENCES.split(" ".join(text.split())))
 
 
@@ -30,6 +30,6 @@ def _sentence(text: str) -> str:
 
 
 def example(lines: Iterable[str]) -> str:
-    """Lines that are shown as they are, indented."""
+    """Return an indented block of literal lines."""
     shown = "\n".join(map(escaped, lines))
     return f".PP\n.RS 4\n.EX\n{shown}\n.EE\n.RE\n"

@@ -14,7 +14,7 @@ from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.workloads import expected
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
-from llama_orch.telemetry.events import ENGINE_ADOPTED, ENGINE_FAILED, ENGINE_STARTED, PROVISIONING_STARTED
+from llama_orch.telemetry.events.provisioning import ENGINE_ADOPTED, ENGINE_FAILED, ENGINE_STARTED, PROVISIONING_STARTED
 from llama_orch.telemetry.records import emit
 
 log = logging.getLogger("engine_provisioner.pool")

@@ -14,6 +14,7 @@ from engine_provisioner.spec.policies import contradictions
 from engine_provisioner.spec.pool_spec import Pool, PoolsFile
 from engine_provisioner.spec.toml_lines import Location, locate
 from engine_provisioner.spec.validation_messages import message_for
+from llama_orch.contracts.validation import indexed
 
 LIMIT_BYTES = 1 << 20
 LOCAL_FILE, SYSTEM_FILE = Path("pools.toml"), Path("/etc/llama-orch/pools.toml")
@@ -158,4 +159,4 @@ def _contradictions(path: Path, lines: dict[Location, int], document: dict[str, 
             continue
         for location, problem in contradictions(pool):
             full: Location = ("pools", index, *location)
-            yield FileProblem(path, _line(lines, full), _dotted(full), problem)
+            yield FileProblem(path, _line(lines, full), indexed(full), problem)

@@ -27,7 +27,7 @@ from engine_provisioner.supervise.health_waits import (
     until_silent,
     while_running,
 )
-from llama_orch.service.memory import give_back
+from llama_orch.service.memory import release_after_start
 from llama_orch.settings.types import GpuMask
 
 log = logging.getLogger("engine_provisioner.pool")
@@ -167,7 +167,7 @@ class ManagedPool:
             unit=engine.unit,
         )
         await self._reporter.ready(announced, adopted=engine.adopted)
-        await trio.to_thread.run_sync(give_back)  # unpacking and hashing leave about 10 MB unused
+        await trio.to_thread.run_sync(release_after_start)  # unpacking and hashing leave about 10 MB unused
 
     async def _watch(self, engine: RunningEngine, prepared: Prepared, started: EngineCommand) -> NoReturn:
         """Watch the engine. Raises ProvisioningFailure when it ends, or was stopped because it stopped answering."""

@@ -1,4 +1,4 @@
-"""The values that cross a process boundary: handoff files, pool snapshots, tasks, errors.
+"""Models of the data that crosses a process boundary: HTTP bodies, handoff files, reports.
 
-Every model here is a promise to the outside. Adding a field is free, renaming one is not.
+Every model is a public interface: fields may be added, but not renamed. Docstrings are descriptions in /openapi.json.
 """

@@ -1,4 +1,4 @@
-"""Artifacts: small documents known by the SHA-256 of their canonical JSON."""
+"""Artifacts: small documents whose id is the SHA-256 of their canonical JSON."""
 
 from datetime import datetime
 from typing import Annotated
@@ -13,7 +13,7 @@ Tag = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
 class NewArtifact(Inbound):
-    """The body of POST /v2/artifacts. The id is made of all four fields: the same document is the same artifact."""
+    """The body of POST /v2/artifacts. The id is the hash of all fields, so equal documents are the same artifact."""
 
     kind: Kind
     tags: Annotated[tuple[Tag, ...], Field(max_length=32)] = ()
@@ -33,13 +33,13 @@ class ArtifactHead(Outbound):
 
 
 class Artifact(ArtifactHead):
-    """An artifact as GET /v2/artifacts/{id} shows it."""
+    """The answer to GET /v2/artifacts/{id}."""
 
     content: JsonValue = None
 
 
 class ArtifactList(Outbound):
-    """GET /v2/artifacts: newest first; `next` is the `before` of the following page."""
+    """GET /v2/artifacts, newest first. `next` is the `before` of the next page."""
 
     artifacts: list[ArtifactHead]
     count: int

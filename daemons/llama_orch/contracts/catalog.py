@@ -1,4 +1,4 @@
-"""The model catalog as clients read and write it."""
+"""The model catalog."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -17,7 +17,7 @@ Word = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
 class ModelState(StrEnum):
-    """Whether tasks may ask for a model."""
+    """Whether tasks may use a model."""
 
     ACTIVE = "Active"
     RETIRED = "Retired"
@@ -26,8 +26,8 @@ class ModelState(StrEnum):
 class NewModel(Inbound):
     """The body of POST /v2/catalog/models.
 
-    `id` is the name that clients ask for; `model_ref` is what pools serve it as (as in the pools file, or the file's
-    name). `cost_per_1k_tokens` counts against the cost budgets of sessions.
+    `id` is the name that clients use. `model_ref` is the name under which pools serve the model: the reference in the
+    pools file, or the file name. `cost_per_1k_tokens` counts towards the cost budgets of sessions.
     """
 
     id: ModelId
@@ -44,7 +44,7 @@ class ModelStateChange(Inbound):
 
 
 class VerificationState(StrEnum):
-    """What is known of a model's digest."""
+    """The state of the verification of a digest."""
 
     UNVERIFIED = "unverified"
     PENDING = "pending"
@@ -54,8 +54,10 @@ class VerificationState(StrEnum):
 
 
 class Verification(Outbound):
-    """The last check of a digest; `reason` says why it is not verified, and `actual` what was found. While another
-    check is pending, all but `state` is of the one before."""
+    """The last check of a digest. `reason` is why it is not verified, `actual` the digest that was found.
+
+    While another check is pending, all fields except `state` describe the previous one.
+    """
 
     state: VerificationState = VerificationState.UNVERIFIED
     checked_at: datetime | None = None
@@ -85,7 +87,7 @@ class CatalogList(Outbound):
 
 
 class NodeModels(Outbound):
-    """What one node has."""
+    """The models and pools of one node."""
 
     node_id: str
     address: str
@@ -95,7 +97,7 @@ class NodeModels(Outbound):
 
 
 class Availability(Outbound):
-    """GET /v2/catalog/availability; in HOME_PROFILE the one node is `local`."""
+    """GET /v2/catalog/availability. In HOME_PROFILE the only node is `local`."""
 
     nodes: dict[str, NodeModels]
     total_models: int

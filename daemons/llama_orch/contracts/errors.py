@@ -1,4 +1,4 @@
-"""Errors as clients meet them: the codes, the body, and the exception that carries one to the edge."""
+"""Errors of the HTTP API: codes, body, and the exception that handlers raise."""
 
 from enum import StrEnum
 from typing import Literal
@@ -7,7 +7,7 @@ from llama_orch.contracts.base import Outbound
 
 
 class ErrorCode(StrEnum):
-    """The closed set of codes; clients branch on these."""
+    """All error codes, on which clients branch."""
 
     ADMISSION_REJECT = "ADMISSION_REJECT"
     QUEUE_FULL_DROP_LRU = "QUEUE_FULL_DROP_LRU"
@@ -28,14 +28,16 @@ class ErrorCode(StrEnum):
     FORBIDDEN_ORIGIN = "FORBIDDEN_ORIGIN"
 
 
+NAME_LIMIT = 128
+"""Characters of a name in an error message."""
 NO_SUCH_PATH: Literal["no_such_path"] = "no_such_path"
 Reason = Literal["context_length_exceeded", "no_such_path"]
-"""What clients of OpenAI's API look for as `code`: prompt and answer have more tokens than the context. And what tells
-a path that a daemon does not have from a thing that it does not know."""
+"""`context_length_exceeded` is OpenAI's code for more tokens of prompt and answer than the context has.
+`no_such_path` distinguishes an not_found path from an not_found object."""
 
 
 class FieldProblem(Outbound):
-    """One field of a request that cannot be accepted."""
+    """One invalid field of a request."""
 
     field: str
     problem: str
@@ -58,7 +60,7 @@ class ErrorBody(Outbound):
 
 
 class ApiError(Exception):
-    """Ends a request with `status` and `body`; raised anywhere below an HTTP handler."""
+    """Ends a request with `status` and `body`. May be raised anywhere below an HTTP handler."""
 
     def __init__(self, status: int, body: ErrorBody, headers: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(body.message)
@@ -67,9 +69,7 @@ class ApiError(Exception):
         self.headers = headers
 
 
-def unknown(what: str, name: str, hint: str) -> ApiError:
-    """404: there is no `what` (a noun) of that name."""
-    return ApiError(404, ErrorBody(code=ErrorCode.NOT_FOUND, message=f"there is no {what} {name[:SHOWN]}", hint=hint))
-
-
-SHOWN = 128
+def not_found(what: str, name: str, hint: str) -> ApiError:
+    """Return a 404 for an object of the kind `what` that does not exist."""
+    message = f"there is no {what} {name[:NAME_LIMIT]}"
+    return ApiError(404, ErrorBody(code=ErrorCode.NOT_FOUND, message=message, hint=hint))

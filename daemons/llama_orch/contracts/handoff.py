@@ -1,7 +1,6 @@
-"""The handoff file: how engine-provisioner announces a running engine (llama-orch-handoff(5)).
+"""The handoff file, with which engine-provisioner announces a running engine (llama-orch-handoff(5)).
 
-Owns the document's shape and the rule that an engine is reached on loopback only. Reading such files from a
-directory that others can write to is `llama_orch.spool`'s business.
+Defines the format, including the rule that engines are addressed only on loopback. `llama_orch.spool` reads the files.
 """
 
 import re
@@ -21,14 +20,14 @@ Path = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
 
 def loopback_url(value: str) -> str:
-    """Return `value`, which must be http://HOST:PORT of this machine's loopback, without a slash at its end.
+    """Return `value` without a trailing slash if it is http://HOST:PORT with a loopback host.
 
-    Raises ValueError: anything else could make a daemon talk to a stranger on a file's word. Paths are put behind it,
-    so it must have none itself.
+    Raises ValueError for anything else: a file must not be able to direct a daemon to another machine. The URL must
+    have no path, since callers append one.
     """
     found = LOOPBACK_URL.fullmatch(value)
     if found is None:
-        raise ValueError("must be http://HOST:PORT, as in http://127.0.0.1:18080, and nothing else")
+        raise ValueError("must be http://HOST:PORT without a path, for example http://127.0.0.1:18080")
     if not 0 < int(found["port"]) < 65536:
         raise ValueError(f"port {found['port']} is out of range (1 to 65535)")
     if not is_loopback(found["host"].strip("[]").lower()):
@@ -37,7 +36,7 @@ def loopback_url(value: str) -> str:
 
 
 class HandoffModel(Outbound):
-    """The model an engine serves; `size_bytes` in bytes, `ctx_max` in tokens a slot."""
+    """The model of an engine. `ctx_max` is in tokens per slot."""
 
     id: Short
     path: Path
@@ -47,7 +46,7 @@ class HandoffModel(Outbound):
 
 
 class Handoff(Outbound):
-    """One running engine. Only `pool_id`, `engine_version` and `url` are required of foreign writers."""
+    """One running engine. Only `pool_id`, `engine_version` and `url` are required."""
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     pool_id: PoolId
@@ -68,5 +67,5 @@ class Handoff(Outbound):
 
     @property
     def file_name(self) -> str:
-        """The name under which this handoff is published."""
+        """The file name of this handoff."""
         return f"{self.pool_id}-{self.replica_id}.json"

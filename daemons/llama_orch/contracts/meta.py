@@ -1,4 +1,4 @@
-"""What a daemon says of itself: whether it lives, whether it is ready, which release it is."""
+"""Health, readiness, version and capabilities of a daemon."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ class Liveness(Outbound):
 
 
 class Readiness(Outbound):
-    """GET /ready, with what stands against it."""
+    """GET /ready. `reasons` is why the daemon is not ready."""
 
     ready: bool
     reasons: list[str]
@@ -25,8 +25,8 @@ class Version(Outbound):
     api_version: str
 
 
-class Offer(Outbound):
-    """What there is. `ctx_max` and `max_tokens` in tokens, null where no engine has told them."""
+class CapabilityLimits(Outbound):
+    """Capabilities. `ctx_max` and `max_tokens` are in tokens, null if no engine has reported them."""
 
     ctx_max: int | None
     max_tokens: int | None
@@ -36,16 +36,16 @@ class Offer(Outbound):
     features: list[str]
 
 
-class EngineCapabilities(Offer):
-    """One kind of engine that the queen speaks to."""
+class EngineCapabilities(CapabilityLimits):
+    """The capabilities of one kind of engine."""
 
     engine: str
     versions: list[str]
     pools: list[str]
 
 
-class PoolCapabilities(Offer):
-    """One pool."""
+class PoolCapabilities(CapabilityLimits):
+    """The capabilities of one pool."""
 
     pool_id: str
     engine: str
@@ -55,7 +55,7 @@ class PoolCapabilities(Offer):
 
 
 class Capabilities(Outbound):
-    """What can be asked of each engine and of each pool now."""
+    """GET /v2/meta/capabilities: the current capabilities of each engine and each pool."""
 
     api_version: str
     version: str

@@ -1,7 +1,7 @@
-"""GPU machines as they register with the queen, report to it, and are listed: CLOUD_PROFILE.
+"""GPU machines (nodes) in CLOUD_PROFILE: registration, heartbeats and listings.
 
-What a node says of a pool is a `PoolSnapshot`; its engines are reached through the node's relay only, so that a
-snapshot has no address of an engine.
+A node reports its pools as `PoolSnapshot`. Its engines are reached only through the node's relay, so a snapshot has no
+engine addresses.
 """
 
 import re
@@ -18,46 +18,46 @@ from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.pools import PoolState
 
 RELAY_HEADER = "x-llama-orch-relay"
-"""With an answer of a node's relay that is its own and not the engine's: `refused` or `broken`."""
+"""Response header of a node's relay on answers of its own, not of the engine: `refused` or `broken`."""
 SESSION_HEADER = "x-llama-orch-session"
-"""With a request for a node's relay: the mark of its session, which says what belongs together and nothing else."""
+"""Request header for a node's relay: an opaque mark that is equal for all requests of a session."""
 SESSION_MARK_PATTERN = r"[A-Za-z0-9_-]{1,64}"
-POOLS_MOST = 256
-GPUS_MOST = 64
-MODELS_MOST = 1024
+MAX_POOLS = 256
+MAX_GPUS = 64
+MAX_MODELS = 1024
 
 AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(:[0-9]{1,5})?")
-"""A host and perhaps a port; no zone of an IPv6 address, which means something on one machine only."""
+"""A host with an optional port. No IPv6 zone, since it has a meaning only on one machine."""
 
 MachineId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 InstanceId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-"""Identifies one run of a pool-managerd. Made at start, never stored by it. Releases up to 0.1 send none."""
+"""Identifies one run of a pool-managerd, generated at its start and not stored. Releases up to 0.1 send none."""
 Text = Annotated[str, StringConstraints(max_length=256)]
 Words = Annotated[str, StringConstraints(max_length=4096)]
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
 
 
 def node_name(value: str) -> str:
-    """`value`, unless a node of that name could not be asked after. Raises ValueError."""
+    """Return `value` if it is not reserved. Raises ValueError."""
     if value == NODE_ID_RESERVED:
-        raise ValueError(f"is reserved: nodes register at /v2/nodes/{NODE_ID_RESERVED}")
+        raise ValueError(f"is reserved for the path /v2/nodes/{NODE_ID_RESERVED}")
     return value
 
 
 def _digests(value: object) -> object:
-    """pydantic counts the entries of an object when it has described what is wrong with each."""
-    if isinstance(value, dict) and len(value) > MODELS_MOST:
-        raise ValueError(f"has {len(value)} entries, and at most {MODELS_MOST} are allowed")
+    """Count the entries first: pydantic would describe the error of each before it counts them."""
+    if isinstance(value, dict) and len(value) > MAX_MODELS:
+        raise ValueError(f"has {len(value)} entries (at most {MAX_MODELS} are allowed)")
     return value
 
 
 def node_address(value: str) -> str:
-    """`value` as the base URL of a node: http:// or https://, a host, nothing behind the port. Raises ValueError."""
+    """Return `value` as the base URL of a node, without a path. Raises ValueError."""
     url = http_url(value)
     if not AUTHORITY.fullmatch(url.partition("://")[2]):
         raise ValueError("must be http://HOST:PORT or https://HOST:PORT")
     if is_wildcard(urlsplit(url).hostname or ""):
-        raise ValueError("names no machine: its host stands for all addresses of whoever asks")
+        raise ValueError("must name a machine, not the wildcard address")
     return url
 
 
@@ -79,9 +79,9 @@ class NodeGpu(Outbound):
 
 
 class NodeCapabilities(Outbound):
-    """What a node is made of."""
+    """The hardware of a node."""
 
-    gpus: Annotated[list[NodeGpu], Field(max_length=GPUS_MOST)] = []
+    gpus: Annotated[list[NodeGpu], Field(max_length=MAX_GPUS)] = []
     cpu_cores: Count = 0
     ram_total_bytes: Count = 0
 
@@ -89,17 +89,17 @@ class NodeCapabilities(Outbound):
 class NodeRegistration(Outbound):
     """The body of POST /v2/nodes/register.
 
-    `machine_id` is the machine's own, made application-specific (sd_id128_get_machine_app_specific(3)). `address` is
-    the URL at which the queen reaches the node's pool-managerd. `heartbeat_interval_ms` lets the queen warn of an
-    interval that her timeout does not bear. While a node is heard, a registration with another `instance_id` is
-    accepted only at the same address (a restart).
+    `machine_id` is derived from the machine id (sd_id128_get_machine_app_specific(3)). `address` is the URL at which
+    the queen reaches the node's pool-managerd. `heartbeat_interval_ms` lets the queen warn of an interval that is too
+    long for its timeout. While a node sends heartbeats, a registration with another `instance_id` is accepted only from
+    the same address (a restart).
     """
 
     node_id: NodeId
     machine_id: MachineId
     instance_id: InstanceId | None = None
     address: Address
-    pools: Annotated[list[PoolId], Field(max_length=POOLS_MOST)] = []
+    pools: Annotated[list[PoolId], Field(max_length=MAX_POOLS)] = []
     capabilities: NodeCapabilities = NodeCapabilities()
     version: Text
     heartbeat_interval_ms: Annotated[int, Field(ge=100, le=3_600_000)] = 10_000
@@ -115,7 +115,7 @@ class NodeRegistered(Outbound):
 
 
 class PoolSnapshot(Outbound):
-    """A pool of a node as it is now; all engines of it together, `ctx_max` in tokens a slot."""
+    """The current state of a pool of a node, with all its engines together. `ctx_max` is in tokens per slot."""
 
     pool_id: PoolId
     node_id: NodeId
@@ -130,8 +130,8 @@ class PoolSnapshot(Outbound):
     vram_total_bytes: Count = 0
     engine: Text
     engine_version: Text | None = None
-    models_available: Annotated[list[Text], Field(max_length=MODELS_MOST), FailFast()] = []
-    model_digests: Annotated[dict[Text, Text], Field(max_length=MODELS_MOST), BeforeValidator(_digests)] = {}
+    models_available: Annotated[list[Text], Field(max_length=MAX_MODELS), FailFast()] = []
+    model_digests: Annotated[dict[Text, Text], Field(max_length=MAX_MODELS), BeforeValidator(_digests)] = {}
     device_mask: Text | None = None
     ctx_max: Count | None = None
     workloads: Annotated[list[Workload], Field(max_length=8)] | None = None
@@ -139,19 +139,25 @@ class PoolSnapshot(Outbound):
 
 
 class Heartbeat(Outbound):
-    """The body of POST /v2/nodes/{id}/heartbeat. `timestamp` is the node's own clock and only compared, never counted
-    on. `draining` is whether the node as a whole is drained. `instance_id` must be the one that has registered."""
+    """The body of POST /v2/nodes/{id}/heartbeat.
+
+    `timestamp` is the node's clock, used only to report its skew. `draining` is whether the whole node is draining.
+    `instance_id` must be that of the registration.
+    """
 
     timestamp: datetime
     machine_id: MachineId | None = None
     instance_id: InstanceId | None = None
     draining: bool = False
-    pools: Annotated[list[PoolSnapshot], Field(max_length=POOLS_MOST), FailFast()] = []
+    pools: Annotated[list[PoolSnapshot], Field(max_length=MAX_POOLS), FailFast()] = []
 
 
 class HeartbeatAnswer(Outbound):
-    """When the next heartbeat is due, in milliseconds from now: the queen spreads those of many nodes. `warning` is
-    for the node's log, such as that another pool-managerd tries to register under the same node id."""
+    """The answer to a heartbeat.
+
+    `next_heartbeat_ms` is the time until the next heartbeat; the queen spreads those of many nodes. `warning` is for
+    the node's log, for example that another pool-managerd tries to register with the same node id.
+    """
 
     success: bool
     next_heartbeat_ms: Annotated[int, Field(ge=1, le=3_600_000)]
@@ -159,8 +165,8 @@ class HeartbeatAnswer(Outbound):
 
 
 class NodeStatus(StrEnum):
-    """How a node is: `registering` until its first heartbeat, `offline` when they have stopped, `failed` while it
-    reports and all of its pools have failed."""
+    """The state of a node: `registering` until its first heartbeat, `offline` without heartbeats, `failed` if it sends
+    heartbeats but all its pools have failed."""
 
     REGISTERING = "registering"
     ONLINE = "online"
@@ -170,8 +176,11 @@ class NodeStatus(StrEnum):
 
 
 class NodeView(Outbound):
-    """One node as clients see it. `age_ms` is the time since it was heard last, `clock_skew_ms` how far its clock is
-    ahead of the queen's (transfer included)."""
+    """One node.
+
+    `age_ms` is the time since its last message. `clock_skew_ms` is how far its clock is ahead of the queen's, including
+    the transfer time.
+    """
 
     node_id: str
     machine_id: str
@@ -196,10 +205,9 @@ class NodeList(Outbound):
 
 
 class NodeReachability(Outbound):
-    """GET /v2/nodes/{id}/reachability: whether the queen reaches the node's pool-managerd at the address that it gave.
+    """GET /v2/nodes/{id}/reachability: whether the queen reaches the node's pool-managerd at its address.
 
-    She asks it for its pools, with the token, when she is asked this; `latency_ms` is how long the answer took,
-    `problem` why none came.
+    The queen requests the node's pools, with the token. `latency_ms` is the response time, `problem` why it failed.
     """
 
     node_id: str
@@ -210,10 +218,10 @@ class NodeReachability(Outbound):
 
 
 class NodeStanding(Outbound):
-    """GET /v2/node of pool-managerd: which node it is, and how it stands with its queen.
+    """GET /v2/node of pool-managerd: the node and its registration with the queen.
 
-    In HOME_PROFILE, where it knows of no queen, only profile and version. `registered` is whether she knows the node,
-    `problem` why she did not take what it sent her last.
+    In HOME_PROFILE, which has no registration, only profile and version. `registered` is whether the queen knows the
+    node, `problem` why it refused the node's last message.
     """
 
     profile: Literal["home", "cloud"]
@@ -226,9 +234,9 @@ class NodeStanding(Outbound):
 
 
 class GpuView(Outbound):
-    """One GPU. Memory in bytes, `utilization` in per cent; None where the driver does not tell.
+    """One GPU. `utilization` is in percent, null if the driver does not report it.
 
-    `node_id` is None for a machine that is no node: HOME_PROFILE.
+    `node_id` is null in HOME_PROFILE.
     """
 
     node_id: str | None = None
@@ -242,7 +250,7 @@ class GpuView(Outbound):
 
 
 class GpuList(Outbound):
-    """GET /v2/gpus. `problems` says why a machine's GPUs are not among them, by its node id, or else its URL."""
+    """GET /v2/gpus. `problems` has the machines whose GPUs are missing, by node id or URL, and the reasons."""
 
     gpus: list[GpuView]
     count: int

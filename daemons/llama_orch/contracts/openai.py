@@ -1,7 +1,7 @@
-"""OpenAI's requests, as far as they must be known to be routed, and the list of models.
+"""Requests of OpenAI's API, as far as routing needs them, and the list of models.
 
-Everything else in a body is the engine's business: unknown fields pass. Types are checked where engines answer a wrong
-one by failing or by passing over it; values are left to them.
+Unknown fields are passed on to the engine. Types are checked where an engine would fail on a wrong one or ignore it;
+the engine checks the values.
 """
 
 from datetime import datetime
@@ -12,19 +12,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, Str
 from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.engines import Workload
 
-MESSAGES_MOST = 10_000
-TOOLS_MOST = 1_000
-TEXTS_MOST = 2_048
-"""As OpenAI has it. An engine answers one text after the other, as many at a time as it has slots."""
-DOCUMENTS_MOST = 10_000
+MAX_MESSAGES = 10_000
+MAX_TOOLS = 1_000
+MAX_TEXTS = 2_048
+"""OpenAI's limit. An engine processes as many texts at a time as it has slots."""
+MAX_DOCUMENTS = 10_000
 
 
 def _texts(value: object) -> object:
-    if isinstance(value, list) and len(value) > TEXTS_MOST and not isinstance(value[0], int):
-        raise ValueError(f"has {len(value)} texts, and at most {TEXTS_MOST} are allowed: send them in several requests")
+    if isinstance(value, list) and len(value) > MAX_TEXTS and not isinstance(value[0], int):
+        raise ValueError(f"has {len(value)} texts (at most {MAX_TEXTS} are allowed): send several requests")
     if isinstance(value, str) or (isinstance(value, list) and value):
         return value
-    raise ValueError("must be a string, or a list that is not empty")
+    raise ValueError("must be a string or a non-empty list")
 
 
 def _stop(value: object) -> object:
@@ -50,7 +50,7 @@ Stop = Annotated[
     ),
 ]
 Alternatives = Annotated[StrictInt, Field(ge=0, le=100)]
-"""Tokens that might have been, told with each that was: engines tell the whole vocabulary where they are asked to."""
+"""Alternative tokens per token. Without a limit an engine returns its whole vocabulary."""
 Tokens = Annotated[StrictInt, Field(ge=-1, le=16_777_216)]
 
 
@@ -59,7 +59,7 @@ class _Part(BaseModel):
 
 
 class ChatMessage(_Part):
-    """One message; what it says is for the engine's template."""
+    """One message. The engine's template handles its content."""
 
     role: Annotated[StrictStr, Field(min_length=1)]
 
@@ -71,25 +71,25 @@ class ChatTool(_Part):
 
 
 class StreamOptions(_Part):
-    """`include_usage`: a last chunk with the counts."""
+    """`include_usage`: send a last chunk with the token counts."""
 
     include_usage: StrictBool | None = None
 
 
 class ResponseFormat(_Part):
-    """What the answer is to look like."""
+    """The format of the answer."""
 
     type: StrictStr
 
 
-class Wanted(_Part):
-    """What all endpoints have."""
+class EndpointRequest(_Part):
+    """The fields of all endpoints."""
 
     model: Annotated[StrictStr, Field(max_length=512)] | None = None
 
 
-class Generation(Wanted):
-    """What chat and text completions have in common. -1 tokens are as many as there is room for."""
+class GenerationRequest(EndpointRequest):
+    """The common fields of chat and text completions. -1 tokens means as many as the context allows."""
 
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
@@ -105,40 +105,43 @@ class Generation(Wanted):
     response_format: ResponseFormat | None = None
 
 
-class Chat(Generation):
+class Chat(GenerationRequest):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MESSAGES_MOST), FailFast()]
-    tools: Annotated[list[ChatTool] | None, Field(max_length=TOOLS_MOST), FailFast()] = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES), FailFast()]
+    tools: Annotated[list[ChatTool] | None, Field(max_length=MAX_TOOLS), FailFast()] = None
     logprobs: StrictBool | None = None
     top_logprobs: Alternatives | None = None
 
 
-class Completions(Generation):
+class Completions(GenerationRequest):
     """POST /v1/completions."""
 
     prompt: Texts
     logprobs: Alternatives | None = None
 
 
-class Embeddings(Wanted):
+class Embeddings(EndpointRequest):
     """POST /v1/embeddings."""
 
     input: Texts
     encoding_format: Literal["float", "base64"] | None = None
 
 
-class Rerank(Wanted):
-    """POST /v1/rerank, as llama-server and others have it."""
+class Rerank(EndpointRequest):
+    """POST /v1/rerank, compatible with llama-server and others."""
 
     query: StrictStr
-    documents: Annotated[list[object], Field(min_length=1, max_length=DOCUMENTS_MOST)]
+    documents: Annotated[list[object], Field(min_length=1, max_length=MAX_DOCUMENTS)]
     top_n: StrictInt | None = None
 
 
 class ModelEntry(Outbound):
-    """A name that `model` can have. `created` is in seconds since the epoch, 0 where nobody knows; `ready` says whether
-    one of `pools` serves it now, `ctx_max` is in tokens a slot, `workloads` are what its engines were started for."""
+    """A valid value of `model`.
+
+    `created` is in seconds since the epoch, 0 if unknown. `ready` is whether one of `pools` serves it now. `ctx_max` is
+    in tokens per slot. `workloads` are those its engines were started for.
+    """
 
     id: str
     object: Literal["model"] = "model"
@@ -158,7 +161,7 @@ class ModelEntries(Outbound):
 
 
 class AnthropicModel(Outbound):
-    """A name that `model` can have. `created_at` is the epoch where nobody knows; the context is in tokens."""
+    """A valid value of `model`. `created_at` is the epoch if unknown; `max_input_tokens` is the context."""
 
     type: Literal["model"] = "model"
     id: str
@@ -169,7 +172,7 @@ class AnthropicModel(Outbound):
 
 
 class AnthropicModels(Outbound):
-    """A page of GET /v1/models; `first_id` and `last_id` are what `before_id` and `after_id` of the next ask for."""
+    """A page of GET /v1/models. `first_id` and `last_id` are `before_id` and `after_id` of the adjacent pages."""
 
     data: list[AnthropicModel]
     has_more: bool

@@ -1,4 +1,4 @@
-"""What takes its time and can be asked after: the drains of pools and nodes."""
+"""Long-running operations: drains of pools and nodes."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -12,13 +12,13 @@ LONGEST_DRAIN_MS = 86_400_000
 
 
 class DrainRequest(Inbound):
-    """The body of POST …/drain. When `deadline_ms` have passed, what still runs is ended; without it, never."""
+    """The body of POST …/drain. After `deadline_ms` running tasks are ended; without it they are not."""
 
     deadline_ms: Annotated[int, Field(ge=0, le=LONGEST_DRAIN_MS)] | None = None
 
 
 class DrainStatus(Outbound):
-    """What pool-managerd says of a drain: the pools concerned, and the requests that still pass through its relay."""
+    """A drain in pool-managerd: its pools, and the number of requests that its relay still handles."""
 
     pools: list[str]
     draining: bool
@@ -26,7 +26,7 @@ class DrainStatus(Outbound):
 
 
 class OperationState(StrEnum):
-    """Where an operation is; `cancelled` is a drain that was undone by resume."""
+    """The state of an operation. `cancelled` is a drain that was ended by resume."""
 
     RUNNING = "running"
     DONE = "done"
@@ -35,7 +35,7 @@ class OperationState(StrEnum):
 
 
 class Operation(Outbound):
-    """GET /v2/operations/{id}. `leases_left` of `leases_total` tasks still run on what is drained."""
+    """GET /v2/operations/{id}. `leases_left` of `leases_total` tasks still run there."""
 
     operation_id: str
     kind: str

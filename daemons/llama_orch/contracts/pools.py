@@ -1,4 +1,4 @@
-"""What is said about a pool: by engine-provisioner while it comes up, by pool-managerd once it is known."""
+"""Pools: reports of engine-provisioner during their start, and their status in pool-managerd."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -15,11 +15,11 @@ CircuitState = Literal["closed", "open", "half-open"]
 
 POOLS_FILE = "/etc/llama-orch/pools.toml"
 POOLS_EXAMPLE = "/usr/share/doc/llama-orch/examples/pools.toml"
-"""Where the packages have the pools file, and the commented example that they install; named in advice."""
+"""Paths of the pools file and of the commented example in the packages, for hints."""
 
 
 class PoolState(StrEnum):
-    """Where a pool is in its life."""
+    """The state of a pool."""
 
     UNINITIALIZED = "uninitialized"
     PROVISIONING = "provisioning"
@@ -31,11 +31,11 @@ class PoolState(StrEnum):
 
 
 class ProvisioningReport(Outbound):
-    """`status/<pool_id>.json` in the handoff directory: how engine-provisioner stands with a pool.
+    """`status/<pool_id>.json` in the handoff directory: the progress of engine-provisioner with a pool.
 
-    Written by engine-provisioner alone and read by pool-managerd, so that a pool which never came up is
-    visible with its reason. While the pool is ready, `handoff` repeats the handoff file, which is deleted once it was
-    taken: a pool-managerd that has lost its state finds the engine here.
+    engine-provisioner writes it and pool-managerd reads it, so a pool that failed to start is listed with the reason.
+    While the pool is ready, `handoff` repeats the handoff file, which is deleted when it is taken: a pool-managerd that
+    has lost its state finds the engine here.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -50,7 +50,7 @@ class ProvisioningReport(Outbound):
 
 
 class ReplicaStatus(Outbound):
-    """One engine of a pool, as pool-managerd last saw it."""
+    """One engine of a pool, as of its last health check."""
 
     replica_id: Annotated[str, StringConstraints(pattern=NODE_ID_PATTERN)]
     url: str
@@ -62,13 +62,12 @@ class ReplicaStatus(Outbound):
 
 
 class PoolStatus(Outbound):
-    """A pool's status as pool-managerd answers it; bytes are bytes, `ctx_max` is in tokens a slot.
+    """The status of a pool. `ctx_max` is in tokens per slot.
 
-    `model_digests` has the digests (`sha256:…`) that engine-provisioner has checked, by the model's name. `node_id` is
-    set in CLOUD_PROFILE, where several nodes may have a pool of one id; there the one replica of a pool bears the name
-    of its node. `circuit` is the queen's own: `open` while it sends nothing there after failures, `half-open` while
-    it asks the engine whether it is well again. `workloads` is None where nobody knows them: then all that the kind of
-    engine can do counts.
+    `model_digests` has the digests (`sha256:…`) that engine-provisioner has verified, by model name. `node_id` is set
+    in CLOUD_PROFILE, where several nodes may have pools with the same id; there each pool has one replica, named after
+    the node. `circuit` is set by the queen: `open` while it sends no tasks after failures, `half-open` while it checks
+    whether the engine has recovered. If `workloads` is null, all workloads of that kind of engine are assumed.
     """
 
     pool_id: PoolId
@@ -95,7 +94,7 @@ class PoolStatus(Outbound):
 
 
 class PoolList(Outbound):
-    """The answer to GET /v2/pools; `revision` changes with whatever is said about a pool, and never comes back."""
+    """The answer to GET /v2/pools. `revision` changes with every change of a pool, to a value not used before."""
 
     pools: list[PoolStatus]
     count: int
@@ -113,7 +112,7 @@ class PoolFigures(Outbound):
 
 
 class PoolHealth(Outbound):
-    """The answer to GET /v2/pools/{id}/health of the queen."""
+    """The answer to GET /v2/pools/{id}/health."""
 
     live: bool
     ready: bool

@@ -1,4 +1,4 @@
-"""Sessions as clients see and change them: metadata only, never content."""
+"""Sessions: metadata only, never content."""
 
 from typing import Annotated
 from uuid import UUID
@@ -12,11 +12,10 @@ Budget = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
 
 
 class SessionChange(Inbound):
-    """The body of PUT /v2/sessions/{id}: limits of a session, from now on; what is left out stays as it is.
+    """The body of PUT /v2/sessions/{id}: new limits of a session. Missing fields do not change.
 
-    A budget is for the whole life of the session: what its turns have used before counts too. `ttl_ms` counts from the
-    last turn; the time budget is in milliseconds of engine time, the cost in the unit of the catalog's
-    `cost_per_1k_tokens`.
+    A budget applies to the whole session, including earlier turns. `ttl_ms` counts from the last turn. The time budget
+    is in milliseconds of engine time, the cost budget in the unit of `cost_per_1k_tokens` in the catalog.
     """
 
     ttl_ms: Annotated[int, Field(ge=1000, le=7 * DAY_MS)] | None = None
@@ -27,9 +26,9 @@ class SessionChange(Inbound):
 
 
 class SessionView(Outbound):
-    """A session as GET /v2/sessions/{id} shows it. A budget that was never set is None: it does not bind.
+    """The answer to GET /v2/sessions/{id}. A budget that is not set is null.
 
-    `kv_bytes` is None where the engine does not tell; `kv_warmth` is whether the last turn found its cache.
+    `kv_bytes` is null if the engine does not report it. `kv_warmth` is whether the last turn hit the KV cache.
     """
 
     session_id: UUID
@@ -46,7 +45,7 @@ class SessionView(Outbound):
 
 
 class SessionList(Outbound):
-    """GET /v2/sessions: those that live, the most recently used first; `next` is the `before` of the following page."""
+    """GET /v2/sessions: live sessions, the most recently used first. `next` is the `before` of the next page."""
 
     sessions: list[SessionView]
     count: int

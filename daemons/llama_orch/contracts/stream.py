@@ -1,4 +1,4 @@
-"""The events of a task's stream, as clients read them: what stands behind `data:`, by the name behind `event:`."""
+"""The events of a task's SSE stream: the model of `data:` for each name in `event:`."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -7,23 +7,26 @@ from llama_orch.contracts.errors import ErrorCode, Reason
 
 
 class StartedEvent(Outbound):
-    """The first event. `queue_position` is 0 for the task that runs next; the time is in milliseconds, and null while
-    no pool that could serve the task is ready."""
+    """The first event. `queue_position` is 0 for the next task. `predicted_start_ms` is null if no suitable pool is
+    ready."""
 
     queue_position: int
     predicted_start_ms: int | None
 
 
 class TokenEvent(Outbound):
-    """A piece of the answer's text, and its number from 0."""
+    """A chunk of the answer's text and its index from 0."""
 
     t: str
     i: int
 
 
 class MetricsEvent(Outbound):
-    """Where the task stands: while it waits its position, likely start and chance to meet its deadline (0 to 1), then
-    its pool, and of its session what is left. What is not known, or was never set, is left out."""
+    """Progress of the task.
+
+    While it waits: its position, predicted start, and the probability (0 to 1) of meeting its deadline. Then: its pool
+    and the remaining budgets of its session. Unknown values and unset budgets are omitted.
+    """
 
     queue_depth: int | None = None
     queue_position: int | None = None
@@ -37,20 +40,22 @@ class MetricsEvent(Outbound):
 
 
 class NarrationEvent(Outbound):
-    """What is being done, in words; for verbose readers only."""
+    """A description of the current step, only in verbose streams."""
 
     text: str
 
 
 class OpenAiDocument(BaseModel):
-    """JSON as the engine answered it, in OpenAI's format."""
+    """The engine's JSON in OpenAI's format."""
 
     model_config = ConfigDict(extra="allow", defer_build=True)
 
 
 class EndEvent(Outbound):
-    """The answer is complete; nothing follows. Tokens of prompt and answer, and the time from the first token to here
-    in milliseconds, under two names."""
+    """The last event of a complete answer: tokens of prompt and answer, and the time since the first token.
+
+    `decode_time_ms` and `decode_ms` are the same value.
+    """
 
     tokens_in: int
     tokens_out: int
@@ -59,7 +64,7 @@ class EndEvent(Outbound):
 
 
 class ErrorEvent(Outbound):
-    """The task has failed; nothing follows."""
+    """The last event of a failed task."""
 
     code: ErrorCode
     message: str
@@ -80,4 +85,4 @@ EVENTS: dict[str, type[BaseModel]] = {
     "end": EndEvent,
     "error": ErrorEvent,
 }
-"""Every event by its name. A task of a /v1 client has `chunk`, `usage` and `result` where one of /v2 has `token`."""
+"""All events by name. A task from /v1 has `chunk`, `usage` and `result` instead of `token`."""

@@ -1,4 +1,4 @@
-"""Tasks as clients write and read them: the request, the answer to it, and a task's view."""
+"""Tasks: the request, its acceptance, and the view of a task."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -22,7 +22,7 @@ PoolIds = Annotated[tuple[PoolId, ...], Field(max_length=256)]
 
 
 class TaskState(StrEnum):
-    """Where a task is in its life; the last three are final."""
+    """The state of a task. The last three are final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -32,12 +32,11 @@ class TaskState(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Whether the task has ended."""
         return self in (TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED)
 
 
 class PlacementWish(Inbound):
-    """Where a task should run. A pin that cannot be met is an error, never a silent fallback."""
+    """Placement constraints of a task. A pin that cannot be met is an error; there is no fallback."""
 
     mode: Literal["pin", "prefer", "auto"] = "auto"
     pin_pool_id: PoolId | None = None
@@ -49,12 +48,12 @@ class PlacementWish(Inbound):
 
 def _pinned(wish: PlacementWish | None) -> PlacementWish | None:
     if wish and wish.mode == "pin" and wish.pin_pool_id is None:
-        raise ValueError("mode pin needs pin_pool_id")
+        raise ValueError("mode pin requires pin_pool_id")
     return wish
 
 
 class TaskRequest(Inbound):
-    """One inference task. Lengths are in tokens, `deadline_ms` in milliseconds from admission."""
+    """One inference task. Lengths are in tokens; `deadline_ms` counts from admission."""
 
     task_id: UUID | None = None
     session_id: UUID | None = None
@@ -82,14 +81,14 @@ class TaskRequest(Inbound):
 
 
 class Streams(Outbound):
-    """Where a task's events are read: paths below the queen's own address."""
+    """The paths of a task's event streams on the queen."""
 
     sse: str
     sse_verbose: str
 
 
 class Preparation(Outbound):
-    """What has to happen before the task can run; empty when nothing has."""
+    """The steps that are necessary before the task can run."""
 
     steps: list[str] = []
 
@@ -97,7 +96,7 @@ class Preparation(Outbound):
 class TaskAccepted(Outbound):
     """The 202 answer. `queue_position` is 0 for the task that runs next; times are in milliseconds.
 
-    `predicted_start_ms` is null while no pool that could serve the task is ready.
+    `predicted_start_ms` is null while no suitable pool is ready.
     """
 
     task_id: UUID
@@ -110,14 +109,14 @@ class TaskAccepted(Outbound):
 
 
 class Usage(Outbound):
-    """Tokens of the prompt and of the answer."""
+    """The number of tokens of prompt and answer."""
 
     tokens_in: int = 0
     tokens_out: int = 0
 
 
 class Timings(Outbound):
-    """When what happened, and what it took in milliseconds; None for what has not happened."""
+    """Times and durations of a task; null for what has not happened yet."""
 
     submitted_at: datetime
     started_at: datetime | None = None
@@ -138,7 +137,7 @@ class TaskError(Outbound):
 
 
 class TaskView(Outbound):
-    """A task as GET /v2/tasks/{id} shows it; never its prompt or answer."""
+    """The answer to GET /v2/tasks/{id}, without prompt and answer."""
 
     task_id: UUID
     job_id: UUID
@@ -158,7 +157,7 @@ class TaskView(Outbound):
 
 
 class TaskList(Outbound):
-    """One page of tasks, newest first; `next` is the `before` of the following page."""
+    """One page of tasks, newest first. `next` is the `before` of the next page."""
 
     tasks: list[TaskView]
     count: int

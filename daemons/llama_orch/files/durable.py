@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and survive a power cut once they have appeared."""
+"""Replace files atomically and durably: a reader sees the old or the new file, also after a power cut."""
 
 import os
 import secrets
@@ -8,9 +8,9 @@ GROUP_READABLE = 0o640
 
 
 def replace(path: Path, content: bytes, mode: int = GROUP_READABLE) -> None:
-    """Write `content` to a temporary name beside `path`, fsync it, rename it to `path`. Blocks; raises OSError.
+    """Write `content` to a temporary file next to `path`, fsync it, rename it to `path`. Blocks; raises OSError.
 
-    The temporary name begins with a dot and does not end in .json, so that no reader of the directory takes it.
+    The temporary name begins with a dot and does not end in .json, so readers of the directory ignore it.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)

@@ -1,15 +1,15 @@
-"""HTTP on both sides: the server shim, the small exchange of the hot paths, the gate, and the client.
+"""HTTP server and client.
 
-Owns one workaround that must come before Quart is imported: Quart and Flask import `click.testing`, which is for tests
-of command lines and brings pdb and readline with it, 1.3 MB of every daemon's memory on Debian 13.
+One workaround must run before Quart is imported: Quart and Flask import `click.testing`, a test tool that loads pdb and
+readline. That costs every daemon 1.3 MB of memory on Debian 13.
 """
 
 import sys
 from types import ModuleType
 
 
-class _Untested(ModuleType):
-    """Stands in for a module of test tools: whatever is asked of it is there and does nothing."""
+class _StubModule(ModuleType):
+    """A module in which every attribute exists and is `object`."""
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
@@ -17,4 +17,4 @@ class _Untested(ModuleType):
         return object
 
 
-sys.modules.setdefault("click.testing", _Untested("click.testing"))
+sys.modules.setdefault("click.testing", _StubModule("click.testing"))

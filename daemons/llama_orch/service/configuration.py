@@ -1,4 +1,4 @@
-"""What a daemon says about its configuration: refusals, notices, and all that is in force for `--check-config`."""
+"""Report a daemon's configuration: problems, notices, and the effective settings for `--check-config`."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,14 +8,15 @@ from llama_orch.service.output import complain
 from llama_orch.settings.loading import ConfigurationError, Settings
 from llama_orch.settings.shared import FORMAT_VARIABLE
 from llama_orch.settings.unknown import unknown
-from llama_orch.telemetry import events, records
-from llama_orch.telemetry.events import Event
+from llama_orch.telemetry import records
+from llama_orch.telemetry.events import service as events
+from llama_orch.telemetry.events.event import Event
 from llama_orch.telemetry.levels import parse_levels
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """Why a daemon does not start with its configuration: every problem, each complete in itself."""
+class ConfigurationRefusal:
+    """Why a configuration is refused: all problems, with a headline for people and an event for the journal."""
 
     headline: str
     event: Event
@@ -24,7 +25,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something about a configuration that is no error: an event with its fields."""
+    """A remark on a configuration that is not an error: an event with its fields."""
 
     event: Event
     fields: Mapping[str, object]
@@ -33,19 +34,18 @@ class Notice:
         return self.event.text.format_map(self.fields)
 
     def emit(self) -> None:
-        """Log it."""
         records.emit(self.event, **self.fields)
 
 
-def refused(error: ConfigurationError) -> Refusal:
-    """The refusal of variables that cannot be used."""
+def refused(error: ConfigurationError) -> ConfigurationRefusal:
+    """Return the refusal for unusable variables."""
     count = len(error.problems)
     headline = f"{count} setting{'s' * (count > 1)} cannot be used"
-    return Refusal(headline, events.CONFIGURATION_REFUSED, error.problems)
+    return ConfigurationRefusal(headline, events.CONFIGURATION_REFUSED, error.problems)
 
 
 def notices(environ: Mapping[str, str], settings: Settings | None = None) -> Iterator[Notice]:
-    """What is worth a line at the start: variables that nobody knows, and those that `settings` make no use of."""
+    """Yield notices for the start: unknown variables, remarks of `settings`, and variables without effect."""
     if names := list(unknown(environ)):
         yield Notice(events.UNKNOWN_VARIABLES, {"variables": ", ".join(names)})
     if settings:
@@ -56,18 +56,18 @@ def notices(environ: Mapping[str, str], settings: Settings | None = None) -> Ite
 
 
 def show(daemon: str, settings: Settings, environ: Mapping[str, str]) -> None:
-    """`--check-config`: what is in force on standard output, notices on standard error."""
+    """Print the effective settings to standard output and notices to standard error, for `--check-config`."""
     for variable, value, source in settings.effective(environ):
         print(f"{variable}={value}  # {source}")  # noqa: T201
     for notice in notices(environ, settings):
         complain(f"{daemon}: {notice}")
 
 
-def report(daemon: str, *refusals: Refusal, environ: Mapping[str, str] = os.environ) -> None:
-    """Every problem: to a person in lines, to the journal or as JSON one record each, as logs would be."""
-    wanted = environ.get(FORMAT_VARIABLE, "auto")
-    if wanted in ("journal", "json") or records.stderr_is_journal(environ):
-        records.configure(daemon, parse_levels("info"), "json" if wanted == "json" else "journal")
+def report(daemon: str, *refusals: ConfigurationRefusal, environ: Mapping[str, str] = os.environ) -> None:
+    """Report all problems: as lines to a person, or as one record each to the journal or as JSON, like logs."""
+    log_format = environ.get(FORMAT_VARIABLE, "auto")
+    if log_format in ("journal", "json") or records.stderr_is_journal(environ):
+        records.configure(daemon, parse_levels("info"), "json" if log_format == "json" else "journal")
         for refusal in refusals:
             for problem in refusal.problems:
                 records.emit(refusal.event, problems=problem)

@@ -1,4 +1,4 @@
-"""Unit files and drop-ins that an administrator wrote, as `systemctl edit` makes them; named in advice."""
+"""Find unit files and drop-ins of the administrator (`systemctl edit`), to name them in hints."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ ROOTS = (Path("/etc/systemd/system"), Path("/run/systemd/system"))
 
 
 def setting(unit: str, name: str) -> Path | None:
-    """The file of `unit` that sets the directive or variable `name`; None where none can be read that does."""
+    """Return the file of `unit` that sets the directive or variable `name`, or None. Skips unreadable files."""
     pattern = re.compile(rf"^[^#;\n]*\b{re.escape(name)}=", re.MULTILINE)
     for root in ROOTS:
         for path in (root / unit, *sorted((root / f"{unit}.d").glob("*.conf"))):

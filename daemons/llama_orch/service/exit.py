@@ -1,11 +1,9 @@
-"""Exit codes from sysexits(3) and the error that ends a start with one."""
+"""Exit statuses from sysexits(3), and the exception that ends a start with one."""
 
 from enum import IntEnum
 
 
 class ExitStatus(IntEnum):
-    """What a daemon's exit status means."""
-
     OK = 0
     USAGE = 64
     DATA = 65
@@ -21,7 +19,7 @@ class ExitStatus(IntEnum):
 
 
 class StartupError(Exception):
-    """The daemon cannot start: what is wrong, how to mend it, and the exit status that says so."""
+    """The daemon cannot start: the problem, how to fix it (`hint`), and the exit status."""
 
     def __init__(self, message: str, hint: str, status: ExitStatus) -> None:
         super().__init__(message)

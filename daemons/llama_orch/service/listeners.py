@@ -1,7 +1,6 @@
-"""The listeners of a daemon by their names: `api` and `metrics` on TCP, `local` on a Unix socket.
+"""The listening sockets of a daemon: `api` and `metrics` on TCP, `local` on a Unix socket.
 
-Each is the socket that systemd passed under that name, or one that the daemon binds for itself. Whoever calls these
-functions owns the sockets.
+Each is inherited from systemd under that name, or bound by the daemon. The caller owns the returned sockets.
 """
 
 import errno
@@ -18,32 +17,33 @@ from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.run import Service
 from llama_orch.service.sockets import BACKLOG, adopt, bind, disagreement, inherited_fds, unassigned
 from llama_orch.settings.types import Secret
-from llama_orch.telemetry.events import NON_LOOPBACK_OPEN, SOCKET_DISAGREES
+from llama_orch.telemetry.events.service import NON_LOOPBACK_OPEN, SOCKET_DISAGREES
 from llama_orch.telemetry.records import emit
 
 log = logging.getLogger(__name__)
 
 
-def settle(service: Service, name: str, address: Host, variable: str) -> Host:
-    """The address that counts for the listener `name`: that of its inherited socket, or `address`, as `variable` says.
+def effective_address(service: Service, name: str, address: Host, variable: str) -> Host:
+    """Return the effective address of the listener `name`: that of the inherited socket, or else `address`.
 
-    Warns, with what to change and where, if the two differ; and if no interface has the address.
+    Warns if the inherited socket has another address than `variable` sets, with a hint, and if no interface has the
+    address.
     """
     fds = inherited_fds(service.environ, os.getpid()).get(name, [])
     with ExitStack() as stack:
         sockets = [stack.enter_context(sock) for sock in adopt([os.dup(fd) for fd in fds])]
         actual = disagreement(sockets, address)
         if actual:
-            shown = ", ".join(map(str, actual))
+            listed = ", ".join(map(str, actual))
             advice = _advice(service.name, name, variable, actual[0])
-            emit(SOCKET_DISAGREES, name=name, actual=shown, variable=variable, wanted=address, advice=advice)
+            emit(SOCKET_DISAGREES, name=name, actual=listed, variable=variable, wanted=address, advice=advice)
         for absent in unassigned(sockets):
-            log.warning("%s: no interface has this address yet; the %s socket serves once one has it", absent, name)
+            log.warning("%s: no interface has this address yet; the %s socket works once one has it", absent, name)
     return actual[0] if actual else address
 
 
 def _advice(daemon: str, name: str, variable: str, actual: Host) -> str:
-    """What moves the socket, or makes the configuration agree with it; names the file that is in the way."""
+    """Return how to move the socket or to adapt the configuration, and which file to change."""
     service, file = f"{daemon}.service", f"/etc/llama-orch/{daemon}.env"
     unit = f"{daemon}.socket" if name == "api" else f"{daemon}-{name}.socket"
     command = f"systemctl daemon-reload && systemctl restart {unit} {service}"
@@ -51,25 +51,24 @@ def _advice(daemon: str, name: str, variable: str, actual: Host) -> str:
         value = actual if name == "api" else actual.port
         return f"{found} sets ListenStream=: remove that, or set {variable} in {file} to {value}; then: {command}"
     if found := drop_ins.setting(service, variable):
-        return f"{found} sets {variable}, which moves no socket: set it in {file} instead; then: {command}"
+        return f"{found} sets {variable}, which does not move the socket: set it in {file} instead; then: {command}"
     return f"To move the socket: {command}"
 
 
 def tcp(service: Service, name: str, address: Host, purpose: str, variable: str) -> list[socket.socket]:
-    """The sockets for `address`, or those that were inherited; `settle` tells which. `purpose` and `variable` are named
-    in errors.
+    """Return the inherited sockets, or sockets bound to `address`.
 
-    Raises StartupError when a bind fails.
+    `purpose` and `variable` are for the error message. Raises StartupError if a bind fails.
     """
     fds = inherited_fds(service.environ, os.getpid()).get(name)
     return adopt(fds) if fds else bind(address, purpose, variable)
 
 
 def local(service: Service, path: Path) -> list[socket.socket]:
-    """The Unix socket named `local`, or one bound at `path` with mode 0660.
+    """Return the inherited Unix socket `local`, or one bound at `path` with mode 0660.
 
-    Who may open it is decided by the file's mode and group; requests that come by it need no token. A socket that a
-    dead daemon left at `path` is replaced. Raises StartupError.
+    The mode and group of the file control access; requests over it need no token. Replaces a socket that a dead daemon
+    left at `path`. Raises StartupError.
     """
     if fds := inherited_fds(service.environ, os.getpid()).get("local"):
         return adopt(fds)
@@ -86,15 +85,15 @@ def local(service: Service, path: Path) -> list[socket.socket]:
     except OSError as error:
         sock.close()
         what = f"cannot listen on {path} for local requests: {error.strerror or error}"
-        hint = f"The daemon must be able to write there: ls -ld {path.parent}"
+        hint = f"The daemon needs write access to the directory: ls -ld {path.parent}"
         if error.errno == errno.EADDRINUSE:
-            hint = f"Another {service.name} runs here: fuser -v {path}"
+            hint = f"Another {service.name} is running: fuser -v {path}"
         raise StartupError(what, hint, ExitStatus.CANNOT_CREATE) from error
     return [sock]
 
 
 def _clear(path: Path) -> None:
-    """Remove a socket at `path` that nobody listens on; OSError (EADDRINUSE) where somebody does."""
+    """Remove a stale socket at `path`. If it is in use, it stays, and bind fails with EADDRINUSE."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             return
@@ -108,9 +107,8 @@ def _clear(path: Path) -> None:
             path.unlink()
 
 
-def say_access(address: Host, token: Secret | None, second: Secret | None = None, over: str | None = None) -> None:
-    """Log over what the API is served, where that is not plain HTTP, and the fingerprint of the token that requests
-    need, or that other machines are refused for want of one."""
+def log_access(address: Host, token: Secret | None, second: Secret | None = None, over: str | None = None) -> None:
+    """Log how the API at `address` is protected: TLS (`over`), the fingerprints of the tokens, or the lack of one."""
     if over:
         log.info("%s is served over %s", address, over)
     if token and second:

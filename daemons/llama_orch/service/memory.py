@@ -1,8 +1,9 @@
-"""What loading a daemon's modules left behind is given back to the system before the daemon settles down to wait.
+"""Memory after the start, and garbage collection.
 
-Owns when Python looks for garbage cycles, too: seldom while requests are served, since each full look stops everything
-for as long as there are objects (10,000 waiting tasks: 0.5 s for the slowest in a hundred, measured; 0.07 s with
-THRESHOLDS), and when the daemon is idle instead. Young objects alone are looked at each YOUNG_S seconds.
+Free heap pages are returned to the system after a daemon has loaded its modules. Full collections are rare while
+requests are served and run when the daemon is idle, because each stops the process for a time that grows with the
+number of objects. Measured with 10,000 waiting tasks, 99th percentile: 0.5 s, with THRESHOLDS 0.07 s. The youngest
+generation is collected every YOUNG_S seconds.
 """
 
 import ctypes
@@ -11,25 +12,26 @@ import gc
 import trio
 
 THRESHOLDS = (20_000, 50, 100)
-"""A young look after so many new objects, an older one after so many young ones, a full one after so many of these."""
+"""Arguments of gc.set_threshold."""
 YOUNG_S = 1.0
 
 
-def give_back() -> None:
-    """Collect what is garbage and hand free heap pages back; 3 MB of 60 with glibc, nothing where libc cannot.
+def release_after_start() -> None:
+    """Collect garbage and return free heap pages to the system: 3 MB of 60 MB with glibc.
 
-    What is alive now stays for good, so that the collector need not look at it again (gc.freeze).
+    The objects alive now are permanent, so later collections skip them (gc.freeze).
     """
     collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
 
 
-async def keep_young(interval_s: float = YOUNG_S) -> None:
-    """Take a young look each `interval_s` seconds, for ever.
+async def collect_young(interval_s: float = YOUNG_S) -> None:
+    """Collect the youngest generation every `interval_s` seconds.
 
-    Python begins one when so many more objects have come than gone. With thousands of pools that are told of anew all
-    the time as many go as come: all of them are young then, and looked at in one go (0.1 s for 8,000, measured).
+    Python starts such a collection when allocations exceed deallocations by a threshold. Heartbeats of thousands of
+    pools free as many objects as they allocate, so that all objects stay in the youngest generation until one long
+    collection (0.1 s for 8,000 pools, measured).
     """
     while True:
         await trio.sleep(interval_s)
@@ -37,7 +39,7 @@ async def keep_young(interval_s: float = YOUNG_S) -> None:
 
 
 def collect() -> None:
-    """The full look, and free heap pages handed back: for a moment in which nobody waits, since all stands still."""
+    """Run a full collection and return free heap pages. It stops the process: call it when the daemon is idle."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:

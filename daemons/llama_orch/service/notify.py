@@ -1,7 +1,6 @@
-"""Notifications to the service manager, sd_notify(3): readiness, status, watchdog, more time.
+"""Notifications to the service manager, sd_notify(3): readiness, status, watchdog, time extensions.
 
-Uses systemd-python where it is installed and sdnotify elsewhere; without a service manager every call does
-nothing, so that a daemon runs in the foreground just as well.
+Uses systemd-python if it is installed, else sdnotify. Without a service manager the calls do nothing.
 """
 
 import logging
@@ -24,39 +23,39 @@ def _sender() -> Send:
 
 
 class Notifier:
-    """Speaks to the service manager; `send` takes one message of `NAME=value` lines."""
+    """Sends notifications. `send` takes one message of `NAME=value` lines."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ, send: Send | None = None) -> None:
         self._deliver = send or (_sender() if environ.get("NOTIFY_SOCKET") else lambda _state: None)
         self.watchdog_s = watchdog_seconds(environ, os.getpid())
-        """The manager's watchdog limit in seconds, or None where it keeps none."""
+        """The manager's watchdog limit in seconds, or None without a watchdog."""
 
     def ready(self, status: str) -> None:
-        """READY=1: every loop of the daemon has started."""
+        """Send READY=1. Call it when all loops of the daemon have started."""
         self._send(f"READY=1\nSTATUS={_line(status)}")
 
     def status(self, text: str) -> None:
-        """One line for `systemctl status`."""
+        """Send the text for `systemctl status`, as one line."""
         self._send(f"STATUS={_line(text)}")
 
     def stopping(self, status: str) -> None:
-        """STOPPING=1: a graceful stop has begun."""
+        """Send STOPPING=1 at the beginning of a graceful stop."""
         self._send(f"STOPPING=1\nSTATUS={_line(status)}")
 
     def extend(self, seconds: float) -> None:
-        """Ask for `seconds` more before a start or stop counts as failed (EXTEND_TIMEOUT_USEC)."""
+        """Request `seconds` more for the start or stop (EXTEND_TIMEOUT_USEC)."""
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def watchdog(self) -> None:
-        """WATCHDOG=1: all core loops have moved since the last one."""
+        """Send WATCHDOG=1. Call it only if all core loops have made progress."""
         self._send("WATCHDOG=1")
 
     def _send(self, message: str) -> None:
-        """Deliver; a manager that cannot be reached just now (re-executing itself) must not stop the daemon."""
+        """Send. A manager that is temporarily unreachable (daemon-reexec) must not stop the daemon."""
         try:
             self._deliver(message)
         except OSError as error:
-            log.warning("the service manager cannot be notified: %s", error.strerror or error)
+            log.warning("cannot notify the service manager: %s", error.strerror or error)
 
 
 def _line(text: str) -> str:
@@ -64,7 +63,7 @@ def _line(text: str) -> str:
 
 
 def watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
-    """WATCHDOG_USEC in seconds if it is meant for process `pid`, as sd_watchdog_enabled(3) reads it."""
+    """Return WATCHDOG_USEC in seconds if it applies to process `pid`, like sd_watchdog_enabled(3), else None."""
     if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None
     micros = environ.get("WATCHDOG_USEC", "")

@@ -1,4 +1,4 @@
-"""What programs print: what cannot be written ends them with a status of its own, never with a traceback."""
+"""Standard output and error of programs: a write error ends them with an exit status, not with a traceback."""
 
 import os
 import signal
@@ -12,35 +12,35 @@ from llama_orch.service.exit import ExitStatus
 
 @contextmanager
 def printing(program: str) -> Iterator[None]:
-    """What the block prints is written when it ends.
+    """Flush standard output at the end of the block.
 
-    Raises SystemExit: 141 where whoever read standard output has gone, 74 where it cannot be written.
+    Raises SystemExit: 141 if the reader of standard output has gone, 74 for other write errors.
     """
     try:
         try:
             yield
-        finally:  # as late as at its exit, Python could only complain of what it cannot write
+        finally:  # at its exit Python could only print a warning
             print(end="", flush=True)  # noqa: T201
     except BrokenPipeError:
-        give_up(sys.stdout)
+        discard(sys.stdout)
         raise SystemExit(128 + signal.SIGPIPE) from None
     except OSError as error:
-        give_up(sys.stdout)
-        complain(f"{program}: the output cannot be written: {error.strerror}")
+        discard(sys.stdout)
+        complain(f"{program}: cannot write to standard output: {error.strerror}")
         raise SystemExit(ExitStatus.IO_ERROR) from None
 
 
 def complain(text: str) -> None:
-    """`text` on standard error, wherever that goes; it is no failure that nobody reads it."""
-    if sys.stderr is None:  # print() would take standard output then
+    """Print `text` to standard error. Ignores write errors."""
+    if sys.stderr is None:  # print() would use standard output
         return
     try:
         print(text, file=sys.stderr, flush=True)  # noqa: T201
     except OSError:
-        give_up(sys.stderr)
+        discard(sys.stderr)
 
 
-def give_up(stream: TextIO) -> None:
-    """Forget what could not be written to `stream`, or Python complains about it at its exit."""
+def discard(stream: TextIO) -> None:
+    """Discard the unwritten output of `stream`, or Python prints a warning at exit."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

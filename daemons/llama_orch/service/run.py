@@ -1,7 +1,7 @@
-"""From the command line to a running daemon: arguments, settings, logging, signals, exit status.
+"""Run a daemon: arguments, settings, logging, signals, exit status.
 
-`main` is what each daemon's `__main__` calls. It owns the process: nothing below it exits, and what an operator
-can cause ends in a message and a status of sysexits(3), never in a traceback.
+Each daemon's `__main__` calls `main`, which owns the process: nothing below it exits. Errors that an operator can cause
+end in a message and a status of sysexits(3), not in a traceback.
 """
 
 import logging
@@ -17,13 +17,14 @@ import trio
 from llama_orch import VERSION
 from llama_orch.service import configuration
 from llama_orch.service.command_line import Parser
-from llama_orch.service.configuration import Refusal
+from llama_orch.service.configuration import ConfigurationRefusal
 from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.notify import Notifier
 from llama_orch.service.output import printing
 from llama_orch.service.watchdog import Watchdog
 from llama_orch.settings.loading import ConfigurationError, Problem, Settings
-from llama_orch.telemetry import events, records
+from llama_orch.telemetry import records
+from llama_orch.telemetry.events import service as events
 from llama_orch.telemetry.levels import Levels, parse_levels
 
 S = TypeVar("S", bound=Settings)
@@ -33,7 +34,7 @@ log = logging.getLogger("llama_orch.service")
 
 @dataclass(frozen=True)
 class Service:
-    """What a running daemon shares with the service manager.
+    """A running daemon's connection to the service manager.
 
     `stop` is set by the first SIGTERM or SIGINT; the daemon then drains and returns. A second signal cancels
     everything at once. SIGHUP is ignored.
@@ -47,45 +48,45 @@ class Service:
 
 
 def nothing_to_check(_settings: Settings) -> None:
-    """The check of a daemon whose configuration is all in its variables."""
+    """Do nothing: the check of a daemon whose settings name no files."""
 
 
 @dataclass(frozen=True)
 class Daemon(Generic[S]):
-    """A daemon's name, its settings class, and the coroutine that is the daemon.
+    """A daemon's name, its settings class, and its main coroutine.
 
-    `check` looks at the files that settings point to; what it finds refuses the start as a wrong variable does. It is
-    asked of settings that are refused, too, in which a variable that cannot be used has its default.
+    `check` checks the files that the settings name; a problem refuses the start like an invalid variable. It also runs
+    on refused settings, in which an unusable variable has its default.
     """
 
     name: str
     summary: str
     settings: type[S]
     run: Callable[[S, Service], Awaitable[None]]
-    check: Callable[[S], Refusal | None] = nothing_to_check
+    check: Callable[[S], ConfigurationRefusal | None] = nothing_to_check
 
 
 def main(daemon: Daemon[Any], arguments: list[str] | None = None) -> int:
     """Run `daemon` to its end and return the exit status."""
     with printing(daemon.name):
         options = _parser(daemon).parse_args(arguments)
-        settings, refusals = _checked(daemon, os.environ)
+        settings, refusals = _load(daemon, os.environ)
         if refusals:
             configuration.report(daemon.name, *refusals)
             return ExitStatus.CONFIG
         if options.check_config:
             configuration.show(daemon.name, settings, os.environ)
             return ExitStatus.OK
-    _log_as(daemon.name, settings)
+    _configure_logging(daemon.name, settings)
     for notice in configuration.notices(os.environ, settings):
         notice.emit()
     return _run(daemon, settings)
 
 
-def _checked(daemon: Daemon[Any], environ: Mapping[str, str]) -> tuple[Settings, list[Refusal]]:
-    """The settings, and all that stands against them, the files that they point to included."""
+def _load(daemon: Daemon[Any], environ: Mapping[str, str]) -> tuple[Settings, list[ConfigurationRefusal]]:
+    """Return the settings and why they are refused, including the files that they name."""
     problems: list[Problem] = []
-    refusal: Refusal | None = None
+    refusal: ConfigurationRefusal | None = None
     try:
         settings: Settings = daemon.settings.load(environ)
     except ConfigurationError as error:
@@ -110,7 +111,7 @@ def _parser(daemon: Daemon[Any]) -> Parser:
     return parser
 
 
-def _log_as(name: str, settings: Settings) -> None:
+def _configure_logging(name: str, settings: Settings) -> None:
     levels = getattr(settings, "log_levels", None)
     records.configure(
         name,
@@ -123,15 +124,15 @@ def _run(daemon: Daemon[Any], settings: Settings) -> int:
     try:
         trio.run(partial(_supervise, daemon, settings), strict_exception_groups=True)
     except BaseException as error:
-        return _status_of(daemon, error)
+        return _report_error(daemon, error)
     return ExitStatus.OK
 
 
-def _status_of(daemon: Daemon[Any], error: BaseException) -> int:
-    """What the daemon's end by `error` is reported as, and its exit status."""
+def _report_error(daemon: Daemon[Any], error: BaseException) -> int:
+    """Report the error that ended the daemon; return the exit status."""
     causes = list(_leaves(error))
     for cause in causes:
-        if isinstance(cause, ConfigurationError):  # a file that was right when it was checked
+        if isinstance(cause, ConfigurationError):  # a file that became invalid after the check
             configuration.report(daemon.name, configuration.refused(cause))
             return ExitStatus.CONFIG
         if isinstance(cause, StartupError):
@@ -139,7 +140,7 @@ def _status_of(daemon: Daemon[Any], error: BaseException) -> int:
             return cause.status
     if all(isinstance(cause, KeyboardInterrupt) for cause in causes):
         return 128 + signal.SIGINT
-    log.error("%s ends by an error of its own", daemon.name, exc_info=error)
+    log.error("%s ends with an internal error", daemon.name, exc_info=error)
     return ExitStatus.SOFTWARE
 
 
@@ -169,8 +170,8 @@ async def _signals(
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
         task_status.started()
         async for number in received:
-            if number == signal.SIGHUP:  # its default action would end the daemon
-                log.info("SIGHUP is ignored: %s reads its configuration at its start only", service.name)
+            if number == signal.SIGHUP:  # the default action would end the daemon
+                log.info("SIGHUP is ignored: %s reads its configuration only at the start", service.name)
                 continue
             if service.stop.is_set():
                 everything.cancel()

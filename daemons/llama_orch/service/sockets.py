@@ -1,7 +1,6 @@
 """Listening sockets: inherited from systemd by name (LISTEN_FDNAMES), or bound by the daemon itself.
 
-Parses the variables of sd_listen_fds(3) itself, in one way with and without systemd-python: it is a matter of
-three variables, and the descriptors' names are all that matters.
+The three variables of sd_listen_fds(3) are parsed here, so that it works the same without systemd-python.
 """
 
 import errno
@@ -17,7 +16,7 @@ BACKLOG = 512
 
 
 def inherited_fds(environ: Mapping[str, str], pid: int) -> dict[str, list[int]]:
-    """The descriptors that systemd passed to process `pid`, by their FileDescriptorName."""
+    """Return the descriptors that systemd passed to process `pid`, by FileDescriptorName."""
     if environ.get("LISTEN_PID") != str(pid):
         return {}
     given = environ.get("LISTEN_FDS", "")
@@ -32,14 +31,14 @@ def inherited_fds(environ: Mapping[str, str], pid: int) -> dict[str, list[int]]:
 
 
 def adopt(fds: list[int]) -> list[socket.socket]:
-    """Socket objects that own the inherited descriptors `fds`."""
+    """Return socket objects that own the inherited descriptors `fds`."""
     return [socket.socket(fileno=fd) for fd in fds]
 
 
 def bind(address: Host, purpose: str, variable: str) -> list[socket.socket]:
-    """Bind and listen on every address that `address.host` stands for; the caller owns the sockets.
+    """Bind and listen on every address that `address.host` resolves to. The caller owns the sockets.
 
-    Raises StartupError (EX_UNAVAILABLE) that names the port and the variable to change.
+    Raises StartupError (EX_UNAVAILABLE), which names the port and the variable to change.
     """
     bound: list[socket.socket] = []
     try:
@@ -51,7 +50,7 @@ def bind(address: Host, purpose: str, variable: str) -> list[socket.socket]:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind(sockaddr)
             sock.listen(BACKLOG)
-    except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be one, such as a..b
+    except (OSError, UnicodeError) as error:  # UnicodeError: an invalid name, such as a..b
         for sock in bound:
             sock.close()
         raise _unavailable(address, purpose, variable, error) from error
@@ -62,20 +61,20 @@ def _resolve(address: Host) -> list[tuple[int, int, int, str, tuple[object, ...]
     found = socket.getaddrinfo(
         address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
     )
-    # `localhost` often stands for both families; with port 0 they would get different ports
+    # `localhost` often resolves to both families; with port 0 they would get different ports
     return found[:1] if address.port == 0 else found  # type: ignore[return-value]
 
 
 def _unavailable(address: Host, purpose: str, variable: str, error: OSError | UnicodeError) -> StartupError:
     if isinstance(error, UnicodeError):
-        what = f"cannot listen on {address} for the {purpose}: {address.host} is no host name"
+        what = f"cannot listen on {address} for the {purpose}: invalid host name {address.host}"
         hint = f"Set {variable} to an address of this machine."
     elif error.errno == errno.EADDRINUSE:
-        what = f"{address} is already in use, it is wanted for the {purpose}"
-        hint = f"See who holds it: ss -ltnp 'sport = :{address.port}'. Or set {variable} to another port."
+        what = f"cannot listen on {address} for the {purpose}: {address} is already in use"
+        hint = f"Find the process with ss -ltnp 'sport = :{address.port}', or set {variable} to another port."
     elif error.errno == errno.EACCES:
         what = f"cannot listen on {address} for the {purpose}: {error.strerror}"
-        hint = f"Ports below 1024 are for root, or for systemd's sockets. Set {variable} to another port."
+        hint = f"Ports below 1024 require root or a systemd socket. Set {variable} to another port."
     else:
         what = f"cannot listen on {address} for the {purpose}: {error.strerror or error}"
         hint = f"Set {variable} to an address of this machine."
@@ -83,17 +82,17 @@ def _unavailable(address: Host, purpose: str, variable: str, error: OSError | Un
 
 
 def disagreement(sockets: list[socket.socket], address: Host) -> list[Host]:
-    """The addresses that the inherited sockets really listen on, if the configured one is not among them."""
+    """Return the addresses of the inherited sockets if the configured one is not among them, else []."""
     actual = {Host(*sock.getsockname()[:2]) for sock in sockets if sock.family != socket.AF_UNIX}
     try:
-        wanted = {Host(*sockaddr[:2]) for *_rest, sockaddr in _resolve(address)}  # type: ignore[arg-type]
+        configured = {Host(*sockaddr[:2]) for *_rest, sockaddr in _resolve(address)}  # type: ignore[arg-type]
     except (OSError, UnicodeError):
-        wanted = {address}
-    return [] if actual & wanted else sorted(actual, key=str)
+        configured = {address}
+    return [] if actual & configured else sorted(actual, key=str)
 
 
 def unassigned(sockets: list[socket.socket]) -> list[Host]:
-    """The addresses of inherited sockets that no interface has now: systemd binds them all the same (FreeBind=)."""
+    """Return the addresses that no interface has: systemd binds sockets to them nevertheless (FreeBind=)."""
     found = []
     for sock in (each for each in sockets if each.family != socket.AF_UNIX):
         host, port = sock.getsockname()[:2]

@@ -1,7 +1,7 @@
-"""Tells a daemon, over its Unix socket, that something lies in the handoff directory.
+"""Notify a daemon over its Unix socket of new files in the handoff directory.
 
-Run by path (`python3 -IS wake.py SOCKET`) by the -handoff services, so that systemd starts the daemon by its
-socket where it does not run. Imports nothing beyond the standard library: it must be gone in milliseconds.
+The -handoff services run it as `python3 -IS wake.py SOCKET`; if the daemon is not running, systemd starts it through
+the socket. Imports only the standard library, to finish in milliseconds.
 """
 
 import socket
@@ -14,9 +14,9 @@ EX_USAGE, EX_UNAVAILABLE, EX_PROTOCOL = 64, 69, 76
 
 
 def wake(path: str) -> str:
-    """Ask the daemon behind the Unix socket at `path` for a scan and return the status line of its answer.
+    """Request a scan from the daemon at the Unix socket `path` and return the status line of its answer.
 
-    A daemon that is being started answers once it is ready; it has ANSWER_LIMIT_S seconds. Raises OSError.
+    A starting daemon answers when it is ready, within ANSWER_LIMIT_S seconds. Raises OSError.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(ANSWER_LIMIT_S)
@@ -31,7 +31,7 @@ def wake(path: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Wake the daemon behind the socket that is the only argument; a status of sysexits(3)."""
+    """Wake the daemon at the socket in `arguments`; return a status of sysexits(3)."""
     if len(arguments) != 1:
         print("usage: wake.py SOCKET", file=sys.stderr)  # noqa: T201
         return EX_USAGE
@@ -39,10 +39,10 @@ def main(arguments: list[str]) -> int:
         status = wake(arguments[0])
     except OSError as error:
         why = error.strerror or error
-        print(f"cannot reach the daemon behind {arguments[0]}: {why}. See systemctl status.", file=sys.stderr)  # noqa: T201
+        print(f"cannot reach the daemon at {arguments[0]}: {why}. See systemctl status.", file=sys.stderr)  # noqa: T201
         return EX_UNAVAILABLE
     if not status.startswith("HTTP/1.1 2"):
-        print(f"the daemon behind {arguments[0]} refused to scan: {status}", file=sys.stderr)  # noqa: T201
+        print(f"the daemon at {arguments[0]} refused to scan: {status}", file=sys.stderr)  # noqa: T201
         return EX_PROTOCOL
     return 0
 

@@ -1,7 +1,7 @@
-"""The watchdog proves progress: it pings only when every core loop has moved since the last ping.
+"""The watchdog: pings systemd only if every core loop has made progress since the last ping.
 
-A thread or a bare timer would go on pinging for a daemon whose dispatcher hangs; here such a daemon is
-restarted by systemd. Owns the pulses of the loops and the ping task.
+A thread or a plain timer would keep pinging while the dispatcher hangs; with this watchdog systemd restarts such a
+daemon. Owns the pulses of the loops and the ping task.
 """
 
 import logging
@@ -18,7 +18,7 @@ UNWATCHED_INTERVAL_S = 5.0
 
 @dataclass
 class Pulse:
-    """A loop's sign of life. The loop calls `beat()` each turn and waits at most `interval_s` between turns."""
+    """A loop's progress counter. The loop calls `beat()` each turn and waits at most `interval_s` between turns."""
 
     name: str
     interval_s: float
@@ -26,25 +26,24 @@ class Pulse:
     retired: bool = False
 
     def beat(self) -> None:
-        """One turn of the loop is done."""
         self.count += 1
 
     def retire(self) -> None:
-        """End the watch: the loop has ended as it should."""
+        """Stop watching the loop, which has ended regularly."""
         self.retired = True
 
     async def wait(self, event: trio.Event) -> None:
-        """Beat, then wait for `event`, but never longer than the watchdog allows."""
+        """Beat, then wait for `event` for at most `interval_s` seconds."""
         self.beat()
         with trio.move_on_after(self.interval_s):
             await event.wait()
 
 
 class Watchdog:
-    """Hands out pulses and pings the service manager while all of them go on.
+    """Creates pulses, and pings the service manager while all of them beat.
 
-    A loop must beat at least once in `ping_s`, a third of the manager's limit, so that one late turn does
-    not cost a restart.
+    A loop must beat at least once per `ping_s`, a third of the manager's limit, so that one late turn does not cause a
+    restart.
     """
 
     def __init__(self, notifier: Notifier) -> None:
@@ -53,21 +52,21 @@ class Watchdog:
         self.ping_s = notifier.watchdog_s / 3 if notifier.watchdog_s else None
 
     def pulse(self, name: str) -> Pulse:
-        """A pulse for the core loop `name`; from now on its silence stops the pings."""
+        """Return a new pulse for the core loop `name`. From now on the pings stop if it does not beat."""
         pulse = Pulse(name, self.ping_s / 3 if self.ping_s else UNWATCHED_INTERVAL_S)
         self._pulses.append(pulse)
         return pulse
 
     async def run(self) -> None:
-        """Ping for ever; returns at once where the manager keeps no watchdog."""
+        """Ping in a loop. Return at once if the manager has no watchdog."""
         if self.ping_s is None:
             return
         seen: dict[str, int] = {}
         while True:
             self._pulses = [pulse for pulse in self._pulses if not pulse.retired]
-            silent = [pulse.name for pulse in self._pulses if seen.get(pulse.name) == pulse.count]
-            if silent:
-                log.error("watchdog: no progress in %s; not pinging", ", ".join(silent))
+            stalled = [pulse.name for pulse in self._pulses if seen.get(pulse.name) == pulse.count]
+            if stalled:
+                log.error("watchdog: no progress in %s; not pinging", ", ".join(stalled))
             else:
                 seen = {pulse.name: pulse.count for pulse in self._pulses}
                 self._notifier.watchdog()

@@ -1,19 +1,19 @@
-"""One declaration per setting; parsing, checks, `--check-config`, env files and manual pages come from it."""
+"""Settings: parsing, validation, `--check-config`, environment files and manual pages from one declaration each."""
 
 from llama_orch.settings.declaration import Example, Var, rule
 from llama_orch.settings.loading import ConfigurationError, Problem, Settings
-from llama_orch.settings.types import Address, Flag, LogLevels, Token, Whole
+from llama_orch.settings.types import Address, Flag, Integer, LogLevels, Token
 
 __all__ = [
     "Address",
     "ConfigurationError",
     "Example",
     "Flag",
+    "Integer",
     "LogLevels",
     "Problem",
     "Settings",
     "Token",
     "Var",
-    "Whole",
     "rule",
 ]

@@ -1,6 +1,6 @@
-"""The settings of the daemons that serve an API to others: who may ask, and whether over TLS.
+"""Settings of the daemons that serve an API: access, body limit and TLS.
 
-`ApiSettings` is the base of queen-rbee's and pool-managerd's.
+`ApiSettings` is the base of the settings of queen-rbee and pool-managerd.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,12 +14,12 @@ from llama_orch.settings.loading import Problem
 from llama_orch.settings.shared import Common
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE, TlsFiles
 from llama_orch.settings.tokens import SECOND_TOKEN, TOKEN
-from llama_orch.settings.types import Flag, HostNames, Origins, Token, Whole
-from llama_orch.telemetry import events
-from llama_orch.telemetry.events import Event
+from llama_orch.settings.types import Flag, HostNames, Integer, Origins, Token
+from llama_orch.telemetry.events import service as events
+from llama_orch.telemetry.events.event import Event
 
 BODY_LIMIT = 32 << 20
-"""Bytes, unless LLORCH_BODY_LIMIT says otherwise: photos in base64 have up to 25 MB."""
+"""Default of LLORCH_BODY_LIMIT in bytes; photos in base64 have up to 25 MB."""
 
 SETTING = "LLORCH_BODY_LIMIT"
 
@@ -27,17 +27,17 @@ A_FILE = "the path of a readable file"
 
 
 class ApiSettings(Common):
-    """What a daemon that serves an API can be told beyond what all can."""
+    """The settings of a daemon that serves an API."""
 
     token: Annotated[
         Token | None,
         Var(
             TOKEN.variable,
-            "Bearer token between the daemons and for clients. The same on the queen and on every node. Better kept in "
-            "/etc/llama-orch/api-token, which the units pass as a credential, than in an environment file.",
-            more="Make one with openssl rand -hex 32. With a token, each request needs it but those for /health, "
-            "/ready and /v2/meta/; clients write Authorization: Bearer TOKEN or X-Api-Key: TOKEN. Without one, only "
-            "this machine is served.",
+            "Bearer token for clients and between daemons, the same on the queen and on every node. Prefer "
+            "/etc/llama-orch/api-token, which the units pass as a credential, to an environment file.",
+            more="Create one with openssl rand -hex 32. With a token, every request needs it except those for /health, "
+            "/ready and /v2/meta/. Clients send Authorization: Bearer TOKEN or X-Api-Key: TOKEN. Without a token, only "
+            "requests from this machine are served.",
             example="$(openssl rand -hex 32)",
             required="in CLOUD_PROFILE",
             secret=True,
@@ -49,7 +49,8 @@ class ApiSettings(Common):
         Path | None,
         Var(
             TOKEN.file,
-            "File that holds the token; comes before LLORCH_API_TOKEN and after the systemd credential api-token.",
+            "File with the token. It takes precedence over LLORCH_API_TOKEN, and the systemd credential "
+            "api-token over both.",
             example="/etc/llama-orch/api-token",
             allowed=A_FILE,
             addition=True,
@@ -59,9 +60,8 @@ class ApiSettings(Common):
         Token | None,
         Var(
             SECOND_TOKEN.variable,
-            "A second token that requests may show, while a fleet goes over from one token to another: see TOKEN "
-            "ROTATION in llama-orch(7). Better kept in /etc/llama-orch/api-token-second, which the units pass as a "
-            "credential.",
+            "A second token that requests may use during a token rotation: see TOKEN ROTATION in llama-orch(7). Prefer "
+            "/etc/llama-orch/api-token-second, which the units pass as a credential.",
             more="It is never sent to another daemon.",
             example="$(openssl rand -hex 32)",
             addition=True,
@@ -85,8 +85,8 @@ class ApiSettings(Common):
         Flag,
         Var(
             "AUTH_OPTIONAL",
-            "Excuses peers on this machine's loopback from the token.",
-            more="Whoever comes by the Unix socket needs none in any case.",
+            "Whether requests from loopback need no token.",
+            more="Requests over the Unix socket never need one.",
             example="true",
             addition=True,
         ),
@@ -95,10 +95,10 @@ class ApiSettings(Common):
         HostNames,
         Var(
             "LLORCH_ALLOWED_HOSTS",
-            "Names under which this daemon is asked, beside localhost, IP addresses and the machine's own names.",
-            more="Counts without a token, and for peers that AUTH_OPTIONAL excuses: a request that names another host "
-            "is refused with 403 FORBIDDEN_HOST, so that no web page can read answers through a DNS name of its own "
-            "that points to this machine. *.example.org means all names below example.org.",
+            "Host names of this daemon, in addition to localhost, IP addresses and the machine's own names.",
+            more="A request for another host name is refused with 403 FORBIDDEN_HOST if no token is set, or if "
+            "AUTH_OPTIONAL lets it in. So no web page can read answers through its own DNS name that points to this "
+            "machine. *.example.org means all names below example.org.",
             default="none",
             example="llm.example.org,*.home.arpa",
             addition=True,
@@ -108,25 +108,25 @@ class ApiSettings(Common):
         Origins,
         Var(
             "LLORCH_ALLOWED_ORIGINS",
-            "Web pages and browser extensions that may use this daemon, by their origin.",
-            more="Their requests get CORS headers, never with credentials. Without a token, a request by any other "
-            "page is refused with 403 FORBIDDEN_ORIGIN; with one, it needs the token, and the page cannot read the "
-            "answer. SCHEME://* means all origins of a scheme, as in moz-extension://*; * alone means all pages and "
-            "needs a token.",
+            "Origins of the web pages and browser extensions that may use this daemon.",
+            more="Answers to them have CORS headers, without credentials. If no token is set, requests from other "
+            "pages are refused with 403 FORBIDDEN_ORIGIN. Otherwise they need the token, and the page cannot read the "
+            "answer. SCHEME://* means all origins of a scheme, for example moz-extension://*. * means all pages and "
+            "requires a token.",
             default="none",
             example="https://chat.example.org",
             addition=True,
         ),
     ] = ()
     body_limit: Annotated[
-        Whole,
+        Integer,
         Field(ge=1 << 20, le=256 << 20),
         Var(
             SETTING,
-            "How long the body of a request may be that goes to an engine, such as a chat with photos in base64.",
-            more="A longer one is refused with 413. It is counted as decoded, where a client compresses it by gzip. "
-            "A large request takes up to ten times its body in memory while it is read. Requests to the daemons "
-            "themselves have lower limits of their own: see LIMITS in llama-orch(7).",
+            "Largest body of a request for an engine, such as a chat with photos in base64.",
+            more="A larger one is refused with 413. A body compressed with gzip is measured after decoding. While a "
+            "large request is read, it takes up to ten times the size of its body in memory. Requests that do not go "
+            "to an engine have lower limits: see LIMITS in llama-orch(7).",
             example="67108864",
             unit="bytes",
             addition=True,
@@ -137,10 +137,10 @@ class ApiSettings(Common):
         Path | None,
         Var(
             CERT_FILE,
-            "Certificate chain of this daemon, its own first, in PEM. With it the API is served over TLS (1.2 at "
-            "least) and not in the clear; the metrics port and the Unix socket stay as they are.",
-            more="Its names must be those under which others ask for this daemon, with https:// in their URLs. It is "
-            "also shown to the daemons that this one asks.",
+            "Certificate chain of this daemon in PEM, its own certificate first. If it is set, the API is served only "
+            "over TLS (1.2 or later). The metrics port and the Unix socket do not change.",
+            more="The certificate must be valid for the host name by which others address this daemon, with https:// "
+            "in their URLs. It is also the client certificate for requests to other daemons.",
             example="/etc/llama-orch/tls.pem",
             allowed=A_FILE,
             addition=True,
@@ -150,8 +150,8 @@ class ApiSettings(Common):
         Path | None,
         Var(
             KEY_FILE,
-            "The private key to LLORCH_TLS_CERT_FILE, in PEM, without a password.",
-            more="As a credential, which only root can read on the disk, it is passed by a drop-in of the unit: "
+            "Private key of LLORCH_TLS_CERT_FILE in PEM, without a password.",
+            more="To keep it readable only by root, pass it as a credential with a drop-in of the unit: "
             "LoadCredential=tls-key:/etc/llama-orch/tls.key and Environment=LLORCH_TLS_KEY_FILE=%d/tls-key.",
             example="/etc/llama-orch/tls.key",
             allowed=A_FILE,
@@ -162,10 +162,10 @@ class ApiSettings(Common):
         Path | None,
         Var(
             CA_FILE,
-            "Certificates in PEM of the CA that all daemons have theirs from. Then TLS is mutual: clients must show a "
-            "certificate of it, and the daemons that this one asks at https:// are held against it.",
-            more="Without it those are held against the CAs of the system. Without LLORCH_TLS_CERT_FILE it only serves "
-            "to ask others. A token is wanted all the same.",
+            "CA certificates in PEM. If they are set, TLS is mutual: clients must present a certificate of this CA, "
+            "and this daemon accepts only other daemons with one.",
+            more="If they are not set, the system's CAs are used to verify other daemons. Without LLORCH_TLS_CERT_FILE "
+            "this CA is used only for requests to other daemons. TLS does not replace the token.",
             example="/etc/llama-orch/ca.pem",
             allowed=A_FILE,
             addition=True,
@@ -174,30 +174,29 @@ class ApiSettings(Common):
 
     @property
     def tls(self) -> TlsFiles:
-        """The files that TLS is made of."""
         return TlsFiles(self.tls_cert, self.tls_key, self.tls_ca)
 
     @rule
     def a_certificate_has_its_key(self) -> Iterator[Problem]:
-        """LLORCH_TLS_CERT_FILE and LLORCH_TLS_KEY_FILE are set both or not at all."""
+        """LLORCH_TLS_CERT_FILE and LLORCH_TLS_KEY_FILE must be set together."""
         yield from self.tls.unpaired()
 
     @rule
     def a_second_token_has_a_first(self) -> Iterator[Problem]:
-        """A second token needs a first one."""
+        """LLORCH_API_TOKEN_SECOND requires LLORCH_API_TOKEN."""
         if self.second_token and self.token is None:
-            problem = f"is not set, and {SECOND_TOKEN.variable} is, which is accepted but never sent"
-            yield Problem(TOKEN.variable, None, problem, "Set both, or only this one.")
+            problem = f"is not set, but {SECOND_TOKEN.variable} is, which is never sent to other daemons"
+            yield Problem(TOKEN.variable, None, problem, "Set both, or only the first.")
 
     @rule
     def all_origins_need_a_token(self) -> Iterator[Problem]:
-        """LLORCH_ALLOWED_ORIGINS=* needs a token."""
+        """LLORCH_ALLOWED_ORIGINS=* requires a token."""
         if "*" in self.allowed_origins and self.token is None:
-            problem = "lets every web page that is open on this machine drive the daemon, since no token is set"
+            problem = "lets every web page open on this machine use the daemon, because no token is set"
             yield Problem("LLORCH_ALLOWED_ORIGINS", "*", problem, f"Set {TOKEN.variable}, or list the origins.")
 
     def remarks(self) -> Iterator[tuple[Event, Mapping[str, object]]]:
-        """As in the base; two tokens that are the same are no reason to be away in the middle of a rotation."""
+        """Also report two equal tokens, which must not stop the daemon in the middle of a token rotation."""
         yield from super().remarks()
         if self.second_token and self.second_token == self.token:
             yield events.SECOND_TOKEN_SAME, {"token": self.token}

@@ -1,4 +1,4 @@
-"""What is declared about an environment variable besides its type: the words a person needs."""
+"""The declaration of an environment variable: everything but its type."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,14 +12,20 @@ Check = TypeVar("Check", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Var:
-    """Metadata of one setting, put into the field's `Annotated` type.
+    """Metadata of one setting, in the field's `Annotated` type.
 
-    `env` is the variable's name, `meaning` one or two sentences, `more` what only the manual page adds to them,
-    `allowed` what a value may be where the type does not say it, `unit` what a number counts, `default` how the
-    default reads where it is not simply the field's own, `packaged` the value that the packages' environment file
-    sets, `required` when it must be set, `addition` whether it is no part of the user's configuration reference,
-    `secret` whether its value must never be shown; `credential` and `file` are where a secret may come from
-    besides: the systemd credential and the variable that names a file, in the order in which they count.
+    - `env`: the name of the variable
+    - `meaning`: one or two sentences, for the environment file and the manual page
+    - `more`: further text for the manual page
+    - `allowed`: the allowed values, if the type does not give them
+    - `unit`: the unit of a number
+    - `default`: the text of the default, if it is not the field's default value
+    - `packaged`: the value that the packages' environment file sets
+    - `required`: when the variable must be set
+    - `addition`: whether it is missing in the user's configuration reference
+    - `secret`: whether its value must never be shown
+    - `credential`, `file`: other sources of a secret, in order of precedence: the systemd credential, and the variable
+      that names a file
     """
 
     env: str
@@ -40,21 +46,21 @@ class Var:
 
 @dataclass(frozen=True)
 class Allowed:
-    """What the values of a type may be, in words; put into the type's own `Annotated`."""
+    """The allowed values of a type in words, in the type's `Annotated`."""
 
     words: str
 
 
 @dataclass(frozen=True)
 class Example:
-    """A set-up as the manual shows it: what it is for, and the variables with their values."""
+    """An example for the manual page: a title and the variables with their values."""
 
     title: str
     values: Mapping[str, str]
 
 
 def allowed_words(annotations: Iterable[Any], unit: str) -> str:
-    """What a field with this type and metadata may be, said by them: its bounds, its choices, or the type's words."""
+    """Return the allowed values of a field with these annotations: its bounds, choices, or the type's `Allowed`."""
     parts = [part for annotation in annotations for part in _parts(annotation)]
     low = next((part.ge for part in parts if isinstance(part, Ge)), None)
     high = next((part.le for part in parts if isinstance(part, Le)), None)
@@ -66,7 +72,7 @@ def allowed_words(annotations: Iterable[Any], unit: str) -> str:
 
 
 def _parts(annotation: Any) -> Iterator[Any]:
-    """The types and the metadata that `annotation` is made of, the outermost first."""
+    """Yield the types and metadata in `annotation`, outermost first."""
     yield annotation
     if get_origin(annotation) is Annotated:
         yield from annotation.__metadata__
@@ -77,7 +83,6 @@ def _parts(annotation: Any) -> Iterator[Any]:
 
 
 def rule(check: Check) -> Check:
-    """Marks a method of settings that yields the problems of variables which are right by themselves and wrong
-    together; its docstring is what the manual says about it."""
+    """Mark a method that yields the conflicts between settings. The manual page quotes its docstring."""
     check.__dict__["rule"] = True
     return check

@@ -1,7 +1,7 @@
-"""From an environment to frozen settings, or to every problem in it at once.
+"""Load settings from an environment, or report all problems in it at once.
 
-Owns the base class of each daemon's settings. A token has several sources (`tokens.py`); everything else comes from the
-environment alone.
+Defines the base class of all daemons' settings. A token has several sources (`tokens.py`); all other settings come only
+from the environment.
 """
 
 import re
@@ -11,31 +11,31 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from llama_orch.contracts.validation import InvalidField, invalid_fields
 from llama_orch.settings.declaration import Example, Var, allowed_words
 from llama_orch.settings.tokens import TokenSources
 from llama_orch.settings.types import Secret
-from llama_orch.telemetry.events import Event
+from llama_orch.telemetry.events.event import Event
 
 NONE = "(none)"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One setting that cannot be used: which, what it holds, what is wrong, what would do."""
+    """One unusable setting: the variable, its value, what is wrong, and how to fix it (`hint`)."""
 
     variable: str
     value: str | None
     problem: str
-    mend: str
+    hint: str
 
     def __str__(self) -> str:
         shown = self.variable if self.value is None else f"{self.variable}={self.value}"
-        return f"{shown}: {self.problem}. {self.mend}"
+        return f"{shown}: {self.problem}. {self.hint}"
 
 
 class ConfigurationError(Exception):
-    """The environment cannot be used; `problems` names everything that is wrong with it. `settings` is what can be
-    used, with defaults in the place of the rest."""
+    """The environment is unusable. `problems` lists all problems; `settings` has defaults for unusable variables."""
 
     def __init__(self, problems: list[Problem], settings: "Settings | None" = None) -> None:
         super().__init__("; ".join(map(str, problems)))
@@ -44,54 +44,53 @@ class ConfigurationError(Exception):
 
 
 class Settings(BaseModel):
-    """Base of a daemon's settings: immutable, one `Var` in each field's annotation."""
+    """Base of a daemon's settings: immutable, with a `Var` in each field's annotation."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=True, hide_input_in_errors=True
     )
 
     examples: ClassVar[tuple[Example, ...]] = ()
-    """Those of the configuration reference."""
+    """The examples of the configuration reference."""
 
     @property
     def profile(self) -> Literal["any", "home", "cloud"]:
-        """The profile in force; `any` for a daemon to which profiles are all the same."""
+        """The active profile; `any` for a daemon that is the same in both."""
         return "any"
 
     def without_effect(self, environ: Mapping[str, str]) -> list[str]:
-        """The variables that are set in `environ` and belong to the other profile; what the packages set there for
-        either profile is no news to anybody."""
+        """Return the variables in `environ` that only the other profile uses, except those with the packaged value."""
         inert = {"home": "cloud", "cloud": "home", "any": None}[self.profile]
         others = (var for var in self.variables().values() if var.profile == inert)
         return [var.env for var in others if environ.get(var.env) not in (None, "", var.packaged)]
 
     @classmethod
     def variables(cls) -> dict[str, Var]:
-        """Each field's declaration, in the order of the class."""
+        """Return the declaration of each field, in the order of the class."""
         found = {}
         for name, field in cls.model_fields.items():
             var = next(item for item in field.metadata if isinstance(item, Var))
-            said = var.allowed or allowed_words((field.annotation, *field.metadata), var.unit)
-            found[name] = replace(var, allowed=said)
+            allowed = var.allowed or allowed_words((field.annotation, *field.metadata), var.unit)
+            found[name] = replace(var, allowed=allowed)
         return found
 
     @classmethod
     def rules(cls) -> dict[str, Callable[[Self], Iterable[Problem]]]:
-        """What is checked of several settings together: the methods that are marked as a `rule`, by name."""
+        """Return the methods marked as a `rule`, by name: the checks of several settings together."""
         methods = [item for base in reversed(cls.__mro__) for item in vars(base).items()]
         return {name: method for name, method in methods if getattr(method, "rule", False)}
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> Self:
-        """Settings from `environ`, where an empty value counts as not set.
+        """Load settings from `environ`. An empty value counts as unset.
 
-        Raises ConfigurationError with all problems of single variables and of their combination.
+        Raises ConfigurationError with all problems of single variables and of their combinations.
         """
         values, problems = cls._read(environ)
         settings, invalid = cls._validate(values)
         faulty = {problem.variable for problem in (*problems, *invalid)}
         problems += [cls._at_its_source(problem, environ) for problem in invalid]
-        # a token that cannot be used is not a missing one
+        # an unusable token does not count as missing
         faulty |= {sources.variable for sources in cls._tokens().values() if sources.file in faulty}
         problems += [problem for problem in settings.conflicts() if problem.variable not in faulty]
         if problems:
@@ -100,7 +99,7 @@ class Settings(BaseModel):
 
     @classmethod
     def _tokens(cls) -> dict[str, TokenSources]:
-        """Where each field that is a token has its value from."""
+        """Return the sources of each token, by field."""
         return {
             name: TokenSources(var.env, var.file, var.credential)
             for name, var in cls.variables().items()
@@ -109,15 +108,15 @@ class Settings(BaseModel):
 
     @classmethod
     def _at_its_source(cls, problem: Problem, environ: Mapping[str, str]) -> Problem:
-        """A token that cannot be used as the problem of the credential or the file that holds it."""
+        """Attribute the problem of an unusable token to the credential or the file that holds it."""
         sources = next((found for found in cls._tokens().values() if found.variable == problem.variable), None)
         if sources is None or (source := sources.source(environ)) == "environment":
             return problem
-        words = f"{problem.value} in it {problem.problem}"
-        mend = f"{problem.mend.partition('. Example')[0]}, in one line. As in: openssl rand -hex 32 > FILE"
+        words = f"its token, {problem.value}, {problem.problem}"
+        hint = f"{problem.hint.partition('. Example')[0]}, on one line. Example: openssl rand -hex 32 > FILE"
         if source == "file":
-            return Problem(sources.file, environ[sources.file], words, mend)
-        return Problem(f"the credential {sources.credential}", None, words, mend)
+            return Problem(sources.file, environ[sources.file], words, hint)
+        return Problem(f"credential {sources.credential}", None, words, hint)
 
     @classmethod
     def _read(cls, environ: Mapping[str, str]) -> tuple[dict[str, Any], list[Problem]]:
@@ -137,28 +136,27 @@ class Settings(BaseModel):
 
     @classmethod
     def _validate(cls, values: dict[str, Any]) -> tuple[Self, list[Problem]]:
-        """The settings and what was wrong; a faulty field has its default, so that conflicts show too."""
+        """Return the settings and the problems. Invalid fields have their default, to find conflicts as well."""
         try:
             return cls(**values), []
         except ValidationError as error:
-            faulty = {str(item["loc"][0]): str(item["msg"]) for item in error.errors()}
-        problems = [_problem(cls.variables()[name], values[name], text) for name, text in faulty.items()]
+            faulty = {str(each.location[0]): each for each in invalid_fields(error)}
+        problems = [_problem(cls.variables()[name], values[name], found) for name, found in faulty.items()]
         return cls(**{name: value for name, value in values.items() if name not in faulty}), problems
 
     def conflicts(self) -> list[Problem]:
-        """Problems of several settings together."""
         return [problem for check in self.rules().values() for problem in check(self)]
 
     def remarks(self) -> Iterator[tuple[Event, Mapping[str, object]]]:
-        """What is worth a line at the start though it is no problem: events with their fields."""
+        """Yield events with their fields that are logged at the start although they are not problems."""
         yield from ()
 
     def in_force(self, name: str) -> tuple[str, object]:
-        """The variable and the value that count for the field `name`; a daemon's class says where these are others."""
+        """Return the variable and the value in force for a field. Subclasses override it where these differ."""
         return self.variables()[name].env, getattr(self, name)
 
     def effective(self, environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-        """(variable, value as text, source) of each setting, for `--check-config`; secrets as fingerprints."""
+        """Yield variable, value and source of each setting for `--check-config`; secrets as fingerprints."""
         tokens = self._tokens()
         for name, var in self.variables().items():
             variable, value = self.in_force(name)
@@ -169,7 +167,7 @@ class Settings(BaseModel):
 
 
 def as_text(value: object) -> str:
-    """A setting's value as it is written in an environment."""
+    """Return a setting's value as it is written in an environment."""
     if value is None:
         return NONE
     if isinstance(value, tuple):
@@ -177,26 +175,24 @@ def as_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _problem(var: Var, value: Any, text: str) -> Problem:
-    words = text.removeprefix("Value error, ").removeprefix("Input should be ")
-    words = "is not of the allowed form" if words.startswith("String should match") else words
-    wrong = words if words.startswith(("is ", "has ", "names ")) else f"must be {words}"
+def _problem(var: Var, value: Any, found: InvalidField) -> Problem:
+    wrong = "has an invalid form" if found.kind == "string_pattern_mismatch" else found.text
     shown = f"token_fp6={Secret(value).fingerprint}" if var.secret else str(value)
     example = "Example, in a shell" if "$(" in var.example else "Example"
-    mend = f"Allowed: {var.allowed}. {example}: {var.env}={var.example}"
+    hint = f"Allowed: {var.allowed}. {example}: {var.env}={var.example}"
     if re.search(r"\$[({]", str(value)):
-        mend += ". In an environment file neither commands nor variables are replaced: write what they give."
+        hint += ". An environment file does not expand commands or variables: write the result."
     if re.search(r"\s#", str(value)):
-        mend += ". A comment has a line of its own; behind a value it is a part of it."
-    return Problem(var.env, shown, wrong, mend)
+        hint += ". A comment needs a line of its own; after a value it is part of the value."
+    return Problem(var.env, shown, wrong, hint)
 
 
 def _unreadable(sources: TokenSources, environ: Mapping[str, str], error: OSError) -> Problem:
     problem = f"cannot be read ({error.strerror or error}: {error.filename})"
-    mend = "Make the file readable for the daemon, or unset the variable."
-    return Problem(sources.file, environ.get(sources.file), problem, mend)
+    hint = "Make the file readable by the daemon, or unset the variable."
+    return Problem(sources.file, environ.get(sources.file), problem, hint)
 
 
 def _empty(sources: TokenSources, environ: Mapping[str, str]) -> Problem:
-    mend = "Write a token into it, as in: openssl rand -hex 32 > FILE"
-    return Problem(sources.file, environ.get(sources.file), "is empty", mend)
+    hint = "Write a token into it. Example: openssl rand -hex 32 > FILE"
+    return Problem(sources.file, environ.get(sources.file), "is empty", hint)

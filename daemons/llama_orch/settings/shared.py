@@ -1,7 +1,4 @@
-"""The settings that several daemons have, declared once: logging, telemetry, listening addresses.
-
-`Common` is the base of every daemon's settings.
-"""
+"""Settings of several daemons: logging, telemetry, metrics port. `Common` is the base of every daemon's settings."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,21 +15,21 @@ RUNTIME_DIRECTORY = "/run/llama-orch/engines"
 FORMAT_VARIABLE = "LLAMA_ORCH_LOG_FORMAT"
 DEFAULT_RUNTIME_DIRECTORY = Path(".runtime/engines")
 RELATIVE = (
-    "A relative path is below the working directory. For the packaged services that is /var/lib/llama-orch, where "
-    ".runtime leads to /run/llama-orch, so that .runtime/engines is what the packages set. Besides, they may write to "
-    "/var/lib/llama-orch/engines; any other directory needs ReadWritePaths= in a drop-in of pool-managerd.service and "
-    "of engine-provisioner.service."
+    "A relative path starts at the working directory. For the packaged services that is /var/lib/llama-orch, where "
+    ".runtime is a link to /run/llama-orch, so that .runtime/engines is the directory that the packages set. The "
+    "services may also write to /var/lib/llama-orch/engines; any other directory needs ReadWritePaths= in a drop-in of "
+    "pool-managerd.service and of engine-provisioner.service."
 )
 
 
 class Common(Settings):
-    """What every daemon can be told."""
+    """The settings of every daemon."""
 
     otlp_endpoint: Annotated[
         Url | None,
         Var(
             "OTEL_EXPORTER_OTLP_ENDPOINT",
-            "OpenTelemetry collector (OTLP) for traces. This release checks the URL and sends no traces yet.",
+            "OpenTelemetry collector (OTLP) for traces. This release checks the URL but sends no traces yet.",
             example="http://tempo:4317",
         ),
     ] = None
@@ -40,10 +37,10 @@ class Common(Settings):
         LogLevels,
         Var(
             "RUST_LOG",
-            "Verbosity of the log: a level, and levels of single targets after commas.",
-            more="A target is a daemon or the beginning of one of its modules' names; -, _ and :: are taken as people "
-            "write them, as in warn,pool_managerd::handoff=trace. Where several fit, the longest counts. Modules that "
-            "the daemons share (llama_orch) are a part of each daemon, too.",
+            "Log level: one level, optionally followed by levels of single targets, separated by commas.",
+            more="A target is a daemon or the beginning of a module name of it. Targets may be written with -, _ and "
+            "::, for example warn,pool_managerd::handoff=trace. The longest matching target applies. The shared "
+            "modules (llama_orch) also belong to each daemon.",
             example="info,queen-rbee=debug",
         ),
     ] = Field(default_factory=lambda: parse_levels("info"))
@@ -51,7 +48,7 @@ class Common(Settings):
         Format,
         Var(
             FORMAT_VARIABLE,
-            "How log records are written. auto: to the journal under systemd, as text on a terminal, as JSON lines "
+            "Format of log records. auto means the journal under systemd, text on a terminal, and JSON lines "
             "elsewhere.",
             example="json",
             addition=True,
@@ -60,10 +57,10 @@ class Common(Settings):
 
 
 def metrics_port_variable(default: int) -> Var:
-    """The declaration of PROMETHEUS_METRICS_PORT for a daemon whose default is `default`."""
+    """Return the declaration of PROMETHEUS_METRICS_PORT for a daemon with the default port `default`."""
     return Var(
         "PROMETHEUS_METRICS_PORT",
-        "Port that serves /metrics alone, without a token, on the host of the bind address.",
+        "Port that serves only /metrics, without a token, on the host of the bind address.",
         example=str(default),
         unit="a port",
     )

@@ -1,4 +1,4 @@
-"""The variables of all daemons, so that each can tell those of another from misspelt ones; generated."""
+"""The variables of all daemons, to tell a misspelt one from that of another daemon. Generated."""
 
 VARIABLES = (
     "AUTH_OPTIONAL",

@@ -1,4 +1,4 @@
-"""The files that TLS is made of: which variables name them, and what they are for."""
+"""The files for TLS and the variables that name them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ CA_FILE = "LLORCH_TLS_CA_FILE"
 
 @dataclass(frozen=True)
 class TlsFiles:
-    """A certificate chain with its key, and the CA of all others; None for what there is not."""
+    """A certificate chain, its key, and the CA that signs the peers' certificates; None if not set."""
 
     cert: Path | None = None
     key: Path | None = None
@@ -22,15 +22,15 @@ class TlsFiles:
 
     @classmethod
     def named(cls, environ: Mapping[str, str]) -> Self:
-        """Those that `environ` names."""
-        given = (environ.get(name) for name in (CERT_FILE, KEY_FILE, CA_FILE))
-        return cls(*(Path(path) if path else None for path in given))
+        """Return the files that `environ` names."""
+        paths = (environ.get(name) for name in (CERT_FILE, KEY_FILE, CA_FILE))
+        return cls(*(Path(path) if path else None for path in paths))
 
     def unpaired(self) -> Iterator[Problem]:
-        """The certificate or the key that is missing."""
-        for missing, path, other, there in (
+        """Yield a problem if only one of certificate and key is set."""
+        for missing, path, other, other_path in (
             (CERT_FILE, self.cert, KEY_FILE, self.key),
             (KEY_FILE, self.key, CERT_FILE, self.cert),
         ):
-            if there and path is None:
-                yield Problem(missing, None, f"is not set, and {other} is", "Set both, or none.")
+            if other_path and path is None:
+                yield Problem(missing, None, f"is not set, but {other} is", "Set both or neither.")

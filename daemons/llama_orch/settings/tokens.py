@@ -1,4 +1,4 @@
-"""Where a token comes from: a systemd credential, a file, or the environment; the first of them counts."""
+"""Sources of a token, in order of precedence: a systemd credential, a file, the environment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,32 +7,32 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class TokenSources:
-    """The names under which one token is looked for."""
+    """The variable, the variable that names a file, and the systemd credential of one token."""
 
     variable: str
     file: str
     credential: str
 
     def read(self, environ: Mapping[str, str]) -> str | None:
-        """The token's text from the first of its three sources, or None.
+        """Return the token from the first of its three sources, or None.
 
-        Raises OSError where the file that `file` names cannot be read; an empty file gives "". An empty credential
-        counts as none: the units carry an empty one for machines without a token. Bytes that are no text are replaced,
-        which makes a token that is refused as any other unusable one.
+        Raises OSError if the file is unreadable; an empty file gives "". An empty credential counts as unset, because
+        the units pass an empty one on machines without a token. Invalid UTF-8 is replaced, so that the token is then
+        refused as unusable.
         """
-        if credential := self._of_systemd(environ):
+        if credential := self._read_credential(environ):
             return credential
         if file := environ.get(self.file):
             return Path(file).read_text(errors="replace").strip()
         return environ.get(self.variable) or None
 
     def source(self, environ: Mapping[str, str]) -> str:
-        """Where `read` has the token from: `credential`, `file`, or `environment`."""
-        if self._of_systemd(environ):
+        """Return the source that `read` uses: `credential`, `file`, or `environment`."""
+        if self._read_credential(environ):
             return "credential"
         return "file" if environ.get(self.file) else "environment"
 
-    def _of_systemd(self, environ: Mapping[str, str]) -> str:
+    def _read_credential(self, environ: Mapping[str, str]) -> str:
         directory = environ.get("CREDENTIALS_DIRECTORY")
         path = Path(directory or "", self.credential)
         return path.read_text(errors="replace").strip() if directory and path.is_file() else ""

@@ -1,7 +1,7 @@
-"""The types a setting can have, each parsed from the text of an environment variable.
+"""The types of settings, parsed from the text of environment variables.
 
-Stricter than pydantic's own conversions: `1e3` is no port and `yes` is no Boolean, since the reference lists
-what is valid and a surprise at start-up is cheaper than one at night.
+Stricter than pydantic's own conversions: only the values in the reference are valid, so `1e3` is not a port and `yes`
+is not a Boolean.
 """
 
 import hashlib
@@ -45,11 +45,11 @@ def _levels(value: Any) -> Any:
 
 
 class Secret(SecretStr):
-    """A token that shows itself only as its fingerprint."""
+    """A token whose text representation is its fingerprint."""
 
     @property
     def fingerprint(self) -> str:
-        """The first six hex digits of its SHA-256, as logged under `token_fp6`."""
+        """The first six hex digits of the SHA-256 of the token, logged as `token_fp6`."""
         return hashlib.sha256(self.get_secret_value().encode()).hexdigest()[:6]
 
     def __str__(self) -> str:
@@ -61,14 +61,14 @@ class Secret(SecretStr):
 def _token(value: Any) -> Any:
     if isinstance(value, str):
         if not re.fullmatch(r"[\x21-\x7e]{16,512}", value):
-            raise ValueError("is not a usable token")
+            raise ValueError("is not a valid token")
         return Secret(value)
     return value
 
 
 @dataclass(frozen=True)
 class GpuMask:
-    """The GPUs that may be used, by index; none at all means that engines run on the CPU, asked for as `cpu`."""
+    """The indices of the GPUs that may be used. An empty mask, written as `cpu`, makes engines run on the CPU."""
 
     indices: tuple[int, ...]
 
@@ -77,7 +77,6 @@ class GpuMask:
 
     @property
     def cpu(self) -> bool:
-        """Whether engines run on the CPU."""
         return not self.indices
 
 
@@ -88,7 +87,7 @@ def _mask(value: Any) -> Any:
         return GpuMask(())
     parts = [part.strip() for part in value.split(",")]
     if not all(re.fullmatch(r"[0-9]{1,3}", part) for part in parts):
-        raise ValueError("is no list of GPU indices")
+        raise ValueError("is not a list of GPU indices")
     indices = tuple(int(part) for part in parts)
     if len(set(indices)) != len(indices):
         raise ValueError("names a GPU twice")
@@ -106,7 +105,7 @@ def _host_names(value: Any) -> Any:
         return value
     names = tuple(part.strip().lower().rstrip(".") for part in value.split(",") if part.strip())
     if bad := next((name for name in names if not re.fullmatch(rf"(\*\.)?{HOST_NAME}", name)), None):
-        raise ValueError(f"has {bad!r}, which is not a host name")
+        raise ValueError(f"contains {bad!r}, which is not a host name")
     return names
 
 
@@ -116,21 +115,21 @@ def _origins(value: Any) -> Any:
     origins = tuple(part.strip().lower().rstrip("/") for part in value.split(",") if part.strip())
     pattern = rf"\*|[a-z][a-z0-9+.-]*://(\*|({HOST_NAME}|\[[0-9a-f:.]+\])(:[0-9]{{1,5}})?)"
     if bad := next((origin for origin in origins if not re.fullmatch(pattern, origin)), None):
-        raise ValueError(f"has {bad!r}, which is not an origin")
+        raise ValueError(f"contains {bad!r}, which is not an origin")
     return origins
 
 
 def _paths(value: Any) -> Any:
-    """A list of absolute paths; ~ stands for the home directory. Without one, a default below it is left out."""
+    """Parse a list of absolute paths; ~ is the home directory. Defaults below an unknown home directory are dropped."""
     if not isinstance(value, str):
-        return tuple(path for path in value if path.is_absolute()) + tuple(_homes(value))
+        return tuple(path for path in value if path.is_absolute()) + tuple(_expanded_defaults(value))
     paths = tuple(_expanded(Path(part.strip())) for part in value.split(",") if part.strip())
     if bad := next((path for path in paths if not path.is_absolute()), None):
-        raise ValueError(f"has {str(bad)!r}, which is not an absolute path")
+        raise ValueError(f"contains {str(bad)!r}, which is not an absolute path")
     return paths
 
 
-def _homes(paths: Iterable[Path]) -> Iterator[Path]:
+def _expanded_defaults(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if not path.is_absolute():
             with suppress(ValueError):
@@ -139,22 +138,22 @@ def _homes(paths: Iterable[Path]) -> Iterator[Path]:
 
 def _expanded(value: Path) -> Path:
     try:
-        if value.parts[:1] == ("~",) and os.environ.get("HOME") == "":  # the root directory would be taken for it
+        if value.parts[:1] == ("~",) and os.environ.get("HOME") == "":  # expanduser would return the root directory
             return Path(pwd.getpwuid(os.getuid()).pw_dir, *value.parts[1:])
         return value.expanduser()
     except (RuntimeError, KeyError) as error:
-        raise ValueError("has a ~ whose home directory is not known") from error
+        raise ValueError("contains a ~ whose home directory is unknown") from error
 
 
 Flag = Annotated[bool, BeforeValidator(_flag), Allowed("true, false, 1 or 0")]
-Whole = Annotated[int, BeforeValidator(_whole)]
+Integer = Annotated[int, BeforeValidator(_whole)]
 Address = Annotated[Host, BeforeValidator(parse_address), Allowed("host:port or [ipv6]:port")]
 LogLevels = Annotated[
     Levels,
     BeforeValidator(_levels),
     Allowed("trace, debug, info, warn, error or off, and TARGET=LEVEL after commas"),
 ]
-Token = Annotated[Secret, BeforeValidator(_token), Allowed("16 to 512 printable ASCII characters without blanks")]
+Token = Annotated[Secret, BeforeValidator(_token), Allowed("16 to 512 printable ASCII characters without spaces")]
 Url = Annotated[str, AfterValidator(http_url), Allowed("an http:// or https:// URL")]
 BaseUrl = Annotated[str, AfterValidator(base_url), Allowed("an http:// or https:// URL")]
 UrlList = Annotated[tuple[str, ...], BeforeValidator(_urls), Allowed("http:// or https:// URLs, separated by commas")]

@@ -1,4 +1,4 @@
-"""Variables with a prefix of ours that no daemon knows: probably misspelt, so that what was meant has no effect."""
+"""Find variables with a prefix of llama-orch that no daemon knows, which are probably misspelt."""
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -6,12 +6,12 @@ from difflib import get_close_matches
 from llama_orch.settings.suite import VARIABLES
 
 PREFIXES = ("ORCHESTRATOR", "ORCHD", "POOL_MANAGER", "ENGINE_PROVISION", "LLORCH", "LLAMA_ORCH")
-"""Shorter than the real ones, so that ORCHESTRATOR_URL or POOL_MANAGER_NODE_ID are noticed, too."""
+"""Shorter than the real prefixes, to catch ORCHESTRATOR_URL or POOL_MANAGER_NODE_ID as well."""
 
 
 def unknown(environ: Mapping[str, str]) -> Iterator[str]:
-    """Each such variable that is set in `environ`, with the known one that is nearest to it; values are not shown."""
+    """Yield each unknown variable in `environ`, with the most similar known one. Values are not shown."""
     for name in sorted(environ):
         if name.startswith(PREFIXES) and name not in VARIABLES and environ[name]:
             nearest = get_close_matches(name, VARIABLES, n=1)
-            yield f"{name} (is {nearest[0]} meant?)" if nearest else name
+            yield f"{name} (did you mean {nearest[0]}?)" if nearest else name

@@ -1,22 +1,22 @@
-"""A directory through which one daemon hands documents to another: reading it safely, and waking when it changes.
+"""Spool directories, through which one daemon passes documents to another: safe reading, and change notification.
 
-Others can write to such a directory, so nothing in it is believed: no link is followed, nothing but small regular
-files of known owners is read, and one bad file disturbs no good one.
+Other users can write to such a directory, so nothing in it is trusted: no link is followed, only small regular files
+of known owners are read, and a bad file does not affect good ones.
 """
 
-from llama_orch.spool.intake import Intake
-from llama_orch.spool.judging import Bad, Found, scan
-from llama_orch.spool.reading import SpoolUnreadable, trusted_owners
+from llama_orch.spool.files import SpoolUnreadable, trusted_owners
+from llama_orch.spool.handoffs import BadFile, HandoffFile, scan
+from llama_orch.spool.identity import Identity
+from llama_orch.spool.reader import SpoolReader
 from llama_orch.spool.removal import Rejection, delete, reject
-from llama_orch.spool.stored import Identity
-from llama_orch.spool.waking import watch
+from llama_orch.spool.watching import watch
 
 __all__ = [
-    "Bad",
-    "Found",
+    "BadFile",
+    "HandoffFile",
     "Identity",
-    "Intake",
     "Rejection",
+    "SpoolReader",
     "SpoolUnreadable",
     "delete",
     "reject",

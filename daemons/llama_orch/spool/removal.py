@@ -1,7 +1,7 @@
-"""Taking files out of a handoff directory: deleting what was taken, moving aside what is bad.
+"""Remove files from a handoff directory: delete taken files, move bad ones aside.
 
-Both act only on the very file that was looked at; what replaced it meanwhile stays. Nothing is followed: a link is
-moved as a link. Blocking calls: run in a thread.
+Both act only on the exact file that was read; a file that has replaced it stays. Links are moved, not followed. The
+functions block: run them in a thread.
 """
 
 import os
@@ -12,29 +12,29 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from llama_orch.spool.judging import Bad, Found
-from llama_orch.spool.reading import DIRECTORY, opened
-from llama_orch.spool.stored import Identity, printable
+from llama_orch.spool.files import DIRECTORY, open_directory
+from llama_orch.spool.handoffs import BadFile, HandoffFile
+from llama_orch.spool.identity import Identity, printable
 
 REJECTED = "rejected"
 REASON = ".reason"
-KEPT = 100
+REJECTED_LIMIT = 100
 NAME_LIMIT = 180
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """What became of a bad file: where it lies now, or why it could not be moved. Neither: it was gone already."""
+    """The result of a rejection: the new path, or why the file could not be moved. Neither if it was already gone."""
 
     moved_to: str | None = None
     problem: str | None = None
 
 
-def delete(directory: Path, found: Found) -> bool:
-    """Remove a file that was taken, unless another has its name by now. Raises OSError where it may not."""
-    with opened(directory) as fd:
-        if fd is None or not _still_there(fd, found.identity):
+def delete(directory: Path, found: HandoffFile) -> bool:
+    """Remove a taken file, unless another one has its name by now. Raises OSError."""
+    with open_directory(directory) as fd:
+        if fd is None or not _is_unchanged(fd, found.identity):
             return False
         try:
             os.unlink(found.identity.name, dir_fd=fd)
@@ -43,25 +43,26 @@ def delete(directory: Path, found: Found) -> bool:
         return True
 
 
-def reject(directory: Path, bad: Bad, now: datetime) -> Rejection:
-    """Move a bad file to `rejected/` under a new name, with its reason beside it; the oldest go beyond KEPT.
+def reject(directory: Path, bad: BadFile, now: datetime) -> Rejection:
+    """Move a bad file to `rejected/` under a new name, next to a file with the reason.
 
-    `rejected/` is made if it is missing. Raises SpoolUnreadable for the directory, nothing for the file.
+    Creates `rejected/` if necessary, and deletes the oldest files above REJECTED_LIMIT. Raises SpoolUnreadable for the
+    directory, nothing for the file.
     """
-    with opened(directory) as fd:
-        if fd is None or not _still_there(fd, bad.identity):
+    with open_directory(directory) as fd:
+        if fd is None or not _is_unchanged(fd, bad.identity):
             return Rejection()
         try:
-            target = _rejected(fd)
+            target = _open_rejected(fd)
         except OSError as error:
-            return Rejection(problem=f"{REJECTED}/ cannot be used: {error.strerror or error}")
+            return Rejection(problem=f"cannot open {REJECTED}/: {error.strerror or error}")
         try:
             return _move(fd, target, bad, now)
         finally:
             os.close(target)
 
 
-def _still_there(fd: int, identity: Identity) -> bool:
+def _is_unchanged(fd: int, identity: Identity) -> bool:
     try:
         status = os.stat(identity.name, dir_fd=fd, follow_symlinks=False)
     except OSError:
@@ -69,34 +70,34 @@ def _still_there(fd: int, identity: Identity) -> bool:
     return identity.same_file(status.st_ino, status.st_mtime_ns)
 
 
-def _rejected(fd: int) -> int:
+def _open_rejected(fd: int) -> int:
     with suppress(FileExistsError):
         os.mkdir(REJECTED, 0o770, dir_fd=fd)
     return os.open(REJECTED, DIRECTORY, dir_fd=fd)
 
 
-def _move(fd: int, target: int, bad: Bad, now: datetime) -> Rejection:
+def _move(fd: int, target: int, bad: BadFile, now: datetime) -> Rejection:
     name = _new_name(bad.name, now)
     try:
         os.rename(bad.name, name, src_dir_fd=fd, dst_dir_fd=target)
     except FileNotFoundError:
         return Rejection()
     except OSError as error:
-        return Rejection(problem=f"it cannot be moved: {error.strerror or error}")
+        return Rejection(problem=f"cannot move it: {error.strerror or error}")
     _write_reason(target, name + REASON, bad)
     _prune(target)
     return Rejection(moved_to=f"{REJECTED}/{printable(name)}")
 
 
 def _new_name(name: str, now: datetime) -> str:
-    """A name that sorts by time and is not taken. `now` is in UTC."""
+    """Return a unique name that sorts by time. `now` is in UTC."""
     stamp = now.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    kept = os.fsdecode(os.fsencode(name)[-NAME_LIMIT:])
-    return f"{stamp}-{secrets.token_hex(4)}-{kept}"
+    original = os.fsdecode(os.fsencode(name)[-NAME_LIMIT:])
+    return f"{stamp}-{secrets.token_hex(4)}-{original}"
 
 
-def _write_reason(target: int, name: str, bad: Bad) -> None:
-    """The reason is for people; a full disk, which may bear an empty file, does not keep the bad one where it was."""
+def _write_reason(target: int, name: str, bad: BadFile) -> None:
+    """Write the reason, which is for people only. An error, such as a full disk, does not undo the move."""
     with suppress(OSError):
         fd = os.open(name, NEW_FILE, 0o640, dir_fd=target)
         with os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
@@ -104,9 +105,9 @@ def _write_reason(target: int, name: str, bad: Bad) -> None:
 
 
 def _prune(target: int) -> None:
-    """Remove the oldest rejected files with their reasons, so that bad files cannot fill the disk."""
+    """Delete the oldest rejected files with their reasons, so that bad files cannot fill the disk."""
     names = sorted(name for name in os.listdir(target) if not name.endswith(REASON))
-    for name in names[:-KEPT]:
+    for name in names[:-REJECTED_LIMIT]:
         for old in (name, name + REASON):
             _remove(target, old)
 

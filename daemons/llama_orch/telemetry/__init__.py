@@ -1,1 +1,1 @@
-"""What a daemon tells about itself: log records with stable ids, and metrics."""
+"""Log records with stable message ids, levels and correlation ids."""

@@ -1,5 +1,5 @@
-"""What a request brings along and every hop passes on: its correlation id, which every log record made under it
-carries, and the caller's trace (`traceparent`, W3C Trace Context).
+"""Context variables of a request: the correlation id, which is in all its log records, and the caller's trace
+(`traceparent`, W3C Trace Context). Every hop passes both on.
 """
 
 import re
@@ -10,16 +10,16 @@ HEADER = "x-correlation-id"
 current: ContextVar[str | None] = ContextVar("correlation_id", default=None)
 traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
 peer: ContextVar[str | None] = ContextVar("peer", default=None)
-"""The address that the request came from; None for a Unix socket."""
+"""The address of the request's peer; None for a Unix socket."""
 
 
 def accepted(value: str | None) -> str:
-    """The caller's id if it is a plain token of at most 128 characters, else a new uuid4."""
+    """Return the caller's id if it is a plain token of at most 128 characters, else a new uuid4."""
     if value and re.fullmatch(r"[A-Za-z0-9._:+/=-]{1,128}", value):
         return value
     return str(uuid.uuid4())
 
 
 def accepted_trace(value: str) -> str | None:
-    """The caller's traceparent if it has the form of one, of whatever version; else None, and the trace ends here."""
+    """Return the caller's traceparent if it is well-formed (any version), else None, which ends the trace."""
     return value if re.fullmatch(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", value) else None

@@ -1,7 +1,7 @@
-"""RUST_LOG's own syntax: `info,queen-rbee=debug,pool_managerd::handoff=trace`.
+"""Parse RUST_LOG: `info,queen-rbee=debug,pool_managerd::handoff=trace`.
 
-Owns the parsing and the mapping to Python's logger names; `-`, `_` and `::` are taken as people write them. As in Rust,
-a directive is for all targets that begin with its own: `pool_managerd::handoff` for pool_managerd.handoffs, too.
+Targets are mapped to Python's logger names; `-`, `_` and `::` are accepted. As in Rust, a directive applies to all
+targets with its target as a prefix: `pool_managerd::handoff` also applies to pool_managerd.handoffs.
 """
 
 import re
@@ -18,7 +18,7 @@ PACKAGES = ("queen_rbee", "pool_managerd", "engine_provisioner", "llama_orch")
 
 @dataclass(frozen=True)
 class Levels:
-    """A default level and the levels of single loggers, in Python's numbers."""
+    """A default level and the levels of single loggers, as Python's numbers."""
 
     text: str
     default: int
@@ -29,12 +29,14 @@ class Levels:
 
     @property
     def lowest(self) -> int:
-        """The level below which nothing is wanted of any logger."""
+        """The lowest level of any logger."""
         return min([self.default, *(level for _target, level in self.loggers)])
 
     def of(self, *names: str) -> int:
-        """The level of the logger with these names: that of the longest directive which one of them begins with, the
-        last one of several as long."""
+        """Return the level of a logger with these names.
+
+        The longest directive that is a prefix of one of the names applies; of several equally long ones, the last.
+        """
         longest, found = 0, self.default
         for target, level in self.loggers:
             if len(target) >= longest and any(name.startswith(target) for name in names):
@@ -43,7 +45,7 @@ class Levels:
 
 
 def parse_levels(text: str) -> Levels:
-    """Parse RUST_LOG. Raises ValueError that names the directive that is not understood."""
+    """Parse RUST_LOG. Raises ValueError that names the invalid directive."""
     default, loggers = NAMES["info"], []
     for directive in filter(None, (part.strip() for part in text.split(","))):
         target, equals, level = directive.rpartition("=")
@@ -54,13 +56,13 @@ def parse_levels(text: str) -> Levels:
             else:
                 default = known
         elif equals or not _logger(directive).startswith(PACKAGES):
-            raise ValueError(f"has a directive that is not understood: {directive!r}")
-        else:  # a bare target, as env_logger reads it: everything of it; of ours, or a misspelt level would be one
+            raise ValueError(f"contains an invalid directive: {directive!r}")
+        else:  # a bare target means trace, as in env_logger; only our packages, to catch misspelt levels
             loggers.append((_logger(directive), TRACE))
     return Levels(text, default, tuple(loggers))
 
 
 def _logger(target: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][\w:.-]*", target.strip()):
-        raise ValueError(f"has a target that is not understood: {target!r}")
+        raise ValueError(f"contains an invalid target: {target!r}")
     return target.strip().replace("::", ".").replace("-", "_")

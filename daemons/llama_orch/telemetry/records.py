@@ -1,7 +1,7 @@
-"""Log records: operator-visible events with stable ids, and the three ways they are written.
+"""Log records: events with stable message ids, and the handlers that write them.
 
-Owns the handlers: the journal with native fields, JSON lines, and text for a terminal. `emit` is how a daemon
-reports an event of `llama_orch.telemetry.events`; ordinary `logging` calls work beside it.
+There are three handlers: the journal with native fields, JSON lines, and text for a terminal. Daemons log events of
+`llama_orch.telemetry.events` with `emit`, and use ordinary `logging` calls for everything else.
 """
 
 import json
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from llama_orch.telemetry.correlation import current
-from llama_orch.telemetry.events import Event
+from llama_orch.telemetry.events.event import Event
 from llama_orch.telemetry.levels import TRACE, Levels
 
 SHARED = "llama_orch"
@@ -24,24 +24,24 @@ PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (
 
 
 def emit(event: Event, /, **fields: object) -> None:
-    """Log `event` with its fields; the fields fill its text and become journal fields in upper case."""
+    """Log `event`. The fields fill its text and become journal fields in upper case."""
     logging.getLogger(event.logger).log(
-        event.level, event.text.format_map(_Shown(fields)), extra={"event": event, "fields": fields}
+        event.level, event.text.format_map(_Fields(fields)), extra={"event": event, "fields": fields}
     )
 
 
-class _Shown(dict[str, object]):
+class _Fields(dict[str, object]):
     def __missing__(self, key: str) -> str:
         return "-"
 
 
 def priority(level: int) -> int:
-    """The syslog priority of a logging level, as sd-daemon(3) numbers them."""
+    """Return the syslog priority of a logging level, as in sd-daemon(3)."""
     return next(number for floor, number in PRIORITIES if level >= floor)
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, str]:
-    """The record's own fields, with the correlation id of the request it was made under."""
+    """Return the record's fields and the correlation id of the current request."""
     fields = {key: encodable(value) for key, value in getattr(record, "fields", {}).items() if value is not None}
     correlation = current.get()
     if correlation and "correlation_id" not in fields:
@@ -50,15 +50,15 @@ def fields_of(record: logging.LogRecord) -> dict[str, str]:
 
 
 def encodable(value: object) -> str:
-    """`value` as text that every sink takes: file names may hold bytes that are not UTF-8, as lone surrogates."""
+    """Return `value` as text that can be encoded: file names may contain lone surrogates for invalid UTF-8."""
     return str(value).encode(errors="backslashreplace").decode()
 
 
 class JsonHandler(logging.StreamHandler[Any]):
-    """One JSON object a line on standard error."""
+    """Writes one JSON object per line to standard error."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as JSON; `event` and `message_id` where it is an operator-visible event."""
+        """Return the record as JSON, with `event` and `message_id` if it is an event."""
         event: Event | None = getattr(record, "event", None)
         body: dict[str, object] = {
             "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
@@ -70,19 +70,19 @@ class JsonHandler(logging.StreamHandler[Any]):
             body |= {"event": event.name, "message_id": event.message_id}
         if record.exc_info:
             body["exception"] = logging.Formatter().formatException(record.exc_info)
-        own = {key: value for key, value in fields_of(record).items() if key not in body}
-        return json.dumps(body | own, ensure_ascii=False)
+        extra = {key: value for key, value in fields_of(record).items() if key not in body}
+        return json.dumps(body | extra, ensure_ascii=False)
 
 
 class PrettyHandler(logging.StreamHandler[Any]):
-    """Text for a person: time, level, message. With `prefix` the syslog priority that journald strips."""
+    """Writes time, level and message as text; with `prefix` instead the syslog priority that journald strips."""
 
     def __init__(self, prefix: bool = False) -> None:
         super().__init__(sys.stderr)
         self._prefix = prefix
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, and the traceback below it where there is one."""
+        """Return one line, followed by the traceback if there is one."""
         text = record.getMessage()
         if record.exc_info:
             text += "\n" + logging.Formatter().formatException(record.exc_info)
@@ -93,7 +93,7 @@ class PrettyHandler(logging.StreamHandler[Any]):
 
 
 class JournalHandler(logging.Handler):
-    """Native fields to the journal through systemd-python; `send` is systemd.journal.send."""
+    """Writes native fields to the journal. `send` is systemd.journal.send."""
 
     def __init__(self, identifier: str, send: Callable[..., object]) -> None:
         super().__init__()
@@ -101,10 +101,10 @@ class JournalHandler(logging.Handler):
         self._send = send
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record. A journal that cannot be reached must not stop the daemon."""
+        """Write one record. An unreachable journal must not stop the daemon."""
         try:
             self._send(self._text(record), **self._fields(record))
-        except Exception:  # as in every handler of the standard library
+        except Exception:  # like the handlers of the standard library
             self.handleError(record)
 
     def _text(self, record: logging.LogRecord) -> str:
@@ -124,14 +124,17 @@ class JournalHandler(logging.Handler):
             "PRIORITY": str(priority(record.levelno)),
             "SYSLOG_IDENTIFIER": self._identifier,
             "CODE_FILE": record.pathname,
-            "CODE_LINE": record.lineno,  # systemd-python takes this one as a number only
+            "CODE_LINE": record.lineno,  # systemd-python requires a number
             "TARGET": record.name,
         }
 
 
 def stderr_is_journal(environ: Mapping[str, str]) -> bool:
-    """Whether standard error goes to the journal. JOURNAL_STREAM alone says nothing: a terminal's shell may have it
-    from a service that the terminal runs in, so systemd.exec(5) wants the descriptor compared."""
+    """Return whether standard error is connected to the journal.
+
+    JOURNAL_STREAM alone is not enough: a shell may have inherited it from the service that its terminal runs in. So
+    systemd.exec(5) requires comparing the descriptor.
+    """
     try:
         here = os.fstat(2)
     except OSError:
@@ -139,22 +142,24 @@ def stderr_is_journal(environ: Mapping[str, str]) -> bool:
     return environ.get("JOURNAL_STREAM") == f"{here.st_dev}:{here.st_ino}"
 
 
-def choose_handler(wanted: Format, identifier: str, environ: Mapping[str, str]) -> logging.Handler:
-    """`auto`: the journal where standard error goes there, text on a terminal, JSON lines elsewhere."""
-    if wanted == "auto":
-        wanted = "journal" if stderr_is_journal(environ) else "pretty" if sys.stderr.isatty() else "json"
-    if wanted == "journal":
+def choose_handler(format_: Format, identifier: str, environ: Mapping[str, str]) -> logging.Handler:
+    """Return the handler for a format. `auto` is the journal, text on a terminal, or JSON lines elsewhere."""
+    if format_ == "auto":
+        format_ = "journal" if stderr_is_journal(environ) else "pretty" if sys.stderr.isatty() else "json"
+    if format_ == "journal":
         try:
             from systemd import journal
         except ImportError:
             return PrettyHandler(prefix=True)
         return JournalHandler(identifier, journal.send)
-    return JsonHandler(sys.stderr) if wanted == "json" else PrettyHandler()
+    return JsonHandler(sys.stderr) if format_ == "json" else PrettyHandler()
 
 
-class Wanted(logging.Filter):
-    """Lets through what RUST_LOG asks for. The modules that the daemons share are a part of the daemon as well:
-    `pool_managerd=debug` is about all that pool-managerd says."""
+class LevelFilter(logging.Filter):
+    """Applies the levels of RUST_LOG.
+
+    The shared modules also belong to the daemon: `pool_managerd=debug` applies to all log records of pool-managerd.
+    """
 
     def __init__(self, identifier: str, levels: Levels) -> None:
         super().__init__()
@@ -162,7 +167,7 @@ class Wanted(logging.Filter):
         self._levels = levels
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is as important as its logger's level."""
+        """Return whether the record has at least its logger's level."""
         names = [record.name]
         if record.name.startswith(SHARED):
             names.append(self._daemon + record.name.removeprefix(SHARED))
@@ -170,14 +175,14 @@ class Wanted(logging.Filter):
 
 
 def configure(
-    identifier: str, levels: Levels, wanted: Format = "auto", environ: Mapping[str, str] = os.environ
+    identifier: str, levels: Levels, format_: Format = "auto", environ: Mapping[str, str] = os.environ
 ) -> None:
-    """Make the root logger write as asked; called once, before anything is logged."""
+    """Configure the root logger. Call it once, before anything is logged."""
     logging.addLevelName(TRACE, "TRACE")
     logging.captureWarnings(True)
     quiet = tuple((name, max(levels.default, logging.WARNING)) for name in NOISY)
-    handler = choose_handler(wanted, identifier, environ)
-    handler.addFilter(Wanted(identifier, replace(levels, loggers=quiet + levels.loggers)))
+    handler = choose_handler(format_, identifier, environ)
+    handler.addFilter(LevelFilter(identifier, replace(levels, loggers=quiet + levels.loggers)))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(levels.lowest)

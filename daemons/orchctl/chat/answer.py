@@ -1,4 +1,4 @@
-"""One answer of POST /v1/chat/completions, as it streams in; leaving it closes the connection, which cancels it."""
+"""One streamed answer of POST /v1/chat/completions. Leaving it closes the connection, which cancels the request."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,103 +9,98 @@ from llama_orch.contracts.base import Outbound
 from llama_orch.http.client.client import UpstreamError
 from llama_orch.http.client.sse import MalformedStream, read_events
 from llama_orch.service.exit import ExitStatus
-from orchctl.encoding import as_json
-from orchctl.failure import Failure, WrappedV1, failed
-from orchctl.queen import Queen, understood
-from orchctl.submit.events import Timely
+from orchctl.client import QueenClient, encode_json, parse_response
+from orchctl.errors import CommandError, V1ErrorBody, v1_stream_error
+from orchctl.submit.event_stream import IdleLimited
 
 PATH = "/v1/chat/completions"
 DONE = "[DONE]"
 
 
-class Delta(Outbound):
-    """What a chunk adds; `reasoning_content` is what a model thinks before it answers."""
+class ChunkDelta(Outbound):
+    """What a chunk adds; `reasoning_content` is what a reasoning model emits before its answer."""
 
     content: str | None = None
     reasoning_content: str | None = None
 
 
-class Choice(Outbound):
-    """The one answer that is asked for."""
-
-    delta: Delta = Delta()
+class ChunkChoice(Outbound):
+    delta: ChunkDelta = ChunkDelta()
     finish_reason: str | None = None
 
 
-class Chunk(Outbound):
-    """One chunk of the stream; the last one has the counts and no choices."""
+class AnswerChunk(Outbound):
+    """One chunk of the stream; the last one has the usage and no choices."""
 
     id: str = ""
     created: int = 0
     model: str = ""
-    choices: list[Choice] = []
+    choices: list[ChunkChoice] = []
     usage: dict[str, JsonValue] | None = None
 
     @property
-    def thinks(self) -> bool:
-        """Whether it brings what the model thinks."""
+    def has_reasoning(self) -> bool:
         return any(choice.delta.reasoning_content for choice in self.choices)
 
 
 @dataclass
-class Answer:
-    """What has come of an answer so far, which is all that is left of it when it is interrupted."""
+class ChatAnswer:
+    """The part of an answer received so far."""
 
     parts: list[str] = field(default_factory=list)
-    head: Chunk = field(default_factory=Chunk)
+    head: AnswerChunk = field(default_factory=AnswerChunk)
     finish_reason: str | None = None
     usage: dict[str, JsonValue] | None = None
 
     @property
     def text(self) -> str:
-        """The answer."""
         return "".join(self.parts)
 
-    def take(self, chunk: Chunk) -> str:
-        """Add a chunk: the text that it brings."""
+    def add(self, chunk: AnswerChunk) -> str:
+        """Add a chunk and return its text."""
         self.head = self.head if self.head.id else chunk
         self.usage = chunk.usage or self.usage
-        choice = chunk.choices[0] if chunk.choices else Choice()
+        choice = chunk.choices[0] if chunk.choices else ChunkChoice()
         self.finish_reason = choice.finish_reason or self.finish_reason
         self.parts.append(choice.delta.content or "")
         return self.parts[-1]
 
     def document(self) -> dict[str, JsonValue]:
-        """The answer as OpenAI writes one that was not streamed."""
+        """Return the answer in OpenAI's format for an answer that is not streamed."""
         head: dict[str, JsonValue] = {"id": self.head.id, "object": "chat.completion", "created": self.head.created}
         message: dict[str, JsonValue] = {"role": "assistant", "content": self.text}
         choice: dict[str, JsonValue] = {"index": 0, "message": message, "finish_reason": self.finish_reason}
         return {**head, "model": self.head.model, "choices": [choice], "usage": self.usage}
 
 
-async def stream(
-    queen: Queen, body: Mapping[str, object], headers: Mapping[str, str], take: Callable[[Chunk], None]
+async def stream_answer(
+    queen: QueenClient, body: Mapping[str, object], headers: Mapping[str, str], handle: Callable[[AnswerChunk], None]
 ) -> None:
-    """Ask `body` and give each chunk to `take`. Raises Failure, also where the answer breaks off."""
-    asked = as_json({**body, "stream": True, "stream_options": {"include_usage": True}})
-    begun = False
+    """Send the request `body` and pass each chunk to `handle`. Raises CommandError, also if the answer breaks off."""
+    request = encode_json({**body, "stream": True, "stream_options": {"include_usage": True}})
+    started = False
     try:
-        async with queen.ask("POST", PATH, asked, headers) as response:
-            begun = True
-            async for event in read_events(Timely(response.chunks())):
+        async with queen.request("POST", PATH, request, headers) as response:
+            started = True
+            async for event in read_events(IdleLimited(response.chunks())):
                 if event.data == DONE:
                     return
-                take(_chunk(event.data))
+                handle(_parse_chunk(event.data))
         raise UpstreamError("the stream ended before the answer did")
     except UpstreamError as error:
-        raise (_broken(error) if begun else queen.unreachable(error)) from error
+        raise (_broken_off(error) if started else queen.unreachable(error)) from error
     except MalformedStream as error:
-        raise _broken(error) from error
+        raise _broken_off(error) from error
 
 
-def _chunk(data: str) -> Chunk:
-    """Raises Failure where it is an error instead."""
+def _parse_chunk(data: str) -> AnswerChunk:
+    """Raises CommandError if the event is an error."""
     try:
-        error = WrappedV1.model_validate_json(data).error
+        error = V1ErrorBody.model_validate_json(data).error
     except ValidationError:
-        return understood(Chunk, data.encode())
-    raise failed(error, data)
+        return parse_response(AnswerChunk, data.encode())
+    raise v1_stream_error(error, data)
 
 
-def _broken(error: Exception) -> Failure:
-    return Failure(f"the answer broke off: {error}", "It may be asked again.", ExitStatus.UNAVAILABLE)
+def _broken_off(error: Exception) -> CommandError:
+    return CommandError(f"the answer broke off: {error}", "The request can be retried.", ExitStatus.UNAVAILABLE)

@@ -1,63 +1,80 @@
-"""orchctl chat: a conversation with a model, turn by turn."""
+"""orchctl chat: a conversation with a model; each line of input is a turn."""
 
 import argparse
 
 from llama_orch.service.exit import ExitStatus
-from orchctl.chat.conversation import Conversation
-from orchctl.chat.lines import Lines, lines
-from orchctl.chat.talk import Talk
-from orchctl.command_line import Commands, identifier, number
-from orchctl.commands.models import offered
-from orchctl.failure import Failure
-from orchctl.output import explain, note
-from orchctl.queen import Queen
+from orchctl.chat.conversation import Conversation, History
+from orchctl.chat.input import ChatInput, open_input
+from orchctl.client import QueenClient
+from orchctl.command import CliCommand, argument, finite_number, identifier
+from orchctl.commands.models import MODEL_NAMES, fetch_models
+from orchctl.commands.sessions import SESSION_IDS
+from orchctl.errors import CommandError
+from orchctl.output import print_error, print_note
 
-BODY = ("max_tokens", "temperature", "top_p", "seed", "stop")
-"""Options whose names are OpenAI's."""
-HEADERS = {"x-session-id": "session", "x-priority": "priority", "x-deadline-ms": "deadline_ms"}
-"""What OpenAI's requests have no place for, and its option."""
-
-
-def add(commands: Commands) -> None:
-    """Add the command `chat`."""
-    command = commands.add("chat", chat, "talk with a model; a line of input is a turn")
-    command.add_argument("--model", type=identifier, help="model to use (default: the first that is ready)")
-    command.add_argument("--system", metavar="TEXT", help="what the model is told before all else")
-    command.add_argument("--session", type=identifier, metavar="UUID", help="count the turns to this session")
-    command.add_argument("--priority", choices=["interactive", "batch"])
-    command.add_argument("--deadline-ms", type=int, metavar="MS", help="give an answer up after so many milliseconds")
-    command.add_argument("--max-tokens", type=int, metavar="N", help="length of each answer at most, in tokens")
-    command.add_argument("--temperature", type=number, metavar="X")
-    command.add_argument("--top-p", type=number, metavar="X")
-    command.add_argument("--seed", type=int, metavar="N", help="same seed, same text")
-    command.add_argument("--stop", action="append", metavar="TEXT", help="end an answer at this text; repeatable")
+BODY_FIELDS = ("max_tokens", "temperature", "top_p", "seed", "stop")
+"""Options that are sent as the field of the same name."""
+HEADER_OPTIONS = {"x-session-id": "session", "x-priority": "priority", "x-deadline-ms": "deadline_ms"}
+"""Headers for what OpenAI's requests have no field for, and the options that set them."""
 
 
-async def chat(options: argparse.Namespace, queen: Queen) -> None:
-    """Talk until standard input ends or the person leaves. Raises Failure, to a person only at the beginning."""
-    heard = lines()
-    talk = await _begin(options, queen, heard)
+async def chat(options: argparse.Namespace, queen: QueenClient) -> None:
+    """Run turns until the input ends or the user leaves.
+
+    Raises CommandError. At a terminal, an error of a turn is printed instead and the conversation continues.
+    """
+    lines = open_input()
+    conversation = await _start(options, queen, lines)
     while True:
         try:
-            line = heard.next()
-            if line is None or not await talk.turn(line):
+            line = lines.next()
+            if line is None or not await conversation.handle_line(line):
                 return
-        except Failure as failure:
-            if not heard.typed:
+        except CommandError as error:
+            if not lines.interactive:
                 raise
-            explain(failure)
+            print_error(error)
 
 
-async def _begin(options: argparse.Namespace, queen: Queen, heard: Lines) -> Talk:
-    model = options.model or await _first(queen)
-    wanted = {name: value for name in BODY if (value := getattr(options, name)) is not None}
-    headers = {name: str(value) for name, option in HEADERS.items() if (value := getattr(options, option)) is not None}
-    if heard.typed:
-        note(f"{model} answers; /help says what else can be said, Ctrl-D leaves")
-    return Talk(queen, model, Conversation(options.system), wanted, headers, heard.typed, options.json)
+async def _start(options: argparse.Namespace, queen: QueenClient, lines: ChatInput) -> Conversation:
+    model = options.model or await _default_model(queen)
+    fields = {name: value for name in BODY_FIELDS if (value := getattr(options, name)) is not None}
+    headers = {
+        name: str(value) for name, option in HEADER_OPTIONS.items() if (value := getattr(options, option)) is not None
+    }
+    if lines.interactive:
+        print_note(f"model {model}; /help lists the commands, Ctrl-D leaves")
+    return Conversation(queen, model, History(options.system), fields, headers, lines.interactive, options.json)
 
 
-async def _first(queen: Queen) -> str:
-    for model in await offered(queen):
+async def _default_model(queen: QueenClient) -> str:
+    for model in await fetch_models(queen):
         return model.id
-    raise Failure("no model is served", "See orchctl pools.", ExitStatus.TEMPORARY)
+    raise CommandError("no models are served", "See orchctl pools.", ExitStatus.TEMPORARY)
+
+
+CHAT = CliCommand(
+    "chat",
+    "talk to a model; each line of input is a turn",
+    chat,
+    [
+        argument(
+            "--model", type=identifier, help="model to use (default: the first that is ready)", completion=MODEL_NAMES
+        ),
+        argument("--system", metavar="TEXT", help="system message at the start of the conversation"),
+        argument(
+            "--session",
+            type=identifier,
+            metavar="UUID",
+            help="session that the turns belong to",
+            completion=SESSION_IDS,
+        ),
+        argument("--priority", choices=["interactive", "batch"]),
+        argument("--deadline-ms", type=int, metavar="MS", help="time limit of each answer, including queueing"),
+        argument("--max-tokens", type=int, metavar="N", help="maximum length of each answer, in tokens"),
+        argument("--temperature", type=finite_number, metavar="X"),
+        argument("--top-p", type=finite_number, metavar="X"),
+        argument("--seed", type=int, metavar="N", help="seed of the sampling: the same seed gives the same text"),
+        argument("--stop", action="append", metavar="TEXT", help="stop an answer at this text; repeatable"),
+    ],
+)

@@ -1,54 +1,68 @@
-"""Until when certificates are good, as `orchctl check` sees them: those that daemons show, and those of our files."""
+"""Expiry of certificates: those that daemons present, and those in the files that the environment names."""
 
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from llama_orch.http.client.connecting import connect, where
 from llama_orch.http.client.upstream import UpstreamError
-from llama_orch.http.tls.expiry import held
-from llama_orch.http.tls.secured import Secured
+from llama_orch.http.tls.expiry import Validity, describe_end, first_to_expire, validity
+from llama_orch.http.tls.secured import TlsStream
 from llama_orch.http.tls.tls import Tls
 from llama_orch.http.tls.x509 import ends_at
 from llama_orch.settings.tls import TlsFiles
-from orchctl.check.questions import LIMIT_S
+from orchctl.check.findings import Finding, ok, problem, warning
+from orchctl.check.queries import LIMIT_S
+
+SUBJECT = "certificate"
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """Whose it is, and when it ends; `mend` is what to do then."""
+    """A certificate's origin, its end of validity, and how to replace it."""
 
-    whose: str
+    origin: str
     ends: datetime
-    mend: str
+    advice: str
 
 
-async def presented(url: str, daemon: str) -> Certificate | None:
-    """What `daemon` shows at `url`, accepted or not; None where it shows nothing, of which other questions tell."""
+async def presented_certificate(url: str, daemon: str) -> Certificate | None:
+    """Return the certificate that `daemon` presents at `url`, valid or not; None without TLS or connection."""
     if not url.startswith("https://"):
         return None
     try:
-        origin, _parts = where(url, _accepting())
-        async with await connect(origin, LIMIT_S) as wire:
-            der = wire.shown if isinstance(wire, Secured) else None
+        origin, _parts = where(url, _context_without_verification())
+        async with await connect(origin, LIMIT_S) as connection:
+            der = connection.peer_certificate if isinstance(connection, TlsStream) else None
         ends = ends_at(der or b"")
     except (UpstreamError, ValueError):
         return None
-    mend = f"Put a new one in its place and restart {daemon} there: see TLS in llama-orch(7)."
-    return Certificate(f"that of {daemon} at {url}", ends, mend)
+    advice = f"Replace the certificate there and restart {daemon}: see TLS in llama-orch(7)."
+    return Certificate(f"{daemon} at {url}", ends, advice)
 
 
-def _accepting() -> ssl.SSLContext:
-    """Shows our own certificate, and takes any: nothing is asked over what it makes."""
+def _context_without_verification() -> ssl.SSLContext:
+    """Return a context that accepts any certificate; no request is sent over its connections."""
     context = Tls.of(TlsFiles.named(os.environ)).client or ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
 
 
-def own() -> Iterator[Certificate]:
-    """Those in the files that the environment names."""
-    for each in held(TlsFiles.named(os.environ)):
-        whose = f"number {each.number} of {each.path} ({each.variable})"
-        yield Certificate(whose, each.ends, "Put a new one in its place: see TLS in llama-orch(7).")
+def own_certificates() -> Iterator[Certificate]:
+    for each in first_to_expire(TlsFiles.named(os.environ)):
+        origin = f"number {each.number} in {each.path} ({each.variable})"
+        yield Certificate(origin, each.ends, "Replace the certificate: see TLS in llama-orch(7).")
+
+
+def certificate_findings(certificates: Sequence[Certificate], now: datetime) -> Iterator[Finding]:
+    for certificate in certificates:
+        text = f"{certificate.origin} {describe_end(certificate.ends, now)}"
+        match validity(certificate.ends, now):
+            case Validity.GOOD:
+                yield ok(SUBJECT, text)
+            case Validity.ENDING:
+                yield warning(SUBJECT, text, certificate.advice)
+            case Validity.ENDED:
+                yield problem(SUBJECT, text, certificate.advice)

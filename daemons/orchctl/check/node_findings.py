@@ -1,105 +1,106 @@
-"""What an operator should know about the GPU machines: that they are heard, and reached, and alike. Pure."""
+"""Findings about nodes: heartbeats, reachability from the queen, clocks and versions. Pure functions."""
 
 from collections.abc import Iterator
 
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.meta import Version
 from llama_orch.contracts.nodes import NodeList, NodeReachability, NodeStatus, NodeView
-from orchctl.check.facts import Facts
-from orchctl.check.findings import Finding, problem, refused, warning, well
-from orchctl.commands.nodes import CLOCK_SKEW_MS, errors_of, last_heard, skew
-from orchctl.failure import Failure
+from orchctl.check.findings import Finding, ok, problem, token_refused, warning
+from orchctl.check.observations import Observations
+from orchctl.check.queen_findings import JOURNAL, NTP, UPGRADE
+from orchctl.commands.nodes import CLOCK_SKEW_MS, clock_difference, last_heartbeat, pool_errors
+from orchctl.errors import CommandError
 from orchctl.tables import duration, one_line
 
-MISSED = 3
-"""After so many intervals without a heartbeat a node that still counts as online is late."""
-SPEAKING = (NodeStatus.ONLINE, NodeStatus.DRAINING, NodeStatus.FAILED)
-CLOSED_WAY = (
-    "Open that port to the queen, or set POOL_MANAGERD_ADVERTISE_URL on that machine to what she can reach; where it "
-    "answers 401 or 403, compare token_fp6 in both logs."
+LATE_INTERVALS = 3
+"""Heartbeat intervals after which an online node is reported as late."""
+REPORTED_UNREACHABLE = (NodeStatus.ONLINE, NodeStatus.DRAINING, NodeStatus.FAILED, NodeStatus.REGISTERING)
+UNREACHABLE_ADVICE = (
+    "Allow connections from the queen to that port, or set POOL_MANAGERD_ADVERTISE_URL on that machine to an address "
+    "the queen can reach. If it answers 401 or 403, compare token_fp6 in both logs."
 )
 
-Reach = NodeReachability | Failure | None
+Reachability = NodeReachability | CommandError | None
 
 
-def of_nodes(facts: Facts) -> Iterator[Finding]:
-    """Which profile it is, and how each node is."""
-    if isinstance(facts.nodes, NodeList):
-        yield _together(facts.nodes)
-        for node in facts.nodes.nodes:
-            yield from of_node(node, facts.reachability.get(node.node_id), _version(facts))
-    elif facts.nodes.code == ErrorCode.NOT_FOUND:
-        yield warning("nodes", "this queen does not know of nodes", "Upgrade queen-rbee.")
-    elif not refused(facts.nodes):
-        yield problem("nodes", f"/v2/nodes: {facts.nodes.message}", "See journalctl -x -u queen-rbee.")
+def node_findings(observed: Observations) -> Iterator[Finding]:
+    """Yield the profile, then the findings of each node."""
+    if isinstance(observed.nodes, NodeList):
+        yield _summary(observed.nodes)
+        for node in observed.nodes.nodes:
+            yield from _findings_of(node, observed.reachability.get(node.node_id), _queen_version(observed))
+    elif observed.nodes.code == ErrorCode.NOT_FOUND:
+        yield warning("nodes", "this queen does not support nodes", "Upgrade queen-rbee.")
+    elif not token_refused(observed.nodes):
+        yield problem("nodes", f"/v2/nodes: {observed.nodes.message}", JOURNAL)
 
 
-def _version(facts: Facts) -> str:
-    return facts.version.version if isinstance(facts.version, Version) else facts.own_version
+def _queen_version(observed: Observations) -> str:
+    return observed.version.version if isinstance(observed.version, Version) else observed.own_version
 
 
-def _together(found: NodeList) -> Finding:
-    if not found.nodes:
-        return well("nodes", "none: HOME_PROFILE (one machine), or none has registered with a queen of CLOUD_PROFILE")
-    online = sum(node.status is NodeStatus.ONLINE for node in found.nodes)
-    return well("nodes", f"CLOUD_PROFILE, {online} of {len(found.nodes)} online")
+def _summary(nodes: NodeList) -> Finding:
+    if not nodes.nodes:
+        return ok("nodes", "none: HOME_PROFILE (one machine), or CLOUD_PROFILE without a registered node")
+    online = sum(node.status is NodeStatus.ONLINE for node in nodes.nodes)
+    return ok("nodes", f"CLOUD_PROFILE, {online} of {len(nodes.nodes)} online")
 
 
-def of_node(node: NodeView, reach: Reach, version: str) -> Iterator[Finding]:
-    """How one node is; `reach` is the queen's view of the way to it, `version` her own."""
+def _findings_of(node: NodeView, reachability: Reachability, queen_version: str) -> Iterator[Finding]:
     subject = f"node {node.node_id}"
-    wrong = [*_standing(subject, node, reach), *_way(subject, node, reach), *_unlike(subject, node, version)]
-    yield from wrong or [well(subject, f"online, heard {duration(node.age_ms / 1000)} ago{_latency(reach)}")]
+    findings = [
+        *_status_findings(subject, node, reachability),
+        *_reachability_findings(subject, node, reachability),
+        *_difference_findings(subject, node, queen_version),
+    ]
+    heartbeat = f"last heartbeat {duration(node.age_ms / 1000)} ago"
+    yield from findings or [ok(subject, f"online, {heartbeat}{_latency(reachability)}")]
 
 
-def _latency(reach: Reach) -> str:
-    known = isinstance(reach, NodeReachability) and reach.latency_ms is not None
-    return f", reached in {reach.latency_ms:.0f} ms" if known else ""  # type: ignore[union-attr]
+def _latency(reachability: Reachability) -> str:
+    if isinstance(reachability, NodeReachability) and reachability.latency_ms is not None:
+        return f", reached in {reachability.latency_ms:.0f} ms"
+    return ""
 
 
-def _standing(subject: str, node: NodeView, reach: Reach) -> Iterator[Finding]:
+def _status_findings(subject: str, node: NodeView, reachability: Reachability) -> Iterator[Finding]:
     match node.status:
         case NodeStatus.OFFLINE:
-            yield problem(subject, f"offline, {last_heard(node)}", _offline(node, reach))
+            yield problem(subject, f"offline, {last_heartbeat(node)}", _offline_advice(node, reachability))
         case NodeStatus.FAILED:
-            mend = "On that machine: journalctl -x -u engine-provisioner"
-            yield problem(subject, f"none of its pools serves: {errors_of(node)}", mend)
+            advice = "On that machine: journalctl -x -u engine-provisioner"
+            yield problem(subject, f"all its pools have failed: {pool_errors(node)}", advice)
         case NodeStatus.DRAINING:
-            mend = f"To undo that: orchctl resume --node {node.node_id}"
-            yield warning(subject, "it is drained and gets no tasks", mend)
+            advice = f"To undo the drain: orchctl resume --node {node.node_id}"
+            yield warning(subject, "drained, gets no tasks", advice)
         case NodeStatus.REGISTERING:
-            mend = "If it lasts, on that machine: journalctl -x -u pool-managerd"
-            yield warning(subject, "it has registered and sent no heartbeat yet", mend)
-        case NodeStatus.ONLINE if node.age_ms > MISSED * node.heartbeat_interval_ms:
-            text = f"its heartbeats are late: {last_heard(node)}, and one is due each {_interval(node)}"
+            advice = "If this persists, on that machine: journalctl -x -u pool-managerd"
+            yield warning(subject, "registered, but no heartbeat has arrived yet", advice)
+        case NodeStatus.ONLINE if node.age_ms > LATE_INTERVALS * node.heartbeat_interval_ms:
+            interval = f"{node.heartbeat_interval_ms / 1000:g} s"
+            text = f"heartbeats are late: {last_heartbeat(node)}, the interval is {interval}"
             yield warning(subject, text, "On that machine: systemctl status pool-managerd")
 
 
-def _interval(node: NodeView) -> str:
-    return f"{node.heartbeat_interval_ms / 1000:g} s"
+def _offline_advice(node: NodeView, reachability: Reachability) -> str:
+    if isinstance(reachability, NodeReachability) and reachability.reachable:
+        return "The queen can reach it. Check there whether it can reach the queen: journalctl -x -u pool-managerd"
+    remove = f"If the machine will not come back: orchctl nodes remove {node.node_id}"
+    return f"On that machine: systemctl status pool-managerd. {remove}"
 
 
-def _offline(node: NodeView, reach: Reach) -> str:
-    if isinstance(reach, NodeReachability) and reach.reachable:
-        return "The queen reaches it; on that machine see whether it reaches her: journalctl -x -u pool-managerd"
-    gone = f"Gone for good: orchctl nodes remove {node.node_id}"
-    return f"On that machine: systemctl status pool-managerd. {gone}"
+def _reachability_findings(subject: str, node: NodeView, reachability: Reachability) -> Iterator[Finding]:
+    """Report an unreachable node unless it is offline: then its own finding says enough."""
+    if isinstance(reachability, CommandError):
+        text = f"cannot find out whether the queen reaches it: {reachability.message}"
+        yield warning(subject, text, JOURNAL)
+    elif reachability and not reachability.reachable and node.status in REPORTED_UNREACHABLE:
+        text = f"the queen cannot reach it at {reachability.address}: {one_line(reachability.problem)}"
+        yield problem(subject, text, UNREACHABLE_ADVICE)
 
 
-def _way(subject: str, node: NodeView, reach: Reach) -> Iterator[Finding]:
-    """From the queen to the node; that it is closed to a silent node is no news."""
-    if isinstance(reach, Failure):
-        text = f"the queen does not tell whether she reaches it: {reach.message}"
-        yield warning(subject, text, "See journalctl -x -u queen-rbee.")
-    elif reach and not reach.reachable and node.status in (*SPEAKING, NodeStatus.REGISTERING):
-        text = f"it is heard, but the queen does not reach {reach.address}: {one_line(reach.problem)}"
-        yield problem(subject, text, CLOSED_WAY)
-
-
-def _unlike(subject: str, node: NodeView, version: str) -> Iterator[Finding]:
+def _difference_findings(subject: str, node: NodeView, queen_version: str) -> Iterator[Finding]:
     if node.clock_skew_ms is not None and abs(node.clock_skew_ms) > CLOCK_SKEW_MS:
-        text = f"its clock is {skew(node.clock_skew_ms / 1000)} the queen's"
-        yield warning(subject, text, "Set both by NTP: timedatectl set-ntp true")
-    if node.version != version:
-        text = f"its version is {one_line(node.version)}, the queen's {version}"
-        yield warning(subject, text, "Upgrade the older of the two.")
+        yield warning(subject, f"its clock is {clock_difference(node.clock_skew_ms / 1000)} the queen's", NTP)
+    if node.version != queen_version:
+        yield warning(subject, f"its version is {one_line(node.version)}, the queen's is {queen_version}", UPGRADE)

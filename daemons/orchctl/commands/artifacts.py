@@ -1,4 +1,4 @@
-"""orchctl artifacts: small documents known by their digest."""
+"""orchctl artifacts: small JSON documents, stored by their digest."""
 
 import argparse
 import json
@@ -7,95 +7,112 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llama_orch.contracts.artifacts import Artifact, ArtifactHead, ArtifactList
-from llama_orch.service.command_line import Parser
 from llama_orch.service.exit import ExitStatus
-from orchctl.command_line import UNSET, Commands, identifier, paged
-from orchctl.failure import Failure
-from orchctl.output import show
-from orchctl.paging import show_pages
-from orchctl.queen import Queen, below
-from orchctl.tables import age, one_line, table, whole
-from orchctl.texts import read_stdin
+from orchctl.client import QueenClient, build_path
+from orchctl.command import PAGE_ARGUMENTS, CliCommand, ListedValues, argument, identifier
+from orchctl.errors import CommandError
+from orchctl.output import print_response
+from orchctl.paging import print_pages
+from orchctl.stdin import read_stdin
+from orchctl.tables import age, format_record, format_table, one_line
 
 PATH = "/v2/artifacts"
 HEADER = ("ARTIFACT", "KIND", "AGE", "BYTES", "TAGS")
-KIND = "document"
+DEFAULT_KIND = "document"
 
 
-def add(commands: Commands) -> None:
-    """Add the command `artifacts` with those below it; alone it lists."""
-    command = commands.add("artifacts", list_artifacts, "the artifacts: list, show, put")
-    below_it = Commands(command)
-    _filters(command, None)
-    _filters(below_it.add("list", list_artifacts, "the artifacts, the newest first"), UNSET)
-    shown = below_it.add("show", show_artifact, "an artifact with its content")
-    shown.add_argument("id", type=identifier, metavar="ID", help="its SHA-256, 64 hex digits")
-    command = below_it.add("put", put, "store JSON as an artifact")
-    command.add_argument("file", metavar="FILE", help="file that holds the JSON; - reads standard input")
-    command.add_argument("--kind", default=UNSET, help=f"its kind (default: {KIND})")
-    command.add_argument("--tag", dest="tags", action="append", help="repeatable")
-    command.add_argument("--parent", type=identifier, metavar="ID", help="the artifact that this one was made of")
+async def list_artifacts(options: argparse.Namespace, queen: QueenClient) -> None:
+    await print_pages(queen, PATH, options, ArtifactList, format_artifacts, kind=options.kind, tag=options.tag)
 
 
-def _filters(command: Parser, default: str | None) -> None:
-    command.add_argument("--kind", default=default, help="only those of this kind")
-    command.add_argument("--tag", default=default, help="only those with this tag")
-    paged(command, default)
-
-
-async def list_artifacts(options: argparse.Namespace, queen: Queen) -> None:
-    """A table of artifacts. Raises Failure."""
-    await show_pages(queen, PATH, options, ArtifactList, artifacts_text, kind=options.kind, tag=options.tag)
-
-
-def artifacts_text(found: Sequence[ArtifactList]) -> str:
-    """One line an artifact."""
-    rows = [_row(head) for page in found for head in page.artifacts]
-    return table([HEADER, *rows]) if rows else "there are no such artifacts"
+def format_artifacts(pages: Sequence[ArtifactList]) -> str:
+    rows = [_row(head) for page in pages for head in page.artifacts]
+    return format_table([HEADER, *rows]) if rows else "there are no matching artifacts"
 
 
 def _row(head: ArtifactHead) -> tuple[str, ...]:
     return head.id, head.kind, age(head.created_at), str(head.size_bytes), one_line(", ".join(head.tags))
 
 
-async def show_artifact(options: argparse.Namespace, queen: Queen) -> None:
-    """One artifact. Raises Failure."""
-    show(options.json, await queen.get(below(PATH, options.id)), Artifact, artifact_text)
+async def show_artifact(options: argparse.Namespace, queen: QueenClient) -> None:
+    print_response(options.json, await queen.get(build_path(PATH, options.id)), Artifact, format_artifact)
 
 
-def artifact_text(found: Artifact) -> str:
-    """What is known of it, and below that its content."""
-    return f"{whole(found, without='content')}\n\n{json.dumps(found.content, indent=2, ensure_ascii=False)}"
+def format_artifact(artifact: Artifact) -> str:
+    content = json.dumps(artifact.content, indent=2, ensure_ascii=False)
+    return f"{format_record(artifact, exclude='content')}\n\n{content}"
 
 
-async def put(options: argparse.Namespace, queen: Queen) -> None:
-    """Store a document; people get its id. Raises Failure."""
-    content = _content(options.file, read_stdin() if options.file == "-" else _text_of(options.file))
-    wanted = {"kind": options.kind or KIND, "tags": options.tags, "parent": options.parent}
-    body = {"content": content, **{name: value for name, value in wanted.items() if value is not None}}
-    show(options.json, await queen.call("POST", PATH, body), ArtifactHead, lambda head: head.id)
+async def put_artifact(options: argparse.Namespace, queen: QueenClient) -> None:
+    """Store a document and print its id. Raises CommandError."""
+    content = _parse_json(options.file, read_stdin() if options.file == "-" else _read_file(options.file))
+    fields = {"kind": options.kind or DEFAULT_KIND, "tags": options.tags, "parent": options.parent}
+    body = {"content": content, **{name: value for name, value in fields.items() if value is not None}}
+    print_response(options.json, await queen.call("POST", PATH, body), ArtifactHead, lambda head: head.id)
 
 
-def _text_of(name: str) -> str:
+def _read_file(name: str) -> str:
     try:
         return Path(name).read_text(encoding="utf-8")
     except OSError as error:
-        raise Failure(f"{name}: {error.strerror}", "", ExitStatus.NO_INPUT) from error
+        raise CommandError(f"cannot read {name}: {error.strerror}", "", ExitStatus.NO_INPUT) from error
     except UnicodeDecodeError as error:
-        raise Failure(f"{name} is no text", "JSON is UTF-8.", ExitStatus.DATA) from error
+        raise CommandError(f"{name}: byte {error.start} is not valid UTF-8", "", ExitStatus.DATA) from error
 
 
-def _content(name: str, text: str) -> object:
-    """The JSON in `text`. Raises Failure with the place where it is none."""
+def _parse_json(name: str, text: str) -> object:
+    """Raises CommandError that names the position of the error."""
     try:
-        found: object = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        document: object = json.loads(text, parse_constant=_finite_number, parse_float=_finite_number)
     except (ValueError, RecursionError) as error:
-        where = "standard input" if name == "-" else name
-        raise Failure(f"{where} is not JSON: {error}", "", ExitStatus.DATA) from error
-    return found
+        source = "standard input" if name == "-" else name
+        raise CommandError(f"{source} is not valid JSON: {error}", "", ExitStatus.DATA) from error
+    return document
 
 
-def _finite(word: str) -> float:
-    if not math.isfinite(float(word)):
-        raise ValueError(f"{word} is no number that JSON can say")
-    return float(word)
+def _finite_number(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"JSON cannot represent {text}")
+    return float(text)
+
+
+FILTERS = [
+    argument("--kind", help="show only artifacts of this kind"),
+    argument("--tag", help="show only artifacts with this tag"),
+    *PAGE_ARGUMENTS,
+]
+
+ARTIFACTS = CliCommand(
+    "artifacts",
+    "manage artifacts: list, show, put",
+    list_artifacts,
+    FILTERS,
+    [
+        CliCommand("list", "show the artifacts, newest first", list_artifacts, FILTERS),
+        CliCommand(
+            "show",
+            "show an artifact with its content",
+            show_artifact,
+            [
+                argument(
+                    "id",
+                    type=identifier,
+                    metavar="ID",
+                    help="SHA-256 of the artifact, 64 hex digits",
+                    completion=ListedValues("id", "artifacts list"),
+                )
+            ],
+        ),
+        CliCommand(
+            "put",
+            "store JSON as an artifact",
+            put_artifact,
+            [
+                argument("file", metavar="FILE", help="file with the JSON; - reads standard input", completion="files"),
+                argument("--kind", help=f"kind of the artifact (default: {DEFAULT_KIND})"),
+                argument("--tag", dest="tags", action="append", help="repeatable"),
+                argument("--parent", type=identifier, metavar="ID", help="artifact from which this one was derived"),
+            ],
+        ),
+    ],
+)

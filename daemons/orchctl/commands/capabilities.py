@@ -1,42 +1,41 @@
-"""orchctl capabilities: what each pool and each kind of engine can be asked for."""
+"""orchctl capabilities: limits, workloads and features of each pool and each engine kind."""
 
 import argparse
 
 from llama_orch.contracts.meta import Capabilities, EngineCapabilities, PoolCapabilities
-from orchctl.command_line import Commands
-from orchctl.output import show
-from orchctl.queen import Queen
-from orchctl.tables import cell, one_line, table, yes
+from orchctl.client import QueenClient
+from orchctl.command import CliCommand
+from orchctl.output import print_response
+from orchctl.tables import format_table, one_line, optional, yes_no
 
-PATH = "/v2/meta/capabilities"
-POOLS = ("POOL", "READY", "ENGINE", "SLOTS", "CONTEXT", "MAX TOKENS", "WORKLOADS", "FEATURES")
-ENGINES = ("ENGINE", "POOLS", "SLOTS", "CONTEXT", "MAX TOKENS", "WORKLOADS", "FEATURES")
-
-
-def add(commands: Commands) -> None:
-    """Add the command `capabilities`."""
-    commands.add("capabilities", capabilities, "what pools and engines can be asked for")
+POOLS_HEADER = ("POOL", "READY", "ENGINE", "SLOTS", "CONTEXT", "MAX TOKENS", "WORKLOADS", "FEATURES")
+ENGINES_HEADER = ("ENGINE", "POOLS", "SLOTS", "CONTEXT", "MAX TOKENS", "WORKLOADS", "FEATURES")
 
 
-async def capabilities(options: argparse.Namespace, queen: Queen) -> None:
-    """A table of pools and one of engines. Raises Failure."""
-    show(options.json, await queen.get(PATH), Capabilities, capabilities_text)
+async def show_capabilities(options: argparse.Namespace, queen: QueenClient) -> None:
+    print_response(options.json, await queen.get("/v2/meta/capabilities"), Capabilities, format_capabilities)
 
 
-def capabilities_text(found: Capabilities) -> str:
-    """One line a pool, then one line a kind of engine that the queen speaks to; lengths are in tokens."""
-    engines = table([ENGINES, *map(_engine, found.engines)])
-    return f"{table([POOLS, *map(_pool, found.pools)])}\n\n{engines}" if found.pools else engines
+def format_capabilities(capabilities: Capabilities) -> str:
+    """Format a table of pools and one of the engine kinds that the queen supports; lengths are in tokens."""
+    engines = format_table([ENGINES_HEADER, *map(_engine_row, capabilities.engines)])
+    if not capabilities.pools:
+        return engines
+    return f"{format_table([POOLS_HEADER, *map(_pool_row, capabilities.pools)])}\n\n{engines}"
 
 
-def _pool(pool: PoolCapabilities) -> tuple[str, ...]:
-    return pool.pool_id, yes(pool.ready), one_line(f"{pool.engine} {pool.engine_version or ''}"), *_offer(pool)
+def _pool_row(pool: PoolCapabilities) -> tuple[str, ...]:
+    engine = one_line(f"{pool.engine} {pool.engine_version or ''}")
+    return pool.pool_id, yes_no(pool.ready), engine, *_common_cells(pool)
 
 
-def _engine(engine: EngineCapabilities) -> tuple[str, ...]:
-    return engine.engine, one_line(", ".join(engine.pools)), *_offer(engine)
+def _engine_row(engine: EngineCapabilities) -> tuple[str, ...]:
+    return engine.engine, one_line(", ".join(engine.pools)), *_common_cells(engine)
 
 
-def _offer(found: PoolCapabilities | EngineCapabilities) -> tuple[str, ...]:
-    lists = (one_line(", ".join(words)) for words in (found.workloads, found.features))
-    return str(found.slots), cell(found.ctx_max), cell(found.max_tokens), *lists
+def _common_cells(entry: PoolCapabilities | EngineCapabilities) -> tuple[str, ...]:
+    lists = (one_line(", ".join(names)) for names in (entry.workloads, entry.features))
+    return str(entry.slots), optional(entry.ctx_max), optional(entry.max_tokens), *lists
+
+
+CAPABILITIES = CliCommand("capabilities", "show the limits and features of pools and engines", show_capabilities)

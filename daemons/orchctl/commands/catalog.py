@@ -1,196 +1,135 @@
-"""orchctl catalog: the models that the queen knows by name, and whether their digests are right."""
+"""orchctl catalog: the model catalog, in which clients find models by name."""
 
 import argparse
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
-import trio
+from llama_orch.contracts.catalog import Availability, CatalogList, CatalogModel, ModelState
+from orchctl.client import QueenClient, build_path
+from orchctl.command import CliCommand, ListedValues, argument, finite_number, identifier
+from orchctl.commands.digest import file_digest
+from orchctl.commands.verification import PATH, print_verified
+from orchctl.output import print_response
+from orchctl.tables import format_record, format_table, one_line, optional, yes_no
 
-from llama_orch.contracts.catalog import Availability, CatalogList, CatalogModel, ModelState, VerificationState
-from llama_orch.service.exit import ExitStatus
-from orchctl.command_line import Commands, identifier, number
-from orchctl.failure import Failure
-from orchctl.output import Line, show
-from orchctl.queen import Queen, below, understood
-from orchctl.tables import cell, one_line, table, whole, yes
-
-CHUNK = 4 << 20
-
-
-def digest_of(name: str) -> str:
-    """`sha256:` and the digest of the file. Raises Failure where it cannot be read.
-
-    In no thread: nothing else waits for this process, and Ctrl-C gets through between two chunks.
-    """
-    line = Line()
-    try:
-        if not Path(name).is_file():
-            raise Failure(f"{name} is no file", "", ExitStatus.NO_INPUT)
-        return f"sha256:{_hashed(Path(name), line)}"
-    except OSError as error:
-        raise Failure(f"{name}: {error.strerror}", "", ExitStatus.NO_INPUT) from error
-    finally:
-        line.clear()
-
-
-def _hashed(path: Path, line: Line) -> str:
-    digest, size, done = hashlib.sha256(), path.stat().st_size, 0
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-            done += len(chunk)
-            line.show(f"{path.name}: {100 * done // max(size, done)} %")
-    return digest.hexdigest()
-
-
-POLL_S = 0.5
-OUTCOMES = {
-    VerificationState.MISMATCH: ExitStatus.DATA,
-    VerificationState.UNVERIFIED: ExitStatus.DATA,
-    VerificationState.UNAVAILABLE: ExitStatus.UNAVAILABLE,
-}
-"""How `--wait` ends where the digest is not right, was never given, or cannot be checked now."""
-
-
-async def show_verified(options: argparse.Namespace, queen: Queen, body: bytes) -> None:
-    """Show the model `options.id`; `body` is how it was a moment ago. Raises Failure, with `--wait` unless verified."""
-    if options.wait:
-        body = await _outcome(options.id, queen, body)
-    show(options.json, body, CatalogModel, whole)
-    found = understood(CatalogModel, body).verification
-    if options.wait and found.state in OUTCOMES:
-        actual = f": {found.actual}" if found.state is VerificationState.MISMATCH and found.actual else ""
-        reason = f"{found.reason or found.state}{actual}"
-        raise Failure(f"{options.id} is not verified: {reason}", "", OUTCOMES[found.state])
-
-
-async def _outcome(name: str, queen: Queen, body: bytes) -> bytes:
-    line = Line()
-    try:
-        while understood(CatalogModel, body).verification.state is VerificationState.PENDING:
-            line.show(f"{name} is being verified")
-            await trio.sleep(POLL_S)
-            body = await queen.get(below("/v2/catalog/models", name))
-        return body
-    finally:
-        line.clear()
-
-
-PATH = "/v2/catalog/models"
 HEADER = ("MODEL", "STATE", "DIGEST", "COST", "SERVED AS")
 
 
-def add(commands: Commands) -> None:
-    """Add the command `catalog` with those below it; alone it lists."""
-    below_it = Commands(commands.add("catalog", list_models, "the model catalog: list, add, show, change, verify"))
-    below_it.add("list", list_models, "all models of the catalog")
-    _add_new(below_it)
-    for name, run, words in (
-        ("show", show_model, "all that is known of a model"),
-        ("remove", remove, "take a model out of the catalog"),
-        ("retire", retire, "let no task ask for a model any more"),
-        ("activate", activate, "let tasks ask for a model again"),
-    ):
-        _named(below_it.add(name, run, words))
-    verify_it = below_it.add("verify", verify, "have a model's file checked against its digest")
-    _named(verify_it)
-    _waiting(verify_it)
-    below_it.add("availability", availability, "which nodes have which models")
+async def list_models(options: argparse.Namespace, queen: QueenClient) -> None:
+    print_response(options.json, await queen.get(PATH), CatalogList, lambda catalog: format_catalog(catalog.models))
 
 
-def _named(command: argparse.ArgumentParser) -> None:
-    command.add_argument("id", type=identifier, metavar="ID", help="the model's name in the catalog")
+def format_catalog(models: Sequence[CatalogModel]) -> str:
+    return format_table([HEADER, *map(_row, models)]) if models else "the catalog is empty"
 
 
-def _add_new(commands: Commands) -> None:
-    command = commands.add("add", add_model, "put a model into the catalog")
-    _named(command)
-    served_as = "reference or file name, as pools serve it"
-    command.add_argument("model_ref", type=identifier, metavar="MODEL", help=served_as)
-    digest = command.add_mutually_exclusive_group()
-    digest.add_argument("--digest", metavar="DIGEST", help="sha256: and 64 hex digits")
-    digest.add_argument("--digest-of", metavar="FILE", help="the digest of this file")
-    command.add_argument("--cost", type=number, metavar="X", help="cost of 1000 tokens (default: 0)")
-    _waiting(command)
-    command.add_argument("--metadata", type=_pair, action="append", metavar="NAME=TEXT", help="repeatable")
+def _row(model: CatalogModel) -> tuple[str, ...]:
+    digest = model.verification.state if model.digest else "none"
+    return model.id, model.state, digest, optional(model.cost_per_1k_tokens), model.model_ref
 
 
-def _waiting(command: argparse.ArgumentParser) -> None:
-    words = "until it is known whether the digest is right; exit status 65 if it is not"
-    command.add_argument("--wait", action="store_true", help=words)
+async def add_model(options: argparse.Namespace, queen: QueenClient) -> None:
+    """Add a model. Raises CommandError, with --wait also if its digest is not verified."""
+    digest = file_digest(options.digest_of) if options.digest_of else options.digest
+    optional_fields = {
+        "digest": digest,
+        "cost_per_1k_tokens": options.cost,
+        "metadata": dict(options.metadata or ()) or None,
+    }
+    body = {"id": options.id, "model_ref": options.model_ref}
+    body |= {name: value for name, value in optional_fields.items() if value is not None}
+    await print_verified(options, queen, await queen.call("POST", PATH, body))
 
 
-def _pair(text: str) -> tuple[str, str]:
+async def show_model(options: argparse.Namespace, queen: QueenClient) -> None:
+    print_response(options.json, await queen.get(build_path(PATH, options.id)), CatalogModel, format_record)
+
+
+async def remove_model(options: argparse.Namespace, queen: QueenClient) -> None:
+    await queen.command("DELETE", build_path(PATH, options.id))
+
+
+async def retire_model(options: argparse.Namespace, queen: QueenClient) -> None:
+    await _set_state(options, queen, ModelState.RETIRED)
+
+
+async def activate_model(options: argparse.Namespace, queen: QueenClient) -> None:
+    await _set_state(options, queen, ModelState.ACTIVE)
+
+
+async def _set_state(options: argparse.Namespace, queen: QueenClient, state: ModelState) -> None:
+    body = await queen.call("POST", build_path(PATH, options.id, "state"), {"state": state})
+    print_response(options.json, body, CatalogModel, format_record)
+
+
+async def verify_model(options: argparse.Namespace, queen: QueenClient) -> None:
+    """Start the verification of a model's digest. Raises CommandError, with --wait also if it is not verified."""
+    await print_verified(options, queen, await queen.call("POST", build_path(PATH, options.id, "verify")))
+
+
+async def show_availability(options: argparse.Namespace, queen: QueenClient) -> None:
+    print_response(options.json, await queen.get("/v2/catalog/availability"), Availability, format_availability)
+
+
+def format_availability(availability: Availability) -> str:
+    rows = [
+        (node.node_id, yes_no(node.online), one_line(", ".join(node.pools)), one_line(", ".join(node.models)))
+        for node in availability.nodes.values()
+    ]
+    return format_table([("NODE", "ONLINE", "POOLS", "MODELS"), *rows]) if rows else "no nodes are known"
+
+
+def name_and_text(text: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not (name and sign and value):
         raise argparse.ArgumentTypeError(f"{text} is not of the form NAME=TEXT")
     return name, value
 
 
-async def list_models(options: argparse.Namespace, queen: Queen) -> None:
-    """A table of the catalog. Raises Failure."""
-    show(options.json, await queen.get(PATH), CatalogList, lambda found: catalog_text(found.models))
+NEW_ID = argument("id", type=identifier, metavar="ID", help="name of the model in the catalog")
+ID = argument(
+    "id",
+    type=identifier,
+    metavar="ID",
+    help="name of the model in the catalog",
+    completion=ListedValues("id", "catalog list"),
+)
+WAIT = argument(
+    "--wait", action="store_true", help="wait for the verification of the digest; exit status 65 if it does not match"
+)
 
-
-def catalog_text(found: Sequence[CatalogModel]) -> str:
-    """One line a model."""
-    return table([HEADER, *map(_row, found)]) if found else "the catalog is empty"
-
-
-def _row(model: CatalogModel) -> tuple[str, ...]:
-    digest = model.verification.state if model.digest else "none"
-    return model.id, model.state, digest, cell(model.cost_per_1k_tokens), model.model_ref
-
-
-async def add_model(options: argparse.Namespace, queen: Queen) -> None:
-    """A new model, whose digest the queen checks from now on. Raises Failure, with `--wait` also where it is wrong."""
-    digest = digest_of(options.digest_of) if options.digest_of else options.digest
-    wanted = {"digest": digest, "cost_per_1k_tokens": options.cost, "metadata": dict(options.metadata or ()) or None}
-    body = {"id": options.id, "model_ref": options.model_ref}
-    body |= {name: value for name, value in wanted.items() if value is not None}
-    await show_verified(options, queen, await queen.call("POST", PATH, body))
-
-
-async def show_model(options: argparse.Namespace, queen: Queen) -> None:
-    """One model. Raises Failure."""
-    show(options.json, await queen.get(below(PATH, options.id)), CatalogModel, whole)
-
-
-async def remove(options: argparse.Namespace, queen: Queen) -> None:
-    """One model less. Raises Failure."""
-    await queen.bid("DELETE", below(PATH, options.id))
-
-
-async def retire(options: argparse.Namespace, queen: Queen) -> None:
-    """No task may ask for it. Raises Failure."""
-    await _change(options, queen, ModelState.RETIRED)
-
-
-async def activate(options: argparse.Namespace, queen: Queen) -> None:
-    """Tasks may ask for it. Raises Failure."""
-    await _change(options, queen, ModelState.ACTIVE)
-
-
-async def _change(options: argparse.Namespace, queen: Queen, state: ModelState) -> None:
-    body = await queen.call("POST", below(PATH, options.id, "state"), {"state": state})
-    show(options.json, body, CatalogModel, whole)
-
-
-async def verify(options: argparse.Namespace, queen: Queen) -> None:
-    """Have the digest checked. Raises Failure, with `--wait` also where it is not verified in the end."""
-    await show_verified(options, queen, await queen.call("POST", below(PATH, options.id, "verify")))
-
-
-async def availability(options: argparse.Namespace, queen: Queen) -> None:
-    """Which nodes have which models. Raises Failure."""
-    show(options.json, await queen.get("/v2/catalog/availability"), Availability, availability_text)
-
-
-def availability_text(found: Availability) -> str:
-    """One line a node."""
-    rows = [
-        (node.node_id, yes(node.online), one_line(", ".join(node.pools)), one_line(", ".join(node.models)))
-        for node in found.nodes.values()
-    ]
-    return table([("NODE", "ONLINE", "POOLS", "MODELS"), *rows]) if rows else "no node is known"
+CATALOG = CliCommand(
+    "catalog",
+    "manage the model catalog: list, add, show, change, verify",
+    list_models,
+    subcommands=[
+        CliCommand("list", "show all models of the catalog", list_models),
+        CliCommand(
+            "add",
+            "add a model to the catalog",
+            add_model,
+            [
+                NEW_ID,
+                argument(
+                    "model_ref", type=identifier, metavar="MODEL", help="reference or file name, as pools serve it"
+                ),
+                argument("--digest", metavar="DIGEST", help="sha256: and 64 hex digits", exclusive="digest"),
+                argument(
+                    "--digest-of",
+                    metavar="FILE",
+                    help="use the digest of this local file",
+                    completion="files",
+                    exclusive="digest",
+                ),
+                argument("--cost", type=finite_number, metavar="X", help="cost of 1000 tokens (default: 0)"),
+                WAIT,
+                argument("--metadata", type=name_and_text, action="append", metavar="NAME=TEXT", help="repeatable"),
+            ],
+        ),
+        CliCommand("show", "show all fields of a model", show_model, [ID]),
+        CliCommand("remove", "remove a model from the catalog", remove_model, [ID]),
+        CliCommand("retire", "refuse new tasks for a model", retire_model, [ID]),
+        CliCommand("activate", "accept tasks for a model again", activate_model, [ID]),
+        CliCommand("verify", "verify a model's file against its digest", verify_model, [ID, WAIT]),
+        CliCommand("availability", "show which nodes have which models", show_availability),
+    ],
+)

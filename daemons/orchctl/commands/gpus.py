@@ -3,29 +3,22 @@
 import argparse
 
 from llama_orch.contracts.nodes import GpuList, GpuView
-from orchctl.command_line import Commands
-from orchctl.output import show
-from orchctl.queen import Queen
-from orchctl.tables import cell, gib, one_line, table
+from orchctl.client import QueenClient
+from orchctl.command import CliCommand
+from orchctl.output import print_response
+from orchctl.tables import UNKNOWN, format_table, gib, one_line, optional
 
-PATH = "/v2/gpus"
 HEADER = ("NODE", "GPU", "NAME", "FREE GiB", "ALL GiB", "BUSY", "COMPUTE", "UUID")
 
 
-def add(commands: Commands) -> None:
-    """Add the command `gpus`."""
-    commands.add("gpus", gpus, "the GPUs of all machines")
+async def list_gpus(options: argparse.Namespace, queen: QueenClient) -> None:
+    print_response(options.json, await queen.get("/v2/gpus"), GpuList, format_gpus)
 
 
-async def gpus(options: argparse.Namespace, queen: Queen) -> None:
-    """A table of them. Raises Failure."""
-    show(options.json, await queen.get(PATH), GpuList, gpus_text)
-
-
-def gpus_text(found: GpuList) -> str:
-    """One line a GPU, and below them why a machine's are not among them."""
-    shown = table([HEADER, *map(_row, found.gpus)]) if found.gpus else "no GPU is known"
-    return "\n".join([shown, *(f"{machine}: {one_line(problem)}" for machine, problem in found.problems.items())])
+def format_gpus(gpus: GpuList) -> str:
+    """Format a row for each GPU, and below the table why those of a machine are missing."""
+    table = format_table([HEADER, *map(_row, gpus.gpus)]) if gpus.gpus else "no GPUs are known"
+    return "\n".join([table, *(f"{machine}: {one_line(problem)}" for machine, problem in gpus.problems.items())])
 
 
 def _row(gpu: GpuView) -> tuple[str, ...]:
@@ -35,7 +28,10 @@ def _row(gpu: GpuView) -> tuple[str, ...]:
         one_line(gpu.name),
         gib(gpu.vram_free_bytes),
         gib(gpu.vram_total_bytes),
-        "-" if gpu.utilization is None else f"{gpu.utilization}%",
-        cell(gpu.compute_capability),
+        UNKNOWN if gpu.utilization is None else f"{gpu.utilization}%",
+        optional(gpu.compute_capability),
         one_line(gpu.uuid),
     )
+
+
+GPUS = CliCommand("gpus", "show the GPUs of all machines", list_gpus)

@@ -1,35 +1,35 @@
-"""orchctl models: the names that clients may ask for."""
+"""orchctl models: the model names that clients may request."""
 
 import argparse
 from collections.abc import Sequence
 
 from llama_orch.contracts.openai import ModelEntries, ModelEntry
-from orchctl.command_line import Commands
-from orchctl.output import show
-from orchctl.queen import Queen, understood
-from orchctl.tables import cell, one_line, table, yes
+from orchctl.client import QueenClient, parse_response
+from orchctl.command import CliCommand, ListedValues
+from orchctl.output import print_response
+from orchctl.tables import format_table, one_line, optional, yes_no
 
 PATH = "/v1/models"
+MODEL_NAMES = ListedValues("id", "models")
 
 
-def add(commands: Commands) -> None:
-    """Add the command `models`."""
-    commands.add("models", models, "the models that clients may ask for")
+async def list_models(options: argparse.Namespace, queen: QueenClient) -> None:
+    print_response(options.json, await queen.get(PATH), ModelEntries, lambda models: format_models(models.data))
 
 
-async def models(options: argparse.Namespace, queen: Queen) -> None:
-    """A table of them. Raises Failure."""
-    show(options.json, await queen.get(PATH), ModelEntries, lambda found: models_text(found.data))
+async def fetch_models(queen: QueenClient) -> list[ModelEntry]:
+    """Return the models, those with a ready pool first. Raises CommandError."""
+    return sorted(parse_response(ModelEntries, await queen.get(PATH)).data, key=lambda model: not model.ready)
 
 
-async def offered(queen: Queen) -> list[ModelEntry]:
-    """They themselves, those that can answer now first. Raises Failure."""
-    return sorted(understood(ModelEntries, await queen.get(PATH)).data, key=lambda model: not model.ready)
+def format_models(models: Sequence[ModelEntry]) -> str:
+    """Format a row for each name; CONTEXT is in tokens for one slot."""
+    if not models:
+        return "no models are served; see orchctl pools"
+    rows = (
+        (model.id, yes_no(model.ready), one_line(", ".join(model.pools)), optional(model.ctx_max)) for model in models
+    )
+    return format_table([("MODEL", "READY", "POOLS", "CONTEXT"), *rows])
 
 
-def models_text(found: Sequence[ModelEntry]) -> str:
-    """One line a name; the context is in tokens a slot."""
-    if not found:
-        return "no model is served; see orchctl pools"
-    rows = ((model.id, yes(model.ready), one_line(", ".join(model.pools)), cell(model.ctx_max)) for model in found)
-    return table([("MODEL", "READY", "POOLS", "CONTEXT"), *rows])
+MODELS = CliCommand("models", "show the models that clients may request", list_models)

@@ -7,47 +7,42 @@ from llama_orch.contracts.meta import Version
 from llama_orch.contracts.nodes import NodeList, NodeStatus, NodeView
 from llama_orch.contracts.pools import PoolStatus
 from llama_orch.service.exit import ExitStatus
-from orchctl.command_line import Commands, identifier
-from orchctl.commands.pools import pools_text
-from orchctl.failure import Failure
-from orchctl.output import show
-from orchctl.queen import Queen, below, understood
-from orchctl.tables import duration, one_line, table, whole
+from orchctl.client import QueenClient, build_path, parse_response
+from orchctl.command import CliCommand, ListedValues, argument, identifier
+from orchctl.commands.pools import format_pools
+from orchctl.errors import CommandError
+from orchctl.output import print_response
+from orchctl.tables import duration, format_record, format_table, one_line
 
 PATH = "/v2/nodes"
 REMOVE = "remove"
+NODE_IDS = ListedValues("node_id", "nodes")
 HEADER = ("NODE", "STATUS", "AGE", "POOLS", "SLOTS", "GPUS", "ADDRESS", "VERSION")
 CLOCK_SKEW_MS = 5000
-"""How far a node's clock may be off before it is told; the clock of machines that run NTP is within milliseconds."""
+"""Clock difference from which a node is reported. Clocks under NTP agree within milliseconds."""
 
 
-def add(commands: Commands) -> None:
-    """Add the command `nodes`."""
-    command = commands.add("nodes", nodes, "the GPU machines; show or remove one")
-    words = "show all that is known of this one; with `remove` before it, forget it: a machine that is gone for good"
-    command.add_argument("words", nargs="*", type=identifier, metavar="[remove] NODE", help=words)
-
-
-async def nodes(options: argparse.Namespace, queen: Queen) -> None:
-    """A table of nodes, or everything about one, or one less. Raises Failure."""
+async def nodes(options: argparse.Namespace, queen: QueenClient) -> None:
+    """List the nodes, show one, or remove one. Raises CommandError."""
     match options.words:
         case []:
-            version = understood(Version, await queen.get("/v2/meta/version")).version
-            show(options.json, await queen.get(PATH), NodeList, lambda found: nodes_text(found, version))
+            version = parse_response(Version, await queen.get("/v2/meta/version")).version
+            body = await queen.get(PATH)
+            print_response(options.json, body, NodeList, lambda nodes: format_nodes(nodes, version))
         case ["remove", node]:
-            await queen.bid("DELETE", below(PATH, node))
+            await queen.command("DELETE", build_path(PATH, node))
         case [node] if node != REMOVE:
-            show(options.json, await queen.get(below(PATH, node)), NodeView, node_text)
+            print_response(options.json, await queen.get(build_path(PATH, node)), NodeView, format_node)
         case _:
-            raise Failure("one node is meant", "As in: orchctl nodes [remove] NODE", ExitStatus.USAGE)
+            raise CommandError("expected one node id", "Usage: orchctl nodes [remove] NODE", ExitStatus.USAGE)
 
 
-def nodes_text(found: NodeList, version: str) -> str:
-    """One line a node, and below them what is wrong with each; `version` is the queen's."""
-    if not found.nodes:
-        return "no node has registered; in HOME_PROFILE there are none, see orchctl pools"
-    problems = (f"{node.node_id}: {text}" for node in found.nodes for text in problems_of(node, version))
-    return "\n".join([table([HEADER, *map(_row, found.nodes)]), *problems])
+def format_nodes(nodes: NodeList, queen_version: str) -> str:
+    """Format a row for each node, and below the table the problems of each."""
+    if not nodes.nodes:
+        return "no nodes are registered; HOME_PROFILE has none, see orchctl pools"
+    problems = (f"{node.node_id}: {text}" for node in nodes.nodes for text in node_problems(node, queen_version))
+    return "\n".join([format_table([HEADER, *map(_row, nodes.nodes)]), *problems])
 
 
 def _row(node: NodeView) -> tuple[str, ...]:
@@ -64,37 +59,52 @@ def _row(node: NodeView) -> tuple[str, ...]:
     )
 
 
-def problems_of(node: NodeView, version: str) -> Iterator[str]:
-    """What is wrong with a node, in words; `version` is the queen's."""
+def node_problems(node: NodeView, queen_version: str) -> Iterator[str]:
     if node.status is NodeStatus.OFFLINE:
-        yield f"offline, {last_heard(node)}"
+        yield f"offline, {last_heartbeat(node)}"
     if node.status is NodeStatus.FAILED:
-        yield f"none of its pools serves: {errors_of(node)}"
+        yield f"all its pools have failed: {pool_errors(node)}"
     if node.clock_skew_ms is not None and abs(node.clock_skew_ms) > CLOCK_SKEW_MS:
-        yield f"its clock is {skew(node.clock_skew_ms / 1000)} the queen's"
-    if node.version != version:
-        yield f"its version is {one_line(node.version)}, the queen's {version}"
+        yield f"its clock is {clock_difference(node.clock_skew_ms / 1000)} the queen's"
+    if node.version != queen_version:
+        yield f"its version is {one_line(node.version)}, the queen's is {queen_version}"
 
 
-def last_heard(node: NodeView) -> str:
-    """When it was heard last."""
+def last_heartbeat(node: NodeView) -> str:
+    age = duration(node.age_ms / 1000)
     if node.last_heartbeat_at is None:
-        return f"not heard since it registered {duration(node.age_ms / 1000)} ago"
-    return f"not heard since {node.last_heartbeat_at:%Y-%m-%d %H:%M:%S %Z} ({duration(node.age_ms / 1000)})"
+        return f"no heartbeat since it registered {age} ago"
+    return f"last heartbeat at {node.last_heartbeat_at:%Y-%m-%d %H:%M:%S %Z} ({age} ago)"
 
 
-def errors_of(node: NodeView) -> str:
-    """Why its pools fail, a reason each."""
+def pool_errors(node: NodeView) -> str:
     errors = (f"{pool.pool_id}: {one_line(pool.last_error)}" for pool in node.pools if pool.last_error)
-    return "; ".join(errors) or "no reason is given"
+    return "; ".join(errors) or "no reason reported"
 
 
-def skew(seconds: float) -> str:
-    """How a clock is off, as in `12 s ahead of`."""
+def clock_difference(seconds: float) -> str:
+    """Format as in `12 s ahead of`."""
     return f"{duration(abs(seconds))} {'ahead of' if seconds > 0 else 'behind'}"
 
 
-def node_text(node: NodeView) -> str:
-    """All that is known of one, and below that its pools."""
+def format_node(node: NodeView) -> str:
+    """Format all fields of a node, then the table of its pools."""
     pools = [PoolStatus.model_validate(pool.model_dump(exclude={"node_id"})) for pool in node.pools]
-    return f"{whole(node, without='pools')}\n\n{pools_text(pools)}"
+    return f"{format_record(node, exclude='pools')}\n\n{format_pools(pools)}"
+
+
+NODES = CliCommand(
+    "nodes",
+    "show the GPU machines; show or remove one",
+    nodes,
+    [
+        argument(
+            "words",
+            nargs="*",
+            type=identifier,
+            metavar="[remove] NODE",
+            help="node to show; after `remove`, the node to remove: a machine that will not come back",
+            completion=ListedValues("node_id", "nodes", (REMOVE,)),
+        )
+    ],
+)

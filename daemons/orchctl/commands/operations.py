@@ -1,4 +1,4 @@
-"""orchctl operations: what takes its time, such as drains; one of them, followed to its end where that is wanted."""
+"""orchctl operations: long-running operations such as drains; list them, show one, or wait for its end."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,39 +8,32 @@ import trio
 
 from llama_orch.contracts.operations import Operation, OperationList, OperationState
 from llama_orch.service.exit import ExitStatus
-from orchctl.command_line import Commands, identifier
-from orchctl.failure import Failure
-from orchctl.output import Line, show
-from orchctl.queen import Queen, below, understood
-from orchctl.tables import age, duration, one_line, table, whole
+from orchctl.client import QueenClient, build_path, parse_response
+from orchctl.command import CliCommand, ListedValues, argument, identifier
+from orchctl.errors import CommandError
+from orchctl.output import StatusLine, print_response
+from orchctl.tables import age, duration, format_record, format_table, one_line
 
 PATH = "/v2/operations"
 HEADER = ("OPERATION", "KIND", "POOL", "NODE", "STATE", "LEFT", "AGE", "MESSAGE")
 POLL_S = 0.5
-PATIENCE_S = 30.0
-"""How long the queen may be away while an operation is followed: one that is restarted is back within seconds."""
-PASSING = (ExitStatus.UNAVAILABLE, ExitStatus.TEMPORARY)
-ENDS = {OperationState.FAILED: ExitStatus.SOFTWARE, OperationState.CANCELLED: ExitStatus.TEMPORARY}
-"""How following one ends that did not come to what was wanted."""
+RETRY_LIMIT_S = 30.0
+"""How long to wait for a queen that is away; after a restart it is back within seconds."""
+TRANSIENT = (ExitStatus.UNAVAILABLE, ExitStatus.TEMPORARY)
+FAILURE_STATUS = {OperationState.FAILED: ExitStatus.SOFTWARE, OperationState.CANCELLED: ExitStatus.TEMPORARY}
 
 
-def add(commands: Commands) -> None:
-    """Add the command `operations`."""
-    command = commands.add("operations", operations, "what takes its time: the drains of pools and nodes")
-    command.add_argument("id", nargs="?", type=identifier, metavar="ID", help="show all that is known of this one")
-
-
-async def operations(options: argparse.Namespace, queen: Queen) -> None:
-    """A table of operations, or everything about one. Raises Failure."""
+async def operations(options: argparse.Namespace, queen: QueenClient) -> None:
+    """List the operations, or show one. Raises CommandError."""
     if options.id:
-        show(options.json, await queen.get(below(PATH, options.id)), Operation, whole)
+        print_response(options.json, await queen.get(build_path(PATH, options.id)), Operation, format_record)
         return
-    show(options.json, await queen.get(PATH), OperationList, lambda found: operations_text(found.operations))
+    body = await queen.get(PATH)
+    print_response(options.json, body, OperationList, lambda listed: format_operations(listed.operations))
 
 
-def operations_text(found: Sequence[Operation]) -> str:
-    """One line an operation, with the tasks that it still waits for."""
-    return table([HEADER, *map(_row, found)]) if found else "there are no operations"
+def format_operations(operations: Sequence[Operation]) -> str:
+    return format_table([HEADER, *map(_row, operations)]) if operations else "there are no operations"
 
 
 def _row(operation: Operation) -> tuple[str, ...]:
@@ -56,53 +49,69 @@ def _row(operation: Operation) -> tuple[str, ...]:
     )
 
 
-async def followed(queen: Queen, body: bytes) -> bytes:
-    """The operation that `body` was a moment ago, when it has ended; its progress is told meanwhile. Raises Failure."""
-    line = Line()
+async def wait_for_end(queen: QueenClient, body: bytes) -> bytes:
+    """Poll the operation in `body`, show its progress, and return its final state. Raises CommandError."""
+    line = StatusLine()
     try:
-        while (now := understood(Operation, body)).state is OperationState.RUNNING:
-            line.show(progress(now))
+        while (operation := parse_response(Operation, body)).state is OperationState.RUNNING:
+            line.show(format_progress(operation))
             await trio.sleep(POLL_S)
-            body = await _asked(queen, below(PATH, now.operation_id))
+            body = await _get_with_retries(queen, build_path(PATH, operation.operation_id))
         return body
     finally:
         line.clear()
 
 
-async def _asked(queen: Queen, path: str) -> bytes:
-    """Asked again where the queen is away, for PATIENCE_S seconds. Raises Failure."""
-    give_up_at = trio.current_time() + PATIENCE_S
+async def _get_with_retries(queen: QueenClient, path: str) -> bytes:
+    """Retry transient errors for RETRY_LIMIT_S seconds. Raises CommandError."""
+    give_up_at = trio.current_time() + RETRY_LIMIT_S
     while True:
         try:
             return await queen.get(path)
-        except Failure as failure:
-            if failure.status not in PASSING or trio.current_time() >= give_up_at:
+        except CommandError as error:
+            if error.status not in TRANSIENT or trio.current_time() >= give_up_at:
                 raise
         await trio.sleep(POLL_S)
 
 
-def progress(operation: Operation, now: datetime | None = None) -> str:
-    """How far it is: the tasks that are left, and how long they may still run."""
+def format_progress(operation: Operation, now: datetime | None = None) -> str:
+    """Format the number of tasks left, and the time until the deadline cancels them."""
     left = f"{operation.leases_left} of {operation.leases_total} tasks left"
     if operation.deadline_at is None:
-        return f"{what(operation)}: {left}"
+        return f"{describe(operation)}: {left}"
     remaining = (operation.deadline_at - (now or datetime.now(UTC))).total_seconds()
-    return f"{what(operation)}: {left}, ended in {duration(remaining)}"
+    return f"{describe(operation)}: {left}, deadline in {duration(remaining)}"
 
 
-def what(operation: Operation) -> str:
-    """What is done to what, as in `drain default on gpu-1`."""
+def describe(operation: Operation) -> str:
+    """Format kind and target, as in `drain default on gpu-1`."""
     pool = f" {operation.pool_id}" if operation.pool_id else ""
     node = f" {'on' if pool else 'node'} {operation.node_id}" if operation.node_id else ""
     return f"{operation.kind}{pool}{node}"
 
 
-def outcome(operation: Operation) -> str:
-    """How it has ended, or that it has not."""
-    return ": ".join(filter(None, (what(operation), operation.state, operation.message)))
+def format_outcome(operation: Operation) -> str:
+    return ": ".join(filter(None, (describe(operation), operation.state, operation.message)))
 
 
 def check_outcome(operation: Operation) -> None:
-    """Raises Failure where it has not come to what was wanted."""
-    if operation.state in ENDS:
-        raise Failure(f"the {operation.kind} did not come to its end", "", ENDS[operation.state])
+    """Raises CommandError if the operation failed or was cancelled."""
+    if operation.state in FAILURE_STATUS:
+        raise CommandError(f"the {operation.kind} did not complete", "", FAILURE_STATUS[operation.state])
+
+
+OPERATIONS = CliCommand(
+    "operations",
+    "show long-running operations: the drains of pools and nodes",
+    operations,
+    [
+        argument(
+            "id",
+            nargs="?",
+            type=identifier,
+            metavar="ID",
+            help="show all fields of this operation",
+            completion=ListedValues("operation_id", "operations"),
+        )
+    ],
+)

@@ -1,60 +1,51 @@
-"""orchctl pools and status: what there is, and how it is."""
+"""orchctl pools: the pools and their state."""
 
 import argparse
 from collections.abc import Sequence
 
-from llama_orch.contracts.base import Outbound
-from llama_orch.contracts.meta import Readiness, Version
 from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolList, PoolState, PoolStatus
-from llama_orch.contracts.tasks import TaskList
-from orchctl.command_line import Commands
-from orchctl.output import emit, show
-from orchctl.paging import Wish, pages
-from orchctl.queen import Queen, understood
-from orchctl.tables import one_line, table
+from orchctl.client import QueenClient
+from orchctl.command import CliCommand, ListedValues
+from orchctl.output import print_response
+from orchctl.tables import format_table, one_line
 
-CONFIGURE = (
-    f"On each machine with GPUs, configure them in {POOLS_FILE} (an example is {POOLS_EXAMPLE}), "
+POOL_IDS = ListedValues("pool_id", "pools")
+CONFIGURE_HINT = (
+    f"On each machine with GPUs, configure pools in {POOLS_FILE} (example: {POOLS_EXAMPLE}), "
     "then: systemctl restart engine-provisioner"
 )
-POOL_HEADER = ("POOL", "NODE", "STATE", "SLOTS", "ENGINE", "DEVICES", "MODELS")
+HEADER = ("POOL", "NODE", "STATE", "SLOTS", "ENGINE", "DEVICES", "MODELS")
 
 
-def add(commands: Commands) -> None:
-    """Add the commands `status` and `pools`."""
-    commands.add("status", status, "the queen, its tasks and its pools")
-    commands.add("pools", pools, "the pools and how they are")
+async def list_pools(options: argparse.Namespace, queen: QueenClient) -> None:
+    print_response(options.json, await queen.get("/v2/pools"), PoolList, lambda pools: format_pools(pools.pools))
 
 
-async def pools(options: argparse.Namespace, queen: Queen) -> None:
-    """The pools. Raises Failure."""
-    show(options.json, await queen.get("/v2/pools"), PoolList, lambda found: pools_text(found.pools))
+def format_pools(pools: Sequence[PoolStatus]) -> str:
+    """Format a row for each pool, and below the table the last error of each pool that is not ready.
 
-
-def pools_text(pools: Sequence[PoolStatus]) -> str:
-    """One line a pool, with its node where one has any, and below it why it is not well."""
+    The column NODE is omitted if no pool belongs to a node.
+    """
     if not pools:
-        return f"no pools are known\n{CONFIGURE}"
+        return f"no pools are configured\n{CONFIGURE_HINT}"
     on_nodes = any(pool.node_id for pool in pools)
-    rows = [row if on_nodes else (row[0], *row[2:]) for row in (POOL_HEADER, *map(_row, pools))]
-    unwell = (pool for pool in pools if pool.last_error and not pool.ready)
-    return "\n".join([table(rows), *(f"{named(pool)}: {one_line(pool.last_error)}" for pool in unwell)])
+    rows = [row if on_nodes else (row[0], *row[2:]) for row in (HEADER, *map(_row, pools))]
+    errors = (f"{full_name(pool)}: {one_line(pool.last_error)}" for pool in pools if pool.last_error and not pool.ready)
+    return "\n".join([format_table(rows), *errors])
 
 
-def named(pool: PoolStatus) -> str:
-    """A pool with its node, since several nodes may have a pool of one id."""
+def full_name(pool: PoolStatus) -> str:
+    """Return id and node of a pool: pools of several nodes may have the same id."""
     return f"{pool.pool_id} on {pool.node_id}" if pool.node_id else pool.pool_id
 
 
 def _row(pool: PoolStatus) -> tuple[str, ...]:
-    engine = " ".join(filter(None, (pool.engine, pool.engine_version)))
-    slots = f"{pool.slots_free}/{pool.slots_total}"
     return (
         pool.pool_id,
         one_line(pool.node_id),
         _state(pool),
-        slots,
-        engine,
+        f"{pool.slots_free}/{pool.slots_total}",
+        " ".join(filter(None, (pool.engine, pool.engine_version))),
         one_line(pool.device_mask),
         one_line(", ".join(pool.models_available)),
     )
@@ -66,37 +57,4 @@ def _state(pool: PoolStatus) -> str:
     return ", ".join(filter(None, (pool.state, draining, circuit)))
 
 
-class Status(Outbound):
-    """What `orchctl status --json` prints; `tasks` counts the open ones by state."""
-
-    url: str
-    version: Version
-    ready: Readiness
-    tasks: dict[str, int]
-    pools: list[PoolStatus]
-
-
-async def status(options: argparse.Namespace, queen: Queen) -> None:
-    """Version, readiness, open tasks and pools: several answers of the queen in one document. Raises Failure."""
-    found = Status(
-        url=queen.url,
-        version=understood(Version, await queen.get("/v2/meta/version")),
-        ready=understood(Readiness, await queen.call("GET", "/ready", allowed=(503,))),
-        tasks={state: await _count(queen, state) for state in ("queued", "running")},
-        pools=understood(PoolList, await queen.get("/v2/pools")).pools,
-    )
-    if options.json:
-        emit(found.model_dump_json() + "\n")
-        return
-    emit(f"{_head(found)}\n\n{pools_text(found.pools)}\n")
-
-
-def _head(found: Status) -> str:
-    tasks = ", ".join(f"{count} {state}" for state, count in found.tasks.items())
-    readiness = "ready" if found.ready.ready else f"not ready ({'; '.join(found.ready.reasons)})"
-    return f"queen-rbee {found.version.version} at {found.url}: {readiness}, {tasks}"
-
-
-async def _count(queen: Queen, state: str) -> int:
-    bodies = await pages(queen, "/v2/tasks", Wish(every=True), state=state)
-    return sum(understood(TaskList, body).count for body in bodies)
+POOLS = CliCommand("pools", "show the pools and their state", list_pools)

@@ -1,60 +1,49 @@
-"""orchctl sessions: what lives, one of them, its limits, its end."""
+"""orchctl sessions: list sessions, show one, set its limits, or end it."""
 
 import argparse
 from collections.abc import Sequence
 
 from llama_orch.contracts.sessions import SessionList, SessionView
 from llama_orch.service.exit import ExitStatus
-from orchctl.command_line import Commands, identifier, number, paged
-from orchctl.failure import Failure
-from orchctl.output import show
-from orchctl.paging import show_pages
-from orchctl.queen import Queen, below
-from orchctl.tables import cell, duration, one_line, table, whole, yes
+from orchctl.client import QueenClient, build_path
+from orchctl.command import PAGE_ARGUMENTS, CliCommand, ListedValues, argument, finite_number, identifier
+from orchctl.errors import CommandError
+from orchctl.output import print_response
+from orchctl.paging import print_pages
+from orchctl.tables import duration, format_record, format_table, one_line, optional, yes_no
 
 PATH = "/v2/sessions"
+SESSION_IDS = ListedValues("session_id", "sessions")
 HEADER = ("SESSION", "LIVES", "TURNS", "POOL", "WARM", "TOKENS LEFT", "TIME LEFT", "COST LEFT")
 LIMITS = ("ttl_ms", "max_turns", "tokens_budget", "time_budget_ms", "cost_budget")
 
 
-def add(commands: Commands) -> None:
-    """Add the command `sessions`."""
-    command = commands.add("sessions", sessions, "the sessions; show, limit or end one")
-    command.add_argument("id", nargs="?", type=identifier, metavar="ID", help="the session, a UUID")
-    paged(command)
-    command.add_argument("--delete", action="store_true", help="end it")
-    command.add_argument("--ttl-ms", type=int, metavar="MS", help="end it when so long no turn comes")
-    command.add_argument("--max-turns", type=int, metavar="N", help="how many turns it may have")
-    command.add_argument("--tokens-budget", type=int, metavar="N", help="tokens that it may use in its life")
-    command.add_argument("--time-budget-ms", type=int, metavar="MS", help="engine time that it may use in its life")
-    command.add_argument("--cost-budget", type=number, metavar="X", help="cost that it may run up in its life")
-
-
-async def sessions(options: argparse.Namespace, queen: Queen) -> None:
-    """List sessions, or show, change or end one. Raises Failure."""
-    change = {name: value for name in LIMITS if (value := getattr(options, name)) is not None}
-    _sensible(options, change)
+async def sessions(options: argparse.Namespace, queen: QueenClient) -> None:
+    """List sessions, or show, change or end one. Raises CommandError."""
+    limits = {name: value for name in LIMITS if (value := getattr(options, name)) is not None}
+    _check_combination(options, limits)
     if options.id is None:
-        await show_pages(queen, PATH, options, SessionList, sessions_text)
-    elif options.delete:
-        await queen.bid("DELETE", below(PATH, options.id))
+        await print_pages(queen, PATH, options, SessionList, format_sessions)
+        return
+    path = build_path(PATH, options.id)
+    if options.delete:
+        await queen.command("DELETE", path)
     else:
-        ask = ("PUT", below(PATH, options.id), change) if change else ("GET", below(PATH, options.id), None)
-        show(options.json, await queen.call(*ask), SessionView, whole)
+        body = await queen.call("PUT", path, limits) if limits else await queen.get(path)
+        print_response(options.json, body, SessionView, format_record)
 
 
-def _sensible(options: argparse.Namespace, change: dict[str, object]) -> None:
+def _check_combination(options: argparse.Namespace, limits: dict[str, object]) -> None:
     hint = "See orchctl sessions --help."
-    if options.id is None and (options.delete or change):
-        raise Failure("which session is meant?", f"Give its id. {hint}", ExitStatus.USAGE)
-    if options.delete and change:
-        raise Failure("a session that ends needs no limits", hint, ExitStatus.USAGE)
+    if options.id is None and (options.delete or limits):
+        raise CommandError("--delete and limits require a session id", hint, ExitStatus.USAGE)
+    if options.delete and limits:
+        raise CommandError("--delete cannot be combined with limits", hint, ExitStatus.USAGE)
 
 
-def sessions_text(found: Sequence[SessionList]) -> str:
-    """One line a session; a dash where no budget is set."""
-    rows = [_row(session) for page in found for session in page.sessions]
-    return table([HEADER, *rows]) if rows else "there are no sessions"
+def format_sessions(pages: Sequence[SessionList]) -> str:
+    rows = [_row(session) for page in pages for session in page.sessions]
+    return format_table([HEADER, *rows]) if rows else "there are no sessions"
 
 
 def _row(session: SessionView) -> tuple[str, ...]:
@@ -64,8 +53,25 @@ def _row(session: SessionView) -> tuple[str, ...]:
         duration(session.ttl_ms_remaining / 1000),
         f"{session.turns}/{session.turns + session.turns_remaining}",
         one_line(session.pool_id),
-        yes(session.kv_warmth),
-        cell(session.tokens_budget_remaining),
+        yes_no(session.kv_warmth),
+        optional(session.tokens_budget_remaining),
         one_line(None if time_ms is None else duration(time_ms / 1000)),
-        cell(session.cost_budget_remaining),
+        optional(session.cost_budget_remaining),
     )
+
+
+SESSIONS = CliCommand(
+    "sessions",
+    "show the sessions; show, limit or end one",
+    sessions,
+    [
+        argument("id", nargs="?", type=identifier, metavar="ID", help="session, a UUID", completion=SESSION_IDS),
+        *PAGE_ARGUMENTS,
+        argument("--delete", action="store_true", help="end the session"),
+        argument("--ttl-ms", type=int, metavar="MS", help="end the session after this time without a turn"),
+        argument("--max-turns", type=int, metavar="N", help="maximum number of turns"),
+        argument("--tokens-budget", type=int, metavar="N", help="tokens that the session may use in total"),
+        argument("--time-budget-ms", type=int, metavar="MS", help="engine time that the session may use in total"),
+        argument("--cost-budget", type=finite_number, metavar="X", help="cost that the session may cause in total"),
+    ],
+)

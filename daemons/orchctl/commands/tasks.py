@@ -1,65 +1,55 @@
-"""orchctl tasks and cancel."""
+"""orchctl tasks: list tasks, or show one."""
 
 import argparse
 from collections.abc import Sequence
 
 from llama_orch.contracts.tasks import TaskList, TaskState, TaskView
-from orchctl.command_line import Commands, identifier, paged
-from orchctl.failure import Failure, together
-from orchctl.output import show
-from orchctl.paging import show_pages
-from orchctl.queen import Queen, below
-from orchctl.submit.submit import cancel
-from orchctl.tables import age, ms, one_line, table, whole
+from orchctl.client import QueenClient, build_path
+from orchctl.command import PAGE_ARGUMENTS, CliCommand, ListedValues, argument, identifier
+from orchctl.output import print_response
+from orchctl.paging import print_pages
+from orchctl.tables import age, format_record, format_table, one_line, whole_ms
 
+PATH = "/v2/tasks"
+TASK_IDS = ListedValues("task_id", "tasks")
 HEADER = ("TASK", "STATE", "AGE", "QUEUED", "FIRST", "TOKENS", "POOL", "ERROR")
 
 
-def add(commands: Commands) -> None:
-    """Add the commands `tasks` and `cancel`."""
-    command = commands.add("tasks", tasks, "the tasks, the newest first, or one task")
-    command.add_argument("id", nargs="?", type=identifier, help="show all that is known of this one")
-    command.add_argument("--state", choices=[*map(str, TaskState)], help="only those in this state")
-    paged(command)
-    command = commands.add("cancel", cancel_each, "cancel tasks")
-    command.add_argument("ids", nargs="+", type=identifier, metavar="ID", help="task to cancel")
-
-
-async def tasks(options: argparse.Namespace, queen: Queen) -> None:
-    """A table of tasks, or everything about one. Raises Failure."""
+async def tasks(options: argparse.Namespace, queen: QueenClient) -> None:
+    """List tasks, or show one. Raises CommandError."""
     if options.id:
-        show(options.json, await queen.get(below("/v2/tasks", options.id)), TaskView, whole)
+        print_response(options.json, await queen.get(build_path(PATH, options.id)), TaskView, format_record)
         return
-    await show_pages(queen, "/v2/tasks", options, TaskList, tasks_text, state=options.state)
+    await print_pages(queen, PATH, options, TaskList, format_tasks, state=options.state)
 
 
-def tasks_text(found: Sequence[TaskList]) -> str:
-    """One line a task; times are in milliseconds from its admission."""
-    rows = [_row(task) for page in found for task in page.tasks]
-    return table([HEADER, *rows]) if rows else "there are no such tasks"
+def format_tasks(pages: Sequence[TaskList]) -> str:
+    """Format a row for each task; QUEUED and FIRST are milliseconds since its admission."""
+    rows = [_row(task) for page in pages for task in page.tasks]
+    return format_table([HEADER, *rows]) if rows else "there are no matching tasks"
 
 
 def _row(task: TaskView) -> tuple[str, ...]:
-    times, error = task.timings, task.error
+    timings, error = task.timings, task.error
     return (
         str(task.task_id),
         task.state,
-        age(times.submitted_at),
-        ms(times.queued_ms),
-        ms(times.first_token_ms),
+        age(timings.submitted_at),
+        whole_ms(timings.queued_ms),
+        whole_ms(timings.first_token_ms),
         str(task.usage.tokens_out),
         one_line(task.pool_id),
         one_line(f"{error.code}: {error.message}" if error else None),
     )
 
 
-async def cancel_each(options: argparse.Namespace, queen: Queen) -> None:
-    """Cancel every task named, also those behind one that cannot be. Raises Failure for all that could not."""
-    failures = []
-    for task_id in options.ids:
-        try:
-            await cancel(queen, task_id)
-        except Failure as failure:
-            failures.append(failure)
-    if failures:
-        raise together(failures)
+TASKS = CliCommand(
+    "tasks",
+    "show the tasks, newest first, or one task",
+    tasks,
+    [
+        argument("id", nargs="?", type=identifier, help="show all fields of this task", completion=TASK_IDS),
+        argument("--state", choices=[*map(str, TaskState)], help="show only tasks in this state"),
+        *PAGE_ARGUMENTS,
+    ],
+)

@@ -1,4 +1,4 @@
-"""How what a task says is shown: tokens and results on standard output, where it stands while it waits; or as JSON."""
+"""Display of a task's events: output on standard output and the queue position on the terminal, or all as JSON."""
 
 import json
 from collections.abc import Sequence
@@ -8,116 +8,110 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llama_orch.contracts.base import Outbound
 from llama_orch.http.client.sse import ServerSentEvent
-from orchctl.output import Line, emit, emit_json
-from orchctl.queen import understood
-from orchctl.tables import cell, one_line, place, table
+from orchctl.client import parse_response
+from orchctl.output import StatusLine, write, write_json
+from orchctl.tables import UNKNOWN, format_table, one_line, optional, queue_position
 
 
-class Anything(BaseModel):
+class EventData(BaseModel):
     """The data of any event: a JSON object."""
 
     model_config = ConfigDict(extra="allow")
 
 
-class Token(Outbound):
-    """The data of a `token` event."""
-
+class TokenData(Outbound):
     t: str
 
 
-class Waiting(Outbound):
-    """The data of a `started` event, and of a `metrics` event of a task that waits; others have no position."""
+class QueueData(Outbound):
+    """The data of a `started` event, or of a `metrics` event, which has a position only while the task is queued."""
 
     queue_position: int | None = None
     predicted_start_ms: int | None = None
 
 
-class Vector(Outbound):
-    """An embedding of a `result` event."""
-
+class EmbeddingVector(Outbound):
     embedding: list[float]
     index: int
 
 
-class Ranked(Outbound):
-    """A document of a `result` event, as a rerank has placed it."""
+class EmbeddingResult(Outbound):
+    """The data of the `result` event of an embedding, in OpenAI's format."""
 
+    data: list[EmbeddingVector]
+
+
+class RerankedDocument(Outbound):
     index: int
     relevance_score: float
 
 
-class Vectors(Outbound):
-    """The data of the `result` event of an embedding, in OpenAI's shape."""
-
-    data: list[Vector]
-
-
-class Ranking(Outbound):
+class RerankResult(Outbound):
     """The data of the `result` event of a rerank."""
 
-    results: list[Ranked]
+    results: list[RerankedDocument]
 
 
 @dataclass
-class Display:
-    """Shows the events of one task; `inputs` are the documents of a rerank."""
+class TaskDisplay:
+    """Displays the events of one task; `inputs` are the documents of a rerank."""
 
     as_json: bool
     inputs: Sequence[str] = ()
-    line: Line = field(default_factory=Line)
-    open: bool = False
-    """Whether the cursor stands behind text of the answer."""
+    line: StatusLine = field(default_factory=StatusLine)
+    mid_line: bool = False
+    """Whether the output so far does not end with a newline."""
 
     def event(self, event: ServerSentEvent) -> None:
-        """Show one event of the stream. Raises Failure where it is not understood."""
+        """Raises CommandError if the event's data is invalid."""
         if self.as_json:
-            data = understood(Anything, event.data.encode()).model_extra or {}
-            emit_json({"event": event.name, **data})
+            data = parse_response(EventData, event.data.encode()).model_extra or {}
+            write_json({"event": event.name, **data})
         elif event.name in ("started", "metrics"):
-            self._waiting(understood(Waiting, event.data.encode()))
+            self._show_queue_position(parse_response(QueueData, event.data.encode()))
         elif event.name == "token":
-            self._text(understood(Token, event.data.encode()).t)
+            self._write(parse_response(TokenData, event.data.encode()).t)
         elif event.name == "result":
-            self._text(f"{result_text(event.data, self.inputs)}\n")
+            self._write(f"{format_result(event.data, self.inputs)}\n")
 
-    def lost(self) -> None:
-        """Say that the connection is lost and sought again; in the midst of an answer there is no place to say it."""
-        if not self.open:
-            self.line.show("the connection is lost; trying again")
+    def connection_lost(self) -> None:
+        """Show that the connection is lost, unless that would overwrite a part of the answer."""
+        if not self.mid_line:
+            self.line.show("connection lost, reconnecting")
 
-    def _waiting(self, waiting: Waiting) -> None:
-        if waiting.queue_position is not None and (waiting.queue_position or waiting.predicted_start_ms != 0):
-            self.line.show(place(waiting.queue_position, waiting.predicted_start_ms))
+    def _show_queue_position(self, data: QueueData) -> None:
+        if data.queue_position is not None and (data.queue_position or data.predicted_start_ms != 0):
+            self.line.show(queue_position(data.queue_position, data.predicted_start_ms))
         else:
             self.line.clear()
 
-    def _text(self, text: str) -> None:
+    def _write(self, text: str) -> None:
         self.line.clear()
-        self.open = not text.endswith("\n") if text else self.open  # before a Ctrl-C can come between
-        emit(text)
+        self.mid_line = not text.endswith("\n") if text else self.mid_line  # before write(), which Ctrl-C may interrupt
+        write(text)
 
     def end(self) -> None:
-        """Leave the terminal on a new line."""
+        """Clear the status line and end the output's last line."""
         self.line.clear()
-        if self.open:
-            emit("\n")
-            self.open = False
+        if self.mid_line:
+            write("\n")
+            self.mid_line = False
 
 
-def result_text(data: str, inputs: Sequence[str]) -> str:
-    """A vector a line, as JSON; or the documents of a rerank, the best first; or what else it is, as it is."""
+def format_result(data: str, inputs: Sequence[str]) -> str:
+    """Format vectors as one line of JSON each, reranked documents as a table, best first, other data unchanged."""
     try:
-        vectors = sorted(Vectors.model_validate_json(data).data, key=lambda vector: vector.index)
+        vectors = sorted(EmbeddingResult.model_validate_json(data).data, key=lambda vector: vector.index)
         return "\n".join(json.dumps(vector.embedding) for vector in vectors)
     except ValidationError:
         pass
     try:
-        ranked = sorted(Ranking.model_validate_json(data).results, key=lambda found: -found.relevance_score)
+        ranked = sorted(RerankResult.model_validate_json(data).results, key=lambda document: -document.relevance_score)
     except ValidationError:
         return data
-    rows = [(cell(found.relevance_score), str(found.index), _document(inputs, found.index)) for found in ranked]
-    return table([("SCORE", "INDEX", "DOCUMENT"), *rows])
+    rows = [(optional(doc.relevance_score), str(doc.index), _document(inputs, doc.index)) for doc in ranked]
+    return format_table([("SCORE", "INDEX", "DOCUMENT"), *rows])
 
 
 def _document(inputs: Sequence[str], index: int) -> str:
-    return one_line(inputs[index]) if 0 <= index < len(inputs) else "-"
+    return one_line(inputs[index]) if 0 <= index < len(inputs) else UNKNOWN

@@ -1,75 +1,116 @@
-"""From the command line to the body of POST /v2/tasks: each field of the contract has its option.
+"""The body of POST /v2/tasks, from the options and texts of the command line.
 
-An option that is passed on as it is has the name of the field, here if not on the command line.
+Each field of TaskRequest has an option. An option whose value is sent unchanged has the field's name as destination.
 """
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from llama_orch.contracts.engines import engine_kinds
 from llama_orch.contracts.tasks import TaskRequest
-from llama_orch.service.command_line import Parser
-from orchctl.command_line import identifier, number
-from orchctl.texts import Texts
+from llama_orch.service.exit import ExitStatus
+from orchctl.command import argument, finite_number, identifier
+from orchctl.commands.models import MODEL_NAMES
+from orchctl.commands.pools import POOL_IDS
+from orchctl.commands.sessions import SESSION_IDS
+from orchctl.errors import CommandError
+from orchctl.stdin import read_stdin
+
+FROM_STDIN: tuple[list[str], ...] = ([], ["-"])
 
 
-def add_options(command: Parser) -> None:
-    """The options that say what a task is and where it runs."""
-    command.add_argument("text", nargs="*", help="the prompt, or each text of an embedding; - reads standard input")
-    workloads = ["completion", "embedding", "rerank"]
-    command.add_argument("--workload", choices=workloads, help="what is done with the text (default: completion)")
-    command.add_argument("--model", dest="model_ref", help="model to use (default: any)")
-    command.add_argument("--engine", choices=engine_kinds(), help="engine to use")
-    session = "count as a turn of this session"
-    command.add_argument("--session", dest="session_id", metavar="UUID", type=identifier, help=session)
-    command.add_argument("--priority", choices=["interactive", "batch"], default="interactive")
-    command.add_argument("--deadline-ms", type=int, metavar="MS", help="give up after so many milliseconds")
-    command.add_argument("--task-id", metavar="UUID", type=identifier, help="id of the task (default: a new one)")
-    _add_placement(command)
-    _add_generation(command)
+@dataclass(frozen=True)
+class TaskInput:
+    """The texts of a task: a completion has a prompt, an embedding has inputs, a rerank has a query and inputs."""
+
+    prompt: str | None = None
+    inputs: Sequence[str] | None = None
 
 
-def _add_placement(command: Parser) -> None:
-    command.add_argument("--pool", type=identifier, help="run on this pool and nowhere else")
-    command.add_argument("--prefer-pool", action="append", metavar="POOL", help="rather run on this pool; repeatable")
-    command.add_argument("--avoid-pool", action="append", metavar="POOL", help="do not run on this pool; repeatable")
-    command.add_argument("--device-mask", metavar="MASK", help="run on exactly these GPUs, as in 0,1, or on cpu")
-    command.add_argument("--no-fallback", action="store_true", help="fail where no preferred pool can take it")
-    command.add_argument("--kv-hint", choices=["reuse", "cold"], help="whether to look for the session's KV cache")
+def task_input(workload: str | None, texts: list[str]) -> TaskInput:
+    """Take the texts of the command line or read standard input. Raises CommandError if they do not fit `workload`."""
+    if workload == "embedding":
+        return TaskInput(inputs=_each_text(texts))
+    if workload == "rerank":
+        if texts in FROM_STDIN:
+            hint = "Usage: orchctl submit --workload rerank QUERY [DOCUMENT ...]"
+            raise CommandError("a rerank requires a query", hint, ExitStatus.USAGE)
+        return TaskInput(texts[0], _each_text(texts[1:]))
+    if len(texts) > 1:
+        raise CommandError("a completion takes one prompt", 'Quote it: orchctl submit "...".', ExitStatus.USAGE)
+    return TaskInput(read_stdin() if texts in FROM_STDIN else texts[0])
 
 
-def _add_generation(command: Parser) -> None:
-    for name, words in (
-        ("--ctx", "context that the task needs, in tokens"),
-        ("--max-tokens", "length of the answer at most, in tokens"),
-        ("--expected-tokens", "length that is expected, to predict times by"),
-        ("--seed", "same seed, same text"),
-        ("--top-k", None),
-    ):
-        command.add_argument(name, type=int, metavar="N", help=words)
-    command.add_argument("--determinism", choices=["strict", "best_effort"], help="how much the seed has to count")
-    for name in ("--temperature", "--top-p", "--min-p", "--repeat-penalty"):
-        command.add_argument(name, type=number, metavar="X")
-    command.add_argument("--stop", action="append", metavar="TEXT", help="end the answer at this text; repeatable")
-    command.add_argument("--output-mode", choices=["text", "json", "edits"], help="a hint for the engine")
+def _each_text(texts: list[str]) -> list[str]:
+    """Return `texts`, or the lines of standard input that are not blank."""
+    return [line for line in read_stdin().split("\n") if line.strip()] if texts in FROM_STDIN else texts
 
 
-def task_of(options: argparse.Namespace, texts: Texts) -> dict[str, object]:
-    """The body of POST /v2/tasks with `texts`; what was not given is left out."""
-    wanted = {field: getattr(options, field, None) for field in TaskRequest.model_fields}
-    wanted |= {"placement": _placement(options), "prompt": texts.prompt, "inputs": texts.inputs}
-    return {name: value for name, value in wanted.items() if value is not None}
+def task_request(options: argparse.Namespace, texts: TaskInput) -> dict[str, object]:
+    """Return the body of POST /v2/tasks, without the fields that were not given."""
+    fields = {field: getattr(options, field, None) for field in TaskRequest.model_fields}
+    fields |= {"placement": _placement(options), "prompt": texts.prompt, "inputs": texts.inputs}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _placement(options: argparse.Namespace) -> dict[str, object] | None:
-    wish: dict[str, object] = {}
+    placement: dict[str, object] = {}
     if options.prefer_pool:
-        wish |= {"mode": "prefer", "prefer_pools": options.prefer_pool}
+        placement |= {"mode": "prefer", "prefer_pools": options.prefer_pool}
     if options.pool:
-        wish |= {"mode": "pin", "pin_pool_id": options.pool}
+        placement |= {"mode": "pin", "pin_pool_id": options.pool}
     if options.avoid_pool:
-        wish["avoid_pools"] = options.avoid_pool
+        placement["avoid_pools"] = options.avoid_pool
     if options.device_mask:
-        wish["require_device_mask"] = options.device_mask
+        placement["require_device_mask"] = options.device_mask
     if options.no_fallback:
-        wish["allow_fallback"] = False
-    return wish or None
+        placement["allow_fallback"] = False
+    return placement or None
+
+
+TASK_ARGUMENTS = [
+    argument("text", nargs="*", help="prompt, or the texts of an embedding; - reads standard input"),
+    argument("--workload", choices=["completion", "embedding", "rerank"], help="what to compute (default: completion)"),
+    argument("--model", dest="model_ref", help="model to use (default: any)", completion=MODEL_NAMES),
+    argument("--engine", choices=engine_kinds(), help="engine kind to use (default: any)"),
+    argument(
+        "--session",
+        dest="session_id",
+        metavar="UUID",
+        type=identifier,
+        help="session that the task is a turn of",
+        completion=SESSION_IDS,
+    ),
+    argument("--priority", choices=["interactive", "batch"], default="interactive"),
+    argument("--deadline-ms", type=int, metavar="MS", help="time limit in milliseconds, including queueing"),
+    argument("--task-id", metavar="UUID", type=identifier, help="id of the task (default: a new one)"),
+]
+
+PLACEMENT_ARGUMENTS = [
+    argument("--pool", type=identifier, help="run only on this pool", completion=POOL_IDS),
+    argument(
+        "--prefer-pool", action="append", metavar="POOL", help="prefer this pool; repeatable", completion=POOL_IDS
+    ),
+    argument(
+        "--avoid-pool", action="append", metavar="POOL", help="do not run on this pool; repeatable", completion=POOL_IDS
+    ),
+    argument("--device-mask", metavar="MASK", help="run on a pool with exactly these GPUs, such as 0,1, or on cpu"),
+    argument("--no-fallback", action="store_true", help="fail if no preferred pool can run the task"),
+    argument("--kv-hint", choices=["reuse", "cold"], help="whether to look for the session's KV cache"),
+]
+
+GENERATION_ARGUMENTS = [
+    argument("--ctx", type=int, metavar="N", help="context that the task needs, in tokens"),
+    argument("--max-tokens", type=int, metavar="N", help="maximum length of the answer, in tokens"),
+    argument("--expected-tokens", type=int, metavar="N", help="expected length of the answer, to predict its time"),
+    argument("--seed", type=int, metavar="N", help="seed of the sampling: the same seed gives the same text"),
+    argument("--top-k", type=int, metavar="N"),
+    argument("--determinism", choices=["strict", "best_effort"], help="how strictly the seed must be honoured"),
+    argument("--temperature", type=finite_number, metavar="X"),
+    argument("--top-p", type=finite_number, metavar="X"),
+    argument("--min-p", type=finite_number, metavar="X"),
+    argument("--repeat-penalty", type=finite_number, metavar="X"),
+    argument("--stop", action="append", metavar="TEXT", help="stop the answer at this text; repeatable"),
+    argument("--output-mode", choices=["text", "json", "edits"], help="output format, a hint for the engine"),
+]

@@ -1,4 +1,4 @@
-"""orchctl submit: hands in a task, shows what it says as it comes, and cancels it when interrupted."""
+"""orchctl submit: submit a task, print its output as it arrives, and cancel it when interrupted."""
 
 import argparse
 from contextlib import suppress
@@ -7,75 +7,72 @@ from dataclasses import replace
 import trio
 
 from llama_orch.contracts.tasks import TaskAccepted
-from llama_orch.http.client.client import KeptConnections
+from llama_orch.http.client.idle_connections import IdleConnections
 from llama_orch.service.exit import ExitStatus
-from orchctl.command_line import Commands
-from orchctl.failure import Failure, Said, later
-from orchctl.output import Line, show
-from orchctl.queen import Queen, below, understood
-from orchctl.submit.display import Display
-from orchctl.submit.events import read_to_end
-from orchctl.submit.request import add_options, task_of
-from orchctl.texts import texts_of
-from orchctl.waiting import heeding
+from orchctl.client import QueenClient, parse_response
+from orchctl.command import CliCommand, argument
+from orchctl.commands.cancel import cancel_task
+from orchctl.errors import CommandError, V2Error, retry_hint
+from orchctl.nurseries import cancel_on_termination
+from orchctl.output import StatusLine, print_response
+from orchctl.submit.display import TaskDisplay
+from orchctl.submit.event_stream import read_to_end
+from orchctl.submit.request import GENERATION_ARGUMENTS, PLACEMENT_ARGUMENTS, TASK_ARGUMENTS, task_input, task_request
 
 CANCEL_LIMIT_S = 5.0
 
 
-def add(commands: Commands) -> None:
-    """Add the command `submit`."""
-    command = commands.add("submit", submit, "run a task and show its tokens as they come")
-    add_options(command)
-    command.add_argument("--detach", action="store_true", help="print the task's id and do not wait")
-    command.add_argument("--quiet", action="store_true", help="no word about waiting")
-
-
-async def submit(options: argparse.Namespace, queen: Queen) -> None:
-    """Hand in a task and, unless detached, show it to its end. Raises Failure."""
-    texts = texts_of(options.workload, options.text)
-    async with KeptConnections() as kept:
-        bidding = replace(queen, connections=kept)
-        answer = await bidding.call("POST", "/v2/tasks", task_of(options, texts))
-        accepted = understood(TaskAccepted, answer)
+async def submit(options: argparse.Namespace, queen: QueenClient) -> None:
+    """Submit a task and, without --detach, print its output to the end. Raises CommandError."""
+    texts = task_input(options.workload, options.text)
+    async with IdleConnections() as connections:
+        persistent = replace(queen, connections=connections)
+        body = await persistent.call("POST", "/v2/tasks", task_request(options, texts))
+        accepted = parse_response(TaskAccepted, body)
         if options.detach:
-            show(options.json, answer, TaskAccepted, lambda found: str(found.task_id))
+            print_response(options.json, body, TaskAccepted, lambda task: str(task.task_id))
             return
-        await follow(queen, bidding, accepted, Display(options.json, texts.inputs or (), Line(options.quiet)))
+        display = TaskDisplay(options.json, texts.inputs or (), StatusLine(options.quiet))
+        await follow(queen, persistent, accepted, display)
 
 
-async def follow(queen: Queen, bidding: Queen, accepted: TaskAccepted, display: Display) -> None:
-    """Show the task's events to the end, resuming where a connection breaks. Raises Failure when the task fails.
+async def follow(queen: QueenClient, persistent: QueenClient, accepted: TaskAccepted, display: TaskDisplay) -> None:
+    """Display the task's events to the end, and resume after a lost connection. Raises CommandError if the task fails.
 
-    Where this ends before the task does (Ctrl-C, SIGTERM, a closed pipe) the task is cancelled: nobody is left to read
-    it. That is asked of `bidding`, the same queen over the connection by which the task was handed in: to look a name
-    up, to connect and to agree on TLS anew would cost most of the time until the engine's slot is free.
+    If this is left before the task ends (Ctrl-C, SIGTERM, closed pipe), the task is cancelled, since its output would
+    be lost. The cancel goes through `persistent`, the connection on which the task was submitted: name resolution,
+    connecting and a TLS handshake would take most of the time until the engine's slot is free.
     """
-    async with heeding():
+    async with cancel_on_termination():
         try:
             last = await read_to_end(queen, accepted, display)
         except BaseException:
-            with trio.CancelScope(shield=True), trio.move_on_after(CANCEL_LIMIT_S):
-                await _abandon(bidding, str(accepted.task_id))
+            # if the queen does not answer, the task has gone with it
+            with trio.CancelScope(shield=True), trio.move_on_after(CANCEL_LIMIT_S), suppress(CommandError):
+                await cancel_task(persistent, str(accepted.task_id))
             raise
         finally:
             display.end()
         if last.name == "error":
-            raise _failed(understood(Said, last.data.encode()))
+            raise _task_error(parse_response(V2Error, last.data.encode()))
 
 
-async def _abandon(queen: Queen, task_id: str) -> None:
-    """Cancel the task; that nobody answers is no error here: then it has gone with the queen."""
-    with suppress(Failure):
-        await cancel(queen, task_id)
-
-
-async def cancel(queen: Queen, task_id: str) -> None:
-    """Cancel a task, or nothing where it has ended. Raises Failure."""
-    await queen.bid("POST", below("/v2/tasks", task_id, "cancel"))
-
-
-def _failed(error: Said) -> Failure:
+def _task_error(error: V2Error) -> CommandError:
     status = ExitStatus.TEMPORARY if error.retriable else ExitStatus.SOFTWARE
-    hint = "It may be submitted again." if error.retriable else ""
-    hint = f"{hint} {later(error.retry_after_ms)}".strip()
-    return Failure(f"the task failed: {error.code}: {error.message}", hint, status)
+    hint = "The task can be submitted again." if error.retriable else ""
+    hint = f"{hint} {retry_hint(error.retry_after_ms)}".strip()
+    return CommandError(f"the task failed: {error.code}: {error.message}", hint, status)
+
+
+SUBMIT = CliCommand(
+    "submit",
+    "run a task and print its output as it arrives",
+    submit,
+    [
+        *TASK_ARGUMENTS,
+        *PLACEMENT_ARGUMENTS,
+        *GENERATION_ARGUMENTS,
+        argument("--detach", action="store_true", help="print the task's id and do not wait for its output"),
+        argument("--quiet", action="store_true", help="do not show the queue position"),
+    ],
+)

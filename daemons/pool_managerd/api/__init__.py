@@ -1,1 +1,1 @@
-"""pool-managerd's HTTP handlers: thin, all knowledge is the registry's."""
+"""HTTP routes of pool-managerd. The handlers are thin."""

@@ -1,50 +1,40 @@
-"""Drain and resume, of one pool and of the node: POST, answered with 202 and how it stands."""
-
-from quart_trio import QuartTrio
+"""Routes that drain and resume a pool or the whole node."""
 
 from llama_orch.contracts.operations import DrainRequest, DrainStatus
-from llama_orch.http.server.posted import body_or
+from llama_orch.http.server.routes import RequestBody, json_reply, route
 from pool_managerd.api.pools import no_such_pool
 from pool_managerd.draining import Draining
 from pool_managerd.pools.node_pools import NodePools
 
-Answer = tuple[dict[str, object], int]
+DRAIN = RequestBody(DrainRequest, optional=True)
+ACCEPTED = {202: json_reply("The state of the drain.", DrainStatus)}
 
 
-def add_drain_routes(app: QuartTrio, registry: NodePools, draining: Draining) -> None:
-    """Mount drain and resume on `app`."""
+class DrainRoutes:
+    def __init__(self, registry: NodePools, draining: Draining) -> None:
+        self._registry = registry
+        self._draining = draining
 
-    @app.post("/v2/pools/<pool_id>/drain")
-    async def drain(pool_id: str) -> Answer:
-        wanted = await drain_request()
-        if registry.pool(pool_id) is None:
-            raise no_such_pool(registry)
-        draining.drain(pool_id, wanted.deadline_ms)
-        return answer(draining.status(pool_id))
+    @route("POST", "/v2/pools/{pool_id}/drain", "Drain a pool", ACCEPTED, body=DRAIN)
+    async def drain_pool(self, drain: DrainRequest, pool_id: str) -> DrainStatus:
+        if self._registry.pool(pool_id) is None:
+            raise no_such_pool(self._registry)
+        self._draining.drain(pool_id, drain.deadline_ms)
+        return self._draining.status(pool_id)
 
-    @app.post("/v2/pools/<pool_id>/resume")
-    async def resume(pool_id: str) -> Answer:
-        if not draining.knows(pool_id):
-            raise no_such_pool(registry)
-        draining.resume(pool_id)
-        return answer(draining.status(pool_id))
+    @route("POST", "/v2/pools/{pool_id}/resume", "Resume a drained pool", ACCEPTED)
+    async def resume_pool(self, pool_id: str) -> DrainStatus:
+        if not self._draining.knows(pool_id):
+            raise no_such_pool(self._registry)
+        self._draining.resume(pool_id)
+        return self._draining.status(pool_id)
 
-    @app.post("/v2/drain")
-    async def drain_node() -> Answer:
-        draining.drain_node((await drain_request()).deadline_ms)
-        return answer(draining.status())
+    @route("POST", "/v2/drain", "Drain the node", ACCEPTED, body=DRAIN)
+    async def drain_node(self, drain: DrainRequest) -> DrainStatus:
+        self._draining.drain_node(drain.deadline_ms)
+        return self._draining.status()
 
-    @app.post("/v2/resume")
-    async def resume_node() -> Answer:
-        draining.resume_node()
-        return answer(draining.status())
-
-
-async def drain_request() -> DrainRequest:
-    """The body of the current request; none at all asks for no deadline. Raises ApiError 400."""
-    return await body_or(DrainRequest, DrainRequest())
-
-
-def answer(status: DrainStatus) -> Answer:
-    """202: how it stands now."""
-    return status.model_dump(mode="json"), 202
+    @route("POST", "/v2/resume", "Resume the drained node", ACCEPTED)
+    async def resume_node(self) -> DrainStatus:
+        self._draining.resume_node()
+        return self._draining.status()

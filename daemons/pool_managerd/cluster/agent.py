@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 import trio
 
 from llama_orch import VERSION
-from llama_orch.contracts.nodes import POOLS_MOST, Heartbeat, NodeCapabilities, NodeRegistration, NodeStanding
-from llama_orch.telemetry import events
+from llama_orch.contracts.nodes import MAX_POOLS, Heartbeat, NodeCapabilities, NodeRegistration, NodeStanding
+from llama_orch.telemetry.events import pools as events
 from llama_orch.telemetry.records import emit
 from pool_managerd.cluster.addressing import AddressUnknown, is_only_local
 from pool_managerd.cluster.capabilities import capabilities
@@ -167,7 +167,7 @@ class Agent:
             machine_id=node.machine_id,
             instance_id=node.instance_id,
             address=address,
-            pools=[pool.pool_id for pool in self._node_pools.pools[:POOLS_MOST]],
+            pools=[pool.pool_id for pool in self._node_pools.pools[:MAX_POOLS]],
             capabilities=hardware,
             version=VERSION,
             heartbeat_interval_ms=round(node.interval_s * 1000),

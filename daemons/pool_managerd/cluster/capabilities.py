@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from llama_orch.contracts.nodes import GPUS_MOST, NodeCapabilities, NodeGpu
+from llama_orch.contracts.nodes import MAX_GPUS, NodeCapabilities, NodeGpu
 from pool_managerd.pools.devices import Gpus
 
 MEMINFO = Path("/proc/meminfo")
@@ -38,6 +38,6 @@ def capabilities(gpus: Gpus, cpu_cores: int, ram_total_bytes: int) -> NodeCapabi
             vram_total_bytes=gpu.vram_total_bytes,
             compute_capability=gpu.compute_capability,
         )
-        for gpu in gpus.devices[:GPUS_MOST]
+        for gpu in gpus.devices[:MAX_GPUS]
     ]
     return NodeCapabilities(gpus=devices, cpu_cores=cpu_cores, ram_total_bytes=ram_total_bytes)

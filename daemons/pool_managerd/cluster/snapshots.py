@@ -6,7 +6,7 @@ the queen reject the whole heartbeat.
 
 from collections.abc import Iterable, Mapping
 
-from llama_orch.contracts.nodes import POOLS_MOST, PoolSnapshot
+from llama_orch.contracts.nodes import MAX_POOLS, PoolSnapshot
 from llama_orch.contracts.pools import PoolStatus
 
 TEXT_LIMIT = 256
@@ -44,8 +44,8 @@ def snapshot(pool: PoolStatus, node_id: str) -> PoolSnapshot:
 
 
 def snapshots(pools: Iterable[PoolStatus], node_id: str) -> list[PoolSnapshot]:
-    """Return snapshots of the first POOLS_MOST pools; a heartbeat has no room for more."""
-    return [snapshot(pool, node_id) for pool in pools][:POOLS_MOST]
+    """Return snapshots of the first MAX_POOLS pools; a heartbeat has no room for more."""
+    return [snapshot(pool, node_id) for pool in pools][:MAX_POOLS]
 
 
 def _bounded(value: int, largest: int) -> int:

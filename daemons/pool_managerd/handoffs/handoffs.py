@@ -14,7 +14,8 @@ import trio
 from llama_orch.bell import Bell
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.service.watchdog import Pulse
-from llama_orch.spool import Found, Intake
+from llama_orch.spool import SpoolReader
+from llama_orch.spool.handoffs import HandoffFile
 from llama_orch.telemetry.levels import TRACE
 from pool_managerd.engines.health import HealthLoop
 from pool_managerd.handoffs.reports import ReportReader
@@ -32,7 +33,7 @@ class HandoffLoop:
     def __init__(
         self,
         *,
-        intake: Intake,
+        intake: SpoolReader,
         reports: ReportReader,
         node_pools: NodePools,
         health: HealthLoop,
@@ -51,7 +52,7 @@ class HandoffLoop:
         self._interval_s = interval_s
         self._deletes = deletes
         self._unsaved = False
-        self._taken: list[Found] = []
+        self._taken: list[HandoffFile] = []
         self._scans: list[trio.Event] = []
 
     async def run(self, pulse: Pulse, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -94,7 +95,7 @@ class HandoffLoop:
             await self._save()
         self._metrics.keep_only({pool.pool_id for pool in self._node_pools.pools})
 
-    async def _take(self, news: Sequence[Found], began_s: float) -> None:
+    async def _take(self, news: Sequence[HandoffFile], began_s: float) -> None:
         """Add engines, each with a first probe: a pool must not be reported unready to a queen that read the same file
         and found the engine ready."""
         results: list[ProbeResult | None] = [None] * len(news)
@@ -113,7 +114,7 @@ class HandoffLoop:
             log.debug("handoff %s of pool %s taken in %.1f ms", found.identity.name, found.handoff.pool_id, took_ms)
 
     async def _save(self) -> None:
-        known = [Found(replica.handoff, replica.identity) for replica in self._node_pools.replicas]
+        known = [HandoffFile(replica.handoff, replica.identity) for replica in self._node_pools.replicas]
         if not await self._store.save(known):
             return
         taken, self._taken, self._unsaved = self._taken, [], False
@@ -122,13 +123,13 @@ class HandoffLoop:
                 await self._intake.delete(found)
 
 
-def missing_engines(announced: Iterable[Found], known: Iterable[Replica]) -> list[Found]:
+def missing_engines(announced: Iterable[HandoffFile], known: Iterable[Replica]) -> list[HandoffFile]:
     """Return the engines announced in reports that have no replica: their handoff file or the saved state was lost."""
     known = tuple(known)
     return [found for found in announced if not any(_represents(replica, found) for replica in known)]
 
 
-def _represents(replica: Replica, found: Found) -> bool:
+def _represents(replica: Replica, found: HandoffFile) -> bool:
     """Whether `replica` is the engine of `found`, or has replaced it."""
     ours, theirs = replica.handoff, found.handoff
     if (replica.key, ours.url) != ((theirs.pool_id, theirs.replica_id), theirs.url):
@@ -136,7 +137,7 @@ def _represents(replica: Replica, found: Found) -> bool:
     return not (ours.created_at and theirs.created_at and ours.created_at < theirs.created_at)
 
 
-def is_outdated(found: Found, known: Iterable[Replica]) -> bool:
+def is_outdated(found: HandoffFile, known: Iterable[Replica]) -> bool:
     """Whether one of the `known` engines was announced later and has replaced `found`, whose file was not deleted."""
     return any(
         found.identity.mtime_ns < replica.identity.mtime_ns

@@ -11,11 +11,11 @@ from pathlib import Path
 import trio
 
 from llama_orch.contracts.pools import ProvisioningReport
-from llama_orch.spool import Bad, Found, Identity, SpoolUnreadable, trusted_owners
-from llama_orch.spool.judging import NotJson, decode, young
-from llama_orch.spool.reading import Document, Refused, read_all
-from llama_orch.spool.stored import printable
-from llama_orch.telemetry.events import REPORT_UNUSABLE
+from llama_orch.spool import BadFile, Identity, SpoolUnreadable, trusted_owners
+from llama_orch.spool.files import RefusedFile, SpoolFile, read_all
+from llama_orch.spool.handoffs import HandoffFile, NotJson, decode, young
+from llama_orch.spool.identity import printable
+from llama_orch.telemetry.events.pools import REPORT_UNUSABLE
 from llama_orch.telemetry.records import emit
 
 DIRECTORY = "status"
@@ -26,8 +26,8 @@ class ReportScan:
     """The reports by pool id, the engines announced in them, and the files that are not valid reports."""
 
     by_pool: dict[str, ProvisioningReport]
-    bad: tuple[Bad, ...] = ()
-    announced: tuple[Found, ...] = ()
+    bad: tuple[BadFile, ...] = ()
+    announced: tuple[HandoffFile, ...] = ()
 
 
 def read_reports(directory: Path, owners: frozenset[int], now_s: float) -> ReportScan:
@@ -36,24 +36,24 @@ def read_reports(directory: Path, owners: frozenset[int], now_s: float) -> Repor
     A report's file is named after its pool. A recent file that is not JSON yet may still be written, and is left out.
     """
     by_pool: dict[str, ProvisioningReport] = {}
-    bad: list[Bad] = []
-    announced: list[Found] = []
+    bad: list[BadFile] = []
+    announced: list[HandoffFile] = []
     for item in read_all(directory, owners):
         try:
             report = parse_report(item)
             by_pool[report.pool_id] = report
-            announced += [Found(report.handoff, item.identity)] if report.handoff else []
+            announced += [HandoffFile(report.handoff, item.identity)] if report.handoff else []
         except NotJson as error:
             if not young(item.identity, now_s):
-                bad.append(Bad(item.identity.name, str(error), item.identity))
+                bad.append(BadFile(item.identity.name, str(error), item.identity))
         except ValueError as error:
-            bad.append(Bad(item.identity.name, str(error), item.identity))
+            bad.append(BadFile(item.identity.name, str(error), item.identity))
     return ReportScan(by_pool, tuple(bad), tuple(announced))
 
 
-def parse_report(item: Document | Refused) -> ProvisioningReport:
+def parse_report(item: SpoolFile | RefusedFile) -> ProvisioningReport:
     """Return the report in `item`. Raises ValueError that names the problem."""
-    if isinstance(item, Refused):
+    if isinstance(item, RefusedFile):
         raise ValueError(item.reason)
     report = decode(item.content, ProvisioningReport)
     if item.identity.name != f"{report.pool_id}.json":

@@ -15,9 +15,9 @@ from pydantic import Field
 from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.files import durable
-from llama_orch.spool import Found, Identity
-from llama_orch.spool.judging import decode
-from llama_orch.telemetry.events import POOLS_STATE_NOT_SAVED, POOLS_STATE_SET_ASIDE
+from llama_orch.spool import HandoffFile, Identity
+from llama_orch.spool.handoffs import decode
+from llama_orch.telemetry.events.pools import POOLS_STATE_NOT_SAVED, POOLS_STATE_SET_ASIDE
 from llama_orch.telemetry.records import emit
 
 FILE = "pools.json"
@@ -49,7 +49,7 @@ class SavedPools(Outbound):
     replicas: list[SavedReplica]
 
 
-def encode(known: Iterable[Found]) -> bytes:
+def encode(known: Iterable[HandoffFile]) -> bytes:
     """Return the content of pools.json."""
     replicas = [
         SavedReplica(
@@ -66,10 +66,10 @@ def encode(known: Iterable[Found]) -> bytes:
     return SavedPools(replicas=replicas).model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
 
 
-def decode_saved(content: bytes) -> tuple[Found, ...]:
+def decode_saved(content: bytes) -> tuple[HandoffFile, ...]:
     """Parse pools.json. Raises ValueError that names the problem."""
     saved = decode(content, SavedPools)
-    return tuple(Found(item.handoff, Identity(**item.file.model_dump())) for item in saved.replicas)
+    return tuple(HandoffFile(item.handoff, Identity(**item.file.model_dump())) for item in saved.replicas)
 
 
 class StateFile:
@@ -82,7 +82,7 @@ class StateFile:
         self.trouble: str | None = None
         """Why the last save failed, if it did."""
 
-    def load(self) -> tuple[Found, ...]:
+    def load(self) -> tuple[HandoffFile, ...]:
         """Return what was saved last. An unusable file is renamed and logged. Blocks; never raises."""
         try:
             saved = decode_saved(self._path.read_bytes())
@@ -103,7 +103,7 @@ class StateFile:
             return f"nowhere ({error.strerror or error})"
         return str(aside)
 
-    async def save(self, known: Iterable[Found]) -> bool:
+    async def save(self, known: Iterable[HandoffFile]) -> bool:
         """Replace the file, in a thread. Returns whether that worked; a failure is logged once."""
         try:
             await trio.to_thread.run_sync(self._replace, encode(known))

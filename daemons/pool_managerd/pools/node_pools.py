@@ -11,8 +11,8 @@ from dataclasses import replace
 import trio
 
 from llama_orch.contracts.pools import PoolState, PoolStatus
-from llama_orch.spool import Found
-from llama_orch.telemetry.events import HANDOFF_TAKEN, POOL_FORGOTTEN, POOL_READY, POOL_UNREADY
+from llama_orch.spool import HandoffFile
+from llama_orch.telemetry.events.pools import HANDOFF_TAKEN, POOL_FORGOTTEN, POOL_READY, POOL_UNREADY
 from llama_orch.telemetry.records import emit
 from pool_managerd.pools.devices import NOT_DISCOVERED, Gpus, device_problem
 from pool_managerd.pools.leases import Leases
@@ -47,7 +47,7 @@ class NodePools:
         """Return the status of one pool, if it exists."""
         return next((pool for pool in self.pools if pool.pool_id == pool_id), None)
 
-    def restore(self, saved: Iterable[Found]) -> None:
+    def restore(self, saved: Iterable[HandoffFile]) -> None:
         """Add the replicas saved before a restart. They are unready until probed.
 
         Device problems are cleared: GPU discovery has not run yet.
@@ -57,7 +57,7 @@ class NodePools:
             self._replicas[replica.key] = replace(replica, device_problem=None)
         self._settle()
 
-    def take(self, found: Found, result: ProbeResult | None = None) -> None:
+    def take(self, found: HandoffFile, result: ProbeResult | None = None) -> None:
         """Add an announced engine, in place of any earlier one with its pool and replica id.
 
         With the `result` of a first probe, no status without it is ever published.
@@ -127,7 +127,7 @@ class NodePools:
         while any(not replica.live and not replica.misses for replica in self.replicas):
             await self.changed(self.revision)  # a first probe always changes `live` or `last_error`
 
-    def _announce(self, found: Found) -> Replica:
+    def _announce(self, found: HandoffFile) -> Replica:
         self._incarnations += 1
         replica = self._placed(announced(self._incarnations, found.handoff, found.identity))
         for other in self.replicas:

@@ -1,72 +1,120 @@
-"""The model catalog: models added, looked at, retired, checked and deleted by clients."""
+"""Routes of the model catalog."""
 
 from collections.abc import Callable, Sequence
 
 from quart import Response, request
-from quart_trio import QuartTrio
 
-from llama_orch.contracts.catalog import CatalogList, CatalogModel, ModelStateChange, NewModel, NodeModels
-from llama_orch.contracts.errors import unknown
+from llama_orch.contracts.catalog import Availability, CatalogList, CatalogModel, ModelStateChange, NewModel, NodeModels
+from llama_orch.contracts.errors import ApiError, not_found
+from llama_orch.http.server.mounting import json_response
 from llama_orch.http.server.peers import is_local_operator
-from llama_orch.http.server.posted import body_of
-from queen_rbee.api.views import answer
+from llama_orch.http.server.routes import Reply, RequestBody, json_reply, route
 from queen_rbee.catalog.availability import availability
 from queen_rbee.catalog.catalog import Catalog
 
+NEW_MODEL = RequestBody(
+    NewModel, {"priced": {"id": "chat", "model_ref": "file:/srv/models/chat.gguf", "cost_per_1k_tokens": 0.02}}
+)
+STATE_CHANGE = RequestBody(ModelStateChange, {"retired": {"state": "Retired"}})
 
-def add_catalog(app: QuartTrio, catalog: Catalog, nodes: Callable[[], Sequence[NodeModels]]) -> None:
-    """Add the routes to `app`; `nodes` tells what each node has now."""
 
-    @app.post("/v2/catalog/models")
-    async def add_model() -> Response:
-        model, new = await catalog.add(await body_of(NewModel))
-        return answer(_shown(model), 201 if new else 200)
+class CatalogRoutes:
+    """`nodes` returns the models that each node has now."""
 
-    @app.get("/v2/catalog/models")
-    async def models() -> Response:
-        known = [_shown(model) for model in catalog.models()]
-        return answer(CatalogList(models=known, count=len(known)))
+    def __init__(self, catalog: Catalog, nodes: Callable[[], Sequence[NodeModels]]) -> None:
+        self._catalog = catalog
+        self._nodes = nodes
 
-    @app.get("/v2/catalog/models/<model_id>")
-    async def model(model_id: str) -> Response:
-        return answer(_shown(_known(catalog, model_id)))
+    @route(
+        "POST",
+        "/v2/catalog/models",
+        "Add a model",
+        {
+            200: json_reply("The same model was already in the catalog.", CatalogModel, model_id="/id"),
+            201: json_reply(
+                "The model is added. Its digest, if given, is being verified.", CatalogModel, model_id="/id"
+            ),
+        },
+        body=NEW_MODEL,
+        errors=(409, 503),
+    )
+    async def add_model(self, new: NewModel) -> Response:
+        model, is_new = await self._catalog.add(new)
+        return json_response(_visible(model), 201 if is_new else 200)
 
-    @app.delete("/v2/catalog/models/<model_id>")
-    async def delete_model(model_id: str) -> Response:
-        if not await catalog.remove(model_id):
+    @route(
+        "GET",
+        "/v2/catalog/models",
+        "List models, ordered by id",
+        {200: json_reply("The models.", CatalogList, model_id="/models/0/id")},
+    )
+    async def list_models(self) -> CatalogList:
+        models = [_visible(model) for model in self._catalog.models()]
+        return CatalogList(models=models, count=len(models))
+
+    @route("GET", "/v2/catalog/models/{model_id}", "Get a model", {200: json_reply("The model.", CatalogModel)})
+    async def get_model(self, model_id: str) -> CatalogModel:
+        return _visible(self._known(model_id))
+
+    @route(
+        "DELETE",
+        "/v2/catalog/models/{model_id}",
+        "Delete a model from the catalog; its file is kept",
+        {204: Reply("The model is deleted.")},
+        errors=(503,),
+    )
+    async def delete_model(self, model_id: str) -> None:
+        if not await self._catalog.remove(model_id):
             raise _unknown(model_id)
-        return Response("", status=204)  # without a body, Quart looks for an asyncio loop
 
-    @app.post("/v2/catalog/models/<model_id>/state")
-    async def change_state(model_id: str) -> Response:
-        change = await body_of(ModelStateChange)
-        return answer(_shown(await catalog.set_state(_known(catalog, model_id), change.state)), 202)
+    @route(
+        "POST",
+        "/v2/catalog/models/{model_id}/state",
+        "Retire or reactivate a model",
+        {202: json_reply("The model with its new state.", CatalogModel)},
+        body=STATE_CHANGE,
+        errors=(503,),
+    )
+    async def change_model_state(self, change: ModelStateChange, model_id: str) -> CatalogModel:
+        return _visible(await self._catalog.set_state(self._known(model_id), change.state))
 
-    @app.post("/v2/catalog/models/<model_id>/verify")
-    async def verify(model_id: str) -> Response:
-        return answer(_shown(await catalog.verify(_known(catalog, model_id))), 202)
+    @route(
+        "POST",
+        "/v2/catalog/models/{model_id}/verify",
+        "Verify a model's digest",
+        {202: json_reply("Verification has started. GET the model for the outcome.", CatalogModel)},
+        errors=(503,),
+    )
+    async def verify_model(self, model_id: str) -> CatalogModel:
+        return _visible(await self._catalog.verify(self._known(model_id)))
 
-    @app.get("/v2/catalog/availability")
-    async def where() -> Response:
-        return answer(availability(nodes()))
+    @route(
+        "GET",
+        "/v2/catalog/availability",
+        "List which nodes have which models",
+        {200: json_reply("Nodes and their models.", Availability)},
+    )
+    async def get_availability(self) -> Availability:
+        return availability(self._nodes())
 
-
-def _shown(model: CatalogModel) -> CatalogModel:
-    """`model` for the sender of the current request: the digest of a file that is not what the catalog wants is told to
-    local operators only."""
-    found = model.verification
-    headers = {name.lower(): value for name, value in request.headers.items()}
-    if found.actual in (None, model.digest) or is_local_operator(request.scope.get("client"), headers):
+    def _known(self, model_id: str) -> CatalogModel:
+        model = self._catalog.model(model_id)
+        if model is None:
+            raise _unknown(model_id)
         return model
-    return model.model_copy(update={"verification": found.model_copy(update={"actual": None})})
 
 
-def _known(catalog: Catalog, model_id: str) -> CatalogModel:
-    found = catalog.model(model_id)
-    if found is None:
-        raise _unknown(model_id)
-    return found
+def _visible(model: CatalogModel) -> CatalogModel:
+    """Return `model` as the sender of the current request may see it.
+
+    The digest of a file that does not match is for local operators only.
+    """
+    verification = model.verification
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    if verification.actual in (None, model.digest) or is_local_operator(request.scope.get("client"), headers):
+        return model
+    return model.model_copy(update={"verification": verification.model_copy(update={"actual": None})})
 
 
-def _unknown(model_id: str) -> Exception:
-    return unknown("model", model_id, "See GET /v2/catalog/models for those of the catalog.")
+def _unknown(model_id: str) -> ApiError:
+    return not_found("model", model_id, "GET /v2/catalog/models lists the models of the catalog.")

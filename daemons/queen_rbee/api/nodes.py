@@ -1,83 +1,145 @@
-"""Nodes and their GPUs: registered, heard, listed, taken out.
+"""Routes of nodes and their GPUs.
 
-Heartbeats are hot: each node of a fleet sends one every few seconds.
+Heartbeats are on the hot path: each node of a fleet sends one every few seconds.
 """
 
 from quart import Response, request
-from quart_trio import QuartTrio
 from werkzeug.routing import BaseConverter
 
 from llama_orch.contracts.base import NODE_ID_RESERVED
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
-from llama_orch.contracts.nodes import Heartbeat, NodeList, NodeRegistration
+from llama_orch.contracts.nodes import (
+    GpuList,
+    Heartbeat,
+    HeartbeatAnswer,
+    NodeList,
+    NodeReachability,
+    NodeRegistered,
+    NodeRegistration,
+    NodeView,
+)
 from llama_orch.http.server.bodies import read
-from llama_orch.http.server.exchange import Exchange, HotRoutes
+from llama_orch.http.server.exchange import Exchange
 from llama_orch.http.server.json_scan import Shape
-from llama_orch.http.server.posted import body_of
-from queen_rbee.api.views import answer, answer_of
+from llama_orch.http.server.mounting import json_response_in_thread
+from llama_orch.http.server.routes import JSON, Parameter, Reply, RequestBody, gate_route, json_reply, route
+from queen_rbee.api.parameters import TEXT
 from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.fleet.managers import PoolManagers, gpus, reachability
 
-REGISTRATION_LIMIT = 256 << 10
-REGISTRATION_SHAPE = Shape(values=4_000, nodes=4_000)
-HEARTBEAT_LIMIT = 4 << 20
-HEARTBEAT_SHAPE = Shape(values=200_000, nodes=100_000)
+REGISTRATION = RequestBody(
+    NodeRegistration,
+    {
+        "one": {
+            "node_id": "gpu-node-1",
+            "machine_id": "0123456789abcdef0123456789abcdef",
+            "address": "http://127.0.0.1:9200",
+            "pools": ["default"],
+            "version": "0.1.0",
+        }
+    },
+    Shape(values=4_000, nodes=4_000),
+    256 << 10,
+)
+HEARTBEAT = RequestBody(
+    Heartbeat,
+    {"one": {"timestamp": "2026-01-01T00:00:00Z", "pools": []}},
+    Shape(values=200_000, nodes=100_000),
+    4 << 20,
+)
 
 
-class NodeName(BaseConverter):
-    """The id of a node in a path."""
+class NodeIdConverter(BaseConverter):
+    """A node id in a path; reserved words such as `register` are other paths."""
 
     regex = f"(?!{NODE_ID_RESERVED}$)[^/]+"
 
 
-def add_heartbeats(routes: HotRoutes, fleet: Fleet) -> None:
-    """Add the hot route."""
-
-    async def heartbeat(exchange: Exchange) -> None:
-        told = await read(exchange, Heartbeat, HEARTBEAT_SHAPE, HEARTBEAT_LIMIT)
-        found = fleet.heartbeat(exchange.variables["node_id"], told)
-        await exchange.send(200, found.model_dump_json().encode(), [("content-type", "application/json")])
-
-    routes.add("POST", "/v2/nodes/{node_id}/heartbeat", heartbeat)
+NODE = {"node_id": "node"}
 
 
-def add_nodes(app: QuartTrio, fleet: Fleet, managers: PoolManagers, *, cloud: bool) -> None:
-    """Add the other routes to `app`; without `cloud` there are no nodes."""
+class NodeRoutes:
+    """Without `cloud` (HOME_PROFILE) there are no nodes, and registrations are refused."""
 
-    app.url_map.converters["node"] = NodeName
+    def __init__(self, fleet: Fleet, managers: PoolManagers, *, cloud: bool) -> None:
+        self._fleet = fleet
+        self._managers = managers
+        self._cloud = cloud
 
-    @app.get("/v2/gpus")
-    async def all_gpus() -> Response:
-        return answer(await gpus(managers))
+    @route(
+        "POST",
+        "/v2/nodes/register",
+        "Register a node",
+        {200: json_reply("The node is registered.", NodeRegistered, node_id="/node_id")},
+        body=REGISTRATION,
+        errors=(409, 503),
+        description="For pool-managerd. 409 if another pool-managerd sends heartbeats under this node id (from another "
+        "machine, or from the same machine at another address), and in HOME_PROFILE, where there are no nodes.",
+    )
+    async def register_node(self, registration: NodeRegistration) -> NodeRegistered:
+        if not self._cloud:
+            raise _home_profile()
+        return await self._fleet.register(registration, request.remote_addr or "this machine")
 
-    @app.get("/v2/nodes/<node:node_id>/reachability")
-    async def reached(node_id: str) -> Response:
-        return answer(await reachability(managers, fleet.node(node_id)))
+    @gate_route(
+        "POST",
+        "/v2/nodes/{node_id}/heartbeat",
+        "Report the state of a node",
+        {200: json_reply("When to send the next heartbeat.", HeartbeatAnswer)},
+        body=HEARTBEAT,
+        errors=(409,),
+        description="For pool-managerd. After 404 it must register again. 409 if another pool-managerd is registered "
+        "under this node id: machine_id and instance_id must be those of the registration.",
+    )
+    async def heartbeat(self, exchange: Exchange) -> None:
+        report = await read(exchange, Heartbeat, HEARTBEAT.shape, HEARTBEAT.limit)
+        answer = self._fleet.heartbeat(exchange.variables["node_id"], report)
+        await exchange.send(200, answer.model_dump_json().encode(), [("content-type", JSON)])
 
-    @app.post("/v2/nodes/register")
-    async def register() -> Response:
-        registration = await body_of(NodeRegistration, REGISTRATION_SHAPE, REGISTRATION_LIMIT)
-        if not cloud:
-            raise _at_home()
-        return answer(await fleet.register(registration, request.remote_addr or "this machine"))
+    @route("GET", "/v2/nodes", "List nodes", {200: json_reply("The nodes.", NodeList, node_id="/nodes/0/node_id")})
+    async def list_nodes(self) -> Response:
+        nodes = self._fleet.views()
+        return await json_response_in_thread(lambda: NodeList(nodes=nodes, count=len(nodes)))
 
-    @app.get("/v2/nodes")
-    async def nodes() -> Response:
-        found = fleet.views()
-        return await answer_of(lambda: NodeList(nodes=found, count=len(found)))
+    @route("GET", "/v2/nodes/{node_id}", "Get a node", {200: json_reply("The node.", NodeView)}, converters=NODE)
+    async def get_node(self, node_id: str) -> NodeView:
+        return self._fleet.node(node_id)
 
-    @app.get("/v2/nodes/<node:node_id>")
-    async def node(node_id: str) -> Response:
-        return answer(fleet.node(node_id))
+    @route(
+        "GET",
+        "/v2/nodes/{node_id}/reachability",
+        "Check whether queen-rbee reaches a node",
+        {200: json_reply("The result of the check.", NodeReachability)},
+        converters=NODE,
+    )
+    async def check_node(self, node_id: str) -> NodeReachability:
+        return await reachability(self._managers, self._fleet.node(node_id))
 
-    @app.delete("/v2/nodes/<node:node_id>")
-    async def remove(node_id: str) -> Response:
+    @route("GET", "/v2/gpus", "List the GPUs of all machines", {200: json_reply("The GPUs.", GpuList)})
+    async def list_gpus(self) -> GpuList:
+        return await gpus(self._managers)
+
+    @route(
+        "DELETE",
+        "/v2/nodes/{node_id}",
+        "Remove a node",
+        {204: Reply("The node is removed.")},
+        parameters=(
+            Parameter(
+                "instance_id",
+                "Remove the node only if this instance of pool-managerd is registered; otherwise 409.",
+                TEXT,
+            ),
+        ),
+        errors=(409, 503),
+        converters=NODE,
+    )
+    async def remove_node(self, node_id: str) -> None:
         reason = f"deregistered from {request.remote_addr or 'this machine'}"
-        await fleet.deregister(node_id, reason, request.args.get("instance_id"))
-        return Response("", status=204)  # without a body, Quart looks for an asyncio loop
+        await self._fleet.deregister(node_id, reason, request.args.get("instance_id"))
 
 
-def _at_home() -> ApiError:
-    message = "this queen is in HOME_PROFILE, where there are no nodes"
-    hint = "For nodes: ORCHESTRATORD_CLOUD_PROFILE=true in the queen's environment file, and a restart."
+def _home_profile() -> ApiError:
+    message = "queen-rbee runs in HOME_PROFILE, which has no nodes"
+    hint = "To use nodes, set ORCHESTRATORD_CLOUD_PROFILE=true in queen-rbee's environment file and restart it."
     return ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message, hint=hint))

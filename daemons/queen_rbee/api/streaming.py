@@ -1,4 +1,4 @@
-"""Timing and headers that every streamed answer shares."""
+"""Timing and headers that all streamed responses share."""
 
 import trio
 
@@ -7,13 +7,13 @@ from llama_orch.http.server.exchange import Exchange
 KEEP_ALIVE_S = 15.0
 
 COALESCE_S = 0.004
-"""Tokens that come closer together are sent in one piece. The first one never waits; nobody sees the others do, and a
-fast engine's stream costs a third."""
+"""Tokens that arrive within this time are sent in one write; the first token never waits. The delay is not noticeable,
+and a fast engine's stream costs a third as much CPU time."""
 
 KEEP_ALIVE = b": keep-alive\n\n"
 
-ATTEND_S = 1.0
-"""A waiting task that somebody reads is attended so often: under drop-lru those that nobody asks for go first."""
+TOUCH_INTERVAL_S = 1.0
+"""How often a queued task with a reader is marked as used: the drop-lru policy evicts the least recently used."""
 
 STREAM_HEADERS = (
     ("content-type", "text/event-stream; charset=utf-8"),
@@ -22,7 +22,7 @@ STREAM_HEADERS = (
 )
 
 
-async def until_gone(exchange: Exchange, scope: trio.CancelScope) -> None:
-    """Cancel `scope` when the client leaves; to be run beside the answer."""
+async def cancel_when_gone(exchange: Exchange, scope: trio.CancelScope) -> None:
+    """Cancel `scope` when the client disconnects. Run it beside the code that sends the response."""
     await exchange.gone()
     scope.cancel()

@@ -17,7 +17,7 @@ from llama_orch.contracts.catalog import CatalogModel, ModelState, NewModel, Ver
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.pools import PoolStatus
 from llama_orch.http.server.bodies import invalid
-from llama_orch.telemetry.events import MODEL_MISMATCH
+from llama_orch.telemetry.events.queen import MODEL_MISMATCH
 from llama_orch.telemetry.records import emit
 from queen_rbee.catalog.names import NameIndex
 from queen_rbee.catalog.verification import (

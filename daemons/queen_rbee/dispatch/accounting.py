@@ -6,7 +6,7 @@ import trio
 
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskView
-from llama_orch.telemetry import events
+from llama_orch.telemetry.events import queen as events
 from llama_orch.telemetry.records import emit
 from queen_rbee.catalog.catalog import Catalog
 from queen_rbee.dispatch.forecast import Forecast

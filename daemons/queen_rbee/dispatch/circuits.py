@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import trio
 
 from llama_orch.contracts.pools import CircuitState
-from llama_orch.telemetry import events
+from llama_orch.telemetry.events import queen as events
 from llama_orch.telemetry.records import emit
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.candidates import Candidate, ReplicaKey

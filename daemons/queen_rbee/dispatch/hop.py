@@ -8,7 +8,7 @@ import trio
 
 from llama_orch.contracts.nodes import SESSION_HEADER
 from llama_orch.contracts.tasks import TaskRequest
-from llama_orch.http.client.kept_connections import KeptConnections
+from llama_orch.http.client.idle_connections import IdleConnections
 from llama_orch.settings.types import Secret
 from queen_rbee.pools.candidates import Candidate
 
@@ -20,7 +20,7 @@ class Hop:
     """How to reach engines behind nodes. Engines that queen-rbee reaches directly get no token and no session."""
 
     token: Secret | None = None
-    connections: KeptConnections | None = None
+    connections: IdleConnections | None = None
     tls: ssl.SSLContext | None = None
 
     async def aclose(self) -> None:

@@ -25,7 +25,7 @@ from llama_orch.engines.wire.adapter import (
 from llama_orch.engines.wire.errors import classified
 from llama_orch.http.client.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
 from llama_orch.http.client.sse import MalformedStream, read_events
-from llama_orch.http.server.bodies import aside
+from llama_orch.http.server.bodies import in_thread_if_large
 from queen_rbee.dispatch.failures import FailureKind, RelayFailure, engine_refusal, node_relay_failure
 from queen_rbee.dispatch.hop import DIRECT, Hop
 from queen_rbee.dispatch.max_tokens import fit_to_error
@@ -51,7 +51,7 @@ async def run(task: Task, target: Candidate, adapter: EngineAdapter, limits: Sta
     The task ends after the connection is closed, and nothing is awaited after that: its readers see the end once the
     caller has released the slot, so that a session's next turn finds its replica free.
     """
-    dialogue = await aside(task.size, partial(_dialogue, task, target, adapter))
+    dialogue = await in_thread_if_large(task.size, partial(_dialogue, task, target, adapter))
     task.measurements.sent_at, task.measurements.answered_at = trio.current_time(), None
     timer = StallTimer(limits, task.size, task.measurements.sent_at)
     try:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import trio
 
-from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, unknown
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, not_found
 from llama_orch.contracts.nodes import (
     Heartbeat,
     HeartbeatAnswer,
@@ -22,9 +22,9 @@ from llama_orch.contracts.nodes import (
     NodeView,
 )
 from llama_orch.service.watchdog import Pulse
-from llama_orch.telemetry import events
+from llama_orch.telemetry.events import queen as events
+from llama_orch.telemetry.log_limit import LogLimit
 from llama_orch.telemetry.records import emit
-from llama_orch.telemetry.sparing import Sparing
 from queen_rbee.fleet.node_pools import NodePools
 from queen_rbee.fleet.nodes import (
     Node,
@@ -79,7 +79,7 @@ class Fleet:
         self._removed: set[str] = set()
         """Removed nodes whose metric series remain until their last task has ended."""
         self._conflict_warnings: dict[str, tuple[float, str]] = {}
-        self._refusals = Sparing()
+        self._refusals = LogLimit()
 
     async def load(self) -> None:
         """Load the nodes from the store. Raises StoreFailure."""
@@ -168,7 +168,7 @@ class Fleet:
         node = self._nodes.get(node_id)
         if node is None:
             self._metrics.heartbeat_refused("", "unknown", trio.current_time())
-            raise unknown("node", node_id, "Register it first: POST /v2/nodes/register.")
+            raise not_found("node", node_id, "Register it first: POST /v2/nodes/register.")
         if reason := heartbeat_conflict(node, heartbeat):
             self._metrics.heartbeat_refused(node_id, "refused", trio.current_time())
             raise ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=reason))
@@ -216,7 +216,7 @@ class Fleet:
     def _known(self, node_id: str) -> Node:
         if node := self._nodes.get(node_id):
             return node
-        raise unknown("node", node_id, "See GET /v2/nodes.")
+        raise not_found("node", node_id, "See GET /v2/nodes.")
 
     def node(self, node_id: str) -> NodeView:
         """Raise ApiError 404 for an unknown node."""

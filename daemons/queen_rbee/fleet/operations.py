@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 
 import trio
 
-from llama_orch.contracts.errors import ApiError, unknown
+from llama_orch.contracts.errors import ApiError, not_found
 from llama_orch.contracts.operations import DrainRequest, Operation, OperationState
-from llama_orch.telemetry import events
+from llama_orch.telemetry.events import queen as events
 from llama_orch.telemetry.records import emit
 from queen_rbee.fleet.fleet import InterruptTasks
 from queen_rbee.fleet.managers import PoolManager, PoolManagers
@@ -105,7 +105,7 @@ class Operations:
         """Return one operation. Raises ApiError 404."""
         if found := self._operations.get(identifier):
             return found.view()
-        raise unknown("operation", identifier, f"See GET /v2/operations for the last {HISTORY_LIMIT} operations.")
+        raise not_found("operation", identifier, f"See GET /v2/operations for the last {HISTORY_LIMIT} operations.")
 
     async def drain(self, target: DrainTarget, request: DrainRequest) -> Operation:
         """Send no new tasks to `target`, and interrupt the running ones at the deadline. Raises ApiError."""
@@ -157,7 +157,7 @@ class Operations:
         found = self._registry.pools_named(target.pool_id)
         keys = [(pool.pool_id, pool.node_id or "") for pool in found if target.node_id in (None, pool.node_id)]
         if not keys:
-            raise unknown("pool", str(target).removeprefix("pool "), "See GET /v2/pools.")
+            raise not_found("pool", str(target).removeprefix("pool "), "See GET /v2/pools.")
         return keys
 
     async def _send(self, target: DrainTarget, keys: list[PoolKey], verb: str, body: DrainRequest | None) -> None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.engines.wire.passage import Passage, passage_for
-from llama_orch.telemetry import events
+from llama_orch.telemetry.events import queen as events
 from llama_orch.telemetry.records import emit
 from queen_rbee.dispatch.accounting import Accounting
 from queen_rbee.intake.intake import Intake

@@ -15,7 +15,7 @@ from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
 from llama_orch.engines import is_loading
 from llama_orch.engines.workloads import announced, union
 from llama_orch.http.client.client import UpstreamError, fetch
-from llama_orch.spool import Intake
+from llama_orch.spool.reader import SpoolReader
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.candidates import ReplicaKey
 from queen_rbee.pools.registry import PoolRegistry
@@ -42,7 +42,7 @@ class AnnouncedEngine:
 class HandoffSource:
     """Owns the engines that handoff files announced."""
 
-    spool: Intake
+    spool: SpoolReader
     registry: PoolRegistry
     metrics: Metrics
     bell: Bell

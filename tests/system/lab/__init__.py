@@ -1,5 +1,5 @@
-"""Booted Debian machines for tests: systemd-nspawn over cached root file systems.
+"""Booted Debian machines for tests: systemd-nspawn on cached root file systems.
 
-A machine costs about a second to boot. It has its own network, so that the ports of the package's defaults are
-free in it, and nothing of it is left when its block ends.
+A machine boots in about a second. It has its own network, so that the default ports of the package are free. It is
+removed completely at the end of its block.
 """

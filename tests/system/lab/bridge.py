@@ -1,8 +1,8 @@
-"""A local network between machines: a bridge, and a cable to each, which can lose what it should carry.
+"""A local network between machines: a bridge with a cable to each machine. Cables can lose packets.
 
-The bridge is in the network namespace of a process that waits for the end of its standard input. That comes with the
-end of the run, however the run ends, and the kernel takes bridge and cables away with the process: nothing has a name
-on this host, so nothing clashes with other runs and nothing is left.
+The bridge is in the network namespace of a process that waits for the end of its standard input. When the run ends for
+any reason, that process ends, and the kernel removes bridge and cables. They have no names on the host, so that runs do
+not conflict.
 """
 
 import subprocess
@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from tests.system.lab.container import Container
 
 SUBNET = "10.77.0"
-MOST = 254
+MAX_CABLES = 254
 START = "ip link add bridge type bridge && ip link set bridge up && echo up && exec cat"
-LOSING, SOUND = "blackhole", "noqueue"
-"""Queueing disciplines that every kernel has: one loses all that is sent and says that it was sent, the other is the
-default of a cable."""
+DROP_ALL, DEFAULT_QUEUE = "blackhole", "noqueue"
+"""Queueing disciplines of every kernel. The first drops all packets and reports success; the second is the default."""
 
 
 @dataclass(frozen=True)
 class Cable:
-    """What connects a machine with the bridge, as two processes see its ends; `address` is the machine's own."""
+    """A connection between a machine and the bridge.
+
+    `address` belongs to the machine. `bridge` and `machine` are pids in the network namespaces of the two ends.
+    """
 
     address: str
     port: str
@@ -30,35 +32,35 @@ class Cable:
     machine: int
 
     def cut(self) -> None:
-        """Carry nothing, and let nobody know: as when a switch dies, or the machine's power."""
-        self.lose_what_comes()
-        self.lose_what_goes()
+        """Drop all packets silently, as after a failure of a switch."""
+        self.drop_incoming()
+        self.drop_outgoing()
 
-    def lose_what_comes(self) -> None:
-        """Lose all that is sent to the machine."""
-        _queue(self.bridge, self.port, LOSING)
+    def drop_incoming(self) -> None:
+        """Drop all packets to the machine."""
+        _queue(self.bridge, self.port, DROP_ALL)
 
-    def lose_what_goes(self) -> None:
-        """Lose all that the machine sends."""
-        _queue(self.machine, "host0", LOSING)
+    def drop_outgoing(self) -> None:
+        """Drop all packets from the machine."""
+        _queue(self.machine, "host0", DROP_ALL)
 
-    def mend(self) -> None:
-        """Carry everything again."""
-        _queue(self.bridge, self.port, SOUND)
-        _queue(self.machine, "host0", SOUND)
+    def repair(self) -> None:
+        """Stop dropping packets."""
+        _queue(self.bridge, self.port, DEFAULT_QUEUE)
+        _queue(self.machine, "host0", DEFAULT_QUEUE)
 
 
 @dataclass
 class Bridge:
-    """The bridge in the network of process `pid`, and how many cables it has had."""
+    """A bridge in the network namespace of process `pid`. `cables` counts all cables so far."""
 
     pid: int
     cables: int = 0
 
     def connect(self, container: Container) -> Cable:
-        """Give a machine its address on the bridge. Raises CalledProcessError."""
+        """Connect a machine and assign its address. Raises CalledProcessError."""
         self.cables += 1
-        assert self.cables <= MOST, "the network is full"
+        assert self.cables <= MAX_CABLES, "the network is full"
         cable = Cable(f"{SUBNET}.{self.cables}", f"port{self.cables}", self.pid, container.init)
         _ip(self.pid, f"link add {cable.port} type veth peer name host0 netns {container.init}")
         _ip(self.pid, f"link set {cable.port} master bridge up")
@@ -69,14 +71,14 @@ class Bridge:
 
 @contextmanager
 def bridge() -> Iterator[Bridge]:
-    """A bridge without cables, there while the block lasts; cables go with it or with their machine."""
+    """Run a bridge without cables for the duration of the block. A cable is removed with the bridge or its machine."""
     words = ["unshare", "--net", "sh", "-c", START]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         if process.stdout.readline() != "up\n":
-            raise OSError("no bridge can be made in a network namespace of its own")
+            raise OSError("cannot create a bridge in a new network namespace")
         yield Bridge(process.pid)
-        # leaving the inner block ends its standard input, and waits for it
+        # Leaving the inner block closes its standard input and waits for its end.
 
 
 def _ip(pid: int, words: str) -> None:

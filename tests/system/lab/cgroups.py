@@ -1,6 +1,6 @@
-"""A control group of its own for each machine: systemd inside one needs its own root, and sees only its own.
+"""A control group for each machine. The machine's systemd needs its own root group, and sees only that.
 
-Works where the host has the unified hierarchy and where it has a hybrid of v1 and v2.
+Supports hosts with the unified hierarchy and with the hybrid of v1 and v2.
 """
 
 import os
@@ -15,45 +15,45 @@ MOUNT = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class ControlGroup:
-    """One group, made in every hierarchy that systemd keeps processes in."""
+    """A group in every hierarchy that systemd uses for processes."""
 
     name: str
 
     @property
     def directories(self) -> list[Path]:
-        """Where the group is, or would be, in each hierarchy."""
+        """The directory of the group in each hierarchy."""
         hybrid = [MOUNT / "systemd", MOUNT / "unified"]
         return [root / self.name for root in hybrid if root.is_dir()] or [MOUNT / self.name]
 
     def create(self) -> None:
-        """Make the group. Raises OSError where this process may not."""
+        """Create the group. Raises OSError without permission."""
         for directory in self.directories:
             directory.mkdir(exist_ok=True)
 
     def command(self, words: list[str]) -> list[str]:
-        """`words`, run in the group from their first moment on."""
+        """Return a command that runs `words` in the group from the start."""
         join = [f"echo $$ >{directory}/cgroup.procs" for directory in self.directories]
         return ["sh", "-ec", "; ".join([*join, 'exec "$@"']), "sh", *words]
 
     def pids(self) -> set[int]:
-        """The processes in the group and in those below it."""
+        """Return the processes in the group and its subgroups."""
         listed = (Path(parent) / "cgroup.procs" for parent, _below, _files in self._tree())
         return {int(pid) for file in listed for pid in _read(file).split()}
 
     def kill(self) -> None:
-        """SIGKILL all of them."""
+        """Send SIGKILL to all processes of the group."""
         for pid in self.pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     def remove(self) -> None:
-        """Remove the group and those below it. Raises OSError while a process is in one."""
+        """Remove the group and its subgroups. Raises OSError if there are processes in them."""
         for parent, _below, _files in self._tree():
             with suppress(FileNotFoundError):
                 Path(parent).rmdir()
 
     def _tree(self) -> Iterator[tuple[str, list[str], list[str]]]:
-        """What os.walk gives, the lowest first; groups may go while it walks."""
+        """Walk the subgroups bottom-up. Groups can disappear meanwhile."""
         for directory in self.directories:
             yield from os.walk(directory, topdown=False)
 

@@ -1,7 +1,7 @@
-"""Who owns a machine's mounts, processes and groups: a directory for each machine, locked by the run that made it.
+"""Ownership of the mounts, processes and control groups of a machine: a directory, locked by its test run.
 
-The kernel drops the lock with the run, however that ends. So what an unlocked directory stands for is left over,
-and the next run removes it.
+The kernel releases the lock when the run ends for any reason. An unlocked directory therefore belongs to a run that
+was killed, and the next run removes its machine.
 """
 
 import fcntl
@@ -25,7 +25,7 @@ def _home() -> Path:
 
 @contextmanager
 def claim(name: str) -> Iterator[Path]:
-    """The directory of the machine `name`, this run's own while the block lasts."""
+    """Create and lock the directory of the machine `name` for the duration of the block."""
     directory = _home() / name
     with (_home() / ".lock").open("w") as one_at_a_time:
         fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
@@ -41,17 +41,17 @@ def claim(name: str) -> Iterator[Path]:
 
 
 def control_group(directory: Path) -> ControlGroup:
-    """The control group of the machine with this directory."""
+    """Return the control group of the machine with this directory."""
     return ControlGroup(PREFIX + directory.name)
 
 
 def overlay(directory: Path) -> Overlay:
-    """The root file system of the machine with this directory."""
+    """Return the root file system of the machine with this directory."""
     return Overlay(directory / "overlay")
 
 
 def remove(directory: Path) -> None:
-    """End what runs in the machine and remove all that it consists of."""
+    """Kill the processes of the machine and remove it."""
     group = control_group(directory)
     group.kill()
     until(lambda: not group.pids(), f"the processes of {directory.name} to end")
@@ -61,7 +61,7 @@ def remove(directory: Path) -> None:
 
 
 def sweep() -> None:
-    """Remove the machines of runs that are no more."""
+    """Remove the machines of runs that have ended."""
     for directory in (path for path in _home().iterdir() if path.is_dir()):
         with (directory / "lock").open("a") as lock:
             try:

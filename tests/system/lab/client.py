@@ -1,4 +1,4 @@
-"""An HTTP client outside the daemons and outside their machine: JSON, and server-sent events as they come."""
+"""An HTTP client that runs outside the machine of the daemons: JSON and server-sent events."""
 
 import http.client
 import json
@@ -16,7 +16,7 @@ POOL_MANAGER = 9200
 
 @dataclass(frozen=True)
 class Answer:
-    """A response: its status, its headers (names in lower case) and its body."""
+    """A response. The names of the headers are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -24,7 +24,7 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body as JSON. Raises ValueError."""
+        """Parse the body. Raises ValueError."""
         return json.loads(self.body)
 
 
@@ -37,7 +37,7 @@ class Event:
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection to 127.0.0.1 as a container sees it."""
+    """A connection to 127.0.0.1 in the network of a container."""
 
     def __init__(self, container: Container, port: int, limit_s: float) -> None:
         super().__init__("127.0.0.1", port, timeout=limit_s)
@@ -51,7 +51,7 @@ class _Connection(http.client.HTTPConnection):
 
 @dataclass(frozen=True)
 class Client:
-    """Speaks to `port` of a container, with a new connection for each request; `limit_s` bounds every wait."""
+    """A client for `port` of a container, with a new connection for each request. `limit_s` limits every wait."""
 
     container: Container
     port: int = QUEEN
@@ -59,15 +59,15 @@ class Client:
     token: str | None = None
 
     def get(self, path: str) -> Answer:
-        """GET `path`. Raises OSError or HTTPException where there is no answer."""
+        """GET `path`. Raises OSError or HTTPException if there is no response."""
         return self.send("GET", path)
 
     def post(self, path: str, body: object = None) -> Answer:
-        """POST `body` as JSON. Raises as `get`."""
+        """POST `body` as JSON. Raises the same exceptions as `get`."""
         return self.send("POST", path, body)
 
     def send(self, method: str, path: str, body: object = None) -> Answer:
-        """One request. Raises as `get`."""
+        """Send a request. Raises the same exceptions as `get`."""
         with closing(_Connection(self.container, self.port, self.limit_s)) as connection:
             text = None if body is None else json.dumps(body)
             kind = {"Content-Type": "application/json"} if text else {}
@@ -77,7 +77,7 @@ class Client:
             return Answer(response.status, headers, response.read().decode())
 
     def events(self, path: str) -> Iterator[Event]:
-        """The server-sent events of `path`, each when it comes. Raises as `get`."""
+        """Yield the server-sent events of `path` as they arrive. Raises the same exceptions as `get`."""
         with closing(_Connection(self.container, self.port, self.limit_s)) as connection:
             connection.request("GET", path, headers={"Accept": "text/event-stream", **self._authorization})
             response = connection.getresponse()
@@ -98,7 +98,7 @@ class Client:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended: the text of its tokens, how many, and the event that was its last."""
+    """Result of a task: its text, the number of tokens, and the last event."""
 
     text: str
     tokens: int
@@ -106,19 +106,19 @@ class Outcome:
 
 
 def submit(client: Client, **fields: object) -> str:
-    """Submit a task: its id. Fails where the queen does not take it."""
+    """Submit a task and return its id. Fails if queen-rbee does not accept it."""
     answer = client.post("/v2/tasks", {"prompt": "the river", "max_tokens": 16, "seed": 1, **fields})
     assert answer.status == 202, answer.body
     return str(answer.json["task_id"])
 
 
 def outcome(client: Client, task_id: str) -> Outcome:
-    """Read a task's events to the end."""
+    """Read the events of a task to the end."""
     events = list(client.events(f"/v2/tasks/{task_id}/events"))
     tokens = [event.data["t"] for event in events if event.name == "token"]
     return Outcome("".join(tokens), len(tokens), events[-1])
 
 
 def complete(client: Client, **fields: object) -> Outcome:
-    """Submit a task and read its events to the end. Fails where the queen does not take it."""
+    """Submit a task and read its events to the end. Fails if queen-rbee does not accept it."""
     return outcome(client, submit(client, **fields))

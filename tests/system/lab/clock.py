@@ -1,7 +1,6 @@
-"""The time of day as one daemon of a machine sees it: libfaketime, since the clock itself is that of this host.
+"""Set the time of day for a single daemon with libfaketime, because a container shares the clock of its host.
 
-What the daemon sees is what it would see if somebody set the clock: the time of day jumps while it runs, and the
-monotonic clock goes on.
+The daemon sees the same as when the system clock is set: the time of day jumps, and the monotonic clock continues.
 """
 
 from collections.abc import Callable
@@ -9,12 +8,12 @@ from dataclasses import dataclass
 
 from tests.system.lab.machine import Machine
 
-AHEAD_FILE = "/run/test-clock"
-# files keep the times that they have, as they do where a clock is set
+OFFSET_FILE = "/run/test-clock"
+# NO_FAKE_STAT: times of files do not change when a clock is set
 DROP_IN = f"""\
 [Service]
 Environment=LD_PRELOAD=/usr/$LIB/faketime/libfaketimeMT.so.1
-Environment=FAKETIME_TIMESTAMP_FILE={AHEAD_FILE} FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1 NO_FAKE_STAT=1
+Environment=FAKETIME_TIMESTAMP_FILE={OFFSET_FILE} FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1 NO_FAKE_STAT=1
 """
 
 
@@ -25,15 +24,15 @@ class Clock:
     machine: Machine
 
     def set_ahead(self, seconds: int) -> None:
-        """From now on it is so far ahead of this host's; a negative number is behind."""
-        draft = f"{AHEAD_FILE}.draft"
+        """Set the clock to this many seconds ahead of the host's, or behind if negative."""
+        draft = f"{OFFSET_FILE}.draft"
         self.machine.container.write(draft, f"{seconds:+d}\n")
-        # a daemon that finds half a file ends
-        self.machine.container.path(draft).rename(self.machine.container.path(AHEAD_FILE))
+        # Replace the file atomically: a daemon that reads a partial file exits.
+        self.machine.container.path(draft).rename(self.machine.container.path(OFFSET_FILE))
 
 
-def clock_of_its_own(machine: Machine, unit: str, undo: Callable[..., object]) -> Clock:
-    """A clock for a daemon, which is restarted for it, and again when the test ends."""
+def with_own_clock(machine: Machine, unit: str, undo: Callable[..., object]) -> Clock:
+    """Restart a daemon with its own clock, and restart it without when the test ends."""
     clock = Clock(machine)
     clock.set_ahead(0)
     undo(machine.systemctl, "restart", unit)

@@ -1,6 +1,6 @@
-"""A cluster of booted machines, set up as an operator sets one up: a queen, and nodes that serve one pool each.
+"""A cluster of booted machines, configured as by an operator: queen-rbee and nodes that serve one pool each.
 
-All nodes have a pool of the same id, so that any of them can take any task; which one did is told by `node_of`.
+The pools of all nodes have the same id, so that each node can run each task. `node_of` tells which node did.
 """
 
 import secrets
@@ -22,7 +22,7 @@ from tests.system.lab.waiting import until
 
 SUITE = SUITES[0]
 MODEL = "/srv/model.gguf"
-# one thread an engine: those of several engines would wait for one another on a few cores
+# One thread for each engine: with more, the threads of several engines would compete for few cores.
 POOL = Pool("default", MODEL, extra='flags = ["--threads", "1"]')
 ENGINE = f"llama-engine@{POOL.id}.service"
 MANAGER = "pool-managerd.service"
@@ -40,7 +40,7 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class Node:
-    """A machine with engines. `id` is its name in the cluster."""
+    """A GPU machine of the cluster. `id` is its node id."""
 
     id: str
     machine: Machine
@@ -48,21 +48,21 @@ class Node:
 
     @property
     def address(self) -> str:
-        """The URL at which the queen reaches it."""
+        """The URL at which queen-rbee reaches the node."""
         return f"http://{self.cable.address}:{POOL_MANAGER}"
 
     def rename(self, node_id: str) -> None:
-        """Register under this name from the next start on."""
+        """Set the node id, which takes effect at the next start."""
         self.machine.set_variable(NODE_ENV, "POOL_MANAGERD_NODE_ID", node_id)
 
     def set_token(self, token: str) -> None:
-        """Have this token from the next start on."""
+        """Set the token, which takes effect at the next start."""
         self.machine.container.write(TOKEN_FILE, f"{token}\n", mode=0o600)
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """`head` is the queen's machine, `queen` a client of hers."""
+    """A running cluster. `head` is the machine of queen-rbee."""
 
     head: Machine
     nodes: tuple[Node, ...]
@@ -74,35 +74,35 @@ class Cluster:
         return self.head.queen
 
     def listed(self) -> dict[str, dict[str, Any]]:
-        """The nodes as the queen lists them, by id. Raises as `Client.get`, ValueError and KeyError."""
+        """Return queen-rbee's list of nodes, by id. Raises the exceptions of `Client.get`, ValueError and KeyError."""
         nodes = self.queen.get("/v2/nodes").json["nodes"]
         return {node["node_id"]: node for node in nodes}
 
     def status(self, node: Node) -> str:
-        """What the queen thinks of a node; `gone` where she does not list it."""
+        """Return queen-rbee's status of a node, or `gone` if it does not list the node."""
         return str(self.listed().get(node.id, {"status": "gone"})["status"])
 
     def node_of(self, task_id: str) -> str:
-        """The id of the node that the task was last placed on; empty while it is on none."""
+        """Return the id of the node that the task was last placed on, or "" if it was not placed."""
         return str(self.queen.get(f"/v2/tasks/{task_id}").json.get("replica_id") or "")
 
     def running_on(self, node: Node) -> set[str]:
-        """The tasks that run there, as far as the queen knows."""
+        """Return the ids of the tasks that queen-rbee reports as running on the node."""
         tasks = self.queen.get("/v2/tasks?state=running").json["tasks"]
         return {task["task_id"] for task in tasks if task["replica_id"] == node.id}
 
     def wait_for(self, status: str, *nodes: Node, limit_s: float = READY_WITHIN_S) -> None:
-        """Return when the queen thinks this of the nodes. Raises TimeoutError with what is known."""
+        """Wait until queen-rbee reports this status for the nodes. Raises TimeoutError with details."""
         for node in nodes:
             self._until(lambda node: self.status(node) == status, node, status, limit_s)
 
     def wait_until_serving(self, *nodes: Node) -> None:
-        """Return when the queen can place tasks on the nodes (on all, if none is named). Raises TimeoutError."""
+        """Wait until queen-rbee can place tasks on the nodes (all by default). Raises TimeoutError."""
         for node in nodes or self.nodes:
             self._until(self._serves, node, "online with a pool that is ready", READY_WITHIN_S)
 
     def _until(self, condition: Callable[[Node], bool], node: Node, what: str, limit_s: float) -> None:
-        until(lambda: condition(node), f"{node.id} to be {what}", limit_s, lambda: self._story(node))
+        until(lambda: condition(node), f"{node.id} to be {what}", limit_s, lambda: self._details(node))
 
     def _serves(self, node: Node) -> bool:
         try:
@@ -111,33 +111,33 @@ class Cluster:
             return False
         return listed is not None and listed["status"] == "online" and any(pool["ready"] for pool in listed["pools"])
 
-    def _story(self, node: Node) -> str:
+    def _details(self, node: Node) -> str:
         answer = self.queen.get("/v2/nodes").body
         return f"{answer}\n--- {node.id}\n{node.machine.recent()}\n--- queen\n{self.head.recent()}"
 
 
 @contextmanager
-def cluster(deb: Path, archive: Archive, model: Path, nodes: int = 3) -> Iterator[Cluster]:
-    """A cluster of fresh machines that serves, up while the block lasts. Raises as `booted`, and CommandFailed."""
+def running_cluster(deb: Path, archive: Archive, model: Path, nodes: int = 3) -> Iterator[Cluster]:
+    """Run a cluster of new machines for the duration of the block. Raises CommandFailed and as `booted`."""
     token = secrets.token_hex(32)
     names = ["queen", *(f"node-{number + 1}" for number in range(nodes))]
-    # a machine ends with the thread that booted it, so the threads stay until all machines have gone
+    # A machine ends with the thread that booted it, so the threads must outlive all machines.
     with ThreadPoolExecutor(len(names)) as threads, bridge() as network, ExitStack() as machines:
-        containers = _all(threads, lambda name: machines.enter_context(booted(SUITE, name)), names)
+        containers = _in_parallel(threads, lambda name: machines.enter_context(booted(SUITE, name)), names)
         cables = [network.connect(container) for container in containers]
         head, *others = [Machine(container, token) for container in containers]
-        _all(threads, lambda machine: machine.install(deb), [head, *others])
-        made = tuple(Node(*parts) for parts in zip(names[1:], others, cables[1:], strict=True))
+        _in_parallel(threads, lambda machine: machine.install(deb), [head, *others])
+        members = tuple(Node(*parts) for parts in zip(names[1:], others, cables[1:], strict=True))
         queen_url = f"http://{cables[0].address}:{QUEEN}"
         _start_queen(head, token)
-        _all(threads, lambda node: _start_node(node, token, queen_url, archive, model), made)
-        whole = Cluster(head, made, token)
-        whole.wait_until_serving()
-        yield whole
+        _in_parallel(threads, lambda node: _start_node(node, token, queen_url, archive, model), members)
+        running = Cluster(head, members, token)
+        running.wait_until_serving()
+        yield running
 
 
-def _all(threads: ThreadPoolExecutor, work: Callable[[S], T], items: Iterable[S]) -> list[T]:
-    """`work` for all items at once; returns or raises when the last is done."""
+def _in_parallel(threads: ThreadPoolExecutor, work: Callable[[S], T], items: Iterable[S]) -> list[T]:
+    """Call `work` for all items in parallel. Return or raise when the last call has ended."""
     futures = [threads.submit(work, item) for item in items]
     wait(futures)
     return [future.result() for future in futures]
@@ -170,7 +170,7 @@ def _start_node(node: Node, token: str, queen_url: str, archive: Archive, model:
 
 
 def _start(machine: Machine, without: tuple[str, ...]) -> None:
-    """Start what is to run on this machine; `disable` reloads the addresses of the sockets too."""
+    """Start the target without some units. `daemon-reload` updates the addresses of the sockets."""
     machine.systemctl("disable", *without)
     machine.systemctl("daemon-reload")
     machine.systemctl("start", TARGET)

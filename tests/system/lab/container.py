@@ -1,4 +1,4 @@
-"""A booted Debian: systemd as pid 1, a network of its own, commands run in it and files put into it."""
+"""A booted Debian container with systemd as pid 1 and its own network."""
 
 import os
 import subprocess
@@ -17,12 +17,12 @@ BOOTED = ("running", "degraded")
 
 
 class CommandFailed(Exception):
-    """A command in a container ended with another status than 0; the message has its output."""
+    """A command in a container failed. The message contains its output."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a command ended: its exit status, and what it wrote."""
+    """Exit status and output of a command."""
 
     status: int
     stdout: str
@@ -31,15 +31,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Container:
-    """A running machine. `init` is the pid of its systemd as this machine counts."""
+    """A running machine. `init` is the pid of its systemd in the host's pid namespace."""
 
     suite: str
     directory: Path
     init: int
 
     def run(self, *command: str, stdin: str = "", limit_s: float = COMMAND_LIMIT_S) -> Result:
-        """Run `command` as root in the machine, for at most `limit_s` seconds (then status 124 or 137)."""
-        # the limit is kept inside: an nsenter that is killed leaves its command running
+        """Run `command` as root in the machine, for at most `limit_s` seconds (then the status is 124 or 137)."""
+        # The limit applies inside the machine: killing nsenter would leave the command running.
         limit = ["timeout", "--kill-after=5", str(limit_s)]
         enter = ["nsenter", "--target", str(self.init), "--all", "--wdns=/"]
         words = [*enter, "/usr/bin/env", "--ignore-environment", *ENVIRONMENT, *limit, *command]
@@ -47,7 +47,7 @@ class Container:
         return Result(done.returncode, done.stdout, done.stderr)
 
     def check(self, *command: str, stdin: str = "", limit_s: float = COMMAND_LIMIT_S) -> str:
-        """As `run`: the standard output. Raises CommandFailed unless the status is 0."""
+        """Run `command` and return its standard output. Raises CommandFailed if the status is not 0."""
         result = self.run(*command, stdin=stdin, limit_s=limit_s)
         if result.status != 0:
             output = (result.stdout + result.stderr).strip()
@@ -55,26 +55,26 @@ class Container:
         return result.stdout
 
     def path(self, inside: str) -> Path:
-        """The path under which this machine sees a file of the container, /run and /tmp included."""
+        """Return the host's path of a file in the container, including /run and /tmp."""
         return Path(f"/proc/{self.init}/root") / inside.lstrip("/")
 
     def write(self, inside: str, content: str | bytes, mode: int = 0o644) -> None:
-        """Write a file of root's, with its directories."""
+        """Write a file owned by root, and create its directories."""
         path = self.path(inside)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         path.chmod(mode)
 
     def power_off(self) -> None:
-        """End everything in the machine at once, without a word to anybody."""
+        """Kill all processes of the machine at once, as a power failure does."""
         control_group(self.directory).kill()
 
 
 @contextmanager
 def booted(suite: str, name: str) -> Iterator[Container]:
-    """A fresh machine of `suite`, up while the block lasts; nothing of it is left afterwards.
+    """Run a new machine of `suite` for the duration of the block, and remove it completely afterwards.
 
-    Raises CalledProcessError, RootfsUnavailable or TimeoutError (with the end of its console).
+    Raises CalledProcessError, RootfsUnavailable or TimeoutError (with its console output).
     """
     lower = rootfs(suite)
     with claim(f"{name}-{suite}-{os.getpid()}") as directory:
@@ -85,7 +85,7 @@ def booted(suite: str, name: str) -> Iterator[Container]:
             until(lambda: _is_booted(container), f"{suite} to boot", 60)
             yield container
         finally:
-            # nothing in there is worth a shutdown
+            # The machine has nothing that needs an orderly shutdown.
             nspawn.kill()
             nspawn.wait()
 
@@ -94,7 +94,7 @@ def _start(directory: Path, hostname: str) -> subprocess.Popen[bytes]:
     group = control_group(directory)
     group.create()
     root = overlay(directory).root
-    # nothing of the host's is shared, and the machine ends with the run, however that ends
+    # The machine shares nothing with the host, and the kernel kills it when the test run ends.
     command = ["setpriv", "--pdeathsig", "KILL", "systemd-nspawn", "--quiet", f"--directory={root}"]
     command += [f"--machine={directory.name}", f"--hostname={hostname}", "--private-network", "--register=no"]
     command += ["--keep-unit", "--resolv-conf=off", "--timezone=off", "--link-journal=no", "--boot", "--console=pipe"]
@@ -109,12 +109,12 @@ def _start(directory: Path, hostname: str) -> subprocess.Popen[bytes]:
 
 
 def _init_of(nspawn: subprocess.Popen[bytes], directory: Path) -> int:
-    """The pid of the container's systemd, the child of systemd-nspawn."""
+    """Return the pid of the container's systemd, which is the child of systemd-nspawn."""
     children = Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children")
 
     def find() -> int | None:
         if nspawn.poll() is not None:
-            raise TimeoutError(f"systemd-nspawn ended at once:\n{(directory / 'console').read_text(errors='replace')}")
+            raise TimeoutError(f"systemd-nspawn exited at once:\n{(directory / 'console').read_text(errors='replace')}")
         pids = [int(pid) for pid in children.read_text().split()]
         return next((pid for pid in pids if Path(f"/proc/{pid}/comm").read_text().strip() == "systemd"), None)
 

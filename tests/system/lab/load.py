@@ -1,4 +1,4 @@
-"""Steady requests in the background of a test, and what became of each."""
+"""Steady requests in the background of a test, and their results."""
 
 import threading
 from collections import Counter
@@ -11,31 +11,31 @@ from tests.system.lab.waiting import until
 
 @dataclass
 class Load:
-    """What has come of the requests so far: how many answered as they should, and the kinds of failure."""
+    """Results so far: the number of successful requests, and failures by kind."""
 
-    answered: int = 0
+    succeeded: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, failure: str | None) -> None:
-        """One request is done; `failure` says what was wrong with it."""
+        """Count a request. `failure` describes the failure, or is None."""
         with self._lock:
             if failure is None:
-                self.answered += 1
+                self.succeeded += 1
             else:
                 self.failures[failure] += 1
 
     def wait_for_more(self, number: int = 10) -> None:
-        """Return when `number` more requests have been answered. Raises TimeoutError."""
-        goal = self.answered + number
-        until(lambda: self.answered >= goal, f"{number} more answers (failures: {dict(self.failures)})")
+        """Wait until `number` more requests have succeeded. Raises TimeoutError."""
+        goal = self.succeeded + number
+        until(lambda: self.succeeded >= goal, f"{number} more answers (failures: {dict(self.failures)})")
 
 
 @contextmanager
 def under_load(request: Callable[[], str | None], workers: int = 3) -> Iterator[Load]:
-    """Repeat `request` in `workers` threads while the block lasts.
+    """Repeat `request` in `workers` threads for the duration of the block.
 
-    `request` returns what was wrong with the answer, or None; an exception of it counts as a failure too.
+    `request` returns a description of a failure, or None. An exception also counts as a failure.
     """
     load, done = Load(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""A machine with llama-orch on it, worked as an operator works it: apt, systemctl, journalctl and a pools file."""
+"""A machine with llama-orch, operated with apt, systemctl, journalctl and a pools file."""
 
 import json
 from collections.abc import Callable
@@ -22,8 +22,8 @@ READY_WITHIN_S = 60.0
 
 @dataclass(frozen=True)
 class Pool:
-    """A pool of the pools file. `model` is a path in the machine and `checksum` the SHA-256 that it shall have;
-    `extra` holds further lines of the table."""
+    """A pool in the pools file. `model` is a path in the machine, `checksum` its expected SHA-256, and `extra`
+    additional lines of the table."""
 
     id: str
     model: str
@@ -33,7 +33,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Machine:
-    """A booted machine, the package installed or about to be. `token` is what its daemons want of clients."""
+    """A booted machine. `token` is the token that its daemons require."""
 
     container: Container
     token: str | None = None
@@ -49,55 +49,55 @@ class Machine:
         return Client(self.container, POOL_MANAGER, token=self.token)
 
     def install(self, deb: Path) -> str:
-        """`apt install ./DEB`, without a network: what apt said. Raises CommandFailed."""
+        """Install the package with apt, without a network, and return the output. Raises CommandFailed."""
         self.container.write(f"/root/{deb.name}", deb.read_bytes())
         return self.container.check("sh", "-c", f"cd /root && apt-get install -y -o Dpkg::Use-Pty=0 ./{deb.name} 2>&1")
 
     def place(self, archive: Archive, models: dict[str, Path]) -> None:
-        """Put the engine's archive and models (by their path in the machine) on its disk."""
+        """Copy the engine's archive and models (by their path in the machine) to the machine."""
         self.container.write(ENGINE_ARCHIVE, archive.path.read_bytes())
         for inside, model in models.items():
             self.container.write(inside, model.read_bytes())
 
     def configure(self, archive: Archive, *pools: Pool) -> None:
-        """Write the pools file, and ask for engines on the CPU in so many words."""
+        """Write the pools file, and select the CPU."""
         self.container.write(POOLS_FILE, "\n".join(_table(pool, archive.checksum) for pool in pools))
         self.set_variable(PROVISIONER_ENV, "ENGINE_PROVISIONER_GPU_MASK", "cpu")
 
     def set_variable(self, file: str, name: str, value: str) -> None:
-        """Set a variable in an environment file, whatever it was."""
+        """Set a variable in an environment file, and remove earlier assignments."""
         path = self.container.path(file)
-        kept = [line for line in path.read_text().splitlines() if not line.startswith(f"{name}=")]
-        path.write_text("\n".join([*kept, f"{name}={value}", ""]))
+        others = [line for line in path.read_text().splitlines() if not line.startswith(f"{name}=")]
+        path.write_text("\n".join([*others, f"{name}={value}", ""]))
 
     def systemctl(self, *words: str) -> str:
-        """systemctl's output. Raises CommandFailed."""
+        """Run systemctl and return its output. Raises CommandFailed."""
         return self.container.check("systemctl", *words)
 
     def show(self, unit: str, name: str) -> str:
-        """One property of a unit."""
+        """Return a property of a unit."""
         return self.systemctl("show", "--value", f"--property={name}", unit).strip()
 
     def drop_in(self, unit: str, text: str) -> None:
-        """Change a unit by a drop-in; `systemctl revert` takes it back."""
+        """Add a drop-in to a unit. `systemctl revert` removes it."""
         self.container.write(f"/run/systemd/system/{unit}.d/test.conf", text)
         self.systemctl("daemon-reload")
 
     def journal(self, *matches: str) -> list[dict[str, Any]]:
-        """The journal's entries for `matches` (FIELD=value, or options of journalctl), oldest first."""
+        """Return journal entries for `matches` (FIELD=value, or options of journalctl), oldest first."""
         lines = self.container.check("journalctl", "--output=json", "--no-pager", "--all", *matches).splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def messages(self, *matches: str) -> str:
-        """The texts of those entries, one below the other."""
+        """Return the messages of those entries, one on each line."""
         return "\n".join(str(entry.get("MESSAGE")) for entry in self.journal(*matches))
 
     def pool(self, pool_id: str) -> dict[str, Any]:
-        """The pool as pool-managerd knows it; empty where it does not."""
+        """Return pool-managerd's status of the pool, or {} if it does not know the pool."""
         return _pool(self.pool_manager, pool_id)
 
     def wait_until_served(self, pool_id: str) -> None:
-        """Return when the queen can place tasks on the pool. Raises TimeoutError with what is known of it."""
+        """Wait until queen-rbee can place tasks on the pool. Raises TimeoutError with its status."""
         until(
             lambda: _pool(self.queen, pool_id).get("ready"),
             f"pool {pool_id} to be ready",
@@ -106,7 +106,7 @@ class Machine:
         )
 
     def recent(self) -> str:
-        """The journal's last lines, for the reader of a failure."""
+        """Return the last lines of the journal, for error messages."""
         return self.container.run("journalctl", "--no-pager", "--lines=40", "--output=short-precise").stdout
 
 
@@ -138,5 +138,5 @@ allow_binary_downloads = true
 
 
 def changed_from(before: str, look: Callable[[], str]) -> Callable[[], str | None]:
-    """A condition for `until`: what `look` gives, once it is neither empty, nor 0, nor what it was before."""
+    """Return a condition for `until`: the result of `look` once it is neither "", "0" nor `before`."""
     return lambda: value if (value := look()) not in ("", "0", before) else None

@@ -1,7 +1,7 @@
-"""A client's way into a container's network, without running in the container.
+"""Access to the network of a container from outside.
 
-A socket stays in the network namespace that it was made in, whoever uses it. So a thread goes into the container's
-network, makes the socket and ends; the test's own process connects it.
+A socket stays in the network namespace in which it was created. A thread enters the namespace of the container, creates
+the socket and ends; the test process then connects the socket.
 """
 
 import ctypes
@@ -13,8 +13,8 @@ CLONE_NEWNET = 0x40000000
 
 
 def socket_in_network_of(pid: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
-    """An unconnected socket (TCP, or UDP with SOCK_DGRAM) in the network of process `pid`. Raises OSError."""
-    # each call has its own thread, which ends with it: none goes on in the wrong network
+    """Return an unconnected socket (TCP, or UDP with SOCK_DGRAM) in the network of process `pid`. Raises OSError."""
+    # Each call uses a new thread, so that no thread continues in the wrong network.
     with ThreadPoolExecutor(max_workers=1) as thread:
         return thread.submit(_make, pid, kind).result()
 

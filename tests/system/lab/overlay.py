@@ -1,4 +1,4 @@
-"""A writable root file system over one that is never changed. Owns the mount and what was written."""
+"""A writable root file system on top of a read-only one. Owns the mount and the written files."""
 
 import subprocess
 from dataclasses import dataclass
@@ -9,27 +9,26 @@ from tests.engines.cache import discard
 
 @dataclass(frozen=True)
 class Overlay:
-    """An overlay kept under `directory`; the writable tree is `root`."""
+    """An overlay in `directory`. The writable tree is `root`."""
 
     directory: Path
 
     @property
     def root(self) -> Path:
-        """The merged tree."""
         return self.directory / "root"
 
     def mount(self, lower: Path) -> None:
-        """Mount it over `lower`. Raises CalledProcessError where the kernel or the file system cannot."""
+        """Mount the overlay on `lower`. Raises CalledProcessError if the kernel or file system does not support it."""
         upper, work = self.directory / "upper", self.directory / "work"
         for path in (upper, work, self.root):
             path.mkdir(parents=True)
-        # volatile: nothing is synced to the disk, since nothing outlives the mount; half the time of an installation
+        # volatile: do not sync, because nothing outlives the mount. This halves the time of an installation.
         options = f"lowerdir={lower},upperdir={upper},workdir={work},volatile"
         command = ["mount", "-t", "overlay", "overlay", "-o", options, str(self.root)]
         subprocess.run(command, check=True, capture_output=True, text=True)
 
     def remove(self) -> None:
-        """Unmount it and forget what was written; also what is left of one from an earlier run."""
+        """Unmount the overlay and delete the written files, including those of an earlier run."""
         while self.root.is_mount():
             subprocess.run(["umount", str(self.root)], check=True, capture_output=True)
         discard(self.directory)

@@ -1,4 +1,4 @@
-"""What this machine must have before one can be booted in it, and the packages that mend what is missing."""
+"""Requirements for booting machines on this host, and the packages that provide them."""
 
 import os
 import shutil
@@ -20,13 +20,13 @@ PROGRAMS = {
     "dh": "debhelper",
     "lintian": "lintian",
 }
-"""Programs by the Debian package that has them; the last three build the package under test."""
+"""Programs and the Debian packages that contain them. The last three build the package under test."""
 
 
 def missing() -> list[str]:
-    """Each thing that is missing, in words; empty where machines can be booted."""
+    """Return messages about missing requirements; empty if machines can be booted."""
     if os.geteuid() != 0:
-        return ["booting a machine in a machine takes root"]
+        return ["booting machines needs root"]
     found = [*_programs()]
     return found or [*_kernel()]
 
@@ -39,7 +39,7 @@ def _programs() -> Iterator[str]:
 
 
 def _kernel() -> Iterator[str]:
-    """Try what a machine is made of."""
+    """Try the kernel features that a machine needs."""
     with tempfile.TemporaryDirectory(dir=cache_root()) as directory:
         trial = Overlay(Path(directory) / "trial")
         lower = Path(directory) / "lower"
@@ -47,7 +47,7 @@ def _kernel() -> Iterator[str]:
         try:
             trial.mount(lower)
         except subprocess.CalledProcessError as error:
-            yield f"no overlay can be mounted in {cache_root()}: {error.stderr.strip()}"
+            yield f"cannot mount an overlay in {cache_root()}: {error.stderr.strip()}"
         finally:
             trial.remove()
     group = ControlGroup(f"llama-orch-test-trial-{os.getpid()}")
@@ -55,4 +55,4 @@ def _kernel() -> Iterator[str]:
         group.create()
         group.remove()
     except OSError as error:
-        yield f"no control group can be made: {error}"
+        yield f"cannot create a control group: {error}"

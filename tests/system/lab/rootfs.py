@@ -1,4 +1,4 @@
-"""Root file systems of Debian releases, made by debootstrap and kept once a machine."""
+"""Root file systems of Debian releases, made by debootstrap and cached."""
 
 import hashlib
 import subprocess
@@ -10,7 +10,7 @@ from tests.engines.debian_packages import debian_mirror
 SUITES = ("bookworm", "trixie")
 
 PACKAGES = (
-    # a Debian that boots, with what its default installation has of use here
+    # a bootable Debian, with useful packages of its default installation
     "systemd",
     "systemd-sysv",
     "dbus",
@@ -21,9 +21,9 @@ PACKAGES = (
     "curl",
     "ca-certificates",
     "man-db",
-    # its library lies to one daemon about the time of day: machines here have the clock of their host
+    # sets the time of day for a single daemon, because machines share the clock of their host
     "libfaketime",
-    # what the package depends on, since nothing can be fetched in there
+    # dependencies of the package, because machines have no access to a mirror
     "adduser",
     "python3",
     "python3-systemd",
@@ -31,11 +31,11 @@ PACKAGES = (
 
 
 class RootfsUnavailable(Exception):
-    """debootstrap failed; the message has its last lines."""
+    """debootstrap failed. The message contains its last lines."""
 
 
 def rootfs(suite: str) -> Path:
-    """The root file system of `suite`, never booted and never written to; about a minute when it is new.
+    """Return the root file system of `suite`, which is never booted or written to. Making it takes about a minute.
 
     Raises RootfsUnavailable.
     """
@@ -45,7 +45,7 @@ def rootfs(suite: str) -> Path:
 
 def _bootstrap(suite: str, root: Path) -> None:
     include = f"--include={','.join(PACKAGES)}"
-    # in a mount namespace of its own: what it mounts goes with it, also when it is killed
+    # In its own mount namespace, so that its mounts disappear even if it is killed.
     command = [
         "unshare",
         "--mount",
@@ -57,15 +57,15 @@ def _bootstrap(suite: str, root: Path) -> None:
         str(root),
         debian_mirror(),
     ]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
-    if made.returncode != 0:
-        tail = "\n".join((made.stdout + made.stderr).splitlines()[-10:])
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode != 0:
+        tail = "\n".join((process.stdout + process.stderr).splitlines()[-10:])
         raise RootfsUnavailable(f"debootstrap of {suite} failed:\n{tail}")
     _make_anonymous(root)
 
 
 def _make_anonymous(root: Path) -> None:
-    """Take out what makes a machine one of its kind, and what apt would only use with a network."""
+    """Remove the machine id, the host name, and caches of apt."""
     (root / "etc/machine-id").write_text("")
     for name in ("var/lib/dbus/machine-id", "etc/hostname"):
         (root / name).unlink(missing_ok=True)

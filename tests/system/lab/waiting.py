@@ -1,4 +1,4 @@
-"""Waiting for what comes about elsewhere: polled, and never longer than a limit."""
+"""Polling for a condition with a time limit."""
 
 import time
 from collections.abc import Callable
@@ -12,9 +12,9 @@ POLL_S = 0.05
 def until(
     condition: Callable[[], T | None], what: str, limit_s: float = 20.0, explain: Callable[[], str] = lambda: ""
 ) -> T:
-    """The first true value of `condition`.
+    """Return the first true value of `condition`.
 
-    Raises TimeoutError after `limit_s` seconds: it says what did not come, the last value, and what `explain` adds.
+    Raises TimeoutError after `limit_s` seconds, with `what`, the last value and the result of `explain`.
     """
     deadline = time.monotonic() + limit_s
     while True:
@@ -22,5 +22,5 @@ def until(
         if value:
             return value
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {limit_s:g} s; the last look gave {value!r}\n{explain()}")
+            raise TimeoutError(f"{what}: not within {limit_s:g} s; last value: {value!r}\n{explain()}")
         time.sleep(POLL_S)

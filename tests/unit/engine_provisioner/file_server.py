@@ -8,7 +8,7 @@ from functools import partial
 
 import trio
 
-from tests.connections import heard
+from tests.connections import receive_some
 
 
 @dataclass
@@ -33,7 +33,7 @@ class FileServer:
         head = b""
         try:
             while b"\r\n\r\n" not in head:
-                head += await heard(stream)
+                head += await receive_some(stream)
             request = head.decode("latin-1")
             self.requests.append(request)
             await self._answer(stream, request)

@@ -11,7 +11,7 @@ from engine_provisioner import xllamacpp_server
 from engine_provisioner.launch import command
 from engine_provisioner.launch.probes import options_in
 from engine_provisioner.xllamacpp_server import OPTIONS, parser, set_parameter
-from tests.engines.fixtures import leave_out
+from tests.engines.fixtures import skip_or_fail
 from tests.unit.engine_provisioner.pools import MODEL, engine, pool
 
 RUN = [sys.executable, "-I", xllamacpp_server.__file__]
@@ -43,7 +43,7 @@ def test_each_option_sets_an_existing_parameter(option: xllamacpp_server.Option)
     try:
         parameters = importlib.import_module("xllamacpp").CommonParams()
     except ImportError as error:
-        leave_out(f"xllamacpp cannot be loaded ({error}); its library is in the package libgomp1")
+        skip_or_fail(f"xllamacpp cannot be loaded ({error}); its library is in the package libgomp1")
     set_parameter(parameters, option.parameter, option.value if option.parse is None else option.parse("1"))
 
 

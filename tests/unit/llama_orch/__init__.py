@@ -1,1 +1,1 @@
-"""The shared library, module by module."""
+"""Tests of the shared library, mirroring its packages."""

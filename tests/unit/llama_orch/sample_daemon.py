@@ -1,4 +1,4 @@
-"""A small daemon to run as a process: what its one argument names is what it does once it runs."""
+"""A small daemon for tests. Its argument names its behaviour."""
 
 import signal
 import sys
@@ -13,7 +13,6 @@ BEHAVIOUR = sys.argv.pop(1)
 
 
 async def run(_settings: QueenSettings, service: Service) -> None:
-    """Serve until told to stop, or fail as asked."""
     if BEHAVIOUR == "crashes":
         raise KeyError("the dispatcher's own fault")
     async with trio.open_nursery() as nursery:
@@ -29,7 +28,7 @@ async def run(_settings: QueenSettings, service: Service) -> None:
 
 
 async def port_in_use() -> None:
-    """Fail as a listener does."""
+    """Fail like a listener."""
     raise StartupError("127.0.0.1:8080 is already in use", "Set another port", ExitStatus.UNAVAILABLE)
 
 

@@ -1,4 +1,4 @@
-"""What a queen of CLOUD_PROFILE says of her nodes and pools: good answers, from which tests depart."""
+"""Responses of a healthy queen in CLOUD_PROFILE: nodes, pools, operations."""
 
 from llama_orch import VERSION
 from llama_orch.contracts.nodes import NodeView
@@ -49,10 +49,8 @@ OPERATION: dict[str, object] = {
 
 
 def node(**changed: object) -> NodeView:
-    """One like NODE."""
     return NodeView.model_validate({**NODE, **changed})
 
 
 def pool(**changed: object) -> PoolStatus:
-    """One like POOL."""
     return PoolStatus.model_validate({**POOL, **changed})

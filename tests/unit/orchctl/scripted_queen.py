@@ -1,4 +1,4 @@
-"""A queen that answers from a script: the contract's answers, and what a broken or foreign server would say."""
+"""An HTTP server that replays scripted responses: those of the queen, and of broken or foreign servers."""
 
 import json
 import socket
@@ -29,47 +29,46 @@ END = {"tokens_in": 3, "tokens_out": 2, "decode_time_ms": 5, "decode_ms": 5}
 
 @dataclass(frozen=True)
 class Request:
-    """What orchctl asked."""
-
     line: str
     headers: dict[str, str]
     body: bytes
 
 
 @dataclass
-class Queen:
-    """Answers by `"METHOD /path"`, else by ANYTHING, the last one again and again.
+class ScriptedQueen:
+    """Responses by `"METHOD /path"`, or else those of ANYTHING; the last response of a list is repeated.
 
-    `asked` is what came, `left` those of it whose client has closed a connection that was held open.
+    `requests` has the requests received, `closed` those whose held connection the client has closed.
     """
 
     answers: dict[str, list[bytes]]
     url: str = ""
-    asked: list[Request] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     arrived: threading.Condition = field(default_factory=threading.Condition)
-    left: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
     held: set[socket.socket] = field(default_factory=set)
 
-    def of(self, line: str) -> list[Request]:
-        """The requests for `line`."""
-        return [request for request in self.asked if request.line == line]
+    def requests_for(self, line: str) -> list[Request]:
+        return [request for request in self.requests if request.line == line]
 
     def bodies(self, line: str) -> list[Any]:
-        """What was sent with the requests for `line`, parsed."""
-        return [json.loads(request.body) for request in self.of(line)]
+        """Return the parsed JSON bodies of the requests for `line`."""
+        return [json.loads(request.body) for request in self.requests_for(line)]
 
     def wait_for(self, line: str, times: int = 1) -> None:
-        """Return when `line` has been asked so often; AssertionError after a while."""
+        """Wait for the given number of requests for `line`; AssertionError after 20 s."""
         with self.arrived:
-            assert self.arrived.wait_for(lambda: len(self.of(line)) >= times, 20), f"not asked: {line}: {self.asked}"
+            assert self.arrived.wait_for(lambda: len(self.requests_for(line)) >= times, 20), (
+                f"no request {line}: {self.requests}"
+            )
 
-    def wait_until_left(self, line: str) -> None:
-        """Return when who asked `line` has closed the connection; AssertionError after a while."""
+    def wait_until_closed(self, line: str) -> None:
+        """Wait until the client of a held response to `line` has closed its connection; AssertionError after 20 s."""
         with self.arrived:
-            assert self.arrived.wait_for(lambda: line in self.left, 20), f"nobody has left {line}"
+            assert self.arrived.wait_for(lambda: line in self.closed, 20), f"no client has closed {line}"
 
     def hold(self, line: str, connection: socket.socket) -> None:
-        """Keep `connection` open until its client closes it, or `release` does."""
+        """Keep `connection` open until its client or release() closes it."""
         connection.settimeout(20)
         with self.arrived:
             self.held.add(connection)
@@ -78,11 +77,11 @@ class Queen:
         with self.arrived:
             if connection in self.held:
                 self.held.remove(connection)
-                self.left.append(line)
+                self.closed.append(line)
             self.arrived.notify_all()
 
     def release(self) -> None:
-        """Close what is held open; AssertionError when after a while nothing is."""
+        """Close the held connections; AssertionError if there is none within 20 s."""
         with self.arrived:
             assert self.arrived.wait_for(lambda: self.held, 20), "no connection is held open"
             for connection in self.held:
@@ -90,28 +89,25 @@ class Queen:
             self.held.clear()
 
     def answer(self, request: Request) -> bytes:
-        """The answer that is next for `request`."""
         with self.arrived:
-            self.asked.append(request)
+            self.requests.append(request)
             self.arrived.notify_all()
         unknown = [error(404, "NOT_FOUND", "no such path")]
-        given = self.answers.get(request.line) or self.answers.get(ANYTHING, unknown)
-        return given.pop(0) if len(given) > 1 else given[0]
+        responses = self.answers.get(request.line) or self.answers.get(ANYTHING, unknown)
+        return responses.pop(0) if len(responses) > 1 else responses[0]
 
 
 def reply(status: int, body: object = None, headers: str = "") -> bytes:
-    """An answer with `body` as JSON."""
     data = b"" if body is None else json.dumps(body).encode()
     return f"HTTP/1.1 {status} X\r\nContent-Length: {len(data)}\r\n{headers}\r\n".encode() + data
 
 
 def error(status: int, code: str, message: str, **more: object) -> bytes:
-    """An error as the contract has it."""
     return reply(status, {"code": code, "message": message, "retriable": False, "correlation_id": "c", **more})
 
 
 def stream(*events: tuple[str, object], first_id: int = 1) -> bytes:
-    """An event stream that closes behind `events`."""
+    """Return an event stream that is closed after `events`."""
     text = "".join(
         f"id: {number}\nevent: {name}\ndata: {json.dumps(data)}\n\n"
         for number, (name, data) in enumerate(events, first_id)
@@ -120,7 +116,6 @@ def stream(*events: tuple[str, object], first_id: int = 1) -> bytes:
 
 
 def tokens(*texts: str) -> list[tuple[str, object]]:
-    """Token events."""
     return [("token", {"t": text, "i": index}) for index, text in enumerate(texts)]
 
 
@@ -134,7 +129,7 @@ CHAT = "POST /v1/chat/completions"
 
 
 def chunk(delta: dict[str, object], finish_reason: str | None = None) -> bytes:
-    """A chunk of a chat as llama-server writes it and the queen passes it on."""
+    """Return a chunk as llama-server writes it and the queen relays it."""
     choice = {"finish_reason": finish_reason, "index": 0, "delta": delta}
     head = {"created": 1795000001, "id": "chatcmpl-x", "model": "tiny", "object": "chat.completion.chunk"}
     return b"data: " + json.dumps({"choices": [choice], **head}).encode() + b"\n\n"
@@ -151,22 +146,22 @@ LAST_CHUNKS = (
 
 
 def chat_begun(*texts: str) -> bytes:
-    """A streamed answer of /v1/chat/completions that is not complete."""
+    """Return an incomplete streamed answer of /v1/chat/completions."""
     return CHAT_HEAD + chunk({"role": "assistant", "content": None}) + b"".join(chunk({"content": t}) for t in texts)
 
 
 def chat(*texts: str) -> bytes:
-    """A whole one."""
+    """Return a complete streamed answer."""
     return chat_begun(*texts) + LAST_CHUNKS
 
 
 def chatting(*answers: bytes) -> dict[str, list[bytes]]:
-    """The script of a conversation."""
+    """Return the script of a conversation."""
     return {"GET /v1/models": [reply(200, MODELS)], CHAT: list(answers)}
 
 
 def submitting(*streams: bytes, **more: bytes) -> dict[str, list[bytes]]:
-    """The script of one task."""
+    """Return the script of one task."""
     return {
         "POST /v2/tasks": [more.get("accepted", reply(202, ACCEPTED))],
         f"GET {EVENTS}": list(streams),
@@ -175,7 +170,7 @@ def submitting(*streams: bytes, **more: bytes) -> dict[str, list[bytes]]:
 
 
 class _Handler(socketserver.StreamRequestHandler):
-    queen: Queen
+    queen: ScriptedQueen
 
     def handle(self) -> None:
         line = self.rfile.readline().decode().rpartition(" ")[0]
@@ -190,7 +185,7 @@ class _Handler(socketserver.StreamRequestHandler):
             if answer.endswith(HOLD):
                 self.queen.hold(line, self.connection)
         except OSError:
-            return  # orchctl has left
+            return  # orchctl has closed the connection
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -204,16 +199,16 @@ class _UnixServer(socketserver.ThreadingUnixStreamServer):
 
 
 @contextmanager
-def queen(answers: dict[str, list[bytes]], path: Path | None = None) -> Iterator[Queen]:
-    """A running queen with this script, on a port or on a Unix socket at `path`."""
-    made = Queen(answers)
-    handler: Callable[..., _Handler] = type("Handler", (_Handler,), {"queen": made})
+def serve(answers: dict[str, list[bytes]], path: Path | None = None) -> Iterator[ScriptedQueen]:
+    """Serve the script on a port, or on a Unix socket at `path`."""
+    queen = ScriptedQueen(answers)
+    handler: Callable[..., _Handler] = type("Handler", (_Handler,), {"queen": queen})
     with _UnixServer(str(path), handler) if path else _Server(("127.0.0.1", 0), handler) as server:
-        made.url = f"unix:{path}" if path else f"http://127.0.0.1:{server.socket.getsockname()[1]}"
+        queen.url = f"unix:{path}" if path else f"http://127.0.0.1:{server.socket.getsockname()[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
-            yield made
+            yield queen
         finally:
             server.shutdown()
             thread.join()

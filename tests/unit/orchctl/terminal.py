@@ -1,4 +1,4 @@
-"""orchctl on a real terminal: a pty that a test types at and reads, and what a person would see on it."""
+"""orchctl on a pty: keys to type, output to wait for, and the resulting screen."""
 
 import os
 import pty
@@ -18,49 +18,47 @@ CTRL_C, CTRL_D, BACKSPACE, UP = b"\x03", b"\x04", b"\x7f", b"\x1b[A"
 
 @dataclass
 class Terminal:
-    """The master side of the pty, and the process that has the other side as its controlling terminal."""
+    """The master side of a pty, and the process whose controlling terminal is the slave side."""
 
     master: int
     process: subprocess.Popen[bytes]
     output: bytes = b""
-    read_to: int = 0
+    searched_to: int = 0
 
     def type(self, keys: bytes) -> None:
-        """Press these keys."""
         os.write(self.master, keys)
 
     def wait_for(self, text: str) -> None:
-        """Return when `text` has appeared behind what was waited for before. Fails with all of the output."""
+        """Wait until `text` appears after the text of the previous wait; AssertionError after LIMIT_S."""
         deadline = time.monotonic() + LIMIT_S
-        while (found := self.output.find(text.encode(), self.read_to)) < 0:
+        while (found := self.output.find(text.encode(), self.searched_to)) < 0:
             assert self._more(deadline - time.monotonic()), f"{text!r} does not appear: {self.output!r}"
-        self.read_to = found + len(text.encode())
+        self.searched_to = found + len(text.encode())
 
     def end(self) -> int:
-        """The exit status, when the process ends by itself, with everything it said read."""
+        """Read all output until the process ends by itself, and return its exit status."""
         deadline = time.monotonic() + LIMIT_S
         while self._more(deadline - time.monotonic()):
             pass
         return self.process.wait(max(0.1, deadline - time.monotonic()))
 
-    def heard(self, limit_s: float) -> bytes:
-        """All that was said, with what is said within `limit_s` seconds."""
+    def read_output(self, limit_s: float) -> bytes:
+        """Return all output, including that of the next `limit_s` seconds."""
         self._more(limit_s)
         return self.output
 
     def wait_until_it_waits(self) -> None:
-        """Return when the process sleeps: what is pressed a moment after a prompt would find it on its way there."""
+        """Wait until the process sleeps: a key typed right after a prompt might arrive before it reads."""
         deadline = time.monotonic() + LIMIT_S
         while Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
-            assert time.monotonic() < deadline, "it does not come to rest"
+            assert time.monotonic() < deadline, "the process does not sleep"
 
     @property
     def screen(self) -> list[str]:
-        """The lines that are seen."""
         return screen(self.output.decode())
 
     def _more(self, limit_s: float) -> bool:
-        """Read what there is; False where nothing comes any more."""
+        """Read available output; return False at the end of output or after `limit_s` seconds."""
         if not select.select([self.master], [], [], max(0.0, limit_s))[0]:
             return False
         try:
@@ -72,7 +70,7 @@ class Terminal:
 
 
 def screen(output: str) -> list[str]:
-    """What a terminal shows that has been sent `output`: a carriage return goes back, what follows replaces."""
+    """Return the lines of a terminal after `output`, in which text after a carriage return overwrites."""
     lines, column = [""], 0
     for character in output:
         if character == "\r":
@@ -88,7 +86,7 @@ def screen(output: str) -> list[str]:
 
 @contextmanager
 def terminal(*arguments: str, columns: int = 0, **given: str) -> Iterator[Terminal]:
-    """orchctl with a terminal of its own, `columns` wide (0: unknown); ended if the block leaves it running."""
+    """Run orchctl on a pty of `columns` (0: unknown width); kill it if it still runs at the end of the block."""
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (24, columns))
     try:

@@ -1,11 +1,11 @@
-"""Lists that come page by page: which pages are asked for, and when it ends."""
+"""Paged lists: which pages are fetched, and when fetching ends."""
 
 import pytest
 
-from orchctl.failure import Failure
-from orchctl.paging import Wish, pages
-from orchctl.queen import Queen
-from tests.unit.orchctl.scripted_queen import error, queen, reply
+from orchctl.client import QueenClient
+from orchctl.errors import CommandError
+from orchctl.paging import PageRange, fetch_pages
+from tests.unit.orchctl.scripted_queen import error, reply, serve
 
 LIST = {
     "GET /x?limit=2": [reply(200, {"next": "b"})],
@@ -19,27 +19,29 @@ LIST = {
 
 
 @pytest.mark.parametrize(
-    ("wish", "count"),
+    ("pages", "count"),
     [
-        (Wish(limit=2), 1),
-        (Wish(limit=2, every=True), 3),
-        (Wish(limit=2, before="b"), 1),
-        (Wish(limit=2, before="b", every=True), 2),
-        (Wish(limit=2, before="d", every=True), 1),
+        (PageRange(limit=2), 1),
+        (PageRange(limit=2, all_pages=True), 3),
+        (PageRange(limit=2, before="b"), 1),
+        (PageRange(limit=2, before="b", all_pages=True), 2),
+        (PageRange(limit=2, before="d", all_pages=True), 1),
     ],
 )
-async def test_one_page_or_all_from_there_on(wish: Wish, count: int) -> None:
-    with queen(LIST) as her:
-        assert len(await pages(Queen(her.url), "/x", wish)) == len(her.asked) == count
+async def test_one_page_or_all_following_pages(pages: PageRange, count: int) -> None:
+    with serve(LIST) as queen:
+        assert len(await fetch_pages(QueenClient(queen.url), "/x", pages)) == len(queen.requests) == count
 
 
-@pytest.mark.parametrize("wish", [Wish(), Wish(every=True)])
-async def test_how_many_are_asked_for_is_the_queens_choice_or_for_all_the_most_she_gives(wish: Wish) -> None:
-    with queen(LIST) as her:
-        await pages(Queen(her.url), "/x", wish, kind="k", tag=None)
-        assert [request.line for request in her.asked] == ["GET /x?limit=500&kind=k" if wish.every else "GET /x?kind=k"]
+@pytest.mark.parametrize("pages", [PageRange(), PageRange(all_pages=True)])
+async def test_default_limit_is_queens_but_500_with_all(pages: PageRange) -> None:
+    with serve(LIST) as queen:
+        await fetch_pages(QueenClient(queen.url), "/x", pages, kind="k", tag=None)
+        assert [request.line for request in queen.requests] == [
+            "GET /x?limit=500&kind=k" if pages.all_pages else "GET /x?kind=k"
+        ]
 
 
-async def test_a_list_that_breaks_off_is_no_shorter_list() -> None:
-    with queen(LIST) as her, pytest.raises(Failure, match="is no task any more"):
-        await pages(Queen(her.url), "/x", Wish(limit=2, before="odd", every=True))
+async def test_error_of_a_page_fails_the_whole_list() -> None:
+    with serve(LIST) as queen, pytest.raises(CommandError, match="is no task any more"):
+        await fetch_pages(QueenClient(queen.url), "/x", PageRange(limit=2, before="odd", all_pages=True))

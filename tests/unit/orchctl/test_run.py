@@ -1,4 +1,4 @@
-"""One run from beginning to end: whatever stands in its way, there are words, a status, and no traceback."""
+"""A run as a process: interruptions and unwritable output, without tracebacks."""
 
 import contextlib
 import signal
@@ -14,39 +14,42 @@ from unittest import mock
 import pytest
 
 from orchctl.__main__ import main
-from tests.unit.orchctl.running import LIMIT_S, command, environment, orchctl
-from tests.unit.orchctl.scripted_queen import queen, reply
+from tests.unit.orchctl.running import LIMIT_S, command, environment, run_process
+from tests.unit.orchctl.scripted_queen import reply, serve
 
 HELP = pytest.mark.parametrize("words", [("--help",), ("--version",), ("submit", "--help")])
 DAEMONS_ONLY = ("queen_rbee", "quart", "hypercorn", "prometheus_client", "sqlite3", "readline")
 
 
 def in_shell(script: str, *words: str) -> "subprocess.CompletedProcess[str]":
-    """`script` with orchctl's command line as its arguments; its output is buffered, as it is by default."""
+    """Run `script` with orchctl's command line as its arguments; the output is buffered, as by default."""
     shell = ["bash", "-c", script, "bash", *command(*words)]
     return subprocess.run(shell, env=environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False)
 
 
 @HELP
-def test_help_that_nobody_reads_to_its_end_is_quiet(words: tuple[str, ...]) -> None:
-    ended = in_shell('"$@" | true; exit ${PIPESTATUS[0]}', *words)
-    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
+def test_unread_help_is_quiet(words: tuple[str, ...]) -> None:
+    result = in_shell('"$@" | true; exit ${PIPESTATUS[0]}', *words)
+    assert (result.returncode, result.stderr) == (128 + signal.SIGPIPE, "")
 
 
 @HELP
-def test_help_that_cannot_be_written_says_so(words: tuple[str, ...]) -> None:
-    ended = in_shell('exec "$@" >/dev/full', *words)
-    assert (ended.returncode, ended.stderr) == (74, "orchctl: the output cannot be written: No space left on device\n")
+def test_unwritable_help_is_reported(words: tuple[str, ...]) -> None:
+    result = in_shell('exec "$@" >/dev/full', *words)
+    assert (result.returncode, result.stderr) == (
+        74,
+        "orchctl: the output cannot be written: No space left on device\n",
+    )
 
 
 @pytest.mark.parametrize("where", ["/dev/full", ">(true)"])
-def test_words_that_nobody_reads_change_nothing(where: str) -> None:
-    ended = in_shell(f'"$@" 2> {where}', "pools", "--url", "http://127.0.0.1:9")
-    assert (ended.returncode, ended.stdout, ended.stderr) == (69, "", "")
+def test_unreadable_stderr_changes_nothing(where: str) -> None:
+    result = in_shell(f'"$@" 2> {where}', "pools", "--url", "http://127.0.0.1:9")
+    assert (result.returncode, result.stdout, result.stderr) == (69, "", "")
 
 
 @pytest.mark.parametrize("module", ["orchctl.run", "orchctl.commands.tasks", "trio"])
-def test_ctrl_c_while_it_loads_is_no_traceback(module: str) -> None:
+def test_ctrl_c_during_imports_exits_130(module: str) -> None:
     class Interrupted:
         def find_spec(self, name: str, *_more: object) -> None:
             if name == module:
@@ -57,25 +60,25 @@ def test_ctrl_c_while_it_loads_is_no_traceback(module: str) -> None:
         assert main(["tasks"]) == 130
 
 
-def test_ctrl_c_between_a_coroutine_and_its_await_is_quiet() -> None:
-    async def asking() -> None:
-        """Nobody awaits it."""
+def test_ctrl_c_before_await_is_quiet() -> None:
+    async def never_awaited() -> None:
+        """Never awaited."""
 
     def interrupted(_arguments: object) -> int:
-        forgotten = asking()
+        forgotten = never_awaited()
         del forgotten
         raise KeyboardInterrupt
 
-    with warnings.catch_warnings(record=True) as told, mock.patch("orchctl.run.run", interrupted):
+    with warnings.catch_warnings(record=True) as caught, mock.patch("orchctl.run.run", interrupted):
         warnings.simplefilter("always")
         assert main(["tasks"]) == 130
-    assert told == []
+    assert caught == []
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 @pytest.mark.parametrize("words", [("tasks",), ("submit", "x"), ("chat", "--model", "m")])
-def test_ctrl_c_while_it_connects_is_quiet(host: str, words: tuple[str, ...]) -> None:
-    with deaf() as port:
+def test_ctrl_c_while_connecting_is_quiet(host: str, words: tuple[str, ...]) -> None:
+    with full_backlog() as port:
         waiting = connecting(port)
         with subprocess.Popen(
             command(*words, "--url", f"http://{host}:{port}"),
@@ -88,15 +91,15 @@ def test_ctrl_c_while_it_connects_is_quiet(host: str, words: tuple[str, ...]) ->
             process.stdin.flush()
             deadline = time.monotonic() + LIMIT_S
             while connecting(port) <= waiting:
-                assert time.monotonic() < deadline, "it does not connect"
+                assert time.monotonic() < deadline, "orchctl does not connect"
             process.send_signal(signal.SIGINT)
             _out, err = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, err) == (130, b"")
 
 
 @contextlib.contextmanager
-def deaf() -> Iterator[int]:
-    """A port where connections are neither taken nor refused."""
+def full_backlog() -> Iterator[int]:
+    """Yield a port with a full backlog, where connections are neither accepted nor refused."""
     with contextlib.ExitStack() as open_sockets:
         listener = open_sockets.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -110,23 +113,23 @@ def deaf() -> Iterator[int]:
 
 
 def connecting(port: int) -> int:
-    """How many connections to `port` of this machine are begun and not there."""
+    """Return the number of connections to `port` in state SYN_SENT."""
     rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
     return sum(row[2].endswith(f":{port:04X}") and row[3] == "02" for row in rows)
 
 
-def test_nothing_is_loaded_that_only_daemons_need() -> None:
-    """A command starts in 0.3 s (measured), two thirds of it for trio and pydantic; each of these would add to it."""
+def test_daemon_only_modules_are_not_imported() -> None:
+    """A command starts in 0.3 s (measured), two thirds of it for trio and pydantic; each of these adds to it."""
     script = "import sys, orchctl.run; print(*sys.modules)"
-    ended = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, timeout=LIMIT_S, check=True
     )
-    loaded = {name.partition(".")[0] for name in ended.stdout.split()}
+    loaded = {name.partition(".")[0] for name in result.stdout.split()}
     assert "orchctl" in loaded
     assert not loaded & set(DAEMONS_ONLY)
 
 
-def test_the_status_of_a_run_is_the_one_of_the_process() -> None:
-    with queen({"GET /v2/pools": [reply(200, {"pools": [], "count": 0})]}) as her:
-        assert orchctl("pools", "--url", her.url).returncode == main(["pools", "--url", her.url]) == 0
-    assert orchctl("pools", "--url", her.url).returncode == main(["pools", "--url", her.url]) == 69
+def test_exit_status_is_that_of_main() -> None:
+    with serve({"GET /v2/pools": [reply(200, {"pools": [], "count": 0})]}) as queen:
+        assert run_process("pools", "--url", queen.url).returncode == main(["pools", "--url", queen.url]) == 0
+    assert run_process("pools", "--url", queen.url).returncode == main(["pools", "--url", queen.url]) == 69

@@ -13,15 +13,18 @@ from prometheus_client import CollectorRegistry
 
 from llama_orch.contracts.engines import Workload
 from llama_orch.http.client.client import Response, request
-from llama_orch.http.server.app import add_hot, create_app
+from llama_orch.http.server.app import create_app
+from llama_orch.http.server.exchange import HotRoutes
 from llama_orch.http.server.gate import Access, Gate
+from llama_orch.http.server.mounting import mount
 from llama_orch.http.server.serving import serve
 from llama_orch.settings.types import Secret
-from pool_managerd.api.draining import add_drain_routes
-from pool_managerd.api.engine import hot_routes
+from pool_managerd.api.draining import DrainRoutes
+from pool_managerd.api.pools import EngineRoutes
 from pool_managerd.draining import Draining
 from pool_managerd.metrics import Metrics
 from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.relay.relay import Relay
 from pool_managerd.relay.rules import Allow
 from tests.unit.pool_managerd.odd_engine import OddEngine, odd_engine
 from tests.unit.pool_managerd.values import READY, found
@@ -107,10 +110,9 @@ async def relay_site(drain_s: float = 0.0, allows: Allow = anything) -> AsyncIte
         site = RelaySite(engine, registry, sock.getsockname()[1])
         draining = Draining(registry, Metrics(registry), "gpu-1")
         await nursery.start(draining.run)
-        hot, app = hot_routes(registry, allows=allows), create_app("test", list, CollectorRegistry())
-        add_drain_routes(app, registry, draining)
-        add_hot(app, hot)
-        gate = Gate(app, Access(Secret(TOKEN)), hot)
+        gate_routes, app = HotRoutes(), create_app("test", list, CollectorRegistry())
+        mount(app, gate_routes, EngineRoutes(Relay(registry, allows=allows)), DrainRoutes(registry, draining))
+        gate = Gate(app, Access(Secret(TOKEN)), gate_routes)
         await nursery.start(partial(_serve, site, gate, sock, drain_s))
         yield site
         await site.end()

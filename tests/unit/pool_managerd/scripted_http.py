@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager, suppress
 
 import trio
 
-from tests.connections import heard
+from tests.connections import receive_some
 
 HANG = b""
 """No answer, while the connection stays open."""
@@ -24,7 +24,7 @@ async def scripted_http(answers: Mapping[str, bytes]) -> AsyncIterator[int]:
         with suppress(trio.BrokenResourceError):
             head = bytearray()
             while b"\r\n\r\n" not in head:
-                head += await heard(stream)
+                head += await receive_some(stream)
             answer = answers.get(head.split(b" ")[1].decode(), http(404, b"{}"))
             if answer == HANG:
                 await trio.sleep_forever()

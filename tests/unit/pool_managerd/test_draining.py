@@ -245,6 +245,6 @@ async def test_each_change_is_logged_once(autojump_clock: Clock, caplog: pytest.
     told = [text.partition(" ")[2][:20] for text in caplog.messages if text.startswith("pool ")]
     assert told == [
         f"{pool} {what}"[:20]
-        for what, pools in [("is draining: it takes", "ab"), ("is drained no more", "ab")]
+        for what, pools in [("is draining: it takes", "ab"), ("is resumed and takes", "ab")]
         for pool in pools
     ]

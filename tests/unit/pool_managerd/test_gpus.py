@@ -95,7 +95,7 @@ async def test_missing_library_is_logged_once(caplog: pytest.LogCaptureFixture) 
         with trio.fail_after(5):
             while len(nvml.calls) < 3:  # noqa: ASYNC110 -- a condition
                 await trio.sleep(INTERVAL_S)
-    assert caplog.text.count("no NVIDIA GPUs can be seen") == 1
+    assert caplog.text.count("no NVIDIA GPUs found") == 1
 
 
 async def test_lost_gpu_is_logged_and_removed(caplog: pytest.LogCaptureFixture) -> None:
@@ -104,7 +104,7 @@ async def test_lost_gpu_is_logged_and_removed(caplog: pytest.LogCaptureFixture) 
         await until(registry, None, 2)
         nvml.lost.add(1)
         await until(registry, None, 1)
-    assert caplog.text.count("GPU 1 (NVIDIA H100) cannot be used any more") == 1
+    assert caplog.text.count("GPU 1 (NVIDIA H100) is no longer usable") == 1
 
 
 async def test_hanging_nvml_is_a_problem_and_blocks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import trio.testing
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolStatus
 from llama_orch.service.watchdog import Pulse
-from llama_orch.spool import Found
+from llama_orch.spool.handoffs import HandoffFile
 from pool_managerd.draining import GRACE_S, Draining
 from pool_managerd.engines.health import HealthLoop
 from pool_managerd.metrics import Metrics
@@ -162,7 +162,7 @@ async def test_ready_pool_survives_announcements_and_restarts(
                 life.engines[1] = READY
                 await trio.sleep(life.dice.uniform(1, 4))
             nursery.cancel_scope.cancel()
-        saved = [Found(replica.handoff, replica.identity) for replica in life.registry.replicas]
+        saved = [HandoffFile(replica.handoff, replica.identity) for replica in life.registry.replicas]
         life = Life(life.dice, engines={1: READY}, published=life.published)
         life.registry.restore(saved)
     assert all(pool.ready for _revision, pools, _drained in life.published for pool in pools)

@@ -6,7 +6,7 @@ from typing import Any
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
 from llama_orch.engines.kind import Slots
-from llama_orch.spool import Found, Identity
+from llama_orch.spool import HandoffFile, Identity
 from pool_managerd.pools.devices import Gpu, Gpus
 from pool_managerd.pools.replica import HealthAnswer, ProbeResult, Replica, after_probe, announced
 
@@ -21,8 +21,8 @@ def handoff(pool_id: str = "default", replica_id: str = "r0", port: int = 18080,
     return Handoff.model_validate(document | {"url": f"http://127.0.0.1:{port}"} | fields)
 
 
-def found(name: str = "default-r0.json", inode: int = 1, **fields: Any) -> Found:
-    return Found(handoff(**fields), Identity(name, inode, 1_000, "00" * 32))
+def found(name: str = "default-r0.json", inode: int = 1, **fields: Any) -> HandoffFile:
+    return HandoffFile(handoff(**fields), Identity(name, inode, 1_000, "00" * 32))
 
 
 def replica(*results: ProbeResult, incarnation: int = 1, **fields: Any) -> Replica:

@@ -8,7 +8,7 @@ from typing import Any
 from quart_trio import QuartTrio
 
 from llama_orch.http.server.app import create_app
-from queen_rbee.api.routes import cool_routes
+from queen_rbee.api.routes import add_routes
 from queen_rbee.parts import Parts, build
 from queen_rbee.settings import QueenSettings
 from queen_rbee.store.protocol import StoreFailure
@@ -53,5 +53,5 @@ def api_client(directory: Path, store: MemoryStore | None = None) -> ApiClient:
     store = store or MemoryStore()
     parts = build(QueenSettings(runtime_dir=directory / "engines"), store)
     app = create_app("queen-rbee", list, parts.metrics.registry)
-    cool_routes(app, parts)
+    add_routes(app, parts)
     return ApiClient(parts, store, app)

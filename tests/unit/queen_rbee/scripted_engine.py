@@ -10,7 +10,7 @@ from functools import partial
 
 import trio
 
-from tests.connections import heard
+from tests.connections import receive_some
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 TOKEN = b'data: {"content":"word ","stop":false}\n\n'
@@ -54,7 +54,7 @@ class ScriptedEngine:
         request = b""
         try:
             while b"\r\n\r\n" not in request or not (b"}" in request or request.startswith(b"GET ")):
-                request += await heard(stream)
+                request += await receive_some(stream)
             if request.startswith(b"GET /health "):
                 self.checks += 1
                 await stream.send_all(b"HTTP/1.1 %s X\r\nContent-Length: 0\r\n\r\n" % self.health)

@@ -10,7 +10,7 @@ from functools import partial
 
 import trio
 
-from tests.connections import heard
+from tests.connections import receive_some
 from tests.unit.queen_rbee.scripted_engine import HEAD, ScriptedEngine, chunk
 
 FIXED: dict[str, object] = {"id": "chatcmpl-1", "created": 1795582409, "model": "tiny", "system_fingerprint": "b11669"}
@@ -52,7 +52,7 @@ class ScriptedOpenAi(ScriptedEngine):
         head, _, body = request.partition(b"\r\n\r\n")
         length = next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
         while len(body) < length:
-            body += await heard(stream)
+            body += await receive_some(stream)
         self.last_request, self.body = head + b"\r\n\r\n" + body, json.loads(body)
         if b"/v1/embeddings" in head or b"/v1/rerank" in head:
             await _document(stream, b"200 OK", EMBEDDING)

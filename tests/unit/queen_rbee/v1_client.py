@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 import trio
 from pydantic import JsonValue
 
-from llama_orch.http.server.app import add_hot, create_app
+from llama_orch.http.server.app import create_app
 from llama_orch.http.server.exchange import HotRoutes, Message
 from llama_orch.http.server.gate import Access, Gate
-from queen_rbee.api.tasks import HotHandlers
-from queen_rbee.api.v1.anthropic import add_anthropic
-from queen_rbee.api.v1.models import add_model_list, add_models
-from queen_rbee.api.v1.openai import add_openai
-from queen_rbee.api.v1.passages import Passages
+from llama_orch.http.server.mounting import mount
+from queen_rbee.api.tasks import TaskRoutes
+from queen_rbee.api.v1.anthropic import AnthropicRoutes
+from queen_rbee.api.v1.engine_relay import EngineRelay
+from queen_rbee.api.v1.models import ModelRoutes
+from queen_rbee.api.v1.openai import OpenAiRoutes
 from tests.unit.queen_rbee.queen_core import TIMEOUT_S, QueenCore, build_queen
 from tests.unit.queen_rbee.scripted_openai import ScriptedOpenAi, scripted_openai
 
@@ -127,11 +128,13 @@ async def v1_server(**options) -> AsyncIterator[V1Server]:
 def build_gate(queen: QueenCore, access: Access | None = None) -> Gate:
     """Return a gate in front of the task routes and all of /v1."""
     app, routes = create_app("test", list, queen.metrics.registry), HotRoutes()
-    HotHandlers(queen.intake, queen.dispatcher, queen.queue, queen.book, queen.sessions).add_to(routes)
-    passages = Passages(queen.intake, queen.dispatcher, queen.queue, queen.registry)
-    add_openai(routes, passages, queen.catalog)
-    add_anthropic(routes, passages, queen.catalog)
-    add_model_list(routes, queen.registry, queen.catalog)
-    add_models(app, queen.registry, queen.catalog)
-    add_hot(app, routes)
+    relay = EngineRelay(queen.intake, queen.dispatcher, queen.queue, queen.registry)
+    mount(
+        app,
+        routes,
+        TaskRoutes(queen.intake, queen.dispatcher, queen.queue, queen.book, queen.sessions),
+        OpenAiRoutes(relay, queen.catalog),
+        AnthropicRoutes(relay, queen.catalog),
+        ModelRoutes(queen.registry, queen.catalog),
+    )
     return Gate(app, access or Access(), routes)

@@ -1,1 +1,1 @@
-"""The user's configuration reference, word for word in CONFIGURATION.md, and the declarations held against it."""
+"""The user's configuration reference (CONFIGURATION.md, verbatim), and tests that compare the settings with it."""

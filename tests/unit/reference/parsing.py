@@ -1,4 +1,4 @@
-"""The user's configuration reference as data. Whatever is not understood is an error: nothing is left out silently."""
+"""The user's configuration reference as data. A line of an unknown form is an error, so that nothing is skipped."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -16,13 +16,13 @@ BETWEEN_ENTRIES = re.compile(r"|---|### .*")
 NOTE = re.compile(r"  - .+")
 
 
-class NotUnderstood(Exception):
-    """A line of the reference that has no known form."""
+class UnknownForm(Exception):
+    """A line of the reference has an unknown form."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One variable of one daemon: its fields as they are written, and the lines of its example."""
+    """One variable of one daemon: its fields as text, and the lines of its example."""
 
     daemon: str
     env: str
@@ -31,12 +31,11 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """Its type."""
         return self.fields["Type"]
 
     @property
     def defaults(self) -> dict[str, str | None]:
-        """The default in each profile that is told apart; under "" where none is, None where there is no default."""
+        """The default for each profile; the key is "" if it is the same for both. None means no default."""
         text = self.fields["Default"]
         if text == "None":
             return {"": None}
@@ -49,39 +48,38 @@ class Entry:
 
     @property
     def range(self) -> tuple[int, int] | None:
-        """Both ends, if there is a range."""
+        """Minimum and maximum, if the entry has a range."""
         if "Range" not in self.fields:
             return None
         match = re.fullmatch(r"`(\d+)` to `(\d+)`(?: \([^()]+\))?", self.fields["Range"])
         if match is None:
-            raise NotUnderstood(self.fields["Range"])
+            raise UnknownForm(self.fields["Range"])
         return int(match[1]), int(match[2])
 
     @property
     def values(self) -> tuple[str, ...]:
-        """The valid values, where they are listed."""
+        """The valid values; empty if they are not listed."""
         return tuple(value for value, _note in quoted(self.fields.get("Valid Values", "")))
 
     @property
     def required(self) -> bool:
-        """Whether CLOUD_PROFILE needs it; none is needed by both."""
+        """Whether the variable is required in CLOUD_PROFILE. No variable is required in both profiles."""
         known = {None: False, "Yes (for CLOUD_PROFILE)": True}
         if self.fields.get("Required") not in known:
-            raise NotUnderstood(self.fields["Required"])
+            raise UnknownForm(self.fields["Required"])
         return known[self.fields.get("Required")]
 
     @property
     def example(self) -> str:
-        """The example's value."""
         [(name, value)] = assignments(self.example_lines)
         if name != self.env:
-            raise NotUnderstood(f"the example of {self.env} sets {name}")
+            raise UnknownForm(f"the example of {self.env} sets {name}")
         return value
 
 
 @dataclass(frozen=True)
 class SetUp:
-    """What one daemon is given in a complete example."""
+    """The variables of one daemon in a complete example."""
 
     title: str
     daemon: str
@@ -89,23 +87,23 @@ class SetUp:
 
 
 def quoted(text: str) -> list[tuple[str, str]]:
-    """`a` (note), `b`: each with its note."""
+    """Parse a list such as "`a` (note), `b`" into values and notes."""
     parts = [QUOTED.fullmatch(part) for part in re.split(r", (?=`)", text)] if text else []
     if not all(parts):
-        raise NotUnderstood(text)
+        raise UnknownForm(text)
     return [(part[1], part[2] or "") for part in parts if part]
 
 
 def assignments(lines: list[str]) -> list[tuple[str, str]]:
-    """NAME=VALUE of each line but comments."""
+    """Parse lines of the form NAME=VALUE. Comments are skipped."""
     found = [ASSIGNMENT.fullmatch(line) for line in lines if line and not line.startswith("#")]
     if not all(found):
-        raise NotUnderstood(str(lines))
+        raise UnknownForm(str(lines))
     return [(match[1], match[2]) for match in found if match]
 
 
 def section(heading: str) -> list[str]:
-    """The lines below `## heading`, to the next of its kind."""
+    """Return the lines below `## heading`, up to the next heading of that level."""
     lines = DOCUMENT.read_text().splitlines()
     start = lines.index(f"## {heading}") + 1
     end = next((index for index in range(start, len(lines)) if lines[index].startswith("## ")), len(lines))
@@ -113,12 +111,12 @@ def section(heading: str) -> list[str]:
 
 
 def daemons() -> list[str]:
-    """The daemons that have a section of their own, in order."""
+    """Return the daemons that have a section, in order."""
     return [match[1] for line in DOCUMENT.read_text().splitlines() if (match := DAEMON.fullmatch(line))]
 
 
 def entries() -> list[Entry]:
-    """Every variable of every daemon."""
+    """Return every variable of every daemon."""
     return [entry for daemon in daemons() for entry in _entries(daemon)]
 
 
@@ -136,24 +134,27 @@ def _entries(daemon: str) -> Iterator[Entry]:
         elif (match := FIELD.fullmatch(line)) and entry and match[1] in FIELDS - set(entry.fields):
             entry.fields[match[1]] = match[2] or ""
         elif not BETWEEN_ENTRIES.fullmatch(line) and not (entry and NOTE.fullmatch(line)):
-            raise NotUnderstood(line)
+            raise UnknownForm(line)
     if entry:
         yield entry
 
 
 def set_ups() -> list[SetUp]:
-    """The complete examples, daemon by daemon. One that says so takes the rest from the one before it."""
+    """Return the complete examples, one for each daemon.
+
+    An example that begins with "# Same as" changes some values of the previous example.
+    """
     found: list[SetUp] = []
     for title, block in _blocks():
         if block[0].startswith("# Same as "):
-            found += _varied(title, found, dict(assignments(block)))
+            found += _with_changes(title, found, dict(assignments(block)))
         else:
             found += [SetUp(title, daemon, dict(assignments(lines))) for daemon, lines in _by_daemon(block)]
     return found
 
 
 def _blocks() -> Iterator[tuple[str, list[str]]]:
-    """Each block of code with the headings above it."""
+    """Yield each code block with the headings above it."""
     headings = ["", ""]
     block: list[str] | None = None
     for line in section("Configuration Examples"):
@@ -169,7 +170,7 @@ def _blocks() -> Iterator[tuple[str, list[str]]]:
         elif line.startswith("**"):
             headings[1] = line.strip("*:").replace("**", "")
         elif line not in ("", "---"):
-            raise NotUnderstood(line)
+            raise UnknownForm(line)
 
 
 def _by_daemon(block: list[str]) -> list[tuple[str, list[str]]]:
@@ -183,11 +184,11 @@ def _by_daemon(block: list[str]) -> list[tuple[str, list[str]]]:
     return parts
 
 
-def _varied(title: str, earlier: list[SetUp], changed: dict[str, str]) -> list[SetUp]:
-    """The set-ups of the block before, each with those of `changed` that it has itself."""
+def _with_changes(title: str, earlier: list[SetUp], changed: dict[str, str]) -> list[SetUp]:
+    """Return the set-ups of the previous block with changed values, each of which must occur in exactly one of them."""
     before = [each for each in earlier if each.title == earlier[-1].title]
     if {name for name in changed if sum(name in each.values for each in before) != 1}:
-        raise NotUnderstood(str(changed))
+        raise UnknownForm(str(changed))
     return [
         SetUp(title, each.daemon, {name: changed.get(name, value) for name, value in each.values.items()})
         for each in before

@@ -1,4 +1,4 @@
-"""An answer as it comes: its head, and the pieces of its body in either framing."""
+"""An answer: its head, and its body as a stream of chunks in either framing."""
 
 import math
 from collections.abc import AsyncIterator, Mapping
@@ -17,7 +17,7 @@ WITHOUT_BODY = (204, 304)
 
 @dataclass
 class Response:
-    """The head of an answer, and its body as it comes."""
+    """The head of an answer, and its body while it arrives."""
 
     status: int
     headers: Mapping[str, str]
@@ -26,8 +26,7 @@ class Response:
     _body: "_Chunks | _ChunkedChunks | None" = field(default=None, init=False)
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The body's pieces, in the order and the grain in which they arrive; they raise UpstreamError. To be asked
-        for once."""
+        """Iterate over the body's chunks as they arrive. The iterator raises UpstreamError. Call it only once."""
         if self.headers.get("transfer-encoding", "").lower() == "chunked" and self.status not in WITHOUT_BODY:
             self._body = _ChunkedChunks(self._connection.trailing_data[0], self._stream)
         else:
@@ -35,7 +34,7 @@ class Response:
         return self._body
 
     async def read(self, limit: int = 1 << 20, limit_s: float = math.inf) -> bytes:
-        """The whole body. Raises UpstreamError beyond `limit` bytes, UpstreamTimeout beyond `limit_s` seconds."""
+        """Read the whole body. Raises UpstreamError above `limit` bytes, UpstreamTimeout after `limit_s` seconds."""
         body = bytearray()
         with trio.move_on_after(limit_s):
             async for chunk in self.chunks():
@@ -46,20 +45,20 @@ class Response:
         raise UpstreamTimeout(f"no complete answer within {limit_s:g} s")
 
     @property
-    def at_rest(self) -> bool:
-        """Whether both sides have said all, nothing stands behind it, and the connection may carry another exchange.
+    def reusable(self) -> bool:
+        """Whether the connection can carry another exchange: both messages are complete and no bytes follow.
 
-        A body must have been read to its end for that; an answer without one need not be read at all.
+        A body must have been read to its end. An answer without a body need not be read.
         """
-        if self._connection.our_state is not h11.DONE:  # h11 says so of a request when the answer ends the connection
+        if self._connection.our_state is not h11.DONE:  # not DONE also if the answer ends the connection
             return False
         if self._body is None and self.headers.get("content-length", "0") == "0":
             return _ended(self._connection)
-        return self._body is not None and self._body.at_rest
+        return self._body is not None and self._body.reusable
 
 
 def _ended(connection: h11.Connection) -> bool:
-    """Whether an answer of no bytes is over."""
+    """Return whether an answer with an empty body is complete."""
     if connection.their_state is h11.SEND_BODY:
         try:
             connection.next_event()
@@ -69,10 +68,10 @@ def _ended(connection: h11.Connection) -> bool:
 
 
 class _ChunkedChunks:
-    """As _Chunks, of a chunked body, which h11 takes its time for."""
+    """Like _Chunks for a chunked body, faster than h11."""
 
-    def __init__(self, begun: bytes, stream: trio.abc.Stream) -> None:
-        self._come = begun
+    def __init__(self, received: bytes, stream: trio.abc.Stream) -> None:
+        self._received = received
         self._stream = stream
         self._body = ChunkedBody()
 
@@ -82,27 +81,27 @@ class _ChunkedChunks:
     async def __anext__(self) -> bytes:
         body = self._body
         while not body.complete:
-            data = self._come or await received(self._stream)
-            self._come = b""
+            data = self._received or await receive(self._stream)
+            self._received = b""
             if not data:
                 raise UpstreamError("the connection closed before the answer was complete")
             try:
-                piece = body.feed(data)
+                chunk = body.feed(data)
             except ValueError as error:
                 raise UpstreamError(f"the answer is not HTTP: {error}") from error
-            if piece:
-                return piece
+            if chunk:
+                return chunk
         raise StopAsyncIteration
 
     @property
-    def at_rest(self) -> bool:
-        """Whether the body has been read to its end, and nothing stands behind it."""
-        return self._body.complete and not self._body.behind
+    def reusable(self) -> bool:
+        """Whether the body was read to its end and no bytes follow it."""
+        return self._body.complete and not self._body.excess
 
 
 @dataclass
 class _Chunks:
-    """An iterator and no generator: one that is left early has nothing to clean up, and trio nothing to warn of."""
+    """An iterator, not a generator: it needs no cleanup if left early, so trio has nothing to warn about."""
 
     _connection: h11.Connection
     _stream: trio.abc.Stream
@@ -119,13 +118,12 @@ class _Chunks:
         raise UpstreamError("the connection closed before the answer was complete")
 
     @property
-    def at_rest(self) -> bool:
-        """As that of _ChunkedChunks."""
+    def reusable(self) -> bool:
         return self._connection.their_state is h11.DONE and not self._connection.trailing_data[0]
 
 
 async def next_event(connection: h11.Connection, stream: trio.abc.Stream) -> h11.Event:
-    """What comes next, as h11 reads it. Raises UpstreamError."""
+    """Return h11's next event. Raises UpstreamError."""
     while True:
         try:
             event = connection.next_event()
@@ -135,13 +133,13 @@ async def next_event(connection: h11.Connection, stream: trio.abc.Stream) -> h11
             raise UpstreamError(f"the answer is not HTTP: {error}") from error
         if event is not h11.NEED_DATA:
             return event  # type: ignore[return-value]
-        connection.receive_data(await received(stream))
+        connection.receive_data(await receive(stream))
 
 
-async def received(stream: trio.abc.Stream) -> bytes:
-    """What has come, b"" at the end. Raises UpstreamError."""
+async def receive(stream: trio.abc.Stream) -> bytes:
+    """Receive bytes; return b"" at the end. Raises UpstreamError."""
     try:
         return bytes(await stream.receive_some(CHUNK))
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-        told = reason(error) if isinstance(error, trio.BrokenResourceError) else None
-        raise UpstreamError(f"the connection broke off{f': {told}' if told else ''}") from error
+        why = reason(error) if isinstance(error, trio.BrokenResourceError) else None
+        raise UpstreamError(f"the connection broke off{f': {why}' if why else ''}") from error

@@ -1,9 +1,9 @@
-"""The HTTP/1.1 client that engines and neighbouring daemons are asked with: h11 over trio streams.
+"""The HTTP/1.1 client for engines and other daemons: h11 over trio streams.
 
-Leaving an exchange before its end closes the connection, which is how a request is cancelled: an engine frees the slot
-of a streamed request within about 10 ms of that (measured with llama-server). Each exchange has a connection of its
-own, unless the caller keeps connections: then one whose answer was read to its end serves the next. httpx was rejected
-here because httpcore 1.0.9 leaks pool slots when requests are cancelled.
+Leaving an exchange before its end closes the connection, which cancels the request: llama-server frees the slot of a
+streamed request within about 10 ms (measured). Each exchange opens a connection of its own, unless the caller passes
+`connections`: then a connection whose answer was read to its end is reused. httpx was rejected because httpcore 1.0.9
+leaks pool slots when requests are cancelled.
 """
 
 import json
@@ -17,15 +17,15 @@ from typing import Any
 import h11
 import trio
 
-from llama_orch.http.client.answer import CHUNK, Response, next_event, received
+from llama_orch.http.client.answer import CHUNK, Response, next_event, receive
 from llama_orch.http.client.connecting import Origin, connect, where
-from llama_orch.http.client.kept_connections import LIMIT_S, KeptConnections
+from llama_orch.http.client.idle_connections import LIMIT_S, IdleConnections
 from llama_orch.http.client.upstream import ConnectTimeout, Unanswered, Unreachable, UpstreamError, UpstreamTimeout
 from llama_orch.http.tls.secured import Wire
 
 __all__ = [
     "ConnectTimeout",
-    "KeptConnections",
+    "IdleConnections",
     "Response",
     "Unreachable",
     "UpstreamError",
@@ -35,44 +35,46 @@ __all__ = [
     "request",
 ]
 
-PIECE = 256 << 10
+SEND_CHUNK = 256 << 10
 NETWORK_S = 1.0
-"""So much earlier than a server says that it closes an idle connection, it is not used any more."""
+"""Safety margin: an idle connection is no longer reused so many seconds before the server closes it."""
 
-
-Pieces = Iterator[bytes | memoryview]
+Chunks = Iterator[bytes | memoryview]
 
 
 @dataclass(frozen=True)
 class _Request:
-    """A request as it is sent, perhaps twice."""
+    """A request, which may be sent twice."""
 
     method: str
     target: str
     fields: list[tuple[str, str]]
     body: bytes | bytearray
 
-    def begun(self) -> tuple[h11.Connection, bytes]:
-        """The bytes before the body, and what reads the answer. Raises UpstreamError for what is no HTTP."""
+    def start(self) -> tuple[h11.Connection, bytes]:
+        """Return an h11 connection for the answer and the bytes of the request head.
+
+        Raises UpstreamError if the head is not valid HTTP.
+        """
         connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=CHUNK)
         try:
             head = h11.Request(method=self.method, target=self.target, headers=self.fields)
             data = connection.send(head) or b""
         except (h11.LocalProtocolError, UnicodeError) as error:
-            raise UpstreamError(f"the request cannot be put into HTTP: {error}") from error
+            raise UpstreamError(f"the request is not valid HTTP: {error}") from error
         if self.body:
             connection.send_with_data_passthrough(h11.Data(data=self.body))  # type: ignore[arg-type]
         connection.send(h11.EndOfMessage())
         return connection, data
 
-    def pieces(self, head: bytes) -> Iterator[bytes | memoryview]:
-        """What is sent: all at once, or a long body in pieces, since TLS seals each in one go."""
-        if len(self.body) <= PIECE:
+    def chunks(self, head: bytes) -> Chunks:
+        """Yield the bytes to send. A long body is split, because TLS encrypts each chunk without a checkpoint."""
+        if len(self.body) <= SEND_CHUNK:
             yield head + self.body
             return
         yield head
         with memoryview(self.body) as body:
-            yield from (body[at : at + PIECE] for at in range(0, len(body), PIECE))
+            yield from (body[at : at + SEND_CHUNK] for at in range(0, len(body), SEND_CHUNK))
 
 
 @asynccontextmanager
@@ -84,22 +86,21 @@ async def request(
     body: bytes | bytearray = b"",
     connect_s: float = 5.0,
     head_s: float = 30.0,
-    connections: KeptConnections | None = None,
+    connections: IdleConnections | None = None,
     repeatable: bool = False,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Response]:
-    """Send one request and yield its Response once the head has come; leaving closes the connection.
+    """Send one request and yield its Response once the head has arrived; leaving closes the connection.
 
-    `connect_s` and `head_s` bound, in seconds, the connection and the wait for the head of the answer; the caller
-    bounds the wait for the body. Raises UpstreamError and UpstreamTimeout.
+    `connect_s` and `head_s` limit connecting and the wait for the head of the answer, in seconds. The caller limits
+    the wait for the body. Raises UpstreamError and UpstreamTimeout.
 
-    An https:// URL is asked over TLS by `tls`; without it the other side is held against the CAs of the system.
+    https:// URLs use the context `tls`, or one that trusts the system's CAs.
 
-    With `connections` an idle one of them is used, if there is one, and the connection is kept once the answer was read
-    to its end; left in any other way it is closed all the same. An idle connection may turn out to be closed by the
-    other side: then the request is sent once more if it is `repeatable`, that is, if nothing is wrong when it is served
-    twice. Nobody can tell whether the other side had read it (RFC 9110, 9.2.2), so that otherwise the error is the
-    caller's: Unreachable where the request had not even left, or else UpstreamError.
+    With `connections`, an idle connection is reused if there is one, and the connection is kept if the answer was read
+    to its end. An idle connection may turn out to be closed by the server. Nobody can tell whether the server had read
+    the request (RFC 9110, 9.2.2), so it is sent again only if it is `repeatable`, that is, safe to serve twice.
+    Otherwise the call raises Unreachable if the request was not sent in full, else UpstreamError.
     """
     origin, parts = where(url, tls)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -107,42 +108,42 @@ async def request(
     fields += (headers or {}).items()
     if body or method in ("POST", "PUT"):
         fields.append(("content-length", str(len(body))))
-    asked = _Request(method, target, fields, body)
-    stream, response = await _answered(asked, origin, connect_s, head_s, connections, repeatable)
-    left_well = False
+    sending = _Request(method, target, fields, body)
+    stream, response = await _exchange(sending, origin, connect_s, head_s, connections, repeatable)
+    completed = False
     try:
         yield response
-        left_well = True
+        completed = True
     finally:
-        if connections is not None and left_well and response.at_rest:
+        if connections is not None and completed and response.reusable:
             connections.keep(origin, stream, _idle_s(response.headers))
         else:
             await trio.aclose_forcefully(stream)
 
 
-async def _answered(
-    asked: _Request,
+async def _exchange(
+    sending: _Request,
     origin: Origin,
     connect_s: float,
     head_s: float,
-    connections: KeptConnections | None,
+    connections: IdleConnections | None,
     repeatable: bool,
 ) -> tuple[Wire, Response]:
-    """The answer's head, and the connection over which it has come."""
-    connection, head = asked.begun()
-    if connections is not None and (kept := connections.take(origin)):
+    """Send the request; return the connection and the answer's head."""
+    connection, head = sending.start()
+    if connections is not None and (idle := connections.take(origin)):
         try:
-            return kept, await _heard(kept, connection, asked.pieces(head), head_s)
+            return idle, await _head_or_close(idle, connection, sending.chunks(head), head_s)
         except Unanswered as error:
             if not repeatable:
-                raise (error if error.sent else Unreachable(f"the request has not left: {error}")) from error
-            connection, head = asked.begun()
+                raise (error if error.sent else Unreachable(f"the request was not sent: {error}")) from error
+            connection, head = sending.start()
     stream = await connect(origin, connect_s)
-    return stream, await _heard(stream, connection, asked.pieces(head), head_s)
+    return stream, await _head_or_close(stream, connection, sending.chunks(head), head_s)
 
 
-async def _heard(stream: Wire, connection: h11.Connection, data: Pieces, limit_s: float) -> Response:
-    """The head of the answer to `data`; where there is none, the stream is closed."""
+async def _head_or_close(stream: Wire, connection: h11.Connection, data: Chunks, limit_s: float) -> Response:
+    """Send `data` and return the head of the answer. Closes the stream on any error."""
     try:
         with trio.fail_after(limit_s):
             return await _head(stream, connection, data)
@@ -154,14 +155,14 @@ async def _heard(stream: Wire, connection: h11.Connection, data: Pieces, limit_s
         raise
 
 
-async def _head(stream: Wire, connection: h11.Connection, data: Pieces) -> Response:
+async def _head(stream: Wire, connection: h11.Connection, data: Chunks) -> Response:
     sent = False
-    # who refuses a request may close before the body is through; the answer is there all the same
+    # a server that refuses a request may close before it has read the body; its answer can still be read
     with suppress(trio.BrokenResourceError):
-        for piece in data:
-            await stream.send_all(piece)
+        for chunk in data:
+            await stream.send_all(chunk)
         sent = True
-    connection.receive_data(await _begun(stream, sent))
+    connection.receive_data(await _first_bytes(stream, sent))
     event = await next_event(connection, stream)
     while isinstance(event, h11.InformationalResponse):
         event = await next_event(connection, stream)
@@ -171,10 +172,10 @@ async def _head(stream: Wire, connection: h11.Connection, data: Pieces) -> Respo
     return Response(event.status_code, names, connection, stream)
 
 
-async def _begun(stream: Wire, sent: bool) -> bytes:
-    """The answer's first bytes. Raises Unanswered where there are none."""
+async def _first_bytes(stream: Wire, sent: bool) -> bytes:
+    """Return the first bytes of the answer. Raises Unanswered if there are none."""
     try:
-        data = await received(stream)
+        data = await receive(stream)
     except UpstreamError as error:
         raise Unanswered(str(error), sent=sent) from error
     if not data:
@@ -183,9 +184,9 @@ async def _begun(stream: Wire, sent: bool) -> bytes:
 
 
 def _idle_s(headers: Mapping[str, str]) -> float:
-    """How long the other side lets a connection idle, as far as it says so."""
-    told = re.search(r"\btimeout=(\d{1,6})\b", headers.get("keep-alive", ""))
-    return int(told[1]) - NETWORK_S if told else LIMIT_S
+    """Return for how long an idle connection can be reused, from the server's Keep-Alive header if it sent one."""
+    timeout = re.search(r"\btimeout=(\d{1,6})\b", headers.get("keep-alive", ""))
+    return int(timeout[1]) - NETWORK_S if timeout else LIMIT_S
 
 
 async def fetch(
@@ -194,11 +195,11 @@ async def fetch(
     limit_s: float,
     headers: Mapping[str, str] | None = None,
     size: int = 1 << 20,
-    connections: KeptConnections | None = None,
+    connections: IdleConnections | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> tuple[int, bytes]:
-    """GET `url`: status and body, all of it within `limit_s` seconds and `size` bytes. Raises UpstreamError."""
-    asking = request(
+    """GET `url` within `limit_s` seconds and `size` bytes; return status and body. Raises UpstreamError."""
+    exchange = request(
         "GET",
         url,
         headers=headers,
@@ -206,11 +207,11 @@ async def fetch(
         head_s=limit_s,
         connections=connections,
         tls=tls,
-        repeatable=True,  # RFC 9110, 9.2.1: a GET asks for nothing to be done
+        repeatable=True,  # RFC 9110, 9.2.1: GET is a safe method
     )
     try:
         with trio.fail_after(limit_s):
-            async with asking as response:
+            async with exchange as response:
                 return response.status, await response.read(size)
     except trio.TooSlowError as error:
         raise UpstreamTimeout(f"no complete answer within {limit_s:g} s") from error
@@ -219,7 +220,7 @@ async def fetch(
 async def fetch_json(
     url: str, *, limit_s: float, headers: Mapping[str, str] | None = None, tls: ssl.SSLContext | None = None
 ) -> tuple[int, Any]:
-    """As `fetch`, with the body parsed as JSON. Raises UpstreamError also where it is none."""
+    """Like `fetch`, with the body parsed as JSON. Raises UpstreamError also if it is not JSON."""
     status, body = await fetch(url, limit_s=limit_s, headers=headers, tls=tls)
     try:
         return status, json.loads(body)

@@ -1,4 +1,4 @@
-"""Reading server-sent events, whatever the grain in which their bytes come."""
+"""Parse server-sent events from chunks of any size."""
 
 from collections import deque
 from collections.abc import AsyncIterator
@@ -8,12 +8,12 @@ EVENT_LIMIT = 4 << 20
 
 
 class MalformedStream(Exception):
-    """The other side sends something that is no event stream."""
+    """The bytes are not a valid event stream."""
 
 
 @dataclass(frozen=True)
 class ServerSentEvent:
-    """One event; its lines of data are joined as the HTML standard has it."""
+    """One event. Its data lines are joined as the HTML standard requires."""
 
     name: str
     data: str
@@ -21,20 +21,20 @@ class ServerSentEvent:
 
 
 def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[ServerSentEvent]:
-    """Each event that has data, in turn; comments are left out, and so is an event that the end cuts off.
+    """Iterate over the events that have data. Comments are skipped, and so is an incomplete event at the end.
 
-    The iterator raises MalformedStream for an event of more than EVENT_LIMIT bytes or for bytes that are not UTF-8,
-    and whatever `chunks` raises.
+    The iterator raises MalformedStream for an event above EVENT_LIMIT bytes or for invalid UTF-8, and passes on the
+    errors of `chunks`.
     """
     return _Events(chunks)
 
 
 class _Events:
-    """An iterator and no generator: see the client's own."""
+    """An iterator, not a generator, for the reason given in answer.py."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks
-        self._rest = b""
+        self._partial_line = b""
         self._lines: list[bytes] = []
         self._size = 0
         self._ready: deque[ServerSentEvent] = deque()
@@ -50,19 +50,19 @@ class _Events:
             chunk = await anext(self._chunks)
             try:
                 self._feed(chunk)
-            except MalformedStream as error:  # the events before it in the same chunk are good
+            except MalformedStream as error:  # first return the valid events before it
                 self._malformed = error
         return self._ready.popleft()
 
     def _feed(self, chunk: bytes) -> None:
-        *complete, self._rest = (self._rest + chunk).split(b"\n")
+        *complete, self._partial_line = (self._partial_line + chunk).split(b"\n")
         for line in complete:
             self._line(line.removesuffix(b"\r"))
-        self._limit(len(self._rest.removesuffix(b"\r")))
+        self._check_size(len(self._partial_line.removesuffix(b"\r")))
 
     def _line(self, line: bytes) -> None:
         if line:
-            self._limit(len(line))
+            self._check_size(len(line))
             self._lines.append(line)
             self._size += len(line)
             return
@@ -70,13 +70,13 @@ class _Events:
             self._ready.append(event)
         self._lines, self._size = [], 0
 
-    def _limit(self, more: int) -> None:
+    def _check_size(self, more: int) -> None:
         if self._size + more > EVENT_LIMIT:
             raise MalformedStream(f"an event is longer than {EVENT_LIMIT} bytes")
 
 
 def _event(lines: list[bytes]) -> ServerSentEvent | None:
-    if len(lines) == 1 and lines[0].startswith(b"data:"):  # what engines send, at half the cost
+    if len(lines) == 1 and lines[0].startswith(b"data:"):  # the common case, at half the cost
         return ServerSentEvent("message", _text(lines[0][5:].removeprefix(b" ")))
     fields: dict[bytes, list[str]] = {}
     for line in lines:

@@ -1,4 +1,4 @@
-"""Accepting connections: a listening socket, and the loop that the watchdog watches."""
+"""The accept loop of a listening socket."""
 
 import errno
 import logging
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import trio
 
 from llama_orch.service.watchdog import UNWATCHED_INTERVAL_S, Pulse
-from llama_orch.telemetry.sparing import Sparing
+from llama_orch.telemetry.log_limit import LogLimit
 
 ACCEPT_PAUSE_S = 0.1
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
@@ -17,22 +17,22 @@ log = logging.getLogger(__name__)
 
 
 class ListenerEnded(Exception):
-    """A listener accepts no more, though no stop was asked for."""
+    """An accept loop ended without a shutdown."""
 
 
 class Listener:
-    """A listening socket, which it owns, and its accept loop."""
+    """Owns a listening socket and runs its accept loop."""
 
     def __init__(self, sock: socket.socket, pulse: Pulse) -> None:
         sock.setblocking(False)
         self._inner = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
         self._pulse = pulse
-        self._told = Sparing()
+        self._log_limit = LogLimit()
 
     async def accept_all(
         self, handle: Callable[[trio.SocketStream], None], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Call `handle` with each client, in the moment in which it is accepted, until cancelled. Raises OSError."""
+        """Call `handle` with each client as soon as it is accepted, until cancelled. Raises OSError."""
         try:
             async with self._inner:
                 task_status.started()
@@ -50,11 +50,11 @@ class Listener:
             except OSError as error:
                 if error.errno not in OUT_OF_RESOURCES:
                     raise
-                if self._told.due("resources"):
-                    log.error("cannot accept a connection: %s; trying on", error.strerror)
+                if self._log_limit.due("resources"):
+                    log.error("cannot accept connections: %s; retrying", error.strerror)
                 await trio.sleep(ACCEPT_PAUSE_S)
 
 
 def unwatched(name: str) -> Pulse:
-    """A pulse that no watchdog looks at."""
+    """Return a pulse without a watchdog."""
     return Pulse(name, UNWATCHED_INTERVAL_S)

@@ -1,4 +1,4 @@
-"""Bodies of requests: from bytes to a model of the contracts, or to a 400 that names each wrong field."""
+"""Request bodies: parse them as contract models, or answer 400 with each invalid field."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -9,69 +9,66 @@ import trio
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
+from llama_orch.contracts.validation import dotted, invalid_fields
 from llama_orch.http.server.json_scan import Shape
-from llama_orch.http.server.receiving import Source
+from llama_orch.http.server.receiving import BodySource
 
-SHOWN_PROBLEMS = 20
-SHOWN = 128
-FEW = Shape(values=1_000, nodes=500)
-"""The shape of what people and daemons write about one thing."""
+PROBLEM_LIMIT = 20
+FIELD_NAME_LIMIT = 128
+SMALL_BODY = Shape(values=1_000, nodes=500)
+"""Limits of a body that describes one object, such as a task or a model."""
 IN_THREAD_BYTES = 32 << 10
-ONE_AT_A_TIME = trio.CapacityLimiter(1)
-"""Large bodies share the interpreter's lock with the event loop: one of them leaves it more than half of the time."""
+LARGE_BODY_LIMITER = trio.CapacityLimiter(1)
+"""One large body at a time: they share the GIL with the event loop, to which one leaves more than half of the time."""
 
 Model = TypeVar("Model", bound=BaseModel)
 Made = TypeVar("Made")
 
 
-async def read(source: Source, model: type[Model], shape: Shape = FEW, limit: int | None = None) -> Model:
-    """The body of `source` as `model`. Raises ApiError as `received` and `parsed` do."""
+async def read(source: BodySource, model: type[Model], shape: Shape = SMALL_BODY, limit: int | None = None) -> Model:
+    """Receive and parse the body of `source`. Raises ApiError as `received` and `parsed` do."""
     body = await source.body(limit, shape)
-    return await aside(len(body), partial(parsed, model, body))
+    return await in_thread_if_large(len(body), partial(parsed, model, body))
 
 
-async def aside(size: int, make: Callable[[], Made]) -> Made:
-    """What `make` makes of a body of `size` bytes: of a large one beside the event loop."""
+async def in_thread_if_large(size: int, make: Callable[[], Made]) -> Made:
+    """Call `make`, which parses a body of `size` bytes; in a thread if the body is large."""
     if size < IN_THREAD_BYTES:
         return make()
-    return await trio.to_thread.run_sync(make, limiter=ONE_AT_A_TIME)
+    return await trio.to_thread.run_sync(make, limiter=LARGE_BODY_LIMITER)
 
 
 def parsed(model: type[Model], body: bytes | bytearray) -> Model:
-    """`body` as `model`; no text is taken for a number, and none for a truth. Raises ApiError 400 that names each wrong
-    field. What pydantic takes to build all errors is bounded by the shape that `body` was received with."""
+    """Parse `body` strictly: text is not accepted for a number or a Boolean.
+
+    Raises ApiError 400 that names each invalid field. The shape that `body` was received with bounds the time and
+    memory that pydantic needs for the errors.
+    """
     try:
         return model.model_validate_json(body, strict=True)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        raise ApiError(400, invalid(problem(item["loc"], item["msg"]) for item in found)) from error
+        raise ApiError(400, invalid((dotted(each.location), each.text) for each in invalid_fields(error))) from error
 
 
 def finite(value: JsonValue) -> bool:
-    """Whether all numbers in `value` are finite: JSON has no infinity, but 1e999 is read as one."""
-    rest = [value]
-    while rest:
-        found = rest.pop()
-        if isinstance(found, dict):
-            rest.extend(found.values())
-        elif isinstance(found, list):
-            rest.extend(found)
-        elif isinstance(found, float) and not math.isfinite(found):
+    """Return whether all numbers in `value` are finite: JSON has no infinity, but 1e999 is parsed as one."""
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            pending.extend(item.values())
+        elif isinstance(item, list):
+            pending.extend(item)
+        elif isinstance(item, float) and not math.isfinite(item):
             return False
     return True
 
 
 def invalid(problems: Iterable[tuple[str, str]]) -> ErrorBody:
-    """The body of a 400 that names each wrong field, at most SHOWN_PROBLEMS of them."""
+    """Return the body of a 400 that names at most PROBLEM_LIMIT of the `problems`: (field, problem)."""
     found = list(problems)
-    fields = [FieldProblem(field=field[:SHOWN], problem=problem) for field, problem in found[:SHOWN_PROBLEMS]]
+    fields = [FieldProblem(field=field[:FIELD_NAME_LIMIT], problem=problem) for field, problem in found[:PROBLEM_LIMIT]]
     text = "; ".join(f"{item.field}: {item.problem}" for item in fields)
     more = len(found) - len(fields)
     message = f"{text}; and {more} more" if more > 0 else text
     return ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message, fields=fields)
-
-
-def problem(location: tuple[int | str, ...], message: str) -> tuple[str, str]:
-    """pydantic's words for one field in ours: (field, what is wrong with it)."""
-    words = message.removeprefix("Value error, ").replace("Extra inputs are not permitted", "is not a known field")
-    return ".".join(map(str, location)) or "body", words.replace("Input should be", "must be")

@@ -1,8 +1,8 @@
-"""Protection from web pages: which Host and which Origin a request that has shown no token may name.
+"""Protection from web pages: the allowed Host and Origin of requests that carry no token. Pure functions.
 
-Pure. A page on any site can make its visitor's browser send requests to 127.0.0.1 (CSRF), and, with a DNS name of its
-own that resolves to 127.0.0.1 (DNS rebinding), read the answers. A browser cannot hide where a request comes from:
-Host, Origin and Sec-Fetch-Site are out of a page's reach. Programs send no Origin and name the daemon by its address.
+A page on any site can make its visitor's browser send requests to 127.0.0.1 (CSRF). With a DNS name of its own that
+resolves to 127.0.0.1 it can also read the answers (DNS rebinding). Pages cannot change the headers Host, Origin and
+Sec-Fetch-Site. Other programs send no Origin and address the daemon by IP address or a name of the machine.
 """
 
 import os
@@ -20,9 +20,9 @@ DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 @dataclass(frozen=True)
 class WebPolicy:
-    """The names and origins that are accepted beside the built-in ones.
+    """The host names and origins that are allowed in addition to the built-in ones.
 
-    `hosts` are DNS names in lower case, or `*.example.org` for all names below one. `origins` are `scheme://host[:port]`,
+    `hosts` are DNS names in lower case, or `*.example.org` for all names below it. `origins` are `scheme://host[:port]`,
     `scheme://*`, or `*` for all.
     """
 
@@ -38,7 +38,7 @@ class WebPolicy:
         if host is not None and not self.knows(host):
             return _forbidden(
                 ErrorCode.FORBIDDEN_HOST,
-                f"this daemon is not known as {_shown(host)}",
+                f"host name {_shortened(host)} is not allowed",
                 "Use its IP address or localhost, or add the name to LLORCH_ALLOWED_HOSTS.",
             )
         if site in ("same-origin", "none") or (origin is None and site is None):
@@ -48,28 +48,30 @@ class WebPolicy:
         return forbidden_origin(origin)
 
     def knows(self, host: str) -> bool:
-        """Return whether a Host header names this machine: loopback names, IP addresses, its own and allowed names."""
+        """Return whether a Host header names this machine: by loopback name, IP address, own or allowed name."""
         name = _without_port(host).rstrip(".").lower()
         if name == "localhost" or name.endswith(".localhost") or name in self.own_names:
             return True
         return _is_address(name) or any(_matches(name, known) for known in self.hosts)
 
     def allows(self, origin: str) -> bool:
-        """Return whether pages of `origin` may use this daemon."""
+        """Return whether pages from `origin` may use this daemon."""
         scheme, _, rest = origin.lower().partition("://")
         return origin != "null" and bool(rest) and bool({ANY, f"{scheme}://{ANY}", origin.lower()} & set(self.origins))
 
 
 def own_names(bind_host: str = "") -> frozenset[str]:
-    """Return this machine's names: its host name, the first label of it, that in .local, and the bind address's."""
+    """Return this machine's names: host name, its first label, that label in .local, and the bind address's host."""
     full = os.uname().nodename.lower()
     short = full.partition(".")[0]
     return frozenset(name for name in (full, short, f"{short}.local", bind_host.lower()) if name)
 
 
 def cors_fields(origin: str) -> list[tuple[bytes, bytes]]:
-    """Return the headers by which a page of an allowed origin may read an answer. Never with credentials: a token is
-    sent by the page, not by the browser."""
+    """Return the headers that let a page from an allowed origin read an answer.
+
+    Credentials are never allowed: the page itself sends the token, not the browser.
+    """
     return [
         (b"access-control-allow-origin", origin.encode("latin-1")),
         (b"access-control-expose-headers", b"*"),
@@ -77,27 +79,26 @@ def cors_fields(origin: str) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def preflight_fields(wanted: Mapping[bytes, bytes]) -> list[tuple[str, str]]:
-    """Return the headers of the answer to a CORS preflight with the headers `wanted`."""
+def preflight_fields(request_headers: Mapping[bytes, bytes]) -> list[tuple[str, str]]:
+    """Return the headers of the answer to a CORS preflight."""
     fields = [
         ("access-control-allow-methods", METHODS),
         ("access-control-max-age", str(PREFLIGHT_MAX_AGE_S)),
         ("vary", "Access-Control-Request-Headers"),
     ]
-    if names := wanted.get(b"access-control-request-headers"):
+    if names := request_headers.get(b"access-control-request-headers"):
         fields.append(("access-control-allow-headers", names.decode("latin-1")))
-    if wanted.get(b"access-control-request-private-network") == b"true":
+    if request_headers.get(b"access-control-request-private-network") == b"true":
         fields.append(("access-control-allow-private-network", "true"))
     return fields
 
 
 def forbidden_origin(origin: str | None) -> ApiError:
-    """Return the refusal of a request that a page of `origin` has made."""
-    from_where = f"of {_shown(origin)}" if origin not in (None, "null") else "of another site"
+    site = _shortened(origin) if origin not in (None, "null") else "another site"
     return _forbidden(
         ErrorCode.FORBIDDEN_ORIGIN,
-        f"web pages {from_where} may not use this daemon",
-        "Add the page's origin to LLORCH_ALLOWED_ORIGINS, as in https://chat.example.org.",
+        f"web pages from {site} may not use this daemon",
+        "Add the page's origin to LLORCH_ALLOWED_ORIGINS, for example https://chat.example.org.",
     )
 
 
@@ -128,5 +129,5 @@ def _matches(name: str, pattern: str) -> bool:
     return name.endswith(pattern[1:]) if pattern.startswith("*.") else name == pattern
 
 
-def _shown(value: str | None) -> str:
+def _shortened(value: str | None) -> str:
     return (value or "")[:128]

@@ -1,8 +1,8 @@
-"""The small exchange that hot paths are written against, and its mounting on ASGI.
+"""The interface of hot handlers, and its adapter to ASGI.
 
-A hot handler gets one `Exchange`: the request's head and body in; one `send`, or a stream of chunks, out. It
-knows nothing of the server, so that a leaner one can go beneath without touching a handler. Everything that is
-not hot stays on Quart.
+A hot handler gets one `Exchange`: it reads the request's head and body, and answers with one `send` or with a stream
+of chunks. It does not depend on the server, so the server can be replaced without touching a handler. All other routes
+are Quart's.
 """
 
 import json
@@ -30,20 +30,20 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Iterable[tuple[str, str]]
 
 ANY = "ANY"
-"""As the method of a route: whatever the method."""
+"""The method of a route that accepts every method."""
 ABORT = "llama_orch.abort"
-"""In an ASGI scope: what closes the request's connection at once, also under a send that is shielded."""
+"""Key in an ASGI scope: a function that closes the connection at once, even during a shielded send."""
 
 
 def _nothing() -> None:
-    """There is no connection to close."""
+    """Do nothing: the server has no way to close the connection."""
 
 
 @dataclass
 class Exchange:
-    """One request and its answer. Not safe for two tasks at once, but `gone` may be awaited beside the answer.
+    """One request and its answer. For one task at a time, except that `gone` may run beside the answer.
 
-    `path` is decoded; `target` is path and query as they came.
+    `path` is decoded; `target` is path and query as received.
     """
 
     method: str
@@ -56,21 +56,23 @@ class Exchange:
     target: str = ""
     _abort: Callable[[], None] = _nothing
     body_limit: int = BODY_LIMIT
-    """Bytes that a body may have, where its path has no limit of its own."""
+    """Largest body in bytes, unless the handler passes its own limit."""
     started: bool = field(default=False, init=False)
     _body_ended: bool = field(default=False, init=False)
 
     async def body(
         self, limit: int | None = None, shape: Shape | None = None, limit_s: float = BODY_LIMIT_S
     ) -> bytearray:
-        """The whole body, decoded, within `limit` bytes or the daemon's own limit. Raises ClientGone, and ApiError as
-        `received` does."""
+        """Return the whole decoded body, of at most `limit` or `body_limit` bytes.
+
+        Raises ClientGone, and ApiError as `received` does.
+        """
         limit = self.body_limit if limit is None else limit
         encoding, hint = self.headers.get("content-encoding", ""), limit_hint(limit, self.body_limit)
         return await received(self._piece, limit, shape, encoding=encoding, limit_s=limit_s, hint=hint)
 
     async def _piece(self) -> bytes | None:
-        """The body's next piece, None behind the last one."""
+        """Return the body's next chunk, or None after the last one."""
         if self._body_ended:
             return None
         message = await self._receive()
@@ -80,39 +82,38 @@ class Exchange:
         return bytes(message.get("body", b""))
 
     async def send(self, status: int, body: bytes | bytearray = b"", headers: Headers = ()) -> None:
-        """Answer in one piece; RFC 9110 (8.6) wants no Content-Length in a 204."""
+        """Send the whole answer. RFC 9110 (8.6) forbids Content-Length in a 204."""
         fields = [*headers] if status == 204 else [*headers, ("content-length", str(len(body)))]
         await self._start(status, fields)
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def send_json(self, status: int, value: object, headers: Headers = ()) -> None:
-        """Answer with `value` as JSON."""
         body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
         await self.send(status, body, [*headers, ("content-type", "application/json")])
 
     async def refuse(self, error: ApiError) -> None:
-        """Answer with `error`, in the shape that clients of this path parse."""
-        told = error_answer(error, self.path, current.get(), anthropic=ANTHROPIC_VERSION in self.headers)
-        await self.send_json(told.status, told.body, told.headers)
+        """Answer with `error`, in the format that clients of this path parse."""
+        reply = error_answer(error, self.path, current.get(), anthropic=ANTHROPIC_VERSION in self.headers)
+        await self.send_json(reply.status, reply.body, reply.headers)
 
     async def open_stream(self, status: int, headers: Headers) -> None:
-        """Begin an answer of unknown length; `write` sends its pieces, `finish` ends it."""
+        """Start an answer of unknown length; `write` sends its chunks, `finish` ends it."""
         await self._start(status, headers)
 
     async def write(self, chunk: bytes) -> None:
-        """Send one piece; waits while the client reads slowly."""
+        """Send one chunk; waits while the client reads slowly."""
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
 
     async def finish(self, chunk: bytes = b"") -> None:
-        """End the stream with its last piece."""
+        """Send the last chunk and end the stream."""
         await self._send({"type": "http.response.body", "body": chunk, "more_body": False})
 
     def abort(self) -> None:
-        """Close the connection: nothing more goes out, and a send that waits for the client returns."""
+        """Close the connection. A send that waits for the client returns."""
         self._abort()
 
     async def gone(self) -> None:
-        """Return when the client has left. To be awaited only after the body has been read."""
+        """Return when the client has left. Call it only after the body has been read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
@@ -127,15 +128,18 @@ class ClientGone(Exception):
 
 
 class BrokenOff(Exception):
-    """What an answer is made of has broken off: it must not look complete, so its connection is closed."""
+    """The source of a streamed answer ended early; the connection is closed to mark the answer incomplete."""
 
 
 Handler = Callable[[Exchange], Awaitable[None]]
 
 
 class HotRoutes:
-    """The table of hot paths; `{name}` in a pattern matches one segment, `{name...}` at its end all the rest.
-    `body_limit` bounds the bodies of requests, in bytes."""
+    """The table of hot paths.
+
+    In a pattern `{name}` matches one segment, and `{name...}` at the end matches the rest of the path. `body_limit` is
+    the largest request body in bytes.
+    """
 
     def __init__(self, body_limit: int = BODY_LIMIT) -> None:
         self.body_limit = body_limit
@@ -144,7 +148,7 @@ class HotRoutes:
         """Method and pattern of each route."""
 
     def add(self, method: str, pattern: str, handler: Handler) -> None:
-        """Route `method` (or ANY) and `pattern` to `handler`; the first match wins."""
+        """Route `method` (or ANY) and `pattern` to `handler`. The first match wins."""
         regex = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", re.sub(r"\{(\w+)\.\.\.\}$", r"(?P<\1>.+)", pattern))
         self._routes.append((method, re.compile(regex), self._limited(handler)))
         self.declared.append((method, pattern))
@@ -157,15 +161,15 @@ class HotRoutes:
         return limited
 
     def find(self, method: str, path: str) -> tuple[Handler, dict[str, str]] | None:
-        """The handler for a request and the path's variables."""
-        for wanted, regex, handler in self._routes:
-            if wanted in (method, ANY) and (match := regex.fullmatch(path)):
+        """Return the handler of a request and the variables in its path, or None."""
+        for declared, regex, handler in self._routes:
+            if declared in (method, ANY) and (match := regex.fullmatch(path)):
                 return handler, match.groupdict()
         return None
 
 
 async def answer(handler: Handler, variables: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
-    """Run a hot handler for one ASGI request; an ApiError before the answer began becomes its answer."""
+    """Run a hot handler for one ASGI request. An ApiError raised before the answer has started becomes the answer."""
     exchange = Exchange(
         scope["method"],
         scope["path"],
@@ -188,10 +192,10 @@ async def answer(handler: Handler, variables: dict[str, str], scope: Scope, rece
     except BrokenOff:
         raise
     except Exception:
-        log.exception("%s %s failed by an error of the daemon's own", scope["method"], scope["path"])
+        log.exception("internal error in %s %s", scope["method"], scope["path"])
         if exchange.started:
             raise
-        body = ErrorBody(code=ErrorCode.INTERNAL, message="an error of the daemon's own", hint="Its log says more.")
+        body = ErrorBody(code=ErrorCode.INTERNAL, message="internal error", hint="See the daemon's log.")
         await exchange.refuse(ApiError(500, body))
 
 
@@ -201,7 +205,7 @@ def _target(scope: Scope) -> str:
 
 
 def head_only(receive: Receive, send: Send) -> tuple[Receive, Send]:
-    """For an answer to HEAD: its head is sent and its body is not; to its handler the client has then left."""
+    """Adapt a GET handler to HEAD: send only the head, then report to the handler that the client has left."""
     sent = False
 
     async def receiving() -> Message:

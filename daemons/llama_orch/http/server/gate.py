@@ -1,13 +1,13 @@
-"""The outermost ASGI layer of every listener: identify the request, normalize its head, authorize it, route it.
+"""The outermost ASGI layer of every listener: identify the request, authorize it, route it.
 
-Owns the rules of authentication, as pure functions. What is refused here was not routed: neither the hot routes nor
-Quart see it.
+The rules of authentication are pure functions of the path and the caller. A refused request reaches neither the hot
+routes nor Quart.
 """
 
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Self, cast
 
 from quart_trio import QuartTrio
 
@@ -29,31 +29,53 @@ from llama_orch.http.server.exchange import (
 )
 from llama_orch.settings.types import Secret
 from llama_orch.telemetry import correlation
-from llama_orch.telemetry.events import PAGE_REFUSED, TOKEN_REFUSED
+from llama_orch.telemetry.events.service import PAGE_REFUSED, TOKEN_REFUSED
+from llama_orch.telemetry.log_limit import LogLimit
 from llama_orch.telemetry.records import emit
-from llama_orch.telemetry.sparing import Sparing
 
 OPEN_PATHS = ("/health", "/ready")
 OPEN_PREFIX = "/v2/meta/"
+PAGE_REFUSALS = (ErrorCode.FORBIDDEN_HOST, ErrorCode.FORBIDDEN_ORIGIN)
+SOURCE_LIMIT = 128
+"""Characters of a refused Origin or Host header in the log."""
+
+RawHeaders = Mapping[bytes, bytes]
 
 
 @dataclass(frozen=True)
-class Asker:
-    """What a request says about who sends it: the peer's address (None on a Unix socket) and the two headers that can
-    hold a token. X-Api-Key is what some of Anthropic's clients send."""
+class Caller:
+    """The parts of a request that identify its sender. `peer` is None on a Unix socket.
+
+    Some Anthropic clients send their token as X-Api-Key instead of Authorization.
+    """
 
     peer: str | None
     authorization: str | None = None
     api_key: str | None = None
+    host: str | None = None
+    origin: str | None = None
+    site: str | None = None
+    """The header Sec-Fetch-Site."""
+    preflight: bool = False
+
+    @classmethod
+    def of(cls, scope: Scope, headers: RawHeaders) -> Self:
+        return cls(
+            peer=scope["client"][0] if scope.get("client") else None,
+            authorization=_text(headers, b"authorization"),
+            api_key=_text(headers, b"x-api-key"),
+            host=_text(headers, b"host"),
+            origin=_text(headers, b"origin"),
+            site=_text(headers, b"sec-fetch-site"),
+            preflight=is_preflight(scope["method"], headers),
+        )
 
     @property
     def local(self) -> bool:
-        """Whether it comes from this machine."""
         return self.peer is None or is_loopback(self.peer)
 
     @property
     def tokens(self) -> list[str]:
-        """The tokens it shows."""
         scheme, _, token = (self.authorization or "").partition(" ")
         bearer = [token.strip()] if scheme.lower() == "bearer" else []
         return [*bearer, self.api_key.strip()] if self.api_key else bearer
@@ -61,57 +83,83 @@ class Asker:
 
 @dataclass(frozen=True)
 class Access:
-    """Who may ask: with a token, everybody who has it, or the second one (and loopback peers if `loopback_excused`);
-    without one, peers on this machine, unless `everybody` may."""
+    """Who may use a listener.
+
+    With a token: callers that send it or the second one, and loopback peers if `loopback_excused`. Without a token:
+    peers on this machine. `everybody` lifts all of these restrictions.
+    """
 
     token: Secret | None = None
     loopback_excused: bool = False
     second: Secret | None = None
     everybody: bool = False
 
-    def refusal(self, path: str, asker: Asker) -> ApiError | None:
+    def refusal(self, path: str, caller: Caller) -> ApiError | None:
         """Return why a request for `path` is refused, or None."""
         if self.everybody or path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
             return None
         if self.token is None:
-            return None if asker.local else _refuse(403, ErrorCode.NON_LOOPBACK_WITHOUT_TOKEN)
-        if asker.local and self.loopback_excused:
+            return None if caller.local else _refuse(403, ErrorCode.NON_LOOPBACK_WITHOUT_TOKEN)
+        if caller.local and self.loopback_excused:
             return None
-        if not asker.authorization and not asker.api_key:
+        if not caller.authorization and not caller.api_key:
             return _refuse(401, ErrorCode.MISSING_TOKEN)
-        return None if self.proven(asker) else _refuse(401, ErrorCode.BAD_TOKEN)
+        return None if self.has_valid_token(caller) else _refuse(401, ErrorCode.BAD_TOKEN)
 
-    def proven(self, asker: Asker) -> bool:
-        """Return whether a token that the request shows is one of ours."""
-        known = [self._is_ours(token) for token in asker.tokens]
-        return any(known)
+    def has_valid_token(self, caller: Caller) -> bool:
+        return any([self._is_valid(token) for token in caller.tokens])  # noqa: C419 -- compare all, in constant time
 
-    def by_place(self, asker: Asker) -> bool:
-        """Return whether the request is served for the place it comes from alone, where a browser could be, too."""
-        if self.everybody or asker.peer is None:
+    def relies_on_address(self, caller: Caller) -> bool:
+        """Return whether only the peer's address authorizes the request.
+
+        A browser on this machine has that address too, so such a request is also checked against the WebPolicy.
+        """
+        if self.everybody or caller.peer is None:
             return False
-        return self.token is None or (self.loopback_excused and asker.local and not self.proven(asker))
+        return self.token is None or (self.loopback_excused and caller.local and not self.has_valid_token(caller))
 
-    def _is_ours(self, given: str) -> bool:
-        """Compare `given` with all our tokens, in a time that tells nothing, not even which one is right."""
-        ours = [token.get_secret_value().encode() for token in (self.token, self.second) if token]
-        return any([hmac.compare_digest(given.encode(), own) for own in ours])  # noqa: C419 -- with all of them
+    def _is_valid(self, token: str) -> bool:
+        """Compare `token` with both configured tokens, in a time that does not depend on which one matches."""
+        valid = [each.get_secret_value().encode() for each in (self.token, self.second) if each]
+        return any([hmac.compare_digest(token.encode(), each) for each in valid])  # noqa: C419 -- compare all
+
+
+def authorize(access: Access, web: WebPolicy, caller: Caller, path: str, scheme: str) -> ApiError | None:
+    """Return why a well-formed request is refused, or None.
+
+    A CORS preflight carries no token, so only its origin is checked. Pages cannot reach a Unix socket.
+    """
+    if caller.preflight and caller.peer is not None:
+        allowed = caller.origin is not None and web.allows(caller.origin)
+        return None if allowed else forbidden_origin(caller.origin)
+    if error := access.refusal(path, caller):
+        return error
+    if access.relies_on_address(caller):
+        host = None if path in OPEN_PATHS else caller.host
+        return web.refusal(host, caller.origin, caller.site, scheme)
+    return None
 
 
 def for_metrics(app: QuartTrio, token: Secret | None, web: WebPolicy) -> "Gate":
-    """Return `app` as the metrics port serves it: to everybody where there is a token to keep the rest safe, else only
-    to this machine, as all listeners do without one."""
+    """Return the gate of the metrics port.
+
+    With a token, which protects the other ports, it is open to everybody. Without one it serves only this machine,
+    as all listeners do.
+    """
     return Gate(app, Access(everybody=token is not None), web=web)
 
 
 REFUSALS = {
     ErrorCode.NON_LOOPBACK_WITHOUT_TOKEN: (
-        "this daemon has no token, so it serves only requests from its own machine",
-        "Set LLORCH_API_TOKEN on the daemon and send it as 'Authorization: Bearer …', or ask from loopback.",
+        "no token is configured, so only requests from this machine are served",
+        "Set LLORCH_API_TOKEN on the daemon and send it as 'Authorization: Bearer …', or connect over loopback.",
     ),
-    ErrorCode.MISSING_TOKEN: ("a token is needed", "Send it as 'Authorization: Bearer …' or 'X-Api-Key: …'."),
+    ErrorCode.MISSING_TOKEN: (
+        "a token is required",
+        "Send it as 'Authorization: Bearer …' or 'X-Api-Key: …'.",
+    ),
     ErrorCode.BAD_TOKEN: (
-        "the token is none that this daemon accepts",
+        "the token is not valid",
         "Compare the fingerprints: journalctl -u queen-rbee | grep token_fp6",
     ),
 }
@@ -129,54 +177,54 @@ class Gate:
     def __init__(
         self, app: QuartTrio, access: Access, hot: HotRoutes | None = None, web: WebPolicy | None = None
     ) -> None:
-        # Quart types each kind of ASGI message; the gate passes them on as they are
+        # Quart has a type per kind of ASGI message; the gate passes them on unchanged
         self._app = cast(AsgiApp, app)
         self._access = access
         self._hot = hot or HotRoutes()
         self._web = web or WebPolicy()
-        self._told = Sparing()
+        self._log_limit = LogLimit()
 
     def is_hot(self, method: str, path: str) -> bool:
-        """Whether a request goes to a hot path."""
         return self._hot.find(method, path) is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one HTTP request; other kinds of ASGI scope are not spoken here."""
+        """Handle one HTTP request. Other kinds of ASGI scope are not supported and return at once."""
         if scope["type"] != "http":
             return
         headers = dict(scope["headers"])
-        refused = normalize(scope, headers)
-        stamps = _identify(scope["path"], headers)
-        if (origin := _text(headers, b"origin")) and self._web.allows(origin):
-            stamps += cors_fields(origin)
-        reply = _stamping(send, stamps)
-        if refused := refused or self._refusal(scope, headers):
-            await _send_error(refused, scope, receive, reply)
-        elif _is_preflight(scope["method"], headers):
+        malformed = normalize(scope, headers)
+        caller = Caller.of(scope, headers)
+        reply = _with_headers(send, self._identify(scope["path"], caller, headers))
+        if error := malformed or self._authorize(scope, caller):
+            await _send_error(error, scope, receive, reply)
+        elif caller.preflight:
             await _send_preflight(headers, scope, receive, reply)
         else:
             await self._route(scope, receive, reply)
 
-    def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> ApiError | None:
-        """Return why a request with a good head is refused, or None. A preflight has no token: its origin decides."""
-        peer = scope["client"][0] if scope.get("client") else None
-        correlation.peer.set(peer)
-        asker = Asker(peer, _text(headers, b"authorization"), _text(headers, b"x-api-key"))
-        origin = _text(headers, b"origin")
-        if _is_preflight(scope["method"], headers) and peer is not None:
-            if origin is None or not self._web.allows(origin):
-                return self._page_refused(forbidden_origin(origin), peer, origin)
-            return None
-        if refused := self._access.refusal(scope["path"], asker):
-            if refused.body.code is ErrorCode.BAD_TOKEN:
-                self._token_refused(asker)
-            return refused
-        if self._access.by_place(asker):
-            host = None if scope["path"] in OPEN_PATHS else _text(headers, b"host")
-            site = _text(headers, b"sec-fetch-site")
-            if refused := self._web.refusal(host, origin, site, scope["scheme"]):
-                return self._page_refused(refused, asker.peer, origin or host)
-        return None
+    def _identify(self, path: str, caller: Caller, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+        """Set the context variables of the request; return the headers that every answer to it carries."""
+        correlation.peer.set(caller.peer)
+        fields = identify(path, headers)
+        if caller.origin and self._web.allows(caller.origin):
+            fields += cors_fields(caller.origin)
+        return fields
+
+    def _authorize(self, scope: Scope, caller: Caller) -> ApiError | None:
+        error = authorize(self._access, self._web, caller, scope["path"], scope["scheme"])
+        if error:
+            self._log_refusal(error.body.code, caller)
+        return error
+
+    def _log_refusal(self, code: ErrorCode, caller: Caller) -> None:
+        if code is ErrorCode.BAD_TOKEN:
+            peer = caller.peer or "the Unix socket"
+            if self._log_limit.due(peer):
+                fingerprints = ", ".join(str(Secret(token)) for token in caller.tokens) or "no Bearer token"
+                emit(TOKEN_REFUSED, peer=peer, shown=fingerprints)
+        elif code in PAGE_REFUSALS and self._log_limit.due(f"page {caller.peer}"):
+            source = caller.origin or caller.host or "another site"
+            emit(PAGE_REFUSED, peer=caller.peer, source=source[:SOURCE_LIMIT], code=code)
 
     async def _route(self, scope: Scope, receive: Receive, reply: Send) -> None:
         if found := self._hot.find(scope["method"], scope["path"]):
@@ -186,22 +234,12 @@ class Gate:
         else:
             await self._app(scope, receive, reply)
 
-    def _token_refused(self, asker: Asker) -> None:
-        """Log whose token is wrong, by its fingerprint."""
-        peer = asker.peer or "the Unix socket"
-        if self._told.due(peer):
-            shown = ", ".join(str(Secret(token)) for token in asker.tokens) or "no Bearer token"
-            emit(TOKEN_REFUSED, peer=peer, shown=shown)
-
-    def _page_refused(self, refused: ApiError, peer: str | None, source: str | None) -> ApiError:
-        if self._told.due(f"page {peer}"):
-            emit(PAGE_REFUSED, peer=peer, source=(source or "another site")[:128], code=refused.body.code)
-        return refused
-
 
 def normalize(scope: Scope, headers: dict[bytes, bytes]) -> ApiError | None:
-    """Give `scope` the path that is routed, and `headers` the authority of an absolute target as their Host, which it
-    replaces (RFC 9112, 3.2.2). Return why the head is refused, or None."""
+    """Set the path in `scope` to the one that is routed. Return why the head is refused, or None.
+
+    The authority of an absolute target replaces the Host header in `headers` (RFC 9112, 3.2.2).
+    """
     raw = scope["raw_path"] + scope["query_string"]
     refused = heads.refusal(scope["method"], scope["http_version"], raw, scope["headers"])
     found = heads.target(scope["raw_path"])
@@ -213,34 +251,34 @@ def normalize(scope: Scope, headers: dict[bytes, bytes]) -> ApiError | None:
     return refused
 
 
-def _identify(path: str, headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-    """Set the correlation id and the trace of the current task; return the headers that tell the client."""
+def identify(path: str, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+    """Set the correlation id and the trace of the current task; return the response headers that name them."""
     identifier = correlation.accepted(_text(headers, b"x-correlation-id"))
     correlation.current.set(identifier)
     trace = correlation.accepted_trace(_text(headers, b"traceparent") or "")
     correlation.traceparent.set(trace)
-    stamps = [(b"x-correlation-id", identifier.encode())]
-    if shown_as := IDENTIFIERS.get(shape_of(path, anthropic=ANTHROPIC_VERSION.encode() in headers)):
-        stamps.append((shown_as.encode(), identifier.encode()))
-    return [*stamps, (b"traceparent", trace.encode())] if trace else stamps
+    fields = [(b"x-correlation-id", identifier.encode())]
+    if alias := IDENTIFIERS.get(shape_of(path, anthropic=ANTHROPIC_VERSION.encode() in headers)):
+        fields.append((alias.encode(), identifier.encode()))
+    return [*fields, (b"traceparent", trace.encode())] if trace else fields
 
 
-def _is_preflight(method: str, headers: Mapping[bytes, bytes]) -> bool:
+def is_preflight(method: str, headers: RawHeaders) -> bool:
     return method == "OPTIONS" and b"origin" in headers and b"access-control-request-method" in headers
 
 
-def _text(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
+def _text(headers: RawHeaders, name: bytes) -> str | None:
     value = headers.get(name)
     return None if value is None else value.decode("latin-1")
 
 
-def _stamping(send: Send, stamps: list[tuple[bytes, bytes]]) -> Send:
-    async def stamped(message: Message) -> None:
+def _with_headers(send: Send, fields: list[tuple[bytes, bytes]]) -> Send:
+    async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), *stamps]
+            message["headers"] = [*message.get("headers", ()), *fields]
         await send(message)
 
-    return stamped
+    return sending
 
 
 async def _send_error(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
@@ -250,7 +288,7 @@ async def _send_error(error: ApiError, scope: Scope, receive: Receive, send: Sen
     await answer(refuse, {}, scope, receive, send)
 
 
-async def _send_preflight(headers: Mapping[bytes, bytes], scope: Scope, receive: Receive, send: Send) -> None:
+async def _send_preflight(headers: RawHeaders, scope: Scope, receive: Receive, send: Send) -> None:
     async def allow(exchange: Exchange) -> None:
         await exchange.send(204, headers=preflight_fields(headers))
 

@@ -1,7 +1,7 @@
-"""Request heads: what is refused before anything is routed, and the one form of the target that is routed.
+"""Check request heads before routing, and normalize the request target.
 
-Pure. RFC 9110 and RFC 9112 decide; h11 has already checked the grammar, one Host header for HTTP/1.1, and the framing
-that it can tell is wrong.
+Pure functions after RFC 9110 and RFC 9112. h11 has already checked the grammar, that HTTP/1.1 has one Host header, and
+parts of the framing.
 """
 
 from collections.abc import Iterable
@@ -11,22 +11,22 @@ from urllib.parse import quote, unquote, urlsplit
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY")
-"""Known methods, which are routed: a path that does not have the one asked for answers 405. Others get 501."""
+"""Methods that are routed; a path without a handler for one answers 405. Other methods get 501."""
 VERSIONS = ("1.0", "1.1")
-ONCE = (b"host", b"authorization", b"x-api-key", b"origin", b"sec-fetch-site", b"content-encoding")
-"""Headers that decide something: sent twice, they could mean one thing here and another to a proxy in front."""
+SINGLE_HEADERS = (b"host", b"authorization", b"x-api-key", b"origin", b"sec-fetch-site", b"content-encoding")
+"""Headers refused when sent twice: a proxy in front could interpret the pair differently."""
 TARGET_LIMIT = 8192
 FIELDS_LIMIT = 32 * 1024
 FIELD_COUNT_LIMIT = 100
-"""Bytes of the target, bytes and number of the headers. h11 limits only what it has not yet read in full."""
+"""Bytes of the target, bytes and number of the headers. h11 limits only incomplete heads."""
 UNESCAPED = "/:@!$&'()*+,;=~"
 
 Fields = Iterable[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True)
-class Target:
-    """Where a request goes: a decoded path without empty or dot segments, and the authority of an absolute target."""
+class RequestTarget:
+    """A normalized target: the decoded path without empty or dot segments, and the authority of an absolute target."""
 
     path: str
     raw_path: bytes
@@ -34,48 +34,50 @@ class Target:
 
 
 def refusal(method: str, version: str, raw_target: bytes, fields: Fields) -> ApiError | None:
-    """Return why a request head cannot be served, or None. The connection is closed after the answer."""
+    """Return why a request head is refused, or None. The answer closes the connection."""
     fields = list(fields)
-    return _too_large(raw_target, fields) or _not_spoken(method, version, fields) or _ambiguous(version, fields)
+    return _too_large(raw_target, fields) or _unsupported(method, version, fields) or _ambiguous(version, fields)
 
 
 def _too_large(raw_target: bytes, fields: list[tuple[bytes, bytes]]) -> ApiError | None:
     if len(raw_target) > TARGET_LIMIT:
-        return _closing(414, f"the request's target is longer than {TARGET_LIMIT} bytes")
+        return _closing(414, f"the request target is longer than {TARGET_LIMIT} bytes")
     if len(fields) > FIELD_COUNT_LIMIT or sum(len(name) + len(value) for name, value in fields) > FIELDS_LIMIT:
-        limits = f"at most {FIELD_COUNT_LIMIT} headers of {FIELDS_LIMIT} bytes together"
-        return _closing(431, "the request has too many headers, or too long ones", f"Allowed: {limits}.")
+        limits = f"at most {FIELD_COUNT_LIMIT} headers with {FIELDS_LIMIT} bytes in total"
+        return _closing(431, "the request has too many headers or they are too long", f"Allowed: {limits}.")
     return None
 
 
-def _not_spoken(method: str, version: str, fields: list[tuple[bytes, bytes]]) -> ApiError | None:
+def _unsupported(method: str, version: str, fields: list[tuple[bytes, bytes]]) -> ApiError | None:
     if version not in VERSIONS:
-        return _closing(505, f"HTTP/{version} is not spoken here", "Use HTTP/1.1.")
+        return _closing(505, f"HTTP/{version} is not supported", "Use HTTP/1.1.")
     if method not in METHODS:
-        return _closing(501, f"the method {method[:32]} is not implemented", f"Allowed: {', '.join(METHODS)}.")
+        return _closing(501, f"method {method[:32]} is not implemented", f"Allowed: {', '.join(METHODS)}.")
     if any(name == b"upgrade" and b"websocket" in value.lower() for name, value in fields):
-        return _closing(400, "WebSocket is not spoken here", "Streams are server-sent events over plain HTTP.")
+        return _closing(400, "WebSocket is not supported", "Streams are server-sent events over plain HTTP.")
     return None
 
 
 def _ambiguous(version: str, fields: list[tuple[bytes, bytes]]) -> ApiError | None:
     names = [name for name, _value in fields]
-    if twice := next((name for name in ONCE if names.count(name) > 1), None):
-        return _closing(400, f"the header {twice.decode()} is sent more than once")
+    if repeated := next((name for name in SINGLE_HEADERS if names.count(name) > 1), None):
+        return _closing(400, f"header {repeated.decode()} is sent more than once")
     if b"transfer-encoding" in names and (b"content-length" in names or version == "1.0"):
         return _closing(
             400,
             "the length of the body is ambiguous: Transfer-Encoding together with Content-Length or HTTP/1.0",
-            "Send one of them (RFC 9112, 6.1).",
+            "Send only one of them (RFC 9112, 6.1).",
         )
     if version == "1.1" and not dict(fields).get(b"host", b"").strip():
-        return _closing(400, "the header host is empty or missing", "HTTP/1.1 needs one (RFC 9112, 3.2).")
+        return _closing(400, "header host is missing or empty", "HTTP/1.1 requires it (RFC 9112, 3.2).")
     return None
 
 
-def target(raw: bytes) -> Target | ApiError:
-    """Return the target of a request, without its query, as it is routed: absolute URLs reduced to their path,
-    percent-encoding decoded, empty and dot segments resolved."""
+def target(raw: bytes) -> RequestTarget | ApiError:
+    """Normalize a request target without its query.
+
+    Absolute URLs are reduced to their path, percent-encoding is decoded, empty and dot segments are resolved.
+    """
     authority, path = None, raw
     if not raw.startswith(b"/"):
         try:
@@ -85,25 +87,25 @@ def target(raw: bytes) -> Target | ApiError:
             scheme = b""
         if scheme not in (b"http", b"https") or not authority or b"@" in authority:
             return _closing(
-                400, "the request's target is no path", "Send a path that begins with /, or an http:// URL."
+                400, "the request target is not a path", "Send a path that begins with /, or an http:// URL."
             )
     if b"%" not in path and b"//" not in path and b"/." not in path:
-        return Target(path.decode("latin-1"), path, authority)
+        return RequestTarget(path.decode("latin-1"), path, authority)
     decoded = resolved(unquote(path.decode("latin-1")))
-    return Target(decoded, quote(decoded, safe=UNESCAPED).encode(), authority)
+    return RequestTarget(decoded, quote(decoded, safe=UNESCAPED).encode(), authority)
 
 
 def resolved(path: str) -> str:
     """Return `path` without empty segments and with dot segments resolved (RFC 3986, 5.2.4)."""
-    kept: list[str] = []
+    resolved_segments: list[str] = []
     segments = path.split("/")
     for segment in segments:
         if segment == "..":
-            kept[-1:] = []
+            resolved_segments[-1:] = []
         elif segment not in ("", "."):
-            kept.append(segment)
-    directory = kept and segments[-1] in ("", ".", "..")
-    return f"/{'/'.join(kept)}{'/' if directory else ''}"
+            resolved_segments.append(segment)
+    directory = resolved_segments and segments[-1] in ("", ".", "..")
+    return f"/{'/'.join(resolved_segments)}{'/' if directory else ''}"
 
 
 def _closing(status: int, message: str, hint: str | None = None) -> ApiError:

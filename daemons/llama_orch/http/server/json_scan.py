@@ -1,12 +1,12 @@
-"""Measures a JSON body while it arrives, and refuses it before anything is built of it.
+"""Bound the structure of a JSON body while it arrives, before it is parsed.
 
-A parser makes objects of up to 30 times the size of `[{},{},…`, and pydantic describes each wrong item of a list, with
-1.6 KB and 10 µs for each: both must be bounded before they begin. The scan counts what stands outside of strings, in
-slices, so that it neither holds the event loop nor keeps anything. It need not understand what is no JSON: the parser
-stops there, and what comes before has been counted.
+For a body such as `[{},{},…` a parser builds objects of up to 30 times its size, and pydantic takes 1.6 KB and 10 µs
+to describe each invalid item of a list. The scan counts the values, objects and keys outside of strings. It works in
+slices, so it neither blocks the event loop nor stores the body. It need not detect invalid JSON: the parser stops
+there, and everything before has been counted.
 
 Measured per MiB on one core: 1 ms for base64, 6 ms for text, 30 ms for numbers and short strings, of which the limits
-let little through.
+admit little.
 """
 
 import re
@@ -15,38 +15,38 @@ from dataclasses import dataclass
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
 
 TEXT_LIMIT = 8 << 20
-"""Bytes outside of strings, and of strings with escapes or other than ASCII characters. A parser decodes those at 300
-MB/s in one go, with the interpreter's lock held. Plain ASCII, such as an image in base64, costs a tenth and is bounded
-by the length of the body alone."""
-DIGITS_MOST = 400
-"""Digits in a row. Python reads an integer in quadratic time."""
+"""Bytes outside of strings plus bytes of strings with escapes or non-ASCII characters. A parser decodes those at 300
+MB/s in one call, with the GIL held. Plain ASCII, such as an image in base64, costs a tenth and is limited only by the
+length of the body."""
+DIGIT_LIMIT = 400
+"""Consecutive digits. Python parses an integer in quadratic time."""
 
-_DIGITS = re.compile(rb"[0-9]{%d}" % DIGITS_MOST)
+_DIGITS = re.compile(rb"[0-9]{%d}" % DIGIT_LIMIT)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a JSON body may have: `values` in all, and of objects, arrays and keys `nodes`."""
+    """Limits of a JSON body: the number of values, and of objects, arrays and keys together (`nodes`)."""
 
     values: int
     nodes: int
 
 
 class JsonScan:
-    """The scan of one body, slice by slice."""
+    """Scans one body, slice by slice."""
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
         self._values = self._nodes = 0
-        # whether a string is open at the end of what was seen, its length so far, and whether it is plain
+        # state at the end of the last slice: inside a string?, the length of that string so far, is it plain ASCII?
         self._inside, self._open, self._plain = False, 0, True
         self._text = 0
         self._carry = b""
 
     def feed(self, data: bytes) -> None:
-        """Take the next slice. Raises ApiError 400 for too many values, too much text, or a number too long."""
+        """Scan the next slice. Raises ApiError 400 for too many values, too much text, or too long a number."""
         data = self._carry + data
-        # half an escape waits for the other half
+        # keep half of an escape sequence for the next slice
         self._carry = b"\\" if (len(data) - len(data.rstrip(b"\\"))) % 2 else b""
         data = data.removesuffix(self._carry)
         if b"\\" in data:
@@ -68,10 +68,10 @@ class JsonScan:
         if self._nodes > self._shape.nodes:
             raise _refusal(f"has more than {self._shape.nodes} objects, arrays and keys")
         if _DIGITS.search(outside):
-            raise _refusal(f"has a number of {DIGITS_MOST} digits or more")
+            raise _refusal(f"has a number of {DIGIT_LIMIT} digits or more")
 
     def _measure(self, data: bytes, parts: list[bytes]) -> None:
-        """Add up the strings that are not plain; one that is open counts when it is known to be such."""
+        """Add up the strings that are not plain. A string that is still open counts when it proves not to be plain."""
         first, last = parts[0], parts[-1]
         if self._inside:
             self._open += len(first)
@@ -89,7 +89,7 @@ def _is_plain(text: bytes) -> bool:
 
 
 def _refusal(problem: str) -> ApiError:
-    hint = "No request that can be served is of this kind: see LIMITS in llama-orch(7)."
+    hint = "See LIMITS in llama-orch(7)."
     fields = [FieldProblem(field="body", problem=problem)]
     body = ErrorBody(code=ErrorCode.INVALID_PARAMS, message=f"body: {problem}", hint=hint, fields=fields)
     return ApiError(400, body)

@@ -1,32 +1,30 @@
-"""Bodies of Quart's requests, as models of the contracts."""
+"""Bodies of Quart requests as contract models."""
 
-from dataclasses import dataclass
 from functools import partial
 
 from quart import current_app, request
 
-from llama_orch.http.server.bodies import FEW, Model, parsed, read
+from llama_orch.http.server.bodies import SMALL_BODY, Model, parsed, read
 from llama_orch.http.server.json_scan import Shape
 from llama_orch.http.server.receiving import received
 
 
-async def body_of(model: type[Model], shape: Shape = FEW, limit: int | None = None) -> Model:
-    """The body of Quart's current request. Raises ApiError: 413 beyond `limit` bytes, 400 as `parsed` does."""
-    return await read(_Posted(), model, shape, limit)
+async def body_of(model: type[Model], shape: Shape = SMALL_BODY, limit: int | None = None) -> Model:
+    """Parse the body of the current request. Raises ApiError: 413 above `limit` bytes, 400 as `parsed` does."""
+    return await read(_QuartSource(), model, shape, limit)
 
 
 async def body_or(model: type[Model], default: Model) -> Model:
-    """Likewise; `default` where there is none."""
-    body = await _Posted().body(None, FEW)
+    """Parse the body of the current request; return `default` if it has none."""
+    body = await _QuartSource().body(None, SMALL_BODY)
     return parsed(model, body) if body.strip() else default
 
 
-@dataclass(frozen=True)
-class _Posted:
-    """Quart's current request."""
+class _QuartSource:
+    """The current Quart request as a Source."""
 
     async def body(self, limit: int | None = None, shape: Shape | None = None) -> bytearray:
-        own: int = current_app.config["MAX_CONTENT_LENGTH"]
-        limit = own if limit is None else min(limit, own)
+        default: int = current_app.config["MAX_CONTENT_LENGTH"]
+        limit = default if limit is None else min(limit, default)
         encoding = request.headers.get("Content-Encoding", "")
         return await received(partial(anext, request.body, None), limit, shape, encoding=encoding)

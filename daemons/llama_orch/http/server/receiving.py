@@ -1,8 +1,8 @@
-"""Receives the body of a request within limits: of its size, of time, and of what it holds if it is JSON.
+"""Receive a request body within limits on size, time and, for JSON, on its structure.
 
-The one way for hot paths and for Quart's, in all daemons. The body is decoded and scanned in slices while it arrives,
-other tasks run in between, and what is too much is refused at once. One `bytearray` grows in place: a list of the
-pieces takes 40 times a body that comes in chunks of one byte.
+Hot paths and Quart's routes of all daemons use it. The body is decoded and scanned in slices while it arrives, with
+checkpoints in between, and is refused as soon as it exceeds a limit. One `bytearray` grows in place: a list of chunks
+would take 40 times the memory if the body arrives in chunks of one byte.
 """
 
 import zlib
@@ -17,21 +17,21 @@ from llama_orch.settings.api import SETTING
 
 BODY_LIMIT_S = 30.0
 MIB_LIMIT_S = 8.0
-"""So much more time for each MiB that has come: slow lines bring photos, too."""
+"""Additional seconds per MiB received, for photos over slow connections."""
 SLICE = 64 << 10
-PIECES_MOST = 10_000
-BYTES_A_PIECE = 256
-"""A client may send PIECES_MOST chunks of any length, and one more for each so many bytes. A chunk costs as much as a
-kilobyte, however short it is."""
-TURN_PIECES = 64
+CHUNKS_FREE = 10_000
+BYTES_PER_CHUNK = 256
+"""A client may send CHUNKS_FREE chunks of any length, plus one per BYTES_PER_CHUNK bytes. A chunk costs as much CPU as
+a kilobyte, however short it is."""
+CHUNKS_PER_CHECKPOINT = 64
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class Source(Protocol):
-    """A request of which the body can be had, once."""
+class BodySource(Protocol):
+    """A request whose body can be read once."""
 
     async def body(self, limit: int | None = None, shape: Shape | None = None) -> bytearray:
-        """All of it, as `received` says; `limit` is for paths that have one of their own."""
+        """Return the whole body as `received` does. `limit` replaces the default limit in bytes."""
         ...
 
 
@@ -44,47 +44,48 @@ async def received(
     limit_s: float = BODY_LIMIT_S,
     hint: str | None = None,
 ) -> bytearray:
-    """The whole body, decoded. `receive` returns the next piece of it, and None at the end; `encoding` is its
-    Content-Encoding. With a `shape` it is JSON.
+    """Return the whole decoded body.
 
-    Raises ApiError: 413 beyond `limit` bytes, decoded (`hint` says how to raise it), 408 when it takes too long, 415
-    for another encoding than gzip, 400 for what is not gzip or not of the shape.
+    `receive` returns the next chunk, and None at the end. `encoding` is the Content-Encoding. A `shape` bounds the
+    structure of a JSON body.
+
+    Raises ApiError: 413 above `limit` decoded bytes (`hint` says how to raise the limit), 408 on timeout, 415 for an
+    encoding other than gzip, 400 for invalid gzip or for JSON beyond `shape`.
     """
     decode, began = _decoder(encoding), trio.current_time()
     body, scanned, count = bytearray(), 0, 0
     scan = JsonScan(shape) if shape else None
     with trio.move_on_after(limit_s) as scope:
-        while (piece := await receive()) is not None:
-            for part in decode.feed(piece):
+        while (chunk := await receive()) is not None:
+            for part in decode.feed(chunk):
                 body += part
                 if len(body) > limit:
                     raise too_long(limit, hint)
                 while len(body) - scanned >= SLICE:
-                    scanned = _scanned(scan, body, scanned)
+                    scanned = _scan(scan, body, scanned)
                     await trio.lowlevel.checkpoint()
             count += 1
-            if count > PIECES_MOST + len(body) // BYTES_A_PIECE:
-                raise _refused(400, f"the body comes in chunks that are too short: {count} for {len(body)} bytes")
-            if count % TURN_PIECES == 0:
+            if count > CHUNKS_FREE + len(body) // BYTES_PER_CHUNK:
+                raise _refused(400, f"the body's chunks are too short: {count} chunks for {len(body)} bytes")
+            if count % CHUNKS_PER_CHECKPOINT == 0:
                 await trio.lowlevel.checkpoint()
             scope.deadline = began + limit_s + MIB_LIMIT_S * (len(body) >> 20)
         decode.end()
-        _scanned(scan, body, scanned)
+        _scan(scan, body, scanned)
         if scan and body.startswith(BYTE_ORDER_MARK):
             del body[: len(BYTE_ORDER_MARK)]
         return body
     raise _refused(408, f"the body did not arrive within {trio.current_time() - began:g} s")
 
 
-def _scanned(scan: JsonScan | None, body: bytearray, start: int) -> int:
-    """Scan a slice of `body` from `start` on; where the next one begins."""
+def _scan(scan: JsonScan | None, body: bytearray, start: int) -> int:
+    """Scan the slice of `body` at `start`; return the start of the next one."""
     if scan:
         scan.feed(bytes(memoryview(body)[start : start + SLICE]))
     return start + SLICE
 
 
 def too_long(limit: int, hint: str | None = None) -> ApiError:
-    """What is answered to a body of more than `limit` bytes."""
     return _refused(413, f"the body is longer than {limit} bytes", hint)
 
 
@@ -93,7 +94,7 @@ def _refused(status: int, message: str, hint: str | None = None) -> ApiError:
 
 
 def limit_hint(limit: int, own: int) -> str | None:
-    """How to raise `limit`, if the daemon's `own` bounds it and not one of the path's."""
+    """Return how to raise `limit`, or None if it is the path's and not the daemon's `own` limit."""
     return f"{SETTING} in the daemon's environment file raises this limit." if limit >= own else None
 
 
@@ -109,7 +110,7 @@ def _decoder(encoding: str) -> _Decoder:
             return _Identity()
         case "gzip" | "x-gzip":
             return _Gunzip()
-    message = f"the body has the Content-Encoding {encoding[:64]!r}; gzip is decoded here, and nothing else"
+    message = f"Content-Encoding {encoding[:64]!r} is not supported (allowed: gzip, identity)"
     body = ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message)
     raise ApiError(415, body, (("accept-encoding", "gzip"),))
 
@@ -119,22 +120,22 @@ class _Identity:
         yield data
 
     def end(self) -> None:
-        """It ends wherever it ends."""
+        pass
 
 
 class _Gunzip:
-    """One gzip member; at most SLICE bytes at a time come of it, however well it is compressed."""
+    """Decodes one gzip member in steps of at most SLICE bytes, whatever the compression ratio."""
 
     def __init__(self) -> None:
         self._inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """What comes of `data`. Raises ApiError 400."""
+        """Yield the decoded bytes of `data`. Raises ApiError 400."""
         part = data
         while part or data:
             if self._inflate.eof:
                 if data:
-                    raise _not_gzip("something follows its end")
+                    raise _not_gzip("data after its end")
                 return
             try:
                 part = self._inflate.decompress(data, SLICE)
@@ -144,10 +145,10 @@ class _Gunzip:
             yield part
 
     def end(self) -> None:
-        """Raises ApiError 400 where the end is missing."""
+        """Raises ApiError 400 if the data is incomplete."""
         if not self._inflate.eof:
-            raise _not_gzip("its end is missing")
+            raise _not_gzip("it is incomplete")
 
 
 def _not_gzip(why: str) -> ApiError:
-    return _refused(400, f"the body is not gzip, as its Content-Encoding says: {why}")
+    return _refused(400, f"the body is not valid gzip: {why}")

@@ -1,4 +1,4 @@
-"""Certificates run out: what is said of it, and the loop that says it, at the start of a daemon and once a day."""
+"""Warn of certificates that expire: at the start of a daemon and once a day."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,16 +11,16 @@ import trio
 
 from llama_orch.http.tls.x509 import certificates, ends_at
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, TlsFiles
-from llama_orch.telemetry import events
-from llama_orch.telemetry.events import Event
+from llama_orch.telemetry.events import service as events
+from llama_orch.telemetry.events.event import Event
 from llama_orch.telemetry.records import emit
 
 NOTICE = timedelta(days=30)
 DAY_S = 86_400.0
 
 
-class Standing(StrEnum):
-    """How it is with a certificate."""
+class Validity(StrEnum):
+    """Whether a certificate is valid, expires within NOTICE, or has expired."""
 
     GOOD = "good"
     ENDING = "ending"
@@ -28,8 +28,8 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True)
-class Held:
-    """Of the certificates in a file the one that ends first: its place in the file, from 1 on, and its end."""
+class ExpiringCertificate:
+    """The certificate of a file that expires first. `number` is its position in the file, from 1."""
 
     variable: str
     path: Path
@@ -37,54 +37,54 @@ class Held:
     ends: datetime
 
 
-def standing(ends: datetime, now: datetime) -> Standing:
-    """How it is with a certificate that is good until `ends`."""
+def validity(ends: datetime, now: datetime) -> Validity:
     if now > ends:
-        return Standing.ENDED
-    return Standing.ENDING if ends - now <= NOTICE else Standing.GOOD
+        return Validity.ENDED
+    return Validity.ENDING if ends - now <= NOTICE else Validity.GOOD
 
 
-def told(ends: datetime, now: datetime) -> str:
-    """When it ends, in words."""
+def describe_end(ends: datetime, now: datetime) -> str:
+    """Return when a certificate expires, as in `ends on 2027-01-31 12:00 UTC, in 3 days`."""
     days = abs(ends - now).days
     counted = "less than a day" if not days else f"{days} day{'s' * (days > 1)}"
     date = f"{ends:%Y-%m-%d %H:%M} UTC"
     return f"ended on {date}, {counted} ago" if now > ends else f"ends on {date}, in {counted}"
 
 
-def held(files: TlsFiles) -> list[Held]:
-    """What ends first in each of the files; nothing of a file that cannot be read, which is told when it is used."""
+def first_to_expire(files: TlsFiles) -> list[ExpiringCertificate]:
+    """Return the certificate of each file that expires first. Skips unreadable files, which are reported on use."""
     found = ((variable, path) for variable, path in ((CERT_FILE, files.cert), (CA_FILE, files.ca)) if path)
     return [first for variable, path in found for first in _first(variable, path)]
 
 
-def _first(variable: str, path: Path) -> Iterator[Held]:
+def _first(variable: str, path: Path) -> Iterator[ExpiringCertificate]:
     try:
         ends = [ends_at(each) for each in certificates(path.read_text("latin-1"))]
     except (OSError, ValueError):
         return
     if ends:
-        yield Held(variable, path, ends.index(min(ends)) + 1, min(ends))
+        yield ExpiringCertificate(variable, path, ends.index(min(ends)) + 1, min(ends))
 
 
-def warnings(found: Iterable[Held], now: datetime) -> Iterator[tuple[Event, Mapping[str, object]]]:
-    """What an operator must be told: events with their fields."""
-    for each in found:
-        how = standing(each.ends, now)
-        if how is not Standing.GOOD:
-            event = events.CERTIFICATE_ENDED if how is Standing.ENDED else events.CERTIFICATE_ENDING
+def warnings(
+    certificates: Iterable[ExpiringCertificate], now: datetime
+) -> Iterator[tuple[Event, Mapping[str, object]]]:
+    """Yield the event and its fields for each certificate that expires soon or has expired."""
+    for each in certificates:
+        state = validity(each.ends, now)
+        if state is not Validity.GOOD:
+            event = events.CERTIFICATE_ENDED if state is Validity.ENDED else events.CERTIFICATE_ENDING
             fields = {"number": each.number, "path": each.path, "variable": each.variable}
-            yield event, {**fields, "end": told(each.ends, now)}
+            yield event, {**fields, "end": describe_end(each.ends, now)}
 
 
 def wall_clock() -> datetime:
-    """The time of day, which certificates go by."""
     return datetime.fromtimestamp(time.time(), UTC)
 
 
-async def keep_warning(found: Sequence[Held], clock: Callable[[], datetime] = wall_clock) -> None:
-    """Warn of them now and once a day; they are those that the daemon has loaded, whatever is in its files by then."""
-    while found:
-        for event, fields in warnings(found, clock()):
+async def keep_warning(certificates: Sequence[ExpiringCertificate], clock: Callable[[], datetime] = wall_clock) -> None:
+    """Warn now and once a day. `certificates` are those that the daemon has loaded, which may differ from its files."""
+    while certificates:
+        for event, fields in warnings(certificates, clock()):
             emit(event, **fields)
         await trio.sleep(DAY_S)

@@ -1,4 +1,4 @@
-"""TLS over a socket's stream, with what is asked of a plain one: half a close, and the socket itself."""
+"""TLS over a socket stream with the interface of a plain one: a half-close, and access to the socket."""
 
 import select
 import ssl
@@ -9,12 +9,11 @@ from socket import SO_LINGER, SOL_SOCKET
 import trio
 
 
-class Secured(trio.abc.HalfCloseableStream):
-    """A TLS connection; closing it closes the socket, without a farewell (as HTTP allows, and its ends are known by
-    other means)."""
+class TlsStream(trio.abc.HalfCloseableStream):
+    """A TLS connection. Closing it closes the socket without close_notify, which HTTP allows."""
 
     def __init__(self, stream: trio.SocketStream, context: ssl.SSLContext, server_hostname: str | None = None) -> None:
-        """A client's side where `server_hostname`, whose certificate is wanted, is given; otherwise a server's."""
+        """Be the client of `server_hostname`, whose certificate is verified; without a name be the server."""
         server_side = server_hostname is None
         self._stream = stream
         self._tls = trio.SSLStream(
@@ -23,76 +22,71 @@ class Secured(trio.abc.HalfCloseableStream):
         self.socket = stream.socket
 
     async def handshake(self) -> None:
-        """Agree with the other side. Raises BrokenResourceError, of which `reason` tells more."""
+        """Perform the TLS handshake. Raises BrokenResourceError, which `reason` explains."""
         await self._tls.do_handshake()
 
     @property
-    def shown(self) -> bytes | None:
-        """The certificate that the other side has shown, accepted or not, as DER."""
+    def peer_certificate(self) -> bytes | None:
+        """The peer's certificate as DER, whether or not it was accepted."""
         certificate: bytes | None = self._tls.getpeercert(binary_form=True)
         return certificate
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """What comes."""
         return await self._tls.receive_some(max_bytes)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send."""
         await self._tls.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until there is room."""
         await self._tls.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
-        """Say no more: TLS has no half a close of its own, TCP has."""
+        """Half-close the TCP connection: TLS has no half-close of its own."""
         await self._stream.send_eof()
 
     async def aclose(self) -> None:
-        """Close."""
         await self._tls.aclose()
 
 
-Wire = trio.SocketStream | Secured
-"""What HTTP is spoken over."""
+Wire = trio.SocketStream | TlsStream
+"""A connection that carries HTTP."""
 
 RESET = struct.pack("ii", 1, 0)
-"""As SO_LINGER (socket(7)): what is not sent at the close is thrown away, and the other side gets a reset."""
+"""Value for SO_LINGER (socket(7)): close discards unsent data and resets the connection."""
 
 
 def abort(wire: Wire) -> None:
-    """Close at once, without a wait for whoever reads nothing; sends and receives that are under way fail."""
-    with suppress(OSError):  # it is closed already
+    """Close at once, without waiting for a slow reader. Pending sends and receives fail."""
+    with suppress(OSError):  # already closed
         wire.socket.setsockopt(SOL_SOCKET, SO_LINGER, RESET)
     wire.socket.close()
 
 
 def hung_up(socket: trio.socket.SocketType) -> bool:
-    """Whether the other side has closed, though what it said before has not been read; or this side has."""
+    """Return whether the peer has closed, even if its data is still unread, or this side has."""
     poll = select.poll()
     try:
         poll.register(socket, select.POLLRDHUP)
-    except ValueError:  # a closed socket has no number
+    except ValueError:  # a closed socket has no descriptor
         return True
     return bool(poll.poll(0))
 
 
-WORDS = {
-    "HTTP_REQUEST": "plain HTTP is spoken where TLS is wanted",
-    "WRONG_VERSION_NUMBER": "what is spoken there is not TLS",
-    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "no client certificate is shown",
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "a client certificate is wanted there",
-    "TLSV1_ALERT_UNKNOWN_CA": "our certificate is of no CA that is accepted there",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our certificate has ended",
+REASONS = {
+    "HTTP_REQUEST": "plain HTTP was sent to a TLS port",
+    "WRONG_VERSION_NUMBER": "the server does not use TLS",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the client sent no certificate",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the server requires a client certificate",
+    "TLSV1_ALERT_UNKNOWN_CA": "the peer does not trust the CA of this certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the client certificate has expired",
 }
 
 
 def reason(error: trio.BrokenResourceError) -> str | None:
-    """What TLS has against the connection, in words; None where it is the network that broke it, or the other side that
-    left."""
+    """Return why TLS failed, or None if the network failed or the peer left."""
     cause = error.__cause__
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {cause.verify_message}"
+        return f"its certificate was not accepted: {cause.verify_message}"
     if isinstance(cause, ssl.SSLEOFError | ssl.SSLSyscallError) or not isinstance(cause, ssl.SSLError):
         return None
-    return WORDS.get(cause.reason, cause.reason.replace("_", " ").lower()) if cause.reason else str(cause)
+    return REASONS.get(cause.reason, cause.reason.replace("_", " ").lower()) if cause.reason else str(cause)

@@ -1,6 +1,6 @@
-"""TLS as settings want it: the context with which an API is served, and the one with which others are asked.
+"""TLS contexts from the settings: one for the API's server, one for the client.
 
-TLS 1.2 at least, HTTP/1.1 only. With a CA both are mutual: whoever asks or is asked shows a certificate of that CA.
+TLS 1.2 or later, HTTP/1.1 only. With a CA both are mutual: clients and servers must present a certificate of that CA.
 """
 
 import re
@@ -16,29 +16,32 @@ from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE, TlsFiles
 
 ALPN = ["http/1.1"]
 NO_PASSWORD = ""
-"""An encrypted key is refused; OpenSSL would ask the terminal for its password."""
+"""With it an encrypted key fails to load; otherwise OpenSSL would ask for its password on the terminal."""
 PRIVATE_KEY = b"PRIVATE KEY-----"
-"""What each kind of private key begins and ends with in PEM."""
+"""Part of the first and last line of every private key in PEM."""
 
 
 @dataclass(frozen=True)
 class Tls:
-    """`server` is None where the API is served in the clear; `client` where the system's CAs are what there is, which
-    the HTTP client loads itself when first it needs them."""
+    """The TLS contexts of a daemon.
+
+    `server` is None if the API is served over plain HTTP. `client` is None if the system's CAs are trusted, which the
+    HTTP client loads on first use.
+    """
 
     server: ssl.SSLContext | None = None
     client: ssl.SSLContext | None = None
 
     @property
     def words(self) -> str | None:
-        """Over what the API is served, where that is not plain HTTP."""
+        """What the server uses, for messages; None for plain HTTP."""
         if self.server is None:
             return None
-        return "TLS, and wants a client certificate" if self.server.verify_mode is ssl.CERT_REQUIRED else "TLS"
+        return "TLS, and requires a client certificate" if self.server.verify_mode is ssl.CERT_REQUIRED else "TLS"
 
     @classmethod
     def of(cls, files: TlsFiles) -> Self:
-        """The contexts for these files. Raises ConfigurationError, which names each that cannot be used."""
+        """Return the contexts for these files. Raises ConfigurationError, which names each unusable file."""
         if problems := list(_problems(files)):
             raise ConfigurationError(problems)
         return cls(_server(files), _client(files))
@@ -48,14 +51,14 @@ CLEAR = Tls()
 
 
 def check(settings: ApiSettings) -> None:
-    """Whether the files can be used, before anything is started. Raises ConfigurationError."""
+    """Check before the start that the files are usable. Raises ConfigurationError."""
     Tls.of(settings.tls)
 
 
 def _server(files: TlsFiles) -> ssl.SSLContext | None:
     if not (files.cert and files.key):
         return None
-    from hypercorn.config import Config  # for servers only: orchctl starts sooner without it
+    from hypercorn.config import Config  # only servers need it; orchctl starts faster without
 
     config = Config()
     config.certfile, config.keyfile, config.keyfile_password = str(files.cert), str(files.key), NO_PASSWORD
@@ -90,24 +93,24 @@ def _unreadable(variable: str, path: Path | None) -> Iterator[Problem]:
     try:
         path.read_bytes()
     except OSError as error:
-        mend = "Make it readable for the daemon's user; see TLS in llama-orch(7)."
-        yield Problem(variable, str(path), f"cannot be read ({error.strerror or error})", mend)
+        hint = "Make it readable by the daemon's user; see TLS in llama-orch(7)."
+        yield Problem(variable, str(path), f"cannot be read ({error.strerror or error})", hint)
 
 
 def _key(path: Path | None) -> Iterator[Problem]:
-    """What can be told of a key without its certificate."""
+    """Check a key without its certificate."""
     if found := list(_unreadable(KEY_FILE, path)):
         yield from found
         return
     pem = path.read_bytes() if path else PRIVATE_KEY
     if PRIVATE_KEY not in pem:
-        yield _no_key(path, "holds no private key that can be used (there is none in it)")
+        yield _bad_key(path, "holds no usable private key (no PEM block)")
     elif b"ENCRYPTED" in pem:
-        yield _no_key(path, "holds no private key that can be used (it has a password)")
+        yield _bad_key(path, "holds no usable private key (it has a password)")
 
 
-def _no_key(path: Path | None, problem: str) -> Problem:
-    return Problem(KEY_FILE, str(path), problem, "It must be the certificate's own key, PEM, without a password.")
+def _bad_key(path: Path | None, problem: str) -> Problem:
+    return Problem(KEY_FILE, str(path), problem, "It must be the key of the certificate, in PEM, without a password.")
 
 
 def _certificates(variable: str, path: Path | None) -> Iterator[Problem]:
@@ -117,8 +120,8 @@ def _certificates(variable: str, path: Path | None) -> Iterator[Problem]:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path) if path else None
     except ssl.SSLError as error:
-        mend = "It must hold PEM certificates: a chain begins with the daemon's own."
-        yield Problem(variable, str(path), f"holds no certificate that can be used ({_words(error)})", mend)
+        hint = "It must hold PEM certificates; a chain starts with the daemon's own."
+        yield Problem(variable, str(path), f"holds no usable certificate ({_openssl_text(error)})", hint)
 
 
 def _mismatch(cert: Path, key: Path) -> Iterator[Problem]:
@@ -128,11 +131,11 @@ def _mismatch(cert: Path, key: Path) -> Iterator[Problem]:
         if error.reason == "KEY_VALUES_MISMATCH":
             problem = f"is not the key of the first certificate in {cert} ({CERT_FILE})"
         else:
-            problem = f"holds no private key that can be used ({_words(error)})"
-        yield _no_key(key, problem)
+            problem = f"holds no usable private key ({_openssl_text(error)})"
+        yield _bad_key(key, problem)
 
 
-def _words(error: ssl.SSLError) -> str:
-    """As OpenSSL has it, without the place in its source."""
-    told = error.reason or re.sub(r"^\[\w+\] | \(_ssl.*\)$", "", error.strerror or str(error))
-    return told.replace("_", " ").lower()
+def _openssl_text(error: ssl.SSLError) -> str:
+    """Return OpenSSL's text without the source location."""
+    text = error.reason or re.sub(r"^\[\w+\] | \(_ssl.*\)$", "", error.strerror or str(error))
+    return text.replace("_", " ").lower()

@@ -1,6 +1,6 @@
-"""When a certificate ends: all that is read of X.509 here.
+"""Read the expiry date of an X.509 certificate.
 
-Python's ssl tells it only of peers that it has verified, and of the files of CAs.
+Python's ssl gives it only for verified peers and for CA files.
 """
 
 import re
@@ -15,31 +15,31 @@ TIME = re.compile(rb"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z")
 
 
 def certificates(pem: str) -> list[bytes]:
-    """The certificates in a PEM file, in their order. Raises ValueError."""
+    """Return the certificates of a PEM file as DER, in order. Raises ValueError."""
     return [b64decode("".join(body.split()), validate=True) for body in PEM.findall(pem)]
 
 
 def ends_at(der: bytes) -> datetime:
-    """Until when a certificate is good: notAfter of RFC 5280, section 4.1. Raises ValueError where it is none."""
+    """Return notAfter of a certificate (RFC 5280, section 4.1). Raises ValueError if it is not a certificate."""
     body = _sequence(_sequence(der))
     fields = list(islice((element for element in _elements(body) if element[0] != VERSION), 4))
-    # its number, how it is signed, its issuer, its validity
+    # serialNumber, signature, issuer, validity
     if [tag for tag, _content in fields] != [INTEGER, SEQUENCE, SEQUENCE, SEQUENCE]:
-        raise ValueError("this is no certificate")
+        raise ValueError("not a certificate")
     _begin, end = _elements(fields[3][1])
     return _time(*end)
 
 
 def _sequence(data: bytes) -> bytes:
-    """What is in the sequence that `data` begins with."""
+    """Return the content of the SEQUENCE at the start of `data`."""
     tag, begin, end = _bounds(data, 0)
     if tag != SEQUENCE:
-        raise ValueError("this is no certificate")
+        raise ValueError("not a certificate")
     return data[begin:end]
 
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The elements of DER that follow each other: tag and content. Raises ValueError."""
+    """Yield tag and content of consecutive DER elements. Raises ValueError."""
     at = 0
     while at < len(data):
         tag, begin, at = _bounds(data, at)
@@ -47,23 +47,23 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _bounds(data: bytes, at: int) -> tuple[int, int, int]:
-    """Tag, begin and end of the content of the element at `at`."""
+    """Return the tag, and the start and end of the content, of the element at `at`."""
     if at + 2 > len(data):
-        raise ValueError("this is no certificate: it is cut off")
+        raise ValueError("not a certificate: truncated data")
     tag, length, begin = data[at], data[at + 1], at + 2
-    if length & 0x80:  # it does not fit into seven bits: these tell how many bytes it has
+    if length & 0x80:  # long form: the low bits are the number of length bytes
         begin += length & 0x7F
         length = int.from_bytes(data[at + 2 : begin], "big")
     if begin + length > len(data):
-        raise ValueError("this is no certificate: it is cut off")
+        raise ValueError("not a certificate: truncated data")
     return tag, begin, begin + length
 
 
 def _time(tag: int, content: bytes) -> datetime:
-    """A Time of RFC 5280: in whole seconds, and in UTC. The first has a year of two digits, from 1950 on."""
+    """Parse a Time of RFC 5280, in whole seconds and UTC. UTCTime has a two-digit year, 1950 to 2049."""
     if tag == UTC_TIME:
         content = (b"19" if content[:2] >= b"50" else b"20") + content
     found = TIME.fullmatch(content) if tag in (UTC_TIME, GENERALIZED_TIME) else None
     if found is None:
-        raise ValueError("this is no certificate: its time cannot be read")
+        raise ValueError("not a certificate: invalid time")
     return datetime(*map(int, found.groups()), tzinfo=UTC)  # type: ignore[misc, arg-type]

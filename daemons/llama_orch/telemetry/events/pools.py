@@ -1,27 +1,27 @@
-"""Events of pools: handoffs, health, GPUs, and how a node stands with its queen."""
+"""Events of pools: handoffs, health, GPUs, drains, and the registration of a node."""
 
 import logging
 
-from llama_orch.telemetry.events.declaring import declared
+from llama_orch.telemetry.events.event import Event
 
-HANDOFF_TAKEN = declared(
+HANDOFF_TAKEN = Event(
     "handoff_taken",
     "004498f4b98747c18c9c26a813678d7a",
     "llama_orch.spool",
     logging.INFO,
     "handoff taken: pool {pool_id} replica {replica_id}, {engine} {engine_version} at {url}",
-    "A new or restarted engine was announced and is now watched.",
+    "A new or restarted engine was announced and is now monitored.",
 )
-HANDOFF_REJECTED = declared(
+HANDOFF_REJECTED = Event(
     "handoff_rejected",
     "0ecaf828e2f745538fcc69d79561a0d1",
     "llama_orch.spool",
     logging.WARNING,
     "handoff rejected: {file}: {reason}; moved to {moved_to}",
-    "A file in the handoff directory could not be taken as an engine's announcement. It was moved aside with\n"
-    "its reason beside it; nothing else is disturbed. See llama-orch-handoff(5) for what is allowed.",
+    "A file in the handoff directory is not a valid announcement of an engine. It was moved aside together with\n"
+    "the reason; other files are not affected. See llama-orch-handoff(5) for the format.",
 )
-POOL_READY = declared(
+POOL_READY = Event(
     "pool_ready",
     "73f80e52a36948b5a4414c46f147ecf9",
     "llama_orch.pools",
@@ -29,169 +29,169 @@ POOL_READY = declared(
     "pool {pool_id} replica {replica_id} is ready at {url}, {slots_total} slots",
     "The engine answers its health check; tasks are placed on it.",
 )
-POOL_UNREADY = declared(
+POOL_UNREADY = Event(
     "pool_unready",
     "c1af446506f142fca1010f154a9f2968",
     "llama_orch.pools",
     logging.WARNING,
     "pool {pool_id} replica {replica_id} is not ready: {reason}",
-    "The engine does not answer its health check, so that nothing is placed on it until it does again. Its own\n"
-    "log: journalctl -u llama-engine@@POOL_ID@",
+    "The engine does not answer its health check, so no tasks are placed on it until it does. Log of the\n"
+    "engine: journalctl -u llama-engine@@POOL_ID@",
 )
-SPOOL_UNREADABLE = declared(
+SPOOL_UNREADABLE = Event(
     "spool_unreadable",
     "6af0e4a9aaf94d2c8fdc0fad551fbd15",
     "llama_orch.spool",
     logging.ERROR,
-    "no handoff can be taken: {reason}",
-    "The handoff directory itself cannot be read, so that new engines stay unknown. As packaged it is\n"
-    "/run/llama-orch/engines, 2770 engine-provisioner:llama-orch; systemd-tmpfiles --create makes it again.",
+    "cannot read handoffs: {reason}",
+    "The handoff directory is unreadable, so new engines stay unknown. The packages create it as\n"
+    "/run/llama-orch/engines, 2770 engine-provisioner:llama-orch; systemd-tmpfiles --create restores it.",
 )
-HANDOFF_KEPT = declared(
+HANDOFF_KEPT = Event(
     "handoff_kept",
     "15c3f7c2a11c40cba86e1e025632fb5f",
     "llama_orch.spool",
     logging.WARNING,
     "handoff {file} was taken but cannot be deleted from {directory}: {reason}",
-    "The engine is known; the file stays and is not taken again. The daemon's user needs write access to the\n"
-    "handoff directory, as the group llama-orch has it.",
+    "The engine is known; the file stays and is not read again. The daemon's user needs write access to the\n"
+    "handoff directory, which the group llama-orch has.",
 )
-POOL_FORGOTTEN = declared(
+POOL_FORGOTTEN = Event(
     "pool_forgotten",
     "cc495a5029054417b491dc10e77cef80",
     "llama_orch.pools",
     logging.INFO,
-    "pool {pool_id} replica {replica_id} is forgotten: {reason}",
-    "It is not listed any more. It comes back as soon as its engine is announced again.",
+    "pool {pool_id} replica {replica_id} is no longer listed: {reason}",
+    "It returns as soon as its engine is announced again.",
 )
-POOLS_STATE_SET_ASIDE = declared(
+POOLS_STATE_SET_ASIDE = Event(
     "pools_state_set_aside",
     "f7a901115de8476b9821d9e682d8bf3e",
     "pool_managerd.persistence",
     logging.WARNING,
-    "the saved pools cannot be used: {reason}; moved to {moved_to}",
-    "The file with the pools known before the last stop was damaged. Pools come back as their engines are\n"
-    "announced again: systemctl restart engine-provisioner",
+    "the saved pools are unusable: {reason}; moved to {moved_to}",
+    "The file with the pools of the previous run was damaged. Pools return when their engines are announced\n"
+    "again: systemctl restart engine-provisioner",
 )
-POOLS_STATE_NOT_SAVED = declared(
+POOLS_STATE_NOT_SAVED = Event(
     "pools_state_not_saved",
     "45bbae5a64dc40d49d31d0ca5d9c8e1d",
     "pool_managerd.persistence",
     logging.ERROR,
-    "the pools cannot be saved in {file}: {reason}",
-    "pool-managerd goes on, but would not know its pools after a restart. Mend the disk or the directory's\n"
-    "permissions; saving is tried again at the next change.",
+    "cannot save the pools in {file}: {reason}",
+    "pool-managerd continues, but will not know its pools after a restart. Fix the disk or the permissions of the\n"
+    "directory; the next change is saved again.",
 )
-GPUS_FOUND = declared(
+GPUS_FOUND = Event(
     "gpus_found",
     "195db0c0f5dc40f3b0a5ab14429526ce",
     "pool_managerd.gpus",
     logging.INFO,
     "GPUs found: {gpus}",
-    "Nothing needs to be done.",
+    "No action is required.",
 )
-GPU_LOST = declared(
+GPU_LOST = Event(
     "gpu_lost",
     "4ba8f22206464462895c6982119e512b",
     "pool_managerd.gpus",
     logging.ERROR,
-    "GPU {device} cannot be used any more: {reason}",
+    "GPU {device} is no longer usable: {reason}",
     "The driver lost the device; pools on it are not ready. See dmesg for Xid messages of the NVIDIA driver.\n"
-    "Often only a reset or a reboot helps.",
+    "Often it takes a reset of the GPU or a reboot.",
 )
-REPORT_UNUSABLE = declared(
+REPORT_UNUSABLE = Event(
     "report_unusable",
     "b69fdb45ac834fa3976cd71c80f9ee5d",
     "pool_managerd.reports",
     logging.WARNING,
-    "provisioning report {file} cannot be used: {reason}",
-    "engine-provisioner writes these files; what a pool is waiting for is not shown until a good one comes.\n"
-    "Its own log tells more: journalctl -u engine-provisioner",
+    "provisioning report {file} is unusable: {reason}",
+    "engine-provisioner writes these files. Until it writes a valid one, the progress of the pool is not shown.\n"
+    "See its log: journalctl -u engine-provisioner",
 )
-GPUS_UNKNOWN = declared(
+GPUS_UNKNOWN = Event(
     "gpus_unknown",
     "b459071afb8a4f9ebf72c46dca8fbe35",
     "pool_managerd.gpus",
     logging.WARNING,
-    "no NVIDIA GPUs can be seen: {reason}; pools on GPUs are not possible here",
+    "no NVIDIA GPUs found: {reason}; pools on GPUs are not possible on this machine",
     "The NVML library or the driver is missing. On a machine with NVIDIA GPUs install the driver\n"
-    "(nvidia-driver and libnvidia-ml1) and restart pool-managerd. Pools on the CPU are not concerned.",
+    "(nvidia-driver and libnvidia-ml1) and restart pool-managerd. Pools on the CPU are not affected.",
 )
-REGISTRATION_ACCEPTED = declared(
+REGISTRATION_ACCEPTED = Event(
     "registration_accepted",
     "5aecae852d6e4d23bf06cfd1911dd47a",
     "pool_managerd.agent",
     logging.INFO,
-    "registration of node {node_id} with {queen} succeeded; it is reached at {address}",
-    "The queen knows this node. Heartbeats follow, and tasks with them once a pool is ready.",
+    "registration of node {node_id} with {queen} succeeded; its address is {address}",
+    "The queen knows this node. It sends heartbeats, and gets tasks when a pool is ready.",
 )
-REGISTRATION_WARNING = declared(
+REGISTRATION_WARNING = Event(
     "registration_warning",
     "b1b664831fba41098f6c9ebfe38b17da",
     "pool_managerd.agent",
     logging.WARNING,
     "registration of node {node_id} with {queen}: {warning}",
-    "The node serves; the message says what should be changed, and on which side.",
+    "The node works; the message says what to change, and on which side.",
 )
-REGISTRATION_LOCAL = declared(
+REGISTRATION_LOCAL = Event(
     "registration_local",
     "448fbdc1178544fdab3f243c3a71680d",
     "pool_managerd.agent",
     logging.WARNING,
-    "registration of node {node_id}: {address} can be reached from this machine only, and {queen} is another",
-    "The queen cannot send tasks there. Set POOL_MANAGERD_BIND_ADDR=0.0.0.0:9200, or to an address of this machine\n"
-    "that the queen can reach; POOL_MANAGERD_ADVERTISE_URL where that is another one (a proxy, a container). Then\n"
+    "registration of node {node_id}: {address} is reachable only from this machine, but {queen} is another one",
+    "The queen cannot send tasks there. Set POOL_MANAGERD_BIND_ADDR to 0.0.0.0:9200 or to an address of this\n"
+    "machine that the queen can reach. Behind a proxy or in a container also set POOL_MANAGERD_ADVERTISE_URL. Then\n"
     "  systemctl daemon-reload && systemctl restart pool-managerd.socket pool-managerd.service",
 )
-REGISTRATION_REFUSED = declared(
+REGISTRATION_REFUSED = Event(
     "registration_refused",
     "67885b8270c54a9382fa018d5d4640e7",
     "pool_managerd.agent",
     logging.ERROR,
     "registration of node {node_id} refused by {queen}: {reason}",
-    "It is tried again and again, so that nothing needs to be done here once the cause is mended. A token that is\n"
-    "not the queen's: compare token_fp6 in both logs. A node id that another machine has: give each its own\n"
-    "POOL_MANAGERD_NODE_ID. A queen that takes no registrations: set ORCHESTRATORD_CLOUD_PROFILE=true there.",
+    "The node retries, so no action is required here after the cause is fixed. Wrong token: compare token_fp6 in\n"
+    "both logs. Node id in use by another machine: give each machine its own POOL_MANAGERD_NODE_ID. Queen without\n"
+    "registrations: set ORCHESTRATORD_CLOUD_PROFILE=true there.",
 )
-REGISTRATION_WITHDRAWN = declared(
+REGISTRATION_WITHDRAWN = Event(
     "registration_withdrawn",
     "9574bf8fd4b84172b2bef9a41c1174bd",
     "pool_managerd.agent",
     logging.INFO,
     "registration of node {node_id} with {queen} withdrawn: pool-managerd stops",
-    "The queen places nothing more here. What runs may end within the drain limit.",
+    "The queen places no more tasks here. Running ones may finish within the drain limit.",
 )
-QUEEN_SILENT = declared(
+QUEEN_SILENT = Event(
     "queen_silent",
     "ef8904e5d84c4415bc62d0d6bb41eae1",
     "pool_managerd.agent",
     logging.WARNING,
-    "neither registration nor heartbeat of node {node_id} gets an answer from {queen}: {reason}",
-    "It is tried again and again, at most 10 seconds apart. Is queen-rbee running, is ORCHESTRATORD_URL right,\n"
-    "does a firewall let its port through? curl @QUEEN@/health asks the same way.",
+    "no answer from {queen} to the registration or heartbeat of node {node_id}: {reason}",
+    "The node retries at least every 10 seconds. Check that queen-rbee is running, that ORCHESTRATORD_URL is right,\n"
+    "and that no firewall blocks the port: curl @QUEEN@/health",
 )
-QUEEN_ANSWERS = declared(
+QUEEN_ANSWERS = Event(
     "queen_answers",
     "e68f2cb295684ada91d2fc62b550be49",
     "pool_managerd.agent",
     logging.INFO,
-    "heartbeat of node {node_id} is answered again by {queen}",
-    "Nothing needs to be done.",
+    "{queen} answers the heartbeats of node {node_id} again",
+    "No action is required.",
 )
-POOL_DRAINING = declared(
+POOL_DRAINING = Event(
     "pool_draining",
     "39f19503af4747fca5f8bac074810261",
     "llama_orch.pools",
     logging.INFO,
-    "pool {pool_id} is draining: it takes nothing new, and {leases} requests that pass through the relay may end",
-    "Somebody asked for it. POST /v2/pools/@POOL_ID@/resume undoes it, POST /v2/resume where the whole node\n"
-    "drains; so does a restart of pool-managerd.",
+    "pool {pool_id} is draining: it takes no new requests, {leases} relayed requests may finish",
+    "An operator started the drain. POST /v2/pools/@POOL_ID@/resume ends it, for a whole node POST /v2/resume. A\n"
+    "restart of pool-managerd ends it too.",
 )
-POOL_RESUMED = declared(
+POOL_RESUMED = Event(
     "pool_resumed",
     "29c3bbb2373f40e59a6afa498168aa1b",
     "llama_orch.pools",
     logging.INFO,
-    "pool {pool_id} is drained no more and takes requests again",
-    "Nothing needs to be done.",
+    "pool {pool_id} is resumed and takes requests again",
+    "No action is required.",
 )

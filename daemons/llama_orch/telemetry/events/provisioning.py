@@ -2,9 +2,9 @@
 
 import logging
 
-from llama_orch.telemetry.events.declaring import declared
+from llama_orch.telemetry.events.event import Event
 
-PROVISIONING_STARTED = declared(
+PROVISIONING_STARTED = Event(
     "provisioning_started",
     "5a3c1fbdf9da4bf3a81696a68afe2312",
     "engine_provisioner.pool",
@@ -12,7 +12,7 @@ PROVISIONING_STARTED = declared(
     "provisioning pool {pool_id}: {detail}",
     "The engine and the model are being fetched and checked.",
 )
-ENGINE_STARTED = declared(
+ENGINE_STARTED = Event(
     "engine_started",
     "135d63cf1293424c802a2e8f96fc5ce8",
     "engine_provisioner.pool",
@@ -20,47 +20,46 @@ ENGINE_STARTED = declared(
     "engine of pool {pool_id} runs at {url} ({engine} {engine_version}); handoff {file} written",
     "The engine answered its health check and was announced to pool-managerd.",
 )
-ENGINE_ADOPTED = declared(
+ENGINE_ADOPTED = Event(
     "engine_adopted",
     "a4ea3938d4294c52810915b0875b0b21",
     "engine_provisioner.pool",
     logging.INFO,
     "engine of pool {pool_id} was already running at {url} and is adopted",
-    "It was started before this daemon and is what the pools file asks for, so it was left running.",
+    "It was started before this daemon and matches the pools file, so it was left running.",
 )
-ENGINE_FAILED = declared(
+ENGINE_FAILED = Event(
     "engine_failed",
     "bdfaef428c7d4431b331dab129ea3a7b",
     "engine_provisioner.pool",
     logging.ERROR,
     "pool {pool_id} failed: {last_error}; {next_step}",
-    "The engine or its model could not be had or run. The message ends with what happens next. The engine's\n"
-    "own log: journalctl -u llama-engine@@POOL_ID@",
+    "The engine or its model could not be fetched or started. The message ends with the next step. Log of the\n"
+    "engine: journalctl -u llama-engine@@POOL_ID@",
 )
-ENGINE_RETIRED = declared(
+ENGINE_RETIRED = Event(
     "engine_retired",
     "0d28e8a77eec44eaa88cbfac0f0079d5",
     "engine_provisioner.clearing",
     logging.INFO,
-    "pool {pool_id} is in the pools file no more: its engine was stopped and its announcement withdrawn",
-    "Nothing needs to be done. To have the pool again, put it back into the pools file and restart\n"
-    "engine-provisioner.",
+    "pool {pool_id} was removed from the pools file: its engine was stopped and its announcement withdrawn",
+    "No action is required. To restore the pool, add it to the pools file again and restart\nengine-provisioner.",
 )
-POOLS_FILE_REFUSED = declared(
+POOLS_FILE_REFUSED = Event(
     "pools_file_refused",
     "4260ce86ca964d78ba569ee452a5d423",
     "engine_provisioner.pools_file",
     logging.ERROR,
     "pools file refused: {problems}",
-    "The message names file, line and key with what is allowed. Mend it and restart engine-provisioner.\n"
+    "The message names file, line and key, and the allowed values. Fix it and restart engine-provisioner.\n"
     "See llama-orch-pools(5).",
 )
-POOLS_FILE_ABSENT = declared(
+POOLS_FILE_ABSENT = Event(
     "pools_file_absent",
     "44e767f743bb4898ac59157196f119be",
     "engine_provisioner.pools_file",
     logging.WARNING,
-    "there is no pools file at {path}: nothing to provision; an example is {example}",
-    "Write one, as in /usr/share/doc/llama-orch/examples/pools.toml, and restart\n"
+    "no pools file at {path}, so nothing to provision; example: {example}",
+    "Write one like /usr/share/doc/llama-orch/examples/pools.toml, and restart\n"
     "engine-provisioner. On a machine that runs no engines, disable engine-provisioner.",
 )

@@ -1,149 +1,149 @@
-"""Events of the queen: nodes, tasks, circuits, drains, her store."""
+"""Events of queen-rbee: nodes, tasks, circuits, drains, the store."""
 
 import logging
 
-from llama_orch.telemetry.events.declaring import declared
+from llama_orch.telemetry.events.event import Event
 
-TASK_FAILED = declared(
+TASK_FAILED = Event(
     "task_failed",
     "4d1dd7de07c1437b95d0c57b811008b7",
     "queen_rbee.tasks",
     logging.WARNING,
     "task {job_id} ended with {code}: {reason}",
-    "The client has seen the same code. POOL_ID names the pool it ran on, if any.",
+    "The client got the same code. POOL_ID is the pool on which the task ran, if any.",
 )
-TASK_ENDED = declared(
+TASK_ENDED = Event(
     "task_ended",
     "06f3179fec434ae0a6e144cf0b4152c8",
     "queen_rbee.tasks",
     logging.INFO,
     "task {job_id} {state} on pool {pool_id}: {tokens_out} tokens in {decode_ms} ms",
-    "Nothing needs to be done.",
+    "No action is required.",
 )
-MODEL_MISMATCH = declared(
+MODEL_MISMATCH = Event(
     "model_mismatch",
     "abe23aaeaf48463097de77c3d798505a",
     "queen_rbee.catalog",
     logging.ERROR,
-    "model {model_id} is not what the catalog says and is served no more: {reason}",
-    "The file is damaged or another one, or the digest belongs to another file. Mend either, and then\n"
+    "model {model_id} does not match the catalog and is no longer served: {reason}",
+    "The file is damaged or was replaced, or the digest belongs to another file. Fix either, and then\n"
     "POST /v2/catalog/models/@MODEL_ID@/verify.",
 )
-STORE_FAILING = declared(
+STORE_FAILING = Event(
     "store_failing",
     "0a7150122956464389fb0c7ff7ef523f",
     "queen_rbee.store",
     logging.ERROR,
     "the queen's state cannot be stored: {problem}. {hint}",
-    "Until it can, new tasks and changes are refused with 503; tasks that are accepted already run on. It is\n"
-    "tried again every second; store_working says when it is over. df and findmnt -T tell about the directory\n"
-    "(/var/lib/queen-rbee), journalctl -k about the disk.",
+    "Until then new tasks and changes are refused with 503; tasks already accepted continue. The queen retries\n"
+    "every second and logs store_working when it succeeds. Check the directory /var/lib/queen-rbee with df and\n"
+    "findmnt -T, and the disk with journalctl -k.",
 )
-STORE_WORKING = declared(
+STORE_WORKING = Event(
     "store_working",
     "4863e4dbc59043bd938c92f8788c314e",
     "queen_rbee.store",
     logging.INFO,
-    "the queen's state is stored again in {file}; {lost} records of the meantime were not kept",
-    "Nothing needs to be done.",
+    "the queen's state is stored again in {file}; {lost} records written meanwhile were lost",
+    "No action is required.",
 )
-TASKS_RESTORED = declared(
+TASKS_RESTORED = Event(
     "tasks_restored",
     "54db34e21f1542b7a8431469520992f7",
     "queen_rbee.store",
     logging.INFO,
-    "tasks of the previous run: {waiting} wait again, {ended} ended",
-    "Those that ended had a part of their answer shown already (WORKER_RESET, retriable), or their deadline passed.",
+    "tasks of the previous run: {waiting} queued again, {ended} ended",
+    "A task ended if its client already had a part of the answer (WORKER_RESET, retriable) or its deadline passed.",
 )
-TASKS_DROPPED = declared(
+TASKS_DROPPED = Event(
     "tasks_dropped",
     "53abf5dbce4f4feb9939a84128ba9421",
     "queen_rbee.tasks",
     logging.WARNING,
     "the queue was full: {count} waiting tasks were dropped for newer ones",
-    "Their clients have seen QUEUE_FULL_DROP_LRU and when to come again. Where this goes on, more is asked than the\n"
-    "pools can do: add slots, or set ORCHD_ADMISSION_POLICY=reject-new to keep what waits.",
+    "Their clients got QUEUE_FULL_DROP_LRU and a time to retry. If this continues, the load exceeds the capacity\n"
+    "of the pools: add slots, or set ORCHD_ADMISSION_POLICY=reject-new to keep the waiting tasks.",
 )
-CIRCUIT_OPENED = declared(
+CIRCUIT_OPENED = Event(
     "circuit_opened",
     "3011678527d545799c494d6d9618e905",
     "queen_rbee.circuits",
     logging.WARNING,
     "pool {pool_id} replica {replica_id} gets no tasks until it passes a health check: {reason}",
-    "It refused connections, failed its health check, or failed requests of several clients. It is checked again\n"
-    "and again; circuit_closed follows when it passes. See the engine's log and, on a node, that of pool-managerd.",
+    "It refused connections, failed its health check, or failed requests of several clients. The health check is\n"
+    "repeated; circuit_closed follows when it passes. See the log of the engine and, on a node, of pool-managerd.",
 )
-CIRCUIT_CLOSED = declared(
+CIRCUIT_CLOSED = Event(
     "circuit_closed",
     "d3f936eac0f345f89178fc92b3ec020e",
     "queen_rbee.circuits",
     logging.INFO,
-    "pool {pool_id} replica {replica_id} answers again and gets tasks as before",
-    "Nothing needs to be done.",
+    "pool {pool_id} replica {replica_id} answers again and gets tasks",
+    "No action is required.",
 )
-NODE_REGISTERED = declared(
+NODE_REGISTERED = Event(
     "node_registered",
     "49a123da7a0644a69718f3205780e885",
     "queen_rbee.fleet",
     logging.INFO,
     "node_registration of {node_id} at {address} accepted (from {peer}, release {version}, {pools} pools)",
-    "Nothing needs to be done.",
+    "No action is required.",
 )
-NODE_REFUSED = declared(
+NODE_REFUSED = Event(
     "node_refused",
     "edc25ff113314be3bb016c0fc243aadc",
     "queen_rbee.fleet",
     logging.ERROR,
     "node_registration of {node_id} at {address} (from {peer}) refused: {reason}",
-    "Each node needs a POOL_MANAGERD_NODE_ID of its own. Where a machine was replaced or reinstalled, take the old\n"
-    "node out with orchctl nodes remove @NODE_ID@; the new one tries again by itself.",
+    "Each node needs its own POOL_MANAGERD_NODE_ID. If a machine was replaced or reinstalled, remove the old node\n"
+    "with orchctl nodes remove @NODE_ID@; the new one retries by itself.",
 )
-NODE_WARNING = declared(
+NODE_WARNING = Event(
     "node_warning",
     "a8e08963a6be44679f44c67543f6de28",
     "queen_rbee.fleet",
     logging.WARNING,
     "node_registration of {node_id}: {warning}",
-    "The node serves; the message says what should be changed, and on which side.",
+    "The node works; the message says what to change, and on which side.",
 )
-NODE_ONLINE = declared(
+NODE_ONLINE = Event(
     "node_online",
     "5aaabbc63f9741b4901b2c39742ca072",
     "queen_rbee.fleet",
     logging.INFO,
-    "node {node_id} sends heartbeats again after {silent_s} s and gets tasks as before",
-    "Nothing needs to be done.",
+    "node {node_id} sends heartbeats again after {silent_s} s and gets tasks",
+    "No action is required.",
 )
-NODE_OFFLINE = declared(
+NODE_OFFLINE = Event(
     "node_offline",
     "7f9bf404a42e4b448ff60dc9c733bb93",
     "queen_rbee.fleet",
     logging.WARNING,
-    "node {node_id} at {address} is offline: no heartbeat for {silent_s} s; its {tasks} tasks go elsewhere or end",
+    "node {node_id} at {address} is offline: no heartbeat for {silent_s} s; its {tasks} tasks are placed again or end",
     "The machine, its network or its pool-managerd is down. On the node: systemctl status pool-managerd, and\n"
     "orchctl check. It gets tasks again with its next heartbeat.",
 )
-NODE_DEREGISTERED = declared(
+NODE_DEREGISTERED = Event(
     "node_deregistered",
     "0d38149387274aecbdae56bafac2d6d3",
     "queen_rbee.fleet",
     logging.INFO,
     "node {node_id} has left: {reason}",
-    "A stop of its pool-managerd, or orchctl nodes remove. It comes back by registering again.",
+    "Its pool-managerd stopped, or the node was removed with orchctl nodes remove. It returns by registering again.",
 )
-DRAIN_STARTED = declared(
+DRAIN_STARTED = Event(
     "drain_started",
     "ae3aff7267954508ad029800dddc9e3d",
     "queen_rbee.operations",
     logging.INFO,
     "drain of {target} started: {leases} tasks run there",
-    "Nothing new is placed there. orchctl operations shows the progress, orchctl resume undoes it.",
+    "No new tasks are placed there. orchctl operations shows the progress, orchctl resume ends the drain.",
 )
-DRAIN_ENDED = declared(
+DRAIN_ENDED = Event(
     "drain_ended",
     "a27fb467f1f54e329961ef2c4386ea1e",
     "queen_rbee.operations",
     logging.INFO,
     "drain of {target} {state}: {detail}",
-    "What is drained stays so until orchctl resume, or until its pool-managerd starts anew.",
+    "The drain lasts until orchctl resume, or until its pool-managerd restarts.",
 )

@@ -1,46 +1,46 @@
-"""Events that every daemon has: start and stop, sockets, settings, tokens, TLS."""
+"""Events of all daemons: start and stop, sockets, settings, tokens, TLS."""
 
 import logging
 
-from llama_orch.telemetry.events.declaring import declared
+from llama_orch.telemetry.events.event import Event
 
-CONFIGURATION_REFUSED = declared(
+CONFIGURATION_REFUSED = Event(
     "configuration_refused",
     "f3c95789ace14954ac5d6baed2eac902",
     "llama_orch.service",
     logging.ERROR,
     "configuration refused: {problems}",
-    "One or more variables cannot be used; the message names each with what is allowed. The daemon does not\n"
-    "start again by itself. Mend the environment file, check it with\n"
+    "One or more variables are invalid; the message names each and the allowed values. The daemon does not\n"
+    "restart by itself. Fix the environment file, check it with\n"
     "  (set -a; . /etc/llama-orch/@SYSLOG_IDENTIFIER@.env; @SYSLOG_IDENTIFIER@ --check-config)\n"
     "and start the unit again.",
 )
-START_FAILED = declared(
+START_FAILED = Event(
     "start_failed",
     "cbf27734ac1045258b66402800e03d2c",
     "llama_orch.service",
     logging.ERROR,
     "cannot start: {problem}. {hint}",
-    "The daemon could not get something that it needs to run. The message says what and how to mend it.",
+    "The daemon lacks something that it needs to run. The message says what, and how to fix it.",
 )
-DAEMON_READY = declared(
+DAEMON_READY = Event(
     "daemon_ready",
     "e0a3a91f23464c13bc27ed12b10877a9",
     "llama_orch.service",
     logging.INFO,
     "{daemon} {version} ready on {address}",
-    "All loops of the daemon have started and its sockets answer.",
+    "All loops of the daemon have started and its sockets accept requests.",
 )
-SOCKET_DISAGREES = declared(
+SOCKET_DISAGREES = Event(
     "socket_disagrees",
     "f1260ebc7d564b56b714dc919b27dbdf",
     "llama_orch.service",
     logging.WARNING,
-    "the {name} socket listens on {actual}, which counts, but {variable} says {wanted}. {advice}",
-    "The listening socket belongs to systemd. It was set up before the environment file changed, or a drop-in\n"
-    "of the socket or of the service has another address. The message has the file and the command.",
+    "the {name} socket listens on {actual}, not on {wanted} as set by {variable}. {advice}",
+    "The listening socket belongs to systemd. It was created before the environment file changed, or a drop-in\n"
+    "of the socket or of the service sets another address. The message names the file and the command.",
 )
-NON_LOOPBACK_OPEN = declared(
+NON_LOOPBACK_OPEN = Event(
     "non_loopback_without_token",
     "6caf76a5703548ae8280ad3729a6f2e7",
     "llama_orch.service",
@@ -49,89 +49,89 @@ NON_LOOPBACK_OPEN = declared(
     "Only /health, /ready and /v2/meta/ are served to other machines. Set LLORCH_API_TOKEN to serve them, or\n"
     "bind to 127.0.0.1.",
 )
-TOKEN_REFUSED = declared(
+TOKEN_REFUSED = Event(
     "token_refused",
     "561dfe41e85141b29c50260d9abd484b",
     "llama_orch.gate",
     logging.WARNING,
-    "{peer} shows a wrong token ({shown}); its requests are refused",
-    "Compare the fingerprint with those that the daemon accepts, which it logs at its start:\n"
+    "wrong token from {peer} ({shown}): its requests are refused",
+    "Compare the fingerprint with those that the daemon accepts, which it logs at the start:\n"
     "  journalctl -u @SYSLOG_IDENTIFIER@ | grep token_fp6\n"
-    "A client or a node with an old token needs the present one; see TOKEN ROTATION in llama-orch(7). There is\n"
-    "at most one such line a minute for each peer, and 64 for all of them.",
+    "A client or a node with an old token needs the current one; see TOKEN ROTATION in llama-orch(7). This is\n"
+    "logged at most once a minute per peer, and 64 times a minute in total.",
 )
-PAGE_REFUSED = declared(
+PAGE_REFUSED = Event(
     "page_refused",
     "8e1bb038c56d4ee08c68c337fcc353ac",
     "llama_orch.gate",
     logging.WARNING,
-    "{code}: a request by {source} from {peer} is refused",
-    "A browser on this machine sent a request that a web page of another site had made, or one under a name that\n"
-    "is not this machine's (DNS rebinding). If you trust the page, add its origin to LLORCH_ALLOWED_ORIGINS; if\n"
-    "the name is this machine's, add it to LLORCH_ALLOWED_HOSTS. See SECURITY in llama-orch(7). There is at most\n"
-    "one such line a minute.",
+    "{code}: a request by {source} from {peer} was refused",
+    "A browser on this machine sent a request for a web page of another site, or one with a host name that is\n"
+    "not this machine's (DNS rebinding). If you trust the page, add its origin to LLORCH_ALLOWED_ORIGINS. If the\n"
+    "name belongs to this machine, add it to LLORCH_ALLOWED_HOSTS. See SECURITY in llama-orch(7). This is logged\n"
+    "at most once a minute.",
 )
-HANDSHAKE_FAILED = declared(
+HANDSHAKE_FAILED = Event(
     "tls_handshake_failed",
     "7666f371683d4ba48e7806de6240c799",
     "llama_orch.serving",
     logging.WARNING,
-    "no TLS with {peer}: {reason}",
-    "A peer wanted to speak to the API and could not. Its URL must begin with https://, it must accept the CA\n"
-    "of this daemon's certificate, and show a certificate of the CA in LLORCH_TLS_CA_FILE where that is set;\n"
-    "see TLS in llama-orch(7). There is at most one such line a minute for each peer, and 64 for all of them.",
+    "TLS handshake with {peer} failed: {reason}",
+    "A client could not connect to the API. Its URL must begin with https://, and it must trust the CA of this\n"
+    "daemon's certificate. If LLORCH_TLS_CA_FILE is set, it must present a certificate of that CA. See TLS in\n"
+    "llama-orch(7). This is logged at most once a minute per peer, and 64 times a minute in total.",
 )
-CERTIFICATE_ENDING = declared(
+CERTIFICATE_ENDING = Event(
     "certificate_ending",
     "bd0d2600a3f84b7497b2b63f4713d27f",
     "llama_orch.tls",
     logging.WARNING,
     "certificate {number} of {path} ({variable}) {end}",
-    "From then on nobody accepts it, and the daemons do not reach each other. Put a new one in its place, with\n"
-    "its key, and restart the daemon, which reads its files at the start only; see TLS in llama-orch(7). Of a CA\n"
-    "that has a successor, the old one is taken out of the file. There is one such line at the start and one a day.",
+    "After that date nobody accepts it, and the daemons cannot reach each other. Replace it and its key, and\n"
+    "restart the daemon, which reads the files only at the start; see TLS in llama-orch(7). If it is the old one\n"
+    "of two CA certificates, remove it from the file. This is logged at the start and once a day.",
 )
-CERTIFICATE_ENDED = declared(
+CERTIFICATE_ENDED = Event(
     "certificate_ended",
     "31080f7cb4f343faa6faa26d78f3888d",
     "llama_orch.tls",
     logging.ERROR,
     "certificate {number} of {path} ({variable}) {end}",
-    "Nobody accepts it any more. Put a new one in its place, with its key, and restart the daemon, which reads\n"
-    "its files at the start only; see TLS in llama-orch(7). Of a CA that has a successor, the old one is taken out\n"
-    "of the file. Where the certificate is good, this machine's clock is wrong: timedatectl",
+    "Nobody accepts it any longer. Replace it and its key, and restart the daemon, which reads the files only at\n"
+    "the start; see TLS in llama-orch(7). If it is the old one of two CA certificates, remove it from the file. If\n"
+    "the certificate is still valid, the clock of this machine is wrong: timedatectl",
 )
-SECOND_TOKEN_SAME = declared(
+SECOND_TOKEN_SAME = Event(
     "second_token_same",
     "4f633f920b40449d87bbab64b58b8ea1",
     "llama_orch.service",
     logging.WARNING,
     "LLORCH_API_TOKEN_SECOND is the same as LLORCH_API_TOKEN ({token}): no other token is accepted",
-    "In a rotation the second token is the other one of the old and the new: see TOKEN ROTATION in\n"
-    "llama-orch(7). Where none is under way, remove it.",
+    "During a rotation the two tokens are the old and the new one: see TOKEN ROTATION in llama-orch(7). Otherwise\n"
+    "remove the second token.",
 )
-NO_EFFECT = declared(
+NO_EFFECT = Event(
     "settings_without_effect",
     "3f0c9931918c40bf9670c342c6cce996",
     "llama_orch.service",
     logging.INFO,
     "these variables are set but have no effect in {profile}: {variables}",
-    "They belong to the other profile. Nothing needs to be done.",
+    "They belong to the other profile. No action is required.",
 )
-UNKNOWN_VARIABLES = declared(
+UNKNOWN_VARIABLES = Event(
     "settings_unknown",
     "33138eccb4844d4b872ab33f8fb5f160",
     "llama_orch.service",
     logging.WARNING,
     "no daemon knows these variables, which may be misspelt and have no effect: {variables}",
-    "The names look like variables of llama-orch and are none of any daemon's. Correct or remove them in\n"
-    "/etc/llama-orch/@SYSLOG_IDENTIFIER@.env; @SYSLOG_IDENTIFIER@.env(5) has all that there are.",
+    "The names look like variables of llama-orch, but no daemon has them. Correct or remove them in\n"
+    "/etc/llama-orch/@SYSLOG_IDENTIFIER@.env; @SYSLOG_IDENTIFIER@.env(5) lists all variables.",
 )
-DAEMON_STOPPING = declared(
+DAEMON_STOPPING = Event(
     "daemon_stopping",
     "23cc390c935440e38e1f39485d23d1f3",
     "llama_orch.service",
     logging.INFO,
     "{daemon} is stopping: {detail}",
-    "A graceful stop: nothing new is taken, what runs may end within the drain limit.",
+    "A graceful stop: no new requests are accepted, running ones may finish within the drain limit.",
 )

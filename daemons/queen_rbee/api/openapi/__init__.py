@@ -1,4 +1,4 @@
-"""The description of the API, OpenAPI 3.1: a declaration for each operation, and the document that they make up.
+"""The OpenAPI document, built from the route declarations.
 
-Imported when the document is first asked for, never before: an idle queen does without.
+Imported with the first request for /openapi.json: an idle daemon does without its memory.
 """

@@ -1,130 +1,108 @@
-"""From the declarations to the document: OpenAPI 3.1 as plain JSON values."""
+"""The OpenAPI 3.1 document as plain JSON values."""
 
-from pydantic import BaseModel
+from collections.abc import Sequence
 
 from llama_orch import VERSION
-from llama_orch.contracts.base import NODE_ID_PATTERN, POOL_ID_PATTERN
-from llama_orch.contracts.catalog import MODEL_ID_PATTERN
 from llama_orch.http.server.error_shapes import shape_of
-from queen_rbee.api.openapi.components import Components, Json, components
-from queen_rbee.api.openapi.control import DAEMON, POOLS, TASKS
-from queen_rbee.api.openapi.examples import EXAMPLES, PLAN
-from queen_rbee.api.openapi.fleet import DRAINS, NODES
-from queen_rbee.api.openapi.kept import ARTIFACTS, CATALOG, SESSIONS
-from queen_rbee.api.openapi.operation import ARTIFACT_ID, JSON, TEXT, UUID, Answer, Operation, Parameter, Schema
-from queen_rbee.api.openapi.refusals import refusals
-from queen_rbee.api.openapi.v1 import ANTHROPIC, OPENAI
+from llama_orch.http.server.routes import JSON, Parameter, Reply, RequestBody, Route
+from queen_rbee.api.openapi.components import Components, Json, build_components, reference
+from queen_rbee.api.openapi.errors import error_components
+from queen_rbee.api.parameters import PATH_VARIABLES, TEXT
 
-OPERATIONS: tuple[Operation, ...] = (
-    *TASKS,
-    *SESSIONS,
-    *CATALOG,
-    *ARTIFACTS,
-    *POOLS,
-    *DRAINS,
-    *NODES,
-    *OPENAI,
-    *ANTHROPIC,
-    *DAEMON,
-)
-VARIABLES: dict[str, tuple[str, Schema]] = {
-    "task_id": ("The `task_id` of a task.", UUID),
-    "session_id": ("The `session_id` of a session, which its client chooses.", UUID),
-    "model_id": ("The `id` of a model of the catalog.", {**TEXT, "pattern": MODEL_ID_PATTERN}),
-    "artifact_id": ("The `id` of an artifact.", {**ARTIFACT_ID, "examples": [PLAN]}),
-    "model": (
-        "One of the names of GET /v1/models; it may have slashes.",
-        {**TEXT, "minLength": 1, "examples": ["default"]},
-    ),
-    "node_id": ("The `node_id` of a node.", {**TEXT, "pattern": NODE_ID_PATTERN, "examples": ["gpu-node-1"]}),
-    "operation_id": ("The `operation_id` of an operation.", UUID),
-    "pool_id": ("The `pool_id` of a pool.", {**TEXT, "pattern": POOL_ID_PATTERN, "examples": ["default"]}),
-}
 INFO: Json = {
     "title": "queen-rbee",
     "version": VERSION,
-    "summary": "Language models from one's own GPUs: tasks, pools, and the interfaces of OpenAI and Anthropic.",
-    "description": "A request may have `X-Correlation-Id` and `traceparent`: both are passed on and answered with. "
-    "Unknown fields in bodies for /v2 are refused by name. A method that a path does not serve is answered "
-    "with 405 and `Allow`. See queen-rbee(8).",
+    "summary": "Serve large language models from one's own GPUs: tasks, pools, and the APIs of OpenAI and Anthropic.",
+    "description": "A request may have the headers `X-Correlation-Id` and `traceparent`: both are passed to the engine "
+    "and returned in the response. Bodies under /v2 with unknown fields are refused, and the error names the fields. A "
+    "method that a path does not support gets 405 with `Allow`. See queen-rbee(8).",
     "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
 }
 
 
-def openapi() -> Json:
-    """The whole document."""
-    known = components(OPERATIONS)
+def openapi(routes: Sequence[Route]) -> Json:
+    """Describe `routes`."""
+    components = build_components(routes)
     paths: Json = {}
-    for operation in OPERATIONS:
-        item = paths.setdefault(operation.path, _path(operation))
+    for route in routes:
+        item = paths.setdefault(route.plain_path, _path(route))
         assert isinstance(item, dict)
-        item[operation.method.lower()] = _operation(operation, known)
+        item[route.method.lower()] = _operation(route, routes, components)
     return {
         "openapi": "3.1.1",
         "info": INFO,
         "servers": [{"url": "/"}],
         "paths": paths,
-        "components": known.document(OPERATIONS),
+        "components": components.document(routes),
     }
 
 
-def _path(operation: Operation) -> Json:
-    variables = [_variable(name) for name in operation.variables]
+def _path(route: Route) -> Json:
+    variables = [_variable(name) for name in route.variables]
     return {"parameters": [*variables]} if variables else {}
 
 
 def _variable(name: str) -> Json:
-    about, schema = VARIABLES[name]
-    return {"name": name, "in": "path", "required": True, "description": about, "schema": dict(schema)}
+    description, schema = PATH_VARIABLES.get(name, (f"The `{name}`.", TEXT))
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": dict(schema)}
 
 
-def _operation(operation: Operation, known: Components) -> Json:
-    said: Json = {"operationId": operation.name, "summary": operation.summary, "tags": [operation.tag]}
-    if operation.about:
-        said["description"] = operation.about
-    if operation.parameters:
-        said["parameters"] = [_parameter(parameter) for parameter in operation.parameters]
-    if operation.body:
-        said["requestBody"] = _body(operation, operation.body, known)
-    return {**said, "responses": _answers(operation, known), "security": [*_security(operation)]}
+def _operation(route: Route, routes: Sequence[Route], components: Components) -> Json:
+    operation: Json = {"operationId": route.name, "summary": route.summary, "tags": [_tag(route)]}
+    if route.description:
+        operation["description"] = route.description
+    if route.parameters:
+        operation["parameters"] = [_parameter(parameter) for parameter in route.parameters]
+    if route.body:
+        operation["requestBody"] = _request_body(route.body, components)
+    return {**operation, "responses": _responses(route, routes, components), "security": [*_security(route)]}
+
+
+def _tag(route: Route) -> str:
+    """Return the first segment of the path that is not the version; `daemon` outside of /v1 and /v2."""
+    first, *rest = route.path.strip("/").split("/")
+    return rest[0] if first == "v2" else first if first == "v1" else "daemon"
 
 
 def _parameter(parameter: Parameter) -> Json:
-    schema = dict(parameter.schema)
-    said: Json = {"name": parameter.name, "in": parameter.place, "description": parameter.about, "schema": schema}
-    return said if parameter.example is None else {**said, "example": parameter.example}
+    described: Json = {
+        "name": parameter.name,
+        "in": parameter.place,
+        "description": parameter.description,
+        "schema": dict(parameter.schema),
+    }
+    return described if parameter.example is None else {**described, "example": parameter.example}
 
 
-def _body(operation: Operation, body: type[BaseModel], known: Components) -> Json:
-    examples: Json = {name: {"value": value} for name, value in EXAMPLES[operation.name].items()}
+def _request_body(body: RequestBody, components: Components) -> Json:
+    examples: Json = {name: {"value": value} for name, value in body.examples.items()}
     return {
-        "required": not operation.body_optional,
-        "content": {JSON: {"schema": known.schema(body), "examples": examples}},
+        "required": not body.optional,
+        "content": {JSON: {"schema": components.schema(body.model), "examples": examples}},
     }
 
 
-def _answers(operation: Operation, known: Components) -> Json:
-    shape = shape_of(operation.path)
-    told: Json = {
-        str(status): {**known.answer(answer, shape), **_links(answer)} for status, answer in operation.answers.items()
+def _responses(route: Route, routes: Sequence[Route], components: Components) -> Json:
+    shape = shape_of(route.plain_path)
+    replies: Json = {
+        str(status): {**components.response(reply, shape), **_links(reply, routes)}
+        for status, reply in route.replies.items()
     }
-    refused: Json = {
-        str(status): {"$ref": f"#/components/responses/{name}"} for status, name in refusals(operation).items()
-    }
-    return {**told, **refused}
+    errors: Json = {str(status): reference("responses", name) for status, name in error_components(route).items()}
+    return {**replies, **errors}
 
 
-def _links(answer: Answer) -> Json:
-    """To every operation on what the answer names, and on nothing else."""
+def _links(reply: Reply, routes: Sequence[Route]) -> Json:
+    """Link to every route whose only path variable is one that the reply has a value for."""
     links: Json = {
-        operation.name: {"operationId": operation.name, "parameters": {variable: f"$response.body#{pointer}"}}
-        for variable, pointer in answer.names.items()
-        for operation in OPERATIONS
-        if operation.variables == [variable]
+        route.name: {"operationId": route.name, "parameters": {variable: f"$response.body#{pointer}"}}
+        for variable, pointer in reply.links.items()
+        for route in routes
+        if route.variables == [variable]
     }
     return {"links": links} if links else {}
 
 
-def _security(operation: Operation) -> list[Json]:
-    """Nothing is needed where the daemon has no token."""
-    return [] if operation.open else [{}, {"bearer": []}, {"key": []}]
+def _security(route: Route) -> list[Json]:
+    """The first alternative, no credentials, is for daemons without a token."""
+    return [] if route.public else [{}, {"bearer": []}, {"key": []}]

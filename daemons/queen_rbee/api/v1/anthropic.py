@@ -1,6 +1,6 @@
-"""/v1/messages for Anthropic's clients, whatever the engine: a message is asked for as an OpenAI chat.
+"""Routes of Anthropic's Messages API. Engines are asked for an OpenAI chat.
 
-The translation is in `queen_rbee.api.v1.messages`, which is loaded when the first message is asked for.
+The translation in `queen_rbee.api.v1.messages` is imported with the first message.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,148 +8,156 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, TypeVar
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
-from llama_orch.contracts.openai import Generation
+from llama_orch.contracts.openai import GenerationRequest
 from llama_orch.engines.wire.passage import Passage
-from llama_orch.http.server.bodies import aside
+from llama_orch.http.server.bodies import in_thread_if_large
 from llama_orch.http.server.error_shapes import anthropic_error
-from llama_orch.http.server.exchange import Exchange, HotRoutes
+from llama_orch.http.server.exchange import Exchange
+from llama_orch.http.server.routes import Deferred
 from llama_orch.telemetry.correlation import current
+from queen_rbee.api.v1.engine_relay import EngineRelay, Headers
+from queen_rbee.api.v1.engine_routes import engine_route, with_streamed
 from queen_rbee.api.v1.failures import failure_of
+from queen_rbee.api.v1.openai import CHAT
 from queen_rbee.api.v1.openai_requests import SHAPE, task_request
-from queen_rbee.api.v1.passages import Fields, Passages
 from queen_rbee.pools.model_lookup import ModelCatalog, find_target
 from queen_rbee.tasks.event_log import Frame, encode_json
 from queen_rbee.tasks.task import Task
 
 if TYPE_CHECKING:
-    from queen_rbee.api.v1.messages.events import Event
-    from queen_rbee.api.v1.messages.reading import Reading
+    from queen_rbee.api.v1.messages.chat_messages import Json
+    from queen_rbee.api.v1.messages.events import MessageEvent
     from queen_rbee.api.v1.messages.request import CountRequest
-    from queen_rbee.api.v1.messages.turns import Json
+    from queen_rbee.api.v1.messages.translator import ChunkTranslator
 
     Request = TypeVar("Request", bound=CountRequest)
 
-NOT_UNDERSTOOD = "the engine says something that is not understood"
-NOT_COUNTED = "the engine that was asked does not tell how many tokens a prompt has"
+UNREADABLE_ANSWER = "the engine sent a chunk that is not an OpenAI chat chunk"
+NOT_COUNTED = "the engine does not report how many tokens a prompt has"
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+REQUESTS = "queen_rbee.api.v1.messages.request"
 
 
-def add_anthropic(routes: HotRoutes, passages: Passages, catalog: ModelCatalog) -> None:
-    """Add the routes."""
-    handlers = Anthropic(passages, catalog)
-    routes.add("POST", "/v1/messages", handlers.messages)
-    routes.add("POST", "/v1/messages/count_tokens", handlers.count_tokens)
-
-
-class Anthropic:
-    """Handlers over the queen's one way to engines."""
-
-    def __init__(self, passages: Passages, catalog: ModelCatalog) -> None:
-        self._passages = passages
+class AnthropicRoutes:
+    def __init__(self, relay: EngineRelay, catalog: ModelCatalog) -> None:
+        self._relay = relay
         self._catalog = catalog
 
-    async def messages(self, exchange: Exchange) -> None:
-        """One message, as a stream or whole."""
-        from queen_rbee.api.v1.messages.chat import chat_body
-        from queen_rbee.api.v1.messages.ending import wanted_of
-        from queen_rbee.api.v1.messages.reading import Reading
+    @engine_route(
+        "/v1/messages",
+        "Create a message (Anthropic's API)",
+        Deferred(REQUESTS, "MessagesRequest"),
+        with_streamed(CHAT),
+        "AnthropicMessage",
+        "ANTHROPIC_EVENT",
+    )
+    async def create_message(self, exchange: Exchange) -> None:
+        from queen_rbee.api.v1.messages.chat_request import chat_body
         from queen_rbee.api.v1.messages.request import MessagesRequest
+        from queen_rbee.api.v1.messages.stop_reasons import answer_options
+        from queen_rbee.api.v1.messages.translator import ChunkTranslator
 
-        asked, passage = await _understood(exchange, MessagesRequest, chat_body)
-        wanted, stream = wanted_of(asked), asked.stream
-        generation = Generation(model=asked.model, max_tokens=asked.max_tokens)
-        del asked  # the passage says it all once more
-        task = self._admitted(passage, generation, exchange.headers)
-        reading = Reading(task.task_id.hex, wanted)
+        request, passage = await _parse(exchange, MessagesRequest, chat_body)
+        options, stream = answer_options(request), request.stream
+        generation = GenerationRequest(model=request.model, max_tokens=request.max_tokens)
+        del request  # the passage holds the same content once more
+        task = self._admit(passage, generation, exchange.headers)
+        translator = ChunkTranslator(task.task_id.hex, options)
         if stream:
-            await self._passages.stream(exchange, task, Stream(task, reading))
+            await self._relay.stream(exchange, task, AnthropicDialect(task, translator))
         else:
-            await self._whole(exchange, task, reading)
+            await self._send_message(exchange, task, translator)
 
+    @engine_route(
+        "/v1/messages/count_tokens",
+        "Count the tokens of a prompt",
+        Deferred(REQUESTS, "CountRequest"),
+        {"short": {"model": "default", "messages": [{"role": "user", "content": "Who are you?"}]}},
+        "TokenCount",
+        errors=(501,),
+    )
     async def count_tokens(self, exchange: Exchange) -> None:
-        """How long a prompt is, as the engine counts it: it is asked for one token, and its count is passed on.
+        """Ask the engine for one token and return its count of the prompt.
 
-        The work is not lost: what it reads now is in its cache when the message itself is asked for.
+        The work is not lost: the prompt is then in the engine's prefix cache when the message itself is requested.
         """
-        from queen_rbee.api.v1.messages.chat import count_body
+        from queen_rbee.api.v1.messages.chat_request import count_body
         from queen_rbee.api.v1.messages.request import CountRequest
 
-        asked, passage = await _understood(exchange, CountRequest, count_body)
-        task = self._admitted(passage, Generation(model=asked.model, max_tokens=1), exchange.headers)
-        await self._passages.collect(exchange, task, lambda _frame: None)
+        request, passage = await _parse(exchange, CountRequest, count_body)
+        task = self._admit(passage, GenerationRequest(model=request.model, max_tokens=1), exchange.headers)
+        await self._relay.collect(exchange, task, lambda _frame: None)
         if not task.measurements.tokens_in:
             raise ApiError(501, ErrorBody(code=ErrorCode.INTERNAL, message=NOT_COUNTED, pool_id=task.place.pool_id))
-        await exchange.send_json(200, {"input_tokens": task.measurements.tokens_in}, self._passages.headers(task))
+        await exchange.send_json(200, {"input_tokens": task.measurements.tokens_in}, self._relay.headers(task))
 
-    def _admitted(self, passage: Passage, wanted: Generation, headers: Mapping[str, str]) -> Task:
-        registry = self._passages.dispatcher.registry
-        target = find_target(wanted.model, self._catalog, registry.replicas, registry.synced)
-        return self._passages.admit(task_request(wanted, "chat", target, headers), passage)
+    def _admit(self, passage: Passage, generation: GenerationRequest, headers: Mapping[str, str]) -> Task:
+        registry = self._relay.dispatcher.registry
+        target = find_target(generation.model, self._catalog, registry.replicas, registry.synced)
+        return self._relay.admit(task_request(generation, "chat", target, headers), passage)
 
-    async def _whole(self, exchange: Exchange, task: Task, reading: "Reading") -> None:
-        from queen_rbee.api.v1.messages.whole import Whole
+    async def _send_message(self, exchange: Exchange, task: Task, translator: "ChunkTranslator") -> None:
+        from queen_rbee.api.v1.messages.message_builder import MessageBuilder
 
-        whole = Whole()
-        await self._passages.collect(exchange, task, lambda frame: whole.take(reading.chunk(frame.payload)))
-        if not reading.understood:
-            raise _not_understood(task)
-        whole.take(reading.end(task.measurements.tokens_in, task.measurements.tokens_out))
-        await exchange.send_json(200, whole.message(), self._passages.headers(task))
+        builder = MessageBuilder()
+        await self._relay.collect(exchange, task, lambda frame: builder.add(translator.chunk(frame.payload)))
+        if not translator.valid:
+            raise _unreadable(task)
+        builder.add(translator.end(task.measurements.tokens_in, task.measurements.tokens_out))
+        await exchange.send_json(200, builder.message(), self._relay.headers(task))
 
 
-async def _understood(
+async def _parse(
     exchange: Exchange, model: "type[Request]", translate: "Callable[[Request], Json]"
 ) -> "tuple[Request, Passage]":
-    """The request, and what is made of it."""
-    from queen_rbee.api.v1.messages.request import MessagesRequest, parsed
+    """Read the request and translate it for the engine."""
+    from queen_rbee.api.v1.messages.request import MessagesRequest, parse
 
     body = await exchange.body(shape=SHAPE)
 
-    def understood() -> "tuple[Request, Passage]":
-        asked = parsed(model, body)
-        streams = isinstance(asked, MessagesRequest) and bool(asked.stream)
-        return asked, Passage("chat", translate(asked), len(body), counts_first=streams, mark=sha256(body).digest())
+    def parse_and_translate() -> "tuple[Request, Passage]":
+        request = parse(model, body)
+        streams = isinstance(request, MessagesRequest) and bool(request.stream)
+        return request, Passage("chat", translate(request), len(body), counts_first=streams, mark=sha256(body).digest())
 
-    return await aside(len(body), understood)
+    return await in_thread_if_large(len(body), parse_and_translate)
 
 
-class Stream:
-    """An answer as Anthropic streams it."""
+class AnthropicDialect:
+    """The Dialect of Anthropic's streams."""
 
-    headers: Fields = []
+    headers: Headers = []
 
-    def __init__(self, task: Task, reading: "Reading") -> None:
+    def __init__(self, task: Task, translator: "ChunkTranslator") -> None:
         self._task = task
-        self._reading = reading
+        self._translator = translator
 
     @property
     def keep_alive(self) -> bytes:
-        """A ping; the message's head goes before everything."""
-        return _frames(self._reading.begin()) + PING
+        """A ping; before the first chunk the message's head, which must be the first event."""
+        return _encode(self._translator.begin()) + PING
 
     def piece(self, frame: Frame) -> bytes:
-        """What the chunk means."""
-        return _frames(self._reading.chunk(frame.payload))
+        return _encode(self._translator.chunk(frame.payload))
 
     def end(self) -> bytes:
-        """The message's end, or why it is not to be trusted."""
-        if not self._reading.understood:
-            return _failed(_not_understood(self._task))
-        return _frames(self._reading.end(self._task.measurements.tokens_in, self._task.measurements.tokens_out))
+        """Return the end of the message, or an error event if a chunk was unreadable."""
+        if not self._translator.valid:
+            return _error_event(_unreadable(self._task))
+        return _encode(self._translator.end(self._task.measurements.tokens_in, self._task.measurements.tokens_out))
 
     def failure(self, task: Task) -> bytes:
-        """The event `error`, with which a stream ends that fails midway."""
-        return _failed(failure_of(task))
+        return _error_event(failure_of(task))
 
 
-def _frames(events: "list[Event]") -> bytes:
+def _encode(events: "list[MessageEvent]") -> bytes:
     return b"".join(event.frame for event in events)
 
 
-def _failed(error: ApiError) -> bytes:
+def _error_event(error: ApiError) -> bytes:
     return f"event: error\ndata: {encode_json(anthropic_error(error, current.get()))}\n\n".encode()
 
 
-def _not_understood(task: Task) -> ApiError:
-    body = ErrorBody(code=ErrorCode.WORKER_RESET, message=NOT_UNDERSTOOD, retriable=True, pool_id=task.place.pool_id)
+def _unreadable(task: Task) -> ApiError:
+    body = ErrorBody(code=ErrorCode.WORKER_RESET, message=UNREADABLE_ANSWER, retriable=True, pool_id=task.place.pool_id)
     return ApiError(502, body)

@@ -1,4 +1,4 @@
-"""How a task that failed is told to a client that waits for its answer: a status and a body. Pure."""
+"""Translation of a failed task into the error response of a client that waits for the answer. Pure."""
 
 from collections.abc import Mapping
 
@@ -18,21 +18,20 @@ STATUS: Mapping[ErrorCode, int] = {
     ErrorCode.DECODE_TIMEOUT: 504,
     ErrorCode.DEADLINE_UNMET: 504,
 }
-"""Statuses of tasks that fail after they were admitted; all others are 500."""
+"""Status of a task that fails after admission. Codes that are not listed are 500."""
 
-
-PROMPTS: Mapping[Endpoint, str] = {
+PROMPT_FIELDS: Mapping[Endpoint, str] = {
     "completion": "prompt",
     "chat": "messages",
     "completions": "prompt",
     "embeddings": "input",
     "rerank": "documents",
 }
-"""The field of the prompt, as each endpoint's clients call it."""
+"""The field that holds the prompt of each endpoint."""
 
 
 def failure_of(task: Task) -> ApiError:
-    """Why `task` failed, as an answer to its client; without `task.error` it is a defect of ours."""
+    """Return the failure of `task` as an HTTP error. A task without `task.error` is a defect: 500."""
     error = task.error
     if error is None:
         return ApiError(500, ErrorBody(code=ErrorCode.INTERNAL, message="the answer has no content"))
@@ -41,7 +40,7 @@ def failure_of(task: Task) -> ApiError:
         code=code,
         message=error.message,
         reason=error.reason,
-        fields=_too_long(task) if error.reason == "context_length_exceeded" else None,
+        fields=_prompt_too_long(task) if error.reason == "context_length_exceeded" else None,
         retriable=error.retriable,
         retry_after_ms=error.retry_after_ms,
         pool_id=task.place.pool_id,
@@ -49,13 +48,14 @@ def failure_of(task: Task) -> ApiError:
     return ApiError(STATUS.get(code, 500), body, retry_headers(error.retry_after_ms))
 
 
-def _too_long(task: Task) -> list[FieldProblem]:
-    """What does not fit is the prompt: an engine that has room for some of max_tokens is asked for that."""
-    return [FieldProblem(field=PROMPTS[task.demand.endpoint], problem="is longer than the context of the model")]
+def _prompt_too_long(task: Task) -> list[FieldProblem]:
+    """Blame the prompt, not max_tokens: max_tokens is reduced to what the context has left."""
+    field = PROMPT_FIELDS[task.demand.endpoint]
+    return [FieldProblem(field=field, problem="is longer than the context of the model")]
 
 
 def retry_headers(wait_ms: int | None) -> tuple[tuple[str, str], ...]:
-    """When to come back: whole seconds for everybody, milliseconds for those who know them."""
+    """Return Retry-After in whole seconds, rounded up, and X-Backoff-Ms in milliseconds."""
     if wait_ms is None:
         return ()
     return (("retry-after", str(-(-wait_ms // 1000))), ("x-backoff-ms", str(wait_ms)))

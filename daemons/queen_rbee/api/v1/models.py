@@ -1,63 +1,75 @@
-"""GET /v1/models: every name that `model` can have, as OpenAI's clients list them, and Anthropic's in their own way."""
+"""Routes of /v1/models: the names that `model` can have, in OpenAI's or Anthropic's format."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from pydantic import BaseModel
 from quart import Response, request
-from quart_trio import QuartTrio
 
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.openai import AnthropicModel, AnthropicModels, ModelEntries, ModelEntry
 from llama_orch.http.server.bodies import invalid
 from llama_orch.http.server.error_shapes import ANTHROPIC_VERSION
-from llama_orch.http.server.exchange import Exchange, HotRoutes
+from llama_orch.http.server.exchange import Exchange
+from llama_orch.http.server.mounting import json_response
+from llama_orch.http.server.routes import JSON, gate_route, json_reply, route
 from queen_rbee.pools.model_lookup import ModelCatalog, ModelListing, find_listing, list_models
 from queen_rbee.pools.registry import PoolRegistry
 
-JSON = "application/json"
 PAGE = 20
 LARGEST_PAGE = 1000
-"""Anthropic's own figures."""
+"""Page sizes of Anthropic's API."""
 
 
-def add_model_list(routes: HotRoutes, registry: PoolRegistry, catalog: ModelCatalog) -> None:
-    """Add the list, which programs ask for on the connection that they chat on next: so it must be a hot path too."""
+class ModelRoutes:
+    def __init__(self, registry: PoolRegistry, catalog: ModelCatalog) -> None:
+        self._registry = registry
+        self._catalog = catalog
 
-    async def models(exchange: Exchange) -> None:
+    # served by the gate because clients ask for it on the connection on which they chat next
+    @gate_route(
+        "GET",
+        "/v1/models",
+        "List the names that `model` can have",
+        {200: json_reply("The names.", ModelEntries, model="/data/0/id")},
+    )
+    async def list_names(self, exchange: Exchange) -> None:
         await exchange.body()
-        found = list_models(catalog, registry.replicas)
-        anthropics = ANTHROPIC_VERSION in exchange.headers
-        body: BaseModel = page(found, exchange.query) if anthropics else ModelEntries(data=[*map(_entry, found)])
+        listed = list_models(self._catalog, self._registry.replicas)
+        body: BaseModel
+        if ANTHROPIC_VERSION in exchange.headers:
+            body = anthropic_page(listed, exchange.query)
+        else:
+            body = ModelEntries(data=[*map(_openai_entry, listed)])
         await exchange.send(200, body.model_dump_json().encode(), [("content-type", JSON)])
 
-    routes.add("GET", "/v1/models", models)
+    @route(
+        "GET",
+        "/v1/models/{model...}",
+        "Get one of these names",
+        {200: json_reply("The name.", ModelEntry)},
+        errors=(409, 503),
+    )
+    async def get_name(self, model: str) -> Response:
+        found = find_listing(model, self._catalog, self._registry.replicas, self._registry.synced)
+        anthropic = ANTHROPIC_VERSION in request.headers
+        return json_response(_anthropic_entry(found) if anthropic else _openai_entry(found))
 
 
-def add_models(app: QuartTrio, registry: PoolRegistry, catalog: ModelCatalog) -> None:
-    """Add the way to one model by its name, which may have slashes."""
-
-    @app.get("/v1/models/<path:model>")
-    async def named_model(model: str) -> Response:
-        found = find_listing(model, catalog, registry.replicas, registry.synced)
-        body: BaseModel = _anthropics(found) if ANTHROPIC_VERSION in request.headers else _entry(found)
-        return Response(body.model_dump_json(), content_type=JSON)
-
-
-def page(found: Sequence[ModelListing], query: Mapping[str, str]) -> AnthropicModels:
-    """The page of `found` that `limit`, `after_id` and `before_id` ask for. Raises ApiError 400."""
-    limit, begin, end = _limit(query), 0, len(found)
+def anthropic_page(listed: Sequence[ModelListing], query: Mapping[str, str]) -> AnthropicModels:
+    """Return the page that `limit`, `after_id` and `before_id` select. Raises ApiError 400."""
+    limit, begin, end = _limit(query), 0, len(listed)
     if "after_id" in query:
-        begin = _place(found, query, "after_id") + 1
+        begin = _index(listed, query, "after_id") + 1
     if "before_id" in query:
-        end = _place(found, query, "before_id")
+        end = _index(listed, query, "before_id")
     backwards = "before_id" in query and "after_id" not in query
-    shown = found[begin:end][-limit:] if backwards else found[begin:end][:limit]
+    page = listed[begin:end][-limit:] if backwards else listed[begin:end][:limit]
     return AnthropicModels(
-        data=[*map(_anthropics, shown)],
-        has_more=len(shown) < max(0, end - begin),
-        first_id=shown[0].name if shown else None,
-        last_id=shown[-1].name if shown else None,
+        data=[*map(_anthropic_entry, page)],
+        has_more=len(page) < max(0, end - begin),
+        first_id=page[0].name if page else None,
+        last_id=page[-1].name if page else None,
     )
 
 
@@ -68,15 +80,14 @@ def _limit(query: Mapping[str, str]) -> int:
     raise ApiError(400, invalid([("limit", f"must be from 1 to {LARGEST_PAGE}")]))
 
 
-def _place(found: Sequence[ModelListing], query: Mapping[str, str], parameter: str) -> int:
-    """Where the model stands that `parameter` names."""
-    place = next((place for place, item in enumerate(found) if item.name == query[parameter]), None)
-    if place is None:
-        raise ApiError(400, invalid([(parameter, "is the id of no model that is listed")]))
-    return place
+def _index(listed: Sequence[ModelListing], query: Mapping[str, str], parameter: str) -> int:
+    index = next((index for index, item in enumerate(listed) if item.name == query[parameter]), None)
+    if index is None:
+        raise ApiError(400, invalid([(parameter, "must be the id of a listed model")]))
+    return index
 
 
-def _anthropics(item: ModelListing) -> AnthropicModel:
+def _anthropic_entry(item: ModelListing) -> AnthropicModel:
     return AnthropicModel(
         id=item.name,
         display_name=item.name,
@@ -85,7 +96,7 @@ def _anthropics(item: ModelListing) -> AnthropicModel:
     )
 
 
-def _entry(item: ModelListing) -> ModelEntry:
+def _openai_entry(item: ModelListing) -> ModelEntry:
     return ModelEntry(
         id=item.name,
         created=item.created or 0,

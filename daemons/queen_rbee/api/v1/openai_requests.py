@@ -1,4 +1,4 @@
-"""From an OpenAI client's request to what admission wants to know and what the engine is asked, or to a 400. Pure."""
+"""Translation of an OpenAI request into a task for admission and a passage for the engine. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,14 +9,15 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
 from llama_orch.contracts.errors import ApiError
-from llama_orch.contracts.openai import Chat, Completions, Embeddings, Generation, Rerank, Wanted
+from llama_orch.contracts.openai import Chat, Completions, Embeddings, EndpointRequest, GenerationRequest, Rerank
 from llama_orch.contracts.tasks import TaskRequest
+from llama_orch.contracts.validation import indexed, invalid_fields
 from llama_orch.engines.wire.passage import Endpoint, Passage
 from llama_orch.http.server.bodies import finite, invalid
 from llama_orch.http.server.json_scan import Shape
 from queen_rbee.pools.model_lookup import ModelTarget
 
-BODIES: Mapping[Endpoint, type[Wanted]] = {
+BODIES: Mapping[Endpoint, type[EndpointRequest]] = {
     "chat": Chat,
     "completions": Completions,
     "embeddings": Embeddings,
@@ -24,65 +25,66 @@ BODIES: Mapping[Endpoint, type[Wanted]] = {
 }
 WORKLOADS: Mapping[Endpoint, Literal["embedding", "rerank"]] = {"embeddings": "embedding", "rerank": "rerank"}
 HEADERS = {"session_id": "X-Session-Id", "priority": "X-Priority", "deadline_ms": "X-Deadline-Ms"}
-NAMES = {**HEADERS, "model_ref": "model", "placement": "model"}
-"""What a client calls the fields of a task."""
+CLIENT_FIELDS = {**HEADERS, "model_ref": "model", "placement": "model"}
+"""The client's name for each field of a task."""
 SEEDS = 2**32
 SHAPE = Shape(values=400_000, nodes=100_000)
-"""A prompt of 300,000 tokens as numbers, or 1,000 messages with 100 objects, arrays and keys each."""
+"""Enough for a prompt of 300,000 token ids, or 1,000 messages with 100 objects, arrays and keys each."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request that was understood: what routing needs of it, and what the engine will be asked."""
+class OpenAiRequest:
+    """A valid request: the fields that routing needs, and the request to the engine."""
 
-    wanted: Wanted
+    parsed: EndpointRequest
     passage: Passage
 
     @property
     def streamed(self) -> bool:
-        """Whether the client wants a stream."""
-        return isinstance(self.wanted, Generation) and bool(self.wanted.stream)
+        return isinstance(self.parsed, GenerationRequest) and bool(self.parsed.stream)
 
     @property
-    def tells_usage(self) -> bool:
-        """Whether its stream shall end with the counts."""
-        options = self.wanted.stream_options if isinstance(self.wanted, Generation) else None
+    def wants_usage(self) -> bool:
+        """Whether the stream ends with a usage chunk."""
+        options = self.parsed.stream_options if isinstance(self.parsed, GenerationRequest) else None
         return bool(options and options.include_usage)
 
 
-def asked(endpoint: Endpoint, body: bytes | bytearray) -> Asked:
-    """What `body` asks of `endpoint`. Raises ApiError 400 that names each wrong field."""
+def parse_request(endpoint: Endpoint, body: bytes | bytearray) -> OpenAiRequest:
+    """Parse a request body. Raises ApiError 400 that names each invalid field."""
     document = _document(body)
     try:
-        wanted = BODIES[endpoint].model_validate(document)
-        return Asked(wanted, Passage(endpoint, document, len(body), mark=sha256(body).digest()))
+        parsed = BODIES[endpoint].model_validate(document)
+        return OpenAiRequest(parsed, Passage(endpoint, document, len(body), mark=sha256(body).digest()))
     except ValidationError as error:
-        raise _wrong(error) from error
+        raise _invalid(error) from error
 
 
-def task_request(wanted: Wanted, endpoint: Endpoint, target: ModelTarget, headers: Mapping[str, str]) -> TaskRequest:
-    """What admission and placement go by. Raises ApiError 400 that names each wrong header."""
+def task_request(
+    parsed: EndpointRequest, endpoint: Endpoint, target: ModelTarget, headers: Mapping[str, str]
+) -> TaskRequest:
+    """Return the task for admission and placement. Raises ApiError 400 that names each invalid header."""
     fields: dict[str, object] = {"workload": WORKLOADS.get(endpoint, "completion"), "model_ref": target.model_ref}
     fields |= {field: headers[name.lower()] for field, name in HEADERS.items() if name.lower() in headers}
     if target.pool_id:
         fields["placement"] = {"mode": "pin", "pin_pool_id": target.pool_id}
-    if isinstance(wanted, Generation):
-        fields |= _limits(wanted)
+    if isinstance(parsed, GenerationRequest):
+        fields |= _limits(parsed)
     try:
         return TaskRequest.model_validate(fields)
     except ValidationError as error:
-        raise _wrong(error) from error
+        raise _invalid(error) from error
 
 
-def _limits(wanted: Generation) -> dict[str, object]:
-    """What a task can say of its size and its seed; OpenAI allows for more."""
-    tokens = max(wanted.max_tokens or 0, wanted.max_completion_tokens or 0)
-    seed = wanted.seed if wanted.seed is not None and 0 <= wanted.seed < SEEDS else None
+def _limits(parsed: GenerationRequest) -> dict[str, object]:
+    """Return size and seed as far as a task can hold them; OpenAI allows a wider range."""
+    tokens = max(parsed.max_tokens or 0, parsed.max_completion_tokens or 0)
+    seed = parsed.seed if parsed.seed is not None and 0 <= parsed.seed < SEEDS else None
     return {"max_tokens": tokens if tokens > 0 else None, "seed": seed}
 
 
 def _document(body: bytes | bytearray) -> dict[str, JsonValue]:
-    """The JSON object in `body`: nested less than 200 deep, whole characters, finite numbers."""
+    """Parse a JSON object: nested less than 200 deep, valid UTF-8, finite numbers."""
     try:
         document = from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -94,18 +96,11 @@ def _document(body: bytes | bytearray) -> dict[str, JsonValue]:
     return document
 
 
-def _wrong(error: ValidationError) -> ApiError:
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    return ApiError(400, invalid((_path(item["loc"]), _words(item["msg"])) for item in found))
+def _invalid(error: ValidationError) -> ApiError:
+    return ApiError(400, invalid((_path(each.location), each.text) for each in invalid_fields(error)))
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    """A field as OpenAI writes it: `messages[0].role`."""
+    """Format a field as OpenAI does: `messages[0].role`."""
     first, *rest = location
-    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in rest)
-    return NAMES.get(str(first), str(first)) + "".join(steps)
-
-
-def _words(message: str) -> str:
-    words = message.removeprefix("Value error, ").replace("Input should be", "must be")
-    return words.replace("Field required", "is missing and required")
+    return indexed((CLIENT_FIELDS.get(str(first), first), *rest))

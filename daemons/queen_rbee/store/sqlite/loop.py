@@ -12,7 +12,7 @@ import trio
 
 from llama_orch.bell import Bell
 from llama_orch.service.watchdog import Pulse
-from llama_orch.telemetry import events
+from llama_orch.telemetry.events import queen as events
 from llama_orch.telemetry.records import emit
 from queen_rbee.store.protocol import StoreFailure
 from queen_rbee.store.sqlite.batch import Batch

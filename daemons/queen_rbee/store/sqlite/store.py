@@ -16,7 +16,7 @@ from uuid import UUID
 import trio
 
 from llama_orch.service.watchdog import UNWATCHED_INTERVAL_S, Pulse
-from llama_orch.telemetry import events
+from llama_orch.telemetry.events import queen as events
 from llama_orch.telemetry.records import emit
 from queen_rbee.store.protocol import Document, Kind, StoredTask, StoreFailure
 from queen_rbee.store.sqlite import queries

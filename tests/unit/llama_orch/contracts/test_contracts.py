@@ -1,4 +1,4 @@
-"""What crosses a boundary: loopback only, unknown fields by name, and answers that an older reader still reads."""
+"""Contract models: loopback URLs, unknown fields, ranges, and compatibility with older readers."""
 
 import ipaddress
 from datetime import UTC, datetime
@@ -65,13 +65,13 @@ def test_loopback_urls_are_accepted(url: str) -> None:
         "",
     ],
 )
-def test_whatever_could_lead_off_the_machine_is_refused(url: str) -> None:
+def test_non_loopback_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError):
         loopback_url(url)
 
 
 @given(st.text(st.sampled_from("htp:/[]%.@?#\\ \t\n018localhost;-"), max_size=24))
-def test_a_loopback_url_has_a_host_and_a_port_alone(rest: str) -> None:
+def test_loopback_url_is_host_and_port_only(rest: str) -> None:
     try:
         url = loopback_url(f"http://{rest}")
     except ValueError:
@@ -95,7 +95,7 @@ def test_a_loopback_url_has_a_host_and_a_port_alone(rest: str) -> None:
         "http://node:80;x",
     ],
 )
-def test_a_node_address_is_a_host_and_a_port_alone(address: str) -> None:
+def test_node_address_is_host_and_port_only(address: str) -> None:
     with pytest.raises(ValueError):
         node_address(address)
     assert node_address("https://node-1.example:9200/") == "https://node-1.example:9200"
@@ -103,7 +103,7 @@ def test_a_node_address_is_a_host_and_a_port_alone(address: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://a\tb", "http://a:80\n", " http://a", "http://a\\b", "http://a\x00b"])
-def test_a_url_with_what_parsers_drop_is_refused(url: str) -> None:
+def test_url_with_control_characters_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="control character"):
         http_url(url)
 
@@ -114,19 +114,19 @@ def test_only_loopback_addresses_are_loopback(address: ipaddress.IPv4Address | i
     assert is_loopback(str(address)) == (mapped or address).is_loopback
 
 
-def test_a_foreign_handoff_needs_three_fields_and_may_have_unknown_ones() -> None:
+def test_minimal_handoff_with_unknown_fields_is_valid() -> None:
     handoff = Handoff.model_validate({"pool_id": "p", "engine_version": "1", "url": "http://127.0.0.1:1", "new": 1})
     assert (handoff.file_name, handoff.engine, handoff.schema_version) == ("p-r0.json", "llamacpp", 1)
     assert '"schema":1' in handoff.model_dump_json(by_alias=True)
 
 
 @pytest.mark.parametrize("pool_id", ["", "A", "-a", "a" * 64, "a/b", "a\n", "..", "ä"])
-def test_a_pool_id_is_a_plain_name(pool_id: str) -> None:
+def test_pool_id_is_a_plain_name(pool_id: str) -> None:
     with pytest.raises(ValidationError):
         Handoff.model_validate({"pool_id": pool_id, "engine_version": "1", "url": "http://127.0.0.1:1"})
 
 
-def test_an_unknown_field_of_a_task_is_refused_by_name() -> None:
+def test_unknown_task_field_is_named() -> None:
     with pytest.raises(ValidationError) as caught:
         TaskRequest.model_validate({"prompt": "x", "max_token": 5, "placement": {"pool": "p"}})
     assert {error["loc"] for error in caught.value.errors()} == {("max_token",), ("placement", "pool")}
@@ -150,7 +150,7 @@ def test_values_out_of_range_are_refused(wrong: dict[str, object]) -> None:
         TaskRequest.model_validate({"prompt": "x", **wrong})
 
 
-def test_a_request_is_immutable_and_has_the_contracts_defaults() -> None:
+def test_task_request_is_immutable_with_defaults() -> None:
     made = TaskRequest(prompt="x", task_id=uuid4())
     assert (made.workload, made.priority, made.determinism) == ("completion", "interactive", "best_effort")
     with pytest.raises(ValidationError, match="frozen"):
@@ -161,11 +161,11 @@ def test_final_states_are_the_last_three() -> None:
     assert [state.value for state in TaskState if state.final] == ["done", "failed", "cancelled"]
 
 
-def test_an_error_body_leaves_out_what_it_has_not() -> None:
+def test_error_body_omits_unset_fields() -> None:
     body = ErrorBody(code=ErrorCode.POOL_UNREADY, message="m")
     assert body.model_dump(exclude_none=True) == {"code": "POOL_UNREADY", "message": "m", "retriable": False}
 
 
-def test_a_report_says_what_a_pool_waits_for() -> None:
+def test_report_describes_the_progress() -> None:
     report = ProvisioningReport(pool_id="p", state=PoolState.FAILED, last_error="e", updated_at=datetime.now(UTC))
     assert ProvisioningReport.model_validate_json(report.model_dump_json(by_alias=True)) == report

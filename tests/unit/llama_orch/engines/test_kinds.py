@@ -1,6 +1,7 @@
 """A kind that is registered in KINDS is known everywhere: nothing else lists the kinds."""
 
 import json
+import runpy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,6 @@ from llama_orch.engines.relay_paths import relay_purpose
 from llama_orch.engines.wire.adapters import adapters
 from llama_orch.engines.wire.llamacpp import LlamaCpp
 from llama_orch.engines.workloads import announced
-from llama_orch.service.command_line import Parser
 from orchctl.submit import request
 from pool_managerd.engines.probing import probe
 from pool_managerd.pools.replica import HealthAnswer, ProbeResult
@@ -144,6 +144,6 @@ def test_flags_of_a_new_kind_decide_its_workloads() -> None:
 
 @pytest.mark.usefixtures("dummy")
 def test_orchctl_accepts_a_new_kind() -> None:
-    command = Parser()
-    request.add_options(command)
-    assert command.parse_args(["--engine", "dummy", "hello"]).engine == "dummy"
+    declared = runpy.run_path(str(request.__file__))["TASK_ARGUMENTS"]
+    [engine] = [each for each in declared if "--engine" in each.names]
+    assert "dummy" in engine.settings["choices"]

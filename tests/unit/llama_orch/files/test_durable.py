@@ -1,4 +1,4 @@
-"""A file appears whole, with its mode, and a failed write leaves nothing behind."""
+"""Atomic replacement of files."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from llama_orch.files.durable import replace
 
 
-def test_the_old_content_is_replaced_whole_with_mode_0640_whatever_the_umask(tmp_path: Path) -> None:
+def test_replace_sets_mode_0640_despite_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
         for content in (b"a" * 1000, b"b"):
@@ -20,7 +20,7 @@ def test_the_old_content_is_replaced_whole_with_mode_0640_whatever_the_umask(tmp
     assert os.listdir(tmp_path) == ["x.json"]
 
 
-def test_a_write_that_fails_leaves_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_fd: int) -> None:
         raise OSError(28, "No space left on device")
 

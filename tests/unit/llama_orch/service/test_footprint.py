@@ -1,4 +1,4 @@
-"""What a daemon does not load it does not keep in memory."""
+"""Modules that daemons must not load, to save memory."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ HEAVY = ("pdb", "readline", "click.testing.pdb", "opentelemetry", "pynvml", "htt
 
 
 @pytest.mark.parametrize("daemon", ["queen_rbee", "pool_managerd"])
-def test_a_daemon_loads_nothing_that_only_tests_and_other_daemons_need(daemon: str) -> None:
+def test_daemon_loads_no_unneeded_modules(daemon: str) -> None:
     program = f"import sys, {daemon}.daemon; print(*[name for name in {HEAVY} if name in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert loaded.split() == []

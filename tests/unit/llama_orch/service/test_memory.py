@@ -1,4 +1,4 @@
-"""Memory that is free is the system's again."""
+"""Returning free memory to the system, and garbage collection."""
 
 import gc
 import weakref
@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from llama_orch.service.memory import give_back, keep_young
+from llama_orch.service.memory import collect_young, release_after_start
 
 MANY = 400_000
 
@@ -19,13 +19,13 @@ def resident_kib() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 
 
-def test_what_was_freed_is_given_back() -> None:
-    # small blocks of more than 512 bytes come from malloc, which keeps what is freed below a block that is used
+def test_freed_memory_is_returned() -> None:
+    # blocks above 512 bytes come from malloc, which keeps free memory below a block in use
     blocks: list[bytearray | None] = [bytearray(1000) for _ in range(MANY)]
     last = blocks[-1]
     blocks.clear()
     before, thresholds = resident_kib(), gc.get_threshold()
-    give_back()
+    release_after_start()
     gc.unfreeze()
     gc.set_threshold(*thresholds)
     assert last is not None
@@ -33,24 +33,24 @@ def test_what_was_freed_is_given_back() -> None:
 
 
 class Ring:
-    """Refers to itself, so that only a look for garbage finds it."""
+    """A reference cycle, which only the garbage collector frees."""
 
     def __init__(self) -> None:
         self.itself = self
 
 
 @pytest.fixture
-def no_looks() -> Iterator[None]:
-    """Python does not look for garbage of its own accord."""
+def no_automatic_collection() -> Iterator[None]:
+    """Disable automatic garbage collection."""
     gc.disable()
     yield
     gc.enable()
 
 
 @pytest.mark.usefixtures("no_looks")
-async def test_garbage_is_found_while_it_is_young_however_few_objects_there_are_more(autojump_clock: MockClock) -> None:
+async def test_young_garbage_is_collected_regularly(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(keep_young, 1.0)
+        nursery.start_soon(collect_young, 1.0)
         for _second in range(3):
             ring = weakref.ref(Ring())
             assert ring() is not None

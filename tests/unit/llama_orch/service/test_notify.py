@@ -1,4 +1,4 @@
-"""What the service manager is told, over a real datagram socket, and when its watchdog is fed."""
+"""Notifications over a real datagram socket, and the watchdog."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ from llama_orch.service.watchdog import Pulse, Watchdog
 
 @pytest.fixture
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """The manager's end of NOTIFY_SOCKET."""
+    """The receiving end of NOTIFY_SOCKET."""
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(path)
@@ -26,38 +26,38 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
         yield sock
 
 
-def heard(manager: socket.socket) -> str:
+def receive(manager: socket.socket) -> str:
     return manager.recv(4096).decode()
 
 
 @pytest.mark.parametrize("library", ["systemd", "sdnotify"])
-def test_messages_are_those_of_sd_notify(manager: socket.socket, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+def test_messages_match_sd_notify(manager: socket.socket, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
     if library == "systemd":
         pytest.importorskip("systemd.daemon")
     else:
         monkeypatch.setitem(sys.modules, "systemd.daemon", None)
     notifier = Notifier()
     notifier.ready("2 pools ready,\n7 queued")
-    assert heard(manager) == "READY=1\nSTATUS=2 pools ready, 7 queued"
+    assert receive(manager) == "READY=1\nSTATUS=2 pools ready, 7 queued"
     notifier.status("one\nREADY=1")
-    assert heard(manager) == "STATUS=one READY=1", "a status text cannot smuggle in another assignment"
+    assert receive(manager) == "STATUS=one READY=1", "a status text cannot smuggle in another assignment"
     notifier.stopping("draining")
-    assert heard(manager) == "STOPPING=1\nSTATUS=draining"
+    assert receive(manager) == "STOPPING=1\nSTATUS=draining"
     notifier.extend(2.5)
-    assert heard(manager) == "EXTEND_TIMEOUT_USEC=2500000"
+    assert receive(manager) == "EXTEND_TIMEOUT_USEC=2500000"
     notifier.watchdog()
-    assert heard(manager) == "WATCHDOG=1"
-    if library == "sdnotify":  # it keeps its socket for the life of the process
+    assert receive(manager) == "WATCHDOG=1"
+    if library == "sdnotify":  # sdnotify never closes its socket
         notifier._deliver.__self__.socket.close()  # type: ignore[attr-defined]
 
 
-def test_without_a_manager_nothing_is_sent_and_nothing_fails() -> None:
+def test_without_manager_nothing_is_sent() -> None:
     notifier = Notifier({})
     notifier.ready("ready")
     assert notifier.watchdog_s is None
 
 
-def test_a_manager_that_is_not_there_does_not_stop_the_daemon(
+def test_unreachable_manager_does_not_stop_daemon(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pytest.importorskip("systemd.daemon")
@@ -80,12 +80,12 @@ def test_a_manager_that_is_not_there_does_not_stop_the_daemon(
         ({"WATCHDOG_USEC": ""}, None),
     ],
 )
-def test_the_watchdog_is_kept_as_sd_watchdog_enabled_reads_it(environ: dict[str, str], seconds: float | None) -> None:
+def test_watchdog_limit_matches_sd_watchdog_enabled(environ: dict[str, str], seconds: float | None) -> None:
     assert watchdog_seconds(environ, 42) == seconds
 
 
 class Manager:
-    """Counts the pings, as the manager's watchdog of 9 seconds would."""
+    """Counts the pings for a watchdog of 9 seconds."""
 
     def __init__(self) -> None:
         self.pings: list[float] = []
@@ -96,7 +96,7 @@ class Manager:
         self.pings.append(trio.current_time())
 
 
-async def test_pings_come_at_a_third_of_the_limit_while_all_loops_move(autojump_clock: trio.testing.MockClock) -> None:
+async def test_pings_come_at_a_third_of_the_limit(autojump_clock: trio.testing.MockClock) -> None:
     manager = Manager()
     never = trio.Event()
     async with trio.open_nursery() as nursery:
@@ -114,7 +114,7 @@ async def turn(pulse: Pulse, event: trio.Event) -> None:
         await pulse.wait(event)
 
 
-async def test_one_wedged_loop_among_others_stops_the_pings_and_is_named(
+async def test_stalled_loop_stops_pings_and_is_named(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     manager = Manager()
@@ -134,7 +134,7 @@ async def test_one_wedged_loop_among_others_stops_the_pings_and_is_named(
         nursery.cancel_scope.cancel()
 
 
-async def test_where_no_watchdog_is_kept_the_task_ends_and_pulses_work_all_the_same() -> None:
+async def test_without_watchdog_pulses_still_work() -> None:
     watchdog = Watchdog(Notifier({}))
     await watchdog.run()
     event = trio.Event()
@@ -144,7 +144,7 @@ async def test_where_no_watchdog_is_kept_the_task_ends_and_pulses_work_all_the_s
     assert pulse.count == 1
 
 
-def test_the_sender_is_found_without_a_manager_only_when_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sender_is_loaded_only_with_a_manager(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> notify.Send:
         raise AssertionError("no library is loaded where nobody listens")
 

@@ -1,4 +1,4 @@
-"""A daemon as a process: its command line, its refusals, its signals and its exit statuses."""
+"""A daemon as a process: command line, refusals, signals and exit statuses."""
 
 import json
 import os
@@ -20,12 +20,12 @@ LIMIT_S = 30
 
 
 def environment(given: dict[str, str]) -> dict[str, str]:
-    """Nothing of the test's own environment but what Python needs."""
+    """Return a minimal environment for Python."""
     return {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "LANG": "C.UTF-8", **given}
 
 
-def ended(*arguments: str, behaviour: str = "runs", **given: str) -> subprocess.CompletedProcess[str]:
-    """The daemon's whole run."""
+def run_to_end(*arguments: str, behaviour: str = "runs", **given: str) -> subprocess.CompletedProcess[str]:
+    """Run the daemon to its end."""
     return subprocess.run(
         [sys.executable, "-m", MODULE, behaviour, *arguments],
         env=environment(given),
@@ -38,7 +38,7 @@ def ended(*arguments: str, behaviour: str = "runs", **given: str) -> subprocess.
 
 @contextmanager
 def running(behaviour: str = "runs", **given: str) -> Iterator[subprocess.Popen[str]]:
-    """The daemon, ready."""
+    """Run the daemon and wait until it is ready."""
     process = subprocess.Popen(
         [sys.executable, "-m", MODULE, behaviour],
         env=environment(given),
@@ -59,8 +59,8 @@ def records(text: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_all_problems_are_on_stderr_and_the_status_is_78() -> None:
-    process = ended(**WRONG)
+def test_all_problems_are_printed_with_status_78() -> None:
+    process = run_to_end(**WRONG)
     assert process.returncode == 78
     lines = process.stderr.splitlines()
     assert lines[0] == "sample-daemon: 3 settings cannot be used:"
@@ -69,8 +69,8 @@ def test_all_problems_are_on_stderr_and_the_status_is_78() -> None:
     assert process.stdout == ""
 
 
-def test_problems_are_json_records_where_json_is_asked_for() -> None:
-    process = ended(**WRONG, LLAMA_ORCH_LOG_FORMAT="json")
+def test_problems_are_json_records_in_json_format() -> None:
+    process = run_to_end(**WRONG, LLAMA_ORCH_LOG_FORMAT="json")
     assert process.returncode == 78
     found = records(process.stderr)
     assert {record["event"] for record in found} == {"configuration_refused"}
@@ -78,8 +78,8 @@ def test_problems_are_json_records_where_json_is_asked_for() -> None:
     assert "short-secret" not in process.stderr
 
 
-def test_under_the_journal_each_problem_is_a_record_of_priority_error(tmp_path: Path) -> None:
-    """Standard error is the journal where JOURNAL_STREAM names it; here without systemd-python, so with prefixes."""
+def test_problems_are_journal_errors_under_journal(tmp_path: Path) -> None:
+    """JOURNAL_STREAM names standard error; without systemd-python the records have prefixes."""
     (tmp_path / "systemd.py").write_text("raise ImportError\n")
     with (tmp_path / "journal").open("w+") as journal:
         there = os.fstat(journal.fileno())
@@ -95,14 +95,14 @@ def test_under_the_journal_each_problem_is_a_record_of_priority_error(tmp_path: 
     assert all(line.startswith("<3>configuration refused: ") for line in lines)
 
 
-def test_a_terminal_that_inherited_journal_stream_still_shows_the_problems() -> None:
-    process = ended("--check-config", **WRONG, JOURNAL_STREAM="8:1")
+def test_inherited_journal_stream_still_prints_problems() -> None:
+    process = run_to_end("--check-config", **WRONG, JOURNAL_STREAM="8:1")
     assert process.returncode == 78
     assert "3 settings cannot be used" in process.stderr
 
 
-def test_check_config_shows_what_is_in_force_and_where_from() -> None:
-    process = ended("--check-config", ORCHD_ADMISSION_CAPACITY="7", LLORCH_API_TOKEN="0123456789abcdef")
+def test_check_config_shows_values_and_sources() -> None:
+    process = run_to_end("--check-config", ORCHD_ADMISSION_CAPACITY="7", LLORCH_API_TOKEN="0123456789abcdef")
     assert process.returncode == 0
     assert "ORCHD_ADMISSION_CAPACITY=7  # environment\n" in process.stdout
     assert "ORCHD_ADMISSION_POLICY=drop-lru  # default\n" in process.stdout
@@ -111,10 +111,12 @@ def test_check_config_shows_what_is_in_force_and_where_from() -> None:
 
 
 MISSPELT = {"ORCHD_ADMISION_CAPACITY": "7", "LLORCH_TOKEN": "0123456789abcdef"}
-WORDS = "LLORCH_TOKEN (is LLORCH_API_TOKEN meant?), ORCHD_ADMISION_CAPACITY (is ORCHD_ADMISSION_CAPACITY meant?)"
+WORDS = (
+    "LLORCH_TOKEN (did you mean LLORCH_API_TOKEN?), ORCHD_ADMISION_CAPACITY (did you mean ORCHD_ADMISSION_CAPACITY?)"
+)
 
 
-def test_misspelt_variables_give_one_notice_with_what_may_be_meant_and_without_their_values() -> None:
+def test_misspelt_variables_give_one_notice() -> None:
     with running(**MISSPELT, POOL_MANAGERD_NODE_ID="gpu-node-1", ENGINE_PROVISIONER_GPU_MASK="cpu") as process:
         process.terminate()
         _out, err = process.communicate(timeout=LIMIT_S)
@@ -123,8 +125,8 @@ def test_misspelt_variables_give_one_notice_with_what_may_be_meant_and_without_t
     assert MISSPELT["LLORCH_TOKEN"] not in err
 
 
-def test_check_config_has_notices_on_stderr_and_is_content() -> None:
-    process = ended("--check-config", **MISSPELT, ORCHESTRATORD_NODE_TIMEOUT_MS="5000")
+def test_check_config_prints_notices_and_succeeds() -> None:
+    process = run_to_end("--check-config", **MISSPELT, ORCHESTRATORD_NODE_TIMEOUT_MS="5000")
     unknown, inert = process.stderr.splitlines()
     assert (
         unknown == f"sample-daemon: no daemon knows these variables, which may be misspelt and have no effect: {WORDS}"
@@ -135,26 +137,26 @@ def test_check_config_has_notices_on_stderr_and_is_content() -> None:
 
 
 @pytest.mark.parametrize("form", ["auto", "json"])
-def test_a_refusal_names_misspelt_variables_too_since_they_may_be_its_cause(form: str) -> None:
+def test_refusal_also_names_misspelt_variables(form: str) -> None:
     given = {"ORCHESTRATORD_CLOUD_PROFILE": "1", "LLORCH_API_TOKN": "0123456789abcdef"}
-    process = ended(**given, **({} if form == "auto" else {"LLAMA_ORCH_LOG_FORMAT": form}))
+    process = run_to_end(**given, **({} if form == "auto" else {"LLAMA_ORCH_LOG_FORMAT": form}))
     assert process.returncode == 78
     assert "LLORCH_API_TOKEN: is not set" in process.stderr
-    assert "LLORCH_API_TOKN (is LLORCH_API_TOKEN meant?)" in process.stderr
+    assert "LLORCH_API_TOKN (did you mean LLORCH_API_TOKEN?)" in process.stderr
 
 
-def test_version_and_help_end_well_and_a_wrong_option_is_a_usage_error() -> None:
-    assert ended("--version").stdout == f"sample-daemon (llama-orch) {VERSION}\n"
-    assert "--check-config" in ended("--help").stdout
-    wrong = ended("--chek")
+def test_version_help_and_usage_error_statuses() -> None:
+    assert run_to_end("--version").stdout == f"sample-daemon (llama-orch) {VERSION}\n"
+    assert "--check-config" in run_to_end("--help").stdout
+    wrong = run_to_end("--chek")
     assert wrong.returncode == 64
     assert "--chek" in wrong.stderr
 
 
-def into(place: str, *arguments: str, **given: str) -> tuple[int, str]:
-    """Exit status and standard error of the daemon whose standard output is `place`."""
+def run_with_stdout(place: str, *arguments: str, **given: str) -> tuple[int, str]:
+    """Run the daemon with standard output to `place`; return exit status and standard error."""
     with open(place, "w") as out:
-        ended = subprocess.run(
+        run_to_end = subprocess.run(
             [sys.executable, "-m", MODULE, "runs", *arguments],
             env=environment(given),
             stdout=out,
@@ -163,25 +165,25 @@ def into(place: str, *arguments: str, **given: str) -> tuple[int, str]:
             timeout=LIMIT_S,
             check=False,
         )
-    return ended.returncode, ended.stderr
+    return run_to_end.returncode, run_to_end.stderr
 
 
 @pytest.mark.parametrize("option", ["--check-config", "--version", "--help"])
-def test_output_that_cannot_be_written_is_told_in_a_line(option: str) -> None:
-    words = "sample-daemon: the output cannot be written: No space left on device\n"
-    assert into("/dev/full", option) == (74, words)
+def test_write_error_is_reported_in_one_line(option: str) -> None:
+    words = "sample-daemon: cannot write to standard output: No space left on device\n"
+    assert run_with_stdout("/dev/full", option) == (74, words)
 
 
 @pytest.mark.parametrize(("arguments", "status"), [(["--check-config"], 78), (["--chek"], 64)])
-def test_that_nobody_reads_what_is_wrong_does_not_change_the_status(arguments: list[str], status: int) -> None:
+def test_closed_stderr_does_not_change_status(arguments: list[str], status: int) -> None:
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", MODULE, "runs", *arguments]
-        ended = subprocess.run(command, env=environment(WRONG), stderr=full, timeout=LIMIT_S, check=False)
-    assert ended.returncode == status
+        run_to_end = subprocess.run(command, env=environment(WRONG), stderr=full, timeout=LIMIT_S, check=False)
+    assert run_to_end.returncode == status
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_signal_stops_gracefully_and_tells_the_manager(number: signal.Signals, tmp_path: Path) -> None:
+def test_first_signal_stops_gracefully(number: signal.Signals, tmp_path: Path) -> None:
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(path)
@@ -194,7 +196,7 @@ def test_the_first_signal_stops_gracefully_and_tells_the_manager(number: signal.
     assert (process.returncode, out, err) == (0, "stopping\n", "")
 
 
-def test_the_second_signal_ends_a_drain_at_once() -> None:
+def test_second_signal_ends_drain() -> None:
     with running("drains-for-ever") as process:
         process.terminate()
         assert process.stdout
@@ -203,8 +205,8 @@ def test_the_second_signal_ends_a_drain_at_once() -> None:
         assert process.wait(LIMIT_S) == 0
 
 
-def test_an_error_of_the_daemons_own_is_70_with_a_traceback_in_the_log() -> None:
-    process = ended(behaviour="crashes")
+def test_internal_error_is_70_with_traceback() -> None:
+    process = run_to_end(behaviour="crashes")
     assert process.returncode == 70
     (record,) = records(process.stderr)
     assert record["level"] == "error"
@@ -212,8 +214,8 @@ def test_an_error_of_the_daemons_own_is_70_with_a_traceback_in_the_log() -> None
     assert "the dispatcher's own fault" in record["exception"]
 
 
-def test_what_an_operator_can_cause_has_its_status_and_no_traceback() -> None:
-    process = ended(behaviour="cannot-start")
+def test_startup_error_has_status_and_no_traceback() -> None:
+    process = run_to_end(behaviour="cannot-start")
     assert process.returncode == 69
     (record,) = records(process.stderr)
     assert record["event"] == "start_failed"
@@ -221,7 +223,7 @@ def test_what_an_operator_can_cause_has_its_status_and_no_traceback() -> None:
     assert "Traceback" not in process.stderr
 
 
-def test_variables_of_the_other_profile_give_one_notice_that_names_them_all() -> None:
+def test_variables_of_other_profile_give_one_notice() -> None:
     inert = {"ORCHESTRATORD_NODE_TIMEOUT_MS": "5000", "ORCHESTRATORD_STALE_CHECK_INTERVAL_SECS": "5"}
     with running(**inert, ORCHD_RUNTIME_DIR="/run") as process:
         process.terminate()
@@ -232,7 +234,7 @@ def test_variables_of_the_other_profile_give_one_notice_that_names_them_all() ->
     assert record["profile"] == "HOME_PROFILE"
 
 
-def test_variables_in_their_own_profile_give_none() -> None:
+def test_variables_of_own_profile_give_no_notice() -> None:
     with running(ORCHD_RUNTIME_DIR="/run") as process:
         process.terminate()
         assert process.communicate(timeout=LIMIT_S)[1] == ""

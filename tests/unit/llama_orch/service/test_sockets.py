@@ -1,4 +1,4 @@
-"""Listening sockets: those that systemd passes, by name, and those that a daemon has to bind."""
+"""Listening sockets: inherited from systemd, or bound by the daemon."""
 
 import os
 import socket
@@ -27,7 +27,7 @@ IP_FREEBIND, IPV6_FREEBIND = 15, 78  # not in the socket module of Python 3.11
 
 @pytest.fixture
 def opened() -> Iterator[ExitStack]:
-    """Closes what a test opens."""
+    """Close the sockets of a test."""
     with ExitStack() as stack:
         yield stack
 
@@ -37,8 +37,8 @@ def service(environ: dict[str, str] | None = None) -> Service:
     return Service("queen-rbee", notifier, Watchdog(notifier), trio.Event(), environ or {})
 
 
-def passed(names: str, count: int, pid: int) -> str:
-    """What a process sees that systemd has passed `count` sockets to; run apart, for descriptors 3 and up are its."""
+def inherit(names: str, count: int, pid: int) -> str:
+    """Return what a separate process sees that inherits `count` sockets as descriptors 3 and up."""
     code = (
         "import os, socket\n"
         "from llama_orch.service.sockets import inherited_fds\n"
@@ -54,16 +54,16 @@ def path() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
-def test_inherited_descriptors_are_told_apart_by_name_and_not_passed_on() -> None:
-    assert passed("api:metrics:api", 3, 0) == "{'api': [3, 5], 'metrics': [4]} [False, False, False]"
+def test_inherited_descriptors_are_named_and_cloexec() -> None:
+    assert inherit("api:metrics:api", 3, 0) == "{'api': [3, 5], 'metrics': [4]} [False, False, False]"
 
 
 def test_descriptors_without_a_name_are_unknown() -> None:
-    assert passed("api", 2, 0) == "{'api': [3], 'unknown': [4]} [False, False]"
+    assert inherit("api", 2, 0) == "{'api': [3], 'unknown': [4]} [False, False]"
 
 
-def test_descriptors_of_another_process_are_not_ours() -> None:
-    assert passed("api", 1, 1).startswith("{}")
+def test_descriptors_of_other_process_are_ignored() -> None:
+    assert inherit("api", 1, 1).startswith("{}")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_incomplete_variables_pass_nothing(environ: dict[str, str]) -> None:
     assert inherited_fds(environ, 7) == {}
 
 
-def test_a_bound_socket_listens(opened: ExitStack) -> None:
+def test_bound_socket_listens(opened: ExitStack) -> None:
     (sock,) = bind(LOOPBACK, "HTTP API", "VARIABLE")
     opened.enter_context(sock)
     opened.enter_context(socket.create_connection(sock.getsockname()))
@@ -88,7 +88,7 @@ def refused(host: Host) -> StartupError:
     return caught.value
 
 
-def test_a_port_in_use_is_named_with_the_command_that_shows_who_holds_it(opened: ExitStack) -> None:
+def test_port_in_use_is_named_with_command(opened: ExitStack) -> None:
     (holder,) = bind(LOOPBACK, "x", "y")
     opened.enter_context(holder)
     port = holder.getsockname()[1]
@@ -99,11 +99,11 @@ def test_a_port_in_use_is_named_with_the_command_that_shows_who_holds_it(opened:
 
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "no-such-host.invalid", "a..b", "x" * 70])
-def test_an_address_that_cannot_be_had_is_an_explained_refusal(host: str) -> None:
+def test_unavailable_address_is_explained(host: str) -> None:
     assert host in refused(Host(host, 0)).message
 
 
-def test_a_failed_bind_leaves_no_socket_behind() -> None:
+def test_failed_bind_leaves_no_socket() -> None:
     before = os.listdir("/proc/self/fd")
     refused(Host("203.0.113.7", 0))
     assert os.listdir("/proc/self/fd") == before
@@ -120,7 +120,7 @@ def test_sockets_that_listen_elsewhere_disagree(opened: ExitStack) -> None:
 
 @pytest.fixture
 def inherited(opened: ExitStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> socket.socket:
-    """A socket that systemd has passed as `api` and as `metrics`; unit files are looked for below `tmp_path`."""
+    """A socket inherited as `api` and as `metrics`; unit files are searched below `tmp_path`."""
     (sock,) = bind(LOOPBACK, "x", "y")
     opened.enter_context(sock)
     monkeypatch.setattr(listeners, "inherited_fds", lambda *_: {name: [sock.fileno()] for name in ("api", "metrics")})
@@ -132,8 +132,8 @@ ELSEWHERE = Host("127.0.0.1", 1)
 RESTART = "systemctl daemon-reload && systemctl restart queen-rbee.socket queen-rbee.service"
 
 
-def settled(name: str = "api", address: Host = ELSEWHERE) -> Host:
-    return listeners.settle(service(), name, address, "ORCHESTRATORD_BIND_ADDR")
+def effective_address(name: str = "api", address: Host = ELSEWHERE) -> Host:
+    return listeners.effective_address(service(), name, address, "ORCHESTRATORD_BIND_ADDR")
 
 
 def test_inherited_socket_is_used_wherever_it_listens(inherited: socket.socket, opened: ExitStack) -> None:
@@ -142,24 +142,24 @@ def test_inherited_socket_is_used_wherever_it_listens(inherited: socket.socket, 
     used.detach()
 
 
-def test_address_of_the_inherited_socket_counts(inherited: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
+def test_address_of_inherited_socket_is_effective(inherited: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
     real = Host(*inherited.getsockname())
-    assert settled() == settled("metrics") == real
+    assert effective_address() == effective_address("metrics") == real
     assert inherited.getsockname()[1] == real.port, "it is still open"
-    assert f"listens on {real}, which counts, but ORCHESTRATORD_BIND_ADDR says 127.0.0.1:1" in caplog.text
+    assert f"listens on {real}, not on 127.0.0.1:1 as set by ORCHESTRATORD_BIND_ADDR" in caplog.text
 
 
-def test_agreeing_socket_is_no_news(inherited: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
+def test_agreeing_socket_is_not_logged(inherited: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
     real = Host(*inherited.getsockname())
-    assert settled(address=real) == real
-    assert settled("other") == ELSEWHERE, "it is not inherited"
+    assert effective_address(address=real) == real
+    assert effective_address("other") == ELSEWHERE, "it is not inherited"
     assert caplog.text == ""
 
 
 def test_advice_without_drop_ins_is_the_command(inherited: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
-    settled()
+    effective_address()
     assert f"To move the socket: {RESTART}" in caplog.text
-    settled("metrics")
+    effective_address("metrics")
     assert "systemctl restart queen-rbee-metrics.socket queen-rbee.service" in caplog.text
 
 
@@ -169,7 +169,8 @@ def test_advice_without_drop_ins_is_the_command(inherited: socket.socket, caplog
         (
             "queen-rbee.service.d/override.conf",
             "[Service]\nEnvironment=ORCHESTRATORD_BIND_ADDR=127.0.0.1:1\n",
-            "sets ORCHESTRATORD_BIND_ADDR, which moves no socket: set it in /etc/llama-orch/queen-rbee.env instead",
+            "sets ORCHESTRATORD_BIND_ADDR, which does not move the socket: "
+            "set it in /etc/llama-orch/queen-rbee.env instead",
         ),
         ("queen-rbee.socket.d/a.conf", "[Socket]\nListenStream=\nListenStream=8098\n", "sets ListenStream=: remove"),
         ("queen-rbee.socket", "[Socket]\nListenStream=8098\n", "sets ListenStream=: remove"),
@@ -180,7 +181,7 @@ def test_advice_names_the_file_that_is_in_the_way(
 ) -> None:
     (tmp_path / path).parent.mkdir(exist_ok=True)
     (tmp_path / path).write_text(text)
-    settled()
+    effective_address()
     assert f"{tmp_path / path} {advice}" in caplog.text
     assert f"then: {RESTART}" in caplog.text
 
@@ -189,17 +190,17 @@ def test_advice_for_metrics_names_the_port(
     inherited: socket.socket, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "queen-rbee-metrics.socket").write_text("ListenStream=9999\n")
-    listeners.settle(service(), "metrics", ELSEWHERE, "PROMETHEUS_METRICS_PORT")
+    listeners.effective_address(service(), "metrics", ELSEWHERE, "PROMETHEUS_METRICS_PORT")
     assert f"PROMETHEUS_METRICS_PORT in /etc/llama-orch/queen-rbee.env to {inherited.getsockname()[1]};" in caplog.text
 
 
-def test_unix_socket_in_place_of_the_port_is_taken(
+def test_unix_socket_instead_of_port_is_accepted(
     opened: ExitStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     sock = opened.enter_context(socket.socket(socket.AF_UNIX))
     sock.bind(str(tmp_path / "api.sock"))
     monkeypatch.setattr(listeners, "inherited_fds", lambda *_: {"api": [sock.fileno()]})
-    assert settled() == ELSEWHERE
+    assert effective_address() == ELSEWHERE
     assert caplog.text == ""
 
 
@@ -215,7 +216,7 @@ def test_commented_lines_and_other_units_set_nothing(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize(("host", "family"), [("203.0.113.7", socket.AF_INET), ("2001:db8::7", socket.AF_INET6)])
-def test_address_that_no_interface_has_is_said(
+def test_address_without_interface_is_logged(
     opened: ExitStack,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -228,11 +229,11 @@ def test_address_that_no_interface_has_is_said(
     sock.bind((host, 0))
     monkeypatch.setattr(listeners, "inherited_fds", lambda *_: {"api": [sock.fileno()]})
     address = Host(*sock.getsockname()[:2])
-    assert settled(address=address) == address
+    assert effective_address(address=address) == address
     assert f"{address}: no interface has this address yet" in caplog.text
 
 
-def test_a_local_socket_is_for_its_group_only(opened: ExitStack, tmp_path: Path) -> None:
+def test_local_socket_has_mode_0660(opened: ExitStack, tmp_path: Path) -> None:
     where = tmp_path / "made" / "queen.sock"
     before = os.umask(0)
     os.umask(before)
@@ -242,7 +243,7 @@ def test_a_local_socket_is_for_its_group_only(opened: ExitStack, tmp_path: Path)
     assert os.umask(before) == before, "the process's umask is as it was"
 
 
-def test_the_socket_of_a_dead_daemon_is_replaced(opened: ExitStack, tmp_path: Path) -> None:
+def test_stale_socket_is_replaced(opened: ExitStack, tmp_path: Path) -> None:
     where = tmp_path / "queen.sock"
     listeners.local(service(), where)[0].close()
     assert where.is_socket()
@@ -260,7 +261,7 @@ def local_refused(where: Path) -> StartupError:
     return caught.value
 
 
-def test_the_socket_of_a_running_daemon_is_left_alone(opened: ExitStack, tmp_path: Path) -> None:
+def test_socket_in_use_is_not_replaced(opened: ExitStack, tmp_path: Path) -> None:
     where = tmp_path / "queen.sock"
     (sock,) = listeners.local(service(), where)
     opened.enter_context(sock)
@@ -271,39 +272,39 @@ def test_the_socket_of_a_running_daemon_is_left_alone(opened: ExitStack, tmp_pat
         client.connect(str(where))
 
 
-def test_a_file_that_is_no_socket_is_not_removed(tmp_path: Path) -> None:
+def test_regular_file_is_not_removed(tmp_path: Path) -> None:
     where = tmp_path / "queen.sock"
     where.write_text("somebody's notes")
     local_refused(where)
     assert where.read_text() == "somebody's notes"
 
 
-def test_a_path_that_is_too_long_is_an_explained_refusal(tmp_path: Path) -> None:
+def test_too_long_socket_path_is_explained(tmp_path: Path) -> None:
     assert "too long" in local_refused(tmp_path / ("x" * 120)).message
 
 
-def test_a_directory_that_is_not_there_is_named_by_the_command_that_shows_it(tmp_path: Path) -> None:
+def test_missing_directory_is_named_in_hint(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert f"ls -ld {tmp_path / 'file'}" in local_refused(tmp_path / "file" / "queen.sock").hint
 
 
 @pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("192.0.2.1", True), ("127.0.0.1", False)])
-def test_an_open_address_without_a_token_is_said_so(host: str, warned: bool, caplog: pytest.LogCaptureFixture) -> None:
-    listeners.say_access(Host(host, 1), None)
+def test_open_address_without_token_is_logged(host: str, warned: bool, caplog: pytest.LogCaptureFixture) -> None:
+    listeners.log_access(Host(host, 1), None)
     assert ("without a token" in caplog.text) is warned
 
 
-def test_the_token_that_is_needed_is_named_by_its_fingerprint(caplog: pytest.LogCaptureFixture) -> None:
+def test_required_token_is_logged_as_fingerprint(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    listeners.say_access(Host("0.0.0.0", 1), Secret("0123456789abcdef"))
+    listeners.log_access(Host("0.0.0.0", 1), Secret("0123456789abcdef"))
     assert "token_fp6=9f9f51" in caplog.text
     assert "0123456789abcdef" not in caplog.text
 
 
-def test_of_two_tokens_both_fingerprints_are_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_both_tokens_are_logged_as_fingerprints(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     first, second = Secret("0123456789abcdef"), Secret("fedcba9876543210")
-    listeners.say_access(Host("0.0.0.0", 1), first, second)
+    listeners.log_access(Host("0.0.0.0", 1), first, second)
     [record] = caplog.records
     assert all(f"token_fp6={token.fingerprint}" in record.getMessage() for token in (first, second))
     assert not any(token.get_secret_value() in caplog.text for token in (first, second))

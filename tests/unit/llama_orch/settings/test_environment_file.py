@@ -1,4 +1,4 @@
-"""The environment files that the packages ship: every variable once, and what is in force is what was decided."""
+"""The generated environment files."""
 
 import re
 
@@ -23,17 +23,17 @@ IN_FORCE = {
 pytestmark = pytest.mark.parametrize("daemon", DAEMONS)
 
 
-def test_each_variable_stands_there_once(daemon: str) -> None:
+def test_each_variable_appears_once(daemon: str) -> None:
     text = environment_file(daemon, DAEMONS[daemon])
     written = re.findall(r"^#?([A-Z][A-Z0-9_]*)=", text, re.MULTILINE)
     assert written == [var.env for var in DAEMONS[daemon].variables().values()]
 
 
-def test_systemd_reads_the_packaged_values_and_nothing_else(daemon: str) -> None:
+def test_only_packaged_values_are_assigned(daemon: str) -> None:
     assert parse(environment_file(daemon, DAEMONS[daemon])) == IN_FORCE[daemon]
 
 
-def test_every_line_is_an_assignment_a_comment_or_blank(daemon: str) -> None:
+def test_lines_are_assignments_comments_or_blank(daemon: str) -> None:
     lines = environment_file(daemon, DAEMONS[daemon]).splitlines()
     assert all(re.fullmatch(r"[A-Z][A-Z0-9_]*=\S*|#.*|", line) for line in lines)
     assert all(len(line) <= 120 for line in lines)
@@ -43,10 +43,10 @@ PARTNERS = {
     "LLORCH_TLS_CERT_FILE": {"LLORCH_TLS_KEY_FILE": "/tls.key"},
     "LLORCH_TLS_KEY_FILE": {"LLORCH_TLS_CERT_FILE": "/tls.pem"},
 }
-"""What is not to be set alone."""
+"""Variables that are invalid alone."""
 
 
-def test_the_file_as_shipped_and_with_every_example_in_force_is_accepted(daemon: str) -> None:
+def test_shipped_file_and_all_examples_are_valid(daemon: str) -> None:
     text = environment_file(daemon, DAEMONS[daemon])
     DAEMONS[daemon].load(parse(text))
     variables = DAEMONS[daemon].variables().values()
@@ -59,7 +59,7 @@ def test_the_file_as_shipped_and_with_every_example_in_force_is_accepted(daemon:
             DAEMONS[daemon].load({var.env: var.example} | PARTNERS.get(var.env, {}))
 
 
-def test_a_person_learns_the_meaning_the_default_and_the_profile(daemon: str) -> None:
+def test_comment_has_meaning_default_and_profile(daemon: str) -> None:
     flat = environment_file(daemon, DAEMONS[daemon]).replace("\n# ", " ")
     for var in DAEMONS[daemon].variables().values():
         assert var.meaning in flat

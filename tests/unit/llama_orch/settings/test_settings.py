@@ -1,4 +1,4 @@
-"""Settings beyond the letter of the reference (tests/unit/reference): forms, combinations, every problem at once."""
+"""Settings beyond the reference (tests/unit/reference): formats, combinations, reports of all problems."""
 
 import pytest
 from hypothesis import given
@@ -25,50 +25,49 @@ RANGES = [entry for entry in entries() if entry.range]
 
 
 def value_of(settings: Settings, env: str) -> object:
-    """The value of the variable `env`."""
     name = next(name for name, var in settings.variables().items() if var.env == env)
     return getattr(settings, name)
 
 
 def problems(settings: type[Settings], environ: dict[str, str]) -> dict[str, Problem]:
-    """The problems of `environ`, by variable."""
+    """Return the problems of `environ` by variable."""
     with pytest.raises(ConfigurationError) as caught:
         settings.load(environ)
     return {problem.variable: problem for problem in caught.value.problems}
 
 
 @given(st.sampled_from(RANGES), st.data())
-def test_every_number_of_the_range_is_accepted(entry: Entry, data: st.DataObject) -> None:
+def test_numbers_in_range_are_accepted(entry: Entry, data: st.DataObject) -> None:
     assert entry.range
     number = data.draw(st.integers(*entry.range))
     assert value_of(DAEMONS[entry.daemon].load({entry.env: str(number)}), entry.env) == number
 
 
 @given(st.sampled_from(RANGES), st.data())
-def test_every_number_outside_the_range_is_refused_with_what_is_allowed(entry: Entry, data: st.DataObject) -> None:
+def test_numbers_out_of_range_are_refused_with_range(entry: Entry, data: st.DataObject) -> None:
     assert entry.range
     low, high = entry.range
     number = data.draw(st.integers(max_value=low - 1) | st.integers(min_value=high + 1))
     problem = problems(DAEMONS[entry.daemon], {entry.env: str(number)})[entry.env]
     assert problem.value == str(number)
-    assert str(low) in problem.mend
-    assert str(high) in problem.mend
+    assert str(low) in problem.hint
+    assert str(high) in problem.hint
 
 
 @pytest.mark.parametrize("entry", RANGES, ids=lambda entry: entry.env)
 @pytest.mark.parametrize("text", ["1e3", "10.0", "ten", " ", "1_000", "0x10", "٣"])
-def test_a_number_is_written_in_digits(entry: Entry, text: str) -> None:
+def test_number_must_be_decimal_digits(entry: Entry, text: str) -> None:
     assert entry.env in problems(DAEMONS[entry.daemon], {entry.env: text})
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)
-def test_an_empty_value_counts_as_not_set(daemon: str) -> None:
+def test_empty_value_is_unset(daemon: str) -> None:
     settings = DAEMONS[daemon]
     empty = {var.env: "" for var in settings.variables().values()}
     assert settings.load(empty) == settings.load({})
 
 
-def test_all_problems_are_reported_at_once_each_with_value_and_remedy() -> None:
+def test_all_problems_are_reported_with_value_and_hint() -> None:
     wrong = {
         "ORCHD_ADMISSION_CAPACITY": "0",
         "ORCHD_ADMISSION_POLICY": "drop-all",
@@ -85,23 +84,23 @@ def test_all_problems_are_reported_at_once_each_with_value_and_remedy() -> None:
         assert problem.value == wrong.get(variable)
         assert str(problem).startswith(variable)
         assert problem.problem
-        assert problem.mend.endswith((".", problem.mend.split("=")[-1]))
+        assert problem.hint.endswith((".", problem.hint.split("=")[-1]))
 
 
-def test_a_problem_reads_as_a_sentence_and_not_as_a_pattern() -> None:
+def test_problem_shows_no_regular_expression() -> None:
     problem = problems(PoolManagerSettings, CLOUD_NODE | {"POOL_MANAGERD_NODE_ID": "gpu node"})["POOL_MANAGERD_NODE_ID"]
     assert str(problem) == (
-        "POOL_MANAGERD_NODE_ID=gpu node: is not of the allowed form. Allowed: 1 to 128 letters, digits, dots, dashes "
+        "POOL_MANAGERD_NODE_ID=gpu node: has an invalid form. Allowed: 1 to 128 letters, digits, dots, dashes "
         "and underscores, but not the word register. Example: POOL_MANAGERD_NODE_ID=gpu-node-1"
     )
 
 
-def test_a_node_cannot_be_called_what_the_queens_paths_mean_otherwise() -> None:
+def test_reserved_node_id_is_refused() -> None:
     wrong = CLOUD_NODE | {"POOL_MANAGERD_NODE_ID": "register"}
     found = problems(PoolManagerSettings, wrong)
     assert set(found) == {"POOL_MANAGERD_NODE_ID"}
     assert "/v2/nodes/register" in found["POOL_MANAGERD_NODE_ID"].problem
-    assert "not the word register" in found["POOL_MANAGERD_NODE_ID"].mend
+    assert "not the word register" in found["POOL_MANAGERD_NODE_ID"].hint
     for near in ("Register", "register-1", "register."):
         assert PoolManagerSettings.load(CLOUD_NODE | {"POOL_MANAGERD_NODE_ID": near}).node_id == near
 
@@ -121,7 +120,7 @@ def test_settings_are_immutable() -> None:
         ("queen-rbee:0", Host("queen-rbee", 0)),
     ],
 )
-def test_an_address_is_read_and_written_alike(text: str, host: Host) -> None:
+def test_address_round_trips(text: str, host: Host) -> None:
     assert parse_address(text) == host
     assert str(host) == text
 
@@ -129,7 +128,7 @@ def test_an_address_is_read_and_written_alike(text: str, host: Host) -> None:
 @pytest.mark.parametrize(
     "text", ["8080", ":8080", "host:", "host:65536", "::1:80", "[zz]:80", "[127.0.0.1]:80", "http://h:80", "h:8 0"]
 )
-def test_what_is_no_address_is_refused(text: str) -> None:
+def test_invalid_address_is_refused(text: str) -> None:
     assert "ORCHESTRATORD_BIND_ADDR" in problems(QueenSettings, {"ORCHESTRATORD_BIND_ADDR": text})
 
 
@@ -143,9 +142,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         (CLOUD_QUEEN | {"ORCHESTRATORD_BIND_ADDR": "h:81"}, "h:81", "ORCHESTRATORD_BIND_ADDR"),
     ],
 )
-def test_the_queens_address_by_profile_and_by_its_two_names(
-    environ: dict[str, str], address: str, variable: str
-) -> None:
+def test_queen_address_by_profile_and_variable(environ: dict[str, str], address: str, variable: str) -> None:
     settings = QueenSettings.load(environ)
     assert (str(settings.address), settings.address_variable) == (address, variable)
 
@@ -177,7 +174,7 @@ BREAKING: dict[str, dict[str, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)
-def test_each_rule_of_several_variables_refuses_what_breaks_it_and_is_in_words(daemon: str) -> None:
+def test_each_rule_is_enforced_and_documented(daemon: str) -> None:
     rules = DAEMONS[daemon].rules()
     assert set(rules) == set(BREAKING[daemon])
     for name, environ in BREAKING[daemon].items():
@@ -185,39 +182,39 @@ def test_each_rule_of_several_variables_refuses_what_breaks_it_and_is_in_words(d
         assert (rules[name].__doc__ or "").endswith(".")
 
 
-def test_a_comment_behind_a_value_is_pointed_out() -> None:
+def test_comment_after_value_has_a_hint() -> None:
     mask = {"ENGINE_PROVISIONER_GPU_MASK": "0,1  # Use GPUs 0 and 1"}
-    mend = problems(DAEMONS["engine-provisioner"], mask)["ENGINE_PROVISIONER_GPU_MASK"].mend
-    assert mend.endswith("A comment has a line of its own; behind a value it is a part of it.")
+    hint = problems(DAEMONS["engine-provisioner"], mask)["ENGINE_PROVISIONER_GPU_MASK"].hint
+    assert hint.endswith("A comment needs a line of its own; after a value it is part of the value.")
 
 
-def test_a_cloud_queen_needs_a_token() -> None:
+def test_cloud_queen_requires_token() -> None:
     assert set(problems(QueenSettings, {"ORCHESTRATORD_CLOUD_PROFILE": "true"})) == {"LLORCH_API_TOKEN"}
 
 
 @pytest.mark.parametrize("missing", CLOUD_NODE)
-def test_a_cloud_node_needs_name_url_and_token(missing: str) -> None:
+def test_cloud_node_requires_name_url_and_token(missing: str) -> None:
     environ = {name: value for name, value in CLOUD_NODE.items() if name != missing}
     found = problems(PoolManagerSettings, environ)
     assert set(found) == {missing}
-    assert all(name in found[missing].mend for name in CLOUD_NODE)
+    assert all(name in found[missing].hint for name in CLOUD_NODE)
 
 
-def test_a_faulty_value_is_not_reported_a_second_time_as_missing() -> None:
+def test_invalid_value_is_not_also_missing() -> None:
     with pytest.raises(ConfigurationError) as caught:
         PoolManagerSettings.load(CLOUD_NODE | {"POOL_MANAGERD_NODE_ID": "gpu node"})
     assert len(caught.value.problems) == 1
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "[0:0:0:0:0:0:0:0]"])
-def test_an_address_that_leads_whoever_asks_to_himself_is_not_advertised(host: str) -> None:
+def test_wildcard_address_is_not_advertised(host: str) -> None:
     address = {"POOL_MANAGERD_ADVERTISE_URL": f"http://{host}:9200"}
-    assert "names no machine" in problems(PoolManagerSettings, CLOUD_NODE | address)[next(iter(address))].problem
+    assert "must name a machine" in problems(PoolManagerSettings, CLOUD_NODE | address)[next(iter(address))].problem
 
 
 @pytest.mark.parametrize("behind", ["?a=b", "#a", "/?"])
 @pytest.mark.parametrize("before", ["", "me:secret@"])
-def test_a_url_that_paths_are_put_behind_has_nothing_else_in_it(before: str, behind: str) -> None:
+def test_base_url_has_no_query_or_fragment(before: str, behind: str) -> None:
     for settings, environ in (
         (PoolManagerSettings, CLOUD_NODE | {"ORCHESTRATORD_URL": f"http://{before}queen:8080{behind}"}),
         (PoolManagerSettings, CLOUD_NODE | {"ORCHESTRATORD_URL": "http://me:secret@queen:8080"}),
@@ -227,7 +224,7 @@ def test_a_url_that_paths_are_put_behind_has_nothing_else_in_it(before: str, beh
         assert "more than a host, a port and a path" in problem.problem
 
 
-def test_a_token_alone_makes_no_cloud_node() -> None:
+def test_token_alone_does_not_select_cloud_profile() -> None:
     assert PoolManagerSettings.load({"LLORCH_API_TOKEN": TOKEN}).profile == "home"
     assert PoolManagerSettings.load(CLOUD_NODE).profile == "cloud"
 
@@ -241,7 +238,7 @@ def test_metrics_and_api_cannot_share_a_port(settings: type[Settings]) -> None:
 @pytest.mark.parametrize(
     ("text", "indices"), [("0", (0,)), ("0,1", (0, 1)), (" 2 , 0 ", (2, 0)), ("cpu", ()), ("CPU", ())]
 )
-def test_a_gpu_mask_names_gpus_or_the_cpu(text: str, indices: tuple[int, ...]) -> None:
+def test_gpu_mask_is_indices_or_cpu(text: str, indices: tuple[int, ...]) -> None:
     settings = DAEMONS["engine-provisioner"].load({"ENGINE_PROVISIONER_GPU_MASK": text})
     mask = value_of(settings, "ENGINE_PROVISIONER_GPU_MASK")
     assert mask == GpuMask(indices)
@@ -249,17 +246,17 @@ def test_a_gpu_mask_names_gpus_or_the_cpu(text: str, indices: tuple[int, ...]) -
 
 
 @pytest.mark.parametrize("text", ["gpu", "0,0", "0;1", "-1", ",", "0,cpu"])
-def test_a_gpu_mask_is_never_guessed(text: str) -> None:
+def test_invalid_gpu_mask_is_refused(text: str) -> None:
     name = "ENGINE_PROVISIONER_GPU_MASK"
     assert name in problems(DAEMONS["engine-provisioner"], {name: text})
 
 
-def test_a_home_directory_that_is_not_known_is_a_problem_and_no_traceback() -> None:
+def test_unknown_home_directory_is_a_problem() -> None:
     name = "ENGINE_PROVISIONER_CACHE_DIR"
     assert "~" in problems(DAEMONS["engine-provisioner"], {name: "~no-such-user/cache"})[name].problem
 
 
-def test_variables_of_the_other_profile_are_named_and_no_others() -> None:
+def test_variables_of_other_profile_are_named() -> None:
     set_both = {"ORCHD_RUNTIME_DIR": "/run", "ORCHESTRATORD_NODE_TIMEOUT_MS": "5000", "RUST_LOG": "info"}
     assert QueenSettings.load(set_both).without_effect(set_both) == ["ORCHESTRATORD_NODE_TIMEOUT_MS"]
     cloud = CLOUD_QUEEN | set_both

@@ -1,4 +1,4 @@
-"""A variable that nobody knows is noticed with what may be meant; one of another daemon of the suite is not."""
+"""Detection of unknown variables."""
 
 import pytest
 
@@ -20,24 +20,24 @@ from tools.generate import DAEMONS
         ("LLAMA_ORCH_LOGFORMAT", "LLAMA_ORCH_LOG_FORMAT"),
     ],
 )
-def test_a_misspelt_variable_is_named_with_the_nearest_known_one(name: str, meant: str) -> None:
-    assert list(unknown({name: "x"})) == [f"{name} (is {meant} meant?)"]
+def test_misspelt_variable_is_named_with_suggestion(name: str, meant: str) -> None:
+    assert list(unknown({name: "x"})) == [f"{name} (did you mean {meant}?)"]
 
 
-def test_one_that_is_like_none_is_named_alone() -> None:
+def test_dissimilar_variable_is_named_alone() -> None:
     assert list(unknown({"LLORCHZZZZZZZZZZZZZZZZZZZZZZZZ": "x"})) == ["LLORCHZZZZZZZZZZZZZZZZZZZZZZZZ"]
 
 
-def test_what_others_have_in_an_environment_is_no_matter_of_ours() -> None:
+def test_other_prefixes_are_ignored() -> None:
     others = ("PATH", "HOME", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "MALLOC_ARENA_MAX", "INVOCATION_ID", "RUST_LOGS")
     assert list(unknown(dict.fromkeys(others, "x"))) == []
 
 
-def test_an_empty_variable_counts_as_not_set() -> None:
+def test_empty_variable_is_unset() -> None:
     assert list(unknown({"ORCHD_NONSENSE": ""})) == []
 
 
-def test_one_environment_for_all_daemons_has_no_misspelt_variables() -> None:
+def test_shared_environment_has_no_unknown_variables() -> None:
     declared = {var.env for settings in DAEMONS.values() for var in settings.variables().values()}
     assert set(VARIABLES) == declared
     assert list(unknown(dict.fromkeys(declared, "x"))) == []

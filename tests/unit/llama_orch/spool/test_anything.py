@@ -1,4 +1,4 @@
-"""Whatever lies in the directory, a look raises nothing, finds the good file beside it, and clears the rest away."""
+"""Property tests: with any directory contents a scan raises nothing and finds the valid file."""
 
 import json
 import os
@@ -9,8 +9,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_orch.spool import Bad, Found, reject, scan
-from tests.unit.llama_orch.spool.files import GOOD, NEEDS_ROOT, ODD_ENTRIES, OWNERS, publish
+from llama_orch.spool import BadFile, HandoffFile, reject, scan
+from tests.unit.llama_orch.spool.samples import GOOD, NEEDS_ROOT, ODD_ENTRIES, OWNERS, publish
 
 MAKEABLE = sorted(set(ODD_ENTRIES) - (NEEDS_ROOT if os.geteuid() else set()))
 
@@ -31,13 +31,13 @@ urls = st.builds(
 )
 
 
-def mutated(changes: dict[str, object], dropped: list[str]) -> bytes:
+def mutate(changes: dict[str, object], dropped: list[str]) -> bytes:
     document = {key: value for key, value in (GOOD | changes).items() if key not in dropped}
     return json.dumps(document).encode("utf-8", "surrogatepass")
 
 
 mutations = st.builds(
-    mutated,
+    mutate,
     st.dictionaries(st.sampled_from(FIELDS), values) | st.fixed_dictionaries({"url": urls}),
     st.lists(st.sampled_from(["pool_id", "url", "engine_version"]), max_size=1),
 )
@@ -56,7 +56,7 @@ def test_any_contents_under_any_name(content: bytes, name: str, mode: int, paddi
         odd.write_bytes(content + b" " * padding)
         odd.chmod(mode)
         good = publish(spool, "good.json")
-        settle(spool, odd, good)
+        scan_twice(spool, odd, good)
 
 
 @given(kinds=st.lists(st.sampled_from(MAKEABLE), max_size=4))
@@ -69,22 +69,22 @@ def test_any_kinds_of_entries(kinds: list[str]) -> None:
             make(spool / f"{index}" / "odd.json")
             (spool / f"{index}" / "odd.json").rename(spool / f"odd{index}.json")
         good = publish(spool, "good.json")
-        settle(spool, spool / "odd.json", good)
+        scan_twice(spool, spool / "odd.json", good)
 
 
-def settle(spool: Path, odd: Path, good: Path) -> None:
-    """Look, move the bad aside, look again: the good is there both times, and no bad one the second time."""
+def scan_twice(spool: Path, odd: Path, good: Path) -> None:
+    """Scan, reject the bad files, scan again: the valid file is found twice, bad files only the first time."""
     before = good.read_bytes()
     first = look(spool)
-    assert good.name in {item.identity.name for item in first if isinstance(item, Found)}
+    assert good.name in {item.identity.name for item in first if isinstance(item, HandoffFile)}
     for item in first:
-        if isinstance(item, Bad):
+        if isinstance(item, BadFile):
             assert item.reason
             assert reject(spool, item, NOW).moved_to
     second = look(spool)
-    assert all(isinstance(item, Found) for item in second)
+    assert all(isinstance(item, HandoffFile) for item in second)
     assert good.read_bytes() == before
 
 
-def look(spool: Path) -> tuple[Found | Bad, ...]:
+def look(spool: Path) -> tuple[HandoffFile | BadFile, ...]:
     return scan(spool, owners=OWNERS, now_s=NOW.timestamp())

@@ -1,4 +1,4 @@
-"""Correlation ids: a client's own where it is a plain token, a fresh one otherwise, and never a header's end."""
+"""Correlation ids of clients and generated ones."""
 
 import re
 import uuid
@@ -13,7 +13,7 @@ PLAIN = st.from_regex(r"[A-Za-z0-9._:+/=-]{1,128}", fullmatch=True)
 
 
 @given(PLAIN)
-def test_a_plain_token_is_echoed(value: str) -> None:
+def test_plain_token_is_echoed(value: str) -> None:
     assert accepted(value) == value
 
 
@@ -22,7 +22,7 @@ def test_a_plain_token_is_echoed(value: str) -> None:
 @example("id\n")
 @example("x" * 129)
 @example("")
-def test_whatever_a_client_sends_the_answer_is_one_header_of_one_line(value: str | None) -> None:
+def test_any_id_gives_a_one_line_header(value: str | None) -> None:
     identifier = accepted(value)
     assert re.fullmatch(r"[A-Za-z0-9._:+/=-]{1,128}", identifier)
     response = h11.Response(status_code=200, headers=[("x-correlation-id", identifier)])
@@ -32,5 +32,5 @@ def test_whatever_a_client_sends_the_answer_is_one_header_of_one_line(value: str
 
 
 @given(st.text(max_size=1))
-def test_made_ids_differ(value: str) -> None:
+def test_generated_ids_differ(value: str) -> None:
     assert value.isascii() or accepted(value) != accepted(value)

@@ -1,4 +1,4 @@
-"""/metrics in the format and the encoding that the scraper asks for, and without series of no use."""
+"""Format and encoding of /metrics."""
 
 import gzip
 
@@ -15,7 +15,7 @@ PROMETHEUS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.
 
 
 async def scraped(**headers: str) -> tuple[Response, bytes]:
-    """An answer of an application with a counter of 3 and a histogram."""
+    """Scrape an application with a counter of 3 and a histogram."""
     registry = CollectorRegistry()
     app = metrics_app("test", registry)
     Counter("tasks_started", "Tasks.", ("pool_id",), registry=registry).labels("p").inc(3)
@@ -31,7 +31,7 @@ def started(families) -> list[float]:
     return [sample.value for sample in samples if sample.name == "tasks_started_total"]
 
 
-async def test_scraper_that_asks_for_nothing_gets_plain_text():
+async def test_default_exposition_is_plain_text():
     response, body = await scraped()
     assert response.content_type.startswith("text/plain; version=0.0.4")
     assert "content-encoding" not in response.headers
@@ -46,7 +46,7 @@ async def test_prometheus_gets_openmetrics():
 
 
 @pytest.mark.parametrize("accept", [None, PROMETHEUS])
-async def test_answer_is_compressed_where_that_is_accepted(accept):
+async def test_answer_is_compressed_if_accepted(accept):
     fields = {"accept": accept} if accept else {}
     response, body = await scraped(accept_encoding="deflate, gzip;q=0.5", **fields)
     assert response.headers["content-encoding"] == "gzip"
@@ -54,14 +54,14 @@ async def test_answer_is_compressed_where_that_is_accepted(accept):
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip;q=0", "br"])
-async def test_answer_is_not_compressed_where_it_must_not_be(encoding):
+async def test_answer_is_not_compressed_if_not_accepted(encoding):
     response, body = await scraped(accept_encoding=encoding)
     assert "content-encoding" not in response.headers
     assert b"tasks_started_total" in body
 
 
 @pytest.mark.parametrize("accept", ["application/openmetrics-text; version=x", ";;,", "text/plain; version=\u00e9"])
-async def test_header_that_is_no_version_is_not_an_error(accept):
+async def test_invalid_accept_version_is_ignored(accept):
     response, body = await scraped(accept=accept)
     assert response.status_code == 200
     assert b"tasks_started_total" in body

@@ -1,4 +1,4 @@
-"""An answer of a chat, put together from what streams in."""
+"""A chat answer, assembled from its chunks."""
 
 import json
 
@@ -6,38 +6,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from orchctl.chat.answer import Answer, Choice, Chunk, Delta
+from orchctl.chat.answer import AnswerChunk, ChatAnswer, ChunkChoice, ChunkDelta
 
 TEXTS = st.lists(st.none() | st.text())
 USAGE: dict[str, JsonValue] = {"total_tokens": 3}
 
 
-def chunk(text: str | None = None, finish_reason: str | None = None, thought: str | None = None) -> Chunk:
-    delta = Delta(content=text, reasoning_content=thought)
-    return Chunk(id="c", created=5, model="m", choices=[Choice(delta=delta, finish_reason=finish_reason)])
+def chunk(text: str | None = None, finish_reason: str | None = None, thought: str | None = None) -> AnswerChunk:
+    delta = ChunkDelta(content=text, reasoning_content=thought)
+    return AnswerChunk(id="c", created=5, model="m", choices=[ChunkChoice(delta=delta, finish_reason=finish_reason)])
 
 
 @given(TEXTS)
-def test_it_is_all_that_came_and_each_chunk_gives_what_is_new(texts: list[str | None]) -> None:
-    answer = Answer()
-    said = [answer.take(chunk(text)) for text in texts]
-    assert said == [text or "" for text in texts]
-    assert answer.text == "".join(said)
+def test_answer_is_concatenation_of_chunks(texts: list[str | None]) -> None:
+    answer = ChatAnswer()
+    texts_added = [answer.add(chunk(text)) for text in texts]
+    assert texts_added == [text or "" for text in texts]
+    assert answer.text == "".join(texts_added)
 
 
 @given(TEXTS, st.text())
-def test_what_a_model_thinks_is_no_part_of_it(texts: list[str | None], thought: str) -> None:
-    answer = Answer()
+def test_reasoning_is_not_part_of_answer(texts: list[str | None], thought: str) -> None:
+    answer = ChatAnswer()
     for text in texts:
-        answer.take(chunk(text, thought=thought))
+        answer.add(chunk(text, thought=thought))
     assert answer.text == "".join(text or "" for text in texts)
-    assert chunk(thought=thought).thinks is bool(thought)
+    assert chunk(thought=thought).has_reasoning is bool(thought)
 
 
-def test_the_last_chunk_has_the_counts_and_no_choice() -> None:
-    answer = Answer()
-    for each in (chunk("a"), chunk(None, "stop"), Chunk(id="later", usage=USAGE), Chunk(id="more")):
-        answer.take(each)
+def test_last_chunk_sets_usage() -> None:
+    answer = ChatAnswer()
+    for each in (chunk("a"), chunk(None, "stop"), AnswerChunk(id="later", usage=USAGE), AnswerChunk(id="more")):
+        answer.add(each)
     assert answer.document() == {
         "id": "c",
         "object": "chat.completion",
@@ -48,8 +48,8 @@ def test_the_last_chunk_has_the_counts_and_no_choice() -> None:
     }
 
 
-def test_one_that_broke_off_says_no_more_than_came() -> None:
-    answer = Answer()
-    answer.take(chunk("half"))
+def test_incomplete_answer_has_no_finish_reason() -> None:
+    answer = ChatAnswer()
+    answer.add(chunk("half"))
     document = json.loads(json.dumps(answer.document()))
     assert (document["choices"][0]["finish_reason"], document["usage"]) == (None, None)

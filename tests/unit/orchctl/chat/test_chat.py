@@ -1,4 +1,4 @@
-"""orchctl chat from a pipe: each line a turn, and an exit status for each way to end."""
+"""orchctl chat with piped input: turns, options, and the exit status of each way to end."""
 
 import json
 import signal
@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from orchctl.submit import events
-from tests.unit.orchctl.running import LIMIT_S, command, environment, here, orchctl
+from orchctl.submit import event_stream
+from tests.unit.orchctl.running import LIMIT_S, command, environment, run, run_process
 from tests.unit.orchctl.scripted_queen import (
     CHAT,
     CHAT_HEAD,
@@ -19,8 +19,8 @@ from tests.unit.orchctl.scripted_queen import (
     chatting,
     chunk,
     error,
-    queen,
     reply,
+    serve,
 )
 
 FAILED = {"error": {"message": "the engine broke off", "type": "server_error", "param": None, "code": "WORKER_RESET"}}
@@ -44,11 +44,11 @@ def assistant(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
 
 
-def test_each_line_is_a_turn_and_the_model_is_told_what_was_said() -> None:
-    with queen(chatting(chat("Hel", "lo"), chat("Béa"))) as her:
-        ended = here("chat", "--url", her.url, stdin="hi\n\n  my name?  \n")
-        first, second = her.bodies(CHAT)
-    assert (ended.status, ended.out, ended.err) == (0, "Hello\nBéa\n", "")
+def test_each_line_is_a_turn_with_history_sent() -> None:
+    with serve(chatting(chat("Hel", "lo"), chat("Béa"))) as queen:
+        result = run("chat", "--url", queen.url, stdin="hi\n\n  my name?  \n")
+        first, second = queen.bodies(CHAT)
+    assert (result.status, result.out, result.err) == (0, "Hello\nBéa\n", "")
     assert first["messages"] == [user("hi")]
     assert second["messages"] == [user("hi"), assistant("Hello"), user("my name?")]
     assert first == {
@@ -59,20 +59,20 @@ def test_each_line_is_a_turn_and_the_model_is_told_what_was_said() -> None:
     }
 
 
-def test_options_go_with_every_turn() -> None:
-    with queen(chatting(chat("x"))) as her:
-        here("chat", *f"{OPTIONS} {MORE}".split(), "--url", her.url, stdin="1\n2\n")
-        for request, body in zip(her.of(CHAT), her.bodies(CHAT), strict=True):
+def test_options_are_sent_with_every_turn() -> None:
+    with serve(chatting(chat("x"))) as queen:
+        run("chat", *f"{OPTIONS} {MORE}".split(), "--url", queen.url, stdin="1\n2\n")
+        for request, body in zip(queen.requests_for(CHAT), queen.bodies(CHAT), strict=True):
             assert body["messages"][0] == {"role": "system", "content": "Short."}
             assert {name: body[name] for name in SENT} == SENT
             assert {name: request.headers[name] for name in SENT_BESIDE} == SENT_BESIDE
-        assert len(her.of(CHAT)) == 2
-        assert not her.of("GET /v1/models")
+        assert len(queen.requests_for(CHAT)) == 2
+        assert not queen.requests_for("GET /v1/models")
 
 
-def test_json_is_a_line_an_answer_as_openai_writes_it() -> None:
-    with queen(chatting(chat("Hel", "lo"))) as her:
-        lines = here("chat", "--json", "--url", her.url, stdin="a\nb\n").out.splitlines()
+def test_json_is_one_openai_document_per_answer() -> None:
+    with serve(chatting(chat("Hel", "lo"))) as queen:
+        lines = run("chat", "--json", "--url", queen.url, stdin="a\nb\n").out.splitlines()
     assert [json.loads(line) for line in lines] == [
         {
             "id": "chatcmpl-x",
@@ -85,41 +85,41 @@ def test_json_is_a_line_an_answer_as_openai_writes_it() -> None:
     ] * 2
 
 
-def test_commands_work_in_a_pipe_too() -> None:
-    with queen(chatting(chat("x"))) as her:
-        ended = here("chat", "--url", her.url, stdin="a\n/clear\n/model other\nb\n/help\n/model\n/exit\nc\n")
-        first, second = her.bodies(CHAT)
-    assert (ended.status, ended.out, ended.err) == (0, "x\nx\n", "")
+def test_slash_commands_work_in_pipe() -> None:
+    with serve(chatting(chat("x"))) as queen:
+        result = run("chat", "--url", queen.url, stdin="a\n/clear\n/model other\nb\n/help\n/model\n/exit\nc\n")
+        first, second = queen.bodies(CHAT)
+    assert (result.status, result.out, result.err) == (0, "x\nx\n", "")
     assert (first["model"], second["model"]) == ("tiny", "other")
     assert second["messages"] == [user("b")]
 
 
-def test_nothing_said_asks_for_nothing() -> None:
-    with queen(chatting(chat("x"))) as her:
-        assert here("chat", "--url", her.url) == here("chat", "--url", her.url, stdin="\n \n")
-        assert not her.of(CHAT)
+def test_blank_input_sends_no_request() -> None:
+    with serve(chatting(chat("x"))) as queen:
+        assert run("chat", "--url", queen.url) == run("chat", "--url", queen.url, stdin="\n \n")
+        assert not queen.requests_for(CHAT)
 
 
-def test_a_line_without_an_end_is_a_turn_too() -> None:
-    with queen(chatting(chat("x"))) as her:
-        assert here("chat", "--url", her.url, stdin="last").out == "x\n"
+def test_last_line_needs_no_newline() -> None:
+    with serve(chatting(chat("x"))) as queen:
+        assert run("chat", "--url", queen.url, stdin="last").out == "x\n"
 
 
-def test_a_model_that_thinks_shows_only_its_answer() -> None:
+def test_reasoning_is_not_printed() -> None:
     thinking = CHAT_HEAD + chunk({"reasoning_content": "hmm"}) + chat("42")[len(CHAT_HEAD) :]
-    with queen(chatting(thinking)) as her:
-        assert here("chat", "--url", her.url, stdin="a\n").out == "42\n"
+    with serve(chatting(thinking)) as queen:
+        assert run("chat", "--url", queen.url, stdin="a\n").out == "42\n"
 
 
-def test_where_no_model_is_served_there_is_nothing_to_talk_to() -> None:
-    with queen({"GET /v1/models": [reply(200, {**MODELS, "data": []})]}) as her:
-        ended = here("chat", "--url", her.url, stdin="a\n")
-    assert ended.status == 75
-    assert "orchctl pools" in ended.err
+def test_without_models_exit_status_is_75() -> None:
+    with serve({"GET /v1/models": [reply(200, {**MODELS, "data": []})]}) as queen:
+        result = run("chat", "--url", queen.url, stdin="a\n")
+    assert result.status == 75
+    assert "orchctl pools" in result.err
 
 
 @pytest.mark.parametrize(
-    ("answer", "status", "said", "code"),
+    ("answer", "status", "message", "code"),
     [
         (reply(404, REFUSED), 66, "does not exist", "x"),
         (reply(400, REFUSED), 65, "does not exist", "x"),
@@ -127,51 +127,49 @@ def test_where_no_model_is_served_there_is_nothing_to_talk_to() -> None:
         (chat_begun("half") + b"data: " + json.dumps(FAILED).encode() + b"\n\n", 75, "WORKER_RESET", "WORKER_RESET"),
         (chat_begun("half") + b'data: {"error": {"message": "odd"}}\n\n', 70, "the answer failed: odd", None),
         (chat_begun("half"), 69, "broke off", None),
-        (chat_begun("half") + b"data: nonsense\n\n", 69, "not understood", None),
+        (chat_begun("half") + b"data: nonsense\n\n", 69, "unexpected response", None),
         (chat_begun("half") + b"data: \xff\n\n", 69, "broke off", None),
     ],
 )
-def test_an_answer_that_fails_ends_it_and_is_an_error_in_json(
-    answer: bytes, status: int, said: str, code: str | None
-) -> None:
-    with queen(chatting(answer)) as her:
-        ended = here("chat", "--url", her.url, stdin="a\nb\n")
-        as_json = here("chat", "--json", "--url", her.url, stdin="a\nb\n")
-        assert len(her.of(CHAT)) == 2, "a turn that follows would miss what this one should have said"
-    assert ended.status == as_json.status == status
-    assert ended.out == ("half\n" if b"half" in answer else "")
-    assert said in ended.err
+def test_failed_answer_ends_chat_and_is_json_error(answer: bytes, status: int, message: str, code: str | None) -> None:
+    with serve(chatting(answer)) as queen:
+        result = run("chat", "--url", queen.url, stdin="a\nb\n")
+        as_json = run("chat", "--json", "--url", queen.url, stdin="a\nb\n")
+        assert len(queen.requests_for(CHAT)) == 2, "a later turn would lack the answer to this one"
+    assert result.status == as_json.status == status
+    assert result.out == ("half\n" if b"half" in answer else "")
+    assert message in result.err
     (line,) = as_json.out.splitlines()
     assert json.loads(line)["error"].get("code") == code
 
 
-def test_an_unknown_command_in_a_pipe_is_65() -> None:
-    with queen(chatting(chat("x"))) as her:
-        ended = here("chat", "--url", her.url, stdin="/fly\na\n")
-        assert not her.of(CHAT)
-    assert (ended.status, ended.out) == (65, "")
+def test_unknown_slash_command_in_pipe_exits_65() -> None:
+    with serve(chatting(chat("x"))) as queen:
+        result = run("chat", "--url", queen.url, stdin="/fly\na\n")
+        assert not queen.requests_for(CHAT)
+    assert (result.status, result.out) == (65, "")
 
 
-def test_what_is_no_text_is_65() -> None:
-    with queen(chatting(chat("x"))) as her:
-        ended = here("chat", "--url", her.url, stdin=b"a\n\xff\n")
-    assert ended.status == 65
-    assert "not text" in ended.err
+def test_invalid_utf8_exits_65() -> None:
+    with serve(chatting(chat("x"))) as queen:
+        result = run("chat", "--url", queen.url, stdin=b"a\n\xff\n")
+    assert result.status == 65
+    assert "(0xff" in result.err
 
 
-def test_a_queen_that_says_nothing_more_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "IDLE_S", 0.02)
-    with queen(chatting(chat_begun("half") + HOLD)) as her:
-        ended = here("chat", "--url", her.url, stdin="a\n")
-        her.wait_until_left(CHAT)
-    assert (ended.status, ended.out) == (69, "half\n")
-    assert "nothing came for 0.02 s" in ended.err
+def test_idle_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "IDLE_LIMIT_S", 0.02)
+    with serve(chatting(chat_begun("half") + HOLD)) as queen:
+        result = run("chat", "--url", queen.url, stdin="a\n")
+        queen.wait_until_closed(CHAT)
+    assert (result.status, result.out) == (69, "half\n")
+    assert "no data for 0.02 s" in result.err
 
 
-def test_ctrl_c_without_a_person_ends_it_all_and_cancels_the_answer() -> None:
-    with queen(chatting(chat_begun("half") + HOLD)) as her:
+def test_ctrl_c_in_pipe_cancels_answer_and_exits() -> None:
+    with serve(chatting(chat_begun("half") + HOLD)) as queen:
         process = subprocess.Popen(
-            command("chat", "--url", her.url),
+            command("chat", "--url", queen.url),
             env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -185,14 +183,14 @@ def test_ctrl_c_without_a_person_ends_it_all_and_cancels_the_answer() -> None:
             assert process.stdout.read(4) == b"half"
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=LIMIT_S)
-        her.wait_until_left(CHAT)
+        queen.wait_until_closed(CHAT)
     assert (process.returncode, out, err) == (130, b"\n", b"")
 
 
-def test_ctrl_c_while_a_pipe_is_silent_ends_it() -> None:
-    with queen(chatting(chat("x"))) as her:
+def test_ctrl_c_while_waiting_for_pipe_exits() -> None:
+    with serve(chatting(chat("x"))) as queen:
         process = subprocess.Popen(
-            command("chat", "--url", her.url), env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            command("chat", "--url", queen.url), env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         with process:
             assert process.stdin
@@ -204,11 +202,11 @@ def test_ctrl_c_while_a_pipe_is_silent_ends_it() -> None:
             assert process.wait(LIMIT_S) == 130
 
 
-def test_each_answer_is_out_before_the_next_line_is_read() -> None:
-    """A program can talk through two pipes."""
-    with queen(chatting(chat("1"), chat("2"))) as her:
+def test_answer_is_flushed_before_next_line_is_read() -> None:
+    """A program can hold a conversation through two pipes."""
+    with serve(chatting(chat("1"), chat("2"))) as queen:
         process = subprocess.Popen(
-            command("chat", "--url", her.url), env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            command("chat", "--url", queen.url), env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         with process:
             assert process.stdin
@@ -221,18 +219,18 @@ def test_each_answer_is_out_before_the_next_line_is_read() -> None:
             assert process.wait(LIMIT_S) == 0
 
 
-def test_a_reader_that_leaves_cancels_the_answer_quietly() -> None:
+def test_closed_pipe_cancels_answer_quietly() -> None:
     """As in `orchctl chat … | head -1`."""
-    with queen(chatting(chat_begun("x" * 10), chat(*"y" * 500) + HOLD)) as her:
-        del her.answers[CHAT][0]
-        shell = ["sh", "-c", '"$@" | head -c 1', "sh", *command("chat", "--url", her.url)]
-        ended = subprocess.run(
+    with serve(chatting(chat_begun("x" * 10), chat(*"y" * 500) + HOLD)) as queen:
+        del queen.answers[CHAT][0]
+        shell = ["sh", "-c", '"$@" | head -c 1', "sh", *command("chat", "--url", queen.url)]
+        result = subprocess.run(
             shell, input=b"a\nb\nc\n", env=environment(), capture_output=True, timeout=LIMIT_S, check=False
         )
-    assert (ended.stdout, ended.stderr) == (b"y", b"")
+    assert (result.stdout, result.stderr) == (b"y", b"")
 
 
-def test_the_process_ends_as_the_tests_in_this_one_do() -> None:
-    with queen(chatting(chat("Hel", "lo"))) as her:
-        ended = orchctl("chat", "--url", her.url, stdin=b"a\n")
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "Hello\n", "")
+def test_process_and_in_process_run_agree() -> None:
+    with serve(chatting(chat("Hel", "lo"))) as queen:
+        result = run_process("chat", "--url", queen.url, stdin=b"a\n")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "Hello\n", "")

@@ -1,23 +1,19 @@
-"""What a model is told of a conversation, and what is no part of it."""
+"""The history of a conversation and the messages made of it."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchctl.chat.conversation import COMMANDS, Command, Conversation, command_of, help_text
-from orchctl.failure import Failure
+from orchctl.chat.conversation import History
 
 TURNS = st.lists(st.tuples(st.text(min_size=1), st.text()))
 
 
 @given(st.none() | st.text(), TURNS, st.text())
-def test_the_model_is_told_the_answered_turns_in_order_then_what_is_asked(
-    system: str | None, turns: list[tuple[str, str]], text: str
-) -> None:
-    conversation = Conversation(system)
+def test_messages_are_answered_turns_then_new_text(system: str | None, turns: list[tuple[str, str]], text: str) -> None:
+    history = History(system)
     for asked, answer in turns:
-        conversation.answered(asked, answer)
-    messages = conversation.asking(text)
+        history.add_turn(asked, answer)
+    messages = history.messages(text)
     assert messages[-1] == {"role": "user", "content": text}
     before = [message for message in messages[:-1] if message["role"] != "system"]
     assert [message["content"] for message in before] == [words for turn in turns if turn[1] for words in turn]
@@ -26,38 +22,7 @@ def test_the_model_is_told_the_answered_turns_in_order_then_what_is_asked(
 
 
 @given(st.text())
-def test_asking_changes_nothing(text: str) -> None:
-    conversation = Conversation("s", [("a", "b")])
-    assert conversation.asking(text) == conversation.asking(text)
-    assert conversation.turns == [("a", "b")]
-
-
-@pytest.mark.parametrize(
-    ("line", "command"),
-    [
-        ("/exit", Command("exit", None)),
-        ("/clear  ", Command("clear", None)),
-        ("/model", Command("model", None)),
-        ("/model  a b ", Command("model", "a b")),
-        ("hello", None),
-        (" /exit", None),
-        ("/usr/bin is a directory", None),
-        ("// a comment", None),
-        ("/ 2", None),
-        ("/1 and /2", None),
-        ("", None),
-    ],
-)
-def test_a_command_is_a_slash_and_a_word_at_the_beginning(line: str, command: Command | None) -> None:
-    assert command_of(line) == command
-
-
-@pytest.mark.parametrize("line", ["/quitt", "/Exit", "/etc", "/etc is a directory"])
-def test_what_looks_like_a_command_and_is_none_says_so(line: str) -> None:
-    with pytest.raises(Failure, match="is no command") as caught:
-        command_of(line)
-    assert "/help" in caught.value.hint
-
-
-def test_help_names_every_command() -> None:
-    assert all(f"/{name}" in help_text() for name in COMMANDS)
+def test_messages_do_not_change_history(text: str) -> None:
+    history = History("s", [("a", "b")])
+    assert history.messages(text) == history.messages(text)
+    assert history.turns == [("a", "b")]

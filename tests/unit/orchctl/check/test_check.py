@@ -1,4 +1,4 @@
-"""orchctl check as a person runs it: what it asks, what it prints, and how it ends."""
+"""orchctl check end to end: queries, output and exit status."""
 
 import json
 import time
@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from llama_orch import VERSION
 from llama_orch.addresses import Host
 from llama_orch.service.machine_id import app_specific
-from orchctl.check import questions, this_machine
-from orchctl.check.facts import ahead, gathered
-from orchctl.check.this_machine import local_url
-from orchctl.failure import Failure
-from orchctl.queen import Queen
+from orchctl.check import local_node, queries
+from orchctl.check.local_node import local_url
+from orchctl.check.observations import clock_ahead, observe
+from orchctl.client import QueenClient
+from orchctl.errors import CommandError
 from tests.unit.orchctl.cluster import NODE, POOL
-from tests.unit.orchctl.running import here
-from tests.unit.orchctl.scripted_queen import HOLD, error, queen, reply
+from tests.unit.orchctl.running import run
+from tests.unit.orchctl.scripted_queen import HOLD, error, reply, serve
 from tests.unit.orchctl.terminal import CTRL_C, terminal
 
 TOKEN = "a-token-of-a-test"
@@ -27,23 +27,23 @@ REACHABILITY = "GET /v2/nodes/gpu-1/reachability"
 REACHED = {"node_id": "gpu-1", "address": "http://gpu-1:9200", "reachable": True, "latency_ms": 2.2}
 
 
-WITHOUT = "GET /v2/sessions?limit=1"
-OWN = "0123456789abcdef" * 2
-MINE = app_specific(bytes.fromhex(OWN))
-WELL = reply(200, {"ready": True, "reasons": []})
+TOKEN_PROBE = "GET /v2/sessions?limit=1"
+MACHINE_ID = "0123456789abcdef" * 2
+OWN_MACHINE_ID = app_specific(bytes.fromhex(MACHINE_ID))
+READY = reply(200, {"ready": True, "reasons": []})
 
 
 @pytest.fixture(autouse=True)
 def id_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """This machine may have a pool-managerd of its own, and has an id, which may here be written into the file."""
-    monkeypatch.setattr(this_machine, "NODE_HOST", Host("127.0.0.1", 1))
-    monkeypatch.setattr(this_machine, "NODE_SOCKET", tmp_path / "none")
-    monkeypatch.setattr(this_machine, "ID_FILES", (tmp_path / "none", tmp_path / "machine-id"))
+    """Isolate the test from this machine's pool-managerd and machine id; return a file to write an id to."""
+    monkeypatch.setattr(local_node, "DEFAULT_HOST", Host("127.0.0.1", 1))
+    monkeypatch.setattr(local_node, "POOL_MANAGERD_SOCKET", tmp_path / "none")
+    monkeypatch.setattr(local_node, "ID_FILES", (tmp_path / "none", tmp_path / "machine-id"))
     return tmp_path / "machine-id"
 
 
 def cluster(**changed: bytes) -> dict[str, list[bytes]]:
-    """The script of a cluster that is well."""
+    """Return the script of a healthy cluster."""
     date = f"Date: {formatdate(usegmt=True)}\r\n"
     answers = {
         "GET /v2/meta/version": reply(200, {"version": VERSION, "api_version": "2"}, date),
@@ -57,184 +57,192 @@ def cluster(**changed: bytes) -> dict[str, list[bytes]]:
     return {line: [answer] for line, answer in answers.items()}
 
 
-def test_a_cluster_that_is_well_is_a_line_each_and_status_0() -> None:
-    with queen(cluster()) as her:
-        ended = here("check", "--url", her.url, LLORCH_API_TOKEN=TOKEN)
-        shown = {request.headers["authorization"] for request in her.asked if request.line != WITHOUT}
-        assert shown == {f"Bearer {TOKEN}"}
-        assert [request.headers.get("authorization") for request in her.of(WITHOUT)] == [None]
-    assert (ended.status, ended.err) == (0, "")
-    fingerprint = ended.out.partition("token_fp6=")[2][:6]
-    assert ended.out == (
-        f"ok       queen: queen-rbee {VERSION} at {her.url} is ready\n"
+def test_healthy_cluster_has_ok_lines_and_exits_0() -> None:
+    with serve(cluster()) as queen:
+        result = run("check", "--url", queen.url, LLORCH_API_TOKEN=TOKEN)
+        authorizations = {request.headers["authorization"] for request in queen.requests if request.line != TOKEN_PROBE}
+        assert authorizations == {f"Bearer {TOKEN}"}
+        assert [request.headers.get("authorization") for request in queen.requests_for(TOKEN_PROBE)] == [None]
+    assert (result.status, result.err) == (0, "")
+    fingerprint = result.out.partition("token_fp6=")[2][:6]
+    assert result.out == (
+        f"ok       queen: queen-rbee {VERSION} at {queen.url} is ready\n"
         f"ok       token: token_fp6={fingerprint} from LLORCH_API_TOKEN is accepted\n"
-        "ok       clock: the queen's and this machine's agree\n"
+        "ok       clock: the queen's clock and this machine's agree\n"
         "ok       nodes: CLOUD_PROFILE, 1 of 1 online\n"
-        "ok       node gpu-1: online, heard 3 s ago, reached in 2 ms\n"
+        "ok       node gpu-1: online, last heartbeat 3 s ago, reached in 2 ms\n"
         "ok       pools: 1 of 1 ready\n"
     )
-    assert TOKEN not in ended.out
+    assert TOKEN not in result.out
 
 
-def test_a_token_that_nobody_looks_at_is_not_called_accepted() -> None:
-    with queen({**cluster(), WITHOUT: [reply(200, {"sessions": [], "count": 0})]}) as her:
-        ended = here("check", "--url", her.url, LLORCH_API_TOKEN=TOKEN)
-        assert "none is needed from here" in ended.out
-        assert "accepted" not in ended.out
-        asked = len(her.of(WITHOUT))
-        assert here("check", "--url", her.url).status == 0
-        assert len(her.of(WITHOUT)) == asked
+def test_unchecked_token_is_not_called_accepted() -> None:
+    with serve({**cluster(), TOKEN_PROBE: [reply(200, {"sessions": [], "count": 0})]}) as queen:
+        result = run("check", "--url", queen.url, LLORCH_API_TOKEN=TOKEN)
+        assert "not required from here" in result.out
+        assert "accepted" not in result.out
+        asked = len(queen.requests_for(TOKEN_PROBE))
+        assert run("check", "--url", queen.url).status == 0
+        assert len(queen.requests_for(TOKEN_PROBE)) == asked
 
 
-def test_a_sentence_that_ends_gets_no_second_full_stop() -> None:
+def test_advice_follows_a_single_full_stop() -> None:
     reasons = reply(503, {"ready": False, "reasons": ["the disk is full."]})
-    with queen(cluster(ready=reasons)) as her:
-        assert "the disk is full. See" in here("check", "--url", her.url).out
+    with serve(cluster(ready=reasons)) as queen:
+        assert "the disk is full. See" in run("check", "--url", queen.url).out
 
 
-def test_a_problem_is_69_and_the_rest_is_told_all_the_same() -> None:
+def test_problem_exits_69_and_rest_is_still_printed() -> None:
     failed = {**POOL, "state": "failed", "ready": False, "last_error": "no such\n model"}
-    with queen(cluster(pools=reply(200, {"pools": [failed], "count": 1}))) as her:
-        ended = here("check", "--url", her.url)
-        document = json.loads(here("check", "--json", "--url", her.url).out)
-    assert ended.status == 69
-    assert "problem  pool default on gpu-1: failed: no such model. On its machine: journalctl" in ended.out
-    assert "ok       node gpu-1" in ended.out
-    assert ended.err == "orchctl: problems: 2, warnings: 0\n"
+    with serve(cluster(pools=reply(200, {"pools": [failed], "count": 1}))) as queen:
+        result = run("check", "--url", queen.url)
+        document = json.loads(run("check", "--json", "--url", queen.url).out)
+    assert result.status == 69
+    assert "problem  pool default on gpu-1: failed: no such model. On its machine: journalctl" in result.out
+    assert "ok       node gpu-1" in result.out
+    assert result.err == "orchctl: problems: 2, warnings: 0\n"
     assert (document["problems"], document["warnings"]) == (2, 0)
     assert {"level": "problem", "subject": "pools"}.items() <= document["findings"][-2].items()
 
 
-def test_a_warning_alone_is_0() -> None:
+def test_warning_alone_exits_0() -> None:
     old = reply(200, {"version": "0.0.1", "api_version": "2"})
-    with queen(cluster(version=old, nodes=reply(200, {"nodes": [], "count": 0}))) as her:
-        ended = here("check", "--url", her.url)
-    assert ended.status == 0
-    assert "warning  version: orchctl is " in ended.out
+    with serve(cluster(version=old, nodes=reply(200, {"nodes": [], "count": 0}))) as queen:
+        result = run("check", "--url", queen.url)
+    assert result.status == 0
+    assert "warning  version: orchctl is " in result.out
 
 
-def test_a_token_that_is_refused_shows_its_fingerprint_and_where_it_is_from(tmp_path: object) -> None:
+def test_refused_token_shows_fingerprint_and_source(tmp_path: object) -> None:
     path = f"{tmp_path}/token"
     with open(path, "w", encoding="ascii") as file:
         file.write(TOKEN)
     no = error(401, "BAD_TOKEN", "the token is not the one this daemon has")
-    with queen(cluster(pools=no, nodes=no)) as her:
-        ended = here("check", "--url", her.url, LLORCH_API_TOKEN_FILE=path)
-    assert ended.status == 69
-    assert f"from LLORCH_API_TOKEN_FILE={path}" in ended.out
-    assert "token_fp6=" in ended.out
-    assert TOKEN not in ended.out + ended.err
-    assert ended.out.count("problem") == 1
+    with serve(cluster(pools=no, nodes=no)) as queen:
+        result = run("check", "--url", queen.url, LLORCH_API_TOKEN_FILE=path)
+    assert result.status == 69
+    assert f"from LLORCH_API_TOKEN_FILE={path}" in result.out
+    assert "token_fp6=" in result.out
+    assert TOKEN not in result.out + result.err
+    assert result.out.count("problem") == 1
 
 
-def test_a_queen_that_is_not_there_is_one_problem() -> None:
-    with queen({}) as her:
+def test_absent_queen_is_one_problem() -> None:
+    with serve({}) as queen:
         pass
-    ended = here("check", "--url", her.url)
-    assert ended.status == 69
-    assert ended.out.startswith(f"problem  queen: {her.url}: there is no answer: cannot connect")
-    assert ended.out.count("\n") == 1
+    result = run("check", "--url", queen.url)
+    assert result.status == 69
+    assert result.out.startswith(f"problem  queen: {queen.url}: no answer: cannot connect")
+    assert result.out.count("\n") == 1
 
 
-def test_who_is_no_queen_is_told_so() -> None:
-    with queen({"*": [reply(200, {"hello": 1})]}) as her:
-        ended = here("check", "--url", her.url)
-    assert ended.status == 69
-    assert "Is this the address of queen-rbee" in ended.out
+def test_foreign_server_is_reported() -> None:
+    with serve({"*": [reply(200, {"hello": 1})]}) as queen:
+        result = run("check", "--url", queen.url)
+    assert result.status == 69
+    assert "this is the address of queen-rbee" in result.out
 
 
-async def test_one_answer_that_does_not_come_holds_up_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(questions, "LIMIT_S", 0.3)
+async def test_slow_query_does_not_delay_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "LIMIT_S", 0.3)
     script = {**cluster(), "GET /v2/pools": [HOLD], REACHABILITY: [HOLD]}
-    with queen(script) as her:
-        found = await gathered(Queen(her.url))
-    assert isinstance(found.pools, Failure)
+    with serve(script) as queen:
+        found = await observe(QueenClient(queen.url))
+    assert isinstance(found.pools, CommandError)
     assert "within 0.3 s" in found.pools.message
-    assert isinstance(found.reachability["gpu-1"], Failure)
-    assert not isinstance(found.nodes, Failure)
-    assert not isinstance(found.ready, Failure)
+    assert isinstance(found.reachability["gpu-1"], CommandError)
+    assert not isinstance(found.nodes, CommandError)
+    assert not isinstance(found.ready, CommandError)
 
 
-def test_ctrl_c_ends_it_at_once_and_quietly() -> None:
-    with queen({**cluster(), "GET /v2/pools": [HOLD]}) as her, terminal("check", "--url", her.url) as seen:
-        her.wait_for("GET /v2/pools")
-        seen.type(CTRL_C)
-        assert seen.end() == 130
-        assert "Traceback" not in seen.output.decode()
+def test_ctrl_c_ends_check_quietly() -> None:
+    with serve({**cluster(), "GET /v2/pools": [HOLD]}) as queen, terminal("check", "--url", queen.url) as tty:
+        queen.wait_for("GET /v2/pools")
+        tty.type(CTRL_C)
+        assert tty.end() == 130
+        assert "Traceback" not in tty.output.decode()
 
 
 @pytest.mark.parametrize(
     ("ready", "level"),
     [(reply(200, {"ready": True, "reasons": []}), "ok"), (reply(503, {"ready": False, "reasons": ["x"]}), "warning")],
 )
-def test_on_a_node_its_pool_managerd_is_looked_at_and_whether_the_queen_knows_it(ready: bytes, level: str) -> None:
-    with queen(cluster()) as her, queen({"GET /ready": [ready]}) as manager:
-        given = {"POOL_MANAGERD_BIND_ADDR": manager.url.removeprefix("http://")}
-        known = here("check", "--url", her.url, POOL_MANAGERD_NODE_ID="gpu-1", **given)
-        unknown = here("check", "--url", her.url, POOL_MANAGERD_NODE_ID="gpu-9", **given)
+def test_node_in_environment_is_checked_with_queen(ready: bytes, level: str) -> None:
+    with serve(cluster()) as queen, serve({"GET /ready": [ready]}) as manager:
+        variables = {"POOL_MANAGERD_BIND_ADDR": manager.url.removeprefix("http://")}
+        known = run("check", "--url", queen.url, POOL_MANAGERD_NODE_ID="gpu-1", **variables)
+        unknown = run("check", "--url", queen.url, POOL_MANAGERD_NODE_ID="gpu-9", **variables)
     assert f"{level:7}  this node: pool-managerd at {manager.url} is " in known.out
-    assert "ok       this node: the queen knows it as gpu-1" in known.out
+    assert "ok       this node: registered with the queen as gpu-1" in known.out
     assert (known.status, unknown.status) == (0, 69)
     assert "problem  this node: gpu-9 is not registered" in unknown.out
 
 
-def mine(**changed: object) -> bytes:
-    """The nodes of a queen, one of which is this machine."""
+def nodes_with_this_machine(**changed: object) -> bytes:
+    """Return a list of nodes in which this machine is gpu-1."""
     other = {**NODE, "node_id": "gpu-2"}
-    return reply(200, {"nodes": [{**NODE, "machine_id": MINE, **changed}, other], "count": 2})
+    return reply(200, {"nodes": [{**NODE, "machine_id": OWN_MACHINE_ID, **changed}, other], "count": 2})
 
 
-def test_a_node_is_known_by_its_machine_id_and_found_where_the_queen_has_it_though_no_variable_says_so(
+def test_node_is_found_by_machine_id_without_variables(
     id_file: Path,
 ) -> None:
-    id_file.write_text(OWN)
-    standing = {"profile": "cloud", "version": VERSION, "node_id": "gpu-1", "machine_id": MINE, "registered": True}
-    with queen({"GET /ready": [WELL], "GET /v2/node": [reply(200, {**standing, "queen_url": "http://q"})]}) as manager:
-        with queen(cluster(nodes=mine(address=manager.url))) as her:
-            out = here("check", "--url", her.url, LLORCH_API_TOKEN=TOKEN).out
-        assert manager.of("GET /v2/node")[0].headers["authorization"] == f"Bearer {TOKEN}"
+    id_file.write_text(MACHINE_ID)
+    standing = {
+        "profile": "cloud",
+        "version": VERSION,
+        "node_id": "gpu-1",
+        "machine_id": OWN_MACHINE_ID,
+        "registered": True,
+    }
+    with serve({"GET /ready": [READY], "GET /v2/node": [reply(200, {**standing, "queen_url": "http://q"})]}) as manager:
+        with serve(cluster(nodes=nodes_with_this_machine(address=manager.url))) as queen:
+            out = run("check", "--url", queen.url, LLORCH_API_TOKEN=TOKEN).out
+        assert manager.requests_for("GET /v2/node")[0].headers["authorization"] == f"Bearer {TOKEN}"
     assert out.endswith(
         f"ok       this node: pool-managerd at {manager.url} is ready, CLOUD_PROFILE\n"
-        "ok       this node: it reaches the queen at http://q, who accepts its token\n"
-        f"ok       this node: the queen knows it as gpu-1: online, and reaches it at {manager.url}\n"
+        "ok       this node: the queen at http://q answers it and accepts its token\n"
+        f"ok       this node: registered with the queen as gpu-1: online, reachable at {manager.url}\n"
     )
 
 
-def test_a_node_whose_pool_managerd_is_down_is_known_all_the_same(id_file: Path) -> None:
-    id_file.write_text(OWN)
-    with queen(cluster(nodes=mine(address="http://127.0.0.1:1"))) as her:
-        ended = here("check", "--url", her.url)
-    assert ended.status == 69
-    assert "problem  this node: pool-managerd at http://127.0.0.1:1: there is no answer" in ended.out
-    assert "ok       this node: the queen knows it as gpu-1: online" in ended.out
+def test_node_with_stopped_manager_is_still_found(id_file: Path) -> None:
+    id_file.write_text(MACHINE_ID)
+    with serve(cluster(nodes=nodes_with_this_machine(address="http://127.0.0.1:1"))) as queen:
+        result = run("check", "--url", queen.url)
+    assert result.status == 69
+    assert "problem  this node: pool-managerd at http://127.0.0.1:1: no answer" in result.out
+    assert "ok       this node: registered with the queen as gpu-1: online" in result.out
 
 
-def test_a_machine_that_is_no_node_is_not_spoken_of(id_file: Path) -> None:
-    id_file.write_text(OWN)
-    with queen(cluster()) as her:
-        assert "this node" not in here("check", "--url", her.url).out
+def test_machine_that_is_no_node_is_not_mentioned(id_file: Path) -> None:
+    id_file.write_text(MACHINE_ID)
+    with serve(cluster()) as queen:
+        assert "this node" not in run("check", "--url", queen.url).out
 
 
-def test_where_the_queen_does_not_answer_this_machine_is_looked_at_all_the_same(id_file: Path) -> None:
-    id_file.write_text(OWN)
-    with queen({}) as her:
+def test_local_node_is_checked_without_queen(id_file: Path) -> None:
+    id_file.write_text(MACHINE_ID)
+    with serve({}) as queen:
         pass
-    with queen({"GET /ready": [WELL]}) as manager:
-        given = {"POOL_MANAGERD_BIND_ADDR": manager.url.removeprefix("http://")}
-        assert f"this node: pool-managerd at {manager.url} is ready" in here("check", "--url", her.url, **given).out
+    with serve({"GET /ready": [READY]}) as manager:
+        variables = {"POOL_MANAGERD_BIND_ADDR": manager.url.removeprefix("http://")}
+        assert (
+            f"this node: pool-managerd at {manager.url} is ready" in run("check", "--url", queen.url, **variables).out
+        )
 
 
-def test_a_pool_managerd_that_must_be_there_and_is_not_is_a_problem() -> None:
-    with queen(cluster()) as her:
-        ended = here("check", "--url", her.url, POOL_MANAGERD_NODE_ID="gpu-1")
-    assert ended.status == 69
-    assert "problem  this node: pool-managerd at http://127.0.0.1:1: there is no answer" in ended.out
+def test_missing_pool_managerd_is_a_problem() -> None:
+    with serve(cluster()) as queen:
+        result = run("check", "--url", queen.url, POOL_MANAGERD_NODE_ID="gpu-1")
+    assert result.status == 69
+    assert "problem  this node: pool-managerd at http://127.0.0.1:1: no answer" in result.out
 
 
-def test_one_that_listens_where_it_always_does_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    with queen(cluster()) as her, queen({"GET /ready": [reply(200, {"ready": True, "reasons": []})]}) as manager:
-        monkeypatch.setattr(this_machine, "NODE_HOST", Host("127.0.0.1", int(manager.url.rpartition(":")[2])))
-        assert f"this node: pool-managerd at {manager.url} is ready" in here("check", "--url", her.url).out
+def test_pool_managerd_is_found_at_default_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(cluster()) as queen, serve({"GET /ready": [reply(200, {"ready": True, "reasons": []})]}) as manager:
+        monkeypatch.setattr(local_node, "DEFAULT_HOST", Host("127.0.0.1", int(manager.url.rpartition(":")[2])))
+        assert f"this node: pool-managerd at {manager.url} is ready" in run("check", "--url", queen.url).out
 
 
 @pytest.mark.parametrize(
@@ -247,13 +255,13 @@ def test_one_that_listens_where_it_always_does_is_found(monkeypatch: pytest.Monk
         ("nonsense", "http://127.0.0.1:1"),
     ],
 )
-def test_what_listens_on_all_addresses_is_asked_on_loopback(bind: str | None, url: str) -> None:
+def test_wildcard_address_is_queried_on_loopback(bind: str | None, url: str) -> None:
     assert local_url(bind) == url
 
 
 @given(st.integers(0, 2**32), st.floats(-1e6, 1e6))
-def test_a_clock_is_compared_to_the_second(date: int, off: float) -> None:
-    measured = ahead(formatdate(date, usegmt=True), date - off)
+def test_clock_difference_is_accurate_to_half_a_second(date: int, off: float) -> None:
+    measured = clock_ahead(formatdate(date, usegmt=True), date - off)
     assert measured is not None
     assert abs(measured - off) <= 0.5001
 
@@ -261,21 +269,21 @@ def test_a_clock_is_compared_to_the_second(date: int, off: float) -> None:
 @pytest.mark.parametrize(
     "date", [None, "", "yesterday", "Thu, 99 Nov 2026 09:00:00 GMT", "Thu, 01 Jan 99999 00:00:00 GMT"]
 )
-def test_a_date_that_is_none_is_not_compared(date: str | None) -> None:
-    assert ahead(date, time.time()) is None
+def test_invalid_date_is_ignored(date: str | None) -> None:
+    assert clock_ahead(date, time.time()) is None
 
 
-def test_pool_managerd_is_asked_over_its_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pool_managerd_is_queried_over_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "pool-managerd.sock"
-    monkeypatch.setattr(this_machine, "NODE_SOCKET", path)
-    with queen(cluster()) as her, queen({"GET /ready": [WELL]}, path):
-        assert f"pool-managerd at unix:{path} is ready" in here("check", "--url", her.url).out
+    monkeypatch.setattr(local_node, "POOL_MANAGERD_SOCKET", path)
+    with serve(cluster()) as queen, serve({"GET /ready": [READY]}, path):
+        assert f"pool-managerd at unix:{path} is ready" in run("check", "--url", queen.url).out
 
 
 def test_node_address_in_environment_wins_over_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "pool-managerd.sock"
-    monkeypatch.setattr(this_machine, "NODE_SOCKET", path)
-    with queen(cluster()) as her, queen({"GET /ready": [WELL]}) as manager, queen({}, path):
+    monkeypatch.setattr(local_node, "POOL_MANAGERD_SOCKET", path)
+    with serve(cluster()) as queen, serve({"GET /ready": [READY]}) as manager, serve({}, path):
         bind = manager.url.removeprefix("http://")
-        out = here("check", "--url", her.url, POOL_MANAGERD_BIND_ADDR=bind).out
+        out = run("check", "--url", queen.url, POOL_MANAGERD_BIND_ADDR=bind).out
     assert f"pool-managerd at {manager.url} is ready" in out

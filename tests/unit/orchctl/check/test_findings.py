@@ -1,4 +1,4 @@
-"""What `orchctl check` makes of what it found: pure judgments."""
+"""Findings of orchctl check from given observations."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,17 +15,20 @@ from llama_orch.contracts.nodes import NodeList, NodeReachability, NodeStanding,
 from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolList, PoolState, PoolStatus
 from llama_orch.service.exit import ExitStatus
 from orchctl.check.certificates import Certificate
-from orchctl.check.check import found, report_of, report_text
-from orchctl.check.facts import Facts
-from orchctl.check.findings import Finding, Level, of_pools
-from orchctl.check.this_machine import Local
-from orchctl.failure import Failure
+from orchctl.check.check import all_findings
+from orchctl.check.findings import Finding, Level, format_findings, make_report
+from orchctl.check.local_node import LocalNode
+from orchctl.check.observations import Observations
+from orchctl.check.pool_findings import pool_findings
+from orchctl.errors import CommandError
 from tests.unit.orchctl.cluster import SNAPSHOT, node, pool
 
 OK, WARNING, PROBLEM = Level.OK, Level.WARNING, Level.PROBLEM
 REACHED = NodeReachability(node_id="gpu-1", address="http://gpu-1:9200", reachable=True, latency_ms=1.6)
-CLOSED = NodeReachability(node_id="gpu-1", address="http://gpu-1:9200", reachable=False, problem="no route to host")
-SILENT = Failure("there is no answer", "Is it running?", ExitStatus.UNAVAILABLE)
+UNREACHABLE = NodeReachability(
+    node_id="gpu-1", address="http://gpu-1:9200", reachable=False, problem="no route to host"
+)
+NO_ANSWER = CommandError("no answer", "Is it running?", ExitStatus.UNAVAILABLE)
 READY = Readiness(ready=True, reasons=[])
 
 
@@ -37,179 +40,195 @@ def nodes(*given: NodeView) -> NodeList:
     return NodeList(nodes=[*given], count=len(given))
 
 
-GOOD = Facts(
+HEALTHY = Observations(
     url="http://q:8080",
     token="token_fp6=abcdef from LLORCH_API_TOKEN",
-    ahead_s=0.2,
+    clock_ahead_s=0.2,
     version=Version(version=VERSION, api_version="2"),
     ready=READY,
     pools=pools(pool()),
     nodes=nodes(node()),
     reachability={"gpu-1": REACHED},
-    local=Local("http://127.0.0.1:9200", expected=True, ready=READY, node_id="gpu-1"),
+    local=LocalNode("http://127.0.0.1:9200", expected=True, ready=READY, node_id="gpu-1"),
 )
 
 
-def found_with(**changed: Any) -> list[Finding]:
-    return [*found(replace(GOOD, **changed))]
+def findings_with(**changed: Any) -> list[Finding]:
+    return [*all_findings(replace(HEALTHY, **changed))]
 
 
-def wrong_with(**changed: Any) -> list[tuple[Level, str]]:
-    return [(finding.level, finding.subject) for finding in found_with(**changed) if finding.level is not OK]
+def unhealthy_with(**changed: Any) -> list[tuple[Level, str]]:
+    return [(finding.level, finding.subject) for finding in findings_with(**changed) if finding.level is not OK]
 
 
-def test_where_all_is_well_each_thing_is_named_and_nothing_is_to_be_done() -> None:
-    findings = found_with()
+def test_healthy_installation_has_only_ok_findings() -> None:
+    findings = findings_with()
     assert {finding.level for finding in findings} == {OK}
     assert [finding.subject for finding in findings] == [
         *("queen", "token", "clock", "nodes", "node gpu-1", "pools", "this node", "this node")
     ]
-    assert "heard 3 s ago, reached in 2 ms" in findings[4].text
+    assert "last heartbeat 3 s ago, reached in 2 ms" in findings[4].text
 
 
-def test_home_is_well_without_nodes_and_without_a_token() -> None:
-    assert wrong_with(nodes=nodes(), reachability={}, token=None, local=None) == []
+def test_home_profile_is_ok_without_nodes_and_token() -> None:
+    assert unhealthy_with(nodes=nodes(), reachability={}, token=None, local=None) == []
 
 
-def test_a_token_that_is_not_looked_at_is_not_called_accepted() -> None:
-    (finding,) = (each for each in found_with(token="token_fp6=abcdef from X", excused=True) if each.subject == "token")
+def test_unchecked_token_is_not_called_accepted() -> None:
+    (finding,) = (
+        each for each in findings_with(token="token_fp6=abcdef from X", token_optional=True) if each.subject == "token"
+    )
     assert finding.level is OK
     assert "accepted" not in finding.text
 
 
-def test_none_known_names_both_daemons_that_may_be_to_blame() -> None:
-    (finding,) = (each for each in found_with(pools=pools()) if each.subject == "pools")
+def test_without_pools_advice_names_both_daemons() -> None:
+    (finding,) = (each for each in findings_with(pools=pools()) if each.subject == "pools")
     assert "pool-managerd" in finding.mend
     assert "engine-provisioner" in finding.mend
 
 
-def refusal(code: str, status: int = 401) -> Failure:
+def refusal(code: str, status: int = 401) -> CommandError:
     assert status in (401, 403)
-    return Failure(f"{code}: no", "", ExitStatus.NO_PERMISSION, code=code)
+    return CommandError(f"{code}: no", "", ExitStatus.NO_PERMISSION, code=code)
 
 
 @pytest.mark.parametrize(
     ("code", "token", "words"),
     [
-        ("MISSING_TOKEN", None, ["ours: none", "LLORCH_API_TOKEN_FILE"]),
+        ("MISSING_TOKEN", None, ["orchctl's token: none", "LLORCH_API_TOKEN_FILE"]),
         ("BAD_TOKEN", "token_fp6=abcdef from X", ["token_fp6=abcdef from X", "grep token_fp6"]),
         ("NON_LOOPBACK_WITHOUT_TOKEN", None, ["on the queen"]),
         ("A_NEWER_CODE", None, ["A_NEWER_CODE"]),
     ],
 )
-def test_a_token_that_is_refused_is_one_problem_and_says_whose_it_is(
-    code: str, token: str | None, words: list[str]
-) -> None:
+def test_refused_token_is_one_problem_with_advice(code: str, token: str | None, words: list[str]) -> None:
     no = refusal(code)
-    findings = found_with(pools=no, nodes=no, token=token, local=None, reachability={})
+    findings = findings_with(pools=no, nodes=no, token=token, local=None, reachability={})
     (finding,) = (finding for finding in findings if finding.level is not OK)
     assert (finding.level, finding.subject) == (PROBLEM, "token")
     assert all(word in f"{finding.text} {finding.mend}" for word in words)
 
 
-def test_check_of_unconfigured_machine_names_the_pools_file() -> None:
-    (finding,) = of_pools(Facts("http://q", pools=pools()))
+def test_unconfigured_machine_advice_names_pools_file() -> None:
+    (finding,) = pool_findings(Observations("http://q", pools=pools()))
     assert all(path in finding.mend for path in (POOLS_FILE, POOLS_EXAMPLE))
 
 
-CASES: dict[str, tuple[dict[str, Any], list[tuple[Level, str]]]] = {
-    "a queen that is not ready": ({"ready": Readiness(ready=False, reasons=["no"])}, [(PROBLEM, "queen")]),
-    "a queen that does not say": ({"ready": SILENT}, [(PROBLEM, "queen")]),
+PROBLEM_CASES: dict[str, tuple[dict[str, Any], list[tuple[Level, str]]]] = {
+    "queen not ready": ({"ready": Readiness(ready=False, reasons=["no"])}, [(PROBLEM, "queen")]),
+    "readiness not answered": ({"ready": NO_ANSWER}, [(PROBLEM, "queen")]),
     "another release": ({"own_version": "9"}, [(WARNING, "version")]),
-    "a clock ahead": ({"ahead_s": 5.1}, [(WARNING, "clock")]),
-    "a clock behind": ({"ahead_s": -5.1}, [(WARNING, "clock")]),
-    "a clock that is not told": ({"ahead_s": None}, []),
+    "clock ahead": ({"clock_ahead_s": 5.1}, [(WARNING, "clock")]),
+    "clock behind": ({"clock_ahead_s": -5.1}, [(WARNING, "clock")]),
+    "clock unknown": ({"clock_ahead_s": None}, []),
     "no pools": ({"pools": pools()}, [(PROBLEM, "pools")]),
-    "pools that cannot be had": ({"pools": SILENT}, [(PROBLEM, "pools")]),
-    "nodes that cannot be had": ({"nodes": SILENT}, [(PROBLEM, "nodes")]),
-    "a queen without nodes": (
-        {"nodes": Failure("no", "", ExitStatus.UNAVAILABLE, code="NOT_FOUND")},
+    "pools not answered": ({"pools": NO_ANSWER}, [(PROBLEM, "pools")]),
+    "nodes not answered": ({"nodes": NO_ANSWER}, [(PROBLEM, "nodes")]),
+    "queen without node support": (
+        {"nodes": CommandError("no", "", ExitStatus.UNAVAILABLE, code="NOT_FOUND")},
         [(WARNING, "nodes")],
     ),
-    "a node that is not registered": ({"nodes": nodes()}, [(PROBLEM, "this node")]),
-    "a node whose daemon is silent": (
-        {"local": Local("http://x", expected=True, ready=SILENT)},
+    "node not registered": ({"nodes": nodes()}, [(PROBLEM, "this node")]),
+    "pool-managerd not answering": (
+        {"local": LocalNode("http://x", expected=True, ready=NO_ANSWER)},
         [(PROBLEM, "this node")],
     ),
-    "a node that is not ready": (
-        {"local": Local("http://x", expected=False, ready=Readiness(ready=False, reasons=["GPU"]))},
+    "pool-managerd not ready": (
+        {"local": LocalNode("http://x", expected=False, ready=Readiness(ready=False, reasons=["GPU"]))},
         [(WARNING, "this node")],
     ),
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_what_is_wrong_is_told_once(name: str) -> None:
-    changed, wrong = CASES[name]
-    assert wrong_with(**changed) == wrong
+@pytest.mark.parametrize("name", PROBLEM_CASES)
+def test_each_problem_is_reported_once(name: str) -> None:
+    changed, unhealthy = PROBLEM_CASES[name]
+    assert unhealthy_with(**changed) == unhealthy
 
 
-def here(standing: object = None, **changed: Any) -> Local:
-    """This machine as a node, whose pool-managerd says `standing` of itself."""
-    plain = {"ready": READY, "machine_id": "0" * 32, "standing": standing or SILENT}
-    return Local("http://127.0.0.1:9200", **{"expected": False, **plain, **changed})
+def local_node(standing: object = None, **changed: Any) -> LocalNode:
+    """Return this machine as a node whose pool-managerd reports `standing`."""
+    defaults = {"ready": READY, "machine_id": "0" * 32, "standing": standing or NO_ANSWER}
+    return LocalNode("http://127.0.0.1:9200", **{"expected": False, **defaults, **changed})
 
 
 def cloud(**changed: Any) -> NodeStanding:
-    plain = {"node_id": "gpu-1", "machine_id": "0" * 32, "queen_url": "http://q:8080", "registered": True}
-    return NodeStanding(profile="cloud", version=VERSION, **{**plain, **changed})
+    defaults = {"node_id": "gpu-1", "machine_id": "0" * 32, "queen_url": "http://q:8080", "registered": True}
+    return NodeStanding(profile="cloud", version=VERSION, **{**defaults, **changed})
 
 
 HOME = NodeStanding(profile="home", version=VERSION)
-LOST = cloud(registered=False, problem="it answers 401: the token is another one (this node's is token_fp6=1a2b3c)")
+REFUSED = cloud(registered=False, problem="it answers 401: the token is another one (this node's is token_fp6=1a2b3c)")
 OTHER_MACHINE = nodes(node(machine_id="1" * 32))
 
-HERE_CASES: dict[str, tuple[dict[str, Any], Level, list[str]]] = {
-    "registered and heard": ({"local": here(cloud())}, OK, ["it reaches the queen at http://q:8080"]),
-    "known by its machine id": ({"local": here()}, OK, ["the queen knows it as gpu-1: online", "http://gpu-1:9200"]),
-    "not reached by the queen": ({"local": here(), "reachability": {}}, OK, ["the queen knows it as gpu-1: online"]),
-    "refused by the queen": (
-        {"local": here(LOST), "nodes": nodes()},
+LOCAL_NODE_CASES: dict[str, tuple[dict[str, Any], Level, list[str]]] = {
+    "registered": ({"local": local_node(cloud())}, OK, ["the queen at http://q:8080 answers it"]),
+    "found by machine id": (
+        {"local": local_node()},
+        OK,
+        ["registered with the queen as gpu-1: online", "http://gpu-1:9200"],
+    ),
+    "not reached by queen": (
+        {"local": local_node(), "reachability": {}},
+        OK,
+        ["registered with the queen as gpu-1: online"],
+    ),
+    "refused by queen": (
+        {"local": local_node(REFUSED), "nodes": nodes()},
         PROBLEM,
         ["401", "token_fp6=1a2b3c", "both logs"],
     ),
-    "cut off from the queen": ({"local": here(cloud(problem="no route to host"))}, WARNING, ["no route to host"]),
-    "not registered yet": ({"local": here(cloud(registered=False))}, WARNING, ["registering with"]),
-    "registered with another queen": ({"local": here(cloud()), "nodes": nodes()}, PROBLEM, ["gpu-1 is not registered"]),
-    "a name that is taken": (
-        {"local": here(cloud()), "nodes": OTHER_MACHINE},
+    "queen unreachable": ({"local": local_node(cloud(problem="no route to host"))}, WARNING, ["no route to host"]),
+    "not registered yet": ({"local": local_node(cloud(registered=False))}, WARNING, ["registering with"]),
+    "registered with another queen": (
+        {"local": local_node(cloud()), "nodes": nodes()},
         PROBLEM,
-        ["another machine as gpu-1", "nodes remove gpu-1"],
+        ["gpu-1 is not registered"],
     ),
-    "of a name that another machine has": (
-        {"local": here(node_id="gpu-1"), "nodes": OTHER_MACHINE},
+    "node id in use": (
+        {"local": local_node(cloud()), "nodes": OTHER_MACHINE},
         PROBLEM,
-        ["another machine as gpu-1"],
+        ["another machine registered as gpu-1", "nodes remove gpu-1"],
     ),
-    "in the other profile": (
-        {"local": here(HOME), "nodes": OTHER_MACHINE},
+    "node id of environment in use": (
+        {"local": local_node(node_id="gpu-1"), "nodes": OTHER_MACHINE},
+        PROBLEM,
+        ["another machine registered as gpu-1"],
+    ),
+    "other profile": (
+        {"local": local_node(HOME), "nodes": OTHER_MACHINE},
         WARNING,
         ["HOME_PROFILE", "POOL_MANAGERD_"],
     ),
-    "a token that only the queen takes": (
-        {"local": here(Failure("BAD_TOKEN: no", "", ExitStatus.NO_PERMISSION, code="BAD_TOKEN"))},
+    "token refused by pool-managerd": (
+        {"local": local_node(CommandError("BAD_TOKEN: no", "", ExitStatus.NO_PERMISSION, code="BAD_TOKEN"))},
         PROBLEM,
         ["refuses the token that the queen accepts"],
     ),
-    "down, and known to the queen": ({"local": here(ready=SILENT)}, PROBLEM, ["systemctl status pool-managerd"]),
+    "registered, but not running": (
+        {"local": local_node(ready=NO_ANSWER)},
+        PROBLEM,
+        ["systemctl status pool-managerd"],
+    ),
 }
 
 
-@pytest.mark.parametrize("name", HERE_CASES)
-def test_of_this_machine_as_a_node_it_is_told_how_it_stands_with_the_queen_and_each_problem_once(name: str) -> None:
-    changed, level, words = HERE_CASES[name]
-    findings = [finding for finding in found_with(**changed) if finding.subject == "this node"]
-    wrong = [finding for finding in findings if finding.level is not OK]
-    assert [finding.level for finding in wrong] == ([] if level is OK else [level])
-    text = " ".join(f"{finding.text}. {finding.mend}" for finding in wrong or findings)
+@pytest.mark.parametrize("name", LOCAL_NODE_CASES)
+def test_local_node_problem_is_reported_once_with_advice(name: str) -> None:
+    changed, level, words = LOCAL_NODE_CASES[name]
+    findings = [finding for finding in findings_with(**changed) if finding.subject == "this node"]
+    unhealthy = [finding for finding in findings if finding.level is not OK]
+    assert [finding.level for finding in unhealthy] == ([] if level is OK else [level])
+    text = " ".join(f"{finding.text}. {finding.mend}" for finding in unhealthy or findings)
     assert [word for word in words if word not in text] == []
 
 
-def test_a_machine_without_any_sign_of_a_node_is_not_spoken_of() -> None:
-    nobody = here(ready=SILENT)
-    assert not [f for f in found_with(local=nobody, nodes=OTHER_MACHINE) if f.subject == "this node"]
-    at_home = here(HOME)
-    findings = [f for f in found_with(local=at_home, nodes=nodes(), reachability={}) if f.subject == "this node"]
+def test_machine_without_sign_of_a_node_is_not_mentioned() -> None:
+    unrelated = local_node(ready=NO_ANSWER)
+    assert not [f for f in findings_with(local=unrelated, nodes=OTHER_MACHINE) if f.subject == "this node"]
+    home_node = local_node(HOME)
+    findings = [f for f in findings_with(local=home_node, nodes=nodes(), reachability={}) if f.subject == "this node"]
     assert [(f.level, f.text) for f in findings] == [
         (OK, "pool-managerd at http://127.0.0.1:9200 is ready, HOME_PROFILE")
     ]
@@ -219,18 +238,18 @@ SPANS = st.timedeltas(timedelta(-400), timedelta(400))
 
 
 @given(SPANS)
-def test_a_certificate_is_told_with_its_end_and_what_to_do_in_the_last_thirty_days(left: timedelta) -> None:
+def test_certificate_is_reported_30_days_before_expiry(left: timedelta) -> None:
     now = datetime(2026, 11, 28, tzinfo=UTC)
-    seen = Certificate("that of queen-rbee", now + left, "Renew it.")
-    (finding,) = (f for f in found_with(certificates=[seen], looked_at=now) if f.subject == "certificate")
+    certificate = Certificate("that of queen-rbee", now + left, "Renew it.")
+    (finding,) = (f for f in findings_with(certificates=[certificate], now=now) if f.subject == "certificate")
     expected = PROBLEM if left < timedelta(0) else WARNING if left <= timedelta(30) else OK
     assert (finding.level, finding.mend) == (expected, "" if expected is OK else "Renew it.")
     assert finding.text.startswith(f"that of queen-rbee end{'ed' if left < timedelta(0) else 's'} on ")
 
 
 NODE_CASES: dict[str, tuple[dict[str, object], object, Level, list[str]]] = {
-    "offline": ({"status": "offline"}, CLOSED, PROBLEM, ["not heard since", "orchctl nodes remove gpu-1"]),
-    "offline and reached": ({"status": "offline"}, REACHED, PROBLEM, ["whether it reaches her"]),
+    "offline": ({"status": "offline"}, UNREACHABLE, PROBLEM, ["last heartbeat at", "orchctl nodes remove gpu-1"]),
+    "offline but reachable": ({"status": "offline"}, REACHED, PROBLEM, ["whether it can reach the queen"]),
     "failed": (
         {"status": "failed", "pools": [{**SNAPSHOT, "last_error": "no GPU"}]},
         REACHED,
@@ -239,18 +258,20 @@ NODE_CASES: dict[str, tuple[dict[str, object], object, Level, list[str]]] = {
     ),
     "draining": ({"status": "draining"}, REACHED, WARNING, ["orchctl resume --node gpu-1"]),
     "registering": ({"status": "registering"}, REACHED, WARNING, ["no heartbeat"]),
-    "late": ({"age_ms": 30_001}, REACHED, WARNING, ["late", "each 10 s"]),
-    "not reached": ({}, CLOSED, PROBLEM, ["no route to host", "POOL_MANAGERD_ADVERTISE_URL"]),
-    "not known to be reached": ({}, SILENT, WARNING, ["there is no answer"]),
-    "with a wrong clock": ({"clock_skew_ms": -9000}, REACHED, WARNING, ["9 s behind the queen's", "NTP"]),
-    "of another release": ({"version": "0.0.9"}, REACHED, WARNING, ["0.0.9"]),
+    "late": ({"age_ms": 30_001}, REACHED, WARNING, ["late", "interval is 10 s"]),
+    "unreachable": ({}, UNREACHABLE, PROBLEM, ["no route to host", "POOL_MANAGERD_ADVERTISE_URL"]),
+    "reachability unknown": ({}, NO_ANSWER, WARNING, ["no answer"]),
+    "wrong clock": ({"clock_skew_ms": -9000}, REACHED, WARNING, ["9 s behind the queen's", "NTP"]),
+    "other release": ({"version": "0.0.9"}, REACHED, WARNING, ["0.0.9"]),
 }
 
 
 @pytest.mark.parametrize("name", NODE_CASES)
-def test_a_node_that_is_not_well_says_what_and_what_to_do(name: str) -> None:
+def test_node_problem_has_text_and_advice(name: str) -> None:
     changed, reach, level, words = NODE_CASES[name]
-    findings = [f for f in found_with(nodes=nodes(node(**changed)), reachability={"gpu-1": reach}) if f.level is not OK]
+    findings = [
+        f for f in findings_with(nodes=nodes(node(**changed)), reachability={"gpu-1": reach}) if f.level is not OK
+    ]
     (finding,) = findings
     assert (finding.level, finding.subject) == (level, "node gpu-1")
     assert [word for word in words if word not in f"{finding.text}. {finding.mend}"] == []
@@ -267,15 +288,15 @@ POOL_CASES: dict[str, tuple[dict[str, object], Level, str]] = {
 
 
 @pytest.mark.parametrize("name", POOL_CASES)
-def test_a_pool_that_is_not_well_is_named_beside_one_that_is(name: str) -> None:
+def test_unhealthy_pool_is_reported_beside_healthy_one(name: str) -> None:
     changed, level, word = POOL_CASES[name]
-    (finding,) = (f for f in found_with(pools=pools(pool(), pool(pool_id="b", **changed))) if f.level is not OK)
+    (finding,) = (f for f in findings_with(pools=pools(pool(), pool(pool_id="b", **changed))) if f.level is not OK)
     assert (finding.level, finding.subject) == (level, "pool b on gpu-1")
     assert word in f"{finding.text}. {finding.mend}"
 
 
-def test_of_a_queen_that_does_not_answer_nothing_more_is_said_but_of_this_machine() -> None:
-    findings = found_with(version=SILENT, ready=SILENT, pools=SILENT, nodes=SILENT, reachability={})
+def test_absent_queen_leaves_only_local_findings() -> None:
+    findings = findings_with(version=NO_ANSWER, ready=NO_ANSWER, pools=NO_ANSWER, nodes=NO_ANSWER, reachability={})
     assert [(finding.level, finding.subject) for finding in findings] == [(PROBLEM, "queen"), (OK, "this node")]
     assert "Is it running?" in findings[0].mend
 
@@ -301,10 +322,10 @@ NODES: st.SearchStrategy[NodeView] = st.builds(
     last_heartbeat_at=st.none() | st.just("2026-11-25T09:00:00Z"),
     pools=st.lists(st.just(SNAPSHOT), max_size=2),
 )
-FAILURES = st.sampled_from([SILENT, refusal("BAD_TOKEN"), Failure("NOT_FOUND: no", "", ExitStatus.NO_INPUT)])
+FAILURES = st.sampled_from([NO_ANSWER, refusal("BAD_TOKEN"), CommandError("NOT_FOUND: no", "", ExitStatus.NO_INPUT)])
 
 
-def some(make: Callable[..., Any], parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+def lists(make: Callable[..., Any], parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.builds(lambda given: make(*given), st.lists(parts, max_size=4))
 
 
@@ -318,41 +339,41 @@ STANDINGS = st.builds(
     registered=st.booleans(),
     problem=st.none() | TEXTS,
 )
-FACTS = st.builds(
+OBSERVATIONS = st.builds(
     replace,
-    st.just(GOOD),
+    st.just(HEALTHY),
     token=st.none() | TEXTS,
-    ahead_s=st.none() | st.floats(-1e9, 1e9),
+    clock_ahead_s=st.none() | st.floats(-1e9, 1e9),
     version=FAILURES | st.builds(Version, version=TEXTS, api_version=TEXTS),
     ready=FAILURES | st.builds(Readiness, ready=st.booleans(), reasons=st.lists(TEXTS, max_size=2)),
-    pools=FAILURES | some(pools, POOLS),
-    nodes=FAILURES | some(nodes, NODES),
-    reachability=st.dictionaries(TEXTS, st.sampled_from([REACHED, CLOSED, SILENT])),
-    local=st.none() | st.just(GOOD.local) | st.builds(here, st.none() | STANDINGS, node_id=st.none() | TEXTS),
+    pools=FAILURES | lists(pools, POOLS),
+    nodes=FAILURES | lists(nodes, NODES),
+    reachability=st.dictionaries(TEXTS, st.sampled_from([REACHED, UNREACHABLE, NO_ANSWER])),
+    local=st.none() | st.just(HEALTHY.local) | st.builds(local_node, st.none() | STANDINGS, node_id=st.none() | TEXTS),
     certificates=st.lists(st.builds(Certificate, TEXTS, st.datetimes(timezones=st.just(UTC)), st.just("Renew it."))),
 )
 
 
-@given(FACTS)
-def test_whatever_is_found_each_thing_that_is_not_well_says_what_to_do_and_has_one_line(facts: Facts) -> None:
-    findings = [*found(facts)]
+@given(OBSERVATIONS)
+def test_every_unhealthy_finding_has_advice_and_one_line(observed: Observations) -> None:
+    findings = [*all_findings(observed)]
     assert all(bool(finding.mend) is (finding.level is not OK) for finding in findings)
-    lines = report_text(findings).split("\n")
+    lines = format_findings(findings).split("\n")
     assert [line.split()[0] for line in lines] == [finding.level for finding in findings]
-    report = report_of("", findings)
+    report = make_report("", findings)
     assert report.problems + report.warnings == sum(finding.level is not OK for finding in findings)
 
 
-@given(FACTS)
-def test_every_failed_pool_and_every_node_that_is_not_heard_is_a_problem(facts: Facts) -> None:
-    bad = {finding.subject for finding in found(facts) if finding.level is PROBLEM}
-    if isinstance(facts.version, Failure):
+@given(OBSERVATIONS)
+def test_failed_pools_and_offline_nodes_are_problems(observed: Observations) -> None:
+    bad = {finding.subject for finding in all_findings(observed) if finding.level is PROBLEM}
+    if isinstance(observed.version, CommandError):
         assert "queen" in bad
         return
-    if isinstance(facts.pools, PoolList):
-        assert bool({"pools"} & bad) is not any(pool.ready for pool in facts.pools.pools)
-        failed = [pool for pool in facts.pools.pools if pool.state is PoolState.FAILED]
+    if isinstance(observed.pools, PoolList):
+        assert bool({"pools"} & bad) is not any(pool.ready for pool in observed.pools.pools)
+        failed = [pool for pool in observed.pools.pools if pool.state is PoolState.FAILED]
         assert all({f"pool {pool.pool_id}", f"pool {pool.pool_id} on {pool.node_id}"} & bad for pool in failed)
-    if isinstance(facts.nodes, NodeList):
-        offline = [node for node in facts.nodes.nodes if node.status is NodeStatus.OFFLINE]
+    if isinstance(observed.nodes, NodeList):
+        offline = [node for node in observed.nodes.nodes if node.status is NodeStatus.OFFLINE]
         assert {f"node {node.node_id}" for node in offline} <= bad

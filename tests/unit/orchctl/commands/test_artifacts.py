@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from llama_orch.contracts.artifacts import NewArtifact
-from tests.unit.orchctl.running import here
-from tests.unit.orchctl.scripted_queen import error, queen, reply
+from tests.unit.orchctl.running import run
+from tests.unit.orchctl.scripted_queen import error, reply, serve
 
 ID = "c3" * 32
 HEAD = {
@@ -26,71 +26,71 @@ POST = "POST /v2/artifacts"
 @pytest.mark.parametrize("before", [True, False])
 def test_artifacts_are_listed_by_kind_and_tag(before: bool) -> None:
     words = ("--kind", "task", "--tag", "a", "--limit", "5")
-    with queen({"GET /v2/artifacts?limit=5&kind=task&tag=a": [reply(200, LISTED)]}) as her:
+    with serve({"GET /v2/artifacts?limit=5&kind=task&tag=a": [reply(200, LISTED)]}) as queen:
         where = (*words, "list") if before else ("list", *words)
-        ended = here("artifacts", *where, "--url", her.url)
-        assert ended == here("artifacts", *words, "--url", her.url)
-        as_json = here("artifacts", "--json", "--url", her.url, *where)
-    header, line = ended.out.splitlines()
+        result = run("artifacts", *where, "--url", queen.url)
+        assert result == run("artifacts", *words, "--url", queen.url)
+        as_json = run("artifacts", "--json", "--url", queen.url, *where)
+    header, line = result.out.splitlines()
     assert header.split() == ["ARTIFACT", "KIND", "AGE", "BYTES", "TAGS"]
     assert line.split()[:2] + line.split()[-3:] == [ID, "task", "321", "a,", "b"]
     assert json.loads(as_json.out) == LISTED
 
 
-def test_an_artifact_is_shown_with_its_content() -> None:
-    with queen({f"GET /v2/artifacts/{ID}": [reply(200, ARTIFACT)]}) as her:
-        ended = here("artifacts", "show", ID, "--url", her.url)
-        as_json = here("artifacts", "show", ID, "--json", "--url", her.url)
-    head, _, content = ended.out.partition("\n\n")
+def test_artifact_is_shown_with_content() -> None:
+    with serve({f"GET /v2/artifacts/{ID}": [reply(200, ARTIFACT)]}) as queen:
+        result = run("artifacts", "show", ID, "--url", queen.url)
+        as_json = run("artifacts", "show", ID, "--json", "--url", queen.url)
+    head, _, content = result.out.partition("\n\n")
     assert "content" not in head
     assert json.loads(content) == ARTIFACT["content"]
     assert "é" in content
     assert json.loads(as_json.out) == ARTIFACT
 
 
-def test_put_prints_the_id_of_what_it_stores(tmp_path: Path) -> None:
+def test_put_prints_id_of_artifact(tmp_path: Path) -> None:
     (tmp_path / "f.json").write_text('{"a": [1, null, "é"]}')
-    with queen({POST: [reply(201, HEAD)]}) as her:
-        ended = here("artifacts", "put", str(tmp_path / "f.json"), "--url", her.url)
+    with serve({POST: [reply(201, HEAD)]}) as queen:
+        result = run("artifacts", "put", str(tmp_path / "f.json"), "--url", queen.url)
         words = ("--kind", "note", "--tag", "x", "--tag", "y", "--parent", ID)
-        as_json = here("artifacts", "put", "-", *words, "--json", "--url", her.url, stdin="null")
-        least, most = her.bodies(POST)
-    assert (ended.status, ended.out, ended.err) == (0, f"{ID}\n", "")
+        as_json = run("artifacts", "put", "-", *words, "--json", "--url", queen.url, stdin="null")
+        minimal, complete = queen.bodies(POST)
+    assert (result.status, result.out, result.err) == (0, f"{ID}\n", "")
     assert json.loads(as_json.out) == HEAD
-    assert least == {"kind": "document", "content": {"a": [1, None, "é"]}}
-    assert most == {"kind": "note", "content": None, "tags": ["x", "y"], "parent": ID}
-    assert set(most) == set(NewArtifact.model_fields)
+    assert minimal == {"kind": "document", "content": {"a": [1, None, "é"]}}
+    assert complete == {"kind": "note", "content": None, "tags": ["x", "y"], "parent": ID}
+    assert set(complete) == set(NewArtifact.model_fields)
 
 
 @pytest.mark.parametrize(
     ("data", "status", "words"),
     [
         (b"{", 65, "line 1 column 2"),
-        (b"", 65, "not JSON"),
-        (b"[NaN]", 65, "NaN is no number"),
+        (b"", 65, "not valid JSON"),
+        (b"[NaN]", 65, "cannot represent NaN"),
         (b"[1e999]", 65, "1e999"),
-        (b"\xff\xfe", 65, "no text"),
-        (b"[" * 100_000, 65, "not JSON"),
+        (b"\xff\xfe", 65, "byte 0 is not valid UTF-8"),
+        (b"[" * 100_000, 65, "not valid JSON"),
         (None, 66, "No such file"),
     ],
 )
-def test_what_is_no_json_is_refused_here(tmp_path: Path, data: bytes | None, status: int, words: str) -> None:
+def test_put_refuses_invalid_json(tmp_path: Path, data: bytes | None, status: int, words: str) -> None:
     if data is not None:
         (tmp_path / "f").write_bytes(data)
-    with queen({}) as her:
-        ended = here("artifacts", "put", str(tmp_path / "f"), "--url", her.url)
-        assert not her.asked
-    assert (ended.status, ended.out) == (status, "")
-    assert words in ended.err
+    with serve({}) as queen:
+        result = run("artifacts", "put", str(tmp_path / "f"), "--url", queen.url)
+        assert not queen.requests
+    assert (result.status, result.out) == (status, "")
+    assert words in result.err
 
 
-def test_standard_input_that_is_no_json_is_named_so() -> None:
-    assert "standard input is not JSON" in here("artifacts", "put", "-", stdin="{").err
+def test_invalid_json_on_stdin_is_named() -> None:
+    assert "standard input is not valid JSON" in run("artifacts", "put", "-", stdin="{").err
 
 
-def test_an_unknown_artifact_is_66_and_none_is_said() -> None:
+def test_unknown_artifact_exits_66_and_empty_list_is_said() -> None:
     empty = {"artifacts": [], "count": 0}
     script = {"GET /v2/artifacts/x": [error(404, "NOT_FOUND", "no")], "GET /v2/artifacts": [reply(200, empty)]}
-    with queen(script) as her:
-        assert here("artifacts", "show", "x", "--url", her.url).status == 66
-        assert here("artifacts", "--url", her.url).out == "there are no such artifacts\n"
+    with serve(script) as queen:
+        assert run("artifacts", "show", "x", "--url", queen.url).status == 66
+        assert run("artifacts", "--url", queen.url).out == "there are no matching artifacts\n"

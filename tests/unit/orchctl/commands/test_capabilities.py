@@ -3,8 +3,8 @@
 import json
 
 from llama_orch.contracts.meta import Capabilities
-from tests.unit.orchctl.running import here
-from tests.unit.orchctl.scripted_queen import queen, reply
+from tests.unit.orchctl.running import run
+from tests.unit.orchctl.scripted_queen import reply, serve
 
 OFFER = {
     "ctx_max": 4096,
@@ -30,15 +30,15 @@ default  yes    llamacpp b1  4      4096     4096        completion, embedding  
 PATH = "GET /v2/meta/capabilities"
 
 
-def test_pools_and_then_engines_are_a_line_each() -> None:
+def test_table_of_pools_then_engines() -> None:
     Capabilities.model_validate(DOCUMENT)
-    with queen({PATH: [reply(200, DOCUMENT)]}) as her:
-        ended = here("capabilities", "--url", her.url)
-        as_json = here("capabilities", "--json", "--url", her.url)
-    assert (ended.status, ended.out, ended.err) == (0, f"{POOLS}\n{ENGINES}", "")
+    with serve({PATH: [reply(200, DOCUMENT)]}) as queen:
+        result = run("capabilities", "--url", queen.url)
+        as_json = run("capabilities", "--json", "--url", queen.url)
+    assert (result.status, result.out, result.err) == (0, f"{POOLS}\n{ENGINES}", "")
     assert json.loads(as_json.out) == DOCUMENT
 
 
-def test_without_pools_there_are_the_engines() -> None:
-    with queen({PATH: [reply(200, {**DOCUMENT, "pools": []})]}) as her:
-        assert here("capabilities", "--url", her.url).out == ENGINES
+def test_without_pools_only_engines_are_shown() -> None:
+    with serve({PATH: [reply(200, {**DOCUMENT, "pools": []})]}) as queen:
+        assert run("capabilities", "--url", queen.url).out == ENGINES

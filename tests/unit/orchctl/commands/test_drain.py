@@ -1,4 +1,4 @@
-"""orchctl drain, resume and operations: what is asked, how it is followed, and how it ends."""
+"""orchctl drain, resume and operations: requests, progress and outcome."""
 
 import argparse
 import json
@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from llama_orch.contracts.operations import Operation, OperationList, OperationState
 from llama_orch.service.exit import ExitStatus
-from orchctl.command_line import milliseconds
+from orchctl.client import QueenClient
+from orchctl.command import milliseconds
 from orchctl.commands import operations
-from orchctl.commands.operations import ENDS, followed, operations_text, progress, what
-from orchctl.failure import Failure
-from orchctl.queen import Queen
+from orchctl.commands.operations import FAILURE_STATUS, describe, format_operations, format_progress, wait_for_end
+from orchctl.errors import CommandError
 from tests.unit.orchctl.cluster import OPERATION
-from tests.unit.orchctl.running import here
-from tests.unit.orchctl.scripted_queen import error, queen, reply
+from tests.unit.orchctl.running import run
+from tests.unit.orchctl.scripted_queen import error, reply, serve
 from tests.unit.orchctl.terminal import CTRL_C, screen, terminal
-from tests.unit.orchctl.test_output import Watched
+from tests.unit.orchctl.test_output import FakeTerminal
 
 DONE = {**OPERATION, "state": "done", "leases_left": 0}
 POLL = "GET /v2/operations/op-1"
@@ -39,123 +39,123 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("words", "path", "query"), TARGETS)
 @pytest.mark.parametrize("verb", ["drain", "resume"])
-def test_a_pool_a_pool_of_a_node_and_a_whole_node_have_their_paths(
-    verb: str, words: list[str], path: str, query: str
-) -> None:
-    asked = f"POST {path}/{verb}{query}"
-    with queen({asked: [reply(202, DONE)]}) as her:
-        ended = here(verb, *words, "--url", her.url)
-        assert [request.line for request in her.asked] == [asked]
-    assert (ended.status, ended.out, ended.err) == (0, "drain default on gpu-1: done\n", "")
+def test_pool_pool_on_node_and_node_have_their_paths(verb: str, words: list[str], path: str, query: str) -> None:
+    line = f"POST {path}/{verb}{query}"
+    with serve({line: [reply(202, DONE)]}) as queen:
+        result = run(verb, *words, "--url", queen.url)
+        assert [request.line for request in queen.requests] == [line]
+    assert (result.status, result.out, result.err) == (0, "drain default on gpu-1: done\n", "")
 
 
 @pytest.mark.parametrize(("words", "body"), [([], {}), (["--deadline", "5m"], {"deadline_ms": 300_000})])
-def test_a_deadline_is_sent_where_one_is_given(words: list[str], body: object) -> None:
-    with queen({"POST /v2/pools/default/drain": [reply(202, DONE)]}) as her:
-        assert here("drain", "default", *words, "--url", her.url).status == 0
-        assert her.bodies("POST /v2/pools/default/drain") == [body]
+def test_deadline_is_sent_if_given(words: list[str], body: object) -> None:
+    with serve({"POST /v2/pools/default/drain": [reply(202, DONE)]}) as queen:
+        assert run("drain", "default", *words, "--url", queen.url).status == 0
+        assert queen.bodies("POST /v2/pools/default/drain") == [body]
 
 
 @pytest.mark.parametrize("verb", ["drain", "resume"])
-def test_without_pool_and_node_nothing_is_asked(verb: str) -> None:
-    with queen({}) as her:
-        ended = here(verb, "--url", her.url)
-        assert not her.asked
-    assert ended.status == 64
-    assert f"orchctl {verb} --node NODE" in ended.err
+def test_drain_without_target_sends_no_request(verb: str) -> None:
+    with serve({}) as queen:
+        result = run(verb, "--url", queen.url)
+        assert not queen.requests
+    assert result.status == 64
+    assert f"orchctl {verb} --node NODE" in result.err
 
 
 @given(st.integers(0, 999_999_999), st.sampled_from([("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)]))
-def test_a_length_of_time_has_a_unit(count: int, unit: tuple[str, int]) -> None:
+def test_duration_has_a_unit(count: int, unit: tuple[str, int]) -> None:
     assert milliseconds(f"{count}{unit[0]}") == count * unit[1]
 
 
 @pytest.mark.parametrize("text", ["5", "m", "-5m", "5 m", "1.5h", "5d", "", "9999999999s", "\u0665m"])
-def test_what_is_no_length_of_time_is_a_usage_error(text: str) -> None:
+def test_invalid_duration_is_usage_error(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="90s, 5m or 1h"):
         milliseconds(text)
-    assert here("drain", "default", "--deadline", text).status == 64
+    assert run("drain", "default", "--deadline", text).status == 64
 
 
 @pytest.mark.usefixtures("at_once")
-def test_it_is_followed_until_it_has_ended() -> None:
+def test_drain_is_polled_until_it_ends() -> None:
     states = [{**OPERATION, "leases_left": left} for left in (2, 1)]
     script = {"POST /v2/pools/default/drain": [reply(202, OPERATION)], POLL: [*(reply(200, s) for s in states)]}
     script[POLL].append(reply(200, DONE))
-    with queen(script) as her:
-        ended = here("drain", "default", "--json", "--url", her.url)
-        assert len(her.of(POLL)) == 3
-    assert (ended.status, json.loads(ended.out)) == (0, DONE)
+    with serve(script) as queen:
+        result = run("drain", "default", "--json", "--url", queen.url)
+        assert len(queen.requests_for(POLL)) == 3
+    assert (result.status, json.loads(result.out)) == (0, DONE)
 
 
 @pytest.mark.usefixtures("at_once")
-async def test_who_waits_is_told_how_many_tasks_are_left_and_nothing_of_that_stays() -> None:
+async def test_progress_is_shown_and_cleared() -> None:
     begun = json.dumps(OPERATION).encode()
     answers = [reply(200, {**OPERATION, "leases_left": 1}), reply(200, DONE)]
-    with queen({POLL: answers}) as her, mock.patch("sys.stderr", Watched()) as seen:
-        assert json.loads(await followed(Queen(her.url), begun)) == DONE
-    assert "drain default on gpu-1: 3 of 5 tasks left" in seen.getvalue()
-    assert "1 of 5 tasks left" in seen.getvalue()
-    assert screen(seen.getvalue()) == [""]
+    with serve({POLL: answers}) as queen, mock.patch("sys.stderr", FakeTerminal()) as stderr:
+        assert json.loads(await wait_for_end(QueenClient(queen.url), begun)) == DONE
+    assert "drain default on gpu-1: 3 of 5 tasks left" in stderr.getvalue()
+    assert "1 of 5 tasks left" in stderr.getvalue()
+    assert screen(stderr.getvalue()) == [""]
 
 
-def test_who_does_not_wait_gets_the_id_and_asks_no_more() -> None:
-    with queen({"POST /v2/nodes/gpu-1/drain": [reply(202, OPERATION)]}) as her:
-        ended = here("drain", "--node", "gpu-1", "--no-wait", "--url", her.url)
-        assert len(her.asked) == 1
-    assert (ended.status, ended.out) == (0, "op-1\n")
+def test_no_wait_prints_id_and_polls_nothing() -> None:
+    with serve({"POST /v2/nodes/gpu-1/drain": [reply(202, OPERATION)]}) as queen:
+        result = run("drain", "--node", "gpu-1", "--no-wait", "--url", queen.url)
+        assert len(queen.requests) == 1
+    assert (result.status, result.out) == (0, "op-1\n")
 
 
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize(("state", "status"), [("failed", 70), ("cancelled", 75)])
-def test_a_drain_that_comes_to_nothing_has_its_status_and_its_reason(state: str, status: int) -> None:
+def test_failed_drain_has_status_and_reason(state: str, status: int) -> None:
     end = {**OPERATION, "state": state, "message": "gpu-1 does not answer"}
-    with queen({"POST /v2/pools/default/drain": [reply(202, OPERATION)], POLL: [reply(200, end)]}) as her:
-        ended = here("drain", "default", "--url", her.url)
-    assert (ended.status, ended.out) == (status, f"drain default on gpu-1: {state}: gpu-1 does not answer\n")
-    assert "did not come to its end" in ended.err
+    with serve({"POST /v2/pools/default/drain": [reply(202, OPERATION)], POLL: [reply(200, end)]}) as queen:
+        result = run("drain", "default", "--url", queen.url)
+    assert (result.status, result.out) == (status, f"drain default on gpu-1: {state}: gpu-1 does not answer\n")
+    assert "did not complete" in result.err
 
 
-def test_every_end_but_the_good_one_has_its_status() -> None:
-    assert set(ENDS) == set(OperationState) - {OperationState.DONE, OperationState.RUNNING}
-    assert ExitStatus.OK not in ENDS.values()
+def test_every_failed_state_has_an_exit_status() -> None:
+    assert set(FAILURE_STATUS) == set(OperationState) - {OperationState.DONE, OperationState.RUNNING}
+    assert ExitStatus.OK not in FAILURE_STATUS.values()
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_queen_that_is_away_for_a_moment_is_asked_again() -> None:
+def test_poll_is_retried_while_queen_is_away() -> None:
     script = {"POST /v2/pools/default/drain": [reply(202, OPERATION)], POLL: [b"", b"", reply(200, DONE)]}
-    with queen(script) as her:
-        assert here("drain", "default", "--url", her.url).status == 0
-        assert len(her.of(POLL)) == 3
+    with serve(script) as queen:
+        assert run("drain", "default", "--url", queen.url).status == 0
+        assert len(queen.requests_for(POLL)) == 3
 
 
-async def test_one_that_stays_away_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
-    with queen({}) as her:
+async def test_absent_queen_is_given_up_after_limit(autojump_clock: trio.testing.MockClock) -> None:
+    with serve({}) as queen:
         pass
-    with pytest.raises(Failure, match="does not answer"):
-        await followed(Queen(her.url), json.dumps(OPERATION).encode())
-    assert operations.PATIENCE_S <= autojump_clock.current_time() < operations.PATIENCE_S + 2
+    with pytest.raises(CommandError, match="does not answer"):
+        await wait_for_end(QueenClient(queen.url), json.dumps(OPERATION).encode())
+    assert operations.RETRY_LIMIT_S <= autojump_clock.current_time() < operations.RETRY_LIMIT_S + 2
 
 
 @pytest.mark.usefixtures("at_once")
-def test_one_that_knows_nothing_of_it_any_more_is_not_asked_again() -> None:
-    gone = error(404, "NOT_FOUND", "there is no operation op-1")
-    with queen({"POST /v2/pools/default/drain": [reply(202, OPERATION)], POLL: [gone]}) as her:
-        assert here("drain", "default", "--url", her.url).status == 66
-        assert len(her.of(POLL)) == 1
+def test_unknown_operation_is_not_retried() -> None:
+    not_found = error(404, "NOT_FOUND", "there is no operation op-1")
+    with serve({"POST /v2/pools/default/drain": [reply(202, OPERATION)], POLL: [not_found]}) as queen:
+        assert run("drain", "default", "--url", queen.url).status == 66
+        assert len(queen.requests_for(POLL)) == 1
 
 
-def test_ctrl_c_leaves_the_drain_in_force_and_says_how_to_undo_it() -> None:
-    with queen(
+def test_ctrl_c_says_how_to_undo_the_drain() -> None:
+    with serve(
         {"POST /v2/pools/default/drain?node_id=g": [reply(202, OPERATION)], POLL: [reply(200, OPERATION)]}
-    ) as her:
-        with terminal("drain", "default", "--node", "g", "--url", her.url) as seen:
-            seen.wait_for("3 of 5 tasks left")
-            seen.type(CTRL_C)
-            assert seen.end() == 130
-        assert "the drain stays in force (op-1); orchctl resume default --node g undoes it" in seen.output.decode()
-        assert "Traceback" not in seen.output.decode()
-        assert {request.line.split()[0] for request in her.asked[1:]} <= {"GET"}
+    ) as queen:
+        with terminal("drain", "default", "--node", "g", "--url", queen.url) as tty:
+            tty.wait_for("3 of 5 tasks left")
+            tty.type(CTRL_C)
+            assert tty.end() == 130
+        assert (
+            "the drain continues (operation op-1); to undo it: orchctl resume default --node g" in tty.output.decode()
+        )
+        assert "Traceback" not in tty.output.decode()
+        assert {request.line.split()[0] for request in queen.requests[1:]} <= {"GET"}
 
 
 @pytest.mark.parametrize(
@@ -167,26 +167,26 @@ def test_ctrl_c_leaves_the_drain_in_force_and_says_how_to_undo_it() -> None:
         ({"pool_id": None, "node_id": None}, "drain"),
     ],
 )
-def test_an_operation_names_what_it_is_about(changed: dict[str, object], words: str) -> None:
-    assert what(Operation.model_validate({**OPERATION, **changed})) == words
+def test_operation_names_kind_and_target(changed: dict[str, object], words: str) -> None:
+    assert describe(Operation.model_validate({**OPERATION, **changed})) == words
 
 
-def test_a_deadline_is_counted_down() -> None:
+def test_deadline_is_counted_down() -> None:
     operation = Operation.model_validate({**OPERATION, "deadline_at": "2026-11-25T09:05:00Z"})
     at = datetime(2026, 11, 25, 9, 1, tzinfo=UTC)
-    assert progress(operation, at) == "drain default on gpu-1: 3 of 5 tasks left, ended in 4 min"
+    assert format_progress(operation, at) == "drain default on gpu-1: 3 of 5 tasks left, deadline in 4 min"
     late = datetime(2026, 11, 25, 10, 1, tzinfo=UTC)
-    assert progress(operation, late).endswith("ended in 0 s")
+    assert format_progress(operation, late).endswith("deadline in 0 s")
 
 
-def test_operations_are_a_table_and_one_is_shown_whole() -> None:
+def test_operations_are_a_table_or_one_record() -> None:
     listed = {"operations": [OPERATION, DONE], "count": 2}
-    with queen({"GET /v2/operations": [reply(200, listed)], POLL: [reply(200, OPERATION)]}) as her:
-        table, one = (here("operations", *words, "--url", her.url) for words in ((), ("op-1",)))
-        assert json.loads(here("operations", "--json", "--url", her.url).out) == listed
+    with serve({"GET /v2/operations": [reply(200, listed)], POLL: [reply(200, OPERATION)]}) as queen:
+        table, one = (run("operations", *words, "--url", queen.url) for words in ((), ("op-1",)))
+        assert json.loads(run("operations", "--json", "--url", queen.url).out) == listed
     rows = [line.split()[:6] for line in table.out.splitlines()]
     assert rows[1:] == [
         ["op-1", "drain", "default", "gpu-1", state, left] for state, left in (("running", "3/5"), ("done", "0/5"))
     ]
     assert "leases_left" in one.out
-    assert operations_text(OperationList(operations=[], count=0).operations) == "there are no operations"
+    assert format_operations(OperationList(operations=[], count=0).operations) == "there are no operations"

@@ -1,4 +1,4 @@
-"""orchctl nodes and gpus: the machines of a cluster, what is wrong with them, and their GPUs."""
+"""orchctl nodes and gpus."""
 
 import json
 
@@ -6,11 +6,11 @@ import pytest
 
 from llama_orch import VERSION
 from llama_orch.contracts.nodes import GpuList, NodeList
-from orchctl.commands.gpus import gpus_text
-from orchctl.commands.nodes import nodes_text, problems_of
+from orchctl.commands.gpus import format_gpus
+from orchctl.commands.nodes import format_nodes, node_problems
 from tests.unit.orchctl.cluster import NODE, SNAPSHOT, node
-from tests.unit.orchctl.running import here
-from tests.unit.orchctl.scripted_queen import error, queen, reply
+from tests.unit.orchctl.running import run
+from tests.unit.orchctl.scripted_queen import error, reply, serve
 
 LIST = {"nodes": [NODE, {**NODE, "node_id": "gpu-2", "status": "offline", "age_ms": 720_000}], "count": 2}
 VERSIONED = {"GET /v2/meta/version": [reply(200, {"version": VERSION, "api_version": "2"})]}
@@ -18,77 +18,77 @@ TABLE = f"""\
 NODE   STATUS   AGE     POOLS  SLOTS  GPUS  ADDRESS            VERSION
 gpu-1  online   3 s     1/1    3/4    1     http://gpu-1:9200  {VERSION}
 gpu-2  offline  12 min  1/1    3/4    1     http://gpu-1:9200  {VERSION}
-gpu-2: offline, not heard since 2026-11-25 09:00:00 UTC (12 min)
+gpu-2: offline, last heartbeat at 2026-11-25 09:00:00 UTC (12 min ago)
 """
 
 
-def test_nodes_are_a_table_and_below_it_what_is_wrong() -> None:
-    with queen({**VERSIONED, "GET /v2/nodes": [reply(200, LIST)]}) as her:
-        ended = here("nodes", "--url", her.url)
-        assert json.loads(here("nodes", "--json", "--url", her.url).out) == LIST
-    assert (ended.status, ended.out, ended.err) == (0, TABLE, "")
+def test_nodes_are_a_table_with_problems_below() -> None:
+    with serve({**VERSIONED, "GET /v2/nodes": [reply(200, LIST)]}) as queen:
+        result = run("nodes", "--url", queen.url)
+        assert json.loads(run("nodes", "--json", "--url", queen.url).out) == LIST
+    assert (result.status, result.out, result.err) == (0, TABLE, "")
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "problems"),
     [
         ({}, []),
         ({"clock_skew_ms": 5000}, []),
         ({"clock_skew_ms": 12_000}, ["its clock is 12 s ahead of the queen's"]),
         ({"clock_skew_ms": -7_000}, ["its clock is 7 s behind the queen's"]),
-        ({"version": "0.0.9"}, ["its version is 0.0.9, the queen's 1"]),
+        ({"version": "0.0.9"}, ["its version is 0.0.9, the queen's is 1"]),
         (
             {"status": "offline", "last_heartbeat_at": None, "age_ms": 40_000},
-            ["offline, not heard since it registered 40 s ago"],
+            ["offline, no heartbeat since it registered 40 s ago"],
         ),
         (
             {"status": "failed", "pools": [{**SNAPSHOT, "last_error": "no\n GPU"}]},
-            ["none of its pools serves: default: no GPU"],
+            ["all its pools have failed: default: no GPU"],
         ),
-        ({"status": "failed", "pools": []}, ["none of its pools serves: no reason is given"]),
+        ({"status": "failed", "pools": []}, ["all its pools have failed: no reason reported"]),
         ({"status": "draining"}, []),
         ({"clock_skew_ms": None}, []),
     ],
 )
-def test_what_is_wrong_with_a_node_is_told_in_words(changed: dict[str, object], said: list[str]) -> None:
-    assert [*problems_of(node(**{"version": "1", **changed}), "1")] == said
+def test_node_problems_are_described(changed: dict[str, object], problems: list[str]) -> None:
+    assert [*node_problems(node(**{"version": "1", **changed}), "1")] == problems
 
 
-def test_without_nodes_it_is_said_that_there_may_be_none() -> None:
-    assert "HOME_PROFILE" in nodes_text(NodeList(nodes=[], count=0), "1")
+def test_no_nodes_mentions_home_profile() -> None:
+    assert "HOME_PROFILE" in format_nodes(NodeList(nodes=[], count=0), "1")
 
 
-def test_one_node_is_shown_whole_with_its_gpus_and_pools() -> None:
-    with queen({"GET /v2/nodes/gpu%2F1": [reply(200, NODE)]}) as her:
-        ended = here("nodes", "gpu/1", "--url", her.url)
-    assert ended.status == 0
-    lines = dict(line.split("  ", 1) for line in ended.out.splitlines() if "  " in line)
+def test_one_node_is_shown_with_gpus_and_pools() -> None:
+    with serve({"GET /v2/nodes/gpu%2F1": [reply(200, NODE)]}) as queen:
+        result = run("nodes", "gpu/1", "--url", queen.url)
+    assert result.status == 0
+    lines = dict(line.split("  ", 1) for line in result.out.splitlines() if "  " in line)
     assert lines["clock_skew_ms"].strip() == "12"
     assert lines["capabilities.gpus.0.name"].strip() == "H100"
-    assert ended.out.endswith(
+    assert result.out.endswith(
         "POOL     STATE  SLOTS  ENGINE       DEVICES  MODELS\ndefault  ready  3/4    llamacpp b1  -        tiny\n"
     )
 
 
-def test_a_machine_that_is_gone_for_good_is_removed() -> None:
-    with queen({"DELETE /v2/nodes/gpu-1": [reply(204)]}) as her:
-        ended = here("nodes", "remove", "gpu-1", "--url", her.url)
-        assert len(her.asked) == 1
-    assert (ended.status, ended.out, ended.err) == (0, "", "")
+def test_node_is_removed() -> None:
+    with serve({"DELETE /v2/nodes/gpu-1": [reply(204)]}) as queen:
+        result = run("nodes", "remove", "gpu-1", "--url", queen.url)
+        assert len(queen.requests) == 1
+    assert (result.status, result.out, result.err) == (0, "", "")
 
 
-def test_a_node_that_is_not_known_is_66() -> None:
-    with queen({"DELETE /v2/nodes/x": [error(404, "NOT_FOUND", "there is no node x")]}) as her:
-        assert here("nodes", "remove", "x", "--url", her.url).status == 66
+def test_unknown_node_exits_66() -> None:
+    with serve({"DELETE /v2/nodes/x": [error(404, "NOT_FOUND", "there is no node x")]}) as queen:
+        assert run("nodes", "remove", "x", "--url", queen.url).status == 66
 
 
 @pytest.mark.parametrize("words", [["remove"], ["a", "b"], ["remove", "a", "b"]])
-def test_more_or_fewer_nodes_than_one_are_a_usage_error_and_nothing_is_asked(words: list[str]) -> None:
-    with queen({}) as her:
-        ended = here("nodes", *words, "--url", her.url)
-        assert not her.asked
-    assert ended.status == 64
-    assert "orchctl nodes [remove] NODE" in ended.err
+def test_other_than_one_node_is_usage_error(words: list[str]) -> None:
+    with serve({}) as queen:
+        result = run("nodes", *words, "--url", queen.url)
+        assert not queen.requests
+    assert result.status == 64
+    assert "orchctl nodes [remove] NODE" in result.err
 
 
 GPU = {
@@ -115,12 +115,12 @@ http://127.0.0.1:9200: it does not answer
 """
 
 
-def test_gpus_are_a_table_and_below_it_why_some_are_missing() -> None:
-    with queen({"GET /v2/gpus": [reply(200, GPUS)]}) as her:
-        ended = here("gpus", "--url", her.url)
-        assert json.loads(here("gpus", "--json", "--url", her.url).out) == GPUS
-    assert (ended.status, ended.out, ended.err) == (0, GPU_TABLE, "")
+def test_gpus_are_a_table_with_problems_below() -> None:
+    with serve({"GET /v2/gpus": [reply(200, GPUS)]}) as queen:
+        result = run("gpus", "--url", queen.url)
+        assert json.loads(run("gpus", "--json", "--url", queen.url).out) == GPUS
+    assert (result.status, result.out, result.err) == (0, GPU_TABLE, "")
 
 
-def test_without_gpus_that_is_said_and_why() -> None:
-    assert gpus_text(GpuList(gpus=[], count=0, problems={"a": "b"})) == "no GPU is known\na: b"
+def test_no_gpus_shows_problems() -> None:
+    assert format_gpus(GpuList(gpus=[], count=0, problems={"a": "b"})) == "no GPUs are known\na: b"

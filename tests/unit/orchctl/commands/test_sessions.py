@@ -6,8 +6,8 @@ import pytest
 
 from llama_orch.contracts.sessions import SessionChange
 from orchctl.commands.sessions import LIMITS
-from tests.unit.orchctl.running import here
-from tests.unit.orchctl.scripted_queen import error, queen, reply
+from tests.unit.orchctl.running import run
+from tests.unit.orchctl.scripted_queen import error, reply, serve
 
 ID = "5b1f2f0e-5f5c-4d1e-8f6b-9c2f6a1d3e77"
 ONE = f"/v2/sessions/{ID}"
@@ -35,44 +35,48 @@ LIMITING: dict[str, tuple[str, int | float]] = {
 EVERY_LIMIT = {option[2:].replace("-", "_"): value for option, (_, value) in LIMITING.items()}
 
 
-def test_a_line_a_session_says_what_is_left_of_it() -> None:
-    with queen({"GET /v2/sessions": [reply(200, SESSIONS)]}) as her:
-        ended = here("sessions", "--url", her.url)
-        as_json = here("sessions", "--json", "--url", her.url)
-    cells = ended.out.splitlines()[1].split("  ")
+def test_row_shows_remaining_budgets() -> None:
+    with serve({"GET /v2/sessions": [reply(200, SESSIONS)]}) as queen:
+        result = run("sessions", "--url", queen.url)
+        as_json = run("sessions", "--json", "--url", queen.url)
+    cells = result.out.splitlines()[1].split("  ")
     assert [cell.strip() for cell in cells if cell.strip()] == [ID, "7 min", "3/8", "default", "yes", "900", "-", "1.5"]
     assert json.loads(as_json.out) == SESSIONS
 
 
-def test_one_session_is_shown_whole() -> None:
-    with queen({f"GET {ONE}": [reply(200, SESSION)]}) as her:
-        shown = dict(line.split() for line in here("sessions", ID, "--url", her.url).out.splitlines())
-    assert (shown["ttl_ms_remaining"], shown["cost_budget_remaining"], shown["kv_warmth"]) == ("412000", "1.5", "yes")
-    assert "kv_bytes" not in shown
+def test_one_session_is_shown_with_all_fields() -> None:
+    with serve({f"GET {ONE}": [reply(200, SESSION)]}) as queen:
+        fields = dict(line.split() for line in run("sessions", ID, "--url", queen.url).out.splitlines())
+    assert (fields["ttl_ms_remaining"], fields["cost_budget_remaining"], fields["kv_warmth"]) == (
+        "412000",
+        "1.5",
+        "yes",
+    )
+    assert "kv_bytes" not in fields
 
 
-def test_limits_are_put_and_what_is_not_named_is_left_out() -> None:
-    with queen({f"PUT {ONE}": [reply(200, SESSION)]}) as her:
-        ended = here("sessions", ID, "--tokens-budget", "0", "--url", her.url)
+def test_only_given_limits_are_sent() -> None:
+    with serve({f"PUT {ONE}": [reply(200, SESSION)]}) as queen:
+        result = run("sessions", ID, "--tokens-budget", "0", "--url", queen.url)
         words = [word for option, (text, _) in LIMITING.items() for word in (option, text)]
-        as_json = here("sessions", ID, "--json", *words, "--url", her.url)
-        assert her.bodies(f"PUT {ONE}") == [{"tokens_budget": 0}, EVERY_LIMIT]
-        for body in her.bodies(f"PUT {ONE}"):
+        as_json = run("sessions", ID, "--json", *words, "--url", queen.url)
+        assert queen.bodies(f"PUT {ONE}") == [{"tokens_budget": 0}, EVERY_LIMIT]
+        for body in queen.bodies(f"PUT {ONE}"):
             SessionChange.model_validate(body)
-    assert ended.status == 0
+    assert result.status == 0
     assert json.loads(as_json.out) == SESSION
 
 
-def test_every_limit_of_the_contract_can_be_set() -> None:
+def test_every_limit_of_contract_has_an_option() -> None:
     assert set(LIMITS) == set(SessionChange.model_fields)
 
 
-def test_delete_ends_one_silently_and_an_unknown_one_is_66() -> None:
-    gone = error(404, "NOT_FOUND", "there is no session x")
-    with queen({f"DELETE {ONE}": [reply(204)], "DELETE /v2/sessions/x": [gone]}) as her:
-        ended = here("sessions", ID, "--delete", "--url", her.url)
-        unknown = here("sessions", "x", "--delete", "--url", her.url)
-    assert (ended.status, ended.out, ended.err) == (0, "", "")
+def test_delete_prints_nothing_and_unknown_session_exits_66() -> None:
+    not_found = error(404, "NOT_FOUND", "there is no session x")
+    with serve({f"DELETE {ONE}": [reply(204)], "DELETE /v2/sessions/x": [not_found]}) as queen:
+        result = run("sessions", ID, "--delete", "--url", queen.url)
+        unknown = run("sessions", "x", "--delete", "--url", queen.url)
+    assert (result.status, result.out, result.err) == (0, "", "")
     assert unknown.status == 66
 
 
@@ -87,21 +91,21 @@ def test_delete_ends_one_silently_and_an_unknown_one_is_66() -> None:
         (ID, "--cost-budget", "much"),
     ],
 )
-def test_what_makes_no_sense_asks_the_queen_nothing(words: tuple[str, ...]) -> None:
-    with queen({}) as her:
-        ended = here("sessions", *words, "--url", her.url)
-        assert not her.asked
-    assert (ended.status, ended.out) == (64, "")
-    assert ended.err
+def test_misuse_sends_no_request(words: tuple[str, ...]) -> None:
+    with serve({}) as queen:
+        result = run("sessions", *words, "--url", queen.url)
+        assert not queen.requests
+    assert (result.status, result.out) == (64, "")
+    assert result.err
 
 
-def test_a_limit_that_the_queen_refuses_is_65_with_her_words() -> None:
-    with queen({f"PUT {ONE}": [error(400, "INVALID_PARAMS", "ttl_ms: must be 1000 or more")]}) as her:
-        ended = here("sessions", ID, "--ttl-ms", "1", "--url", her.url)
-    assert ended.status == 65
-    assert "ttl_ms: must be 1000 or more" in ended.err
+def test_refused_limit_exits_65_with_message() -> None:
+    with serve({f"PUT {ONE}": [error(400, "INVALID_PARAMS", "ttl_ms: must be 1000 or more")]}) as queen:
+        result = run("sessions", ID, "--ttl-ms", "1", "--url", queen.url)
+    assert result.status == 65
+    assert "ttl_ms: must be 1000 or more" in result.err
 
 
-def test_no_sessions_is_said() -> None:
-    with queen({"GET /v2/sessions": [reply(200, {"sessions": [], "count": 0})]}) as her:
-        assert here("sessions", "--url", her.url).out == "there are no sessions\n"
+def test_empty_list_is_said() -> None:
+    with serve({"GET /v2/sessions": [reply(200, {"sessions": [], "count": 0})]}) as queen:
+        assert run("sessions", "--url", queen.url).out == "there are no sessions\n"

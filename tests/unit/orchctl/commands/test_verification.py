@@ -1,4 +1,4 @@
-"""Waiting until it is known whether a model's digest is right."""
+"""Waiting for the verification of a model's digest."""
 
 import argparse
 import json
@@ -8,14 +8,14 @@ import pytest
 
 from llama_orch.contracts.catalog import VerificationState
 from llama_orch.service.exit import ExitStatus
-from orchctl.commands import catalog as verification
-from orchctl.commands.catalog import OUTCOMES, show_verified
-from orchctl.failure import Failure
-from orchctl.queen import Queen
+from orchctl.client import QueenClient
+from orchctl.commands import verification
+from orchctl.commands.verification import FAILURE_STATUS, print_verified
+from orchctl.errors import CommandError
 from tests.unit.orchctl.commands.test_catalog import MODEL, ONE, checked
-from tests.unit.orchctl.scripted_queen import error, queen, reply
+from tests.unit.orchctl.scripted_queen import error, reply, serve
 from tests.unit.orchctl.terminal import screen
-from tests.unit.orchctl.test_output import Watched
+from tests.unit.orchctl.test_output import FakeTerminal
 
 PENDING = json.dumps({**MODEL, "verification": {"state": "pending"}}).encode()
 
@@ -29,35 +29,35 @@ def options(wait: bool) -> argparse.Namespace:
     return argparse.Namespace(id="llama", wait=wait, json=False)
 
 
-def test_every_state_but_the_good_one_has_its_status() -> None:
+def test_every_failed_state_has_an_exit_status() -> None:
     ends = set(VerificationState) - {VerificationState.PENDING}
-    assert set(OUTCOMES) == ends - {VerificationState.VERIFIED}
-    assert ExitStatus.OK not in OUTCOMES.values()
+    assert set(FAILURE_STATUS) == ends - {VerificationState.VERIFIED}
+    assert ExitStatus.OK not in FAILURE_STATUS.values()
 
 
-async def test_who_waits_is_told_and_nothing_of_that_stays(capsys: pytest.CaptureFixture[str]) -> None:
-    with queen({f"GET {ONE}": [checked("pending"), checked("verified")]}) as her:
-        with mock.patch("sys.stderr", Watched()) as terminal:
-            await show_verified(options(wait=True), Queen(her.url), PENDING)
-        assert len(her.asked) == 2
-    assert "orchctl: llama is being verified" in terminal.getvalue()
+async def test_progress_is_shown_and_cleared(capsys: pytest.CaptureFixture[str]) -> None:
+    with serve({f"GET {ONE}": [checked("pending"), checked("verified")]}) as queen:
+        with mock.patch("sys.stderr", FakeTerminal()) as terminal:
+            await print_verified(options(wait=True), QueenClient(queen.url), PENDING)
+        assert len(queen.requests) == 2
+    assert "orchctl: verifying llama" in terminal.getvalue()
     assert screen(terminal.getvalue()) == [""]
     assert capsys.readouterr().out.endswith("verification.state  verified\n")
 
 
-async def test_without_wait_nothing_more_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
-    with queen({}) as her:
-        await show_verified(options(wait=False), Queen(her.url), PENDING)
-        assert not her.asked
+async def test_without_wait_nothing_is_polled(capsys: pytest.CaptureFixture[str]) -> None:
+    with serve({}) as queen:
+        await print_verified(options(wait=False), QueenClient(queen.url), PENDING)
+        assert not queen.requests
     assert capsys.readouterr().out.endswith("verification.state  pending\n")
 
 
 @pytest.mark.parametrize("answer", [error(404, "NOT_FOUND", "there is no model llama"), reply(200, {"x": 1})])
-async def test_a_model_that_is_gone_meanwhile_ends_it(answer: bytes) -> None:
+async def test_model_removed_during_wait_is_an_error(answer: bytes) -> None:
     with (
-        queen({f"GET {ONE}": [checked("pending"), answer]}) as her,
-        mock.patch("sys.stderr", Watched()) as terminal,
-        pytest.raises(Failure, match=r"NOT_FOUND|not understood"),
+        serve({f"GET {ONE}": [checked("pending"), answer]}) as queen,
+        mock.patch("sys.stderr", FakeTerminal()) as terminal,
+        pytest.raises(CommandError, match=r"NOT_FOUND|unexpected response"),
     ):
-        await show_verified(options(wait=True), Queen(her.url), PENDING)
+        await print_verified(options(wait=True), QueenClient(queen.url), PENDING)
     assert screen(terminal.getvalue()) == [""]

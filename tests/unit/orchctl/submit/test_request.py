@@ -1,4 +1,4 @@
-"""From the command line to the body of POST /v2/tasks."""
+"""The body of POST /v2/tasks from the options of the command line."""
 
 import argparse
 import json
@@ -8,9 +8,9 @@ import pytest
 
 from llama_orch.contracts.engines import engine_kinds
 from llama_orch.contracts.tasks import PlacementWish, TaskRequest
-from orchctl.run import parser
-from tests.unit.orchctl.running import here
-from tests.unit.orchctl.scripted_queen import ACCEPTED, queen, reply, submitting
+from orchctl.parser import build_parser
+from tests.unit.orchctl.running import run
+from tests.unit.orchctl.scripted_queen import ACCEPTED, reply, serve, submitting
 
 SESSION = "5b1f2f0e-5f5c-4d1e-8f6b-9c2f6a1d3e77"
 GIVEN: dict[str, tuple[str, object]] = {
@@ -35,25 +35,25 @@ GIVEN: dict[str, tuple[str, object]] = {
     "stop": ("--stop a --stop b", ["a", "b"]),
     "output_mode": ("--output-mode json", "json"),
 }
-"""Each field that is passed on as it is, its option, and what is sent."""
+"""The fields that are sent unchanged, with their option and value."""
 
 
 def sent(*words: str, stdin: str = "") -> dict[str, object]:
-    """What `orchctl submit` hands in, accepted by the contract."""
-    with queen(submitting(accepted=reply(202, ACCEPTED))) as her:
-        ended = here("submit", "--detach", *words, "--url", her.url, stdin=stdin)
-        assert ended.status == 0, ended.err
+    """Return the body that `orchctl submit` sends, validated against the contract."""
+    with serve(submitting(accepted=reply(202, ACCEPTED))) as queen:
+        result = run("submit", "--detach", *words, "--url", queen.url, stdin=stdin)
+        assert result.status == 0, result.err
         body: dict[str, object]
-        (body,) = her.bodies("POST /v2/tasks")
+        (body,) = queen.bodies("POST /v2/tasks")
     TaskRequest.model_validate_json(json.dumps(body))
     return body
 
 
-def test_nothing_is_sent_that_was_not_given() -> None:
+def test_body_has_only_given_fields() -> None:
     assert sent("x") == {"prompt": "x", "priority": "interactive"}
 
 
-def test_every_field_has_its_option() -> None:
+def test_every_field_has_an_option() -> None:
     words = " ".join(words for words, _ in GIVEN.values()).split()
     assert sent("x", *words) == {"prompt": "x", **{name: value for name, (_, value) in GIVEN.items()}}
     assert {*GIVEN, "prompt", "inputs", "placement"} == set(TaskRequest.model_fields)
@@ -69,19 +69,19 @@ def test_every_field_has_its_option() -> None:
         ("--pool a --prefer-pool b", {"mode": "pin", "pin_pool_id": "a", "prefer_pools": ["b"]}),
     ],
 )
-def test_where_it_runs(words: str, placement: dict[str, object]) -> None:
+def test_placement_options(words: str, placement: dict[str, object]) -> None:
     assert sent("x", *words.split())["placement"] == placement
 
 
-def test_every_field_of_a_placement_can_be_said() -> None:
+def test_every_placement_field_has_an_option() -> None:
     words = ["--pool", "a", "--prefer-pool", "b", "--avoid-pool", "c", "--device-mask", "cpu", "--no-fallback"]
     placement = sent("x", *words)["placement"]
     assert isinstance(placement, dict)
     assert set(placement) == set(PlacementWish.model_fields)
 
 
-def test_choices_are_those_of_the_contract() -> None:
-    (commands,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
+def test_choices_match_contract() -> None:
+    (commands,) = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
     choices = {action.dest: set(action.choices) for action in commands.choices["submit"]._actions if action.choices}
     allowed = {name: _literals(field.annotation) for name, field in TaskRequest.model_fields.items()}
     allowed["engine"] = set(engine_kinds())
@@ -89,7 +89,7 @@ def test_choices_are_those_of_the_contract() -> None:
 
 
 def _literals(annotation: object) -> set[str]:
-    """The words of a Literal, or of a Literal that may be None."""
+    """Return the values of a Literal, or of an optional Literal."""
     parts = [annotation, *get_args(annotation)]
     return {word for part in parts if get_origin(part) is Literal for word in get_args(part)}
 
@@ -106,28 +106,26 @@ def _literals(annotation: object) -> set[str]:
         (["--workload", "rerank", "q"], "a\u2028b\nc\n", {"prompt": "q", "inputs": ["a\u2028b", "c"]}),
     ],
 )
-def test_texts_come_from_the_command_line_or_line_by_line(
-    words: list[str], stdin: str, texts: dict[str, object]
-) -> None:
+def test_texts_come_from_arguments_or_stdin_lines(words: list[str], stdin: str, texts: dict[str, object]) -> None:
     body = sent(*words, stdin=stdin)
     assert {name: body[name] for name in ("prompt", "inputs") if name in body} == texts
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
-        (["two", "prompts"], "quotes"),
-        (["--workload", "rerank"], "needs the query"),
-        (["--workload", "rerank", "-"], "needs the query"),
-        (["x", "--temperature", "nan"], "nan is no finite number"),
-        (["x", "--top-p", "inf"], "inf is no finite number"),
-        (["x", "--pool", ""], "an empty text is no id"),
+        (["two", "prompts"], "Quote it"),
+        (["--workload", "rerank"], "requires a query"),
+        (["--workload", "rerank", "-"], "requires a query"),
+        (["x", "--temperature", "nan"], "nan is not a finite number"),
+        (["x", "--top-p", "inf"], "inf is not a finite number"),
+        (["x", "--pool", ""], "an id cannot be empty"),
         (["x", "--workload", "poem"], "invalid choice"),
     ],
 )
-def test_what_makes_no_sense_asks_the_queen_nothing(words: list[str], said: str) -> None:
-    with queen({}) as her:
-        ended = here("submit", *words, "--url", her.url)
-        assert not her.asked
-    assert (ended.status, ended.out) == (64, "")
-    assert said in ended.err
+def test_misuse_sends_no_request(words: list[str], message: str) -> None:
+    with serve({}) as queen:
+        result = run("submit", *words, "--url", queen.url)
+        assert not queen.requests
+    assert (result.status, result.out) == (64, "")
+    assert message in result.err

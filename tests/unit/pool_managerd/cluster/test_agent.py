@@ -234,7 +234,7 @@ async def test_alternating_outcomes_do_not_fill_the_log(
         play.queen.answers.clear()
         await play.queen.until_asked(len(play.queen.asked) + 3)
         await trio.testing.wait_all_tasks_blocked()
-        assert caplog.messages[2:] == ["heartbeat of node gpu-1 is answered again by http://queen:8080"]
+        assert caplog.messages[2:] == ["http://queen:8080 answers the heartbeats of node gpu-1 again"]
 
 
 MOODS: tuple[Outcome, ...] = (
@@ -288,7 +288,7 @@ async def test_loopback_address_is_logged_as_a_problem(autojump_clock: Clock, ca
 
     async with scene(address=loopback) as play:
         await play.queen.until_asked(2)
-    assert "http://127.0.0.1:9200 can be reached from this machine only" in caplog.text
+    assert "http://127.0.0.1:9200 is reachable only from this machine" in caplog.text
 
 
 async def test_unknown_address_is_looked_up_again(autojump_clock: Clock) -> None:

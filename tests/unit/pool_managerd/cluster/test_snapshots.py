@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_orch.contracts.nodes import POOLS_MOST, Heartbeat
+from llama_orch.contracts.nodes import MAX_POOLS, Heartbeat
 from llama_orch.contracts.pools import PoolState, PoolStatus
 from pool_managerd.cluster.snapshots import placement_view, snapshot, snapshots
 
@@ -52,8 +52,8 @@ def test_values_within_bounds_are_unchanged() -> None:
 
 
 def test_excess_pools_are_left_out() -> None:
-    many = [pool(pool_id=f"p{number}") for number in range(POOLS_MOST + 5)]
-    assert [each.pool_id for each in snapshots(many, "gpu-1")] == [one.pool_id for one in many[:POOLS_MOST]]
+    many = [pool(pool_id=f"p{number}") for number in range(MAX_POOLS + 5)]
+    assert [each.pool_id for each in snapshots(many, "gpu-1")] == [one.pool_id for one in many[:MAX_POOLS]]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import trio
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
 from llama_orch.service.watchdog import Pulse
-from llama_orch.spool import Intake, watch
+from llama_orch.spool import SpoolReader, watch
 from pool_managerd.engines.health import HealthLoop, Probe
 from pool_managerd.engines.probing import probe
 from pool_managerd.handoffs.handoffs import HandoffLoop, missing_engines
@@ -23,7 +23,7 @@ from pool_managerd.handoffs.state_file import StateFile
 from pool_managerd.metrics import Metrics
 from pool_managerd.pools.node_pools import NodePools
 from pool_managerd.pools.replica import ProbeResult
-from tests.unit.llama_orch.spool.files import age, publish
+from tests.unit.llama_orch.spool.samples import age, publish
 from tests.unit.pool_managerd.values import READY, found, handoff, replica, report
 
 NEVER_S = 3600.0
@@ -57,7 +57,7 @@ async def taking(
     registry.restore(saved)
     metrics = Metrics(registry)
     handoffs = HandoffLoop(
-        intake=Intake(spool, moves_bad=True, taken=[] if deletes else [found.identity for found in saved]),
+        intake=SpoolReader(spool, moves_bad=True, taken=[] if deletes else [found.identity for found in saved]),
         reports=ReportReader(spool),
         node_pools=registry,
         health=HealthLoop(registry, metrics, probe),
@@ -121,7 +121,7 @@ async def test_rename_into_the_directory_wakes_the_loop(tmp_path: Path) -> None:
 
 
 async def test_polling_finds_files_that_inotify_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llama_orch.spool.waking.matters", lambda mask, name: False)
+    monkeypatch.setattr("llama_orch.spool.watching.matters", lambda mask, name: False)
     async with taking(tmp_path, interval_s=0.01) as loop:
         publish(loop.spool)
         await loop.until_known("default")
@@ -211,7 +211,7 @@ async def test_unreadable_directory_is_reported_as_trouble(tmp_path: Path) -> No
         loop.spool.rename(tmp_path / "away")
         loop.spool.write_text("")
         await loop.handoffs.scan()
-        assert loop.handoffs.troubles() == [f"{loop.spool} is a link or no directory; it must be a directory itself"]
+        assert loop.handoffs.troubles() == [f"{loop.spool} is a link or not a directory; it must be a directory"]
 
 
 async def test_report_shows_a_pool_without_handoff(tmp_path: Path) -> None:

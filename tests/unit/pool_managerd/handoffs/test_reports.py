@@ -8,7 +8,7 @@ import pytest
 
 from llama_orch.contracts.pools import PoolState
 from pool_managerd.handoffs.reports import ReportReader, read_reports
-from tests.unit.llama_orch.spool.files import OWNERS
+from tests.unit.llama_orch.spool.samples import OWNERS
 from tests.unit.pool_managerd.values import handoff, report
 
 
@@ -45,7 +45,7 @@ def test_missing_directory_has_no_reports(tmp_path: Path) -> None:
         (good("other"), "pool_id: other does not match the file's name"),
         ("{}", "pool_id: Field required"),
         ("half", "Invalid JSON"),
-        (" " * 70_000, "is 70000 bytes large"),
+        (" " * 70_000, "is 70000 bytes long"),
     ],
 )
 def test_invalid_file_is_reported_and_others_are_read(tmp_path: Path, content: str, reason: str) -> None:
@@ -81,7 +81,7 @@ async def test_bad_file_is_logged_once_and_left_in_place(tmp_path: Path, caplog:
     assert (await reader.read()).by_pool == {}
     assert (await reader.read()).by_pool == {}
     assert os.listdir(path.parent) == [path.name]
-    assert caplog.text.count("provisioning report default.json cannot be used") == 1
+    assert caplog.text.count("provisioning report default.json is unusable") == 1
 
 
 async def test_unreadable_directory_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -89,7 +89,7 @@ async def test_unreadable_directory_is_logged_once(tmp_path: Path, caplog: pytes
     reader = ReportReader(tmp_path)
     await reader.read()
     await reader.read()
-    assert caplog.text.count("cannot be used") == 1
+    assert caplog.text.count("is unusable") == 1
 
 
 def test_announcement_in_a_report_has_the_files_identity(tmp_path: Path) -> None:

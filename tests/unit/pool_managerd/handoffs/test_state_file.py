@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_orch.spool import Found
+from llama_orch.spool import HandoffFile
 from pool_managerd.handoffs.state_file import FILE, StateFile, decode_saved, encode
 from tests.unit.pool_managerd.values import found
 
@@ -40,7 +40,7 @@ def test_damaged_file_is_renamed_and_logged(tmp_path: Path, content: bytes, capl
     (aside,) = tmp_path.iterdir()
     assert aside.name.startswith("pools.json.damaged-")
     assert aside.read_bytes() == content
-    assert f"the saved pools cannot be used: {tmp_path / FILE}: " in caplog.text
+    assert f"the saved pools are unusable: {tmp_path / FILE}: " in caplog.text
 
 
 async def test_unwritable_directory_is_logged_once_and_retried(
@@ -51,7 +51,7 @@ async def test_unwritable_directory_is_logged_once_and_retried(
     store = StateFile(state)
     assert not await store.save(KNOWN)
     assert not await store.save(KNOWN)
-    assert caplog.text.count("the pools cannot be saved") == 1
+    assert caplog.text.count("cannot save the pools") == 1
     state.unlink()
     assert await store.save(KNOWN)
 
@@ -59,6 +59,6 @@ async def test_unwritable_directory_is_logged_once_and_retried(
 @given(st.binary(max_size=200) | st.integers(0, 800).map(lambda cut: encode(KNOWN)[:cut]))
 def test_any_content_is_read_or_refused_with_a_reason(content: bytes) -> None:
     try:
-        assert all(isinstance(item, Found) for item in decode_saved(content))
+        assert all(isinstance(item, HandoffFile) for item in decode_saved(content))
     except ValueError as error:
         assert str(error)  # noqa: PT017 -- either outcome is right

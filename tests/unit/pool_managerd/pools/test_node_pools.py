@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from llama_orch.contracts.pools import PoolState
-from llama_orch.spool import Found
+from llama_orch.spool.handoffs import HandoffFile
 from pool_managerd.pools.devices import Gpus
 from pool_managerd.pools.node_pools import FORGET_AFTER_S, NodePools
 from pool_managerd.pools.replica import ProbeResult
@@ -74,7 +74,7 @@ async def test_engines_are_restored_in_order_of_announcement() -> None:
     pools.take(found(replica_id="r1", port=18081))
     pools.take(found(replica_id="r0", engine="vllm"))
     again = NodePools()
-    again.restore(Found(replica.handoff, replica.identity) for replica in pools.replicas)
+    again.restore(HandoffFile(replica.handoff, replica.identity) for replica in pools.replicas)
     assert [each.pools[0].engine for each in (pools, again)] == ["vllm", "vllm"]
 
 

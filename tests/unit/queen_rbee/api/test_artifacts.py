@@ -1,4 +1,4 @@
-"""Artifacts over HTTP: kept once, shown as they were hashed, listed page by page."""
+"""Artifacts over HTTP: added, read and listed."""
 
 import hashlib
 import json
@@ -16,20 +16,20 @@ NOTE = {"kind": "note", "tags": ["x"], "content": {"b": [1.0, None], "a": "é"}}
 
 
 def identifier(document: Mapping[str, object]) -> str:
-    """As a client computes it."""
+    """Compute an artifact's id as a client does."""
     whole = {"tags": [], "parent": None, "content": None, **document}
     text = json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-async def kept(served: ApiClient, count: int, **fields: object) -> list[str]:
-    """The ids of so many artifacts."""
+async def add_artifacts(served: ApiClient, count: int, **fields: object) -> list[str]:
+    """Add `count` artifacts and return their ids."""
     answers = [await served.ask("POST", PATH, {"kind": "note", "content": n, **fields}) for n in range(count)]
     assert all(answer.status == 201 for answer in answers)
     return [answer.json["id"] for answer in answers]
 
 
-async def test_an_artifact_is_kept_under_the_id_that_a_client_computes_and_shown_whole(tmp_path: Path):
+async def test_artifact_has_the_id_a_client_computes(tmp_path: Path):
     served = api_client(tmp_path)
     added = await served.ask("POST", PATH, NOTE)
     assert (added.status, added.json["id"]) == (201, identifier(NOTE))
@@ -40,7 +40,7 @@ async def test_an_artifact_is_kept_under_the_id_that_a_client_computes_and_shown
     assert shown.headers["content-type"] == "application/json"
 
 
-async def test_keeping_it_again_in_other_words_is_a_200_with_the_same_artifact(tmp_path: Path):
+async def test_same_document_again_is_200_with_same_artifact(tmp_path: Path):
     served = api_client(tmp_path)
     added = await served.ask("POST", PATH, NOTE)
     raw = b' {"content":{"a":"\\u00e9","b":[1.0,null]},\n"tags":["x"],"kind":"note","parent":null}'
@@ -59,14 +59,14 @@ async def test_keeping_it_again_in_other_words_is_a_200_with_the_same_artifact(t
         ({"kind": "note", "parent": "0" * 64}, ["parent"]),
     ],
 )
-async def test_each_wrong_field_is_named(body: object, fields: list[str], tmp_path: Path):
+async def test_wrong_fields_are_named(body: object, fields: list[str], tmp_path: Path):
     assert (await api_client(tmp_path).ask("POST", PATH, body)).fields == fields
 
 
 @pytest.mark.parametrize(
     "content", [b"NaN", b"[1e999]", b'"\\ud800"', b"1" * 5000, b"[" * 5000 + b"]" * 5000], ids=lambda raw: raw[:8]
 )
-async def test_content_that_cannot_be_hashed_is_a_400(content: bytes, tmp_path: Path):
+async def test_content_that_cannot_be_hashed_is_400(content: bytes, tmp_path: Path):
     answer = await api_client(tmp_path).ask("POST", PATH, raw=b'{"kind":"note","content":%s}' % content)
     assert (answer.status, answer.json["code"]) == (400, "INVALID_PARAMS")
 
@@ -74,22 +74,22 @@ async def test_content_that_cannot_be_hashed_is_a_400(content: bytes, tmp_path: 
 @pytest.mark.parametrize(
     "raw", [b" " * LIMIT_BYTES + b'{"kind":"note"}', b'{"kind":"note","content":[%s1]}' % (b"1e9," * 95_000)]
 )
-async def test_a_document_that_is_too_long_as_it_comes_or_as_it_is_hashed_is_a_413(raw: bytes, tmp_path: Path):
+async def test_too_long_document_is_413(raw: bytes, tmp_path: Path):
     answer = await api_client(tmp_path).ask("POST", PATH, raw=raw)
     assert (answer.status, answer.json["code"]) == (413, "INVALID_PARAMS")
     assert str(LIMIT_BYTES) in answer.json["message"]
 
 
 @pytest.mark.parametrize("path", ["0" * 64, "A" * 64, "abc", "%00"])
-async def test_an_artifact_that_is_not_there_is_not_found(path: str, tmp_path: Path):
+async def test_unknown_artifact_is_404(path: str, tmp_path: Path):
     answer = await api_client(tmp_path).ask("GET", f"{PATH}/{path}")
     assert (answer.status, answer.json["code"]) == (404, "NOT_FOUND")
     assert "64 hex digits" in answer.json["hint"]
 
 
-async def test_pages_go_from_the_newest_to_the_oldest(tmp_path: Path):
+async def test_pages_go_from_newest_to_oldest(tmp_path: Path):
     served = api_client(tmp_path)
-    ids = await kept(served, 5)
+    ids = await add_artifacts(served, 5)
     found, query = [], "limit=2"
     while True:
         page = (await served.ask("GET", f"{PATH}?{query}")).json
@@ -101,33 +101,33 @@ async def test_pages_go_from_the_newest_to_the_oldest(tmp_path: Path):
     assert found == ids[::-1]
 
 
-async def test_a_listing_is_narrowed_by_kind_and_by_tag(tmp_path: Path):
+async def test_listing_filters_by_kind_and_tag(tmp_path: Path):
     served = api_client(tmp_path)
-    plain = await kept(served, 2)
-    tagged = await kept(served, 2, tags=["x", "y"])
-    other = await kept(served, 1, kind="other", tags=["x"])
+    plain = await add_artifacts(served, 2)
+    tagged = await add_artifacts(served, 2, tags=["x", "y"])
+    other = await add_artifacts(served, 1, kind="other", tags=["x"])
 
-    async def listed(query: str) -> list[str]:
+    async def list_artifacts(query: str) -> list[str]:
         return [head["id"] for head in (await served.ask("GET", f"{PATH}?{query}")).json["artifacts"]]
 
-    assert await listed("kind=note") == [*tagged[::-1], *plain[::-1]]
-    assert await listed("tag=x") == [*other, *tagged[::-1]]
-    assert await listed("kind=note&tag=x") == tagged[::-1]
-    assert await listed("kind=none") == await listed("tag=z") == []
+    assert await list_artifacts("kind=note") == [*tagged[::-1], *plain[::-1]]
+    assert await list_artifacts("tag=x") == [*other, *tagged[::-1]]
+    assert await list_artifacts("kind=note&tag=x") == tagged[::-1]
+    assert await list_artifacts("kind=none") == await list_artifacts("tag=z") == []
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=%C2%B2"])
-async def test_a_limit_that_is_none_is_named(query: str, tmp_path: Path):
+async def test_invalid_limit_is_named(query: str, tmp_path: Path):
     assert (await api_client(tmp_path).ask("GET", f"{PATH}?{query}")).fields == ["limit"]
 
 
 @pytest.mark.parametrize("before", ["x", "", "0" * 64])
-async def test_a_page_begins_behind_an_artifact_that_is_there(before: str, tmp_path: Path):
+async def test_unknown_before_is_refused(before: str, tmp_path: Path):
     assert (await api_client(tmp_path).ask("GET", f"{PATH}?before={before}")).fields == ["before"]
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", ""), ("GET", ""), ("GET", "/" + "0" * 64)])
-async def test_where_the_store_fails_the_answer_is_a_503(method: str, path: str, tmp_path: Path):
+async def test_store_failure_is_503(method: str, path: str, tmp_path: Path):
     served = api_client(tmp_path)
     served.store.failure = FULL
     answer = await served.ask(method, PATH + path, NOTE if method == "POST" else None)
@@ -137,9 +137,9 @@ async def test_where_the_store_fails_the_answer_is_a_503(method: str, path: str,
     assert (await served.ask("GET", PATH)).json == {"artifacts": [], "count": 0, "next": None}
 
 
-async def test_artifacts_survive_a_restart(tmp_path: Path):
+async def test_artifacts_survive_restart(tmp_path: Path):
     served = api_client(tmp_path)
-    [found] = await kept(served, 1)
+    [found] = await add_artifacts(served, 1)
     before = await served.ask("GET", f"{PATH}/{found}")
     after = api_client(tmp_path, served.store.after_restart())
     assert (await after.ask("GET", f"{PATH}/{found}")).json == before.json

@@ -1,4 +1,4 @@
-"""The catalog and what is served where, over HTTP."""
+"""The model catalog and availability over HTTP."""
 
 from pathlib import Path
 
@@ -16,11 +16,11 @@ DIGEST = "sha256:" + "a" * 64
 
 
 def serve(served: ApiClient, pool_id: str, *models: str, ready: bool = True) -> None:
-    """A pool is known that serves `models`."""
+    """Register a pool that serves `models`."""
     served.parts.registry.update(pool_id, 0, [pool(pool_id, *models, ready=ready)])
 
 
-async def test_a_model_is_added_shown_listed_and_deleted(tmp_path: Path):
+async def test_model_is_added_listed_and_deleted(tmp_path: Path):
     served = api_client(tmp_path)
     body = {**TINY, "cost_per_1k_tokens": 0.5, "metadata": {"licence": "MIT"}}
     added = await served.ask("POST", MODELS, body)
@@ -34,7 +34,7 @@ async def test_a_model_is_added_shown_listed_and_deleted(tmp_path: Path):
     assert (await served.ask("GET", MODELS)).json == {"models": [], "count": 0}
 
 
-async def test_adding_the_same_again_is_a_200_and_another_of_its_id_a_409(tmp_path: Path):
+async def test_same_model_again_is_200_and_other_of_same_id_409(tmp_path: Path):
     served = api_client(tmp_path)
     first = await served.ask("POST", MODELS, TINY)
     again = await served.ask("POST", MODELS, TINY)
@@ -44,7 +44,7 @@ async def test_adding_the_same_again_is_a_200_and_another_of_its_id_a_409(tmp_pa
     assert other.json["fields"][0]["field"] == "id"
 
 
-async def test_a_digest_that_is_given_is_about_to_be_checked(tmp_path: Path):
+async def test_given_digest_is_verified(tmp_path: Path):
     answer = await api_client(tmp_path).ask("POST", MODELS, {**TINY, "digest": DIGEST})
     assert (answer.status, answer.json["verification"]["state"]) == (201, "pending")
 
@@ -61,11 +61,11 @@ async def test_a_digest_that_is_given_is_about_to_be_checked(tmp_path: Path):
         ({**TINY, "size": 1, "metadata": {"a": ""}}, ["metadata.a", "size"]),
     ],
 )
-async def test_each_wrong_field_of_a_model_is_named(body: object, fields: list[str], tmp_path: Path):
+async def test_wrong_fields_are_named(body: object, fields: list[str], tmp_path: Path):
     assert (await api_client(tmp_path).ask("POST", MODELS, body)).fields == fields
 
 
-async def test_a_model_is_retired_and_brought_back(tmp_path: Path):
+async def test_model_is_retired_and_reactivated(tmp_path: Path):
     served = api_client(tmp_path)
     await served.ask("POST", MODELS, TINY)
     for state in ("Retired", "Active"):
@@ -75,7 +75,7 @@ async def test_a_model_is_retired_and_brought_back(tmp_path: Path):
     assert (await served.ask("POST", f"{MODELS}/tiny/state", {"state": "retired"})).fields == ["state"]
 
 
-async def test_a_check_is_accepted_and_its_outcome_is_shown_later(tmp_path: Path):
+async def test_verification_is_accepted(tmp_path: Path):
     served = api_client(tmp_path)
     await served.ask("POST", MODELS, TINY)
     answer = await served.ask("POST", f"{MODELS}/tiny/verify")
@@ -91,7 +91,7 @@ async def test_a_check_is_accepted_and_its_outcome_is_shown_later(tmp_path: Path
         ("POST", "/state", {"state": "Retired"}),
     ],
 )
-async def test_a_model_that_is_not_there_is_not_found(method: str, path: str, body: object, tmp_path: Path):
+async def test_unknown_model_is_404(method: str, path: str, body: object, tmp_path: Path):
     answer = await api_client(tmp_path).ask(method, f"{MODELS}/none{path}", body)
     assert (answer.status, answer.json["code"]) == (404, "NOT_FOUND")
     assert answer.json["message"] == "there is no model none"
@@ -106,7 +106,7 @@ async def test_a_model_that_is_not_there_is_not_found(method: str, path: str, bo
         ("POST", f"{MODELS}/tiny/state", {"state": "Retired"}),
     ],
 )
-async def test_what_cannot_be_stored_is_a_503_and_not_done(method: str, path: str, body: object, tmp_path: Path):
+async def test_store_failure_is_503_without_change(method: str, path: str, body: object, tmp_path: Path):
     served = api_client(tmp_path)
     await served.ask("POST", MODELS, TINY)
     before = (await served.ask("GET", MODELS)).json
@@ -116,7 +116,7 @@ async def test_what_cannot_be_stored_is_a_503_and_not_done(method: str, path: st
     assert (await served.ask("GET", MODELS)).json == before
 
 
-async def test_the_catalog_survives_a_restart(tmp_path: Path):
+async def test_catalog_survives_restart(tmp_path: Path):
     served = api_client(tmp_path)
     await served.ask("POST", MODELS, {**TINY, "metadata": {"a": "b"}})
     await served.ask("POST", f"{MODELS}/tiny/state", {"state": "Retired"})
@@ -126,7 +126,7 @@ async def test_the_catalog_survives_a_restart(tmp_path: Path):
     assert (await after.ask("GET", MODELS)).json == before
 
 
-async def test_where_models_are_is_told_for_this_machine(tmp_path: Path):
+async def test_availability_of_local_machine(tmp_path: Path):
     served = api_client(tmp_path)
     serve(served, "b", "x", "y")
     serve(served, "a", "y")
@@ -140,7 +140,7 @@ async def test_where_models_are_is_told_for_this_machine(tmp_path: Path):
     )
 
 
-async def test_what_is_answered_is_what_the_contract_has(tmp_path: Path):
+async def test_response_has_fields_of_the_contract(tmp_path: Path):
     answer = await api_client(tmp_path).ask("POST", MODELS, TINY)
     assert set(answer.json) == set(CatalogModel.model_fields)
     assert answer.headers["content-type"] == "application/json"
@@ -157,13 +157,13 @@ async def test_what_is_answered_is_what_the_contract_has(tmp_path: Path):
         (None, {"Forwarded": "for=192.0.2.1"}, False),
     ],
 )
-def test_what_operators_may_see_is_for_this_machine(client, headers, shown):
+def test_local_operator_is_recognized(client, headers, shown):
     lower = {name.lower(): value for name, value in headers.items()}
     assert is_local_operator(client, lower) is shown
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-Forwarded-For": "192.0.2.1"}])
-async def test_the_digest_that_was_found_is_told_to_local_operators(tmp_path: Path, headers):
+async def test_found_digest_is_shown_to_local_operators_only(tmp_path: Path, headers):
     served = api_client(tmp_path)
     catalog = served.parts.catalog
     await catalog.add(NewModel(id="tiny", model_ref="hf:org/repo/tiny.gguf", digest=DIGEST))

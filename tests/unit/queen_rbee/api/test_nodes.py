@@ -1,4 +1,4 @@
-"""The paths of nodes: which registrations are refused before there is a node."""
+"""Registrations of nodes that are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from queen_rbee.api.openapi.document import openapi
+from queen_rbee.api.routes import ROUTES
 from tests.unit.queen_rbee.api_client import api_client
 
 REGISTRATION = {
@@ -16,24 +17,24 @@ REGISTRATION = {
 
 
 @pytest.mark.parametrize("node_id", ["register", "", "a b", "-a", "a/b", "a" * 129])
-async def test_a_node_that_could_not_be_asked_after_is_not_taken(tmp_path: Path, node_id: str) -> None:
+async def test_invalid_node_id_is_refused(tmp_path: Path, node_id: str) -> None:
     refused = await api_client(tmp_path).ask("POST", "/v2/nodes/register", {"node_id": node_id, **REGISTRATION})
     assert refused.fields == ["node_id"]
 
 
-async def test_the_refusal_of_a_reserved_name_says_what_it_is_reserved_for(tmp_path: Path) -> None:
+async def test_refusal_of_reserved_id_says_why(tmp_path: Path) -> None:
     refused = await api_client(tmp_path).ask("POST", "/v2/nodes/register", {"node_id": "register", **REGISTRATION})
     assert refused.json["code"] == "INVALID_PARAMS"
-    assert refused.json["message"] == "node_id: is reserved: nodes register at /v2/nodes/register"
+    assert refused.json["message"] == "node_id: is reserved for the path /v2/nodes/register"
 
 
 @pytest.mark.parametrize("node_id", ["registers", "Register", "a" * 128])
-async def test_a_name_that_is_only_like_it_passes(tmp_path: Path, node_id: str) -> None:
+async def test_similar_node_id_is_accepted(tmp_path: Path, node_id: str) -> None:
     answer = await api_client(tmp_path).ask("POST", "/v2/nodes/register", {"node_id": node_id, **REGISTRATION})
-    assert answer.status == 409, "at home there are no nodes; the body was in order"
+    assert answer.status == 409, "the body is valid, but HOME_PROFILE has no nodes"
 
 
-def test_the_description_of_the_api_says_so_too() -> None:
-    described: Any = openapi()
+def test_description_excludes_the_reserved_id() -> None:
+    described: Any = openapi(ROUTES)
     registration = described["components"]["schemas"]["NodeRegistration"]["properties"]["node_id"]
     assert registration["not"] == {"const": "register"}

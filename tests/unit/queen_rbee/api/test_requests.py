@@ -1,4 +1,4 @@
-"""Bodies are read to the letter: what a field is to be is said once, by its type, and nothing is taken for another."""
+"""Bodies are validated strictly: values are not converted between JSON types."""
 
 import json
 from typing import Any
@@ -9,13 +9,13 @@ from pydantic import BaseModel
 from llama_orch.contracts.catalog import ModelState, ModelStateChange, NewModel
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.nodes import Heartbeat
-from llama_orch.contracts.openai import MESSAGES_MOST, TOOLS_MOST
+from llama_orch.contracts.openai import MAX_MESSAGES, MAX_TOOLS
 from llama_orch.contracts.sessions import SessionChange
 from llama_orch.contracts.tasks import TaskRequest
-from llama_orch.http.server.bodies import SHOWN_PROBLEMS, invalid
+from llama_orch.http.server.bodies import PROBLEM_LIMIT, invalid
 from llama_orch.http.server.bodies import parsed as parsed_body
 from queen_rbee.api.v1.messages.request import MessagesRequest
-from queen_rbee.api.v1.messages.request import parsed as parsed_message
+from queen_rbee.api.v1.messages.request import parse as parse_message
 
 MODEL = {"id": "m", "model_ref": "file:/m.gguf"}
 MESSAGE = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "hello"}]}
@@ -37,14 +37,14 @@ MESSAGE = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content
         (MessagesRequest, {**MESSAGE, "temperature": "1"}, "temperature"),
     ],
 )
-def test_no_text_is_taken_for_a_number_and_none_for_a_truth(model: type[BaseModel], body: Any, field: str):
-    read = parsed_message if model is MessagesRequest else parsed_body
+def test_strings_are_not_coerced_to_numbers_or_booleans(model: type[BaseModel], body: Any, field: str):
+    read = parse_message if model is MessagesRequest else parsed_body
     with pytest.raises(ApiError) as refused:
         read(model, json.dumps(body).encode())
     assert [problem.field for problem in refused.value.body.fields or ()] == [field]
 
 
-def test_what_json_has_no_type_for_is_read_from_text_and_from_lists():
+def test_types_without_json_form_are_read_from_text_and_lists():
     task_id = "4f0c6f6e-7d8b-4a52-9a53-0d1f3c1b7a10"
     body = {"task_id": task_id, "prompt": "a", "stop": ["b"], "placement": {"prefer_pools": ["p"]}, "temperature": 1}
     task = parsed_body(TaskRequest, json.dumps(body).encode())
@@ -54,10 +54,10 @@ def test_what_json_has_no_type_for_is_read_from_text_and_from_lists():
     assert parsed_body(ModelStateChange, b'{"state": "Retired"}').state is ModelState.RETIRED
 
 
-def test_blocks_of_a_message_are_read_at_every_depth():
+def test_nested_blocks_are_read():
     result = {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "a"}]}
     told = {**MESSAGE, "system": [{"type": "text", "text": "b"}], "messages": [{"role": "user", "content": [result]}]}
-    message = parsed_message(MessagesRequest, json.dumps(told).encode())
+    message = parse_message(MessagesRequest, json.dumps(told).encode())
     assert message.model_dump(mode="json", include={"system", "messages"}) == {
         "system": [{"type": "text", "text": "b"}],
         "messages": [{"role": "user", "content": [{**result, "is_error": None}]}],
@@ -65,33 +65,33 @@ def test_blocks_of_a_message_are_read_at_every_depth():
 
 
 @pytest.mark.parametrize("name", ["messages", "tools", "stop_sequences", "system"])
-def test_of_a_list_of_messages_the_first_wrong_item_is_named(name: str):
+def test_first_wrong_list_item_is_named(name: str):
     with pytest.raises(ApiError) as refused:
-        parsed_message(MessagesRequest, json.dumps({**MESSAGE, name: [1] * 1000}).encode())
+        parse_message(MessagesRequest, json.dumps({**MESSAGE, name: [1] * 1000}).encode())
     assert [problem.field for problem in refused.value.body.fields or ()] == [f"{name}.0"]
 
 
 @pytest.mark.parametrize("content", [[1] * 1000, [{"type": "tool_result", "tool_use_id": "t", "content": [1] * 1000}]])
-def test_of_a_list_of_blocks_the_first_wrong_one_is_named(content: Any):
+def test_first_wrong_block_is_named(content: Any):
     with pytest.raises(ApiError) as refused:
-        parsed_message(
+        parse_message(
             MessagesRequest, json.dumps({**MESSAGE, "messages": [{"role": "user", "content": content}]}).encode()
         )
     assert len(refused.value.body.fields or ()) == 1
 
 
-@pytest.mark.parametrize(("name", "most"), [("messages", MESSAGES_MOST), ("tools", TOOLS_MOST)])
-def test_a_conversation_has_a_bound(name: str, most: int):
+@pytest.mark.parametrize(("name", "most"), [("messages", MAX_MESSAGES), ("tools", MAX_TOOLS)])
+def test_conversation_length_is_bounded(name: str, most: int):
     tool = {"name": "t", "input_schema": {}}
     item = MESSAGE["messages"][0] if name == "messages" else tool  # type: ignore[index]
-    assert parsed_message(MessagesRequest, json.dumps({**MESSAGE, name: [item] * most}).encode())
+    assert parse_message(MessagesRequest, json.dumps({**MESSAGE, name: [item] * most}).encode())
     with pytest.raises(ApiError, match=str(most)):
-        parsed_message(MessagesRequest, json.dumps({**MESSAGE, name: [item] * (most + 1)}).encode())
+        parse_message(MessagesRequest, json.dumps({**MESSAGE, name: [item] * (most + 1)}).encode())
 
 
-def test_only_the_problems_that_are_shown_are_described():
+def test_problem_list_is_bounded():
     refused = invalid((f"field{number}", "is wrong") for number in range(1000))
-    assert len(refused.fields or ()) == SHOWN_PROBLEMS
+    assert len(refused.fields or ()) == PROBLEM_LIMIT
     assert refused.message.endswith("and 980 more")
 
 

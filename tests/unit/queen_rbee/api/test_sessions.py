@@ -1,4 +1,4 @@
-"""Sessions as clients see, limit and forget them over HTTP."""
+"""Sessions over HTTP: read, limited and deleted."""
 
 import time
 from pathlib import Path
@@ -16,8 +16,8 @@ ID = UUID("6f9619ff-8b86-d011-b42d-00c04fc964ff")
 PATH = f"/v2/sessions/{ID}"
 
 
-def turns(served: ApiClient, session_id: UUID, count: int = 1) -> None:
-    """The session has had so many turns of 5 tokens."""
+def run_turns(served: ApiClient, session_id: UUID, count: int = 1) -> None:
+    """Run `count` turns of 5 tokens in the session."""
     sessions = served.parts.sessions
     for _ in range(count):
         turn = sessions.open_turn(session_id, 5, trio.current_time())
@@ -25,10 +25,10 @@ def turns(served: ApiClient, session_id: UUID, count: int = 1) -> None:
         sessions.end_turn(turn, tokens_in=3, tokens_out=2, engine_ms=10.0, cost=0.5, now=trio.current_time())
 
 
-async def test_a_session_is_shown_with_what_it_has_left(tmp_path: Path):
+async def test_session_has_remaining_budgets(tmp_path: Path):
     served = api_client(tmp_path)
     await served.ask("PUT", PATH, {"tokens_budget": 100, "time_budget_ms": 1000, "cost_budget": 2.5})
-    turns(served, ID, 2)
+    run_turns(served, ID, 2)
     answer = await served.ask("GET", PATH)
     assert answer.status == 200
     left = answer.json.pop("ttl_ms_remaining")
@@ -47,9 +47,9 @@ async def test_a_session_is_shown_with_what_it_has_left(tmp_path: Path):
     }
 
 
-async def test_a_budget_that_was_never_set_is_null_and_not_missing(tmp_path: Path):
+async def test_unset_budget_is_null(tmp_path: Path):
     served = api_client(tmp_path)
-    turns(served, ID)
+    run_turns(served, ID)
     answer = await served.ask("GET", PATH)
     names = ("tokens_budget_remaining", "time_budget_remaining_ms", "cost_budget_remaining")
     assert [answer.json[name] for name in names] == [None, None, None]
@@ -57,14 +57,14 @@ async def test_a_budget_that_was_never_set_is_null_and_not_missing(tmp_path: Pat
 
 @pytest.mark.parametrize("path", [PATH, "/v2/sessions/none", "/v2/sessions/%20"])
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-async def test_a_session_that_is_not_there_is_not_found(method: str, path: str, tmp_path: Path):
+async def test_unknown_session_is_404(method: str, path: str, tmp_path: Path):
     answer = await api_client(tmp_path).ask(method, path)
     assert (answer.status, answer.json["code"]) == (404, "NOT_FOUND")
     assert answer.json["message"].startswith("there is no session")
     assert "GET /v2/sessions" in answer.json["hint"]
 
 
-async def test_a_change_is_answered_with_the_session_as_it_is_now(tmp_path: Path):
+async def test_change_returns_the_changed_session(tmp_path: Path):
     served = api_client(tmp_path)
     first = await served.ask("PUT", PATH, {"max_turns": 3, "ttl_ms": 5000})
     assert (first.status, first.json["turns_remaining"]) == (200, 3)
@@ -84,24 +84,24 @@ async def test_a_change_is_answered_with_the_session_as_it_is_now(tmp_path: Path
         ([], ["body"]),
     ],
 )
-async def test_each_wrong_field_of_a_change_is_named(body: object, fields: list[str], tmp_path: Path):
+async def test_wrong_fields_are_named(body: object, fields: list[str], tmp_path: Path):
     served = api_client(tmp_path)
     assert (await served.ask("PUT", PATH, body)).fields == fields
     assert (await served.ask("GET", PATH)).status == 404
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b'{"cost_budget": NaN}', b'{"cost_budget": 1e999}'])
-async def test_what_is_no_json_is_a_400(raw: bytes, tmp_path: Path):
+async def test_invalid_json_is_400(raw: bytes, tmp_path: Path):
     assert (await api_client(tmp_path).ask("PUT", PATH, raw=raw)).status == 400
 
 
-async def test_an_id_must_be_a_uuid(tmp_path: Path):
+async def test_session_id_must_be_a_uuid(tmp_path: Path):
     assert (await api_client(tmp_path).ask("PUT", "/v2/sessions/mine", {})).fields == ["session_id"]
 
 
-async def test_a_forgotten_session_is_gone_also_after_a_restart(tmp_path: Path):
+async def test_deleted_session_stays_deleted_after_restart(tmp_path: Path):
     served = api_client(tmp_path)
-    turns(served, ID)
+    run_turns(served, ID)
     answer = await served.ask("DELETE", PATH)
     assert (answer.status, answer.json) == (204, None)
     assert (await served.ask("GET", PATH)).status == 404
@@ -111,22 +111,20 @@ async def test_a_forgotten_session_is_gone_also_after_a_restart(tmp_path: Path):
 
 
 @pytest.mark.parametrize("jump_s", [3600, -86400])
-async def test_a_session_has_the_same_time_left_when_the_clock_on_the_wall_is_set(
-    jump_s: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+async def test_clock_change_keeps_remaining_time(jump_s: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     served = api_client(tmp_path)
-    turns(served, ID)
+    run_turns(served, ID)
     before = (await served.ask("GET", PATH)).json["ttl_ms_remaining"]
     wall = time.time
     monkeypatch.setattr(time, "time", lambda: wall() + jump_s)
     await served.parts.sessions.remove_expired(trio.current_time())
-    turns(served, ID)
+    run_turns(served, ID)
     left = (await served.ask("GET", PATH)).json["ttl_ms_remaining"]
     assert (left, before) == (pytest.approx(TTL_MS, abs=5000), pytest.approx(TTL_MS, abs=5000))
     assert (await served.ask("GET", "/v2/sessions")).json["count"] == 1
 
 
-async def test_a_change_survives_a_restart(tmp_path: Path):
+async def test_change_survives_restart(tmp_path: Path):
     served = api_client(tmp_path)
     await served.ask("PUT", PATH, {"tokens_budget": 7})
     after = api_client(tmp_path, served.store.after_restart())
@@ -135,7 +133,7 @@ async def test_a_change_survives_a_restart(tmp_path: Path):
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-async def test_what_cannot_be_stored_is_a_503_and_not_done(method: str, tmp_path: Path):
+async def test_store_failure_is_503_without_change(method: str, tmp_path: Path):
     served = api_client(tmp_path)
     await served.ask("PUT", PATH, {"tokens_budget": 7})
     served.store.failure = FULL
@@ -145,10 +143,10 @@ async def test_what_cannot_be_stored_is_a_503_and_not_done(method: str, tmp_path
     assert (await served.ask("GET", PATH)).json["tokens_budget_remaining"] == 7
 
 
-async def test_pages_of_sessions_go_from_the_last_used_to_the_first(tmp_path: Path):
+async def test_pages_go_from_last_used_to_first(tmp_path: Path):
     served, ids = api_client(tmp_path), [uuid4() for _ in range(5)]
     for session_id in ids:
-        turns(served, session_id)
+        run_turns(served, session_id)
     found, path = [], "/v2/sessions?limit=2"
     while True:
         page = (await served.ask("GET", path)).json
@@ -161,29 +159,29 @@ async def test_pages_of_sessions_go_from_the_last_used_to_the_first(tmp_path: Pa
     assert (await served.ask("GET", "/v2/sessions")).json["count"] == 5
 
 
-async def test_an_empty_list_is_a_list(tmp_path: Path):
+async def test_empty_list_is_a_list(tmp_path: Path):
     assert (await api_client(tmp_path).ask("GET", "/v2/sessions")).json == {"sessions": [], "count": 0, "next": None}
 
 
 @pytest.mark.parametrize("limit", ["0", "501", "-1", "x", "", "1.0", "%C2%B2", "1" * 5000], ids=lambda limit: limit[:9])
-async def test_a_limit_that_is_none_is_named(limit: str, tmp_path: Path):
+async def test_invalid_limit_is_named(limit: str, tmp_path: Path):
     assert (await api_client(tmp_path).ask("GET", f"/v2/sessions?limit={limit}")).fields == ["limit"]
 
 
 @pytest.mark.parametrize("before", ["x", "", str(ID)])
-async def test_a_page_begins_behind_a_session_that_is_there(before: str, tmp_path: Path):
+async def test_unknown_before_is_refused(before: str, tmp_path: Path):
     assert (await api_client(tmp_path).ask("GET", f"/v2/sessions?before={before}")).fields == ["before"]
 
 
-async def test_what_is_answered_is_what_the_contract_has(tmp_path: Path):
+async def test_response_has_fields_of_the_contract(tmp_path: Path):
     served = api_client(tmp_path)
-    turns(served, ID)
+    run_turns(served, ID)
     answer = await served.ask("GET", PATH)
     assert answer.headers["content-type"] == "application/json"
     assert set(answer.json) == set(SessionView.model_fields)
 
 
-async def test_a_turn_beyond_a_budget_is_refused_to_clients_of_v1_in_their_terms_and_not_to_be_tried_again():
+async def test_turn_beyond_budget_is_409_without_retry_on_v1():
     async with v1_server() as running:
         headers = {"x_session_id": str(ID)}
         sessions = running.queen.sessions

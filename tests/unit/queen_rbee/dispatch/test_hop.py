@@ -14,7 +14,7 @@ import trio.testing
 from llama_orch.contracts.nodes import SESSION_HEADER, SESSION_MARK_PATTERN
 from llama_orch.contracts.tasks import TaskRequest, TaskState
 from llama_orch.engines.wire.adapters import adapters
-from llama_orch.http.client.kept_connections import KeptConnections
+from llama_orch.http.client.idle_connections import IdleConnections
 from llama_orch.settings.types import Secret
 from queen_rbee.dispatch import relay
 from queen_rbee.dispatch.failures import FailureKind, RelayFailure
@@ -73,7 +73,7 @@ async def run(at: Node, hop: Hop, prompt: str = "hello", node_id: str | None = "
 
 
 async def test_consecutive_tasks_reuse_an_authenticated_connection():
-    async with node() as relay_node, KeptConnections() as connections:
+    async with node() as relay_node, IdleConnections() as connections:
         for _ in range(3):
             assert (await run(relay_node, Hop(SECRET, connections))).state is TaskState.DONE
         assert (relay_node.connections, len(relay_node.heads)) == (1, 3)
@@ -81,7 +81,7 @@ async def test_consecutive_tasks_reuse_an_authenticated_connection():
 
 
 async def test_connection_of_a_cancelled_task_is_closed():
-    async with node() as relay_node, KeptConnections() as connections:
+    async with node() as relay_node, IdleConnections() as connections:
         hop = Hop(SECRET, connections)
         with trio.move_on_after(0.1) as scope:
             await run(relay_node, hop, "stall")
@@ -92,7 +92,7 @@ async def test_connection_of_a_cancelled_task_is_closed():
 
 
 async def test_direct_engine_gets_no_token_and_no_kept_connection():
-    async with node() as relay_node, KeptConnections() as connections:
+    async with node() as relay_node, IdleConnections() as connections:
         await run(relay_node, Hop(SECRET, connections), node_id=None)
         assert connections.idle == 0
         assert b"authorization" not in relay_node.heads[0]
@@ -124,7 +124,7 @@ async def test_direct_engine_gets_no_session_header():
 
 async def test_aclose_closes_kept_connections():
     async with node() as relay_node:
-        hop = Hop(SECRET, KeptConnections())
+        hop = Hop(SECRET, IdleConnections())
         await run(relay_node, hop)
         assert hop.connections
         assert hop.connections.idle == 1

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from tests.connections import heard
+from tests.connections import receive_some
 from tests.unit.queen_rbee.scripted_engine import HEAD, ScriptedEngine, chunk
 
 MOODS = (
@@ -188,12 +188,12 @@ class Imitation(ScriptedEngine, ABC):
 async def _request(stream: trio.SocketStream) -> Asked:
     request = b""
     while b"\r\n\r\n" not in request:
-        request += await heard(stream)
+        request += await receive_some(stream)
     head, _, body = request.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     while len(body) < int(headers.get("content-length", 0)):
-        body += await heard(stream)
+        body += await receive_some(stream)
     method, path, _version = first.split(" ")
     return Asked(method, path, headers, json.loads(body) if body else {})
 

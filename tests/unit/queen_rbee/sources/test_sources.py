@@ -11,7 +11,7 @@ from llama_orch.bell import Bell
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
 from llama_orch.engines.wire.llamacpp import LlamaCpp
-from llama_orch.spool import Intake
+from llama_orch.spool import SpoolReader
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.sources.handoffs import MAX_MISSES, HandoffSource, pools_of
@@ -124,7 +124,7 @@ async def serve(answer, task_status) -> None:
 
 async def test_announced_engine_follows_its_health(tmp_path: Path):
     known, metrics = PoolRegistry(Bell(), {"llamacpp": LlamaCpp()}), Metrics()
-    source = HandoffSource(Intake(tmp_path, moves_bad=False), known, metrics, Bell(), 60.0)
+    source = HandoffSource(SpoolReader(tmp_path, moves_bad=False), known, metrics, Bell(), 60.0)
     async with trio.open_nursery() as nursery:
         port = await nursery.start(healthy_engine)
         file = tmp_path / "p-r0.json"

@@ -170,7 +170,7 @@ async def test_unawaited_documents_are_bounded_and_counted(disk, tmp_path: Path,
             str(n) for n in range(24, 14, -1)
         ]
         assert await store.get("artifact", "only one") == Document("only one", "24")
-    assert "30 records of the meantime were not kept" in caplog.text
+    assert "30 records written meanwhile were lost" in caplog.text
 
 
 async def test_stalled_disk_fails_callers_and_feeds_watchdog(disk, tmp_path: Path, monkeypatch) -> None:

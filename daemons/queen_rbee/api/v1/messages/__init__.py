@@ -1,4 +1,4 @@
-"""Anthropic's Messages API in terms of OpenAI's chat completions: pure translation, there and back.
+"""Translation between Anthropic's Messages API and OpenAI's chat completions. Pure.
 
-Imported when the first message is asked for: an idle queen does without.
+Imported with the first message: an idle daemon does without its memory.
 """

@@ -1,33 +1,32 @@
-"""The events of a message's stream, as in https://docs.claude.com/en/docs/build-with-claude/streaming."""
+"""The events of a message stream, as in https://docs.claude.com/en/docs/build-with-claude/streaming."""
 
 import json
 from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from queen_rbee.api.v1.messages.chunks import Usage
+from queen_rbee.api.v1.messages.chunks import ChatUsage
 
 Json = dict[str, JsonValue]
 
 
 @dataclass(frozen=True)
-class Event:
-    """One event of the stream; its `type` is also its name."""
+class MessageEvent:
+    """One event. Its `type` is also its name."""
 
     data: Json
 
     @property
     def frame(self) -> bytes:
-        """The event as it is sent."""
+        """The event in server-sent events format."""
         text = json.dumps(self.data, ensure_ascii=False, separators=(",", ":"))
         return f"event: {self.data['type']}\ndata: {text}\n\n".encode("utf-8", "replace")
 
 
-STOP = Event({"type": "message_stop"})
+STOP = MessageEvent({"type": "message_stop"})
 
 
-def message_start(message_id: str, model: str, usage: Usage) -> Event:
-    """The head of a message that has nothing in it yet."""
+def message_start(message_id: str, model: str, usage: ChatUsage) -> MessageEvent:
     message: Json = {
         "id": message_id,
         "type": "message",
@@ -38,32 +37,30 @@ def message_start(message_id: str, model: str, usage: Usage) -> Event:
         "stop_sequence": None,
         "usage": counts(usage),
     }
-    return Event({"type": "message_start", "message": message})
+    return MessageEvent({"type": "message_start", "message": message})
 
 
-def block_start(index: int, block: Json) -> Event:
-    """Block number `index` begins; `block` is as it is while empty."""
-    return Event({"type": "content_block_start", "index": index, "content_block": block})
+def block_start(index: int, block: Json) -> MessageEvent:
+    """Begin block number `index`; `block` is its empty form."""
+    return MessageEvent({"type": "content_block_start", "index": index, "content_block": block})
 
 
-def block_delta(index: int, delta: Json) -> Event:
-    """More of block number `index`."""
-    return Event({"type": "content_block_delta", "index": index, "delta": delta})
+def block_delta(index: int, delta: Json) -> MessageEvent:
+    return MessageEvent({"type": "content_block_delta", "index": index, "delta": delta})
 
 
-def block_stop(index: int) -> Event:
-    """Block number `index` is complete."""
-    return Event({"type": "content_block_stop", "index": index})
+def block_stop(index: int) -> MessageEvent:
+    return MessageEvent({"type": "content_block_stop", "index": index})
 
 
-def message_delta(reason: str, sequence: str | None, usage: Usage) -> Event:
-    """Why the message ends, and what it took."""
+def message_delta(reason: str, sequence: str | None, usage: ChatUsage) -> MessageEvent:
+    """End the message: why it stops, and its token counts."""
     delta: Json = {"stop_reason": reason, "stop_sequence": sequence}
-    return Event({"type": "message_delta", "delta": delta, "usage": counts(usage)})
+    return MessageEvent({"type": "message_delta", "delta": delta, "usage": counts(usage)})
 
 
-def counts(usage: Usage) -> Json:
-    """Anthropic's `usage`: `input_tokens` are those that were not in the cache; what is written there, nobody tells."""
+def counts(usage: ChatUsage) -> Json:
+    """Return Anthropic's `usage`. `input_tokens` excludes cached tokens; no engine reports cache writes."""
     cached = usage.cached or 0
     return {
         "input_tokens": max(0, usage.prompt_tokens - cached),

@@ -1,4 +1,4 @@
-"""What POST /v1/messages and its count_tokens are asked: the models, and each problem of a body in words."""
+"""Request bodies of POST /v1/messages and /v1/messages/count_tokens, and messages for their problems."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal, TypeVar
@@ -13,30 +13,29 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from llama_orch.contracts.errors import ApiError
-from llama_orch.contracts.openai import MESSAGES_MOST, TOOLS_MOST
+from llama_orch.contracts.openai import MAX_MESSAGES, MAX_TOOLS
+from llama_orch.contracts.validation import InvalidField, dotted, invalid_fields
 from llama_orch.http.server.bodies import invalid
-from queen_rbee.api.v1.messages.blocks import NOT_HERE, WRITTEN_BY, Blocks, Lenient, Name, Object, Texts
+from queen_rbee.api.v1.messages.blocks import BLOCKS_OF_ROLE, UNSUPPORTED, Blocks, Lenient, Name, Object, Texts
 
-MOST_TOKENS = 16_777_216
-BLOCKS, SOURCE = "content", "source"
+MAX_TOKENS = 16_777_216
 
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 
 
 class Message(Lenient):
-    """One turn, or, with the role `system`, an instruction in between."""
+    """One turn or, with the role `system`, an instruction between turns."""
 
     role: Literal["user", "assistant", "system"]
     content: Blocks
 
     @model_validator(mode="after")
-    def _fitting(self) -> "Message":
+    def _check_content(self) -> "Message":
         for index, block in enumerate(self.content):
-            if block.type not in WRITTEN_BY[self.role]:
-                raise ValueError(f"content.{index}: a message of role {self.role} has no {block.type} blocks")
+            if block.type not in BLOCKS_OF_ROLE[self.role]:
+                raise ValueError(f"content.{index}: a message of role {self.role} must not have {block.type} blocks")
         if not self.content and self.role != "assistant":
             raise ValueError("content: must not be empty")
         return self
@@ -51,83 +50,77 @@ class Tool(Lenient):
 
     @model_validator(mode="before")
     @classmethod
-    def _ours(cls, given: object) -> object:
+    def _refuse_server_tools(cls, given: object) -> object:
         kind = given.get("type") if isinstance(given, dict) else None
         if kind not in (None, "custom"):
-            advice = "describe it as a custom tool, with input_schema, and run it at the client's side"
-            raise ValueError(f"type: {str(kind)[:64]} is a tool of Anthropic's own, not to be had here: {advice}")
+            advice = "declare a custom tool with input_schema and run it in the client"
+            raise ValueError(f"type: {str(kind)[:64]} is a tool that only Anthropic's service runs: {advice}")
         return given
 
 
 class ToolChoice(Lenient):
-    """Whether tools may or must be used."""
-
     type: Literal["auto", "any", "tool", "none"]
     name: Name | None = None
     disable_parallel_tool_use: bool | None = None
 
 
 class ThinkingWish(Lenient):
-    """Whether to think first; kinds that are not known here leave it to the model."""
+    """Whether to think first. With an unknown type the model decides."""
 
     type: Name
-    budget_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS)] | None = None
+    budget_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
     display: str | None = None
 
 
 class OutputFormat(Lenient):
-    """The schema that the answer follows."""
-
     type: Literal["json_schema"]
     schema_: Object = Field(alias="schema")
 
 
 class OutputConfig(Lenient):
-    """How the answer shall be."""
-
     effort: Name | None = None
     format: OutputFormat | None = None
 
 
-def _some(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """pydantic's own `min_length` would count the valid ones."""
+def _not_empty(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    # pydantic's min_length would count only the valid messages
     if not messages:
         raise ValueError("must not be empty")
     return messages
 
 
 class CountRequest(Lenient):
-    """A prompt whose tokens are counted: all that a request has in common with one for an answer."""
+    """A prompt whose tokens are counted. Also the fields that every request for a message has."""
 
     model: Name
     messages: Annotated[
         tuple[Message, ...],
-        Field(max_length=MESSAGES_MOST, json_schema_extra={"minItems": 1}),
+        Field(max_length=MAX_MESSAGES, json_schema_extra={"minItems": 1}),
         FailFast(),
-        AfterValidator(_some),
+        AfterValidator(_not_empty),
     ]
     system: Texts = ()
-    tools: Annotated[tuple[Tool, ...] | None, Field(max_length=TOOLS_MOST), FailFast()] = None
+    tools: Annotated[tuple[Tool, ...] | None, Field(max_length=MAX_TOOLS), FailFast()] = None
     tool_choice: ToolChoice | None = None
     thinking: ThinkingWish | None = None
     output_config: OutputConfig | None = None
 
     @model_validator(mode="after")
-    def _choosable(self) -> "CountRequest":
+    def _check_tool_choice(self) -> "CountRequest":
         choice = self.tool_choice
         if choice is None or choice.type not in ("any", "tool"):
             return self
         if not self.tools:
-            raise ValueError(f"tool_choice.type: {choice.type} needs `tools`")
+            raise ValueError(f"tool_choice.type: {choice.type} requires `tools`")
         if choice.type == "tool" and choice.name not in {tool.name for tool in self.tools}:
             raise ValueError("tool_choice.name: must be the name of one of `tools`")
         return self
 
 
 class MessagesRequest(CountRequest):
-    """A message to be answered. Lengths are in tokens."""
+    """A request for a message."""
 
-    max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
     stop_sequences: Annotated[tuple[StopText, ...] | None, Field(max_length=256), FailFast()] = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -136,45 +129,40 @@ class MessagesRequest(CountRequest):
 
     @field_validator("stream", mode="before", json_schema_input_type=bool | None)
     @classmethod
-    def _null_is_no(cls, given: object) -> object:
+    def _null_is_false(cls, given: object) -> object:
         return False if given is None else given
 
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def parsed(model: type[Model], body: bytes | bytearray) -> Model:
-    """`body` as `model`. Raises ApiError 400 that names each wrong field, as `messages.0.content.1.text`."""
+def parse(model: type[Model], body: bytes | bytearray) -> Model:
+    """Parse a request body. Raises ApiError 400 that names each invalid field, such as `messages.0.content.1.text`."""
     try:
         return model.model_validate_json(body, strict=True)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)
-        raise ApiError(400, invalid(_problem(item) for item in found)) from error
+        raise ApiError(400, invalid(_problem(each) for each in invalid_fields(error))) from error
 
 
-def _problem(item: ErrorDetails) -> tuple[str, str]:
-    """pydantic's words for one field, in ours: (field, what is wrong with it)."""
-    where, words = ".".join(map(str, _fields(item["loc"]))), item["msg"].removeprefix("Value error, ")
-    if item["type"] == "union_tag_invalid":
-        words = _of_type(item["ctx"]["tag"])
-        where = f"{where}.type"
-    elif item["type"] == "union_tag_not_found":
-        where, words = f"{where}.type", "Field required"
-    inner, separator, rest = words.partition(": ")
-    if separator and item["type"] == "value_error":  # the validators above name the field themselves
-        where, words = f"{where}.{inner}".lstrip("."), rest
-    return where or "body", words.replace("Input should be", "must be")
+def _problem(found: InvalidField) -> tuple[str, str]:
+    """Return the field and what is wrong with it, in this API's words."""
+    path, problem = dotted(tuple(_field_path(found.location)), ""), found.text
+    if found.kind == "union_tag_invalid":
+        tag = str(found.context["tag"])
+        path, problem = f"{path}.type", UNSUPPORTED.get(tag, f"{tag[:64]} is not supported")
+    elif found.kind == "union_tag_not_found":
+        path, problem = f"{path}.type", "is required"
+    field, separator, rest = problem.partition(": ")
+    if separator and found.kind == "value_error":  # the validators above name the field themselves
+        path, problem = f"{path}.{field}".lstrip("."), rest
+    return path or "body", problem
 
 
-def _fields(location: tuple[int | str, ...]) -> Iterator[int | str]:
-    """`location` without the names of types that pydantic puts where it chose one of several."""
+def _field_path(location: tuple[int | str, ...]) -> Iterator[int | str]:
+    """Yield `location` without the type names that pydantic inserts after a union (`content.N` and `source`)."""
     for index, part in enumerate(location):
         before = location[max(0, index - 2) : index]
-        chosen = before[-1:] == (SOURCE,) or (len(before) == 2 and before[0] == BLOCKS and isinstance(before[1], int))
-        if not chosen:
+        after_source = before[-1:] == ("source",)
+        after_block = len(before) == 2 and before[0] == "content" and isinstance(before[1], int)
+        if not after_source and not after_block:
             yield part
-
-
-def _of_type(tag: str) -> str:
-    """What to say of a block, or of an image's source, of type `tag`."""
-    return NOT_HERE.get(tag, f"{tag[:64]} is not known here")

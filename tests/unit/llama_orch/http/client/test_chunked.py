@@ -1,4 +1,4 @@
-"""A chunked body is read as h11 reads it, however it is cut, and what is none is refused."""
+"""The chunked decoder against h11."""
 
 from itertools import pairwise
 
@@ -14,18 +14,18 @@ CHUNKS = st.lists(st.tuples(st.binary(min_size=1, max_size=40), EXTENSIONS), max
 TRAILERS = st.sampled_from([b"", b"x-sum: 1\r\n", b"a: 1\r\nb: 2\r\n"])
 
 
-def encoded(chunks: list[tuple[bytes, bytes]], trailers: bytes) -> bytes:
+def encode(chunks: list[tuple[bytes, bytes]], trailers: bytes) -> bytes:
     return b"".join(b"%X%s\r\n%s\r\n" % (len(data), more, data) for data, more in chunks) + b"0\r\n%s\r\n" % trailers
 
 
 def read(parts: list[bytes]) -> tuple[bytes, bool]:
-    """What comes of `parts`, and whether it is complete."""
+    """Decode `parts`; return the body and whether it is complete."""
     body = ChunkedBody()
     found = b"".join(body.feed(part) for part in parts)
     return found, body.complete
 
 
-def by_h11(data: bytes) -> bytes:
+def read_with_h11(data: bytes) -> bytes:
     connection = h11.Connection(h11.CLIENT)
     connection.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
     connection.send(h11.EndOfMessage())
@@ -37,28 +37,26 @@ def by_h11(data: bytes) -> bytes:
 
 
 @given(CHUNKS, TRAILERS, st.lists(st.integers(0, 500), max_size=10))
-def test_a_body_is_read_as_h11_reads_it_wherever_it_is_cut(
+def test_decoding_matches_h11_for_any_slicing(
     chunks: list[tuple[bytes, bytes]], trailers: bytes, cuts: list[int]
 ) -> None:
-    data = encoded(chunks, trailers)
+    data = encode(chunks, trailers)
     ends = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    assert read([data[start:end] for start, end in pairwise(ends)]) == (by_h11(data), True)
+    assert read([data[start:end] for start, end in pairwise(ends)]) == (read_with_h11(data), True)
 
 
 @given(CHUNKS, TRAILERS, st.integers(1, 500))
-def test_a_body_that_is_cut_off_is_not_complete(
-    chunks: list[tuple[bytes, bytes]], trailers: bytes, missing: int
-) -> None:
-    data = encoded(chunks, trailers)
+def test_truncated_body_is_incomplete(chunks: list[tuple[bytes, bytes]], trailers: bytes, missing: int) -> None:
+    data = encode(chunks, trailers)
     _found, complete = read([data[: max(0, len(data) - missing)]])
     assert not complete
 
 
-def test_what_comes_at_once_comes_in_one_piece() -> None:
+def test_chunks_in_one_read_are_joined() -> None:
     assert ChunkedBody().feed(b"2\r\nab\r\n1\r\nc\r\n3\r\nd") == b"abcd"
 
 
-def test_what_follows_the_end_is_nobodys() -> None:
+def test_bytes_after_the_end_are_excess() -> None:
     assert read([b"1\r\na\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n" + b"x" * 10_000]) == (b"a", True)
 
 
@@ -79,13 +77,13 @@ def test_what_follows_the_end_is_nobodys() -> None:
         b"data: hello\n\n\r\n",
     ],
 )
-def test_what_is_no_chunked_body_is_refused(data: bytes) -> None:
+def test_invalid_chunked_body_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="chunk"):
         read([data])
 
 
 @given(st.lists(st.binary(max_size=30), max_size=5))
-def test_any_bytes_are_borne(parts: list[bytes]) -> None:
+def test_any_bytes_raise_only_value_error(parts: list[bytes]) -> None:
     body = ChunkedBody()
     for part in parts:
         try:

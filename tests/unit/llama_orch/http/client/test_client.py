@@ -1,4 +1,4 @@
-"""The HTTP client against a real server on loopback that fails in every way it can."""
+"""The HTTP client against a real server on loopback with all kinds of failures."""
 
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,7 +19,7 @@ LARGE = 32 << 20
 
 @asynccontextmanager
 async def server(talk: Talk) -> AsyncIterator[str]:
-    """A server that handles each connection by `talk`; gives its URL."""
+    """Run a server that handles each connection with `talk`; yield its URL."""
 
     async def handle(stream: trio.SocketStream) -> None:
         async with stream:
@@ -33,7 +33,7 @@ async def server(talk: Talk) -> AsyncIterator[str]:
 
 
 async def read_request(stream: trio.SocketStream) -> tuple[h11.Request, bytes]:
-    """The whole request, as h11 reads it."""
+    """Read a whole request."""
     connection, head, body = h11.Connection(h11.SERVER), None, b""
     while True:
         event = connection.next_event()
@@ -48,8 +48,8 @@ async def read_request(stream: trio.SocketStream) -> tuple[h11.Request, bytes]:
             return head, body
 
 
-def answering(*pieces: bytes, before: bool = True) -> Talk:
-    """Reads the request (where `before`), then sends `pieces` and closes."""
+def answer_with(*pieces: bytes, before: bool = True) -> Talk:
+    """Return a handler that reads the request if `before`, sends `pieces` and closes."""
 
     async def talk(stream: trio.SocketStream) -> None:
         if before:
@@ -60,19 +60,19 @@ def answering(*pieces: bytes, before: bool = True) -> Talk:
     return talk
 
 
-async def silent(stream: trio.SocketStream, *pieces: bytes) -> None:
-    """Sends `pieces` and then nothing, until the client leaves."""
+async def stall(stream: trio.SocketStream, *pieces: bytes) -> None:
+    """Return a handler that sends `pieces` and then waits until the client leaves."""
     await read_request(stream)
     for piece in pieces:
         await stream.send_all(piece)
     assert await stream.receive_some() == b""
 
 
-def silent_after(*pieces: bytes) -> Talk:
-    return lambda stream: silent(stream, *pieces)
+def stall_after(*pieces: bytes) -> Talk:
+    return lambda stream: stall(stream, *pieces)
 
 
-async def test_a_request_arrives_as_it_was_meant() -> None:
+async def test_request_arrives_unchanged() -> None:
     seen: list[tuple[h11.Request, bytes]] = []
 
     async def talk(stream: trio.SocketStream) -> None:
@@ -103,8 +103,8 @@ async def test_a_request_arrives_as_it_was_meant() -> None:
         (b'HTTP/1.0 200 OK\r\n\r\n{"a":1}',),
     ],
 )
-async def test_an_answer_in_any_framing_is_read(pieces: tuple[bytes, ...]) -> None:
-    async with server(answering(*pieces)) as url:
+async def test_answer_is_read_in_any_framing(pieces: tuple[bytes, ...]) -> None:
+    async with server(answer_with(*pieces)) as url:
         assert await fetch_json(url, limit_s=10) == (200, {"a": 1})
 
 
@@ -127,18 +127,18 @@ async def failure(url: str) -> UpstreamError:
         ((HEAD + b"Content-Length: 4\r\n\r\nnope",), "not JSON"),
     ],
 )
-async def test_a_broken_answer_is_told_as_what_it_is(pieces: tuple[bytes, ...], words: str) -> None:
-    async with server(answering(*pieces)) as url:
+async def test_broken_answer_has_a_specific_message(pieces: tuple[bytes, ...], words: str) -> None:
+    async with server(answer_with(*pieces)) as url:
         assert words in str(await failure(url))
 
 
-async def test_a_refused_connection_says_so_once() -> None:
-    async with server(answering()) as url:
+async def test_refused_connection_is_reported_once() -> None:
+    async with server(answer_with()) as url:
         pass
     assert str(await failure(url)) == f"cannot connect to {url.removeprefix('http://')}: Connection refused"
 
 
-async def test_a_reset_is_an_upstream_error() -> None:
+async def test_reset_is_upstream_error() -> None:
     async def reset(stream: trio.SocketStream) -> None:
         await read_request(stream)
         linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
@@ -159,42 +159,42 @@ async def test_a_reset_is_an_upstream_error() -> None:
         "http://127.0.0.1:1/a b",
     ],
 )
-async def test_a_url_that_cannot_be_asked_is_an_upstream_error(url: str) -> None:
+async def test_unsupported_url_is_upstream_error(url: str) -> None:
     await failure(url)
 
 
-async def test_an_https_url_is_never_asked_in_the_clear() -> None:
+async def test_https_url_is_never_sent_in_clear() -> None:
     seen = []
 
     async def hear(stream: trio.SocketStream) -> None:
         seen.append(await stream.receive_some())
 
     async with server(hear) as url:
-        assert "no TLS with 127" in str(await failure(url.replace("http:", "https:")))
+        assert "TLS handshake with 127" in str(await failure(url.replace("http:", "https:")))
     assert seen[0][:2] == b"\x16\x03", "a handshake, and nothing of the request"
 
 
-async def test_a_header_that_is_none_is_an_upstream_error() -> None:
-    with pytest.raises(UpstreamError, match="cannot be put into HTTP"):
+async def test_invalid_header_is_upstream_error() -> None:
+    with pytest.raises(UpstreamError, match="not valid HTTP"):
         await fetch("http://127.0.0.1:1/", limit_s=1, headers={"authorization": "Bearer a\r\nb: c"})
 
 
-async def test_a_refusal_is_read_though_the_body_could_not_be_sent() -> None:
-    """Whoever refuses a large request answers and closes before the body has come through."""
+async def test_refusal_is_read_if_body_cannot_be_sent() -> None:
+    """A server that refuses a large request answers and closes before it has read the body."""
     refusal = HEAD.replace(b"200 OK", b"401 Unauthorized") + b"Content-Length: 2\r\n\r\n{}"
-    async with server(answering(refusal, before=False)) as url, request("POST", url, body=b"x" * LARGE) as response:
+    async with server(answer_with(refusal, before=False)) as url, request("POST", url, body=b"x" * LARGE) as response:
         assert (response.status, await response.read()) == (401, b"{}")
 
 
-async def test_silence_ends_at_the_limit_for_the_head() -> None:
-    async with server(silent_after()) as url:
+async def test_head_timeout() -> None:
+    async with server(stall_after()) as url:
         with pytest.raises(UpstreamTimeout, match=r"no answer within 0\.05 s"):
             async with request("GET", url, head_s=0.05):
                 raise AssertionError("there is no answer")
 
 
-async def test_silence_in_the_body_ends_at_the_callers_limit() -> None:
-    async with server(silent_after(HEAD + b"Content-Length: 2\r\n\r\n{")) as url:
+async def test_body_timeout_is_the_callers() -> None:
+    async with server(stall_after(HEAD + b"Content-Length: 2\r\n\r\n{")) as url:
         with pytest.raises(UpstreamTimeout, match="no complete answer"):
             await fetch(url, limit_s=0.05)
         async with request("GET", url) as response:
@@ -202,7 +202,7 @@ async def test_silence_in_the_body_ends_at_the_callers_limit() -> None:
                 await response.read(limit_s=0.05)
 
 
-async def test_a_connection_that_is_never_accepted_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connect_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     async def never(*_: object) -> None:
         await trio.sleep_forever()
 
@@ -212,7 +212,7 @@ async def test_a_connection_that_is_never_accepted_ends_at_its_limit(monkeypatch
             raise AssertionError("there is no connection")
 
 
-async def test_an_answer_without_end_ends_at_the_size_limit() -> None:
+async def test_endless_answer_stops_at_size_limit() -> None:
     async def endless(stream: trio.SocketStream) -> None:
         await read_request(stream)
         await stream.send_all(HEAD + b"\r\n")
@@ -228,7 +228,7 @@ async def test_an_answer_without_end_ends_at_the_size_limit() -> None:
 
 
 async def leave(url: str, how: str) -> None:
-    """Begin to read a stream and leave it: by break, by an exception, or by a cancel."""
+    """Start to read a stream and leave it by break, exception or cancel."""
     with trio.CancelScope() as scope:
         async with request("POST", url, body=b"{}") as response:
             async for chunk in response.chunks():
@@ -241,12 +241,12 @@ async def leave(url: str, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["break", "raise", "cancel"])
-async def test_leaving_an_exchange_closes_the_connection(how: str) -> None:
-    """The server sees the end: that is how an engine frees the slot."""
+async def test_leaving_exchange_closes_connection(how: str) -> None:
+    """Engines free the slot when they see the connection close."""
     seen = trio.Event()
 
     async def stream_then_watch(stream: trio.SocketStream) -> None:
-        await silent(stream, HEAD + b"\r\ntoken")
+        await stall(stream, HEAD + b"\r\ntoken")
         seen.set()
 
     async with server(stream_then_watch) as url:
@@ -266,7 +266,7 @@ async def test_leaving_an_exchange_closes_the_connection(how: str) -> None:
         (OSError(-2, "Name or service not known"), "Name or service not known"),
     ],
 )
-def test_the_reason_of_a_failed_connection_is_the_systems_own(error: OSError, words: str) -> None:
+def test_failed_connection_has_the_system_error(error: OSError, words: str) -> None:
     assert connecting._reason(error) == words
     several = OSError("all attempts to connect failed")
     several.__cause__ = ExceptionGroup("attempts", [error, error])

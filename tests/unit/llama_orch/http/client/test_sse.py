@@ -1,4 +1,4 @@
-"""Server-sent events come out the same whatever the grain in which their bytes come in."""
+"""The parser of server-sent events."""
 
 from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
@@ -34,7 +34,7 @@ async def each(chunks: Sequence[bytes]) -> AsyncIterator[bytes]:
 
 
 def read(*chunks: bytes) -> tuple[list[ServerSentEvent], str | None]:
-    """The events, and the error that ended them; no event loop is needed for chunks that are all there."""
+    """Return the events and the final error. Runs without an event loop, since all chunks are available."""
     found: list[ServerSentEvent] = []
 
     async def collect() -> None:
@@ -59,12 +59,12 @@ def cut(stream: bytes, places: list[int]) -> list[bytes]:
 @given(STREAMS, st.lists(st.integers(min_value=0), max_size=8))
 @example(b"data: a\r\n\r\n", [8, 9, 10])
 @example(b"data: good\n\ndata: \xff\n\n", [])
-def test_any_chunking_of_the_same_bytes_gives_the_same_events(stream: bytes, places: list[int]) -> None:
+def test_events_are_independent_of_chunking(stream: bytes, places: list[int]) -> None:
     assert read(*cut(stream, places)) == read(*cut(stream, list(range(len(stream)))))
 
 
 @given(STREAMS, st.lists(st.integers(min_value=0), max_size=8))
-def test_so_does_a_limit_that_is_reached(stream: bytes, places: list[int]) -> None:
+def test_limit_is_independent_of_chunking(stream: bytes, places: list[int]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sse, "EVENT_LIMIT", 10)
         events, error = read(*cut(stream, places))
@@ -75,7 +75,7 @@ def test_so_does_a_limit_that_is_reached(stream: bytes, places: list[int]) -> No
 @given(
     st.lists(st.tuples(st.text("abé\U0001f600 :", max_size=9), st.sampled_from(["token", "end"]), st.integers(0, 99)))
 )
-def test_what_a_server_sends_is_what_is_read(sent: list[tuple[str, str, int]]) -> None:
+def test_events_round_trip(sent: list[tuple[str, str, int]]) -> None:
     stream = "".join(f"event: {name}\nid: {number}\ndata: {data}\n\n" for data, name, number in sent)
     expected = [ServerSentEvent(name, data, str(number)) for data, name, number in sent]
     assert read(stream.encode()) == (expected, None)
@@ -93,17 +93,17 @@ def test_what_a_server_sends_is_what_is_read(sent: list[tuple[str, str, int]]) -
         (b"unknown: x\ndata: a\n\n", [ServerSentEvent("message", "a")]),
     ],
 )
-def test_the_rules_of_the_standard(stream: bytes, events: list[ServerSentEvent]) -> None:
+def test_html_standard_rules(stream: bytes, events: list[ServerSentEvent]) -> None:
     assert read(stream) == (events, None)
 
 
-def test_an_endless_line_is_refused_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_line_is_refused_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "EVENT_LIMIT", 1000)
     assert read(*[b"x" * 100] * 20)[1] == "an event is longer than 1000 bytes"
     assert read(*[b"data: x\n"] * 200)[1] == "an event is longer than 1000 bytes"
 
 
-def test_good_events_before_a_bad_one_are_not_lost() -> None:
+def test_events_before_a_malformed_one_are_returned() -> None:
     events, error = read(b"data: good\n\ndata: \xff\n\n")
     assert [event.data for event in events] == ["good"]
     assert error == "an event is not UTF-8 text"

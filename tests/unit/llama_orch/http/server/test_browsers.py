@@ -1,4 +1,4 @@
-"""Which web pages may use a daemon that they need no token for."""
+"""Checks of Host and Origin for requests without a token."""
 
 import pytest
 from hypothesis import given
@@ -24,13 +24,13 @@ def code(
     return refused.body.code if refused else ""
 
 
-def test_programs_send_no_origin_and_are_served() -> None:
+def test_request_without_origin_is_served() -> None:
     assert {code(PLAIN, host) for host in GOOD_HOSTS} == {""}
     assert code(PLAIN, None) == ""
 
 
 @pytest.mark.parametrize("host", BAD_HOSTS)
-def test_host_that_is_not_this_machine_is_refused(host: str) -> None:
+def test_foreign_host_is_refused(host: str) -> None:
     assert code(PLAIN, host) == "FORBIDDEN_HOST"
     assert code(PLAIN, host, f"http://{host}", "same-origin") == "FORBIDDEN_HOST"
 
@@ -82,7 +82,7 @@ def test_all_origins_never_include_null() -> None:
     assert not anyone.allows("null")
 
 
-def test_names_of_this_machine_are_its_host_name_and_bind_address() -> None:
+def test_own_names_are_host_name_and_bind_address() -> None:
     assert {"llm.lan"} < own_names("LLM.lan")
     assert "" not in own_names("")
 

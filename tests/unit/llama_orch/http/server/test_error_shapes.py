@@ -1,4 +1,4 @@
-"""An error is told in the shape that the clients of its path parse, as the clients themselves parse it."""
+"""Error formats, also as parsed by OpenAI's and Anthropic's packages."""
 
 import json
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
-from llama_orch.http.server.error_shapes import ErrorAnswer, Shape, anthropic_error, error_answer, shape_of
+from llama_orch.http.server.error_shapes import ErrorAnswer, ErrorFormat, anthropic_error, error_answer, shape_of
 
 FULL = ErrorBody(
     code=ErrorCode.ADMISSION_REJECT,
@@ -42,7 +42,7 @@ MESSAGES, CHAT, TASKS = "/v1/messages", "/v1/chat/completions", "/v2/tasks"
         ("/", "own"),
     ],
 )
-def test_the_path_decides(path: str, shape: Shape):
+def test_path_determines_shape(path: str, shape: ErrorFormat):
     assert shape_of(path) == shape
 
 
@@ -57,14 +57,14 @@ def test_the_path_decides(path: str, shape: Shape):
         ("/v2/models", "own"),
     ],
 )
-def test_on_a_path_of_both_apis_the_header_decides(path: str, shape: Shape):
+def test_header_determines_shape_on_shared_paths(path: str, shape: ErrorFormat):
     assert shape_of(path, anthropic=True) == shape
     assert error_answer(ApiError(400, WRONG), path, "c", anthropic=True).body.get("request_id") == (
         "c" if shape == "anthropic" else None
     )
 
 
-def test_our_own_shape_is_the_body_with_the_correlation_id():
+def test_own_shape_has_the_correlation_id():
     headers = (("retry-after", "2"),)
     found = error_answer(ApiError(429, FULL, headers), TASKS, "c")
     assert found == ErrorAnswer(
@@ -82,7 +82,7 @@ def test_our_own_shape_is_the_body_with_the_correlation_id():
     )
 
 
-def test_anthropics_shape_is_as_documented():
+def test_anthropic_shape_matches_documentation():
     found = error_answer(ApiError(429, FULL, (("retry-after", "2"),)), MESSAGES, "c")
     assert found.body == {
         "type": "error",
@@ -96,7 +96,7 @@ def test_anthropics_shape_is_as_documented():
     assert dict(found.headers) == {"retry-after": "2", "x-should-retry": "true", "retry-after-ms": "1500"}
 
 
-def test_openais_shape_is_as_documented():
+def test_openai_shape_matches_documentation():
     found = error_answer(ApiError(400, WRONG), CHAT, "c")
     assert found.body == {
         "error": {
@@ -109,7 +109,7 @@ def test_openais_shape_is_as_documented():
     assert dict(found.headers) == {"x-should-retry": "false"}
 
 
-def test_a_reason_that_openais_clients_look_for_is_their_code_and_ours_is_beside_it_elsewhere():
+def test_openai_code_is_reason_if_there_is_one():
     error = ApiError(400, WRONG.model_copy(update={"fields": None, "reason": "context_length_exceeded"}))
     told = error_answer(error, CHAT, "c")
     seen = openai.OpenAI(api_key="k")._make_status_error_from_response(response(told))
@@ -144,7 +144,7 @@ def response(told: ErrorAnswer) -> httpx2.Response:
         (504, True, anthropic.InternalServerError, "timeout_error"),
     ],
 )
-def test_anthropics_package_sees_what_it_is(status: int, retriable: bool, kind: type[Exception], word: str):
+def test_anthropic_package_raises_matching_error(status: int, retriable: bool, kind: type[Exception], word: str):
     told = error_answer(ApiError(status, FULL.model_copy(update={"retriable": retriable})), MESSAGES, "c")
     client = anthropic.Anthropic(api_key="k")
     error = client._make_status_error_from_response(response(told))
@@ -165,7 +165,7 @@ def test_anthropics_package_sees_what_it_is(status: int, retriable: bool, kind: 
         (503, openai.InternalServerError, "server_error", "INVALID_PARAMS"),
     ],
 )
-def test_openais_package_sees_what_it_is(status: int, kind: type[Exception], word: str, code: str):
+def test_openai_package_raises_matching_error(status: int, kind: type[Exception], word: str, code: str):
     told = error_answer(ApiError(status, WRONG), CHAT, "c")
     error = openai.OpenAI(api_key="k")._make_status_error_from_response(response(told))
     assert isinstance(error, kind)
@@ -173,13 +173,13 @@ def test_openais_package_sees_what_it_is(status: int, kind: type[Exception], wor
 
 
 @pytest.mark.parametrize("path", [MESSAGES, CHAT])
-def test_both_packages_wait_exactly_as_long_as_they_are_told(path: str):
+def test_both_packages_honour_retry_after_ms(path: str):
     told = error_answer(ApiError(429, FULL, (("retry-after", "2"),)), path, "c")
     for client in (anthropic.Anthropic(api_key="k"), openai.OpenAI(api_key="k")):
         assert client._parse_retry_after_header(response(told).headers) == 1.5
 
 
-def test_a_streams_error_event_has_the_same_object():
+def test_stream_error_event_has_the_same_object():
     error = ApiError(503, FULL)
     assert anthropic_error(error, "c") == error_answer(error, MESSAGES, "c").body
 
@@ -191,7 +191,7 @@ def test_a_streams_error_event_has_the_same_object():
     st.text(),
     st.booleans(),
 )
-def test_whatever_goes_wrong_can_be_told(path: str, status: int, code: ErrorCode, message: str, retriable: bool):
+def test_any_error_can_be_formatted(path: str, status: int, code: ErrorCode, message: str, retriable: bool):
     error = ApiError(status, ErrorBody(code=code, message=message, retriable=retriable))
     told = error_answer(error, path, None)
     json.dumps(told.body)

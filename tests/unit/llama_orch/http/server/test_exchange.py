@@ -1,4 +1,4 @@
-"""The small exchange of the hot paths: bodies within limits, one answer or a stream, and errors in one shape."""
+"""The Exchange of hot handlers: body limits, answers, streams and errors."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from llama_orch.http.server.exchange import ANY, BrokenOff, Exchange, Handler, H
 
 
 class Client:
-    """The ASGI side of one request: `messages` to receive, and what was sent."""
+    """The ASGI side of one request: `messages` to receive, and the messages sent."""
 
     def __init__(self, *messages: Message, then_silent: bool = False) -> None:
         self.sent: list[Message] = []
@@ -33,8 +33,8 @@ class Client:
     async def send(self, message: Message) -> None:
         self.sent.append(message)
 
-    async def asks(self, handler: Handler, query: bytes = b"") -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of the answer; 0 where there is none."""
+    async def answer(self, handler: Handler, query: bytes = b"") -> tuple[int, dict[str, str], bytes]:
+        """Return status, headers and body of the answer; status 0 without an answer."""
         scope = {"method": "POST", "path": "/hot", "headers": [(b"x-name", b"\xe9")], "query_string": query}
         scope["raw_path"] = b"/h%6Ft"
         await answer(handler, {}, scope, self.receive, self.send)
@@ -55,41 +55,41 @@ async def echo(exchange: Exchange) -> None:
     await exchange.send(200, await exchange.body(limit=10, limit_s=5))
 
 
-async def test_a_body_in_parts_is_put_together() -> None:
-    status, head, body = await Client(part(b"01234"), part(b"56789"), part(b"", False)).asks(echo)
+async def test_body_chunks_are_joined() -> None:
+    status, head, body = await Client(part(b"01234"), part(b"56789"), part(b"", False)).answer(echo)
     assert (status, body) == (200, b"0123456789")
     assert head["content-length"] == "10"
 
 
-async def test_a_body_beyond_the_limit_is_413_before_all_of_it_was_read() -> None:
+async def test_body_above_limit_is_413_before_its_end() -> None:
     client = Client(part(b"01234"), part(b"567890"), part(b"never read"))
-    status, _head, body = await client.asks(echo)
+    status, _head, body = await client.answer(echo)
     assert status == 413
     assert "longer than 10 bytes" in json.loads(body)["message"]
     assert (await client.receive())["body"] == b"never read"
 
 
-async def test_a_body_that_stops_coming_is_408(autojump_clock: trio.testing.MockClock) -> None:
+async def test_stalled_body_is_408(autojump_clock: trio.testing.MockClock) -> None:
     began = trio.current_time()
-    status, _head, body = await Client(part(b"01234"), then_silent=True).asks(echo)
+    status, _head, body = await Client(part(b"01234"), then_silent=True).answer(echo)
     assert (status, trio.current_time() - began) == (408, 5.0)
     assert json.loads(body)["code"] == "INVALID_PARAMS"
 
 
-async def test_a_client_that_leaves_in_its_body_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    assert (await Client(part(b"0"), GONE).asks(echo))[0] == 0
+async def test_client_leaving_in_body_is_not_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    assert (await Client(part(b"0"), GONE).answer(echo))[0] == 0
     assert caplog.text == ""
 
 
-async def test_gone_returns_when_the_client_has_left() -> None:
+async def test_gone_returns_when_client_leaves() -> None:
     async def watch(exchange: Exchange) -> None:
         await exchange.body()
         await exchange.gone()
 
-    await Client(part(b"", False), part(b"", False), GONE).asks(watch)
+    await Client(part(b"", False), part(b"", False), GONE).answer(watch)
 
 
-async def test_a_stream_is_sent_piece_by_piece() -> None:
+async def test_stream_is_sent_in_chunks() -> None:
     async def stream(exchange: Exchange) -> None:
         await exchange.open_stream(200, [("content-type", "text/event-stream")])
         await exchange.write(b"one")
@@ -97,16 +97,16 @@ async def test_a_stream_is_sent_piece_by_piece() -> None:
         await exchange.finish()
 
     client = Client()
-    assert (await client.asks(stream))[::2] == (200, b"onetwo")
+    assert (await client.answer(stream))[::2] == (200, b"onetwo")
     assert [message.get("more_body") for message in client.sent] == [None, True, True, False]
     assert "content-length" not in dict(client.sent[0]["headers"])
 
 
-async def test_a_204_has_no_content_length() -> None:
+async def test_204_has_no_content_length() -> None:
     async def nothing(exchange: Exchange) -> None:
         await exchange.send(204)
 
-    assert (await Client().asks(nothing))[:2] == (204, {})
+    assert (await Client().answer(nothing))[:2] == (204, {})
 
 
 async def test_query_and_headers_are_read() -> None:
@@ -116,16 +116,16 @@ async def test_query_and_headers_are_read() -> None:
         seen.extend((exchange.query, exchange.headers))
         await exchange.send(200)
 
-    await Client().asks(look, b"verbose=true&empty=&verbose=false&x=%C3%A9")
+    await Client().answer(look, b"verbose=true&empty=&verbose=false&x=%C3%A9")
     assert seen == [{"verbose": "false", "empty": "", "x": "é"}, {"x-name": "é"}]
 
 
-async def test_an_api_error_becomes_the_answer_with_its_headers() -> None:
+async def test_api_error_becomes_the_answer() -> None:
     async def refuse(_exchange: Exchange) -> None:
         body = ErrorBody(code=ErrorCode.ADMISSION_REJECT, message="full", retriable=True, retry_after_ms=1500)
         raise ApiError(429, body, (("retry-after", "2"),))
 
-    status, head, body = await Client().asks(refuse)
+    status, head, body = await Client().answer(refuse)
     assert (status, head["retry-after"], head["content-type"]) == (429, "2", "application/json")
     assert json.loads(body) == {
         "code": "ADMISSION_REJECT",
@@ -135,19 +135,19 @@ async def test_an_api_error_becomes_the_answer_with_its_headers() -> None:
     }
 
 
-async def test_an_error_of_the_daemons_own_is_500_and_tells_strangers_nothing(
+async def test_internal_error_is_500_without_details(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def fail(_exchange: Exchange) -> None:
         raise KeyError("secret detail")
 
-    status, _head, body = await Client().asks(fail)
+    status, _head, body = await Client().answer(fail)
     assert (status, json.loads(body)["code"]) == (500, "INTERNAL")
     assert b"secret detail" not in body
     assert "KeyError: 'secret detail'" in caplog.text
 
 
-async def test_an_error_after_the_answer_began_breaks_it_off() -> None:
+async def test_error_after_start_breaks_off_the_answer() -> None:
     async def fail(exchange: Exchange) -> None:
         await exchange.open_stream(200, [])
         await exchange.write(b"half")
@@ -155,11 +155,11 @@ async def test_an_error_after_the_answer_began_breaks_it_off() -> None:
 
     client = Client()
     with pytest.raises(ApiError, match="late"):
-        await client.asks(fail)
+        await client.answer(fail)
     assert client.sent[-1]["more_body"] is True
 
 
-async def test_an_answer_whose_source_breaks_off_is_broken_off_and_no_error_of_ours(
+async def test_broken_source_breaks_off_without_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def fail(exchange: Exchange) -> None:
@@ -169,21 +169,21 @@ async def test_an_answer_whose_source_breaks_off_is_broken_off_and_no_error_of_o
 
     client = Client()
     with pytest.raises(BrokenOff):
-        await client.asks(fail)
+        await client.answer(fail)
     assert client.sent[-1]["more_body"]
     assert caplog.text == ""
 
 
 @pytest.mark.parametrize(("query", "target"), [(b"", "/h%6Ft"), (b"a=%2F&a=b", "/h%6Ft?a=%2F&a=b")])
-async def test_the_target_is_path_and_query_as_they_came(query: bytes, target: str) -> None:
+async def test_target_is_path_and_query_as_received(query: bytes, target: str) -> None:
     async def look(exchange: Exchange) -> None:
         await exchange.send(200, exchange.target.encode())
 
-    assert (await Client().asks(look, query))[2] == target.encode()
+    assert (await Client().answer(look, query))[2] == target.encode()
 
 
 async def nothing(_exchange: Exchange) -> None:
-    """A handler."""
+    pass
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ async def nothing(_exchange: Exchange) -> None:
         ("/pools/a/b/engine/x", None),
     ],
 )
-def test_a_pattern_may_end_with_the_rest_of_the_path(path: str, variables: dict[str, str] | None) -> None:
+def test_pattern_can_match_rest_of_path(path: str, variables: dict[str, str] | None) -> None:
     routes = HotRoutes()
     routes.add(ANY, "/pools/{id}/engine/{path...}", nothing)
     for method in ("GET", "POST", "BREW"):

@@ -1,4 +1,4 @@
-"""Request heads: which are refused, and the one form in which a target is routed."""
+"""Checks of request heads and normalization of the target."""
 
 from urllib.parse import quote
 
@@ -11,7 +11,7 @@ from llama_orch.http.server.heads import (
     FIELD_COUNT_LIMIT,
     FIELDS_LIMIT,
     TARGET_LIMIT,
-    Target,
+    RequestTarget,
     refusal,
     resolved,
     target,
@@ -23,7 +23,7 @@ HOST = (b"host", b"localhost")
 def status(
     *fields: tuple[bytes, bytes], method: str = "GET", version: str = "1.1", raw: bytes = b"/", host: bool = True
 ) -> int:
-    """The status of the refusal, 0 where there is none; every refusal closes the connection."""
+    """Return the status of the refusal, or 0. Checks that a refusal closes the connection."""
     refused = refusal(method, version, raw, [HOST, *fields] if host else fields)
     if refused is None:
         return 0
@@ -36,13 +36,13 @@ def test_versions_other_than_1_0_and_1_1_are_505() -> None:
     assert {status(version=version) for version in ("0.9", "1.2", "2.0", "3.0", "9.9")} == {505}
 
 
-def test_methods_that_no_path_has_are_501() -> None:
+def test_unknown_method_is_501() -> None:
     assert {status(method=method) for method in ("GET", "HEAD", "POST", "DELETE", "OPTIONS", "TRACE")} == {0}
     assert {status(method=method) for method in ("CONNECT", "get", "PRI", "BREW", "X" * 100)} == {501}
 
 
 @pytest.mark.parametrize("name", ["authorization", "x-api-key", "origin", "host", "sec-fetch-site"])
-def test_headers_that_decide_may_come_once(name: str) -> None:
+def test_repeated_deciding_header_is_refused(name: str) -> None:
     once = (name.encode(), b"x")
     assert status(once, host=name != "host") == 0
     assert status(once, once, host=name != "host") == 400
@@ -92,15 +92,15 @@ def test_size_and_number_of_headers_are_bounded() -> None:
         ("https://localhost", "/"),
     ],
 )
-def test_target_is_routed_in_one_form(raw: str, path: str) -> None:
+def test_target_is_normalized(raw: str, path: str) -> None:
     found = target(raw.encode())
-    assert isinstance(found, Target)
+    assert isinstance(found, RequestTarget)
     assert found.path == path
 
 
 def test_absolute_target_names_the_host() -> None:
     found = target(b"http://evil.example:8080/v2/tasks")
-    assert isinstance(found, Target)
+    assert isinstance(found, RequestTarget)
     assert found.authority == b"evil.example:8080"
 
 
@@ -119,12 +119,12 @@ PIECES = st.lists(st.sampled_from(["/", "//", ".", "..", "%2e", "%2F", "a", "%00
 @given(PIECES)
 def test_routed_path_has_no_empty_or_dot_segments(pieces: list[str]) -> None:
     found = target(f"/{''.join(pieces)}".encode())
-    assert isinstance(found, Target)
+    assert isinstance(found, RequestTarget)
     segments = found.path.removesuffix("/").split("/")[1:]
     assert found.path.startswith("/")
     assert not {"", ".", ".."} & set(segments)
     again = target(found.raw_path)
-    assert again == Target(found.path, found.raw_path) or "%" in quote(found.path)
+    assert again == RequestTarget(found.path, found.raw_path) or "%" in quote(found.path)
 
 
 @given(st.text())

@@ -1,4 +1,4 @@
-"""Certificates run out: when they do is read of the files themselves, and operators are told in time and once a day."""
+"""Warnings of expiring certificates."""
 
 import ssl
 import subprocess
@@ -15,22 +15,32 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_orch.http.tls.expiry import DAY_S, NOTICE, Held, Standing, held, keep_warning, standing, told, warnings
+from llama_orch.http.tls.expiry import (
+    DAY_S,
+    NOTICE,
+    ExpiringCertificate,
+    Validity,
+    describe_end,
+    first_to_expire,
+    keep_warning,
+    validity,
+    warnings,
+)
 from llama_orch.http.tls.x509 import certificates, ends_at
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, TlsFiles
-from llama_orch.telemetry.events import CERTIFICATE_ENDED, CERTIFICATE_ENDING
-from tests.certificates import Authority, authority
+from llama_orch.telemetry.events.service import CERTIFICATE_ENDED, CERTIFICATE_ENDING
+from tests.certificates import Authority, create_ca
 
 LIFETIMES = (1, 400, 9000, 40_000)
-"""Days: the last two end after 2049, whose year has four digits in a certificate."""
+"""Days of validity; the last two end after 2049, when the year has four digits in a certificate."""
 
 
 @pytest.fixture(scope="module")
 def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return authority(tmp_path_factory.mktemp("ca"), "ca")
+    return create_ca(tmp_path_factory.mktemp("ca"), "ca")
 
 
-def end_by_openssl(path: Path) -> datetime:
+def openssl_end(path: Path) -> datetime:
     command = ["openssl", "x509", "-noout", "-enddate", "-in", str(path)]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     return datetime.fromtimestamp(ssl.cert_time_to_seconds(text.removeprefix("notAfter=")), UTC)
@@ -43,21 +53,21 @@ def of_file(path: Path | None) -> bytes:
 
 
 @pytest.mark.parametrize("days", LIFETIMES)
-def test_the_end_of_a_certificate_is_what_openssl_says(days: int, ca: Authority, tmp_path: Path) -> None:
-    own = replace(ca, directory=ca.directory).signed(f"for-{days}-days", days=days)
-    other = authority(tmp_path, "authority", days=days)
+def test_expiry_matches_openssl(days: int, ca: Authority, tmp_path: Path) -> None:
+    own = replace(ca, directory=ca.directory).issue(f"for-{days}-days", days=days)
+    other = create_ca(tmp_path, "authority", days=days)
     for path in (own.cert, other.certificate):
         assert path
-        assert ends_at(of_file(path)) == end_by_openssl(path)
+        assert ends_at(of_file(path)) == openssl_end(path)
 
 
-def test_cas_of_the_system_end_when_ssl_says_so() -> None:
+def test_expiry_of_system_cas_matches_ssl() -> None:
     context = ssl.create_default_context()
     for der, known in zip(context.get_ca_certs(binary_form=True), context.get_ca_certs(), strict=True):
         assert ends_at(der).timestamp() == ssl.cert_time_to_seconds(str(known["notAfter"]))
 
 
-def test_words_around_a_certificate_and_openssls_other_headings_are_borne(ca: Authority, tmp_path: Path) -> None:
+def test_text_and_other_pem_headers_are_accepted(ca: Authority, tmp_path: Path) -> None:
     trusted = tmp_path / "trusted.pem"
     command = ["openssl", "x509", "-in", str(ca.certificate), "-addtrust", "serverAuth", "-trustout", "-text"]
     trusted.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
@@ -76,15 +86,15 @@ ELEMENTS = st.recursive(
 
 
 @given(ELEMENTS)
-def test_what_is_no_certificate_is_refused(data: bytes) -> None:
+def test_non_certificate_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         ends_at(data)
 
 
-def test_a_certificate_that_is_cut_off_or_damaged_never_does_more_than_be_refused(ca: Authority) -> None:
+def test_damaged_certificate_raises_only_value_error(ca: Authority) -> None:
     whole = of_file(ca.certificate)
     for length in range(0, len(whole), 7):
-        with pytest.raises(ValueError, match="this is no certificate"):
+        with pytest.raises(ValueError, match="not a certificate"):
             ends_at(whole[:length])
     for at in range(len(whole)):
         with suppress(ValueError):
@@ -96,15 +106,15 @@ SPANS = st.timedeltas(timedelta(0), timedelta(days=10_000))
 
 
 @given(TIMES, SPANS)
-def test_a_certificate_is_good_until_its_last_second_and_told_of_thirty_days_before(ends, span):
-    assert standing(ends, ends + span) is (Standing.ENDED if span else Standing.ENDING)
-    expected = Standing.ENDING if span <= NOTICE else Standing.GOOD
-    assert standing(ends, ends - span) is expected
+def test_validity_boundaries(ends, span):
+    assert validity(ends, ends + span) is (Validity.ENDED if span else Validity.ENDING)
+    expected = Validity.ENDING if span <= NOTICE else Validity.GOOD
+    assert validity(ends, ends - span) is expected
 
 
 @given(TIMES, SPANS)
-def test_the_words_say_the_date_and_the_whole_days_that_are_left_or_gone(ends, span):
-    left, gone = told(ends, ends - span), told(ends, ends + span)
+def test_description_has_date_and_days(ends, span):
+    left, gone = describe_end(ends, ends - span), describe_end(ends, ends + span)
     days = "less than a day" if span < timedelta(days=1) else f"{span.days} day{'s' * (span.days != 1)}"
     assert left == f"ends on {ends:%Y-%m-%d %H:%M} UTC, in {days}"
     if span:
@@ -112,8 +122,8 @@ def test_the_words_say_the_date_and_the_whole_days_that_are_left_or_gone(ends, s
 
 
 @given(st.lists(TIMES, max_size=4), TIMES)
-def test_there_is_a_line_for_each_file_that_must_be_renewed_and_none_for_another(ends, now):
-    found = [Held(CERT_FILE, Path(f"/{number}"), 1, end) for number, end in enumerate(ends)]
+def test_only_expiring_files_are_reported(ends, now):
+    found = [ExpiringCertificate(CERT_FILE, Path(f"/{number}"), 1, end) for number, end in enumerate(ends)]
     told_of = {str(fields["path"]): event for event, fields in warnings(found, now)}
     assert told_of == {
         f"/{number}": CERTIFICATE_ENDED if now > end else CERTIFICATE_ENDING
@@ -122,45 +132,45 @@ def test_there_is_a_line_for_each_file_that_must_be_renewed_and_none_for_another
     }
 
 
-def test_of_a_file_with_several_certificates_the_first_to_end_counts(ca: Authority, tmp_path: Path) -> None:
-    short = ca.signed("short", days=3)
+def test_first_expiring_certificate_of_file_is_used(ca: Authority, tmp_path: Path) -> None:
+    short = ca.issue("short", days=3)
     assert short.cert
     chain = tmp_path / "chain.pem"
     chain.write_text(ca.certificate.read_text() + short.cert.read_text())
-    assert held(TlsFiles(cert=chain, ca=ca.certificate)) == [
-        Held(CERT_FILE, chain, 2, end_by_openssl(short.cert)),
-        Held(CA_FILE, ca.certificate, 1, end_by_openssl(ca.certificate)),
+    assert first_to_expire(TlsFiles(cert=chain, ca=ca.certificate)) == [
+        ExpiringCertificate(CERT_FILE, chain, 2, openssl_end(short.cert)),
+        ExpiringCertificate(CA_FILE, ca.certificate, 1, openssl_end(ca.certificate)),
     ]
 
 
-def test_of_files_that_are_not_there_or_hold_something_else_nothing_is_told(tmp_path: Path) -> None:
+def test_missing_or_other_files_are_skipped(tmp_path: Path) -> None:
     odd = tmp_path / "odd.pem"
     odd.write_bytes(b"-----BEGIN CERTIFICATE-----\n\xff\xff\n-----END CERTIFICATE-----\n")
-    assert held(TlsFiles()) == held(TlsFiles(cert=tmp_path / "none", ca=odd)) == []
+    assert first_to_expire(TlsFiles()) == first_to_expire(TlsFiles(cert=tmp_path / "none", ca=odd)) == []
 
 
 @contextmanager
-def written(caplog: pytest.LogCaptureFixture) -> Iterator[list[tuple[str, str]]]:
-    """(level, text) of what is logged in the block."""
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[tuple[str, str]]]:
+    """Collect (level, text) of the log records in the block."""
     found: list[tuple[str, str]] = []
     caplog.clear()
     yield found
     found += [(record.levelname, record.getMessage()) for record in caplog.records]
 
 
-async def test_a_daemon_warns_at_once_and_once_a_day_and_louder_when_it_is_over(
+async def test_daemon_warns_at_start_and_daily(
     ca: Authority, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    files = replace(ca.signed("daemon", days=31), ca=None)
+    files = replace(ca.issue("daemon", days=31), ca=None)
     begun = datetime.fromtimestamp(time.time(), UTC)
-    with written(caplog) as lines, trio.move_on_after(33.5 * DAY_S):
-        await keep_warning(held(files), lambda: begun + timedelta(seconds=trio.current_time()))
+    with logged(caplog) as lines, trio.move_on_after(33.5 * DAY_S):
+        await keep_warning(first_to_expire(files), lambda: begun + timedelta(seconds=trio.current_time()))
     assert [level for level, _text in lines] == ["WARNING"] * 30 + ["ERROR"] * 3
     assert lines[0][1].startswith(f"certificate 1 of {files.cert} ({CERT_FILE}) ends on ")
     assert lines[-1][1].endswith("2 days ago")
 
 
-async def test_without_certificates_nothing_waits_and_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    with written(caplog) as lines, trio.fail_after(5):
-        await keep_warning(held(TlsFiles()))
+async def test_without_certificates_the_loop_ends(caplog: pytest.LogCaptureFixture) -> None:
+    with logged(caplog) as lines, trio.fail_after(5):
+        await keep_warning(first_to_expire(TlsFiles()))
     assert lines == []

@@ -1,4 +1,4 @@
-"""TLS on loopback, with real certificates: who gets in on either side, and that nothing else is different."""
+"""TLS on loopback with real certificates."""
 
 import math
 import socket
@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from quart import Response
 from quart import request as quart_request
 
-from llama_orch.http.client.client import KeptConnections, Unreachable, UpstreamError, fetch, request
+from llama_orch.http.client.client import IdleConnections, Unreachable, UpstreamError, fetch, request
 from llama_orch.http.server import handshakes, hot_server
 from llama_orch.http.server.app import create_app
 from llama_orch.http.server.exchange import Exchange, HotRoutes, Receive, Scope, Send
@@ -23,29 +23,29 @@ from llama_orch.http.server.gate import Access, Gate
 from llama_orch.http.server.serving import serve
 from llama_orch.http.tls.tls import CLEAR, Tls
 from llama_orch.settings.tls import TlsFiles
-from llama_orch.telemetry.events import HANDSHAKE_FAILED
-from tests.certificates import Authority, authority
+from llama_orch.telemetry.events.service import HANDSHAKE_FAILED
+from tests.certificates import Authority, create_ca
 
 LIMIT_S = 10
 LARGE = bytes(range(256)) * (4 << 12)
-"""More than any buffer takes at once."""
+"""More bytes than the socket buffers hold."""
 HOT, COOL = "/hot/stream", "/cool/stream"
 
 
 @pytest.fixture(scope="module")
 def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return authority(tmp_path_factory.mktemp("ca"), "ca")
+    return create_ca(tmp_path_factory.mktemp("ca"), "ca")
 
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
-    """What another CA has signed."""
-    return authority(tmp_path_factory.mktemp("other"), "other").signed("stranger")
+    """A certificate of another CA."""
+    return create_ca(tmp_path_factory.mktemp("other"), "other").issue("stranger")
 
 
 @pytest.fixture(scope="module")
 def mutual(ca: Authority) -> TlsFiles:
-    return ca.signed("daemon")
+    return ca.issue("daemon")
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,8 @@ def one_sided(mutual: TlsFiles) -> TlsFiles:
 
 
 @pytest.fixture(scope="module")
-def asking(mutual: TlsFiles) -> ssl.SSLContext:
-    """Of a client that knows the CA and has no certificate."""
+def trusting(mutual: TlsFiles) -> ssl.SSLContext:
+    """The context of a client that trusts the CA and has no certificate."""
     return client(TlsFiles(ca=mutual.ca))
 
 
@@ -67,7 +67,7 @@ def client(files: TlsFiles) -> ssl.SSLContext:
 
 @dataclass
 class Site:
-    """A running server, and what has become of those who asked."""
+    """A running server and the outcomes of its requests."""
 
     url: str = ""
     address: tuple[str, int] = ("", 0)
@@ -128,7 +128,7 @@ class Site:
 
 
 class Watched(Gate):
-    """A gate that notes how it is asked."""
+    """A gate that records the scheme of its requests."""
 
     site: Site
 
@@ -172,14 +172,14 @@ async def health(site: Site, tls: ssl.SSLContext | None) -> int:
     return status
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was logged of failed handshakes."""
+def handshake_log(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the log lines on failed handshakes."""
     return [r.getMessage() for r in caplog.records if getattr(r, "event", None) is HANDSHAKE_FAILED]
 
 
-async def test_hot_paths_and_others_are_served_over_one_connection(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+async def test_hot_and_other_paths_share_a_connection(one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
     ports = set()
-    async with served(Tls.of(one_sided)) as site, KeptConnections() as connections:
+    async with served(Tls.of(one_sided)) as site, IdleConnections() as connections:
         site.may_end.set()
         for method, path, body in (
             ("POST", "/hot/echo", LARGE),
@@ -188,7 +188,7 @@ async def test_hot_paths_and_others_are_served_over_one_connection(one_sided: Tl
             ("POST", "/cool/echo", LARGE),
             ("GET", COOL, b""),
         ):
-            asked = request(method, site.url + path, body=body, connections=connections, tls=asking)
+            asked = request(method, site.url + path, body=body, connections=connections, tls=trusting)
             async with asked as response:
                 ports.add(response._stream.socket.getsockname()[1])  # type: ignore[attr-defined]
                 assert await response.read(len(LARGE)) == (body or b"begunended"), path
@@ -196,19 +196,19 @@ async def test_hot_paths_and_others_are_served_over_one_connection(one_sided: Tl
     assert len(ports) == 1
 
 
-async def test_what_is_not_served_over_tls_is_said_to_be_so() -> None:
+async def test_plain_server_reports_http_scheme() -> None:
     async with served(CLEAR) as site:
         assert await health(site, None) == 200
         assert site.schemes == ["http"]
 
 
-async def test_many_at_once_get_their_own_answers(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
-    async with served(Tls.of(one_sided)) as site, KeptConnections() as connections:
+async def test_concurrent_clients_get_their_own_answers(one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
+    async with served(Tls.of(one_sided)) as site, IdleConnections() as connections:
 
         async def ask(number: int) -> None:
             body = b"%d" % number * 50_000
             for path in ("/hot/echo", "/cool/echo"):
-                asked = request("POST", site.url + path, body=body, connections=connections, tls=asking)
+                asked = request("POST", site.url + path, body=body, connections=connections, tls=trusting)
                 async with asked as response:
                     assert await response.read() == body
 
@@ -217,37 +217,37 @@ async def test_many_at_once_get_their_own_answers(one_sided: TlsFiles, asking: s
                 nursery.start_soon(ask, number)
 
 
-async def test_a_server_of_an_unknown_ca_is_not_asked(
+async def test_server_with_unknown_ca_is_refused(
     one_sided: TlsFiles, stranger: TlsFiles, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with served(Tls.of(one_sided)) as site:
         for context in (None, client(stranger)):
-            with pytest.raises(Unreachable, match="its certificate is not accepted: unable to get local issuer"):
+            with pytest.raises(Unreachable, match="its certificate was not accepted: unable to get local issuer"):
                 await health(site, context)
         assert site.schemes == []
 
 
-async def test_a_server_under_another_name_is_not_asked(ca: Authority, asking: ssl.SSLContext) -> None:
-    elsewhere = replace(ca.signed("elsewhere", "DNS:elsewhere.example,IP:192.0.2.1"), ca=None)
+async def test_server_with_other_name_is_refused(ca: Authority, trusting: ssl.SSLContext) -> None:
+    elsewhere = replace(ca.issue("elsewhere", "DNS:elsewhere.example,IP:192.0.2.1"), ca=None)
     async with served(Tls.of(elsewhere)) as site:
-        with pytest.raises(Unreachable, match=r"its certificate is not accepted: IP address mismatch.*127\.0\.0\.1"):
-            await health(site, asking)
+        with pytest.raises(Unreachable, match=r"its certificate was not accepted: IP address mismatch.*127\.0\.0\.1"):
+            await health(site, trusting)
 
 
-async def test_with_a_ca_only_its_clients_are_served(
-    mutual: TlsFiles, stranger: TlsFiles, asking: ssl.SSLContext, caplog: pytest.LogCaptureFixture
+async def test_mutual_tls_serves_only_clients_of_the_ca(
+    mutual: TlsFiles, stranger: TlsFiles, trusting: ssl.SSLContext, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with served(Tls.of(mutual)) as site:
         assert await health(site, client(mutual)) == 200
-        for context in (asking, client(replace(stranger, ca=mutual.ca))):
+        for context in (trusting, client(replace(stranger, ca=mutual.ca))):
             with pytest.raises(UpstreamError):
                 await health(site, context)
         assert site.schemes == ["https"]
         assert await health(site, client(mutual)) == 200
-    assert told(caplog) == ["no TLS with 127.0.0.1: no client certificate is shown"]
+    assert handshake_log(caplog) == ["TLS handshake with 127.0.0.1 failed: the client sent no certificate"]
 
 
-async def test_each_peer_that_fails_has_a_line_a_minute(
+async def test_failed_handshake_is_logged_once_a_minute(
     mutual: TlsFiles, stranger: TlsFiles, caplog: pytest.LogCaptureFixture, mock_clock: trio.testing.MockClock
 ) -> None:
     async with served(Tls.of(mutual)) as site:
@@ -255,28 +255,28 @@ async def test_each_peer_that_fails_has_a_line_a_minute(
             with pytest.raises(UpstreamError):
                 await health(site, client(replace(stranger, ca=mutual.ca)))
         await trio.testing.wait_all_tasks_blocked()
-        assert len(told(caplog)) == 1
-        assert "its certificate is not accepted" in told(caplog)[0]
+        assert len(handshake_log(caplog)) == 1
+        assert "its certificate was not accepted" in handshake_log(caplog)[0]
         mock_clock.jump(60)
         with pytest.raises(UpstreamError):
             await health(site, client(replace(stranger, ca=mutual.ca)))
         await trio.testing.wait_all_tasks_blocked()
-        assert len(told(caplog)) == 2
+        assert len(handshake_log(caplog)) == 2
 
 
-async def test_plain_http_is_not_served_where_tls_is(
-    one_sided: TlsFiles, asking: ssl.SSLContext, caplog: pytest.LogCaptureFixture
+async def test_plain_http_to_tls_port_is_refused(
+    one_sided: TlsFiles, trusting: ssl.SSLContext, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with served(Tls.of(one_sided)) as site:
         with pytest.raises(UpstreamError):
             await fetch(site.url.replace("https", "http") + "/health", limit_s=LIMIT_S)
         assert site.schemes == []
-        assert await health(site, asking) == 200
-    assert told(caplog) == ["no TLS with 127.0.0.1: plain HTTP is spoken where TLS is wanted"]
+        assert await health(site, trusting) == 200
+    assert handshake_log(caplog) == ["TLS handshake with 127.0.0.1 failed: plain HTTP was sent to a TLS port"]
 
 
 @pytest.mark.parametrize("noise", [b"\x16\x03\x01\x02\x00\x01" + b"\xff" * 600, b"\x00" * 5000, b"\x16", b""])
-async def test_noise_ends_its_own_connection_only(noise: bytes, one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+async def test_noise_ends_only_its_connection(noise: bytes, one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
     async with served(Tls.of(one_sided)) as site:
         async with await trio.open_tcp_stream(*site.address) as stream:
             await stream.send_all(noise)
@@ -287,31 +287,31 @@ async def test_noise_ends_its_own_connection_only(noise: bytes, one_sided: TlsFi
                         pass
                 except trio.BrokenResourceError:
                     pass
-        assert await health(site, asking) == 200
+        assert await health(site, trusting) == 200
 
 
-async def test_tls_is_not_spoken_with_a_server_of_plain_http(asking: ssl.SSLContext) -> None:
+async def test_tls_to_plain_http_server_fails(trusting: ssl.SSLContext) -> None:
     async with served(CLEAR) as site:
-        with pytest.raises(Unreachable, match="no TLS with 127"):
-            await fetch(site.url.replace("http", "https"), limit_s=LIMIT_S, tls=asking)
+        with pytest.raises(Unreachable, match="TLS handshake with 127"):
+            await fetch(site.url.replace("http", "https"), limit_s=LIMIT_S, tls=trusting)
         assert await health(site, None) == 200
 
 
-async def test_who_never_shakes_hands_holds_nobody_up_and_is_dropped(
+async def test_stalled_handshake_times_out(
     one_sided: TlsFiles,
-    asking: ssl.SSLContext,
+    trusting: ssl.SSLContext,
     mock_clock: trio.testing.MockClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with served(Tls.of(one_sided)) as site, await trio.open_tcp_stream(*site.address) as slow:
         await trio.testing.wait_all_tasks_blocked()
-        assert await health(site, asking) == 200
+        assert await health(site, trusting) == 200
         mock_clock.jump(handshakes.LIMIT_S)
         assert await slow.receive_some() == b""
-    assert told(caplog) == ["no TLS with 127.0.0.1: no handshake in time"]
+    assert handshake_log(caplog) == ["TLS handshake with 127.0.0.1 failed: the handshake timed out"]
 
 
-async def test_who_never_shakes_hands_does_not_hold_up_a_stop(
+async def test_stalled_handshake_does_not_delay_shutdown(
     one_sided: TlsFiles, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(handshakes, "LIMIT_S", math.inf)
@@ -323,29 +323,29 @@ async def test_who_never_shakes_hands_does_not_hold_up_a_stop(
         with trio.fail_after(LIMIT_S):
             assert await before.receive_some() == b""
             await site.ended.wait()
-    assert told(caplog) == []
+    assert handshake_log(caplog) == []
 
 
-async def test_a_server_that_never_shakes_hands_is_given_up(asking: ssl.SSLContext) -> None:
+async def test_stalled_server_handshake_times_out(trusting: ssl.SSLContext) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(Unreachable, match=r"within 0\.05 s"):
-            async with request("GET", url, tls=asking, connect_s=0.05):
+            async with request("GET", url, tls=trusting, connect_s=0.05):
                 raise AssertionError("there is no connection")
 
 
 @pytest.mark.parametrize("path", [HOT, COOL])
-async def test_leaving_is_noticed_at_once(path: str, one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+async def test_client_leaving_is_noticed(path: str, one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
     async with served(Tls.of(one_sided)) as site:
-        async with request("GET", site.url + path, tls=asking) as response:
+        async with request("GET", site.url + path, tls=trusting) as response:
             assert await anext(response.chunks()) == b"begun"
             await site.streaming.wait()
         with trio.fail_after(LIMIT_S):
             await site.left.wait()
 
 
-async def test_a_handler_can_cut_off_a_client_that_reads_nothing(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
-    async with served(Tls.of(one_sided)) as site, request("GET", site.url + "/cut", tls=asking) as response:
+async def test_handler_can_abort_stalled_client(one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
+    async with served(Tls.of(one_sided)) as site, request("GET", site.url + "/cut", tls=trusting) as response:
         await trio.testing.wait_all_tasks_blocked(0.05)
         with trio.fail_after(LIMIT_S):
             site.may_end.set()
@@ -355,8 +355,8 @@ async def test_a_handler_can_cut_off_a_client_that_reads_nothing(one_sided: TlsF
 
 
 @pytest.mark.parametrize("path", [HOT, COOL])
-async def test_a_stop_lets_a_stream_come_to_its_end(path: str, one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
-    async with served(Tls.of(one_sided)) as site, request("GET", site.url + path, tls=asking) as response:
+async def test_shutdown_lets_stream_finish(path: str, one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
+    async with served(Tls.of(one_sided)) as site, request("GET", site.url + path, tls=trusting) as response:
         chunks = response.chunks()
         assert await anext(chunks) == b"begun"
         site.stop.set()
@@ -369,10 +369,10 @@ async def test_a_stop_lets_a_stream_come_to_its_end(path: str, one_sided: TlsFil
 
 
 @pytest.mark.parametrize("path", [HOT, COOL, "/flood"])
-async def test_a_stop_ends_what_does_not_end_by_itself(path: str, one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
+async def test_shutdown_ends_endless_stream(path: str, one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
     async with (
         served(Tls.of(one_sided), drain_s=0.05) as site,
-        request("GET", site.url + path, tls=asking) as response,
+        request("GET", site.url + path, tls=trusting) as response,
     ):
         await site.streaming.wait()
         site.stop.set()
@@ -382,13 +382,13 @@ async def test_a_stop_ends_what_does_not_end_by_itself(path: str, one_sided: Tls
             await response.read(math.inf)  # type: ignore[arg-type]
 
 
-async def test_a_client_that_reads_nothing_is_dropped(
-    one_sided: TlsFiles, asking: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+async def test_stalled_client_is_dropped(
+    one_sided: TlsFiles, trusting: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hot_server, "SEND_LIMIT_S", 0.05)
     async with (
         served(Tls.of(one_sided), drain_s=0.05) as site,
-        request("GET", f"{site.url}/flood", tls=asking) as response,
+        request("GET", f"{site.url}/flood", tls=trusting) as response,
     ):
         with pytest.raises(UpstreamError):
             await read_slowly(response.chunks())
@@ -399,25 +399,25 @@ async def read_slowly(chunks: AsyncIterator[bytes]) -> None:
         await trio.sleep(0.2)
 
 
-async def test_ends_of_connections_are_told_apart_from_answers(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
-    """Who asks for the end of the connection has the whole answer, and then the end."""
+async def test_connection_close_after_whole_answer(one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
+    """With `Connection: close` the client gets the whole answer and then EOF."""
     async with served(Tls.of(one_sided)) as site:
         for path in ("/hot/echo", "/cool/echo"):
-            async with request("POST", site.url + path, body=LARGE, tls=asking) as response:
+            async with request("POST", site.url + path, body=LARGE, tls=trusting) as response:
                 assert await response.read(len(LARGE)) == LARGE
                 with trio.fail_after(LIMIT_S):
                     assert await response._stream.receive_some() == b""
 
 
-def test_tls_is_of_this_century(mutual: TlsFiles) -> None:
+def test_old_tls_versions_are_refused(mutual: TlsFiles) -> None:
     tls = Tls.of(mutual)
     for context in (tls.server, tls.client):
         assert context
         assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
 
 
-async def test_http_1_1_is_what_is_agreed_upon(one_sided: TlsFiles, asking: ssl.SSLContext) -> None:
-    greedy = ssl.create_default_context(cafile=asking_ca(one_sided))
+async def test_alpn_is_http_1_1(one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
+    greedy = ssl.create_default_context(cafile=trusting_client(one_sided))
     greedy.set_alpn_protocols(["h2", "http/1.1"])
     async with served(Tls.of(one_sided)) as site:
         stream = await trio.open_ssl_over_tcp_stream(*site.address, ssl_context=greedy, https_compatible=True)
@@ -426,6 +426,6 @@ async def test_http_1_1_is_what_is_agreed_upon(one_sided: TlsFiles, asking: ssl.
             assert stream.selected_alpn_protocol() == "http/1.1"
 
 
-def asking_ca(files: TlsFiles) -> Path:
+def trusting_client(files: TlsFiles) -> Path:
     assert files.cert
     return files.cert.with_name("ca.pem")

@@ -1,4 +1,4 @@
-"""The files of TLS: what is made of them, and what is said of those that cannot be used."""
+"""TLS contexts from files, and problems of these files."""
 
 import ssl
 from dataclasses import replace
@@ -9,18 +9,18 @@ import pytest
 from llama_orch.http.tls.tls import CLEAR, Tls
 from llama_orch.settings import ConfigurationError
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE, TlsFiles
-from tests.certificates import Authority, authority
+from tests.certificates import Authority, create_ca
 from tests.unit.test_check_config import WITH_TOKEN, check
 
 
 @pytest.fixture(scope="module")
 def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return authority(tmp_path_factory.mktemp("ca"), "ca")
+    return create_ca(tmp_path_factory.mktemp("ca"), "ca")
 
 
 @pytest.fixture(scope="module")
 def good(ca: Authority) -> TlsFiles:
-    return ca.signed("daemon")
+    return ca.issue("daemon")
 
 
 def environ(files: TlsFiles) -> dict[str, str]:
@@ -28,11 +28,11 @@ def environ(files: TlsFiles) -> dict[str, str]:
     return {name: str(path) for name, path in named.items() if path}
 
 
-def test_without_files_nothing_is_different() -> None:
+def test_without_files_there_is_no_tls() -> None:
     assert Tls.of(TlsFiles()) == CLEAR == Tls(None, None)
 
 
-def test_a_certificate_turns_tls_on_and_a_ca_makes_it_mutual(good: TlsFiles) -> None:
+def test_certificate_enables_tls_and_ca_makes_it_mutual(good: TlsFiles) -> None:
     alone = Tls.of(replace(good, ca=None))
     assert alone.server
     assert alone.server.verify_mode is ssl.CERT_NONE
@@ -40,10 +40,10 @@ def test_a_certificate_turns_tls_on_and_a_ca_makes_it_mutual(good: TlsFiles) -> 
     both = Tls.of(good)
     assert both.server
     assert both.server.verify_mode is ssl.CERT_REQUIRED
-    assert both.words == "TLS, and wants a client certificate"
+    assert both.words == "TLS, and requires a client certificate"
 
 
-def test_a_ca_alone_is_for_asking_others(good: TlsFiles) -> None:
+def test_ca_alone_is_for_client_only(good: TlsFiles) -> None:
     tls = Tls.of(TlsFiles(ca=good.ca))
     assert (tls.server, tls.words) == (None, None)
     assert tls.client
@@ -58,14 +58,12 @@ def test_files_are_found_by_their_variables(good: TlsFiles) -> None:
 def refused(files: TlsFiles) -> dict[str, str]:
     with pytest.raises(ConfigurationError) as caught:
         Tls.of(files)
-    assert all(problem.mend for problem in caught.value.problems)
+    assert all(problem.hint for problem in caught.value.problems)
     return {problem.variable: str(problem) for problem in caught.value.problems}
 
 
 @pytest.mark.parametrize(("name", "variable"), [("cert", CERT_FILE), ("key", KEY_FILE), ("ca", CA_FILE)])
-def test_a_file_that_cannot_be_read_is_named_with_its_reason(
-    name: str, variable: str, good: TlsFiles, tmp_path: Path
-) -> None:
+def test_unreadable_file_is_named_with_reason(name: str, variable: str, good: TlsFiles, tmp_path: Path) -> None:
     for path, words in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
         found = refused(replace(good, **{name: path}))
         assert set(found) == {variable}
@@ -75,36 +73,34 @@ def test_a_file_that_cannot_be_read_is_named_with_its_reason(
 
 @pytest.mark.parametrize(("name", "variable"), [("cert", CERT_FILE), ("key", KEY_FILE), ("ca", CA_FILE)])
 @pytest.mark.parametrize("content", [b"", b"no certificate", bytes(range(256))])
-def test_a_file_with_something_else_in_it_is_named(
-    name: str, variable: str, content: bytes, good: TlsFiles, tmp_path: Path
-) -> None:
+def test_file_without_pem_is_named(name: str, variable: str, content: bytes, good: TlsFiles, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
     found = refused(replace(good, **{name: tmp_path / "file"}))
     assert set(found) == {variable}
-    assert "that can be used" in found[variable]
+    assert "holds no usable" in found[variable]
 
 
-def test_all_files_are_looked_at(tmp_path: Path) -> None:
+def test_all_files_are_checked(tmp_path: Path) -> None:
     none = tmp_path / "none"
     assert set(refused(TlsFiles(none, none, none))) == {CERT_FILE, KEY_FILE, CA_FILE}
 
 
-def test_a_key_of_another_certificate_is_told_as_such(good: TlsFiles, ca: Authority) -> None:
-    other = ca.signed("another")
+def test_mismatched_key_is_reported(good: TlsFiles, ca: Authority) -> None:
+    other = ca.issue("another")
     assert f"is not the key of the first certificate in {good.cert}" in refused(replace(good, key=other.key))[KEY_FILE]
 
 
-def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(ca: Authority) -> None:
-    found = refused(ca.signed("locked", password="open sesame"))
+def test_encrypted_key_is_refused_without_prompt(ca: Authority) -> None:
+    found = refused(ca.issue("locked", password="open sesame"))
     assert "without a password" in found[KEY_FILE]
 
 
-def test_of_files_that_are_swapped_each_is_named(good: TlsFiles) -> None:
+def test_swapped_files_are_both_named(good: TlsFiles) -> None:
     assert set(refused(replace(good, cert=good.key, key=good.cert))) == {CERT_FILE, KEY_FILE}
 
 
 @pytest.mark.parametrize("daemon", WITH_TOKEN)
-def test_files_are_looked_at_beside_variables_that_cannot_be_used(daemon: str, tmp_path: Path) -> None:
+def test_files_are_checked_despite_invalid_variables(daemon: str, tmp_path: Path) -> None:
     done = check(daemon, tmp_path, {"RUST_LOG": "loud", CERT_FILE: str(tmp_path / "none")})
     headline, *lines = done.stderr.splitlines()
     assert headline == f"{daemon}: 3 settings cannot be used:"
@@ -112,18 +108,18 @@ def test_files_are_looked_at_beside_variables_that_cannot_be_used(daemon: str, t
 
 
 @pytest.mark.parametrize(("name", "variable"), [("cert", CERT_FILE), ("key", KEY_FILE)])
-def test_one_half_of_a_pair_is_refused(name: str, variable: str, good: TlsFiles) -> None:
+def test_certificate_without_key_is_refused(name: str, variable: str, good: TlsFiles) -> None:
     assert set(refused(replace(good, **{name: None}))) == {variable}
 
 
 @pytest.mark.parametrize("daemon", WITH_TOKEN)
-def test_check_config_looks_at_the_files(daemon: str, good: TlsFiles, ca: Authority, tmp_path: Path) -> None:
+def test_check_config_checks_files(daemon: str, good: TlsFiles, ca: Authority, tmp_path: Path) -> None:
     done = check(daemon, tmp_path, environ(good))
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{CERT_FILE}={good.cert}  # environment" in done.stdout
     for wrong, variable in (
         (replace(good, key=None), KEY_FILE),
-        (replace(good, key=ca.signed("third").key), KEY_FILE),
+        (replace(good, key=ca.issue("third").key), KEY_FILE),
         (replace(good, ca=tmp_path / "none"), CA_FILE),
     ):
         done = check(daemon, tmp_path, environ(wrong))

@@ -1,12 +1,13 @@
-"""GET /openapi.json is true: it has what is served and nothing else, and is well made."""
+"""GET /openapi.json describes exactly what is served, and is a valid document."""
 
+import inspect
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import jsonschema_rs
 import pytest
@@ -15,40 +16,42 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from llama_orch.contracts.artifacts import NewArtifact
 from llama_orch.contracts.errors import ErrorCode
+from llama_orch.contracts.meta import Liveness
 from llama_orch.contracts.tasks import TaskRequest
-from llama_orch.http.server.app import add_hot
-from queen_rbee.api.openapi.document import OPERATIONS, openapi
-from queen_rbee.api.openapi.examples import EXAMPLES, PLAN
-from queen_rbee.api.openapi.operation import Operation
-from queen_rbee.api.openapi.refusals import MEANINGS
-from queen_rbee.api.routes import hot_routes
+from llama_orch.http.server.app import GROUPS as GROUPS_OF_EVERY_DAEMON
+from llama_orch.http.server.exchange import HotRoutes
+from llama_orch.http.server.mounting import mount
+from llama_orch.http.server.routes import RequestBody, Route, json_reply, resolve, route, routes_of
+from queen_rbee.api.artifacts import NEW_ARTIFACT
+from queen_rbee.api.openapi.document import openapi
+from queen_rbee.api.openapi.errors import MEANINGS
+from queen_rbee.api.parameters import EXAMPLE_ARTIFACT_ID
+from queen_rbee.api.routes import GROUPS, ROUTES
 from queen_rbee.tasks.artifacts import artifact_id, canonical_document, canonical_json
 from tests.unit.queen_rbee.api_client import api_client
 
-AUTOMATIC = {"HEAD", "OPTIONS"}
+AUTOMATIC_METHODS = {"HEAD", "OPTIONS"}
 """Methods that every path has."""
-EVERY_OPERATION = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+EVERY_ROUTE = pytest.mark.parametrize("declared", ROUTES, ids=lambda declared: declared.name)
 
 
 @pytest.fixture(scope="module")
 def document() -> Any:
-    return openapi()
+    return openapi(ROUTES)
 
 
 @pytest.fixture
 def app(tmp_path: Path) -> QuartTrio:
-    """What the daemon serves."""
-    queen = api_client(tmp_path)
-    add_hot(queen.app, hot_routes(queen.parts))
-    return queen.app
+    """An application with the daemon's routes."""
+    return api_client(tmp_path).app
 
 
-def described(operation: Operation, document: Any) -> Any:
-    return document["paths"][operation.path][operation.method.lower()]
+def operation(declared: Route, document: Any) -> Any:
+    return document["paths"][declared.plain_path][declared.method.lower()]
 
 
 def nodes(value: Any) -> Iterator[dict[str, Any]]:
-    """Every object of a document."""
+    """Yield every object of a document."""
     if isinstance(value, dict):
         yield value
     children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -57,7 +60,7 @@ def nodes(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def resolved(reference: str, document: Any) -> Any:
-    """What `reference`, a JSON pointer behind #, names. Raises KeyError."""
+    """Return the target of `reference`, a JSON pointer after #. Raises KeyError."""
     root, *steps = reference.split("/")
     assert root == "#"
     for step in steps:
@@ -65,43 +68,81 @@ def resolved(reference: str, document: Any) -> Any:
     return document
 
 
-def test_what_is_served_is_described_and_what_is_described_is_served(app: QuartTrio, document: Any):
+class DummyRoutes:
+    @route(
+        "POST",
+        "/v2/dummies/{dummy_id}",
+        "Change a dummy",
+        {200: json_reply("The dummy.", Liveness, dummy_id="/status")},
+        body=RequestBody(TaskRequest, {"one": {"prompt": "hello"}}),
+        errors=(409,),
+    )
+    async def change_dummy(self, task: TaskRequest, dummy_id: str) -> Liveness:
+        assert (task.prompt, dummy_id) == ("hello", "d")
+        return Liveness(status="ok")
+
+
+async def test_declared_route_is_served_and_described(app: QuartTrio) -> None:
+    mount(app, HotRoutes(), DummyRoutes())
+    response = await app.test_client().post("/v2/dummies/d", json={"prompt": "hello"})
+    assert (response.status_code, await response.get_json()) == (200, {"status": "ok"})
+    described: Any = openapi([*ROUTES, *routes_of(DummyRoutes)])
+    dummy = described["paths"]["/v2/dummies/{dummy_id}"]
+    assert [variable["name"] for variable in dummy["parameters"]] == ["dummy_id"]
+    assert (dummy["post"]["operationId"], dummy["post"]["summary"]) == ("change_dummy", "Change a dummy")
+    assert set(dummy["post"]["responses"]) == {"200", "400", "401", "403", "404", "408", "409", "413", "415", "500"}
+    reply = dummy["post"]["responses"]["200"]["content"]["application/json"]
+    assert reply["schema"] == {"$ref": "#/components/schemas/Liveness"}
+    assert list(dummy["post"]["responses"]["200"]["links"]) == ["change_dummy"]
+    assert [error.message for error in OPENAPI_31_VALIDATOR.iter_errors(described)] == []
+
+
+def test_handlers_take_the_bodies_they_declare() -> None:
+    for group in (*GROUPS_OF_EVERY_DAEMON, *GROUPS):
+        for member in vars(group).values():
+            for declared in getattr(member, "declared_routes", ()):
+                if declared.body and not declared.by_gate:
+                    first = list(inspect.signature(member).parameters)[1]
+                    assert get_type_hints(member)[first] is resolve(declared.body.model), declared.name
+
+
+def test_document_describes_exactly_the_served_routes(app: QuartTrio, document: Any) -> None:
     served = {
         (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
         for rule in app.url_map.iter_rules()
-        for method in (rule.methods or set()) - AUTOMATIC
+        for method in (rule.methods or set()) - AUTOMATIC_METHODS
     }
-    told = {
+    described = {
         (method.upper(), path) for path, item in document["paths"].items() for method in item if method != "parameters"
     }
-    assert told == served
+    assert described == served
 
 
-async def test_it_is_served_as_it_was_made(app: QuartTrio, document: Any):
+async def test_document_is_served(app: QuartTrio, document: Any) -> None:
     for _time in range(2):
         answer = await app.test_client().get("/openapi.json")
         assert (answer.status_code, answer.content_type) == (200, "application/json")
         assert await answer.get_json() == document
 
 
-def test_it_is_openapi_3_1(document: Any):
+def test_document_is_valid_openapi_3_1(document: Any) -> None:
     problems = [f"{error.instance_path}: {error.message}" for error in OPENAPI_31_VALIDATOR.iter_errors(document)]
     assert problems == []
 
 
-def test_every_schema_is_a_schema(document: Any):
+def test_schemas_are_valid_json_schema(document: Any) -> None:
     for name, schema in document["components"]["schemas"].items():
         assert jsonschema_rs.meta.is_valid(schema), name
 
 
-def test_every_reference_leads_somewhere(document: Any):
+def test_references_have_targets(document: Any) -> None:
     references = [node["$ref"] for node in nodes(document) if isinstance(node.get("$ref"), str)]
     assert len(references) > 100
     for reference in references:
         resolved(reference, document)
 
 
-def test_no_component_is_left_over(document: Any):
+def test_every_component_is_used(document: Any) -> None:
     text = str(document)
     unused = [
         name
@@ -112,71 +153,72 @@ def test_no_component_is_left_over(document: Any):
     assert unused == []
 
 
-def test_every_name_and_every_variable_of_a_path_is_there_once(document: Any):
-    assert len({operation.name for operation in OPERATIONS}) == len(OPERATIONS)
+def test_operation_ids_are_unique_and_variables_declared(document: Any) -> None:
+    assert len({declared.name for declared in ROUTES}) == len(ROUTES)
     for path, item in document["paths"].items():
         variables = [parameter["name"] for parameter in item.get("parameters", ())]
         assert variables == re.findall(r"\{(\w+)\}", path)
 
 
-def test_every_link_leads_to_an_operation_with_the_variable_it_gives(document: Any):
+def test_links_give_the_variable_of_their_operation(document: Any) -> None:
     links = [link for node in nodes(document) for link in node.get("links", {}).values()]
-    targets = {operation.name: operation.variables for operation in OPERATIONS}
+    targets = {declared.name: declared.variables for declared in ROUTES}
     assert len(links) > 10
     for link in links:
         assert list(link["parameters"]) == targets[link["operationId"]]
 
 
-@EVERY_OPERATION
-def test_an_operation_tells_its_errors_with_the_body_of_its_clients(operation: Operation, document: Any):
-    answers = described(operation, document)["responses"]
-    openai = "/v1/" in operation.path or operation.path.endswith("/rerank")
-    body = "AnthropicError" if "messages" in operation.path else "OpenAiError" if openai else "ErrorBody"
+@EVERY_ROUTE
+def test_errors_are_described_in_the_format_of_the_path(declared: Route, document: Any) -> None:
+    answers = operation(declared, document)["responses"]
+    openai = "/v1/" in declared.path or declared.path.endswith("/rerank")
+    body = "AnthropicError" if "messages" in declared.path else "OpenAiError" if openai else "ErrorBody"
     failed = {status: answers[status] for status in answers if status >= "400" and "$ref" in answers[status]}
     assert "500" in failed
-    assert operation.open or {"401", "403"} <= set(failed)
-    assert operation.body is None or {"400", "408", "413"} <= set(failed)
-    assert not operation.variables or "404" in failed
+    assert declared.public or {"401", "403"} <= set(failed)
+    assert declared.body is None or {"400", "408", "413"} <= set(failed)
+    assert not declared.variables or "404" in failed
     for answer in failed.values():
         content = resolved(answer["$ref"], document)["content"]
         assert content == {"application/json": {"schema": {"$ref": f"#/components/schemas/{body}"}}}
 
 
-@EVERY_OPERATION
-def test_what_wants_a_token_says_so(operation: Operation, document: Any):
-    security = described(operation, document)["security"]
-    assert security == ([] if operation.open else [{}, {"bearer": []}, {"key": []}])
+@EVERY_ROUTE
+def test_security_is_described(declared: Route, document: Any) -> None:
+    security = operation(declared, document)["security"]
+    assert security == ([] if declared.public else [{}, {"bearer": []}, {"key": []}])
 
 
-def test_every_error_code_is_told_somewhere(document: Any):
-    told = " ".join(about for about, _headers in MEANINGS.values())
-    unknown = {code for code in ErrorCode if code not in told}
-    assert unknown == set()
+def test_every_error_code_is_described() -> None:
+    descriptions = " ".join(description for description, _headers in MEANINGS.values())
+    assert {code for code in ErrorCode if code not in descriptions} == set()
 
 
-def test_the_task_of_the_document_is_the_task_that_is_read(document: Any):
+def test_task_schema_has_the_fields_of_the_model(document: Any) -> None:
     schema = document["components"]["schemas"]["TaskRequest"]
     assert set(schema["properties"]) == set(TaskRequest.model_fields)
     assert schema["additionalProperties"] is False
 
 
-@pytest.mark.parametrize("operation", [each for each in OPERATIONS if each.body], ids=lambda operation: operation.name)
-def test_the_examples_of_a_body_are_read_as_they_stand(operation: Operation, document: Any):
-    told = described(operation, document)["requestBody"]["content"]["application/json"]
-    schema = jsonschema_rs.validator_for({**told["schema"], "components": document["components"]})
-    assert told["examples"]
-    for example in told["examples"].values():
+@pytest.mark.parametrize("declared", [each for each in ROUTES if each.body], ids=lambda declared: declared.name)
+def test_body_examples_are_valid(declared: Route, document: Any) -> None:
+    body = operation(declared, document)["requestBody"]["content"]["application/json"]
+    schema = jsonschema_rs.validator_for({**body["schema"], "components": document["components"]})
+    assert declared.body
+    model = resolve(declared.body.model)
+    assert isinstance(model, type)
+    assert body["examples"]
+    for example in body["examples"].values():
         schema.validate(example["value"])
-        assert operation.body
-        assert operation.body.model_validate_json(json.dumps(example["value"]), strict=True)
+        assert model.model_validate_json(json.dumps(example["value"]), strict=True)
 
 
-def test_the_artifact_of_the_examples_has_the_id_of_the_examples():
-    plan = NewArtifact.model_validate(EXAMPLES["add_artifact"]["plan"])
-    assert artifact_id(canonical_document(plan, canonical_json(plan.content))) == PLAN
+def test_example_artifact_has_the_example_id() -> None:
+    plan = NewArtifact.model_validate(NEW_ARTIFACT.examples["plan"])
+    assert artifact_id(canonical_document(plan, canonical_json(plan.content))) == EXAMPLE_ARTIFACT_ID
 
 
-def test_a_prompt_may_be_text_or_blocks(document: Any):
+def test_prompt_schemas_accept_text_and_blocks(document: Any) -> None:
     known = {"$schema": "https://json-schema.org/draft/2020-12/schema", "components": document["components"]}
     message = jsonschema_rs.validator_for({**known, "$ref": "#/components/schemas/MessagesRequest"})
     least = {"model": "m", "max_tokens": 1}
@@ -190,8 +232,8 @@ def test_a_prompt_may_be_text_or_blocks(document: Any):
     assert not text.is_valid({"prompt": "a", "stop": 1})
 
 
-def test_a_queen_that_nobody_asks_loads_nothing_of_it():
-    unwanted = "[name for name in sys.modules if 'api.openapi' in name or 'queen_rbee.api.v1.messages' in name]"
-    program = f"import sys, queen_rbee.daemon; print(*{unwanted})"
+def test_description_is_not_imported_at_start() -> None:
+    lazy = "[name for name in sys.modules if 'api.openapi' in name or 'queen_rbee.api.v1.messages' in name]"
+    program = f"import sys, queen_rbee.daemon; print(*{lazy})"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert loaded.split() == []

@@ -1,4 +1,4 @@
-"""/v1/messages over a scripted engine: streams, messages, errors in Anthropic's shape, no task without a client."""
+"""/v1/messages over a scripted engine: streams, messages, and errors in Anthropic's format."""
 
 import json
 import os
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from llama_orch.http.server.gate import Access
 from llama_orch.settings.types import Secret
-from queen_rbee.api.v1 import passages
-from queen_rbee.api.v1.messages.events import Event
+from queen_rbee.api.v1 import engine_relay
+from queen_rbee.api.v1.messages.events import MessageEvent
 from tests.unit.queen_rbee.messages_examples import WEATHER, call
 from tests.unit.queen_rbee.queen_core import add_vanishing_replicas, wait_for_free_slots
 from tests.unit.queen_rbee.scripted_openai import USAGE_CHUNK, delta
@@ -26,13 +26,13 @@ COUNT = "/v1/messages/count_tokens"
 DAEMONS = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
-def said(words: str = "hello", **fields: object) -> dict[str, Any]:
-    """A request in which the user says `words`."""
+def user_says(words: str = "hello", **fields: object) -> dict[str, Any]:
+    """Return a request in which the user says `words`."""
     return {"model": "tiny", "max_tokens": 8, "messages": [{"role": "user", "content": words}], **fields}
 
 
 def events(line: V1Exchange) -> list[tuple[str, dict[str, Any]]]:
-    """(event, data) in turn."""
+    """Return (name, data) of each event."""
     frames = [frame.split("\n") for frame in line.body.decode().split("\n\n") if frame]
     return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in frames]
 
@@ -41,20 +41,20 @@ def names(line: V1Exchange) -> list[str]:
     return [name for name, _data in events(line)]
 
 
-async def full(running: V1Server) -> list[V1Exchange]:
-    """Two messages that are answered for ever, and one that waits: the whole queue where its capacity is one."""
+async def fill_queue(running: V1Server) -> list[V1Exchange]:
+    """Fill a queue of capacity one: start two messages whose answers never end, and queue a third."""
     found = []
     for _ in range(2):
-        found.append(running.start(MESSAGES, said("stall", stream=True)))
+        found.append(running.start(MESSAGES, user_says("stall", stream=True)))
         await found[-1].wait_for(b"message_start")
-    found.append(running.start(MESSAGES, said()))
+    found.append(running.start(MESSAGES, user_says()))
     await trio.testing.wait_all_tasks_blocked()
     return found
 
 
-async def test_a_message_comes_whole_with_the_engines_own_counts():
+async def test_message_has_engine_token_counts():
     async with v1_server() as running:
-        line = await running.ask(MESSAGES, said(), x_correlation_id="mine")
+        line = await running.ask(MESSAGES, user_says(), x_correlation_id="mine")
     assert (line.status, line.headers["request-id"], line.headers["x-llama-orch-pool"]) == (200, "mine", "p")
     assert line.json["id"].startswith("msg_")
     assert {key: value for key, value in line.json.items() if key != "id"} == {
@@ -73,25 +73,26 @@ async def test_a_message_comes_whole_with_the_engines_own_counts():
     }
 
 
-async def test_the_engine_is_asked_for_a_chat_as_a_stream_and_never_sees_anthropics_words():
+async def test_engine_gets_openai_chat_stream_without_anthropic_fields():
     async with v1_server() as running:
-        await running.ask(MESSAGES, said(system="Be kind.", stop_sequences=["END"], metadata={"user_id": "secret"}))
+        fields: dict[str, Any] = {"system": "Be kind.", "stop_sequences": ["END"], "metadata": {"user_id": "secret"}}
+        await running.ask(MESSAGES, user_says(**fields))
         asked = running.engine.last_request
     assert b"POST /v1/chat/completions" in asked
-    for told in (
+    for sent in (
         b'"stream": true',
         b'"stop": ["END"]',
         b'{"role": "system", "content": "Be kind."}',
         b'"max_tokens": 8',
     ):
-        assert told in asked
-    for untold in (b"secret", b"stop_sequences", b'"system":'):
-        assert untold not in asked
+        assert sent in asked
+    for absent in (b"secret", b"stop_sequences", b'"system":'):
+        assert absent not in asked
 
 
-async def test_a_stream_has_anthropics_events_and_only_those():
+async def test_stream_has_only_anthropic_events():
     async with v1_server() as running:
-        line = await running.ask(MESSAGES, said(stream=True))
+        line = await running.ask(MESSAGES, user_says(stream=True))
     assert line.headers["content-type"].startswith("text/event-stream")
     assert names(line) == [
         "message_start",
@@ -105,7 +106,7 @@ async def test_a_stream_has_anthropics_events_and_only_those():
     assert all(name == data["type"] for name, data in events(line))
 
 
-async def test_a_tools_use_comes_back_as_one():
+async def test_tool_call_is_returned_as_tool_use():
     use = [
         delta(**call(0, id="c1", name="get_weather")),
         delta(**call(0, '{"place": "Bern"}')),
@@ -114,8 +115,8 @@ async def test_a_tools_use_comes_back_as_one():
     ]
     async with v1_server() as running:
         running.engine.script = use
-        whole = await running.ask(MESSAGES, said(tools=[WEATHER]))
-        stream = await running.ask(MESSAGES, said(tools=[WEATHER], stream=True))
+        whole = await running.ask(MESSAGES, user_says(tools=[WEATHER]))
+        stream = await running.ask(MESSAGES, user_says(tools=[WEATHER], stream=True))
     assert whole.json["content"] == [
         {"type": "tool_use", "id": "c1", "name": "get_weather", "input": {"place": "Bern"}},
     ]
@@ -132,10 +133,10 @@ async def test_a_tools_use_comes_back_as_one():
         ({"thinking": {"type": "disabled"}}, ["text"]),
     ],
 )
-async def test_thoughts_are_shown_unless_the_client_does_not_want_them(thinking: dict[str, Any], kinds: list[str]):
+async def test_thoughts_are_shown_unless_disabled(thinking: dict[str, Any], kinds: list[str]):
     async with v1_server() as running:
         running.engine.script = [delta(reasoning_content="hm"), delta(content="so"), delta("stop"), USAGE_CHUNK]
-        line = await running.ask(MESSAGES, said(**thinking))
+        line = await running.ask(MESSAGES, user_says(**thinking))
     assert [block["type"] for block in line.json["content"]] == kinds
 
 
@@ -148,18 +149,18 @@ async def test_thoughts_are_shown_unless_the_client_does_not_want_them(thinking:
         ("silence", 504, "timeout_error"),
     ],
 )
-async def test_what_fails_before_the_answer_begins_is_a_status(words: str, status: int, kind: str, streamed: bool):
+async def test_early_failure_is_http_status(words: str, status: int, kind: str, streamed: bool):
     async with v1_server(short_limits=words == "silence") as running:
-        line = await running.ask(MESSAGES, said(words, stream=streamed), x_correlation_id="mine")
+        line = await running.ask(MESSAGES, user_says(words, stream=streamed), x_correlation_id="mine")
         await wait_for_free_slots(running.queen)
     assert (line.status, line.json["type"], line.json["error"]["type"]) == (status, "error", kind)
     assert (line.json["request_id"], line.headers["request-id"]) == ("mine", "mine")
 
 
 @pytest.mark.parametrize(("words", "kind"), [("midway", "api_error"), ("stall", "timeout_error")])
-async def test_what_fails_midway_ends_the_stream_with_an_error_event(words: str, kind: str):
+async def test_late_failure_ends_stream_with_error_event(words: str, kind: str):
     async with v1_server(short_limits=words == "stall") as running:
-        line = await running.ask(MESSAGES, said(words, stream=True), x_correlation_id="mine")
+        line = await running.ask(MESSAGES, user_says(words, stream=True), x_correlation_id="mine")
         await wait_for_free_slots(running.queen)
     name, data = events(line)[-1]
     assert (line.status, name, data["error"]["type"], data["request_id"]) == (200, "error", kind, "mine")
@@ -167,27 +168,27 @@ async def test_what_fails_midway_ends_the_stream_with_an_error_event(words: str,
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_an_answer_that_is_none_is_never_passed_off_as_one(streamed: bool):
+async def test_unreadable_answer_is_an_error(streamed: bool):
     async with v1_server() as running:
         running.engine.script = [delta(content="Hel"), delta(content={"not": "text"}), delta("stop"), USAGE_CHUNK]
-        line = await running.ask(MESSAGES, said(stream=streamed))
+        line = await running.ask(MESSAGES, user_says(stream=streamed))
     error = events(line)[-1][1] if streamed else line.json
     assert (error["type"], error["error"]["type"]) == ("error", "api_error")
-    assert "not understood" in error["error"]["message"]
+    assert "not an OpenAI chat chunk" in error["error"]["message"]
     assert line.status == (200 if streamed else 502)
 
 
-async def test_a_wrong_field_is_named_as_anthropic_names_it():
+async def test_wrong_field_is_named_by_its_path():
     async with v1_server() as running:
-        line = await running.ask(MESSAGES, said(messages=[{"role": "user"}]))
+        line = await running.ask(MESSAGES, user_says(messages=[{"role": "user"}]))
     assert line.status == 400
-    assert line.json["error"]["message"] == "messages.0.content: Field required"
+    assert line.json["error"]["message"] == "messages.0.content: is required"
     assert line.json["error"]["type"] == "invalid_request_error"
 
 
-async def test_an_unknown_model_is_not_found_and_not_to_be_asked_for_again():
+async def test_unknown_model_is_404_without_retry():
     async with v1_server() as running:
-        line = await running.ask(MESSAGES, said(model="gpt-7"))
+        line = await running.ask(MESSAGES, user_says(model="gpt-7"))
     assert (line.status, line.json["error"]["type"], line.headers["x-should-retry"]) == (
         404,
         "not_found_error",
@@ -195,10 +196,10 @@ async def test_an_unknown_model_is_not_found_and_not_to_be_asked_for_again():
     )
 
 
-async def test_a_full_queue_is_a_rate_limit_that_says_when_to_come_back():
+async def test_full_queue_is_429_with_retry_after():
     async with v1_server(capacity=1) as running:
-        others = await full(running)
-        line = await running.ask(MESSAGES, said())
+        others = await fill_queue(running)
+        line = await running.ask(MESSAGES, user_says())
         for other in others:
             other.disconnect.set()
         await wait_for_free_slots(running.queen)
@@ -208,29 +209,29 @@ async def test_a_full_queue_is_a_rate_limit_that_says_when_to_come_back():
     assert line.headers["x-should-retry"] == "true"
 
 
-async def test_that_no_replica_has_taken_it_is_an_overload_that_is_worth_another_try():
+async def test_exhausted_replicas_are_529_with_retry():
     async with v1_server() as running:
         add_vanishing_replicas(running.queen)
-        line = await running.ask(MESSAGES, said(model="p"))
+        line = await running.ask(MESSAGES, user_says(model="p"))
         assert (line.status, line.json["error"]["type"]) == (529, "overloaded_error")
         assert line.json["error"]["details"] == {"error_code": "REPLICA_EXHAUSTED"}
         assert line.headers["x-should-retry"] == "true"
         await wait_for_free_slots(running.queen)
 
 
-async def test_a_queen_that_stops_is_overloaded():
+async def test_stopping_daemon_is_529():
     async with v1_server() as running:
         running.queen.intake.close()
-        line = await running.ask(MESSAGES, said())
+        line = await running.ask(MESSAGES, user_says())
     assert (line.status, line.json["error"]["type"]) == (529, "overloaded_error")
     assert line.headers["retry-after"]
 
 
 @pytest.mark.parametrize("path", [MESSAGES, COUNT])
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_a_client_that_leaves_takes_its_task_along(streamed: bool, path: str):
+async def test_client_disconnect_cancels_task(streamed: bool, path: str):
     async with v1_server() as running:
-        line = running.start(path, said("silence", stream=streamed))
+        line = running.start(path, user_says("silence", stream=streamed))
         with trio.fail_after(5):
             while not running.engine.connected:
                 await trio.lowlevel.checkpoint()
@@ -242,11 +243,11 @@ async def test_a_client_that_leaves_takes_its_task_along(streamed: bool, path: s
     assert task.state == "cancelled"
 
 
-async def test_while_it_waits_a_stream_pings_behind_the_messages_head(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(passages, "KEEP_ALIVE_S", 0.001)
+async def test_waiting_stream_pings_after_message_start(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(engine_relay, "KEEP_ALIVE_S", 0.001)
     async with v1_server() as running:
         running.queen.pool(models_available=["tiny"], slots=0)
-        line = running.start(MESSAGES, said(stream=True))
+        line = running.start(MESSAGES, user_says(stream=True))
         await line.wait_for(b"event: ping\n")
         running.queen.pool(models_available=["tiny"])
         with trio.fail_after(5):
@@ -256,32 +257,33 @@ async def test_while_it_waits_a_stream_pings_behind_the_messages_head(monkeypatc
     assert (others.count("message_start"), others[-1]) == (1, "message_stop")
 
 
-async def test_tokens_are_counted_by_the_engine_itself():
+async def test_tokens_are_counted_by_engine():
     async with v1_server() as running:
-        line = await running.ask(COUNT, {key: value for key, value in said().items() if key != "max_tokens"})
+        line = await running.ask(COUNT, {key: value for key, value in user_says().items() if key != "max_tokens"})
         assert b'"max_tokens": 1' in running.engine.last_request
     assert (line.status, line.json) == (200, {"input_tokens": 6})
 
 
-async def test_where_the_engine_does_not_count_nothing_is_made_up():
+async def test_count_without_engine_support_is_501():
     async with v1_server() as running:
         running.engine.script = [delta(content="x"), delta("length")]
-        line = await running.ask(COUNT, said())
+        line = await running.ask(COUNT, user_says())
     assert (line.status, line.json["error"]["type"]) == (501, "api_error")
-    assert "does not tell" in line.json["error"]["message"]
+    assert "does not report" in line.json["error"]["message"]
 
 
-async def test_the_token_may_come_as_an_api_key_and_its_want_is_told_in_anthropics_shape():
+async def test_api_key_is_accepted_and_401_has_anthropic_format():
     async with v1_server() as running:
         running.gate = build_gate(running.queen, Access(Secret("0123456789abcdef")))
-        none, wrong = await running.ask(MESSAGES, said()), await running.ask(MESSAGES, said(), x_api_key="wrong")
-        right = await running.ask(MESSAGES, said(), x_api_key="0123456789abcdef")
+        none = await running.ask(MESSAGES, user_says())
+        wrong = await running.ask(MESSAGES, user_says(), x_api_key="wrong")
+        right = await running.ask(MESSAGES, user_says(), x_api_key="0123456789abcdef")
     assert [line.status for line in (none, wrong, right)] == [401, 401, 200]
     assert none.json["error"]["type"] == wrong.json["error"]["type"] == "authentication_error"
     assert "token" in none.json["error"]["message"]
 
 
-async def test_other_methods_and_paths_are_refused_in_anthropics_shape():
+async def test_unknown_paths_and_methods_have_anthropic_format():
     async with v1_server() as running:
         method = await running.ask(MESSAGES, method="GET")
         path = await running.ask("/v1/messages/batches", {})
@@ -289,14 +291,14 @@ async def test_other_methods_and_paths_are_refused_in_anthropics_shape():
     assert (path.status, path.json["error"]["type"]) == (404, "not_found_error")
 
 
-def test_an_idle_queen_has_not_loaded_the_translation():
+def test_translation_is_not_imported_at_start():
     program = "import sys, queen_rbee.api.v1.anthropic; print(*(name for name in sys.modules if '.messages' in name))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=DAEMONS)
     assert loaded.stdout.split() == []
 
 
 @given(st.text())
-def test_a_frame_is_two_lines_whatever_it_says(text: str):
-    frame = Event({"type": "content_block_delta", "delta": {"text": text}}).frame.decode()
+def test_frame_has_two_lines_for_any_text(text: str):
+    frame = MessageEvent({"type": "content_block_delta", "delta": {"text": text}}).frame.decode()
     assert frame.split("\n")[2:] == ["", ""]
     assert json.loads(frame.split("\n")[1].removeprefix("data: "))["delta"]["text"] == text

@@ -1,4 +1,4 @@
-"""/v1 answers OpenAI's clients in their own terms, errors included, through the queue that all tasks go through."""
+"""/v1 serves OpenAI's clients, in their error format, through the queue of all tasks."""
 
 import gzip
 import json
@@ -17,14 +17,14 @@ from tests.unit.queen_rbee.scripted_openai import CHAT_WITHOUT_USAGE, EMBEDDING,
 from tests.unit.queen_rbee.v1_client import CHAT, V1Exchange, V1Server, chat_body, v1_server
 
 
-async def waiting(site: V1Server, count: int = 1) -> None:
-    """Return once `count` tasks wait."""
+async def until_queued(v1_server: V1Server, count: int = 1) -> None:
+    """Return once `count` tasks are queued."""
     with trio.fail_after(5):
-        while len(site.queen.queue) < count:
+        while len(v1_server.queen.queue) < count:
             await trio.lowlevel.checkpoint()
 
 
-async def test_a_chat_is_answered_in_one_document():
+async def test_chat_is_answered_in_one_document():
     async with v1_server() as running:
         answer = await running.ask(body=chat_body())
         assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
@@ -34,7 +34,7 @@ async def test_a_chat_is_answered_in_one_document():
         await wait_for_free_slots(running.queen)
 
 
-async def test_a_stream_is_the_engines_own_chunks_and_ends_with_done():
+async def test_stream_has_engine_chunks_and_done():
     async with v1_server() as running:
         answer = await running.ask(body=chat_body(stream=True))
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -43,21 +43,21 @@ async def test_a_stream_is_the_engines_own_chunks_and_ends_with_done():
         assert b"id:" not in answer.body
 
 
-async def test_the_counts_are_streamed_to_those_who_ask_for_them():
+async def test_usage_chunk_is_streamed_on_request():
     async with v1_server() as running:
         answer = await running.ask(body=chat_body(stream=True, stream_options={"include_usage": True}))
         assert answer.chunks == [*CHUNKS, "[DONE]"]
 
 
 @pytest.mark.parametrize("options", [None, {"include_usage": True}])
-async def test_a_stream_is_counted_whether_its_client_wants_to_know_or_not(options: dict[str, JsonValue] | None):
+async def test_stream_is_counted_whether_usage_was_requested_or_not(options: dict[str, JsonValue] | None):
     async with v1_server() as running:
         await running.ask(body=chat_body(stream=True, stream_options=options))
         task = next(running.queen.book.newest_first())
         assert (task.measurements.tokens_in, task.measurements.tokens_out, task.measurements.tokens_cached) == (6, 2, 5)
 
 
-async def test_the_engine_is_asked_what_the_client_asked_and_always_for_a_stream():
+async def test_engine_gets_request_unchanged_with_stream_on():
     async with v1_server() as running:
         asked = chat_body(tools=[{"type": "function", "function": {"name": "f"}}], logit_bias={"5": -1}, temperature=0)
         await running.ask(body=asked)
@@ -71,7 +71,7 @@ async def test_the_engine_is_asked_what_the_client_asked_and_always_for_a_stream
         ("/v1/rerank", {"query": "hello", "documents": ["world"]}),
     ],
 )
-async def test_what_comes_whole_is_passed_on_as_it_is(path: str, body: dict[str, object]):
+async def test_document_answers_pass_unchanged(path: str, body: dict[str, object]):
     async with v1_server() as running:
         answer = await running.ask(path, body)
         assert (answer.status, answer.json) == (200, EMBEDDING)
@@ -79,7 +79,7 @@ async def test_what_comes_whole_is_passed_on_as_it_is(path: str, body: dict[str,
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_answer_says_where_it_ran_and_how_it_can_be_found(stream: bool):
+async def test_answer_has_pool_overhead_and_correlation_headers(stream: bool):
     async with v1_server() as running:
         answer = await running.ask(body=chat_body(stream=stream), x_correlation_id="find-me")
         assert answer.headers["x-llama-orch-pool"] == "p"
@@ -89,7 +89,7 @@ async def test_an_answer_says_where_it_ran_and_how_it_can_be_found(stream: bool)
         assert b"x-correlation-id: find-me" in running.engine.last_request
 
 
-async def test_our_own_headers_go_into_the_task():
+async def test_own_headers_reach_the_task():
     async with v1_server() as running:
         session = "6f9619ff-8b86-d011-b42d-00c04fc964ff"
         await running.ask(body=chat_body(), x_session_id=session, x_priority="batch", x_deadline_ms="60000")
@@ -108,9 +108,7 @@ async def test_our_own_headers_go_into_the_task():
         ("silence", 504, "server_error", "true"),
     ],
 )
-async def test_what_goes_wrong_before_the_first_token_is_a_status(
-    words: str, status: int, kind: str, retry: str, stream: bool
-):
+async def test_early_failure_is_http_status(words: str, status: int, kind: str, retry: str, stream: bool):
     async with v1_server(short_limits=words == "silence") as running:
         answer = await running.ask(body=chat_body(words, stream=stream))
         assert (answer.status, answer.error["type"]) == (status, kind)
@@ -120,7 +118,7 @@ async def test_what_goes_wrong_before_the_first_token_is_a_status(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_that_no_replica_has_taken_it_is_a_503_that_is_worth_another_try(stream: bool):
+async def test_exhausted_replicas_are_503_with_retry(stream: bool):
     async with v1_server() as running:
         add_vanishing_replicas(running.queen)
         answer = await running.ask(body=chat_body(stream=stream))
@@ -130,14 +128,14 @@ async def test_that_no_replica_has_taken_it_is_a_503_that_is_worth_another_try(s
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_engines_own_reason_reaches_the_client(stream: bool):
+async def test_engine_error_reason_reaches_client(stream: bool):
     async with v1_server() as running:
         error = (await running.ask(body=chat_body("refuse", stream=stream))).error
         assert (error["message"], error["code"]) == ("request exceeds the context", "context_length_exceeded")
         assert error["param"] == "messages"
 
 
-async def test_more_tokens_than_there_is_room_for_are_not_refused():
+async def test_max_tokens_beyond_context_is_not_refused():
     async with v1_server() as running:
         running.queen.pool(ctx_max=512)
         for limit in ("max_tokens", "max_completion_tokens"):
@@ -148,7 +146,7 @@ async def test_more_tokens_than_there_is_room_for_are_not_refused():
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("script", [[{"choices": "x"}], [delta(content="a"), {"choices": [5]}], [[]], ["x"]])
-async def test_an_engine_that_says_nonsense_fails_its_task_and_no_other(script: list[object], stream: bool):
+async def test_malformed_engine_answer_fails_only_its_task(script: list[object], stream: bool):
     async with v1_server() as running:
         running.engine.script = script
         answer = await running.ask(body=chat_body(stream=stream))
@@ -160,7 +158,7 @@ async def test_an_engine_that_says_nonsense_fails_its_task_and_no_other(script: 
         await wait_for_free_slots(running.queen)
 
 
-async def test_counts_that_cannot_be_are_not_believed():
+async def test_impossible_counts_are_ignored():
     async with v1_server() as running:
         counted = {**CHUNKS[-1], "usage": {"prompt_tokens": 10**400, "completion_tokens": -1}}
         running.engine.script = [*CHUNKS[:-1], counted]
@@ -171,7 +169,7 @@ async def test_counts_that_cannot_be_are_not_believed():
 
 
 @pytest.mark.parametrize(("words", "code"), [("midway", "WORKER_RESET"), ("stall", "DECODE_TIMEOUT")])
-async def test_what_goes_wrong_later_is_the_last_chunk_of_the_stream(words: str, code: str):
+async def test_late_failure_is_last_chunk(words: str, code: str):
     async with v1_server(short_limits=words == "stall") as running:
         answer = await running.ask(body=chat_body(words, stream=True))
         assert answer.status == 200
@@ -181,19 +179,19 @@ async def test_what_goes_wrong_later_is_the_last_chunk_of_the_stream(words: str,
 
 
 @pytest.mark.parametrize("words", ["midway", "stall"])
-async def test_half_an_answer_is_none_without_a_stream(words: str):
+async def test_broken_answer_without_stream_is_an_error(words: str):
     async with v1_server(short_limits=words == "stall") as running:
         assert (await running.ask(body=chat_body(words))).status in (502, 504)
 
 
-async def test_a_wrong_field_is_the_param_of_the_error():
+async def test_wrong_field_is_param_of_error():
     async with v1_server() as running:
         answer = await running.ask(body={"messages": [{"role": "user"}, {}]})
         assert (answer.status, answer.error["param"]) == (400, "messages[1].role")
-        assert "missing" in answer.error["message"]
+        assert "is required" in answer.error["message"]
 
 
-async def test_a_body_nested_as_deep_as_is_allowed_reaches_the_engine():
+async def test_deeply_nested_body_reaches_engine():
     async with v1_server() as running:
         nested = "deep"
         for _ in range(190):
@@ -202,7 +200,7 @@ async def test_a_body_nested_as_deep_as_is_allowed_reaches_the_engine():
         assert running.engine.body["metadata"] == nested
 
 
-async def test_a_body_that_is_too_long_is_refused():
+async def test_too_long_body_is_413():
     async with v1_server() as running:
         answer = await running.ask(body=b'"' + b"A" * BODY_LIMIT)
         assert (answer.status, answer.error["type"]) == (413, "invalid_request_error")
@@ -210,19 +208,19 @@ async def test_a_body_that_is_too_long_is_refused():
 
 
 @pytest.mark.parametrize("name", ["p", "tiny", "hf:org/repo/tiny.gguf", "default", None])
-async def test_a_model_may_be_called_by_any_of_its_names(name: str | None):
+async def test_model_is_found_by_each_of_its_names(name: str | None):
     async with v1_server() as running:
         assert (await running.ask(body=chat_body(model=name))).status == 200
 
 
-async def test_an_unknown_model_is_openais_own_404():
+async def test_unknown_model_is_model_not_found():
     async with v1_server() as running:
         answer = await running.ask(body=chat_body(model="gpt-9"))
         assert (answer.status, answer.error["code"], answer.error["param"]) == (404, "model_not_found", "model")
         assert "hf:org/repo/tiny.gguf" in answer.error["message"]
 
 
-async def test_a_retired_model_is_not_found_either():
+async def test_retired_model_is_model_not_found():
     async with v1_server() as running:
         catalog = running.queen.catalog
         model, _new = await catalog.add(NewModel(id="old", model_ref="tiny"))
@@ -232,11 +230,11 @@ async def test_a_retired_model_is_not_found_either():
         assert "retired" in answer.error["message"]
 
 
-async def test_a_full_queue_says_when_to_come_back():
+async def test_full_queue_is_429_with_retry_after():
     async with v1_server(capacity=1) as running:
         running.queen.pool(ready=False)
         running.start(body=chat_body())
-        await waiting(running)
+        await until_queued(running)
         answer = await running.ask(body=chat_body("another"))
         assert (answer.status, answer.error["type"]) == (429, "rate_limit_error")
         assert int(answer.headers["retry-after"]) >= 1
@@ -244,11 +242,11 @@ async def test_a_full_queue_says_when_to_come_back():
         assert answer.headers["x-should-retry"] == "true"
 
 
-async def test_whoever_gives_way_to_a_newcomer_is_told_when_to_come_back():
+async def test_evicted_task_is_429_with_retry_after():
     async with v1_server(capacity=1, policy="drop-lru") as running:
         running.queen.pool(ready=False)
         dropped = running.start(body=chat_body())
-        await waiting(running)
+        await until_queued(running)
         running.start(body=chat_body("another"))
         with trio.fail_after(5):
             await dropped.finished.wait()
@@ -256,7 +254,7 @@ async def test_whoever_gives_way_to_a_newcomer_is_told_when_to_come_back():
         assert int(dropped.headers["retry-after"]) >= 1
 
 
-async def test_without_a_pool_that_lives_it_is_a_503():
+async def test_failed_pool_is_503():
     async with v1_server() as running:
         running.queen.pool(state=PoolState.FAILED, ready=False)
         answer = await running.ask(body=chat_body())
@@ -264,11 +262,11 @@ async def test_without_a_pool_that_lives_it_is_a_503():
         assert "retry-after" in answer.headers
 
 
-async def test_a_task_that_somebody_else_cancels_is_told_to_its_client():
+async def test_cancel_by_another_client_is_409():
     async with v1_server() as running:
         running.queen.pool(ready=False)
         line = running.start(body=chat_body())
-        await waiting(running)
+        await until_queued(running)
         queen = running.queen
         queen.dispatcher.cancel(next(queen.book.newest_first()))
         with trio.fail_after(5):
@@ -276,37 +274,37 @@ async def test_a_task_that_somebody_else_cancels_is_told_to_its_client():
         assert (line.status, line.error["code"], line.headers["x-should-retry"]) == (409, "CANCELLED", "false")
 
 
-async def test_a_defect_of_ours_is_in_their_shape_too(monkeypatch: pytest.MonkeyPatch):
+async def test_internal_error_has_openai_format(monkeypatch: pytest.MonkeyPatch):
     async with v1_server() as running:
         monkeypatch.setattr(running.queen.catalog, "model", None)
         answer = await running.ask(body=chat_body(model="tiny"))
         assert (answer.status, answer.error["code"]) == (500, "INTERNAL")
 
 
-async def models(running: V1Server, name: str = "") -> V1Exchange:
+async def get_models(running: V1Server, name: str = "") -> V1Exchange:
     return await running.ask(f"/v1/models{name}", method="GET")
 
 
-async def test_the_models_are_listed_under_every_name_that_can_be_asked_for():
+async def test_models_are_listed_under_every_name():
     async with v1_server() as running:
-        answer = await models(running)
+        answer = await get_models(running)
         assert answer.json["object"] == "list"
         assert [entry["id"] for entry in answer.json["data"]] == ["p", "hf:org/repo/tiny.gguf"]
         for entry in answer.json["data"]:
             assert (entry["object"], entry["owned_by"], entry["ready"]) == ("model", "llama-orch", True)
             assert isinstance(entry["created"], int)
-            assert (await models(running, f"/{entry['id']}")).json == entry
-        assert (await models(running, "/gpt-9")).error["code"] == "model_not_found"
+            assert (await get_models(running, f"/{entry['id']}")).json == entry
+        assert (await get_models(running, "/gpt-9")).error["code"] == "model_not_found"
 
 
 @pytest.mark.parametrize(("path", "method", "status"), [("/v1/nowhere", "POST", 404), (CHAT, "GET", 405)])
-async def test_the_rest_of_v1_is_refused_in_their_shape(path: str, method: str, status: int):
+async def test_unknown_paths_and_methods_have_openai_format(path: str, method: str, status: int):
     async with v1_server() as running:
         answer = await running.ask(path, method=method)
         assert (answer.status, answer.error["type"]) == (status, "invalid_request_error")
 
 
-async def test_several_answers_to_one_question_are_all_there():
+async def test_all_choices_are_returned():
     async with v1_server() as running:
         running.engine.script = (
             delta(index=1, content="b"),
@@ -319,14 +317,14 @@ async def test_several_answers_to_one_question_are_all_there():
 
 
 @pytest.mark.parametrize("encode", [gzip.compress, lambda body: gzip.compress(b"\xef\xbb\xbf" + body)])
-async def test_a_compressed_body_is_served(encode: Callable[[bytes], bytes]):
+async def test_gzip_body_is_accepted(encode: Callable[[bytes], bytes]):
     async with v1_server() as running:
         answer = await running.ask(body=encode(json.dumps(chat_body()).encode()), content_encoding="gzip")
         assert answer.status == 200
         assert running.engine.body["messages"] == chat_body()["messages"]
 
 
-async def test_another_encoding_is_a_415_in_openais_shape():
+async def test_other_content_encoding_is_415():
     async with v1_server() as running:
         answer = await running.ask(body=b"{}", content_encoding="br")
         assert (answer.status, answer.error["type"]) == (415, "invalid_request_error")

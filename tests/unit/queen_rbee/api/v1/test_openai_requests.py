@@ -1,4 +1,4 @@
-"""An OpenAI request is understood or refused by the names of its fields, and passes unharmed to the engine."""
+"""OpenAI requests are parsed, or refused with the wrong fields named, and reach the engine unchanged."""
 
 import json
 from uuid import UUID
@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.contracts.errors import ApiError
-from llama_orch.contracts.openai import DOCUMENTS_MOST, MESSAGES_MOST, TEXTS_MOST
+from llama_orch.contracts.openai import MAX_DOCUMENTS, MAX_MESSAGES, MAX_TEXTS
 from llama_orch.contracts.tasks import PlacementWish
 from llama_orch.engines.wire.passage import Endpoint
-from queen_rbee.api.v1.openai_requests import BODIES, Asked, asked, task_request
+from queen_rbee.api.v1.openai_requests import BODIES, OpenAiRequest, parse_request, task_request
 from queen_rbee.pools.model_lookup import ModelTarget
 
 HELLO = {"role": "user", "content": "hello"}
@@ -29,10 +29,10 @@ ANY_JSON = st.recursive(
 FIELDS = sorted({name for body in BODIES.values() for name in body.model_fields})
 
 
-def refused(endpoint: Endpoint, body: object) -> list[str]:
-    """The fields that a 400 names."""
+def wrong_fields(endpoint: Endpoint, body: object) -> list[str]:
+    """Return the fields that a 400 names."""
     with pytest.raises(ApiError) as refusal:
-        asked(endpoint, body if isinstance(body, bytes) else json.dumps(body).encode())
+        parse_request(endpoint, body if isinstance(body, bytes) else json.dumps(body).encode())
     assert refusal.value.status == 400
     assert refusal.value.body.fields
     return [item.field for item in refusal.value.body.fields]
@@ -41,18 +41,18 @@ def refused(endpoint: Endpoint, body: object) -> list[str]:
 def request(
     endpoint: Endpoint = "chat", target: ModelTarget | None = None, headers: dict[str, str] | None = None, **more
 ):
-    """What admission goes by."""
-    understood = asked(endpoint, json.dumps({**LEAST[endpoint], **more}).encode())
-    return task_request(understood.wanted, endpoint, target or ModelTarget(), headers or {})
+    """Return the task for admission."""
+    parsed = parse_request(endpoint, json.dumps({**LEAST[endpoint], **more}).encode())
+    return task_request(parsed.parsed, endpoint, target or ModelTarget(), headers or {})
 
 
 @pytest.mark.parametrize("endpoint", BODIES)
-def test_what_nobody_here_knows_passes_to_the_engine(endpoint: Endpoint):
+def test_unknown_fields_reach_engine(endpoint: Endpoint):
     body = {**LEAST[endpoint], "grammar": "root ::= [a-z]", "nested": {"a": [1, 2.5, None, "ß\u0000😀"]}, "user": 7}
     data = json.dumps(body).encode()
-    understood = asked(endpoint, data)
-    assert understood.passage.body == body
-    assert (understood.passage.endpoint, understood.passage.size) == (endpoint, len(data))
+    parsed = parse_request(endpoint, data)
+    assert parsed.passage.body == body
+    assert (parsed.passage.endpoint, parsed.passage.size) == (endpoint, len(data))
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,9 @@ def test_what_nobody_here_knows_passes_to_the_engine(endpoint: Endpoint):
         {"role": "developer", "content": None, "reasoning_content": "hm"},
     ],
 )
-def test_messages_of_all_kinds_pass(message: dict[str, object]):
-    understood = asked("chat", json.dumps({"messages": [message]}).encode())
-    assert understood.passage.body["messages"] == [message]
+def test_messages_of_all_roles_and_parts_are_accepted(message: dict[str, object]):
+    parsed = parse_request("chat", json.dumps({"messages": [message]}).encode())
+    assert parsed.passage.body["messages"] == [message]
 
 
 @pytest.mark.parametrize(
@@ -107,12 +107,12 @@ def test_messages_of_all_kinds_pass(message: dict[str, object]):
         ("rerank", {"documents": []}, "documents"),
     ],
 )
-def test_a_wrong_field_is_named_as_openai_names_it(endpoint: Endpoint, change: dict[str, object], field: str):
-    assert refused(endpoint, {**LEAST[endpoint], **change}) == [field]
+def test_wrong_field_is_named_by_its_path(endpoint: Endpoint, change: dict[str, object], field: str):
+    assert wrong_fields(endpoint, {**LEAST[endpoint], **change}) == [field]
 
 
 def test_all_wrong_fields_are_named_at_once():
-    assert refused("chat", {"stream": 1, "n": "2"}) == ["stream", "n", "messages"]
+    assert wrong_fields("chat", {"stream": 1, "n": "2"}) == ["stream", "n", "messages"]
 
 
 @pytest.mark.parametrize(
@@ -131,37 +131,37 @@ def test_all_wrong_fields_are_named_at_once():
         b'{"seed": ' + b"1" * 5000 + b"}",
     ],
 )
-def test_what_is_no_json_that_could_be_sent_on_is_refused(body: bytes):
-    assert refused("chat", body) == ["body"]
+def test_invalid_json_is_refused(body: bytes):
+    assert wrong_fields("chat", body) == ["body"]
 
 
-def outcome(endpoint: Endpoint, body: bytes) -> Asked | ApiError:
-    """What becomes of `body`; anything but these two would be a defect."""
+def outcome(endpoint: Endpoint, body: bytes) -> OpenAiRequest | ApiError:
+    """Parse `body`. Any other exception is a defect."""
     try:
-        return asked(endpoint, body)
+        return parse_request(endpoint, body)
     except ApiError as error:
         return error
 
 
 @given(st.sampled_from(sorted(BODIES)), st.binary(max_size=200) | ANY_JSON.map(json.dumps).map(str.encode))
-def test_no_bytes_are_answered_by_anything_but_a_400(endpoint: Endpoint, body: bytes):
+def test_any_bytes_are_parsed_or_400(endpoint: Endpoint, body: bytes):
     found = outcome(endpoint, body)
-    assert isinstance(found, Asked) or found.status == 400
+    assert isinstance(found, OpenAiRequest) or found.status == 400
 
 
 @given(st.sampled_from(sorted(BODIES)), st.dictionaries(st.sampled_from(FIELDS), ANY_JSON, max_size=3))
-def test_whatever_stands_in_a_known_field_it_is_understood_or_named(endpoint: Endpoint, change: dict[str, object]):
+def test_any_value_in_known_field_is_parsed_or_named(endpoint: Endpoint, change: dict[str, object]):
     body = {**LEAST[endpoint], **change}
     found = outcome(endpoint, json.dumps(body).encode())
-    if isinstance(found, Asked):
+    if isinstance(found, OpenAiRequest):
         assert found.passage.body == body
-        task_request(found.wanted, endpoint, ModelTarget(), {})
+        task_request(found.parsed, endpoint, ModelTarget(), {})
     else:
         named = {item.field.partition("[")[0].partition(".")[0] for item in found.body.fields or ()}
         assert named <= {*change, "body"}
 
 
-def test_admission_learns_what_a_task_will_cost_and_never_what_it_says():
+def test_task_has_size_and_seed_but_no_prompt():
     found = request(max_tokens=5, max_completion_tokens=9, seed=3)
     assert (found.workload, found.max_tokens, found.seed, found.prompt, found.inputs) == ("completion", 9, 3, None, ())
     assert request("embeddings").workload == "embedding"
@@ -169,18 +169,18 @@ def test_admission_learns_what_a_task_will_cost_and_never_what_it_says():
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 2**63])
-def test_seeds_and_sizes_that_only_openai_has_are_the_engines_business(seed: int):
+def test_seed_and_size_out_of_task_range_are_left_to_engine(seed: int):
     found = request(seed=seed, max_tokens=-1)
     assert (found.seed, found.max_tokens) == (None, None)
 
 
-def test_a_pool_is_a_pin_and_a_model_is_asked_for_by_its_ref():
+def test_pool_target_is_a_pin_and_model_target_a_ref():
     assert request(target=ModelTarget(model_ref="hf:a/b.gguf")).model_ref == "hf:a/b.gguf"
     assert request(target=ModelTarget(pool_id="p")).placement == PlacementWish(mode="pin", pin_pool_id="p")
     assert request().placement is None
 
 
-def test_our_own_headers_are_taken():
+def test_own_headers_become_task_fields():
     session = "6f9619ff-8b86-d011-b42d-00c04fc964ff"
     found = request(headers={"x-session-id": session, "x-priority": "batch", "x-deadline-ms": "1500"})
     assert (found.session_id, found.priority, found.deadline_ms) == (UUID(session), "batch", 1500)
@@ -190,45 +190,45 @@ def test_our_own_headers_are_taken():
     ("header", "value"),
     [("X-Session-Id", "me"), ("X-Priority", "high"), ("X-Deadline-Ms", "soon"), ("X-Deadline-Ms", "0")],
 )
-def test_a_wrong_header_is_named(header: str, value: str):
+def test_wrong_header_is_named(header: str, value: str):
     with pytest.raises(ApiError) as refusal:
         request(headers={header.lower(): value})
     assert [item.field for item in refusal.value.body.fields or ()] == [header]
 
 
-def test_only_those_who_ask_for_a_stream_or_the_counts_get_them():
-    plain = asked("chat", json.dumps(LEAST["chat"]).encode())
-    assert (plain.streamed, plain.tells_usage) == (False, False)
+def test_stream_and_usage_are_off_unless_requested():
+    plain = parse_request("chat", json.dumps(LEAST["chat"]).encode())
+    assert (plain.streamed, plain.wants_usage) == (False, False)
     wanted = {**LEAST["chat"], "stream": True, "stream_options": {"include_usage": True}}
-    streamed = asked("chat", json.dumps(wanted).encode())
-    assert (streamed.streamed, streamed.tells_usage) == (True, True)
-    vectors = asked("embeddings", json.dumps({**LEAST["embeddings"], "stream": True}).encode())
+    streamed = parse_request("chat", json.dumps(wanted).encode())
+    assert (streamed.streamed, streamed.wants_usage) == (True, True)
+    vectors = parse_request("embeddings", json.dumps({**LEAST["embeddings"], "stream": True}).encode())
     assert not vectors.streamed
 
 
 @pytest.mark.parametrize(
     ("endpoint", "body", "words"),
     [
-        ("chat", {"messages": [{"role": "user"}] * (MESSAGES_MOST + 1)}, "10000"),
+        ("chat", {"messages": [{"role": "user"}] * (MAX_MESSAGES + 1)}, "10000"),
         ("chat", {"messages": [1] * 1000}, "messages[0]"),
         ("chat", {"messages": [{"role": "user"}], "tools": [1] * 1000}, "tools[0]"),
-        ("completions", {"prompt": ["a"] * (TEXTS_MOST + 1)}, "several requests"),
-        ("embeddings", {"input": [[1]] * (TEXTS_MOST + 1)}, "several requests"),
-        ("rerank", {"query": "q", "documents": ["a"] * (DOCUMENTS_MOST + 1)}, "10000"),
+        ("completions", {"prompt": ["a"] * (MAX_TEXTS + 1)}, "several requests"),
+        ("embeddings", {"input": [[1]] * (MAX_TEXTS + 1)}, "several requests"),
+        ("rerank", {"query": "q", "documents": ["a"] * (MAX_DOCUMENTS + 1)}, "10000"),
     ],
 )
-def test_lists_have_bounds_and_name_their_first_wrong_item(endpoint: Endpoint, body: object, words: str):
+def test_lists_have_bounds_and_name_first_wrong_item(endpoint: Endpoint, body: object, words: str):
     with pytest.raises(ApiError) as refused:
-        asked(endpoint, json.dumps(body).encode())
+        parse_request(endpoint, json.dumps(body).encode())
     assert words in refused.value.body.message
     assert len(refused.value.body.fields or ()) == 1
 
 
-def test_a_prompt_of_many_tokens_is_one_prompt():
-    assert asked("completions", json.dumps({"prompt": [1] * 100_000}).encode())
+def test_prompt_of_token_ids_is_accepted():
+    assert parse_request("completions", json.dumps({"prompt": [1] * 100_000}).encode())
 
 
-def test_the_same_body_has_the_same_mark():
+def test_equal_bodies_have_equal_marks():
     bodies = [b'{"prompt":"a"}', b'{"prompt":"a"}', b'{"prompt":"b"}']
-    first, again, other = (asked("completions", body).passage.mark for body in bodies)
+    first, again, other = (parse_request("completions", body).passage.mark for body in bodies)
     assert first == again != other

@@ -1,4 +1,4 @@
-"""What an Anthropic client asks is understood or refused by name, and reaches the engine as an OpenAI chat."""
+"""Anthropic requests become OpenAI chats, or are refused with the wrong field named."""
 
 import json
 from itertools import pairwise
@@ -9,38 +9,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.contracts.errors import ApiError
-from queen_rbee.api.v1.messages.chat import chat_body, count_body
-from queen_rbee.api.v1.messages.request import CountRequest, MessagesRequest, parsed
+from queen_rbee.api.v1.messages.chat_request import chat_body, count_body
+from queen_rbee.api.v1.messages.request import CountRequest, MessagesRequest, parse
 from tests.unit.queen_rbee.messages_examples import PNG, QUESTION, WEATHER, anything, body, requests
 
 
 def chat_of(request: object) -> dict[str, Any]:
-    """The chat that is made of `request`."""
-    return chat_body(parsed(MessagesRequest, body(request)))
+    """Return the chat that `request` becomes."""
+    return chat_body(parse(MessagesRequest, body(request)))
 
 
 def chat(**changes: Any) -> dict[str, Any]:
-    """The chat that is made of QUESTION with `changes`."""
+    """Return the chat that QUESTION with `changes` becomes."""
     return chat_of({**QUESTION, **changes})
 
 
 def conversation(*messages: tuple[str, Any], **changes: Any) -> list[dict[str, Any]]:
-    """The chat's messages for those of (role, content)."""
-    found: list[dict[str, Any]] = chat(
+    """Return the chat's messages for messages given as (role, content)."""
+    translated: list[dict[str, Any]] = chat(
         messages=[{"role": role, "content": content} for role, content in messages], **changes
     )["messages"]
-    return found
+    return translated
 
 
 def problems(request: object) -> dict[str, str]:
-    """Each wrong field with what is wrong with it."""
+    """Return each wrong field with its problem."""
     with pytest.raises(ApiError) as refusal:
-        parsed(MessagesRequest, request if isinstance(request, bytes) else body(request))
+        parse(MessagesRequest, request if isinstance(request, bytes) else body(request))
     assert refusal.value.status == 400
     return {problem.field: problem.problem for problem in refusal.value.body.fields or ()}
 
 
-def test_the_smallest_request_becomes_the_smallest_chat():
+def test_minimal_request_becomes_minimal_chat():
     assert chat() == {
         "model": "m",
         "max_tokens": 32,
@@ -48,7 +48,7 @@ def test_the_smallest_request_becomes_the_smallest_chat():
     }
 
 
-def test_instructions_go_first_in_one_message():
+def test_instructions_are_one_leading_message():
     system = [
         {"type": "text", "text": "Be kind.", "cache_control": {"type": "ephemeral"}},
         {"type": "text", "text": "Be brief."},
@@ -58,21 +58,21 @@ def test_instructions_go_first_in_one_message():
     assert conversation(("system", "Be kind."), ("user", "hi"))[0] == {"role": "system", "content": "Be kind."}
 
 
-def test_instructions_in_between_join_the_users_turn_since_many_templates_take_none_there():
-    found = conversation(("user", "hi"), ("assistant", "yes?"), ("system", "It is late."), ("user", "go on"))
-    assert [(message["role"], message["content"]) for message in found] == [
+def test_later_instructions_join_the_user_turn():
+    translated = conversation(("user", "hi"), ("assistant", "yes?"), ("system", "It is late."), ("user", "go on"))
+    assert [(message["role"], message["content"]) for message in translated] == [
         ("user", "hi"),
         ("assistant", "yes?"),
         ("user", "It is late.\ngo on"),
     ]
 
 
-def test_a_hash_that_is_new_with_each_request_is_left_out_of_the_prompt():
+def test_billing_header_is_left_out_of_prompt():
     system = [{"type": "text", "text": "x-anthropic-billing-header: cch=1a2b3;"}, {"type": "text", "text": "Be kind."}]
     assert conversation(("user", "hi"), system=system)[0]["content"] == "Be kind."
 
 
-def test_images_become_urls_between_their_texts():
+def test_images_become_image_urls_in_place():
     url = {"type": "url", "url": "https://example.org/a.png"}
     blocks = [
         {"type": "text", "text": "Compare"},
@@ -86,27 +86,27 @@ def test_images_become_urls_between_their_texts():
     ]
 
 
-def test_a_tools_use_and_its_result_become_a_call_and_a_tools_message():
+def test_tool_use_and_result_become_call_and_tool_message():
     use = {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {"place": "Zürich"}}
     result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "text", "text": "rain"}]}
-    asked, answered, asks_on = conversation(
+    call, result_message, question = conversation(
         ("assistant", [{"type": "text", "text": "I look."}, use]),
         ("user", [result, {"type": "text", "text": "And now?"}]),
     )
-    assert asked["content"] == "I look."
-    assert asked["tool_calls"] == [
+    assert call["content"] == "I look."
+    assert call["tool_calls"] == [
         {
             "id": "toolu_1",
             "type": "function",
             "function": {"name": "get_weather", "arguments": '{"place": "Zürich"}'},
         }
     ]
-    assert answered == {"role": "tool", "tool_call_id": "toolu_1", "content": "rain"}
-    assert asks_on == {"role": "user", "content": "And now?"}
+    assert result_message == {"role": "tool", "tool_call_id": "toolu_1", "content": "rain"}
+    assert question == {"role": "user", "content": "And now?"}
 
 
 @pytest.mark.parametrize(
-    ("result", "said"),
+    ("result", "text"),
     [
         ({}, ""),
         ({"content": "rain"}, "rain"),
@@ -115,22 +115,22 @@ def test_a_tools_use_and_its_result_become_a_call_and_a_tools_message():
         ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "a\nb"),
     ],
 )
-def test_what_a_tool_said_is_text_and_its_failure_is_said(result: dict[str, Any], said: str):
+def test_tool_result_is_text_with_error_mark(result: dict[str, Any], text: str):
     block = {"type": "tool_result", "tool_use_id": "t", **result}
-    assert conversation(("user", [block])) == [{"role": "tool", "tool_call_id": "t", "content": said}]
+    assert conversation(("user", [block])) == [{"role": "tool", "tool_call_id": "t", "content": text}]
 
 
-def test_an_image_that_a_tool_shows_follows_all_tools_in_the_users_turn():
+def test_images_of_tool_results_follow_in_user_turn():
     results = [
         {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "image", "source": PNG}]},
         {"type": "tool_result", "tool_use_id": "b", "content": "done"},
     ]
-    found = conversation(("user", results))
-    assert [message["role"] for message in found] == ["tool", "tool", "user"]
-    assert [part["type"] for part in found[2]["content"]] == ["image_url"]
+    translated = conversation(("user", results))
+    assert [message["role"] for message in translated] == ["tool", "tool", "user"]
+    assert [part["type"] for part in translated[2]["content"]] == ["image_url"]
 
 
-def test_thoughts_are_handed_back_and_redacted_ones_are_passed_over():
+def test_thoughts_are_kept_and_redacted_ones_dropped():
     blocks = [
         {"type": "thinking", "thinking": "hm", "signature": "s"},
         {"type": "redacted_thinking", "data": "xyz"},
@@ -141,73 +141,73 @@ def test_thoughts_are_handed_back_and_redacted_ones_are_passed_over():
     assert conversation(("user", "hi"), ("assistant", blocks[1:2])) == [{"role": "user", "content": "hi"}]
 
 
-def test_an_answer_that_is_begun_goes_on_where_it_stands():
-    begun = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "The answer is ("}]
-    found = chat(messages=begun)
-    assert (found["continue_final_message"], found["add_generation_prompt"]) == (True, False)
+def test_last_assistant_message_is_continued():
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "The answer is ("}]
+    translated = chat(messages=messages)
+    assert (translated["continue_final_message"], translated["add_generation_prompt"]) == (True, False)
     assert "continue_final_message" not in chat()
     called = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "n", "input": {}}]}
     assert "continue_final_message" not in chat(messages=[called])
 
 
-def test_sampling_is_passed_on_and_what_is_not_said_is_left_to_the_engine():
-    wishes = {"temperature": 0.5, "top_p": 0.9, "top_k": 40}
-    assert chat(**wishes, stop_sequences=["END"]).items() >= {**wishes, "stop": ["END"]}.items()
+def test_sampling_is_passed_and_defaults_left_to_engine():
+    sampling = {"temperature": 0.5, "top_p": 0.9, "top_k": 40}
+    assert chat(**sampling, stop_sequences=["END"]).items() >= {**sampling, "stop": ["END"]}.items()
     assert chat(temperature=None, stop_sequences=[], stream=None) == chat()
 
 
 def test_tools_become_functions():
-    found = chat(
+    translated = chat(
         tools=[WEATHER | {"cache_control": {"type": "ephemeral"}}, {"name": "b", "type": "custom", "input_schema": {}}]
     )
-    functions = [tool["function"] for tool in found["tools"]]
-    assert functions[0] == {"name": "get_weather", "description": "Get weather.", "parameters": WEATHER["input_schema"]}
+    functions = [tool["function"] for tool in translated["tools"]]
+    assert functions[0] == {"name": "get_weather", "description": "Says it.", "parameters": WEATHER["input_schema"]}
     assert functions[1] == {"name": "b", "description": "", "parameters": {}}
-    assert "tool_choice" not in found
+    assert "tool_choice" not in translated
 
 
 @pytest.mark.parametrize(
-    ("choice", "told"),
+    ("choice", "expected"),
     [({"type": "auto"}, "auto"), ({"type": "any"}, "required"), ({"type": "none"}, "none")],
 )
-def test_whether_a_tool_is_used_is_the_clients_choice(choice: dict[str, Any], told: str):
-    found = chat(tools=[WEATHER], tool_choice=choice)
-    assert found["tool_choice"] == told
-    assert "parallel_tool_calls" not in found
+def test_tool_choice_is_translated(choice: dict[str, Any], expected: str):
+    translated = chat(tools=[WEATHER], tool_choice=choice)
+    assert translated["tool_choice"] == expected
+    assert "parallel_tool_calls" not in translated
     one = chat(tools=[WEATHER], tool_choice=choice | {"disable_parallel_tool_use": True})
     assert one["parallel_tool_calls"] is False
 
 
-def test_a_tool_that_must_be_used_is_the_only_one_offered():
-    found = chat(
+def test_required_tool_is_the_only_one_offered():
+    translated = chat(
         tools=[{"name": "b", "input_schema": {}}, WEATHER], tool_choice={"type": "tool", "name": "get_weather"}
     )
-    assert [tool["function"]["name"] for tool in found["tools"]] == ["get_weather"]
-    assert found["tool_choice"] == "required"
+    assert [tool["function"]["name"] for tool in translated["tools"]] == ["get_weather"]
+    assert translated["tool_choice"] == "required"
 
 
-def test_thinking_is_told_as_chat_templates_know_it_and_never_an_error():
+def test_thinking_becomes_template_option_and_is_never_refused():
     enabled = chat(thinking={"type": "enabled", "budget_tokens": 2000})
     assert enabled["chat_template_kwargs"] == {"enable_thinking": True}
     assert enabled["thinking_budget_tokens"] == 2000
     assert chat(thinking={"type": "disabled"})["chat_template_kwargs"] == {"enable_thinking": False}
-    for unknown in ({"type": "adaptive"}, {"type": "between_tools"}, {"type": "of tomorrow", "budget_tokens": 5}):
+    for unknown in ({"type": "adaptive"}, {"type": "between_tools"}, {"type": "unknown", "budget_tokens": 5}):
         assert chat(thinking=unknown) == chat()
 
 
-def test_a_schema_of_the_answer_and_the_effort_are_passed_on():
+def test_output_schema_and_effort_are_passed():
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
-    found = chat(output_config={"effort": "max", "format": {"type": "json_schema", "schema": schema}})
-    assert found["response_format"]["json_schema"]["schema"] == schema
-    assert found["reasoning_effort"] == "high"
-    assert chat(output_config={"effort": "of tomorrow"}) == chat()
+    translated = chat(output_config={"effort": "max", "format": {"type": "json_schema", "schema": schema}})
+    assert translated["response_format"]["json_schema"]["schema"] == schema
+    assert translated["reasoning_effort"] == "high"
+    assert chat(output_config={"effort": "unknown"}) == chat()
 
 
-def test_counting_asks_for_one_token_and_needs_no_max_tokens():
+def test_count_asks_for_one_token():
     request = {"model": "m", "messages": QUESTION["messages"], "tools": [WEATHER]}
-    found = count_body(parsed(CountRequest, body(request)))
-    assert found["max_tokens"] == 1
-    assert {**found, "max_tokens": 32} == chat(tools=[WEATHER])
+    translated = count_body(parse(CountRequest, body(request)))
+    assert translated["max_tokens"] == 1
+    assert {**translated, "max_tokens": 32} == chat(tools=[WEATHER])
 
 
 def user(*blocks: object) -> dict[str, Any]:
@@ -217,47 +217,47 @@ def user(*blocks: object) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("request_", "field", "words"),
     [
-        ({}, "model", "Field required"),
-        ({"model": "m", "messages": []}, "max_tokens", "Field required"),
+        ({}, "model", "is required"),
+        ({"model": "m", "messages": []}, "max_tokens", "is required"),
         ({"model": "m", "messages": []}, "messages", "must not be empty"),
-        (QUESTION | {"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
-        (QUESTION | {"temperature": 2.5}, "temperature", "less than or equal to 2"),
+        (QUESTION | {"max_tokens": 0}, "max_tokens", "must be at least 1"),
+        (QUESTION | {"temperature": 2.5}, "temperature", "must be at most 2"),
         (QUESTION | {"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role", "'user', 'assistant'"),
         (QUESTION | {"messages": [{"role": "user", "content": []}]}, "messages.0.content", "must not be empty"),
-        (QUESTION | {"messages": [{"role": "user"}]}, "messages.0.content", "Field required"),
+        (QUESTION | {"messages": [{"role": "user"}]}, "messages.0.content", "is required"),
         (QUESTION | {"system": [{"type": "image"}]}, "system.0.type", "'text'"),
         (user({"type": "text"}), "messages.0.content.0.text", "Field required"),
         (user({"text": "x"}), "messages.0.content.0.type", "Field required"),
-        (user({"type": "document"}), "messages.0.content.0.type", "send what they say as a text block"),
-        (user({"type": "of_tomorrow"}), "messages.0.content.0.type", "of_tomorrow is not known here"),
+        (user({"type": "document"}), "messages.0.content.0.type", "send their content as a text block"),
+        (user({"type": "unknown_type"}), "messages.0.content.0.type", "unknown_type is not supported"),
         (user({"type": "text", "text": "a"}, 7), "messages.0.content.1", "must be an object"),
         (
             user({"type": "image", "source": {"type": "file", "file_id": "f"}}),
             "messages.0.content.0.source.type",
-            "file is not known here",
+            "file is not supported",
         ),
         (
             user({"type": "image", "source": {"type": "url", "url": "file:///etc/passwd"}}),
             "messages.0.content.0.source.url",
-            "should match pattern",
+            "must match the pattern",
         ),
         (
             user({"type": "tool_use", "id": "a", "name": "b", "input": {}}),
             "messages.0.content.0",
-            "a message of role user has no tool_use blocks",
+            "a message of role user must not have tool_use blocks",
         ),
         (
             user({"type": "tool_result", "tool_use_id": "a", "content": [{"type": "document"}]}),
             "messages.0.content.0.content.0.type",
-            "documents are not read here",
+            "documents are not supported",
         ),
-        (QUESTION | {"tools": [{"name": "n"}]}, "tools.0.input_schema", "Field required"),
+        (QUESTION | {"tools": [{"name": "n"}]}, "tools.0.input_schema", "is required"),
         (
             QUESTION | {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
             "tools.0.type",
-            "describe it as a custom tool",
+            "declare a custom tool",
         ),
-        (QUESTION | {"tool_choice": {"type": "any"}}, "tool_choice.type", "needs `tools`"),
+        (QUESTION | {"tool_choice": {"type": "any"}}, "tool_choice.type", "requires `tools`"),
         (
             QUESTION | {"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "other"}},
             "tool_choice.name",
@@ -273,18 +273,18 @@ def user(*blocks: object) -> dict[str, Any]:
         ),
     ],
 )
-def test_what_is_wrong_is_named_by_its_field(request_: Any, field: str, words: str):
-    found = problems(request_)
-    assert words in found[field], found
+def test_wrong_field_is_named(request_: Any, field: str, words: str):
+    by_field = problems(request_)
+    assert words in by_field[field], by_field
 
 
-def test_nothing_else_is_said_to_be_wrong():
+def test_only_the_wrong_field_is_named():
     assert list(problems(user({"type": "document"}))) == ["messages.0.content.0.type"]
     assert list(problems(QUESTION | {"tools": [{"type": "bash_20250124"}]})) == ["tools.0.type"]
 
 
 def is_chat_or_400(document: object) -> bool:
-    """Whether `document` becomes a chat, or a refusal that names fields; whatever else is raised is a defect."""
+    """Return whether `document` becomes a chat or a 400 that names fields. Any other exception is a defect."""
     try:
         return bool(chat_of(document))
     except ApiError as refusal:
@@ -292,26 +292,26 @@ def is_chat_or_400(document: object) -> bool:
 
 
 @given(anything)
-def test_whatever_comes_is_a_request_or_a_400_that_names_its_fields(document: object):
+def test_any_document_is_a_chat_or_400(document: object):
     assert is_chat_or_400(document)
 
 
 @given(requests(), st.data())
-def test_a_request_with_one_field_of_another_kind_is_a_request_or_a_400(request: dict[str, Any], data: st.DataObject):
+def test_field_of_any_type_is_a_chat_or_400(request: dict[str, Any], data: st.DataObject):
     field = data.draw(st.sampled_from(sorted(request)))
     assert is_chat_or_400({**request, field: data.draw(anything)})
 
 
 @given(requests())
-def test_every_right_request_becomes_a_chat_that_templates_take(request: dict[str, Any]):
-    found = chat_of(request)
-    json.dumps(found, allow_nan=False)
-    roles = [message["role"] for message in found["messages"]]
+def test_valid_request_becomes_valid_chat(request: dict[str, Any]):
+    translated = chat_of(request)
+    json.dumps(translated, allow_nan=False)
+    roles = [message["role"] for message in translated["messages"]]
     assert "system" not in roles[1:]
     turns = [role for role in roles if role != "system"]
     assert all(one != next_ or one == "tool" for one, next_ in pairwise(turns))
-    assert found["max_tokens"] == request["max_tokens"]
-    assert set(found) <= {
+    assert translated["max_tokens"] == request["max_tokens"]
+    assert set(translated) <= {
         "model", "messages", "max_tokens", "stop", "temperature", "top_p", "top_k", "tools", "tool_choice",
         "parallel_tool_calls", "chat_template_kwargs", "thinking_budget_tokens", "reasoning_effort",
         "add_generation_prompt", "continue_final_message",
@@ -319,25 +319,25 @@ def test_every_right_request_becomes_a_chat_that_templates_take(request: dict[st
 
 
 @given(requests())
-def test_no_word_no_call_and_no_image_is_lost_or_out_of_order(request: dict[str, Any]):
-    found = chat_of(request)["messages"]
+def test_no_text_call_or_image_is_lost(request: dict[str, Any]):
+    translated = chat_of(request)["messages"]
     blocks = [block for message in request["messages"] for block in as_list(message["content"])]
-    calls = [call for message in found for call in message.get("tool_calls", ())]
+    calls = [call for message in translated for call in message.get("tool_calls", ())]
     assert [(call["id"], call["function"]["name"], json.loads(call["function"]["arguments"])) for call in calls] == [
         (block["id"], block["name"], block["input"]) for block in blocks if block["type"] == "tool_use"
     ]
     results = [block for block in blocks if block["type"] == "tool_result"]
-    assert [message["tool_call_id"] for message in found if message["role"] == "tool"] == [
+    assert [message["tool_call_id"] for message in translated if message["role"] == "tool"] == [
         result["tool_use_id"] for result in results
     ]
-    shown = [part for block in [*blocks, *results] for part in [block, *as_list(block.get("content"))]]
+    parts = [part for block in [*blocks, *results] for part in [block, *as_list(block.get("content"))]]
     images = sum(part["type"] == "image" for result in results for part in as_list(result.get("content")))
     images += sum(block["type"] == "image" for block in blocks)
-    assert json.dumps(found).count('"image_url": {') == images
-    spoken = "\n".join(map(str, (message["content"] for message in found)))
-    for part in shown:
+    assert json.dumps(translated).count('"image_url": {') == images
+    texts = "\n".join(map(str, (message["content"] for message in translated)))
+    for part in parts:
         if part["type"] == "text" and part["text"].isalnum():
-            assert part["text"] in spoken
+            assert part["text"] in texts
 
 
 def as_list(content: Any) -> list[dict[str, Any]]:

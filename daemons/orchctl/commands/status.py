@@ -1,0 +1,51 @@
+"""orchctl status: version, readiness, open tasks and pools."""
+
+import argparse
+
+from llama_orch.contracts.base import Outbound
+from llama_orch.contracts.meta import Readiness, Version
+from llama_orch.contracts.pools import PoolList, PoolStatus
+from llama_orch.contracts.tasks import TaskList
+from orchctl.client import QueenClient, parse_response
+from orchctl.command import CliCommand
+from orchctl.commands.pools import format_pools
+from orchctl.output import write
+from orchctl.paging import PageRange, fetch_pages
+
+
+class Status(Outbound):
+    """The output of `orchctl status --json`; `tasks` counts the open tasks by state."""
+
+    url: str
+    version: Version
+    ready: Readiness
+    tasks: dict[str, int]
+    pools: list[PoolStatus]
+
+
+async def show_status(options: argparse.Namespace, queen: QueenClient) -> None:
+    status = Status(
+        url=queen.url,
+        version=parse_response(Version, await queen.get("/v2/meta/version")),
+        ready=parse_response(Readiness, await queen.call("GET", "/ready", allowed=(503,))),
+        tasks={state: await _count_tasks(queen, state) for state in ("queued", "running")},
+        pools=parse_response(PoolList, await queen.get("/v2/pools")).pools,
+    )
+    if options.json:
+        write(status.model_dump_json() + "\n")
+    else:
+        write(f"{_summary(status)}\n\n{format_pools(status.pools)}\n")
+
+
+def _summary(status: Status) -> str:
+    tasks = ", ".join(f"{count} {state}" for state, count in status.tasks.items())
+    readiness = "ready" if status.ready.ready else f"not ready ({'; '.join(status.ready.reasons)})"
+    return f"queen-rbee {status.version.version} at {status.url}: {readiness}, {tasks}"
+
+
+async def _count_tasks(queen: QueenClient, state: str) -> int:
+    bodies = await fetch_pages(queen, "/v2/tasks", PageRange(all_pages=True), state=state)
+    return sum(parse_response(TaskList, body).count for body in bodies)
+
+
+STATUS = CliCommand("status", "show the queen, its tasks and its pools", show_status)
