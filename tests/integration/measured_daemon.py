@@ -113,24 +113,24 @@ DAEMONS = {"queen-rbee": queen, "pool-managerd": pool_manager}
 
 def routes(served: Served) -> list[tuple[str, str]]:
     """Return method and path of each route that accepts a body, and of all routes on the hot path."""
-    cool = [
+    quart_routes = [
         (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
         for rule in served.app.url_map.iter_rules()
         for method in sorted((rule.methods or set()) - WITHOUT_BODY)
     ]
-    hot = [("POST" if method == "ANY" else method, path) for method, path in served.hot.declared]
-    return sorted({*cool, *hot})
+    hot_routes = [("POST" if method == "ANY" else method, path) for method, path in served.hot.declared]
+    return sorted({*quart_routes, *hot_routes})
 
 
 async def main(name: str, engine_url: str) -> None:
     served, measurements = DAEMONS[name](engine_url), Measurements()
 
-    async def measured(exchange: Exchange) -> None:
+    async def send_measurements(exchange: Exchange) -> None:
         await exchange.send_json(200, measurements.to_dict())
         measurements.reset()
 
-    told = routes(served)
-    served.hot.add("GET", "/measured", measured)
+    route_list = routes(served)
+    served.hot.add("GET", "/measured", send_measurements)
     sock = socket.create_server(("127.0.0.1", 0))
     async with trio.open_nursery() as nursery:
         for loop in served.loops:
@@ -138,7 +138,7 @@ async def main(name: str, engine_url: str) -> None:
         gate = Gate(served.app, Access(), served.hot)
         await nursery.start(partial(serve, gate, [sock], shutdown=trio.Event(), drain_s=0.0))
         nursery.start_soon(measurements.watch)
-        sys.stdout.write(json.dumps({"port": sock.getsockname()[1], "routes": told}) + "\n")
+        sys.stdout.write(json.dumps({"port": sock.getsockname()[1], "routes": route_list}) + "\n")
         sys.stdout.flush()
 
 

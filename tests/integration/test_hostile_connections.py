@@ -38,7 +38,7 @@ WEBSOCKET = (
 REFUSED: dict[str, tuple[bytes, int]] = {
     "connect": (head(b"CONNECT", fields=NO_BODY + CLOSE), 501),
     "connect kept": (head(b"CONNECT"), 501),
-    "connect to an create_ca": (head(b"CONNECT", b"evil.example:443"), 501),
+    "connect to an authority": (head(b"CONNECT", b"evil.example:443"), 501),
     "unknown method": (head(b"BREW", fields=CLOSE), 501),
     "method in lower case": (head(b"get", b"/health", fields=CLOSE), 501),
     "http 2 preface": (b"PRI * HTTP/2.0\r\n\r\n", 505),

@@ -25,7 +25,7 @@ LIMIT_S = 300.0
 """Time limit. A run takes half a minute on two idle cores."""
 SHORT_ANSWER_FLAGS = ("--predict", "4")
 """Limits answers of requests without max_tokens, which would otherwise fill the context."""
-NOT_ASKED = {"GET /openapi.json"}
+NOT_TESTED = {"GET /openapi.json"}
 """Schemathesis does not test the path from which it reads the document."""
 NOT_SERVED = {"POST /v1/rerank", "POST /rerank", "POST /v2/rerank"}
 """Operations that an engine with embeddings does not support."""
@@ -62,21 +62,21 @@ def accepted(report: Any) -> dict[str, int]:
     return {operation: sum(phase["accepted"] for phase in phases.values()) for operation, phases in rates}
 
 
-def asked(chosen: Callable[[str], object]) -> set[str]:
-    """The operations that are asked on paths that are `chosen`."""
+def tested_operations(chosen: Callable[[str], object]) -> set[str]:
+    """Return the tested operations whose path is `chosen`."""
     found = [route for route in ROUTES if chosen(route.plain_path)]
-    return {f"{route.method} {route.plain_path}" for route in found} - NOT_ASKED
+    return {f"{route.method} {route.plain_path}" for route in found} - NOT_TESTED
 
 
 def test_queen_conforms_to_openapi_document(queen: Home):
-    # most requests are a turn of the session that the document has as its example
+    # most requests belong to the session of the examples in the document
     status, _view = queen.ask("PUT", f"/v2/sessions/{EXAMPLE_SESSION_ID}", {"max_turns": 1_000_000})
     assert status == 200
     file = queen.directory / "report.json"
     ended = schemathesis(queen, "--exclude-path-regex", FLEET, "--report", "json", "--report-json-path", str(file))
     assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}\n{queen.logs()}"
     counts = accepted(json.loads(file.read_text()))
-    assert set(counts) == asked(lambda path: not re.search(FLEET, path))
+    assert set(counts) == tested_operations(lambda path: not re.search(FLEET, path))
     assert {operation for operation, count in counts.items() if not count} <= NOT_SERVED
     assert "Traceback" not in (queen.directory / "queen-rbee.log").read_text()
 
@@ -88,6 +88,6 @@ def test_queen_with_nodes_conforms_to_openapi_document(tmp_path: Path, llama_ser
         ended = schemathesis(queen, "--include-path-regex", FLEET, *NODE_CHECKS, *report)
         assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}\n{queen.logs()}"
         counts = accepted(json.loads(file.read_text()))
-        assert set(counts) == asked(lambda path: re.search(FLEET, path))
+        assert set(counts) == tested_operations(lambda path: re.search(FLEET, path))
         assert {operation for operation, count in counts.items() if not count} == set()
         assert "Traceback" not in (queen.directory / "queen-rbee.log").read_text()
