@@ -14,6 +14,7 @@ ESCAPES = {
     r"\(dq": '"',
     r"\&": "",
     r"\%": "",
+    r"\:": "",
     r"\e": "\\",
 }
 ESCAPE = re.compile(r"\\f[BIRP]|" + "|".join(map(re.escape, ESCAPES)))

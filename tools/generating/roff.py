@@ -15,8 +15,9 @@ def escaped(text: str) -> str:
 
 
 def literal(text: str) -> str:
-    """Return `text` in bold, without hyphenation."""
-    return rf"\fB\%{text.translate(ESCAPES)}\fP"
+    """Return `text` in bold, without hyphenation; a list without spaces may be broken after its commas."""
+    breakable = text.translate(ESCAPES).replace(",", r",\:")
+    return rf"\fB\%{breakable}\fP"
 
 
 def prose(text: str) -> str:

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from engine_provisioner.modes.registry import mode_names
 from engine_provisioner.spec.policies import contradictions
 from engine_provisioner.spec.pool_spec import Pool, PoolsFile
-from engine_provisioner.spec.toml_lines import Location, locate
+from engine_provisioner.spec.toml_lines import locate
 from engine_provisioner.spec.validation_messages import message_for
-from llama_orch.contracts.validation import indexed
+from llama_orch.contracts.validation import InvalidField, Location, indexed, invalid_fields
 
 LIMIT_BYTES = 1 << 20
 LOCAL_FILE, SYSTEM_FILE = Path("pools.toml"), Path("/etc/llama-orch/pools.toml")
@@ -85,7 +85,7 @@ def parse(raw: bytes, path: Path) -> list[Pool]:
         pools = PoolsFile.model_validate(document).pools
     except ValidationError as error:
         pools = []
-        found = [_problem(path, lines, each) for each in error.errors()]
+        found = [_problem(path, lines, each) for each in invalid_fields(error, values=True)]
     found += [*_duplicates(path, lines, document), *_contradictions(path, lines, document)]
     if found:
         raise PoolsFileError(sorted(found, key=lambda problem: problem.line or 0))
@@ -115,19 +115,11 @@ def _in_document(location: Location) -> Location:
     return location
 
 
-def _dotted(location: Location) -> str:
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
-def _problem(path: Path, lines: dict[Location, int], error: Any) -> FileProblem:
-    location: Location = error["loc"]
-    shown = _in_document(location)
-    while error["type"] != "missing" and len(shown) > 1 and shown not in lines:
+def _problem(path: Path, lines: dict[Location, int], found: InvalidField) -> FileProblem:
+    shown = _in_document(found.location)
+    while found.kind != "missing" and len(shown) > 1 and shown not in lines:
         shown = shown[:-1]  # a key that is not in the document: model.ref for model = "…"
-    return FileProblem(path, _line(lines, shown), _dotted(shown), message_for(error, location))
+    return FileProblem(path, _line(lines, shown), indexed(shown), message_for(found))
 
 
 def _duplicates(path: Path, lines: dict[Location, int], document: dict[str, Any]) -> Iterator[FileProblem]:

@@ -7,8 +7,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-Location = tuple[str | int, ...]
-"""The keys and list indices that lead to a value."""
+from llama_orch.contracts.validation import Location
 
 TOKEN = re.compile(
     r"(?P<space>[ \t\r]+|\#[^\n]*)"

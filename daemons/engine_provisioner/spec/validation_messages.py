@@ -1,7 +1,7 @@
 """Messages for validation errors in the pools file: the problem with the value, and what is allowed."""
 
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import get_args
 
 from annotated_types import Ge, Le
 from pydantic import BaseModel
@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from engine_provisioner.modes.mode import ProvisioningMode
 from engine_provisioner.modes.registry import mode_names
 from engine_provisioner.spec.pool_spec import PoolsFile
-from engine_provisioner.spec.toml_lines import Location
+from llama_orch.contracts.validation import InvalidField, Location
 
 TYPES = {
     "string": "text",
@@ -48,10 +48,10 @@ def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
 TABLES = dict(_tables(PoolsFile))
 
 
-def message_for(error: Any, location: Location) -> str:
-    """Return the message for an entry of `ValidationError.errors()` at `location`."""
-    kind, name = error["type"], str(location[-1]) if location else ""
-    context = error.get("ctx", {})
+def message_for(found: InvalidField) -> str:
+    """Return the message for a field of the pools file, which is validated with its values."""
+    kind, location, context = found.kind, found.location, found.context
+    name = str(location[-1]) if location else ""
     if kind == "extra_forbidden":
         table = _table_at(location)
         return f"is not a key of this table; allowed: {', '.join(table.model_fields) if table else 'none'}"
@@ -60,17 +60,18 @@ def message_for(error: Any, location: Location) -> str:
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return f"needs a mode; allowed: {', '.join(mode_names())}"
     if kind in ("greater_than_equal", "less_than_equal"):
-        return f"{error['input']} is out of range ({_range_at(location)})"
+        return f"{found.value} is out of range ({_range_at(location)})"
     if kind == "literal_error":
-        return f"invalid value {error['input']!r} (allowed: {context['expected'].replace(chr(39), '')})"
+        return f"invalid value {found.value!r} (allowed: {str(context['expected']).replace(chr(39), '')})"
     if kind == "string_pattern_mismatch":
-        return f"must {_pattern_text(name, context['pattern'])}"
+        return f"must {_pattern_text(name, str(context['pattern']))}"
     if kind == "string_too_short":
         return "must not be empty"
-    return _size_or_type_message(error, kind, name, context)
+    return _size_or_type_message(found, name)
 
 
-def _size_or_type_message(error: Any, kind: str, name: str, context: dict[str, Any]) -> str:
+def _size_or_type_message(found: InvalidField, name: str) -> str:
+    kind, context = found.kind, found.context
     if kind == "string_too_long":
         return f"is longer than {context['max_length']} characters"
     if kind == "too_short":
@@ -81,7 +82,7 @@ def _size_or_type_message(error: Any, kind: str, name: str, context: dict[str, A
         return "must be a reference such as file:/srv/models/model.gguf, or a table with ref"
     if kind.endswith("_type") and kind.removesuffix("_type") in TYPES:
         return f"must be {TYPES[kind.removesuffix('_type')]}"
-    return str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+    return found.text
 
 
 def _table_at(location: Location) -> type[BaseModel] | None:

@@ -25,12 +25,16 @@ VALUE_LIMIT = 64
 
 @dataclass(frozen=True)
 class InvalidField:
-    """One field that failed validation. `kind` is pydantic's error type; `location` is () for the whole document."""
+    """One field that failed validation. `kind` is pydantic's error type; `location` is () for the whole document.
+
+    `value` is None unless values were asked for: see `invalid_fields`.
+    """
 
     location: Location
     kind: str
     text: str
     context: Mapping[str, object] = field(default_factory=dict)
+    value: object = None
 
 
 def invalid_fields(error: ValidationError, *, values: bool = False) -> list[InvalidField]:
@@ -39,7 +43,7 @@ def invalid_fields(error: ValidationError, *, values: bool = False) -> list[Inva
     With `values` the text ends with the value where that helps and is short. Leave it off for data that may be secret.
     """
     return [
-        InvalidField(item["loc"], item["type"], _text(item["type"], item), item.get("ctx", {}))
+        InvalidField(item["loc"], item["type"], _text(item["type"], item), item.get("ctx", {}), item.get("input"))
         for item in error.errors(include_url=False, include_input=values)
     ]
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskRequest
+from llama_orch.contracts.validation import invalid_fields, summary
 from llama_orch.engines.wire.passage import Passage, passage_for
 from llama_orch.telemetry.events import queen as events
 from llama_orch.telemetry.records import emit
@@ -79,9 +80,7 @@ def _time_left_s(request: TaskRequest, submitted: float, now: float) -> float | 
 
 def _problems(error: ValidationError) -> str:
     """List the fields that are wrong, without their values: they may be parts of the prompt."""
-    problems = [f"{'.'.join(map(str, item['loc'])) or 'request'}: {item['msg']}" for item in error.errors()]
-    more = len(problems) - MAX_PROBLEMS
-    return "; ".join(problems[:MAX_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
+    return summary(invalid_fields(error), MAX_PROBLEMS, "request")
 
 
 async def restore(store: Store, intake: Intake, book: TaskBook, accounting: Accounting) -> None:

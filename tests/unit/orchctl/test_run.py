@@ -38,7 +38,7 @@ def test_unwritable_help_is_reported(words: tuple[str, ...]) -> None:
     result = in_shell('exec "$@" >/dev/full', *words)
     assert (result.returncode, result.stderr) == (
         74,
-        "orchctl: the output cannot be written: No space left on device\n",
+        "orchctl: cannot write to standard output: No space left on device\n",
     )
 
 

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 
@@ -24,7 +25,8 @@ def model(tmp_path: Path) -> Path:
     """Create a model in directories that all users can search, including tmp_path."""
     directory = tmp_path / "private" / "models"
     directory.mkdir(parents=True)
-    for parent in (tmp_path, *tmp_path.parents[:2]):
+    below_tmp = tmp_path.relative_to(gettempdir()).parts
+    for parent in (tmp_path, *tmp_path.parents[: len(below_tmp) - 1]):
         parent.chmod(0o755)
     path = directory / "a model.gguf"
     path.write_bytes(b"GGUF")

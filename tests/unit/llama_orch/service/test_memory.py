@@ -47,7 +47,7 @@ def no_automatic_collection() -> Iterator[None]:
     gc.enable()
 
 
-@pytest.mark.usefixtures("no_looks")
+@pytest.mark.usefixtures("no_automatic_collection")
 async def test_young_garbage_is_collected_regularly(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(collect_young, 1.0)

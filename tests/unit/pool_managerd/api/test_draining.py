@@ -23,7 +23,7 @@ async def site() -> AsyncIterator[RelaySite]:
 
 
 async def test_drain_counts_leases_refuses_requests_and_is_undone(site: RelaySite) -> None:
-    async with site.ask("told") as running:
+    async with site.ask("scripted") as running:
         assert await site.post(f"{POOL}/drain") == (202, {"pools": ["default"], "draining": True, "active_leases": 1})
         async with site.ask("hello") as refused:
             assert (refused.status, refused.headers["x-llama-orch-relay"]) == (503, "refused")

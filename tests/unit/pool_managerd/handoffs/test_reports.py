@@ -43,7 +43,7 @@ def test_missing_directory_has_no_reports(tmp_path: Path) -> None:
     ("content", "reason"),
     [
         (good("other"), "pool_id: other does not match the file's name"),
-        ("{}", "pool_id: Field required"),
+        ("{}", "pool_id: is required"),
         ("half", "Invalid JSON"),
         (" " * 70_000, "is 70000 bytes long"),
     ],

@@ -158,7 +158,7 @@ async def test_restored_tasks_keep_order_beyond_capacity(caplog):
         successor = build_queen(engine, capacity=2, store=queen.store.after_restart())
         await restore(successor.store, successor.intake, successor.book, successor.accounting)
     assert [task.task_id for task in successor.queue.order()] == [task.task_id for task in before]
-    assert "5 wait again, 0 ended" in caplog.text
+    assert "5 queued again, 0 ended" in caplog.text
 
 
 async def test_embedding_task_is_restored_as_embedding():

@@ -75,4 +75,4 @@ def test_message_lists_few_problems() -> None:
     fields = ",".join(f'"f{number}":1' for number in range(50))
     recovery = recovery_of(stored(f"{{{fields}}}"), 1.0)
     assert isinstance(recovery, EndNow)
-    assert recovery.message.endswith("f2: Extra inputs are not permitted; and 47 more")
+    assert recovery.message.endswith("f2: is not a known field; and 47 more")

@@ -367,7 +367,7 @@ async def test_server_reuses_connection_after_stream() -> None:
             for method, path in [("POST", "/stream")] * 3 + [("GET", "/health")] * 2 + [("POST", "/stream")] * 2:
                 async with request(method, url + path, body=b"{}", connections=connections) as response:
                     ports.append(response._stream.socket.getsockname())  # type: ignore[attr-defined]
-                    assert await response.read() == (b"piece " * 3 if method == "POST" else b'{"status":"ok"}\n')
+                    assert await response.read() == (b"piece " * 3 if method == "POST" else b'{"status":"ok"}')
             assert len(set(ports)) == 1
             await connections.aclose()
             stop.set()

@@ -161,7 +161,7 @@ def test_tools_become_functions():
         tools=[WEATHER | {"cache_control": {"type": "ephemeral"}}, {"name": "b", "type": "custom", "input_schema": {}}]
     )
     functions = [tool["function"] for tool in translated["tools"]]
-    assert functions[0] == {"name": "get_weather", "description": "Says it.", "parameters": WEATHER["input_schema"]}
+    assert functions[0] == {"name": "get_weather", "description": "Get weather.", "parameters": WEATHER["input_schema"]}
     assert functions[1] == {"name": "b", "description": "", "parameters": {}}
     assert "tool_choice" not in translated
 
@@ -226,8 +226,8 @@ def user(*blocks: object) -> dict[str, Any]:
         (QUESTION | {"messages": [{"role": "user", "content": []}]}, "messages.0.content", "must not be empty"),
         (QUESTION | {"messages": [{"role": "user"}]}, "messages.0.content", "is required"),
         (QUESTION | {"system": [{"type": "image"}]}, "system.0.type", "'text'"),
-        (user({"type": "text"}), "messages.0.content.0.text", "Field required"),
-        (user({"text": "x"}), "messages.0.content.0.type", "Field required"),
+        (user({"type": "text"}), "messages.0.content.0.text", "is required"),
+        (user({"text": "x"}), "messages.0.content.0.type", "is required"),
         (user({"type": "document"}), "messages.0.content.0.type", "send their content as a text block"),
         (user({"type": "unknown_type"}), "messages.0.content.0.type", "unknown_type is not supported"),
         (user({"type": "text", "text": "a"}, 7), "messages.0.content.1", "must be an object"),
