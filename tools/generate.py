@@ -3,13 +3,14 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from engine_provisioner.settings import ProvisionerSettings
 from engine_provisioner.spec.pools_schema import pools_schema
 from llama_orch.settings.loading import Settings
 from llama_orch.telemetry.events.catalog import CATALOG
+from llama_orch.telemetry.events.event import Event
 from orchctl.parser import COMMANDS
 from pool_managerd.settings import PoolManagerSettings
 from queen_rbee.settings import QueenSettings
@@ -25,10 +26,10 @@ DAEMONS: dict[str, type[Settings]] = {
 }
 
 
-def journal_catalog() -> str:
+def journal_catalog(events: Iterable[Event] = CATALOG) -> str:
     """Return the journal catalog, which `journalctl -x` shows below each event."""
     entries = []
-    for event in CATALOG:
+    for event in events:
         subject = event.name.replace("_", " ")
         entries.append(
             f"-- {event.message_id}\nSubject: llama-orch: {subject}\nDefined-By: llama-orch\n"
