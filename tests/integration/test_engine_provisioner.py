@@ -64,7 +64,7 @@ async def test_engine_of_pool_is_announced_and_serves(
         _status, slots = await fetch_json(f"{handoff.url}/slots", limit_s=10)
         assert [slot["n_ctx"] for slot in slots] == [256, 256]
         assert await complete(handoff) == 5
-        assert await daemon.ask("/ready") == (200, '{"ready":true,"reasons":[]}\n')
+        assert await daemon.ask("/ready") == (200, '{"ready":true,"reasons":[]}')
         status, metrics = await daemon.ask("/metrics")
         assert status == 200
         assert 'provisioner_pool_state{pool_id="default",state="ready"} 1.0' in metrics

@@ -45,7 +45,7 @@ async def test_generating_engine_ends_with_block(llama_server: Path, slow_model:
 def test_failed_engine_start_reports_reason(llama_server: Path, tmp_path: Path) -> None:
     absent = tmp_path / "absent.gguf"
     with (
-        pytest.raises(EngineDied, match=r"ended with status 1(.|\n)*failed to load model"),
+        pytest.raises(EngineDied, match=r"exited with status 1(.|\n)*failed to load model"),
         running_engine(llama_server, absent),
     ):
         pass

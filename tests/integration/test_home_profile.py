@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -197,12 +196,10 @@ def test_killed_engine_fails_task_restarts_and_serves(slow: Home):
         while next(events)[1] != "token":
             pass
         engine_pid = engine_pid_of(slow)
-        killed_at = time.monotonic()
         subprocess.run(["kill", "-KILL", str(engine_pid)], check=True)
         *_, (_, name, data) = events
     assert (name, data["code"], data["retriable"]) == ("error", "WORKER_RESET", True)
     slow.until(lambda: slow.pool().get("ready") and engine_pid_of(slow) not in (None, engine_pid))
-    assert time.monotonic() > killed_at
     done = slow.orchctl("submit", "hello", "--max-tokens", "4")
     assert done.returncode == 0, done.stderr
 

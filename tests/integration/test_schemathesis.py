@@ -62,7 +62,7 @@ def accepted(report: Any) -> dict[str, int]:
     return {operation: sum(phase["accepted"] for phase in phases.values()) for operation, phases in rates}
 
 
-def tested_operations(chosen: Callable[[str], object]) -> set[str]:
+def operations_on(chosen: Callable[[str], object]) -> set[str]:
     """Return the tested operations whose path is `chosen`."""
     found = [route for route in ROUTES if chosen(route.plain_path)]
     return {f"{route.method} {route.plain_path}" for route in found} - NOT_TESTED
@@ -76,7 +76,7 @@ def test_queen_conforms_to_openapi_document(queen: Home):
     ended = schemathesis(queen, "--exclude-path-regex", FLEET, "--report", "json", "--report-json-path", str(file))
     assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}\n{queen.logs()}"
     counts = accepted(json.loads(file.read_text()))
-    assert set(counts) == tested_operations(lambda path: not re.search(FLEET, path))
+    assert set(counts) == operations_on(lambda path: not re.search(FLEET, path))
     assert {operation for operation, count in counts.items() if not count} <= NOT_SERVED
     assert "Traceback" not in (queen.directory / "queen-rbee.log").read_text()
 
@@ -88,6 +88,6 @@ def test_queen_with_nodes_conforms_to_openapi_document(tmp_path: Path, llama_ser
         ended = schemathesis(queen, "--include-path-regex", FLEET, *NODE_CHECKS, *report)
         assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}\n{queen.logs()}"
         counts = accepted(json.loads(file.read_text()))
-        assert set(counts) == tested_operations(lambda path: re.search(FLEET, path))
+        assert set(counts) == operations_on(lambda path: re.search(FLEET, path))
         assert {operation for operation, count in counts.items() if not count} == set()
         assert "Traceback" not in (queen.directory / "queen-rbee.log").read_text()
