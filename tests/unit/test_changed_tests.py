@@ -9,22 +9,22 @@ def found(*names: str) -> list[str]:
     return [str(path) for path in unit_tests_of(map(Path, names))]
 
 
-def test_a_module_is_tested_by_the_folder_that_mirrors_it() -> None:
+def test_module_is_tested_by_its_mirror_folder() -> None:
     assert found("daemons/queen_rbee/pools/placement.py") == ["tests/unit/queen_rbee/pools"]
 
 
-def test_a_changed_test_runs_alone() -> None:
+def test_changed_test_runs_alone() -> None:
     assert found("tests/unit/queen_rbee/pools/test_placement.py") == ["tests/unit/queen_rbee/pools/test_placement.py"]
 
 
-def test_a_test_inside_a_chosen_folder_is_not_run_twice() -> None:
+def test_file_in_chosen_folder_is_not_repeated() -> None:
     names = ("daemons/queen_rbee/pools/placement.py", "tests/unit/queen_rbee/pools/test_placement.py")
     assert found(*names) == ["tests/unit/queen_rbee/pools"]
 
 
-def test_a_module_without_a_folder_of_tests_uses_the_one_above() -> None:
+def test_missing_test_folder_falls_back_to_parent() -> None:
     assert found("daemons/queen_rbee/nowhere/at_all.py") == ["tests/unit/queen_rbee"]
 
 
-def test_documents_are_checked_by_the_guides() -> None:
+def test_documents_are_checked_by_test_guides() -> None:
     assert found("README.md") == ["tests/unit/test_guides.py"]

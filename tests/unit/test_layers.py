@@ -60,13 +60,13 @@ def test_folders_import_in_one_direction(folder: str) -> None:
     assert against_the_order(folder, LAYERS[folder]) == []
 
 
-def test_an_import_against_the_order_names_both_modules() -> None:
+def test_import_against_order_names_both_modules() -> None:
     swapped = against_the_order("queen_rbee", "api pools")
     assert any(line.startswith("queen_rbee.api.") and " imports queen_rbee.pools." in line for line in swapped)
 
 
 @pytest.mark.parametrize("folder", [name for name in LAYERS if "/" not in name])
-def test_every_module_has_a_place_in_the_order(folder: str) -> None:
+def test_every_module_has_a_place_in_order(folder: str) -> None:
     there = {path.stem for path in (ROOT / folder).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert there - {"__init__"} == set(LAYERS[folder].split())
 

@@ -243,7 +243,7 @@ async def test_endless_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> Non
     assert 0 < len(texts(task)) < 100
 
 
-async def test_a_few_tokens_beyond_max_tokens_are_tolerated(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_few_tokens_beyond_max_tokens_are_tolerated(monkeypatch: pytest.MonkeyPatch) -> None:
     engine_in_memory(monkeypatch, *[chunk(piece("a"))] * (3 + relay.MAX_EXTRA_TOKENS), chunk(LAST), END)
     task = running(TaskRequest(prompt="x", max_tokens=3))
     await relay.run(task, candidate(), adapters()["llamacpp"], LIMITS)
