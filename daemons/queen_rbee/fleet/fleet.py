@@ -25,7 +25,6 @@ from llama_orch.service.watchdog import Pulse
 from llama_orch.telemetry.events import queen as events
 from llama_orch.telemetry.log_limit import LogLimit
 from llama_orch.telemetry.records import emit
-from queen_rbee.fleet.node_pools import NodePools
 from queen_rbee.fleet.nodes import (
     Node,
     after_heartbeat,
@@ -39,6 +38,7 @@ from queen_rbee.fleet.nodes import (
     timed_out,
     view,
 )
+from queen_rbee.fleet.pool_statuses import PoolStatuses
 from queen_rbee.fleet.records import node_document, read_node
 from queen_rbee.metrics import Metrics, check_result
 from queen_rbee.pools.candidates import ReplicaKey
@@ -74,7 +74,7 @@ class Fleet:
         self._timeout_ms = timeout_ms
         self._check_s = check_s
         self._nodes: dict[str, Node] = {}
-        self._pools: dict[str, NodePools] = {}
+        self._pools: dict[str, PoolStatuses] = {}
         self._status_counts: Counter[NodeStatus] = Counter()
         self._removed: set[str] = set()
         """Removed nodes whose metric series remain until their last task has ended."""
@@ -252,7 +252,7 @@ class Fleet:
         self._nodes[node.node_id] = node
         self._count(before, node)
         if before is None or published_state(before) != published_state(node):
-            pools = self._pools.setdefault(node.node_id, NodePools())
+            pools = self._pools.setdefault(node.node_id, PoolStatuses())
             self._registry.update(_source(node.node_id), RANK, pools.update(node))
             if store and (before is None or stored_state(before) != stored_state(node)):
                 self._store.put_later("node", node_document(node))

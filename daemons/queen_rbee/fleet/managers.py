@@ -15,8 +15,8 @@ from llama_orch.contracts.nodes import GpuList, GpuView, NodeReachability, NodeV
 from llama_orch.http.client.client import UpstreamError, fetch, request
 from llama_orch.settings.types import Secret
 from queen_rbee.fleet.fleet import Fleet
-from queen_rbee.pools.pool_reports import PoolKey
 from queen_rbee.pools.registry import PoolRegistry
+from queen_rbee.pools.source_reports import PoolKey
 
 LIMIT_S = 5.0
 

@@ -18,8 +18,8 @@ from llama_orch.telemetry.records import emit
 from queen_rbee.fleet.fleet import InterruptTasks
 from queen_rbee.fleet.managers import PoolManager, PoolManagers
 from queen_rbee.pools.candidates import ReplicaKey
-from queen_rbee.pools.pool_reports import PoolKey
 from queen_rbee.pools.registry import PoolRegistry
+from queen_rbee.pools.source_reports import PoolKey
 
 HISTORY_LIMIT = 256
 CONFIRM_TIMEOUT_S = 2.0

@@ -16,8 +16,8 @@ from llama_orch.engines.wire.adapter import EngineAdapter
 from llama_orch.engines.wire.model_names import model_key
 from llama_orch.engines.wire.passage import endpoints_for
 from queen_rbee.pools.candidates import Candidate, ReplicaKey, build_candidate, placeholder_replica
-from queen_rbee.pools.pool_reports import PoolKey, PoolReports
 from queen_rbee.pools.replica_index import ReplicaIndex
+from queen_rbee.pools.source_reports import PoolKey, SourceReports
 
 
 def _ignore(_key: ReplicaKey) -> None:
@@ -31,7 +31,7 @@ class PoolRegistry:
     """
 
     def __init__(self, changed: Bell, adapters: Mapping[str, EngineAdapter]) -> None:
-        self._reports = PoolReports()
+        self._reports = SourceReports()
         self._changed = changed
         self._adapters = adapters
         self._leases: Counter[ReplicaKey] = Counter()

@@ -11,8 +11,8 @@ from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.nodes import PoolSnapshot
 from llama_orch.service.watchdog import Pulse
 from queen_rbee.fleet.fleet import FORGET_AFTER_S, GRACE_S
-from queen_rbee.fleet.node_pools import NodePools
 from queen_rbee.fleet.nodes import Node, timed_out
+from queen_rbee.fleet.pool_statuses import PoolStatuses
 from queen_rbee.store.protocol import StoreFailure
 from tests.unit.queen_rbee.fleet_rig import (
     CHECK_S,
@@ -312,8 +312,8 @@ def test_node_times_out_by_silence_alone(heard_at, now, timeout):
 @given(st.lists(st.tuples(st.sampled_from("pqr"), st.booleans(), st.integers(0, 2)), max_size=6), st.booleans())
 def test_reused_pool_statuses_equal_new_ones(changes, draining):
     known: dict[str, PoolSnapshot] = {}
-    pools = NodePools()
+    pools = PoolStatuses()
     for pool_id, ready, free in changes:
         known[pool_id] = snapshot(pool_id=pool_id, ready=ready, slots_free=free)
         node = Node(registration(), "peer", datetime.now(UTC), 0.0, pools=tuple(known.values()), draining=draining)
-        assert pools.update(node) == NodePools().update(node)
+        assert pools.update(node) == PoolStatuses().update(node)

@@ -22,7 +22,7 @@ class PoolReport:
 
 
 @dataclass
-class PoolReports:
+class SourceReports:
     """The reports of all sources. `effective` has each pool's report in effect, `ready` the ready pools by pool id."""
 
     effective: dict[PoolKey, PoolStatus] = field(default_factory=dict)

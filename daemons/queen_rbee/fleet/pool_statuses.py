@@ -5,7 +5,7 @@ from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
 from queen_rbee.fleet.nodes import Node
 
 
-class NodePools:
+class PoolStatuses:
     """Owns the pool statuses of one node. Only those of pools that the latest report changed are built again."""
 
     def __init__(self) -> None:
