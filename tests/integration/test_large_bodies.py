@@ -144,6 +144,8 @@ async def running_daemon(name: str) -> AsyncIterator[Daemon]:
 
 FULLY_TESTED_ROUTES = {"/v2/tasks", "/v1/chat/completions", "/v1/messages", "/v2/pools/{pool_id}/engine/{path...}"}
 """Routes that get every hostile body. The others use the same code to read bodies and get only the WORST."""
+SLOW_CHUNK_ROUTES = {"/v2/artifacts", "/v2/pools/{pool_id}/drain"}
+"""One route of each daemon that Quart serves: hypercorn decodes its chunks, h11 those of the routes above."""
 WORST = ("messages: empty objects", "unknown members", "a list", "deep objects", "escapes")
 
 
@@ -163,8 +165,9 @@ def send_hostile_bodies(target: Daemon) -> None:
                 target.ask(method, path, name, body)
         target.ask(method, path, "a gzip bomb of 1 GiB", packed, GZIP, size=BODY_LIMIT)
         target.ask(method, path, "gzip of numbers", gzip.compress(repeated(b"1")), GZIP)
-        small = chunked(repeated(b"1", 2 * MIB))
-        target.ask(method, path, "chunks of two bytes", small, {"Transfer-Encoding": "chunked"})
+        if route in FULLY_TESTED_ROUTES | SLOW_CHUNK_ROUTES:
+            small = chunked(repeated(b"1", 2 * MIB))
+            target.ask(method, path, "chunks of two bytes", small, {"Transfer-Encoding": "chunked"})
         measured += target.measured
     target.measured = measured
 

@@ -19,6 +19,7 @@ SLOW = "/srv/slow.gguf"
 POOLS = (Pool("default", TINY), Pool("slow", SLOW))
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of one module and release in one xdist worker: they share a machine."""
     for item in items:
