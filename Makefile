@@ -59,7 +59,7 @@ integration: $(VENV)/dev.stamp ## real daemons and a real engine, without system
 	@$(PYTEST) --dist loadfile tests/integration
 
 system: $(VENV)/dev.stamp ## the .deb in booted Debian 12 and 13; wants root and systemd-nspawn
-	@$(PYTEST) --dist loadgroup tests/system
+	@$(PYTEST) --dist loadfile tests/system
 
 bench: $(VENV)/dev.stamp ## figures, not tests
 	@$(PY) -m tests.bench

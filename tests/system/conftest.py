@@ -19,16 +19,6 @@ SLOW = "/srv/slow.gguf"
 POOLS = (Pool("default", TINY), Pool("slow", SLOW))
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the markers
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of one module and release in one xdist worker: they share a machine."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            callspec = getattr(item, "callspec", None)
-            release = callspec.params.get("suite", "") if callspec else ""
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{release}"))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def prerequisites() -> None:
     """Skip the system tests with the reason if no machine can be booted."""

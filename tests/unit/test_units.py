@@ -136,9 +136,3 @@ def test_example_pools_file_is_valid_also_when_uncommented() -> None:
     assert [pool.id for pool in pools_file.parse(text.encode(), path)] == ["default"]
     uncommented = re.sub(r"^# ?(?=\[|[a-z_]+ = )", "", text, flags=re.MULTILINE).replace("...", "0" * 64)
     assert len(pools_file.parse(uncommented.encode(), path)) == 4
-
-
-@pytest.mark.parametrize("unit", sorted(path.name for path in UNITS.glob("*.socket")))
-def test_port_is_not_bound_again_at_once(unit: str) -> None:
-    listens_on_port = any("/" not in address for address in directives(unit, "ListenStream"))
-    assert (directives(unit, "ExecStopPost") == ["/bin/sleep 0.2"]) == listens_on_port
