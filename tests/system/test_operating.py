@@ -62,7 +62,7 @@ def test_sockets_of_a_daemon_restart_without_failure(serving: Machine, undo: Cal
     serving.systemctl("stop", TARGET)
     for daemon in ("queen-rbee", "pool-managerd"):
         for _restart in range(SOCKET_RESTARTS):
-            serving.systemctl("restart", f"{daemon}.socket", f"{daemon}-metrics.socket", f"{daemon}.service")
+            serving.restart_sockets(f"systemctl restart {daemon}.socket {daemon}-metrics.socket {daemon}.service")
             assert failed_units(serving) == ""
 
 
@@ -107,19 +107,13 @@ NEW_PORT = 8098
 
 def edit_unit(machine: Machine, undo: Callable[..., object], unit: str, text: str) -> None:
     """Do the same as `systemctl edit` and restart socket and daemon. The change is undone when the test ends."""
-    units = ("queen-rbee.socket", "queen-rbee.service")
-
-    def restart() -> None:
-        # not systemctl restart: on a busy Debian 13 the kernel has not always let go of the port when it is bound again
-        machine.systemctl("stop", *units)
-        machine.systemctl("start", *units)
-
+    restart = "systemctl restart queen-rbee.socket queen-rbee.service"
     undo(machine.wait_until_served, "default")
-    undo(restart)
+    undo(machine.restart_sockets, restart)
     undo(machine.systemctl, "revert", unit)
     machine.container.write(f"/etc/systemd/system/{unit}.d/override.conf", text)
     machine.systemctl("daemon-reload")
-    restart()
+    machine.restart_sockets(restart)
 
 
 def event_messages(machine: Machine, event: str) -> str:
@@ -145,7 +139,7 @@ def test_address_in_service_drop_in_is_reported_with_file(serving: Machine, undo
     serving.container.check("rm", "/etc/systemd/system/queen-rbee.service.d/override.conf")
     undo(serving.container.write, ENV, serving.container.path(ENV).read_text(), mode=0o640)
     serving.set_variable(ENV, "ORCHESTRATORD_BIND_ADDR", f"127.0.0.1:{NEW_PORT}")
-    serving.container.check("sh", "-c", disagrees.rpartition("then: ")[2])
+    serving.restart_sockets(disagrees.rpartition("then: ")[2])
     assert f"ready on 127.0.0.1:{NEW_PORT}" in event_messages(serving, "daemon_ready")
     assert event_messages(serving, "socket_disagrees") == ""
 

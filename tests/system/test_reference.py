@@ -49,7 +49,7 @@ def apply_examples(machine: Machine, archive: Archive, *titles: str) -> None:
 
 def restart(machine: Machine, daemon: str) -> None:
     """Restart a daemon with the commands in its environment file."""
-    machine.container.check("sh", "-c", " && ".join(apply_commands(daemon)))
+    machine.restart_sockets(" && ".join(apply_commands(daemon)))
 
 
 def effective_settings(machine: Machine, daemon: str) -> dict[str, str]:
