@@ -14,7 +14,7 @@ from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
 from tests.connections import receive_some
 
-READY_WITHIN_S = 30.0
+READY_WITHIN_S = 90.0
 STOP_WITHIN_S = 20.0
 POLL_S = 0.02
 

@@ -22,7 +22,7 @@ from tests.unit.queen_rbee.scripted_openai import CHAT, EMBEDDING, events
 
 LIMIT_S = 60.0
 GAP_MS = 250.0
-"""The target is 50 ms. CI machines have two shared cores, so the limit is higher."""
+"""CPU time of the daemon between two turns of its event loop. The target is 50 ms; slow CPUs need more."""
 MAX_GROWTH_PER_BYTE = 10
 BASE_GROWTH_KIB = 32 << 10
 """Memory growth that is allowed for a body of any size."""
