@@ -67,7 +67,7 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
         nursery.start_soon(reports.restore_lost_files)
         launcher = _launcher(service, nursery)
         nursery.start_soon(cleanup.stop_unconfigured, pools, launcher)
-        shared = await _shared_resources(settings, pools, launcher, reports.metrics.add_downloaded, service.stop)
+        shared = await _shared_resources(settings, pools, launcher, reports.metrics.add_downloaded)
         async with trio.open_nursery() as supervisors:
             for pool, deadline in zip(pools, deadlines, strict=True):
                 reporter = PoolReporter(pool, reports, handoff_dir)
@@ -147,7 +147,7 @@ async def _start_metrics(
 
 
 async def _shared_resources(
-    settings: ProvisionerSettings, pools: list[Pool], launcher: Launcher, count_bytes: CountBytes, stopping: trio.Event
+    settings: ProvisionerSettings, pools: list[Pool], launcher: Launcher, count_bytes: CountBytes
 ) -> SharedResources:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     commands = await launcher.known_commands()
@@ -158,7 +158,6 @@ async def _shared_resources(
         acquirer=Acquirer(settings.cache_dir.absolute(), count_bytes),
         launcher=launcher,
         ports=Ports(pools, previous_ports),
-        stopping=stopping,
     )
 
 

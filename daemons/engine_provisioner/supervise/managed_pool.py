@@ -42,8 +42,6 @@ class SharedResources:
     acquirer: Acquirer
     launcher: Launcher
     ports: ports.Ports
-    stopping: trio.Event
-    """Set before the daemon cancels its supervisors to stop."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +78,12 @@ class ManagedPool:
                 await self._wait_until_healthy(engine, prepared, started)
                 await self._announce(engine, prepared, started)
                 await self._watch(engine, prepared, started)
-            finally:
-                if engine.unit is None and self._shared.stopping.is_set():
+            except* trio.Cancelled:  # only the end of the daemon, ordered or not, cancels a running pool
+                if engine.unit is None:
                     with trio.CancelScope(shield=True):
                         await self._reporter.withdraw()
                         await self._reporter.offline("engine-provisioner has stopped, and its engine too")
+                raise
         raise AssertionError("_watch always raises")
 
     async def _prepare(self) -> Prepared:

@@ -94,27 +94,24 @@ async def stopped_pool(directory: Path, unit: str | None) -> tuple[FakeLauncher,
     spec, status = pool(), directory / "status/default.json"
     status.parent.mkdir()
     launcher = FakeLauncher(path_of(directory, spec.id), unit)
-    runner, stopping = managed(spec, directory, launcher)
+    runner = managed(spec, directory, launcher)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(runner.run)
         await until(lambda: status.exists() and state_in(status) is PoolState.READY)
-        stopping.set()
         nursery.cancel_scope.cancel()
     return launcher, state_in(status)
 
 
-def managed(spec: Pool, directory: Path, launcher: FakeLauncher) -> tuple[ManagedPool, trio.Event]:
-    stopping = trio.Event()
+def managed(spec: Pool, directory: Path, launcher: FakeLauncher) -> ManagedPool:
     shared = SharedResources(
         gpu_mask=GpuMask(()),
         cache_ram_mib=0,
         acquirer=FakeAcquirer(directory),
         launcher=launcher,
         ports=Ports([spec], {}),
-        stopping=stopping,
     )
     reporter = PoolReporter(spec, PoolReports(directory / "status", CollectorRegistry()), directory)
-    return ManagedPool(spec, shared, reporter, StepDeadline(spec.id)), stopping
+    return ManagedPool(spec, shared, reporter, StepDeadline(spec.id))
 
 
 def state_in(status: Path) -> PoolState:
@@ -132,6 +129,18 @@ def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_child_engine_is_withdrawn_before_it_is_stopped(tmp_path: Path) -> None:
     launcher, state = await stopped_pool(tmp_path, unit=None)
     assert (launcher.announced_at_stop, state) == (False, PoolState.OFFLINE)
+
+
+async def test_child_engine_is_withdrawn_when_the_daemon_crashes(tmp_path: Path) -> None:
+    spec, status = pool(), tmp_path / "status/default.json"
+    status.parent.mkdir()
+    launcher = FakeLauncher(path_of(tmp_path, spec.id), None)
+    with pytest.RaisesGroup(RuntimeError):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(managed(spec, tmp_path, launcher).run)
+            await until(lambda: status.exists() and state_in(status) is PoolState.READY)
+            raise RuntimeError("a defect elsewhere")
+    assert launcher.announced_at_stop is False
 
 
 async def test_unit_stays_ready_when_the_daemon_stops(tmp_path: Path) -> None:
