@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, FailFast, Field, StringCon
 from llama_orch.addresses import http_url, is_wildcard
 from llama_orch.contracts.base import NODE_ID_PATTERN, NODE_ID_RESERVED, Outbound, PoolId
 from llama_orch.contracts.engines import Workload
-from llama_orch.contracts.pools import PoolState
+from llama_orch.contracts.pools import MemoryBudget, PoolState, Residency
 
 RELAY_HEADER = "x-llama-orch-relay"
 """Response header of a node's relay on answers of its own, not of the engine: `refused` or `broken`."""
@@ -136,6 +136,7 @@ class PoolSnapshot(Outbound):
     ctx_max: Count | None = None
     workloads: Annotated[list[Workload], Field(max_length=8)] | None = None
     last_error: Words | None = None
+    residency: Residency | None = None
 
 
 class Heartbeat(Outbound):
@@ -149,6 +150,7 @@ class Heartbeat(Outbound):
     machine_id: MachineId | None = None
     instance_id: InstanceId | None = None
     draining: bool = False
+    memory: Annotated[list[MemoryBudget], Field(max_length=MAX_GPUS + 1)] = []
     pools: Annotated[list[PoolSnapshot], Field(max_length=MAX_POOLS), FailFast()] = []
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints
 
 from llama_orch.contracts.base import NODE_ID_PATTERN, Outbound, PoolId
 from llama_orch.contracts.engines import Workload
-from llama_orch.contracts.handoff import Handoff
+from llama_orch.contracts.handoff import Handoff, HandoffModel
 
 CircuitState = Literal["closed", "open", "half-open"]
 
@@ -19,15 +19,52 @@ POOLS_EXAMPLE = "/usr/share/doc/llama-orch/examples/pools.toml"
 
 
 class PoolState(StrEnum):
-    """The state of a pool."""
+    """The state of a pool. `unloaded`: engine and model are ready to be loaded, and no engine runs."""
 
     UNINITIALIZED = "uninitialized"
+    UNLOADED = "unloaded"
     PROVISIONING = "provisioning"
     STARTING = "starting"
     READY = "ready"
     DRAINING = "draining"
     OFFLINE = "offline"
     FAILED = "failed"
+
+
+Device = Annotated[str, StringConstraints(pattern=r"^(cpu|[0-9]{1,4})$")]
+"""A GPU by its NVML index, or `cpu` for the machine's own memory."""
+
+
+class MemoryBudget(Outbound):
+    """The memory of one device, which engines and other programs share.
+
+    `free_bytes` is what the driver or the kernel reports as free. `unified`: the device uses the machine's memory.
+    """
+
+    device: Device
+    total_bytes: Annotated[int, Field(ge=0, le=1 << 53)]
+    free_bytes: Annotated[int, Field(ge=0, le=1 << 53)]
+    unified: bool = False
+
+
+class Residency(Outbound):
+    """What loading a pool takes, and how long its model stays in memory. Only for pools that can be loaded on demand.
+
+    `need_bytes` is what the loaded engine occupies on each device: an estimate, corrected by what the last load took.
+    `keep_alive_s` is how long an idle pool stays loaded: 0 not at all, null for ever. A `pinned` pool is never unloaded
+    to make room. `group`: pools of an `exclusive` group are never loaded at the same time, those of any other group are
+    loaded and unloaded together. `load_s` is how long the last load took.
+    """
+
+    model: HandoffModel | None = None
+    slots_total: Annotated[int, Field(ge=1, le=4096)] = 1
+    device_mask: Annotated[str, StringConstraints(max_length=256)] | None = None
+    need_bytes: Annotated[dict[Device, Annotated[int, Field(ge=0, le=1 << 53)]], Field(max_length=64)] = {}
+    keep_alive_s: Annotated[float, Field(ge=0, le=31_536_000)] | None = None
+    pinned: bool = False
+    group: PoolId | None = None
+    exclusive: bool = False
+    load_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
 
 
 class ProvisioningReport(Outbound):
@@ -46,6 +83,7 @@ class ProvisioningReport(Outbound):
     last_error: Annotated[str, StringConstraints(max_length=4096)] | None = None
     handoff: Handoff | None = None
     workloads: list[Workload] | None = None
+    residency: Residency | None = None
     updated_at: datetime
 
 
@@ -90,15 +128,20 @@ class PoolStatus(Outbound):
     last_error: str | None = None
     workloads: list[Workload] | None = None
     circuit: CircuitState = "closed"
+    residency: Residency | None = None
     replicas: list[ReplicaStatus] = []
 
 
 class PoolList(Outbound):
-    """The answer to GET /v2/pools. `revision` changes with every change of a pool, to a value not used before."""
+    """The answer to GET /v2/pools. `revision` changes with every change of a pool, to a value not used before.
+
+    `memory` has the devices of one machine; the queen's list, which may be of many machines, leaves it empty.
+    """
 
     pools: list[PoolStatus]
     count: int
     revision: int = 0
+    memory: list[MemoryBudget] = []
 
 
 class PoolFigures(Outbound):
