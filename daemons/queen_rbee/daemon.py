@@ -100,6 +100,7 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
     await nursery.start(parts.dispatcher.run, service.watchdog.pulse("dispatcher"))
     await nursery.start(parts.catalog.run)
     await nursery.start(parts.operations.run)
+    await nursery.start(parts.keeper.run)
     if settings.cloud_profile:
         await nursery.start(parts.fleet.run, service.watchdog.pulse("fleet"))
     if parts.handoffs:

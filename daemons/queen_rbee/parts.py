@@ -31,6 +31,8 @@ from queen_rbee.metrics import Metrics
 from queen_rbee.pools.candidates import Demand
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.pools.strategies import StrategyName
+from queen_rbee.residency.keeper import Keeper
+from queen_rbee.residency.operators import OperatorLoads
 from queen_rbee.sessions.sessions import Sessions
 from queen_rbee.settings import QueenSettings
 from queen_rbee.sources.handoffs import HandoffSource
@@ -71,6 +73,8 @@ class Parts(TaskParts):
     settings: QueenSettings
     fleet: Fleet
     operations: Operations
+    keeper: Keeper
+    loads: OperatorLoads
     handoffs: HandoffSource | None
     tls: Tls = CLEAR
 
@@ -91,11 +95,15 @@ def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
     urls = () if settings.cloud_profile else settings.pool_managers
     managers = PoolManagers(fleet, registry, urls, settings.token, tls.client)
     operations = Operations(registry, managers, displace)
+    keeper = Keeper(registry, tasks.queue, managers, metrics)
+    tasks.dispatcher.on_start = keeper.started
     return Parts(
         **vars(tasks),
         settings=settings,
         fleet=fleet,
         operations=operations,
+        keeper=keeper,
+        loads=OperatorLoads(registry, keeper, operations),
         handoffs=_handoff_source(settings, registry, metrics),
         tls=tls,
     )

@@ -4,6 +4,7 @@ from collections import Counter
 
 import trio
 
+from llama_orch.contracts.pools import PoolState
 from llama_orch.service.notify import Notifier
 from queen_rbee.dispatch.accounting import Accounting
 from queen_rbee.dispatch.queue import AdmissionQueue
@@ -20,12 +21,14 @@ def summary(queue: AdmissionQueue[Task], registry: PoolRegistry, fleet: Fleet) -
     ready = registry.ready_pools
     nodes = f"{fleet.online} of {fleet.size} nodes online, " if fleet.size else ""
     pools = f"{nodes}{ready} pool{'s' * (ready != 1)} ready"
+    unloaded = sum(pool.state is PoolState.UNLOADED for pool in registry.effective_pools())
+    pools += f", {unloaded} unloaded" if unloaded else ""
     return f"{pools}, {len(queue)} queued, {registry.leased} running"
 
 
 def unready(registry: PoolRegistry) -> list[str]:
-    """Return the reasons why the queen is not ready. It is ready when at least one pool is."""
-    if registry.ready_pools:
+    """Return the reasons why the queen is not ready. It is ready when at least one pool is, or can be loaded."""
+    if registry.ready_pools or any(replica.available for replica in registry.replicas.all()):
         return []
     return ["no pool is ready; see orchctl pools"]
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2] / "daemons"
 LAYERS = {
     "llama_orch": "addresses telemetry contracts settings service bell spool http engines files",
     "llama_orch/http": "tls client server",
-    "queen_rbee": "store pools settings sessions tasks metrics catalog fleet sources dispatch intake status "
+    "queen_rbee": "store pools settings sessions tasks metrics catalog fleet sources dispatch intake residency status "
     "parts api daemon __main__",
     "queen_rbee/api": "paging parameters streaming openapi v1 * routes",
     "queen_rbee/store": "protocol sqlite",

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, Str
 
 from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.engines import Workload
+from llama_orch.contracts.keep_alive import KeepAlive
 
 MAX_MESSAGES = 10_000
 MAX_TOOLS = 1_000
@@ -86,6 +87,7 @@ class EndpointRequest(_Part):
     """The fields of all endpoints."""
 
     model: Annotated[StrictStr, Field(max_length=512)] | None = None
+    keep_alive: KeepAlive | None = None
 
 
 class GenerationRequest(EndpointRequest):

@@ -1,4 +1,4 @@
-"""Long-running operations: drains of pools and nodes."""
+"""Long-running operations: drains of pools and nodes, loads and unloads of pools."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -26,7 +26,7 @@ class DrainStatus(Outbound):
 
 
 class OperationState(StrEnum):
-    """The state of an operation. `cancelled` is a drain that was ended by resume."""
+    """The state of an operation. `cancelled`: by DELETE, or a drain that was ended by resume."""
 
     RUNNING = "running"
     DONE = "done"
@@ -35,7 +35,8 @@ class OperationState(StrEnum):
 
 
 class Operation(Outbound):
-    """GET /v2/operations/{id}. `leases_left` of `leases_total` tasks still run there."""
+    """GET /v2/operations/{id}. `leases_left` of `leases_total` tasks still run there. `message` is its progress, then
+    how it ended."""
 
     operation_id: str
     kind: str

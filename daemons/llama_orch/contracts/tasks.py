@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from llama_orch.contracts.base import Inbound, Outbound, PoolId
 from llama_orch.contracts.engines import EngineKind, Workload
 from llama_orch.contracts.errors import Reason
+from llama_orch.contracts.keep_alive import KeepAlive
 
 PROMPT_LIMIT = 4 << 20
 DAY_MS = 86_400_000
@@ -53,7 +54,8 @@ def _pinned(wish: PlacementWish | None) -> PlacementWish | None:
 
 
 class TaskRequest(Inbound):
-    """One inference task. Lengths are in tokens; `deadline_ms` counts from admission."""
+    """One inference task. Lengths are in tokens; `deadline_ms` counts from admission. `keep_alive`: how long its model
+    stays loaded after its last task, in place of what the pool says."""
 
     task_id: UUID | None = None
     session_id: UUID | None = None
@@ -70,6 +72,7 @@ class TaskRequest(Inbound):
     deadline_ms: Annotated[int, Field(ge=1, le=7 * DAY_MS)] | None = None
     expected_tokens: Annotated[int, Field(ge=1, le=16_777_216)] | None = None
     kv_hint: Literal["reuse", "cold"] | None = None
+    keep_alive: KeepAlive | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None

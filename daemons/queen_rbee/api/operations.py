@@ -1,4 +1,4 @@
-"""Routes of operations: drains of pools and nodes, and their progress."""
+"""Routes of operations: drains of pools and nodes, loads and unloads of pools, and their progress."""
 
 from quart import request
 
@@ -6,7 +6,8 @@ from llama_orch.contracts.operations import DrainRequest, OperationList
 from llama_orch.contracts.operations import Operation as OperationView
 from llama_orch.http.server.routes import Parameter, RequestBody, json_reply, route
 from queen_rbee.api.parameters import TEXT
-from queen_rbee.fleet.operations import DrainTarget, Operations
+from queen_rbee.fleet.operations import Operations, OperationTarget
+from queen_rbee.residency.operators import OperatorLoads
 
 DRAIN = RequestBody(DrainRequest, {"gently": {}, "within a minute": {"deadline_ms": 60_000}}, optional=True)
 DRAINING = {202: json_reply("No new tasks are placed there.", OperationView, operation_id="/operation_id")}
@@ -14,9 +15,22 @@ RESUMED = {202: json_reply("New tasks are placed there again.", OperationView, o
 ON_NODE = Parameter("node_id", "Only the pool on this node, if several nodes have a pool of this name.", TEXT)
 
 
+LOADING = {202: json_reply("It is loaded as soon as there is memory for it.", OperationView)}
+UNLOADING = {202: json_reply("It is unloaded once its tasks have ended.", OperationView)}
+
+
 class OperationRoutes:
-    def __init__(self, operations: Operations) -> None:
+    def __init__(self, operations: Operations, loads: OperatorLoads) -> None:
         self._operations = operations
+        self._loads = loads
+
+    @route("POST", "/v2/pools/{pool_id}/preload", "Load a pool", LOADING, parameters=(ON_NODE,), errors=(409,))
+    async def preload_pool(self, pool_id: str) -> OperationView:
+        return self._loads.load(_pool(pool_id))
+
+    @route("POST", "/v2/pools/{pool_id}/unload", "Unload a pool", UNLOADING, parameters=(ON_NODE,), errors=(409,))
+    async def unload_pool(self, pool_id: str) -> OperationView:
+        return self._loads.unload(_pool(pool_id))
 
     @route(
         "POST",
@@ -36,11 +50,11 @@ class OperationRoutes:
 
     @route("POST", "/v2/nodes/{node_id}/drain", "Drain a node", DRAINING, body=DRAIN, errors=(503,))
     async def drain_node(self, drain: DrainRequest, node_id: str) -> OperationView:
-        return await self._operations.drain(DrainTarget(node_id=node_id), drain)
+        return await self._operations.drain(OperationTarget(node_id=node_id), drain)
 
     @route("POST", "/v2/nodes/{node_id}/resume", "Resume a drained node", RESUMED, errors=(503,))
     async def resume_node(self, node_id: str) -> OperationView:
-        return await self._operations.resume(DrainTarget(node_id=node_id))
+        return await self._operations.resume(OperationTarget(node_id=node_id))
 
     @route(
         "GET",
@@ -61,7 +75,17 @@ class OperationRoutes:
     async def get_operation(self, operation_id: str) -> OperationView:
         return self._operations.view(operation_id)
 
+    @route(
+        "DELETE",
+        "/v2/operations/{operation_id}",
+        "Cancel an operation",
+        {202: json_reply("The operation. A drain is ended by a resume.", OperationView)},
+        errors=(503,),
+    )
+    async def cancel_operation(self, operation_id: str) -> OperationView:
+        return await self._operations.cancel(operation_id)
 
-def _pool(pool_id: str) -> DrainTarget:
+
+def _pool(pool_id: str) -> OperationTarget:
     """The pool of the path: on the node of `?node_id=`, or on every node that has it."""
-    return DrainTarget(pool_id, request.args.get("node_id") or None)
+    return OperationTarget(pool_id, request.args.get("node_id") or None)

@@ -3,6 +3,7 @@
 A lease is taken in the same step in which its task leaves the queue; from then on `Runs` owns both.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -41,6 +42,8 @@ class Dispatcher:
     accounting: Accounting
     metrics: Metrics
     bell: Bell
+    on_start: Callable[[Task, Candidate], None] = lambda _task, _target: None
+    """Called with each task that gets a slot."""
     _idle_event: trio.Event = field(default_factory=trio.Event)
     _outage_check_at: float = float("-inf")
 
@@ -62,6 +65,7 @@ class Dispatcher:
                     nursery.start_soon(self.runs.serve, task)
                 for task in self.placer.take_unplaced_arrivals():
                     self.metrics.not_placed(task)
+                    self.registry.ring_residency()
                 self._drop_unserved()
                 if self.idle:
                     self._idle_event.set()
@@ -79,6 +83,7 @@ class Dispatcher:
         self.queue.take(task)
         self.forecast.record_start(now, bool(self.queue))
         self.runs.begin(task, target, now)
+        self.on_start(task, target)
         self.metrics.placed(task, target, len(self.registry.replicas))
 
     async def finish(self) -> None:
@@ -124,9 +129,8 @@ class Dispatcher:
             return
         self._outage_check_at = now + OUTAGE_CHECK_S
         replicas = self.registry.replicas
-        any_serves = any(replica.serves for replica in replicas.all())
         lanes = {task.demand for task in self.queue.order()}
-        served = {lane: any_serves and any(found.serves for found in replicas.suitable(lane)) for lane in lanes}
+        served = {lane: any(found.serves or found.coming_up for found in replicas.suitable(lane)) for lane in lanes}
         self.outages.update(served, now)
         if not self.outages.unserved:
             return

@@ -197,6 +197,12 @@ class AdmissionQueue(Generic[K]):
                 yield from second
                 return
 
+    def lanes(self) -> Iterator[tuple[Hashable, K]]:
+        """Iterate over the lanes with waiting tasks, each with its first task; interactive ones first."""
+        for line in self._lines.values():
+            for lane, members in line.lanes.items():
+                yield lane, next(iter(members))
+
     def position(self, task: K) -> int | None:
         """Return how many tasks are served before `task`; None if it does not wait."""
         for priority, line in self._lines.items():

@@ -253,7 +253,7 @@ class Fleet:
         self._count(before, node)
         if before is None or published_state(before) != published_state(node):
             pools = self._pools.setdefault(node.node_id, PoolStatuses())
-            self._registry.update(_source(node.node_id), RANK, pools.update(node))
+            self._registry.update(_source(node.node_id), RANK, pools.update(node), node.memory)
             if store and (before is None or stored_state(before) != stored_state(node)):
                 self._store.put_later("node", node_document(node))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from llama_orch.contracts.nodes import Heartbeat, NodeRegistration, NodeStatus, NodeView, PoolSnapshot
-from llama_orch.contracts.pools import PoolState
+from llama_orch.contracts.pools import MemoryBudget, PoolState
 from queen_rbee.pools.candidates import public_pool
 
 SUPERSEDED_LIMIT = 8
@@ -33,6 +33,7 @@ class Node:
     heard_at: float
     heard_wall: datetime | None = None
     pools: tuple[PoolSnapshot, ...] = ()
+    memory: tuple[MemoryBudget, ...] = ()
     draining: bool = False
     offline: bool = False
     skew_ms: int | None = None
@@ -110,6 +111,7 @@ def after_heartbeat(node: Node, heartbeat: Heartbeat, now: float, wall: datetime
         heard_at=now,
         heard_wall=wall,
         pools=tuple(pool for pool in heartbeat.pools if pool.node_id == node.node_id),
+        memory=tuple(heartbeat.memory),
         draining=heartbeat.draining,
         offline=False,
         skew_ms=round((timestamp - wall).total_seconds() * 1000),
@@ -126,7 +128,7 @@ def published_state(node: Node) -> tuple[object, ...]:
 
     Whether the node has sent a heartbeat is of interest to the store only.
     """
-    return node.pools, node.registration.address, node.draining, node.offline, node.heard_wall is None
+    return node.pools, node.memory, node.registration.address, node.draining, node.offline, node.heard_wall is None
 
 
 def stored_state(node: Node) -> tuple[object, ...]:

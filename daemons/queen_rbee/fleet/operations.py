@@ -1,13 +1,14 @@
-"""Operations: drains of pools and nodes, and the tasks that watch them.
+"""Operations: what operators started and takes a while, and the tasks that watch it. Drains are run here.
 
 The pool-managerds own the drained state and report it. The queen sends no new tasks to a drained pool, and interrupts
 the running ones when the drain's deadline passes.
 """
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import trio
 
@@ -28,8 +29,16 @@ INTERRUPT_TIMEOUT_S = 10.0
 """How long interrupted tasks may take to end."""
 
 
+Outcome = tuple[OperationState, str]
+"""How an operation ended, and a sentence about it."""
+
+
+Follow = Callable[[Callable[[str], None]], Awaitable[Outcome]]
+"""Returns when an operation has ended. It is given a function that shows the progress."""
+
+
 @dataclass(frozen=True)
-class DrainTarget:
+class OperationTarget:
     """A pool on every node that has it, a pool on one node, or, without a pool id, a whole node."""
 
     pool_id: str | None = None
@@ -41,15 +50,15 @@ class DrainTarget:
 
 
 @dataclass
-class Drain:
-    """A drain or resume, running or ended. A resume cancels the `scope` of a running drain.
+class OperationRecord:
+    """An operation, running or ended. Cancelling it, which for a drain is a resume, cancels `scope`.
 
     `replicas` are all that its pools have had so far. Tasks may still run on replicas of a pool that is no longer
     reported, for example because its node has registered again.
     """
 
     kind: str
-    target: DrainTarget
+    target: OperationTarget
     keys: list[PoolKey]
     total: int
     deadline: datetime | None
@@ -88,7 +97,7 @@ class Operations:
         self._registry = registry
         self.managers = managers
         self._interrupt_tasks = interrupt_tasks
-        self._operations: dict[str, Drain] = {}
+        self._operations: dict[str, OperationRecord] = {}
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -107,7 +116,7 @@ class Operations:
             return found.view()
         raise not_found("operation", identifier, f"See GET /v2/operations for the last {HISTORY_LIMIT} operations.")
 
-    async def drain(self, target: DrainTarget, request: DrainRequest) -> Operation:
+    async def drain(self, target: OperationTarget, request: DrainRequest) -> Operation:
         """Send no new tasks to `target`, and interrupt the running ones at the deadline. Raises ApiError."""
         keys = self._keys(target)
         await self._send(target, keys, "drain", request)
@@ -116,14 +125,40 @@ class Operations:
         replicas = self._replicas(target, keys)
         leases = self._registry.count_leases(replicas)
         deadline = datetime.now(UTC) + after if after else None
-        drain = self._add(Drain("drain", target, keys, leases, deadline, left=leases, replicas=replicas))
+        drain = self._add(OperationRecord("drain", target, keys, leases, deadline, left=leases, replicas=replicas))
         emit(events.DRAIN_STARTED, target=target, leases=leases, pool_id=target.pool_id, node_id=target.node_id)
         limit_s = request.deadline_ms / 1000 if request.deadline_ms is not None else float("inf")
         if self._nursery:
             self._nursery.start_soon(self._watch, drain, limit_s)
         return drain.view()
 
-    async def resume(self, target: DrainTarget) -> Operation:
+    def follow(self, kind: str, target: OperationTarget, keys: list[PoolKey], outcome: Follow) -> Operation:
+        """Record an operation that somebody else runs; `outcome` watches it, and is cancelled with it."""
+        record = self._add(OperationRecord(kind, target, keys, 0, None))
+        if self._nursery:
+            self._nursery.start_soon(self._follow, record, outcome)
+        return record.view()
+
+    async def _follow(self, record: OperationRecord, outcome: Follow) -> None:
+        with record.scope:
+            record.finish(*await outcome(partial(setattr, record, "message")))
+        if record.scope.cancelled_caught:
+            record.finish(OperationState.CANCELLED, "cancelled")
+
+    async def cancel(self, identifier: str) -> Operation:
+        """End an operation; a drain is ended by a resume. No effect if it has ended. Raises ApiError."""
+        self.view(identifier)
+        record = self._operations[identifier]
+        if record.state is OperationState.RUNNING and record.kind == "drain":
+            await self.resume(record.target)
+        record.scope.cancel()
+        return record.view()
+
+    def keys_of(self, target: OperationTarget) -> list[PoolKey]:
+        """Return the pools of `target`. Raises ApiError 404 if there are none."""
+        return self._keys(target)
+
+    async def resume(self, target: OperationTarget) -> Operation:
         """Undo a drain of `target`. Raises ApiError."""
         keys = self._keys(target)
         await self._send(target, keys, "resume", None)
@@ -131,11 +166,11 @@ class Operations:
             if drain.state is OperationState.RUNNING and set(drain.keys) & set(keys):
                 drain.scope.cancel()
         await self._confirm(keys, draining=False)
-        done = self._add(Drain("resume", target, keys, 0, None))
+        done = self._add(OperationRecord("resume", target, keys, 0, None))
         done.finish(OperationState.DONE, self._resumed(target, keys))
         return done.view()
 
-    def _resumed(self, target: DrainTarget, keys: list[PoolKey]) -> str:
+    def _resumed(self, target: OperationTarget, keys: list[PoolKey]) -> str:
         """Describe the result of a resume.
 
         A pool stays drained while its node is. Resuming a node does not resume pools that were drained individually.
@@ -149,7 +184,7 @@ class Operations:
         nodes = ", ".join(sorted(pool.node_id or "this machine" for pool in draining))
         return f"the pool stays drained until its whole node is resumed: {nodes}"
 
-    def _keys(self, target: DrainTarget) -> list[PoolKey]:
+    def _keys(self, target: OperationTarget) -> list[PoolKey]:
         """Return the pools of `target`. Raises ApiError 404 if there are none."""
         if target.pool_id is None:
             node = self.managers.fleet.node(target.node_id or "")
@@ -160,7 +195,7 @@ class Operations:
             raise not_found("pool", str(target).removeprefix("pool "), "See GET /v2/pools.")
         return keys
 
-    async def _send(self, target: DrainTarget, keys: list[PoolKey], verb: str, body: DrainRequest | None) -> None:
+    async def _send(self, target: OperationTarget, keys: list[PoolKey], verb: str, body: DrainRequest | None) -> None:
         """Send the request to the pool-managerds of the pools. Raises the first ApiError after all have answered."""
         if target.pool_id is None:
             node = self.managers.fleet.node(target.node_id or "")
@@ -189,19 +224,19 @@ class Operations:
             while any(pool.draining is not draining for pool in self._registry.find_pools(keys)):
                 await self._registry.wait_for_change()
 
-    def _replicas(self, target: DrainTarget, keys: Iterable[PoolKey]) -> set[ReplicaKey]:
+    def _replicas(self, target: OperationTarget, keys: Iterable[PoolKey]) -> set[ReplicaKey]:
         """Return the replicas of the pools. For a node, include leased replicas of pools that it no longer reports."""
         replicas = {replica for key in keys for replica in self._registry.replicas_of(key)}
         node_id = target.node_id if target.pool_id is None else None
         return replicas.union(key for key in self._registry.leases_by_replica if key[1] == node_id)
 
-    def _add(self, drain: Drain) -> Drain:
+    def _add(self, drain: OperationRecord) -> OperationRecord:
         while len(self._operations) >= HISTORY_LIMIT:
             del self._operations[next(iter(self._operations))]
         self._operations[drain.identifier] = drain
         return drain
 
-    async def _watch(self, drain: Drain, limit_s: float) -> None:
+    async def _watch(self, drain: OperationRecord, limit_s: float) -> None:
         """Wait until the target is empty or resumed; interrupt its tasks after `limit_s`."""
         interrupted = 0
         with drain.scope:
@@ -216,13 +251,13 @@ class Operations:
         fields = {"pool_id": drain.target.pool_id, "node_id": drain.target.node_id}
         emit(events.DRAIN_ENDED, target=drain.target, state=drain.state, detail=drain.message, **fields)
 
-    async def _until_empty(self, drain: Drain) -> None:
+    async def _until_empty(self, drain: OperationRecord) -> None:
         while left := self._leases_left(drain):
             drain.left = left
             await self._registry.wait_for_change()
         drain.left = 0
 
-    def _leases_left(self, drain: Drain) -> int:
+    def _leases_left(self, drain: OperationRecord) -> int:
         drain.replicas |= self._replicas(drain.target, drain.keys)
         return self._registry.count_leases(drain.replicas)
 
@@ -235,7 +270,7 @@ def _partial_failure(failure: ApiError, verb: str, succeeded: list[str]) -> ApiE
     return ApiError(failure.status, failure.body.model_copy(update={"hint": hint}), failure.headers)
 
 
-def _outcome(drain: Drain, interrupted: int) -> tuple[OperationState, str]:
+def _outcome(drain: OperationRecord, interrupted: int) -> Outcome:
     if drain.scope.cancelled_caught:
         return OperationState.CANCELLED, "cancelled by a resume"
     if drain.left:

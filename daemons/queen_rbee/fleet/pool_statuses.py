@@ -55,6 +55,7 @@ def pool_status(node: Node, pool: PoolSnapshot) -> PoolStatus:
         ctx_max=pool.ctx_max,
         workloads=pool.workloads,
         circuit="closed",
+        residency=pool.residency,
         state=PoolState.OFFLINE if node.offline else pool.state,
         live=pool.live and not node.offline,
         ready=ready,

@@ -12,6 +12,9 @@ from llama_orch.engines.wire.passage import Endpoint, Passage
 ReplicaKey = tuple[str, str]
 """The pool id and the replica id; unique among all replicas."""
 
+LOADABLE = (PoolState.UNLOADED, PoolState.PROVISIONING, PoolState.STARTING)
+"""The states in which the model of a pool can be loaded on demand, or is being loaded."""
+
 Reported = TypeVar("Reported", PoolStatus, PoolSnapshot)
 
 
@@ -21,7 +24,8 @@ class Candidate:
 
     `withheld` are models it has but must not be asked for, because their digests do not match the catalog. `endpoints`
     is None if this release does not support the engine. `node_id` is the node that relays to it, None if the queen
-    connects to the engine directly.
+    connects to the engine directly. `loadable`: its model is loaded on demand. `held`: it gets no new tasks, because
+    its model is about to be unloaded.
     """
 
     pool_id: str
@@ -42,6 +46,8 @@ class Candidate:
     endpoints: frozenset[Endpoint] | None = None
     node_id: str | None = None
     circuit: CircuitState = "closed"
+    loadable: bool = False
+    held: bool = False
 
     @property
     def key(self) -> ReplicaKey:
@@ -60,12 +66,22 @@ class Candidate:
     @property
     def serves(self) -> bool:
         """Whether it accepts tasks at present, given a free slot."""
-        return self.ready and not self.draining and self.circuit == "closed"
+        return self.ready and not (self.draining or self.held) and self.circuit == "closed"
+
+    @property
+    def coming_up(self) -> bool:
+        """Whether its model is being loaded on demand."""
+        return self.loadable and self.state in (PoolState.PROVISIONING, PoolState.STARTING) and not self.draining
+
+    @property
+    def available(self) -> bool:
+        """Whether it serves tasks, or would once its model is loaded."""
+        return self.ready or (self.loadable and self.state in LOADABLE)
 
     @property
     def capacity(self) -> tuple[object, ...]:
         """Everything that decides which tasks it can take and how many, without the current leases and free memory."""
-        availability = self.url, self.state, self.ready, self.draining, self.slots_total, self.circuit
+        availability = self.url, self.state, self.ready, self.draining, self.slots_total, self.circuit, self.held
         return availability, self.engine_version, self.traits
 
     @property
@@ -73,10 +89,10 @@ class Candidate:
         """The fields that demands are matched against. They stay the same while the replica goes down and returns."""
         return self.device_mask, self.engine, self.models, self.withheld, self.ctx_max, self.endpoints
 
-    def with_load(self, leased: int, circuit: CircuitState) -> "Candidate":
-        """Return the replica with this number of leased slots and this circuit state."""
-        unchanged = self.leased == leased and self.circuit == circuit
-        return self if unchanged else replace(self, leased=leased, circuit=circuit)
+    def with_load(self, leased: int, circuit: CircuitState, *, held: bool = False) -> "Candidate":
+        """Return the replica with this number of leased slots, this circuit state, and held or not."""
+        unchanged = self.leased == leased and self.circuit == circuit and self.held == held
+        return self if unchanged else replace(self, leased=leased, circuit=circuit, held=held)
 
 
 @dataclass(frozen=True)
@@ -168,4 +184,5 @@ def build_candidate(
         device_mask=pool.device_mask,
         vram_free_bytes=pool.vram_free_bytes,
         endpoints=endpoints,
+        loadable=pool.residency is not None,
     )

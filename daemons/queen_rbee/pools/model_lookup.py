@@ -93,13 +93,14 @@ def resolve_request(request: TaskRequest, catalog: ModelCatalog, replicas: Repli
 
 
 def list_models(catalog: ModelCatalog, replicas: ReplicaIndex) -> list[ModelListing]:
-    """Return each name that clients can request once: the catalog's active models, ready pools, and their models."""
+    """Return each name that clients can request once: the catalog's active models, and the pools that
+    are ready or can be loaded, with their models."""
     active = [model for model in catalog.models() if model.state is ModelState.ACTIVE]
     found = {model.id: _listing(model.id, replicas.serving(model.model_ref), model) for model in active}
-    ready = [candidate for candidate in replicas.all() if candidate.ready]
+    ready = [candidate for candidate in replicas.all() if candidate.available]
     for pool_id in dict.fromkeys(candidate.pool_id for candidate in ready):
         if pool_id not in found:
-            found[pool_id] = _listing(pool_id, [each for each in replicas.of_pool(pool_id) if each.ready])
+            found[pool_id] = _listing(pool_id, [each for each in replicas.of_pool(pool_id) if each.available])
     for model in dict.fromkeys(model for candidate in ready for model in candidate.models):
         if (name := public_name(model)) not in found:
             found[name] = _listing(name, replicas.serving(model))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import trio
 
 from llama_orch.bell import Bell
-from llama_orch.contracts.pools import CircuitState, PoolStatus
+from llama_orch.contracts.pools import CircuitState, MemoryBudget, PoolStatus
 from llama_orch.engines.wire.adapter import EngineAdapter
 from llama_orch.engines.wire.model_names import model_key
 from llama_orch.engines.wire.passage import endpoints_for
@@ -39,6 +39,16 @@ class PoolRegistry:
         self._withheld: frozenset[str] = frozenset()
         self._replicas_of: dict[PoolKey, tuple[ReplicaKey, ...]] = {}
         self._change = trio.Event()
+        self._held: frozenset[PoolKey] = frozenset()
+        self._memory: dict[str, Sequence[MemoryBudget]] = {}
+        self.residency = Bell()
+        """Rung when something changes on which loading and unloading depend."""
+        self.residents: set[PoolKey] = set()
+        """The pools whose models are loaded on demand."""
+        self.watch_releases = False
+        """Whether the release of a slot may let a model be loaded or unloaded."""
+        self.released_at: dict[ReplicaKey, float] = {}
+        """When a slot of each replica was last released, on trio's clock."""
         self.replicas = ReplicaIndex()
         """All replicas with this queen's leases; read-only for others. A pool without replicas has a placeholder."""
         self.on_ready: Callable[[ReplicaKey], None] = _ignore
@@ -46,17 +56,40 @@ class PoolRegistry:
         self.synced = False
         """Whether every source has reported once. Only then does a pool that is not known not exist."""
 
-    def update(self, source: str, rank: int, pools: Iterable[PoolStatus]) -> None:
-        """Replace everything `source` reported."""
+    def update(self, source: str, rank: int, pools: Iterable[PoolStatus], memory: Sequence[MemoryBudget] = ()) -> None:
+        """Replace everything `source` reported; `memory` is that of its machine."""
+        if self._memory.get(source, ()) != memory:
+            self._memory[source] = memory
+            self.ring_residency()
         self._apply(self._reports.replace(source, rank, tuple(pools)))
 
     def forget(self, source: str) -> None:
         """Drop everything `source` reported."""
+        self._memory.pop(source, None)
         self._apply(self._reports.replace(source, 0, ()))
 
     def source_of(self, key: PoolKey) -> str | None:
         """Return the source whose report of the pool is in effect."""
         return self._reports.source_of(key)
+
+    def ring_residency(self) -> None:
+        """Let it be decided anew which models to load and unload, if there are any on demand."""
+        if self.residents:
+            self.residency.ring()
+
+    def memory(self) -> Mapping[str, Sequence[MemoryBudget]]:
+        """Return the memory of each machine, by the source that reports it."""
+        return self._memory
+
+    def hold(self, keys: Iterable[PoolKey]) -> None:
+        """Send no new tasks to these pools, and to no others: their models are about to be unloaded."""
+        before, self._held = self._held, frozenset(keys)
+        changed = before ^ self._held
+        for key in changed:
+            for replica in self._replicas_of.get(key, ()):
+                self._update_load(replica)
+        if changed:
+            self._changed.ring()
 
     def withhold(self, names: frozenset[str]) -> None:
         """Set the model names (as by `model_key`) that no pool may be asked for."""
@@ -71,8 +104,8 @@ class PoolRegistry:
         self._circuits[key] = state
         if state == "closed":
             del self._circuits[key]
-        if known := self.replicas.get(key):
-            self.replicas.put(known.with_load(self._leases[key], state))
+        if key in self.replicas:
+            self._update_load(key)
             self._changed.ring()
 
     def effective_pools(self) -> Collection[PoolStatus]:
@@ -130,8 +163,12 @@ class PoolRegistry:
         self._leases[key] -= 1
         if not self._leases[key]:
             del self._leases[key]
+        if self.residents:
+            self.released_at[key] = trio.current_time()
         self._update_leases(key)
         self._changed.ring()
+        if self.watch_releases:
+            self.residency.ring()
 
     @property
     def leases_by_replica(self) -> Mapping[ReplicaKey, int]:
@@ -150,9 +187,18 @@ class PoolRegistry:
         return self._replicas_of.get(key, ())
 
     def _update_leases(self, key: ReplicaKey) -> None:
-        if known := self.replicas.get(key):
-            self.replicas.put(known.with_load(self._leases[key], known.circuit))
+        self._update_load(key)
         self._notify()
+
+    def _update_load(self, key: ReplicaKey) -> None:
+        if known := self.replicas.get(key):
+            self.replicas.put(self._loaded(known))
+
+    def _loaded(self, candidate: Candidate) -> Candidate:
+        """Return `candidate` with what this queen knows of it: leases, circuit, and whether it is held."""
+        key = candidate.key
+        held = bool(self._held) and (candidate.pool_id, candidate.node_id or "") in self._held
+        return candidate.with_load(self._leases[key], self._circuits.get(key, "closed"), held=held)
 
     def _apply(self, keys: Sequence[PoolKey]) -> None:
         """Rebuild pools whose reports changed. Wake the dispatcher only if that can change a placement."""
@@ -168,6 +214,13 @@ class PoolRegistry:
         before = {member: found for member in self._replicas_of.pop(key, ()) if (found := self.replicas.get(member))}
         for removed in before.keys() - after.keys():
             self.replicas.drop(removed)
+            self.released_at.pop(removed, None)
+        if pool and pool.residency:
+            self.residents.add(key)
+            self.residency.ring()
+        elif key in self.residents:
+            self.residents.discard(key)
+            self.residency.ring()
         if pool:
             self._replicas_of[key] = tuple(after)
         for found in after.values():
@@ -181,11 +234,9 @@ class PoolRegistry:
         withheld = tuple(model for model in pool.models_available if model_key(model) in self._withheld)
         candidates = []
         for replica in pool.replicas or [placeholder_replica(pool)]:
-            key = pool.pool_id, replica.replica_id
             workloads = replica.workloads or pool.workloads
             endpoints = endpoints_for(adapter.endpoints, workloads) if adapter else None
-            candidate = build_candidate(pool, replica, withheld, endpoints)
-            candidates.append(candidate.with_load(self._leases[key], self._circuits.get(key, "closed")))
+            candidates.append(self._loaded(build_candidate(pool, replica, withheld, endpoints)))
         return candidates
 
 

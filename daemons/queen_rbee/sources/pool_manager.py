@@ -14,7 +14,7 @@ import trio
 from pydantic import ValidationError
 
 from llama_orch.contracts.base import Outbound
-from llama_orch.contracts.pools import PoolStatus
+from llama_orch.contracts.pools import MemoryBudget, PoolStatus
 from llama_orch.http.client.client import UpstreamError, fetch
 from llama_orch.settings.types import Secret
 from queen_rbee.metrics import Metrics, check_result
@@ -35,6 +35,7 @@ class PoolsAnswer(Outbound):
 
     pools: list[PoolStatus]
     revision: int
+    memory: list[MemoryBudget] = []
 
 
 class PollFailure(Exception):
@@ -74,7 +75,7 @@ class PoolManagerSource:
                 await trio.sleep(retry_s * random.uniform(0.8, 1.2))  # noqa: S311 -- jitter
                 retry_s = min(2 * retry_s, MAX_RETRY_S)
                 continue
-            self.registry.update(self.url, RANK, answer.pools)
+            self.registry.update(self.url, RANK, answer.pools, answer.memory)
             # the answer to a long poll is delayed until something changes, so its duration is no health check's
             self._count_checks(answer.pools, trio.current_time() - started_at if revision is None else None)
             log.debug("pool-managerd at %s has %d pools, revision %d", self.url, len(answer.pools), answer.revision)

@@ -131,6 +131,32 @@ NODE_DEREGISTERED = Event(
     "node {node_id} has left: {reason}",
     "Its pool-managerd stopped, or the node was removed with orchctl nodes remove. It returns by registering again.",
 )
+LOAD_ORDERED = Event(
+    "load_ordered",
+    "cada7a9c2e4d47c8a803f7ceeea0edcd",
+    "queen_rbee.residency",
+    logging.INFO,
+    "pool {pool_id} is loaded: {reason}",
+    "No action is required. orchctl pools shows when it is ready.",
+)
+UNLOAD_ORDERED = Event(
+    "unload_ordered",
+    "0cd3e6e0d8914c63bae42765195695a2",
+    "queen_rbee.residency",
+    logging.INFO,
+    "pool {pool_id} is unloaded: {reason}",
+    "No action is required: the next request loads it again. To keep it loaded, set keep_alive = -1 or pinned = true\n"
+    "for it in pools.toml.",
+)
+RESIDENCY_FAILED = Event(
+    "residency_failed",
+    "e0e8a3c5486b400ca147ce4fdd279cf5",
+    "queen_rbee.residency",
+    logging.WARNING,
+    "cannot {verb} pool {pool_id}: {reason}",
+    "It is tried again while tasks wait for it. Check pool-managerd and engine-provisioner on its machine:\n"
+    "systemctl status pool-managerd engine-provisioner.",
+)
 DRAIN_STARTED = Event(
     "drain_started",
     "ae3aff7267954508ad029800dddc9e3d",

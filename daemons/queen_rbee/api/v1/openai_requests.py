@@ -65,6 +65,7 @@ def task_request(
 ) -> TaskRequest:
     """Return the task for admission and placement. Raises ApiError 400 that names each invalid header."""
     fields: dict[str, object] = {"workload": WORKLOADS.get(endpoint, "completion"), "model_ref": target.model_ref}
+    fields["keep_alive"] = parsed.keep_alive
     fields |= {field: headers[name.lower()] for field, name in HEADERS.items() if name.lower() in headers}
     if target.pool_id:
         fields["placement"] = {"mode": "pin", "pin_pool_id": target.pool_id}

@@ -12,10 +12,10 @@ from pydantic import BaseModel
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.operations import DrainRequest, OperationState
 from queen_rbee.fleet.managers import PoolManager, PoolManagers
-from queen_rbee.fleet.operations import HISTORY_LIMIT, INTERRUPT_TIMEOUT_S, DrainTarget, Operations
+from queen_rbee.fleet.operations import HISTORY_LIMIT, INTERRUPT_TIMEOUT_S, Operations, OperationTarget
 from tests.unit.queen_rbee.fleet_rig import FleetRig, heartbeat, registration, snapshot
 
-POOL, NODE = DrainTarget("p"), DrainTarget(node_id="n1")
+POOL, NODE = OperationTarget("p"), OperationTarget(node_id="n1")
 
 
 class FakeManagers(PoolManagers):
@@ -94,7 +94,7 @@ async def test_drain_of_pool_affects_all_nodes_or_the_given_one():
         assert here.rig.open_nodes == set()
         await here.operations.resume(POOL)
         assert here.rig.open_nodes == {"n1", "n2"}
-        await here.operations.drain(DrainTarget("p", "n2"), DrainRequest())
+        await here.operations.drain(OperationTarget("p", "n2"), DrainRequest())
         assert here.rig.open_nodes == {"n1"}
         (last,) = here.managers.requests[-1:]  # type: ignore[attr-defined]
         assert last == ("n2", "/v2/pools/p/drain", DrainRequest())
@@ -196,7 +196,7 @@ async def test_resume_reports_what_stays_drained(target, autojump_clock):
         assert (await here.operations.resume(target)).message == "it accepts tasks again"
 
 
-@pytest.mark.parametrize("target", [DrainTarget("q"), DrainTarget("p", "n9"), DrainTarget(node_id="n9")])
+@pytest.mark.parametrize("target", [OperationTarget("q"), OperationTarget("p", "n9"), OperationTarget(node_id="n9")])
 async def test_drain_of_unknown_target_is_refused(target):
     async with site("n1") as here:
         with pytest.raises(ApiError) as caught:

@@ -1,0 +1,261 @@
+"""Loads and unloads models: for tasks that wait, when they have been idle for long enough, and by order of operators.
+
+The one owner of what was ordered and has not happened yet. The decisions are those of `plan`. A pool is held, so that
+it gets no new tasks, from the decision to unload it until its pool-managerd reports that it is unloaded; it is told to
+unload only once it has no task. What an order waits for is reported by pool-managerd, never assumed.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from math import inf
+
+import trio
+
+from llama_orch.contracts.errors import ApiError
+from llama_orch.contracts.keep_alive import keep_alive_s
+from llama_orch.contracts.pools import PoolState, PoolStatus
+from llama_orch.telemetry.events import queen as events
+from llama_orch.telemetry.records import emit
+from queen_rbee.dispatch.queue import AdmissionQueue
+from queen_rbee.fleet.managers import PoolManagers
+from queen_rbee.metrics import Metrics
+from queen_rbee.pools.candidates import Candidate
+from queen_rbee.pools.registry import PoolRegistry
+from queen_rbee.pools.source_reports import PoolKey, pool_key
+from queen_rbee.residency.plan import Load, Plan, Unload, make_plan
+from queen_rbee.residency.situation import Phase, Resident, Situation, Wait
+from queen_rbee.residency.views import Usage, after_report, budgets, merged, phase_of, pools_of, resident
+from queen_rbee.tasks.task import Task
+
+ORDER_TIMEOUT_S = 60.0
+"""How long pool-managerd may take to report that it follows an order."""
+RETRY_S = 5.0
+"""How long a pool is left alone after an order to it failed."""
+DUTY_CYCLE = 20
+"""A plan that took a while is followed by a pause this many times as long."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Order:
+    """A load or unload that was decided. `sent_at` is when pool-managerd accepted it; `reason` is for events.
+
+    `phase` is what the pool counts as until its report shows the result.
+    """
+
+    phase: Phase
+    reason: str
+    decided_at: float
+    sending: bool = False
+    sent_at: float | None = None
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+
+class Keeper:
+    """`run` is its loop. `load` and `unload` are for operators."""
+
+    def __init__(
+        self, registry: PoolRegistry, queue: AdmissionQueue[Task], managers: PoolManagers, metrics: Metrics
+    ) -> None:
+        self._registry = registry
+        self._queue = queue
+        self._managers = managers
+        self._metrics = metrics
+        self._usage: dict[PoolKey, Usage] = {}
+        self._orders: dict[PoolKey, Order] = {}
+        self._wanted: set[PoolKey] = set()
+        self._unwanted: dict[PoolKey, str] = {}
+        self._left_alone: dict[PoolKey, float] = {}
+        self._settled_at: dict[str, float] = {}
+        self.plan = Plan()
+        """The last plan; `plan.blocked` says why waiting tasks have no pool."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Plan and give orders until cancelled."""
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                began = trio.current_time()
+                self._step(nursery, began)
+                spent_s = trio.current_time() - began
+                await trio.sleep(DUTY_CYCLE * spent_s)
+                await self._registry.residency.wait(max(0.0, self._due_at() - trio.current_time()))
+
+    def started(self, task: Task, target: Candidate) -> None:
+        """Call when a task gets a slot: its `keep_alive`, if it has one, is in force for the pool from now on."""
+        if (keep_alive := task.request.keep_alive) is not None:
+            key = target.pool_id, target.node_id or ""
+            usage = self._usage.get(key, Usage())
+            self._usage[key] = replace(usage, overridden=True, keep_alive_s=keep_alive_s(keep_alive))
+            self._registry.residency.ring()
+
+    def load(self, key: PoolKey) -> None:
+        """Load the pool as soon as there is room; no effect while it is loaded."""
+        self._unwanted.pop(key, None)
+        self._wanted.add(key)
+        self._left_alone.pop(key, None)
+        self._registry.residency.ring()
+
+    def unload(self, key: PoolKey, reason: str = "requested by an operator") -> None:
+        """Send the pool no new tasks, and unload it once it has none; no effect while it is not loaded."""
+        self._wanted.discard(key)
+        self._unwanted[key] = reason
+        self._registry.residency.ring()
+
+    def blocker(self, key: PoolKey) -> str | None:
+        """Return why a pool that is to be loaded is not being loaded yet, if it is not."""
+        return next((reason for wait, reason in self.plan.blocked.items() if key in wait.pools), None)
+
+    def forget(self, key: PoolKey) -> None:
+        """Drop what an operator asked for and has not been ordered yet."""
+        self._wanted.discard(key)
+        self._unwanted.pop(key, None)
+        order = self._orders.get(key)
+        if order and order.sent_at is None and not order.sending:
+            del self._orders[key]
+        self._registry.residency.ring()
+
+    def _due_at(self) -> float:
+        """Return when to look again if nothing is reported before."""
+        now = trio.current_time()
+        timeouts = (order.sent_at + ORDER_TIMEOUT_S for order in self._orders.values() if order.sent_at is not None)
+        late = (at if at > now else now + RETRY_S for at in timeouts)
+        return min((self.plan.due_at, *self._left_alone.values(), *late))
+
+    def _step(self, nursery: trio.Nursery, now: float) -> None:
+        found = self._registry.find_pools(self._registry.residents)
+        pools = {pool_key(pool): pool for pool in found}
+        self._settle(pools, now)
+        residents = list(self._residents(pools, now))
+        if not residents:
+            self.plan = Plan()
+            self._registry.hold(())
+            self._registry.watch_releases = False
+            return
+        self._discard_done(residents)
+        situation = Situation(
+            residents, budgets(self._registry.memory()), self._waits(residents), now, dict(self._settled_at)
+        )
+        self.plan = make_plan(situation)
+        for action in (*self.plan.actions, *self._operators_unloads(residents)):
+            self._decide(action, now)
+        held = [key for key, order in self._orders.items() if order.phase is Phase.UNLOADING]
+        self._registry.hold(held)
+        self._registry.watch_releases = bool(held or self.plan.blocked)
+        self._send_due(pools, nursery)
+
+    def _settle(self, pools: dict[PoolKey, PoolStatus], now: float) -> None:
+        """Drop the orders that are done, that failed, or whose pool is gone or does not follow them."""
+        for key, order in list(self._orders.items()):
+            pool = pools.get(key)
+            done = pool is None or _followed(order, pool.state)
+            late = order.sent_at is not None and now - order.sent_at >= ORDER_TIMEOUT_S and not _following(order, pool)
+            if not done and not late:
+                continue
+            del self._orders[key]
+            order.scope.cancel()
+            if machine := self._machine(key):
+                self._settled_at[machine] = now
+            if late:
+                self._left_alone[key] = now + RETRY_S
+                log.warning("pool %s did not follow the order to be %s", key[0], order.phase.value)
+        for key in [key for key, until in self._left_alone.items() if until <= now or key not in pools]:
+            del self._left_alone[key]
+        for key in [key for key in self._usage if key not in pools]:
+            del self._usage[key]
+
+    def _residents(self, pools: dict[PoolKey, PoolStatus], now: float) -> Iterator[Resident]:
+        for key, pool in pools.items():
+            order = self._orders.get(key)
+            phase = phase_of(pool, order.phase if order else None)
+            plan, machine = pool.residency, self._machine(key)
+            if phase is None or plan is None or machine is None:
+                continue
+            if key in self._left_alone and phase is Phase.UNLOADED:
+                phase = Phase.FAILED
+            replicas = self._registry.replicas_of(key)
+            leases = self._registry.count_leases(replicas)
+            released = max((self._registry.released_at.get(replica, -inf) for replica in replicas), default=-inf)
+            usage = after_report(self._usage.get(key, Usage()), phase, leases, released, now)
+            self._usage[key] = usage
+            yield resident(pool, plan, machine, phase, usage, leases, key in self._wanted)
+
+    def _machine(self, key: PoolKey) -> str | None:
+        return self._registry.source_of(key)
+
+    def _waits(self, residents: list[Resident]) -> list[Wait]:
+        """Return what the tasks in the queue wait for, as far as loading a pool can help."""
+        keys = {each.key for each in residents}
+        waits = []
+        for _demand, first in self._queue.lanes():
+            suitable = pools_of(self._registry.replicas.suitable(first.demand))
+            if suitable & keys:
+                waits.append(Wait(suitable, first.measurements.submitted_at))
+        return merged(waits)
+
+    def _discard_done(self, residents: list[Resident]) -> None:
+        """Forget what operators asked for and has happened."""
+        for each in residents:
+            if each.phase in (Phase.LOADED, Phase.FAILED):
+                self._wanted.discard(each.key)
+            if each.phase not in (Phase.LOADED, Phase.LOADING, Phase.UNLOADING):
+                self._unwanted.pop(each.key, None)
+
+    def _operators_unloads(self, residents: list[Resident]) -> list[Unload]:
+        loaded = (each.key for each in residents if each.phase in (Phase.LOADED, Phase.LOADING))
+        return [Unload(key, self._unwanted[key]) for key in loaded if key in self._unwanted]
+
+    def _decide(self, action: Load | Unload, now: float) -> None:
+        known = self._orders.get(action.key)
+        if isinstance(action, Load):
+            if known is None:
+                self._orders[action.key] = Order(Phase.LOADING, "", now)
+        elif known is None or known.phase is Phase.LOADING:
+            self._orders[action.key] = Order(Phase.UNLOADING, action.reason, now)
+
+    def _send_due(self, pools: dict[PoolKey, PoolStatus], nursery: trio.Nursery) -> None:
+        for key, order in self._orders.items():
+            if order.sending or order.sent_at is not None:
+                continue
+            if order.phase is Phase.LOADING or not self._registry.count_leases(self._registry.replicas_of(key)):
+                order.sending = True
+                nursery.start_soon(self._send, key, order)
+
+    async def _send(self, key: PoolKey, order: Order) -> None:
+        verb, event = _VERBS[order.phase]
+        fields = {"pool_id": key[0], "node_id": key[1] or None}
+        try:
+            with order.scope:
+                await self._managers.post(self._managers.for_pool(key), f"/v2/pools/{key[0]}/{verb}")
+                order.sent_at = trio.current_time()
+                emit(event, **fields, reason=order.reason or "tasks wait for it")
+        except ApiError as error:
+            emit(events.RESIDENCY_FAILED, **fields, verb=verb, reason=error.body.message)
+            if self._orders.get(key) is order:
+                del self._orders[key]
+            self._left_alone[key] = trio.current_time() + RETRY_S
+            self._unwanted.pop(key, None)
+        finally:
+            order.sending = False
+            self._registry.residency.ring()
+
+
+_VERBS = {Phase.LOADING: ("preload", events.LOAD_ORDERED), Phase.UNLOADING: ("unload", events.UNLOAD_ORDERED)}
+
+
+def _followed(order: Order, state: PoolState) -> bool:
+    """Whether the pool's state shows the result of the order."""
+    if order.sent_at is None:
+        return False
+    if order.phase is Phase.LOADING:
+        return state in (PoolState.READY, PoolState.FAILED, PoolState.DRAINING)
+    return state in (PoolState.UNLOADED, PoolState.FAILED)
+
+
+def _following(order: Order, pool: PoolStatus | None) -> bool:
+    """Whether the pool does what it was told, however long that takes: engine-provisioner limits it."""
+    if pool is None:
+        return False
+    return order.phase is Phase.LOADING and pool.state in (PoolState.STARTING, PoolState.PROVISIONING)
