@@ -10,12 +10,14 @@ from prometheus_client import CollectorRegistry
 
 from engine_provisioner import cleanup
 from engine_provisioner.acquire.acquirer import Acquirer, CountBytes
+from engine_provisioner.api.routes import add_routes
 from engine_provisioner.launch import systemd_launcher
 from engine_provisioner.launch.child_launcher import ChildLauncher
 from engine_provisioner.launch.command import cache_ram_mib
 from engine_provisioner.launch.launcher import Launcher
 from engine_provisioner.launch.ports import Ports
 from engine_provisioner.launch.systemd_launcher import SystemdLauncher
+from engine_provisioner.memory.loads import Loads
 from engine_provisioner.modes.external import ExternalMode
 from engine_provisioner.report.pool_reporter import PoolReporter
 from engine_provisioner.report.pool_reports import PoolReports
@@ -26,6 +28,7 @@ from engine_provisioner.step_deadline import StepDeadline, overdue
 from engine_provisioner.supervise.external_pool import ExternalPool
 from engine_provisioner.supervise.managed_pool import ManagedPool, SharedResources
 from engine_provisioner.supervise.supervisor import PoolRunner, Supervisor
+from engine_provisioner.supervise.wanted import Wanted
 from llama_orch import VERSION
 from llama_orch.contracts.pools import POOLS_EXAMPLE
 from llama_orch.http.server.app import create_app, metrics_app
@@ -56,11 +59,14 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
     reports = PoolReports(handoff_dir / "status", registry)
     sockets = listeners.local(service, handoff_dir.parent / SOCKET)
     address = sockets[0].getsockname()
-    app = Gate(create_app(__name__, reports.unready_pools, registry), Access())
+    wanted = {pool.id: Wanted(pool.preload) for pool in pools}
+    app = create_app(__name__, reports.unready_pools, registry)
+    add_routes(app, *by_mode(pools, wanted))
+    gate = Gate(app, Access())
     deadlines = [StepDeadline(pool.id) for pool in pools]
     async with trio.open_nursery() as nursery:
         await nursery.start(
-            partial(serve, app, sockets, shutdown=service.stop, drain_s=DRAIN_S, pulse=service.watchdog.pulse)
+            partial(serve, gate, sockets, shutdown=service.stop, drain_s=DRAIN_S, pulse=service.watchdog.pulse)
         )
         await nursery.start(watch_supervisors, service, reports, deadlines, service.watchdog.pulse("supervisors"))
         await _start_metrics(settings, service, registry, nursery)
@@ -72,8 +78,8 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
             for pool, deadline in zip(pools, deadlines, strict=True):
                 reporter = PoolReporter(pool, reports, handoff_dir)
                 await reporter.reset()
-                runner = _runner(pool, shared, reporter, deadline)
-                await supervisors.start(Supervisor(runner, reporter, deadline).run)
+                runner = _runner(pool, shared, reporter, deadline, wanted[pool.id])
+                await supervisors.start(Supervisor(runner, reporter, deadline, wanted[pool.id]).run)
             release_after_start()
             service.notifier.ready(reports.summary())
             emit(DAEMON_READY, daemon=service.name, version=VERSION, address=address)
@@ -93,6 +99,12 @@ def load_pools(settings: ProvisionerSettings) -> list[Pool]:
     if pools is None:
         emit(POOLS_FILE_ABSENT, path=path, example=POOLS_EXAMPLE)
     return pools or []
+
+
+def by_mode(pools: list[Pool], wanted: dict[str, Wanted]) -> tuple[dict[str, Wanted], frozenset[str]]:
+    """Return the wanted states of the pools whose engines this daemon starts, and the ids of all other pools."""
+    managed = {pool.id: wanted[pool.id] for pool in pools if pool.provisioning.starts_engine}
+    return managed, frozenset(wanted) - managed.keys()
 
 
 def prepare_directory(handoff_dir: Path, configured: list[str]) -> None:
@@ -158,13 +170,16 @@ async def _shared_resources(
         acquirer=Acquirer(settings.cache_dir.absolute(), count_bytes),
         launcher=launcher,
         ports=Ports(pools, previous_ports),
+        loads=Loads(settings.cache_dir.absolute()),
     )
 
 
-def _runner(pool: Pool, shared: SharedResources, reporter: PoolReporter, deadline: StepDeadline) -> PoolRunner:
+def _runner(
+    pool: Pool, shared: SharedResources, reporter: PoolReporter, deadline: StepDeadline, wanted: Wanted
+) -> PoolRunner:
     if isinstance(pool.provisioning, ExternalMode):
         return ExternalPool(pool, pool.provisioning, reporter, deadline)
-    return ManagedPool(pool, shared, reporter, deadline)
+    return ManagedPool(pool, shared, reporter, deadline, wanted)
 
 
 def _fate_of_engines(launcher: Launcher) -> str:

@@ -11,6 +11,9 @@ class Retry(Enum):
     BACKOFF = "backoff"
     """The cause may go away: soon, then at growing intervals of at most a minute."""
 
+    RESTART = "restart"
+    """An engine ended or hung: as BACKOFF, but not any more once it has failed too often within a short time."""
+
     AFTER_FIX = "after_fix"
     """An operator has to fix something: every minute."""
 

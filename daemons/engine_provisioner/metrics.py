@@ -8,9 +8,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from llama_orch.contracts.pools import PoolState
 
 DURATIONS_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
-EXIT_CAUSES = ("ended", "killed", "oom", "unhealthy", "start_timeout")
-"""Why an engine ended: by itself, by a signal, by the kernel's OOM killer; or why it was stopped: it did not answer
-its health check, or was not healthy in time."""
+EXIT_CAUSES = ("ended", "killed", "oom", "vram", "unhealthy", "start_timeout")
+"""Why an engine ended: by itself, by a signal, for lack of memory in the machine or on a GPU; or why it was stopped: it
+did not answer its health check, or was not healthy in time."""
 
 
 class Metrics:

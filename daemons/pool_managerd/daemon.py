@@ -37,6 +37,7 @@ from pool_managerd.handoffs.reports import ReportReader
 from pool_managerd.handoffs.state_file import StateFile
 from pool_managerd.metrics import Metrics
 from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.provisioner_client import ProvisionerClient
 from pool_managerd.settings import PoolManagerSettings
 from pool_managerd.status import keep_status, summary_line
 
@@ -179,6 +180,7 @@ async def _start_serving(parts: Parts, service: Service, closing: trio.Event, nu
         parts.handoffs,
         parts.draining,
         parts.agent,
+        ProvisionerClient(settings.runtime_dir),
         stop=service.stop,
         body_limit=settings.body_limit,
     )

@@ -15,6 +15,7 @@ import trio
 from llama_orch.telemetry.events.pools import GPU_LOST, GPUS_FOUND, GPUS_UNKNOWN
 from llama_orch.telemetry.records import emit
 from pool_managerd.pools.devices import Gpu, Gpus
+from pool_managerd.pools.memory import read_machine_memory
 from pool_managerd.pools.node_pools import NodePools
 
 NVML_LIMIT_S = 10.0
@@ -128,16 +129,21 @@ class Discovery:
 
 
 async def watch_gpus(discovery: Discovery, node_pools: NodePools, interval_s: float) -> None:
-    """Update the GPUs every `interval_s` seconds, forever. Shuts NVML down when cancelled."""
+    """Update the GPUs and the memory every `interval_s` seconds, and when a pool was loaded or unloaded, forever.
+
+    Shuts NVML down when cancelled.
+    """
     limiter = trio.CapacityLimiter(1)
+    changed = False
     try:
         while True:
             gpus = Gpus(problem=f"NVML did not answer within {NVML_LIMIT_S:g} s")
             with trio.move_on_after(NVML_LIMIT_S):
                 gpus = await trio.to_thread.run_sync(discovery.read, limiter=limiter, abandon_on_cancel=True)
             log_changes(node_pools.gpus, gpus)
-            node_pools.set_gpus(gpus)
-            await trio.sleep(interval_s)
+            machine = await trio.to_thread.run_sync(read_machine_memory)
+            node_pools.set_gpus(gpus, machine, changed=changed)
+            changed = await node_pools.loads_changed.wait(interval_s)
     finally:
         with trio.move_on_after(1.0, shield=True):
             await trio.to_thread.run_sync(discovery.close, limiter=limiter, abandon_on_cancel=True)

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -115,7 +116,7 @@ async def test_truncated_model_is_retried_with_back_off(
     model = truncated_copy(tiny_model, tmp_path / "model.gguf")
     async with provisioner(tmp_path, pool_entry(llama_server_tar, model)) as daemon:
         await daemon.until(lambda: daemon.log.count("exiting due to") >= 3)
-        await daemon.until(lambda: "tried again in 2 s" in str(daemon.report("default")))
+        await daemon.until(lambda: re.search("tried again in [45] s", str(daemon.report("default"))) is not None)
 
 
 async def test_missing_model_is_named_and_served_once_present(
@@ -238,7 +239,7 @@ async def test_pool_without_preload_is_fetched_but_not_loaded(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
     async with provisioner(tmp_path, pool_entry(llama_server_tar, tiny_model, "preload = false")) as daemon:
-        await daemon.until(lambda: daemon.state("default") is PoolState.OFFLINE)
+        await daemon.until(lambda: daemon.state("default") is PoolState.UNLOADED)
         assert (await daemon.ask("/ready"))[0] == 200
     assert "load_model" not in daemon.log
 

@@ -67,7 +67,7 @@ class ChildLauncher:
 class ChildEngine:
     """An engine process that leads its own session."""
 
-    unit = None
+    unit = cgroup = None
     adopted = False
 
     def __init__(self, pool_id: str, command: EngineCommand) -> None:

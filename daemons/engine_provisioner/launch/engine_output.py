@@ -16,6 +16,23 @@ CONSEQUENCE = re.compile(
     r" context"
 )
 """Lines that match PROBLEM and only follow from an earlier one."""
+NO_VRAM = re.compile(
+    r"(?:cuda|hip)malloc(?:async)? failed|cuda error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|ErrorOutOfDeviceMemory"
+    r"|(?:failed|unable) to allocate (?:CUDA|ROCm|Vulkan|SYCL|MUSA|CANN|OpenCL)\d*(?:_Split)? buffer"
+    r"|allocating [\d.]+ MiB on device \d+.*out of memory",
+    re.I,
+)
+"""llama-server's lines when a GPU has too little memory."""
+NO_RAM = re.compile(r"bad_alloc|cannot allocate memory|failed to allocate CPU|ErrorOutOfHostMemory", re.I)
+PINNED = re.compile(r"pinned memory|_Host buffer", re.I)
+"""Memory of the machine that a GPU can read faster. The engine does without it."""
+OUT_OF_MEMORY, OUT_OF_VRAM = ", out of memory", ", out of GPU memory"
+EXIT_HINTS = {
+    "vram": "Free GPU memory by unloading other pools, or set smaller ctx or slots, other or more devices, or a"
+    ' quantized KV cache: flags = ["-fa", "on", "-ctk", "q8_0", "-ctv", "q8_0"].',
+    "oom": "Unload other pools, set smaller ctx or slots, or a higher MemoryMax= of llama-engines.slice if it has one.",
+}
+"""What to do about an exit, by the cause that `exit_cause` returns."""
 TASK = re.compile(r"\btask (?:id = )?-?\d")
 """A line about one request. There are several per request, some of them warnings or errors caused by clients."""
 SEVERITIES = {"E": logging.ERROR, "W": logging.WARNING}
@@ -57,11 +74,28 @@ def cause_in(lines: Sequence[str]) -> str | None:
 
 
 def exit_cause(message: str) -> str:
-    """Return `ended`, `killed` or `oom` for a message of `exit_message`."""
+    """Return `ended`, `killed`, `oom` or `vram` for a message of `exit_message`."""
     manner = message.partition(":")[0]
-    if "was killed by" not in manner:
-        return "ended"
-    return "oom" if "out of memory" in manner else "killed"
+    for words, cause in ((OUT_OF_VRAM, "vram"), (OUT_OF_MEMORY, "oom"), ("was killed by", "killed")):
+        if words in manner:
+            return cause
+    return "ended"
+
+
+def shortage(manner: str, lines: Iterable[str]) -> str:
+    """Return what the engine ran out of, as words behind `manner`, or nothing.
+
+    The kernel's OOM killer counts first: `manner` already has it.
+    """
+    if OUT_OF_MEMORY in manner:
+        return ""
+    for line in lines:
+        if not PINNED.search(line):
+            if NO_VRAM.search(line):
+                return OUT_OF_VRAM
+            if NO_RAM.search(line):
+                return OUT_OF_MEMORY
+    return ""
 
 
 def exit_message(manner: str, lines: Iterable[str]) -> str:
@@ -69,6 +103,7 @@ def exit_message(manner: str, lines: Iterable[str]) -> str:
     output = [line for line in lines if line.strip()]
     if not output:
         return f"the engine {manner} without any output"
+    manner += shortage(manner, output)
     cause, last = cause_in(output), without_prefix(output[-1])
     message = f"the engine {manner}" if cause is None else f"the engine {manner}: {without_prefix(cause)}"
     return message if cause == output[-1] else f"{message}; its last line: {last}"

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Protocol
 
 import trio
@@ -28,6 +29,10 @@ class RunningEngine(Protocol):
     @property
     def adopted(self) -> bool:
         """Whether it was already running when the launcher looked for it."""
+
+    @property
+    def cgroup(self) -> Path | None:
+        """The directory of its unit's control group, None if it has none of its own."""
 
     async def wait(self) -> None:
         """Return when the process has ended."""

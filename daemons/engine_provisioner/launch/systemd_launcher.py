@@ -18,7 +18,7 @@ from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.launch import unit_manager
 from engine_provisioner.launch.adoption import UnitAction, choose_action
 from engine_provisioner.launch.bus import BusError
-from engine_provisioner.launch.engine_output import LINES_KEPT, clean_line, exit_message
+from engine_provisioner.launch.engine_output import LINES_KEPT, OUT_OF_MEMORY, clean_line, exit_message
 from engine_provisioner.launch.launcher import LivenessCheck, RunningEngine, wait_for_exit
 from engine_provisioner.launch.unit_manager import UnitState
 from engine_provisioner.spec.reachability import UnixUser, find_user
@@ -27,6 +27,7 @@ from llama_orch.files import durable
 LAUNCH_DIR = Path("/run/llama-orch/launch")
 PREFIX, SUFFIX = "llama-engine@", ".service"
 USER = "llama-engine"
+CGROUPS = Path("/sys/fs/cgroup")
 JOURNAL_S = 2.0
 JOURNAL_POLL_S = 0.1
 CLD_EXITED = 1
@@ -109,6 +110,7 @@ class UnitEngine:
         self.unit = unit
         self.pid = state.main_pid
         self.adopted = adopted
+        self.cgroup = CGROUPS / state.control_group.lstrip("/") if state.control_group else None
         self._invocation = state.invocation
 
     async def wait(self) -> None:
@@ -132,7 +134,7 @@ def exit_manner(state: UnitState) -> str:
     if state.exit_code == CLD_EXITED:
         return f"ended with status {state.exit_status}"
     if state.exit_code:
-        cause = ", out of memory" if state.result == "oom-kill" else ""
+        cause = OUT_OF_MEMORY if state.result == "oom-kill" else ""
         return f"was killed by {signal.Signals(state.exit_status).name}{cause}"
     return "was stopped" if state.result == "success" else f"did not start ({state.result})"
 

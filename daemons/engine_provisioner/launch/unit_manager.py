@@ -21,7 +21,10 @@ POLL_S = 0.02
 
 @dataclass(frozen=True)
 class UnitState:
-    """The state of a service unit. `exit_code` is a CLD_ number of waitid(2), `invocation` is in hex."""
+    """The state of a service unit.
+
+    `exit_code` is a CLD_ number of waitid(2), `invocation` is in hex, `control_group` is empty if the unit has none.
+    """
 
     active: str
     job_pending: bool
@@ -30,6 +33,7 @@ class UnitState:
     exit_status: int
     result: str
     invocation: str
+    control_group: str = ""
 
     @property
     def settled(self) -> bool:
@@ -86,6 +90,7 @@ async def _state(bus: Bus, unit: str) -> UnitState:
         exit_status=int(service["ExecMainStatus"]),
         result=str(service["Result"]),
         invocation=bytes(general["InvocationID"]).hex(),
+        control_group=str(service.get("ControlGroup", "")),
     )
 
 

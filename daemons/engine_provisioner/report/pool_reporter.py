@@ -13,8 +13,14 @@ from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.workloads import expected
 from llama_orch.contracts.handoff import Handoff
-from llama_orch.contracts.pools import PoolState
-from llama_orch.telemetry.events.provisioning import ENGINE_ADOPTED, ENGINE_FAILED, ENGINE_STARTED, PROVISIONING_STARTED
+from llama_orch.contracts.pools import PoolState, Residency
+from llama_orch.telemetry.events.provisioning import (
+    ENGINE_ADOPTED,
+    ENGINE_FAILED,
+    ENGINE_STARTED,
+    ENGINE_UNLOADED,
+    PROVISIONING_STARTED,
+)
 from llama_orch.telemetry.records import emit
 
 log = logging.getLogger("engine_provisioner.pool")
@@ -32,6 +38,8 @@ class PoolReporter:
         self._attempt_began: float | None = None
         self._ready_since: float | None = None
         self._last_error: str | None = None
+        self._residency: Residency | None = None
+        self._last_post: tuple[PoolState, str, str | None, Handoff | None] | None = None
         self._repeat_s, self._repeat_at = REPEAT_FIRST_S, 0.0
 
     @property
@@ -60,8 +68,27 @@ class PoolReporter:
         await self._post(PoolState.STARTING, detail)
 
     async def offline(self, detail: str) -> None:
-        """Report that the pool has no engine, as configured."""
+        """Report that the pool's engine has ended with the daemon."""
         await self._post(PoolState.OFFLINE, detail)
+
+    async def describe(self, residency: Residency) -> None:
+        """Add to this report and all later ones what loading the pool takes."""
+        self._residency = residency
+        if self._last_post:
+            await self._post(*self._last_post)
+
+    async def unloading(self) -> None:
+        """Withdraw the handoff file and report that the engine is about to be stopped, as wanted."""
+        await self.withdraw()
+        self._ready_since = None
+        await self._post(PoolState.DRAINING, "unloading: the engine is being stopped")
+
+    async def unloaded(self, detail: str) -> None:
+        """Report that engine and model are ready to be loaded, and no engine runs."""
+        if self._last_post and self._last_post[0] is PoolState.DRAINING:
+            emit(ENGINE_UNLOADED, pool_id=self.pool.id)
+        self._ready_since = self._last_error = None
+        await self._post(PoolState.UNLOADED, detail)
 
     async def ready(self, announced: Announcement, *, adopted: bool) -> None:
         """Write the handoff file, then report the pool as ready. Raises ProvisioningFailure."""
@@ -100,6 +127,11 @@ class PoolReporter:
         self._reports.metrics.failures.labels(self.pool.id).inc()
         await self._post(PoolState.FAILED, next_step, reason)
 
+    async def lost(self, reason: str) -> None:
+        """Report at once that the engine is gone; `failed` follows when its last output has been read."""
+        await self.withdraw()
+        await self._post(PoolState.FAILED, reason, reason)
+
     def count_exit(self, cause: str) -> None:
         """Count an engine that ended or was stopped; `cause` is one of metrics.EXIT_CAUSES."""
         self._reports.metrics.exits.labels(self.pool.id, cause).inc()
@@ -114,6 +146,9 @@ class PoolReporter:
     async def _post(
         self, state: PoolState, detail: str, last_error: str | None = None, handoff: Handoff | None = None
     ) -> None:
+        self._last_post = state, detail, last_error, handoff
         shown_error = last_error if state in (PoolState.FAILED, PoolState.READY) else self._last_error
         workloads = expected(self.pool)
-        await self._reports.post(self.pool.id, self.pool.engine, state, detail, shown_error, handoff, workloads)
+        await self._reports.post(
+            self.pool.id, self.pool.engine, state, detail, shown_error, handoff, workloads, self._residency
+        )

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from engine_provisioner.metrics import Metrics
 from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.handoff import Handoff
-from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolState, ProvisioningReport
+from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolState, ProvisioningReport, Residency
 from llama_orch.files import durable
 
 log = logging.getLogger(__name__)
@@ -28,9 +28,13 @@ SUMMARY_ORDER = (
     PoolState.STARTING,
     PoolState.PROVISIONING,
     PoolState.UNINITIALIZED,
+    PoolState.DRAINING,
+    PoolState.UNLOADED,
     PoolState.FAILED,
     PoolState.OFFLINE,
 )
+AS_WANTED = (PoolState.READY, PoolState.UNLOADED, PoolState.DRAINING, PoolState.OFFLINE)
+"""The states of a pool that lacks nothing; `draining` is the way to `unloaded`."""
 STATUS_LIMIT = 500
 CHECK_EVERY_S = 1.0
 
@@ -72,6 +76,7 @@ class PoolReports:
         last_error: str | None = None,
         handoff: Handoff | None = None,
         workloads: list[Workload] | None = None,
+        residency: Residency | None = None,
     ) -> None:
         """Set the pool's report. If the file cannot be written, that is logged and the pool continues."""
         report = ProvisioningReport(
@@ -82,6 +87,7 @@ class PoolReports:
             last_error=last_error and last_error[:4096],
             handoff=handoff,
             workloads=workloads,
+            residency=residency,
             updated_at=datetime.now(UTC),
         )
         before = self._reports.get(pool_id)
@@ -120,12 +126,11 @@ class PoolReports:
             self.changed = trio.Event()
 
     def unready_pools(self) -> list[str]:
-        """Describe each pool that is neither ready nor offline as configured."""
-        done = (PoolState.READY, PoolState.OFFLINE)
+        """Describe each pool that is neither ready nor unloaded as wanted."""
         return [
             f"pool {report.pool_id} is {report.state.value}"
             for report in self._reports.values()
-            if report.state not in done
+            if report.state not in AS_WANTED
         ]
 
     def summary(self) -> str:

@@ -3,10 +3,12 @@
 Validation is strict: for example, a quoted number is an error.
 """
 
+import math
 import re
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints
 
 from engine_provisioner.modes.mode import ProvisioningMode
 from engine_provisioner.modes.registry import MODES
@@ -39,6 +41,12 @@ OWNED_FLAGS = {
     "--api-key-file": "the daemons send no key to the engine",
 }
 """Flags that the daemon sets, and what to do instead."""
+
+DURATION = re.compile(r"([0-9]{1,8})(s|m|h|d)")
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+KEEP_ALIVE_FORMS = 'must be a duration such as "5m", "90s" or "1h", whole seconds, 0 (no time) or -1 (forever)'
+KEEP_ALIVE_MAX_S = 31_536_000
+ON_DEMAND_KEEP_ALIVE_S = 300.0
 
 Item = TypeVar("Item", int, str)
 
@@ -89,11 +97,26 @@ def _distinct(value: list[Item]) -> list[Item]:
     return value
 
 
+def _keep_alive(value: Any) -> float:
+    """Return the seconds of a duration: infinity for -1."""
+    match = DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match:
+        seconds = float(match[1]) * UNITS_S[match[2]]
+    elif isinstance(value, int) and not isinstance(value, bool) and value >= -1:
+        seconds = math.inf if value == -1 else float(value)
+    else:
+        raise ValueError(KEEP_ALIVE_FORMS)
+    if math.isfinite(seconds) and seconds > KEEP_ALIVE_MAX_S:
+        raise ValueError("is longer than a year; -1 keeps the pool loaded")
+    return seconds
+
+
 Flag = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_flag)]
 Reference = Annotated[str, StringConstraints(max_length=2048), AfterValidator(_reference)]
 Checksum = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Device = Annotated[int, Field(ge=0, le=255)]
+KeepAlive = Annotated[float, BeforeValidator(_keep_alive, json_schema_input_type=int | str)]
 
 
 class Timeouts(Table):
@@ -122,6 +145,12 @@ def _model(value: Any) -> Any:
     return {"ref": value} if isinstance(value, str) else value
 
 
+class Group(Table):
+    """Pools that are never loaded at the same time (`exclusive`), or are loaded and unloaded together."""
+
+    mode: Literal["exclusive", "together"]
+
+
 class Pool(Table):
     """A pool: an engine, its model, and the devices it runs on. `ctx` is the context per slot in tokens."""
 
@@ -132,6 +161,9 @@ class Pool(Table):
     ctx: Annotated[int, Field(ge=16, le=16_777_216)] = 4096
     slots: Annotated[int, Field(ge=1, le=256)] = 1
     preload: bool = True
+    keep_alive: KeepAlive | None = None
+    pinned: bool = False
+    group: PoolId | None = None
     workloads: Annotated[list[Workload], Field(min_length=1), AfterValidator(_distinct)] | None = None
     flags: Annotated[list[Flag], Field(max_length=200)] = []
     env: Annotated[dict[str, str], AfterValidator(_environment)] = {}
@@ -141,8 +173,35 @@ class Pool(Table):
     timeouts: Timeouts = Timeouts()
     provisioning: Provisioning
 
+    _exclusive: bool = PrivateAttr(default=False)
+
+    @property
+    def keep_alive_s(self) -> float | None:
+        """How long the pool stays loaded without work, in seconds; None: forever."""
+        if self.keep_alive is None:
+            return None if self.preload else ON_DEMAND_KEEP_ALIVE_S
+        return self.keep_alive if math.isfinite(self.keep_alive) else None
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether the pool is never loaded together with another one of its group."""
+        return self._exclusive
+
+    def in_groups(self, groups: Mapping[str, Group]) -> "Pool":
+        """Return the pool with the mode of its group in `groups`."""
+        pool = self.model_copy()
+        found = groups.get(self.group or "")
+        pool._exclusive = found is not None and found.mode == "exclusive"
+        return pool
+
 
 class PoolsFile(Table):
-    """The pools file."""
+    """The pools file. Use `resolved`, not `pools`: only those know the modes of their groups."""
 
     pools: Annotated[list[Pool], Field(max_length=256)] = []
+    groups: Annotated[dict[PoolId, Group], Field(max_length=256)] = {}
+
+    @property
+    def resolved(self) -> list[Pool]:
+        """The pools in their groups."""
+        return [pool.in_groups(self.groups) for pool in self.pools]

@@ -82,7 +82,7 @@ def parse(raw: bytes, path: Path) -> list[Pool]:
     lines = locate(text.replace("\r\n", "\n"))
     found: list[FileProblem] = []
     try:
-        pools = PoolsFile.model_validate(document).pools
+        pools = PoolsFile.model_validate(document).resolved
     except ValidationError as error:
         pools = []
         found = [_problem(path, lines, each) for each in invalid_fields(error, values=True)]
@@ -143,12 +143,13 @@ def _duplicates(path: Path, lines: dict[Location, int], document: dict[str, Any]
 
 def _contradictions(path: Path, lines: dict[Location, int], document: dict[str, Any]) -> Iterator[FileProblem]:
     """Yield the contradictions in each pool whose keys are valid."""
-    pools = document.get("pools")
+    pools, groups = document.get("pools"), document.get("groups")
+    declared = frozenset(groups) if isinstance(groups, dict) else frozenset()
     for index, raw in enumerate(pools if isinstance(pools, list) else []):
         try:
             pool = Pool.model_validate(raw)
         except ValidationError:
             continue
-        for location, problem in contradictions(pool):
+        for location, problem in contradictions(pool, declared):
             full: Location = ("pools", index, *location)
             yield FileProblem(path, _line(lines, full), indexed(full), problem)

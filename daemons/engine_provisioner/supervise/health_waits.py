@@ -6,6 +6,7 @@ from typing import TypeVar
 import trio
 
 from engine_provisioner.launch.launcher import RunningEngine
+from engine_provisioner.spec.pool_spec import Timeouts
 from engine_provisioner.supervise import health
 from engine_provisioner.supervise.health import Condition
 
@@ -16,6 +17,14 @@ WATCH_S = 5.0
 UNHEALTHY_S = 60.0
 """An engine that did not answer for this long is replaced. A busy engine may miss some health checks."""
 LIVENESS_TRIES = 3
+SLOW_DISK_BYTES_S = 50_000_000
+"""A disk that a model is loaded from reads at least this fast."""
+
+
+def load_limit_s(timeouts: Timeouts, size_bytes: int) -> float:
+    """Return the time for loading a model of that size: as configured, or else more for a large model."""
+    limit_s = timeouts.wall_ms / 1000
+    return limit_s if "wall_ms" in timeouts.model_fields_set else limit_s + size_bytes / SLOW_DISK_BYTES_S
 
 
 async def while_running(engine: RunningEngine, work: Callable[[], Awaitable[T]]) -> T | None:

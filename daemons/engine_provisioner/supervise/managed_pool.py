@@ -1,4 +1,4 @@
-"""A pool whose engine this daemon starts: fetch, start, wait until healthy, announce, watch."""
+"""A pool whose engine this daemon starts: fetch, and while it is wanted start, announce, watch."""
 
 import logging
 from dataclasses import dataclass
@@ -9,10 +9,14 @@ import trio
 
 from engine_provisioner.acquire.acquirer import Acquirer
 from engine_provisioner.engine import Engine, EngineCommand, LocalModel
-from engine_provisioner.failures import ProvisioningFailure
+from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.launch import command, devices, ports, probes
-from engine_provisioner.launch.engine_output import exit_cause
+from engine_provisioner.launch.engine_output import EXIT_HINTS, exit_cause
 from engine_provisioner.launch.launcher import Launcher, RunningEngine
+from engine_provisioner.memory import loads
+from engine_provisioner.memory.loads import Load, Loads
+from engine_provisioner.memory.measuring import measure
+from engine_provisioner.memory.residency import residency_of
 from engine_provisioner.report.handoffs import Announcement
 from engine_provisioner.report.pool_reporter import PoolReporter
 from engine_provisioner.spec.pool_spec import Pool
@@ -23,10 +27,12 @@ from engine_provisioner.supervise.health_waits import (
     UNHEALTHY_S,
     WATCH_S,
     is_alive,
+    load_limit_s,
     until_healthy,
     until_silent,
     while_running,
 )
+from engine_provisioner.supervise.wanted import Wanted
 from llama_orch.service.memory import release_after_start
 from llama_orch.settings.types import GpuMask
 
@@ -42,6 +48,7 @@ class SharedResources:
     acquirer: Acquirer
     launcher: Launcher
     ports: ports.Ports
+    loads: Loads
 
 
 @dataclass(frozen=True)
@@ -54,37 +61,67 @@ class Prepared:
 
 
 class ManagedPool:
-    """Runs a pool with an engine of this daemon."""
+    """Runs a pool with an engine of this daemon while it is wanted."""
 
-    def __init__(self, pool: Pool, shared: SharedResources, reporter: PoolReporter, deadline: StepDeadline) -> None:
+    def __init__(
+        self, pool: Pool, shared: SharedResources, reporter: PoolReporter, deadline: StepDeadline, wanted: Wanted
+    ) -> None:
         self._pool = pool
         self._shared = shared
         self._reporter = reporter
         self._deadline = deadline
+        self._wanted = wanted
 
     async def run(self) -> NoReturn:
-        """Run one attempt, which ends only by ProvisioningFailure or OSError."""
-        await self._reporter.provisioning("fetching the engine and the model")
-        prepared = await self._prepare()
-        if not self._pool.preload:
-            self._deadline.rest("not started, as configured")
-            await self._reporter.offline("preload = false: engine and model are ready, the engine is not started")
-            await trio.sleep_forever()
+        """Load and unload the engine as wanted. Ends only by ProvisioningFailure or OSError.
+
+        Engine and model are checked before each load: files and GPUs may have gone since the last one.
+        """
+        if not self._wanted.requests and await self._is_running():
+            self._wanted.loaded = True  # by an earlier run of the daemon
+        detail = "fetching the engine and the model"
+        while True:
+            await self._reporter.provisioning(detail)
+            prepared = await self._prepare()
+            await self._describe(prepared)
+            if self._wanted.loaded:
+                await self._serve(prepared)
+            elif await self._is_running():
+                await self._shared.launcher.remove(self._pool.id)
+            self._deadline.rest("unloaded, as wanted")
+            await self._reporter.unloaded("engine and model are ready to be loaded")
+            await self._wanted.until(True)
+            detail = "checking the engine and the model"
+
+    async def _is_running(self) -> bool:
+        self._deadline.expect(DISK_STEP_S, "looking for a running engine")
+        return await self._shared.launcher.held_port(self._pool.id) is not None
+
+    async def _serve(self, prepared: Prepared) -> None:
+        """Run the engine until the pool is no longer wanted, then stop it. Raises ProvisioningFailure."""
         started = await self._command(prepared)
         self._deadline.expect(DISK_STEP_S, "starting the engine")
         await self._reporter.starting("starting the engine")
         async with self._shared.launcher.run(self._pool.id, started, self._answers) as engine:
             try:
-                await self._wait_until_healthy(engine, prepared, started)
-                await self._announce(engine, prepared, started)
-                await self._watch(engine, prepared, started)
+                await self._wanted.while_loaded(partial(self._run_engine, engine, prepared, started))
+                self._deadline.expect(DISK_STEP_S, "withdrawing the engine")
+                await self._reporter.unloading()
+                await self._stop(engine)
             except* trio.Cancelled:  # only the end of the daemon, ordered or not, cancels a running pool
                 if engine.unit is None:
                     with trio.CancelScope(shield=True):
                         await self._reporter.withdraw()
                         await self._reporter.offline("engine-provisioner has stopped, and its engine too")
                 raise
-        raise AssertionError("_watch always raises")
+
+    async def _run_engine(self, engine: RunningEngine, prepared: Prepared, started: EngineCommand) -> None:
+        began_s = trio.current_time()
+        await self._wait_until_healthy(engine, prepared, started)
+        took_s = trio.current_time() - began_s
+        ctx = await self._announce(engine, prepared, started)
+        await self._measure(engine, prepared, Load(took_s=None if engine.adopted else took_s, ctx_max=ctx))
+        await self._watch(engine, prepared, started)
 
     async def _prepare(self) -> Prepared:
         """Obtain engine and model. Cheap checks come first: nothing is fetched if a GPU or a local model is missing."""
@@ -101,6 +138,31 @@ class ManagedPool:
             env = command.engine_environment(self._pool, gpus)
             devices.check_visible(engine, gpus, await probes.output(program, "--list-devices", env=env))
         return Prepared(engine, model, gpus)
+
+    async def _describe(self, prepared: Prepared) -> None:
+        """Report what loading the pool takes, by its last load if there was one."""
+        self._deadline.expect(DISK_STEP_S, "reading what the last load took")
+        last = await trio.to_thread.run_sync(self._shared.loads.last, self._load_key(prepared))
+        await self._reporter.describe(residency_of(self._pool, prepared.model, prepared.devices, last))
+
+    async def _measure(self, engine: RunningEngine, prepared: Prepared, load: Load) -> None:
+        """Measure the loaded engine, and keep the result for the next load."""
+        self._deadline.expect(DISK_STEP_S, "measuring the engine's memory")
+        key, store, model = self._load_key(prepared), self._shared.loads, prepared.model
+        mapped = 0 if "--no-mmap" in self._pool.flags else model.size_bytes
+
+        def keep() -> None:
+            used = measure(engine.pid, prepared.devices, engine.cgroup, mapped)
+            before = store.last(key) or Load()
+            took_s = before.took_s if load.took_s is None else load.took_s
+            needs = {**before.need_bytes, **used}
+            store.save(key, load.model_copy(update={"need_bytes": needs, "took_s": took_s}))
+
+        await trio.to_thread.run_sync(keep)
+        await self._describe(prepared)
+
+    def _load_key(self, prepared: Prepared) -> str:
+        return loads.key_of(self._pool, prepared.engine, prepared.model, prepared.devices)
 
     async def _command(self, prepared: Prepared) -> EngineCommand:
         port = await self._port()
@@ -127,7 +189,7 @@ class ManagedPool:
 
     async def _wait_until_healthy(self, engine: RunningEngine, prepared: Prepared, started: EngineCommand) -> None:
         """Return once the engine is healthy. Raises ProvisioningFailure if it ends or takes too long."""
-        limit_s = self._pool.timeouts.wall_ms / 1000
+        limit_s = load_limit_s(self._pool.timeouts, prepared.model.size_bytes)
         self._deadline.expect(limit_s + DISK_STEP_S, "waiting for the engine to load its model")
         check = partial(until_healthy, _url(started), self._pool.engine, limit_s, self._reporter.starting)
         healthy = await while_running(engine, check)
@@ -136,10 +198,11 @@ class ManagedPool:
         if not healthy:
             await self._stop(engine)
             self._reporter.count_exit("start_timeout")
-            message = f"the engine was not healthy within {limit_s:g} s; {await engine.exit_message()}"
-            raise ProvisioningFailure(message, "Raise timeouts.wall_ms if the model is large.")
+            message = f"the engine was not healthy within {limit_s:.0f} s; {await engine.exit_message()}"
+            raise ProvisioningFailure(message, "Raise timeouts.wall_ms if the disk is slow.", Retry.RESTART)
 
-    async def _announce(self, engine: RunningEngine, prepared: Prepared, started: EngineCommand) -> None:
+    async def _announce(self, engine: RunningEngine, prepared: Prepared, started: EngineCommand) -> int:
+        """Announce the engine; return its context in tokens per slot."""
         url, pool = _url(started), self._pool
         self._deadline.expect(DISK_STEP_S, "announcing the engine")
         reported = await describe(url, pool.engine)
@@ -150,6 +213,7 @@ class ManagedPool:
                 reported.ctx_max,
                 pool.ctx,
             )
+        ctx = min(reported.ctx_max or pool.ctx, pool.ctx)
         announced = Announcement(
             pool_id=pool.id,
             engine=pool.engine,
@@ -157,7 +221,7 @@ class ManagedPool:
             mode=pool.provisioning.mode,
             url=url,
             slots=reported.slots or pool.slots,
-            ctx=min(reported.ctx_max or pool.ctx, pool.ctx),
+            ctx=ctx,
             device_mask=devices.mask_text(prepared.devices),
             model=prepared.model,
             flags=tuple(command.announced_flags(started, prepared.engine)),
@@ -167,6 +231,7 @@ class ManagedPool:
         )
         await self._reporter.ready(announced, adopted=engine.adopted)
         await trio.to_thread.run_sync(release_after_start)  # unpacking and hashing leave about 10 MB unused
+        return ctx
 
     async def _watch(self, engine: RunningEngine, prepared: Prepared, started: EngineCommand) -> NoReturn:
         """Watch the engine. Raises ProvisioningFailure when it ends, or was stopped because it stopped answering."""
@@ -175,7 +240,8 @@ class ManagedPool:
             raise await self._exit_failure(engine, prepared)
         await self._stop(engine)
         self._reporter.count_exit("unhealthy")
-        raise ProvisioningFailure(f"the engine did not answer its health check for {UNHEALTHY_S:g} s: {silent}")
+        message = f"the engine did not answer its health check for {UNHEALTHY_S:g} s: {silent}"
+        raise ProvisioningFailure(message, retry=Retry.RESTART)
 
     def _on_check(self) -> None:
         self._deadline.expect(WATCH_S + LIMIT_S, "watching the engine")
@@ -186,10 +252,12 @@ class ManagedPool:
 
     async def _exit_failure(self, engine: RunningEngine, prepared: Prepared) -> ProvisioningFailure:
         self._deadline.expect(DISK_STEP_S, "reading why the engine ended")
+        await self._reporter.lost("the engine has ended")
         watched = [prepared.model.path, prepared.engine.program.file]
         message = await engine.exit_message()
-        self._reporter.count_exit(exit_cause(message))
-        return ProvisioningFailure(message, watch=watched)
+        cause = exit_cause(message)
+        self._reporter.count_exit(cause)
+        return ProvisioningFailure(message, EXIT_HINTS.get(cause, ""), Retry.RESTART, watched)
 
 
 def _url(running: EngineCommand) -> str:

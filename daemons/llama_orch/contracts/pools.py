@@ -67,6 +67,13 @@ class Residency(Outbound):
     load_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
 
 
+class PoolIntent(Outbound):
+    """The answer of engine-provisioner to POST /v2/pools/{id}/load and /unload. Progress is in the pool's report."""
+
+    pool_id: PoolId
+    wanted: bool
+
+
 class ProvisioningReport(Outbound):
     """`status/<pool_id>.json` in the handoff directory: the progress of engine-provisioner with a pool.
 

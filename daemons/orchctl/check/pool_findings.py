@@ -23,8 +23,9 @@ def pool_findings(observed: Observations) -> Iterator[Finding]:
 
 def _summary(pools: PoolList) -> Finding:
     ready = sum(pool.ready for pool in pools.pools)
-    text = f"{ready} of {len(pools.pools)} ready"
-    if ready:
+    unloaded = sum(pool.state is PoolState.UNLOADED for pool in pools.pools)
+    text = f"{ready} of {len(pools.pools)} ready" + (f", {unloaded} unloaded" if unloaded else "")
+    if ready or unloaded:
         return ok("pools", text)
     if pools.pools:
         return problem("pools", text, "No task can run until a pool is ready; the reasons follow.")
@@ -37,9 +38,9 @@ def _findings_of(pool: PoolStatus) -> Iterator[Finding]:
     if pool.state in NOT_SERVING:
         advice = f"On its machine: journalctl -x POOL_ID={pool.pool_id}"
         yield problem(subject, f"{pool.state}: {one_line(pool.last_error)}", advice)
-    elif pool.draining or pool.state is PoolState.DRAINING:
+    elif pool.draining:
         yield warning(subject, "drained, gets no tasks", f"To undo the drain: {_resume_command(pool)}")
-    elif not pool.ready:
+    elif not pool.ready and pool.state is not PoolState.UNLOADED:
         reason = f": {one_line(pool.last_error)}" if pool.last_error else ""
         advice = f"If this persists: journalctl -x POOL_ID={pool.pool_id}"
         yield warning(subject, f"{pool.state}, not ready{reason}", advice)

@@ -40,7 +40,8 @@ class PoolRoutes:
         if after is not None and wait_ms:
             with trio.move_on_after(wait_ms / 1000):
                 await wait_any(partial(registry.changed, after), self._stop.wait)
-        return PoolList(pools=list(registry.pools), count=len(registry.pools), revision=registry.revision)
+        pools = list(registry.pools)
+        return PoolList(pools=pools, count=len(pools), revision=registry.revision, memory=registry.memory)
 
     @route("GET", "/v2/pools/{pool_id}/status", "Get a pool", STATUS)
     @route("GET", "/pools/{pool_id}/status", "Same as GET /v2/pools/{pool_id}/status", STATUS, name="get_pool_bare")

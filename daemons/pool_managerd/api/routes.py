@@ -8,15 +8,17 @@ from llama_orch.http.server.exchange import HotRoutes
 from llama_orch.http.server.mounting import mount
 from llama_orch.http.server.routes import routes_of
 from pool_managerd.api.draining import DrainRoutes
+from pool_managerd.api.loading import LoadingRoutes
 from pool_managerd.api.node import NodeRoutes
 from pool_managerd.api.pools import EngineRoutes, PoolRoutes
 from pool_managerd.cluster.agent import Agent
 from pool_managerd.draining import Draining
 from pool_managerd.handoffs.handoffs import HandoffLoop
 from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.provisioner_client import ProvisionerClient
 from pool_managerd.relay.relay import Relay
 
-GROUPS = (PoolRoutes, EngineRoutes, DrainRoutes, NodeRoutes)
+GROUPS = (PoolRoutes, EngineRoutes, LoadingRoutes, DrainRoutes, NodeRoutes)
 
 ROUTES = routes_of(*GROUPS_OF_EVERY_DAEMON, *GROUPS)
 """Every route of pool-managerd."""
@@ -28,6 +30,7 @@ def add_routes(
     handoffs: HandoffLoop,
     draining: Draining,
     agent: Agent | None,
+    provisioner: ProvisionerClient,
     *,
     stop: trio.Event,
     body_limit: int,
@@ -39,6 +42,7 @@ def add_routes(
         gate_routes,
         PoolRoutes(registry, stop),
         EngineRoutes(Relay(registry)),
+        LoadingRoutes(registry, provisioner),
         DrainRoutes(registry, draining),
         NodeRoutes(agent, registry, handoffs),
     )

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import trio
 
 from llama_orch import VERSION
-from llama_orch.contracts.nodes import MAX_POOLS, Heartbeat, NodeCapabilities, NodeRegistration, NodeStanding
+from llama_orch.contracts.nodes import MAX_GPUS, MAX_POOLS, Heartbeat, NodeCapabilities, NodeRegistration, NodeStanding
 from llama_orch.telemetry.events import pools as events
 from llama_orch.telemetry.records import emit
 from pool_managerd.cluster.addressing import AddressUnknown, is_only_local
@@ -35,6 +35,7 @@ from pool_managerd.cluster.snapshots import PlacementView, placement_view, snaps
 from pool_managerd.pools.node_pools import NodePools
 
 LEAVE_S = 2.0
+MEMORY_MAX = MAX_GPUS + 1
 LOGGED_MAX = 16
 """How many messages are remembered, so that none is repeated before the queen accepts a heartbeat."""
 ADDRESS_S = 1.0
@@ -180,12 +181,13 @@ class Agent:
 
     async def _heartbeat(self) -> Outcome:
         pools, draining = self._node_pools.pools, self._node_pools.drained.node
-        self._sent = placement_view(pools, draining)
+        self._sent = placement_view(pools, draining, self._node_pools.memory_readings)
         heartbeat = Heartbeat(
             timestamp=datetime.now(UTC),
             machine_id=self._node.machine_id,
             instance_id=self._node.instance_id,
             draining=draining,
+            memory=self._node_pools.memory[-MEMORY_MAX:],
             pools=snapshots(pools, self._node.node_id),
         )
         return await self._queen.heartbeat(self._node.node_id, heartbeat)
@@ -202,7 +204,7 @@ class Agent:
     async def _placement_changed(self) -> None:
         """Return when the placement view differs from that of the last heartbeat."""
         node_pools = self._node_pools
-        while placement_view(node_pools.pools, node_pools.drained.node) == self._sent:
+        while placement_view(node_pools.pools, node_pools.drained.node, node_pools.memory_readings) == self._sent:
             await node_pools.changed(node_pools.revision)
 
     def _log_registered(self, outcome: Registered, address: str) -> None:

@@ -1,13 +1,12 @@
 """The machine's hardware as reported to the queen: GPUs, CPU cores, memory."""
 
 import os
-import re
 from pathlib import Path
 
 from llama_orch.contracts.nodes import MAX_GPUS, NodeCapabilities, NodeGpu
 from pool_managerd.pools.devices import Gpus
+from pool_managerd.pools.memory import MEMINFO, read_machine_memory
 
-MEMINFO = Path("/proc/meminfo")
 NAME_LIMIT = 256
 
 
@@ -16,18 +15,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def total_memory(meminfo: str) -> int:
-    """Return MemTotal of /proc/meminfo in bytes; 0 if it is missing."""
-    found = re.search(r"^MemTotal:\s+(\d+) kB$", meminfo, re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
-
-
 def read_memory(path: Path = MEMINFO) -> int:
     """Return the machine's memory in bytes; 0 if it cannot be read. Blocks."""
-    try:
-        return total_memory(path.read_text())
-    except OSError:
-        return 0
+    found = read_machine_memory(path)
+    return found.total_bytes if found else 0
 
 
 def capabilities(gpus: Gpus, cpu_cores: int, ram_total_bytes: int) -> NodeCapabilities:

@@ -40,6 +40,7 @@ def snapshot(pool: PoolStatus, node_id: str) -> PoolSnapshot:
         ctx_max=None if pool.ctx_max is None else _bounded(pool.ctx_max, COUNT_MAX),
         workloads=pool.workloads,
         last_error=_cut(pool.last_error, ERROR_LIMIT),
+        residency=pool.residency,
     )
 
 
@@ -61,16 +62,17 @@ def _digests(digests: Mapping[str, str]) -> dict[str, str]:
     return dict(fitting[:MODELS_MAX])
 
 
-def placement_view(pools: Iterable[PoolStatus], draining: bool) -> PlacementView:
+def placement_view(pools: Iterable[PoolStatus], draining: bool, memory_readings: int = 0) -> PlacementView:
     """Return the values whose change triggers an early heartbeat.
 
-    Free slots and GPU memory are not among them: they change with every task.
+    Free slots and GPU memory are not among them: they change with every task. `memory_readings` counts the readings of
+    memory after a pool was loaded or unloaded.
     """
-    return (draining, *(_pool_view(pool) for pool in pools))
+    return (draining, memory_readings, *(_pool_view(pool) for pool in pools))
 
 
 def _pool_view(pool: PoolStatus) -> PlacementView:
     models = tuple(pool.models_available), tuple(sorted(pool.model_digests.items()))
     state = pool.state, pool.live, pool.ready, pool.draining
     workloads = tuple(pool.workloads) if pool.workloads else None
-    return (pool.pool_id, *state, pool.slots_total, pool.ctx_max, workloads, *models)
+    return (pool.pool_id, *state, pool.slots_total, pool.ctx_max, workloads, pool.residency, *models)

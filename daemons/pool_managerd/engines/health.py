@@ -5,7 +5,7 @@ Owns the time of each engine's next probe. Probes of different engines run side 
 
 import logging
 import math
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Container
 from typing import Protocol
 
 import trio
@@ -63,6 +63,13 @@ class HealthLoop:
             self._metrics.health_check(handoff.pool_id, result.answer)
             return result
         return None
+
+    def probe_now(self, pool_ids: Container[str]) -> None:
+        """Probe the engines of these pools without waiting for the time of their next probe."""
+        for replica in self._node_pools.replicas:
+            if replica.key[0] in pool_ids and self._due.get(replica.incarnation, 0.0) != math.inf:
+                self._due[replica.incarnation] = trio.current_time()
+        self.bell.ring()
 
     def _start_due(self, probes: trio.Nursery) -> None:
         now_s = trio.current_time()

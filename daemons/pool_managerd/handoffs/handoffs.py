@@ -13,6 +13,7 @@ import trio
 
 from llama_orch.bell import Bell
 from llama_orch.contracts.handoff import Handoff
+from llama_orch.contracts.pools import PoolState
 from llama_orch.service.watchdog import Pulse
 from llama_orch.spool import SpoolReader
 from llama_orch.spool.handoffs import HandoffFile
@@ -22,6 +23,7 @@ from pool_managerd.handoffs.reports import ReportReader
 from pool_managerd.handoffs.state_file import StateFile
 from pool_managerd.metrics import Metrics
 from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.pools.pool_status import Reports
 from pool_managerd.pools.replica import ProbeResult, Replica
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class HandoffLoop:
         self._interval_s = interval_s
         self._deletes = deletes
         self._unsaved = False
+        self._failed: frozenset[str] = frozenset()
         self._taken: list[HandoffFile] = []
         self._scans: list[trio.Event] = []
 
@@ -88,12 +91,21 @@ class HandoffLoop:
         reports = await self._reports.read()
         lost = missing_engines(reports.announced, self._node_pools.replicas)
         await self._take(lost, began_s)
-        self._node_pools.set_reports(reports.by_pool)
+        dropped = self._node_pools.set_reports(reports.by_pool)
+        self._check_failed(reports.by_pool)
         self._taken += news.found
-        self._unsaved |= self._node_pools.forget_gone() or bool(news.found or lost) or await self._store.lost()
+        known_changed = dropped or bool(news.found or lost)
+        self._unsaved |= self._node_pools.forget_gone() or known_changed or await self._store.lost()
         if self._unsaved:
             await self._save()
         self._metrics.keep_only({pool.pool_id for pool in self._node_pools.pools})
+
+    def _check_failed(self, reports: Reports) -> None:
+        """Have the engines of pools that were reported as failed probed at once."""
+        failed = frozenset(pool_id for pool_id, report in reports.items() if report.state is PoolState.FAILED)
+        if new := failed - self._failed:
+            self._health.probe_now(new)
+        self._failed = failed
 
     async def _take(self, news: Sequence[HandoffFile], began_s: float) -> None:
         """Add engines, each with a first probe: a pool must not be reported unready to a queen that read the same file

@@ -10,13 +10,22 @@ from dataclasses import replace
 
 import trio
 
-from llama_orch.contracts.pools import PoolState, PoolStatus
+from llama_orch.bell import Bell
+from llama_orch.contracts.pools import MemoryBudget, PoolState, PoolStatus
 from llama_orch.spool import HandoffFile
-from llama_orch.telemetry.events.pools import HANDOFF_TAKEN, POOL_FORGOTTEN, POOL_READY, POOL_UNREADY
+from llama_orch.telemetry.events.pools import HANDOFF_TAKEN, POOL_FORGOTTEN, POOL_READY, POOL_UNLOADED, POOL_UNREADY
 from llama_orch.telemetry.records import emit
 from pool_managerd.pools.devices import NOT_DISCOVERED, Gpus, device_problem
 from pool_managerd.pools.leases import Leases
-from pool_managerd.pools.pool_status import NOT_DRAINED, DrainState, Reports, pool_statuses, with_service_state
+from pool_managerd.pools.memory import MachineMemory, budgets
+from pool_managerd.pools.pool_status import (
+    NOT_DRAINED,
+    UNLOADING,
+    DrainState,
+    Reports,
+    pool_statuses,
+    with_service_state,
+)
 from pool_managerd.pools.replica import Key, ProbeResult, Replica, after_probe, announced, announced_again
 
 FORGET_AFTER_S = 600.0
@@ -31,6 +40,12 @@ class NodePools:
         self._summaries: tuple[PoolStatus, ...] = ()
         self.gpus = NOT_DISCOVERED
         self.gpus_discovered = trio.Event()
+        self.loads_changed = Bell()
+        """Rung when a pool has become loaded or unloaded, so that memory is read again."""
+        self.memory_readings = 0
+        """How often memory was read again because of that."""
+        self._machine: MachineMemory | None = None
+        self._loads: tuple[object, ...] = ()
         self.drained = NOT_DRAINED
         self.leases = Leases(self._publish)
         self._replicas: dict[Key, Replica] = {}
@@ -42,6 +57,11 @@ class NodePools:
     def replicas(self) -> tuple[Replica, ...]:
         """All replicas, oldest announcement first."""
         return tuple(self._replicas.values())
+
+    @property
+    def memory(self) -> list[MemoryBudget]:
+        """The memory of each device as last read."""
+        return budgets(self.gpus, self._machine)
 
     def pool(self, pool_id: str) -> PoolStatus | None:
         """Return the status of one pool, if it exists."""
@@ -81,14 +101,29 @@ class NodePools:
         self._settle()
         return self._replicas[replica.key]
 
-    def set_reports(self, reports: Reports) -> None:
-        """Replace all provisioning reports, by pool id."""
+    def set_reports(self, reports: Reports) -> bool:
+        """Replace all provisioning reports, by pool id. Returns whether replicas of unloaded pools were dropped."""
         self._reports = reports
+        unloaded = {pool_id for pool_id, report in reports.items() if report.state in UNLOADING}
+        dropped = [key for key in self._replicas if key[0] in unloaded]
+        for key in dropped:
+            del self._replicas[key]
+        for pool_id in sorted({pool_id for pool_id, _replica_id in dropped}):
+            emit(POOL_UNLOADED, pool_id=pool_id)
         self._settle()
+        return bool(dropped)
 
-    def set_gpus(self, gpus: Gpus) -> None:
-        """Replace the GPUs by those of the last discovery."""
+    def set_gpus(self, gpus: Gpus, machine: MachineMemory | None = None, *, changed: bool = False) -> None:
+        """Replace the GPUs and the machine's memory by those of the last discovery.
+
+        `changed`: it was made because a pool was loaded or unloaded. Then waiters wake even if no pool has changed.
+        """
         self.gpus = gpus
+        self._machine = machine or self._machine
+        if changed:
+            self.memory_readings += 1
+            self.revision += 1
+            self._wake()
         self.gpus_discovered.set()
         for replica in self.replicas:
             self._put(replica.key, self._placed(replica))
@@ -159,6 +194,9 @@ class NodePools:
 
     def _settle(self) -> None:
         self._summaries = pool_statuses(self.replicas, self._reports, self.gpus)
+        before, self._loads = self._loads, tuple((pool.pool_id, *_load(pool)) for pool in self._summaries)
+        if self._loads != before:
+            self.loads_changed.ring()
         self._publish()
 
     def _publish(self) -> None:
@@ -174,3 +212,8 @@ class NodePools:
     def _wake(self) -> None:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
+
+
+def _load(pool: PoolStatus) -> tuple[bool, bool]:
+    """Return values that change when the pool becomes loaded or unloaded."""
+    return pool.live, pool.state is PoolState.UNLOADED

@@ -4,13 +4,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from llama_orch.contracts.engines import DEFAULT_ENGINE
-from llama_orch.contracts.pools import POOLS_FILE, PoolState, PoolStatus, ProvisioningReport, ReplicaStatus
+from llama_orch.contracts.pools import (
+    POOLS_FILE,
+    PoolState,
+    PoolStatus,
+    ProvisioningReport,
+    ReplicaStatus,
+    Residency,
+)
 from llama_orch.engines.workloads import union
 from pool_managerd.pools.devices import Gpus, devices_of
 from pool_managerd.pools.replica import Replica, workloads_of
 
 Reports = Mapping[str, ProvisioningReport]
 COMING_UP = (PoolState.PROVISIONING, PoolState.STARTING, PoolState.FAILED)
+UNLOADING = (PoolState.DRAINING, PoolState.UNLOADED)
+"""The states of a report whose pool has no engine any more, as wanted."""
 BEST_FIRST = (PoolState.READY, PoolState.STARTING, PoolState.FAILED, PoolState.OFFLINE)
 
 
@@ -42,7 +51,7 @@ def pool_statuses(replicas: Iterable[Replica], reports: Reports, gpus: Gpus) -> 
 def pool_status(pool_id: str, replicas: list[Replica], report: ProvisioningReport | None, gpus: Gpus) -> PoolStatus:
     """Return the status of one pool. While no engine answers, its state is that of the report."""
     if not replicas:
-        return _unannounced(pool_id, report)
+        return _unannounced(pool_id, report, gpus)
     state = min((replica.state for replica in replicas), key=BEST_FIRST.index)
     errors = [replica.error for replica in replicas if replica.error]
     if report and report.state in COMING_UP and not any(replica.live for replica in replicas):
@@ -68,6 +77,7 @@ def pool_status(pool_id: str, replicas: list[Replica], report: ProvisioningRepor
         ctx_max=min((ctx for replica in replicas if (ctx := ctx_of(replica))), default=None),
         workloads=union(map(workloads_of, replicas)),
         last_error=None if ready else next(iter(errors), None),
+        residency=report.residency if report else None,
         replicas=[_replica_status(replica) for replica in replicas],
     )
 
@@ -81,18 +91,29 @@ def with_service_state(pool: PoolStatus, drained: DrainState, active_leases: int
     return pool.model_copy(update={"draining": draining, "state": state, "active_leases": active_leases})
 
 
-def _unannounced(pool_id: str, report: ProvisioningReport | None) -> PoolStatus:
+def _unannounced(pool_id: str, report: ProvisioningReport | None, gpus: Gpus) -> PoolStatus:
     """Return the status of a pool that has a report but no announced engine."""
-    state = report.state if report and report.state in COMING_UP else PoolState.STARTING
+    state = report.state if report and report.state in (*COMING_UP, *UNLOADING) else PoolState.STARTING
+    residency = report.residency if report and report.residency else Residency(slots_total=1)
+    model, known = residency.model, bool(report and report.residency)
+    devices = devices_of(residency.device_mask, gpus)
     return PoolStatus(
         pool_id=pool_id,
         state=state,
         live=False,
         ready=False,
         draining=False,
+        slots_total=residency.slots_total if known else 0,
+        vram_total_bytes=sum(gpu.vram_total_bytes for gpu in devices),
+        vram_free_bytes=sum(gpu.vram_free_bytes for gpu in devices),
         engine=report.engine if report else DEFAULT_ENGINE,
+        device_mask=residency.device_mask,
+        models_available=[model.id] if model else [],
+        model_digests={model.id: model.digest} if model and model.digest else {},
+        ctx_max=model.ctx_max if model else None,
         workloads=report.workloads if report else None,
         last_error=next(iter(_errors(report)), None) if report else None,
+        residency=report.residency if report else None,
     )
 
 
@@ -102,7 +123,7 @@ def _errors(report: ProvisioningReport) -> list[str]:
         return [report.last_error]
     if report.state is PoolState.READY:
         return [f"the engine runs ({report.detail}) but has no handoff file; restart engine-provisioner"]
-    if report.state in (PoolState.PROVISIONING, PoolState.STARTING) or not report.detail:
+    if report.state in (PoolState.PROVISIONING, PoolState.STARTING, *UNLOADING) or not report.detail:
         return []
     return [report.detail]
 

@@ -28,7 +28,8 @@ def test_series_of_a_pool_start_at_zero() -> None:
 @pytest.mark.parametrize(
     ("how", "lines", "cause"),
     [
-        ("ended with status 1", ["CUDA error: out of memory"], "ended"),
+        ("ended with status 1", ["CUDA error: out of memory"], "vram"),
+        ("ended with status 1", ["error: invalid argument: --frob"], "ended"),
         ("was killed by SIGSEGV", ["listening"], "killed"),
         ("was killed by SIGKILL, out of memory", [], "oom"),
         ("was stopped", [], "ended"),

@@ -38,6 +38,14 @@ POOL_UNREADY = Event(
     "The engine does not answer its health check, so no tasks are placed on it until it does. Log of the\n"
     "engine: journalctl -u llama-engine@@POOL_ID@",
 )
+POOL_UNLOADED = Event(
+    "pool_unloaded",
+    "78e56ed892294142b2adee6926fe7121",
+    "llama_orch.pools",
+    logging.INFO,
+    "pool {pool_id} is unloaded: its engine no longer runs",
+    "engine-provisioner has stopped the engine, as asked for. A request for the pool's model loads it again.",
+)
 SPOOL_UNREADABLE = Event(
     "spool_unreadable",
     "6af0e4a9aaf94d2c8fdc0fad551fbd15",

@@ -28,6 +28,15 @@ ENGINE_ADOPTED = Event(
     "engine of pool {pool_id} was already running at {url} and is adopted",
     "It was started before this daemon and matches the pools file, so it was left running.",
 )
+ENGINE_UNLOADED = Event(
+    "engine_unloaded",
+    "7a783af37aca4c05b9d953ea72b0932c",
+    "engine_provisioner.pool",
+    logging.INFO,
+    "pool {pool_id} is unloaded: its engine was stopped, and its memory is free",
+    "The pool was idle, another one needed its memory, or somebody asked for it. A request for its model loads it\n"
+    "again.",
+)
 ENGINE_FAILED = Event(
     "engine_failed",
     "bdfaef428c7d4431b331dab129ea3a7b",

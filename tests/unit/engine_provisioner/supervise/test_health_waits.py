@@ -27,7 +27,7 @@ URL = "http://127.0.0.1:1"
 class Engine:
     """An engine that ends when `exited` is set."""
 
-    pid, unit, adopted = 1, None, False
+    pid, unit, adopted, cgroup = 1, None, False, None
 
     def __init__(self) -> None:
         self.exited = trio.Event()

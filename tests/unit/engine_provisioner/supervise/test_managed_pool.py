@@ -12,6 +12,7 @@ from engine_provisioner.acquire.acquirer import Acquirer
 from engine_provisioner.engine import EngineCommand, LocalModel, Program
 from engine_provisioner.launch.launcher import LivenessCheck, RunningEngine
 from engine_provisioner.launch.ports import Ports
+from engine_provisioner.memory.loads import Loads
 from engine_provisioner.report.handoffs import path_of
 from engine_provisioner.report.pool_reporter import PoolReporter
 from engine_provisioner.report.pool_reports import PoolReports
@@ -21,6 +22,7 @@ from engine_provisioner.step_deadline import StepDeadline
 from engine_provisioner.supervise import health
 from engine_provisioner.supervise.health import Condition, HealthCheck
 from engine_provisioner.supervise.managed_pool import ManagedPool, SharedResources
+from engine_provisioner.supervise.wanted import Wanted
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
 from llama_orch.settings.types import GpuMask
 from tests.unit.engine_provisioner.pools import pool
@@ -30,7 +32,7 @@ from tests.unit.engine_provisioner.waiting import until
 class FakeEngine:
     """An engine that never ends."""
 
-    pid, adopted = 1, False
+    pid, adopted, cgroup = 1, False, None
 
     def __init__(self, unit: str | None) -> None:
         self.unit = unit
@@ -102,16 +104,17 @@ async def stopped_pool(directory: Path, unit: str | None) -> tuple[FakeLauncher,
     return launcher, state_in(status)
 
 
-def managed(spec: Pool, directory: Path, launcher: FakeLauncher) -> ManagedPool:
+def managed(spec: Pool, directory: Path, launcher: FakeLauncher, wanted: Wanted | None = None) -> ManagedPool:
     shared = SharedResources(
         gpu_mask=GpuMask(()),
         cache_ram_mib=0,
         acquirer=FakeAcquirer(directory),
         launcher=launcher,
         ports=Ports([spec], {}),
+        loads=Loads(directory),
     )
     reporter = PoolReporter(spec, PoolReports(directory / "status", CollectorRegistry()), directory)
-    return ManagedPool(spec, shared, reporter, StepDeadline(spec.id))
+    return ManagedPool(spec, shared, reporter, StepDeadline(spec.id), wanted or Wanted(True))
 
 
 def state_in(status: Path) -> PoolState:

@@ -1,6 +1,7 @@
 """Failed pools are retried at growing intervals, and at once when a watched file changes."""
 
 import itertools
+import random
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,8 +15,8 @@ from engine_provisioner.report.handoffs import Announcement, path_of
 from engine_provisioner.report.pool_reporter import PoolReporter
 from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.step_deadline import StepDeadline
-from engine_provisioner.supervise import retries
 from engine_provisioner.supervise.supervisor import Supervisor
+from engine_provisioner.supervise.wanted import Wanted
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
 from tests.unit.engine_provisioner.pools import MODEL, pool
@@ -61,6 +62,11 @@ class Stage:
         return ProvisioningReport.model_validate_json(self.file.read_bytes())
 
 
+@pytest.fixture(autouse=True)
+def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "random", lambda: 0.0)
+
+
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
     return Stage(tmp_path)
@@ -83,7 +89,7 @@ async def until_attempts(runner: ScriptedRunner, times: int) -> None:
 async def supervise_for(runner: ScriptedRunner, reporter: PoolReporter, hours: float) -> None:
     """Supervise `runner` for some hours of the mock clock."""
     with trio.move_on_after(hours * 3600):
-        await Supervisor(runner, reporter, StepDeadline("default")).run()
+        await Supervisor(runner, reporter, StepDeadline("default"), Wanted(True)).run()
 
 
 def waits(runner: ScriptedRunner) -> list[float]:
@@ -96,20 +102,20 @@ async def test_crashing_engine_is_retried_at_growing_intervals(
     reporter = SilentReporter(pool(), stage.reports, stage.directory)
     runner = ScriptedRunner(reporter, *[ProvisioningFailure("it crashed") for _ in range(9)])
     await supervise_for(runner, reporter, hours=1)
-    assert waits(runner) == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert waits(runner) == [1, 2, 4, 8, 16, 32, 48, 48, 48]
 
 
 async def test_long_run_resets_the_count_of_failures(stage: Stage, autojump_clock: trio.testing.MockClock) -> None:
     reporter = SilentReporter(pool(), stage.reports, stage.directory)
-    runner = ScriptedRunner(reporter, *[ProvisioningFailure("it crashed") for _ in range(3)], ready_for_s=100)
+    runner = ScriptedRunner(reporter, *[ProvisioningFailure("it crashed") for _ in range(3)], ready_for_s=300)
     await supervise_for(runner, reporter, hours=1)
-    assert waits(runner) == [100.5, 100.5, 100.5]
+    assert waits(runner) == [301, 301, 301]
 
 
 async def test_failure_is_reported_with_reason_and_next_step(stage: Stage) -> None:
     runner = ScriptedRunner(stage.reporter, ProvisioningFailure("no such model", "Fix it.", Retry.NEVER))
     async with trio.open_nursery() as nursery:
-        await nursery.start(Supervisor(runner, stage.reporter, StepDeadline("default")).run)
+        await nursery.start(Supervisor(runner, stage.reporter, StepDeadline("default"), Wanted(True)).run)
         await until_failed(stage)
         nursery.cancel_scope.cancel()
     assert stage.report.last_error == "no such model. Fix it."
@@ -127,7 +133,7 @@ async def test_change_of_a_watched_file_triggers_a_retry(stage: Stage, tmp_path:
     model = tmp_path / "model.gguf"
     runner = ScriptedRunner(stage.reporter, ProvisioningFailure("not there", retry=Retry.AFTER_FIX, watch=[model]))
     async with trio.open_nursery() as nursery:
-        await nursery.start(Supervisor(runner, stage.reporter, StepDeadline("default")).run)
+        await nursery.start(Supervisor(runner, stage.reporter, StepDeadline("default"), Wanted(True)).run)
         await until_failed(stage)
         model.write_bytes(b"GGUF")
         await until_attempts(runner, 2)
@@ -139,7 +145,7 @@ async def test_os_error_fails_the_pool_not_the_daemon(
 ) -> None:
     runner = ScriptedRunner(stage.reporter, OSError(5, "Input/output error", "/srv/model"))
     async with trio.open_nursery() as nursery:
-        await nursery.start(Supervisor(runner, stage.reporter, StepDeadline("default")).run)
+        await nursery.start(Supervisor(runner, stage.reporter, StepDeadline("default"), Wanted(True)).run)
         await until_attempts(runner, 2)
         nursery.cancel_scope.cancel()
 
@@ -183,7 +189,3 @@ async def test_persistent_reason_is_logged_at_growing_intervals(
         await stage.reporter.failed("it crashed", "tried again in 60 s")
         await trio.sleep(60)
     assert len([message for message in caplog.messages if " failed: " in message]) == 6
-
-
-def test_next_step_has_the_count_of_failures() -> None:
-    assert retries.next_step(8.0, False, 5) == "tried again in 8 s (failed 5 times)"

@@ -1,5 +1,6 @@
 """pool-managerd serves exactly the routes that it declares."""
 
+from pathlib import Path
 from typing import cast
 
 import trio
@@ -11,6 +12,7 @@ from pool_managerd.draining import Draining
 from pool_managerd.handoffs.handoffs import HandoffLoop
 from pool_managerd.metrics import Metrics
 from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.provisioner_client import ProvisionerClient
 
 AUTOMATIC_METHODS = {"HEAD", "OPTIONS"}
 
@@ -24,6 +26,7 @@ async def test_every_declared_route_is_served() -> None:
         cast(HandoffLoop, None),
         Draining(registry, Metrics(registry), "n"),
         None,
+        ProvisionerClient(Path("engines")),
         stop=trio.Event(),
         body_limit=1,
     )
