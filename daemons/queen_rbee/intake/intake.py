@@ -190,6 +190,15 @@ class Intake:
         position = self.queue.position(task) or 0
         return position, self.forecast.start_ms(task.demand, position)
 
+    def _steps(self, task: Task) -> list[str]:
+        """Return what must happen before the task can run, besides waiting for a slot."""
+        suitable = self.registry.replicas.suitable(task.demand)
+        if any(replica.serves for replica in suitable):
+            return []
+        coming_up = [f"finish loading pool {replica.pool_id}" for replica in suitable if replica.coming_up]
+        unloaded = [f"load pool {replica.pool_id}" for replica in suitable if replica.available]
+        return (coming_up or unloaded)[:1]
+
     def _accepted(self, task: Task) -> TaskAccepted:
         path = f"/v2/tasks/{task.task_id}/events"
         position = task.reported_position or 0
@@ -200,7 +209,7 @@ class Intake:
             predicted_start_ms=self.forecast.start_ms(task.demand, position),
             backoff_ms=backoff_ms(self.backpressure.retry_s(task.demand)) if position else 0,
             streams=Streams(sse=path, sse_verbose=f"{path}?verbose=true"),
-            preparation=Preparation(),
+            preparation=Preparation(steps=self._steps(task)),
         )
 
 

@@ -258,4 +258,6 @@ def _following(order: Order, pool: PoolStatus | None) -> bool:
     """Whether the pool does what it was told, however long that takes: engine-provisioner limits it."""
     if pool is None:
         return False
-    return order.phase is Phase.LOADING and pool.state in (PoolState.STARTING, PoolState.PROVISIONING)
+    if order.phase is Phase.LOADING:
+        return pool.state in (PoolState.STARTING, PoolState.PROVISIONING)
+    return pool.state is PoolState.DRAINING and not pool.draining

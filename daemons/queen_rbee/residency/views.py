@@ -46,6 +46,8 @@ def phase_of(pool: PoolStatus, ordered: Phase | None) -> Phase | None:
     """Return the phase of a pool; `ordered` is LOADING or UNLOADING while it has not done what it was told."""
     if ordered is not None:
         return ordered
+    if pool.state is PoolState.DRAINING and not pool.draining:
+        return Phase.UNLOADING  # its engine is being stopped
     return PHASES.get(pool.state)
 
 
