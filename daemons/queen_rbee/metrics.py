@@ -29,6 +29,7 @@ AnyMetric = TypeVar("AnyMetric", bound=MetricWrapperBase)
 
 CHECK_ERRORS = frozenset({"failed", "offline", "unready", "unreachable"})
 """The health check results that count as errors. Loading and draining are expected states."""
+UnloadCause = Literal["idle", "room", "request"]
 HeartbeatError = Literal["unknown", "refused"]
 ERROR_SERIES_S = 300.0
 """How long the series of refused heartbeats is exported after the last one.
@@ -129,6 +130,12 @@ class Metrics:
         self.circuit_openings = Counter(
             "orchd_circuit_openings", "Circuits that opened.", ("pool_id",), registry=registry
         )
+        self.loads = Counter(
+            "orchd_model_loads", "Models that were loaded on demand.", ("pool_id", "outcome"), registry=registry
+        )
+        self.unloads = Counter(
+            "orchd_model_unloads", "Models that were unloaded.", ("pool_id", "reason"), registry=registry
+        )
         self.nodes_online = Gauge("orchd_nodes_online", "Nodes that send heartbeats.", registry=registry)
         self.registrations = Counter(
             "orchd_node_registrations", "Registrations of nodes.", RESULT_LABELS, registry=registry
@@ -159,6 +166,14 @@ class Metrics:
     def circuit_opened(self, pool_id: str) -> None:
         """Count a circuit that has been open for longer than an engine takes to restart."""
         self._series(pool_id, self.circuit_openings, pool_id).inc()
+
+    def loaded(self, pool_id: str, *, success: bool) -> None:
+        """Count the end of a load that was ordered."""
+        self._series(pool_id, self.loads, pool_id, "success" if success else "error").inc()
+
+    def unloaded(self, pool_id: str, cause: UnloadCause) -> None:
+        """Count an unload that was ordered and is done."""
+        self._series(pool_id, self.unloads, pool_id, cause).inc()
 
     def checked(self, pool_id: str, reason: str, took_s: float | None = None) -> None:
         """Count a health check. `took_s` is its duration, unless the answer was delayed on purpose (a long poll)."""

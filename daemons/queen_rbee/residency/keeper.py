@@ -19,7 +19,7 @@ from llama_orch.telemetry.events import queen as events
 from llama_orch.telemetry.records import emit
 from queen_rbee.dispatch.queue import AdmissionQueue
 from queen_rbee.fleet.managers import PoolManagers
-from queen_rbee.metrics import Metrics
+from queen_rbee.metrics import Metrics, UnloadCause
 from queen_rbee.pools.candidates import Candidate
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.pools.source_reports import PoolKey, pool_key
@@ -46,6 +46,7 @@ class Order:
     """
 
     phase: Phase
+    cause: UnloadCause
     reason: str
     decided_at: float
     sending: bool = False
@@ -156,6 +157,8 @@ class Keeper:
                 continue
             del self._orders[key]
             order.scope.cancel()
+            if pool:
+                self._count(order, pool)
             if machine := self._machine(key):
                 self._settled_at[machine] = now
             if late:
@@ -165,6 +168,12 @@ class Keeper:
             del self._left_alone[key]
         for key in [key for key in self._usage if key not in pools]:
             del self._usage[key]
+
+    def _count(self, order: Order, pool: PoolStatus) -> None:
+        if order.phase is Phase.LOADING:
+            self._metrics.loaded(pool.pool_id, success=pool.ready)
+        elif pool.state is PoolState.UNLOADED:
+            self._metrics.unloaded(pool.pool_id, order.cause)
 
     def _residents(self, pools: dict[PoolKey, PoolStatus], now: float) -> Iterator[Resident]:
         for key, pool in pools.items():
@@ -205,15 +214,15 @@ class Keeper:
 
     def _operators_unloads(self, residents: list[Resident]) -> list[Unload]:
         loaded = (each.key for each in residents if each.phase in (Phase.LOADED, Phase.LOADING))
-        return [Unload(key, self._unwanted[key]) for key in loaded if key in self._unwanted]
+        return [Unload(key, "request", self._unwanted[key]) for key in loaded if key in self._unwanted]
 
     def _decide(self, action: Load | Unload, now: float) -> None:
         known = self._orders.get(action.key)
         if isinstance(action, Load):
             if known is None:
-                self._orders[action.key] = Order(Phase.LOADING, "", now)
+                self._orders[action.key] = Order(Phase.LOADING, "request", "tasks wait for it", now)
         elif known is None or known.phase is Phase.LOADING:
-            self._orders[action.key] = Order(Phase.UNLOADING, action.reason, now)
+            self._orders[action.key] = Order(Phase.UNLOADING, action.cause, action.reason, now)
 
     def _send_due(self, pools: dict[PoolKey, PoolStatus], nursery: trio.Nursery) -> None:
         for key, order in self._orders.items():
@@ -230,7 +239,7 @@ class Keeper:
             with order.scope:
                 await self._managers.post(self._managers.for_pool(key), f"/v2/pools/{key[0]}/{verb}")
                 order.sent_at = trio.current_time()
-                emit(event, **fields, reason=order.reason or "tasks wait for it")
+                emit(event, **fields, reason=order.reason)
         except ApiError as error:
             emit(events.RESIDENCY_FAILED, **fields, verb=verb, reason=error.body.message)
             if self._orders.get(key) is order:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
+from queen_rbee.metrics import UnloadCause
 from queen_rbee.pools.source_reports import PoolKey
 from queen_rbee.residency.situation import RULES, Phase, Resident, Rules, Situation, Wait
 
@@ -28,6 +29,7 @@ class Unload:
     """Send this pool no new tasks, and unload it once it has none."""
 
     key: PoolKey
+    cause: UnloadCause
     reason: str
 
 
@@ -102,7 +104,7 @@ class _Planner:
             self._due_at = min(self._due_at, best.wait_until)
             return
         names = ", ".join(pool.key[0] for pool in best.load)
-        self._actions += [Unload(victim.key, f"to make room for {names}") for victim in best.victims]
+        self._actions += [Unload(victim.key, "room", f"to make room for {names}") for victim in best.victims]
         self._actions += [] if best.victims else [Load(pool.key) for pool in best.load]
         self._busy_machines.add(best.load[0].machine)
 
@@ -120,7 +122,7 @@ class _Planner:
         if idle_at > self._now:
             self._due_at = min(self._due_at, idle_at)
         elif pool.phase is Phase.LOADED:
-            self._actions.append(Unload(pool.key, f"idle for {_span(pool.keep_alive_s or 0.0)}"))
+            self._actions.append(Unload(pool.key, "idle", f"idle for {_span(pool.keep_alive_s or 0.0)}"))
 
     def _bundle(self, pool: Resident) -> tuple[Resident, ...]:
         """Return the pools that are loaded and unloaded together with `pool`."""

@@ -55,6 +55,7 @@ def parse_request(endpoint: Endpoint, body: bytes | bytearray) -> OpenAiRequest:
     document = _document(body)
     try:
         parsed = BODIES[endpoint].model_validate(document)
+        document.pop("keep_alive", None)  # for this daemon
         return OpenAiRequest(parsed, Passage(endpoint, document, len(body), mark=sha256(body).digest()))
     except ValidationError as error:
         raise _invalid(error) from error
