@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from llama_orch.contracts.pools import PoolState
 from llama_orch.http.client.client import request
 from tests.engines.llama_server import Archive
@@ -97,7 +99,7 @@ async def test_unloaded_pool_lists_its_model_and_needs(
         assert (pool["ctx_max"], pool["device_mask"], pool["workloads"]) == (256, "cpu", ["completion"])
         assert pool["last_error"] is None
         residency = pool["residency"]
-        assert residency["need_bytes"]["cpu"] > tiny_model.stat().st_size
+        assert residency["need_bytes"]["cpu"] > (await trio.Path(tiny_model).stat()).st_size
         assert (residency["keep_alive_s"], residency["pinned"], residency["load_s"]) == (300, False, None)
         _status, listed = running.manager.ask("GET", "/v2/pools")
         cpu = next(budget for budget in listed["memory"] if budget["device"] == "cpu")

@@ -15,8 +15,8 @@ LAYERS = {
     "parts api daemon __main__",
     "queen_rbee/api": "paging parameters streaming openapi v1 * routes",
     "queen_rbee/store": "protocol sqlite",
-    "pool_managerd": "settings pools provisioner_client wait_any cluster gpus metrics relay draining engines handoffs status "
-    "api daemon __main__",
+    "pool_managerd": "settings pools provisioner_client wait_any cluster gpus metrics relay draining engines handoffs "
+    "status api daemon __main__",
     "engine_provisioner": "exec_engine xllamacpp_server "
     "engine failures metrics step_deadline checksums modes spec launch report settings acquire "
     "cleanup memory supervise api daemon __main__",

@@ -85,9 +85,9 @@ def exit_cause(message: str) -> str:
 def shortage(manner: str, lines: Iterable[str]) -> str:
     """Return what the engine ran out of, as words behind `manner`, or nothing.
 
-    The kernel's OOM killer counts first: `manner` already has it.
+    An engine that was stopped ran out of nothing. The kernel's OOM killer counts first: `manner` already has it.
     """
-    if OUT_OF_MEMORY in manner:
+    if OUT_OF_MEMORY in manner or manner.startswith(("was stopped", "is still running")):
         return ""
     for line in lines:
         if not PINNED.search(line):

@@ -21,8 +21,11 @@ TYPES = {
     "dict": "a table",
     "model": "a table",
 }
+ID_PATTERN = "consist of lower-case letters, digits and -, begin with a letter or digit, and have at most 63 characters"
 PATTERNS = {
-    "id": "consist of lower-case letters, digits and -, begin with a letter or digit, and have at most 63 characters",
+    "id": ID_PATTERN,
+    "group": ID_PATTERN,
+    "[key]": ID_PATTERN,
     "checksum": "be sha256: and 64 lower-case hex digits",
     "version": "consist of letters, digits and . + ! -, begin with a digit, and have at most 64 characters",
     "quant": "consist of letters, digits and _, and have at most 32 characters",
@@ -86,7 +89,10 @@ def _size_or_type_message(found: InvalidField, name: str) -> str:
 
 
 def _table_at(location: Location) -> type[BaseModel] | None:
-    return TABLES.get(tuple(part for part in location[:-1] if isinstance(part, str)))
+    keys = [part for part in location[:-1] if isinstance(part, str)]
+    if keys[:1] == ["groups"]:
+        del keys[1:2]  # the group's name
+    return TABLES.get(tuple(keys))
 
 
 def _pattern_text(name: str, pattern: str) -> str:

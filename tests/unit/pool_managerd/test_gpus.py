@@ -82,6 +82,18 @@ async def until(registry: NodePools, problem: str | None, count: int) -> None:
             await trio.sleep(INTERVAL_S)
 
 
+async def test_gpus_are_read_again_when_a_pool_was_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.INTERVAL_S", 3600)
+    async with watched(ImitationNvml()) as registry:
+        with trio.fail_after(5):
+            await registry.gpus_discovered.wait()
+            before = registry.revision
+            registry.loads_changed.ring()
+            await registry.changed(before)
+    assert registry.memory_readings == 1
+    assert [budget.device for budget in registry.memory] == ["0", "1", "cpu"]
+
+
 async def test_nvml_is_shut_down_at_the_end() -> None:
     nvml = ImitationNvml()
     async with watched(nvml) as registry:

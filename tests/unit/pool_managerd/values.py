@@ -38,6 +38,16 @@ def report(state: PoolState, pool_id: str = "default", **fields: Any) -> Provisi
     return ProvisioningReport.model_validate(document | fields)
 
 
+RESIDENCY: dict[str, Any] = {
+    "model": {"id": "tiny", "path": "/m.gguf", "ctx_max": 512, "digest": "sha256:1"},
+    "slots_total": 4,
+    "device_mask": "0",
+    "need_bytes": {"0": 50},
+    "keep_alive_s": 300,
+}
+"""What loading a pool takes, in a report."""
+
+
 def gpu(index: int, total: int = 80, free: int = 60) -> Gpu:
     return Gpu(index, f"GPU-{index}", "H100", total, free, 50, "9.0")
 

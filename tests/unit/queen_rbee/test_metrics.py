@@ -47,6 +47,7 @@ async def test_available_pools_metric_is_zero_instead_of_absent():
         ({"ready": False, "state": PoolState.STARTING}, "starting", "success"),
         ({"ready": False, "state": PoolState.PROVISIONING}, "provisioning", "success"),
         ({"ready": False, "draining": True}, "draining", "success"),
+        ({"ready": False, "state": PoolState.UNLOADED}, "unloaded", "success"),
         ({"ready": False, "state": PoolState.FAILED}, "failed", "error"),
         ({"ready": False, "state": PoolState.OFFLINE}, "offline", "error"),
         ({"ready": False}, "unready", "error"),

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_provisioner.launch.engine_output import LINE_LIMIT, clean_line, exit_message, level_of, severity_of
+from engine_provisioner.launch.engine_output import (
+    EXIT_HINTS,
+    LINE_LIMIT,
+    clean_line,
+    exit_cause,
+    exit_message,
+    level_of,
+    severity_of,
+)
 
 TRUNCATED = [
     "0.00.009.532 I srv    load_model: loading model '/tmp/m.gguf'",
@@ -69,3 +77,41 @@ def test_cleaned_line_is_bounded_and_printable(raw: bytes) -> None:
     line = clean_line(raw.replace(b"\n", b""))
     assert len(line) <= LINE_LIMIT
     assert not any(ord(character) < 32 and character != "\t" for character in line)
+
+
+CUDA = [
+    "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9000.00 MiB on device 0: cudaMalloc failed: out of memory",
+    "llama_model_load: error loading model: unable to allocate CUDA0 buffer",
+    "srv    load_model: failed to load model, '/m.gguf'",
+]
+VULKAN = ["ggml_vulkan: Device memory allocation of size 9000000000 failed.", "ggml_vulkan: ErrorOutOfDeviceMemory"]
+KV_CACHE = ["llama_init_from_model: failed to initialize the context: failed to allocate buffer for kv cache"]
+
+
+@pytest.mark.parametrize(
+    ("manner", "lines", "cause"),
+    [
+        ("ended with status 1", CUDA, "vram"),
+        ("was killed by SIGABRT", ["CUDA error: out of memory", "ggml-cuda.cu:90: CUDA error"], "vram"),
+        ("ended with status 1", VULKAN, "vram"),
+        (
+            "ended with status 1",
+            ["alloc_tensor_range: failed to allocate ROCm1 buffer of size 9000", *KV_CACHE],
+            "vram",
+        ),
+        ("ended with status 1", ["failed to allocate 512.00 MiB of pinned memory: out of memory", "error: x"], "ended"),
+        ("ended with status 1", ["alloc_tensor_range: failed to allocate CPU buffer of size 9000"], "oom"),
+        ("was killed by SIGABRT", ["terminate called after throwing an instance of 'std::bad_alloc'"], "oom"),
+        ("was killed by SIGKILL, out of memory", CUDA, "oom"),
+        ("was killed by SIGSEGV", ["main: error: something"], "killed"),
+        ("was stopped", CUDA, "ended"),
+    ],
+)
+def test_shortage_of_gpu_memory_is_told_from_others(manner: str, lines: list[str], cause: str) -> None:
+    assert exit_cause(exit_message(manner, lines)) == cause
+
+
+def test_each_shortage_has_a_hint_that_keeps_layers_on_the_gpu() -> None:
+    assert all(word in EXIT_HINTS["vram"] for word in ("slots", "ctx", "devices", "-ctk"))
+    assert "MemoryMax=" in EXIT_HINTS["oom"]
+    assert all("layers" not in hint for hint in EXIT_HINTS.values())

@@ -78,6 +78,13 @@ def test_oversized_file_is_rejected(tmp_path: Path) -> None:
         ('quant = "Q4_K_M"', 2, "pools[0].quant", "hf:"),
         ("tensor_split = [1.0]", 2, "pools[0].tensor_split", "give one for each device"),
         ("timeouts = { wall = 1 }", 2, "pools[0].timeouts.wall", "allowed: wall_ms, idle_ms"),
+        ('keep_alive = "5 minutes"', 2, "pools[0].keep_alive", 'such as "5m", "90s" or "1h", whole seconds, 0'),
+        ("keep_alive = -2", 2, "pools[0].keep_alive", "-1 (forever)"),
+        ("keep_alive = true", 2, "pools[0].keep_alive", "must be a duration"),
+        ('keep_alive = "366d"', 2, "pools[0].keep_alive", "is longer than a year"),
+        ("pinned = 1", 2, "pools[0].pinned", "true or false"),
+        ('group = "Chat"', 2, "pools[0].group", "lower-case letters"),
+        ('group = "chat"', 2, "pools[0].group", "chat is not declared (the file declares none); add [groups.chat]"),
         ("model = 5", 2, "pools[0].model", "must be a reference"),
         ('model = "file:model.gguf"', 2, "pools[0].model", "absolute path"),
         ('model = "http://example.org/m.gguf"', 2, "pools[0].model", "use https://"),
@@ -90,6 +97,64 @@ def test_problem_is_reported_with_line_key_and_remedy(setting: str, line: int, k
     found = problems("\n".join(["[[pools]]", setting, *rest, how]))
     assert [(where, name) for where, name, _text in found] == [(line, key)]
     assert text in found[0][2]
+
+
+@pytest.mark.parametrize(
+    ("keys", "seconds"),
+    [
+        ('keep_alive = "5m"', 300),
+        ('keep_alive = "90s"', 90),
+        ('keep_alive = "1h"', 3600),
+        ("keep_alive = 45", 45),
+        ("keep_alive = 0", 0),
+        ("keep_alive = -1", None),
+        ("", None),
+        ("preload = false", 300),
+        ("preload = false\nkeep_alive = -1", None),
+    ],
+)
+def test_keep_alive_is_in_seconds_and_depends_on_preload(keys: str, seconds: float | None) -> None:
+    first, _second = parse(VALID.replace("slots = 4", keys).encode(), PATH)
+    assert first.keep_alive_s == seconds
+
+
+@pytest.mark.parametrize(("mode", "exclusive"), [("exclusive", True), ("together", False)])
+def test_pool_knows_the_mode_of_its_group(mode: str, exclusive: bool) -> None:
+    text = VALID.replace("slots = 4", 'group = "g"') + f'\n[groups.g]\nmode = "{mode}"\n'
+    first, second = parse(text.encode(), PATH)
+    assert (first.group, first.exclusive, second.exclusive) == ("g", exclusive, False)
+
+
+@pytest.mark.parametrize(
+    ("groups", "key", "text"),
+    [
+        ('[groups.g]\nmode = "both"', "groups.g.mode", "(allowed: exclusive or together)"),
+        ("[groups.g]", "groups.g.mode", "is missing"),
+        ('[groups.g]\nmode = "together"\nsize = 1', "groups.g.size", "allowed: mode"),
+        ('[groups.G]\nmode = "together"', "groups.G", "lower-case letters"),
+        ("[groups]\ng = 1", "groups.g", "must be a table"),
+    ],
+)
+def test_invalid_group_is_reported(groups: str, key: str, text: str) -> None:
+    ((_line, where, problem),) = problems(f"{VALID}\n{groups}\n")
+    assert where == key
+    assert text in problem
+
+
+def test_undeclared_group_is_reported_with_the_declared_ones() -> None:
+    text = VALID.replace("slots = 4", 'group = "chat"') + '\n[groups.images]\nmode = "exclusive"\n'
+    assert problems(text)[0] == (
+        5,
+        "pools[0].group",
+        "chat is not declared (allowed: images); add [groups.chat] with a mode",
+    )
+
+
+@pytest.mark.parametrize("key", ['keep_alive = "5m"', "pinned = true"])
+def test_external_engine_cannot_be_loaded_or_unloaded(key: str) -> None:
+    ((line, where, problem),) = problems(VALID.replace('id = "theirs"', f'id = "theirs"\n{key}'))
+    assert (line, where) == (16, f"pools[1].{key.partition(' ')[0]}")
+    assert "mode external does not load or unload the engine" in problem
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The end of a managed pool: a child engine is withdrawn before it is stopped, a unit keeps its handoff."""
+"""Loading and unloading of a managed pool, and its end: a child engine is withdrawn first, a unit keeps its handoff."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from engine_provisioner.acquire.acquirer import Acquirer
 from engine_provisioner.engine import EngineCommand, LocalModel, Program
+from engine_provisioner.failures import ProvisioningFailure
 from engine_provisioner.launch.launcher import LivenessCheck, RunningEngine
 from engine_provisioner.launch.ports import Ports
 from engine_provisioner.memory.loads import Loads
@@ -30,38 +31,52 @@ from tests.unit.engine_provisioner.waiting import until
 
 
 class FakeEngine:
-    """An engine that never ends."""
+    """An engine that ends when it is stopped or crashes."""
 
     pid, adopted, cgroup = 1, False, None
 
-    def __init__(self, unit: str | None) -> None:
+    def __init__(self, launcher: "FakeLauncher", unit: str | None) -> None:
+        self._launcher = launcher
         self.unit = unit
+        self.ended = trio.Event()
 
     async def wait(self) -> None:
-        await trio.sleep_forever()
+        await self.ended.wait()
 
     async def exit_message(self) -> str:
-        return ""
+        await self._launcher.last_words.wait()
+        return "the engine was killed by SIGKILL"
 
     async def stop(self) -> None:
-        return None
+        self._launcher.calls.append("stop")
+        self._launcher.running = False
+        self.ended.set()
 
 
 class FakeLauncher:
-    """Starts a FakeEngine and records whether its handoff file exists when it is stopped."""
+    """Starts FakeEngines, and records whether the handoff file of the last one exists when it is left.
 
-    def __init__(self, handoff: Path, unit: str | None) -> None:
+    `calls` are those that start and stop engines. `running`: a unit of an earlier run is there.
+    """
+
+    def __init__(self, handoff: Path, unit: str | None, running: bool = False) -> None:
         self._handoff = handoff
         self._unit = unit
+        self.running = running
         self.announced_at_stop: bool | None = None
+        self.calls: list[str] = []
+        self.engine: FakeEngine | None = None
+        self.last_words = trio.Event()
 
     def engine_user(self) -> UnixUser | None:
         return None
 
     @asynccontextmanager
     async def run(self, pool_id: str, command: EngineCommand, is_alive: LivenessCheck) -> AsyncIterator[RunningEngine]:
+        self.calls.append("run")
+        self.engine = FakeEngine(self, self._unit)
         try:
-            yield FakeEngine(self._unit)
+            yield self.engine
         finally:
             self.announced_at_stop = self._handoff.exists()
 
@@ -72,10 +87,11 @@ class FakeLauncher:
         return set()
 
     async def held_port(self, pool_id: str) -> int | None:
-        return None
+        return 18080 if self.running else None
 
     async def remove(self, pool_id: str) -> None:
-        return None
+        self.calls.append("remove")
+        self.running = False
 
 
 class FakeAcquirer(Acquirer):
@@ -149,3 +165,106 @@ async def test_child_engine_is_withdrawn_when_the_daemon_crashes(tmp_path: Path)
 async def test_unit_stays_ready_when_the_daemon_stops(tmp_path: Path) -> None:
     launcher, state = await stopped_pool(tmp_path, unit="llama-engine@default.service")
     assert (launcher.announced_at_stop, state) == (True, PoolState.READY)
+
+
+UNIT = "llama-engine@default.service"
+
+
+class Loading:
+    """A pool whose engine is loaded and unloaded, with its report."""
+
+    def __init__(self, directory: Path, *, loaded: bool, unit: str | None = UNIT, running: bool = False) -> None:
+        spec = pool()
+        self._status = directory / "status/default.json"
+        self._status.parent.mkdir()
+        self.handoff = path_of(directory, spec.id)
+        self.launcher = FakeLauncher(self.handoff, unit, running)
+        self.wanted = Wanted(loaded)
+        self.runner = managed(spec, directory, self.launcher, self.wanted)
+
+    @property
+    def report(self) -> ProvisioningReport:
+        return ProvisioningReport.model_validate_json(self._status.read_bytes())
+
+    async def until(self, state: PoolState) -> None:
+        await until(lambda: self._status.exists() and self.report.state is state)
+
+
+async def test_pool_is_loaded_and_unloaded_as_wanted(tmp_path: Path) -> None:
+    loading = Loading(tmp_path, loaded=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(loading.runner.run)
+        await loading.until(PoolState.UNLOADED)
+        assert loading.launcher.calls == []
+        for _cycle in range(3):
+            loading.wanted.load()
+            await loading.until(PoolState.READY)
+            assert loading.handoff.exists()
+            loading.wanted.unload()
+            await loading.until(PoolState.UNLOADED)
+            assert not loading.handoff.exists()
+        nursery.cancel_scope.cancel()
+    assert loading.launcher.calls == ["run", "stop"] * 3
+
+
+async def test_unloaded_pool_reports_its_residency(tmp_path: Path) -> None:
+    loading = Loading(tmp_path, loaded=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(loading.runner.run)
+        await loading.until(PoolState.UNLOADED)
+        residency = loading.report.residency
+        assert residency is not None
+        assert residency.model is not None
+        assert residency.model.id == "file:/srv/model.gguf"
+        assert (residency.device_mask, residency.load_s) == ("cpu", None)
+        loading.wanted.load()
+        await until(lambda: bool(loading.report.residency and loading.report.residency.load_s is not None))
+        nursery.cancel_scope.cancel()
+
+
+async def test_engine_of_an_earlier_run_is_wanted(tmp_path: Path) -> None:
+    loading = Loading(tmp_path, loaded=False, running=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(loading.runner.run)
+        await loading.until(PoolState.READY)
+        nursery.cancel_scope.cancel()
+    assert loading.launcher.calls == ["run"]
+
+
+async def test_engine_of_an_earlier_run_is_stopped_if_unwanted(tmp_path: Path) -> None:
+    loading = Loading(tmp_path, loaded=False, running=True)
+    loading.wanted.unload()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(loading.runner.run)
+        await loading.until(PoolState.UNLOADED)
+        nursery.cancel_scope.cancel()
+    assert loading.launcher.calls == ["remove"]
+
+
+async def test_loading_is_interrupted_by_an_unload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check(*_arguments: object) -> HealthCheck:
+        return HealthCheck(Condition.LOADING, "loading the model")
+
+    monkeypatch.setattr(health, "check", check)
+    loading = Loading(tmp_path, loaded=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(loading.runner.run)
+        await until(lambda: loading.launcher.engine is not None)
+        loading.wanted.unload()
+        await loading.until(PoolState.UNLOADED)
+        nursery.cancel_scope.cancel()
+    assert loading.launcher.calls == ["run", "stop"]
+
+
+async def test_crash_is_reported_before_its_reason_is_known(tmp_path: Path) -> None:
+    loading = Loading(tmp_path, loaded=True)
+    with pytest.RaisesGroup(ProvisioningFailure):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(loading.runner.run)
+            await loading.until(PoolState.READY)
+            assert loading.launcher.engine is not None
+            loading.launcher.engine.ended.set()
+            await loading.until(PoolState.FAILED)
+            assert loading.report.last_error == "the engine has ended"
+            assert not loading.handoff.exists()
+            loading.launcher.last_words.set()

@@ -140,6 +140,34 @@ async def test_change_of_a_watched_file_triggers_a_retry(stage: Stage, tmp_path:
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("verb", ["load", "unload"])
+async def test_request_ends_the_wait_at_once(stage: Stage, verb: str) -> None:
+    wanted = Wanted(True)
+    runner = ScriptedRunner(stage.reporter, ProvisioningFailure("no such model", "Fix it.", Retry.NEVER))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(Supervisor(runner, stage.reporter, StepDeadline("default"), wanted).run)
+        await until_failed(stage)
+        getattr(wanted, verb)()
+        await until_attempts(runner, 2)
+        nursery.cancel_scope.cancel()
+
+
+async def test_restart_storm_ends_until_somebody_asks(stage: Stage, autojump_clock: trio.testing.MockClock) -> None:
+    reporter, wanted = SilentReporter(pool(), stage.reports, stage.directory), Wanted(True)
+    crashes = [ProvisioningFailure("it crashed", retry=Retry.RESTART) for _ in range(30)]
+    runner = ScriptedRunner(reporter, *crashes)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Supervisor(runner, reporter, StepDeadline("default"), wanted).run)
+        await trio.sleep(550)
+        assert len(runner.attempt_times) == 10
+        wanted.load()
+        await trio.sleep(5)
+        assert len(runner.attempt_times) == 11
+        await trio.sleep(3600)
+        assert len(runner.attempt_times) == 11
+        nursery.cancel_scope.cancel()
+
+
 async def test_os_error_fails_the_pool_not_the_daemon(
     stage: Stage,
 ) -> None:

@@ -287,6 +287,14 @@ POOL_CASES: dict[str, tuple[dict[str, object], Level, str]] = {
 }
 
 
+@pytest.mark.parametrize("others", [(), (pool(),)], ids=["alone", "beside a ready pool"])
+def test_unloaded_pool_is_ok(others: tuple[PoolStatus, ...]) -> None:
+    known = pools(*others, pool(pool_id="b", state="unloaded", live=False, ready=False))
+    assert [finding for finding in findings_with(pools=known) if finding.level is not OK] == []
+    (summary,) = (finding for finding in findings_with(pools=known) if finding.subject == "pools")
+    assert summary.text == f"{len(others)} of {len(others) + 1} ready, 1 unloaded"
+
+
 @pytest.mark.parametrize("name", POOL_CASES)
 def test_unhealthy_pool_is_reported_beside_healthy_one(name: str) -> None:
     changed, level, word = POOL_CASES[name]

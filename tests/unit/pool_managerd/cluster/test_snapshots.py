@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from llama_orch.contracts.nodes import MAX_POOLS, Heartbeat
 from llama_orch.contracts.pools import PoolState, PoolStatus
 from pool_managerd.cluster.snapshots import placement_view, snapshot, snapshots
+from tests.unit.pool_managerd.values import RESIDENCY
 
 WHOLE = st.integers(-(1 << 60), 1 << 60)
 TEXT = st.text(max_size=20) | st.text("x", min_size=250, max_size=9000)
@@ -45,7 +46,9 @@ def test_every_pool_makes_a_valid_snapshot(status: PoolStatus) -> None:
 
 
 def test_values_within_bounds_are_unchanged() -> None:
-    status = pool(models_available=["a", "b"], model_digests={"a": "sha256:1"}, ctx_max=4096, active_leases=2)
+    status = pool(
+        models_available=["a", "b"], model_digests={"a": "sha256:1"}, ctx_max=4096, active_leases=2, residency=RESIDENCY
+    )
     fields = snapshot(status, "gpu-1").model_dump()
     known = status.model_dump(exclude={"circuit", "replicas"}) | {"node_id": "gpu-1"}
     assert fields == known
@@ -68,10 +71,15 @@ def test_excess_pools_are_left_out() -> None:
         {"ctx_max": 1},
         {"workloads": ["embedding"]},
         {"pool_id": "other"},
+        {"residency": RESIDENCY},
     ],
 )
 def test_placement_view_changes_with_placement_values(change: dict[str, Any]) -> None:
     assert placement_view([pool()], False) != placement_view([pool(**change)], False)
+
+
+def test_placement_view_changes_with_memory_read_again() -> None:
+    assert placement_view([pool()], False, 1) != placement_view([pool()], False, 2)
 
 
 def test_placement_view_changes_with_new_pools_and_drains() -> None:

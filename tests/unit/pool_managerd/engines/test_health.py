@@ -64,6 +64,15 @@ async def test_ready_engine_is_probed_every_second(autojump_clock: trio.testing.
     assert script.times("a") == [0.0, 1.0, 2.0, 3.0]
 
 
+async def test_engine_is_probed_at_once_on_request(autojump_clock: trio.testing.MockClock) -> None:
+    script = Script({"a": [READY], "b": [READY]})
+    async with watched(script, "a", "b") as (_registry, health, _pulse):
+        await trio.sleep(0.5)
+        health.probe_now({"b"})
+        await trio.sleep(0.25)
+    assert (script.times("a"), script.times("b")) == ([0.0], [0.0, 0.5])
+
+
 async def test_loading_engine_is_probed_10_times_a_second(autojump_clock: trio.testing.MockClock) -> None:
     script = Script({"a": [LOADING, LOADING, READY]})
     async with watched(script, "a") as (registry, _health, _pulse):

@@ -9,6 +9,7 @@ import trio.testing
 from llama_orch.contracts.pools import PoolState
 from llama_orch.spool.handoffs import HandoffFile
 from pool_managerd.pools.devices import Gpus
+from pool_managerd.pools.memory import MachineMemory
 from pool_managerd.pools.node_pools import FORGET_AFTER_S, NodePools
 from pool_managerd.pools.replica import ProbeResult
 from tests.unit.pool_managerd.values import GONE, LOADING, READY, SILENT, TWO_GPUS, found, report
@@ -217,3 +218,44 @@ async def test_each_transition_is_logged_once(
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == len(lines)
     assert all(line in text for line, text in zip(lines, messages, strict=True))
+
+
+@pytest.mark.parametrize("state", [PoolState.DRAINING, PoolState.UNLOADED])
+async def test_engine_of_an_unloaded_pool_is_dropped_at_once(
+    state: PoolState, caplog: pytest.LogCaptureFixture
+) -> None:
+    pools = registry()
+    pools.apply_probe(incarnation(pools), READY)
+    caplog.set_level("INFO")
+    caplog.clear()
+    assert pools.set_reports({"default": report(state)})
+    assert pools.replicas == ()
+    assert [(pool.state, pool.ready, pool.replicas) for pool in pools.pools] == [(state, False, [])]
+    assert not pools.set_reports({"default": report(PoolState.UNLOADED)})
+    assert caplog.messages == ["pool default is unloaded: its engine no longer runs"]
+
+
+async def test_memory_is_read_again_when_a_pool_is_loaded_or_unloaded() -> None:
+    pools = registry()
+    await pools.loads_changed.wait(0)
+    pools.apply_probe(incarnation(pools), READY)
+    assert await pools.loads_changed.wait(0)
+    pools.apply_probe(incarnation(pools), SILENT)
+    with pools.leases.held(("default", "r0"), lambda: None):
+        assert not await pools.loads_changed.wait(0)
+    pools.set_reports({"default": report(PoolState.DRAINING)})
+    assert await pools.loads_changed.wait(0)
+    pools.set_reports({"default": report(PoolState.UNLOADED)})
+    assert await pools.loads_changed.wait(0)
+
+
+async def test_changed_memory_wakes_waiters_and_is_reported() -> None:
+    pools = registry()
+    before = pools.revision
+    pools.set_gpus(TWO_GPUS, MachineMemory(100, 40))
+    assert (pools.revision, pools.memory_readings) == (before, 0)
+    pools.set_gpus(TWO_GPUS, changed=True)
+    assert (pools.revision, pools.memory_readings) == (before + 1, 1)
+    assert [(each.device, each.total_bytes, each.free_bytes) for each in pools.memory] == [
+        *(("0", 80, 60), ("1", 80, 60), ("cpu", 100, 40))
+    ]

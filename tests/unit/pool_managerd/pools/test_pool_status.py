@@ -8,7 +8,7 @@ from llama_orch.contracts.pools import PoolState, PoolStatus, ProvisioningReport
 from pool_managerd.pools.devices import NOT_DISCOVERED
 from pool_managerd.pools.pool_status import pool_statuses, status_line
 from pool_managerd.pools.replica import ProbeResult, Replica
-from tests.unit.pool_managerd.values import GONE, LOADING, READY, TWO_GPUS, replica, report
+from tests.unit.pool_managerd.values import GONE, LOADING, READY, RESIDENCY, TWO_GPUS, replica, report
 
 MODEL: dict[str, Any] = {"model": {"id": "tiny", "path": "/m.gguf", "ctx_max": 512}}
 
@@ -104,3 +104,41 @@ def test_workloads_of_engines_are_united() -> None:
 def test_starting_pool_has_the_workloads_of_its_report() -> None:
     coming = report(PoolState.STARTING, workloads=["rerank"])
     assert status_of(reports=(coming,)).workloads == ["rerank"]
+
+
+@pytest.mark.parametrize(
+    "state", [PoolState.UNLOADED, PoolState.DRAINING, PoolState.PROVISIONING, PoolState.STARTING, PoolState.FAILED]
+)
+def test_pool_without_engine_has_the_fields_of_its_residency(state: PoolState) -> None:
+    known = report(state, detail="as wanted", residency=RESIDENCY, workloads=["completion"])
+    (status,) = pool_statuses([], {"default": known}, TWO_GPUS)
+    assert status == PoolStatus(
+        pool_id="default",
+        state=state,
+        live=False,
+        ready=False,
+        draining=False,
+        slots_total=4,
+        slots_free=0,
+        vram_total_bytes=80,
+        vram_free_bytes=60,
+        engine="llamacpp",
+        device_mask="0",
+        models_available=["tiny"],
+        model_digests={"tiny": "sha256:1"},
+        ctx_max=512,
+        workloads=["completion"],
+        last_error="as wanted" if state is PoolState.FAILED else None,
+        residency=known.residency,
+    )
+
+
+def test_ready_pool_has_its_residency() -> None:
+    known = report(PoolState.READY, residency=RESIDENCY)
+    status = status_of(replica(READY), reports=(known,))
+    assert (status.state, status.residency) == (PoolState.READY, known.residency)
+
+
+def test_status_line_counts_unloaded_pools() -> None:
+    reports = {name: report(PoolState.UNLOADED, name) for name in "bc"}
+    assert status_line(pool_statuses([replica(READY)], reports, NOT_DISCOVERED)) == "1 pool ready, 2 unloaded"
