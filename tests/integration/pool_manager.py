@@ -136,8 +136,8 @@ def pool_manager(directory: Path, **environ: str) -> Iterator[PoolManager]:
     }
     manager = PoolManager(directory, {**inherited, **settings, **environ}, port, metrics_port)
     manager.spool.mkdir()
-    manager.start()
     try:
+        manager.start()
         yield manager
     finally:
         status = manager.stop() if manager.processes else 0

@@ -1,8 +1,9 @@
 """Pools are loaded and unloaded on request: engine-provisioner, pool-managerd and a real llama-server."""
 
-import hashlib
 import json
 import os
+import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from llama_orch.http.client.client import request
 from tests.engines.llama_server import Archive
 from tests.integration.pool_manager import PoolManager, pool_manager
 from tests.integration.provisioner import Provisioner, provisioner
-from tests.integration.test_engine_provisioner import is_gone, pool_entry
+from tests.integration.test_engine_provisioner import digest, is_gone, pool_entry
 
 CYCLES = 20
 ON_DEMAND = "preload = false"
@@ -86,7 +87,7 @@ def gated_engine(directory: Path, llama_server: Path) -> tuple[Archive, Path]:
     wait = f'case "$*" in *--port*) while ! [ -e {gate} ]; do sleep 0.02; done;; esac'
     script.write_text(f'#!/bin/sh\n{wait}\nexec {llama_server} "$@"\n')
     script.chmod(0o755)
-    return Archive(script, f"sha256:{hashlib.sha256(script.read_bytes()).hexdigest()}"), gate
+    return Archive(script, digest(script)), gate
 
 
 async def test_unloaded_pool_lists_its_model_and_needs(
@@ -126,3 +127,82 @@ async def test_pool_is_loaded_served_unloaded_and_loaded_again(
     log = running.manager.log()
     assert "pool_unloaded" in log
     assert "pool_unready" not in log
+
+
+async def test_load_is_interrupted_by_an_unload(tmp_path: Path, llama_server: Path, tiny_model: Path) -> None:
+    engine, _gate = gated_engine(tmp_path, llama_server)
+    async with machine(tmp_path, pool_entry(engine, tiny_model)) as running:
+        await running.until(PoolState.STARTING)
+        await running.provisioner.until(lambda: bool(running.engines()))
+        await running.unload()
+        assert running.engines() == []
+
+
+async def test_engine_killed_while_it_loads_is_loaded_again(
+    tmp_path: Path, llama_server: Path, tiny_model: Path
+) -> None:
+    engine, gate = gated_engine(tmp_path, llama_server)
+    async with machine(tmp_path, pool_entry(engine, tiny_model, ON_DEMAND)) as running:
+        await running.until(PoolState.UNLOADED)
+        running.ask("preload")
+        await running.provisioner.until(lambda: bool(running.engines()))
+        os.kill(running.engines()[0], signal.SIGKILL)
+        pool = await running.until(PoolState.FAILED)
+        assert pool["models_available"] == [f"file:{tiny_model}"]
+        await trio.Path(gate).touch()
+        await running.until(PoolState.READY)
+        assert await running.generate() == 5
+    assert "killed by SIGKILL" in running.provisioner.log
+
+
+async def test_failed_pool_is_tried_again_at_once_on_request(
+    tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
+) -> None:
+    model = tmp_path / "model.gguf"
+    async with machine(tmp_path, pool_entry(llama_server_tar, model, ON_DEMAND)) as running:
+        await running.until(PoolState.FAILED)
+        await trio.Path(model).symlink_to(tiny_model)
+        running.ask("preload")
+        await running.until(PoolState.READY)
+
+
+async def test_restart_of_the_provisioner_decides_anew(
+    tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
+) -> None:
+    """Engines that are children end with the daemon; units are kept, as tests/system shows."""
+    both = [
+        pool_entry(llama_server_tar, tiny_model, pool_id="kept"),
+        pool_entry(llama_server_tar, tiny_model, ON_DEMAND),
+    ]
+    with pool_manager(tmp_path, POOL_MANAGERD_RUNTIME_DIR=".runtime/engines") as manager:
+        async with provisioner(tmp_path, "\n".join(both)) as daemon:
+            running = Machine(daemon, manager)
+            await running.until(PoolState.UNLOADED)
+            pid = await running.load()
+            assert manager.ask("POST", "/v2/pools/kept/unload")[0] == 202
+            await daemon.until(lambda: manager.pool("kept").get("state") == PoolState.UNLOADED)
+        assert is_gone(pid)
+        assert running.ask("preload")[0] == 503
+        async with provisioner(tmp_path, "\n".join(both)) as daemon:
+            await daemon.until(lambda: manager.pool("kept").get("state") == PoolState.READY)
+            await Machine(daemon, manager).until(PoolState.UNLOADED)
+
+
+async def test_cycles_leave_no_process_and_no_listener(
+    tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
+) -> None:
+    async with machine(tmp_path, pool_entry(llama_server_tar, tiny_model, ON_DEMAND)) as running:
+        await running.until(PoolState.UNLOADED)
+        ports = set()
+        for _cycle in range(CYCLES):
+            pid = await running.load()
+            ports.add(running.manager.pool()["replicas"][0]["url"].rpartition(":")[2])
+            await running.unload()
+            assert is_gone(pid)
+        assert running.engines() == []
+        for port in ports:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", int(port)))
+        assert len(ports) == 1, "the pool keeps its port"
+    assert running.provisioner.log.count("its engine was stopped, and its memory is free") == CYCLES

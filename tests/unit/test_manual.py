@@ -20,7 +20,7 @@ from engine_provisioner.api.routes import ROUTES as PROVISIONER_ROUTES
 from engine_provisioner.modes.registry import MODES, mode_names
 from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.spec import pools_file
-from engine_provisioner.spec.pool_spec import OWNED_FLAGS, Model, Pool, Timeouts
+from engine_provisioner.spec.pool_spec import OWNED_FLAGS, Group, Model, Pool, Timeouts
 from llama_orch.contracts.handoff import Handoff, HandoffModel
 from llama_orch.contracts.pools import ProvisioningReport
 from llama_orch.contracts.tasks import TaskRequest
@@ -233,6 +233,7 @@ def test_every_task_field_is_documented() -> None:
 
 KEYS: dict[str, type[BaseModel]] = {
     "POOL": Pool,
+    "GROUPS": Group,
     "MODEL": Model,
     "TIMEOUTS": Timeouts,
     **{f"Mode {mode.mode_name()}": mode for mode in MODES},
@@ -243,7 +244,9 @@ KEYS: dict[str, type[BaseModel]] = {
 def test_every_pools_file_key_is_documented_with_default(section: str) -> None:
     entries = {entry.names[0]: entry.text for entry in page("llama-orch-pools.5").entries(section)}
     references = {name for name in entries if ":" in name}  # the kinds of model reference, below the keys
-    fields = {name: field for name, field in KEYS[section].model_fields.items() if name != "mode"}
+    fields = {
+        name: field for name, field in KEYS[section].model_fields.items() if name != "mode" or section == "GROUPS"
+    }
     assert set(entries) - references == set(fields)
     for name, field in fields.items():
         assert documented_default(field) in entries[name], name

@@ -18,7 +18,14 @@ from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.launch import unit_manager
 from engine_provisioner.launch.adoption import UnitAction, choose_action
 from engine_provisioner.launch.bus import BusError
-from engine_provisioner.launch.engine_output import LINES_KEPT, OUT_OF_MEMORY, clean_line, exit_message
+from engine_provisioner.launch.engine_output import (
+    EXIT_HINTS,
+    LINES_KEPT,
+    OUT_OF_MEMORY,
+    clean_line,
+    exit_cause,
+    exit_message,
+)
 from engine_provisioner.launch.launcher import LivenessCheck, RunningEngine, wait_for_exit
 from engine_provisioner.launch.unit_manager import UnitState
 from engine_provisioner.spec.reachability import UnixUser, find_user
@@ -68,7 +75,9 @@ class SystemdLauncher:
             state = await _request(unit, unit_manager.start)
         engine = UnitEngine(unit, state, adopted=action is UnitAction.ADOPT)
         if state.active != "active":
-            raise ProvisioningFailure(await engine.exit_message(), f"See journalctl -u {unit}.")
+            message = await engine.exit_message()
+            hint = EXIT_HINTS.get(exit_cause(message), f"See journalctl -u {unit}.")
+            raise ProvisioningFailure(message, hint, Retry.RESTART)
         yield engine
 
     async def known_commands(self) -> dict[str, EngineCommand]:

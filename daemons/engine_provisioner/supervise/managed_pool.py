@@ -77,8 +77,8 @@ class ManagedPool:
 
         Engine and model are checked before each load: files and GPUs may have gone since the last one.
         """
-        if not self._wanted.requests and await self._is_running():
-            self._wanted.loaded = True  # by an earlier run of the daemon
+        if not (self._wanted.loaded or self._wanted.requests):
+            self._wanted.loaded = await self._is_running()  # since an earlier run of the daemon
         detail = "fetching the engine and the model"
         while True:
             await self._reporter.provisioning(detail)

@@ -38,6 +38,7 @@ class Intaking:
     state: Path
     registry: NodePools
     handoffs: HandoffLoop
+    health: HealthLoop
 
     async def until_known(self, *pool_ids: str) -> None:
         """Return when exactly these pools exist."""
@@ -56,11 +57,12 @@ async def taking(
     saved = store.load()
     registry.restore(saved)
     metrics = Metrics(registry)
+    health = HealthLoop(registry, metrics, probe)
     handoffs = HandoffLoop(
         intake=SpoolReader(spool, moves_bad=True, taken=[] if deletes else [found.identity for found in saved]),
         reports=ReportReader(spool),
         node_pools=registry,
-        health=HealthLoop(registry, metrics, probe),
+        health=health,
         store=store,
         metrics=metrics,
         interval_s=interval_s,
@@ -69,7 +71,7 @@ async def taking(
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(watch, spool, handoffs.bell.ring, interval_s=NEVER_S))
         await nursery.start(handoffs.run, Pulse("handoffs", NEVER_S))
-        yield Intaking(spool, state, registry, handoffs)
+        yield Intaking(spool, state, registry, handoffs, health)
         nursery.cancel_scope.cancel()
 
 
@@ -222,6 +224,35 @@ async def test_report_shows_a_pool_without_handoff(tmp_path: Path) -> None:
         await loop.handoffs.scan()
         (pool,) = loop.registry.pools
         assert (pool.pool_id, pool.state, pool.last_error) == ("cuda", PoolState.FAILED, "GPU 1 is not there")
+
+
+def write_report(spool: Path, state: PoolState) -> None:
+    """Write engine-provisioner's report of the pool `default`."""
+    (spool / "status").mkdir(parents=True, exist_ok=True)
+    (spool / "status/default.json").write_text(report(state).model_dump_json(by_alias=True))
+
+
+async def test_engine_is_probed_at_once_when_its_pool_fails(tmp_path: Path) -> None:
+    async with taking(tmp_path) as loop:
+        publish(loop.spool)
+        await loop.handoffs.scan()
+        await loop.health.bell.wait(0)
+        write_report(loop.spool, PoolState.FAILED)
+        await loop.handoffs.scan()
+        assert await loop.health.bell.wait(0)
+        await loop.handoffs.scan()
+        assert not await loop.health.bell.wait(0), "only once"
+
+
+async def test_unloaded_engine_is_neither_known_nor_saved(tmp_path: Path) -> None:
+    async with taking(tmp_path) as loop:
+        publish(loop.spool)
+        await loop.handoffs.scan()
+        assert b"default" in (loop.state / "pools.json").read_bytes()
+        write_report(loop.spool, PoolState.UNLOADED)
+        await loop.handoffs.scan()
+        assert loop.registry.replicas == ()
+        assert b"default" not in (loop.state / "pools.json").read_bytes()
 
 
 def reported(spool: Path, pool_id: str = "default", port: int = 18080) -> None:
