@@ -97,6 +97,7 @@ PLACEMENT_ARGUMENTS = [
     ),
     argument("--device-mask", metavar="MASK", help="run on a pool with exactly these GPUs, such as 0,1, or on cpu"),
     argument("--no-fallback", action="store_true", help="fail if no preferred pool can run the task"),
+    argument("--keep-alive", metavar="TIME", help="how long the model stays loaded afterwards: 5m, 90, 0, or -1"),
     argument("--kv-hint", choices=["reuse", "cold"], help="whether to look for the session's KV cache"),
 ]
 

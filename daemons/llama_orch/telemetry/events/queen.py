@@ -145,8 +145,8 @@ UNLOAD_ORDERED = Event(
     "queen_rbee.residency",
     logging.INFO,
     "pool {pool_id} is unloaded: {reason}",
-    "No action is required: the next request loads it again. To keep it loaded, set keep_alive = -1 or pinned = true\n"
-    "for it in pools.toml.",
+    "No action is required: the next request loads it again. To keep it loaded, set keep_alive = -1 or\n"
+    "pinned = true for it in pools.toml.",
 )
 RESIDENCY_FAILED = Event(
     "residency_failed",

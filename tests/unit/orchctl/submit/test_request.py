@@ -27,6 +27,7 @@ GIVEN: dict[str, tuple[str, object]] = {
     "deadline_ms": ("--deadline-ms 5000", 5000),
     "expected_tokens": ("--expected-tokens 8", 8),
     "kv_hint": ("--kv-hint reuse", "reuse"),
+    "keep_alive": ("--keep-alive 5m", "5m"),
     "temperature": ("--temperature 0.5", 0.5),
     "top_p": ("--top-p 0.9", 0.9),
     "top_k": ("--top-k 40", 40),
