@@ -148,6 +148,7 @@ async def test_engine_killed_while_it_loads_is_loaded_again(
         await running.provisioner.until(lambda: bool(running.engines()))
         os.kill(running.engines()[0], signal.SIGKILL)
         pool = await running.until(PoolState.FAILED)
+        assert "killed by SIGKILL" in pool["last_error"]
         assert pool["models_available"] == [f"file:{tiny_model}"]
         await trio.Path(gate).touch()
         await running.until(PoolState.READY)

@@ -127,10 +127,10 @@ class PoolReporter:
         self._reports.metrics.failures.labels(self.pool.id).inc()
         await self._post(PoolState.FAILED, next_step, reason)
 
-    async def lost(self, reason: str) -> None:
-        """Report at once that the engine is gone; `failed` follows when its last output has been read."""
+    async def lost(self) -> None:
+        """Report at once that the engine is gone; `failed` follows with the reason."""
         await self.withdraw()
-        await self._post(PoolState.FAILED, reason, reason)
+        await self._post(PoolState.STARTING, "the engine has ended; its last output is being read")
 
     def count_exit(self, cause: str) -> None:
         """Count an engine that ended or was stopped; `cause` is one of metrics.EXIT_CAUSES."""

@@ -252,7 +252,7 @@ class ManagedPool:
 
     async def _exit_failure(self, engine: RunningEngine, prepared: Prepared) -> ProvisioningFailure:
         self._deadline.expect(DISK_STEP_S, "reading why the engine ended")
-        await self._reporter.lost("the engine has ended")
+        await self._reporter.lost()
         watched = [prepared.model.path, prepared.engine.program.file]
         message = await engine.exit_message()
         cause = exit_cause(message)

@@ -54,7 +54,7 @@ class HandoffLoop:
         self._interval_s = interval_s
         self._deletes = deletes
         self._unsaved = False
-        self._failed: frozenset[str] = frozenset()
+        self._ready: frozenset[str] = frozenset()
         self._taken: list[HandoffFile] = []
         self._scans: list[trio.Event] = []
 
@@ -92,7 +92,7 @@ class HandoffLoop:
         lost = missing_engines(reports.announced, self._node_pools.replicas)
         await self._take(lost, began_s)
         dropped = self._node_pools.set_reports(reports.by_pool)
-        self._check_failed(reports.by_pool)
+        self._check_lost(reports.by_pool)
         self._taken += news.found
         known_changed = dropped or bool(news.found or lost)
         self._unsaved |= self._node_pools.forget_gone() or known_changed or await self._store.lost()
@@ -100,12 +100,12 @@ class HandoffLoop:
             await self._save()
         self._metrics.keep_only({pool.pool_id for pool in self._node_pools.pools})
 
-    def _check_failed(self, reports: Reports) -> None:
-        """Have the engines of pools that were reported as failed probed at once."""
-        failed = frozenset(pool_id for pool_id, report in reports.items() if report.state is PoolState.FAILED)
-        if new := failed - self._failed:
-            self._health.probe_now(new)
-        self._failed = failed
+    def _check_lost(self, reports: Reports) -> None:
+        """Have the engines of pools that are no longer reported as ready probed at once."""
+        ready = frozenset(pool_id for pool_id, report in reports.items() if report.state is PoolState.READY)
+        if lost := self._ready - ready:
+            self._health.probe_now(lost)
+        self._ready = ready
 
     async def _take(self, news: Sequence[HandoffFile], began_s: float) -> None:
         """Add engines, each with a first probe: a pool must not be reported unready to a queen that read the same file

@@ -232,12 +232,13 @@ def write_report(spool: Path, state: PoolState) -> None:
     (spool / "status/default.json").write_text(report(state).model_dump_json(by_alias=True))
 
 
-async def test_engine_is_probed_at_once_when_its_pool_fails(tmp_path: Path) -> None:
+async def test_engine_is_probed_at_once_when_its_pool_is_unready(tmp_path: Path) -> None:
     async with taking(tmp_path) as loop:
         publish(loop.spool)
+        write_report(loop.spool, PoolState.READY)
         await loop.handoffs.scan()
         await loop.health.bell.wait(0)
-        write_report(loop.spool, PoolState.FAILED)
+        write_report(loop.spool, PoolState.STARTING)
         await loop.handoffs.scan()
         assert await loop.health.bell.wait(0)
         await loop.handoffs.scan()
