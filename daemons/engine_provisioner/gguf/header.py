@@ -8,9 +8,8 @@ class Attention:
     """The attention of a model. Lists have one entry for each layer.
 
     `kv_heads` of 0 is a layer without attention (recurrent). `key_length` and `value_length` are elements of a head;
-    `swa_…` those of layers with a sliding window, where they differ. `window` is in tokens, None without a sliding
-    window; `windowed` has the layers that use it, None if the file does not list them. `latent` are the elements that
-    multi-head latent attention caches for each token, None for ordinary attention.
+    `swa_…` those of layers with a sliding window. `window` is in tokens, None without one. `windowed` has the layers
+    that use it, None if the file does not list them. The last `shared_kv_layers` use the cache of earlier layers.
     """
 
     heads: tuple[int, ...] = ()
@@ -22,7 +21,6 @@ class Attention:
     window: int | None = None
     windowed: tuple[bool, ...] | None = None
     shared_kv_layers: int = 0
-    latent: int | None = None
 
 
 @dataclass(frozen=True)
@@ -39,26 +37,26 @@ class Recurrence:
 class Weights:
     """The bytes of tensors by where llama.cpp places them.
 
-    `blocks` has an entry for each layer. `input` are the token embeddings, which stay in host memory. `tied` models
-    have no output matrix and use a copy of the token embeddings. `other` are output matrix, norms and the rest.
+    `blocks` has an entry for each layer. `input` are the token embeddings, which stay in host memory, `output` is the
+    output matrix. A model without one uses a copy of the token embeddings. `other` are norms and the rest.
     """
 
     blocks: tuple[int, ...] = ()
     input: int = 0
+    output: int = 0
     other: int = 0
-    tied: bool = False
 
     @property
     def total(self) -> int:
-        return sum(self.blocks) + self.input + self.other
+        return sum(self.blocks) + self.input + self.output + self.other
 
 
 @dataclass(frozen=True)
 class GgufHeader:
     """The header of one GGUF file. Sizes are in bytes, lengths in tokens or elements; 0 is unknown.
 
-    `truncated_by` are the bytes of tensors that lie beyond the end of the file. A model in several files (`split_count`)
-    has its keys in the first and the tensors in all.
+    `truncated_by` are the bytes of tensors that lie beyond the end of the file. A model in `split_count` files has its
+    keys in the first and tensors in all.
     """
 
     version: int
@@ -72,6 +70,7 @@ class GgufHeader:
     vocabulary_size: int
     expert_count: int
     experts_used: int
+    expert_feed_forward_length: int
     attention: Attention
     recurrence: Recurrence | None
     full_attention_interval: int

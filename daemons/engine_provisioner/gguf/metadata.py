@@ -98,9 +98,6 @@ def attention_of(metadata: Metadata) -> Attention:
     default = embedding // max(heads, default=1) if any(heads) else 0
     key_length = metadata.of_model("attention.key_length") or default
     value_length = metadata.of_model("attention.value_length") or default
-    rank = metadata.of_model("attention.kv_lora_rank")
-    # llama.cpp caches the compressed vector and the rotated part of the key if the file was converted for it
-    absorbed = metadata.of_model("attention.key_length_mla") > 0
     return Attention(
         heads=heads,
         kv_heads=kv_heads,
@@ -111,7 +108,6 @@ def attention_of(metadata: Metadata) -> Attention:
         window=metadata.of_model("attention.sliding_window") or None,
         windowed=_windowed(metadata),
         shared_kv_layers=metadata.of_model("attention.shared_kv_layers"),
-        latent=key_length if rank and absorbed else None,
     )
 
 
@@ -151,18 +147,18 @@ def sized(tensors: Iterable[Tensor], data_bytes: int) -> list[tuple[Tensor, int]
 def weights_of(tensors: Iterable[tuple[Tensor, int]], layers: int) -> Weights:
     """Return the bytes of the tensors by where llama.cpp places them."""
     blocks = [0] * layers
-    inputs = other = 0
-    tied = True
+    inputs = output = other = 0
     for tensor, size in tensors:
-        tied = tied and tensor.name != OUTPUT_TENSOR
         match = BLOCK.match(tensor.name)
         if match and int(match[1]) < layers:
             blocks[int(match[1])] += size
         elif tensor.name in INPUT_TENSORS:
             inputs += size
+        elif tensor.name == OUTPUT_TENSOR:
+            output += size
         else:
             other += size
-    return Weights(tuple(blocks), inputs, other, tied and inputs > 0)
+    return Weights(tuple(blocks), inputs, output, other)
 
 
 def quantization_of(metadata: Metadata, tensors: Iterable[tuple[Tensor, int]]) -> str | None:

@@ -185,6 +185,7 @@ def _header(
         vocabulary_size=metadata.vocabulary,
         expert_count=metadata.of_model("expert_count"),
         experts_used=metadata.of_model("expert_used_count"),
+        expert_feed_forward_length=metadata.of_model("expert_feed_forward_length"),
         attention=attention_of(metadata),
         recurrence=recurrence_of(metadata),
         full_attention_interval=metadata.of_model("full_attention_interval"),

@@ -1,8 +1,8 @@
 """Bounded reading of a GGUF header: every length is checked before it is used, and tensor data is never read."""
 
+import struct
 from pathlib import Path
 from struct import Struct
-from struct import error as StructError
 from typing import BinaryIO
 
 CHUNK = 1 << 20
@@ -83,13 +83,12 @@ class Source:
         unpack = UINT64.unpack_from
         while count:
             self._load(8)
-            data, at, done = self._data, self._at, 0
+            data, at, done = self._data, self._at, count
             try:  # 0.1 µs a string; with a comparison for each it would take twice as long
-                for done in range(count):
+                for place in range(count):  # noqa: B007 -- tells where the error came
                     at += 8 + unpack(data, at)[0]
-                done = count
-            except (StructError, OverflowError):  # the next length is not in memory
-                pass
+            except (struct.error, OverflowError):  # the next length is not in memory
+                done = place
             count -= done
             self._at = min(at, len(data))
             self.skip(at - self._at)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from engine_provisioner.gguf import source as limits
 from engine_provisioner.gguf.formats import QUANTIZATIONS, TENSOR_TYPES, ValueType
+from engine_provisioner.gguf.header import Weights
 from engine_provisioner.gguf.reader import GgufError, read_chat_template, read_header
 from tests.engines.tiny_model import CHAT_TEMPLATE, HEADS, TINY
 from tests.unit.engine_provisioner.gguf.gguf_files import LLAMA, FakeTensor, Value, array, gguf_bytes, string, u32
@@ -55,7 +56,7 @@ def test_header_of_real_model_is_read(tiny_model: Path) -> None:
 
 
 def test_tables_are_those_of_llama_cpp() -> None:
-    assert TENSOR_TYPES == {kind.value: (kind.name, *size) for kind, size in GGML_QUANT_SIZES.items()}
+    assert {kind.value: (kind.name, *size) for kind, size in GGML_QUANT_SIZES.items()} == TENSOR_TYPES
     names = {kind.value: kind.name.removeprefix("MOSTLY_").removeprefix("ALL_") for kind in gguf.LlamaFileType}
     assert {number: name for number, name in names.items() if name != "GUESSED"} == QUANTIZATIONS
     assert {kind.name: kind.value for kind in gguf.GGUFValueType} == {kind.name: kind.value for kind in ValueType}
@@ -101,10 +102,10 @@ def test_sliding_window_pattern_marks_layers(write: Write) -> None:
 
 
 def test_weights_are_sorted_by_place(write: Write) -> None:
-    names = ("token_embd.weight", "blk.0.attn_q.weight", "blk.1.attn_q.weight", "output_norm.weight")
+    names = ("token_embd.weight", "blk.0.attn_q.weight", "blk.1.attn_q.weight", "output_norm.weight", "output.weight")
     tensors = [FakeTensor(name, (64,), offset=256 * place) for place, name in enumerate(names)]
-    weights = read_header(write(gguf_bytes(LLAMA, tensors, 1024))).weights
-    assert (weights.input, weights.blocks, weights.other, weights.tied) == (256, (256, 256), 256, True)
+    weights = read_header(write(gguf_bytes(LLAMA, tensors, 1280))).weights
+    assert weights == Weights(blocks=(256, 256), input=256, output=256, other=256)
 
 
 def test_tensor_of_unknown_type_reaches_to_next(write: Write) -> None:
@@ -129,7 +130,9 @@ def test_tensor_data_is_not_read(tmp_path: Path) -> None:
 def test_long_tokenizer_is_skipped_over_chunks(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "CHUNK", 16)
     tokens = ["x" * (place % 40) for place in range(500)]
-    keys = {"tokenizer.ggml.tokens": array(ValueType.STRING, tokens)} | {k: v for k, v in LLAMA.items() if "ggml" not in k}
+    keys = {"tokenizer.ggml.tokens": array(ValueType.STRING, tokens)} | {
+        k: v for k, v in LLAMA.items() if "ggml" not in k
+    }
     header = read_header(write(gguf_bytes(keys)))
     assert (header.vocabulary_size, header.block_count) == (500, 2)
 
