@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 import llama_orch.service.run as daemon_process
 from engine_provisioner.__main__ import DAEMON as PROVISIONER
+from engine_provisioner.api.routes import ROUTES as PROVISIONER_ROUTES
 from engine_provisioner.modes.registry import MODES, mode_names
 from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.spec import pools_file
@@ -23,8 +24,7 @@ from engine_provisioner.spec.pool_spec import OWNED_FLAGS, Model, Pool, Timeouts
 from llama_orch.contracts.handoff import Handoff, HandoffModel
 from llama_orch.contracts.pools import ProvisioningReport
 from llama_orch.contracts.tasks import TaskRequest
-from llama_orch.http.server.app import GROUPS as GROUPS_OF_EVERY_DAEMON
-from llama_orch.http.server.routes import Route, routes_of
+from llama_orch.http.server.routes import Route
 from llama_orch.service.exit import ExitStatus
 from llama_orch.service.run import Daemon
 from llama_orch.telemetry.events.catalog import CATALOG
@@ -50,7 +50,7 @@ EVERY_PAGE = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 ROUTES: dict[str, list[Route]] = {
     "queen-rbee": QUEEN_ROUTES,
     "pool-managerd": POOL_MANAGER_ROUTES,
-    "engine-provisioner": routes_of(*GROUPS_OF_EVERY_DAEMON),
+    "engine-provisioner": PROVISIONER_ROUTES,
 }
 
 
