@@ -12,8 +12,8 @@ from engine_provisioner.cache.eviction import Candidate, choose, freed_by
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def model(key: str, day: int = 0, size: int = 10, *, protected: bool = False, **blobs: int) -> Candidate:
-    return Candidate(key, BEGIN + timedelta(days=day), protected, blobs or {key: size})
+def model(key: str, day: int = 0, size: int = 10, *, protected: bool = False, blob: str | None = None) -> Candidate:
+    return Candidate(key, BEGIN + timedelta(days=day), protected, {blob or key: size})
 
 
 def test_least_recently_used_goes_first() -> None:
@@ -32,7 +32,7 @@ def test_models_too_small_to_matter_stay() -> None:
 
 
 def test_shared_file_is_freed_with_its_last_model() -> None:
-    models = [model("a", 1, blob=10), model("b", 2, blob=10), model("c", 3)]
+    models = [model("a", 1, blob="both"), model("b", 2, blob="both"), model("c", 3)]
     assert choose(models, 10) == ("a", "b")
     assert freed_by(["a"], models) == 0
 
