@@ -83,7 +83,6 @@ class ProvisionerSettings(Common):
             more="Pinned models and those of configured pools are never removed; if they fill the limit, a download "
             "fails. Without a limit, models are removed only if the disk would be full.",
             example="200G",
-            default="unlimited",
             addition=True,
         ),
     ] = None

@@ -62,7 +62,8 @@ async def test_model_is_pulled_listed_pinned_and_removed(tmp_path: Path, tiny_mo
     content = await trio.Path(tiny_model).read_bytes()
     async with serving(FileServer(content)) as server, listening(tmp_path) as daemon:
         out, err = await orchctl(daemon, "pull", server.url)
-        assert out.startswith(f"{server.url}: {size(len(content))} in {tmp_path}/cache/models/")
+        assert out.startswith(f"{server.url}: ")
+        assert f"{tmp_path}/cache/models/" in out
         (model,) = await on_disk(daemon)
         header = read_header(tiny_model)
         assert (model["ref"], model["size_bytes"], model["pools"]) == (server.url, len(content), [])

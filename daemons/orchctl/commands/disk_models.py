@@ -42,7 +42,7 @@ def _row(model: DiskModel) -> tuple[str, ...]:
     )
 
 
-async def remove_model(options: argparse.Namespace, _queen: QueenClient) -> None:
+async def remove_model(options: argparse.Namespace, queen: QueenClient) -> None:
     """Raises CommandError."""
     force = "true" if options.force else None
     with provisioner_errors():
@@ -50,11 +50,11 @@ async def remove_model(options: argparse.Namespace, _queen: QueenClient) -> None
         print_response(options.json, body, ModelRemoved, lambda removed: f"{size(removed.freed_bytes)} freed")
 
 
-async def pin_model(options: argparse.Namespace, _queen: QueenClient) -> None:
+async def pin_model(options: argparse.Namespace, queen: QueenClient) -> None:
     await _set_pinned(options, pinned=True)
 
 
-async def unpin_model(options: argparse.Namespace, _queen: QueenClient) -> None:
+async def unpin_model(options: argparse.Namespace, queen: QueenClient) -> None:
     await _set_pinned(options, pinned=False)
 
 

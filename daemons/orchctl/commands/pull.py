@@ -30,7 +30,7 @@ LINE_EVERY_PERCENT, LINE_EVERY_S = 10, 30.0
 CONTINUES = "What was downloaded is kept: the next pull continues from there."
 
 
-async def pull(options: argparse.Namespace, _queen: QueenClient) -> None:
+async def pull(options: argparse.Namespace, queen: QueenClient) -> None:
     """Start the pull and wait for its end. Raises CommandError; Ctrl-C and signals cancel the pull."""
     with provisioner_errors():
         provisioner = provisioner_client(options.url)
