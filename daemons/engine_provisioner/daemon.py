@@ -9,8 +9,9 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from engine_provisioner import cleanup
-from engine_provisioner.acquire.acquirer import Acquirer, CountBytes
+from engine_provisioner.acquire.acquirer import Acquirer
 from engine_provisioner.api.routes import add_routes
+from engine_provisioner.cache.model_cache import ModelCache
 from engine_provisioner.launch import systemd_launcher
 from engine_provisioner.launch.child_launcher import ChildLauncher
 from engine_provisioner.launch.command import cache_ram_mib
@@ -19,6 +20,8 @@ from engine_provisioner.launch.ports import Ports
 from engine_provisioner.launch.systemd_launcher import SystemdLauncher
 from engine_provisioner.memory.loads import Loads
 from engine_provisioner.modes.external import ExternalMode
+from engine_provisioner.operations import Operations
+from engine_provisioner.pulls import Pulls, source_of, uses_of
 from engine_provisioner.report.pool_reporter import PoolReporter
 from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.settings import METRICS_VARIABLE, ProvisionerSettings
@@ -60,20 +63,24 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
     sockets = listeners.local(service, handoff_dir.parent / SOCKET)
     address = sockets[0].getsockname()
     wanted = {pool.id: Wanted(pool.preload) for pool in pools}
-    app = create_app(__name__, reports.unready_pools, registry)
-    add_routes(app, *by_mode(pools, wanted))
-    gate = Gate(app, Access())
+    cache_dir, limit_bytes = settings.cache_dir.absolute(), settings.cache_limit.count if settings.cache_limit else None
+    cache = ModelCache(cache_dir, limit_bytes, lambda: uses_of(pools, cache_dir))
+    acquirer = Acquirer(cache_dir, reports.metrics.add_downloaded, cache.used)
+    operations = Operations()
+    pulls = Pulls(source_of(acquirer), cache, operations, lambda: pools, cache_dir)
+    app = create_app(service.name, reports.unready_pools, registry)
+    add_routes(app, *by_mode(pools, wanted), cache, pulls, operations, limit_bytes=limit_bytes)
     deadlines = [StepDeadline(pool.id) for pool in pools]
     async with trio.open_nursery() as nursery:
-        await nursery.start(
-            partial(serve, gate, sockets, shutdown=service.stop, drain_s=DRAIN_S, pulse=service.watchdog.pulse)
-        )
+        await nursery.start(operations.run)
+        serve_local = partial(serve, shutdown=service.stop, drain_s=DRAIN_S, pulse=service.watchdog.pulse)
+        await nursery.start(serve_local, Gate(app, Access()), sockets)
         await nursery.start(watch_supervisors, service, reports, deadlines, service.watchdog.pulse("supervisors"))
         await _start_metrics(settings, service, registry, nursery)
         nursery.start_soon(reports.restore_lost_files)
         launcher = _launcher(service, nursery)
         nursery.start_soon(cleanup.stop_unconfigured, pools, launcher)
-        shared = await _shared_resources(settings, pools, launcher, reports.metrics.add_downloaded)
+        shared = await _shared_resources(settings, pools, launcher, acquirer)
         async with trio.open_nursery() as supervisors:
             for pool, deadline in zip(pools, deadlines, strict=True):
                 reporter = PoolReporter(pool, reports, handoff_dir)
@@ -159,7 +166,7 @@ async def _start_metrics(
 
 
 async def _shared_resources(
-    settings: ProvisionerSettings, pools: list[Pool], launcher: Launcher, count_bytes: CountBytes
+    settings: ProvisionerSettings, pools: list[Pool], launcher: Launcher, acquirer: Acquirer
 ) -> SharedResources:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     commands = await launcher.known_commands()
@@ -167,7 +174,7 @@ async def _shared_resources(
     return SharedResources(
         gpu_mask=settings.gpu_mask,
         cache_ram_mib=cache_ram_mib(memory),
-        acquirer=Acquirer(settings.cache_dir.absolute(), count_bytes),
+        acquirer=acquirer,
         launcher=launcher,
         ports=Ports(pools, previous_ports),
         loads=Loads(settings.cache_dir.absolute()),

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from engine_provisioner.spec.pools_file import LOCAL_FILE, SYSTEM_FILE, path_for
 from llama_orch.settings import Address, Example, Var
 from llama_orch.settings.shared import DEFAULT_RUNTIME_DIRECTORY, RELATIVE, RUNTIME_DIRECTORY, Common
-from llama_orch.settings.types import GpuMask, GpuMaskField, HomePath
+from llama_orch.settings.types import GpuMask, GpuMaskField, HomePath, Size
 
 METRICS_VARIABLE = "ENGINE_PROVISIONER_METRICS_ADDR"
 
@@ -70,6 +70,19 @@ class ProvisionerSettings(Common):
             allowed="the path of a file",
             packaged=str(SYSTEM_FILE),
             default=f"./{LOCAL_FILE} if it exists, else {SYSTEM_FILE}",
+            addition=True,
+        ),
+    ] = None
+
+    cache_limit: Annotated[
+        Size | None,
+        Var(
+            "ENGINE_PROVISIONER_CACHE_LIMIT",
+            "The size that all downloaded models together may have. The least recently used ones are removed before it "
+            "is exceeded.",
+            more="Pinned models and those of configured pools are never removed; if they fill the limit, a download "
+            "fails. Without a limit, models are removed only if the disk would be full.",
+            example="200G",
             addition=True,
         ),
     ] = None

@@ -57,6 +57,12 @@ def print_error(error: CommandError) -> None:
         discard(sys.stderr)
 
 
+def print_progress(text: str) -> None:
+    """Print a line about progress on standard error, if it is open; for scripts and logs."""
+    if sys.stderr is not None:
+        _write_lines(text)
+
+
 def print_note(text: str) -> None:
     """Print a remark if standard error is a terminal."""
     if _stderr_is_terminal():

@@ -12,12 +12,14 @@ from orchctl.commands.artifacts import ARTIFACTS
 from orchctl.commands.cancel import CANCEL
 from orchctl.commands.capabilities import CAPABILITIES
 from orchctl.commands.catalog import CATALOG
+from orchctl.commands.disk_models import PIN, RM, UNPIN
 from orchctl.commands.drain import DRAIN, RESUME
 from orchctl.commands.gpus import GPUS
 from orchctl.commands.models import MODELS
 from orchctl.commands.nodes import NODES
 from orchctl.commands.operations import OPERATIONS
 from orchctl.commands.pools import POOLS
+from orchctl.commands.pull import PULL
 from orchctl.commands.sessions import SESSIONS
 from orchctl.commands.status import STATUS
 from orchctl.commands.tasks import TASKS
@@ -39,6 +41,10 @@ COMMANDS = (
     CANCEL,
     SESSIONS,
     MODELS,
+    PULL,
+    RM,
+    PIN,
+    UNPIN,
     CATALOG,
     ARTIFACTS,
 )

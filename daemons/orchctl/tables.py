@@ -113,6 +113,14 @@ def gib(size: int) -> str:
     return f"{size / 2**30:.1f}"
 
 
+def size(count: float) -> str:
+    """Format bytes in the largest unit of which there is at least one."""
+    for unit, factor in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
 def age(since: datetime, now: datetime | None = None) -> str:
     """Format the time since `since`; 0 s if the queen's clock is ahead of this machine's."""
     return duration(((now or datetime.now(UTC)) - since).total_seconds())

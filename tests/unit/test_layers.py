@@ -18,10 +18,10 @@ LAYERS = {
     "pool_managerd": "settings pools provisioner_client wait_any cluster gpus metrics relay draining engines handoffs "
     "status api daemon __main__",
     "engine_provisioner": "exec_engine xllamacpp_server "
-    "engine failures metrics step_deadline checksums modes spec launch report settings acquire "
-    "cleanup memory supervise api daemon __main__",
-    "orchctl": "errors nurseries client destination output command stdin paging tables commands submit chat check "
-    "parser run __main__",
+    "engine failures metrics step_deadline checksums gguf modes spec launch report settings memory cache operations "
+    "acquire pulls cleanup supervise api daemon __main__",
+    "orchctl": "errors nurseries client destination provisioner output command stdin paging tables commands submit "
+    "chat check parser run __main__",
 }
 """Each folder's modules and folders, lowest first: an import may only point to an earlier name. `*` stands for all that
 are not listed, which may import each other's lower layers but not each other."""

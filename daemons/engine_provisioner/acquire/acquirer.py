@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import trio
 
 from engine_provisioner.acquire import downloads, file_model
-from engine_provisioner.acquire.downloads import Download
+from engine_provisioner.acquire.downloads import Download, OnBytes
 from engine_provisioner.acquire.single_flight import SingleFlight
 from engine_provisioner.engine import LocalModel, Program
 from engine_provisioner.failures import ProvisioningFailure, Retry
@@ -26,15 +26,29 @@ ReportProgress = Callable[[str], Awaitable[None]]
 CountBytes = Callable[[str, int], None]
 """Counts the bytes that were downloaded for a pool."""
 
+OnModel = Callable[[str, LocalModel], Awaitable[None]]
+"""Notes that the model of this reference was obtained for use."""
+
+FetchTo = Callable[[Path], Awaitable[None]]
+"""Downloads a model to this path."""
+
 REPORT_INTERVAL_S = 2.0
+PULL_IDLE_S = 60.0
+"""How long the server may send nothing to a pull."""
 
 
 class Acquirer:
     """Fetches engines and models into `cache_dir`, an absolute path. What several pools need is fetched once."""
 
-    def __init__(self, cache_dir: Path, count_bytes: CountBytes = lambda _pool_id, _count: None) -> None:
+    def __init__(
+        self,
+        cache_dir: Path,
+        count_bytes: CountBytes = lambda _pool_id, _count: None,
+        on_model: OnModel | None = None,
+    ) -> None:
         self._cache_dir = cache_dir
         self._count_bytes = count_bytes
+        self._on_model = on_model
         self._flights = SingleFlight()
 
     async def check_here(self, pool: Pool, deadline: StepDeadline, engine_user: Callable[[], UnixUser | None]) -> None:
@@ -62,6 +76,27 @@ class Acquirer:
         model = pool.model
         if model is None:
             raise ProvisioningFailure("the pool has no key model", "Add it.", Retry.NEVER)
+
+        async def fetch_to(path: Path) -> None:
+            await self._fetch(pool, deadline, report, model.ref, path, model.checksum)
+
+        return await self._obtain(model, deadline, fetch_to)
+
+    async def pull(self, model: Model, on_bytes: OnBytes) -> LocalModel:
+        """Acquire a model for which no pool waits. Raises ProvisioningFailure."""
+
+        async def fetch_to(path: Path) -> None:
+            await downloads.fetch(Download(model.ref, path, model.checksum, PULL_IDLE_S), on_bytes)
+
+        return await self._obtain(model, StepDeadline("pull"), fetch_to)
+
+    async def _obtain(self, model: Model, deadline: StepDeadline, fetch_to: FetchTo) -> LocalModel:
+        found = await self._on_disk(model, deadline, fetch_to)
+        if self._on_model:
+            await self._on_model(model.ref, found)
+        return found
+
+    async def _on_disk(self, model: Model, deadline: StepDeadline, fetch_to: FetchTo) -> LocalModel:
         if model.ref.startswith("file:"):
             return await self._checked(model, file_model.local_path(model.ref), deadline)
         if not model.ref.startswith(("https://", "http://")):
@@ -72,7 +107,7 @@ class Acquirer:
         deadline.rest("waiting for another pool that fetches the same model")
         async with self._flights.hold(str(path)):
             if not await trio.Path(path).exists():
-                await self._fetch(pool, deadline, report, model.ref, path, model.checksum)
+                await fetch_to(path)
             try:
                 return await self._checked(model, path, deadline)
             except ProvisioningFailure as failure:  # the next attempt downloads it again

@@ -1,1 +1,1 @@
-"""HTTP routes of engine-provisioner, on its Unix socket. The handlers are thin."""
+"""HTTP routes of engine-provisioner, served on its Unix socket. The handlers are thin."""

@@ -10,6 +10,7 @@ import trio
 from engine_provisioner.acquire.acquirer import Acquirer
 from engine_provisioner.engine import Engine, EngineCommand, LocalModel
 from engine_provisioner.failures import ProvisioningFailure, Retry
+from engine_provisioner.gguf.reader import header_of
 from engine_provisioner.launch import command, devices, ports, probes
 from engine_provisioner.launch.engine_output import EXIT_HINTS, exit_cause
 from engine_provisioner.launch.launcher import Launcher, RunningEngine
@@ -143,7 +144,8 @@ class ManagedPool:
         """Report what loading the pool takes, by its last load if there was one."""
         self._deadline.expect(DISK_STEP_S, "reading what the last load took")
         last = await trio.to_thread.run_sync(self._shared.loads.last, self._load_key(prepared))
-        await self._reporter.describe(residency_of(self._pool, prepared.model, prepared.devices, last))
+        header = await trio.to_thread.run_sync(header_of, prepared.model.path)
+        await self._reporter.describe(residency_of(self._pool, prepared.model, prepared.devices, last, header))
 
     async def _measure(self, engine: RunningEngine, prepared: Prepared, load: Load) -> None:
         """Measure the loaded engine, and keep the result for the next load."""

@@ -20,6 +20,8 @@ from llama_orch.addresses import Host, base_url, http_url, parse_address
 from llama_orch.settings.declaration import Allowed
 from llama_orch.telemetry.levels import Levels, parse_levels
 
+SIZE_UNITS = ("", "K", "M", "G", "T")
+SIZE_LIMIT = 1 << 53
 HOST_NAME = r"[a-z0-9_]([a-z0-9_.-]{0,252}[a-z0-9_])?"
 
 
@@ -78,6 +80,29 @@ class GpuMask:
     @property
     def cpu(self) -> bool:
         return not self.indices
+
+
+@dataclass(frozen=True)
+class ByteSize:
+    """A number of bytes, written with K, M, G or T for powers of 1024."""
+
+    count: int
+
+    def __str__(self) -> str:
+        exponent = max(power for power in range(len(SIZE_UNITS)) if self.count % 1024**power == 0)
+        return f"{self.count // 1024**exponent}{SIZE_UNITS[exponent]}"
+
+
+def _size(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"([0-9]{1,15})([KMGT]?)", value.upper())
+    if not match:
+        raise ValueError("is not a size")
+    count = int(match[1]) * 1024 ** SIZE_UNITS.index(match[2])
+    if not 0 < count <= SIZE_LIMIT:
+        raise ValueError("is out of range (1 to 8192T)")
+    return ByteSize(count)
 
 
 def _mask(value: Any) -> Any:
@@ -162,6 +187,9 @@ HostNames = Annotated[
 ]
 Origins = Annotated[
     tuple[str, ...], BeforeValidator(_origins), Allowed("SCHEME://HOST[:PORT], SCHEME://* or *, separated by commas")
+]
+Size = Annotated[
+    ByteSize, BeforeValidator(_size), Allowed("a number of bytes, as in 200G; K, M, G, T are powers of 1024")
 ]
 GpuMaskField = Annotated[GpuMask, BeforeValidator(_mask), Allowed("GPU indices separated by commas, or cpu")]
 PathList = Annotated[tuple[Path, ...], BeforeValidator(_paths), Allowed("absolute paths, separated by commas")]

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from llama_orch.contracts.openai import ModelEntries, ModelEntry
 from orchctl.client import QueenClient, parse_response
-from orchctl.command import CliCommand, ListedValues
+from orchctl.command import CliCommand, ListedValues, argument
+from orchctl.commands.disk_models import list_disk_models
 from orchctl.output import print_response
 from orchctl.tables import format_table, one_line, optional, yes_no
 
@@ -14,6 +15,10 @@ MODEL_NAMES = ListedValues("id", "models")
 
 
 async def list_models(options: argparse.Namespace, queen: QueenClient) -> None:
+    """Raises CommandError."""
+    if options.disk:
+        await list_disk_models(options)
+        return
     print_response(options.json, await queen.get(PATH), ModelEntries, lambda models: format_models(models.data))
 
 
@@ -32,4 +37,9 @@ def format_models(models: Sequence[ModelEntry]) -> str:
     return format_table([("MODEL", "READY", "POOLS", "CONTEXT"), *rows])
 
 
-MODELS = CliCommand("models", "show the models that clients may request", list_models)
+MODELS = CliCommand(
+    "models",
+    "show the models that clients may request, or those on this machine's disk",
+    list_models,
+    [argument("--disk", action="store_true", help="show the models on the disk of this machine, and who uses them")],
+)

@@ -56,13 +56,13 @@ async def wait_for_end(queen: QueenClient, body: bytes) -> bytes:
         while (operation := parse_response(Operation, body)).state is OperationState.RUNNING:
             line.show(format_progress(operation))
             await trio.sleep(POLL_S)
-            body = await _get_with_retries(queen, build_path(PATH, operation.operation_id))
+            body = await get_with_retries(queen, build_path(PATH, operation.operation_id))
         return body
     finally:
         line.clear()
 
 
-async def _get_with_retries(queen: QueenClient, path: str) -> bytes:
+async def get_with_retries(queen: QueenClient, path: str) -> bytes:
     """Retry transient errors for RETRY_LIMIT_S seconds. Raises CommandError."""
     give_up_at = trio.current_time() + RETRY_LIMIT_S
     while True:

@@ -27,6 +27,7 @@ EVERY_COMMAND = pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 NEEDS: dict[tuple[str, ...], list[str]] = {
     ("submit",): ["x"],
     ("cancel",): ["x"],
+    **{(name,): ["x"] for name in ("pull", "rm", "pin", "unpin")},
     ("catalog", "add"): ["x", "y"],
     ("artifacts", "put"): ["-"],
     ("artifacts", "show"): ["x"],

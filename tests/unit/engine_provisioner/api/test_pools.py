@@ -9,9 +9,11 @@ import trio
 from prometheus_client import CollectorRegistry
 from quart_trio import QuartTrio
 
-from engine_provisioner.api.routes import ROUTES, add_routes
+from engine_provisioner.api.pools import PoolRoutes
+from engine_provisioner.api.routes import ROUTES
 from engine_provisioner.supervise.wanted import Wanted
 from llama_orch.http.server.app import create_app
+from llama_orch.http.server.mounting import mount
 
 AUTOMATIC_METHODS = {"HEAD", "OPTIONS"}
 
@@ -24,7 +26,7 @@ def wanted() -> Wanted:
 @pytest.fixture
 async def app(wanted: Wanted) -> AsyncIterator[QuartTrio]:
     app = create_app("engine-provisioner", list, CollectorRegistry())
-    add_routes(app, {"default": wanted}, frozenset({"theirs"}))
+    mount(app, None, PoolRoutes({"default": wanted}, frozenset({"theirs"})))
     with trio.fail_after(10):
         yield app
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from llama_orch.addresses import Host, parse_address
 from llama_orch.settings import ConfigurationError, Problem
 from llama_orch.settings.loading import Settings
-from llama_orch.settings.types import GpuMask
+from llama_orch.settings.types import ByteSize, GpuMask
 from pool_managerd.settings import PoolManagerSettings
 from queen_rbee.settings import QueenSettings
 from tests.unit.reference.parsing import Entry, entries
@@ -249,6 +249,24 @@ def test_gpu_mask_is_indices_or_cpu(text: str, indices: tuple[int, ...]) -> None
 def test_invalid_gpu_mask_is_refused(text: str) -> None:
     name = "ENGINE_PROVISIONER_GPU_MASK"
     assert name in problems(DAEMONS["engine-provisioner"], {name: text})
+
+
+CACHE_LIMIT = "ENGINE_PROVISIONER_CACHE_LIMIT"
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "shown"),
+    [("200G", 200 << 30, "200G"), ("1024M", 1 << 30, "1G"), ("1500", 1500, "1500"), ("2t", 2 << 40, "2T")],
+)
+def test_size_is_in_bytes_or_powers_of_1024(text: str, count: int, shown: str) -> None:
+    size = value_of(DAEMONS["engine-provisioner"].load({CACHE_LIMIT: text}), CACHE_LIMIT)
+    assert isinstance(size, ByteSize)
+    assert (size.count, str(size)) == (count, shown)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5G", "G", "10 G", "10P", "9999999999T", "200GiB"])
+def test_invalid_size_is_refused(text: str) -> None:
+    assert CACHE_LIMIT in problems(DAEMONS["engine-provisioner"], {CACHE_LIMIT: text})
 
 
 def test_unknown_home_directory_is_a_problem() -> None:

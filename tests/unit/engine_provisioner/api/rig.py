@@ -1,0 +1,68 @@
+"""The API of engine-provisioner in this process, with a model source that the test controls."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+from prometheus_client import CollectorRegistry
+from quart_trio import QuartTrio
+
+from engine_provisioner.api.routes import add_routes
+from engine_provisioner.cache.model_cache import ModelCache
+from engine_provisioner.engine import LocalModel
+from engine_provisioner.operations import Operations
+from engine_provisioner.pulls import OnBytes, Pulls, uses_of
+from engine_provisioner.spec.pool_spec import Model, Pool
+from llama_orch.http.server.app import create_app
+
+
+@dataclass
+class ControlledSource:
+    """Stores `content` in two halves, the second once `go_on` is set, and records it."""
+
+    cache: ModelCache
+    path: Path
+    content: bytes = b""
+    go_on: trio.Event = field(default_factory=trio.Event)
+    asked: list[Model] = field(default_factory=list)
+
+    async def __call__(self, model: Model, on_bytes: OnBytes) -> LocalModel:
+        self.asked.append(model)
+        half = len(self.content) // 2
+        await on_bytes(half, len(self.content))
+        await self.go_on.wait()
+        await on_bytes(len(self.content), len(self.content))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_bytes(self.content)
+        found = LocalModel(model.ref, self.path, len(self.content))
+        await self.cache.used(model.ref, found)
+        return found
+
+
+@dataclass
+class Rig:
+    """The parts of one API."""
+
+    app: QuartTrio
+    cache: ModelCache
+    operations: Operations
+    source: ControlledSource
+
+
+@asynccontextmanager
+async def rig(
+    cache_dir: Path, *pools: Pool, limit_bytes: int | None = None, content: bytes = b""
+) -> AsyncIterator[Rig]:
+    """Run the API for the duration of the block."""
+    cache = ModelCache(cache_dir, limit_bytes, lambda: uses_of(pools, cache_dir))
+    operations = Operations()
+    source = ControlledSource(cache, cache_dir / "models" / "k" / "m.gguf", content)
+    app = create_app("engine-provisioner", list, CollectorRegistry())
+    pulls = Pulls(source, cache, operations, lambda: pools, cache_dir)
+    add_routes(app, {}, frozenset(), cache, pulls, operations, limit_bytes=limit_bytes)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(operations.run)
+        yield Rig(app, cache, operations, source)
+        nursery.cancel_scope.cancel()
