@@ -8,15 +8,17 @@ from llama_orch.http.server.exchange import HotRoutes
 from llama_orch.http.server.mounting import mount
 from llama_orch.http.server.routes import routes_of
 from pool_managerd.api.draining import DrainRoutes
+from pool_managerd.api.gpus import GpuRoutes
 from pool_managerd.api.node import NodeRoutes
 from pool_managerd.api.pools import EngineRoutes, PoolRoutes
 from pool_managerd.cluster.agent import Agent
 from pool_managerd.draining import Draining
+from pool_managerd.gpus.monitor import GpuMonitor
 from pool_managerd.handoffs.handoffs import HandoffLoop
 from pool_managerd.pools.node_pools import NodePools
 from pool_managerd.relay.relay import Relay
 
-GROUPS = (PoolRoutes, EngineRoutes, DrainRoutes, NodeRoutes)
+GROUPS = (PoolRoutes, EngineRoutes, DrainRoutes, NodeRoutes, GpuRoutes)
 
 ROUTES = routes_of(*GROUPS_OF_EVERY_DAEMON, *GROUPS)
 """Every route of pool-managerd."""
@@ -28,6 +30,7 @@ def add_routes(
     handoffs: HandoffLoop,
     draining: Draining,
     agent: Agent | None,
+    monitor: GpuMonitor,
     *,
     stop: trio.Event,
     body_limit: int,
@@ -40,6 +43,7 @@ def add_routes(
         PoolRoutes(registry, stop),
         EngineRoutes(Relay(registry)),
         DrainRoutes(registry, draining),
-        NodeRoutes(agent, registry, handoffs),
+        NodeRoutes(agent, handoffs),
+        GpuRoutes(registry, monitor),
     )
     return gate_routes

@@ -5,7 +5,7 @@ milliseconds, so that revisions from before a restart do not recur.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import trio
@@ -16,7 +16,14 @@ from llama_orch.telemetry.events.pools import HANDOFF_TAKEN, POOL_FORGOTTEN, POO
 from llama_orch.telemetry.records import emit
 from pool_managerd.pools.devices import NOT_DISCOVERED, Gpus, device_problem
 from pool_managerd.pools.leases import Leases
-from pool_managerd.pools.pool_status import NOT_DRAINED, DrainState, Reports, pool_statuses, with_service_state
+from pool_managerd.pools.pool_status import (
+    NOT_DRAINED,
+    DrainState,
+    Reports,
+    fenced_pools,
+    pool_statuses,
+    with_service_state,
+)
 from pool_managerd.pools.replica import Key, ProbeResult, Replica, after_probe, announced, announced_again
 
 FORGET_AFTER_S = 600.0
@@ -32,6 +39,9 @@ class NodePools:
         self.gpus = NOT_DISCOVERED
         self.gpus_discovered = trio.Event()
         self.drained = NOT_DRAINED
+        self.fenced: frozenset[str] = frozenset()
+        self.fenced_changed = trio.Event()
+        """Set, and replaced, when `fenced` changes: the pools whose engines all have a fenced GPU."""
         self.leases = Leases(self._publish)
         self._replicas: dict[Key, Replica] = {}
         self._reports: Reports = {}
@@ -93,6 +103,14 @@ class NodePools:
         for replica in self.replicas:
             self._put(replica.key, self._placed(replica))
         self._settle()
+
+    def set_fences(self, fences: Mapping[str, str]) -> None:
+        """Replace the reasons why GPUs are fenced, by UUID."""
+        gpus = replace(self.gpus, fences=dict(fences))
+        if self.gpus_discovered.is_set():
+            self.set_gpus(gpus)
+        else:
+            self.gpus = gpus
 
     def set_drained(self, drained: DrainState) -> None:
         """Set what is drained. Wakes waiters even if no pool has changed."""
@@ -159,6 +177,11 @@ class NodePools:
 
     def _settle(self) -> None:
         self._summaries = pool_statuses(self.replicas, self._reports, self.gpus)
+        fenced = fenced_pools(self.replicas, self.gpus)
+        if fenced != self.fenced:
+            self.fenced = fenced
+            changed, self.fenced_changed = self.fenced_changed, trio.Event()
+            changed.set()
         self._publish()
 
     def _publish(self) -> None:

@@ -8,7 +8,7 @@ import zlib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from llama_orch.contracts.nodes import Heartbeat, NodeRegistration, NodeStatus, NodeView, PoolSnapshot
+from llama_orch.contracts.nodes import GpuSummary, Heartbeat, NodeRegistration, NodeStatus, NodeView, PoolSnapshot
 from llama_orch.contracts.pools import PoolState
 from queen_rbee.pools.candidates import public_pool
 
@@ -33,6 +33,7 @@ class Node:
     heard_at: float
     heard_wall: datetime | None = None
     pools: tuple[PoolSnapshot, ...] = ()
+    gpus: tuple[GpuSummary, ...] = ()
     draining: bool = False
     offline: bool = False
     skew_ms: int | None = None
@@ -110,6 +111,7 @@ def after_heartbeat(node: Node, heartbeat: Heartbeat, now: float, wall: datetime
         heard_at=now,
         heard_wall=wall,
         pools=tuple(pool for pool in heartbeat.pools if pool.node_id == node.node_id),
+        gpus=tuple(heartbeat.gpus),
         draining=heartbeat.draining,
         offline=False,
         skew_ms=round((timestamp - wall).total_seconds() * 1000),
@@ -175,6 +177,7 @@ def view(node: Node, now: float, leases: int) -> NodeView:
         heartbeat_interval_ms=registration.heartbeat_interval_ms,
         active_leases=leases,
         pools=[public_pool(pool) for pool in node.pools],
+        gpus=list(node.gpus),
     )
 
 

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from llama_orch.http.server.app import create_app
 from pool_managerd.api.routes import ROUTES, add_routes
 from pool_managerd.draining import Draining
+from pool_managerd.gpus.monitor import GpuMonitor
 from pool_managerd.handoffs.handoffs import HandoffLoop
 from pool_managerd.metrics import Metrics
 from pool_managerd.pools.node_pools import NodePools
@@ -24,6 +25,7 @@ async def test_every_declared_route_is_served() -> None:
         cast(HandoffLoop, None),
         Draining(registry, Metrics(registry), "n"),
         None,
+        cast(GpuMonitor, None),
         stop=trio.Event(),
         body_limit=1,
     )
