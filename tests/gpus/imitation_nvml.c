@@ -226,7 +226,7 @@ int nvmlEventSetWait_v2(void *set, event_t *out, unsigned limit_ms) {
     char path[4096], line[128];
     (void)set;
     snprintf(path, sizeof path, "%s.events", state_path());
-    for (unsigned waited = 0;; waited += 10) {
+    for (unsigned waited = 0;; waited += 100) {
         if (!initialised) return UNINITIALIZED;
         FILE *file = fopen(path, "re");
         if (file) {
@@ -238,6 +238,6 @@ int nvmlEventSetWait_v2(void *set, event_t *out, unsigned limit_ms) {
             if (found && index >= 0 && index < GPUS) { *out = (event_t){ &whole[index], type, data, ~0u, ~0u }; return SUCCESS; }
         }
         if (waited >= limit_ms) return TIMED_OUT;
-        nanosleep(&(struct timespec){ 0, 10000000 }, 0);
+        nanosleep(&(struct timespec){ 0, 100000000 }, 0);
     }
 }

@@ -36,6 +36,7 @@ class KernelLog:
             raise SourceUnavailable("the Python module systemd is not installed") from error
         try:
             self._reader = journal.Reader(journal.SYSTEM_ONLY)
+            self._reader.fileno()  # from now on process() notices new files, as after a rotation
             self._reader.this_boot()
             self._reader.add_match(_TRANSPORT="kernel")
             self._reader.add_disjunction()
