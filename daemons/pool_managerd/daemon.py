@@ -31,7 +31,13 @@ from pool_managerd.cluster.capabilities import cores, read_memory
 from pool_managerd.cluster.queen_client import HttpQueenClient
 from pool_managerd.draining import Draining
 from pool_managerd.engines.health import HealthLoop
-from pool_managerd.gpus import Discovery, real_nvml, watch_gpus
+from pool_managerd.gpus.kernel_log import KernelLog
+from pool_managerd.gpus.monitor import GpuMonitor
+from pool_managerd.gpus.nvml import real_nvml
+from pool_managerd.gpus.nvml_events import NvmlEvents
+from pool_managerd.gpus.readers import READERS
+from pool_managerd.gpus.tokens import count_tokens
+from pool_managerd.gpus.totals import GpuTotals
 from pool_managerd.handoffs.handoffs import HandoffLoop
 from pool_managerd.handoffs.reports import ReportReader
 from pool_managerd.handoffs.state_file import StateFile
@@ -59,6 +65,7 @@ class Parts:
     reports: ReportReader
     handoffs: HandoffLoop
     draining: Draining
+    monitor: GpuMonitor
     agent: Agent | None
     tls: Tls
     store: StateFile
@@ -85,7 +92,10 @@ async def build(settings: PoolManagerSettings, service: Service) -> Parts:
     saved = await trio.to_thread.run_sync(store.load)
     node_pools = NodePools()
     node_pools.restore(saved)
-    metrics = Metrics(node_pools)
+    totals = GpuTotals()
+    metrics = Metrics(node_pools, totals)
+    monitor = gpu_monitor(settings, service, node_pools, totals)
+    await monitor.load()
     health = HealthLoop(node_pools, metrics)
     reports = ReportReader(settings.runtime_dir)
     handoffs = HandoffLoop(
@@ -100,7 +110,22 @@ async def build(settings: PoolManagerSettings, service: Service) -> Parts:
     )
     draining = Draining(node_pools, metrics, settings.node_id)
     agent = await agent_of(settings, state, node_pools, tls)
-    return Parts(settings, node_pools, metrics, health, reports, handoffs, draining, agent, tls, store)
+    return Parts(settings, node_pools, metrics, health, reports, handoffs, draining, monitor, agent, tls, store)
+
+
+def gpu_monitor(
+    settings: PoolManagerSettings, service: Service, node_pools: NodePools, totals: GpuTotals
+) -> GpuMonitor:
+    """Return the monitor. It keeps fences in systemd's RuntimeDirectory=, or beside the handoff directory."""
+    given = service.environ.get("RUNTIME_DIRECTORY")
+    return GpuMonitor(
+        node_pools,
+        {vendor: create() for vendor, create in READERS.items()},
+        totals,
+        Path(given) if given else settings.runtime_dir.parent,
+        interval_s=settings.gpu_read_interval_ms / 1000,
+        discovery_s=settings.gpu_interval_ms / 1000,
+    )
 
 
 async def agent_of(settings: PoolManagerSettings, state: Path, node_pools: NodePools, tls: Tls) -> Agent | None:
@@ -158,7 +183,11 @@ async def run(settings: PoolManagerSettings, service: Service) -> None:
 async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) -> None:
     settings, ring = parts.settings, parts.handoffs.bell.ring
     interval_s = settings.watch_interval_ms / 1000
-    nursery.start_soon(watch_gpus, Discovery(real_nvml), parts.node_pools, settings.gpu_interval_ms / 1000)
+    read_s = settings.gpu_read_interval_ms / 1000
+    nursery.start_soon(parts.monitor.run)
+    nursery.start_soon(parts.monitor.follow, NvmlEvents(real_nvml))
+    nursery.start_soon(parts.monitor.follow, KernelLog(parts.monitor.read_until_s))
+    nursery.start_soon(count_tokens, parts.node_pools, parts.monitor.totals.energy, read_s)
     await nursery.start(partial(watch, settings.runtime_dir, ring, interval_s=interval_s))
     await nursery.start(partial(watch, parts.reports.directory, ring, interval_s=interval_s))
     await nursery.start(parts.health.run, service.watchdog.pulse("health"))
@@ -181,6 +210,7 @@ async def _start_serving(parts: Parts, service: Service, closing: trio.Event, nu
         parts.draining,
         parts.agent,
         ProvisionerClient(settings.runtime_dir),
+        parts.monitor,
         stop=service.stop,
         body_limit=settings.body_limit,
     )

@@ -1,11 +1,11 @@
 """Drains of pools and of the node: since when, and by which deadline running requests are ended.
 
-The one owner of drains. In memory only: after a restart nothing is drained.
+The one owner of drains. In memory only: after a restart nothing is drained but the pools of fenced GPUs.
 """
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -18,6 +18,9 @@ from pool_managerd.pools.pool_status import DrainState
 
 GRACE_S = 1.0
 """Requests are ended this long after the deadline, so that the queen ends its own tasks first, with a reason."""
+
+FENCE_S = 30.0
+"""How long requests on a fenced GPU may go on: the GPU may still answer, or hang for ever."""
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,7 @@ class Draining:
         self._name = node
         self._node_ends_s = math.inf
         self._pool_ends_s: dict[str, float] = {}
+        self._fence_ends_s: dict[str, float] = {}
         self._watches: dict[str, PoolDrain] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -48,7 +52,10 @@ class Draining:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
-            await trio.sleep_forever()
+            while True:
+                changed = self._node_pools.fenced_changed
+                self._apply_fences(self._node_pools.fenced)
+                await changed.wait()
 
     def knows(self, pool_id: str) -> bool:
         """Whether the pool exists, or is drained although it no longer exists."""
@@ -67,23 +74,30 @@ class Draining:
         """Stop new requests to the pool. Replaces an earlier deadline of the pool."""
         before = self._node_pools.drained
         self._pool_ends_s[pool_id] = _ends_s(deadline_ms)
-        self._apply(DrainState(before.node, before.pools | {pool_id}))
+        self._apply(replace(before, pools=before.pools | {pool_id}))
 
     def resume(self, pool_id: str) -> None:
         """Accept requests for the pool again, unless the node is drained. Its deadline is dropped."""
         before = self._node_pools.drained
         self._pool_ends_s.pop(pool_id, None)
-        self._apply(DrainState(before.node, before.pools - {pool_id}))
+        self._apply(replace(before, pools=before.pools - {pool_id}))
 
     def drain_node(self, deadline_ms: int | None) -> None:
         """Stop new requests to all pools, also to pools added later. Replaces an earlier deadline of the node."""
         self._node_ends_s = _ends_s(deadline_ms)
-        self._apply(DrainState(True, self._node_pools.drained.pools))
+        self._apply(replace(self._node_pools.drained, node=True))
 
     def resume_node(self) -> None:
         """Accept requests again, except for pools that are drained themselves. The node's deadline is dropped."""
         self._node_ends_s = math.inf
-        self._apply(DrainState(False, self._node_pools.drained.pools))
+        self._apply(replace(self._node_pools.drained, node=False))
+
+    def _apply_fences(self, fenced: frozenset[str]) -> None:
+        """Drain exactly these pools for their fenced GPUs, besides what an operator drains."""
+        ends_s = trio.current_time() + FENCE_S
+        self._fence_ends_s = {pool_id: self._fence_ends_s.get(pool_id, ends_s) for pool_id in fenced}
+        if fenced != self._node_pools.drained.fenced:
+            self._apply(replace(self._node_pools.drained, fenced=fenced))
 
     def _apply(self, after: DrainState) -> None:
         """Apply a new drain state: log what changed for which pool, and restart the deadlines."""
@@ -94,7 +108,7 @@ class Draining:
             log.info(
                 "the node is %s", "draining: its pools accept no new requests" if after.node else "no longer draining"
             )
-        for pool_id in sorted({pool.pool_id for pool in self._node_pools.pools} | before.pools | after.pools):
+        for pool_id in sorted(self._concerned(before, after)):
             if pool_id in after and pool_id not in before:
                 emit(POOL_DRAINING, pool_id=pool_id, node=self._name, leases=self._node_pools.leases.of_pool(pool_id))
                 self._watch(pool_id, trio.current_time())
@@ -104,14 +118,19 @@ class Draining:
             elif watch := self._watches.get(pool_id):
                 self._watch(pool_id, watch.since_s)
 
+    def _concerned(self, *states: DrainState) -> set[str]:
+        named = (state.pools | state.fenced for state in states)
+        return {pool.pool_id for pool in self._node_pools.pools}.union(*named)
+
     def _forget(self, pool_id: str) -> None:
         if watch := self._watches.pop(pool_id, None):
             watch.scope.cancel()
 
     def _watch(self, pool_id: str, since_s: float) -> None:
-        """Wait for the pool's last request, up to the earlier of its own and the node's deadline."""
+        """Wait for the pool's last request, up to the earliest of its own, its fence's and the node's deadline."""
         self._forget(pool_id)
-        ends_s = min(self._node_ends_s, self._pool_ends_s.get(pool_id, math.inf))
+        limits_s = (ends_s.get(pool_id, math.inf) for ends_s in (self._pool_ends_s, self._fence_ends_s))
+        ends_s = min(self._node_ends_s, *limits_s)
         watch = self._watches[pool_id] = PoolDrain(since_s, ends_s, trio.CancelScope())
         assert self._nursery, "Draining.run has yet to be started"
         self._nursery.start_soon(self._until_empty, pool_id, watch)

@@ -6,6 +6,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from pool_managerd.gpus.metrics import GpuCollector
+from pool_managerd.gpus.totals import GpuTotals
 from pool_managerd.pools.devices import devices_of
 from pool_managerd.pools.node_pools import NodePools
 from pool_managerd.pools.replica import HealthAnswer, Replica
@@ -36,10 +38,11 @@ TAKEN, REJECTED = "taken", "rejected"
 class Metrics:
     """The daemon's collector registry and its counters."""
 
-    def __init__(self, pools: NodePools) -> None:
+    def __init__(self, pools: NodePools, gpu_totals: GpuTotals | None = None) -> None:
         self.collectors = CollectorRegistry()
         ProcessCollector(registry=self.collectors)
         self.collectors.register(_PoolGauges(pools))
+        self.collectors.register(GpuCollector(pools, gpu_totals or GpuTotals()))
         labels = ["pool_id", "outcome"]
         self._handoffs = Counter(
             "pool_handoff_files_processed", "Handoff files taken and rejected", labels, registry=self.collectors
@@ -117,9 +120,9 @@ class _PoolGauges(Collector):
         for replica in self._node_pools.replicas:
             values = _replica_labels(replica)
             for gpu in devices_of(replica.handoff.device_mask, self._node_pools.gpus):
-                used.add_metric([*values, str(gpu.index)], gpu.vram_total_bytes - gpu.vram_free_bytes)
+                used.add_metric([*values, gpu.label], gpu.vram_used_bytes)
                 if gpu.utilization is not None:
-                    busy.add_metric([*values, str(gpu.index)], gpu.utilization)
+                    busy.add_metric([*values, gpu.label], gpu.utilization)
         yield used
         yield busy
 

@@ -141,6 +141,17 @@ class PoolManagerSettings(ApiSettings):
         ),
         Field(ge=1000, le=60_000),
     ] = 10_000
+    gpu_read_interval_ms: Annotated[
+        Integer,
+        Var(
+            "POOL_MANAGERD_GPU_READ_INTERVAL_MS",
+            "Milliseconds between readings of memory, load, temperature and power of the known GPUs.",
+            example="5000",
+            unit="milliseconds",
+            addition=True,
+        ),
+        Field(ge=500, le=60_000),
+    ] = 5000
     metrics_port: Annotated[Integer, metrics_port_variable(9091), Field(ge=1, le=65535)] = 9091
 
     @property

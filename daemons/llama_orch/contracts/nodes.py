@@ -139,6 +139,23 @@ class PoolSnapshot(Outbound):
     residency: Residency | None = None
 
 
+class GpuSummary(Outbound):
+    """The current state of a GPU of a node. None: the driver does not report it.
+
+    `state` is `ok`, `fenced`, `throttled`, `lost` or `unknown`; `reason` says why it is not `ok`.
+    """
+
+    device_id: Annotated[int, Field(ge=0, le=4096)]
+    uuid: Text
+    state: Text
+    reason: Words | None = None
+    vram_total_bytes: Count = 0
+    vram_free_bytes: Count = 0
+    utilization: Annotated[int, Field(ge=0, le=100)] | None = None
+    temperature_c: Annotated[int, Field(ge=-273, le=1000)] | None = None
+    power_w: Annotated[float, Field(ge=0, le=1_000_000)] | None = None
+
+
 class Heartbeat(Outbound):
     """The body of POST /v2/nodes/{id}/heartbeat.
 
@@ -152,6 +169,7 @@ class Heartbeat(Outbound):
     draining: bool = False
     memory: Annotated[list[MemoryBudget], Field(max_length=MAX_GPUS + 1)] = []
     pools: Annotated[list[PoolSnapshot], Field(max_length=MAX_POOLS), FailFast()] = []
+    gpus: Annotated[list[GpuSummary], Field(max_length=MAX_GPUS), FailFast()] = []
 
 
 class HeartbeatAnswer(Outbound):
@@ -197,6 +215,7 @@ class NodeView(Outbound):
     heartbeat_interval_ms: int
     active_leases: int = 0
     pools: list[PoolSnapshot] = []
+    gpus: list[GpuSummary] = []
 
 
 class NodeList(Outbound):
@@ -235,10 +254,32 @@ class NodeStanding(Outbound):
     problem: str | None = None
 
 
-class GpuView(Outbound):
-    """One GPU. `utilization` is in percent, null if the driver does not report it.
+class GpuProcessView(Outbound):
+    """A process with memory on a GPU, in bytes; null if the driver does not report it."""
 
-    `node_id` is null in HOME_PROFILE.
+    pid: int
+    used_bytes: int | None = None
+
+
+class GpuPool(Outbound):
+    """A pool on a GPU, and its energy in J on all its GPUs since pool-managerd started.
+
+    `joules_per_1000_tokens` is null before the pool has generated tokens, and if its engine does not count them.
+    """
+
+    pool_id: str
+    energy_joules: float = 0.0
+    joules_per_1000_tokens: float | None = None
+
+
+class GpuView(Outbound):
+    """One GPU or MIG instance. Values that the driver does not report are null.
+
+    `node_id` is null in HOME_PROFILE. `utilization` is in percent, temperatures in °C, power in W. `energy_joules`
+    counts since pool-managerd started. `state` is `ok`, `fenced`, `throttled`, `lost` or `unknown` (the driver does not
+    answer), and `state_reason` says why; values of a GPU that is `lost` or `unknown` are the last ones. `faults` counts
+    Xids by code. A MIG instance has the index of its GPU, its UUID as `parent_uuid`, and a `mig_index`. With
+    `unified_memory`, the memory is the machine's. `processes` lists at most 32 of `process_count`.
     """
 
     node_id: str | None = None
@@ -247,8 +288,36 @@ class GpuView(Outbound):
     name: str
     vram_total_bytes: int
     vram_free_bytes: int
+    vram_used_bytes: int | None = None
     utilization: int | None = None
     compute_capability: str | None = None
+    vendor: str | None = None
+    pci: str | None = None
+    state: str = "ok"
+    state_reason: str | None = None
+    temperature_c: int | None = None
+    slowdown_c: int | None = None
+    power_w: float | None = None
+    power_limit_w: float | None = None
+    energy_joules: float | None = None
+    clock_mhz: int | None = None
+    throttle: list[str] = []
+    recovery: str | None = None
+    processes: Annotated[list[GpuProcessView], Field(max_length=256)] = []
+    process_count: int = 0
+    unified_memory: bool = False
+    parent_uuid: str | None = None
+    mig_index: int | None = None
+    faults: Annotated[dict[str, int], Field(max_length=256)] = {}
+    pools: Annotated[list[GpuPool], Field(max_length=MAX_POOLS)] = []
+
+
+class NodeGpuList(Outbound):
+    """GET /v2/gpus of pool-managerd. `problem` says why GPUs cannot be read, if so."""
+
+    gpus: Annotated[list[GpuView], Field(max_length=512)]
+    count: int = 0
+    problem: str | None = None
 
 
 class GpuList(Outbound):

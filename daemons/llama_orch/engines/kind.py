@@ -99,6 +99,11 @@ async def no_load(_client: EngineClient, _flags: Sequence[str]) -> Load:
     return Load()
 
 
+async def no_tokens(_client: EngineClient) -> int | None:
+    """Return None, for engines that do not report any."""
+    return None
+
+
 def no_workloads(_flags: Iterable[str]) -> list[Workload] | None:
     """Return None, for engines whose flags do not decide what they do."""
     return None
@@ -135,6 +140,8 @@ class Kind:
     """Ask the engine, started with these flags, how busy it is."""
     load_limit_s: float | None = None
     """How long to wait for `load`, where that is less than the client's own limit."""
+    tokens: Callable[[EngineClient], Awaitable[int | None]] = no_tokens
+    """Ask the engine how many tokens it has generated since its start."""
     workloads_by_flags: Callable[[Iterable[str]], list[Workload] | None] = no_workloads
     """The workloads of an engine by the flags it was started with. None: the flags do not tell."""
     launch: Launch | None = None

@@ -22,6 +22,7 @@ from llama_orch.engines.kind import (
     Slots,
 )
 from llama_orch.engines.openai_models import describe_models
+from llama_orch.engines.prometheus_text import total
 
 if TYPE_CHECKING:
     from llama_orch.engines.wire.adapter import EngineAdapter
@@ -127,6 +128,11 @@ def has_unified_cache(flags: Iterable[str]) -> bool:
     return bool(relevant) and relevant[-1] in UNIFIED_CACHE
 
 
+async def tokens(client: EngineClient) -> int | None:
+    """Read the counter of generated tokens from /metrics, which a server started with --metrics has."""
+    return total(b"llamacpp:tokens_predicted_total", await client.get("/metrics"))
+
+
 def _adapter() -> "EngineAdapter":
     from llama_orch.engines.wire.llamacpp import LlamaCpp
 
@@ -141,6 +147,7 @@ KIND = Kind(
     accepts_any_model_name=True,
     reports_workloads=True,
     load=load,
+    tokens=tokens,
     workloads_by_flags=llamacpp_launch.workloads_by_flags,
     launch=llamacpp_launch.LAUNCH,
 )

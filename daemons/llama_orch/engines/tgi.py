@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from llama_orch.engines.engine_client import EngineClient, positive, text
 from llama_orch.engines.kind import OPENAI_COMPLETIONS, Description, Kind
+from llama_orch.engines.prometheus_text import total
 
 if TYPE_CHECKING:
     from llama_orch.engines.wire.adapter import EngineAdapter
@@ -18,6 +19,11 @@ async def describe(client: EngineClient) -> Description | None:
     return Description((model,), positive(info.get("max_total_tokens")), version=text(info.get("version")))
 
 
+async def tokens(client: EngineClient) -> int | None:
+    """Read the sum of generated tokens from /metrics."""
+    return total(b"tgi_request_generated_tokens_sum", await client.get("/metrics"))
+
+
 def _adapter() -> "EngineAdapter":
     from llama_orch.engines.wire.tgi import Tgi
 
@@ -29,4 +35,5 @@ KIND = Kind(
     relay_paths={"/generate_stream": "completion", **OPENAI_COMPLETIONS},
     describe=describe,
     adapter=_adapter,
+    tokens=tokens,
 )

@@ -1,7 +1,5 @@
 """vLLM's OpenAI-compatible server."""
 
-import math
-import re
 from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -16,6 +14,7 @@ from llama_orch.engines.kind import (
     Load,
 )
 from llama_orch.engines.openai_models import describe_models
+from llama_orch.engines.prometheus_text import samples, total
 
 if TYPE_CHECKING:
     from llama_orch.engines.wire.adapter import EngineAdapter
@@ -38,22 +37,14 @@ async def load(client: EngineClient, _flags: Sequence[str]) -> Load:
 
 def kv_usage(metrics: bytes) -> float | None:
     """Return the used part of the KV cache, 0 to 1. With several engine cores, whose caches have one size, the mean."""
-    by_name = (_samples(name, metrics) for name in KV_GAUGES)
+    by_name = (samples(name, metrics) for name in KV_GAUGES)
     values: Sequence[float] = next(filter(None, by_name), [])
     return fmean(min(1.0, max(0.0, value)) for value in values) if values else None
 
 
-def _samples(name: bytes, metrics: bytes) -> list[float]:
-    found = re.findall(rb"^%s(?:\{.*\})?[ \t]+(\S+)" % name, metrics, re.MULTILINE)
-    return [value for text in found if (value := _finite(text)) is not None]
-
-
-def _finite(text: bytes) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+async def tokens(client: EngineClient) -> int | None:
+    """Read the counter of generated tokens from /metrics."""
+    return total(b"vllm:generation_tokens_total", await client.get("/metrics"))
 
 
 def _adapter() -> "EngineAdapter":
@@ -70,4 +61,5 @@ KIND = Kind(
     version_path="/version",
     load=load,
     load_limit_s=LOAD_LIMIT_S,
+    tokens=tokens,
 )

@@ -1,5 +1,6 @@
 """Routes that drain and resume a pool or the whole node."""
 
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.operations import DrainRequest, DrainStatus
 from llama_orch.http.server.routes import RequestBody, json_reply, route
 from pool_managerd.api.pools import no_such_pool
@@ -22,10 +23,12 @@ class DrainRoutes:
         self._draining.drain(pool_id, drain.deadline_ms)
         return self._draining.status(pool_id)
 
-    @route("POST", "/v2/pools/{pool_id}/resume", "Resume a drained pool", ACCEPTED)
+    @route("POST", "/v2/pools/{pool_id}/resume", "Resume a drained pool", ACCEPTED, errors=(409,))
     async def resume_pool(self, pool_id: str) -> DrainStatus:
         if not self._draining.knows(pool_id):
             raise no_such_pool(self._registry)
+        if pool_id in self._registry.fenced:
+            raise _fenced(self._registry, pool_id)
         self._draining.resume(pool_id)
         return self._draining.status(pool_id)
 
@@ -38,3 +41,10 @@ class DrainRoutes:
     async def resume_node(self) -> DrainStatus:
         self._draining.resume_node()
         return self._draining.status()
+
+
+def _fenced(registry: NodePools, pool_id: str) -> ApiError:
+    pool = registry.pool(pool_id)
+    message = f"its GPU is fenced: {pool.last_error if pool else pool_id}"
+    hint = "The pool takes requests again when the fence ends; see GET /v2/gpus."
+    return ApiError(409, ErrorBody(code=ErrorCode.POOL_UNREADY, message=message, hint=hint, pool_id=pool_id))

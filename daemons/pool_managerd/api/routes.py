@@ -8,17 +8,19 @@ from llama_orch.http.server.exchange import HotRoutes
 from llama_orch.http.server.mounting import mount
 from llama_orch.http.server.routes import routes_of
 from pool_managerd.api.draining import DrainRoutes
+from pool_managerd.api.gpus import GpuRoutes
 from pool_managerd.api.loading import LoadingRoutes
 from pool_managerd.api.node import NodeRoutes
 from pool_managerd.api.pools import EngineRoutes, PoolRoutes
 from pool_managerd.cluster.agent import Agent
 from pool_managerd.draining import Draining
+from pool_managerd.gpus.monitor import GpuMonitor
 from pool_managerd.handoffs.handoffs import HandoffLoop
 from pool_managerd.pools.node_pools import NodePools
 from pool_managerd.provisioner_client import ProvisionerClient
 from pool_managerd.relay.relay import Relay
 
-GROUPS = (PoolRoutes, EngineRoutes, LoadingRoutes, DrainRoutes, NodeRoutes)
+GROUPS = (PoolRoutes, EngineRoutes, LoadingRoutes, DrainRoutes, NodeRoutes, GpuRoutes)
 
 ROUTES = routes_of(*GROUPS_OF_EVERY_DAEMON, *GROUPS)
 """Every route of pool-managerd."""
@@ -31,6 +33,7 @@ def add_routes(
     draining: Draining,
     agent: Agent | None,
     provisioner: ProvisionerClient,
+    monitor: GpuMonitor,
     *,
     stop: trio.Event,
     body_limit: int,
@@ -44,6 +47,7 @@ def add_routes(
         EngineRoutes(Relay(registry)),
         LoadingRoutes(registry, provisioner),
         DrainRoutes(registry, draining),
-        NodeRoutes(agent, registry, handoffs),
+        NodeRoutes(agent, handoffs),
+        GpuRoutes(registry, monitor),
     )
     return gate_routes

@@ -31,7 +31,7 @@ from pool_managerd.cluster.registration import (
     early_heartbeat_at,
     next_state,
 )
-from pool_managerd.cluster.snapshots import PlacementView, placement_view, snapshots
+from pool_managerd.cluster.snapshots import PlacementView, gpu_summaries, placement_view, snapshots
 from pool_managerd.pools.node_pools import NodePools
 
 LEAVE_S = 2.0
@@ -189,6 +189,7 @@ class Agent:
             draining=draining,
             memory=self._node_pools.memory[-MEMORY_MAX:],
             pools=snapshots(pools, self._node.node_id),
+            gpus=gpu_summaries(self._node_pools.gpus),
         )
         return await self._queen.heartbeat(self._node.node_id, heartbeat)
 

@@ -22,6 +22,7 @@ def read_memory(path: Path = MEMINFO) -> int:
 
 
 def capabilities(gpus: Gpus, cpu_cores: int, ram_total_bytes: int) -> NodeCapabilities:
+    whole = [gpu for gpu in gpus.devices if gpu.mig_index is None]
     devices = [
         NodeGpu(
             device_id=gpu.index,
@@ -29,6 +30,6 @@ def capabilities(gpus: Gpus, cpu_cores: int, ram_total_bytes: int) -> NodeCapabi
             vram_total_bytes=gpu.vram_total_bytes,
             compute_capability=gpu.compute_capability,
         )
-        for gpu in gpus.devices[:MAX_GPUS]
+        for gpu in whole[:MAX_GPUS]
     ]
     return NodeCapabilities(gpus=devices, cpu_cores=cpu_cores, ram_total_bytes=ram_total_bytes)

@@ -6,8 +6,10 @@ the queen reject the whole heartbeat.
 
 from collections.abc import Iterable, Mapping
 
-from llama_orch.contracts.nodes import MAX_POOLS, PoolSnapshot
+from llama_orch.contracts.nodes import MAX_GPUS, MAX_POOLS, GpuSummary, PoolSnapshot
 from llama_orch.contracts.pools import PoolStatus
+from pool_managerd.pools.devices import Gpus
+from pool_managerd.pools.gpu_states import gpu_states
 
 TEXT_LIMIT = 256
 ERROR_LIMIT = 4096
@@ -47,6 +49,25 @@ def snapshot(pool: PoolStatus, node_id: str) -> PoolSnapshot:
 def snapshots(pools: Iterable[PoolStatus], node_id: str) -> list[PoolSnapshot]:
     """Return snapshots of the first MAX_POOLS pools; a heartbeat has no room for more."""
     return [snapshot(pool, node_id) for pool in pools][:MAX_POOLS]
+
+
+def gpu_summaries(gpus: Gpus) -> list[GpuSummary]:
+    """Return the states of the first MAX_GPUS GPUs, without MIG instances."""
+    whole = [(gpu, state) for gpu, state in gpu_states(gpus) if gpu.mig_index is None]
+    return [
+        GpuSummary(
+            device_id=_bounded(gpu.index, 4096),
+            uuid=gpu.uuid[:TEXT_LIMIT],
+            state=state,
+            reason=_cut(reason, ERROR_LIMIT),
+            vram_total_bytes=_bounded(gpu.vram_total_bytes, COUNT_MAX),
+            vram_free_bytes=_bounded(gpu.vram_free_bytes, COUNT_MAX),
+            utilization=None if gpu.utilization is None else _bounded(gpu.utilization, 100),
+            temperature_c=gpu.temperature_c if gpu.temperature_c in range(-273, 1001) else None,
+            power_w=gpu.power_w if gpu.power_w is not None and 0 <= gpu.power_w <= 1_000_000 else None,
+        )
+        for gpu, (state, reason) in whole[:MAX_GPUS]
+    ]
 
 
 def _bounded(value: int, largest: int) -> int:

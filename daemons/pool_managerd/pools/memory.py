@@ -36,10 +36,16 @@ def read_machine_memory(path: Path = MEMINFO) -> MachineMemory | None:
 
 
 def budgets(gpus: Gpus, machine: MachineMemory | None) -> list[MemoryBudget]:
-    """Return a budget for each GPU and for the machine's own memory."""
+    """Return a budget for each GPU that engines name by its index, and for the machine's own memory."""
     found = [
-        MemoryBudget(device=str(gpu.index), total_bytes=gpu.vram_total_bytes, free_bytes=gpu.vram_free_bytes)
+        MemoryBudget(
+            device=gpu.label,
+            total_bytes=gpu.vram_total_bytes,
+            free_bytes=gpu.vram_free_bytes,
+            unified=gpu.unified_memory,
+        )
         for gpu in gpus.devices
+        if gpu.label.isdigit()
     ]
     if machine:
         found.append(MemoryBudget(device=CPU, total_bytes=machine.total_bytes, free_bytes=machine.available_bytes))

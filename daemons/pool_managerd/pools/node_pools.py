@@ -5,7 +5,7 @@ milliseconds, so that revisions from before a restart do not recur.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import trio
@@ -23,6 +23,7 @@ from pool_managerd.pools.pool_status import (
     UNLOADING,
     DrainState,
     Reports,
+    fenced_pools,
     pool_statuses,
     with_service_state,
 )
@@ -47,6 +48,9 @@ class NodePools:
         self._machine: MachineMemory | None = None
         self._loads: tuple[object, ...] = ()
         self.drained = NOT_DRAINED
+        self.fenced: frozenset[str] = frozenset()
+        self.fenced_changed = trio.Event()
+        """Set, and replaced, when `fenced` changes: the pools whose engines all have a fenced GPU."""
         self.leases = Leases(self._publish)
         self._replicas: dict[Key, Replica] = {}
         self._reports: Reports = {}
@@ -129,6 +133,14 @@ class NodePools:
             self._put(replica.key, self._placed(replica))
         self._settle()
 
+    def set_fences(self, fences: Mapping[str, str]) -> None:
+        """Replace the reasons why GPUs are fenced, by UUID."""
+        gpus = replace(self.gpus, fences=dict(fences))
+        if self.gpus_discovered.is_set():
+            self.set_gpus(gpus)
+        else:
+            self.gpus = gpus
+
     def set_drained(self, drained: DrainState) -> None:
         """Set what is drained. Wakes waiters even if no pool has changed."""
         self.drained = drained
@@ -197,6 +209,11 @@ class NodePools:
         before, self._loads = self._loads, tuple((pool.pool_id, *_load(pool)) for pool in self._summaries)
         if self._loads != before:
             self.loads_changed.ring()
+        fenced = fenced_pools(self.replicas, self.gpus)
+        if fenced != self.fenced:
+            self.fenced = fenced
+            changed, self.fenced_changed = self.fenced_changed, trio.Event()
+            changed.set()
         self._publish()
 
     def _publish(self) -> None:

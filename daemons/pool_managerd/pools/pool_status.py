@@ -13,7 +13,7 @@ from llama_orch.contracts.pools import (
     Residency,
 )
 from llama_orch.engines.workloads import union
-from pool_managerd.pools.devices import Gpus, devices_of
+from pool_managerd.pools.devices import Gpus, devices_of, fence_problem
 from pool_managerd.pools.replica import Replica, workloads_of
 
 Reports = Mapping[str, ProvisioningReport]
@@ -25,13 +25,14 @@ BEST_FIRST = (PoolState.READY, PoolState.STARTING, PoolState.FAILED, PoolState.O
 
 @dataclass(frozen=True)
 class DrainState:
-    """What is drained: the whole node, or some pools."""
+    """What is drained: the whole node, some pools by an operator, some because all their engines' GPUs are fenced."""
 
     node: bool = False
     pools: frozenset[str] = frozenset()
+    fenced: frozenset[str] = frozenset()
 
     def __contains__(self, pool_id: str) -> bool:
-        return self.node or pool_id in self.pools
+        return self.node or pool_id in self.pools or pool_id in self.fenced
 
 
 NOT_DRAINED = DrainState()
@@ -58,7 +59,7 @@ def pool_status(pool_id: str, replicas: list[Replica], report: ProvisioningRepor
         state, errors = report.state, [*_errors(report), *errors]
     newest = max(replicas, key=lambda replica: replica.incarnation)
     ready = [replica for replica in replicas if replica.state is PoolState.READY]
-    devices = {gpu.index: gpu for replica in replicas for gpu in devices_of(replica.handoff.device_mask, gpus)}
+    devices = {gpu.uuid: gpu for replica in replicas for gpu in devices_of(replica.handoff.device_mask, gpus)}
     return PoolStatus(
         pool_id=pool_id,
         state=state,
@@ -89,6 +90,14 @@ def with_service_state(pool: PoolStatus, drained: DrainState, active_leases: int
         return pool
     state = PoolState.DRAINING if draining and pool.state is PoolState.READY else pool.state
     return pool.model_copy(update={"draining": draining, "state": state, "active_leases": active_leases})
+
+
+def fenced_pools(replicas: Iterable[Replica], gpus: Gpus) -> frozenset[str]:
+    """Return the pools that have engines on fenced GPUs only."""
+    replicas = tuple(replicas) if gpus.fences else ()
+    fenced = {replica.key for replica in replicas if fence_problem(replica.handoff.device_mask, gpus)}
+    serving = {replica.key[0] for replica in replicas if replica.key not in fenced}
+    return frozenset(pool_id for pool_id, _replica_id in fenced if pool_id not in serving)
 
 
 def _unannounced(pool_id: str, report: ProvisioningReport | None, gpus: Gpus) -> PoolStatus:

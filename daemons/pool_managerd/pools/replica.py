@@ -48,7 +48,8 @@ class Replica:
     """An engine as of its last probe.
 
     `incarnation` distinguishes announcements of one engine. `offline_since_s` is on trio's clock. `device_problem` says
-    why this machine cannot have the engine's devices, if so.
+    why this machine cannot have the engine's devices, if so. `busy_slot_s` is how many seconds slots were busy, all
+    added up, until the last probe at `probed_at_s` on trio's clock.
     """
 
     incarnation: int
@@ -64,6 +65,8 @@ class Replica:
     last_error: str | None = None
     offline_since_s: float | None = None
     device_problem: str | None = None
+    busy_slot_s: float = 0.0
+    probed_at_s: float | None = None
 
     @property
     def key(self) -> Key:
@@ -129,6 +132,10 @@ def assumed_slots(handoff: Handoff) -> Slots:
 
 def after_probe(replica: Replica, result: ProbeResult, now_s: float) -> Replica:
     """Return `replica` as it is after a probe."""
+    if replica.probed_at_s is not None:
+        busy_s = (replica.slots.total - replica.slots.free) * max(0.0, now_s - replica.probed_at_s)
+        replica = replace(replica, busy_slot_s=replica.busy_slot_s + (busy_s if replica.live else 0.0))
+    replica = replace(replica, probed_at_s=now_s)
     if result.answer in (HealthAnswer.READY, HealthAnswer.LOADING):
         return _answered(replica, result)
     misses = replica.misses + 1

@@ -25,7 +25,7 @@ from llama_orch.http.server.mounting import json_response_in_thread
 from llama_orch.http.server.routes import JSON, Parameter, Reply, RequestBody, gate_route, json_reply, route
 from queen_rbee.api.parameters import TEXT
 from queen_rbee.fleet.fleet import Fleet
-from queen_rbee.fleet.managers import PoolManagers, gpus, reachability
+from queen_rbee.fleet.managers import PoolManagers, gpus, reachability, unfence_gpu
 
 REGISTRATION = RequestBody(
     NodeRegistration,
@@ -118,6 +118,19 @@ class NodeRoutes:
     @route("GET", "/v2/gpus", "List the GPUs of all machines", {200: json_reply("The GPUs.", GpuList)})
     async def list_gpus(self) -> GpuList:
         return await gpus(self._managers)
+
+    @route(
+        "POST",
+        "/v2/gpus/{gpu}/unfence",
+        "End the fence of a GPU",
+        {204: Reply("The GPU gets work again.")},
+        parameters=(Parameter("node_id", "Only a GPU of this node.", TEXT),),
+        errors=(409, 503),
+        description="For a GPU that is in order although nothing tells that it was reset. 409 if it is not fenced, and "
+        "if several machines have a GPU with this index.",
+    )
+    async def unfence_gpu(self, gpu: str) -> None:
+        await unfence_gpu(self._managers, gpu, request.args.get("node_id") or None)
 
     @route(
         "DELETE",

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import trio
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
-from llama_orch.contracts.nodes import GpuList, GpuView, NodeReachability, NodeView
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, not_found
+from llama_orch.contracts.nodes import GpuList, GpuView, NodeGpuList, NodeReachability, NodeView
 from llama_orch.http.client.client import UpstreamError, fetch, request
 from llama_orch.settings.types import Secret
 from queen_rbee.fleet.fleet import Fleet
@@ -100,14 +100,44 @@ def _failed(manager: PoolManager, reason: str) -> ApiError:
     return ApiError(503, ErrorBody(code=ErrorCode.POOL_UNAVAILABLE, message=message, hint=hint, retriable=True))
 
 
-class _GpuAnswer(BaseModel):
-    gpus: list[GpuView] = Field(max_length=256)
-    problem: str | None = None
-
-
 async def gpus(managers: PoolManagers) -> GpuList:
     """Return the GPUs of all machines, sorted by node and index, and the problems by node id or URL."""
-    found: list[GpuView] = []
+    found, problems = await _gpu_lists(managers)
+    all_gpus = [gpu for listed in found.values() for gpu in listed]
+    all_gpus.sort(key=lambda gpu: (gpu.node_id or "", gpu.index, -1 if gpu.mig_index is None else gpu.mig_index))
+    return GpuList(gpus=all_gpus, count=len(all_gpus), problems=dict(sorted(problems.items())))
+
+
+async def unfence_gpu(managers: PoolManagers, name: str, node_id: str | None) -> None:
+    """End the fence of the GPU with this index or UUID; an index needs a node if several machines have it.
+
+    Raises ApiError: 404 for an unknown GPU, 409 if several are meant or it is not fenced, 503 if its machine fails.
+    """
+    found, _problems = await _gpu_lists(managers)
+    meant = [
+        (manager, gpu)
+        for manager, listed in found.items()
+        for gpu in listed
+        if gpu.mig_index is None and name in (gpu.uuid, str(gpu.index)) and node_id in (None, manager.node_id)
+    ]
+    if not meant:
+        raise not_found("GPU", name, "See GET /v2/gpus for the indices and UUIDs of all GPUs.")
+    if len(meant) > 1:
+        nodes = ", ".join(sorted(manager.name for manager, _gpu in meant))
+        raise _refused(f"several machines have a GPU {name}: {nodes}", "Name the node too, or the UUID of the GPU.")
+    manager, gpu = meant[0]
+    if gpu.state != "fenced":
+        raise _refused(f"GPU {gpu.uuid} is not fenced, but {gpu.state}", "See GET /v2/gpus for the state of all GPUs.")
+    await managers.post(manager, f"/v2/gpus/{gpu.uuid}/unfence")
+
+
+def _refused(message: str, hint: str) -> ApiError:
+    return ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message, hint=hint))
+
+
+async def _gpu_lists(managers: PoolManagers) -> tuple[dict[PoolManager, list[GpuView]], dict[str, str]]:
+    """Return the GPUs of each machine, and the problems by node id or URL."""
+    found: dict[PoolManager, list[GpuView]] = {}
     problems: dict[str, str] = {}
 
     async def query(manager: PoolManager) -> None:
@@ -116,23 +146,22 @@ async def gpus(managers: PoolManagers) -> GpuList:
         except UpstreamError as error:
             problems[manager.node_id or manager.url] = str(error)
             return
-        found.extend(gpu.model_copy(update={"node_id": manager.node_id}) for gpu in answer.gpus)
+        found[manager] = [gpu.model_copy(update={"node_id": manager.node_id}) for gpu in answer.gpus]
         if answer.problem:
             problems[manager.node_id or manager.url] = answer.problem
 
     async with trio.open_nursery() as nursery:
         for manager in managers.all():
             nursery.start_soon(query, manager)
-    found.sort(key=lambda gpu: (gpu.node_id or "", gpu.index))
-    return GpuList(gpus=found, count=len(found), problems=dict(sorted(problems.items())))
+    return found, problems
 
 
-async def _gpus_of(managers: PoolManagers, manager: PoolManager) -> _GpuAnswer:
+async def _gpus_of(managers: PoolManagers, manager: PoolManager) -> NodeGpuList:
     status, body = await managers.get(manager, "/v2/gpus")
     if status != 200:
         raise UpstreamError(f"status {status}")
     try:
-        return _GpuAnswer.model_validate_json(body)
+        return NodeGpuList.model_validate_json(body)
     except ValidationError as error:
         raise UpstreamError("unexpected answer; check that both run the same release") from error
 

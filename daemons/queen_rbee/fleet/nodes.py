@@ -8,7 +8,7 @@ import zlib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from llama_orch.contracts.nodes import Heartbeat, NodeRegistration, NodeStatus, NodeView, PoolSnapshot
+from llama_orch.contracts.nodes import GpuSummary, Heartbeat, NodeRegistration, NodeStatus, NodeView, PoolSnapshot
 from llama_orch.contracts.pools import MemoryBudget, PoolState
 from queen_rbee.pools.candidates import public_pool
 
@@ -34,6 +34,7 @@ class Node:
     heard_wall: datetime | None = None
     pools: tuple[PoolSnapshot, ...] = ()
     memory: tuple[MemoryBudget, ...] = ()
+    gpus: tuple[GpuSummary, ...] = ()
     draining: bool = False
     offline: bool = False
     skew_ms: int | None = None
@@ -112,6 +113,7 @@ def after_heartbeat(node: Node, heartbeat: Heartbeat, now: float, wall: datetime
         heard_wall=wall,
         pools=tuple(pool for pool in heartbeat.pools if pool.node_id == node.node_id),
         memory=tuple(heartbeat.memory),
+        gpus=tuple(heartbeat.gpus),
         draining=heartbeat.draining,
         offline=False,
         skew_ms=round((timestamp - wall).total_seconds() * 1000),
@@ -177,6 +179,7 @@ def view(node: Node, now: float, leases: int) -> NodeView:
         heartbeat_interval_ms=registration.heartbeat_interval_ms,
         active_leases=leases,
         pools=[public_pool(pool) for pool in node.pools],
+        gpus=list(node.gpus),
     )
 
 

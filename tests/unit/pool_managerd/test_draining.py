@@ -9,11 +9,11 @@ import trio
 import trio.testing
 
 from llama_orch.contracts.pools import PoolState
-from pool_managerd.draining import GRACE_S, Draining
+from pool_managerd.draining import FENCE_S, GRACE_S, Draining
 from pool_managerd.metrics import Metrics
 from pool_managerd.pools.node_pools import NodePools
 from tests.unit.pool_managerd.test_metrics import exposed
-from tests.unit.pool_managerd.values import LOADING, READY, found
+from tests.unit.pool_managerd.values import LOADING, READY, TWO_GPUS, found
 
 Clock = trio.testing.MockClock
 
@@ -248,3 +248,44 @@ async def test_each_change_is_logged_once(autojump_clock: Clock, caplog: pytest.
         for what, pools in [("is draining: it takes", "ab"), ("is resumed and takes", "ab")]
         for pool in pools
     ]
+
+
+async def test_pool_of_a_fenced_gpu_drains_until_the_fence_ends(autojump_clock: Clock) -> None:
+    async with scene() as play:
+        play.registry.take(found(pool_id="a", port=18080, device_mask="0"), READY)
+        play.registry.set_gpus(TWO_GPUS)
+        await play.request("a", 1000.0)
+        await play.request("b", 100.0)
+        play.registry.set_fences({"GPU-0": "GPU 0 is fenced: Xid 79"})
+        await trio.testing.wait_all_tasks_blocked()
+        assert play.states() == {"a": (PoolState.FAILED, True), "b": READY_STATE}
+        await trio.sleep(FENCE_S + 1)
+        assert play.ended == [("a", FENCE_S, True)]
+        play.registry.set_fences({})
+        await trio.testing.wait_all_tasks_blocked()
+        assert play.states() == {"a": READY_STATE, "b": READY_STATE}
+
+
+async def test_operators_drain_outlasts_a_fence(autojump_clock: Clock) -> None:
+    async with scene() as play:
+        play.registry.take(found(pool_id="a", port=18080, device_mask="0"), READY)
+        play.registry.set_gpus(TWO_GPUS)
+        play.draining.drain("a", None)
+        for fences in ({"GPU-0": "words"}, {}):
+            play.registry.set_fences(fences)
+            await trio.testing.wait_all_tasks_blocked()
+            assert play.states()["a"][1]
+        play.draining.resume("a")
+        assert play.states()["a"] == READY_STATE
+
+
+async def test_pool_with_an_engine_on_another_gpu_serves_on(autojump_clock: Clock) -> None:
+    async with scene() as play:
+        play.registry.take(found(pool_id="a", port=18080, device_mask="0"), READY)
+        play.registry.take(found(pool_id="a", replica_id="r1", port=18090, device_mask="1"), READY)
+        play.registry.set_gpus(TWO_GPUS)
+        play.registry.set_fences({"GPU-0": "words"})
+        await trio.testing.wait_all_tasks_blocked()
+        pool = play.registry.pool("a")
+        assert pool
+        assert (pool.ready, pool.draining, [each.ready for each in pool.replicas]) == (True, False, [False, True])

@@ -1,13 +1,16 @@
 """Names of metrics, and removal of series with their pool."""
 
 from dataclasses import replace
+from typing import Any
 
 from prometheus_client import generate_latest
 
+from pool_managerd.gpus.totals import GpuTotals
 from pool_managerd.metrics import Metrics
+from pool_managerd.pools.devices import Gpus, MissingGpu
 from pool_managerd.pools.node_pools import NodePools
 from pool_managerd.pools.replica import HealthAnswer
-from tests.unit.pool_managerd.values import READY, SILENT, TWO_GPUS, found
+from tests.unit.pool_managerd.values import READY, SILENT, TWO_GPUS, found, gpu
 
 
 def exposed(metrics: Metrics) -> dict[str, float]:
@@ -69,3 +72,38 @@ def test_series_of_removed_pools_are_removed() -> None:
     assert not [name for name in shown if 'pool_id="gone"' in name]
     assert shown['pool_health_checks_total{outcome="success",pool_id="stays",reason="ready"}'] == 1
     assert shown['pool_handoff_files_processed_total{outcome="rejected",pool_id=""}'] == 1
+
+
+async def test_gpu_metrics_have_states_faults_and_energy() -> None:
+    registry, totals = NodePools(), GpuTotals()
+    metrics = Metrics(registry, totals)
+    sensors: dict[str, Any] = {"temperature_c": 61, "power_w": 300.5, "slowdown_c": 60}
+    registry.set_gpus(Gpus((replace(gpu(0), **sensors), gpu(1)), missing=(MissingGpu(gpu(2), "gone", lost=True),)))
+    registry.set_fences({"GPU-1": "Xid 79"})
+    for device, code in (("GPU-1", 79), ("GPU-1", 9998), ("GPU-1", 9999), ("unknown", 13)):
+        totals.faults.add("nvml", device, code)
+    totals.energy.gpus["GPU-0"] = totals.energy.pools["default"] = 12.5
+    totals.energy.tokens["default"] = 7
+    shown = exposed(metrics)
+    first, second, third = (f'{{device="{number}",uuid="GPU-{number}"}}' for number in range(3))
+    expected = {
+        f"gpu_memory_total_bytes{first}": 80,
+        f"gpu_memory_used_bytes{first}": 20,
+        f"gpu_memory_free_bytes{first}": 60,
+        f"gpu_utilization_percent{first}": 50,
+        f"gpu_temperature_celsius{first}": 61,
+        f"gpu_power_watts{first}": 300.5,
+        f"gpu_power_watts{second}": None,
+        f"gpu_throttled{first}": 1,
+        f"gpu_fenced{first}": 0,
+        f"gpu_fenced{second}": 1,
+        f"gpu_lost{third}": 1,
+        f"gpu_temperature_celsius{third}": None,
+        f"gpu_energy_joules_total{first}": 12.5,
+        'xid_errors_total{device="1",xid="79"}': 1,
+        'xid_errors_total{device="1",xid="other"}': 2,
+        'xid_errors_total{device="unknown",xid="13"}': 1,
+        'pool_energy_joules_total{pool_id="default"}': 12.5,
+        'pool_tokens_generated_total{pool_id="default"}': 7,
+    }
+    assert {name: shown.get(name) for name in expected} == expected

@@ -1,4 +1,4 @@
-"""Events of pools: handoffs, health, GPUs, drains, and the registration of a node."""
+"""Events of pools: handoffs, health, drains, and the registration of a node."""
 
 import logging
 
@@ -90,23 +90,6 @@ POOLS_STATE_NOT_SAVED = Event(
     "pool-managerd continues, but will not know its pools after a restart. Fix the disk or the permissions of the\n"
     "directory; the next change is saved again.",
 )
-GPUS_FOUND = Event(
-    "gpus_found",
-    "195db0c0f5dc40f3b0a5ab14429526ce",
-    "pool_managerd.gpus",
-    logging.INFO,
-    "GPUs found: {gpus}",
-    "No action is required.",
-)
-GPU_LOST = Event(
-    "gpu_lost",
-    "4ba8f22206464462895c6982119e512b",
-    "pool_managerd.gpus",
-    logging.ERROR,
-    "GPU {device} is no longer usable: {reason}",
-    "The driver lost the device; pools on it are not ready. See dmesg for Xid messages of the NVIDIA driver.\n"
-    "Often it takes a reset of the GPU or a reboot.",
-)
 REPORT_UNUSABLE = Event(
     "report_unusable",
     "b69fdb45ac834fa3976cd71c80f9ee5d",
@@ -115,15 +98,6 @@ REPORT_UNUSABLE = Event(
     "provisioning report {file} is unusable: {reason}",
     "engine-provisioner writes these files. Until it writes a valid one, the progress of the pool is not shown.\n"
     "See its log: journalctl -u engine-provisioner",
-)
-GPUS_UNKNOWN = Event(
-    "gpus_unknown",
-    "b459071afb8a4f9ebf72c46dca8fbe35",
-    "pool_managerd.gpus",
-    logging.WARNING,
-    "no NVIDIA GPUs found: {reason}; pools on GPUs are not possible on this machine",
-    "The NVML library or the driver is missing. On a machine with NVIDIA GPUs install the driver\n"
-    "(nvidia-driver and libnvidia-ml1) and restart pool-managerd. Pools on the CPU are not affected.",
 )
 REGISTRATION_ACCEPTED = Event(
     "registration_accepted",
@@ -192,8 +166,8 @@ POOL_DRAINING = Event(
     "llama_orch.pools",
     logging.INFO,
     "pool {pool_id} is draining: it takes no new requests, {leases} relayed requests may finish",
-    "An operator started the drain. POST /v2/pools/@POOL_ID@/resume ends it, for a whole node POST /v2/resume. A\n"
-    "restart of pool-managerd ends it too.",
+    "An operator started the drain, or its GPU is fenced (event gpu_fenced). POST /v2/pools/@POOL_ID@/resume ends\n"
+    "an operator's drain, for a whole node POST /v2/resume; a restart of pool-managerd ends it too.",
 )
 POOL_RESUMED = Event(
     "pool_resumed",

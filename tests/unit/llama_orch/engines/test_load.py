@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from llama_orch.engines import llamacpp, vllm
 from llama_orch.engines.llamacpp import TOKENS_LIMIT, has_unified_cache
+from llama_orch.engines.prometheus_text import total
 
 IDLE = st.fixed_dictionaries(
     {"is_processing": st.just(False), "n_ctx": st.integers(1, TOKENS_LIMIT)},
@@ -119,3 +120,18 @@ def test_vllm_gauge_is_read_by_its_newer_name_first(metrics: bytes, expected: fl
 def test_vllm_usage_is_clamped_or_unknown(value: float, label: str) -> None:
     found = vllm.kv_usage(f'vllm:kv_cache_usage_perc{{model_name="{label}"}} {value}\n'.encode(errors="replace"))
     assert found is None or 0 <= found <= 1
+
+
+@pytest.mark.parametrize(
+    ("metrics", "expected"),
+    [
+        (b"# TYPE llamacpp:tokens_predicted_total counter\nllamacpp:tokens_predicted_total 1536\n", 1536),
+        (b'llamacpp:tokens_predicted_total{model="a"} 1e3\nllamacpp:tokens_predicted_total{model="b"} 24\n', 1024),
+        (b"llamacpp:tokens_predicted_total -7\n", 0),
+        (b"llamacpp:tokens_predicted_total NaN\nllamacpp:tokens_predicted_total 1e400\n", None),
+        (b"llamacpp:tokens_predicted_seconds 3\n", None),
+        (b"", None),
+    ],
+)
+def test_generated_tokens_are_the_sum_of_a_counter(metrics: bytes, expected: int | None) -> None:
+    assert total(b"llamacpp:tokens_predicted_total", metrics) == expected

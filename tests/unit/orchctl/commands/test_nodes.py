@@ -99,17 +99,23 @@ GPU = {
     "vram_total_bytes": 85899345920,
     "vram_free_bytes": 42949672960,
     "utilization": 0,
-    "compute_capability": "9.0",
+    "temperature_c": 61,
+    "power_w": 301.6,
+    "pools": [{"pool_id": "chat", "energy_joules": 10, "joules_per_1000_tokens": 812.4}, {"pool_id": "embed"}],
 }
+FENCED = {"state": "fenced", "state_reason": "GPU 1 is fenced:\nXid 79"}
+BARE: dict[str, object] = {"node_id": None, "utilization": None, "temperature_c": None, "power_w": None, "pools": []}
 GPUS = {
-    "gpus": [GPU, {**GPU, "node_id": None, "utilization": None, "compute_capability": None}],
-    "count": 2,
+    "gpus": [GPU, {**GPU, **BARE, **FENCED, "index": 1}, {**GPU, **BARE, **FENCED, "index": 1, "mig_index": 0}],
+    "count": 3,
     "problems": {"gpu-2": "NVML says:\nno", "http://127.0.0.1:9200": "it does not answer"},
 }
 GPU_TABLE = """\
-NODE   GPU  NAME         FREE GiB  ALL GiB  BUSY  COMPUTE  UUID
-gpu-1  0    NVIDIA H100  40.0      80.0     0%    9.0      GPU-1
--      0    NVIDIA H100  40.0      80.0     -     -        GPU-1
+NODE   GPU  NAME         USED/ALL GiB  BUSY  TEMP   POWER  STATE   POOLS        J/1K TOKENS  UUID
+gpu-1  0    NVIDIA H100  40.0/80.0     0%    61 °C  302 W  ok      chat, embed  812, -       GPU-1
+-      1    NVIDIA H100  40.0/80.0     -     -      -      fenced  -            -            GPU-1
+-      1:0  NVIDIA H100  40.0/80.0     -     -      -      fenced  -            -            GPU-1
+GPU 1: GPU 1 is fenced: Xid 79
 gpu-2: NVML says: no
 http://127.0.0.1:9200: it does not answer
 """
@@ -124,3 +130,11 @@ def test_gpus_are_a_table_with_problems_below() -> None:
 
 def test_no_gpus_shows_problems() -> None:
     assert format_gpus(GpuList(gpus=[], count=0, problems={"a": "b"})) == "no GPUs are known\na: b"
+
+
+def test_fence_of_a_gpu_is_ended() -> None:
+    path = "POST /v2/gpus/GPU-1/unfence"
+    with serve({path: [reply(204)], f"{path}?node_id=gpu-1": [reply(204)]}) as queen:
+        assert run("gpus", "unfence", "GPU-1", "--url", queen.url).status == 0
+        assert run("gpus", "unfence", "GPU-1", "--node", "gpu-1", "--url", queen.url).status == 0
+        assert len(queen.requests) == 2

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from llama_orch.http.server.app import create_app
 from pool_managerd.api.routes import ROUTES, add_routes
 from pool_managerd.draining import Draining
+from pool_managerd.gpus.monitor import GpuMonitor
 from pool_managerd.handoffs.handoffs import HandoffLoop
 from pool_managerd.metrics import Metrics
 from pool_managerd.pools.node_pools import NodePools
@@ -27,6 +28,7 @@ async def test_every_declared_route_is_served() -> None:
         Draining(registry, Metrics(registry), "n"),
         None,
         ProvisionerClient(Path("engines")),
+        cast(GpuMonitor, None),
         stop=trio.Event(),
         body_limit=1,
     )

@@ -1,5 +1,6 @@
 """Snapshots are valid for any value an engine reports; the placement view has what must be sent at once."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 
 from llama_orch.contracts.nodes import MAX_POOLS, Heartbeat
 from llama_orch.contracts.pools import PoolState, PoolStatus
-from pool_managerd.cluster.snapshots import placement_view, snapshot, snapshots
-from tests.unit.pool_managerd.values import RESIDENCY
+from pool_managerd.cluster.snapshots import gpu_summaries, placement_view, snapshot, snapshots
+from pool_managerd.pools.devices import Gpus, MissingGpu
+from tests.unit.pool_managerd.values import RESIDENCY, gpu
 
 WHOLE = st.integers(-(1 << 60), 1 << 60)
 TEXT = st.text(max_size=20) | st.text("x", min_size=250, max_size=9000)
@@ -90,3 +92,21 @@ def test_placement_view_changes_with_new_pools_and_drains() -> None:
 @pytest.mark.parametrize("name", ["slots_free", "vram_free_bytes", "vram_total_bytes", "active_leases"])
 def test_placement_view_ignores_slots_and_memory(name: str) -> None:
     assert placement_view([pool()], False) == placement_view([pool(**{name: 1})], False)
+
+
+def test_gpu_summaries_have_states_and_no_mig_instances() -> None:
+    instance = replace(gpu(0), uuid="MIG-a", parent_uuid="GPU-0", mig_index=0)
+    hot = replace(gpu(1), temperature_c=95, slowdown_c=90, power_w=-1.0)
+    lost = MissingGpu(gpu(2), "gone", lost=True)
+    summaries = gpu_summaries(Gpus((gpu(0), instance, hot), missing=(lost,), fences={"GPU-0": "Xid 79"}))
+    assert [(each.device_id, each.state, each.reason) for each in summaries] == [
+        (0, "fenced", "Xid 79"),
+        (1, "throttled", "95 °C, at or above its slowdown temperature of 90 °C"),
+        (2, "lost", "gone"),
+    ]
+    assert [each.power_w for each in summaries] == [None, None, None]
+
+
+def test_gpu_summaries_are_bounded_by_the_contract() -> None:
+    many = Gpus(tuple(replace(gpu(number), utilization=10**9, uuid="x" * 999 + str(number)) for number in range(200)))
+    assert len(gpu_summaries(many)) == 64

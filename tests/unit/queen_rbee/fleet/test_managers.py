@@ -11,7 +11,7 @@ import trio
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.operations import DrainRequest
 from llama_orch.settings.types import Secret
-from queen_rbee.fleet.managers import PoolManager, PoolManagers, gpus, reachability
+from queen_rbee.fleet.managers import PoolManager, PoolManagers, gpus, reachability, unfence_gpu
 from tests.unit.queen_rbee.fleet_rig import FleetRig
 
 GPU = {"index": 0, "uuid": "GPU-1", "name": "H100", "vram_total_bytes": 80, "vram_free_bytes": 70}
@@ -98,3 +98,30 @@ async def test_pool_without_pool_managerd_gives_hint():
     with pytest.raises(ApiError) as caught:
         managers(FleetRig(), UNREACHABLE).for_pool(("p", ""))
     assert "systemctl status pool-managerd" in (caught.value.body.hint or "")
+
+
+FENCED = GPU | {"state": "fenced"}
+
+
+@pytest.mark.parametrize("name", ["0", "GPU-1"])
+async def test_fence_is_ended_on_the_machine_of_the_gpu(name):
+    rig = FleetRig()
+    async with manager(200, {"gpus": [FENCED]}) as (url, requests):
+        await unfence_gpu(managers(rig, url), name, None)
+    assert requests[-1].startswith(b"POST /v2/gpus/GPU-1/unfence HTTP")
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus_there", "status", "words"),
+    [
+        ("GPU-9", [FENCED], 404, "there is no GPU GPU-9"),
+        ("0", [GPU], 409, "GPU GPU-1 is not fenced, but ok"),
+        ("0", [FENCED, FENCED | {"uuid": "GPU-2"}], 409, "several machines have a GPU 0"),
+    ],
+)
+async def test_other_unfence_is_refused_with_reason(name, gpus_there, status, words):
+    rig = FleetRig()
+    async with manager(200, {"gpus": gpus_there}) as (url, _requests):
+        with pytest.raises(ApiError) as refused:
+            await unfence_gpu(managers(rig, url), name, None)
+    assert (refused.value.status, words in refused.value.body.message) == (status, True)
