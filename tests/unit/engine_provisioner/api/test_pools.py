@@ -10,12 +10,9 @@ from prometheus_client import CollectorRegistry
 from quart_trio import QuartTrio
 
 from engine_provisioner.api.pools import PoolRoutes
-from engine_provisioner.api.routes import ROUTES
 from engine_provisioner.supervise.wanted import Wanted
 from llama_orch.http.server.app import create_app
 from llama_orch.http.server.mounting import mount
-
-AUTOMATIC_METHODS = {"HEAD", "OPTIONS"}
 
 
 @pytest.fixture
@@ -53,12 +50,3 @@ async def test_unknown_pool_is_refused_with_the_known_ones(app: QuartTrio) -> No
     status, error = await post(app, "/v2/pools/nowhere/unload")
     assert (status, error["code"]) == (404, "NOT_FOUND")
     assert "Pools: default." in error["hint"]
-
-
-async def test_every_declared_route_is_served(app: QuartTrio) -> None:
-    served = {
-        (method, rule.rule.replace("<", "{").replace(">", "}"))
-        for rule in app.url_map.iter_rules()
-        for method in (rule.methods or set()) - AUTOMATIC_METHODS
-    }
-    assert served == {(route.method, route.path) for route in ROUTES}
