@@ -4,6 +4,8 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 EXIT   ?=
 DIST   ?= dist
+# The tests start hundreds of Python processes, which would compile every module again without bytecode files.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test check lint unit integration system bench deb generate lock clean

@@ -3,8 +3,7 @@
 #
 # The version comes from pyproject.toml. The build uses build/deb, which caches the dependencies by the digest of
 # their lock file. It is reproducible: the same tree produces the same bytes. Errors and warnings of lintian fail
-# the build. VERSION_SUFFIX=+b2 builds a newer version of the same tree for tests of upgrades, with less
-# compression and without lintian.
+# the build.
 set -euo pipefail
 umask 022
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -110,7 +109,7 @@ program_tree() {
 
 # -d: do not require build-essential, because nothing is compiled; require_tools checks the other packages.
 build() {
-	(cd "$src" && XZ_LEVEL=${VERSION_SUFFIX:+2} quietly dpkg-buildpackage -b -d -us -uc)
+	(cd "$src" && quietly dpkg-buildpackage -b -d -us -uc)
 	grep -E '^dpkg-gencontrol: warning|dh_.*: warning' "$work/log" || true
 	deb=$work/src/llama-orch_${version}_amd64.deb
 }
@@ -128,7 +127,7 @@ mkdir -p "$work" "$out"
 exec 9>"$work/lock"
 flock -n 9 || { say "waiting for another build that uses $work"; flock 9; }
 
-version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/pyproject.toml")${VERSION_SUFFIX:-}
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/pyproject.toml")
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null ||
 	stat -c %Y "$root/pyproject.toml")}
 export SOURCE_DATE_EPOCH PYTHONDONTWRITEBYTECODE=1
@@ -139,6 +138,6 @@ say "building llama-orch $version"
 source_tree
 program_tree
 build
-[ -n "${VERSION_SUFFIX:-}" ] || check
+check
 mv "$deb" "$out/"
 say "$out/$(basename "$deb"): $(du -h "$out/$(basename "$deb")" | cut -f1), $((SECONDS - started)) s"

@@ -1,10 +1,14 @@
-"""Machines for the system tests: one for each module and release, booted when the first test needs it."""
+"""Machines for the system tests: one for each module and release, booted when the first test needs it.
 
-from collections.abc import Callable, Iterator
+With `--dist loadfile`, the tests of a module and release run in the same process, because they share a machine.
+"""
+
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from tests.engines.fixtures import skip_or_fail
 from tests.engines.llama_server import Archive
@@ -13,10 +17,48 @@ from tests.system.lab.machine import TARGET, Machine, Pool
 from tests.system.lab.package import built_deb
 from tests.system.lab.prerequisites import missing
 from tests.system.lab.rootfs import SUITES
+from tests.system.lab.snapshot import snapshot
 
 TINY = "/srv/tiny.gguf"
 SLOW = "/srv/slow.gguf"
-POOLS = (Pool("default", TINY), Pool("slow", SLOW))
+# With more, the threads of several engines would wait for each other and occupy all cores.
+ONE_THREAD = 'flags = ["--threads", "1"]'
+POOLS = (Pool("default", TINY, extra=ONE_THREAD), Pool("slow", SLOW, extra=ONE_THREAD))
+
+LONGEST_FIRST = ("cluster", "cluster_lab", "lab", "serving", "operating", "reference", "bad_input", "package")
+"""The order of the modules. One process builds the package for the first; another runs the next two without it."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
+    """Sort the system tests."""
+    yield
+    here = {item for item in items if item.path.parent == Path(__file__).parent}
+    items.sort(key=lambda item: (LONGEST_FIRST.index(_module(item)), _release(item.name)) if item in here else (-1, ""))
+
+
+class LoadMachine(LoadFileScheduling):  # type: ignore[misc]
+    """Distributes the tests of a module and release together, in the order of collection."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return f"{super()._split_scope(nodeid)} {_release(nodeid)}"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadMachine | None:
+    """Refine `--dist loadfile`."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False
+    return LoadMachine(config, log)
+
+
+def _module(item: pytest.Item | pytest.Module) -> str:
+    return item.path.stem.removeprefix("test_")
+
+
+def _release(test: str) -> str:
+    """Return the release that the test runs on, or "" if it chooses itself."""
+    return next((suite for suite in SUITES if f"[{suite}" in test), "")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,36 +80,38 @@ def suite(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(scope="session")
+def models(tiny_model: Path, slow_model: Path) -> dict[str, Path]:
+    """The models, by their path in a machine."""
+    return {TINY: tiny_model, SLOW: slow_model}
+
+
 @pytest.fixture(scope="module")
-def bare(request: pytest.FixtureRequest, suite: str) -> Iterator[Machine]:
-    """A machine without llama-orch."""
-    name = request.path.stem.removeprefix("test_").replace("_", "-")
-    with booted(suite, name) as container:
+def stocked(
+    request: pytest.FixtureRequest, suite: str, deb: Path, llama_server_tar: Archive, models: dict[str, Path]
+) -> Iterator[Machine]:
+    """A machine with the package, the engine and the models, but not configured or started."""
+    with (
+        snapshot(suite, deb, llama_server_tar, models) as files,
+        booted(suite, _module(request.node).replace("_", "-"), files) as container,
+    ):
+        container.check("systemctl", "enable", TARGET)
         yield Machine(container)
-
-
-@pytest.fixture(scope="module")
-def installed(bare: Machine, deb: Path) -> Machine:
-    """A machine with the package installed, but not configured or started."""
-    bare.install(deb)
-    return bare
-
-
-@pytest.fixture(scope="module")
-def stocked(installed: Machine, llama_server_tar: Archive, tiny_model: Path, slow_model: Path) -> Machine:
-    """A machine with the package, the engine's archive and the models."""
-    installed.place(llama_server_tar, {TINY: tiny_model, SLOW: slow_model})
-    return installed
 
 
 @pytest.fixture(scope="module")
 def serving(stocked: Machine, llama_server_tar: Archive) -> Machine:
     """A machine that serves two pools: `default`, which is fast, and `slow`."""
-    stocked.configure(llama_server_tar, *POOLS)
-    stocked.systemctl("start", TARGET)
+    return serve_pools(stocked, llama_server_tar)
+
+
+def serve_pools(machine: Machine, archive: Archive) -> Machine:
+    """Configure the machine's pools, start them, and return the machine."""
+    machine.configure(archive, *POOLS)
+    machine.systemctl("start", TARGET)
     for pool in POOLS:
-        stocked.wait_until_served(pool.id)
-    return stocked
+        machine.wait_until_served(pool.id)
+    return machine
 
 
 @pytest.fixture

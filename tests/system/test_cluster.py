@@ -16,27 +16,28 @@ import pytest
 
 from llama_orch.telemetry.events import queen as events
 from tests.engines.llama_server import Archive
+from tests.system.conftest import ONE_THREAD, SLOW
 from tests.system.lab.client import Client, Outcome, complete, outcome, submit
 from tests.system.lab.clock import with_own_clock
 from tests.system.lab.cluster import (
     ENGINE,
     MANAGER,
     NODE_TIMEOUT_S,
-    POOL,
     STALE_CHECK_S,
     Cluster,
     Node,
     running_cluster,
 )
 from tests.system.lab.load import under_load
-from tests.system.lab.machine import Machine
+from tests.system.lab.machine import Machine, Pool
 from tests.system.lab.waiting import until
 
 QUEEN = "queen-rbee.service"
 GRACE_S = 3
 """Time that a busy machine may need to report a change."""
 OFFLINE_WITHIN_S = NODE_TIMEOUT_S + STALE_CHECK_S + GRACE_S
-RESTARTS = 40
+RESTARTS = 15
+POOL = Pool("default", SLOW, extra=ONE_THREAD)
 LONG_ANSWER = 200
 """Tokens of a task that must still run when its node is disturbed."""
 TASKS_ABOVE_CAPACITY = 5
@@ -48,9 +49,9 @@ Report = Callable[[str], None]
 
 
 @pytest.fixture(scope="module")
-def booted_cluster(deb: Path, llama_server_tar: Archive, slow_model: Path) -> Iterator[Cluster]:
+def booted_cluster(deb: Path, llama_server_tar: Archive, models: dict[str, Path]) -> Iterator[Cluster]:
     """The module's cluster."""
-    with running_cluster(deb, llama_server_tar, slow_model) as running:
+    with running_cluster(deb, llama_server_tar, models, POOL) as running:
         yield running
 
 
@@ -236,7 +237,7 @@ def test_killed_node_ends_only_its_started_answers(cluster: Cluster) -> None:
 def test_queen_restart_ends_each_task_once_and_keeps_nodes(cluster: Cluster) -> None:
     engines = [node.machine.show(ENGINE, "MainPID") for node in cluster.nodes]
     before = cluster.head.show(QUEEN, "MainPID")
-    tasks = [submit(cluster.queen, max_tokens=60) for _task in range(18)]
+    tasks = [submit(cluster.queen, max_tokens=60) for _task in range(12)]
     jobs = {cluster.queen.get(f"/v2/tasks/{task_id}").json["job_id"] for task_id in tasks}
     cluster.head.systemctl("restart", QUEEN)
     assert cluster.head.show(QUEEN, "MainPID") != before

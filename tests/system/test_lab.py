@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -85,7 +86,8 @@ def test_missing_programs_are_reported_with_packages(monkeypatch: pytest.MonkeyP
     assert prerequisites.missing() == ["no-such-program is missing; apt-get install its-package"]
 
 
-def test_prerequisite_check_passes_and_leaves_no_files() -> None:
-    before = set(cache_root().iterdir())
-    assert prerequisites.missing() == []
-    assert set(cache_root().iterdir()) == before
+def test_prerequisite_check_passes_and_leaves_no_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    with TemporaryDirectory(dir=cache_root()) as directory:
+        monkeypatch.setattr(prerequisites, "cache_root", lambda: Path(directory))
+        assert prerequisites.missing() == []
+        assert list(Path(directory).iterdir()) == []

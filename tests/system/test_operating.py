@@ -13,7 +13,7 @@ from tests.system.lab.load import under_load
 from tests.system.lab.machine import DAEMONS, TARGET, Machine, changed_from
 from tests.system.lab.waiting import until
 
-RESTARTS = 20
+RESTARTS = 8
 SOCKET_RESTARTS = 6
 TCP_PORTS = {8080, 9090, 9200, 9091}
 

@@ -1,10 +1,20 @@
-"""Contents of the installed package: units, manual pages, journal catalog, commands."""
+"""The package on one machine, in this order: contents after the installation, upgrade under load, purge."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from llama_orch.contracts.pools import POOLS_EXAMPLE
 from llama_orch.telemetry.events.catalog import CATALOG
+from tests.engines.llama_server import Archive
+from tests.system.conftest import serve_pools
+from tests.system.lab.client import complete
+from tests.system.lab.container import booted
+from tests.system.lab.load import under_load
 from tests.system.lab.machine import DAEMONS, TARGET, Machine
+from tests.system.lab.package import newer
 
 PAGES = {
     "7": ("llama-orch",),
@@ -14,6 +24,48 @@ PAGES = {
 }
 EXPOSURE_LIMIT = 15
 """In tenths, as `systemd-analyze security --threshold` expects: an exposure of at most 1.5."""
+USERS = (*DAEMONS, "llama-engine")
+ENGINE = "llama-engine@default.service"
+
+UNRELATED_FILES = re.compile(
+    # files of apt, dpkg and the machine, and of the test
+    r"/(var/(log|lib/(dpkg|apt)|cache/(apt|debconf|man))|run/(log|systemd)|srv|root)(/.*)?"
+    # backups of the user database, the journal's catalog index, and polkit, which the start of an engine activates
+    r"|/etc/(passwd|group|shadow|gshadow|subuid|subgid)-?|/var/lib/systemd/catalog/database"
+    r"|/var/tmp/systemd-private-[0-9a-f]+-polkit\.service-\w+(/tmp)?"
+)
+
+
+def files(machine: Machine) -> frozenset[str]:
+    """Return all paths on the machine's disk and under /run."""
+    return frozenset(machine.container.check("find", "/", "/run", "-xdev").splitlines())
+
+
+@pytest.fixture(scope="module")
+def bare(suite: str) -> Iterator[Machine]:
+    """A machine without llama-orch."""
+    with booted(suite, "package") as container:
+        yield Machine(container)
+
+
+@pytest.fixture(scope="module")
+def files_before(bare: Machine) -> frozenset[str]:
+    """The files of the machine before the installation."""
+    return files(bare)
+
+
+@pytest.fixture(scope="module")
+def installed(bare: Machine, deb: Path, files_before: frozenset[str]) -> Machine:
+    """The machine with the package, installed after `files_before` was taken."""
+    bare.install(deb)
+    return bare
+
+
+@pytest.fixture(scope="module")
+def serving(installed: Machine, llama_server_tar: Archive, models: dict[str, Path]) -> Machine:
+    """The machine, serving pools."""
+    installed.place(llama_server_tar, models)
+    return serve_pools(installed, llama_server_tar)
 
 
 def shipped_units(machine: Machine) -> list[str]:
@@ -63,6 +115,7 @@ def test_example_pools_file_is_installed(installed: Machine) -> None:
     assert "[[pools]]" in installed.container.check("cat", POOLS_EXAMPLE)
 
 
+@pytest.mark.parametrize("suite", ["trixie"], indirect=True)
 def test_every_command_has_help_and_version(installed: Machine) -> None:
     for command in (*DAEMONS, "orchctl"):
         assert "usage" in installed.container.check(command, "--help")
@@ -79,3 +132,34 @@ def test_journal_catalog_has_every_event(installed: Machine) -> None:
 def test_shipped_environment_file_is_valid(installed: Machine, daemon: str) -> None:
     command = f"set -a; . /etc/llama-orch/{daemon}.env; exec {daemon} --check-config"
     assert "/run/llama-orch/engines" in installed.container.check("sh", "-c", command)
+
+
+def test_upgrade_under_load_loses_no_request_or_engine(serving: Machine, deb: Path, tmp_path: Path) -> None:
+    newer_deb = newer(deb, tmp_path)
+    engine = serving.show(ENGINE, "MainPID")
+    daemons = {serving.show(f"{daemon}.service", "MainPID") for daemon in DAEMONS}
+
+    def ask() -> str | None:
+        answer = serving.queen.get("/health")
+        return None if answer.status == 200 else f"status {answer.status}"
+
+    with under_load(ask) as load:
+        serving.install(newer_deb)
+        load.wait_for_more()
+    assert load.failures == {}
+    assert serving.container.check("dpkg-query", "-W", "llama-orch").strip().endswith("+b2")
+    assert not {serving.show(f"{daemon}.service", "MainPID") for daemon in DAEMONS} & {*daemons, "0"}
+    serving.wait_until_served("default")
+    assert serving.show(ENGINE, "MainPID") == engine
+    assert complete(serving.queen).last.name == "end"
+
+
+def test_purge_removes_everything_except_users(serving: Machine, files_before: frozenset[str]) -> None:
+    serving.container.check("apt-get", "purge", "-y", "llama-orch")
+    left = {path for path in files(serving) - files_before if not UNRELATED_FILES.fullmatch(path)}
+    assert left == set()
+    units = serving.systemctl("list-units", "--all", "--no-legend", "--plain", *(f"{user}*" for user in USERS))
+    assert units == ""
+    for user in USERS:
+        assert serving.container.run("pgrep", "--euid", user).stdout == "", f"a process of {user} is still running"
+        assert serving.container.check("getent", "passwd", user)

@@ -121,13 +121,13 @@ def restore_later(undo: Callable[..., object]) -> Callable[[Machine, str], None]
 
 
 @pytest.mark.parametrize("spool", SPOOLS)
-def test_handoff_directory_is_accessible_to_daemons_only(installed: Machine, spool: str) -> None:
+def test_handoff_directory_is_accessible_to_daemons_only(stocked: Machine, spool: str) -> None:
     for user in ("pool-managerd", "engine-provisioner"):
-        installed.container.check("runuser", "-u", user, "--", "touch", f"{spool}/.trial")
-        installed.container.check("runuser", "-u", user, "--", "rm", f"{spool}/.trial")
+        stocked.container.check("runuser", "-u", user, "--", "touch", f"{spool}/.trial")
+        stocked.container.check("runuser", "-u", user, "--", "rm", f"{spool}/.trial")
     for user in ("nobody", "llama-engine"):
-        assert installed.container.run("runuser", "-u", user, "--", "ls", spool).status != 0, user
-    assert installed.container.check("stat", "-c", "%a %U:%G", spool) == "2770 engine-provisioner:llama-orch\n"
+        assert stocked.container.run("runuser", "-u", user, "--", "ls", spool).status != 0, user
+    assert stocked.container.check("stat", "-c", "%a %U:%G", spool) == "2770 engine-provisioner:llama-orch\n"
 
 
 def test_home_profile_example_runs_a_task(home: Machine) -> None:

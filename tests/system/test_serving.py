@@ -1,4 +1,4 @@
-"""Serving tokens of a real engine on a booted machine, during restarts, crashes and kills."""
+"""Serving tokens of a real engine on a booted machine, during restarts, crashes, kills and losses of state."""
 
 import json
 import os
@@ -17,6 +17,7 @@ ENGINE = "llama-engine@default.service"
 QUEEN = "queen-rbee.service"
 MANAGER = "pool-managerd.service"
 SPOOL = "/run/llama-orch/engines"
+RESTARTS = 10
 
 
 def on(pool_id: str) -> dict[str, object]:
@@ -68,15 +69,15 @@ def test_connection_starts_stopped_queen(serving: Machine) -> None:
     assert complete(serving.queen, **on("default")).last.name == "end"
 
 
-def test_twenty_restarts_refuse_no_connection(serving: Machine) -> None:
+def test_restarts_of_queen_refuse_no_connection(serving: Machine) -> None:
     with under_load(health(serving)) as load:
         pids = {main_pid(serving, QUEEN)}
-        for _restart in range(20):
+        for _restart in range(RESTARTS):
             serving.systemctl("restart", QUEEN)
             pids.add(main_pid(serving, QUEEN))
             load.wait_for_more()
     assert load.failures == {}
-    assert len(pids) == 21
+    assert len(pids) == RESTARTS + 1
 
 
 def test_running_stream_ends_normally_during_restart(serving: Machine) -> None:
@@ -219,3 +220,31 @@ def test_killed_engine_is_restarted_and_serves(serving: Machine) -> None:
         "the pool to serve again",
         60,
     )
+
+
+def assert_serving(machine: Machine) -> None:
+    machine.wait_until_served("default")
+    assert complete(machine.queen, placement={"mode": "pin", "pin_pool_id": "default"}).last.name == "end"
+
+
+def test_pools_recover_after_all_processes_are_killed(serving: Machine) -> None:
+    before = main_pid(serving, ENGINE)
+    serving.systemctl("kill", "--signal=KILL", *DAEMONS, "llama-engine@*.service")
+    assert_serving(serving)
+    assert main_pid(serving, ENGINE) != before
+    assert serving.systemctl("--failed", "--no-legend").strip() == ""
+
+
+def test_running_engines_are_restored_after_loss_of_state(serving: Machine) -> None:
+    engine = main_pid(serving, ENGINE)
+    for stopped, lost in (
+        ("pool-managerd", "/var/lib/pool-managerd/*"),
+        ("pool-managerd", "/var/lib/pool-managerd/* /run/llama-orch/engines/*"),
+        ("pool-managerd engine-provisioner", "/var/lib/pool-managerd/* /run/llama-orch/engines/*"),
+        ("queen-rbee pool-managerd", "/var/lib/queen-rbee/* /var/lib/pool-managerd/*"),
+    ):
+        # Remove only the contents: a client that connects meanwhile starts the daemon, which needs the directory.
+        commands = f"systemctl stop {stopped}; rm -rf {lost}; systemctl start {stopped}"
+        serving.container.check("sh", "-c", commands)
+        assert_serving(serving)
+    assert main_pid(serving, ENGINE) == engine

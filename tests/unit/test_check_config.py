@@ -1,12 +1,17 @@
-"""--check-config of the three daemons as processes."""
+"""--check-config of the three daemons: in this process, and as processes where the process matters."""
 
 import os
 import pwd
 import re
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from hashlib import sha256
+from importlib import import_module
+from io import StringIO
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -22,22 +27,48 @@ WITH_TOKEN = ("queen-rbee", "pool-managerd")
 EVERY_DAEMON = pytest.mark.parametrize("daemon", DAEMONS)
 
 
-def check(
-    daemon: str, directory: Path, given: dict[str, str], stdout: int = subprocess.PIPE
-) -> subprocess.CompletedProcess[str]:
-    """Run --check-config with `given` in a minimal environment."""
+@dataclass(frozen=True)
+class Checked:
+    """Exit status and output of --check-config."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def minimal_environment(directory: Path) -> dict[str, str]:
     paths = os.pathsep.join((str(ROOT / "daemons"), *filter(None, sys.path)))
-    base = {"PATH": os.environ["PATH"], "PYTHONPATH": paths, "LANG": "C.UTF-8", "HOME": str(directory)}
-    return subprocess.run(
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": paths, "LANG": "C.UTF-8", "HOME": str(directory)}
+
+
+def check(daemon: str, directory: Path, given: dict[str, str]) -> Checked:
+    """Run the daemon's main function for --check-config in this process, with `given` in a minimal environment."""
+    main = import_module(f"{daemon.replace('-', '_')}.__main__").main
+    environment = minimal_environment(directory) | given
+    with (
+        patch.dict(os.environ, environment, clear=True),
+        patch.object(sys, "argv", [daemon, "--check-config"]),
+        chdir(directory),
+        redirect_stdout(StringIO()) as stdout,
+        redirect_stderr(StringIO()) as stderr,
+    ):
+        status = int(main())
+    return Checked(status, stdout.getvalue(), stderr.getvalue())
+
+
+def check_as_process(daemon: str, directory: Path, stdout: int = subprocess.PIPE) -> Checked:
+    """Run --check-config as a process in a minimal environment."""
+    done = subprocess.run(
         [sys.executable, "-m", daemon.replace("-", "_"), "--check-config"],
         cwd=directory,
-        env=base | given,
+        env=minimal_environment(directory),
         stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
         timeout=LIMIT_S,
         check=False,
     )
+    return Checked(done.returncode, done.stdout, done.stderr)
 
 
 def values(daemon: str, directory: Path, given: dict[str, str]) -> dict[str, tuple[str, str]]:
@@ -58,6 +89,11 @@ def test_empty_environment_has_all_defaults(daemon: str, tmp_path: Path) -> None
     for field, var in DAEMONS[daemon].variables().items():
         said = default_text(DAEMONS[daemon], field, var).replace("~", str(tmp_path))
         assert found[var.env][0] in said
+
+
+@EVERY_DAEMON
+def test_process_shows_the_same_as_main_function(daemon: str, tmp_path: Path) -> None:
+    assert check_as_process(daemon, tmp_path) == check(daemon, tmp_path, {})
 
 
 @EVERY_DAEMON
@@ -133,7 +169,7 @@ def test_closed_stdout_ends_silently(daemon: str, tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "w"):
-        done = check(daemon, tmp_path, {}, stdout=writing)
+        done = check_as_process(daemon, tmp_path, writing)
     assert (done.returncode, done.stderr) == (141, "")
 
 

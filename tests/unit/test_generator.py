@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pool_managerd.settings import PoolManagerSettings
@@ -200,7 +200,6 @@ def has_open_quote(text: str) -> bool:
     return reader.state in ("single", "double", "double_escape")
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.lists(FRAGMENTS, max_size=24).map("".join))
 def test_random_files_are_parsed_as_systemd_does(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     value = parse(text).get("ORCHD_ADDR") or "127.0.0.1:8080"

@@ -50,12 +50,17 @@ def overlay(directory: Path) -> Overlay:
     return Overlay(directory / "overlay")
 
 
-def remove(directory: Path) -> None:
-    """Kill the processes of the machine and remove it."""
+def end(directory: Path) -> None:
+    """Kill the processes of the machine, and wait for their end. Raises TimeoutError."""
     group = control_group(directory)
     group.kill()
     until(lambda: not group.pids(), f"the processes of {directory.name} to end")
-    group.remove()
+
+
+def remove(directory: Path) -> None:
+    """Kill the processes of the machine and remove it."""
+    end(directory)
+    control_group(directory).remove()
     overlay(directory).remove()
     discard(directory)
 

@@ -18,13 +18,11 @@ from tests.system.lab.client import POOL_MANAGER, QUEEN, Client
 from tests.system.lab.container import booted
 from tests.system.lab.machine import READY_WITHIN_S, TARGET, Machine, Pool
 from tests.system.lab.rootfs import SUITES
+from tests.system.lab.snapshot import snapshot
 from tests.system.lab.waiting import until
 
 SUITE = SUITES[0]
-MODEL = "/srv/model.gguf"
-# One thread for each engine: with more, the threads of several engines would compete for few cores.
-POOL = Pool("default", MODEL, extra='flags = ["--threads", "1"]')
-ENGINE = f"llama-engine@{POOL.id}.service"
+ENGINE = "llama-engine@default.service"
 MANAGER = "pool-managerd.service"
 TOKEN_FILE = "/etc/llama-orch/api-token"
 QUEEN_ENV = "/etc/llama-orch/queen-rbee.env"
@@ -117,20 +115,22 @@ class Cluster:
 
 
 @contextmanager
-def running_cluster(deb: Path, archive: Archive, model: Path, nodes: int = 3) -> Iterator[Cluster]:
+def running_cluster(
+    deb: Path, archive: Archive, models: dict[str, Path], pool: Pool, nodes: int = 3
+) -> Iterator[Cluster]:
     """Run a cluster of new machines for the duration of the block. Raises CommandFailed and as `booted`."""
     token = secrets.token_hex(32)
     names = ["queen", *(f"node-{number + 1}" for number in range(nodes))]
     # A machine ends with the thread that booted it, so the threads must outlive all machines.
     with ThreadPoolExecutor(len(names)) as threads, bridge() as network, ExitStack() as machines:
-        containers = _in_parallel(threads, lambda name: machines.enter_context(booted(SUITE, name)), names)
+        files = machines.enter_context(snapshot(SUITE, deb, archive, models))
+        containers = _in_parallel(threads, lambda name: machines.enter_context(booted(SUITE, name, files)), names)
         cables = [network.connect(container) for container in containers]
         head, *others = [Machine(container, token) for container in containers]
-        _in_parallel(threads, lambda machine: machine.install(deb), [head, *others])
         members = tuple(Node(*parts) for parts in zip(names[1:], others, cables[1:], strict=True))
         queen_url = f"http://{cables[0].address}:{QUEEN}"
         _start_queen(head, token)
-        _in_parallel(threads, lambda node: _start_node(node, token, queen_url, archive, model), members)
+        _in_parallel(threads, lambda node: _start_node(node, token, queen_url, archive, pool), members)
         running = Cluster(head, members, token)
         running.wait_until_serving()
         yield running
@@ -154,9 +154,8 @@ def _start_queen(machine: Machine, token: str) -> None:
     _start(machine, without=("pool-managerd.service", "engine-provisioner.service"))
 
 
-def _start_node(node: Node, token: str, queen_url: str, archive: Archive, model: Path) -> None:
-    node.machine.place(archive, {MODEL: model})
-    node.machine.configure(archive, POOL)
+def _start_node(node: Node, token: str, queen_url: str, archive: Archive, pool: Pool) -> None:
+    node.machine.configure(archive, pool)
     node.set_token(token)
     node.rename(node.id)
     for name, value in (
@@ -171,6 +170,7 @@ def _start_node(node: Node, token: str, queen_url: str, archive: Archive, model:
 
 def _start(machine: Machine, without: tuple[str, ...]) -> None:
     """Start the target without some units. `daemon-reload` updates the addresses of the sockets."""
+    machine.systemctl("enable", TARGET)
     machine.systemctl("disable", *without)
     machine.systemctl("daemon-reload")
     machine.systemctl("start", TARGET)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.system.lab.claim import claim, control_group, overlay
+from tests.system.lab.claim import claim, control_group, end, overlay
 from tests.system.lab.rootfs import rootfs
 from tests.system.lab.waiting import until
 
@@ -67,18 +67,19 @@ class Container:
 
     def power_off(self) -> None:
         """Kill all processes of the machine at once, as a power failure does."""
-        control_group(self.directory).kill()
+        end(self.directory)
 
 
 @contextmanager
-def booted(suite: str, name: str) -> Iterator[Container]:
+def booted(suite: str, name: str, *snapshot: Path) -> Iterator[Container]:
     """Run a new machine of `suite` for the duration of the block, and remove it completely afterwards.
 
-    Raises CalledProcessError, RootfsUnavailable or TimeoutError (with its console output).
+    It has the files of the release, and those of `snapshot` if there is one. Raises CalledProcessError,
+    RootfsUnavailable or TimeoutError (with its console output).
     """
     lower = rootfs(suite)
     with claim(f"{name}-{suite}-{os.getpid()}") as directory:
-        overlay(directory).mount(lower)
+        overlay(directory).mount(*snapshot, lower)
         nspawn = _start(directory, f"{name}-{suite}")
         try:
             container = Container(suite, directory, _init_of(nspawn, directory))
@@ -122,4 +123,4 @@ def _init_of(nspawn: subprocess.Popen[bytes], directory: Path) -> int:
 
 
 def _is_booted(container: Container) -> bool:
-    return container.run("systemctl", "is-system-running").stdout.strip() in BOOTED
+    return container.run("systemctl", "is-system-running", "--wait").stdout.strip() in BOOTED
