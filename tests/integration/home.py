@@ -18,7 +18,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-from tests.engines.cache import cache_root
+from engine_provisioner.modes import archives
+from tests.engines.cache import cache_root, cached
 from tests.engines.llama_server import Archive
 
 READY_WITHIN_S = 60.0
@@ -40,6 +41,9 @@ checksum = "{checksum}"
 allow_binary_downloads = true
 """
 
+ONE_THREAD = ("--threads", "1")
+"""Flags of engines. The threads of llama-server spin while they wait for each other: if other processes use the cores,
+two threads need up to fifty times the CPU time of one for the same tokens."""
 
 PORTS = (10_000 + number % 20_000 for number in itertools.count(100 * os.getpid()))
 """Candidate ports: below the kernel's ephemeral range, with a different start in each parallel test process."""
@@ -110,8 +114,8 @@ class Home:
 
     def until_ready(self) -> dict[str, Any]:
         """Wait until the pool `default` is ready and return it."""
-        pool: dict[str, Any] = self.until(lambda: self.pool() if self.pool().get("ready") else None)
-        return pool
+        found: dict[str, Any] = self.until(lambda: pool if (pool := self.pool()).get("ready") else None)
+        return found
 
     def until(self, condition: Any, within_s: float = READY_WITHIN_S) -> Any:
         """Poll `condition` and return its first true result. Fails with the daemons' logs after `within_s` seconds."""
@@ -207,6 +211,19 @@ def node_environment(directory: Path, node_id: str, **more: str) -> dict[str, st
     }
 
 
+def share_unpacked(archive: Archive, cache_dir: Path) -> None:
+    """Give the new cache of an engine-provisioner the engine in `archive`, as if it had unpacked it before.
+
+    The tree is made once for each machine, as engine-provisioner makes it: 45 MB in a second. Whether it does is the
+    subject of test_engine_provisioner.py.
+    """
+    engines = cached(
+        f"engines-{archive.sha256[:12]}", lambda draft: archives.unpack(archive.path, draft / archive.sha256)
+    )
+    cache_dir.mkdir()
+    (cache_dir / "engines").symlink_to(engines)
+
+
 @contextmanager
 def home(
     directory: Path,
@@ -226,9 +243,11 @@ def home(
         int(environ[name].rpartition(":")[2]) for name in ("ORCHESTRATORD_BIND_ADDR", "POOL_MANAGERD_BIND_ADDR")
     )
     engine = {"archive": archive.path, "checksum": archive.checksum, "port": free_port()}
-    pool: dict[str, object] = {"model": model, "ctx": ctx, "slots": slots, "flags": json.dumps(list(flags))}
+    all_flags = json.dumps([*ONE_THREAD, *flags])
+    pool: dict[str, object] = {"model": model, "ctx": ctx, "slots": slots, "flags": all_flags}
     pool["keys"] = f"workloads = {json.dumps(list(workloads))}" if workloads else ""
     (directory / "pools.toml").write_text(POOLS_TOML.format(**pool, **engine))
+    share_unpacked(archive, directory / "cache")
     running = Home(directory, environ, queen, manager)
     with ExitStack() as cleanup:
         for name in ("queen-rbee", "pool-managerd", "engine-provisioner"):

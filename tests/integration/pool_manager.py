@@ -127,14 +127,16 @@ class PoolManager:
 def pool_manager(directory: Path, **environ: str) -> Iterator[PoolManager]:
     """Start pool-managerd with `environ` as additional variables and wait until it is ready."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
-    port, metrics_port = free_port(), free_port()
+    metrics_port = free_port()
     settings = {
-        "POOL_MANAGERD_BIND_ADDR": f"127.0.0.1:{port}",
+        "POOL_MANAGERD_BIND_ADDR": f"127.0.0.1:{free_port()}",
         "PROMETHEUS_METRICS_PORT": str(metrics_port),
         "POOL_MANAGERD_RUNTIME_DIR": "engines",
         "LLAMA_ORCH_LOG_FORMAT": "json",
+        **environ,
     }
-    manager = PoolManager(directory, {**inherited, **settings, **environ}, port, metrics_port)
+    port = int(settings["POOL_MANAGERD_BIND_ADDR"].rpartition(":")[2])
+    manager = PoolManager(directory, {**inherited, **settings}, port, metrics_port)
     manager.spool.mkdir()
     try:
         manager.start()

@@ -15,19 +15,24 @@ from tests.integration.home import Home, home
 from tests.integration.pool_manager import PoolManager, pool_manager
 
 NODE = "gpu-node-1"
+DAEMONS = ("queen-rbee", "pool-managerd", "engine-provisioner")
 
 
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
+def cluster(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
     with home(tmp_path_factory.mktemp("cloud"), llama_server_tar, slow_model, node_id=NODE) as running:
         yield running
 
 
 @pytest.fixture
-def private_cloud(tmp_path: Path, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
-    """A cluster of one test, which may restart its daemons."""
-    with home(tmp_path, llama_server_tar, slow_model, node_id=NODE) as running:
-        yield running
+def cloud(cluster: Home) -> Home:
+    """The cluster with its node online, whatever an earlier test has stopped or drained."""
+    for name in DAEMONS:
+        if name not in cluster.processes:
+            cluster.start(name)
+    cluster.until(lambda: cluster.ask("GET", "/health")[0] == 200)
+    wait_until_online(cluster)
+    return cluster
 
 
 def node(cloud: Home) -> dict[str, object]:
@@ -38,6 +43,17 @@ def node(cloud: Home) -> dict[str, object]:
 def wait_until_online(cloud: Home) -> None:
     cloud.until(lambda: node(cloud).get("status") == "online")
     cloud.until_ready()
+
+
+class LogFrom:
+    """What a daemon logs from now on."""
+
+    def __init__(self, cloud: Home, name: str) -> None:
+        self._file = cloud.directory / f"{name}.log"
+        self._start = self._file.stat().st_size
+
+    def text(self) -> str:
+        return self._file.read_bytes()[self._start :].decode()
 
 
 def submit_and_wait_for_token(cloud: Home, **request: object) -> str:
@@ -104,47 +120,46 @@ def test_drained_node_reports_it_and_can_be_resumed(cloud: Home):
     wait_until_online(cloud)
 
 
-def test_restarted_queen_keeps_its_nodes(private_cloud: Home):
-    assert private_cloud.stop("queen-rbee") == 0
-    private_cloud.start("queen-rbee")
-    private_cloud.until(lambda: private_cloud.ask("GET", "/health")[0] == 200)
-    assert node(private_cloud)["status"] != "offline"
-    status, answer = private_cloud.ask("POST", "/v2/tasks", {"prompt": "once", "max_tokens": 2})
+def test_restarted_queen_keeps_its_nodes(cloud: Home):
+    assert cloud.stop("queen-rbee") == 0
+    cloud.start("queen-rbee")
+    cloud.until(lambda: cloud.ask("GET", "/health")[0] == 200)
+    assert node(cloud)["status"] != "offline"
+    status, answer = cloud.ask("POST", "/v2/tasks", {"prompt": "once", "max_tokens": 2})
     assert status == 202
-    private_cloud.until(lambda: task(private_cloud, answer["task_id"])["state"] == "done")
+    cloud.until(lambda: task(cloud, answer["task_id"])["state"] == "done")
 
 
-def test_node_deregisters_at_stop_and_registers_at_start(private_cloud: Home):
-    assert private_cloud.stop("pool-managerd") == 0
-    assert node(private_cloud) == {}
-    private_cloud.start("pool-managerd")
-    wait_until_online(private_cloud)
+def test_node_deregisters_at_stop_and_registers_at_start(cloud: Home):
+    assert cloud.stop("pool-managerd") == 0
+    assert node(cloud) == {}
+    cloud.start("pool-managerd")
+    wait_until_online(cloud)
 
 
-def test_restart_of_pool_managerd_undoes_drain(private_cloud: Home):
-    assert private_cloud.orchctl("drain", "default").returncode == 0
-    assert private_cloud.stop("pool-managerd") == 0
-    private_cloud.start("pool-managerd")
-    wait_until_online(private_cloud)
-    assert not private_cloud.pool()["draining"]
+def test_restart_of_pool_managerd_undoes_drain(cloud: Home):
+    assert cloud.orchctl("drain", "default").returncode == 0
+    assert cloud.stop("pool-managerd") == 0
+    cloud.start("pool-managerd")
+    wait_until_online(cloud)
+    assert not cloud.pool()["draining"]
 
 
-def test_killed_node_ends_streams_with_retriable_error(private_cloud: Home):
-    task_id = submit_and_wait_for_token(private_cloud)
-    killed = private_cloud.processes.pop("pool-managerd")
+def test_killed_node_ends_streams_with_retriable_error(cloud: Home):
+    task_id = submit_and_wait_for_token(cloud)
+    killed = cloud.processes.pop("pool-managerd")
     killed.kill()
     killed.wait()
-    private_cloud.until(lambda: task(private_cloud, task_id)["state"] == "failed")
-    error = task(private_cloud, task_id)["error"]
+    cloud.until(lambda: task(cloud, task_id)["state"] == "failed")
+    error = task(cloud, task_id)["error"]
     assert (error["code"], error["retriable"]) == ("WORKER_RESET", True)  # type: ignore[index]
-    waiting = private_cloud.ask("POST", "/v2/tasks", {"prompt": "once", "max_tokens": 2})[1]["task_id"]
-    private_cloud.until(lambda: node(private_cloud).get("status") == "offline", within_s=20)
-    private_cloud.start("pool-managerd")
-    private_cloud.until(lambda: task(private_cloud, waiting)["state"] == "done")
+    waiting = cloud.ask("POST", "/v2/tasks", {"prompt": "once", "max_tokens": 2})[1]["task_id"]
+    cloud.until(lambda: node(cloud).get("status") == "offline", within_s=20)
+    cloud.start("pool-managerd")
+    cloud.until(lambda: task(cloud, waiting)["state"] == "done")
 
 
 def test_orchctl_lists_node_and_finds_no_problem(cloud: Home):
-    wait_until_online(cloud)
     listed = cloud.orchctl("nodes", "--json")
     assert [each["node_id"] for each in json.loads(listed.stdout)["nodes"]] == [NODE]
     checked: subprocess.CompletedProcess[str] = cloud.orchctl("check")
@@ -152,44 +167,37 @@ def test_orchctl_lists_node_and_finds_no_problem(cloud: Home):
     assert "problem" not in checked.stdout
 
 
-def test_duplicate_node_id_on_one_machine_is_refused(private_cloud: Home):
-    wait_until_online(private_cloud)
-    first = f"http://127.0.0.1:{private_cloud.manager_port}"
-    with start_duplicate_node(private_cloud) as second:
+def test_duplicate_node_id_on_one_machine_is_refused(cloud: Home):
+    first = f"http://127.0.0.1:{cloud.manager_port}"
+    queen, manager = LogFrom(cloud, "queen-rbee"), LogFrom(cloud, "pool-managerd")
+    with start_duplicate_node(cloud) as second:
         second.until(lambda: "registration of node gpu-node-1 refused" in second.log())
-        assert node(private_cloud)["address"] == first
-        private_cloud.until(
-            lambda: (
-                "tries to register under this node id" in (private_cloud.directory / "pool-managerd.log").read_text()
-            )
-        )
-        queen = (private_cloud.directory / "queen-rbee.log").read_text()
-        for log in (queen, second.log()):
+        assert node(cloud)["address"] == first
+        cloud.until(lambda: "tries to register under this node id" in manager.text())
+        for log in (queen.text(), second.log()):
             assert first in log
             assert f":{second.port}" in log
         assert second.stop(signal.SIGKILL) == -signal.SIGKILL
     for _each in range(12):
         chat = {"model": "default", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
-        assert private_cloud.ask("POST", "/v1/chat/completions", chat)[0] == 200
-    assert (node(private_cloud)["address"], node(private_cloud)["status"]) == (first, "online")
+        assert cloud.ask("POST", "/v1/chat/completions", chat)[0] == 200
+    assert (node(cloud)["address"], node(cloud)["status"]) == (first, "online")
 
 
-def test_killed_pool_managerd_registers_again_at_once(private_cloud: Home):
-    wait_until_online(private_cloud)
-    process = private_cloud.processes.pop("pool-managerd")
+def test_killed_pool_managerd_registers_again_at_once(cloud: Home):
+    queen = LogFrom(cloud, "queen-rbee")
+    process = cloud.processes.pop("pool-managerd")
     process.kill()
     process.wait()
-    private_cloud.start("pool-managerd")
-    private_cloud.until(
-        lambda: (private_cloud.directory / "queen-rbee.log").read_text().count("node_registration of gpu-node-1") == 2
-    )
-    assert "refused" not in (private_cloud.directory / "queen-rbee.log").read_text()
-    wait_until_online(private_cloud)
+    cloud.start("pool-managerd")
+    cloud.until(lambda: "node_registration of gpu-node-1" in queen.text())
+    assert "refused" not in queen.text()
+    wait_until_online(cloud)
 
 
-def start_duplicate_node(private_cloud: Home) -> AbstractContextManager[PoolManager]:
+def start_duplicate_node(cloud: Home) -> AbstractContextManager[PoolManager]:
     """Start another pool-managerd with the node id of the first."""
     names = ("ORCHESTRATORD_URL", "POOL_MANAGERD_NODE_ID", "POOL_MANAGERD_HEARTBEAT_INTERVAL_SECS", "LLORCH_API_TOKEN")
-    directory = private_cloud.directory / "second"
+    directory = cloud.directory / "second"
     directory.mkdir()
-    return pool_manager(directory, AUTH_OPTIONAL="true", **{name: private_cloud.environ[name] for name in names})
+    return pool_manager(directory, AUTH_OPTIONAL="true", **{name: cloud.environ[name] for name in names})

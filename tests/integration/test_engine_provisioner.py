@@ -74,19 +74,6 @@ async def test_engine_of_pool_is_announced_and_serves(
     assert daemon.state("default") is PoolState.OFFLINE
 
 
-async def test_killed_engine_is_restarted_and_announced_again(
-    tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
-) -> None:
-    async with provisioner(tmp_path, pool_entry(llama_server_tar, tiny_model)) as daemon:
-        first = await daemon.ready("default")
-        assert first.pid is not None
-        os.kill(first.pid, signal.SIGKILL)
-        await daemon.until(lambda: (now := daemon.handoff("default")) is not None and now.pid != first.pid)
-        second = await daemon.ready("default")
-        assert await complete(second) == 5
-    assert "killed by SIGKILL" in daemon.log
-
-
 async def test_pools_share_fetched_engine_but_not_port(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
@@ -97,7 +84,7 @@ async def test_pools_share_fetched_engine_but_not_port(
         assert len(list((tmp_path / "cache/engines").iterdir())) == 1
 
 
-async def test_truncated_model_fails_with_engine_log_until_replaced(
+async def test_truncated_model_is_retried_with_back_off_until_replaced(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
     model = truncated_copy(tiny_model, tmp_path / "model.gguf")
@@ -106,17 +93,10 @@ async def test_truncated_model_fails_with_engine_log_until_replaced(
         assert "not within the file bounds, model is corrupted or incomplete" in error
         assert "its last line: srv  llama_server: exiting due to model loading error" in error
         assert (await daemon.ask("/ready"))[0] == 503
-        shutil.copy(tiny_model, model)
-        await daemon.ready("default")
-
-
-async def test_truncated_model_is_retried_with_back_off(
-    tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
-) -> None:
-    model = truncated_copy(tiny_model, tmp_path / "model.gguf")
-    async with provisioner(tmp_path, pool_entry(llama_server_tar, model)) as daemon:
         await daemon.until(lambda: daemon.log.count("exiting due to") >= 3)
         await daemon.until(lambda: re.search("tried again in [45] s", str(daemon.report("default"))) is not None)
+        shutil.copy(tiny_model, model)
+        await daemon.ready("default")
 
 
 async def test_missing_model_is_named_and_served_once_present(
@@ -128,12 +108,6 @@ async def test_missing_model_is_named_and_served_once_present(
         shutil.copy(tiny_model, tmp_path / "draft")
         (tmp_path / "draft").rename(model)
         await daemon.ready("default")
-
-
-async def test_missing_model_prevents_engine_download(tmp_path: Path) -> None:
-    nowhere = Archive(tmp_path / "no-such-engine.tar.gz", "0" * 64)
-    async with provisioner(tmp_path, pool_entry(nowhere, tmp_path / "absent.gguf")) as daemon:
-        assert "absent.gguf" in await daemon.failed("default")
 
 
 async def test_model_with_wrong_checksum_is_not_loaded(
@@ -148,12 +122,17 @@ async def test_model_with_wrong_checksum_is_not_loaded(
     assert "load_model" not in daemon.log
 
 
-async def test_engine_with_wrong_checksum_is_not_run(
+async def test_engine_with_wrong_checksum_or_no_model_is_not_unpacked(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
-    wrong = Archive(llama_server_tar.path, "0" * 64)
-    async with provisioner(tmp_path, pool_entry(wrong, tiny_model)) as daemon:
-        assert f"has the checksum {llama_server_tar.checksum}" in await daemon.failed("default")
+    wrong, nowhere = Archive(llama_server_tar.path, "0" * 64), Archive(tmp_path / "no-such-engine.tar.gz", "1" * 64)
+    pools = [
+        pool_entry(wrong, tiny_model, pool_id="wrong"),
+        pool_entry(nowhere, tmp_path / "absent.gguf", pool_id="absent"),
+    ]
+    async with provisioner(tmp_path, "\n".join(pools)) as daemon:
+        assert f"has the checksum {llama_server_tar.checksum}" in await daemon.failed("wrong")
+        assert "absent.gguf" in await daemon.failed("absent"), "the model is looked for before the engine"
     assert not (tmp_path / "cache/engines").exists()
 
 
@@ -296,7 +275,7 @@ async def test_xllamacpp_is_installed_privately_and_serves(tmp_path: Path, tiny_
     assert is_gone(handoff.pid)
 
 
-async def test_metrics_are_served_on_separate_address(
+async def test_killed_engine_is_announced_again_and_counted(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
     address = f"127.0.0.1:{free_port()}"
@@ -306,11 +285,12 @@ async def test_metrics_are_served_on_separate_address(
         assert handoff.pid is not None
         os.kill(handoff.pid, signal.SIGKILL)
         await daemon.until(lambda: (other := daemon.handoff("default")) is not None and other.pid != handoff.pid)
-        await daemon.until(lambda: daemon.state("default") is PoolState.READY)
+        assert await complete(await daemon.ready("default")) == 5
         async with request("GET", f"http://{address}/metrics") as response:
             text = (await response.read()).decode()
         async with request("GET", f"http://{address}/ready") as response:
-            assert response.status == 404
+            assert response.status == 404, "only metrics are served on the separate address"
+    assert "killed by SIGKILL" in daemon.log
     expected = (
         'provisioner_pools{state="ready"} 1.0',
         'provisioner_engine_exits_total{cause="killed",pool_id="default"} 1.0',

@@ -3,14 +3,12 @@
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import pytest
 
-from tests.engines.llama_server import Archive
-from tests.integration.home import Home, home
+from tests.integration.home import Home
 
 LONG = {"prompt": "hello", "max_tokens": 900}
 
@@ -211,10 +209,9 @@ def engine_pid_of(running: Home) -> int | None:
     return int(found.partition("pid=")[2].partition(",")[0]) if "pid=" in found else None
 
 
-def test_pool_survives_restart_of_pool_managerd_and_queen(tmp_path: Path, llama_server_tar: Archive, tiny_model: Path):
-    with home(tmp_path, llama_server_tar, tiny_model) as running:
-        for name in ("pool-managerd", "queen-rbee"):
-            assert running.stop(name) == 0
-            running.start(name)
-            running.until_ready()
-            assert running.orchctl("submit", "hello", "--max-tokens", "2").returncode == 0
+def test_pool_survives_restart_of_pool_managerd_and_queen(fast: Home):
+    for name in ("pool-managerd", "queen-rbee"):
+        assert fast.stop(name) == 0
+        fast.start(name)
+        fast.until_ready()
+        assert fast.orchctl("submit", "hello", "--max-tokens", "2").returncode == 0

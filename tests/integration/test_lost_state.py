@@ -26,9 +26,10 @@ LOSSES = (
 """Directories to clear, and daemons to kill before and start afterwards."""
 
 
-@pytest.fixture
-def running(tmp_path: Path, llama_server_tar: Archive, tiny_model: Path) -> Iterator[Home]:
-    with home(tmp_path, llama_server_tar, tiny_model) as started:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, tiny_model: Path) -> Iterator[Home]:
+    """A home for all tests: each leaves it with all daemons running and its pool ready."""
+    with home(tmp_path_factory.mktemp("home"), llama_server_tar, tiny_model) as started:
         yield started
 
 

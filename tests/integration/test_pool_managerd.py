@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.engines.running import Engine, running_engine
+from tests.integration.home import free_port
 from tests.integration.pool_manager import PoolManager, UnixConnection, pool_manager
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,8 +25,23 @@ WAKE = ROOT / "daemons/llama_orch/service/wake.py"
 TOKEN = "0123456789abcdef0123"
 
 
+@pytest.fixture(scope="module")
+def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PoolManager]:
+    """One daemon for many tests: each announces a pool of its own, which takes the engine from the pool before it."""
+    with pool_manager(tmp_path_factory.mktemp("manager")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PoolManager]:
+    """A daemon without pools."""
+    with pool_manager(tmp_path_factory.mktemp("empty")) as running:
+        yield running
+
+
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[PoolManager]:
+def own(tmp_path: Path) -> Iterator[PoolManager]:
+    """A daemon of one test, which may stop it."""
     with pool_manager(tmp_path) as running:
         yield running
 
@@ -56,27 +72,27 @@ def test_announced_engine_is_ready_with_slots_and_model(manager: PoolManager, en
 
 def test_long_poll_reports_engine_that_becomes_ready(manager: PoolManager, engine: Engine) -> None:
     answer = poll_pools(manager, 0, 0)
-    manager.announce(engine.url)
+    manager.announce(engine.url, pool_id="polled")
     deadline = time.monotonic() + 20
-    while not any(pool["ready"] for pool in answer["pools"]):
+    while not any(pool["ready"] for pool in answer["pools"] if pool["pool_id"] == "polled"):
         assert time.monotonic() < deadline
         answer = poll_pools(manager, answer["revision"])
-    assert answer["count"] == 1
+    assert answer["count"] == len(answer["pools"])
 
 
-def test_long_poll_without_news_returns_same_revision(manager: PoolManager) -> None:
-    first = poll_pools(manager, 0, 0)
-    assert poll_pools(manager, first["revision"], 50) == first
+def test_long_poll_without_news_returns_same_revision(empty: PoolManager) -> None:
+    first = poll_pools(empty, 0, 0)
+    assert poll_pools(empty, first["revision"], 50) == first
 
 
-def test_stop_ends_long_polls_and_exits_with_0(manager: PoolManager) -> None:
-    revision = poll_pools(manager, 0, 0)["revision"]
+def test_stop_ends_long_polls_and_exits_with_0(own: PoolManager) -> None:
+    revision = poll_pools(own, 0, 0)["revision"]
     answers: list[tuple[int, Any]] = []
     path = f"/v2/pools?after={revision}&wait_ms=30000"
-    waiting = threading.Thread(target=lambda: answers.append(manager.ask("GET", path)))
+    waiting = threading.Thread(target=lambda: answers.append(own.ask("GET", path)))
     waiting.start()
-    manager.until(lambda: established(manager.port))
-    assert manager.stop() == 0
+    own.until(lambda: established(own.port))
+    assert own.stop() == 0
     waiting.join(10)
     assert [status for status, _answer in answers] == [200]
 
@@ -92,15 +108,15 @@ def test_dead_engine_is_offline_and_ready_again_after_restart(
     manager: PoolManager, llama_server: Path, tiny_model: Path
 ) -> None:
     with running_engine(llama_server, tiny_model) as engine:
-        manager.announce(engine.url)
-        manager.until(lambda: manager.pool().get("ready"))
+        manager.announce(engine.url, pool_id="mortal")
+        manager.until(lambda: manager.pool("mortal").get("ready"))
         os.kill(engine.pid, signal.SIGKILL)
-        pool = manager.until(lambda: manager.pool() if manager.pool()["state"] == "offline" else None)
+        pool = manager.until(lambda: manager.pool("mortal") if manager.pool("mortal")["state"] == "offline" else None)
         assert not pool["ready"]
         assert "refused" in pool["last_error"]
         port = engine.port
     with running_engine(llama_server, tiny_model, port=port):
-        manager.until(lambda: manager.pool()["ready"])
+        manager.until(lambda: manager.pool("mortal")["ready"])
 
 
 def test_usage_of_kv_cache_shared_by_slots_is_exposed(
@@ -111,15 +127,15 @@ def test_usage_of_kv_cache_shared_by_slots_is_exposed(
         running_engine(llama_server, tiny_model, slots=2, ctx=512, flags=flags) as engine,
         busy_engine(engine, 700, 300),
     ):
-        manager.announce(engine.url, flags=flags)
-        usage = manager.until(lambda: kv_cache_usage(manager))
+        manager.announce(engine.url, pool_id="unified", flags=flags)
+        usage = manager.until(lambda: kv_cache_usage(manager, "unified"))
     assert 700 / 1024 <= usage <= 1  # with one cache per slot, it would be at most 1/2
 
 
-def kv_cache_usage(manager: PoolManager) -> float | None:
-    """Return the exposed KV cache usage of the only engine, or None if there is none yet."""
+def kv_cache_usage(manager: PoolManager, pool_id: str) -> float | None:
+    """Return the exposed KV cache usage of the pool's only engine, or None if there is none yet."""
     lines = [line for line in manager.metrics().splitlines() if line.startswith("kv_cache_usage_ratio{")]
-    return next((float(line.rpartition(" ")[2]) for line in lines), None)
+    return next((float(line.rpartition(" ")[2]) for line in lines if f'pool_id="{pool_id}"' in line), None)
 
 
 @contextmanager
@@ -148,36 +164,34 @@ def test_hung_engine_is_not_ready_until_it_continues(
     manager: PoolManager, llama_server: Path, tiny_model: Path
 ) -> None:
     with running_engine(llama_server, tiny_model) as engine:
-        manager.announce(engine.url)
-        manager.until(lambda: manager.pool().get("ready"))
+        manager.announce(engine.url, pool_id="hung")
+        manager.until(lambda: manager.pool("hung").get("ready"))
         os.kill(engine.pid, signal.SIGSTOP)
         try:
-            pool = manager.until(lambda: manager.pool() if not manager.pool()["ready"] else None)
+            pool = manager.until(lambda: manager.pool("hung") if not manager.pool("hung")["ready"] else None)
             assert "does not answer" in pool["last_error"]
         finally:
             os.kill(engine.pid, signal.SIGCONT)
-        manager.until(lambda: manager.pool()["ready"])
+        manager.until(lambda: manager.pool("hung")["ready"])
 
 
-@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGKILL])
-def test_pools_are_ready_in_first_answer_after_restart(
-    manager: PoolManager, engine: Engine, by: signal.Signals
-) -> None:
-    manager.announce(engine.url)
-    manager.until(lambda: manager.pool().get("ready"))
-    manager.until(lambda: not list(manager.spool.glob("*.json")))
-    manager.stop(by)
-    manager.start()
-    assert manager.pool()["ready"]
+def test_pools_are_ready_in_first_answer_after_restart(own: PoolManager, engine: Engine) -> None:
+    own.announce(engine.url)
+    own.until(lambda: own.pool().get("ready"))
+    own.until(lambda: not list(own.spool.glob("*.json")))
+    for by in (signal.SIGTERM, signal.SIGKILL):
+        own.stop(by)
+        own.start()
+        assert own.pool()["ready"], by.name
 
 
-def test_damaged_state_file_does_not_prevent_start(manager: PoolManager) -> None:
-    manager.stop()
-    state = manager.directory / "pool-managerd"
+def test_damaged_state_file_does_not_prevent_start(own: PoolManager) -> None:
+    own.stop()
+    state = own.directory / "pool-managerd"
     state.mkdir(exist_ok=True)
     (state / "pools.json").write_text("{broken")
-    manager.start()
-    assert "the saved pools are unusable" in manager.log()
+    own.start()
+    assert "the saved pools are unusable" in own.log()
 
 
 def test_wake_script_returns_when_engine_is_known(tmp_path: Path, engine: Engine) -> None:
@@ -203,9 +217,9 @@ def test_invalid_handoffs_are_rejected_and_valid_one_is_taken(manager: PoolManag
     (manager.spool / "link.json").symlink_to("/etc/hostname")
     os.mkfifo(manager.spool / "fifo.json")
     manager.announce("http://192.0.2.1:80", "off-machine.json", pool_id="evil")
-    manager.announce(engine.url)
+    manager.announce(engine.url, pool_id="valid")
     assert manager.ask("POST", "/v2/handoff/scan") == (204, None)
-    assert [pool["pool_id"] for pool in poll_pools(manager, 0, 0)["pools"]] == ["default"]
+    assert {pool["pool_id"] for pool in poll_pools(manager, 0, 0)["pools"]} & {"valid", "evil"} == {"valid"}
     reasons = sorted(path.read_text() for path in (manager.spool / "rejected").glob("*.reason"))
     assert [reason.partition(":")[0] for reason in reasons] == [
         *("fifo.json", "large.json", "link.json", "off-machine.json")
@@ -214,7 +228,7 @@ def test_invalid_handoffs_are_rejected_and_valid_one_is_taken(manager: PoolManag
 
 
 def test_half_written_handoff_is_taken_when_complete(manager: PoolManager, engine: Engine) -> None:
-    document = json.dumps({"pool_id": "default", "engine_version": "b1", "url": engine.url})
+    document = json.dumps({"pool_id": "slow", "engine_version": "b1", "url": engine.url})
     path = manager.spool / "slow.json"
     with path.open("w") as file:
         file.write(document[:20])
@@ -222,12 +236,12 @@ def test_half_written_handoff_is_taken_when_complete(manager: PoolManager, engin
         assert manager.ask("POST", "/v2/handoff/scan") == (204, None)
         assert path.exists()
         file.write(document[20:])
-    manager.until(lambda: manager.pool().get("ready"))
+    manager.until(lambda: manager.pool("slow").get("ready"))
 
 
 def test_engine_on_absent_gpu_is_failed_with_reason(manager: PoolManager, engine: Engine) -> None:
-    manager.announce(engine.url, device_mask="99")
-    pool = manager.until(lambda: manager.pool() if manager.pool().get("live") else None)
+    manager.announce(engine.url, pool_id="gpu", device_mask="99")
+    pool = manager.until(lambda: manager.pool("gpu") if manager.pool("gpu").get("live") else None)
     assert (pool["state"], pool["ready"]) == ("failed", False)
     assert pool["last_error"].startswith("device_mask 99 names GPU 99")
 
@@ -240,12 +254,12 @@ def test_pool_that_never_started_is_listed_with_reason(manager: PoolManager) -> 
     assert (pool["state"], pool["last_error"]) == ("failed", "no such model")
 
 
-def test_handoff_directory_created_later_is_watched(manager: PoolManager, engine: Engine) -> None:
-    manager.spool.rmdir()
-    manager.until(lambda: manager.ask("POST", "/v2/handoff/scan")[0] == 204)
-    manager.spool.mkdir()
-    manager.announce(engine.url)
-    manager.until(lambda: manager.pool().get("ready"))
+def test_handoff_directory_created_later_is_watched(own: PoolManager, engine: Engine) -> None:
+    own.spool.rmdir()
+    own.until(lambda: own.ask("POST", "/v2/handoff/scan")[0] == 204)
+    own.spool.mkdir()
+    own.announce(engine.url)
+    own.until(lambda: own.pool().get("ready"))
 
 
 def test_token_is_required_except_local_socket_and_health(tmp_path: Path) -> None:
@@ -262,10 +276,7 @@ def test_token_is_required_except_local_socket_and_health(tmp_path: Path) -> Non
 
 
 def test_public_listener_without_token_is_warned_about(tmp_path: Path) -> None:
-    with pool_manager(tmp_path) as manager:
-        manager.stop()
-        manager.environ["POOL_MANAGERD_BIND_ADDR"] = f"0.0.0.0:{manager.port}"
-        manager.start()
+    with pool_manager(tmp_path, POOL_MANAGERD_BIND_ADDR=f"0.0.0.0:{free_port()}") as manager:
         assert "without a token: peers from other machines get 403" in manager.log()
 
 
@@ -282,21 +293,21 @@ def test_public_listener_without_token_is_warned_about(tmp_path: Path) -> None:
         ("/v2/handoff/scan", 405, "INVALID_PARAMS"),
     ],
 )
-def test_refused_request_gets_code_and_message(manager: PoolManager, path: str, status: int, code: str) -> None:
-    actual, body = manager.ask("GET", path)
+def test_refused_request_gets_code_and_message(empty: PoolManager, path: str, status: int, code: str) -> None:
+    actual, body = empty.ask("GET", path)
     assert (actual, body["code"]) == (status, code)
     assert body["message"]
     assert body["correlation_id"]
 
 
-def test_gpus_are_listed_or_problem_is_reported(manager: PoolManager) -> None:
-    answer: dict[str, Any] = manager.until(lambda: _discovered(manager.ask("GET", "/v2/gpus")[1]))
+def test_gpus_are_listed_or_problem_is_reported(empty: PoolManager) -> None:
+    answer: dict[str, Any] = empty.until(lambda: _discovered(empty.ask("GET", "/v2/gpus")[1]))
     assert answer["count"] == len(answer["gpus"])
     assert bool(answer["gpus"]) != bool(answer["problem"])
 
 
-def test_home_profile_reports_no_node(manager: PoolManager) -> None:
-    node = manager.ask("GET", "/v2/node")[1]
+def test_home_profile_reports_no_node(empty: PoolManager) -> None:
+    node = empty.ask("GET", "/v2/node")[1]
     assert (node["profile"], node["node_id"], node["registered"]) == ("home", None, False)
 
 

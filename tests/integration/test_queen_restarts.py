@@ -15,11 +15,23 @@ LONG = 900
 FINAL = ("done", "failed", "cancelled")
 
 
-@pytest.fixture
-def slow(tmp_path: Path, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
     """A home with one slot and a model that needs seconds for an answer."""
-    with home(tmp_path, llama_server_tar, slow_model, slots=1) as running:
+    with home(tmp_path_factory.mktemp("slow"), llama_server_tar, slow_model, slots=1) as running:
         yield running
+
+
+@pytest.fixture
+def slow(shared: Home) -> Home:
+    """The home with its queen running and no task in its queue or on its slot."""
+    if "queen-rbee" not in shared.processes:
+        restart(shared)
+    shared.until_ready()
+    for active in ("queued", "running"):
+        for left in shared.ask("GET", f"/v2/tasks?state={active}")[1]["tasks"]:
+            shared.ask("POST", f"/v2/tasks/{left['task_id']}/cancel")
+    return shared
 
 
 def submit(running: Home, **request: Any) -> str:
@@ -78,14 +90,14 @@ def test_killed_queen_keeps_tasks_and_repeats_no_answer(slow: Home):
 
 
 def test_running_task_without_readers_restarts_from_beginning(slow: Home):
-    unread = submit(slow, max_tokens=40, seed=5)
+    unread = submit(slow, max_tokens=100, seed=5)
     slow.until(lambda: task(slow, unread)["usage"]["tokens_out"] > 3)
     kill(slow)
     restart(slow)
     with slow.stream(f"/v2/tasks/{unread}/events", {"Last-Event-ID": "9"}) as stream:
         events = list(stream)
     tokens = [data["i"] for _, event, data in events if event == "token"]
-    assert tokens == list(range(40)), "an event id of the first run skips nothing of the second"
+    assert tokens == list(range(100)), "an event id of the first run skips nothing of the second"
     assert events[-1][1] == "end"
 
 
@@ -109,7 +121,7 @@ def test_task_keeps_ids_priority_and_session_over_restart(slow: Home):
 def test_stopped_queen_keeps_queued_and_ended_tasks(slow: Home):
     done = submit(slow, max_tokens=2)
     slow.until(lambda: state(slow, done) == "done")
-    runs, waits = submit(slow, max_tokens=20), submit(slow, max_tokens=2)
+    runs, waits = submit(slow, max_tokens=100), submit(slow, max_tokens=2)
     slow.until(lambda: state(slow, runs) == "running")
     assert slow.stop("queen-rbee") == 0
     restart(slow)

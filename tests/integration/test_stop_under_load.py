@@ -16,7 +16,7 @@ from llama_orch.http.server.exchange import Exchange, HotRoutes
 from llama_orch.http.server.gate import Access, Gate
 from llama_orch.http.server.serving import serve
 
-RESTARTS = 30
+RESTARTS = 15
 CLIENTS = 3
 
 

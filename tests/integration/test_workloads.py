@@ -8,7 +8,7 @@ import pytest
 
 from tests.engines.llama_server import Archive
 from tests.engines.running import running_engine
-from tests.integration.home import Home, environment, free_port
+from tests.integration.home import Home, environment, free_port, share_unpacked
 
 DAEMONS = ("queen-rbee", "pool-managerd", "engine-provisioner")
 POOL = """
@@ -25,11 +25,11 @@ checksum = "{archive.checksum}"
 allow_binary_downloads = true
 """
 MANAGED = {
-    "chat": "",
-    "embed-flags": 'flags = ["--embeddings"]',
-    "embed": 'workloads = ["embedding"]\nflags = ["--pooling", "mean"]',
-    "both": 'workloads = ["completion", "embedding"]\nflags = ["--pooling", "last"]',
-    "rank": 'workloads = ["rerank"]',
+    "chat": 'flags = ["--threads", "1"]',
+    "embed-flags": 'flags = ["--threads", "1", "--embeddings"]',
+    "embed": 'workloads = ["embedding"]\nflags = ["--threads", "1", "--pooling", "mean"]',
+    "both": 'workloads = ["completion", "embedding"]\nflags = ["--threads", "1", "--pooling", "last"]',
+    "rank": 'workloads = ["rerank"]\nflags = ["--threads", "1"]',
 }
 EXTERNAL = '[[pools]]\nid = "foreign"\nprovisioning = {{ mode = "external", url = "{url}" }}\n'
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
@@ -42,6 +42,7 @@ def home(
     """Five managed pools with one model, and one external embedding engine."""
     directory = tmp_path_factory.mktemp("workloads")
     environ = environment(directory)
+    share_unpacked(llama_server_tar, directory / "cache")
     with running_engine(llama_server, tiny_model, flags=("--embeddings", "--pooling", "mean")) as foreign:
         pools = [
             POOL.format(pool_id=pool_id, model=tiny_model, port=free_port(), keys=keys, archive=llama_server_tar)
