@@ -22,10 +22,8 @@ NO_VRAM = re.compile(
     r"|allocating [\d.]+ MiB on device \d+.*out of memory",
     re.I,
 )
-"""llama-server's lines when a GPU has too little memory."""
+"""llama-server's lines when a GPU has too little memory. A failure to get pinned memory is none: it does without."""
 NO_RAM = re.compile(r"bad_alloc|cannot allocate memory|failed to allocate CPU|ErrorOutOfHostMemory", re.I)
-PINNED = re.compile(r"pinned memory|_Host buffer", re.I)
-"""Memory of the machine that a GPU can read faster. The engine does without it."""
 OUT_OF_MEMORY, OUT_OF_VRAM = ", out of memory", ", out of GPU memory"
 EXIT_HINTS = {
     "vram": "Free GPU memory by unloading other pools, or set smaller ctx or slots, other or more devices, or a"
@@ -90,11 +88,10 @@ def shortage(manner: str, lines: Iterable[str]) -> str:
     if OUT_OF_MEMORY in manner or manner.startswith(("was stopped", "is still running")):
         return ""
     for line in lines:
-        if not PINNED.search(line):
-            if NO_VRAM.search(line):
-                return OUT_OF_VRAM
-            if NO_RAM.search(line):
-                return OUT_OF_MEMORY
+        if NO_VRAM.search(line):
+            return OUT_OF_VRAM
+        if NO_RAM.search(line):
+            return OUT_OF_MEMORY
     return ""
 
 
