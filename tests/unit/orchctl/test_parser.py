@@ -31,6 +31,7 @@ NEEDS: dict[tuple[str, ...], list[str]] = {
     ("catalog", "add"): ["x", "y"],
     ("artifacts", "put"): ["-"],
     ("artifacts", "show"): ["x"],
+    ("gpus", "unfence"): ["x"],
     **{("catalog", name): ["x"] for name in ("show", "remove", "retire", "activate", "verify")},
 }
 
