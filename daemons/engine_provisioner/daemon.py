@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from engine_provisioner import cleanup
-from engine_provisioner.acquire.acquirer import Acquirer, CountBytes
+from engine_provisioner.acquirer import Acquirer, CountBytes
+from engine_provisioner.fetch.bandwidth import Bandwidth
 from engine_provisioner.launch import systemd_launcher
 from engine_provisioner.launch.child_launcher import ChildLauncher
 from engine_provisioner.launch.command import cache_ram_mib
@@ -20,6 +22,9 @@ from engine_provisioner.modes.external import ExternalMode
 from engine_provisioner.report.pool_reporter import PoolReporter
 from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.settings import METRICS_VARIABLE, ProvisionerSettings
+from engine_provisioner.sources.model_cache import NoCache
+from engine_provisioner.sources.model_fetcher import ModelFetcher
+from engine_provisioner.sources.source import SourceContext
 from engine_provisioner.spec import pools_file
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.step_deadline import StepDeadline, overdue
@@ -67,7 +72,7 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
         nursery.start_soon(reports.restore_lost_files)
         launcher = _launcher(service, nursery)
         nursery.start_soon(cleanup.stop_unconfigured, pools, launcher)
-        shared = await _shared_resources(settings, pools, launcher, reports.metrics.add_downloaded)
+        shared = await _shared_resources(settings, service.environ, pools, launcher, reports.metrics.add_downloaded)
         async with trio.open_nursery() as supervisors:
             for pool, deadline in zip(pools, deadlines, strict=True):
                 reporter = PoolReporter(pool, reports, handoff_dir)
@@ -147,7 +152,11 @@ async def _start_metrics(
 
 
 async def _shared_resources(
-    settings: ProvisionerSettings, pools: list[Pool], launcher: Launcher, count_bytes: CountBytes
+    settings: ProvisionerSettings,
+    environ: Mapping[str, str],
+    pools: list[Pool],
+    launcher: Launcher,
+    count_bytes: CountBytes,
 ) -> SharedResources:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     commands = await launcher.known_commands()
@@ -155,10 +164,21 @@ async def _shared_resources(
     return SharedResources(
         gpu_mask=settings.gpu_mask,
         cache_ram_mib=cache_ram_mib(memory),
-        acquirer=Acquirer(settings.cache_dir.absolute(), count_bytes),
+        acquirer=Acquirer(_model_fetcher(settings, environ), count_bytes),
         launcher=launcher,
         ports=Ports(pools, previous_ports),
     )
+
+
+def _model_fetcher(settings: ProvisionerSettings, environ: Mapping[str, str]) -> ModelFetcher:
+    credentials, home = environ.get("CREDENTIALS_DIRECTORY"), environ.get("HOME")
+    context = SourceContext(
+        settings.cache_dir.absolute(),
+        settings,
+        credentials=Path(credentials) if credentials else None,
+        home=Path(home) if home else None,
+    )
+    return ModelFetcher(context, Bandwidth(settings.download_limit), NoCache())
 
 
 def _runner(pool: Pool, shared: SharedResources, reporter: PoolReporter, deadline: StepDeadline) -> PoolRunner:

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import trio
 
-from engine_provisioner.acquire.acquirer import Acquirer
+from engine_provisioner.acquirer import Acquirer
 from engine_provisioner.engine import Engine, EngineCommand, LocalModel
 from engine_provisioner.failures import ProvisioningFailure
 from engine_provisioner.launch import command, devices, ports, probes
