@@ -171,13 +171,9 @@ async def _shared_resources(
 
 
 def _model_fetcher(settings: ProvisionerSettings, environ: Mapping[str, str]) -> ModelFetcher:
-    credentials, home = environ.get("CREDENTIALS_DIRECTORY"), environ.get("HOME")
-    context = SourceContext(
-        settings.cache_dir.absolute(),
-        settings,
-        credentials=Path(credentials) if credentials else None,
-        home=Path(home) if home else None,
-    )
+    directories = [environ.get(name) for name in ("CREDENTIALS_DIRECTORY", "HOME", "XDG_RUNTIME_DIR")]
+    credentials, home, runtime = (Path(name) if name else None for name in directories)
+    context = SourceContext(settings.cache_dir.absolute(), settings, credentials, home, runtime)
     return ModelFetcher(context, Bandwidth(settings.download_limit), NoCache())
 
 

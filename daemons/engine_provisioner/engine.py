@@ -32,7 +32,7 @@ class Engine:
 class LocalModel:
     """A model on this machine's disk. Clients ask for it by `name`; `digest` is sha256:… if it was verified.
 
-    `mmproj` is the model's projector for images and sound, if it has one.
+    `mmproj` is the model's projector for images and sound, `template` its chat template, if it has them as files.
     """
 
     name: str
@@ -40,6 +40,7 @@ class LocalModel:
     size_bytes: int
     digest: str | None = None
     mmproj: Path | None = None
+    template: Path | None = None
 
 
 @dataclass(frozen=True)

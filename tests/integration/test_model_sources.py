@@ -2,13 +2,19 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.http.client.client import request
+from tests.engines.debian_packages import PackagesUnavailable
+from tests.engines.fixtures import skip_or_fail
 from tests.engines.llama_server import Archive
 from tests.imitations.hub import COMMIT, Hub
+from tests.integration.home import free_port
 from tests.integration.provisioner import provisioner
+from tests.services import registry
+from tests.services.s3 import KEY_ID, SECRET, rclone, s3_server
 
 TOKEN = "hf_" + "x" * 34
 
@@ -70,3 +76,62 @@ async def test_gated_model_without_token_fails_with_a_hint(
             error = await daemon.failed("default")
     assert "hf:org/tiny is gated, and no token is set" in error
     assert "set HF_TOKEN in /etc/llama-orch/engine-provisioner.env" in error
+
+
+async def test_s3_model_is_fetched_from_rclone(tmp_path: Path, llama_server_tar: Archive, tiny_model: Path) -> None:
+    program = rclone()
+    if program is None:
+        skip_or_fail("rclone is not installed; it is in requirements/dev.lock")
+    (tmp_path / "buckets/models/dir").mkdir(parents=True)
+    shutil.copy(tiny_model, tmp_path / "buckets/models/dir/tiny model.gguf")
+    pools = pool_entry(llama_server_tar, 'model = "s3://models/dir/tiny model.gguf"')
+    async with s3_server(program, tmp_path / "buckets", free_port()) as endpoint:
+        keys = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": KEY_ID}
+        async with provisioner(tmp_path, pools, **keys, AWS_SECRET_ACCESS_KEY="wrong") as daemon:
+            assert "refuses the signature" in await daemon.failed("default")
+        async with provisioner(tmp_path, pools, **keys, AWS_SECRET_ACCESS_KEY=SECRET) as daemon:
+            assert await complete(await daemon.ready("default")) == 5
+        assert SECRET not in daemon.log
+
+
+FORMS = {
+    "docker": (
+        "application/vnd.docker.ai.model.config.v0.1+json",
+        ("application/vnd.docker.ai.gguf.v3", ""),
+        registry.MANIFEST,
+    ),
+    "modelpack": (
+        "application/vnd.cncf.model.config.v1+json",
+        ("application/vnd.cncf.model.weight.v1.raw", "tiny.gguf"),
+        registry.MANIFEST,
+    ),
+    "ollama": (
+        "application/vnd.docker.container.image.v1+json",
+        ("application/vnd.ollama.image.model", ""),
+        "application/vnd.docker.distribution.manifest.v2+json",
+    ),
+}
+
+
+async def test_oci_models_are_fetched_from_a_private_registry(
+    tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
+) -> None:
+    try:
+        program = registry.docker_registry()
+    except PackagesUnavailable as error:
+        skip_or_fail(f"docker-registry is not available: {error}")
+    async with registry.registry(program, tmp_path / "registry", free_port(), private=True) as host:
+        pools = []
+        for name, (config, (kind, file_path), manifest_type) in FORMS.items():
+            layers = [(kind, tiny_model, file_path)]
+            await registry.push(host, f"org/{name}", "v1", layers, config, manifest_type=manifest_type)
+            model = f'model = "oci://{host}/org/{name}:v1"'
+            pools.append(pool_entry(llama_server_tar, model).replace('id = "default"', f'id = "{name}"'))
+        (tmp_path / "auth.json").write_text(json.dumps({"auths": {host: {"auth": registry.basic()}}}))
+        auth = {"REGISTRY_AUTH_FILE": str(tmp_path / "auth.json")}
+        async with provisioner(tmp_path, "\n".join(pools), **auth) as daemon:
+            for name in FORMS:
+                handoff = await daemon.ready(name)
+                assert handoff.model is not None
+                assert handoff.model.digest == f"sha256:{digest(tiny_model)}"
+                assert await complete(handoff) == 5

@@ -36,6 +36,7 @@ def engine_command(
         tensor_split=pool.tensor_split,
         cache_ram_mib=cache_ram_mib,
         mmproj_path=str(model.mmproj) if model.mmproj else None,
+        template_path=str(model.template) if model.template else None,
     )
     return EngineCommand(
         (*engine.program.argv, *launch.arguments(request), *pool.flags), engine_environment(pool, devices)

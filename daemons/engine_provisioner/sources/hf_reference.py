@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.fetch.remote_file import Role
+from engine_provisioner.sources.shards import SHARD, all_parts
 
 PREFIX = "hf:"
 DEFAULT_QUANTS = ("Q4_K_M", "Q4_0", "Q8_0")
@@ -18,7 +19,6 @@ REFERENCE = re.compile(
     rf"hf:(?P<repo>{NAME}/{NAME})(?::(?P<quant>[A-Za-z0-9_.-]{{1,64}})|/(?P<path>[^@\\]{{1,512}}\.gguf))?"
     r"(?:@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]{0,127}))?"
 )
-SHARD = re.compile(r"(?P<stem>.+)-(?P<index>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf", re.IGNORECASE)
 TAG = re.compile(r"[-.]([A-Za-z0-9_]+)$")
 NO_MODELS = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
 LISTED = 20
@@ -124,14 +124,8 @@ def _is_model(path: str) -> bool:
 
 
 def _other_shards(files: Sequence[HubFile], model: HubFile, reference: HubReference) -> Iterator[HubFile]:
-    first = SHARD.fullmatch(model.path)
-    if first is None:
-        return
     by_path = {file.path: file for file in files}
-    for index in range(1, int(first["count"]) + 1):
-        path = f"{first['stem']}-{index:05d}-of-{first['count']}.gguf"
-        if path == model.path:
-            continue
+    for path in all_parts(model.path)[1:]:
         if path not in by_path:
             message = f"{reference} has no {path}, a part of {model.path}"
             raise ProvisioningFailure(message, "Name another quantization or file.", Retry.AFTER_FIX)

@@ -134,9 +134,11 @@ class ModelFetcher:
                 await trio.to_thread.run_sync(_remove, part.path)  # the next attempt downloads it again
                 raise ProvisioningFailure(failure.message, failure.hint, Retry.REFETCH) from failure
         first = stored.parts[0]
-        projector = next((part.path for part in stored.parts if part.role == "mmproj"), None)
+        by_role = {part.role: part.path for part in stored.parts}
         digest = f"sha256:{first.sha256}" if first.sha256 else None
-        return LocalModel(model_name(request.ref), first.path, sizes[0], digest, projector)
+        return LocalModel(
+            model_name(request.ref), first.path, sizes[0], digest, by_role.get("mmproj"), by_role.get("template")
+        )
 
     def _check(self, part: StoredPart, on_block: checksums.OnBlock) -> int:
         """Return the size of a verified file. Blocks; raises ProvisioningFailure."""

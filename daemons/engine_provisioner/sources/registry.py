@@ -1,9 +1,9 @@
 """The model sources, in the order in which messages list them. A new source is added here."""
 
-from engine_provisioner.sources import file, hf, https
+from engine_provisioner.sources import file, hf, https, oci, s3
 from engine_provisioner.sources.source import Source
 
-SOURCES: list[Source] = [file.SOURCE, https.SOURCE, hf.SOURCE]
+SOURCES: list[Source] = [file.SOURCE, https.SOURCE, hf.SOURCE, s3.SOURCE, oci.SOURCE]
 
 
 def source_of(ref: str) -> Source:

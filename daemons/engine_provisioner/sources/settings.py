@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from llama_orch.settings import Var
 from llama_orch.settings.shared import Common
@@ -11,6 +11,9 @@ from llama_orch.settings.types import BaseUrl, ByteRate, LooseFlag, Password
 
 A_FILE = "the path of a file"
 A_DIRECTORY = "the path of a directory"
+PRINTABLE = "1 to 256 printable ASCII characters without spaces"
+REGION_PATTERN = r"^[a-z0-9][a-z0-9-]{0,63}$"
+REGION_WORDS = "lower-case letters, digits and -"
 
 
 class FetchSettings(Common):
@@ -102,5 +105,148 @@ class HubSettings(Common):
     ] = None
 
 
-class SourceSettings(FetchSettings, HubSettings):
+class S3Settings(Common):
+    """The settings of s3:// models."""
+
+    aws_key_id: Annotated[
+        str | None,
+        StringConstraints(pattern=r"^[\x21-\x7e]{1,256}$"),
+        Var(
+            "AWS_ACCESS_KEY_ID",
+            "Access key for s3:// models.",
+            more="Without it, the keys of the profile are used, and without those, requests are not signed, which "
+            "public buckets allow.",
+            example="AKIAIOSFODNN7EXAMPLE",
+            allowed=PRINTABLE,
+            addition=True,
+        ),
+    ] = None
+    aws_secret: Annotated[
+        Password | None,
+        Var(
+            "AWS_SECRET_ACCESS_KEY",
+            "Secret key for s3:// models.",
+            more="It is never sent.",
+            example="wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+            secret=True,
+            addition=True,
+        ),
+    ] = None
+    aws_session_token: Annotated[
+        Password | None,
+        Var(
+            "AWS_SESSION_TOKEN",
+            "Session token that belongs to temporary keys.",
+            example="IQoJb3JpZ2luX2VjEXAMPLE",
+            secret=True,
+            addition=True,
+        ),
+    ] = None
+    aws_region: Annotated[
+        str | None,
+        StringConstraints(pattern=REGION_PATTERN),
+        Var(
+            "AWS_REGION",
+            "Region of the buckets.",
+            example="eu-central-1",
+            allowed=REGION_WORDS,
+            default="AWS_DEFAULT_REGION, else that of the profile, else us-east-1",
+            addition=True,
+        ),
+    ] = None
+    aws_default_region: Annotated[
+        str | None,
+        StringConstraints(pattern=REGION_PATTERN),
+        Var(
+            "AWS_DEFAULT_REGION",
+            "Region of the buckets if AWS_REGION is not set.",
+            example="eu-central-1",
+            allowed=REGION_WORDS,
+            addition=True,
+        ),
+    ] = None
+    aws_endpoint_s3: Annotated[
+        BaseUrl | None,
+        Var(
+            "AWS_ENDPOINT_URL_S3",
+            "URL of a server that speaks the protocol of S3, such as MinIO, Garage or Ceph.",
+            more="Buckets are addressed in path style. With plain http to another machine, models need a checksum.",
+            example="https://s3.example.org",
+            default="AWS_ENDPOINT_URL, else that of the profile, else https://s3.REGION.amazonaws.com",
+            addition=True,
+        ),
+    ] = None
+    aws_endpoint: Annotated[
+        BaseUrl | None,
+        Var(
+            "AWS_ENDPOINT_URL",
+            "URL of the server of S3 if AWS_ENDPOINT_URL_S3 is not set.",
+            example="https://s3.example.org",
+            addition=True,
+        ),
+    ] = None
+    aws_ignore_endpoints: Annotated[
+        LooseFlag,
+        Var(
+            "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+            "Whether to use AWS itself, whatever AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL and the profile say.",
+            example="true",
+            addition=True,
+        ),
+    ] = False
+    aws_profile: Annotated[
+        str | None,
+        StringConstraints(pattern=r"^[^\x00-\x1f\x7f\[\]]{1,256}$"),
+        Var(
+            "AWS_PROFILE",
+            "Profile in the files of the AWS tools. If it is set, its keys come before AWS_ACCESS_KEY_ID.",
+            more="Only keys that are in the files are supported, not single sign-on, roles or processes.",
+            example="models",
+            allowed="the name of a profile",
+            default="default",
+            addition=True,
+        ),
+    ] = None
+    aws_credentials_file: Annotated[
+        Path | None,
+        Var(
+            "AWS_SHARED_CREDENTIALS_FILE",
+            "File with the keys of the profiles.",
+            example="/etc/llama-orch/aws-credentials",
+            allowed=A_FILE,
+            default="~/.aws/credentials",
+            addition=True,
+        ),
+    ] = None
+    aws_config_file: Annotated[
+        Path | None,
+        Var(
+            "AWS_CONFIG_FILE",
+            "File with the regions and endpoints of the profiles.",
+            example="/etc/llama-orch/aws-config",
+            allowed=A_FILE,
+            default="~/.aws/config",
+            addition=True,
+        ),
+    ] = None
+
+
+class RegistrySettings(Common):
+    """The settings of oci:// models."""
+
+    registry_auth_file: Annotated[
+        Path | None,
+        Var(
+            "REGISTRY_AUTH_FILE",
+            "File with the credentials for the registries of oci:// models, as podman login and docker login write it.",
+            more="Only credentials in the file itself are supported, not those in the helpers that it names.",
+            example="/etc/llama-orch/registry-auth.json",
+            allowed=A_FILE,
+            default="containers/auth.json in XDG_RUNTIME_DIR, ~/.config/containers/auth.json, ~/.docker/config.json",
+            addition=True,
+        ),
+    ] = None
+
+
+class SourceSettings(FetchSettings, HubSettings, S3Settings, RegistrySettings):
     """The settings of all model sources."""

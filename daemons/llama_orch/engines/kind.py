@@ -81,6 +81,7 @@ class LaunchRequest:
     tensor_split: Sequence[float]
     cache_ram_mib: int
     mmproj_path: str | None = None
+    template_path: str | None = None
 
 
 @dataclass(frozen=True)
