@@ -25,6 +25,8 @@ class Hub:
         self.commit = COMMIT
         self.front = WebServer(self._answer)
         self.storage = WebServer(self._deliver)
+        self.delivery: str | None = None
+        """The base URL that files are redirected to, if not that of `storage`."""
         self._digests: dict[Path, str] = {}
 
     @property
@@ -67,7 +69,8 @@ class Hub:
         if not path.is_file():
             return error(404, "EntryNotFound")
         headers = {"x-repo-commit": self.commit, "x-linked-etag": f'"{self.digest(path)}"'}
-        return Reply(302, headers={**headers, "location": f"{self.storage.url}/{match['repo']}/{match['path']}"})
+        delivery = self.delivery or self.storage.url
+        return Reply(302, headers={**headers, "location": f"{delivery}/{match['repo']}/{match['path']}"})
 
     def _entry(self, directory: Path, path: Path) -> dict[str, object]:
         size, digest = path.stat().st_size, self.digest(path)
