@@ -12,6 +12,7 @@ from engine_provisioner.fetch.progress import FetchProgress
 from engine_provisioner.fetch.remote_file import RemoteFile
 from engine_provisioner.fetch.single_flight import SingleFlight
 from engine_provisioner.modes.mode import Workspace
+from engine_provisioner.report.pool_reports import DOWNLOADING
 from engine_provisioner.sources import file
 from engine_provisioner.sources.model_fetcher import ModelFetcher, Watch
 from engine_provisioner.sources.model_name import model_name
@@ -91,7 +92,7 @@ class Acquirer:
             self.progress[pool.id] = progress
             if trio.current_time() - last_report_s >= REPORT_INTERVAL_S:
                 last_report_s = trio.current_time()
-                await report(f"downloading {model_name(ref)}: {progress}")
+                await report(f"{DOWNLOADING}{model_name(ref)}: {progress}")
 
         count = partial(self._count_bytes, pool.id)
         return Watch(pool.timeouts.idle_ms / 1000, deadline.expect, on_progress, count)

@@ -171,9 +171,9 @@ async def _shared_resources(
 
 
 def _model_fetcher(settings: ProvisionerSettings, environ: Mapping[str, str]) -> ModelFetcher:
-    directories = [environ.get(name) for name in ("CREDENTIALS_DIRECTORY", "HOME", "XDG_RUNTIME_DIR")]
-    credentials, home, runtime = (Path(name) if name else None for name in directories)
-    context = SourceContext(settings.cache_dir.absolute(), settings, credentials, home, runtime)
+    directories = [environ.get(name) for name in ("HOME", "XDG_RUNTIME_DIR")]
+    home, runtime = (Path(name) if name else None for name in directories)
+    context = SourceContext(settings.cache_dir.absolute(), settings, home, runtime)
     return ModelFetcher(context, Bandwidth(settings.download_limit), NoCache())
 
 

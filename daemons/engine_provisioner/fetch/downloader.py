@@ -2,9 +2,8 @@
 
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
 
@@ -12,6 +11,7 @@ import trio
 
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.fetch import completion
+from engine_provisioner.fetch.attempts import Changed, Claim, first_failure
 from engine_provisioner.fetch.backoff import Backoff
 from engine_provisioner.fetch.content_range import content_span, content_total, strong_validator
 from engine_provisioner.fetch.part_file import CHECKPOINT, PartFile
@@ -55,39 +55,6 @@ async def fetch(remote: RemoteFile, web: Web, terms: Terms) -> str:
         part.close()
 
 
-class _Changed(Exception):
-    """What is on disk does not belong to the file that the server has now."""
-
-
-@dataclass
-class _Claim:
-    """A part of the file that one connection downloads; `start` moves as bytes are stored. `end` None: all there is."""
-
-    start: int
-    end: int | None
-
-
-Work = Callable[[], Awaitable[None]]
-
-
-@asynccontextmanager
-async def _first_failure() -> AsyncIterator[tuple[trio.Nursery, Callable[[Work], Awaitable[None]]]]:
-    """Yield a nursery, and a function that runs work in it whose first failure cancels the rest and is raised."""
-    failures: list[Exception] = []
-    async with trio.open_nursery() as nursery:
-
-        async def guarded(work: Work) -> None:
-            try:
-                await work()
-            except (Broken, _Changed, ProvisioningFailure, OSError) as error:
-                failures.append(error)
-                nursery.cancel_scope.cancel()
-
-        yield nursery, guarded
-    if failures:
-        raise failures[0]
-
-
 class _Download:
     """Owns the spans of one file. `_done` only has spans whose writes have returned."""
 
@@ -95,7 +62,7 @@ class _Download:
         self._remote, self._web, self._terms, self._part = remote, web, terms, part
         self._resource = Resource(remote.url, remote.shown, remote.sha256 is not None)
         self._done = done
-        self._claims: list[_Claim] = []
+        self._claims: list[Claim] = []
         self._ranges_allowed = True
         self._grown = trio.Event()
         self._checkpoint_at = CHECKPOINT
@@ -109,7 +76,7 @@ class _Download:
         while not self._complete():
             try:
                 await self._round()
-            except _Changed:
+            except Changed:
                 await self._restart()
                 backoff = await self._pause(backoff, Broken("the file changed on the server"))
             except Broken as broken:
@@ -128,8 +95,8 @@ class _Download:
         return version is not None and version.size is not None and size_of(self._done) == version.size
 
     async def _round(self) -> None:
-        """Work until the file is complete. Raises Broken, _Changed, ProvisioningFailure and OSError."""
-        async with _first_failure() as (nursery, guarded):
+        """Work until the file is complete. Raises Broken, Changed, ProvisioningFailure and OSError."""
+        async with first_failure() as (nursery, guarded):
             start_hashing = partial(nursery.start_soon, guarded, self._hash_along)
             version = self._part.version
             if version and version.ranges and version.size is not None:
@@ -153,30 +120,30 @@ class _Download:
                 length = response.headers.get("content-length", "")
                 await self._begin(validator, int(length) if length.isdigit() else None, False)
                 start_hashing()
-                await self._receive(response, _Claim(0, None))
+                await self._receive(response, Claim(0, None))
                 return
             total, (first, end) = content_total(response.headers), content_span(response.headers)
             if first != start or total is None or (end < total and not self._resumable(validator)):
                 self._ranges_allowed = False  # its ranges cannot be put together: ask for all at once
-                raise _Changed
+                raise Changed
             await self._begin(validator, total, True)
             start_hashing()
-            await self._all_ranges(response, _Claim(start, min(end, total)))
+            await self._all_ranges(response, Claim(start, min(end, total)))
 
     def _resumable(self, validator: str | None) -> bool:
         """Whether parts from several answers can be known to belong together."""
         return validator is not None or self._remote.sha256 is not None
 
-    async def _all_ranges(self, response: Answer | None = None, claim: _Claim | None = None) -> None:
+    async def _all_ranges(self, response: Answer | None = None, claim: Claim | None = None) -> None:
         """Download all that is missing; `response` is an open answer with the part `claim`."""
         workers = CONNECTIONS if self._size() >= PARALLEL_FROM else 1
         self._claims = [claim] if claim else []
-        async with _first_failure() as (nursery, guarded):
+        async with first_failure() as (nursery, guarded):
             nursery.start_soon(guarded, partial(self._work, response, claim))
             for _ in range(workers - 1):
                 nursery.start_soon(guarded, partial(self._work, None, None))
 
-    async def _work(self, response: Answer | None, claim: _Claim | None) -> None:
+    async def _work(self, response: Answer | None, claim: Claim | None) -> None:
         """Download piece after piece over one connection."""
         backoff = Backoff()
         while claim := claim or self._next_claim():
@@ -193,12 +160,12 @@ class _Download:
                 backoff = await self._pause(backoff, broken)
             response = None
 
-    def _next_claim(self) -> _Claim | None:
+    def _next_claim(self) -> Claim | None:
         claimed: list[Span] = [(claim.start, claim.end) for claim in self._claims if claim.end is not None]
         piece = next_piece(self._done, claimed, self._size(), PIECE)
         if piece is None:
             return None
-        self._claims.append(_Claim(*piece))
+        self._claims.append(Claim(*piece))
         return self._claims[-1]
 
     @asynccontextmanager
@@ -223,23 +190,23 @@ class _Download:
                     continue
                 if status == 416:
                     self._ranges_allowed = bool(self._done)  # an empty file has no ranges
-                    raise _Changed
+                    raise Changed
                 if status in TRANSIENT:
                     raise Broken(f"the server answered {status}", retry_after_s(response.headers))
                 body = await response.beginning()
                 raise self._remote.refused(Refusal(status, response.headers, body))
 
-    def _check_same(self, response: Answer, claim: _Claim) -> None:
-        """Raise _Changed unless the answer is the requested part of the version that is being downloaded."""
+    def _check_same(self, response: Answer, claim: Claim) -> None:
+        """Raise Changed unless the answer is the requested part of the version that is being downloaded."""
         version = self._part.version
         if response.status != 206 or content_total(response.headers) != self._size():
-            raise _Changed
+            raise Changed
         if content_span(response.headers)[0] != claim.start:
             raise Broken("the server sent a different range than requested")
         if version and version.validator and strong_validator(response.headers) not in (version.validator, None):
-            raise _Changed
+            raise Changed
 
-    async def _receive(self, response: Answer, claim: _Claim) -> None:
+    async def _receive(self, response: Answer, claim: Claim) -> None:
         """Store the body of `response` in `claim`. Raises Broken if it ends early."""
         batch, stored_at = bytearray(), trio.current_time()
         try:
@@ -265,7 +232,7 @@ class _Download:
         elif size < version.size:
             raise Broken("the server closed the connection early")
 
-    async def _store(self, claim: _Claim, batch: bytearray) -> None:
+    async def _store(self, claim: Claim, batch: bytearray) -> None:
         if not batch:
             return
         data = bytes(batch)

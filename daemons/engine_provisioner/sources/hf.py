@@ -19,7 +19,6 @@ from engine_provisioner.sources.hf_cache import COMMIT, HubCache, hub_files
 from engine_provisioner.sources.hf_reference import PREFIX, HubFile, HubReference, choose, parse
 from engine_provisioner.sources.source import ModelRequest, Resolved, Source, SourceContext, Stored, StoredPart
 
-ENDPOINT = "https://huggingface.co"
 AUTHORITY = "the hub announces"
 PAGES = 50
 NEXT = re.compile(r'<([^>]+)>;\s*rel="next"')
@@ -102,19 +101,13 @@ async def resolve(request: ModelRequest, context: SourceContext, web: Web) -> Re
 
 
 def token(context: SourceContext) -> str | None:
-    """Return the hub's token, or None. Blocks.
-
-    Sources: the credential hf-token, HF_TOKEN, the file HF_TOKEN_PATH, the file that `hf auth login` writes.
-    """
+    """Return the hub's token: HF_TOKEN or its credential, else the file HF_TOKEN_PATH or `hf auth login`. Blocks."""
     settings = context.settings
     home = settings.hf_home or (context.home / ".cache/huggingface" if context.home else None)
-    written = [context.credentials / "hf-token"] if context.credentials else []
-    if found := next(filter(None, map(_first_line, written)), None):
-        return found
     if settings.hf_token:
         return settings.hf_token.get_secret_value()
-    elsewhere = [settings.hf_token_path] if settings.hf_token_path else [home / "token"] if home else []
-    return next(filter(None, map(_first_line, elsewhere)), None)
+    path = settings.hf_token_path or (home / "token" if home else None)
+    return _first_line(path) if path else None
 
 
 def _first_line(path: Path) -> str | None:
@@ -132,7 +125,7 @@ class _Hub:
         self._reference = reference
         self._web = web
         self._token = token(context)
-        self.endpoint = context.settings.hf_endpoint or ENDPOINT
+        self.endpoint = context.settings.hf_endpoint
 
     async def headers(self, _renew: bool) -> Mapping[str, str]:
         """Return the headers for the hub itself; the servers that it redirects to get none."""

@@ -46,6 +46,7 @@ class HubSettings(Common):
             "HF_ENDPOINT only, not to the servers that it redirects to.",
             example="hf_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
             secret=True,
+            credential="hf-token",
             addition=True,
         ),
     ] = None
@@ -54,22 +55,21 @@ class HubSettings(Common):
         Var(
             "HF_TOKEN_PATH",
             "File with the token of the Hugging Face hub.",
+            more="If it is not set: token in HF_HOME, or in ~/.cache/huggingface.",
             example="/etc/llama-orch/hf-token",
             allowed=A_FILE,
-            default="token in HF_HOME, or in ~/.cache/huggingface",
             addition=True,
         ),
     ] = None
     hf_endpoint: Annotated[
-        BaseUrl | None,
+        BaseUrl,
         Var(
             "HF_ENDPOINT",
             "URL of the Hugging Face hub or of a mirror.",
             example="https://hub.example.org",
-            default="https://huggingface.co",
             addition=True,
         ),
-    ] = None
+    ] = "https://huggingface.co"
     hf_offline: Annotated[
         LooseFlag,
         Var(
@@ -84,11 +84,11 @@ class HubSettings(Common):
         Var(
             "HF_HOME",
             "Directory with the cache (hub) and the token of the Hugging Face hub, shared with other tools.",
-            more="Outside /var/cache/llama-orch it needs ReadWritePaths= in a drop-in of engine-provisioner.service, "
+            more="If it is not set: huggingface in ENGINE_PROVISIONER_CACHE_DIR. "
+            "Outside /var/cache/llama-orch it needs ReadWritePaths= in a drop-in of engine-provisioner.service, "
             "and the user llama-engine must be able to read it.",
             example="/srv/huggingface",
             allowed=A_DIRECTORY,
-            default="huggingface in ENGINE_PROVISIONER_CACHE_DIR",
             addition=True,
         ),
     ] = None
@@ -97,9 +97,9 @@ class HubSettings(Common):
         Var(
             "HF_HUB_CACHE",
             "Directory with the cache of the Hugging Face hub.",
+            more="If it is not set: hub in HF_HOME.",
             example="/srv/huggingface/hub",
             allowed=A_DIRECTORY,
-            default="hub in HF_HOME",
             addition=True,
         ),
     ] = None
@@ -148,9 +148,9 @@ class S3Settings(Common):
         Var(
             "AWS_REGION",
             "Region of the buckets.",
+            more="If it is not set: AWS_DEFAULT_REGION, else that of the profile, else us-east-1.",
             example="eu-central-1",
             allowed=REGION_WORDS,
-            default="AWS_DEFAULT_REGION, else that of the profile, else us-east-1",
             addition=True,
         ),
     ] = None
@@ -170,9 +170,9 @@ class S3Settings(Common):
         Var(
             "AWS_ENDPOINT_URL_S3",
             "URL of a server that speaks the protocol of S3, such as MinIO, Garage or Ceph.",
-            more="Buckets are addressed in path style. With plain http to another machine, models need a checksum.",
+            more="If it is not set: AWS_ENDPOINT_URL, else that of the profile, else https://s3.REGION.amazonaws.com. "
+            "Buckets are addressed in path style. With plain http to another machine, models need a checksum.",
             example="https://s3.example.org",
-            default="AWS_ENDPOINT_URL, else that of the profile, else https://s3.REGION.amazonaws.com",
             addition=True,
         ),
     ] = None
@@ -200,10 +200,10 @@ class S3Settings(Common):
         Var(
             "AWS_PROFILE",
             "Profile in the files of the AWS tools. If it is set, its keys come before AWS_ACCESS_KEY_ID.",
-            more="Only keys that are in the files are supported, not single sign-on, roles or processes.",
+            more="If it is not set: the profile named default, whose keys come after AWS_ACCESS_KEY_ID. "
+            "Only keys that are in the files are supported, not single sign-on, roles or processes.",
             example="models",
             allowed="the name of a profile",
-            default="default",
             addition=True,
         ),
     ] = None
@@ -212,9 +212,9 @@ class S3Settings(Common):
         Var(
             "AWS_SHARED_CREDENTIALS_FILE",
             "File with the keys of the profiles.",
+            more="If it is not set: ~/.aws/credentials.",
             example="/etc/llama-orch/aws-credentials",
             allowed=A_FILE,
-            default="~/.aws/credentials",
             addition=True,
         ),
     ] = None
@@ -223,9 +223,9 @@ class S3Settings(Common):
         Var(
             "AWS_CONFIG_FILE",
             "File with the regions and endpoints of the profiles.",
+            more="If it is not set: ~/.aws/config.",
             example="/etc/llama-orch/aws-config",
             allowed=A_FILE,
-            default="~/.aws/config",
             addition=True,
         ),
     ] = None
@@ -239,10 +239,10 @@ class RegistrySettings(Common):
         Var(
             "REGISTRY_AUTH_FILE",
             "File with the credentials for the registries of oci:// models, as podman login and docker login write it.",
-            more="Only credentials in the file itself are supported, not those in the helpers that it names.",
+            more="If it is not set: containers/auth.json in XDG_RUNTIME_DIR, ~/.config/containers/auth.json, "
+            "~/.docker/config.json. Only credentials in the file itself are supported, not credential helpers.",
             example="/etc/llama-orch/registry-auth.json",
             allowed=A_FILE,
-            default="containers/auth.json in XDG_RUNTIME_DIR, ~/.config/containers/auth.json, ~/.docker/config.json",
             addition=True,
         ),
     ] = None

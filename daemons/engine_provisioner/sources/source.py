@@ -31,12 +31,11 @@ class ModelRequest:
 
 @dataclass(frozen=True)
 class SourceContext:
-    """What all sources share. `cache_dir` is absolute; `credentials`: $CREDENTIALS_DIRECTORY; `home` and
+    """What all sources share. `cache_dir` is absolute; `home` and
     `runtime_dir` ($XDG_RUNTIME_DIR): for files of other tools, such as ~/.aws."""
 
     cache_dir: Path
     settings: SourceSettings
-    credentials: Path | None = None
     home: Path | None = None
     runtime_dir: Path | None = None
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from engine_provisioner.failures import ProvisioningFailure, Retry
+from engine_provisioner.sources.hf import token
 from engine_provisioner.sources.model_cache import ModelRecord
 from engine_provisioner.sources.model_fetcher import Watch
 from engine_provisioner.sources.source import ModelRequest
 from tests.imitations.hub import COMMIT, Hub
-from tests.unit.engine_provisioner.fetching import fetcher
+from tests.unit.engine_provisioner.fetching import context, fetcher
 from tests.unit.engine_provisioner.gguf_files import gguf
 
 MODEL = gguf(3000)
@@ -194,6 +195,14 @@ async def test_gated_model_needs_a_token_that_is_not_shown(tmp_path: Path, hub: 
         await fetched(tmp_path, hub, "hf:org/tiny", HF_TOKEN="hf_secret")
     assert hub.storage.requests
     assert not any("authorization" in request.headers for request in hub.storage.requests)
+
+
+def test_token_of_the_credential_comes_first(tmp_path: Path) -> None:
+    (tmp_path / "hf-token").write_text("hf_secret\n")
+    variables = {"HF_TOKEN": "hf_other", "CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert token(context(tmp_path, variables)) == "hf_secret"
+    (tmp_path / "hf-token").write_text("\n")  # as the unit has it without the file
+    assert token(context(tmp_path, variables)) == "hf_other"
 
 
 async def test_token_is_read_from_its_file(tmp_path: Path, hub: Hub) -> None:
