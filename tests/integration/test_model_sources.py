@@ -10,9 +10,10 @@ from llama_orch.http.client.client import request
 from tests.engines.debian_packages import PackagesUnavailable
 from tests.engines.fixtures import skip_or_fail
 from tests.engines.llama_server import Archive
+from tests.imitations.flaky_link import FlakyLink, flaky_link
 from tests.imitations.hub import COMMIT, Hub
 from tests.integration.home import free_port
-from tests.integration.provisioner import provisioner
+from tests.integration.provisioner import Provisioner, provisioner, start
 from tests.services import registry
 from tests.services.s3 import KEY_ID, SECRET, rclone, s3_server
 
@@ -64,6 +65,30 @@ async def test_hf_model_is_fetched_served_and_kept(tmp_path: Path, llama_server_
         assert TOKEN not in daemon.log
     async with provisioner(tmp_path, pools, HF_ENDPOINT=hub.url) as daemon:  # the hub is gone
         assert await complete(await daemon.ready("default")) == 5
+
+
+async def test_killed_daemon_resumes_over_a_link_that_breaks(
+    tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
+) -> None:
+    hub = hub_with(tiny_model, tmp_path / "hub")
+    pools = pool_entry(llama_server_tar, 'model = "hf:org/tiny:Q8_0"')
+    (tmp_path / "pools.toml").write_text(pools)
+    async with hub.serving():
+        link = FlakyLink(hub.storage.port, every_s=1.0, rate=200_000)
+        async with flaky_link(link) as port:
+            hub.delivery = f"http://127.0.0.1:{port}"
+            environ = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN}
+            first = Provisioner(tmp_path, await start(tmp_path, **environ))
+            await first.until(lambda: link.counts.down > size(tiny_model) / 2)
+            first.process.kill()
+            await first.process.wait()
+            async with provisioner(tmp_path, pools, **environ) as second:
+                handoff = await second.ready("default")
+                assert handoff.model is not None
+                assert handoff.model.digest == f"sha256:{digest(tiny_model)}"
+                assert await complete(handoff) == 5
+    assert link.counts.broken > 0
+    assert link.counts.down < 1.7 * size(tiny_model)  # what arrives within a second may be lost by the kill
 
 
 async def test_gated_model_without_token_fails_with_a_hint(

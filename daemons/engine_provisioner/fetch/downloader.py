@@ -1,7 +1,5 @@
 """Download one file: in parallel ranges where the server has them, resumed after each break, verified as it arrives."""
 
-import logging
-import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -11,7 +9,7 @@ import trio
 
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.fetch import completion
-from engine_provisioner.fetch.attempts import Changed, Claim, first_failure
+from engine_provisioner.fetch.attempts import Changed, Claim, first_failure, pause
 from engine_provisioner.fetch.backoff import Backoff
 from engine_provisioner.fetch.content_range import content_span, content_total, strong_validator
 from engine_provisioner.fetch.part_file import CHECKPOINT, PartFile
@@ -20,8 +18,6 @@ from engine_provisioner.fetch.spans import Span, Spans, merged, next_piece, pref
 from engine_provisioner.fetch.terms import Terms
 from engine_provisioner.fetch.web import CONNECT_S, TRANSIENT, Answer, Broken, Resource, Web, retry_after_s
 from engine_provisioner.step_deadline import DISK_STEP_S
-
-log = logging.getLogger(__name__)
 
 CONNECTIONS = 4
 PARALLEL_FROM = 64 << 20
@@ -43,14 +39,13 @@ async def fetch(remote: RemoteFile, web: Web, terms: Terms) -> str:
             download = _Download(remote, web, terms, part, await trio.to_thread.run_sync(part.open))
             try:
                 return await download.run()
+            except ProvisioningFailure as failure:
+                if failure.retry in (Retry.REFETCH, Retry.NEVER):
+                    download.forget()
+                raise
             finally:
                 with trio.CancelScope(shield=True):
                     await download.keep()
-    except ProvisioningFailure as failure:
-        if failure.retry in (Retry.REFETCH, Retry.NEVER):
-            with trio.CancelScope(shield=True), completion.disk_failures(remote):
-                await trio.to_thread.run_sync(part.discard)
-        raise
     finally:
         part.close()
 
@@ -85,10 +80,16 @@ class _Download:
         self._published = True
         return digest
 
+    def forget(self) -> None:
+        """Let nothing be kept for the next attempt, which cannot use it."""
+        self._done = ()
+
     async def keep(self) -> None:
-        """Make what is on disk survive a power cut, for the next attempt."""
+        """Make what is on disk survive a power cut, for the next attempt; delete a download that has nothing."""
         if not self._published:
-            await trio.to_thread.run_sync(self._part.checkpoint, self._done)
+            await trio.to_thread.run_sync(
+                *((self._part.checkpoint, self._done) if self._done else (self._part.discard,))
+            )
 
     def _complete(self) -> bool:
         version = self._part.version
@@ -283,17 +284,8 @@ class _Download:
         await trio.to_thread.run_sync(self._part.restart)
 
     async def _pause(self, before: Backoff, broken: Broken) -> Backoff:
-        """Wait before the next attempt. Raises ProvisioningFailure if there were too many without progress."""
         backoff = before.after_failure(size_of(self._done))
-        delay = backoff.delay_s(random.random())  # noqa: S311 -- only spreads the load
-        if delay is None:
-            message = f"cannot download {self._remote.shown}: {broken}"
-            hint = "The download resumes on the next attempt."
-            raise ProvisioningFailure(message, hint) from broken
-        delay = max(delay, broken.retry_after_s)
-        log.debug("%s: %s; goes on in %.1f s", self._remote.shown, broken, delay)
-        self._terms.expect(delay + DISK_STEP_S, "waiting to resume a download")
-        await trio.sleep(delay)
+        await pause(backoff, broken, self._remote.shown, self._terms.expect)
         return backoff
 
     def _size(self) -> int:

@@ -78,6 +78,7 @@ async def test_link_that_always_breaks_costs_nothing_twice(tmp_path: Path, cut_a
         await get(remote(server, tmp_path))
     assert (tmp_path / "key/model.gguf").read_bytes() == CONTENT
     assert server.sent == len(CONTENT)
+    assert all('if-range: "v1"' in request for request in server.requests[1:])
 
 
 async def test_stalled_connections_are_replaced(tmp_path: Path) -> None:
@@ -209,6 +210,7 @@ async def test_error_status_is_reported(tmp_path: Path, status: int, retry: Retr
         failure = await failure_of(remote(server, tmp_path))
     assert str(status) in failure.message
     assert failure.retry is retry
+    assert everything_below(tmp_path) == []
 
 
 async def test_busy_server_is_asked_again(tmp_path: Path) -> None:
