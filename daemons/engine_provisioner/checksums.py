@@ -29,7 +29,7 @@ def digest(path: Path, cache_dir: Path, on_block: OnBlock) -> str:
 
     `on_block` is called after each BLOCK bytes, to report progress.
     """
-    entry = cache_dir / "checksums" / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
+    entry = _entry(path, cache_dir)
     before = signature(path)
     if cached := _read_entry(entry, before):
         return cached
@@ -39,13 +39,24 @@ def digest(path: Path, cache_dir: Path, on_block: OnBlock) -> str:
     return found
 
 
-def verify(path: Path, expected: str, cache_dir: Path, on_block: OnBlock) -> None:
+def remember(path: Path, found: str, cache_dir: Path) -> None:
+    """Store the digest of a file that was hashed while it was written. Blocks; raises OSError."""
+    _write_entry(_entry(path, cache_dir), json.dumps({"signature": signature(path), "digest": found}).encode())
+
+
+def verify(
+    path: Path, expected: str, cache_dir: Path, on_block: OnBlock, authority: str = "the pools file requires"
+) -> None:
     """Raise ProvisioningFailure unless the file's digest is `expected`. Blocks; raises OSError."""
     found = digest(path, cache_dir, on_block)
     if found != expected:
-        message = f"{path} has the checksum {found}, but the pools file requires {expected}"
-        hint = "The file is damaged or not the expected one, or the checksum in the pools file is wrong."
+        message = f"{path} has the checksum {found}, but {authority} {expected}"
+        hint = "The file is damaged or not the expected one, or the required checksum is wrong."
         raise ProvisioningFailure(message, hint, Retry.AFTER_FIX, [path])
+
+
+def _entry(path: Path, cache_dir: Path) -> Path:
+    return cache_dir / "checksums" / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
 
 
 def _write_entry(entry: Path, content: bytes) -> None:

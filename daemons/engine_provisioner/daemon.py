@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from engine_provisioner import cleanup
-from engine_provisioner.acquire.acquirer import Acquirer
+from engine_provisioner.acquirer import Acquirer
 from engine_provisioner.api.routes import add_routes
 from engine_provisioner.cache.model_cache import ModelCache
+from engine_provisioner.fetch.bandwidth import Bandwidth
 from engine_provisioner.launch import systemd_launcher
 from engine_provisioner.launch.child_launcher import ChildLauncher
 from engine_provisioner.launch.command import cache_ram_mib
@@ -25,6 +27,8 @@ from engine_provisioner.pulls import Pulls, source_of, uses_of
 from engine_provisioner.report.pool_reporter import PoolReporter
 from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.settings import METRICS_VARIABLE, ProvisionerSettings
+from engine_provisioner.sources.model_fetcher import ModelFetcher
+from engine_provisioner.sources.source import SourceContext
 from engine_provisioner.spec import pools_file
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.step_deadline import StepDeadline, overdue
@@ -64,10 +68,12 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
     address = sockets[0].getsockname()
     wanted = {pool.id: Wanted(pool.preload) for pool in pools}
     cache_dir, limit_bytes = settings.cache_dir.absolute(), settings.cache_limit.count if settings.cache_limit else None
-    cache = ModelCache(cache_dir, limit_bytes, lambda: uses_of(pools, cache_dir))
-    acquirer = Acquirer(cache_dir, reports.metrics.add_downloaded, cache.used)
+    context = source_context(settings, service.environ)
+    cache = ModelCache(cache_dir, limit_bytes, lambda: uses_of(pools, context))
+    fetcher = ModelFetcher(context, Bandwidth(settings.download_limit), cache)
+    acquirer = Acquirer(fetcher, reports.metrics.add_downloaded)
     operations = Operations()
-    pulls = Pulls(source_of(acquirer), cache, operations, lambda: pools, cache_dir)
+    pulls = Pulls(source_of(fetcher), operations, lambda: pools)
     app = create_app(service.name, reports.unready_pools, registry)
     add_routes(app, *by_mode(pools, wanted), cache, pulls, operations, limit_bytes=limit_bytes)
     deadlines = [StepDeadline(pool.id) for pool in pools]
@@ -179,6 +185,13 @@ async def _shared_resources(
         ports=Ports(pools, previous_ports),
         loads=Loads(settings.cache_dir.absolute()),
     )
+
+
+def source_context(settings: ProvisionerSettings, environ: Mapping[str, str]) -> SourceContext:
+    """Return what all sources of models share."""
+    directories = [environ.get(name) for name in ("HOME", "XDG_RUNTIME_DIR")]
+    home, runtime = (Path(name) if name else None for name in directories)
+    return SourceContext(settings.cache_dir.absolute(), settings, home, runtime)
 
 
 def _runner(

@@ -30,12 +30,17 @@ class Engine:
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A model on this machine's disk. Clients ask for it by `name`; `digest` is sha256:… if it was verified."""
+    """A model on this machine's disk. Clients ask for it by `name`; `digest` is sha256:… if it was verified.
+
+    `mmproj` is the model's projector for images and sound, `template` its chat template, if it has them as files.
+    """
 
     name: str
     path: Path
     size_bytes: int
     digest: str | None = None
+    mmproj: Path | None = None
+    template: Path | None = None
 
 
 @dataclass(frozen=True)

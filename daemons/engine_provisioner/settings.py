@@ -3,15 +3,16 @@
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+from engine_provisioner.sources.settings import SourceSettings
 from engine_provisioner.spec.pools_file import LOCAL_FILE, SYSTEM_FILE, path_for
 from llama_orch.settings import Address, Example, Var
-from llama_orch.settings.shared import DEFAULT_RUNTIME_DIRECTORY, RELATIVE, RUNTIME_DIRECTORY, Common
+from llama_orch.settings.shared import DEFAULT_RUNTIME_DIRECTORY, RELATIVE, RUNTIME_DIRECTORY
 from llama_orch.settings.types import GpuMask, GpuMaskField, HomePath, Size
 
 METRICS_VARIABLE = "ENGINE_PROVISIONER_METRICS_ADDR"
 
 
-class ProvisionerSettings(Common):
+class ProvisionerSettings(SourceSettings):
     examples: ClassVar[tuple[Example, ...]] = (
         Example(
             "HOME_PROFILE, on the machine of the queen:",

@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.bench import admission, cancel, first_token, fleet, overload, store, streams, under_systemd
+from tests.bench import admission, cancel, downloads, first_token, fleet, overload, store, streams, under_systemd
 from tests.system.lab.prerequisites import missing
 
 
@@ -15,6 +15,7 @@ def main() -> int:
     streams.main()
     overload.main()
     fleet.main()
+    downloads.main()
     if problems := missing():
         print(f"skipping benchmarks under systemd: {'; '.join(problems)}", file=sys.stderr)
         return 0

@@ -275,7 +275,7 @@ def test_every_refused_flag_is_documented() -> None:
     assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", text.partition(".")[0])) == set(OWNED_FLAGS)
 
 
-@pytest.mark.parametrize(("name", "count"), [("llama-orch-pools.5", 5), ("llama-orch.7", 1)])
+@pytest.mark.parametrize(("name", "count"), [("llama-orch-pools.5", 6), ("llama-orch.7", 1)])
 def test_pools_file_examples_are_valid(name: str, count: int) -> None:
     examples = [example for example in page(name).examples() if "[[pools]]" in example]
     assert len(examples) == count

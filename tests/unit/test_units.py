@@ -135,4 +135,4 @@ def test_example_pools_file_is_valid_also_when_uncommented() -> None:
     text = path.read_text()
     assert [pool.id for pool in pools_file.parse(text.encode(), path)] == ["default"]
     uncommented = re.sub(r"^# ?(?=\[|[a-z_]+ = )", "", text, flags=re.MULTILINE).replace("...", "0" * 64)
-    assert len(pools_file.parse(uncommented.encode(), path)) == 4
+    assert len(pools_file.parse(uncommented.encode(), path)) == 5

@@ -10,8 +10,7 @@ from engine_provisioner.api.model_headers import ModelHeaders
 from engine_provisioner.cache.model_cache import ModelCache, ModelInUse, UnknownModel, UsedModel
 from engine_provisioner.operations import TooManyOperations
 from engine_provisioner.pulls import Pulls
-from engine_provisioner.spec.model_name import model_name
-from engine_provisioner.spec.policies import is_cleartext
+from engine_provisioner.sources.model_name import model_name
 from engine_provisioner.spec.pool_spec import Model
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, not_found
 from llama_orch.contracts.models import DiskModel, DiskModelList, ModelFile, ModelRemoved, PinRequest, PullRequest
@@ -144,13 +143,10 @@ class ModelRoutes:
 def checked(ref: str) -> Model:
     """Return the model of `ref` if the pools file could name it, too. Raises ApiError 400."""
     try:
-        model = Model(ref=ref)
+        return Model(ref=ref)
     except ValidationError as error:
         problems = [("ref", each.text) for each in invalid_fields(error)]
         raise ApiError(400, invalid(problems)) from error
-    if is_cleartext(ref):
-        raise ApiError(400, invalid([("ref", "plain http is allowed from this machine only; use https://")]))
-    return model
 
 
 def no_such_model(ref: str) -> ApiError:

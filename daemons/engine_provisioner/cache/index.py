@@ -12,7 +12,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from engine_provisioner.cache.records import CachedModel, ModelRecord, Role, StoredFile
+from engine_provisioner.cache.records import CachedModel
+from engine_provisioner.fetch.remote_file import Role
+from engine_provisioner.sources.model_records import ModelRecord, StoredFile
 from llama_orch.files import durable
 
 log = logging.getLogger(__name__)

@@ -21,11 +21,12 @@ import trio
 from engine_provisioner.cache import eviction
 from engine_provisioner.cache.index import Index
 from engine_provisioner.cache.on_disk import CacheDirectories, blobs_of, found_models, without
-from engine_provisioner.cache.records import CachedModel, ModelRecord, ModelUse, StoredFile, key_of
+from engine_provisioner.cache.records import CachedModel, ModelUse, key_of
 from engine_provisioner.cache.removal import remove_files
 from engine_provisioner.engine import LocalModel
 from engine_provisioner.failures import ProvisioningFailure, Retry
-from engine_provisioner.spec.model_name import model_name
+from engine_provisioner.sources.model_name import model_name
+from engine_provisioner.sources.model_records import ModelRecord, StoredFile
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,9 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from engine_provisioner.cache.records import CachedModel, ModelRecord, Role, StoredFile, key_of
+from engine_provisioner.cache.records import CachedModel, key_of
+from engine_provisioner.fetch.remote_file import Role
+from engine_provisioner.sources.model_records import ModelRecord, StoredFile
 
 ENTRIES_LIMIT = 20_000
 """Entries of a directory that are looked at."""

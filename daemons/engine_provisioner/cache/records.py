@@ -5,29 +5,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
-Role = Literal["model", "shard", "mmproj", "template"]
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    """A file of a model. `digest` is sha256:… or None if it was not verified."""
-
-    path: Path
-    size_bytes: int
-    digest: str | None
-    role: Role
-
-
-@dataclass(frozen=True)
-class ModelRecord:
-    """A model as it was fetched: its reference, the source's revision, and its files, the first of which is loaded."""
-
-    ref: str
-    revision: str | None
-    files: tuple[StoredFile, ...]
-    fetched_at: datetime
+from engine_provisioner.sources.model_records import ModelRecord
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """From a pool and an engine to the command that runs it. Pure; the options are those of the engine's kind."""
 
 from engine_provisioner.engine import Engine, EngineCommand, LocalModel
-from engine_provisioner.spec.model_name import short_name
+from engine_provisioner.sources.model_name import short_name
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.workloads import engine_options
 from llama_orch.engines import KINDS
@@ -35,6 +35,8 @@ def engine_command(
         devices=devices,
         tensor_split=pool.tensor_split,
         cache_ram_mib=cache_ram_mib,
+        mmproj_path=str(model.mmproj) if model.mmproj else None,
+        template_path=str(model.template) if model.template else None,
     )
     return EngineCommand(
         (*engine.program.argv, *launch.arguments(request), *pool.flags), engine_environment(pool, devices)

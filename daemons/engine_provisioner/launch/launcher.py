@@ -9,7 +9,7 @@ from typing import Protocol
 import trio
 
 from engine_provisioner.engine import EngineCommand
-from engine_provisioner.spec.reachability import UnixUser
+from engine_provisioner.sources.reachability import UnixUser
 
 LivenessCheck = Callable[[EngineCommand], Awaitable[bool]]
 """Whether an engine that was started by this command answers now."""

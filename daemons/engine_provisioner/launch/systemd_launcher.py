@@ -28,7 +28,7 @@ from engine_provisioner.launch.engine_output import (
 )
 from engine_provisioner.launch.launcher import LivenessCheck, RunningEngine, wait_for_exit
 from engine_provisioner.launch.unit_manager import UnitState
-from engine_provisioner.spec.reachability import UnixUser, find_user
+from engine_provisioner.sources.reachability import UnixUser, find_user
 from llama_orch.files import durable
 
 LAUNCH_DIR = Path("/run/llama-orch/launch")

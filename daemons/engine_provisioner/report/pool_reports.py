@@ -36,6 +36,8 @@ SUMMARY_ORDER = (
 AS_WANTED = (PoolState.READY, PoolState.UNLOADED, PoolState.DRAINING, PoolState.OFFLINE)
 """The states of a pool that lacks nothing; `draining` is the way to `unloaded`."""
 STATUS_LIMIT = 500
+DOWNLOADING = "downloading "
+"""Begins the detail of a pool that is being downloaded."""
 CHECK_EVERY_S = 1.0
 
 Signature = tuple[int, int, int] | None
@@ -154,6 +156,14 @@ def signature_of(path: Path) -> Signature:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
+def _note(report: ProvisioningReport) -> str | None:
+    """Return what the summary says of one pool: why it failed, or how far its download is."""
+    if report.state is PoolState.FAILED:
+        return report.last_error
+    downloading = report.state is PoolState.PROVISIONING and (report.detail or "").startswith(DOWNLOADING)
+    return report.detail if downloading else None
+
+
 def summary(reports: Iterable[ProvisioningReport]) -> str:
     """Return a line like `1 pool ready, 1 starting, 1 failed: cuda: GPU 1 is configured but absent`."""
     reports = list(reports)
@@ -163,6 +173,6 @@ def summary(reports: Iterable[ProvisioningReport]) -> str:
     parts = [f"{counts[state]} {state.value}" for state in SUMMARY_ORDER if counts[state]]
     first, _, rest = parts[0].partition(" ")
     parts[0] = f"{first} pool{'s' * (first != '1')} {rest}"
-    failed = "; ".join(f"{r.pool_id}: {r.last_error}" for r in reports if r.state is PoolState.FAILED)
-    text = ", ".join(parts) + (f": {failed}" if failed else "")
+    notes = [f"{report.pool_id}: {note}" for report in reports if (note := _note(report))]
+    text = ", ".join(parts) + (f": {'; '.join(notes)}" if notes else "")
     return text if len(text) <= STATUS_LIMIT else text[: STATUS_LIMIT - 1] + "…"

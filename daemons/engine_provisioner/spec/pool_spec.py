@@ -12,11 +12,11 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Private
 
 from engine_provisioner.modes.mode import ProvisioningMode
 from engine_provisioner.modes.registry import MODES
+from engine_provisioner.sources.registry import check_reference
 from llama_orch.contracts.base import Inbound, PoolId
 from llama_orch.contracts.engines import EngineKind, Workload
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-MODEL_SCHEMES = ("file:", "https://", "http://", "hf:", "s3://", "oci://")
 
 OWNED_FLAGS = {
     "-m": "use the key model",
@@ -83,12 +83,7 @@ def _environment(value: dict[str, str]) -> dict[str, str]:
 
 
 def _reference(value: str) -> str:
-    _one_line(value)
-    if not value.startswith(MODEL_SCHEMES):
-        raise ValueError("must begin with file:/, https://, hf:, s3:// or oci://")
-    if value.startswith("file:") and not value.startswith("file:/"):
-        raise ValueError("must be an absolute path, as in file:/srv/models/model.gguf")
-    return value
+    return check_reference(_one_line(value))
 
 
 def _distinct(value: list[Item]) -> list[Item]:

@@ -8,7 +8,7 @@ import trio
 from engine_provisioner.modes.external import ExternalMode
 from engine_provisioner.report.handoffs import Announcement
 from engine_provisioner.report.pool_reporter import PoolReporter
-from engine_provisioner.spec.model_name import model_name
+from engine_provisioner.sources.model_name import model_name
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.workloads import served
 from engine_provisioner.step_deadline import StepDeadline

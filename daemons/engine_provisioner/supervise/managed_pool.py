@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import trio
 
-from engine_provisioner.acquire.acquirer import Acquirer
+from engine_provisioner.acquirer import Acquirer
 from engine_provisioner.engine import Engine, EngineCommand, LocalModel
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.gguf.reader import header_of

@@ -80,6 +80,8 @@ class LaunchRequest:
     devices: Sequence[int]
     tensor_split: Sequence[float]
     cache_ram_mib: int
+    mmproj_path: str | None = None
+    template_path: str | None = None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ POOLING_VARIABLE = "LLAMA_ARG_POOLING"
 TRUE_VALUES = ("1", "true", "on", "enabled")
 BATCH_VARIABLES = {"LLAMA_ARG_BATCH": "--batch-size", "LLAMA_ARG_UBATCH": "--ubatch-size"}
 
+MMPROJ_OPTIONS = {"--mmproj", "-mm", "--mmproj-url", "-mmu", "--no-mmproj", "--mmproj-auto", "--no-mmproj-auto"}
+"""Options by which a pool says itself whether there is a projector for images and sound, and which."""
+TEMPLATE_OPTIONS = {"--chat-template", "--chat-template-file"}
 ALL_LAYERS = "999"
 NO_ORIGIN = "http://none.invalid"
 """By default llama-server lets web pages of every origin read its answers; the daemons ask it without an origin."""
@@ -145,6 +148,11 @@ def _optional(request: LaunchRequest) -> Iterator[Option]:
     for workload in request.options.workloads:
         if workload in WORKLOAD_OPTIONS:
             yield WORKLOAD_OPTIONS[workload], ()
+    given = {flag.partition("=")[0] for flag in request.options.flags}
+    if request.mmproj_path is not None and not MMPROJ_OPTIONS & given:
+        yield ("--mmproj", "-mm"), (request.mmproj_path,)
+    if request.template_path is not None and not TEMPLATE_OPTIONS & given:
+        yield ("--chat-template-file",), (request.template_path,)
     if request.tensor_split:
         yield ("--tensor-split", "-ts"), (",".join(f"{share:g}" for share in request.tensor_split),)
 

@@ -101,9 +101,9 @@ class Settings(BaseModel):
     def _tokens(cls) -> dict[str, TokenSources]:
         """Return the sources of each token, by field."""
         return {
-            name: TokenSources(var.env, var.file, var.credential)
+            name: TokenSources(var.env, var.file or "", var.credential)
             for name, var in cls.variables().items()
-            if var.file and var.credential
+            if var.credential
         }
 
     @classmethod
@@ -190,9 +190,11 @@ def _problem(var: Var, value: Any, found: InvalidField) -> Problem:
 def _unreadable(sources: TokenSources, environ: Mapping[str, str], error: OSError) -> Problem:
     problem = f"cannot be read ({error.strerror or error}: {error.filename})"
     hint = "Make the file readable by the daemon, or unset the variable."
-    return Problem(sources.file, environ.get(sources.file), problem, hint)
+    variable = sources.file or sources.variable
+    return Problem(variable, environ.get(variable), problem, hint)
 
 
 def _empty(sources: TokenSources, environ: Mapping[str, str]) -> Problem:
     hint = "Write a token into it. Example: openssl rand -hex 32 > FILE"
-    return Problem(sources.file, environ.get(sources.file), "is empty", hint)
+    variable = sources.file or sources.variable
+    return Problem(variable, environ.get(variable), "is empty", hint)

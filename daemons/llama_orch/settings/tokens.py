@@ -7,14 +7,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class TokenSources:
-    """The variable, the variable that names a file, and the systemd credential of one token."""
+    """The variable, the variable that names a file (empty: there is none), and the systemd credential of one token."""
 
     variable: str
     file: str
     credential: str
 
     def read(self, environ: Mapping[str, str]) -> str | None:
-        """Return the token from the first of its three sources, or None.
+        """Return the token from the first of its sources, or None.
 
         Raises OSError if the file is unreadable; an empty file gives "". An empty credential counts as unset, because
         the units pass an empty one on machines without a token. Invalid UTF-8 is replaced, so that the token is then
@@ -22,7 +22,7 @@ class TokenSources:
         """
         if credential := self._read_credential(environ):
             return credential
-        if file := environ.get(self.file):
+        if self.file and (file := environ.get(self.file)):
             return Path(file).read_text(errors="replace").strip()
         return environ.get(self.variable) or None
 
@@ -30,7 +30,7 @@ class TokenSources:
         """Return the source that `read` uses: `credential`, `file`, or `environment`."""
         if self._read_credential(environ):
             return "credential"
-        return "file" if environ.get(self.file) else "environment"
+        return "file" if self.file and environ.get(self.file) else "environment"
 
     def _read_credential(self, environ: Mapping[str, str]) -> str:
         directory = environ.get("CREDENTIALS_DIRECTORY")

@@ -68,6 +68,41 @@ def _token(value: Any) -> Any:
     return value
 
 
+def _password(value: Any) -> Any:
+    if isinstance(value, str):
+        if not re.fullmatch(r"[\x21-\x7e]{1,4096}", value):
+            raise ValueError("is not a valid secret")
+        return Secret(value)
+    return value
+
+
+def _loose_flag(value: Any) -> Any:
+    if isinstance(value, str):
+        known = {
+            "1": True,
+            "on": True,
+            "yes": True,
+            "true": True,
+            "0": False,
+            "off": False,
+            "no": False,
+            "false": False,
+        }
+        if value.lower() not in known:
+            raise ValueError("is not a Boolean")
+        return known[value.lower()]
+    return value
+
+
+def _byte_rate(value: Any) -> Any:
+    if isinstance(value, str):
+        match = re.fullmatch(r"([0-9]{1,9})([KMG]?)", value)
+        if match is None:
+            raise ValueError("is not a number of bytes")
+        value = int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]]
+    return value
+
+
 @dataclass(frozen=True)
 class GpuMask:
     """The indices of the GPUs that may be used. An empty mask, written as `cpu`, makes engines run on the CPU."""
@@ -179,6 +214,11 @@ LogLevels = Annotated[
     Allowed("trace, debug, info, warn, error or off, and TARGET=LEVEL after commas"),
 ]
 Token = Annotated[Secret, BeforeValidator(_token), Allowed("16 to 512 printable ASCII characters without spaces")]
+Password = Annotated[Secret, BeforeValidator(_password), Allowed("1 to 4096 printable ASCII characters without spaces")]
+"""A secret that another service issues."""
+LooseFlag = Annotated[bool, BeforeValidator(_loose_flag), Allowed("1, ON, YES or TRUE; 0, OFF, NO or FALSE")]
+"""A Boolean as other tools write it."""
+ByteRate = Annotated[int, BeforeValidator(_byte_rate)]
 Url = Annotated[str, AfterValidator(http_url), Allowed("an http:// or https:// URL")]
 BaseUrl = Annotated[str, AfterValidator(base_url), Allowed("an http:// or https:// URL")]
 UrlList = Annotated[tuple[str, ...], BeforeValidator(_urls), Allowed("http:// or https:// URLs, separated by commas")]

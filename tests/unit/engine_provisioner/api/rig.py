@@ -12,10 +12,13 @@ from quart_trio import QuartTrio
 from engine_provisioner.api.routes import add_routes
 from engine_provisioner.cache.model_cache import ModelCache
 from engine_provisioner.engine import LocalModel
+from engine_provisioner.fetch.progress import FetchProgress
 from engine_provisioner.operations import Operations
-from engine_provisioner.pulls import OnBytes, Pulls, uses_of
-from engine_provisioner.spec.pool_spec import Model, Pool
+from engine_provisioner.pulls import OnProgress, Pulls, uses_of
+from engine_provisioner.sources.source import ModelRequest
+from engine_provisioner.spec.pool_spec import Pool
 from llama_orch.http.server.app import create_app
+from tests.unit.engine_provisioner.fetching import context
 
 
 @dataclass
@@ -26,18 +29,19 @@ class ControlledSource:
     path: Path
     content: bytes = b""
     go_on: trio.Event = field(default_factory=trio.Event)
-    asked: list[Model] = field(default_factory=list)
+    asked: list[ModelRequest] = field(default_factory=list)
 
-    async def __call__(self, model: Model, on_bytes: OnBytes) -> LocalModel:
-        self.asked.append(model)
-        half = len(self.content) // 2
-        await on_bytes(half, len(self.content))
+    async def __call__(self, request: ModelRequest, on_progress: OnProgress) -> LocalModel:
+        self.asked.append(request)
+        size = len(self.content)
+        await self.cache.make_room(size, self.path.parent)
+        await on_progress(FetchProgress(size // 2, size))
         await self.go_on.wait()
-        await on_bytes(len(self.content), len(self.content))
+        await on_progress(FetchProgress(size, size))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_bytes(self.content)
-        found = LocalModel(model.ref, self.path, len(self.content))
-        await self.cache.used(model.ref, found)
+        found = LocalModel(request.ref, self.path, len(self.content))
+        await self.cache.used(request.ref, found)
         return found
 
 
@@ -56,11 +60,11 @@ async def rig(
     cache_dir: Path, *pools: Pool, limit_bytes: int | None = None, content: bytes = b""
 ) -> AsyncIterator[Rig]:
     """Run the API for the duration of the block."""
-    cache = ModelCache(cache_dir, limit_bytes, lambda: uses_of(pools, cache_dir))
+    cache = ModelCache(cache_dir, limit_bytes, lambda: uses_of(pools, context(cache_dir)))
     operations = Operations()
     source = ControlledSource(cache, cache_dir / "models" / "k" / "m.gguf", content)
     app = create_app("engine-provisioner", list, CollectorRegistry())
-    pulls = Pulls(source, cache, operations, lambda: pools, cache_dir)
+    pulls = Pulls(source, operations, lambda: pools)
     add_routes(app, {}, frozenset(), cache, pulls, operations, limit_bytes=limit_bytes)
     async with trio.open_nursery() as nursery:
         await nursery.start(operations.run)

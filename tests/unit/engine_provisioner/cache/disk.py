@@ -5,7 +5,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from engine_provisioner.cache.model_cache import ModelCache
-from engine_provisioner.cache.records import ModelRecord, ModelUse, StoredFile, key_of
+from engine_provisioner.cache.records import ModelUse, key_of
+from engine_provisioner.sources.model_records import ModelRecord, StoredFile
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -11,9 +11,10 @@ import trio
 
 from engine_provisioner.cache import model_cache
 from engine_provisioner.cache.model_cache import ModelInUse, UnknownModel
-from engine_provisioner.cache.records import ModelRecord, ModelUse, StoredFile, key_of
+from engine_provisioner.cache.records import ModelUse, key_of
 from engine_provisioner.engine import LocalModel
 from engine_provisioner.failures import ProvisioningFailure
+from engine_provisioner.sources.model_records import ModelRecord, StoredFile
 from tests.unit.engine_provisioner.cache.disk import (
     BEGIN,
     cache_in,

@@ -1,6 +1,7 @@
 """llama-server's command line: the pool's keys, limited to options that the engine knows."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -154,3 +155,18 @@ def test_announced_flags_fit_into_a_handoff_file() -> None:
 def test_same_command_gives_the_same_launch_file() -> None:
     one, other = EngineCommand(("/e",), {"a": "1", "b": "2"}), EngineCommand(("/e",), {"b": "2", "a": "1"})
     assert one.document() == other.document()
+
+
+def test_projector_and_template_are_passed_unless_flags_say_otherwise() -> None:
+    model = replace(MODEL, mmproj=Path("/srv/mmproj.gguf"), template=Path("/srv/template.jinja"))
+    known = engine("--mmproj", "--chat-template-file")
+
+    def arguments(*flags: str) -> tuple[str, ...]:
+        return engine_command(pool(flags=list(flags)), known, model, port=1, devices=(), cache_ram_mib=1).argv
+
+    assert value(arguments(), "--mmproj") == "/srv/mmproj.gguf"
+    assert value(arguments(), "--chat-template-file") == "/srv/template.jinja"
+    assert "/srv/mmproj.gguf" not in arguments("--no-mmproj")
+    assert arguments("--mmproj", "/other.gguf").count("--mmproj") == 1
+    assert "--chat-template-file" not in arguments("--chat-template", "chatml")
+    assert "--mmproj" not in argv(pool())

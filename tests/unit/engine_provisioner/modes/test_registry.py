@@ -32,7 +32,7 @@ class DummyMode(ProvisioningMode):
 
 registry.MODES.append(DummyMode)
 
-from engine_provisioner.acquire.acquirer import Acquirer
+from tests.unit.engine_provisioner.fetching import acquirer
 from engine_provisioner.step_deadline import StepDeadline
 from engine_provisioner.spec.pools_file import PoolsFileError, parse
 from engine_provisioner.spec.pools_schema import pools_schema
@@ -53,7 +53,7 @@ print(json.dumps({
     "contradiction": problem('{ mode = "dummy", path = "engine" }'),
     "unknown_key": problem('{ mode = "dummy", path = "/e", colour = "blue" }'),
     "unknown_mode": problem('{ mode = "magic" }'),
-    "program": trio.run(Acquirer(Path("/nonexistent")).program, pool, StepDeadline("a"), None).argv,
+    "program": trio.run(acquirer(Path("/nonexistent")).program, pool, StepDeadline("a"), None).argv,
 }))
 """
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 from prometheus_client import CollectorRegistry
 
-from engine_provisioner.acquire.acquirer import Acquirer
+from engine_provisioner.acquirer import Acquirer
 from engine_provisioner.engine import EngineCommand, LocalModel, Program
 from engine_provisioner.failures import ProvisioningFailure
 from engine_provisioner.launch.launcher import LivenessCheck, RunningEngine
@@ -17,8 +17,8 @@ from engine_provisioner.memory.loads import Loads
 from engine_provisioner.report.handoffs import path_of
 from engine_provisioner.report.pool_reporter import PoolReporter
 from engine_provisioner.report.pool_reports import PoolReports
+from engine_provisioner.sources.reachability import UnixUser
 from engine_provisioner.spec.pool_spec import Pool
-from engine_provisioner.spec.reachability import UnixUser
 from engine_provisioner.step_deadline import StepDeadline
 from engine_provisioner.supervise import health
 from engine_provisioner.supervise.health import Condition, HealthCheck
@@ -26,6 +26,7 @@ from engine_provisioner.supervise.managed_pool import ManagedPool, SharedResourc
 from engine_provisioner.supervise.wanted import Wanted
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
 from llama_orch.settings.types import GpuMask
+from tests.unit.engine_provisioner.fetching import fetcher
 from tests.unit.engine_provisioner.pools import pool
 from tests.unit.engine_provisioner.waiting import until
 
@@ -124,7 +125,7 @@ def managed(spec: Pool, directory: Path, launcher: FakeLauncher, wanted: Wanted 
     shared = SharedResources(
         gpu_mask=GpuMask(()),
         cache_ram_mib=0,
-        acquirer=FakeAcquirer(directory),
+        acquirer=FakeAcquirer(fetcher(directory)),
         launcher=launcher,
         ports=Ports([spec], {}),
         loads=Loads(directory),

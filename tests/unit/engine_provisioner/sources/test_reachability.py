@@ -6,9 +6,9 @@ from tempfile import gettempdir
 
 import pytest
 
-from engine_provisioner.acquire.file_model import check_readable
 from engine_provisioner.failures import ProvisioningFailure
-from engine_provisioner.spec.reachability import (
+from engine_provisioner.sources.file import check_readable
+from engine_provisioner.sources.reachability import (
     UNMAPPED,
     UnixUser,
     current_user,

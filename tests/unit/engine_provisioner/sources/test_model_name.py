@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_provisioner.spec.model_name import LIMIT, model_name
+from engine_provisioner.sources.model_name import LIMIT, model_name
 
 
 @pytest.mark.parametrize(

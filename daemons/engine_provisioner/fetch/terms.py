@@ -1,0 +1,30 @@
+"""How a download is done, and who is told of it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine_provisioner.fetch.bandwidth import Bandwidth
+
+
+async def no_progress(_done: int, _total: int | None) -> None:
+    """Ignore progress."""
+
+
+async def no_room(_count: int, _directory: Path) -> None:
+    """Make no room."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How to download.
+
+    - `on_progress`: called with the bytes on disk and the total if it is known; first with what was there before
+    - `expect`: called with the seconds within which the next step must end, and its name
+    - `make_room`: called before the first byte with the bytes that are still missing, and where they go
+    """
+
+    bandwidth: Bandwidth = field(default_factory=Bandwidth)
+    on_progress: Callable[[int, int | None], Awaitable[None]] = no_progress
+    expect: Callable[[float, str], None] = lambda _within_s, _step: None
+    make_room: Callable[[int, Path], Awaitable[None]] = no_room

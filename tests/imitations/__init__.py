@@ -1,0 +1,1 @@
+"""Imitations of services and of a bad network, for tests and benchmarks. They run on loopback."""
