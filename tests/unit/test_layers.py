@@ -9,14 +9,14 @@ import pytest
 ROOT = Path(__file__).parents[2] / "daemons"
 
 LAYERS = {
-    "llama_orch": "addresses telemetry contracts settings service bell spool http engines files",
+    "llama_orch": "addresses bell telemetry contracts settings service spool http engines files",
     "llama_orch/http": "tls client server",
     "queen_rbee": "store pools settings sessions tasks metrics catalog fleet sources dispatch intake residency status "
     "parts api daemon __main__",
     "queen_rbee/api": "paging parameters streaming openapi v1 * routes",
     "queen_rbee/store": "protocol sqlite",
-    "pool_managerd": "settings pools provisioner_client wait_any cluster gpus metrics relay draining engines handoffs status "
-    "api daemon __main__",
+    "pool_managerd": "settings pools provisioner_client wait_any cluster gpus metrics relay draining engines handoffs "
+    "status api daemon __main__",
     "engine_provisioner": "exec_engine xllamacpp_server "
     "engine failures metrics step_deadline checksums modes spec launch report settings acquire "
     "cleanup memory supervise api daemon __main__",

@@ -1,11 +1,10 @@
 """Registration of engine-provisioner's routes: a new group of routes is added to GROUPS and to `add_routes`."""
 
-from collections.abc import Mapping
-
 from quart_trio import QuartTrio
 
 from engine_provisioner.api.pools import PoolRoutes
-from engine_provisioner.supervise.wanted import Wanted
+from engine_provisioner.supervise.pool_set import PoolSet
+from engine_provisioner.supervise.reloads import Reloads
 from llama_orch.http.server.app import GROUPS as GROUPS_OF_EVERY_DAEMON
 from llama_orch.http.server.mounting import mount
 from llama_orch.http.server.routes import routes_of
@@ -16,6 +15,6 @@ ROUTES = routes_of(*GROUPS_OF_EVERY_DAEMON, *GROUPS)
 """Every route of engine-provisioner."""
 
 
-def add_routes(app: QuartTrio, wanted: Mapping[str, Wanted], watched: frozenset[str]) -> None:
-    """Register all groups with `app`; `wanted` and `watched` as in PoolRoutes."""
-    mount(app, None, PoolRoutes(wanted, watched))
+def add_routes(app: QuartTrio, pools: PoolSet, reloads: Reloads) -> None:
+    """Register all groups with `app`."""
+    mount(app, None, PoolRoutes(pools, reloads))

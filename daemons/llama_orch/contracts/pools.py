@@ -74,12 +74,21 @@ class PoolIntent(Outbound):
     wanted: bool
 
 
+class PoolsReload(Outbound):
+    """The answer of engine-provisioner to POST /v2/pools/reload: the pools by what has become of them."""
+
+    kept: list[PoolId] = []
+    changed: list[PoolId] = []
+    added: list[PoolId] = []
+    removed: list[PoolId] = []
+
+
 class ProvisioningReport(Outbound):
     """`status/<pool_id>.json` in the handoff directory: the progress of engine-provisioner with a pool.
 
     engine-provisioner writes it and pool-managerd reads it, so a pool that failed to start is listed with the reason.
     While the pool is ready, `handoff` repeats the handoff file, which is deleted when it is taken: a pool-managerd that
-    has lost its state finds the engine here.
+    has lost its state finds the engine here. `removed`: the pool is no longer configured, and the report goes soon.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -91,6 +100,7 @@ class ProvisioningReport(Outbound):
     handoff: Handoff | None = None
     workloads: list[Workload] | None = None
     residency: Residency | None = None
+    removed: bool = False
     updated_at: datetime
 
 
