@@ -64,7 +64,7 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
         pools = PoolSet(shared, reports, handoff_dir)
         path = pools_directory.path_for(settings.pools_config)
         reloads = Reloads(path, pools, reports, service.notifier, service.hangup)
-        add_routes(app, pools, reloads)
+        add_routes(app, pools, reports, reloads)
         gate = Gate(app, Access())
         await nursery.start(
             partial(serve, gate, sockets, shutdown=service.stop, drain_s=DRAIN_S, pulse=service.watchdog.pulse)

@@ -38,7 +38,7 @@ class QueenClient:
     """A client for the queen at `url`, which is an http:// or https:// URL, or unix: and the path of a socket.
 
     With `connections`, connections are kept open between requests. `socket_advice` says how to do without a token; it
-    is added to the hint of a 401.
+    is added to the hint of a 401. `daemon` is the server's name for messages.
     """
 
     url: str
@@ -46,6 +46,7 @@ class QueenClient:
     tls: ssl.SSLContext | None = None
     connections: IdleConnections | None = None
     socket_advice: str = ""
+    daemon: str = "queen-rbee"
 
     @asynccontextmanager
     async def request(
@@ -107,8 +108,8 @@ class QueenClient:
 
     def unreachable(self, error: UpstreamError) -> CommandError:
         check_url = "" if self.url.startswith(UNIX) else f" and that {URL_VARIABLE} is correct"
-        hint = tls_hint(self.url, error) or f"Check that it is running (systemctl status queen-rbee){check_url}."
-        return CommandError(f"queen-rbee at {self.url} does not answer: {error}", hint, ExitStatus.UNAVAILABLE)
+        hint = tls_hint(self.url, error) or f"Check that it is running (systemctl status {self.daemon}){check_url}."
+        return CommandError(f"{self.daemon} at {self.url} does not answer: {error}", hint, ExitStatus.UNAVAILABLE)
 
     @property
     def _base_url(self) -> str:

@@ -20,8 +20,8 @@ LAYERS = {
     "engine_provisioner": "exec_engine xllamacpp_server "
     "engine failures metrics step_deadline checksums modes spec launch report settings acquire "
     "cleanup memory supervise api daemon __main__",
-    "orchctl": "errors nurseries client destination output command stdin paging tables commands submit chat check "
-    "parser run __main__",
+    "orchctl": "errors nurseries client destination output command stdin paging tables commands submit chat machine "
+    "check parser run __main__",
 }
 """Each folder's modules and folders, lowest first: an import may only point to an earlier name. `*` stands for all that
 are not listed, which may import each other's lower layers but not each other."""

@@ -58,10 +58,10 @@ class PoolRoutes:
 
 
 def refusal(error: PoolsFileError) -> ErrorBody:
-    """Return the answer for files that cannot be used; each problem is a field."""
+    """Return the answer for files that cannot be used, with each problem."""
     return ErrorBody(
         code=ErrorCode.INVALID_PARAMS,
-        message=f"pools files refused, nothing has changed: {error.problems[0]}",
+        message="\n  ".join(["pools files refused, nothing has changed:", *map(str, error.problems)]),
         hint="See llama-orch-pools(5).",
         fields=[
             FieldProblem(field=problem.key or str(problem.path), problem=str(problem)) for problem in error.problems

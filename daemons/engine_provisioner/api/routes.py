@@ -2,19 +2,22 @@
 
 from quart_trio import QuartTrio
 
+from engine_provisioner.api.pool_files import PoolFileRoutes
 from engine_provisioner.api.pools import PoolRoutes
+from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.supervise.pool_set import PoolSet
 from engine_provisioner.supervise.reloads import Reloads
 from llama_orch.http.server.app import GROUPS as GROUPS_OF_EVERY_DAEMON
 from llama_orch.http.server.mounting import mount
 from llama_orch.http.server.routes import routes_of
 
-GROUPS = (PoolRoutes,)
+GROUPS = (PoolRoutes, PoolFileRoutes)
 
 ROUTES = routes_of(*GROUPS_OF_EVERY_DAEMON, *GROUPS)
 """Every route of engine-provisioner."""
 
 
-def add_routes(app: QuartTrio, pools: PoolSet, reloads: Reloads) -> None:
+def add_routes(app: QuartTrio, pools: PoolSet, reports: PoolReports, reloads: Reloads) -> None:
     """Register all groups with `app`."""
     mount(app, None, PoolRoutes(pools, reloads))
+    mount(app, None, PoolFileRoutes(reloads.path, reports))

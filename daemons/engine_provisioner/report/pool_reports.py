@@ -102,6 +102,10 @@ class PoolReports:
         self._wake()
         await self._write(pool_id)
 
+    def report(self, pool_id: str) -> ProvisioningReport | None:
+        """Return the latest report of a pool."""
+        return self._reports.get(pool_id)
+
     async def remove(self, pool_id: str) -> ProvisioningReport:
         """Report for the last time, as removed; return that report for `forget`."""
         update = {"state": PoolState.DRAINING, "handoff": None, "removed": True, "updated_at": datetime.now(UTC)}

@@ -79,7 +79,12 @@ def parse(raw: bytes, path: Path) -> list[Pool]:
 
 
 def parse_all(files: Sequence[tuple[Path, bytes]]) -> list[Pool]:
-    """Return the pools of several files, which share their groups. Raises only PoolsFileError.
+    """Return the pools of several files, which share their groups. Raises only PoolsFileError."""
+    return [pool for _path, pool in parse_files(files)]
+
+
+def parse_files(files: Sequence[tuple[Path, bytes]]) -> list[tuple[Path, Pool]]:
+    """Return the pools of several files, each with its file. Raises only PoolsFileError.
 
     While a file is not valid TOML, only that is reported: the others may refer to what it declares.
     """
@@ -91,10 +96,10 @@ def parse_all(files: Sequence[tuple[Path, bytes]]) -> list[Pool]:
             found += error.problems
     if found:
         raise PoolsFileError(found)
-    valid: list[PoolsFile] = []
+    valid: list[tuple[Path, PoolsFile]] = []
     for document in documents:
         try:
-            valid.append(PoolsFile.model_validate(document.tables))
+            valid.append((document.path, PoolsFile.model_validate(document.tables)))
         except ValidationError as error:
             found += [_problem(document, each) for each in invalid_fields(error, values=True)]
     found += [*_duplicates(documents), *_contradictions(documents)]
@@ -111,8 +116,8 @@ def parse_all(files: Sequence[tuple[Path, bytes]]) -> list[Pool]:
     if found:
         order = [document.path for document in documents]
         raise PoolsFileError(sorted(found, key=lambda problem: (order.index(problem.path), problem.line or 0)))
-    groups = {name: group for file in valid for name, group in file.groups.items()}
-    return [pool.in_groups(groups) for file in valid for pool in file.pools]
+    groups = {name: group for _path, file in valid for name, group in file.groups.items()}
+    return [(path, pool.in_groups(groups)) for path, file in valid for pool in file.pools]
 
 
 def _document(raw: bytes, path: Path) -> Document:

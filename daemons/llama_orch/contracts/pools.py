@@ -122,7 +122,8 @@ class PoolStatus(Outbound):
     `model_digests` has the digests (`sha256:…`) that engine-provisioner has verified, by model name. `node_id` is set
     in CLOUD_PROFILE, where several nodes may have pools with the same id; there each pool has one replica, named after
     the node. `circuit` is set by the queen: `open` while it sends no tasks after failures, `half-open` while it checks
-    whether the engine has recovered. If `workloads` is null, all workloads of that kind of engine are assumed.
+    whether the engine has recovered. If `workloads` is null, all workloads of that kind of engine are assumed. While a
+    pool is loaded and has no task, the queen sets `idle_s` and, if it is unloaded when it stays idle, `unload_in_s`.
     """
 
     pool_id: PoolId
@@ -146,6 +147,8 @@ class PoolStatus(Outbound):
     workloads: list[Workload] | None = None
     circuit: CircuitState = "closed"
     residency: Residency | None = None
+    idle_s: float | None = None
+    unload_in_s: float | None = None
     replicas: list[ReplicaStatus] = []
 
 

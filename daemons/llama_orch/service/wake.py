@@ -38,7 +38,7 @@ def wake(socket_path: str, path: str = SCAN) -> str:
 
 
 def explanation(connection: socket.socket, answer: bytes) -> str:
-    """Return the problems in an error's JSON body, one a line, or an empty text. `answer` is what was received."""
+    """Return the message of an error's JSON body, or an empty text. `answer` is what was received."""
     import json
 
     try:
@@ -50,8 +50,7 @@ def explanation(connection: socket.socket, answer: bytes) -> str:
             if not (chunk := connection.recv(ERROR_LIMIT)):
                 break
             answer += chunk
-        error = json.loads(answer.partition(b"\r\n\r\n")[2])
-        return "\n  ".join([str(error["message"]), *(str(each["problem"]) for each in (error.get("fields") or [])[1:])])
+        return str(json.loads(answer.partition(b"\r\n\r\n")[2])["message"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
