@@ -4,7 +4,8 @@ import sys
 
 from engine_provisioner.daemon import run
 from engine_provisioner.settings import ProvisionerSettings
-from engine_provisioner.spec.pools_file import PoolsFileError, path_for, read
+from engine_provisioner.spec.pools_directory import path_for, read
+from engine_provisioner.spec.pools_file import PoolsFileError
 from llama_orch.service.configuration import ConfigurationRefusal
 from llama_orch.service.run import Daemon
 from llama_orch.service.run import main as run_daemon
@@ -12,7 +13,7 @@ from llama_orch.telemetry.events.provisioning import POOLS_FILE_REFUSED
 
 
 def check(settings: ProvisionerSettings) -> ConfigurationRefusal | None:
-    """Return all problems in the pools file."""
+    """Return all problems in the pools files."""
     path = path_for(settings.pools_config)
     try:
         read(path)
@@ -29,6 +30,7 @@ DAEMON = Daemon(
     ProvisionerSettings,
     run,
     check,
+    reloads=True,
 )
 
 

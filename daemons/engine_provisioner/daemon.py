@@ -1,4 +1,4 @@
-"""engine-provisioner's nursery: one supervisor per pool, the watchdog's view of them, and the local API."""
+"""engine-provisioner's nursery: the pools' supervisors, the watchdog's view of them, reloads, and the local API."""
 
 import logging
 import os
@@ -21,21 +21,19 @@ from engine_provisioner.launch.launcher import Launcher
 from engine_provisioner.launch.ports import Ports
 from engine_provisioner.launch.systemd_launcher import SystemdLauncher
 from engine_provisioner.memory.loads import Loads
-from engine_provisioner.modes.external import ExternalMode
 from engine_provisioner.operations import Operations
 from engine_provisioner.pulls import Pulls, source_of, uses_of
-from engine_provisioner.report.pool_reporter import PoolReporter
 from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.settings import METRICS_VARIABLE, ProvisionerSettings
 from engine_provisioner.sources.model_fetcher import ModelFetcher
 from engine_provisioner.sources.source import SourceContext
-from engine_provisioner.spec import pools_file
+from engine_provisioner.spec import pools_directory
 from engine_provisioner.spec.pool_spec import Pool
-from engine_provisioner.step_deadline import StepDeadline, overdue
-from engine_provisioner.supervise.external_pool import ExternalPool
-from engine_provisioner.supervise.managed_pool import ManagedPool, SharedResources
-from engine_provisioner.supervise.supervisor import PoolRunner, Supervisor
-from engine_provisioner.supervise.wanted import Wanted
+from engine_provisioner.spec.pools_file import PoolsFileError
+from engine_provisioner.step_deadline import overdue
+from engine_provisioner.supervise.managed_pool import SharedResources
+from engine_provisioner.supervise.pool_set import PoolSet
+from engine_provisioner.supervise.reloads import Reloads
 from llama_orch import VERSION
 from llama_orch.contracts.pools import POOLS_EXAMPLE
 from llama_orch.http.server.app import create_app, metrics_app
@@ -59,43 +57,41 @@ SOCKET = "engine-provisioner.sock"
 
 async def run(settings: ProvisionerSettings, service: Service) -> None:
     """Run the daemon until `service.stop` is set. Raises StartupError."""
-    pools = await trio.to_thread.run_sync(load_pools, settings)
+    configured = await trio.to_thread.run_sync(load_pools, settings)
     handoff_dir = settings.handoff_dir.absolute()
-    await trio.to_thread.run_sync(prepare_directory, handoff_dir, [pool.id for pool in pools])
+    await trio.to_thread.run_sync(prepare_directory, handoff_dir, [pool.id for pool in configured])
     registry = CollectorRegistry()
     reports = PoolReports(handoff_dir / "status", registry)
     sockets = listeners.local(service, handoff_dir.parent / SOCKET)
     address = sockets[0].getsockname()
-    wanted = {pool.id: Wanted(pool.preload) for pool in pools}
-    cache_dir, limit_bytes = settings.cache_dir.absolute(), settings.cache_limit.count if settings.cache_limit else None
     context = source_context(settings, service.environ)
-    cache = ModelCache(cache_dir, limit_bytes, lambda: uses_of(pools, context))
-    fetcher = ModelFetcher(context, Bandwidth(settings.download_limit), cache)
-    acquirer = Acquirer(fetcher, reports.metrics.add_downloaded)
+    limit_bytes = settings.cache_limit.count if settings.cache_limit else None
     operations = Operations()
-    pulls = Pulls(source_of(fetcher), operations, lambda: pools)
     app = create_app(service.name, reports.unready_pools, registry)
-    add_routes(app, *by_mode(pools, wanted), cache, pulls, operations, limit_bytes=limit_bytes)
-    deadlines = [StepDeadline(pool.id) for pool in pools]
     async with trio.open_nursery() as nursery:
+        launcher = _launcher(service, nursery)
+        cache = ModelCache(context.cache_dir, limit_bytes, lambda: uses_of(pools.pools, context))
+        fetcher = ModelFetcher(context, Bandwidth(settings.download_limit), cache)
+        acquirer = Acquirer(fetcher, reports.metrics.add_downloaded)
+        shared = await _shared_resources(settings, configured, launcher, acquirer)
+        pools = PoolSet(shared, reports, handoff_dir)
+        path = pools_directory.path_for(settings.pools_config)
+        reloads = Reloads(path, pools, reports, service.notifier, service.hangup)
+        pulls = Pulls(source_of(fetcher), operations, lambda: pools.pools)
+        add_routes(app, pools, reports, reloads, cache, pulls, operations, limit_bytes=limit_bytes)
         await nursery.start(operations.run)
         serve_local = partial(serve, shutdown=service.stop, drain_s=DRAIN_S, pulse=service.watchdog.pulse)
         await nursery.start(serve_local, Gate(app, Access()), sockets)
-        await nursery.start(watch_supervisors, service, reports, deadlines, service.watchdog.pulse("supervisors"))
+        await nursery.start(watch_supervisors, service, reports, pools, service.watchdog.pulse("supervisors"))
         await _start_metrics(settings, service, registry, nursery)
         nursery.start_soon(reports.restore_lost_files)
-        launcher = _launcher(service, nursery)
-        nursery.start_soon(cleanup.stop_unconfigured, pools, launcher)
-        shared = await _shared_resources(settings, pools, launcher, acquirer)
         async with trio.open_nursery() as supervisors:
-            for pool, deadline in zip(pools, deadlines, strict=True):
-                reporter = PoolReporter(pool, reports, handoff_dir)
-                await reporter.reset()
-                runner = _runner(pool, shared, reporter, deadline, wanted[pool.id])
-                await supervisors.start(Supervisor(runner, reporter, deadline, wanted[pool.id]).run)
+            await supervisors.start(pools.run)
+            await pools.apply(configured)
             release_after_start()
             service.notifier.ready(reports.summary())
             emit(DAEMON_READY, daemon=service.name, version=VERSION, address=address)
+            supervisors.start_soon(reloads.run, launcher)
             await service.stop.wait()
             emit(DAEMON_STOPPING, daemon=service.name, detail=_fate_of_engines(launcher))
             supervisors.cancel_scope.cancel()
@@ -103,21 +99,15 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
 
 
 def load_pools(settings: ProvisionerSettings) -> list[Pool]:
-    """Return the pools of the pools file, or none if there is no file. Blocks; raises StartupError."""
-    path = pools_file.path_for(settings.pools_config)
+    """Return the pools of the pools files, or none if there is no file. Blocks; raises StartupError."""
+    path = pools_directory.path_for(settings.pools_config)
     try:
-        pools = pools_file.read(path)
-    except pools_file.PoolsFileError as error:  # changed since `check` read it
+        pools = pools_directory.read(path)
+    except PoolsFileError as error:  # changed since `check` read it
         raise StartupError(str(error), "See llama-orch-pools(5).", ExitStatus.CONFIG) from error
     if pools is None:
         emit(POOLS_FILE_ABSENT, path=path, example=POOLS_EXAMPLE)
     return pools or []
-
-
-def by_mode(pools: list[Pool], wanted: dict[str, Wanted]) -> tuple[dict[str, Wanted], frozenset[str]]:
-    """Return the wanted states of the pools whose engines this daemon starts, and the ids of all other pools."""
-    managed = {pool.id: wanted[pool.id] for pool in pools if pool.provisioning.starts_engine}
-    return managed, frozenset(wanted) - managed.keys()
 
 
 def prepare_directory(handoff_dir: Path, configured: list[str]) -> None:
@@ -125,7 +115,7 @@ def prepare_directory(handoff_dir: Path, configured: list[str]) -> None:
     try:
         (handoff_dir / "status").mkdir(parents=True, exist_ok=True)
         for pool_id in cleanup.withdraw_all(handoff_dir, configured):
-            log.info("pool %s is no longer in the pools file; its handoff file is removed", pool_id)
+            log.info("pool %s is no longer in the pools files; its handoff file is removed", pool_id)
     except OSError as error:
         message = f"cannot use the handoff directory {handoff_dir}: {error.strerror or error} ({error.filename})"
         hint = "Give engine-provisioner write permission there, or set ENGINE_PROVISIONER_HANDOFF_DIR."
@@ -135,7 +125,7 @@ def prepare_directory(handoff_dir: Path, configured: list[str]) -> None:
 async def watch_supervisors(
     service: Service,
     reports: PoolReports,
-    deadlines: list[StepDeadline],
+    pools: PoolSet,
     pulse: Pulse,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -145,7 +135,7 @@ async def watch_supervisors(
         changed = reports.changed
         if not service.stop.is_set():
             service.notifier.status(reports.summary())
-        if late := overdue(deadlines):
+        if late := overdue(pools.deadlines):
             log.error("no progress: %s", "; ".join(late))
             await trio.sleep(pulse.interval_s)
         else:
@@ -192,14 +182,6 @@ def source_context(settings: ProvisionerSettings, environ: Mapping[str, str]) ->
     directories = [environ.get(name) for name in ("HOME", "XDG_RUNTIME_DIR")]
     home, runtime = (Path(name) if name else None for name in directories)
     return SourceContext(settings.cache_dir.absolute(), settings, home, runtime)
-
-
-def _runner(
-    pool: Pool, shared: SharedResources, reporter: PoolReporter, deadline: StepDeadline, wanted: Wanted
-) -> PoolRunner:
-    if isinstance(pool.provisioning, ExternalMode):
-        return ExternalPool(pool, pool.provisioning, reporter, deadline)
-    return ManagedPool(pool, shared, reporter, deadline, wanted)
 
 
 def _fate_of_engines(launcher: Launcher) -> str:

@@ -56,6 +56,19 @@ class Metrics:
         """Record the state of a pool; `all_states` are the states of all pools, including this one."""
         for each in PoolState:
             self._state.labels(pool_id, each.value).set(each is state)
+        self._count(all_states)
+
+    def remove_pool(self, pool_id: str, all_states: Iterable[PoolState]) -> None:
+        """Remove the series of a pool; `all_states` are the states of all others."""
+        for metric in (self.starts, self.adoptions, self.failures, self.durations, self.downloaded):
+            metric.remove(pool_id)
+        for cause in EXIT_CAUSES:
+            self.exits.remove(pool_id, cause)
+        for each in PoolState:
+            self._state.remove(pool_id, each.value)
+        self._count(all_states)
+
+    def _count(self, all_states: Iterable[PoolState]) -> None:
         counts = Count(all_states)
         for each in PoolState:
             self._pools.labels(each.value).set(counts[each])

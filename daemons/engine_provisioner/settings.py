@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from engine_provisioner.sources.settings import SourceSettings
-from engine_provisioner.spec.pools_file import LOCAL_FILE, SYSTEM_FILE, path_for
+from engine_provisioner.spec.pools_directory import LOCAL_FILE, SYSTEM_FILE, path_for
 from llama_orch.settings import Address, Example, Var
 from llama_orch.settings.shared import DEFAULT_RUNTIME_DIRECTORY, RELATIVE, RUNTIME_DIRECTORY
 from llama_orch.settings.types import GpuMask, GpuMaskField, HomePath, Size
@@ -66,7 +66,8 @@ class ProvisionerSettings(SourceSettings):
         Var(
             "ENGINE_PROVISIONER_POOLS_CONFIG",
             "The pools file.",
-            more="It is validated together with the variables. If the file is missing, the daemon runs without pools.",
+            more="Files *.toml in the directory beside it whose name ends in .d, pools.d for pools.toml, add pools. "
+            "They are validated together with the variables. If all are missing, the daemon runs without pools.",
             example=str(SYSTEM_FILE),
             allowed="the path of a file",
             packaged=str(SYSTEM_FILE),

@@ -15,20 +15,30 @@ from orchctl.commands.catalog import CATALOG
 from orchctl.commands.disk_models import PIN, RM, UNPIN
 from orchctl.commands.drain import DRAIN, RESUME
 from orchctl.commands.gpus import GPUS
+from orchctl.commands.loading import LOAD, UNLOAD
 from orchctl.commands.models import MODELS
 from orchctl.commands.nodes import NODES
 from orchctl.commands.operations import OPERATIONS
 from orchctl.commands.pools import POOLS
+from orchctl.commands.ps import PS
 from orchctl.commands.pull import PULL
 from orchctl.commands.sessions import SESSIONS
 from orchctl.commands.status import STATUS
 from orchctl.commands.tasks import TASKS
+from orchctl.machine.pool import POOL
+from orchctl.machine.run import RUN, SERVE
 from orchctl.submit.submit import SUBMIT
 
 COMMANDS = (
+    RUN,
+    SERVE,
     CHECK,
     STATUS,
+    PS,
     POOLS,
+    POOL,
+    LOAD,
+    UNLOAD,
     NODES,
     GPUS,
     DRAIN,

@@ -95,6 +95,7 @@ def gated_engine(directory: Path, llama_server: Path) -> tuple[Archive, Path]:
 async def test_unloaded_pool_lists_its_model_and_needs(
     tmp_path: Path, llama_server_tar: Archive, tiny_model: Path
 ) -> None:
+    size = (await trio.Path(tiny_model).stat()).st_size
     async with machine(tmp_path, pool_entry(llama_server_tar, tiny_model, ON_DEMAND)) as running:
         pool = await running.until(PoolState.UNLOADED)
         assert pool["models_available"] == [f"file:{tiny_model}"]
@@ -102,7 +103,7 @@ async def test_unloaded_pool_lists_its_model_and_needs(
         assert (pool["ctx_max"], pool["device_mask"], pool["workloads"]) == (256, "cpu", ["completion"])
         assert pool["last_error"] is None
         residency = pool["residency"]
-        assert residency["need_bytes"]["cpu"] > (await trio.Path(tiny_model).stat()).st_size
+        assert residency["need_bytes"]["cpu"] > size
         assert (residency["keep_alive_s"], residency["pinned"], residency["load_s"]) == (300, False, None)
         _status, listed = running.manager.ask("GET", "/v2/pools")
         cpu = next(budget for budget in listed["memory"] if budget["device"] == "cpu")

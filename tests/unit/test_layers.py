@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2] / "daemons"
 
 LAYERS = {
-    "llama_orch": "addresses telemetry contracts settings service bell spool http engines files",
+    "llama_orch": "addresses bell telemetry contracts settings service spool http engines files",
     "llama_orch/http": "tls client server",
     "queen_rbee": "store pools settings sessions tasks metrics catalog fleet sources dispatch intake residency status "
     "parts api daemon __main__",
@@ -21,7 +21,7 @@ LAYERS = {
     "engine failures metrics step_deadline checksums gguf modes fetch sources spec launch report settings memory cache "
     "operations acquirer pulls cleanup supervise api daemon __main__",
     "orchctl": "errors nurseries client destination provisioner output command stdin paging tables commands submit "
-    "chat check parser run __main__",
+    "chat machine check parser run __main__",
 }
 """Each folder's modules and folders, lowest first: an import may only point to an earlier name. `*` stands for all that
 are not listed, which may import each other's lower layers but not each other."""

@@ -106,15 +106,30 @@ def test_wake_reports_missing_socket(tmp_path: Path) -> None:
     assert "none.sock: No such file or directory" in ended.stderr
 
 
-def test_wake_requires_one_argument() -> None:
+def test_wake_requests_another_path(tmp_path: Path) -> None:
+    with daemon(tmp_path / "d.sock", b"HTTP/1.1 200 OK\r\n\r\n") as asked:
+        assert run(str(tmp_path / "d.sock"), "/v2/pools/reload").returncode == 0
+    assert b"".join(asked).startswith(b"POST /v2/pools/reload HTTP/1.1\r\n")
+
+
+def test_wake_prints_every_problem_of_a_refusal(tmp_path: Path) -> None:
+    body = b'{"message": "refused:\\n  a:1: x\\n  b:2: y"}'
+    head = b"HTTP/1.1 409 Conflict\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with daemon(tmp_path / "d.sock", head, body[:20], body[20:]):
+        ended = run(str(tmp_path / "d.sock"), "/v2/pools/reload")
+    assert ended.returncode == module.EX_PROTOCOL
+    assert ended.stderr.endswith("refused POST /v2/pools/reload: refused:\n  a:1: x\n  b:2: y\n")
+
+
+def test_wake_requires_one_or_two_arguments() -> None:
     assert run().returncode == module.EX_USAGE
-    assert run("a", "b").returncode == module.EX_USAGE
+    assert run("a", "b", "c").returncode == module.EX_USAGE
 
 
 def test_wake_imports_only_the_standard_library() -> None:
     """With -IS and in another directory it cannot import the project."""
     loaded = subprocess.run(
-        [sys.executable, "-IS", "-X", "importtime", SCRIPT, "a", "b"], capture_output=True, text=True, check=False
+        [sys.executable, "-IS", "-X", "importtime", SCRIPT, "a", "b", "c"], capture_output=True, text=True, check=False
     ).stderr
     assert "socket" in loaded
     assert "llama_orch" not in loaded

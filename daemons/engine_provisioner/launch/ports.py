@@ -28,6 +28,13 @@ class Ports:
     """
 
     def __init__(self, pools: list[Pool], previous: Mapping[str, int]) -> None:
+        self._assign(pools, previous)
+
+    def reassign(self, pools: list[Pool]) -> None:
+        """Follow a change of the pools. A port stays with its pool if the pools file does not say otherwise."""
+        self._assign(pools, self._claimed)
+
+    def _assign(self, pools: list[Pool], previous: Mapping[str, int]) -> None:
         self._claimed = {pool.id: pool.ports[0] for pool in pools if pool.ports}
         self._configured = frozenset(self._claimed)
         taken = set(self._claimed.values())

@@ -13,7 +13,7 @@ from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.workloads import expected
 from llama_orch.contracts.handoff import Handoff
-from llama_orch.contracts.pools import PoolState, Residency
+from llama_orch.contracts.pools import PoolState, ProvisioningReport, Residency
 from llama_orch.telemetry.events.provisioning import (
     ENGINE_ADOPTED,
     ENGINE_FAILED,
@@ -89,6 +89,11 @@ class PoolReporter:
             emit(ENGINE_UNLOADED, pool_id=self.pool.id)
         self._ready_since = self._last_error = None
         await self._post(PoolState.UNLOADED, detail)
+
+    async def removed(self) -> ProvisioningReport:
+        """Report for the last time that the pool is no longer configured; return that report."""
+        self._reports.metrics.add_pool(self.pool.id)  # a pool may be removed before its first report
+        return await self._reports.remove(self.pool.id)
 
     async def ready(self, announced: Announcement, *, adopted: bool) -> None:
         """Write the handoff file, then report the pool as ready. Raises ProvisioningFailure."""

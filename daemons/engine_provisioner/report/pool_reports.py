@@ -8,6 +8,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
@@ -52,8 +53,10 @@ class PoolReports:
         self._reports: dict[str, ProvisioningReport] = {}
         self._written: dict[str, Signature] = {}
         self._writes: dict[str, trio.Event] = {}
+        self._removed: dict[str, ProvisioningReport] = {}
         self.write_error: str | None = None
         """Why the last write of a report failed."""
+        self._refused: str | None = None
         self.changed = trio.Event()
         self.metrics = Metrics(registry)
 
@@ -94,12 +97,44 @@ class PoolReports:
         )
         before = self._reports.get(pool_id)
         self._reports[pool_id] = report
+        self._removed.pop(pool_id, None)
         if before and before.model_copy(update={"updated_at": report.updated_at}) == report:
             return
         self.metrics.set_state(pool_id, state, (each.state for each in self._reports.values()))
-        self.changed.set()
-        self.changed = trio.Event()
+        self._wake()
         await self._write(pool_id)
+
+    def report(self, pool_id: str) -> ProvisioningReport | None:
+        """Return the latest report of a pool."""
+        return self._reports.get(pool_id)
+
+    async def remove(self, pool_id: str) -> ProvisioningReport:
+        """Report for the last time, as removed; return that report for `forget`."""
+        update = {"state": PoolState.DRAINING, "handoff": None, "removed": True, "updated_at": datetime.now(UTC)}
+        last = self._removed[pool_id] = self._reports.pop(pool_id).model_copy(update=update)
+        self.metrics.remove_pool(pool_id, (each.state for each in self._reports.values()))
+        self._wake()
+        await self._write(pool_id)
+        return last
+
+    async def forget(self, last: ProvisioningReport) -> None:
+        """Delete the file of a removed pool's last report, unless there is a newer one."""
+        pool_id = last.pool_id
+        if self._removed.get(pool_id) is last:
+            del self._removed[pool_id]
+            self._written.pop(pool_id, None)
+            with suppress(OSError):
+                await trio.Path(self._path(pool_id)).unlink(missing_ok=True)
+
+    def set_refused(self, problem: str | None) -> None:
+        """Set why the pools files were refused when they were last read, None if they were accepted."""
+        if problem != self._refused:
+            self._refused = problem
+            self._wake()
+
+    def _wake(self) -> None:
+        changed, self.changed = self.changed, trio.Event()
+        changed.set()
 
     async def _write(self, pool_id: str) -> None:
         """Write the pool's current report. Writes of one pool are serialized, so that the newest one is the last."""
@@ -107,7 +142,8 @@ class PoolReports:
             await self._writes[pool_id].wait()
         self._writes[pool_id] = trio.Event()
         try:
-            await self._write_file(self._reports[pool_id])
+            if report := self._reports.get(pool_id) or self._removed.get(pool_id):
+                await self._write_file(report)
         finally:
             self._writes.pop(pool_id).set()
 
@@ -124,8 +160,7 @@ class PoolReports:
                 log.error("%s; pool-managerd does not see state changes", problem)
         if problem != self.write_error:
             self.write_error = problem
-            self.changed.set()
-            self.changed = trio.Event()
+            self._wake()
 
     def unready_pools(self) -> list[str]:
         """Describe each pool that is neither ready nor unloaded as wanted."""
@@ -137,8 +172,8 @@ class PoolReports:
 
     def summary(self) -> str:
         """Return one line for STATUS=."""
-        pools = summary(self._reports.values())
-        return f"{pools}; {self.write_error}" if self.write_error else pools
+        refused = f"pools files refused, the former pools stay: {self._refused}" if self._refused else None
+        return "; ".join(filter(None, (summary(self._reports.values()), refused, self.write_error)))
 
 
 def _replace(path: Path, content: bytes) -> Signature:

@@ -182,6 +182,10 @@ class Pool(Table):
         """Whether the pool is never loaded together with another one of its group."""
         return self._exclusive
 
+    def same_as(self, other: "Pool") -> bool:
+        """Whether `other` is run in the same way. A configured `ctx` differs from its default: see ExternalPool."""
+        return self == other and ("ctx" in self.model_fields_set) is ("ctx" in other.model_fields_set)
+
     def in_groups(self, groups: Mapping[str, Group]) -> "Pool":
         """Return the pool with the mode of its group in `groups`."""
         pool = self.model_copy()
@@ -191,12 +195,7 @@ class Pool(Table):
 
 
 class PoolsFile(Table):
-    """The pools file. Use `resolved`, not `pools`: only those know the modes of their groups."""
+    """A pools file. Its pools do not know the modes of their groups, which another file may declare."""
 
     pools: Annotated[list[Pool], Field(max_length=256)] = []
     groups: Annotated[dict[PoolId, Group], Field(max_length=256)] = {}
-
-    @property
-    def resolved(self) -> list[Pool]:
-        """The pools in their groups."""
-        return [pool.in_groups(self.groups) for pool in self.pools]

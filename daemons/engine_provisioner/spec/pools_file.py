@@ -1,8 +1,8 @@
-"""Read the pools file: the pools in it, or all problems, each with file, line and key."""
+"""Parse pools files: the pools in them, or all problems, each with file, line and key."""
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,12 @@ from engine_provisioner.spec.toml_lines import locate
 from engine_provisioner.spec.validation_messages import message_for
 from llama_orch.contracts.validation import InvalidField, Location, indexed, invalid_fields
 
-LIMIT_BYTES = 1 << 20
-LOCAL_FILE, SYSTEM_FILE = Path("pools.toml"), Path("/etc/llama-orch/pools.toml")
+POOLS_LIMIT = 256
 
 
 @dataclass(frozen=True)
 class FileProblem:
-    """A problem in the pools file; `key` is empty for the file as a whole."""
+    """A problem in a pools file; `key` is empty for the file as a whole."""
 
     path: Path
     line: int | None
@@ -35,43 +34,96 @@ class FileProblem:
 
 
 class PoolsFileError(Exception):
-    """The pools file is invalid; `problems` has all problems in the order of the file."""
+    """The pools files are invalid; `problems` has all problems in the order of the files."""
 
     def __init__(self, problems: list[FileProblem]) -> None:
         super().__init__("; ".join(map(str, problems)))
         self.problems = problems
 
 
-def path_for(configured: Path | None) -> Path:
-    """Return the path of the pools file: as configured, else in the working directory, else the system's."""
-    if configured is not None:
-        return configured
-    return LOCAL_FILE if LOCAL_FILE.exists() else SYSTEM_FILE
+@dataclass(frozen=True)
+class Document:
+    """A file that is valid TOML: its tables, and the line of each key."""
 
+    path: Path
+    tables: dict[str, Any]
+    lines: dict[Location, int]
 
-def read(path: Path) -> list[Pool] | None:
-    """Return the pools in the file at `path`, or None if there is no such file.
-
-    Reads at most LIMIT_BYTES. Blocks; raises PoolsFileError.
-    """
-    try:
-        with path.open("rb") as file:
-            raw = file.read(LIMIT_BYTES + 1)
-    except FileNotFoundError:
+    def line(self, location: Location) -> int | None:
+        """Return the line of `location`, or of the nearest table around it."""
+        while location:
+            if location in self.lines:
+                return self.lines[location]
+            location = location[:-1]
         return None
-    except OSError as error:
-        problem = f"cannot be read ({error.strerror}); it must be a file that engine-provisioner can read"
-        raise PoolsFileError([FileProblem(path, None, "", problem)]) from error
-    if len(raw) > LIMIT_BYTES:
-        raise PoolsFileError([FileProblem(path, None, "", f"is larger than {LIMIT_BYTES} bytes")])
-    return parse(raw, path)
+
+    def problem(self, location: Location, problem: str) -> FileProblem:
+        return FileProblem(self.path, self.line(location), indexed(location), problem)
+
+    @property
+    def pools(self) -> list[Any]:
+        """The pools as they are written; not validated."""
+        pools = self.tables.get("pools")
+        return pools if isinstance(pools, list) else []
+
+    @property
+    def groups(self) -> list[str]:
+        """The names of the groups that the file declares; not validated."""
+        groups = self.tables.get("groups")
+        return list(groups) if isinstance(groups, dict) else []
 
 
 def parse(raw: bytes, path: Path) -> list[Pool]:
     """Return the pools in the document `raw`; problems name `path`. Raises only PoolsFileError."""
+    return parse_all([(path, raw)])
+
+
+def parse_all(files: Sequence[tuple[Path, bytes]]) -> list[Pool]:
+    """Return the pools of several files, which share their groups. Raises only PoolsFileError."""
+    return [pool for _path, pool in parse_files(files)]
+
+
+def parse_files(files: Sequence[tuple[Path, bytes]]) -> list[tuple[Path, Pool]]:
+    """Return the pools of several files, each with its file. Raises only PoolsFileError.
+
+    While a file is not valid TOML, only that is reported: the others may refer to what it declares.
+    """
+    documents, found = [], []
+    for path, raw in files:
+        try:
+            documents.append(_document(raw, path))
+        except PoolsFileError as error:
+            found += error.problems
+    if found:
+        raise PoolsFileError(found)
+    valid: list[tuple[Path, PoolsFile]] = []
+    for document in documents:
+        try:
+            valid.append((document.path, PoolsFile.model_validate(document.tables)))
+        except ValidationError as error:
+            found += [_problem(document, each) for each in invalid_fields(error, values=True)]
+    found += [*_duplicates(documents), *_contradictions(documents)]
+    count = sum(len(document.pools) for document in documents)
+    if count > POOLS_LIMIT and len(documents) > 1:
+        found.append(
+            FileProblem(
+                documents[-1].path,
+                None,
+                "",
+                f"is one of {len(documents)} files with {count} pools; at most {POOLS_LIMIT} are allowed",
+            )
+        )
+    if found:
+        order = [document.path for document in documents]
+        raise PoolsFileError(sorted(found, key=lambda problem: (order.index(problem.path), problem.line or 0)))
+    groups = {name: group for _path, file in valid for name, group in file.groups.items()}
+    return [(path, pool.in_groups(groups)) for path, file in valid for pool in file.pools]
+
+
+def _document(raw: bytes, path: Path) -> Document:
     try:
         text = raw.decode()
-        document = tomllib.loads(text)
+        tables = tomllib.loads(text)
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise PoolsFileError([FileProblem(path, line, "", "is not UTF-8 text")]) from error
@@ -79,17 +131,7 @@ def parse(raw: bytes, path: Path) -> list[Pool]:
         raise PoolsFileError([_syntax(path, str(error))]) from error
     except RecursionError as error:
         raise PoolsFileError([FileProblem(path, None, "", "is nested too deeply")]) from error
-    lines = locate(text.replace("\r\n", "\n"))
-    found: list[FileProblem] = []
-    try:
-        pools = PoolsFile.model_validate(document).resolved
-    except ValidationError as error:
-        pools = []
-        found = [_problem(path, lines, each) for each in invalid_fields(error, values=True)]
-    found += [*_duplicates(path, lines, document), *_contradictions(path, lines, document)]
-    if found:
-        raise PoolsFileError(sorted(found, key=lambda problem: problem.line or 0))
-    return pools
+    return Document(path, tables, locate(text.replace("\r\n", "\n")))
 
 
 def _syntax(path: Path, text: str) -> FileProblem:
@@ -99,15 +141,6 @@ def _syntax(path: Path, text: str) -> FileProblem:
     return FileProblem(path, line, "", f"is not valid TOML: {reason}")
 
 
-def _line(lines: dict[Location, int], location: Location) -> int | None:
-    """Return the line of `location`, or of the nearest table around it."""
-    while location:
-        if location in lines:
-            return lines[location]
-        location = location[:-1]
-    return None
-
-
 def _in_document(location: Location) -> Location:
     """Return `location` without the mode, which pydantic adds after `provisioning`."""
     if len(location) > 3 and location[2] == "provisioning" and location[3] in mode_names():
@@ -115,41 +148,54 @@ def _in_document(location: Location) -> Location:
     return location
 
 
-def _problem(path: Path, lines: dict[Location, int], found: InvalidField) -> FileProblem:
+def _problem(document: Document, found: InvalidField) -> FileProblem:
     shown = _in_document(found.location)
-    while found.kind != "missing" and len(shown) > 1 and shown not in lines:
+    while found.kind != "missing" and len(shown) > 1 and shown not in document.lines:
         shown = shown[:-1]  # a key that is not in the document: model.ref for model = "…"
-    return FileProblem(path, _line(lines, shown), indexed(shown), message_for(found))
+    return document.problem(shown, message_for(found))
 
 
-def _duplicates(path: Path, lines: dict[Location, int], document: dict[str, Any]) -> Iterator[FileProblem]:
-    """Yield ids and ports that two pools share. Searches the raw document, to report them along with other problems."""
-    seen: dict[tuple[str, Any], int] = {}
-    pools = document.get("pools")
-    for index, pool in enumerate(pools if isinstance(pools, list) else []):
-        if not isinstance(pool, dict):
-            continue
-        ports = pool.get("ports")
-        claims = [("id", pool.get("id")), *(("ports", p) for p in (ports if isinstance(ports, list) else [])[:8])]
-        for key, value in claims:
-            if not isinstance(value, str | int):
-                continue
-            first = seen.setdefault((key, value), index)
-            if first != index:
-                where = _line(lines, ("pools", first, key))
-                problem = f"{value} is already used by the pool on line {where}; each pool needs its own"
-                yield FileProblem(path, _line(lines, ("pools", index, key)), f"pools[{index}].{key}", problem)
+def _duplicates(documents: Sequence[Document]) -> Iterator[FileProblem]:
+    """Yield ids and ports that two pools share, and groups that are declared twice.
+
+    Searches the raw documents, to report them along with other problems.
+    """
+    seen: dict[tuple[str, Any], tuple[Document, int | None]] = {}
+    for document in documents:
+        for name in document.groups:
+            where = document.line(("groups", name))
+            first, line = seen.setdefault(("groups", name), (document, where))
+            if first is not document:
+                problem = f"is already declared at {first.path}:{line}; declare each group once"
+                yield document.problem(("groups", name), problem)
+        for index, pool in enumerate(document.pools):
+            for key, value in _claims(pool):
+                location: Location = ("pools", index, key)
+                where = document.line(location)
+                first, line = seen.setdefault((key, value), (document, where))
+                if (first, line) != (document, where):
+                    by = f"on line {line}" if first is document else f"at {first.path}:{line}"
+                    problem = f"{value} is already used by the pool {by}; each pool needs its own"
+                    yield document.problem(location, problem)
 
 
-def _contradictions(path: Path, lines: dict[Location, int], document: dict[str, Any]) -> Iterator[FileProblem]:
+def _claims(pool: Any) -> list[tuple[str, str | int]]:
+    """Return what only one pool may have, as key and value."""
+    if not isinstance(pool, dict):
+        return []
+    ports = pool.get("ports")
+    claims = [("id", pool.get("id")), *(("ports", port) for port in (ports if isinstance(ports, list) else [])[:8])]
+    return [(key, value) for key, value in claims if isinstance(value, str | int)]
+
+
+def _contradictions(documents: Sequence[Document]) -> Iterator[FileProblem]:
     """Yield the contradictions in each pool whose keys are valid."""
-    pools, groups = document.get("pools"), document.get("groups")
-    declared = frozenset(groups) if isinstance(groups, dict) else frozenset()
-    for index, raw in enumerate(pools if isinstance(pools, list) else []):
-        try:
-            pool = Pool.model_validate(raw)
-        except ValidationError:
-            continue
-        for location, problem in contradictions(pool, declared):
-            full: Location = ("pools", index, *location)
-            yield FileProblem(path, _line(lines, full), indexed(full), problem)
+    declared = frozenset(name for document in documents for name in document.groups)
+    for document in documents:
+        for index, raw in enumerate(document.pools):
+            try:
+                pool = Pool.model_validate(raw)
+            except ValidationError:
+                continue
+            for location, problem in contradictions(pool, declared):
+                yield document.problem(("pools", index, *location), problem)

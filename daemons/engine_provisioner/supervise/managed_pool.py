@@ -109,7 +109,7 @@ class ManagedPool:
                 self._deadline.expect(DISK_STEP_S, "withdrawing the engine")
                 await self._reporter.unloading()
                 await self._stop(engine)
-            except* trio.Cancelled:  # only the end of the daemon, ordered or not, cancels a running pool
+            except* trio.Cancelled:  # by the end of the daemon, ordered or not, or by a reload
                 if engine.unit is None:
                     with trio.CancelScope(shield=True):
                         await self._reporter.withdraw()

@@ -74,12 +74,21 @@ class PoolIntent(Outbound):
     wanted: bool
 
 
+class PoolsReload(Outbound):
+    """The answer of engine-provisioner to POST /v2/pools/reload: the pools by what has become of them."""
+
+    kept: list[PoolId] = []
+    changed: list[PoolId] = []
+    added: list[PoolId] = []
+    removed: list[PoolId] = []
+
+
 class ProvisioningReport(Outbound):
     """`status/<pool_id>.json` in the handoff directory: the progress of engine-provisioner with a pool.
 
     engine-provisioner writes it and pool-managerd reads it, so a pool that failed to start is listed with the reason.
     While the pool is ready, `handoff` repeats the handoff file, which is deleted when it is taken: a pool-managerd that
-    has lost its state finds the engine here.
+    has lost its state finds the engine here. `removed`: the pool is no longer configured, and the report goes soon.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -91,6 +100,7 @@ class ProvisioningReport(Outbound):
     handoff: Handoff | None = None
     workloads: list[Workload] | None = None
     residency: Residency | None = None
+    removed: bool = False
     updated_at: datetime
 
 
@@ -112,7 +122,8 @@ class PoolStatus(Outbound):
     `model_digests` has the digests (`sha256:…`) that engine-provisioner has verified, by model name. `node_id` is set
     in CLOUD_PROFILE, where several nodes may have pools with the same id; there each pool has one replica, named after
     the node. `circuit` is set by the queen: `open` while it sends no tasks after failures, `half-open` while it checks
-    whether the engine has recovered. If `workloads` is null, all workloads of that kind of engine are assumed.
+    whether the engine has recovered. If `workloads` is null, all workloads of that kind of engine are assumed. While a
+    pool is loaded and has no task, the queen sets `idle_s` and, if it is unloaded when it stays idle, `unload_in_s`.
     """
 
     pool_id: PoolId
@@ -136,6 +147,8 @@ class PoolStatus(Outbound):
     workloads: list[Workload] | None = None
     circuit: CircuitState = "closed"
     residency: Residency | None = None
+    idle_s: float | None = None
+    unload_in_s: float | None = None
     replicas: list[ReplicaStatus] = []
 
 

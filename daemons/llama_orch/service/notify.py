@@ -5,6 +5,7 @@ Uses systemd-python if it is installed, else sdnotify. Without a service manager
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,10 @@ class Notifier:
     def ready(self, status: str) -> None:
         """Send READY=1. Call it when all loops of the daemon have started."""
         self._send(f"READY=1\nSTATUS={_line(status)}")
+
+    def reloading(self, status: str) -> None:
+        """Send RELOADING=1 when a reload begins; `ready` ends it."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}\nSTATUS={_line(status)}")
 
     def status(self, text: str) -> None:
         """Send the text for `systemctl status`, as one line."""

@@ -8,13 +8,14 @@ import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 import trio
 
 from llama_orch import VERSION
+from llama_orch.bell import Bell
 from llama_orch.service import configuration
 from llama_orch.service.command_line import Parser
 from llama_orch.service.configuration import ConfigurationRefusal
@@ -37,7 +38,7 @@ class Service:
     """A running daemon's connection to the service manager.
 
     `stop` is set by the first SIGTERM or SIGINT; the daemon then drains and returns. A second signal cancels
-    everything at once. SIGHUP is ignored.
+    everything at once. SIGHUP rings `hangup` if the daemon reloads, and is ignored otherwise.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Service:
     watchdog: Watchdog
     stop: trio.Event
     environ: Mapping[str, str]
+    hangup: Bell = field(default_factory=Bell)
 
 
 def nothing_to_check(_settings: Settings) -> None:
@@ -56,7 +58,7 @@ class Daemon(Generic[S]):
     """A daemon's name, its settings class, and its main coroutine.
 
     `check` checks the files that the settings name; a problem refuses the start like an invalid variable. It also runs
-    on refused settings, in which an unusable variable has its default.
+    on refused settings, in which an unusable variable has its default. `reloads`: the daemon answers `Service.hangup`.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Daemon(Generic[S]):
     settings: type[S]
     run: Callable[[S, Service], Awaitable[None]]
     check: Callable[[S], ConfigurationRefusal | None] = nothing_to_check
+    reloads: bool = False
 
 
 def main(daemon: Daemon[Any], arguments: list[str] | None = None) -> int:
@@ -156,7 +159,7 @@ async def _supervise(daemon: Daemon[Any], settings: Settings) -> None:
     notifier = Notifier()
     service = Service(daemon.name, notifier, Watchdog(notifier), trio.Event(), os.environ)
     async with trio.open_nursery() as nursery:
-        await nursery.start(_signals, service, nursery.cancel_scope)
+        await nursery.start(_signals, service, daemon.reloads, nursery.cancel_scope)
         nursery.start_soon(service.watchdog.run)
         await daemon.run(settings, service)
         if not service.stop.is_set():
@@ -165,11 +168,17 @@ async def _supervise(daemon: Daemon[Any], settings: Settings) -> None:
 
 
 async def _signals(
-    service: Service, everything: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    service: Service,
+    reloads: bool,
+    everything: trio.CancelScope,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
         task_status.started()
         async for number in received:
+            if number == signal.SIGHUP and reloads:
+                service.hangup.ring()
+                continue
             if number == signal.SIGHUP:  # the default action would end the daemon
                 log.info("SIGHUP is ignored: %s reads its configuration only at the start", service.name)
                 continue

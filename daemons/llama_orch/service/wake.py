@@ -1,48 +1,74 @@
-"""Notify a daemon over its Unix socket of new files in the handoff directory.
+"""Tell a daemon over its Unix socket that files have changed.
 
-The -handoff services run it as `python3 -IS wake.py SOCKET`; if the daemon is not running, systemd starts it through
-the socket. Imports only the standard library, to finish in milliseconds.
+Units run it as `python3 -IS wake.py SOCKET [PATH]`: with the default path for new files in the handoff directory, and
+with /v2/pools/reload for pools files. If the daemon is not running, systemd starts it through the socket. Imports only
+the standard library, to finish in milliseconds.
 """
 
 import socket
 import sys
 
-REQUEST = b"POST /v2/handoff/scan HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+SCAN = "/v2/handoff/scan"
+REQUEST = "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+OK = b"HTTP/1.1 2"
 ANSWER_LIMIT_S = 60.0
 STATUS_LINE_LIMIT = 256
+ERROR_LIMIT = 1 << 16
 EX_USAGE, EX_UNAVAILABLE, EX_PROTOCOL = 64, 69, 76
 
 
-def wake(path: str) -> str:
-    """Request a scan from the daemon at the Unix socket `path` and return the status line of its answer.
+def wake(socket_path: str, path: str = SCAN) -> str:
+    """Send POST `path` to the daemon at the Unix socket; return the status line of its answer and, of an error, more.
 
     A starting daemon answers when it is ready, within ANSWER_LIMIT_S seconds. Raises OSError.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(ANSWER_LIMIT_S)
-        connection.connect(path)
-        connection.sendall(REQUEST)
+        connection.connect(socket_path)
+        connection.sendall(REQUEST.format(path).encode())
         answer = b""
         while b"\r\n" not in answer and len(answer) < STATUS_LINE_LIMIT:
             if not (chunk := connection.recv(STATUS_LINE_LIMIT)):
                 raise ConnectionResetError("the connection was closed without an answer")
             answer += chunk
-    return answer.partition(b"\r\n")[0].decode("latin-1")
+        status = answer.partition(b"\r\n")[0]
+        if not status.startswith(OK) and (text := explanation(connection, answer)):
+            return text
+    return status.decode("latin-1")
+
+
+def explanation(connection: socket.socket, answer: bytes) -> str:
+    """Return the message of an error's JSON body, or an empty text. `answer` is what was received."""
+    import json
+
+    try:
+        while len(answer) < ERROR_LIMIT:
+            head, _, body = answer.partition(b"\r\n\r\n")
+            length = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+            if b"\r\n\r\n" in answer and length and len(body) >= int(length[0].partition(b":")[2]):
+                break
+            if not (chunk := connection.recv(ERROR_LIMIT)):
+                break
+            answer += chunk
+        return str(json.loads(answer.partition(b"\r\n\r\n")[2])["message"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def main(arguments: list[str]) -> int:
     """Wake the daemon at the socket in `arguments`; return a status of sysexits(3)."""
-    if len(arguments) != 1:
-        print("usage: wake.py SOCKET", file=sys.stderr)  # noqa: T201
+    if len(arguments) not in (1, 2):
+        print("usage: wake.py SOCKET [PATH]", file=sys.stderr)  # noqa: T201
         return EX_USAGE
     try:
-        status = wake(arguments[0])
+        answer = wake(*arguments)
     except OSError as error:
         why = error.strerror or error
         print(f"cannot reach the daemon at {arguments[0]}: {why}. See systemctl status.", file=sys.stderr)  # noqa: T201
         return EX_UNAVAILABLE
-    if not status.startswith("HTTP/1.1 2"):
-        print(f"the daemon at {arguments[0]} refused to scan: {status}", file=sys.stderr)  # noqa: T201
+    if not answer.startswith(OK.decode()):
+        refused = "to scan" if len(arguments) == 1 else f"POST {arguments[1]}"
+        print(f"the daemon at {arguments[0]} refused {refused}: {answer}", file=sys.stderr)  # noqa: T201
         return EX_PROTOCOL
     return 0
 

@@ -14,6 +14,7 @@ from orchctl.output import print_error, print_note
 
 BODY_FIELDS = ("max_tokens", "temperature", "top_p", "seed", "stop")
 """Options that are sent as the field of the same name."""
+WELCOME = "model {}; /help lists the commands, Ctrl-D leaves"
 HEADER_OPTIONS = {"x-session-id": "session", "x-priority": "priority", "x-deadline-ms": "deadline_ms"}
 """Headers for what OpenAI's requests have no field for, and the options that set them."""
 
@@ -24,7 +25,10 @@ async def chat(options: argparse.Namespace, queen: QueenClient) -> None:
     Raises CommandError. At a terminal, an error of a turn is printed instead and the conversation continues.
     """
     lines = open_input()
-    conversation = await _start(options, queen, lines)
+    await _converse(await _start(options, queen, lines), lines)
+
+
+async def _converse(conversation: Conversation, lines: ChatInput) -> None:
     while True:
         try:
             line = lines.next()
@@ -36,6 +40,20 @@ async def chat(options: argparse.Namespace, queen: QueenClient) -> None:
             print_error(error)
 
 
+async def converse(options: argparse.Namespace, queen: QueenClient, model: str, prompt: str | None) -> None:
+    """Answer `prompt`, or chat with `model` if there is none. Raises CommandError."""
+    fields = {} if options.max_tokens is None else {"max_tokens": options.max_tokens}
+    if prompt is not None:
+        await Conversation(queen, model, History(options.system), fields, {}, False, options.json).run_turn(prompt)
+        return
+    lines = open_input()
+    if lines.interactive:
+        print_note(WELCOME.format(model))
+    await _converse(
+        Conversation(queen, model, History(options.system), fields, {}, lines.interactive, options.json), lines
+    )
+
+
 async def _start(options: argparse.Namespace, queen: QueenClient, lines: ChatInput) -> Conversation:
     model = options.model or await _default_model(queen)
     fields = {name: value for name in BODY_FIELDS if (value := getattr(options, name)) is not None}
@@ -43,7 +61,7 @@ async def _start(options: argparse.Namespace, queen: QueenClient, lines: ChatInp
         name: str(value) for name, option in HEADER_OPTIONS.items() if (value := getattr(options, option)) is not None
     }
     if lines.interactive:
-        print_note(f"model {model}; /help lists the commands, Ctrl-D leaves")
+        print_note(WELCOME.format(model))
     return Conversation(queen, model, History(options.system), fields, headers, lines.interactive, options.json)
 
 

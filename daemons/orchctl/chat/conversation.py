@@ -58,7 +58,7 @@ class Conversation:
         if command := parse_slash_command(line):
             return await self._run_slash_command(command)
         if line.strip():
-            await self._run_turn(line.strip())
+            await self.run_turn(line.strip())
         return True
 
     async def _run_slash_command(self, command: SlashCommand) -> bool:
@@ -73,7 +73,7 @@ class Conversation:
             print_note(f"model {self.model}; available: {names or 'none'}")
         return command.name != "exit"
 
-    async def _run_turn(self, text: str) -> None:
+    async def run_turn(self, text: str) -> None:
         """Request an answer to `text` and print it. The part received is kept in the history, however the turn ends."""
         answer = ChatAnswer()
         try:

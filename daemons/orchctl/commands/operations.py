@@ -75,7 +75,9 @@ async def get_with_retries(queen: QueenClient, path: str) -> bytes:
 
 
 def format_progress(operation: Operation, now: datetime | None = None) -> str:
-    """Format the number of tasks left, and the time until the deadline cancels them."""
+    """Format what a load waits for; of others the number of tasks left, and the time until a deadline cancels them."""
+    if operation.message:
+        return f"{describe(operation)}: {operation.message}"
     left = f"{operation.leases_left} of {operation.leases_total} tasks left"
     if operation.deadline_at is None:
         return f"{describe(operation)}: {left}"
@@ -102,7 +104,7 @@ def check_outcome(operation: Operation) -> None:
 
 OPERATIONS = CliCommand(
     "operations",
-    "show long-running operations: the drains of pools and nodes",
+    "show long-running operations: drains, loads and unloads",
     operations,
     [
         argument(

@@ -107,8 +107,8 @@ class NodePools:
 
     def set_reports(self, reports: Reports) -> bool:
         """Replace all provisioning reports, by pool id. Returns whether replicas of unloaded pools were dropped."""
-        self._reports = reports
-        unloaded = {pool_id for pool_id, report in reports.items() if report.state in UNLOADING}
+        self._reports = {pool_id: report for pool_id, report in reports.items() if not report.removed}
+        unloaded = {pool_id for pool_id, report in reports.items() if report.removed or report.state in UNLOADING}
         dropped = [key for key in self._replicas if key[0] in unloaded]
         for key in dropped:
             del self._replicas[key]

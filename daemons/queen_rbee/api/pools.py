@@ -12,19 +12,21 @@ from llama_orch.http.server.routes import Reply, json_reply, route
 from queen_rbee.pools.candidates import public_pool
 from queen_rbee.pools.capabilities import API_VERSION, capabilities
 from queen_rbee.pools.registry import PoolRegistry
+from queen_rbee.residency.keeper import Keeper
 from queen_rbee.sources.handoffs import HandoffSource
 
 
 class PoolRoutes:
     """`handoffs` is None without a handoff directory (CLOUD_PROFILE)."""
 
-    def __init__(self, registry: PoolRegistry, handoffs: HandoffSource | None) -> None:
+    def __init__(self, registry: PoolRegistry, handoffs: HandoffSource | None, keeper: Keeper) -> None:
         self._registry = registry
         self._handoffs = handoffs
+        self._keeper = keeper
 
     @route("GET", "/v2/pools", "List pools", {200: json_reply("The pools.", PoolList, pool_id="/pools/0/pool_id")})
     async def list_pools(self) -> Response:
-        pools = self._registry.pools()
+        pools = [self._keeper.with_idle_times(pool) for pool in self._registry.pools()]
         return await json_response_in_thread(lambda: PoolList(pools=[*map(public_pool, pools)], count=len(pools)))
 
     @route(

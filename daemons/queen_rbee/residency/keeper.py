@@ -25,7 +25,7 @@ from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.pools.source_reports import PoolKey, pool_key
 from queen_rbee.residency.plan import Load, Plan, Unload, make_plan
 from queen_rbee.residency.situation import Phase, Resident, Situation, Wait
-from queen_rbee.residency.views import Usage, after_report, budgets, merged, phase_of, pools_of, resident
+from queen_rbee.residency.views import Usage, after_report, budgets, idle_times, merged, phase_of, pools_of, resident
 from queen_rbee.tasks.task import Task
 
 ORDER_TIMEOUT_S = 60.0
@@ -108,6 +108,20 @@ class Keeper:
     def blocker(self, key: PoolKey) -> str | None:
         """Return why a pool that is to be loaded is not being loaded yet, if it is not."""
         return next((reason for wait, reason in self.plan.blocked.items() if key in wait.pools), None)
+
+    def with_idle_times(self, pool: PoolStatus) -> PoolStatus:
+        """Return `pool` with `idle_s` and `unload_in_s`, if it is loaded, has no task and can be unloaded."""
+        key = pool_key(pool)
+        usage, replicas = self._usage.get(key), self._registry.replicas_of(key)
+        if pool.residency is None or not pool.ready or usage is None or usage.loaded_at == -inf:
+            return pool
+        if self._registry.count_leases(replicas):
+            return pool
+        released = max((self._registry.released_at.get(replica, -inf) for replica in replicas), default=-inf)
+        idle_s, unload_in_s = idle_times(usage, pool.residency.keep_alive_s, released, trio.current_time())
+        return pool.model_copy(
+            update={"idle_s": round(idle_s, 1), "unload_in_s": unload_in_s and round(unload_in_s, 1)}
+        )
 
     def forget(self, key: PoolKey) -> None:
         """Drop what an operator asked for and has not been ordered yet."""

@@ -42,6 +42,13 @@ def after_report(usage: Usage, phase: Phase, leases: int, released_at: float, no
     return replace(usage, used_at=used_at, served=usage.served or used_at >= usage.loaded_at)
 
 
+def idle_times(usage: Usage, keep_alive_s: float | None, released_at: float, now: float) -> tuple[float, float | None]:
+    """Return how long a loaded pool without tasks has been idle, and when it is unloaded, both in seconds from now."""
+    idle_s = max(0.0, now - max(usage.loaded_at, usage.used_at, released_at))
+    limit_s = usage.keep_alive_s if usage.overridden else keep_alive_s
+    return idle_s, None if limit_s is None else max(0.0, limit_s - idle_s)
+
+
 def phase_of(pool: PoolStatus, ordered: Phase | None) -> Phase | None:
     """Return the phase of a pool; `ordered` is LOADING or UNLOADING while it has not done what it was told."""
     if ordered is not None:

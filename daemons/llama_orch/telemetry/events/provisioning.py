@@ -52,7 +52,7 @@ ENGINE_RETIRED = Event(
     "engine_provisioner.clearing",
     logging.INFO,
     "pool {pool_id} was removed from the pools file: its engine was stopped and its announcement withdrawn",
-    "No action is required. To restore the pool, add it to the pools file again and restart\nengine-provisioner.",
+    "No action is required. To restore the pool, add it to the pools file again.",
 )
 POOLS_FILE_REFUSED = Event(
     "pools_file_refused",
@@ -60,7 +60,7 @@ POOLS_FILE_REFUSED = Event(
     "engine_provisioner.pools_file",
     logging.ERROR,
     "pools file refused: {problems}",
-    "The message names file, line and key, and the allowed values. Fix it and restart engine-provisioner.\n"
+    "The message names file, line and key, and the allowed values. Fix it and start engine-provisioner.\n"
     "See llama-orch-pools(5).",
 )
 POOLS_FILE_ABSENT = Event(
@@ -69,6 +69,23 @@ POOLS_FILE_ABSENT = Event(
     "engine_provisioner.pools_file",
     logging.WARNING,
     "no pools file at {path}, so nothing to provision; example: {example}",
-    "Write one like /usr/share/doc/llama-orch/examples/pools.toml, and restart\n"
-    "engine-provisioner. On a machine that runs no engines, disable engine-provisioner.",
+    "Write one like /usr/share/doc/llama-orch/examples/pools.toml, or run orchctl pool add.\n"
+    "On a machine that runs no engines, disable engine-provisioner.",
+)
+POOLS_RELOADED = Event(
+    "pools_reloaded",
+    "bb57ff83c0d34674a540f1250920453e",
+    "engine_provisioner.pools_file",
+    logging.INFO,
+    "pools files read again: {changes}",
+    "Changed pools are started anew, removed ones are stopped, and all others are left alone.",
+)
+POOLS_RELOAD_REFUSED = Event(
+    "pools_reload_refused",
+    "35a676b808b844c681a4e679f38cc4a1",
+    "engine_provisioner.pools_file",
+    logging.ERROR,
+    "pools files refused, the former pools stay: {problems}",
+    "The message names file, line and key, and the allowed values. Nothing has changed. Fix the file and run\n"
+    "systemctl reload engine-provisioner. See llama-orch-pools(5).",
 )

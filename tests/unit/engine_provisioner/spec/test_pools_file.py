@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from engine_provisioner.spec.pools_file import PoolsFileError, parse, path_for, read
+from engine_provisioner.spec.pools_directory import path_for, read
+from engine_provisioner.spec.pools_file import PoolsFileError, parse
 
 PATH = Path("/etc/llama-orch/pools.toml")
 VALID = """\
