@@ -133,8 +133,10 @@ def empty_home(tmp_path: Path, llama_server: Path) -> Iterator[Home]:
     (programs / "llama-server").symlink_to(llama_server)
     environ = environment(tmp_path, ENGINE_PROVISIONER_POOLS_CONFIG=str(tmp_path / "pools.toml"))
     environ["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
-    ports = (int(environ[name].rpartition(":")[2]) for name in ("ORCHESTRATORD_BIND_ADDR", "POOL_MANAGERD_BIND_ADDR"))
-    running = Home(tmp_path, environ, *ports)
+    queen, manager = (
+        int(environ[name].rpartition(":")[2]) for name in ("ORCHESTRATORD_BIND_ADDR", "POOL_MANAGERD_BIND_ADDR")
+    )
+    running = Home(tmp_path, environ, queen, manager)
     with ExitStack() as cleanup:
         for name in ("queen-rbee", "pool-managerd", "engine-provisioner"):
             running.start(name)

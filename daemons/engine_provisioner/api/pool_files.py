@@ -7,9 +7,9 @@ import trio
 
 from engine_provisioner.api.pools import refusal
 from engine_provisioner.report.pool_reports import PoolReports
+from engine_provisioner.sources.model_name import model_name
 from engine_provisioner.spec import pools_directory
 from engine_provisioner.spec.drafts import Draft, make_draft
-from engine_provisioner.spec.model_name import model_name
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.pools_file import PoolsFileError, parse_files
 from llama_orch.contracts.errors import ApiError

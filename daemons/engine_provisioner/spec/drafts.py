@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine_provisioner.spec.model_name import model_name
+from engine_provisioner.sources.model_name import model_name
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.pools_file import parse_files
 from engine_provisioner.spec.toml_text import pool_text
@@ -47,7 +47,7 @@ def make_draft(request: PoolDraft, files: Files, directory: Path, llama_server: 
     provisioning, note = choose_engine(
         request.engine, [pool for where, pool in configured if where != path], llama_server
     )
-    keys = {"id": pool_id, "model": request.model, **request.keys}
+    keys: dict[str, object] = {"id": pool_id, "model": request.model, **request.keys}
     keys |= {"id": pool_id, "provisioning": provisioning}
     content = "# written by orchctl\n" + pool_text(keys)
     parse_files(sorted([*others, (path, content.encode())], key=lambda file: (file[0].parent == directory, file[0])))

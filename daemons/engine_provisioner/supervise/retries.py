@@ -59,6 +59,6 @@ def next_step(delay: float | None, watched: bool, failures: Failures) -> str:
         often = f"after {STORM_FAILURES} failures within {STORM_WITHIN_S / 60:g} minutes"
         return f"not tried again {often}, unless somebody loads the pool or restarts engine-provisioner{changed}"
     if delay is None:
-        return "not tried again; change the pools file and restart engine-provisioner"
+        return "not tried again; change the pools file, or restart engine-provisioner"
     count = f" (failed {failures.in_row} times)" if failures.in_row > 1 else ""
     return f"tried again in {delay:.0f} s{changed}{count}"

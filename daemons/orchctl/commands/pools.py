@@ -11,8 +11,7 @@ from orchctl.tables import format_table, one_line
 
 POOL_IDS = ListedValues("pool_id", "pools")
 CONFIGURE_HINT = (
-    f"On each machine with GPUs, configure pools in {POOLS_FILE} (example: {POOLS_EXAMPLE}), "
-    "then: systemctl restart engine-provisioner"
+    f"On each machine with GPUs, run orchctl pool add, or configure pools in {POOLS_FILE} (example: {POOLS_EXAMPLE})"
 )
 HEADER = ("POOL", "NODE", "STATE", "SLOTS", "ENGINE", "DEVICES", "MODELS")
 

@@ -24,7 +24,7 @@ KEYS = ("ctx", "slots", "devices", "keep_alive", "pinned", "preload", "checksum"
 """Options that are keys of the pool, but for `checksum`, which is one of its model."""
 
 
-async def list_configured(options: argparse.Namespace, _queen: QueenClient) -> None:
+async def list_configured(options: argparse.Namespace, queen: QueenClient) -> None:
     """List the pools of this machine's files. Raises CommandError."""
     body = await find_provisioner().client.get("/v2/pools")
     print_response(options.json, body, ConfiguredPools, lambda found: _format(found.pools))
@@ -37,7 +37,7 @@ def _format(pools: Sequence[ConfiguredPool]) -> str:
     return format_table([HEADER, *rows])
 
 
-async def add(options: argparse.Namespace, _queen: QueenClient) -> None:
+async def add(options: argparse.Namespace, queen: QueenClient) -> None:
     """Add a pool. Raises CommandError with every problem; nothing is written then."""
     provisioner = find_provisioner()
     file = await add_pool(provisioner, pool_draft(options, options.name, model_reference(options.model)))
@@ -82,7 +82,7 @@ async def add_pool(provisioner: Provisioner, draft: PoolDraft) -> PoolFile:
     return file
 
 
-async def remove(options: argparse.Namespace, _queen: QueenClient) -> None:
+async def remove(options: argparse.Namespace, queen: QueenClient) -> None:
     """Remove a pool that has a file of its own. Raises CommandError."""
     provisioner = find_provisioner()
     pool = await provisioner.pool(options.name)
@@ -102,7 +102,7 @@ async def remove(options: argparse.Namespace, _queen: QueenClient) -> None:
         write(f"pool {pool.pool_id} is removed ({pool.path})\n")
 
 
-async def show(options: argparse.Namespace, _queen: QueenClient) -> None:
+async def show(options: argparse.Namespace, queen: QueenClient) -> None:
     """Show a pool and its file. Raises CommandError."""
     pool = await find_provisioner().pool(options.name)
     if options.json:

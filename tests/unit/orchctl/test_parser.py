@@ -25,6 +25,9 @@ def every_command(
 COMMANDS = dict(every_command(build_parser()))
 EVERY_COMMAND = pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 NEEDS: dict[tuple[str, ...], list[str]] = {
+    **{(name,): ["x"] for name in ("run", "serve", "load", "unload")},
+    **{("pool", name): ["x"] for name in ("rm", "show")},
+    ("pool", "add"): ["x", "--model", "y"],
     ("submit",): ["x"],
     ("cancel",): ["x"],
     **{(name,): ["x"] for name in ("pull", "rm", "pin", "unpin")},

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import trio
 from prometheus_client import CollectorRegistry
@@ -15,8 +16,11 @@ from engine_provisioner.engine import LocalModel
 from engine_provisioner.fetch.progress import FetchProgress
 from engine_provisioner.operations import Operations
 from engine_provisioner.pulls import OnProgress, Pulls, uses_of
+from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.sources.source import ModelRequest
 from engine_provisioner.spec.pool_spec import Pool
+from engine_provisioner.supervise.pool_set import PoolSet
+from engine_provisioner.supervise.reloads import Reloads
 from llama_orch.http.server.app import create_app
 from tests.unit.engine_provisioner.fetching import context
 
@@ -65,7 +69,8 @@ async def rig(
     source = ControlledSource(cache, cache_dir / "models" / "k" / "m.gguf", content)
     app = create_app("engine-provisioner", list, CollectorRegistry())
     pulls = Pulls(source, operations, lambda: pools)
-    add_routes(app, {}, frozenset(), cache, pulls, operations, limit_bytes=limit_bytes)
+    absent = cast(PoolSet, None), cast(PoolReports, None), Reloads(cache_dir, *cast(Any, (None,) * 4))
+    add_routes(app, *absent, cache, pulls, operations, limit_bytes=limit_bytes)
     async with trio.open_nursery() as nursery:
         await nursery.start(operations.run)
         yield Rig(app, cache, operations, source)

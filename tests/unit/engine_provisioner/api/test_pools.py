@@ -1,8 +1,9 @@
-"""Routes that load and unload a pool, and that every declared route is served."""
+"""Routes that load and unload a pool."""
 
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import pytest
 import trio
@@ -10,9 +11,28 @@ from prometheus_client import CollectorRegistry
 from quart_trio import QuartTrio
 
 from engine_provisioner.api.pools import PoolRoutes
+from engine_provisioner.spec.pool_spec import Pool
+from engine_provisioner.supervise.pool_set import PoolSet
+from engine_provisioner.supervise.reloads import Reloads
 from engine_provisioner.supervise.wanted import Wanted
 from llama_orch.http.server.app import create_app
 from llama_orch.http.server.mounting import mount
+from tests.unit.engine_provisioner.pools import pool
+
+
+@dataclass
+class Configured:
+    """The pools that the routes see: one of this daemon, and an external one."""
+
+    default: Wanted
+
+    async def configured(self) -> dict[str, Pool]:
+        theirs = pool(id="theirs", model=None, provisioning={"mode": "external", "url": "http://127.0.0.1:1"})
+        return {"default": pool(), "theirs": theirs}
+
+    def wanted(self, pool_id: str) -> Wanted:
+        assert pool_id == "default"
+        return self.default
 
 
 @pytest.fixture
@@ -23,7 +43,7 @@ def wanted() -> Wanted:
 @pytest.fixture
 async def app(wanted: Wanted) -> AsyncIterator[QuartTrio]:
     app = create_app("engine-provisioner", list, CollectorRegistry())
-    mount(app, None, PoolRoutes({"default": wanted}, frozenset({"theirs"})))
+    mount(app, None, PoolRoutes(cast(PoolSet, Configured(wanted)), cast(Reloads, None)))
     with trio.fail_after(10):
         yield app
 
