@@ -5,7 +5,6 @@ import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +35,18 @@ def fast(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, ti
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
     """A home with one slot, which a long answer occupies."""
-    with slow_home(tmp_path_factory.mktemp("slow"), llama_server_tar, slow_model) as running:
+    directory = tmp_path_factory.mktemp("slow")
+    with home(directory, llama_server_tar, slow_model, slots=1, ctx=8192, flags=LONG_CONTEXT) as running:
         yield running
 
 
 @pytest.fixture
-def restarting(tmp_path: Path, llama_server_tar: Archive, slow_model: Path) -> Iterator[Home]:
-    """Like `slow`, for a single test, which may kill and start the queen."""
-    with slow_home(tmp_path, llama_server_tar, slow_model) as running:
-        yield running
-
-
-def slow_home(directory: Path, archive: Archive, model: Path) -> AbstractContextManager[Home]:
-    return home(directory, archive, model, slots=1, ctx=8192, flags=LONG_CONTEXT)
+def restarting(slow: Home) -> Home:
+    """The home `slow` for a test that kills or stops the queen; it runs when the test begins."""
+    if "queen-rbee" not in slow.processes:
+        slow.start("queen-rbee")
+    slow.until_ready()
+    return slow
 
 
 def out(running: Home, *words: str, stdin: str = "") -> str:
@@ -64,7 +62,13 @@ def out_json(running: Home, *words: str, stdin: str = "") -> Any:
 
 
 def state_of(running: Home, task_id: str) -> str:
-    return str(out_json(running, "tasks", task_id)["state"])
+    return str(view_of(running, task_id)["state"])
+
+
+def view_of(running: Home, task_id: str) -> dict[str, Any]:
+    """Return the task as the queen shows it. To poll orchctl would take a process each time."""
+    view: dict[str, Any] = running.ask("GET", f"/v2/tasks/{task_id}")[1]
+    return view
 
 
 def test_every_listed_model_can_chat(fast: Home) -> None:
@@ -116,6 +120,7 @@ def test_tasks_are_listed_in_pages_and_shown_whole(fast: Home) -> None:
     assert following["tasks"][0]["task_id"] == ids[0]
     every = out(fast, "tasks", "--all", "--limit", "2").splitlines()
     assert [line.split()[0] for line in every[1:4]] == ids[::-1]
+    assert out_json(fast, "tasks", ids[0])["state"] == "done"
     whole = dict(line.split(maxsplit=1) for line in out(fast, "tasks", ids[0]).splitlines())
     assert (whole["state"], whole["usage.tokens_out"], whole["pool_id"]) == ("done", "6", "default")
 
@@ -199,8 +204,8 @@ def test_terminal_chat_waits_answers_and_is_interrupted(slow: Home) -> None:
         person.type(b"hello\r")
         person.wait_for("1st in the queue")
         out(slow, "cancel", blocking)
-        (mine,) = slow.until(lambda: out_json(slow, "tasks", "--state", "running")["tasks"])
-        slow.until(lambda: out_json(slow, "tasks", mine["task_id"])["timings"]["first_token_ms"])
+        (mine,) = slow.until(lambda: slow.ask("GET", "/v2/tasks?state=running")[1]["tasks"])
+        slow.until(lambda: view_of(slow, mine["task_id"])["timings"]["first_token_ms"])
         person.type(CTRL_C)
         slow.until(lambda: state_of(slow, mine["task_id"]) == "cancelled", within_s=10)
         person.wait_for("\r\n> ")
