@@ -217,3 +217,10 @@ async def test_each_transition_is_logged_once(
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == len(lines)
     assert all(line in text for line, text in zip(lines, messages, strict=True))
+
+
+async def test_removed_pool_is_forgotten_though_its_engine_answers() -> None:
+    pools = NodePools()
+    pools.take(found(), READY)
+    pools.set_reports({"default": report(PoolState.DRAINING, removed=True)})
+    assert pools.pools == ()
