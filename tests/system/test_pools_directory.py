@@ -46,10 +46,10 @@ def test_pool_is_added_by_one_command_or_one_file(machine: Machine) -> None:
 
 
 def test_broken_file_leaves_pools_serving(machine: Machine) -> None:
-    machine.container.check("sh", "-c", f"printf '[[pools]]\\nid = 1\\n' >{DROP_INS}/broken.toml")
+    machine.container.check("sh", "-c", f"printf '[[pools]]\\n= 1\\n' >{DROP_INS}/broken.toml")
     reload = machine.container.run("systemctl", "reload", PROVISIONER)
     assert reload.status != 0
-    place = f"{DROP_INS}/broken.toml:2: pools[0].id"
+    place = f"{DROP_INS}/broken.toml:2: is not valid TOML"
     assert place in machine.messages(f"--unit={PROVISIONER}")
     assert place in machine.show(PROVISIONER, "StatusText")
     assert machine.show(PROVISIONER, "ActiveState") == "active"

@@ -94,7 +94,7 @@ class PoolSet:
             self._nursery.start_soon(self._replace, before[pool_id], self._members[pool_id])
         for pool_id in found.added:
             member, leaving = self._members[pool_id], self._leaving.get(pool_id)
-            if leaving:
+            if leaving is not None:
                 self._nursery.start_soon(self._add_again, leaving, member)
             else:
                 await self._nursery.start(self._supervise, member)

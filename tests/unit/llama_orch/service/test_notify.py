@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,10 @@ def test_messages_match_sd_notify(manager: socket.socket, monkeypatch: pytest.Mo
     assert receive(manager) == "READY=1\nSTATUS=2 pools ready, 7 queued"
     notifier.status("one\nREADY=1")
     assert receive(manager) == "STATUS=one READY=1", "a status text cannot smuggle in another assignment"
+    notifier.reloading("reading\nfiles")
+    state, clock, status = receive(manager).splitlines()
+    assert (state, status) == ("RELOADING=1", "STATUS=reading files")
+    assert 0 <= time.monotonic() - int(clock.removeprefix("MONOTONIC_USEC=")) / 1e6 < 3600
     notifier.stopping("draining")
     assert receive(manager) == "STOPPING=1\nSTATUS=draining"
     notifier.extend(2.5)

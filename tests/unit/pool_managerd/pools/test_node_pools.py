@@ -259,3 +259,10 @@ async def test_changed_memory_wakes_waiters_and_is_reported() -> None:
     assert [(each.device, each.total_bytes, each.free_bytes) for each in pools.memory] == [
         *(("0", 80, 60), ("1", 80, 60), ("cpu", 100, 40))
     ]
+
+
+async def test_removed_pool_is_forgotten_though_its_engine_answers() -> None:
+    pools = NodePools()
+    pools.take(found(), READY)
+    pools.set_reports({"default": report(PoolState.DRAINING, removed=True)})
+    assert pools.pools == ()
