@@ -3,6 +3,7 @@
 import sys
 
 from engine_provisioner.daemon import run
+from engine_provisioner.plan.command import PLAN
 from engine_provisioner.settings import ProvisionerSettings
 from engine_provisioner.spec.pools_file import PoolsFileError, path_for, read
 from llama_orch.service.configuration import ConfigurationRefusal
@@ -29,6 +30,7 @@ DAEMON = Daemon(
     ProvisionerSettings,
     run,
     check,
+    (PLAN,),
 )
 
 

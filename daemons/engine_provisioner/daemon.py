@@ -12,7 +12,7 @@ from engine_provisioner import cleanup
 from engine_provisioner.acquire.acquirer import Acquirer, CountBytes
 from engine_provisioner.launch import systemd_launcher
 from engine_provisioner.launch.child_launcher import ChildLauncher
-from engine_provisioner.launch.command import cache_ram_mib
+from engine_provisioner.launch.command import machine_cache_ram_mib
 from engine_provisioner.launch.launcher import Launcher
 from engine_provisioner.launch.ports import Ports
 from engine_provisioner.launch.systemd_launcher import SystemdLauncher
@@ -149,12 +149,11 @@ async def _start_metrics(
 async def _shared_resources(
     settings: ProvisionerSettings, pools: list[Pool], launcher: Launcher, count_bytes: CountBytes
 ) -> SharedResources:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     commands = await launcher.known_commands()
     previous_ports = {pool_id: known.port for pool_id, known in commands.items() if known.port is not None}
     return SharedResources(
         gpu_mask=settings.gpu_mask,
-        cache_ram_mib=cache_ram_mib(memory),
+        cache_ram_mib=machine_cache_ram_mib(),
         acquirer=Acquirer(settings.cache_dir.absolute(), count_bytes),
         launcher=launcher,
         ports=Ports(pools, previous_ports),
