@@ -3,6 +3,7 @@
 import sys
 
 from engine_provisioner.daemon import run
+from engine_provisioner.plan.command import PLAN
 from engine_provisioner.settings import ProvisionerSettings
 from engine_provisioner.spec.pools_directory import path_for, read
 from engine_provisioner.spec.pools_file import PoolsFileError
@@ -31,6 +32,7 @@ DAEMON = Daemon(
     run,
     check,
     reloads=True,
+    commands=(PLAN,),
 )
 
 

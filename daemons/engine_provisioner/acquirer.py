@@ -51,8 +51,10 @@ class Acquirer:
             await trio.to_thread.run_sync(lambda: file.check_readable(path, engine_user()))
             await trio.to_thread.run_sync(file.check_gguf, path)
 
-    async def program(self, pool: Pool, deadline: StepDeadline, report: ReportProgress) -> Program:
-        """Acquire the engine's program. Raises ProvisioningFailure."""
+    async def program(
+        self, pool: Pool, deadline: StepDeadline, report: ReportProgress, gpus: tuple[int, ...] = ()
+    ) -> Program:
+        """Acquire the engine's program, which is for `gpus`, or for the CPU. Raises ProvisioningFailure."""
         provisioning = pool.provisioning
         if KINDS[pool.engine].launch is None:
             message = f"engine {pool.engine} cannot be started by engine-provisioner, only watched in mode external"
@@ -61,7 +63,7 @@ class Acquirer:
         deadline.rest("waiting for another pool that fetches the same engine")
         async with self._flights.hold(provisioning.engine_key):
             fetch = partial(self._fetch_engine, pool, deadline, report)
-            return await provisioning.obtain(Workspace(self._cache_dir, deadline, report, fetch))
+            return await provisioning.obtain(Workspace(self._cache_dir, deadline, report, fetch, gpus))
 
     async def model(self, pool: Pool, deadline: StepDeadline, report: ReportProgress) -> LocalModel:
         """Acquire and check the model's files. Raises ProvisioningFailure."""

@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from engine_provisioner.cache.model_cache import ModelCache
 from engine_provisioner.fetch.bandwidth import Bandwidth
 from engine_provisioner.launch import systemd_launcher
 from engine_provisioner.launch.child_launcher import ChildLauncher
-from engine_provisioner.launch.command import cache_ram_mib
+from engine_provisioner.launch.command import machine_cache_ram_mib
 from engine_provisioner.launch.launcher import Launcher
 from engine_provisioner.launch.ports import Ports
 from engine_provisioner.launch.systemd_launcher import SystemdLauncher
@@ -26,7 +25,7 @@ from engine_provisioner.pulls import Pulls, source_of, uses_of
 from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.settings import METRICS_VARIABLE, ProvisionerSettings
 from engine_provisioner.sources.model_fetcher import ModelFetcher
-from engine_provisioner.sources.source import SourceContext
+from engine_provisioner.sources.source import source_context
 from engine_provisioner.spec import pools_directory
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.pools_file import PoolsFileError
@@ -64,7 +63,7 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
     reports = PoolReports(handoff_dir / "status", registry)
     sockets = listeners.local(service, handoff_dir.parent / SOCKET)
     address = sockets[0].getsockname()
-    context = source_context(settings, service.environ)
+    context = source_context(settings, settings.cache_dir.absolute(), service.environ)
     limit_bytes = settings.cache_limit.count if settings.cache_limit else None
     operations = Operations()
     app = create_app(service.name, reports.unready_pools, registry)
@@ -164,24 +163,16 @@ async def _start_metrics(
 async def _shared_resources(
     settings: ProvisionerSettings, pools: list[Pool], launcher: Launcher, acquirer: Acquirer
 ) -> SharedResources:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     commands = await launcher.known_commands()
     previous_ports = {pool_id: known.port for pool_id, known in commands.items() if known.port is not None}
     return SharedResources(
         gpu_mask=settings.gpu_mask,
-        cache_ram_mib=cache_ram_mib(memory),
+        cache_ram_mib=machine_cache_ram_mib(),
         acquirer=acquirer,
         launcher=launcher,
         ports=Ports(pools, previous_ports),
         loads=Loads(settings.cache_dir.absolute()),
     )
-
-
-def source_context(settings: ProvisionerSettings, environ: Mapping[str, str]) -> SourceContext:
-    """Return what all sources of models share."""
-    directories = [environ.get(name) for name in ("HOME", "XDG_RUNTIME_DIR")]
-    home, runtime = (Path(name) if name else None for name in directories)
-    return SourceContext(settings.cache_dir.absolute(), settings, home, runtime)
 
 
 def _fate_of_engines(launcher: Launcher) -> str:

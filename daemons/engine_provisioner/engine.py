@@ -13,10 +13,14 @@ INHERITED_VARIABLES = ("PATH", "HOME", "LANG")
 
 @dataclass(frozen=True)
 class Program:
-    """An executable: the first words of its command line, and the file whose change makes it another program."""
+    """An executable: the first words of its command line, and the file whose change makes it another program.
+
+    `record` is the directory of its engine.json, if it has one.
+    """
 
     argv: tuple[str, ...]
     file: Path
+    record: Path | None = None
 
 
 @dataclass(frozen=True)

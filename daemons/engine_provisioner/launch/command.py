@@ -1,5 +1,7 @@
 """From a pool and an engine to the command that runs it. Pure; the options are those of the engine's kind."""
 
+import os
+
 from engine_provisioner.engine import Engine, EngineCommand, LocalModel
 from engine_provisioner.sources.model_name import short_name
 from engine_provisioner.spec.pool_spec import Pool
@@ -58,6 +60,11 @@ def cache_ram_mib(memory_bytes: int) -> int:
     Depends on the machine only. If it depended on the number of pools, adding a pool would restart all engines.
     """
     return min(memory_bytes // (1 << 20) // CACHE_RAM_SHARE, CACHE_RAM_MAX_MIB)
+
+
+def machine_cache_ram_mib() -> int:
+    """Return `cache_ram_mib` for this machine."""
+    return cache_ram_mib(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def announced_flags(command: EngineCommand, engine: Engine) -> list[str]:

@@ -13,12 +13,15 @@ from urllib.parse import unquote, urlsplit
 import trio
 from pydantic import AfterValidator, StringConstraints
 
-from engine_provisioner import checksums
+from engine_provisioner import checksums, engine_record
 from engine_provisioner.engine import Program
+from engine_provisioner.engine_record import EngineRecord
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.modes import archives
 from engine_provisioner.modes.mode import Finding, OneLine, ProvisioningMode, Workspace
+from engine_provisioner.modes.planning import EnginePlan, PlanSite, Step, StepState, blocked
 from engine_provisioner.step_deadline import DISK_STEP_S
+from engine_provisioner.urls import without_secrets
 from llama_orch.files import durable
 
 
@@ -59,40 +62,68 @@ class BinaryMode(ProvisioningMode):
         tree = workspace.cache_dir / "engines" / self._digest
         if not await trio.Path(tree).is_dir():
             source = await self._verified_source(workspace, on_block)
-            await trio.to_thread.run_sync(_unpack, source, tree)
+            await trio.to_thread.run_sync(_unpack, source, tree, without_secrets(self.url))
             if source.is_relative_to(workspace.cache_dir):
                 await trio.Path(source).unlink(missing_ok=True)
         try:
             executable = await trio.to_thread.run_sync(archives.find_executable, tree)
         except archives.BadArchive as error:
             raise _unusable(self.url, error) from error
-        return Program((str(executable),), executable)
+        return Program((str(executable),), executable, tree)
+
+    async def plan(self, site: PlanSite) -> EnginePlan:
+        """Return whether the engine is unpacked in the cache, or what has to be fetched."""
+        tree, shown = site.cache_dir / "engines" / self._digest, without_secrets(self.url)
+        gates = ("allow_binary_downloads",)
+        if await trio.Path(tree).is_dir():
+            try:
+                executable = await trio.to_thread.run_sync(archives.find_executable, tree)
+            except archives.BadArchive as error:
+                return EnginePlan((blocked("engine", shown, _unusable(shown, error)),), gates=gates)
+            return EnginePlan((Step("engine", shown, StepState.PRESENT),), (str(executable),), tree, gates)
+        path = self._local_path
+        if path is None:
+            step = Step("engine", shown, StepState.DOWNLOAD, size_bytes=await site.size_of(self.url))
+        elif await trio.Path(path).is_file():
+            step = Step("engine", shown, StepState.INSTALL, "unpack it into the cache")
+        else:
+            step = blocked("engine", shown, _unreadable(path, "No such file or directory"))
+        return EnginePlan((step,), gates=gates)
+
+    @property
+    def _local_path(self) -> Path | None:
+        parts = urlsplit(self.url)
+        return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
     @property
     def _digest(self) -> str:
         return self.checksum.removeprefix("sha256:")
 
     async def _verified_source(self, workspace: Workspace, on_block: checksums.OnBlock) -> Path:
-        parts = urlsplit(self.url)
-        if parts.scheme != "file":
+        path = self._local_path
+        if path is None:
             download = workspace.cache_dir / "downloads" / self._digest
             await workspace.fetch(self.url, download, self.checksum)
             return download
-        path = Path(unquote(parts.path))
         try:
             verify = partial(checksums.verify, path, self.checksum, workspace.cache_dir, on_block)
             await trio.to_thread.run_sync(verify)
         except OSError as error:
-            message = f"cannot read the engine {path}: {error.strerror or error}"
-            raise ProvisioningFailure(message, "Correct url.", Retry.AFTER_FIX, [path]) from error
+            raise _unreadable(path, error.strerror or str(error)) from error
         return path
 
 
-def _unpack(source: Path, tree: Path) -> None:
+def _unreadable(path: Path, why: str) -> ProvisioningFailure:
+    return ProvisioningFailure(f"cannot read the engine {path}: {why}", "Correct url.", Retry.AFTER_FIX, [path])
+
+
+def _unpack(source: Path, tree: Path, url: str) -> None:
     draft = tree.with_name(f".{tree.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     try:
         archives.unpack(source, draft)
+        executable = archives.find_executable(draft)
+        engine_record.write(draft, EngineRecord.of(draft, "binary", url, executable))
         draft.rename(tree)
         durable.sync_directory(tree.parent)
     except archives.BadArchive as error:

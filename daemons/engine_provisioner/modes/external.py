@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator
 
 from engine_provisioner.modes.mode import OneLine, ProvisioningMode
+from engine_provisioner.modes.planning import EnginePlan, PlanSite, Step, StepState
 from llama_orch.contracts.handoff import loopback_url
 
 
@@ -15,3 +16,7 @@ class ExternalMode(ProvisioningMode):
 
     mode: Literal["external"]
     url: Annotated[OneLine, AfterValidator(loopback_url)]
+
+    async def plan(self, _site: PlanSite) -> EnginePlan:
+        """Return that nothing is to be done."""
+        return EnginePlan((Step("engine", self.url, StepState.PRESENT, "watched, not started"),))

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, StringConstraints
 
 from engine_provisioner.engine import Program
 from engine_provisioner.failures import ProvisioningFailure, Retry
+from engine_provisioner.modes.planning import EnginePlan, PlanSite, Step, StepState
 from engine_provisioner.step_deadline import StepDeadline
 from llama_orch.contracts.base import Inbound
 
@@ -20,18 +21,22 @@ Finding = tuple[tuple[str, ...], str]
 Report = Callable[[str], Awaitable[None]]
 """Shows the progress of a step to operators."""
 
-Fetch = Callable[[str, Path, str], Awaitable[None]]
-"""Download a URL to a file and verify its `sha256:` checksum. Raises ProvisioningFailure."""
+Fetch = Callable[[str, Path, str | None], Awaitable[None]]
+"""Download a URL to a file and verify its `sha256:` checksum, if one is given. Raises ProvisioningFailure."""
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """What a mode may use to obtain the engine of one pool. `cache_dir` is absolute and shared by all pools."""
+    """What a mode may use to obtain the engine of one pool.
+
+    `cache_dir` is absolute and shared by all pools; `gpus` are the indices of the pool's GPUs, none for the CPU.
+    """
 
     cache_dir: Path
     deadline: StepDeadline
     report: Report
     fetch: Fetch
+    gpus: tuple[int, ...] = ()
 
 
 class ProvisioningMode(Inbound):
@@ -65,3 +70,8 @@ class ProvisioningMode(Inbound):
         """Return the engine's program on this machine. Raises ProvisioningFailure."""
         message = f"provisioning mode {self.mode} is not available in this release"
         raise ProvisioningFailure(message, "Use mode binary, package or external.", Retry.NEVER)
+
+    async def plan(self, site: PlanSite) -> EnginePlan:
+        """Return what `obtain` would do, without doing it."""
+        step = Step("engine", f"mode {self.mode}", StepState.PRESENT if not self.starts_engine else StepState.INSTALL)
+        return EnginePlan((step,))

@@ -13,10 +13,13 @@ from typing import Annotated, Literal
 import trio
 from pydantic import AfterValidator, StringConstraints
 
+from engine_provisioner import engine_record
 from engine_provisioner.engine import Program, base_environment
+from engine_provisioner.engine_record import EngineRecord
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.modes import pip
 from engine_provisioner.modes.mode import Finding, OneLine, ProvisioningMode, Workspace
+from engine_provisioner.modes.planning import EnginePlan, PlanSite, Step, StepState, blocked
 from llama_orch.files import durable
 
 PIP_PREFIX = "pip:"
@@ -62,6 +65,22 @@ class PackageMode(ProvisioningMode):
         await workspace.report(f"installing {self.name} {self.version}")
         return await install_with_pip(str(self.version), workspace.cache_dir)
 
+    async def plan(self, site: PlanSite) -> EnginePlan:
+        """Return whether the package is installed."""
+        gates = ("allow_package_installs",)
+        try:
+            if not self._by_pip:
+                program = await trio.to_thread.run_sync(find_distribution_engine)
+                return EnginePlan((Step("engine", self.name, StepState.PRESENT),), program.argv, gates=gates)
+            program = pip_program(str(self.version), site.cache_dir)
+            subject = f"{self.name} {self.version}"
+            if await trio.Path(program.file).exists():
+                return EnginePlan((Step("engine", subject, StepState.PRESENT),), program.argv, program.record, gates)
+            await trio.to_thread.run_sync(pip.command)
+            return EnginePlan((Step("engine", subject, StepState.INSTALL, "with pip"),), program.argv, gates=gates)
+        except ProvisioningFailure as failure:
+            return EnginePlan((blocked("engine", self.name, failure),), gates=gates)
+
     @property
     def _by_pip(self) -> bool:
         return self.name.startswith(PIP_PREFIX)
@@ -78,12 +97,18 @@ def find_distribution_engine() -> Program:
 
 async def install_with_pip(version: str, cache_dir: Path) -> Program:
     """Return xllamacpp in this version, installed in `cache_dir` once. Raises ProvisioningFailure."""
+    program = pip_program(version, cache_dir)
+    if program.record and not await trio.Path(program.record).is_dir():
+        await _install(version, program.record)
+    return program
+
+
+def pip_program(version: str, cache_dir: Path) -> Program:
+    """Return xllamacpp in this version, whether or not it is installed."""
     abi = sysconfig.get_config_var("SOABI") or "any"
     site = cache_dir / "engines" / f"pip-{PYTHON_PACKAGE}-{version}-{abi}"
-    if not await trio.Path(site).is_dir():
-        await _install(version, site)
     module = site / PYTHON_PACKAGE / "__init__.py"
-    return Program((sys.executable, "-I", str(RUNNER), "--site", str(site)), module)
+    return Program((sys.executable, "-I", str(RUNNER), "--site", str(site)), module, site)
 
 
 async def _install(version: str, site: Path) -> None:
@@ -91,7 +116,7 @@ async def _install(version: str, site: Path) -> None:
     await trio.to_thread.run_sync(_clear, draft)
     try:
         await pip.install(f"{PYTHON_PACKAGE}=={version}", draft)
-        await trio.to_thread.run_sync(_publish, draft, site)
+        await trio.to_thread.run_sync(_publish, draft, site, version)
     except OSError as error:
         message = f"cannot install {PYTHON_PACKAGE} into {site}: {error.strerror or error}"
         hint = "Check free disk space and that engine-provisioner owns the directory."
@@ -106,8 +131,11 @@ def _clear(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _publish(draft: Path, site: Path) -> None:
+def _publish(draft: Path, site: Path, version: str) -> None:
     """Make the tree readable for the group, which includes the engine's user, then move it into place."""
+    module = draft / PYTHON_PACKAGE / "__init__.py"
+    source = f"{PIP_PREFIX}{PYTHON_PACKAGE} {version}"
+    engine_record.write(draft, EngineRecord.of(draft, "package", source, module))
     for path in (draft, *draft.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o750 if path.is_dir() or path.stat().st_mode & 0o100 else 0o640)

@@ -4,7 +4,8 @@ from engine_provisioner.modes.binary import BinaryMode
 from engine_provisioner.modes.external import ExternalMode
 from engine_provisioner.modes.mode import ProvisioningMode
 from engine_provisioner.modes.package import PackageMode
-from engine_provisioner.modes.planned import ContainerMode, SourceMode
+from engine_provisioner.modes.planned import ContainerMode
+from engine_provisioner.modes.source import SourceMode
 
 MODES: list[type[ProvisioningMode]] = [ExternalMode, SourceMode, ContainerMode, PackageMode, BinaryMode]
 

@@ -1,17 +1,15 @@
 """The names by which clients ask for a model: its reference without secrets, and its file name."""
 
 import hashlib
-from urllib.parse import urlsplit
+
+from engine_provisioner.urls import without_secrets
 
 LIMIT = 256
 
 
 def model_name(ref: str) -> str:
     """Return `ref` without credentials, query and fragment, which may be secret, in at most LIMIT characters."""
-    visible = ref
-    if ref.startswith(("https://", "http://")):
-        parts = urlsplit(ref)
-        visible = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    visible = without_secrets(ref)
     if len(visible) <= LIMIT:
         return visible
     digest = hashlib.sha256(visible.encode()).hexdigest()[:12]

@@ -3,7 +3,7 @@
 A source is a module of this package with one `Source`, registered in `engine_provisioner.sources.registry.SOURCES`.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,13 @@ class SourceContext:
     settings: SourceSettings
     home: Path | None = None
     runtime_dir: Path | None = None
+
+
+def source_context(settings: SourceSettings, cache_dir: Path, environ: Mapping[str, str]) -> SourceContext:
+    """Return what all sources share, in a process with this environment."""
+    directories = [environ.get(name) for name in ("HOME", "XDG_RUNTIME_DIR")]
+    home, runtime = (Path(name) if name else None for name in directories)
+    return SourceContext(cache_dir, settings, home, runtime)
 
 
 def _nothing() -> None:

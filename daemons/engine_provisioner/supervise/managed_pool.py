@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import trio
 
+from engine_provisioner import engine_record
 from engine_provisioner.acquirer import Acquirer
 from engine_provisioner.engine import Engine, EngineCommand, LocalModel
 from engine_provisioner.failures import ProvisioningFailure, Retry
@@ -131,10 +132,13 @@ class ManagedPool:
         if gpus:
             devices.check_present(gpus, await trio.to_thread.run_sync(devices.present_gpus))
         await self._shared.acquirer.check_here(self._pool, self._deadline, self._shared.launcher.engine_user)
-        program = await self._shared.acquirer.program(self._pool, self._deadline, self._reporter.progress)
+        program = await self._shared.acquirer.program(self._pool, self._deadline, self._reporter.progress, gpus)
         model = await self._shared.acquirer.model(self._pool, self._deadline, self._reporter.progress)
         self._deadline.expect(3 * probes.LIMIT_S, "asking the engine for its version")
         engine = await probes.probe(program)
+        if program.record:
+            note = partial(engine_record.note_report, program.record, engine.version, engine.options)
+            await trio.to_thread.run_sync(note)
         if gpus and "--list-devices" in engine.options:
             env = command.engine_environment(self._pool, gpus)
             devices.check_visible(engine, gpus, await probes.output(program, "--list-devices", env=env))

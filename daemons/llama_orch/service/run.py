@@ -4,6 +4,7 @@ Each daemon's `__main__` calls `main`, which owns the process: nothing below it 
 end in a message and a status of sysexits(3), not in a traceback.
 """
 
+import argparse
 import logging
 import os
 import signal
@@ -54,11 +55,22 @@ def nothing_to_check(_settings: Settings) -> None:
 
 
 @dataclass(frozen=True)
+class Command(Generic[S]):
+    """A command of a daemon's program, besides running the daemon. `run` returns the exit status."""
+
+    name: str
+    summary: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[S, argparse.Namespace], int]
+
+
+@dataclass(frozen=True)
 class Daemon(Generic[S]):
     """A daemon's name, its settings class, and its main coroutine.
 
     `check` checks the files that the settings name; a problem refuses the start like an invalid variable. It also runs
     on refused settings, in which an unusable variable has its default. `reloads`: the daemon answers `Service.hangup`.
+    `commands` get valid settings.
     """
 
     name: str
@@ -67,6 +79,7 @@ class Daemon(Generic[S]):
     run: Callable[[S, Service], Awaitable[None]]
     check: Callable[[S], ConfigurationRefusal | None] = nothing_to_check
     reloads: bool = False
+    commands: tuple[Command[S], ...] = ()
 
 
 def main(daemon: Daemon[Any], arguments: list[str] | None = None) -> int:
@@ -80,6 +93,9 @@ def main(daemon: Daemon[Any], arguments: list[str] | None = None) -> int:
         if options.check_config:
             configuration.show(daemon.name, settings, os.environ)
             return ExitStatus.OK
+        for command in daemon.commands:
+            if options.command == command.name:
+                return command.run(settings, options)
     _configure_logging(daemon.name, settings)
     for notice in configuration.notices(os.environ, settings):
         notice.emit()
@@ -111,6 +127,10 @@ def _parser(daemon: Daemon[Any]) -> Parser:
         "--check-config", action="store_true", help="print the effective settings and exit (0, or 78 if wrong)"
     )
     parser.add_argument("--version", action="version", version=f"{daemon.name} (llama-orch) {VERSION}")
+    if daemon.commands:
+        commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
+        for command in daemon.commands:
+            command.add_arguments(commands.add_parser(command.name, help=command.summary, description=command.summary))
     return parser
 
 

@@ -121,7 +121,7 @@ async def test_invalid_model_file_is_named_and_watched(tmp_path: Path, content: 
     assert caught.value.watch == (path,)
 
 
-@pytest.mark.parametrize("how", [{"mode": "source", "repo": "https://h/r"}, {"mode": "container", "image": "i"}])
+@pytest.mark.parametrize("how", [{"mode": "container", "image": "i"}])
 async def test_unsupported_mode_is_refused(tmp_path: Path, how: dict[str, str]) -> None:
     with pytest.raises(ProvisioningFailure, match=f"mode {how['mode']} is not available in this release") as caught:
         await acquirer(tmp_path).program(pool(provisioning=how), StepDeadline("default"), untold)

@@ -20,6 +20,7 @@ from engine_provisioner.supervise.managed_pool import SharedResources
 from engine_provisioner.supervise.pool_set import PoolSet
 from llama_orch.contracts.pools import PoolState
 from llama_orch.settings.types import GpuMask
+from tests.unit.engine_provisioner.fetching import fetcher
 from tests.unit.engine_provisioner.pools import pool
 from tests.unit.engine_provisioner.supervise.test_managed_pool import FakeAcquirer, FakeLauncher
 from tests.unit.engine_provisioner.waiting import until
@@ -66,7 +67,7 @@ class Site:
             SharedResources(
                 gpu_mask=GpuMask(()),
                 cache_ram_mib=0,
-                acquirer=FakeAcquirer(directory),
+                acquirer=FakeAcquirer(fetcher(directory)),
                 launcher=self.launcher,
                 ports=Ports([], {}),
                 loads=Loads(directory),
