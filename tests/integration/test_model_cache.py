@@ -109,7 +109,7 @@ async def test_interrupted_pull_is_cancelled_and_resumed(tmp_path: Path, tiny_mo
 async def test_failed_pull_says_what_to_do(tmp_path: Path) -> None:
     async with serving(FileServer(b"<html>not a model</html>")) as server, listening(tmp_path) as daemon:
         _out, err = await orchctl(daemon, "pull", server.url, status=70)
-        assert "is not a GGUF file" in err
+        assert "is a web page, not a GGUF file" in err
         assert await on_disk(daemon) == []
 
 

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, StrictFloat, StrictInt, StrictStr
 
 PATTERN = re.compile(r"(?P<number>[0-9]{1,9}(\.[0-9]{1,6})?)(?P<unit>ms|s|m|h|d)?")
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -29,4 +29,4 @@ def _valid(value: str | float) -> str | float:
     return value
 
 
-KeepAlive = Annotated[str | float, AfterValidator(_valid), Field(examples=["5m"])]
+KeepAlive = Annotated[StrictStr | StrictInt | StrictFloat, AfterValidator(_valid), Field(examples=["5m"])]

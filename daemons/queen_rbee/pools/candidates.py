@@ -149,7 +149,10 @@ def served_name(candidate: Candidate, model_ref: str | None) -> str | None:
 
 
 def public_pool(pool: Reported) -> Reported:
-    """Return `pool` as clients see it: without file paths in model names."""
+    """Return `pool` as clients see it: without file paths, also in model names."""
+    if (residency := pool.residency) and (model := residency.model):
+        public = model.model_copy(update={"id": public_name(model.id), "path": public_name(model.id)})
+        pool = pool.model_copy(update={"residency": residency.model_copy(update={"model": public})})
     if not any(public_name(model) != model for model in (*pool.models_available, *pool.model_digests)):
         return pool
     names = list(dict.fromkeys(map(public_name, pool.models_available)))

@@ -238,9 +238,9 @@ async def test_pools_that_want_the_same_build_share_it(site: Site) -> None:
 
     async def get(name: str) -> None:
         wanted = pool(id=name, provisioning={"mode": "source", "repo": f"file:{site.tree}", "ref": ref[name]})
-        found.append(await acquirer.program(wanted, StepDeadline(name), site.report))
+        found.append(await shared.program(wanted, StepDeadline(name), site.report))
 
-    acquirer, ref = Acquirer(site.cache), {"a": "main", "b": "main", "c": "HEAD"}
+    shared, ref = acquirer(site.cache), {"a": "main", "b": "main", "c": "HEAD"}
     async with trio.open_nursery() as nursery:
         for name in ref:
             nursery.start_soon(get, name)
