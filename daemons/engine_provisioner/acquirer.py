@@ -77,9 +77,9 @@ class Acquirer:
             self.progress.pop(pool.id, None)
 
     async def _fetch_engine(
-        self, pool: Pool, deadline: StepDeadline, report: ReportProgress, url: str, target: Path, checksum: str
+        self, pool: Pool, deadline: StepDeadline, report: ReportProgress, url: str, target: Path, checksum: str | None
     ) -> None:
-        shown, sha256 = model_name(url), checksum.removeprefix("sha256:")
+        shown, sha256 = model_name(url), checksum.removeprefix("sha256:") if checksum else None
         remote = RemoteFile(target.name, url, target, shown, target.parent.parent, "engine", sha256=sha256)
         try:
             await self._fetcher.fetch_file(remote, self._watch(pool, deadline, report, url))

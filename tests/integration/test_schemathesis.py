@@ -27,8 +27,8 @@ SHORT_ANSWER_FLAGS = ("--predict", "4")
 """Limits answers of requests without max_tokens, which would otherwise fill the context."""
 NOT_TESTED = {"GET /openapi.json"}
 """Schemathesis does not test the path from which it reads the document."""
-NOT_SERVED = {"POST /v1/rerank", "POST /rerank", "POST /v2/rerank"}
-"""Operations that an engine with embeddings does not support."""
+NOT_SERVED = {"POST /v1/rerank", "POST /rerank", "POST /v2/rerank", "POST /v2/gpus/{gpu}/unfence"}
+"""Operations that an engine with embeddings does not support, and that of GPUs, which this machine has none of."""
 FLEET = "/v2/(nodes/|pools/[^/]+/(drain|resume)|operations/)"
 """Paths that a home does not have (nodes) or that would stop it (drain)."""
 NODE_CHECKS = ("--exclude-checks", "use_after_free")
