@@ -8,10 +8,11 @@ from contextlib import contextmanager
 import trio
 
 from engine_provisioner.failures import ProvisioningFailure, Retry
-from engine_provisioner.fetch import gguf
 from engine_provisioner.fetch.part_file import PartFile
 from engine_provisioner.fetch.progress import size_text
 from engine_provisioner.fetch.remote_file import GGUF_ROLES, RemoteFile
+from engine_provisioner.gguf.reader import MAGIC, read_header
+from engine_provisioner.gguf.source import GgufError
 from engine_provisioner.step_deadline import DISK_STEP_S
 
 SPARE_BYTES = 64 << 20
@@ -35,7 +36,7 @@ def check_free_space(remote: RemoteFile, missing: int) -> None:
 
 def check_beginning(remote: RemoteFile, data: bytes) -> None:
     """Raise ProvisioningFailure if a model does not begin like a GGUF file."""
-    if remote.role not in GGUF_ROLES or data.startswith(gguf.MAGIC[: len(data)]):
+    if remote.role not in GGUF_ROLES or data.startswith(MAGIC[: len(data)]):
         return
     page = data[:512].lstrip().lower().startswith((b"<!doctype html", b"<html", b"<?xml", b"<head"))
     what = "is a web page, not a GGUF file" if page else "is not a GGUF file"
@@ -66,12 +67,12 @@ async def finish(remote: RemoteFile, part: PartFile, size: int, expect: Callable
 
 def _check_gguf(remote: RemoteFile, part: PartFile, size: int) -> None:
     try:
-        needed = gguf.needed_size(part.path)
-    except gguf.NotGguf as error:
-        message = f"{remote.shown} {error}"
+        absent = read_header(part.path).truncated_by
+    except GgufError as error:
+        message = f"{remote.shown} has no readable GGUF header: {error}"
         raise ProvisioningFailure(message, "The file on the server is damaged.", Retry.REFETCH) from error
-    if needed > size:
-        message = f"{remote.shown} is incomplete: it has {size} bytes, but its header describes {needed}"
+    if absent:
+        message = f"{remote.shown} is incomplete: it has {size} bytes, but its header describes {size + absent}"
         hint = "The file on the server is damaged: upload it again, or name another one."
         raise ProvisioningFailure(message, hint, Retry.REFETCH)
 

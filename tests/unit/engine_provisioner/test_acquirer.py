@@ -16,9 +16,10 @@ from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.step_deadline import StepDeadline
 from tests.unit.engine_provisioner.fetching import acquirer, context
 from tests.unit.engine_provisioner.file_server import FileServer, serving
+from tests.unit.engine_provisioner.gguf_files import gguf
 from tests.unit.engine_provisioner.pools import pool
 
-GGUF = b"GGUF" + b"\0" * 100
+GGUF = gguf(128)
 
 
 async def untold(_text: str) -> None:

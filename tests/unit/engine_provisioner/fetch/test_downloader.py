@@ -169,7 +169,7 @@ async def test_file_of_unknown_length_is_complete(tmp_path: Path) -> None:
     ("content", "words"),
     [
         (CONTENT[:-100], "is incomplete: it has"),
-        (CONTENT[:60], "its header is cut off"),
+        (CONTENT[:60], "has no readable GGUF header"),
         (b"<!DOCTYPE html><p>please log in", "is a web page, not a GGUF file"),
         (b"something else", "is not a GGUF file"),
     ],
