@@ -15,6 +15,7 @@ from engine_provisioner.modes.registry import MODES
 from engine_provisioner.sources.registry import check_reference
 from llama_orch.contracts.base import Inbound, PoolId
 from llama_orch.contracts.engines import EngineKind, Workload
+from llama_orch.contracts.keep_alive import EXPECTED, keep_alive_s
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -42,10 +43,6 @@ OWNED_FLAGS = {
 }
 """Flags that the daemon sets, and what to do instead."""
 
-DURATION = re.compile(r"([0-9]{1,8})(s|m|h|d)")
-UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-KEEP_ALIVE_FORMS = 'must be a duration such as "5m", "90s" or "1h", whole seconds, 0 (no time) or -1 (forever)'
-KEEP_ALIVE_MAX_S = 31_536_000
 ON_DEMAND_KEEP_ALIVE_S = 300.0
 
 Item = TypeVar("Item", int, str)
@@ -94,16 +91,10 @@ def _distinct(value: list[Item]) -> list[Item]:
 
 def _keep_alive(value: Any) -> float:
     """Return the seconds of a duration: infinity for -1."""
-    match = DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match:
-        seconds = float(match[1]) * UNITS_S[match[2]]
-    elif isinstance(value, int) and not isinstance(value, bool) and value >= -1:
-        seconds = math.inf if value == -1 else float(value)
-    else:
-        raise ValueError(KEEP_ALIVE_FORMS)
-    if math.isfinite(seconds) and seconds > KEEP_ALIVE_MAX_S:
-        raise ValueError("is longer than a year; -1 keeps the pool loaded")
-    return seconds
+    if not isinstance(value, int | str) or isinstance(value, bool):
+        raise ValueError(EXPECTED)
+    seconds = keep_alive_s(value)
+    return math.inf if seconds is None else seconds
 
 
 Flag = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_flag)]

@@ -12,11 +12,8 @@ from llama_orch.files import durable
 from llama_orch.service.exit import ExitStatus
 from orchctl.client import UNIX, QueenClient, parse_response
 from orchctl.errors import CommandError
+from orchctl.provisioner import NAME, find_socket
 
-HANDOFF_VARIABLE = "ENGINE_PROVISIONER_HANDOFF_DIR"
-SOCKET = "engine-provisioner.sock"
-SYSTEM_SOCKET = Path("/run/llama-orch") / SOCKET
-LOCAL_SOCKET = Path(".runtime") / SOCKET
 READABLE = 0o644
 
 
@@ -51,17 +48,13 @@ class Provisioner:
 
 def find_provisioner() -> Provisioner:
     """Return the engine-provisioner of this machine. Raises CommandError if it does not run, or refuses this user."""
-    handoffs = os.environ.get(HANDOFF_VARIABLE)
-    places = [Path(handoffs).absolute().parent / SOCKET] if handoffs else []
-    for path in (*places, SYSTEM_SOCKET, LOCAL_SOCKET.absolute()):
-        if path.exists() and not os.access(path, os.W_OK):
-            raise CommandError(f"{path}: permission denied", f"Run: {sudo_command()}", ExitStatus.NO_PERMISSION)
-        if path.exists():
-            return Provisioner(QueenClient(f"{UNIX}{path}", daemon="engine-provisioner"))
-    hint = (
-        "Pools are configured on the machine that runs them: systemctl start llama-orch.target, then try again there."
-    )
-    raise CommandError("engine-provisioner does not run on this machine", hint, ExitStatus.UNAVAILABLE)
+    path = find_socket()
+    if path is None:
+        hint = "Pools are configured on the machine that runs them: systemctl start llama-orch.target, then try there."
+        raise CommandError("engine-provisioner does not run on this machine", hint, ExitStatus.UNAVAILABLE)
+    if not os.access(path, os.W_OK):
+        raise CommandError(f"{path}: permission denied", f"Run: {sudo_command()}", ExitStatus.NO_PERMISSION)
+    return Provisioner(QueenClient(f"{UNIX}{path}", daemon=NAME))
 
 
 def sudo_command() -> str:

@@ -10,9 +10,9 @@ import pytest
 
 from llama_orch.contracts.pool_files import PoolFile
 from orchctl.errors import CommandError
-from orchctl.machine import provisioner
-from orchctl.machine.provisioner import HANDOFF_VARIABLE, write_drop_in
+from orchctl.machine.provisioner import write_drop_in
 from orchctl.machine.reference import is_reference, model_reference
+from orchctl.provisioner import HANDOFF_VARIABLE
 from tests.unit.orchctl.running import Result, run
 from tests.unit.orchctl.scripted_queen import ScriptedQueen, error, reply, serve
 
@@ -123,7 +123,7 @@ def test_show_prints_the_file(tmp_path: Path) -> None:
 
 def test_daemon_that_does_not_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(provisioner, "SYSTEM_SOCKET", tmp_path / "none.sock")
+    monkeypatch.setattr("orchctl.provisioner.SOCKET", tmp_path / "none.sock")
     result = orchctl(tmp_path, "pool")
     assert result.status == 69
     assert "engine-provisioner does not run on this machine" in result.err

@@ -6,7 +6,7 @@ import pytest
 
 from orchctl.commands import operations
 from orchctl.machine import run as module
-from orchctl.machine.provisioner import HANDOFF_VARIABLE as VARIABLE
+from orchctl.provisioner import HANDOFF_VARIABLE as VARIABLE
 from tests.unit.orchctl.cluster import OPERATION, POOL
 from tests.unit.orchctl.machine.test_pool import DRAFT, configured, drafted, listed, machine
 from tests.unit.orchctl.running import run
