@@ -25,8 +25,8 @@ SLOW = "/srv/slow.gguf"
 ONE_THREAD = 'flags = ["--threads", "1"]'
 POOLS = (Pool("default", TINY, extra=ONE_THREAD), Pool("slow", SLOW, extra=ONE_THREAD))
 
-LONGEST_FIRST = ("cluster", "cluster_lab", "lab", "serving", "operating", "reference", "bad_input", "package")
-"""The order of the modules. One process builds the package for the first; another runs the next two without it."""
+LONGEST_FIRST = ("cluster", "cluster_lab", "lab", "serving", "operating", "package", "reference", "bad_input")
+"""The order of the first modules. One process builds the package for the first; another runs the next two without."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     """Sort the system tests."""
     yield
     here = {item for item in items if item.path.parent == Path(__file__).parent}
-    items.sort(key=lambda item: (LONGEST_FIRST.index(_module(item)), _release(item.name)) if item in here else (-1, ""))
+    items.sort(key=lambda item: (_place(item), _release(item.name)) if item in here else (-1, ""))
 
 
 class LoadMachine(LoadFileScheduling):  # type: ignore[misc]
@@ -50,6 +50,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadMachi
         return None
     config.option.loadscopereorder = False
     return LoadMachine(config, log)
+
+
+def _place(item: pytest.Item) -> int:
+    module = _module(item)
+    return LONGEST_FIRST.index(module) if module in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
 def _module(item: pytest.Item | pytest.Module) -> str:

@@ -32,19 +32,19 @@ class RecordingLauncher(FakeLauncher):
     def __init__(self, handoff: Path) -> None:
         super().__init__(handoff, None)
         self.removed: list[str] = []
-        self.calls: list[str] = []
+        self.order: list[str] = []
 
     @asynccontextmanager
     async def run(self, pool_id: str, command: EngineCommand, is_alive: LivenessCheck) -> AsyncIterator[RunningEngine]:
-        self.calls.append("run")
+        self.order.append("run")
         async with super().run(pool_id, command, is_alive) as engine:
             yield engine
 
     async def remove(self, pool_id: str) -> None:
-        self.calls.append("remove")
+        self.order.append("remove")
         with trio.move_on_after(0.3):
-            await until(lambda: self.calls[-1] != "remove")
-        self.calls.append("removed")
+            await until(lambda: self.order[-1] != "remove")
+        self.order.append("removed")
         self.removed.append(pool_id)
 
 
@@ -132,8 +132,8 @@ async def test_pool_added_again_begins_after_its_removal(tmp_path: Path) -> None
         await until(site.is_ready("default"))
         await site.pools.apply([])
         await site.pools.apply([pool()])
-        await until(lambda: len(site.launcher.calls) == 4)
-        assert site.launcher.calls == ["run", "remove", "removed", "run"]
+        await until(lambda: len(site.launcher.order) == 4)
+        assert site.launcher.order == ["run", "remove", "removed", "run"]
 
 
 async def test_pool_that_was_loaded_stays_wanted_when_it_changes(tmp_path: Path) -> None:
