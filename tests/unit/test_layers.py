@@ -17,7 +17,7 @@ LAYERS = {
     "queen_rbee/store": "protocol sqlite",
     "pool_managerd": "settings pools wait_any cluster gpus metrics relay draining engines handoffs status api daemon "
     "__main__",
-    "engine_provisioner": "exec_engine xllamacpp_server "
+    "engine_provisioner": "exec_engine containers exec_container xllamacpp_server "
     "urls engine failures metrics step_deadline checksums engine_record build modes spec launch report settings "
     "acquire cleanup supervise daemon plan __main__",
     "orchctl": "errors nurseries client destination output command stdin paging tables commands submit chat check "

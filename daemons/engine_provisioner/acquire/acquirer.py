@@ -13,12 +13,13 @@ from engine_provisioner.acquire.downloads import Download
 from engine_provisioner.acquire.single_flight import SingleFlight
 from engine_provisioner.engine import LocalModel, Program
 from engine_provisioner.failures import ProvisioningFailure, Retry
-from engine_provisioner.modes.mode import Workspace
+from engine_provisioner.modes.mode import Provide, Workspace, no_images
 from engine_provisioner.spec.model_name import model_name
 from engine_provisioner.spec.pool_spec import Model, Pool
 from engine_provisioner.spec.reachability import UnixUser
 from engine_provisioner.step_deadline import DISK_STEP_S, StepDeadline
 from llama_orch.engines import KINDS
+from llama_orch.engines.kind import Launch
 
 ReportProgress = Callable[[str], Awaitable[None]]
 """Publishes a progress message."""
@@ -43,21 +44,25 @@ class Acquirer:
             deadline.expect(DISK_STEP_S, "checking the model file")
             path = file_model.local_path(pool.model.ref)
             await trio.to_thread.run_sync(lambda: file_model.check_readable(path, engine_user()))
-            await trio.to_thread.run_sync(file_model.check_gguf, path)
+            await trio.to_thread.run_sync(model_check(pool), path)
 
     async def program(
-        self, pool: Pool, deadline: StepDeadline, report: ReportProgress, gpus: tuple[int, ...] = ()
+        self,
+        pool: Pool,
+        deadline: StepDeadline,
+        report: ReportProgress,
+        gpus: tuple[int, ...] = (),
+        provide_image: Provide = no_images,
     ) -> Program:
         """Acquire the engine's program, which is for `gpus`, or for the CPU. Raises ProvisioningFailure."""
         provisioning = pool.provisioning
-        if KINDS[pool.engine].launch is None:
-            message = f"engine {pool.engine} cannot be started by engine-provisioner, only watched in mode external"
-            ours = " or ".join(kind.name for kind in KINDS.values() if kind.launch)
-            raise ProvisioningFailure(message, f"Run it yourself and set its url, or use {ours}.", Retry.NEVER)
+        launch = startable(pool)
         deadline.rest("waiting for another pool that fetches the same engine")
         async with self._flights.hold(provisioning.engine_key):
             fetch = partial(self._fetch, pool, deadline, report)
-            return await provisioning.obtain(Workspace(self._cache_dir, deadline, report, fetch, gpus))
+            entry = launch.container_entry
+            workspace = Workspace(self._cache_dir, deadline, report, fetch, gpus, entry, provide_image)
+            return await provisioning.obtain(workspace)
 
     async def model(self, pool: Pool, deadline: StepDeadline, report: ReportProgress) -> LocalModel:
         """Acquire and check the model's file. Raises ProvisioningFailure."""
@@ -65,7 +70,7 @@ class Acquirer:
         if model is None:
             raise ProvisioningFailure("the pool has no key model", "Add it.", Retry.NEVER)
         if model.ref.startswith("file:"):
-            return await self._checked(model, file_model.local_path(model.ref), deadline)
+            return await self._checked(model, file_model.local_path(model.ref), deadline, model_check(pool))
         if not model.ref.startswith(("https://", "http://")):
             raise _unsupported(
                 f"models from {model.ref.partition(':')[0]}:", 'Download the file and set model = "file:/…"'
@@ -76,15 +81,17 @@ class Acquirer:
             if not await trio.Path(path).exists():
                 await self._fetch(pool, deadline, report, model.ref, path, model.checksum)
             try:
-                return await self._checked(model, path, deadline)
+                return await self._checked(model, path, deadline, model_check(pool))
             except ProvisioningFailure as failure:  # the next attempt downloads it again
                 await trio.Path(path).unlink(missing_ok=True)
                 raise ProvisioningFailure(failure.message, failure.hint, Retry.REFETCH) from failure
 
-    async def _checked(self, model: Model, path: Path, deadline: StepDeadline) -> LocalModel:
+    async def _checked(
+        self, model: Model, path: Path, deadline: StepDeadline, check_file: file_model.CheckFile
+    ) -> LocalModel:
         on_block = partial(deadline.expect, DISK_STEP_S, "checking the model")
         on_block()
-        check = partial(file_model.verified, model, model_name(model.ref), path, self._cache_dir, on_block)
+        check = partial(file_model.verified, model, model_name(model.ref), path, self._cache_dir, on_block, check_file)
         return await trio.to_thread.run_sync(check)
 
     async def _fetch(
@@ -106,6 +113,26 @@ class Acquirer:
 
         deadline.expect(downloads.CONNECT_S + idle_s + DISK_STEP_S, "downloading")
         await downloads.fetch(Download(url, target, checksum, idle_s), on_bytes)
+
+
+def startable(pool: Pool) -> Launch:
+    """Return how the pool's kind of engine is started in its mode. Raises ProvisioningFailure if it is not."""
+    kind, mode = pool.engine, pool.provisioning.mode
+    launch = KINDS[kind].launch
+    if launch is None:
+        message = f"engine {kind} cannot be started by engine-provisioner, only watched in mode external"
+        ours = " or ".join(each.name for each in KINDS.values() if each.launch)
+        raise ProvisioningFailure(message, f"Run it yourself and set its url, or use {ours}.", Retry.NEVER)
+    if launch.only_in_container and mode != "container":
+        message = f"engine {kind} cannot be started by engine-provisioner in mode {mode}, only in mode container"
+        raise ProvisioningFailure(message, "Use that, or run it yourself and use mode external.", Retry.NEVER)
+    return launch
+
+
+def model_check(pool: Pool) -> file_model.CheckFile:
+    """Return the check of what the pool's engine can load."""
+    launch = KINDS[pool.engine].launch
+    return file_model.check_gguf if launch is None or launch.loads_gguf else file_model.check_any
 
 
 def stored_at(model: Model, cache_dir: Path) -> Path:

@@ -1,6 +1,8 @@
 """Models on disk: paths of `file:` references, permissions, file format and checksum."""
 
 import os
+from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 from engine_provisioner import checksums
@@ -10,6 +12,10 @@ from engine_provisioner.spec.pool_spec import Model
 from engine_provisioner.spec.reachability import UnixUser, current_user, find_obstacle
 
 GGUF = b"GGUF"
+FILES_LIMIT = 10_000
+
+CheckFile = Callable[[Path], int]
+"""Returns the size in bytes of a model that an engine can load. Blocks; raises ProvisioningFailure."""
 
 
 def local_path(ref: str) -> Path:
@@ -45,9 +51,27 @@ def check_gguf(path: Path) -> int:
     return size
 
 
-def verified(model: Model, name: str, path: Path, cache_dir: Path, on_block: checksums.OnBlock) -> LocalModel:
+def check_any(path: Path) -> int:
+    """Return the size in bytes of a model that may be a directory. Blocks; raises ProvisioningFailure."""
+    try:
+        if not path.is_dir():
+            return path.stat().st_size
+        return sum(file.stat().st_size for file in islice(path.rglob("*"), FILES_LIMIT) if file.is_file())
+    except OSError as error:
+        hint = "Correct the key model, or provide the model."
+        raise _failure(path, f"cannot be read ({error.strerror or error})", hint) from error
+
+
+def verified(
+    model: Model,
+    name: str,
+    path: Path,
+    cache_dir: Path,
+    on_block: checksums.OnBlock,
+    check_file: CheckFile = check_gguf,
+) -> LocalModel:
     """Verify the model at `path`. Blocks; raises ProvisioningFailure."""
-    size = check_gguf(path)
+    size = check_file(path)
     if model.checksum:
         try:
             checksums.verify(path, model.checksum, cache_dir, on_block)

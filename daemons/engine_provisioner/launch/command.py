@@ -2,7 +2,8 @@
 
 import os
 
-from engine_provisioner.engine import Engine, EngineCommand, LocalModel
+from engine_provisioner.containers import MODELS as CONTAINER_MODELS
+from engine_provisioner.engine import ContainerRun, Engine, EngineCommand, LocalModel
 from engine_provisioner.spec.model_name import short_name
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.workloads import engine_options
@@ -25,10 +26,12 @@ def engine_command(
     launch = KINDS[pool.engine].launch
     if launch is None:
         raise LookupError(f"engine {pool.engine} cannot be started")
+    image = engine.program.image
+    path = f"{CONTAINER_MODELS}/{model.path.name}" if image else str(model.path)
     request = LaunchRequest(
         options=engine_options(pool),
         known_options=engine.options,
-        model_path=str(model.path),
+        model_path=path,
         model_alias=short_name(model.name),
         host=HOST,
         port=port,
@@ -37,10 +40,15 @@ def engine_command(
         devices=devices,
         tensor_split=pool.tensor_split,
         cache_ram_mib=cache_ram_mib,
+        model_name=model.name,
     )
-    return EngineCommand(
-        (*engine.program.argv, *launch.arguments(request), *pool.flags), engine_environment(pool, devices)
-    )
+    argv = (*engine.program.argv, *launch.arguments(request), *pool.flags)
+    if image is None:
+        return EngineCommand(argv, engine_environment(pool, devices))
+    container = ContainerRun(image.runtime, image.name, image.image_id, str(model.path.parent), devices)
+    # the container has these GPUs only, and numbers them from 0
+    env = engine_environment(pool, tuple(range(len(devices))))
+    return EngineCommand(argv, {**launch.container_env, **env}, container)
 
 
 def engine_environment(pool: Pool, devices: tuple[int, ...]) -> dict[str, str]:

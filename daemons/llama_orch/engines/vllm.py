@@ -13,7 +13,11 @@ from llama_orch.engines.kind import (
     RERANK,
     Description,
     Kind,
+    Launch,
+    LaunchRequest,
     Load,
+    any_workload,
+    no_conflicts,
 )
 from llama_orch.engines.openai_models import describe_models
 
@@ -56,6 +60,15 @@ def _finite(text: bytes) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def arguments(request: LaunchRequest) -> list[str]:
+    """Return the arguments behind the entry point of the image vllm/vllm-openai."""
+    names = dict.fromkeys(filter(None, (request.model_name, request.model_alias)))
+    argv = ["--model", request.model_path, "--served-model-name", *names]
+    argv += ["--host", request.host, "--port", str(request.port)]
+    argv += ["--max-model-len", str(request.ctx), "--max-num-seqs", str(request.slots)]
+    return [*argv, "--tensor-parallel-size", str(len(request.devices))] if len(request.devices) > 1 else argv
+
+
 def _adapter() -> "EngineAdapter":
     from llama_orch.engines.wire.vllm import Vllm
 
@@ -70,4 +83,11 @@ KIND = Kind(
     version_path="/version",
     load=load,
     load_limit_s=LOAD_LIMIT_S,
+    launch=Launch(
+        arguments,
+        any_workload,
+        no_conflicts,
+        only_in_container=True,
+        container_env={"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"},
+    ),
 )

@@ -71,12 +71,14 @@ class Container:
 
 
 @contextmanager
-def booted(suite: str, name: str) -> Iterator[Container]:
-    """Run a new machine of `suite` for the duration of the block, and remove it completely afterwards.
+def booted(suite: str, name: str, packages: tuple[str, ...] = ()) -> Iterator[Container]:
+    """Run a new machine of `suite`, with these packages besides the usual ones, for the duration of the block.
+
+    It is removed completely afterwards.
 
     Raises CalledProcessError, RootfsUnavailable or TimeoutError (with its console output).
     """
-    lower = rootfs(suite)
+    lower = rootfs(suite, packages)
     with claim(f"{name}-{suite}-{os.getpid()}") as directory:
         overlay(directory).mount(lower)
         nspawn = _start(directory, f"{name}-{suite}")
