@@ -11,7 +11,7 @@ from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.fetch.progress import FetchProgress
 from engine_provisioner.fetch.remote_file import RemoteFile
 from engine_provisioner.fetch.single_flight import SingleFlight
-from engine_provisioner.modes.mode import Workspace
+from engine_provisioner.modes.mode import Provide, Workspace, no_images
 from engine_provisioner.report.pool_reports import DOWNLOADING
 from engine_provisioner.sources import file
 from engine_provisioner.sources.model_fetcher import ModelFetcher, Watch
@@ -22,6 +22,7 @@ from engine_provisioner.sources.source import ModelRequest
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.step_deadline import DISK_STEP_S, StepDeadline
 from llama_orch.engines import KINDS
+from llama_orch.engines.kind import Launch
 
 ReportProgress = Callable[[str], Awaitable[None]]
 """Publishes a progress message."""
@@ -49,28 +50,32 @@ class Acquirer:
             deadline.expect(DISK_STEP_S, "checking the model file")
             path = file.local_path(pool.model.ref)
             await trio.to_thread.run_sync(lambda: file.check_readable(path, engine_user()))
-            await trio.to_thread.run_sync(file.check_gguf, path)
+            await trio.to_thread.run_sync(file.check_gguf if loads_gguf(pool) else file.check_any, path)
 
     async def program(
-        self, pool: Pool, deadline: StepDeadline, report: ReportProgress, gpus: tuple[int, ...] = ()
+        self,
+        pool: Pool,
+        deadline: StepDeadline,
+        report: ReportProgress,
+        gpus: tuple[int, ...] = (),
+        provide_image: Provide = no_images,
     ) -> Program:
         """Acquire the engine's program, which is for `gpus`, or for the CPU. Raises ProvisioningFailure."""
         provisioning = pool.provisioning
-        if KINDS[pool.engine].launch is None:
-            message = f"engine {pool.engine} cannot be started by engine-provisioner, only watched in mode external"
-            ours = " or ".join(kind.name for kind in KINDS.values() if kind.launch)
-            raise ProvisioningFailure(message, f"Run it yourself and set its url, or use {ours}.", Retry.NEVER)
+        launch = startable(pool)
         deadline.rest("waiting for another pool that fetches the same engine")
         async with self._flights.hold(provisioning.engine_key):
             fetch = partial(self._fetch_engine, pool, deadline, report)
-            return await provisioning.obtain(Workspace(self._cache_dir, deadline, report, fetch, gpus))
+            entry = launch.container_entry
+            workspace = Workspace(self._cache_dir, deadline, report, fetch, gpus, entry, provide_image)
+            return await provisioning.obtain(workspace)
 
     async def model(self, pool: Pool, deadline: StepDeadline, report: ReportProgress) -> LocalModel:
         """Acquire and check the model's files. Raises ProvisioningFailure."""
         if pool.model is None:
             raise ProvisioningFailure("the pool has no key model", "Add it.", Retry.NEVER)
         directory = Path(pool.model.cache_dir) if pool.model.cache_dir else None
-        request = ModelRequest(pool.model.ref, pool.model.checksum, directory, pool.quant)
+        request = ModelRequest(pool.model.ref, pool.model.checksum, directory, pool.quant, gguf=loads_gguf(pool))
         try:
             return await self._fetcher.obtain(request, self._watch(pool, deadline, report, request.ref))
         finally:
@@ -98,3 +103,23 @@ class Acquirer:
 
         count = partial(self._count_bytes, pool.id)
         return Watch(pool.timeouts.idle_ms / 1000, deadline.expect, on_progress, count)
+
+
+def startable(pool: Pool) -> Launch:
+    """Return how the pool's kind of engine is started in its mode. Raises ProvisioningFailure if it is not."""
+    kind, mode = pool.engine, pool.provisioning.mode
+    launch = KINDS[kind].launch
+    if launch is None:
+        message = f"engine {kind} cannot be started by engine-provisioner, only watched in mode external"
+        ours = " or ".join(each.name for each in KINDS.values() if each.launch)
+        raise ProvisioningFailure(message, f"Run it yourself and set its url, or use {ours}.", Retry.NEVER)
+    if launch.only_in_container and mode != "container":
+        message = f"engine {kind} cannot be started by engine-provisioner in mode {mode}, only in mode container"
+        raise ProvisioningFailure(message, "Use that, or run it yourself and use mode external.", Retry.NEVER)
+    return launch
+
+
+def loads_gguf(pool: Pool) -> bool:
+    """Whether the pool's engine can load GGUF files only."""
+    launch = KINDS[pool.engine].launch
+    return launch is None or launch.loads_gguf

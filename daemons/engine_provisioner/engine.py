@@ -12,15 +12,65 @@ INHERITED_VARIABLES = ("PATH", "HOME", "LANG")
 
 
 @dataclass(frozen=True)
+class ImageOrder:
+    """An image to be made available: a name with tag or digest, as `runtime` takes it.
+
+    `entry` are the words before an engine's arguments.
+    """
+
+    runtime: str
+    image: str
+    entry: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image on this machine. `digest` is that of its manifest, empty if it came from no registry.
+
+    `version` and `help` are what its engine prints for --version and --help, empty if it does not.
+    """
+
+    runtime: str
+    name: str
+    image_id: str
+    digest: str
+    version: str
+    help: str
+
+
+@dataclass(frozen=True)
+class ContainerRun:
+    """A container for an engine. `models` is a directory of this machine, mounted read-only at /models."""
+
+    runtime: str
+    image: str
+    image_id: str
+    models: str | None
+    devices: tuple[int, ...]
+
+    def document(self) -> dict[str, object]:
+        """Return the table `container` of a launch file, as `exec_container` takes it."""
+        return {
+            "runtime": self.runtime,
+            "image": self.image,
+            "image_id": self.image_id,
+            "models": self.models,
+            "devices": list(self.devices),
+        }
+
+
+@dataclass(frozen=True)
 class Program:
     """An executable: the first words of its command line, and the file whose change makes it another program.
 
-    `record` is the directory of its engine.json, if it has one.
+    `record` is the directory of its engine.json, if it has one. If the program is in an `image`, `argv` are words in
+    the container, and `file` is the runtime.
     """
 
     argv: tuple[str, ...]
     file: Path
     record: Path | None = None
+    image: Image | None = None
 
 
 @dataclass(frozen=True)
@@ -49,14 +99,20 @@ class LocalModel:
 
 @dataclass(frozen=True)
 class EngineCommand:
-    """The command line of an engine. It runs with `env` plus PATH, HOME and LANG, and nothing else."""
+    """The command line of an engine. It runs with `env` plus PATH, HOME and LANG, and nothing else.
+
+    In a `container`, `argv` are the words behind the image.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
+    container: ContainerRun | None = None
 
     def document(self) -> bytes:
-        """Return the launch file for `exec_engine`. Equal commands give equal bytes."""
-        content = {"argv": list(self.argv), "env": dict(sorted(self.env.items()))}
+        """Return the launch file for `exec_engine` or `exec_container`. Equal commands give equal bytes."""
+        content: dict[str, object] = {"argv": list(self.argv), "env": dict(sorted(self.env.items()))}
+        if self.container:
+            content["container"] = self.container.document()
         return (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode()
 
     @property
@@ -66,9 +122,9 @@ class EngineCommand:
 
 
 def port_of(argv: tuple[str, ...]) -> int | None:
-    """Return the argument of --port in `argv` if it is a number."""
+    """Return the argument of --port (Triton: --http-port) in `argv` if it is a number."""
     for name, value in itertools.pairwise(argv):
-        if name == "--port" and value.isdigit():
+        if name in ("--port", "--http-port") and value.isdigit():
             return int(value)
     return None
 

@@ -24,6 +24,11 @@ class LaunchFileError(Exception):
 
 def load(path: str) -> tuple[list[str], dict[str, str]]:
     """Return argument vector and environment from the launch file. Raises LaunchFileError."""
+    return check_shape(read_launch_file(path))
+
+
+def read_launch_file(path: str) -> object:
+    """Return the content of the launch file, a JSON value. Raises LaunchFileError."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
@@ -34,7 +39,7 @@ def load(path: str) -> tuple[list[str], dict[str, str]]:
     if len(raw) > LIMIT_BYTES:
         raise LaunchFileError(f"is larger than {LIMIT_BYTES} bytes")
     try:
-        return check_shape(json.loads(raw))
+        return json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise LaunchFileError(f"is not JSON: {error}") from error
 

@@ -17,7 +17,7 @@ LAYERS = {
     "queen_rbee/store": "protocol sqlite",
     "pool_managerd": "settings pools provisioner_client wait_any cluster gpus metrics relay draining engines handoffs "
     "status api daemon __main__",
-    "engine_provisioner": "exec_engine xllamacpp_server "
+    "engine_provisioner": "exec_engine containers exec_container xllamacpp_server "
     "urls engine failures metrics step_deadline checksums gguf engine_record build modes fetch sources spec launch "
     "report settings memory cache operations acquirer pulls cleanup supervise api daemon plan __main__",
     "orchctl": "errors nurseries client destination provisioner output command stdin paging tables commands submit "

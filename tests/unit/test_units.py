@@ -125,7 +125,7 @@ def test_socket_stays_open_while_target_restarts(unit: str) -> None:
 
 def test_polkit_allows_only_engine_units_and_used_verbs() -> None:
     rules = (ROOT / "packaging/polkit/50-llama-orch.rules").read_text()
-    [allowed] = re.findall(r"/\^llama-engine@(.*)\\\.service\$/", rules)
+    [allowed] = re.findall(r"/\^llama-engine\(-container\|-image\)\?@(.*)\\\.service\$/", rules)
     assert allowed == POOL_ID_PATTERN.removeprefix("^").removesuffix("$")
     assert '["start", "stop", "restart"]' in rules
 

@@ -3,22 +3,27 @@
 Owns the processes and the pipes that carry their output, which is logged line by line.
 """
 
+import json
 import logging
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import trio
 
-from engine_provisioner.engine import EngineCommand, base_environment
+from engine_provisioner import containers
+from engine_provisioner.engine import EngineCommand, Image, ImageOrder, base_environment
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.launch.engine_output import LINE_LIMIT, LINES_KEPT, clean_line, exit_message, severity_of
-from engine_provisioner.launch.launcher import LivenessCheck, RunningEngine, wait_for_exit
+from engine_provisioner.launch.images import image_of, pull_failure
+from engine_provisioner.launch.launcher import LivenessCheck, Report, RunningEngine, wait_for_exit
 
 log = logging.getLogger("engine_provisioner.engine")
 
@@ -26,6 +31,9 @@ GUARD = Path(__file__).with_name("die_with_parent.py")
 GRACE_S = 3.0
 """The time for each signal to take effect. A llama-server that is generating usually hangs on its first SIGTERM."""
 OUTPUT_DRAIN_S = 2.0
+REMOVE_S = 30.0
+RUNTIME_VARIABLES = ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "CONTAINERS_CONF", "DOCKER_HOST")
+"""Variables by which the runtimes find their store and configuration."""
 
 
 class ChildLauncher:
@@ -37,16 +45,41 @@ class ChildLauncher:
     def engine_user(self) -> None:
         """Engines run as this daemon's user."""
 
+    async def provide_image(self, _pool_id: str, order: ImageOrder, report: Report) -> Image:
+        """Pull the image with this daemon's own rights, unless it is here. Raises ProvisioningFailure."""
+        look = partial(containers.facts_of, order.runtime, order.image, order.entry, None, {})
+        facts = await trio.to_thread.run_sync(look)
+        if facts is None:
+            await report(f"pulling the image {order.image}")
+            pull = [order.runtime, "pull", order.image]
+            done = await trio.run_process(pull, capture_stdout=True, stderr=subprocess.STDOUT, check=False)
+            if done.returncode != 0:
+                lines = [clean_line(line) for line in done.stdout.splitlines()]
+                raise pull_failure(order.image, f"ended with status {done.returncode}", lines)
+            facts = await trio.to_thread.run_sync(look)
+        return image_of(order, facts)
+
     @asynccontextmanager
     async def run(self, pool_id: str, command: EngineCommand, _is_alive: LivenessCheck) -> AsyncIterator[RunningEngine]:
         """Start the engine; stop it when the block ends. Raises ProvisioningFailure."""
-        engine = ChildEngine(pool_id, command)
+        with tempfile.TemporaryDirectory(prefix="llama-engine-") as scratch:
+            started = _on_this_machine(pool_id, command, f"{scratch}/env")
+            async with self._running(pool_id, started, command) as engine:
+                yield engine
+
+    @asynccontextmanager
+    async def _running(
+        self, pool_id: str, started: EngineCommand, command: EngineCommand
+    ) -> AsyncIterator[RunningEngine]:
+        engine = ChildEngine(pool_id, started)
         self._readers.start_soon(engine.read_output)
         try:
             yield engine
         finally:
             with trio.CancelScope(shield=True):
                 await engine.stop()
+                if command.container:
+                    await _remove_container(pool_id, command.container.runtime)
 
     async def known_commands(self) -> dict[str, EngineCommand]:
         """None: children do not outlive the daemon."""
@@ -136,6 +169,26 @@ class ChildEngine:
                 await self.wait()
         with trio.move_on_after(OUTPUT_DRAIN_S):
             await self._output_ended.wait()
+
+
+def _on_this_machine(pool_id: str, command: EngineCommand, env_file: str) -> EngineCommand:
+    """Return the command of podman's client for an engine in a container; others as they are.
+
+    If the daemon is killed, the client dies with it and the container does not; the pool's next start replaces it.
+    """
+    wanted = command.container
+    if wanted is None:
+        return command
+    containers.write_env_file(env_file, command.env)
+    about = containers.check_container(json.loads(command.document()))
+    argv = containers.run_command(pool_id, about, None, env_file, unit=False)
+    return EngineCommand(tuple(argv), {name: os.environ[name] for name in RUNTIME_VARIABLES if name in os.environ})
+
+
+async def _remove_container(pool_id: str, runtime: str) -> None:
+    with trio.move_on_after(REMOVE_S):
+        remove = [runtime, "rm", "--force", containers.name_of(pool_id)]
+        await trio.run_process(remove, capture_stdout=True, capture_stderr=True, check=False)
 
 
 def _start(command: EngineCommand, output: int) -> subprocess.Popen[bytes]:

@@ -1,8 +1,10 @@
 """From a pool and an engine to the command that runs it. Pure; the options are those of the engine's kind."""
 
 import os
+from pathlib import Path
 
-from engine_provisioner.engine import Engine, EngineCommand, LocalModel
+from engine_provisioner.containers import MODELS as CONTAINER_MODELS
+from engine_provisioner.engine import ContainerRun, Engine, EngineCommand, LocalModel
 from engine_provisioner.sources.model_name import short_name
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.workloads import engine_options
@@ -25,10 +27,17 @@ def engine_command(
     launch = KINDS[pool.engine].launch
     if launch is None:
         raise LookupError(f"engine {pool.engine} cannot be started")
+    image = engine.program.image
+    mounted = mounted_directory(model) if image else Path()
+
+    def shown(path: Path) -> str:
+        """Return the path by which the engine finds a file of the model."""
+        return f"{CONTAINER_MODELS}/{path.absolute().relative_to(mounted)}" if image else str(path)
+
     request = LaunchRequest(
         options=engine_options(pool),
         known_options=engine.options,
-        model_path=str(model.path),
+        model_path=shown(model.path),
         model_alias=short_name(model.name),
         host=HOST,
         port=port,
@@ -37,11 +46,24 @@ def engine_command(
         devices=devices,
         tensor_split=pool.tensor_split,
         cache_ram_mib=cache_ram_mib,
-        mmproj_path=str(model.mmproj) if model.mmproj else None,
-        template_path=str(model.template) if model.template else None,
+        mmproj_path=shown(model.mmproj) if model.mmproj else None,
+        template_path=shown(model.template) if model.template else None,
+        model_name=model.name,
     )
-    return EngineCommand(
-        (*engine.program.argv, *launch.arguments(request), *pool.flags), engine_environment(pool, devices)
+    argv = (*engine.program.argv, *launch.arguments(request), *pool.flags)
+    if image is None:
+        return EngineCommand(argv, engine_environment(pool, devices))
+    container = ContainerRun(image.runtime, image.name, image.image_id, str(mounted), devices)
+    # the container has these GPUs only, and numbers them from 0
+    env = engine_environment(pool, tuple(range(len(devices))))
+    return EngineCommand(argv, {**launch.container_env, **env}, container)
+
+
+def mounted_directory(model: LocalModel) -> Path:
+    """Return the directory that a container needs for the files of `model`, also where they are links. Blocks."""
+    paths = [path for path in (model.path, model.mmproj, model.template) if path]
+    return Path(
+        os.path.commonpath([parent for path in paths for parent in (path.absolute().parent, path.resolve().parent)])
     )
 
 

@@ -8,11 +8,15 @@ from typing import Protocol
 
 import trio
 
-from engine_provisioner.engine import EngineCommand
+from engine_provisioner.engine import EngineCommand, Image, ImageOrder
 from engine_provisioner.sources.reachability import UnixUser
 
 LivenessCheck = Callable[[EngineCommand], Awaitable[bool]]
 """Whether an engine that was started by this command answers now."""
+
+
+Report = Callable[[str], Awaitable[None]]
+"""Shows the progress of a step to operators."""
 
 
 class RunningEngine(Protocol):
@@ -49,6 +53,9 @@ class Launcher(Protocol):
 
     def engine_user(self) -> UnixUser | None:
         """Return the user that engines run as, None if it is this daemon's own. Blocks."""
+
+    async def provide_image(self, pool_id: str, order: ImageOrder, report: Report) -> Image:
+        """Return the image, which is pulled unless it is here. Raises ProvisioningFailure."""
 
     def run(
         self, pool_id: str, command: EngineCommand, is_alive: LivenessCheck

@@ -36,7 +36,14 @@ def devices_in(text: str) -> list[str]:
 
 
 async def probe(program: Program) -> Engine:
-    """Run --version and --help. Raises ProvisioningFailure if `program` fails."""
+    """Run --version and --help. Raises ProvisioningFailure if `program` fails.
+
+    An engine in an image has been asked when the image was pulled.
+    """
+    if image := program.image:
+        known = version_in(image.version)
+        version = known if known != "unknown" else f"{image.name}@{image.digest or image.image_id}"
+        return Engine(program, version[:VERSION_LIMIT], options_in(image.help))
     version = await output(program, "--version")
     return Engine(program, version_in(version), options_in(await output(program, "--help")))
 

@@ -1,6 +1,7 @@
-"""Engines as units `llama-engine@POOL.service`. They keep running while the daemon restarts, which then adopts them.
+"""Engines as units `llama-engine@POOL.service`, in containers `llama-engine-container@POOL.service`.
 
-Owns the launch directory. `exec_engine` executes the command in `POOL.json` there.
+They keep running while the daemon restarts, which then adopts them. Owns the launch directory: `exec_engine` and
+`exec_container` execute the command in `POOL.json` there, and `exec_container` pulls the image in `POOL.image`.
 """
 
 import json
@@ -13,10 +14,10 @@ from typing import TypeVar
 
 import trio
 
-from engine_provisioner.engine import EngineCommand
+from engine_provisioner.engine import ContainerRun, EngineCommand, Image, ImageOrder
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.launch import unit_manager
-from engine_provisioner.launch.adoption import UnitAction, choose_action
+from engine_provisioner.launch.adoption import RUNNING, UnitAction, choose_action
 from engine_provisioner.launch.bus import BusError
 from engine_provisioner.launch.engine_output import (
     EXIT_HINTS,
@@ -26,13 +27,21 @@ from engine_provisioner.launch.engine_output import (
     exit_cause,
     exit_message,
 )
-from engine_provisioner.launch.launcher import LivenessCheck, RunningEngine, wait_for_exit
+from engine_provisioner.launch.images import image_of, pull_failure
+from engine_provisioner.launch.launcher import LivenessCheck, Report, RunningEngine, wait_for_exit
 from engine_provisioner.launch.unit_manager import UnitState
 from engine_provisioner.sources.reachability import UnixUser, find_user
 from llama_orch.files import durable
 
 LAUNCH_DIR = Path("/run/llama-orch/launch")
-PREFIX, SUFFIX = "llama-engine@", ".service"
+PREFIX, CONTAINER_PREFIX, IMAGE_PREFIX, SUFFIX = (
+    "llama-engine@",
+    "llama-engine-container@",
+    "llama-engine-image@",
+    ".service",
+)
+IMAGE_FACTS = Path("/run/llama-orch/images")
+PULL_POLL_S = 2.0
 USER = "llama-engine"
 CGROUPS = Path("/sys/fs/cgroup")
 JOURNAL_S = 2.0
@@ -46,15 +55,21 @@ def is_available(environ: Mapping[str, str], pid: int, launch_dir: Path = LAUNCH
     return environ.get("SYSTEMD_EXEC_PID") == str(pid) and launch_dir.is_dir()
 
 
-def unit_of(pool_id: str) -> str:
-    return f"{PREFIX}{pool_id}{SUFFIX}"
+def unit_of(pool_id: str, *, container: bool = False) -> str:
+    return f"{CONTAINER_PREFIX if container else PREFIX}{pool_id}{SUFFIX}"
+
+
+def both_units(pool_id: str) -> tuple[str, str]:
+    """Return the units that may run a pool's engine, of which one does."""
+    return unit_of(pool_id), unit_of(pool_id, container=True)
 
 
 class SystemdLauncher:
     """Runs engines as units of the system manager."""
 
-    def __init__(self, launch_dir: Path = LAUNCH_DIR) -> None:
+    def __init__(self, launch_dir: Path = LAUNCH_DIR, facts_dir: Path = IMAGE_FACTS) -> None:
         self._directory = launch_dir
+        self._facts = facts_dir
 
     def engine_user(self) -> UnixUser | None:
         """Return the user set in llama-engine@.service. Blocks."""
@@ -63,7 +78,10 @@ class SystemdLauncher:
     @asynccontextmanager
     async def run(self, pool_id: str, command: EngineCommand, is_alive: LivenessCheck) -> AsyncIterator[RunningEngine]:
         """Start the pool's unit, or adopt it if it runs the same command. It keeps running when the block ends."""
-        unit, required = unit_of(pool_id), command.document()
+        unit, required = unit_of(pool_id, container=command.container is not None), command.document()
+        for other in set(both_units(pool_id)) - {unit}:
+            if (await _request(other, unit_manager.settled)).active in RUNNING:
+                await _request(other, unit_manager.stop)
         state = await _request(unit, unit_manager.settled)
         launched = await trio.to_thread.run_sync(_read, self._file(pool_id))
         answers = state.active == "active" and launched == required and await is_alive(command)
@@ -86,25 +104,46 @@ class SystemdLauncher:
 
     async def held_port(self, pool_id: str) -> int | None:
         """Return the port in the launch file if the unit is running."""
-        state = await _request(unit_of(pool_id), unit_manager.settled)
+        states = [await _request(unit, unit_manager.settled) for unit in both_units(pool_id)]
         command = await trio.to_thread.run_sync(_read_command, self._file(pool_id))
-        return command.port if command and state.active == "active" else None
+        return command.port if command and any(state.active == "active" for state in states) else None
 
     async def known_pools(self) -> set[str]:
         """Return the pools that have a launch file or a running unit."""
-        units = await _request("the units of engines", lambda _what: unit_manager.running(f"{PREFIX}*{SUFFIX}"))
-        return {unit.removeprefix(PREFIX).removesuffix(SUFFIX) for unit in units} | set(await self.known_commands())
+        found = set(await self.known_commands())
+        for prefix in (PREFIX, CONTAINER_PREFIX):
+            units = await _request(f"{prefix}*{SUFFIX}", unit_manager.running)
+            found |= {unit.removeprefix(prefix).removesuffix(SUFFIX) for unit in units}
+        return found
 
     async def remove(self, pool_id: str) -> None:
         """Stop the pool's unit and remove its launch file. Raises ProvisioningFailure."""
-        await _request(unit_of(pool_id), unit_manager.stop)
+        for unit in both_units(pool_id):
+            await _request(unit, unit_manager.stop)
         await trio.Path(self._file(pool_id)).unlink(missing_ok=True)
+        await trio.Path(self._directory / f"{pool_id}.image").unlink(missing_ok=True)
 
     def _file(self, pool_id: str) -> Path:
         return self._directory / f"{pool_id}.json"
 
+    async def provide_image(self, pool_id: str, order: ImageOrder, report: Report) -> Image:
+        """Have the image pulled by a unit, since the store of images is root's. Raises ProvisioningFailure."""
+        unit = f"{IMAGE_PREFIX}{pool_id}{SUFFIX}"
+        wanted = EngineCommand(order.entry, {}, ContainerRun(order.runtime, order.image, "", None, ()))
+        await self._write_file(self._directory / f"{pool_id}.image", wanted.document())
+        await _request(unit, unit_manager.begin)
+        while not (state := await _request(unit, unit_manager.state)).settled:
+            lines = await _journal_lines(unit, state.invocation)
+            await report(f"pulling the image {order.image}" + (f": {lines[-1]}" if lines else ""))
+            await trio.sleep(PULL_POLL_S)
+        if state.active == "failed":
+            raise pull_failure(order.image, exit_manner(state), await _journal_lines(unit, state.invocation))
+        return await trio.to_thread.run_sync(_read_facts, self._facts / f"{pool_id}.json", order)
+
     async def _write(self, pool_id: str, content: bytes) -> None:
-        path = self._file(pool_id)
+        await self._write_file(self._file(pool_id), content)
+
+    async def _write_file(self, path: Path, content: bytes) -> None:
         try:
             await trio.to_thread.run_sync(durable.replace, path, content)
         except OSError as error:
@@ -129,7 +168,7 @@ class UnitEngine:
     async def exit_message(self) -> str:
         """Describe how it ended, with its last lines in the journal."""
         state = await _request(self.unit, unit_manager.settled)
-        return exit_message(exit_manner(state), await _journal_lines(self._invocation))
+        return exit_message(exit_manner(state), await _journal_lines(self.unit, self._invocation))
 
     async def stop(self) -> None:
         """Stop the unit. Its KillMode and TimeoutStopSec guarantee that it ends."""
@@ -161,10 +200,13 @@ async def _request(target: str, call: Callable[[str], Awaitable[T]]) -> T:
         raise ProvisioningFailure(f"systemd cannot handle a request for {target}: {error}") from error
 
 
-async def _journal_lines(invocation: str) -> list[str]:
-    """Return the last lines of one run of a unit. The journal may lag, so read it until the result is stable."""
+async def _journal_lines(unit: str, invocation: str) -> list[str]:
+    """Return the last lines of one run of a unit, without podman's own events.
+
+    The journal may lag, so read it until the result is stable.
+    """
     argv = ["journalctl", "--no-pager", "-q", "-o", "cat", "-n", str(LINES_KEPT)]
-    argv.append(f"_SYSTEMD_INVOCATION_ID={invocation}")
+    argv += [f"_SYSTEMD_INVOCATION_ID={invocation}", f"SYSLOG_IDENTIFIER={unit.removesuffix(SUFFIX)}"]
     lines: list[str] = []
     with trio.move_on_after(JOURNAL_S):
         while True:
@@ -174,6 +216,13 @@ async def _journal_lines(invocation: str) -> list[str]:
                 break
             await trio.sleep(JOURNAL_POLL_S)
     return lines
+
+
+def _read_facts(path: Path, order: ImageOrder) -> Image:
+    try:
+        return image_of(order, json.loads(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise ProvisioningFailure(f"cannot read the facts about the image {order.image}: {error}") from error
 
 
 def _read(path: Path) -> bytes | None:
@@ -186,7 +235,9 @@ def _read(path: Path) -> bytes | None:
 def _read_command(path: Path) -> EngineCommand | None:
     try:
         content = json.loads(path.read_bytes())
-        return EngineCommand(tuple(map(str, content["argv"])), dict(content["env"]))
+        wanted = content.get("container")
+        container = ContainerRun(**{**wanted, "devices": tuple(wanted["devices"])}) if wanted else None
+        return EngineCommand(tuple(map(str, content["argv"])), dict(content["env"]), container)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

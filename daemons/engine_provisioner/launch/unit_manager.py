@@ -14,8 +14,8 @@ SYSTEMD = "org.freedesktop.systemd1"
 ROOT = "/org/freedesktop/systemd1"
 MANAGER, UNIT, SERVICE = f"{SYSTEMD}.Manager", f"{SYSTEMD}.Unit", f"{SYSTEMD}.Service"
 PROPERTIES = "org.freedesktop.DBus.Properties"
-SETTLE_S = 30.0
-"""Longer than the TimeoutStopSec of the engines' unit."""
+SETTLE_S = 80.0
+"""Longer than TimeoutStartSec and TimeoutStopSec of the engines' units."""
 POLL_S = 0.02
 
 
@@ -44,6 +44,18 @@ class UnitState:
 async def start(unit: str) -> UnitState:
     """Start `unit`; return its state once the job has succeeded or failed. Raises BusError."""
     return await _job("StartUnit", unit)
+
+
+async def begin(unit: str) -> None:
+    """Start `unit` without waiting for it; it may take hours. Raises BusError."""
+    async with system_bus() as bus:
+        await bus.call(SYSTEMD, ROOT, MANAGER, "StartUnit", "ss", (unit, "replace"))
+
+
+async def state(unit: str) -> UnitState:
+    """Return the state of `unit` now. Raises BusError."""
+    async with system_bus() as bus:
+        return await _state(bus, unit)
 
 
 async def stop(unit: str) -> UnitState:

@@ -80,7 +80,7 @@ class BinaryMode(ProvisioningMode):
                 executable = await trio.to_thread.run_sync(archives.find_executable, tree)
             except archives.BadArchive as error:
                 return EnginePlan((blocked("engine", shown, _unusable(shown, error)),), gates=gates)
-            return EnginePlan((Step("engine", shown, StepState.PRESENT),), (str(executable),), tree, gates)
+            return EnginePlan((Step("engine", shown, StepState.PRESENT),), (str(executable),), tree, gates=gates)
         path = self._local_path
         if path is None:
             step = Step("engine", shown, StepState.DOWNLOAD, size_bytes=await site.size_of(self.url))

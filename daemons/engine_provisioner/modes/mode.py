@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, get_args
 
 from pydantic import ConfigDict, StringConstraints
 
-from engine_provisioner.engine import Program
+from engine_provisioner.engine import Image, ImageOrder, Program
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.modes.planning import EnginePlan, PlanSite, Step, StepState
 from engine_provisioner.step_deadline import StepDeadline
@@ -25,11 +25,21 @@ Fetch = Callable[[str, Path, str | None], Awaitable[None]]
 """Download a URL to a file and verify its `sha256:` checksum, if one is given. Raises ProvisioningFailure."""
 
 
+Provide = Callable[[ImageOrder], Awaitable[Image]]
+"""Make an image available to the runtime that runs engines. Raises ProvisioningFailure."""
+
+
+async def no_images(order: ImageOrder) -> Image:
+    """Refuse, where no engine is to be started."""
+    raise ProvisioningFailure(f"no runtime for the image {order.image}", retry=Retry.NEVER)
+
+
 @dataclass(frozen=True)
 class Workspace:
     """What a mode may use to obtain the engine of one pool.
 
-    `cache_dir` is absolute and shared by all pools; `gpus` are the indices of the pool's GPUs, none for the CPU.
+    `cache_dir` is absolute and shared by all pools; `gpus` are the indices of the pool's GPUs, none for the CPU;
+    `entry` are the words before the engine's arguments in a container.
     """
 
     cache_dir: Path
@@ -37,6 +47,8 @@ class Workspace:
     report: Report
     fetch: Fetch
     gpus: tuple[int, ...] = ()
+    entry: tuple[str, ...] = ()
+    provide_image: Provide = no_images
 
 
 class ProvisioningMode(Inbound):

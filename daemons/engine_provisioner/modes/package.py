@@ -75,7 +75,9 @@ class PackageMode(ProvisioningMode):
             program = pip_program(str(self.version), site.cache_dir)
             subject = f"{self.name} {self.version}"
             if await trio.Path(program.file).exists():
-                return EnginePlan((Step("engine", subject, StepState.PRESENT),), program.argv, program.record, gates)
+                return EnginePlan(
+                    (Step("engine", subject, StepState.PRESENT),), program.argv, program.record, gates=gates
+                )
             await trio.to_thread.run_sync(pip.command)
             return EnginePlan((Step("engine", subject, StepState.INSTALL, "with pip"),), program.argv, gates=gates)
         except ProvisioningFailure as failure:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from engine_provisioner.engine import Image
 from engine_provisioner.failures import ProvisioningFailure
 
 SizeOf = Callable[[str], Awaitable[int | None]]
@@ -44,6 +45,8 @@ class PlanSite:
     cache_dir: Path
     gpus: tuple[int, ...]
     size_of: SizeOf
+    entry: tuple[str, ...] = ()
+    """The words before the engine's arguments in a container."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class EnginePlan:
     steps: tuple[Step, ...]
     argv: tuple[str, ...] | None = None
     record: Path | None = None
+    image: Image | None = None
     gates: tuple[str, ...] = ()
     """The keys of the pools file that permit this."""
 

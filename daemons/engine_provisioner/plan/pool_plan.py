@@ -1,5 +1,6 @@
 """The plan of one pool: what engine-provisioner would do for it, and what forbids it. Writes nothing."""
 
+import json
 import os
 from dataclasses import dataclass, field
 from functools import partial
@@ -8,8 +9,9 @@ from pathlib import Path
 import trio
 from pydantic import ValidationError
 
-from engine_provisioner import engine_record
-from engine_provisioner.engine import Engine, LocalModel, Program
+from engine_provisioner import containers, engine_record
+from engine_provisioner.acquirer import loads_gguf, startable
+from engine_provisioner.engine import Engine, EngineCommand, LocalModel, Program
 from engine_provisioner.engine_record import EngineRecord
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.launch import command, devices, ports
@@ -87,15 +89,18 @@ class Planner:
         report = await trio.to_thread.run_sync(_report_of, self._settings.handoff_dir, pool.id)
         made = PoolPlan(pool.id, pool.engine, pool.provisioning.mode, report.state.value if report else None)
         gpus = await self._gpus(pool, made)
-        engine = await pool.provisioning.plan(PlanSite(self._cache_dir, gpus, self._size_of))
+        launch = KINDS[pool.engine].launch
+        site = PlanSite(self._cache_dir, gpus, self._size_of, launch.container_entry if launch else ())
+        engine = await pool.provisioning.plan(site)
         made.gates = engine.gates
         for step in engine.steps:
             made.add(step)
         if not pool.provisioning.starts_engine:
             return made
-        if KINDS[pool.engine].launch is None:
-            message = f"engine {pool.engine} cannot be started by engine-provisioner"
-            made.refuse(ProvisioningFailure(message, "Run it yourself and use mode external.", Retry.NEVER))
+        try:
+            startable(pool)
+        except ProvisioningFailure as failure:
+            made.refuse(failure)
             return made
         model = await self._model(pool, made)
         made.port = await self._port(pool, made, report)
@@ -103,16 +108,17 @@ class Planner:
             made.record = await trio.to_thread.run_sync(engine_record.read, engine.record)
         known = frozenset(made.record.options) if made.record and made.record.options else EveryOption()
         made.command_is_expected = isinstance(known, EveryOption)
-        argv = engine.argv or ("llama-server",)
+        argv = engine.argv if engine.argv is not None else ("llama-server",)
+        program = Program(argv, Path(argv[0] if argv else ""), image=engine.image)
         expected = command.engine_command(
             pool,
-            Engine(Program(argv, Path(argv[0])), "unknown", known),
+            Engine(program, "unknown", known),
             model,
             port=made.port or 0,
             devices=gpus,
             cache_ram_mib=await trio.to_thread.run_sync(command.machine_cache_ram_mib),
         )
-        made.command = shown_arguments(expected.argv)
+        made.command = shown_arguments(_whole(pool.id, expected))
         made.env = shown_environment(expected.env)
         return made
 
@@ -143,7 +149,8 @@ class Planner:
                 await trio.to_thread.run_sync(file.check_readable, file.local_path(ref), None)
             if stored:
                 path = stored.parts[0].path
-                size = await trio.to_thread.run_sync(file.check_gguf, path)
+                check = file.check_gguf if loads_gguf(pool) else file.check_any
+                size = await trio.to_thread.run_sync(check, path)
                 made.add(Step("model", shown, StepState.PRESENT, size_bytes=size))
             elif ref.startswith(("https://", "http://")):
                 made.add(Step("model", shown, StepState.DOWNLOAD, size_bytes=await self._size_of(ref)))
@@ -168,6 +175,14 @@ class Planner:
         except ProvisioningFailure as failure:
             made.refuse(failure)
             return None
+
+
+def _whole(pool_id: str, expected: EngineCommand) -> list[str]:
+    """Return the command with that of the container's runtime before it."""
+    if expected.container is None:
+        return list(expected.argv)
+    container = containers.check_container(json.loads(expected.document()))
+    return containers.run_command(pool_id, container, None, "env", unit=True)
 
 
 def _report_of(handoff_dir: Path, pool_id: str) -> ProvisioningReport | None:

@@ -1,12 +1,15 @@
 """Models that are files on this machine: `file:/absolute/path.gguf`, which is not percent-encoded."""
 
 import os
+from itertools import islice
 from pathlib import Path
 
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.gguf.reader import MAGIC
 from engine_provisioner.sources.reachability import UnixUser, current_user, find_obstacle
 from engine_provisioner.sources.source import ModelRequest, Source, SourceContext, Stored, StoredPart
+
+FILES_LIMIT = 10_000
 
 
 def local_path(ref: str) -> Path:
@@ -54,6 +57,17 @@ def check_gguf(path: Path) -> int:
 def unusable(path: Path, message: str, hint: str) -> ProvisioningFailure:
     """Return the failure of a model on disk."""
     return ProvisioningFailure(f"the model {path} {message}", hint, Retry.AFTER_FIX, [path])
+
+
+def check_any(path: Path) -> int:
+    """Return the size in bytes of a model that may be a directory. Blocks; raises ProvisioningFailure."""
+    try:
+        if not path.is_dir():
+            return path.stat().st_size
+        return sum(file.stat().st_size for file in islice(path.rglob("*"), FILES_LIMIT) if file.is_file())
+    except OSError as error:
+        hint = "Correct the key model, or provide the model."
+        raise unusable(path, f"cannot be read ({error.strerror or error})", hint) from error
 
 
 SOURCE = Source(("file:",), "file:/", check, stored, None)

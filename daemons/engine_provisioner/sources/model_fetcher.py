@@ -129,7 +129,7 @@ class ModelFetcher:
         for part in stored.parts:
             on_block()
             try:
-                sizes.append(await trio.to_thread.run_sync(self._check, part, on_block))
+                sizes.append(await trio.to_thread.run_sync(self._check, part, on_block, request.gguf))
             except ProvisioningFailure as failure:
                 if source.resolve is None:
                     raise
@@ -142,9 +142,9 @@ class ModelFetcher:
             model_name(request.ref), first.path, sum(sizes), digest, by_role.get("mmproj"), by_role.get("template")
         )
 
-    def _check(self, part: StoredPart, on_block: checksums.OnBlock) -> int:
+    def _check(self, part: StoredPart, on_block: checksums.OnBlock, gguf: bool) -> int:
         """Return the size of a verified file. Blocks; raises ProvisioningFailure."""
-        size = file.check_gguf(part.path) if part.role in GGUF_ROLES else part.path.stat().st_size
+        size = (file.check_gguf if gguf and part.role in GGUF_ROLES else file.check_any)(part.path)
         if part.sha256:
             try:
                 checksums.verify(

@@ -15,13 +15,14 @@ from engine_provisioner.sources.settings import SourceSettings
 @dataclass(frozen=True)
 class ModelRequest:
     """A model to obtain. `checksum` is sha256:… of its (first) file; `cache_dir` overrides where models are stored;
-    `refresh`: ask the source even if the model is on disk."""
+    `refresh`: ask the source even if the model is on disk; `gguf`: the model must be a GGUF file."""
 
     ref: str
     checksum: str | None = None
     cache_dir: Path | None = None
     quant: str | None = None
     refresh: bool = False
+    gguf: bool = True
 
     @property
     def sha256(self) -> str | None:

@@ -19,7 +19,8 @@ def expected(pool: Pool) -> list[Workload] | None:
         return list(pool.workloads)
     launch = KINDS[pool.engine].launch
     if launch and pool.model is not None and pool.provisioning.mode != "external":
-        return [launch.workload(engine_options(pool))]
+        workload = launch.workload(engine_options(pool))
+        return [workload] if workload else None
     return None
 
 

@@ -132,14 +132,20 @@ class ManagedPool:
         if gpus:
             devices.check_present(gpus, await trio.to_thread.run_sync(devices.present_gpus))
         await self._shared.acquirer.check_here(self._pool, self._deadline, self._shared.launcher.engine_user)
-        program = await self._shared.acquirer.program(self._pool, self._deadline, self._reporter.progress, gpus)
+        program = await self._shared.acquirer.program(
+            self._pool,
+            self._deadline,
+            self._reporter.progress,
+            gpus,
+            partial(self._shared.launcher.provide_image, self._pool.id, report=self._reporter.progress),
+        )
         model = await self._shared.acquirer.model(self._pool, self._deadline, self._reporter.progress)
         self._deadline.expect(3 * probes.LIMIT_S, "asking the engine for its version")
         engine = await probes.probe(program)
         if program.record:
             note = partial(engine_record.note_report, program.record, engine.version, engine.options)
             await trio.to_thread.run_sync(note)
-        if gpus and "--list-devices" in engine.options:
+        if gpus and program.image is None and "--list-devices" in engine.options:
             env = command.engine_environment(self._pool, gpus)
             devices.check_visible(engine, gpus, await probes.output(program, "--list-devices", env=env))
         return Prepared(engine, model, gpus)

@@ -82,6 +82,8 @@ class LaunchRequest:
     cache_ram_mib: int
     mmproj_path: str | None = None
     template_path: str | None = None
+    model_name: str = ""
+    """The name under which the model is announced; `model_alias` is a short form of it."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,28 @@ class Launch:
 
     arguments: Callable[[LaunchRequest], list[str]]
     """The command line behind the program, without the pool's own flags."""
-    workload: Callable[[EngineOptions], Workload]
-    """The workload of an engine whose pool declares none."""
+    workload: Callable[[EngineOptions], Workload | None]
+    """The workload of an engine whose pool declares none. None: its options do not tell, so all of the kind's count."""
     conflicts: Callable[[EngineOptions], Iterator[str]]
     """Why the declared workloads contradict the other options."""
+    only_in_container: bool = False
+    """Whether the engine can only be started in a container: engine-provisioner has no program of this kind."""
+    container_entry: tuple[str, ...] = ()
+    """The words in a container before the arguments; none where the published image has an entry point."""
+    container_env: Mapping[str, str] = field(default_factory=dict)
+    """Variables for the engine in a container, besides those of the pool."""
+    loads_gguf: bool = False
+    """Whether models are GGUF files; otherwise they may be directories of any content."""
+
+
+def any_workload(_options: EngineOptions) -> Workload | None:
+    """Return None, for engines whose model decides what they do."""
+    return None
+
+
+def no_conflicts(_options: EngineOptions) -> Iterator[str]:
+    """Yield nothing, for engines whose options do not decide what they do."""
+    yield from ()
 
 
 async def no_load(_client: EngineClient, _flags: Sequence[str]) -> Load:

@@ -168,4 +168,4 @@ def _opposites(names: tuple[str, ...]) -> Iterator[str]:
         yield name.replace("--no-", "--", 1) if name.startswith("--no-") else name.replace("--", "--no-", 1)
 
 
-LAUNCH = Launch(arguments, default_workload, conflicts)
+LAUNCH = Launch(arguments, default_workload, conflicts, loads_gguf=True)

@@ -3,7 +3,15 @@
 from typing import TYPE_CHECKING
 
 from llama_orch.engines.engine_client import EngineClient, positive, text
-from llama_orch.engines.kind import OPENAI_COMPLETIONS, Description, Kind
+from llama_orch.engines.kind import (
+    OPENAI_COMPLETIONS,
+    Description,
+    Kind,
+    Launch,
+    LaunchRequest,
+    any_workload,
+    no_conflicts,
+)
 from llama_orch.engines.prometheus_text import total
 
 if TYPE_CHECKING:
@@ -24,6 +32,17 @@ async def tokens(client: EngineClient) -> int | None:
     return total(b"tgi_request_generated_tokens_sum", await client.get("/metrics"))
 
 
+def arguments(request: LaunchRequest) -> list[str]:
+    """Return the arguments behind the entry point of the image ghcr.io/huggingface/text-generation-inference.
+
+    TGI waits with requests that do not fit into a batch by itself; `slots` only limits how many it accepts.
+    """
+    argv = ["--model-id", request.model_path, "--hostname", request.host, "--port", str(request.port)]
+    argv += ["--max-total-tokens", str(request.ctx), "--max-input-tokens", str(request.ctx - 1)]
+    argv += ["--max-concurrent-requests", str(request.slots)]
+    return [*argv, "--num-shard", str(len(request.devices))] if len(request.devices) > 1 else argv
+
+
 def _adapter() -> "EngineAdapter":
     from llama_orch.engines.wire.tgi import Tgi
 
@@ -36,4 +55,11 @@ KIND = Kind(
     describe=describe,
     adapter=_adapter,
     tokens=tokens,
+    launch=Launch(
+        arguments,
+        any_workload,
+        no_conflicts,
+        only_in_container=True,
+        container_env={"HF_HUB_OFFLINE": "1", "HF_HOME": "/tmp/hf", "DISABLE_USAGE_STATS": "1"},  # noqa: S108 -- its own
+    ),
 )

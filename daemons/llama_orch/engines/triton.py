@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, TypeAdapter
 
 from llama_orch.engines.engine_client import EngineClient, parse
-from llama_orch.engines.kind import Description, Kind
+from llama_orch.engines.kind import (
+    Description,
+    Kind,
+    Launch,
+    LaunchRequest,
+    any_workload,
+    no_conflicts,
+)
 
 if TYPE_CHECKING:
     from llama_orch.engines.wire.adapter import EngineAdapter
@@ -53,6 +60,15 @@ def makes_text(metadata: bytes) -> bool:
     return "text_input" in inputs and "text_output" in outputs
 
 
+def arguments(request: LaunchRequest) -> list[str]:
+    """Return the arguments of tritonserver in the images nvcr.io/nvidia/tritonserver. The model is a repository.
+
+    Context and slots are in the configuration of its models.
+    """
+    argv = ["--model-repository", request.model_path, "--http-address", request.host, "--http-port", str(request.port)]
+    return [*argv, "--allow-grpc", "false", "--allow-metrics", "false"]
+
+
 def _adapter() -> "EngineAdapter":
     from llama_orch.engines.wire.triton import Triton
 
@@ -68,4 +84,11 @@ KIND = Kind(
     loading_statuses=frozenset({400, 503}),
     models_are_fixed=False,
     version_path="/v2",
+    launch=Launch(
+        arguments,
+        any_workload,
+        no_conflicts,
+        only_in_container=True,
+        container_entry=("tritonserver",),
+    ),
 )

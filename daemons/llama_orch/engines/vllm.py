@@ -11,7 +11,11 @@ from llama_orch.engines.kind import (
     RERANK,
     Description,
     Kind,
+    Launch,
+    LaunchRequest,
     Load,
+    any_workload,
+    no_conflicts,
 )
 from llama_orch.engines.openai_models import describe_models
 from llama_orch.engines.prometheus_text import samples, total
@@ -47,6 +51,15 @@ async def tokens(client: EngineClient) -> int | None:
     return total(b"vllm:generation_tokens_total", await client.get("/metrics"))
 
 
+def arguments(request: LaunchRequest) -> list[str]:
+    """Return the arguments behind the entry point of the image vllm/vllm-openai."""
+    names = dict.fromkeys(filter(None, (request.model_name, request.model_alias)))
+    argv = ["--model", request.model_path, "--served-model-name", *names]
+    argv += ["--host", request.host, "--port", str(request.port)]
+    argv += ["--max-model-len", str(request.ctx), "--max-num-seqs", str(request.slots)]
+    return [*argv, "--tensor-parallel-size", str(len(request.devices))] if len(request.devices) > 1 else argv
+
+
 def _adapter() -> "EngineAdapter":
     from llama_orch.engines.wire.vllm import Vllm
 
@@ -62,4 +75,11 @@ KIND = Kind(
     load=load,
     load_limit_s=LOAD_LIMIT_S,
     tokens=tokens,
+    launch=Launch(
+        arguments,
+        any_workload,
+        no_conflicts,
+        only_in_container=True,
+        container_env={"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"},
+    ),
 )

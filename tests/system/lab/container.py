@@ -71,13 +71,15 @@ class Container:
 
 
 @contextmanager
-def booted(suite: str, name: str, *snapshot: Path) -> Iterator[Container]:
-    """Run a new machine of `suite` for the duration of the block, and remove it completely afterwards.
+def booted(suite: str, name: str, *snapshot: Path, packages: tuple[str, ...] = ()) -> Iterator[Container]:
+    """Run a new machine of `suite`, with these packages besides the usual ones, for the duration of the block.
+
+    It is removed completely afterwards.
 
     It has the files of the release, and those of `snapshot` if there is one. Raises CalledProcessError,
     RootfsUnavailable or TimeoutError (with its console output).
     """
-    lower = rootfs(suite)
+    lower = rootfs(suite, packages)
     with claim(f"{name}-{suite}-{os.getpid()}") as directory:
         overlay(directory).mount(*snapshot, lower)
         nspawn = _start(directory, f"{name}-{suite}")

@@ -122,13 +122,6 @@ async def test_invalid_model_file_is_named_and_watched(tmp_path: Path, content: 
     assert caught.value.watch == (path,)
 
 
-@pytest.mark.parametrize("how", [{"mode": "container", "image": "i"}])
-async def test_unsupported_mode_is_refused(tmp_path: Path, how: dict[str, str]) -> None:
-    with pytest.raises(ProvisioningFailure, match=f"mode {how['mode']} is not available in this release") as caught:
-        await acquirer(tmp_path).program(pool(provisioning=how), StepDeadline("default"), untold)
-    assert caught.value.retry is Retry.NEVER
-
-
 async def test_engine_that_cannot_be_started_requires_mode_external(tmp_path: Path) -> None:
     with pytest.raises(ProvisioningFailure, match="engine vllm cannot be started by engine-provisioner"):
         await acquirer(tmp_path).program(pool(engine="vllm"), StepDeadline("default"), untold)

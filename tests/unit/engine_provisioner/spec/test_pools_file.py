@@ -79,7 +79,7 @@ def test_oversized_file_is_rejected(tmp_path: Path) -> None:
         ('quant = "Q4_K_M"', 2, "pools[0].quant", "hf:"),
         ("tensor_split = [1.0]", 2, "pools[0].tensor_split", "give one for each device"),
         ("timeouts = { wall = 1 }", 2, "pools[0].timeouts.wall", "allowed: wall_ms, idle_ms"),
-        ('keep_alive = "5 minutes"', 2, "pools[0].keep_alive", 'such as 5m, 90s or 1h, 0'),
+        ('keep_alive = "5 minutes"', 2, "pools[0].keep_alive", "such as 5m, 90s or 1h, 0"),
         ("keep_alive = -2", 2, "pools[0].keep_alive", "or -1 to keep"),
         ("keep_alive = true", 2, "pools[0].keep_alive", "must be a duration"),
         ('keep_alive = "366d"', 2, "pools[0].keep_alive", "is longer than a year"),

@@ -9,9 +9,9 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from engine_provisioner.acquirer import Acquirer
-from engine_provisioner.engine import EngineCommand, LocalModel, Program
+from engine_provisioner.engine import EngineCommand, Image, ImageOrder, LocalModel, Program
 from engine_provisioner.failures import ProvisioningFailure
-from engine_provisioner.launch.launcher import LivenessCheck, RunningEngine
+from engine_provisioner.launch.launcher import LivenessCheck, Report, RunningEngine
 from engine_provisioner.launch.ports import Ports
 from engine_provisioner.memory.loads import Loads
 from engine_provisioner.report.handoffs import path_of
@@ -71,6 +71,9 @@ class FakeLauncher:
 
     def engine_user(self) -> UnixUser | None:
         return None
+
+    async def provide_image(self, pool_id: str, order: ImageOrder, report: Report) -> Image:
+        raise AssertionError("no pool here has a container")
 
     @asynccontextmanager
     async def run(self, pool_id: str, command: EngineCommand, is_alive: LivenessCheck) -> AsyncIterator[RunningEngine]:
