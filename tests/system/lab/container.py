@@ -111,6 +111,13 @@ def _start(directory: Path, hostname: str) -> subprocess.Popen[bytes]:
         )
 
 
+def _name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):  # it has just ended
+        return ""
+
+
 def _init_of(nspawn: subprocess.Popen[bytes], directory: Path) -> int:
     """Return the pid of the container's systemd, which is the child of systemd-nspawn."""
     children = Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children")
@@ -119,7 +126,7 @@ def _init_of(nspawn: subprocess.Popen[bytes], directory: Path) -> int:
         if nspawn.poll() is not None:
             raise TimeoutError(f"systemd-nspawn exited at once:\n{(directory / 'console').read_text(errors='replace')}")
         pids = [int(pid) for pid in children.read_text().split()]
-        return next((pid for pid in pids if Path(f"/proc/{pid}/comm").read_text().strip() == "systemd"), None)
+        return next((pid for pid in pids if _name_of(pid) == "systemd"), None)
 
     return until(find, "systemd to start in the container")
 
