@@ -1,18 +1,30 @@
-"""`engine-provisioner plan` as a process: what it prints, its exit status, and that it changes nothing."""
+"""`engine-provisioner plan`: what it prints, its exit status, and that it changes nothing."""
 
 import json
 import os
 import socket
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from engine_provisioner.__main__ import main
 from tests.engines import toy_engine
 
-LIMIT_S = 60
+
+@dataclass(frozen=True)
+class Ended:
+    """Exit status and output of the command."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 class Site:
@@ -28,19 +40,20 @@ class Site:
         head = ["[[pools]]", f'id = "{pool_id}"', f'model = "{model or f"file:{self.model}"}"', *keys]
         return "\n".join([*head, f"provisioning = {{ {mode} }}", ""])
 
-    def run(self, pools: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    def run(self, pools: str, *arguments: str, **env: str) -> Ended:
+        """Run the command in this process, with a minimal environment."""
         (self.directory / "pools.toml").write_text(pools)
-        base = {"PYTHONPATH": os.pathsep.join(sys.path), "PATH": os.environ["PATH"], "HOME": str(self.directory)}
+        base = {"PATH": os.environ["PATH"], "HOME": str(self.directory)}
         base |= {"ENGINE_PROVISIONER_GPU_MASK": "cpu", "ENGINE_PROVISIONER_CACHE_DIR": str(self.directory / "cache")}
-        return subprocess.run(
-            [sys.executable, "-m", "engine_provisioner", "plan", *arguments],
-            cwd=self.directory,
-            env={**base, **env},
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-            check=False,
-        )
+        with (
+            patch.dict(os.environ, {**base, **env}, clear=True),
+            patch.object(sys, "argv", ["engine-provisioner", "plan", *arguments]),
+            chdir(self.directory),
+            redirect_stdout(StringIO()) as stdout,
+            redirect_stderr(StringIO()) as stderr,
+        ):
+            status = int(main())
+        return Ended(status, stdout.getvalue(), stderr.getvalue())
 
     def plan(self, pools: str, status: int = 0, **env: str) -> dict[str, Any]:
         """Return the plan of the only pool. The command must end with `status`."""
