@@ -3,10 +3,14 @@
 Owns the tree of each program until it has ended.
 """
 
+import contextlib
+import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from engine_provisioner.build.build_log import BuildLog
 
 GUARD = Path(__file__).with_name("guard.py")
 END_S = 10.0
+POLL_S = 0.02
 CHUNK = 1 << 16
 LINE_LIMIT = 1 << 16
 BREAK = re.compile(rb"\r\n|\n|\r")
@@ -65,11 +70,37 @@ async def run(job: Job, log: BuildLog, on_line: OnLine) -> int:
             await process.stdin.aclose()  # the guard kills the tree
             with trio.move_on_after(END_S):
                 await process.wait()
-            if process.returncode is None:
+            if process.returncode is None:  # it was stopped, as by a debugger
                 process.kill()
                 await process.wait()
+            if process.returncode is not None and process.returncode < 0:  # killed: it could not end the tree
+                await trio.to_thread.run_sync(_kill_session, process.pid)
             if process.stdout is not None:
                 await process.stdout.aclose()
+
+
+def _kill_session(leader: int) -> None:
+    """Kill the processes in the session of the ended process `leader`, for at most END_S seconds. Blocks.
+
+    The session and not the group, because ninja gives each of its jobs a group.
+    """
+    deadline = time.monotonic() + END_S
+    while (members := list(_session_of(leader))) and time.monotonic() < deadline:
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(POLL_S)
+
+
+def _session_of(leader: int) -> Iterator[int]:
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            # the fields behind the name, which may contain anything: state, ppid, pgrp, session; see proc(5)
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == leader and fields[0] != "Z":
+            yield int(process.name)
 
 
 async def _read(process: trio.Process, job: Job, log: BuildLog, on_line: OnLine) -> None:

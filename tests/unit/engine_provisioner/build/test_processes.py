@@ -73,6 +73,20 @@ async def test_cancelled_job_leaves_no_process(tmp_path: Path, log: BuildLog) ->
     assert is_gone(tmp_path / "grandchild")
 
 
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+async def test_tree_ends_without_help_of_its_guard(
+    tmp_path: Path, log: BuildLog, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setattr("engine_provisioner.build.processes.END_S", 0.2)
+    family = "sh -c 'echo $$ >grandchild; while :; do sleep 60; done' & echo $PPID >guard; echo $$ >child; wait"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run, job(tmp_path, family), log, ignored)
+        await until(lambda: bool(pid_in(tmp_path / "grandchild") and pid_in(tmp_path / "child")))
+        os.kill(pid_in(tmp_path / "guard") or 0, number)
+        nursery.cancel_scope.cancel()
+    await until(lambda: is_gone(tmp_path / "child") and is_gone(tmp_path / "grandchild"))
+
+
 async def test_tree_ends_when_its_daemon_is_killed(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     guard = subprocess.Popen(  # noqa: ASYNC220 -- a daemon that ends cannot be a task of this one
