@@ -197,11 +197,11 @@ class AdmissionQueue(Generic[K]):
                 yield from second
                 return
 
-    def lanes(self) -> Iterator[tuple[Hashable, K]]:
-        """Iterate over the lanes with waiting tasks, each with its first task; interactive ones first."""
+    def first_of_lanes(self) -> Iterator[K]:
+        """Iterate over the first task of each lane and priority; interactive ones first."""
         for line in self._lines.values():
-            for lane, members in line.lanes.items():
-                yield lane, next(iter(members))
+            for members in line.lanes.values():
+                yield next(iter(members))
 
     def position(self, task: K) -> int | None:
         """Return how many tasks are served before `task`; None if it does not wait."""

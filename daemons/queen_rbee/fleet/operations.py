@@ -118,7 +118,7 @@ class Operations:
 
     async def drain(self, target: OperationTarget, request: DrainRequest) -> Operation:
         """Send no new tasks to `target`, and interrupt the running ones at the deadline. Raises ApiError."""
-        keys = self._keys(target)
+        keys = self.keys_of(target)
         await self._send(target, keys, "drain", request)
         await self._confirm(keys, draining=True)
         after = timedelta(milliseconds=request.deadline_ms) if request.deadline_ms is not None else None
@@ -154,13 +154,9 @@ class Operations:
         record.scope.cancel()
         return record.view()
 
-    def keys_of(self, target: OperationTarget) -> list[PoolKey]:
-        """Return the pools of `target`. Raises ApiError 404 if there are none."""
-        return self._keys(target)
-
     async def resume(self, target: OperationTarget) -> Operation:
         """Undo a drain of `target`. Raises ApiError."""
-        keys = self._keys(target)
+        keys = self.keys_of(target)
         await self._send(target, keys, "resume", None)
         for drain in self._operations.values():
             if drain.state is OperationState.RUNNING and set(drain.keys) & set(keys):
@@ -184,7 +180,7 @@ class Operations:
         nodes = ", ".join(sorted(pool.node_id or "this machine" for pool in draining))
         return f"the pool stays drained until its whole node is resumed: {nodes}"
 
-    def _keys(self, target: OperationTarget) -> list[PoolKey]:
+    def keys_of(self, target: OperationTarget) -> list[PoolKey]:
         """Return the pools of `target`. Raises ApiError 404 if there are none."""
         if target.pool_id is None:
             node = self.managers.fleet.node(target.node_id or "")

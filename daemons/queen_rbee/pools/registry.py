@@ -7,6 +7,7 @@ pools that a report changes are processed, so that the cost of a heartbeat does 
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from math import inf
 
 import trio
 
@@ -47,8 +48,7 @@ class PoolRegistry:
         """The pools whose models are loaded on demand."""
         self.watch_releases = False
         """Whether the release of a slot may let a model be loaded or unloaded."""
-        self.released_at: dict[ReplicaKey, float] = {}
-        """When a slot of each replica was last released, on trio's clock."""
+        self._released_at: dict[ReplicaKey, float] = {}
         self.replicas = ReplicaIndex()
         """All replicas with this queen's leases; read-only for others. A pool without replicas has a placeholder."""
         self.on_ready: Callable[[ReplicaKey], None] = _ignore
@@ -164,7 +164,7 @@ class PoolRegistry:
         if not self._leases[key]:
             del self._leases[key]
         if self.residents:
-            self.released_at[key] = trio.current_time()
+            self._released_at[key] = trio.current_time()
         self._update_leases(key)
         self._changed.ring()
         if self.watch_releases:
@@ -182,6 +182,10 @@ class PoolRegistry:
 
     def count_leases(self, keys: Iterable[ReplicaKey]) -> int:
         return sum(self._leases[key] for key in keys)
+
+    def last_release(self, keys: Iterable[ReplicaKey]) -> float:
+        """Return when a slot of these replicas was last released, on trio's clock; minus infinity if never."""
+        return max((self._released_at.get(key, -inf) for key in keys), default=-inf)
 
     def replicas_of(self, key: PoolKey) -> Sequence[ReplicaKey]:
         return self._replicas_of.get(key, ())
@@ -214,7 +218,7 @@ class PoolRegistry:
         before = {member: found for member in self._replicas_of.pop(key, ()) if (found := self.replicas.get(member))}
         for removed in before.keys() - after.keys():
             self.replicas.drop(removed)
-            self.released_at.pop(removed, None)
+            self._released_at.pop(removed, None)
         if pool and pool.residency:
             self.residents.add(key)
             self.residency.ring()

@@ -40,15 +40,15 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Order:
-    """A load or unload that was decided. `sent_at` is when pool-managerd accepted it; `reason` is for events.
+    """A load or unload that was decided. `sent_at` is when pool-managerd accepted it; `reason` is for events, and
+    `cause`, of an unload, for metrics.
 
     `phase` is what the pool counts as until its report shows the result.
     """
 
     phase: Phase
-    cause: UnloadCause
     reason: str
-    decided_at: float
+    cause: UnloadCause = "request"
     sending: bool = False
     sent_at: float | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -117,7 +117,7 @@ class Keeper:
             return pool
         if self._registry.count_leases(replicas):
             return pool
-        released = max((self._registry.released_at.get(replica, -inf) for replica in replicas), default=-inf)
+        released = self._registry.last_release(replicas)
         idle_s, unload_in_s = idle_times(usage, pool.residency.keep_alive_s, released, trio.current_time())
         return pool.model_copy(
             update={"idle_s": round(idle_s, 1), "unload_in_s": unload_in_s and round(unload_in_s, 1)}
@@ -155,7 +155,7 @@ class Keeper:
         )
         self.plan = make_plan(situation)
         for action in (*self.plan.actions, *self._operators_unloads(residents)):
-            self._decide(action, now)
+            self._decide(action)
         held = [key for key, order in self._orders.items() if order.phase is Phase.UNLOADING]
         self._registry.hold(held)
         self._registry.watch_releases = bool(held or self.plan.blocked)
@@ -200,7 +200,7 @@ class Keeper:
                 phase = Phase.FAILED
             replicas = self._registry.replicas_of(key)
             leases = self._registry.count_leases(replicas)
-            released = max((self._registry.released_at.get(replica, -inf) for replica in replicas), default=-inf)
+            released = self._registry.last_release(replicas)
             usage = after_report(self._usage.get(key, Usage()), phase, leases, released, now)
             self._usage[key] = usage
             yield resident(pool, plan, machine, phase, usage, leases, key in self._wanted)
@@ -212,7 +212,7 @@ class Keeper:
         """Return what the tasks in the queue wait for, as far as loading a pool can help."""
         keys = {each.key for each in residents}
         waits = []
-        for _demand, first in self._queue.lanes():
+        for first in self._queue.first_of_lanes():
             suitable = pools_of(self._registry.replicas.suitable(first.demand))
             if suitable & keys:
                 waits.append(Wait(suitable, first.measurements.submitted_at))
@@ -230,13 +230,13 @@ class Keeper:
         loaded = (each.key for each in residents if each.phase in (Phase.LOADED, Phase.LOADING))
         return [Unload(key, "request", self._unwanted[key]) for key in loaded if key in self._unwanted]
 
-    def _decide(self, action: Load | Unload, now: float) -> None:
+    def _decide(self, action: Load | Unload) -> None:
         known = self._orders.get(action.key)
         if isinstance(action, Load):
             if known is None:
-                self._orders[action.key] = Order(Phase.LOADING, "request", "tasks wait for it", now)
+                self._orders[action.key] = Order(Phase.LOADING, action.reason)
         elif known is None or known.phase is Phase.LOADING:
-            self._orders[action.key] = Order(Phase.UNLOADING, action.cause, action.reason, now)
+            self._orders[action.key] = Order(Phase.UNLOADING, action.reason, action.cause)
 
     def _send_due(self, pools: dict[PoolKey, PoolStatus], nursery: trio.Nursery) -> None:
         for key, order in self._orders.items():

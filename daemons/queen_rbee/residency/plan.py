@@ -22,6 +22,7 @@ class Load:
     """Load this pool."""
 
     key: PoolKey
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,14 @@ class _Planner:
             return
         names = ", ".join(pool.key[0] for pool in best.load)
         self._actions += [Unload(victim.key, "room", f"to make room for {names}") for victim in best.victims]
-        self._actions += [] if best.victims else [Load(pool.key) for pool in best.load]
+        self._actions += [] if best.victims else [Load(pool.key, self._reason(pool)) for pool in best.load]
         self._busy_machines.add(best.load[0].machine)
+
+    def _reason(self, pool: Resident) -> str:
+        """Return why `pool` is loaded."""
+        if pool.key in self._needed:
+            return "tasks wait for it"
+        return "requested by an operator" if pool.wanted else f"it belongs to group {pool.group}"
 
     def _expire(self, pool: Resident) -> None:
         """Unload a pool that has been idle for longer than it is kept alive."""

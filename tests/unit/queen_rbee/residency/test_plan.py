@@ -53,6 +53,13 @@ def test_operator_loads_without_a_task():
     assert actions(situation(pool("a", wanted=True))) == ["load a"]
 
 
+def test_load_says_who_asked_for_it():
+    assert make_plan(situation(pool("a"), waits="a")).actions == (Load(("a", ""), "tasks wait for it"),)
+    assert make_plan(situation(pool("a", wanted=True))).actions == (Load(("a", ""), "requested by an operator"),)
+    together = make_plan(situation(pool("a", need=2, group="g"), pool("b", need=2, group="g"), waits="a"))
+    assert [action.reason for action in together.actions] == ["tasks wait for it", "it belongs to group g"]
+
+
 def test_longest_unused_pool_makes_room():
     old, new = pool("old", Phase.LOADED, used_at=NOW - 90), pool("new", Phase.LOADED, used_at=NOW - 50)
     third = pool("third", Phase.LOADED, used_at=NOW - 70)
@@ -134,7 +141,7 @@ def test_machine_with_room_is_preferred_to_one_that_must_evict():
     wait = Wait(frozenset([full.key, spare.key]), NOW - 1)
     budgets = {"m": {"0": Budget(12 * GIB, 8 * GIB)}, "n": {"0": Budget(12 * GIB, 12 * GIB)}}
     plan = make_plan(Situation([full, spare, pool("b", Phase.LOADED)], budgets, [wait], NOW))
-    assert plan.actions == (Load(("a", "n")),)
+    assert plan.actions == (Load(("a", "n"), "tasks wait for it"),)
 
 
 def test_idle_pool_is_unloaded_after_its_keep_alive():
@@ -224,7 +231,7 @@ def test_fewer_victims_would_not_do(found):
     residents = {each.key: each for each in found.residents}
     if not victims or any(residents[key].group for key in victims):
         return
-    loading = plan.actions[0].reason.removeprefix("to make room for ").split(", ")  # type: ignore[union-attr]
+    loading = plan.actions[0].reason.removeprefix("to make room for ").split(", ")
     if any(residents[name, ""].exclusive for name in loading):
         return
     need = sum(residents[name, ""].need["0"] for name in loading)
