@@ -6,13 +6,13 @@ read; nothing is stored on disk.
 
 import logging
 import secrets
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 
 import trio
 
 from engine_provisioner.failures import ProvisioningFailure
+from engine_provisioner.fetch.progress import Meter
 from llama_orch.contracts.node_operations import NodeOperation, NodeOperationState, OperationProgress
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,6 @@ ACTIVE_LIMIT = 32
 """Operations that are queued or run."""
 AT_ONCE = 2
 """Operations of a kind that run at the same time; others are queued."""
-RATE_WINDOW_S = 10.0
 ERROR_LIMIT = 4096
 
 
@@ -47,18 +46,12 @@ class Operation:
         self._ended_at: datetime | None = None
         self._bytes_done = 0
         self._bytes_total: int | None = None
-        self._samples: deque[tuple[float, int]] = deque(maxlen=1000)
+        self._meter = Meter(trio.current_time)
 
     def advance(self, bytes_done: int, bytes_total: int | None = None) -> None:
         """Set the bytes done so far, and the total if it is known."""
-        now = trio.current_time()
-        if bytes_done < self._bytes_done:  # it has begun again
-            self._samples.clear()
         self._bytes_done, self._bytes_total = bytes_done, bytes_total
-        if not self._samples or now - self._samples[-1][0] >= RATE_WINDOW_S / 100:
-            self._samples.append((now, bytes_done))
-        while self._samples and now - self._samples[0][0] > RATE_WINDOW_S:
-            self._samples.popleft()
+        self._meter.progress(bytes_done, bytes_total)
 
     def end(self, state: NodeOperationState, *, error: str | None = None, hint: str | None = None) -> None:
         """Set the final state."""
@@ -81,16 +74,11 @@ class Operation:
         )
 
     def _progress(self) -> OperationProgress:
-        rate = eta = None
-        if self.state is NodeOperationState.RUNNING and self._samples:
-            began, first = self._samples[0]
-            elapsed = trio.current_time() - began
-            rate = (self._bytes_done - first) / elapsed if elapsed > 0 else None
-        if rate and self._bytes_total is not None:
-            eta = max(0.0, self._bytes_total - self._bytes_done) / rate
-        return OperationProgress(
-            bytes_done=self._bytes_done, bytes_total=self._bytes_total, rate_bytes_s=rate, eta_s=eta
-        )
+        done, total = self._bytes_done, self._bytes_total
+        if self.state is not NodeOperationState.RUNNING:
+            return OperationProgress(bytes_done=done, bytes_total=total)
+        found = self._meter.progress(done, total)
+        return OperationProgress(bytes_done=done, bytes_total=total, rate_bytes_s=found.rate_bytes_s, eta_s=found.eta_s)
 
 
 Work = Callable[[Operation], Awaitable[None]]

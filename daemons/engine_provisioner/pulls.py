@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from engine_provisioner.cache.model_cache import describe_size
 from engine_provisioner.cache.records import ModelUse
 from engine_provisioner.engine import LocalModel
-from engine_provisioner.fetch.progress import FetchProgress
+from engine_provisioner.fetch.progress import FetchProgress, size_text
 from engine_provisioner.operations import Operation, Operations
 from engine_provisioner.sources import file, https
 from engine_provisioner.sources.model_fetcher import ModelFetcher, Watch
@@ -54,7 +53,7 @@ class Pulls:
         operation.detail = "looking for the model"
         found = await self.source(request, on_progress)
         operation.advance(found.size_bytes, found.size_bytes)
-        operation.detail = f"{describe_size(found.size_bytes)} in {found.path}"
+        operation.detail = f"{size_text(found.size_bytes)} in {found.path}"
 
 
 def source_of(fetcher: ModelFetcher) -> ModelSource:

@@ -25,6 +25,7 @@ from engine_provisioner.cache.records import CachedModel, ModelUse, key_of
 from engine_provisioner.cache.removal import remove_files
 from engine_provisioner.engine import LocalModel
 from engine_provisioner.failures import ProvisioningFailure, Retry
+from engine_provisioner.fetch.progress import size_text
 from engine_provisioner.sources.model_name import model_name
 from engine_provisioner.sources.model_records import ModelRecord, StoredFile
 
@@ -209,7 +210,7 @@ class ModelCache:
         shortage = size_bytes + SPARE_BYTES - shutil.disk_usage(existing).free
         if shortage > 0 and not self._evict(_on_disk_of(existing, self._survey()), shortage, uses):
             free = shutil.disk_usage(existing).free
-            message = f"the model needs {describe_size(size_bytes)} in {directory}, but {describe_size(free)} are free"
+            message = f"the model needs {size_text(size_bytes)} in {directory}, but {size_text(free)} are free"
             hint = "Free disk space; orchctl models --disk lists the models, orchctl rm removes one."
             raise ProvisioningFailure(message, hint, Retry.AFTER_FIX)
 
@@ -223,7 +224,7 @@ class ModelCache:
         for model in models:
             if model.key in (chosen or ()):
                 freed = self._delete(model, models)
-                log.info("model %s was evicted to make room: %s", model.record.ref, describe_size(freed))
+                log.info("model %s was evicted to make room: %s", model.record.ref, size_text(freed))
                 models = [other for other in models if other.key != model.key]
         return chosen is not None
 
@@ -232,8 +233,8 @@ class ModelCache:
     ) -> ProvisioningFailure:
         kept = _total([model for model in models if _is_protected(model, uses, "")])
         message = (
-            f"the model needs {describe_size(size_bytes)}, but of the {describe_size(self._limit or 0)} that "
-            f"ENGINE_PROVISIONER_CACHE_LIMIT allows, {describe_size(kept)} are pinned or used by pools"
+            f"the model needs {size_text(size_bytes)}, but of the {size_text(self._limit or 0)} that "
+            f"ENGINE_PROVISIONER_CACHE_LIMIT allows, {size_text(kept)} are pinned or used by pools"
         )
         hint = "Raise the limit, or unpin or remove models: orchctl models --disk lists them."
         return ProvisioningFailure(message, hint, Retry.AFTER_FIX)
@@ -284,8 +285,3 @@ def _on_disk_of(directory: Path, models: Iterable[CachedModel]) -> list[CachedMo
 
 def _device(blob: Hashable) -> object:
     return blob[0] if isinstance(blob, tuple) else None
-
-
-def describe_size(count: int) -> str:
-    """Return a text like `4.1 GiB`."""
-    return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.1f} MiB"

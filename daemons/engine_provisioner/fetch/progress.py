@@ -43,7 +43,7 @@ class Meter:
             samples.append((now, done))
         else:
             samples[-1] = (now, done)
-        while len(samples) > 2 and now - samples[1][0] >= WINDOW_S:
+        while len(samples) > 2 and now - samples[0][0] > WINDOW_S and now - samples[1][0] >= SAMPLE_S:
             samples.popleft()
         seconds = now - samples[0][0]
         rate = (done - samples[0][1]) / seconds if seconds >= SAMPLE_S else None
