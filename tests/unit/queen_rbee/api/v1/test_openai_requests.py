@@ -154,11 +154,20 @@ def test_any_value_in_known_field_is_parsed_or_named(endpoint: Endpoint, change:
     body = {**LEAST[endpoint], **change}
     found = outcome(endpoint, json.dumps(body).encode())
     if isinstance(found, OpenAiRequest):
-        assert found.passage.body == body
+        assert found.passage.body == {name: value for name, value in body.items() if name != "keep_alive"}
         task_request(found.parsed, endpoint, ModelTarget(), {})
     else:
         named = {item.field.partition("[")[0].partition(".")[0] for item in found.body.fields or ()}
         assert named <= {*change, "body"}
+
+
+@pytest.mark.parametrize("keep_alive", ["5m", 90, 0, -1])
+def test_keep_alive_is_for_the_queen_and_not_for_the_engine(keep_alive: str | int):
+    body = {**LEAST["chat"], "keep_alive": keep_alive}
+    found = outcome("chat", json.dumps(body).encode())
+    assert isinstance(found, OpenAiRequest)
+    assert found.passage.body == LEAST["chat"]
+    assert task_request(found.parsed, "chat", ModelTarget(), {}).keep_alive == keep_alive
 
 
 def test_task_has_size_and_seed_but_no_prompt():
