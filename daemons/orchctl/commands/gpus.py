@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Iterator
 
-from llama_orch.contracts.nodes import GpuList, GpuView
+from llama_orch.contracts.gpus import GpuList, GpuView
 from orchctl.client import QueenClient, build_path
 from orchctl.command import CliCommand, ListedValues, argument, identifier
 from orchctl.commands.nodes import NODE_IDS

@@ -1,7 +1,7 @@
 """Routes of the GPUs."""
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, not_found
-from llama_orch.contracts.nodes import NodeGpuList
+from llama_orch.contracts.gpus import NodeGpuList
 from llama_orch.http.server.routes import Reply, json_reply, route
 from pool_managerd.gpus.monitor import GpuMonitor
 from pool_managerd.gpus.views import gpu_views

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from llama_orch.contracts.nodes import GpuPool, GpuProcessView, GpuView
+from llama_orch.contracts.gpus import GpuPool, GpuProcessView, GpuView
 from pool_managerd.gpus.totals import GpuTotals
 from pool_managerd.gpus.xids import label
 from pool_managerd.pools.devices import Gpu, Gpus, known_devices_of

@@ -8,8 +8,8 @@ from werkzeug.routing import BaseConverter
 
 from llama_orch.contracts.base import NODE_ID_RESERVED
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+from llama_orch.contracts.gpus import GpuList
 from llama_orch.contracts.nodes import (
-    GpuList,
     Heartbeat,
     HeartbeatAnswer,
     NodeList,

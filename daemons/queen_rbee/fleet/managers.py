@@ -11,7 +11,8 @@ import trio
 from pydantic import BaseModel, ValidationError
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, not_found
-from llama_orch.contracts.nodes import GpuList, GpuView, NodeGpuList, NodeReachability, NodeView
+from llama_orch.contracts.gpus import GpuList, GpuView, NodeGpuList
+from llama_orch.contracts.nodes import NodeReachability, NodeView
 from llama_orch.http.client.client import UpstreamError, fetch, request
 from llama_orch.settings.types import Secret
 from queen_rbee.fleet.fleet import Fleet

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from llama_orch import VERSION
-from llama_orch.contracts.nodes import GpuList, NodeList
+from llama_orch.contracts.gpus import GpuList
+from llama_orch.contracts.nodes import NodeList
 from orchctl.commands.gpus import format_gpus
 from orchctl.commands.nodes import format_nodes, node_problems
 from tests.unit.orchctl.cluster import NODE, SNAPSHOT, node
