@@ -1,7 +1,10 @@
 """Write a pool as TOML."""
 
 import json
+import re
 from collections.abc import Mapping
+
+BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def pool_text(keys: Mapping[str, object]) -> str:
@@ -23,4 +26,4 @@ def _value(value: object) -> str:
 
 
 def _key(key: str) -> str:
-    return _value(key)
+    return key if BARE.fullmatch(key) else _value(key)

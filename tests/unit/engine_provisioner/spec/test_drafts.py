@@ -27,6 +27,12 @@ def test_text_reads_back_as_it_was(keys: dict[str, object]) -> None:
     assert tomllib.loads(pool_text(keys))["pools"] == [keys]
 
 
+def test_keys_are_quoted_only_where_they_must_be() -> None:
+    text = pool_text({"id": "a", "provisioning": {"mode": "package"}, "env": {"a b": "1"}})
+    assert 'mode = "package"\n' in text
+    assert '"a b" = "1"\n' in text
+
+
 @given(TEXT)
 def test_derived_name_is_valid(words: str) -> None:
     ref = f"https://host/{words}"
