@@ -17,7 +17,7 @@ from tests.system.lab.machine import DAEMONS, TARGET, Machine
 from tests.system.lab.package import newer
 
 PAGES = {
-    "7": ("llama-orch",),
+    "7": ("llama-orch", "llama-orch-monitoring"),
     "8": DAEMONS,
     "5": ("llama-orch-pools", "llama-orch-handoff", *(f"{daemon}.env" for daemon in DAEMONS)),
     "1": ("orchctl",),
