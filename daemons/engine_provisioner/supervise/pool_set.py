@@ -13,7 +13,7 @@ from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.step_deadline import StepDeadline
 from engine_provisioner.supervise.change import Change
-from engine_provisioner.supervise.changes import Changes, changes
+from engine_provisioner.supervise.changes import Changes, changes, same_engine
 from engine_provisioner.supervise.member import Member
 from engine_provisioner.supervise.preparation import Prepared, SharedResources, describe_load
 from engine_provisioner.supervise.wanted import Wanted
@@ -168,10 +168,10 @@ class PoolSet:
         target, report = change.target, self._reports.report(change.target.id)
         member = self._members[target.id]
         managed = member.pool.provisioning.starts_engine and target.provisioning.starts_engine
-        if managed and (ordered or (report is not None and report.state is PoolState.READY)):
-            if ordered or not target.same_as(member.pool):
-                await change.run()
-        else:
+        serves = report is not None and report.state is PoolState.READY and not same_engine(member.pool, target)
+        if managed and (ordered or serves):
+            await change.run()
+        elif not target.same_as(member.pool):
             await self._replace(member, target)
 
     async def _replace(self, before: Member, pool: Pool) -> None:
