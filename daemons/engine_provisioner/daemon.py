@@ -107,7 +107,7 @@ def pools_source(settings: ProvisionerSettings, service: Service) -> PoolsSource
     """Return the pools files, and the models that replace theirs, recorded in the state directory."""
     given = service.environ.get("STATE_DIRECTORY")
     state = Path(given) if given else settings.handoff_dir.absolute().parent / NAME
-    return PoolsSource(pools_directory.path_for(settings.pools_config), Replacements(state / "models"))
+    return PoolsSource(pools_directory.path_for(settings.pools_config), Replacements(state / "replaced-models"))
 
 
 def load_pools(source: PoolsSource) -> list[Pool]:

@@ -169,8 +169,9 @@ class Watch:
         return (OperationState.FAILED, LOST) if now >= self.lost_at else "waiting for its machine"
 
 
-RESTARTED = "engine-provisioner was restarted meanwhile; the pool has the model that orchctl pools shows"
-LOST = f"its machine has not reported the reload for {LOST_S:g} s; the pool has the model that orchctl pools shows"
+SEE_POOLS = "the pool has the model that orchctl pools shows"
+RESTARTED = f"engine-provisioner was restarted, or its files were changed, meanwhile; {SEE_POOLS}"
+LOST = f"its machine has not reported the reload for {LOST_S:g} s; {SEE_POOLS}"
 
 
 def outcome_of(pool: PoolStatus, reload: PoolReload) -> Outcome | None:
