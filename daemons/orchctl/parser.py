@@ -26,6 +26,7 @@ from orchctl.commands.sessions import SESSIONS
 from orchctl.commands.status import STATUS
 from orchctl.commands.tasks import TASKS
 from orchctl.machine.pool import POOL
+from orchctl.machine.reloading import PURGE, RELOAD
 from orchctl.machine.run import RUN, SERVE
 from orchctl.submit.submit import SUBMIT
 
@@ -39,6 +40,8 @@ COMMANDS = (
     POOL,
     LOAD,
     UNLOAD,
+    RELOAD,
+    PURGE,
     NODES,
     GPUS,
     DRAIN,

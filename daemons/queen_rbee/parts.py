@@ -33,6 +33,7 @@ from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.pools.strategies import StrategyName
 from queen_rbee.residency.keeper import Keeper
 from queen_rbee.residency.operators import OperatorLoads
+from queen_rbee.residency.reloading import OperatorReloads
 from queen_rbee.sessions.sessions import Sessions
 from queen_rbee.settings import QueenSettings
 from queen_rbee.sources.handoffs import HandoffSource
@@ -75,6 +76,7 @@ class Parts(TaskParts):
     operations: Operations
     keeper: Keeper
     loads: OperatorLoads
+    reloads: OperatorReloads
     handoffs: HandoffSource | None
     tls: Tls = CLEAR
 
@@ -104,6 +106,7 @@ def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
         operations=operations,
         keeper=keeper,
         loads=OperatorLoads(registry, keeper, operations),
+        reloads=OperatorReloads(registry, keeper, operations),
         handoffs=_handoff_source(settings, registry, metrics),
         tls=tls,
     )

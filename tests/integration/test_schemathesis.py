@@ -29,8 +29,8 @@ NOT_TESTED = {"GET /openapi.json"}
 """Schemathesis does not test the path from which it reads the document."""
 NOT_SERVED = {"POST /v1/rerank", "POST /rerank", "POST /v2/rerank", "POST /v2/gpus/{gpu}/unfence"}
 """Operations that an engine with embeddings does not support, and that of GPUs, which this machine has none of."""
-FLEET = "/v2/(nodes/|pools/[^/]+/(drain|resume)|operations/)"
-"""Paths that a home does not have (nodes) or that would stop it (drain)."""
+FLEET = "/v2/(nodes/|pools/[^/]+/(drain|resume|reload|purge)|operations/)"
+"""Paths that a home does not have (nodes) or that would stop it (drain, reload, purge)."""
 NODE_CHECKS = ("--exclude-checks", "use_after_free")
 """A deleted node that is still running registers again, so that it can exist at the next request."""
 

@@ -12,6 +12,7 @@ from engine_provisioner.spec import pools_directory
 from engine_provisioner.spec.drafts import Draft, make_draft
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.pools_file import PoolsFileError, parse_files
+from engine_provisioner.spec.replacements import PoolsSource
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.pool_files import ConfiguredPool, ConfiguredPools, PoolDraft, PoolFile
 from llama_orch.http.server.routes import RequestBody, json_reply, route
@@ -22,10 +23,11 @@ DRAFT = RequestBody(PoolDraft, {"a model": {"model": "file:/srv/models/model.ggu
 
 
 class PoolFileRoutes:
-    """`path` is the pools file, which need not exist."""
+    """The pools file of `source` need not exist."""
 
-    def __init__(self, path: Path, reports: PoolReports) -> None:
-        self._path = path.absolute()
+    def __init__(self, source: PoolsSource, reports: PoolReports) -> None:
+        self._source = source
+        self._path = source.path.absolute()
         self._directory = pools_directory.drop_in_directory(self._path)
         self._reports = reports
 
@@ -33,10 +35,11 @@ class PoolFileRoutes:
     async def list_pool_files(self) -> ConfiguredPools:
         try:
             configured = await trio.to_thread.run_sync(self._read)
+            models = await trio.to_thread.run_sync(self._models)
         except PoolsFileError as error:
             raise ApiError(409, refusal(error)) from error
         paths = [path for path, _pool in configured]
-        pools = [self._view(path, pool, only=paths.count(path) == 1) for path, pool in configured]
+        pools = [self._view(path, pool, models[pool.id], only=paths.count(path) == 1) for path, pool in configured]
         return ConfiguredPools(directory=str(self._directory), pools=pools)
 
     @route("POST", "/v2/pools/draft", "Check a new pool and return its file", DRAFTED, body=DRAFT, errors=(409,))
@@ -50,19 +53,25 @@ class PoolFileRoutes:
     def _read(self) -> list[tuple[Path, Pool]]:
         return parse_files(pools_directory.read_files(self._path))
 
+    def _models(self) -> dict[str, str | None]:
+        """Return the model that each pool has at present: a reload may have replaced that of its file."""
+        return {pool.id: model_name(pool.model.ref) if pool.model else None for pool in self._source.read() or []}
+
     def _draft(self, request: PoolDraft) -> Draft:
         files = pools_directory.read_files(self._path)
         return make_draft(request, files, self._directory, shutil.which("llama-server"))
 
-    def _view(self, path: Path, pool: Pool, *, only: bool) -> ConfiguredPool:
+    def _view(self, path: Path, pool: Pool, model: str | None, *, only: bool) -> ConfiguredPool:
         report = self._reports.report(pool.id)
+        written = model_name(pool.model.ref) if pool.model else None
         return ConfiguredPool(
             pool_id=pool.id,
             path=str(path),
             only=only and path.parent == self._directory,
             engine=pool.engine,
             mode=pool.provisioning.mode,
-            model=model_name(pool.model.ref) if pool.model else None,
+            model=model,
+            file_model=written if written != model else None,
             state=report.state if report else None,
             detail=report.detail if report else None,
             last_error=report.last_error if report else None,

@@ -89,6 +89,11 @@ class ModelCache:
         models.sort(key=lambda model: (model.used_at, model.record.ref), reverse=True)
         return [UsedModel(model, _pools_of(model, uses)) for model in models]
 
+    async def known(self, ref: str) -> UsedModel | None:
+        """Return the model on disk with this reference, None if there is none."""
+        names = (ref, model_name(ref))
+        return next((used for used in await self.models() if used.model.record.ref in names), None)
+
     async def record(self, record: ModelRecord) -> None:
         """Record a model that was fetched, and evict others if the limit is exceeded. Raises OSError."""
         await self._in_thread(partial(self._record, record, self._uses()))
@@ -110,12 +115,13 @@ class ModelCache:
         """Protect the model from eviction, or no longer. Raises UnknownModel and OSError."""
         await self._in_thread(partial(self._pin, ref, pinned))
 
-    async def remove(self, ref: str, *, force: bool = False) -> int:
+    async def remove(self, ref: str, *, force: bool = False, of_pool: str | None = None) -> int:
         """Remove the model; return the bytes freed. Files that were not downloaded are left, without their record.
 
-        Raises UnknownModel, ModelInUse if a pool uses it and not `force`, and OSError.
+        Raises UnknownModel, ModelInUse if a pool other than `of_pool` uses it and not `force`, and OSError.
         """
-        return await self._in_thread(partial(self._remove, ref, force, self._uses()))
+        uses = [use for use in self._uses() if use.pool_id != of_pool]
+        return await self._in_thread(partial(self._remove, ref, force, uses))
 
     async def make_room(self, size_bytes: int, directory: Path) -> None:
         """Evict models until `size_bytes` more may be stored in `directory`. Raises ProvisioningFailure."""

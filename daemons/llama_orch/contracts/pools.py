@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 from llama_orch.contracts.base import NODE_ID_PATTERN, Outbound, PoolId
 from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.handoff import Handoff, HandoffModel
+from llama_orch.contracts.reloads import PoolReload
 
 CircuitState = Literal["closed", "open", "half-open"]
 
@@ -100,6 +101,7 @@ class ProvisioningReport(Outbound):
     handoff: Handoff | None = None
     workloads: list[Workload] | None = None
     residency: Residency | None = None
+    reload: PoolReload | None = None
     removed: bool = False
     updated_at: datetime
 
@@ -147,6 +149,7 @@ class PoolStatus(Outbound):
     workloads: list[Workload] | None = None
     circuit: CircuitState = "closed"
     residency: Residency | None = None
+    reload: PoolReload | None = None
     idle_s: float | None = None
     unload_in_s: float | None = None
     replicas: list[ReplicaStatus] = []

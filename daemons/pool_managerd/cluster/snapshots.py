@@ -43,6 +43,7 @@ def snapshot(pool: PoolStatus, node_id: str) -> PoolSnapshot:
         workloads=pool.workloads,
         last_error=_cut(pool.last_error, ERROR_LIMIT),
         residency=pool.residency,
+        reload=pool.reload,
     )
 
 
@@ -96,4 +97,4 @@ def _pool_view(pool: PoolStatus) -> PlacementView:
     models = tuple(pool.models_available), tuple(sorted(pool.model_digests.items()))
     state = pool.state, pool.live, pool.ready, pool.draining
     workloads = tuple(pool.workloads) if pool.workloads else None
-    return (pool.pool_id, *state, pool.slots_total, pool.ctx_max, workloads, pool.residency, *models)
+    return (pool.pool_id, *state, pool.slots_total, pool.ctx_max, workloads, pool.residency, pool.reload, *models)

@@ -79,6 +79,7 @@ def pool_status(pool_id: str, replicas: list[Replica], report: ProvisioningRepor
         workloads=union(map(workloads_of, replicas)),
         last_error=None if ready else next(iter(errors), None),
         residency=report.residency if report else None,
+        reload=report.reload if report else None,
         replicas=[_replica_status(replica) for replica in replicas],
     )
 
@@ -123,6 +124,7 @@ def _unannounced(pool_id: str, report: ProvisioningReport | None, gpus: Gpus) ->
         workloads=report.workloads if report else None,
         last_error=next(iter(_errors(report)), None) if report else None,
         residency=report.residency if report else None,
+        reload=report.reload if report else None,
     )
 
 

@@ -56,6 +56,7 @@ def pool_status(node: Node, pool: PoolSnapshot) -> PoolStatus:
         workloads=pool.workloads,
         circuit="closed",
         residency=pool.residency,
+        reload=pool.reload,
         state=PoolState.OFFLINE if node.offline else pool.state,
         live=pool.live and not node.offline,
         ready=ready,

@@ -23,8 +23,10 @@ from queen_rbee.metrics import Metrics, UnloadCause
 from queen_rbee.pools.candidates import Candidate
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.pools.source_reports import PoolKey, pool_key
+from queen_rbee.residency import switches
 from queen_rbee.residency.plan import Load, Plan, Unload, make_plan
 from queen_rbee.residency.situation import Phase, Resident, Situation, Wait
+from queen_rbee.residency.switches import Switches
 from queen_rbee.residency.views import Usage, after_report, budgets, idle_times, merged, phase_of, pools_of, resident
 from queen_rbee.tasks.task import Task
 
@@ -69,6 +71,8 @@ class Keeper:
         self._wanted: set[PoolKey] = set()
         self._unwanted: dict[PoolKey, str] = {}
         self._left_alone: dict[PoolKey, float] = {}
+        self._closed: set[PoolKey] = set()
+        self._switches = Switches(registry, managers)
         self._settled_at: dict[str, float] = {}
         self.plan = Plan()
         """The last plan; `plan.blocked` says why waiting tasks have no pool."""
@@ -103,6 +107,11 @@ class Keeper:
         """Send the pool no new tasks, and unload it once it has none; no effect while it is not loaded."""
         self._wanted.discard(key)
         self._unwanted[key] = reason
+        self._registry.residency.ring()
+
+    def close(self, key: PoolKey, *, closed: bool) -> None:
+        """Do not load the pool while it is closed, whatever waits for it."""
+        (self._closed.add if closed else self._closed.discard)(key)
         self._registry.residency.ring()
 
     def blocker(self, key: PoolKey) -> str | None:
@@ -156,10 +165,11 @@ class Keeper:
         self.plan = make_plan(situation)
         for action in (*self.plan.actions, *self._operators_unloads(residents)):
             self._decide(action)
-        held = [key for key, order in self._orders.items() if order.phase is Phase.UNLOADING]
+        held = {key for key, order in self._orders.items() if order.phase is Phase.UNLOADING} | switches.held(pools)
         self._registry.hold(held)
         self._registry.watch_releases = bool(held or self.plan.blocked)
         self._send_due(pools, nursery)
+        self._switches.step(pools, nursery)
 
     def _settle(self, pools: dict[PoolKey, PoolStatus], now: float) -> None:
         """Drop the orders that are done, that failed, or whose pool is gone or does not follow them."""
@@ -196,7 +206,7 @@ class Keeper:
             plan, machine = pool.residency, self._machine(key)
             if phase is None or plan is None or machine is None:
                 continue
-            if key in self._left_alone and phase is Phase.UNLOADED:
+            if (key in self._left_alone or key in self._closed) and phase is Phase.UNLOADED:
                 phase = Phase.FAILED
             replicas = self._registry.replicas_of(key)
             leases = self._registry.count_leases(replicas)

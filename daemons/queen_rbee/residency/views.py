@@ -50,9 +50,14 @@ def idle_times(usage: Usage, keep_alive_s: float | None, released_at: float, now
 
 
 def phase_of(pool: PoolStatus, ordered: Phase | None) -> Phase | None:
-    """Return the phase of a pool; `ordered` is LOADING or UNLOADING while it has not done what it was told."""
+    """Return the phase of a pool; `ordered` is LOADING or UNLOADING while it has not done what it was told.
+
+    A pool whose engine is being replaced counts as LOADING, so that it is left alone.
+    """
     if ordered is not None:
         return ordered
+    if pool.reload and pool.reload.state.holds_pool:
+        return Phase.LOADING
     if pool.state is PoolState.DRAINING and not pool.draining:
         return Phase.UNLOADING  # its engine is being stopped
     return PHASES.get(pool.state)

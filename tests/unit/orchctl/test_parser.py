@@ -25,7 +25,7 @@ def every_command(
 COMMANDS = dict(every_command(build_parser()))
 EVERY_COMMAND = pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 NEEDS: dict[tuple[str, ...], list[str]] = {
-    **{(name,): ["x"] for name in ("run", "serve", "load", "unload")},
+    **{(name,): ["x"] for name in ("run", "serve", "load", "unload", "reload", "purge")},
     **{("pool", name): ["x"] for name in ("rm", "show")},
     ("pool", "add"): ["x", "--model", "y"],
     ("submit",): ["x"],

@@ -22,7 +22,8 @@ from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.step_deadline import StepDeadline
 from engine_provisioner.supervise import health
 from engine_provisioner.supervise.health import Condition, HealthCheck
-from engine_provisioner.supervise.managed_pool import ManagedPool, SharedResources
+from engine_provisioner.supervise.managed_pool import ManagedPool
+from engine_provisioner.supervise.preparation import SharedResources
 from engine_provisioner.supervise.wanted import Wanted
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
 from llama_orch.settings.types import GpuMask
@@ -107,7 +108,7 @@ class FakeAcquirer(Acquirer):
     async def program(self, *_arguments: object) -> Program:
         return Program(("/bin/true",), Path("/bin/true"))
 
-    async def model(self, *_arguments: object) -> LocalModel:
+    async def model(self, pool: Pool, *_arguments: object) -> LocalModel:
         return LocalModel("file:/srv/model.gguf", Path("/srv/model.gguf"), 1)
 
 
