@@ -70,6 +70,7 @@ class OperationRecord:
     message: str | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     replicas: set[ReplicaKey] = field(default_factory=set)
+    on_cancel: Callable[[], None] = lambda: None
 
     def finish(self, state: OperationState, message: str) -> None:
         self.state, self.message, self.ended = state, message, datetime.now(UTC)
@@ -132,9 +133,19 @@ class Operations:
             self._nursery.start_soon(self._watch, drain, limit_s)
         return drain.view()
 
-    def follow(self, kind: str, target: OperationTarget, keys: list[PoolKey], outcome: Follow) -> Operation:
-        """Record an operation that somebody else runs; `outcome` watches it, and is cancelled with it."""
-        record = self._add(OperationRecord(kind, target, keys, 0, None))
+    def follow(
+        self,
+        kind: str,
+        target: OperationTarget,
+        keys: list[PoolKey],
+        outcome: Follow,
+        on_cancel: Callable[[], None] = lambda: None,
+    ) -> Operation:
+        """Record an operation that somebody else runs; `outcome` watches it, and is cancelled with it.
+
+        `on_cancel` is called if the operation is cancelled, not if the daemon stops.
+        """
+        record = self._add(OperationRecord(kind, target, keys, 0, None, on_cancel=on_cancel))
         if self._nursery:
             self._nursery.start_soon(self._follow, record, outcome)
         return record.view()
@@ -144,6 +155,7 @@ class Operations:
             record.finish(*await outcome(partial(setattr, record, "message")))
         if record.scope.cancelled_caught:
             record.finish(OperationState.CANCELLED, "cancelled")
+            record.on_cancel()
 
     async def cancel(self, identifier: str) -> Operation:
         """End an operation; a drain is ended by a resume. No effect if it has ended. Raises ApiError."""
