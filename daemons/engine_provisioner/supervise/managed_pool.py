@@ -73,6 +73,7 @@ class ManagedPool:
         self._reporter = reporter
         self._deadline = deadline
         self._wanted = wanted
+        self._probes = probes.Probes()
 
     async def run(self) -> NoReturn:
         """Load and unload the engine as wanted. Ends only by ProvisioningFailure or OSError.
@@ -141,8 +142,8 @@ class ManagedPool:
         )
         model = await self._shared.acquirer.model(self._pool, self._deadline, self._reporter.progress)
         self._deadline.expect(3 * probes.LIMIT_S, "asking the engine for its version")
-        engine = await probes.probe(program)
-        if program.record:
+        engine, asked = await self._probes.engine(program)
+        if program.record and asked:
             note = partial(engine_record.note_report, program.record, engine.version, engine.options)
             await trio.to_thread.run_sync(note)
         if gpus and program.image is None and "--list-devices" in engine.options:
