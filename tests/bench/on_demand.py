@@ -1,8 +1,8 @@
 """Twelve models on a GPU that holds three: 500 random requests of 8 clients, with all daemons and real engines.
 
 The engines run on the CPU in the name of an imitated GPU, whose memory follows the engines that run. Counted are the
-requests that are not answered, loads against the fewest possible, engines that end during an answer, models that are
-unloaded without having served, and how often the GPU is too full.
+requests that are answered, loads against the fewest possible, engines that end during an answer, models that are
+unloaded without having served, and the most engines at a time.
 """
 
 import hashlib
@@ -88,14 +88,17 @@ class Gpu:
             self.driver.change(used=used, procs=tuple((pid, ENGINE_MIB) for pid in found))
 
     def _engines(self) -> Iterator[tuple[int, str]]:
-        """Yield the pid and the pool of each engine."""
+        """Yield the pid and the pool of each engine. A process that a starting engine forks is none."""
+        found: dict[int, tuple[int, str]] = {}
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 words = (process / "cmdline").read_bytes().split(b"\0")
+                if b"--port" in words and b"--alias" in words and os.fsencode(self.directory) in b"".join(words):
+                    parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+                    found[int(process.name)] = parent, os.fsdecode(words[words.index(b"--alias") + 1])
             except OSError:
                 continue
-            if b"--port" in words and b"--alias" in words and os.fsencode(self.directory) in b"".join(words):
-                yield int(process.name), os.fsdecode(words[words.index(b"--alias") + 1])
+        return ((pid, name) for pid, (parent, name) in found.items() if parent not in found)
 
 
 @dataclass(frozen=True)
@@ -160,20 +163,24 @@ def pools(home: Home) -> list[dict[str, Any]]:
     return list((home.ask("GET", "/v2/pools")[1] or {}).get("pools", ()))
 
 
-def orders(home: Home) -> Counter[str]:
-    """Return how many loads and unloads queen-rbee has ordered."""
+def records(home: Home) -> list[tuple[str, str]]:
+    """Return the events that queen-rbee has logged, each with its pool."""
     lines = (home.directory / "queen-rbee.log").read_text().splitlines()
-    return Counter(str(json.loads(line).get("event")) for line in lines if line.startswith("{"))
+    found = [json.loads(line) for line in lines if line.startswith("{")]
+    return [(str(record.get("event")), str(record.get("pool_id"))) for record in found]
 
 
-def unused(answers: list[Answer], ended: list[tuple[float, str]]) -> int:
-    """Return how many engines ended without an answer since the last end of an engine of the same pool."""
-    last: dict[str, float] = {}
+def unused(log: list[tuple[str, str]]) -> int:
+    """Return how many pools were unloaded without having served since they were loaded."""
+    served: set[str] = set()
     count = 0
-    for at, name in ended:
-        since = last.get(name, 0.0)
-        count += not any(answer.name == name and since < answer.began < at for answer in answers)
-        last[name] = at
+    for event, pool in log:
+        if event == "load_ordered":
+            served.discard(pool)
+        elif event == "task_ended":
+            served.add(pool)
+        elif event == "unload_ordered":
+            count += pool not in served
     return count
 
 
@@ -186,10 +193,11 @@ def main(requests: int = REQUESTS) -> None:
         with ThreadPoolExecutor(CLIENTS) as clients:
             answers = list(clients.map(lambda item: ask(home, *item), work))
         took_s = time.monotonic() - begun
-        ended, given = [*gpu.ended], orders(home)
+        ended, log = [*gpu.ended], records(home)
         load_s = [pool["residency"]["load_s"] or 0.0 for pool in pools(home)]
     answered = [answer for answer in answers if answer.status == 200 and answer.chunks]
     served = [answer.name for answer in sorted(answered, key=lambda answer: answer.began)]
+    given = Counter(event for event, _pool in log)
     loads, fewest = given["load_ordered"], fewest_loads(served, HELD)
     arrived = fewest_loads([name for name, _tokens in work], HELD)
     broken = sum(each.name == pool and each.began < at < each.ended for at, pool in ended for each in answered)
@@ -199,7 +207,7 @@ def main(requests: int = REQUESTS) -> None:
         f"answered {len(answered)}; a model needs {need['0'] >> 20} MiB of {TOTAL_MIB}",
         f"loads {loads}, unloads {given['unload_ordered']}; fewest loads for the order of answers {fewest}"
         f" (ratio {loads / fewest:.2f}), for the order of requests {arrived}",
-        f"engines that ended during an answer: {broken}; that ended unused: {unused(answered, ended)}",
+        f"engines that ended during an answer: {broken}; pools that were unloaded unused: {unused(log)}",
         f"most engines at a time: {gpu.most}; last load of each: median {statistics.median(load_s):.2f} s",
         f"first chunk after p50 {percentile(waits, 0.5):.2f} s, p99 {percentile(waits, 0.99):.2f} s,"
         f" max {max(waits):.2f} s; load average {' '.join(f'{each:.1f}' for each in os.getloadavg())}",

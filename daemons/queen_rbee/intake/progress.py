@@ -38,10 +38,13 @@ async def report_progress(queue: AdmissionQueue[Task], forecast: Forecast, regis
     while True:
         await trio.sleep(INTERVAL_S)
         depth = len(queue)
+        steps_of: dict[Demand, tuple[str, ...]] = {}
         for position, task in enumerate(queue.order()):
             if not task.log.readers:
                 continue
-            steps = tuple(steps_before(task.demand, registry))
+            steps = steps_of.get(task.demand)
+            if steps is None:
+                steps = steps_of[task.demand] = tuple(steps_before(task.demand, registry))
             if steps != task.reported_steps or is_worth_reporting(task.reported_position, position):
                 report_position(task, position, depth, forecast, steps)
 
