@@ -115,7 +115,7 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
         nursery.start_soon(_mark_synced, registry, sources)
     nursery.start_soon(keep_status, parts.queue, registry, parts.accounting, metrics, parts.fleet, service.notifier)
     nursery.start_soon(keep_warning, first_to_expire(settings.tls))
-    nursery.start_soon(report_progress, parts.queue, parts.forecast)
+    nursery.start_soon(report_progress, parts.queue, parts.forecast, parts.registry)
     nursery.start_soon(check_forever, registry, parts.hop, metrics)
     nursery.start_soon(_housekeeping, parts)
     nursery.start_soon(collect_young)

@@ -19,6 +19,7 @@ from queen_rbee.dispatch.health_checks import is_healthy
 from queen_rbee.dispatch.hop import DIRECT, Hop
 from queen_rbee.dispatch.outages import Outages
 from queen_rbee.dispatch.placer import QueuePlacer
+from queen_rbee.dispatch.promises import Promises
 from queen_rbee.dispatch.queue import AdmissionQueue, Policy
 from queen_rbee.dispatch.runs import Runs
 from queen_rbee.dispatch.stalls import DEFAULT_LIMITS, StallLimits
@@ -60,6 +61,7 @@ class TaskParts:
     accounting: Accounting
     hop: Hop
     queue: AdmissionQueue[Task]
+    promises: Promises[Demand]
     placer: QueuePlacer
     circuits: Circuits
     runs: Runs
@@ -97,7 +99,8 @@ def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
     urls = () if settings.cloud_profile else settings.pool_managers
     managers = PoolManagers(fleet, registry, urls, settings.token, tls.client)
     operations = Operations(registry, managers, displace)
-    keeper = Keeper(registry, tasks.queue, managers, metrics)
+    keeper = Keeper(registry, tasks.queue, tasks.promises, managers, metrics)
+    tasks.forecast.arrival = keeper.arrival
     tasks.dispatcher.on_start = keeper.started
     return Parts(
         **vars(tasks),
@@ -131,11 +134,14 @@ def build_task_parts(
     accounting = Accounting(book, metrics, forecast, store, sessions, catalog, artifacts)
     queue: AdmissionQueue[Task] = AdmissionQueue(capacity, policy)
     outages: Outages[Demand] = Outages(pool_wait_s)
+    promises: Promises[Demand] = Promises()
     circuits = Circuits(registry, metrics, partial(is_healthy, hop=hop, metrics=metrics))
     placer = QueuePlacer(queue, registry, sessions, strategy, bell)
     runs = Runs(registry, adapters(), accounting, forecast, sessions, circuits, placer, limits, hop, pool_wait_s)
-    dispatcher = Dispatcher(queue, registry, placer, runs, circuits, outages, forecast, accounting, metrics, bell)
-    backpressure = Backpressure(queue, forecast, outages, metrics)
+    dispatcher = Dispatcher(
+        queue, registry, placer, runs, circuits, outages, promises, forecast, accounting, metrics, bell
+    )
+    backpressure = Backpressure(queue, forecast, outages, promises, metrics)
     intake = Intake(
         queue, placer, dispatcher, backpressure, registry, catalog, sessions, forecast, book, store, metrics
     )
@@ -151,6 +157,7 @@ def build_task_parts(
         accounting=accounting,
         hop=hop,
         queue=queue,
+        promises=promises,
         placer=placer,
         circuits=circuits,
         runs=runs,

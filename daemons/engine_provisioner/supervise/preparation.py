@@ -1,7 +1,7 @@
 """What has to be there before an engine is started: GPUs, program, model, and an engine that answers."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import trio
@@ -13,6 +13,7 @@ from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.gguf.reader import GgufError, header_of, read_header
 from engine_provisioner.launch import command, devices, ports, probes
 from engine_provisioner.launch.launcher import Launcher
+from engine_provisioner.launch.probes import Probes
 from engine_provisioner.memory import loads
 from engine_provisioner.memory.loads import Loads
 from engine_provisioner.memory.residency import residency_of
@@ -32,6 +33,7 @@ class SharedResources:
     launcher: Launcher
     ports: ports.Ports
     loads: Loads
+    probes: Probes = field(default_factory=Probes)
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ async def prepare(
     program = await shared.acquirer.program(pool, deadline, report, gpus, provide_image)
     model = await shared.acquirer.model(pool, deadline, report)
     deadline.expect(3 * probes.LIMIT_S, "asking the engine for its version")
-    engine = await probes.probe(program)
-    if program.record:
+    engine, asked = await shared.probes.engine(program)
+    if program.record and asked:
         note = partial(engine_record.note_report, program.record, engine.version, engine.options)
         await trio.to_thread.run_sync(note)
     if gpus and program.image is None and "--list-devices" in engine.options:

@@ -45,3 +45,11 @@ def before(schema: Schema, example: str | None = None) -> Parameter:
 
 BUDGET_HEADERS = ("X-Budget-Tokens-Remaining", "X-Budget-Time-Ms-Remaining", "X-Budget-Cost-Remaining")
 PLACE_HEADERS = ("X-Llama-Orch-Pool", "X-Llama-Orch-Overhead-Ms")
+PREFER = Parameter(
+    "Prefer",
+    "RFC 7240. `wait=N`: the seconds that the task may wait until it starts; `wait=0`: the task is refused unless its "
+    "model is loaded now. Else the answer is 503 with Retry-After, and the model is loaded for the retry.",
+    TEXT,
+    "header",
+    "wait=30",
+)

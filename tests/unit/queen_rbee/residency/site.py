@@ -18,11 +18,12 @@ from llama_orch.contracts.reloads import PoolReload, ReloadCancel, ReloadOrder, 
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.engines.wire.adapters import adapters
 from queen_rbee.dispatch.placer import QueuePlacer
+from queen_rbee.dispatch.promises import Promises
 from queen_rbee.dispatch.queue import AdmissionQueue
 from queen_rbee.fleet.managers import PoolManager, PoolManagers
 from queen_rbee.fleet.operations import Operations
 from queen_rbee.metrics import Metrics
-from queen_rbee.pools.candidates import Candidate
+from queen_rbee.pools.candidates import Candidate, Demand
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.residency.keeper import Keeper
 from queen_rbee.residency.reloading import OperatorReloads
@@ -59,6 +60,7 @@ class Site:
     refusing: set[str] = field(default_factory=set)
     failing: set[str] = field(default_factory=set)
     failure: str | None = None
+    changing: dict[str, trio.CancelScope] = field(default_factory=dict)
     nursery: trio.Nursery = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,14 +68,17 @@ class Site:
         self.bell = Bell()
         self.registry._changed = self.bell
         self.placer = QueuePlacer(self.queue, self.registry, Sessions(MemoryStore()), "least-loaded", self.bell)
+        self.promises: Promises[Demand] = Promises()
         orders = Orders(self)
-        self.keeper = Keeper(self.registry, self.queue, orders, Metrics())
+        self.keeper = Keeper(self.registry, self.queue, self.promises, orders, Metrics())
         self.operations = Operations(self.registry, orders, lambda _keys, _reason: 0)
         self.reloads = OperatorReloads(self.registry, self.keeper, self.operations)
         self.ended: dict[Task, trio.Event] = {}
 
-    def add(self, name: str, need: int = 4, state: PoolState = PoolState.UNLOADED, **residency) -> None:
-        """Add a pool that needs so many GiB."""
+    def add(
+        self, name: str, need: int = 4, state: PoolState = PoolState.UNLOADED, model: str = "", **residency
+    ) -> None:
+        """Add a pool that needs so many GiB; its model has its name, or that of `model`."""
         plan = Residency(**{"need_bytes": {"0": need * GIB}, "keep_alive_s": 300.0, "load_s": LOAD_S, **residency})
         self.pools[name] = PoolStatus(
             pool_id=name,
@@ -82,7 +87,7 @@ class Site:
             ready=False,
             draining=False,
             engine="llamacpp",
-            models_available=[f"{name}.gguf"],
+            models_available=[f"{model or name}.gguf"],
             residency=plan,
         )
         self.show(name, state)
@@ -150,23 +155,30 @@ class Site:
         self.reload(name, ReloadState.FAILED if self.failure else ReloadState.DONE, reload_id)
 
     async def _change(self, name: str, verb: str) -> None:
-        if verb == "unload":
-            await trio.sleep(UNLOAD_S)
-            self.show(name, PoolState.UNLOADED)
-            return
-        self.show(name, PoolState.STARTING)
-        await trio.sleep(LOAD_S)
-        self.show(name, PoolState.FAILED if name in self.failing else PoolState.READY)
+        """Do what was ordered, in place of what was ordered before."""
+        self.changing.get(name, trio.CancelScope()).cancel()
+        with trio.CancelScope() as self.changing[name]:
+            if verb == "unload":
+                await trio.sleep(UNLOAD_S)
+                self.show(name, PoolState.UNLOADED)
+                return
+            self.show(name, PoolState.STARTING)
+            await trio.sleep(LOAD_S)
+            self.show(name, PoolState.FAILED if name in self.failing else PoolState.READY)
 
     async def request(self, name: str, service_s: float = 1.0, **fields) -> None:
-        """Ask for the pool's model, and wait for the answer."""
+        """Ask for the pool's model, and wait for the answer. A client that is cancelled leaves the queue."""
         task = Task(TaskRequest(prompt="x", model_ref=name, **fields), "c", trio.current_time())
         self.ended[task] = trio.Event()
         task.service_s = service_s  # type: ignore[attr-defined]
         self.queue.admit(task, "interactive", task.demand)
         self.placer.admitted(task)
         self.registry.ring_residency()
-        await self.ended[task].wait()
+        try:
+            await self.ended[task].wait()
+        finally:
+            if self.queue.remove(task):
+                self.registry.ring_residency()
 
     async def _dispatch(self) -> None:
         while True:
