@@ -77,6 +77,21 @@ def _name(handle: object) -> str:
     return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
 
+def memory_total(gpus: tuple[int, ...]) -> int | None:
+    """Return the bytes of memory of all `gpus` together, None if one does not tell, as those that share it. Blocks."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        try:
+            handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in gpus]
+            return sum(int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in handles)
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
+
+
 def mask_text(indices: tuple[int, ...]) -> str:
     """Return the `device_mask` of a handoff file."""
     return ",".join(map(str, indices)) or "cpu"

@@ -11,11 +11,13 @@ from engine_provisioner import engine_record
 from engine_provisioner.acquirer import Acquirer
 from engine_provisioner.engine import Engine, EngineCommand, LocalModel
 from engine_provisioner.failures import ProvisioningFailure, Retry
+from engine_provisioner.gguf.header import GgufHeader
 from engine_provisioner.gguf.reader import header_of
 from engine_provisioner.launch import command, devices, ports, probes
 from engine_provisioner.launch.engine_output import EXIT_HINTS, exit_cause
 from engine_provisioner.launch.launcher import Launcher, RunningEngine
 from engine_provisioner.memory import loads
+from engine_provisioner.memory.fit import too_large
 from engine_provisioner.memory.loads import Load, Loads
 from engine_provisioner.memory.measuring import measure
 from engine_provisioner.memory.residency import residency_of
@@ -151,10 +153,15 @@ class ManagedPool:
         return Prepared(engine, model, gpus)
 
     async def _describe(self, prepared: Prepared) -> None:
-        """Report what loading the pool takes, by its last load if there was one."""
+        """Report what loading the pool takes, by its last load if there was one.
+
+        Raises ProvisioningFailure if it can never be loaded.
+        """
         self._deadline.expect(DISK_STEP_S, "reading what the last load took")
         last = await trio.to_thread.run_sync(self._shared.loads.last, self._load_key(prepared))
         header = await trio.to_thread.run_sync(header_of, prepared.model.path)
+        if failure := await trio.to_thread.run_sync(too_large_here, self._pool, prepared, header):
+            raise failure
         await self._reporter.describe(residency_of(self._pool, prepared.model, prepared.devices, last, header))
 
     async def _measure(self, engine: RunningEngine, prepared: Prepared, load: Load) -> None:
@@ -270,6 +277,13 @@ class ManagedPool:
         cause = exit_cause(message)
         self._reporter.count_exit(cause)
         return ProvisioningFailure(message, EXIT_HINTS.get(cause, ""), Retry.RESTART, watched)
+
+
+def too_large_here(pool: Pool, prepared: Prepared, header: GgufHeader | None) -> ProvisioningFailure | None:
+    """Return the failure if the model can never fit on the GPUs of this machine. Blocks."""
+    model, gpus = prepared.model, prepared.devices
+    projector = model.mmproj.stat().st_size if model.mmproj else 0
+    return too_large(pool, model, header, gpus, devices.memory_total(gpus) if gpus else None, projector)
 
 
 def _url(running: EngineCommand) -> str:
