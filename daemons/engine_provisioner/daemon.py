@@ -21,6 +21,7 @@ from engine_provisioner.launch.ports import Ports
 from engine_provisioner.launch.systemd_launcher import SystemdLauncher
 from engine_provisioner.memory.loads import Loads
 from engine_provisioner.operations import Operations
+from engine_provisioner.plan.preflight import obstacles
 from engine_provisioner.pulls import Pulls, source_of, uses_of
 from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.settings import METRICS_VARIABLE, ProvisionerSettings
@@ -77,7 +78,8 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
         path = pools_directory.path_for(settings.pools_config)
         reloads = Reloads(path, pools, reports, service.notifier, service.hangup)
         pulls = Pulls(source_of(fetcher), operations, lambda: pools.pools)
-        add_routes(app, pools, reports, reloads, cache, pulls, operations, limit_bytes=limit_bytes)
+        preflight = partial(obstacles, settings, context)
+        add_routes(app, pools, reports, reloads, cache, pulls, operations, preflight, limit_bytes=limit_bytes)
         await nursery.start(operations.run)
         serve_local = partial(serve, shutdown=service.stop, drain_s=DRAIN_S, pulse=service.watchdog.pulse)
         await nursery.start(serve_local, Gate(app, Access()), sockets)

@@ -19,7 +19,7 @@ LAYERS = {
     "status api daemon __main__",
     "engine_provisioner": "exec_engine containers exec_container xllamacpp_server "
     "engine failures metrics step_deadline checksums gguf engine_record build modes fetch sources spec launch "
-    "report settings memory cache operations acquirer pulls cleanup supervise api daemon plan __main__",
+    "report settings memory cache operations acquirer pulls cleanup supervise plan api daemon __main__",
     "orchctl": "errors nurseries client destination provisioner output command stdin paging tables commands submit "
     "chat machine check parser run __main__",
 }

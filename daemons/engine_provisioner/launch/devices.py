@@ -9,7 +9,10 @@ from engine_provisioner.spec.pool_spec import Pool
 from llama_orch.settings.types import GpuMask
 
 MASK = "ENGINE_PROVISIONER_GPU_MASK"
-ON_CPU = f"To run engines on the CPU, set {MASK}=cpu."
+ON_CPU = (
+    f"To run engines on the CPU, set {MASK}=cpu in /etc/llama-orch/engine-provisioner.env, then "
+    "systemctl restart engine-provisioner."
+)
 
 
 def select(pool: Pool, mask: GpuMask) -> tuple[int, ...]:

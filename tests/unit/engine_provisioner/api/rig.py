@@ -70,7 +70,7 @@ async def rig(
     app = create_app("engine-provisioner", list, CollectorRegistry())
     pulls = Pulls(source, operations, lambda: pools)
     absent = cast(PoolSet, None), cast(PoolReports, None), Reloads(cache_dir, *cast(Any, (None,) * 4))
-    add_routes(app, *absent, cache, pulls, operations, limit_bytes=limit_bytes)
+    add_routes(app, *absent, cache, pulls, operations, cast(Any, None), limit_bytes=limit_bytes)
     async with trio.open_nursery() as nursery:
         await nursery.start(operations.run)
         yield Rig(app, cache, operations, source)
