@@ -135,12 +135,20 @@ def main() -> NoReturn:
     if action == "pull":
         _pull(pool, container)
     try:
-        command = _remove_command(pool, container) if action == "remove" else _prepare(pool, container)
         if action == "remove":
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # it prints the name
-        os.execv(program, command)  # noqa: S606 -- no shell; composed above
+            _remove(pool, container)
+        os.execv(program, _prepare(pool, container))  # noqa: S606 -- no shell; composed above
     except (OSError, ValueError) as error:
         fail(f"cannot run {container.runtime}: {error}", NOT_EXECUTABLE)
+
+
+def _remove(pool: str, container: Container) -> NoReturn:
+    """Remove the container, if it is there, and exit. Its log would otherwise end with docker's complaint."""
+    command = _remove_command(pool, container)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 -- checked names
+    if done.returncode != 0 and "no such container" not in done.stderr.lower():
+        fail(done.stderr.strip(), UNAVAILABLE)
+    sys.exit(0)
 
 
 def _remove_command(pool: str, container: Container) -> list[str]:
