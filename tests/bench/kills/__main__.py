@@ -1,4 +1,4 @@
-"""python -m tests.bench.kills [--release bookworm] [--kills 100] [--seed 1]: run the campaign and print its figures."""
+"""python -m tests.bench.kills [--release bookworm] [--kills 100] [--seed 1] [--victim V]...: run the campaign."""
 
 import argparse
 import random
@@ -13,7 +13,7 @@ from tests.bench.kills import phases
 from tests.bench.kills.invariants import damaged, unsettled
 from tests.bench.kills.phases import PHASES, can_reload
 from tests.bench.kills.site import POOLS, Site, site
-from tests.bench.kills.victims import VICTIMS
+from tests.bench.kills.victims import BOXED, VICTIMS
 from tests.system.lab.package import built_deb
 from tests.system.lab.rootfs import SUITES
 
@@ -25,8 +25,9 @@ CONFIGURED = frozenset(POOLS)
 
 @dataclass
 class Campaign:
-    """`killed` counts by victim and phase, `missed` those for which there was no such process."""
+    """Kills `victims`. `killed` counts by victim and phase, `missed` those for which there was no such process."""
 
+    victims: list[str]
     killed: Counter[tuple[str, str]] = field(default_factory=Counter)
     missed: Counter[tuple[str, str]] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
@@ -34,12 +35,11 @@ class Campaign:
 
     def strike(self, running: Site, choice: random.Random, reloads: bool) -> None:
         """Kill a random victim in a random phase, and check what is left."""
-        names = list(VICTIMS)
-        victim = choice.choices(names, [VICTIMS[name][2] for name in names])[0]
+        victim = choice.choices(self.victims, [VICTIMS[name][2] for name in self.victims])[0]
         kill, possible, _share = VICTIMS[victim]
         phase = choice.choice([name for name in possible if reloads or name != "reloading"])
         number, moment_s = choice.randrange(1 << 16), choice.uniform(0, MOMENT_S)
-        PHASES[phase](running, number)
+        PHASES[phase](running, number, victim in BOXED)
         time.sleep(moment_s)
         hit = kill(running, choice)
         (self.killed if hit else self.missed)[victim, phase] += 1
@@ -79,7 +79,7 @@ class Campaign:
 
     def report(self, suite: str, seed: int, running: Site) -> str:
         """Return the figures as text."""
-        settled = sorted(self.settled_s)
+        settled = sorted(self.settled_s) or [0.0]
         lines = [
             f"{suite}, seed {seed}: {sum(self.killed.values())} kills, {len(self.violations)} violations",
             f"settled after {settled[len(settled) // 2]:.1f} s (median), {settled[-1]:.1f} s (longest)",
@@ -97,16 +97,19 @@ def main() -> int:
     parser.add_argument("--release", choices=SUITES, default=SUITES[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--victim", choices=VICTIMS, action="append", help="kill only these (default: all)")
     options = parser.parse_args()
-    choice, campaign = random.Random(options.seed), Campaign()
+    choice, campaign = random.Random(options.seed), Campaign(options.victim or list(VICTIMS))
     with (
         tempfile.TemporaryDirectory() as hub_root,
         site(options.release, built_deb(), Path(hub_root), options.seed) as running,
     ):
         reloads = can_reload(running)
-        while sum(campaign.killed.values()) < options.kills:
-            campaign.strike(running, choice, reloads)
-        print(campaign.report(options.release, options.seed, running))
+        try:
+            while sum(campaign.killed.values()) < options.kills:
+                campaign.strike(running, choice, reloads)
+        finally:  # also when somebody ends it early
+            print(campaign.report(options.release, options.seed, running))
     return 1 if campaign.violations else 0
 
 

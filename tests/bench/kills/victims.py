@@ -55,3 +55,5 @@ VICTIMS: dict[str, tuple[Kill, tuple[str, ...], int]] = {
     "machine": (machine, ("provisioning", "downloading", "loading", "serving", "evicting"), 6),
 }
 """How each victim is killed, the phases in which it is, and its share of all kills."""
+BOXED = ("container's engine", "conmon", "podman")
+"""Victims that belong to the pool in a container."""
