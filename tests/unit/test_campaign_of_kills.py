@@ -46,8 +46,15 @@ def test_pool_must_settle_with_a_cause_and_match_its_unit(state: dict[str, Any])
 def test_damaged_files_are_noticed() -> None:
     whole = {"size_bytes": 5, "digest": f"sha256:{'1' * 64}"}
     record = {"ref": "r", "path": "/m", **whole, "found": whole}
-    seen: dict[str, Any] = {"records": [record], "blobs": {f"/b/{'1' * 64}": whole}, "models": {"/k/m.gguf": whole}}
+    seen: dict[str, Any] = {
+        "units": SEEN["units"],
+        "containers": [],
+        "records": [record],
+        "blobs": {f"/b/{'1' * 64}": whole},
+        "models": {"/k/m.gguf": whole},
+    }
     assert list(damaged(seen, {"m.gguf": whole["digest"]})) == []
+    assert len([*damaged({**seen, "containers": ["llama-engine-b"]}, {})]) == 1
     half = {**whole, "size_bytes": 3}
     assert len([*damaged({**seen, "records": [{**record, "found": None}, {**record, "found": half}]}, {})]) == 2
     assert (

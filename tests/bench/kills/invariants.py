@@ -57,7 +57,14 @@ def _inconsistent(
 
 
 def damaged(seen: Mapping[str, Any], digests: Mapping[str, str]) -> Iterator[str]:
-    """Yield each file of the cache that is not what its record, its name or `digests`, by file name, say."""
+    """Yield each file of the cache that is not what its record, its name or `digests`, by file name, say.
+
+    And each container that remains although its pool's unit is not active.
+    """
+    for name in seen["containers"]:
+        pool_id = name.removeprefix("llama-engine-")
+        if seen["units"].get(f"llama-engine-container@{pool_id}.service") != "active":
+            yield f"container {name} remains without its unit"
     for each in seen["records"]:
         found = each["found"]
         if found is None:

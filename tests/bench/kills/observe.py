@@ -73,7 +73,8 @@ def main():
         seen["records"] = list(records())
         seen["blobs"] = {path: facts(path) for path in glob.glob(f"{CACHE}/huggingface/hub/*/blobs/*")}
         seen["models"] = {path: facts(path) for path in glob.glob(f"{CACHE}/models/*/*")}
-        seen["drafts"] = glob.glob(f"{CACHE}/**/.*", recursive=True)
+        command = ["podman", "ps", "--all", "--format", "{{.Names}}"]
+        seen["containers"] = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
     print(json.dumps(seen))
 
 
