@@ -58,18 +58,19 @@ class Campaign:
             print(running.machine.recent(), file=sys.stderr, flush=True)
 
     def _settle(self, running: Site) -> list[str]:
-        """Wait until everything holds that must hold; return what does not after SETTLE_S, and damaged files."""
+        """Wait until everything holds that must hold; return what does not after SETTLE_S."""
         deadline = time.monotonic() + SETTLE_S
         while problems := self._wrong(running):
             if time.monotonic() > deadline:
                 return problems
             self._hasten(running)
             time.sleep(POLL_S)
-        return list(damaged(running.observe("files"), {}))
+        return []
 
     def _wrong(self, running: Site) -> list[str]:
         pools = running.pools()
-        return [*unsettled(running.observe(), pools, CONFIGURED), *running.clients.unfinished()]
+        found = [*unsettled(running.observe(), pools, CONFIGURED), *running.clients.unfinished()]
+        return found or list(damaged(running.observe("files"), {}))
 
     def _hasten(self, running: Site) -> None:
         """Have failed pools tried again at once, as an operator would, if tasks wait for them."""

@@ -49,7 +49,7 @@ POOLS = {
     "boxed": ("file:/srv/boxed.gguf", ON_DEMAND),
 }
 """The model and the keys of each pool. `left` and `right` evict each other, `boxed` runs in a container."""
-MODELS = {"kept": "kept", "left": "left", "right": "right-Q4_0", "boxed": "boxed"}
+MODELS = {"kept": "kept", "left": "left", "right": "hf:org/right:Q4_0", "boxed": "boxed"}
 """The name by which clients request the model of each pool."""
 
 

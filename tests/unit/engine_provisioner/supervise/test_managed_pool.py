@@ -116,7 +116,7 @@ async def test_model_that_can_never_fit_is_not_started(tmp_path: Path, monkeypat
     monkeypatch.setattr("engine_provisioner.supervise.managed_pool.too_large", lambda *_arguments: failure)
     (tmp_path / "status").mkdir()
     launcher = FakeLauncher(path_of(tmp_path, "default"), "unit")
-    with pytest.raises(ProvisioningFailure, match="the weights take more"):
+    with trio.fail_after(10), pytest.raises(ProvisioningFailure, match="the weights take more"):
         await managed(pool(), tmp_path, launcher).run()
     assert launcher.calls == []
 
