@@ -44,8 +44,8 @@ def test_pool_must_settle_with_a_cause_and_match_its_unit(state: dict[str, Any])
 
 
 def test_damaged_files_are_noticed() -> None:
-    whole = {"size_bytes": 5, "digest": f"sha256:{'1' * 64}"}
-    record = {"ref": "r", "path": "/m", **whole, "found": whole}
+    whole: dict[str, Any] = {"size_bytes": 5, "digest": f"sha256:{'1' * 64}"}
+    record: dict[str, Any] = {"ref": "r", "path": "/m", **whole, "found": whole}
     seen: dict[str, Any] = {
         "units": SEEN["units"],
         "containers": [],
