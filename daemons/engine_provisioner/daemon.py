@@ -22,6 +22,7 @@ from engine_provisioner.launch.ports import Ports
 from engine_provisioner.launch.systemd_launcher import SystemdLauncher
 from engine_provisioner.memory.loads import Loads
 from engine_provisioner.operations import Operations
+from engine_provisioner.plan.preflight import obstacles
 from engine_provisioner.pulls import Pulls, source_of, uses_of
 from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.settings import METRICS_VARIABLE, ProvisionerSettings
@@ -83,7 +84,10 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
         pulls = Pulls(source_of(fetcher), operations, lambda: pools.pools)
         purges = Purges(pools, reports, cache, shared.loads, context.cache_dir)
         reloading = Reloading(pools, source, cache, purges)
-        add_routes(app, pools, reports, reloads, cache, pulls, operations, reloading, limit_bytes=limit_bytes)
+        preflight = partial(obstacles, settings, context)
+        add_routes(
+            app, pools, reports, reloads, cache, pulls, operations, reloading, preflight, limit_bytes=limit_bytes
+        )
         await nursery.start(operations.run)
         serve_local = partial(serve, shutdown=service.stop, drain_s=DRAIN_S, pulse=service.watchdog.pulse)
         await nursery.start(serve_local, Gate(app, Access()), sockets)

@@ -1,11 +1,13 @@
 """Routes on the pools files, for orchctl. Nothing is written here: the files belong to root."""
 
 import shutil
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import trio
 
 from engine_provisioner.api.pools import refusal
+from engine_provisioner.plan.pool_plan import Problem
 from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.sources.model_name import model_name
 from engine_provisioner.spec import pools_directory
@@ -13,7 +15,7 @@ from engine_provisioner.spec.drafts import Draft, make_draft
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.pools_file import PoolsFileError, parse_files
 from engine_provisioner.spec.replacements import PoolsSource
-from llama_orch.contracts.errors import ApiError
+from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.pool_files import ConfiguredPool, ConfiguredPools, PoolDraft, PoolFile
 from llama_orch.http.server.routes import RequestBody, json_reply, route
 
@@ -22,14 +24,18 @@ DRAFTED = {200: json_reply("A valid file, and where it belongs.", PoolFile)}
 DRAFT = RequestBody(PoolDraft, {"a model": {"model": "file:/srv/models/model.gguf"}})
 
 
-class PoolFileRoutes:
-    """The pools file of `source` need not exist."""
+Obstacles = Callable[[Pool], Awaitable[Sequence[Problem]]]
 
-    def __init__(self, source: PoolsSource, reports: PoolReports) -> None:
+
+class PoolFileRoutes:
+    """The pools file of `source` need not exist. `obstacles` returns why a new pool could not start."""
+
+    def __init__(self, source: PoolsSource, reports: PoolReports, obstacles: Obstacles) -> None:
         self._source = source
         self._path = source.path.absolute()
         self._directory = pools_directory.drop_in_directory(self._path)
         self._reports = reports
+        self._obstacles = obstacles
 
     @route("GET", "/v2/pools", "List the configured pools", LISTED, errors=(409,))
     async def list_pool_files(self) -> ConfiguredPools:
@@ -48,6 +54,8 @@ class PoolFileRoutes:
             draft = await trio.to_thread.run_sync(self._draft, request)
         except PoolsFileError as error:
             raise ApiError(409, refusal(error)) from error
+        if draft.content is not None and (problems := await self._obstacles(draft.pool)):
+            raise ApiError(409, _cannot_start(draft.pool_id, problems))
         return PoolFile(pool_id=draft.pool_id, path=str(draft.path), content=draft.content, note=draft.note)
 
     def _read(self) -> list[tuple[Path, Pool]]:
@@ -76,3 +84,12 @@ class PoolFileRoutes:
             detail=report.detail if report else None,
             last_error=report.last_error if report else None,
         )
+
+
+def _cannot_start(pool_id: str, problems: Sequence[Problem]) -> ErrorBody:
+    """Return the answer for a pool that could not start here."""
+    message = "\n  ".join(
+        [f"pool {pool_id} could not start here, nothing has changed:", *(p.message for p in problems)]
+    )
+    hint = "\n".join(dict.fromkeys(problem.hint for problem in problems if problem.hint))
+    return ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message, hint=hint or None, pool_id=pool_id)

@@ -4,7 +4,7 @@ from quart_trio import QuartTrio
 
 from engine_provisioner.api.models import ModelRoutes
 from engine_provisioner.api.operations import OperationRoutes
-from engine_provisioner.api.pool_files import PoolFileRoutes
+from engine_provisioner.api.pool_files import Obstacles, PoolFileRoutes
 from engine_provisioner.api.pools import PoolRoutes
 from engine_provisioner.api.reloading import Reloading, ReloadRoutes
 from engine_provisioner.cache.model_cache import ModelCache
@@ -32,10 +32,11 @@ def add_routes(
     pulls: Pulls,
     operations: Operations,
     reloading: Reloading,
+    obstacles: Obstacles,
     *,
     limit_bytes: int | None,
 ) -> None:
-    """Register all groups with `app`; `limit_bytes` is that of the cache."""
+    """Register all groups with `app`; `limit_bytes` is that of the cache. `obstacles`: see PoolFileRoutes."""
     models = ModelRoutes(cache, pulls, limit_bytes)
-    mount(app, None, PoolRoutes(pools, reloads), PoolFileRoutes(reloads.source, reports), models)
+    mount(app, None, PoolRoutes(pools, reloads), PoolFileRoutes(reloads.source, reports, obstacles), models)
     mount(app, None, OperationRoutes(operations), ReloadRoutes(reloading))

@@ -123,10 +123,14 @@ class ModelCache:
         uses = [use for use in self._uses() if use.pool_id != of_pool]
         return await self._in_thread(partial(self._remove, ref, force, uses))
 
-    async def make_room(self, size_bytes: int, directory: Path) -> None:
-        """Evict models until `size_bytes` more may be stored in `directory`. Raises ProvisioningFailure."""
+    async def make_room(self, size_bytes: int, directory: Path, present_bytes: int = 0) -> None:
+        """Evict models until a model of `size_bytes` may be stored in `directory`. Raises ProvisioningFailure.
+
+        `present_bytes` of it are there already. They need no room on the disk, but count for the limit, since
+        unfinished downloads are not among the models.
+        """
         try:
-            await self._in_thread(partial(self._make_room, size_bytes, directory, self._uses()))
+            await self._in_thread(partial(self._make_room, size_bytes, directory, present_bytes, self._uses()))
         except OSError as error:
             message = f"cannot make room in {directory}: {error.strerror or error}"
             raise ProvisioningFailure(message, "Check the cache directory.", Retry.AFTER_FIX) from error
@@ -207,16 +211,17 @@ class ModelCache:
         self._index.remove(model.key)
         return freed
 
-    def _make_room(self, size_bytes: int, directory: Path, uses: Sequence[ModelUse]) -> None:
+    def _make_room(self, size_bytes: int, directory: Path, present_bytes: int, uses: Sequence[ModelUse]) -> None:
         models = self._survey()
         excess = _total(models) + size_bytes - self._limit if self._limit is not None else 0
         if excess > 0 and not self._evict(models, excess, uses):
             raise self._over_limit(size_bytes, models, uses)
         existing = _nearest_existing(directory)
-        shortage = size_bytes + SPARE_BYTES - shutil.disk_usage(existing).free
+        missing = size_bytes - present_bytes
+        shortage = missing + SPARE_BYTES - shutil.disk_usage(existing).free
         if shortage > 0 and not self._evict(_on_disk_of(existing, self._survey()), shortage, uses):
             free = shutil.disk_usage(existing).free
-            message = f"the model needs {size_text(size_bytes)} in {directory}, but {size_text(free)} are free"
+            message = f"the model needs {size_text(missing)} in {directory}, but {size_text(free)} are free"
             hint = "Free disk space; orchctl models --disk lists the models, orchctl rm removes one."
             raise ProvisioningFailure(message, hint, Retry.AFTER_FIX)
 

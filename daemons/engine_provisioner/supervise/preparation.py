@@ -15,6 +15,7 @@ from engine_provisioner.launch import command, devices, ports, probes
 from engine_provisioner.launch.launcher import Launcher
 from engine_provisioner.launch.probes import Probes
 from engine_provisioner.memory import loads
+from engine_provisioner.memory.fit import too_large
 from engine_provisioner.memory.loads import Loads
 from engine_provisioner.memory.residency import residency_of
 from engine_provisioner.spec.pool_spec import Pool
@@ -68,7 +69,18 @@ async def prepare(
     if gpus and program.image is None and "--list-devices" in engine.options:
         env = command.engine_environment(pool, gpus)
         devices.check_visible(engine, gpus, await probes.output(program, "--list-devices", env=env))
-    return Prepared(engine, model, gpus)
+    prepared = Prepared(engine, model, gpus)
+    if failure := await trio.to_thread.run_sync(too_large_here, pool, prepared):
+        raise failure
+    return prepared
+
+
+def too_large_here(pool: Pool, prepared: Prepared) -> ProvisioningFailure | None:
+    """Return the failure if the model can never fit on the GPUs of this machine. Blocks."""
+    model, gpus = prepared.model, prepared.devices
+    projector = model.mmproj.stat().st_size if model.mmproj else 0
+    total_bytes = devices.memory_total(gpus) if gpus else None
+    return too_large(pool, model, header_of(model.path), gpus, total_bytes, projector)
 
 
 async def check_header(pool: Pool, prepared: Prepared) -> None:

@@ -65,6 +65,16 @@ def test_common_options_may_precede_command(words: tuple[str, ...]) -> None:
     assert build_parser().parse_args(["--url", "http://a", *more, "--url", "http://b"]).url == "http://b"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("m", "--ctx", "512", "the river"), ("m", "the river", "--ctx", "512"), ("--ctx", "512", "m", "the river")],
+)
+def test_options_may_be_between_model_and_prompt(words: tuple[str, ...]) -> None:
+    options = build_parser().parse_args(["run", *words])
+    assert (options.model, options.prompt, options.ctx) == ("m", "the river", 512)
+    assert build_parser().parse_args(["run", "m", "--ctx", "512"]).prompt is None
+
+
 @EVERY_COMMAND
 def test_help_has_usage_and_no_none_defaults(words: tuple[str, ...]) -> None:
     result = run(*words, "--help")

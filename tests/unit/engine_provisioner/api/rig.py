@@ -75,7 +75,7 @@ async def rig(
     files = PoolsSource(cache_dir, Replacements(cache_dir))
     absent = cast(PoolSet, None), cast(PoolReports, None), Reloads(files, *cast(Any, (None,) * 4))
     reloading = Reloading(absent[0], files, cache, cast(Purges, None))
-    add_routes(app, *absent, cache, pulls, operations, reloading, limit_bytes=limit_bytes)
+    add_routes(app, *absent, cache, pulls, operations, reloading, cast(Any, None), limit_bytes=limit_bytes)
     async with trio.open_nursery() as nursery:
         await nursery.start(operations.run)
         yield Rig(app, cache, operations, source)

@@ -112,6 +112,16 @@ class FakeAcquirer(Acquirer):
         return LocalModel("file:/srv/model.gguf", Path("/srv/model.gguf"), 1)
 
 
+async def test_model_that_can_never_fit_is_not_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failure = ProvisioningFailure("the weights take more than the GPUs have")
+    monkeypatch.setattr("engine_provisioner.supervise.preparation.too_large", lambda *_arguments: failure)
+    (tmp_path / "status").mkdir()
+    launcher = FakeLauncher(path_of(tmp_path, "default"), "unit")
+    with trio.fail_after(10), pytest.raises(ProvisioningFailure, match="the weights take more"):
+        await managed(pool(), tmp_path, launcher).run()
+    assert launcher.calls == []
+
+
 async def stopped_pool(directory: Path, unit: str | None) -> tuple[FakeLauncher, PoolState]:
     """Run a pool until it is ready, then stop as the daemon does; return the launcher and the last state."""
     spec, status = pool(), directory / "status/default.json"
