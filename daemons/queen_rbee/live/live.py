@@ -1,8 +1,11 @@
 """The state of the queen for those who watch it: taken anew at most four times a second, and only while they do."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import trio
 
@@ -41,7 +44,15 @@ VIEWER_LIMIT = 32
 INTERVAL_S = 0.25
 GPU_INTERVAL_S = 2.0
 DUTY_CYCLE = 20
-"""A sample that took a while is followed by a pause this many times as long."""
+"""A sample that took much CPU time is followed by a pause this many times as long."""
+T = TypeVar("T")
+
+
+def measured(act: Callable[[], T]) -> tuple[float, T]:
+    """Return the CPU time in seconds that `act` took, and its result. Time on a busy machine's clock says little."""
+    began = time.thread_time()
+    result = act()
+    return time.thread_time() - began, result
 
 
 @dataclass(frozen=True)
@@ -106,13 +117,14 @@ class Live:
             return
         self._sampling = True
         try:
+            spent_s, sample = measured(self._sample)
             # in a thread: the first documents of thousands of pools take a quarter of a second
-            sections = await trio.to_thread.run_sync(self._render, self._sample())
+            rendered_s, sections = await trio.to_thread.run_sync(measured, partial(self._render, sample))
         finally:
             self._sampling = False
         for section, documents in sections.items():
             self.board.put(section, documents)
-        self.interval_s = max(INTERVAL_S, DUTY_CYCLE * (trio.current_time() - began))
+        self.interval_s = max(INTERVAL_S, DUTY_CYCLE * (spent_s + rendered_s))
         # half of it: several viewers, each with its own rhythm, share one sample
         self._due_at = began + self.interval_s / 2
 
