@@ -21,11 +21,11 @@ const QUESTIONS = {
   unload: { text: "It is unloaded once its running tasks have ended. The next request loads it again.", verb: "Unload" },
   drain: { text: "No new tasks are placed there until it is resumed. Running tasks may end.", verb: "Drain" },
   reload: {
-    text: "Running tasks may end. If the new model does not load, the old one serves again.",
+    text: "Running tasks end by themselves, and new ones wait. If the new model does not load, the old one serves again.",
     verb: "Reload",
-    field: "Model (empty: the same one)",
+    field: "Another model on that disk (empty: the same one)",
   },
-  purge: { text: "It is unloaded, and the files of its model are removed from the disk.", verb: "Purge" },
+  purge: { text: "It is unloaded, and its files are removed from the disk. The next load fetches them again.", verb: "Purge" },
 };
 
 class Page extends Component {
