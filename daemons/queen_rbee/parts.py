@@ -28,6 +28,7 @@ from queen_rbee.fleet.managers import PoolManagers
 from queen_rbee.fleet.operations import Operations
 from queen_rbee.intake.backpressure import Backpressure
 from queen_rbee.intake.intake import Intake
+from queen_rbee.live.live import Live
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.candidates import Demand
 from queen_rbee.pools.registry import PoolRegistry
@@ -79,6 +80,7 @@ class Parts(TaskParts):
     keeper: Keeper
     loads: OperatorLoads
     reloads: OperatorReloads
+    live: Live
     handoffs: HandoffSource | None
     tls: Tls = CLEAR
 
@@ -110,6 +112,7 @@ def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
         keeper=keeper,
         loads=OperatorLoads(registry, keeper, operations),
         reloads=OperatorReloads(registry, keeper, operations),
+        live=Live(registry, fleet, tasks.queue, tasks.book, tasks.forecast, operations, tasks.catalog),
         handoffs=_handoff_source(settings, registry, metrics),
         tls=tls,
     )

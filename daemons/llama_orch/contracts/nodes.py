@@ -137,6 +137,7 @@ class PoolSnapshot(Outbound):
     ctx_max: Count | None = None
     workloads: Annotated[list[Workload], Field(max_length=8)] | None = None
     last_error: Words | None = None
+    detail: Words | None = None
     residency: Residency | None = None
     reload: PoolReload | None = None
 

@@ -42,6 +42,7 @@ def snapshot(pool: PoolStatus, node_id: str) -> PoolSnapshot:
         ctx_max=None if pool.ctx_max is None else _bounded(pool.ctx_max, COUNT_MAX),
         workloads=pool.workloads,
         last_error=_cut(pool.last_error, ERROR_LIMIT),
+        detail=_cut(pool.detail, ERROR_LIMIT),
         residency=pool.residency,
         reload=pool.reload,
     )

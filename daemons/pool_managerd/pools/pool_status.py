@@ -123,6 +123,7 @@ def _unannounced(pool_id: str, report: ProvisioningReport | None, gpus: Gpus) ->
         ctx_max=model.ctx_max if model else None,
         workloads=report.workloads if report else None,
         last_error=next(iter(_errors(report)), None) if report else None,
+        detail=report.detail if report else None,
         residency=report.residency if report else None,
         reload=report.reload if report else None,
     )

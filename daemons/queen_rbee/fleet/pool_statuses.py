@@ -62,5 +62,6 @@ def pool_status(node: Node, pool: PoolSnapshot) -> PoolStatus:
         ready=ready,
         draining=pool.draining or node.draining,
         last_error="the node is offline" if node.offline else pool.last_error,
+        detail=None if node.offline else pool.detail,
         replicas=[replica],
     )
