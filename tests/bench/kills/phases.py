@@ -58,9 +58,9 @@ def begin_provisioning(site: Site, _number: int, _boxed: bool) -> None:
 
 
 def begin_reloading(site: Site, number: int, _boxed: bool) -> None:
-    """Reload a pool, if this release can: POST /v2/pools/ID/reload of pool-managerd."""
+    """Reload a pool."""
     with suppress(OSError, HTTPException):
-        site.machine.pool_manager.post(f"/v2/pools/{('kept', 'left')[number % 2]}/reload", None)
+        site.machine.queen.post(f"/v2/pools/{('kept', 'left')[number % 2]}/reload", {})
 
 
 PHASES: dict[str, Begin] = {
@@ -75,9 +75,8 @@ PHASES: dict[str, Begin] = {
 
 
 def can_reload(site: Site) -> bool:
-    """Whether this release reloads pools: an unknown pool is then not the same as an unknown path."""
-    answer = site.machine.pool_manager.post("/v2/pools/kept/reload", None)
-    return answer.status != 404 and answer.status != 405
+    """Whether the package under test reloads pools."""
+    return site.machine.queen.post("/v2/pools/kept/reload", {}).status not in (404, 405)
 
 
 def end(site: Site) -> None:
