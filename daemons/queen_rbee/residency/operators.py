@@ -39,7 +39,15 @@ class OperatorLoads:
         keys = self._keys(target)
         for key in keys:
             self.keeper.unload(key)
-        return self.operations.follow("unload", target, keys, self._until(keys, self._unloaded))
+
+        async def forget() -> None:
+            self._forget(keys)
+
+        return self.operations.follow("unload", target, keys, self._until(keys, self._unloaded), forget)
+
+    def _forget(self, keys: list[PoolKey]) -> None:
+        for key in keys:
+            self.keeper.forget(key)
 
     def _keys(self, target: OperationTarget) -> list[PoolKey]:
         keys = self.operations.keys_of(target)
@@ -52,17 +60,14 @@ class OperatorLoads:
         """Return what watches pools until `outcome` is one for each of them."""
 
         async def follow(show: Callable[[str], None]) -> Outcome:
-            try:
-                while True:
-                    found = [outcome(pool) for pool in self.registry.find_pools(keys)]
-                    waiting = [each for each in found if isinstance(each, str)]
-                    if not waiting:
-                        return _worst([each for each in found if not isinstance(each, str)])
-                    show("; ".join(waiting))
-                    await self.registry.wait_for_change()
-            finally:
-                for key in keys:
-                    self.keeper.forget(key)
+            while True:
+                found = [outcome(pool) for pool in self.registry.find_pools(keys)]
+                waiting = [each for each in found if isinstance(each, str)]
+                if not waiting:
+                    self._forget(keys)
+                    return _worst([each for each in found if not isinstance(each, str)])
+                show("; ".join(waiting))
+                await self.registry.wait_for_change()
 
         return follow
 
