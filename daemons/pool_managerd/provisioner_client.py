@@ -1,4 +1,4 @@
-"""Client for engine-provisioner's local API: asks it to load and unload pools."""
+"""Client for engine-provisioner's local API: asks it to load and unload pools, and what it does."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,8 @@ import trio
 from pydantic import TypeAdapter, ValidationError
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
-from llama_orch.http.client.client import UpstreamError, request
+from llama_orch.contracts.node_operations import NodeOperation, NodeOperationList
+from llama_orch.http.client.client import UpstreamError, fetch, request
 from llama_orch.http.client.connecting import unix_url
 
 LIMIT_S = 5.0
@@ -38,9 +39,23 @@ class ProvisionerClient:
         """Ask for the pool to be unloaded; otherwise as `load`."""
         await self._ask(pool_id, "unload")
 
+    async def operations(self) -> list[NodeOperation]:
+        """Return the operations of engine-provisioner, such as downloads; none if it does not run or answer."""
+        socket = self._socket()
+        if not socket.exists():
+            return []
+        url = f"{unix_url(os.fspath(socket.absolute()))}/v2/operations"
+        try:
+            status, body = await fetch(url, limit_s=LIMIT_S)
+            return NodeOperationList.model_validate_json(body).operations if status == 200 else []
+        except (UpstreamError, ValidationError):
+            return []
+
+    def _socket(self) -> Path:
+        return next((path for path in self._sockets if path.exists()), self._sockets[0])
+
     async def _ask(self, pool_id: str, verb: str) -> None:
-        socket = next((path for path in self._sockets if path.exists()), self._sockets[0])
-        url = f"{unix_url(os.fspath(socket.absolute()))}/v2/pools/{pool_id}/{verb}"
+        url = f"{unix_url(os.fspath(self._socket().absolute()))}/v2/pools/{pool_id}/{verb}"
         try:
             with trio.fail_after(LIMIT_S):
                 async with request("POST", url, connect_s=LIMIT_S, head_s=LIMIT_S) as answer:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from llama_orch.bell import Bell
+from llama_orch.contracts.errors import ErrorCode
 from llama_orch.engines.wire.adapters import adapters
 from llama_orch.http.client.idle_connections import IdleConnections
 from llama_orch.http.tls.tls import CLEAR, Tls
@@ -40,6 +41,7 @@ from queen_rbee.store.protocol import Store
 from queen_rbee.tasks.artifacts import Artifacts
 from queen_rbee.tasks.book import TaskBook
 from queen_rbee.tasks.task import Task
+from queen_rbee.waking.waker import Waker
 
 POOL_WAIT_S = 600.0
 
@@ -75,6 +77,7 @@ class Parts(TaskParts):
     operations: Operations
     keeper: Keeper
     loads: OperatorLoads
+    waker: Waker
     handoffs: HandoffSource | None
     tls: Tls = CLEAR
 
@@ -97,6 +100,18 @@ def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
     operations = Operations(registry, managers, displace)
     keeper = Keeper(registry, tasks.queue, managers, metrics)
     tasks.dispatcher.on_start = keeper.started
+    waker = Waker(
+        fleet,
+        registry,
+        tasks.queue,
+        operations,
+        metrics,
+        wanted=lambda: keeper.wanted,
+        drop=partial(_drop_stranded, tasks.dispatcher),
+        limit_s=settings.wake_timeout_ms / 1000,
+        target=settings.wake_address,
+    )
+    fleet.may_sleep = waker.may_sleep
     return Parts(
         **vars(tasks),
         settings=settings,
@@ -104,9 +119,14 @@ def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
         operations=operations,
         keeper=keeper,
         loads=OperatorLoads(registry, keeper, operations),
+        waker=waker,
         handoffs=_handoff_source(settings, registry, metrics),
         tls=tls,
     )
+
+
+def _drop_stranded(dispatcher: Dispatcher, task: Task, reason: str, retry_ms: int) -> None:
+    dispatcher.drop(task, ErrorCode.POOL_UNREADY, reason, retriable=True, retry_after_ms=retry_ms)
 
 
 def build_task_parts(

@@ -196,8 +196,10 @@ class Intake:
         if any(replica.serves for replica in suitable):
             return []
         coming_up = [f"finish loading pool {replica.pool_id}" for replica in suitable if replica.coming_up]
-        unloaded = [f"load pool {replica.pool_id}" for replica in suitable if replica.available]
-        return (coming_up or unloaded)[:1]
+        awake = [replica for replica in suitable if replica.available and not replica.asleep]
+        unloaded = [f"load pool {replica.pool_id}" for replica in awake]
+        asleep = [f"wake node {replica.node_id} for pool {replica.pool_id}" for replica in suitable if replica.asleep]
+        return (coming_up or unloaded or asleep)[:1]
 
     def _accepted(self, task: Task) -> TaskAccepted:
         path = f"/v2/tasks/{task.task_id}/events"
