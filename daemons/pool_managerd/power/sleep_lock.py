@@ -13,6 +13,9 @@ from llama_orch.telemetry.events.power import INHIBITOR_REFUSED
 from llama_orch.telemetry.records import emit
 
 LOGIND = ("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
+KIND = "sleep"
+"""Blocks every suspension, also that of an idle desktop. A lock of the kind `idle` would also keep its screen on, and
+logind 252 asks polkit about a lock of both kinds as if it were one of the lid switch."""
 
 
 class SleepLock:
@@ -30,7 +33,7 @@ class SleepLock:
         self._tried = True
         try:
             async with system_bus(fds=True) as bus:
-                (found,) = await bus.call(*LOGIND, "Inhibit", "ssss", ("sleep:idle", "pool-managerd", why, "block"))
+                (found,) = await bus.call(*LOGIND, "Inhibit", "ssss", (KIND, "pool-managerd", why, "block"))
         except (BusError, ValueError) as error:
             if str(error) != self._problem:
                 self._problem = str(error)

@@ -37,8 +37,9 @@ NODE_DID_NOT_WAKE = Event(
     logging.WARNING,
     "node {node_id} did not wake within {waited_s} s and counts as offline",
     "The machine has no power, its network interface does not listen for magic packets (on the machine:\n"
-    "ethtool INTERFACE must show 'Wake-on: g', and the firmware may have an option for it), or the packets do not\n"
-    "reach its network: see ORCHESTRATORD_WAKE_ADDR in queen-rbee.env(5). To try again: orchctl nodes wake @NODE_ID@.",
+    "ethtool INTERFACE must show 'Wake-on: g', and the firmware may have an option for it), or the packets do\n"
+    "not reach its network: see ORCHESTRATORD_WAKE_ADDR in queen-rbee.env(5). To try again:\n"
+    "orchctl nodes wake @NODE_ID@.",
 )
 WAKE_NOT_SENT = Event(
     "wake_not_sent",
@@ -71,9 +72,9 @@ SUSPEND_FAILED = Event(
     logging.WARNING,
     "this machine stays awake: {reason}",
     "It is tried again when the machine has been idle for POOL_MANAGERD_SUSPEND_AFTER_SECS. If\n"
-    "llama-orch-suspend.path is not enabled: systemctl enable --now llama-orch-suspend.path. If it is, journalctl -u\n"
-    "llama-orch-suspend says what was in the way, such as a user who is logged in or an inhibitor lock\n"
-    "(systemd-inhibit --list).",
+    "llama-orch-suspend.path is not enabled: systemctl enable --now llama-orch-suspend.path. If it is,\n"
+    "journalctl -u llama-orch-suspend says what was in the way, such as a user who is logged in or an\n"
+    "inhibitor lock (systemd-inhibit --list).",
 )
 SUSPEND_UNAVAILABLE = Event(
     "suspend_unavailable",
@@ -81,8 +82,9 @@ SUSPEND_UNAVAILABLE = Event(
     "pool_managerd.power",
     logging.WARNING,
     "this machine is not suspended when idle: {reason}",
-    "The queen could not wake it. Enable Wake-on-LAN, for example by WakeOnLan=magic in a file of systemd.link(5) or\n"
-    "with ethtool -s INTERFACE wol g, or set POOL_MANAGERD_WAKE_MACS. It is looked at again at each registration.",
+    "The queen could not wake it. Enable Wake-on-LAN, for example by WakeOnLan=magic in a file of\n"
+    "systemd.link(5) or with ethtool -s INTERFACE wol g, or set POOL_MANAGERD_WAKE_MACS. It is looked at again\n"
+    "every minute.",
 )
 INHIBITOR_REFUSED = Event(
     "inhibitor_refused",
@@ -90,6 +92,7 @@ INHIBITOR_REFUSED = Event(
     "pool_managerd.power",
     logging.INFO,
     "the machine may be suspended while tasks run: {reason}",
-    "pool-managerd holds an inhibitor lock of systemd-logind while work runs, so that a desktop does not suspend the\n"
-    "machine meanwhile. That needs systemd-logind and polkit (packages dbus and polkitd); a server needs neither.",
+    "pool-managerd holds an inhibitor lock of systemd-logind while work runs, so that a desktop does not\n"
+    "suspend the machine meanwhile. That needs systemd-logind and polkit (packages dbus and polkitd); a server\n"
+    "needs neither.",
 )
