@@ -80,10 +80,10 @@ def machine(tmp_path: Path, llama_server_tar: Archive, tiny_model: Path) -> Iter
         )
         fields = {"model": tiny_model, "archive": llama_server_tar.path, "checksum": llama_server_tar.checksum}
         (tmp_path / "pools.toml").write_text(POOL.format(**fields))
-        ports = [
+        queen, manager = (
             int(environ[name].rpartition(":")[2]) for name in ("ORCHESTRATORD_BIND_ADDR", "POOL_MANAGERD_BIND_ADDR")
-        ]
-        home = Home(tmp_path, environ, *ports)
+        )
+        home = Home(tmp_path, environ, queen, manager)
         for name in ("queen-rbee", "pool-managerd", "engine-provisioner"):
             home.start(name)
             cleanup.callback(stop_if_running, home, name)

@@ -17,6 +17,7 @@ from tests.system.lab.waiting import until
 RESTARTS = 8
 SOCKET_RESTARTS = 6
 TCP_PORTS = {8080, 9090, 9200, 9091}
+OF_SYSTEMCTL = "SYSLOG_IDENTIFIER=systemctl"
 
 
 def failed_units(machine: Machine) -> str:
@@ -200,7 +201,7 @@ def test_suspension_reaches_logind_from_its_sandbox(serving: Machine) -> None:
     """logind refuses to suspend a container, and systemctl says so after it has looked for inhibitor locks."""
     serving.systemctl("start", "llama-orch-suspend.service")
     until(
-        lambda: 'Sleep verb "suspend" not supported' in serving.messages("_SYSTEMD_UNIT=llama-orch-suspend.service"),
+        lambda: "Call to Suspend failed" in serving.messages(OF_SYSTEMCTL),
         "the refusal",
         explain=serving.recent,
     )
@@ -222,9 +223,7 @@ def test_pool_managerd_may_hold_an_inhibitor_lock(serving: Machine) -> None:
     )
     serving.systemctl("start", "llama-orch-suspend.service")
     until(
-        lambda: (
-            'Operation inhibited by "pool-managerd"' in serving.messages("_SYSTEMD_UNIT=llama-orch-suspend.service")
-        ),
+        lambda: 'Operation inhibited by "pool-managerd"' in serving.messages(OF_SYSTEMCTL),
         "the lock to be respected",
         explain=serving.recent,
     )
