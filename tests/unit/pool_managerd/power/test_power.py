@@ -18,7 +18,7 @@ from pool_managerd.pools.node_pools import NodePools
 from pool_managerd.power.power import LOOK_S, POLL_S, REQUEST, RETRY_S, SUSPEND_S, Power, slept_s
 from pool_managerd.power.sleep_lock import SleepLock
 from pool_managerd.provisioner_client import ProvisionerClient
-from tests.unit.pool_managerd.values import RESIDENCY, found, report
+from tests.unit.pool_managerd.values import RESIDENCY, report
 
 Clock = trio.testing.MockClock
 AFTER_S = 300
@@ -109,7 +109,6 @@ async def test_machine_is_never_suspended_without_the_setting(autojump_clock: Cl
 
 async def test_request_starts_the_time_anew(autojump_clock: Clock, tmp_path: Path) -> None:
     async with scene(tmp_path) as play:
-        play.pools.take(found())
         await trio.sleep(AFTER_S - 10)
         with play.pools.leases.held(("default", "r0"), lambda: None):
             await trio.sleep(0.01)  # shorter than LOOK_S
