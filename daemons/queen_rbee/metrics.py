@@ -17,6 +17,7 @@ from queen_rbee.tasks.task import Task
 
 FIRST_TOKEN_MS = (50, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 3000)
 DECODE_MS = (250, 500, 1000, 1500, 2000, 3000, 4000, 6000, 8000, 12000)
+WAIT_MS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 300_000)
 CHECK_MS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 REPLICA_LABELS = ("engine", "engine_version", "pool_id", "replica_id")
 REPLICA_ID_INDEX = REPLICA_LABELS.index("replica_id")
@@ -108,6 +109,7 @@ class Metrics:
             "orchd_dispatch_latency_ms",
             "Milliseconds from admission until the task got a slot.",
             ("pool_id",),
+            buckets=WAIT_MS,
             registry=registry,
         )
         self.available = Gauge("orchd_pools_available", "Ready pools with this id.", ("pool_id",), registry=registry)

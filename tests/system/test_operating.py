@@ -14,8 +14,8 @@ from tests.system.lab.load import under_load
 from tests.system.lab.machine import DAEMONS, TARGET, Machine, changed_from
 from tests.system.lab.waiting import until
 
-RESTARTS = 8
-SOCKET_RESTARTS = 6
+RESTARTS = 4
+SOCKET_RESTARTS = 3
 TCP_PORTS = {8080, 9090, 9200, 9091}
 OF_SYSTEMCTL = "SYSLOG_IDENTIFIER=systemctl"
 

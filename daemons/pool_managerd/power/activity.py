@@ -10,7 +10,7 @@ NOT_LOADED = (PoolState.UNLOADED, PoolState.FAILED, PoolState.OFFLINE, PoolState
 
 
 def work(pools: Iterable[PoolStatus], operations: Iterable[NodeOperation]) -> str | None:
-    """Return the work that a suspension would interrupt: requests, loads, downloads and builds. None if there is none.
+    """Return the work that a suspension would interrupt: requests, loads, reloads, downloads and builds; None if none.
 
     Engines that the queen reaches without the relay are busy while they have fewer free slots than slots.
     """
@@ -19,6 +19,8 @@ def work(pools: Iterable[PoolStatus], operations: Iterable[NodeOperation]) -> st
             return f"pool {pool.pool_id} has requests"
         if pool.state in LOADING:
             return f"pool {pool.pool_id} is being loaded"
+        if pool.reload and not pool.reload.state.ended:
+            return f"pool {pool.pool_id} is being reloaded"
     return next((f"{each.kind} of {each.subject}" for each in operations if not each.state.ended), None)
 
 

@@ -60,11 +60,13 @@ def pool_status(node: Node, pool: PoolSnapshot) -> PoolStatus:
         workloads=pool.workloads,
         circuit="closed",
         residency=pool.residency,
+        reload=pool.reload,
         state=_state(node, pool),
         live=pool.live and not away,
         ready=ready,
         draining=pool.draining or node.draining,
         last_error=_error(node, pool),
+        detail=None if away else pool.detail,
         replicas=[replica],
     )
 

@@ -42,6 +42,12 @@ def test_load_download_and_build_are_work(state: PoolState) -> None:
     assert work([pool(state)], []) == "pool p is being loaded"
 
 
+def test_reload_is_work_until_it_ends() -> None:
+    running = {"reload_id": "r1", "state": "staging"}
+    assert work([pool(reload=running)], []) == "pool p is being reloaded"
+    assert work([pool(reload={**running, "state": "done"})], []) is None
+
+
 def test_pull_is_work_until_it_ends() -> None:
     assert work([], [operation(NodeOperationState.RUNNING)]) == "pull of hf:org/model"
     assert work([], [operation(NodeOperationState.QUEUED)]) == "pull of hf:org/model"
