@@ -1,4 +1,4 @@
-"""Client for engine-provisioner's local API: asks it to load, unload, reload and purge pools."""
+"""Client for engine-provisioner's local API: asks it to load, unload, reload and purge pools, and what it does."""
 
 import os
 from pathlib import Path
@@ -7,8 +7,9 @@ import trio
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+from llama_orch.contracts.node_operations import NodeOperation, NodeOperationList
 from llama_orch.contracts.reloads import PoolPurged, ReloadCancel, ReloadOrder, SwitchOrder
-from llama_orch.http.client.client import UpstreamError, request
+from llama_orch.http.client.client import UpstreamError, fetch, request
 from llama_orch.http.client.connecting import unix_url
 
 LIMIT_S = 5.0
@@ -41,6 +42,21 @@ class ProvisionerClient:
         """Ask for the pool to be unloaded; otherwise as `load`."""
         await self._ask(pool_id, "unload")
 
+    async def operations(self) -> list[NodeOperation]:
+        """Return the operations of engine-provisioner, such as downloads; none if it does not run or answer."""
+        socket = self._socket()
+        if not socket.exists():
+            return []
+        url = f"{unix_url(os.fspath(socket.absolute()))}/v2/operations"
+        try:
+            status, body = await fetch(url, limit_s=LIMIT_S)
+            return NodeOperationList.model_validate_json(body).operations if status == 200 else []
+        except (UpstreamError, ValidationError):
+            return []
+
+    def _socket(self) -> Path:
+        return next((path for path in self._sockets if path.exists()), self._sockets[0])
+
     async def reload(self, pool_id: str, order: ReloadOrder) -> None:
         """Ask for the pool to be reloaded, with a model that is on the disk. Raises ApiError as `load`, and 400."""
         await self._ask(pool_id, "reload", order.model_copy(update={"on_disk": True}))
@@ -65,8 +81,7 @@ class ProvisionerClient:
         """Return the answer. Raises ApiError."""
         content = order.model_dump_json(exclude_none=True).encode() if order else b"{}"
         headers = {"content-type": "application/json"}
-        socket = next((path for path in self._sockets if path.exists()), self._sockets[0])
-        url = f"{unix_url(os.fspath(socket.absolute()))}/v2/pools/{pool_id}/{verb}"
+        url = f"{unix_url(os.fspath(self._socket().absolute()))}/v2/pools/{pool_id}/{verb}"
         try:
             with trio.fail_after(limit_s):
                 async with request(

@@ -105,6 +105,7 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
     await nursery.start(parts.keeper.run)
     if settings.cloud_profile:
         await nursery.start(parts.fleet.run, service.watchdog.pulse("fleet"))
+        await nursery.start(parts.waker.run)
     if parts.handoffs:
         interval_s = settings.watch_interval_ms / 1000
         watch_handoffs = partial(watch, settings.runtime_dir, parts.handoffs.bell.ring, interval_s=interval_s)

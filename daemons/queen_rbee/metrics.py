@@ -139,6 +139,12 @@ class Metrics:
             "orchd_model_unloads", "Models that were unloaded.", ("pool_id", "reason"), registry=registry
         )
         self.nodes_online = Gauge("orchd_nodes_online", "Nodes that send heartbeats.", registry=registry)
+        self.nodes_asleep = Gauge(
+            "orchd_nodes_asleep", "Nodes that are suspended until they are needed.", registry=registry
+        )
+        self.wakes = Counter(
+            "orchd_node_wakes", "Attempts to wake a node, by outcome.", ("node_id", "outcome"), registry=registry
+        )
         self.registrations = Counter(
             "orchd_node_registrations", "Registrations of nodes.", RESULT_LABELS, registry=registry
         )
@@ -204,6 +210,9 @@ class Metrics:
         self._series_by_pool.setdefault(pool_id, set()).add((metric, labels))
         return metric.labels(*labels)
 
+    def woken(self, node_id: str, *, success: bool) -> None:
+        self.wakes.labels(node_id, "success" if success else "error").inc()
+
     def heartbeat(self, node_id: str) -> None:
         """Count an accepted heartbeat."""
         self.heartbeats.labels(node_id, "success", "").inc()
@@ -237,6 +246,7 @@ class Metrics:
     def forget_node(self, node_id: str) -> None:
         """Remove the series of a node; those of its pool ids stay, because other nodes may have the same pools."""
         self.heartbeats.remove_by_labels({"node_id": node_id})
+        self.wakes.remove_by_labels({"node_id": node_id})
         for key in [key for key in self._refused_at if key[0] == node_id]:
             del self._refused_at[key]
         by_replica = {self.started, self.canceled, self.tokens_in, self.tokens_out}

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from llama_orch.bell import Bell
+from llama_orch.contracts.errors import ErrorCode
 from llama_orch.engines.wire.adapters import adapters
 from llama_orch.http.client.idle_connections import IdleConnections
 from llama_orch.http.tls.tls import CLEAR, Tls
@@ -43,6 +44,7 @@ from queen_rbee.store.protocol import Store
 from queen_rbee.tasks.artifacts import Artifacts
 from queen_rbee.tasks.book import TaskBook
 from queen_rbee.tasks.task import Task
+from queen_rbee.waking.waker import Waker
 
 POOL_WAIT_S = 600.0
 
@@ -79,6 +81,7 @@ class Parts(TaskParts):
     operations: Operations
     keeper: Keeper
     loads: OperatorLoads
+    waker: Waker
     reloads: OperatorReloads
     live: Live
     handoffs: HandoffSource | None
@@ -104,6 +107,18 @@ def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
     keeper = Keeper(registry, tasks.queue, tasks.promises, managers, metrics)
     tasks.forecast.arrival = keeper.arrival
     tasks.dispatcher.on_start = keeper.started
+    waker = Waker(
+        fleet,
+        registry,
+        tasks.queue,
+        operations,
+        metrics,
+        wanted=lambda: keeper.wanted,
+        drop=partial(_drop_stranded, tasks.dispatcher),
+        limit_s=settings.wake_timeout_ms / 1000,
+        target=settings.wake_address,
+    )
+    fleet.may_sleep = waker.may_sleep
     return Parts(
         **vars(tasks),
         settings=settings,
@@ -111,11 +126,16 @@ def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
         operations=operations,
         keeper=keeper,
         loads=OperatorLoads(registry, keeper, operations),
+        waker=waker,
         reloads=OperatorReloads(registry, keeper, operations),
         live=Live(registry, fleet, tasks.queue, tasks.book, tasks.forecast, operations, tasks.catalog),
         handoffs=_handoff_source(settings, registry, metrics),
         tls=tls,
     )
+
+
+def _drop_stranded(dispatcher: Dispatcher, task: Task, reason: str, retry_ms: int) -> None:
+    dispatcher.drop(task, ErrorCode.POOL_UNREADY, reason, retriable=True, retry_after_ms=retry_ms)
 
 
 def build_task_parts(

@@ -20,7 +20,8 @@ POOLS_EXAMPLE = "/usr/share/doc/llama-orch/examples/pools.toml"
 
 
 class PoolState(StrEnum):
-    """The state of a pool. `unloaded`: engine and model are ready to be loaded, and no engine runs."""
+    """The state of a pool. `unloaded`: engine and model are ready to be loaded, and no engine runs. `asleep`, in the
+    queen's lists: the pool's node sleeps, and is woken when a task needs the pool."""
 
     UNINITIALIZED = "uninitialized"
     UNLOADED = "unloaded"
@@ -30,6 +31,7 @@ class PoolState(StrEnum):
     DRAINING = "draining"
     OFFLINE = "offline"
     FAILED = "failed"
+    ASLEEP = "asleep"
 
 
 Device = Annotated[str, StringConstraints(pattern=r"^(cpu|[0-9]{1,4})$")]

@@ -42,7 +42,9 @@ GROUPS: Mapping[type, Callable[[Parts], object]] = {
     ArtifactRoutes: lambda parts: ArtifactRoutes(parts.artifacts),
     PoolRoutes: lambda parts: PoolRoutes(parts.registry, parts.handoffs, parts.keeper),
     OperationRoutes: lambda parts: OperationRoutes(parts.operations, parts.loads, parts.reloads),
-    NodeRoutes: lambda parts: NodeRoutes(parts.fleet, parts.operations.managers, cloud=parts.settings.cloud_profile),
+    NodeRoutes: lambda parts: NodeRoutes(
+        parts.fleet, parts.operations.managers, parts.waker, cloud=parts.settings.cloud_profile
+    ),
     ModelRoutes: lambda parts: ModelRoutes(parts.registry, parts.catalog),
     OpenAiRoutes: lambda parts: OpenAiRoutes(_relay(parts), parts.catalog),
     AnthropicRoutes: lambda parts: AnthropicRoutes(_relay(parts), parts.catalog),

@@ -152,7 +152,10 @@ class Dispatcher:
         self._outage_check_at = now + OUTAGE_CHECK_S
         replicas = self.registry.replicas
         lanes = {task.demand for task in self.queue.order()}
-        served = {lane: any(found.serves or found.coming_up for found in replicas.suitable(lane)) for lane in lanes}
+        served = {
+            lane: any(found.serves or found.coming_up or found.asleep for found in replicas.suitable(lane))
+            for lane in lanes
+        }
         self.outages.update(served, now)
         if not self.outages.unserved:
             return

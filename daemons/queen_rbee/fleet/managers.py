@@ -172,7 +172,10 @@ async def _gpu_lists(managers: PoolManagers) -> tuple[dict[PoolManager, list[Gpu
 
     async with trio.open_nursery() as nursery:
         for manager in managers.all():
-            nursery.start_soon(query, manager)
+            if manager.node_id in managers.fleet.asleep:
+                problems[manager.node_id or manager.url] = "the node is asleep"
+            else:
+                nursery.start_soon(query, manager)
     return found, problems
 
 

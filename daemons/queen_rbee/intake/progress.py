@@ -29,8 +29,10 @@ def steps_before(demand: Demand, registry: PoolRegistry) -> list[str]:
     if any(replica.serves for replica in suitable):
         return []
     coming_up = [f"finish loading pool {replica.pool_id}" for replica in suitable if replica.coming_up]
-    unloaded = [f"load pool {replica.pool_id}" for replica in suitable if replica.available]
-    return (coming_up or unloaded)[:1]
+    awake = [replica for replica in suitable if replica.available and not replica.asleep]
+    unloaded = [f"load pool {replica.pool_id}" for replica in awake]
+    asleep = [f"wake node {replica.node_id} for pool {replica.pool_id}" for replica in suitable if replica.asleep]
+    return (coming_up or unloaded or asleep)[:1]
 
 
 async def report_progress(queue: AdmissionQueue[Task], forecast: Forecast, registry: PoolRegistry) -> None:

@@ -6,7 +6,7 @@ unload only once it has no task. What an order waits for is reported by pool-man
 """
 
 import logging
-from collections.abc import Iterator, Set
+from collections.abc import Collection, Iterator, Set
 from dataclasses import replace
 from math import inf
 
@@ -89,6 +89,11 @@ class Keeper:
             usage = self._usage.get(key, Usage())
             self._usage[key] = replace(usage, overridden=True, keep_alive_s=keep_alive_s(keep_alive))
             self._registry.residency.ring()
+
+    @property
+    def wanted(self) -> Collection[PoolKey]:
+        """The pools that operators want to be loaded and that are not yet."""
+        return self._wanted
 
     def load(self, key: PoolKey) -> None:
         """Load the pool as soon as there is room; no effect while it is loaded."""

@@ -79,11 +79,15 @@ class OperatorLoads:
             return OperationState.FAILED, pool.last_error or "the engine failed"
         if pool.state is PoolState.UNLOADED:
             return self.keeper.blocker((pool.pool_id, pool.node_id or "")) or "waiting for its turn"
+        if pool.state is PoolState.ASLEEP:
+            return "its node is being woken"
         return pool.last_error or f"it is {pool.state.value}"
 
     def _unloaded(self, pool: PoolStatus) -> Outcome | str:
         if pool.state is PoolState.UNLOADED:
             return OperationState.DONE, "it is unloaded; its memory is free"
+        if pool.state is PoolState.ASLEEP:
+            return OperationState.DONE, "its node is asleep"
         if pool.state is PoolState.FAILED:
             return OperationState.DONE, "its engine does not run"
         leases = self.registry.count_leases(self.registry.replicas_of((pool.pool_id, pool.node_id or "")))

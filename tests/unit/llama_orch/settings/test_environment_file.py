@@ -42,6 +42,11 @@ def test_lines_are_assignments_comments_or_blank(daemon: str) -> None:
 PARTNERS = {
     "LLORCH_TLS_CERT_FILE": {"LLORCH_TLS_KEY_FILE": "/tls.key"},
     "LLORCH_TLS_KEY_FILE": {"LLORCH_TLS_CERT_FILE": "/tls.pem"},
+    "POOL_MANAGERD_SUSPEND_AFTER_SECS": {
+        "POOL_MANAGERD_NODE_ID": "gpu-node-1",
+        "ORCHESTRATORD_URL": "http://queen:8080",
+        "LLORCH_API_TOKEN": "0123456789abcdef",
+    },
 }
 """Variables that are invalid alone."""
 
