@@ -99,10 +99,11 @@ class GpuMonitor:
             async with trio.open_nursery() as nursery:
                 for vendor in self._readers:
                     nursery.start_soon(self._read, vendor, discover, readings)
+            machine = await trio.to_thread.run_sync(read_machine_memory)
+            # no await from here on: a fence that begins meanwhile would be lost
             gpus = merged(self._node_pools.gpus, readings, self._own_indices)
             if gpus.missing:
                 discover_at_s = trio.current_time()
-            machine = await trio.to_thread.run_sync(read_machine_memory)
             self.apply(gpus, machine, changed=changed)
             changed = await self._node_pools.loads_changed.wait(self._interval_s)
 

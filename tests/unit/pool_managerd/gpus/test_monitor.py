@@ -119,10 +119,10 @@ async def test_lost_gpu_is_logged_once_and_its_return(tmp_path: Path, caplog: py
 async def test_hanging_driver_makes_gpus_unknown_and_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("pool_managerd.gpus.monitor.LIMIT_S", 0.05)
+    monkeypatch.setattr("pool_managerd.gpus.monitor.LIMIT_S", 0.3)
     radeon = replace(gpu(0), uuid="AMD-0", vendor="amd")
     reader, other = ScriptedReader(), ScriptedReader("amd", False, Reading((radeon,)))
-    problem = "NVML did not answer within 0.05 s"
+    problem = "NVML did not answer within 0.3 s"
     async with running(tmp_path, reader, other) as (_monitor, pools):
         with pool_on_gpu_0(pools):
             stuck = reader.stuck = threading.Event()
@@ -258,3 +258,17 @@ async def test_events_of_nvml_fence_the_gpu(tmp_path: Path, driver: ImitatedDriv
         driver.change(joules=1.0)
         await until(lambda: not pools.gpus.fences)
         nursery.cancel_scope.cancel()
+
+
+async def test_fence_that_begins_during_a_reading_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, told = ScriptedReader(), threading.Event()
+
+    def read_memory() -> None:
+        if reader.reads == 2 and not told.is_set():
+            told.set()
+            trio.from_thread.run_sync(monitor.take, [Fault("nvml", 79, 1e9, uuid="GPU-0")])
+
+    monkeypatch.setattr("pool_managerd.gpus.monitor.read_machine_memory", read_memory)
+    async with running(tmp_path, reader) as (monitor, pools):
+        await until(lambda: reader.reads > 3)
+        assert set(pools.gpus.fences) == {"GPU-0"}
