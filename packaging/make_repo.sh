@@ -64,7 +64,7 @@ dnf_repo() {
 	packages rpm
 	cp "${packages[@]}" "$draft/"
 	cd "$draft"
-	quiet rpmsign --define "_gpg_name $key" --define '_gpg_digest_algo sha256' --addsign -- *.rpm
+	quiet rpmsign --define "__gpg $(command -v gpg)" --define "_gpg_name $key" --define '_gpg_digest_algo sha256' --addsign -- *.rpm
 	quiet createrepo_c --quiet .
 	sign --armor --detach-sign --output repodata/repomd.xml.asc repodata/repomd.xml
 	gpg --batch --armor --export "$key" >llama-orch.asc

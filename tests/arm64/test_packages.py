@@ -104,6 +104,6 @@ def test_daemons_can_be_imported(deb: Path, version: str) -> None:
     if qemu is None:
         skip_or_fail("qemu-user is not installed: apt-get install qemu-user-static")
     tree = python(version)
-    command = [qemu, "-L", tree, tree / f"usr/bin/python{version}", "-IS", "-c", PROGRAM, deb / SITE]
+    command = [qemu, "-L", str(tree), f"{tree}/usr/bin/python{version}", "-IS", "-c", PROGRAM, str(deb / SITE)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.split()) == (0, ["aarch64", *version.split(".")]), done.stderr

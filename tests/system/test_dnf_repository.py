@@ -39,7 +39,8 @@ def install(root: Path, repository: Path, base_repository: Path) -> subprocess.C
     )
     options = ("--assumeyes", "--quiet", f"--installroot={root}", "--releasever=42", "--setopt=tsflags=noscripts")
     own = (f"--setopt=reposdir={repositories}", f"--setopt=cachedir={root}/cache", f"--setopt=logdir={root}/log")
-    command = ["dnf", "--config=/dev/null", *options, *own, "install", "llama-orch"]
+    (root / "dnf.conf").touch()
+    command = ["dnf", f"--config={root}/dnf.conf", *options, *own, "install", "llama-orch"]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

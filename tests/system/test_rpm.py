@@ -144,7 +144,7 @@ def test_apt_installs_from_the_signed_repository(serving: Machine, deb: Path, tm
     release.write_text(release.read_text().replace("Suite: stable", "Suite: forged"))
     refused = serving.container.run("sh", "-c", UPDATE)
     assert refused.status != 0
-    assert "BADSIG" in refused.stderr
+    assert "signature verification" in refused.stderr
 
 
 def test_rpm_is_refused_over_the_deb(serving: Machine) -> None:

@@ -31,7 +31,7 @@ def make(kind: str, package: Path, dist: Path, environment: dict[str, str]) -> P
     """Make the repository `kind` (apt or dnf) of one package in `dist`. Raises CalledProcessError."""
     dist.mkdir(parents=True, exist_ok=True)
     shutil.copy(package, dist)
-    command = [ROOT / "packaging/make_repo.sh", kind, dist]
+    command = [str(ROOT / "packaging/make_repo.sh"), kind, str(dist)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     return dist / kind
