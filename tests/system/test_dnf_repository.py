@@ -40,6 +40,7 @@ def install(root: Path, repository: Path, base_repository: Path) -> subprocess.C
     options = ("--assumeyes", "--quiet", f"--installroot={root}", "--releasever=42", "--setopt=tsflags=noscripts")
     own = (f"--setopt=reposdir={repositories}", f"--setopt=cachedir={root}/cache", f"--setopt=logdir={root}/log")
     (root / "dnf.conf").touch()
+    (root / "log").mkdir()
     command = ["dnf", f"--config={root}/dnf.conf", *options, *own, "install", "llama-orch"]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
