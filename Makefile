@@ -25,7 +25,13 @@ $(VENV)/run.stamp: requirements/run.lock pyproject.toml
 $(VENV)/dev.stamp: $(VENV)/run.stamp requirements/dev.lock
 	@echo "installing what the tests need"
 	@$(PY) -m pip install -q --disable-pip-version-check --use-pep517 --require-hashes -r requirements/dev.lock
+	@$(LINK_SYSTEMD)
 	@touch $@
+
+# The distribution's module, as in the package: that of PyPI would have to be compiled.
+SYSTEMD_MODULE = /usr/lib/python3/dist-packages/systemd
+LINK_SYSTEMD   = if [ -d $(SYSTEMD_MODULE) ]; then \
+  ln -sfn $(SYSTEMD_MODULE) "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/systemd"; fi
 
 venv: $(VENV)/dev.stamp ## install into .venv, tools for development included
 

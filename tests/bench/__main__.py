@@ -2,7 +2,19 @@
 
 import sys
 
-from tests.bench import admission, cancel, downloads, first_token, fleet, overload, store, streams, under_systemd
+from tests.bench import (
+    admission,
+    cancel,
+    cold_request,
+    downloads,
+    first_token,
+    fleet,
+    on_demand,
+    overload,
+    store,
+    streams,
+    under_systemd,
+)
 from tests.system.lab.prerequisites import missing
 
 
@@ -16,6 +28,8 @@ def main() -> int:
     overload.main()
     fleet.main()
     downloads.main()
+    cold_request.main()
+    on_demand.main()
     if problems := missing():
         print(f"skipping benchmarks under systemd: {'; '.join(problems)}", file=sys.stderr)
         return 0

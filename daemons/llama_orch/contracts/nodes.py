@@ -16,6 +16,7 @@ from llama_orch.addresses import http_url, is_wildcard
 from llama_orch.contracts.base import NODE_ID_PATTERN, NODE_ID_RESERVED, Outbound, PoolId
 from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.pools import MemoryBudget, PoolState, Residency
+from llama_orch.contracts.reloads import PoolReload
 
 RELAY_HEADER = "x-llama-orch-relay"
 """Response header of a node's relay on answers of its own, not of the engine: `refused` or `broken`."""
@@ -136,7 +137,9 @@ class PoolSnapshot(Outbound):
     ctx_max: Count | None = None
     workloads: Annotated[list[Workload], Field(max_length=8)] | None = None
     last_error: Words | None = None
+    detail: Words | None = None
     residency: Residency | None = None
+    reload: PoolReload | None = None
 
 
 class GpuSummary(Outbound):

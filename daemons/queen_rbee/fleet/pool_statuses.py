@@ -56,10 +56,12 @@ def pool_status(node: Node, pool: PoolSnapshot) -> PoolStatus:
         workloads=pool.workloads,
         circuit="closed",
         residency=pool.residency,
+        reload=pool.reload,
         state=PoolState.OFFLINE if node.offline else pool.state,
         live=pool.live and not node.offline,
         ready=ready,
         draining=pool.draining or node.draining,
         last_error="the node is offline" if node.offline else pool.last_error,
+        detail=None if node.offline else pool.detail,
         replicas=[replica],
     )

@@ -23,11 +23,16 @@ class OperatorLoads:
     operations: Operations
 
     def load(self, target: OperationTarget) -> Operation:
-        """Load the pool, after others if need be. Raises ApiError 404, 409."""
+        """Load the pool, once there is room. A cancel stops a load that no task needs. Raises ApiError 404, 409."""
         keys = self._keys(target)
         for key in keys:
             self.keeper.load(key)
-        return self.operations.follow("load", target, keys, self._until(keys, self._loaded))
+
+        async def stop() -> None:
+            for key in keys:
+                self.keeper.stop_load(key)
+
+        return self.operations.follow("load", target, keys, self._until(keys, self._loaded), stop)
 
     def unload(self, target: OperationTarget) -> Operation:
         """Unload the pool once its running tasks have ended. The next request loads it. Raises ApiError 404, 409."""

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.unit.environment_file import parse
+from llama_orch.settings.environment_file import parse
 from tools.generate import DAEMONS
 from tools.generating.documents import environment_file
 
