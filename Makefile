@@ -8,10 +8,11 @@ DIST   ?= dist
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check lint unit integration system package-under-test bench deb generate lock clean
+.PHONY: help venv demo test check lint unit integration system package-under-test bench generate lock clean
+.PHONY: deb rpm apt-repo dnf-repo arm64-check
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 $(VENV)/run.stamp: requirements/run.lock pyproject.toml
 	@echo "installing llama-orch into $(VENV) (once, about half a minute)"
@@ -47,8 +48,8 @@ test: $(VENV)/dev.stamp ## everything: linters, unit, integration and system tes
 	@$(MAKE) --no-print-directory unit
 	@$(PYTEST_DAEMONS) tests/system tests/integration
 
-SHELL_SCRIPTS = .ci/run units/llama-orch-generator packaging/build_deb.sh \
-                $(addprefix packaging/debian/llama-orch.,postinst postrm prerm)
+SHELL_SCRIPTS = .ci/run units/llama-orch-generator $(wildcard packaging/*.sh) packaging/rpm/python3 \
+                packaging/debian/tests/smoke $(addprefix packaging/debian/llama-orch.,preinst postinst postrm prerm)
 
 lint: $(VENV)/dev.stamp ## ruff, mypy --strict, generated files, shellcheck
 	@$(PY) -m ruff check -q . && $(PY) -m ruff format --check -q . && $(PY) -m mypy
@@ -82,8 +83,21 @@ package-under-test: $(VENV)/dev.stamp
 bench: $(VENV)/dev.stamp ## figures, not tests
 	@$(PY) -m tests.bench
 
-deb: ## one .deb for Debian 12 and 13, into dist/
-	@packaging/build_deb.sh $(DIST)
+ARCH   ?= amd64
+deb: ## one .deb for Debian 12 and 13 , into dist/; ARCH="amd64 arm64" for both architectures
+	@for arch in $(ARCH); do ARCH=$$arch packaging/build_deb.sh $(DIST) || exit; done
+
+rpm: ## one .rpm for Fedora 42+ and EL 9 and 10, likewise
+	@for arch in $(ARCH); do ARCH=$$arch packaging/build_rpm.sh $(DIST) || exit; done
+
+apt-repo: ## a repository of the .debs in dist/, signed by the key REPO_KEY=
+	@packaging/make_repo.sh apt $(DIST)
+
+dnf-repo: ## a repository of the .rpms in dist/, signed by the key REPO_KEY=
+	@packaging/make_repo.sh dnf $(DIST)
+
+arm64-check: $(VENV)/dev.stamp ## import the compiled modules for arm64, under qemu-user
+	@$(PYTEST) -n 0 tests/arm64
 
 generate: $(VENV)/dev.stamp ## what is made from declarations: environment files and their manual, journal catalog, JSON schema
 	@$(PY) -m tools.generate

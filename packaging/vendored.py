@@ -1,7 +1,8 @@
-"""Print the stanzas of debian/copyright for the Python packages in the .deb.
+"""Print what a package says about the Python packages that are shipped in it.
 
-Usage: `vendored.py SITE`, where SITE is the directory that contains the installed packages. The data comes from the
-metadata of the packages. A package without a licence text must not be shipped, and fails the build.
+Usage: `vendored.py copyright SITE` for the stanzas of debian/copyright, `vendored.py bundled SITE` for the License and
+Provides of an .rpm. SITE is the directory that contains the installed packages. The data comes from the metadata of the
+packages. A package without a licence text must not be shipped, and fails the build.
 """
 
 import re
@@ -51,12 +52,44 @@ def stanza(site: Path, package: Distribution) -> Iterator[str]:
     yield f" {package.name} {package.version}, as published. Its licence: /{SHIPPED}/{licences[0]}"
 
 
-def main(site: Path) -> None:
-    """Print the stanzas of all packages in `site` except this project's."""
-    for package in sorted(distributions(path=[str(site)]), key=lambda each: each.name.lower()):
-        if package.name != OURS:
-            print("\n".join(stanza(site, package)))  # noqa: T201
+SPDX = {
+    "BSD-License": "BSD-3-Clause",
+    "Apache-Software-License": "Apache-2.0",
+    "MIT-License": "MIT",
+    "MIT-License-or-Apache-Software-License": "MIT OR Apache-2.0",
+}
+"""Names made of classifiers, as SPDX identifiers."""
+
+
+def copyright_stanzas(site: Path, packages: list[Distribution]) -> Iterator[str]:
+    """Return the stanzas of debian/copyright."""
+    for package in packages:
+        yield from stanza(site, package)
+
+
+def bundled(site: Path, packages: list[Distribution]) -> Iterator[str]:
+    """Return the tags of the .rpm: the licence of the whole, and what is bundled."""
+    names = {name for package in packages for name in spdx(package)}
+    yield f"License: {' AND '.join(['Apache-2.0', *sorted(names - {'Apache-2.0'})])}"
+    for package in packages:
+        yield f"Provides: bundled(python3dist({re.sub(r'[-_.]+', '-', package.name.lower())})) = {package.version}"
+
+
+def spdx(package: Distribution) -> list[str]:
+    """Return the SPDX expressions, that must all hold, of the package's licence."""
+    expression = package.metadata.get("License-Expression") or SPDX.get(licence(package), licence(package))
+    return [f"({part})" if " OR " in part else part for part in expression.split(" AND ")]
+
+
+FORMATS = {"copyright": copyright_stanzas, "bundled": bundled}
+
+
+def main(format_: str, site: Path) -> None:
+    """Print all packages in `site` except this project's."""
+    packages = sorted(distributions(path=[str(site)]), key=lambda each: each.name.lower())
+    for line in FORMATS[format_](site, [package for package in packages if package.name != OURS]):
+        print(line)  # noqa: T201
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1], Path(sys.argv[2]))

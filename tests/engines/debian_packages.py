@@ -64,6 +64,19 @@ def unpack(pins: tuple[Pin, ...], suite: str, workspace: Path) -> tuple[Path, di
     return tree, versions
 
 
+def unpack_current(names: tuple[str, ...], suite: str, architecture: str, workspace: Path) -> Path:
+    """Fetch the current versions of the packages `names` for `architecture`, unpack them and return the tree.
+
+    Raises PackagesUnavailable.
+    """
+    apt = _Apt(suite, workspace, architecture)
+    apt.download(list(names))
+    tree = workspace / "tree"
+    for deb in sorted(apt.debs.glob("*.deb")):
+        subprocess.run(["dpkg-deb", "-x", deb, tree], check=True)
+    return tree
+
+
 def _check(pins: tuple[Pin, ...], debs: Path) -> None:
     found = {hashlib.sha256(deb.read_bytes()).hexdigest() for deb in debs.glob("*.deb")}
     if wrong := [pin.name for pin in pins if pin.sha256 not in found]:
@@ -79,7 +92,8 @@ def _versions(debs: Path) -> dict[str, str]:
 class _Apt:
     """apt-get with its own state under `workspace`. It downloads to `debs`."""
 
-    def __init__(self, suite: str, workspace: Path) -> None:
+    def __init__(self, suite: str, workspace: Path, architecture: str = "amd64") -> None:
+        self._architecture = architecture
         self.debs = workspace / "debs"
         self._state = workspace / "apt"
         for directory in (self.debs, self._state / "lists/partial", self._state / "cache/archives/partial"):
@@ -118,8 +132,8 @@ class _Apt:
             "Dir::Etc::sourceparts": "/dev/null",
             "Dir::Etc::preferencesparts": "/dev/null",
             "APT::Sandbox::User": "",
-            "APT::Architecture": "amd64",
-            "APT::Architectures": "amd64",
+            "APT::Architecture": self._architecture,
+            "APT::Architectures": self._architecture,
             "Acquire::Languages": "none",
         }
         return ["-qq", *(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))]

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from llama_orch.telemetry.correlation import current
 from llama_orch.telemetry.events.event import Event
+from llama_orch.telemetry.journal_socket import JOURNAL, JournalSocket
 from llama_orch.telemetry.levels import TRACE, Levels
 
 SHARED = "llama_orch"
@@ -93,7 +94,7 @@ class PrettyHandler(logging.StreamHandler[Any]):
 
 
 class JournalHandler(logging.Handler):
-    """Writes native fields to the journal. `send` is systemd.journal.send."""
+    """Writes native fields to the journal. `send` is JournalSocket.send."""
 
     def __init__(self, identifier: str, send: Callable[..., object]) -> None:
         super().__init__()
@@ -124,7 +125,7 @@ class JournalHandler(logging.Handler):
             "PRIORITY": str(priority(record.levelno)),
             "SYSLOG_IDENTIFIER": self._identifier,
             "CODE_FILE": record.pathname,
-            "CODE_LINE": record.lineno,  # systemd-python requires a number
+            "CODE_LINE": record.lineno,
             "TARGET": record.name,
         }
 
@@ -147,11 +148,7 @@ def choose_handler(format_: Format, identifier: str, environ: Mapping[str, str])
     if format_ == "auto":
         format_ = "journal" if stderr_is_journal(environ) else "pretty" if sys.stderr.isatty() else "json"
     if format_ == "journal":
-        try:
-            from systemd import journal
-        except ImportError:
-            return PrettyHandler(prefix=True)
-        return JournalHandler(identifier, journal.send)
+        return JournalHandler(identifier, JournalSocket().send) if JOURNAL.exists() else PrettyHandler(prefix=True)
     return JsonHandler(sys.stderr) if format_ == "json" else PrettyHandler()
 
 

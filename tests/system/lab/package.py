@@ -1,13 +1,13 @@
-"""The .deb under test: the one in dist/ if no source is newer, otherwise a new build.
+"""The packages under test: those of the last build if no source is newer, otherwise new ones.
 
-LLAMA_ORCH_TEST_DEB=FILE selects another package.
+LLAMA_ORCH_TEST_DEB=FILE selects another .deb.
 """
 
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,7 +20,7 @@ BUILD_LIMIT_S = 900
 
 
 class BuildFailed(Exception):
-    """packaging/build_deb.sh failed. The message contains its last lines."""
+    """The build of a package failed. The message contains its last lines."""
 
 
 def built_deb() -> Path:
@@ -28,7 +28,17 @@ def built_deb() -> Path:
     if configured := os.environ.get("LLAMA_ORCH_TEST_DEB"):
         return Path(configured)
     with locked("deb"):
-        return _build_if_stale(ROOT / "dist")
+        return _build_if_stale("deb", ROOT / "dist")
+
+
+def built_rpm(release: int = 1) -> Path:
+    """Return the .rpm of the current sources, as this release of their version, compressed in haste.
+
+    Raises BuildFailed.
+    """
+    with locked("deb"):
+        settings = {"RELEASE": str(release), "PAYLOAD": "w1.zstdio"}
+        return _build_if_stale("rpm", ROOT / f"build/test/rpm-{release}", settings)
 
 
 def newer(deb: Path, directory: Path) -> Path:
@@ -44,11 +54,12 @@ def newer(deb: Path, directory: Path) -> Path:
     return target
 
 
-def _build_if_stale(target: Path) -> Path:
-    package = max(target.glob("llama-orch_*.deb"), key=_changed, default=None)
+def _build_if_stale(kind: str, target: Path, settings: Mapping[str, str] | None = None) -> Path:
+    pattern = f"llama-orch[_-]*.{kind}"
+    package = max(target.glob(pattern), key=_changed, default=None)
     if package is None or _changed(package) < max(map(_changed, _sources())):
-        _build(target)
-        package = max(target.glob("llama-orch_*.deb"), key=_changed)
+        _build(kind, target, settings or {})
+        package = max(target.glob(pattern), key=_changed)
     return package
 
 
@@ -62,13 +73,16 @@ def _sources() -> Iterator[Path]:
         yield from (file for file in files if file.is_file() and file.suffix != ".pyc")
 
 
-def _build(target: Path) -> None:
-    print("building the package under test", file=sys.stderr)
-    command = [ROOT / "packaging/build_deb.sh", target]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_LIMIT_S, check=False)
+def _build(kind: str, target: Path, settings: Mapping[str, str]) -> None:
+    print(f"building the .{kind} under test", file=sys.stderr)
+    command = [ROOT / f"packaging/build_{kind}.sh", target]
+    environment = {**os.environ, **settings}
+    process = subprocess.run(
+        command, capture_output=True, text=True, timeout=BUILD_LIMIT_S, check=False, env=environment
+    )
     if process.returncode != 0:
         tail = "\n".join((process.stdout + process.stderr).splitlines()[-40:])
-        raise BuildFailed(f"packaging/build_deb.sh exited with status {process.returncode}:\n{tail}")
+        raise BuildFailed(f"packaging/build_{kind}.sh exited with status {process.returncode}:\n{tail}")
 
 
 if __name__ == "__main__" and not missing():

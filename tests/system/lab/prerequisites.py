@@ -19,8 +19,14 @@ PROGRAMS = {
     "dpkg-buildpackage": "dpkg-dev",
     "dh": "debhelper",
     "lintian": "lintian",
+    "rpmbuild": "rpm",
+    "apt-ftparchive": "apt-utils",
+    "createrepo_c": "createrepo-c",
+    "dnf": "dnf",
+    "gpg": "gnupg",
 }
-"""Programs and the Debian packages that contain them. The last three build the package under test."""
+"""Programs and the Debian packages that contain them. From dpkg-buildpackage on, they build the packages and
+repositories under test."""
 
 
 def missing() -> list[str]:

@@ -22,6 +22,8 @@ PACKAGES = (
     "curl",
     "ca-certificates",
     "man-db",
+    # installs the .rpm
+    "rpm",
     # sets the time of day for a single daemon, because machines share the clock of their host
     "libfaketime",
     # dependencies of the package, because machines have no access to a mirror

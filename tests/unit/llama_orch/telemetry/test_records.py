@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,6 @@ from llama_orch.telemetry.events.pools import HANDOFF_REJECTED
 from llama_orch.telemetry.events.queen import TASK_ENDED
 from llama_orch.telemetry.levels import parse_levels
 from llama_orch.telemetry.records import JournalHandler, JsonHandler, PrettyHandler, choose_handler, emit, priority
-from tests.systemd_module import systemd_module
 
 
 @pytest.fixture(autouse=True)
@@ -34,16 +34,16 @@ def root() -> Iterator[logging.Logger]:
 
 
 class Journal:
-    """Records the calls of systemd.journal.send."""
+    """Records the calls of JournalSocket.send."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.sent: list[dict[str, Any]] = []
         self._error = error
 
-    def send(self, MESSAGE: str, **fields: str) -> None:  # noqa: N803 -- as systemd-python names it
+    def send(self, message: str, **fields: str) -> None:
         if self._error:
             raise self._error
-        self.sent.append({"MESSAGE": MESSAGE, **fields})
+        self.sent.append({"MESSAGE": message, **fields})
 
 
 @pytest.fixture
@@ -129,14 +129,6 @@ def test_non_utf8_file_name_can_be_logged(journal: Journal) -> None:
     assert str(journal.sent).encode()
 
 
-def test_systemd_python_accepts_the_fields() -> None:
-    systemd = systemd_module("journal")
-    name = os.fsdecode(b"\xff\n")
-    handler = JournalHandler("queen-rbee", systemd.send)
-    made = logging.LogRecord("x", 20, __file__, 1, name, None, None)
-    handler._send(handler._text(made), **handler._fields(made))
-
-
 def test_json_line_has_message_event_and_fields(lines: io.StringIO) -> None:
     current.set("request-1")
     ended(target="displaced?", note="line\nbreak")
@@ -172,8 +164,12 @@ def test_priorities_match_syslog(level: int, number: int) -> None:
 
 def test_auto_uses_journal_only_if_stderr_is_connected(monkeypatch: pytest.MonkeyPatch) -> None:
     here = os.fstat(2)
-    systemd_module("journal")
-    assert isinstance(choose_handler("auto", "x", {"JOURNAL_STREAM": f"{here.st_dev}:{here.st_ino}"}), JournalHandler)
+    stream = {"JOURNAL_STREAM": f"{here.st_dev}:{here.st_ino}"}
+    monkeypatch.setattr(records, "JOURNAL", Path("/"))
+    monkeypatch.setattr(records, "JournalSocket", Journal)
+    assert isinstance(choose_handler("auto", "x", stream), JournalHandler)
+    monkeypatch.setattr(records, "JOURNAL", Path("/nowhere"))
+    assert isinstance(choose_handler("auto", "x", stream), PrettyHandler)
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     assert isinstance(choose_handler("auto", "x", {"JOURNAL_STREAM": "8:1"}), JsonHandler)
     assert isinstance(choose_handler("auto", "x", {}), JsonHandler)
