@@ -10,6 +10,7 @@ umask 022
 common=$root/build/packages
 python=/usr/bin/python3
 pythons='3.11 3.12 3.13 3.14'
+from_source=sdnotify
 
 say() { printf '%s: %s\n' "$label" "$*"; }
 fail() { printf "$label: %s\n" "$@" >&2; exit 1; }
@@ -76,7 +77,7 @@ dependencies() {
 	mkdir -p "$fetch"
 	for each in $pythons; do
 		say "fetching the dependencies for Python $each on $machine"
-		locked "$compiled" >"$fetch/lock"
+		locked "$compiled" "$from_source" >"$fetch/lock"
 		pip install --require-hashes --no-deps --no-compile --only-binary :all: --target "$fetch/$each" \
 			--implementation cp --python-version "$each" --platform "manylinux_2_28_$machine" \
 			--platform "manylinux_2_17_$machine" --platform "manylinux2014_$machine" -r "$fetch/lock"
@@ -84,12 +85,20 @@ dependencies() {
 		strip_tree "$fetch/$each"
 		merge "$fetch/$each" "$fetch/all"
 	done
+	# published as source only
+	locked "$from_source" >"$fetch/lock"
+	pip install --require-hashes --no-deps --no-compile --use-pep517 --no-build-isolation --target "$fetch/pure" -r "$fetch/lock"
+	strip_tree "$fetch/pure"
+	merge "$fetch/pure" "$fetch/all"
 	mv "$fetch/all" "$deps"
 	rm -rf "$fetch"
 }
 
-# locked PATTERN: the entries of the lock file whose names match.
-locked() { awk -v name="^($1)==" '/^[^ ]/ { keep = $0 ~ name } keep' "$root/requirements/run.lock"; }
+# locked PATTERN [EXCEPT]: the entries of the lock file whose names match the one and not the other.
+locked() {
+	awk -v name="^($1)==" -v except="^(${2:-})==" '/^[^ ]/ { keep = $0 ~ name && $0 !~ except } keep' \
+		"$root/requirements/run.lock"
+}
 
 # compiled_names TREE: a pattern for the names of the packages with compiled modules.
 compiled_names() {

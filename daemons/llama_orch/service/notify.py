@@ -1,11 +1,10 @@
 """Notifications to the service manager, sd_notify(3): readiness, status, watchdog, time extensions.
 
-Without a service manager the calls do nothing.
+Uses systemd-python if it is installed, else sdnotify. Without a service manager the calls do nothing.
 """
 
 import logging
 import os
-import socket
 import time
 from collections.abc import Callable, Mapping
 
@@ -14,23 +13,21 @@ log = logging.getLogger(__name__)
 Send = Callable[[str], object]
 
 
-def sender(address: str) -> Send:
-    """Return a function that sends a message to the socket NOTIFY_SOCKET=`address`, with `@` for an abstract name."""
-    path = "\0" + address[1:] if address.startswith("@") else address
+def _sender() -> Send:
+    try:
+        from systemd.daemon import notify
+    except ImportError:
+        from sdnotify import SystemdNotifier
 
-    def send(message: str) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-            sock.sendto(message.encode(), path)
-
-    return send
+        return SystemdNotifier().notify  # type: ignore[no-any-return]
+    return notify  # type: ignore[no-any-return]
 
 
 class Notifier:
     """Sends notifications. `send` takes one message of `NAME=value` lines."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ, send: Send | None = None) -> None:
-        address = environ.get("NOTIFY_SOCKET")
-        self._deliver = send or (sender(address) if address else lambda _state: None)
+        self._deliver = send or (_sender() if environ.get("NOTIFY_SOCKET") else lambda _state: None)
         self.watchdog_s = watchdog_seconds(environ, os.getpid())
         """The manager's watchdog limit in seconds, or None without a watchdog."""
 

@@ -94,7 +94,7 @@ class PrettyHandler(logging.StreamHandler[Any]):
 
 
 class JournalHandler(logging.Handler):
-    """Writes native fields to the journal. `send` is JournalSocket.send."""
+    """Writes native fields to the journal. `send` is systemd.journal.send, or JournalSocket.send."""
 
     def __init__(self, identifier: str, send: Callable[..., object]) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class JournalHandler(logging.Handler):
             "PRIORITY": str(priority(record.levelno)),
             "SYSLOG_IDENTIFIER": self._identifier,
             "CODE_FILE": record.pathname,
-            "CODE_LINE": record.lineno,
+            "CODE_LINE": record.lineno,  # systemd-python requires a number
             "TARGET": record.name,
         }
 
@@ -143,12 +143,22 @@ def stderr_is_journal(environ: Mapping[str, str]) -> bool:
     return environ.get("JOURNAL_STREAM") == f"{here.st_dev}:{here.st_ino}"
 
 
+def journal_sender() -> Callable[..., object] | None:
+    """Return what sends an entry: systemd-python, or our own on EL 9, which has none; None without a journal."""
+    try:
+        from systemd import journal
+    except ImportError:
+        return JournalSocket().send if JOURNAL.exists() else None
+    return journal.send  # type: ignore[no-any-return]
+
+
 def choose_handler(format_: Format, identifier: str, environ: Mapping[str, str]) -> logging.Handler:
     """Return the handler for a format. `auto` is the journal, text on a terminal, or JSON lines elsewhere."""
     if format_ == "auto":
         format_ = "journal" if stderr_is_journal(environ) else "pretty" if sys.stderr.isatty() else "json"
     if format_ == "journal":
-        return JournalHandler(identifier, JournalSocket().send) if JOURNAL.exists() else PrettyHandler(prefix=True)
+        send = journal_sender()
+        return JournalHandler(identifier, send) if send else PrettyHandler(prefix=True)
     return JsonHandler(sys.stderr) if format_ == "json" else PrettyHandler()
 
 

@@ -18,6 +18,7 @@ from llama_orch.telemetry.events.pools import HANDOFF_REJECTED
 from llama_orch.telemetry.events.queen import TASK_ENDED
 from llama_orch.telemetry.levels import parse_levels
 from llama_orch.telemetry.records import JournalHandler, JsonHandler, PrettyHandler, choose_handler, emit, priority
+from tests.systemd_module import systemd_module
 
 
 @pytest.fixture(autouse=True)
@@ -34,16 +35,16 @@ def root() -> Iterator[logging.Logger]:
 
 
 class Journal:
-    """Records the calls of JournalSocket.send."""
+    """Records the calls of systemd.journal.send."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.sent: list[dict[str, Any]] = []
         self._error = error
 
-    def send(self, message: str, **fields: str) -> None:
+    def send(self, MESSAGE: str, **fields: str) -> None:  # noqa: N803 -- as systemd-python names it
         if self._error:
             raise self._error
-        self.sent.append({"MESSAGE": message, **fields})
+        self.sent.append({"MESSAGE": MESSAGE, **fields})
 
 
 @pytest.fixture
@@ -129,6 +130,14 @@ def test_non_utf8_file_name_can_be_logged(journal: Journal) -> None:
     assert str(journal.sent).encode()
 
 
+def test_systemd_python_accepts_the_fields() -> None:
+    systemd = systemd_module("journal")
+    name = os.fsdecode(b"\xff\n")
+    handler = JournalHandler("queen-rbee", systemd.send)
+    made = logging.LogRecord("x", 20, __file__, 1, name, None, None)
+    handler._send(handler._text(made), **handler._fields(made))
+
+
 def test_json_line_has_message_event_and_fields(lines: io.StringIO) -> None:
     current.set("request-1")
     ended(target="displaced?", note="line\nbreak")
@@ -166,7 +175,8 @@ def test_auto_uses_journal_only_if_stderr_is_connected(monkeypatch: pytest.Monke
     here = os.fstat(2)
     stream = {"JOURNAL_STREAM": f"{here.st_dev}:{here.st_ino}"}
     monkeypatch.setattr(records, "JOURNAL", Path("/"))
-    monkeypatch.setattr(records, "JournalSocket", Journal)
+    assert isinstance(choose_handler("auto", "x", stream), JournalHandler)
+    monkeypatch.setitem(sys.modules, "systemd", None)  # as on EL 9
     assert isinstance(choose_handler("auto", "x", stream), JournalHandler)
     monkeypatch.setattr(records, "JOURNAL", Path("/nowhere"))
     assert isinstance(choose_handler("auto", "x", stream), PrettyHandler)

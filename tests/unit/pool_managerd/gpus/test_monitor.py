@@ -266,7 +266,7 @@ async def test_fence_that_begins_during_a_reading_is_kept(tmp_path: Path, monkey
     def read_memory() -> None:
         if reader.reads == 2 and not told.is_set():
             told.set()
-            trio.from_thread.run_sync(monitor.take, [Fault("nvml", 79, 1e9, uuid="GPU-0")])
+            trio.from_thread.run_sync(lambda: monitor.take([Fault("nvml", 79, 1e9, uuid="GPU-0")]))
 
     monkeypatch.setattr("pool_managerd.gpus.monitor.read_machine_memory", read_memory)
     async with running(tmp_path, reader) as (monitor, pools):
