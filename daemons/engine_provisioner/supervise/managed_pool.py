@@ -37,6 +37,7 @@ from engine_provisioner.supervise.health_waits import (
 from engine_provisioner.supervise.wanted import Wanted
 from llama_orch.service.memory import release_after_start
 from llama_orch.settings.types import GpuMask
+from llama_orch.telemetry.tracing.spans import Attributes, step
 
 log = logging.getLogger("engine_provisioner.pool")
 
@@ -84,7 +85,8 @@ class ManagedPool:
         detail = "fetching the engine and the model"
         while True:
             await self._reporter.provisioning(detail)
-            prepared = await self._prepare()
+            with step("llama_orch.provision", self._span_attributes, root=True):
+                prepared = await self._prepare()
             await self._describe(prepared)
             if self._wanted.loaded:
                 await self._serve(prepared)
@@ -94,6 +96,11 @@ class ManagedPool:
             await self._reporter.unloaded("engine and model are ready to be loaded")
             await self._wanted.until(True)
             detail = "checking the engine and the model"
+
+    @property
+    def _span_attributes(self) -> Attributes:
+        mode = self._pool.provisioning.mode
+        return {"llama_orch.pool.id": self._pool.id, "llama_orch.engine": self._pool.engine, "llama_orch.mode": mode}
 
     async def _is_running(self) -> bool:
         self._deadline.expect(DISK_STEP_S, "looking for a running engine")
@@ -119,9 +126,10 @@ class ManagedPool:
 
     async def _run_engine(self, engine: RunningEngine, prepared: Prepared, started: EngineCommand) -> None:
         began_s = trio.current_time()
-        await self._wait_until_healthy(engine, prepared, started)
-        took_s = trio.current_time() - began_s
-        ctx = await self._announce(engine, prepared, started)
+        with step("llama_orch.start", {**self._span_attributes, "llama_orch.adopted": engine.adopted}, root=True):
+            await self._wait_until_healthy(engine, prepared, started)
+            took_s = trio.current_time() - began_s
+            ctx = await self._announce(engine, prepared, started)
         await self._measure(engine, prepared, Load(took_s=None if engine.adopted else took_s, ctx_max=ctx))
         await self._watch(engine, prepared, started)
 
@@ -132,14 +140,18 @@ class ManagedPool:
         if gpus:
             devices.check_present(gpus, await trio.to_thread.run_sync(devices.present_gpus))
         await self._shared.acquirer.check_here(self._pool, self._deadline, self._shared.launcher.engine_user)
-        program = await self._shared.acquirer.program(
-            self._pool,
-            self._deadline,
-            self._reporter.progress,
-            gpus,
-            partial(self._shared.launcher.provide_image, self._pool.id, report=self._reporter.progress),
-        )
-        model = await self._shared.acquirer.model(self._pool, self._deadline, self._reporter.progress)
+        with step("llama_orch.fetch", {"llama_orch.fetch.what": "engine"}):
+            program = await self._shared.acquirer.program(
+                self._pool,
+                self._deadline,
+                self._reporter.progress,
+                gpus,
+                partial(self._shared.launcher.provide_image, self._pool.id, report=self._reporter.progress),
+            )
+        with step("llama_orch.fetch", {"llama_orch.fetch.what": "model"}) as span:
+            model = await self._shared.acquirer.model(self._pool, self._deadline, self._reporter.progress)
+            if span:
+                span.set_attribute("llama_orch.model.size", model.size_bytes)
         self._deadline.expect(3 * probes.LIMIT_S, "asking the engine for its version")
         engine = await probes.probe(program)
         if program.record:

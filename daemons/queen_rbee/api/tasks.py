@@ -67,6 +67,7 @@ class TaskRoutes:
         {202: json_reply("The task is queued.", TaskAccepted, "X-Queue-Position", *BUDGET_HEADERS, task_id="/task_id")},
         body=TASK,
         errors=(404, 409, 429, 503),
+        traced=True,
     )
     async def submit_task(self, exchange: Exchange) -> None:
         request = await read(exchange, TaskRequest, TASK.shape, min(TASK_LIMIT, exchange.body_limit))

@@ -43,6 +43,8 @@ class Accounting:
             self.metrics.ended(task, target)
         else:
             self._count_unstarted(task)
+        if task.trace:
+            task.trace.end(task)
         self._settle_turn(task, target)
         view = task.view()
         dropped = bool(task.error and task.error.code == ErrorCode.QUEUE_FULL_DROP_LRU)

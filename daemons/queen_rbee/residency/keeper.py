@@ -70,6 +70,8 @@ class Keeper:
         self._unwanted: dict[PoolKey, str] = {}
         self._left_alone: dict[PoolKey, float] = {}
         self._settled_at: dict[str, float] = {}
+        self._loaded: dict[PoolKey, tuple[float, float]] = {}
+        """When the last load of each pool was ordered, and when it was done."""
         self.plan = Plan()
         """The last plan; `plan.blocked` says why waiting tasks have no pool."""
 
@@ -86,6 +88,9 @@ class Keeper:
 
     def started(self, task: Task, target: Candidate) -> None:
         """Call when a task gets a slot: its `keep_alive`, if it has one, is in force for the pool from now on."""
+        times = self._loaded.get((target.pool_id, target.node_id or ""))
+        if task.trace and times and times[1] > task.measurements.submitted_at:
+            task.trace.loaded(*times)
         if (keep_alive := task.request.keep_alive) is not None:
             key = target.pool_id, target.node_id or ""
             usage = self._usage.get(key, Usage())
@@ -173,6 +178,8 @@ class Keeper:
             order.scope.cancel()
             if pool:
                 self._count(order, pool)
+                if order.phase is Phase.LOADING and pool.ready and order.sent_at is not None:
+                    self._loaded[key] = order.sent_at, now
             if machine := self._machine(key):
                 self._settled_at[machine] = now
             if late:
