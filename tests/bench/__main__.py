@@ -2,7 +2,18 @@
 
 import sys
 
-from tests.bench import admission, cancel, downloads, first_token, fleet, overload, store, streams, under_systemd
+from tests.bench import (
+    admission,
+    cancel,
+    downloads,
+    first_token,
+    fleet,
+    overload,
+    store,
+    streams,
+    traces,
+    under_systemd,
+)
 from tests.system.lab.prerequisites import missing
 
 
@@ -16,6 +27,7 @@ def main() -> int:
     overload.main()
     fleet.main()
     downloads.main()
+    traces.main()
     if problems := missing():
         print(f"skipping benchmarks under systemd: {'; '.join(problems)}", file=sys.stderr)
         return 0

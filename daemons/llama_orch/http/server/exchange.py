@@ -57,6 +57,7 @@ class Exchange:
     _send: Send
     target: str = ""
     _abort: Callable[[], None] = _nothing
+    scheme: str = "http"
     body_limit: int = BODY_LIMIT
     """Largest body in bytes, unless the handler passes its own limit."""
     started: bool = field(default=False, init=False)
@@ -165,7 +166,7 @@ class HotRoutes:
         async def limited(exchange: Exchange) -> None:
             exchange.body_limit = self.body_limit
             if span_name and (tracer := active.get()) and exchange.method == "POST":
-                exchange.span = ServerSpan(tracer, span_name, exchange.method, exchange.path, exchange.headers)
+                exchange.span = ServerSpan(tracer, span_name, _request_attributes(exchange), exchange.headers)
             await handler(exchange)
 
         return limited
@@ -176,6 +177,10 @@ class HotRoutes:
             if declared in (method, ANY) and (match := regex.fullmatch(path)):
                 return handler, match.groupdict()
         return None
+
+
+def _request_attributes(exchange: Exchange) -> dict[str, str]:
+    return {"http.request.method": exchange.method, "url.path": exchange.path, "url.scheme": exchange.scheme}
 
 
 async def answer(handler: Handler, variables: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
@@ -190,6 +195,7 @@ async def answer(handler: Handler, variables: dict[str, str], scope: Scope, rece
         send,
         _target(scope),
         scope.get(ABORT, _nothing),
+        scope.get("scheme", "http"),
     )
     try:
         await _answered(handler, exchange)

@@ -12,18 +12,19 @@ class ServerSpan:
     """A child of the caller's span, if the request names one. Until `end` it is the current span, and the trace that is
     passed on."""
 
-    def __init__(self, tracer: Tracer, route: str, method: str, path: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, tracer: Tracer, route: str, request: Mapping[str, str], headers: Mapping[str, str]) -> None:
         attributes = {
-            "http.request.method": method,
+            **request,
             "http.route": route,
-            "url.path": path,
             "client.address": correlation.peer.get(),
             "user_agent.original": headers.get("user-agent"),
             "llama_orch.correlation_id": correlation.current.get(),
         }
         trace = correlation.traceparent.get()  # None if the header is malformed
         caller = {name: headers[name] for name in TRACE_HEADERS if name in headers} if trace else {}
-        self._span = tracer.start(f"{method} {route}", tracer.remote(caller), given(attributes), kind="server")
+        self._span = tracer.start(
+            f"{request['http.request.method']} {route}", tracer.remote(caller), given(attributes), kind="server"
+        )
         self._before = current.get()
         current.set(self._span)
         correlation.traceparent.set(tracer.headers(self._span)["traceparent"])

@@ -70,7 +70,7 @@ class SpanQueue(SpanProcessor):
         while not self._stopping.is_set() or self._waiting:
             if not self._waiting:
                 await self._bell.wait(inf)
-            elif len(self._waiting) < BATCH and not self._stopping.is_set():
+            if len(self._waiting) < BATCH and not self._stopping.is_set():
                 await self._bell.wait(DELAY_S)
             if self._waiting:
                 await self._send([self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))], export)

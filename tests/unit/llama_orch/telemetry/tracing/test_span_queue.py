@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from opentelemetry.sdk.trace import ReadableSpan
 
 from llama_orch.telemetry.tracing import provider, span_queue
@@ -66,6 +67,20 @@ async def test_spans_are_exported_in_batches_and_counted() -> None:
         end_spans(3 * span_queue.BATCH)
         await until(lambda: tracer.queue.exported == 3 * span_queue.BATCH)
     assert collector.exports == 3
+
+
+async def test_spans_of_a_second_are_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(span_queue, "DELAY_S", 3600.0)
+    collector = ScriptedCollector(0)
+    async with tracing(OPTIONS, collector) as tracer:
+        for _span in range(span_queue.BATCH - 1):
+            end_spans(1)
+            await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked()
+        assert collector.exports == 0
+        end_spans(1)
+        await until(lambda: tracer.queue.exported == span_queue.BATCH)
+    assert collector.exports == 1
 
 
 async def test_waiting_spans_are_exported_at_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
