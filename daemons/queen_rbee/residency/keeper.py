@@ -70,8 +70,7 @@ class Keeper:
         self._unwanted: dict[PoolKey, str] = {}
         self._left_alone: dict[PoolKey, float] = {}
         self._settled_at: dict[str, float] = {}
-        self._loaded: dict[PoolKey, tuple[float, float]] = {}
-        """When the last load of each pool was ordered, and when it was done."""
+        self._loaded: dict[PoolKey, tuple[float, float]] = {}  # when the last load was ordered, and done
         self.plan = Plan()
         """The last plan; `plan.blocked` says why waiting tasks have no pool."""
 
@@ -88,14 +87,19 @@ class Keeper:
 
     def started(self, task: Task, target: Candidate) -> None:
         """Call when a task gets a slot: its `keep_alive`, if it has one, is in force for the pool from now on."""
-        times = self._loaded.get((target.pool_id, target.node_id or ""))
-        if task.trace and times and times[1] > task.measurements.submitted_at:
-            task.trace.loaded(*times)
+        if task.trace and (times := self._last_load((target.pool_id, target.node_id or ""))):
+            task.trace.loaded(*times, submitted_at=task.measurements.submitted_at)
         if (keep_alive := task.request.keep_alive) is not None:
             key = target.pool_id, target.node_id or ""
             usage = self._usage.get(key, Usage())
             self._usage[key] = replace(usage, overridden=True, keep_alive_s=keep_alive_s(keep_alive))
             self._registry.residency.ring()
+
+    def _last_load(self, key: PoolKey) -> tuple[float, float] | None:
+        order = self._orders.get(key)  # the dispatcher may see that it is done before `_settle` does
+        if order and order.phase is Phase.LOADING and order.sent_at is not None:
+            return order.sent_at, trio.current_time()
+        return self._loaded.get(key)
 
     def load(self, key: PoolKey) -> None:
         """Load the pool as soon as there is room; no effect while it is loaded."""
@@ -189,6 +193,7 @@ class Keeper:
             del self._left_alone[key]
         for key in [key for key in self._usage if key not in pools]:
             del self._usage[key]
+            self._loaded.pop(key, None)
 
     def _count(self, order: Order, pool: PoolStatus) -> None:
         if order.phase is Phase.LOADING:

@@ -82,8 +82,10 @@ class TaskTrace:
                 self._placing.set_attribute("llama_orch.kv_warmth", kv_warmth)
             self._placing.end()
 
-    def loaded(self, began_at: float, ended_at: float) -> None:
-        """The model was loaded between these times, on trio's clock, while the task waited."""
+    def loaded(self, began_at: float, ended_at: float, *, submitted_at: float) -> None:
+        """The model was last loaded between these times, on trio's clock: part of the wait if the task was there."""
+        if ended_at <= submitted_at:
+            return
         span = self._tracer.start("llama_orch.load", self._queued, start_ns=_epoch_ns(began_at))
         span.end(_epoch_ns(ended_at))
 

@@ -175,6 +175,34 @@ async def test_task_cancelled_in_the_queue_ends_its_span() -> None:
     assert [attributes(span)["error.type"] for span in cancelled] == [ErrorCode.CANCELLED]
 
 
+async def test_load_of_the_model_is_part_of_the_wait() -> None:
+    async with recorded_spans() as spans, running_queen() as queen:
+        task = queen.submit()
+        assert task.trace
+        submitted_at = task.measurements.submitted_at
+        task.trace.loaded(submitted_at - 1, submitted_at + 1, submitted_at=submitted_at)
+        task.trace.loaded(submitted_at - 2, submitted_at - 1, submitted_at=submitted_at)
+        await end_events(task)
+    load = spans.named("llama_orch.load")
+    assert load in spans.children(spans.named("llama_orch.queue"))
+    assert load.end_time
+    assert load.start_time
+    assert load.end_time - load.start_time == pytest.approx(2e9, rel=0.01)
+
+
+async def test_task_that_waits_for_a_restart_ends_its_span() -> None:
+    async with recorded_spans() as spans, running_queen() as queen:
+        running = [queen.submit("stall") for _ in range(2)]
+        for task in running:
+            await wait_for_first_token(task)
+        waiting = await queen.accept()
+        for task in running:
+            queen.dispatcher.cancel(task)
+        await queen.dispatcher.finish()
+    (span,) = [span for span in spans.all if attributes(span).get("llama_orch.task.id") == str(waiting.task_id)]
+    assert attributes(span)["error.type"] == "suspended"
+
+
 async def test_clients_trace_passes_unchanged_without_a_collector() -> None:
     async with v1_server() as server:
         await server.ask(CHAT, chat_body(model="tiny"), traceparent=CALLER)
