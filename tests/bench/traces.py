@@ -17,7 +17,7 @@ from tests.bench.stand_in import stand_in_process
 from tests.integration.home import free_port
 from tests.services.collector import rotel
 
-ROUNDS, REQUESTS, TOKENS, WARM_UP = 7, 50, 16, 50
+ROUNDS, REQUESTS, TOKENS, WARM_UP = 12, 50, 16, 50
 IDLE_S = 3.0
 CHAT = {
     "model": MODEL,

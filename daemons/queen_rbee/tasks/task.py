@@ -133,9 +133,14 @@ class Task:
 
     def suspend(self) -> None:
         """Close the log without an end: the task runs again after a restart of queen-rbee."""
+        self.end_trace()
+        self.log.suspend()
+
+    def end_trace(self) -> None:
+        """End the spans and forget them: ended tasks stay in memory for a while."""
         if self.trace:
             self.trace.end(self)
-        self.log.suspend()
+            self.trace = None
 
     def token(self, text: str, now: float) -> bool:
         """Append a piece of text; False if the task has ended."""

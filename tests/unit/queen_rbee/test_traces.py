@@ -156,6 +156,7 @@ async def test_cancelled_task_ends_its_spans() -> None:
         queen.dispatcher.cancel(running)
         await wait_for_free_slots(queen)
     assert running.state is TaskState.CANCELLED
+    assert running.trace is None
     dispatch = spans.named("llama_orch.dispatch")
     assert attributes(dispatch)["error.type"] == ErrorCode.CANCELLED
     assert {span.name for span in spans.children(dispatch)} == {"text_completion unknown", "llama_orch.relay"}
