@@ -8,7 +8,7 @@ DIST   ?= dist
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check lint unit integration system bench deb generate lock clean
+.PHONY: help venv demo test check lint unit integration system package-under-test bench deb generate lock clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,7 +24,13 @@ $(VENV)/run.stamp: requirements/run.lock pyproject.toml
 $(VENV)/dev.stamp: $(VENV)/run.stamp requirements/dev.lock
 	@echo "installing what the tests need"
 	@$(PY) -m pip install -q --disable-pip-version-check --use-pep517 --require-hashes -r requirements/dev.lock
+	@$(LINK_SYSTEMD)
 	@touch $@
+
+# The distribution's module, as in the package: that of PyPI would have to be compiled.
+SYSTEMD_MODULE = /usr/lib/python3/dist-packages/systemd
+LINK_SYSTEMD   = if [ -d $(SYSTEMD_MODULE) ]; then \
+  ln -sfn $(SYSTEMD_MODULE) "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/systemd"; fi
 
 venv: $(VENV)/dev.stamp ## install into .venv, tools for development included
 
@@ -36,7 +42,10 @@ $(VENV)/demo.stamp: $(VENV)/run.stamp requirements/demo.lock
 demo: $(VENV)/demo.stamp ## serve a small model on this machine's CPU; EXIT=1 stops after one answer
 	@$(PY) -m tools.demo $(if $(EXIT),--exit)
 
-test: $(VENV)/dev.stamp lint unit integration system ## everything: linters, unit, integration and system tests
+test: $(VENV)/dev.stamp ## everything: linters, unit, integration and system tests
+	@$(MAKE) --no-print-directory --jobs=2 lint package-under-test
+	@$(MAKE) --no-print-directory unit
+	@$(PYTEST_DAEMONS) tests/system tests/integration
 
 SHELL_SCRIPTS = .ci/run units/llama-orch-generator packaging/build_deb.sh \
                 $(addprefix packaging/debian/llama-orch.,postinst postrm prerm)
@@ -51,17 +60,24 @@ check: $(VENV)/dev.stamp lint ## for daily work: linters, types, and the unit te
 	@$(PYTEST) --dist worksteal $$($(PY) -m tools.changed_tests)
 
 # JOBS tests run side by side; tests that share a machine or a daemon stay in one of the processes
-JOBS   ?= auto
-PYTEST  = $(PY) -m pytest -q -n $(JOBS) --durations=20
+JOBS   ?=
+PYTEST  = $(PY) -m pytest -q -n $(or $(JOBS),auto) --durations=20
 
 unit: $(VENV)/dev.stamp ## unit tests
 	@$(PYTEST) --dist worksteal tests/unit
 
+# These wait for daemons much of the time, so there is one process more than processors.
+PYTEST_DAEMONS = $(PY) -m pytest -q -n $(or $(JOBS),$$(($$(nproc) + 1))) --durations=20 --dist loadfile
+
 integration: $(VENV)/dev.stamp ## real daemons and a real engine, without systemd
-	@$(PYTEST) --dist loadfile tests/integration
+	@$(PYTEST_DAEMONS) tests/integration
 
 system: $(VENV)/dev.stamp ## the .deb in booted Debian 12 and 13; wants root and systemd-nspawn
-	@$(PYTEST) --dist loadfile tests/system
+	@$(PYTEST_DAEMONS) tests/system
+
+# The linters use one processor for a minute; meanwhile the .deb is built.
+package-under-test: $(VENV)/dev.stamp
+	@$(PY) -m tests.system.lab.package
 
 bench: $(VENV)/dev.stamp ## figures, not tests
 	@$(PY) -m tests.bench

@@ -15,6 +15,7 @@ from orchctl.parser import COMMANDS
 from pool_managerd.settings import PoolManagerSettings
 from queen_rbee.settings import QueenSettings
 from tools.generating.completion import completion_script
+from tools.generating.dashboards import DASHBOARDS, dashboard_file
 from tools.generating.documents import environment_file
 from tools.generating.manual import manual_page
 
@@ -64,6 +65,8 @@ def documents() -> Iterator[tuple[Path, str]]:
     yield ROOT / "packaging/journal/llama-orch.catalog", journal_catalog()
     yield ROOT / "packaging/pools.schema.json", pools_schema()
     yield ROOT / "packaging/completions/orchctl", completion_script(COMMANDS)
+    for dashboard in DASHBOARDS:
+        yield ROOT / f"packaging/monitoring/grafana/{dashboard.uid}.json", dashboard_file(dashboard)
 
 
 def main() -> int:

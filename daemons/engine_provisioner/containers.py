@@ -136,7 +136,10 @@ def facts_of(
     """
     user = [f"--user={identity.uid}:{identity.gid}"] if identity else []
     inspect = [runtime, "image", "inspect", image]
-    found = subprocess.run(inspect, capture_output=True, text=True, check=False)  # noqa: S603 -- checked names
+    for _attempt in range(2):
+        found = subprocess.run(inspect, capture_output=True, text=True, check=False)  # noqa: S603 -- checked names
+        if found.returncode >= 0:  # a runtime that was killed has not said that the image is absent
+            break
     if found.returncode != 0:
         return None
     [about, *_] = json.loads(found.stdout)

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from engine_provisioner import cleanup
 from engine_provisioner.acquirer import Acquirer
+from engine_provisioner.api.reloading import Reloading
 from engine_provisioner.api.routes import add_routes
 from engine_provisioner.cache.model_cache import ModelCache
 from engine_provisioner.fetch.bandwidth import Bandwidth
@@ -21,6 +22,7 @@ from engine_provisioner.launch.ports import Ports
 from engine_provisioner.launch.systemd_launcher import SystemdLauncher
 from engine_provisioner.memory.loads import Loads
 from engine_provisioner.operations import Operations
+from engine_provisioner.plan.preflight import obstacles
 from engine_provisioner.pulls import Pulls, source_of, uses_of
 from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.settings import METRICS_VARIABLE, ProvisionerSettings
@@ -29,9 +31,11 @@ from engine_provisioner.sources.source import source_context
 from engine_provisioner.spec import pools_directory
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.pools_file import PoolsFileError
+from engine_provisioner.spec.replacements import PoolsSource, Replacements
 from engine_provisioner.step_deadline import overdue
-from engine_provisioner.supervise.managed_pool import SharedResources
 from engine_provisioner.supervise.pool_set import PoolSet
+from engine_provisioner.supervise.preparation import SharedResources
+from engine_provisioner.supervise.purge import Purges
 from engine_provisioner.supervise.reloads import Reloads
 from llama_orch import VERSION
 from llama_orch.contracts.pools import POOLS_EXAMPLE
@@ -51,12 +55,14 @@ from llama_orch.telemetry.records import emit
 log = logging.getLogger("engine_provisioner.daemon")
 
 DRAIN_S = 3.0
-SOCKET = "engine-provisioner.sock"
+NAME = "engine-provisioner"
+SOCKET = f"{NAME}.sock"
 
 
 async def run(settings: ProvisionerSettings, service: Service) -> None:
     """Run the daemon until `service.stop` is set. Raises StartupError."""
-    configured = await trio.to_thread.run_sync(load_pools, settings)
+    source = pools_source(settings, service)
+    configured = await trio.to_thread.run_sync(load_pools, source)
     handoff_dir = settings.handoff_dir.absolute()
     await trio.to_thread.run_sync(prepare_directory, handoff_dir, [pool.id for pool in configured])
     registry = CollectorRegistry()
@@ -69,15 +75,19 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
     app = create_app(service.name, reports.unready_pools, registry)
     async with trio.open_nursery() as nursery:
         launcher = _launcher(service, nursery)
-        cache = ModelCache(context.cache_dir, limit_bytes, lambda: uses_of(pools.pools, context))
+        cache = ModelCache(context.cache_dir, limit_bytes, lambda: uses_of(pools.used_pools, context))
         fetcher = ModelFetcher(context, Bandwidth(settings.download_limit), cache)
         acquirer = Acquirer(fetcher, reports.metrics.add_downloaded)
         shared = await _shared_resources(settings, configured, launcher, acquirer)
         pools = PoolSet(shared, reports, handoff_dir)
-        path = pools_directory.path_for(settings.pools_config)
-        reloads = Reloads(path, pools, reports, service.notifier, service.hangup)
+        reloads = Reloads(source, pools, reports, service.notifier, service.hangup)
         pulls = Pulls(source_of(fetcher), operations, lambda: pools.pools)
-        add_routes(app, pools, reports, reloads, cache, pulls, operations, limit_bytes=limit_bytes)
+        purges = Purges(pools, reports, cache, shared.loads, context.cache_dir)
+        reloading = Reloading(pools, source, cache, purges)
+        preflight = partial(obstacles, settings, context)
+        add_routes(
+            app, pools, reports, reloads, cache, pulls, operations, reloading, preflight, limit_bytes=limit_bytes
+        )
         await nursery.start(operations.run)
         serve_local = partial(serve, shutdown=service.stop, drain_s=DRAIN_S, pulse=service.watchdog.pulse)
         await nursery.start(serve_local, Gate(app, Access()), sockets)
@@ -97,15 +107,21 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
         nursery.cancel_scope.cancel()
 
 
-def load_pools(settings: ProvisionerSettings) -> list[Pool]:
+def pools_source(settings: ProvisionerSettings, service: Service) -> PoolsSource:
+    """Return the pools files, and the models that replace theirs, recorded in the state directory."""
+    given = service.environ.get("STATE_DIRECTORY")
+    state = Path(given) if given else settings.handoff_dir.absolute().parent / NAME
+    return PoolsSource(pools_directory.path_for(settings.pools_config), Replacements(state / "replaced-models"))
+
+
+def load_pools(source: PoolsSource) -> list[Pool]:
     """Return the pools of the pools files, or none if there is no file. Blocks; raises StartupError."""
-    path = pools_directory.path_for(settings.pools_config)
     try:
-        pools = pools_directory.read(path)
+        pools = source.read()
     except PoolsFileError as error:  # changed since `check` read it
         raise StartupError(str(error), "See llama-orch-pools(5).", ExitStatus.CONFIG) from error
     if pools is None:
-        emit(POOLS_FILE_ABSENT, path=path, example=POOLS_EXAMPLE)
+        emit(POOLS_FILE_ABSENT, path=source.path, example=POOLS_EXAMPLE)
     return pools or []
 
 

@@ -2,6 +2,7 @@
 
 from argparse import SUPPRESS
 from collections.abc import Sequence
+from typing import Any
 
 from llama_orch import VERSION
 from llama_orch.service.command_line import Parser
@@ -26,6 +27,7 @@ from orchctl.commands.sessions import SESSIONS
 from orchctl.commands.status import STATUS
 from orchctl.commands.tasks import TASKS
 from orchctl.machine.pool import POOL
+from orchctl.machine.reloading import PURGE, RELOAD
 from orchctl.machine.run import RUN, SERVE
 from orchctl.submit.submit import SUBMIT
 
@@ -39,6 +41,8 @@ COMMANDS = (
     POOL,
     LOAD,
     UNLOAD,
+    RELOAD,
+    PURGE,
     NODES,
     GPUS,
     DRAIN,
@@ -61,6 +65,26 @@ COMMANDS = (
 """In the order of help, completion and orchctl(1)."""
 
 
+class CommandParser(Parser):
+    """Parses the arguments of a command; options may be between its positional ones, as in `run M --ctx 9 PROMPT`.
+
+    argparse alone takes an optional positional argument for absent if an option precedes it, but it supports this only
+    without subcommands (`intermixed`).
+    """
+
+    intermixed = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as the base class does."""
+        if not self.intermixed:
+            return super().parse_known_args(args, namespace)
+        self.intermixed = False  # the next line calls this method
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.intermixed = True
+
+
 def build_parser(commands: Sequence[CliCommand] = COMMANDS) -> Parser:
     """Return the parser of the whole command line; it sets `run` to the command's coroutine function."""
     parser = Parser("orchctl", description="Command line client of llama-orch, see orchctl(1).")
@@ -75,11 +99,12 @@ def _add_commands(
 ) -> None:
     metavar = "COMMAND" if required else "[COMMAND]"
     # prog is set so that the usage line of a subcommand does not repeat the options of its parent
-    subparsers = parser.add_subparsers(required=required, metavar=metavar, parser_class=Parser, prog=parser.prog)
+    subparsers = parser.add_subparsers(required=required, metavar=metavar, parser_class=CommandParser, prog=parser.prog)
     for command in commands:
         description = f"{command.help[0].upper()}{command.help[1:]}."
         subparser = subparsers.add_parser(command.name, help=command.help, description=description)
         subparser.set_defaults(run=command.run)
+        subparser.intermixed = not command.subcommands
         own = _add_arguments(subparser, (*COMMON_ARGUMENTS, *command.arguments), inherited=destinations)
         if command.subcommands:
             _add_commands(subparser, command.subcommands, own)

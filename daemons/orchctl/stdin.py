@@ -42,3 +42,11 @@ def decode_stdin(data: bytes, encoding: str, offset: int = 0) -> str:
         message = f"standard input: {position} is not valid {encoding.upper()}"
         hint = f"Convert the input to {encoding.upper()}, the encoding of the locale."
         raise CommandError(message, hint, ExitStatus.DATA) from error
+
+
+def is_confirmed(question: str) -> bool:
+    """Ask on the terminal; return whether the answer is yes. Without a terminal nobody is asked, and it is no."""
+    if sys.stdin is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

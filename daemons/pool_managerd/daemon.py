@@ -25,7 +25,7 @@ from llama_orch.spool.reader import SpoolReader
 from llama_orch.telemetry.events.service import DAEMON_READY, DAEMON_STOPPING
 from llama_orch.telemetry.records import emit
 from pool_managerd.api.routes import add_routes
-from pool_managerd.cluster.addressing import address_of
+from pool_managerd.cluster.addressing import address_of, wake_of
 from pool_managerd.cluster.agent import Agent, NodeIdentity
 from pool_managerd.cluster.capabilities import cores, read_memory
 from pool_managerd.cluster.queen_client import HttpQueenClient
@@ -43,6 +43,8 @@ from pool_managerd.handoffs.reports import ReportReader
 from pool_managerd.handoffs.state_file import StateFile
 from pool_managerd.metrics import Metrics
 from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.power.power import REQUEST, Power
+from pool_managerd.power.sleep_lock import SleepLock
 from pool_managerd.provisioner_client import ProvisionerClient
 from pool_managerd.settings import PoolManagerSettings
 from pool_managerd.status import keep_status, summary_line
@@ -67,6 +69,8 @@ class Parts:
     draining: Draining
     monitor: GpuMonitor
     agent: Agent | None
+    provisioner: ProvisionerClient
+    power: Power
     tls: Tls
     store: StateFile
 
@@ -79,6 +83,12 @@ def state_directory(settings: PoolManagerSettings, service: Service) -> Path:
     """Return the directory of pools.json: systemd's StateDirectory=, or one beside the handoff directory."""
     given = service.environ.get("STATE_DIRECTORY")
     return Path(given) if given else settings.runtime_dir.parent / NAME
+
+
+def runtime_directory(settings: PoolManagerSettings, service: Service) -> Path:
+    """Return the directory of fences and requests: systemd's RuntimeDirectory=, or that of the handoff directory."""
+    given = service.environ.get("RUNTIME_DIRECTORY")
+    return Path(given) if given else settings.runtime_dir.parent
 
 
 async def build(settings: PoolManagerSettings, service: Service) -> Parts:
@@ -110,19 +120,34 @@ async def build(settings: PoolManagerSettings, service: Service) -> Parts:
     )
     draining = Draining(node_pools, metrics, settings.node_id)
     agent = await agent_of(settings, state, node_pools, tls)
-    return Parts(settings, node_pools, metrics, health, reports, handoffs, draining, monitor, agent, tls, store)
+    provisioner = ProvisionerClient(settings.runtime_dir)
+    request = runtime_directory(settings, service) / REQUEST
+    power = Power(node_pools, provisioner, SleepLock(), agent, request, settings.suspend_after_s)
+    return Parts(
+        settings,
+        node_pools,
+        metrics,
+        health,
+        reports,
+        handoffs,
+        draining,
+        monitor,
+        agent,
+        provisioner,
+        power,
+        tls,
+        store,
+    )
 
 
 def gpu_monitor(
     settings: PoolManagerSettings, service: Service, node_pools: NodePools, totals: GpuTotals
 ) -> GpuMonitor:
-    """Return the monitor. It keeps fences in systemd's RuntimeDirectory=, or beside the handoff directory."""
-    given = service.environ.get("RUNTIME_DIRECTORY")
     return GpuMonitor(
         node_pools,
         {vendor: create() for vendor, create in READERS.items()},
         totals,
-        Path(given) if given else settings.runtime_dir.parent,
+        runtime_directory(settings, service),
         interval_s=settings.gpu_read_interval_ms / 1000,
         discovery_s=settings.gpu_interval_ms / 1000,
     )
@@ -140,6 +165,7 @@ async def agent_of(settings: PoolManagerSettings, state: Path, node_pools: NodeP
         cpu_cores=cores(),
         ram_total_bytes=await trio.to_thread.run_sync(read_memory),
         address=partial(address_of, settings),
+        wake=partial(wake_of, settings),
     )
     return Agent(node, HttpQueenClient(settings.queen_url, settings.token, tls.client), node_pools)
 
@@ -169,6 +195,7 @@ async def run(settings: PoolManagerSettings, service: Service) -> None:
             await _start_serving(parts, service, closing, serving)
             if parts.agent:
                 await loops.start(parts.agent.run)
+            loops.start_soon(parts.power.run)
             release_after_start()
             service.notifier.ready(parts.line)
             emit(DAEMON_READY, daemon=NAME, version=VERSION, address=settings.bind)
@@ -209,8 +236,9 @@ async def _start_serving(parts: Parts, service: Service, closing: trio.Event, nu
         parts.handoffs,
         parts.draining,
         parts.agent,
-        ProvisionerClient(settings.runtime_dir),
+        parts.provisioner,
         parts.monitor,
+        parts.power,
         stop=service.stop,
         body_limit=settings.body_limit,
     )

@@ -64,6 +64,19 @@ class Metrics:
             buckets=DRAIN_BUCKETS_MS,
             registry=self.collectors,
         )
+        self._reload_times = Histogram(
+            "reload_duration_ms",
+            "From the start of a reload until the pool serves again, or was left as it was, in milliseconds",
+            ["pool_id"],
+            buckets=DRAIN_BUCKETS_MS,
+            registry=self.collectors,
+        )
+        self._reload_successes = Counter(
+            "reload_success", "Reloads that ended with the new engine", ["pool_id"], registry=self.collectors
+        )
+        self._reload_failures = Counter(
+            "reload_failure", "Reloads that ended with the former engine", ["pool_id"], registry=self.collectors
+        )
         self._pools: set[str] = set()
 
     def handoff_taken(self, pool_id: str, duration_ms: float) -> None:
@@ -85,10 +98,17 @@ class Metrics:
         self._pools.add(pool_id)
         self._drains.labels(pool_id).observe(duration_ms)
 
+    def reloaded(self, pool_id: str, duration_ms: float, *, success: bool) -> None:
+        """Record a reload that has ended and was not called off."""
+        self._pools.add(pool_id)
+        self._reload_times.labels(pool_id).observe(duration_ms)
+        (self._reload_successes if success else self._reload_failures).labels(pool_id).inc()
+
     def keep_only(self, pool_ids: set[str]) -> None:
         """Remove the series of all pools but these."""
         for removed in self._pools - pool_ids:
-            for series in (self._handoffs, self._checks, self._durations, self._drains):
+            reloads = (self._reload_times, self._reload_successes, self._reload_failures)
+            for series in (self._handoffs, self._checks, self._durations, self._drains, *reloads):
                 series.remove_by_labels({"pool_id": removed})
         self._pools &= pool_ids
 

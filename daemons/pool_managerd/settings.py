@@ -17,7 +17,7 @@ from llama_orch.settings.shared import (
     RUNTIME_DIRECTORY,
     metrics_port_variable,
 )
-from llama_orch.settings.types import BaseUrl
+from llama_orch.settings.types import BaseUrl, MacList
 
 
 class PoolManagerSettings(ApiSettings):
@@ -131,6 +131,35 @@ class PoolManagerSettings(ApiSettings):
             example="true",
         ),
     ] = True
+    suspend_after_s: Annotated[
+        Integer | None,
+        Var(
+            "POOL_MANAGERD_SUSPEND_AFTER_SECS",
+            "Seconds without work after which this machine is suspended. The queen wakes it over the network when a "
+            "task needs one of its pools.",
+            more="Work is a request, a loaded or loading model, a download or a build; a drained pool keeps the "
+            "machine awake too. Needs Wake-on-LAN on the interface that leads to the queen, and "
+            "systemctl enable --now llama-orch-suspend.path. See pool-managerd(8).",
+            example="900",
+            unit="seconds",
+            profile="cloud",
+            default="(none): never",
+            addition=True,
+        ),
+        Field(ge=1, le=604_800),
+    ] = None
+    wake_macs: Annotated[
+        MacList,
+        Var(
+            "POOL_MANAGERD_WAKE_MACS",
+            "Hardware addresses for which a magic packet wakes this machine, separated by commas, at most 8.",
+            more="If it is set, it is not checked whether Wake-on-LAN is enabled.",
+            example="52:54:00:12:34:56",
+            profile="cloud",
+            default="(none): those of the interface that leads to the queen, if Wake-on-LAN is enabled there",
+            addition=True,
+        ),
+    ] = ()
     gpu_interval_ms: Annotated[
         Integer,
         Var(
@@ -172,6 +201,14 @@ class PoolManagerSettings(ApiSettings):
             problem = f"is not set, but CLOUD_PROFILE requires it ({cause} is set)"
             remedy = "Set all three of POOL_MANAGERD_NODE_ID, ORCHESTRATORD_URL and LLORCH_API_TOKEN, or none."
             yield from (Problem(name, None, problem, remedy) for name, value in required.items() if value is None)
+
+    @rule
+    def suspending_needs_another_machine(self) -> Iterator[Problem]:
+        """POOL_MANAGERD_SUSPEND_AFTER_SECS needs CLOUD_PROFILE."""
+        if self.suspend_after_s is not None and self.profile == "home":
+            problem = "is set, but in HOME_PROFILE the queen would sleep with this machine, and nothing could wake it"
+            remedy = "Remove it; the desktop suspends the machine, but not while tasks run: see pool-managerd(8)."
+            yield Problem("POOL_MANAGERD_SUSPEND_AFTER_SECS", str(self.suspend_after_s), problem, remedy)
 
     @rule
     def metrics_have_a_port_of_their_own(self) -> Iterator[Problem]:

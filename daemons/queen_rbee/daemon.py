@@ -1,5 +1,6 @@
 """queen-rbee's nursery: which loops run concurrently, the order in which they start, and how they stop."""
 
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -55,6 +56,7 @@ async def run(settings: QueenSettings, service: Service) -> None:
     try:
         async with open_store(state_directory(settings, service), service.watchdog.pulse("store")) as store:
             parts = build(settings, store, tls)
+            logging.getLogger().addHandler(parts.live.journal)
             await _load_state(parts)
             try:
                 await _run(parts, service)
@@ -103,6 +105,7 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
     await nursery.start(parts.keeper.run)
     if settings.cloud_profile:
         await nursery.start(parts.fleet.run, service.watchdog.pulse("fleet"))
+        await nursery.start(parts.waker.run)
     if parts.handoffs:
         interval_s = settings.watch_interval_ms / 1000
         watch_handoffs = partial(watch, settings.runtime_dir, parts.handoffs.bell.ring, interval_s=interval_s)
@@ -115,7 +118,7 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
         nursery.start_soon(_mark_synced, registry, sources)
     nursery.start_soon(keep_status, parts.queue, registry, parts.accounting, metrics, parts.fleet, service.notifier)
     nursery.start_soon(keep_warning, first_to_expire(settings.tls))
-    nursery.start_soon(report_progress, parts.queue, parts.forecast)
+    nursery.start_soon(report_progress, parts.queue, parts.forecast, parts.registry)
     nursery.start_soon(check_forever, registry, parts.hop, metrics)
     nursery.start_soon(_housekeeping, parts)
     nursery.start_soon(collect_young)
@@ -155,7 +158,7 @@ async def _start_serving(parts: Parts, service: Service, nursery: trio.Nursery) 
     local = listeners.local(service, settings.runtime_dir.parent / "queen-rbee.sock")
     listeners.log_access(address, settings.token, settings.second_token, over=parts.tls.words)
     start = partial(serve, pulse=service.watchdog.pulse, shutdown=service.stop, drain_s=DRAIN_S + SERVING_MARGIN_S)
-    access = Access(settings.token, settings.auth_optional, settings.second_token)
+    access = Access(settings.token, settings.auth_optional, settings.second_token, page=True)
     web = WebPolicy(settings.allowed_hosts, settings.allowed_origins, own_names(settings.address.host))
     await nursery.start(partial(start, tls=parts.tls.server), Gate(app, access, gate_routes, web), api)
     await nursery.start(start, Gate(app, Access(), gate_routes), local)
@@ -166,6 +169,7 @@ async def _drain(parts: Parts) -> None:
     """Refuse new tasks, and wait up to DRAIN_S seconds for running ones. The others run after the restart if they are
     stored, else their clients are told to retry."""
     parts.intake.close()
+    parts.live.closed = True
     emit(events.DAEMON_STOPPING, daemon=NAME, detail=summary(parts.queue, parts.registry, parts.fleet))
     with trio.move_on_after(DRAIN_S):
         await parts.dispatcher.finish()

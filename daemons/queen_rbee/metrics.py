@@ -18,6 +18,7 @@ from queen_rbee.tasks.task import Task
 
 FIRST_TOKEN_MS = (50, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 3000)
 DECODE_MS = (250, 500, 1000, 1500, 2000, 3000, 4000, 6000, 8000, 12000)
+WAIT_MS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 300_000)
 CHECK_MS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 REPLICA_LABELS = ("engine", "engine_version", "pool_id", "replica_id")
 REPLICA_ID_INDEX = REPLICA_LABELS.index("replica_id")
@@ -110,6 +111,7 @@ class Metrics:
             "orchd_dispatch_latency_ms",
             "Milliseconds from admission until the task got a slot.",
             ("pool_id",),
+            buckets=WAIT_MS,
             registry=registry,
         )
         self.available = Gauge("orchd_pools_available", "Ready pools with this id.", ("pool_id",), registry=registry)
@@ -139,6 +141,12 @@ class Metrics:
             "orchd_model_unloads", "Models that were unloaded.", ("pool_id", "reason"), registry=registry
         )
         self.nodes_online = Gauge("orchd_nodes_online", "Nodes that send heartbeats.", registry=registry)
+        self.nodes_asleep = Gauge(
+            "orchd_nodes_asleep", "Nodes that are suspended until they are needed.", registry=registry
+        )
+        self.wakes = Counter(
+            "orchd_node_wakes", "Attempts to wake a node, by outcome.", ("node_id", "outcome"), registry=registry
+        )
         self.registrations = Counter(
             "orchd_node_registrations", "Registrations of nodes.", RESULT_LABELS, registry=registry
         )
@@ -204,6 +212,9 @@ class Metrics:
         self._series_by_pool.setdefault(pool_id, set()).add((metric, labels))
         return metric.labels(*labels)
 
+    def woken(self, node_id: str, *, success: bool) -> None:
+        self.wakes.labels(node_id, "success" if success else "error").inc()
+
     def heartbeat(self, node_id: str) -> None:
         """Count an accepted heartbeat."""
         self.heartbeats.labels(node_id, "success", "").inc()
@@ -237,6 +248,7 @@ class Metrics:
     def forget_node(self, node_id: str) -> None:
         """Remove the series of a node; those of its pool ids stay, because other nodes may have the same pools."""
         self.heartbeats.remove_by_labels({"node_id": node_id})
+        self.wakes.remove_by_labels({"node_id": node_id})
         for key in [key for key in self._refused_at if key[0] == node_id]:
             del self._refused_at[key]
         by_replica = {self.started, self.canceled, self.tokens_in, self.tokens_out}

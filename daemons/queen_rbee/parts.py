@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from llama_orch.bell import Bell
+from llama_orch.contracts.errors import ErrorCode
 from llama_orch.engines.wire.adapters import adapters
 from llama_orch.http.client.idle_connections import IdleConnections
 from llama_orch.http.tls.tls import CLEAR, Tls
@@ -19,6 +20,7 @@ from queen_rbee.dispatch.health_checks import is_healthy
 from queen_rbee.dispatch.hop import DIRECT, Hop
 from queen_rbee.dispatch.outages import Outages
 from queen_rbee.dispatch.placer import QueuePlacer
+from queen_rbee.dispatch.promises import Promises
 from queen_rbee.dispatch.queue import AdmissionQueue, Policy
 from queen_rbee.dispatch.runs import Runs
 from queen_rbee.dispatch.stalls import DEFAULT_LIMITS, StallLimits
@@ -27,12 +29,14 @@ from queen_rbee.fleet.managers import PoolManagers
 from queen_rbee.fleet.operations import Operations
 from queen_rbee.intake.backpressure import Backpressure
 from queen_rbee.intake.intake import Intake
+from queen_rbee.live.live import Live
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.candidates import Demand
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.pools.strategies import StrategyName
 from queen_rbee.residency.keeper import Keeper
 from queen_rbee.residency.operators import OperatorLoads
+from queen_rbee.residency.reloading import OperatorReloads
 from queen_rbee.sessions.sessions import Sessions
 from queen_rbee.settings import QueenSettings
 from queen_rbee.sources.handoffs import HandoffSource
@@ -40,6 +44,7 @@ from queen_rbee.store.protocol import Store
 from queen_rbee.tasks.artifacts import Artifacts
 from queen_rbee.tasks.book import TaskBook
 from queen_rbee.tasks.task import Task
+from queen_rbee.waking.waker import Waker
 
 POOL_WAIT_S = 600.0
 
@@ -59,6 +64,7 @@ class TaskParts:
     accounting: Accounting
     hop: Hop
     queue: AdmissionQueue[Task]
+    promises: Promises[Demand]
     placer: QueuePlacer
     circuits: Circuits
     runs: Runs
@@ -75,6 +81,9 @@ class Parts(TaskParts):
     operations: Operations
     keeper: Keeper
     loads: OperatorLoads
+    waker: Waker
+    reloads: OperatorReloads
+    live: Live
     handoffs: HandoffSource | None
     tls: Tls = CLEAR
 
@@ -95,8 +104,21 @@ def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
     urls = () if settings.cloud_profile else settings.pool_managers
     managers = PoolManagers(fleet, registry, urls, settings.token, tls.client)
     operations = Operations(registry, managers, displace)
-    keeper = Keeper(registry, tasks.queue, managers, metrics)
+    keeper = Keeper(registry, tasks.queue, tasks.promises, managers, metrics)
+    tasks.forecast.arrival = keeper.arrival
     tasks.dispatcher.on_start = keeper.started
+    waker = Waker(
+        fleet,
+        registry,
+        tasks.queue,
+        operations,
+        metrics,
+        wanted=lambda: keeper.wanted,
+        drop=partial(_drop_stranded, tasks.dispatcher),
+        limit_s=settings.wake_timeout_ms / 1000,
+        target=settings.wake_address,
+    )
+    fleet.may_sleep = waker.may_sleep
     return Parts(
         **vars(tasks),
         settings=settings,
@@ -104,9 +126,16 @@ def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
         operations=operations,
         keeper=keeper,
         loads=OperatorLoads(registry, keeper, operations),
+        waker=waker,
+        reloads=OperatorReloads(registry, keeper, operations),
+        live=Live(registry, fleet, tasks.queue, tasks.book, tasks.forecast, operations, tasks.catalog),
         handoffs=_handoff_source(settings, registry, metrics),
         tls=tls,
     )
+
+
+def _drop_stranded(dispatcher: Dispatcher, task: Task, reason: str, retry_ms: int) -> None:
+    dispatcher.drop(task, ErrorCode.POOL_UNREADY, reason, retriable=True, retry_after_ms=retry_ms)
 
 
 def build_task_parts(
@@ -128,11 +157,14 @@ def build_task_parts(
     accounting = Accounting(book, metrics, forecast, store, sessions, catalog, artifacts)
     queue: AdmissionQueue[Task] = AdmissionQueue(capacity, policy)
     outages: Outages[Demand] = Outages(pool_wait_s)
+    promises: Promises[Demand] = Promises()
     circuits = Circuits(registry, metrics, partial(is_healthy, hop=hop, metrics=metrics))
     placer = QueuePlacer(queue, registry, sessions, strategy, bell)
     runs = Runs(registry, adapters(), accounting, forecast, sessions, circuits, placer, limits, hop, pool_wait_s)
-    dispatcher = Dispatcher(queue, registry, placer, runs, circuits, outages, forecast, accounting, metrics, bell)
-    backpressure = Backpressure(queue, forecast, outages, metrics)
+    dispatcher = Dispatcher(
+        queue, registry, placer, runs, circuits, outages, promises, forecast, accounting, metrics, bell
+    )
+    backpressure = Backpressure(queue, forecast, outages, promises, metrics)
     intake = Intake(
         queue, placer, dispatcher, backpressure, registry, catalog, sessions, forecast, book, store, metrics
     )
@@ -148,6 +180,7 @@ def build_task_parts(
         accounting=accounting,
         hop=hop,
         queue=queue,
+        promises=promises,
         placer=placer,
         circuits=circuits,
         runs=runs,

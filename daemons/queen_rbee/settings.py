@@ -100,6 +100,33 @@ class QueenSettings(ApiSettings):
         ),
         Field(ge=1, le=60),
     ] = 10
+    wake_timeout_ms: Annotated[
+        Integer,
+        Var(
+            "ORCHESTRATORD_WAKE_TIMEOUT_MS",
+            "Milliseconds that a sleeping node may take to wake before it counts as offline.",
+            more="Magic packets are repeated meanwhile. Tasks that only this node could serve end then, with "
+            "POOL_UNREADY.",
+            example="180000",
+            unit="milliseconds",
+            profile="cloud",
+            addition=True,
+        ),
+        Field(ge=1000, le=3_600_000),
+    ] = 180_000
+    wake_address: Annotated[
+        Address | None,
+        Var(
+            "ORCHESTRATORD_WAKE_ADDR",
+            "Address to which the magic packets that wake nodes are sent, by UDP.",
+            more="Set it if the queen is in another network than its nodes, to the broadcast address of theirs, if the "
+            "routers forward that, or to a relay of Wake-on-LAN there.",
+            example="192.168.20.255:9",
+            profile="cloud",
+            default="(none): the broadcast address of the network of each node, and the address of the node",
+            addition=True,
+        ),
+    ] = None
     runtime_dir: Annotated[
         Path,
         Var(

@@ -19,7 +19,8 @@ INTERVAL_S = 1.0
 def summary(queue: AdmissionQueue[Task], registry: PoolRegistry, fleet: Fleet) -> str:
     """Return, for example, "2 pools ready, 7 queued, 3 running", in CLOUD_PROFILE after "3 of 4 nodes online"."""
     ready = registry.ready_pools
-    nodes = f"{fleet.online} of {fleet.size} nodes online, " if fleet.size else ""
+    asleep = f" ({len(fleet.asleep)} asleep)" if fleet.asleep else ""
+    nodes = f"{fleet.online} of {fleet.size} nodes online{asleep}, " if fleet.size else ""
     pools = f"{nodes}{ready} pool{'s' * (ready != 1)} ready"
     unloaded = sum(pool.state is PoolState.UNLOADED for pool in registry.effective_pools())
     pools += f", {unloaded} unloaded" if unloaded else ""
@@ -49,6 +50,7 @@ async def keep_status(
             current = line
         show_gauges(queue, registry, metrics)
         metrics.nodes_online.set(fleet.online)
+        metrics.nodes_asleep.set(len(fleet.asleep))
         accounting.report_dropped()
         await trio.sleep(INTERVAL_S)
 

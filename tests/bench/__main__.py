@@ -5,9 +5,11 @@ import sys
 from tests.bench import (
     admission,
     cancel,
+    cold_request,
     downloads,
     first_token,
     fleet,
+    on_demand,
     overload,
     store,
     streams,
@@ -28,6 +30,8 @@ def main() -> int:
     fleet.main()
     downloads.main()
     traces.main()
+    cold_request.main()
+    on_demand.main()
     if problems := missing():
         print(f"skipping benchmarks under systemd: {'; '.join(problems)}", file=sys.stderr)
         return 0

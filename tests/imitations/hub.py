@@ -1,11 +1,17 @@
-"""An imitation of the Hugging Face hub: revisions, file lists, and files that a second server delivers."""
+"""An imitation of the Hugging Face hub: revisions, file lists, and files that a second server delivers.
+
+`python -m tests.imitations.hub ROOT [BYTES_PER_S [PORT]]` serves the repositories below ROOT and prints its URL.
+"""
 
 import hashlib
 import json
 import re
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+
+import trio
 
 from tests.imitations.web_server import Reply, Request, WebServer
 
@@ -18,13 +24,14 @@ class Hub:
     `storage` delivers the files; requests to it must not have the token.
     """
 
-    def __init__(self, root: Path, token: str | None = None) -> None:
+    def __init__(self, root: Path, token: str | None = None, rate: int = 0) -> None:
+        """`rate` limits each delivery, in bytes/s; 0 is no limit."""
         self.root = root
         self.token = token
         self.gated: set[str] = set()
         self.commit = COMMIT
         self.front = WebServer(self._answer)
-        self.storage = WebServer(self._deliver)
+        self.storage = WebServer(self._deliver, rate)
         self.delivery: str | None = None
         """The base URL that files are redirected to, if not that of `storage`."""
         self._digests: dict[Path, str] = {}
@@ -35,9 +42,9 @@ class Hub:
         return self.front.url
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator["Hub"]:
-        """Serve on free ports for the duration of the block."""
-        async with self.front.serving(), self.storage.serving():
+    async def serving(self, port: int = 0) -> AsyncIterator["Hub"]:
+        """Serve on `port`, or on a free one, for the duration of the block."""
+        async with self.front.serving(port), self.storage.serving():
             yield self
 
     def digest(self, path: Path) -> str:
@@ -95,3 +102,16 @@ def error(status: int, code: str) -> Reply:
 def document(content: object) -> Reply:
     """Return an answer with JSON."""
     return Reply(200, json.dumps(content).encode(), {"content-type": "application/json"})
+
+
+async def main() -> None:
+    """Serve until the process is killed."""
+    root, *numbers = sys.argv[1:]
+    rate, port = (*map(int, numbers), 0, 0)[:2]
+    async with Hub(Path(root), rate=rate).serving(port) as hub:
+        print(hub.url, flush=True)
+        await trio.sleep_forever()
+
+
+if __name__ == "__main__":
+    trio.run(main)

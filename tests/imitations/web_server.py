@@ -37,10 +37,14 @@ Answer = Callable[[Request], Awaitable[Reply]]
 
 
 class WebServer:
-    """Serves what `answer` returns. `requests` has all requests; `sent` counts the bytes of all bodies."""
+    """Serves what `answer` returns. `requests` has all requests; `sent` counts the bytes of all bodies.
 
-    def __init__(self, answer: Answer) -> None:
+    `rate` limits each file that is sent, in bytes/s; 0 is no limit.
+    """
+
+    def __init__(self, answer: Answer, rate: int = 0) -> None:
         self._answer = answer
+        self._rate = rate
         self.requests: list[Request] = []
         self.sent = 0
         self.port = 0
@@ -51,10 +55,10 @@ class WebServer:
         return f"http://127.0.0.1:{self.port}"
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator["WebServer"]:
-        """Serve on a free port for the duration of the block."""
+    async def serving(self, port: int = 0) -> AsyncIterator["WebServer"]:
+        """Serve on `port`, or on a free one, for the duration of the block."""
         async with trio.open_nursery() as nursery:
-            serve = partial(trio.serve_tcp, self._handle, 0, host="127.0.0.1")
+            serve = partial(trio.serve_tcp, self._handle, port, host="127.0.0.1")
             listeners: list[trio.SocketListener] = await nursery.start(serve)
             self.port = listeners[0].socket.getsockname()[1]
             yield self
@@ -99,8 +103,11 @@ class WebServer:
             return
         with reply.body.open("rb") as file:
             file.seek(start)
-            while start < end and (block := file.read(min(BLOCK, end - start))):
+            block_size = min(BLOCK, self._rate // 10 or BLOCK)
+            while start < end and (block := file.read(min(block_size, end - start))):
                 await self._send_block(stream, block)
+                if self._rate:
+                    await trio.sleep(len(block) / self._rate)
                 start += len(block)
 
     async def _send_block(self, stream: trio.SocketStream, block: bytes) -> None:

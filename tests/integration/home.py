@@ -68,6 +68,8 @@ class Home:
     queen_port: int
     manager_port: int
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    token: str | None = None
+    """Sent by `ask`, if set."""
 
     @property
     def url(self) -> str:
@@ -97,8 +99,9 @@ class Home:
     def ask(self, method: str, path: str, body: object = None, *, port: int | None = None) -> tuple[int, Any]:
         """Return status and parsed JSON of one request to the queen, or to `port`. Status 0: the connection failed."""
         connection = HTTPConnection("127.0.0.1", port or self.queen_port, timeout=60)
+        headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
         try:
-            connection.request(method, path, json.dumps(body) if body is not None else None)
+            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
             answer = connection.getresponse()
             data = answer.read()
             return answer.status, json.loads(data) if data else None

@@ -50,9 +50,13 @@ def machine(tmp_path_factory, llama_server_tar: Archive, tiny_model: Path) -> It
         yield running
 
 
-def states(home: Home) -> dict[str, str]:
+def pools(home: Home) -> list[dict[str, Any]]:
     _status, answer = home.ask("GET", "/v2/pools")
-    return {pool["pool_id"]: pool["state"] for pool in (answer or {}).get("pools", ())}
+    return list((answer or {}).get("pools", ()))
+
+
+def states(home: Home) -> dict[str, str]:
+    return {pool["pool_id"]: pool["state"] for pool in pools(home)}
 
 
 def chat(home: Home, model: str, **more: Any) -> int:
@@ -124,3 +128,34 @@ def test_no_request_is_lost_when_models_take_turns(machine):
     with ThreadPoolExecutor(6) as clients:
         assert list(clients.map(lambda name: chat(machine, name), wanted)) == [4] * len(wanted)
     assert json.dumps(states(machine)).count("ready") <= 1
+
+
+def unload_all(home: Home) -> None:
+    for name, state in states(home).items():
+        if state != "unloaded":
+            home.ask("POST", f"/v2/pools/{name}/unload")
+    home.until(lambda: states(home) == dict.fromkeys(NAMES, "unloaded"))
+
+
+def test_client_that_does_not_wait_finds_the_model_at_its_retry(machine):
+    chat(machine, "red")
+    unload_all(machine)
+    task = {"model_ref": "red", "prompt": "x", "max_tokens": 2, "wait_s": 0}
+    status, refused = machine.ask("POST", "/v2/tasks", task)
+    assert (status, refused["code"], refused["retriable"]) == (503, "POOL_UNREADY", True)
+    load_s = next(pool["residency"]["load_s"] for pool in pools(machine) if pool["pool_id"] == "red")
+    assert refused["retry_after_ms"] == pytest.approx(1000 * load_s, abs=2)
+    machine.until(lambda: states(machine)["red"] == "ready")
+    assert machine.ask("POST", "/v2/tasks", task)[0] == 202
+
+
+def test_cancelled_load_leaves_no_engine(machine):
+    unload_all(machine)
+    _status, operation = machine.ask("POST", "/v2/pools/green/preload")
+    machine.until(lambda: states(machine)["green"] != "unloaded")
+    path = f"/v2/operations/{operation['operation_id']}"
+    assert machine.ask("DELETE", path)[0] == 202
+    machine.until(lambda: machine.ask("GET", path)[1]["state"] != "running")
+    if machine.ask("GET", path)[1]["state"] == "cancelled":  # else the load was faster
+        machine.until(lambda: states(machine)["green"] == "unloaded")
+        assert engines(machine) == []

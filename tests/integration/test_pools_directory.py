@@ -15,6 +15,8 @@ import trio
 
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import PoolState
+from llama_orch.contracts.reloads import ReloadState
+from llama_orch.http.client.client import request
 from tests.engines.llama_server import Archive
 from tests.integration.home import Home, environment, stop_if_running
 from tests.integration.pool_manager import UnixConnection
@@ -67,6 +69,21 @@ def pid(daemon: Provisioner, pool_id: str) -> int | None:
     return report.handoff.pid if report and report.handoff else None
 
 
+async def drained(running: Machine, pool_id: str) -> None:
+    """Say that the staged reload of a pool may go on, as the queen does."""
+
+    def staged() -> str | None:
+        report = running.provisioner.report(pool_id)
+        reload = report.reload if report else None
+        return reload.reload_id if reload and reload.state is ReloadState.STAGED else None
+
+    await running.provisioner.until(lambda: staged() is not None)
+    body = json.dumps({"reload_id": staged(), "drained": True}).encode()
+    url = f"http://127.0.0.1:{running.manager.port}/v2/pools/{pool_id}/reload/switch"
+    async with request("POST", url, headers={"content-type": "application/json"}, body=body) as answer:
+        assert answer.status == 202
+
+
 def listed(running: Machine) -> list[str]:
     """Return the pools that pool-managerd knows."""
     _status, body = running.manager.ask("GET", "/v2/pools")
@@ -86,6 +103,7 @@ async def test_pools_come_change_and_go(tmp_path: Path, llama_server_tar: Archiv
         other = pool_entry(llama_server_tar, tiny_model, pool_id="other").replace("slots = 2", "slots = 3")
         drop_in(tmp_path, "other", other)
         assert (await reload(daemon))[1]["changed"] == ["other"]
+        await drained(running, "other")
         await daemon.until(lambda: is_gone(first))
         assert (await ready(daemon, "other")).slots_total == 3
 

@@ -25,16 +25,17 @@ SLOW = "/srv/slow.gguf"
 ONE_THREAD = 'flags = ["--threads", "1"]'
 POOLS = (Pool("default", TINY, extra=ONE_THREAD), Pool("slow", SLOW, extra=ONE_THREAD))
 
-LONGEST_FIRST = ("cluster", "cluster_lab", "lab", "serving", "operating", "package", "reference", "bad_input")
-"""The order of the first modules. One process builds the package for the first; another runs the next two without."""
+LONGEST_FIRST = ("cluster", "serving", "modes", "operating", "package", "reference", "bad_input")
+"""The order of the first modules, so that no long one is left to a single process at the end."""
+LAST = len(LONGEST_FIRST) + 1
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
-    """Sort the system tests."""
+    """Put the system tests first, sorted."""
     yield
     here = {item for item in items if item.path.parent == Path(__file__).parent}
-    items.sort(key=lambda item: (_place(item), _release(item.name)) if item in here else (-1, ""))
+    items.sort(key=lambda item: (_place(item), _release(item.name)) if item in here else (LAST, ""))
 
 
 class LoadMachine(LoadFileScheduling):  # type: ignore[misc]
@@ -54,7 +55,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadMachi
 
 def _place(item: pytest.Item) -> int:
     module = _module(item)
-    return LONGEST_FIRST.index(module) if module in LONGEST_FIRST else len(LONGEST_FIRST)
+    return LONGEST_FIRST.index(module) if module in LONGEST_FIRST else LAST - 1
 
 
 def _module(item: pytest.Item | pytest.Module) -> str:

@@ -36,7 +36,7 @@ QUEEN = "queen-rbee.service"
 GRACE_S = 3
 """Time that a busy machine may need to report a change."""
 OFFLINE_WITHIN_S = NODE_TIMEOUT_S + STALE_CHECK_S + GRACE_S
-RESTARTS = 15
+RESTARTS = 6
 POOL = Pool("default", SLOW, extra=ONE_THREAD)
 LONG_ANSWER = 200
 """Tokens of a task that must still run when its node is disturbed."""

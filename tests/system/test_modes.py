@@ -227,8 +227,6 @@ def test_source_is_built_in_the_daemons_sandbox(machine: Machine, undo: Callable
     machine.container.write(f"{gate}/open", "")
     machine.wait_until_served("built")
     assert machine.pool("built")["engine_version"] == "1 (toy)"
-    plan = machine.container.check(
-        "sh", "-ac", f". {PROVISIONER_ENV}; ENGINE_PROVISIONER_CACHE_DIR=/var/cache/llama-orch engine-provisioner plan"
-    )
+    plan = machine.container.check("engine-provisioner", "plan")  # with the service's environment: on the CPU
     assert "pool built: llamacpp, mode source, can start" in plan
     assert "pool default: llamacpp, mode container, can start" in plan

@@ -8,14 +8,16 @@ from http.client import HTTPException
 
 import pytest
 
+from pool_managerd.power.power import REQUEST
 from tests.system.lab.client import Client, complete
 from tests.system.lab.load import under_load
 from tests.system.lab.machine import DAEMONS, TARGET, Machine, changed_from
 from tests.system.lab.waiting import until
 
-RESTARTS = 8
-SOCKET_RESTARTS = 6
+RESTARTS = 4
+SOCKET_RESTARTS = 3
 TCP_PORTS = {8080, 9090, 9200, 9091}
+OF_SYSTEMCTL = "SYSLOG_IDENTIFIER=systemctl"
 
 
 def failed_units(machine: Machine) -> str:
@@ -168,3 +170,64 @@ def test_root_and_group_need_no_token_but_others_do(serving: Machine, undo: Call
     refused = serving.container.run("runuser", "-u", "nobody", "--", "orchctl", "status")
     assert "MISSING_TOKEN" in refused.stderr
     assert "/run/llama-orch/queen-rbee.sock" in refused.stderr
+
+
+def test_request_suspends_the_machine_only_if_enabled(serving: Machine, undo: Callable[..., object]) -> None:
+    """A container cannot be suspended: another command says that it would be."""
+    request = f"/run/pool-managerd/{REQUEST}"
+    create = ("setpriv", "--reuid=pool-managerd", "--clear-groups", "touch", request)
+    assert serving.show("llama-orch-suspend.path", "UnitFileState") == "disabled"
+    serving.container.check(*create)
+    serving.systemctl("restart", "pool-managerd.service")
+    serving.wait_until_served("default")
+    assert not serving.container.path(request).exists()  # of an earlier run: an enabled unit must not find it
+    assert serving.show("llama-orch-suspend.service", "ExecMainStartTimestampMonotonic") == "0"
+    undo(serving.systemctl, "revert", "llama-orch-suspend.service")
+    serving.drop_in("llama-orch-suspend.service", "[Service]\nExecStart=\nExecStart=echo suspended\n")
+    undo(serving.systemctl, "disable", "--now", "llama-orch-suspend.path")
+    serving.systemctl("enable", "--now", "llama-orch-suspend.path")
+    for _time in range(2):
+        serving.container.check(*create)
+        until(lambda: not serving.container.path(request).exists(), "the request to be taken", explain=serving.recent)
+    until(
+        lambda: serving.messages("SYSLOG_IDENTIFIER=llama-orch-suspend").count("suspended") == 2,
+        "two suspensions",
+        explain=serving.recent,
+    )
+    assert failed_units(serving) == ""
+
+
+def test_suspension_reaches_logind_from_its_sandbox(serving: Machine) -> None:
+    """logind refuses to suspend a container, and systemctl says so after it has looked for inhibitor locks."""
+    serving.systemctl("start", "llama-orch-suspend.service")
+    until(
+        lambda: "Call to Suspend failed" in serving.messages(OF_SYSTEMCTL),
+        "the refusal",
+        explain=serving.recent,
+    )
+    assert failed_units(serving) == ""
+
+
+def test_pool_managerd_may_hold_an_inhibitor_lock(serving: Machine) -> None:
+    hold = (
+        "import trio\nfrom pool_managerd.power.sleep_lock import SleepLock\nlock = SleepLock()\n"
+        "trio.run(lock.hold, 'a task')\ntrio.run(trio.sleep_forever)"
+    )
+    python = ("/usr/lib/llama-orch/bin/python3", "-I", "-c", hold)
+    serving.container.check("systemd-run", "--quiet", "--unit=lock-holder", "--uid=pool-managerd", *python)
+    listed = ("systemd-inhibit", "--list", "--no-legend", "--no-pager")
+    until(
+        lambda: "pool-managerd" in serving.container.check(*listed),
+        "the lock",
+        explain=lambda: serving.messages("_SYSTEMD_UNIT=lock-holder.service"),
+    )
+    serving.systemctl("start", "llama-orch-suspend.service")
+    until(
+        lambda: 'Operation inhibited by "pool-managerd"' in serving.messages(OF_SYSTEMCTL),
+        "the lock to be respected",
+        explain=serving.recent,
+    )
+    serving.systemctl("stop", "lock-holder.service")
+    until(
+        lambda: "pool-managerd" not in serving.container.check(*listed), "the end of the lock", explain=serving.recent
+    )

@@ -1,16 +1,19 @@
 """Pools are added and removed while a machine serves: by orchctl, by a file, and never by a file with an error."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.system.conftest import TINY
 from tests.system.lab.client import complete
-from tests.system.lab.machine import Machine
+from tests.system.lab.inside import served_inside
+from tests.system.lab.machine import PROVISIONER_ENV, Machine
 from tests.system.lab.waiting import until
 
 PROVISIONER = "engine-provisioner.service"
 DROP_INS = "/etc/llama-orch/pools.d"
+REPOSITORY = "org/tiny"
 
 
 @pytest.fixture
@@ -58,3 +61,42 @@ def test_broken_file_leaves_pools_serving(machine: Machine) -> None:
     machine.container.check("rm", f"{DROP_INS}/broken.toml")
     machine.systemctl("reload", PROVISIONER)
     until(lambda: "refused" not in machine.show(PROVISIONER, "StatusText"), "the status to be as before")
+
+
+@pytest.fixture
+def hub(machine: Machine, tiny_model: Path, tmp_path: Path) -> Iterator[None]:
+    """An imitation of the hub, which the machine uses, with a repository of two quantizations."""
+    (repository := tmp_path / REPOSITORY).mkdir(parents=True)
+    for quant in ("Q4_0", "Q8_0"):
+        (repository / f"tiny-{quant}.gguf").write_bytes(tiny_model.read_bytes())
+    with served_inside(machine.container, "tests.imitations.hub", str(tmp_path)) as url:
+        machine.set_variable(PROVISIONER_ENV, "HF_ENDPOINT", url)
+        machine.systemctl("restart", PROVISIONER)
+        yield
+
+
+@pytest.mark.usefixtures("hub")
+def test_one_command_goes_from_the_hub_to_an_answer(machine: Machine) -> None:
+    command = ("orchctl", "run", f"hf:{REPOSITORY}:Q4_0", "the river", "--max-tokens", "4", "--ctx", "512")
+    assert machine.container.check(*command).strip()
+    assert machine.container.check("stat", "-c", "%a %U %G", f"{DROP_INS}/tiny-q4-0.toml") == (
+        "640 root engine-provisioner\n"
+    )
+    assert "can start" in machine.container.check("engine-provisioner", "plan", "tiny-q4-0")
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((f"hf:{REPOSITORY}:Q2_K",), "Q4_0"),
+        (("hf:org/none:Q4_0",), "does not exist, or is private"),
+        ((f"hf:{REPOSITORY}:Q4_0", "--engine-mode", "pip"), "apt install python3-venv"),
+    ],
+)
+def test_obstacle_is_named_before_anything_changes(machine: Machine, arguments: tuple[str, ...], words: str) -> None:
+    result = machine.container.run("orchctl", "run", *arguments, "the river")
+    assert result.status == 65, result
+    assert words in result.stderr
+    assert "nothing has changed" in result.stderr
+    assert list(machine.container.path(DROP_INS).iterdir()) == []

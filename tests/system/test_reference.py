@@ -53,9 +53,8 @@ def restart(machine: Machine, daemon: str) -> None:
 
 
 def effective_settings(machine: Machine, daemon: str) -> dict[str, str]:
-    """Return the settings that `--check-config` shows with the daemon's environment file."""
-    command = f"set -a; . /etc/llama-orch/{daemon}.env; {daemon} --check-config"
-    shown = machine.container.check("sh", "-c", command)
+    """Return the settings that `--check-config` shows, which reads the environment of the service."""
+    shown = machine.container.check(daemon, "--check-config")
     return dict(re.findall(r"^(\w+)=(.*)  # ", shown, re.MULTILINE))
 
 

@@ -17,7 +17,7 @@ ENGINE = "llama-engine@default.service"
 QUEEN = "queen-rbee.service"
 MANAGER = "pool-managerd.service"
 SPOOL = "/run/llama-orch/engines"
-RESTARTS = 10
+RESTARTS = 5
 
 
 def on(pool_id: str) -> dict[str, object]:

@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import pytest
 
-from tests.unit.environment_file import parse
+from llama_orch.settings.environment_file import parse
 from tools.generate import DAEMONS
 from tools.generating.documents import default_text
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llama_orch.settings.environment_file import Reader, parse
 from pool_managerd.settings import PoolManagerSettings
 from queen_rbee.settings import CLOUD_ADDRESS, HOME_ADDRESS, QueenSettings
-from tests.unit.environment_file import Reader, parse
 
 GENERATOR = Path(__file__).parents[2] / "units" / "llama-orch-generator"
 QUEEN, POOL = "queen-rbee", "pool-managerd"

@@ -9,17 +9,17 @@ import pytest
 ROOT = Path(__file__).parents[2] / "daemons"
 
 LAYERS = {
-    "llama_orch": "addresses bell telemetry contracts settings service spool http engines files",
+    "llama_orch": "urls addresses bell telemetry contracts settings service spool http engines files",
     "llama_orch/http": "tls client server",
-    "queen_rbee": "store pools settings sessions tasks metrics catalog fleet sources dispatch intake residency status "
-    "parts api daemon __main__",
+    "queen_rbee": "store pools settings sessions tasks metrics catalog fleet sources dispatch intake residency waking "
+    "live status parts api daemon __main__",
     "queen_rbee/api": "paging parameters streaming openapi v1 * routes",
     "queen_rbee/store": "protocol sqlite",
     "pool_managerd": "settings pools provisioner_client wait_any cluster gpus metrics relay draining engines handoffs "
-    "status api daemon __main__",
+    "power status api daemon __main__",
     "engine_provisioner": "exec_engine containers exec_container xllamacpp_server "
-    "urls engine failures metrics step_deadline checksums gguf engine_record build modes fetch sources spec launch "
-    "report settings memory cache operations acquirer pulls cleanup supervise api daemon plan __main__",
+    "engine failures metrics step_deadline checksums gguf engine_record build modes fetch sources spec launch "
+    "report settings memory cache operations acquirer pulls cleanup supervise plan api daemon __main__",
     "orchctl": "errors nurseries client destination provisioner output command stdin paging tables commands submit "
     "chat machine check parser run __main__",
 }

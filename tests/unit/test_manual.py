@@ -27,6 +27,7 @@ from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.http.server.routes import Route
 from llama_orch.service.exit import ExitStatus
 from llama_orch.service.run import Daemon
+from llama_orch.settings.environment_file import parse
 from llama_orch.telemetry.events.catalog import CATALOG
 from orchctl.command import COMMON_ARGUMENTS, CliCommand
 from orchctl.parser import COMMANDS, build_parser
@@ -38,7 +39,6 @@ from queen_rbee.__main__ import DAEMON as QUEEN
 from queen_rbee.api.routes import ROUTES as QUEEN_ROUTES
 from queen_rbee.metrics import Metrics as QueenMetrics
 from tests.engines.fixtures import skip_or_fail
-from tests.unit.environment_file import parse
 from tests.unit.manual_page import Page, plain
 from tools.generating.documents import default_text
 

@@ -10,6 +10,7 @@ import pytest
 from engine_provisioner.spec import pools_file
 from llama_orch.contracts.base import POOL_ID_PATTERN
 from llama_orch.settings.loading import Settings
+from pool_managerd.power.power import REQUEST
 from pool_managerd.settings import PoolManagerSettings
 from queen_rbee.settings import QueenSettings
 from tests.unit.reference.parsing import SetUp, set_ups
@@ -96,6 +97,8 @@ def test_daemon_gets_all_its_sockets(daemon: str) -> None:
 @pytest.mark.parametrize("unit", sorted(path.name for path in UNITS.glob("*.service")))
 def test_program_of_unit_exists(unit: str) -> None:
     [command] = directives(unit, "ExecStart")
+    if command.startswith("systemctl "):
+        return
     if module := re.search(r" -m (\S+)", command):
         assert importlib.util.find_spec(module[1]), command
     else:
@@ -103,10 +106,31 @@ def test_program_of_unit_exists(unit: str) -> None:
 
 
 def test_preset_enables_exactly_the_installable_units() -> None:
-    enabled = re.findall(r"^enable (\S+)$", (UNITS / "90-llama-orch.preset").read_text(), re.MULTILINE)
+    preset = (UNITS / "90-llama-orch.preset").read_text()
+    enabled = re.findall(r"^enable (\S+)$", preset, re.MULTILINE)
     units = {path.name for path in UNITS.iterdir() if "." in path.name and path.suffix != ".preset"}
     installable = {name for name in units if directives(name, "WantedBy")}
-    assert {name for name in units if any(fnmatchcase(name, pattern) for pattern in enabled)} == installable
+    opt_in = set(re.findall(r"^disable (\S+)$", preset, re.MULTILINE))
+    assert opt_in == {"llama-orch-suspend.path"}
+    assert {name for name in units if any(fnmatchcase(name, pattern) for pattern in enabled)} == installable - opt_in
+
+
+def test_suspension_is_opt_in_also_in_the_package() -> None:
+    rules = (ROOT / "packaging/debian/rules").read_text()
+    assert re.search(r"^opt_in +:= llama-orch-suspend$", rules, re.MULTILINE)
+    assert "in $(opt_in)) enable=--no-enable" in rules
+
+
+def test_request_of_pool_managerd_is_watched_and_removed() -> None:
+    [runtime] = directives("pool-managerd.service", "RuntimeDirectory")
+    request = f"/run/{runtime}/{REQUEST}"
+    assert directives("llama-orch-suspend.path", "PathExists") == [request]
+    assert directives("llama-orch-suspend.service", "ExecStartPre") == [f"rm -f {request}"]
+
+
+def test_suspension_respects_users_and_inhibitors() -> None:
+    command = ["systemctl suspend --check-inhibitors=yes"]
+    assert directives("llama-orch-suspend.service", "ExecStart") == command
 
 
 def test_units_of_target_stop_with_it() -> None:

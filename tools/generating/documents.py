@@ -13,7 +13,7 @@ def environment_file(daemon: str, settings: type[Settings]) -> str:
     """Return the environment file: every variable with its meaning. All but the packaged ones are commented out."""
     head = (
         f"# Environment of {daemon}.service, see {daemon}.env(5). To check and to apply it:\n"
-        f"#   (set -a; . /etc/llama-orch/{daemon}.env; {daemon} --check-config)\n"
+        f"#   {daemon} --check-config\n"
         f"#   {' && '.join(apply_commands(daemon))}\n"
     )
     return head + "".join(_entry(settings, name, var) for name, var in settings.variables().items())

@@ -14,15 +14,11 @@ FORMAT = (
     "reads the same variables from its environment."
 )
 AT_START = "Settings are read only when the daemon starts. To apply a change:"
-CREDENTIAL = (
-    "This does not see a token in /etc/llama-orch/api-token, which the service gets as a credential. Add "
-    "LLORCH_API_TOKEN_FILE=/etc/llama-orch/api-token to the command, and likewise for a second token."
-)
 CHECK = (
     "The option --check-config prints the effective value of each setting and its source: default, environment, "
-    "credential, file, or the name of another variable that determines it. It reads its own environment. To check the "
-    "environment of the service, run the following as root. Unlike systemd, a shell expands $ and does not accept ; as "
-    "a comment."
+    "credential, file, or the name of another variable that determines it. It reads the environment of the service, "
+    "with its credentials, and then that of the shell, whose variables take precedence. Run it as root, who can read "
+    "this file."
 )
 REFUSED = (
     "If a setting is invalid, both --check-config and the daemon exit with status 78 and report all problems: the "
@@ -60,9 +56,7 @@ def _description(daemon: str, settings: type[Settings]) -> Iterator[str]:
     yield f"{prose(FORMAT)}\n.PP\n{prose(AT_START)}\n"
     yield example([f"# {command}" for command in apply_commands(daemon)])
     yield f".PP\n{prose(CHECK)}\n"
-    yield example([f"# ( set -a; . /etc/llama-orch/{daemon}.env; {daemon} --check-config )"])
-    if any(var.credential for var in settings.variables().values()):
-        yield f".PP\n{prose(CREDENTIAL)}\n"
+    yield example([f"# {daemon} --check-config"])
     yield f".PP\n{prose(REFUSED)}\n"
 
 

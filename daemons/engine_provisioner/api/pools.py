@@ -1,5 +1,8 @@
 """Routes on pools. They set what is wanted; the pool's own task carries it out."""
 
+from collections.abc import Mapping
+
+from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.spec.pools_file import PoolsFileError
 from engine_provisioner.supervise.pool_set import PoolSet
 from engine_provisioner.supervise.reloads import Reloads
@@ -44,17 +47,22 @@ class PoolRoutes:
 
     async def _wanted(self, pool_id: str) -> Wanted:
         """Return the wanted state of a pool. Raises ApiError: 404 for an unknown pool, 409 for an external one."""
-        pools = await self._pools.configured()
-        pool = pools.get(pool_id)
-        if pool is None:
-            managed = sorted(each.id for each in pools.values() if each.provisioning.starts_engine)
-            hint = f"Pools: {', '.join(managed) or 'none'}. The pools files add others: see llama-orch-pools(5)."
-            raise ApiError(404, ErrorBody(code=ErrorCode.NOT_FOUND, message="no such pool here", hint=hint))
-        if not pool.provisioning.starts_engine:
-            message = f"pool {pool_id} has mode external: its engine is started and stopped elsewhere"
-            hint = "Start or stop the engine where it runs, or give the pool another mode in the pools file."
-            raise ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message, hint=hint, pool_id=pool_id))
+        find_managed(await self._pools.configured(), pool_id)
         return self._pools.wanted(pool_id)
+
+
+def find_managed(pools: Mapping[str, Pool], pool_id: str) -> Pool:
+    """Return a pool whose engine this daemon starts. Raises ApiError: 404 for an unknown, 409 for an external one."""
+    pool = pools.get(pool_id)
+    if pool is None:
+        managed = sorted(each.id for each in pools.values() if each.provisioning.starts_engine)
+        hint = f"Pools: {', '.join(managed) or 'none'}. The pools files add others: see llama-orch-pools(5)."
+        raise ApiError(404, ErrorBody(code=ErrorCode.NOT_FOUND, message="no such pool here", hint=hint))
+    if not pool.provisioning.starts_engine:
+        message = f"pool {pool_id} has mode external: its engine is started and stopped elsewhere"
+        hint = "Start or stop the engine where it runs, or give the pool another mode in the pools file."
+        raise ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message, hint=hint, pool_id=pool_id))
+    return pool
 
 
 def refusal(error: PoolsFileError) -> ErrorBody:

@@ -18,7 +18,7 @@ import trio
 from engine_provisioner.build.build_log import BuildLog
 from engine_provisioner.build.processes import Job, OnLine, TimedOut, run
 from engine_provisioner.failures import ProvisioningFailure, Retry
-from engine_provisioner.urls import without_secrets
+from llama_orch.urls import without_secrets
 
 LOOK_UP_S = 60.0
 FETCH_S = 1800.0

@@ -89,6 +89,11 @@ class ModelCache:
         models.sort(key=lambda model: (model.used_at, model.record.ref), reverse=True)
         return [UsedModel(model, _pools_of(model, uses)) for model in models]
 
+    async def known(self, ref: str) -> UsedModel | None:
+        """Return the model on disk with this reference, None if there is none."""
+        names = (ref, model_name(ref))
+        return next((used for used in await self.models() if used.model.record.ref in names), None)
+
     async def record(self, record: ModelRecord) -> None:
         """Record a model that was fetched, and evict others if the limit is exceeded. Raises OSError."""
         await self._in_thread(partial(self._record, record, self._uses()))
@@ -110,17 +115,22 @@ class ModelCache:
         """Protect the model from eviction, or no longer. Raises UnknownModel and OSError."""
         await self._in_thread(partial(self._pin, ref, pinned))
 
-    async def remove(self, ref: str, *, force: bool = False) -> int:
+    async def remove(self, ref: str, *, force: bool = False, of_pool: str | None = None) -> int:
         """Remove the model; return the bytes freed. Files that were not downloaded are left, without their record.
 
-        Raises UnknownModel, ModelInUse if a pool uses it and not `force`, and OSError.
+        Raises UnknownModel, ModelInUse if a pool other than `of_pool` uses it and not `force`, and OSError.
         """
-        return await self._in_thread(partial(self._remove, ref, force, self._uses()))
+        uses = [use for use in self._uses() if use.pool_id != of_pool]
+        return await self._in_thread(partial(self._remove, ref, force, uses))
 
-    async def make_room(self, size_bytes: int, directory: Path) -> None:
-        """Evict models until `size_bytes` more may be stored in `directory`. Raises ProvisioningFailure."""
+    async def make_room(self, size_bytes: int, directory: Path, present_bytes: int = 0) -> None:
+        """Evict models until a model of `size_bytes` may be stored in `directory`. Raises ProvisioningFailure.
+
+        `present_bytes` of it are there already. They need no room on the disk, but count for the limit, since
+        unfinished downloads are not among the models.
+        """
         try:
-            await self._in_thread(partial(self._make_room, size_bytes, directory, self._uses()))
+            await self._in_thread(partial(self._make_room, size_bytes, directory, present_bytes, self._uses()))
         except OSError as error:
             message = f"cannot make room in {directory}: {error.strerror or error}"
             raise ProvisioningFailure(message, "Check the cache directory.", Retry.AFTER_FIX) from error
@@ -201,16 +211,17 @@ class ModelCache:
         self._index.remove(model.key)
         return freed
 
-    def _make_room(self, size_bytes: int, directory: Path, uses: Sequence[ModelUse]) -> None:
+    def _make_room(self, size_bytes: int, directory: Path, present_bytes: int, uses: Sequence[ModelUse]) -> None:
         models = self._survey()
         excess = _total(models) + size_bytes - self._limit if self._limit is not None else 0
         if excess > 0 and not self._evict(models, excess, uses):
             raise self._over_limit(size_bytes, models, uses)
         existing = _nearest_existing(directory)
-        shortage = size_bytes + SPARE_BYTES - shutil.disk_usage(existing).free
+        missing = size_bytes - present_bytes
+        shortage = missing + SPARE_BYTES - shutil.disk_usage(existing).free
         if shortage > 0 and not self._evict(_on_disk_of(existing, self._survey()), shortage, uses):
             free = shutil.disk_usage(existing).free
-            message = f"the model needs {size_text(size_bytes)} in {directory}, but {size_text(free)} are free"
+            message = f"the model needs {size_text(missing)} in {directory}, but {size_text(free)} are free"
             hint = "Free disk space; orchctl models --disk lists the models, orchctl rm removes one."
             raise ProvisioningFailure(message, hint, Retry.AFTER_FIX)
 

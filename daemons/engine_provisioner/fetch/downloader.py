@@ -68,6 +68,8 @@ class _Download:
         """Download, verify and publish the file; return its SHA-256."""
         backoff = Backoff()
         await self._report()
+        if (version := self._part.version) and version.size is not None:  # an earlier attempt has begun
+            await self._make_room(version.size)
         while not self._complete():
             try:
                 await self._round()
@@ -273,11 +275,15 @@ class _Download:
         """Learn which version of the file is downloaded, and check that it fits on the disk."""
         completion.check_size(self._remote, size)
         if size is not None:
-            missing = size - size_of(self._done)
-            await self._terms.make_room(missing, self._remote.target.parent)
-            await trio.to_thread.run_sync(completion.check_free_space, self._remote, missing)
+            await self._make_room(size)
         await trio.to_thread.run_sync(self._part.begin, validator, size, ranges, self._done)
         self._checkpoint_at = size_of(self._done) + CHECKPOINT
+
+    async def _make_room(self, size: int) -> None:
+        """Raise ProvisioningFailure if there is no room for a file of `size` bytes."""
+        present = size_of(self._done)
+        await self._terms.make_room(size, self._remote.target.parent, present)
+        await trio.to_thread.run_sync(completion.check_free_space, self._remote, size - present)
 
     async def _restart(self) -> None:
         self._done, self._claims = (), []

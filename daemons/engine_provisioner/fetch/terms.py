@@ -11,7 +11,7 @@ async def no_progress(_done: int, _total: int | None) -> None:
     """Ignore progress."""
 
 
-async def no_room(_count: int, _directory: Path) -> None:
+async def no_room(_size: int, _directory: Path, _present: int) -> None:
     """Make no room."""
 
 
@@ -21,10 +21,11 @@ class Terms:
 
     - `on_progress`: called with the bytes on disk and the total if it is known; first with what was there before
     - `expect`: called with the seconds within which the next step must end, and its name
-    - `make_room`: called before the first byte with the bytes that are still missing, and where they go
+    - `make_room`: called before the first byte with the size of the file, where it goes, and how many of its bytes an
+      earlier attempt has left there
     """
 
     bandwidth: Bandwidth = field(default_factory=Bandwidth)
     on_progress: Callable[[int, int | None], Awaitable[None]] = no_progress
     expect: Callable[[float, str], None] = lambda _within_s, _step: None
-    make_room: Callable[[int, Path], Awaitable[None]] = no_room
+    make_room: Callable[[int, Path, int], Awaitable[None]] = no_room

@@ -9,7 +9,10 @@ from engine_provisioner.spec.pool_spec import Pool
 from llama_orch.settings.types import GpuMask
 
 MASK = "ENGINE_PROVISIONER_GPU_MASK"
-ON_CPU = f"To run engines on the CPU, set {MASK}=cpu."
+ON_CPU = (
+    f"To run engines on the CPU, set {MASK}=cpu in /etc/llama-orch/engine-provisioner.env, then "
+    "systemctl restart engine-provisioner."
+)
 
 
 def select(pool: Pool, mask: GpuMask) -> tuple[int, ...]:
@@ -75,6 +78,21 @@ def _name(handle: object) -> str:
 
     name = pynvml.nvmlDeviceGetName(handle)
     return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+
+
+def memory_total(gpus: tuple[int, ...]) -> int | None:
+    """Return the bytes of memory of all `gpus` together, None if one does not tell, as those that share it. Blocks."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        try:
+            handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in gpus]
+            return sum(int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in handles)
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
 
 
 def mask_text(indices: tuple[int, ...]) -> str:

@@ -1,5 +1,6 @@
 """Query an engine program with --version, --help and --list-devices, each bounded in time."""
 
+import os
 import re
 import subprocess
 from collections.abc import Mapping
@@ -33,6 +34,41 @@ def version_in(text: str) -> str:
 def devices_in(text: str) -> list[str]:
     """Return the devices in the output of --list-devices, such as CUDA0."""
     return DEVICE.findall(text.partition("Available devices")[2])
+
+
+KNOWN_LIMIT = 64
+Identity = tuple[Program, int, int, int]
+"""A program, and inode, size and time of change of its file: it need not be asked again while they are the same."""
+
+
+class Probes:
+    """What programs have answered, so that a load does not wait for them to be asked again.
+
+    Its GPUs are not remembered: an engine that finds none would silently run on the CPU.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Identity, Engine] = {}
+
+    async def engine(self, program: Program) -> tuple[Engine, bool]:
+        """Return what `probe` returns, and whether the program was asked just now. Raises ProvisioningFailure."""
+        identity = await trio.to_thread.run_sync(_identity_of, program)
+        if identity in self._known:
+            return self._known[identity], False
+        engine = await probe(program)
+        if identity:
+            self._known[identity] = engine
+            if len(self._known) > KNOWN_LIMIT:
+                del self._known[next(iter(self._known))]
+        return engine, True
+
+
+def _identity_of(program: Program) -> Identity | None:
+    try:
+        found = os.stat(program.file)
+    except OSError:
+        return None
+    return program, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 async def probe(program: Program) -> Engine:

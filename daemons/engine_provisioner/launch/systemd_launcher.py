@@ -18,7 +18,6 @@ from engine_provisioner.engine import ContainerRun, EngineCommand, Image, ImageO
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.launch import unit_manager
 from engine_provisioner.launch.adoption import RUNNING, UnitAction, choose_action
-from engine_provisioner.launch.bus import BusError
 from engine_provisioner.launch.engine_output import (
     EXIT_HINTS,
     LINES_KEPT,
@@ -32,6 +31,7 @@ from engine_provisioner.launch.launcher import LivenessCheck, Report, RunningEng
 from engine_provisioner.launch.unit_manager import UnitState
 from engine_provisioner.sources.reachability import UnixUser, find_user
 from llama_orch.files import durable
+from llama_orch.service.bus import BusError
 
 LAUNCH_DIR = Path("/run/llama-orch/launch")
 PREFIX, CONTAINER_PREFIX, IMAGE_PREFIX, SUFFIX = (

@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from engine_provisioner.launch.bus import Bus, BusError, system_bus
+from llama_orch.service.bus import Bus, BusError, system_bus
 
 SYSTEMD = "org.freedesktop.systemd1"
 ROOT = "/org/freedesktop/systemd1"

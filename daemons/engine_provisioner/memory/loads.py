@@ -60,5 +60,9 @@ class Loads:
             self._directory.mkdir(parents=True, exist_ok=True)
             durable.replace(self._path(key), load.model_dump_json(exclude_none=True).encode())
 
+    def remove(self, key: str) -> None:
+        """Forget a load, if it is known. Raises OSError."""
+        self._path(key).unlink(missing_ok=True)
+
     def _path(self, key: str) -> Path:
         return self._directory / f"{key}.json"

@@ -21,8 +21,8 @@ from engine_provisioner.modes import archives
 from engine_provisioner.modes.mode import Finding, OneLine, ProvisioningMode, Workspace
 from engine_provisioner.modes.planning import EnginePlan, PlanSite, Step, StepState, blocked
 from engine_provisioner.step_deadline import DISK_STEP_S
-from engine_provisioner.urls import without_secrets
 from llama_orch.files import durable
+from llama_orch.urls import without_secrets
 
 
 def _download_url(value: str) -> str:

@@ -25,9 +25,9 @@ from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.modes import archives
 from engine_provisioner.modes.mode import Workspace
 from engine_provisioner.step_deadline import DISK_STEP_S
-from engine_provisioner.urls import without_secrets
 from llama_orch.files import durable
 from llama_orch.telemetry.tracing.spans import step
+from llama_orch.urls import without_secrets
 
 log = logging.getLogger(__name__)
 

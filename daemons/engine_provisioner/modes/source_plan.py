@@ -15,7 +15,7 @@ from engine_provisioner.build.workshop import workshop_of
 from engine_provisioner.engine_record import EngineRecord
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.modes.planning import EnginePlan, PlanSite, Step, StepState, blocked
-from engine_provisioner.urls import without_secrets
+from llama_orch.urls import without_secrets
 
 
 async def plan_build(order: SourceOrder, site: PlanSite) -> EnginePlan:

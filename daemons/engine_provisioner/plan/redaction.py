@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from engine_provisioner.urls import without_secrets
+from llama_orch.urls import without_secrets
 
 HIDDEN = "***"
 SECRET = re.compile(r"token|secret|passw|credential|api[-_]?key|access[-_]?key|private[-_]?key|(?:^|[-_])key$", re.I)

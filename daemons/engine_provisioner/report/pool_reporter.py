@@ -29,16 +29,16 @@ REPEAT_FIRST_S, REPEAT_MAX_S = 60.0, 3600.0
 
 
 class PoolReporter:
-    """Reports the state changes of `pool`, and knows since when it is ready."""
+    """Reports the state changes of `pool`, and knows since when it is ready. `residency`: as far as it is known."""
 
-    def __init__(self, pool: Pool, reports: PoolReports, handoff_dir: Path) -> None:
+    def __init__(self, pool: Pool, reports: PoolReports, handoff_dir: Path, residency: Residency | None = None) -> None:
         self.pool = pool
         self._reports = reports
         self._directory = handoff_dir
         self._attempt_began: float | None = None
         self._ready_since: float | None = None
         self._last_error: str | None = None
-        self._residency: Residency | None = None
+        self._residency = residency
         self._last_post: tuple[PoolState, str, str | None, Handoff | None] | None = None
         self._repeat_s, self._repeat_at = REPEAT_FIRST_S, 0.0
 

@@ -7,7 +7,7 @@ somebody removes or replaces it: after losing its own state, pool-managerd learn
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from engine_provisioner.metrics import Metrics
 from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.handoff import Handoff
 from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolState, ProvisioningReport, Residency
+from llama_orch.contracts.reloads import PoolReload
 from llama_orch.files import durable
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class PoolReports:
         self._written: dict[str, Signature] = {}
         self._writes: dict[str, trio.Event] = {}
         self._removed: dict[str, ProvisioningReport] = {}
+        self._reloads: dict[str, PoolReload] = {}
         self.write_error: str | None = None
         """Why the last write of a report failed."""
         self._refused: str | None = None
@@ -93,16 +95,33 @@ class PoolReports:
             handoff=handoff,
             workloads=workloads,
             residency=residency,
+            reload=self._reloads.get(pool_id),
             updated_at=datetime.now(UTC),
         )
+        await self._publish(report)
+
+    async def _publish(self, report: ProvisioningReport) -> None:
+        pool_id = report.pool_id
         before = self._reports.get(pool_id)
         self._reports[pool_id] = report
         self._removed.pop(pool_id, None)
         if before and before.model_copy(update={"updated_at": report.updated_at}) == report:
             return
-        self.metrics.set_state(pool_id, state, (each.state for each in self._reports.values()))
+        self.metrics.set_state(pool_id, report.state, (each.state for each in self._reports.values()))
         self._wake()
         await self._write(pool_id)
+
+    async def set_reload(self, pool_id: str, reload: PoolReload) -> None:
+        """Set the latest reload of a pool, which its present report and all later ones show."""
+        self._reloads[pool_id] = reload
+        if report := self._reports.get(pool_id):
+            await self._publish(report.model_copy(update={"reload": reload, "updated_at": datetime.now(UTC)}))
+
+    async def until(self, pool_id: str, states: Collection[PoolState]) -> ProvisioningReport:
+        """Return the report of a pool as soon as it is in one of `states`."""
+        while (report := self._reports.get(pool_id)) is None or report.state not in states:
+            await self.changed.wait()
+        return report
 
     def report(self, pool_id: str) -> ProvisioningReport | None:
         """Return the latest report of a pool."""
@@ -110,7 +129,14 @@ class PoolReports:
 
     async def remove(self, pool_id: str) -> ProvisioningReport:
         """Report for the last time, as removed; return that report for `forget`."""
-        update = {"state": PoolState.DRAINING, "handoff": None, "removed": True, "updated_at": datetime.now(UTC)}
+        self._reloads.pop(pool_id, None)
+        update = {
+            "state": PoolState.DRAINING,
+            "handoff": None,
+            "reload": None,
+            "removed": True,
+            "updated_at": datetime.now(UTC),
+        }
         last = self._removed[pool_id] = self._reports.pop(pool_id).model_copy(update=update)
         self.metrics.remove_pool(pool_id, (each.state for each in self._reports.values()))
         self._wake()

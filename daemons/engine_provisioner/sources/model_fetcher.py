@@ -17,7 +17,7 @@ from engine_provisioner.fetch.bandwidth import Bandwidth
 from engine_provisioner.fetch.progress import FetchProgress, Meter
 from engine_provisioner.fetch.remote_file import GGUF_ROLES, RemoteFile
 from engine_provisioner.fetch.single_flight import SingleFlight
-from engine_provisioner.fetch.terms import Terms
+from engine_provisioner.fetch.terms import Terms, no_room
 from engine_provisioner.fetch.web import CONNECT_S, Web
 from engine_provisioner.sources import file
 from engine_provisioner.sources.model_name import model_name
@@ -112,7 +112,8 @@ class ModelFetcher:
                 counted = done
                 await watch.on_progress(meter.progress(before + done, total or (size if len(absent) == 1 else None)))
 
-            terms = Terms(self._bandwidth, on_progress, watch.expect, self._keeper.make_room)
+            make_room = no_room if remote.role == "engine" else self._keeper.make_room  # the limit is for models
+            terms = Terms(self._bandwidth, on_progress, watch.expect, make_room)
             digests[remote.target] = await downloader.fetch(remote, web, terms)
             before += counted or 0
         return digests

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from engine_provisioner.urls import without_secrets
+from llama_orch.urls import without_secrets
 
 LIMIT = 256
 

@@ -39,8 +39,8 @@ class ModelKeeper(Protocol):
     async def used(self, ref: str, model: LocalModel) -> None:
         """Note that a model was obtained to be used."""
 
-    async def make_room(self, bytes_needed: int, directory: Path) -> None:
-        """Try to have `bytes_needed` free bytes on the file system of `directory`; the fetcher checks afterwards."""
+    async def make_room(self, size_bytes: int, directory: Path, present_bytes: int = 0) -> None:
+        """Make room for `size_bytes` in `directory`, of which `present_bytes` are there. Raises ProvisioningFailure."""
 
 
 class NoKeeper:
@@ -52,5 +52,5 @@ class NoKeeper:
     async def used(self, ref: str, model: LocalModel) -> None:
         """Do nothing."""
 
-    async def make_room(self, bytes_needed: int, directory: Path) -> None:
+    async def make_room(self, size_bytes: int, directory: Path, present_bytes: int = 0) -> None:
         """Do nothing."""

@@ -25,10 +25,14 @@ Files = Sequence[tuple[Path, bytes]]
 class Draft:
     """A pool to be written to `path`; no `content` if it is there already. `note` says what was chosen."""
 
-    pool_id: str
+    pool: Pool
     path: Path
     content: str | None
     note: str
+
+    @property
+    def pool_id(self) -> str:
+        return self.pool.id
 
 
 def make_draft(request: PoolDraft, files: Files, directory: Path, llama_server: str | None) -> Draft:
@@ -40,7 +44,7 @@ def make_draft(request: PoolDraft, files: Files, directory: Path, llama_server: 
     if request.pool_id is None:
         for path, pool in configured:
             if pool.model and pool.model.ref == request.model:
-                return Draft(pool.id, path, None, f"pool {pool.id} has this model already")
+                return Draft(pool, path, None, f"pool {pool.id} has this model already")
     pool_id = request.pool_id or pool_name(request.model, [pool.id for _path, pool in configured])
     path = directory / f"{pool_id}.toml"
     others = [(other, content) for other, content in files if other != path]
@@ -50,9 +54,10 @@ def make_draft(request: PoolDraft, files: Files, directory: Path, llama_server: 
     keys: dict[str, object] = {"id": pool_id, "model": request.model, **request.keys}
     keys |= {"id": pool_id, "provisioning": provisioning}
     content = "# written by orchctl\n" + pool_text(keys)
-    parse_files(sorted([*others, (path, content.encode())], key=lambda file: (file[0].parent == directory, file[0])))
+    drafted = sorted([*others, (path, content.encode())], key=lambda file: (file[0].parent == directory, file[0]))
+    pool = next(pool for _path, pool in parse_files(drafted) if pool.id == pool_id)
     same = dict(files).get(path) == content.encode()
-    return Draft(pool_id, path, None if same else content, note)
+    return Draft(pool, path, None if same else content, note)
 
 
 def pool_name(ref: str, taken: Sequence[str]) -> str:

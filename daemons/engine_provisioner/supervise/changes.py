@@ -21,6 +21,15 @@ class Changes:
         return "; ".join([*parts, f"{len(self.kept)} unchanged"])
 
 
+WITHOUT_ENGINE = {"preload", "keep_alive", "pinned", "group", "timeouts"}
+"""Keys that do not concern the engine."""
+
+
+def same_engine(old: Pool, new: Pool) -> bool:
+    """Whether a running engine of `old` serves as one of `new`."""
+    return old.model_dump(exclude=WITHOUT_ENGINE) == new.model_dump(exclude=WITHOUT_ENGINE)
+
+
 def changes(old: Mapping[str, Pool], new: Sequence[Pool]) -> Changes:
     """Compare the pools that are supervised, by id, with those of the pools files."""
     ids = {pool.id for pool in new}

@@ -12,7 +12,8 @@ from engine_provisioner.supervise.health import Condition
 
 T = TypeVar("T")
 
-FIRST_POLL_S, SLOWEST_POLL_S = 0.02, 0.5
+FIRST_POLL_S, SLOWEST_POLL_S = 0.02, 0.1
+"""Pauses between health checks while an engine loads. The client waits for half of the last one on average."""
 WATCH_S = 5.0
 UNHEALTHY_S = 60.0
 """An engine that did not answer for this long is replaced. A busy engine may miss some health checks."""

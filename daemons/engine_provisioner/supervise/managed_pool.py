@@ -1,24 +1,18 @@
 """A pool whose engine this daemon starts: fetch, and while it is wanted start, announce, watch."""
 
 import logging
-from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
 
 import trio
 
-from engine_provisioner import engine_record
-from engine_provisioner.acquirer import Acquirer
-from engine_provisioner.engine import Engine, EngineCommand, LocalModel
+from engine_provisioner.engine import EngineCommand
 from engine_provisioner.failures import ProvisioningFailure, Retry
-from engine_provisioner.gguf.reader import header_of
-from engine_provisioner.launch import command, devices, ports, probes
+from engine_provisioner.launch import command, devices, ports
 from engine_provisioner.launch.engine_output import EXIT_HINTS, exit_cause
-from engine_provisioner.launch.launcher import Launcher, RunningEngine
-from engine_provisioner.memory import loads
-from engine_provisioner.memory.loads import Load, Loads
+from engine_provisioner.launch.launcher import RunningEngine
+from engine_provisioner.memory.loads import Load
 from engine_provisioner.memory.measuring import measure
-from engine_provisioner.memory.residency import residency_of
 from engine_provisioner.report.handoffs import Announcement
 from engine_provisioner.report.pool_reporter import PoolReporter
 from engine_provisioner.spec.pool_spec import Pool
@@ -34,46 +28,41 @@ from engine_provisioner.supervise.health_waits import (
     until_silent,
     while_running,
 )
+from engine_provisioner.supervise.preparation import (
+    Prepared,
+    SharedResources,
+    describe_load,
+    load_key,
+    prepare,
+    span_attributes,
+)
 from engine_provisioner.supervise.wanted import Wanted
 from llama_orch.service.memory import release_after_start
-from llama_orch.settings.types import GpuMask
-from llama_orch.telemetry.tracing.spans import Attributes, step
+from llama_orch.telemetry.tracing.spans import step
 
 log = logging.getLogger("engine_provisioner.pool")
 
 
-@dataclass(frozen=True)
-class SharedResources:
-    """Resources shared by all managed pools of the daemon."""
-
-    gpu_mask: GpuMask
-    cache_ram_mib: int
-    acquirer: Acquirer
-    launcher: Launcher
-    ports: ports.Ports
-    loads: Loads
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """An engine that is ready to be started; no `devices` means the CPU."""
-
-    engine: Engine
-    model: LocalModel
-    devices: tuple[int, ...]
-
-
 class ManagedPool:
-    """Runs a pool with an engine of this daemon while it is wanted."""
+    """Runs a pool with an engine of this daemon while it is wanted. `prepared`: for its first load."""
 
     def __init__(
-        self, pool: Pool, shared: SharedResources, reporter: PoolReporter, deadline: StepDeadline, wanted: Wanted
+        self,
+        pool: Pool,
+        shared: SharedResources,
+        reporter: PoolReporter,
+        deadline: StepDeadline,
+        wanted: Wanted,
+        prepared: Prepared | None = None,
     ) -> None:
         self._pool = pool
         self._shared = shared
         self._reporter = reporter
         self._deadline = deadline
         self._wanted = wanted
+        self._staged = prepared
+        self.prepared = prepared
+        """The latest engine and model of the pool, None before they were obtained."""
 
     async def run(self) -> NoReturn:
         """Load and unload the engine as wanted. Ends only by ProvisioningFailure or OSError.
@@ -84,9 +73,11 @@ class ManagedPool:
             self._wanted.loaded = await self._is_running()  # since an earlier run of the daemon
         detail = "fetching the engine and the model"
         while True:
-            await self._reporter.provisioning(detail)
-            with step("llama_orch.provision", self._span_attributes, root=True):
-                prepared = await self._prepare()
+            prepared, self._staged = self._staged, None
+            if prepared is None:
+                await self._reporter.provisioning(detail)
+                prepared = await prepare(self._pool, self._shared, self._deadline, self._reporter.progress)
+            self.prepared = prepared
             await self._describe(prepared)
             if self._wanted.loaded:
                 await self._serve(prepared)
@@ -96,11 +87,6 @@ class ManagedPool:
             await self._reporter.unloaded("engine and model are ready to be loaded")
             await self._wanted.until(True)
             detail = "checking the engine and the model"
-
-    @property
-    def _span_attributes(self) -> Attributes:
-        mode = self._pool.provisioning.mode
-        return {"llama_orch.pool.id": self._pool.id, "llama_orch.engine": self._pool.engine, "llama_orch.mode": mode}
 
     async def _is_running(self) -> bool:
         self._deadline.expect(DISK_STEP_S, "looking for a running engine")
@@ -126,53 +112,22 @@ class ManagedPool:
 
     async def _run_engine(self, engine: RunningEngine, prepared: Prepared, started: EngineCommand) -> None:
         began_s = trio.current_time()
-        with step("llama_orch.start", {**self._span_attributes, "llama_orch.adopted": engine.adopted}, root=True):
+        with step("llama_orch.start", {**span_attributes(self._pool), "llama_orch.adopted": engine.adopted}, root=True):
             await self._wait_until_healthy(engine, prepared, started)
             took_s = trio.current_time() - began_s
             ctx = await self._announce(engine, prepared, started)
         await self._measure(engine, prepared, Load(took_s=None if engine.adopted else took_s, ctx_max=ctx))
         await self._watch(engine, prepared, started)
 
-    async def _prepare(self) -> Prepared:
-        """Obtain engine and model. Cheap checks come first: nothing is fetched if a GPU or a local model is missing."""
-        gpus = devices.select(self._pool, self._shared.gpu_mask)
-        self._deadline.expect(DISK_STEP_S, "looking for GPUs")
-        if gpus:
-            devices.check_present(gpus, await trio.to_thread.run_sync(devices.present_gpus))
-        await self._shared.acquirer.check_here(self._pool, self._deadline, self._shared.launcher.engine_user)
-        with step("llama_orch.fetch", {"llama_orch.fetch.what": "engine"}):
-            program = await self._shared.acquirer.program(
-                self._pool,
-                self._deadline,
-                self._reporter.progress,
-                gpus,
-                partial(self._shared.launcher.provide_image, self._pool.id, report=self._reporter.progress),
-            )
-        with step("llama_orch.fetch", {"llama_orch.fetch.what": "model"}) as span:
-            model = await self._shared.acquirer.model(self._pool, self._deadline, self._reporter.progress)
-            if span:
-                span.set_attribute("llama_orch.model.size", model.size_bytes)
-        self._deadline.expect(3 * probes.LIMIT_S, "asking the engine for its version")
-        engine = await probes.probe(program)
-        if program.record:
-            note = partial(engine_record.note_report, program.record, engine.version, engine.options)
-            await trio.to_thread.run_sync(note)
-        if gpus and program.image is None and "--list-devices" in engine.options:
-            env = command.engine_environment(self._pool, gpus)
-            devices.check_visible(engine, gpus, await probes.output(program, "--list-devices", env=env))
-        return Prepared(engine, model, gpus)
-
     async def _describe(self, prepared: Prepared) -> None:
-        """Report what loading the pool takes, by its last load if there was one."""
+        """Report what loading the pool takes."""
         self._deadline.expect(DISK_STEP_S, "reading what the last load took")
-        last = await trio.to_thread.run_sync(self._shared.loads.last, self._load_key(prepared))
-        header = await trio.to_thread.run_sync(header_of, prepared.model.path)
-        await self._reporter.describe(residency_of(self._pool, prepared.model, prepared.devices, last, header))
+        await self._reporter.describe(await describe_load(self._pool, self._shared, prepared))
 
     async def _measure(self, engine: RunningEngine, prepared: Prepared, load: Load) -> None:
         """Measure the loaded engine, and keep the result for the next load."""
         self._deadline.expect(DISK_STEP_S, "measuring the engine's memory")
-        key, store, model = self._load_key(prepared), self._shared.loads, prepared.model
+        key, store, model = load_key(self._pool, prepared), self._shared.loads, prepared.model
         mapped = 0 if "--no-mmap" in self._pool.flags else model.size_bytes
 
         def keep() -> None:
@@ -184,9 +139,6 @@ class ManagedPool:
 
         await trio.to_thread.run_sync(keep)
         await self._describe(prepared)
-
-    def _load_key(self, prepared: Prepared) -> str:
-        return loads.key_of(self._pool, prepared.engine, prepared.model, prepared.devices)
 
     async def _command(self, prepared: Prepared) -> EngineCommand:
         port = await self._port()

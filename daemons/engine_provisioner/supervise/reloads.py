@@ -2,7 +2,6 @@
 
 import logging
 import math
-from pathlib import Path
 from typing import NoReturn
 
 import trio
@@ -10,8 +9,8 @@ import trio
 from engine_provisioner import cleanup
 from engine_provisioner.launch.launcher import Launcher
 from engine_provisioner.report.pool_reports import PoolReports
-from engine_provisioner.spec import pools_directory
 from engine_provisioner.spec.pools_file import PoolsFileError
+from engine_provisioner.spec.replacements import PoolsSource
 from engine_provisioner.supervise.changes import Changes
 from engine_provisioner.supervise.pool_set import PoolSet
 from llama_orch.bell import Bell
@@ -33,10 +32,12 @@ class Request:
 
 
 class Reloads:
-    """Applies the files at `path` to the pool set, one reload at a time. `bell` requests one."""
+    """Applies the files of `source` to the pool set, one reload at a time. `bell` requests one."""
 
-    def __init__(self, path: Path, pools: PoolSet, reports: PoolReports, notifier: Notifier, bell: Bell) -> None:
-        self.path = path
+    def __init__(
+        self, source: PoolsSource, pools: PoolSet, reports: PoolReports, notifier: Notifier, bell: Bell
+    ) -> None:
+        self.source = source
         self._pools = pools
         self._reports = reports
         self._notifier = notifier
@@ -67,7 +68,7 @@ class Reloads:
     async def _once(self) -> Outcome:
         self._notifier.reloading("reading the pools files again")
         try:
-            pools = await trio.to_thread.run_sync(pools_directory.read, self.path)
+            pools = await trio.to_thread.run_sync(self.source.read)
         except PoolsFileError as error:
             for problem in error.problems:
                 emit(POOLS_RELOAD_REFUSED, problems=problem)

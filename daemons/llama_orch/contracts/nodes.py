@@ -16,6 +16,8 @@ from llama_orch.addresses import http_url, is_wildcard
 from llama_orch.contracts.base import NODE_ID_PATTERN, NODE_ID_RESERVED, Outbound, PoolId
 from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.pools import MemoryBudget, PoolState, Residency
+from llama_orch.contracts.reloads import PoolReload
+from llama_orch.contracts.wake import Wake
 
 RELAY_HEADER = "x-llama-orch-relay"
 """Response header of a node's relay on answers of its own, not of the engine: `refused` or `broken`."""
@@ -92,7 +94,7 @@ class NodeRegistration(Outbound):
     `machine_id` is derived from the machine id (sd_id128_get_machine_app_specific(3)). `address` is the URL at which
     the queen reaches the node's pool-managerd. `heartbeat_interval_ms` lets the queen warn of an interval that is too
     long for its timeout. While a node sends heartbeats, a registration with another `instance_id` is accepted only from
-    the same address (a restart).
+    the same address (a restart). `wake` is set if the machine can be woken over the network.
     """
 
     node_id: NodeId
@@ -103,6 +105,7 @@ class NodeRegistration(Outbound):
     capabilities: NodeCapabilities = NodeCapabilities()
     version: Text
     heartbeat_interval_ms: Annotated[int, Field(ge=100, le=3_600_000)] = 10_000
+    wake: Wake | None = None
 
 
 class NodeRegistered(Outbound):
@@ -136,7 +139,9 @@ class PoolSnapshot(Outbound):
     ctx_max: Count | None = None
     workloads: Annotated[list[Workload], Field(max_length=8)] | None = None
     last_error: Words | None = None
+    detail: Words | None = None
     residency: Residency | None = None
+    reload: PoolReload | None = None
 
 
 class GpuSummary(Outbound):
@@ -160,13 +165,14 @@ class Heartbeat(Outbound):
     """The body of POST /v2/nodes/{id}/heartbeat.
 
     `timestamp` is the node's clock, used only to report its skew. `draining` is whether the whole node is draining.
-    `instance_id` must be that of the registration.
+    `instance_id` must be that of the registration. `sleeping`: the node wants to be suspended now.
     """
 
     timestamp: datetime
     machine_id: MachineId | None = None
     instance_id: InstanceId | None = None
     draining: bool = False
+    sleeping: bool = False
     memory: Annotated[list[MemoryBudget], Field(max_length=MAX_GPUS + 1)] = []
     pools: Annotated[list[PoolSnapshot], Field(max_length=MAX_POOLS), FailFast()] = []
     gpus: Annotated[list[GpuSummary], Field(max_length=MAX_GPUS), FailFast()] = []
@@ -176,23 +182,26 @@ class HeartbeatAnswer(Outbound):
     """The answer to a heartbeat.
 
     `next_heartbeat_ms` is the time until the next heartbeat; the queen spreads those of many nodes. `warning` is for
-    the node's log, for example that another pool-managerd tries to register with the same node id.
+    the node's log, for example that another pool-managerd tries to register with the same node id. `may_sleep`: the
+    queen sends nothing more until the next heartbeat, and wakes the node when it needs it.
     """
 
     success: bool
     next_heartbeat_ms: Annotated[int, Field(ge=1, le=3_600_000)]
     warning: str | None = None
+    may_sleep: bool = False
 
 
 class NodeStatus(StrEnum):
     """The state of a node: `registering` until its first heartbeat, `offline` without heartbeats, `failed` if it sends
-    heartbeats but all its pools have failed."""
+    heartbeats but all its pools have failed, `asleep` if it is suspended until the queen wakes it."""
 
     REGISTERING = "registering"
     ONLINE = "online"
     DRAINING = "draining"
     OFFLINE = "offline"
     FAILED = "failed"
+    ASLEEP = "asleep"
 
 
 class NodeView(Outbound):
@@ -216,6 +225,7 @@ class NodeView(Outbound):
     active_leases: int = 0
     pools: list[PoolSnapshot] = []
     gpus: list[GpuSummary] = []
+    wake: Wake | None = None
 
 
 class NodeList(Outbound):
@@ -242,7 +252,8 @@ class NodeStanding(Outbound):
     """GET /v2/node of pool-managerd: the node and its registration with the queen.
 
     In HOME_PROFILE, which has no registration, only profile and version. `registered` is whether the queen knows the
-    node, `problem` why it refused the node's last message.
+    node, `problem` why it refused the node's last message. `sleep` is set if the node is suspended when idle: when that
+    happens, or what keeps it awake.
     """
 
     profile: Literal["home", "cloud"]
@@ -252,3 +263,4 @@ class NodeStanding(Outbound):
     queen_url: str | None = None
     registered: bool = False
     problem: str | None = None
+    sleep: str | None = None

@@ -36,7 +36,10 @@ class PoolFile(Outbound):
 
 
 class ConfiguredPool(Outbound):
-    """A pool of the pools files. `model` is without credentials; `only`: its file has no other content."""
+    """A pool of the pools files. `model` is without credentials; `only`: its file has no other content.
+
+    `file_model` is that of the file, if a reload has replaced it by `model`.
+    """
 
     pool_id: PoolId
     path: str
@@ -44,6 +47,7 @@ class ConfiguredPool(Outbound):
     engine: str
     mode: str
     model: str | None = None
+    file_model: str | None = None
     state: PoolState | None = None
     detail: str | None = None
     last_error: str | None = None

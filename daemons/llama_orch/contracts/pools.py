@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 from llama_orch.contracts.base import NODE_ID_PATTERN, Outbound, PoolId
 from llama_orch.contracts.engines import Workload
 from llama_orch.contracts.handoff import Handoff, HandoffModel
+from llama_orch.contracts.reloads import PoolReload
 
 CircuitState = Literal["closed", "open", "half-open"]
 
@@ -19,7 +20,8 @@ POOLS_EXAMPLE = "/usr/share/doc/llama-orch/examples/pools.toml"
 
 
 class PoolState(StrEnum):
-    """The state of a pool. `unloaded`: engine and model are ready to be loaded, and no engine runs."""
+    """The state of a pool. `unloaded`: engine and model are ready to be loaded, and no engine runs. `asleep`, in the
+    queen's lists: the pool's node sleeps, and is woken when a task needs the pool."""
 
     UNINITIALIZED = "uninitialized"
     UNLOADED = "unloaded"
@@ -29,6 +31,7 @@ class PoolState(StrEnum):
     DRAINING = "draining"
     OFFLINE = "offline"
     FAILED = "failed"
+    ASLEEP = "asleep"
 
 
 Device = Annotated[str, StringConstraints(pattern=r"^(cpu|[0-9]{1,4})$")]
@@ -100,6 +103,7 @@ class ProvisioningReport(Outbound):
     handoff: Handoff | None = None
     workloads: list[Workload] | None = None
     residency: Residency | None = None
+    reload: PoolReload | None = None
     removed: bool = False
     updated_at: datetime
 
@@ -122,7 +126,8 @@ class PoolStatus(Outbound):
     `model_digests` has the digests (`sha256:…`) that engine-provisioner has verified, by model name. `node_id` is set
     in CLOUD_PROFILE, where several nodes may have pools with the same id; there each pool has one replica, named after
     the node. `circuit` is set by the queen: `open` while it sends no tasks after failures, `half-open` while it checks
-    whether the engine has recovered. If `workloads` is null, all workloads of that kind of engine are assumed. While a
+    whether the engine has recovered. `detail` is what engine-provisioner does with a pool that has no engine, such as
+    the progress of a download. If `workloads` is null, all workloads of that kind of engine are assumed. While a
     pool is loaded and has no task, the queen sets `idle_s` and, if it is unloaded when it stays idle, `unload_in_s`.
     """
 
@@ -144,9 +149,11 @@ class PoolStatus(Outbound):
     model_digests: dict[str, str] = {}
     ctx_max: int | None = None
     last_error: str | None = None
+    detail: str | None = None
     workloads: list[Workload] | None = None
     circuit: CircuitState = "closed"
     residency: Residency | None = None
+    reload: PoolReload | None = None
     idle_s: float | None = None
     unload_in_s: float | None = None
     replicas: list[ReplicaStatus] = []

@@ -4,11 +4,12 @@ from pydantic import BaseModel, ConfigDict
 
 from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.errors import ErrorCode, Reason
+from llama_orch.contracts.tasks import Preparation
 
 
 class StartedEvent(Outbound):
     """The first event. `queue_position` is 0 for the next task. `predicted_start_ms` is null if no suitable pool is
-    ready."""
+    ready and no load is expected to end at a known time."""
 
     queue_position: int
     predicted_start_ms: int | None
@@ -24,13 +25,14 @@ class TokenEvent(Outbound):
 class MetricsEvent(Outbound):
     """Progress of the task.
 
-    While it waits: its position, predicted start, and the probability (0 to 1) of meeting its deadline. Then: its pool
-    and the remaining budgets of its session. Unknown values and unset budgets are omitted.
+    While it waits: its position, predicted start, what must be done before, and the probability (0 to 1) of meeting its
+    deadline. Then: its pool and the remaining budgets of its session. Unknown values and unset budgets are omitted.
     """
 
     queue_depth: int | None = None
     queue_position: int | None = None
     predicted_start_ms: int | None = None
+    preparation: Preparation | None = None
     on_time_probability: float | None = None
     pool_id: str | None = None
     kv_warmth: bool | None = None

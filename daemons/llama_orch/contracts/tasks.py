@@ -14,6 +14,7 @@ from llama_orch.contracts.keep_alive import KeepAlive
 
 PROMPT_LIMIT = 4 << 20
 DAY_MS = 86_400_000
+WAIT_LIMIT_S = 7 * 86_400
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 Text = Annotated[str, StringConstraints(max_length=PROMPT_LIMIT)]
@@ -54,8 +55,9 @@ def _pinned(wish: PlacementWish | None) -> PlacementWish | None:
 
 
 class TaskRequest(Inbound):
-    """One inference task. Lengths are in tokens; `deadline_ms` counts from admission. `keep_alive`: how long its model
-    stays loaded after its last task, in place of what the pool says."""
+    """One inference task. Lengths are in tokens; `deadline_ms` counts from admission. `wait_s`: how many seconds it may
+    wait until it starts; 0 if it must not wait for a load of its model. `keep_alive`: how long its model stays loaded
+    after its last task, in place of what the pool says."""
 
     task_id: UUID | None = None
     session_id: UUID | None = None
@@ -70,6 +72,7 @@ class TaskRequest(Inbound):
     inputs: Annotated[tuple[Text, ...], Field(max_length=2048)] = ()
     max_tokens: Annotated[int, Field(ge=1, le=16_777_216)] | None = None
     deadline_ms: Annotated[int, Field(ge=1, le=7 * DAY_MS)] | None = None
+    wait_s: Annotated[int, Field(ge=0, le=WAIT_LIMIT_S)] | None = None
     expected_tokens: Annotated[int, Field(ge=1, le=16_777_216)] | None = None
     kv_hint: Literal["reuse", "cold"] | None = None
     keep_alive: KeepAlive | None = None
@@ -99,7 +102,8 @@ class Preparation(Outbound):
 class TaskAccepted(Outbound):
     """The 202 answer. `queue_position` is 0 for the task that runs next; times are in milliseconds.
 
-    `predicted_start_ms` is null while no suitable pool is ready.
+    `predicted_start_ms` includes the time until the model is loaded. It is null while no suitable pool is ready and
+    that time is not known.
     """
 
     task_id: UUID

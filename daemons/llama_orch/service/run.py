@@ -17,7 +17,7 @@ import trio
 
 from llama_orch import VERSION
 from llama_orch.bell import Bell
-from llama_orch.service import configuration
+from llama_orch.service import configuration, unit_environment
 from llama_orch.service.command_line import Parser
 from llama_orch.service.configuration import ConfigurationRefusal
 from llama_orch.service.exit import ExitStatus, StartupError
@@ -87,6 +87,8 @@ def main(daemon: Daemon[Any], arguments: list[str] | None = None) -> int:
     """Run `daemon` to its end and return the exit status."""
     with printing(daemon.name):
         options = _parser(daemon).parse_args(arguments)
+        if options.check_config or getattr(options, "command", None):
+            unit_environment.adopt(daemon.name, os.environ)
         settings, refusals = _load(daemon, os.environ)
         if refusals:
             configuration.report(daemon.name, *refusals)

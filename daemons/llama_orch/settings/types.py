@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from llama_orch.addresses import Host, base_url, http_url, parse_address
+from llama_orch.contracts.wake import MACS_MAX, mac_address
 from llama_orch.settings.declaration import Allowed
 from llama_orch.telemetry.levels import Levels, parse_levels
 
@@ -160,6 +161,22 @@ def _urls(value: Any) -> Any:
     return tuple(base_url(part.strip()) for part in value.split(",") if part.strip())
 
 
+def _macs(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    macs = tuple(part.strip() for part in value.split(",") if part.strip())
+    if len(macs) > MACS_MAX:
+        raise ValueError(f"has {len(macs)} addresses (at most {MACS_MAX} are allowed)")
+    return tuple(map(_mac, macs))
+
+
+def _mac(value: str) -> str:
+    try:
+        return mac_address(value)
+    except ValueError as error:
+        raise ValueError(f"contains {value!r}, which {error}") from error
+
+
 def _host_names(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -222,6 +239,9 @@ ByteRate = Annotated[int, BeforeValidator(_byte_rate)]
 Url = Annotated[str, AfterValidator(http_url), Allowed("an http:// or https:// URL")]
 BaseUrl = Annotated[str, AfterValidator(base_url), Allowed("an http:// or https:// URL")]
 UrlList = Annotated[tuple[str, ...], BeforeValidator(_urls), Allowed("http:// or https:// URLs, separated by commas")]
+MacList = Annotated[
+    tuple[str, ...], BeforeValidator(_macs), Allowed("hardware addresses as in 52:54:00:12:34:56, separated by commas")
+]
 HostNames = Annotated[
     tuple[str, ...], BeforeValidator(_host_names), Allowed("host names, or *.DOMAIN, separated by commas")
 ]

@@ -43,7 +43,9 @@ def _summary(nodes: NodeList) -> Finding:
     if not nodes.nodes:
         return ok("nodes", "none: HOME_PROFILE (one machine), or CLOUD_PROFILE without a registered node")
     online = sum(node.status is NodeStatus.ONLINE for node in nodes.nodes)
-    return ok("nodes", f"CLOUD_PROFILE, {online} of {len(nodes.nodes)} online")
+    asleep = sum(node.status is NodeStatus.ASLEEP for node in nodes.nodes)
+    asleep_too = f", {asleep} asleep until needed" if asleep else ""
+    return ok("nodes", f"CLOUD_PROFILE, {online} of {len(nodes.nodes)} online{asleep_too}")
 
 
 def _findings_of(node: NodeView, reachability: Reachability, queen_version: str) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from orchctl.commands.pools import CONFIGURE_HINT, full_name
 from orchctl.tables import one_line
 
 NOT_SERVING = (PoolState.FAILED, PoolState.OFFLINE)
+LOADED_ON_DEMAND = (PoolState.UNLOADED, PoolState.ASLEEP)
 
 
 def pool_findings(observed: Observations) -> Iterator[Finding]:
@@ -24,8 +25,10 @@ def pool_findings(observed: Observations) -> Iterator[Finding]:
 def _summary(pools: PoolList) -> Finding:
     ready = sum(pool.ready for pool in pools.pools)
     unloaded = sum(pool.state is PoolState.UNLOADED for pool in pools.pools)
+    asleep = sum(pool.state is PoolState.ASLEEP for pool in pools.pools)
     text = f"{ready} of {len(pools.pools)} ready" + (f", {unloaded} unloaded" if unloaded else "")
-    if ready or unloaded:
+    text += f", {asleep} on nodes that sleep" if asleep else ""
+    if ready or unloaded or asleep:
         return ok("pools", text)
     if pools.pools:
         return problem("pools", text, "No task can run until a pool is ready; the reasons follow.")
@@ -40,7 +43,7 @@ def _findings_of(pool: PoolStatus) -> Iterator[Finding]:
         yield problem(subject, f"{pool.state}: {one_line(pool.last_error)}", advice)
     elif pool.draining:
         yield warning(subject, "drained, gets no tasks", f"To undo the drain: {_resume_command(pool)}")
-    elif not pool.ready and pool.state is not PoolState.UNLOADED:
+    elif not pool.ready and pool.state not in LOADED_ON_DEMAND:
         reason = f": {one_line(pool.last_error)}" if pool.last_error else ""
         advice = f"If this persists: journalctl -x POOL_ID={pool.pool_id}"
         yield warning(subject, f"{pool.state}, not ready{reason}", advice)

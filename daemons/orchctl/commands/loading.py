@@ -27,11 +27,18 @@ async def unload(options: argparse.Namespace, queen: QueenClient) -> None:
 
 
 async def run_operation(
-    options: argparse.Namespace, queen: QueenClient, pool: str, verb: str, *, wait: bool, quiet: bool = False
+    options: argparse.Namespace,
+    queen: QueenClient,
+    pool: str,
+    verb: str,
+    *,
+    wait: bool,
+    quiet: bool = False,
+    body: dict[str, object] | None = None,
 ) -> None:
     """Start the operation and, with `wait`, follow it to its end; Ctrl-C cancels it. Raises CommandError."""
     node = getattr(options, "node", None)
-    started = await queen.call("POST", build_path("/v2/pools", pool, verb, node_id=node))
+    started = await queen.call("POST", build_path("/v2/pools", pool, verb, node_id=node), body)
     operation_id = parse_response(Operation, started).operation_id
     if not wait:
         print_response(options.json, started, Operation, lambda operation: operation.operation_id)

@@ -5,17 +5,20 @@ from collections.abc import Iterator
 
 from llama_orch.contracts.meta import Version
 from llama_orch.contracts.nodes import NodeList, NodeStatus, NodeView
+from llama_orch.contracts.operations import Operation
 from llama_orch.contracts.pools import PoolStatus
 from llama_orch.service.exit import ExitStatus
 from orchctl.client import QueenClient, build_path, parse_response
 from orchctl.command import CliCommand, ListedValues, argument, identifier
+from orchctl.commands.operations import check_outcome, format_outcome, wait_for_end
 from orchctl.commands.pools import format_pools
 from orchctl.errors import CommandError
 from orchctl.output import print_response
 from orchctl.tables import duration, format_record, format_table, one_line
 
 PATH = "/v2/nodes"
-REMOVE = "remove"
+REMOVE, WAKE = "remove", "wake"
+VERBS = (REMOVE, WAKE)
 NODE_IDS = ListedValues("node_id", "nodes")
 HEADER = ("NODE", "STATUS", "AGE", "POOLS", "SLOTS", "GPUS", "ADDRESS", "VERSION")
 CLOCK_SKEW_MS = 5000
@@ -23,7 +26,7 @@ CLOCK_SKEW_MS = 5000
 
 
 async def nodes(options: argparse.Namespace, queen: QueenClient) -> None:
-    """List the nodes, show one, or remove one. Raises CommandError."""
+    """List the nodes, show one, wake one, or remove one. Raises CommandError."""
     match options.words:
         case []:
             version = parse_response(Version, await queen.get("/v2/meta/version")).version
@@ -31,10 +34,14 @@ async def nodes(options: argparse.Namespace, queen: QueenClient) -> None:
             print_response(options.json, body, NodeList, lambda nodes: format_nodes(nodes, version))
         case ["remove", node]:
             await queen.command("DELETE", build_path(PATH, node))
-        case [node] if node != REMOVE:
+        case ["wake", node]:
+            ended = await wait_for_end(queen, await queen.call("POST", build_path(PATH, node, WAKE)))
+            print_response(options.json, ended, Operation, format_outcome)
+            check_outcome(parse_response(Operation, ended))
+        case [node] if node not in VERBS:
             print_response(options.json, await queen.get(build_path(PATH, node)), NodeView, format_node)
         case _:
-            raise CommandError("expected one node id", "Usage: orchctl nodes [remove] NODE", ExitStatus.USAGE)
+            raise CommandError("expected one node id", "Usage: orchctl nodes [remove|wake] NODE", ExitStatus.USAGE)
 
 
 def format_nodes(nodes: NodeList, queen_version: str) -> str:
@@ -95,16 +102,17 @@ def format_node(node: NodeView) -> str:
 
 NODES = CliCommand(
     "nodes",
-    "show the GPU machines; show or remove one",
+    "show the GPU machines; show, wake or remove one",
     nodes,
     [
         argument(
             "words",
             nargs="*",
             type=identifier,
-            metavar="[remove] NODE",
-            help="node to show; after `remove`, the node to remove: a machine that will not come back",
-            completion=ListedValues("node_id", "nodes", (REMOVE,)),
+            metavar="[remove|wake] NODE",
+            help="node to show; after `remove`, the node to remove: a machine that will not come back; after `wake`, "
+            "the node to wake from sleep, by Wake-on-LAN",
+            completion=ListedValues("node_id", "nodes", VERBS),
         )
     ],
 )

@@ -104,7 +104,7 @@ def check_outcome(operation: Operation) -> None:
 
 OPERATIONS = CliCommand(
     "operations",
-    "show long-running operations: drains, loads and unloads",
+    "show long-running operations: drains, loads, unloads, reloads and purges",
     operations,
     [
         argument(

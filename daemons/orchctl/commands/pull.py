@@ -33,20 +33,28 @@ CONTINUES = "What was downloaded is kept: the next pull continues from there."
 async def pull(options: argparse.Namespace, queen: QueenClient) -> None:
     """Start the pull and wait for its end. Raises CommandError; Ctrl-C and signals cancel the pull."""
     with provisioner_errors():
-        provisioner = provisioner_client(options.url)
-        body = await provisioner.call("POST", f"{PATH}/pull", {"ref": options.ref})
-        path = build_path(OPERATIONS, parse_response(OperationAccepted, body).operation_id)
-        async with cancel_on_termination():
-            try:
-                ended = await _follow(provisioner, path)
-            except BaseException as error:
-                with trio.CancelScope(shield=True), trio.move_on_after(CANCEL_LIMIT_S), suppress(CommandError):
-                    await provisioner.call("DELETE", path)
-                if not isinstance(error, CommandError):
-                    print_note(f"the pull is cancelled. {CONTINUES}")
-                raise
-            _check_outcome(parse_response(NodeOperation, ended))
-            print_response(options.json, ended, NodeOperation, format_outcome)
+        ended = await fetch(provisioner_client(options.url), options.ref)
+        print_response(options.json, ended, NodeOperation, format_outcome)
+
+
+async def fetch(provisioner: QueenClient, ref: str) -> bytes:
+    """Have a model fetched and wait for it; return the ended operation. Raises CommandError.
+
+    Ctrl-C and signals cancel the pull.
+    """
+    body = await provisioner.call("POST", f"{PATH}/pull", {"ref": ref})
+    path = build_path(OPERATIONS, parse_response(OperationAccepted, body).operation_id)
+    async with cancel_on_termination():
+        try:
+            ended = await _follow(provisioner, path)
+        except BaseException as error:
+            with trio.CancelScope(shield=True), trio.move_on_after(CANCEL_LIMIT_S), suppress(CommandError):
+                await provisioner.call("DELETE", path)
+            if not isinstance(error, CommandError):
+                print_note(f"the pull is cancelled. {CONTINUES}")
+            raise
+        _check_outcome(parse_response(NodeOperation, ended))
+    return ended
 
 
 async def _follow(provisioner: QueenClient, path: str) -> bytes:

@@ -8,13 +8,19 @@ import trio
 from pydantic import ValidationError
 
 from llama_orch.contracts.pool_files import ConfiguredPool, ConfiguredPools, PoolDraft, PoolFile
-from llama_orch.files import durable
 from llama_orch.service.exit import ExitStatus
+from llama_orch.urls import hidden_in
 from orchctl.client import QueenClient
 from orchctl.command import CliCommand, argument, identifier
 from orchctl.commands.pools import POOL_IDS
 from orchctl.errors import CommandError
-from orchctl.machine.provisioner import READABLE, Provisioner, find_provisioner, remove_drop_in, write_drop_in
+from orchctl.machine.provisioner import (
+    Provisioner,
+    find_provisioner,
+    remove_drop_in,
+    replace_drop_in,
+    write_drop_in,
+)
 from orchctl.machine.reference import model_reference
 from orchctl.output import print_note, print_response, write, write_json
 from orchctl.tables import format_record, format_table, one_line
@@ -42,7 +48,7 @@ async def add(options: argparse.Namespace, queen: QueenClient) -> None:
     provisioner = find_provisioner()
     file = await add_pool(provisioner, pool_draft(options, options.name, model_reference(options.model)))
     if options.json:
-        write_json(file.model_dump())
+        write_json(file.model_dump() | {"content": hidden_in(file.content) if file.content else None})
     elif file.content is None:
         write(f"pool {file.pool_id} is configured like this already, in {file.path}\n")
     else:
@@ -94,7 +100,7 @@ async def remove(options: argparse.Namespace, queen: QueenClient) -> None:
     try:
         await provisioner.reload()
     except CommandError:
-        durable.replace(path, content, READABLE)
+        replace_drop_in(path, content)
         raise
     if options.json:
         write_json(pool.model_dump(mode="json"))
@@ -115,7 +121,7 @@ async def show(options: argparse.Namespace, queen: QueenClient) -> None:
         print_note(f"{pool.path} cannot be read by this user")
     else:
         if pool.only:
-            write(f"\n{content}")
+            write(f"\n{hidden_in(content)}")
 
 
 def indices(text: str) -> list[int]:

@@ -1,5 +1,6 @@
 """engine-provisioner of this machine, and the drop-in files that it reads."""
 
+import grp
 import os
 import shlex
 import sys
@@ -14,7 +15,8 @@ from orchctl.client import UNIX, QueenClient, parse_response
 from orchctl.errors import CommandError
 from orchctl.provisioner import NAME, find_socket
 
-READABLE = 0o644
+DROP_IN_MODE = 0o640
+"""A reference may hold a password or a signature, so that only root and the daemon read the file."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,21 @@ def write_drop_in(file: PoolFile) -> None:
         if path.name != f"{file.pool_id}.toml" or path.parent.suffix != ".d" or owner not in (0, os.geteuid()):
             hint = f"Write the file yourself, then run systemctl reload engine-provisioner:\n{file.content}"
             raise CommandError(f"{path} is not a drop-in file of this user", hint, ExitStatus.NO_PERMISSION)
-        durable.replace(path, (file.content or "").encode(), READABLE)
+        replace_drop_in(path, (file.content or "").encode())
     except OSError as error:
         raise _denied("write", path, error) from error
+
+
+def replace_drop_in(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, readable for the daemon's group if that exists and root writes. Raises OSError."""
+    durable.replace(path, content, DROP_IN_MODE, group=_group_of_daemon() if os.geteuid() == 0 else None)
+
+
+def _group_of_daemon() -> int | None:
+    try:
+        return grp.getgrnam(NAME).gr_gid
+    except KeyError:  # the daemon runs from a source tree, as this user
+        return None
 
 
 def remove_drop_in(path: Path) -> bytes:

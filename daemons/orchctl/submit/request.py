@@ -84,6 +84,13 @@ TASK_ARGUMENTS = [
     ),
     argument("--priority", choices=["interactive", "batch"], default="interactive"),
     argument("--deadline-ms", type=int, metavar="MS", help="time limit in milliseconds, including queueing"),
+    argument(
+        "--wait",
+        dest="wait_s",
+        type=int,
+        metavar="SECONDS",
+        help="how long the task may wait until it starts; 0: do not wait for a load of its model",
+    ),
     argument("--task-id", metavar="UUID", type=identifier, help="id of the task (default: a new one)"),
 ]
 

@@ -17,6 +17,7 @@ from pool_managerd.draining import Draining
 from pool_managerd.gpus.monitor import GpuMonitor
 from pool_managerd.handoffs.handoffs import HandoffLoop
 from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.power.power import Power
 from pool_managerd.provisioner_client import ProvisionerClient
 from pool_managerd.relay.relay import Relay
 
@@ -34,6 +35,7 @@ def add_routes(
     agent: Agent | None,
     provisioner: ProvisionerClient,
     monitor: GpuMonitor,
+    power: Power,
     *,
     stop: trio.Event,
     body_limit: int,
@@ -47,7 +49,7 @@ def add_routes(
         EngineRoutes(Relay(registry)),
         LoadingRoutes(registry, provisioner),
         DrainRoutes(registry, draining),
-        NodeRoutes(agent, handoffs),
+        NodeRoutes(agent, handoffs, power),
         GpuRoutes(registry, monitor),
     )
     return gate_routes

@@ -6,6 +6,8 @@ from urllib.parse import urlsplit
 import trio
 
 from llama_orch.addresses import Host, is_loopback, is_wildcard
+from llama_orch.contracts.wake import Wake
+from pool_managerd.cluster.interfaces import Unwakeable, interface_with, wake_through
 from pool_managerd.settings import PoolManagerSettings
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -31,6 +33,22 @@ async def address_of(settings: PoolManagerSettings) -> str:
     if is_wildcard(bind.host):
         bind = Host(await _local_address(settings.queen_url or "", ":" in bind.host), bind.port)
     return f"{scheme(settings)}://{bind}"
+
+
+async def wake_of(settings: PoolManagerSettings) -> Wake | Unwakeable:
+    """Return how this machine is woken over the network that leads to the queen, or why it cannot be."""
+    try:
+        address = await _local_address(settings.queen_url or "", ipv6=True)
+    except AddressUnknown as error:
+        return Unwakeable(str(error))
+    interface = await trio.to_thread.run_sync(interface_with, address)
+    if settings.wake_macs:
+        return Wake(macs=list(settings.wake_macs), broadcast=interface.broadcast if interface else None)
+    if interface is None:
+        return Unwakeable(f"no interface has the address {address}, from which it reaches the queen")
+    if is_loopback(address):
+        return Unwakeable("the queen runs on this machine, and would sleep with it")
+    return await trio.to_thread.run_sync(wake_through, interface)
 
 
 async def _local_address(queen_url: str, ipv6: bool) -> str:

@@ -15,10 +15,13 @@ import trio
 
 from llama_orch import VERSION
 from llama_orch.contracts.nodes import MAX_GPUS, MAX_POOLS, Heartbeat, NodeCapabilities, NodeRegistration, NodeStanding
+from llama_orch.contracts.wake import Wake
 from llama_orch.telemetry.events import pools as events
 from llama_orch.telemetry.records import emit
 from pool_managerd.cluster.addressing import AddressUnknown, is_only_local
 from pool_managerd.cluster.capabilities import capabilities
+from pool_managerd.cluster.interfaces import Unwakeable
+from pool_managerd.cluster.nap import Nap
 from pool_managerd.cluster.queen_client import QueenClient
 from pool_managerd.cluster.registration import (
     EARLY_MAX,
@@ -33,6 +36,7 @@ from pool_managerd.cluster.registration import (
 )
 from pool_managerd.cluster.snapshots import PlacementView, gpu_summaries, placement_view, snapshots
 from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.wait_any import wait_any
 
 LEAVE_S = 2.0
 MEMORY_MAX = MAX_GPUS + 1
@@ -41,6 +45,10 @@ LOGGED_MAX = 16
 ADDRESS_S = 1.0
 GPUS_S = 3.0
 """How long the first registration waits for GPU discovery."""
+
+
+async def _unwakeable() -> Wake | Unwakeable:
+    return Unwakeable("it is not known how to wake it")
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ class NodeIdentity:
     cpu_cores: int
     ram_total_bytes: int
     address: Callable[[], Awaitable[str]]
+    wake: Callable[[], Awaitable[Wake | Unwakeable]] = _unwakeable
     instance_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -78,6 +87,8 @@ class Agent:
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
         self._changed = trio.Event()
+        self._wake: Wake | None = None
+        self._nap = Nap()
 
     @property
     def line(self) -> str:
@@ -132,6 +143,22 @@ class Agent:
         if isinstance(outcome, NodeUnknown):
             emit(events.REGISTRATION_WITHDRAWN, node_id=self._node.node_id, queen=self._node.queen_url)
 
+    async def fall_asleep(self) -> Unwakeable | str | None:
+        """Ask the queen whether this machine may be suspended; return why not, None if it may.
+
+        Then no heartbeat is sent until `wake_up`, which must be called in either case.
+        """
+        wake = await self._node.wake()
+        if isinstance(wake, Unwakeable):
+            return wake
+        if wake != self._wake:
+            self._registered_as = None  # registers again, with `wake`, before the heartbeat that asks
+        return await self._nap.ask()
+
+    def wake_up(self) -> None:
+        """Send a heartbeat as soon as possible, and let the queen use this machine."""
+        self._nap.end()
+
     async def _send(self) -> None:
         """Send a heartbeat, or a registration if the queen does not know the node as it is now."""
         hardware = self._capabilities()
@@ -163,6 +190,7 @@ class Agent:
             address = await node.address()
         except AddressUnknown as error:
             return NoAnswer(str(error))
+        wake = await self._how_to_wake()
         registration = NodeRegistration(
             node_id=node.node_id,
             machine_id=node.machine_id,
@@ -172,33 +200,48 @@ class Agent:
             capabilities=hardware,
             version=VERSION,
             heartbeat_interval_ms=round(node.interval_s * 1000),
+            wake=wake,
         )
         outcome = await self._queen.register(registration)
         if isinstance(outcome, Registered):
-            self._registered_as, self._registered_at = hardware, address
+            self._registered_as, self._registered_at, self._wake = hardware, address, wake
             self._log_registered(outcome, address)
         return outcome
+
+    async def _how_to_wake(self) -> Wake | None:
+        with trio.move_on_after(ADDRESS_S):
+            found = await self._node.wake()
+            return found if isinstance(found, Wake) else None
+        return None
 
     async def _heartbeat(self) -> Outcome:
         pools, draining = self._node_pools.pools, self._node_pools.drained.node
         self._sent = placement_view(pools, draining, self._node_pools.memory_readings)
+        asked = self._nap.asked
         heartbeat = Heartbeat(
             timestamp=datetime.now(UTC),
             machine_id=self._node.machine_id,
             instance_id=self._node.instance_id,
             draining=draining,
+            sleeping=asked,
             memory=self._node_pools.memory[-MEMORY_MAX:],
             pools=snapshots(pools, self._node.node_id),
             gpus=gpu_summaries(self._node_pools.gpus),
         )
-        return await self._queen.heartbeat(self._node.node_id, heartbeat)
+        outcome = await self._queen.heartbeat(self._node.node_id, heartbeat)
+        if asked and isinstance(outcome, HeartbeatAccepted):
+            self._nap.answer(agreed=outcome.may_sleep)
+        return outcome
 
     async def _wait(self) -> None:
-        """Wait until the next request is due, or until a change that matters for placement."""
+        """Wait until the next request is due, or until a change that matters for placement. Not while asleep."""
+        if self._nap.agreed:
+            await self._nap.over()
+            return
         with trio.move_on_after(self._state.wait_s):
             if not self._state.steady:
                 await trio.sleep_forever()
-            await self._placement_changed()
+            await wait_any(self._placement_changed, self._nap.begun)
             await trio.sleep_until(early_heartbeat_at(self._early, trio.current_time()))
             self._early.append(trio.current_time())
 

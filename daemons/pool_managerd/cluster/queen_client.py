@@ -108,7 +108,7 @@ def heartbeat_outcome(status: int, body: bytes) -> Outcome:
         answer = HeartbeatAnswer.model_validate_json(body)
     except ValidationError:
         return NOT_UNDERSTOOD
-    accepted = HeartbeatAccepted(answer.next_heartbeat_ms, answer.warning)
+    accepted = HeartbeatAccepted(answer.next_heartbeat_ms, answer.warning, answer.may_sleep)
     return accepted if answer.success else Rejected("it did not accept the heartbeat")
 
 

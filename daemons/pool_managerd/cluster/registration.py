@@ -25,10 +25,12 @@ class Registered:
 
 @dataclass(frozen=True)
 class HeartbeatAccepted:
-    """The next heartbeat is due in `next_heartbeat_ms`. `warning` is for the log."""
+    """The next heartbeat is due in `next_heartbeat_ms`. `warning` is for the log. `may_sleep`: the node may be
+    suspended now, as it asked."""
 
     next_heartbeat_ms: int
     warning: str | None = None
+    may_sleep: bool = False
 
 
 @dataclass(frozen=True)

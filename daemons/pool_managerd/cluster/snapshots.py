@@ -42,7 +42,9 @@ def snapshot(pool: PoolStatus, node_id: str) -> PoolSnapshot:
         ctx_max=None if pool.ctx_max is None else _bounded(pool.ctx_max, COUNT_MAX),
         workloads=pool.workloads,
         last_error=_cut(pool.last_error, ERROR_LIMIT),
+        detail=_cut(pool.detail, ERROR_LIMIT),
         residency=pool.residency,
+        reload=pool.reload,
     )
 
 
@@ -96,4 +98,4 @@ def _pool_view(pool: PoolStatus) -> PlacementView:
     models = tuple(pool.models_available), tuple(sorted(pool.model_digests.items()))
     state = pool.state, pool.live, pool.ready, pool.draining
     workloads = tuple(pool.workloads) if pool.workloads else None
-    return (pool.pool_id, *state, pool.slots_total, pool.ctx_max, workloads, pool.residency, *models)
+    return (pool.pool_id, *state, pool.slots_total, pool.ctx_max, workloads, pool.residency, pool.reload, *models)

@@ -19,6 +19,7 @@ from llama_orch.spool import SpoolReader
 from llama_orch.spool.handoffs import HandoffFile
 from llama_orch.telemetry.levels import TRACE
 from pool_managerd.engines.health import HealthLoop
+from pool_managerd.handoffs.reload_times import ReloadTimes
 from pool_managerd.handoffs.reports import ReportReader
 from pool_managerd.handoffs.state_file import StateFile
 from pool_managerd.metrics import Metrics
@@ -57,6 +58,7 @@ class HandoffLoop:
         self._ready: frozenset[str] = frozenset()
         self._taken: list[HandoffFile] = []
         self._scans: list[trio.Event] = []
+        self._reload_times = ReloadTimes()
 
     async def run(self, pulse: Pulse, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take files forever; started after the first scan. Beats `pulse` each time."""
@@ -93,6 +95,8 @@ class HandoffLoop:
         await self._take(lost, began_s)
         dropped = self._node_pools.set_reports(reports.by_pool)
         self._check_lost(reports.by_pool)
+        for ended in list(self._reload_times.update(reports.by_pool.values(), trio.current_time())):
+            self._metrics.reloaded(ended.pool_id, 1000 * ended.took_s, success=ended.success)
         self._taken += news.found
         known_changed = dropped or bool(news.found or lost)
         self._unsaved |= self._node_pools.forget_gone() or known_changed or await self._store.lost()

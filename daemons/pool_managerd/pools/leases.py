@@ -15,6 +15,8 @@ class Leases:
         self._changed = changed
         self._held: dict[Key, dict[trio.CancelScope, Callable[[], None]]] = {}
         self._released = trio.Event()
+        self.taken = 0
+        """How many leases there have been."""
 
     @contextmanager
     def held(self, key: Key, abort: Callable[[], None]) -> Iterator[trio.CancelScope]:
@@ -24,6 +26,7 @@ class Leases:
         """
         with trio.CancelScope() as scope:
             self._held.setdefault(key, {})[scope] = abort
+            self.taken += 1
             self._changed()
             try:
                 yield scope

@@ -79,6 +79,7 @@ def pool_status(pool_id: str, replicas: list[Replica], report: ProvisioningRepor
         workloads=union(map(workloads_of, replicas)),
         last_error=None if ready else next(iter(errors), None),
         residency=report.residency if report else None,
+        reload=report.reload if report else None,
         replicas=[_replica_status(replica) for replica in replicas],
     )
 
@@ -122,7 +123,9 @@ def _unannounced(pool_id: str, report: ProvisioningReport | None, gpus: Gpus) ->
         ctx_max=model.ctx_max if model else None,
         workloads=report.workloads if report else None,
         last_error=next(iter(_errors(report)), None) if report else None,
+        detail=report.detail if report else None,
         residency=report.residency if report else None,
+        reload=report.reload if report else None,
     )
 
 

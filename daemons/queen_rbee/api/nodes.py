@@ -18,6 +18,7 @@ from llama_orch.contracts.nodes import (
     NodeRegistration,
     NodeView,
 )
+from llama_orch.contracts.operations import Operation
 from llama_orch.http.server.bodies import read
 from llama_orch.http.server.exchange import Exchange
 from llama_orch.http.server.json_scan import Shape
@@ -26,6 +27,7 @@ from llama_orch.http.server.routes import JSON, Parameter, Reply, RequestBody, g
 from queen_rbee.api.parameters import TEXT
 from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.fleet.managers import PoolManagers, gpus, reachability, unfence_gpu
+from queen_rbee.waking.waker import Waker
 
 REGISTRATION = RequestBody(
     NodeRegistration,
@@ -61,8 +63,9 @@ NODE = {"node_id": "node"}
 class NodeRoutes:
     """Without `cloud` (HOME_PROFILE) there are no nodes, and registrations are refused."""
 
-    def __init__(self, fleet: Fleet, managers: PoolManagers, *, cloud: bool) -> None:
+    def __init__(self, fleet: Fleet, managers: PoolManagers, waker: Waker, *, cloud: bool) -> None:
         self._fleet = fleet
+        self._waker = waker
         self._managers = managers
         self._cloud = cloud
 
@@ -114,6 +117,18 @@ class NodeRoutes:
     )
     async def check_node(self, node_id: str) -> NodeReachability:
         return await reachability(self._managers, self._fleet.node(node_id))
+
+    @route(
+        "POST",
+        "/v2/nodes/{node_id}/wake",
+        "Wake a node",
+        {202: json_reply("Magic packets are sent until it sends a heartbeat.", Operation)},
+        errors=(409,),
+        description="For a node that is asleep or offline. 409 if it has not said how it is woken.",
+        converters=NODE,
+    )
+    async def wake_node(self, node_id: str) -> Operation:
+        return self._waker.wake(node_id)
 
     @route("GET", "/v2/gpus", "List the GPUs of all machines", {200: json_reply("The GPUs.", GpuList)})
     async def list_gpus(self) -> GpuList:

@@ -4,10 +4,12 @@ from quart import request
 
 from llama_orch.contracts.operations import DrainRequest, OperationList
 from llama_orch.contracts.operations import Operation as OperationView
+from llama_orch.contracts.reloads import ReloadRequest
 from llama_orch.http.server.routes import Parameter, RequestBody, json_reply, route
 from queen_rbee.api.parameters import TEXT
 from queen_rbee.fleet.operations import Operations, OperationTarget
 from queen_rbee.residency.operators import OperatorLoads
+from queen_rbee.residency.reloading import OperatorReloads
 
 DRAIN = RequestBody(DrainRequest, {"gently": {}, "within a minute": {"deadline_ms": 60_000}}, optional=True)
 DRAINING = {202: json_reply("No new tasks are placed there.", OperationView, operation_id="/operation_id")}
@@ -16,13 +18,19 @@ ON_NODE = Parameter("node_id", "Only the pool on this node, if several nodes hav
 
 
 LOADING = {202: json_reply("It is loaded as soon as there is memory for it.", OperationView)}
+RELOAD = RequestBody(
+    ReloadRequest, {"as it is": {}, "with another model": {"new_model_ref": "hf:org/repo/file.gguf"}}, optional=True
+)
+RELOADING = {202: json_reply("It is prepared while the former engine serves.", OperationView)}
+PURGING = {202: json_reply("Its files are removed once it is unloaded.", OperationView)}
 UNLOADING = {202: json_reply("It is unloaded once its tasks have ended.", OperationView)}
 
 
 class OperationRoutes:
-    def __init__(self, operations: Operations, loads: OperatorLoads) -> None:
+    def __init__(self, operations: Operations, loads: OperatorLoads, reloads: OperatorReloads) -> None:
         self._operations = operations
         self._loads = loads
+        self._reloads = reloads
 
     @route("POST", "/v2/pools/{pool_id}/preload", "Load a pool", LOADING, parameters=(ON_NODE,), errors=(409,))
     async def preload_pool(self, pool_id: str) -> OperationView:
@@ -31,6 +39,29 @@ class OperationRoutes:
     @route("POST", "/v2/pools/{pool_id}/unload", "Unload a pool", UNLOADING, parameters=(ON_NODE,), errors=(409,))
     async def unload_pool(self, pool_id: str) -> OperationView:
         return self._loads.unload(_pool(pool_id))
+
+    @route(
+        "POST",
+        "/v2/pools/{pool_id}/reload",
+        "Reload a pool, with another model or its own",
+        RELOADING,
+        body=RELOAD,
+        parameters=(ON_NODE,),
+        errors=(409, 503),
+    )
+    async def reload_pool(self, reload: ReloadRequest, pool_id: str) -> OperationView:
+        return await self._reloads.reload(_pool(pool_id), reload)
+
+    @route(
+        "POST",
+        "/v2/pools/{pool_id}/purge",
+        "Unload a pool and remove its files from the disk",
+        PURGING,
+        parameters=(ON_NODE,),
+        errors=(409,),
+    )
+    async def purge_pool(self, pool_id: str) -> OperationView:
+        return self._reloads.purge(_pool(pool_id))
 
     @route(
         "POST",
@@ -80,7 +111,7 @@ class OperationRoutes:
         "/v2/operations/{operation_id}",
         "Cancel an operation",
         {202: json_reply("The operation. A drain is ended by a resume.", OperationView)},
-        errors=(503,),
+        errors=(409, 503),
     )
     async def cancel_operation(self, operation_id: str) -> OperationView:
         return await self._operations.cancel(operation_id)

@@ -26,6 +26,7 @@ PATH_VARIABLES: Mapping[str, tuple[str, Schema]] = {
     ),
     "node_id": ("The `node_id` of a node.", {**TEXT, "pattern": NODE_ID_PATTERN, "examples": ["gpu-node-1"]}),
     "gpu": ("The index or the UUID of a GPU.", {**TEXT, "minLength": 1, "maxLength": 128, "examples": ["0"]}),
+    "file": ("The path of a file of the page.", {**TEXT, "minLength": 1, "examples": ["main.js"]}),
     "operation_id": ("The `operation_id` of an operation.", UUID),
     "pool_id": ("The `pool_id` of a pool.", {**TEXT, "pattern": POOL_ID_PATTERN, "examples": ["default"]}),
 }
@@ -45,3 +46,11 @@ def before(schema: Schema, example: str | None = None) -> Parameter:
 
 BUDGET_HEADERS = ("X-Budget-Tokens-Remaining", "X-Budget-Time-Ms-Remaining", "X-Budget-Cost-Remaining")
 PLACE_HEADERS = ("X-Llama-Orch-Pool", "X-Llama-Orch-Overhead-Ms")
+PREFER = Parameter(
+    "Prefer",
+    "RFC 7240. `wait=N`: the seconds that the task may wait until it starts; `wait=0`: the task is refused unless its "
+    "model is loaded now. Else the answer is 503 with Retry-After, and the model is loaded for the retry.",
+    TEXT,
+    "header",
+    "wait=30",
+)

@@ -15,8 +15,11 @@ from llama_orch.http.server.routes import Route, routes_of
 from queen_rbee.api.artifacts import ArtifactRoutes
 from queen_rbee.api.catalog import CatalogRoutes
 from queen_rbee.api.description import DescriptionRoutes
+from queen_rbee.api.live import LiveRoutes
 from queen_rbee.api.nodes import NodeIdConverter, NodeRoutes
 from queen_rbee.api.operations import OperationRoutes
+from queen_rbee.api.page import PageRoutes
+from queen_rbee.api.plain_status import plain_status
 from queen_rbee.api.pools import PoolRoutes
 from queen_rbee.api.sessions import SessionRoutes
 from queen_rbee.api.task_listing import TaskListingRoutes
@@ -27,6 +30,7 @@ from queen_rbee.api.v1.models import ModelRoutes
 from queen_rbee.api.v1.openai import OpenAiRoutes
 from queen_rbee.catalog.availability import local_node, models_of
 from queen_rbee.parts import Parts
+from queen_rbee.status import summary, unready
 from queen_rbee.store.protocol import StoreFailure, not_stored
 from queen_rbee.tasks.task import Task
 
@@ -37,11 +41,15 @@ GROUPS: Mapping[type, Callable[[Parts], object]] = {
     CatalogRoutes: lambda parts: CatalogRoutes(parts.catalog, partial(_nodes, parts)),
     ArtifactRoutes: lambda parts: ArtifactRoutes(parts.artifacts),
     PoolRoutes: lambda parts: PoolRoutes(parts.registry, parts.handoffs, parts.keeper),
-    OperationRoutes: lambda parts: OperationRoutes(parts.operations, parts.loads),
-    NodeRoutes: lambda parts: NodeRoutes(parts.fleet, parts.operations.managers, cloud=parts.settings.cloud_profile),
+    OperationRoutes: lambda parts: OperationRoutes(parts.operations, parts.loads, parts.reloads),
+    NodeRoutes: lambda parts: NodeRoutes(
+        parts.fleet, parts.operations.managers, parts.waker, cloud=parts.settings.cloud_profile
+    ),
     ModelRoutes: lambda parts: ModelRoutes(parts.registry, parts.catalog),
     OpenAiRoutes: lambda parts: OpenAiRoutes(_relay(parts), parts.catalog),
     AnthropicRoutes: lambda parts: AnthropicRoutes(_relay(parts), parts.catalog),
+    LiveRoutes: lambda parts: LiveRoutes(parts.live, parts.settings.profile, ROUTES),
+    PageRoutes: lambda parts: PageRoutes(partial(_plain_status, parts)),
     DescriptionRoutes: lambda _parts: DescriptionRoutes(ROUTES),
 }
 """Each group of routes with its constructor."""
@@ -76,3 +84,9 @@ def _nodes(parts: Parts) -> list[NodeModels]:
     if parts.settings.cloud_profile:
         return [models_of(node) for node in parts.fleet.views()]
     return [local_node(parts.registry.pools(), str(parts.settings.address))]
+
+
+def _plain_status(parts: Parts) -> str:
+    """Return the state for browsers without JavaScript. With a token, a page that anybody gets shows less."""
+    load = None if parts.settings.token else summary(parts.queue, parts.registry, parts.fleet)
+    return plain_status(parts.registry.pools(), unready(parts.registry), load)

@@ -9,9 +9,10 @@ from llama_orch.contracts.tasks import TaskAccepted, TaskRequest, TaskState
 from llama_orch.http.server.bodies import invalid, read
 from llama_orch.http.server.exchange import Exchange
 from llama_orch.http.server.json_scan import Shape
+from llama_orch.http.server.preferences import applied, preferred_wait_s
 from llama_orch.http.server.routes import JSON, Deferred, Parameter, Reply, RequestBody, gate_route, json_reply
 from llama_orch.telemetry.correlation import current, traceparent
-from queen_rbee.api.parameters import BUDGET_HEADERS, EVENT_STREAM, PLACE_HEADERS, TEXT
+from queen_rbee.api.parameters import BUDGET_HEADERS, EVENT_STREAM, PLACE_HEADERS, PREFER, TEXT
 from queen_rbee.api.streaming import (
     COALESCE_S,
     KEEP_ALIVE,
@@ -42,6 +43,14 @@ IGNORED_BODY_LIMIT = 64 << 10
 """Bytes that a request may carry where no body is expected."""
 BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "True": True, "False": False}
 """Values of `?verbose=`. Python clients send the last two."""
+QUEUED = json_reply(
+    "The task is queued.",
+    TaskAccepted,
+    "X-Queue-Position",
+    "Preference-Applied",
+    *BUDGET_HEADERS,
+    task_id="/task_id",
+)
 EVENTS = Reply("The stream.", {EVENT_STREAM: Deferred("queen_rbee.api.openapi.schemas", "TASK_EVENTS")}, PLACE_HEADERS)
 
 
@@ -64,15 +73,19 @@ class TaskRoutes:
         "POST",
         "/v2/tasks",
         "Submit a task",
-        {202: json_reply("The task is queued.", TaskAccepted, "X-Queue-Position", *BUDGET_HEADERS, task_id="/task_id")},
+        {202: QUEUED},
         body=TASK,
+        parameters=(PREFER,),
         errors=(404, 409, 429, 503),
         traced=True,
     )
     async def submit_task(self, exchange: Exchange) -> None:
         request = await read(exchange, TaskRequest, TASK.shape, min(TASK_LIMIT, exchange.body_limit))
+        preferred = preferred_wait_s(exchange.headers.get("prefer"))
+        if preferred is not None:
+            request = request.model_copy(update={"wait_s": preferred})
         _task, answer = await self._intake.submit(request, current.get() or "", traceparent.get())
-        headers = [("x-queue-position", str(answer.queue_position)), ("content-type", JSON)]
+        headers = [("x-queue-position", str(answer.queue_position)), ("content-type", JSON), *applied(preferred)]
         if session_id := request.session_id:
             headers += self._sessions.budget_headers(session_id)
         await exchange.send(202, answer.model_dump_json().encode(), headers)

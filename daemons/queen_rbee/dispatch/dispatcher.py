@@ -17,6 +17,7 @@ from queen_rbee.dispatch.estimates import backoff_ms
 from queen_rbee.dispatch.forecast import Forecast
 from queen_rbee.dispatch.outages import Outages
 from queen_rbee.dispatch.placer import QueuePlacer
+from queen_rbee.dispatch.promises import Promises
 from queen_rbee.dispatch.queue import AdmissionQueue
 from queen_rbee.dispatch.runs import Runs
 from queen_rbee.metrics import Metrics
@@ -38,6 +39,7 @@ class Dispatcher:
     runs: Runs
     circuits: Circuits
     outages: Outages[Demand]
+    promises: Promises[Demand]
     forecast: Forecast
     accounting: Accounting
     metrics: Metrics
@@ -107,6 +109,7 @@ class Dispatcher:
     ) -> None:
         """End a task that has not started."""
         self.queue.remove(task)
+        self.registry.ring_residency()
         now = trio.current_time()
         if task.fail(code, message, now, retriable=retriable, retry_after_ms=retry_after_ms):
             self.accounting.record_end(task)
@@ -114,13 +117,32 @@ class Dispatcher:
     def cancel(self, task: Task, reason: CancelReason = "request") -> None:
         """Cancel `task`; no effect if it has ended."""
         waited = self.queue.remove(task)
+        if waited:
+            self.registry.ring_residency()
         if task.cancel(trio.current_time(), reason) and waited:
             self.accounting.record_end(task)
 
     def _drop_expired(self) -> None:
-        for task in self.placer.take_expired(trio.current_time()):
-            message = "the deadline passed while the task waited"
-            self.drop(task, ErrorCode.DEADLINE_UNMET, message, retriable=False)
+        now = trio.current_time()
+        for task in self.placer.take_expired(now):
+            if task.deadline <= now:
+                message = "the deadline passed while the task waited"
+                self.drop(task, ErrorCode.DEADLINE_UNMET, message, retriable=False)
+            else:
+                self._drop_impatient(task, now)
+
+    def _drop_impatient(self, task: Task, now: float) -> None:
+        """End a task that has waited for as long as its client allows; its model is still loaded, for the retry."""
+        position = self.queue.position(task) or 0
+        start_ms = self.forecast.start_ms(task.demand, position)
+        retry_ms = max(1, start_ms) if start_ms else backoff_ms(self.outages.retry_s(task.demand, now))
+        message = f"the task has waited for {task.request.wait_s} s, as long as its client allows"
+        if self.forecast.capacity(task.demand).slots_total:
+            self.drop(task, ErrorCode.ADMISSION_REJECT, message, retriable=True, retry_after_ms=retry_ms)
+            return
+        self.promises.add(task.demand, task.measurements.submitted_at, now + retry_ms / 1000)
+        message += "; no model that could serve it is loaded yet"
+        self.drop(task, ErrorCode.POOL_UNREADY, message, retriable=True, retry_after_ms=retry_ms)
 
     def _drop_unserved(self) -> None:
         """End tasks that waited too long for any replica that serves them."""
@@ -130,7 +152,10 @@ class Dispatcher:
         self._outage_check_at = now + OUTAGE_CHECK_S
         replicas = self.registry.replicas
         lanes = {task.demand for task in self.queue.order()}
-        served = {lane: any(found.serves or found.coming_up for found in replicas.suitable(lane)) for lane in lanes}
+        served = {
+            lane: any(found.serves or found.coming_up or found.asleep for found in replicas.suitable(lane))
+            for lane in lanes
+        }
         self.outages.update(served, now)
         if not self.outages.unserved:
             return

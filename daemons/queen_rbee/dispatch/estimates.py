@@ -76,6 +76,15 @@ class Capacity:
         return min(1 / self.rate, MAX_MS / 1000) if self.rate else INITIAL_MEAN_S
 
 
+@dataclass(frozen=True)
+class Arrival:
+    """A pool that will serve with `slots` slots once its model is loaded, in `in_s` seconds."""
+
+    pool_id: str
+    in_s: float
+    slots: int
+
+
 def capacity_of(replicas: Iterable[tuple[int, int, ServiceTimes]]) -> Capacity:
     """Add up `replicas`, each `(slots_total, slots_free, times)`."""
     entries = list(replicas)
@@ -105,11 +114,14 @@ class DrainRate:
         return max(mean_s, idle_s / 2)  # a queue that has stopped moving is slower than its history
 
 
-def predicted_start_ms(position: int, capacity: Capacity) -> int | None:
-    """Return in how many milliseconds a task with `position` tasks ahead gets a slot; None if there are no slots."""
+def predicted_start_ms(position: int, capacity: Capacity, load_s: float = 0.0) -> int | None:
+    """Return in how many milliseconds a task with `position` tasks ahead gets a slot; None if there are no slots.
+
+    `load_s` is how long it takes until the slots are there.
+    """
     if not capacity.slots_total:
         return None
-    return _clamp_ms(1000 * _wait_s(position, capacity))
+    return _clamp_ms(1000 * (load_s + _wait_s(position, capacity)))
 
 
 def _wait_s(position: int, capacity: Capacity) -> float:

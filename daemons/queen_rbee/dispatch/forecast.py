@@ -1,6 +1,9 @@
-"""Predicts when tasks start and end, from measured service times and the replicas that are ready now."""
+"""Predicts when tasks start and end, from measured service times, the replicas that are ready, and loads of models."""
+
+from collections.abc import Callable
 
 from queen_rbee.dispatch.estimates import (
+    Arrival,
     Capacity,
     DrainRate,
     ServiceTimes,
@@ -29,6 +32,8 @@ class Forecast:
         self._pools: dict[str, ServiceTimes] = {}
         self._drain = DrainRate()
         self._measured = 0
+        self.arrival: Callable[[Demand], Arrival | None] = lambda _demand: None
+        """Returns when a model that serves a demand will be loaded, if that can be told."""
         self._capacities: TtlCache[Demand, Capacity] = TtlCache(
             self._current_capacity,
             version=lambda: registry.replicas.changes + self._measured,
@@ -70,8 +75,15 @@ class Forecast:
         return capacity_of((total, free, self.times(pool_id)) for pool_id, (total, free) in pools.items())
 
     def start_ms(self, demand: Demand, position: int) -> int | None:
-        """Return in how many milliseconds a task with `position` tasks ahead starts; None while nothing serves it."""
-        return predicted_start_ms(position, self.capacity(demand))
+        """Return in how many milliseconds a task with `position` tasks ahead starts.
+
+        This includes the time until its model is loaded. None while nothing serves it and that time is not known.
+        """
+        capacity = self.capacity(demand)
+        if capacity.slots_total or (arrival := self.arrival(demand)) is None:
+            return predicted_start_ms(position, capacity)
+        loaded = capacity_of([(arrival.slots, arrival.slots, self.times(arrival.pool_id))])
+        return predicted_start_ms(position, loaded, arrival.in_s)
 
     def on_time(self, task: Task, position: int, now: float) -> float:
         """Return the probability that a waiting task meets its deadline.

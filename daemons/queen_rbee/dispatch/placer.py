@@ -59,8 +59,8 @@ class QueuePlacer:
 
     def admitted(self, task: Task) -> None:
         """Call when `task` has entered the queue."""
-        if task.request.deadline_ms:
-            heapq.heappush(self._deadlines, (task.deadline, next(self._numbers), task))
+        if (until := task.waits_until) < float("inf"):
+            heapq.heappush(self._deadlines, (until, next(self._numbers), task))
         self._arrivals.append(task)
         self._bell.ring()
 
@@ -104,10 +104,10 @@ class QueuePlacer:
         return (task for task in arrivals if task in self._queue)
 
     def take_expired(self, now: float) -> Iterator[Task]:
-        """Yield the waiting tasks whose deadline has passed."""
+        """Yield the tasks that have waited until their deadline, or for as long as their clients allow."""
         while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2] not in self._queue):
             task = heapq.heappop(self._deadlines)[2]
-            if task in self._queue:
+            if task in self._queue and task.waits_until <= now:
                 yield task
 
     @property

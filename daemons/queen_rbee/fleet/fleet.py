@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import trio
 
+from llama_orch.bell import Bell
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, not_found
 from llama_orch.contracts.nodes import (
     Heartbeat,
@@ -23,15 +24,18 @@ from llama_orch.contracts.nodes import (
 )
 from llama_orch.service.watchdog import Pulse
 from llama_orch.telemetry.events import queen as events
-from llama_orch.telemetry.log_limit import LogLimit
+from llama_orch.telemetry.events.power import NODE_DID_NOT_WAKE
 from llama_orch.telemetry.records import emit
+from queen_rbee.fleet.conflicts import Conflicts
 from queen_rbee.fleet.nodes import (
     Node,
     after_heartbeat,
+    after_missed_wake,
     after_registration,
     heartbeat_conflict,
     interval_warning,
     next_heartbeat_ms,
+    offline_since,
     published_state,
     registration_conflict,
     stored_state,
@@ -39,6 +43,7 @@ from queen_rbee.fleet.nodes import (
     view,
 )
 from queen_rbee.fleet.pool_statuses import PoolStatuses
+from queen_rbee.fleet.presence import report_presence
 from queen_rbee.fleet.records import node_document, read_node
 from queen_rbee.metrics import Metrics, check_result
 from queen_rbee.pools.candidates import ReplicaKey
@@ -47,8 +52,6 @@ from queen_rbee.store.protocol import Store, StoreFailure
 
 GRACE_S = 30.0
 FORGET_AFTER_S = 86_400.0
-CONFLICT_WARNING_S = 60.0
-"""How long the answers to a node's heartbeats warn that another pool-managerd tried to register under its id."""
 RANK = 0
 
 InterruptTasks = Callable[[Iterable[ReplicaKey], str], int]
@@ -78,8 +81,13 @@ class Fleet:
         self._status_counts: Counter[NodeStatus] = Counter()
         self._removed: set[str] = set()
         """Removed nodes whose metric series remain until their last task has ended."""
-        self._conflict_warnings: dict[str, tuple[float, str]] = {}
-        self._refusals = LogLimit()
+        self._conflicts = Conflicts(timeout_ms)
+        self.may_sleep: Callable[[str], bool] = lambda _node_id: True
+        """Whether nothing needs the node with this id, so that it may be suspended."""
+        self.asleep: set[str] = set()
+        """The ids of the nodes that sleep; read-only for others."""
+        self.sleep_changed = Bell()
+        """Rung when `asleep` changes."""
 
     async def load(self) -> None:
         """Load the nodes from the store. Raises StoreFailure."""
@@ -110,7 +118,7 @@ class Fleet:
         for node in list(self._nodes.values()):
             if timed_out(node, now, self._timeout_ms / 1000):
                 self._mark_offline(node, now)
-            elif node.offline and now - node.heard_at > FORGET_AFTER_S:
+            elif node.offline and now - offline_since(node) > FORGET_AFTER_S:
                 self._remove(node)
                 self._metrics.deregistrations.labels("error", "silent").inc()
                 emit(events.NODE_DEREGISTERED, node_id=node.node_id, reason="it has been offline for a day")
@@ -129,7 +137,9 @@ class Fleet:
     async def register(self, registration: NodeRegistration, peer: str) -> NodeRegistered:
         """Register a node. Raises ApiError 409 if another pool-managerd uses its id, StoreFailure."""
         known = self._nodes.get(registration.node_id)
-        self._refuse_conflict(known, registration, peer)
+        if reason := registration_conflict(known, registration, peer):
+            self._metrics.registrations.labels("error", "refused").inc()
+            raise self._conflicts.refusal(registration, peer, reason)
         node = after_registration(known, registration, peer, trio.current_time(), datetime.now(UTC))
         self._put(node, store=False)  # before the store, so that two machines cannot register one id at the same time
         try:
@@ -145,24 +155,6 @@ class Fleet:
             emit(events.NODE_WARNING, node_id=node.node_id, warning=warning)
         return NodeRegistered(success=True, message="registered", node_id=node.node_id, warning=warning)
 
-    def _refuse_conflict(self, known: Node | None, registration: NodeRegistration, peer: str) -> None:
-        if reason := registration_conflict(known, registration, peer):
-            self._metrics.registrations.labels("error", "refused").inc()
-            fields = registration.model_dump(include={"node_id", "address"})
-            if self._refusals.due(f"{registration.node_id} {registration.address}"):
-                emit(events.NODE_REFUSED, **fields, peer=peer, reason=reason)
-            warning = (
-                f"refused another pool-managerd, at {registration.address} (from {peer}), that tries to register under "
-                "this node id; set a different POOL_MANAGERD_NODE_ID there, or stop it"
-            )
-            self._conflict_warnings[registration.node_id] = trio.current_time(), warning
-            hint = (
-                "Set a different POOL_MANAGERD_NODE_ID, or stop the other pool-managerd. If that one is gone, remove "
-                f"the old node (orchctl nodes remove), or wait: its id is free after {self._timeout_ms / 1000:g} s "
-                "without a heartbeat."
-            )
-            raise ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=reason, hint=hint))
-
     def heartbeat(self, node_id: str, heartbeat: Heartbeat) -> HeartbeatAnswer:
         """Record a heartbeat. Raises ApiError 404 if the node has to register first, 409 if another one owns the id."""
         node = self._nodes.get(node_id)
@@ -173,23 +165,28 @@ class Fleet:
             self._metrics.heartbeat_refused(node_id, "refused", trio.current_time())
             raise ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=reason))
         now = trio.current_time()
-        if node.offline:
-            emit(events.NODE_ONLINE, node_id=node_id, silent_s=round(now - node.heard_at))
-        node = after_heartbeat(node, heartbeat, now, datetime.now(UTC))
+        sleeps = heartbeat.sleeping and self._lets_sleep(node)
+        report_presence(node, now, sleeps=sleeps)
+        node = after_heartbeat(node, heartbeat, now, datetime.now(UTC), asleep=sleeps)
         self._put(node)
         self._metrics.heartbeat(node_id)
         for pool in node.pools:
             self._metrics.checked(pool.pool_id, check_result(pool))
         interval_ms = node.registration.heartbeat_interval_ms
         wait_ms = next_heartbeat_ms(node_id, interval_ms, self._timeout_ms, round(now * 1000), len(self._nodes))
-        return HeartbeatAnswer(success=True, next_heartbeat_ms=wait_ms, warning=self._conflict_warning(node_id, now))
+        warning = self._conflicts.warning(node_id, now)
+        return HeartbeatAnswer(success=True, next_heartbeat_ms=wait_ms, warning=warning, may_sleep=sleeps)
 
-    def _conflict_warning(self, node_id: str, now: float) -> str | None:
-        since, warning = self._conflict_warnings.get(node_id, (-CONFLICT_WARNING_S, ""))
-        if now - since < CONFLICT_WARNING_S:
-            return warning
-        self._conflict_warnings.pop(node_id, None)
-        return None
+    def _lets_sleep(self, node: Node) -> bool:
+        """Whether the node may be suspended: it can be woken, and nothing runs there or needs it."""
+        leases = (count for key, count in self._registry.leases_by_replica.items() if key[1] == node.node_id)
+        return node.registration.wake is not None and not any(leases) and self.may_sleep(node.node_id)
+
+    def give_up(self, node_id: str, waited_s: float) -> None:
+        """Mark a node as offline that has not woken."""
+        if node := self._nodes.get(node_id):
+            self._put(after_missed_wake(node, trio.current_time()))
+            emit(NODE_DID_NOT_WAKE, node_id=node_id, waited_s=round(waited_s))
 
     async def deregister(self, node_id: str, reason: str, instance_id: str | None = None) -> None:
         """Remove a node; tasks that run there may finish.
@@ -244,23 +241,26 @@ class Fleet:
     @property
     def online(self) -> int:
         """The number of nodes that send heartbeats."""
-        silent = self._status_counts[NodeStatus.OFFLINE] + self._status_counts[NodeStatus.REGISTERING]
-        return len(self._nodes) - silent
+        silent = NodeStatus.OFFLINE, NodeStatus.REGISTERING, NodeStatus.ASLEEP
+        return len(self._nodes) - sum(self._status_counts[status] for status in silent)
 
     def _put(self, node: Node, *, store: bool = True) -> None:
         before = self._nodes.get(node.node_id)
         self._nodes[node.node_id] = node
-        self._count(before, node)
+        self._count(node.node_id, before, node)
         if before is None or published_state(before) != published_state(node):
             pools = self._pools.setdefault(node.node_id, PoolStatuses())
             self._registry.update(_source(node.node_id), RANK, pools.update(node), node.memory)
             if store and (before is None or stored_state(before) != stored_state(node)):
                 self._store.put_later("node", node_document(node))
 
-    def _count(self, before: Node | None, after: Node | None) -> None:
+    def _count(self, node_id: str, before: Node | None, after: Node | None) -> None:
         """Count statuses as they change: visiting every node would take longer than the heartbeat itself."""
         self._status_counts.update([after.status] if after else ())
         self._status_counts.subtract([before.status] if before else ())
+        if bool(before and before.asleep) is not bool(after and after.asleep):
+            self.asleep ^= {node_id}
+            self.sleep_changed.ring()
 
     def _mark_offline(self, node: Node, now: float) -> None:
         silent_s = round(now - node.heard_at, 1)
@@ -272,9 +272,9 @@ class Fleet:
 
     def _remove(self, node: Node) -> None:
         del self._nodes[node.node_id]
-        self._count(node, None)
+        self._count(node.node_id, node, None)
         self._pools.pop(node.node_id, None)
-        self._conflict_warnings.pop(node.node_id, None)
+        self._conflicts.forget(node.node_id)
         self._registry.forget(_source(node.node_id))
         self._removed.add(node.node_id)
         self._remove_series()

@@ -60,8 +60,19 @@ class PoolManagers:
         hint = "Check that pool-managerd runs (systemctl status pool-managerd), and ORCHD_POOL_MANAGERS."
         raise ApiError(503, ErrorBody(code=ErrorCode.POOL_UNAVAILABLE, message=message, hint=hint, retriable=True))
 
-    async def post(self, manager: PoolManager, path: str, body: BaseModel | None = None) -> None:
-        """Send a POST request. Raises ApiError 503 if it fails or is refused."""
+    async def post(
+        self,
+        manager: PoolManager,
+        path: str,
+        body: BaseModel | None = None,
+        *,
+        passed_on: Sequence[int] = (),
+        limit_s: float = LIMIT_S,
+    ) -> bytes:
+        """Send a POST request and return the answer, which has to begin within `limit_s` seconds.
+
+        Raises ApiError: 503 if the request fails or is refused, but a refusal with a status in `passed_on` as it is.
+        """
         data = body.model_dump_json(exclude_none=True).encode() if body else b"{}"
         headers = {**self._headers(), "content-type": "application/json"}
         try:
@@ -71,12 +82,15 @@ class PoolManagers:
                 headers=headers,
                 body=data,
                 connect_s=LIMIT_S,
-                head_s=LIMIT_S,
+                head_s=limit_s,
                 tls=self.tls,
             ) as response:
                 answer = await response.read(limit_s=LIMIT_S)
-                if not 200 <= response.status < 300:
-                    raise _failed(manager, _describe(response.status, answer))
+                if 200 <= response.status < 300:
+                    return answer
+                if response.status in passed_on and (refusal := _body(answer)):
+                    raise ApiError(response.status, refusal.model_copy(update={"correlation_id": None}))
+                raise _failed(manager, _describe(response.status, answer))
         except UpstreamError as error:
             raise _failed(manager, str(error)) from error
 
@@ -89,10 +103,15 @@ class PoolManagers:
 
 
 def _describe(status: int, body: bytes) -> str:
+    found = _body(body)
+    return f"status {status}: {found.message}" if found else f"status {status}"
+
+
+def _body(answer: bytes) -> ErrorBody | None:
     try:
-        return f"status {status}: {ErrorBody.model_validate_json(body).message}"
+        return ErrorBody.model_validate_json(answer)
     except ValidationError:
-        return f"status {status}"
+        return None
 
 
 def _failed(manager: PoolManager, reason: str) -> ApiError:
@@ -153,7 +172,10 @@ async def _gpu_lists(managers: PoolManagers) -> tuple[dict[PoolManager, list[Gpu
 
     async with trio.open_nursery() as nursery:
         for manager in managers.all():
-            nursery.start_soon(query, manager)
+            if manager.node_id in managers.fleet.asleep:
+                problems[manager.node_id or manager.url] = "the node is asleep"
+            else:
+                nursery.start_soon(query, manager)
     return found, problems
 
 

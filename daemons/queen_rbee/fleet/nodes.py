@@ -24,7 +24,8 @@ class Node:
     """A registered node.
 
     `peer` is the address it registered from. `heard_at` is the time of its last message, or of this queen's start.
-    `superseded` are the latest instance ids that a restart of its pool-managerd replaced, newest last.
+    `superseded` are the latest instance ids that a restart of its pool-managerd replaced, newest last. `asleep`: it has
+    said that it is suspended. `missed_at` is when it was given up after it had not woken.
     """
 
     registration: NodeRegistration
@@ -37,6 +38,8 @@ class Node:
     gpus: tuple[GpuSummary, ...] = ()
     draining: bool = False
     offline: bool = False
+    asleep: bool = False
+    missed_at: float | None = None
     skew_ms: int | None = None
     superseded: tuple[str, ...] = ()
 
@@ -49,6 +52,8 @@ class Node:
         """The status that clients see."""
         if self.offline:
             return NodeStatus.OFFLINE
+        if self.asleep:
+            return NodeStatus.ASLEEP
         if self.heard_wall is None:
             return NodeStatus.REGISTERING
         if self.draining:
@@ -61,11 +66,14 @@ def registration_conflict(known: Node | None, registration: NodeRegistration, pe
     """Return why another pool-managerd owns the node id of `registration`, None if it may register.
 
     The id of an offline node can be taken over, because its machine may have been replaced. A different instance on the
-    same machine at the same address is a restart, unless it is an instance that an earlier restart superseded.
+    same machine at the same address is a restart, unless it is an instance that an earlier restart superseded. The
+    machine of a sleeping node may have been started anew, with another address.
     """
     if known is None or known.offline:
         return None
     current = known.registration
+    if known.asleep and current.machine_id == registration.machine_id:
+        return None
     if current.machine_id == registration.machine_id:
         restarted = current.address == registration.address and registration.instance_id not in known.superseded
         if current.instance_id == registration.instance_id or restarted:
@@ -104,7 +112,7 @@ def after_registration(
     return Node(registration, peer, known.registered_wall, now, superseded=tuple(others[-SUPERSEDED_LIMIT:]))
 
 
-def after_heartbeat(node: Node, heartbeat: Heartbeat, now: float, wall: datetime) -> Node:
+def after_heartbeat(node: Node, heartbeat: Heartbeat, now: float, wall: datetime, *, asleep: bool = False) -> Node:
     """Return the node with the state that the heartbeat reports. Pools of other nodes in it are ignored."""
     timestamp = heartbeat.timestamp if heartbeat.timestamp.tzinfo else heartbeat.timestamp.replace(tzinfo=UTC)
     return replace(
@@ -116,13 +124,25 @@ def after_heartbeat(node: Node, heartbeat: Heartbeat, now: float, wall: datetime
         gpus=tuple(heartbeat.gpus),
         draining=heartbeat.draining,
         offline=False,
+        asleep=asleep,
+        missed_at=None,
         skew_ms=round((timestamp - wall).total_seconds() * 1000),
     )
 
 
+def after_missed_wake(node: Node, now: float) -> Node:
+    """Return the node as offline, after it was not woken by any packet."""
+    return replace(node, offline=True, asleep=False, missed_at=now)
+
+
 def timed_out(node: Node, now: float, timeout_s: float) -> bool:
-    """Return whether an online node has been silent for longer than the timeout."""
-    return not node.offline and now - node.heard_at > timeout_s
+    """Return whether an online node has been silent for longer than the timeout. A node that sleeps is silent."""
+    return not (node.offline or node.asleep) and now - node.heard_at > timeout_s
+
+
+def offline_since(node: Node) -> float:
+    """Return when an offline node was last heard or given up."""
+    return node.heard_at if node.missed_at is None else node.missed_at
 
 
 def published_state(node: Node) -> tuple[object, ...]:
@@ -130,7 +150,8 @@ def published_state(node: Node) -> tuple[object, ...]:
 
     Whether the node has sent a heartbeat is of interest to the store only.
     """
-    return node.pools, node.memory, node.registration.address, node.draining, node.offline, node.heard_wall is None
+    flags = node.draining, node.offline, node.asleep, node.heard_wall is None
+    return node.pools, node.memory, node.registration.address, flags
 
 
 def stored_state(node: Node) -> tuple[object, ...]:
@@ -148,7 +169,8 @@ def stored_state(node: Node) -> tuple[object, ...]:
         )
         for pool in node.pools
     )
-    return node.registration, node.peer, node.draining, node.offline, node.heard_wall is None, pools
+    flags = node.draining, node.offline, node.asleep, node.heard_wall is None
+    return node.registration, node.peer, flags, pools
 
 
 def interval_warning(registration: NodeRegistration, timeout_ms: int) -> str | None:
@@ -180,6 +202,7 @@ def view(node: Node, now: float, leases: int) -> NodeView:
         active_leases=leases,
         pools=[public_pool(pool) for pool in node.pools],
         gpus=list(node.gpus),
+        wake=registration.wake,
     )
 
 

@@ -36,6 +36,9 @@ Outcome = tuple[OperationState, str]
 Follow = Callable[[Callable[[str], None]], Awaitable[Outcome]]
 """Returns when an operation has ended. It is given a function that shows the progress."""
 
+CallOff = Callable[[], Awaitable[None]]
+"""Calls an operation off where it is carried out. Raises ApiError."""
+
 
 @dataclass(frozen=True)
 class OperationTarget:
@@ -52,6 +55,8 @@ class OperationTarget:
 @dataclass
 class OperationRecord:
     """An operation, running or ended. Cancelling it, which for a drain is a resume, cancels `scope`.
+
+    `call_off` is called before; it raises ApiError if the operation cannot be cancelled any more.
 
     `replicas` are all that its pools have had so far. Tasks may still run on replicas of a pool that is no longer
     reported, for example because its node has registered again.
@@ -70,6 +75,7 @@ class OperationRecord:
     message: str | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     replicas: set[ReplicaKey] = field(default_factory=set)
+    call_off: CallOff | None = None
 
     def finish(self, state: OperationState, message: str) -> None:
         self.state, self.message, self.ended = state, message, datetime.now(UTC)
@@ -132,16 +138,26 @@ class Operations:
             self._nursery.start_soon(self._watch, drain, limit_s)
         return drain.view()
 
-    def follow(self, kind: str, target: OperationTarget, keys: list[PoolKey], outcome: Follow) -> Operation:
+    def follow(
+        self,
+        kind: str,
+        target: OperationTarget,
+        keys: list[PoolKey],
+        outcome: Follow,
+        call_off: CallOff | None = None,
+    ) -> Operation:
         """Record an operation that somebody else runs; `outcome` watches it, and is cancelled with it."""
-        record = self._add(OperationRecord(kind, target, keys, 0, None))
+        record = self._add(OperationRecord(kind, target, keys, 0, None, call_off=call_off))
         if self._nursery:
             self._nursery.start_soon(self._follow, record, outcome)
         return record.view()
 
     async def _follow(self, record: OperationRecord, outcome: Follow) -> None:
         with record.scope:
-            record.finish(*await outcome(partial(setattr, record, "message")))
+            try:
+                record.finish(*await outcome(partial(setattr, record, "message")))
+            except ApiError as error:
+                record.finish(OperationState.FAILED, error.body.message)
         if record.scope.cancelled_caught:
             record.finish(OperationState.CANCELLED, "cancelled")
 
@@ -151,6 +167,8 @@ class Operations:
         record = self._operations[identifier]
         if record.state is OperationState.RUNNING and record.kind == "drain":
             await self.resume(record.target)
+        if record.state is OperationState.RUNNING and record.call_off:
+            await record.call_off()
         record.scope.cancel()
         return record.view()
 

@@ -19,6 +19,7 @@ class SavedNode(Outbound):
     heard_at: datetime | None = None
     draining: bool = False
     offline: bool = False
+    asleep: bool = False
     pools: list[PoolSnapshot] = Field(default_factory=list)
 
 
@@ -30,6 +31,7 @@ def node_document(node: Node) -> Document:
         heard_at=node.heard_wall,
         draining=node.draining,
         offline=node.offline,
+        asleep=node.asleep,
         pools=list(node.pools),
     )
     return Document(node.node_id, saved.model_dump_json(exclude_none=True))
@@ -50,4 +52,5 @@ def read_node(document: Document, heard_at: float) -> Node | None:
         pools=tuple(saved.pools),
         draining=saved.draining,
         offline=saved.offline,
+        asleep=saved.asleep,
     )

@@ -6,9 +6,11 @@ from collections.abc import Hashable
 import trio
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
+from llama_orch.http.server.preferences import applied
 from queen_rbee.dispatch.estimates import RETRY_MARGIN, backoff_ms
 from queen_rbee.dispatch.forecast import Forecast
 from queen_rbee.dispatch.outages import Outages
+from queen_rbee.dispatch.promises import Promises
 from queen_rbee.dispatch.queue import AdmissionQueue
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.candidates import Demand
@@ -22,6 +24,8 @@ together, while clients retry at an even pace. (Simulated with 4 slots and a que
 time all get in; 81 % without it.)"""
 MAX_RESERVATIONS = 10_000
 MAX_WAIT_S = 3600.0
+NOT_LOADED = "no model that could serve the task is loaded now"
+NOT_LOADED_HINT = "It is loaded for a retry at that time. Without wait=0 the task waits for it."
 
 
 class Reservations:
@@ -101,11 +105,17 @@ class Backpressure:
     """Decides who gets the places of a full queue, and tells the others when to retry."""
 
     def __init__(
-        self, queue: AdmissionQueue[Task], forecast: Forecast, outages: Outages[Demand], metrics: Metrics
+        self,
+        queue: AdmissionQueue[Task],
+        forecast: Forecast,
+        outages: Outages[Demand],
+        promises: Promises[Demand],
+        metrics: Metrics,
     ) -> None:
         self._queue = queue
         self._forecast = forecast
         self._outages = outages
+        self._promises = promises
         self._metrics = metrics
         self._reservations = Reservations()
 
@@ -153,9 +163,18 @@ class Backpressure:
     def retry_s(self, demand: Demand) -> float:
         """Return in how many seconds a refused client should retry."""
         now = trio.current_time()
-        if not self._forecast.capacity(demand).slots_total:
-            return self._outages.retry_s(demand, now)
-        return self._forecast.gap_s(now)
+        if self._forecast.capacity(demand).slots_total:
+            return self._forecast.gap_s(now)
+        arrival = self._forecast.arrival(demand)
+        return arrival.in_s if arrival else self._outages.retry_s(demand, now)
+
+    def not_loaded(self, task: Task) -> ApiError:
+        """Return the 503 for a task that must not wait for a load, and let its model be loaded for its retry."""
+        now, retry_s = trio.current_time(), self.retry_s(task.demand)
+        self._promises.add(task.demand, now, now + retry_s)
+        self._metrics.rejected.labels(task.request.engine or "", ErrorCode.POOL_UNREADY.value).inc()
+        error = self.retry_later(503, ErrorCode.POOL_UNREADY, NOT_LOADED, NOT_LOADED_HINT, wait_s=retry_s)
+        return ApiError(error.status, error.body, (*error.headers, *applied(task.request.wait_s)))
 
     def retry_later(
         self,

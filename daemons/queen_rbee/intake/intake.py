@@ -25,6 +25,7 @@ from queen_rbee.dispatch.max_tokens import fit_to_context
 from queen_rbee.dispatch.placer import QueuePlacer
 from queen_rbee.dispatch.queue import AdmissionQueue, QueueFull
 from queen_rbee.intake.backpressure import Backpressure
+from queen_rbee.intake.progress import steps_before
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.model_lookup import resolve_request
 from queen_rbee.pools.placement import PlacementRefusal, refusal
@@ -123,6 +124,13 @@ class Intake:
             refused = self.sessions.turn_refusal(session_id, tokens, trio.current_time(), price=price)
             if refused:
                 raise refused
+        self._check_wait(task)
+
+    def _check_wait(self, task: Task) -> None:
+        """Refuse a task that must not wait for a load, unless a replica serves it now; let its model be loaded."""
+        if task.request.wait_s == 0 and not self.forecast.capacity(task.demand).slots_total:
+            self.registry.ring_residency()
+            raise self.backpressure.not_loaded(task)
 
     def _check_placement(self, task: Task) -> None:
         """Refuse a task that no replica can serve; not before all pools are known after a start."""
@@ -185,21 +193,13 @@ class Intake:
         position, start_ms = self.position(task)
         task.log.append("started", {"queue_position": position, "predicted_start_ms": start_ms})
         task.reported_position = position
+        task.reported_steps = tuple(steps_before(task.demand, self.registry))
         self.placer.admitted(task)
 
     def position(self, task: Task) -> tuple[int, int | None]:
         """Return how many tasks are ahead of `task`, and in how many milliseconds it starts (see `Forecast`)."""
         position = self.queue.position(task) or 0
         return position, self.forecast.start_ms(task.demand, position)
-
-    def _steps(self, task: Task) -> list[str]:
-        """Return what must happen before the task can run, besides waiting for a slot."""
-        suitable = self.registry.replicas.suitable(task.demand)
-        if any(replica.serves for replica in suitable):
-            return []
-        coming_up = [f"finish loading pool {replica.pool_id}" for replica in suitable if replica.coming_up]
-        unloaded = [f"load pool {replica.pool_id}" for replica in suitable if replica.available]
-        return (coming_up or unloaded)[:1]
 
     def _accepted(self, task: Task) -> TaskAccepted:
         path = f"/v2/tasks/{task.task_id}/events"
@@ -211,7 +211,7 @@ class Intake:
             predicted_start_ms=self.forecast.start_ms(task.demand, position),
             backoff_ms=backoff_ms(self.backpressure.retry_s(task.demand)) if position else 0,
             streams=Streams(sse=path, sse_verbose=f"{path}?verbose=true"),
-            preparation=Preparation(steps=self._steps(task)),
+            preparation=Preparation(steps=steps_before(task.demand, self.registry)),
         )
 
 

@@ -75,8 +75,13 @@ class Candidate:
 
     @property
     def available(self) -> bool:
-        """Whether it serves tasks, or would once its model is loaded."""
-        return self.ready or (self.loadable and self.state in LOADABLE)
+        """Whether it serves tasks, or would once its node is awake and its model loaded."""
+        return self.ready or self.asleep or (self.loadable and self.state in LOADABLE)
+
+    @property
+    def asleep(self) -> bool:
+        """Whether its node sleeps, and can be woken for it."""
+        return self.state is PoolState.ASLEEP and not self.draining
 
     @property
     def capacity(self) -> tuple[object, ...]:

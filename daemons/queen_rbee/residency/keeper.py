@@ -6,8 +6,8 @@ unload only once it has no task. What an order waits for is reported by pool-man
 """
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Set
+from dataclasses import replace
 from math import inf
 
 import trio
@@ -17,19 +17,25 @@ from llama_orch.contracts.keep_alive import keep_alive_s
 from llama_orch.contracts.pools import PoolState, PoolStatus
 from llama_orch.telemetry.events import queen as events
 from llama_orch.telemetry.records import emit
+from queen_rbee.dispatch.estimates import Arrival
+from queen_rbee.dispatch.promises import Promises
 from queen_rbee.dispatch.queue import AdmissionQueue
 from queen_rbee.fleet.managers import PoolManagers
-from queen_rbee.metrics import Metrics, UnloadCause
-from queen_rbee.pools.candidates import Candidate
+from queen_rbee.metrics import Metrics
+from queen_rbee.pools.candidates import Candidate, Demand
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.pools.source_reports import PoolKey, pool_key
-from queen_rbee.residency.plan import Load, Plan, Unload, make_plan
+from queen_rbee.residency import switches
+from queen_rbee.residency.actions import Load, Plan, Unload
+from queen_rbee.residency.arrivals import arrival_of
+from queen_rbee.residency.load_times import LoadTimes
+from queen_rbee.residency.orders import TIMEOUT_S, Order
+from queen_rbee.residency.plan import make_plan, room_is_needed
 from queen_rbee.residency.situation import Phase, Resident, Situation, Wait
+from queen_rbee.residency.switches import Switches
 from queen_rbee.residency.views import Usage, after_report, budgets, idle_times, merged, phase_of, pools_of, resident
 from queen_rbee.tasks.task import Task
 
-ORDER_TIMEOUT_S = 60.0
-"""How long pool-managerd may take to report that it follows an order."""
 RETRY_S = 5.0
 """How long a pool is left alone after an order to it failed."""
 DUTY_CYCLE = 20
@@ -38,30 +44,20 @@ DUTY_CYCLE = 20
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class Order:
-    """A load or unload that was decided. `sent_at` is when pool-managerd accepted it; `reason` is for events, and
-    `cause`, of an unload, for metrics.
-
-    `phase` is what the pool counts as until its report shows the result.
-    """
-
-    phase: Phase
-    reason: str
-    cause: UnloadCause = "request"
-    sending: bool = False
-    sent_at: float | None = None
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-
-
 class Keeper:
     """`run` is its loop. `load` and `unload` are for operators."""
 
     def __init__(
-        self, registry: PoolRegistry, queue: AdmissionQueue[Task], managers: PoolManagers, metrics: Metrics
+        self,
+        registry: PoolRegistry,
+        queue: AdmissionQueue[Task],
+        promises: Promises[Demand],
+        managers: PoolManagers,
+        metrics: Metrics,
     ) -> None:
         self._registry = registry
         self._queue = queue
+        self._promises = promises
         self._managers = managers
         self._metrics = metrics
         self._usage: dict[PoolKey, Usage] = {}
@@ -69,8 +65,11 @@ class Keeper:
         self._wanted: set[PoolKey] = set()
         self._unwanted: dict[PoolKey, str] = {}
         self._left_alone: dict[PoolKey, float] = {}
+        self._closed: set[PoolKey] = set()
+        self._switches = Switches(registry, managers)
         self._settled_at: dict[str, float] = {}
-        self._loaded: dict[PoolKey, tuple[float, float]] = {}  # when the last load was ordered, and done
+        self._load_times = LoadTimes()
+        self._situation: Situation | None = None
         self.plan = Plan()
         """The last plan; `plan.blocked` says why waiting tasks have no pool."""
 
@@ -87,19 +86,17 @@ class Keeper:
 
     def started(self, task: Task, target: Candidate) -> None:
         """Call when a task gets a slot: its `keep_alive`, if it has one, is in force for the pool from now on."""
-        if task.trace and (times := self._last_load((target.pool_id, target.node_id or ""))):
-            task.trace.loaded(*times, submitted_at=task.measurements.submitted_at)
+        self._load_times.note(task, target)
         if (keep_alive := task.request.keep_alive) is not None:
             key = target.pool_id, target.node_id or ""
             usage = self._usage.get(key, Usage())
             self._usage[key] = replace(usage, overridden=True, keep_alive_s=keep_alive_s(keep_alive))
             self._registry.residency.ring()
 
-    def _last_load(self, key: PoolKey) -> tuple[float, float] | None:
-        order = self._orders.get(key)  # the dispatcher may see that it is done before `_settle` does
-        if order and order.phase is Phase.LOADING and order.sent_at is not None:
-            return order.sent_at, trio.current_time()
-        return self._loaded.get(key)
+    @property
+    def wanted(self) -> Collection[PoolKey]:
+        """The pools that operators want to be loaded and that are not yet."""
+        return self._wanted
 
     def load(self, key: PoolKey) -> None:
         """Load the pool as soon as there is room; no effect while it is loaded."""
@@ -113,6 +110,30 @@ class Keeper:
         self._wanted.discard(key)
         self._unwanted[key] = reason
         self._registry.residency.ring()
+
+    def close(self, key: PoolKey, *, closed: bool) -> None:
+        """Do not load the pool while it is closed, whatever waits for it."""
+        (self._closed.add if closed else self._closed.discard)(key)
+        self._registry.residency.ring()
+
+    def stop_load(self, key: PoolKey) -> None:
+        """Call off what an operator asked for: unload the pool if it is being loaded and nothing waits for it."""
+        self.forget(key)
+        order = self._orders.get(key)
+        if order and order.phase is Phase.LOADING and not any(key in wait.pools for wait in self._waits({key})):
+            self.unload(key, "its load was cancelled")
+
+    def arrival(self, demand: Demand) -> Arrival | None:
+        """Return when the first pool that could serve `demand` will be loaded; None if no time can be told."""
+        situation, now = self._situation, trio.current_time()
+        suitable = pools_of(self._registry.replicas.suitable(demand))
+        keys = {each.key for each in situation.residents} if situation else set()
+        if situation is None or not suitable & keys:
+            return None
+        waits = self._waits(keys)
+        since = next((wait.since for wait in waits if wait.pools == suitable), now)
+        found = arrival_of(Wait(suitable, since), replace(situation, waits=waits, now=now))
+        return Arrival(found[0].key[0], found[1], found[0].slots) if found else None
 
     def blocker(self, key: PoolKey) -> str | None:
         """Return why a pool that is to be loaded is not being loaded yet, if it is not."""
@@ -137,16 +158,16 @@ class Keeper:
         self._wanted.discard(key)
         self._unwanted.pop(key, None)
         order = self._orders.get(key)
-        if order and order.sent_at is None and not order.sending:
+        if order and not order.given:
             del self._orders[key]
         self._registry.residency.ring()
 
     def _due_at(self) -> float:
         """Return when to look again if nothing is reported before."""
         now = trio.current_time()
-        timeouts = (order.sent_at + ORDER_TIMEOUT_S for order in self._orders.values() if order.sent_at is not None)
+        timeouts = (order.sent_at + TIMEOUT_S for order in self._orders.values() if order.sent_at is not None)
         late = (at if at > now else now + RETRY_S for at in timeouts)
-        return min((self.plan.due_at, *self._left_alone.values(), *late))
+        return min((self.plan.due_at, self._promises.next_end, *self._left_alone.values(), *late))
 
     def _step(self, nursery: trio.Nursery, now: float) -> None:
         found = self._registry.find_pools(self._registry.residents)
@@ -154,36 +175,52 @@ class Keeper:
         self._settle(pools, now)
         residents = list(self._residents(pools, now))
         if not residents:
-            self.plan = Plan()
+            self.plan, self._situation = Plan(), None
             self._registry.hold(())
             self._registry.watch_releases = False
             return
         self._discard_done(residents)
-        situation = Situation(
-            residents, budgets(self._registry.memory()), self._waits(residents), now, dict(self._settled_at)
-        )
+        situation = self._describe(residents, now)
+        if self._call_off(situation):
+            residents = list(self._residents(pools, now))
+            situation = self._describe(residents, now)
+        self._situation = situation
         self.plan = make_plan(situation)
         for action in (*self.plan.actions, *self._operators_unloads(residents)):
             self._decide(action)
-        held = [key for key, order in self._orders.items() if order.phase is Phase.UNLOADING]
+        held = {key for key, order in self._orders.items() if order.phase is Phase.UNLOADING} | switches.held(pools)
         self._registry.hold(held)
         self._registry.watch_releases = bool(held or self.plan.blocked)
         self._send_due(pools, nursery)
+        self._switches.step(pools, nursery)
+
+    def _describe(self, residents: list[Resident], now: float) -> Situation:
+        waits = self._waits({each.key for each in residents})
+        return Situation(residents, budgets(self._registry.memory()), waits, now, dict(self._settled_at))
+
+    def _call_off(self, situation: Situation) -> bool:
+        """Drop unloads that make room for what nobody waits for any more; return whether there were any."""
+        unneeded = [
+            key
+            for key, order in self._orders.items()
+            if order.room_for and not order.given and not room_is_needed(order.room_for, situation)
+        ]
+        for key in unneeded:
+            del self._orders[key]
+        return bool(unneeded)
 
     def _settle(self, pools: dict[PoolKey, PoolStatus], now: float) -> None:
         """Drop the orders that are done, that failed, or whose pool is gone or does not follow them."""
         for key, order in list(self._orders.items()):
             pool = pools.get(key)
-            done = pool is None or _followed(order, pool.state)
-            late = order.sent_at is not None and now - order.sent_at >= ORDER_TIMEOUT_S and not _following(order, pool)
+            done, late = pool is None or order.followed(pool.state), order.late(pool, now)
             if not done and not late:
                 continue
             del self._orders[key]
             order.scope.cancel()
             if pool:
                 self._count(order, pool)
-                if order.phase is Phase.LOADING and pool.ready and order.sent_at is not None:
-                    self._loaded[key] = order.sent_at, now
+                self._load_times.done(key)
             if machine := self._machine(key):
                 self._settled_at[machine] = now
             if late:
@@ -193,7 +230,7 @@ class Keeper:
             del self._left_alone[key]
         for key in [key for key in self._usage if key not in pools]:
             del self._usage[key]
-            self._loaded.pop(key, None)
+            self._load_times.forget(key)
 
     def _count(self, order: Order, pool: PoolStatus) -> None:
         if order.phase is Phase.LOADING:
@@ -208,7 +245,7 @@ class Keeper:
             plan, machine = pool.residency, self._machine(key)
             if phase is None or plan is None or machine is None:
                 continue
-            if key in self._left_alone and phase is Phase.UNLOADED:
+            if (key in self._left_alone or key in self._closed) and phase is Phase.UNLOADED:
                 phase = Phase.FAILED
             replicas = self._registry.replicas_of(key)
             leases = self._registry.count_leases(replicas)
@@ -220,15 +257,13 @@ class Keeper:
     def _machine(self, key: PoolKey) -> str | None:
         return self._registry.source_of(key)
 
-    def _waits(self, residents: list[Resident]) -> list[Wait]:
-        """Return what the tasks in the queue wait for, as far as loading a pool can help."""
-        keys = {each.key for each in residents}
-        waits = []
-        for first in self._queue.first_of_lanes():
-            suitable = pools_of(self._registry.replicas.suitable(first.demand))
-            if suitable & keys:
-                waits.append(Wait(suitable, first.measurements.submitted_at))
-        return merged(waits)
+    def _waits(self, keys: Set[PoolKey]) -> list[Wait]:
+        """Return what the tasks in the queue wait for, and what clients were promised, as far as loads can help."""
+        first = [(task.demand, task.measurements.submitted_at, False) for task in self._queue.first_of_lanes()]
+        promised = [(demand, since, True) for demand, since in self._promises.current(trio.current_time())]
+        replicas = self._registry.replicas
+        found = (Wait(pools_of(replicas.suitable(lane)), since, kind) for lane, since, kind in (*first, *promised))
+        return merged(wait for wait in found if wait.pools & keys)
 
     def _discard_done(self, residents: list[Resident]) -> None:
         """Forget what operators asked for and has happened."""
@@ -248,11 +283,13 @@ class Keeper:
             if known is None:
                 self._orders[action.key] = Order(Phase.LOADING, action.reason)
         elif known is None or known.phase is Phase.LOADING:
-            self._orders[action.key] = Order(Phase.UNLOADING, action.reason, action.cause)
+            if known:
+                known.scope.cancel()
+            self._orders[action.key] = Order(Phase.UNLOADING, action.reason, action.cause, action.room_for)
 
     def _send_due(self, pools: dict[PoolKey, PoolStatus], nursery: trio.Nursery) -> None:
         for key, order in self._orders.items():
-            if order.sending or order.sent_at is not None:
+            if order.given:
                 continue
             if order.phase is Phase.LOADING or not self._registry.count_leases(self._registry.replicas_of(key)):
                 order.sending = True
@@ -265,6 +302,8 @@ class Keeper:
             with order.scope:
                 await self._managers.post(self._managers.for_pool(key), f"/v2/pools/{key[0]}/{verb}")
                 order.sent_at = trio.current_time()
+                if order.phase is Phase.LOADING:
+                    self._load_times.ordered(key)
                 emit(event, **fields, reason=order.reason)
         except ApiError as error:
             emit(events.RESIDENCY_FAILED, **fields, verb=verb, reason=error.body.message)
@@ -278,21 +317,3 @@ class Keeper:
 
 
 _VERBS = {Phase.LOADING: ("preload", events.LOAD_ORDERED), Phase.UNLOADING: ("unload", events.UNLOAD_ORDERED)}
-
-
-def _followed(order: Order, state: PoolState) -> bool:
-    """Whether the pool's state shows the result of the order."""
-    if order.sent_at is None:
-        return False
-    if order.phase is Phase.LOADING:
-        return state in (PoolState.READY, PoolState.FAILED, PoolState.DRAINING)
-    return state in (PoolState.UNLOADED, PoolState.FAILED)
-
-
-def _following(order: Order, pool: PoolStatus | None) -> bool:
-    """Whether the pool does what it was told, however long that takes: engine-provisioner limits it."""
-    if pool is None:
-        return False
-    if order.phase is Phase.LOADING:
-        return pool.state in (PoolState.STARTING, PoolState.PROVISIONING)
-    return pool.state is PoolState.DRAINING and not pool.draining

@@ -23,18 +23,31 @@ class OperatorLoads:
     operations: Operations
 
     def load(self, target: OperationTarget) -> Operation:
-        """Load the pool, after others if need be. Raises ApiError 404, 409."""
+        """Load the pool, once there is room. A cancel stops a load that no task needs. Raises ApiError 404, 409."""
         keys = self._keys(target)
         for key in keys:
             self.keeper.load(key)
-        return self.operations.follow("load", target, keys, self._until(keys, self._loaded))
+
+        async def stop() -> None:
+            for key in keys:
+                self.keeper.stop_load(key)
+
+        return self.operations.follow("load", target, keys, self._until(keys, self._loaded), stop)
 
     def unload(self, target: OperationTarget) -> Operation:
         """Unload the pool once its running tasks have ended. The next request loads it. Raises ApiError 404, 409."""
         keys = self._keys(target)
         for key in keys:
             self.keeper.unload(key)
-        return self.operations.follow("unload", target, keys, self._until(keys, self._unloaded))
+
+        async def forget() -> None:
+            self._forget(keys)
+
+        return self.operations.follow("unload", target, keys, self._until(keys, self._unloaded), forget)
+
+    def _forget(self, keys: list[PoolKey]) -> None:
+        for key in keys:
+            self.keeper.forget(key)
 
     def _keys(self, target: OperationTarget) -> list[PoolKey]:
         keys = self.operations.keys_of(target)
@@ -47,17 +60,14 @@ class OperatorLoads:
         """Return what watches pools until `outcome` is one for each of them."""
 
         async def follow(show: Callable[[str], None]) -> Outcome:
-            try:
-                while True:
-                    found = [outcome(pool) for pool in self.registry.find_pools(keys)]
-                    waiting = [each for each in found if isinstance(each, str)]
-                    if not waiting:
-                        return _worst([each for each in found if not isinstance(each, str)])
-                    show("; ".join(waiting))
-                    await self.registry.wait_for_change()
-            finally:
-                for key in keys:
-                    self.keeper.forget(key)
+            while True:
+                found = [outcome(pool) for pool in self.registry.find_pools(keys)]
+                waiting = [each for each in found if isinstance(each, str)]
+                if not waiting:
+                    self._forget(keys)
+                    return _worst([each for each in found if not isinstance(each, str)])
+                show("; ".join(waiting))
+                await self.registry.wait_for_change()
 
         return follow
 
@@ -69,11 +79,15 @@ class OperatorLoads:
             return OperationState.FAILED, pool.last_error or "the engine failed"
         if pool.state is PoolState.UNLOADED:
             return self.keeper.blocker((pool.pool_id, pool.node_id or "")) or "waiting for its turn"
+        if pool.state is PoolState.ASLEEP:
+            return "its node is being woken"
         return pool.last_error or f"it is {pool.state.value}"
 
     def _unloaded(self, pool: PoolStatus) -> Outcome | str:
         if pool.state is PoolState.UNLOADED:
             return OperationState.DONE, "it is unloaded; its memory is free"
+        if pool.state is PoolState.ASLEEP:
+            return OperationState.DONE, "its node is asleep"
         if pool.state is PoolState.FAILED:
             return OperationState.DONE, "its engine does not run"
         leases = self.registry.count_leases(self.registry.replicas_of((pool.pool_id, pool.node_id or "")))

@@ -3,44 +3,20 @@
 Memory is counted in bytes on each device, not in models. A pool is unloaded to make room only while it is idle, unless
 others have waited longer than `Rules.patience_s`: then it gets no new tasks, and is unloaded once its tasks have ended.
 A machine loads or unloads one bundle at a time, so that each decision sees the memory that the last one left.
+
+If all loaded pools of a model are busy for longer than `Rules.patience_s`, another is loaded beside them, but only into
+free memory.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from math import inf
 
-from queen_rbee.metrics import UnloadCause
 from queen_rbee.pools.source_reports import PoolKey
+from queen_rbee.residency.actions import Fit, Load, Plan, Unload
 from queen_rbee.residency.situation import RULES, Phase, Resident, Rules, Situation, Wait
 
 LOOK_AGAIN_S = 0.5
 """How much later than its last task ends a pool may be unloaded that is not kept alive at all."""
-
-
-@dataclass(frozen=True)
-class Load:
-    """Load this pool."""
-
-    key: PoolKey
-    reason: str
-
-
-@dataclass(frozen=True)
-class Unload:
-    """Send this pool no new tasks, and unload it once it has none."""
-
-    key: PoolKey
-    cause: UnloadCause
-    reason: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to do now, and when to look again if nothing changes before. `blocked` says why a wait is not served."""
-
-    actions: tuple[Load | Unload, ...] = ()
-    due_at: float = inf
-    blocked: Mapping[Wait, str] = field(default_factory=dict)
 
 
 def make_plan(situation: Situation, rules: Rules = RULES) -> Plan:
@@ -48,22 +24,19 @@ def make_plan(situation: Situation, rules: Rules = RULES) -> Plan:
     return _Planner(situation, rules).run()
 
 
-@dataclass(frozen=True)
-class Fit:
-    """How a bundle of pools gets into memory: after `victims` are unloaded, of whose bytes there are `evicted`.
+def unserved(situation: Situation) -> list[Wait]:
+    """Return what waits for pools of which none is loaded or being loaded, in the order of service."""
+    return _Planner(situation, RULES).unserved()
 
-    `wait_until` is when to look again if it cannot be done now; `reason` says why.
-    """
 
-    load: tuple[Resident, ...] = ()
-    victims: tuple[Resident, ...] = ()
-    evicted: int = 0
-    wait_until: float | None = None
-    reason: str = ""
+def room_is_needed(room_for: frozenset[PoolKey], situation: Situation) -> bool:
+    """Return whether anything still waits for one of `room_for` to be loaded."""
+    return any(wait.pools & room_for for wait in unserved(situation))
 
-    @property
-    def possible(self) -> bool:
-        return self.wait_until is None
+
+def fit_of(pool: Resident, wait: Wait, situation: Situation, rules: Rules = RULES) -> Fit:
+    """Return how `pool` gets into memory for `wait`, as if it were the first to be served."""
+    return _Planner(situation, rules).fit(pool, wait)
 
 
 class _Planner:
@@ -91,12 +64,26 @@ class _Planner:
         wanted = (pool for pool in self._all.values() if pool.wanted and pool.phase is Phase.UNLOADED)
         return (*self._situation.waits, *(Wait(frozenset([pool.key]), -inf) for pool in wanted))
 
+    def unserved(self) -> list[Wait]:
+        """Return the waits of which no pool is loaded or being loaded."""
+        return [wait for wait in self._waits() if not self._serving(wait)]
+
+    def _pools(self, wait: Wait) -> list[Resident]:
+        return [self._all[key] for key in sorted(wait.pools) if key in self._all]
+
+    def _serving(self, wait: Wait) -> list[Resident]:
+        """Return the pools of `wait` that are loaded or being loaded."""
+        return [each for each in self._pools(wait) if each.phase in (Phase.LOADING, Phase.LOADED) and not each.closed]
+
     def _serve(self, wait: Wait) -> None:
-        """Load one of the pools of `wait`, unless one is in memory already."""
-        pools = [self._all[key] for key in sorted(wait.pools) if key in self._all]
-        if any(pool.phase in (Phase.LOADING, Phase.LOADED) and not pool.closed for pool in pools):
+        """Load one of the pools of `wait`; while others of them are loaded, only if it has waited for long."""
+        serving = self._serving(wait)
+        if serving and not self._wants_another(wait, serving):
             return
-        fits = [self._fit(pool, wait) for pool in pools if pool.phase is Phase.UNLOADED and not pool.closed]
+        pools = self._pools(wait)
+        fits = [self.fit(pool, wait) for pool in pools if pool.phase is Phase.UNLOADED and not pool.closed]
+        if serving:
+            fits = [each for each in fits if each.possible and not each.victims and not self._short(each.load, ())]
         if not fits:
             return
         best = min(fits, key=lambda fit: (not fit.possible, fit.evicted))
@@ -104,10 +91,22 @@ class _Planner:
             self._blocked[wait] = best.reason
             self._due_at = min(self._due_at, best.wait_until)
             return
-        names = ", ".join(pool.key[0] for pool in best.load)
-        self._actions += [Unload(victim.key, "room", f"to make room for {names}") for victim in best.victims]
-        self._actions += [] if best.victims else [Load(pool.key, self._reason(pool)) for pool in best.load]
+        names, keys = ", ".join(pool.key[0] for pool in best.load), frozenset(pool.key for pool in best.load)
+        reason = f"to make room for {names}"
+        self._actions += [Unload(victim.key, "room", reason, keys) for victim in best.victims]
+        why = "tasks wait for it beside busy pools" if serving else ""
+        self._actions += [] if best.victims else [Load(pool.key, why or self._reason(pool)) for pool in best.load]
         self._busy_machines.add(best.load[0].machine)
+
+    def _wants_another(self, wait: Wait, serving: list[Resident]) -> bool:
+        """Whether tasks have waited for long although pools are loaded for them."""
+        if wait.promised or any(each.phase is Phase.LOADING for each in serving):
+            return False
+        patient_until = wait.since + self._rules.patience_s
+        wants = patient_until <= self._now and all(each.leases for each in serving)
+        if not wants:  # of a pool that was loaded only just now, slots are taken in a moment
+            self._due_at = min(self._due_at, max(patient_until, self._now + LOOK_AGAIN_S))
+        return wants
 
     def _reason(self, pool: Resident) -> str:
         """Return why `pool` is loaded."""
@@ -138,7 +137,7 @@ class _Planner:
         members = (each for each in self._all.values() if each.group == pool.group and each.machine == pool.machine)
         return tuple(member for member in members if not member.exclusive and member.phase is not Phase.FAILED)
 
-    def _fit(self, pool: Resident, wait: Wait) -> Fit:
+    def fit(self, pool: Resident, wait: Wait) -> Fit:
         load = tuple(member for member in self._bundle(pool) if member.phase is Phase.UNLOADED)
         if pool.machine in self._busy_machines:
             return Fit(load, wait_until=inf, reason="another pool is being loaded or unloaded there")

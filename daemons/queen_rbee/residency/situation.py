@@ -24,9 +24,10 @@ class Phase(Enum):
 class Resident:
     """A pool that can be loaded on demand. Pools of one `machine` share its memory.
 
-    `need` is what it occupies on each device. `used_at` and `loaded_at` are on the same clock as `now`; `served` is
-    whether it had a task since it was loaded. `keep_alive_s`: None for ever. `closed`: it accepts no tasks at present,
-    as when it is drained. `wanted`: an operator asked for it.
+    `need` is what it occupies on each device. `used_at`, `loaded_at` and `loading_at`, when its load began, are on the
+    same clock as `now`; `served` is whether it had a task since it was loaded. `load_s` is how long its last load took,
+    0 if that is not known. `keep_alive_s`: None for ever. `closed`: it accepts no tasks at present, as when it is
+    drained. `wanted`: an operator asked for it.
     """
 
     key: PoolKey
@@ -36,6 +37,8 @@ class Resident:
     leases: int = 0
     used_at: float = -inf
     loaded_at: float = -inf
+    loading_at: float = inf
+    slots: int = 1
     served: bool = False
     keep_alive_s: float | None = 300.0
     load_s: float = 0.0
@@ -60,10 +63,14 @@ class Budget:
 
 @dataclass(frozen=True)
 class Wait:
-    """Tasks that wait for one of these pools, the first of them since `since`. The pools are those that could serve."""
+    """Tasks that wait for one of these pools, the first of them since `since`. The pools are those that could serve.
+
+    `promised`: no task waits, but a client that did not want to wait was told when to come back.
+    """
 
     pools: frozenset[PoolKey]
     since: float
+    promised: bool = False
 
 
 @dataclass(frozen=True)

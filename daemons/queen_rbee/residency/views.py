@@ -26,6 +26,7 @@ class Usage:
     request that had one."""
 
     loaded_at: float = -inf
+    loading_at: float = inf
     used_at: float = -inf
     served: bool = False
     overridden: bool = False
@@ -34,10 +35,12 @@ class Usage:
 
 def after_report(usage: Usage, phase: Phase, leases: int, released_at: float, now: float) -> Usage:
     """Return the usage of a pool that is in `phase` now; `released_at` is when its last task ended."""
+    if phase is Phase.LOADING:
+        return Usage(loading_at=min(usage.loading_at, now))
     if phase is not Phase.LOADED:
         return usage if phase is Phase.UNLOADING else Usage()
     if usage.loaded_at == -inf:
-        usage = replace(usage, loaded_at=now)
+        usage = replace(usage, loaded_at=now, loading_at=inf)
     used_at = now if leases else max(usage.used_at, released_at)
     return replace(usage, used_at=used_at, served=usage.served or used_at >= usage.loaded_at)
 
@@ -50,9 +53,14 @@ def idle_times(usage: Usage, keep_alive_s: float | None, released_at: float, now
 
 
 def phase_of(pool: PoolStatus, ordered: Phase | None) -> Phase | None:
-    """Return the phase of a pool; `ordered` is LOADING or UNLOADING while it has not done what it was told."""
+    """Return the phase of a pool; `ordered` is LOADING or UNLOADING while it has not done what it was told.
+
+    A pool whose engine is being replaced counts as LOADING, so that it is left alone.
+    """
     if ordered is not None:
         return ordered
+    if pool.reload and pool.reload.state.holds_pool:
+        return Phase.LOADING
     if pool.state is PoolState.DRAINING and not pool.draining:
         return Phase.UNLOADING  # its engine is being stopped
     return PHASES.get(pool.state)
@@ -70,6 +78,8 @@ def resident(
         leases=leases,
         used_at=usage.used_at,
         loaded_at=usage.loaded_at,
+        loading_at=usage.loading_at,
+        slots=plan.slots_total,
         served=usage.served,
         keep_alive_s=usage.keep_alive_s if usage.overridden else plan.keep_alive_s,
         load_s=plan.load_s or 0.0,
@@ -95,7 +105,8 @@ def pools_of(candidates: Iterable[Candidate]) -> frozenset[PoolKey]:
 
 def merged(waits: Iterable[Wait]) -> list[Wait]:
     """Return the waits of equal pools as one each, the longest first."""
-    since: dict[frozenset[PoolKey], float] = {}
+    since: dict[tuple[frozenset[PoolKey], bool], float] = {}
     for wait in waits:
-        since[wait.pools] = min(since.get(wait.pools, inf), wait.since)
-    return sorted((Wait(pools, at) for pools, at in since.items()), key=lambda wait: wait.since)
+        kind = wait.pools, wait.promised
+        since[kind] = min(since.get(kind, inf), wait.since)
+    return sorted((Wait(pools, at, promised) for (pools, promised), at in since.items()), key=lambda wait: wait.since)

@@ -78,6 +78,10 @@ class Task:
         self.scope = trio.CancelScope()
         self.reported_position: int | None = None
         """The queue position in the last event that reported one."""
+        self.reported_steps: tuple[str, ...] = ()
+        """The steps of preparation that its readers know of."""
+        self.start_by = submitted_at + request.wait_s if request.wait_s else float("inf")
+        """When it ends if it has not had a slot yet, on trio's clock; infinity if it waits for as long as it takes."""
         self.delivered = False
         """Whether a reader got a piece of the answer: then the task cannot run again."""
         self.on_delivery: Callable[[], None] = _ignore
@@ -113,6 +117,11 @@ class Task:
         deadline_ms = self.request.deadline_ms
         return self.measurements.submitted_at + deadline_ms / 1000 if deadline_ms else float("inf")
 
+    @property
+    def waits_until(self) -> float:
+        """How long it may stay in the queue, on trio's clock."""
+        return min(self.deadline, self.start_by)
+
     def forget_content(self) -> None:
         """Drop prompt, inputs and body: they are not kept beyond the task's end."""
         self.request = self.request.model_copy(update={"prompt": None, "inputs": (), "stop": ()})
@@ -127,6 +136,7 @@ class Task:
     def requeue(self) -> None:
         """Move back to the queue; only before the answer has started."""
         self.state = TaskState.QUEUED
+        self.start_by = float("inf")
         self.place.leave()
         self.measurements.reset_start()
         self.scope = trio.CancelScope()

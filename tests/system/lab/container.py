@@ -93,6 +93,23 @@ def booted(suite: str, name: str, *snapshot: Path, packages: tuple[str, ...] = (
             nspawn.wait()
 
 
+@contextmanager
+def booted_again(container: Container) -> Iterator[Container]:
+    """Boot a machine that was powered off, with the files that it had, for the duration of the block.
+
+    The block lies in that of `booted`. Its network is a new one. Raises TimeoutError (with its console output).
+    """
+    control_group(container.directory).remove()
+    nspawn = _start(container.directory, container.directory.name)
+    try:
+        again = Container(container.suite, container.directory, _init_of(nspawn, container.directory))
+        until(lambda: _is_booted(again), f"{container.suite} to boot again", 60)
+        yield again
+    finally:
+        nspawn.kill()
+        nspawn.wait()
+
+
 def _start(directory: Path, hostname: str) -> subprocess.Popen[bytes]:
     group = control_group(directory)
     group.create()

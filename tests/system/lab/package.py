@@ -8,9 +8,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tests.engines.cache import locked
+from tests.system.lab.prerequisites import missing
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = ("daemons", "man", "packaging", "requirements", "tmpfiles.d", "units", "pyproject.toml")
@@ -67,3 +69,8 @@ def _build(target: Path) -> None:
     if process.returncode != 0:
         tail = "\n".join((process.stdout + process.stderr).splitlines()[-40:])
         raise BuildFailed(f"packaging/build_deb.sh exited with status {process.returncode}:\n{tail}")
+
+
+if __name__ == "__main__" and not missing():
+    with suppress(BuildFailed):  # the system tests report it
+        built_deb()

@@ -2,12 +2,21 @@
 
 import json
 import stat
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from engine_provisioner.containers import Identity, check_container, name_of, run_command, write_env_file
+from engine_provisioner.containers import (
+    Identity,
+    check_container,
+    facts_of,
+    name_of,
+    run_command,
+    write_env_file,
+)
 from engine_provisioner.engine import ContainerRun, EngineCommand
 from engine_provisioner.exec_engine import LaunchFileError
 
@@ -113,3 +122,16 @@ def test_launch_file_of_native_engine_is_refused() -> None:
     native = json.loads(EngineCommand(("/bin/sh",), {}).document())
     with pytest.raises(LaunchFileError, match="keys argv, env and container"):
         check_container(native)
+
+
+@pytest.mark.parametrize(("answers", "there"), [([-9, 0], True), ([-9, 125], False), ([125], False)])
+def test_killed_runtime_does_not_make_an_image_absent(
+    answers: list[int], there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = json.dumps([{"Id": IMAGE_ID, "RepoDigests": []}])
+    known = {"image_id": IMAGE_ID, "help": "options"}
+    monkeypatch.setattr(
+        subprocess, "run", lambda *_words, **_keys: SimpleNamespace(returncode=answers.pop(0), stdout=about)
+    )
+    assert facts_of("podman", "localhost/x", (), None, known) == (known if there else None)
+    assert answers == []

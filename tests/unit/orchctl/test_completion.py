@@ -49,7 +49,7 @@ def test_values_are_completed_from_the_queen(tmp_path: Path) -> None:
     script = tmp_path / "completion"
     script.write_text(f"PATH={tmp_path}:$PATH\n{INSTALLED.read_text()}")
     assert completions("drain", "--node", "", script=script) == {"gpu-1", "gpu-2"}
-    assert completions("nodes", "", script=script) == {"remove", "gpu-1", "gpu-2"}
+    assert completions("nodes", "", script=script) == {"remove", "wake", "gpu-1", "gpu-2"}
 
 
 def test_file_arguments_complete_file_names(tmp_path: Path) -> None:

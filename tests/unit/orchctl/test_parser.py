@@ -25,7 +25,7 @@ def every_command(
 COMMANDS = dict(every_command(build_parser()))
 EVERY_COMMAND = pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 NEEDS: dict[tuple[str, ...], list[str]] = {
-    **{(name,): ["x"] for name in ("run", "serve", "load", "unload")},
+    **{(name,): ["x"] for name in ("run", "serve", "load", "unload", "reload", "purge")},
     **{("pool", name): ["x"] for name in ("rm", "show")},
     ("pool", "add"): ["x", "--model", "y"],
     ("submit",): ["x"],
@@ -63,6 +63,16 @@ def test_common_options_may_precede_command(words: tuple[str, ...]) -> None:
     options = build_parser().parse_args(["--url", "http://a", "--json", *more])
     assert (options.url, options.json) == ("http://a", True)
     assert build_parser().parse_args(["--url", "http://a", *more, "--url", "http://b"]).url == "http://b"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("m", "--ctx", "512", "the river"), ("m", "the river", "--ctx", "512"), ("--ctx", "512", "m", "the river")],
+)
+def test_options_may_be_between_model_and_prompt(words: tuple[str, ...]) -> None:
+    options = build_parser().parse_args(["run", *words])
+    assert (options.model, options.prompt, options.ctx) == ("m", "the river", 512)
+    assert build_parser().parse_args(["run", "m", "--ctx", "512"]).prompt is None
 
 
 @EVERY_COMMAND

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from llama_orch.contracts.errors import ApiError, ErrorCode
 from llama_orch.contracts.pools import PoolState
+from llama_orch.contracts.reloads import ReloadOrder
 from llama_orch.http.client.client import request
 from llama_orch.http.server.app import create_app
 from llama_orch.http.server.gate import Access, Gate
@@ -36,6 +37,7 @@ class Provisioner:
     def __init__(self, directory: Path, status: int, body: object) -> None:
         self.path = directory / SOCKET
         self.requests: list[str] = []
+        self.bodies: list[str] = []
         self._answer = json.dumps(body).encode()
         self._status = status
 
@@ -52,6 +54,7 @@ class Provisioner:
         async with stream:
             head = bytes(await stream.receive_some(65536)).decode()
             self.requests.append(head.partition(" HTTP")[0])
+            self.bodies.append(head.partition("\r\n\r\n")[2])
             text = f"HTTP/1.1 {self._status} X\r\ncontent-length: {len(self._answer)}\r\n\r\n"
             await stream.send_all(text.encode() + self._answer)
 
@@ -75,6 +78,26 @@ async def test_load_and_unload_are_passed_on(tmp_path: Path) -> None:
         await client(tmp_path).load("default")
         await client(tmp_path).unload("default")
     assert scripted.requests == ["POST /v2/pools/default/load", "POST /v2/pools/default/unload"]
+
+
+async def test_only_models_on_the_disk_can_be_named(tmp_path: Path) -> None:
+    async with provisioner(tmp_path, 202, {"reload_id": "one", "state": "staging"}) as scripted:
+        await client(tmp_path).reload("default", ReloadOrder(reload_id="one", new_model_ref="https://example.org/m"))
+    assert scripted.requests == ["POST /v2/pools/default/reload"]
+    assert json.loads(scripted.bodies[0])["on_disk"] is True
+
+
+async def test_refused_reload_keeps_its_words_and_status(tmp_path: Path) -> None:
+    refusal = {"code": "INVALID_PARAMS", "message": "the model m is not on the disk", "pool_id": "default"}
+    async with provisioner(tmp_path, 409, refusal):
+        with pytest.raises(ApiError, match="not on the disk") as caught:
+            await client(tmp_path).reload("default", ReloadOrder(new_model_ref="m"))
+    assert caught.value.status == 409
+
+
+async def test_what_a_purge_has_freed_is_returned(tmp_path: Path) -> None:
+    async with provisioner(tmp_path, 200, {"pool_id": "default", "freed_bytes": 5, "kept": ["m: it is pinned"]}):
+        assert (await client(tmp_path).purge("default")).freed_bytes == 5
 
 
 async def test_socket_of_systemd_is_used_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

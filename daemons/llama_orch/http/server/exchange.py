@@ -183,13 +183,22 @@ def _request_attributes(exchange: Exchange) -> dict[str, str]:
     return {"http.request.method": exchange.method, "url.path": exchange.path, "url.scheme": exchange.scheme}
 
 
+def _headers(scope: Scope) -> dict[str, str]:
+    """Return the headers by name: the last of each, except Prefer, which RFC 7240 lets clients split."""
+    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+    headers = dict(pairs)
+    if "prefer" in headers:
+        headers["prefer"] = ", ".join(value for name, value in pairs if name == "prefer")
+    return headers
+
+
 async def answer(handler: Handler, variables: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
     """Run a hot handler for one ASGI request. An ApiError raised before the answer has started becomes the answer."""
     exchange = Exchange(
         scope["method"],
         scope["path"],
         dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)),
-        {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
+        _headers(scope),
         variables,
         receive,
         send,

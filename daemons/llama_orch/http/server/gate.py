@@ -35,6 +35,9 @@ from llama_orch.telemetry.records import emit
 
 OPEN_PATHS = ("/health", "/ready")
 OPEN_PREFIX = "/v2/meta/"
+PAGE = "/"
+PAGE_PREFIX = "/page/"
+"""Files of the page. They contain nothing secret: the page itself asks for the token."""
 PAGE_REFUSALS = (ErrorCode.FORBIDDEN_HOST, ErrorCode.FORBIDDEN_ORIGIN)
 SOURCE_LIMIT = 128
 """Characters of a refused Origin or Host header in the log."""
@@ -86,13 +89,19 @@ class Access:
     """Who may use a listener.
 
     With a token: callers that send it or the second one, and loopback peers if `loopback_excused`. Without a token:
-    peers on this machine. `everybody` lifts all of these restrictions.
+    peers on this machine. `everybody` lifts all of these restrictions. `page`: the listener has a page at /, which
+    needs no token, since a browser cannot send one before it has the page.
     """
 
     token: Secret | None = None
     loopback_excused: bool = False
     second: Secret | None = None
     everybody: bool = False
+    page: bool = False
+
+    def is_page(self, path: str) -> bool:
+        """Return whether `path` is that of the page or of one of its files."""
+        return self.page and (path == PAGE or path.startswith(PAGE_PREFIX))
 
     def refusal(self, path: str, caller: Caller) -> ApiError | None:
         """Return why a request for `path` is refused, or None."""
@@ -100,7 +109,7 @@ class Access:
             return None
         if self.token is None:
             return None if caller.local else _refuse(403, ErrorCode.NON_LOOPBACK_WITHOUT_TOKEN)
-        if caller.local and self.loopback_excused:
+        if self.is_page(path) or (caller.local and self.loopback_excused):
             return None
         if not caller.authorization and not caller.api_key:
             return _refuse(401, ErrorCode.MISSING_TOKEN)
@@ -127,7 +136,8 @@ class Access:
 def authorize(access: Access, web: WebPolicy, caller: Caller, path: str, scheme: str) -> ApiError | None:
     """Return why a well-formed request is refused, or None.
 
-    A CORS preflight carries no token, so only its origin is checked. Pages cannot reach a Unix socket.
+    A CORS preflight carries no token, so only its origin is checked. Pages cannot reach a Unix socket. Other sites may
+    link to the page: they can neither read nor frame it.
     """
     if caller.preflight and caller.peer is not None:
         allowed = caller.origin is not None and web.allows(caller.origin)
@@ -136,7 +146,8 @@ def authorize(access: Access, web: WebPolicy, caller: Caller, path: str, scheme:
         return error
     if access.relies_on_address(caller):
         host = None if path in OPEN_PATHS else caller.host
-        return web.refusal(host, caller.origin, caller.site, scheme)
+        linked = access.page and path == PAGE and caller.origin is None
+        return web.refusal(host, caller.origin, None if linked else caller.site, scheme)
     return None
 
 

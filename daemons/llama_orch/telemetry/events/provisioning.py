@@ -54,6 +54,23 @@ ENGINE_RETIRED = Event(
     "pool {pool_id} was removed from the pools file: its engine was stopped and its announcement withdrawn",
     "No action is required. To restore the pool, add it to the pools file again.",
 )
+POOL_RELOADED = Event(
+    "pool_reloaded",
+    "299a9855a0214e82b434eca9d529d1f3",
+    "engine_provisioner.pool",
+    logging.INFO,
+    "pool {pool_id} is reloaded: {detail}",
+    "The engine was replaced by one with the pool's present configuration. No action is required.",
+)
+POOL_RELOAD_FAILED = Event(
+    "pool_reload_failed",
+    "0010ab58f1cd4c3ab501bbe9f3fd1b68",
+    "engine_provisioner.pool",
+    logging.ERROR,
+    "reload of pool {pool_id} failed: {reason}; {detail}",
+    "The pool keeps its former engine and model. Correct the cause, then: orchctl reload @POOL_ID@. If the pools\n"
+    "files were edited, they still have what failed, and a restart of engine-provisioner would start that.",
+)
 POOLS_FILE_REFUSED = Event(
     "pools_file_refused",
     "4260ce86ca964d78ba569ee452a5d423",
@@ -78,7 +95,8 @@ POOLS_RELOADED = Event(
     "engine_provisioner.pools_file",
     logging.INFO,
     "pools files read again: {changes}",
-    "Changed pools are started anew, removed ones are stopped, and all others are left alone.",
+    "A changed pool is prepared while its engine serves, which is replaced then. Removed pools are stopped, and all\n"
+    "others are left alone.",
 )
 POOLS_RELOAD_REFUSED = Event(
     "pools_reload_refused",

@@ -148,6 +148,14 @@ UNLOAD_ORDERED = Event(
     "No action is required: the next request loads it again. To keep it loaded, set keep_alive = -1 or\n"
     "pinned = true for it in pools.toml.",
 )
+SWITCH_ORDERED = Event(
+    "switch_ordered",
+    "8c12a551fef14502814eb93bccd18259",
+    "queen_rbee.residency",
+    logging.INFO,
+    "pool {pool_id} is drained, and its engine is replaced: it is being reloaded",
+    "No action is required: tasks wait until the new engine is ready, or the former one is again.",
+)
 RESIDENCY_FAILED = Event(
     "residency_failed",
     "e0e8a3c5486b400ca147ce4fdd279cf5",

@@ -12,7 +12,7 @@ CONFIGURATION_REFUSED = Event(
     "configuration refused: {problems}",
     "One or more variables are invalid; the message names each and the allowed values. The daemon does not\n"
     "restart by itself. Fix the environment file, check it with\n"
-    "  (set -a; . /etc/llama-orch/@SYSLOG_IDENTIFIER@.env; @SYSLOG_IDENTIFIER@ --check-config)\n"
+    "  @SYSLOG_IDENTIFIER@ --check-config\n"
     "and start the unit again.",
 )
 START_FAILED = Event(

@@ -7,6 +7,7 @@ from pydantic import BaseModel, JsonValue
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue, models_json_schema
 from pydantic_core.core_schema import WithDefaultSchema
 
+from llama_orch.contracts.live import EVENTS as LIVE_EVENTS
 from llama_orch.contracts.stream import EVENTS
 from llama_orch.http.server.error_shapes import ErrorFormat, shape_of
 from llama_orch.http.server.routes import Content, Reply, Route, resolve
@@ -70,9 +71,8 @@ def build_components(routes: Iterable[Route]) -> Components:
     replies = [resolve(body) for route in routes for reply in route.replies.values() for body in reply.content.values()]
     modes: dict[type[BaseModel], JsonSchemaMode] = {}
     modes |= {body: "validation" for body in bodies if isinstance(body, type)}
-    modes |= {
-        model: "serialization" for model in [*replies, *EVENTS.values(), *BODIES.values()] if isinstance(model, type)
-    }
+    answers = [*replies, *EVENTS.values(), *LIVE_EVENTS.values(), *BODIES.values()]
+    modes |= {model: "serialization" for model in answers if isinstance(model, type)}
     found, schemas = models_json_schema(
         [*modes.items()],
         ref_template="#/components/schemas/{model}",

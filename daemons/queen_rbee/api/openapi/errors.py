@@ -16,9 +16,11 @@ _CONFLICT = (
     "DEADLINE_UNMET: the task cannot finish before its deadline. POOL_UNAVAILABLE: the pool or the model is not "
     "available. CANCELLED: another client has cancelled the task."
 )
+_FULL = "ADMISSION_REJECT, QUEUE_FULL_DROP_LRU: the queue is full, or the client does not wait for a free slot."
 _UNREADY = (
-    "POOL_UNREADY: no suitable pool is ready. REPLICA_EXHAUSTED: several replicas failed in turn. ADMISSION_REJECT: "
-    "queen-rbee is stopping. INTERNAL: queen-rbee cannot write to its store."
+    "POOL_UNREADY: no suitable pool is ready, or no suitable model is loaded and the client does not wait. "
+    "REPLICA_EXHAUSTED: several replicas failed in turn. ADMISSION_REJECT: queen-rbee is stopping. INTERNAL: "
+    "queen-rbee cannot write to its store."
 )
 
 MEANINGS: dict[int, tuple[str, tuple[str, ...]]] = {
@@ -41,13 +43,13 @@ MEANINGS: dict[int, tuple[str, tuple[str, ...]]] = {
         (),
     ),
     415: ("INVALID_PARAMS: the body has a Content-Encoding other than gzip.", ("Accept-Encoding",)),
-    429: ("ADMISSION_REJECT, QUEUE_FULL_DROP_LRU: the queue is full.", _BACKOFF),
+    429: (_FULL, (*_BACKOFF, "Preference-Applied")),
     500: ("INTERNAL: an internal error. See the log of queen-rbee.", ()),
     501: ("INTERNAL: the engine does not report how many tokens a prompt has.", ()),
     502: ("WORKER_RESET: the engine broke off the answer.", ()),
-    503: (_UNREADY, _BACKOFF),
+    503: (_UNREADY, (*_BACKOFF, "Preference-Applied")),
     504: ("DECODE_TIMEOUT: the engine has stalled. DEADLINE_UNMET: the deadline has passed.", ()),
-    OVERLOADED: (_UNREADY, _BACKOFF),
+    OVERLOADED: (_UNREADY, (*_BACKOFF, "Preference-Applied")),
 }
 """Description and headers of each error status."""
 

@@ -27,6 +27,7 @@ HEADERS: Mapping[str, Header] = {
     "Request-Id": ("The correlation id, under the name that Anthropic's clients read.", _TEXT, True),
     "traceparent": ("The W3C trace context of the request, if it had one.", _TEXT, False),
     "X-Queue-Position": ("The number of tasks ahead of this one at admission.", _COUNT, True),
+    "Preference-Applied": ("The preference that is respected, as `wait=30`, if the request had one.", _TEXT, False),
     "X-Llama-Orch-Pool": ("The pool that the task runs on, once it is placed.", _TEXT, False),
     "X-Llama-Orch-Overhead-Ms": (
         "The time in milliseconds that queen-rbee added to the time to first token.",
@@ -56,6 +57,7 @@ HEADERS: Mapping[str, Header] = {
         False,
     ),
     "X-Should-Retry": ("Whether a retry can help: `true` or `false`.", {"enum": ["true", "false"]}, True),
+    "ETag": ("Identifies the content, for `If-None-Match`.", _TEXT, True),
     "WWW-Authenticate": ("`Bearer`.", _TEXT, True),
     "Accept-Encoding": ("`gzip`.", _TEXT, True),
 }

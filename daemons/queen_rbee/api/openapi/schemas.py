@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, JsonValue
 
+from llama_orch.contracts import live
 from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.stream import EVENTS, OpenAiDocument
 from llama_orch.http.server.routes import Schema
@@ -99,6 +100,20 @@ def _task_event(name: str) -> JsonValue:
 
 TASK_EVENTS: Schema = {"oneOf": [_task_event(name) for name in EVENTS]}
 """Ids increase. A missing id belongs to a narration event that the client did not ask for."""
+
+
+def _live_event(name: str) -> JsonValue:
+    described: dict[str, JsonValue] = {"description": live.SECTIONS[name]} if name in live.SECTIONS else {}
+    return {
+        "title": f"live {name}",
+        **described,
+        "type": "object",
+        "properties": {"event": {"const": name}, "data": _json_in(_reference(live.EVENTS[name]))},
+        "required": ["event", "data"],
+    }
+
+
+LIVE_EVENTS: Schema = {"oneOf": [_live_event(name) for name in live.EVENTS]}
 OPENAI_EVENT: Schema = {
     "type": "object",
     "properties": {"data": {"anyOf": [{"const": "[DONE]"}, _json_in(_reference(OpenAiDocument))]}},

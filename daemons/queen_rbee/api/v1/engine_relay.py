@@ -14,6 +14,7 @@ import trio
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.engines.wire.passage import Passage
 from llama_orch.http.server.exchange import ClientGone, Exchange
+from llama_orch.http.server.preferences import applied
 from llama_orch.telemetry.correlation import current, traceparent
 from queen_rbee.api.streaming import KEEP_ALIVE_S, STREAM_HEADERS, cancel_when_gone
 from queen_rbee.api.v1.failures import failure_of
@@ -95,7 +96,7 @@ class EngineRelay:
 
     def headers(self, task: Task) -> Headers:
         """Return the headers whose values are known by now."""
-        headers = [("x-queue-position", str(task.reported_position or 0))]
+        headers = [("x-queue-position", str(task.reported_position or 0)), *applied(task.request.wait_s)]
         if task.place.pool_id:
             headers.append(("x-llama-orch-pool", task.place.pool_id))
         if (overhead := task.measurements.overhead_ms) is not None:

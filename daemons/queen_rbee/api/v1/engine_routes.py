@@ -16,7 +16,7 @@ from llama_orch.http.server.routes import (
     RequestBody,
     gate_route,
 )
-from queen_rbee.api.parameters import BUDGET_HEADERS, EVENT_STREAM, EXAMPLE_SESSION_ID, PLACE_HEADERS, UUID
+from queen_rbee.api.parameters import BUDGET_HEADERS, EVENT_STREAM, EXAMPLE_SESSION_ID, PLACE_HEADERS, PREFER, UUID
 
 SCHEMAS = "queen_rbee.api.openapi.schemas"
 TASK_PARAMETERS = (
@@ -34,7 +34,9 @@ TASK_PARAMETERS = (
         "header",
         60_000,
     ),
+    PREFER,
 )
+ANSWER_HEADERS = ("X-Queue-Position", "Preference-Applied", *PLACE_HEADERS, *BUDGET_HEADERS)
 STREAMING = (
     "With `stream: true` the answer is sent as server-sent events. "
     "If it fails midway, the last event is an error object."
@@ -65,7 +67,11 @@ def engine_route(
         "POST",
         path,
         summary,
-        {200: Reply("The answer.", content, ("X-Queue-Position", *PLACE_HEADERS, *BUDGET_HEADERS))},
+        {
+            200: Reply(
+                "The answer.", content, ("X-Queue-Position", "Preference-Applied", *PLACE_HEADERS, *BUDGET_HEADERS)
+            )
+        },
         name=name,
         body=RequestBody(body, examples),
         parameters=TASK_PARAMETERS,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
 from llama_orch.engines.wire.passage import Endpoint
+from llama_orch.http.server.preferences import applied
 from queen_rbee.tasks.task import Task
 
 STATUS: Mapping[ErrorCode, int] = {
@@ -45,7 +46,8 @@ def failure_of(task: Task) -> ApiError:
         retry_after_ms=error.retry_after_ms,
         pool_id=task.place.pool_id,
     )
-    return ApiError(STATUS.get(code, 500), body, retry_headers(error.retry_after_ms))
+    headers = (*retry_headers(error.retry_after_ms), *applied(task.request.wait_s))
+    return ApiError(STATUS.get(code, 500), body, headers)
 
 
 def _prompt_too_long(task: Task) -> list[FieldProblem]:

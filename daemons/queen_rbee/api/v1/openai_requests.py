@@ -15,6 +15,7 @@ from llama_orch.contracts.validation import indexed, invalid_fields
 from llama_orch.engines.wire.passage import Endpoint, Passage
 from llama_orch.http.server.bodies import finite, invalid
 from llama_orch.http.server.json_scan import Shape
+from llama_orch.http.server.preferences import preferred_wait_s
 from queen_rbee.pools.model_lookup import ModelTarget
 
 BODIES: Mapping[Endpoint, type[EndpointRequest]] = {
@@ -68,6 +69,7 @@ def task_request(
     fields: dict[str, object] = {"workload": WORKLOADS.get(endpoint, "completion"), "model_ref": target.model_ref}
     fields["keep_alive"] = parsed.keep_alive
     fields |= {field: headers[name.lower()] for field, name in HEADERS.items() if name.lower() in headers}
+    fields["wait_s"] = preferred_wait_s(headers.get("prefer"))
     if target.pool_id:
         fields["placement"] = {"mode": "pin", "pin_pool_id": target.pool_id}
     if isinstance(parsed, GenerationRequest):

@@ -10,6 +10,7 @@ import trio
 from prometheus_client import CollectorRegistry
 from quart_trio import QuartTrio
 
+from engine_provisioner.api.reloading import Reloading
 from engine_provisioner.api.routes import add_routes
 from engine_provisioner.cache.model_cache import ModelCache
 from engine_provisioner.engine import LocalModel
@@ -19,7 +20,9 @@ from engine_provisioner.pulls import OnProgress, Pulls, uses_of
 from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.sources.source import ModelRequest
 from engine_provisioner.spec.pool_spec import Pool
+from engine_provisioner.spec.replacements import PoolsSource, Replacements
 from engine_provisioner.supervise.pool_set import PoolSet
+from engine_provisioner.supervise.purge import Purges
 from engine_provisioner.supervise.reloads import Reloads
 from llama_orch.http.server.app import create_app
 from tests.unit.engine_provisioner.fetching import context
@@ -69,8 +72,10 @@ async def rig(
     source = ControlledSource(cache, cache_dir / "models" / "k" / "m.gguf", content)
     app = create_app("engine-provisioner", list, CollectorRegistry())
     pulls = Pulls(source, operations, lambda: pools)
-    absent = cast(PoolSet, None), cast(PoolReports, None), Reloads(cache_dir, *cast(Any, (None,) * 4))
-    add_routes(app, *absent, cache, pulls, operations, limit_bytes=limit_bytes)
+    files = PoolsSource(cache_dir, Replacements(cache_dir))
+    absent = cast(PoolSet, None), cast(PoolReports, None), Reloads(files, *cast(Any, (None,) * 4))
+    reloading = Reloading(absent[0], files, cache, cast(Purges, None))
+    add_routes(app, *absent, cache, pulls, operations, reloading, cast(Any, None), limit_bytes=limit_bytes)
     async with trio.open_nursery() as nursery:
         await nursery.start(operations.run)
         yield Rig(app, cache, operations, source)

@@ -250,6 +250,14 @@ async def test_pinned_and_used_models_make_no_room(tmp_path: Path) -> None:
     assert await listed(cache) == [url("a")]
 
 
+async def test_unfinished_download_counts_for_the_limit_in_full(tmp_path: Path) -> None:
+    cache = cache_in(tmp_path, 2000, ModelUse("default", url("a")))
+    await cache.record(download(tmp_path, "a"))
+    await cache.make_room(1000, tmp_path / "models", 900)
+    with pytest.raises(ProvisioningFailure, match="ENGINE_PROVISIONER_CACHE_LIMIT"):
+        await cache.make_room(1100, tmp_path / "models", 900)
+
+
 async def test_recording_enforces_limit_but_keeps_new_model(tmp_path: Path) -> None:
     cache = cache_in(tmp_path, 1500)
     await cache.record(download(tmp_path, "a"))

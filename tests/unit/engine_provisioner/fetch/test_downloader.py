@@ -259,17 +259,31 @@ async def test_refused_credentials_are_renewed_once(tmp_path: Path) -> None:
 
 
 async def test_full_disk_is_reported_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, Path]] = []
+    asked: list[tuple[int, Path, int]] = []
 
-    async def make_room(count: int, directory: Path) -> None:
-        asked.append((count, directory))
+    async def make_room(size: int, directory: Path, present: int) -> None:
+        asked.append((size, directory, present))
 
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
     async with serving(FileServer(CONTENT)) as server:
         with pytest.raises(ProvisioningFailure, match="are free") as caught:
             await get(remote(server, tmp_path), make_room=make_room)
     assert "Free disk space" in caught.value.hint
-    assert asked == [(len(CONTENT), tmp_path / "key")]
+    assert asked == [(len(CONTENT), tmp_path / "key", 0)]
+
+
+async def test_room_is_asked_for_before_a_download_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(size: int, _directory: Path, present: int) -> None:
+        raise ProvisioningFailure(f"no room for {size} bytes, {present} of them present")
+
+    monkeypatch.setattr(backoff, "TRIES", 1)
+    monkeypatch.setattr(downloader, "PARALLEL_FROM", 1 << 30)
+    async with serving(FileServer(CONTENT, cut_after=3_000, cuts=1)) as server:
+        await failure_of(remote(server, tmp_path))
+        sent = server.sent
+        with pytest.raises(ProvisioningFailure, match=f"no room for {len(CONTENT)} bytes, {sent} of them present"):
+            await get(remote(server, tmp_path), make_room=refuse)
+    assert server.sent == sent
 
 
 async def test_directory_that_cannot_be_created_is_reported(tmp_path: Path) -> None:

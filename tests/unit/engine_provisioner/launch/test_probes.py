@@ -7,7 +7,7 @@ import pytest
 from engine_provisioner.engine import Program
 from engine_provisioner.failures import ProvisioningFailure
 from engine_provisioner.launch import probes
-from engine_provisioner.launch.probes import devices_in, options_in, probe, version_in
+from engine_provisioner.launch.probes import Probes, devices_in, options_in, probe, version_in
 
 HELP = """\
 ----- common params -----
@@ -65,6 +65,22 @@ async def test_probe_returns_version_and_options(tmp_path: Path) -> None:
     program = script(tmp_path, 'case $1 in --version) echo "version: 1" >&2;; --help) echo "--slots  x";; esac')
     found = await probe(program)
     assert (found.version, found.options) == ("1", frozenset({"--slots"}))
+
+
+async def test_program_is_asked_once_until_its_file_changes(tmp_path: Path) -> None:
+    program, asked = script(tmp_path, 'case $1 in --version) echo "version: 1";; esac'), Probes()
+    assert [(await asked.engine(program))[1] for _ in range(2)] == [True, False]
+    script(tmp_path, 'case $1 in --version) echo "version: 20";; esac')
+    engine, again = await asked.engine(program)
+    assert (engine.version, again) == ("20", True)
+
+
+async def test_failure_of_a_program_is_not_remembered(tmp_path: Path) -> None:
+    program, asked = script(tmp_path, f"test -e {tmp_path}/library"), Probes()
+    with pytest.raises(ProvisioningFailure):
+        await asked.engine(program)
+    (tmp_path / "library").touch()
+    assert (await asked.engine(program))[1]
 
 
 async def test_missing_library_is_reported_in_the_engines_words(tmp_path: Path) -> None:

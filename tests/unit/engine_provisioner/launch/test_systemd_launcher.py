@@ -7,9 +7,9 @@ import trio
 
 from engine_provisioner.cleanup import stop_unconfigured
 from engine_provisioner.engine import EngineCommand
-from engine_provisioner.launch.bus import BusError, system_bus
 from engine_provisioner.launch.systemd_launcher import SystemdLauncher, exit_manner, is_available, unit_of
 from engine_provisioner.launch.unit_manager import UnitState
+from llama_orch.service.bus import BusError, system_bus
 from tests.unit.engine_provisioner.pools import pool
 
 

@@ -50,7 +50,7 @@ class Records:
     async def used(self, ref: str, model: LocalModel) -> None:
         return None
 
-    async def make_room(self, bytes_needed: int, directory: Path) -> None:
+    async def make_room(self, size_bytes: int, directory: Path, present_bytes: int = 0) -> None:
         return None
 
 

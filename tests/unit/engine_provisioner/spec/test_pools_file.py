@@ -230,3 +230,16 @@ def test_pools_file_of_the_working_directory_comes_first(tmp_path: Path, monkeyp
     Path("pools.toml").touch()
     assert path_for(None) == Path("pools.toml")
     assert path_for(Path("/elsewhere")) == Path("/elsewhere")
+
+
+@pytest.mark.parametrize(
+    "ref", ["http://me:geheim@h/m?t=geheim", "ftp://me:geheim@h/m", "s3://me:geheim@b/k", "hf:me:geheim@h"]
+)
+@pytest.mark.parametrize("key", ["model", "url"])
+def test_credentials_of_refused_references_are_not_shown(ref: str, key: str) -> None:
+    lines = {"model": f'model = "{ref}"', "url": ""}[key]
+    url = ref if key == "url" else "http://127.0.0.1:1"
+    text = f'[[pools]]\nid = "a"\n{lines}\nprovisioning = {{ mode = "external", url = "{url}" }}\n'
+    with pytest.raises(PoolsFileError) as refused:
+        parse(text.encode(), Path("pools.toml"))
+    assert "geheim" not in str(refused.value)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine_provisioner.spec.pool_spec import Group, Pool
-from engine_provisioner.supervise.changes import changes
+from engine_provisioner.supervise.changes import changes, same_engine
 from tests.unit.engine_provisioner.pools import pool
 
 SPECS = st.builds(
@@ -49,3 +49,9 @@ def test_default_written_out_changes_nothing() -> None:
 def test_mode_of_the_group_is_part_of_the_pool() -> None:
     together, exclusive = (pool(group="one").in_groups({"one": Group(mode=mode)}) for mode in ("together", "exclusive"))
     assert changes({"default": together}, [exclusive]).changed == ("default",)
+
+
+def test_engine_is_kept_by_changes_that_do_not_concern_it() -> None:
+    assert same_engine(pool(), pool(keep_alive="1h", pinned=True, preload=False, timeouts={"wall_ms": 5000}))
+    assert not same_engine(pool(), pool(slots=2))
+    assert not same_engine(pool(), pool(model="file:/srv/other.gguf"))

@@ -22,7 +22,8 @@ from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.step_deadline import StepDeadline
 from engine_provisioner.supervise import health
 from engine_provisioner.supervise.health import Condition, HealthCheck
-from engine_provisioner.supervise.managed_pool import ManagedPool, SharedResources
+from engine_provisioner.supervise.managed_pool import ManagedPool
+from engine_provisioner.supervise.preparation import SharedResources
 from engine_provisioner.supervise.wanted import Wanted
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
 from llama_orch.settings.types import GpuMask
@@ -108,8 +109,18 @@ class FakeAcquirer(Acquirer):
     async def program(self, *_arguments: object) -> Program:
         return Program(("/bin/true",), Path("/bin/true"))
 
-    async def model(self, *_arguments: object) -> LocalModel:
+    async def model(self, pool: Pool, *_arguments: object) -> LocalModel:
         return LocalModel("file:/srv/model.gguf", Path("/srv/model.gguf"), 1)
+
+
+async def test_model_that_can_never_fit_is_not_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failure = ProvisioningFailure("the weights take more than the GPUs have")
+    monkeypatch.setattr("engine_provisioner.supervise.preparation.too_large", lambda *_arguments: failure)
+    (tmp_path / "status").mkdir()
+    launcher = FakeLauncher(path_of(tmp_path, "default"), "unit")
+    with trio.fail_after(10), pytest.raises(ProvisioningFailure, match="the weights take more"):
+        await managed(pool(), tmp_path, launcher).run()
+    assert launcher.calls == []
 
 
 async def stopped_pool(directory: Path, unit: str | None) -> tuple[FakeLauncher, PoolState]:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.unit.environment_file import parse
+from llama_orch.settings.environment_file import parse
 from tools.generate import DAEMONS
 from tools.generating.documents import environment_file
 
@@ -45,6 +45,11 @@ PARTNERS = {
     "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": {"OTEL_EXPORTER_OTLP_CLIENT_KEY": "/tls.key"},
     "OTEL_EXPORTER_OTLP_CLIENT_KEY": {"OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": "/tls.pem"},
     "OTEL_TRACES_SAMPLER_ARG": {"OTEL_TRACES_SAMPLER": "traceidratio"},
+    "POOL_MANAGERD_SUSPEND_AFTER_SECS": {
+        "POOL_MANAGERD_NODE_ID": "gpu-node-1",
+        "ORCHESTRATORD_URL": "http://queen:8080",
+        "LLORCH_API_TOKEN": "0123456789abcdef",
+    },
 }
 """Variables that are invalid alone."""
 

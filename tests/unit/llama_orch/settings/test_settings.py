@@ -173,6 +173,7 @@ BREAKING: dict[str, dict[str, dict[str, str]]] = {
         "a_second_token_has_a_first": ONLY_A_SECOND,
         "all_origins_need_a_token": {"LLORCH_ALLOWED_ORIGINS": "*"},
         "cloud_needs_all_three": {"POOL_MANAGERD_NODE_ID": "gpu-node-1"},
+        "suspending_needs_another_machine": {"POOL_MANAGERD_SUSPEND_AFTER_SECS": "900"},
         "metrics_have_a_port_of_their_own": {"PROMETHEUS_METRICS_PORT": "9200"},
     },
     "engine-provisioner": TRACES,

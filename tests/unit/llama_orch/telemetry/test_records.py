@@ -17,6 +17,7 @@ from llama_orch.telemetry.events.pools import HANDOFF_REJECTED
 from llama_orch.telemetry.events.queen import TASK_ENDED
 from llama_orch.telemetry.levels import parse_levels
 from llama_orch.telemetry.records import JournalHandler, JsonHandler, PrettyHandler, choose_handler, emit, priority
+from tests.systemd_module import systemd_module
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +130,7 @@ def test_non_utf8_file_name_can_be_logged(journal: Journal) -> None:
 
 
 def test_systemd_python_accepts_the_fields() -> None:
-    systemd = pytest.importorskip("systemd.journal")
+    systemd = systemd_module("journal")
     name = os.fsdecode(b"\xff\n")
     handler = JournalHandler("queen-rbee", systemd.send)
     made = logging.LogRecord("x", 20, __file__, 1, name, None, None)
@@ -171,7 +172,7 @@ def test_priorities_match_syslog(level: int, number: int) -> None:
 
 def test_auto_uses_journal_only_if_stderr_is_connected(monkeypatch: pytest.MonkeyPatch) -> None:
     here = os.fstat(2)
-    pytest.importorskip("systemd.journal")
+    systemd_module("journal")
     assert isinstance(choose_handler("auto", "x", {"JOURNAL_STREAM": f"{here.st_dev}:{here.st_ino}"}), JournalHandler)
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     assert isinstance(choose_handler("auto", "x", {"JOURNAL_STREAM": "8:1"}), JsonHandler)

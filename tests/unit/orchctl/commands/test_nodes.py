@@ -9,7 +9,7 @@ from llama_orch.contracts.gpus import GpuList
 from llama_orch.contracts.nodes import NodeList
 from orchctl.commands.gpus import format_gpus
 from orchctl.commands.nodes import format_nodes, node_problems
-from tests.unit.orchctl.cluster import NODE, SNAPSHOT, node
+from tests.unit.orchctl.cluster import NODE, OPERATION, SNAPSHOT, node
 from tests.unit.orchctl.running import run
 from tests.unit.orchctl.scripted_queen import error, reply, serve
 
@@ -78,6 +78,15 @@ def test_node_is_removed() -> None:
     assert (result.status, result.out, result.err) == (0, "", "")
 
 
+def test_node_is_woken_and_waited_for() -> None:
+    awake = {**OPERATION, "kind": "wake", "pool_id": None, "state": "done", "message": "it is awake after 12 s"}
+    with serve({"POST /v2/nodes/gpu-1/wake": [reply(202, awake)]}) as queen:
+        result = run("nodes", "wake", "gpu-1", "--url", queen.url)
+    assert result.status == 0
+    assert result.out.startswith("wake ")
+    assert "it is awake after 12 s" in result.out
+
+
 def test_unknown_node_exits_66() -> None:
     with serve({"DELETE /v2/nodes/x": [error(404, "NOT_FOUND", "there is no node x")]}) as queen:
         assert run("nodes", "remove", "x", "--url", queen.url).status == 66
@@ -89,7 +98,7 @@ def test_other_than_one_node_is_usage_error(words: list[str]) -> None:
         result = run("nodes", *words, "--url", queen.url)
         assert not queen.requests
     assert result.status == 64
-    assert "orchctl nodes [remove] NODE" in result.err
+    assert "orchctl nodes [remove|wake] NODE" in result.err
 
 
 GPU = {

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -56,7 +57,7 @@ def test_add_writes_what_was_drafted_and_reloads(tmp_path: Path) -> None:
         assert [request.line for request in daemon.requests][-1] == RELOAD
     assert (result.status, result.out) == (0, f"pool a is configured in {path} (engine: x)\n")
     assert path.read_text() == TEXT
-    assert path.stat().st_mode & 0o777 == 0o644
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 def test_refused_draft_writes_nothing(tmp_path: Path) -> None:
@@ -121,6 +122,28 @@ def test_show_prints_the_file(tmp_path: Path) -> None:
         assert "ready" in orchctl(tmp_path, "pool").out
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can write files for other groups")
+def test_drop_in_is_readable_for_the_daemons_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchctl.machine.provisioner.grp.getgrnam", lambda _name: SimpleNamespace(gr_gid=12345))
+    path = tmp_path / "x.d/a.toml"
+    write_drop_in(PoolFile(pool_id="a", path=str(path), content=TEXT))
+    assert (path.stat().st_gid, path.stat().st_mode & 0o777) == (12345, 0o640)
+
+
+def test_credentials_of_urls_are_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "pools.d/a.toml"
+    text = '[[pools]]\nid = "a"\nmodel = "https://me:hunter2@h/a.gguf?signature=hunter2"\n'
+    ref = "https://me:hunter2@h/a.gguf?signature=hunter2"
+    with machine(tmp_path, draft=drafted(path, text)):
+        added = orchctl(tmp_path, "pool", "add", "a", "--model", ref, "--json")
+    (other := tmp_path / "other").mkdir()
+    with machine(other, listed=listed(configured(path))):
+        shown = orchctl(other, "pool", "show", "a")
+    assert path.read_text() == text
+    assert "hunter2" not in added.out + added.err + shown.out + shown.err
+    assert 'model = "https://***@h/a.gguf?***"' in shown.out
+
+
 def test_daemon_that_does_not_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("orchctl.provisioner.SOCKET", tmp_path / "none.sock")
@@ -131,7 +154,7 @@ def test_daemon_that_does_not_run_is_named(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_denied_write_names_the_command_for_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def denied(*_arguments: object) -> None:
+    def denied(*_arguments: object, **_keywords: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("orchctl.machine.provisioner.durable.replace", denied)

@@ -25,6 +25,7 @@ GIVEN: dict[str, tuple[str, object]] = {
     "determinism": ("--determinism strict", "strict"),
     "max_tokens": ("--max-tokens 9", 9),
     "deadline_ms": ("--deadline-ms 5000", 5000),
+    "wait_s": ("--wait 0", 0),
     "expected_tokens": ("--expected-tokens 8", 8),
     "kv_hint": ("--kv-hint reuse", "reuse"),
     "keep_alive": ("--keep-alive 5m", "5m"),

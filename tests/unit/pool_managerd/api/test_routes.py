@@ -13,6 +13,7 @@ from pool_managerd.gpus.monitor import GpuMonitor
 from pool_managerd.handoffs.handoffs import HandoffLoop
 from pool_managerd.metrics import Metrics
 from pool_managerd.pools.node_pools import NodePools
+from pool_managerd.power.power import Power
 from pool_managerd.provisioner_client import ProvisionerClient
 
 AUTOMATIC_METHODS = {"HEAD", "OPTIONS"}
@@ -29,6 +30,7 @@ async def test_every_declared_route_is_served() -> None:
         None,
         ProvisionerClient(Path("engines")),
         cast(GpuMonitor, None),
+        cast(Power, None),
         stop=trio.Event(),
         body_limit=1,
     )

@@ -16,6 +16,8 @@ import pytest
 from pool_managerd.gpus.fault_source import BATCH_MAX, SourceUnavailable
 from pool_managerd.gpus.faults import Fault, Reset, Sighting
 from pool_managerd.gpus.kernel_log import KernelLog
+from tests.engines.fixtures import skip_or_fail
+from tests.systemd_module import systemd_module
 
 JOURNAL_REMOTE = shutil.which("systemd-journal-remote", path="/lib/systemd:/usr/lib/systemd")
 XID = "NVRM: Xid (PCI:0000:10:1c): 79, pid=1234, GPU has fallen off the bus."
@@ -98,9 +100,9 @@ def put(directory: Path, number: int, message: str, **fields: str) -> None:
 
 @pytest.fixture
 def journal_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    journal = pytest.importorskip("systemd.journal")
+    journal = systemd_module("journal")
     if JOURNAL_REMOTE is None:
-        pytest.skip("systemd-journal-remote is not installed")
+        skip_or_fail("systemd-journal-remote is not installed")
 
     class Reader(journal.Reader):  # type: ignore[misc,name-defined]
         def __init__(self, _flags: int) -> None:

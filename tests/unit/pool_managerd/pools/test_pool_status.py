@@ -129,6 +129,7 @@ def test_pool_without_engine_has_the_fields_of_its_residency(state: PoolState) -
         ctx_max=512,
         workloads=["completion"],
         last_error="as wanted" if state is PoolState.FAILED else None,
+        detail="as wanted",
         residency=known.residency,
     )
 

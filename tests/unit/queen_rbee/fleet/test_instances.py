@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from llama_orch.contracts.errors import ApiError
-from queen_rbee.fleet.fleet import CONFLICT_WARNING_S
+from queen_rbee.fleet.conflicts import WARNING_S
 from tests.unit.queen_rbee.fleet_rig import INSTANCE, OTHER_INSTANCE, TIMEOUT_MS, FleetRig, heartbeat, registration
 
 FIRST, SECOND = "http://n1:9200", "http://n1:9300"
@@ -55,7 +55,7 @@ async def test_registered_node_is_warned_of_its_duplicate(autojump_clock):
     assert beat(rig, INSTANCE) is None
     await refused(rig, OTHER_INSTANCE, SECOND)
     assert SECOND in (beat(rig, INSTANCE) or "")
-    await trio.sleep(CONFLICT_WARNING_S)
+    await trio.sleep(WARNING_S)
     assert beat(rig, INSTANCE) is None
 
 

@@ -30,7 +30,7 @@ class FakeManagers(PoolManagers):
         object.__setattr__(self, "unreachable", False)
         object.__setattr__(self, "still_draining", set())
 
-    async def post(self, manager: PoolManager, path: str, body: BaseModel | None = None) -> None:
+    async def post(self, manager: PoolManager, path: str, body: BaseModel | None = None, **_options: object) -> bytes:
         await trio.lowlevel.checkpoint()
         if self.unreachable is True or manager.node_id == self.unreachable:  # type: ignore[attr-defined]
             raise ApiError(503, ErrorBody(code=ErrorCode.POOL_UNAVAILABLE, message="cannot connect"))
@@ -42,6 +42,7 @@ class FakeManagers(PoolManagers):
         self.fleet.heartbeat(
             node, heartbeat(node, pools=[snapshot(node, draining=pool_draining)], machine_id=None, **fields)
         )
+        return b""
 
 
 @dataclass

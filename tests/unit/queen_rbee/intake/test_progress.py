@@ -30,7 +30,7 @@ def queue_of(count: int) -> tuple[QueenCore, list[Task]]:
 async def test_each_position_near_the_front_is_reported(autojump_clock):
     queen, tasks = queue_of(4)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(report_progress, queen.queue, queen.forecast)
+        nursery.start_soon(report_progress, queen.queue, queen.forecast, queen.registry)
         for task in tasks[:3]:
             await trio.sleep(INTERVAL_S + 0.1)
             queen.dispatcher.cancel(task)
@@ -45,7 +45,7 @@ async def test_predicted_start_is_reported_while_a_pool_serves(autojump_clock):
     queen, tasks = queue_of(1)
     queen.pool()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(report_progress, queen.queue, queen.forecast)
+        nursery.start_soon(report_progress, queen.queue, queen.forecast, queen.registry)
         await trio.sleep(INTERVAL_S + 0.1)
         tasks[0].reported_position = None
         await trio.sleep(INTERVAL_S + 0.1)
@@ -58,7 +58,7 @@ async def test_task_without_readers_gets_no_events(autojump_clock):
     queen, tasks = queue_of(2)
     tasks[1].log.readers = 0
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(report_progress, queen.queue, queen.forecast)
+        nursery.start_soon(report_progress, queen.queue, queen.forecast, queen.registry)
         queen.dispatcher.cancel(tasks[0])
         await trio.sleep(10 * INTERVAL_S)
         nursery.cancel_scope.cancel()

@@ -14,15 +14,19 @@ from pydantic import BaseModel
 from llama_orch.bell import Bell
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.pools import MemoryBudget, PoolState, PoolStatus, ReplicaStatus, Residency
+from llama_orch.contracts.reloads import PoolReload, ReloadCancel, ReloadOrder, ReloadState, SwitchOrder
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.engines.wire.adapters import adapters
 from queen_rbee.dispatch.placer import QueuePlacer
+from queen_rbee.dispatch.promises import Promises
 from queen_rbee.dispatch.queue import AdmissionQueue
 from queen_rbee.fleet.managers import PoolManager, PoolManagers
+from queen_rbee.fleet.operations import Operations
 from queen_rbee.metrics import Metrics
-from queen_rbee.pools.candidates import Candidate
+from queen_rbee.pools.candidates import Candidate, Demand
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.residency.keeper import Keeper
+from queen_rbee.residency.reloading import OperatorReloads
 from queen_rbee.sessions.sessions import Sessions
 from queen_rbee.tasks.task import Task
 from queen_rbee.tasks.task_trace import TaskTrace
@@ -40,8 +44,9 @@ class Orders(PoolManagers):
         super().__init__(None, site.registry, (URL,))  # type: ignore[arg-type]
         object.__setattr__(self, "site", site)
 
-    async def post(self, manager: PoolManager, path: str, body: BaseModel | None = None) -> None:
-        await self.site.obey(path.split("/")[3], path.rpartition("/")[2])  # type: ignore[attr-defined]
+    async def post(self, manager: PoolManager, path: str, body: BaseModel | None = None, **_options: object) -> bytes:
+        name, verb = path.split("/")[3], path.rpartition("/")[2]
+        return await self.site.obey(name, verb, body)  # type: ignore[attr-defined, no-any-return]
 
 
 @dataclass
@@ -55,6 +60,8 @@ class Site:
     history: list[str] = field(default_factory=list)
     refusing: set[str] = field(default_factory=set)
     failing: set[str] = field(default_factory=set)
+    failure: str | None = None
+    changing: dict[str, trio.CancelScope] = field(default_factory=dict)
     nursery: trio.Nursery = field(init=False)
 
     def __post_init__(self) -> None:
@@ -62,11 +69,17 @@ class Site:
         self.bell = Bell()
         self.registry._changed = self.bell
         self.placer = QueuePlacer(self.queue, self.registry, Sessions(MemoryStore()), "least-loaded", self.bell)
-        self.keeper = Keeper(self.registry, self.queue, Orders(self), Metrics())
+        self.promises: Promises[Demand] = Promises()
+        orders = Orders(self)
+        self.keeper = Keeper(self.registry, self.queue, self.promises, orders, Metrics())
+        self.operations = Operations(self.registry, orders, lambda _keys, _reason: 0)
+        self.reloads = OperatorReloads(self.registry, self.keeper, self.operations)
         self.ended: dict[Task, trio.Event] = {}
 
-    def add(self, name: str, need: int = 4, state: PoolState = PoolState.UNLOADED, **residency) -> None:
-        """Add a pool that needs so many GiB."""
+    def add(
+        self, name: str, need: int = 4, state: PoolState = PoolState.UNLOADED, model: str = "", **residency
+    ) -> None:
+        """Add a pool that needs so many GiB; its model has its name, or that of `model`."""
         plan = Residency(**{"need_bytes": {"0": need * GIB}, "keep_alive_s": 300.0, "load_s": LOAD_S, **residency})
         self.pools[name] = PoolStatus(
             pool_id=name,
@@ -75,7 +88,7 @@ class Site:
             ready=False,
             draining=False,
             engine="llamacpp",
-            models_available=[f"{name}.gguf"],
+            models_available=[f"{model or name}.gguf"],
             residency=plan,
         )
         self.show(name, state)
@@ -95,26 +108,67 @@ class Site:
         used = sum(pool.residency.need_bytes["0"] for pool in loaded if pool.residency)
         return MemoryBudget(device="0", total_bytes=self.total * GIB, free_bytes=max(0, self.total * GIB - used))
 
-    async def obey(self, name: str, verb: str) -> None:
+    async def obey(self, name: str, verb: str, body: BaseModel | None) -> bytes:
         await trio.lowlevel.checkpoint()
         if name in self.refusing:
             raise ApiError(503, ErrorBody(code=ErrorCode.POOL_UNAVAILABLE, message="cannot connect"))
+        if isinstance(body, ReloadOrder | SwitchOrder | ReloadCancel):
+            self._reload(name, body)
+            return b""
         self.history.append(f"{'load' if verb == 'preload' else verb} {name}")
         if verb == "unload":
             assert not self.registry.count_leases(self.registry.replicas_of((name, ""))), f"{name} is busy"
+        if verb == "purge":
+            assert self.pools[name].state is PoolState.UNLOADED
+            return b'{"pool_id": "a", "freed_bytes": 1073741824, "kept": ["the engine: used by b"]}'
         self.nursery.start_soon(self._change, name, verb)
+        return b""
 
-    async def _change(self, name: str, verb: str) -> None:
-        if verb == "unload":
-            await trio.sleep(UNLOAD_S)
-            self.show(name, PoolState.UNLOADED)
-            return
+    def _reload(self, name: str, body: ReloadOrder | SwitchOrder | ReloadCancel) -> None:
+        """Do what engine-provisioner does with a reload, which takes LOAD_S once the pool is drained."""
+        if isinstance(body, ReloadOrder):
+            self.history.append(f"reload {name}")
+            self.reload(name, ReloadState.STAGED, body.reload_id or "")
+        elif isinstance(body, ReloadCancel):
+            self.history.append(f"cancel {name}")
+            self.reload(name, ReloadState.CANCELLED, body.reload_id)
+        elif body.drained:
+            assert not self.registry.count_leases(self.registry.replicas_of((name, ""))), f"{name} is busy"
+            self.history.append(f"switch {name}")
+            self.nursery.start_soon(self._switch, name, body.reload_id)
+        else:
+            self.history.append(f"claim {name}")
+
+    def reload(self, name: str, state: ReloadState, reload_id: str) -> None:
+        """Let the machine report a reload in this state."""
+        found = PoolReload(
+            reload_id=reload_id, state=state, error=self.failure if state is ReloadState.FAILED else None
+        )
+        self.pools[name] = self.pools[name].model_copy(update={"reload": found})
+        self.registry.update(URL, 0, self.pools.values(), [self._memory()])
+
+    async def _switch(self, name: str, reload_id: str) -> None:
+        self.reload(name, ReloadState.SWITCHING, reload_id)
+        self.show(name, PoolState.UNLOADED)
         self.show(name, PoolState.STARTING)
         await trio.sleep(LOAD_S)
-        self.show(name, PoolState.FAILED if name in self.failing else PoolState.READY)
+        self.show(name, PoolState.READY)
+        self.reload(name, ReloadState.FAILED if self.failure else ReloadState.DONE, reload_id)
+
+    async def _change(self, name: str, verb: str) -> None:
+        """Do what was ordered, in place of what was ordered before."""
+        self.changing.get(name, trio.CancelScope()).cancel()
+        with trio.CancelScope() as self.changing[name]:
+            if verb == "unload":
+                await trio.sleep(UNLOAD_S)
+                self.show(name, PoolState.UNLOADED)
+                return
+            self.show(name, PoolState.STARTING)
+            await trio.sleep(LOAD_S)
+            self.show(name, PoolState.FAILED if name in self.failing else PoolState.READY)
 
     async def request(self, name: str, service_s: float = 1.0, trace: TaskTrace | None = None, **fields) -> None:
-        """Ask for the pool's model, and wait for the answer."""
+        """Ask for the pool's model, and wait for the answer. A client that is cancelled leaves the queue."""
         task = Task(TaskRequest(prompt="x", model_ref=name, **fields), "c", trio.current_time())
         task.trace = trace
         self.ended[task] = trio.Event()
@@ -122,7 +176,11 @@ class Site:
         self.queue.admit(task, "interactive", task.demand)
         self.placer.admitted(task)
         self.registry.ring_residency()
-        await self.ended[task].wait()
+        try:
+            await self.ended[task].wait()
+        finally:
+            if self.queue.remove(task):
+                self.registry.ring_residency()
 
     async def _dispatch(self) -> None:
         while True:
@@ -152,6 +210,7 @@ async def running(**options) -> AsyncIterator[Site]:
     async with trio.open_nursery() as nursery:
         site.nursery = nursery
         await nursery.start(site.keeper.run)
+        await nursery.start(site.operations.run)
         nursery.start_soon(site._dispatch)
         yield site
         nursery.cancel_scope.cancel()

@@ -6,6 +6,10 @@ from functools import partial
 import pytest
 import trio
 
+from llama_orch.contracts.pools import PoolState
+from llama_orch.contracts.tasks import TaskRequest
+from queen_rbee.dispatch.promises import GRACE_S
+from queen_rbee.pools.candidates import demand_of
 from queen_rbee.residency.plan import LOOK_AGAIN_S
 from queen_rbee.tasks.task_trace import TaskTrace
 from tests.unit.queen_rbee.residency.site import LOAD_S, UNLOAD_S, Site, running
@@ -155,6 +159,82 @@ async def test_pool_that_disappears_leaves_nothing_behind(autojump_clock):
         assert site.keeper._orders == {}
         assert site.registry.residents == set()
         site.nursery.cancel_scope.cancel()
+
+
+async def test_drain_for_room_is_called_off_with_its_task(autojump_clock):
+    async with running(total=4) as site, trio.open_nursery() as clients:
+        site.add("a")
+        site.add("b")
+        clients.start_soon(site.request, "a", 40.0)
+        await settle(LOAD_S + 10.0)
+        with trio.move_on_after(15.0):
+            await site.request("b")
+        await site.request("a")
+        assert trio.current_time() < 50.0
+    assert site.history == ["load a", "serve a", "serve a"]
+
+
+async def test_drain_for_room_goes_on_for_other_tasks(autojump_clock):
+    async with running(total=4) as site, trio.open_nursery() as clients:
+        site.add("a")
+        site.add("b")
+        clients.start_soon(site.request, "a", 40.0)
+        await settle(LOAD_S + 10.0)
+        clients.start_soon(site.request, "b")
+        with trio.move_on_after(15.0):
+            await site.request("b")
+    assert site.history == ["load a", "serve a", "unload a", "load b", "serve b"]
+
+
+async def test_cancelled_load_goes_back_to_unloaded(autojump_clock):
+    async with running() as site:
+        site.add("a")
+        site.keeper.load(("a", ""))
+        await settle(LOAD_S / 2)
+        site.keeper.stop_load(("a", ""))
+        await settle(LOAD_S + UNLOAD_S)
+        assert site.history == ["load a", "unload a"]
+        assert site.pools["a"].state is PoolState.UNLOADED
+
+
+async def test_cancelled_load_goes_on_for_tasks_that_wait(autojump_clock):
+    async with running() as site, trio.open_nursery() as clients:
+        site.add("a")
+        site.keeper.load(("a", ""))
+        clients.start_soon(site.request, "a")
+        await settle(LOAD_S / 2)
+        site.keeper.stop_load(("a", ""))
+    assert site.history == ["load a", "serve a"]
+
+
+async def test_promised_model_is_loaded_and_kept_for_the_retry(autojump_clock):
+    async with running(total=4) as site:
+        site.add("a", keep_alive_s=0.0)
+        demand = demand_of(TaskRequest(prompt="x", model_ref="a"))
+        arrival = site.keeper.arrival(demand)
+        assert arrival is None, "nothing is known yet"
+        await settle()
+        arrival = site.keeper.arrival(demand)
+        assert arrival
+        assert arrival.in_s == LOAD_S
+        site.promises.add(demand, trio.current_time(), trio.current_time() + arrival.in_s)
+        site.registry.ring_residency()
+        await settle(arrival.in_s + GRACE_S / 2)
+        assert site.loaded == {"a"}
+        await settle(GRACE_S)
+        assert site.loaded == set()
+
+
+async def test_second_pool_is_loaded_while_the_first_is_busy(autojump_clock):
+    async with running() as site, trio.open_nursery() as clients:
+        for name in ("one", "two"):
+            site.add(name, model="m")
+        for _ in range(2):
+            clients.start_soon(site.request, "m", 60.0)
+        await settle(LOAD_S + 5.0)
+        assert len(site.loaded) == 1
+        await settle(10.0 + LOAD_S)
+        assert site.loaded == {"one", "two"}
 
 
 def evicted_unused(site: Site) -> list[str]:

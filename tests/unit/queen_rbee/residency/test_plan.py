@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queen_rbee.residency.plan import Load, Unload, make_plan
+from queen_rbee.residency.actions import Load, Unload
+from queen_rbee.residency.plan import make_plan, room_is_needed
 from queen_rbee.residency.situation import Budget, Phase, Resident, Situation, Wait
 
 GIB = 1 << 30
@@ -178,6 +179,41 @@ def test_drained_pool_is_not_loaded_and_serves_nobody():
     assert actions(situation(pool("a", closed=True), waits="a")) == []
 
 
+def twins(**fields) -> tuple[Resident, Resident, Wait]:
+    """Pools of one model, of which one is loaded and has a task; a second task waits."""
+    busy, other = pool("a", Phase.LOADED, leases=1), pool("b", **fields)
+    return busy, other, Wait(frozenset([busy.key, other.key]), NOW - 11)
+
+
+def test_second_pool_of_a_busy_model_is_loaded_into_free_room():
+    busy, other, wait = twins()
+    found = replace(situation(busy, other), waits=[wait])
+    assert make_plan(found).actions == (Load(("b", ""), "tasks wait for it beside busy pools"),)
+    patient = replace(found, waits=[replace(wait, since=NOW - 4)])
+    assert (make_plan(patient).actions, make_plan(patient).due_at) == ((), NOW + 6)
+
+
+def test_second_pool_evicts_nothing():
+    busy, other, wait = twins(need=8)
+    assert actions(replace(situation(busy, other, pool("c", Phase.LOADED)), waits=[wait])) == []
+    assert actions(replace(situation(busy, replace(other, need={"0": 20 * GIB})), waits=[wait])) == []
+
+
+def test_second_pool_is_not_loaded_while_the_first_is_idle():
+    busy, other, wait = twins()
+    assert actions(replace(situation(replace(busy, leases=0), other), waits=[wait])) == []
+    assert actions(replace(situation(replace(busy, phase=Phase.LOADING), other), waits=[wait])) == []
+    assert actions(replace(situation(busy, other), waits=[replace(wait, promised=True)])) == []
+
+
+def test_room_is_needed_while_something_waits_for_it():
+    found = situation(pool("a"), pool("b", Phase.LOADED, leases=1), waits="a")
+    assert room_is_needed(frozenset([("a", "")]), found)
+    assert not room_is_needed(frozenset([("a", "")]), replace(found, waits=[]))
+    wanted = situation(pool("a", wanted=True), pool("b", Phase.LOADED, leases=1))
+    assert room_is_needed(frozenset([("a", "")]), wanted)
+
+
 names = st.sampled_from("abcdef")
 
 
@@ -198,7 +234,10 @@ def situations(draw) -> Situation:
         exclusive = fields["group"] == "h"
         residents.append(pool(name, phase, draw(st.integers(1, 8)), exclusive=exclusive, **fields))
     waits = " ".join(draw(st.lists(names, unique=True, max_size=4)))
-    return situation(*residents, waits=waits, since=NOW - draw(st.integers(0, 100)))
+    found = situation(*residents, waits=waits, since=NOW - draw(st.integers(0, 100)))
+    several = draw(st.sets(names, min_size=2, max_size=3))
+    shared = Wait(frozenset((name, "") for name in several), NOW - draw(st.integers(0, 100)), draw(st.booleans()))
+    return replace(found, waits=sorted([*found.waits, shared], key=lambda wait: wait.since))
 
 
 @given(situations())
@@ -239,3 +278,34 @@ def test_fewer_victims_would_not_do(found):
     for spared in victims:
         freed = sum(residents[key].need["0"] for key in victims if key != spared)
         assert 12 * GIB - loaded + freed < need
+
+
+@given(situations())
+def test_loaded_model_gets_a_second_pool_only_into_free_room(found):
+    for wait in found.waits:
+        alone = replace(found, waits=[wait], residents=[replace(each, wanted=False) for each in found.residents])
+        serving = [
+            each
+            for each in alone.residents
+            if each.key in wait.pools and each.phase in (Phase.LOADING, Phase.LOADED) and not each.closed
+        ]
+        if not serving:
+            continue
+        made = make_plan(alone).actions
+        assert not any(isinstance(action, Unload) and action.cause == "room" for action in made)
+        loads = [each for each in alone.residents for action in made if action == Load(each.key, action.reason)]
+        if loads:
+            assert not wait.promised
+            assert wait.since <= NOW - 10
+            assert all(each.phase is Phase.LOADED and each.leases for each in serving)
+            in_memory = sum(each.need["0"] for each in (*loads, *(each for each in alone.residents if each.in_memory)))
+            assert in_memory <= 12 * GIB
+
+
+@given(situations())
+def test_room_is_made_only_for_what_waits(found):
+    for action in make_plan(found).actions:
+        if isinstance(action, Unload) and action.cause == "room":
+            assert action.room_for
+            assert room_is_needed(action.room_for, found)
+            assert not room_is_needed(action.room_for, replace(found, waits=[]))

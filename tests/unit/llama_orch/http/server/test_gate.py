@@ -17,7 +17,7 @@ from llama_orch.contracts.errors import ApiError, ErrorCode
 from llama_orch.http.server.app import create_app
 from llama_orch.http.server.browsers import WebPolicy
 from llama_orch.http.server.exchange import Exchange, HotRoutes, Message
-from llama_orch.http.server.gate import Access, Caller, Gate
+from llama_orch.http.server.gate import Access, Caller, Gate, authorize
 from llama_orch.settings.types import Secret
 from llama_orch.telemetry.events.service import PAGE_REFUSED, TOKEN_REFUSED
 from llama_orch.telemetry.log_limit import LIMIT
@@ -439,3 +439,32 @@ async def test_websocket_scope_is_ignored() -> None:
         raise AssertionError("nothing is read or sent")
 
     await gate()({"type": "websocket"}, never, never)
+
+
+def test_page_needs_no_token_and_nothing_else_is_open() -> None:
+    with_page, remote = Access(Secret(TOKEN), page=True), REMOTE[0]
+    for path in ("/", "/page/main.js"):
+        assert refusal_code(with_page, path, remote) == ""
+        assert refusal_code(TOKEN_REQUIRED, path, remote) == "MISSING_TOKEN"
+        assert refusal_code(Access(page=True), path, remote) == "NON_LOOPBACK_WITHOUT_TOKEN"
+    for path in ("/v2/events", "/page", "/pages/x", "/openapi.json"):
+        assert refusal_code(with_page, path, remote) == "MISSING_TOKEN"
+
+
+@pytest.mark.parametrize(
+    ("path", "page", "host", "origin", "code"),
+    [
+        ("/", True, "localhost:8080", None, None),
+        ("/", False, "localhost:8080", None, "FORBIDDEN_ORIGIN"),
+        ("/", True, "evil.example", None, "FORBIDDEN_HOST"),
+        ("/", True, "localhost:8080", "http://evil.example", "FORBIDDEN_ORIGIN"),
+        ("/page/main.js", True, "localhost:8080", None, "FORBIDDEN_ORIGIN"),
+        ("/v2/events", True, "localhost:8080", None, "FORBIDDEN_ORIGIN"),
+    ],
+)
+def test_other_sites_may_only_link_to_the_page(
+    path: str, page: bool, host: str, origin: str | None, code: str | None
+) -> None:
+    caller = Caller("127.0.0.1", host=host, origin=origin, site="cross-site")
+    refused = authorize(Access(page=page), WebPolicy(), caller, path, "http")
+    assert (refused.body.code if refused else None) == code

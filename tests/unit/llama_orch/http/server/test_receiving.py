@@ -50,7 +50,9 @@ async def test_gzip_is_decoded_for_any_chunk_size(encoding: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "sent", [b"plain", gzip.compress(b"a" * 999)[:-9], gzip.compress(b"a") + b"more", zlib.compress(b"a"), b""]
+    "sent",
+    [b"plain", gzip.compress(b"a" * 999)[:-9], gzip.compress(b"a") + b"more", zlib.compress(b"a"), b""],
+    ids=["plain", "cut", "more", "zlib", "empty"],  # the time in the header would be in the name
 )
 async def test_invalid_gzip_is_400(sent: bytes) -> None:
     assert (await refusal(in_chunks(sent), encoding="gzip")).status == 400

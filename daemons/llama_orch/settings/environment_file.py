@@ -1,7 +1,4 @@
-"""Parser for environment files with the same states as systemd's src/basic/env-file.c (version 254 or later).
-
-It works on characters, and is the reference for tests of the generator, which works on lines.
-"""
+"""Parser for environment files, with the same states as systemd's src/basic/env-file.c (version 254 or later)."""
 
 NEWLINE = "\n\r"
 BLANK = " \t\n\r"

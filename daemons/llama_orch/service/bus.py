@@ -59,11 +59,14 @@ class Bus:
 
 
 @asynccontextmanager
-async def system_bus() -> AsyncIterator[Bus]:
-    """Connect to the system bus for the duration of the block. Raises BusError."""
+async def system_bus(*, fds: bool = False) -> AsyncIterator[Bus]:
+    """Connect to the system bus for the duration of the block. `fds`: replies may have file descriptors.
+
+    Raises BusError.
+    """
     try:
         with trio.fail_after(CALL_S):
-            connection = await open_dbus_connection("SYSTEM")
+            connection = await open_dbus_connection("SYSTEM", enable_fds=fds)
     except (OSError, AuthenticationError, trio.TooSlowError, ExceptionGroup) as error:
         raise BusError("cannot connect to the system bus") from error
     try:

@@ -1,0 +1,1 @@
+"""Keeps the machine awake while it works, and has it suspended when it is idle."""

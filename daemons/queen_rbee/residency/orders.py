@@ -1,0 +1,55 @@
+"""Loads and unloads that were decided, until the reports of their pools show the result."""
+
+from dataclasses import dataclass, field
+
+import trio
+
+from llama_orch.contracts.pools import PoolState, PoolStatus
+from queen_rbee.metrics import UnloadCause
+from queen_rbee.pools.source_reports import PoolKey
+from queen_rbee.residency.situation import Phase
+
+TIMEOUT_S = 60.0
+"""How long pool-managerd may take to report that it follows an order."""
+
+
+@dataclass
+class Order:
+    """A load or unload. `sent_at` is when pool-managerd accepted it; `reason` is for events. Of an unload, `cause` is
+    for metrics, and `room_for` are the pools that need its memory.
+
+    `phase` is what the pool counts as until its report shows the result.
+    """
+
+    phase: Phase
+    reason: str
+    cause: UnloadCause = "request"
+    room_for: frozenset[PoolKey] = frozenset()
+    sending: bool = False
+    sent_at: float | None = None
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    @property
+    def given(self) -> bool:
+        """Whether pool-managerd knows of it, or may know."""
+        return self.sending or self.sent_at is not None
+
+    def followed(self, state: PoolState) -> bool:
+        """Whether the pool's state shows the result."""
+        if self.sent_at is None:
+            return False
+        if self.phase is Phase.LOADING:
+            return state in (PoolState.READY, PoolState.FAILED, PoolState.DRAINING)
+        return state in (PoolState.UNLOADED, PoolState.FAILED)
+
+    def late(self, pool: PoolStatus | None, now: float) -> bool:
+        """Whether the pool has not begun to do what it was told."""
+        return self.sent_at is not None and now - self.sent_at >= TIMEOUT_S and not self._following(pool)
+
+    def _following(self, pool: PoolStatus | None) -> bool:
+        """Whether the pool does what it was told, however long that takes: engine-provisioner limits it."""
+        if pool is None:
+            return False
+        if self.phase is Phase.LOADING:
+            return pool.state in (PoolState.STARTING, PoolState.PROVISIONING)
+        return pool.state is PoolState.DRAINING and not pool.draining

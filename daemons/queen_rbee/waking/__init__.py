@@ -1,0 +1,1 @@
+"""Wakes nodes that sleep, by Wake-on-LAN, when tasks or operators need them."""
