@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from llama_orch.telemetry.tracing.metrics import SpanCounters
 from pool_managerd.gpus.metrics import GpuCollector
 from pool_managerd.gpus.totals import GpuTotals
 from pool_managerd.pools.devices import devices_of
@@ -41,6 +42,7 @@ class Metrics:
     def __init__(self, pools: NodePools, gpu_totals: GpuTotals | None = None) -> None:
         self.collectors = CollectorRegistry()
         ProcessCollector(registry=self.collectors)
+        self.collectors.register(SpanCounters())
         self.collectors.register(_PoolGauges(pools))
         self.collectors.register(GpuCollector(pools, gpu_totals or GpuTotals()))
         labels = ["pool_id", "outcome"]

@@ -12,6 +12,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from llama_orch.contracts.nodes import PoolSnapshot
 from llama_orch.contracts.pools import CircuitState, PoolStatus
+from llama_orch.telemetry.tracing.metrics import SpanCounters
 from queen_rbee.pools.candidates import Candidate
 from queen_rbee.tasks.task import Task
 
@@ -66,6 +67,7 @@ class Metrics:
         self._refused_at: dict[tuple[str, HeartbeatError], float] = {}
         self._series_by_pool: dict[str, set[tuple[MetricWrapperBase, tuple[str, ...]]]] = {}
         ProcessCollector(registry=registry)
+        registry.register(SpanCounters())
         self.enqueued = Counter("tasks_enqueued", "Admitted tasks.", TASK_LABELS, registry=registry)
         self.started = Counter("tasks_started", "Tasks that got a slot.", TASK_LABELS, registry=registry)
         self.canceled = Counter("tasks_canceled", "Cancelled tasks.", (*REPLICA_LABELS, "reason"), registry=registry)

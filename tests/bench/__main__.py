@@ -13,6 +13,7 @@ from tests.bench import (
     overload,
     store,
     streams,
+    traces,
     under_systemd,
 )
 from tests.system.lab.prerequisites import missing
@@ -28,6 +29,7 @@ def main() -> int:
     overload.main()
     fleet.main()
     downloads.main()
+    traces.main()
     cold_request.main()
     on_demand.main()
     if problems := missing():

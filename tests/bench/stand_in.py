@@ -54,6 +54,9 @@ class SlotIdleTimes:
         self._freed.clear()
 
 
+HEALTHY = b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\nConnection: close\r\n\r\n" + b'{"status":"ok"}'
+
+
 @dataclass(frozen=True)
 class GenerationRequest:
     """A request for tokens."""
@@ -124,6 +127,9 @@ class StandIn:
     async def _answer(self, stream: trio.SocketStream) -> None:
         try:
             request = await _request(stream)
+            if request is None:
+                await stream.send_all(HEALTHY)
+                return
             self.idle_times.arrived()
             await self._send_answer(stream, request)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -140,11 +146,14 @@ class StandIn:
         self.idle_times.ended()
 
 
-async def _request(stream: trio.SocketStream) -> GenerationRequest:
+async def _request(stream: trio.SocketStream) -> GenerationRequest | None:
+    """Return the request; None if it is queen-rbee's health check."""
     received = b""
     while HEAD_END not in received:
         received += await _receive(stream)
     head, _, body = received.partition(HEAD_END)
+    if head.startswith(b"GET"):
+        return None
     length = int(re.search(rb"(?i)content-length: (\d+)", head)[1])  # type: ignore[index]
     while len(body) < length:
         body += await _receive(stream)

@@ -26,6 +26,7 @@ from engine_provisioner.modes import archives
 from engine_provisioner.modes.mode import Workspace
 from engine_provisioner.step_deadline import DISK_STEP_S
 from llama_orch.files import durable
+from llama_orch.telemetry.tracing.spans import step
 from llama_orch.urls import without_secrets
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,10 @@ class SourceBuild:
             if program := await self._finished(setup, identity):
                 return program
             source = await self._source(identity)
-            return await self._finished(setup, source.identity) or await self._build(setup, source)
+            if program := await self._finished(setup, source.identity):
+                return program
+            with step("llama_orch.build", {"llama_orch.build.source": source.identity}):
+                return await self._build(setup, source)
 
     async def _finished(self, setup: Setup, identity: str) -> Program | None:
         """Return the engine of this source if it has been built."""

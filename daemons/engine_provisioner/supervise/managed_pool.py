@@ -28,9 +28,17 @@ from engine_provisioner.supervise.health_waits import (
     until_silent,
     while_running,
 )
-from engine_provisioner.supervise.preparation import Prepared, SharedResources, describe_load, load_key, prepare
+from engine_provisioner.supervise.preparation import (
+    Prepared,
+    SharedResources,
+    describe_load,
+    load_key,
+    prepare,
+    span_attributes,
+)
 from engine_provisioner.supervise.wanted import Wanted
 from llama_orch.service.memory import release_after_start
+from llama_orch.telemetry.tracing.spans import step
 
 log = logging.getLogger("engine_provisioner.pool")
 
@@ -104,9 +112,10 @@ class ManagedPool:
 
     async def _run_engine(self, engine: RunningEngine, prepared: Prepared, started: EngineCommand) -> None:
         began_s = trio.current_time()
-        await self._wait_until_healthy(engine, prepared, started)
-        took_s = trio.current_time() - began_s
-        ctx = await self._announce(engine, prepared, started)
+        with step("llama_orch.start", {**span_attributes(self._pool), "llama_orch.adopted": engine.adopted}, root=True):
+            await self._wait_until_healthy(engine, prepared, started)
+            took_s = trio.current_time() - began_s
+            ctx = await self._announce(engine, prepared, started)
         await self._measure(engine, prepared, Load(took_s=None if engine.adopted else took_s, ctx_max=ctx))
         await self._watch(engine, prepared, started)
 

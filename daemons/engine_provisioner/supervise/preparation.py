@@ -22,6 +22,7 @@ from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.step_deadline import DISK_STEP_S, StepDeadline
 from llama_orch.contracts.pools import Residency
 from llama_orch.settings.types import GpuMask
+from llama_orch.telemetry.tracing.spans import Attributes, step
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,29 @@ async def prepare(
 
     Cheap checks come first: nothing is fetched if a GPU or a local model is missing.
     """
+    with step("llama_orch.provision", span_attributes(pool), root=True):
+        return await _obtain(pool, shared, deadline, report)
+
+
+def span_attributes(pool: Pool) -> Attributes:
+    """Return what spans say about the pool."""
+    mode = pool.provisioning.mode
+    return {"llama_orch.pool.id": pool.id, "llama_orch.engine": pool.engine, "llama_orch.mode": mode}
+
+
+async def _obtain(
+    pool: Pool, shared: SharedResources, deadline: StepDeadline, report: Callable[[str], Awaitable[None]]
+) -> Prepared:
     gpus = devices.select(pool, shared.gpu_mask)
     deadline.expect(DISK_STEP_S, "looking for GPUs")
     if gpus:
         devices.check_present(gpus, await trio.to_thread.run_sync(devices.present_gpus))
     await shared.acquirer.check_here(pool, deadline, shared.launcher.engine_user)
     provide_image = partial(shared.launcher.provide_image, pool.id, report=report)
-    program = await shared.acquirer.program(pool, deadline, report, gpus, provide_image)
-    model = await shared.acquirer.model(pool, deadline, report)
+    with step("llama_orch.fetch", {"llama_orch.fetch.what": "engine"}):
+        program = await shared.acquirer.program(pool, deadline, report, gpus, provide_image)
+    with step("llama_orch.fetch", {"llama_orch.fetch.what": "model"}):
+        model = await shared.acquirer.model(pool, deadline, report)
     deadline.expect(3 * probes.LIMIT_S, "asking the engine for its version")
     engine, asked = await shared.probes.engine(program)
     if program.record and asked:

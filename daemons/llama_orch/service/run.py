@@ -23,6 +23,7 @@ from llama_orch.service.configuration import ConfigurationRefusal
 from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.notify import Notifier
 from llama_orch.service.output import printing
+from llama_orch.service.traces import traces, unusable_files
 from llama_orch.service.watchdog import Watchdog
 from llama_orch.settings.loading import ConfigurationError, Problem, Settings
 from llama_orch.telemetry import records
@@ -111,7 +112,8 @@ def _load(daemon: Daemon[Any], environ: Mapping[str, str]) -> tuple[Settings, li
     try:
         settings: Settings = daemon.settings.load(environ)
     except ConfigurationError as error:
-        settings, problems = error.settings or daemon.settings(), error.problems
+        settings, problems = error.settings or daemon.settings(), [*error.problems]
+    problems += unusable_files(settings)
     try:
         refusal = daemon.check(settings)
     except ConfigurationError as error:
@@ -183,7 +185,8 @@ async def _supervise(daemon: Daemon[Any], settings: Settings) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(_signals, service, daemon.reloads, nursery.cancel_scope)
         nursery.start_soon(service.watchdog.run)
-        await daemon.run(settings, service)
+        async with traces(settings, daemon.name):
+            await daemon.run(settings, service)
         if not service.stop.is_set():
             raise RuntimeError(f"{daemon.name} ended without being asked to stop")
         nursery.cancel_scope.cancel()

@@ -6,8 +6,8 @@ from typing import Annotated
 from pydantic import Field
 
 from llama_orch.settings.declaration import Var
-from llama_orch.settings.loading import Settings
-from llama_orch.settings.types import LogLevels, Url
+from llama_orch.settings.tracing import TracingSettings
+from llama_orch.settings.types import LogLevels
 from llama_orch.telemetry.levels import parse_levels
 from llama_orch.telemetry.records import Format
 
@@ -22,17 +22,9 @@ RELATIVE = (
 )
 
 
-class Common(Settings):
+class Common(TracingSettings):
     """The settings of every daemon."""
 
-    otlp_endpoint: Annotated[
-        Url | None,
-        Var(
-            "OTEL_EXPORTER_OTLP_ENDPOINT",
-            "OpenTelemetry collector (OTLP) for traces. This release checks the URL but sends no traces yet.",
-            example="http://tempo:4317",
-        ),
-    ] = None
     log_levels: Annotated[
         LogLevels,
         Var(

@@ -57,7 +57,11 @@ class EngineRoutes:
         self._relay = relay
 
     @gate_route(
-        "ANY", "/v2/pools/{pool_id}/engine/{path...}", "Relay to an engine", {200: Reply("The engine's response.")}
+        "ANY",
+        "/v2/pools/{pool_id}/engine/{path...}",
+        "Relay to an engine",
+        {200: Reply("The engine's response.")},
+        traced=True,
     )
     async def relay_to_engine(self, exchange: Exchange) -> None:
         await self._relay(exchange)

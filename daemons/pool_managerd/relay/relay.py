@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from urllib.parse import urlsplit
 
 import trio
 
@@ -17,6 +18,7 @@ from llama_orch.engines.relay_paths import relay_purpose
 from llama_orch.http.client.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
 from llama_orch.http.server.exchange import BrokenOff, Exchange
 from llama_orch.telemetry import correlation
+from llama_orch.telemetry.tracing.spans import Attributes, outgoing, step
 from pool_managerd.pools.node_pools import NodePools
 from pool_managerd.pools.replica import Replica
 from pool_managerd.relay.affinity import Affinity
@@ -87,13 +89,19 @@ class Relay:
 
     async def _pass_on(self, exchange: Exchange, replica: Replica, target: str, body: bytearray) -> ApiError | None:
         """Forward the request and stream the answer. Returns why the answer is incomplete, if it is."""
-        headers = request_headers(exchange.headers, correlation.current.get(), correlation.traceparent.get())
         url, pool_id = replica.handoff.url + target, replica.handoff.pool_id
-        asking = request(exchange.method, url, headers=headers, body=body, connect_s=CONNECT_S, head_s=self._head_s)
         try:
-            async with asking as response:
-                with self._serving(exchange, replica, response):
-                    await _answer(exchange, response)
+            with step(exchange.method, _span_attributes(exchange, replica), kind="client") as span:
+                trace = outgoing(span, _passed_on())
+                headers = request_headers(exchange.headers, correlation.current.get(), trace)
+                asking = request(
+                    exchange.method, url, headers=headers, body=body, connect_s=CONNECT_S, head_s=self._head_s
+                )
+                async with asking as response:
+                    if span:
+                        span.set_attribute("http.response.status_code", response.status)
+                    with self._serving(exchange, replica, response):
+                        await _answer(exchange, response)
         except Unreachable as error:
             return not_received(502, pool_id, str(error))
         except UpstreamTimeout as error:
@@ -118,6 +126,23 @@ def _abort(exchange: Exchange) -> None:
     """Abort a started answer: sends to a client that does not read are shielded from cancellation for a while."""
     if exchange.started:
         exchange.abort()
+
+
+def _passed_on() -> dict[str, str]:
+    """Return the caller's trace as a header, if it has one."""
+    trace = correlation.traceparent.get()
+    return {"traceparent": trace} if trace else {}
+
+
+def _span_attributes(exchange: Exchange, replica: Replica) -> Attributes:
+    engine = urlsplit(replica.handoff.url)
+    return {
+        "http.request.method": exchange.method,
+        "server.address": engine.hostname or "",
+        "server.port": engine.port or 80,
+        "llama_orch.pool.id": replica.handoff.pool_id,
+        "llama_orch.replica.id": replica.handoff.replica_id,
+    }
 
 
 async def _cancel_on_disconnect(exchange: Exchange, scope: trio.CancelScope) -> None:

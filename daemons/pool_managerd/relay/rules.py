@@ -48,11 +48,10 @@ def has_dot_segments(path: str) -> bool:
     return True
 
 
-def request_headers(given: Mapping[str, str], correlation_id: str | None, trace: str | None) -> dict[str, str]:
-    """Return the headers for the engine; never the token."""
+def request_headers(given: Mapping[str, str], correlation_id: str | None, trace: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers for the engine; never the token. `trace` are those that name the trace."""
     passed = {name: given[name] for name in REQUEST_HEADERS if name in given}
-    own = {"x-correlation-id": correlation_id, "traceparent": trace}
-    return passed | {name: value for name, value in own.items() if value}
+    return passed | ({"x-correlation-id": correlation_id} if correlation_id else {}) | dict(trace)
 
 
 def answer_headers(status: int, given: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -77,6 +77,7 @@ class TaskRoutes:
         body=TASK,
         parameters=(PREFER,),
         errors=(404, 409, 429, 503),
+        traced=True,
     )
     async def submit_task(self, exchange: Exchange) -> None:
         request = await read(exchange, TaskRequest, TASK.shape, min(TASK_LIMIT, exchange.body_limit))

@@ -43,6 +43,7 @@ class Accounting:
             self.metrics.ended(task, target)
         else:
             self._count_unstarted(task)
+        task.end_trace()
         self._settle_turn(task, target)
         view = task.view()
         dropped = bool(task.error and task.error.code == ErrorCode.QUEUE_FULL_DROP_LRU)

@@ -93,7 +93,7 @@ class Dispatcher:
         self.runs.stopping = True
         for task in [task for task in self.queue.order() if task.durable]:
             self.queue.remove(task)
-            task.log.suspend()
+            task.suspend()
         self._idle_event = trio.Event()
         self.bell.ring()
         await self._idle_event.wait()

@@ -101,7 +101,9 @@ async def _request(
         "x-correlation-id": task.correlation_id,
         **hop.headers(target, task.request),
     }
-    if task.traceparent:
+    if task.trace:
+        headers.update(task.trace.call(task, target))
+    elif task.traceparent:
         headers["traceparent"] = task.traceparent
     async with request(
         "POST",

@@ -97,12 +97,16 @@ class Runs:
     def begin(self, task: Task, target: Candidate, now: float) -> None:
         """Record that `task` runs on `target`, where it has a lease."""
         self._attempts[task] = Attempt(target)
+        if task.trace:
+            task.trace.placed(target, self.placer.queue_depth)
         task.start(target.pool_id, target.replica_id, now)
         if task.session_turn:
             task.place.kv_warmth = self.sessions.place_turn(task.session_turn, *target.key)
         task.log.append("metrics", self._start_metrics(task, target, now))
         task.log.append("narration", {"text": f"placed on pool {target.pool_id}, replica {target.replica_id}"})
         log.debug("task %s placed on pool %s replica %s", task.task_id, target.pool_id, target.replica_id)
+        if task.trace:
+            task.trace.placement_done(task.place.kv_warmth)
 
     def _start_metrics(self, task: Task, target: Candidate, now: float) -> dict[str, object]:
         metrics: dict[str, object] = {"queue_depth": self.placer.queue_depth, "pool_id": target.pool_id}
@@ -139,7 +143,7 @@ class Runs:
         if task.state is TaskState.QUEUED and not self.stopping:
             return  # it waits for another replica
         if self.stopping and task.durable and not task.delivered and not task.state.final:
-            task.log.suspend()  # it runs again after the restart: the store still has it
+            task.suspend()  # it runs again after the restart: the store still has it
             return
         _fail(task, target, ErrorCode.WORKER_RESET, STOPPED, retriable=True)
         self.accounting.record_end(task, target)
@@ -171,6 +175,8 @@ class Runs:
         continues = may_continue(task, failure, attempt, waited_s, self.pool_wait_s)
         place.breaks += counts_as_break(failure, attempt)
         if continues:
+            if task.trace:
+                task.trace.attempt_failed(failure.code.value)
             place.displaced_at = now - waited_s
             place.excluded.add(attempt.target.key)
             place.tried.add(attempt.target.key)
@@ -197,6 +203,8 @@ class Runs:
         if self.stopping:
             return
         task.requeue()
+        if task.trace:
+            task.trace.waits_again()
         task.log.append("narration", {"text": "the replica was lost; waiting for another"})
         self.placer.requeue(task)
 

@@ -34,6 +34,7 @@ from queen_rbee.sessions.sessions import Sessions
 from queen_rbee.store.protocol import Store, StoredTask, StoreFailure, not_stored
 from queen_rbee.tasks.book import TaskBook
 from queen_rbee.tasks.task import Task
+from queen_rbee.tasks.task_trace import trace_of
 
 STATUS = {ErrorCode.INVALID_PARAMS: 400, ErrorCode.POOL_UNAVAILABLE: 409, ErrorCode.POOL_UNREADY: 503}
 DROPPED = "dropped from the full queue for a newer task (policy drop-lru)"
@@ -182,6 +183,7 @@ class Intake:
 
     def _enqueued(self, task: Task) -> None:
         self.book.add(task)
+        task.trace = trace_of(task)
         if task.durable:
             task.on_delivery = partial(self.store.mark_delivered, task.task_id)
         self.metrics.admitted(self.registry.replicas.shared_labels(task.demand), task.request.priority)

@@ -28,6 +28,7 @@ from queen_rbee.pools.source_reports import PoolKey, pool_key
 from queen_rbee.residency import switches
 from queen_rbee.residency.actions import Load, Plan, Unload
 from queen_rbee.residency.arrivals import arrival_of
+from queen_rbee.residency.load_times import LoadTimes
 from queen_rbee.residency.orders import TIMEOUT_S, Order
 from queen_rbee.residency.plan import make_plan, room_is_needed
 from queen_rbee.residency.situation import Phase, Resident, Situation, Wait
@@ -67,6 +68,7 @@ class Keeper:
         self._closed: set[PoolKey] = set()
         self._switches = Switches(registry, managers)
         self._settled_at: dict[str, float] = {}
+        self._load_times = LoadTimes()
         self._situation: Situation | None = None
         self.plan = Plan()
         """The last plan; `plan.blocked` says why waiting tasks have no pool."""
@@ -84,6 +86,7 @@ class Keeper:
 
     def started(self, task: Task, target: Candidate) -> None:
         """Call when a task gets a slot: its `keep_alive`, if it has one, is in force for the pool from now on."""
+        self._load_times.note(task, target)
         if (keep_alive := task.request.keep_alive) is not None:
             key = target.pool_id, target.node_id or ""
             usage = self._usage.get(key, Usage())
@@ -217,6 +220,7 @@ class Keeper:
             order.scope.cancel()
             if pool:
                 self._count(order, pool)
+                self._load_times.done(key)
             if machine := self._machine(key):
                 self._settled_at[machine] = now
             if late:
@@ -226,6 +230,7 @@ class Keeper:
             del self._left_alone[key]
         for key in [key for key in self._usage if key not in pools]:
             del self._usage[key]
+            self._load_times.forget(key)
 
     def _count(self, order: Order, pool: PoolStatus) -> None:
         if order.phase is Phase.LOADING:
@@ -297,6 +302,8 @@ class Keeper:
             with order.scope:
                 await self._managers.post(self._managers.for_pool(key), f"/v2/pools/{key[0]}/{verb}")
                 order.sent_at = trio.current_time()
+                if order.phase is Phase.LOADING:
+                    self._load_times.ordered(key)
                 emit(event, **fields, reason=order.reason)
         except ApiError as error:
             emit(events.RESIDENCY_FAILED, **fields, verb=verb, reason=error.body.message)

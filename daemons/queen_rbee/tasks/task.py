@@ -19,6 +19,7 @@ from queen_rbee.sessions.session import SessionTurn
 from queen_rbee.tasks.event_log import EventLog
 from queen_rbee.tasks.measurements import Measurements
 from queen_rbee.tasks.place import Place
+from queen_rbee.tasks.task_trace import TaskTrace
 
 GENERATION_IDS = 1 << 32
 """Each restart of queen-rbee raises the event ids of a task that runs again by this much."""
@@ -64,6 +65,7 @@ class Task:
         self.durable = durable
         self.demand = demand_of(request, passage)
         self.session_turn: SessionTurn | None = None
+        self.trace: TaskTrace | None = None
         self.measurements = Measurements(submitted_at, submitted_wall) if submitted_wall else Measurements(submitted_at)
         self.place = Place()
         self.state = TaskState.QUEUED
@@ -138,6 +140,17 @@ class Task:
         self.place.leave()
         self.measurements.reset_start()
         self.scope = trio.CancelScope()
+
+    def suspend(self) -> None:
+        """Close the log without an end: the task runs again after a restart of queen-rbee."""
+        self.end_trace()
+        self.log.suspend()
+
+    def end_trace(self) -> None:
+        """End the spans and forget them: ended tasks stay in memory for a while."""
+        if self.trace:
+            self.trace.end(self)
+            self.trace = None
 
     def token(self, text: str, now: float) -> bool:
         """Append a piece of text; False if the task has ended."""

@@ -17,8 +17,10 @@ from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.http.server.error_shapes import ANTHROPIC_VERSION, error_answer
 from llama_orch.http.server.json_scan import Shape
 from llama_orch.http.server.receiving import BODY_LIMIT_S, limit_hint, received
+from llama_orch.http.server.server_span import ServerSpan
 from llama_orch.settings.api import BODY_LIMIT
 from llama_orch.telemetry.correlation import current
+from llama_orch.telemetry.tracing.spans import active
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +57,14 @@ class Exchange:
     _send: Send
     target: str = ""
     _abort: Callable[[], None] = _nothing
+    scheme: str = "http"
     body_limit: int = BODY_LIMIT
     """Largest body in bytes, unless the handler passes its own limit."""
     started: bool = field(default=False, init=False)
+    status: int | None = field(default=None, init=False)
+    """The status of the answer, once it has started."""
+    finished: bool = field(default=False, init=False)
+    span: ServerSpan | None = field(default=None, init=False)
     _body_ended: bool = field(default=False, init=False)
 
     async def body(
@@ -85,7 +92,7 @@ class Exchange:
         """Send the whole answer. RFC 9110 (8.6) forbids Content-Length in a 204."""
         fields = [*headers] if status == 204 else [*headers, ("content-length", str(len(body)))]
         await self._start(status, fields)
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        await self.finish(body)
 
     async def send_json(self, status: int, value: object, headers: Headers = ()) -> None:
         body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
@@ -104,9 +111,10 @@ class Exchange:
         """Send one chunk; waits while the client reads slowly."""
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
 
-    async def finish(self, chunk: bytes = b"") -> None:
+    async def finish(self, chunk: bytes | bytearray = b"") -> None:
         """Send the last chunk and end the stream."""
         await self._send({"type": "http.response.body", "body": chunk, "more_body": False})
+        self.finished = True
 
     def abort(self) -> None:
         """Close the connection. A send that waits for the client returns."""
@@ -119,6 +127,7 @@ class Exchange:
 
     async def _start(self, status: int, headers: Headers) -> None:
         self.started = True
+        self.status = status
         fields = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers]
         await self._send({"type": "http.response.start", "status": status, "headers": fields})
 
@@ -147,15 +156,17 @@ class HotRoutes:
         self.declared: list[tuple[str, str]] = []
         """Method and pattern of each route."""
 
-    def add(self, method: str, pattern: str, handler: Handler) -> None:
-        """Route `method` (or ANY) and `pattern` to `handler`. The first match wins."""
+    def add(self, method: str, pattern: str, handler: Handler, *, traced: bool = False) -> None:
+        """Route `method` (or ANY) and `pattern` to `handler`. The first match wins. `traced`: requests become spans."""
         regex = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", re.sub(r"\{(\w+)\.\.\.\}$", r"(?P<\1>.+)", pattern))
-        self._routes.append((method, re.compile(regex), self._limited(handler)))
+        self._routes.append((method, re.compile(regex), self._limited(handler, pattern if traced else None)))
         self.declared.append((method, pattern))
 
-    def _limited(self, handler: Handler) -> Handler:
+    def _limited(self, handler: Handler, span_name: str | None) -> Handler:
         async def limited(exchange: Exchange) -> None:
             exchange.body_limit = self.body_limit
+            if span_name and (tracer := active.get()) and exchange.method == "POST":
+                exchange.span = ServerSpan(tracer, span_name, _request_attributes(exchange), exchange.headers)
             await handler(exchange)
 
         return limited
@@ -166,6 +177,10 @@ class HotRoutes:
             if declared in (method, ANY) and (match := regex.fullmatch(path)):
                 return handler, match.groupdict()
         return None
+
+
+def _request_attributes(exchange: Exchange) -> dict[str, str]:
+    return {"http.request.method": exchange.method, "url.path": exchange.path, "url.scheme": exchange.scheme}
 
 
 def _headers(scope: Scope) -> dict[str, str]:
@@ -189,7 +204,16 @@ async def answer(handler: Handler, variables: dict[str, str], scope: Scope, rece
         send,
         _target(scope),
         scope.get(ABORT, _nothing),
+        scope.get("scheme", "http"),
     )
+    try:
+        await _answered(handler, exchange)
+    finally:
+        if exchange.span:
+            exchange.span.end(exchange.status, complete=exchange.finished)
+
+
+async def _answered(handler: Handler, exchange: Exchange) -> None:
     try:
         await handler(exchange)
     except ApiError as error:
@@ -201,7 +225,7 @@ async def answer(handler: Handler, variables: dict[str, str], scope: Scope, rece
     except BrokenOff:
         raise
     except Exception:
-        log.exception("internal error in %s %s", scope["method"], scope["path"])
+        log.exception("internal error in %s %s", exchange.method, exchange.path)
         if exchange.started:
             raise
         body = ErrorBody(code=ErrorCode.INTERNAL, message="internal error", hint="See the daemon's log.")

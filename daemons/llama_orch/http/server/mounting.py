@@ -27,7 +27,7 @@ def mount(app: QuartTrio, gate_routes: HotRoutes | None, *groups: object) -> Non
         for route, handler in bound_routes(group):
             if route.by_gate:
                 assert gate_routes is not None
-                gate_routes.add(route.method, route.path, handler)
+                gate_routes.add(route.method, route.path, handler, traced=route.traced)
                 if route.method != ANY:
                     _add_rule(app, route, _never_reached)
             else:

@@ -114,6 +114,8 @@ class Route:
     public: bool = False
     converters: Mapping[str, str] = field(default_factory=dict)
     by_gate: bool = False
+    traced: bool = False
+    """Whether its requests become spans, if the daemon exports traces; for routes of the gate."""
 
     @property
     def variables(self) -> list[str]:
@@ -144,6 +146,7 @@ class RouteOptions(TypedDict, total=False):
     description: str
     public: bool
     converters: Mapping[str, str]
+    traced: bool
 
 
 def route(

@@ -127,6 +127,24 @@ UNKNOWN_VARIABLES = Event(
     "The names look like variables of llama-orch, but no daemon has them. Correct or remove them in\n"
     "/etc/llama-orch/@SYSLOG_IDENTIFIER@.env; @SYSLOG_IDENTIFIER@.env(5) lists all variables.",
 )
+TRACES_FAIL = Event(
+    "traces_fail",
+    "de0675d473b24991987adbed9352566f",
+    "llama_orch.tracing",
+    logging.WARNING,
+    "traces do not reach the collector {endpoint}: {reason}",
+    "Requests are served as before. Spans wait for the collector, 2,048 at most; further ones are dropped and\n"
+    "counted in llama_orch_spans_dropped_total. Check that the collector runs, and the OTEL_ variables in\n"
+    "@SYSLOG_IDENTIFIER@.env(5): a port other than 4318 stands for gRPC. Logged once until it works again.",
+)
+TRACES_RESUMED = Event(
+    "traces_resumed",
+    "f19dcd1731634f909c90454c29c96132",
+    "llama_orch.tracing",
+    logging.INFO,
+    "traces reach the collector {endpoint} again; {dropped} spans have been dropped since the start",
+    "No action is required.",
+)
 DAEMON_STOPPING = Event(
     "daemon_stopping",
     "23cc390c935440e38e1f39485d23d1f3",

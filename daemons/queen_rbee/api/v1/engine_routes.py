@@ -75,6 +75,7 @@ def engine_route(
         name=name,
         body=RequestBody(body, examples),
         parameters=TASK_PARAMETERS,
+        traced=True,
         errors=(404, 409, 429, 502, 503, 504, *errors),
         description=f"{STREAMING} {DISCONNECTING}" if events else DISCONNECTING,
     )

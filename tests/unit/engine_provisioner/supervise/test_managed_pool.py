@@ -30,6 +30,7 @@ from llama_orch.settings.types import GpuMask
 from tests.unit.engine_provisioner.fetching import fetcher
 from tests.unit.engine_provisioner.pools import pool
 from tests.unit.engine_provisioner.waiting import until
+from tests.unit.recorded_spans import attributes, recorded_spans
 
 
 class FakeEngine:
@@ -283,3 +284,16 @@ async def test_crash_is_reported_before_its_reason_is_known(tmp_path: Path) -> N
             assert loading.report.detail == "the engine has ended; its last output is being read"
             assert not loading.handoff.exists()
             loading.launcher.last_words.set()
+
+
+async def test_fetch_and_start_are_spans(tmp_path: Path) -> None:
+    async with recorded_spans() as spans:
+        loading = Loading(tmp_path, loaded=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(loading.runner.run)
+            await loading.until(PoolState.READY)
+            nursery.cancel_scope.cancel()
+    assert [span.name for span in spans.all if span.parent is None] == ["llama_orch.provision", "llama_orch.start"]
+    fetched = spans.children(spans.named("llama_orch.provision"))
+    assert [attributes(span)["llama_orch.fetch.what"] for span in fetched] == ["engine", "model"]
+    assert attributes(spans.named("llama_orch.start"))["llama_orch.pool.id"] == "default"

@@ -42,6 +42,9 @@ def test_lines_are_assignments_comments_or_blank(daemon: str) -> None:
 PARTNERS = {
     "LLORCH_TLS_CERT_FILE": {"LLORCH_TLS_KEY_FILE": "/tls.key"},
     "LLORCH_TLS_KEY_FILE": {"LLORCH_TLS_CERT_FILE": "/tls.pem"},
+    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": {"OTEL_EXPORTER_OTLP_CLIENT_KEY": "/tls.key"},
+    "OTEL_EXPORTER_OTLP_CLIENT_KEY": {"OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": "/tls.pem"},
+    "OTEL_TRACES_SAMPLER_ARG": {"OTEL_TRACES_SAMPLER": "traceidratio"},
     "POOL_MANAGERD_SUSPEND_AFTER_SECS": {
         "POOL_MANAGERD_NODE_ID": "gpu-node-1",
         "ORCHESTRATORD_URL": "http://queen:8080",

@@ -153,8 +153,13 @@ def test_two_different_addresses_are_a_conflict() -> None:
 
 
 ONLY_A_SECOND = {"LLORCH_API_TOKEN_SECOND": "0123456789abcdef"}
+TRACES = {
+    "sampler_takes_argument": {"OTEL_TRACES_SAMPLER_ARG": "0.5"},
+    "collector_certificate_has_key": {"OTEL_EXPORTER_OTLP_CLIENT_KEY": "/tls.key"},
+}
 BREAKING: dict[str, dict[str, dict[str, str]]] = {
     "queen-rbee": {
+        **TRACES,
         "one_address": {"ORCHD_ADDR": "h:81", "ORCHESTRATORD_BIND_ADDR": "h:82"},
         "a_certificate_has_its_key": {"LLORCH_TLS_CERT_FILE": "/tls.pem"},
         "a_second_token_has_a_first": ONLY_A_SECOND,
@@ -163,6 +168,7 @@ BREAKING: dict[str, dict[str, dict[str, str]]] = {
         "metrics_port_is_separate": {"PROMETHEUS_METRICS_PORT": "8080"},
     },
     "pool-managerd": {
+        **TRACES,
         "a_certificate_has_its_key": {"LLORCH_TLS_KEY_FILE": "/tls.key"},
         "a_second_token_has_a_first": ONLY_A_SECOND,
         "all_origins_need_a_token": {"LLORCH_ALLOWED_ORIGINS": "*"},
@@ -170,7 +176,7 @@ BREAKING: dict[str, dict[str, dict[str, str]]] = {
         "suspending_needs_another_machine": {"POOL_MANAGERD_SUSPEND_AFTER_SECS": "900"},
         "metrics_have_a_port_of_their_own": {"PROMETHEUS_METRICS_PORT": "9200"},
     },
-    "engine-provisioner": {},
+    "engine-provisioner": TRACES,
 }
 
 

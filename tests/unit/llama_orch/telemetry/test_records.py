@@ -175,6 +175,7 @@ def test_auto_uses_journal_only_if_stderr_is_connected(monkeypatch: pytest.Monke
     here = os.fstat(2)
     stream = {"JOURNAL_STREAM": f"{here.st_dev}:{here.st_ino}"}
     monkeypatch.setattr(records, "JOURNAL", Path("/"))
+    monkeypatch.setattr(records, "JournalSocket", Journal)
     assert isinstance(choose_handler("auto", "x", stream), JournalHandler)
     monkeypatch.setitem(sys.modules, "systemd", None)  # as on EL 9
     assert isinstance(choose_handler("auto", "x", stream), JournalHandler)

@@ -15,6 +15,7 @@ from pool_managerd.pools.pool_status import DrainState
 from pool_managerd.relay.relay import REENCODING_MARGIN
 from tests.unit.pool_managerd.relay_site import LIMIT_S, TOKEN, RelaySite, relay_site
 from tests.unit.pool_managerd.values import LOADING, READY
+from tests.unit.recorded_spans import attributes, recorded_spans, traceparent
 
 SOON_S = 0.1
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -281,3 +282,19 @@ async def test_stop_drains_requests_up_to_the_limit() -> None:
             with pytest.raises(UpstreamError):
                 await answer.read()
         await until(lambda: leases(site.registry) == 0)
+
+
+async def test_engine_gets_the_relays_own_span() -> None:
+    async with recorded_spans() as spans, relay_site() as site:
+        async with site.ask("hello", traceparent=TRACE) as answer:
+            await answer.read()
+        async with site.ask("hello", "GET", body=b"") as answer:
+            await answer.read()
+        (received, health_check) = site.engine.asked
+    assert spans.tree == {"POST /v2/pools/{pool_id}/engine/{path...}": {"POST": {}}}
+    call = spans.named("POST")
+    assert f"traceparent: {traceparent(call)}-01" in received.decode().lower()
+    assert call.parent
+    assert traceparent(call).startswith(TRACE[:35])
+    assert attributes(call)["http.response.status_code"] == 418
+    assert b"traceparent" not in health_check.lower()

@@ -71,7 +71,7 @@ def test_path_encoded_too_often_is_refused() -> None:
 @given(st.dictionaries(NAMES, st.just("x")))
 def test_only_listed_request_headers_pass(given_headers: dict[str, str]) -> None:
     told = request_headers(
-        {**given_headers, "authorization": "Bearer x", SESSION_HEADER: "x", "accept": "a/b"}, "id", None
+        {**given_headers, "authorization": "Bearer x", SESSION_HEADER: "x", "accept": "a/b"}, "id", {}
     )
     assert set(told) <= {"content-type", "accept", "x-correlation-id"}
     assert told["x-correlation-id"] == "id"

@@ -29,6 +29,7 @@ from queen_rbee.residency.keeper import Keeper
 from queen_rbee.residency.reloading import OperatorReloads
 from queen_rbee.sessions.sessions import Sessions
 from queen_rbee.tasks.task import Task
+from queen_rbee.tasks.task_trace import TaskTrace
 from tests.unit.queen_rbee.memory_store import MemoryStore
 
 URL = "http://127.0.0.1:9200"
@@ -166,9 +167,10 @@ class Site:
             await trio.sleep(LOAD_S)
             self.show(name, PoolState.FAILED if name in self.failing else PoolState.READY)
 
-    async def request(self, name: str, service_s: float = 1.0, **fields) -> None:
+    async def request(self, name: str, service_s: float = 1.0, trace: TaskTrace | None = None, **fields) -> None:
         """Ask for the pool's model, and wait for the answer. A client that is cancelled leaves the queue."""
         task = Task(TaskRequest(prompt="x", model_ref=name, **fields), "c", trio.current_time())
+        task.trace = trace
         self.ended[task] = trio.Event()
         task.service_s = service_s  # type: ignore[attr-defined]
         self.queue.admit(task, "interactive", task.demand)

@@ -1,6 +1,7 @@
 """Models are loaded when tasks wait for them, make room for each other, and are unloaded when idle."""
 
 import random
+from functools import partial
 
 import pytest
 import trio
@@ -10,6 +11,7 @@ from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.dispatch.promises import GRACE_S
 from queen_rbee.pools.candidates import demand_of
 from queen_rbee.residency.plan import LOOK_AGAIN_S
+from queen_rbee.tasks.task_trace import TaskTrace
 from tests.unit.queen_rbee.residency.site import LOAD_S, UNLOAD_S, Site, running
 
 
@@ -270,3 +272,25 @@ async def test_twelve_models_on_a_gpu_that_holds_three(autojump_clock, seed):
         assert len(served) == 200
         assert evicted_unused(site) == []
         assert len(loads) < len(served)
+
+
+class Waits(TaskTrace):
+    """Keeps the loads that a task waited for."""
+
+    def __init__(self) -> None:
+        self.loads: list[float] = []
+
+    def loaded(self, began_at: float, ended_at: float, *, submitted_at: float) -> None:
+        self.loads += [ended_at - began_at] if ended_at > submitted_at else []
+
+
+async def test_trace_has_the_load_that_its_task_waited_for(autojump_clock):
+    first, second, later = Waits(), Waits(), Waits()
+    async with running() as site:
+        site.add("a")
+        async with trio.open_nursery() as clients:
+            clients.start_soon(partial(site.request, "a", trace=first))
+            clients.start_soon(partial(site.request, "a", trace=second))
+        await site.request("a", trace=later)
+    assert first.loads == second.loads == [pytest.approx(LOAD_S, abs=0.1)]
+    assert later.loads == []

@@ -1,0 +1,1 @@
+"""Traces by OpenTelemetry. Only `spans` and `options` are imported by daemons that export none."""
