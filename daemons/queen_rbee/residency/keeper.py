@@ -6,7 +6,8 @@ unload only once it has no task. What an order waits for is reported by pool-man
 """
 
 import logging
-from collections.abc import Collection, Iterator, Set
+import time
+from collections.abc import Callable, Collection, Iterator, Set
 from dataclasses import replace
 from math import inf
 
@@ -39,7 +40,7 @@ from queen_rbee.tasks.task import Task
 RETRY_S = 5.0
 """How long a pool is left alone after an order to it failed."""
 DUTY_CYCLE = 20
-"""A plan that took a while is followed by a pause this many times as long."""
+"""A plan that took much CPU time is followed by a pause this many times as long. On a busy machine the clock says more."""
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +55,14 @@ class Keeper:
         promises: Promises[Demand],
         managers: PoolManagers,
         metrics: Metrics,
+        cpu_s: Callable[[], float] = time.thread_time,
     ) -> None:
         self._registry = registry
         self._queue = queue
         self._promises = promises
         self._managers = managers
         self._metrics = metrics
+        self._cpu_s = cpu_s
         self._usage: dict[PoolKey, Usage] = {}
         self._orders: dict[PoolKey, Order] = {}
         self._wanted: set[PoolKey] = set()
@@ -78,10 +81,9 @@ class Keeper:
         async with trio.open_nursery() as nursery:
             task_status.started()
             while True:
-                began = trio.current_time()
-                self._step(nursery, began)
-                spent_s = trio.current_time() - began
-                await trio.sleep(DUTY_CYCLE * spent_s)
+                began = self._cpu_s()
+                self._step(nursery, trio.current_time())
+                await trio.sleep(DUTY_CYCLE * (self._cpu_s() - began))
                 await self._registry.residency.wait(max(0.0, self._due_at() - trio.current_time()))
 
     def started(self, task: Task, target: Candidate) -> None:

@@ -71,7 +71,7 @@ class Site:
         self.placer = QueuePlacer(self.queue, self.registry, Sessions(MemoryStore()), "least-loaded", self.bell)
         self.promises: Promises[Demand] = Promises()
         orders = Orders(self)
-        self.keeper = Keeper(self.registry, self.queue, self.promises, orders, Metrics())
+        self.keeper = Keeper(self.registry, self.queue, self.promises, orders, Metrics(), lambda: 0.0)
         self.operations = Operations(self.registry, orders, lambda _keys, _reason: 0)
         self.reloads = OperatorReloads(self.registry, self.keeper, self.operations)
         self.ended: dict[Task, trio.Event] = {}

@@ -2,6 +2,7 @@
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.operations import Operation, OperationState
@@ -103,6 +104,7 @@ async def test_purge_unloads_first_and_loads_nothing_meanwhile(autojump_clock):
     async with running() as site, trio.open_nursery() as clients:
         site.add("a", state=PoolState.READY)
         operation = site.reloads.purge(POOL)
+        await wait_all_tasks_blocked()
         clients.start_soon(site.request, "a")
         found = await ended(site, operation)
         assert (found.state, found.message) == (OperationState.DONE, "1.00 GiB freed; left: the engine: used by b")
