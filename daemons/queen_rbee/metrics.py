@@ -219,6 +219,10 @@ class Metrics:
         """Count an accepted heartbeat."""
         self.heartbeats.labels(node_id, "success", "").inc()
 
+    def node_sleeps(self, node_id: str) -> None:
+        """Remove the series of accepted heartbeats, as one that does not increase means a silent node."""
+        self.heartbeats.remove_by_labels({"node_id": node_id, "outcome": "success"})
+
     def heartbeat_refused(self, node_id: str, reason: HeartbeatError, now: float) -> None:
         """Count a refused heartbeat. `node_id` is empty if the node is unknown."""
         self._refused_at[node_id, reason] = now

@@ -169,7 +169,10 @@ class Fleet:
         report_presence(node, now, sleeps=sleeps)
         node = after_heartbeat(node, heartbeat, now, datetime.now(UTC), asleep=sleeps)
         self._put(node)
-        self._metrics.heartbeat(node_id)
+        if sleeps:
+            self._metrics.node_sleeps(node_id)
+        else:
+            self._metrics.heartbeat(node_id)
         for pool in node.pools:
             self._metrics.checked(pool.pool_id, check_result(pool))
         interval_ms = node.registration.heartbeat_interval_ms

@@ -39,6 +39,7 @@ export function Nodes({ state, actions }) {
       node.version,
       node.address,
       html`<div class="buttons">
+        ${node.status === "asleep" && html`<button onClick=${() => actions.node(node, "wake")}>Wake</button>`}
         ${node.status === "draining"
           ? html`<button onClick=${() => actions.node(node, "resume")}>Resume</button>`
           : html`<button onClick=${() => actions.node(node, "drain")}>Drain</button>`}

@@ -53,6 +53,18 @@ async def test_sleeping_node_keeps_its_pools() -> None:
     assert rig.fleet.online == 0
 
 
+async def test_sleeping_node_is_not_a_silent_one_for_alerts() -> None:
+    rig = await rig_with_node()
+
+    def counted() -> set[str]:
+        return {sample.labels["node_id"] for sample in rig.metrics.heartbeats.collect()[0].samples}
+
+    rig.fleet.heartbeat("n1", heartbeat(pools=[UNLOADED]))
+    assert counted() == {"n1"}
+    sleep(rig)
+    assert counted() == set()
+
+
 async def test_next_heartbeat_ends_the_sleep() -> None:
     rig = await rig_with_node()
     sleep(rig)
