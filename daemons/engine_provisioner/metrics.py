@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from llama_orch.contracts.pools import PoolState
+from llama_orch.telemetry.process_metrics import ProcessMetrics
 from llama_orch.telemetry.tracing.metrics import SpanCounters
 
 DURATIONS_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
@@ -18,6 +19,7 @@ class Metrics:
     """The metrics of all pools, in `registry`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        ProcessMetrics(registry=registry)
         registry.register(SpanCounters())
         by_pool = ["pool_id"]
         self._pools = Gauge("provisioner_pools", "Pools by state", ["state"], registry=registry)

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from llama_orch.telemetry.process_metrics import ProcessMetrics
 from llama_orch.telemetry.tracing.metrics import SpanCounters
 from pool_managerd.gpus.metrics import GpuCollector
 from pool_managerd.gpus.totals import GpuTotals
@@ -41,7 +42,7 @@ class Metrics:
 
     def __init__(self, pools: NodePools, gpu_totals: GpuTotals | None = None) -> None:
         self.collectors = CollectorRegistry()
-        ProcessCollector(registry=self.collectors)
+        ProcessMetrics(registry=self.collectors)
         self.collectors.register(SpanCounters())
         self.collectors.register(_PoolGauges(pools))
         self.collectors.register(GpuCollector(pools, gpu_totals or GpuTotals()))

@@ -8,10 +8,10 @@ from typing import Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
-from prometheus_client.process_collector import ProcessCollector
 
 from llama_orch.contracts.nodes import PoolSnapshot
 from llama_orch.contracts.pools import CircuitState, PoolStatus
+from llama_orch.telemetry.process_metrics import ProcessMetrics
 from llama_orch.telemetry.tracing.metrics import SpanCounters
 from queen_rbee.pools.candidates import Candidate
 from queen_rbee.tasks.task import Task
@@ -66,7 +66,7 @@ class Metrics:
         self._depth_labels: set[tuple[str, str, str]] = set()
         self._refused_at: dict[tuple[str, HeartbeatError], float] = {}
         self._series_by_pool: dict[str, set[tuple[MetricWrapperBase, tuple[str, ...]]]] = {}
-        ProcessCollector(registry=registry)
+        ProcessMetrics(registry=registry)
         registry.register(SpanCounters())
         self.enqueued = Counter("tasks_enqueued", "Admitted tasks.", TASK_LABELS, registry=registry)
         self.started = Counter("tasks_started", "Tasks that got a slot.", TASK_LABELS, registry=registry)

@@ -40,6 +40,7 @@ from tests.unit.pool_managerd.values import READY, found
 from tests.unit.queen_rbee.memory_store import MemoryStore
 
 WITHOUT_BODY = {"GET", "HEAD", "OPTIONS"}
+ENDLESS = {("GET", "/v2/events")}
 TURN_S = 0.001
 
 
@@ -120,7 +121,7 @@ def routes(served: Served) -> list[tuple[str, str]]:
         for method in sorted((rule.methods or set()) - WITHOUT_BODY)
     ]
     hot_routes = [("POST" if method == "ANY" else method, path) for method, path in served.hot.declared]
-    return sorted({*quart_routes, *hot_routes})
+    return sorted({*quart_routes, *hot_routes} - ENDLESS)
 
 
 async def main(name: str, engine_url: str) -> None:

@@ -288,7 +288,7 @@ def test_public_listener_without_token_is_warned_about(tmp_path: Path) -> None:
         ("/v2/pools?after=-1", 400, "INVALID_PARAMS"),
         ("/v2/pools/none/status", 404, "NOT_FOUND"),
         ("/v2/pools/default/drain", 405, "INVALID_PARAMS"),
-        ("/v2/pools/default/reload", 404, "NOT_FOUND"),
+        ("/v2/pools/default/restart", 404, "NOT_FOUND"),
         ("/v2/pools/none/engine/health", 404, "NOT_FOUND"),
         ("/v2/handoff/scan", 405, "INVALID_PARAMS"),
     ],

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -16,7 +17,7 @@ from tests.engines.llama_server import Archive
 from tests.gpus.imitation import NAME, ImitatedDriver, ImitatedGpu, library
 from tests.system.conftest import POOLS, serve_pools
 from tests.system.lab.client import Client, complete, submit
-from tests.system.lab.machine import PROVISIONER_ENV, Machine, Pool
+from tests.system.lab.machine import PROVISIONER_ENV, TARGET, Machine, Pool
 from tests.system.lab.rootfs import SUITES
 from tests.system.lab.waiting import until
 
@@ -59,15 +60,15 @@ class Prometheus:
                 [*enter, *command, f"--web.listen-address=127.0.0.1:{PORT}"], cwd=self.directory, stderr=log, stdout=log
             )
 
-    def query(self, promql: str) -> list[dict[str, object]]:
+    def query(self, promql: str) -> list[dict[str, Any]]:
         """Return the result of an instant query. Raises AssertionError with Prometheus's word if it is refused."""
         answer = self._client.get(f"/api/v1/query?query={quote(promql)}")
         assert answer.status == 200, answer.body
-        result: list[dict[str, object]] = answer.json["data"]["result"]
+        result: list[dict[str, Any]] = answer.json["data"]["result"]
         return result
 
     def firing(self) -> set[str]:
-        return {alert["metric"]["alertname"] for alert in self.query('ALERTS{alertstate="firing"}')}  # type: ignore[index]
+        return {alert["metric"]["alertname"] for alert in self.query('ALERTS{alertstate="firing"}')}
 
     def until_firing(self, name: str) -> None:
         until(lambda: name in self.firing(), f"{name} to fire", WITHIN_S, lambda: f"{self.firing()}")
@@ -133,6 +134,7 @@ class Site:
     machine: Machine
     driver: ImitatedDriver
     archive: Archive
+    prometheus: Prometheus
 
 
 Fault = Callable[[Site], object]
@@ -159,7 +161,7 @@ def add_broken_pool(site: Site) -> None:
 
 
 def write_no_handoff(site: Site) -> None:
-    site.machine.container.write("/run/llama-orch/engines/broken.json", "{}")
+    site.machine.container.check("sh", "-c", "echo '{}' >/run/llama-orch/engines/broken.json")
 
 
 def fill_queue(site: Site) -> None:
@@ -168,11 +170,22 @@ def fill_queue(site: Site) -> None:
 
 
 def restart_queen(site: Site) -> None:
-    for _restart in range(8):  # Prometheus may miss one
-        before = site.machine.show("queen-rbee.service", "MainPID")
+    """Restart it often, each time when Prometheus has seen the last start."""
+    seen: set[str] = set()
+
+    def new_start() -> set[str]:
+        starts = site.prometheus.query('process_start_time_seconds{job="queen-rbee"}')
+        return {str(each["value"][1]) for each in starts} - seen
+
+    for _restart in range(5):
+        seen |= until(new_start, "the last start to be scraped", WITHIN_S)
         site.machine.systemctl("restart", "queen-rbee.service")
-        assert site.machine.show("queen-rbee.service", "MainPID") != before
-        until(lambda: site.machine.queen.get("/health").status == 200, "the queen", WITHIN_S)
+
+
+def cancel_all(machine: Machine) -> None:
+    for state in ("queued", "running"):
+        for task in machine.queen.get(f"/v2/tasks?state={state}").json["tasks"]:
+            machine.queen.post(f"/v2/tasks/{task['task_id']}/cancel")
 
 
 FAULTS: dict[str, Fault] = {
@@ -183,8 +196,8 @@ FAULTS: dict[str, Fault] = {
     "LlamaOrchPoolFailed": add_broken_pool,
     "LlamaOrchEngineRestarts": kill_engine,
     "LlamaOrchRequestsFail": break_answers,
-    "LlamaOrchQueueFull": fill_queue,
     "LlamaOrchDaemonRestarts": restart_queen,
+    "LlamaOrchQueueFull": fill_queue,
 }
 
 
@@ -193,7 +206,7 @@ def test_alert_fires_on_its_fault(
     machine: Machine, prometheus: Prometheus, driver: ImitatedDriver, llama_server_tar: Archive, alerts: str
 ) -> None:
     before = prometheus.firing()
-    FAULTS[alerts](Site(machine, driver, llama_server_tar))
+    FAULTS[alerts](Site(machine, driver, llama_server_tar, prometheus))
     for name in alerts.split():
         assert name not in before
         prometheus.until_firing(name)
@@ -203,6 +216,7 @@ def test_each_query_of_the_dashboards_returns_data(
     machine: Machine, prometheus: Prometheus, driver: ImitatedDriver, llama_server_tar: Archive
 ) -> None:
     """After the faults, as there are no numbers of faults before."""
+    cancel_all(machine)
     machine.wait_until_served("default")
     assert machine.queen.post("/v2/pools/default/unload").status == 202
     until(lambda: machine.pool("default")["state"] == "unloaded", "the pool to be unloaded", WITHIN_S)
@@ -211,7 +225,7 @@ def test_each_query_of_the_dashboards_returns_data(
     task = submit(machine.queen, max_tokens=500)
     assert machine.queen.post(f"/v2/tasks/{task}/cancel").status < 300
     assert complete(machine.queen, max_tokens=4).last.name == "end"
-    fill_queue(Site(machine, driver, llama_server_tar))
+    fill_queue(Site(machine, driver, llama_server_tar, prometheus))
     queries = {
         target["expr"].replace("$__rate_interval", "1m")
         for file in (MONITORING / "grafana").glob("*.json")
@@ -227,6 +241,6 @@ def test_each_query_of_the_dashboards_returns_data(
 
 
 def test_alerts_fire_when_daemons_are_stopped(machine: Machine, prometheus: Prometheus) -> None:
-    machine.systemctl("stop", "queen-rbee*", "pool-managerd*", "engine-provisioner*")
+    machine.systemctl("stop", TARGET)
     for name in ("LlamaOrchQueenDown", "LlamaOrchPoolManagerDown", "LlamaOrchProvisionerDown"):
         prometheus.until_firing(name)

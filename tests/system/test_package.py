@@ -29,7 +29,7 @@ ENGINE = "llama-engine@default.service"
 
 UNRELATED_FILES = re.compile(
     # files of apt, dpkg and the machine, and of the test
-    r"/(var/(log|lib/(dpkg|apt)|cache/(apt|debconf|man))|run/(log|systemd)|srv|root)(/.*)?"
+    r"/(var/(log|lib/(dpkg|apt|rpm)|cache/(apt|debconf|man))|run/(log|systemd)|srv|root)(/.*)?"
     # backups of the user database, the journal's catalog index, and polkit, which the start of an engine activates
     r"|/etc/(passwd|group|shadow|gshadow|subuid|subgid)-?|/var/lib/systemd/catalog/database"
     r"|/var/tmp/systemd-private-[0-9a-f]+-polkit\.service-\w+(/tmp)?"
