@@ -40,7 +40,7 @@ from queen_rbee.tasks.task import Task
 RETRY_S = 5.0
 """How long a pool is left alone after an order to it failed."""
 DUTY_CYCLE = 20
-"""A plan that took much CPU time is followed by a pause this many times as long. On a busy machine the clock says more."""
+"""A plan that took much CPU time is followed by a pause this many times as long."""
 
 log = logging.getLogger(__name__)
 
