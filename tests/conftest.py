@@ -12,7 +12,7 @@ pytest_plugins = ["tests.engines.fixtures"]
 
 # no deadline: a busy machine is not a fault. CI tries more examples than a run at one's desk.
 settings.register_profile("local", deadline=None, max_examples=20)
-settings.register_profile("ci", deadline=None, max_examples=50)
+settings.register_profile("ci", deadline=None, max_examples=30)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "local")
 
 

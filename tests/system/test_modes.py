@@ -133,7 +133,7 @@ def test_version_and_digest_of_the_image_are_reported(machine: Machine) -> None:
         ("systemctl", "kill", "--signal=KILL", UNIT),
         ("systemctl", "stop", UNIT),
         ("podman", "kill", "llama-engine-default"),
-        ("podman", "rm", "--force", "llama-engine-default"),
+        ("podman", "rm", "--force", "--time", "0", "llama-engine-default"),
     ],
     ids=" ".join,
 )
