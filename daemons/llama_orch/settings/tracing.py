@@ -122,7 +122,7 @@ class TracingSettings(Settings):
         Var(
             CLIENT_CERTIFICATE,
             "Certificate that the daemon presents to the collector.",
-            example="/etc/llama-orch/collector-client.pem",
+            example="/etc/ssl/otlp.pem",
             allowed=PATH,
             addition=True,
         ),
@@ -132,7 +132,7 @@ class TracingSettings(Settings):
         Var(
             CLIENT_KEY,
             "Key of that certificate, without a password.",
-            example="/etc/llama-orch/collector-client.key",
+            example="/etc/ssl/otlp.key",
             allowed=PATH,
             addition=True,
         ),
