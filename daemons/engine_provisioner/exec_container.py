@@ -96,7 +96,7 @@ def _open_models(path: str, identity: Identity) -> int:
 def _mount(fd: int, target: str) -> str:
     """Mount an open directory on `target` in this unit's own mount namespace; return `target`.
 
-    Whoever may change its path cannot turn it into one that only root reaches. Raises OSError.
+    A user who may change its path cannot turn it into one that only root reaches. Raises OSError.
     """
     os.makedirs(target, exist_ok=True)
     libc = ctypes.CDLL(None, use_errno=True)

@@ -1,4 +1,4 @@
-"""How a download is done, and who is told of it."""
+"""The conditions of a download, and the interface for its progress."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field

@@ -33,7 +33,7 @@ async def _ignore(_progress: FetchProgress) -> None:
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told of a fetch.
+    """The interface for the progress of a fetch.
 
     - `idle_s`: how long a server may send nothing
     - `expect`: called with the seconds within which the next step must end, and its name; also from threads

@@ -1,4 +1,4 @@
-"""Records of fetched models, and what the fetcher wants from whoever keeps them."""
+"""Records of fetched models, and the interface of the component that keeps them."""
 
 from dataclasses import dataclass
 from datetime import datetime

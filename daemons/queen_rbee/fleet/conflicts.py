@@ -1,4 +1,4 @@
-"""Registrations that are refused because another pool-managerd uses the node id, and who is told."""
+"""Registrations that are refused because another pool-managerd uses the node id, and the warnings about them."""
 
 import trio
 

@@ -79,7 +79,7 @@ export class Tasks extends Component {
     };
   }
 
-  // Follow the text of a task. Whoever reads it counts as a client who got a part of the answer.
+  // Follow the text of a task. Reading it counts as a client that has received a part of the answer.
   async show(taskId) {
     this.stop?.abort();
     this.stop = new AbortController();

@@ -1,4 +1,4 @@
-"""Drains pools whose reload is staged, whoever started it, and has their engines replaced once they have no task."""
+"""Drain pools whose reload is staged, and have their engines replaced once they have no task."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
