@@ -39,9 +39,10 @@ from engine_provisioner.supervise.purge import Purges
 from engine_provisioner.supervise.reloads import Reloads
 from llama_orch import VERSION
 from llama_orch.contracts.pools import POOLS_EXAMPLE
+from llama_orch.http.server.access import Access
 from llama_orch.http.server.app import create_app, metrics_app
 from llama_orch.http.server.browsers import WebPolicy, own_names
-from llama_orch.http.server.gate import Access, Gate
+from llama_orch.http.server.gate import Gate
 from llama_orch.http.server.serving import serve
 from llama_orch.service import listeners
 from llama_orch.service.exit import ExitStatus, StartupError

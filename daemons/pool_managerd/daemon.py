@@ -9,9 +9,10 @@ import trio
 
 from llama_orch import VERSION
 from llama_orch.addresses import Host
+from llama_orch.http.server.access import Access
 from llama_orch.http.server.app import create_app, metrics_app
 from llama_orch.http.server.browsers import WebPolicy, own_names
-from llama_orch.http.server.gate import Access, Gate, for_metrics
+from llama_orch.http.server.gate import Gate, for_metrics
 from llama_orch.http.server.serving import serve
 from llama_orch.http.tls.expiry import first_to_expire, keep_warning
 from llama_orch.http.tls.tls import Tls

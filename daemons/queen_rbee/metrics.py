@@ -9,11 +9,11 @@ from typing import Literal, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from llama_orch.contracts.nodes import PoolSnapshot
-from llama_orch.contracts.pools import CircuitState, PoolStatus
+from llama_orch.contracts.pools import CircuitState
 from llama_orch.telemetry.process_metrics import ProcessMetrics
 from llama_orch.telemetry.tracing.metrics import SpanCounters
 from queen_rbee.pools.candidates import Candidate
+from queen_rbee.pools.health_results import check_outcome
 from queen_rbee.tasks.task import Task
 
 FIRST_TOKEN_MS = (50, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 3000)
@@ -29,8 +29,6 @@ NO_POOL = ""
 """The pool_id label if no pool is known, or if there is more than one."""
 AnyMetric = TypeVar("AnyMetric", bound=MetricWrapperBase)
 
-CHECK_ERRORS = frozenset({"failed", "offline", "unready", "unreachable"})
-"""The health check results that count as errors. Loading and draining are expected states."""
 UnloadCause = Literal["idle", "room", "request"]
 HeartbeatError = Literal["unknown", "refused"]
 ERROR_SERIES_S = 300.0
@@ -38,20 +36,6 @@ ERROR_SERIES_S = 300.0
 
 Alert rules take a heartbeat counter that does not increase for a silent node.
 """
-
-
-def check_outcome(result: str) -> str:
-    """Return `success` or `error` for the result of a health check."""
-    return "error" if result in CHECK_ERRORS else "success"
-
-
-def check_result(pool: PoolStatus | PoolSnapshot) -> str:
-    """Return the health check result for the reported state of a pool."""
-    if pool.ready:
-        return "ready"
-    if pool.draining:
-        return "draining"
-    return "unready" if pool.state == "ready" else pool.state.value
 
 
 class Metrics:

@@ -20,9 +20,10 @@ from prometheus_client import CollectorRegistry
 from quart_trio import QuartTrio
 
 from llama_orch.contracts.pools import PoolState, PoolStatus, ReplicaStatus
+from llama_orch.http.server.access import Access
 from llama_orch.http.server.app import create_app
 from llama_orch.http.server.exchange import Exchange, HotRoutes
-from llama_orch.http.server.gate import Access, Gate
+from llama_orch.http.server.gate import Gate
 from llama_orch.http.server.mounting import mount
 from llama_orch.http.server.serving import serve
 from llama_orch.service.memory import release_after_start

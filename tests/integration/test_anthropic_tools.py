@@ -14,7 +14,7 @@ import pytest
 import trio
 from anthropic.types import MessageParam, ToolParam
 
-from llama_orch.http.server.gate import Access
+from llama_orch.http.server.access import Access
 from llama_orch.http.server.serving import serve
 from llama_orch.settings.types import Secret
 from tests.unit.queen_rbee.api.v1.test_messages_api import fill_queue

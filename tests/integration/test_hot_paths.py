@@ -11,9 +11,10 @@ import trio
 import trio.testing
 from prometheus_client import CollectorRegistry
 
+from llama_orch.http.server.access import Access
 from llama_orch.http.server.app import create_app
 from llama_orch.http.server.exchange import Exchange, HotRoutes
-from llama_orch.http.server.gate import Access, Gate
+from llama_orch.http.server.gate import Gate
 from llama_orch.http.server.serving import serve
 from llama_orch.settings.api import BODY_LIMIT
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 from openai import OpenAI
 
-from llama_orch.http.server.gate import Access
+from llama_orch.http.server.access import Access
 from llama_orch.settings.types import Secret
 from queen_rbee.dispatch.stalls import StallLimits
 from tests.integration.test_anthropic_tools import listening

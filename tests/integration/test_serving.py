@@ -12,9 +12,10 @@ import trio.testing
 from prometheus_client import CollectorRegistry
 
 from llama_orch.http.server import hot_server, http1
+from llama_orch.http.server.access import Access
 from llama_orch.http.server.app import create_app
 from llama_orch.http.server.exchange import Exchange, HotRoutes
-from llama_orch.http.server.gate import Access, Gate
+from llama_orch.http.server.gate import Gate
 from llama_orch.http.server.serving import serve
 from llama_orch.http.tls.secured import abort
 from llama_orch.service.watchdog import Pulse

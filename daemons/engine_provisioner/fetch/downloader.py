@@ -295,7 +295,6 @@ class _Download:
         return backoff
 
     def _size(self) -> int:
-        version = self._part.version
-        assert version is not None
-        assert version.size is not None
-        return version.size
+        assert self._part.version is not None
+        assert self._part.version.size is not None
+        return self._part.version.size

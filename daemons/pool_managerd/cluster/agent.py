@@ -21,7 +21,6 @@ from llama_orch.telemetry.records import emit
 from pool_managerd.cluster.addressing import AddressUnknown, is_only_local
 from pool_managerd.cluster.capabilities import capabilities
 from pool_managerd.cluster.interfaces import Unwakeable
-from pool_managerd.cluster.nap import Nap
 from pool_managerd.cluster.queen_client import QueenClient
 from pool_managerd.cluster.registration import (
     EARLY_MAX,
@@ -35,6 +34,7 @@ from pool_managerd.cluster.registration import (
     next_state,
 )
 from pool_managerd.cluster.snapshots import PlacementView, gpu_summaries, placement_view, snapshots
+from pool_managerd.cluster.suspension import Suspension
 from pool_managerd.pools.node_pools import NodePools
 from pool_managerd.wait_any import wait_any
 
@@ -88,7 +88,7 @@ class Agent:
         self._ended = trio.Event()
         self._changed = trio.Event()
         self._wake: Wake | None = None
-        self._nap = Nap()
+        self._suspension = Suspension()
 
     @property
     def line(self) -> str:
@@ -153,11 +153,11 @@ class Agent:
             return wake
         if wake != self._wake:
             self._registered_as = None  # registers again, with `wake`, before the heartbeat that asks
-        return await self._nap.ask()
+        return await self._suspension.ask()
 
     def wake_up(self) -> None:
         """Send a heartbeat as soon as possible, and let the queen use this machine."""
-        self._nap.end()
+        self._suspension.end()
 
     async def _send(self) -> None:
         """Send a heartbeat, or a registration if the queen does not know the node as it is now."""
@@ -217,7 +217,7 @@ class Agent:
     async def _heartbeat(self) -> Outcome:
         pools, draining = self._node_pools.pools, self._node_pools.drained.node
         self._sent = placement_view(pools, draining, self._node_pools.memory_readings)
-        asked = self._nap.asked
+        asked = self._suspension.asked
         heartbeat = Heartbeat(
             timestamp=datetime.now(UTC),
             machine_id=self._node.machine_id,
@@ -230,18 +230,18 @@ class Agent:
         )
         outcome = await self._queen.heartbeat(self._node.node_id, heartbeat)
         if asked and isinstance(outcome, HeartbeatAccepted):
-            self._nap.answer(agreed=outcome.may_sleep)
+            self._suspension.answer(agreed=outcome.may_sleep)
         return outcome
 
     async def _wait(self) -> None:
         """Wait until the next request is due, or until a change that matters for placement. Not while asleep."""
-        if self._nap.agreed:
-            await self._nap.over()
+        if self._suspension.agreed:
+            await self._suspension.over()
             return
         with trio.move_on_after(self._state.wait_s):
             if not self._state.steady:
                 await trio.sleep_forever()
-            await wait_any(self._placement_changed, self._nap.begun)
+            await wait_any(self._placement_changed, self._suspension.begun)
             await trio.sleep_until(early_heartbeat_at(self._early, trio.current_time()))
             self._early.append(trio.current_time())
 

@@ -45,8 +45,9 @@ from queen_rbee.fleet.nodes import (
 from queen_rbee.fleet.pool_statuses import PoolStatuses
 from queen_rbee.fleet.presence import report_presence
 from queen_rbee.fleet.records import node_document, read_node
-from queen_rbee.metrics import Metrics, check_result
+from queen_rbee.metrics import Metrics
 from queen_rbee.pools.candidates import ReplicaKey
+from queen_rbee.pools.health_results import check_result
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.store.protocol import Store, StoreFailure
 

@@ -30,8 +30,9 @@ from queen_rbee.residency import switches
 from queen_rbee.residency.actions import Load, Plan, Unload
 from queen_rbee.residency.arrivals import arrival_of
 from queen_rbee.residency.load_times import LoadTimes
-from queen_rbee.residency.orders import TIMEOUT_S, Order
-from queen_rbee.residency.plan import make_plan, room_is_needed
+from queen_rbee.residency.operator_intents import OperatorIntents
+from queen_rbee.residency.orders import TIMEOUT_S, Order, needless_unloads
+from queen_rbee.residency.plan import make_plan
 from queen_rbee.residency.situation import Phase, Resident, Situation, Wait
 from queen_rbee.residency.switches import Switches
 from queen_rbee.residency.views import Usage, after_report, budgets, idle_times, merged, phase_of, pools_of, resident
@@ -65,10 +66,8 @@ class Keeper:
         self._cpu_s = cpu_s
         self._usage: dict[PoolKey, Usage] = {}
         self._orders: dict[PoolKey, Order] = {}
-        self._wanted: set[PoolKey] = set()
-        self._unwanted: dict[PoolKey, str] = {}
+        self._intents = OperatorIntents()
         self._left_alone: dict[PoolKey, float] = {}
-        self._closed: set[PoolKey] = set()
         self._switches = Switches(registry, managers)
         self._settled_at: dict[str, float] = {}
         self._load_times = LoadTimes()
@@ -98,24 +97,22 @@ class Keeper:
     @property
     def wanted(self) -> Collection[PoolKey]:
         """The pools that operators want to be loaded and that are not yet."""
-        return self._wanted
+        return self._intents.wanted
 
     def load(self, key: PoolKey) -> None:
         """Load the pool as soon as there is room; no effect while it is loaded."""
-        self._unwanted.pop(key, None)
-        self._wanted.add(key)
+        self._intents.load(key)
         self._left_alone.pop(key, None)
         self._registry.residency.ring()
 
     def unload(self, key: PoolKey, reason: str = "requested by an operator") -> None:
         """Send the pool no new tasks, and unload it once it has none; no effect while it is not loaded."""
-        self._wanted.discard(key)
-        self._unwanted[key] = reason
+        self._intents.unload(key, reason)
         self._registry.residency.ring()
 
     def close(self, key: PoolKey, *, closed: bool) -> None:
         """Do not load the pool while it is closed, whatever waits for it."""
-        (self._closed.add if closed else self._closed.discard)(key)
+        self._intents.close(key, closed=closed)
         self._registry.residency.ring()
 
     def stop_load(self, key: PoolKey) -> None:
@@ -157,8 +154,7 @@ class Keeper:
 
     def forget(self, key: PoolKey) -> None:
         """Drop what an operator asked for and has not been ordered yet."""
-        self._wanted.discard(key)
-        self._unwanted.pop(key, None)
+        self._intents.forget(key)
         order = self._orders.get(key)
         if order and not order.given:
             del self._orders[key]
@@ -181,14 +177,16 @@ class Keeper:
             self._registry.hold(())
             self._registry.watch_releases = False
             return
-        self._discard_done(residents)
+        self._intents.discard_done(residents)
         situation = self._describe(residents, now)
-        if self._call_off(situation):
+        if needless := needless_unloads(self._orders, situation):
+            for key in needless:
+                del self._orders[key]
             residents = list(self._residents(pools, now))
             situation = self._describe(residents, now)
         self._situation = situation
         self.plan = make_plan(situation)
-        for action in (*self.plan.actions, *self._operators_unloads(residents)):
+        for action in (*self.plan.actions, *self._intents.unloads(residents)):
             self._decide(action)
         held = {key for key, order in self._orders.items() if order.phase is Phase.UNLOADING} | switches.held(pools)
         self._registry.hold(held)
@@ -199,17 +197,6 @@ class Keeper:
     def _describe(self, residents: list[Resident], now: float) -> Situation:
         waits = self._waits({each.key for each in residents})
         return Situation(residents, budgets(self._registry.memory()), waits, now, dict(self._settled_at))
-
-    def _call_off(self, situation: Situation) -> bool:
-        """Drop unloads that make room for what nobody waits for any more; return whether there were any."""
-        unneeded = [
-            key
-            for key, order in self._orders.items()
-            if order.room_for and not order.given and not room_is_needed(order.room_for, situation)
-        ]
-        for key in unneeded:
-            del self._orders[key]
-        return bool(unneeded)
 
     def _settle(self, pools: dict[PoolKey, PoolStatus], now: float) -> None:
         """Drop the orders that are done, that failed, or whose pool is gone or does not follow them."""
@@ -247,14 +234,14 @@ class Keeper:
             plan, machine = pool.residency, self._machine(key)
             if phase is None or plan is None or machine is None:
                 continue
-            if (key in self._left_alone or key in self._closed) and phase is Phase.UNLOADED:
+            if (key in self._left_alone or key in self._intents.closed) and phase is Phase.UNLOADED:
                 phase = Phase.FAILED
             replicas = self._registry.replicas_of(key)
             leases = self._registry.count_leases(replicas)
             released = self._registry.last_release(replicas)
             usage = after_report(self._usage.get(key, Usage()), phase, leases, released, now)
             self._usage[key] = usage
-            yield resident(pool, plan, machine, phase, usage, leases, key in self._wanted)
+            yield resident(pool, plan, machine, phase, usage, leases, key in self._intents.wanted)
 
     def _machine(self, key: PoolKey) -> str | None:
         return self._registry.source_of(key)
@@ -266,18 +253,6 @@ class Keeper:
         replicas = self._registry.replicas
         found = (Wait(pools_of(replicas.suitable(lane)), since, kind) for lane, since, kind in (*first, *promised))
         return merged(wait for wait in found if wait.pools & keys)
-
-    def _discard_done(self, residents: list[Resident]) -> None:
-        """Forget what operators asked for and has happened."""
-        for each in residents:
-            if each.phase in (Phase.LOADED, Phase.FAILED):
-                self._wanted.discard(each.key)
-            if each.phase not in (Phase.LOADED, Phase.LOADING, Phase.UNLOADING):
-                self._unwanted.pop(each.key, None)
-
-    def _operators_unloads(self, residents: list[Resident]) -> list[Unload]:
-        loaded = (each.key for each in residents if each.phase in (Phase.LOADED, Phase.LOADING))
-        return [Unload(key, "request", self._unwanted[key]) for key in loaded if key in self._unwanted]
 
     def _decide(self, action: Load | Unload) -> None:
         known = self._orders.get(action.key)
@@ -312,7 +287,7 @@ class Keeper:
             if self._orders.get(key) is order:
                 del self._orders[key]
             self._left_alone[key] = trio.current_time() + RETRY_S
-            self._unwanted.pop(key, None)
+            self._intents.unwanted.pop(key, None)
         finally:
             order.sending = False
             self._registry.residency.ring()

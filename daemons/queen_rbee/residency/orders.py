@@ -1,5 +1,6 @@
 """Loads and unloads that were decided, until the reports of their pools show the result."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -7,7 +8,8 @@ import trio
 from llama_orch.contracts.pools import PoolState, PoolStatus
 from queen_rbee.metrics import UnloadCause
 from queen_rbee.pools.source_reports import PoolKey
-from queen_rbee.residency.situation import Phase
+from queen_rbee.residency.plan import room_is_needed
+from queen_rbee.residency.situation import Phase, Situation
 
 TIMEOUT_S = 60.0
 """How long pool-managerd may take to report that it follows an order."""
@@ -53,3 +55,12 @@ class Order:
         if self.phase is Phase.LOADING:
             return pool.state in (PoolState.STARTING, PoolState.PROVISIONING)
         return pool.state is PoolState.DRAINING and not pool.draining
+
+
+def needless_unloads(orders: Mapping[PoolKey, Order], situation: Situation) -> list[PoolKey]:
+    """Return the unloads, not given yet, that make room for what nobody waits for any more."""
+    return [
+        key
+        for key, order in orders.items()
+        if order.room_for and not order.given and not room_is_needed(order.room_for, situation)
+    ]

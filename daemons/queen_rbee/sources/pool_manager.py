@@ -17,7 +17,8 @@ from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.pools import MemoryBudget, PoolStatus
 from llama_orch.http.client.client import UpstreamError, fetch
 from llama_orch.settings.types import Secret
-from queen_rbee.metrics import Metrics, check_result
+from queen_rbee.metrics import Metrics
+from queen_rbee.pools.health_results import check_result
 from queen_rbee.pools.registry import PoolRegistry
 
 WAIT_MS = 20_000

@@ -13,9 +13,10 @@ from prometheus_client import CollectorRegistry
 
 from llama_orch.contracts.engines import Workload
 from llama_orch.http.client.client import Response, request
+from llama_orch.http.server.access import Access
 from llama_orch.http.server.app import create_app
 from llama_orch.http.server.exchange import HotRoutes
-from llama_orch.http.server.gate import Access, Gate
+from llama_orch.http.server.gate import Gate
 from llama_orch.http.server.mounting import mount
 from llama_orch.http.server.serving import serve
 from llama_orch.settings.types import Secret

@@ -15,8 +15,9 @@ from llama_orch.contracts.errors import ApiError, ErrorCode
 from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.reloads import ReloadOrder
 from llama_orch.http.client.client import request
+from llama_orch.http.server.access import Access
 from llama_orch.http.server.app import create_app
-from llama_orch.http.server.gate import Access, Gate
+from llama_orch.http.server.gate import Gate
 from llama_orch.http.server.mounting import mount
 from llama_orch.http.server.serving import serve
 from pool_managerd import provisioner_client

@@ -7,7 +7,8 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from llama_orch.contracts.pools import PoolState, PoolStatus
-from queen_rbee.metrics import ERROR_SERIES_S, Metrics, check_outcome, check_result
+from queen_rbee.metrics import ERROR_SERIES_S, Metrics
+from queen_rbee.pools.health_results import check_outcome, check_result
 from queen_rbee.status import show_gauges
 from tests.unit.queen_rbee.queen_core import QueenCore, build_queen, end_events, running_queen
 from tests.unit.queen_rbee.scripted_engine import ScriptedEngine

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import trio
 from pydantic import JsonValue
 
+from llama_orch.http.server.access import Access
 from llama_orch.http.server.app import create_app
 from llama_orch.http.server.exchange import HotRoutes, Message
-from llama_orch.http.server.gate import Access, Gate
+from llama_orch.http.server.gate import Gate
 from llama_orch.http.server.mounting import mount
 from queen_rbee.api.tasks import TaskRoutes
 from queen_rbee.api.v1.anthropic import AnthropicRoutes

@@ -17,9 +17,10 @@ import trio.testing
 from prometheus_client import CollectorRegistry
 
 from llama_orch.http.client.client import IdleConnections, Unreachable, UpstreamError, UpstreamTimeout, fetch, request
+from llama_orch.http.server.access import Access
 from llama_orch.http.server.app import create_app
 from llama_orch.http.server.exchange import Exchange, HotRoutes
-from llama_orch.http.server.gate import Access, Gate
+from llama_orch.http.server.gate import Gate
 from llama_orch.http.server.serving import serve
 
 LIMIT_S = 10

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from llama_orch.contracts.errors import ApiError, ErrorCode
+from llama_orch.http.server.access import Access, Caller, authorize
 from llama_orch.http.server.app import create_app
 from llama_orch.http.server.browsers import WebPolicy
 from llama_orch.http.server.exchange import Exchange, HotRoutes, Message
-from llama_orch.http.server.gate import Access, Caller, Gate, authorize
+from llama_orch.http.server.gate import Gate
 from llama_orch.settings.types import Secret
 from llama_orch.telemetry.events.service import PAGE_REFUSED, TOKEN_REFUSED
 from llama_orch.telemetry.log_limit import LIMIT

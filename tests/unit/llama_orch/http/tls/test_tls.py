@@ -17,9 +17,10 @@ from quart import request as quart_request
 
 from llama_orch.http.client.client import IdleConnections, Unreachable, UpstreamError, fetch, request
 from llama_orch.http.server import handshakes, hot_server
+from llama_orch.http.server.access import Access
 from llama_orch.http.server.app import create_app
 from llama_orch.http.server.exchange import Exchange, HotRoutes, Receive, Scope, Send
-from llama_orch.http.server.gate import Access, Gate
+from llama_orch.http.server.gate import Gate
 from llama_orch.http.server.serving import serve
 from llama_orch.http.tls.tls import CLEAR, Tls
 from llama_orch.settings.tls import TlsFiles

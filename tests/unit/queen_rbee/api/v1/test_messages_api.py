@@ -12,7 +12,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_orch.http.server.gate import Access
+from llama_orch.http.server.access import Access
 from llama_orch.settings.types import Secret
 from queen_rbee.api.v1 import engine_relay
 from queen_rbee.api.v1.messages.events import MessageEvent

@@ -1,11 +1,11 @@
-"""The suspension of this machine, as far as the queen is asked and told."""
+"""The agreement with the queen about a suspension of this machine."""
 
 import trio
 
 ASK_S = 10.0
 
 
-class Nap:
+class Suspension:
     """From the question to the queen until the machine is awake again, or stays awake. Used again for the next one."""
 
     def __init__(self) -> None:
