@@ -58,6 +58,15 @@ class Metrics:
         self.rejected = Counter("tasks_rejected", "Refused tasks.", ("engine", "reason"), registry=registry)
         self.tokens_in = Counter("tokens_in", "Prompt tokens.", REPLICA_LABELS, registry=registry)
         self.tokens_out = Counter("tokens_out", "Generated tokens.", REPLICA_LABELS, registry=registry)
+        self.tokens_cached = Counter(
+            "tokens_cached", "Prompt tokens that the engine found in its KV cache.", REPLICA_LABELS, registry=registry
+        )
+        self.prefixes = Counter(
+            "orchd_prefix_placements",
+            "Prompts that several replicas could take, by whether one had their beginning and got them.",
+            ("result",),
+            registry=registry,
+        )
         self.backpressure = Counter(
             "admission_backpressure_events",
             "Tasks refused or dropped because the queue was full.",
@@ -239,7 +248,7 @@ class Metrics:
         self.wakes.remove_by_labels({"node_id": node_id})
         for key in [key for key in self._refused_at if key[0] == node_id]:
             del self._refused_at[key]
-        by_replica = {self.started, self.canceled, self.tokens_in, self.tokens_out}
+        by_replica = {self.started, self.canceled, self.tokens_in, self.tokens_out, self.tokens_cached}
         for pool_series in self._series_by_pool.values():
             for metric, labels in list(pool_series):
                 if metric in by_replica and labels[REPLICA_ID_INDEX] == node_id:
@@ -267,6 +276,8 @@ class Metrics:
         labels, pool_id = _replica_labels(target), target.pool_id
         self._series(pool_id, self.dispatched, pool_id, task.state.value).inc()
         self._series(pool_id, self.tokens_in, *labels).inc(task.measurements.tokens_in)
+        if task.measurements.tokens_cached:
+            self._series(pool_id, self.tokens_cached, *labels).inc(task.measurements.tokens_cached)
         self._series(pool_id, self.tokens_out, *labels).inc(task.measurements.tokens_out)
         if task.state == "cancelled":
             self._series(pool_id, self.canceled, *labels, task.cancel_reason).inc()

@@ -34,6 +34,7 @@ from queen_rbee.metrics import Metrics
 from queen_rbee.pools.candidates import Demand
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.pools.strategies import StrategyName
+from queen_rbee.prefixes.routing import PrefixRouting
 from queen_rbee.residency.keeper import Keeper
 from queen_rbee.residency.operators import OperatorLoads
 from queen_rbee.residency.reloading import OperatorReloads
@@ -95,6 +96,7 @@ def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
         capacity=settings.capacity,
         policy=settings.policy,
         strategy=settings.placement,
+        prefix_routing=settings.prefix_routing,
         hop=Hop(settings.token, IdleConnections(), tls.client),
         pool_wait_s=settings.pool_wait_ms / 1000,
         model_dirs=settings.model_dirs,
@@ -144,6 +146,7 @@ def build_task_parts(
     capacity: int,
     policy: Policy,
     strategy: StrategyName,
+    prefix_routing: bool = True,
     hop: Hop = DIRECT,
     limits: StallLimits = DEFAULT_LIMITS,
     pool_wait_s: float = POOL_WAIT_S,
@@ -159,7 +162,8 @@ def build_task_parts(
     outages: Outages[Demand] = Outages(pool_wait_s)
     promises: Promises[Demand] = Promises()
     circuits = Circuits(registry, metrics, partial(is_healthy, hop=hop, metrics=metrics))
-    placer = QueuePlacer(queue, registry, sessions, strategy, bell)
+    prefixes = PrefixRouting(registry, metrics, enabled=prefix_routing)
+    placer = QueuePlacer(queue, registry, sessions, strategy, prefixes, bell)
     runs = Runs(registry, adapters(), accounting, forecast, sessions, circuits, placer, limits, hop, pool_wait_s)
     dispatcher = Dispatcher(
         queue, registry, placer, runs, circuits, outages, promises, forecast, accounting, metrics, bell

@@ -180,6 +180,17 @@ class QueenSettings(ApiSettings):
             example="least-loaded",
         ),
     ] = "round-robin"
+    prefix_routing: Annotated[
+        Flag,
+        Var(
+            "ORCHESTRATORD_PREFIX_ROUTING",
+            "Send a prompt to the replica that has computed its beginning before, unless that is much busier.",
+            more="The engine's KV cache then saves the time to the first token. The strategy places all other tasks. "
+            "Sessions keep to their replica in any case.",
+            example="false",
+            addition=True,
+        ),
+    ] = True
     capacity: Annotated[
         Integer,
         Var(

@@ -11,6 +11,7 @@ from tests.bench import (
     fleet,
     on_demand,
     overload,
+    prefixes,
     store,
     streams,
     traces,
@@ -32,6 +33,7 @@ def main() -> int:
     traces.main()
     cold_request.main()
     on_demand.main()
+    prefixes.main()
     if problems := missing():
         print(f"skipping benchmarks under systemd: {'; '.join(problems)}", file=sys.stderr)
         return 0

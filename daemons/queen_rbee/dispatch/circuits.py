@@ -113,7 +113,7 @@ class Circuits:
         self._checking: set[ReplicaKey] = set()
         self._reported_open: set[ReplicaKey] = set()
         self.first_rest_s = FIRST_REST_S
-        registry.on_ready = self.close
+        registry.on_ready.append(self.close)
 
     def record_answer(self, target: Candidate) -> None:
         if target.key in self._circuits:

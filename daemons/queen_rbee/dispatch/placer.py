@@ -11,6 +11,7 @@ from queen_rbee.pools.candidates import Candidate, Demand, ReplicaKey
 from queen_rbee.pools.placement import pick
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.pools.strategies import StrategyName
+from queen_rbee.prefixes.routing import PrefixRouting
 from queen_rbee.sessions.sessions import Sessions
 from queen_rbee.tasks.task import Task
 
@@ -39,12 +40,14 @@ class QueuePlacer:
         registry: PoolRegistry,
         sessions: Sessions,
         strategy: StrategyName,
+        prefixes: PrefixRouting,
         bell: Bell,
     ) -> None:
         self._queue = queue
         self._registry = registry
         self._sessions = sessions
         self._strategy = strategy
+        self._prefixes = prefixes
         self._bell = bell
         self._numbers = count()
         self._deadlines: list[tuple[float, int, Task]] = []
@@ -81,12 +84,17 @@ class QueuePlacer:
             if task.demand in blocked:
                 continue
             suitable = self._registry.replicas.suitable(task.demand)
-            target = pick(suitable, task.demand, self._strategy, self.placements, self._affinity(task))
+            affinity = self._affinity(task)
+            route = None if affinity else self._prefixes.route(task, suitable)
+            preferred = route.replica if route else affinity
+            target = pick(suitable, task.demand, self._strategy, self.placements, preferred)
             if target is None:
                 blocked.add(task.demand)
                 continue
             self.placements += 1
             self._registry.lease(target.key)
+            if route:
+                self._prefixes.record(route, target.key)
             placed.append((task, target))
             if not self._registry.replicas.slots_open:
                 break

@@ -111,7 +111,7 @@ def pick(
     `candidates` meet `demand` and are sorted by key. `turn` counts placements. `affinity` is the replica that holds the
     KV cache of the task's session: it wins if it is open, but the task does not wait for it.
     """
-    cached = _find(candidates, affinity) if affinity else None
+    cached = find(candidates, affinity) if affinity else None
     if cached and cached.open and (not demand.prefer or cached.pool_id in demand.prefer):
         return cached
     if demand.prefer or len(candidates) <= FILTER_LIMIT:
@@ -121,7 +121,8 @@ def pick(
     return STRATEGIES[strategy].choose(candidates, turn) if candidates else None
 
 
-def _find(candidates: Sequence[Candidate], key: ReplicaKey) -> Candidate | None:
+def find(candidates: Sequence[Candidate], key: ReplicaKey) -> Candidate | None:
+    """Return the candidate with this key; `candidates` are sorted by key."""
     index = bisect_left(candidates, key, key=lambda candidate: candidate.key)
     return candidates[index] if index < len(candidates) and candidates[index].key == key else None
 

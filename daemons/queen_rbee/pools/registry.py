@@ -21,10 +21,6 @@ from queen_rbee.pools.replica_index import ReplicaIndex
 from queen_rbee.pools.source_reports import PoolKey, SourceReports
 
 
-def _ignore(_key: ReplicaKey) -> None:
-    pass
-
-
 class PoolRegistry:
     """Owned by the daemon. Rings `changed` when a task that could not be placed might be now.
 
@@ -51,7 +47,7 @@ class PoolRegistry:
         self._released_at: dict[ReplicaKey, float] = {}
         self.replicas = ReplicaIndex()
         """All replicas with this queen's leases; read-only for others. A pool without replicas has a placeholder."""
-        self.on_ready: Callable[[ReplicaKey], None] = _ignore
+        self.on_ready: list[Callable[[ReplicaKey], None]] = []
         """Called with each replica that becomes ready."""
         self.synced = False
         """Whether every source has reported once. Only then does a pool that is not known not exist."""
@@ -230,7 +226,8 @@ class PoolRegistry:
         for found in after.values():
             self.replicas.put(found)
             if found.ready and not (found.key in before and before[found.key].ready):
-                self.on_ready(found.key)
+                for call in self.on_ready:
+                    call(found.key)
         return _capacities(before) != _capacities(after)
 
     def _candidates(self, pool: PoolStatus) -> list[Candidate]:

@@ -65,6 +65,7 @@ def build_queen(
     store: MemoryStore | None = None,
     short_limits: bool = False,
     pool_wait_s: float = POOL_WAIT_S,
+    prefix_routing: bool = True,
 ) -> QueenCore:
     """Build a queen that does not run yet.
 
@@ -74,7 +75,13 @@ def build_queen(
     store = store or MemoryStore()
     limits = SHORT_LIMITS if short_limits else DEFAULT_LIMITS
     parts = build_task_parts(
-        store, capacity=capacity, policy=policy, strategy="round-robin", limits=limits, pool_wait_s=pool_wait_s
+        store,
+        capacity=capacity,
+        policy=policy,
+        strategy="round-robin",
+        prefix_routing=prefix_routing,
+        limits=limits,
+        pool_wait_s=pool_wait_s,
     )
     parts.registry.synced = True
     if short_limits:

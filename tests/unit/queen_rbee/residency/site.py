@@ -25,6 +25,7 @@ from queen_rbee.fleet.operations import Operations
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.candidates import Candidate, Demand
 from queen_rbee.pools.registry import PoolRegistry
+from queen_rbee.prefixes.routing import PrefixRouting
 from queen_rbee.residency.keeper import Keeper
 from queen_rbee.residency.reloading import OperatorReloads
 from queen_rbee.sessions.sessions import Sessions
@@ -68,7 +69,8 @@ class Site:
         self.queue: AdmissionQueue[Task] = AdmissionQueue(1000, "reject-new")
         self.bell = Bell()
         self.registry._changed = self.bell
-        self.placer = QueuePlacer(self.queue, self.registry, Sessions(MemoryStore()), "least-loaded", self.bell)
+        sessions, prefixes = Sessions(MemoryStore()), PrefixRouting(self.registry, Metrics(), enabled=False)
+        self.placer = QueuePlacer(self.queue, self.registry, sessions, "least-loaded", prefixes, self.bell)
         self.promises: Promises[Demand] = Promises()
         orders = Orders(self)
         self.keeper = Keeper(self.registry, self.queue, self.promises, orders, Metrics(), lambda: 0.0)
