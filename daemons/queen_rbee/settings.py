@@ -186,7 +186,9 @@ class QueenSettings(ApiSettings):
             "ORCHESTRATORD_PREFIX_ROUTING",
             "Send a prompt to the replica that has computed its beginning before, unless that is much busier.",
             more="The engine's KV cache then saves the time to the first token. The strategy places all other tasks. "
-            "Sessions keep to their replica in any case.",
+            "Sessions keep to their replica in any case. By default llama-server gives the slot of a conversation to "
+            "any other that shares a tenth of its prompt, such as the system prompt; in pools.toml, flags = "
+            '["--slot-prompt-similarity", "0.85"] keeps more conversations in its cache.',
             example="false",
             addition=True,
         ),

@@ -25,7 +25,8 @@ REPLICAS, SLOTS, CTX = 4, 16, 2048
 CONVERSATIONS, TURNS, CLIENTS, SYSTEM_PROMPTS = 64, 8, 4, 4
 SYSTEM_WORDS, TURN_WORDS, ANSWER_TOKENS = 500, 60, 4
 SHAPE = Shape(layers=4, embd=256, ctx=CTX)
-FLAGS = ("--threads", "1")
+FLAGS = ("--threads", "1", "--slot-prompt-similarity", "0.85")
+"""By default llama-server gives the slot of a conversation to any other that shares a tenth of its prompt."""
 
 
 @dataclass
