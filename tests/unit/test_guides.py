@@ -30,6 +30,15 @@ def test_mentioned_make_targets_exist(text: str) -> None:
     assert named <= targets
 
 
+def test_contributing_is_short_and_stands_alone() -> None:
+    assert len(CONTRIBUTING.encode()) <= 10_000
+    modules = re.findall(r"python -m ((?:tests|tools)[\w.]*)", CONTRIBUTING)
+    assert modules
+    for module in modules:
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
+
+
 def test_links_point_to_existing_files() -> None:
     links = re.findall(r"\]\(([^)]+)\)", README + CONTRIBUTING)
     assert links
