@@ -5,6 +5,7 @@ and of the package index on the same machine, so that the figures are without th
 34 MB, the model as many as the user chooses.
 """
 
+import os
 import re
 import sys
 import tempfile
@@ -65,7 +66,11 @@ def main() -> None:
                 print(f"{suite}: benchmark failed: {error}", file=sys.stderr)
                 continue
             total = sum(seconds for _command, seconds in steps)
-            print(f"{suite}: package to first token: {total:.1f} s, {len(steps)} steps, {len(edited)} files edited")
+            print(
+                f"{suite}: package to first token: {total:.1f} s, {len(steps)} steps, {len(edited)} files edited",
+                end="",
+            )
+            print(f" (load of the host: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors)")
             for command, seconds in steps:
                 print(f"{suite}:   {seconds:5.1f} s  {command}")
 

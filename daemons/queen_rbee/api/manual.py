@@ -48,14 +48,14 @@ class ManualRoutes:
 
     @route(
         "GET",
-        "/docs/{name}",
+        "/docs/{page}",
         "Get a page of the manual",
         {200: PAGE, 304: UNCHANGED},
         public=True,
         description="The pages are named as in `orchctl.1.html`. 404 if the documentation is not installed.",
     )
-    async def get_manual_page(self, name: str) -> Response:
-        return await self._answer(name)
+    async def get_manual_page(self, page: str) -> Response:
+        return await self._answer(page)
 
     async def _answer(self, name: str) -> Response:
         """Raises ApiError 404."""
