@@ -8,7 +8,7 @@ DIST   ?= dist
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check lint unit integration system package-under-test bench generate lock clean
+.PHONY: help venv demo test check lint unit integration system package-under-test bench html generate lock clean
 .PHONY: deb rpm apt-repo dnf-repo arm64-check
 
 help: ## this list
@@ -98,6 +98,9 @@ dnf-repo: ## a repository of the .rpms in dist/, signed by the key REPO_KEY=
 
 arm64-check: $(VENV)/dev.stamp ## import the compiled modules for arm64, under qemu-user
 	@$(PYTEST) -n 0 tests/arm64
+
+html: ## the manual as HTML, in build/html; a queen-rbee of this tree serves it at /docs/
+	@$(PYTHON) packaging/manual_html.py man build/html
 
 generate: $(VENV)/dev.stamp ## what is made from declarations: environment files and their manual, journal catalog, JSON schema
 	@$(PY) -m tools.generate

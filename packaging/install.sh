@@ -32,3 +32,10 @@ install -Dm644 -t "$share/llama-orch" packaging/pools.schema.json
 install -Dm644 -t "$share/llama-orch/monitoring" packaging/monitoring/*.yml
 install -Dm644 -t "$share/llama-orch/monitoring/grafana" packaging/monitoring/grafana/*.json
 install -Dm644 -t "$share/doc/llama-orch/examples" packaging/examples/*
+/usr/bin/python3 packaging/manual_html.py man "$share/doc/llama-orch/html"
+# man finds llama-orch-units(7) by the name of each unit. The page itself is compressed by the package's tools.
+install -d "$share/man/man7"
+for unit in units/*.* units/llama-orch-generator; do
+	case $unit in *.preset) continue ;; esac
+	ln -s llama-orch-units.7.gz "$share/man/man7/${unit#units/}.7.gz"
+done

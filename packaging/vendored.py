@@ -54,6 +54,7 @@ def stanza(site: Path, package: Distribution) -> Iterator[str]:
 
 SPDX = {
     "BSD-License": "BSD-3-Clause",
+    "3-Clause-BSD-License": "BSD-3-Clause",
     "Apache-Software-License": "Apache-2.0",
     "MIT-License": "MIT",
     "MIT-License-or-Apache-Software-License": "MIT OR Apache-2.0",

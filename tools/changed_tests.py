@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+OF_PACKAGE = ("test_manual.py", "test_manual_html.py", "test_security_page.py", "test_unit_pages.py", "test_units.py")
+"""The tests of what the package installs besides the programs."""
 
 
 def changed_files() -> list[Path]:
@@ -21,6 +23,8 @@ def unit_tests_of(changed: Iterable[Path], root: Path = ROOT) -> list[Path]:
     """
     found = set()
     for path in changed:
+        if path.parts[0] in ("man", "packaging", "units"):
+            found |= {Path("tests/unit", name) for name in OF_PACKAGE}
         if path.parts[:2] == ("tests", "unit") and path.suffix == ".py":
             target = path if path.name.startswith("test_") else path.parent
         elif path.parts[0] == "daemons":

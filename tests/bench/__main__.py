@@ -7,6 +7,7 @@ from tests.bench import (
     cancel,
     cold_request,
     downloads,
+    first_minutes,
     first_token,
     fleet,
     on_demand,
@@ -38,6 +39,7 @@ def main() -> int:
         print(f"skipping benchmarks under systemd: {'; '.join(problems)}", file=sys.stderr)
         return 0
     under_systemd.main()
+    first_minutes.main()
     return 0
 
 

@@ -21,6 +21,7 @@ from tests.engines.llama_server import Archive
 from tests.integration.home import Home, home
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
+ROOT = Path(__file__).parents[2]
 LIMIT_S = 900.0
 """Time limit, for a run that hangs. A loaded machine needs ten times as long as an idle one."""
 SHORT_ANSWER_FLAGS = ("--predict", "4")
@@ -28,8 +29,9 @@ SHORT_ANSWER_FLAGS = ("--predict", "4")
 NOT_TESTED = {"GET /openapi.json", "GET /v2/events"}
 """Schemathesis does not test the path from which it reads the document, and cannot read a stream without end."""
 ENDLESS = "/v2/events$"
-NOT_SERVED = {"POST /v1/rerank", "POST /rerank", "POST /v2/rerank", "POST /v2/gpus/{gpu}/unfence"}
-"""Operations that an engine with embeddings does not support, and that of GPUs, which this machine has none of."""
+NOT_SERVED = {"POST /v1/rerank", "POST /rerank", "POST /v2/rerank", "POST /v2/gpus/{gpu}/unfence", "GET /docs"}
+"""Operations that an engine with embeddings does not support, that of GPUs, which this machine has none of, and a
+redirect."""
 FLEET = "/v2/(nodes/|pools/[^/]+/(drain|resume|reload|purge)|operations/)"
 """Paths that a home does not have (nodes) or that would stop it (drain, reload, purge)."""
 NODE_CHECKS = ("--exclude-checks", "use_after_free")
@@ -38,7 +40,8 @@ NODE_CHECKS = ("--exclude-checks", "use_after_free")
 
 @pytest.fixture
 def queen(tmp_path: Path, llama_server_tar: Archive, tiny_model: Path) -> Iterator[Home]:
-    """A home whose pool serves completions, chats and embeddings."""
+    """A home whose pool serves completions, chats and embeddings, and whose queen serves the manual."""
+    subprocess.run([sys.executable, "packaging/manual_html.py", "man", "build/html"], cwd=ROOT, check=True)
     flags = ("--pooling", "mean", *SHORT_ANSWER_FLAGS)
     with home(tmp_path, llama_server_tar, tiny_model, flags=flags, workloads=("completion", "embedding")) as running:
         yield running

@@ -25,7 +25,7 @@ SLOW = "/srv/slow.gguf"
 ONE_THREAD = 'flags = ["--threads", "1"]'
 POOLS = (Pool("default", TINY, extra=ONE_THREAD), Pool("slow", SLOW, extra=ONE_THREAD))
 
-LONGEST_FIRST = ("cluster", "serving", "modes", "operating", "package", "reference", "bad_input")
+LONGEST_FIRST = ("cluster", "quickstart", "serving", "modes", "operating", "package", "reference", "bad_input")
 """The order of the first modules, so that no long one is left to a single process at the end."""
 LAST = len(LONGEST_FIRST) + 1
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from http.client import HTTPException
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,9 @@ from tests.system.lab.client import Client, complete
 from tests.system.lab.load import under_load
 from tests.system.lab.machine import DAEMONS, TARGET, Machine, changed_from
 from tests.system.lab.waiting import until
+from tests.unit.manual_page import Page
 
+UNITS_PAGE = Path(__file__).parents[2] / "man/llama-orch-units.7"
 RESTARTS = 4
 SOCKET_RESTARTS = 3
 TCP_PORTS = {8080, 9090, 9200, 9091}
@@ -154,6 +157,23 @@ def test_address_added_later_is_served(serving: Machine, undo: Callable[..., obj
     undo(serving.container.check, "ip", "address", "del", f"{address}/32", "dev", "lo")
     serving.container.check("ip", "address", "add", f"{address}/32", "dev", "lo")
     assert "ok" in serving.container.check("curl", "--silent", "--fail", f"http://{address}:8080/health")
+
+
+def test_overrides_of_the_manual_work(serving: Machine) -> None:
+    for example in Page(UNITS_PAGE).examples():
+        edit, *rest = example.splitlines()
+        unit = edit.removeprefix("# systemctl edit ")
+        commands = [line.removeprefix("# ") for line in rest if line.startswith("# ")]
+        drop_in = "\n".join(line for line in rest if not line.startswith("# "))
+        serving.container.write(f"/etc/systemd/system/{unit}.d/override.conf", drop_in)
+        serving.systemctl("daemon-reload")
+        for command in commands:
+            serving.restart_sockets(command)
+        serving.systemctl("revert", unit)
+        for command in commands:
+            serving.restart_sockets(command)
+    assert "override.conf" not in serving.messages("_PID=1", "--priority=warning")
+    serving.wait_until_served("default")
 
 
 TOKEN = "a-token-that-orchctl-lacks"

@@ -15,13 +15,16 @@ from tests.system.lab.container import booted
 from tests.system.lab.load import under_load
 from tests.system.lab.machine import DAEMONS, TARGET, Machine
 from tests.system.lab.package import newer
+from tests.unit.manual_page import Page
 
 PAGES = {
-    "7": ("llama-orch", "llama-orch-monitoring"),
+    "7": tuple(f"llama-orch{page}" for page in ("", "-monitoring", "-quickstart", "-security", "-units")),
     "8": DAEMONS,
     "5": ("llama-orch-pools", "llama-orch-handoff", *(f"{daemon}.env" for daemon in DAEMONS)),
     "1": ("orchctl",),
 }
+MAN = Path(__file__).parents[2] / "man"
+HTML = "/usr/share/doc/llama-orch/html"
 EXPOSURE_LIMIT = 15
 """In tenths, as `systemd-analyze security --threshold` expects: an exposure of at most 1.5."""
 USERS = (*DAEMONS, "llama-engine")
@@ -89,6 +92,16 @@ def test_units_pass_systemd_analyze_verify(installed: Machine) -> None:
     assert (result.status, result.stdout + result.stderr) == (0, "")
 
 
+def test_exposure_of_services_is_as_documented(installed: Machine) -> None:
+    entries = Page(MAN / "llama-orch-security.7").entries("SANDBOXES")
+    documented = {name.replace("@.", "@default."): entry.text[:3] for entry in entries for name in entry.names}
+    measured = {}
+    for unit in documented:
+        shown = installed.container.run("systemd-analyze", "security", "--no-pager", unit).stdout
+        [measured[unit]] = re.findall(r"Overall exposure level for \S+: (\d\.\d)", shown)
+    assert measured == documented
+
+
 @pytest.mark.parametrize("daemon", DAEMONS)
 def test_daemon_exposure_is_within_limit(installed: Machine, daemon: str) -> None:
     words = ("systemd-analyze", "security", "--no-pager", f"--threshold={EXPOSURE_LIMIT}", f"{daemon}.service")
@@ -103,6 +116,17 @@ def test_every_manual_page_renders_without_warnings(installed: Machine) -> None:
             command = f"zcat -f {page} | man --warnings -E UTF-8 -l -Tutf8 -Z - >/dev/null"
             rendered = installed.container.run("sh", "-c", command)
             assert (rendered.status, rendered.stderr) == (0, ""), page
+
+
+def test_man_finds_the_page_of_each_unit(installed: Machine) -> None:
+    for unit in shipped_units(installed):
+        name = unit.replace("@default.", "@.")
+        assert "llama-orch-units" in installed.container.check("man", "-P", "cat", name), name
+
+
+def test_manual_is_installed_as_html(installed: Machine) -> None:
+    shipped = {path.name for path in installed.container.path(HTML).iterdir()}
+    assert shipped == {"index.html", "style.css", *(f"{path.name}.html" for path in MAN.glob("*.[1-8]"))}
 
 
 def test_apropos_finds_every_manual_page(installed: Machine) -> None:
@@ -131,6 +155,13 @@ def test_journal_catalog_has_every_event(installed: Machine) -> None:
 @pytest.mark.parametrize("daemon", DAEMONS)
 def test_shipped_environment_file_is_valid(installed: Machine, daemon: str) -> None:
     assert "/run/llama-orch/engines" in installed.container.check(daemon, "--check-config")
+
+
+def test_queen_serves_the_manual(serving: Machine) -> None:
+    assert serving.queen.get("/docs").headers["location"] == "docs/"
+    assert "orchctl.1.html" in serving.queen.get("/docs/").body
+    assert "command line client" in serving.queen.get("/docs/orchctl.1.html").body
+    assert serving.queen.get("/docs/..%2fexamples%2fpools.toml").status == 404
 
 
 def test_upgrade_under_load_loses_no_request_or_engine(serving: Machine, deb: Path, tmp_path: Path) -> None:

@@ -78,6 +78,8 @@ def test_installed_files_are_those_of_the_package(installed: Machine) -> None:
     assert installed.container.check("rpm", "--verify", "llama-orch") == ""
     for command in (*DAEMONS, "orchctl"):
         assert "llama-orch" in installed.container.check(command, "--version")
+    assert "llama-orch-units" in installed.container.check("man", "-P", "cat", "queen-rbee.socket")
+    assert "/usr/share/doc/llama-orch/html/orchctl.1.html" in shipped(installed)
 
 
 def test_deb_is_refused_over_the_rpm(installed: Machine, deb: Path) -> None:

@@ -28,3 +28,8 @@ def test_missing_test_folder_falls_back_to_parent() -> None:
 
 def test_documents_are_checked_by_test_guides() -> None:
     assert found("README.md") == ["tests/unit/test_guides.py"]
+
+
+def test_pages_and_units_are_checked_by_their_tests() -> None:
+    assert {"tests/unit/test_manual.py", "tests/unit/test_unit_pages.py"} <= set(found("units/queen-rbee.service"))
+    assert "tests/unit/test_manual_html.py" in found("man/orchctl.1")

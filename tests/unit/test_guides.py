@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine_provisioner.spec import pools_file
+from tests.bench.first_minutes import PLACEHOLDER, commands
 
 ROOT = Path(__file__).parents[2]
 README, CONTRIBUTING, CHANGELOG = (
@@ -28,6 +29,21 @@ def test_mentioned_make_targets_exist(text: str) -> None:
         first or second for first, second in re.findall(r"^make ([a-z0-9-]+)|`make ([a-z0-9-]+)", text, re.MULTILINE)
     }
     assert named <= targets
+
+
+def test_first_answer_takes_two_commands_and_no_edited_file() -> None:
+    install, run = commands()
+    assert install == "apt install ./dist/llama-orch_*.deb"
+    assert run.startswith(f"orchctl run --devices cpu {PLACEHOLDER} ")
+
+
+def test_contributing_is_short_and_stands_alone() -> None:
+    assert len(CONTRIBUTING.encode()) <= 10_000
+    modules = re.findall(r"python -m ((?:tests|tools)[\w.]*)", CONTRIBUTING)
+    assert modules
+    for module in modules:
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
 
 
 def test_links_point_to_existing_files() -> None:

@@ -10,8 +10,8 @@ from llama_orch.settings.types import GpuMask
 
 MASK = "ENGINE_PROVISIONER_GPU_MASK"
 ON_CPU = (
-    f"To run engines on the CPU, set {MASK}=cpu in /etc/llama-orch/engine-provisioner.env, then "
-    "systemctl restart engine-provisioner."
+    'To run a pool on the CPU, set devices = "cpu" in its file (orchctl run --devices cpu). To run all pools there, '
+    f"set {MASK}=cpu in /etc/llama-orch/engine-provisioner.env, then systemctl restart engine-provisioner."
 )
 
 
@@ -22,7 +22,7 @@ def select(pool: Pool, mask: GpuMask) -> tuple[int, ...]:
     """
     if pool.devices is None:
         return mask.indices
-    if mask.cpu:
+    if mask.cpu and pool.devices:
         message = f"devices = {pool.devices} contradicts {MASK}=cpu, which runs engines on the CPU"
         raise ProvisioningFailure(message, "Remove the key devices, or list the GPUs in the mask.", Retry.NEVER)
     outside = [index for index in pool.devices if index not in mask.indices]

@@ -135,7 +135,7 @@ class Planner:
             devices.check_present(gpus, present)
         except ProvisioningFailure as failure:
             made.refuse(failure)
-            return tuple(pool.devices or self._settings.gpu_mask.indices)
+            return self._settings.gpu_mask.indices if pool.devices is None else tuple(pool.devices)
         return gpus
 
     async def _model(self, pool: Pool, made: PoolPlan) -> LocalModel:

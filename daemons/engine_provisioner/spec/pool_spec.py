@@ -83,6 +83,14 @@ def _reference(value: str) -> str:
     return check_reference(_one_line(value))
 
 
+def _devices(value: Any) -> Any:
+    if value == "cpu":
+        return []
+    if value == [] or isinstance(value, str):
+        raise ValueError('must be a list of GPU indices, such as [0], or "cpu"')
+    return value
+
+
 def _distinct(value: list[Item]) -> list[Item]:
     if len(set(value)) != len(value):
         raise ValueError("contains a value twice")
@@ -131,6 +139,14 @@ def _model(value: Any) -> Any:
     return {"ref": value} if isinstance(value, str) else value
 
 
+Devices = Annotated[
+    list[Device],
+    BeforeValidator(_devices, json_schema_input_type=Annotated[list[Device], Field(min_length=1)] | Literal["cpu"]),
+    AfterValidator(_distinct),
+]
+"""Indices of GPUs. An empty list, written as "cpu", is the CPU."""
+
+
 class Group(Table):
     """Pools that are never loaded at the same time (`exclusive`), or are loaded and unloaded together."""
 
@@ -143,7 +159,16 @@ class Pool(Table):
     id: PoolId
     engine: EngineKind = "llamacpp"
     model: Annotated[Model | None, BeforeValidator(_model, json_schema_input_type=str | Model | None)] = None
-    devices: Annotated[list[Device], Field(min_length=1), AfterValidator(_distinct)] | None = None
+    devices: (
+        Annotated[
+            list[Device],
+            BeforeValidator(
+                _devices, json_schema_input_type=Annotated[list[Device], Field(min_length=1)] | Literal["cpu"]
+            ),
+            AfterValidator(_distinct),
+        ]
+        | None
+    ) = None
     ctx: Annotated[int, Field(ge=16, le=16_777_216)] = 4096
     slots: Annotated[int, Field(ge=1, le=256)] = 1
     preload: bool = True

@@ -36,8 +36,9 @@ class ApiSettings(Common):
             "Bearer token for clients and between daemons, the same on the queen and on every node. Prefer "
             "/etc/llama-orch/api-token, which the units pass as a credential, to an environment file.",
             more="Create one with openssl rand -hex 32. With a token, every request needs it except those for /health, "
-            "/ready and /v2/meta/, and for the files of queen-rbee's page. Clients send Authorization: Bearer TOKEN or "
-            "X-Api-Key: TOKEN. Without a token, only requests from this machine are served.",
+            "/ready and /v2/meta/, and for the files of queen-rbee's page and the manual. Clients send "
+            "Authorization: Bearer TOKEN or X-Api-Key: TOKEN. Without a token, only requests from this machine are "
+            "served.",
             example="$(openssl rand -hex 32)",
             required="in CLOUD_PROFILE",
             secret=True,

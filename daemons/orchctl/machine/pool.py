@@ -124,12 +124,14 @@ async def show(options: argparse.Namespace, queen: QueenClient) -> None:
             write(f"\n{hidden_in(content)}")
 
 
-def indices(text: str) -> list[int]:
-    """GPU indices separated by commas."""
+def devices(text: str) -> list[int] | str:
+    """GPU indices separated by commas, or cpu."""
+    if text == "cpu":
+        return text
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"invalid devices: {text!r} (example: 0,1)") from None
+        raise argparse.ArgumentTypeError(f"invalid devices: {text!r} (examples: 0,1 or cpu)") from None
 
 
 def keep_alive(text: str) -> str | int:
@@ -144,7 +146,12 @@ NAME = argument("name", type=identifier, metavar="NAME", help="id of the pool", 
 POOL_ARGUMENTS = (
     argument("--ctx", type=int, metavar="N", help="context of each slot, in tokens (default: 4096)"),
     argument("--slots", type=int, metavar="N", help="number of concurrent requests (default: 1)"),
-    argument("--devices", type=indices, metavar="LIST", help="GPUs, such as 0,1 (default: all that engines may use)"),
+    argument(
+        "--devices",
+        type=devices,
+        metavar="LIST",
+        help="GPUs, such as 0,1, or cpu (default: all GPUs that engines may use)",
+    ),
     argument(
         "--keep-alive",
         type=keep_alive,

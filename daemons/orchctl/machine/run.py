@@ -19,6 +19,7 @@ from orchctl.errors import CommandError
 from orchctl.machine.pool import POOL_ARGUMENTS, add_pool, pool_draft
 from orchctl.machine.provisioner import Provisioner, find_provisioner
 from orchctl.machine.reference import is_reference, model_reference
+from orchctl.machine.services import started
 from orchctl.output import StatusLine, print_note, write, write_json
 
 POLL_S = 0.3
@@ -36,12 +37,14 @@ class Served:
 
 async def run(options: argparse.Namespace, queen: QueenClient) -> None:
     """Serve MODEL, then answer PROMPT or chat. Raises CommandError."""
+    queen = await started(options, queen)
     served = await serve_model(options, queen)
     await converse(options, queen, served.model, options.prompt)
 
 
 async def serve(options: argparse.Namespace, queen: QueenClient) -> None:
     """Serve MODEL and print how to use it. Raises CommandError."""
+    queen = await started(options, queen)
     served = await serve_model(options, queen)
     url = DEFAULT_URL if queen.url.startswith(UNIX) else queen.url
     if options.json:

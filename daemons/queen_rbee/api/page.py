@@ -1,26 +1,16 @@
 """Routes of the page for people: the files of folder `page`, with a plain status for browsers without JavaScript."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 
 import trio
-from quart import Response, request
+from quart import Response
 
 from llama_orch.contracts.errors import not_found
 from llama_orch.http.server.routes import Reply, route
+from queen_rbee.api.static_files import TYPES, UNCHANGED, File, file_response, headers_with
 
 FOLDER = Path(__file__).parents[1] / "page"
-TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".mjs": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
-"""Only files with these extensions are served."""
 STATUS = "<!-- status -->"
 """Where index.html gets the plain status."""
 POLICY = (
@@ -28,28 +18,7 @@ POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
 """Nothing from elsewhere, nothing inline, no frames, and no strings as HTML."""
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    # a browser asks each time whether a file has changed: the modules of two releases are never mixed
-    "Cache-Control": "no-cache",
-}
 FILE = Reply("The file.", {kind.partition(";")[0]: {"type": "string"} for kind in TYPES.values()}, ("ETag",))
-UNCHANGED = Reply("The file has not changed.")
-
-
-@dataclass(frozen=True)
-class File:
-    content: bytes
-    type: str
-
-    @cached_property
-    def etag(self) -> str:
-        return sha256(self.content).hexdigest()[:32]
 
 
 def read_files(folder: Path) -> dict[str, File]:
@@ -83,16 +52,11 @@ class PageRoutes:
     async def get_page(self) -> Response:
         page = await self._file("index.html")
         content = page.content.decode().replace(STATUS, self._plain_status())
-        return Response(content, content_type=page.type, headers=HEADERS)
+        return Response(content, content_type=page.type, headers=headers_with(POLICY))
 
     @route("GET", "/page/{file...}", "Get a file of the page", {200: FILE, 304: UNCHANGED}, public=True)
     async def get_page_file(self, file: str) -> Response:
-        found = await self._file(file)
-        response = Response(found.content, content_type=found.type, headers=HEADERS)
-        response.set_etag(found.etag)
-        if found.etag in request.if_none_match:
-            return Response("", status=304, headers={**HEADERS, "ETag": response.headers["ETag"]})
-        return response
+        return file_response(await self._file(file), POLICY)
 
     async def _file(self, name: str) -> File:
         """Raises ApiError 404."""

@@ -16,6 +16,7 @@ from queen_rbee.api.artifacts import ArtifactRoutes
 from queen_rbee.api.catalog import CatalogRoutes
 from queen_rbee.api.description import DescriptionRoutes
 from queen_rbee.api.live import LiveRoutes
+from queen_rbee.api.manual import ManualRoutes
 from queen_rbee.api.nodes import NodeIdConverter, NodeRoutes
 from queen_rbee.api.operations import OperationRoutes
 from queen_rbee.api.page import PageRoutes
@@ -50,6 +51,7 @@ GROUPS: Mapping[type, Callable[[Parts], object]] = {
     AnthropicRoutes: lambda parts: AnthropicRoutes(_relay(parts), parts.catalog),
     LiveRoutes: lambda parts: LiveRoutes(parts.live, parts.settings.profile, ROUTES),
     PageRoutes: lambda parts: PageRoutes(partial(_plain_status, parts)),
+    ManualRoutes: lambda _parts: ManualRoutes(),
     DescriptionRoutes: lambda _parts: DescriptionRoutes(ROUTES),
 }
 """Each group of routes with its constructor."""

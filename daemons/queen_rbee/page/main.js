@@ -108,6 +108,7 @@ class Page extends Component {
         <${Section} id="nodes" title="Nodes"><${Nodes} state=${state} actions=${actions} /><//>
         <${Section} id="journal" title="Journal"><${Journal} state=${state} /><//>
       </main>
+      <footer><a href="docs/">Manual</a></footer>
       ${question && html`<${Question} ...${question} onClose=${close} onAnswer=${(text) => {
         close();
         question.onAnswer(text);

@@ -14,8 +14,9 @@ from llama_orch.settings.types import Secret
 OPEN_PATHS = ("/health", "/ready")
 OPEN_PREFIX = "/v2/meta/"
 PAGE = "/"
-PAGE_PREFIX = "/page/"
-"""Files of the page. They contain nothing secret: the page itself asks for the token."""
+MANUAL = "/docs"
+PAGE_PREFIXES = ("/page/", "/docs/")
+"""Files of the page and the manual. They contain nothing secret: the page itself asks for the token."""
 
 RawHeaders = Mapping[bytes, bytes]
 
@@ -75,8 +76,8 @@ class Access:
     page: bool = False
 
     def is_page(self, path: str) -> bool:
-        """Return whether `path` is that of the page or of one of its files."""
-        return self.page and (path == PAGE or path.startswith(PAGE_PREFIX))
+        """Return whether `path` is that of the page, of one of its files, or of the manual."""
+        return self.page and (path in (PAGE, MANUAL) or path.startswith(PAGE_PREFIXES))
 
     def refusal(self, path: str, caller: Caller) -> ApiError | None:
         """Return why a request for `path` is refused, or None."""

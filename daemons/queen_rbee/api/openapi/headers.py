@@ -57,6 +57,7 @@ HEADERS: Mapping[str, Header] = {
         False,
     ),
     "X-Should-Retry": ("Whether a retry can help: `true` or `false`.", {"enum": ["true", "false"]}, True),
+    "Location": ("The path of the page, relative to this one.", _TEXT, True),
     "ETag": ("Identifies the content, for `If-None-Match`.", _TEXT, True),
     "WWW-Authenticate": ("`Bearer`.", _TEXT, True),
     "Accept-Encoding": ("`gzip`.", _TEXT, True),

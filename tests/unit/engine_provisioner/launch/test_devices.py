@@ -30,6 +30,10 @@ def test_cpu_mask_contradicts_a_pool_with_devices() -> None:
         select(pool(devices=[0]), CPU)
 
 
+def test_pool_on_the_cpu_needs_no_cpu_mask() -> None:
+    assert select(pool(devices="cpu"), GpuMask((0,))) == select(pool(devices="cpu"), CPU) == ()
+
+
 def test_absent_gpu_is_an_error_with_present_gpus_and_hint() -> None:
     check_present((0,), {0: "H100"})
     with pytest.raises(ProvisioningFailure, match=r"GPU 1 is configured but absent \(present: 0 \(H100\)\).*=cpu"):

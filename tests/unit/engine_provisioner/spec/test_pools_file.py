@@ -67,7 +67,7 @@ def test_oversized_file_is_rejected(tmp_path: Path) -> None:
         ('colour = "blue"', 2, "pools[0].colour", "allowed: id, engine, model"),
         ('ctx = "4096"', 2, "pools[0].ctx", "must be a whole number"),
         ("slots = 0", 2, "pools[0].slots", "0 is out of range (1 to 256)"),
-        ("devices = []", 2, "pools[0].devices", "at least 1 element"),
+        ("devices = []", 2, "pools[0].devices", 'such as [0], or "cpu"'),
         ("devices = [1, 1]", 2, "pools[0].devices", "twice"),
         ("ports = [80, 81]", 2, "pools[0].ports", "has 2 elements; at most 1 allowed"),
         ("ports = [70000]", 2, "pools[0].ports[0]", "70000 is out of range (1 to 65535)"),

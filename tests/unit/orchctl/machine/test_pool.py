@@ -60,6 +60,12 @@ def test_add_writes_what_was_drafted_and_reloads(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o640
 
 
+def test_pool_can_be_put_on_the_cpu(tmp_path: Path) -> None:
+    with machine(tmp_path, draft=drafted(tmp_path / "pools.d/a.toml")) as daemon:
+        orchctl(tmp_path, "pool", "add", "a", "--model", "https://h/a.gguf", "--devices", "cpu")
+        assert daemon.bodies(DRAFT)[0]["keys"]["devices"] == "cpu"
+
+
 def test_refused_draft_writes_nothing(tmp_path: Path) -> None:
     refusal = error(409, "INVALID_PARAMS", "pools files refused:\n  a.toml:3: pools[0].slots: 0 is out of range")
     with machine(tmp_path, draft=refusal):

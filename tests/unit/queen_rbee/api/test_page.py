@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from llama_orch.contracts.pools import PoolState, PoolStatus
-from queen_rbee.api.page import FOLDER, POLICY, TYPES
+from queen_rbee.api.page import FOLDER, POLICY
 from queen_rbee.api.plain_status import POOL_LIMIT, plain_status
+from queen_rbee.api.static_files import TYPES
 from tests.unit.queen_rbee.api_client import api_client
 
 OUR_FILES = [path for path in sorted(FOLDER.iterdir()) if path.suffix in TYPES]
@@ -52,7 +53,7 @@ async def test_only_files_of_the_page_are_served(tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize("path", OUR_FILES, ids=lambda path: path.name)
 def test_files_refer_only_to_files_that_are_there(path: Path) -> None:
     text = path.read_text()
-    for name in LOADED.findall(text):
+    for name in LOADED.findall(text.replace('href="docs/"', "")):  # the manual, which is made elsewhere
         assert "//" not in name, name
         base = FOLDER.parent if path.suffix == ".html" else FOLDER
         assert (base / name).is_file(), name
