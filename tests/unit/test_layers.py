@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[2] / "daemons"
 
 LAYERS = {
-    "llama_orch": "urls addresses bell telemetry contracts settings service spool http engines files",
+    "llama_orch": "packages urls redaction addresses bell telemetry contracts settings service spool http engines "
+    "files",
     "llama_orch/http": "tls client server",
     "queen_rbee": "store pools settings sessions tasks metrics catalog fleet sources dispatch intake residency waking "
     "live status parts api daemon __main__",
