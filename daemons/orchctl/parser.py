@@ -28,6 +28,7 @@ from orchctl.commands.sessions import SESSIONS
 from orchctl.commands.status import STATUS
 from orchctl.commands.tasks import TASKS
 from orchctl.config.config import CONFIG
+from orchctl.doctor.doctor import DOCTOR
 from orchctl.events.events import EVENTS
 from orchctl.journal.logs import LOGS
 from orchctl.machine.pool import POOL
@@ -39,6 +40,7 @@ COMMANDS = (
     RUN,
     SERVE,
     CHECK,
+    DOCTOR,
     LOGS,
     EVENTS,
     CONFIG,
