@@ -7,6 +7,7 @@ from typing import Any
 from llama_orch import VERSION
 from llama_orch.service.command_line import Parser
 from orchctl.bench.bench import BENCH
+from orchctl.bundle.support_bundle import SUPPORT_BUNDLE
 from orchctl.chat.chat import CHAT
 from orchctl.check.check import CHECK
 from orchctl.command import COMMON_ARGUMENTS, Argument, CliCommand
@@ -44,6 +45,7 @@ COMMANDS = (
     LOGS,
     EVENTS,
     CONFIG,
+    SUPPORT_BUNDLE,
     STATUS,
     PS,
     POOLS,

@@ -22,7 +22,7 @@ LAYERS = {
     "engine failures metrics step_deadline checksums gguf engine_record build modes fetch sources spec launch "
     "report settings memory cache operations acquirer pulls cleanup supervise plan api daemon __main__",
     "orchctl": "errors nurseries child client destination provisioner output command since stdin paging tables "
-    "commands submit chat machine check journal events config bench doctor parser run __main__",
+    "commands submit chat machine check journal events config bench doctor bundle parser run __main__",
 }
 """Each folder's modules and folders, lowest first: an import may only point to an earlier name. `*` stands for all that
 are not listed, which may import each other's lower layers but not each other."""
