@@ -1,6 +1,7 @@
 """Write the files that are generated from declarations; with `--check`, list those that are out of date."""
 
 import argparse
+import json
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,7 @@ from pool_managerd.settings import PoolManagerSettings
 from queen_rbee.settings import QueenSettings
 from tools.generating.completion import completion_script
 from tools.generating.dashboards import DASHBOARDS, dashboard_file
-from tools.generating.documents import environment_file
+from tools.generating.documents import default_text, environment_file
 from tools.generating.manual import manual_page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,6 +50,30 @@ def suite() -> str:
     )
 
 
+def declared() -> str:
+    """Return the module with the variables of each daemon, for orchctl, which imports no daemon."""
+    daemons = ""
+    for daemon, settings in DAEMONS.items():
+        daemons += f'    "{daemon}": (\n'
+        for name, var in settings.variables().items():
+            words = [_quoted(var.env), _quoted(default_text(settings, name, var))]
+            words += ["secret=True"] if var.secret else []
+            words += [f"{key}={_quoted(value)}" for key in ("credential", "file") if (value := getattr(var, key))]
+            line = f"        Declared({', '.join(words)}),\n"
+            wrapped = "        Declared(\n" + "".join(f"            {word},\n" for word in words) + "        ),\n"
+            daemons += line if len(line) <= 121 else wrapped
+        daemons += "    ),\n"
+    return (
+        '"""The variables of each daemon with their defaults, for programs that import no daemon. Generated."""\n\n'
+        "from llama_orch.settings.declaration import Declared\n\n"
+        f"DECLARED: dict[str, tuple[Declared, ...]] = {{\n{daemons}}}\n"
+    )
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
 def release() -> tuple[str, str]:
     """Return version and date of the manual, taken from llama-orch(7)."""
     head = (ROOT / "man/llama-orch.7").read_text().partition("\n")[0]
@@ -62,6 +87,7 @@ def documents() -> Iterator[tuple[Path, str]]:
         yield ROOT / f"packaging/env/{daemon}.env", environment_file(daemon, settings)
         yield ROOT / f"man/{daemon}.env.5", manual_page(daemon, settings, *release())
     yield ROOT / "daemons/llama_orch/settings/suite.py", suite()
+    yield ROOT / "daemons/llama_orch/settings/declared.py", declared()
     yield ROOT / "packaging/journal/llama-orch.catalog", journal_catalog()
     yield ROOT / "packaging/pools.schema.json", pools_schema()
     yield ROOT / "packaging/completions/orchctl", completion_script(COMMANDS)

@@ -16,13 +16,13 @@ from engine_provisioner.report.pool_reports import DOWNLOADING
 from engine_provisioner.sources import file
 from engine_provisioner.sources.model_fetcher import ModelFetcher, Watch
 from engine_provisioner.sources.model_name import model_name
-from engine_provisioner.sources.reachability import UnixUser
 from engine_provisioner.sources.registry import source_of
 from engine_provisioner.sources.source import ModelRequest
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.step_deadline import DISK_STEP_S, StepDeadline
 from llama_orch.engines import KINDS
 from llama_orch.engines.kind import Launch
+from llama_orch.files.reachability import UnixUser
 
 ReportProgress = Callable[[str], Awaitable[None]]
 """Publishes a progress message."""

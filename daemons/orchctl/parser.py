@@ -6,6 +6,8 @@ from typing import Any
 
 from llama_orch import VERSION
 from llama_orch.service.command_line import Parser
+from orchctl.bench.bench import BENCH
+from orchctl.bundle.support_bundle import SUPPORT_BUNDLE
 from orchctl.chat.chat import CHAT
 from orchctl.check.check import CHECK
 from orchctl.command import COMMON_ARGUMENTS, Argument, CliCommand
@@ -26,6 +28,10 @@ from orchctl.commands.pull import PULL
 from orchctl.commands.sessions import SESSIONS
 from orchctl.commands.status import STATUS
 from orchctl.commands.tasks import TASKS
+from orchctl.config.config import CONFIG
+from orchctl.doctor.doctor import DOCTOR
+from orchctl.events.events import EVENTS
+from orchctl.journal.logs import LOGS
 from orchctl.machine.pool import POOL
 from orchctl.machine.reloading import PURGE, RELOAD
 from orchctl.machine.run import RUN, SERVE
@@ -35,6 +41,11 @@ COMMANDS = (
     RUN,
     SERVE,
     CHECK,
+    DOCTOR,
+    LOGS,
+    EVENTS,
+    CONFIG,
+    SUPPORT_BUNDLE,
     STATUS,
     PS,
     POOLS,
@@ -51,6 +62,7 @@ COMMANDS = (
     CAPABILITIES,
     SUBMIT,
     CHAT,
+    BENCH,
     TASKS,
     CANCEL,
     SESSIONS,

@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[2] / "daemons"
 
 LAYERS = {
-    "llama_orch": "urls addresses bell telemetry contracts settings service spool http engines files",
+    "llama_orch": "packages urls redaction addresses bell telemetry contracts settings service spool http engines "
+    "files",
     "llama_orch/http": "tls client server",
     "queen_rbee": "store pools settings sessions tasks metrics prefixes catalog fleet sources dispatch intake "
     "residency waking live status parts api daemon __main__",
@@ -20,8 +21,8 @@ LAYERS = {
     "engine_provisioner": "exec_engine containers exec_container xllamacpp_server "
     "engine failures metrics step_deadline checksums gguf engine_record build modes fetch sources spec launch "
     "report settings memory cache operations acquirer pulls cleanup supervise plan api daemon __main__",
-    "orchctl": "errors nurseries client destination provisioner output command stdin paging tables commands submit "
-    "chat machine check parser run __main__",
+    "orchctl": "errors nurseries child client destination provisioner output command since stdin paging tables "
+    "commands submit chat machine check journal events config bench doctor bundle parser run __main__",
 }
 """Each folder's modules and folders, lowest first: an import may only point to an earlier name. `*` stands for all that
 are not listed, which may import each other's lower layers but not each other."""

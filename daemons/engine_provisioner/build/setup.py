@@ -8,7 +8,8 @@ import trio
 from engine_provisioner.build import cuda, recipe, toolchain
 from engine_provisioner.build.order import SourceOrder
 from engine_provisioner.build.recipe import Recipe
-from engine_provisioner.build.toolchain import Found, Tool
+from engine_provisioner.build.toolchain import Found
+from llama_orch.packages import Tool
 
 NINJA, MAKE = "Ninja", "Unix Makefiles"
 

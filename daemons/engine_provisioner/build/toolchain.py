@@ -1,31 +1,21 @@
 """The programs that a build needs: where they are, and how to install those that are missing."""
 
-import platform
 import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
 from engine_provisioner.engine import base_environment
 from engine_provisioner.failures import ProvisioningFailure, Retry
+from llama_orch.packages import Tool, install_command
 
 CUDA_DIRECTORY = Path("/usr/local/cuda/bin")
 """Where NVIDIA's packages put nvcc, which is usually not on the PATH."""
 LIMIT_S = 20.0
 VERSION_COLUMNS = 120
-
-
-@dataclass(frozen=True)
-class Tool:
-    """A program, and the packages that contain it."""
-
-    program: str
-    apt: str
-    dnf: str
 
 
 GIT = Tool("git", apt="git", dnf="git-core")
@@ -36,9 +26,6 @@ C_COMPILER = Tool("cc", apt="g++", dnf="gcc-c++")
 CXX_COMPILER = Tool("c++", apt="g++", dnf="gcc-c++")
 CUDA_COMPILER = Tool("nvcc", apt="nvidia-cuda-toolkit", dnf="cuda-toolkit")
 CCACHE = Tool("ccache", apt="ccache", dnf="ccache")
-
-MANAGERS = {"apt": ("debian", "ubuntu"), "dnf": ("fedora", "rhel", "centos")}
-"""The distributions of each package manager, as ID and ID_LIKE of os-release(5) name them."""
 
 Found = Mapping[Tool, str]
 """The path of each tool."""
@@ -61,24 +48,7 @@ def missing_failure(missing: Sequence[Tool], why: str = "") -> ProvisioningFailu
     """Return the failure that names all missing tools and the command that installs them."""
     names = ", ".join(tool.program for tool in missing)
     message = f"building the engine needs {names}, which {'are' if len(missing) > 1 else 'is'} not installed{why}"
-    return ProvisioningFailure(message, f"Install them: {install_command(missing, os_release())}", Retry.AFTER_FIX)
-
-
-def install_command(missing: Sequence[Tool], release: Mapping[str, str]) -> str:
-    """Return the command that installs the tools on the distribution with this os-release(5)."""
-    family = [release.get("ID", ""), *release.get("ID_LIKE", "").split()]
-    manager = next((name for name, ids in MANAGERS.items() if not set(ids).isdisjoint(family)), None)
-    if manager is None:
-        return f"the packages that contain {', '.join(tool.program for tool in missing)}"
-    return f"{manager} install {' '.join(dict.fromkeys(getattr(tool, manager) for tool in missing))}"
-
-
-def os_release() -> Mapping[str, str]:
-    """Return os-release(5) of this machine, empty if it has none. Blocks."""
-    try:
-        return platform.freedesktop_os_release()
-    except OSError:
-        return {}
+    return ProvisioningFailure(message, f"Install them: {install_command(missing)}", Retry.AFTER_FIX)
 
 
 async def version_of(program: str) -> str:

@@ -9,7 +9,7 @@ from typing import Protocol
 import trio
 
 from engine_provisioner.engine import EngineCommand, Image, ImageOrder
-from engine_provisioner.sources.reachability import UnixUser
+from llama_orch.files.reachability import UnixUser
 
 LivenessCheck = Callable[[EngineCommand], Awaitable[bool]]
 """Whether an engine that was started by this command answers now."""

@@ -29,8 +29,8 @@ from engine_provisioner.launch.engine_output import (
 from engine_provisioner.launch.images import image_of, pull_failure
 from engine_provisioner.launch.launcher import LivenessCheck, Report, RunningEngine, wait_for_exit
 from engine_provisioner.launch.unit_manager import UnitState
-from engine_provisioner.sources.reachability import UnixUser, find_user
 from llama_orch.files import durable
+from llama_orch.files.reachability import UnixUser, find_user
 from llama_orch.service.bus import BusError
 
 LAUNCH_DIR = Path("/run/llama-orch/launch")

@@ -14,14 +14,13 @@ import trio
 from pydantic import AfterValidator, StringConstraints
 
 from engine_provisioner import engine_record
-from engine_provisioner.build import toolchain
-from engine_provisioner.build.toolchain import Tool
 from engine_provisioner.containers import IMAGE, RUNTIMES
 from engine_provisioner.engine import Image, ImageOrder, Program, base_environment
 from engine_provisioner.engine_record import EngineRecord
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.modes.mode import Finding, OneLine, ProvisioningMode, Workspace
 from engine_provisioner.modes.planning import EnginePlan, PlanSite, Step, StepState, blocked
+from llama_orch.packages import Tool, install_command
 
 ANY = "podman or docker"
 TOOLS = {
@@ -96,7 +95,7 @@ def find_runtime(chosen: str | None) -> tuple[str, Path]:
     for name in names:
         if found := shutil.which(name, path=base_environment()["PATH"]):
             return name, Path(found)
-    command = toolchain.install_command([TOOLS[names[0]]], toolchain.os_release())
+    command = install_command([TOOLS[names[0]]])
     message = f"mode container needs {chosen or ANY}, which is not installed"
     raise ProvisioningFailure(message, f"Install it: {command}", Retry.AFTER_FIX)
 

@@ -21,6 +21,7 @@ from engine_provisioner.modes import pip
 from engine_provisioner.modes.mode import Finding, OneLine, ProvisioningMode, Workspace
 from engine_provisioner.modes.planning import EnginePlan, PlanSite, Step, StepState, blocked
 from llama_orch.files import durable
+from llama_orch.packages import Tool, install_command
 
 PIP_PREFIX = "pip:"
 PYTHON_PACKAGE = "xllamacpp"
@@ -92,7 +93,8 @@ def find_distribution_engine() -> Program:
     """Return the llama-server on the PATH. Blocks on the disk; raises ProvisioningFailure."""
     found = shutil.which(EXECUTABLE, path=base_environment()["PATH"])
     if found is None:
-        hint = "Install it: apt install llama.cpp (in Debian 14 and later), or use mode binary or pip:xllamacpp."
+        command = install_command([Tool(EXECUTABLE, apt="llama.cpp", dnf="llama-cpp")])
+        hint = f"Install it: {command} (in Debian 14, Fedora 41 and later), or use mode binary or pip:xllamacpp."
         raise ProvisioningFailure(f"{EXECUTABLE} is not on the PATH", hint, Retry.AFTER_FIX)
     return Program((found,), Path(found))
 

@@ -12,10 +12,11 @@ import trio
 
 from engine_provisioner.engine import base_environment
 from engine_provisioner.failures import ProvisioningFailure, Retry
+from llama_orch.packages import Tool, install_command
 
 INSTALL_S = 900.0
 WHEELS = Path("/usr/share/python-wheels")
-"""Where Debian's python3-venv puts the wheel of pip."""
+"""Where Debian's python3-venv and Fedora's python-pip-wheel put the wheel of pip."""
 
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
 CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -80,8 +81,15 @@ def command() -> list[str]:
         return [sys.executable, "-m", "pip"]
     if wheels := sorted(WHEELS.glob("pip-*.whl")):
         return [sys.executable, str(wheels[-1] / "pip")]
-    hint = "Install it: apt install python3-venv."
+    hint = f"Install it: {install_command([package_of_pip()])}"
     raise ProvisioningFailure(f"{sys.executable} has no pip", hint, Retry.AFTER_FIX)
+
+
+def package_of_pip() -> Tool:
+    """Return the package with pip for this Python. On EL, further Pythons have packages of their own."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    default = os.path.realpath("/usr/bin/python3").endswith(f"python{version}")
+    return Tool("pip", apt="python3-venv", dnf="python3-pip" if default else f"python{version}-pip")
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -17,7 +17,6 @@ from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.launch import command, devices, ports
 from engine_provisioner.launch.ports import Ports
 from engine_provisioner.modes.planning import PlanSite, SizeOf, Step, StepState, blocked
-from engine_provisioner.plan.redaction import shown_arguments, shown_environment
 from engine_provisioner.pulls import request_of
 from engine_provisioner.settings import ProvisionerSettings
 from engine_provisioner.sources import file
@@ -27,6 +26,7 @@ from engine_provisioner.sources.source import source_context
 from engine_provisioner.spec.pool_spec import Pool
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
 from llama_orch.engines import KINDS
+from llama_orch.redaction import shown_arguments, shown_environment
 
 
 class EveryOption(frozenset[str]):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from engine_provisioner.failures import ProvisioningFailure, Retry
 from engine_provisioner.gguf.reader import MAGIC
-from engine_provisioner.sources.reachability import UnixUser, current_user, find_obstacle
 from engine_provisioner.sources.source import ModelRequest, Source, SourceContext, Stored, StoredPart
+from llama_orch.files.reachability import UnixUser, current_user, find_obstacle
 
 FILES_LIMIT = 10_000
 

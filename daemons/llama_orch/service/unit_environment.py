@@ -29,13 +29,24 @@ def adopt(daemon: str, environ: MutableMapping[str, str]) -> None:
     found: dict[str, str] = {}
     for name, value in properties:
         if name == "Environment":
-            found |= dict(word.split("=", 1) for word in shlex.split(value) if "=" in word)
+            found |= assignments(value)
     for name, value in properties:
         if name == "EnvironmentFiles":
-            for path in sorted(glob.glob(value.removesuffix(IGNORED_IF_ABSENT).removesuffix(" (ignore_errors=no)"))):
-                found |= _read(daemon, Path(path))
+            for path in files_named(value):
+                found |= _read(daemon, path)
     for variable, value in {"CREDENTIALS_DIRECTORY": str(CREDENTIALS), **found}.items():
         environ.setdefault(variable, value)
+
+
+def assignments(value: str) -> dict[str, str]:
+    """Return the variables of an Environment= line, or of the property Environment. Raises ValueError."""
+    return dict(word.split("=", 1) for word in shlex.split(value) if "=" in word)
+
+
+def files_named(value: str) -> list[Path]:
+    """Return the files that a value of the property EnvironmentFiles names, in the order in which they are read."""
+    pattern = value.removesuffix(IGNORED_IF_ABSENT).removesuffix(" (ignore_errors=no)")
+    return [Path(path) for path in sorted(glob.glob(pattern))]
 
 
 def _read(daemon: str, path: Path) -> dict[str, str]:

@@ -45,6 +45,20 @@ class Var:
 
 
 @dataclass(frozen=True)
+class Declared:
+    """What programs that are not the daemon need to know of one of its variables (`declared.py`).
+
+    `default` is the text of the default; the others are as in `Var`.
+    """
+
+    env: str
+    default: str
+    secret: bool = False
+    credential: str | None = None
+    file: str | None = None
+
+
+@dataclass(frozen=True)
 class Allowed:
     """The allowed values of a type in words, in the type's `Annotated`."""
 

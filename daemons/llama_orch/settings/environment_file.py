@@ -15,17 +15,21 @@ class Reader:
         self.value = ""
         self.blanks_from: int | None = None
         self.found: dict[str, str] = {}
+        self.line = 1
+        self.key_line = 1
+        self.lines: dict[str, int] = {}
 
     def push(self) -> None:
         value = self.value if self.blanks_from is None else self.value[: self.blanks_from]
         self.found[self.key.rstrip(BLANK)] = value
+        self.lines[self.key.rstrip(BLANK)] = self.key_line
         self.state, self.key, self.value, self.blanks_from = "before_key", "", "", None
 
     def before_key(self, char: str) -> None:
         if char in COMMENTS:
             self.state = "comment"
         elif char not in BLANK:
-            self.state, self.key = "in_key", char
+            self.state, self.key, self.key_line = "in_key", char, self.line
 
     def in_key(self, char: str) -> None:
         if char in NEWLINE:
@@ -94,9 +98,19 @@ class Reader:
 
 def parse(text: str) -> dict[str, str]:
     """Return the assignments in `text`. The last assignment to a name wins."""
+    return _read(text).found
+
+
+def lines_of(text: str) -> dict[str, int]:
+    """Return the line of each assignment that `parse` returns, from 1."""
+    return _read(text).lines
+
+
+def _read(text: str) -> Reader:
     reader = Reader()
     for char in text:
         getattr(reader, reader.state)(char)
+        reader.line += char == "\n"
     if reader.state not in ("before_key", "in_key", "comment"):
         reader.push()
-    return reader.found
+    return reader

@@ -1,7 +1,7 @@
 """orchctl check: check an installation, one line for each finding, with what to do."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from llama_orch.service.exit import ExitStatus
 from orchctl.check.certificates import certificate_findings
@@ -19,7 +19,12 @@ from orchctl.output import write
 
 async def check(options: argparse.Namespace, queen: QueenClient) -> None:
     """Print the findings. Raises CommandError if one is a problem."""
-    report = make_report(queen.url, [*all_findings(await observe(queen))])
+    print_report(options, queen.url, [*all_findings(await observe(queen))])
+
+
+def print_report(options: argparse.Namespace, url: str, findings: Sequence[Finding]) -> None:
+    """Print findings as lines or as JSON. Raises CommandError if one is a problem."""
+    report = make_report(url, findings)
     write(f"{report.model_dump_json() if options.json else format_findings(report.findings)}\n")
     if report.problems:
         raise CommandError(f"problems: {report.problems}, warnings: {report.warnings}", "", ExitStatus.UNAVAILABLE)

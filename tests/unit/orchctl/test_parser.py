@@ -30,7 +30,7 @@ NEEDS: dict[tuple[str, ...], list[str]] = {
     ("pool", "add"): ["x", "--model", "y"],
     ("submit",): ["x"],
     ("cancel",): ["x"],
-    **{(name,): ["x"] for name in ("pull", "rm", "pin", "unpin")},
+    **{(name,): ["x"] for name in ("pull", "rm", "pin", "unpin", "logs", "bench")},
     ("catalog", "add"): ["x", "y"],
     ("artifacts", "put"): ["-"],
     ("artifacts", "show"): ["x"],

@@ -8,7 +8,8 @@ import pytest
 
 from engine_provisioner.failures import ProvisioningFailure
 from engine_provisioner.modes import pip
-from engine_provisioner.modes.package import install_with_pip
+from engine_provisioner.modes.package import find_distribution_engine, install_with_pip
+from llama_orch import packages
 
 VERSION = "2026.1.1"
 FAKE_PIP = """
@@ -48,7 +49,30 @@ async def test_failed_install_leaves_no_files_and_quotes_pip(tmp_path: Path, mon
 def test_wheel_of_python3_venv_is_used_without_own_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     monkeypatch.setattr(pip, "WHEELS", tmp_path)
-    with pytest.raises(ProvisioningFailure, match="apt install python3-venv"):
+    with pytest.raises(ProvisioningFailure, match="has no pip"):
         pip.command()
     (tmp_path / "pip-23.0.1-py3-none-any.whl").touch()
     assert pip.command() == [sys.executable, str(tmp_path / "pip-23.0.1-py3-none-any.whl/pip")]
+
+
+@pytest.mark.parametrize(
+    ("id_", "command"), [("debian", "apt install python3-venv"), ("fedora", "dnf install python3")]
+)
+def test_missing_pip_names_package_of_distribution(monkeypatch: pytest.MonkeyPatch, id_: str, command: str) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(pip, "WHEELS", Path("/nonexistent"))
+    monkeypatch.setattr(packages, "os_release", lambda: {"ID": id_})
+    with pytest.raises(ProvisioningFailure) as failed:
+        pip.command()
+    assert command in failed.value.hint
+
+
+@pytest.mark.parametrize(("id_", "package"), [("ubuntu", "apt install llama.cpp"), ("fedora", "dnf install llama-cpp")])
+def test_missing_engine_names_package_of_distribution(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, id_: str, package: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(packages, "os_release", lambda: {"ID": id_})
+    with pytest.raises(ProvisioningFailure) as failed:
+        find_distribution_engine()
+    assert package in failed.value.hint

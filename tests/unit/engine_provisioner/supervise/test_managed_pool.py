@@ -17,7 +17,6 @@ from engine_provisioner.memory.loads import Loads
 from engine_provisioner.report.handoffs import path_of
 from engine_provisioner.report.pool_reporter import PoolReporter
 from engine_provisioner.report.pool_reports import PoolReports
-from engine_provisioner.sources.reachability import UnixUser
 from engine_provisioner.spec.pool_spec import Pool
 from engine_provisioner.step_deadline import StepDeadline
 from engine_provisioner.supervise import health
@@ -26,6 +25,7 @@ from engine_provisioner.supervise.managed_pool import ManagedPool
 from engine_provisioner.supervise.preparation import SharedResources
 from engine_provisioner.supervise.wanted import Wanted
 from llama_orch.contracts.pools import PoolState, ProvisioningReport
+from llama_orch.files.reachability import UnixUser
 from llama_orch.settings.types import GpuMask
 from tests.unit.engine_provisioner.fetching import fetcher
 from tests.unit.engine_provisioner.pools import pool

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from llama_orch.settings.environment_file import parse
+from llama_orch.settings.environment_file import lines_of, parse
 from tools.generate import DAEMONS
 from tools.generating.documents import environment_file
 
@@ -73,3 +73,9 @@ def test_comment_has_meaning_default_and_profile(daemon: str) -> None:
         assert var.meaning in flat
         assert f"Allowed: {var.allowed}. Default:" in flat
     assert flat.count("_PROFILE only.") == sum(var.profile != "any" for var in DAEMONS[daemon].variables().values())
+
+
+def test_lines_of_assignments_are_known(daemon: str) -> None:
+    text = environment_file(daemon, DAEMONS[daemon])
+    assert {text.splitlines()[line - 1].partition("=")[0] for line in lines_of(text).values()} == set(IN_FORCE[daemon])
+    assert lines_of(f"# c\nA='x\ny'\n\nB=1\\\n2\nA={daemon}\nC=") == {"A": 7, "B": 5, "C": 8}

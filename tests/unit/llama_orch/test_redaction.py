@@ -1,6 +1,6 @@
 """Plans show no secrets."""
 
-from engine_provisioner.plan.redaction import shown_arguments, shown_environment
+from llama_orch.redaction import shown_arguments, shown_environment
 
 
 def test_values_of_secret_options_are_hidden() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from engine_provisioner.failures import ProvisioningFailure
 from engine_provisioner.sources.file import check_readable
-from engine_provisioner.sources.reachability import (
+from llama_orch.files.reachability import (
     UNMAPPED,
     UnixUser,
     current_user,
