@@ -14,6 +14,7 @@ from llama_orch.telemetry.events.event import Event
 from orchctl.parser import COMMANDS
 from pool_managerd.settings import PoolManagerSettings
 from queen_rbee.settings import QueenSettings
+from tools.generating.command_index import command_index
 from tools.generating.completion import completion_script
 from tools.generating.dashboards import DASHBOARDS, dashboard_file
 from tools.generating.documents import environment_file
@@ -64,6 +65,7 @@ def documents() -> Iterator[tuple[Path, str]]:
     yield ROOT / "daemons/llama_orch/settings/suite.py", suite()
     yield ROOT / "packaging/journal/llama-orch.catalog", journal_catalog()
     yield ROOT / "packaging/pools.schema.json", pools_schema()
+    yield ROOT / "daemons/orchctl/index.py", command_index(COMMANDS)
     yield ROOT / "packaging/completions/orchctl", completion_script(COMMANDS)
     for dashboard in DASHBOARDS:
         yield ROOT / f"packaging/monitoring/grafana/{dashboard.uid}.json", dashboard_file(dashboard)

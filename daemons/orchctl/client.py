@@ -17,11 +17,11 @@ from llama_orch.http.client.connecting import unix_url
 from llama_orch.http.client.upstream import NoTls, Unanswered
 from llama_orch.service.exit import ExitStatus
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE
-from orchctl.errors import NOT_QUEEN_HINT, CommandError, error_from_response
+from orchctl.error_responses import error_from_response
+from orchctl.errors import NOT_QUEEN_HINT, CommandError
+from orchctl.locations import UNIX, URL_VARIABLE
 from orchctl.nurseries import unwrap_groups
 
-URL_VARIABLE = "ORCHESTRATORD_URL"
-UNIX = "unix:"
 LIMIT_S = 30.0
 MAX_RESPONSE_BYTES = 64 << 20
 

@@ -6,12 +6,14 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from orchctl.client import URL_VARIABLE, QueenClient
-from orchctl.destination import DEFAULT_URL, QUEEN_SOCKET
+from orchctl.locations import DEFAULT_URL, QUEEN_SOCKET, URL_VARIABLE
 
-Run = Callable[[argparse.Namespace, QueenClient], Awaitable[None]]
+if TYPE_CHECKING:
+    from orchctl.client import QueenClient
+
+Run = Callable[[argparse.Namespace, "QueenClient"], Awaitable[None]]
 UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
 

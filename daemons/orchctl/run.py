@@ -1,16 +1,14 @@
 """One run of orchctl: parse the command line, run the command, and turn an error into output and exit status."""
 
+import argparse
 import io
 import sys
 
-import trio
-
 from llama_orch.service.exit import ExitStatus
 from llama_orch.service.output import printing
-from orchctl.destination import client_for
+from orchctl.command_line import command_line
 from orchctl.errors import CommandError
-from orchctl.output import print_error
-from orchctl.parser import build_parser
+from orchctl.index import INDEX
 
 
 def run(arguments: list[str] | None) -> int:
@@ -18,12 +16,22 @@ def run(arguments: list[str] | None) -> int:
     try:
         _prepare_stdout()
         with printing("orchctl"):
-            options = build_parser().parse_args(arguments)
-            trio.run(options.run, options, client_for(options.url))
+            _run_command(command_line(INDEX).parse_args(arguments))
     except CommandError as error:
+        from orchctl.output import print_error
+
         print_error(error)
         return error.status
     return 0
+
+
+def _run_command(options: argparse.Namespace) -> None:
+    """Raises CommandError. What it imports takes most of the time of a start; --help does without."""
+    import trio
+
+    from orchctl.destination import client_for
+
+    trio.run(options.run, options, client_for(options.url))
 
 
 def _prepare_stdout() -> None:
