@@ -15,7 +15,6 @@ from orchctl.parser import COMMANDS
 from pool_managerd.settings import PoolManagerSettings
 from queen_rbee.settings import QueenSettings
 from tools.generating.command_index import command_index
-from tools.generating.completion import completion_script
 from tools.generating.dashboards import DASHBOARDS, dashboard_file
 from tools.generating.documents import environment_file
 from tools.generating.manual import manual_page
@@ -66,7 +65,6 @@ def documents() -> Iterator[tuple[Path, str]]:
     yield ROOT / "packaging/journal/llama-orch.catalog", journal_catalog()
     yield ROOT / "packaging/pools.schema.json", pools_schema()
     yield ROOT / "daemons/orchctl/index.py", command_index(COMMANDS)
-    yield ROOT / "packaging/completions/orchctl", completion_script(COMMANDS)
     for dashboard in DASHBOARDS:
         yield ROOT / f"packaging/monitoring/grafana/{dashboard.uid}.json", dashboard_file(dashboard)
 

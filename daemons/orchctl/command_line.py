@@ -2,7 +2,7 @@
 
 import argparse
 from argparse import SUPPRESS
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -40,10 +40,12 @@ class CommandParser(Parser):
     """Parses the arguments of a command; options may be between its positional ones, as in `run M --ctx 9 PROMPT`.
 
     argparse alone takes an optional positional argument for absent if an option precedes it, but it supports this only
-    without subcommands (`intermixed`). `declare`, if set, adds the arguments before the first use.
+    without subcommands (`intermixed`). `declare`, if set, adds the arguments before the first use. `bare` has the
+    options that may be given without a value, with that value.
     """
 
     intermixed = False
+    bare: Mapping[str, str] = {}
     declare: Callable[[], None] | None = None
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -51,6 +53,7 @@ class CommandParser(Parser):
         declare, self.declare = self.declare, None
         if declare:
             declare()
+        args = [*_with_values(args, self.bare)]
         if not self.intermixed:
             return super().parse_known_args(args, namespace)
         self.intermixed = False  # the next line calls this method
@@ -58,6 +61,14 @@ class CommandParser(Parser):
             return self.parse_known_intermixed_args(args, namespace)
         finally:
             self.intermixed = True
+
+
+def _with_values(words: Iterable[str], bare: Mapping[str, str]) -> Iterator[str]:
+    """Yield `words` with the values of options that have none. argparse would take the next word for the value."""
+    options = True
+    for word in words:
+        options = options and word != "--"
+        yield f"{word}={bare[word]}" if options and word in bare else word
 
 
 def command_line(commands: Sequence[CliCommand | CommandEntry]) -> Parser:
@@ -95,6 +106,9 @@ def _declare_loaded(subparser: CommandParser, entry: CommandEntry, destinations:
 def _declare(subparser: CommandParser, command: CliCommand, destinations: frozenset[str]) -> None:
     subparser.set_defaults(run=command.run)
     subparser.intermixed = not command.subcommands
+    subparser.bare = {
+        name: each.value_if_bare for each in command.arguments if each.value_if_bare for name in each.names
+    }
     own = _add_arguments(subparser, (*COMMON_ARGUMENTS, *command.arguments), inherited=destinations)
     if command.subcommands:
         _add_commands(subparser, command.subcommands, own)

@@ -9,7 +9,7 @@ from llama_orch.contracts.tasks import TaskList
 from orchctl.client import QueenClient, parse_response
 from orchctl.command import CliCommand
 from orchctl.commands.pools import format_pools
-from orchctl.output import write
+from orchctl.lists import LIST_ARGUMENTS, print_one
 from orchctl.paging import PageRange, fetch_pages
 
 
@@ -31,10 +31,17 @@ async def show_status(options: argparse.Namespace, queen: QueenClient) -> None:
         tasks={state: await _count_tasks(queen, state) for state in ("queued", "running")},
         pools=parse_response(PoolList, await queen.get("/v2/pools")).pools,
     )
-    if options.json:
-        write(status.model_dump_json() + "\n")
-    else:
-        write(f"{_summary(status)}\n\n{format_pools(status.pools)}\n")
+    print_one(
+        options,
+        status.model_dump_json().encode(),
+        Status,
+        _format,
+        lambda shown: [each.pool_id for each in shown.pools],
+    )
+
+
+def _format(status: Status) -> str:
+    return f"{_summary(status)}\n\n{format_pools(status.pools)}"
 
 
 def _summary(status: Status) -> str:
@@ -48,4 +55,4 @@ async def _count_tasks(queen: QueenClient, state: str) -> int:
     return sum(parse_response(TaskList, body).count for body in bodies)
 
 
-STATUS = CliCommand("status", "show the queen, its tasks and its pools", show_status)
+STATUS = CliCommand("status", "show the queen, its tasks and its pools", show_status, LIST_ARGUMENTS)

@@ -85,17 +85,17 @@ def screen(output: str) -> list[str]:
 
 
 @contextmanager
-def terminal(*arguments: str, columns: int = 0, **given: str) -> Iterator[Terminal]:
+def terminal(*arguments: str, columns: int = 0, rows: int = 24, term: str = "dumb", **given: str) -> Iterator[Terminal]:
     """Run orchctl on a pty of `columns` (0: unknown width); kill it if it still runs at the end of the block."""
     master, slave = pty.openpty()
-    termios.tcsetwinsize(slave, (24, columns))
+    termios.tcsetwinsize(slave, (rows, columns))
     try:
         with subprocess.Popen(
             ["setsid", "--ctty", *command(*arguments)],
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env=environment(TERM="dumb", INPUTRC=os.devnull, **given),
+            env=environment(TERM=term, INPUTRC=os.devnull, **given),
         ) as process:
             os.close(slave)
             try:
