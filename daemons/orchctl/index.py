@@ -15,6 +15,7 @@ INDEX = (
         "orchctl.check.check:CHECK",
     ),
     CommandEntry("status", "show the queen, its tasks and its pools", "orchctl.commands.status:STATUS"),
+    CommandEntry("top", "watch nodes, pools, GPUs, the queue and the running tasks live", "orchctl.top.top:TOP"),
     CommandEntry("ps", "show the models that are in memory, and when they are unloaded", "orchctl.commands.ps:PS"),
     CommandEntry("pools", "show the pools and their state", "orchctl.commands.pools:POOLS"),
     CommandEntry(

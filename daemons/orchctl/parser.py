@@ -28,12 +28,14 @@ from orchctl.machine.pool import POOL
 from orchctl.machine.reloading import PURGE, RELOAD
 from orchctl.machine.run import RUN, SERVE
 from orchctl.submit.submit import SUBMIT
+from orchctl.top.top import TOP
 
 COMMANDS = (
     RUN,
     SERVE,
     CHECK,
     STATUS,
+    TOP,
     PS,
     POOLS,
     POOL,

@@ -21,7 +21,7 @@ LAYERS = {
     "engine failures metrics step_deadline checksums gguf engine_record build modes fetch sources spec launch "
     "report settings memory cache operations acquirer pulls cleanup supervise plan api daemon __main__",
     "orchctl": "locations errors error_responses nurseries widths client destination provisioner output command stdin "
-    "yaml_text lists paging tables watch commands submit chat machine check command_line index completion parser "
+    "yaml_text lists paging tables watch commands submit chat machine top check command_line index completion parser "
     "run __main__",
 }
 """Each folder's modules and folders, lowest first: an import may only point to an earlier name. `*` stands for all that
