@@ -148,20 +148,22 @@ def list_ids(listed: str, url: str | None) -> list[str]:
     """Return what `orchctl LISTED -o name` prints; nothing if that fails or takes more than LIMIT_S seconds."""
     import trio
 
+    return trio.run(query_ids, listed, url)
+
+
+async def query_ids(listed: str, url: str | None) -> list[str]:
+    """Do what `list_ids` says."""
+    import trio
+
     from orchctl.destination import client_for
     from orchctl.errors import CommandError
 
     given = ["--url", url] if url else []
     out = io.StringIO()
-    options = command_line(INDEX).parse_args([*listed.split(), "-o", "name", *given])
-
-    async def query() -> None:
-        with trio.move_on_after(LIMIT_S):
-            await options.run(options, client_for(options.url))
-
     try:
-        with redirect_stdout(out), redirect_stderr(io.StringIO()):
-            trio.run(query)
+        options = command_line(INDEX).parse_args([*listed.split(), "-o", "name", *given])
+        with redirect_stdout(out), redirect_stderr(io.StringIO()), trio.move_on_after(LIMIT_S):
+            await options.run(options, client_for(options.url))
     except (CommandError, OSError):
         return []
     return out.getvalue().splitlines()
