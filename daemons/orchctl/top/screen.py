@@ -4,6 +4,7 @@ import sys
 import termios
 import tty
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -40,10 +41,12 @@ class Screen:
         self._send(ENTER)
 
     def leave(self) -> None:
-        """Give the terminal back as it was."""
+        """Give the terminal back as it was, unless it has gone."""
         self._drawn = []
-        self._send(LEAVE)
-        termios.tcsetattr(self._input, termios.TCSAFLUSH, self._modes)
+        with suppress(OSError, termios.error):
+            self._send(LEAVE)
+        with suppress(termios.error):
+            termios.tcsetattr(self._input, termios.TCSAFLUSH, self._modes)
 
     def renew(self) -> None:
         """Draw everything anew next time: another size, or others have used the terminal while this one was stopped."""

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 
 import trio
@@ -87,7 +88,9 @@ class _Live:
         descriptor = sys.stdin.fileno()
         while True:
             await trio.lowlevel.wait_readable(descriptor)
-            data = os.read(descriptor, 1024)
+            data = b""
+            with suppress(OSError):
+                data = os.read(descriptor, 1024)
             for key in key_names(data):
                 if key == "q" and not self._view.question:
                     self._quit.cancel()
@@ -96,6 +99,7 @@ class _Live:
                     nursery.start_soon(self._act, action)
             if not data:  # the terminal has gone
                 self._quit.cancel()
+                return
             self._draw()
 
     async def _act(self, action: Action) -> None:

@@ -146,6 +146,7 @@ def test_command_imports_only_what_it_needs(words: tuple[str, ...]) -> None:
         loaded = imported(*words, "--url", queen.url)
     assert {"trio", f"orchctl.commands.{words[0]}"} <= loaded
     assert not loaded & set(DAEMONS_ONLY)
+    assert ("llama_orch.contracts.tasks" in loaded) == (words == ("tasks",))
     assert not loaded & {
         "llama_orch.engines",
         "llama_orch.settings.api",

@@ -5,11 +5,12 @@ import signal
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from orchctl.top.screen import ENTER, LEAVE
-from tests.unit.orchctl.running import run
+from tests.unit.orchctl.running import LIMIT_S, run
 from tests.unit.orchctl.scripted_queen import HOLD, TASK_ID, ScriptedQueen, error, reply, serve
 from tests.unit.orchctl.terminal import CTRL_C, CTRL_Z, Terminal, drawn, terminal
 from tests.unit.orchctl.top.states import NODE, SECTIONS, WAITING_ID, live
@@ -67,6 +68,19 @@ def test_signal_ends_it_after_giving_terminal_back(number: signal.Signals) -> No
     with top() as (tty, _queen):
         os.kill(tty.process.pid, number)
         assert tty.end() == -number
+
+
+def test_closed_terminal_ends_it_quietly(tmp_path: Path) -> None:
+    """Under nohup(1), which ignores SIGHUP, nothing else would."""
+    log = tmp_path / "log"
+    with serve({EVENTS: [live() + HOLD]}) as queen:
+        shell = f"trap '' HUP; \"$@\" 2>{log}; echo $? >>{log}"
+        with terminal("top", "--url", queen.url, columns=100, term="xterm", shell=shell) as tty:
+            tty.wait_for(WAITING_ID[:8])
+            os.close(tty.master)
+            tty.master = os.open(os.devnull, os.O_RDONLY)
+            tty.process.wait(LIMIT_S)
+    assert log.read_text() in ("0\n", "orchctl: cannot write to standard output: Input/output error\n74\n")
 
 
 def test_refusal_later_ends_with_message_below() -> None:
