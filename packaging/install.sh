@@ -1,7 +1,7 @@
 #!/bin/sh
 # install.sh DEST SITE VERSION...: install below DEST what the .deb and the .rpm have in common. Run in the root of the
 # sources, with the Python packages in SITE and the versions of Python that they support. Units, manual pages,
-# sysusers.d and tmpfiles.d are left to the package's own tools.
+# sysusers.d, tmpfiles.d and the completion of zsh, whose directory differs, are left to the package's own tools.
 set -eu
 dest=$1 site=$2
 shift 2
@@ -27,7 +27,8 @@ install -Dm644 -t "$systemd/catalog" packaging/journal/llama-orch.catalog
 install -Dm644 -t "$share/polkit-1/rules.d" packaging/polkit/50-llama-orch.rules
 # The files can contain a token.
 install -Dm640 -t "$dest/etc/llama-orch" packaging/env/*.env
-install -Dm644 -t "$share/bash-completion/completions" packaging/completions/*
+install -Dm644 -t "$share/bash-completion/completions" packaging/completions/bash/*
+install -Dm644 -t "$share/fish/vendor_completions.d" packaging/completions/fish/*
 install -Dm644 -t "$share/llama-orch" packaging/pools.schema.json
 install -Dm644 -t "$share/llama-orch/monitoring" packaging/monitoring/*.yml
 install -Dm644 -t "$share/llama-orch/monitoring/grafana" packaging/monitoring/grafana/*.json

@@ -15,7 +15,7 @@ from llama_orch.telemetry.events.event import Event
 from orchctl.parser import COMMANDS
 from pool_managerd.settings import PoolManagerSettings
 from queen_rbee.settings import QueenSettings
-from tools.generating.completion import completion_script
+from tools.generating.command_index import command_index
 from tools.generating.dashboards import DASHBOARDS, dashboard_file
 from tools.generating.documents import default_text, environment_file
 from tools.generating.manual import manual_page
@@ -90,7 +90,7 @@ def documents() -> Iterator[tuple[Path, str]]:
     yield ROOT / "daemons/llama_orch/settings/declared.py", declared()
     yield ROOT / "packaging/journal/llama-orch.catalog", journal_catalog()
     yield ROOT / "packaging/pools.schema.json", pools_schema()
-    yield ROOT / "packaging/completions/orchctl", completion_script(COMMANDS)
+    yield ROOT / "daemons/orchctl/index.py", command_index(COMMANDS)
     for dashboard in DASHBOARDS:
         yield ROOT / f"packaging/monitoring/grafana/{dashboard.uid}.json", dashboard_file(dashboard)
 

@@ -17,11 +17,11 @@ from llama_orch.http.client.connecting import unix_url
 from llama_orch.http.client.upstream import NoTls, Unanswered
 from llama_orch.service.exit import ExitStatus
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE
-from orchctl.errors import NOT_QUEEN_HINT, CommandError, error_from_response
+from orchctl.error_responses import error_from_response
+from orchctl.errors import NOT_QUEEN_HINT, CommandError
+from orchctl.locations import UNIX, URL_VARIABLE
 from orchctl.nurseries import unwrap_groups
 
-URL_VARIABLE = "ORCHESTRATORD_URL"
-UNIX = "unix:"
 LIMIT_S = 30.0
 MAX_RESPONSE_BYTES = 64 << 20
 
@@ -38,7 +38,8 @@ class QueenClient:
     """A client for the queen at `url`, which is an http:// or https:// URL, or unix: and the path of a socket.
 
     With `connections`, connections are kept open between requests. `socket_advice` says how to do without a token; it
-    is added to the hint of a 401. `daemon` is the server's name in error messages.
+    is added to the hint of a 401. `daemon` is the server's name in error messages. `read_only`, if set, says why only
+    GET is allowed.
     """
 
     url: str
@@ -47,6 +48,7 @@ class QueenClient:
     connections: IdleConnections | None = None
     socket_advice: str = ""
     daemon: str = "queen-rbee"
+    read_only: str = ""
 
     @asynccontextmanager
     async def request(
@@ -67,6 +69,8 @@ class QueenClient:
         Raises CommandError if the status is neither a success nor `allowed`, UpstreamError if no response arrives
         within `head_s` seconds.
         """
+        if self.read_only and method != "GET":
+            raise CommandError(self.read_only, "", ExitStatus.USAGE)
         content_type = {"content-type": "application/json"} if body else {}
         fields = {**self._authorization(), **content_type, **(headers or {})}
         with unwrap_groups():

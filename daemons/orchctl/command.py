@@ -6,20 +6,21 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from orchctl.client import URL_VARIABLE, QueenClient
-from orchctl.destination import DEFAULT_URL, QUEEN_SOCKET
+from orchctl.locations import DEFAULT_URL, QUEEN_SOCKET, URL_VARIABLE
 
-Run = Callable[[argparse.Namespace, QueenClient], Awaitable[None]]
+if TYPE_CHECKING:
+    from orchctl.client import QueenClient
+
+Run = Callable[[argparse.Namespace, "QueenClient"], Awaitable[None]]
 UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
 
 @dataclass(frozen=True)
 class ListedValues:
-    """Completes an argument with the values of `field` in the output of `orchctl COMMAND --json`, and with `words`."""
+    """Completes an argument with the output of `orchctl COMMAND -o name`, and with `words`."""
 
-    field: str
     command: str
     words: tuple[str, ...] = ()
 
@@ -29,11 +30,13 @@ class Argument:
     """An option or a positional argument.
 
     `settings` are the keyword arguments of argparse's add_argument(). `completion` is how the shell completes its value
-    if it has no choices. Options of the same `exclusive` group cannot be combined.
+    if it has no choices. Options of the same `exclusive` group cannot be combined. An option with `value_if_bare` may
+    be given without a value, which then is this one; another value follows after `=`.
     """
 
     names: tuple[str, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    value_if_bare: str | None = None
     completion: ListedValues | Literal["files"] | None = None
     exclusive: str | None = None
 
@@ -43,16 +46,18 @@ class Argument:
 
     @property
     def takes_value(self) -> bool:
-        return not str(self.settings.get("action", "")).startswith("store_")
+        """Whether the next word on the command line is its value."""
+        return self.value_if_bare is None and not str(self.settings.get("action", "")).startswith("store_")
 
 
 def argument(
     *names: str,
+    value_if_bare: str | None = None,
     completion: ListedValues | Literal["files"] | None = None,
     exclusive: str | None = None,
     **settings: Any,
 ) -> Argument:
-    return Argument(names, settings, completion, exclusive)
+    return Argument(names, settings, value_if_bare, completion, exclusive)
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llama_orch.addresses import http_url
-from llama_orch.http.tls.tls import Tls
 from llama_orch.service.exit import ExitStatus
-from llama_orch.settings.loading import ConfigurationError
-from llama_orch.settings.tls import TlsFiles
+from llama_orch.settings.tls import CA_FILE, CERT_FILE, KEY_FILE, TlsFiles
 from llama_orch.settings.tokens import TOKEN
-from orchctl.client import UNIX, URL_VARIABLE, QueenClient
+from orchctl.client import QueenClient
 from orchctl.errors import CommandError
-
-DEFAULT_URL = "http://127.0.0.1:8080"
-QUEEN_SOCKET = Path("/run/llama-orch/queen-rbee.sock")
-POOL_MANAGERD_SOCKET = Path("/run/llama-orch/pool-managerd.sock")
-GROUP = "llama-orch"
+from orchctl.locations import DEFAULT_URL, GROUP, QUEEN_SOCKET, UNIX, URL_VARIABLE
 
 
 def client_for(url: str | None) -> QueenClient:
@@ -67,6 +61,12 @@ def _check_socket_url(url: str) -> None:
 
 def _tls_context() -> ssl.SSLContext | None:
     """Raises CommandError if a TLS file named in the environment cannot be used."""
+    if not any(os.environ.get(name) for name in (CA_FILE, CERT_FILE, KEY_FILE)):
+        return None
+    # these import all settings: half the time that a command takes to start
+    from llama_orch.http.tls.tls import Tls
+    from llama_orch.settings.loading import ConfigurationError
+
     try:
         return Tls.of(TlsFiles.named(os.environ)).client
     except ConfigurationError as error:

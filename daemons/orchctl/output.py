@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from llama_orch.service.output import discard
 from orchctl.client import parse_response
 from orchctl.errors import CommandError
+from orchctl.widths import cut, pad, width
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 CONTROL_CHARACTERS: dict[int, str | None] = {
@@ -91,23 +92,31 @@ class StatusLine:
     def show(self, text: str) -> None:
         """Replace the line's text. It is cut to the terminal's width: a wrapped line could not be replaced."""
         if self.enabled:
-            text = f"orchctl: {text}".translate(CONTROL_CHARACTERS)[: _columns(sys.stderr) - 1]
-            covered, self._shown = len(self._shown), text  # before print(), which Ctrl-C may interrupt
-            print("\r" + text.ljust(covered), end="", file=sys.stderr, flush=True)
+            text = f"orchctl: {text}".translate(CONTROL_CHARACTERS)
+            text = cut(text, _size(sys.stderr)[0] - 1)
+            covered, self._shown = width(self._shown), text  # before print(), which Ctrl-C may interrupt
+            print("\r" + pad(text, covered), end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         if self._shown:
-            print("\r" + " " * len(self._shown) + "\r", end="", file=sys.stderr, flush=True)
+            print("\r" + " " * width(self._shown) + "\r", end="", file=sys.stderr, flush=True)
             self._shown = ""
 
 
 def terminal_columns() -> int | None:
     """Return the width of the terminal on standard output; None if it is not a terminal."""
-    return _columns(sys.stdout) if sys.stdout.isatty() else None
+    size = terminal_size()
+    return size[0] if size else None
 
 
-def _columns(stream: TextIO) -> int:
+def terminal_size() -> tuple[int, int] | None:
+    """Return columns and rows of the terminal on standard output, 80 and 24 if unknown; None if it is not one."""
+    return _size(sys.stdout) if sys.stdout.isatty() else None
+
+
+def _size(stream: TextIO) -> tuple[int, int]:
     try:
-        return os.get_terminal_size(stream.fileno()).columns or 80
+        columns, rows = os.get_terminal_size(stream.fileno())
     except OSError:
-        return 80
+        columns = rows = 0
+    return columns or 80, rows or 24

@@ -1,7 +1,7 @@
 """Lists that the queen returns in pages: one page, or all of them by following `next`."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,7 +11,8 @@ from llama_orch.contracts.base import Outbound
 from llama_orch.service.exit import ExitStatus
 from orchctl.client import QueenClient, build_path, parse_response
 from orchctl.errors import ADDRESS_HINT, CommandError
-from orchctl.output import print_note, print_responses
+from orchctl.lists import print_list
+from orchctl.output import print_note
 
 MAX_PAGE_SIZE = 500
 
@@ -42,11 +43,12 @@ async def print_pages(
     options: argparse.Namespace,
     model: type[M],
     text: Callable[[Sequence[M]], str],
+    names: Callable[[M], Iterable[str]],
     **query: object,
 ) -> None:
-    """Print the pages selected by --limit, --before and --all, each a `model`. Raises CommandError."""
+    """Print the pages selected by --limit, --before and --all, each a `model` with `names`. Raises CommandError."""
     bodies = await fetch_pages(queen, path, PageRange(options.limit, options.before, options.all), **query)
-    print_responses(options.json, bodies, model, text)
+    print_list(options, bodies, model, text, names)
     following = parse_response(PageLink, bodies[-1]).next
     if following is not None:
         print_note(f"more entries: use --before {following}, or --all")

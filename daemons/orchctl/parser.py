@@ -1,16 +1,14 @@
-"""The list of all commands, and the command line parser built from it."""
+"""The list of all commands. orchctl itself uses the index, which is generated from it, and imports one command."""
 
-from argparse import SUPPRESS
 from collections.abc import Sequence
-from typing import Any
 
-from llama_orch import VERSION
 from llama_orch.service.command_line import Parser
 from orchctl.bench.bench import BENCH
 from orchctl.bundle.support_bundle import SUPPORT_BUNDLE
 from orchctl.chat.chat import CHAT
 from orchctl.check.check import CHECK
-from orchctl.command import COMMON_ARGUMENTS, Argument, CliCommand
+from orchctl.command import CliCommand
+from orchctl.command_line import command_line
 from orchctl.commands.artifacts import ARTIFACTS
 from orchctl.commands.cancel import CANCEL
 from orchctl.commands.capabilities import CAPABILITIES
@@ -36,6 +34,7 @@ from orchctl.machine.pool import POOL
 from orchctl.machine.reloading import PURGE, RELOAD
 from orchctl.machine.run import RUN, SERVE
 from orchctl.submit.submit import SUBMIT
+from orchctl.top.top import TOP
 
 COMMANDS = (
     RUN,
@@ -47,6 +46,7 @@ COMMANDS = (
     CONFIG,
     SUPPORT_BUNDLE,
     STATUS,
+    TOP,
     PS,
     POOLS,
     POOL,
@@ -77,60 +77,6 @@ COMMANDS = (
 """In the order of help, completion and orchctl(1)."""
 
 
-class CommandParser(Parser):
-    """Parses the arguments of a command; options may be between its positional ones, as in `run M --ctx 9 PROMPT`.
-
-    argparse alone takes an optional positional argument for absent if an option precedes it, but it supports this only
-    without subcommands (`intermixed`).
-    """
-
-    intermixed = False
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse as the base class does."""
-        if not self.intermixed:
-            return super().parse_known_args(args, namespace)
-        self.intermixed = False  # the next line calls this method
-        try:
-            return self.parse_known_intermixed_args(args, namespace)
-        finally:
-            self.intermixed = True
-
-
 def build_parser(commands: Sequence[CliCommand] = COMMANDS) -> Parser:
-    """Return the parser of the whole command line; it sets `run` to the command's coroutine function."""
-    parser = Parser("orchctl", description="Command line client of llama-orch, see orchctl(1).")
-    parser.add_argument("--version", action="version", version=f"orchctl (llama-orch) {VERSION}")
-    destinations = _add_arguments(parser, COMMON_ARGUMENTS)
-    _add_commands(parser, commands, destinations, required=True)
-    return parser
-
-
-def _add_commands(
-    parser: Parser, commands: Sequence[CliCommand], destinations: frozenset[str], *, required: bool = False
-) -> None:
-    metavar = "COMMAND" if required else "[COMMAND]"
-    # prog is set so that the usage line of a subcommand does not repeat the options of its parent
-    subparsers = parser.add_subparsers(required=required, metavar=metavar, parser_class=CommandParser, prog=parser.prog)
-    for command in commands:
-        description = f"{command.help[0].upper()}{command.help[1:]}."
-        subparser = subparsers.add_parser(command.name, help=command.help, description=description)
-        subparser.set_defaults(run=command.run)
-        subparser.intermixed = not command.subcommands
-        own = _add_arguments(subparser, (*COMMON_ARGUMENTS, *command.arguments), inherited=destinations)
-        if command.subcommands:
-            _add_commands(subparser, command.subcommands, own)
-
-
-def _add_arguments(
-    parser: Parser, arguments: Sequence[Argument], inherited: frozenset[str] = frozenset()
-) -> frozenset[str]:
-    """Add `arguments` and return their destinations. The default of an `inherited` one is its value so far."""
-    groups = {name: parser.add_mutually_exclusive_group() for name in {each.exclusive for each in arguments} if name}
-    destinations = set()
-    for each in arguments:
-        action = (groups[each.exclusive] if each.exclusive else parser).add_argument(*each.names, **each.settings)
-        destinations.add(action.dest)
-        if action.dest in inherited:
-            action.default = SUPPRESS
-    return frozenset(destinations)
+    """Return a parser with all commands imported and declared, for generators and tests."""
+    return command_line(commands)

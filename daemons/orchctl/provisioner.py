@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llama_orch.service.exit import ExitStatus
-from orchctl.client import UNIX, QueenClient
-from orchctl.destination import GROUP
+from orchctl.client import QueenClient
 from orchctl.errors import NOT_QUEEN_HINT, CommandError
+from orchctl.locations import GROUP, UNIX
 
 NAME = "engine-provisioner"
 SOCKET = Path("/run/llama-orch/engine-provisioner.sock")

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from textwrap import wrap
 
 from pydantic import BaseModel, JsonValue
 
 from orchctl.output import terminal_columns
+from orchctl.widths import pad, truncate, width, wrap
 
 UNKNOWN = "-"
 MIN_COLUMN_WIDTH = 8
@@ -20,9 +20,9 @@ def format_table(rows: Sequence[Sequence[str]], columns: int | None = None) -> s
     never the first, which names what the row is about. If that does not suffice, each row becomes a block of lines.
     """
     limit = columns or terminal_columns()
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
     if limit and _total_width(widths) > limit:
-        narrowed = _narrow(widths, [len(title) for title in rows[0]], limit)
+        narrowed = _narrow(widths, [width(title) for title in rows[0]], limit)
         if narrowed is None:
             return "\n\n".join(_format_block(rows[0], row, limit) for row in rows[1:])
         widths = narrowed
@@ -31,7 +31,8 @@ def format_table(rows: Sequence[Sequence[str]], columns: int | None = None) -> s
 
 def _align(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
     lines = (
-        "  ".join(truncate(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
+        "  ".join(pad(truncate(cell, columns), columns) for cell, columns in zip(row, widths, strict=True))
+        for row in rows
     )
     return "\n".join(line.rstrip() for line in lines)
 
@@ -44,13 +45,13 @@ def _narrow(widths: Sequence[int], titles: Sequence[int], limit: int) -> list[in
     """Shrink the widest columns until the total fits `limit`; None if it cannot."""
     minimum = [
         widths[0],
-        *(min(width, max(title, MIN_COLUMN_WIDTH)) for width, title in zip(widths[1:], titles[1:], strict=True)),
+        *(min(needed, max(title, MIN_COLUMN_WIDTH)) for needed, title in zip(widths[1:], titles[1:], strict=True)),
     ]
     if _total_width(minimum) > limit:
         return None
-    narrowed = [min(width, limit) for width in widths]
+    narrowed = [min(needed, limit) for needed in widths]
     while _total_width(narrowed) > limit:
-        spare = [width - least for width, least in zip(narrowed, minimum, strict=True)]
+        spare = [now - least for now, least in zip(narrowed, minimum, strict=True)]
         widest = max((index for index, left in enumerate(spare) if left), key=lambda index: narrowed[index])
         narrowed[widest] -= 1
     return narrowed
@@ -58,23 +59,19 @@ def _narrow(widths: Sequence[int], titles: Sequence[int], limit: int) -> list[in
 
 def _format_block(titles: Sequence[str], row: Sequence[str], limit: int) -> str:
     """Format a row as one line for each title, with long values wrapped."""
-    margin = min(max(map(len, titles)) + 2, limit // 2)
+    margin = min(max(map(width, titles)) + 2, limit // 2)
     lines = []
     for title, value in zip(titles, row, strict=True):
-        first, *others = wrap(value, limit - margin, break_on_hyphens=False) or [""]
-        lines += [truncate(title, margin - 1).ljust(margin) + first, *(" " * margin + other for other in others)]
+        first, *others = wrap(value, limit - margin) or [""]
+        lines += [pad(truncate(title, margin - 1), margin) + first, *(" " * margin + other for other in others)]
     return "\n".join(line.rstrip() for line in lines)
-
-
-def truncate(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: max(0, width - 1)] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def format_record(record: BaseModel, exclude: str = "") -> str:
     """Format every field that is not None, except `exclude`, as a line of dotted name and value."""
     document = record.model_dump(mode="json", exclude_none=True, exclude={exclude})
     leaves = [*_leaves("", document)]
-    return _align(leaves, [max(len(leaf[part]) for leaf in leaves) for part in (0, 1)])
+    return _align(leaves, [max(width(leaf[part]) for leaf in leaves) for part in (0, 1)])
 
 
 def _leaves(name: str, value: JsonValue) -> Iterator[tuple[str, str]]:

@@ -53,6 +53,7 @@ DECLARED: dict[str, tuple[Declared, ...]] = {
         ),
         Declared("ORCHD_POOL_MANAGERS", "http://127.0.0.1:9200"),
         Declared("ORCHESTRATORD_PLACEMENT_STRATEGY", "round-robin"),
+        Declared("ORCHESTRATORD_PREFIX_ROUTING", "true"),
         Declared("ORCHD_ADMISSION_CAPACITY", "100"),
         Declared("ORCHD_ADMISSION_POLICY", "drop-lru"),
         Declared("ORCHD_POOL_WAIT_MS", "600000"),

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from llama_orch.settings.loading import Problem
+if TYPE_CHECKING:
+    from llama_orch.settings.loading import Problem
 
 CERT_FILE = "LLORCH_TLS_CERT_FILE"
 KEY_FILE = "LLORCH_TLS_KEY_FILE"
@@ -26,8 +27,10 @@ class TlsFiles:
         paths = (environ.get(name) for name in (CERT_FILE, KEY_FILE, CA_FILE))
         return cls(*(Path(path) if path else None for path in paths))
 
-    def unpaired(self) -> Iterator[Problem]:
+    def unpaired(self) -> Iterator["Problem"]:
         """Yield a problem if only one of certificate and key is set."""
+        from llama_orch.settings.loading import Problem  # imports all settings, which orchctl does without
+
         for missing, path, other, other_path in (
             (CERT_FILE, self.cert, KEY_FILE, self.key),
             (KEY_FILE, self.key, CERT_FILE, self.cert),

@@ -10,7 +10,8 @@ from llama_orch.http.client.client import UpstreamError
 from llama_orch.http.client.sse import MalformedStream, read_events
 from llama_orch.service.exit import ExitStatus
 from orchctl.client import QueenClient, encode_json, parse_response
-from orchctl.errors import CommandError, V1ErrorBody, v1_stream_error
+from orchctl.error_responses import V1ErrorBody, v1_stream_error
+from orchctl.errors import CommandError
 from orchctl.submit.event_stream import IdleLimited
 
 PATH = "/v1/chat/completions"

@@ -12,8 +12,9 @@ from llama_orch.service.machine_id import FILE, MACHINE_ID, known_id
 from llama_orch.settings.tls import CERT_FILE
 from orchctl.check.queries import NOT_QUERIED, fetch, query
 from orchctl.client import QueenClient
-from orchctl.destination import POOL_MANAGERD_SOCKET, usable_socket_url
+from orchctl.destination import usable_socket_url
 from orchctl.errors import CommandError
+from orchctl.locations import POOL_MANAGERD_SOCKET
 
 BIND_VARIABLE, NODE_ID_VARIABLE = "POOL_MANAGERD_BIND_ADDR", "POOL_MANAGERD_NODE_ID"
 DEFAULT_HOST = Host("127.0.0.1", 9200)

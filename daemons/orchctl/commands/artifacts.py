@@ -3,7 +3,7 @@
 import argparse
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from llama_orch.contracts.artifacts import Artifact, ArtifactHead, ArtifactList
@@ -11,6 +11,7 @@ from llama_orch.service.exit import ExitStatus
 from orchctl.client import QueenClient, build_path
 from orchctl.command import PAGE_ARGUMENTS, CliCommand, ListedValues, argument, identifier
 from orchctl.errors import CommandError
+from orchctl.lists import LIST_ARGUMENTS
 from orchctl.output import print_response
 from orchctl.paging import print_pages
 from orchctl.stdin import read_stdin
@@ -22,7 +23,12 @@ DEFAULT_KIND = "document"
 
 
 async def list_artifacts(options: argparse.Namespace, queen: QueenClient) -> None:
-    await print_pages(queen, PATH, options, ArtifactList, format_artifacts, kind=options.kind, tag=options.tag)
+    filters = {"kind": options.kind, "tag": options.tag}
+    await print_pages(queen, PATH, options, ArtifactList, format_artifacts, artifact_ids, **filters)
+
+
+def artifact_ids(page: ArtifactList) -> Iterator[str]:
+    return (head.id for head in page.artifacts)
 
 
 def format_artifacts(pages: Sequence[ArtifactList]) -> str:
@@ -80,6 +86,7 @@ FILTERS = [
     argument("--kind", help="show only artifacts of this kind"),
     argument("--tag", help="show only artifacts with this tag"),
     *PAGE_ARGUMENTS,
+    *LIST_ARGUMENTS,
 ]
 
 ARTIFACTS = CliCommand(
@@ -99,7 +106,7 @@ ARTIFACTS = CliCommand(
                     type=identifier,
                     metavar="ID",
                     help="SHA-256 of the artifact, 64 hex digits",
-                    completion=ListedValues("id", "artifacts list"),
+                    completion=ListedValues("artifacts list"),
                 )
             ],
         ),

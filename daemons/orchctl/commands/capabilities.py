@@ -5,7 +5,7 @@ import argparse
 from llama_orch.contracts.meta import Capabilities, EngineCapabilities, PoolCapabilities
 from orchctl.client import QueenClient
 from orchctl.command import CliCommand
-from orchctl.output import print_response
+from orchctl.lists import LIST_ARGUMENTS, print_one
 from orchctl.tables import format_table, one_line, optional, yes_no
 
 POOLS_HEADER = ("POOL", "READY", "ENGINE", "SLOTS", "CONTEXT", "MAX TOKENS", "WORKLOADS", "FEATURES")
@@ -13,7 +13,8 @@ ENGINES_HEADER = ("ENGINE", "POOLS", "SLOTS", "CONTEXT", "MAX TOKENS", "WORKLOAD
 
 
 async def show_capabilities(options: argparse.Namespace, queen: QueenClient) -> None:
-    print_response(options.json, await queen.get("/v2/meta/capabilities"), Capabilities, format_capabilities)
+    body = await queen.get("/v2/meta/capabilities")
+    print_one(options, body, Capabilities, format_capabilities, lambda listed: (pool.pool_id for pool in listed.pools))
 
 
 def format_capabilities(capabilities: Capabilities) -> str:
@@ -38,4 +39,6 @@ def _common_cells(entry: PoolCapabilities | EngineCapabilities) -> tuple[str, ..
     return str(entry.slots), optional(entry.ctx_max), optional(entry.max_tokens), *lists
 
 
-CAPABILITIES = CliCommand("capabilities", "show the limits and features of pools and engines", show_capabilities)
+CAPABILITIES = CliCommand(
+    "capabilities", "show the limits and features of pools and engines", show_capabilities, LIST_ARGUMENTS
+)

@@ -8,6 +8,7 @@ from orchctl.client import QueenClient, build_path
 from orchctl.command import CliCommand, ListedValues, argument, finite_number, identifier
 from orchctl.commands.digest import file_digest
 from orchctl.commands.verification import PATH, print_verified
+from orchctl.lists import LIST_ARGUMENTS, print_one
 from orchctl.output import print_response
 from orchctl.tables import format_record, format_table, one_line, optional, yes_no
 
@@ -15,7 +16,14 @@ HEADER = ("MODEL", "STATE", "DIGEST", "COST", "SERVED AS")
 
 
 async def list_models(options: argparse.Namespace, queen: QueenClient) -> None:
-    print_response(options.json, await queen.get(PATH), CatalogList, lambda catalog: format_catalog(catalog.models))
+    body = await queen.get(PATH)
+    print_one(
+        options,
+        body,
+        CatalogList,
+        lambda catalog: format_catalog(catalog.models),
+        lambda catalog: (model.id for model in catalog.models),
+    )
 
 
 def format_catalog(models: Sequence[CatalogModel]) -> str:
@@ -67,7 +75,8 @@ async def verify_model(options: argparse.Namespace, queen: QueenClient) -> None:
 
 
 async def show_availability(options: argparse.Namespace, queen: QueenClient) -> None:
-    print_response(options.json, await queen.get("/v2/catalog/availability"), Availability, format_availability)
+    body = await queen.get("/v2/catalog/availability")
+    print_one(options, body, Availability, format_availability, lambda listed: listed.nodes)
 
 
 def format_availability(availability: Availability) -> str:
@@ -91,7 +100,7 @@ ID = argument(
     type=identifier,
     metavar="ID",
     help="name of the model in the catalog",
-    completion=ListedValues("id", "catalog list"),
+    completion=ListedValues("catalog list"),
 )
 WAIT = argument(
     "--wait", action="store_true", help="wait for the verification of the digest; exit status 65 if it does not match"
@@ -101,8 +110,9 @@ CATALOG = CliCommand(
     "catalog",
     "manage the model catalog: list, add, show, change, verify",
     list_models,
-    subcommands=[
-        CliCommand("list", "show all models of the catalog", list_models),
+    LIST_ARGUMENTS,
+    [
+        CliCommand("list", "show all models of the catalog", list_models, LIST_ARGUMENTS),
         CliCommand(
             "add",
             "add a model to the catalog",
@@ -130,6 +140,6 @@ CATALOG = CliCommand(
         CliCommand("retire", "refuse new tasks for a model", retire_model, [ID]),
         CliCommand("activate", "accept tasks for a model again", activate_model, [ID]),
         CliCommand("verify", "verify a model's file against its digest", verify_model, [ID, WAIT]),
-        CliCommand("availability", "show which nodes have which models", show_availability),
+        CliCommand("availability", "show which nodes have which models", show_availability, LIST_ARGUMENTS),
     ],
 )

@@ -5,6 +5,7 @@ import argparse
 from llama_orch.contracts.models import DiskModel, DiskModelList, ModelRemoved
 from orchctl.client import QueenClient, build_path
 from orchctl.command import CliCommand, ListedValues, argument, identifier
+from orchctl.lists import print_one
 from orchctl.output import print_response
 from orchctl.provisioner import provisioner_client, provisioner_errors
 from orchctl.tables import UNKNOWN, age, format_table, one_line, size, yes_no
@@ -18,7 +19,7 @@ async def list_disk_models(options: argparse.Namespace) -> None:
     """Raises CommandError."""
     with provisioner_errors():
         body = await provisioner_client(options.url).get(PATH)
-        print_response(options.json, body, DiskModelList, format_disk_models)
+        print_one(options, body, DiskModelList, format_disk_models, lambda listed: (each.ref for each in listed.models))
 
 
 def format_disk_models(listed: DiskModelList) -> str:
@@ -69,7 +70,7 @@ REF = argument(
     type=identifier,
     metavar="REF",
     help="reference of the model, as in the list",
-    completion=ListedValues("ref", "models --disk"),
+    completion=ListedValues("models --disk"),
 )
 
 RM = CliCommand(

@@ -7,14 +7,15 @@ from llama_orch.contracts.gpus import GpuList, GpuView
 from orchctl.client import QueenClient, build_path
 from orchctl.command import CliCommand, ListedValues, argument, identifier
 from orchctl.commands.nodes import NODE_IDS
-from orchctl.output import print_response
+from orchctl.lists import LIST_ARGUMENTS, print_one
 from orchctl.tables import UNKNOWN, format_table, gib, one_line
 
 HEADER = ("NODE", "GPU", "NAME", "USED/ALL GiB", "BUSY", "TEMP", "POWER", "STATE", "POOLS", "J/1K TOKENS", "UUID")
 
 
 async def list_gpus(options: argparse.Namespace, queen: QueenClient) -> None:
-    print_response(options.json, await queen.get("/v2/gpus"), GpuList, format_gpus)
+    body = await queen.get("/v2/gpus")
+    print_one(options, body, GpuList, format_gpus, lambda listed: (gpu.uuid for gpu in listed.gpus))
 
 
 async def unfence(options: argparse.Namespace, queen: QueenClient) -> None:
@@ -68,11 +69,11 @@ UNFENCE = CliCommand(
             type=identifier,
             metavar="GPU",
             help="index or UUID of the GPU",
-            completion=ListedValues("uuid", "gpus"),
+            completion=ListedValues("gpus"),
         ),
         argument(
             "--node", type=identifier, metavar="NODE", help="node of the GPU, if several have one", completion=NODE_IDS
         ),
     ],
 )
-GPUS = CliCommand("gpus", "show the GPUs of all machines; end the fence of one", list_gpus, subcommands=[UNFENCE])
+GPUS = CliCommand("gpus", "show the GPUs of all machines; end the fence of one", list_gpus, LIST_ARGUMENTS, [UNFENCE])

@@ -7,11 +7,11 @@ from llama_orch.contracts.openai import ModelEntries, ModelEntry
 from orchctl.client import QueenClient, parse_response
 from orchctl.command import CliCommand, ListedValues, argument
 from orchctl.commands.disk_models import list_disk_models
-from orchctl.output import print_response
+from orchctl.lists import LIST_ARGUMENTS, print_one
 from orchctl.tables import format_table, one_line, optional, yes_no
 
 PATH = "/v1/models"
-MODEL_NAMES = ListedValues("id", "models")
+MODEL_NAMES = ListedValues("models")
 
 
 async def list_models(options: argparse.Namespace, queen: QueenClient) -> None:
@@ -19,7 +19,14 @@ async def list_models(options: argparse.Namespace, queen: QueenClient) -> None:
     if options.disk:
         await list_disk_models(options)
         return
-    print_response(options.json, await queen.get(PATH), ModelEntries, lambda models: format_models(models.data))
+    body = await queen.get(PATH)
+    print_one(
+        options,
+        body,
+        ModelEntries,
+        lambda listed: format_models(listed.data),
+        lambda listed: (model.id for model in listed.data),
+    )
 
 
 async def fetch_models(queen: QueenClient) -> list[ModelEntry]:
@@ -41,5 +48,8 @@ MODELS = CliCommand(
     "models",
     "show the models that clients may request, or those on this machine's disk",
     list_models,
-    [argument("--disk", action="store_true", help="show the models on the disk of this machine, and who uses them")],
+    [
+        argument("--disk", action="store_true", help="show the models on the disk of this machine, and who uses them"),
+        *LIST_ARGUMENTS,
+    ],
 )

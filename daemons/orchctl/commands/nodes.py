@@ -13,13 +13,14 @@ from orchctl.command import CliCommand, ListedValues, argument, identifier
 from orchctl.commands.operations import check_outcome, format_outcome, wait_for_end
 from orchctl.commands.pools import format_pools
 from orchctl.errors import CommandError
+from orchctl.lists import LIST_ARGUMENTS, print_one
 from orchctl.output import print_response
 from orchctl.tables import duration, format_record, format_table, one_line
 
 PATH = "/v2/nodes"
 REMOVE, WAKE = "remove", "wake"
 VERBS = (REMOVE, WAKE)
-NODE_IDS = ListedValues("node_id", "nodes")
+NODE_IDS = ListedValues("nodes")
 HEADER = ("NODE", "STATUS", "AGE", "POOLS", "SLOTS", "GPUS", "ADDRESS", "VERSION")
 CLOCK_SKEW_MS = 5000
 """Clock difference from which a node is reported. Clocks under NTP agree within milliseconds."""
@@ -31,7 +32,7 @@ async def nodes(options: argparse.Namespace, queen: QueenClient) -> None:
         case []:
             version = parse_response(Version, await queen.get("/v2/meta/version")).version
             body = await queen.get(PATH)
-            print_response(options.json, body, NodeList, lambda nodes: format_nodes(nodes, version))
+            print_one(options, body, NodeList, lambda listed: format_nodes(listed, version), node_ids)
         case ["remove", node]:
             await queen.command("DELETE", build_path(PATH, node))
         case ["wake", node]:
@@ -39,9 +40,14 @@ async def nodes(options: argparse.Namespace, queen: QueenClient) -> None:
             print_response(options.json, ended, Operation, format_outcome)
             check_outcome(parse_response(Operation, ended))
         case [node] if node not in VERBS:
-            print_response(options.json, await queen.get(build_path(PATH, node)), NodeView, format_node)
+            body = await queen.get(build_path(PATH, node))
+            print_one(options, body, NodeView, format_node, lambda one: [one.node_id])
         case _:
             raise CommandError("expected one node id", "Usage: orchctl nodes [remove|wake] NODE", ExitStatus.USAGE)
+
+
+def node_ids(listed: NodeList) -> Iterator[str]:
+    return (node.node_id for node in listed.nodes)
 
 
 def format_nodes(nodes: NodeList, queen_version: str) -> str:
@@ -112,7 +118,8 @@ NODES = CliCommand(
             metavar="[remove|wake] NODE",
             help="node to show; after `remove`, the node to remove: a machine that will not come back; after `wake`, "
             "the node to wake from sleep, by Wake-on-LAN",
-            completion=ListedValues("node_id", "nodes", VERBS),
-        )
+            completion=ListedValues("nodes", VERBS),
+        ),
+        *LIST_ARGUMENTS,
     ],
 )

@@ -11,7 +11,8 @@ from llama_orch.service.exit import ExitStatus
 from orchctl.client import QueenClient, build_path, parse_response
 from orchctl.command import CliCommand, ListedValues, argument, identifier
 from orchctl.errors import CommandError
-from orchctl.output import StatusLine, print_response
+from orchctl.lists import LIST_ARGUMENTS, print_one
+from orchctl.output import StatusLine
 from orchctl.tables import age, duration, format_record, format_table, one_line
 
 PATH = "/v2/operations"
@@ -26,10 +27,17 @@ FAILURE_STATUS = {OperationState.FAILED: ExitStatus.SOFTWARE, OperationState.CAN
 async def operations(options: argparse.Namespace, queen: QueenClient) -> None:
     """List the operations, or show one. Raises CommandError."""
     if options.id:
-        print_response(options.json, await queen.get(build_path(PATH, options.id)), Operation, format_record)
+        body = await queen.get(build_path(PATH, options.id))
+        print_one(options, body, Operation, format_record, lambda one: [one.operation_id])
         return
     body = await queen.get(PATH)
-    print_response(options.json, body, OperationList, lambda listed: format_operations(listed.operations))
+    print_one(
+        options,
+        body,
+        OperationList,
+        lambda listed: format_operations(listed.operations),
+        lambda listed: (each.operation_id for each in listed.operations),
+    )
 
 
 def format_operations(operations: Sequence[Operation]) -> str:
@@ -113,7 +121,8 @@ OPERATIONS = CliCommand(
             type=identifier,
             metavar="ID",
             help="show all fields of this operation",
-            completion=ListedValues("operation_id", "operations"),
-        )
+            completion=ListedValues("operations"),
+        ),
+        *LIST_ARGUMENTS,
     ],
 )

@@ -1,15 +1,15 @@
 """orchctl pools: the pools and their state."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from llama_orch.contracts.pools import POOLS_EXAMPLE, POOLS_FILE, PoolList, PoolState, PoolStatus
 from orchctl.client import QueenClient
 from orchctl.command import CliCommand, ListedValues
-from orchctl.output import print_response
+from orchctl.lists import LIST_ARGUMENTS, print_one
 from orchctl.tables import format_table, one_line
 
-POOL_IDS = ListedValues("pool_id", "pools")
+POOL_IDS = ListedValues("pools")
 CONFIGURE_HINT = (
     f"On each machine with GPUs, run orchctl pool add, or configure pools in {POOLS_FILE} (example: {POOLS_EXAMPLE})"
 )
@@ -17,7 +17,12 @@ HEADER = ("POOL", "NODE", "STATE", "SLOTS", "ENGINE", "DEVICES", "MODELS")
 
 
 async def list_pools(options: argparse.Namespace, queen: QueenClient) -> None:
-    print_response(options.json, await queen.get("/v2/pools"), PoolList, lambda pools: format_pools(pools.pools))
+    body = await queen.get("/v2/pools")
+    print_one(options, body, PoolList, lambda listed: format_pools(listed.pools), pool_ids)
+
+
+def pool_ids(listed: PoolList) -> Iterator[str]:
+    return (pool.pool_id for pool in listed.pools)
 
 
 def format_pools(pools: Sequence[PoolStatus]) -> str:
@@ -56,4 +61,4 @@ def _state(pool: PoolStatus) -> str:
     return ", ".join(filter(None, (pool.state, draining, circuit)))
 
 
-POOLS = CliCommand("pools", "show the pools and their state", list_pools)
+POOLS = CliCommand("pools", "show the pools and their state", list_pools, LIST_ARGUMENTS)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from llama_orch.contracts.pools import PoolList, PoolState, PoolStatus
 from orchctl.client import QueenClient
 from orchctl.command import CliCommand
-from orchctl.output import print_response
+from orchctl.lists import LIST_ARGUMENTS, print_one
 from orchctl.tables import UNKNOWN, duration, format_table, gib, one_line
 
 IN_MEMORY = (PoolState.STARTING, PoolState.READY, PoolState.DRAINING)
@@ -14,12 +14,24 @@ HEADER = ("POOL", "NODE", "MODEL", "STATE", "DEVICES", "GIB", "BUSY", "IDLE", "U
 
 
 async def list_loaded(options: argparse.Namespace, queen: QueenClient) -> None:
-    print_response(options.json, await queen.get("/v2/pools"), PoolList, lambda pools: format_loaded(pools.pools))
+    """JSON and YAML have all pools, as the queen sends them."""
+    body = await queen.get("/v2/pools")
+    print_one(
+        options,
+        body,
+        PoolList,
+        lambda listed: format_loaded(listed.pools),
+        lambda listed: (pool.pool_id for pool in loaded_pools(listed.pools)),
+    )
+
+
+def loaded_pools(pools: Sequence[PoolStatus]) -> list[PoolStatus]:
+    return [pool for pool in pools if pool.state in IN_MEMORY]
 
 
 def format_loaded(pools: Sequence[PoolStatus]) -> str:
     """Format a row for each pool with an engine; GIB is the memory that it needs on all devices."""
-    loaded = [pool for pool in pools if pool.state in IN_MEMORY]
+    loaded = loaded_pools(pools)
     if not loaded:
         return "no model is loaded; orchctl pools shows all pools, orchctl load loads one"
     on_nodes = any(pool.node_id for pool in loaded)
@@ -50,4 +62,4 @@ def _unloads_in(pool: PoolStatus) -> str:
     return UNKNOWN if pool.idle_s is None else "never"
 
 
-PS = CliCommand("ps", "show the models that are in memory, and when they are unloaded", list_loaded)
+PS = CliCommand("ps", "show the models that are in memory, and when they are unloaded", list_loaded, LIST_ARGUMENTS)

@@ -5,11 +5,10 @@ import argparse
 from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.meta import Readiness, Version
 from llama_orch.contracts.pools import PoolList, PoolStatus
-from llama_orch.contracts.tasks import TaskList
 from orchctl.client import QueenClient, parse_response
 from orchctl.command import CliCommand
 from orchctl.commands.pools import format_pools
-from orchctl.output import write
+from orchctl.lists import LIST_ARGUMENTS, print_one
 from orchctl.paging import PageRange, fetch_pages
 
 
@@ -23,6 +22,12 @@ class Status(Outbound):
     pools: list[PoolStatus]
 
 
+class TaskCount(Outbound):
+    """The part of a list of tasks that is needed: building the models of all of it takes as long as the requests."""
+
+    count: int
+
+
 async def show_status(options: argparse.Namespace, queen: QueenClient) -> None:
     status = Status(
         url=queen.url,
@@ -31,10 +36,17 @@ async def show_status(options: argparse.Namespace, queen: QueenClient) -> None:
         tasks={state: await _count_tasks(queen, state) for state in ("queued", "running")},
         pools=parse_response(PoolList, await queen.get("/v2/pools")).pools,
     )
-    if options.json:
-        write(status.model_dump_json() + "\n")
-    else:
-        write(f"{_summary(status)}\n\n{format_pools(status.pools)}\n")
+    print_one(
+        options,
+        status.model_dump_json().encode(),
+        Status,
+        _format,
+        lambda shown: [each.pool_id for each in shown.pools],
+    )
+
+
+def _format(status: Status) -> str:
+    return f"{_summary(status)}\n\n{format_pools(status.pools)}"
 
 
 def _summary(status: Status) -> str:
@@ -45,7 +57,7 @@ def _summary(status: Status) -> str:
 
 async def _count_tasks(queen: QueenClient, state: str) -> int:
     bodies = await fetch_pages(queen, "/v2/tasks", PageRange(all_pages=True), state=state)
-    return sum(parse_response(TaskList, body).count for body in bodies)
+    return sum(parse_response(TaskCount, body).count for body in bodies)
 
 
-STATUS = CliCommand("status", "show the queen, its tasks and its pools", show_status)
+STATUS = CliCommand("status", "show the queen, its tasks and its pools", show_status, LIST_ARGUMENTS)

@@ -10,10 +10,11 @@ from llama_orch.contracts.pool_files import ConfiguredPool, ConfiguredPools
 from llama_orch.service.exit import ExitStatus
 from llama_orch.settings.declared import DECLARED
 from orchctl.child import output_of
-from orchctl.client import UNIX, QueenClient, parse_response
+from orchctl.client import QueenClient, parse_response
 from orchctl.config.sources import assignments_of
 from orchctl.config.units import unit_sources
 from orchctl.errors import CommandError
+from orchctl.locations import UNIX
 from orchctl.nurseries import unwrap_groups
 from orchctl.provisioner import NAME, find_socket
 

@@ -55,7 +55,7 @@ LOGS = CliCommand(
             type=journal_id,
             metavar="TASK|POOL|NODE",
             help="id of a task, pool or node, or the correlation id of a request",
-            completion=ListedValues("pool_id", "pools"),
+            completion=ListedValues("pools"),
         ),
         FOLLOW,
         SINCE,

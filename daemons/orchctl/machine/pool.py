@@ -14,6 +14,7 @@ from orchctl.client import QueenClient
 from orchctl.command import CliCommand, argument, identifier
 from orchctl.commands.pools import POOL_IDS
 from orchctl.errors import CommandError
+from orchctl.lists import LIST_ARGUMENTS, print_one
 from orchctl.machine.provisioner import (
     Provisioner,
     find_provisioner,
@@ -22,7 +23,7 @@ from orchctl.machine.provisioner import (
     write_drop_in,
 )
 from orchctl.machine.reference import model_reference
-from orchctl.output import print_note, print_response, write, write_json
+from orchctl.output import print_note, write, write_json
 from orchctl.tables import format_record, format_table, one_line
 
 HEADER = ("POOL", "STATE", "MODE", "MODEL", "FILE")
@@ -33,7 +34,13 @@ KEYS = ("ctx", "slots", "devices", "keep_alive", "pinned", "preload", "checksum"
 async def list_configured(options: argparse.Namespace, queen: QueenClient) -> None:
     """List the pools of this machine's files. Raises CommandError."""
     body = await find_provisioner().client.get("/v2/pools")
-    print_response(options.json, body, ConfiguredPools, lambda found: _format(found.pools))
+    print_one(
+        options,
+        body,
+        ConfiguredPools,
+        lambda found: _format(found.pools),
+        lambda found: (each.pool_id for each in found.pools),
+    )
 
 
 def _format(pools: Sequence[ConfiguredPool]) -> str:
@@ -181,7 +188,8 @@ POOL = CliCommand(
     "pool",
     "show the pools that are configured on this machine; add and remove pools",
     list_configured,
-    subcommands=[
+    LIST_ARGUMENTS,
+    [
         ADD,
         CliCommand("rm", "stop a pool and remove it from this machine", remove, [NAME]),
         CliCommand("show", "show a pool of this machine and its file", show, [NAME]),

@@ -11,8 +11,9 @@ from llama_orch.contracts.pool_files import ConfiguredPool, ConfiguredPools, Poo
 from llama_orch.contracts.pools import PoolsReload
 from llama_orch.files import durable
 from llama_orch.service.exit import ExitStatus
-from orchctl.client import UNIX, QueenClient, parse_response
+from orchctl.client import QueenClient, parse_response
 from orchctl.errors import CommandError
+from orchctl.locations import UNIX
 from orchctl.provisioner import NAME, find_socket
 
 DROP_IN_MODE = 0o640

@@ -10,12 +10,12 @@ import trio
 from llama_orch.contracts.pools import PoolList, PoolState, PoolStatus
 from llama_orch.service.exit import ExitStatus
 from orchctl.chat.chat import converse
-from orchctl.client import UNIX, QueenClient, parse_response
+from orchctl.client import QueenClient, parse_response
 from orchctl.command import CliCommand, argument, identifier
 from orchctl.commands.loading import run_operation
 from orchctl.commands.models import MODEL_NAMES, fetch_models
-from orchctl.destination import DEFAULT_URL
 from orchctl.errors import CommandError
+from orchctl.locations import DEFAULT_URL, UNIX
 from orchctl.machine.pool import POOL_ARGUMENTS, add_pool, pool_draft
 from orchctl.machine.provisioner import Provisioner, find_provisioner
 from orchctl.machine.reference import is_reference, model_reference

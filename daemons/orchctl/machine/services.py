@@ -9,8 +9,9 @@ import trio
 
 from llama_orch.service.exit import ExitStatus
 from orchctl.client import QueenClient
-from orchctl.destination import DEFAULT_URL, client_for
+from orchctl.destination import client_for
 from orchctl.errors import CommandError
+from orchctl.locations import DEFAULT_URL
 from orchctl.output import print_note
 from orchctl.provisioner import find_socket
 

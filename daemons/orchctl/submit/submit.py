@@ -12,7 +12,8 @@ from llama_orch.service.exit import ExitStatus
 from orchctl.client import QueenClient, parse_response
 from orchctl.command import CliCommand, argument
 from orchctl.commands.cancel import cancel_task
-from orchctl.errors import CommandError, V2Error, retry_hint
+from orchctl.error_responses import V2Error
+from orchctl.errors import CommandError, retry_hint
 from orchctl.nurseries import cancel_on_termination
 from orchctl.output import StatusLine, print_response
 from orchctl.submit.display import TaskDisplay

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import select
 import subprocess
 import termios
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from tests.unit.orchctl.running import LIMIT_S, command, environment
 
-CTRL_C, CTRL_D, BACKSPACE, UP = b"\x03", b"\x04", b"\x7f", b"\x1b[A"
+CTRL_C, CTRL_D, CTRL_Z, BACKSPACE, UP = b"\x03", b"\x04", b"\x1a", b"\x7f", b"\x1b[A"
 
 
 @dataclass
@@ -69,6 +70,15 @@ class Terminal:
         return bool(data)
 
 
+DRAWN_LINE = re.compile(rb"\x1b\[(\d+);1H\x1b\[2K((?:[^\x1b]|\x1b\[[0-9;]*m)*)")
+
+
+def drawn(output: bytes) -> list[str]:
+    """Return the lines that orchctl top has drawn last on each row, without attributes."""
+    lines = {int(row): re.sub(rb"\x1b\[[0-9;]*m", b"", text).decode() for row, text in DRAWN_LINE.findall(output)}
+    return [lines.get(row, "") for row in range(1, max(lines, default=0) + 1)]
+
+
 def screen(output: str) -> list[str]:
     """Return the lines of a terminal after `output`, in which text after a carriage return overwrites."""
     lines, column = [""], 0
@@ -85,17 +95,23 @@ def screen(output: str) -> list[str]:
 
 
 @contextmanager
-def terminal(*arguments: str, columns: int = 0, **given: str) -> Iterator[Terminal]:
-    """Run orchctl on a pty of `columns` (0: unknown width); kill it if it still runs at the end of the block."""
+def terminal(
+    *arguments: str, columns: int = 0, rows: int = 24, term: str = "dumb", shell: str = "", **given: str
+) -> Iterator[Terminal]:
+    """Run orchctl on a pty of `columns` (0: unknown width); kill it if it still runs at the end of the block.
+
+    With `shell`, run that script of bash with job control; its arguments are the command.
+    """
+    around = ["bash", "-mc", shell, "bash"] if shell else []
     master, slave = pty.openpty()
-    termios.tcsetwinsize(slave, (24, columns))
+    termios.tcsetwinsize(slave, (rows, columns))
     try:
         with subprocess.Popen(
-            ["setsid", "--ctty", *command(*arguments)],
+            ["setsid", "--ctty", *around, *command(*arguments)],
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env=environment(TERM="dumb", INPUTRC=os.devnull, **given),
+            env=environment(TERM=term, INPUTRC=os.devnull, **given),
         ) as process:
             os.close(slave)
             try:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchctl import destination
-from orchctl.destination import DEFAULT_URL, select_url, socket_advice, usable_socket_url
+from orchctl.destination import select_url, socket_advice, usable_socket_url
+from orchctl.locations import DEFAULT_URL
 from tests.unit.orchctl.running import run
 from tests.unit.orchctl.scripted_queen import error, reply, serve
 

@@ -11,7 +11,8 @@ import pytest
 from llama_orch.http.client.upstream import NoTls, Unanswered, Unreachable, UpstreamError, UpstreamTimeout
 from llama_orch.service.exit import ExitStatus
 from orchctl.client import QueenClient, build_path
-from orchctl.errors import CommandError, combine, error_from_response, exit_status
+from orchctl.error_responses import error_from_response
+from orchctl.errors import CommandError, combine, exit_status
 from tests.unit.orchctl.commands.test_tasks import QUEUED, page
 from tests.unit.orchctl.running import LIMIT_S, Result, command, environment, run, run_process
 from tests.unit.orchctl.scripted_queen import ANYTHING, error, reply, serve

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchctl.tables import age, duration, format_table, optional, ordinal, queue_position
+from orchctl.widths import width
 from tests.unit.orchctl.commands.test_pools import LIST, POOL
 from tests.unit.orchctl.running import run
 from tests.unit.orchctl.scripted_queen import reply, serve
@@ -15,7 +16,13 @@ from tests.unit.orchctl.terminal import terminal
 
 @given(st.lists(st.lists(st.text(min_size=1, max_size=9), min_size=3, max_size=3), min_size=1))
 def test_table_columns_align_with_header(rows: list[list[str]]) -> None:
-    rows = [["".join(character if character.isalnum() else "x" for character in text) for text in row] for row in rows]
+    rows = [
+        [
+            "".join(character if character.isalnum() and width(character) == 1 else "x" for character in text)
+            for text in row
+        ]
+        for row in rows
+    ]
     first, *others = format_table(rows).split("\n")
     starts = [0, *(index for index in range(2, len(first)) if first[index - 2 : index] == "  " and first[index] != " ")]
     for line, row in zip([first, *others], rows, strict=True):
@@ -43,6 +50,20 @@ CELLS = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1,
 @given(st.integers(1, 9).flatmap(lambda size: st.lists(st.lists(CELLS, min_size=size, max_size=size), min_size=2)))
 def test_table_fits_60_columns(rows: list[list[str]]) -> None:
     assert max(map(len, format_table(rows, 60).splitlines())) <= 60
+
+
+@given(
+    st.lists(st.lists(st.text("ab가界e\u0301", min_size=1, max_size=50), min_size=3, max_size=3), min_size=2),
+    st.integers(40, 120),
+)
+def test_wide_characters_keep_tables_within_columns(rows: list[list[str]], columns: int) -> None:
+    lines = format_table(rows, columns).splitlines()
+    assert max(map(width, lines)) <= max([columns, *(width(row[0]) for row in rows)])
+
+
+def test_columns_align_after_wide_characters() -> None:
+    shown = format_table([("POOL", "STATE"), ("日本", "ready"), ("e\u0301e\u0301", "failed")])
+    assert shown.splitlines() == ["POOL  STATE", "日本  ready", "e\u0301e\u0301    failed"]
 
 
 def test_wide_column_is_cut_but_never_the_first() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchctl.client import QueenClient
-from orchctl.destination import DEFAULT_URL
 from orchctl.errors import CommandError
+from orchctl.locations import DEFAULT_URL
 from orchctl.machine import services
 
 OPTIONS = argparse.Namespace(url=None)
