@@ -105,11 +105,11 @@ def test_doctor_names_directory_that_engine_cannot_search(serving: Machine, undo
 
 
 def test_doctor_names_program_on_a_port(serving: Machine, undo: Callable[..., object]) -> None:
-    """The doctor's requests activate queen-rbee, whose start then fails for this port, again and again."""
-    units = "queen-rbee-metrics.socket queen-rbee.service"
+    """Its sockets are stopped, too: otherwise the doctor's request would activate queen-rbee."""
+    names = ("queen-rbee.socket", "queen-rbee-local.socket", "queen-rbee-metrics.socket", "queen-rbee.service")
     undo(serving.wait_until_served, "default")
-    undo(serving.restart_sockets, f"systemctl reset-failed; systemctl start {units}")
-    serving.systemctl("stop", *units.split())
+    undo(serving.restart_sockets, f"systemctl start {' '.join(names)}")
+    serving.systemctl("stop", *names)
     undo(serving.systemctl, "stop", "squatter.service")
     squat = "import socket, time; s = socket.create_server(('127.0.0.1', 9090)); time.sleep(600)"
     serving.container.check("systemd-run", "--quiet", "--unit=squatter", "/usr/bin/python3", "-c", squat)
