@@ -161,8 +161,9 @@ def test_address_added_later_is_served(serving: Machine, undo: Callable[..., obj
 
 def test_overrides_of_the_manual_work(serving: Machine) -> None:
     for example in Page(UNITS_PAGE).examples():
-        edit, *rest = example.splitlines()
-        unit = edit.removeprefix("# systemctl edit ")
+        before, _, edited = example.partition("# systemctl edit ")
+        unit, *rest = edited.splitlines()
+        serving.container.check("sh", "-c", before.removeprefix("# "))
         commands = [line.removeprefix("# ") for line in rest if line.startswith("# ")]
         drop_in = "\n".join(line for line in rest if not line.startswith("# "))
         serving.container.write(f"/etc/systemd/system/{unit}.d/override.conf", drop_in)
