@@ -89,8 +89,7 @@ def test_sighup_stops_no_daemon(serving: Machine) -> None:
     before = [serving.show(f"{daemon}.service", "MainPID") for daemon in DAEMONS]
     for daemon, pid in zip(DAEMONS, before, strict=True):
         serving.systemctl("kill", "--kill-whom=main", "--signal=HUP", f"{daemon}.service")
-        words = "pools files read again" if daemon == "engine-provisioner" else "SIGHUP"
-        until(partial(logged, serving, pid, words), f"{daemon} to log the signal")
+        until(partial(logged, serving, pid, "has reloaded its configuration"), f"{daemon} to reload")
     assert [serving.show(f"{daemon}.service", "MainPID") for daemon in DAEMONS] == before
     assert complete(serving.queen, placement={"mode": "pin", "pin_pool_id": "default"}).last.name == "end"
 

@@ -1,4 +1,4 @@
-"""Reading the pools files again while the daemon runs: on SIGHUP, and on POST /v2/pools/reload."""
+"""Reading the pools files again while the daemon runs: in a reload of the daemon, and on POST /v2/pools/reload."""
 
 import logging
 import math
@@ -15,12 +15,13 @@ from engine_provisioner.supervise.changes import Changes
 from engine_provisioner.supervise.pool_set import PoolSet
 from llama_orch.bell import Bell
 from llama_orch.service.notify import Notifier
+from llama_orch.service.reload import Outcome
 from llama_orch.telemetry.events.provisioning import POOLS_RELOAD_REFUSED, POOLS_RELOADED
 from llama_orch.telemetry.records import emit
 
 log = logging.getLogger("engine_provisioner.daemon")
 
-Outcome = Changes | PoolsFileError
+Result = Changes | PoolsFileError
 
 
 class Request:
@@ -28,20 +29,18 @@ class Request:
 
     def __init__(self) -> None:
         self.done = trio.Event()
-        self.outcome: Outcome = Changes()
+        self.outcome: Result = Changes()
 
 
 class Reloads:
-    """Applies the files of `source` to the pool set, one reload at a time. `bell` requests one."""
+    """Applies the files of `source` to the pool set, one reload at a time."""
 
-    def __init__(
-        self, source: PoolsSource, pools: PoolSet, reports: PoolReports, notifier: Notifier, bell: Bell
-    ) -> None:
+    def __init__(self, source: PoolsSource, pools: PoolSet, reports: PoolReports, notifier: Notifier) -> None:
         self.source = source
         self._pools = pools
         self._reports = reports
         self._notifier = notifier
-        self._bell = bell
+        self._bell = Bell()
         self._requests: list[Request] = []
 
     async def reload(self) -> Changes:
@@ -54,6 +53,13 @@ class Reloads:
             raise request.outcome
         return request.outcome
 
+    async def reload_configuration(self) -> Outcome:
+        """Do the same as a part of a reload of the daemon."""
+        try:
+            return Outcome((f"pools files: {await self.reload()}",))
+        except PoolsFileError as error:
+            return Outcome(refused=tuple(map(str, error.problems)))
+
     async def run(self, launcher: Launcher) -> NoReturn:
         """Serve requests until cancelled. First stop engines of pools that were removed while no daemon ran."""
         await cleanup.stop_unconfigured(self._pools.pools, launcher)
@@ -65,7 +71,7 @@ class Reloads:
                 request.outcome = outcome
                 request.done.set()
 
-    async def _once(self) -> Outcome:
+    async def _once(self) -> Result:
         self._notifier.reloading("reading the pools files again")
         try:
             pools = await trio.to_thread.run_sync(self.source.read)

@@ -187,9 +187,14 @@ def configure(
     """Configure the root logger. Call it once, before anything is logged."""
     logging.addLevelName(TRACE, "TRACE")
     logging.captureWarnings(True)
-    quiet = tuple((name, max(levels.default, logging.WARNING)) for name in NOISY)
-    handler = choose_handler(format_, identifier, environ)
-    handler.addFilter(LevelFilter(identifier, replace(levels, loggers=quiet + levels.loggers)))
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [choose_handler(format_, identifier, environ)]
+    change_levels(identifier, levels)
+
+
+def change_levels(identifier: str, levels: Levels) -> None:
+    """Apply other levels to the handler that `configure` has installed."""
+    quiet = tuple((name, max(levels.default, logging.WARNING)) for name in NOISY)
+    root = logging.getLogger()
+    root.handlers[0].filters[:] = [LevelFilter(identifier, replace(levels, loggers=quiet + levels.loggers))]
     root.setLevel(levels.lowest)

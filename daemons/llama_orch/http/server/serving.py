@@ -8,7 +8,6 @@ here; `Connections.handle` logs what a connection raises.
 import logging
 import math
 import socket
-import ssl
 from collections.abc import Callable
 
 import trio
@@ -21,6 +20,7 @@ from llama_orch.http.server.gate import Gate
 from llama_orch.http.server.handshakes import Handshakes
 from llama_orch.http.server.hot_server import NEWCOMER_S, HotConnection, Resumed
 from llama_orch.http.server.http1 import BoundedServer, ShieldedApp
+from llama_orch.http.tls.current import NO_TLS, CurrentTls
 from llama_orch.http.tls.secured import Wire
 from llama_orch.service.watchdog import Pulse
 
@@ -33,12 +33,12 @@ log = logging.getLogger(__name__)
 class Connections:
     """The open connections of one `serve`, which closes them at shutdown."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: CurrentTls = NO_TLS) -> None:
         self._open: set[trio.SocketStream] = set()
         self._idle: dict[trio.CancelScope, bool] = {}
         self._none_left = trio.Event()
         self._stopping = False
-        self._handshakes = Handshakes(tls, self._idle, lambda: self._stopping) if tls else None
+        self._handshakes = Handshakes(lambda: tls.server, self._idle, lambda: self._stopping) if tls.server else None
 
     def add(self, stream: trio.SocketStream) -> None:
         """Count `stream` as open from now on; its handler starts later."""
@@ -112,11 +112,11 @@ async def serve(
     *,
     shutdown: trio.Event,
     drain_s: float,
-    tls: ssl.SSLContext | None = None,
+    tls: CurrentTls = NO_TLS,
     pulse: Callable[[str], Pulse] = unwatched,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve `app` on listening `sockets`, which it owns, until `shutdown` is set; over TLS if `tls` is given.
+    """Serve `app` on listening `sockets`, which it owns, until `shutdown` is set; over TLS if `tls` has a certificate.
 
     Each accept loop beats a pulse made by `pulse`. After `shutdown` no more connections are accepted, idle ones close,
     and running requests have `drain_s` seconds to end. Raises OSError if a socket fails, and ListenerEnded if an accept
