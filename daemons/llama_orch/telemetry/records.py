@@ -26,9 +26,9 @@ PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (
 
 def emit(event: Event, /, **fields: object) -> None:
     """Log `event`. The fields fill its text and become journal fields in upper case."""
-    logging.getLogger(event.logger).log(
-        event.level, event.text.format_map(_Fields(fields)), extra={"event": event, "fields": fields}
-    )
+    logger = logging.getLogger(event.logger)
+    if logger.isEnabledFor(event.level):
+        logger.log(event.level, event.text.format_map(_Fields(fields)), extra={"event": event, "fields": fields})
 
 
 class _Fields(dict[str, object]):

@@ -15,6 +15,7 @@ from llama_orch.contracts.nodes import NodeReachability, NodeView
 from llama_orch.http.client.client import UpstreamError, fetch, request
 from llama_orch.http.tls.current import NO_TLS, CurrentTls
 from llama_orch.settings.types import Secret
+from llama_orch.telemetry import correlation
 from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.pools.source_reports import PoolKey
@@ -99,7 +100,8 @@ class PoolManagers:
         return await fetch(manager.url + path, limit_s=LIMIT_S, headers=self._headers(), tls=self.tls.client)
 
     def _headers(self) -> dict[str, str]:
-        return {"authorization": f"Bearer {self.token.get_secret_value()}"} if self.token else {}
+        token = {"authorization": f"Bearer {self.token.get_secret_value()}"} if self.token else {}
+        return token | correlation.passed_on()
 
 
 def _describe(status: int, body: bytes) -> str:
