@@ -17,7 +17,7 @@ import trio
 
 from llama_orch import VERSION
 from llama_orch.bell import Bell
-from llama_orch.service import configuration, unit_environment
+from llama_orch.service import configuration, core_dumps, unit_environment
 from llama_orch.service.command_line import Parser
 from llama_orch.service.configuration import ConfigurationRefusal
 from llama_orch.service.exit import ExitStatus, StartupError
@@ -83,6 +83,7 @@ class Daemon(Generic[S]):
 
 def main(daemon: Daemon[Any], arguments: list[str] | None = None) -> int:
     """Run `daemon` to its end and return the exit status."""
+    core_dumps.disable()
     with printing(daemon.name):
         options = _parser(daemon).parse_args(arguments)
         if options.check_config or getattr(options, "command", None):

@@ -81,6 +81,16 @@ HANDSHAKE_FAILED = Event(
     "daemon's certificate. If LLORCH_TLS_CA_FILE is set, it must present a certificate of that CA. See TLS in\n"
     "llama-orch(7). This is logged at most once a minute per peer, and 64 times a minute in total.",
 )
+CONNECTIONS_REFUSED = Event(
+    "connections_refused",
+    "18c8caa8152346d1bdc435dc1269aadc",
+    "llama_orch.serving",
+    logging.WARNING,
+    "{listener} has {limit} open connections, as many as it may: further clients get 503",
+    "The limit is a quarter of the descriptors that the process may open (LimitNOFILE= of the unit). See which\n"
+    "clients hold connections with ss -tnp, and have them reuse or close some. This is logged at most once a\n"
+    "minute.",
+)
 CERTIFICATE_ENDING = Event(
     "certificate_ending",
     "bd0d2600a3f84b7497b2b63f4713d27f",
