@@ -134,9 +134,16 @@ def test_wake_prints_every_problem_of_a_refusal(tmp_path: Path) -> None:
     body = b'{"message": "refused:\\n  a:1: x\\n  b:2: y"}'
     head = b"HTTP/1.1 409 Conflict\r\nContent-Length: %d\r\n\r\n" % len(body)
     with daemon(tmp_path / "d.sock", head, body[:20], body[20:]):
-        ended = run(str(tmp_path / "d.sock"), "/v2/pools/reload")
+        ended = run(str(tmp_path / "d.sock"), RELOAD_PATH)
     assert ended.returncode == module.EX_PROTOCOL
-    assert ended.stderr.endswith("refused POST /v2/pools/reload: refused:\n  a:1: x\n  b:2: y\n")
+    assert ended.stderr.endswith("refused POST /v2/reload: refused:\n  a:1: x\n  b:2: y\n")
+
+
+def test_refused_pools_files_are_logged_by_the_daemon_alone(tmp_path: Path) -> None:
+    body = b'{"message": "refused: a:1: x"}'
+    with daemon(tmp_path / "d.sock", b"HTTP/1.1 409 Conflict\r\nContent-Length: %d\r\n\r\n" % len(body), body):
+        ended = run(str(tmp_path / "d.sock"), "/v2/pools/reload")
+    assert (ended.returncode, ended.stderr) == (module.EX_PROTOCOL, "")
 
 
 def test_wake_requires_one_or_two_arguments() -> None:

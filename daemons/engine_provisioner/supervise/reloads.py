@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import NoReturn
 
 import trio
@@ -42,6 +43,7 @@ class Reloads:
         self._notifier = notifier
         self._bell = Bell()
         self._requests: list[Request] = []
+        self._logged: Sequence[object] = []
 
     async def reload(self) -> Changes:
         """Read the files and apply them; return what has changed. Raises PoolsFileError, and changes nothing then."""
@@ -76,11 +78,14 @@ class Reloads:
         try:
             pools = await trio.to_thread.run_sync(self.source.read)
         except PoolsFileError as error:
-            for problem in error.problems:
-                emit(POOLS_RELOAD_REFUSED, problems=problem)
+            if error.problems != self._logged:  # a path unit and an operator may ask for the same change
+                for problem in error.problems:
+                    emit(POOLS_RELOAD_REFUSED, problems=problem)
+            self._logged = error.problems
             self._reports.set_refused(str(error.problems[0]))
             return error
         else:
+            self._logged = []
             changes = await self._pools.apply(pools or [])
             emit(POOLS_RELOADED, changes=changes)
             self._reports.set_refused(None)

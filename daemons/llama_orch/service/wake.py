@@ -11,6 +11,7 @@ import sys
 
 SCAN = "/v2/handoff/scan"
 RELOAD = "/v2/reload"
+POOLS_RELOAD = "/v2/pools/reload"
 REQUEST = "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\nConnection: close\r\n\r\n"
 OK = b"HTTP/1.1 2"
 ANSWER_LIMIT_S = 60.0
@@ -78,6 +79,8 @@ def main(arguments: list[str]) -> int:
         why = error.strerror or error
         print(f"cannot reach the daemon at {arguments[0]}: {why}. See systemctl status.", file=sys.stderr)  # noqa: T201
         return EX_UNAVAILABLE
+    if arguments[1:] == [POOLS_RELOAD] and not answer.startswith("HTTP/"):
+        return EX_PROTOCOL  # pools files with an error, which the daemon has logged
     if not answer.startswith(OK.decode()):
         refused = "to scan" if len(arguments) == 1 else f"POST {arguments[1]}"
         print(f"the daemon at {arguments[0]} refused {refused}: {answer}", file=sys.stderr)  # noqa: T201

@@ -24,8 +24,8 @@ class LoadingRoutes:
     @route("POST", "/v2/pools/{pool_id}/preload", "Load a pool", ACCEPTED, errors=(404, 409, 503))
     async def preload_pool(self, pool_id: str) -> PoolStatus:
         self._pool(pool_id)
-        await self._provisioner.load(pool_id)
         emit(LOAD_PASSED_ON, pool_id=pool_id)
+        await self._provisioner.load(pool_id)
         return self._pool(pool_id)
 
     @route("POST", "/v2/pools/{pool_id}/unload", "Unload an idle pool", ACCEPTED, errors=(404, 409, 503))

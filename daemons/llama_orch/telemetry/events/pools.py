@@ -9,7 +9,7 @@ LOAD_PASSED_ON = Event(
     "eae4e5e615e94805a7a4ad92c2bf5334",
     "llama_orch.pools",
     logging.INFO,
-    "pool {pool_id} is to be loaded: engine-provisioner has the order",
+    "pool {pool_id} is to be loaded: engine-provisioner gets the order",
     "The queen or an operator asked for it. Progress: orchctl pools, and journalctl -u engine-provisioner.",
 )
 REQUEST_RELAYED = Event(
