@@ -31,7 +31,6 @@ DAEMON = Daemon(
     ProvisionerSettings,
     run,
     check,
-    reloads=True,
     commands=(PLAN,),
 )
 

@@ -43,10 +43,13 @@ from llama_orch.http.server.access import Access
 from llama_orch.http.server.app import create_app, metrics_app
 from llama_orch.http.server.browsers import WebPolicy, own_names
 from llama_orch.http.server.gate import Gate
+from llama_orch.http.server.mounting import mount
+from llama_orch.http.server.reloading import ConfigurationRoutes
 from llama_orch.http.server.serving import serve
 from llama_orch.service import listeners
 from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.memory import release_after_start
+from llama_orch.service.reload import Reloader
 from llama_orch.service.run import Service
 from llama_orch.service.watchdog import Pulse
 from llama_orch.telemetry.events.provisioning import POOLS_FILE_ABSENT
@@ -81,7 +84,8 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
         acquirer = Acquirer(fetcher, reports.metrics.add_downloaded)
         shared = await _shared_resources(settings, configured, launcher, acquirer)
         pools = PoolSet(shared, reports, handoff_dir)
-        reloads = Reloads(source, pools, reports, service.notifier, service.hangup)
+        reloads = Reloads(source, pools, reports, service.notifier)
+        reloader = Reloader(settings, service, reports.summary, reloads.reload_configuration)
         pulls = Pulls(source_of(fetcher), operations, lambda: pools.pools)
         purges = Purges(pools, reports, cache, shared.loads, context.cache_dir)
         reloading = Reloading(pools, source, cache, purges)
@@ -89,6 +93,7 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
         add_routes(
             app, pools, reports, reloads, cache, pulls, operations, reloading, preflight, limit_bytes=limit_bytes
         )
+        mount(app, None, ConfigurationRoutes(reloader))
         await nursery.start(operations.run)
         serve_local = partial(serve, shutdown=service.stop, drain_s=DRAIN_S, pulse=service.watchdog.pulse)
         await nursery.start(serve_local, Gate(app, Access()), sockets)
@@ -102,6 +107,7 @@ async def run(settings: ProvisionerSettings, service: Service) -> None:
             service.notifier.ready(reports.summary())
             emit(DAEMON_READY, daemon=service.name, version=VERSION, address=address)
             supervisors.start_soon(reloads.run, launcher)
+            supervisors.start_soon(reloader.run)
             await service.stop.wait()
             emit(DAEMON_STOPPING, daemon=service.name, detail=_fate_of_engines(launcher))
             supervisors.cancel_scope.cancel()

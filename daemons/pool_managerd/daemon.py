@@ -13,12 +13,15 @@ from llama_orch.http.server.access import Access
 from llama_orch.http.server.app import create_app, metrics_app
 from llama_orch.http.server.browsers import WebPolicy, own_names
 from llama_orch.http.server.gate import Gate, for_metrics
+from llama_orch.http.server.mounting import mount
+from llama_orch.http.server.reloading import ConfigurationRoutes
 from llama_orch.http.server.serving import serve
-from llama_orch.http.tls.expiry import first_to_expire, keep_warning
-from llama_orch.http.tls.tls import Tls
+from llama_orch.http.tls.current import CurrentTls
+from llama_orch.http.tls.expiry import keep_warning
 from llama_orch.service import listeners
 from llama_orch.service.machine_id import machine_id
 from llama_orch.service.memory import release_after_start
+from llama_orch.service.reload import Reloader
 from llama_orch.service.run import Service
 from llama_orch.spool import Identity, watch
 from llama_orch.spool.handoffs import HandoffFile
@@ -72,7 +75,7 @@ class Parts:
     agent: Agent | None
     provisioner: ProvisionerClient
     power: Power
-    tls: Tls
+    tls: CurrentTls
     store: StateFile
 
     @property
@@ -97,7 +100,7 @@ async def build(settings: PoolManagerSettings, service: Service) -> Parts:
 
     Raises ConfigurationError for unusable TLS files.
     """
-    tls = Tls.of(settings.tls)
+    tls = CurrentTls(settings.tls, service.environ)
     state = state_directory(settings, service)
     store = StateFile(state)
     saved = await trio.to_thread.run_sync(store.load)
@@ -154,7 +157,7 @@ def gpu_monitor(
     )
 
 
-async def agent_of(settings: PoolManagerSettings, state: Path, node_pools: NodePools, tls: Tls) -> Agent | None:
+async def agent_of(settings: PoolManagerSettings, state: Path, node_pools: NodePools, tls: CurrentTls) -> Agent | None:
     """Return the agent; None in HOME_PROFILE, where the queen polls this daemon instead."""
     if not (settings.queen_url and settings.node_id and settings.token):
         return None
@@ -168,7 +171,7 @@ async def agent_of(settings: PoolManagerSettings, state: Path, node_pools: NodeP
         address=partial(address_of, settings),
         wake=partial(wake_of, settings),
     )
-    return Agent(node, HttpQueenClient(settings.queen_url, settings.token, tls.client), node_pools)
+    return Agent(node, HttpQueenClient(settings.queen_url, settings.token, tls), node_pools)
 
 
 def already_taken(saved: Iterable[HandoffFile], settings: PoolManagerSettings) -> list[Identity]:
@@ -187,19 +190,21 @@ def as_bound(settings: PoolManagerSettings, service: Service) -> PoolManagerSett
 
 async def run(settings: PoolManagerSettings, service: Service) -> None:
     """Run until `service.stop` is set. Then deregister, and give running requests DRAIN_S seconds to end."""
-    settings = as_bound(settings, service)
-    parts = await build(settings, service)
+    bound = as_bound(settings, service)
+    parts = await build(bound, service)
+    reloader = Reloader(settings, service, lambda: parts.line, parts.tls.reload)
     closing = trio.Event()
     async with trio.open_nursery() as loops:
         await _start_loops(parts, service, loops)
         async with trio.open_nursery() as serving:
-            await _start_serving(parts, service, closing, serving)
+            await _start_serving(parts, service, reloader, closing, serving)
             if parts.agent:
                 await loops.start(parts.agent.run)
             loops.start_soon(parts.power.run)
+            loops.start_soon(reloader.run)
             release_after_start()
             service.notifier.ready(parts.line)
-            emit(DAEMON_READY, daemon=NAME, version=VERSION, address=settings.bind)
+            emit(DAEMON_READY, daemon=NAME, version=VERSION, address=bound.bind)
             await service.stop.wait()
             emit(DAEMON_STOPPING, daemon=NAME, detail=parts.line)
             if parts.agent:
@@ -222,13 +227,15 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
     await nursery.start(parts.handoffs.run, service.watchdog.pulse("handoffs"))
     await nursery.start(parts.draining.run)
     nursery.start_soon(keep_status, parts.node_pools, parts.agent, parts.store, service.notifier)
-    nursery.start_soon(keep_warning, first_to_expire(settings.tls))
+    nursery.start_soon(keep_warning, lambda: parts.tls.expiring, parts.tls.renewed)
     with trio.move_on_after(FIRST_PROBES_S):
         await parts.node_pools.gpus_discovered.wait()
         await parts.node_pools.engines_probed()
 
 
-async def _start_serving(parts: Parts, service: Service, closing: trio.Event, nursery: trio.Nursery) -> None:
+async def _start_serving(
+    parts: Parts, service: Service, reloader: Reloader, closing: trio.Event, nursery: trio.Nursery
+) -> None:
     settings, collectors = parts.settings, parts.metrics.collectors
     app = create_app(NAME, parts.handoffs.troubles, collectors)
     gate_routes = add_routes(
@@ -243,6 +250,7 @@ async def _start_serving(parts: Parts, service: Service, closing: trio.Event, nu
         stop=service.stop,
         body_limit=settings.body_limit,
     )
+    mount(app, None, ConfigurationRoutes(reloader))
     api = listeners.tcp(service, "api", settings.bind, "HTTP API", "POOL_MANAGERD_BIND_ADDR")
     metrics_address = Host(settings.bind.host, settings.metrics_port)
     scrape = listeners.tcp(service, "metrics", metrics_address, "metrics", "PROMETHEUS_METRICS_PORT")
@@ -251,6 +259,6 @@ async def _start_serving(parts: Parts, service: Service, closing: trio.Event, nu
     start = partial(serve, pulse=service.watchdog.pulse, shutdown=closing, drain_s=DRAIN_S[settings.profile])
     access = Access(settings.token, settings.auth_optional, settings.second_token)
     web = WebPolicy(settings.allowed_hosts, settings.allowed_origins, own_names(settings.bind.host))
-    await nursery.start(partial(start, tls=parts.tls.server), Gate(app, access, gate_routes, web), api)
+    await nursery.start(partial(start, tls=parts.tls), Gate(app, access, gate_routes, web), api)
     await nursery.start(start, Gate(app, Access(), gate_routes), local)
     await nursery.start(start, for_metrics(metrics_app(NAME, collectors), settings.token, web), scrape)

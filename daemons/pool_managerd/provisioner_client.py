@@ -11,6 +11,7 @@ from llama_orch.contracts.node_operations import NodeOperation, NodeOperationLis
 from llama_orch.contracts.reloads import PoolPurged, ReloadCancel, ReloadOrder, SwitchOrder
 from llama_orch.http.client.client import UpstreamError, fetch, request
 from llama_orch.http.client.connecting import unix_url
+from llama_orch.telemetry import correlation
 
 LIMIT_S = 5.0
 PURGE_LIMIT_S = 60.0
@@ -80,7 +81,7 @@ class ProvisionerClient:
     async def _ask(self, pool_id: str, verb: str, order: BaseModel | None = None, limit_s: float = LIMIT_S) -> bytes:
         """Return the answer. Raises ApiError."""
         content = order.model_dump_json(exclude_none=True).encode() if order else b"{}"
-        headers = {"content-type": "application/json"}
+        headers = {"content-type": "application/json", **correlation.passed_on()}
         url = f"{unix_url(os.fspath(self._socket().absolute()))}/v2/pools/{pool_id}/{verb}"
         try:
             with trio.fail_after(limit_s):

@@ -12,12 +12,15 @@ from llama_orch.http.server.access import Access
 from llama_orch.http.server.app import create_app, metrics_app
 from llama_orch.http.server.browsers import WebPolicy, own_names
 from llama_orch.http.server.gate import Gate, for_metrics
+from llama_orch.http.server.mounting import mount
+from llama_orch.http.server.reloading import ConfigurationRoutes
 from llama_orch.http.server.serving import serve
-from llama_orch.http.tls.expiry import first_to_expire, keep_warning
-from llama_orch.http.tls.tls import Tls
+from llama_orch.http.tls.current import CurrentTls
+from llama_orch.http.tls.expiry import keep_warning
 from llama_orch.service import listeners
 from llama_orch.service.exit import ExitStatus, StartupError
 from llama_orch.service.memory import collect, collect_young, release_after_start
+from llama_orch.service.reload import Reloader
 from llama_orch.service.run import Service
 from llama_orch.spool import watch
 from llama_orch.telemetry.events import service as events
@@ -52,15 +55,17 @@ async def run(settings: QueenSettings, service: Service) -> None:
 
     Raises StartupError if the stored state cannot be read, ConfigurationError for invalid TLS files.
     """
-    tls = Tls.of(settings.tls)
-    settings = with_bound_address(settings, service)
+    tls = CurrentTls(settings.tls, service.environ)
+    bound = with_bound_address(settings, service)
     try:
         async with open_store(state_directory(settings, service), service.watchdog.pulse("store")) as store:
-            parts = build(settings, store, tls)
+            parts = build(bound, store, tls)
+            status = partial(summary, parts.queue, parts.registry, parts.fleet)
+            reloader = Reloader(settings, service, status, tls.reload)
             logging.getLogger().addHandler(parts.live.journal)
             await _load_state(parts)
             try:
-                await _run(parts, service)
+                await _run(parts, service, reloader)
             finally:
                 await parts.hop.aclose()
     except StoreFailure as failure:
@@ -84,13 +89,14 @@ async def _load_state(parts: Parts) -> None:
     await restore(parts.store, parts.intake, parts.book, parts.accounting)
 
 
-async def _run(parts: Parts, service: Service) -> None:
+async def _run(parts: Parts, service: Service, reloader: Reloader) -> None:
     async with trio.open_nursery() as loops:
         await _start_loops(parts, service, loops)
         async with trio.open_nursery() as serving:
-            await _start_serving(parts, service, serving)
+            await _start_serving(parts, service, reloader, serving)
             release_after_start()
             service.notifier.ready(summary(parts.queue, parts.registry, parts.fleet))
+            loops.start_soon(reloader.run)
             emit(events.DAEMON_READY, daemon=NAME, version=VERSION, address=parts.settings.address)
             await service.stop.wait()
             await _drain(parts)
@@ -99,7 +105,7 @@ async def _run(parts: Parts, service: Service) -> None:
 
 
 async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) -> None:
-    settings, registry, metrics, tls = parts.settings, parts.registry, parts.metrics, parts.tls.client
+    settings, registry, metrics, tls = parts.settings, parts.registry, parts.metrics, parts.tls
     await nursery.start(parts.dispatcher.run, service.watchdog.pulse("dispatcher"))
     await nursery.start(parts.catalog.run)
     await nursery.start(parts.operations.run)
@@ -118,7 +124,7 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
             nursery.start_soon(source.run)
         nursery.start_soon(_mark_synced, registry, sources)
     nursery.start_soon(keep_status, parts.queue, registry, parts.accounting, metrics, parts.fleet, service.notifier)
-    nursery.start_soon(keep_warning, first_to_expire(settings.tls))
+    nursery.start_soon(keep_warning, lambda: tls.expiring, tls.renewed)
     nursery.start_soon(report_progress, parts.queue, parts.forecast, parts.registry)
     nursery.start_soon(check_forever, registry, parts.hop, metrics)
     nursery.start_soon(_housekeeping, parts)
@@ -148,11 +154,12 @@ async def _mark_synced(registry: PoolRegistry, sources: list[PoolManagerSource])
     registry.synced = True
 
 
-async def _start_serving(parts: Parts, service: Service, nursery: trio.Nursery) -> None:
+async def _start_serving(parts: Parts, service: Service, reloader: Reloader, nursery: trio.Nursery) -> None:
     settings = parts.settings
     address, metrics = settings.address, parts.metrics.registry
     app = create_app(NAME, partial(unready, parts.registry), metrics)
     gate_routes = add_routes(app, parts)
+    mount(app, None, ConfigurationRoutes(reloader))
     api = listeners.tcp(service, "api", address, "HTTP API", settings.address_variable)
     metrics_address = Host(address.host, settings.metrics_port)
     scrape = listeners.tcp(service, "metrics", metrics_address, "metrics", "PROMETHEUS_METRICS_PORT")
@@ -161,7 +168,7 @@ async def _start_serving(parts: Parts, service: Service, nursery: trio.Nursery) 
     start = partial(serve, pulse=service.watchdog.pulse, shutdown=service.stop, drain_s=DRAIN_S + SERVING_MARGIN_S)
     access = Access(settings.token, settings.auth_optional, settings.second_token, page=True)
     web = WebPolicy(settings.allowed_hosts, settings.allowed_origins, own_names(settings.address.host))
-    await nursery.start(partial(start, tls=parts.tls.server), Gate(app, access, gate_routes, web), api)
+    await nursery.start(partial(start, tls=parts.tls), Gate(app, access, gate_routes, web), api)
     await nursery.start(start, Gate(app, Access(), gate_routes), local)
     await nursery.start(start, for_metrics(metrics_app(NAME, metrics), settings.token, web), scrape)
 

@@ -9,7 +9,7 @@ from llama_orch.bell import Bell
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.engines.wire.adapters import adapters
 from llama_orch.http.client.idle_connections import IdleConnections
-from llama_orch.http.tls.tls import CLEAR, Tls
+from llama_orch.http.tls.current import NO_TLS, CurrentTls
 from llama_orch.spool import SpoolReader
 from queen_rbee.catalog.catalog import Catalog
 from queen_rbee.dispatch.accounting import Accounting
@@ -86,10 +86,10 @@ class Parts(TaskParts):
     reloads: OperatorReloads
     live: Live
     handoffs: HandoffSource | None
-    tls: Tls = CLEAR
+    tls: CurrentTls = NO_TLS
 
 
-def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
+def build(settings: QueenSettings, store: Store, tls: CurrentTls = NO_TLS) -> Parts:
     """Build all components over `store`, which the caller keeps open while they run."""
     tasks = build_task_parts(
         store,
@@ -97,14 +97,14 @@ def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
         policy=settings.policy,
         strategy=settings.placement,
         prefix_routing=settings.prefix_routing,
-        hop=Hop(settings.token, IdleConnections(), tls.client),
+        hop=Hop(settings.token, IdleConnections(), tls),
         pool_wait_s=settings.pool_wait_ms / 1000,
         model_dirs=settings.model_dirs,
     )
     registry, metrics, displace = tasks.registry, tasks.metrics, tasks.runs.displace
     fleet = Fleet(registry, store, metrics, displace, settings.node_timeout_ms, float(settings.stale_check_s))
     urls = () if settings.cloud_profile else settings.pool_managers
-    managers = PoolManagers(fleet, registry, urls, settings.token, tls.client)
+    managers = PoolManagers(fleet, registry, urls, settings.token, tls)
     operations = Operations(registry, managers, displace)
     keeper = Keeper(registry, tasks.queue, tasks.promises, managers, metrics)
     tasks.forecast.arrival = keeper.arrival

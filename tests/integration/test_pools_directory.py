@@ -132,7 +132,10 @@ async def test_invalid_drop_in_changes_nothing(tmp_path: Path, llama_server_tar:
         status, error = await reload(daemon)
         assert status == 409
         assert "pools.d/wrong.toml:3: pools[0].colour" in " ".join(each["problem"] for each in error["fields"])
-        assert "pools_reload_refused" in daemon.log or "pools files refused, the former pools stay" in daemon.log
+        logged = daemon.log.count("pools files refused, the former pools stay")
+        assert logged >= 1
+        assert (await reload(daemon))[0] == 409
+        assert daemon.log.count("pools files refused, the former pools stay") == logged, "as by path unit and reload"
         assert (pid(daemon, "default"), pid(daemon, "other")) == before
         assert daemon.state("other") is PoolState.READY
 

@@ -1,6 +1,8 @@
 """Mutual TLS between the daemons as processes, in both profiles, and with orchctl."""
 
 import json
+import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -126,3 +128,28 @@ def test_expiring_certificates_are_logged_and_found_by_check(tmp_path: Path) -> 
         assert f"queen-rbee at {home.url} ends on " in queen["text"]
         assert f"pool-managerd at https://127.0.0.1:{home.manager_port} ends on " in manager["text"]
         assert f"{expiring.cert} ({CERT_FILE}) ends on " in own["text"]
+
+
+def test_renewed_certificates_are_used_after_sighup(tmp_path: Path) -> None:
+    first, second = create_ca(tmp_path, "first"), create_ca(tmp_path, "second")
+    used = TlsFiles(tmp_path / "tls.pem", tmp_path / "tls.key", tmp_path / "tls-ca.pem")
+    renew(used, first.issue("one"))
+    with running(tmp_path, **variables(used)) as home:
+        home.until(home.pools)
+        renew(used, second.issue("two"))
+        for process in home.processes.values():
+            process.send_signal(signal.SIGHUP)
+        home.until(lambda: home.logs().count('"configuration_reloaded"') == 2)
+        assert f"{used.cert} ({CERT_FILE}), which ends on " in home.logs()
+        assert orchctl(home, used).returncode == 0
+        assert orchctl(home, first.issue("former")).returncode == 69
+        gpus = json.loads(home.orchctl("gpus", "--json").stdout)
+        assert "certificate" not in str(gpus["problems"]), "the queen asks pool-managerd over a new connection"
+        assert "NVML" in str(gpus["problems"])
+
+
+def renew(used: TlsFiles, issued: TlsFiles) -> None:
+    for target, source in ((used.cert, issued.cert), (used.key, issued.key), (used.ca, issued.ca)):
+        assert target
+        assert source
+        shutil.copy(source, target)

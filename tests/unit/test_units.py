@@ -139,6 +139,13 @@ def test_units_of_target_stop_with_it() -> None:
             assert "llama-orch.target" in directives(path.name, "PartOf")[0].split(), path.name
 
 
+def test_ports_can_be_bound_while_a_forked_child_holds_them() -> None:
+    """systemd closes and binds a port within 0.3 ms; the kernel allows two listeners only if both have SO_REUSEPORT."""
+    for path in UNITS.glob("*.socket"):
+        on_tcp = not directives(path.name, "ListenStream")[0].startswith("/")
+        assert directives(path.name, "ReusePort") == ["yes"] * on_tcp, path.name
+
+
 @pytest.mark.parametrize("unit", sorted(path.name for path in UNITS.glob("*.socket")))
 def test_socket_stays_open_while_target_restarts(unit: str) -> None:
     for name in ("PartOf", "StopPropagatedFrom", "BindsTo", "Requires"):

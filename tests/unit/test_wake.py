@@ -13,6 +13,7 @@ from threading import Thread
 
 import pytest
 
+from llama_orch.contracts.service_reloads import RELOAD_PATH, ServiceReload
 from llama_orch.service import wake as module
 
 SCRIPT = module.__file__
@@ -32,6 +33,12 @@ def read_by_peer(connection: socket) -> None:
         time.sleep(0.001)
 
 
+def missing_bytes(request: bytes) -> int:
+    """Return how many bytes of `request` to wait for: one at a time before the end of its head."""
+    head, end, body = request.partition(b"\r\n\r\n")
+    return int(head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0]) - len(body) if end else 1
+
+
 @contextmanager
 def daemon(path: Path, *answer: bytes) -> Iterator[list[bytes]]:
     """Accept one connection at `path` and send the chunks of `answer`; yield the request."""
@@ -40,8 +47,8 @@ def daemon(path: Path, *answer: bytes) -> Iterator[list[bytes]]:
     def serve() -> None:
         connection, _peer = listener.accept()
         with connection:
-            while not b"".join(asked).endswith(b"\r\n\r\n"):
-                asked.append(connection.recv(1024))
+            while (missing := missing_bytes(b"".join(asked))) > 0:
+                asked.append(connection.recv(missing))
             for piece in answer:
                 connection.sendall(piece)
                 read_by_peer(connection)
@@ -63,6 +70,17 @@ def test_wake_requests_one_scan(tmp_path: Path) -> None:
     head = b"".join(asked).decode().splitlines()
     assert head[0] == "POST /v2/handoff/scan HTTP/1.1"
     assert "Content-Length: 0" in head
+
+
+def test_reload_passes_on_the_environment_of_the_unit(tmp_path: Path) -> None:
+    """systemd has read it anew for this process, bytes that are not UTF-8 included."""
+    arguments = [sys.executable, "-IS", SCRIPT, str(tmp_path / "d.sock"), RELOAD_PATH]
+    with daemon(tmp_path / "d.sock", b"HTTP/1.1 200 OK\r\n\r\n") as asked:
+        environ: dict[bytes, bytes] = {b"RUST_LOG": b"debug", b"ODD": b"\xff"}
+        subprocess.run(arguments, env=environ, timeout=30, check=True)
+    order = ServiceReload.model_validate_json(b"".join(asked).partition(b"\r\n\r\n")[2], strict=True)
+    assert order.environment
+    assert (order.environment["RUST_LOG"], order.environment["ODD"]) == ("debug", "?")
 
 
 def test_wake_reads_only_the_status_line(tmp_path: Path) -> None:
@@ -116,9 +134,16 @@ def test_wake_prints_every_problem_of_a_refusal(tmp_path: Path) -> None:
     body = b'{"message": "refused:\\n  a:1: x\\n  b:2: y"}'
     head = b"HTTP/1.1 409 Conflict\r\nContent-Length: %d\r\n\r\n" % len(body)
     with daemon(tmp_path / "d.sock", head, body[:20], body[20:]):
-        ended = run(str(tmp_path / "d.sock"), "/v2/pools/reload")
+        ended = run(str(tmp_path / "d.sock"), RELOAD_PATH)
     assert ended.returncode == module.EX_PROTOCOL
-    assert ended.stderr.endswith("refused POST /v2/pools/reload: refused:\n  a:1: x\n  b:2: y\n")
+    assert ended.stderr.endswith("refused POST /v2/reload: refused:\n  a:1: x\n  b:2: y\n")
+
+
+def test_refused_pools_files_are_logged_by_the_daemon_alone(tmp_path: Path) -> None:
+    body = b'{"message": "refused: a:1: x"}'
+    with daemon(tmp_path / "d.sock", b"HTTP/1.1 409 Conflict\r\nContent-Length: %d\r\n\r\n" % len(body), body):
+        ended = run(str(tmp_path / "d.sock"), "/v2/pools/reload")
+    assert (ended.returncode, ended.stderr) == (module.EX_PROTOCOL, "")
 
 
 def test_wake_requires_one_or_two_arguments() -> None:

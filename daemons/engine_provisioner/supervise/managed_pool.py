@@ -38,6 +38,7 @@ from engine_provisioner.supervise.preparation import (
 )
 from engine_provisioner.supervise.wanted import Wanted
 from llama_orch.service.memory import release_after_start
+from llama_orch.telemetry import correlation
 from llama_orch.telemetry.tracing.spans import step
 
 log = logging.getLogger("engine_provisioner.pool")
@@ -86,6 +87,7 @@ class ManagedPool:
             self._deadline.rest("unloaded, as wanted")
             await self._reporter.unloaded("engine and model are ready to be loaded")
             await self._wanted.until(True)
+            correlation.current.set(self._wanted.correlation_id)
             detail = "checking the engine and the model"
 
     async def _is_running(self) -> bool:
@@ -116,6 +118,7 @@ class ManagedPool:
             await self._wait_until_healthy(engine, prepared, started)
             took_s = trio.current_time() - began_s
             ctx = await self._announce(engine, prepared, started)
+        correlation.current.set(None)  # what happens later has nothing to do with the request that loaded the pool
         await self._measure(engine, prepared, Load(took_s=None if engine.adopted else took_s, ctx_max=ctx))
         await self._watch(engine, prepared, started)
 

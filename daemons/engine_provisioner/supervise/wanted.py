@@ -8,17 +8,20 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from engine_provisioner.failures import ProvisioningFailure
+from llama_orch.telemetry import correlation
 
 
 class Wanted:
     """Whether one pool is wanted in memory. The one owner of that state; to be used from one trio run only.
 
-    `requests` counts calls of `load` and `unload`, also those that change nothing.
+    `requests` counts calls of `load` and `unload`, also those that change nothing. `correlation_id` is that of the
+    latest, if a request caused it.
     """
 
     def __init__(self, loaded: bool) -> None:
         self.loaded = loaded
         self.requests = 0
+        self.correlation_id: str | None = None
         self._requested = trio.Event()
 
     def load(self) -> None:
@@ -32,6 +35,7 @@ class Wanted:
     def _set(self, loaded: bool) -> None:
         self.loaded = loaded
         self.requests += 1
+        self.correlation_id = correlation.current.get()
         requested, self._requested = self._requested, trio.Event()
         requested.set()
 

@@ -20,6 +20,9 @@ from llama_orch.settings.types import Secret
 from llama_orch.telemetry.events.service import NON_LOOPBACK_OPEN, SOCKET_DISAGREES
 from llama_orch.telemetry.records import emit
 
+PROFILE_VARIABLE = "ORCHESTRATORD_CLOUD_PROFILE"
+"""On it depends the default address."""
+
 log = logging.getLogger(__name__)
 
 
@@ -50,8 +53,10 @@ def _advice(daemon: str, name: str, variable: str, actual: Host) -> str:
     if found := drop_ins.setting(unit, "ListenStream"):
         value = actual if name == "api" else actual.port
         return f"{found} sets ListenStream=: remove that, or set {variable} in {file} to {value}; then: {command}"
-    if found := drop_ins.setting(service, variable):
-        return f"{found} sets {variable}, which does not move the socket: set it in {file} instead; then: {command}"
+    for named in (variable, PROFILE_VARIABLE, "EnvironmentFile"):
+        if found := drop_ins.setting(service, named):
+            inert = f"{found} sets {named}, which does not move the socket"
+            return f"{inert}: set {'it' if named == variable else variable} in {file} instead; then: {command}"
     return f"To move the socket: {command}"
 
 

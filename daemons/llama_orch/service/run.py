@@ -17,7 +17,7 @@ import trio
 
 from llama_orch import VERSION
 from llama_orch.bell import Bell
-from llama_orch.service import configuration, unit_environment
+from llama_orch.service import configuration, core_dumps, unit_environment
 from llama_orch.service.command_line import Parser
 from llama_orch.service.configuration import ConfigurationRefusal
 from llama_orch.service.exit import ExitStatus, StartupError
@@ -40,7 +40,7 @@ class Service:
     """A running daemon's connection to the service manager.
 
     `stop` is set by the first SIGTERM or SIGINT; the daemon then drains and returns. A second signal cancels
-    everything at once. SIGHUP rings `hangup` if the daemon reloads, and is ignored otherwise.
+    everything at once. SIGHUP rings `hangup`, which the daemon answers with a reload.
     """
 
     name: str
@@ -70,8 +70,7 @@ class Daemon(Generic[S]):
     """A daemon's name, its settings class, and its main coroutine.
 
     `check` checks the files that the settings name; a problem refuses the start like an invalid variable. It also runs
-    on refused settings, in which an unusable variable has its default. `reloads`: the daemon answers `Service.hangup`.
-    `commands` get valid settings.
+    on refused settings, in which an unusable variable has its default. `commands` get valid settings.
     """
 
     name: str
@@ -79,12 +78,12 @@ class Daemon(Generic[S]):
     settings: type[S]
     run: Callable[[S, Service], Awaitable[None]]
     check: Callable[[S], ConfigurationRefusal | None] = nothing_to_check
-    reloads: bool = False
     commands: tuple[Command[S], ...] = ()
 
 
 def main(daemon: Daemon[Any], arguments: list[str] | None = None) -> int:
     """Run `daemon` to its end and return the exit status."""
+    core_dumps.disable()
     with printing(daemon.name):
         options = _parser(daemon).parse_args(arguments)
         if options.check_config or getattr(options, "command", None):
@@ -183,7 +182,7 @@ async def _supervise(daemon: Daemon[Any], settings: Settings) -> None:
     notifier = Notifier()
     service = Service(daemon.name, notifier, Watchdog(notifier), trio.Event(), os.environ)
     async with trio.open_nursery() as nursery:
-        await nursery.start(_signals, service, daemon.reloads, nursery.cancel_scope)
+        await nursery.start(_signals, service, nursery.cancel_scope)
         nursery.start_soon(service.watchdog.run)
         async with traces(settings, daemon.name):
             await daemon.run(settings, service)
@@ -194,18 +193,14 @@ async def _supervise(daemon: Daemon[Any], settings: Settings) -> None:
 
 async def _signals(
     service: Service,
-    reloads: bool,
     everything: trio.CancelScope,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
         task_status.started()
         async for number in received:
-            if number == signal.SIGHUP and reloads:
+            if number == signal.SIGHUP:
                 service.hangup.ring()
-                continue
-            if number == signal.SIGHUP:  # the default action would end the daemon
-                log.info("SIGHUP is ignored: %s reads its configuration only at the start", service.name)
                 continue
             if service.stop.is_set():
                 everything.cancel()

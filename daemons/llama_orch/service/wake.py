@@ -1,7 +1,8 @@
 """Tell a daemon over its Unix socket that files have changed.
 
-Units run it as `python3 -IS wake.py SOCKET [PATH]`: with the default path for new files in the handoff directory, and
-with /v2/pools/reload for pools files. If the daemon is not running, systemd starts it through the socket. Imports only
+Units run it as `python3 -IS wake.py SOCKET [PATH]`: with the default path for new files in the handoff directory, with
+/v2/pools/reload for pools files, and with /v2/reload for `systemctl reload`, which passes on the environment that
+systemd has read for it. If the daemon is not running, systemd starts it through the socket. Imports only
 the standard library, to finish in milliseconds.
 """
 
@@ -9,7 +10,9 @@ import socket
 import sys
 
 SCAN = "/v2/handoff/scan"
-REQUEST = "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+RELOAD = "/v2/reload"
+POOLS_RELOAD = "/v2/pools/reload"
+REQUEST = "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\nConnection: close\r\n\r\n"
 OK = b"HTTP/1.1 2"
 ANSWER_LIMIT_S = 60.0
 STATUS_LINE_LIMIT = 256
@@ -25,7 +28,8 @@ def wake(socket_path: str, path: str = SCAN) -> str:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(ANSWER_LIMIT_S)
         connection.connect(socket_path)
-        connection.sendall(REQUEST.format(path).encode())
+        body = environment() if path == RELOAD else b""
+        connection.sendall(REQUEST.format(path, len(body)).encode() + body)
         answer = b""
         while b"\r\n" not in answer and len(answer) < STATUS_LINE_LIMIT:
             if not (chunk := connection.recv(STATUS_LINE_LIMIT)):
@@ -35,6 +39,15 @@ def wake(socket_path: str, path: str = SCAN) -> str:
         if not status.startswith(OK) and (text := explanation(connection, answer)):
             return text
     return status.decode("latin-1")
+
+
+def environment() -> bytes:
+    """Return the body of a reload: the variables of this process."""
+    import json
+    import os
+
+    variables = {name: value.encode(errors="replace").decode() for name, value in os.environ.items()}
+    return json.dumps({"environment": variables}).encode()
 
 
 def explanation(connection: socket.socket, answer: bytes) -> str:
@@ -66,6 +79,8 @@ def main(arguments: list[str]) -> int:
         why = error.strerror or error
         print(f"cannot reach the daemon at {arguments[0]}: {why}. See systemctl status.", file=sys.stderr)  # noqa: T201
         return EX_UNAVAILABLE
+    if arguments[1:] == [POOLS_RELOAD] and not answer.startswith("HTTP/"):
+        return EX_PROTOCOL  # pools files with an error, which the daemon has logged
     if not answer.startswith(OK.decode()):
         refused = "to scan" if len(arguments) == 1 else f"POST {arguments[1]}"
         print(f"the daemon at {arguments[0]} refused {refused}: {answer}", file=sys.stderr)  # noqa: T201

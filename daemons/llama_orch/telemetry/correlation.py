@@ -13,6 +13,12 @@ peer: ContextVar[str | None] = ContextVar("peer", default=None)
 """The address of the request's peer; None for a Unix socket."""
 
 
+def passed_on() -> dict[str, str]:
+    """Return the header that passes the current id on to another daemon; none outside of a request."""
+    identifier = current.get()
+    return {HEADER: identifier} if identifier else {}
+
+
 def accepted(value: str | None) -> str:
     """Return the caller's id if it is a plain token of at most 128 characters, else a new uuid4."""
     if value and re.fullmatch(r"[A-Za-z0-9._:+/=-]{1,128}", value):

@@ -26,9 +26,9 @@ PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (
 
 def emit(event: Event, /, **fields: object) -> None:
     """Log `event`. The fields fill its text and become journal fields in upper case."""
-    logging.getLogger(event.logger).log(
-        event.level, event.text.format_map(_Fields(fields)), extra={"event": event, "fields": fields}
-    )
+    logger = logging.getLogger(event.logger)
+    if logger.isEnabledFor(event.level):
+        logger.log(event.level, event.text.format_map(_Fields(fields)), extra={"event": event, "fields": fields})
 
 
 class _Fields(dict[str, object]):
@@ -187,9 +187,14 @@ def configure(
     """Configure the root logger. Call it once, before anything is logged."""
     logging.addLevelName(TRACE, "TRACE")
     logging.captureWarnings(True)
-    quiet = tuple((name, max(levels.default, logging.WARNING)) for name in NOISY)
-    handler = choose_handler(format_, identifier, environ)
-    handler.addFilter(LevelFilter(identifier, replace(levels, loggers=quiet + levels.loggers)))
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [choose_handler(format_, identifier, environ)]
+    change_levels(identifier, levels)
+
+
+def change_levels(identifier: str, levels: Levels) -> None:
+    """Apply other levels to the handler that `configure` has installed."""
+    quiet = tuple((name, max(levels.default, logging.WARNING)) for name in NOISY)
+    root = logging.getLogger()
+    root.handlers[0].filters[:] = [LevelFilter(identifier, replace(levels, loggers=quiet + levels.loggers))]
     root.setLevel(levels.lowest)

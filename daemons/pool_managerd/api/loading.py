@@ -4,6 +4,8 @@ from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.pools import PoolStatus
 from llama_orch.contracts.reloads import PoolPurged, ReloadCancel, ReloadOrder, SwitchOrder
 from llama_orch.http.server.routes import RequestBody, json_reply, route
+from llama_orch.telemetry.events.pools import LOAD_PASSED_ON
+from llama_orch.telemetry.records import emit
 from pool_managerd.api.pools import no_such_pool
 from pool_managerd.pools.node_pools import NodePools
 from pool_managerd.provisioner_client import ProvisionerClient
@@ -22,6 +24,7 @@ class LoadingRoutes:
     @route("POST", "/v2/pools/{pool_id}/preload", "Load a pool", ACCEPTED, errors=(404, 409, 503))
     async def preload_pool(self, pool_id: str) -> PoolStatus:
         self._pool(pool_id)
+        emit(LOAD_PASSED_ON, pool_id=pool_id)
         await self._provisioner.load(pool_id)
         return self._pool(pool_id)
 

@@ -4,7 +4,6 @@ Each call is one request with a time limit. It returns an Outcome and raises not
 """
 
 import math
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from llama_orch.contracts.errors import ErrorBody
 from llama_orch.contracts.nodes import Heartbeat, HeartbeatAnswer, NodeRegistered, NodeRegistration
 from llama_orch.http.client.client import UpstreamError, request
+from llama_orch.http.tls.current import NO_TLS, CurrentTls
 from llama_orch.settings.types import Secret
 from pool_managerd.cluster.registration import (
     HeartbeatAccepted,
@@ -52,7 +52,7 @@ class HttpQueenClient:
 
     url: str
     token: Secret
-    tls: ssl.SSLContext | None = None
+    tls: CurrentTls = NO_TLS
 
     async def register(self, node: NodeRegistration) -> Outcome:
         """POST /v2/nodes/register."""
@@ -71,7 +71,8 @@ class HttpQueenClient:
     ) -> Outcome:
         headers = {"authorization": f"Bearer {self.token.get_secret_value()}", "content-type": "application/json"}
         content = b"" if body is None else body.model_dump_json().encode()
-        asking = partial(request, method, f"{self.url}/v2/nodes/{path}", headers=headers, body=content, tls=self.tls)
+        url, tls = f"{self.url}/v2/nodes/{path}", self.tls.client
+        asking = partial(request, method, url, headers=headers, body=content, tls=tls)
         try:
             with trio.fail_after(LIMIT_S):
                 async with asking(connect_s=CONNECT_S, head_s=math.inf) as response:

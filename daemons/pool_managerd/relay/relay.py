@@ -18,6 +18,8 @@ from llama_orch.engines.relay_paths import relay_purpose
 from llama_orch.http.client.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
 from llama_orch.http.server.exchange import BrokenOff, Exchange
 from llama_orch.telemetry import correlation
+from llama_orch.telemetry.events.pools import REQUEST_RELAYED
+from llama_orch.telemetry.records import emit
 from llama_orch.telemetry.tracing.spans import Attributes, outgoing, step
 from pool_managerd.pools.node_pools import NodePools
 from pool_managerd.pools.replica import Replica
@@ -90,6 +92,7 @@ class Relay:
     async def _pass_on(self, exchange: Exchange, replica: Replica, target: str, body: bytearray) -> ApiError | None:
         """Forward the request and stream the answer. Returns why the answer is incomplete, if it is."""
         url, pool_id = replica.handoff.url + target, replica.handoff.pool_id
+        emit(REQUEST_RELAYED, pool_id=pool_id, replica_id=replica.handoff.replica_id, url=replica.handoff.url)
         try:
             with step(exchange.method, _span_attributes(exchange, replica), kind="client") as span:
                 trace = outgoing(span, _passed_on())

@@ -9,6 +9,7 @@ import trio
 from llama_orch.contracts.nodes import SESSION_HEADER
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.http.client.idle_connections import IdleConnections
+from llama_orch.http.tls.current import NO_TLS, CurrentTls
 from llama_orch.settings.types import Secret
 from queen_rbee.pools.candidates import Candidate
 
@@ -21,7 +22,12 @@ class Hop:
 
     token: Secret | None = None
     connections: IdleConnections | None = None
-    tls: ssl.SSLContext | None = None
+    contexts: CurrentTls = NO_TLS
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """The context for a new connection to a node."""
+        return self.contexts.client
 
     async def aclose(self) -> None:
         """Close idle connections."""

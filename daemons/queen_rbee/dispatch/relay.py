@@ -26,6 +26,8 @@ from llama_orch.engines.wire.errors import classified
 from llama_orch.http.client.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
 from llama_orch.http.client.sse import MalformedStream, read_events
 from llama_orch.http.server.bodies import in_thread_if_large
+from llama_orch.telemetry.events import queen as events
+from llama_orch.telemetry.records import emit
 from queen_rbee.dispatch.failures import FailureKind, RelayFailure, engine_refusal, node_relay_failure
 from queen_rbee.dispatch.hop import DIRECT, Hop
 from queen_rbee.dispatch.max_tokens import fit_to_error
@@ -105,6 +107,7 @@ async def _request(
         headers.update(task.trace.call(task, target))
     elif task.traceparent:
         headers["traceparent"] = task.traceparent
+    emit(events.TASK_SENT, job_id=task.job_id, pool_id=target.pool_id, url=target.url)
     async with request(
         "POST",
         target.url + dialogue.path,

@@ -15,6 +15,8 @@ from llama_orch.contracts.errors import ErrorCode, Reason
 from llama_orch.contracts.tasks import TaskState
 from llama_orch.engines.wire.adapter import EngineAdapter
 from llama_orch.telemetry import correlation
+from llama_orch.telemetry.events import queen as events
+from llama_orch.telemetry.records import emit
 from queen_rbee.dispatch import relay
 from queen_rbee.dispatch.accounting import Accounting
 from queen_rbee.dispatch.circuits import Circuits, Fault
@@ -104,7 +106,8 @@ class Runs:
             task.place.kv_warmth = self.sessions.place_turn(task.session_turn, *target.key)
         task.log.append("metrics", self._start_metrics(task, target, now))
         task.log.append("narration", {"text": f"placed on pool {target.pool_id}, replica {target.replica_id}"})
-        log.debug("task %s placed on pool %s replica %s", task.task_id, target.pool_id, target.replica_id)
+        fields = {"job_id": task.job_id, "pool_id": target.pool_id, "replica_id": target.replica_id}
+        emit(events.TASK_PLACED, **fields, correlation_id=task.correlation_id)
         if task.trace:
             task.trace.placement_done(task.place.kv_warmth)
 

@@ -3,7 +3,6 @@
 All requests are bounded in time.
 """
 
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,9 @@ from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, not_foun
 from llama_orch.contracts.gpus import GpuList, GpuView, NodeGpuList
 from llama_orch.contracts.nodes import NodeReachability, NodeView
 from llama_orch.http.client.client import UpstreamError, fetch, request
+from llama_orch.http.tls.current import NO_TLS, CurrentTls
 from llama_orch.settings.types import Secret
+from llama_orch.telemetry import correlation
 from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.pools.source_reports import PoolKey
@@ -43,7 +44,7 @@ class PoolManagers:
     registry: PoolRegistry
     urls: Sequence[str]
     token: Secret | None = None
-    tls: ssl.SSLContext | None = None
+    tls: CurrentTls = NO_TLS
 
     def all(self) -> list[PoolManager]:
         nodes = [PoolManager(node.address, node.node_id) for node in self.fleet.views()]
@@ -83,7 +84,7 @@ class PoolManagers:
                 body=data,
                 connect_s=LIMIT_S,
                 head_s=limit_s,
-                tls=self.tls,
+                tls=self.tls.client,
             ) as response:
                 answer = await response.read(limit_s=LIMIT_S)
                 if 200 <= response.status < 300:
@@ -96,10 +97,11 @@ class PoolManagers:
 
     async def get(self, manager: PoolManager, path: str) -> tuple[int, bytes]:
         """Send a GET request; return status and body. Raises UpstreamError."""
-        return await fetch(manager.url + path, limit_s=LIMIT_S, headers=self._headers(), tls=self.tls)
+        return await fetch(manager.url + path, limit_s=LIMIT_S, headers=self._headers(), tls=self.tls.client)
 
     def _headers(self) -> dict[str, str]:
-        return {"authorization": f"Bearer {self.token.get_secret_value()}"} if self.token else {}
+        token = {"authorization": f"Bearer {self.token.get_secret_value()}"} if self.token else {}
+        return token | correlation.passed_on()
 
 
 def _describe(status: int, body: bytes) -> str:

@@ -16,6 +16,8 @@ from llama_orch.contracts.tasks import Preparation, Streams, TaskAccepted, TaskR
 from llama_orch.engines.wire.passage import Passage, passage_for
 from llama_orch.http.server.bodies import invalid
 from llama_orch.telemetry import correlation
+from llama_orch.telemetry.events import queen as events
+from llama_orch.telemetry.records import emit
 from queen_rbee.catalog.catalog import Catalog
 from queen_rbee.dispatch.accounting import task_price
 from queen_rbee.dispatch.dispatcher import Dispatcher
@@ -192,6 +194,7 @@ class Intake:
             task.session_turn = self.sessions.open_turn(session_id, tokens, trio.current_time(), price=price)
         position, start_ms = self.position(task)
         task.log.append("started", {"queue_position": position, "predicted_start_ms": start_ms})
+        emit(events.TASK_ADMITTED, job_id=task.job_id, position=position, correlation_id=task.correlation_id)
         task.reported_position = position
         task.reported_steps = tuple(steps_before(task.demand, self.registry))
         self.placer.admitted(task)

@@ -16,6 +16,7 @@ import trio
 from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.keep_alive import keep_alive_s
 from llama_orch.contracts.pools import PoolState, PoolStatus
+from llama_orch.telemetry import correlation
 from llama_orch.telemetry.events import queen as events
 from llama_orch.telemetry.records import emit
 from queen_rbee.dispatch.estimates import Arrival
@@ -31,7 +32,7 @@ from queen_rbee.residency.actions import Load, Plan, Unload
 from queen_rbee.residency.arrivals import arrival_of
 from queen_rbee.residency.load_times import LoadTimes
 from queen_rbee.residency.operator_intents import OperatorIntents
-from queen_rbee.residency.orders import TIMEOUT_S, Order, needless_unloads
+from queen_rbee.residency.orders import TIMEOUT_S, Order, cause_of, needless_unloads
 from queen_rbee.residency.plan import make_plan
 from queen_rbee.residency.situation import Phase, Resident, Situation, Wait
 from queen_rbee.residency.switches import Switches
@@ -258,7 +259,8 @@ class Keeper:
         known = self._orders.get(action.key)
         if isinstance(action, Load):
             if known is None:
-                self._orders[action.key] = Order(Phase.LOADING, action.reason)
+                cause = cause_of(action.key, self._queue.first_of_lanes(), self._registry.replicas.suitable)
+                self._orders[action.key] = Order(Phase.LOADING, action.reason, correlation_id=cause)
         elif known is None or known.phase is Phase.LOADING:
             if known:
                 known.scope.cancel()
@@ -273,6 +275,7 @@ class Keeper:
                 nursery.start_soon(self._send, key, order)
 
     async def _send(self, key: PoolKey, order: Order) -> None:
+        correlation.current.set(order.correlation_id)
         verb, event = _VERBS[order.phase]
         fields = {"pool_id": key[0], "node_id": key[1] or None}
         try:

@@ -1,15 +1,18 @@
 """Loads and unloads that were decided, until the reports of their pools show the result."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import trio
 
 from llama_orch.contracts.pools import PoolState, PoolStatus
 from queen_rbee.metrics import UnloadCause
+from queen_rbee.pools.candidates import Candidate, Demand
 from queen_rbee.pools.source_reports import PoolKey
 from queen_rbee.residency.plan import room_is_needed
 from queen_rbee.residency.situation import Phase, Situation
+from queen_rbee.residency.views import pools_of
+from queen_rbee.tasks.task import Task
 
 TIMEOUT_S = 60.0
 """How long pool-managerd may take to report that it follows an order."""
@@ -17,8 +20,9 @@ TIMEOUT_S = 60.0
 
 @dataclass
 class Order:
-    """A load or unload. `sent_at` is when pool-managerd accepted it; `reason` is for events. Of an unload, `cause` is
-    for metrics, and `room_for` are the pools that need its memory.
+    """A load or unload. `sent_at` is when pool-managerd accepted it; `reason` is for events, and so is
+    `correlation_id`, that of the request which a load is for. Of an unload, `cause` is for metrics, and `room_for` are
+    the pools that need its memory.
 
     `phase` is what the pool counts as until its report shows the result.
     """
@@ -27,6 +31,7 @@ class Order:
     reason: str
     cause: UnloadCause = "request"
     room_for: frozenset[PoolKey] = frozenset()
+    correlation_id: str | None = None
     sending: bool = False
     sent_at: float | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -64,3 +69,10 @@ def needless_unloads(orders: Mapping[PoolKey, Order], situation: Situation) -> l
         for key, order in orders.items()
         if order.room_for and not order.given and not room_is_needed(order.room_for, situation)
     ]
+
+
+def cause_of(key: PoolKey, waiting: Iterable[Task], suitable: Callable[[Demand], Iterable[Candidate]]) -> str | None:
+    """Return the correlation id of the oldest task of `waiting` that the pool could serve, None if there is none."""
+    served = (task for task in waiting if key in pools_of(suitable(task.demand)))
+    oldest = min(served, key=lambda task: task.measurements.submitted_at, default=None)
+    return oldest.correlation_id if oldest else None

@@ -6,7 +6,6 @@ because engines outlive it.
 
 import logging
 import random
-import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 from llama_orch.contracts.base import Outbound
 from llama_orch.contracts.pools import MemoryBudget, PoolStatus
 from llama_orch.http.client.client import UpstreamError, fetch
+from llama_orch.http.tls.current import NO_TLS, CurrentTls
 from llama_orch.settings.types import Secret
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.health_results import check_result
@@ -51,7 +51,7 @@ class PoolManagerSource:
     token: Secret | None
     registry: PoolRegistry
     metrics: Metrics
-    tls: ssl.SSLContext | None = None
+    tls: CurrentTls = NO_TLS
     polled: trio.Event = field(default_factory=trio.Event)
 
     async def run(self) -> None:
@@ -94,7 +94,7 @@ class PoolManagerSource:
         limit_s = WAIT_MS / 1000 + MARGIN_S if query else MARGIN_S
         try:
             status, body = await fetch(
-                f"{self.url}/v2/pools{query}", limit_s=limit_s, headers=headers, size=BODY_LIMIT, tls=self.tls
+                f"{self.url}/v2/pools{query}", limit_s=limit_s, headers=headers, size=BODY_LIMIT, tls=self.tls.client
             )
         except UpstreamError as error:
             raise PollFailure(str(error)) from error

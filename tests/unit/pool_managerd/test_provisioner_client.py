@@ -20,6 +20,7 @@ from llama_orch.http.server.app import create_app
 from llama_orch.http.server.gate import Gate
 from llama_orch.http.server.mounting import mount
 from llama_orch.http.server.serving import serve
+from llama_orch.telemetry import correlation
 from pool_managerd import provisioner_client
 from pool_managerd.api.loading import LoadingRoutes
 from pool_managerd.pools.node_pools import NodePools
@@ -39,6 +40,7 @@ class Provisioner:
         self.path = directory / SOCKET
         self.requests: list[str] = []
         self.bodies: list[str] = []
+        self.heads: list[str] = []
         self._answer = json.dumps(body).encode()
         self._status = status
 
@@ -55,6 +57,7 @@ class Provisioner:
         async with stream:
             head = bytes(await stream.receive_some(65536)).decode()
             self.requests.append(head.partition(" HTTP")[0])
+            self.heads.append(head.partition("\r\n\r\n")[0])
             self.bodies.append(head.partition("\r\n\r\n")[2])
             text = f"HTTP/1.1 {self._status} X\r\ncontent-length: {len(self._answer)}\r\n\r\n"
             await stream.send_all(text.encode() + self._answer)
@@ -79,6 +82,14 @@ async def test_load_and_unload_are_passed_on(tmp_path: Path) -> None:
         await client(tmp_path).load("default")
         await client(tmp_path).unload("default")
     assert scripted.requests == ["POST /v2/pools/default/load", "POST /v2/pools/default/unload"]
+
+
+async def test_correlation_id_is_passed_on(tmp_path: Path) -> None:
+    async with provisioner(tmp_path, *ACCEPTED) as scripted:
+        await client(tmp_path).load("default")
+        correlation.current.set("of-the-request")
+        await client(tmp_path).load("default")
+    assert ["x-correlation-id: of-the-request" in head for head in scripted.heads] == [False, True]
 
 
 async def test_only_models_on_the_disk_can_be_named(tmp_path: Path) -> None:

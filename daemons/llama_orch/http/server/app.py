@@ -16,6 +16,7 @@ from llama_orch.contracts.meta import Liveness, Readiness
 from llama_orch.http.server.error_shapes import ANTHROPIC_VERSION, error_answer
 from llama_orch.http.server.mounting import json_response, mount
 from llama_orch.http.server.receiving import too_long
+from llama_orch.http.server.reloading import ConfigurationRoutes
 from llama_orch.http.server.routes import Reply, json_reply, route
 from llama_orch.telemetry.correlation import current
 
@@ -73,7 +74,7 @@ class MetricsRoutes:
         return response
 
 
-GROUPS = (HealthRoutes, MetricsRoutes)
+GROUPS = (HealthRoutes, MetricsRoutes, ConfigurationRoutes)
 """The routes that every daemon has."""
 
 

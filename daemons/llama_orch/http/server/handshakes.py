@@ -15,13 +15,16 @@ LIMIT_S = 10.0
 
 
 class Handshakes:
-    """The handshakes of one server.
+    """The handshakes of one server; `context` returns that of the next one, which is never None.
 
     During a handshake its cancel scope is in `idle`, like that of a connection that waits for its first request.
     """
 
     def __init__(
-        self, context: ssl.SSLContext, idle: dict[trio.CancelScope, bool], stopping: Callable[[], bool]
+        self,
+        context: Callable[[], ssl.SSLContext | None],
+        idle: dict[trio.CancelScope, bool],
+        stopping: Callable[[], bool],
     ) -> None:
         self._context = context
         self._idle = idle
@@ -30,7 +33,9 @@ class Handshakes:
 
     async def secured(self, stream: trio.SocketStream) -> TlsStream | None:
         """Return `stream` with TLS, or None if the handshake fails."""
-        secured, failed = TlsStream(stream, self._context), "the handshake timed out"
+        context = self._context()
+        assert context
+        secured, failed = TlsStream(stream, context), "the handshake timed out"
         with trio.move_on_after(NEWCOMER_S if self._stopping() else LIMIT_S) as scope:
             self._idle[scope] = True
             try:

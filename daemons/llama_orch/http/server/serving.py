@@ -8,7 +8,6 @@ here; `Connections.handle` logs what a connection raises.
 import logging
 import math
 import socket
-import ssl
 from collections.abc import Callable
 
 import trio
@@ -21,6 +20,8 @@ from llama_orch.http.server.gate import Gate
 from llama_orch.http.server.handshakes import Handshakes
 from llama_orch.http.server.hot_server import NEWCOMER_S, HotConnection, Resumed
 from llama_orch.http.server.http1 import BoundedServer, ShieldedApp
+from llama_orch.http.server.overload import Refusals, connection_limit
+from llama_orch.http.tls.current import NO_TLS, CurrentTls
 from llama_orch.http.tls.secured import Wire
 from llama_orch.service.watchdog import Pulse
 
@@ -33,12 +34,22 @@ log = logging.getLogger(__name__)
 class Connections:
     """The open connections of one `serve`, which closes them at shutdown."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: CurrentTls = NO_TLS, limit: int | None = None) -> None:
+        self._limit = connection_limit() if limit is None else limit
         self._open: set[trio.SocketStream] = set()
         self._idle: dict[trio.CancelScope, bool] = {}
         self._none_left = trio.Event()
         self._stopping = False
-        self._handshakes = Handshakes(tls, self._idle, lambda: self._stopping) if tls else None
+        self._handshakes = Handshakes(lambda: tls.server, self._idle, lambda: self._stopping) if tls.server else None
+
+    @property
+    def full(self) -> bool:
+        """Whether as many connections are open as may be."""
+        return len(self._open) >= self._limit
+
+    def refusals(self, name: str) -> Refusals:
+        """Return what refuses clients of the listener `name` while `full`."""
+        return Refusals(name, self._limit, self._secured)
 
     def add(self, stream: trio.SocketStream) -> None:
         """Count `stream` as open from now on; its handler starts later."""
@@ -47,7 +58,7 @@ class Connections:
     async def handle(self, app: AsgiApp, config: Config, context: WorkerContext, stream: trio.SocketStream) -> None:
         """Serve one connection to its end. Its errors are logged and affect no other connection."""
         try:
-            wire = await self._handshakes.secured(stream) if self._handshakes else stream
+            wire = await self._secured(stream)
             if wire is not None:
                 await self._serve(app, config, context, wire)
         except BaseException as error:
@@ -59,6 +70,9 @@ class Connections:
             self._open.discard(stream)
             if not self._open:
                 self._none_left.set()
+
+    async def _secured(self, stream: trio.SocketStream) -> Wire | None:
+        return await self._handshakes.secured(stream) if self._handshakes else stream
 
     async def _serve(self, app: AsgiApp, config: Config, context: WorkerContext, wire: Wire) -> None:
         received: bytes | None = b""
@@ -112,21 +126,27 @@ async def serve(
     *,
     shutdown: trio.Event,
     drain_s: float,
-    tls: ssl.SSLContext | None = None,
+    tls: CurrentTls = NO_TLS,
+    limit: int | None = None,
     pulse: Callable[[str], Pulse] = unwatched,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve `app` on listening `sockets`, which it owns, until `shutdown` is set; over TLS if `tls` is given.
+    """Serve `app` on listening `sockets`, which it owns, until `shutdown` is set; over TLS if `tls` has a certificate.
 
-    Each accept loop beats a pulse made by `pulse`. After `shutdown` no more connections are accepted, idle ones close,
+    At most `limit` connections are open at a time, by default `connection_limit()`; further clients get 503. Each
+    accept loop beats a pulse made by `pulse`. After `shutdown` no more connections are accepted, idle ones close,
     and running requests have `drain_s` seconds to end. Raises OSError if a socket fails, and ListenerEnded if an accept
     loop ends without `shutdown`.
     """
-    config, context, connections = hypercorn_config(), WorkerContext(None), Connections(tls)
+    config, context, connections = hypercorn_config(), WorkerContext(None), Connections(tls, limit)
+    refusals = connections.refusals(str(sockets[0].getsockname()))
     listeners = [Listener(sock, pulse(f"listener {sock.getsockname()}")) for sock in sockets]
     async with trio.open_nursery() as handlers:
 
         def handle(stream: trio.SocketStream) -> None:
+            if connections.full:
+                handlers.start_soon(refusals.refuse, stream)
+                return
             connections.add(stream)
             handlers.start_soon(connections.handle, app, config, context, stream)
 

@@ -1,4 +1,4 @@
-"""Warn of certificates that expire: at the start of a daemon and once a day."""
+"""Warn of certificates that expire: at the start of a daemon, after a reload, and once a day."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
+from typing import NoReturn
 
-import trio
-
+from llama_orch.bell import Bell
 from llama_orch.http.tls.x509 import certificates, ends_at
 from llama_orch.settings.tls import CA_FILE, CERT_FILE, TlsFiles
 from llama_orch.telemetry.events import service as events
@@ -82,9 +82,14 @@ def wall_clock() -> datetime:
     return datetime.fromtimestamp(time.time(), UTC)
 
 
-async def keep_warning(certificates: Sequence[ExpiringCertificate], clock: Callable[[], datetime] = wall_clock) -> None:
-    """Warn now and once a day. `certificates` are those that the daemon has loaded, which may differ from its files."""
-    while certificates:
-        for event, fields in warnings(certificates, clock()):
+async def keep_warning(
+    certificates: Callable[[], Sequence[ExpiringCertificate]], renewed: Bell, clock: Callable[[], datetime] = wall_clock
+) -> NoReturn:
+    """Warn now, once a day, and when `renewed` rings.
+
+    `certificates` returns those that the daemon has loaded, which may differ from its files.
+    """
+    while True:
+        for event, fields in warnings(certificates(), clock()):
             emit(event, **fields)
-        await trio.sleep(DAY_S)
+        await renewed.wait(DAY_S)

@@ -4,6 +4,22 @@ import logging
 
 from llama_orch.telemetry.events.event import Event
 
+LOAD_PASSED_ON = Event(
+    "load_passed_on",
+    "eae4e5e615e94805a7a4ad92c2bf5334",
+    "llama_orch.pools",
+    logging.INFO,
+    "pool {pool_id} is to be loaded: engine-provisioner gets the order",
+    "The queen or an operator asked for it. Progress: orchctl pools, and journalctl -u engine-provisioner.",
+)
+REQUEST_RELAYED = Event(
+    "request_relayed",
+    "97bc34c4f9624d029cdb29c837b3fd87",
+    "pool_managerd.relay",
+    logging.DEBUG,
+    "a request for pool {pool_id} replica {replica_id} is relayed to {url}",
+    "No action is required.",
+)
 HANDOFF_TAKEN = Event(
     "handoff_taken",
     "004498f4b98747c18c9c26a813678d7a",

@@ -4,6 +4,30 @@ import logging
 
 from llama_orch.telemetry.events.event import Event
 
+TASK_ADMITTED = Event(
+    "task_admitted",
+    "66bf99d0dcee4338badc46b22427570f",
+    "queen_rbee.tasks",
+    logging.DEBUG,
+    "task {job_id} is in the queue, number {position}",
+    "No action is required. journalctl CORRELATION_ID=... shows the whole way of the request.",
+)
+TASK_PLACED = Event(
+    "task_placed",
+    "f304f066764840fdb8a6a5a4ce699f40",
+    "queen_rbee.tasks",
+    logging.DEBUG,
+    "task {job_id} has a slot of pool {pool_id} replica {replica_id}",
+    "No action is required.",
+)
+TASK_SENT = Event(
+    "task_sent",
+    "32cfb55be4a747aca35755e0ed987ce7",
+    "queen_rbee.tasks",
+    logging.DEBUG,
+    "task {job_id} is sent to pool {pool_id} at {url}",
+    "No action is required. The URL is that of the engine, or of the relay of its node.",
+)
 TASK_FAILED = Event(
     "task_failed",
     "4d1dd7de07c1437b95d0c57b811008b7",

@@ -81,6 +81,16 @@ HANDSHAKE_FAILED = Event(
     "daemon's certificate. If LLORCH_TLS_CA_FILE is set, it must present a certificate of that CA. See TLS in\n"
     "llama-orch(7). This is logged at most once a minute per peer, and 64 times a minute in total.",
 )
+CONNECTIONS_REFUSED = Event(
+    "connections_refused",
+    "18c8caa8152346d1bdc435dc1269aadc",
+    "llama_orch.serving",
+    logging.WARNING,
+    "{listener} has {limit} open connections, as many as it may: further clients get 503",
+    "The limit is a quarter of the descriptors that the process may open (LimitNOFILE= of the unit). See which\n"
+    "clients hold connections with ss -tnp, and have them reuse or close some. This is logged at most once a\n"
+    "minute.",
+)
 CERTIFICATE_ENDING = Event(
     "certificate_ending",
     "bd0d2600a3f84b7497b2b63f4713d27f",
@@ -88,8 +98,8 @@ CERTIFICATE_ENDING = Event(
     logging.WARNING,
     "certificate {number} of {path} ({variable}) {end}",
     "After that date nobody accepts it, and the daemons cannot reach each other. Replace it and its key, and\n"
-    "restart the daemon, which reads the files only at the start; see TLS in llama-orch(7). If it is the old one\n"
-    "of two CA certificates, remove it from the file. This is logged at the start and once a day.",
+    "run systemctl reload for the daemon; see TLS in llama-orch(7). If it is the old one of two CA certificates,\n"
+    "remove it from the file. This is logged at the start, after a reload and once a day.",
 )
 CERTIFICATE_ENDED = Event(
     "certificate_ended",
@@ -97,8 +107,8 @@ CERTIFICATE_ENDED = Event(
     "llama_orch.tls",
     logging.ERROR,
     "certificate {number} of {path} ({variable}) {end}",
-    "Nobody accepts it any longer. Replace it and its key, and restart the daemon, which reads the files only at\n"
-    "the start; see TLS in llama-orch(7). If it is the old one of two CA certificates, remove it from the file. If\n"
+    "Nobody accepts it any longer. Replace it and its key, and run systemctl reload for the\n"
+    "daemon; see TLS in llama-orch(7). If it is the old one of two CA certificates, remove it from the file. If\n"
     "the certificate is still valid, the clock of this machine is wrong: timedatectl",
 )
 SECOND_TOKEN_SAME = Event(
@@ -152,4 +162,34 @@ DAEMON_STOPPING = Event(
     logging.INFO,
     "{daemon} is stopping: {detail}",
     "A graceful stop: no new requests are accepted, running ones may finish within the drain limit.",
+)
+CONFIGURATION_RELOADED = Event(
+    "configuration_reloaded",
+    "97ab19d82f244a7cb01f79927f9f8010",
+    "llama_orch.service",
+    logging.INFO,
+    "{daemon} has reloaded its configuration: {applied}",
+    "The message says what was applied. New connections use new certificates, and existing ones go on with those\n"
+    "that they began with. Changes that were refused, and those that need a restart, are logged separately.",
+)
+RELOAD_REFUSED = Event(
+    "reload_refused",
+    "c2dd96ecf6a84e1f8525c113b0774f3a",
+    "llama_orch.service",
+    logging.ERROR,
+    "the new configuration is refused, the former one stays: {problem}",
+    "The message says what is wrong and what is allowed. The daemon goes on as before, but would not start with\n"
+    "this. Fix it and run\n"
+    "  systemctl reload @SYSLOG_IDENTIFIER@",
+)
+RELOAD_NEEDS_RESTART = Event(
+    "reload_needs_restart",
+    "3ae677304c8b41a9af601caaf06f9a05",
+    "llama_orch.service",
+    logging.WARNING,
+    "these changed variables have no effect before {daemon} is restarted: {variables}",
+    "A reload applies RUST_LOG, the contents of the TLS files and the pools files. For all else, tokens included:\n"
+    "  systemctl restart @SYSLOG_IDENTIFIER@\n"
+    "A restart loses no request: the sockets stay open. A changed address also needs the commands at the top of\n"
+    "/etc/llama-orch/@SYSLOG_IDENTIFIER@.env.",
 )

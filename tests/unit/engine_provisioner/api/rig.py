@@ -73,7 +73,7 @@ async def rig(
     app = create_app("engine-provisioner", list, CollectorRegistry())
     pulls = Pulls(source, operations, lambda: pools)
     files = PoolsSource(cache_dir, Replacements(cache_dir))
-    absent = cast(PoolSet, None), cast(PoolReports, None), Reloads(files, *cast(Any, (None,) * 4))
+    absent = cast(PoolSet, None), cast(PoolReports, None), Reloads(files, *cast(Any, (None,) * 3))
     reloading = Reloading(absent[0], files, cache, cast(Purges, None))
     add_routes(app, *absent, cache, pulls, operations, reloading, cast(Any, None), limit_bytes=limit_bytes)
     async with trio.open_nursery() as nursery:

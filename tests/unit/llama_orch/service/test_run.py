@@ -240,16 +240,18 @@ def test_variables_of_own_profile_give_no_notice() -> None:
         assert process.communicate(timeout=LIMIT_S)[1] == ""
 
 
-def test_sighup_is_ignored_and_logged(tmp_path: Path) -> None:
+def test_sighup_reloads_the_running_daemon(tmp_path: Path) -> None:
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(path)
         manager.settimeout(LIMIT_S)
-        with running(NOTIFY_SOCKET=path, RUST_LOG="info") as process:
+        with running("reloads", NOTIFY_SOCKET=path, RUST_LOG="info") as process:
             assert manager.recv(1024).startswith(b"READY=1")
             process.send_signal(signal.SIGHUP)
+            assert manager.recv(1024).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+            assert manager.recv(1024).startswith(b"READY=1")
             assert process.stderr is not None
-            assert "SIGHUP is ignored" in process.stderr.readline()
+            assert "has reloaded its configuration: nothing has changed" in process.stderr.readline()
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0

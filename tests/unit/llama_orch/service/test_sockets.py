@@ -172,6 +172,18 @@ def test_advice_without_drop_ins_is_the_command(inherited: socket.socket, caplog
             "sets ORCHESTRATORD_BIND_ADDR, which does not move the socket: "
             "set it in /etc/llama-orch/queen-rbee.env instead",
         ),
+        (
+            "queen-rbee.service.d/site.conf",
+            "[Service]\nEnvironment=ORCHESTRATORD_CLOUD_PROFILE=true\n",
+            "sets ORCHESTRATORD_CLOUD_PROFILE, which does not move the socket: "
+            "set ORCHESTRATORD_BIND_ADDR in /etc/llama-orch/queen-rbee.env instead",
+        ),
+        (
+            "queen-rbee.service.d/site.conf",
+            "[Service]\nEnvironmentFile=/etc/site.env\n",
+            "sets EnvironmentFile, which does not move the socket: "
+            "set ORCHESTRATORD_BIND_ADDR in /etc/llama-orch/queen-rbee.env instead",
+        ),
         ("queen-rbee.socket.d/a.conf", "[Socket]\nListenStream=\nListenStream=8098\n", "sets ListenStream=: remove"),
         ("queen-rbee.socket", "[Socket]\nListenStream=8098\n", "sets ListenStream=: remove"),
     ],

@@ -17,6 +17,7 @@ from llama_orch.contracts.pools import MemoryBudget, PoolState, PoolStatus, Repl
 from llama_orch.contracts.reloads import PoolReload, ReloadCancel, ReloadOrder, ReloadState, SwitchOrder
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.engines.wire.adapters import adapters
+from llama_orch.telemetry import correlation
 from queen_rbee.dispatch.placer import QueuePlacer
 from queen_rbee.dispatch.promises import Promises
 from queen_rbee.dispatch.queue import AdmissionQueue
@@ -59,6 +60,8 @@ class Site:
     registry: PoolRegistry = field(default_factory=lambda: PoolRegistry(Bell(), adapters()))
     pools: dict[str, PoolStatus] = field(default_factory=dict)
     history: list[str] = field(default_factory=list)
+    causes: list[str | None] = field(default_factory=list)
+    """The correlation id that each order to load or unload carries."""
     refusing: set[str] = field(default_factory=set)
     failing: set[str] = field(default_factory=set)
     failure: str | None = None
@@ -118,6 +121,7 @@ class Site:
             self._reload(name, body)
             return b""
         self.history.append(f"{'load' if verb == 'preload' else verb} {name}")
+        self.causes.append(correlation.current.get())
         if verb == "unload":
             assert not self.registry.count_leases(self.registry.replicas_of((name, ""))), f"{name} is busy"
         if verb == "purge":

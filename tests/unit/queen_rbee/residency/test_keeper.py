@@ -27,6 +27,15 @@ async def test_request_loads_its_model_and_is_served(autojump_clock):
         assert trio.current_time() == pytest.approx(LOAD_S + 1.0, abs=0.1)
 
 
+async def test_load_carries_the_correlation_id_of_its_request(autojump_clock):
+    async with running() as site:
+        site.add("a", keep_alive_s=5.0)
+        await site.request("a")
+        await settle(5.0 + UNLOAD_S)
+        assert site.history == ["load a", "serve a", "unload a"]
+        assert site.causes == ["c", None], "no request caused the unload"
+
+
 async def test_waiting_requests_share_one_load(autojump_clock):
     async with running() as site, trio.open_nursery() as clients:
         site.add("a")

@@ -15,6 +15,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llama_orch.bell import Bell
 from llama_orch.http.tls.expiry import (
     DAY_S,
     NOTICE,
@@ -164,13 +165,26 @@ async def test_daemon_warns_at_start_and_daily(
     files = replace(ca.issue("daemon", days=31), ca=None)
     begun = datetime.fromtimestamp(time.time(), UTC)
     with logged(caplog) as lines, trio.move_on_after(33.5 * DAY_S):
-        await keep_warning(first_to_expire(files), lambda: begun + timedelta(seconds=trio.current_time()))
+        await keep_warning(
+            lambda: first_to_expire(files), Bell(), lambda: begun + timedelta(seconds=trio.current_time())
+        )
     assert [level for level, _text in lines] == ["WARNING"] * 30 + ["ERROR"] * 3
     assert lines[0][1].startswith(f"certificate 1 of {files.cert} ({CERT_FILE}) ends on ")
     assert lines[-1][1].endswith("2 days ago")
 
 
-async def test_without_certificates_the_loop_ends(caplog: pytest.LogCaptureFixture) -> None:
-    with logged(caplog) as lines, trio.fail_after(5):
-        await keep_warning(first_to_expire(TlsFiles()))
-    assert lines == []
+async def test_renewed_certificate_is_judged_at_once(
+    ca: Authority, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded, renewed = [first_to_expire(replace(ca.issue("old", days=5), ca=None))], Bell()
+    with logged(caplog) as lines:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_warning, lambda: loaded[-1], renewed)
+            await trio.sleep(1)
+            loaded.append(first_to_expire(replace(ca.issue("new", days=3), ca=None)))
+            renewed.ring()
+            await trio.sleep(1)
+            loaded.append([])
+            await trio.sleep(3 * DAY_S)
+            nursery.cancel_scope.cancel()
+    assert [("old.pem" in text, "new.pem" in text) for _level, text in lines] == [(True, False), (False, True)]

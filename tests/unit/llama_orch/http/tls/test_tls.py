@@ -22,7 +22,8 @@ from llama_orch.http.server.app import create_app
 from llama_orch.http.server.exchange import Exchange, HotRoutes, Receive, Scope, Send
 from llama_orch.http.server.gate import Gate
 from llama_orch.http.server.serving import serve
-from llama_orch.http.tls.tls import CLEAR, Tls
+from llama_orch.http.tls.current import NO_TLS, CurrentTls
+from llama_orch.http.tls.tls import Tls
 from llama_orch.settings.tls import TlsFiles
 from llama_orch.telemetry.events.service import HANDSHAKE_FAILED
 from tests.certificates import Authority, create_ca
@@ -139,7 +140,7 @@ class Watched(Gate):
 
 
 @asynccontextmanager
-async def served(tls: Tls, drain_s: float = math.inf) -> AsyncIterator[Site]:
+async def served(tls: CurrentTls, drain_s: float = math.inf) -> AsyncIterator[Site]:
     site, hot = Site(), HotRoutes()
     hot.add("POST", "/hot/echo", site.echo)
     hot.add("GET", HOT, site.stream)
@@ -153,7 +154,7 @@ async def served(tls: Tls, drain_s: float = math.inf) -> AsyncIterator[Site]:
     gate.site = site
 
     async def run(sock: socket.socket, task_status: trio.TaskStatus[None]) -> None:
-        await serve(gate, [sock], shutdown=site.stop, drain_s=drain_s, tls=tls.server, task_status=task_status)
+        await serve(gate, [sock], shutdown=site.stop, drain_s=drain_s, tls=tls, task_status=task_status)
         site.ended.set()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -180,7 +181,7 @@ def handshake_log(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 async def test_hot_and_other_paths_share_a_connection(one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
     ports = set()
-    async with served(Tls.of(one_sided)) as site, IdleConnections() as connections:
+    async with served(CurrentTls(one_sided)) as site, IdleConnections() as connections:
         site.may_end.set()
         for method, path, body in (
             ("POST", "/hot/echo", LARGE),
@@ -198,13 +199,13 @@ async def test_hot_and_other_paths_share_a_connection(one_sided: TlsFiles, trust
 
 
 async def test_plain_server_reports_http_scheme() -> None:
-    async with served(CLEAR) as site:
+    async with served(NO_TLS) as site:
         assert await health(site, None) == 200
         assert site.schemes == ["http"]
 
 
 async def test_concurrent_clients_get_their_own_answers(one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
-    async with served(Tls.of(one_sided)) as site, IdleConnections() as connections:
+    async with served(CurrentTls(one_sided)) as site, IdleConnections() as connections:
 
         async def ask(number: int) -> None:
             body = b"%d" % number * 50_000
@@ -221,7 +222,7 @@ async def test_concurrent_clients_get_their_own_answers(one_sided: TlsFiles, tru
 async def test_server_with_unknown_ca_is_refused(
     one_sided: TlsFiles, stranger: TlsFiles, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with served(Tls.of(one_sided)) as site:
+    async with served(CurrentTls(one_sided)) as site:
         for context in (None, client(stranger)):
             with pytest.raises(Unreachable, match="its certificate was not accepted: unable to get local issuer"):
                 await health(site, context)
@@ -230,7 +231,7 @@ async def test_server_with_unknown_ca_is_refused(
 
 async def test_server_with_other_name_is_refused(ca: Authority, trusting: ssl.SSLContext) -> None:
     elsewhere = replace(ca.issue("elsewhere", "DNS:elsewhere.example,IP:192.0.2.1"), ca=None)
-    async with served(Tls.of(elsewhere)) as site:
+    async with served(CurrentTls(elsewhere)) as site:
         with pytest.raises(Unreachable, match=r"its certificate was not accepted: IP address mismatch.*127\.0\.0\.1"):
             await health(site, trusting)
 
@@ -238,7 +239,7 @@ async def test_server_with_other_name_is_refused(ca: Authority, trusting: ssl.SS
 async def test_mutual_tls_serves_only_clients_of_the_ca(
     mutual: TlsFiles, stranger: TlsFiles, trusting: ssl.SSLContext, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with served(Tls.of(mutual)) as site:
+    async with served(CurrentTls(mutual)) as site:
         assert await health(site, client(mutual)) == 200
         for context in (trusting, client(replace(stranger, ca=mutual.ca))):
             with pytest.raises(UpstreamError):
@@ -251,7 +252,7 @@ async def test_mutual_tls_serves_only_clients_of_the_ca(
 async def test_failed_handshake_is_logged_once_a_minute(
     mutual: TlsFiles, stranger: TlsFiles, caplog: pytest.LogCaptureFixture, mock_clock: trio.testing.MockClock
 ) -> None:
-    async with served(Tls.of(mutual)) as site:
+    async with served(CurrentTls(mutual)) as site:
         for _ in range(3):
             with pytest.raises(UpstreamError):
                 await health(site, client(replace(stranger, ca=mutual.ca)))
@@ -268,7 +269,7 @@ async def test_failed_handshake_is_logged_once_a_minute(
 async def test_plain_http_to_tls_port_is_refused(
     one_sided: TlsFiles, trusting: ssl.SSLContext, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with served(Tls.of(one_sided)) as site:
+    async with served(CurrentTls(one_sided)) as site:
         with pytest.raises(UpstreamError):
             await fetch(site.url.replace("https", "http") + "/health", limit_s=LIMIT_S)
         assert site.schemes == []
@@ -278,7 +279,7 @@ async def test_plain_http_to_tls_port_is_refused(
 
 @pytest.mark.parametrize("noise", [b"\x16\x03\x01\x02\x00\x01" + b"\xff" * 600, b"\x00" * 5000, b"\x16", b""])
 async def test_noise_ends_only_its_connection(noise: bytes, one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
-    async with served(Tls.of(one_sided)) as site:
+    async with served(CurrentTls(one_sided)) as site:
         async with await trio.open_tcp_stream(*site.address) as stream:
             await stream.send_all(noise)
             await stream.send_eof()
@@ -292,7 +293,7 @@ async def test_noise_ends_only_its_connection(noise: bytes, one_sided: TlsFiles,
 
 
 async def test_tls_to_plain_http_server_fails(trusting: ssl.SSLContext) -> None:
-    async with served(CLEAR) as site:
+    async with served(NO_TLS) as site:
         with pytest.raises(Unreachable, match="TLS handshake with 127"):
             await fetch(site.url.replace("http", "https"), limit_s=LIMIT_S, tls=trusting)
         assert await health(site, None) == 200
@@ -304,7 +305,7 @@ async def test_stalled_handshake_times_out(
     mock_clock: trio.testing.MockClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with served(Tls.of(one_sided)) as site, await trio.open_tcp_stream(*site.address) as slow:
+    async with served(CurrentTls(one_sided)) as site, await trio.open_tcp_stream(*site.address) as slow:
         await trio.testing.wait_all_tasks_blocked()
         assert await health(site, trusting) == 200
         mock_clock.jump(handshakes.LIMIT_S)
@@ -318,7 +319,7 @@ async def test_stalled_handshake_does_not_delay_shutdown(
     monkeypatch.setattr(handshakes, "LIMIT_S", math.inf)
     monkeypatch.setattr(handshakes, "NEWCOMER_S", 0.05)
     monkeypatch.setattr("llama_orch.http.server.serving.NEWCOMER_S", 0.05)
-    async with served(Tls.of(one_sided)) as site, await trio.open_tcp_stream(*site.address) as before:
+    async with served(CurrentTls(one_sided)) as site, await trio.open_tcp_stream(*site.address) as before:
         await trio.testing.wait_all_tasks_blocked()
         site.stop.set()
         with trio.fail_after(LIMIT_S):
@@ -337,7 +338,7 @@ async def test_stalled_server_handshake_times_out(trusting: ssl.SSLContext) -> N
 
 @pytest.mark.parametrize("path", [HOT, COOL])
 async def test_client_leaving_is_noticed(path: str, one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
-    async with served(Tls.of(one_sided)) as site:
+    async with served(CurrentTls(one_sided)) as site:
         async with request("GET", site.url + path, tls=trusting) as response:
             assert await anext(response.chunks()) == b"begun"
             await site.streaming.wait()
@@ -346,7 +347,7 @@ async def test_client_leaving_is_noticed(path: str, one_sided: TlsFiles, trustin
 
 
 async def test_handler_can_abort_stalled_client(one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
-    async with served(Tls.of(one_sided)) as site, request("GET", site.url + "/cut", tls=trusting) as response:
+    async with served(CurrentTls(one_sided)) as site, request("GET", site.url + "/cut", tls=trusting) as response:
         await trio.testing.wait_all_tasks_blocked(0.05)
         with trio.fail_after(LIMIT_S):
             site.may_end.set()
@@ -357,7 +358,7 @@ async def test_handler_can_abort_stalled_client(one_sided: TlsFiles, trusting: s
 
 @pytest.mark.parametrize("path", [HOT, COOL])
 async def test_shutdown_lets_stream_finish(path: str, one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
-    async with served(Tls.of(one_sided)) as site, request("GET", site.url + path, tls=trusting) as response:
+    async with served(CurrentTls(one_sided)) as site, request("GET", site.url + path, tls=trusting) as response:
         chunks = response.chunks()
         assert await anext(chunks) == b"begun"
         site.stop.set()
@@ -372,7 +373,7 @@ async def test_shutdown_lets_stream_finish(path: str, one_sided: TlsFiles, trust
 @pytest.mark.parametrize("path", [HOT, COOL, "/flood"])
 async def test_shutdown_ends_endless_stream(path: str, one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
     async with (
-        served(Tls.of(one_sided), drain_s=0.05) as site,
+        served(CurrentTls(one_sided), drain_s=0.05) as site,
         request("GET", site.url + path, tls=trusting) as response,
     ):
         await site.streaming.wait()
@@ -388,7 +389,7 @@ async def test_stalled_client_is_dropped(
 ) -> None:
     monkeypatch.setattr(hot_server, "SEND_LIMIT_S", 0.05)
     async with (
-        served(Tls.of(one_sided), drain_s=0.05) as site,
+        served(CurrentTls(one_sided), drain_s=0.05) as site,
         request("GET", f"{site.url}/flood", tls=trusting) as response,
     ):
         with pytest.raises(UpstreamError):
@@ -402,7 +403,7 @@ async def read_slowly(chunks: AsyncIterator[bytes]) -> None:
 
 async def test_connection_close_after_whole_answer(one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
     """With `Connection: close` the client gets the whole answer and then EOF."""
-    async with served(Tls.of(one_sided)) as site:
+    async with served(CurrentTls(one_sided)) as site:
         for path in ("/hot/echo", "/cool/echo"):
             async with request("POST", site.url + path, body=LARGE, tls=trusting) as response:
                 assert await response.read(len(LARGE)) == LARGE
@@ -420,7 +421,7 @@ def test_old_tls_versions_are_refused(mutual: TlsFiles) -> None:
 async def test_alpn_is_http_1_1(one_sided: TlsFiles, trusting: ssl.SSLContext) -> None:
     greedy = ssl.create_default_context(cafile=trusting_client(one_sided))
     greedy.set_alpn_protocols(["h2", "http/1.1"])
-    async with served(Tls.of(one_sided)) as site:
+    async with served(CurrentTls(one_sided)) as site:
         stream = await trio.open_ssl_over_tcp_stream(*site.address, ssl_context=greedy, https_compatible=True)
         async with stream:
             await stream.do_handshake()

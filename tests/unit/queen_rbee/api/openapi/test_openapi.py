@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 import jsonschema_rs
 import pytest
@@ -21,7 +21,9 @@ from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.http.server.app import GROUPS as GROUPS_OF_EVERY_DAEMON
 from llama_orch.http.server.exchange import HotRoutes
 from llama_orch.http.server.mounting import mount
+from llama_orch.http.server.reloading import ConfigurationRoutes
 from llama_orch.http.server.routes import RequestBody, Route, json_reply, resolve, route, routes_of
+from llama_orch.service.reload import Reloader
 from queen_rbee.api.artifacts import NEW_ARTIFACT
 from queen_rbee.api.openapi.document import openapi
 from queen_rbee.api.openapi.errors import MEANINGS
@@ -43,7 +45,9 @@ def document() -> Any:
 @pytest.fixture
 def app(tmp_path: Path) -> QuartTrio:
     """An application with the daemon's routes."""
-    return api_client(tmp_path).app
+    app = api_client(tmp_path).app
+    mount(app, None, ConfigurationRoutes(cast(Reloader, None)))
+    return app
 
 
 def operation(declared: Route, document: Any) -> Any:
