@@ -13,8 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
+import trio
+
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.http.server.error_shapes import ANTHROPIC_VERSION, error_answer
+from llama_orch.http.server.hang_ups import HangUp
 from llama_orch.http.server.json_scan import Shape
 from llama_orch.http.server.receiving import BODY_LIMIT_S, limit_hint, received
 from llama_orch.http.server.server_span import ServerSpan
@@ -35,6 +38,11 @@ ANY = "ANY"
 """The method of a route that accepts every method."""
 ABORT = "llama_orch.abort"
 """Key in an ASGI scope: a function that closes the connection at once, even during a shielded send."""
+HANG_UP = "llama_orch.hang_up"
+"""Key in an ASGI scope: the HangUp of the connection. Without it a task must wait for the client to leave."""
+SEND_NOW = "llama_orch.send_now"
+"""Key in an ASGI scope: a function that sends a chunk of a started answer as far as the kernel takes it at once. It
+returns whether that was all; if not, the rest goes first with the next message."""
 
 
 def _nothing() -> None:
@@ -58,6 +66,8 @@ class Exchange:
     target: str = ""
     _abort: Callable[[], None] = _nothing
     scheme: str = "http"
+    _hang_up: HangUp | None = None
+    _send_now: Callable[[bytes], bool] | None = None
     body_limit: int = BODY_LIMIT
     """Largest body in bytes, unless the handler passes its own limit."""
     started: bool = field(default=False, init=False)
@@ -111,6 +121,18 @@ class Exchange:
         """Send one chunk; waits while the client reads slowly."""
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
 
+    def write_now(self, chunk: bytes) -> bool:
+        """Send one chunk without waiting; False if a part of it, or all, must wait: then `write` the next one.
+
+        Not while another task writes.
+        """
+        return bool(self._send_now and self._send_now(chunk))
+
+    @property
+    def writes_now(self) -> bool:
+        """Whether `write_now` is possible. If not, it sends nothing."""
+        return self._send_now is not None
+
     async def finish(self, chunk: bytes | bytearray = b"") -> None:
         """Send the last chunk and end the stream."""
         await self._send({"type": "http.response.body", "body": chunk, "more_body": False})
@@ -124,6 +146,27 @@ class Exchange:
         """Return when the client has left. Call it only after the body has been read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+    async def accompany(self, act: Callable[[], Awaitable[None]], left: Callable[[], None]) -> None:
+        """Run `act`, and call `left` if the client leaves meanwhile, which must make `act` return.
+
+        Call it only after the body has been read. An exception of `act` may leave in a group.
+        """
+        if self._hang_up:
+            self._hang_up.expect(left)
+            try:
+                await act()
+            finally:
+                self._hang_up.forget()
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._wait_gone, left)
+            await act()
+            nursery.cancel_scope.cancel()
+
+    async def _wait_gone(self, left: Callable[[], None]) -> None:
+        await self.gone()
+        left()
 
     async def _start(self, status: int, headers: Headers) -> None:
         self.started = True
@@ -205,6 +248,8 @@ async def answer(handler: Handler, variables: dict[str, str], scope: Scope, rece
         _target(scope),
         scope.get(ABORT, _nothing),
         scope.get("scheme", "http"),
+        scope.get(HANG_UP),
+        scope.get(SEND_NOW),
     )
     try:
         await _answered(handler, exchange)

@@ -16,7 +16,17 @@ import h11
 import trio
 
 from llama_orch.contracts.errors import ErrorBody, ErrorCode
-from llama_orch.http.server.exchange import ABORT, AsgiApp, BrokenOff, ClientGone, Message, Scope
+from llama_orch.http.server.exchange import (
+    ABORT,
+    HANG_UP,
+    SEND_NOW,
+    AsgiApp,
+    BrokenOff,
+    ClientGone,
+    Message,
+    Scope,
+)
+from llama_orch.http.server.hang_ups import HangUp
 from llama_orch.http.tls.secured import TlsStream, Wire, abort, hung_up
 
 CHUNK = 8192
@@ -51,8 +61,11 @@ def malformed_fields(body: bytes) -> list[tuple[bytes, bytes]]:
 class HotConnection:
     """One connection. The caller owns and closes the stream."""
 
-    def __init__(self, stream: Wire, app: AsgiApp, is_hot: IsHot, idle: dict[trio.CancelScope, bool]) -> None:
+    def __init__(
+        self, stream: Wire, app: AsgiApp, is_hot: IsHot, idle: dict[trio.CancelScope, bool], hang_up: HangUp
+    ) -> None:
         self._stream = stream
+        self._hang_up = hang_up
         self._app = app
         self._is_hot = is_hot
         self._idle = idle
@@ -71,7 +84,7 @@ class HotConnection:
             first = False
             if not received or not self._is_hot(*_method_and_path(received)):
                 return received or None
-            received = await _Exchange(self._stream, self._app).run(received)
+            received = await _Exchange(self._stream, self._app, self._hang_up).run(received)
         return None
 
     async def _receive_request_line(self, received: bytes, first: bool, limit_s: float) -> bytes:
@@ -105,8 +118,10 @@ async def _receive(stream: Wire) -> bytes:
 class _Exchange:
     """One request and its answer over ASGI."""
 
-    def __init__(self, stream: Wire, app: AsgiApp) -> None:
+    def __init__(self, stream: Wire, app: AsgiApp, hang_up: HangUp) -> None:
         self._stream = stream
+        self._hang_up = hang_up
+        self._unsent = b""
         self._secure = isinstance(stream, TlsStream)
         self._app = app
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
@@ -177,6 +192,8 @@ class _Exchange:
             "headers": list(request.headers),
             "client": tuple(peer[:2]) if isinstance(peer, tuple) else None,
             ABORT: partial(abort, self._stream),
+            HANG_UP: self._hang_up,
+            **({} if self._secure else {SEND_NOW: self.send_now}),
         }
 
     async def receive(self) -> Message:
@@ -211,6 +228,15 @@ class _Exchange:
             date = (b"date", formatdate(usegmt=True).encode())
             self._head = h11.Response(status_code=message["status"], headers=[*message["headers"], date])
             return
+        await self._write_data(self._encoded(message))
+
+    def send_now(self, chunk: bytes) -> bool:
+        """Send a chunk of the answer as far as the kernel takes it; the rest goes with the next message."""
+        data = self._encoded({"body": chunk, "more_body": True})
+        self._unsent = self._send_now(self._unsent + data if self._unsent else data)
+        return not self._unsent
+
+    def _encoded(self, message: Message) -> bytes:
         events: list[h11.Event] = [] if self._head is None else [self._head]
         self._head = None
         if message.get("body") and not self._head_only:
@@ -218,7 +244,7 @@ class _Exchange:
         if not message.get("more_body", False):
             events.append(h11.EndOfMessage())
             self._ended = True
-        await self._write(*events)
+        return b"".join(self._http.send(event) or b"" for event in events)
 
     async def _refuse(self, error: h11.RemoteProtocolError) -> None:
         """Answer a request that is not valid HTTP, and close."""
@@ -228,11 +254,14 @@ class _Exchange:
             await self._write(head, h11.Data(data=body), h11.EndOfMessage())
 
     async def _write(self, *events: h11.Event) -> None:
+        await self._write_data(b"".join(self._http.send(event) or b"" for event in events))
+
+    async def _write_data(self, data: bytes) -> None:
         """Send within SEND_LIMIT_S seconds, or drop the client."""
-        await (
-            trio.lowlevel.checkpoint_if_cancelled()
-        )  # the send is shielded: a task that only writes would never see a cancel
-        data = self._send_now(b"".join(self._http.send(event) or b"" for event in events))
+        # the send is shielded: a task that only writes would never see a cancel
+        await trio.lowlevel.checkpoint_if_cancelled()
+        data, self._unsent = self._unsent + data, b""
+        data = self._send_now(data)
         if not data:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return
@@ -241,6 +270,7 @@ class _Exchange:
                 scope.shield = True  # half a chunk on the wire would be worse than a late cancel
                 await self._stream.send_all(data)
         except trio.TooSlowError:
+            self._hang_up.happen()
             await trio.aclose_forcefully(self._stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             await trio.lowlevel.checkpoint()  # let other tasks run even if the application writes in a loop

@@ -47,7 +47,7 @@ class AnswerAssembly:
                 index = choice.get("index")
                 _merge(self._choices.setdefault(index if isinstance(index, int) else 0, {}), choice)
 
-    def add_json(self, chunk: bytes) -> None:
+    def add_json(self, chunk: str | bytes) -> None:
         """Add a chunk that is JSON text. Raises ValueError if it is not."""
         self.add(json.loads(chunk))
 
