@@ -17,7 +17,7 @@ from queen_rbee.dispatch.circuits import Circuits
 from queen_rbee.dispatch.dispatcher import Dispatcher
 from queen_rbee.dispatch.forecast import Forecast
 from queen_rbee.dispatch.health_checks import is_healthy
-from queen_rbee.dispatch.hop import DIRECT, Hop
+from queen_rbee.dispatch.hop import DIRECT, Hop, engine_connections
 from queen_rbee.dispatch.outages import Outages
 from queen_rbee.dispatch.placer import QueuePlacer
 from queen_rbee.dispatch.promises import Promises
@@ -95,7 +95,7 @@ def build(settings: QueenSettings, store: Store, tls: Tls = CLEAR) -> Parts:
         capacity=settings.capacity,
         policy=settings.policy,
         strategy=settings.placement,
-        hop=Hop(settings.token, IdleConnections(), tls.client),
+        hop=Hop(settings.token, IdleConnections(), tls.client, engine_connections()),
         pool_wait_s=settings.pool_wait_ms / 1000,
         model_dirs=settings.model_dirs,
     )

@@ -110,7 +110,7 @@ async def _request(
         target.url + dialogue.path,
         headers=headers,
         body=dialogue.body,
-        connections=hop.connections if target.node_id else None,
+        connections=hop.kept(target),
         tls=hop.tls if target.node_id else None,
         connect_s=timer.limits.connect_s,
         head_s=float("inf"),  # bounded by the timer's scope
