@@ -151,7 +151,8 @@ async def _read_stream(
                 raise _endless_answer(f"its answer is longer than {ANSWER_LIMIT} characters")
             last = _append(task, _parse(dialogue.event, data) if data else (), now, adapter)
             if last:
-                await _drain(chunks)
+                if not response.reusable:
+                    await _drain(chunks)
                 return last
             if measured.tokens_out > max_tokens:
                 raise _endless_answer(
@@ -215,11 +216,11 @@ def _append(task: Task, messages: Sequence[AnswerPart], now: float, adapter: Eng
     if task.measurements.answered_at is None:
         task.measurements.answered_at = now
     for message in messages:
-        if isinstance(message, TextPiece):
+        if isinstance(message, StreamChunk):
+            task.chunk(message.raw, message.tokens, now, usage=message.usage)
+        elif isinstance(message, TextPiece):
             if message.text:
                 task.token(message.text, now)
-        elif isinstance(message, StreamChunk):
-            task.chunk(message.raw, message.tokens, now, usage=message.usage)
         elif isinstance(message, WholeAnswer):
             task.result(message.raw, now)
         elif isinstance(message, EngineRefusal):

@@ -123,10 +123,11 @@ class Runs:
         """Run `task` until it ends or goes back to the queue, on other replicas if need be; then release its lease."""
         correlation.current.set(task.correlation_id)
         try:
-            with task.scope, trio.move_on_at(task.deadline) as deadline:
+            task.scope.deadline = task.deadline
+            with task.scope:
                 while other := await self._relay(task, self._attempts[task]):
                     self._move(task, other)
-            if deadline.cancelled_caught:
+            if task.scope.cancelled_caught and trio.current_time() >= task.deadline:
                 target = self._attempts[task].target
                 message = "the deadline passed while the task ran"
                 _fail(task, target, ErrorCode.DEADLINE_UNMET, message, retriable=False)

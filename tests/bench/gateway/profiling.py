@@ -13,7 +13,7 @@ from tests.bench.gateway.install import NotInstalled, installed
 from tests.bench.gateway.load import PACED_CHAT, STREAMED, WHOLE, ask
 
 SECONDS = 8
-RATE = 500
+RATE = 200
 """Samples per second."""
 SHOWN = 20
 THREAD = "_bootstrap (threading"
@@ -35,7 +35,18 @@ def profile(load: str, output: Path | None = None) -> int:
     with engine(core) as url, queen_rbee(url) as running, on_core(core), tempfile.TemporaryDirectory() as directory:
         ask(running.port, request, clients, seconds=1)
         stacks = output or Path(directory) / "stacks"
-        words = [str(program), "record", "-f", "raw", "-o", str(stacks), "-r", str(RATE), "-d", str(SECONDS)]
+        words = [
+            str(program),
+            "record",
+            "-f",
+            "raw",
+            "-o",
+            str(stacks),
+            "-r",
+            str(RATE),
+            "-d",
+            str(SECONDS),
+        ]
         clients_thread = threading.Thread(
             target=ask, args=(running.port, request, clients), kwargs={"seconds": SECONDS + 3}
         )

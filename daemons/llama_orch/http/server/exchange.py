@@ -196,6 +196,8 @@ class HotRoutes:
     def __init__(self, body_limit: int = BODY_LIMIT) -> None:
         self.body_limit = body_limit
         self._routes: list[tuple[str, re.Pattern[str], Handler]] = []
+        self._fixed: dict[tuple[str, str], Handler] = {}
+        """The handlers found for paths without variables, as many as there are such routes."""
         self.declared: list[tuple[str, str]] = []
         """Method and pattern of each route."""
 
@@ -216,8 +218,12 @@ class HotRoutes:
 
     def find(self, method: str, path: str) -> tuple[Handler, dict[str, str]] | None:
         """Return the handler of a request and the variables in its path, or None."""
+        if handler := self._fixed.get((method, path)):
+            return handler, {}
         for declared, regex, handler in self._routes:
             if declared in (method, ANY) and (match := regex.fullmatch(path)):
+                if declared == method and not regex.groups:
+                    self._fixed[method, path] = handler
                 return handler, match.groupdict()
         return None
 
@@ -280,20 +286,3 @@ async def _answered(handler: Handler, exchange: Exchange) -> None:
 def _target(scope: Scope) -> str:
     query = scope.get("query_string", b"")
     return bytes(scope.get("raw_path", b"") + (b"?" + query if query else b"")).decode("latin-1")
-
-
-def head_only(receive: Receive, send: Send) -> tuple[Receive, Send]:
-    """Adapt a GET handler to HEAD: send only the head, then report to the handler that the client has left."""
-    sent = False
-
-    async def receiving() -> Message:
-        return {"type": "http.disconnect"} if sent else await receive()
-
-    async def sending(message: Message) -> None:
-        nonlocal sent
-        if message["type"] == "http.response.start":
-            sent = True
-            await send(message)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    return receiving, sending
