@@ -72,9 +72,6 @@ class Response:
 class _Body:
     """An iterator, not a generator: it needs no cleanup if left early, so trio has nothing to warn about."""
 
-    reusable = False
-    """Whether the body was read to its end and no bytes follow it."""
-
     def __init__(self, received: bytes, stream: trio.abc.Stream) -> None:
         self._received = received
         self._stream = stream
@@ -84,6 +81,11 @@ class _Body:
 
     async def __anext__(self) -> bytes:
         raise NotImplementedError
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the body was read to its end and no bytes follow it."""
+        return False
 
     async def _more(self) -> bytes:
         """Return the next bytes; b"" at the end of the connection."""
@@ -108,11 +110,13 @@ class _ChunkedBytes(_Body):
                 chunk = body.feed(data)
             except ValueError as error:
                 raise UpstreamError(f"the answer is not HTTP: {error}") from error
-            if body.complete:
-                self.reusable = not body.excess
             if chunk:
                 return chunk
         raise StopAsyncIteration
+
+    @property
+    def reusable(self) -> bool:
+        return self._body.complete and not self._body.excess
 
 
 class _CountedBytes(_Body):
@@ -124,7 +128,6 @@ class _CountedBytes(_Body):
 
     async def __anext__(self) -> bytes:
         if not self._remaining:
-            self.reusable = not self._received
             raise StopAsyncIteration
         data = await self._more()
         if not data:
@@ -132,6 +135,10 @@ class _CountedBytes(_Body):
         chunk, self._received = data[: self._remaining], data[self._remaining :]
         self._remaining -= len(chunk)
         return chunk
+
+    @property
+    def reusable(self) -> bool:
+        return not self._remaining and not self._received
 
 
 class _AllBytes(_Body):
