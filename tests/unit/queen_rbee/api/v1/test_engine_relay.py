@@ -8,7 +8,7 @@ import trio.testing
 
 from llama_orch.contracts.tasks import TaskRequest, TaskState
 from llama_orch.engines.wire.passage import Passage
-from llama_orch.http.server.exchange import ClientGone, Exchange
+from llama_orch.http.server.exchange import ClientGone, Exchange, Message
 from queen_rbee.api.streaming import KEEP_ALIVE_S
 from queen_rbee.api.v1.engine_relay import EngineRelay
 from queen_rbee.api.v1.openai import OpenAiDialect
@@ -230,3 +230,39 @@ async def test_collect_raises_client_gone_after_disconnect():
         nursery.start_soon(collect)
         await until(lambda: pieces)
         line.disconnect.set()
+
+
+class SlowClient(V1Exchange):
+    """A client that reads nothing before `reads` is set."""
+
+    reads: trio.Event
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await self.reads.wait()
+        await super().send(message)
+
+
+async def test_slow_client_holds_no_slot_and_loses_nothing():
+    async with v1_server() as running, trio.open_nursery() as nursery:
+        relay, line = relay_of(running.queen), SlowClient(b"{}")
+        line.reads = trio.Event()
+        task = relay.admit(TaskRequest(), Passage("chat", chat_body(), 2))
+        nursery.start_soon(partial(relay.stream, exchange(line), task, OpenAiDialect(wants_usage=False)))
+        await until(lambda: task.state is TaskState.DONE)
+        assert running.queen.registry.leased == 0
+        assert line.body == b""
+        line.reads.set()
+        await line.wait_for(b"[DONE]")
+        quick = await running.ask(body=chat_body(stream=True))
+        assert [chunk for chunk in line.chunks if chunk != "[DONE]"]
+        assert len(line.chunks) == len(quick.chunks)
+
+
+async def test_v1_task_can_be_followed_by_its_id():
+    async with v1_server() as running:
+        await running.ask(body=chat_body(stream=True))
+        path = f"/v2/tasks/{newest(running.queen).task_id}/events"
+        events = await running.ask(path, method="GET")
+        names = [line[7:] for line in events.body.decode().split("\n") if line.startswith("event: ")]
+        assert names == ["started", "metrics", "end"]
