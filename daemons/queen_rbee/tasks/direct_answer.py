@@ -54,6 +54,10 @@ class DirectAnswer:
         self.take(event, data)
         return True
 
+    def release(self) -> None:
+        """Keep nothing of the client and the answer: ended tasks stay in memory for a while."""
+        self.take, self.flush = _discard, _nothing
+
     def suspend(self) -> None:
         """Close without an end."""
         self.closed = True

@@ -106,5 +106,6 @@ class EngineRelay:
             await exchange.accompany(run, left)
         finally:
             self.dispatcher.attendance.remove(answer)
+            task.answer.release()
         if gone:
             raise ClientGone

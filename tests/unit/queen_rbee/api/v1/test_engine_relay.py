@@ -12,6 +12,7 @@ from llama_orch.http.server.exchange import ClientGone, Exchange, Message
 from queen_rbee.api.streaming import KEEP_ALIVE_S
 from queen_rbee.api.v1.engine_relay import EngineRelay
 from queen_rbee.api.v1.openai import OpenAiDialect
+from queen_rbee.tasks.direct_answer import DirectAnswer
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.queen_core import TIMEOUT_S, QueenCore, wait_for_free_slots
 from tests.unit.queen_rbee.v1_client import V1Exchange, chat_body, v1_server
@@ -257,6 +258,15 @@ async def test_slow_client_holds_no_slot_and_loses_nothing():
         quick = await running.ask(body=chat_body(stream=True))
         assert [chunk for chunk in line.chunks if chunk != "[DONE]"]
         assert len(line.chunks) == len(quick.chunks)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_ended_task_keeps_nothing_of_its_answer(stream: bool):
+    async with v1_server() as running:
+        await running.ask(body=chat_body(stream=stream))
+        answer, unused = newest(running.queen).answer, DirectAnswer()
+        assert answer
+        assert (answer.take, answer.flush) == (unused.take, unused.flush)
 
 
 async def test_v1_task_can_be_followed_by_its_id():
